@@ -1,0 +1,16 @@
+/** The tables a node keeps: one row per room, its migrations and its operations. Runs in the worker. */
+import type { DatabaseSync } from 'node:sqlite'
+
+/** What an operation takes and gives crosses a thread, so it is structured-clone data. */
+export type Operation = (db: DatabaseSync, args: never) => unknown
+
+export interface Room {
+  /** Statements in order; index + 1 is the version of the room's schema. Never edit one that landed. */
+  readonly migrations: readonly string[]
+  /** Each runs inside a transaction; a throw rolls back that operation alone. */
+  readonly operations: Readonly<Record<string, Operation>>
+}
+
+export const rooms = {} as const satisfies Record<string, Room>
+
+export type Rooms = typeof rooms

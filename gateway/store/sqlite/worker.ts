@@ -1,0 +1,103 @@
+/**
+ * The only thread that touches store.sqlite. Requests that arrive together share one transaction,
+ * so they share one fsync; each is a savepoint of its own, so one failure does not undo another.
+ */
+import { DatabaseSync } from 'node:sqlite'
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { rooms, type Operation, type Room } from './rooms.ts'
+
+interface Request {
+  readonly id: number
+  readonly room: string
+  readonly name: string
+  readonly args: unknown
+}
+interface Reply {
+  readonly id: number
+  readonly value?: unknown
+  readonly error?: { readonly name: string; readonly message: string; readonly code?: string }
+}
+
+const BATCH = 256
+const table: Readonly<Record<string, Room>> = rooms
+
+function open(path: string): DatabaseSync {
+  const db = new DatabaseSync(path)
+  // FULL: a commit is on disk before its caller hears of it.
+  db.exec('PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000')
+  db.exec('CREATE TABLE IF NOT EXISTS room_version (room TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT')
+  for (const [name, room] of Object.entries(table)) migrate(db, name, room)
+  return db
+}
+
+function migrate(db: DatabaseSync, name: string, room: Room): void {
+  const row = db.prepare('SELECT version FROM room_version WHERE room = ?').get(name)
+  const from = typeof row?.['version'] === 'number' ? row['version'] : 0
+  if (from > room.migrations.length)
+    throw new Error(`store.sqlite was written by a newer Sallyport (room ${name}, version ${from})`)
+  for (let at = from; at < room.migrations.length; at++) {
+    db.exec('BEGIN IMMEDIATE')
+    db.exec(room.migrations[at] ?? '')
+    db.prepare('INSERT INTO room_version VALUES (?, ?) ON CONFLICT DO UPDATE SET version = excluded.version').run(name, at + 1)
+    db.exec('COMMIT')
+  }
+}
+
+function perform(db: DatabaseSync, request: Request): Reply {
+  const operation: Operation | undefined = table[request.room]?.operations[request.name]
+  if (operation === undefined)
+    return { id: request.id, error: { name: 'Error', message: `no operation ${request.room}.${request.name}` } }
+  db.exec('SAVEPOINT one')
+  try {
+    const value = operation(db, request.args as never)
+    db.exec('RELEASE one')
+    return { id: request.id, value }
+  } catch (error) {
+    db.exec('ROLLBACK TO one; RELEASE one')
+    return { id: request.id, error: describe(error) }
+  }
+}
+
+function describe(error: unknown): NonNullable<Reply['error']> {
+  if (!(error instanceof Error)) return { name: 'Error', message: String(error) }
+  const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {}
+  return { name: error.name, message: error.message, ...code }
+}
+
+function perBatch(db: DatabaseSync, batch: readonly Request[]): Reply[] {
+  try {
+    db.exec('BEGIN IMMEDIATE')
+    const replies = batch.map((request) => perform(db, request))
+    db.exec('COMMIT')
+    return replies
+  } catch (error) {
+    // The commit itself failed (disk full, I/O): nobody may believe their write.
+    if (db.isTransaction) db.exec('ROLLBACK')
+    return batch.map(({ id }) => ({ id, error: describe(error) }))
+  }
+}
+
+const port = parentPort
+if (port === null) throw new Error('worker.ts runs as a worker thread only')
+const db = open((workerData as { path: string }).path)
+port.on('message', (first: Request | 'close') => {
+  if (first === 'close') {
+    db.close()
+    port.close()
+    return
+  }
+  const batch = [first]
+  while (batch.length < BATCH) {
+    const next = receiveMessageOnPort(port) as { message: Request | 'close' } | undefined
+    if (next === undefined) break
+    if (next.message === 'close') {
+      port.postMessage(perBatch(db, batch))
+      db.close()
+      port.close()
+      return
+    }
+    batch.push(next.message)
+  }
+  port.postMessage(perBatch(db, batch))
+})
+port.postMessage([{ id: 0 } satisfies Reply])
