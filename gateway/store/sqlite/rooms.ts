@@ -1,5 +1,9 @@
 /** The tables a node keeps: one row per room, its migrations and its operations. Runs in the worker. */
 import type { DatabaseSync } from 'node:sqlite'
+import { devicesRoom } from './devices.ts'
+import { grantsRoom } from './grants.ts'
+import { sessionsRoom } from './sessions.ts'
+import { identityRoom, oidcRoom } from './identity.ts'
 
 /** What an operation takes and gives crosses a thread, so it is structured-clone data. */
 export type Operation = (db: DatabaseSync, args: never) => unknown
@@ -11,6 +15,12 @@ export interface Room {
   readonly operations: Readonly<Record<string, Operation>>
 }
 
-export const rooms = {} as const satisfies Record<string, Room>
+export const rooms = {
+  devices: devicesRoom,
+  grants: grantsRoom,
+  sessions: sessionsRoom,
+  identity: identityRoom,
+  oidc: oidcRoom,
+} as const satisfies Record<string, Room>
 
 export type Rooms = typeof rooms

@@ -37,7 +37,9 @@ export class SqliteThread implements AsyncDisposable {
     worker.on('message', (replies: Reply[]) => {
       for (const reply of replies) this.#settle(reply)
     })
-    worker.on('error', (error) => this.#end(error instanceof Error ? error : new Error(String(error))))
+    worker.on('error', (error) =>
+      this.#end(error instanceof Error ? error : new Error(String(error))),
+    )
     worker.on('exit', () => this.#end(new StoreError('store.closed', 'the store is closed')))
   }
 

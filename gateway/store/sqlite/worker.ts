@@ -24,8 +24,12 @@ const table: Readonly<Record<string, Room>> = rooms
 function open(path: string): DatabaseSync {
   const db = new DatabaseSync(path)
   // FULL: a commit is on disk before its caller hears of it.
-  db.exec('PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000')
-  db.exec('CREATE TABLE IF NOT EXISTS room_version (room TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT')
+  db.exec(
+    'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000',
+  )
+  db.exec(
+    'CREATE TABLE IF NOT EXISTS room_version (room TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT',
+  )
   for (const [name, room] of Object.entries(table)) migrate(db, name, room)
   return db
 }
@@ -38,7 +42,9 @@ function migrate(db: DatabaseSync, name: string, room: Room): void {
   for (let at = from; at < room.migrations.length; at++) {
     db.exec('BEGIN IMMEDIATE')
     db.exec(room.migrations[at] ?? '')
-    db.prepare('INSERT INTO room_version VALUES (?, ?) ON CONFLICT DO UPDATE SET version = excluded.version').run(name, at + 1)
+    db.prepare(
+      'INSERT INTO room_version VALUES (?, ?) ON CONFLICT DO UPDATE SET version = excluded.version',
+    ).run(name, at + 1)
     db.exec('COMMIT')
   }
 }
@@ -46,7 +52,10 @@ function migrate(db: DatabaseSync, name: string, room: Room): void {
 function perform(db: DatabaseSync, request: Request): Reply {
   const operation: Operation | undefined = table[request.room]?.operations[request.name]
   if (operation === undefined)
-    return { id: request.id, error: { name: 'Error', message: `no operation ${request.room}.${request.name}` } }
+    return {
+      id: request.id,
+      error: { name: 'Error', message: `no operation ${request.room}.${request.name}` },
+    }
   db.exec('SAVEPOINT one')
   try {
     const value = operation(db, request.args as never)

@@ -1,0 +1,313 @@
+/**
+ * agent.json: whom to dial, who we are, and what is behind each process name. The targets stand here
+ * and nowhere else; no address ever comes from the gateway. A mistake is named with its place.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { AgentError, messageOf } from './errors.ts'
+import { readIfPresent, writeDurably } from './files.ts'
+import { endpoint, isLoopback, isWildcard, printEndpoint } from './scope/address.ts'
+import type { Endpoint } from './scope/address.ts'
+
+/** A process name's target: `tcp` on this machine (its owner is observed), `lan` on the network beside it. */
+export interface Target {
+  readonly kind: 'tcp' | 'lan'
+  readonly endpoint: Endpoint
+}
+
+export interface Gateway {
+  readonly host: string
+  readonly port: number
+}
+
+/** `hybrid`: X25519MLKEM768 first. `classical`: X25519 only, for middleboxes that drop a long ClientHello. */
+export type KeyExchange = 'hybrid' | 'classical'
+
+export interface AgentConfig {
+  readonly gateway: Gateway
+  readonly device: string
+  readonly tenant: string
+  readonly dataDir: string
+  /** SHA-256 of the root certificate that everything is trusted under: 64 lower-case hex digits. */
+  readonly rootSha256: string
+  readonly targets: ReadonlyMap<string, Target>
+  readonly keyExchange: KeyExchange
+  /** How long a target may take to accept a connection before it counts as unobserved. */
+  readonly acceptDeadlineMs: number
+}
+
+export const DEFAULT_TENANT = 'main.sallyport.internal'
+export const DEFAULT_ACCEPT_DEADLINE_MS = 2000
+const MAX_TARGETS = 256
+const ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
+const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
+const TENANT = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})+$`)
+
+/** Whether `text` can be a device or process id. */
+export function isId(text: unknown): text is string {
+  return typeof text === 'string' && ID.test(text) && !text.includes('--')
+}
+
+/** One value of a source, with its place there, so that every mistake can be named. */
+class At {
+  readonly value: unknown
+  readonly #source: string
+  readonly #place: string
+
+  constructor(source: string, place: string, value: unknown) {
+    this.#source = source
+    this.#place = place
+    this.value = value
+  }
+
+  inside(key: string, value: unknown): At {
+    return new At(this.#source, this.#place === '' ? key : `${this.#place}.${key}`, value)
+  }
+
+  fail(says: string): AgentError {
+    const where = this.#place === '' ? this.#source : `${this.#source}: ${this.#place}`
+    return new AgentError('config.invalid', `${where}: ${says}.`, `Correct ${where} and try again.`)
+  }
+}
+
+function record(at: At): Record<string, unknown> {
+  if (typeof at.value !== 'object' || at.value === null || Array.isArray(at.value)) {
+    throw at.fail('an object is expected')
+  }
+  return at.value as Record<string, unknown>
+}
+
+function gatewayOf(at: At): Gateway {
+  const text = at.value
+  if (typeof text !== 'string' || !URL.canParse(text)) {
+    throw at.fail('a URL like "https://gateway.example:8443" is expected')
+  }
+  const url = new URL(text)
+  if (url.protocol !== 'https:') throw at.fail('the gateway is reached by https, no other scheme')
+  if (url.username !== '' || url.password !== '') throw at.fail('a URL must hold no user and no password')
+  if (url.pathname !== '/' || url.search !== '' || url.hash !== '') {
+    throw at.fail('only host and port are expected, nothing after them')
+  }
+  // A bracketed IPv6 host is a URL's way to write it; sockets want it bare.
+  return { host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port === '' ? 443 : Number(url.port) }
+}
+
+function deviceOf(at: At): string {
+  if (!isId(at.value)) {
+    throw at.fail('1 to 40 of a-z, 0-9 and single hyphens are expected, not starting or ending with one')
+  }
+  return at.value
+}
+
+function tenantOf(at: At): string {
+  if (at.value === undefined) return DEFAULT_TENANT
+  if (typeof at.value !== 'string' || !TENANT.test(at.value)) {
+    throw at.fail(`a lower-case name with a dot, like "${DEFAULT_TENANT}", is expected`)
+  }
+  return at.value
+}
+
+function pinOf(at: At): string {
+  const hex = typeof at.value === 'string' ? at.value.replaceAll(':', '').toLowerCase() : ''
+  if (!/^[0-9a-f]{64}$/.test(hex)) {
+    throw at.fail('the SHA-256 of the root certificate is expected: 64 hex digits, colons allowed')
+  }
+  return hex
+}
+
+function endpointOf(at: At): Endpoint {
+  const match = typeof at.value === 'string' ? /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(at.value) : null
+  const address = match?.[1] ?? match?.[2]
+  if (address === undefined) throw at.fail('"address:port" is expected, IPv6 in brackets')
+  const end = endpoint(address, Number(match?.[3]))
+  // A name would be looked up by somebody else's rules at somebody else's time.
+  if (end === undefined) throw at.fail('an IP address (not a name) and a port from 1 to 65535 are expected')
+  if (isWildcard(end.address)) throw at.fail('the address to dial is expected, not the wildcard')
+  return end
+}
+
+function targetOf(at: At): Target {
+  const value = record(at)
+  const [kind, ...more] = Object.keys(value)
+  if ((kind !== 'tcp' && kind !== 'lan') || more.length > 0) {
+    throw at.fail('exactly one of "tcp" (on this machine) and "lan" (beside it) is expected')
+  }
+  const inner = at.inside(kind, value[kind])
+  const end = endpointOf(inner)
+  if (kind === 'lan' && isLoopback(end.address)) {
+    throw inner.fail('a loopback address is on this machine: write "tcp", so that its owner is observed')
+  }
+  return { kind, endpoint: end }
+}
+
+function targetsOf(at: At): ReadonlyMap<string, Target> {
+  const entries = Object.entries(at.value === undefined ? {} : record(at))
+  if (entries.length > MAX_TARGETS) throw at.fail(`at most ${MAX_TARGETS} targets are expected`)
+  const targets = new Map<string, Target>()
+  for (const [name, value] of entries) {
+    const inner = at.inside(name, value)
+    if (!isId(name)) throw inner.fail('a process name is 1 to 40 of a-z, 0-9 and single hyphens')
+    targets.set(name, targetOf(inner))
+  }
+  return targets
+}
+
+function keyExchangeOf(at: At): KeyExchange {
+  if (at.value === undefined) return 'hybrid'
+  if (at.value !== 'hybrid' && at.value !== 'classical') throw at.fail('"hybrid" or "classical" is expected')
+  return at.value
+}
+
+function deadlineOf(at: At): number {
+  if (at.value === undefined) return DEFAULT_ACCEPT_DEADLINE_MS
+  if (!Number.isInteger(at.value) || Number(at.value) < 50 || Number(at.value) > 30_000) {
+    throw at.fail('whole milliseconds from 50 to 30000 are expected')
+  }
+  return Number(at.value)
+}
+
+const KEYS = [
+  'v',
+  'gateway',
+  'device',
+  'tenant',
+  'ca_sha256',
+  'targets',
+  'key_exchange',
+  'accept_deadline_ms',
+] as const
+
+function configOf(root: At, dataDir: string): AgentConfig {
+  const value = record(root)
+  for (const key of Object.keys(value)) {
+    if (!KEYS.some((known) => known === key)) {
+      throw root.inside(key, value[key]).fail(`unknown; the keys are ${KEYS.join(', ')}`)
+    }
+  }
+  const at = (key: (typeof KEYS)[number]) => root.inside(key, value[key])
+  if (value['v'] !== 1) throw at('v').fail('1 is expected, the version of this file')
+  return {
+    gateway: gatewayOf(at('gateway')),
+    device: deviceOf(at('device')),
+    tenant: tenantOf(at('tenant')),
+    dataDir,
+    rootSha256: pinOf(at('ca_sha256')),
+    targets: targetsOf(at('targets')),
+    keyExchange: keyExchangeOf(at('key_exchange')),
+    acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
+  }
+}
+
+/**
+ * Reads the text of an agent.json. `source` names it in messages.
+ * Throws AgentError `config.invalid` with the place of the mistake.
+ */
+export function parseConfig(text: string, dataDir: string, source = 'agent.json'): AgentConfig {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    // V8 says the line and column.
+    throw new At(source, '', text).fail(`not JSON: ${messageOf(error)}`)
+  }
+  return configOf(new At(source, '', value), dataDir)
+}
+
+/** What a caller gives before there is a file: the command line, a provisioning program. */
+export interface Setup {
+  readonly gateway: string
+  readonly device: string
+  readonly tenant?: string | undefined
+  readonly rootSha256: string
+  /** Each `name=tcp:ADDRESS:PORT` or `name=lan:ADDRESS:PORT`. */
+  readonly targets?: readonly string[]
+  readonly keyExchange?: string | undefined
+}
+
+/** A checked config out of a setup. Throws AgentError `config.invalid` naming the option. */
+export function configFrom(setup: Setup, dataDir: string): AgentConfig {
+  const targets: Record<string, unknown> = {}
+  for (const text of setup.targets ?? []) {
+    const [, name, kind, where] = /^([^=]*)=(tcp|lan):(.+)$/.exec(text) ?? []
+    if (name === undefined || kind === undefined) {
+      throw new At('--target', text, text).fail('NAME=tcp:ADDRESS:PORT or NAME=lan:ADDRESS:PORT is expected')
+    }
+    if (Object.hasOwn(targets, name)) throw new At('--target', name, text).fail('named twice')
+    targets[name] = { [kind]: where }
+  }
+  const value = {
+    v: 1,
+    gateway: setup.gateway,
+    device: setup.device,
+    tenant: setup.tenant,
+    ca_sha256: setup.rootSha256,
+    targets,
+    key_exchange: setup.keyExchange,
+  }
+  return configOf(new At('options', '', value), dataDir)
+}
+
+/** The text of the file for a config. */
+export function printConfig(config: AgentConfig): string {
+  const { host, port } = config.gateway
+  const targets = [...config.targets].map(([name, { kind, endpoint: end }]) => [
+    name,
+    { [kind]: printEndpoint(end) },
+  ])
+  const value = {
+    v: 1,
+    gateway: `https://${host.includes(':') ? `[${host}]` : host}:${port}`,
+    device: config.device,
+    tenant: config.tenant,
+    ca_sha256: config.rootSha256,
+    targets: Object.fromEntries(targets) as Record<string, unknown>,
+    key_exchange: config.keyExchange,
+    accept_deadline_ms: config.acceptDeadlineMs,
+  }
+  return `${JSON.stringify(value, undefined, 2)}\n`
+}
+
+const FILE = 'agent.json'
+
+/** The config in a data directory. Throws AgentError `config.missing`, `config.invalid`. */
+export function readConfig(dataDir: string): AgentConfig {
+  const path = join(dataDir, FILE)
+  const text = readIfPresent(path)
+  if (text === undefined) {
+    throw new AgentError(
+      'config.missing',
+      `There is no ${path}: this device has not been enrolled.`,
+      'Run `sallyport agent enroll` with the line the gateway printed when the device was created.',
+    )
+  }
+  return parseConfig(text, dataDir, path)
+}
+
+/** Writes the config into its data directory, durably. Throws AgentError `data.unwritable`. */
+export function writeConfig(config: AgentConfig): void {
+  writeDurably(join(config.dataDir, FILE), printConfig(config))
+}
+
+/**
+ * The one-time enrolment token: the trimmed content of `file`, or the variable SALLYPORT_TOKEN. Never
+ * an argument: arguments are readable by every user of the machine.
+ * Throws AgentError `token.missing`.
+ */
+export function readToken(file: string | undefined): string {
+  let token: string
+  try {
+    token = (file === undefined ? (process.env['SALLYPORT_TOKEN'] ?? '') : readFileSync(file, 'utf8')).trim()
+  } catch (error) {
+    throw tokenMissing(`The token file could not be read: ${messageOf(error)}.`, error)
+  }
+  if (token === '') throw tokenMissing('There is no enrolment token.')
+  if (token.length > 512 || /[^\x21-\x7e]/.test(token)) {
+    throw tokenMissing('The enrolment token is not one line of at most 512 printable characters.')
+  }
+  return token
+}
+
+function tokenMissing(message: string, cause?: unknown): AgentError {
+  const next = 'Put the token into a file and name it with --token-file, or set SALLYPORT_TOKEN.'
+  return new AgentError('token.missing', message, next, { cause })
+}

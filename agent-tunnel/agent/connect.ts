@@ -1,0 +1,141 @@
+/**
+ * One TLS connection to the gateway, dialled outward, that has proven to be the gateway before it is
+ * given to anybody. EST and tunnel use the same one door; ways through proxies belong here too.
+ */
+import { once } from 'node:events'
+import { connect as connectTcp, isIP } from 'node:net'
+import type { Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import type { ConnectionOptions, TLSSocket } from 'node:tls'
+import type { AgentConfig, Gateway } from './config.ts'
+import type { Instant } from './clock.ts'
+import { AgentError, messageOf, systemCode } from './errors.ts'
+import type { Pair } from './identity.ts'
+import { assertGateway } from './trust.ts'
+import type { Anchors } from './trust.ts'
+
+export interface Dialled {
+  readonly socket: TLSSocket
+  readonly tls: { readonly version: string; readonly cipher: string; readonly group: string | null }
+}
+
+export interface Dial {
+  readonly config: Pick<AgentConfig, 'gateway' | 'keyExchange'>
+  readonly alpn: 'sallyport/1' | 'http/1.1'
+  /** Null: the peer is not checked. Only for fetching what the pin will check. */
+  readonly anchors: Anchors | null
+  readonly now: () => Instant
+  /** Our own certificate, where we have one. */
+  readonly pair?: Pair | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+const TIMEOUT_MS = 15_000
+/** TLS 1.3 groups in order of preference; OpenSSL's names. */
+const GROUPS = { hybrid: 'X25519MLKEM768:X25519:prime256v1', classical: 'X25519:prime256v1' } as const
+
+/**
+ * Dials, shakes hands, checks. Rejects with AgentError: `gateway.name_unknown`, `gateway.unreachable`,
+ * `gateway.tls`, `gateway.alpn`, and those of `assertGateway`; with the signal's reason when aborted.
+ */
+export async function dialGateway(dial: Dial): Promise<Dialled> {
+  const limit = AbortSignal.timeout(TIMEOUT_MS)
+  const signal = dial.signal === undefined ? limit : AbortSignal.any([limit, dial.signal])
+  const raw = await dialTcp(dial.config.gateway, signal, dial.signal)
+  const socket = connectTls(optionsFor(dial, raw))
+  // Errors after this function has returned are for whoever uses the socket; none may be unheard.
+  socket.on('error', () => {})
+  try {
+    await once(socket, 'secureConnect', { signal })
+    if (socket.alpnProtocol !== dial.alpn) throw alpnError(dial, socket.alpnProtocol)
+    if (dial.anchors !== null) assertGateway(socket, dial.anchors, dial.config.gateway.host, dial.now())
+  } catch (error) {
+    socket.destroy()
+    raw.destroy()
+    dial.signal?.throwIfAborted()
+    throw error instanceof AgentError ? error : tlsError(dial, error)
+  }
+  return { socket, tls: negotiated(socket) }
+}
+
+async function dialTcp(gateway: Gateway, signal: AbortSignal, asked?: AbortSignal): Promise<Socket> {
+  const socket = connectTcp({ host: gateway.host, port: gateway.port, autoSelectFamily: true, noDelay: true })
+  socket.on('error', () => {})
+  try {
+    await once(socket, 'connect', { signal })
+  } catch (error) {
+    socket.destroy()
+    asked?.throwIfAborted()
+    throw tcpError(gateway, error)
+  }
+  return socket
+}
+
+function optionsFor(dial: Dial, socket: Socket): ConnectionOptions {
+  const { host } = dial.config.gateway
+  return {
+    socket,
+    host,
+    ...(isIP(host) > 0 ? {} : { servername: host }),
+    minVersion: 'TLSv1.3',
+    ecdhCurve: GROUPS[dial.config.keyExchange],
+    ALPNProtocols: [dial.alpn],
+    // trust.ts decides: OpenSSL alone would refuse every gateway while the clock stands at 1970.
+    rejectUnauthorized: false,
+    ...(dial.anchors === null ? {} : { ca: dial.anchors.root.toString() }),
+    ...(dial.pair === undefined ? {} : { key: dial.pair.keyPem, cert: dial.pair.chainPem }),
+  }
+}
+
+function negotiated(socket: TLSSocket): Dialled['tls'] {
+  const ephemeral = socket.getEphemeralKeyInfo()
+  const group = ephemeral !== null && 'name' in ephemeral ? ephemeral.name : undefined
+  return {
+    version: socket.getProtocol() ?? 'unknown',
+    cipher: socket.getCipher().standardName,
+    group: group ?? null,
+  }
+}
+
+function tcpError({ host, port }: Gateway, error: unknown): AgentError {
+  const code = systemCode(error)
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
+    return new AgentError(
+      'gateway.name_unknown',
+      `The name ${host} could not be looked up (${code}).`,
+      "Check the gateway's name in agent.json and the name servers of this device.",
+      { cause: error },
+    )
+  }
+  const timedOut = code === 'ABORT_ERR' || code === 'ETIMEDOUT'
+  const why = timedOut ? 'nothing answered in time' : messageOf(error) || code
+  return new AgentError(
+    'gateway.unreachable',
+    `No TCP connection to ${host} port ${port}: ${why}.`,
+    timedOut
+      ? 'A firewall on the way may drop it: allow outgoing TCP from this device to that address.'
+      : 'Check that the gateway runs and listens there.',
+    { cause: error },
+  )
+}
+
+function tlsError(dial: Dial, error: unknown): AgentError {
+  const { host } = dial.config.gateway
+  const code = systemCode(error)
+  if (code === 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL') return alpnError(dial, false)
+  const silent = code === 'ABORT_ERR' || code === 'ECONNRESET'
+  const next =
+    silent && dial.config.keyExchange === 'hybrid'
+      ? 'Old middleboxes drop the longer hello of a post-quantum handshake: try "key_exchange": "classical" in agent.json.'
+      : 'Check that a Sallyport gateway, and not something else, answers at that address.'
+  const why = code === 'ABORT_ERR' ? 'no answer in time' : messageOf(error)
+  return new AgentError('gateway.tls', `The TLS handshake with ${host} failed: ${why}.`, next, { cause: error })
+}
+
+function alpnError(dial: Dial, spoken: string | false | null): AgentError {
+  return new AgentError(
+    'gateway.alpn',
+    `${dial.config.gateway.host} does not speak ${dial.alpn} (it chose ${spoken === false || spoken === null ? 'nothing' : spoken}).`,
+    'Check that the address is the gateway itself, or a balancer that passes TLS through unopened.',
+  )
+}

@@ -1,0 +1,226 @@
+/**
+ * Getting certificates over EST (RFC 7030): the root by its pin, the first certificate by a token, the
+ * following ones by the one before. The token is shown only to a gateway that has proven itself.
+ */
+import { X509Certificate } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
+import { request as httpRequest } from 'node:http'
+import type { IncomingMessage } from 'node:http'
+import { once } from 'node:events'
+import type { TLSSocket } from 'node:tls'
+import {
+  EstError,
+  acceptIssued,
+  cacertsRequest,
+  channelBinding,
+  createCsr,
+  createRenewalCsr,
+  enrollRequest,
+  pinRoot,
+  readCertificates,
+  reenrollRequest,
+} from '#est'
+import type { EstAnswer, EstCall } from '#est'
+import type { DeviceClock } from './clock.ts'
+import type { AgentConfig } from './config.ts'
+import { dialGateway } from './connect.ts'
+import type { Dial } from './connect.ts'
+import { AgentError, messageOf } from './errors.ts'
+import type { Identity, Pair, Prepared } from './identity.ts'
+import type { Anchors } from './trust.ts'
+
+/** What every exchange needs. */
+export interface Exchange {
+  readonly config: AgentConfig
+  readonly clock: DeviceClock
+  readonly identity: Identity
+  readonly signal?: AbortSignal | undefined
+}
+
+const TIMEOUT_MS = 30_000
+const MAX_BODY_BYTES = 256 * 1024
+
+/**
+ * Fetches /cacerts, finds the root that `ca_sha256` pins, and keeps both. The connection need not be
+ * trusted for this: the pin decides.
+ * Throws AgentError `gateway.pin`, `gateway.answer`, and those of `dialGateway`.
+ */
+export async function fetchAnchors(exchange: Exchange): Promise<Anchors> {
+  const { config, identity } = exchange
+  const answer = await converse(exchange, null, undefined, () => cacertsRequest())
+  if (answer.kind === 'pending') throw unexpected('it asks to wait for the CA certificates')
+  let root: Uint8Array
+  try {
+    root = pinRoot(answer.certificates, config.rootSha256)
+  } catch (error) {
+    const next =
+      'Copy --ca-sha256 again from the gateway; if it still differs, this is not your gateway, or something between speaks in its place.'
+    const message = `${config.gateway.host} has no root certificate with the SHA-256 that was given.`
+    throw new AgentError('gateway.pin', message, next, { cause: error })
+  }
+  const rest = answer.certificates.filter((one) => Buffer.compare(one, root) !== 0)
+  return identity.storeAnchors(root, rest)
+}
+
+/**
+ * Gets the first certificate for the device of the config and stores it. Safe to run again after any
+ * interruption: the same key asks again, and the gateway answers the same.
+ * Throws AgentError `enrol.refused`, `enrol.pending`, `enrol.failed`, and those of the connection.
+ */
+export async function enrol(exchange: Exchange, anchors: Anchors, token: string): Promise<Pair> {
+  const { config, identity } = exchange
+  const prepared = identity.prepare()
+  const names = { deviceId: config.device, tenant: config.tenant }
+  const answer = await converse(exchange, anchors, undefined, (socket) =>
+    enrollRequest({ csr: createCsr(prepared.key, names, bindingOf(socket)), token }),
+  )
+  return keep(exchange, anchors, prepared, answer)
+}
+
+/**
+ * Renews `pair` into the other slot: with a new key while the certificate lasts, with the same one
+ * after its end. Throws as `enrol` does.
+ */
+export async function renew(exchange: Exchange, anchors: Anchors, pair: Pair): Promise<Pair> {
+  const { clock, identity } = exchange
+  const late = clock.now() > pair.notAfter
+  const prepared = late ? identity.prepareSameKey(pair) : identity.prepare()
+  const answer = await converse(exchange, anchors, pair, (socket) =>
+    reenrollRequest({ csr: createRenewalCsr(prepared.key, pair.leaf.raw, bindingOf(socket)) }),
+  )
+  return keep(exchange, anchors, prepared, answer)
+}
+
+function keep(exchange: Exchange, anchors: Anchors, prepared: Prepared, answer: EstAnswer): Pair {
+  const { config, clock, identity } = exchange
+  if (answer.kind === 'pending') {
+    throw new AgentError(
+      'enrol.pending',
+      'The gateway wants a person to approve this first.',
+      `Ask an operator to approve the device, then run the same command again (in ${answer.retryAfterSeconds} s or later).`,
+    )
+  }
+  const [leaf] = answer.certificates
+  if (leaf === undefined) throw unexpected('it holds no certificate')
+  // A clock in the past learns from the gateway's own statement that the certificate has begun.
+  clock.notBefore(notBeforeOf(leaf))
+  try {
+    const issued = acceptIssued(leaf, {
+      key: prepared.key,
+      deviceId: config.device,
+      tenant: config.tenant,
+      authorities: [...answer.certificates.slice(1), ...anchors.authorities.map((one) => one.raw)],
+      root: anchors.root.raw,
+      now: clock.now(),
+    })
+    return identity.store(prepared, issued.chain)
+  } catch (error) {
+    if (error instanceof EstError) throw unexpected(error.message, error)
+    throw error
+  }
+}
+
+function notBeforeOf(der: Uint8Array): number {
+  try {
+    return new X509Certificate(Buffer.from(der)).validFromDate.getTime()
+  } catch (error) {
+    throw unexpected('it is not a certificate', error)
+  }
+}
+
+function bindingOf(socket: TLSSocket): string | undefined {
+  const binding = channelBinding(
+    {
+      getProtocol: () => socket.getProtocol(),
+      exportKeyingMaterial: (length, label, context) =>
+        socket.exportKeyingMaterial(length, label, Buffer.from(context)),
+      isSessionReused: () => socket.isSessionReused(),
+      getFinished: () => socket.getFinished(),
+      getPeerFinished: () => socket.getPeerFinished(),
+    },
+    'client',
+  )
+  return binding === null ? undefined : Buffer.from(binding).toString('base64')
+}
+
+/** One connection, one request, one answer. */
+async function converse(
+  { config, clock, signal }: Exchange,
+  anchors: Anchors | null,
+  pair: Pair | undefined,
+  ask: (socket: TLSSocket) => EstCall,
+): Promise<EstAnswer> {
+  const dial: Dial = { config, alpn: 'http/1.1', anchors, now: () => clock.now(), pair, signal }
+  const { socket } = await dialGateway(dial)
+  try {
+    const response = await send(socket, config.gateway.host, ask(socket), signal)
+    return readCertificates(response)
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw error instanceof AgentError ? error : refusal(error)
+  } finally {
+    socket.destroy()
+  }
+}
+
+interface Response {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | undefined>>
+  readonly body: string
+}
+
+async function send(socket: TLSSocket, host: string, call: EstCall, signal?: AbortSignal): Promise<Response> {
+  const limit = AbortSignal.timeout(TIMEOUT_MS)
+  const request = httpRequest({
+    createConnection: () => socket,
+    method: call.method,
+    path: call.path,
+    headers: { host, ...call.headers },
+    signal: signal === undefined ? limit : AbortSignal.any([limit, signal]),
+  })
+  request.end(call.body)
+  const [response] = (await once(request, 'response')) as [IncomingMessage]
+  let body = ''
+  response.setEncoding('latin1')
+  for await (const chunk of response as AsyncIterable<string>) {
+    body += chunk
+    if (body.length > MAX_BODY_BYTES) throw unexpected('it is longer than any certificate chain')
+  }
+  const headers = Object.entries(response.headersDistinct).map(([name, values]) => [name, values?.join(', ')])
+  return {
+    status: response.statusCode ?? 0,
+    headers: Object.fromEntries(headers) as Record<string, string | undefined>,
+    body,
+  }
+}
+
+const AGAIN = 'Run the same command again: a failed attempt spends no token.'
+
+function refusal(error: unknown): AgentError {
+  if (!(error instanceof EstError)) {
+    return new AgentError('enrol.failed', `The gateway did not answer: ${messageOf(error)}.`, AGAIN, { cause: error })
+  }
+  const serverCode = error.serverCode ?? undefined
+  if (error.status === 401 || error.status === 403) {
+    return new AgentError(
+      'enrol.refused',
+      `The gateway refused: ${error.message}`,
+      'Ask for a new token for this device (`sallyport device token`), or an operator to look up the code in the log.',
+      { cause: error, serverCode },
+    )
+  }
+  if (error.code === 'server') {
+    const message = `The gateway could not do it: ${error.message}`
+    return new AgentError('enrol.failed', message, AGAIN, { cause: error, serverCode })
+  }
+  return unexpected(error.message, error)
+}
+
+function unexpected(says: string, cause?: unknown): AgentError {
+  return new AgentError(
+    'gateway.answer',
+    `The gateway's answer cannot be used: ${says}`,
+    'Check that the address is the gateway itself; compare the versions of both sides.',
+    { cause },
+  )
+}

@@ -1,0 +1,66 @@
+/** Files that are whole or absent, whenever the power goes: write aside, fsync, rename, fsync the directory. */
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { AgentError, messageOf, systemCode } from './errors.ts'
+
+/**
+ * Replaces `path` by `data`. When it returns, the new content survives a power cut.
+ * Throws AgentError `data.unwritable`.
+ */
+export function writeDurably(path: string, data: string | Uint8Array, mode = 0o644): void {
+  const aside = `${path}.new`
+  try {
+    // What an interrupted write left may have another mode; O_EXCL also follows no link laid here.
+    rmSync(aside, { force: true })
+    const file = openSync(aside, 'wx', mode)
+    try {
+      writeFileSync(file, data)
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(aside, path)
+    syncDirectory(dirname(path))
+  } catch (error) {
+    throw unwritable(path, error)
+  }
+}
+
+/** Makes `path` (0700) and its parents, durable. Throws AgentError `data.unwritable`. */
+export function makeDirectory(path: string): void {
+  try {
+    const first = mkdirSync(path, { recursive: true, mode: 0o700 })
+    if (first === undefined) return
+    for (let made = path; made.length >= first.length; made = dirname(made)) syncDirectory(dirname(made))
+  } catch (error) {
+    throw unwritable(path, error)
+  }
+}
+
+/** The text of a file, or undefined when there is none. Other failures are thrown as they are. */
+export function readIfPresent(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+function syncDirectory(path: string): void {
+  const directory = openSync(path, 'r')
+  try {
+    fsyncSync(directory)
+  } finally {
+    closeSync(directory)
+  }
+}
+
+function unwritable(path: string, cause: unknown): AgentError {
+  return new AgentError(
+    'data.unwritable',
+    `${path} could not be written: ${messageOf(cause)}.`,
+    'Give the agent a data directory it may write to (--data), on a disk with room.',
+    { cause },
+  )
+}

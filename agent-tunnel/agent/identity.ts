@@ -1,0 +1,192 @@
+/**
+ * The device's key pairs on disk: two slots, so that the old pair stays until the new one has
+ * connected. A key is on disk, 0600 and fsynced, before anybody is asked to certify it; whatever
+ * moment the power goes, what remains is no pair, a key to go on with, or a whole pair.
+ */
+import { X509Certificate, createPrivateKey, generateKeyPairSync } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
+import { rmSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { AgentError, messageOf } from './errors.ts'
+import { makeDirectory, readIfPresent, writeDurably } from './files.ts'
+import type { Anchors } from './trust.ts'
+
+export type Slot = 'a' | 'b'
+const SLOTS: readonly Slot[] = ['a', 'b']
+
+/** A key with its certificate. Dates are epoch ms. */
+export interface Pair {
+  readonly slot: Slot
+  readonly key: KeyObject
+  readonly keyPem: string
+  /** Leaf first, then the issuing CAs under the root. */
+  readonly chainPem: string
+  readonly leaf: X509Certificate
+  readonly notBefore: number
+  readonly notAfter: number
+}
+
+/** A key on disk that waits for its certificate. */
+export interface Prepared {
+  readonly slot: Slot
+  readonly key: KeyObject
+}
+
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
+
+function pemOf(der: Uint8Array): string {
+  return new X509Certificate(Buffer.from(der)).toString()
+}
+
+export class Identity {
+  readonly #dataDir: string
+
+  /** Opens the identity in `dataDir`, making its directories. Throws AgentError `data.unwritable`. */
+  constructor(dataDir: string) {
+    this.#dataDir = dataDir
+    for (const slot of SLOTS) makeDirectory(this.#path(slot))
+  }
+
+  #path(slot: Slot, file = ''): string {
+    return join(this.#dataDir, 'identity', slot, file)
+  }
+
+  /**
+   * The whole pairs, the one to dial with first: the newest. The other one, if any, is the fallback.
+   * Throws AgentError `identity.broken` when a key may be read by others.
+   */
+  pairs(): Pair[] {
+    return SLOTS.map((slot) => this.#read(slot))
+      .filter((pair) => pair !== undefined)
+      .toSorted((a, b) => b.notBefore - a.notBefore || b.notAfter - a.notAfter)
+  }
+
+  #read(slot: Slot): Pair | undefined {
+    const key = this.#readKey(slot)
+    const chainPem = readIfPresent(this.#path(slot, 'chain.pem'))
+    const [leafPem] = chainPem?.match(CERTIFICATE) ?? []
+    if (key === undefined || chainPem === undefined || leafPem === undefined) return undefined
+    try {
+      const leaf = new X509Certificate(leafPem)
+      if (!leaf.checkPrivateKey(key)) return undefined
+      const [notBefore, notAfter] = [leaf.validFromDate.getTime(), leaf.validToDate.getTime()]
+      const keyPem = key.export({ type: 'pkcs8', format: 'pem' }).toString()
+      return { slot, key, keyPem, chainPem, leaf, notBefore, notAfter }
+    } catch {
+      return undefined
+    }
+  }
+
+  #readKey(slot: Slot): KeyObject | undefined {
+    const path = this.#path(slot, 'key.pem')
+    const pem = readIfPresent(path)
+    if (pem === undefined) return undefined
+    if ((statSync(path).mode & 0o077) !== 0) {
+      throw new AgentError(
+        'identity.broken',
+        `The device key ${path} may be read by other users.`,
+        'If nobody can have copied it: chmod 600. Else revoke the device and enrol it again.',
+      )
+    }
+    try {
+      return createPrivateKey(pem)
+    } catch {
+      return undefined
+    }
+  }
+
+  /**
+   * The slot that a new certificate goes to: never the pair that has connected, and not the newest one
+   * while there is none that has.
+   */
+  #spare(): Slot {
+    const pairs = this.pairs()
+    const keep = pairs.find((pair) => pair.slot === this.connected) ?? pairs[0]
+    return keep?.slot === 'a' ? 'b' : 'a'
+  }
+
+  /**
+   * A P-256 key on disk in the spare slot. A key already there without a certificate is used again:
+   * the request for it may have been answered just before the power went.
+   */
+  prepare(): Prepared {
+    const slot = this.#spare()
+    const waiting = this.#readKey(slot)
+    if (waiting !== undefined && this.#read(slot) === undefined) return { slot, key: waiting }
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    this.#writeKey(slot, privateKey)
+    return { slot, key: privateKey }
+  }
+
+  /** The key of `pair` in the spare slot too: a renewal after the end must keep its key (ca.md). */
+  prepareSameKey(pair: Pair): Prepared {
+    const slot = this.#spare()
+    if (slot !== pair.slot) this.#writeKey(slot, pair.key)
+    return { slot, key: pair.key }
+  }
+
+  #writeKey(slot: Slot, key: KeyObject): void {
+    // Key first: a chain without its key is nothing, a key without its chain would be used again.
+    rmSync(this.#path(slot, 'key.pem'), { force: true })
+    rmSync(this.#path(slot, 'chain.pem'), { force: true })
+    writeDurably(this.#path(slot, 'key.pem'), key.export({ type: 'pkcs8', format: 'pem' }), 0o600)
+  }
+
+  /** Puts an issued chain (DER, leaf first) beside its key, durably, and gives the pair. */
+  store(prepared: Prepared, chain: readonly Uint8Array[]): Pair {
+    writeDurably(this.#path(prepared.slot, 'chain.pem'), chain.map(pemOf).join(''))
+    const pair = this.#read(prepared.slot)
+    if (pair !== undefined) return pair
+    throw new AgentError(
+      'identity.broken',
+      'The certificate that was issued does not belong to the key on this disk.',
+      'Run the same command again; if that repeats, report it with the log of both sides.',
+    )
+  }
+
+  /** The slot whose pair connected last. */
+  get connected(): Slot | undefined {
+    const text = readIfPresent(join(this.#dataDir, 'identity', 'connected'))?.trim()
+    return SLOTS.find((slot) => slot === text)
+  }
+
+  /** Remembers that the gateway took this pair; from now on the other slot is free. */
+  markConnected(slot: Slot): void {
+    if (this.connected !== slot) writeDurably(join(this.#dataDir, 'identity', 'connected'), `${slot}\n`)
+  }
+
+  /** Keeps the pinned root (first) and the authorities under it, all DER. */
+  storeAnchors(root: Uint8Array, authorities: readonly Uint8Array[]): Anchors {
+    const pem = [root, ...authorities].map(pemOf).join('')
+    const path = join(this.#dataDir, 'ca.pem')
+    if (readIfPresent(path) !== pem) writeDurably(path, pem)
+    return anchorsFrom(pem)
+  }
+
+  /** The root and authorities kept, checked against `pin` (SHA-256, hex); undefined before enrolment. */
+  anchors(pin: string): Anchors | undefined {
+    const pem = readIfPresent(join(this.#dataDir, 'ca.pem'))
+    if (pem === undefined) return undefined
+    try {
+      const anchors = anchorsFrom(pem)
+      if (anchors.root.fingerprint256.replaceAll(':', '').toLowerCase() === pin) return anchors
+    } catch (error) {
+      throw pinError(`could not be read: ${messageOf(error)}`)
+    }
+    throw pinError('is not the root that agent.json names in ca_sha256')
+  }
+}
+
+function pinError(says: string): AgentError {
+  return new AgentError(
+    'gateway.pin',
+    `The root certificate in ca.pem ${says}.`,
+    'Enrol again with the --ca-sha256 that the gateway shows.',
+  )
+}
+
+function anchorsFrom(pem: string): Anchors {
+  const [root, ...authorities] = (pem.match(CERTIFICATE) ?? []).map((one) => new X509Certificate(one))
+  if (root === undefined) throw new Error('it holds no certificate')
+  return { root, authorities }
+}

@@ -1,0 +1,119 @@
+/**
+ * The file a process runs: its identity, its path where the path is true, its SHA-256. Everything
+ * goes through /proc/PID/exe, which opens the running file itself; a path that was replaced after the
+ * start, or that means another file in the process's own mount namespace, cannot lie through it.
+ */
+import { createHash } from 'node:crypto'
+import type { BigIntStats } from 'node:fs'
+import { open, readlink, stat } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
+import { TextDecoder } from 'node:util'
+
+/** What is known of a running file. `id` is null when not even that may be seen. */
+export interface Executable {
+  readonly id: string | null
+  readonly path: string | null
+  readonly sha256: string | null
+}
+
+/** Larger files are not hashed: their sha256 is unseen. */
+const MAX_HASHED_BYTES = 1024 * 1024 * 1024
+/** Policy strings end at 1 KB; a longer path is unseen, not cut. */
+const MAX_PATH_BYTES = 1000
+const CACHE_ENTRIES = 256
+
+/**
+ * A file's identity and state. The ctime is in it because the owner of a file can set its mtime back
+ * after an edit, but only root (through the system clock) its ctime.
+ */
+function idOf(stats: BigIntStats): string {
+  return [stats.dev, stats.ino, stats.mtimeNs, stats.ctimeNs, stats.size].join(':')
+}
+
+/** The identity of the file behind `link` now, or null when it may not be seen. */
+export async function identify(link: string): Promise<string | null> {
+  try {
+    return idOf(await stat(link, { bigint: true }))
+  } catch {
+    return null
+  }
+}
+
+/** Reads executables of processes; remembers hashes by identity. */
+export class Executables {
+  readonly #hashes = new Map<string, Promise<string | null>>()
+
+  /**
+   * Looks at `link` (a /proc/PID/exe). Fields that may not be seen are null; a file that changed
+   * while it was read has no sha256.
+   */
+  async look(link: string): Promise<Executable> {
+    let file: FileHandle
+    try {
+      file = await open(link, 'r')
+    } catch {
+      // Readable path, unreadable file (mode 0711): the path can still be proven by identity.
+      const id = await identify(link)
+      return { id, path: id === null ? null : await truePath(link, id), sha256: null }
+    }
+    try {
+      const stats = await file.stat({ bigint: true })
+      const id = idOf(stats)
+      const sha256 = await this.#hash(file, id, Number(stats.size))
+      return { id, path: await truePath(link, id), sha256 }
+    } finally {
+      await file.close()
+    }
+  }
+
+  #hash(file: FileHandle, id: string, size: number): Promise<string | null> {
+    const known = this.#hashes.get(id)
+    if (known !== undefined) {
+      this.#hashes.delete(id)
+      this.#hashes.set(id, known)
+      return known
+    }
+    if (size > MAX_HASHED_BYTES) return Promise.resolve(null)
+    const hash = hashOf(file, id)
+    this.#hashes.set(id, hash)
+    const oldest = this.#hashes.keys().next().value
+    if (this.#hashes.size > CACHE_ENTRIES && oldest !== undefined) this.#hashes.delete(oldest)
+    // A failed read must not be remembered as the file's answer.
+    void hash.then((value) => value === null && this.#hashes.delete(id))
+    return hash
+  }
+}
+
+/** SHA-256 of an open file, hex; null when it could not be read or is not the same file state after. */
+async function hashOf(file: FileHandle, id: string): Promise<string | null> {
+  const hash = createHash('sha256')
+  const chunk = Buffer.allocUnsafe(512 * 1024)
+  let at = 0
+  try {
+    for (;;) {
+      const { bytesRead } = await file.read(chunk, 0, chunk.length, at)
+      if (bytesRead === 0) break
+      hash.update(chunk.subarray(0, bytesRead))
+      at += bytesRead
+    }
+    if (idOf(await file.stat({ bigint: true })) !== id) return null
+  } catch {
+    return null
+  }
+  return hash.digest('hex')
+}
+
+/**
+ * The path the kernel shows, if that path, walked from here, ends at the same file. A deleted or
+ * replaced file, a chroot or a mount namespace of its own make the shown path untrue: null.
+ */
+async function truePath(link: string, id: string): Promise<string | null> {
+  try {
+    const shown = await readlink(link, { encoding: 'buffer' })
+    if (shown.length > MAX_PATH_BYTES) return null
+    const path = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(shown)
+    return (await identify(path)) === id ? path : null
+  } catch {
+    return null
+  }
+}

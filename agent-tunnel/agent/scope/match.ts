@@ -1,0 +1,59 @@
+/**
+ * Which sockets of the kernel's table answer a question; pure. The question is never "who listens on
+ * port N" for a live connection (anybody may listen beside or after), but "which socket is the other
+ * end of *this* connection": the row whose local and remote ends are ours reversed.
+ */
+import { isWildcard } from './address.ts'
+import type { Endpoint, FourTuple } from './address.ts'
+import { TCP_LISTEN } from './procfs.ts'
+import type { SocketRow } from './procfs.ts'
+
+/**
+ * What the table says of the other end. `pending`: the kernel completed the handshake, or holds it
+ * back (TCP_DEFER_ACCEPT), and no program has accepted it yet. `absent`: the other end is not a
+ * socket in this table (another machine, another network namespace, or gone).
+ */
+export type Accepted =
+  | { readonly state: 'accepted'; readonly inodes: readonly number[] }
+  | { readonly state: 'pending' }
+  | { readonly state: 'absent' }
+
+function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
+  return a.port === b.port && a.address === b.address
+}
+
+/**
+ * Finds the accepted socket of a connection dialled from here.
+ *
+ * A connection whose two ends are the same endpoint (TCP self-connect to a free ephemeral port) was
+ * accepted by nobody and gives `absent`.
+ */
+export function findAccepted(rows: readonly SocketRow[], dialled: FourTuple): Accepted {
+  if (sameEndpoint(dialled.local, dialled.remote)) return { state: 'absent' }
+  const inodes = new Set<number>()
+  let pending = false
+  for (const row of rows) {
+    if (row.state === TCP_LISTEN) continue
+    if (!sameEndpoint(row.local, dialled.remote) || !sameEndpoint(row.remote, dialled.local)) continue
+    if (row.inode === 0) pending = true
+    else inodes.add(row.inode)
+  }
+  if (inodes.size > 0) return { state: 'accepted', inodes: [...inodes] }
+  return { state: pending ? 'pending' : 'absent' }
+}
+
+/**
+ * Inodes of the sockets that would be given a new connection to `target`: those bound to exactly its
+ * address, else those bound to every address. More than one (SO_REUSEPORT, or tcp beside tcp6) means
+ * the kernel chooses, so all of them are told.
+ */
+export function findListeners(rows: readonly SocketRow[], target: Endpoint): readonly number[] {
+  const listening = rows.filter((row) => row.state === TCP_LISTEN && row.local.port === target.port)
+  const exact = listening.filter((row) => row.local.address === target.address)
+  const family = target.address.includes(':') ? '::' : undefined
+  const wild = listening.filter(
+    (row) => isWildcard(row.local.address) && (family === undefined || row.local.address === family),
+  )
+  const chosen = exact.length > 0 ? exact : wild
+  return [...new Set(chosen.map((row) => row.inode).filter((inode) => inode !== 0))]
+}

@@ -1,0 +1,225 @@
+/**
+ * Who answers a connection: the owner of the accepted socket, found by the reversed 4-tuple, with
+ * facts that were the same before and after they were read. What may not be seen stays null; what
+ * cannot be pinned down within the deadline is not observed at all. docs/process-scope.md.
+ */
+import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { endianness } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Endpoint, FourTuple } from './address.ts'
+import { Executables, identify } from './executable.ts'
+import { findHolders, stillHolds } from './holders.ts'
+import type { Holder } from './holders.ts'
+import { findAccepted, findListeners } from './match.ts'
+import type { Accepted } from './match.ts'
+import { combine, unseen } from './observed.ts'
+import type { Observed, ProcessFacts } from './observed.ts'
+import { parseBootTime, parseSocketTable, parseUid, parseUnit } from './procfs.ts'
+import type { SocketRow } from './procfs.ts'
+
+/** Ticks per second in /proc/PID/stat: USER_HZ is 100 on every platform Node runs on under Linux. */
+const TICKS_PER_SECOND = 100
+/** Waits between looks at a socket nobody has accepted yet, the last one repeated. */
+const POLL_MS = [1, 2, 5, 10, 20, 40]
+
+/** One owner as it was seen, with what a later check compares. */
+interface Sight {
+  readonly holder: Holder
+  readonly exeId: string | null
+  readonly facts: ProcessFacts
+}
+
+/** An observed connection: the facts to report, and what `recheck` needs to see whether they still hold. */
+export interface Sighting {
+  readonly observed: Observed
+  readonly dialled: FourTuple
+  readonly sights: readonly Sight[]
+  /** Processes whose descriptors may not be read: among them there could be a further owner. */
+  readonly unreadable: number
+}
+
+/** Why a connection could not be observed. */
+export type Unobserved =
+  /** Nobody accepted the connection before the deadline. */
+  | 'not_accepted'
+  /** The other end is no socket of this machine's (this network namespace's) table. */
+  | 'elsewhere'
+  /** The owners kept changing, or were too many and too different to report. */
+  | 'unsettled'
+
+export type Observation =
+  | { readonly ok: true; readonly sighting: Sighting }
+  | { readonly ok: false; readonly why: Unobserved }
+
+/** What a later look found: the same owner, nobody any more, or somebody else. */
+export type Recheck =
+  | { readonly state: 'same' }
+  | { readonly state: 'closed' }
+  | { readonly state: 'changed'; readonly sighting: Sighting | undefined }
+
+export interface ScopeOptions {
+  /** Mount point of procfs, default `/proc`. */
+  readonly proc?: string
+}
+
+/** Looks at the processes of this machine. Holds no descriptor between calls, only hashes of executables. */
+export class ProcessScope {
+  readonly #proc: string
+  readonly #executables = new Executables()
+  #bootTime: number | undefined
+
+  constructor(options: ScopeOptions = {}) {
+    this.#proc = options.proc ?? '/proc'
+  }
+
+  /**
+   * Finds who accepted the connection `dialled` (as this side sees it).
+   *
+   * Looks until the socket is accepted and its owners hold still, at most `deadlineMs`; `signal`
+   * ends it early with an abort error. A socket that is accepted while none of its owners may be
+   * seen gives an all-null observation.
+   */
+  async observeAccepted(
+    dialled: FourTuple,
+    deadlineMs: number,
+    signal?: AbortSignal,
+  ): Promise<Observation> {
+    const ends = performance.now() + deadlineMs
+    let why: Unobserved = 'elsewhere'
+    for (let look = 0; ; look++) {
+      signal?.throwIfAborted()
+      const accepted = await this.#findAccepted(dialled)
+      if (accepted.state === 'accepted') {
+        const sighting = await this.#sight(dialled, accepted.inodes, look > 0)
+        if (sighting !== undefined) return { ok: true, sighting }
+        why = 'unsettled'
+      } else why = accepted.state === 'pending' ? 'not_accepted' : 'elsewhere'
+      const wait = POLL_MS[Math.min(look, POLL_MS.length - 1)] ?? 0
+      if (performance.now() + wait >= ends) return { ok: false, why }
+      await sleep(wait, undefined, signal === undefined ? {} : { signal })
+    }
+  }
+
+  /**
+   * Facts of whoever listens for each of `targets` now, in their order; null when nobody does, or too
+   * many differing ones.
+   */
+  async observeListeners(targets: readonly Endpoint[]): Promise<(Observed | null)[]> {
+    const rows = await this.#sockets()
+    const inodesOf = targets.map((target) => findListeners(rows, target))
+    const { holders } = await findHolders(this.#proc, new Set(inodesOf.flat()))
+    return Promise.all(
+      inodesOf.map(async (inodes) => {
+        if (inodes.length === 0) return null
+        const own = holders.filter(({ sockets }) => sockets.some(({ inode }) => inodes.includes(inode)))
+        if (own.length === 0) return unseen('listener')
+        const sights = await Promise.all(own.map((holder) => this.#look(holder, 'listener')))
+        return combine(sights.flatMap((sight) => (sight === undefined ? [] : [sight.facts]))) ?? null
+      }),
+    )
+  }
+
+  /**
+   * Whether the owner seen before still is the owner. The cheap look asks the kernel about the
+   * processes already known; with `full`, or when that look fails, all processes are read again, so
+   * that an owner who joined later is found too.
+   */
+  async recheck(sighting: Sighting, full = false): Promise<Recheck> {
+    if (!full && (await this.#holdsStill(sighting.sights))) return { state: 'same' }
+    const accepted = await this.#findAccepted(sighting.dialled)
+    if (accepted.state !== 'accepted') return { state: 'closed' }
+    const now = await this.#sight(sighting.dialled, accepted.inodes, true)
+    if (now !== undefined && sameSights(sighting.sights, now.sights)) return { state: 'same' }
+    if ((await this.#findAccepted(sighting.dialled)).state !== 'accepted') return { state: 'closed' }
+    return { state: 'changed', sighting: now }
+  }
+
+  /** Rows of both families; a family the kernel lacks has none. */
+  async #sockets(): Promise<SocketRow[]> {
+    const order = endianness()
+    const tables = await Promise.all(
+      ['tcp', 'tcp6'].map((name) => readFile(`${this.#proc}/self/net/${name}`, 'latin1').catch(() => '')),
+    )
+    return tables.flatMap((text) => parseSocketTable(text, order))
+  }
+
+  async #findAccepted(dialled: FourTuple): Promise<Accepted> {
+    return findAccepted(await this.#sockets(), dialled)
+  }
+
+  /**
+   * Owners of `inodes` with facts that held still; undefined when they did not, or are too many.
+   * `settle` says that an accepted socket without a visible owner is unseen rather than in passing.
+   */
+  async #sight(
+    dialled: FourTuple,
+    inodes: readonly number[],
+    settle: boolean,
+  ): Promise<Sighting | undefined> {
+    const { holders, unreadable } = await findHolders(this.#proc, new Set(inodes))
+    if (holders.length === 0) {
+      const again = await this.#findAccepted(dialled)
+      if (!settle || again.state !== 'accepted') return undefined
+      return { observed: unseen('accepted'), dialled, sights: [], unreadable }
+    }
+    const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'accepted')))
+    const sights = looked.filter((sight) => sight !== undefined)
+    if (sights.length < looked.length) return undefined
+    const again = await this.#findAccepted(dialled)
+    if (again.state !== 'accepted' || !sameMembers(again.inodes, inodes)) return undefined
+    const observed = combine(sights.map((sight) => sight.facts))
+    return observed === undefined ? undefined : { observed, dialled, sights, unreadable }
+  }
+
+  /** One owner's facts, or undefined when it let go, ended or ran another program meanwhile. */
+  async #look(holder: Holder, phase: ProcessFacts['phase']): Promise<Sight | undefined> {
+    const directory = `${this.#proc}/${holder.pid}`
+    const exe = await this.#executables.look(`${directory}/exe`)
+    const facts: ProcessFacts = {
+      phase,
+      exe: exe.path,
+      sha256: exe.sha256,
+      script_sha256: null,
+      uid: parsed(`${directory}/status`, parseUid),
+      unit: parsed(`${directory}/cgroup`, parseUnit),
+      image: null,
+      started_at: this.#startedAt(holder.startTicks),
+      pid: holder.pid,
+    }
+    const sight = { holder, exeId: exe.id, facts }
+    return (await this.#holdsStill([sight])) ? sight : undefined
+  }
+
+  async #holdsStill(sights: readonly Sight[]): Promise<boolean> {
+    for (const { holder, exeId } of sights) {
+      if ((await identify(`${this.#proc}/${holder.pid}/exe`)) !== exeId) return false
+      if (!stillHolds(this.#proc, holder)) return false
+    }
+    return true
+  }
+
+  #startedAt(ticks: number): number | null {
+    this.#bootTime ??= parsed(`${this.#proc}/stat`, parseBootTime) ?? undefined
+    return this.#bootTime === undefined ? null : this.#bootTime + Math.floor(ticks / TICKS_PER_SECOND)
+  }
+}
+
+function parsed<T>(path: string, parse: (text: string) => T | undefined): T | null {
+  try {
+    return parse(readFileSync(path, 'latin1')) ?? null
+  } catch {
+    return null
+  }
+}
+
+function sameMembers<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((member) => b.includes(member))
+}
+
+/** Same processes, same program: which descriptor they use is their own affair. */
+function sameSights(a: readonly Sight[], b: readonly Sight[]): boolean {
+  const names = (sights: readonly Sight[]) =>
+    sights.map(({ holder, exeId }) => `${holder.pid}:${holder.startTicks}:${exeId}`)
+  return sameMembers(names(a), names(b))
+}

@@ -1,0 +1,127 @@
+/**
+ * Is this the gateway? Its certificate must lead, link by verified link, to the pinned root, serve
+ * under the name that was dialled, and not have ended. OpenSSL looks at the chain as well (extensions,
+ * strengths, path lengths) and must agree in all but the dates, which it reads off the system's clock.
+ * A start in the future is forgiven, under the pinned root: a device without a battery-backed clock
+ * begins in the past.
+ */
+import { X509Certificate } from 'node:crypto'
+import { isIP } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { AgentError } from './errors.ts'
+
+/** What the agent trusts: one root, by its pin, and the issuing certificates it has seen under it. */
+export interface Anchors {
+  readonly root: X509Certificate
+  readonly authorities: readonly X509Certificate[]
+}
+
+const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
+const MAX_LINKS = 5
+
+/** What is wrong with a chain first. */
+interface Fault {
+  readonly kind: 'untrusted' | 'wrong_name' | 'expired'
+  readonly says: string
+}
+
+/**
+ * Checks a server's chain. `presented`: as it came, leaf first; `host`: the name or address dialled;
+ * `now`: epoch ms. Undefined when all is well, else the first fault.
+ */
+export function faultOf(
+  presented: readonly X509Certificate[],
+  anchors: Anchors,
+  host: string,
+  now: number,
+): Fault | undefined {
+  const [leaf, ...rest] = presented
+  if (leaf === undefined) return { kind: 'untrusted', says: 'the gateway presented no certificate' }
+  const path = pathTo(leaf, [...rest, ...anchors.authorities], anchors.root)
+  if (path === undefined) {
+    const issuer = leaf.issuer.replaceAll('\n', ', ')
+    return { kind: 'untrusted', says: `it was issued by "${issuer}", not under the pinned root` }
+  }
+  if (leaf.ca || leaf.keyUsage?.includes(SERVER_AUTH) !== true) {
+    return { kind: 'untrusted', says: 'it is under the pinned root, but not a server certificate' }
+  }
+  const named = isIP(host) > 0 ? leaf.checkIP(host) : leaf.checkHost(host, { subject: 'never' })
+  if (named === undefined) {
+    return { kind: 'wrong_name', says: `it is for ${leaf.subjectAltName ?? 'no name'}, not for ${host}` }
+  }
+  for (const link of path) {
+    const ended = link.validToDate.getTime()
+    if (now > ended) return { kind: 'expired', says: `it ended at ${link.validToDate.toISOString()}` }
+  }
+  return undefined
+}
+
+function pathTo(
+  leaf: X509Certificate,
+  candidates: readonly X509Certificate[],
+  root: X509Certificate,
+): readonly X509Certificate[] | undefined {
+  const path = [leaf]
+  while (path.length < MAX_LINKS) {
+    const last = path.at(-1)
+    if (last === undefined) return undefined
+    if (last.raw.equals(root.raw)) return path
+    const issuer = [root, ...candidates].find((candidate) => isIssuer(candidate, last))
+    if (issuer === undefined || path.includes(issuer)) return undefined
+    path.push(issuer)
+  }
+  return undefined
+}
+
+function isIssuer(candidate: X509Certificate, subject: X509Certificate): boolean {
+  return candidate.ca && subject.checkIssued(candidate) && subject.verify(candidate.publicKey)
+}
+
+/** The certificates a TLS peer sent, leaf first. */
+export function presentedBy(socket: TLSSocket): X509Certificate[] {
+  const chain: X509Certificate[] = []
+  let next = socket.getPeerX509Certificate()
+  while (next !== undefined && chain.length < MAX_LINKS) {
+    chain.push(next)
+    const issuer = next.issuerCertificate
+    next = issuer === undefined || issuer.raw.equals(next.raw) ? undefined : issuer
+  }
+  return chain
+}
+
+/**
+ * Lets a finished handshake (made with `rejectUnauthorized: false` and `ca` the root) count, or throws
+ * AgentError `gateway.untrusted`, `gateway.wrong_name` or `gateway.expired`.
+ */
+export function assertGateway(socket: TLSSocket, anchors: Anchors, host: string, now: number): void {
+  const fault = faultOf(presentedBy(socket), anchors, host, now)
+  if (fault !== undefined) throw errorFor(fault, host, now)
+  if (socket.authorized) return
+  const verdict = String(socket.authorizationError)
+  // OpenSSL reads the system's clock, not ours; the chain above was found whole, and dated, without it.
+  if (verdict === 'CERT_NOT_YET_VALID' || verdict === 'CERT_HAS_EXPIRED') return
+  throw errorFor({ kind: 'untrusted', says: `OpenSSL says ${verdict}` }, host, now)
+}
+
+function errorFor(fault: Fault, host: string, now: number): AgentError {
+  const message = `The certificate that ${host} presented is not acceptable: ${fault.says}.`
+  if (fault.kind === 'wrong_name') {
+    return new AgentError(
+      'gateway.wrong_name',
+      message,
+      "Dial the gateway by a name in its certificate, or add this one to the gateway's names.",
+    )
+  }
+  if (fault.kind === 'expired') {
+    return new AgentError(
+      'gateway.expired',
+      `${message} This device believes it is ${new Date(now).toISOString()}.`,
+      'Set the clock of this device if that is wrong; else renew the certificate of the gateway.',
+    )
+  }
+  return new AgentError(
+    'gateway.untrusted',
+    message,
+    'If the gateway is right, something between opens the TLS connection (an inspecting proxy): exempt it. If the CA was replaced, enrol again with the new --ca-sha256.',
+  )
+}

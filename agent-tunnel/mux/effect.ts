@@ -1,0 +1,32 @@
+/** What a session asks of its driver, as values. */
+import type { MuxError } from './errors.ts'
+import type { GoawayFrame, Hello } from './frame.ts'
+import type { MuxStream } from './stream.ts'
+
+/** `data` is the part `[start, end)` of the chunk given to `receive`; it is reused by the next call. */
+export interface DataEffect {
+  readonly type: 'data'
+  stream: MuxStream
+  start: number
+  end: number
+}
+export type Effect =
+  | DataEffect
+  | { readonly type: 'ready'; readonly hello: Hello }
+  | { readonly type: 'offer' | 'accepted' | 'end' | 'closed' | 'drain'; readonly stream: MuxStream }
+  | {
+      readonly type: 'refused' | 'cancelled' | 'reset'
+      readonly stream: MuxStream
+      readonly code: string
+      readonly message: string
+      /** A reset that came from here, because a limit was passed. */
+      readonly local: boolean
+    }
+  | {
+      readonly type: 'datagram' | 'signal'
+      readonly stream: MuxStream
+      readonly payload: Uint8Array
+    }
+  | { readonly type: 'goaway'; readonly frame: GoawayFrame }
+  /** The tunnel is over: send what `output` gives, then end the connection. */
+  | { readonly type: 'failed'; readonly error: MuxError }

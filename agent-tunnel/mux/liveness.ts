@@ -1,0 +1,117 @@
+/** PING and PONG: round trips, silence, and the grace of streams just reset. docs/protocol.md section 7. */
+import type { Monotonic } from './limits.ts'
+
+const SILENT_INTERVALS = 3
+const SAMPLES = 8
+/** Streams reset within this time share one PING. */
+const BARRIER_MS = 500
+
+interface Ping {
+  readonly token: bigint
+  readonly at: Monotonic
+  /** Streams reset before this PING: its PONG ends their grace. */
+  readonly graces: readonly number[]
+}
+
+export class Liveness {
+  readonly #range: readonly [number, number]
+  readonly #random: () => number
+  #token = 0n
+  readonly #pings: Ping[] = []
+  readonly #samples: number[] = []
+  #silent = 0
+  #heard = false
+  #intervalEnds: Monotonic
+  #lastPing: Monotonic
+  /** Credit the peer still had on streams reset here, while its frames may be on their way. */
+  readonly #graces = new Map<number, number>()
+  #waiting: number[] = []
+  /** The last round trip in milliseconds. */
+  rttMs: number | undefined
+
+  constructor(range: readonly [number, number], random: () => number, now: Monotonic) {
+    this.#range = range
+    this.#random = random
+    this.#lastPing = now
+    this.#intervalEnds = this.#draw(now)
+  }
+
+  #draw(now: Monotonic): Monotonic {
+    const [least, most] = this.#range
+    return (now + least + this.#random() * (most - least)) as Monotonic
+  }
+
+  /** The least of the last round trips: what the path takes without queues. */
+  get leastRttMs(): number | undefined {
+    return this.#samples.length === 0 ? undefined : Math.min(...this.#samples)
+  }
+
+  heard(): void {
+    this.#heard = true
+  }
+
+  get wakeAt(): Monotonic {
+    if (this.#waiting.length === 0) return this.#intervalEnds
+    return Math.min(this.#intervalEnds, this.#lastPing + BARRIER_MS) as Monotonic
+  }
+
+  /** What the passing of time asks for. */
+  due(now: Monotonic): 'ping' | 'dead' | undefined {
+    if (now >= this.#intervalEnds) {
+      this.#silent = this.#heard ? 0 : this.#silent + 1
+      this.#heard = false
+      this.#intervalEnds = this.#draw(now)
+      return this.#silent >= SILENT_INTERVALS ? 'dead' : 'ping'
+    }
+    return this.#waiting.length > 0 && now >= this.#lastPing + BARRIER_MS ? 'ping' : undefined
+  }
+
+  /** Whether a busy tunnel should measure again. */
+  stale(now: Monotonic): boolean {
+    return now - this.#lastPing >= 1000 && this.#pings.length === 0
+  }
+
+  /** A new PING's token. */
+  ping(now: Monotonic): bigint {
+    this.#token++
+    this.#pings.push({ token: this.#token, at: now, graces: this.#waiting })
+    this.#waiting = []
+    this.#lastPing = now
+    return this.#token
+  }
+
+  /** False for a PONG that answers nothing. PONGs come in the order of the PINGs. */
+  pong(token: bigint, now: Monotonic): boolean {
+    const ping = this.#pings[0]
+    if (ping === undefined || ping.token !== token) return false
+    this.#pings.shift()
+    this.rttMs = now - ping.at
+    this.#samples.push(this.rttMs)
+    if (this.#samples.length > SAMPLES) this.#samples.shift()
+    for (const id of ping.graces) this.#graces.delete(id)
+    return true
+  }
+
+  /** A stream was reset here while the peer could still send `credit` bytes on it. */
+  grace(id: number, credit: number): void {
+    this.#graces.set(id, credit)
+    this.#waiting.push(id)
+  }
+
+  inGrace(id: number): boolean {
+    return this.#graces.has(id)
+  }
+
+  /** The peer has ended the stream itself. */
+  endGrace(id: number): void {
+    this.#graces.delete(id)
+  }
+
+  /** Takes data on a reset stream from the credit it had; false when that is not enough. */
+  spend(id: number, bytes: number): boolean {
+    const credit = this.#graces.get(id) ?? 0
+    if (bytes > credit) return false
+    this.#graces.set(id, credit - bytes)
+    return true
+  }
+}

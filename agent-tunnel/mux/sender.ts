@@ -1,0 +1,157 @@
+/** What leaves, and in which order: control frames at once, data by credit, grant and turn. */
+import { HEADER, TYPE } from './frame.ts'
+import type { Outbox } from './outbox.ts'
+import { QUANTUM, Scheduler } from './schedule.ts'
+import type { MuxStream } from './stream.ts'
+
+/** What one source may write straight into a slab while others write too; then it waits its turn. */
+const GRANT = 80 * 1024
+/** A stream with no more than this waiting may be written on. */
+const LOW_WATER = QUANTUM
+
+interface Watcher {
+  drained(stream: MuxStream): void
+  /** Everything written has left and FIN is due. */
+  finDue(stream: MuxStream): void
+}
+
+export class Sender {
+  readonly #outbox: Outbox
+  readonly #watcher: Watcher
+  readonly #scheduler = new Scheduler()
+  #turn = 0
+  #writers = 0
+  #writersBefore = 0
+
+  constructor(outbox: Outbox, watcher: Watcher) {
+    this.#outbox = outbox
+    this.#watcher = watcher
+  }
+
+  /** Copies `chunk` to where it leaves from, or to where it waits; false asks to wait for the drain. */
+  write(stream: MuxStream, chunk: Uint8Array): boolean {
+    let sent = 0
+    if (stream.first === undefined) {
+      sent = Math.min(chunk.length, stream.credit, this.#outbox.room, this.#grant(stream))
+      if (sent > 0) this.#data(stream, chunk, 0, sent)
+    }
+    if (sent === chunk.length) return true
+    stream.queue(chunk.slice(sent), false)
+    if (stream.credit > 0) this.#scheduler.wake(stream)
+    if (stream.pendingBytes <= LOW_WATER) return true
+    stream.wantsDrain = true
+    return false
+  }
+
+  #grant(stream: MuxStream): number {
+    if (stream.turn !== this.#turn) {
+      stream.turn = this.#turn
+      stream.turnBytes = 0
+      this.#writers++
+    }
+    const alone = this.#writers <= 1 && this.#writersBefore <= 1
+    return alone ? Number.MAX_SAFE_INTEGER : Math.max(0, GRANT - stream.turnBytes)
+  }
+
+  #data(stream: MuxStream, source: Uint8Array, start: number, end: number): void {
+    const length = end - start
+    this.#outbox.data(stream.id, source, start, end)
+    stream.credit -= length
+    stream.bytesOut += length
+    stream.turnBytes += length
+  }
+
+  /** A datagram waits its turn as a whole; false when the stream's budget is spent. */
+  datagram(stream: MuxStream, payload: Uint8Array, budget: number): boolean {
+    if (stream.pendingBytes + payload.length > budget || stream.pending.length >= 1024) return false
+    stream.queue(payload.slice(), false)
+    this.#scheduler.wake(stream)
+    return true
+  }
+
+  /** A signal keeps its place behind the data written before it. */
+  signal(stream: MuxStream, payload: Uint8Array): void {
+    if (stream.first === undefined) this.#outbox.payload(TYPE.signal, stream.id, payload)
+    else {
+      stream.queue(payload.slice(), true)
+      this.#scheduler.wake(stream)
+    }
+  }
+
+  /** FIN after what waits: `finDue` is called, now or later. */
+  end(stream: MuxStream): void {
+    stream.ending = true
+    if (stream.first === undefined) this.#watcher.finDue(stream)
+  }
+
+  /** Data is dropped; signals that wait leave at once, so that the reason comes before the end. */
+  drop(stream: MuxStream): void {
+    for (const signal of stream.drop()) this.#outbox.payload(TYPE.signal, stream.id, signal)
+    stream.wantsDrain = false
+  }
+
+  /** New credit, or something to send after all. */
+  wake(stream: MuxStream): void {
+    if (stream.first !== undefined) this.#scheduler.wake(stream)
+  }
+
+  /** Moves what waits into the slab, in turn, until it is full. */
+  pump(): void {
+    for (;;) {
+      const stream = this.#scheduler.head
+      if (stream === undefined) return
+      const outcome = this.#serve(stream)
+      if (outcome === 'full') return
+      if (outcome === 'turn') this.#scheduler.rotate()
+      else this.#scheduler.leave()
+    }
+  }
+
+  #serve(stream: MuxStream): 'full' | 'turn' | 'done' {
+    for (;;) {
+      const first = stream.first
+      if (first === undefined) return this.#emptied(stream)
+      if (stream.deficit <= 0) return 'turn'
+      if (this.#outbox.room === 0) return 'full'
+      const left = first.bytes.length - stream.offset
+      if (first.signal || stream.kind === 'udp') {
+        this.#outbox.payload(first.signal ? TYPE.signal : TYPE.datagram, stream.id, first.bytes)
+        if (!first.signal) stream.bytesOut += left
+        stream.deficit -= HEADER + left
+        stream.advance(left)
+        continue
+      }
+      const length = Math.min(left, stream.credit, stream.deficit, this.#outbox.room)
+      if (length <= 0) return 'done'
+      this.#data(stream, first.bytes, stream.offset, stream.offset + length)
+      stream.deficit -= length
+      stream.advance(length)
+      this.#drain(stream)
+    }
+  }
+
+  #emptied(stream: MuxStream): 'done' {
+    this.#drain(stream)
+    if (stream.ending) this.#watcher.finDue(stream)
+    return 'done'
+  }
+
+  #drain(stream: MuxStream): void {
+    if (!stream.wantsDrain || stream.pendingBytes > LOW_WATER) return
+    stream.wantsDrain = false
+    this.#watcher.drained(stream)
+  }
+
+  /** The next slab for the connection; what waits moves into the one after it. */
+  take(): Uint8Array | undefined {
+    if (this.#outbox.inFlight) return undefined
+    this.pump()
+    const slab = this.#outbox.take()
+    if (slab === undefined) return undefined
+    this.#turn++
+    this.#writersBefore = this.#writers
+    this.#writers = 0
+    this.pump()
+    return slab
+  }
+}

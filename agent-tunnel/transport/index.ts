@@ -1,0 +1,21 @@
+/** #tunnel: a connection becomes a Tunnel, whatever carries it. */
+export { systemClock } from './clock.ts'
+export { driveTunnel } from './drive.ts'
+export { ALPN, dialTls } from './tls.ts'
+export { acceptWebSocket, dialWebSocket, driveWebSocket, SUBPROTOCOL } from './websocket.ts'
+export { dialUnix, listenUnix } from './unix.ts'
+export { memoryPair } from './memory.ts'
+export { TunnelClosed, TunnelRefused } from './tunnel.ts'
+export type {
+  Clock,
+  CloseReason,
+  Goaway,
+  Offer,
+  Peer,
+  Tunnel,
+  TunnelOptions,
+  TunnelStats,
+  TunnelStream,
+} from './tunnel.ts'
+export { MuxError } from '#mux'
+export type { Fault, Limits, Monotonic, MuxCode, Role, Side, StreamKind } from '#mux'

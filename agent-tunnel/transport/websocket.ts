@@ -1,0 +1,103 @@
+/** A tunnel inside WebSocket binary messages (RFC 6455), for networks that let nothing else pass. */
+import { once } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { WebSocket, WebSocketServer } from 'ws'
+import type { ClientOptions } from 'ws'
+import { MuxError } from '#mux'
+import { driveWire } from './drive.ts'
+import type { Tunnel, TunnelOptions } from './tunnel.ts'
+import type { Wire, WireEvents } from './wire.ts'
+
+/** The WebSocket subprotocol. */
+export const SUBPROTOCOL = 'sallyport.1'
+const MAX_MESSAGE = 1024 * 1024
+
+/** Listens from the moment it is made; what is heard before `start` waits. */
+function webSocketWire(ws: WebSocket): Wire {
+  let events: WireEvents | undefined
+  let failure: Error | undefined
+  const early: ((to: WireEvents) => void)[] = []
+  const tell = (what: (to: WireEvents) => void): void => {
+    if (events === undefined) early.push(what)
+    else what(events)
+  }
+  ws.binaryType = 'nodebuffer'
+  ws.on('message', (data, binary) => {
+    if (!binary) tell((to) => to.broken(new MuxError('carrier.text', 'remote')))
+    else if (data instanceof Uint8Array) tell((to) => to.bytes(data))
+  })
+  ws.on('error', (error) => (failure ??= error))
+  ws.on('close', () => {
+    if (failure === undefined) tell((to) => to.ended())
+    tell((to) => to.gone(failure))
+  })
+  return {
+    reads: 'plain',
+    start(to) {
+      events = to
+      for (const what of early) what(to)
+    },
+    write(bytes, done) {
+      if (ws.readyState !== WebSocket.OPEN) done()
+      else ws.send(bytes, { binary: true, compress: false }, () => done())
+    },
+    end() {
+      ws.close(1000)
+    },
+    destroy() {
+      ws.terminate()
+    },
+  }
+}
+
+/** Drives a tunnel over an open WebSocket. Message boundaries mean nothing. Rejects as `driveTunnel`. */
+export async function driveWebSocket(ws: WebSocket, options: TunnelOptions): Promise<Tunnel> {
+  return driveWire(webSocketWire(ws), options)
+}
+
+/**
+ * Finishes an HTTP upgrade and drives the tunnel as its acceptor. Rejects, the socket ended with an
+ * HTTP error, when the request is not a WebSocket handshake for `sallyport.1`; else as `driveTunnel`.
+ */
+export async function acceptWebSocket(
+  upgrade: { readonly request: IncomingMessage; readonly socket: Duplex; readonly head: Buffer },
+  options: Omit<TunnelOptions, 'side'>,
+): Promise<Tunnel> {
+  const server = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    maxPayload: MAX_MESSAGE,
+    perMessageDeflate: false,
+    handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+  })
+  const { promise, resolve, reject } = Promise.withResolvers<WebSocket>()
+  server.on('wsClientError', (error, socket) => {
+    socket.destroy()
+    reject(new MuxError('carrier.failed', 'remote', error.message, { cause: error }))
+  })
+  server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (ws) => resolve(ws))
+  const ws = await promise
+  if (ws.protocol !== SUBPROTOCOL) {
+    ws.close(1002)
+    throw new MuxError('carrier.failed', 'remote', 'no subprotocol')
+  }
+  return driveWebSocket(ws, { ...options, side: 'acceptor' })
+}
+
+/** Dials `wss://…` and drives the tunnel. Rejects with ws's error, or as `driveTunnel`. */
+export async function dialWebSocket(
+  url: string,
+  client: ClientOptions,
+  options: Omit<TunnelOptions, 'side'>,
+): Promise<Tunnel> {
+  const ws = new WebSocket(url, SUBPROTOCOL, {
+    ...client,
+    perMessageDeflate: false,
+    maxPayload: MAX_MESSAGE,
+  })
+  // From the first moment: the acceptor's HELLO may be in the same packet as its HTTP answer.
+  const wire = webSocketWire(ws)
+  await once(ws, 'open')
+  return driveWire(wire, { ...options, side: 'dialler' })
+}

@@ -1,0 +1,25 @@
+/** What carries a tunnel's bytes, as the driver needs it. */
+import type { MuxError } from '#mux'
+
+/** Where a wire puts what it hears. */
+export interface WireEvents {
+  /** Bytes of the peer. True means that part of them is still in use: the memory must not be reused. */
+  bytes(chunk: Uint8Array): boolean
+  /** The peer has ended its side in order. */
+  ended(): void
+  /** The carrier itself broke the rules. */
+  broken(error: MuxError): void
+  /** Nothing more will happen; with the reason, if it was an error. Exactly once, last. */
+  gone(error: Error | undefined): void
+}
+
+export interface Wire {
+  readonly reads: 'reused' | 'plain'
+  /** Begins to read. */
+  start(events: WireEvents): void
+  /** `done` once the bytes may be overwritten, or the wire has failed. One at a time. */
+  write(bytes: Uint8Array, done: () => void): void
+  /** No more writes: says so to the peer and closes when that is sent. */
+  end(): void
+  destroy(): void
+}

@@ -1,0 +1,69 @@
+/** The few file calls the log makes, as values: tests put a disk in their place that fails on purpose. */
+import * as fs from 'node:fs'
+import { dirname } from 'node:path'
+
+/** All synchronous; they run in the writer's thread. Every one throws node's own errors. */
+export interface Disk {
+  openAppend(path: string): number
+  /** May write less than asked; returns how much. */
+  pwrite(fd: number, bytes: Uint8Array, position: number): number
+  fdatasync(fd: number): void
+  close(fd: number): void
+  truncate(path: string, size: number): void
+  /** Replaces a file so that a reader sees the old or the new one, and the new one is durable. */
+  replace(path: string, bytes: Uint8Array): void
+  syncDirectory(path: string): void
+  freeBytes(path: string): number
+}
+
+function syncDirectory(path: string): void {
+  const fd = fs.openSync(path, 'r')
+  try {
+    fs.fsyncSync(fd)
+  } finally {
+    fs.closeSync(fd)
+  }
+}
+
+export const realDisk: Disk = {
+  openAppend: (path) => fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600),
+  pwrite: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.length, position),
+  fdatasync: (fd) => fs.fdatasyncSync(fd),
+  close: (fd) => fs.closeSync(fd),
+  truncate(path, size) {
+    const fd = fs.openSync(path, 'r+')
+    try {
+      fs.ftruncateSync(fd, size)
+      fs.fsyncSync(fd)
+    } finally {
+      fs.closeSync(fd)
+    }
+  },
+  replace(path, bytes) {
+    const temporary = `${path}.tmp`
+    const fd = fs.openSync(temporary, 'w', 0o600)
+    try {
+      fs.writeFileSync(fd, bytes)
+      fs.fsyncSync(fd)
+    } finally {
+      fs.closeSync(fd)
+    }
+    fs.renameSync(temporary, path)
+    syncDirectory(dirname(path))
+  },
+  syncDirectory,
+  freeBytes(path) {
+    const { bavail, bsize } = fs.statfsSync(path)
+    return bavail * bsize
+  },
+}
+
+/** Writes all of `bytes` at `position`: a short write goes on where it stopped, one of nothing is an error. */
+export function writeAll(disk: Disk, fd: number, bytes: Uint8Array, position: number): void {
+  let done = 0
+  while (done < bytes.length) {
+    const wrote = disk.pwrite(fd, bytes.subarray(done), position + done)
+    if (wrote <= 0) throw new Error('the disk took no byte')
+    done += wrote
+  }
+}

@@ -1,0 +1,55 @@
+/** What the room refuses, by code. audit/ throws no other error of its own. */
+
+/**
+ * - `event.*`: the event as given cannot be written (a mistake of the caller).
+ * - `log.closed`: closed or closing. `log.locked`: another writer has this directory. `log.overloaded`: the queue is full.
+ * - `log.write`: the write or sync failed; nothing may be done on the strength of this event.
+ * - `log.poisoned`: refused at once, because an earlier write failed and recovery has not succeeded yet.
+ * - `log.draining`: the log cannot append and has given up trying quietly.
+ * - `log.corrupt`, `log.rollback`, `log.origin`: found when opening; a person must look, nothing was changed.
+ * - `log.range`: an index outside the log. `key.*`, `note.*`: a verifier key or signed note that is not one.
+ * - `cursor.invalid`, `frame.*`: shipping and receiving.
+ */
+export type AuditCode =
+  | 'event.code'
+  | 'event.field'
+  | 'event.too_large'
+  | 'log.closed'
+  | 'log.locked'
+  | 'log.overloaded'
+  | 'log.write'
+  | 'log.poisoned'
+  | 'log.corrupt'
+  | 'log.rollback'
+  | 'log.origin'
+  | 'log.range'
+  | 'key.invalid'
+  | 'note.invalid'
+  | 'note.signature'
+  | 'cursor.invalid'
+  | 'frame.length'
+  | 'frame.syntax'
+
+/** Where in a log something was found: enough to open the file at the byte. */
+export interface Place {
+  readonly origin: string
+  /** The leaf it concerns; null where the damage is in no leaf. */
+  readonly idx: number | null
+  /** The file, relative to the log's directory. */
+  readonly segment: string
+  /** Byte offset in that file. */
+  readonly offset: number
+  /** What is wrong, in words. */
+  readonly what: string
+}
+
+export class AuditError extends Error {
+  override readonly name = 'AuditError'
+  readonly code: AuditCode
+  readonly place: Place | undefined
+  constructor(code: AuditCode, message: string, options: ErrorOptions & { place?: Place } = {}) {
+    super(message, options)
+    this.code = code
+    this.place = options.place
+  }
+}

@@ -1,0 +1,30 @@
+/** The door: one durable log per node, events typed, heads signed, shipped to a SIEM, verified without us. */
+export { parseCheckpoint } from './checkpoint.ts'
+export type { Checkpoint } from './checkpoint.ts'
+export { AuditError } from './errors.ts'
+export type { AuditCode, Place } from './errors.ts'
+export { endReasons, eventCodes } from './event.ts'
+export type { Actor, Disposition, EndReason, EventCode, EventInput, EventOf, Json } from './event.ts'
+export { parseFrames, parseMessage } from './format/rfc5424.ts'
+export type { ParsedMessage } from './format/rfc5424.ts'
+export type { ActiveLine } from './heartbeat.ts'
+export { openLog } from './log.ts'
+export type {
+  Appended,
+  AuditLog,
+  LogLimits,
+  LogOptions,
+  LogState,
+  Recovered,
+  Signers,
+} from './log.ts'
+export { formatVkey, parseVkey } from './note.ts'
+export type { Verifier } from './note.ts'
+export { proveConsistency, proveEntry, readLog, verifyProof } from './prove.ts'
+export type { Proof } from './prove.ts'
+export type { Entry } from './read.ts'
+export { shipSyslog } from './ship/syslog.ts'
+export type { Shipper, SinkHealth, SyslogOptions } from './ship/syslog.ts'
+export { verifyConsistency, verifyInclusion } from './tree.ts'
+export { verifyLog } from './verify.ts'
+export type { Verdict, VerifyOptions } from './verify.ts'

@@ -1,0 +1,675 @@
+/** append -> durable index: the room's story. */
+import { createHash, type KeyObject } from 'node:crypto'
+import { mkdirSync, realpathSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { Worker } from 'node:worker_threads'
+import type { Checkpoint } from './checkpoint.ts'
+import { AuditError } from './errors.ts'
+import type { Place } from './errors.ts'
+import type { EventCode, EventInput } from './event.ts'
+import { render } from './format/ocsf.ts'
+import type { Rendered, Source } from './format/ocsf.ts'
+import { activeRoot } from './heartbeat.ts'
+import type { ActiveLine } from './heartbeat.ts'
+import { formatVkey } from './note.ts'
+import { LogReader } from './read.ts'
+import type { Entry } from './read.ts'
+import type { Answer, Request, ThreadData } from './serve.ts'
+import type { Opened, Watched, Written } from './writer.ts'
+
+export interface Signers {
+  readonly ed25519: KeyObject
+  /** Absent only where post-quantum signatures are not wanted; then verifiers need the Ed25519 key alone. */
+  readonly mlDsa44?: KeyObject
+}
+
+export interface LogLimits {
+  /** A new segment begins before a file would pass this. Default 64 MiB. */
+  readonly segmentBytes?: number
+  /** Events one batch may hold. Default 1,024. */
+  readonly batchEvents?: number
+  /** Bytes one batch may hold. Default 1 MiB. */
+  readonly batchBytes?: number
+  /** Events waiting for the disk before append refuses with log.overloaded. Default 65,536. */
+  readonly queueEvents?: number
+  /** A checkpoint is signed when this many leaves are unsigned. Default 1,000. */
+  readonly checkpointLeaves?: number
+  /** A checkpoint is signed when the oldest unsigned leaf is this old. Default 1,000 ms. */
+  readonly checkpointMs?: number
+  /** Heartbeat leaves. Default 60,000 ms. */
+  readonly heartbeatMs?: number
+  /** Free bytes on the file system below which no new session may open. Default 64 MiB. */
+  readonly floorBytes?: number
+  /** How often the open segment and the free space are looked at. Default 1,000 ms. */
+  readonly watchMs?: number
+  /** First pause before a log whose write failed is opened anew; doubles to 30 s. Default 250 ms. */
+  readonly reopenMs?: number
+  /** A log that could not be opened anew for this long is in DRAIN. Default 5,000 ms. */
+  readonly drainMs?: number
+}
+
+export interface LogOptions {
+  /** The epoch directory: created if absent; holds seg/, tile/, checkpoint, checkpoints.log, quarantine/, ship/. */
+  readonly directory: string
+  /** `<domain>/audit/<node>/<epoch>`: no blanks, no `+`. */
+  readonly origin: string
+  readonly signers: Signers
+  readonly clock: { now(): number }
+  /** n random bytes. */
+  readonly random: (n: number) => Uint8Array
+  readonly limits?: LogLimits
+  /** What the events call this gateway. Default: the origin's last part but one. */
+  readonly node?: string
+  readonly version?: string
+  readonly tenant?: string
+  /** The writer's thread; tests give one whose disk fails on purpose. */
+  readonly thread?: URL
+}
+
+/**
+ * `OK`. `WARN`: near a limit. `CLOSED_NEW`: open no new session or grant, admitted ones go on.
+ * `DRAIN`: nothing can be appended; end the sessions.
+ */
+export type LogState = 'OK' | 'WARN' | 'CLOSED_NEW' | 'DRAIN'
+
+export interface Appended {
+  readonly idx: number
+  /** UUIDv7, the receiver's key for dropping duplicates. */
+  readonly uid: string
+  /** Leaf hash, 64 hex digits. */
+  readonly leaf: string
+}
+
+export interface Recovered {
+  /** Bytes of a torn tail that were moved to quarantine/; 0 if the log ended cleanly. */
+  readonly quarantinedBytes: number
+  readonly place: Place | null
+  /** Leaves found. */
+  readonly size: number
+  /** Sessions whose start had no end; an end with reason node_crash was written for each. */
+  readonly sessions: readonly string[]
+}
+
+export interface AuditLog extends AsyncDisposable {
+  readonly directory: string
+  readonly origin: string
+  /** What opening found and did. */
+  readonly recovered: Recovered
+  /** Verifier keys (C2SP vkey), one per signer; hand them to auditors. */
+  readonly vkeys: readonly string[]
+  readonly state: LogState
+  /** Durable leaves. */
+  readonly size: number
+  /** Last signed checkpoint. */
+  readonly signed: Checkpoint
+
+  /**
+   * Resolves when the event is durable. Rejects with AuditError: event.* (the event cannot be written), log.closed,
+   * log.overloaded, log.write, log.poisoned. After a rejection nothing may be done that the event was to record.
+   */
+  append(event: EventInput): Promise<Appended>
+  /** Signs now, over everything durable so far (after what is queued), and resolves with the published checkpoint. */
+  checkpoint(): Promise<Checkpoint>
+  /** At most `limit` durable entries from `fromIdx` on. */
+  read(fromIdx: number, limit: number): Promise<Entry[]>
+  /** Called on every change of state, with why. Returns the function that stops it. */
+  onState(listener: (state: LogState, why: string) => void): () => void
+  /** Called when a checkpoint was published. Returns the function that stops it. */
+  onCheckpoint(listener: (checkpoint: Checkpoint) => void): () => void
+  /** Where the heartbeat finds the active sessions, and optionally clock offset and sink lag. */
+  setHeartbeat(active: () => readonly ActiveLine[]): void
+  /** Writes log.close, signs, ends the thread. Later appends reject with log.closed. */
+  close(): Promise<void>
+}
+
+
+const defaults: Required<LogLimits> = {
+  segmentBytes: 64 * 1024 * 1024,
+  batchEvents: 1_024,
+  batchBytes: 1024 * 1024,
+  queueEvents: 65_536,
+  checkpointLeaves: 1_000,
+  checkpointMs: 1_000,
+  heartbeatMs: 60_000,
+  floorBytes: 64 * 1024 * 1024,
+  watchMs: 1_000,
+  reopenMs: 250,
+  drainMs: 5_000,
+}
+const reopenLimitMs = 30_000
+
+/** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
+const signedAtOnce: ReadonlySet<EventCode> = new Set([
+  'session.start',
+  'session.end',
+  'grant.request',
+  'grant.approve',
+  'grant.activate',
+  'grant.extend',
+  'grant.revoke',
+  'grant.burn',
+])
+
+interface Waiting {
+  readonly rendered: Rendered
+  readonly signNow: boolean
+  resolve(appended: Appended): void
+  reject(error: AuditError): void
+}
+
+interface HeadWaiter {
+  /** Resolved by a head of at least this size. */
+  readonly size: number
+  resolve(checkpoint: Checkpoint): void
+  reject(error: AuditError): void
+}
+
+/** Claims a directory for this process: the kernel takes the claim back however the process ends. */
+async function claim(directory: string): Promise<Server | null> {
+  // Abstract socket names exist on Linux alone; elsewhere the claim is left to the operator.
+  if (process.platform !== 'linux') return null
+  const name = createHash('sha256').update(realpathSync(directory)).digest('hex')
+  const server = createServer()
+  server.unref()
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (cause) =>
+      reject(new AuditError('log.locked', `${directory} is being written by another`, { cause })),
+    )
+    server.listen(`\0sallyport-audit-${name}`, resolve)
+  })
+  return server
+}
+
+class ThreadedLog implements AuditLog {
+  readonly directory: string
+  readonly origin: string
+  readonly vkeys: readonly string[]
+  recovered: Recovered = { quarantinedBytes: 0, place: null, size: 0, sessions: [] }
+  signed: Checkpoint
+  size = 0
+  state: LogState = 'OK'
+
+  readonly #options: LogOptions
+  readonly #limits: Required<LogLimits>
+  readonly #source: Source
+  readonly #worker: Worker
+  readonly #reader: LogReader
+  readonly #stateListeners = new Set<(state: LogState, why: string) => void>()
+  readonly #headListeners = new Set<(checkpoint: Checkpoint) => void>()
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #queue: Waiting[] = []
+  #flying: Waiting[] = []
+  #headWaiters: HeadWaiter[] = []
+  #claim: Server | null = null
+  #busy = true
+  #pumping = false
+  #signTimer: NodeJS.Timeout | undefined
+  #signDue = false
+  #watchDue = false
+  #closing = false
+  #gone = false
+  #poisonedSince: number | null = null
+  #reopenPause = 0
+  #alarm: string | null = null
+  #heartbeat: number | null = null
+  #active: () => readonly ActiveLine[] = () => []
+  #onOpened: ((opened: Opened | AuditError) => void) | null = null
+  #onClosed: (() => void) | null = null
+
+  constructor(options: LogOptions) {
+    this.#options = options
+    this.#limits = { ...defaults, ...options.limits }
+    this.directory = options.directory
+    this.origin = options.origin
+    const keys = [options.signers.ed25519]
+    if (options.signers.mlDsa44 !== undefined) keys.push(options.signers.mlDsa44)
+    this.vkeys = keys.map((key) => formatVkey(options.origin, key))
+    this.signed = { origin: options.origin, size: 0, root: '', note: '' }
+    this.#source = {
+      origin: options.origin,
+      node: options.node ?? options.origin.split('/').at(-2) ?? options.origin,
+      version: options.version ?? '0',
+      tenant: options.tenant,
+    }
+    this.#reader = new LogReader(options.directory, options.origin)
+    const workerData: ThreadData = {
+      directory: options.directory,
+      origin: options.origin,
+      keys,
+      segmentBytes: this.#limits.segmentBytes,
+    }
+    const thread = options.thread ?? new URL('./thread.ts', import.meta.url)
+    this.#worker = new Worker(thread, { workerData })
+    this.#worker.on('message', (answer: Answer) => this.#receive(answer))
+    this.#worker.on('error', (error) => this.#lost(error instanceof Error ? error : new Error(String(error))))
+    this.#worker.on('exit', () => this.#lost(new Error('the writer thread ended')))
+  }
+
+  /** Waits for recovery, then writes what recovery owes: log.open, log.recovered, the ends of cut-off sessions. */
+  async start(claimed: Server | null): Promise<void> {
+    this.#claim = claimed
+    const opened = await this.#whenOpened()
+    const ends = opened.sessions.map(([session, start]) => endOf(session, start))
+    this.recovered = {
+      quarantinedBytes: opened.quarantinedBytes,
+      place: opened.place,
+      size: opened.size,
+      sessions: opened.sessions.map(([session]) => session),
+    }
+    const owed: Promise<Appended>[] = [
+      this.append({
+        code: 'log.open',
+        message: `Log opened with ${opened.size} events`,
+        status: 'success',
+        data: { size: opened.size, ...(opened.signed === null ? {} : { root: opened.signed.root }) },
+      }),
+    ]
+    if (opened.quarantinedBytes > 0) owed.push(this.append(recoveredEvent(opened)))
+    for (const end of ends) owed.push(this.append(end))
+    await Promise.all(owed)
+    await this.checkpoint()
+    this.#every(this.#limits.heartbeatMs, () => this.#beat())
+    this.#every(this.#limits.watchMs, () => {
+      this.#watchDue = true
+      this.#pump()
+    })
+  }
+
+  #whenOpened(): Promise<Opened> {
+    return new Promise((resolve, reject) => {
+      this.#onOpened = (opened) => {
+        this.#onOpened = null
+        if (opened instanceof AuditError) reject(opened)
+        else resolve(opened)
+      }
+    })
+  }
+
+  append(event: EventInput): Promise<Appended> {
+    return new Promise((resolve, reject) => {
+      const refused = this.#refusal()
+      if (refused !== null) return reject(refused)
+      let rendered: Rendered
+      try {
+        const { clock, random } = this.#options
+        rendered = render(event, this.#source, clock.now(), random(10))
+      } catch (error) {
+        return reject(error as Error)
+      }
+      this.#queue.push({ rendered, signNow: signedAtOnce.has(event.code), resolve, reject })
+      this.#schedule()
+    })
+  }
+
+  #refusal(): AuditError | null {
+    if (this.#closing || this.#gone) return new AuditError('log.closed', 'the audit log is closed')
+    if (this.#poisonedSince !== null)
+      return new AuditError('log.poisoned', 'the audit log cannot be written; nothing may be done')
+    if (this.#queue.length >= this.#limits.queueEvents)
+      return new AuditError('log.overloaded', `${this.#queue.length} events wait for the disk`)
+    return null
+  }
+
+  /** Events of one turn of the event loop go into one batch. */
+  #schedule(): void {
+    if (this.#pumping) return
+    this.#pumping = true
+    queueMicrotask(() => {
+      this.#pumping = false
+      this.#pump()
+    })
+  }
+
+  /** Gives the thread its next piece of work, if it has none: never two batches in flight. */
+  #pump(): void {
+    if (this.#busy || this.#gone || this.#poisonedSince !== null) return
+    if (this.#queue.length > 0) {
+      this.#flying = this.#takeBatch()
+      this.#ask({
+        kind: 'batch',
+        heads: this.#flying.map((waiting) => waiting.rendered.head),
+        signAt: this.#signWithBatch() ? this.#options.clock.now() : null,
+      })
+    } else if (this.#signDue || this.#headWaiters.length > 0) this.#sign()
+    else if (this.#watchDue) {
+      this.#watchDue = false
+      this.#ask({ kind: 'watch' })
+    } else if (this.#onClosed !== null) this.#ask({ kind: 'close' })
+  }
+
+  #takeBatch(): Waiting[] {
+    const { batchEvents, batchBytes } = this.#limits
+    let [count, bytes] = [0, 0]
+    for (const { rendered } of this.#queue) {
+      if (count > 0 && (count >= batchEvents || bytes + rendered.bytes > batchBytes)) break
+      count++
+      bytes += rendered.bytes
+    }
+    return this.#queue.splice(0, count)
+  }
+
+  #signWithBatch(): boolean {
+    const after = this.size + this.#flying.length
+    return (
+      this.#signDue ||
+      after - this.signed.size >= this.#limits.checkpointLeaves ||
+      this.#flying.some((waiting) => waiting.signNow) ||
+      this.#headWaiters.some((waiter) => waiter.size <= after)
+    )
+  }
+
+  #sign(): void {
+    if (this.signed.size === this.size) this.#headReached(this.signed)
+    else this.#ask({ kind: 'sign', signAt: this.#options.clock.now() })
+  }
+
+  #ask(request: Request): void {
+    this.#busy = true
+    this.#worker.postMessage(request)
+  }
+
+  readonly #answers: {
+    readonly [K in Answer['kind']]: (answer: Extract<Answer, { kind: K }>) => void
+  } = {
+    opened: ({ opened }) => this.#opened(opened),
+    written: ({ written, more }) => this.#written(written, more),
+    signed: ({ checkpoint }) => {
+      if (checkpoint !== null) this.signed = checkpoint
+      this.#headReached(this.signed)
+      this.#armSigning()
+      this.#idle()
+    },
+    watched: ({ watched }) => {
+      this.#watched(watched)
+      this.#idle()
+    },
+    closed: () => this.#onClosed?.(),
+    failed: ({ during, code, message, place }) => {
+      const error = new AuditError(code, message, place === undefined ? {} : { place })
+      if (this.#onOpened !== null) this.#onOpened(error)
+      else if (during === 'watch') {
+        this.#setState('CLOSED_NEW', message)
+        this.#idle()
+      } else this.#poison(error, during)
+    },
+  }
+
+  #receive(answer: Answer): void {
+    ;(this.#answers[answer.kind] as (answer: Answer) => void)(answer)
+  }
+
+  #idle(): void {
+    this.#busy = false
+    this.#pump()
+  }
+
+  #opened(opened: Opened): void {
+    this.size = opened.size
+    this.#heartbeat = opened.heartbeat
+    if (opened.signed !== null) this.signed = opened.signed
+    const again = this.#poisonedSince !== null
+    this.#poisonedSince = null
+    this.#reopenPause = 0
+    this.#busy = false
+    this.#onOpened?.(opened)
+    if (again) {
+      void this.append(recoveredEvent(opened)).catch(() => undefined)
+      this.#setState('OK', 'the log was opened anew')
+    }
+    this.#pump()
+  }
+
+  #written(written: Written, more: boolean): void {
+    const flying = this.#flying
+    this.#flying = []
+    this.size = written.first + flying.length
+    const hex = Buffer.from(written.leaves).toString('hex')
+    for (const [i, waiting] of flying.entries())
+      waiting.resolve({
+        idx: written.first + i,
+        uid: waiting.rendered.uid,
+        leaf: hex.slice(i * 64, i * 64 + 64),
+      })
+    if (written.rotated && !this.#closing)
+      void this.append({
+        code: 'log.rotate',
+        message: `A new segment begins at ${written.first}`,
+        status: 'success',
+        data: { size: written.first },
+      }).catch(() => undefined)
+    if (more) return
+    this.#armSigning()
+    this.#idle()
+  }
+
+  /** No leaf stays unsigned for longer than checkpointMs. */
+  #armSigning(): void {
+    if (this.size === this.signed.size || this.#signTimer !== undefined) return
+    this.#signTimer = setTimeout(() => {
+      this.#signTimer = undefined
+      this.#signDue = true
+      this.#pump()
+    }, this.#limits.checkpointMs)
+    this.#signTimer.unref()
+  }
+
+  #headReached(checkpoint: Checkpoint): void {
+    this.#signDue = false
+    const waiters = this.#headWaiters
+    this.#headWaiters = waiters.filter((waiter) => waiter.size > checkpoint.size)
+    for (const waiter of waiters) if (waiter.size <= checkpoint.size) waiter.resolve(checkpoint)
+    for (const listener of this.#headListeners) listener(checkpoint)
+  }
+
+  /** A failed write or sync: nobody is told yes, and the file is not touched again before it was read anew. */
+  #poison(error: AuditError, during: Request['kind'] | 'open'): void {
+    const lost = [...this.#flying, ...this.#queue]
+    this.#flying = []
+    this.#queue = []
+    const told = new AuditError('log.write', `the audit log could not be written: ${error.message}`, {
+      cause: error,
+    })
+    for (const waiting of [...lost, ...this.#headWaiters]) waiting.reject(told)
+    this.#headWaiters = []
+    this.#poisonedSince ??= performance.now()
+    const hopeless = error.code !== 'log.write' && during === 'reopen'
+    const late = performance.now() - this.#poisonedSince > this.#limits.drainMs
+    this.#setState(hopeless || late ? 'DRAIN' : 'CLOSED_NEW', error.message)
+    if (this.#onClosed !== null) return this.#onClosed()
+    if (hopeless) return
+    this.#reopenPause = Math.min(reopenLimitMs, this.#reopenPause * 2 || this.#limits.reopenMs)
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      if (!this.#gone) this.#ask({ kind: 'reopen' })
+    }, this.#reopenPause)
+    this.#timers.add(timer)
+  }
+
+  #lost(error: Error): void {
+    if (this.#gone) return
+    this.#gone = true
+    const told = new AuditError('log.write', error.message, { cause: error })
+    for (const waiting of [...this.#flying, ...this.#queue, ...this.#headWaiters])
+      waiting.reject(told)
+    this.#flying = []
+    this.#queue = []
+    this.#headWaiters = []
+    this.#onOpened?.(told)
+    this.#onClosed?.()
+    this.#release()
+    if (!this.#closing) this.#setState('DRAIN', error.message)
+  }
+
+  #watched({ alarm, freeBytes }: Watched): void {
+    const short = freeBytes < this.#limits.floorBytes
+    const why = alarm ?? (short ? `${freeBytes} bytes are free, the floor is ${this.#limits.floorBytes}` : null)
+    if (why !== null && this.#alarm === null) this.#setState('CLOSED_NEW', why)
+    // A file taken away does not come back: only want of space passes by itself.
+    if (why === null && this.#alarm !== null && this.#poisonedSince === null)
+      this.#setState('OK', 'the disk has room again')
+    this.#alarm = why
+  }
+
+  #setState(state: LogState, why: string): void {
+    if (state === this.state) return
+    const from = this.state
+    this.state = state
+    for (const listener of this.#stateListeners) listener(state, why)
+    void this.append({
+      code: 'log.state',
+      message: `Audit log: ${from} to ${state}: ${why}`,
+      status: state === 'OK' ? 'success' : 'failure',
+      data: { from, to: state },
+    }).catch(() => undefined)
+  }
+
+  #beat(): void {
+    const active = this.#active()
+    const previous = this.#heartbeat
+    this.append({
+      code: 'log.heartbeat',
+      message: `${active.length} active sessions`,
+      status: 'success',
+      data: {
+        active_root: activeRoot(active),
+        active: active.length,
+        ...(previous === null ? {} : { previous }),
+      },
+    }).then(
+      ({ idx }) => {
+        this.#heartbeat = idx
+      },
+      () => undefined, // The state says so already; the gap is the evidence.
+    )
+  }
+
+  #every(ms: number, act: () => void): void {
+    const timer = setInterval(act, ms)
+    timer.unref()
+    this.#timers.add(timer)
+  }
+
+  checkpoint(): Promise<Checkpoint> {
+    return new Promise((resolve, reject) => {
+      const refused = this.#refusal()
+      if (refused !== null && refused.code !== 'log.overloaded') return reject(refused)
+      const size = this.size + this.#flying.length + this.#queue.length
+      if (this.signed.size >= size && size > 0) return resolve(this.signed)
+      this.#headWaiters.push({ size, resolve, reject })
+      this.#schedule()
+    })
+  }
+
+  async read(fromIdx: number, limit: number): Promise<Entry[]> {
+    if (!Number.isSafeInteger(fromIdx) || fromIdx < 0 || !(limit >= 0))
+      throw new AuditError('log.range', `no such range: ${fromIdx}, ${limit}`)
+    return this.#reader.entries(fromIdx, this.size, limit)
+  }
+
+  onState(listener: (state: LogState, why: string) => void): () => void {
+    this.#stateListeners.add(listener)
+    return () => this.#stateListeners.delete(listener)
+  }
+
+  onCheckpoint(listener: (checkpoint: Checkpoint) => void): () => void {
+    this.#headListeners.add(listener)
+    return () => this.#headListeners.delete(listener)
+  }
+
+  setHeartbeat(active: () => readonly ActiveLine[]): void {
+    this.#active = active
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing || this.#gone) return
+    await this.append({ code: 'log.close', message: 'Log closed', status: 'success' }).catch(
+      () => undefined,
+    )
+    await this.checkpoint().catch(() => undefined)
+    this.#closing = true
+    await new Promise<void>((resolve) => {
+      this.#onClosed = resolve
+      if (this.#poisonedSince !== null) resolve()
+      this.#pump()
+    })
+    this.#gone = true
+    this.#release()
+    await this.#worker.terminate()
+  }
+
+  /** Lets go of everything without writing another byte: what a refused opening ends with. */
+  async abandon(): Promise<void> {
+    this.#closing = true
+    this.#gone = true
+    this.#release()
+    await this.#worker.terminate()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  #release(): void {
+    clearTimeout(this.#signTimer)
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#claim?.close()
+  }
+}
+
+function recoveredEvent(opened: Opened): EventInput {
+  const where = opened.place === null ? '' : ` at byte ${opened.place.offset} of ${opened.place.segment}`
+  return {
+    code: 'log.recovered',
+    message: `Log recovered${where}: ${opened.quarantinedBytes} bytes of an unfinished write set aside`,
+    status: 'success',
+    data: {
+      size: opened.size,
+      detail: { quarantined_bytes: opened.quarantinedBytes, where: where.trim() },
+    },
+  }
+}
+
+/** The end a crash kept a session from having, told from its start. */
+function endOf(session: string, start: string): EventInput {
+  const body = JSON.parse(start) as {
+    readonly unmapped?: { readonly sallyport?: Readonly<Record<string, unknown>> }
+    readonly actor?: { readonly user?: { readonly uid?: string } }
+    readonly metadata?: { readonly sequence?: number }
+  }
+  const facts = body.unmapped?.sallyport ?? {}
+  const text = (name: string): string | undefined =>
+    typeof facts[name] === 'string' ? facts[name] : undefined
+  const uid = body.actor?.user?.uid
+  return {
+    code: 'session.end',
+    message: 'Session ended: the gateway stopped before it could say so',
+    status: 'failure',
+    session,
+    reason: 'node_crash',
+    device: text('device'),
+    process: text('process'),
+    grant: text('grant'),
+    ...(uid === undefined ? {} : { actor: { uid } }),
+    data: { how: 'failed', start_idx: body.metadata?.sequence },
+  }
+}
+
+/**
+ * Opens or creates the log in `options.directory`, recovering what a crash left, and resolves when it can be
+ * appended to; its first checkpoint is then signed. Errors: log.locked, log.corrupt, log.rollback, log.origin,
+ * log.write, key.invalid. design: audit.md sections 1, 2 and 4.
+ */
+export async function openLog(options: LogOptions): Promise<AuditLog> {
+  mkdirSync(options.directory, { recursive: true, mode: 0o700 })
+  const claimed = await claim(options.directory)
+  let log: ThreadedLog | undefined
+  try {
+    log = new ThreadedLog(options)
+    await log.start(claimed)
+    return log
+  } catch (error) {
+    await log?.abandon()
+    claimed?.close()
+    throw error
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * Frames of a segment file: 32 bytes of header, then one leaf's body. docs/audit.md section "On disk".
+ *
+ *     "SPA1" | u32 len | u32 crc32(the rest) | u32 0 | u64 idx | u64 batch | body      (little-endian)
+ *
+ * The header always holds NUL bytes and a body never does, so no text inside an event can pass for a frame.
+ */
+import { crc32 } from 'node:zlib'
+
+export const headerBytes = 32
+/** The longest body: 32 KiB. */
+export const bodyLimit = 32 * 1024
+const magic = 0x31415053 // "SPA1", read as a little-endian u32
+export const magicBytes: Uint8Array = Buffer.from('SPA1')
+
+export interface Frame {
+  readonly idx: number
+  readonly batch: number
+  /** A view, not a copy. */
+  readonly body: Uint8Array
+  /** Offset of the next frame. */
+  readonly end: number
+}
+
+/** Writes one frame into `into` at `offset` and returns where it ends. `body` is 1..bodyLimit bytes. */
+export function writeFrame(
+  into: Buffer,
+  offset: number,
+  idx: number,
+  batch: number,
+  body: Uint8Array,
+): number {
+  const end = offset + headerBytes + body.length
+  into.writeUInt32LE(magic, offset)
+  into.writeUInt32LE(body.length, offset + 4)
+  into.writeUInt32LE(0, offset + 12)
+  into.writeBigUInt64LE(BigInt(idx), offset + 16)
+  into.writeBigUInt64LE(BigInt(batch), offset + 24)
+  into.set(body, offset + headerBytes)
+  into.writeUInt32LE(crc32(into.subarray(offset + 12, end)), offset + 8)
+  return end
+}
+
+function readIndex(bytes: Buffer, offset: number): number {
+  return bytes.readUInt32LE(offset) + bytes.readUInt32LE(offset + 4) * 0x1_0000_0000
+}
+
+/** Reads the frame at `offset`; a string says in words why there is none (`cut short` when the bytes end first). */
+export function readFrame(bytes: Buffer, offset: number): Frame | string {
+  if (offset + headerBytes > bytes.length) return 'cut short'
+  if (bytes.readUInt32LE(offset) !== magic) return 'no frame begins here'
+  const length = bytes.readUInt32LE(offset + 4)
+  if (length === 0 || length > bodyLimit) return 'impossible length'
+  const end = offset + headerBytes + length
+  if (end > bytes.length) return 'cut short'
+  if (bytes.readUInt32LE(offset + 12) !== 0) return 'reserved field is not zero'
+  if (crc32(bytes.subarray(offset + 12, end)) !== bytes.readUInt32LE(offset + 8)) return 'checksum'
+  return {
+    idx: readIndex(bytes, offset + 16),
+    batch: readIndex(bytes, offset + 24),
+    body: bytes.subarray(offset + headerBytes, end),
+    end,
+  }
+}
+
+/** The valid frames that begin anywhere at or after `offset`, overlapping garbage ignored. */
+export function* framesAfter(bytes: Buffer, offset: number): Generator<Frame> {
+  let at = bytes.indexOf(magicBytes, offset)
+  while (at !== -1) {
+    const frame = readFrame(bytes, at)
+    if (typeof frame === 'string') at = bytes.indexOf(magicBytes, at + 1)
+    else {
+      yield frame
+      at = bytes.indexOf(magicBytes, frame.end)
+    }
+  }
+}
+
+/** `seg/<first idx, 20 digits>.aud` */
+export function segmentName(first: number): string {
+  return `${String(first).padStart(20, '0')}.aud`
+}
+
+/** The first idx a segment's name promises; null for a file that is no segment. */
+export function segmentFirst(name: string): number | null {
+  return /^\d{20}\.aud$/.test(name) ? Number(name.slice(0, 20)) : null
+}

@@ -1,0 +1,79 @@
+/** The writer behind a message port: what log.ts asks and what it is told. */
+import { parentPort, workerData } from 'node:worker_threads'
+import type { KeyObject } from 'node:crypto'
+import type { Checkpoint } from './checkpoint.ts'
+import type { Disk } from './disk.ts'
+import { AuditError } from './errors.ts'
+import type { AuditCode, Place } from './errors.ts'
+import { noteSigner } from './note.ts'
+import { Writer } from './writer.ts'
+import type { Opened, Watched, Written } from './writer.ts'
+
+/** Given as workerData. */
+export interface ThreadData {
+  readonly directory: string
+  readonly origin: string
+  readonly keys: readonly KeyObject[]
+  readonly segmentBytes: number
+}
+
+export type Request =
+  | { readonly kind: 'batch'; readonly heads: readonly string[]; readonly signAt: number | null }
+  | { readonly kind: 'sign'; readonly signAt: number }
+  | { readonly kind: 'reopen' }
+  | { readonly kind: 'watch' }
+  | { readonly kind: 'close' }
+
+/** A batch to be signed is answered twice: `written` when it is durable, `signed` when the head is. */
+export type Answer =
+  | { readonly kind: 'opened'; readonly opened: Opened }
+  | { readonly kind: 'written'; readonly written: Written; readonly more: boolean }
+  | { readonly kind: 'signed'; readonly checkpoint: Checkpoint | null }
+  | { readonly kind: 'watched'; readonly watched: Watched }
+  | { readonly kind: 'closed' }
+  | {
+      readonly kind: 'failed'
+      readonly during: Request['kind'] | 'open'
+      readonly code: AuditCode
+      readonly message: string
+      readonly place: Place | undefined
+    }
+
+/** Serves this thread's port until `close`. */
+export function serve(disk: Disk): void {
+  const port = parentPort
+  if (port === null) throw new Error('the audit writer runs in a worker thread')
+  const data = workerData as ThreadData
+  const signers = data.keys.map((key) => noteSigner(data.origin, key))
+  const writer = new Writer({ ...data, signers, disk })
+  const answer = (value: Answer): void => port.postMessage(value)
+  const attempt = (during: Request['kind'] | 'open', act: () => void): void => {
+    try {
+      act()
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error)
+      const known = error instanceof AuditError
+      const code = known ? error.code : 'log.write'
+      answer({ kind: 'failed', during, code, message, place: known ? error.place : undefined })
+    }
+  }
+  const acts: { readonly [K in Request['kind']]: (request: Extract<Request, { kind: K }>) => void } =
+    {
+      batch: ({ heads, signAt }) => {
+        answer({ kind: 'written', written: writer.write(heads), more: signAt !== null })
+        if (signAt !== null) answer({ kind: 'signed', checkpoint: writer.sign(signAt) })
+      },
+      sign: ({ signAt }) => answer({ kind: 'signed', checkpoint: writer.sign(signAt) }),
+      reopen: () => answer({ kind: 'opened', opened: writer.reopen() }),
+      watch: () => answer({ kind: 'watched', watched: writer.watch() }),
+      close: () => {
+        writer.close()
+        answer({ kind: 'closed' })
+        port.close()
+      },
+    }
+  port.on('message', (request: Request) => {
+    attempt(request.kind, () => (acts[request.kind] as (request: Request) => void)(request))
+  })
+  attempt('open', () => answer({ kind: 'opened', opened: writer.open() }))
+}

@@ -1,0 +1,438 @@
+/**
+ * The log to a SIEM, as syslog over TLS (RFC 5425). There is no acknowledgement, so what was sent lately is sent again
+ * after every new connection, and the receiver drops what it knows by uid. design: audit.md section 3.
+ */
+import { join } from 'node:path'
+import { connect, type TLSSocket } from 'node:tls'
+import type { Checkpoint } from '../checkpoint.ts'
+import { shortName } from '../checkpoint.ts'
+import { joinOf, ocsfVersion } from '../format/ocsf.ts'
+import { formatMessage, frameMessage, messageLimit } from '../format/rfc5424.ts'
+import type { AuditLog } from '../log.ts'
+import { LogReader } from '../read.ts'
+import type { Entry } from '../read.ts'
+import { Cursor } from './cursor.ts'
+
+export interface SyslogOptions {
+  readonly host: string
+  readonly port: number
+  /** PEM: whom the receiver's certificate must chain to. */
+  readonly ca: string | Buffer
+  /** PEM: our own, where the receiver asks who sends. */
+  readonly cert?: string | Buffer
+  readonly key?: string | Buffer
+  /** The name its certificate must bear; default `host`. */
+  readonly servername?: string
+  /** IANA private enterprise number in the structured data; 32473 (the documentation's) is for tests only. */
+  readonly enterpriseNumber: number
+  /** The sink's name, in health and in its cursor's. */
+  readonly name: string
+  /** Default: `ship/<name>.cur` in the log's directory. */
+  readonly cursorFile?: string
+  /** HOSTNAME of the messages; default the node in the log's origin. */
+  readonly hostname?: string
+  /** The durable cursor trails by at least this many bytes and this many ms. Default 4 MiB and 60,000 ms. */
+  readonly trailBytes?: number
+  readonly trailMs?: number
+  /** First pause before a new connection; doubles to 30 s, with jitter. Default 250 ms. */
+  readonly backoffMs?: number
+  /** A connection not up by then is given up. Default 10,000 ms. */
+  readonly connectMs?: number
+}
+
+export interface SinkHealth {
+  readonly name: string
+  readonly state: 'OK' | 'LAGGING' | 'DOWN'
+  /** Events handed to the transport since the start, sent-again ones included. Handed over is not delivered. */
+  readonly sent: number
+  readonly connects: number
+  /** Connections that had to begin again at the durable cursor. */
+  readonly rewinds: number
+  /** Events too long to send whole: a stub with the join fields went instead. */
+  readonly stubs: number
+  /** Next index to send; and the one a restart would begin at. */
+  readonly next: number
+  readonly cursor: number
+  readonly lastError: string | null
+}
+
+export interface Shipper extends AsyncDisposable {
+  health(): SinkHealth
+  /** Durable events not yet handed to the transport. */
+  lag(): { readonly events: number }
+  /** Resolves true once everything now durable is signed and handed to the transport; false after `timeoutMs`. */
+  flush(timeoutMs: number): Promise<boolean>
+  /** Ends the connection after what is written; what was not sent stays for the next start. */
+  close(): Promise<void>
+}
+
+const batchEvents = 1_000
+const batchBytes = 1024 * 1024
+const backoffLimitMs = 30_000
+/** A sink this many events behind is LAGGING. */
+const laggingEvents = 10_000
+
+interface Facts {
+  readonly severity: number
+  readonly time: number
+  readonly session: string | undefined
+  readonly grant: string | undefined
+}
+
+interface Body {
+  readonly severity_id?: number
+  readonly time?: number
+  readonly class_uid?: number
+  readonly category_uid?: number
+  readonly activity_id?: number
+  readonly type_uid?: number
+  readonly metadata?: Readonly<Record<string, unknown>>
+  readonly unmapped?: { readonly sallyport?: { readonly session?: string; readonly grant?: string } }
+}
+
+function factsOf(body: Body): Facts {
+  const own = body.unmapped?.sallyport
+  return { severity: body.severity_id ?? 1, time: body.time ?? 0, session: own?.session, grant: own?.grant }
+}
+
+/** What goes in place of a body over the limit: enough to find it in the log. */
+function stubOf(body: Body): Uint8Array {
+  const { severity_id, time, class_uid, category_uid, activity_id, type_uid, metadata } = body
+  const join = { severity_id, time, class_uid, category_uid, activity_id, type_uid }
+  return Buffer.from(JSON.stringify({ ...join, metadata: { ...metadata, is_truncated: true } }))
+}
+
+/** The head itself, sent in the stream behind the last event it covers. */
+function checkpointBody(checkpoint: Checkpoint, time: number): Uint8Array {
+  const { origin, size, root, note } = checkpoint
+  return Buffer.from(
+    JSON.stringify({
+      class_uid: 1008,
+      category_uid: 1,
+      activity_id: 99,
+      activity_name: 'Checkpoint',
+      type_uid: 100899,
+      time,
+      severity_id: 1,
+      message: `Signed head of ${size} events`,
+      log_name: origin,
+      unmapped: { sallyport: { size, root, note } },
+      metadata: {
+        version: ocsfVersion,
+        product: { name: 'Sallyport', vendor_name: 'Sallyport' },
+        log_name: origin,
+        event_code: 'audit.checkpoint',
+      },
+    }),
+  )
+}
+
+interface Sent {
+  readonly idx: number
+  readonly bytes: number
+  readonly at: number
+}
+
+class SyslogShipper implements Shipper {
+  readonly #log: AuditLog
+  readonly #options: SyslogOptions
+  readonly #reader: LogReader
+  readonly #cursor: Cursor
+  readonly #host: string
+  readonly #element: string
+  readonly #unlisten: () => void
+  readonly #done: Promise<void>
+  #wake: () => void = () => undefined
+  #woken = false
+  #socket: TLSSocket | null = null
+  #next: number
+  #lastTime = 0
+  #sentBytes = 0
+  /** Marks of what was sent on this connection and is not yet old enough to be believed. */
+  #trail: Sent[] = []
+  #counts = { sent: 0, connects: 0, rewinds: 0, stubs: 0 }
+  #lastError: string | null = null
+  #closing = false
+  #flushers: { readonly size: number; resolve(): void }[] = []
+
+  constructor(log: AuditLog, options: SyslogOptions) {
+    this.#log = log
+    this.#options = options
+    this.#reader = new LogReader(log.directory, log.origin)
+    const file = options.cursorFile ?? join(log.directory, 'ship', `${options.name}.cur`)
+    this.#cursor = new Cursor(file, log.size)
+    this.#next = this.#cursor.idx
+    this.#host = options.hostname ?? log.origin.split('/').at(-2) ?? '-'
+    this.#element = `sallyport@${options.enterpriseNumber}`
+    this.#unlisten = log.onCheckpoint(() => this.#rouse())
+    this.#done = this.#run()
+  }
+
+  #rouse(): void {
+    this.#woken = true
+    this.#wake()
+  }
+
+  /** Resolves when roused, or after `ms`. */
+  async #rest(ms?: number): Promise<void> {
+    if (!this.#woken)
+      await new Promise<void>((resolve) => {
+        const timer = ms === undefined ? undefined : setTimeout(resolve, ms)
+        timer?.unref()
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    this.#woken = false
+  }
+
+  /** Connect, send until it breaks, pause, begin again at the durable cursor. */
+  async #run(): Promise<void> {
+    const { backoffMs = 250 } = this.#options
+    let pause = backoffMs
+    while (!this.#closing) {
+      const before = this.#counts.sent
+      try {
+        await this.#connection()
+      } catch (error) {
+        this.#lastError = error instanceof Error ? error.message : String(error)
+      }
+      this.#socket = null
+      if (this.#closing) return
+      pause = this.#counts.sent > before ? backoffMs : Math.min(backoffLimitMs, pause * 2)
+      await this.#pause(pause * (0.5 + Math.random() / 2))
+    }
+  }
+
+  /** Unlike a rest, new events do not cut it short. */
+  async #pause(ms: number): Promise<void> {
+    const until = performance.now() + ms
+    while (!this.#closing && performance.now() < until)
+      await this.#rest(Math.max(1, until - performance.now()))
+  }
+
+  async #connection(): Promise<void> {
+    const broken: { error: Error | null } = { error: null }
+    const socket = await this.#dial()
+    const fail = (error?: Error): void => {
+      broken.error ??= error ?? new Error('the receiver closed the connection')
+      this.#rouse()
+    }
+    socket.on('error', fail)
+    socket.on('close', () => fail())
+    socket.on('end', () => fail())
+    // A syslog receiver says nothing; reading is how its closing is noticed.
+    socket.resume()
+    socket.on('drain', () => this.#rouse())
+    this.#socket = socket
+    this.#counts.connects++
+    if (this.#counts.connects > 1 && this.#next > this.#cursor.idx) this.#counts.rewinds++
+    this.#next = this.#cursor.idx
+    this.#trail = []
+    this.#lastError = null
+    try {
+      while (broken.error === null && !this.#closing) {
+        if (socket.writableNeedDrain) await this.#rest()
+        else if (!this.#sendBatch(socket)) {
+          this.#settleFlushes(socket)
+          await this.#rest(1_000)
+        }
+        await this.#believe()
+        this.#settleFlushes(socket)
+      }
+    } finally {
+      if (this.#closing && broken.error === null) await endSocket(socket)
+      else socket.destroy()
+    }
+    if (broken.error !== null && !this.#closing) throw broken.error
+  }
+
+  #dial(): Promise<TLSSocket> {
+    const { host, port, ca, cert, key, servername, connectMs = 10_000 } = this.#options
+    return new Promise((resolve, reject) => {
+      const socket = connect({
+        host,
+        port,
+        ca,
+        minVersion: 'TLSv1.2',
+        servername: servername ?? host,
+        ...(cert === undefined ? {} : { cert }),
+        ...(key === undefined ? {} : { key }),
+      })
+      this.#socket = socket
+      const timer = setTimeout(() => socket.destroy(new Error('no connection in time')), connectMs)
+      const refused = (error?: Error): void => settle(() => reject(error ?? new Error('closed early')))
+      const up = (): void => settle(() => resolve(socket))
+      const settle = (act: () => void): void => {
+        clearTimeout(timer)
+        socket.off('secureConnect', up)
+        socket.off('close', refused)
+        act()
+        // Only now: an error without a listener would end the process.
+        socket.off('error', refused)
+      }
+      socket.on('secureConnect', up)
+      socket.on('error', refused)
+      socket.on('close', refused)
+    })
+  }
+
+  /** Sends the next covered events; false when there are none. */
+  #sendBatch(socket: TLSSocket): boolean {
+    const entries = this.#reader.entries(this.#next, this.#log.signed.size, batchEvents, batchBytes)
+    const frames: Uint8Array[] = []
+    let sent = 0
+    for (const entry of entries) {
+      if (entry.cp === null) break
+      frames.push(this.#eventFrame(entry))
+      sent++
+      const checkpoint = this.#reader.notes.covering(entry.idx)
+      if (checkpoint !== null && entry.idx === checkpoint.size - 1)
+        frames.push(this.#checkpointFrame(checkpoint))
+    }
+    if (sent === 0) return false
+    const block = Buffer.concat(frames)
+    socket.write(block)
+    this.#next += sent
+    this.#counts.sent += sent
+    this.#sentBytes += block.length
+    this.#trail.push({ idx: this.#next, bytes: this.#sentBytes, at: performance.now() })
+    return true
+  }
+
+  #eventFrame(entry: Entry): Uint8Array {
+    const body = JSON.parse(Buffer.from(entry.body).toString()) as Body
+    const { severity, time, session, grant } = factsOf(body)
+    this.#lastTime = time
+    const message = {
+      severity,
+      time,
+      host: this.#host,
+      app: 'sallyport',
+      id: joinOf(entry.body)?.code ?? '-',
+      elementId: this.#element,
+      elements: {
+        origin: this.#log.origin,
+        idx: String(entry.idx),
+        uid: entry.uid,
+        leaf: entry.leaf,
+        cp: entry.cp ?? undefined,
+        ses: session,
+        grant,
+      },
+      body: entry.body,
+    }
+    const whole = formatMessage(message)
+    if (whole.length <= messageLimit) return frameMessage(whole)
+    this.#counts.stubs++
+    return frameMessage(formatMessage({ ...message, body: stubOf(body) }))
+  }
+
+  #checkpointFrame(checkpoint: Checkpoint): Uint8Array {
+    return frameMessage(
+      formatMessage({
+        severity: 1,
+        time: this.#lastTime,
+        host: this.#host,
+        app: 'sallyport',
+        id: 'audit.checkpoint',
+        elementId: this.#element,
+        elements: { origin: checkpoint.origin, cp: shortName(checkpoint) },
+        body: checkpointBody(checkpoint, this.#lastTime),
+      }),
+    )
+  }
+
+  /** Moves the durable cursor to what is both old enough and far enough behind. */
+  async #believe(): Promise<void> {
+    const { trailBytes = 4 * 1024 * 1024, trailMs = 60_000 } = this.#options
+    const now = performance.now()
+    let idx = 0
+    while (this.#trail.length > 0) {
+      const [oldest] = this.#trail
+      if (oldest === undefined || this.#sentBytes - oldest.bytes < trailBytes || now - oldest.at < trailMs)
+        break
+      idx = oldest.idx
+      this.#trail.shift()
+    }
+    if (idx > 0) await this.#cursor.advance(idx)
+  }
+
+  #settleFlushes(socket: TLSSocket): void {
+    if (socket.writableLength > 0 || this.#flushers.length === 0) return
+    const reached = this.#flushers.filter((flusher) => flusher.size <= this.#next)
+    this.#flushers = this.#flushers.filter((flusher) => flusher.size > this.#next)
+    for (const flusher of reached) flusher.resolve()
+  }
+
+  health(): SinkHealth {
+    const up = this.#socket !== null && this.#lastError === null && this.#socket.readyState === 'open'
+    const late = this.lag().events > laggingEvents
+    return {
+      name: this.#options.name,
+      state: up ? (late ? 'LAGGING' : 'OK') : 'DOWN',
+      ...this.#counts,
+      next: this.#next,
+      cursor: this.#cursor.idx,
+      lastError: this.#lastError,
+    }
+  }
+
+  lag(): { readonly events: number } {
+    return { events: Math.max(0, this.#log.size - this.#next) }
+  }
+
+  async flush(timeoutMs: number): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>()
+    const timer = setTimeout(() => resolve(false), timeoutMs)
+    this.#log.checkpoint().then(
+      ({ size }) => {
+        this.#flushers.push({ size, resolve: () => resolve(true) })
+        this.#rouse()
+      },
+      () => resolve(false),
+    )
+    const done = await promise
+    clearTimeout(timer)
+    return done
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing) return this.#done
+    this.#closing = true
+    this.#unlisten()
+    // A dial under way has nothing to finish.
+    if (this.#socket?.connecting === true) this.#socket.destroy()
+    this.#rouse()
+    await this.#done
+    this.#cursor.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}
+
+/** Lets what is written go out; a receiver that does not read is left after two seconds. */
+async function endSocket(socket: TLSSocket): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, 2_000)
+    const done = (): void => {
+      clearTimeout(timer)
+      resolve()
+    }
+    // The receiver's own closing says that it has read to the end; there is no better sign.
+    socket.once('close', done)
+    socket.end()
+  })
+  socket.destroy()
+}
+
+/**
+ * Ships every covered event, in order, to a syslog receiver over TLS 1.2 or newer, from the sink's cursor on, until
+ * closed. Never throws for want of a receiver: `health` tells.
+ */
+export function shipSyslog(log: AuditLog, options: SyslogOptions): Shipper {
+  return new SyslogShipper(log, options)
+}

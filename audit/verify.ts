@@ -1,0 +1,248 @@
+/**
+ * Reads a log as a stranger would: its directory, the reader's own keys, nothing else. It writes nothing, and names
+ * the file and byte where the log stops being what was signed. docs/audit.md section "Verifying".
+ */
+import * as fs from 'node:fs'
+import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import { openCheckpoint, splitNotes } from './checkpoint.ts'
+import type { Checkpoint } from './checkpoint.ts'
+import type { Place } from './errors.ts'
+import { parseVkey, type Verifier } from './note.ts'
+import { isTornTail, listSegments } from './recover.ts'
+import { readFrame, segmentFirst } from './segment.ts'
+import { TileWriter } from './tile.ts'
+import { Frontier, leafHash } from './tree.ts'
+
+export interface Verdict {
+  /** Everything up to the last checkpoint is as signed; something is not; or it cannot be told. */
+  readonly outcome: 'proven' | 'violated' | 'not-provable'
+  /** Leaves read. */
+  readonly events: number
+  /** Leaves after the last checkpoint: intact by checksum, not yet signed. */
+  readonly uncovered: number
+  readonly checkpoint: Checkpoint | null
+  /** How many signed checkpoints held. */
+  readonly checkpoints: number
+  readonly place?: Place
+  /** Why it is not provable, in words. */
+  readonly why?: string
+}
+
+export interface VerifyOptions {
+  readonly directory: string
+  /** C2SP vkeys the reader trusts, all of the log's origin; every one of them must have signed each checkpoint. */
+  readonly verifierKeys: readonly string[]
+  /** Signed notes the reader kept from earlier: the log must still contain them. */
+  readonly held?: readonly string[]
+}
+
+/** Ends the reading: a verdict found before the end. */
+class Found extends Error {
+  readonly outcome: 'violated' | 'not-provable'
+  readonly place: Place | undefined
+  constructor(outcome: 'violated' | 'not-provable', why: string, place?: Place) {
+    super(why)
+    this.outcome = outcome
+    this.place = place
+  }
+}
+
+interface Reading {
+  readonly directory: string
+  readonly origin: string
+  readonly verifiers: readonly Verifier[]
+  readonly frontier: Frontier
+  readonly tiles: TileWriter
+  /** Roots the tree must pass through, by size. */
+  readonly heads: Map<number, { readonly root: string; readonly where: Place }>
+  lastSigned: number
+  /** Size of the last head the events were found to match. */
+  matched: number
+  batch: number
+}
+
+function violated(reading: Reading, file: string, offset: number, idx: number | null, what: string): never {
+  throw new Found('violated', what, { origin: reading.origin, idx, segment: file, offset, what })
+}
+
+function words(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** Every note of checkpoints.log: well-formed, signed by every key, growing. Gives the last two. */
+function readHeads(reading: Reading): { last: Checkpoint[]; count: number } {
+  const file = 'checkpoints.log'
+  const path = join(reading.directory, file)
+  if (!fs.existsSync(path)) throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
+  const bytes = fs.readFileSync(path)
+  const last: Checkpoint[] = []
+  let count = 0
+  for (const found of splitNotes(bytes)) {
+    const { offset } = found
+    if ('what' in found) violated(reading, file, offset, null, found.what)
+    const { checkpoint } = found
+    try {
+      openCheckpoint(checkpoint.note, reading.verifiers)
+    } catch (error) {
+      violated(reading, file, offset, null, words(error))
+    }
+    if (checkpoint.origin !== reading.origin)
+      violated(reading, file, offset, null, `a checkpoint of ${checkpoint.origin}`)
+    if (checkpoint.size <= (last.at(-1)?.size ?? 0))
+      violated(reading, file, offset, null, `size ${checkpoint.size} does not grow`)
+    const where = { origin: reading.origin, idx: null, segment: file, offset, what: '' }
+    reading.heads.set(checkpoint.size, { root: checkpoint.root, where })
+    last.push(checkpoint)
+    if (last.length > 2) last.shift()
+    count++
+  }
+  if (count === 0) throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
+  return { last, count }
+}
+
+/** The published head must be the last note, or the one before it (a crash between the two). */
+function readPublished(reading: Reading, last: readonly Checkpoint[]): void {
+  const path = join(reading.directory, 'checkpoint')
+  if (!fs.existsSync(path)) violated(reading, 'checkpoint', 0, null, 'the published checkpoint is missing')
+  const note = fs.readFileSync(path, 'utf8')
+  if (last.some((checkpoint) => checkpoint.note === note)) return
+  const known = last.at(-1)?.note ?? ''
+  let offset = 0
+  while (offset < note.length && note[offset] === known[offset]) offset++
+  violated(reading, 'checkpoint', offset, null, 'the published checkpoint is not the last one signed')
+}
+
+/** Notes the reader brought: signed by the same keys, so the tree must pass through them too. */
+function readHeld(reading: Reading, held: readonly string[]): void {
+  for (const note of held) {
+    const place = { origin: reading.origin, idx: null, segment: 'held note', offset: 0, what: '' }
+    let checkpoint: Checkpoint
+    try {
+      checkpoint = openCheckpoint(note, reading.verifiers)
+    } catch (error) {
+      throw new Found('not-provable', `a held note does not hold: ${words(error)}`)
+    }
+    if (checkpoint.origin !== reading.origin || checkpoint.size === 0) continue
+    const known = reading.heads.get(checkpoint.size)
+    const what = `the log's own checkpoint of size ${checkpoint.size} has another root than the held one`
+    if (known !== undefined && known.root !== checkpoint.root)
+      throw new Found('violated', what, { ...place, idx: checkpoint.size - 1, what })
+    reading.heads.set(checkpoint.size, { root: checkpoint.root, where: place })
+    reading.lastSigned = Math.max(reading.lastSigned, checkpoint.size)
+  }
+}
+
+function checkHead(reading: Reading, file: string, offset: number): void {
+  const { size } = reading.frontier
+  const head = reading.heads.get(size)
+  if (head === undefined) return
+  reading.heads.delete(size)
+  if (Buffer.from(reading.frontier.root()).toString('hex') === head.root) {
+    reading.matched = size
+    return
+  }
+  const since = reading.matched
+  const what = `the events from ${since} to ${size - 1} are not those that the checkpoint of size ${size} signed`
+  violated(reading, file, offset, since, what)
+}
+
+function readFrames(reading: Reading, name: string, isLast: boolean): void {
+  const file = `seg/${name}`
+  const bytes = fs.readFileSync(join(reading.directory, file))
+  let offset = 0
+  while (offset < bytes.length) {
+    const idx = reading.frontier.size
+    const frame = readFrame(bytes, offset)
+    if (typeof frame === 'string') {
+      const unsigned = isLast && idx >= reading.lastSigned && isTornTail(bytes, offset, reading.batch)
+      const place = { origin: reading.origin, idx, segment: file, offset, what: frame }
+      if (unsigned)
+        throw new Found('not-provable', 'the last, unsigned write is incomplete; opening the log recovers it', place)
+      throw new Found('violated', frame, place)
+    }
+    if (frame.idx !== idx)
+      violated(reading, file, offset, idx, `index ${frame.idx} where ${idx} belongs`)
+    if (frame.batch !== reading.batch && frame.batch !== reading.batch + 1)
+      violated(reading, file, offset, idx, `batch ${frame.batch} after batch ${reading.batch}`)
+    reading.batch = frame.batch
+    reading.frontier.push(leafHash(frame.body), reading.tiles.add)
+    checkHead(reading, file, offset)
+    offset = frame.end
+  }
+}
+
+async function readSegments(reading: Reading): Promise<void> {
+  const names = listSegments(reading.directory)
+  if (names[0] !== undefined && segmentFirst(names[0]) !== 0)
+    throw new Found('not-provable', `the events before ${segmentFirst(names[0])} were pruned`)
+  for (const [i, name] of names.entries()) {
+    const idx = reading.frontier.size
+    if (segmentFirst(name) !== idx)
+      violated(reading, `seg/${name}`, 0, idx, `the segment begins elsewhere than at ${idx}`)
+    readFrames(reading, name, i === names.length - 1)
+    await setImmediate()
+  }
+  const { size } = reading.frontier
+  if (size >= reading.lastSigned) return
+  const name = names.at(-1)
+  const offset = name === undefined ? 0 : fs.statSync(join(reading.directory, 'seg', name)).size
+  const what = `${size} events are left of the ${reading.lastSigned} that were signed`
+  violated(reading, name === undefined ? 'seg' : `seg/${name}`, offset, size, what)
+}
+
+/** Full tiles on disk must hold the hashes just computed; one that is absent proves nothing and harms nothing. */
+function tileCheck(directory: string, reading: () => Reading): (path: string, bytes: Uint8Array) => void {
+  return (path, bytes) => {
+    if (!fs.existsSync(path)) return
+    const stored = fs.readFileSync(path)
+    if (Buffer.compare(stored, bytes) === 0) return
+    let offset = 0
+    while (offset < bytes.length && stored[offset] === bytes[offset]) offset++
+    const file = path.slice(directory.length + 1)
+    violated(reading(), file, offset, null, 'a stored hash is not the hash of the events')
+  }
+}
+
+/**
+ * Verifies a log offline. `proven`: every checkpoint is signed by every key given, sizes grow, the events hash to
+ * every signed root, frames and tiles are intact. Throws key.invalid for a vkey that is not one; everything that is
+ * wrong with the log itself is a verdict.
+ */
+export async function verifyLog(options: VerifyOptions): Promise<Verdict> {
+  const verifiers = options.verifierKeys.map(parseVkey)
+  const origin = verifiers[0]?.name ?? ''
+  const reading: Reading = {
+    directory: options.directory,
+    origin,
+    verifiers,
+    frontier: new Frontier(),
+    tiles: new TileWriter(options.directory, tileCheck(options.directory, () => reading)),
+    heads: new Map(),
+    lastSigned: 0,
+    matched: 0,
+    batch: -1,
+  }
+  let last: Checkpoint[] = []
+  let checkpoints = 0
+  const verdict = (): Omit<Verdict, 'outcome'> => ({
+    events: reading.frontier.size,
+    uncovered: Math.max(0, reading.frontier.size - (last.at(-1)?.size ?? 0)),
+    checkpoint: last.at(-1) ?? null,
+    checkpoints,
+  })
+  try {
+    if (origin === '') throw new Found('not-provable', 'no verifier key was given')
+    const heads = readHeads(reading)
+    ;({ last, count: checkpoints } = heads)
+    reading.lastSigned = last.at(-1)?.size ?? 0
+    readPublished(reading, last)
+    readHeld(reading, options.held ?? [])
+    await readSegments(reading)
+    return { outcome: 'proven', ...verdict() }
+  } catch (error) {
+    if (!(error instanceof Found)) throw error
+    const { outcome, place, message } = error
+    return { outcome, ...verdict(), ...(place === undefined ? {} : { place }), why: message }
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * The one hand that writes: a batch is one write and one sync, and nobody hears of an event before both are done.
+ * Synchronous and single: it runs in a thread of its own, or in a test's. docs/audit.md section "Writing".
+ */
+import { fstatSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { signCheckpoint } from './checkpoint.ts'
+import type { Checkpoint } from './checkpoint.ts'
+import { writeAll } from './disk.ts'
+import type { Disk } from './disk.ts'
+import { complete } from './format/ocsf.ts'
+import type { NoteSigner } from './note.ts'
+import { recover } from './recover.ts'
+import type { Found } from './recover.ts'
+import { headerBytes, segmentName, writeFrame } from './segment.ts'
+import { leafHash, type Hash } from './tree.ts'
+
+export interface WriterOptions {
+  readonly directory: string
+  readonly origin: string
+  readonly signers: readonly NoteSigner[]
+  readonly disk: Disk
+  readonly segmentBytes: number
+}
+
+export interface Written {
+  readonly first: number
+  /** Leaf hashes, 32 bytes each, in order. */
+  readonly leaves: Uint8Array
+  /** Whether this batch began a new segment. */
+  readonly rotated: boolean
+}
+
+export interface Opened {
+  readonly size: number
+  readonly signed: Checkpoint | null
+  readonly heartbeat: number | null
+  readonly sessions: readonly (readonly [string, string])[]
+  readonly quarantinedBytes: number
+  readonly place: Found['place']
+}
+
+export interface Watched {
+  /** What is wrong with the open segment's file; null when nothing is. */
+  readonly alarm: string | null
+  readonly freeBytes: number
+}
+
+interface Open {
+  readonly path: string
+  readonly fd: number
+  bytes: number
+}
+
+export class Writer {
+  readonly #options: WriterOptions
+  #found!: Found
+  #segment!: Open
+  #notes!: Open
+  readonly #held = new Set<number>()
+  #batch = -1
+  #signedSize = 0
+
+  constructor(options: WriterOptions) {
+    this.#options = options
+  }
+
+  /** Recovers, then holds the open segment. Errors: those of recover, and the disk's. */
+  open(): Opened {
+    const { directory, origin, signers, disk } = this.#options
+    const verifiers = signers.map((signer) => signer.verifier)
+    const found = recover(directory, origin, verifiers, disk)
+    this.#found = found
+    this.#batch = found.batch
+    this.#signedSize = found.signed?.size ?? 0
+    this.#segment = this.#create(join('seg', segmentName(found.segment.first)), found.segment.bytes)
+    this.#notes = this.#create('checkpoints.log', found.notesBytes)
+    // A crash between the two writes of a checkpoint left the published one behind.
+    if (found.signed !== null) this.#publish(found.signed)
+    const { signed, heartbeat, quarantinedBytes, place } = found
+    const sessions = [...found.sessions]
+    return { size: found.frontier.size, signed, heartbeat, sessions, quarantinedBytes, place }
+  }
+
+  get size(): number {
+    return this.#found.frontier.size
+  }
+
+  /** A file is durable as a name before it holds a byte that counts. */
+  #create(name: string, bytes: number): Open {
+    const { directory, disk } = this.#options
+    const path = join(directory, name)
+    const fd = disk.openAppend(path)
+    this.#held.add(fd)
+    disk.fdatasync(fd)
+    disk.syncDirectory(join(path, '..'))
+    disk.syncDirectory(directory)
+    return { path, fd, bytes }
+  }
+
+  /**
+   * Appends one batch. When it returns, every event is durable; when it throws, none may be acted on, and the
+   * writer must be opened anew before it is used again.
+   */
+  write(heads: readonly string[]): Written {
+    const { disk, segmentBytes } = this.#options
+    const first = this.#found.frontier.size
+    const bodies = heads.map((head, i) => complete(head, first + i))
+    const total = bodies.reduce((sum, body) => sum + headerBytes + body.length, 0)
+    const rotated = this.#segment.bytes > 0 && this.#segment.bytes + total > segmentBytes
+    if (rotated) this.#rotate(first)
+    const block = Buffer.allocUnsafe(total)
+    const leaves = Buffer.allocUnsafe(32 * bodies.length)
+    const hashes: Hash[] = []
+    let at = 0
+    for (const [i, body] of bodies.entries()) {
+      at = writeFrame(block, at, first + i, this.#batch + 1, body)
+      const leaf = leafHash(body)
+      leaves.set(leaf, i * 32)
+      hashes.push(leaf)
+    }
+    writeAll(disk, this.#segment.fd, block, this.#segment.bytes)
+    disk.fdatasync(this.#segment.fd)
+    this.#segment.bytes += total
+    this.#batch++
+    for (const leaf of hashes) this.#found.frontier.push(leaf, this.#found.tiles.add)
+    return { first, leaves, rotated }
+  }
+
+  #rotate(first: number): void {
+    const next = this.#create(join('seg', segmentName(first)), 0)
+    const { fd } = this.#segment
+    this.#held.delete(fd)
+    this.#segment = next
+    this.#options.disk.close(fd)
+  }
+
+  /** Signs the head over all that is durable: noted durably first, then published. Null if it is signed already. */
+  sign(nowMs: number): Checkpoint | null {
+    const { origin, signers, disk } = this.#options
+    const { frontier } = this.#found
+    if (frontier.size === this.#signedSize) return null
+    const head = { origin, size: frontier.size, root: frontier.root() }
+    const checkpoint = signCheckpoint(head, signers, nowMs)
+    const record = Buffer.from(`${checkpoint.note}\n`)
+    writeAll(disk, this.#notes.fd, record, this.#notes.bytes)
+    disk.fdatasync(this.#notes.fd)
+    this.#notes.bytes += record.length
+    this.#publish(checkpoint)
+    this.#signedSize = checkpoint.size
+    return checkpoint
+  }
+
+  #publish(checkpoint: Checkpoint): void {
+    const { directory, disk } = this.#options
+    disk.replace(join(directory, 'checkpoint'), Buffer.from(checkpoint.note))
+  }
+
+  /** Whether the open segment is still the file that its name leads to, as long as it was left. */
+  watch(): Watched {
+    const { directory, disk } = this.#options
+    const held = fstatSync(this.#segment.fd)
+    const named = statSync(this.#segment.path, { throwIfNoEntry: false })
+    let alarm: string | null = null
+    if (named === undefined || held.nlink === 0) alarm = 'the open segment was unlinked'
+    else if (named.ino !== held.ino) alarm = 'the open segment was replaced'
+    else if (held.size < this.#segment.bytes) alarm = 'the open segment was shortened'
+    return { alarm, freeBytes: disk.freeBytes(directory) }
+  }
+
+  /** Closes the files, also after a failure. */
+  close(): void {
+    for (const fd of this.#held) {
+      try {
+        this.#options.disk.close(fd)
+      } catch {
+        // The descriptor may be poisoned; there is nothing left to save in it.
+      }
+    }
+    // A number closed twice might by then be somebody else's file.
+    this.#held.clear()
+  }
+
+  /** After a failed write: cuts back to what was durable, then recovers as if just started. */
+  reopen(): Opened {
+    this.close()
+    const { disk } = this.#options
+    // Pages of a failed sync may look written and not be: only what was synced before it counts.
+    for (const open of [this.#segment, this.#notes])
+      if (statSync(open.path).size > open.bytes) disk.truncate(open.path, open.bytes)
+    return this.open()
+  }
+}

@@ -1,0 +1,199 @@
+/** Keys and signatures we take and make: a row each. Whatever has no row is refused. */
+import { createHash, createPublicKey, verify, type KeyObject } from 'node:crypto'
+import { oid, OID, oidOf } from './der/oid.ts'
+import { childrenOf, DerError, readDer, sameBytes, TAG, wholeBits } from './der/reader.ts'
+import { sequence, tlv } from './der/writer.ts'
+import { refuse } from './errors.ts'
+import type { SigningAlgorithm } from './signer.ts'
+
+/** Key names as policy knows them; RSA by the size it reaches. */
+export type KeyAlgorithm = 'P-256' | 'P-384' | 'Ed25519' | 'RSA-2048' | 'RSA-3072' | 'RSA-4096'
+
+export const ACCEPTED_KEYS = 'P-256, P-384, Ed25519, RSA 2048 to 4096'
+
+export interface ImportedKey {
+  readonly algorithm: KeyAlgorithm
+  readonly key: KeyObject
+}
+
+interface KeyRow {
+  /** The AlgorithmIdentifier, the only encoding taken (RFC 5480 2.1.1, 8410 3, 4055 1.2). */
+  readonly identifier: Uint8Array
+  /** The key's name, or why it is refused. */
+  readonly judge: (bits: Uint8Array) => KeyAlgorithm | { readonly weak: string }
+}
+
+const keyRows: readonly KeyRow[] = [
+  {
+    identifier: sequence(oid(OID.ecPublicKey), oid(OID.p256)),
+    judge: (b) => point('P-256', b, 65),
+  },
+  {
+    identifier: sequence(oid(OID.ecPublicKey), oid(OID.p384)),
+    judge: (b) => point('P-384', b, 97),
+  },
+  { identifier: sequence(oid(OID.ed25519)), judge: edwards },
+  { identifier: sequence(oid(OID.rsaEncryption), tlv(TAG.null)), judge: rsa },
+]
+
+function point(name: KeyAlgorithm, bits: Uint8Array, length: number) {
+  // A compressed point is the same key under another SPKI hash: two identities for one key.
+  return bits.length === length && bits[0] === 4 ? name : { weak: 'the point is not uncompressed' }
+}
+
+/** y-coordinates of the points of order 1, 2, 4 and 8, little-endian, sign bit clear; p and p + 1 are 0 and 1 again. */
+const SMALL_ORDER = new Set([
+  '00'.repeat(32),
+  `01${'00'.repeat(31)}`,
+  '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+  'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a',
+  `ec${'ff'.repeat(30)}7f`,
+  `ed${'ff'.repeat(30)}7f`,
+  `ee${'ff'.repeat(30)}7f`,
+])
+
+function edwards(bits: Uint8Array) {
+  if (bits.length !== 32) return { weak: 'the key is not 32 octets' }
+  const y = Uint8Array.from(bits)
+  y[31] = (y[31] ?? 0) & 0x7f
+  return SMALL_ORDER.has(y.toHex()) ? { weak: 'the point has a small order' } : ('Ed25519' as const)
+}
+
+/** The product of the odd primes below 752: one gcd finds a modulus that shares any of them. */
+const SMALL_PRIMES = (() => {
+  let product = 1n
+  for (let n = 3; n < 752; n += 2) {
+    let prime = true
+    for (let d = 3; d * d <= n; d += 2) if (n % d === 0) prime = false
+    if (prime) product *= BigInt(n)
+  }
+  return product
+})()
+
+function gcd(a: bigint, b: bigint): bigint {
+  while (b !== 0n) [a, b] = [b, a % b]
+  return a
+}
+
+function rsa(bits: Uint8Array) {
+  const [modulus, exponent, more] = childrenOf(readDer(bits), TAG.sequence, 'RSAPublicKey')
+  const [n, e] = [modulus, exponent].map((node) => magnitude(node?.tag, node?.value))
+  if (n === undefined || e === undefined || more !== undefined)
+    return { weak: 'the RSA key has other parts' }
+  const size = n.toString(2).length
+  if (size < 2048 || size > 4096) return { weak: `the RSA key has ${size} bits` }
+  // SP 800-56B 6.2: 2^16 < e < 2^256, odd.
+  if (e < 65_537n || e % 2n === 0n || e >= 2n ** 256n)
+    return { weak: 'the RSA exponent is out of range' }
+  if (n % 2n === 0n || gcd(n, SMALL_PRIMES) !== 1n)
+    return { weak: 'the RSA modulus has a small factor' }
+  return size < 3072 ? 'RSA-2048' : size < 4096 ? 'RSA-3072' : 'RSA-4096'
+}
+
+function magnitude(tag: number | undefined, value: Uint8Array | undefined): bigint | undefined {
+  if (tag !== TAG.integer || value === undefined || (value[0] ?? 0x80) >= 0x80) return undefined
+  return BigInt(`0x${value.toHex()}`)
+}
+
+/**
+ * Imports a SubjectPublicKeyInfo (DER) of an accepted kind, in its one canonical encoding.
+ * Throws CaError `key.algorithm` (kind not on the list, explicit curve), `key.weak`, `der`.
+ */
+export function importKey(spki: Uint8Array): ImportedKey {
+  const { identifier, bits } = keyParts(spki)
+  const row = keyRows.find((each) => sameBytes(each.identifier, identifier))
+  if (row === undefined)
+    throw refuse('key.algorithm', `this kind of key is not accepted; accepted: ${ACCEPTED_KEYS}`)
+  const judged = row.judge(bits)
+  if (typeof judged !== 'string')
+    throw refuse('key.weak', `${judged.weak}; accepted: ${ACCEPTED_KEYS}`)
+  return { algorithm: judged, key: openKey(spki) }
+}
+
+function keyParts(spki: Uint8Array): { identifier: Uint8Array; bits: Uint8Array } {
+  const [algorithm, bits, more] = childrenOf(readDer(spki), TAG.sequence, 'SubjectPublicKeyInfo')
+  if (algorithm === undefined || more !== undefined)
+    throw new DerError('SubjectPublicKeyInfo has other parts')
+  return { identifier: algorithm.bytes, bits: wholeBits(bits, 'subjectPublicKey') }
+}
+
+function openKey(spki: Uint8Array): KeyObject {
+  let key: KeyObject
+  try {
+    key = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+  } catch (cause) {
+    throw refuse('key.weak', `the key is not a valid one; accepted: ${ACCEPTED_KEYS}`, { cause })
+  }
+  if (!sameBytes(key.export({ type: 'spki', format: 'der' }), spki))
+    throw refuse('key.weak', 'the key is not in its canonical encoding')
+  return key
+}
+
+interface SignatureRow {
+  readonly identifier: Uint8Array
+  readonly hash: string | null
+  readonly key: 'ec' | 'rsa' | 'ed25519'
+}
+
+function rsaRow(dotted: string, hash: string): SignatureRow {
+  return { identifier: sequence(oid(dotted), tlv(TAG.null)), hash, key: 'rsa' }
+}
+
+const signatureRows: readonly SignatureRow[] = [
+  { identifier: sequence(oid(OID.ecdsaSha256)), hash: 'sha256', key: 'ec' },
+  { identifier: sequence(oid(OID.ecdsaSha384)), hash: 'sha384', key: 'ec' },
+  { identifier: sequence(oid(OID.ecdsaSha512)), hash: 'sha512', key: 'ec' },
+  { identifier: sequence(oid(OID.ed25519)), hash: null, key: 'ed25519' },
+  rsaRow(OID.rsaSha256, 'sha256'),
+  rsaRow(OID.rsaSha384, 'sha384'),
+  rsaRow(OID.rsaSha512, 'sha512'),
+]
+
+/**
+ * Whether `signature` over `data` verifies under an algorithm we take (SHA-1 and MD5 have no row).
+ * Throws CaError `csr.algorithm` for any other AlgorithmIdentifier.
+ */
+export function verifySignature(
+  algorithm: Uint8Array,
+  data: Uint8Array,
+  signature: Uint8Array,
+  key: KeyObject,
+): boolean {
+  const row = signatureRows.find((each) => sameBytes(each.identifier, algorithm))
+  if (row === undefined)
+    throw refuse(
+      'csr.algorithm',
+      `${signatureName(algorithm)} is not an accepted signature algorithm`,
+    )
+  if (key.asymmetricKeyType !== row.key) return false
+  try {
+    return verify(row.hash, data, key, signature)
+  } catch {
+    // OpenSSL throws for a signature it cannot even parse.
+    return false
+  }
+}
+
+function signatureName(algorithm: Uint8Array): string {
+  return oidOf(childrenOf(readDer(algorithm), TAG.sequence, 'the signature algorithm')[0], 'it')
+}
+
+/** AlgorithmIdentifier of what our own keys sign with, DER. */
+export const signingIdentifier: Readonly<Record<SigningAlgorithm, Uint8Array>> = {
+  'ecdsa-p256-sha256': sequence(oid(OID.ecdsaSha256)),
+  'ecdsa-p384-sha384': sequence(oid(OID.ecdsaSha384)),
+  ed25519: sequence(oid(OID.ed25519)),
+}
+
+/** SHA-256, hex. */
+export function sha256Hex(...parts: readonly Uint8Array[]): string {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(part)
+  return hash.digest('hex')
+}
+
+/** RFC 7093 2, method 1: the left 160 bits of SHA-256 over the subjectPublicKey's octets. Throws DerError. */
+export function keyIdentifier(spki: Uint8Array): Uint8Array {
+  const digest = createHash('sha256').update(keyParts(spki).bits).digest()
+  return new Uint8Array(digest.subarray(0, 20))
+}

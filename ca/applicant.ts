@@ -1,0 +1,41 @@
+/** Who holds the key and what they ask for: steps 2, 3 and 5 of a CSR's life (docs/issuance.md). */
+import { timingSafeEqual } from 'node:crypto'
+import { provePossession, readCsr, type CertificationRequest } from './csr.ts'
+import { decodeBody } from './der/base64.ts'
+import { encodeUtf8 } from './der/text.ts'
+import { refuse } from './errors.ts'
+
+/** Decodes and reads a body. Throws CaError `body.base64` and everything `readCsr` throws. */
+export function readApplicant(body: Uint8Array): CertificationRequest {
+  const der = decodeBody(latin1(body))
+  if (der === undefined) throw refuse('body.base64', 'the body is not base64')
+  return readCsr(der)
+}
+
+/** One character per octet, so that no decoder repairs what is not base64. */
+function latin1(body: Uint8Array): string {
+  return Buffer.from(body.buffer, body.byteOffset, body.length).toString('latin1')
+}
+
+/**
+ * Checks the CSR's own signature, then that it was made for this very connection (RFC 7030 3.5).
+ * `binding`: the connection's, null when it has none. Throws CaError `csr.signature`,
+ * `csr.algorithm`, `binding.required`, `binding.mismatch`.
+ */
+export function possess(
+  applicant: CertificationRequest,
+  binding: Uint8Array | null,
+  linking: 'required' | 'optional',
+): void {
+  provePossession(applicant)
+  const { challengePassword } = applicant
+  if (challengePassword === null) {
+    if (linking === 'required')
+      throw refuse('binding.required', 'challengePassword does not hold the channel binding')
+    return
+  }
+  const given = encodeUtf8(challengePassword.replace(/\s+/g, ''))
+  const wanted = encodeUtf8(binding === null ? '' : binding.toBase64())
+  if (given.length !== wanted.length || !timingSafeEqual(given, wanted))
+    throw refuse('binding.mismatch', 'challengePassword is not the binding of this connection')
+}

@@ -1,0 +1,137 @@
+/** A certificate's parts as they were encoded (RFC 5280 4.1); judges structure, not meaning. */
+import { OID, oidOf } from './oid.ts'
+import {
+  CERTIFICATE_LIMITS,
+  childrenOf,
+  DerError,
+  expect,
+  readDer,
+  sameBytes,
+  TAG,
+  wholeBits,
+  type DerNode,
+} from './reader.ts'
+
+export interface Extension {
+  readonly oid: string
+  readonly critical: boolean
+  /** What the OCTET STRING holds. */
+  readonly value: Uint8Array
+  /** The whole Extension, DER. */
+  readonly bytes: Uint8Array
+}
+export interface ToBeSigned {
+  readonly bytes: Uint8Array
+  /** Lower-case hex of the INTEGER's contents. */
+  readonly serial: string
+  /** AlgorithmIdentifier, DER. */
+  readonly algorithm: Uint8Array
+  /** Name, DER. */
+  readonly issuer: Uint8Array
+  /** Name, DER. */
+  readonly subject: Uint8Array
+  /** Epoch ms. */
+  readonly notBefore: number
+  readonly notAfter: number
+  /** SubjectPublicKeyInfo, DER. */
+  readonly spki: Uint8Array
+  readonly extensions: readonly Extension[]
+}
+export interface ParsedCertificate extends ToBeSigned {
+  /** The whole certificate. `bytes` is the TBS. */
+  readonly der: Uint8Array
+  readonly signature: Uint8Array
+}
+
+/** Reads a version 3 certificate. Throws DerError. */
+export function readCertificate(der: Uint8Array): ParsedCertificate {
+  const parts = childrenOf(readDer(der, CERTIFICATE_LIMITS), TAG.sequence, 'Certificate')
+  if (parts.length !== 3) throw new DerError('Certificate has other parts')
+  const tbs = toBeSigned(parts[0])
+  const algorithm = expect(parts[1], TAG.sequence, 'signatureAlgorithm')
+  if (!sameBytes(algorithm.bytes, tbs.algorithm))
+    throw new DerError('the two signature algorithms differ')
+  return { ...tbs, der, signature: wholeBits(parts[2], 'signature') }
+}
+
+/** Reads a TBSCertificate by itself. Throws DerError. */
+export function readTbs(der: Uint8Array): ToBeSigned {
+  return toBeSigned(readDer(der, CERTIFICATE_LIMITS))
+}
+
+function toBeSigned(node: DerNode | undefined): ToBeSigned {
+  const all = childrenOf(node, TAG.sequence, 'TBSCertificate')
+  const [version, serial, algorithm, issuer, validity, subject, spki, ...rest] = all
+  const [number] = childrenOf(version, 0xa0, 'version')
+  if (!sameBytes(expect(number, TAG.integer, 'version').value, Uint8Array.of(2)))
+    throw new DerError('not version 3')
+  const [notBefore, notAfter, more] = childrenOf(validity, TAG.sequence, 'validity')
+  if (more !== undefined) throw new DerError('validity has other parts')
+  return {
+    bytes: expect(node, TAG.sequence, 'TBSCertificate').bytes,
+    serial: expect(serial, TAG.integer, 'serialNumber').value.toHex(),
+    algorithm: expect(algorithm, TAG.sequence, 'signature').bytes,
+    issuer: expect(issuer, TAG.sequence, 'issuer').bytes,
+    subject: expect(subject, TAG.sequence, 'subject').bytes,
+    notBefore: readTime(notBefore),
+    notAfter: readTime(notAfter),
+    spki: expect(spki, TAG.sequence, 'subjectPublicKeyInfo').bytes,
+    extensions: readTail(rest),
+  }
+}
+
+function readTail(rest: readonly DerNode[]): readonly Extension[] {
+  // RFC 5280 4.1.2.8 allows unique identifiers; no CA has written them for decades.
+  const [tail, more] = rest
+  if (tail === undefined || more !== undefined) throw new DerError('TBSCertificate has other parts')
+  const [list] = childrenOf(tail, 0xa3, 'extensions')
+  return readExtensions(list)
+}
+
+/** Reads Extensions (also those asked for in a CSR). Throws DerError; a repeated identifier is one (RFC 5280 4.2). */
+export function readExtensions(list: DerNode | undefined): readonly Extension[] {
+  const extensions = childrenOf(list, TAG.sequence, 'Extensions').map(readExtension)
+  if (new Set(extensions.map((each) => each.oid)).size !== extensions.length)
+    throw new DerError('an extension is repeated')
+  return extensions
+}
+
+function readExtension(node: DerNode): Extension {
+  const parts = childrenOf(node, TAG.sequence, 'Extension')
+  const flag = parts.length === 3 ? expect(parts[1], TAG.boolean, 'critical') : undefined
+  // X.690 11.5: DER leaves a default out, and critical defaults to false.
+  if (flag !== undefined && flag.value[0] === 0) throw new DerError('critical FALSE is written out')
+  if (parts.length < 2 || parts.length > 3) throw new DerError('Extension has other parts')
+  const value = expect(parts.at(-1), TAG.octetString, 'extnValue').value
+  return { oid: oidOf(parts[0], 'extnID'), critical: flag !== undefined, value, bytes: node.bytes }
+}
+
+const UTC_TIME = /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/
+const GENERALIZED_TIME = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/
+
+function readTime(node: DerNode | undefined): number {
+  if (node === undefined) throw new DerError('a time is missing')
+  const text = String.fromCharCode(...node.value.subarray(0, 16))
+  const match = (node.tag === TAG.utcTime ? UTC_TIME : GENERALIZED_TIME).exec(text)
+  if (match === null || (node.tag !== TAG.utcTime && node.tag !== TAG.generalizedTime))
+    throw new DerError('not a time')
+  const [year = 0, month = 0, ...rest] = match.slice(1).map(Number)
+  const [day = 0, hour = 0, minute = 0, second = 0] = rest
+  // RFC 5280 4.1.2.5.1: two digits below 50 are this century.
+  const full = node.tag === TAG.generalizedTime ? year : year < 50 ? 2000 + year : 1900 + year
+  if (full < 1950) throw new DerError('no such date')
+  const epochMs = Date.UTC(full, month - 1, day, hour, minute, second)
+  const date = new Date(epochMs)
+  if (date.getUTCMonth() !== month - 1 || date.getUTCDate() !== day || date.getUTCHours() !== hour)
+    throw new DerError('no such date')
+  if (minute > 59 || second > 59) throw new DerError('no such time of day')
+  return epochMs
+}
+
+/** One extension by identifier. */
+export function findExtension(
+  extensions: readonly Extension[],
+  name: keyof typeof OID,
+): Extension | undefined {
+  return extensions.find((extension) => extension.oid === OID[name])
+}

@@ -1,0 +1,74 @@
+/** Object identifiers: dotted text, their encoding, and the ones we name. */
+import { DerError, expect, TAG, type DerNode } from './reader.ts'
+import { tlv } from './writer.ts'
+
+export const OID = {
+  // keys and signatures (RFC 5480, 5758, 4055, 8410)
+  ecPublicKey: '1.2.840.10045.2.1',
+  p256: '1.2.840.10045.3.1.7',
+  p384: '1.3.132.0.34',
+  rsaEncryption: '1.2.840.113549.1.1.1',
+  ed25519: '1.3.101.112',
+  ecdsaSha256: '1.2.840.10045.4.3.2',
+  ecdsaSha384: '1.2.840.10045.4.3.3',
+  ecdsaSha512: '1.2.840.10045.4.3.4',
+  rsaSha256: '1.2.840.113549.1.1.11',
+  rsaSha384: '1.2.840.113549.1.1.12',
+  rsaSha512: '1.2.840.113549.1.1.13',
+  // names (RFC 5280 A.1)
+  commonName: '2.5.4.3',
+  serialNumber: '2.5.4.5',
+  organization: '2.5.4.10',
+  // extensions (RFC 5280 4.2)
+  subjectKeyIdentifier: '2.5.29.14',
+  keyUsage: '2.5.29.15',
+  subjectAltName: '2.5.29.17',
+  basicConstraints: '2.5.29.19',
+  nameConstraints: '2.5.29.30',
+  certificatePolicies: '2.5.29.32',
+  authorityKeyIdentifier: '2.5.29.35',
+  extendedKeyUsage: '2.5.29.37',
+  noRevAvail: '2.5.29.56',
+  serverAuth: '1.3.6.1.5.5.7.3.1',
+  clientAuth: '1.3.6.1.5.5.7.3.2',
+  cmcRa: '1.3.6.1.5.5.7.3.28',
+  // requests (RFC 2985, 6402)
+  challengePassword: '1.2.840.113549.1.9.7',
+  extensionRequest: '1.2.840.113549.1.9.14',
+  changeSubjectName: '1.3.6.1.5.5.7.7.36',
+  // CMS (RFC 5652)
+  data: '1.2.840.113549.1.7.1',
+  signedData: '1.2.840.113549.1.7.2',
+} as const
+
+/** The encoding of a dotted identifier. Throws DerError if it is not one. */
+export function oid(dotted: string): Uint8Array {
+  const [first, second, ...rest] = dotted.split('.').map(Number)
+  if (first === undefined || second === undefined || first > 2 || !rest.every(Number.isSafeInteger))
+    throw new DerError('not an object identifier')
+  return tlv(TAG.oid, Uint8Array.from([first * 40 + second, ...rest].flatMap(base128)))
+}
+
+function base128(arc: number): number[] {
+  const octets = [arc % 128]
+  for (let rest = Math.floor(arc / 128); rest > 0; rest = Math.floor(rest / 128))
+    octets.unshift((rest % 128) + 128)
+  return octets
+}
+
+/** The dotted form of an OBJECT IDENTIFIER node. Throws DerError for another type or an arc above 2^53. */
+export function oidOf(node: DerNode | undefined, what: string): string {
+  const arcs: number[] = []
+  let arc = 0
+  for (const byte of expect(node, TAG.oid, what).value) {
+    arc = arc * 128 + (byte & 0x7f)
+    if (!Number.isSafeInteger(arc)) throw new DerError(`${what} has an arc out of range`)
+    if (byte < 0x80) {
+      arcs.push(arc)
+      arc = 0
+    }
+  }
+  const [joined = 0, ...rest] = arcs
+  const first = Math.min(2, Math.floor(joined / 40))
+  return [first, joined - first * 40, ...rest].join('.')
+}

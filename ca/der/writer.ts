@@ -1,0 +1,107 @@
+/** Values to DER (X.690). Every function gives a complete tag-length-value. */
+import { TAG } from './reader.ts'
+import { encodeAscii, encodeUtf8 } from './text.ts'
+
+/** Tag, shortest definite length, the parts one after another. */
+export function tlv(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
+  let length = 0
+  for (const part of parts) length += part.length
+  const head = lengthOctets(length)
+  const bytes = new Uint8Array(1 + head.length + length)
+  bytes[0] = tag
+  bytes.set(head, 1)
+  let at = 1 + head.length
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}
+
+function lengthOctets(length: number): readonly number[] {
+  if (length < 0x80) return [length]
+  const octets: number[] = []
+  for (let rest = length; rest > 0; rest = Math.floor(rest / 256)) octets.unshift(rest % 256)
+  return [0x80 + octets.length, ...octets]
+}
+
+export function sequence(...parts: readonly Uint8Array[]): Uint8Array {
+  return tlv(TAG.sequence, ...parts)
+}
+
+/** SET OF: X.690 11.6 sorts the encodings. */
+export function setOf(...parts: readonly Uint8Array[]): Uint8Array {
+  return tlv(TAG.set, ...parts.toSorted(compareBytes))
+}
+
+function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  const shared = Math.min(a.length, b.length)
+  for (let i = 0; i < shared; i++) {
+    const difference = (a[i] ?? 0) - (b[i] ?? 0)
+    if (difference !== 0) return difference
+  }
+  return a.length - b.length
+}
+
+/** A small non-negative INTEGER, below 128. */
+export function smallInteger(value: number): Uint8Array {
+  return Uint8Array.of(TAG.integer, 1, value & 0x7f)
+}
+
+/** A non-negative INTEGER from its big-endian magnitude. */
+export function unsignedInteger(magnitude: Uint8Array): Uint8Array {
+  const first = magnitude.findIndex((byte) => byte !== 0)
+  if (first === -1) return smallInteger(0)
+  const rest = magnitude.subarray(first)
+  return (rest[0] ?? 0) < 0x80 ? tlv(TAG.integer, rest) : tlv(TAG.integer, Uint8Array.of(0), rest)
+}
+
+export function boolean(value: boolean): Uint8Array {
+  return Uint8Array.of(TAG.boolean, 1, value ? 0xff : 0)
+}
+
+export function octetString(...parts: readonly Uint8Array[]): Uint8Array {
+  return tlv(TAG.octetString, ...parts)
+}
+
+/** A BIT STRING of whole octets. */
+export function bitString(octets: Uint8Array): Uint8Array {
+  return tlv(TAG.bitString, Uint8Array.of(0), octets)
+}
+
+/** A named-bit BIT STRING (X.690 11.2.2: trailing zero bits removed), bits by number. */
+export function namedBits(...bits: readonly number[]): Uint8Array {
+  const last = Math.max(...bits)
+  const octets = new Uint8Array(Math.floor(last / 8) + 1)
+  for (const bit of bits) octets[bit >> 3] = (octets[bit >> 3] ?? 0) | (0x80 >> (bit & 7))
+  return tlv(TAG.bitString, Uint8Array.of(7 - (last & 7)), octets)
+}
+
+export function utf8String(text: string): Uint8Array {
+  return tlv(TAG.utf8, encodeUtf8(text))
+}
+
+/** The caller has checked `isPrintable`. */
+export function printableString(text: string): Uint8Array {
+  return tlv(TAG.printable, encodeAscii(text))
+}
+
+/** Context-specific, constructed: explicit tagging, or an implicit SEQUENCE or SET. */
+export function context(number: number, ...parts: readonly Uint8Array[]): Uint8Array {
+  return tlv(0xa0 + number, ...parts)
+}
+
+/** Context-specific, primitive: an implicit OCTET STRING, IA5String or key identifier. */
+export function contextPrimitive(number: number, value: Uint8Array): Uint8Array {
+  return tlv(0x80 + number, value)
+}
+
+/** Time, RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime after, whole seconds, Z. */
+export function time(epochMs: number): Uint8Array {
+  const date = new Date(epochMs)
+  const digits = date.toISOString().replace(/[-:T]/g, '').slice(0, 14)
+  const year = date.getUTCFullYear()
+  return year >= 1950 && year < 2050
+    ? tlv(TAG.utcTime, encodeAscii(`${digits.slice(2)}Z`))
+    : tlv(TAG.generalizedTime, encodeAscii(`${digits}Z`))
+}

@@ -1,0 +1,223 @@
+/** A first certificate: a one-time token says which device may have one (RFC 7030 4.2.1). */
+import { sha256Hex } from './algorithm.ts'
+import { possess } from './applicant.ts'
+import type { CertificationRequest } from './csr.ts'
+import { OID } from './der/oid.ts'
+import { DerError } from './der/reader.ts'
+import { encodeUtf8 } from './der/text.ts'
+import { CaError, refuse, relying } from './errors.ts'
+import type { DeviceRecord } from './est.ts'
+import type { IssuedRow } from './issue.ts'
+import { deviceFromSan, isId, isTenant } from './name.ts'
+import { recallSeconds } from './profile.ts'
+import {
+  carryOut,
+  recall,
+  recallOf,
+  refuseTakenKey,
+  requireDevice,
+  type Attempt,
+  type Errand,
+  type Plan,
+} from './registrar.ts'
+import { base32 } from './serial.ts'
+import type { CaStore, TokenRow } from './store.ts'
+import { instant, type Instant, type Random } from './time.ts'
+
+const PREFIX = 'spt_'
+const MINUTE = 60
+const MONTH = 30 * 86_400
+
+/**
+ * Makes a token for one device and stores its SHA-256. `text` is shown once and kept nowhere.
+ * `lifetimeSeconds` 60 to 30 d: how long a first use is possible.
+ * Throws CaError `profile` for values outside these, `store.unavailable`.
+ */
+export async function newToken(
+  options: {
+    readonly tenant: string
+    readonly device: string
+    readonly lifetimeSeconds: number
+    readonly now: Instant
+    readonly random: Random
+  },
+  store: Pick<CaStore, 'addToken'>,
+): Promise<{ readonly text: string; readonly row: TokenRow }> {
+  const { tenant, device, lifetimeSeconds, now, random } = options
+  if (!isTenant(tenant) || !isId(device))
+    throw new CaError('profile', 'local', 'a token needs a tenant and a device id')
+  if (!(lifetimeSeconds >= MINUTE && lifetimeSeconds <= MONTH))
+    throw new CaError('profile', 'local', 'a token can be used for 60 seconds to 30 days')
+  const text = `${PREFIX}${base32(random(20))}`
+  const row: TokenRow = {
+    id: `t_${base32(random(16))}`,
+    hash: hashToken(text),
+    tenant,
+    profile: 'device',
+    device,
+    createdAt: now,
+    expiresAt: instant(now + Math.floor(lifetimeSeconds) * 1_000),
+    revokedAt: null,
+    binding: null,
+  }
+  await relying('store.unavailable', () => store.addToken(row))
+  return { text, row }
+}
+
+/** What is stored of a token. 160 random bits need no salt and no slow hash. */
+export function hashToken(text: string): string {
+  return sha256Hex(encodeUtf8(text))
+}
+
+interface Credential {
+  readonly user: string
+  readonly password: string
+}
+
+/** RFC 7617: base64 of `user:password`, UTF-8. Undefined if it is not that. */
+function readBasic(header: string): Credential | undefined {
+  const [scheme, value, more] = header.trim().split(/ +/)
+  if (scheme?.toLowerCase() !== 'basic' || value === undefined || more !== undefined)
+    return undefined
+  if (value.length > 512) return undefined
+  let text: string
+  try {
+    const bytes = Uint8Array.fromBase64(value, { lastChunkHandling: 'strict' })
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    return undefined
+  }
+  const colon = text.indexOf(':')
+  return colon < 0 ? undefined : { user: text.slice(0, colon), password: text.slice(colon + 1) }
+}
+
+/** One text for unknown, expired, spent and malformed: a guesser learns nothing. */
+function notValid(): CaError {
+  return refuse('credential', 'the token or password is not valid')
+}
+
+/**
+ * The token a Basic header names, while it can be used or its request repeated. Throws CaError
+ * `credential` and `store.unavailable`. Wrong guesses change nothing.
+ */
+async function identify(header: string, { options, lifetimeSeconds }: Errand): Promise<TokenRow> {
+  const { tenant, store, now } = options
+  const credential = readBasic(header)
+  if (credential === undefined) throw notValid()
+  const hash = hashToken(credential.password)
+  const token = await relying('store.unavailable', () => store.findToken(tenant, hash))
+  if (token === undefined || token.revokedAt !== null) throw notValid()
+  if (credential.user !== '' && credential.user !== token.device) throw notValid()
+  const { binding } = token
+  const windowEnds = (binding?.at ?? 0) + recallSeconds(lifetimeSeconds) * 1_000
+  if (now() >= (binding === null ? token.expiresAt : windowEnds)) throw notValid()
+  return token
+}
+
+/**
+ * Steps 4 to 10 of a CSR's life (docs/issuance.md) for the token in `authorization` (Basic).
+ * Throws CaError by code; a refusal leaves no trace but its log event.
+ */
+export async function enroll(
+  authorization: string | undefined,
+  errand: Errand,
+): Promise<IssuedRow> {
+  if (authorization === undefined) throw noToken(errand)
+  const attempt: Attempt = {
+    code: 'device.enroll',
+    device: null,
+    tokenId: null,
+    serial: null,
+    expiredSeconds: 0,
+  }
+  return await carryOut(attempt, errand, async () => {
+    const token = await identify(authorization, errand)
+    attempt.tokenId = token.id
+    attempt.device = token.device
+    return await redeem(token, errand)
+  })
+}
+
+function noToken({ connection }: Errand): CaError {
+  return connection.clientChain.length > 0
+    ? refuse(
+        'operation.swapped',
+        'a certificate is renewed at simplereenroll; enrolling takes a token',
+      )
+    : refuse('credential', 'a token is needed')
+}
+
+async function redeem(token: TokenRow, errand: Errand): Promise<Plan> {
+  const { applicant, connection, options } = errand
+  possess(applicant, connection.channelBinding, options.linking ?? 'optional')
+  if (token.binding !== null && token.binding.spkiSha256 !== applicant.spkiSha256)
+    throw refuse('token.bound', 'the token was used with another key')
+  const device = await requireDevice(token.device, options)
+  const claimed = checkNames(applicant, options.tenant, device)
+  await refuseTakenKey(device.id, errand)
+  const again = recallOf(`token:${token.id}`, 'simpleenroll', errand)
+  const known = await recall(again.key, device, options)
+  if (known !== undefined) return { known }
+  // What it was used for is no longer good, and it cannot be used for anything else.
+  if (token.binding !== null && device.state !== 'quarantined') throw notValid()
+  return {
+    device,
+    facts: {
+      enroll: {
+        token: {
+          id: token.id,
+          zone: device.zone,
+          uses_left: token.binding === null ? 1 : 0,
+          expires_at: Math.floor(token.expiresAt / 1_000),
+        },
+        key: { alg: applicant.key.algorithm, hardware: false },
+        claimed_serial: claimed,
+      },
+      renew: null,
+    },
+    ask: { recall: again, parent: null, tokenId: token.id },
+  }
+}
+
+/**
+ * Whatever a request says of itself must be what the record says; saying nothing is fine. Gives the
+ * serial number it claims. Throws CaError `name.subject`, `name.san`: nothing is silently rewritten.
+ */
+function checkNames(
+  { rdns, san }: CertificationRequest,
+  tenant: string,
+  device: DeviceRecord,
+): string | null {
+  let claimed: string | null = null
+  for (const { oid, text } of rdns.flat()) {
+    if (oid === OID.serialNumber) claimed = text ?? ''
+    const wanted = { [OID.commonName]: device.id, [OID.serialNumber]: device.serialNumber }[oid]
+    if (wanted === undefined || text !== wanted)
+      throw refuse(
+        'name.subject',
+        `${FIELDS[oid] ?? oid} in the subject is not what the device record says`,
+      )
+  }
+  const named = san === null ? device.id : readSan(san, tenant)
+  if (named !== device.id)
+    throw refuse(
+      'name.san',
+      'subjectAltName is not the one URI of this device; leave it out or correct it',
+    )
+  return claimed
+}
+
+const FIELDS: Readonly<Record<string, string>> = {
+  [OID.commonName]: 'commonName',
+  [OID.serialNumber]: 'serialNumber',
+  [OID.organization]: 'organizationName',
+}
+
+function readSan(san: Uint8Array, tenant: string): string | undefined {
+  try {
+    return deviceFromSan(san, tenant)
+  } catch (error) {
+    if (error instanceof DerError) return undefined
+    throw error
+  }
+}

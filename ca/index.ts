@@ -1,0 +1,63 @@
+/** The door of the CA room: bytes, dates, randomness, stores and signers come in as arguments. */
+export { createAuthority, type Authority } from './authority.ts'
+export {
+  openIssuers,
+  type ActiveIssuer,
+  type Issuer,
+  type IssuerSource,
+  type Issuers,
+} from './issuer.ts'
+export type { KeyAlgorithm } from './algorithm.ts'
+export { softwareSigner, type Signer, type SigningAlgorithm } from './signer.ts'
+export { issueServer, type ServerCertificate } from './server.ts'
+export { newToken } from './enroll.ts'
+export {
+  bodyTooLarge,
+  est,
+  EST_BODY_LIMIT,
+  type CaDecision,
+  type CaFacts,
+  type Decide,
+  type DeviceRecord,
+  type Devices,
+  type DeviceState,
+  type EstConnection,
+  type EstOptions,
+  type EstRequest,
+  type EstResponse,
+  type Issued,
+} from './est.ts'
+export { stillStands, verifyPeer, type Peer, type Stranger } from './path.ts'
+export { revoke } from './revoke.ts'
+export {
+  Draft,
+  finish,
+  prepare,
+  record,
+  Recorded,
+  resume,
+  sign,
+  type IssuedRow,
+  type IssueRequest,
+  type IssuingDesk,
+} from './issue.ts'
+export { profiles, type Profile, type ProfileName } from './profile.ts'
+export { encodePem } from './der/base64.ts'
+export { isId, isTenant } from './name.ts'
+export type {
+  CaStore,
+  CertificateFilter,
+  CertificateRow,
+  CertificateState,
+  Intention,
+  KeyOwner,
+  RecordOutcome,
+  RevocationReason,
+  RevocationRow,
+  RevocationTarget,
+  TokenBinding,
+  TokenRow,
+} from './store.ts'
+export type { CaEvent, CaLog, EnrolEvent, IssueEvent, RenewEvent, RevokeEvent } from './event.ts'
+export { CaError, type CaCode, type Denial, type Fault, type PeerCode } from './errors.ts'
+export { instant, type Instant, type Random } from './time.ts'

@@ -1,0 +1,285 @@
+/**
+ * prepare -> Draft -> Recorded -> certificate. A draft is recorded once; only what was recorded is
+ * signed, by the issuer it names; after a crash the stored bytes are signed, never new ones.
+ */
+import { createPublicKey } from 'node:crypto'
+import { importKey, sha256Hex, signingIdentifier, verifySignature } from './algorithm.ts'
+import { bitString, sequence } from './der/writer.ts'
+import { CaError, refuse, relying } from './errors.ts'
+import type { CaEvent, CaLog } from './event.ts'
+import type { ActiveIssuer, Issuer, Issuers } from './issuer.ts'
+import { lint } from './lint.ts'
+import { lifetimeWithin, type Profile } from './profile.ts'
+import { newSerial } from './serial.ts'
+import type { Signer } from './signer.ts'
+import type { CaStore, CertificateRow, Intention } from './store.ts'
+import { compile } from './template.ts'
+import { instant, type Instant, type Random } from './time.ts'
+
+/** What a certificate is to say, checked by whoever asks. */
+export interface IssueRequest {
+  readonly tenant: string
+  /** The id it is about. */
+  readonly subject: string
+  /** Name, DER. */
+  readonly name: Uint8Array
+  /** GeneralNames, DER. */
+  readonly san: Uint8Array
+  /** SubjectPublicKeyInfo, DER. */
+  readonly spki: Uint8Array
+  /** Within the profile; absent: its usual life. */
+  readonly lifetimeSeconds?: number | undefined
+  /** A decision's obligations: each can only shorten. */
+  readonly shortened?: {
+    readonly lifetimeSeconds?: number | undefined
+    readonly notAfter?: Instant | undefined
+  }
+  readonly recall: { readonly key: string; readonly windowSeconds: number } | null
+  readonly parent: string | null
+  readonly tokenId: string | null
+  readonly decisionId: string | null
+  readonly requestId: string | null
+}
+
+const secret = Symbol('made by issue.ts')
+
+/** Checked, filled and linted, on nobody's record yet. Only `prepare` makes one. */
+export class Draft {
+  readonly #intention: Intention
+  #spent = false
+  constructor(made: typeof secret, intention: Intention) {
+    if (made !== secret) throw new CaError('draft.spent', 'local', 'a draft comes from prepare')
+    this.#intention = intention
+  }
+  get serial(): string {
+    return this.#intention.serial
+  }
+  /** Hands the intention over, once. Throws CaError `draft.spent`. */
+  redeem(): Intention {
+    if (this.#spent) throw new CaError('draft.spent', 'local', 'this draft was recorded before')
+    this.#spent = true
+    return this.#intention
+  }
+}
+
+/** On record: the one thing that may be signed. Only `record` and `resume` make one. */
+export class Recorded {
+  readonly row: CertificateRow
+  /** False when the record was there before this request. */
+  readonly fresh: boolean
+  #spent = false
+  constructor(made: typeof secret, row: CertificateRow, fresh: boolean) {
+    if (made !== secret) throw new CaError('draft.spent', 'local', 'a record comes from the store')
+    this.row = row
+    this.fresh = fresh
+  }
+  /** Throws CaError `draft.spent` the second time. */
+  redeem(): void {
+    if (this.#spent) throw new CaError('draft.spent', 'local', 'this record was signed before')
+    this.#spent = true
+  }
+}
+
+/** RFC 5280 4.1.2.5 has no tolerance; devices' clocks do. */
+const BACKDATED_MS = 300_000
+/** Less than this is no life: the issuer or an obligation ends too soon. */
+const SHORTEST_MS = 300_000
+
+/**
+ * Fills and lints the bytes to sign. Serial, dates and issuer are decided here, nothing is stored.
+ * Throws CaError `issuer.expired` (also when `now` is before the issuer), `profile`, `lint`,
+ * `key.algorithm`, `key.weak`.
+ */
+export function prepare(
+  profile: Profile,
+  request: IssueRequest,
+  issuer: ActiveIssuer,
+  now: Instant,
+  random: Random,
+): Draft {
+  const key = importKey(request.spki)
+  if (!profile.keys.includes(key.algorithm))
+    throw refuse('key.algorithm', `a ${profile.name} certificate takes ${profile.keys.join(', ')}`)
+  const serial = newSerial(random)
+  const { notBefore, notAfter } = datesOf(profile, request, issuer, now)
+  const name = { ...issuer, algorithm: issuer.signer.algorithm }
+  const { name: subject, san, spki } = request
+  const tbs = compile(profile, name).fill({ serial, notBefore, notAfter, subject, spki, san })
+  lint(tbs, profile, issuer)
+  const window = (request.recall?.windowSeconds ?? 0) * 1_000
+  return new Draft(secret, {
+    serial: serial.toHex(),
+    tenant: request.tenant,
+    profile: profile.name,
+    subject: request.subject,
+    issuer: issuer.id,
+    spkiSha256: sha256Hex(spki),
+    notBefore,
+    notAfter,
+    tbs,
+    recallKey: request.recall?.key ?? null,
+    recallUntil: instant(now + window),
+    parent: request.parent,
+    tokenId: request.tokenId,
+    decisionId: request.decisionId,
+    requestId: request.requestId,
+    recordedAt: now,
+  })
+}
+
+function datesOf(profile: Profile, request: IssueRequest, issuer: Issuer, now: Instant) {
+  if (now < issuer.notBefore || now >= issuer.notAfter)
+    throw new CaError('issuer.expired', 'local', 'the issuing CA is not in date by this clock')
+  const { shortened } = request
+  const wanted = lifetimeWithin(profile, request.lifetimeSeconds)
+  const life = Math.min(wanted, Math.floor(shortened?.lifetimeSeconds ?? wanted))
+  const notBefore = Math.max(Math.floor((now - BACKDATED_MS) / 1_000) * 1_000, issuer.notBefore)
+  // RFC 5280 4.1.2.5: notAfter is inclusive, hence minus a second.
+  const ends = [notBefore + (life - 1) * 1_000, issuer.notAfter, shortened?.notAfter ?? Infinity]
+  const notAfter = Math.floor(Math.min(...ends) / 1_000) * 1_000
+  if (!(notAfter - now >= SHORTEST_MS))
+    throw new CaError(
+      'issuer.expired',
+      'local',
+      'what is left of the issuing CA, or allowed, is too short',
+    )
+  return { notBefore: instant(notBefore), notAfter: instant(notAfter) }
+}
+
+/**
+ * Makes a draft durable. Gives the row this request already had, if it had one.
+ * Throws CaError `draft.spent`, `store.unavailable`, and what the transaction refused:
+ * `token.bound`, `credential`, `key.bound`, `peer.superseded`.
+ */
+export async function record(draft: Draft, store: Pick<CaStore, 'record'>): Promise<Recorded> {
+  const intention = draft.redeem()
+  const result = await relying('store.unavailable', () => store.record(intention))
+  switch (result.outcome) {
+    case 'fresh':
+    case 'recalled':
+      return new Recorded(secret, result.row, result.outcome === 'fresh')
+    case 'token.bound':
+      throw refuse('token.bound', 'the token was used with another key')
+    case 'token.gone':
+      throw refuse('credential', 'the token or password is not valid')
+    case 'parent.ended':
+      throw refuse('peer.superseded', 'the certificate to renew is no longer the current one')
+    case 'key.bound':
+      throw refuse('key.bound', 'the key belongs to somebody else')
+  }
+}
+
+/** A record found by a retry, as it stands. */
+export function resume(row: CertificateRow): Recorded {
+  return new Recorded(secret, row, false)
+}
+
+/**
+ * Signs what was recorded, with the key of the issuer it names, and verifies the result.
+ * Throws CaError `draft.spent`, `issuer.mismatch` (that key is not here), `signer.unavailable`.
+ */
+export async function sign(recorded: Recorded, issuers: Issuers): Promise<Uint8Array> {
+  const issuer = issuers.all.find((each) => each.id === recorded.row.issuer)
+  if (issuer?.signer === undefined)
+    throw new CaError(
+      'issuer.mismatch',
+      'local',
+      'the CA that recorded this is not the one signing',
+    )
+  recorded.redeem()
+  return await signOver(recorded.row.tbs, issuer.signer)
+}
+
+/** Certificate of a TBS and its signature, verified before anybody sees it. Throws CaError `signer.unavailable`. */
+export async function signOver(tbs: Uint8Array, signer: Signer): Promise<Uint8Array> {
+  const signature = await relying('signer.unavailable', () => signer.sign(tbs))
+  const algorithm = signingIdentifier[signer.algorithm]
+  const key = { key: Buffer.from(signer.publicKey), format: 'der', type: 'spki' } as const
+  if (!verifySignature(algorithm, tbs, signature, createPublicKey(key)))
+    throw new CaError(
+      'signer.unavailable',
+      'local',
+      'the CA key gave a signature that does not verify',
+    )
+  return sequence(tbs, algorithm, bitString(signature))
+}
+
+/** A row whose certificate is stored. */
+export type IssuedRow = CertificateRow & {
+  readonly certificate: Uint8Array
+  readonly fingerprint: string
+}
+
+/** What `finish` needs of its surroundings. */
+export interface IssuingDesk {
+  readonly store: CaStore
+  readonly log: CaLog
+}
+
+/** Signings under way, by store and serial: two retries of one intention wait for one signature. */
+const underway = new WeakMap<CaStore, Map<string, Promise<IssuedRow>>>()
+
+/**
+ * Brings a record to its certificate: logs the issuance, signs, stores. A record that has one gives
+ * it as it is. `before` goes to the log ahead of the issuance.
+ * Throws CaError `log.unavailable`, `signer.unavailable`, `store.unavailable`, `issuer.mismatch`.
+ */
+export async function finish(
+  recorded: Recorded,
+  issuers: Issuers,
+  desk: IssuingDesk,
+  context: {
+    readonly now: Instant
+    readonly remoteAddress: string | null
+    readonly before?: CaEvent
+  },
+): Promise<IssuedRow> {
+  const { row } = recorded
+  if (isIssued(row)) return row
+  if (row.state !== 'intent') throw refuse('peer.revoked', 'it was revoked before it was issued')
+  const signings = underway.get(desk.store) ?? new Map<string, Promise<IssuedRow>>()
+  underway.set(desk.store, signings)
+  const running = signings.get(row.serial)
+  if (running !== undefined) return await running
+  const signing = complete(recorded, issuers, desk, context)
+  signings.set(row.serial, signing)
+  try {
+    return await signing
+  } finally {
+    signings.delete(row.serial)
+  }
+}
+
+async function complete(
+  recorded: Recorded,
+  issuers: Issuers,
+  { store, log }: IssuingDesk,
+  context: Parameters<typeof finish>[3],
+): Promise<IssuedRow> {
+  const { row } = recorded
+  const { now: at, remoteAddress, before } = context
+  const { tenant, requestId, profile, subject, serial, parent, tokenId, issuer, spkiSha256 } = row
+  const { notBefore, notAfter, decisionId } = row
+  const issue: CaEvent = {
+    ...{ code: 'cert.issue', at, tenant, requestId, remoteAddress, profile, subject, serial },
+    ...{ parent, tokenId, issuer, spkiSha256, notBefore, notAfter, decisionId },
+    resumed: !recorded.fresh,
+  }
+  const events = before === undefined ? [issue] : [before, issue]
+  // Both are appended before either is awaited: one flush, in this order.
+  await relying('log.unavailable', () => Promise.all(events.map((event) => log(event))))
+  const certificate = await sign(recorded, issuers)
+  const stored = await relying('store.unavailable', () =>
+    store.complete(serial, certificate, sha256Hex(certificate)),
+  )
+  // Revoked between record and signature: the row ended, and nobody is given the signature.
+  if (stored.state === 'revoked') throw refuse('peer.revoked', 'it was revoked while it was issued')
+  if (!isIssued(stored))
+    throw new CaError('store.unavailable', 'local', 'the certificate was not stored')
+  return stored
+}
+
+/** Whether a row has its certificate. */
+export function isIssued(row: CertificateRow): row is IssuedRow {
+  return row.certificate !== null && row.fingerprint !== null
+}

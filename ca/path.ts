@@ -1,0 +1,209 @@
+/**
+ * Who is this chain, on our own terms. `socket.authorized` decides nothing: OpenSSL reports only the
+ * last error of a chain, so an expired certificate with our issuer's name and a stranger's signature
+ * looks merely expired. Here every link is checked first, and the date last.
+ */
+import { X509Certificate } from 'node:crypto'
+import { sha256Hex } from './algorithm.ts'
+import { findExtension, readCertificate, type ParsedCertificate } from './der/certificate.ts'
+import { OID, oidOf } from './der/oid.ts'
+import { childrenOf, DerError, readDer, sameBytes, TAG } from './der/reader.ts'
+import { relying, type PeerCode } from './errors.ts'
+import { signedBy, type Issuer, type Issuers } from './issuer.ts'
+import { deviceFromSan } from './name.ts'
+import type { CaStore, CertificateRow } from './store.ts'
+import { instant, type Instant } from './time.ts'
+
+export interface Peer {
+  readonly ok: true
+  /** Device id from the one URI SAN. */
+  readonly device: string
+  /** Hex, 32 digits. */
+  readonly serial: string
+  /** Subject key identifier of the issuer, hex. */
+  readonly issuer: string
+  readonly notBefore: Instant
+  readonly notAfter: Instant
+  readonly spkiSha256: string
+  /** 0 unless the purpose is `est`, which alone lets an expired certificate through to policy. */
+  readonly expiredSeconds: number
+}
+export interface Stranger {
+  readonly ok: false
+  readonly code: PeerCode
+  /** One sentence for a person. */
+  readonly message: string
+  /** What the certificate says of itself; ours only for the codes that come after `peer.signature`. */
+  readonly device: string | null
+  readonly serial: string | null
+}
+
+const SENTENCES: Readonly<Record<PeerCode, string>> = {
+  'peer.none': 'no client certificate was presented',
+  'peer.malformed': 'the client certificate cannot be read',
+  'peer.issuer': 'the client certificate is not from a CA of this gateway',
+  'peer.signature': 'the client certificate is not signed by the CA it names',
+  'peer.ca': 'the client certificate is a CA certificate, or its CA may not sign it',
+  'peer.purpose': 'the client certificate is not for authenticating a device',
+  'peer.extension': 'the client certificate has a critical extension nobody here understands',
+  'peer.name': 'the client certificate names no device of this tenant',
+  'peer.early': 'the client certificate is not valid yet: one of the two clocks is wrong',
+  'peer.expired': 'the client certificate has expired',
+  'peer.unknown': 'the client certificate is not on record here',
+  'peer.revoked': 'the client certificate was revoked',
+  'peer.superseded': 'a newer certificate of this device is in use',
+}
+
+/** Nobody needs more to present one leaf and its CAs; the rest would be parsed for nothing. */
+const LONGEST_LEAF = 16_384
+const KNOWN_CRITICAL: ReadonlySet<string> = new Set([
+  OID.keyUsage,
+  OID.basicConstraints,
+  OID.subjectAltName,
+  OID.extendedKeyUsage,
+])
+
+interface Leaf {
+  readonly parsed: ParsedCertificate
+  readonly x509: X509Certificate
+}
+interface Terms {
+  readonly tenant: string
+  readonly issuers: Issuers
+  readonly now: Instant
+  readonly purpose: 'tunnel' | 'est'
+}
+
+/**
+ * Checks a chain (DER, leaf first; what follows the leaf is not used, our own CA certificates are).
+ * `tunnel`: in date, active, not superseded. `est`: the same, but an expired one passes with
+ * `expiredSeconds`, for policy to judge. Gives the first reason found, in a fixed order; does not
+ * throw for what a peer sent. Rejects with CaError `store.unavailable`.
+ */
+export async function verifyPeer(
+  chain: readonly Uint8Array[],
+  options: Terms & { readonly store: Pick<CaStore, 'findByFingerprint'> },
+): Promise<Peer | Stranger> {
+  const [der] = chain
+  if (der === undefined) return stranger('peer.none')
+  const leaf = open(der)
+  if (leaf === undefined) return stranger('peer.malformed')
+  const serial = leaf.parsed.serial
+  const issuer = options.issuers.all.find((each) => names(leaf.parsed, each))
+  const reason = structuralFault(leaf, issuer)
+  const device = deviceOf(leaf.parsed, options.tenant)
+  if (reason !== undefined || issuer === undefined)
+    return stranger(reason ?? 'peer.issuer', device, serial)
+  if (device === undefined) return stranger('peer.name', undefined, serial)
+  const dated = dateFault(leaf.parsed, options)
+  if (dated !== undefined) return stranger(dated, device, serial)
+  const find = () => options.store.findByFingerprint(sha256Hex(der))
+  const row = await relying('store.unavailable', find)
+  const standing = row === undefined ? 'peer.unknown' : standingFault(row)
+  if (standing !== undefined) return stranger(standing, device, serial)
+  if (row?.subject !== device || row.tenant !== options.tenant)
+    return stranger('peer.name', device, serial)
+  return peerOf(leaf.parsed, device, issuer, options.now)
+}
+
+/** Whether a peer admitted before still stands: for stream opens and resumed sessions. Reads the store. */
+export async function stillStands(
+  peer: Peer,
+  options: { readonly store: Pick<CaStore, 'findCertificate'>; readonly now: Instant },
+): Promise<Peer | Stranger> {
+  const find = () => options.store.findCertificate(peer.serial)
+  const row = await relying('store.unavailable', find)
+  const late = options.now > peer.notAfter ? 'peer.expired' : undefined
+  const reason = row === undefined ? 'peer.unknown' : (standingFault(row) ?? late)
+  return reason === undefined ? peer : stranger(reason, peer.device, peer.serial)
+}
+
+function stranger(code: PeerCode, device?: string, serial?: string): Stranger {
+  const said = { device: device ?? null, serial: serial ?? null }
+  return { ok: false, code, message: SENTENCES[code], ...said }
+}
+
+function open(der: Uint8Array): Leaf | undefined {
+  if (der.length > LONGEST_LEAF) return undefined
+  try {
+    return { parsed: readCertificate(der), x509: new X509Certificate(der) }
+  } catch {
+    // OpenSSL throws its own errors for what our reader lets through; both mean the same.
+    return undefined
+  }
+}
+
+/** An absent or unreadable extension is undefined: whoever asks, refuses. */
+function read<T>(value: () => T): T | undefined {
+  try {
+    return value()
+  } catch (error) {
+    if (error instanceof DerError) return undefined
+    throw error
+  }
+}
+
+/** The AKI names the key, the issuer field its name: both must be this CA's. */
+function names(leaf: ParsedCertificate, issuer: Issuer): boolean {
+  const extension = findExtension(leaf.extensions, 'authorityKeyIdentifier')
+  if (extension === undefined || !sameBytes(leaf.issuer, issuer.subject)) return false
+  const id = read(() => childrenOf(readDer(extension.value), TAG.sequence, 'AKI')[0])
+  return id !== undefined && id.tag === 0x80 && sameBytes(id.value, issuer.keyIdentifier)
+}
+
+function structuralFault({ parsed, x509 }: Leaf, issuer: Issuer | undefined): PeerCode | undefined {
+  if (issuer === undefined) return 'peer.issuer'
+  // The links above this one were checked when the issuers were opened (issuer.ts).
+  if (!read(() => signedBy(x509, issuer))) return 'peer.signature'
+  // Our issuing CAs have pathlen 0: what they sign is a leaf or nothing.
+  if (x509.ca || findExtension(parsed.extensions, 'basicConstraints') !== undefined)
+    return 'peer.ca'
+  if (parsed.extensions.some((each) => each.critical && !KNOWN_CRITICAL.has(each.oid)))
+    return 'peer.extension'
+  return authenticatesClients(parsed) ? undefined : 'peer.purpose'
+}
+
+function authenticatesClients({ extensions }: ParsedCertificate): boolean {
+  const usage = findExtension(extensions, 'keyUsage')
+  const purposes = findExtension(extensions, 'extendedKeyUsage')
+  if (usage === undefined || purposes === undefined) return false
+  const bits = read(() => readDer(usage.value))
+  const list = read(() => childrenOf(readDer(purposes.value), TAG.sequence, 'EKU'))
+  const digitalSignature = bits?.tag === TAG.bitString && ((bits.value[1] ?? 0) & 0x80) !== 0
+  const isClient = list?.some((each) => read(() => oidOf(each, 'a purpose')) === OID.clientAuth)
+  return digitalSignature && isClient === true
+}
+
+function deviceOf({ extensions }: ParsedCertificate, tenant: string): string | undefined {
+  const san = findExtension(extensions, 'subjectAltName')
+  return san === undefined ? undefined : read(() => deviceFromSan(san.value, tenant))
+}
+
+function dateFault(leaf: ParsedCertificate, { now, purpose }: Terms): PeerCode | undefined {
+  if (now < leaf.notBefore) return 'peer.early'
+  return purpose === 'tunnel' && now > leaf.notAfter ? 'peer.expired' : undefined
+}
+
+const BY_STATE: Readonly<Record<CertificateRow['state'], PeerCode | undefined>> = {
+  intent: 'peer.unknown',
+  active: undefined,
+  superseded: 'peer.superseded',
+  revoked: 'peer.revoked',
+}
+
+function standingFault(row: CertificateRow): PeerCode | undefined {
+  return BY_STATE[row.state]
+}
+
+function peerOf(leaf: ParsedCertificate, device: string, issuer: Issuer, now: Instant): Peer {
+  return {
+    ok: true,
+    device,
+    serial: leaf.serial,
+    issuer: issuer.id,
+    notBefore: instant(leaf.notBefore),
+    notAfter: instant(leaf.notAfter),
+    spkiSha256: sha256Hex(leaf.spki),
+    expiredSeconds: Math.max(0, Math.ceil((now - leaf.notAfter) / 1_000)),
+  }
+}

@@ -1,0 +1,184 @@
+/** What enrolling and renewing share: ask the policy, issue, and leave a log line for every refusal. */
+import { sha256Hex } from './algorithm.ts'
+import type { CertificationRequest } from './csr.ts'
+import { encodeUtf8 } from './der/text.ts'
+import { CaError, refuse, relying } from './errors.ts'
+import type { CaDecision, CaFacts, DeviceRecord, EstConnection, EstOptions } from './est.ts'
+import type { CaEvent } from './event.ts'
+import { finish, prepare, record, resume, type IssuedRow, type IssueRequest } from './issue.ts'
+import { sanFor, subjectFor, uriFor } from './name.ts'
+import { profiles, recallSeconds } from './profile.ts'
+import type { CertificateRow } from './store.ts'
+
+/** Filled in as the request is understood; what is known when it is refused goes to the log. */
+export interface Attempt {
+  readonly code: 'device.enroll' | 'cert.renew'
+  device: string | null
+  tokenId: string | null
+  serial: string | null
+  expiredSeconds: number
+}
+
+/** What may be issued, once the policy agrees. */
+export interface Application {
+  readonly device: DeviceRecord
+  readonly facts: Pick<CaFacts, 'enroll' | 'renew'>
+  readonly ask: Pick<IssueRequest, 'recall' | 'parent' | 'tokenId'>
+}
+/** `known`: this very request was granted before. */
+export type Plan = { readonly known: CertificateRow } | Application
+
+export interface Errand {
+  readonly applicant: CertificationRequest
+  readonly label: string
+  readonly connection: EstConnection
+  readonly options: EstOptions
+  readonly lifetimeSeconds: number
+}
+
+/**
+ * Steps 6 to 10 of a CSR's life: `plan` finds out what may be asked for, the rest follows. Whatever
+ * is refused on the way is logged with what `attempt` knows by then.
+ */
+export async function carryOut(
+  attempt: Attempt,
+  errand: Errand,
+  plan: () => Promise<Plan>,
+): Promise<IssuedRow> {
+  const { options, connection } = errand
+  const issuers = options.issuers()
+  try {
+    const planned = await plan()
+    const { remoteAddress } = connection
+    if ('known' in planned)
+      return await finish(resume(planned.known), issuers, options, {
+        now: options.now(),
+        remoteAddress,
+      })
+    const decision = await decide(attempt, planned, errand)
+    const now = options.now()
+    const request = requestFor(planned, decision, errand)
+    const draft = prepare(profiles.device, request, issuers.active, now, options.random)
+    const recorded = await record(draft, options.store)
+    const before = eventOf(attempt, errand, 'allowed', null, decision)
+    return await finish(recorded, issuers, options, { now, remoteAddress, before })
+  } catch (error) {
+    if (error instanceof CaError && error.fault === 'remote')
+      await relying('log.unavailable', () => options.log(refusalOf(attempt, errand, error)))
+    throw error
+  }
+}
+
+async function decide(attempt: Attempt, plan: Application, errand: Errand): Promise<CaDecision> {
+  const { connection, options } = errand
+  const point = attempt.code === 'device.enroll' ? 'device.enroll' : 'device.renew'
+  const decision = await relying('decision.unavailable', () =>
+    options.decide(point, {
+      request_id: connection.requestId,
+      remote_address: connection.remoteAddress,
+      tls_version: connection.tlsVersion,
+      device: plan.device,
+      ...plan.facts,
+    }),
+  )
+  if (decision.allow) return decision
+  const { denials, decision_id: decisionId } = decision
+  // Every denial waits for a person: the request is not refused, it is not yet granted (RFC 7030 4.2.3).
+  const pending = denials.length > 0 && denials.every((denial) => denial.remedy === 'approve')
+  const said = denials.map(({ code, msg }) => `${code} (${msg})`).join('; ')
+  throw pending
+    ? refuse('policy.pending', said, { denials, decisionId, retryAfterSeconds: 300 })
+    : refuse('policy.denied', said === '' ? 'no reason was given' : said, { denials, decisionId })
+}
+
+function requestFor(plan: Application, decision: CaDecision, errand: Errand): IssueRequest {
+  const { applicant, connection, options, lifetimeSeconds } = errand
+  const { id, serialNumber } = plan.device
+  return {
+    tenant: options.tenant,
+    subject: id,
+    name: subjectFor(id, serialNumber),
+    san: sanFor(uriFor(options.tenant, 'device', id)),
+    spki: applicant.spki,
+    lifetimeSeconds,
+    shortened: decision.obligations,
+    decisionId: decision.decision_id,
+    requestId: connection.requestId,
+    ...plan.ask,
+  }
+}
+
+function refusalOf(attempt: Attempt, errand: Errand, error: CaError): CaEvent {
+  const outcome = error.code === 'policy.pending' ? 'pending' : 'refused'
+  return eventOf(attempt, errand, outcome, error, null)
+}
+
+function eventOf(
+  attempt: Attempt,
+  { applicant, connection, options }: Errand,
+  outcome: 'allowed' | 'refused' | 'pending',
+  error: CaError | null,
+  decision: CaDecision | null,
+): CaEvent {
+  const { code, device, tokenId, serial, expiredSeconds } = attempt
+  const common = {
+    at: options.now(),
+    tenant: options.tenant,
+    requestId: connection.requestId,
+    remoteAddress: connection.remoteAddress,
+    outcome,
+    device,
+    spkiSha256: applicant.spkiSha256,
+    reason: error?.code ?? null,
+    denials: (error?.denials ?? []).map((denial) => denial.code),
+    decisionId: error?.decisionId ?? decision?.decision_id ?? null,
+  }
+  return code === 'device.enroll'
+    ? { ...common, code, tokenId }
+    : { ...common, code, serial, expiredSeconds }
+}
+
+/**
+ * The device, if certificates are issued to it at all; what policy thinks of its state comes later.
+ * Throws CaError `device.unknown`, `device.state`, `store.unavailable`.
+ */
+export async function requireDevice(id: string, options: EstOptions): Promise<DeviceRecord> {
+  const device = await relying('store.unavailable', () => options.devices.find(id))
+  if (device === undefined) throw refuse('device.unknown', 'there is no such device')
+  if (device.state === 'revoked' || device.state === 'retired')
+    throw refuse('device.state', `the device is ${device.state}`)
+  return device
+}
+
+/** One key, one identity. Throws CaError `key.bound`, `store.unavailable`. */
+export async function refuseTakenKey(device: string, errand: Errand): Promise<void> {
+  const { applicant, options } = errand
+  const { all, roots } = options.issuers()
+  const ours = [...all, ...roots].some((issuer) => issuer.spkiSha256 === applicant.spkiSha256)
+  if (ours) throw refuse('key.bound', 'the key is a key of this CA')
+  const find = () => options.store.keyOwner(options.tenant, applicant.spkiSha256)
+  const owner = await relying('store.unavailable', find)
+  if (owner !== undefined && (owner.profile !== 'device' || owner.subject !== device))
+    throw refuse('key.bound', 'the key belongs to somebody else')
+}
+
+/** What makes two requests the same one: who asks, under which label, to do what, for which key. */
+export function recallOf(principal: string, operation: string, errand: Errand) {
+  const { applicant, label, lifetimeSeconds, options } = errand
+  const parts = [options.tenant, principal, label, operation, applicant.spkiSha256]
+  return {
+    key: sha256Hex(encodeUtf8(JSON.stringify(parts))),
+    windowSeconds: recallSeconds(lifetimeSeconds),
+  }
+}
+
+/** The row this request already has, while it can be repeated. Throws CaError `store.unavailable`. */
+export async function recall(
+  key: string,
+  device: DeviceRecord,
+  options: EstOptions,
+): Promise<CertificateRow | undefined> {
+  const row = await relying('store.unavailable', () => options.store.recall(key, options.now()))
+  // A device in quarantine gets nothing that its policy has not seen again.
+  return device.state === 'quarantined' ? undefined : row
+}

@@ -1,0 +1,173 @@
+/**
+ * What the CA must find again after a crash: tokens, intentions, certificates, revocations.
+ * Rows are structured-clone data. Every method is one durable transaction: when it resolves, it holds.
+ */
+import type { Instant } from './time.ts'
+
+/** A one-time enrolment token as stored; its text is never stored. */
+export interface TokenRow {
+  /** `t_` + 26 characters; safe to show and log. */
+  readonly id: string
+  /** SHA-256 of the token's text, hex. */
+  readonly hash: string
+  readonly tenant: string
+  readonly profile: string
+  readonly device: string
+  readonly createdAt: Instant
+  /** First instant at which it can no longer be used for the first time. */
+  readonly expiresAt: Instant
+  readonly revokedAt: Instant | null
+  /** Set by the first redemption: only this key may come again. */
+  readonly binding: TokenBinding | null
+}
+export interface TokenBinding {
+  readonly spkiSha256: string
+  readonly serial: string
+  readonly at: Instant
+}
+
+/**
+ * `intent`: recorded, no certificate stored (a signature may exist). `active`: issued.
+ * `superseded`: a newer one of the device has been used. `revoked`: ended by someone.
+ */
+export type CertificateState = 'intent' | 'active' | 'superseded' | 'revoked'
+
+export interface CertificateRow {
+  /** Lower-case hex, 32 digits. */
+  readonly serial: string
+  readonly tenant: string
+  readonly profile: string
+  /** The device id, gateway id, ... that the certificate names. */
+  readonly subject: string
+  /** Subject key id of the issuer, hex. */
+  readonly issuer: string
+  readonly spkiSha256: string
+  readonly notBefore: Instant
+  readonly notAfter: Instant
+  /** The bytes that are signed, and signed again by a retry after a crash. */
+  readonly tbs: Uint8Array
+  /** Unique among rows that can still be recalled; null once the window has passed, or without one. */
+  readonly recallKey: string | null
+  readonly recallUntil: Instant
+  /** Serial of the certificate that was renewed. */
+  readonly parent: string | null
+  readonly tokenId: string | null
+  readonly decisionId: string | null
+  readonly requestId: string | null
+  readonly recordedAt: Instant
+  readonly state: CertificateState
+  /** DER; null while the row is an intention. */
+  readonly certificate: Uint8Array | null
+  /** SHA-256 of the DER, hex. */
+  readonly fingerprint: string | null
+  /** When a tunnel was first admitted with it. */
+  readonly firstUsedAt: Instant | null
+  readonly revokedAt: Instant | null
+  readonly revocationReason: RevocationReason | null
+}
+
+/** What `record` writes: a row before it has been signed. */
+export type Intention = Omit<
+  CertificateRow,
+  'state' | 'certificate' | 'fingerprint' | 'firstUsedAt' | 'revokedAt' | 'revocationReason'
+>
+
+export type RecordOutcome =
+  /** `fresh`: written now. `recalled`: the row this request already has; its TBS counts, not the new one. */
+  | { readonly outcome: 'fresh' | 'recalled'; readonly row: CertificateRow }
+  /** The token was redeemed with another key, spent, revoked or removed meanwhile; nothing was written. */
+  | { readonly outcome: 'token.bound' | 'token.gone' }
+  /** The certificate being renewed is no longer active; nothing was written. */
+  | { readonly outcome: 'parent.ended' }
+  /** Another subject's certificate carries this key; nothing was written. */
+  | { readonly outcome: 'key.bound' }
+
+/** RFC 5280 5.3.1, the ones we use. */
+export type RevocationReason =
+  | 'unspecified'
+  | 'keyCompromise'
+  | 'cACompromise'
+  | 'affiliationChanged'
+  | 'superseded'
+  | 'cessationOfOperation'
+  | 'privilegeWithdrawn'
+
+/** What is revoked: everything of a device, one certificate, or everything of an issuer (its key id). */
+export type RevocationTarget =
+  | { readonly device: string }
+  | { readonly serial: string }
+  | { readonly issuer: string }
+
+export interface RevocationRow {
+  /** Counts up by one per revocation; a gateway that knows epoch n asks for what came after. */
+  readonly epoch: number
+  readonly at: Instant
+  readonly reason: RevocationReason
+  readonly target: RevocationTarget
+  /** The certificates it ended that had not ended before. */
+  readonly serials: readonly string[]
+}
+
+export interface CertificateFilter {
+  readonly subject?: string
+  readonly profile?: string
+  readonly state?: CertificateState
+  /** Only those that end after this instant. */
+  readonly liveAt?: Instant
+  /** At most this many, newest first; default 100, at most 1,000. */
+  readonly limit?: number
+}
+
+export interface CaStore {
+  addToken(token: TokenRow): Promise<void>
+  findToken(tenant: string, hash: string): Promise<TokenRow | undefined>
+  /** Newest first, at most 1,000. */
+  listTokens(tenant: string, device?: string): Promise<readonly TokenRow[]>
+  /** False if there is no such token or it had been revoked before. */
+  revokeToken(tenant: string, id: string, at: Instant): Promise<boolean>
+  /**
+   * Lets another key redeem a token until `expiresAt`, and revokes the certificate the first key
+   * got, unless it was used (then nothing changes and the answer is false).
+   */
+  rebindToken(tenant: string, id: string, at: Instant, expiresAt: Instant): Promise<boolean>
+
+  /** The issuance transaction: serial, TBS, recall key and token binding stand or fall together. */
+  record(intention: Intention): Promise<RecordOutcome>
+  /** Stores the signed certificate, if the row has none; gives the row as it stands afterwards. */
+  complete(serial: string, certificate: Uint8Array, fingerprint: string): Promise<CertificateRow>
+  /** The row this recall key names, if its window includes `at`. */
+  recall(recallKey: string, at: Instant): Promise<CertificateRow | undefined>
+  findCertificate(serial: string): Promise<CertificateRow | undefined>
+  findByFingerprint(fingerprint: string): Promise<CertificateRow | undefined>
+  /** The subject that a live row with this key names (any profile), if there is one. */
+  keyOwner(tenant: string, spkiSha256: string): Promise<KeyOwner | undefined>
+  listCertificates(tenant: string, filter?: CertificateFilter): Promise<readonly CertificateRow[]>
+  /** Rows without a certificate, oldest first, at most 1,000. */
+  openIntentions(tenant: string): Promise<readonly CertificateRow[]>
+  /**
+   * A tunnel was admitted with this certificate: stamps its first use, makes used older siblings of
+   * the device `superseded` and revokes unused ones. Gives the serials that ended.
+   */
+  proven(serial: string, at: Instant): Promise<readonly string[]>
+
+  /** Adds the row and ends what it targets; the epoch is assigned here. */
+  revoke(
+    tenant: string,
+    target: RevocationTarget,
+    reason: RevocationReason,
+    at: Instant,
+  ): Promise<RevocationRow>
+  /** Rows with an epoch above `epoch`, in order, at most 1,000. */
+  revocationsSince(tenant: string, epoch: number): Promise<readonly RevocationRow[]>
+  /** Revoked certificates that had not expired at `at`: what a CRL lists. */
+  revokedCertificates(
+    tenant: string,
+    issuer: string,
+    at: Instant,
+  ): Promise<readonly CertificateRow[]>
+}
+
+export interface KeyOwner {
+  readonly profile: string
+  readonly subject: string
+}

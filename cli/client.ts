@@ -1,0 +1,116 @@
+/**
+ * The API as the commands use it: one call, its answer checked against the published schema, a
+ * refusal turned into the error a person reads. The only way the CLI talks to a gateway.
+ */
+import { Type, type Static, type TSchema } from 'typebox'
+import { Value } from 'typebox/value'
+import {
+  Account,
+  Device,
+  DeviceToken,
+  Grant,
+  Problem,
+  Session,
+} from '#api'
+import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
+import { CliError, type Exit } from './exit.ts'
+
+export { Account, Cut, Device, DeviceToken, EndedGrant, Grant, LogPage, Me, OpenedSession, Process, Session } from '#api'
+
+export const Accounts = Type.Object({ items: Type.Array(Account) })
+export const Devices = Type.Object({ items: Type.Array(Device) })
+export const Grants = Type.Object({ items: Type.Array(Grant) })
+export const Sessions = Type.Object({ items: Type.Array(Session) })
+export const AddedDevice = Type.Object({ device: Device, token: DeviceToken })
+
+export type Method = 'GET' | 'POST' | 'PUT'
+
+export interface Api {
+  readonly gateway: URL
+  /** PEM of the gateway's root. */
+  readonly anchor: string
+  /**
+   * One call under `/api/v1`. Throws CliError: the gateway's own code where it refuses,
+   * `gateway.unreachable`, `gateway.untrusted`, or `gateway.answer` where the answer is not of `schema`.
+   */
+  call<S extends TSchema>(schema: S, method: Method, path: string, body?: unknown): Promise<Static<S>>
+}
+
+type Send = (method: Method, url: URL, body: string | undefined) => Promise<HttpAnswer>
+
+/** The API for somebody who has not signed in: /info and /bootstrap. */
+export async function openAnonymous(gateway: URL, caSha256: string): Promise<Api> {
+  const anchor = await fetchAnchor(gateway, caSha256)
+  return apiOver(gateway, anchor, async (method, url, body) =>
+    exchange({ method, url, anchor, ...jsonBody(body) }),
+  )
+}
+
+function jsonBody(body: string | undefined): { headers: Record<string, string>; body?: string } {
+  if (body === undefined) return { headers: { accept: 'application/json' } }
+  return {
+    headers: {
+      accept: 'application/json',
+      'content-type': 'application/json',
+      'content-length': String(Buffer.byteLength(body)),
+    },
+    body,
+  }
+}
+
+function apiOver(gateway: URL, anchor: string, send: Send): Api {
+  return {
+    gateway,
+    anchor,
+    async call(schema, method, path, body) {
+      const url = new URL(`/api/v1${path}`, gateway)
+      // A POST without facts still says that it is JSON: the API takes nothing else.
+      const text = method === 'GET' ? undefined : JSON.stringify(body ?? {})
+      return read(schema, url, await send(method, url, text))
+    },
+  }
+}
+
+function read<S extends TSchema>(schema: S, url: URL, answer: HttpAnswer): Static<S> {
+  const value = parse(answer.body)
+  if (answer.status < 200 || answer.status > 299) throw refusal(url, answer.status, value)
+  if (Value.Check(schema, value)) return value
+  const first = Value.Errors(schema, value)[0]
+  throw new CliError('the gateway gave an answer that this program does not understand', {
+    code: 'gateway.answer',
+    exit: 'failed',
+    why: `${url.pathname}: ${first === undefined ? 'not JSON' : `${first.instancePath || '/'} ${first.message}`}`,
+    next: 'use the sallyport command of the same version as the gateway',
+  })
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** RFC 9457 as an error: every denial's sentence, the first next step, the id that finds it in the log. */
+function refusal(url: URL, status: number, value: unknown): CliError {
+  if (!Value.Check(Problem, value))
+    return new CliError(`the gateway answered ${status} to ${url.pathname}`, {
+      code: 'gateway.answer',
+      exit: exitFor(status),
+    })
+  const denials = value.denials ?? []
+  const others = denials.filter(({ code }) => code !== value.code).map(({ code, msg }) => `${msg} (${code})`)
+  return new CliError(value.title, {
+    code: value.code,
+    exit: exitFor(status),
+    why: [value.detail, ...others].join('; '),
+    next: value.next_step,
+    id: value.decision_id ?? value.request_id,
+  })
+}
+
+function exitFor(status: number): Exit {
+  if (status === 401) return 'unauthenticated'
+  return status === 403 ? 'denied' : 'failed'
+}

@@ -1,0 +1,133 @@
+/** `sallyport audit`: reading the log through the gateway, and proving a copy of it without one. */
+import { readFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import type { LogEntry, LogPage } from '#api'
+import type { Verdict } from '#audit'
+import { Exited, usage, type Exit } from '../exit.ts'
+import { readInteger } from '../input.ts'
+import { facts, layOut, plain, say, tell } from '../print.ts'
+import { globalOptions } from './options.ts'
+
+interface TailFlags {
+  readonly from?: string
+  readonly limit: string
+}
+interface VerifyFlags {
+  readonly log: string
+  readonly key?: string[]
+  readonly held?: string[]
+}
+
+export function registerAudit(program: Command): void {
+  const audit = program.command('audit').description('the log: reading it, proving it')
+  audit
+    .command('tail')
+    .description('the newest events, or those from an index on')
+    .option('--from <idx>', 'first index')
+    .option('--limit <count>', 'how many at most', '50')
+    .action(tail)
+  audit
+    .command('verify')
+    .description('prove a log directory against its signed checkpoints; needs no gateway and no network')
+    .requiredOption('--log <dir>', 'the log, or a copy of it')
+    .option('--key <file|vkey>', 'a verifier key, or a file with one a line; may be repeated', (value, before: string[] = []) => [
+      ...before,
+      value,
+    ])
+    .option('--held <file>', 'a signed checkpoint kept from earlier; may be repeated', (value, before: string[] = []) => [
+      ...before,
+      value,
+    ])
+    .action(verify)
+}
+
+async function tail(flags: TailFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const limit = readInteger(flags.limit, 'limit', 1, 1000)
+  const { openApi, LogPage: schema } = await import('../client.ts')
+  const api = await openApi(options)
+  const read = async (from: number): Promise<LogPage> =>
+    api.call(schema, 'GET', `/audit/events?from=${from}&limit=${limit}`)
+  const page = flags.from === undefined ? await newest(read, limit) : await read(readInteger(flags.from, 'from', 0, Number.MAX_SAFE_INTEGER))
+  if (options.json) say(JSON.stringify(page))
+  else say(layOut({ head: ['idx', 'time', 'event', 'message'], rows: page.entries.map(line), empty: 'no events' }))
+}
+
+/** The size stands in the second line of the signed checkpoint; what came after it is shown next time. */
+async function newest(read: (from: number) => Promise<LogPage>, limit: number): Promise<LogPage> {
+  const first = await read(0)
+  const size = Number(first.checkpoint.split('\n')[1] ?? '0')
+  return size > limit ? read(size - limit) : first
+}
+
+function line(entry: LogEntry): [number, string, string, string] {
+  const event = typeof entry.event === 'object' && entry.event !== null ? entry.event : {}
+  const metadata = 'metadata' in event && typeof event.metadata === 'object' ? event.metadata : null
+  const code = metadata !== null && 'event_code' in metadata ? String(metadata.event_code) : '-'
+  const time = 'time' in event && typeof event.time === 'number' ? new Date(event.time).toISOString() : '-'
+  return [entry.idx, time, code, 'message' in event ? String(event.message) : '']
+}
+
+const outcomes: Readonly<Record<Verdict['outcome'], Exit>> = {
+  proven: 'ok',
+  violated: 'failed',
+  'not-provable': 'usage',
+}
+
+async function verify(flags: VerifyFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { verifyLog } = await import('#audit')
+  const verdict = await verifyLog({
+    directory: flags.log,
+    verifierKeys: (flags.key ?? []).flatMap(readKeys),
+    held: (flags.held ?? []).map(readNote),
+  })
+  tell(options, verdict, verdictLines(verdict))
+  const exit = outcomes[verdict.outcome]
+  if (exit !== 'ok') throw new Exited(exit)
+}
+
+function readNote(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw usage(`the checkpoint file ${path} cannot be read`, undefined, { cause })
+  }
+}
+
+/** A vkey is `name+hash+base64`; anything else is the name of a file. */
+function readKeys(text: string): string[] {
+  if (/^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+$/.test(text)) return [text]
+  return readNote(text)
+    .split('\n')
+    .map((row) => row.trim())
+    .filter((row) => row !== '' && !row.startsWith('#'))
+}
+
+function verdictLines(verdict: Verdict): string[] {
+  const head = {
+    proven: 'proven: the log is what its checkpoints signed',
+    violated: 'VIOLATED: the log is not what was signed',
+    'not-provable': 'not provable',
+  }[verdict.outcome]
+  const place = verdict.place
+  return [
+    head,
+    ...facts([
+      ['events', verdict.events],
+      ['not yet signed', verdict.uncovered],
+      ['checkpoints', verdict.checkpoints],
+      ['origin', verdict.checkpoint?.origin],
+      ['root', verdict.checkpoint?.root],
+      ...(verdict.why === undefined ? [] : [['why', verdict.why] as const]),
+    ]),
+    ...(place === undefined
+      ? []
+      : facts([
+          ['event', place.idx],
+          ['file', place.segment],
+          ['offset', place.offset],
+          ['what', plain(place.what)],
+        ])),
+  ]
+}

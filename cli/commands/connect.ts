@@ -1,0 +1,144 @@
+/** `sallyport connect`: a local port that is one process on one device, for as long as policy says. */
+import { randomUUID } from 'node:crypto'
+import type { Command } from 'commander'
+import type { OpenedSession } from '#api'
+import type { Api } from '../client.ts'
+import { CliError } from '../exit.ts'
+import type { Forward, News, Reason } from '../forward.ts'
+import { readListen, readProcess } from '../input.ts'
+import { explain, note, plain, remaining, say } from '../print.ts'
+import { globalOptions, type GlobalOptions } from './options.ts'
+
+interface ConnectFlags {
+  readonly listen: string
+  readonly grant?: string
+}
+
+export function registerConnect(program: Command): void {
+  program
+    .command('connect <device/process>')
+    .description('open a session and a local port for it; ends when the session ends, or with Ctrl-C')
+    .requiredOption('--listen <host:port>', 'where your own tools connect, as 127.0.0.1:1502; port 0 takes a free one')
+    .option('--grant <id>', 'the grant to use, where several apply')
+    .action(connect)
+}
+
+async function connect(place: string, flags: ConnectFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const target = readProcess(place)
+  const listen = readListen(flags.listen)
+  const [{ openApi, OpenedSession: schema, Session }, { openForward }] = await Promise.all([
+    import('../client.ts'),
+    import('../forward.ts'),
+  ])
+  const api = await openApi(options)
+  const opened = await api.call(schema, 'POST', '/sessions', {
+    ...target,
+    ...(flags.grant === undefined ? {} : { grant: flags.grant }),
+  })
+  const forward = await openForward({
+    gateway: { host: api.gateway.hostname.replace(/^\[|\]$/g, ''), port: Number(api.gateway.port || 443) },
+    anchor: api.anchor,
+    session: opened,
+    listen,
+    instance: randomUUID(),
+    news: (news) => print(news, opened, options),
+  })
+  const interrupted = firstInterrupt()
+  const reason = await Promise.race([forward.ended, interrupted])
+  if (reason === 'interrupted') {
+    await leave(forward, api, opened)
+    return
+  }
+  const end = forward.announced() ? reason : await askWhy(api, Session, opened, reason)
+  throw ended(end, place)
+}
+
+/** Resolves at the first Ctrl-C or request to end; a second one ends the process as usual. */
+async function firstInterrupt(): Promise<'interrupted'> {
+  const { promise, resolve } = Promise.withResolvers<'interrupted'>()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'))
+  return promise
+}
+
+async function leave(forward: Forward, api: Api, opened: OpenedSession): Promise<void> {
+  await forward.close()
+  const { Session } = await import('../client.ts')
+  try {
+    await api.call(Session, 'POST', `/sessions/${opened.id}/end`)
+  } catch (error) {
+    // The tunnel is gone either way; the gateway ends the session when its time is over.
+    note(`the gateway could not be told: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+/** The tunnel ended without a word: if the session has ended, the gateway knows why. */
+async function askWhy(
+  api: Api,
+  schema: typeof import('../client.ts').Session,
+  opened: OpenedSession,
+  reason: Reason,
+): Promise<Reason> {
+  try {
+    const session = await api.call(schema, 'GET', `/sessions/${opened.id}`)
+    if (session.state === 'ended') return { code: session.reason ?? 'session.ended', message: 'the session has ended' }
+  } catch {
+    // Whatever kept the tunnel from living keeps this question from being answered; its own reason stands.
+  }
+  return reason
+}
+
+const lost = new Set(['peer.lost', 'peer.silent', 'carrier.failed'])
+
+function ended(reason: Reason, place: string): CliError {
+  const isLost = lost.has(reason.code)
+  return new CliError(isLost ? `the connection to the gateway was lost` : `the session ended: ${place}`, {
+    code: reason.code,
+    exit: isLost ? 'unreachable' : 'ended',
+    why: reason.message === '' ? undefined : reason.message,
+    next: reason.next ?? (isLost ? 'repeat the command; the grant is still yours' : 'sallyport grants shows what you still hold'),
+    id: reason.id,
+  })
+}
+
+function print(news: News, opened: OpenedSession, options: GlobalOptions): void {
+  if (options.json) {
+    const more =
+      news.event === 'listening'
+        ? { session: opened.id, grant: opened.grant, remaining_ms: opened.remaining_ms, decision_id: opened.decision_id }
+        : {}
+    say(JSON.stringify({ ...news, ...more }))
+    return
+  }
+  sentences[news.event](news as never, opened)
+}
+
+type Sentences = {
+  readonly [E in News['event']]: (news: Extract<News, { event: E }>, opened: OpenedSession) => void
+}
+
+const sentences: Sentences = {
+  listening: ({ host, port }, opened) => {
+    const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+    say(`listening on ${address} for ${opened.device}/${opened.process}`)
+    say(`session ${opened.id}, ${remaining(opened.remaining_ms)} left; Ctrl-C to end`)
+  },
+  connected: ({ from }) => note(`${from} connected`),
+  closed: ({ from, reason, sent, received }) =>
+    note(`${from} closed (${plain(reason.code)}), ${sent} bytes sent, ${received} received`),
+  countdown: ({ remaining_ms }) => note(`${remaining(remaining_ms)} left`),
+  ending: ({ reason }) => note(`the session is ending: ${plain(reason.message)} (${plain(reason.code)})`),
+  refused: ({ from, reason }) =>
+    note(
+      explain(
+        new CliError(`connection from ${from} refused`, {
+          code: reason.code,
+          exit: 'denied',
+          why: reason.message,
+          next: reason.next,
+          id: reason.id,
+        }),
+        { json: false },
+      ),
+    ),
+}

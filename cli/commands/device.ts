@@ -1,0 +1,133 @@
+/** `sallyport device`: machines with an identity; adding one prints what to run on it. */
+import type { Command } from 'commander'
+import type { Device, DeviceToken } from '#api'
+import { usage } from '../exit.ts'
+import { readName } from '../input.ts'
+import { facts, instant, layOut, plain, say, show, tell } from '../print.ts'
+import { collect, globalOptions } from './options.ts'
+import { processTable } from './process.ts'
+
+interface AddFlags {
+  readonly zone?: string
+  readonly label?: string[]
+}
+
+export function registerDevice(program: Command): void {
+  const device = program.command('device').description('machines with an identity and an agent')
+  device
+    .command('add <id>')
+    .description('create a device and its one-time token; prints the command to run on it')
+    .option('--zone <zone>', 'where it stands')
+    .option('--label <key=value>', 'a label; may be repeated', collect)
+    .action(addDevice)
+  device.command('list').description('devices, and which are connected').action(listDevices)
+  device.command('show <id>').description('one device with its processes').action(showDevice)
+  device
+    .command('token <id>')
+    .description('make a new one-time token; an unused older one ends')
+    .action(async (id: string, _flags: unknown, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, DeviceToken: schema } = await import('../client.ts')
+      const api = await openApi(options)
+      const token = await api.call(schema, 'POST', `/devices/${readName(id, 'device')}/token`)
+      tell(options, token, tokenLines(token))
+    })
+  stateCommand(device, 'quarantine', 'cut the sessions of a device and let none begin')
+  stateCommand(device, 'resume', 'let sessions to a quarantined device begin again')
+}
+
+function stateCommand(device: Command, verb: 'quarantine' | 'resume', description: string): void {
+  device
+    .command(`${verb} <id>`)
+    .description(description)
+    .requiredOption('--reason <text>', 'why; it is logged')
+    .action(async (id: string, flags: { reason: string }, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, Device: schema } = await import('../client.ts')
+      const api = await openApi(options)
+      const path = `/devices/${readName(id, 'device')}/${verb}`
+      const changed = await api.call(schema, 'POST', path, { reason: flags.reason })
+      tell(options, changed, [`${changed.id} is ${changed.state}`])
+    })
+}
+
+async function addDevice(id: string, flags: AddFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, AddedDevice } = await import('../client.ts')
+  const api = await openApi(options)
+  const added = await api.call(AddedDevice, 'POST', '/devices', {
+    id: readName(id, 'device'),
+    ...(flags.zone === undefined ? {} : { zone: flags.zone }),
+    ...(flags.label === undefined ? {} : { labels: readLabels(flags.label) }),
+  })
+  tell(options, added, [
+    `${added.device.id} is known, in zone ${plain(added.device.zone)}`,
+    ...tokenLines(added.token),
+  ])
+}
+
+function tokenLines(token: DeviceToken): string[] {
+  return [
+    ...facts([
+      ['token', token.token],
+      ['expires', instant(token.expires_at)],
+      ['CA SHA-256', token.ca_sha256],
+    ]),
+    'run on the device (the token is shown once):',
+    `  ${plain(token.enrol_command)}`,
+  ]
+}
+
+function readLabels(pairs: readonly string[]): Record<string, string> {
+  const labels: Record<string, string> = Object.create(null)
+  for (const pair of pairs) {
+    const at = pair.indexOf('=')
+    if (at < 1) throw usage(`${JSON.stringify(pair)} is not a label`, 'write it as key=value')
+    labels[pair.slice(0, at)] = pair.slice(at + 1)
+  }
+  return labels
+}
+
+async function listDevices(_flags: unknown, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Devices } = await import('../client.ts')
+  const { items } = await (await openApi(options)).call(Devices, 'GET', '/devices')
+  show(options, items, {
+    head: ['device', 'zone', 'state', 'connected', 'key exchange', 'certificate until', 'processes'],
+    rows: items.map((row) => [
+      row.id,
+      row.zone,
+      row.state,
+      row.connected,
+      row.tls?.group,
+      instant(row.certificate?.not_after ?? null),
+      row.processes.map(({ id }) => id).join(' '),
+    ]),
+    empty: 'no devices yet; next: sallyport device add ID',
+  })
+}
+
+async function showDevice(id: string, _flags: unknown, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Device: schema } = await import('../client.ts')
+  const api = await openApi(options)
+  const row = await api.call(schema, 'GET', `/devices/${readName(id, 'device')}`)
+  tell(options, row, describe(row))
+  if (!options.json) say(layOut(processTable(row.processes)))
+}
+
+function describe(row: Device): string[] {
+  return facts([
+    ['device', row.id],
+    ['zone', row.zone],
+    ['state', row.state],
+    ['connected', row.connected ? `since ${instant(row.connected_at)}` : false],
+    ['tunnel', row.tls === null ? null : `${row.tls.version} ${row.tls.cipher} ${row.tls.group ?? '-'}`],
+    ['post-quantum', row.tls?.pq],
+    ['agent', row.agent_version],
+    ['certificate', row.certificate?.serial],
+    ['until', instant(row.certificate?.not_after ?? null)],
+    ['labels', Object.entries(row.labels).map(([key, value]) => `${key}=${value}`).join(' ')],
+    ['created', instant(row.created_at)],
+  ])
+}

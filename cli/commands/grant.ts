@@ -1,0 +1,157 @@
+/** `sallyport request … done`: asking for a window of time at one process, deciding on it, ending it. */
+import type { Command } from 'commander'
+import type { EndedGrant, Grant } from '#api'
+import type { TSchema } from 'typebox'
+import { usage } from '../exit.ts'
+import { readDuration, readPlace } from '../input.ts'
+import { facts, instant, plain, show, tell } from '../print.ts'
+import { globalOptions } from './options.ts'
+
+interface RequestFlags {
+  readonly for: string
+  readonly reason: string
+  readonly ticket?: string
+  readonly from?: string
+  readonly until?: string
+}
+
+export function registerGrant(program: Command): void {
+  program
+    .command('request <device/process[,process]>')
+    .description('ask for access to processes of one device')
+    .requiredOption('--for <duration>', 'how long, counted from the first use: 90s, 2m, 1h30m')
+    .requiredOption('--reason <text>', 'why; approvers read it')
+    .option('--ticket <ref>', 'the work order or ticket')
+    .option('--from <time>', 'not before this time (ISO 8601)')
+    .option('--until <time>', 'not after this time (ISO 8601)')
+    .action(requestGrant)
+  program
+    .command('grants')
+    .description('grants: yours, or all if you may see them')
+    .action(listGrants)
+  program
+    .command('approve <grant>')
+    .description('approve a grant as it stands')
+    .action(approveGrant)
+  program
+    .command('reject <grant>')
+    .description('refuse a grant that waits for approval')
+    .requiredOption('--reason <text>', 'why; the requester reads it')
+    .action(async (id: string, flags: { reason: string }, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, Grant: schema } = await import('../client.ts')
+      const api = await openApi(options)
+      const grant = await api.call(schema, 'POST', `/grants/${grantId(id)}/reject`, flags)
+      tell(options, grant, [`${grant.id} is ${grant.state}`])
+    })
+  program
+    .command('revoke <grant>')
+    .description('end a grant and cut its sessions')
+    .requiredOption('--reason <text>', 'why; it is logged and told to the vendor')
+    .action(async (id: string, flags: { reason: string }, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, EndedGrant: schema } = await import('../client.ts')
+      const api = await openApi(options)
+      const ended = await api.call(schema, 'POST', `/grants/${grantId(id)}/revoke`, flags)
+      tell(options, ended, endedLines(ended))
+    })
+  program
+    .command('done <grant>')
+    .description('end your own grant: the work is finished')
+    .action(async (id: string, _flags: unknown, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, EndedGrant: schema } = await import('../client.ts')
+      const api = await openApi(options)
+      const ended = await api.call(schema, 'POST', `/grants/${grantId(id)}/done`)
+      tell(options, ended, endedLines(ended))
+    })
+}
+
+function grantId(text: string): string {
+  if (/^g_[0-9a-z]{26}$/.test(text)) return text
+  throw usage(`${JSON.stringify(text)} is not the id of a grant`, 'ids look like g_… and stand in `sallyport grants`')
+}
+
+function readTime(text: string): number {
+  const at = Date.parse(text)
+  if (Number.isNaN(at)) throw usage(`${JSON.stringify(text)} is not a time`, 'write it as 2027-03-01T06:00:00Z')
+  return Math.floor(at / 1000)
+}
+
+async function requestGrant(place: string, flags: RequestFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { device, processes } = readPlace(place)
+  const body = {
+    device,
+    processes,
+    duration_s: readDuration(flags.for),
+    reason: flags.reason,
+    ...(flags.ticket === undefined ? {} : { ticket: flags.ticket }),
+    ...(flags.from === undefined ? {} : { not_before: readTime(flags.from) }),
+    ...(flags.until === undefined ? {} : { not_after: readTime(flags.until) }),
+  }
+  const { openApi, Grant: schema } = await import('../client.ts')
+  const grant = await (await openApi(options)).call(schema, 'POST', '/grants', body)
+  const waiting = grant.approvals_needed - grant.approvals.length
+  tell(options, grant, [
+    `${grant.id} is ${grant.state}`,
+    ...grantFacts(grant),
+    waiting > 0
+      ? `next: ${waiting === 1 ? 'an approver runs' : `${waiting} approvers run`} sallyport approve ${grant.id}`
+      : `next: sallyport connect ${device}/${processes[0]} --listen 127.0.0.1:1502`,
+  ])
+}
+
+function grantFacts(grant: Grant): string[] {
+  return facts([
+    ['who', grant.requester_email ?? grant.requester],
+    ['company', grant.vendor],
+    ['where', `${grant.device}/${grant.processes.join(',')}`],
+    ['how long', `${grant.duration_s} s from the first use`],
+    ['window', `${instant(grant.not_before)} to ${instant(grant.not_after)}`],
+    ['reason', grant.reason],
+    ['ticket', grant.ticket],
+    ['approvals', `${grant.approvals.length} of ${grant.approvals_needed}`],
+    ['statement', grant.hash],
+  ])
+}
+
+async function listGrants(_flags: unknown, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Grants } = await import('../client.ts')
+  const { items } = await (await openApi(options)).call(Grants, 'GET', '/grants')
+  show(options, items, {
+    head: ['grant', 'state', 'who', 'where', 'seconds', 'until', 'approvals', 'reason'],
+    rows: items.map((row) => [
+      row.id,
+      row.state,
+      row.requester_email ?? row.requester,
+      `${row.device}/${row.processes.join(',')}`,
+      row.duration_s,
+      instant(row.expires_at),
+      `${row.approvals.length}/${row.approvals_needed}`,
+      row.reason,
+    ]),
+    empty: 'no grants; next: sallyport request DEVICE/PROCESS --for 2m --reason …',
+  })
+}
+
+/** Reads the grant first and approves exactly that statement, by its hash. */
+async function approveGrant(id: string, _flags: unknown, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Grant: schema } = await import('../client.ts')
+  const api = await openApi(options)
+  const path = `/grants/${grantId(id)}`
+  const asked = await api.call<typeof schema & TSchema>(schema, 'GET', path)
+  const grant = await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash })
+  tell(options, grant, [`${grant.id} is ${grant.state}`, ...grantFacts(grant)])
+}
+
+function endedLines(ended: EndedGrant): string[] {
+  const { grant, cut } = ended
+  return [
+    `${grant.id} is ${grant.state}${grant.ended === null ? '' : `: ${plain(grant.ended.reason)}`}`,
+    ...cut.sessions.map(({ id, time_to_cut_ms }) => `cut ${id} in ${time_to_cut_ms.toFixed(1)} ms`),
+    ...(cut.sessions.length === 0 ? ['no session was open under it'] : []),
+  ]
+}

@@ -1,0 +1,274 @@
+/**
+ * One session used through a local port: one tunnel to the gateway, one stream per local connection.
+ * Half-close and back-pressure go through both ways. What happens is told as news; who asked decides
+ * how it is printed. Wire: docs/protocol.md; proof per stream: HMAC over the tunnel's TLS exporter.
+ */
+import { createHmac } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer, isIP, type Server, type Socket } from 'node:net'
+import { connect as connectTls, type TLSSocket } from 'node:tls'
+import { driveTunnel, TunnelClosed, TunnelRefused, type CloseReason, type Tunnel, type TunnelStream } from '#tunnel'
+import { CliError } from './exit.ts'
+
+export interface ForwardOptions {
+  /** Where the gateway's one port is. */
+  readonly gateway: { readonly host: string; readonly port: number }
+  /** PEM of the gateway's root: nothing else is trusted. */
+  readonly anchor: string
+  readonly session: { readonly id: string; readonly secret: string; readonly remaining_ms: number }
+  readonly listen: { readonly host: string; readonly port: number }
+  /** This run's name in HELLO. */
+  readonly instance: string
+  readonly news: (news: News) => void
+}
+
+/** A reason as the gateway gave it. */
+export interface Reason {
+  readonly code: string
+  readonly message: string
+  readonly next?: string | undefined
+  readonly id?: string | undefined
+}
+
+export type News =
+  | { readonly event: 'listening'; readonly host: string; readonly port: number }
+  | { readonly event: 'connected'; readonly from: string }
+  | { readonly event: 'refused'; readonly from: string; readonly reason: Reason }
+  | { readonly event: 'closed'; readonly from: string; readonly reason: Reason; readonly sent: number; readonly received: number }
+  | { readonly event: 'countdown'; readonly remaining_ms: number }
+  | { readonly event: 'ending'; readonly reason: Reason }
+
+/** What is left when these many milliseconds remain is told once each. */
+const COUNTDOWN_MS = [300_000, 60_000, 30_000, 10_000, 5_000] as const
+const CONNECT_TIMEOUT_MS = 15_000
+const EXPORTER_LABEL = 'EXPORTER-sallyport-session'
+
+export interface Forward {
+  /** Resolves once, when the session or the tunnel has ended by itself. */
+  readonly ended: Promise<Reason>
+  /** Whether an end was announced by the gateway, and not merely a connection lost. */
+  readonly announced: () => boolean
+  /** Takes no more connections, ends those there are, leaves. */
+  close(): Promise<void>
+}
+
+/**
+ * Dials, proves itself, listens. Resolves when the local port can be used.
+ * Throws CliError `gateway.unreachable`, `gateway.untrusted`, `listen.failed`, `tunnel.refused`.
+ */
+export async function openForward(options: ForwardOptions): Promise<Forward> {
+  const socket = await dial(options)
+  const proof = createHmac('sha256', Buffer.from(options.session.secret, 'base64url'))
+    .update(socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.alloc(0)))
+    .digest('base64url')
+  const metadata = Buffer.from(JSON.stringify({ v: 1, session: options.session.id, proof }))
+  const tunnel = await shakeHands(socket, options.instance)
+  const forwarding = new Forwarding(tunnel, metadata, options)
+  try {
+    await forwarding.listen()
+  } catch (error) {
+    tunnel.close('client.done')
+    throw error
+  }
+  return forwarding
+}
+
+async function dial(options: ForwardOptions): Promise<TLSSocket> {
+  const { host, port } = options.gateway
+  const socket = connectTls({
+    host,
+    port,
+    ca: options.anchor,
+    ALPNProtocols: ['sallyport/1'],
+    minVersion: 'TLSv1.2',
+    ...(isIP(host) === 0 ? { servername: host } : {}),
+  })
+  socket.setNoDelay(true)
+  try {
+    await once(socket, 'secureConnect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) })
+  } catch (cause) {
+    socket.destroy()
+    throw unreachable(`${host}:${port}`, cause)
+  }
+  if (socket.alpnProtocol === 'sallyport/1') return socket
+  socket.destroy()
+  throw new CliError(`${host}:${port} does not offer the tunnel protocol`, {
+    code: 'gateway.protocol',
+    exit: 'unreachable',
+    why: 'its answer to ALPN sallyport/1 was another protocol, or none',
+    next: 'something between here and the gateway ends TLS; ask for a direct path to this port',
+  })
+}
+
+function unreachable(where: string, cause: unknown): CliError {
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'timeout'
+  const untrusted = /CERT|SELF_SIGNED|UNABLE_TO|ALTNAME/.test(code)
+  return new CliError(
+    untrusted ? `${where} is not the gateway that was pinned` : `${where} cannot be reached`,
+    {
+      code: untrusted ? 'gateway.untrusted' : 'gateway.unreachable',
+      exit: 'unreachable',
+      why: cause instanceof Error ? cause.message : String(cause),
+      next: untrusted
+        ? 'compare the root fingerprint with your contact, then sign in again with --ca-sha256'
+        : 'check the address and the network, then repeat this',
+    },
+    { cause },
+  )
+}
+
+async function shakeHands(socket: TLSSocket, instance: string): Promise<Tunnel> {
+  try {
+    return await driveTunnel(socket, { role: 'client', side: 'dialler', instance, epoch: 0 })
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'tunnel.failed'
+    throw new CliError(
+      'the gateway did not take the tunnel',
+      { code, exit: 'unreachable', why: cause instanceof Error ? cause.message : String(cause) },
+      { cause },
+    )
+  }
+}
+
+class Forwarding implements Forward {
+  readonly ended: Promise<Reason>
+  readonly #tunnel: Tunnel
+  readonly #metadata: Uint8Array
+  readonly #options: ForwardOptions
+  readonly #server: Server
+  readonly #local = new Set<Socket>()
+  readonly #timers: NodeJS.Timeout[] = []
+  #ending: Reason | undefined
+
+  constructor(tunnel: Tunnel, metadata: Uint8Array, options: ForwardOptions) {
+    this.#tunnel = tunnel
+    this.#metadata = metadata
+    this.#options = options
+    // Half-open: a client that has said all it has to say still hears the answer.
+    this.#server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) =>
+      this.#take(socket),
+    )
+    this.ended = tunnel.closed.then((closed) => this.#finish(closed))
+    this.#countDown(options.session.remaining_ms)
+  }
+
+  readonly announced = (): boolean => this.#ending !== undefined
+
+  async listen(): Promise<void> {
+    const { host, port } = this.#options.listen
+    this.#server.listen(port, host)
+    try {
+      await once(this.#server, 'listening')
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause)
+      const next = 'choose another port with --listen, or port 0 for a free one'
+      throw new CliError(`cannot listen on ${host}:${port}`, { code: 'listen.failed', exit: 'failed', why, next }, { cause })
+    }
+    const address = this.#server.address()
+    const bound = typeof address === 'object' && address !== null ? address.port : port
+    this.#options.news({ event: 'listening', host, port: bound })
+  }
+
+  async close(): Promise<void> {
+    this.#server.close()
+    for (const socket of this.#local) socket.destroy()
+    this.#tunnel.close('client.done')
+    await this.#tunnel.closed
+  }
+
+  #finish(closed: CloseReason): Reason {
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#server.close()
+    for (const socket of this.#local) socket.resetAndDestroy()
+    return this.#ending ?? reasonOf(closed.code, closed.message)
+  }
+
+  #countDown(remaining: number): void {
+    for (const left of COUNTDOWN_MS) {
+      if (remaining <= left) continue
+      const tell = (): void => this.#options.news({ event: 'countdown', remaining_ms: left })
+      this.#timers.push(setTimeout(tell, remaining - left).unref())
+    }
+  }
+
+  #take(local: Socket): void {
+    const from = `${local.remoteAddress ?? '?'}:${local.remotePort ?? 0}`
+    this.#local.add(local)
+    local.on('error', () => local.destroy())
+    local.on('close', () => this.#local.delete(local))
+    this.#open(local, from).catch((error: unknown) => {
+      this.#options.news({ event: 'refused', from, reason: refusal(error) })
+      // A reset, not an end: the tool must not take it for an empty answer.
+      local.resetAndDestroy()
+    })
+  }
+
+  async #open(local: Socket, from: string): Promise<void> {
+    const gone = new AbortController()
+    const leave = (): void => gone.abort()
+    local.once('close', leave)
+    const stream = await this.#tunnel.open('tcp', this.#metadata, { signal: gone.signal })
+    local.off('close', leave)
+    if (local.destroyed) {
+      stream.reset('client.gone')
+      return
+    }
+    this.#options.news({ event: 'connected', from })
+    this.#join(local, stream, from)
+  }
+
+  #join(local: Socket, stream: TunnelStream, from: string): void {
+    stream.onSignal = (payload) => this.#hear(payload)
+    const remote = stream.duplex()
+    stream.onClose = (closed) => {
+      const reason = this.#ending ?? reasonOf(closed.code, closed.message)
+      this.#options.news({ event: 'closed', from, reason, sent: stream.bytesOut, received: stream.bytesIn })
+    }
+    local.pipe(remote)
+    remote.pipe(local)
+    remote.on('error', () => local.resetAndDestroy())
+    local.on('close', () => remote.destroy())
+    remote.on('close', () => {
+      if (!local.writableFinished) local.resetAndDestroy()
+    })
+  }
+
+  #hear(payload: Uint8Array): void {
+    const signal = readObject(payload)
+    if (signal['t'] === 'countdown' && typeof signal['remaining_ms'] === 'number')
+      this.#options.news({ event: 'countdown', remaining_ms: signal['remaining_ms'] })
+    if (signal['t'] !== 'ending' || this.#ending !== undefined) return
+    this.#ending = reasonOf(text(signal['code']) ?? 'session.ended', text(signal['msg']) ?? '')
+    this.#options.news({ event: 'ending', reason: this.#ending })
+  }
+}
+
+/** A refusal's message may be JSON `{code, msg, remedy?, next_step?, decision_id?}`; else it is a sentence. */
+function reasonOf(code: string, message: string): Reason {
+  const said = message.startsWith('{') ? readObject(Buffer.from(message)) : {}
+  return {
+    code: text(said['code']) ?? code,
+    message: text(said['msg']) ?? message,
+    next: text(said['next_step']) ?? text(said['remedy']),
+    id: text(said['decision_id']),
+  }
+}
+
+function refusal(error: unknown): Reason {
+  if (error instanceof TunnelRefused || error instanceof TunnelClosed) return reasonOf(error.code, error.message)
+  return reasonOf('client.failed', error instanceof Error ? error.message : String(error))
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined
+}
+
+/** A JSON object, or an empty one: what a peer says is never a reason to fall over. */
+function readObject(payload: Uint8Array): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(new TextDecoder().decode(payload))
+    return typeof value === 'object' && value !== null ? { ...value } : {}
+  } catch {
+    return {}
+  }
+}

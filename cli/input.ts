@@ -1,0 +1,130 @@
+/**
+ * What a command is given: names, durations, numbers, and secrets, which come from a file, from
+ * stdin or from a prompt, never from the command line, where every user of the machine reads them.
+ */
+import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline/promises'
+import { Writable } from 'node:stream'
+import { usage } from './exit.ts'
+import { note } from './print.ts'
+
+/** A device or process id: the label of a host name (API schema `Name`). */
+const NAME = /^[a-z0-9](?:(?:[a-z0-9]|-(?!-)){0,38}[a-z0-9])?$/
+const DURATION = /^(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?$/
+/** A file that holds one secret; more than this is the wrong file. */
+const SECRET_BYTES_MAX = 4096
+
+/** A name; throws usage. `what` says what it names. */
+export function readName(text: string, what: string): string {
+  if (NAME.test(text)) return text
+  throw usage(
+    `${JSON.stringify(text)} is not the name of a ${what}`,
+    'names are 1 to 40 of a-z, 0-9 and single hyphens inside',
+  )
+}
+
+export interface Place {
+  readonly device: string
+  readonly processes: readonly [string, ...string[]]
+}
+
+/** `DEVICE/PROCESS[,PROCESS…]`; throws usage. */
+export function readPlace(text: string): Place {
+  const [device = '', names = '', ...more] = text.split('/')
+  const [first, ...rest] = names.split(',').map((name) => name.trim())
+  if (more.length > 0 || first === undefined || first === '')
+    throw usage(`${JSON.stringify(text)} does not name a process`, 'write it as DEVICE/PROCESS, as in press-07/plc')
+  return {
+    device: readName(device, 'device'),
+    processes: [readName(first, 'process'), ...rest.map((name) => readName(name, 'process'))],
+  }
+}
+
+/** `DEVICE/PROCESS`, exactly one; throws usage. */
+export function readProcess(text: string): { readonly device: string; readonly process: string } {
+  const { device, processes } = readPlace(text)
+  if (processes.length > 1) throw usage('one process at a time here', `name ${device}/${processes[0]} alone`)
+  return { device, process: processes[0] }
+}
+
+/** `90s`, `2m`, `1h30m`, `1d` as whole seconds, at least one; throws usage. */
+export function readDuration(text: string): number {
+  const match = text === '' ? null : DURATION.exec(text)
+  const [days = 0, hours = 0, minutes = 0, seconds = 0] = (match ?? []).slice(1).map((part) => Number(part ?? 0))
+  const total = days * 86_400 + hours * 3600 + minutes * 60 + seconds
+  if (match === null || total < 1)
+    throw usage(`${JSON.stringify(text)} is not a duration`, 'write it as 90s, 2m, 1h30m or 1d')
+  return total
+}
+
+/** A whole number within bounds; throws usage. */
+export function readInteger(text: string, what: string, least: number, most: number): number {
+  const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
+  if (value >= least && value <= most) return value
+  throw usage(`${what} ${JSON.stringify(text)} is not a whole number from ${least} to ${most}`)
+}
+
+export interface ListenAddress {
+  readonly host: string
+  readonly port: number
+}
+
+/** `127.0.0.1:1502`, `[::1]:1502` or `1502` (loopback). Port 0 takes a free one. Throws usage. */
+export function readListen(text: string): ListenAddress {
+  const match = /^(?:(\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):)?(\d{1,5})$/.exec(text)
+  if (match === null)
+    throw usage(`${JSON.stringify(text)} is not an address to listen on`, 'write it as 127.0.0.1:1502')
+  const host = (match[1] ?? '127.0.0.1').replace(/^\[|\]$/g, '')
+  return { host, port: readInteger(match[2] ?? '', 'port', 0, 65_535) }
+}
+
+/** A small text file; throws usage naming it. */
+export function readText(path: string, what: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw usage(`the ${what} file ${path} cannot be read`, 'check the path and its permissions', { cause })
+  }
+}
+
+/**
+ * A secret from `file` (`-` is stdin), else asked for on the terminal without echo. One trailing line end is not
+ * part of it. Throws usage where it is empty, too long, or there is neither file nor terminal.
+ */
+export async function readSecret(file: string | undefined, what: string): Promise<string> {
+  const option = `--${what.replaceAll(' ', '-')}-file`
+  if (file === undefined && !process.stdin.isTTY)
+    throw usage(`a ${what} is needed and there is no terminal to ask on`, `give it with ${option} FILE`)
+  const text = file === undefined ? await askHidden(`${what}: `) : readText(file === '-' ? '/dev/stdin' : file, what)
+  const secret = text.replace(/\r?\n$/, '')
+  if (secret === '' || Buffer.byteLength(secret) > SECRET_BYTES_MAX)
+    throw usage(`the ${what} is empty or too long`, `put it alone into a file and give it with ${option}`)
+  return secret
+}
+
+/** Asks on the terminal; typed characters are not shown. */
+async function askHidden(question: string): Promise<string> {
+  const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const terminal = createInterface({ input: process.stdin, output: silent, terminal: true })
+  process.stderr.write(question)
+  try {
+    return await terminal.question('')
+  } finally {
+    terminal.close()
+    process.stderr.write('\n')
+  }
+}
+
+/** Whether a person says yes. Where nobody can be asked, `--yes` must have been given: throws usage. */
+export async function confirm(question: string, yes: boolean | undefined): Promise<boolean> {
+  if (yes === true) return true
+  if (!process.stdin.isTTY) throw usage('this wants a yes, and there is no terminal to ask on', 'add --yes')
+  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  try {
+    const answer = await terminal.question(`${question} [y/N] `)
+    return /^y(es)?$/i.test(answer.trim())
+  } finally {
+    terminal.close()
+    note('')
+  }
+}

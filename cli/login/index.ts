@@ -1,0 +1,12 @@
+/** Signing in from a terminal: the device flow, what it leaves on disk, and requests in a person's name. */
+export { deviceLogin, type DeviceLoginOptions, type DevicePrompt, type Trust } from './device.ts'
+export {
+  credentialsDirectory,
+  listCredentials,
+  loadCredentials,
+  removeCredentials,
+  saveCredentials,
+  type Credentials,
+} from './credentials.ts'
+export { authorizedFetch, type AuthorizedFetch, type AuthorizedFetchOptions } from './request.ts'
+export { logout } from './logout.ts'

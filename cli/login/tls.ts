@@ -1,0 +1,49 @@
+/** HTTPS to one gateway whose root is pinned: no other CA of the machine counts, and no redirect is followed. */
+import type { CustomFetch } from 'openid-client'
+import { Agent, fetch } from 'undici'
+
+export interface PinnedHttp extends AsyncDisposable {
+  readonly fetch: CustomFetch
+  readonly agent: Agent
+  /** Seconds that the gateway's clock is ahead of ours, by its last answer; differences up to 2 s are none. */
+  readonly clockSkew: () => number
+}
+
+/** `anchor` is the PEM of the root. */
+export function openPinnedHttp(anchor: string): PinnedHttp {
+  const agent = new Agent({
+    connect: { ca: anchor, timeout: 15_000 },
+    headersTimeout: 30_000,
+    bodyTimeout: 30_000,
+    maxResponseSize: 1_048_576,
+  })
+  let skew = 0
+  return {
+    agent,
+    clockSkew: () => skew,
+    async fetch(url, { body, headers, method, signal }) {
+      const response = await fetch(url, {
+        method,
+        headers,
+        redirect: 'error',
+        dispatcher: agent,
+        ...(typeof body === 'string' || body instanceof URLSearchParams ? { body } : {}),
+        ...(signal === undefined ? {} : { signal }),
+      })
+      skew = skewOf(response.headers.get('date')) ?? skew
+      // The same interface under two names: undici's class and the global one of the same origin.
+      return response as unknown as Response
+    },
+    async [Symbol.asyncDispose]() {
+      await agent.close()
+    },
+  }
+}
+
+/** RFC 9110 6.6.1: Date has a resolution of one second, so a difference of one or two says nothing. */
+export function skewOf(date: string | null): number | undefined {
+  const then = Date.parse(date ?? '')
+  if (Number.isNaN(then)) return undefined
+  const difference = Math.round((then - Date.now()) / 1000)
+  return Math.abs(difference) <= 2 ? 0 : difference
+}

@@ -1,0 +1,267 @@
+/**
+ * Web apps behind devices: each request of a signed-in browser is decided, re-framed and carried
+ * over the session's own tunnel streams. One pool per session; nothing of one session serves another.
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { Pool, type Dispatcher } from 'undici'
+import type { AuditLog } from '#audit'
+import { httpFacts } from '#policy'
+import type { TunnelStream } from '#tunnel'
+import { toRefusal } from '../decisions.ts'
+import { actorOf } from '../events.ts'
+import { Refusal } from '../problem.ts'
+import type { LiveSession } from '../sessions/live.ts'
+import { findTarget, sessionFacts, type SessionRoom } from '../sessions/room.ts'
+import { openStream } from '../sessions/stream.ts'
+import { APP_COOKIE, ENTER_PATH, parseAppLabel, takeCookie, type AppSignIns } from './apps.ts'
+import { requestHeaders, responseHeaders } from './headers.ts'
+import { count } from './tcp.ts'
+
+export interface Apps {
+  readonly room: SessionRoom
+  readonly log: Pick<AuditLog, 'append'>
+  readonly signIns: AppSignIns
+  /** Answers a request with a refusal, as a page for people and as a problem for programs. */
+  readonly refuse: (request: IncomingMessage, response: ServerResponse, refusal: Refusal) => void
+}
+
+/** Quiet enough for slow machines, short enough that a hung one frees its stream. */
+const HEADERS_TIMEOUT_MS = 60_000
+const BODY_TIMEOUT_MS = 300_000
+
+export class AppForwarder implements Disposable {
+  readonly #apps: Apps
+  readonly #pools = new Map<string, Pool>()
+
+  constructor(apps: Apps) {
+    this.#apps = apps
+  }
+
+  /** `label` is the host in front of the apps domain. Never throws. */
+  handle(request: IncomingMessage, response: ServerResponse, label: string): void {
+    this.#serve(request, response, label).catch((error: unknown) => {
+      const refusal =
+        error instanceof Refusal
+          ? error
+          : new Refusal('app.upstream', 'the application on the device did not answer', { cause: error })
+      if (!(error instanceof Refusal)) this.#apps.room.report(error, 'a web request could not be carried')
+      if (response.headersSent) response.destroy()
+      else this.#apps.refuse(request, response, refusal)
+    })
+  }
+
+  /** Ends every connection of a session. */
+  close(session: string): void {
+    const pool = this.#pools.get(session)
+    this.#pools.delete(session)
+    void pool?.destroy(new Refusal('session.ended', 'the session has ended'))
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse, label: string): Promise<void> {
+    const name = parseAppLabel(label)
+    if (name === undefined) throw new Refusal('route.unknown', 'no application has this name')
+    const url = request.url ?? '/'
+    if (url === ENTER_PATH || url.startsWith(`${ENTER_PATH}?`)) {
+      this.#enter(request, response, name)
+      return
+    }
+    const session = this.#sessionOf(request, name)
+    await this.#decide(request, session)
+    await this.#forward(request, response, session)
+  }
+
+  #enter(request: IncomingMessage, response: ServerResponse, name: { process: string; device: string }): void {
+    const { signIns, room } = this.#apps
+    const ticket = new URL(request.url ?? '/', 'https://app').searchParams.get('ticket') ?? ''
+    const entered = request.method === 'GET' ? signIns.enter(ticket, room.now()) : undefined
+    const session = entered === undefined ? undefined : room.live.get(entered.session)
+    if (entered === undefined || session?.process !== name.process || session.device !== name.device)
+      throw new Refusal('app.ticket', 'this link has been used, is too old, or belongs to another application', {
+        nextStep: `get a new one: sallyport open ${name.device}/${name.process}`,
+      })
+    response.writeHead(303, {
+      location: '/',
+      'set-cookie': `${APP_COOKIE}=${entered.cookie}; Path=/; Secure; HttpOnly; SameSite=Lax`,
+      'cache-control': 'no-store',
+      'referrer-policy': 'no-referrer',
+      'content-length': '0',
+    })
+    response.end()
+  }
+
+  #sessionOf(request: IncomingMessage, name: { process: string; device: string }): LiveSession {
+    const { signIns, room } = this.#apps
+    const { value } = takeCookie(request.headers.cookie, APP_COOKIE)
+    const id = value === undefined ? undefined : signIns.find(value)
+    const session = id === undefined ? undefined : room.live.get(id)
+    if (session?.state !== 'open' || session.process !== name.process || session.device !== name.device)
+      throw new Refusal('app.cookie', 'no session to this application is open in this browser', {
+        nextStep: `open one: sallyport open ${name.device}/${name.process}`,
+      })
+    return session
+  }
+
+  /** Every request is decided; what policy may not see through is refused before it is asked. */
+  async #decide(request: IncomingMessage, session: LiveSession): Promise<void> {
+    const { room, log } = this.#apps
+    const http = httpFacts(request.method ?? '', request.headers.host ?? '', request.url ?? '')
+    if (http === null)
+      throw new Refusal('app.target', 'the address of this request could be read in two ways', {
+        nextStep: 'use a plain path without encoded slashes or NUL',
+      })
+    const target = await findTarget(room, session.device, session.process)
+    const grant = await room.grants.find(session.grant)
+    if (target === undefined || grant === undefined) throw new Refusal('session.ended', 'the process is no longer registered')
+    const observed = session.observed ?? target.presence?.listeners.get(session.process) ?? null
+    const decision = room.decisions.ask('http.request', {
+      ...sessionFacts(session.subject, session.source, target, [grant], observed),
+      session: {
+        id: session.id,
+        opened_at: Math.floor(session.openedAt / 1000),
+        bytes_in: session.bytesIn,
+        bytes_out: session.bytesOut,
+        last_activity_at: Math.floor(session.lastActivityAt / 1000),
+        decision_id: session.decisions.at(-1)?.id ?? null,
+        trigger: null,
+      },
+      http,
+    })
+    const allowed = decision.allow && decision.obligations.methods.includes(http.method)
+    if (!allowed) session.denials++
+    await log.append({
+      code: 'http.request',
+      message: `${http.method} ${allowed ? 'forwarded' : 'refused'}`,
+      status: allowed ? 'success' : 'failure',
+      disposition: allowed ? 'allowed' : 'blocked',
+      reason: allowed ? undefined : (decision.denials[0]?.code ?? 'http.method_refused'),
+      actor: actorOf(session.subject),
+      device: session.device,
+      process: session.process,
+      grant: session.grant,
+      session: session.id,
+      data: { method: http.method, path: http.path, host: http.host },
+    })
+    if (!decision.allow) throw toRefusal(decision)
+    if (!allowed) throw new Refusal('policy.denied', `policy does not allow ${http.method} here`, { decisionId: decision.decision_id })
+  }
+
+  async #forward(request: IncomingMessage, response: ServerResponse, session: LiveSession): Promise<void> {
+    const hasBody = request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0
+    const pool = this.#poolOf(session)
+    await new Promise<void>((resolve, reject) => {
+      pool.dispatch(
+        {
+          origin: 'http://target',
+          method: (request.method ?? 'GET') as Dispatcher.HttpMethod,
+          path: request.url ?? '/',
+          headers: requestHeaders(request.rawHeaders, hasBody ? (request.headers['content-length'] ?? null) : null),
+          body: hasBody ? request : null,
+        },
+        relay(request, response, resolve, reject),
+      )
+    })
+  }
+
+  #poolOf(session: LiveSession): Pool {
+    const before = this.#pools.get(session.id)
+    if (before !== undefined) return before
+    const pool = new Pool('http://target', {
+      connections: Math.min(8, session.obligations.max_streams),
+      pipelining: 1,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      bodyTimeout: BODY_TIMEOUT_MS,
+      connect: (_options, done) => {
+        this.#dial(session).then(
+          (socket) => done(null, socket as never),
+          (error: unknown) => done(error instanceof Error ? error : new Error(String(error)), null),
+        )
+      },
+    })
+    this.#pools.set(session.id, pool)
+    return pool
+  }
+
+  /** A connection of the pool is a stream of the session: proven, decided and metered like any other. */
+  async #dial(session: LiveSession): Promise<Duplex> {
+    const { room } = this.#apps
+    const { stream, entry } = await openStream(room, session)
+    const duplex = stream.duplex()
+    const settle = meter(room, session, stream)
+    duplex.on('data', settle)
+    duplex.once('close', () => {
+      settle()
+      session.streams.delete(entry)
+    })
+    duplex.on('error', () => {})
+    entry.carrier = {
+      cut(code, message) {
+        const closed = new Promise<void>((resolve) => void duplex.once('close', resolve))
+        if (duplex.closed) return Promise.resolve()
+        duplex.destroy(Object.assign(new Error(message), { code }))
+        return closed
+      },
+    }
+    if (session.state !== 'open') {
+      await entry.carrier.cut('session.ended', 'the session has ended')
+      throw new Refusal('session.ended', 'the session has ended')
+    }
+    return duplex
+  }
+
+  [Symbol.dispose](): void {
+    for (const id of this.#pools.keys()) this.close(id)
+  }
+}
+
+/** Counts what a stream has carried since it was last asked; ends it at the byte limit. */
+function meter(room: SessionRoom, session: LiveSession, stream: TunnelStream): () => void {
+  let before = { in: 0, out: 0 }
+  return () => {
+    // From the device's side of the stream: what we sent is the person's `in`.
+    const now = { in: stream.bytesOut, out: stream.bytesIn }
+    count(room, session, 'in', now.in - before.in)
+    if (!count(room, session, 'out', now.out - before.out)) stream.reset('byte.limit', 'the session has carried as much as its grant allows')
+    before = now
+  }
+}
+
+/** undici's events as a node response, with back-pressure and both kinds of leaving early. */
+function relay(
+  request: IncomingMessage,
+  response: ServerResponse,
+  resolve: () => void,
+  reject: (error: Error) => void,
+): Dispatcher.DispatchHandler {
+  let controller: Dispatcher.DispatchController | undefined
+  response.once('close', () => {
+    if (!response.writableFinished) controller?.abort(new Error('the browser left'))
+  })
+  return {
+    onRequestStart(started) {
+      controller = started
+      if (response.destroyed) started.abort(new Error('the browser left'))
+    },
+    onResponseStart(started, status, _headers, statusMessage) {
+      // Interim answers are between the device and us (a 103 would end undici's reply).
+      if (status < 200 || response.headersSent) return
+      const raw = responseHeaders((started as { rawHeaders?: Buffer[] }).rawHeaders?.map((item) => item.toString('latin1')) ?? [])
+      response.writeHead(status, statusMessage ?? '', raw)
+      if (request.method === 'HEAD') response.flushHeaders()
+    },
+    onResponseData(started, chunk) {
+      if (response.write(chunk)) return
+      started.pause()
+      response.once('drain', () => started.resume())
+    },
+    onResponseEnd() {
+      response.end()
+      resolve()
+    },
+    onResponseError(_started, error) {
+      const cause: unknown = error
+      if (response.destroyed) resolve()
+      else reject(cause instanceof Error ? cause : new Error(String(cause)))
+    },
+  }
+}

@@ -1,0 +1,101 @@
+/** Native clients: each local connection of `sallyport connect` is one stream here, proven and decided by itself. */
+import { createHmac } from 'node:crypto'
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
+import type { Offer, Tunnel } from '#tunnel'
+import type { LiveSession } from '../sessions/live.ts'
+import { openStream } from '../sessions/stream.ts'
+import type { SessionRoom } from '../sessions/room.ts'
+import { Refusal } from '../problem.ts'
+import { splice } from './splice.ts'
+
+const OpenMetadata = Type.Object({
+  v: Type.Literal(1),
+  session: Type.String({ maxLength: 40 }),
+  proof: Type.String({ maxLength: 64 }),
+})
+
+const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
+
+export interface ClientTunnel {
+  readonly tunnel: Tunnel
+  /** tls-exporter octets of this very connection: a proof made for another one is worth nothing here. */
+  readonly exporter: Uint8Array
+}
+
+/** What the secret of a session proves on one TLS connection. */
+export function proofOf(secret: Uint8Array, exporter: Uint8Array): Buffer {
+  return createHmac('sha256', secret).update(exporter).digest()
+}
+
+/** Serves the streams of one native client until its tunnel ends. */
+export function serveClient(room: SessionRoom, client: ClientTunnel): void {
+  client.tunnel.onOpen = (offer) => {
+    void answer(room, client, offer).catch((error: unknown) => {
+      offer.refuse('node.fault', '')
+      room.report(error, 'a client stream could not be served')
+    })
+  }
+}
+
+async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Promise<void> {
+  try {
+    if (offer.kind !== 'tcp') throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
+    const session = prove(room, client, offer.metadata)
+    const { stream, entry } = await openStream(room, session)
+    if (offer.cancelled) {
+      stream.reset('client.gone', '')
+      session.streams.delete(entry)
+      return
+    }
+    const accepted = offer.accept(encode({ v: 1, remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())) }))
+    entry.carrier = splice({
+      client: accepted,
+      device: stream,
+      maxBandwidthBps: session.obligations.max_bandwidth_bps,
+      meter: (direction, bytes) => count(room, session, direction, bytes),
+      onEnd: () => session.streams.delete(entry),
+    })
+    // Withdrawn while the answer was on its way: the carrier was not there to be cut.
+    if (session.state !== 'open') await entry.carrier.cut('session.ended', 'the session has ended')
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error
+    offer.refuse(error.shownCode, message(error))
+  }
+}
+
+/** Counts what passed; false once the session has carried what it may. */
+export function count(room: Pick<SessionRoom, 'now'>, session: LiveSession, direction: 'in' | 'out', bytes: number): boolean {
+  if (direction === 'in') session.bytesIn += bytes
+  else session.bytesOut += bytes
+  session.lastActivityAt = room.now()
+  return session.bytesIn + session.bytesOut <= session.obligations.max_bytes
+}
+
+function prove(room: SessionRoom, client: ClientTunnel, metadata: Uint8Array): LiveSession {
+  const stranger = new Refusal('session.proof', 'no open session is proven by this connection', {
+    nextStep: 'open a session first: `sallyport connect` does it for you',
+  })
+  let value: unknown
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(metadata))
+  } catch {
+    throw stranger
+  }
+  if (!Value.Check(OpenMetadata, value)) throw stranger
+  const session = room.live.get(value.session)
+  // The same work and the same answer for a session that is not there.
+  const secret = session?.secret ?? new Uint8Array(32)
+  const held = session?.provenBy(Buffer.from(value.proof, 'base64url'), proofOf(secret, client.exporter)) ?? false
+  if (session === undefined || !held) throw stranger
+  return session
+}
+
+function message(refusal: Refusal): string {
+  return JSON.stringify({
+    code: refusal.shownCode,
+    msg: refusal.detail,
+    ...(refusal.nextStep === undefined ? {} : { next_step: refusal.nextStep }),
+    ...(refusal.decisionId === undefined ? {} : { decision_id: refusal.decisionId }),
+  })
+}

@@ -1,0 +1,124 @@
+/** Grants and sessions: asking, approving, using, ending. */
+import { Type, type Static } from 'typebox'
+import { GrantId, Instant, Name, Seconds, SessionId, Text } from './common.ts'
+
+export const NewGrant = Type.Object(
+  {
+    device: Name,
+    processes: Type.Array(Name, { minItems: 1, maxItems: 16, uniqueItems: true }),
+    /** How long sessions may run, counted from the first use. */
+    duration_s: Seconds,
+    /** From when to when the grant may be used; now until a day from now where absent. */
+    not_before: Type.Optional(Instant),
+    not_after: Type.Optional(Instant),
+    reason: Text,
+    ticket: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+    /** 1: read-only on protocols Sallyport understands. */
+    ot_level: Type.Optional(Type.Union([Type.Literal(0), Type.Literal(1)])),
+  },
+  { additionalProperties: false },
+)
+export type NewGrant = Static<typeof NewGrant>
+
+export const Approval = Type.Object({
+  by: Type.String(),
+  email: Type.Union([Type.String(), Type.Null()]),
+  at: Instant,
+  grant_hash: Type.String(),
+  decision_id: Type.String(),
+})
+export type Approval = Static<typeof Approval>
+
+export const Grant = Type.Object({
+  id: GrantId,
+  /** SHA-256 of the canonical grant: what approvers approve. */
+  hash: Type.String(),
+  state: Type.Union(
+    ['requested', 'approved', 'active', 'spent', 'revoked', 'rejected', 'expired'].map((state) =>
+      Type.Literal(state),
+    ),
+  ),
+  requester: Type.String(),
+  requester_email: Type.Union([Type.String(), Type.Null()]),
+  vendor: Type.Union([Type.String(), Type.Null()]),
+  device: Type.String(),
+  processes: Type.Array(Type.String()),
+  duration_s: Type.Integer(),
+  not_before: Instant,
+  not_after: Instant,
+  first_used_at: Type.Union([Instant, Type.Null()]),
+  expires_at: Instant,
+  ot_level: Type.Integer(),
+  reason: Type.String(),
+  ticket: Type.Union([Type.String(), Type.Null()]),
+  approvals: Type.Array(Approval),
+  approvals_needed: Type.Integer(),
+  ended: Type.Union([
+    Type.Object({ at: Instant, by: Type.String(), reason: Type.String() }),
+    Type.Null(),
+  ]),
+  created_at: Instant,
+})
+export type Grant = Static<typeof Grant>
+
+/** An approver states what they approve, so that nothing can be changed under their hand. */
+export const Approve = Type.Object(
+  { hash: Type.String({ pattern: '^[0-9a-f]{64}$' }) },
+  { additionalProperties: false },
+)
+export type Approve = Static<typeof Approve>
+
+export const EndReason = Type.Object({ reason: Text }, { additionalProperties: false })
+export type EndReason = Static<typeof EndReason>
+
+export const NewSession = Type.Object(
+  { device: Name, process: Name, grant: Type.Optional(GrantId) },
+  { additionalProperties: false },
+)
+export type NewSession = Static<typeof NewSession>
+
+/** How an open session is used: the secret never leaves the client, it proves itself per connection. */
+export const OpenedSession = Type.Object({
+  id: SessionId,
+  device: Type.String(),
+  process: Type.String(),
+  kind: Type.String(),
+  grant: GrantId,
+  secret: Type.String(),
+  expires_at: Instant,
+  remaining_ms: Type.Integer(),
+  decision_id: Type.String(),
+  /** For web processes: opens the app in a browser, once, within a minute. */
+  url: Type.Union([Type.String(), Type.Null()]),
+})
+export type OpenedSession = Static<typeof OpenedSession>
+
+export const Session = Type.Object({
+  id: SessionId,
+  device: Type.String(),
+  process: Type.String(),
+  grant: GrantId,
+  identity: Type.String(),
+  email: Type.Union([Type.String(), Type.Null()]),
+  party: Type.String(),
+  state: Type.Union(['open', 'ended'].map((state) => Type.Literal(state))),
+  opened_at: Instant,
+  expires_at: Instant,
+  ended_at: Type.Union([Instant, Type.Null()]),
+  reason: Type.Union([Type.String(), Type.Null()]),
+  connections: Type.Integer(),
+  bytes_in: Type.Integer(),
+  bytes_out: Type.Integer(),
+  time_to_cut_ms: Type.Union([Type.Number(), Type.Null()]),
+})
+export type Session = Static<typeof Session>
+
+/** What a withdrawal did: which sessions it cut, and how long the slowest took to be silent. */
+export const Cut = Type.Object({
+  sessions: Type.Array(Type.Object({ id: Type.String(), time_to_cut_ms: Type.Number() })),
+  slowest_ms: Type.Union([Type.Number(), Type.Null()]),
+})
+export type Cut = Static<typeof Cut>
+
+export const EndedGrant = Type.Object({ grant: Grant, cut: Cut })
+export type EndedGrant = Static<typeof EndedGrant>

@@ -1,0 +1,29 @@
+/** Reading the log over the API. */
+import { Type, type Static } from 'typebox'
+
+export const LogQuery = Type.Object(
+  {
+    from: Type.Optional(Type.Integer({ minimum: 0 })),
+    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 200 })),
+  },
+  { additionalProperties: false },
+)
+export type LogQuery = Static<typeof LogQuery>
+
+export const LogEntry = Type.Object({
+  idx: Type.Integer(),
+  uid: Type.String(),
+  leaf: Type.String(),
+  event: Type.Unknown(),
+})
+export type LogEntry = Static<typeof LogEntry>
+
+export const LogPage = Type.Object({
+  origin: Type.String(),
+  /** Verifier keys (C2SP vkey) of the checkpoints. */
+  keys: Type.Array(Type.String()),
+  checkpoint: Type.String(),
+  entries: Type.Array(LogEntry),
+  next: Type.Union([Type.Integer(), Type.Null()]),
+})
+export type LogPage = Static<typeof LogPage>

@@ -1,0 +1,27 @@
+/** The HTTP contract: the schemas that validate, document and type `/api/v1`. Knows typebox only. */
+export { Denial, GrantId, Instant, NAME, Name, Page, Problem, SessionId } from './common.ts'
+export { Account, Bootstrap, Info, Me, NewAccount, Role } from './people.ts'
+export {
+  Device,
+  DeviceState,
+  DeviceTls,
+  DeviceToken,
+  Expectation,
+  NewDevice,
+  NewProcess,
+  Observed,
+  Process,
+} from './devices.ts'
+export {
+  Approval,
+  Approve,
+  Cut,
+  EndReason,
+  EndedGrant,
+  Grant,
+  NewGrant,
+  NewSession,
+  OpenedSession,
+  Session,
+} from './access.ts'
+export { LogEntry, LogPage, LogQuery } from './evidence.ts'

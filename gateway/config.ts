@@ -1,0 +1,233 @@
+/**
+ * What a node is told: one YAML file, then the environment, checked before anything starts.
+ * The only reader of the environment and of YAML in this room. Secrets come as names of files.
+ */
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { Type, type Static } from 'typebox'
+import { Value } from 'typebox/value'
+import { isMap, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
+
+const HostPort = Type.String({ pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^:\\s\\[\\]]+):\\d{1,5}$' })
+const HostName = Type.String({ pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$' })
+
+const Syslog = Type.Object(
+  {
+    name: Type.String({ pattern: '^[a-z0-9-]{1,32}$' }),
+    host: Type.String({ minLength: 1 }),
+    port: Type.Integer({ minimum: 1, maximum: 65_535 }),
+    servername: Type.Optional(HostName),
+    /** PEM of the authority that signed the receiver's certificate. */
+    ca_file: Type.String({ minLength: 1 }),
+    cert_file: Type.Optional(Type.String({ minLength: 1 })),
+    key_file: Type.Optional(Type.String({ minLength: 1 })),
+    /** IANA private enterprise number of the plant; 32473 is the documentation one. */
+    enterprise_number: Type.Optional(Type.Integer({ minimum: 1 })),
+  },
+  { additionalProperties: false },
+)
+
+const File = Type.Object(
+  {
+    tenant: HostName,
+    gateway: Type.String({ pattern: '^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$' }),
+    data: Type.String({ minLength: 1 }),
+    listen: HostPort,
+    operations: HostPort,
+    public_host: HostName,
+    /** What people and devices dial, where a load balancer or a forwarded port changes it. */
+    public_port: Type.Optional(Type.Integer({ minimum: 1, maximum: 65_535 })),
+    apps_domain: HostName,
+    /** More names and addresses that the gateway's certificate carries. */
+    names: Type.Array(Type.String({ minLength: 1 }), { maxItems: 32 }),
+    site: Type.String({ minLength: 1, maxLength: 64 }),
+    timezone: Type.String({ minLength: 1 }),
+    syslog: Type.Array(Syslog, { maxItems: 8 }),
+    log_level: Type.Union([
+      Type.Literal('debug'),
+      Type.Literal('info'),
+      Type.Literal('warn'),
+      Type.Literal('error'),
+    ]),
+  },
+  { additionalProperties: false },
+)
+
+export type SyslogConfig = Static<typeof Syslog>
+export type Config = Static<typeof File>
+
+const DEFAULTS: Config = {
+  tenant: 'main.sallyport.internal',
+  gateway: 'gw1',
+  data: './data',
+  listen: '127.0.0.1:8443',
+  operations: '127.0.0.1:9443',
+  public_host: 'localhost',
+  apps_domain: 'apps.localhost',
+  names: [],
+  site: 'main',
+  timezone: 'UTC',
+  syslog: [],
+  log_level: 'info',
+}
+
+export type ConfigCode = 'config.unreadable' | 'config.syntax' | 'config.value'
+
+/** A mistake in what the node was told; always the operator's to mend. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly code: ConfigCode
+  /** `file:line:column`, or the name of the variable. */
+  readonly place: string
+  constructor(code: ConfigCode, place: string, message: string, options?: ErrorOptions) {
+    super(`${place}: ${message}`, options)
+    this.code = code
+    this.place = place
+  }
+}
+
+export interface ConfigSources {
+  readonly file?: string | undefined
+  /** What the command line says; wins over file and environment. */
+  readonly overrides?: { readonly [K in keyof Config]?: Config[K] | undefined }
+  readonly environment?: Readonly<Record<string, string | undefined>>
+}
+
+/**
+ * Defaults, then the file, then `SALLYPORT_<KEY>`, then the overrides. Paths in the file are
+ * relative to the file. Throws ConfigError `config.unreadable`, `config.syntax`, `config.value`.
+ */
+export function readConfig(sources: ConfigSources = {}): Config {
+  const fromFile = sources.file === undefined ? {} : readFile(sources.file)
+  const merged: Record<string, unknown> = { ...DEFAULTS, ...fromFile }
+  Object.assign(merged, fromEnvironment(sources.environment ?? process.env))
+  for (const [key, value] of Object.entries(sources.overrides ?? {}))
+    if (value !== undefined) merged[key] = value
+  const problem = firstProblem(merged)
+  if (problem !== undefined) throw new ConfigError('config.value', problem.path, problem.message)
+  const config = merged as Config
+  checkMeaning(config)
+  return Object.freeze({ ...config, data: resolve(config.data) })
+}
+
+function readFile(path: string): Record<string, unknown> {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new ConfigError('config.unreadable', path, 'the file cannot be read', { cause })
+  }
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true })
+  const fault = document.errors[0]
+  if (fault !== undefined) {
+    const at = lines.linePos(fault.pos[0])
+    throw new ConfigError('config.syntax', `${path}:${at.line}:${at.col}`, fault.message.split('\n')[0] ?? 'not YAML')
+  }
+  const value: unknown = document.toJS() ?? {}
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new ConfigError('config.syntax', `${path}:1:1`, 'the file must be a mapping of keys to values')
+  const problem = firstProblem({ ...DEFAULTS, ...value })
+  if (problem !== undefined)
+    throw new ConfigError('config.value', place(path, document, lines, problem.path), problem.message)
+  return relativeTo(dirname(path), value as Record<string, unknown>)
+}
+
+interface ValueProblem {
+  readonly path: string
+  readonly message: string
+}
+
+function firstProblem(value: unknown): ValueProblem | undefined {
+  const error = Value.Errors(File, value)[0]
+  if (error === undefined) return undefined
+  const path = error.instancePath === '' ? '/' : error.instancePath
+  // A closed object refuses a stranger by applying the schema `false` to its value.
+  if (error.keyword === 'boolean' || error.keyword === 'additionalProperties') {
+    const name = path.slice(path.lastIndexOf('/') + 1)
+    const known = path.lastIndexOf('/') === 0 ? `; known: ${Object.keys(File.properties).join(', ')}` : ''
+    return { path, message: `unknown key ${name}${known}` }
+  }
+  return { path, message: error.message }
+}
+
+/** Where in the file a JSON pointer stands: the deepest part of it that is there. */
+function place(path: string, document: Document, lines: LineCounter, pointer: string): string {
+  let node: unknown = document.contents
+  let offset = 0
+  for (const part of pointer.split('/').slice(1)) {
+    if (isMap(node)) {
+      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === part)
+      if (pair === undefined) break
+      offset = (isScalar(pair.key) ? pair.key.range?.[0] : undefined) ?? offset
+      node = pair.value
+    } else if (typeof node === 'object' && node !== null && 'items' in node && Array.isArray(node.items)) {
+      node = node.items[Number(part)]
+      if (typeof node === 'object' && node !== null && 'range' in node && Array.isArray(node.range))
+        offset = (node.range as number[])[0] ?? offset
+    } else break
+  }
+  const at = lines.linePos(offset)
+  return `${path}:${at.line}:${at.col}`
+}
+
+function relativeTo(directory: string, value: Record<string, unknown>): Record<string, unknown> {
+  const absolute = (path: unknown) => (typeof path === 'string' ? resolve(directory, path) : path)
+  const out = { ...value }
+  if ('data' in out) out['data'] = absolute(out['data'])
+  if (Array.isArray(out['syslog']))
+    out['syslog'] = out['syslog'].map((sink: Record<string, unknown>) => {
+      const copy = { ...sink }
+      for (const key of ['ca_file', 'cert_file', 'key_file']) if (key in copy) copy[key] = absolute(copy[key])
+      return copy
+    })
+  return out
+}
+
+const TEXT_KEYS = [
+  'tenant',
+  'gateway',
+  'data',
+  'listen',
+  'operations',
+  'public_host',
+  'apps_domain',
+  'site',
+  'timezone',
+  'log_level',
+] as const satisfies readonly (keyof Config)[]
+
+function fromEnvironment(environment: Readonly<Record<string, string | undefined>>): Partial<Config> {
+  const out: Record<string, unknown> = {}
+  for (const key of TEXT_KEYS) {
+    const value = environment[`SALLYPORT_${key.toUpperCase()}`]
+    if (value !== undefined && value !== '') out[key] = value
+  }
+  const port = environment['SALLYPORT_PUBLIC_PORT']
+  if (port !== undefined && port !== '') out['public_port'] = Number(port)
+  return out
+}
+
+/** What a schema cannot say. */
+function checkMeaning(config: Config): void {
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: config.timezone })
+  } catch (cause) {
+    throw new ConfigError('config.value', 'timezone', `no time zone is called ${config.timezone}`, { cause })
+  }
+  if (!isLoopback(splitHostPort(config.operations).host))
+    throw new ConfigError('config.value', 'operations', 'health and metrics are served on loopback only')
+  const names = config.syslog.map((sink) => sink.name)
+  if (new Set(names).size !== names.length)
+    throw new ConfigError('config.value', 'syslog', 'two sinks share one name')
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.')
+}
+
+/** `127.0.0.1:8443` or `[::1]:8443` as its two parts; the pattern was checked before. */
+export function splitHostPort(text: string): { readonly host: string; readonly port: number } {
+  const at = text.lastIndexOf(':')
+  return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) }
+}

@@ -1,0 +1,61 @@
+/** Asking policy: where and when we are is the same in every question, the rest is the caller's. */
+import { CATALOGUE, inputFor } from '#policy'
+import type { Decision, HostCode, Input, Partially, Point, PolicyEngine } from '#policy'
+import { timeFacts, type Place } from './facts.ts'
+import { newId } from './ids.ts'
+import { denied, type Refusal } from './problem.ts'
+
+/** A decision as events carry it. */
+export interface DecisionRef {
+  readonly id: string
+  readonly revision: string
+  readonly codes: readonly string[]
+}
+
+export class Decisions {
+  readonly #engine: PolicyEngine
+  readonly #place: Place
+  readonly #now: () => number
+
+  constructor(engine: PolicyEngine, place: Place, now: () => number) {
+    this.#engine = engine
+    this.#place = place
+    this.#now = now
+  }
+
+  /** Never throws: what cannot be decided is denied, with a code. */
+  ask(point: Point, facts: Partially<Input>): Decision {
+    const { tenant, gateway, site, timezone } = this.#place
+    const input = inputFor(point, {
+      tenant,
+      gateway: { id: gateway, site },
+      time: timeFacts(this.#now(), timezone),
+      ...facts,
+    })
+    return this.#engine.decide(point, input, { decisionId: newId('d') })
+  }
+
+  /** The answer where an invariant of ours is broken, so that policy is not asked. */
+  refuse(code: HostCode): Decision {
+    return this.#engine.refuse(code, { decisionId: newId('d') })
+  }
+}
+
+export function refOf(decision: Decision): DecisionRef {
+  const codes = decision.allow ? decision.reasons : decision.denials
+  return {
+    id: decision.decision_id,
+    revision: decision.revision ?? 'none',
+    codes: codes.map(({ code }) => code),
+  }
+}
+
+/** What a person can do about a code of the product's own; a customer's codes bring their own words. */
+export function nextStepOf(code: string): string | undefined {
+  return Object.hasOwn(CATALOGUE, code) ? CATALOGUE[code as keyof typeof CATALOGUE].next : undefined
+}
+
+/** A decision that says no, as the refusal of the request it was asked for. */
+export function toRefusal(decision: Decision): Refusal {
+  return denied(decision, nextStepOf)
+}

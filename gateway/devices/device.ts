@@ -1,0 +1,44 @@
+/** Devices and the processes registered on them, as the gateway remembers them. */
+
+export type DeviceState = 'pending' | 'active' | 'quarantined' | 'revoked' | 'retired'
+
+export interface Device {
+  readonly id: string
+  readonly zone: string
+  readonly state: DeviceState
+  readonly labels: Readonly<Record<string, string>>
+  /** Epoch seconds. */
+  readonly created_at: number
+}
+
+export type ProcessKind = 'tcp' | 'http' | 'modbus' | 'ssh'
+
+/** What must answer. A key that is absent is not checked. */
+export interface Expectation {
+  readonly exe?: readonly string[] | undefined
+  readonly sha256?: readonly string[] | undefined
+  readonly uid?: readonly number[] | undefined
+  readonly unit?: readonly string[] | undefined
+}
+
+export interface Process {
+  readonly device: string
+  readonly id: string
+  readonly kind: ProcessKind
+  readonly locality: 'device' | 'lan'
+  readonly port: number | null
+  readonly expect: Expectation
+}
+
+/** Every method resolves when the change is durable. */
+export interface DeviceStore {
+  /** False where a device of that id exists. */
+  add(device: Device): Promise<boolean>
+  find(id: string): Promise<Device | undefined>
+  list(): Promise<readonly Device[]>
+  /** Undefined where there is no such device or its state is not one of `from`. */
+  move(id: string, from: readonly DeviceState[], to: DeviceState): Promise<Device | undefined>
+  putProcess(process: Process): Promise<void>
+  findProcess(device: string, id: string): Promise<Process | undefined>
+  processes(device: string): Promise<readonly Process[]>
+}

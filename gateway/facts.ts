@@ -1,0 +1,142 @@
+/**
+ * What the gateway knows, in the words policy reads (policy brief, section 3). Pure: every fact is
+ * an argument; what is unknown stays null, and policy says what that means.
+ */
+import type { Input, Observed, Partially } from '#policy'
+import { expiresAt, type Grant } from './grants/grant.ts'
+import type { Device, Expectation, Process } from './devices/device.ts'
+import type { Presence } from './devices/presence.ts'
+
+type PolicyGrant = Input['grants'][number]
+type PolicyProcess = NonNullable<Input['process']>
+
+/** Where the gateway stands; the same in every question it asks. */
+export interface Place {
+  readonly tenant: string
+  readonly gateway: string
+  readonly site: string
+  readonly timezone: string
+}
+
+/** Where a request came from. */
+export interface Source {
+  readonly ip: string | null
+  readonly tls: { readonly version: string | null; readonly cipher: string | null } | null
+}
+
+const WEEKDAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat']
+const formats = new Map<string, Intl.DateTimeFormat>()
+
+function wallClock(timezone: string): Intl.DateTimeFormat {
+  let format = formats.get(timezone)
+  if (format === undefined) {
+    format = new Intl.DateTimeFormat('en-GB', {
+      timeZone: timezone,
+      weekday: 'short',
+      hour: '2-digit',
+      minute: '2-digit',
+      second: '2-digit',
+      hourCycle: 'h23',
+    })
+    formats.set(timezone, format)
+  }
+  return format
+}
+
+/** `nowMs` is epoch milliseconds. */
+export function timeFacts(nowMs: number, timezone: string): Input['time'] {
+  const parts = new Map(wallClock(timezone).formatToParts(nowMs).map(({ type, value }) => [type, value]))
+  return {
+    epoch_s: Math.floor(nowMs / 1000),
+    local: {
+      tz: timezone,
+      weekday: WEEKDAYS.indexOf(parts.get('weekday') ?? ''),
+      minute: Number(parts.get('hour')) * 60 + Number(parts.get('minute')),
+      second: Number(parts.get('second')),
+    },
+  }
+}
+
+/** Drops the `::ffff:` of a mapped address, and a zone id. */
+export function plainAddress(address: string): string {
+  const plain = address.replace(/%.*$/, '').toLowerCase()
+  return plain.startsWith('::ffff:') && plain.includes('.') ? plain.slice(7) : plain
+}
+
+export function clientFacts(source: Source): Partially<Input['client']> {
+  if (source.ip === null) return null
+  const ip = plainAddress(source.ip)
+  return { ip, family: ip.includes(':') ? 6 : 4 }
+}
+
+export function deviceFacts(device: Device, presence: Presence | undefined): Partially<Input['device']> {
+  return {
+    id: device.id,
+    zone: device.zone,
+    state: device.state,
+    labels: device.labels,
+    agent_version_int: presence?.agent.version_int ?? null,
+    cert:
+      presence === undefined
+        ? { serial: null, not_after: null }
+        : { serial: presence.peer.serial, not_after: Math.floor(presence.peer.notAfter / 1000) },
+    // The owner's switch is reported by the agent; until it can be, nobody has thrown it.
+    island: false,
+  }
+}
+
+export function tlsFacts(client: Source, presence: Presence | undefined): Partially<Input['tls']> {
+  return {
+    client: client.tls === null ? null : { ...client.tls, group: null, pq: null },
+    device: presence === undefined ? null : presence.tls,
+  }
+}
+
+/** The registration's lists become policy's: `match` names the keys that are checked. */
+export function expectFacts(expect: Expectation): NonNullable<PolicyProcess['expect']> {
+  const keys = ['sha256', 'exe', 'unit', 'uid'] as const
+  return {
+    match: keys.filter((key) => expect[key] !== undefined),
+    sha256: expect.sha256 ?? [],
+    script_sha256: [],
+    image: [],
+    exe: expect.exe ?? [],
+    unit: expect.unit ?? [],
+    uid: expect.uid ?? [],
+  }
+}
+
+export function processFacts(process: Process, observed: Observed | null): Partially<Input['process']> {
+  return {
+    id: process.id,
+    kind: process.kind,
+    locality: process.locality,
+    port: process.port,
+    expect: expectFacts(process.expect),
+    observed,
+  }
+}
+
+export function grantFacts(grant: Grant): PolicyGrant {
+  const { statement } = grant
+  return {
+    id: statement.id,
+    state: grant.state === 'rejected' ? 'revoked' : grant.state,
+    subject: statement.requester,
+    vendor: statement.vendor,
+    requester: statement.requester,
+    approvers: grant.approvals.map(({ by }) => by),
+    devices: statement.devices,
+    processes: statement.processes,
+    ot_level: statement.ot_level === 2 ? 2 : statement.ot_level === 1 ? 1 : 0,
+    ot_windows: [],
+    not_before: statement.not_before,
+    not_after: statement.not_after,
+    max_duration_s: statement.max_duration_s,
+    first_used_at: grant.first_used_at,
+    expires_at: expiresAt(grant),
+    max_bytes: null,
+    // Tickets are recorded; a validator that could say more is not configured.
+    ticket: statement.ticket === null ? null : { ref: statement.ticket, valid: null },
+  }
+}

@@ -1,0 +1,142 @@
+/** Approving and ending: who may, on which statement, recorded before it holds. */
+import { refOf, toRefusal } from '../decisions.ts'
+import { actorOf, srcOf } from '../events.ts'
+import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../facts.ts'
+import type { Subject } from '../identity/index.ts'
+import { newId } from '../ids.ts'
+import { Refusal } from '../problem.ts'
+import { expiresAt, shownState, type Grant, type GrantEvent } from './grant.ts'
+import type { GrantRoom } from './request.ts'
+
+export interface ApproveAsk {
+  readonly subject: Subject
+  readonly source: Source
+  readonly id: string
+  /** What the approver was shown. */
+  readonly hash: string
+}
+
+export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Promise<Grant> {
+  const grant = await room.store.find(id)
+  if (grant === undefined) throw new Refusal('grant.unknown', `no grant ${id}`)
+  return grant
+}
+
+/**
+ * Adds an approval. Throws Refusal: `grant.unknown`, `grant.changed` (the hash is not this grant's),
+ * `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
+ */
+export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
+  const grant = await findGrant(room, ask.id)
+  const now = Math.floor(room.now() / 1000)
+  if (ask.hash !== grant.hash)
+    throw new Refusal('grant.changed', 'the approval names another statement than this grant', {
+      nextStep: 'look at the grant again, then approve what you see',
+    })
+  const shown = shownState(grant, now)
+  if (shown !== 'requested') throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
+  const decision = await decide(room, ask, grant)
+  await room.log.append({
+    code: 'grant.approve',
+    message: decision.allow ? 'approval given' : 'approval refused',
+    status: decision.allow ? 'success' : 'failure',
+    disposition: decision.allow ? 'approved' : 'unauthorized',
+    reason: decision.allow ? undefined : decision.denials[0]?.code,
+    actor: actorOf(ask.subject),
+    src: srcOf(ask.source),
+    device: grant.statement.devices.join(','),
+    grant: ask.id,
+    decisions: [refOf(decision)],
+    data: {
+      grant_sha256: grant.hash,
+      requester: grant.statement.requester,
+      approvals: grant.approvals.length + (decision.allow ? 1 : 0),
+      approvals_needed: grant.approvals_needed,
+    },
+  })
+  if (!decision.allow) throw toRefusal(decision)
+  const after = await room.store.approve(ask.id, {
+    by: ask.subject.id,
+    email: ask.subject.email,
+    at: now,
+    hash: ask.hash,
+    decision_id: decision.decision_id,
+  })
+  if (after === undefined) throw new Refusal('grant.state', 'the grant changed while it was being approved')
+  if (after.state === 'approved')
+    await room.log.append({
+      code: 'grant.activate',
+      message: 'grant approved by all who were asked; it may be used',
+      status: 'success',
+      disposition: 'approved',
+      device: grant.statement.devices.join(','),
+      grant: ask.id,
+      data: { grant_sha256: grant.hash, approvals: after.approvals.length, not_after: expiresAt(after) },
+    })
+  return after
+}
+
+async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
+  if (ask.subject.id === grant.statement.requester) return room.decisions.refuse('host.approver_is_requester')
+  const [id] = grant.statement.devices
+  const device = id === undefined ? undefined : await room.devices.find(id)
+  if (device === undefined) throw new Refusal('target.unknown', 'the device of this grant is no longer registered')
+  const presence = room.registry.find(device.id)
+  return room.decisions.ask('grant.approve', {
+    request_id: newId('r'),
+    subject: ask.subject,
+    client: clientFacts(ask.source),
+    tls: tlsFacts(ask.source, presence),
+    device: deviceFacts(device, presence),
+    grants: [grantFacts(grant)],
+    approval: { grant: grantFacts(grant), approvals: grant.approvals.map(({ by }) => by) },
+  })
+}
+
+const ENDINGS = {
+  revoke: { code: 'grant.revoke', message: 'grant revoked' },
+  burn: { code: 'grant.burn', message: 'grant given back by its holder' },
+  reject: { code: 'grant.reject', message: 'grant request rejected' },
+} as const satisfies Partial<Record<GrantEvent, { code: string; message: string }>>
+export type Ending = keyof typeof ENDINGS
+
+/**
+ * Ends a grant for good, recorded first. The caller has decided that this person may, and cuts the
+ * sessions afterwards. Throws Refusal `grant.state` where it has ended before.
+ */
+export async function endGrant(
+  room: GrantRoom,
+  ask: {
+    readonly subject: Subject
+    readonly source: Source
+    readonly grant: Grant
+    readonly ending: Ending
+    readonly reason: string
+    readonly decision?: { id: string; revision: string; codes: readonly string[] } | undefined
+  },
+): Promise<Grant> {
+  const { grant, ending } = ask
+  const row = ENDINGS[ending]
+  if (grant.ended !== null) throw new Refusal('grant.state', `the grant is ${grant.state}; it has ended before`)
+  await room.log.append({
+    code: row.code,
+    message: `${row.message}: ${ask.reason}`,
+    status: 'success',
+    disposition: ending === 'reject' ? 'rejected' : 'revoked',
+    actor: actorOf(ask.subject),
+    src: srcOf(ask.source),
+    device: grant.statement.devices.join(','),
+    grant: grant.statement.id,
+    decisions: ask.decision === undefined ? undefined : [ask.decision],
+    data: { grant_sha256: grant.hash, reason_given: ask.reason },
+  })
+  const after = await room.store.apply(
+    grant.statement.id,
+    ending,
+    Math.floor(room.now() / 1000),
+    ask.subject.id,
+    ask.reason,
+  )
+  if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
+  return after
+}

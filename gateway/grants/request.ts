@@ -1,0 +1,140 @@
+/** Asking for a grant: is the target there, is the window one, may it be asked, who must approve. */
+import type { AuditLog } from '#audit'
+import { refOf, toRefusal, type Decisions } from '../decisions.ts'
+import type { Device, DeviceStore, Process } from '../devices/device.ts'
+import type { Registry } from '../devices/presence.ts'
+import { actorOf, srcOf } from '../events.ts'
+import { clientFacts, deviceFacts, grantFacts, processFacts, tlsFacts, type Source } from '../facts.ts'
+import type { Subject } from '../identity/index.ts'
+import { newId } from '../ids.ts'
+import { Refusal } from '../problem.ts'
+import { hashOf, type Grant, type Statement } from './grant.ts'
+import type { GrantStore } from './store.ts'
+
+export interface GrantRoom {
+  readonly tenant: string
+  readonly store: GrantStore
+  readonly devices: DeviceStore
+  readonly registry: Registry
+  readonly decisions: Decisions
+  readonly log: Pick<AuditLog, 'append'>
+  /** Epoch milliseconds. */
+  readonly now: () => number
+}
+
+export interface GrantAsk {
+  readonly subject: Subject
+  readonly source: Source
+  readonly device: string
+  readonly processes: readonly string[]
+  readonly duration_s: number
+  readonly not_before?: number | undefined
+  readonly not_after?: number | undefined
+  readonly reason: string
+  readonly ticket?: string | undefined
+  readonly ot_level: 0 | 1
+}
+
+const DAY_S = 86_400
+
+/**
+ * Records a request; the grant waits for approvals unless policy wants none. Throws Refusal:
+ * `target.unknown`, `grant.window`, `policy.denied`, `log.unavailable`.
+ */
+export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
+  const now = Math.floor(room.now() / 1000)
+  const statement = state(room.tenant, ask, now)
+  const { device, processes } = await targets(room, ask)
+  const process = processes[0]
+  const presence = room.registry.find(device.id)
+  const proposed: Grant = {
+    statement,
+    hash: hashOf(statement),
+    state: 'requested',
+    requester_email: ask.subject.email,
+    approvals: [],
+    approvals_needed: 1,
+    first_used_at: null,
+    ended: null,
+  }
+  const decision = room.decisions.ask('grant.request', {
+    subject: ask.subject,
+    client: clientFacts(ask.source),
+    tls: tlsFacts(ask.source, presence),
+    device: deviceFacts(device, presence),
+    process: process === undefined ? null : processFacts(process, null),
+    grants: [grantFacts(proposed)],
+    request: {
+      duration_s: ask.duration_s,
+      processes: ask.processes,
+      ot_level: ask.ot_level,
+      reason: ask.reason,
+      ticket: ask.ticket ?? null,
+    },
+  })
+  const needed = decision.obligations.approvals
+  const grant: Grant = { ...proposed, approvals_needed: needed, state: needed === 0 ? 'approved' : 'requested' }
+  await room.log.append({
+    code: 'grant.request',
+    message: `grant for ${device.id} ${decision.allow ? 'requested' : 'may not be requested'}`,
+    status: decision.allow ? 'success' : 'failure',
+    disposition: decision.allow ? 'allowed' : 'blocked',
+    reason: decision.allow ? undefined : decision.denials[0]?.code,
+    actor: actorOf(ask.subject),
+    src: srcOf(ask.source),
+    device: device.id,
+    process: ask.processes.join(','),
+    grant: statement.id,
+    ticket: ask.ticket,
+    decisions: [refOf(decision)],
+    data: {
+      devices: statement.devices,
+      processes: statement.processes,
+      not_before: statement.not_before,
+      not_after: statement.not_after,
+      max_seconds: statement.max_duration_s,
+      reason_given: statement.reason,
+      ticket: ask.ticket,
+      grant_sha256: grant.hash,
+      approvals_needed: needed,
+    },
+  })
+  if (!decision.allow) throw toRefusal(decision)
+  await room.store.add(grant)
+  return grant
+}
+
+function state(tenant: string, ask: GrantAsk, now: number): Statement {
+  const not_before = ask.not_before ?? now
+  const not_after = ask.not_after ?? not_before + Math.max(DAY_S, ask.duration_s)
+  if (not_after <= not_before) throw new Refusal('grant.window', 'the window ends before it begins')
+  if (not_after <= now) throw new Refusal('grant.window', 'the window is in the past')
+  return {
+    v: 1,
+    id: newId('g'),
+    tenant,
+    requester: ask.subject.id,
+    vendor: ask.subject.vendor,
+    devices: [ask.device],
+    processes: ask.processes.toSorted(),
+    ot_level: ask.ot_level,
+    not_before,
+    not_after,
+    max_duration_s: ask.duration_s,
+    reason: ask.reason,
+    ticket: ask.ticket ?? null,
+    created_at: now,
+  }
+}
+
+/** One answer for an unknown device and an unknown process: who may not list them learns neither. */
+async function targets(room: GrantRoom, ask: GrantAsk): Promise<{ device: Device; processes: readonly Process[] }> {
+  const device = await room.devices.find(ask.device)
+  const found = await Promise.all(ask.processes.map((process) => room.devices.findProcess(ask.device, process)))
+  const processes = found.filter((process) => process !== undefined)
+  if (device === undefined || processes.length !== ask.processes.length)
+    throw new Refusal('target.unknown', 'there is no such device with all of these processes', {
+      nextStep: 'check the names with whoever asked you to service the machine',
+    })
+  return { device, processes }
+}

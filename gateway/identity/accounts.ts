@@ -1,0 +1,416 @@
+/** People: who they are, whether a password is theirs, and the end of what they may do. */
+import { randomBytes } from 'node:crypto'
+import { hashBootstrapToken } from './bootstrap.ts'
+import { IdentityError } from './errors.ts'
+import type { AccountChangeEvent, IdentityChange, IdentityEvent, IdentityLog } from './events.ts'
+import type { LoginEvent, LogoutEvent } from './events.ts'
+import { createPasswords, type Passwords } from './password.ts'
+import type { AccountRow, IdentityStore, OidcStore, Throttle } from './store.ts'
+import type { Party } from './subject.ts'
+
+export const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
+export type Role = (typeof ROLES)[number]
+
+/** An account as others see it: without the password. */
+export type Account = Omit<AccountRow, 'password'>
+
+export interface NewAccount {
+  readonly email: string
+  readonly name: string
+  readonly party: Party
+  /** The company; required for a vendor, absent or null for staff. */
+  readonly vendor?: string | null
+  readonly roles: readonly string[]
+  readonly groups?: readonly string[]
+  /** 12 to 256 characters. */
+  readonly password: string
+}
+
+export type AccountChange = Partial<NewAccount & { readonly disabled: boolean }>
+
+export interface LoginAttempt {
+  readonly email: string
+  readonly password: string
+  /** The address it comes from. */
+  readonly source: string
+  /** The client the person signs in to. */
+  readonly client: string | null
+}
+
+/** `login.failed` covers wrong password, unknown and disabled alike; `login.locked` depends on attempts only. */
+export type LoginAnswer =
+  | { readonly ok: true; readonly account: Account }
+  | {
+      readonly ok: false
+      readonly code: 'login.failed' | 'login.locked' | 'login.busy'
+      readonly retryAfterMs: number
+    }
+
+/** Who does it, for the log: `<iss>|<sub>` or `system`, and from where. */
+export interface Actor {
+  readonly id: string
+  readonly source: string | null
+}
+
+export interface Accounts {
+  /** Errors: account.email, .name, .vendor, .roles, .groups, .exists, password.*, log.unavailable. */
+  create(account: NewAccount, by: Actor): Promise<Account>
+  /** Ends every login when the account is disabled or its password changes. Errors: as create, and account.unknown, account.last_admin. */
+  change(sub: string, change: AccountChange, by: Actor): Promise<Account>
+  find(sub: string): Promise<Account | undefined>
+  findByEmail(email: string): Promise<Account | undefined>
+  /** In order of `sub`, after `after` ('' for the first page), at most `limit` (500). */
+  list(after: string, limit: number): Promise<readonly Account[]>
+  /** Checks a password: counted, logged, and equally slow for accounts that do not exist. Error: log.unavailable. */
+  login(attempt: LoginAttempt): Promise<LoginAnswer>
+  /** Ends every login and browser session of a person. */
+  endLogins(sub: string, by: Actor): Promise<void>
+  /** The first administrator, once. Errors: bootstrap.invalid, bootstrap.spent, and those of create. */
+  redeemBootstrap(
+    token: string,
+    account: Pick<NewAccount, 'email' | 'name' | 'password'>,
+    source: string | null,
+  ): Promise<Account>
+}
+
+export interface AccountsOptions {
+  readonly issuer: string
+  readonly store: IdentityStore
+  readonly oidcStore: OidcStore
+  readonly log: IdentityLog
+  /** Told after a change holds. */
+  readonly changed: (change: IdentityChange) => void
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  readonly passwords?: Passwords
+}
+
+const MINUTE = 60_000
+/** A person at a keyboard, a source that tries many accounts, many sources that try one account. */
+const LIMITS = { pair: 5, source: 50, account: 100, windowMs: 15 * MINUTE }
+
+export function openAccounts(options: AccountsOptions): Accounts {
+  const context = {
+    ...options,
+    passwords: options.passwords ?? createPasswords(),
+    toldLocks: new Map<string, number>(),
+  }
+  const { store } = context
+  return {
+    create: async (account, by) => create(context, account, by),
+    change: async (sub, change, by) => changeAccount(context, sub, change, by),
+    find: async (sub) => shown(await store.findAccount(sub)),
+    findByEmail: async (email) => shown(await store.findAccountByEmail(normalise(email))),
+    async list(after, limit) {
+      const rows = await store.listAccounts(after, Math.min(Math.max(limit, 1), 500))
+      return rows.map(withoutPassword)
+    },
+    login: async (attempt) => login(context, attempt),
+    endLogins: async (sub, by) => endLogins(context, sub, 'ended', by.source),
+    redeemBootstrap: async (token, account, source) => redeem(context, token, account, source),
+  }
+}
+
+type Context = AccountsOptions & {
+  readonly passwords: Passwords
+  /** Locks that the log has heard of, and until when: hammering a locked door must not fill the log. */
+  readonly toldLocks: Map<string, number>
+}
+
+/** Records, or stops the act. */
+async function record(log: IdentityLog, event: IdentityEvent): Promise<void> {
+  try {
+    await log(event)
+  } catch (cause) {
+    throw new IdentityError('log.unavailable', { cause })
+  }
+}
+
+async function create(context: Context, account: NewAccount, by: Actor): Promise<Account> {
+  const row = await rowOf(context, account)
+  if ((await context.store.findAccountByEmail(row.email)) !== undefined)
+    throw new IdentityError('account.exists')
+  await record(context.log, createEvent(context, row, by))
+  if (!(await context.store.addAccount(row))) throw new IdentityError('account.exists')
+  return withoutPassword(row)
+}
+
+async function redeem(
+  context: Context,
+  token: string,
+  account: Pick<NewAccount, 'email' | 'name' | 'password'>,
+  source: string | null,
+): Promise<Account> {
+  const hash = hashBootstrapToken(token.slice(0, 200))
+  const open = await context.store.bootstrapHash()
+  if (open !== hash) {
+    const answer = open === undefined ? 'bootstrap.spent' : 'bootstrap.invalid'
+    throw new IdentityError(answer)
+  }
+  const row = await rowOf(context, { ...account, party: 'staff', roles: ['admin'] })
+  await record(context.log, createEvent(context, row, { id: 'bootstrap', source }))
+  const outcome = await context.store.redeemBootstrap(hash, row)
+  if (outcome !== 'redeemed') throw new IdentityError(`bootstrap.${outcome}`)
+  return withoutPassword(row)
+}
+
+function createEvent(context: Context, row: AccountRow, by: Actor): IdentityEvent {
+  const { email, party, vendor, roles, groups } = row
+  const subject = `${context.issuer}|${row.sub}`
+  const common = { at: context.now(), source: by.source, by: by.id }
+  return { code: 'account.create', ...common, subject, email, party, vendor, roles, groups }
+}
+
+async function rowOf(context: Context, account: NewAccount): Promise<AccountRow> {
+  const facts = checkFacts({
+    email: normalise(account.email),
+    name: account.name.normalize('NFC').trim(),
+    party: account.party,
+    vendor: account.vendor ?? null,
+    roles: [...new Set(account.roles)],
+    groups: [...new Set(account.groups)],
+  })
+  checkPassword(account.password, facts)
+  const now = context.now()
+  return {
+    sub: newSub(),
+    ...facts,
+    disabled: false,
+    password: await context.passwords.hash(account.password),
+    createdAt: now,
+    changedAt: now,
+  }
+}
+
+async function changeAccount(
+  context: Context,
+  sub: string,
+  change: AccountChange,
+  by: Actor,
+): Promise<Account> {
+  const before = await context.store.findAccount(sub)
+  if (before === undefined) throw new IdentityError('account.unknown')
+  const { password, ...fields } = change
+  const facts = checkFacts({
+    email: fields.email === undefined ? before.email : normalise(fields.email),
+    name: fields.name?.normalize('NFC').trim() ?? before.name,
+    party: fields.party ?? before.party,
+    vendor: fields.vendor === undefined ? before.vendor : fields.vendor,
+    roles: [...new Set(fields.roles ?? before.roles)],
+    groups: [...new Set(fields.groups ?? before.groups)],
+  })
+  if (password !== undefined) checkPassword(password, facts)
+  const after: AccountRow = {
+    ...before,
+    ...facts,
+    disabled: fields.disabled ?? before.disabled,
+    password: password === undefined ? before.password : await context.passwords.hash(password),
+    changedAt: context.now(),
+  }
+  const subject = `${context.issuer}|${sub}`
+  const common = { at: context.now(), source: by.source, by: by.id, subject }
+  await record(context.log, {
+    code: 'account.change',
+    ...common,
+    changes: differences(before, after),
+  })
+  const outcome = await context.store.changeAccount(after)
+  if (outcome !== 'changed') throw new IdentityError(changeRefusals[outcome])
+  if (after.disabled && !before.disabled) await endLogins(context, sub, 'disabled', by.source)
+  else if (password !== undefined) await endLogins(context, sub, 'password_changed', by.source)
+  else context.changed({ kind: 'changed', subject, login: null })
+  return withoutPassword(after)
+}
+
+const changeRefusals = {
+  taken: 'account.exists',
+  last_admin: 'account.last_admin',
+  unknown: 'account.unknown',
+} as const
+
+/** What an auditor must see: each changed field with its new value; of the password only that it changed. */
+function differences(before: AccountRow, after: AccountRow): AccountChangeEvent['changes'] {
+  const fields = ['email', 'name', 'party', 'vendor', 'roles', 'groups', 'disabled'] as const
+  const changed = fields
+    .filter((field) => JSON.stringify(before[field]) !== JSON.stringify(after[field]))
+    .map((field) => [field, after[field]] as const)
+  const secret = before.password === after.password ? [] : [['password', 'changed'] as const]
+  return Object.fromEntries([...changed, ...secret])
+}
+
+/** Cuts first and reports a dead log afterwards: taking access away must not wait for a disk. */
+async function endLogins(
+  context: Context,
+  sub: string,
+  reason: LogoutEvent['reason'],
+  source: string | null,
+): Promise<void> {
+  const subject = `${context.issuer}|${sub}`
+  const event = { code: 'auth.logout', at: context.now(), source, subject, login: null } as const
+  const logged = await record(context.log, { ...event, reason }).then(
+    () => undefined,
+    (error: unknown) => ({ error }),
+  )
+  await context.oidcStore.endLoginsOf(sub)
+  const kind = reason === 'disabled' ? 'disabled' : 'logged_out'
+  context.changed({ kind, subject, login: null })
+  if (logged !== undefined) throw logged.error
+}
+
+async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnswer> {
+  const email = normalise(attempt.email)
+  const throttles = loginThrottles(email, attempt.source)
+  const [pair, ...wider] = throttles.map((throttle) => throttle.key)
+  const tell = async (reason: LoginEvent['reason'], sub: string | null): Promise<void> =>
+    record(context.log, {
+      code: 'auth.login',
+      at: context.now(),
+      source: attempt.source,
+      outcome: reason === null ? 'success' : 'failure',
+      subject: sub === null ? null : `${context.issuer}|${sub}`,
+      email: EMAIL.test(email) && email.length <= 320 ? email : null,
+      client: attempt.client,
+      methods: reason === null ? ['pwd'] : [],
+      reason,
+    })
+  const taken = await context.store.take(throttles, context.now())
+  if (!taken.allowed) {
+    if (isNewLock(context, `${attempt.source}:${email}`)) await tell('locked', null)
+    return { ok: false, code: 'login.locked', retryAfterMs: taken.retryAfterMs }
+  }
+  const row = await context.store.findAccountByEmail(email)
+  const right = await checked(context, attempt.password, row?.password ?? null)
+  if (right === 'busy') {
+    await context.store.settle(
+      [],
+      throttles.map((throttle) => throttle.key),
+    )
+    await tell('busy', null)
+    return { ok: false, code: 'login.busy', retryAfterMs: 5_000 }
+  }
+  if (row === undefined || !right || row.disabled) {
+    await tell(whyNot(row, right), row?.sub ?? null)
+    return { ok: false, code: 'login.failed', retryAfterMs: 0 }
+  }
+  await tell(null, row.sub)
+  await context.store.settle(pair === undefined ? [] : [pair], wider)
+  await refreshHash(context, row, attempt.password)
+  return { ok: true, account: withoutPassword(row) }
+}
+
+function isNewLock({ toldLocks, now }: Context, key: string): boolean {
+  const at = now()
+  if ((toldLocks.get(key) ?? 0) > at) return false
+  for (const [old, until] of toldLocks)
+    if (until <= at || toldLocks.size > 10_000) toldLocks.delete(old)
+  toldLocks.set(key, at + LIMITS.windowMs)
+  return true
+}
+
+function whyNot(row: AccountRow | undefined, right: boolean): 'unknown' | 'disabled' | 'password' {
+  if (row === undefined) return 'unknown'
+  return right ? 'disabled' : 'password'
+}
+
+async function checked(
+  context: Context,
+  password: string,
+  stored: string | null,
+): Promise<boolean | 'busy'> {
+  try {
+    return await context.passwords.matches(password, stored)
+  } catch (error) {
+    if (error instanceof IdentityError && error.code === 'busy') return 'busy'
+    throw error
+  }
+}
+
+/** A hash made with older parameters is replaced while the password is at hand; not worth failing a login. */
+async function refreshHash(context: Context, row: AccountRow, password: string): Promise<void> {
+  if (row.password === null || !context.passwords.isOutdated(row.password)) return
+  const hash = await context.passwords.hash(password).catch(() => undefined)
+  const now = await context.store.findAccount(row.sub)
+  if (hash === undefined || now?.password !== row.password) return
+  await context.store.changeAccount({ ...now, password: hash })
+}
+
+function loginThrottles(email: string, source: string): readonly [Throttle, Throttle, Throttle] {
+  const { windowMs } = LIMITS
+  const name = email.slice(0, 320)
+  return [
+    { key: `login:${source}:${name}`, limit: LIMITS.pair, windowMs },
+    { key: `login-source:${source}`, limit: LIMITS.source, windowMs },
+    { key: `login-account:${name}`, limit: LIMITS.account, windowMs },
+  ]
+}
+
+const EMAIL = /^[^\s@<>"]{1,64}@[^\s@<>"]{1,255}$/
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/
+
+/** One spelling per address: composed, lower-cased, without blanks around it. */
+export function normalise(email: string): string {
+  return email.normalize('NFKC').trim().toLowerCase().toWellFormed()
+}
+
+type Facts = Pick<AccountRow, 'email' | 'name' | 'party' | 'vendor' | 'roles' | 'groups'>
+
+/** A name people can read: no control characters, nothing that turns the text around. */
+function isText(value: string): boolean {
+  return value.trim() !== '' && value.length <= 200 && !CONTROL.test(value) && value.isWellFormed()
+}
+
+function checkFacts(facts: Facts): Facts {
+  const { email, vendor, roles } = facts
+  if (!EMAIL.test(email) || email.length > 320 || CONTROL.test(email))
+    throw new IdentityError('account.email')
+  if (!isText(facts.name)) throw new IdentityError('account.name')
+  if ((facts.party === 'vendor') !== (vendor !== null)) throw new IdentityError('account.vendor')
+  if (vendor !== null && !isText(vendor)) throw new IdentityError('account.vendor')
+  const known: readonly string[] = facts.party === 'vendor' ? ['vendor'] : ROLES
+  if (!roles.every((role) => known.includes(role))) throw new IdentityError('account.roles')
+  if (facts.groups.length > 64 || !facts.groups.every(isText))
+    throw new IdentityError('account.groups')
+  return facts
+}
+
+const COMMON = new Set([
+  'password',
+  'passwort',
+  'sallyport',
+  'administrator',
+  'changeme',
+  'letmein',
+])
+
+function checkPassword(password: string, facts: Facts): void {
+  const normal = password.normalize('NFKC')
+  // By code point, as people count; an emoji of several counts as several, which does no harm.
+  const length = Array.from(normal).length
+  if (length < 12 || normal.length > 256) throw new IdentityError('password.length')
+  const letters = normal.toLowerCase()
+  const stem = letters.replace(/[^\p{L}]/gu, '')
+  const own = [facts.email, facts.email.split('@')[0] ?? '', facts.name.toLowerCase()]
+  const known = COMMON.has(stem) || own.includes(letters) || own.includes(stem)
+  if (known || new Set(letters).size < 5) throw new IdentityError('password.weak')
+}
+
+const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
+
+/** 26 characters of Crockford's base 32: 128 random bits and two of padding. */
+function newSub(): string {
+  let bits = BigInt(`0x${randomBytes(16).toString('hex')}`)
+  let sub = ''
+  for (let at = 0; at < 26; at++) {
+    sub = (ALPHABET[Number(bits & 31n)] ?? '') + sub
+    bits >>= 5n
+  }
+  return sub
+}
+
+function withoutPassword({ password: _, ...account }: AccountRow): Account {
+  return account
+}
+function shown(row: AccountRow | undefined): Account | undefined {
+  return row === undefined ? undefined : withoutPassword(row)
+}

@@ -1,0 +1,123 @@
+/** Every way in which our own calls on accounts say no. Answers to a login attempt are values, not these. */
+
+export type IdentityCode =
+  | 'account.email'
+  | 'account.name'
+  | 'account.vendor'
+  | 'account.roles'
+  | 'account.groups'
+  | 'account.exists'
+  | 'account.unknown'
+  | 'account.last_admin'
+  | 'password.length'
+  | 'password.weak'
+  | 'bootstrap.invalid'
+  | 'bootstrap.spent'
+  | 'keys.malformed'
+  | 'keys.permissions'
+  | 'busy'
+  | 'log.unavailable'
+
+interface Row {
+  readonly status: 400 | 404 | 409 | 410 | 500 | 503
+  readonly detail: string
+  readonly nextStep: string
+}
+
+/** What a person is told for each code; the HTTP status is the one a route answers with. */
+export const identityRows = {
+  'account.email': {
+    status: 400,
+    detail: 'The address does not look like an e-mail address.',
+    nextStep: 'Give an address of the form name@company, at most 320 characters.',
+  },
+  'account.name': {
+    status: 400,
+    detail: 'The name is empty, longer than 200 characters, or holds control characters.',
+    nextStep: 'Give the name as it should be shown to colleagues.',
+  },
+  'account.vendor': {
+    status: 400,
+    detail: 'A vendor account names its company, and a staff account names none.',
+    nextStep: 'Set `vendor` for party vendor; leave it out for party staff.',
+  },
+  'account.roles': {
+    status: 400,
+    detail: 'A role is unknown, or a vendor account was to get more than the role vendor.',
+    nextStep: 'Use admin, engineer, operator, auditor or vendor; vendor accounts take vendor only.',
+  },
+  'account.groups': {
+    status: 400,
+    detail: 'There are more than 64 groups, or one is empty or longer than 200 characters.',
+    nextStep: 'Shorten the list of groups.',
+  },
+  'account.exists': {
+    status: 409,
+    detail: 'An account with this address exists already.',
+    nextStep: 'Change that account, or use another address.',
+  },
+  'account.unknown': {
+    status: 404,
+    detail: 'There is no such account.',
+    nextStep: 'List the accounts and check the id.',
+  },
+  'account.last_admin': {
+    status: 409,
+    detail: 'This is the last enabled administrator; without one nobody could manage the gateway.',
+    nextStep: 'Make another account an administrator first.',
+  },
+  'password.length': {
+    status: 400,
+    detail: 'The password is shorter than 12 or longer than 256 characters.',
+    nextStep: 'Choose a passphrase of 12 to 256 characters.',
+  },
+  'password.weak': {
+    status: 400,
+    detail: 'The password is a common one, a repetition, or made of the account itself.',
+    nextStep: 'Choose several words that have nothing to do with the account.',
+  },
+  'bootstrap.invalid': {
+    status: 404,
+    detail: 'This is not the bootstrap token of this gateway.',
+    nextStep: 'Read the file bootstrap-token in the data directory of the gateway.',
+  },
+  'bootstrap.spent': {
+    status: 410,
+    detail: 'The bootstrap token was used, or an account exists already.',
+    nextStep: 'Sign in as an administrator and create the account from there.',
+  },
+  'keys.malformed': {
+    status: 500,
+    detail: 'The key file of the identity provider cannot be read.',
+    nextStep: 'Restore identity/keys.json from the backup; removing it ends every login.',
+  },
+  'keys.permissions': {
+    status: 500,
+    detail: 'The key file of the identity provider is readable by others.',
+    nextStep:
+      'Run chmod 600 on it; if others may have read it, remove it so that new keys are made.',
+  },
+  busy: {
+    status: 503,
+    detail: 'Too many passwords are being checked at this moment.',
+    nextStep: 'Try again in a few seconds.',
+  },
+  'log.unavailable': {
+    status: 503,
+    detail: 'The event could not be written to the log, so nothing was done.',
+    nextStep: 'Look at the state of the audit log: `sallyport doctor`.',
+  },
+} as const satisfies Record<IdentityCode, Row>
+
+export class IdentityError extends Error {
+  override readonly name = 'IdentityError'
+  readonly code: IdentityCode
+  readonly status: Row['status']
+  readonly nextStep: string
+  constructor(code: IdentityCode, options?: ErrorOptions) {
+    super(identityRows[code].detail, options)
+    this.code = code
+    this.status = identityRows[code].status
+    this.nextStep = identityRows[code].nextStep
+  }
+}

@@ -1,0 +1,68 @@
+/** What this room tells the log, always before the act it records. Passwords, codes and tokens never appear. */
+import type { Party } from './subject.ts'
+
+interface Common {
+  /** Epoch milliseconds. */
+  readonly at: number
+  /** Where the request came from: an IP address, or null for an act of the program itself. */
+  readonly source: string | null
+}
+
+/** Somebody tried to sign in. */
+export interface LoginEvent extends Common {
+  readonly code: 'auth.login'
+  readonly outcome: 'success' | 'failure'
+  /** `<issuer>|<sub>`; null when the attempt named nobody we know. */
+  readonly subject: string | null
+  /** As typed, lower-cased; null unless it has the form of an address. Personal. */
+  readonly email: string | null
+  /** The client the person signs in to, e.g. `sallyport-cli`. */
+  readonly client: string | null
+  readonly methods: readonly string[]
+  /** Why not; null on success. The page never tells these apart, the log does. */
+  readonly reason: 'password' | 'unknown' | 'disabled' | 'locked' | 'busy' | null
+}
+
+/** A login is about to end. */
+export interface LogoutEvent extends Common {
+  readonly code: 'auth.logout'
+  readonly subject: string
+  /** The login that ends; null: all of that person's. */
+  readonly login: string | null
+  readonly reason: 'signed_out' | 'revoked' | 'reused' | 'disabled' | 'password_changed' | 'ended'
+}
+
+/** An account is about to be made. */
+export interface AccountCreateEvent extends Common {
+  readonly code: 'account.create'
+  readonly subject: string
+  readonly email: string
+  readonly party: Party
+  readonly vendor: string | null
+  readonly roles: readonly string[]
+  readonly groups: readonly string[]
+  /** `<iss>|<sub>` of who did it, or `bootstrap`, `system`. */
+  readonly by: string
+}
+
+/** An account is about to change; `changes` names the fields and, but for the password, their new values. */
+export interface AccountChangeEvent extends Common {
+  readonly code: 'account.change'
+  readonly subject: string
+  readonly by: string
+  readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
+}
+
+export type IdentityEvent = LoginEvent | LogoutEvent | AccountCreateEvent | AccountChangeEvent
+
+/** Resolves when the event is durable; a rejection stops the act with `log.unavailable`. */
+export type IdentityLog = (event: IdentityEvent) => Promise<void>
+
+/** Something about a person changed: whoever holds a session of theirs asks again. Sent after the change holds. */
+export interface IdentityChange {
+  readonly kind: 'changed' | 'disabled' | 'logged_out'
+  /** `<iss>|<sub>`. */
+  readonly subject: string
+  /** The one login that ended; null: everything of this person is concerned. */
+  readonly login: string | null
+}

@@ -1,0 +1,125 @@
+/** The whole room behind one door: provider, accounts, verifier, and the changes they cause. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { join } from 'node:path'
+import { openAccounts, type Accounts } from './accounts.ts'
+import { openBootstrap, removeBootstrapFile } from './bootstrap.ts'
+import type { IdentityChange, IdentityLog } from './events.ts'
+import { openIdentityKeys } from './keys.ts'
+import { CLI_CLIENT_ID, createProvider } from './provider.ts'
+import type { Lifetimes, ProviderClient } from './setting.ts'
+import type { IdentityStore, OidcStore } from './store.ts'
+import type { AuthRefusal, AuthRequest, Login, Subject } from './subject.ts'
+import { createVerifier } from './verify.ts'
+
+export interface IdentityOptions {
+  /** `https://<public host>:<port>`; the issuer is this and `/oidc`, the audience this and `/api`. */
+  readonly origin: string
+  /** The data directory: `identity/keys.json` and `bootstrap-token` are kept in it, both 0600. */
+  readonly directory: string
+  readonly store: IdentityStore
+  readonly oidcStore: OidcStore
+  /** Awaited before every act it records; a rejection stops the act. */
+  readonly log: IdentityLog
+  /** Epoch milliseconds; default the system clock (the embedded provider always reads that one). */
+  readonly now?: () => number
+  /** Where a request came from; default the peer address of its socket. */
+  readonly source?: (request: IncomingMessage) => string
+  /** Clients beside `sallyport-cli`, e.g. the console. */
+  readonly clients?: readonly ProviderClient[]
+  readonly lifetimes?: Partial<Lifetimes>
+  /** Told of every failure of our own, with the id that the page showed. */
+  readonly report?: (error: unknown, id: string) => void
+}
+
+export interface Identity extends AsyncDisposable {
+  readonly issuer: string
+  readonly audience: string
+  readonly clientId: string
+  /** Answers every request whose path is `/oidc` or begins with `/oidc/`. */
+  handle(request: IncomingMessage, response: ServerResponse): void
+  /** Who is asking. Never throws; `now` is epoch milliseconds. */
+  authenticate(request: AuthRequest, now: number): Promise<Subject | AuthRefusal>
+  /** The login an authenticated subject came by: keep it with the session, give it to `current`. */
+  loginOf(subject: Subject): Login
+  /** The same person as of now, or why the login no longer stands. Never throws. */
+  current(login: Login, now: number): Promise<Subject | AuthRefusal>
+  readonly accounts: Accounts
+  /** The file that holds the bootstrap token, while no account exists; null afterwards. */
+  readonly bootstrapFile: string | null
+  /** Calls `listener` after each change; gives the function that ends it. A throw is reported, not passed on. */
+  onChange(listener: (change: IdentityChange) => void): () => void
+}
+
+const SWEEP_EVERY_MS = 60_000
+/** How long an expired row is kept: until then its owner is told "expired" and not "unknown". */
+const KEEP_EXPIRED_MS = 3_600_000
+
+/**
+ * Opens the room: keys and bootstrap token are made at first start. Leaving the block stops the sweeping;
+ * the stores belong to the caller. Errors: keys.malformed, keys.permissions.
+ */
+export async function openIdentity(options: IdentityOptions): Promise<Identity> {
+  const now = options.now ?? Date.now
+  const source = options.source ?? peerAddress
+  const report = options.report ?? (() => undefined)
+  const { store, oidcStore, log } = options
+  const { origin } = new URL(options.origin)
+  const issuer = `${origin}/oidc`
+  const audience = `${origin}/api`
+  const keys = await openIdentityKeys(join(options.directory, 'identity', 'keys.json'))
+  const listeners = new Set<(change: IdentityChange) => void>()
+  const changed = (change: IdentityChange): void => {
+    for (const listener of listeners) {
+      try {
+        listener(change)
+      } catch (error) {
+        report(error, 'onChange')
+      }
+    }
+  }
+  const accounts = openAccounts({ issuer, store, oidcStore, log, changed, now })
+  const provider = createProvider({
+    ...{ issuer, audience, keys, store, oidcStore, accounts, log, changed, now, source, report },
+    clients: options.clients ?? [],
+    lifetimes: options.lifetimes ?? {},
+  })
+  const verifier = createVerifier({
+    ...{ origin, issuer, audience, keys, store, oidcStore },
+    since: now(),
+  })
+  const bootstrapFile = await openBootstrap(store, options.directory)
+  const sweeping = setInterval(() => {
+    oidcStore.sweep(now() - KEEP_EXPIRED_MS).catch((error: unknown) => report(error, 'sweep'))
+  }, SWEEP_EVERY_MS)
+  sweeping.unref()
+  return {
+    issuer,
+    audience,
+    clientId: CLI_CLIENT_ID,
+    bootstrapFile,
+    handle: (request, response) => provider.handle(request, response),
+    authenticate: async (request, at) => verifier.authenticate(request, at),
+    loginOf: (subject) => verifier.loginOf(subject),
+    current: async (login, at) => verifier.current(login, at),
+    accounts: {
+      ...accounts,
+      async redeemBootstrap(token, account, from) {
+        const made = await accounts.redeemBootstrap(token, account, from)
+        await removeBootstrapFile(options.directory)
+        return made
+      },
+    },
+    onChange(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    async [Symbol.asyncDispose]() {
+      clearInterval(sweeping)
+    },
+  }
+}
+
+/** The peer's address in one form: IPv4 without the IPv6 wrapping. */
+function peerAddress(request: IncomingMessage): string {
+  return request.socket.remoteAddress?.replace(/^::ffff:(?=\d+\.)/i, '') ?? 'unknown'
+}

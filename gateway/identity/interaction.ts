@@ -1,0 +1,334 @@
+/** What happens between the provider's question and its answer: signing in, agreeing, signing out. */
+import { createHmac, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import type { InteractionResults, KoaContextWithOIDC, Provider } from 'oidc-provider'
+import type { Accounts, LoginAnswer } from './accounts.ts'
+import { IdentityError } from './errors.ts'
+import type { IdentityLog } from './events.ts'
+import { readForm } from './form.ts'
+import {
+  consentPage,
+  errorPage,
+  loginPage,
+  signedOutPage,
+  signOutPage,
+  type Problem,
+} from './pages.ts'
+
+export interface InteractionOptions {
+  readonly issuer: string
+  /** The path that the provider is mounted at: `/oidc`. */
+  readonly base: string
+  readonly audience: string
+  readonly accounts: Accounts
+  readonly log: IdentityLog
+  /** Signs the hidden field of every form. */
+  readonly formKey: string
+  readonly source: (request: IncomingMessage) => string
+  readonly now: () => number
+  /** Names a failure, so that the page and the log can be brought together. */
+  readonly newId: () => string
+  readonly endLogin: (login: string) => Promise<void>
+}
+
+/** A request as Koa sees it, before it is one of the provider's routes. */
+export type Context = Parameters<Parameters<Provider['use']>[0]>[0]
+type Details = Awaited<ReturnType<Provider['interactionDetails']>>
+
+/** The acr of somebody who gave a password and nothing else. */
+export const ACR_PASSWORD = 'urn:sallyport:acr:password'
+/** The one scope of the API; what a person may do there is decided by policy, not by scopes. */
+export const API_SCOPE = 'api'
+
+export interface Pages {
+  /** GET and POST of `/interaction/<uid>`. */
+  interact(ctx: Context, uid: string): Promise<void>
+  /** GET and POST of `/sign-out`. */
+  signOut(ctx: Context): Promise<void>
+}
+
+/** The handlers for one provider. */
+export function createPages(provider: Provider, options: InteractionOptions): Pages {
+  return {
+    async interact(ctx, uid) {
+      const details = await provider.interactionDetails(ctx.req, ctx.res)
+      if (details.uid !== uid) return refuseStale(ctx, options)
+      if (ctx.method !== 'POST') return ask(ctx, provider, options, details, null, 200)
+      const form = await readForm(ctx.req)
+      const csrf = form?.get('csrf') ?? ''
+      if (form === undefined || !isToken(options, `interaction:${uid}`, csrf))
+        return refuseStale(ctx, options)
+      const act = acts[form.get('do') ?? '']
+      if (act === undefined || (act.prompt !== null && act.prompt !== details.prompt.name))
+        return refuseStale(ctx, options)
+      return act.run(ctx, provider, options, details, form)
+    },
+    signOut: async (ctx) => signOut(ctx, provider, options),
+  }
+}
+
+const staleForm = {
+  status: 403,
+  title: 'This form is out of date',
+  message: 'The form was not the one this sign-in is waiting for.',
+  nextStep: 'Go back to the program you came from and start again.',
+  code: 'form.stale',
+} as const
+
+function refuseStale(ctx: Context, options: InteractionOptions): void {
+  sendError(ctx, options, staleForm)
+}
+
+interface Act {
+  /** The question it answers; null: any. */
+  readonly prompt: string | null
+  readonly run: (
+    ctx: Context,
+    provider: Provider,
+    options: InteractionOptions,
+    details: Details,
+    form: ReadonlyMap<string, string>,
+  ) => Promise<void>
+}
+
+const acts: Readonly<Record<string, Act>> = {
+  login: { prompt: 'login', run: signIn },
+  consent: { prompt: 'consent', run: consent },
+  abort: {
+    prompt: null,
+    async run(ctx, provider) {
+      const refusal = { error: 'access_denied', error_description: 'refused by the person' }
+      await finish(ctx, provider, refusal, false)
+    },
+  },
+}
+
+/** Renders the question that the provider has. */
+async function ask(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  problem: Problem | null,
+  status: number,
+  typed = '',
+): Promise<void> {
+  const { base } = options
+  const client = await clientName(provider, details)
+  const action = `${base}/interaction/${details.uid}`
+  const common = { base, action, csrf: token(options, `interaction:${details.uid}`), client }
+  ctx.status = status
+  ctx.type = 'html'
+  if (details.prompt.name === 'login') {
+    const email = typed === '' ? suggested(details) : typed
+    ctx.body = loginPage({ ...common, email, problem })
+    return
+  }
+  const account = await options.accounts.find(details.session?.accountId ?? '')
+  ctx.body = consentPage({ ...common, email: account?.email ?? '' })
+}
+
+function suggested(details: Details): string {
+  const hint = details.params['login_hint']
+  return typeof hint === 'string' ? hint.slice(0, 320) : ''
+}
+
+async function clientName(provider: Provider, details: Details): Promise<string> {
+  const client = await provider.Client.find(String(details.params['client_id']))
+  return client?.clientName ?? client?.clientId ?? 'this program'
+}
+
+async function signIn(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  form: ReadonlyMap<string, string>,
+): Promise<void> {
+  const email = form.get('email') ?? ''
+  const again = async (status: number, problem: Problem): Promise<void> =>
+    ask(ctx, provider, options, details, problem, status, email.slice(0, 320))
+  const answer = await options.accounts.login({
+    email,
+    password: (form.get('password') ?? '').slice(0, 1024),
+    source: options.source(ctx.req),
+    client: String(details.params['client_id']),
+  })
+  if (!answer.ok) {
+    if (answer.retryAfterMs > 0)
+      ctx.set('Retry-After', String(Math.ceil(answer.retryAfterMs / 1000)))
+    return again(answer.code === 'login.failed' ? 401 : 429, whyNot(answer, options.newId()))
+  }
+  const { sub } = answer.account
+  // The provider would have to end the other person's session first; better they do it themselves.
+  if (details.session !== undefined && details.session.accountId !== sub)
+    return again(409, otherAccount)
+  const login = {
+    accountId: sub,
+    amr: ['pwd'],
+    acr: ACR_PASSWORD,
+    remember: false,
+    ts: Math.floor(options.now() / 1000),
+  }
+  // By a device code they have agreed already: the page before this one named the client and the code.
+  if (details.deviceCode === undefined) return finish(ctx, provider, { login }, false)
+  const grantId = await grantWhatWasAsked(provider, options, details, sub)
+  return finish(ctx, provider, { login, consent: { grantId } }, false)
+}
+
+const otherAccount: Problem = {
+  message: 'Another person is signed in in this browser.',
+  nextStep: 'Sign out first, then start again.',
+  id: null,
+}
+
+function whyNot(answer: LoginAnswer & { ok: false }, id: string): Problem {
+  const minutes = Math.max(1, Math.ceil(answer.retryAfterMs / 60_000))
+  switch (answer.code) {
+    case 'login.failed':
+      return {
+        message: 'The address and the password do not belong together, or the account is disabled.',
+        nextStep: 'Check both; an administrator can set a new password.',
+        id: null,
+      }
+    case 'login.locked':
+      return {
+        message: 'There were too many attempts.',
+        nextStep: `Try again in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}.`,
+        id,
+      }
+    case 'login.busy':
+      return {
+        message: 'Too many people are signing in at this moment.',
+        nextStep: 'Try again in a few seconds.',
+        id,
+      }
+  }
+}
+
+async function consent(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+): Promise<void> {
+  const { session } = details
+  const account = await options.accounts.find(session?.accountId ?? '')
+  if (session === undefined || account === undefined || account.disabled)
+    return refuseStale(ctx, options)
+  // A password given a moment ago for this very request is on record; one given earlier is a new login.
+  if (details.lastSubmission?.login === undefined) {
+    await record(options, {
+      source: options.source(ctx.req),
+      subject: `${options.issuer}|${account.sub}`,
+      email: account.email,
+      client: String(details.params['client_id']),
+      methods: session.amr ?? [],
+    })
+  }
+  const grantId = await grantWhatWasAsked(provider, options, details, account.sub)
+  return finish(ctx, provider, { consent: { grantId } }, true)
+}
+
+async function record(
+  { log, now }: InteractionOptions,
+  facts: Omit<
+    Extract<Parameters<IdentityLog>[0], { code: 'auth.login' }>,
+    'code' | 'at' | 'outcome' | 'reason'
+  >,
+): Promise<void> {
+  try {
+    await log({ code: 'auth.login', at: now(), outcome: 'success', reason: null, ...facts })
+  } catch (cause) {
+    throw new IdentityError('log.unavailable', { cause })
+  }
+}
+
+/** A new grant for exactly what the client asked for; its id names the login. */
+async function grantWhatWasAsked(
+  provider: Provider,
+  { audience }: InteractionOptions,
+  details: Details,
+  accountId: string,
+): Promise<string> {
+  const { params } = details
+  const grant = new provider.Grant({ accountId, clientId: String(params['client_id']) })
+  const scopes = typeof params['scope'] === 'string' ? params['scope'].split(' ') : []
+  const openid = scopes.filter((scope) => scope !== API_SCOPE)
+  if (openid.length > 0) grant.addOIDCScope(openid)
+  if (scopes.includes(API_SCOPE)) grant.addResourceScope(audience, API_SCOPE)
+  return grant.save()
+}
+
+async function finish(
+  ctx: Context,
+  provider: Provider,
+  result: InteractionResults,
+  merge: boolean,
+): Promise<void> {
+  const merging = { mergeWithLastSubmission: merge }
+  const to = await provider.interactionResult(ctx.req, ctx.res, result, merging)
+  ctx.status = 303
+  ctx.redirect(to)
+}
+
+async function signOut(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+): Promise<void> {
+  const session = await provider.Session.get(ctx as KoaContextWithOIDC)
+  const account = await options.accounts.find(session.accountId ?? '')
+  const purpose = `sign-out:${session.uid}`
+  ctx.type = 'html'
+  if (ctx.method !== 'POST' || account === undefined) {
+    ctx.body = signOutPage(options.base, token(options, purpose), account?.email ?? null)
+    return
+  }
+  const form = await readForm(ctx.req)
+  if (form === undefined || !isToken(options, purpose, form.get('csrf') ?? ''))
+    return refuseStale(ctx, options)
+  const authorizations = Object.values(session.authorizations ?? {})
+  for (const { grantId, persistsLogout } of authorizations)
+    if (grantId !== undefined && persistsLogout !== true) await options.endLogin(grantId)
+  await session.destroy()
+  ctx.cookies.set(provider.cookieName('session'), null, { path: '/', httpOnly: true })
+  ctx.body = signedOutPage(options.base)
+}
+
+/** Bound to one purpose, so that a form of one page cannot be sent as another's. */
+function token({ formKey }: InteractionOptions, purpose: string): string {
+  return createHmac('sha256', formKey).update(`form:${purpose}`).digest('base64url')
+}
+
+function isToken(options: InteractionOptions, purpose: string, given: string): boolean {
+  const expected = Buffer.from(token(options, purpose))
+  const actual = Buffer.from(given)
+  return actual.length === expected.length && timingSafeEqual(actual, expected)
+}
+
+export interface PageError {
+  readonly status: number
+  readonly title: string
+  readonly message: string
+  readonly nextStep: string
+  readonly code: string
+}
+
+/** An error as a page for people, as JSON for programs; gives the id it carries. */
+export function sendError(
+  ctx: Context,
+  { base, newId }: Pick<InteractionOptions, 'base' | 'newId'>,
+  error: PageError,
+): string {
+  const id = newId()
+  ctx.status = error.status
+  if (ctx.accepts('json', 'html') === 'html') {
+    ctx.type = 'html'
+    ctx.body = errorPage({ base, id, ...error })
+  } else {
+    const { code, message, nextStep } = error
+    ctx.body = { error: code, error_description: message, next_step: nextStep, id }
+  }
+  return id
+}

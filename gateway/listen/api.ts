@@ -1,0 +1,146 @@
+/** `/api/v1`: every call authenticated, decided, validated; errors as problems. Routes live in `api/`. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { TLSSocket } from 'node:tls'
+import swagger from '@fastify/swagger'
+import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify'
+import { plainAddress, type Source } from '../facts.ts'
+import { isRefusal, type Identity, type Subject } from '../identity/index.ts'
+import { newId } from '../ids.ts'
+import { Refusal, toProblem } from '../problem.ts'
+import type { Handler } from './front.ts'
+
+/** JSON bodies of this API are small; what is larger is a mistake or an attack. */
+const BODY_LIMIT = 64 * 1024
+
+export interface ApiOptions {
+  readonly version: string
+  readonly identity: Pick<Identity, 'authenticate'>
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  readonly report: (error: unknown, what: string) => void
+  /** Adds the calls; each names its own schemas. */
+  readonly routes: (api: Api) => void
+}
+
+export interface Api {
+  readonly server: ApiServer
+  /** Who asks. Throws Refusal `identity.refused`, with the provider's own code and sentence. */
+  caller(request: FastifyRequest): Promise<Subject>
+  source(request: FastifyRequest): Source
+}
+export type ApiServer = FastifyInstance<
+  Server,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>
+
+/** What a refused identity adds to the answer beside the problem. */
+class IdentityRefusal extends Refusal {
+  readonly status: number
+  readonly challenge: string | null
+  constructor(code: string, status: number, detail: string, nextStep: string, challenge: string | null) {
+    super('identity.refused', detail, { nextStep, denials: [{ code, msg: detail }] })
+    this.status = status
+    this.challenge = challenge
+  }
+}
+
+export function sourceOf(request: IncomingMessage): Source {
+  const { socket } = request
+  const tls =
+    socket instanceof TLSSocket
+      ? { version: socket.getProtocol(), cipher: socket.getCipher().standardName }
+      : null
+  return { ip: socket.remoteAddress === undefined ? null : plainAddress(socket.remoteAddress), tls }
+}
+
+/** Builds the API as a plain handler: it never listens by itself. */
+export async function createApi(options: ApiOptions): Promise<Handler & AsyncDisposable> {
+  let handle: Handler | undefined
+  const server: ApiServer = Fastify({
+    bodyLimit: BODY_LIMIT,
+    genReqId: () => newId('r'),
+    // The edge has the port; fastify gets requests handed in.
+    serverFactory: (handler) => {
+      handle = handler
+      return unheard(handler)
+    },
+  })
+    .withTypeProvider<TypeBoxTypeProvider>()
+    .setValidatorCompiler(TypeBoxValidatorCompiler)
+  answerErrors(server, options)
+  await server.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'Sallyport', version: options.version },
+      components: {
+        securitySchemes: { dpop: { type: 'http', scheme: 'DPoP', description: 'RFC 9449' } },
+      },
+      security: [{ dpop: [] }],
+    },
+  })
+  await server.register((scoped, _opts, done) => {
+    options.routes({
+      server: scoped as unknown as ApiServer,
+      source: (request) => sourceOf(request.raw),
+      async caller(request) {
+        const answer = await options.identity.authenticate(
+          { method: request.method, url: request.raw.url ?? '/', headers: request.headers },
+          options.now(),
+        )
+        if (!isRefusal(answer)) return answer
+        throw new IdentityRefusal(answer.code, answer.status, answer.detail, answer.nextStep, answer.wwwAuthenticate)
+      },
+    })
+    done()
+  })
+  server.get('/api/v1/openapi.json', { schema: { hide: true } }, () => server.swagger())
+  await server.ready()
+  if (handle === undefined) throw new Error('fastify made no handler')
+  return Object.assign(handle, { [Symbol.asyncDispose]: () => server.close() })
+}
+
+/** A server object that fastify can own without a port of its own. */
+function unheard(handler: (request: IncomingMessage, response: ServerResponse) => void) {
+  return createServer(handler)
+}
+
+function answerErrors(server: ApiServer, options: ApiOptions): void {
+  server.setErrorHandler((error: unknown, request, reply) => {
+    const refusal = toRefusal(error)
+    if (refusal.code === 'node.fault') options.report(error, `${request.method} ${request.routeOptions.url ?? request.url}`)
+    const problem = toProblem(refusal, request.id)
+    if (refusal instanceof IdentityRefusal) {
+      problem.status = refusal.status
+      if (refusal.challenge !== null) void reply.header('www-authenticate', refusal.challenge)
+    }
+    return reply.status(problem.status).type('application/problem+json').send(problem)
+  })
+  server.setNotFoundHandler((request) => {
+    throw new Refusal('route.unknown', `${request.method} ${request.url.split('?')[0]} is not a call of this API`, {
+      nextStep: 'the calls are listed in /api/v1/openapi.json',
+    })
+  })
+}
+
+function toRefusal(error: unknown): Refusal {
+  if (error instanceof Refusal) return error
+  if (error instanceof Error && 'validation' in error && error.validation !== undefined)
+    return new Refusal('body.invalid', error.message, { cause: error })
+  if (error instanceof Error && 'code' in error) {
+    if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
+      return new Refusal('body.too_large', `a body of this API has at most ${BODY_LIMIT} bytes`, { cause: error })
+    const foreign = 'statusCode' in error ? error.statusCode : undefined
+    if (typeof foreign === 'number' && foreign >= 400 && foreign < 500)
+      return new Refusal('body.invalid', error.message, { cause: error })
+    if (typeof error.code === 'string' && error.code.startsWith('log.'))
+      return new Refusal('log.unavailable', 'the event could not be recorded, so nothing was done', {
+        cause: error,
+        nextStep: 'look at the disk of the gateway: its log must be writable',
+      })
+  }
+  return new Refusal('node.fault', 'the gateway failed; the request id finds the fault in its log', { cause: error })
+}

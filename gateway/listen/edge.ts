@@ -1,0 +1,150 @@
+/** The one port: TLS ends here, ALPN says who takes the connection. */
+import { createServer as createHttpServer, type IncomingMessage, type Server as HttpServer, type ServerResponse } from 'node:http'
+import { constants } from 'node:crypto'
+import type { AddressInfo, Socket } from 'node:net'
+import { createServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
+
+export const TUNNEL_PROTOCOL = 'sallyport/1'
+
+export interface EdgeCertificate {
+  /** PEM: leaf and the CAs a client may not know. */
+  readonly chain: string
+  readonly key: string | Buffer
+  /** PEM of the issuing CAs whose clients may present a certificate; people hold none, so none is prompted. */
+  readonly clientAuthorities: readonly string[]
+}
+
+export interface EdgeOptions {
+  readonly certificate: EdgeCertificate
+  readonly onTunnel: (socket: TLSSocket) => void
+  readonly onRequest: (request: IncomingMessage, response: ServerResponse) => void
+  readonly onUpgrade: (request: IncomingMessage, socket: Socket, head: Buffer) => void
+  /** Told of handshakes that failed, at most a few a second. */
+  readonly onFault: (code: string, from: string) => void
+}
+
+export interface Edge extends AsyncDisposable {
+  listen(host: string, port: number): Promise<AddressInfo>
+  /** Takes a renewed certificate for connections from now on. */
+  renew(certificate: EdgeCertificate): void
+  /** Stops accepting; connections that are open go on. */
+  stop(): Promise<void>
+}
+
+/** Slow handshakes, heads and bodies end here (RFC 7030 has no say in it; ca brief, section 2). */
+const LIMITS = {
+  handshakeTimeout: 10_000,
+  headersTimeout: 10_000,
+  requestTimeout: 60_000,
+  connectionsCheckingInterval: 1_000,
+  maxHeaderSize: 16_384,
+} as const
+const MAX_CONNECTIONS = 20_000
+const FAULTS_PER_SECOND = 5
+
+function tlsOptions({ chain, key, clientAuthorities }: EdgeCertificate) {
+  return {
+    cert: chain,
+    key,
+    ca: [...clientAuthorities],
+    minVersion: 'TLSv1.2' as const,
+    ALPNProtocols: [TUNNEL_PROTOCOL, 'http/1.1'],
+    requestCert: true,
+    // Who a client is, is decided on our own terms (ca/path.ts): OpenSSL reports one error only.
+    rejectUnauthorized: false,
+    // A resumed session would replay an identity that was never shown again.
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+    sessionTimeout: 1,
+    handshakeTimeout: LIMITS.handshakeTimeout,
+  }
+}
+
+export function createEdge(options: EdgeOptions): Edge {
+  const http = createHttp(options)
+  const faults = limited(options.onFault)
+  const server: TlsServer = createServer(tlsOptions(options.certificate), (socket) => {
+    socket.on('error', (error: NodeJS.ErrnoException) => faults(error.code ?? 'socket', socket.remoteAddress ?? ''))
+    socket.setNoDelay(true)
+    if (socket.alpnProtocol === TUNNEL_PROTOCOL) options.onTunnel(socket)
+    else http.emit('connection', socket)
+  })
+  server.maxConnections = MAX_CONNECTIONS
+  server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+    faults(error.code ?? 'tls', socket.remoteAddress ?? '')
+    socket.destroy()
+  })
+  return {
+    async listen(host, port) {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(port, host, () => {
+          server.off('error', reject)
+          resolve()
+        })
+      })
+      const address = server.address()
+      if (address === null || typeof address === 'string') throw new Error('the port is not a TCP port')
+      return address
+    },
+    renew(certificate) {
+      server.setSecureContext(tlsOptions(certificate))
+    },
+    async stop() {
+      if (server.listening) await new Promise<void>((resolve) => void server.close(() => resolve()))
+    },
+    async [Symbol.asyncDispose]() {
+      http.closeAllConnections()
+      server.close()
+      await Promise.resolve()
+    },
+  }
+}
+
+function createHttp(options: EdgeOptions): HttpServer {
+  const http = createHttpServer(
+    {
+      headersTimeout: LIMITS.headersTimeout,
+      requestTimeout: LIMITS.requestTimeout,
+      connectionsCheckingInterval: LIMITS.connectionsCheckingInterval,
+      maxHeaderSize: LIMITS.maxHeaderSize,
+      keepAliveTimeout: 30_000,
+      requireHostHeader: true,
+      // Node joins what is duplicated; a forwarder must see what was sent.
+      insecureHTTPParser: false,
+    },
+    options.onRequest,
+  )
+  http.on('upgrade', (request, socket, head) => options.onUpgrade(request, socket as Socket, head))
+  http.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (socket.writable && error.code !== 'ECONNRESET') socket.end(answerTo(error.code))
+    else socket.destroy()
+  })
+  // The timers that end slow requests run only in a server that believes it listens.
+  http.emit('listening')
+  return http
+}
+
+/** What a request that is not HTTP gets, by Node's parser code. */
+function answerTo(code: string | undefined): string {
+  const line =
+    code === 'HPE_HEADER_OVERFLOW'
+      ? '431 Request Header Fields Too Large'
+      : code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? '408 Request Timeout'
+        : '400 Bad Request'
+  return `HTTP/1.1 ${line}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`
+}
+
+/** A stranger who knocks all night fills no log. */
+function limited(report: EdgeOptions['onFault']): EdgeOptions['onFault'] {
+  let second = 0
+  let told = 0
+  return (code, from) => {
+    const now = Math.floor(performance.now() / 1000)
+    if (now !== second) {
+      second = now
+      told = 0
+    }
+    if (told++ < FAULTS_PER_SECOND) report(code, from)
+  }
+}

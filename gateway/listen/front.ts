@@ -1,0 +1,30 @@
+/** HTTP on the one port: by host a web app behind a device, by path EST, sign-in or the API. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
+export type Handler = (request: IncomingMessage, response: ServerResponse) => void
+
+export interface Front {
+  readonly appsDomain: string
+  readonly est: Handler
+  readonly oidc: Handler
+  readonly api: Handler
+  readonly app: (request: IncomingMessage, response: ServerResponse, host: string) => void
+}
+
+/** The host of a request without its port, lower-case; empty where there is none. */
+export function hostOf(request: IncomingMessage): string {
+  return (request.headers.host ?? '').toLowerCase().replace(/:\d+$/, '')
+}
+
+export function dispatch(front: Front): Handler {
+  const suffix = `.${front.appsDomain}`
+  return (request, response) => {
+    const host = hostOf(request)
+    const path = request.url ?? '/'
+    // The host decides first: an app must never reach the sign-in or the API under its own name.
+    if (host.endsWith(suffix)) front.app(request, response, host.slice(0, -suffix.length))
+    else if (path.startsWith('/.well-known/est/')) front.est(request, response)
+    else if (path === '/oidc' || path.startsWith('/oidc/') || path.startsWith('/oidc?')) front.oidc(request, response)
+    else front.api(request, response)
+  }
+}

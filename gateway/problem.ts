@@ -1,0 +1,105 @@
+/** A refusal as a value: closed code, sentence, next step; one table gives each code its HTTP status. */
+import type { Denial, Problem } from '#api'
+import type { Decision } from '#policy'
+
+/** Codes of the gateway itself. Denials of policy come from its own catalogue and are always 403. */
+export const problems = {
+  'body.invalid': { status: 400, title: 'The request body is not what this call takes' },
+  'body.too_large': { status: 413, title: 'The request body is too large' },
+  'route.unknown': { status: 404, title: 'There is no such call' },
+  'method.unknown': { status: 405, title: 'This call does not take that method' },
+  'token.missing': { status: 401, title: 'Sign in first' },
+  'identity.refused': { status: 401, title: 'The sign-in was not accepted' },
+  'policy.denied': { status: 403, title: 'Policy does not allow this' },
+  'bootstrap.refused': { status: 403, title: 'The bootstrap token was not accepted' },
+  'account.exists': { status: 409, title: 'An account with this address exists' },
+  'account.invalid': { status: 400, title: 'The account cannot be made' },
+  'device.exists': { status: 409, title: 'A device of this id exists' },
+  'device.unknown': { status: 404, title: 'There is no such device' },
+  'device.state': { status: 409, title: 'The device is not in a state that allows this' },
+  'device.offline': { status: 503, title: 'The device is not connected' },
+  'target.unknown': { status: 404, title: 'There is no such device or process' },
+  'grant.unknown': { status: 404, title: 'There is no such grant' },
+  'grant.state': { status: 409, title: 'The grant is not in a state that allows this' },
+  'grant.changed': { status: 409, title: 'This is not the grant that was shown' },
+  'grant.window': { status: 400, title: 'The window of the grant is not one' },
+  'session.unknown': { status: 404, title: 'There is no such session' },
+  'session.ended': { status: 409, title: 'The session has ended' },
+  'session.proof': { status: 401, title: 'This connection does not hold the session' },
+  'session.limit': { status: 429, title: 'Too many connections in this session' },
+  'app.ticket': { status: 401, title: 'This link has been used or is too old' },
+  'app.cookie': { status: 401, title: 'No session is open in this browser' },
+  'app.kind': { status: 404, title: 'This process is not a web application' },
+  'app.target': { status: 400, title: 'The address of this request is not a plain path' },
+  'app.upstream': { status: 502, title: 'The application on the device did not answer' },
+  'app.upgrade': { status: 501, title: 'Upgraded connections are not carried yet' },
+  'target.refused': { status: 502, title: 'The device could not reach the process' },
+  'log.unavailable': { status: 503, title: 'Nothing can be recorded, so nothing is done' },
+  'store.unavailable': { status: 503, title: 'The store does not answer' },
+  'node.stopping': { status: 503, title: 'The gateway is going down' },
+  'node.fault': { status: 500, title: 'The gateway failed; this is not your mistake' },
+} as const satisfies Record<string, { readonly status: number; readonly title: string }>
+
+export type ProblemCode = keyof typeof problems
+
+/** Thrown where a request ends; caught where it came in. */
+export class Refusal extends Error {
+  override readonly name = 'Refusal'
+  readonly code: ProblemCode
+  readonly detail: string
+  readonly nextStep: string | undefined
+  readonly decisionId: string | undefined
+  readonly denials: readonly Denial[]
+  constructor(
+    code: ProblemCode,
+    detail: string,
+    more: {
+      readonly nextStep?: string | undefined
+      readonly decisionId?: string | undefined
+      readonly denials?: readonly Denial[]
+      readonly cause?: unknown
+    } = {},
+  ) {
+    super(`${code}: ${detail}`, more.cause === undefined ? undefined : { cause: more.cause })
+    this.code = code
+    this.detail = detail
+    this.nextStep = more.nextStep
+    this.decisionId = more.decisionId
+    this.denials = more.denials ?? []
+  }
+
+  /** The code a person should look at: the first denial's where policy said no. */
+  get shownCode(): string {
+    return this.denials[0]?.code ?? this.code
+  }
+}
+
+/** What policy said, as the refusal of whatever was asked. */
+export function denied(decision: Decision, nextSteps: (code: string) => string | undefined): Refusal {
+  const denials = decision.denials.map(({ code, msg, remedy }) => {
+    const next_step = nextSteps(code)
+    return { code, msg, ...(remedy === undefined ? {} : { remedy }), ...(next_step === undefined ? {} : { next_step }) }
+  })
+  const first = denials[0]
+  return new Refusal('policy.denied', first?.msg ?? 'no rule allows this', {
+    nextStep: denials.find((denial) => denial.next_step !== undefined)?.next_step,
+    decisionId: decision.decision_id,
+    denials,
+  })
+}
+
+/** RFC 9457 body of a refusal. `requestId` finds it in the log. */
+export function toProblem(refusal: Refusal, requestId: string): Problem {
+  const { status, title } = problems[refusal.code]
+  return {
+    type: 'about:blank',
+    title,
+    status,
+    code: refusal.shownCode,
+    detail: refusal.detail,
+    ...(refusal.nextStep === undefined ? {} : { next_step: refusal.nextStep }),
+    request_id: requestId,
+    ...(refusal.decisionId === undefined ? {} : { decision_id: refusal.decisionId }),
+    ...(refusal.denials.length === 0 ? {} : { denials: [...refusal.denials] }),
+  }
+}

@@ -1,0 +1,66 @@
+/** What an agent says it saw, read strictly: the device's word, bounded, and nothing more than facts. */
+import { Type, type Static } from 'typebox'
+import { Value } from 'typebox/value'
+import type { Observed, Owner } from '#policy'
+import type { Listeners } from '../devices/presence.ts'
+
+const OrNull = <T extends Parameters<typeof Type.Union>[0][number]>(type: T) => Type.Union([type, Type.Null()])
+const Text = Type.String({ maxLength: 1024 })
+
+const OwnerSchema = Type.Object({
+  phase: Type.Union([Type.Literal('listener'), Type.Literal('accepted')]),
+  exe: OrNull(Text),
+  sha256: OrNull(Type.String({ pattern: '^[0-9a-f]{64}$' })),
+  script_sha256: OrNull(Type.String({ pattern: '^[0-9a-f]{64}$' })),
+  uid: OrNull(Type.Integer({ minimum: 0 })),
+  unit: OrNull(Text),
+  image: OrNull(Text),
+  started_at: OrNull(Type.Integer({ minimum: 0 })),
+  pid: OrNull(Type.Integer({ minimum: 1 })),
+})
+const ObservedSchema = Type.Intersect([
+  OwnerSchema,
+  Type.Object({ others: Type.Array(Type.Intersect([OwnerSchema, Type.Object({})]), { maxItems: 16 }) }),
+])
+const AnswerSchema = Type.Object({ v: Type.Literal(1), observed: OrNull(ObservedSchema) })
+
+const TargetSchema = Type.Object({
+  process: Type.String({ minLength: 1, maxLength: 40 }),
+  kind: Type.String({ maxLength: 16 }),
+  listener: OrNull(ObservedSchema),
+})
+export const TargetsSchema = Type.Array(TargetSchema, { maxItems: 256 })
+
+/** A device said something that is not in the protocol: its stream, not the gateway, ends. */
+export class DeviceReportError extends Error {
+  override readonly name = 'DeviceReportError'
+  readonly code = 'device.report'
+}
+
+function parse(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch (cause) {
+    throw new DeviceReportError('the device sent something that is not JSON', { cause })
+  }
+}
+
+function owner(value: Static<typeof OwnerSchema>): Owner {
+  const { phase, exe, sha256, script_sha256, uid, unit, image, started_at, pid } = value
+  return { phase, exe, sha256, script_sha256, uid, unit, image, started_at, pid }
+}
+
+export function toObserved(value: Static<typeof ObservedSchema> | null): Observed | null {
+  return value === null ? null : { ...owner(value), others: value.others.map(owner) }
+}
+
+/** The answer to OPEN. Throws DeviceReportError; null where the agent says the target has no process. */
+export function readObserved(answer: Uint8Array): Observed | null {
+  const value = parse(answer)
+  if (!Value.Check(AnswerSchema, value)) throw new DeviceReportError('the device answered with facts of another form')
+  return toObserved(value.observed)
+}
+
+export function toListeners(targets: Static<typeof TargetsSchema>): Listeners {
+  return new Map(targets.map(({ process, listener }) => [process, toObserved(listener)]))
+}

@@ -1,0 +1,221 @@
+/**
+ * Opening a session, as a list of checks: host invariants, then `session.open` on facts as they are
+ * now, then the record, and only then a session that a connection can use.
+ */
+import { randomBytes } from 'node:crypto'
+import { CATALOGUE, type Input, type Obligations, type Partially } from '#policy'
+import { refOf, toRefusal } from '../decisions.ts'
+import { actorOf, srcOf } from '../events.ts'
+import { clientFacts, type Source } from '../facts.ts'
+import { expiresAt, type Grant } from '../grants/grant.ts'
+import type { Subject } from '../identity/index.ts'
+import { newId } from '../ids.ts'
+import { Refusal } from '../problem.ts'
+import { LiveSession } from './live.ts'
+import { findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
+import { terminate } from './terminate.ts'
+
+export interface OpenRequest {
+  readonly subject: Subject
+  readonly source: Source
+  readonly device: string
+  readonly process: string
+  readonly grant?: string | undefined
+}
+
+/**
+ * What this gateway can hold a session to. An allow that asks for more is refused: an obligation
+ * nobody enforces would be a promise in the log that was not kept.
+ */
+function unsupported(obligations: Obligations): string | undefined {
+  if (obligations.supervise) return 'supervise'
+  if (obligations.notify) return 'notify'
+  if (obligations.ot_each) return 'ot_each'
+  return undefined
+}
+
+/**
+ * Opens a session of `subject` to one process under one grant. Throws Refusal: `policy.denied`
+ * with every denial, `device.offline`, `log.unavailable`, or `target.unknown` for staff. A vendor
+ * learns nothing about devices that no grant of theirs names.
+ */
+export async function openSession(room: SessionRoom, request: OpenRequest): Promise<LiveSession> {
+  const target = await findTarget(room, request.device, request.process)
+  const grants = await candidates(room, request)
+  if (target === undefined || (request.subject.party === 'vendor' && grants.length === 0))
+    throw await unknownTarget(room, request, target)
+  if (target.presence === undefined)
+    throw await refused(room, request, new Refusal('device.offline', 'the device has no tunnel to this gateway', {
+      nextStep: 'ask the plant whether the device is running and its network is up',
+    }))
+  return await admit(room, request, target, grants)
+}
+
+/** One live grant where there is one (the one that ends last); else all, so that policy can say why not. */
+async function candidates(room: SessionRoom, request: OpenRequest): Promise<readonly Grant[]> {
+  const now = Math.floor(room.now() / 1000)
+  const all = await room.grants.applicable(request.subject.id, request.device)
+  const named = all.filter(
+    (grant) =>
+      grant.statement.processes.includes(request.process) &&
+      (request.grant === undefined || grant.statement.id === request.grant),
+  )
+  const live = named
+    .filter((grant) => grant.state === 'approved' || grant.state === 'active')
+    .filter((grant) => grant.statement.not_before <= now && now < expiresAt(grant))
+    .toSorted((a, b) => expiresAt(b) - expiresAt(a))
+  return live[0] === undefined ? named : [live[0]]
+}
+
+/**
+ * Without a grant a vendor gets the same answer for what exists and what does not: policy decides
+ * on what is known, and of its denials only the one that tells nothing about the plant is shown.
+ */
+async function unknownTarget(room: SessionRoom, request: OpenRequest, target: Target | undefined): Promise<Refusal> {
+  const { subject, device, process, source } = request
+  if (subject.party !== 'vendor' && target === undefined)
+    return await refused(room, request, new Refusal('target.unknown', `no process ${device}/${process} is registered`, {
+      nextStep: 'see `sallyport device list` and `sallyport process list`',
+    }))
+  const facts: Partially<Input> =
+    target === undefined
+      ? { subject, client: clientFacts(source), device: { id: device }, process: { id: process } }
+      : sessionFacts(subject, source, target, [], null)
+  const decision = room.decisions.ask('session.open', facts)
+  const shown = decision.denials.filter(({ code }) => code === 'grant.none')
+  const none = { code: 'grant.none', ...CATALOGUE['grant.none'] }
+  const denials = shown.length > 0 ? shown : [{ code: none.code, msg: none.msg, remedy: none.remedy }]
+  return await refused(room, request, toRefusal({ ...decision, denials }))
+}
+
+async function refused(room: SessionRoom, request: OpenRequest, refusal: Refusal): Promise<Refusal> {
+  await room.log.append({
+    code: 'session.deny',
+    message: `session to ${request.device}/${request.process} refused: ${refusal.shownCode}`,
+    status: 'failure',
+    disposition: 'blocked',
+    reason: refusal.shownCode,
+    actor: actorOf(request.subject),
+    src: srcOf(request.source),
+    device: request.device,
+    process: request.process,
+    grant: request.grant,
+    decisions:
+      refusal.decisionId === undefined
+        ? undefined
+        : [{ id: refusal.decisionId, revision: 'host', codes: refusal.denials.map(({ code }) => code) }],
+  })
+  return refusal
+}
+
+async function admit(
+  room: SessionRoom,
+  request: OpenRequest,
+  target: Target,
+  grants: readonly Grant[],
+): Promise<LiveSession> {
+  const listener = target.presence?.listeners.get(request.process) ?? null
+  const decision = room.decisions.ask('session.open', sessionFacts(request.subject, request.source, target, grants, listener))
+  const grant = grants[0]
+  if (!decision.allow || grant === undefined) throw await refused(room, request, toRefusal(decision))
+  const missing = unsupported(decision.obligations)
+  if (missing !== undefined)
+    throw await refused(room, request, new Refusal('policy.denied', `policy asks for ${missing}, which this gateway cannot do`, {
+      decisionId: decision.decision_id,
+      denials: [{ code: 'obligation.unsupported', msg: `policy asks for ${missing}, which this gateway cannot do` }],
+      nextStep: 'ask the security engineer to lift the obligation',
+    }))
+  const now = room.now()
+  const firstUse = grant.first_used_at ?? Math.floor(now / 1000)
+  const end = Math.min(
+    expiresAt({ ...grant, first_used_at: firstUse }) * 1000,
+    decision.obligations.not_after * 1000,
+    now + decision.obligations.max_duration_s * 1000,
+  )
+  const session = new LiveSession({
+    id: newId('s'),
+    grant: grant.statement.id,
+    device: request.device,
+    process: request.process,
+    kind: target.process.kind,
+    subject: request.subject,
+    login: room.identity.loginOf(request.subject),
+    source: request.source,
+    obligations: decision.obligations,
+    decision: refOf(decision),
+    secret: randomBytes(32),
+    openedAt: now,
+    expiresAt: end,
+  })
+  await record(room, session, grant)
+  return session
+}
+
+/** From here on a withdrawal sees the session; if one came meanwhile, nothing was opened. */
+async function record(room: SessionRoom, session: LiveSession, grant: Grant): Promise<void> {
+  room.live.set(session.id, session)
+  try {
+    const facts = {
+      actor: actorOf(session.subject),
+      src: srcOf(session.source),
+      device: session.device,
+      process: session.process,
+      grant: session.grant,
+      session: session.id,
+      ticket: grant.statement.ticket ?? undefined,
+      decisions: session.decisions,
+    }
+    if (grant.first_used_at === null)
+      await room.log.append({ code: 'grant.use', message: 'grant used for the first time', status: 'success', ...facts })
+    const used = await room.grants.apply(grant.statement.id, 'use', Math.floor(session.openedAt / 1000), session.subject.id, '')
+    if (used === undefined)
+      throw new Refusal('grant.state', 'the grant ended while the session was being opened', {
+        nextStep: 'request a new grant',
+      })
+    const started = await room.log.append({
+      code: 'session.start',
+      message: `session to ${session.device}/${session.process} opened`,
+      status: 'success',
+      disposition: 'allowed',
+      ...facts,
+      data: {
+        party: session.subject.party,
+        kind: session.kind,
+        remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())),
+        obligations: { ...session.obligations, ot_windows: [] },
+      },
+    })
+    session.startIdx = started.idx
+    await room.store.add(toRecord(session))
+  } catch (error) {
+    room.live.delete(session.id)
+    // Its start may be in the log: then so is its end.
+    if (session.startIdx > 0) await terminate(room, session, { reason: 'killed', code: 'node.fault', message: 'the session could not be stored' })
+    throw error instanceof Refusal
+      ? error
+      : new Refusal('log.unavailable', 'the session could not be recorded, so it was not opened', { cause: error })
+  }
+  if (!session.advance('recorded'))
+    throw new Refusal('session.ended', 'the permission was withdrawn while the session was being opened')
+}
+
+function toRecord(session: LiveSession) {
+  return {
+    id: session.id,
+    grant: session.grant,
+    device: session.device,
+    process: session.process,
+    kind: session.kind,
+    identity: session.subject.id,
+    email: session.subject.email,
+    party: session.subject.party,
+    opened_at: Math.floor(session.openedAt / 1000),
+    expires_at: Math.floor(session.expiresAt / 1000),
+    ended_at: null,
+    reason: null,
+    bytes_in: 0,
+    bytes_out: 0,
+    connections: 0,
+    time_to_cut_ms: null,
+  }
+}

@@ -1,0 +1,66 @@
+/** What deciding about sessions needs: the stores, who is here, the log, policy and identity. */
+import type { AuditLog } from '#audit'
+import type { Observed, Input, Partially } from '#policy'
+import type { Decisions } from '../decisions.ts'
+import type { Device, DeviceStore, Process } from '../devices/device.ts'
+import type { Presence, Registry } from '../devices/presence.ts'
+import { clientFacts, deviceFacts, grantFacts, processFacts, tlsFacts, type Source } from '../facts.ts'
+import type { Grant } from '../grants/grant.ts'
+import type { GrantStore } from '../grants/store.ts'
+import type { Identity, Subject } from '../identity/index.ts'
+import type { LiveSession } from './live.ts'
+import type { SessionStore } from './session.ts'
+
+export interface SessionRoom {
+  readonly log: Pick<AuditLog, 'append'>
+  readonly store: SessionStore
+  readonly grants: GrantStore
+  readonly devices: DeviceStore
+  readonly registry: Registry
+  readonly decisions: Decisions
+  readonly identity: Pick<Identity, 'current' | 'loginOf'>
+  readonly live: Map<string, LiveSession>
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  /** Told of failures that have no caller to go to. */
+  readonly report: (error: unknown, what: string) => void
+}
+
+/** The thing that is asked for, as it stands now. */
+export interface Target {
+  readonly device: Device
+  readonly process: Process
+  readonly presence: Presence | undefined
+}
+
+export async function findTarget(
+  room: Pick<SessionRoom, 'devices' | 'registry'>,
+  device: string,
+  process: string,
+): Promise<Target | undefined> {
+  const [found, registered] = await Promise.all([
+    room.devices.find(device),
+    room.devices.findProcess(device, process),
+  ])
+  if (found === undefined || registered === undefined) return undefined
+  return { device: found, process: registered, presence: room.registry.find(device) }
+}
+
+/** The question `session.open` and `session.reevaluate` share. */
+export function sessionFacts(
+  subject: Subject,
+  source: Source,
+  target: Target,
+  grants: readonly Grant[],
+  observed: Observed | null,
+): Partially<Input> {
+  return {
+    subject,
+    client: clientFacts(source),
+    tls: tlsFacts(source, target.presence),
+    device: deviceFacts(target.device, target.presence),
+    process: processFacts(target.process, observed),
+    grants: grants.map(grantFacts),
+    locks: [],
+  }
+}

@@ -1,0 +1,43 @@
+/** A session as it is remembered: who used which grant for what, from when until when, and why it ended. */
+import type { EndReason } from '#audit'
+
+export interface SessionRecord {
+  readonly id: string
+  readonly grant: string
+  readonly device: string
+  readonly process: string
+  readonly kind: string
+  readonly identity: string
+  readonly email: string | null
+  readonly party: string
+  readonly opened_at: number
+  readonly expires_at: number
+  readonly ended_at: number | null
+  readonly reason: EndReason | null
+  readonly bytes_in: number
+  readonly bytes_out: number
+  readonly connections: number
+  readonly time_to_cut_ms: number | null
+}
+
+export interface SessionEnd {
+  readonly id: string
+  readonly at: number
+  readonly reason: EndReason
+  readonly bytes_in: number
+  readonly bytes_out: number
+  readonly connections: number
+  readonly time_to_cut_ms: number | null
+}
+
+/** Every method resolves when the change is durable. */
+export interface SessionStore {
+  add(session: SessionRecord): Promise<void>
+  /** Ends an open session once; later calls change nothing. */
+  end(end: SessionEnd): Promise<void>
+  find(id: string): Promise<SessionRecord | undefined>
+  /** Newest first; open ones first. */
+  list(filter: { readonly identity?: string; readonly limit: number }): Promise<readonly SessionRecord[]>
+  /** What a crash left open. */
+  open(): Promise<readonly SessionRecord[]>
+}

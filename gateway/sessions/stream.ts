@@ -1,0 +1,184 @@
+/**
+ * One connection of a session, from the gateway to the process on the device. The agent says which
+ * executable answered; policy decides on that; only then may a byte pass.
+ */
+import { createHash } from 'node:crypto'
+import type { Observed } from '#policy'
+import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
+import { refOf, toRefusal } from '../decisions.ts'
+import { actorOf, srcOf } from '../events.ts'
+import { Refusal } from '../problem.ts'
+import type { LiveSession, LiveStream } from './live.ts'
+import { readObserved } from './observed.ts'
+import { findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
+
+/** How long the agent may take to reach the target and see who accepted. */
+const OPEN_TIMEOUT_MS = 10_000
+
+export interface OpenedStream {
+  /** Paused on the device until `proceed`. */
+  readonly stream: TunnelStream
+  readonly entry: LiveStream
+}
+
+const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
+
+/**
+ * Opens, has the observed process decided, records the decision, lets the device proceed.
+ * Throws Refusal: `policy.denied` (for instance with `process.mismatch`), `session.ended`,
+ * `session.limit`, `device.offline`, `target.refused`, `log.unavailable`.
+ */
+export async function openStream(room: SessionRoom, session: LiveSession): Promise<OpenedStream> {
+  if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
+  if (session.streams.size >= session.obligations.max_streams)
+    throw new Refusal('session.limit', `the session allows ${session.obligations.max_streams} connections at once`)
+  // Taken before anything is awaited, so that the limit holds for connections that race.
+  const entry: LiveStream = { observed: null, carrier: undefined }
+  session.streams.add(entry)
+  try {
+    const target = await findTarget(room, session.device, session.process)
+    if (target === undefined) throw new Refusal('target.unknown', 'the process is no longer registered')
+    const stream = await dial(session, target)
+    try {
+      const observed = readObserved(stream.answer)
+      await decide(room, session, target, observed)
+      if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
+      session.observed = observed
+      session.connections++
+      session.lastActivityAt = room.now()
+      const opened = { ...entry, observed }
+      session.streams.delete(entry)
+      session.streams.add(opened)
+      stream.signal(encode({ t: 'proceed' }))
+      return { stream, entry: opened }
+    } catch (error) {
+      const code = error instanceof Refusal ? error.shownCode : 'node.fault'
+      stream.reset(code, error instanceof Refusal ? error.detail : '')
+      throw error
+    }
+  } catch (error) {
+    session.streams.delete(entry)
+    session.denials++
+    throw error
+  }
+}
+
+async function dial(session: LiveSession, target: Target): Promise<TunnelStream> {
+  if (target.presence === undefined)
+    throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
+      nextStep: 'wait a moment and connect again; the device dials in by itself',
+    })
+  const { max_duration_s: _duration, not_after: _end, ...obligations } = session.obligations
+  const metadata = encode({
+    v: 1,
+    session: session.id,
+    process: session.process,
+    remaining_ms: Math.max(0, Math.round(session.expiresAt - Date.now())),
+    obligations,
+  })
+  try {
+    return await target.presence.tunnel.open('tcp', metadata, { signal: AbortSignal.timeout(OPEN_TIMEOUT_MS) })
+  } catch (error) {
+    if (error instanceof TunnelRefused) throw targetRefused(error)
+    if (error instanceof TunnelClosed)
+      throw new Refusal('device.offline', 'the tunnel of the device ended', { cause: error })
+    throw error
+  }
+}
+
+/** The agent's codes, for the person who tried. */
+const AGENT_SAYS: Readonly<Record<string, string>> = {
+  'target.unknown': 'the agent on the device exposes no process of that name',
+  'target.unreachable': 'nothing answers at the address the agent has for this process',
+  'target.unobserved': 'the agent could not see which program accepted the connection',
+  'lease.spent': 'the time of the session is over',
+  'agent.draining': 'the agent is restarting',
+  'open.aborted': 'the device did not answer in time',
+}
+
+function targetRefused(error: TunnelRefused): Refusal {
+  const detail = AGENT_SAYS[error.code] ?? 'the agent refused the connection'
+  return new Refusal('target.refused', `${detail} (${error.code})`, {
+    nextStep: 'ask the plant to check the process on the device: `sallyport agent doctor`',
+    denials: [{ code: error.code, msg: detail }],
+  })
+}
+
+async function decide(
+  room: SessionRoom,
+  session: LiveSession,
+  target: Target,
+  observed: Observed | null,
+): Promise<void> {
+  const grant = await room.grants.find(session.grant)
+  const decision = room.decisions.ask('session.reevaluate', {
+    ...sessionFacts(session.subject, session.source, target, grant === undefined ? [] : [grant], observed),
+    session: {
+      id: session.id,
+      opened_at: Math.floor(session.openedAt / 1000),
+      bytes_in: session.bytesIn,
+      bytes_out: session.bytesOut,
+      last_activity_at: Math.floor(session.lastActivityAt / 1000),
+      decision_id: session.decisions.at(-1)?.id ?? null,
+      trigger: 'stream',
+    },
+  })
+  const ref = refOf(decision)
+  session.decided(ref, room.now())
+  const facts = {
+    actor: actorOf(session.subject),
+    src: srcOf(session.source),
+    device: session.device,
+    process: session.process,
+    grant: session.grant,
+    session: session.id,
+    decisions: [ref],
+  }
+  const seen = { observed: observed === null ? null : plain(observed), expected: plain(target.process.expect) }
+  if (decision.allow) {
+    await room.log.append({
+      code: 'policy.decision',
+      message: `connection to ${session.device}/${session.process} allowed: ${observed?.exe ?? 'the network target'} answers`,
+      status: 'success',
+      disposition: 'allowed',
+      ...facts,
+      data: { operation: 'session.reevaluate', point: 'session.reevaluate', trigger: 'stream', record_sha256: digest(seen) },
+    })
+    return
+  }
+  const refusal = toRefusal(decision)
+  const what = observed?.exe ?? 'an unseen program'
+  const events: Promise<unknown>[] = [
+    room.log.append({
+      code: 'session.deny',
+      message: `connection to ${session.device}/${session.process} refused: ${refusal.shownCode}; ${what} answered`,
+      status: 'failure',
+      disposition: 'blocked',
+      reason: refusal.shownCode,
+      ...facts,
+      data: { ...seen, proof: observed?.phase ?? 'none' },
+    }),
+  ]
+  if (decision.denials.some(({ code }) => code === 'process.mismatch'))
+    events.push(
+      room.log.append({
+        code: 'finding.process_mismatch',
+        message: `${what} answered for ${session.device}/${session.process} and is not the approved executable`,
+        status: 'failure',
+        disposition: 'blocked',
+        ...facts,
+        data: { finding: 'process.mismatch', title: 'Another executable answers for a registered process', ...seen },
+      }),
+    )
+  await Promise.all(events)
+  throw refusal
+}
+
+/** Event data holds no undefined. */
+function plain(value: object): Readonly<Record<string, string | number | boolean | null>> {
+  return JSON.parse(JSON.stringify(value)) as Readonly<Record<string, string | number | boolean | null>>
+}
+
+function digest(value: unknown): string {
+  return createHash('sha256').update(JSON.stringify(value)).digest('hex')
+}

@@ -1,0 +1,91 @@
+/** Ending a session: its connections are silent first, then the end is recorded, with how long it took. */
+import type { EndReason } from '#audit'
+import type { DecisionRef } from '../decisions.ts'
+import type { LiveSession } from './live.ts'
+import type { SessionRoom } from './room.ts'
+
+export interface Cause {
+  readonly reason: EndReason
+  /** What the person's client is told: a code of policy's or ours, and a sentence. */
+  readonly code: string
+  readonly message: string
+  /** Who withdrew, where somebody did. */
+  readonly by?: string | undefined
+  readonly decision?: DecisionRef | undefined
+  /** Monotonic milliseconds at which the permission was withdrawn; absent where nothing was. */
+  readonly withdrawnAt?: number | undefined
+}
+
+/**
+ * Ends a session once; a second call waits for nothing and changes nothing. Resolves with the
+ * milliseconds from withdrawal until no byte could pass, or null where nothing was withdrawn,
+ * when the end is durable. Rejects where it could not be recorded; the session is cut all the same.
+ */
+export async function terminate(
+  room: Pick<SessionRoom, 'log' | 'store' | 'live' | 'now'>,
+  session: LiveSession,
+  cause: Cause,
+): Promise<number | null> {
+  const wasOpen = session.state === 'open'
+  if (!session.advance('cut')) return session.timeToCutMs
+  const carriers = [...session.streams].map(({ carrier }) => carrier?.cut(cause.code, cause.message))
+  await Promise.allSettled(carriers)
+  if (cause.withdrawnAt !== undefined)
+    session.timeToCutMs = Math.round((performance.now() - cause.withdrawnAt) * 1000) / 1000
+  if (cause.decision !== undefined) session.decided(cause.decision, room.now())
+  session.advance('silent')
+  room.live.delete(session.id)
+  if (wasOpen || session.startIdx > 0) await recordEnd(room, session, cause)
+  return session.timeToCutMs
+}
+
+async function recordEnd(
+  room: Pick<SessionRoom, 'log' | 'store' | 'now'>,
+  session: LiveSession,
+  cause: Cause,
+): Promise<void> {
+  const now = room.now()
+  await room.log.append({
+    code: 'session.end',
+    message: `session to ${session.device}/${session.process} ended: ${cause.message}`,
+    status: 'success',
+    reason: cause.reason,
+    ...(session.timeToCutMs === null ? {} : { disposition: 'revoked' as const }),
+    actor: {
+      uid: session.subject.id,
+      name: session.subject.email,
+      org: session.subject.vendor ?? undefined,
+      party: session.subject.party,
+    },
+    device: session.device,
+    process: session.process,
+    grant: session.grant,
+    session: session.id,
+    decisions: session.decisions,
+    data: {
+      bytes_in: session.bytesIn,
+      bytes_out: session.bytesOut,
+      duration_ms: Math.max(0, Math.round(now - session.openedAt)),
+      start_idx: session.startIdx,
+      denials: session.denials,
+      observed: session.observed === null ? null : ownerOf(session.observed),
+      decision_ids: session.decisions.map(({ id }) => id),
+      time_to_cut_ms: session.timeToCutMs === null ? undefined : Math.ceil(session.timeToCutMs),
+      by: cause.by,
+    },
+  })
+  await room.store.end({
+    id: session.id,
+    at: Math.floor(now / 1000),
+    reason: cause.reason,
+    bytes_in: session.bytesIn,
+    bytes_out: session.bytesOut,
+    connections: session.connections,
+    time_to_cut_ms: session.timeToCutMs,
+  })
+}
+
+function ownerOf(observed: NonNullable<LiveSession['observed']>) {
+  const { exe, sha256, pid, started_at, uid, unit, image } = observed
+  return { exe, sha256, pid, started_at, uid, unit, image, proof: observed.phase }
+}

@@ -1,0 +1,186 @@
+/** Grants in store.sqlite: the frozen statement as text, the rest as one row that the table moves. */
+import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
+import { canonical, transitions } from '../../grants/grant.ts'
+import type { Approval, Grant, GrantEvent, GrantState, Statement } from '../../grants/grant.ts'
+import type { GrantStore } from '../../grants/store.ts'
+import type { Room } from './rooms.ts'
+import type { SqliteThread } from './thread.ts'
+
+type Row = Record<string, SQLOutputValue>
+
+interface Apply {
+  readonly id: string
+  readonly event: Exclude<GrantEvent, 'approve'>
+  readonly at: number
+  readonly by: string
+  readonly reason: string
+}
+
+function toGrant(row: Row, approvals: readonly Approval[]): Grant {
+  const first = row['first_used_at']
+  return {
+    statement: JSON.parse(String(row['statement'])) as Statement,
+    hash: String(row['hash']),
+    state: String(row['state']) as GrantState,
+    requester_email: row['requester_email'] === null ? null : String(row['requester_email']),
+    approvals,
+    approvals_needed: Number(row['approvals_needed']),
+    first_used_at: first === null || first === undefined ? null : Number(first),
+    ended:
+      row['ended_at'] === null
+        ? null
+        : {
+            at: Number(row['ended_at']),
+            by: String(row['ended_by']),
+            reason: String(row['ended_reason']),
+          },
+  }
+}
+
+function approvalsOf(db: DatabaseSync, id: string): Approval[] {
+  const rows = db.prepare('SELECT * FROM grant_approval WHERE grant_id = ? ORDER BY at, by').all(id)
+  return rows.map((row) => ({
+    by: String(row['by']),
+    email: row['email'] === null ? null : String(row['email']),
+    at: Number(row['at']),
+    hash: String(row['hash']),
+    decision_id: String(row['decision_id']),
+  }))
+}
+
+function find(db: DatabaseSync, id: string): Grant | undefined {
+  const row = db.prepare('SELECT * FROM access_grant WHERE id = ?').get(id)
+  return row === undefined ? undefined : toGrant(row, approvalsOf(db, id))
+}
+
+function collect(db: DatabaseSync, rows: readonly Row[]): Grant[] {
+  return rows.map((row) => toGrant(row, approvalsOf(db, String(row['id']))))
+}
+
+export const grantsRoom = {
+  migrations: [
+    `CREATE TABLE access_grant (
+       id TEXT PRIMARY KEY, statement TEXT NOT NULL, hash TEXT NOT NULL, state TEXT NOT NULL,
+       requester TEXT NOT NULL, requester_email TEXT, approvals_needed INTEGER NOT NULL,
+       created_at INTEGER NOT NULL, first_used_at INTEGER,
+       ended_at INTEGER, ended_by TEXT, ended_reason TEXT) STRICT;
+     CREATE INDEX access_grant_requester ON access_grant (requester, created_at);
+     CREATE TABLE grant_device (
+       grant_id TEXT NOT NULL REFERENCES access_grant (id), device TEXT NOT NULL,
+       PRIMARY KEY (device, grant_id)) STRICT, WITHOUT ROWID;
+     CREATE TABLE grant_approval (
+       grant_id TEXT NOT NULL REFERENCES access_grant (id), by TEXT NOT NULL, email TEXT,
+       at INTEGER NOT NULL, hash TEXT NOT NULL, decision_id TEXT NOT NULL,
+       PRIMARY KEY (grant_id, by)) STRICT, WITHOUT ROWID;`,
+  ],
+  operations: {
+    add(db: DatabaseSync, grant: Grant): void {
+      const { statement } = grant
+      db.prepare(
+        `INSERT INTO access_grant (id, statement, hash, state, requester, requester_email, approvals_needed, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      ).run(
+        statement.id,
+        canonical(statement),
+        grant.hash,
+        grant.state,
+        statement.requester,
+        grant.requester_email,
+        grant.approvals_needed,
+        statement.created_at,
+      )
+      const name = db.prepare('INSERT INTO grant_device VALUES (?, ?)')
+      for (const device of statement.devices) name.run(statement.id, device)
+    },
+    find(db: DatabaseSync, id: string): Grant | undefined {
+      return find(db, id)
+    },
+    list(db: DatabaseSync, filter: { requester?: string; limit: number }): Grant[] {
+      const rows =
+        filter.requester === undefined
+          ? db
+              .prepare('SELECT * FROM access_grant ORDER BY created_at DESC, id DESC LIMIT ?')
+              .all(filter.limit)
+          : db
+              .prepare(
+                'SELECT * FROM access_grant WHERE requester = ? ORDER BY created_at DESC, id DESC LIMIT ?',
+              )
+              .all(filter.requester, filter.limit)
+      return collect(db, rows)
+    },
+    applicable(db: DatabaseSync, of: { requester: string; device: string }): Grant[] {
+      // Ended grants come last: they explain a denial, and never crowd out a live one.
+      const rows = db
+        .prepare(
+          `SELECT g.* FROM access_grant g JOIN grant_device d ON d.grant_id = g.id
+           WHERE d.device = ? AND g.requester = ?
+           ORDER BY g.ended_at IS NOT NULL, g.created_at DESC, g.id DESC LIMIT 32`,
+        )
+        .all(of.device, of.requester)
+      return collect(db, rows)
+    },
+    approve(db: DatabaseSync, args: { id: string; approval: Approval }): Grant | undefined {
+      const before = find(db, args.id)
+      const { approval } = args
+      if (before === undefined || before.state !== 'requested' || approval.hash !== before.hash)
+        return undefined
+      if (before.approvals.some((given) => given.by === approval.by)) return undefined
+      db.prepare('INSERT INTO grant_approval VALUES (?, ?, ?, ?, ?, ?)').run(
+        args.id,
+        approval.by,
+        approval.email,
+        approval.at,
+        approval.hash,
+        approval.decision_id,
+      )
+      if (before.approvals.length + 1 >= before.approvals_needed)
+        db.prepare('UPDATE access_grant SET state = ? WHERE id = ?').run('approved', args.id)
+      return find(db, args.id)
+    },
+    apply(db: DatabaseSync, args: Apply): Grant | undefined {
+      const before = find(db, args.id)
+      const next = before === undefined ? undefined : transitions[before.state][args.event]
+      if (before === undefined || next === undefined) return undefined
+      if (args.event === 'use')
+        db.prepare(
+          'UPDATE access_grant SET state = ?, first_used_at = coalesce(first_used_at, ?) WHERE id = ?',
+        ).run(next, args.at, args.id)
+      else
+        db.prepare(
+          'UPDATE access_grant SET state = ?, ended_at = ?, ended_by = ?, ended_reason = ? WHERE id = ?',
+        ).run(next, args.at, args.by, args.reason, args.id)
+      return find(db, args.id)
+    },
+  },
+} satisfies Room
+
+export class SqliteGrantStore implements GrantStore {
+  readonly #thread: SqliteThread
+  constructor(thread: SqliteThread) {
+    this.#thread = thread
+  }
+  async add(grant: Grant): Promise<void> {
+    await this.#thread.call('grants', 'add', grant)
+  }
+  find(id: string): Promise<Grant | undefined> {
+    return this.#thread.call('grants', 'find', id)
+  }
+  list(filter: { readonly requester?: string; readonly limit: number }): Promise<readonly Grant[]> {
+    return this.#thread.call('grants', 'list', filter)
+  }
+  applicable(requester: string, device: string): Promise<readonly Grant[]> {
+    return this.#thread.call('grants', 'applicable', { requester, device })
+  }
+  approve(id: string, approval: Approval): Promise<Grant | undefined> {
+    return this.#thread.call('grants', 'approve', { id, approval })
+  }
+  apply(
+    id: string,
+    event: Exclude<GrantEvent, 'approve'>,
+    at: number,
+    by: string,
+    reason: string,
+  ): Promise<Grant | undefined> {
+    return this.#thread.call('grants', 'apply', { id, event, at, by, reason })
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * The last layer: what Rego handed out is read, completed with strict defaults and held under the
+ * host's maxima. Anything not understood is a denial; nothing here can turn a denial into an allow.
+ */
+import type { DenialCode } from './catalogue.ts'
+import type { Denial, Effect, Reason, Remedy } from './decision.ts'
+import type { Input, Point } from './envelope.ts'
+import { OBLIGATIONS } from './obligations.ts'
+import type { ObligationKey, Obligations, ObligedWindow } from './obligations.ts'
+import { POINTS } from './points.ts'
+import { compile, decisionSchema } from './schema.ts'
+
+/** A decision document in the form the library promises. */
+export interface Document {
+  readonly effect: Effect
+  readonly allow: boolean
+  readonly reasons: readonly Reason[]
+  readonly denials: readonly (Denial & { readonly remedy?: Remedy })[]
+  readonly obligations: Readonly<Record<string, unknown>>
+}
+
+/** Either a value, or the code and the place to deny with. */
+export type Read<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly code: DenialCode; readonly at: string }
+
+const checkDocument = compile(decisionSchema)
+
+function refused(code: DenialCode, at: string): { ok: false; code: DenialCode; at: string } {
+  return { ok: false, code, at }
+}
+
+/** Whether effect, allow, reasons and denials tell one story; where not, which part. */
+function contradiction(document: Document): string | undefined {
+  const { effect, allow, reasons, denials } = document
+  if (allow !== (effect === 'allow')) return 'allow and effect differ'
+  if (effect === 'allow') {
+    if (reasons.length === 0) return 'an allow without a reason'
+    return denials.length > 0 ? 'an allow with denials' : undefined
+  }
+  if (denials.length === 0) return 'a denial without a code'
+  const answerable = denials.every((denial) => denial.remedy !== undefined)
+  return effect === 'challenge' && !answerable ? 'a challenge that nothing answers' : undefined
+}
+
+/** Reads what the entry point returned. Refuses: policy.error. */
+export function readDocument(raw: unknown): Read<Document> {
+  if (raw === undefined) return refused('policy.error', 'the decision is undefined')
+  const problem = checkDocument(raw, 'decision')
+  if (problem !== undefined) return refused('policy.error', problem)
+  const document = raw as Document
+  const story = contradiction(document)
+  return story === undefined ? { ok: true, value: document } : refused('policy.error', story)
+}
+
+function count(key: string, value: unknown): Read<number> {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+    ? { ok: true, value }
+    : refused('policy.error', `obligations.${key}`)
+}
+
+function flag(key: string, value: unknown): Read<boolean> {
+  return typeof value === 'boolean' ? { ok: true, value } : refused('policy.error', `obligations.${key}`)
+}
+
+function names(key: string, value: unknown): Read<readonly string[]> {
+  const good = Array.isArray(value) && value.every((name) => typeof name === 'string')
+  return good ? { ok: true, value } : refused('policy.error', `obligations.${key}`)
+}
+
+function isWindow(value: unknown): value is ObligedWindow {
+  if (typeof value !== 'object' || value === null) return false
+  const { unit, from, to } = value as Partial<Record<keyof ObligedWindow, unknown>>
+  return [unit, from, to].every((part) => Number.isSafeInteger(part) && Number(part) >= 0)
+}
+
+function windows(key: string, value: unknown): Read<Obligations['ot_windows']> {
+  const good =
+    Array.isArray(value) && value.every((list) => Array.isArray(list) && list.every(isWindow))
+  return good ? { ok: true, value } : refused('policy.error', `obligations.${key}`)
+}
+
+const READERS = { count, flag, names, windows } as const
+
+function readEach(given: Readonly<Record<string, unknown>>): Read<Partial<Obligations>> {
+  const read: Partial<Record<ObligationKey, unknown>> = {}
+  for (const [key, value] of Object.entries(given)) {
+    if (!Object.hasOwn(OBLIGATIONS, key)) return refused('obligation.unsupported', key)
+    const row = OBLIGATIONS[key as ObligationKey]
+    const one = READERS[row.kind](key, value)
+    if (!one.ok) return one
+    read[key as ObligationKey] = one.value
+  }
+  return { ok: true, value: read as Partial<Obligations> }
+}
+
+function lowest(key: ObligationKey, given: number | undefined): number {
+  const row: { absent: unknown; ceiling?: number } = OBLIGATIONS[key]
+  const said = given ?? (typeof row.absent === 'number' ? row.absent : 0)
+  return Math.min(said, row.ceiling ?? said)
+}
+
+function reachable(
+  point: Point,
+  input: Input | undefined,
+  given: readonly string[] | null | undefined,
+): readonly string[] | null {
+  if (point === 'tunnel.connect') return given ?? null
+  const id = input?.process?.id ?? null
+  if (id === null) return given ?? []
+  return given === undefined || given === null || given.includes(id) ? [id] : []
+}
+
+/**
+ * Fills what the policy left unsaid with the strict default and clamps to the ceilings of the point.
+ * `not_after` never exceeds decision time + max_duration_s; writing takes windows to write in.
+ */
+export function complete(
+  point: Point,
+  input: Input | undefined,
+  given: Partial<Obligations>,
+): Obligations {
+  const now = input?.time.epoch_s ?? 0
+  const longest = lowest('max_duration_s', given.max_duration_s)
+  const duration = Math.min(longest, POINTS[point].maxDurationSeconds)
+  const otWindows = given.ot_windows ?? []
+  const level = lowest('ot_level', given.ot_level)
+  return {
+    max_duration_s: duration,
+    not_after: Math.min(given.not_after ?? Infinity, now + duration),
+    idle_timeout_s: lowest('idle_timeout_s', given.idle_timeout_s),
+    reeval_after_s: lowest('reeval_after_s', given.reeval_after_s),
+    max_bandwidth_bps: lowest('max_bandwidth_bps', given.max_bandwidth_bps),
+    max_bytes: lowest('max_bytes', given.max_bytes),
+    max_streams: lowest('max_streams', given.max_streams),
+    ot_level: level === 2 && otWindows.length === 0 ? 1 : level,
+    approvals: lowest('approvals', given.approvals),
+    record: given.record ?? true,
+    justification: given.justification ?? true,
+    supervise: given.supervise ?? true,
+    notify: given.notify ?? true,
+    ot_each: given.ot_each ?? true,
+    processes: reachable(point, input, given.processes),
+    methods: given.methods ?? OBLIGATIONS.methods.absent,
+    ot_windows: otWindows,
+  }
+}
+
+/** Reads and completes the obligations of a document. Refuses: obligation.unsupported, policy.error. */
+export function readObligations(
+  point: Point,
+  input: Input,
+  given: Readonly<Record<string, unknown>>,
+): Read<Obligations> {
+  const read = readEach(given)
+  if (!read.ok) return read
+  const obligations = complete(point, input, read.value)
+  const id = input.process?.id ?? null
+  const excluded = id !== null && obligations.processes?.includes(id) === false
+  // An allow that reaches nothing is a contradiction only where a process was asked for.
+  return excluded && point !== 'grant.request' && point !== 'tunnel.connect'
+    ? refused('policy.error', 'an allow that excludes the process asked for')
+    : { ok: true, value: obligations }
+}

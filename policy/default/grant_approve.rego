@@ -1,0 +1,59 @@
+package policy.grant.approve
+
+import data.policy.facts
+import data.sallyport.lib
+
+_eligible if {
+	input.subject.party == "staff"
+	input.subject.kind == "human"
+	some role in input.subject.roles
+	role in facts.zone.approvers
+}
+
+# Neither the one who asked nor the one who would get in.
+_another if {
+	is_string(input.subject.id)
+	is_string(input.approval.grant.requester)
+	is_string(input.approval.grant.subject)
+	not input.subject.id in {input.approval.grant.requester, input.approval.grant.subject}
+}
+
+_not_yet_approved if {
+	is_string(input.subject.id)
+	is_array(input.approval.approvals)
+	is_array(input.approval.grant.approvers)
+	not input.subject.id in array.concat(input.approval.approvals, input.approval.grant.approvers)
+}
+
+_pending if {
+	input.approval.grant.state == "requested"
+	lib.between(0, facts.now, input.approval.grant.not_after)
+}
+
+allow contains {"code": "approver.eligible", "ref": input.approval.grant.id} if _eligible
+
+deny contains {"code": "zone.unknown", "msg": "the zone is unknown or its rules are incomplete"} if not facts.zone_known
+
+deny contains {"code": "approver.not_eligible", "msg": "you may not approve requests in this zone"} if not _eligible
+
+deny contains {"code": "approver.is_requester", "msg": "nobody approves their own request"} if not _another
+
+deny contains {"code": "approver.already_approved", "msg": "you have approved this already"} if not _not_yet_approved
+
+deny contains {"code": "grant.not_pending", "msg": "the request is not waiting for approval"} if not _pending
+
+deny contains {"code": "lock.active", "msg": "access is locked"} if not facts.unlocked
+
+deny contains facts.device_denial if not facts.device_active
+
+deny contains {"code": "identity.expired", "msg": "your sign-in has ended", "remedy": "step_up"} if not facts.identity_live
+
+deny contains {
+	"code": "mfa.stale",
+	"msg": "a fresh second factor is required",
+	"remedy": "step_up",
+} if not facts.mfa_fresh_to_approve
+
+obligations contains {"approvals": facts.zone.approvals, "max_duration_s": facts.zone.max_grant_s}
+
+obligations contains {"notify": true} if not facts.ordinary

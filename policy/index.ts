@@ -1,0 +1,33 @@
+/** The door of the policy room: load a bundle, decide. docs/policy.md. */
+export type { Bundle, HighWater, LoadOptions, PublicKeys, Trust } from './bundle.ts'
+export type { CatalogueRow, DenialCode, HostCode } from './catalogue.ts'
+export type { Decision, Denial, Effect, Layer, Reason, Remedy } from './decision.ts'
+export type { EngineStatus } from './engine.ts'
+export type {
+  Device,
+  Expectation,
+  Grant,
+  Input,
+  Lock,
+  Observed,
+  Owner,
+  Partially,
+  Point,
+  Process,
+  Session,
+  Subject,
+  TimeFacts,
+  Trigger,
+} from './envelope.ts'
+export type { PolicyCode } from './errors.ts'
+export type { ObligationKey, Obligations, ObligedWindow } from './obligations.ts'
+export type { AdminOperation, Role } from './operations.ts'
+
+export { BUILTIN_BUNDLE, builtinDigest, loadBundle } from './bundle.ts'
+export { CATALOGUE, REASONS, catalogueRow } from './catalogue.ts'
+export { PolicyEngine } from './engine.ts'
+export { PolicyError } from './errors.ts'
+export { authnMethods, canonicalIp, emptyInput, httpFacts, inputFor } from './input.ts'
+export { ADMIN_OPERATIONS, ROLES, adminCall } from './operations.ts'
+export { POINT_NAMES } from './points.ts'
+export { inputSchema, pointSchemas } from './schema.ts'

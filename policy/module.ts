@@ -1,0 +1,178 @@
+/**
+ * One instance of a compiled policy, and the only file that touches opa-wasm. What the SDK throws
+ * (strings, objects, traps) leaves here as PolicyError. An instance gets its data once, before its
+ * first decision: after a failed setData it would answer wrongly and in silence.
+ */
+import opa from '@open-policy-agent/opa-wasm'
+import { PolicyError } from './errors.ts'
+
+const PAGE = 65_536
+const MEMORY_PAGES = (64 * 1024 * 1024) / PAGE
+const INITIAL_PAGES = 16
+
+interface Exports {
+  readonly opa_eval: (
+    reserved: number,
+    entrypoint: number,
+    data: number,
+    input: number,
+    inputLength: number,
+    heap: number,
+    format: number,
+  ) => number
+  readonly opa_json_dump: (address: number) => number
+  readonly builtins: () => number
+}
+
+interface Loaded {
+  readonly minorVersion: unknown
+  readonly mem: WebAssembly.Memory
+  readonly wasmInstance: { readonly exports: Exports }
+  readonly dataAddr: number
+  readonly dataHeapPtr: number
+  readonly entrypoints: unknown
+  setData(data: ArrayBuffer): void
+}
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder('utf-8', { fatal: true })
+
+function describe(thrown: unknown): string {
+  if (typeof thrown === 'string') return thrown
+  if (thrown instanceof Error) return thrown.message
+  if (typeof thrown === 'object' && thrown !== null && 'message' in thrown)
+    return String(thrown.message)
+  return 'a thrown value that is not an error'
+}
+
+function readJson(memory: WebAssembly.Memory, address: number): unknown {
+  const bytes = new Uint8Array(memory.buffer)
+  const end = bytes.indexOf(0, address)
+  if (address <= 0 || end < 0) throw new Error('no result')
+  return JSON.parse(decoder.decode(bytes.subarray(address, end)))
+}
+
+/** A compiled module whose builtins and entry points have been looked at. */
+export class CompiledPolicy {
+  readonly #module: WebAssembly.Module
+  readonly #data: ArrayBuffer
+
+  private constructor(module: WebAssembly.Module, data: ArrayBuffer) {
+    this.#module = module
+    this.#data = data
+  }
+
+  /**
+   * Compiles the module and makes a first instance, which is thrown away, to know that it can be made.
+   * Takes: the module, the data document as JSON text, the entry points that must be there.
+   * Errors: module.invalid, module.abi, module.builtin (none is provided by this host),
+   * module.entrypoint, module.data.
+   */
+  static async compile(
+    wasm: Uint8Array<ArrayBuffer>,
+    dataText: string,
+    entrypoints: readonly string[],
+  ): Promise<CompiledPolicy> {
+    let module: WebAssembly.Module
+    try {
+      module = await WebAssembly.compile(wasm)
+    } catch (error) {
+      throw new PolicyError('module.invalid', describe(error), { cause: error })
+    }
+    const compiled = new CompiledPolicy(module, encoder.encode(dataText).buffer)
+    const first = compiled.instance()
+    const missing = entrypoints.find((name) => !first.has(name))
+    if (missing !== undefined) throw new PolicyError('module.entrypoint', `${missing} is missing`)
+    return compiled
+  }
+
+  /** A fresh instance with the data loaded. Errors as `compile`. */
+  instance(): PolicyInstance {
+    const loaded = this.#load()
+    if (loaded.minorVersion !== 2 && loaded.minorVersion !== 3)
+      throw new PolicyError('module.abi', `minor version ${String(loaded.minorVersion)}`)
+    const wanted = builtinsOf(loaded)
+    if (wanted.length > 0) throw new PolicyError('module.builtin', wanted.join(', '))
+    try {
+      loaded.setData(this.#data)
+    } catch (error) {
+      throw new PolicyError('module.data', describe(error), { cause: error })
+    }
+    return new PolicyInstance(loaded)
+  }
+
+  #load(): Loaded {
+    const memory = { initial: INITIAL_PAGES, maximum: MEMORY_PAGES }
+    try {
+      return opa.loadPolicySync(
+        this.#module as unknown as Parameters<typeof opa.loadPolicySync>[0],
+        memory,
+      ) as unknown as Loaded
+    } catch (error) {
+      const text = describe(error)
+      const code = text.includes('ABI') ? 'module.abi' : 'module.invalid'
+      throw new PolicyError(code, text, { cause: error })
+    }
+  }
+}
+
+function builtinsOf(loaded: Loaded): string[] {
+  const { exports } = loaded.wasmInstance
+  try {
+    const names = readJson(loaded.mem, exports.opa_json_dump(exports.builtins()))
+    return Object.keys(names as object).toSorted()
+  } catch (error) {
+    throw new PolicyError('module.invalid', describe(error), { cause: error })
+  }
+}
+
+/** One instance; after a PolicyError from `evaluate` it must not be asked again. */
+export class PolicyInstance {
+  readonly #loaded: Loaded
+  readonly #entrypoints: ReadonlyMap<string, number>
+
+  constructor(loaded: Loaded) {
+    this.#loaded = loaded
+    const named = Object.entries(loaded.entrypoints as Record<string, number>)
+    this.#entrypoints = new Map(named)
+  }
+
+  /** Whether the module has this entry point. */
+  has(entrypoint: string): boolean {
+    return this.#entrypoints.has(entrypoint)
+  }
+
+  /**
+   * Evaluates one entry point.
+   * Takes: its name and the input as JSON text (well-formed, bounded by the caller).
+   * Gives: the value, or undefined where the rules leave it undefined. Errors: module.eval.
+   */
+  evaluate(entrypoint: string, inputText: string): unknown {
+    const id = this.#entrypoints.get(entrypoint)
+    if (id === undefined) throw new PolicyError('module.entrypoint', `${entrypoint} is missing`)
+    try {
+      const results = this.#eval(id, inputText)
+      if (!Array.isArray(results)) throw new Error('the result set is not a list')
+      if (results.length === 0) return undefined
+      const [first] = results as readonly unknown[]
+      if (results.length > 1 || typeof first !== 'object' || first === null)
+        throw new Error('the result set is not one result')
+      return (first as { readonly result?: unknown }).result
+    } catch (error) {
+      throw new PolicyError('module.eval', describe(error), { cause: error })
+    }
+  }
+
+  #eval(id: number, inputText: string): unknown {
+    const { mem, wasmInstance, dataAddr, dataHeapPtr } = this.#loaded
+    // UTF-8 takes at most three bytes for a UTF-16 unit.
+    const missing = dataHeapPtr + inputText.length * 3 - mem.buffer.byteLength
+    if (missing > 0) mem.grow(Math.ceil(missing / PAGE))
+    const room = new Uint8Array(mem.buffer, dataHeapPtr)
+    const { read, written } = encoder.encodeInto(inputText, room)
+    if (read !== inputText.length) throw new Error('the input does not fit')
+    const heap = dataHeapPtr + written
+    const address = wasmInstance.exports.opa_eval(0, id, dataAddr, dataHeapPtr, written, heap, 0)
+    return readJson(mem, address)
+  }
+}

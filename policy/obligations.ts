@@ -1,0 +1,74 @@
+/**
+ * What an allow still binds its bearer to: one row per key, with the default that holds where the
+ * policy said nothing (strict, never unlimited) and what a value must be. Merging is the library's
+ * (sallyport/lib.rego); here a merged document is read, completed and held under the ceilings.
+ */
+
+/** Addresses `from`..`to` of one Modbus unit, both inclusive. */
+export interface ObligedWindow {
+  readonly unit: number
+  readonly from: number
+  readonly to: number
+}
+
+export interface Obligations {
+  /** Seconds. For device.enroll and device.renew: the certificate's lifetime. */
+  readonly max_duration_s: number
+  /** Epoch seconds; never later than decision time + max_duration_s. */
+  readonly not_after: number
+  readonly idle_timeout_s: number
+  readonly reeval_after_s: number
+  readonly max_bandwidth_bps: number
+  readonly max_bytes: number
+  readonly max_streams: number
+  /** 0 none, 1 read, 2 write. */
+  readonly ot_level: number
+  /** How many people beside the requester must approve. */
+  readonly approvals: number
+  readonly record: boolean
+  readonly justification: boolean
+  readonly supervise: boolean
+  readonly notify: boolean
+  /** Ask `ot.verb` for every operation, reads included. */
+  readonly ot_each: boolean
+  /** The processes reachable. null only at tunnel.connect: the registered ones, each session decided on its own. */
+  readonly processes: readonly string[] | null
+  /** HTTP methods. */
+  readonly methods: readonly string[]
+  /** Every inner list must hold for an address; within one, any window may. [] restricts nothing. */
+  readonly ot_windows: ReadonlyArray<readonly ObligedWindow[]>
+}
+
+type Kind = 'count' | 'flag' | 'names' | 'windows'
+
+interface Row {
+  readonly kind: Kind
+  /** What holds where the policy said nothing. */
+  readonly absent: number | boolean | readonly string[] | null
+  /** The highest number a policy may reach, whatever it says. */
+  readonly ceiling?: number
+}
+
+const DAY = 86_400
+
+export const OBLIGATIONS = {
+  max_duration_s: { kind: 'count', absent: 3600, ceiling: 31 * DAY },
+  not_after: { kind: 'count', absent: null },
+  idle_timeout_s: { kind: 'count', absent: 900, ceiling: 4 * 3600 },
+  reeval_after_s: { kind: 'count', absent: 300, ceiling: 900 },
+  max_bandwidth_bps: { kind: 'count', absent: 10_000_000, ceiling: 1_000_000_000 },
+  max_bytes: { kind: 'count', absent: 256 * 1024 * 1024, ceiling: 64 * 1024 ** 3 },
+  max_streams: { kind: 'count', absent: 8, ceiling: 256 },
+  ot_level: { kind: 'count', absent: 1, ceiling: 2 },
+  approvals: { kind: 'count', absent: 1 },
+  record: { kind: 'flag', absent: true },
+  justification: { kind: 'flag', absent: true },
+  supervise: { kind: 'flag', absent: true },
+  notify: { kind: 'flag', absent: true },
+  ot_each: { kind: 'flag', absent: true },
+  processes: { kind: 'names', absent: [] },
+  methods: { kind: 'names', absent: ['GET', 'HEAD'] },
+  ot_windows: { kind: 'windows', absent: [] },
+} as const satisfies Record<keyof Obligations, Row>
+
+export type ObligationKey = keyof typeof OBLIGATIONS

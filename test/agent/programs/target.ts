@@ -1,0 +1,42 @@
+/**
+ * A target for scope tests, run as a process of its own: `target.ts MODE [HOST]`. Prints its port, then
+ * serves by its mode:
+ *   echo      sends back what it gets
+ *   give      gives each accepted socket to a child, and lets go of it
+ *   share     gives each accepted socket to a child running another program, and keeps it as well
+ *   exec      gives each socket to a shell that replaces itself by another program on the first line it reads
+ */
+import { spawn } from 'node:child_process'
+import { createServer } from 'node:net'
+
+const [mode = 'echo', host = '127.0.0.1'] = process.argv.slice(2)
+
+const shells: Readonly<Record<string, readonly string[]>> = {
+  share: ['-c', 'exec sleep 60'],
+  exec: ['-c', 'read line; exec sleep 60'],
+}
+
+const server = createServer({ allowHalfOpen: true }, (socket) => {
+  socket.on('error', () => {})
+  if (mode === 'echo') {
+    socket.pipe(socket)
+    return
+  }
+  socket.pause()
+  if (mode === 'give') {
+    const child = spawn(process.execPath, ['-e', 'process.stdin.pipe(process.stdout)'], {
+      stdio: [socket, socket, 'ignore'],
+    })
+    child.on('spawn', () => socket.destroy())
+    return
+  }
+  const child = spawn('sh', shells[mode] ?? [], { stdio: [socket, 'ignore', 'ignore'] })
+  if (mode === 'exec') child.on('spawn', () => socket.destroy())
+  process.on('exit', () => child.kill('SIGKILL'))
+})
+server.listen({ port: 0, host, ipv6Only: false }, () => {
+  const address = server.address()
+  if (typeof address === 'object') console.log(address?.port)
+})
+process.on('SIGTERM', () => process.exit(0))
+process.stdin.on('end', () => process.exit(0)).resume()

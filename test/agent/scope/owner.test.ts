@@ -1,0 +1,247 @@
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, renameSync, realpathSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { createServer } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, test, vi } from 'vitest'
+import { endpoint } from '../../../agent-tunnel/agent/scope/address.ts'
+import type { FourTuple } from '../../../agent-tunnel/agent/scope/address.ts'
+import { sameFacts } from '../../../agent-tunnel/agent/scope/observed.ts'
+import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
+import type { Sighting } from '../../../agent-tunnel/agent/scope/owner.ts'
+import { copyOfNode, dial, sha256Of, startProgram } from '../programs/process.ts'
+
+const node = { path: realpathSync(process.execPath), sha256: sha256Of(process.execPath) }
+
+function tupleOf(socket: Socket): FourTuple {
+  return {
+    local: endpoint(socket.localAddress!, socket.localPort!)!,
+    remote: endpoint(socket.remoteAddress!, socket.remotePort!)!,
+  }
+}
+
+async function observe(scope: ProcessScope, socket: Socket, deadlineMs = 5000): Promise<Sighting> {
+  const seen = await scope.observeAccepted(tupleOf(socket), deadlineMs)
+  if (!seen.ok) throw new Error(seen.why)
+  return seen.sighting
+}
+
+describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted socket', () => {
+  test('path, hash, uid, start and pid of the process that accepted', async () => {
+    await using target = await startProgram('target.ts')
+    await using socket = await dial(target.port)
+    const { observed } = await observe(new ProcessScope(), socket)
+    expect(observed).toMatchObject({
+      phase: 'accepted',
+      exe: node.path,
+      sha256: node.sha256,
+      uid: process.getuid!(),
+      pid: target.pid,
+      script_sha256: null,
+      image: null,
+      others: [],
+    })
+    expect(Math.abs(observed.started_at! - Date.now() / 1000)).toBeLessThan(30)
+  })
+
+  test('another executable on the port is told apart by its hash and path', async () => {
+    using other = copyOfNode()
+    await using target = await startProgram('target.ts', [], { exe: other.path })
+    await using socket = await dial(target.port)
+    const { observed } = await observe(new ProcessScope(), socket)
+    expect(observed).toMatchObject({ exe: other.path, sha256: other.sha256, pid: target.pid })
+    expect(other.sha256).not.toBe(node.sha256)
+  })
+
+  test('a program whose path now names another file has a hash but no path', async () => {
+    using other = copyOfNode()
+    await using target = await startProgram('target.ts', [], { exe: other.path })
+    renameSync(other.path, `${other.path}.old`)
+    using replaced = copyOfNode()
+    renameSync(replaced.path, other.path)
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    // The moved file is the one that runs: the kernel follows the move, so the path is true.
+    expect((await observe(scope, socket)).observed.exe).toBe(`${other.path}.old`)
+    renameSync(other.path, `${other.path}.old`)
+    const after = (await observe(scope, socket)).observed
+    expect(after).toMatchObject({ exe: null, sha256: other.sha256, pid: target.pid })
+  })
+
+  test.for(['::1', '::ffff:127.0.0.1', '127.0.0.1'])('a dual-stack server reached as %s', async (host) => {
+    await using target = await startProgram('target.ts', ['echo', '::'])
+    await using socket = await dial(target.port, host)
+    expect((await observe(new ProcessScope(), socket)).observed.pid).toBe(target.pid)
+  })
+
+  test('a stopped server has not accepted: waits, gives up at the deadline, sees it when it goes on', async () => {
+    await using target = await startProgram('target.ts')
+    target.child.kill('SIGSTOP')
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    const began = performance.now()
+    expect(await scope.observeAccepted(tupleOf(socket), 150)).toEqual({ ok: false, why: 'not_accepted' })
+    expect(performance.now() - began).toBeLessThan(1500)
+    const later = scope.observeAccepted(tupleOf(socket), 5000)
+    await sleep(50)
+    target.child.kill('SIGCONT')
+    expect(await later).toMatchObject({ ok: true, sighting: { observed: { pid: target.pid } } })
+  })
+
+  test('a connection of another machine, or of nobody, is elsewhere', async () => {
+    const nowhere = { local: endpoint('127.0.0.1', 1)!, remote: endpoint('192.0.2.1', 502)! }
+    expect(await new ProcessScope().observeAccepted(nowhere, 20)).toEqual({ ok: false, why: 'elsewhere' })
+  })
+
+  test('abort ends the wait', async () => {
+    await using target = await startProgram('target.ts')
+    target.child.kill('SIGSTOP')
+    await using socket = await dial(target.port)
+    const stop = new AbortController()
+    const waiting = new ProcessScope().observeAccepted(tupleOf(socket), 60_000, stop.signal)
+    stop.abort()
+    await expect(waiting).rejects.toThrow(/abort/i)
+  })
+
+  test('every owner of a shared socket is told', async () => {
+    await using target = await startProgram('target.ts', ['share'])
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    await vi.waitFor(
+      async () => {
+        const { observed } = await observe(scope, socket)
+        expect(observed.pid).toBe(target.pid)
+        expect(observed.others.map((facts) => facts.exe)).toEqual([expect.stringMatching(/sleep|coreutils|busybox/)])
+      },
+      { timeout: 5000 },
+    )
+  })
+
+  test('a lookup after the first costs no hashing', async () => {
+    await using target = await startProgram('target.ts')
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    await observe(scope, socket)
+    const began = performance.now()
+    for (let round = 0; round < 10; round++) await observe(scope, socket)
+    expect((performance.now() - began) / 10).toBeLessThan(250)
+  })
+})
+
+describe.skipIf(!existsSync('/proc/self/net/tcp'))('looking again', () => {
+  test('the same process is the same; a closed socket is closed', async () => {
+    await using target = await startProgram('target.ts')
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    const sighting = await observe(scope, socket)
+    expect(await scope.recheck(sighting)).toEqual({ state: 'same' })
+    expect(await scope.recheck(sighting, true)).toEqual({ state: 'same' })
+    target.child.kill('SIGKILL')
+    await once(target.child, 'exit')
+    expect((await scope.recheck(sighting)).state).toBe('closed')
+  })
+
+  test('a socket handed to another process is changed; the same program is told to be alike', async () => {
+    await using target = await startProgram('target.ts', ['give'])
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    const first = await observe(scope, socket)
+    await vi.waitFor(async () => {
+      const again = await scope.recheck(first, true)
+      const pid = again.state === 'changed' ? again.sighting?.observed.pid : first.observed.pid
+      expect(pid).not.toBe(target.pid)
+    })
+    const settled = await observe(scope, socket)
+    expect(settled.observed).toMatchObject({ sha256: node.sha256, others: [] })
+    expect(sameFacts(first.observed, settled.observed)).toBe(true)
+  })
+
+  test('a process that replaces its program is found although pid and start time stay', async () => {
+    await using target = await startProgram('target.ts', ['exec'])
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    let shell = await observe(scope, socket)
+    await vi.waitFor(async () => {
+      shell = await observe(scope, socket)
+      expect(shell.sights).toHaveLength(1)
+      expect(shell.observed.pid).not.toBe(target.pid)
+      expect(shell.observed.exe).toMatch(/sh$/)
+    })
+    expect(await scope.recheck(shell)).toEqual({ state: 'same' })
+    socket.write('go\n')
+    await vi.waitFor(async () => {
+      const again = await scope.recheck(shell)
+      if (again.state !== 'changed') throw new Error(again.state)
+      expect(again.sighting?.observed.pid).toBe(shell.observed.pid)
+      expect(again.sighting?.observed.started_at).toBe(shell.observed.started_at)
+      expect(sameFacts(shell.observed, again.sighting!.observed)).toBe(false)
+    })
+  })
+
+  test('an owner who joins later is found by the full look', async () => {
+    await using target = await startProgram('target.ts', ['share'])
+    target.child.kill('SIGSTOP')
+    await using socket = await dial(target.port)
+    const scope = new ProcessScope()
+    target.child.kill('SIGCONT')
+    const first = await observe(scope, socket)
+    await vi.waitFor(async () => {
+      const now = first.sights.length > 1 ? first : await observe(scope, socket)
+      expect(now.observed.others).toHaveLength(1)
+    })
+    if (first.sights.length === 1) {
+      expect(await scope.recheck(first)).toEqual({ state: 'same' })
+      expect((await scope.recheck(first, true)).state).toBe('changed')
+    }
+  })
+})
+
+describe.skipIf(!existsSync('/proc/self/net/tcp'))('listeners', () => {
+  test('who listens, and nobody', async () => {
+    const scope = new ProcessScope()
+    await using target = await startProgram('target.ts')
+    expect((await scope.observeListeners([endpoint('127.0.0.1', target.port)!]))[0]).toMatchObject({
+      phase: 'listener',
+      exe: node.path,
+      sha256: node.sha256,
+      pid: target.pid,
+    })
+    target.child.kill('SIGKILL')
+    await once(target.child, 'exit')
+    expect((await scope.observeListeners([endpoint('127.0.0.1', target.port)!]))[0]).toBeNull()
+  })
+
+  test('a wildcard listener answers for the address', async () => {
+    const server = createServer().listen(0, '0.0.0.0')
+    await once(server, 'listening')
+    const { port } = server.address() as { port: number }
+    const seen = (await new ProcessScope().observeListeners([endpoint('127.0.0.1', port)!]))[0]
+    expect(seen?.pid).toBe(process.pid)
+    server.close()
+  })
+})
+
+describe.skipIf(process.getuid?.() !== 0)('without privilege (needs root to give it up)', () => {
+  const run = promisify(execFile)
+  const look = fileURLToPath(new URL('../programs/look.ts', import.meta.url))
+
+  test("another user's process is unseen, not guessed", async () => {
+    await using target = await startProgram('target.ts')
+    const { stdout } = await run(process.execPath, [look, String(target.port)], { uid: 65_534, gid: 65_534 })
+    const blank = { exe: null, sha256: null, uid: null, unit: null, pid: null, started_at: null, others: [] }
+    const seen = JSON.parse(stdout) as { unreadable: number }
+    expect(seen).toMatchObject({ accepted: blank, listener: blank, recheck: { state: 'same' } })
+    expect(seen.unreadable).toBeGreaterThan(0)
+  })
+
+  test('its own process is seen in full', async () => {
+    await using target = await startProgram('target.ts', [], { uid: 65_534 })
+    const { stdout } = await run(process.execPath, [look, String(target.port)], { uid: 65_534, gid: 65_534 })
+    expect(JSON.parse(stdout)).toMatchObject({
+      accepted: { exe: node.path, sha256: node.sha256, uid: 65_534, pid: target.pid },
+    })
+  })
+})
