@@ -1,7 +1,15 @@
 /** Keys and signatures we take and make: a row each. Whatever has no row is refused. */
 import { createHash, createPublicKey, verify, type KeyObject } from 'node:crypto'
 import { oid, OID, oidOf } from './der/oid.ts'
-import { childrenOf, DerError, readDer, sameBytes, TAG, wholeBits } from './der/reader.ts'
+import {
+  childrenOf,
+  DerError,
+  readDer,
+  sameBytes,
+  TAG,
+  wholeBits,
+  type DerNode,
+} from './der/reader.ts'
 import { sequence, tlv } from './der/writer.ts'
 import { refuse } from './errors.ts'
 import type { SigningAlgorithm } from './signer.ts'
@@ -77,27 +85,29 @@ function gcd(a: bigint, b: bigint): bigint {
 
 function rsa(bits: Uint8Array) {
   const [modulus, exponent, more] = childrenOf(readDer(bits), TAG.sequence, 'RSAPublicKey')
-  const [n, e] = [modulus, exponent].map((node) => magnitude(node?.tag, node?.value))
+  const n = magnitude(modulus)
+  const e = magnitude(exponent)
   if (n === undefined || e === undefined || more !== undefined)
     return { weak: 'the RSA key has other parts' }
   const size = n.toString(2).length
   if (size < 2048 || size > 4096) return { weak: `the RSA key has ${size} bits` }
   // SP 800-56B 6.2: 2^16 < e < 2^256, odd.
-  if (e < 65_537n || e % 2n === 0n || e >= 2n ** 256n)
-    return { weak: 'the RSA exponent is out of range' }
+  const range = e > 65_536n && e < 2n ** 256n
+  if (!range || e % 2n === 0n) return { weak: 'the RSA exponent is out of range' }
+  // An even modulus shares 2, which the product leaves out.
   if (n % 2n === 0n || gcd(n, SMALL_PRIMES) !== 1n)
     return { weak: 'the RSA modulus has a small factor' }
   return size < 3072 ? 'RSA-2048' : size < 4096 ? 'RSA-3072' : 'RSA-4096'
 }
 
-function magnitude(tag: number | undefined, value: Uint8Array | undefined): bigint | undefined {
-  if (tag !== TAG.integer || value === undefined || (value[0] ?? 0x80) >= 0x80) return undefined
-  return BigInt(`0x${value.toHex()}`)
+function magnitude(node: DerNode | undefined): bigint | undefined {
+  if (node?.tag !== TAG.integer || (node.value[0] ?? 0x80) >= 0x80) return undefined
+  return BigInt(`0x${node.value.toHex()}`)
 }
 
 /**
  * Imports a SubjectPublicKeyInfo (DER) of an accepted kind, in its one canonical encoding.
- * Throws CaError `key.algorithm` (kind not on the list, explicit curve), `key.weak`, `der`.
+ * Throws CaError `key.algorithm` (kind not on the list, explicit curve), `key.weak`; DerError if it is no key.
  */
 export function importKey(spki: Uint8Array): ImportedKey {
   const { identifier, bits } = keyParts(spki)

@@ -7,7 +7,7 @@ import { DerError } from './der/reader.ts'
 import { encodeUtf8 } from './der/text.ts'
 import { CaError, refuse, relying } from './errors.ts'
 import type { DeviceRecord } from './est.ts'
-import type { IssuedRow } from './issue.ts'
+import type { IssuedRow, IssuingDesk } from './issue.ts'
 import { deviceFromSan, isId, isTenant } from './name.ts'
 import { recallSeconds } from './profile.ts'
 import {
@@ -46,8 +46,7 @@ export async function newToken(
   const { tenant, device, lifetimeSeconds, now, random } = options
   if (!isTenant(tenant) || !isId(device))
     throw new CaError('profile', 'local', 'a token needs a tenant and a device id')
-  if (!(lifetimeSeconds >= MINUTE && lifetimeSeconds <= MONTH))
-    throw new CaError('profile', 'local', 'a token can be used for 60 seconds to 30 days')
+  requireTokenLife(lifetimeSeconds)
   const text = `${PREFIX}${base32(random(20))}`
   const row: TokenRow = {
     id: `t_${base32(random(16))}`,
@@ -62,6 +61,36 @@ export async function newToken(
   }
   await relying('store.unavailable', () => store.addToken(row))
   return { text, row }
+}
+
+/**
+ * Lets another key redeem a used token for `lifetimeSeconds` more; the certificate the first key got
+ * is revoked. False, and nothing changed, when that certificate was already used, or the token is
+ * revoked, unused or unknown. Throws CaError `profile`, `log.unavailable`, `store.unavailable`.
+ */
+export async function rebindToken(
+  token: TokenRow,
+  request: {
+    readonly lifetimeSeconds: number
+    readonly now: Instant
+    readonly requestId?: string
+  },
+  { store, log }: IssuingDesk,
+): Promise<boolean> {
+  const { lifetimeSeconds, now: at, requestId = null } = request
+  requireTokenLife(lifetimeSeconds)
+  const { tenant, id, binding } = token
+  if (binding === null) return false
+  const event = { at, tenant, requestId, remoteAddress: null, reason: 'superseded' } as const
+  const target = { serial: binding.serial }
+  await relying('log.unavailable', () => log({ ...event, code: 'cert.revoke', target }))
+  const until = instant(at + Math.floor(lifetimeSeconds) * 1_000)
+  return await relying('store.unavailable', () => store.rebindToken(tenant, id, at, until))
+}
+
+function requireTokenLife(seconds: number): void {
+  if (!(seconds >= MINUTE && seconds <= MONTH))
+    throw new CaError('profile', 'local', 'a token can be used for 60 seconds to 30 days')
 }
 
 /** What is stored of a token. 160 random bits need no salt and no slow hash. */

@@ -10,7 +10,7 @@ export {
 export type { KeyAlgorithm } from './algorithm.ts'
 export { softwareSigner, type Signer, type SigningAlgorithm } from './signer.ts'
 export { issueServer, type ServerCertificate } from './server.ts'
-export { newToken } from './enroll.ts'
+export { newToken, rebindToken } from './enroll.ts'
 export {
   bodyTooLarge,
   est,

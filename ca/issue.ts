@@ -261,8 +261,21 @@ async function complete(
   const { tenant, requestId, profile, subject, serial, parent, tokenId, issuer, spkiSha256 } = row
   const { notBefore, notAfter, decisionId } = row
   const issue: CaEvent = {
-    ...{ code: 'cert.issue', at, tenant, requestId, remoteAddress, profile, subject, serial },
-    ...{ parent, tokenId, issuer, spkiSha256, notBefore, notAfter, decisionId },
+    code: 'cert.issue',
+    at,
+    tenant,
+    requestId,
+    remoteAddress,
+    profile,
+    subject,
+    serial,
+    parent,
+    tokenId,
+    issuer,
+    spkiSha256,
+    notBefore,
+    notAfter,
+    decisionId,
     resumed: !recorded.fresh,
   }
   const events = before === undefined ? [issue] : [before, issue]

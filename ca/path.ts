@@ -88,22 +88,20 @@ export async function verifyPeer(
   if (der === undefined) return stranger('peer.none')
   const leaf = open(der)
   if (leaf === undefined) return stranger('peer.malformed')
-  const serial = leaf.parsed.serial
+  const { serial } = leaf.parsed
   const issuer = options.issuers.all.find((each) => names(leaf.parsed, each))
-  const reason = structuralFault(leaf, issuer)
   const device = deviceOf(leaf.parsed, options.tenant)
-  if (reason !== undefined || issuer === undefined)
+  const reason = structuralFault(leaf, issuer)
+  if (issuer === undefined || reason !== undefined)
     return stranger(reason ?? 'peer.issuer', device, serial)
   if (device === undefined) return stranger('peer.name', undefined, serial)
-  const dated = dateFault(leaf.parsed, options)
-  if (dated !== undefined) return stranger(dated, device, serial)
   const find = () => options.store.findByFingerprint(sha256Hex(der))
-  const row = await relying('store.unavailable', find)
-  const standing = row === undefined ? 'peer.unknown' : standingFault(row)
-  if (standing !== undefined) return stranger(standing, device, serial)
-  if (row?.subject !== device || row.tenant !== options.tenant)
-    return stranger('peer.name', device, serial)
-  return peerOf(leaf.parsed, device, issuer, options.now)
+  const fault =
+    dateFault(leaf.parsed, options) ??
+    recordFault(await relying('store.unavailable', find), device, options.tenant)
+  return fault === undefined
+    ? peerOf(leaf.parsed, device, issuer, options.now)
+    : stranger(fault, device, serial)
 }
 
 /** Whether a peer admitted before still stands: for stream opens and resumed sessions. Reads the store. */
@@ -114,7 +112,7 @@ export async function stillStands(
   const find = () => options.store.findCertificate(peer.serial)
   const row = await relying('store.unavailable', find)
   const late = options.now > peer.notAfter ? 'peer.expired' : undefined
-  const reason = row === undefined ? 'peer.unknown' : (standingFault(row) ?? late)
+  const reason = row === undefined ? 'peer.unknown' : (BY_STATE[row.state] ?? late)
   return reason === undefined ? peer : stranger(reason, peer.device, peer.serial)
 }
 
@@ -191,8 +189,17 @@ const BY_STATE: Readonly<Record<CertificateRow['state'], PeerCode | undefined>> 
   revoked: 'peer.revoked',
 }
 
-function standingFault(row: CertificateRow): PeerCode | undefined {
-  return BY_STATE[row.state]
+/** The row decides what the bytes cannot say: whether it still counts. */
+function recordFault(
+  row: CertificateRow | undefined,
+  device: string,
+  tenant: string,
+): PeerCode | undefined {
+  if (row === undefined) return 'peer.unknown'
+  return (
+    BY_STATE[row.state] ??
+    (row.subject === device && row.tenant === tenant ? undefined : 'peer.name')
+  )
 }
 
 function peerOf(leaf: ParsedCertificate, device: string, issuer: Issuer, now: Instant): Peer {

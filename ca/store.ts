@@ -139,14 +139,15 @@ export interface CaStore {
   recall(recallKey: string, at: Instant): Promise<CertificateRow | undefined>
   findCertificate(serial: string): Promise<CertificateRow | undefined>
   findByFingerprint(fingerprint: string): Promise<CertificateRow | undefined>
-  /** The subject that a live row with this key names (any profile), if there is one. */
+  /** The subject that any row with this key names, ended ones too, if there is one. */
   keyOwner(tenant: string, spkiSha256: string): Promise<KeyOwner | undefined>
   listCertificates(tenant: string, filter?: CertificateFilter): Promise<readonly CertificateRow[]>
   /** Rows without a certificate, oldest first, at most 1,000. */
   openIntentions(tenant: string): Promise<readonly CertificateRow[]>
   /**
-   * A tunnel was admitted with this certificate: stamps its first use, makes used older siblings of
-   * the device `superseded` and revokes unused ones. Gives the serials that ended.
+   * A tunnel was admitted with this certificate. The first time: stamps its first use, and ends the
+   * device's older certificates and those renewed from the same one: used ones become `superseded`,
+   * unused ones `revoked`. Gives the serials that ended; empty for a certificate that is not active.
    */
   proven(serial: string, at: Instant): Promise<readonly string[]>
 

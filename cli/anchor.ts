@@ -47,7 +47,11 @@ export async function exchange(call: HttpCall): Promise<HttpAnswer> {
       const headers: Record<string, string | undefined> = {}
       for (const [name, value] of Object.entries(answer.headers))
         headers[name] = Array.isArray(value) ? value.join(', ') : value
-      resolve({ status: answer.statusCode ?? 0, headers, body: Buffer.concat(chunks).toString('utf8') })
+      resolve({
+        status: answer.statusCode ?? 0,
+        headers,
+        body: Buffer.concat(chunks).toString('utf8'),
+      })
     })
   })
   sent.on('timeout', () => sent.destroy(new Error(`no answer for ${TIMEOUT_MS / 1000} s`)))
@@ -89,18 +93,33 @@ function codeOf(error: unknown): string {
 /** The gateway's address as given: an https URL without path; throws usage. */
 export function readGateway(text: string): URL {
   const url = URL.parse(text.includes('://') ? text : `https://${text}`)
-  if (url?.protocol === 'https:' && url.pathname === '/' && url.search === '' && url.username === '') return url
-  throw usage(`${JSON.stringify(text)} is not the address of a gateway`, 'write it as https://gateway.example:8443')
+  if (
+    url?.protocol === 'https:' &&
+    url.pathname === '/' &&
+    url.search === '' &&
+    url.username === ''
+  )
+    return url
+  throw usage(
+    `${JSON.stringify(text)} is not the address of a gateway`,
+    'write it as https://gateway.example:8443',
+  )
 }
 
 /** The root whose SHA-256 is `sha256` (hex), as PEM. Throws CliError `gateway.untrusted` where the gateway has no such root. */
 export async function fetchAnchor(gateway: URL, sha256: string): Promise<string> {
   if (!/^[0-9a-fA-F:]{64,95}$/.test(sha256))
-    throw usage('--ca-sha256 is not a SHA-256 fingerprint', 'it is 64 hex digits; the gateway keeps it in ca-root.sha256')
+    throw usage(
+      '--ca-sha256 is not a SHA-256 fingerprint',
+      'it is 64 hex digits; the gateway keeps it in ca-root.sha256',
+    )
   const call = cacertsRequest()
   const url = new URL(call.path, gateway)
-  const answer = readCertificates(await exchange({ method: call.method, url, headers: call.headers }))
-  if (answer.kind !== 'certificates') throw unreachable(url, new Error('the gateway did not send its certificates'))
+  const answer = readCertificates(
+    await exchange({ method: call.method, url, headers: call.headers }),
+  )
+  if (answer.kind !== 'certificates')
+    throw unreachable(url, new Error('the gateway did not send its certificates'))
   try {
     return toPem(pinRoot(answer.certificates, sha256))
   } catch (cause) {
@@ -118,6 +137,9 @@ export async function fetchAnchor(gateway: URL, sha256: string): Promise<string>
 }
 
 function toPem(der: Uint8Array): string {
-  const lines = Buffer.from(der).toString('base64').match(/.{1,64}/g) ?? []
+  const lines =
+    Buffer.from(der)
+      .toString('base64')
+      .match(/.{1,64}/g) ?? []
   return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`
 }

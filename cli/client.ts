@@ -4,18 +4,26 @@
  */
 import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
-import {
+import { Account, Device, DeviceToken, Grant, Problem, Session } from '#api'
+import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
+import type { GlobalOptions } from './commands/options.ts'
+import { CliError, type Exit } from './exit.ts'
+import { authorizedFetch, loadCredentials, saveCredentials } from './login/index.ts'
+import { profileDirectory } from './profile.ts'
+
+export {
   Account,
+  Cut,
   Device,
   DeviceToken,
+  EndedGrant,
   Grant,
-  Problem,
+  LogPage,
+  Me,
+  OpenedSession,
+  Process,
   Session,
 } from '#api'
-import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
-import { CliError, type Exit } from './exit.ts'
-
-export { Account, Cut, Device, DeviceToken, EndedGrant, Grant, LogPage, Me, OpenedSession, Process, Session } from '#api'
 
 export const Accounts = Type.Object({ items: Type.Array(Account) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
@@ -33,10 +41,46 @@ export interface Api {
    * One call under `/api/v1`. Throws CliError: the gateway's own code where it refuses,
    * `gateway.unreachable`, `gateway.untrusted`, or `gateway.answer` where the answer is not of `schema`.
    */
-  call<S extends TSchema>(schema: S, method: Method, path: string, body?: unknown): Promise<Static<S>>
+  call<S extends TSchema>(
+    schema: S,
+    method: Method,
+    path: string,
+    body?: unknown,
+  ): Promise<Static<S>>
 }
 
 type Send = (method: Method, url: URL, body: string | undefined) => Promise<HttpAnswer>
+
+/**
+ * The API in the name of whoever is signed in under the profile. Throws CliError `login.none`, and
+ * what reading the kept login throws.
+ */
+export async function openApi({ profile }: GlobalOptions): Promise<Api> {
+  const directory = profileDirectory(profile)
+  const credentials = await loadCredentials(directory)
+  if (credentials === undefined) throw notSignedIn(profile)
+  const send = authorizedFetch(credentials, {
+    onRefresh: async (fresh) => saveCredentials(directory, fresh),
+  })
+  return apiOver(new URL(credentials.gateway), credentials.anchor, async (method, url, body) => {
+    const answer = await send(url, { method, ...jsonBody(body) })
+    return {
+      status: answer.status,
+      headers: Object.fromEntries(answer.headers),
+      body: await answer.text(),
+    }
+  })
+}
+
+function notSignedIn(profile: string): CliError {
+  const named = profile === 'default' ? '' : ` --profile ${profile}`
+  return new CliError('nobody is signed in here', {
+    code: 'login.none',
+    exit: 'unauthenticated',
+    why: profile === 'default' ? undefined : `the profile ${profile} holds no sign-in`,
+    next: `sallyport login${named} --gateway URL --ca-sha256 HEX`,
+  })
+}
 
 /** The API for somebody who has not signed in: /info and /bootstrap. */
 export async function openAnonymous(gateway: URL, caSha256: string): Promise<Api> {
@@ -52,7 +96,6 @@ function jsonBody(body: string | undefined): { headers: Record<string, string>; 
     headers: {
       accept: 'application/json',
       'content-type': 'application/json',
-      'content-length': String(Buffer.byteLength(body)),
     },
     body,
   }
@@ -100,7 +143,9 @@ function refusal(url: URL, status: number, value: unknown): CliError {
       exit: exitFor(status),
     })
   const denials = value.denials ?? []
-  const others = denials.filter(({ code }) => code !== value.code).map(({ code, msg }) => `${msg} (${code})`)
+  const others = denials
+    .filter(({ code }) => code !== value.code)
+    .map(({ code, msg }) => `${msg} (${code})`)
   return new CliError(value.title, {
     code: value.code,
     exit: exitFor(status),

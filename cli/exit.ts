@@ -11,11 +11,26 @@ export interface ExitRow {
 /** Codes 0 to 2 are also what `audit verify` promises: proven, violated, not provable. */
 export const exits = {
   ok: { code: 0, meaning: 'Done. `audit verify`: proven.' },
-  failed: { code: 1, meaning: 'Failed for a reason that is printed. `audit verify`: violated, with the place.' },
-  usage: { code: 2, meaning: 'The command line or an input file is wrong. `audit verify`: not provable.' },
-  denied: { code: 3, meaning: 'Policy, a role or the state of things says no; the code says which.' },
-  unauthenticated: { code: 4, meaning: 'Nobody is signed in under this profile, or the sign-in has ended.' },
-  unreachable: { code: 5, meaning: 'The gateway does not answer, or is not the one that was pinned.' },
+  failed: {
+    code: 1,
+    meaning: 'Failed for a reason that is printed. `audit verify`: violated, with the place.',
+  },
+  usage: {
+    code: 2,
+    meaning: 'The command line or an input file is wrong. `audit verify`: not provable.',
+  },
+  denied: {
+    code: 3,
+    meaning: 'Policy, a role or the state of things says no; the code says which.',
+  },
+  unauthenticated: {
+    code: 4,
+    meaning: 'Nobody is signed in under this profile, or the sign-in has ended.',
+  },
+  unreachable: {
+    code: 5,
+    meaning: 'The gateway does not answer, or is not the one that was pinned.',
+  },
   ended: { code: 6, meaning: '`connect`: the gateway ended the session; the reason is printed.' },
   interrupted: { code: 130, meaning: 'Interrupted before the work was done.' },
 } as const satisfies Record<string, ExitRow>

@@ -7,7 +7,15 @@ import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, isIP, type Server, type Socket } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
-import { driveTunnel, TunnelClosed, TunnelRefused, type CloseReason, type Tunnel, type TunnelStream } from '#tunnel'
+import {
+  driveTunnel,
+  TunnelClosed,
+  TunnelRefused,
+  type CloseReason,
+  type Tunnel,
+  type TunnelStream,
+} from '#tunnel'
+import { unreachable } from './anchor.ts'
 import { CliError } from './exit.ts'
 
 export interface ForwardOptions {
@@ -34,7 +42,13 @@ export type News =
   | { readonly event: 'listening'; readonly host: string; readonly port: number }
   | { readonly event: 'connected'; readonly from: string }
   | { readonly event: 'refused'; readonly from: string; readonly reason: Reason }
-  | { readonly event: 'closed'; readonly from: string; readonly reason: Reason; readonly sent: number; readonly received: number }
+  | {
+      readonly event: 'closed'
+      readonly from: string
+      readonly reason: Reason
+      readonly sent: number
+      readonly received: number
+    }
   | { readonly event: 'countdown'; readonly remaining_ms: number }
   | { readonly event: 'ending'; readonly reason: Reason }
 
@@ -88,7 +102,7 @@ async function dial(options: ForwardOptions): Promise<TLSSocket> {
     await once(socket, 'secureConnect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) })
   } catch (cause) {
     socket.destroy()
-    throw unreachable(`${host}:${port}`, cause)
+    throw unreachable(new URL(`https://${isIP(host) === 6 ? `[${host}]` : host}:${port}`), cause)
   }
   if (socket.alpnProtocol === 'sallyport/1') return socket
   socket.destroy()
@@ -98,23 +112,6 @@ async function dial(options: ForwardOptions): Promise<TLSSocket> {
     why: 'its answer to ALPN sallyport/1 was another protocol, or none',
     next: 'something between here and the gateway ends TLS; ask for a direct path to this port',
   })
-}
-
-function unreachable(where: string, cause: unknown): CliError {
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'timeout'
-  const untrusted = /CERT|SELF_SIGNED|UNABLE_TO|ALTNAME/.test(code)
-  return new CliError(
-    untrusted ? `${where} is not the gateway that was pinned` : `${where} cannot be reached`,
-    {
-      code: untrusted ? 'gateway.untrusted' : 'gateway.unreachable',
-      exit: 'unreachable',
-      why: cause instanceof Error ? cause.message : String(cause),
-      next: untrusted
-        ? 'compare the root fingerprint with your contact, then sign in again with --ca-sha256'
-        : 'check the address and the network, then repeat this',
-    },
-    { cause },
-  )
 }
 
 async function shakeHands(socket: TLSSocket, instance: string): Promise<Tunnel> {
@@ -145,8 +142,9 @@ class Forwarding implements Forward {
     this.#metadata = metadata
     this.#options = options
     // Half-open: a client that has said all it has to say still hears the answer.
-    this.#server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) =>
-      this.#take(socket),
+    this.#server = createServer(
+      { allowHalfOpen: true, pauseOnConnect: true, noDelay: true },
+      (socket) => this.#take(socket),
     )
     this.ended = tunnel.closed.then((closed) => this.#finish(closed))
     this.#countDown(options.session.remaining_ms)
@@ -162,7 +160,11 @@ class Forwarding implements Forward {
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause)
       const next = 'choose another port with --listen, or port 0 for a free one'
-      throw new CliError(`cannot listen on ${host}:${port}`, { code: 'listen.failed', exit: 'failed', why, next }, { cause })
+      throw new CliError(
+        `cannot listen on ${host}:${port}`,
+        { code: 'listen.failed', exit: 'failed', why, next },
+        { cause },
+      )
     }
     const address = this.#server.address()
     const bound = typeof address === 'object' && address !== null ? address.port : port
@@ -217,20 +219,25 @@ class Forwarding implements Forward {
     this.#join(local, stream, from)
   }
 
+  /** Bytes both ways. Credit goes back when the tool's own socket has taken them: a slow tool slows the device. */
   #join(local: Socket, stream: TunnelStream, from: string): void {
     stream.onSignal = (payload) => this.#hear(payload)
-    const remote = stream.duplex()
+    stream.onDrain = () => void local.resume()
+    stream.onEnd = () => void local.end()
     stream.onClose = (closed) => {
       const reason = this.#ending ?? reasonOf(closed.code, closed.message)
-      this.#options.news({ event: 'closed', from, reason, sent: stream.bytesOut, received: stream.bytesIn })
+      const { bytesOut: sent, bytesIn: received } = stream
+      this.#options.news({ event: 'closed', from, reason, sent, received })
+      if (closed.code !== 'done') local.resetAndDestroy()
     }
-    local.pipe(remote)
-    remote.pipe(local)
-    remote.on('error', () => local.resetAndDestroy())
-    local.on('close', () => remote.destroy())
-    remote.on('close', () => {
-      if (!local.writableFinished) local.resetAndDestroy()
+    stream.onData = (chunk) => void local.write(chunk, () => stream.consumed(chunk.length))
+    local.on('data', (chunk: Buffer) => {
+      if (!stream.write(chunk)) local.pause()
     })
+    local.on('end', () => stream.end())
+    // After FIN both ways this is too late to matter; before, the tool has left in the middle.
+    local.on('close', () => stream.reset('client.gone'))
+    local.resume()
   }
 
   #hear(payload: Uint8Array): void {
@@ -255,7 +262,8 @@ function reasonOf(code: string, message: string): Reason {
 }
 
 function refusal(error: unknown): Reason {
-  if (error instanceof TunnelRefused || error instanceof TunnelClosed) return reasonOf(error.code, error.message)
+  if (error instanceof TunnelRefused || error instanceof TunnelClosed)
+    return reasonOf(error.code, error.message)
   return reasonOf('client.failed', error instanceof Error ? error.message : String(error))
 }
 

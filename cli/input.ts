@@ -33,7 +33,10 @@ export function readPlace(text: string): Place {
   const [device = '', names = '', ...more] = text.split('/')
   const [first, ...rest] = names.split(',').map((name) => name.trim())
   if (more.length > 0 || first === undefined || first === '')
-    throw usage(`${JSON.stringify(text)} does not name a process`, 'write it as DEVICE/PROCESS, as in press-07/plc')
+    throw usage(
+      `${JSON.stringify(text)} does not name a process`,
+      'write it as DEVICE/PROCESS, as in press-07/plc',
+    )
   return {
     device: readName(device, 'device'),
     processes: [readName(first, 'process'), ...rest.map((name) => readName(name, 'process'))],
@@ -43,14 +46,17 @@ export function readPlace(text: string): Place {
 /** `DEVICE/PROCESS`, exactly one; throws usage. */
 export function readProcess(text: string): { readonly device: string; readonly process: string } {
   const { device, processes } = readPlace(text)
-  if (processes.length > 1) throw usage('one process at a time here', `name ${device}/${processes[0]} alone`)
+  if (processes.length > 1)
+    throw usage('one process at a time here', `name ${device}/${processes[0]} alone`)
   return { device, process: processes[0] }
 }
 
 /** `90s`, `2m`, `1h30m`, `1d` as whole seconds, at least one; throws usage. */
 export function readDuration(text: string): number {
   const match = text === '' ? null : DURATION.exec(text)
-  const [days = 0, hours = 0, minutes = 0, seconds = 0] = (match ?? []).slice(1).map((part) => Number(part ?? 0))
+  const [days = 0, hours = 0, minutes = 0, seconds = 0] = (match ?? [])
+    .slice(1)
+    .map((part) => Number(part ?? 0))
   const total = days * 86_400 + hours * 3600 + minutes * 60 + seconds
   if (match === null || total < 1)
     throw usage(`${JSON.stringify(text)} is not a duration`, 'write it as 90s, 2m, 1h30m or 1d')
@@ -73,7 +79,10 @@ export interface ListenAddress {
 export function readListen(text: string): ListenAddress {
   const match = /^(?:(\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):)?(\d{1,5})$/.exec(text)
   if (match === null)
-    throw usage(`${JSON.stringify(text)} is not an address to listen on`, 'write it as 127.0.0.1:1502')
+    throw usage(
+      `${JSON.stringify(text)} is not an address to listen on`,
+      'write it as 127.0.0.1:1502',
+    )
   const host = (match[1] ?? '127.0.0.1').replace(/^\[|\]$/g, '')
   return { host, port: readInteger(match[2] ?? '', 'port', 0, 65_535) }
 }
@@ -83,7 +92,9 @@ export function readText(path: string, what: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {
-    throw usage(`the ${what} file ${path} cannot be read`, 'check the path and its permissions', { cause })
+    throw usage(`the ${what} file ${path} cannot be read`, 'check the path and its permissions', {
+      cause,
+    })
   }
 }
 
@@ -94,11 +105,20 @@ export function readText(path: string, what: string): string {
 export async function readSecret(file: string | undefined, what: string): Promise<string> {
   const option = `--${what.replaceAll(' ', '-')}-file`
   if (file === undefined && !process.stdin.isTTY)
-    throw usage(`a ${what} is needed and there is no terminal to ask on`, `give it with ${option} FILE`)
-  const text = file === undefined ? await askHidden(`${what}: `) : readText(file === '-' ? '/dev/stdin' : file, what)
+    throw usage(
+      `a ${what} is needed and there is no terminal to ask on`,
+      `give it with ${option} FILE`,
+    )
+  const text =
+    file === undefined
+      ? await askHidden(`${what}: `)
+      : readText(file === '-' ? '/dev/stdin' : file, what)
   const secret = text.replace(/\r?\n$/, '')
   if (secret === '' || Buffer.byteLength(secret) > SECRET_BYTES_MAX)
-    throw usage(`the ${what} is empty or too long`, `put it alone into a file and give it with ${option}`)
+    throw usage(
+      `the ${what} is empty or too long`,
+      `put it alone into a file and give it with ${option}`,
+    )
   return secret
 }
 
@@ -118,7 +138,8 @@ async function askHidden(question: string): Promise<string> {
 /** Whether a person says yes. Where nobody can be asked, `--yes` must have been given: throws usage. */
 export async function confirm(question: string, yes: boolean | undefined): Promise<boolean> {
   if (yes === true) return true
-  if (!process.stdin.isTTY) throw usage('this wants a yes, and there is no terminal to ask on', 'add --yes')
+  if (!process.stdin.isTTY)
+    throw usage('this wants a yes, and there is no terminal to ask on', 'add --yes')
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
   try {
     const answer = await terminal.question(`${question} [y/N] `)

@@ -36,7 +36,9 @@ const rooms = [
 /** Every command with its arguments and help; nothing of it has run. */
 export function buildProgram(): Command {
   const program = new Command('sallyport')
-    .description('Guarded way out for industrial devices: identity, tunnels, access for one process at a time.')
+    .description(
+      'Guarded way out for industrial devices: identity, tunnels, access for one process at a time.',
+    )
     .version('0.1.0', '--version', 'print the version')
     .option('--json', 'print results as JSON on stdout, and an error as JSON on stderr')
     .option('--profile <name>', 'which sign-in to use; several can be held', 'default')
@@ -63,7 +65,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     return exits.ok.code
   } catch (error) {
     // Commander has printed its own message, or the help that was asked for.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? exits.ok.code : exits.usage.code
+    if (error instanceof CommanderError)
+      return error.exitCode === 0 ? exits.ok.code : exits.usage.code
     if (error instanceof Exited) return exits[error.exit].code
     const told = error instanceof CliError ? error : foreign(error)
     note(explain(told, { json }))
@@ -73,10 +76,15 @@ export async function main(argv: readonly string[]): Promise<number> {
 
 /** Another room's error, by its code; what has none is a fault of ours and shows where it was. */
 function foreign(error: unknown): CliError {
-  if (!(error instanceof Error)) return new CliError(String(error), { code: 'internal', exit: 'failed' })
+  if (!(error instanceof Error))
+    return new CliError(String(error), { code: 'internal', exit: 'failed' })
   const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined
   if (code === undefined)
-    return new CliError(error.message, { code: 'internal', exit: 'failed', why: error.stack }, { cause: error })
+    return new CliError(
+      error.message,
+      { code: 'internal', exit: 'failed', why: error.stack },
+      { cause: error },
+    )
   const exit = code.startsWith('config.') ? 'usage' : 'failed'
   return new CliError(error.message, { code, exit }, { cause: error })
 }

@@ -112,6 +112,8 @@ export function explain(error: CliError, options: PrintOptions): string {
     ['next', next],
     ['id', id],
   ]
-  const rest = parts.flatMap(([name, text]) => (text === undefined ? [] : [`  ${name.padEnd(4)}  ${plain(text)}`]))
+  const rest = parts.flatMap(([name, text]) =>
+    text === undefined ? [] : [`  ${name.padEnd(4)}  ${plain(text)}`],
+  )
   return [red, ...rest].join('\n')
 }

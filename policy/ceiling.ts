@@ -43,12 +43,20 @@ function contradiction(document: Document): string | undefined {
   return effect === 'challenge' && !answerable ? 'a challenge that nothing answers' : undefined
 }
 
+/** `policy.no_match` explains nothing, so it comes last; the others stay sorted by code. */
+function specificFirst(document: Document): Document {
+  const general = document.denials.filter(({ code }) => code === 'policy.no_match')
+  if (general.length === 0) return document
+  const specific = document.denials.filter(({ code }) => code !== 'policy.no_match')
+  return { ...document, denials: [...specific, ...general] }
+}
+
 /** Reads what the entry point returned. Refuses: policy.error. */
 export function readDocument(raw: unknown): Read<Document> {
   if (raw === undefined) return refused('policy.error', 'the decision is undefined')
   const problem = checkDocument(raw, 'decision')
   if (problem !== undefined) return refused('policy.error', problem)
-  const document = raw as Document
+  const document = specificFirst(raw as Document)
   const story = contradiction(document)
   return story === undefined ? { ok: true, value: document } : refused('policy.error', story)
 }

@@ -35,7 +35,7 @@ export interface Decision {
   /** true exactly when `effect` is `allow`. */
   readonly allow: boolean
   readonly reasons: readonly Reason[]
-  /** Every denial, sorted by code; the first is the one to show where only one fits. */
+  /** Every denial, sorted by code, `policy.no_match` last; the first is the one to show where only one fits. */
   readonly denials: readonly Denial[]
   /** Complete: host defaults filled in, ceilings applied. Binding only when `allow`. */
   readonly obligations: Obligations
@@ -45,8 +45,8 @@ export interface Decision {
   readonly data_digest: string | null
   readonly layer: Layer
   readonly arm: 'active'
-  /** Microseconds inside `decide`. */
-  readonly eval_us: number
+  /** Microseconds inside `decide`; null where the engine was given no clock. */
+  readonly eval_us: number | null
 }
 
 /** A denial of the host's own, with the catalogue's sentence. */

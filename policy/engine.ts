@@ -29,7 +29,10 @@ export interface EngineStatus {
 }
 
 export interface EngineOptions {
-  /** Milliseconds of any steady clock, fractions wanted; measures `eval_us` and decides nothing. */
+  /**
+   * Milliseconds of any steady clock, fractions wanted (`() => performance.now()`). It measures
+   * `eval_us` and decides nothing; without it `eval_us` is null.
+   */
   readonly now?: () => number
 }
 
@@ -96,7 +99,7 @@ function denied(
 const STRICT = complete('admin.api', undefined, {})
 
 export class PolicyEngine {
-  readonly #now: () => number
+  readonly #now: (() => number) | undefined
   #live: Live | undefined
   #decisions = 0
   #errors = 0
@@ -104,7 +107,7 @@ export class PolicyEngine {
   #lastFailure: EngineStatus['last_failure'] = null
 
   private constructor(options: EngineOptions) {
-    this.#now = options.now ?? (() => performance.now())
+    this.#now = options.now
   }
 
   /** An engine without a policy: until one is activated every decision is `policy.unavailable`. */
@@ -125,7 +128,7 @@ export class PolicyEngine {
       const live = new Live(bundle, compiled)
       for (const { name, point, input, effect, codes } of bundle.vectors) {
         const got = judge(live, point, input)
-        const found = [...got.reasons, ...got.denials].map(({ code }) => code)
+        const found = (got.allow ? got.reasons : got.denials).map(({ code }) => code)
         if (got.effect !== effect || found.toSorted().join() !== codes.toSorted().join())
           throw new PolicyError('smoke.failed', `${name}: ${got.effect} ${found.join(', ')}`)
       }
@@ -148,7 +151,7 @@ export class PolicyEngine {
    * Gives: a Decision; only `allow: true` lets anything happen, and only within its obligations.
    */
   decide(point: Point, input: Input, options: { decisionId: string }): Decision {
-    const started = this.#now()
+    const started = this.#now?.()
     this.#decisions++
     const live = this.#live
     const verdict = live === undefined ? withoutPolicy(point, input) : this.#guarded(live, point, input)
@@ -160,7 +163,7 @@ export class PolicyEngine {
    * process, another tenant). Rego is not asked. `ref` names the thing at fault, at most 256 characters.
    */
   refuse(code: HostCode, options: { decisionId: string; ref?: string }): Decision {
-    const started = this.#now()
+    const started = this.#now?.()
     this.#decisions++
     return this.#sealed(denied('host', code, STRICT, options.ref), options.decisionId, started)
   }
@@ -196,8 +199,9 @@ export class PolicyEngine {
     }
   }
 
-  #sealed(verdict: Verdict, decisionId: string, started: number): Decision {
+  #sealed(verdict: Verdict, decisionId: string, started: number | undefined): Decision {
     const bundle = this.#live?.bundle
+    const ended = this.#now?.()
     return {
       v: 1,
       effect: verdict.effect,
@@ -210,7 +214,7 @@ export class PolicyEngine {
       data_digest: bundle?.dataDigest ?? null,
       layer: verdict.layer,
       arm: 'active',
-      eval_us: Math.max(0, Math.round((this.#now() - started) * 1000)),
+      eval_us: ended === undefined ? null : Math.max(0, Math.round((ended - (started ?? ended)) * 1000)),
     }
   }
 }

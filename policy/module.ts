@@ -3,12 +3,22 @@
  * (strings, objects, traps) leaves here as PolicyError. An instance gets its data once, before its
  * first decision: after a failed setData it would answer wrongly and in silence.
  */
-import opa from '@open-policy-agent/opa-wasm'
+import * as sdk from '@open-policy-agent/opa-wasm'
 import { PolicyError } from './errors.ts'
 
 const PAGE = 65_536
 const MEMORY_PAGES = (64 * 1024 * 1024) / PAGE
 const INITIAL_PAGES = 16
+
+interface Sdk {
+  loadPolicySync(
+    module: WebAssembly.Module,
+    memory: { readonly initial: number; readonly maximum: number },
+  ): Loaded
+}
+
+// The synchronous loader is on the default export, which the package's types leave out.
+const { default: opa } = sdk as unknown as { readonly default: Sdk }
 
 interface Exports {
   readonly opa_eval: (
@@ -104,10 +114,7 @@ export class CompiledPolicy {
   #load(): Loaded {
     const memory = { initial: INITIAL_PAGES, maximum: MEMORY_PAGES }
     try {
-      return opa.loadPolicySync(
-        this.#module as unknown as Parameters<typeof opa.loadPolicySync>[0],
-        memory,
-      ) as unknown as Loaded
+      return opa.loadPolicySync(this.#module, memory)
     } catch (error) {
       const text = describe(error)
       const code = text.includes('ABI') ? 'module.abi' : 'module.invalid'

@@ -47,7 +47,7 @@ const named = 1 + MAX_CODE + MAX_MESSAGE
 /** One row per type, at the type's number. */
 export const shapes: readonly (Shape | undefined)[] = [
   undefined,
-  { name: 'hello', least: 36, most: 1024, onStream: false },
+  { name: 'hello', least: 4, most: 1024, onStream: false },
   { name: 'open', least: 1, most: 1 + MAX_METADATA, onStream: true },
   { name: 'accept', least: 0, most: MAX_METADATA, onStream: true },
   { name: 'refuse', least: 2, most: named, onStream: true },

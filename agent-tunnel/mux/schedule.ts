@@ -1,5 +1,5 @@
 /**
- * Deficit round robin with a sparse queue in front: a stream that starts to wait goes first for
+ * Deficit round robin with a sparse queue in front: a stream that has little to say goes first for
  * one quantum, then stands with the others. A stream that empties in the sparse queue passes
  * through the bulk queue before it is new again, so that it cannot starve them. RFC 8290 section 4.
  */
@@ -36,12 +36,13 @@ export class Scheduler {
     return this.#sparse.head ?? this.#bulk.head
   }
 
-  /** A stream has something to send. */
-  wake(stream: MuxStream): void {
+  /** A stream has something to send; `sparse` if it has been idle and this is little. */
+  wake(stream: MuxStream, sparse: boolean): void {
     if (stream.lane !== 'none') return
-    stream.lane = 'sparse'
+    stream.lane = sparse ? 'sparse' : 'bulk'
     stream.deficit = QUANTUM
-    this.#sparse.push(stream)
+    if (sparse) this.#sparse.push(stream)
+    else this.#bulk.push(stream)
   }
 
   /** The head has used its quantum: to the end of the bulk queue, with a new one. */

@@ -8,6 +8,8 @@ import type { MuxStream } from './stream.ts'
 const GRANT = 80 * 1024
 /** A stream with no more than this waiting may be written on. */
 const LOW_WATER = QUANTUM
+/** A stream that has sent no more than this lately, what waits included, goes first. */
+const SPARSE = 8 * 1024
 
 interface Watcher {
   drained(stream: MuxStream): void
@@ -36,8 +38,9 @@ export class Sender {
       if (sent > 0) this.#data(stream, chunk, 0, sent)
     }
     if (sent === chunk.length) return true
-    stream.queue(chunk.slice(sent), false)
-    if (stream.credit > 0) this.#scheduler.wake(stream)
+    // Not slice(): on a Buffer that is a view of the caller's memory.
+    stream.queue(new Uint8Array(chunk.subarray(sent)), false)
+    if (stream.credit > 0) this.#wait(stream)
     if (stream.pendingBytes <= LOW_WATER) return true
     stream.wantsDrain = true
     return false
@@ -64,8 +67,8 @@ export class Sender {
   /** A datagram waits its turn as a whole; false when the stream's budget is spent. */
   datagram(stream: MuxStream, payload: Uint8Array, budget: number): boolean {
     if (stream.pendingBytes + payload.length > budget || stream.pending.length >= 1024) return false
-    stream.queue(payload.slice(), false)
-    this.#scheduler.wake(stream)
+    stream.queue(new Uint8Array(payload), false)
+    this.#wait(stream)
     return true
   }
 
@@ -73,8 +76,8 @@ export class Sender {
   signal(stream: MuxStream, payload: Uint8Array): void {
     if (stream.first === undefined) this.#outbox.payload(TYPE.signal, stream.id, payload)
     else {
-      stream.queue(payload.slice(), true)
-      this.#scheduler.wake(stream)
+      stream.queue(new Uint8Array(payload), true)
+      this.#wait(stream)
     }
   }
 
@@ -92,7 +95,12 @@ export class Sender {
 
   /** New credit, or something to send after all. */
   wake(stream: MuxStream): void {
-    if (stream.first !== undefined) this.#scheduler.wake(stream)
+    if (stream.first !== undefined) this.#wait(stream)
+  }
+
+  #wait(stream: MuxStream): void {
+    const recent = stream.turn >= this.#turn - 1 ? stream.turnBytes : 0
+    this.#scheduler.wake(stream, recent + stream.pendingBytes <= SPARSE)
   }
 
   /** Moves what waits into the slab, in turn, until it is full. */

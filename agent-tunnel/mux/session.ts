@@ -86,7 +86,8 @@ export class Session {
   #decayAt: Monotonic | undefined
   #peer: Hello | undefined
   #over = false
-  #goawaySent = false
+  /** The last id named in our first GOAWAY. */
+  #goawaySentFor: number | undefined
   #goaway: GoawayFrame | undefined
   #nextId: number
   #lastPeerId = 0
@@ -158,7 +159,7 @@ export class Session {
   }
   /** True after GOAWAY either way, and at the end. */
   get draining(): boolean {
-    return this.#over || this.#goawaySent || this.#goaway !== undefined
+    return this.#over || this.#goawaySentFor !== undefined || this.#goaway !== undefined
   }
   /** True after `close`, a failure, or the end of the connection. */
   get over(): boolean {
@@ -331,12 +332,15 @@ export class Session {
     this.#opensIn++
     const kind = kinds[kindNumber - 1]
     if (kind === undefined) return this.#turnAway(id, 'tunnel.kind', `kind ${kindNumber}`)
-    if (this.#goawaySent)
+    if (this.#goawaySentFor !== undefined)
       return this.#turnAway(id, 'tunnel.draining', 'this end takes no new streams')
     if (this.#theirs >= this.#limits.maxStreams) {
       return this.#turnAway(id, 'tunnel.streams', `at most ${this.#limits.maxStreams} streams`)
     }
-    const stream = this.#make({ id, kind, metadata: metadata.slice(), openedHere: false }, now)
+    const stream = this.#make(
+      { id, kind, metadata: new Uint8Array(metadata), openedHere: false },
+      now,
+    )
     this.#step(stream, 'recvOpen')
     this.#theirs++
     const delay = this.#young.delay(now)
@@ -371,7 +375,7 @@ export class Session {
     const stream = this.#find(id, 'recvAccept')
     if (stream === undefined) return
     if (!stream.openedHere) throw remote('stream.answered', `stream ${id}`)
-    stream.answer = metadata.slice()
+    stream.answer = new Uint8Array(metadata)
     this.#effects.push({ type: 'accepted', stream })
   }
 
@@ -520,7 +524,7 @@ export class Session {
     if (this.#mine >= (this.#peer?.limits.maxStreams ?? 0)) return 'tunnel.streams'
     if (this.#nextId > MAX_ID) return 'tunnel.ids'
     const stream = this.#make(
-      { id: this.#nextId, kind, metadata: metadata.slice(), openedHere: true },
+      { id: this.#nextId, kind, metadata: new Uint8Array(metadata), openedHere: true },
       now,
     )
     this.#step(stream, 'sendOpen')
@@ -539,7 +543,7 @@ export class Session {
     this.#mustRun()
     bounded(metadata.length, MAX_METADATA, 'metadata')
     this.#step(stream, 'sendAccept')
-    stream.answer = metadata.slice()
+    stream.answer = new Uint8Array(metadata)
     this.#outbox.frame(encode({ type: 'accept', stream: stream.id, metadata }))
   }
 
@@ -631,8 +635,8 @@ export class Session {
     retryAfterMs = 0,
     alternatives: readonly string[] = [],
   ): void {
-    this.#goawaySent = true
-    const lastId = this.#lastPeerId
+    // Frozen by the first GOAWAY: what came later was refused, and a raised id would be a promise.
+    const lastId = (this.#goawaySentFor ??= this.#lastPeerId)
     const retry = Math.min(0xffff_ffff, Math.max(0, Math.round(retryAfterMs)))
     this.#outbox.frame(
       encode({ type: 'goaway', lastId, retryAfterMs: retry, error, alternatives, ...named }),

@@ -134,12 +134,13 @@ export const table: Readonly<Record<StreamState, Row>> = {
     recvFin: 'reset',
     recvReset: 'closed',
   },
-  // WINDOW, SIGNAL and RESET may have crossed the end of the stream: the sender could not know.
+  // WINDOW, SIGNAL, RESET and REFUSE may have crossed the end of the stream: their sender could not
+  // know, and they cost nothing.
   closed: {
     ...local,
     recvOpen: 'stream.order',
     recvAccept: 'stream.closed',
-    recvRefuse: 'stream.closed',
+    recvRefuse: 'closed',
     recvData: 'stream.closed',
     recvWindow: 'closed',
     recvSignal: 'closed',

@@ -24,7 +24,11 @@ export function registerAccount(program: Command): void {
     .requiredOption('--name <name>', 'what others read')
     .option('--party <party>', 'staff or vendor', 'staff')
     .option('--vendor <company>', 'the company of a vendor')
-    .option('--role <role>', 'admin, engineer, operator, auditor or vendor; may be repeated', collect)
+    .option(
+      '--role <role>',
+      'admin, engineer, operator, auditor or vendor; may be repeated',
+      collect,
+    )
     .option('--group <group>', 'a group that policy knows; may be repeated', collect)
     .option('--password-file <file>', 'file that holds the password')
     .action(addAccount)
@@ -54,7 +58,10 @@ export function registerAccount(program: Command): void {
 async function addAccount(flags: AddFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
   if (flags.party !== 'staff' && flags.party !== 'vendor')
-    throw usage(`${JSON.stringify(flags.party)} is not a party`, 'say --party staff or --party vendor')
+    throw usage(
+      `${JSON.stringify(flags.party)} is not a party`,
+      'say --party staff or --party vendor',
+    )
   const { openApi, Account } = await import('../client.ts')
   const api = await openApi(options)
   const password = await readSecret(flags.passwordFile, 'password')

@@ -6,7 +6,7 @@ import type { Verdict } from '#audit'
 import { Exited, usage, type Exit } from '../exit.ts'
 import { readInteger } from '../input.ts'
 import { facts, layOut, plain, say, tell } from '../print.ts'
-import { globalOptions } from './options.ts'
+import { collect, globalOptions } from './options.ts'
 
 interface TailFlags {
   readonly from?: string
@@ -28,43 +28,71 @@ export function registerAudit(program: Command): void {
     .action(tail)
   audit
     .command('verify')
-    .description('prove a log directory against its signed checkpoints; needs no gateway and no network')
+    .description(
+      'prove a log directory against its signed checkpoints; needs no gateway and no network',
+    )
     .requiredOption('--log <dir>', 'the log, or a copy of it')
-    .option('--key <file|vkey>', 'a verifier key, or a file with one a line; may be repeated', (value, before: string[] = []) => [
-      ...before,
-      value,
-    ])
-    .option('--held <file>', 'a signed checkpoint kept from earlier; may be repeated', (value, before: string[] = []) => [
-      ...before,
-      value,
-    ])
+    .option(
+      '--key <file|vkey>',
+      'a verifier key, or a file with one a line; may be repeated',
+      collect,
+    )
+    .option('--held <file>', 'a signed checkpoint kept from earlier; may be repeated', collect)
     .action(verify)
 }
 
 async function tail(flags: TailFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const limit = readInteger(flags.limit, 'limit', 1, 1000)
+  const limit = readInteger(flags.limit, 'limit', 1, 100_000)
+  const from =
+    flags.from === undefined
+      ? undefined
+      : readInteger(flags.from, 'from', 0, Number.MAX_SAFE_INTEGER)
   const { openApi, LogPage: schema } = await import('../client.ts')
   const api = await openApi(options)
-  const read = async (from: number): Promise<LogPage> =>
-    api.call(schema, 'GET', `/audit/events?from=${from}&limit=${limit}`)
-  const page = flags.from === undefined ? await newest(read, limit) : await read(readInteger(flags.from, 'from', 0, Number.MAX_SAFE_INTEGER))
+  const read: Read = async (at, count) =>
+    api.call(schema, 'GET', `/audit/events?from=${at}&limit=${count}`)
+  const page = await readPages(read, from ?? (await newest(read, limit)), limit)
   if (options.json) say(JSON.stringify(page))
-  else say(layOut({ head: ['idx', 'time', 'event', 'message'], rows: page.entries.map(line), empty: 'no events' }))
+  else
+    say(
+      layOut({
+        head: ['idx', 'time', 'event', 'message'],
+        rows: page.entries.map(line),
+        empty: 'no events',
+      }),
+    )
 }
 
-/** The size stands in the second line of the signed checkpoint; what came after it is shown next time. */
-async function newest(read: (from: number) => Promise<LogPage>, limit: number): Promise<LogPage> {
-  const first = await read(0)
-  const size = Number(first.checkpoint.split('\n')[1] ?? '0')
-  return size > limit ? read(size - limit) : first
+type Read = (from: number, limit: number) => Promise<LogPage>
+
+/** Events may have 32 KiB each: pages this small stay well below what one answer may have. */
+const PAGE = 200
+
+/** Up to `limit` events from `from` on, as one page. */
+async function readPages(read: Read, from: number, limit: number): Promise<LogPage> {
+  let page = await read(from, Math.min(limit, PAGE))
+  const entries = [...page.entries]
+  while (page.next !== null && page.entries.length > 0 && entries.length < limit) {
+    page = await read(page.next, Math.min(limit - entries.length, PAGE))
+    entries.push(...page.entries)
+  }
+  return { ...page, entries }
+}
+
+/** Where the last `limit` signed events begin; the size stands in the second line of the checkpoint. */
+async function newest(read: Read, limit: number): Promise<number> {
+  const { checkpoint } = await read(0, 1)
+  const size = Number(checkpoint.split('\n')[1] ?? '0')
+  return Math.max(0, (Number.isSafeInteger(size) ? size : 0) - limit)
 }
 
 function line(entry: LogEntry): [number, string, string, string] {
   const event = typeof entry.event === 'object' && entry.event !== null ? entry.event : {}
   const metadata = 'metadata' in event && typeof event.metadata === 'object' ? event.metadata : null
   const code = metadata !== null && 'event_code' in metadata ? String(metadata.event_code) : '-'
-  const time = 'time' in event && typeof event.time === 'number' ? new Date(event.time).toISOString() : '-'
+  const time =
+    'time' in event && typeof event.time === 'number' ? new Date(event.time).toISOString() : '-'
   return [entry.idx, time, code, 'message' in event ? String(event.message) : '']
 }
 

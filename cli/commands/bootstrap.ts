@@ -16,9 +16,14 @@ interface BootstrapFlags {
 export function registerBootstrap(program: Command): void {
   program
     .command('bootstrap')
-    .description('make the first administrator, with the token that the gateway wrote at its first start')
+    .description(
+      'make the first administrator, with the token that the gateway wrote at its first start',
+    )
     .requiredOption('--gateway <url>', 'address of the gateway')
-    .requiredOption('--ca-sha256 <hex>', 'fingerprint of its root; the gateway keeps it in ca-root.sha256')
+    .requiredOption(
+      '--ca-sha256 <hex>',
+      'fingerprint of its root; the gateway keeps it in ca-root.sha256',
+    )
     .option('--token-file <file>', 'the file bootstrap-token of its data directory')
     .requiredOption('--email <address>', 'what the administrator signs in with')
     .requiredOption('--name <name>', 'what others read')
@@ -32,7 +37,12 @@ export function registerBootstrap(program: Command): void {
       const password = await readSecret(flags.passwordFile, 'password')
       const api = await openAnonymous(readGateway(flags.gateway), flags.caSha256)
       const { email, name } = flags
-      const account = await api.call(Account, 'POST', '/bootstrap', { token, email, name, password })
+      const account = await api.call(Account, 'POST', '/bootstrap', {
+        token,
+        email,
+        name,
+        password,
+      })
       tell(globalOptions(command), account, [
         `${account.email} is the administrator`,
         `next: sallyport login --gateway ${flags.gateway} --ca-sha256 ${flags.caSha256}`,

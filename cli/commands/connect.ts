@@ -1,7 +1,7 @@
 /** `sallyport connect`: a local port that is one process on one device, for as long as policy says. */
 import { randomUUID } from 'node:crypto'
 import type { Command } from 'commander'
-import type { OpenedSession } from '#api'
+import type { OpenedSession, Session } from '#api'
 import type { Api } from '../client.ts'
 import { CliError } from '../exit.ts'
 import type { Forward, News, Reason } from '../forward.ts'
@@ -17,8 +17,13 @@ interface ConnectFlags {
 export function registerConnect(program: Command): void {
   program
     .command('connect <device/process>')
-    .description('open a session and a local port for it; ends when the session ends, or with Ctrl-C')
-    .requiredOption('--listen <host:port>', 'where your own tools connect, as 127.0.0.1:1502; port 0 takes a free one')
+    .description(
+      'open a session and a local port for it; ends when the session ends, or with Ctrl-C',
+    )
+    .requiredOption(
+      '--listen <host:port>',
+      'where your own tools connect, as 127.0.0.1:1502; port 0 takes a free one',
+    )
     .option('--grant <id>', 'the grant to use, where several apply')
     .action(connect)
 }
@@ -27,7 +32,7 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   const options = globalOptions(command)
   const target = readProcess(place)
   const listen = readListen(flags.listen)
-  const [{ openApi, OpenedSession: schema, Session }, { openForward }] = await Promise.all([
+  const [{ openApi, OpenedSession: schema, Session: record }, { openForward }] = await Promise.all([
     import('../client.ts'),
     import('../forward.ts'),
   ])
@@ -37,7 +42,10 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     ...(flags.grant === undefined ? {} : { grant: flags.grant }),
   })
   const forward = await openForward({
-    gateway: { host: api.gateway.hostname.replace(/^\[|\]$/g, ''), port: Number(api.gateway.port || 443) },
+    gateway: {
+      host: api.gateway.hostname.replace(/^\[|\]$/g, ''),
+      port: Number(api.gateway.port || 443),
+    },
     anchor: api.anchor,
     session: opened,
     listen,
@@ -50,14 +58,18 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     await leave(forward, api, opened)
     return
   }
-  const end = forward.announced() ? reason : await askWhy(api, Session, opened, reason)
+  const session = forward.announced()
+    ? undefined
+    : await api.call(record, 'GET', `/sessions/${opened.id}`).catch(() => undefined)
+  const end = session?.state === 'ended' ? recordedEnd(session) : reason
   throw ended(end, place)
 }
 
 /** Resolves at the first Ctrl-C or request to end; a second one ends the process as usual. */
 async function firstInterrupt(): Promise<'interrupted'> {
   const { promise, resolve } = Promise.withResolvers<'interrupted'>()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'))
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => resolve('interrupted'))
   return promise
 }
 
@@ -72,40 +84,41 @@ async function leave(forward: Forward, api: Api, opened: OpenedSession): Promise
   }
 }
 
-/** The tunnel ended without a word: if the session has ended, the gateway knows why. */
-async function askWhy(
-  api: Api,
-  schema: typeof import('../client.ts').Session,
-  opened: OpenedSession,
-  reason: Reason,
-): Promise<Reason> {
-  try {
-    const session = await api.call(schema, 'GET', `/sessions/${opened.id}`)
-    if (session.state === 'ended') return { code: session.reason ?? 'session.ended', message: 'the session has ended' }
-  } catch {
-    // Whatever kept the tunnel from living keeps this question from being answered; its own reason stands.
-  }
-  return reason
+/** The tunnel ended without a word, and the gateway knows why. */
+function recordedEnd(session: Session): Reason {
+  return { code: session.reason ?? 'session.ended', message: 'the session has ended' }
 }
 
 const lost = new Set(['peer.lost', 'peer.silent', 'carrier.failed'])
 
 function ended(reason: Reason, place: string): CliError {
   const isLost = lost.has(reason.code)
-  return new CliError(isLost ? `the connection to the gateway was lost` : `the session ended: ${place}`, {
-    code: reason.code,
-    exit: isLost ? 'unreachable' : 'ended',
-    why: reason.message === '' ? undefined : reason.message,
-    next: reason.next ?? (isLost ? 'repeat the command; the grant is still yours' : 'sallyport grants shows what you still hold'),
-    id: reason.id,
-  })
+  return new CliError(
+    isLost ? `the connection to the gateway was lost` : `the session ended: ${place}`,
+    {
+      code: reason.code,
+      exit: isLost ? 'unreachable' : 'ended',
+      why: reason.message === '' ? undefined : reason.message,
+      next:
+        reason.next ??
+        (isLost
+          ? 'repeat the command; the grant is still yours'
+          : 'sallyport grants shows what you still hold'),
+      id: reason.id,
+    },
+  )
 }
 
 function print(news: News, opened: OpenedSession, options: GlobalOptions): void {
   if (options.json) {
     const more =
       news.event === 'listening'
-        ? { session: opened.id, grant: opened.grant, remaining_ms: opened.remaining_ms, decision_id: opened.decision_id }
+        ? {
+            session: opened.id,
+            grant: opened.grant,
+            remaining_ms: opened.remaining_ms,
+            decision_id: opened.decision_id,
+          }
         : {}
     say(JSON.stringify({ ...news, ...more }))
     return
@@ -127,7 +140,8 @@ const sentences: Sentences = {
   closed: ({ from, reason, sent, received }) =>
     note(`${from} closed (${plain(reason.code)}), ${sent} bytes sent, ${received} received`),
   countdown: ({ remaining_ms }) => note(`${remaining(remaining_ms)} left`),
-  ending: ({ reason }) => note(`the session is ending: ${plain(reason.message)} (${plain(reason.code)})`),
+  ending: ({ reason }) =>
+    note(`the session is ending: ${plain(reason.message)} (${plain(reason.code)})`),
   refused: ({ from, reason }) =>
     note(
       explain(

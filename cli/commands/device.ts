@@ -93,7 +93,15 @@ async function listDevices(_flags: unknown, command: Command): Promise<void> {
   const { openApi, Devices } = await import('../client.ts')
   const { items } = await (await openApi(options)).call(Devices, 'GET', '/devices')
   show(options, items, {
-    head: ['device', 'zone', 'state', 'connected', 'key exchange', 'certificate until', 'processes'],
+    head: [
+      'device',
+      'zone',
+      'state',
+      'connected',
+      'key exchange',
+      'certificate until',
+      'processes',
+    ],
     rows: items.map((row) => [
       row.id,
       row.zone,
@@ -122,12 +130,20 @@ function describe(row: Device): string[] {
     ['zone', row.zone],
     ['state', row.state],
     ['connected', row.connected ? `since ${instant(row.connected_at)}` : false],
-    ['tunnel', row.tls === null ? null : `${row.tls.version} ${row.tls.cipher} ${row.tls.group ?? '-'}`],
+    [
+      'tunnel',
+      row.tls === null ? null : `${row.tls.version} ${row.tls.cipher} ${row.tls.group ?? '-'}`,
+    ],
     ['post-quantum', row.tls?.pq],
     ['agent', row.agent_version],
     ['certificate', row.certificate?.serial],
     ['until', instant(row.certificate?.not_after ?? null)],
-    ['labels', Object.entries(row.labels).map(([key, value]) => `${key}=${value}`).join(' ')],
+    [
+      'labels',
+      Object.entries(row.labels)
+        .map(([key, value]) => `${key}=${value}`)
+        .join(' '),
+    ],
     ['created', instant(row.created_at)],
   ])
 }

@@ -13,7 +13,9 @@ interface GatewayFlags {
 export function registerGateway(program: Command): void {
   const gateway = program
     .command('gateway')
-    .description('run a gateway; without a config file, a complete single node from embedded defaults')
+    .description(
+      'run a gateway; without a config file, a complete single node from embedded defaults',
+    )
   withFlags(gateway).action(async (flags: GatewayFlags) => {
     const { runGateway } = await import('#gateway')
     await runGateway(settings(flags), { signal: endOfProcess() })

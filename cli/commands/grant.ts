@@ -1,7 +1,6 @@
 /** `sallyport request … done`: asking for a window of time at one process, deciding on it, ending it. */
 import type { Command } from 'commander'
 import type { EndedGrant, Grant } from '#api'
-import type { TSchema } from 'typebox'
 import { usage } from '../exit.ts'
 import { readDuration, readPlace } from '../input.ts'
 import { facts, instant, plain, show, tell } from '../print.ts'
@@ -29,6 +28,10 @@ export function registerGrant(program: Command): void {
     .command('grants')
     .description('grants: yours, or all if you may see them')
     .action(listGrants)
+  registerDecisions(program)
+}
+
+function registerDecisions(program: Command): void {
   program
     .command('approve <grant>')
     .description('approve a grant as it stands')
@@ -69,12 +72,16 @@ export function registerGrant(program: Command): void {
 
 function grantId(text: string): string {
   if (/^g_[0-9a-z]{26}$/.test(text)) return text
-  throw usage(`${JSON.stringify(text)} is not the id of a grant`, 'ids look like g_… and stand in `sallyport grants`')
+  throw usage(
+    `${JSON.stringify(text)} is not the id of a grant`,
+    'ids look like g_… and stand in `sallyport grants`',
+  )
 }
 
 function readTime(text: string): number {
   const at = Date.parse(text)
-  if (Number.isNaN(at)) throw usage(`${JSON.stringify(text)} is not a time`, 'write it as 2027-03-01T06:00:00Z')
+  if (Number.isNaN(at))
+    throw usage(`${JSON.stringify(text)} is not a time`, 'write it as 2027-03-01T06:00:00Z')
   return Math.floor(at / 1000)
 }
 
@@ -142,7 +149,7 @@ async function approveGrant(id: string, _flags: unknown, command: Command): Prom
   const { openApi, Grant: schema } = await import('../client.ts')
   const api = await openApi(options)
   const path = `/grants/${grantId(id)}`
-  const asked = await api.call<typeof schema & TSchema>(schema, 'GET', path)
+  const asked = await api.call(schema, 'GET', path)
   const grant = await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash })
   tell(options, grant, [`${grant.id} is ${grant.state}`, ...grantFacts(grant)])
 }

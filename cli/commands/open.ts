@@ -14,7 +14,9 @@ export function registerOpen(program: Command): void {
       const options = globalOptions(command)
       const target = readProcess(place)
       const { openApi, OpenedSession } = await import('../client.ts')
-      const opened = await (await openApi(options)).call(OpenedSession, 'POST', '/sessions', {
+      const opened = await (
+        await openApi(options)
+      ).call(OpenedSession, 'POST', '/sessions', {
         ...target,
         ...(flags.grant === undefined ? {} : { grant: flags.grant }),
       })

@@ -20,7 +20,9 @@ interface SetFlags {
 }
 
 export function registerProcess(program: Command): void {
-  const command = program.command('process').description('what a device exposes, and what must answer there')
+  const command = program
+    .command('process')
+    .description('what a device exposes, and what must answer there')
   command
     .command('set <device/process>')
     .description('register a process, or change what must answer')
@@ -53,7 +55,8 @@ export function processTable(processes: readonly Process[]): Table {
       `${row.device}/${row.id}`,
       row.kind,
       row.port,
-      row.expect.exe?.join(' ') ?? row.expect.sha256?.map((digest) => digest.slice(0, 12)).join(' '),
+      row.expect.exe?.join(' ') ??
+        row.expect.sha256?.map((digest) => digest.slice(0, 12)).join(' '),
       row.listener?.exe,
       row.listener === null ? null : matches(row.expect, row.listener),
     ]),
@@ -80,7 +83,10 @@ async function setProcess(place: string, flags: SetFlags, command: Command): Pro
   const { device, process: name } = readProcess(place)
   const stated = statedExpectation(flags)
   if (flags.observed === true && Object.keys(stated).length > 0)
-    throw usage('--observed takes what the agent saw; it does not go with stated values', 'choose one of the two')
+    throw usage(
+      '--observed takes what the agent saw; it does not go with stated values',
+      'choose one of the two',
+    )
   const { openApi, Process: schema } = await import('../client.ts')
   const api = await openApi(options)
   const expect = flags.observed === true ? await takeOver(api, device, name, flags) : stated
@@ -110,7 +116,9 @@ function registration(flags: SetFlags, expect: Expectation): object {
 function statedExpectation(flags: SetFlags): Expectation {
   return {
     ...(flags.exe === undefined ? {} : { exe: flags.exe }),
-    ...(flags.sha256 === undefined ? {} : { sha256: flags.sha256.map((digest) => digest.toLowerCase()) }),
+    ...(flags.sha256 === undefined
+      ? {}
+      : { sha256: flags.sha256.map((digest) => digest.toLowerCase()) }),
     ...(flags.uid === undefined
       ? {}
       : { uid: flags.uid.map((uid) => readInteger(uid, 'user id', 0, 4_294_967_295)) }),
@@ -119,7 +127,12 @@ function statedExpectation(flags: SetFlags): Expectation {
 }
 
 /** Shows what listens now and asks; executable, digest and user become what is approved. */
-async function takeOver(api: Api, device: string, name: string, flags: SetFlags): Promise<Expectation> {
+async function takeOver(
+  api: Api,
+  device: string,
+  name: string,
+  flags: SetFlags,
+): Promise<Expectation> {
   const { Device: schema } = await import('../client.ts')
   const row = await api.call(schema, 'GET', `/devices/${device}`)
   const listener = row.processes.find(({ id }) => id === name)?.listener ?? null

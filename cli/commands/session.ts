@@ -17,7 +17,9 @@ async function listSessions(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
   const { openApi, Sessions } = await import('../client.ts')
   const { items } = await (await openApi(options)).call(Sessions, 'GET', '/sessions')
-  const openFirst = items.toSorted((a, b) => Number(b.state === 'open') - Number(a.state === 'open'))
+  const openFirst = items.toSorted(
+    (a, b) => Number(b.state === 'open') - Number(a.state === 'open'),
+  )
   show(options, openFirst, {
     head: ['session', 'state', 'who', 'where', 'since', 'until', 'in', 'out', 'reason'],
     rows: openFirst.map((row) => [
@@ -38,9 +40,14 @@ async function listSessions(_flags: unknown, command: Command): Promise<void> {
 async function cutSession(id: string, flags: { reason: string }, command: Command): Promise<void> {
   const options = globalOptions(command)
   if (!/^s_[0-9a-z]{26}$/.test(id))
-    throw usage(`${JSON.stringify(id)} is not the id of a session`, 'ids look like s_… and stand in `sallyport sessions`')
+    throw usage(
+      `${JSON.stringify(id)} is not the id of a session`,
+      'ids look like s_… and stand in `sallyport sessions`',
+    )
   const { openApi, Cut } = await import('../client.ts')
-  const cut = await (await openApi(options)).call(Cut, 'POST', `/sessions/${id}/cut`, { reason: flags.reason })
+  const cut = await (
+    await openApi(options)
+  ).call(Cut, 'POST', `/sessions/${id}/cut`, { reason: flags.reason })
   tell(
     options,
     cut,

@@ -105,7 +105,11 @@ async function login(
     throw refused('the gateway gave no refresh token or does not say who you are')
   return {
     v: 1,
-    ...{ gateway, issuer, clientId: CLIENT_ID, resource, anchor },
+    gateway,
+    issuer,
+    clientId: CLIENT_ID,
+    resource,
+    anchor,
     accessToken: tokens.access_token,
     refreshToken: tokens.refresh_token,
     expiresAt: Date.now() + (tokens.expires_in ?? 0) * 1000,

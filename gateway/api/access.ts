@@ -33,11 +33,7 @@ export const Grant = Type.Object({
   id: GrantId,
   /** SHA-256 of the canonical grant: what approvers approve. */
   hash: Type.String(),
-  state: Type.Union(
-    ['requested', 'approved', 'active', 'spent', 'revoked', 'rejected', 'expired'].map((state) =>
-      Type.Literal(state),
-    ),
-  ),
+  state: Type.Enum(['requested', 'approved', 'active', 'spent', 'revoked', 'rejected', 'expired']),
   requester: Type.String(),
   requester_email: Type.Union([Type.String(), Type.Null()]),
   vendor: Type.Union([Type.String(), Type.Null()]),
@@ -101,7 +97,7 @@ export const Session = Type.Object({
   identity: Type.String(),
   email: Type.Union([Type.String(), Type.Null()]),
   party: Type.String(),
-  state: Type.Union(['open', 'ended'].map((state) => Type.Literal(state))),
+  state: Type.Enum(['open', 'ended']),
   opened_at: Instant,
   expires_at: Instant,
   ended_at: Type.Union([Instant, Type.Null()]),

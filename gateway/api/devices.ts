@@ -28,7 +28,7 @@ export type Expectation = Static<typeof Expectation>
 
 export const NewProcess = Type.Object(
   {
-    kind: Type.Union(['tcp', 'http', 'modbus', 'ssh'].map((kind) => Type.Literal(kind))),
+    kind: Type.Enum(['tcp', 'http', 'modbus', 'ssh']),
     locality: Type.Optional(Type.Union([Type.Literal('device'), Type.Literal('lan')])),
     port: Type.Optional(Type.Integer({ minimum: 1, maximum: 65_535 })),
     expect: Expectation,

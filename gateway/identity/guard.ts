@@ -134,5 +134,13 @@ export function route(setting: Setting, provider: Provider): Middleware {
     if (path === '/device' && ctx.method === 'POST') return throttleCodes(setting, ctx, next)
     if (path === '/device') prefillCode(ctx)
     await next()
+    if (path === '/device/auth') addInterval(setting, ctx)
   }
+}
+
+/** RFC 8628 3.2: without it, clients wait five seconds between two questions. */
+function addInterval({ lifetimes }: Setting, ctx: Context): void {
+  const { body }: { body?: unknown } = ctx
+  if (ctx.status === 200 && typeof body === 'object' && body !== null)
+    ctx.body = { ...body, interval: lifetimes.poll }
 }

@@ -78,15 +78,19 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     }
   }
   const accounts = openAccounts({ issuer, store, oidcStore, log, changed, now })
+  const shared = { issuer, audience, keys, store, oidcStore }
   const provider = createProvider({
-    ...{ issuer, audience, keys, store, oidcStore, accounts, log, changed, now, source, report },
+    ...shared,
+    accounts,
+    log,
+    changed,
+    now,
+    source,
+    report,
     clients: options.clients ?? [],
     lifetimes: options.lifetimes ?? {},
   })
-  const verifier = createVerifier({
-    ...{ origin, issuer, audience, keys, store, oidcStore },
-    since: now(),
-  })
+  const verifier = createVerifier({ ...shared, origin, since: now() })
   const bootstrapFile = await openBootstrap(store, options.directory)
   const sweeping = setInterval(() => {
     oidcStore.sweep(now() - KEEP_EXPIRED_MS).catch((error: unknown) => report(error, 'sweep'))

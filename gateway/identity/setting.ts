@@ -13,6 +13,8 @@ export interface Lifetimes {
   /** The session of the browser; its cookie ends with the browser. */
   readonly browserSession: number
   readonly deviceCode: number
+  /** How often a program may ask whether its code was approved (RFC 8628 3.2). */
+  readonly poll: number
   readonly interaction: number
 }
 
@@ -21,6 +23,7 @@ export const LIFETIMES: Lifetimes = {
   login: 12 * 3_600,
   browserSession: 8 * 3_600,
   deviceCode: 600,
+  poll: 2,
   interaction: 900,
 }
 

@@ -40,6 +40,10 @@ function unsupported(obligations: Obligations): string | undefined {
  * learns nothing about devices that no grant of theirs names.
  */
 export async function openSession(room: SessionRoom, request: OpenRequest): Promise<LiveSession> {
+  if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
+    throw new Refusal('log.unavailable', 'the log cannot take a new session, so none is opened', {
+      nextStep: 'tell the platform owner: the disk of the gateway needs room',
+    })
   const target = await findTarget(room, request.device, request.process)
   const grants = await candidates(room, request)
   if (target === undefined || (request.subject.party === 'vendor' && grants.length === 0))

@@ -12,7 +12,7 @@ import type { LiveSession } from './live.ts'
 import type { SessionStore } from './session.ts'
 
 export interface SessionRoom {
-  readonly log: Pick<AuditLog, 'append'>
+  readonly log: Pick<AuditLog, 'append' | 'state'>
   readonly store: SessionStore
   readonly grants: GrantStore
   readonly devices: DeviceStore
@@ -22,6 +22,8 @@ export interface SessionRoom {
   readonly live: Map<string, LiveSession>
   /** Epoch milliseconds. */
   readonly now: () => number
+  /** Told once of every session whose connections are silent. */
+  readonly ended: (session: LiveSession) => void
   /** Told of failures that have no caller to go to. */
   readonly report: (error: unknown, what: string) => void
 }

@@ -22,7 +22,7 @@ export interface Cause {
  * when the end is durable. Rejects where it could not be recorded; the session is cut all the same.
  */
 export async function terminate(
-  room: Pick<SessionRoom, 'log' | 'store' | 'live' | 'now'>,
+  room: Pick<SessionRoom, 'log' | 'store' | 'live' | 'now' | 'ended'>,
   session: LiveSession,
   cause: Cause,
 ): Promise<number | null> {
@@ -35,6 +35,7 @@ export async function terminate(
   if (cause.decision !== undefined) session.decided(cause.decision, room.now())
   session.advance('silent')
   room.live.delete(session.id)
+  room.ended(session)
   if (wasOpen || session.startIdx > 0) await recordEnd(room, session, cause)
   return session.timeToCutMs
 }

@@ -4,7 +4,14 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { CliError } from '../../cli/exit.ts'
-import { readDuration, readInteger, readListen, readPlace, readProcess, readSecret } from '../../cli/input.ts'
+import {
+  readDuration,
+  readInteger,
+  readListen,
+  readPlace,
+  readProcess,
+  readSecret,
+} from '../../cli/input.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'sallyport-input-'))
 afterAll(() => rmSync(directory, { recursive: true }))
@@ -46,13 +53,27 @@ describe('durations', () => {
 })
 
 describe('places', () => {
-  test('one process', () => expect(readPlace('press-07/plc')).toEqual({ device: 'press-07', processes: ['plc'] }))
+  test('one process', () =>
+    expect(readPlace('press-07/plc')).toEqual({ device: 'press-07', processes: ['plc'] }))
   test('several processes', () =>
-    expect(readPlace('press-07/plc, hmi')).toEqual({ device: 'press-07', processes: ['plc', 'hmi'] }))
-  test.for(['', '/', 'press-07', 'press-07/', '/plc', 'a/b/c', 'Press/plc', 'press--07/plc', '-a/b', 'a-/b', 'a/b,', 'a/..'])(
-    'not a place: %j',
-    (text) => expect(refused(() => readPlace(text)).exit).toBe('usage'),
-  )
+    expect(readPlace('press-07/plc, hmi')).toEqual({
+      device: 'press-07',
+      processes: ['plc', 'hmi'],
+    }))
+  test.for([
+    '',
+    '/',
+    'press-07',
+    'press-07/',
+    '/plc',
+    'a/b/c',
+    'Press/plc',
+    'press--07/plc',
+    '-a/b',
+    'a-/b',
+    'a/b,',
+    'a/..',
+  ])('not a place: %j', (text) => expect(refused(() => readPlace(text)).exit).toBe('usage'))
   test('40 characters are a name, 41 are not', () => {
     expect(readPlace(`${'a'.repeat(40)}/b`).device).toHaveLength(40)
     expect(refused(() => readPlace(`${'a'.repeat(41)}/b`)).exit).toBe('usage')
@@ -98,9 +119,14 @@ describe('secrets', () => {
     await expect(readSecret(put(text), 'password')).rejects.toMatchObject({ exit: 'usage' })
   })
   test('a file that is not there is named', async () => {
-    await expect(readSecret(join(directory, 'none'), 'token')).rejects.toMatchObject({ exit: 'usage', message: /token file/ })
+    await expect(readSecret(join(directory, 'none'), 'token')).rejects.toMatchObject({
+      exit: 'usage',
+      message: /token file/,
+    })
   })
   test('without file and terminal the option is named', async () => {
-    await expect(readSecret(undefined, 'password')).rejects.toMatchObject({ next: /--password-file/ })
+    await expect(readSecret(undefined, 'password')).rejects.toMatchObject({
+      next: /--password-file/,
+    })
   })
 })

@@ -3,7 +3,14 @@ import { CliError } from '../../cli/exit.ts'
 import { explain, instant, layOut, plain, remaining } from '../../cli/print.ts'
 
 test('columns are as wide as their widest cell, and the last is not padded', () => {
-  const text = layOut({ head: ['a', 'long'], rows: [['wider', 1], ['b', null]], empty: 'none' })
+  const text = layOut({
+    head: ['a', 'long'],
+    rows: [
+      ['wider', 1],
+      ['b', null],
+    ],
+    empty: 'none',
+  })
   expect(text).toBe('A      LONG\nwider  1\nb      -')
 })
 

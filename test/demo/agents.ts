@@ -36,7 +36,9 @@ function configure(stage: Stage, gateway: GatewayNode, device: string): AgentFil
     ca_sha256: gateway.caSha256,
     targets: targetsOf(stage, device),
   }
-  writeFileSync(join(directory, 'agent.json'), `${JSON.stringify(config, null, 2)}\n`, { mode: 0o600 })
+  writeFileSync(join(directory, 'agent.json'), `${JSON.stringify(config, null, 2)}\n`, {
+    mode: 0o600,
+  })
   return { device, directory }
 }
 
@@ -71,7 +73,10 @@ export async function adoptIdentity(
   const issuing = authorities.filter((one) => one.trim() !== pem.root.trim())
   const leaf = pem.certificate.match(certificates)?.[0] ?? ''
   writeFileSync(join(slot, 'chain.pem'), [leaf, ...issuing].join(''))
-  writeFileSync(join(files.directory, 'ca.pem'), [pem.root.match(certificates)?.[0] ?? pem.root, ...issuing].join(''))
+  writeFileSync(
+    join(files.directory, 'ca.pem'),
+    [pem.root.match(certificates)?.[0] ?? pem.root, ...issuing].join(''),
+  )
   return files
 }
 

@@ -1,7 +1,8 @@
-/** The plant's own small authority for its syslog receiver; nothing of Sallyport's CA is involved. */
+/** Small authorities for what is not Sallyport's: a plant's syslog receiver, a gateway that tests play. */
 import 'reflect-metadata'
 import { webcrypto } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { join } from 'node:path'
 import {
   AuthorityKeyIdentifierExtension,
@@ -29,26 +30,36 @@ export interface ReceiverFiles {
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 const DAY_MS = 86_400_000
 
-interface Pair {
+export interface Pair {
   readonly certificate: X509Certificate
   readonly keys: webcrypto.CryptoKeyPair
 }
 
-/** Writes a root, the receiver's certificate (name `siem.plant.test`) and the gateway's as its client. */
-export async function makeReceiverFiles(directory: string): Promise<ReceiverFiles> {
-  cryptoProvider.set(webcrypto as never)
-  const root = await issue('plant siem root', undefined, [
+/** A root of its own. */
+export async function makeRoot(name: string): Promise<Pair> {
+  return issue(name, undefined, [
     new BasicConstraintsExtension(true, 0, true),
     new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
   ])
-  const usage = new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true)
-  const server = await issue('siem.plant.test', root, [
-    usage,
+}
+
+/** A certificate that serves under these DNS names and addresses. */
+export async function makeServer(root: Pair, names: readonly string[]): Promise<Pair> {
+  return issue(names[0] ?? 'server', root, [
+    new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
     new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
-    new SubjectAlternativeNameExtension([{ type: 'dns', value: 'siem.plant.test' }]),
+    new SubjectAlternativeNameExtension(
+      names.map((value) => ({ type: isIP(value) === 0 ? 'dns' : 'ip', value })),
+    ),
   ])
+}
+
+/** Writes a root, the receiver's certificate (name `siem.plant.test`) and the gateway's as its client. */
+export async function makeReceiverFiles(directory: string): Promise<ReceiverFiles> {
+  const root = await makeRoot('plant siem root')
+  const server = await makeServer(root, ['siem.plant.test'])
   const client = await issue('sallyport-gateway', root, [
-    usage,
+    new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
     new ExtendedKeyUsageExtension([ExtendedKeyUsage.clientAuth]),
   ])
   const put = (name: string, text: string): string => {
@@ -65,7 +76,12 @@ export async function makeReceiverFiles(directory: string): Promise<ReceiverFile
   }
 }
 
-async function issue(name: string, issuer: Pair | undefined, extensions: Extension[]): Promise<Pair> {
+async function issue(
+  name: string,
+  issuer: Pair | undefined,
+  extensions: Extension[],
+): Promise<Pair> {
+  cryptoProvider.set(webcrypto as never)
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify'])
   const now = Date.now()
   const certificate = await X509CertificateGenerator.create({
@@ -80,13 +96,16 @@ async function issue(name: string, issuer: Pair | undefined, extensions: Extensi
     extensions: [
       ...extensions,
       await SubjectKeyIdentifierExtension.create(keys.publicKey),
-      ...(issuer === undefined ? [] : [await AuthorityKeyIdentifierExtension.create(issuer.keys.publicKey)]),
+      ...(issuer === undefined
+        ? []
+        : [await AuthorityKeyIdentifierExtension.create(issuer.keys.publicKey)]),
     ],
   })
   return { certificate, keys }
 }
 
-async function keyPem(key: webcrypto.CryptoKey): Promise<string> {
+/** PKCS#8, PEM. */
+export async function keyPem(key: webcrypto.CryptoKey): Promise<string> {
   const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', key)).toString('base64')
   const lines = der.match(/.{1,64}/g) ?? []
   return `-----BEGIN PRIVATE KEY-----\n${lines.join('\n')}\n-----END PRIVATE KEY-----\n`

@@ -19,7 +19,11 @@ export async function openConnection(stage: Stage, place: string): Promise<Conne
   const start = stage.sallyport.start('vendor', ['connect', place, '--listen', listen])
   const program = stage.programs.start({ ...start, name: 'connect', cwd: stage.directory })
   const line = await news(program, 'listening', OPEN_MS)
-  expect(typeof line['session'] === 'string' && typeof line['grant'] === 'string', 'session and grant ids', line)
+  expect(
+    typeof line['session'] === 'string' && typeof line['grant'] === 'string',
+    'session and grant ids',
+    line,
+  )
   return { program, session: line['session'], grant: line['grant'] }
 }
 
@@ -64,6 +68,8 @@ export function readings(program: Program): Reading[] {
     const line = readLine(text)
     const read = line?.['read']
     const at = line?.['at']
-    return Array.isArray(read) && typeof at === 'number' ? [{ registers: read.map(Number), at }] : []
+    return Array.isArray(read) && typeof at === 'number'
+      ? [{ registers: read.map(Number), at }]
+      : []
   })
 }

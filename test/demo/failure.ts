@@ -41,7 +41,8 @@ export async function until<T>(
     } catch (error) {
       last = error instanceof Error ? error.message : String(error)
     }
-    if (performance.now() > end) throw new StepFailed(`${expected} within ${(ms / 1000).toFixed(0)} s`, describe(last))
+    if (performance.now() > end)
+      throw new StepFailed(`${expected} within ${(ms / 1000).toFixed(0)} s`, describe(last))
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
 }

@@ -44,13 +44,25 @@ export async function missingPrograms(): Promise<string[]> {
 export async function enrolByCurl(options: ForeignOptions): Promise<ForeignIdentity> {
   const file = (name: string): string => join(options.directory, name)
   await fetchAuthorities(options)
-  await run('openssl', ['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', file('key.pem')])
+  await run('openssl', [
+    'genpkey',
+    '-algorithm',
+    'EC',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-out',
+    file('key.pem'),
+  ])
   writeFileSync(file('csr.conf'), csrConfig(options))
   const der = ['-config', file('csr.conf'), '-outform', 'DER', '-out', file('csr.der')]
   await run('openssl', ['req', '-new', '-key', file('key.pem'), ...der])
   await run('openssl', ['base64', '-in', file('csr.der'), '-out', file('csr.b64')])
   const status = await enrol(options)
-  expect(status === '200', 'HTTP 200 from /simpleenroll', `${status}: ${readFileSync(file('answer'), 'utf8')}`)
+  expect(
+    status === '200',
+    'HTTP 200 from /simpleenroll',
+    `${status}: ${readFileSync(file('answer'), 'utf8')}`,
+  )
   await certificatesOf(file('answer'), file('certificate.pem'))
   await verify(options)
   return {
@@ -64,7 +76,15 @@ export async function enrolByCurl(options: ForeignOptions): Promise<ForeignIdent
 /** Asks again with the same one-time token for another key; gives the HTTP status. */
 export async function enrolAgain(options: ForeignOptions): Promise<string> {
   const file = (name: string): string => join(options.directory, name)
-  await run('openssl', ['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', file('other.pem')])
+  await run('openssl', [
+    'genpkey',
+    '-algorithm',
+    'EC',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-out',
+    file('other.pem'),
+  ])
   const der = ['-config', file('csr.conf'), '-outform', 'DER', '-out', file('csr.der')]
   await run('openssl', ['req', '-new', '-key', file('other.pem'), ...der])
   await run('openssl', ['base64', '-in', file('csr.der'), '-out', file('csr.b64')])
@@ -75,18 +95,38 @@ export async function enrolAgain(options: ForeignOptions): Promise<string> {
 async function fetchAuthorities(options: ForeignOptions): Promise<void> {
   const file = (name: string): string => join(options.directory, name)
   const url = `${options.origin}/.well-known/est/cacerts`
-  await run('curl', ['--silent', '--show-error', '--fail', '--insecure', '--output', file('cacerts'), url])
+  await run('curl', [
+    '--silent',
+    '--show-error',
+    '--fail',
+    '--insecure',
+    '--output',
+    file('cacerts'),
+    url,
+  ])
   await certificatesOf(file('cacerts'), file('authorities.pem'))
-  const each = readFileSync(file('authorities.pem'), 'utf8').match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)
+  const each = readFileSync(file('authorities.pem'), 'utf8').match(
+    /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g,
+  )
   for (const pem of each ?? []) {
     writeFileSync(file('candidate.pem'), `${pem}\n`)
-    const print = await run('openssl', ['x509', '-in', file('candidate.pem'), '-noout', '-fingerprint', '-sha256'])
+    const print = await run('openssl', [
+      'x509',
+      '-in',
+      file('candidate.pem'),
+      '-noout',
+      '-fingerprint',
+      '-sha256',
+    ])
     const digest = print.split('=')[1]?.trim().replaceAll(':', '').toLowerCase()
     if (digest !== options.rootSha256) continue
     writeFileSync(file('root.pem'), `${pem}\n`)
     return
   }
-  throw new StepFailed(`a root with SHA-256 ${options.rootSha256} in /cacerts`, `${each?.length ?? 0} others`)
+  throw new StepFailed(
+    `a root with SHA-256 ${options.rootSha256} in /cacerts`,
+    `${each?.length ?? 0} others`,
+  )
 }
 
 /** Base64 certs-only PKCS#7 (RFC 7030 section 4.1.3) to PEM. */
@@ -111,17 +151,22 @@ async function enrol({ directory, origin, device, token }: ForeignOptions): Prom
   const file = (name: string): string => join(directory, name)
   // curl reads user and password from this file; other users of the machine read command lines.
   writeFileSync(file('curl.conf'), `user = "${device}:${token}"\n`, { mode: 0o600 })
+  const trust = ['--config', file('curl.conf'), '--cacert', file('root.pem')]
+  const request = [
+    '--header',
+    'Content-Type: application/pkcs10',
+    '--data-binary',
+    `@${file('csr.b64')}`,
+  ]
+  const answer = ['--output', file('answer'), '--write-out', '%{http_code}']
+  const url = `${origin}/.well-known/est/simpleenroll`
   const status = await run('curl', [
     '--silent',
     '--show-error',
-    ...['--config', file('curl.conf')],
-    ...['--cacert', file('root.pem')],
-    ...['--header', 'Content-Type: application/pkcs10'],
-    ...['--header', 'Content-Transfer-Encoding: base64'],
-    ...['--data-binary', `@${file('csr.b64')}`],
-    ...['--output', file('answer')],
-    ...['--write-out', '%{http_code}'],
-    `${origin}/.well-known/est/simpleenroll`,
+    ...trust,
+    ...request,
+    ...answer,
+    url,
   ])
   return status.trim()
 }
@@ -130,7 +175,14 @@ async function enrol({ directory, origin, device, token }: ForeignOptions): Prom
 async function verify({ directory }: ForeignOptions): Promise<void> {
   const file = (name: string): string => join(directory, name)
   const chain = ['-CAfile', file('root.pem'), '-untrusted', file('authorities.pem')]
-  await run('openssl', ['verify', '-x509_strict', '-purpose', 'sslclient', ...chain, file('certificate.pem')])
+  await run('openssl', [
+    'verify',
+    '-x509_strict',
+    '-purpose',
+    'sslclient',
+    ...chain,
+    file('certificate.pem'),
+  ])
   const ours = await run('openssl', ['pkey', '-in', file('key.pem'), '-pubout'])
   const theirs = await run('openssl', ['x509', '-in', file('certificate.pem'), '-noout', '-pubkey'])
   expect(ours === theirs, 'the certificate to be for the key that was made here', 'another key')
@@ -140,7 +192,10 @@ async function run(command: string, args: readonly string[]): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>()
   execFile(command, args, { timeout: 30_000, killSignal: 'SIGKILL' }, (error, stdout, stderr) => {
     if (error === null) resolve(stdout)
-    else reject(new StepFailed(`${command} ${args[0] ?? ''} to succeed`, stderr.trim() || error.message))
+    else
+      reject(
+        new StepFailed(`${command} ${args[0] ?? ''} to succeed`, stderr.trim() || error.message),
+      )
   })
   return promise
 }

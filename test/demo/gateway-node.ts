@@ -27,7 +27,11 @@ export class GatewayNode {
   /** Starts it and resolves when it takes connections. */
   async start(): Promise<void> {
     const start = this.#stage.sallyport.start('none', ['gateway', '--config', this.#config])
-    const program = this.#stage.programs.start({ ...start, name: 'gateway', cwd: this.#stage.directory })
+    const program = this.#stage.programs.start({
+      ...start,
+      name: 'gateway',
+      cwd: this.#stage.directory,
+    })
     this.#program = program
     await program.line('its ready line', READY_MS, (line) =>
       readLine(line)?.['msg'] === 'ready' ? true : undefined,

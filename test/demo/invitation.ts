@@ -7,7 +7,8 @@ import { logDirectory } from './steps/08-prove.ts'
 export async function invite(stage: Stage, gateway: GatewayNode): Promise<string> {
   const { admin, operator, vendor } = stage.people
   const sallyport = `SALLYPORT_HOME=${stage.directory}/home node cli/bin.mjs`
-  const person = ({ role, email, password }: typeof admin): string => `  ${role.padEnd(9)} ${email.padEnd(26)} ${password}`
+  const person = ({ role, email, password }: typeof admin): string =>
+    `  ${role.padEnd(9)} ${email.padEnd(26)} ${password}`
   return `
 The gateway stays up. In another terminal, in this directory:
 

@@ -26,22 +26,35 @@ type Play = <T extends Found>(title: string, step: () => Promise<T>) => Promise<
 
 /** Plays the steps in order; each takes what earlier ones made. Throws what the first failing step throws. */
 async function playAll(stage: Stage, report: Report, play: Play): Promise<void> {
-  report.say('starting a gateway from embedded defaults, a syslog receiver, and signing in an administrator and an operator')
+  report.say(
+    'starting a gateway from embedded defaults, a syslog receiver, and signing in an administrator and an operator',
+  )
   const { gateway, executables, received } = await prepare(stage)
-  const enrolled = await play('one-time tokens enrol two devices over EST', () => enrol(stage, gateway))
+  const enrolled = await play('one-time tokens enrol two devices over EST', () =>
+    enrol(stage, gateway),
+  )
   const connected = await play('both agents dial out and are connected; nothing listens', () =>
     dialOut(stage, enrolled, executables),
   )
-  await play('a vendor signs in and is denied without a grant', () => deniedWithoutGrant(stage, gateway))
-  const { grant } = await play('the vendor asks for one process and two minutes; an operator approves', () =>
-    askAndApprove(stage),
+  await play('a vendor signs in and is denied without a grant', () =>
+    deniedWithoutGrant(stage, gateway),
   )
-  const { connection } = await play('the vendor reads registers and opens the HMI', () => useGrant(stage, gateway))
+  const { grant } = await play(
+    'the vendor asks for one process and two minutes; an operator approves',
+    () => askAndApprove(stage),
+  )
+  const { connection } = await play('the vendor reads registers and opens the HMI', () =>
+    useGrant(stage, gateway),
+  )
   await play('another executable on the port is refused', () =>
     refuseImpostor(stage, connection, connected.plc, executables),
   )
-  await play('the grant is revoked and the connection cut', () => revokeWhileReading(stage, connection, grant))
-  await play('every event arrived at the SIEM; the log is proven', () => proveLog(stage, gateway, received))
+  await play('the grant is revoked and the connection cut', () =>
+    revokeWhileReading(stage, connection, grant),
+  )
+  await play('every event arrived at the SIEM; the log is proven', () =>
+    proveLog(stage, gateway, received),
+  )
   await play('the gateway is killed and comes back with everything', () =>
     killAndRestart(stage, gateway, connected.agents, grant),
   )
@@ -88,7 +101,12 @@ function recorder(report: Report, rows: Row[]): Play {
       end(true, done.found)
       return done
     } catch (error) {
-      end(false, error instanceof StepFailed ? [`expected ${error.expected}`, `saw ${error.seen}`] : [String(error)])
+      end(
+        false,
+        error instanceof StepFailed
+          ? [`expected ${error.expected}`, `saw ${error.seen}`]
+          : [String(error)],
+      )
       throw error
     }
   }
@@ -97,7 +115,8 @@ function recorder(report: Report, rows: Row[]): Play {
 /** Resolves at the first Ctrl-C, end or hang-up; the second ends everything at once. */
 async function interruption(): Promise<'interrupted'> {
   const { promise, resolve } = Promise.withResolvers<'interrupted'>()
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => resolve('interrupted'))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => resolve('interrupted'))
   return promise
 }
 

@@ -9,7 +9,9 @@ function request(pdu: readonly number[], transaction = 1): Buffer {
 }
 
 function only(bytes: Buffer): string | undefined {
-  return answer(bytes, registers)?.answers.map((one) => one.toString('hex')).join(' ')
+  return answer(bytes, registers)
+    ?.answers.map((one) => one.toString('hex'))
+    .join(' ')
 }
 
 describe('a whole request gets its answer', () => {

@@ -11,7 +11,14 @@ export interface Ports {
   readonly vendor: number
 }
 
-const NICE: Ports = { gateway: 8443, operations: 9443, plc: 15020, hmi: 18080, siem: 16514, vendor: 1502 }
+const NICE: Ports = {
+  gateway: 8443,
+  operations: 9443,
+  plc: 15020,
+  hmi: 18080,
+  siem: 16514,
+  vendor: 1502,
+}
 
 /** `nice`: prefer the memorable ports. Ports are held together until all are chosen, so all differ. */
 export async function choosePorts(nice: boolean): Promise<Ports> {
@@ -36,7 +43,9 @@ export async function choosePorts(nice: boolean): Promise<Ports> {
   }
 }
 
-async function hold(port: number): Promise<({ readonly port: number } & AsyncDisposable) | undefined> {
+async function hold(
+  port: number,
+): Promise<({ readonly port: number } & AsyncDisposable) | undefined> {
   const server = createServer()
   server.listen(port, '127.0.0.1')
   try {
@@ -46,5 +55,5 @@ async function hold(port: number): Promise<({ readonly port: number } & AsyncDis
   }
   const address = server.address()
   if (typeof address !== 'object' || address === null) return undefined
-  return { port: address.port, [Symbol.asyncDispose]: async () => void (await server[Symbol.asyncDispose]()) }
+  return { port: address.port, [Symbol.asyncDispose]: async () => server[Symbol.asyncDispose]() }
 }

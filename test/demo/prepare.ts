@@ -25,10 +25,17 @@ export async function prepare(stage: Stage): Promise<Prepared> {
   const receiver = stage.programs.start({
     name: 'receiver',
     command: process.execPath,
-    args: [join(root, 'test/demo/receiver.ts'), String(stage.ports.siem), join(siem, 'files.json'), received],
+    args: [
+      join(root, 'test/demo/receiver.ts'),
+      String(stage.ports.siem),
+      join(siem, 'files.json'),
+      received,
+    ],
     cwd: stage.directory,
   })
-  await receiver.line('listening', 20_000, (line) => (readLine(line)?.['msg'] === 'listening' ? true : undefined))
+  await receiver.line('listening', 20_000, (line) =>
+    readLine(line)?.['msg'] === 'listening' ? true : undefined,
+  )
   const gateway = new GatewayNode(stage, files)
   const [, executables] = await Promise.all([gateway.start(), makeExecutables(stage)])
   await addPeople(stage, gateway)
@@ -40,12 +47,18 @@ async function addPeople(stage: Stage, gateway: GatewayNode): Promise<void> {
   const { admin, operator, vendor } = stage.people
   const pin = ['--gateway', stage.origin, '--ca-sha256', gateway.caSha256]
   const anchor = gateway.read('ca-root.pem')
-  const named = (person: typeof admin): string[] => [
-    ...['--email', person.email],
-    ...['--name', person.name],
-    ...['--password-file', person.passwordFile],
-  ]
-  await stage.sallyport.ask('admin', 'bootstrap', ...pin, '--token-file', gateway.file('bootstrap-token'), ...named(admin))
+  const named = ({ email, name, passwordFile }: typeof admin): string[] => {
+    const who = ['--email', email, '--name', name]
+    return [...who, '--password-file', passwordFile]
+  }
+  await stage.sallyport.ask(
+    'admin',
+    'bootstrap',
+    ...pin,
+    '--token-file',
+    gateway.file('bootstrap-token'),
+    ...named(admin),
+  )
   await signIn(stage, admin, gateway.caSha256, anchor)
   await stage.sallyport.ask('admin', 'account', 'add', ...named(operator), '--role', 'operator')
   const party = ['--party', 'vendor', '--vendor', 'Pressmaker', '--role', 'vendor']

@@ -11,7 +11,10 @@ export function processTree(pid: number): number[] {
 function children(pid: number): number[] {
   try {
     return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
-      readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+      readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8')
+        .split(' ')
+        .filter(Boolean)
+        .map(Number),
     )
   } catch {
     return []
@@ -76,11 +79,16 @@ function rows(pid: number, table: string): { local: string; state: string; inode
 /** `0100007F:3AAC` is 127.0.0.1:15020: 32-bit words in the machine's order (proc_pid_net(5)). */
 function address(text: string): string {
   const [hex = '', port = ''] = text.split(':')
-  const octets = (hex.match(/.{8}/g) ?? []).flatMap((word) => [...Buffer.from(word, 'hex')].reverse())
+  const octets = (hex.match(/.{8}/g) ?? []).flatMap((word) =>
+    [...Buffer.from(word, 'hex')].reverse(),
+  )
   const number = Number.parseInt(port, 16)
   if (octets.length === 4) return `${octets.join('.')}:${number}`
-  const mapped = octets.slice(0, 10).every((octet) => octet === 0) && octets[10] === 255 && octets[11] === 255
+  const mapped =
+    octets.slice(0, 10).every((octet) => octet === 0) && octets[10] === 255 && octets[11] === 255
   if (mapped) return `${octets.slice(12).join('.')}:${number}`
-  const groups = Array.from({ length: 8 }, (_, n) => (((octets[2 * n] ?? 0) << 8) | (octets[2 * n + 1] ?? 0)).toString(16))
+  const groups = Array.from({ length: 8 }, (_, n) =>
+    (((octets[2 * n] ?? 0) << 8) | (octets[2 * n + 1] ?? 0)).toString(16),
+  )
   return `[${groups.join(':')}]:${number}`
 }

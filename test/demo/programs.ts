@@ -17,7 +17,12 @@ export interface Program {
   /** Exit code, or the negative signal's name; undefined while it runs. */
   readonly ended: number | NodeJS.Signals | undefined
   /** Resolves with the first line, from index `from` on, that `wanted` accepts; StepFailed after `ms` or if it ends. */
-  line<T>(what: string, ms: number, wanted: (line: string) => T | undefined, from?: number): Promise<T>
+  line<T>(
+    what: string,
+    ms: number,
+    wanted: (line: string) => T | undefined,
+    from?: number,
+  ): Promise<T>
   /** Resolves when it has ended. */
   readonly end: Promise<number | NodeJS.Signals>
   /** Asks it and what it started to end; after five seconds ends them. */
@@ -58,13 +63,15 @@ export class Programs {
   }
 
   async stopAll(): Promise<void> {
-    for (const program of this.#running.toReversed()) if (program.ended === undefined) await program.stop()
+    for (const program of this.#running.toReversed())
+      if (program.ended === undefined) await program.stop()
   }
 
   /** For the moment before this process must be gone: everything ends at once. */
   killAll(): void {
     for (const program of this.#running)
-      if (program.ended === undefined) for (const pid of processTree(program.pid)) signal(pid, 'SIGKILL')
+      if (program.ended === undefined)
+        for (const pid of processTree(program.pid)) signal(pid, 'SIGKILL')
   }
 }
 
@@ -108,7 +115,12 @@ class Running implements Program {
     for (const wake of this.#changed) wake()
   }
 
-  async line<T>(what: string, ms: number, wanted: (line: string) => T | undefined, from = 0): Promise<T> {
+  async line<T>(
+    what: string,
+    ms: number,
+    wanted: (line: string) => T | undefined,
+    from = 0,
+  ): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>()
     let at = from
     const look = (): void => {
@@ -119,9 +131,13 @@ class Running implements Program {
           return
         }
       }
-      if (this.ended !== undefined) reject(new StepFailed(`${what} from ${this.name}`, `it ended: ${this.#last()}`))
+      if (this.ended !== undefined)
+        reject(new StepFailed(`${what} from ${this.name}`, `it ended: ${this.#last()}`))
     }
-    const timer = setTimeout(() => reject(new StepFailed(`${what} from ${this.name}`, this.#last())), ms)
+    const timer = setTimeout(
+      () => reject(new StepFailed(`${what} from ${this.name}`, this.#last())),
+      ms,
+    )
     this.#changed.add(look)
     look()
     try {

@@ -7,8 +7,19 @@
  */
 import { appendFileSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:tls'
-import { parseFrames } from '#audit'
+import { parseFrames, parseMessage } from '#audit'
 import type { ReceiverFiles } from './certificates.ts'
+
+/** One line of OUT. */
+export interface Received {
+  readonly idx: number | null
+  readonly uid: string
+  /** The leaf hash that the sender states, 64 hex digits. */
+  readonly leaf: string
+  readonly msgid: string
+  /** The leaf's bytes as text; null where a stub was sent for one too long. */
+  readonly body: string | null
+}
 
 const [port = '0', filesPath = '', out = ''] = process.argv.slice(2)
 const files = JSON.parse(readFileSync(filesPath, 'utf8')) as ReceiverFiles
@@ -34,23 +45,22 @@ const server = createServer(
   },
 )
 
-/** RFC 5424 section 6: PRI VERSION TIMESTAMP HOST APP PROCID MSGID SD MSG. */
-const MESSAGE = /^<\d{1,3}>1 \S+ \S+ \S+ \S+ (\S+) \[sallyport@\d+ ((?:[^\]\\]|\\.)*)\](?: ([\s\S]*))?$/
-
+/** One line for one message; `idx` is null for what is not an event: the signed heads sent in between. */
 function line(frame: Uint8Array): string {
-  const text = Buffer.from(frame).toString('utf8')
-  const [, msgid = '', data = '', body = ''] = MESSAGE.exec(text) ?? []
-  const parameter = (name: string): string => new RegExp(`(?:^| )${name}="((?:[^"\\\\]|\\\\.)*)"`).exec(data)?.[1] ?? ''
-  const whole = !body.includes('"is_truncated":true')
-  const received = {
-    idx: Number(parameter('idx')),
-    uid: parameter('uid'),
-    leaf: parameter('leaf'),
-    msgid,
-    body: whole ? body.replace(/^\ufeff/, '') : null,
+  const { id, elements, body } = parseMessage(frame)
+  const own = Object.entries(elements).find(([name]) => name.startsWith('sallyport@'))?.[1] ?? {}
+  const text = Buffer.from(body).toString('utf8')
+  const received: Received = {
+    idx: own['idx'] === undefined ? null : Number(own['idx']),
+    uid: own['uid'] ?? '',
+    leaf: own['leaf'] ?? '',
+    msgid: id,
+    body: text.includes('"is_truncated":true') ? null : text,
   }
   return `${JSON.stringify(received)}\n`
 }
 
-server.listen(Number(port), '127.0.0.1', () => console.log(JSON.stringify({ msg: 'listening', port: Number(port) })))
+server.listen(Number(port), '127.0.0.1', () =>
+  console.log(JSON.stringify({ msg: 'listening', port: Number(port) })),
+)
 process.on('SIGTERM', () => process.exit(0))

@@ -33,7 +33,10 @@ export class Sallyport {
   }
 
   /** Command and arguments to start it with, for a program that stays. */
-  start(profile: string, args: readonly string[]): { command: string; args: string[]; env: Record<string, string> } {
+  start(
+    profile: string,
+    args: readonly string[],
+  ): { command: string; args: string[]; env: Record<string, string> } {
     return {
       command: process.execPath,
       args: [bin, '--profile', profile, '--json', ...args],
@@ -65,7 +68,10 @@ export class Sallyport {
   async ask(profile: string, ...args: string[]): Promise<unknown> {
     const outcome = await this.run(profile, args)
     if (outcome.code !== 0)
-      throw new StepFailed(`sallyport ${args.join(' ')} to succeed`, `exit ${outcome.code}: ${describe(outcome.err)}`)
+      throw new StepFailed(
+        `sallyport ${args.join(' ')} to succeed`,
+        `exit ${outcome.code}: ${describe(outcome.err)}`,
+      )
     return parse(outcome)
   }
 

@@ -39,7 +39,9 @@ test('the PLC answers a stock client with changing registers, and the panel show
   expect(listening(processTree(hmi.pid))).toEqual([`tcp 127.0.0.1:${ports.hmi}`])
 
   const loop = startReads(stage, 0, 20)
-  await loop.line('a read', 10_000, (line) => (readLine(line)?.['read'] === undefined ? undefined : true))
+  await loop.line('a read', 10_000, (line) =>
+    readLine(line)?.['read'] === undefined ? undefined : true,
+  )
   await plc.stop()
   expect(await loop.end).toBe(1)
   expect(readLine(loop.lines.at(-1) ?? '')).toMatchObject({ closed: true, at: expect.any(Number) })
@@ -51,7 +53,7 @@ test('the PLC answers a stock client with changing registers, and the panel show
 test('a program that cannot do its work fails the step with what it said', async () => {
   const blocker = await startPlc(stage, node, 'first')
   await expect(startPlc(stage, node, 'second')).rejects.toThrow(StepFailed)
-  await expect(startPlc(stage, node, 'second')).rejects.toThrow(/EADDRINUSE/)
+  await expect(startPlc(stage, node, 'second')).rejects.toThrow(/syscall: 'listen'/)
   await blocker.kill()
   expect(blocker.ended).toBe('SIGKILL')
 })

@@ -39,17 +39,26 @@ export async function makeExecutables(stage: Stage): Promise<Executables> {
 
 async function digest(path: string): Promise<string> {
   const hash = createHash('sha256')
-  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) hash.update(chunk)
+  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 }))
+    hash.update(chunk)
   return hash.digest('hex')
 }
 
 /** Starts a program that answers as the PLC; resolves when it listens. */
-export async function startPlc(stage: Stage, executable: Executable, name: string): Promise<Program> {
+export async function startPlc(
+  stage: Stage,
+  executable: Executable,
+  name: string,
+): Promise<Program> {
   return startTarget(stage, executable, name, ['plc.ts', String(stage.ports.plc), name])
 }
 
 export async function startHmi(stage: Stage, executable: Executable): Promise<Program> {
-  return startTarget(stage, executable, 'hmi', ['hmi.ts', String(stage.ports.hmi), String(stage.ports.plc)])
+  return startTarget(stage, executable, 'hmi', [
+    'hmi.ts',
+    String(stage.ports.hmi),
+    String(stage.ports.plc),
+  ])
 }
 
 async function startTarget(

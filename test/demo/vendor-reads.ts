@@ -21,7 +21,9 @@ let reads = 0
 let last: number | null = null
 let ended = false
 
-socket.on('error', (error) => say({ failed: 'code' in error ? error.code : error.message, at: now() }))
+socket.on('error', (error) =>
+  say({ failed: 'code' in error ? error.code : error.message, at: now() }),
+)
 socket.on('close', () => {
   ended = true
   say({ closed: true, at: now(), reads, last_read_at: last })

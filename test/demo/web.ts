@@ -56,7 +56,9 @@ export class Tab {
       answer.setEncoding('utf8')
       answer.on('data', (text: string) => (body += text))
       answer.on('error', reject)
-      answer.on('end', () => resolve({ url: url.href, status: answer.statusCode ?? 0, headers: answer.headers, body }))
+      answer.on('end', () =>
+        resolve({ url: url.href, status: answer.statusCode ?? 0, headers: answer.headers, body }),
+      )
     })
     sent.end()
     return promise

@@ -46,8 +46,8 @@ export const rooms: readonly Room[] = [
 
 /** Single files at the root of the project. */
 const ROOT_FILES = ['vitest.config.ts']
-/** The one file of a room without `env` that reads the environment. */
-const ENV_FILES = ['gateway/config.ts']
+/** The files of a room without `env` that read the environment: settings, and where a compiler may lie. */
+const ENV_FILES = ['gateway/config.ts', 'policy/toolchain/opa.ts']
 /** Default exports that a tool demands. */
 const DEFAULT_FILES = ['vitest.config.ts', 'test/support/tally.ts', 'test/support/knip-count.mjs']
 

@@ -1,5 +1,6 @@
 /** The tables a node keeps: one row per room, its migrations and its operations. Runs in the worker. */
 import type { DatabaseSync } from 'node:sqlite'
+import { caRoom } from './ca.ts'
 import { devicesRoom } from './devices.ts'
 import { grantsRoom } from './grants.ts'
 import { sessionsRoom } from './sessions.ts'
@@ -16,6 +17,7 @@ export interface Room {
 }
 
 export const rooms = {
+  ca: caRoom,
   devices: devicesRoom,
   grants: grantsRoom,
   sessions: sessionsRoom,

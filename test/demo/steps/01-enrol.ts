@@ -32,7 +32,10 @@ export async function enrol(stage: Stage, gateway: GatewayNode): Promise<Enrolle
   return {
     press07,
     press08,
-    found: [`press-07 by its agent: certificate ${serials[0]}`, `press-08 by ${how}: certificate ${serials[1]}`],
+    found: [
+      `press-07 by its agent: certificate ${serials[0]}`,
+      `press-08 by ${how}: certificate ${serials[1]}`,
+    ],
   }
 }
 
@@ -59,7 +62,11 @@ async function enrolSecond(
   }
   const identity = await enrolByCurl(options)
   const status = await enrolAgain(options)
-  expect(status === '401' || status === '403', 'the spent token to be refused for another key (401 or 403)', status)
+  expect(
+    status === '401' || status === '403',
+    'the spent token to be refused for another key (401 or 403)',
+    status,
+  )
   writeFileSync(join(directory, 'spent-token-status'), status)
   const files = await adoptIdentity(stage, gateway, 'press-08', {
     key: readFileSync(identity.key, 'utf8'),

@@ -19,7 +19,11 @@ export interface Connected extends Found {
 const CONNECT_MS = 30_000
 const PQ = 'X25519MLKEM768'
 
-export async function dialOut(stage: Stage, enrolled: Enrolled, executables: Executables): Promise<Connected> {
+export async function dialOut(
+  stage: Stage,
+  enrolled: Enrolled,
+  executables: Executables,
+): Promise<Connected> {
   const plc = await startPlc(stage, executables.plc, 'plc')
   const hmi = await startHmi(stage, executables.hmi)
   const agents = [startAgent(stage, enrolled.press07), startAgent(stage, enrolled.press08)]
@@ -28,7 +32,11 @@ export async function dialOut(stage: Stage, enrolled: Enrolled, executables: Exe
     return list.length === 2 && list.every((device) => device.connected) ? list : undefined
   })
   for (const device of devices)
-    expect(device.tls?.group === PQ && device.tls.pq, `${PQ} on the tunnel of ${device.id}`, device.tls)
+    expect(
+      device.tls?.group === PQ && device.tls.pq,
+      `${PQ} on the tunnel of ${device.id}`,
+      device.tls,
+    )
   for (const agent of agents) {
     const open = listening(processTree(agent.pid))
     expect(open.length === 0, `${agent.name} to listen on nothing`, open)
@@ -39,7 +47,9 @@ export async function dialOut(stage: Stage, enrolled: Enrolled, executables: Exe
     await register(stage, 'press-07/plc', 'modbus', executables.plc.sha256),
     await register(stage, 'press-08/hmi', 'http', executables.hmi.sha256),
   ]
-  const tls = devices.map(({ id, tls: facts }) => `${id} ${facts?.version} ${facts?.group}`).join(', ')
+  const tls = devices
+    .map(({ id, tls: facts }) => `${id} ${facts?.version} ${facts?.group}`)
+    .join(', ')
   return {
     plc,
     agents,
@@ -49,15 +59,37 @@ export async function dialOut(stage: Stage, enrolled: Enrolled, executables: Exe
 
 function expectOnly(program: Program, socket: string): void {
   const open = listening(processTree(program.pid))
-  expect(open.length === 1 && open[0] === socket, `${program.name} to listen on ${socket} alone`, open)
+  expect(
+    open.length === 1 && open[0] === socket,
+    `${program.name} to listen on ${socket} alone`,
+    open,
+  )
 }
 
 /** Approves what the agent reports as listening, as an engineer would, and checks that it is the right file. */
-async function register(stage: Stage, place: string, kind: string, sha256: string): Promise<string> {
+async function register(
+  stage: Stage,
+  place: string,
+  kind: string,
+  sha256: string,
+): Promise<string> {
   const row = await until(`${place} observed by its agent`, CONNECT_MS, async () => {
-    const answer = await stage.sallyport.ask('admin', 'process', 'set', place, '--kind', kind, '--observed', '--yes')
+    const answer = await stage.sallyport.ask(
+      'admin',
+      'process',
+      'set',
+      place,
+      '--kind',
+      kind,
+      '--observed',
+      '--yes',
+    )
     return answer as Device['processes'][number]
   })
-  expect(row.expect.sha256?.[0] === sha256, `${place} to be the executable that was started (${sha256})`, row.expect)
+  expect(
+    row.expect.sha256?.[0] === sha256,
+    `${place} to be the executable that was started (${sha256})`,
+    row.expect,
+  )
   return `${place} is ${row.expect.exe?.[0]?.split('/').at(-1)}, SHA-256 ${sha256.slice(0, 16)}…`
 }

@@ -6,7 +6,14 @@ import type { Found, Stage } from '../stage.ts'
 
 export async function deniedWithoutGrant(stage: Stage, gateway: GatewayNode): Promise<Found> {
   await signIn(stage, stage.people.vendor, gateway.caSha256, gateway.read('ca-root.pem'))
-  const told = await stage.sallyport.refused('vendor', 3, 'connect', 'press-07/plc', '--listen', '127.0.0.1:0')
+  const told = await stage.sallyport.refused(
+    'vendor',
+    3,
+    'connect',
+    'press-07/plc',
+    '--listen',
+    '127.0.0.1:0',
+  )
   expect(told.code === 'grant.none', 'the code grant.none', told)
   expect((told.why ?? '').length > 10, 'a sentence that says why', told)
   expect((told.next_step ?? '').length > 10, 'the next step', told)

@@ -9,7 +9,11 @@ export interface Granted extends Found {
 
 export async function askAndApprove(stage: Stage): Promise<Granted> {
   const grant = await request(stage, 'press-07/plc')
-  expect(grant.state === 'requested' && grant.duration_s === 120, 'a requested grant of 120 s', grant)
+  expect(
+    grant.state === 'requested' && grant.duration_s === 120,
+    'a requested grant of 120 s',
+    grant,
+  )
   const told = await stage.sallyport.refused('vendor', 3, 'approve', grant.id)
   const approved = await approve(stage, grant)
   return {
@@ -30,6 +34,10 @@ export async function request(stage: Stage, place: string): Promise<Grant> {
 
 export async function approve(stage: Stage, grant: Grant): Promise<Grant> {
   const approved = (await stage.sallyport.ask('operator', 'approve', grant.id)) as Grant
-  expect(approved.state === 'approved' && approved.hash === grant.hash, 'the same grant, approved', approved)
+  expect(
+    approved.state === 'approved' && approved.hash === grant.hash,
+    'the same grant, approved',
+    approved,
+  )
   return approved
 }

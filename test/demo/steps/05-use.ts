@@ -25,7 +25,10 @@ export async function useGrant(stage: Stage, gateway: GatewayNode): Promise<Used
   const web = await visitHmi(stage, gateway)
   return {
     connection,
-    found: [`registers through 127.0.0.1:${stage.ports.vendor}: strokes ${strokes.join(', ')}`, web],
+    found: [
+      `registers through 127.0.0.1:${stage.ports.vendor}: strokes ${strokes.join(', ')}`,
+      web,
+    ],
   }
 }
 
@@ -35,13 +38,24 @@ async function visitHmi(stage: Stage, gateway: GatewayNode): Promise<string> {
   expect(opened.url !== null, 'an address for the web app', opened)
   const tab = new Tab(gateway.read('ca-root.pem'))
   const page = await tab.get(opened.url)
-  expect(page.status === 200 && page.body.includes('<h1>Press 08</h1>'), 'the HMI page', `${page.status} ${page.body}`)
+  expect(
+    page.status === 200 && page.body.includes('<h1>Press 08</h1>'),
+    'the HMI page',
+    `${page.status} ${page.body}`,
+  )
   const script = await tab.get(new URL('/panel.js', page.url).href)
-  expect(script.status === 200 && script.body.includes('/api/registers'), 'its script', script.status)
+  expect(
+    script.status === 200 && script.body.includes('/api/registers'),
+    'its script',
+    script.status,
+  )
   const first = await tab.get(new URL('/api/registers', page.url).href)
   await new Promise((resolve) => setTimeout(resolve, 300))
   const later = await tab.get(new URL('/api/registers', page.url).href)
-  expect(first.status === 200 && later.status === 200 && first.body !== later.body, 'live values', [first.body, later.body])
+  expect(first.status === 200 && later.status === 200 && first.body !== later.body, 'live values', [
+    first.body,
+    later.body,
+  ])
   const stranger = await new Tab(gateway.read('ca-root.pem')).get(new URL('/', page.url).href)
   expect(stranger.status >= 400, 'a browser without the session to be refused', stranger.status)
   return `HMI at ${new URL(page.url).host}: page, script and live values; without the session ${stranger.status}`

@@ -33,7 +33,9 @@ export async function refuseImpostor(
   const reason = await refusalOf(connection.program, said)
   expect(reason === MISMATCH, `the connection to be refused with ${MISMATCH}`, reason)
   const event = await until('an event that names the impostor', 10_000, async () =>
-    (await readEvents(stage, from)).entries.find((entry) => executablesIn(entry).includes(executables.impostor.path)),
+    (await readEvents(stage, from)).entries.find((entry) =>
+      executablesIn(entry).includes(executables.impostor.path),
+    ),
   )
   await impostor.stop()
   const real = await startPlc(stage, executables.plc, 'plc-again')

@@ -12,21 +12,49 @@ import type { Found, Stage } from '../stage.ts'
 const CUT_MS = 1_000
 const LOOP_MS = 20
 
-export async function revokeWhileReading(stage: Stage, before: Connection, grant: string): Promise<Found> {
-  const connection = before.program.ended === undefined ? before : await openConnection(stage, 'press-07/plc')
+export async function revokeWhileReading(
+  stage: Stage,
+  before: Connection,
+  grant: string,
+): Promise<Found> {
+  const connection =
+    before.program.ended === undefined ? before : await openConnection(stage, 'press-07/plc')
   const reads = startReads(stage, 0, LOOP_MS)
-  await until('the read loop running', 15_000, () => (readings(reads).length >= 10 ? true : undefined))
-  const ended = (await stage.sallyport.ask('operator', 'revoke', grant, '--reason', 'work order withdrawn')) as EndedGrant
+  await until('the read loop running', 15_000, () =>
+    readings(reads).length >= 10 ? true : undefined,
+  )
+  const ended = (await stage.sallyport.ask(
+    'operator',
+    'revoke',
+    grant,
+    '--reason',
+    'work order withdrawn',
+  )) as EndedGrant
   expect(ended.grant.state === 'revoked', 'the grant to be revoked', ended.grant.state)
   const slowest = ended.cut.slowest_ms
   const cut = ended.cut.sessions.map(({ id }) => id)
-  expect(cut.includes(connection.session), `session ${connection.session} to be among the cut`, ended.cut)
+  expect(
+    cut.includes(connection.session),
+    `session ${connection.session} to be among the cut`,
+    ended.cut,
+  )
   expect(slowest !== null && slowest < CUT_MS, `a cut within ${CUT_MS} ms`, slowest)
   const silence = await silenceOf(reads)
-  expect(silence < CUT_MS, `the tool's connection to end within ${CUT_MS} ms of its last answer`, `${silence} ms`)
+  expect(
+    silence < CUT_MS,
+    `the tool's connection to end within ${CUT_MS} ms of its last answer`,
+    `${silence} ms`,
+  )
   const exit = await connection.program.end
   expect(exit === 6, 'connect to end with exit code 6', exit)
-  const told = await stage.sallyport.refused('vendor', 3, 'connect', 'press-07/plc', '--listen', '127.0.0.1:0')
+  const told = await stage.sallyport.refused(
+    'vendor',
+    3,
+    'connect',
+    'press-07/plc',
+    '--listen',
+    '127.0.0.1:0',
+  )
   return {
     found: [
       `time-to-cut ${slowest.toFixed(1)} ms by the gateway; ${silence.toFixed(1)} ms from the last good answer to the closed connection`,
@@ -40,6 +68,10 @@ async function silenceOf(reads: ReturnType<typeof startReads>): Promise<number> 
   await reads.end
   const last = readings(reads).at(-1)?.at ?? 0
   const closed = readLine(reads.lines.findLast((line) => line.includes('"closed"')) ?? '')?.['at']
-  expect(typeof closed === 'number' && last > 0, 'the tool to say when its connection ended', reads.lines.slice(-2))
+  expect(
+    typeof closed === 'number' && last > 0,
+    'the tool to say when its connection ended',
+    reads.lines.slice(-2),
+  )
   return closed - last
 }

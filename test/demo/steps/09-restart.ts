@@ -34,7 +34,8 @@ export async function killAndRestart(
     return devices.every((device) => device.connected) ? devices : undefined
   })
   const back = performance.now()
-  for (const agent of agents) expect(agent.ended === undefined, `${agent.name} to have lived on`, agent.ended)
+  for (const agent of agents)
+    expect(agent.ended === undefined, `${agent.name} to have lived on`, agent.ended)
   const after = await snapshot(stage)
   expectKept(before, after, revoked)
   const { code, verdict } = await verify(stage, gateway, logDirectory(gateway), held)
@@ -69,11 +70,23 @@ async function list(stage: Stage): Promise<Device[]> {
 function expectKept(before: Snapshot, after: Snapshot, revoked: string): void {
   for (const device of before.devices) {
     const now = after.devices.find(({ id }) => id === device.id)
-    expect(now?.certificate?.serial === device.certificate?.serial, `the certificate of ${device.id}`, now)
-    expect(now?.processes.length === device.processes.length, `the processes of ${device.id}`, now?.processes)
+    expect(
+      now?.certificate?.serial === device.certificate?.serial,
+      `the certificate of ${device.id}`,
+      now,
+    )
+    expect(
+      now?.processes.length === device.processes.length,
+      `the processes of ${device.id}`,
+      now?.processes,
+    )
   }
   for (const entry of before.entries)
-    expect(after.entries[entry.idx]?.leaf === entry.leaf, `event ${entry.idx} as before`, after.entries[entry.idx])
+    expect(
+      after.entries[entry.idx]?.leaf === entry.leaf,
+      `event ${entry.idx} as before`,
+      after.entries[entry.idx],
+    )
   for (const grant of before.grants) {
     const now = after.grants.find(({ id }) => id === grant.id)
     expect(now?.hash === grant.hash, `grant ${grant.id} as before`, now)
@@ -90,5 +103,9 @@ async function readAgain(stage: Stage): Promise<void> {
   await reads.end
   expect(readings(reads).length === 3, 'three reads after the restart', reads.lines.slice(-2))
   await connection.program.stop()
-  expect(connection.program.ended === 0, 'connect to end with exit code 0 when it is interrupted', connection.program.ended)
+  expect(
+    connection.program.ended === 0,
+    'connect to end with exit code 0 when it is interrupted',
+    connection.program.ended,
+  )
 }

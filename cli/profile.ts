@@ -1,0 +1,15 @@
+/** Where a profile keeps its sign-in. The only reader of the environment in the CLI. */
+import { join } from 'node:path'
+import { usage } from './exit.ts'
+import { credentialsDirectory } from './login/index.ts'
+
+/** `default` is the plain place; every other profile has a folder inside it. Throws usage for a name that is none. */
+export function profileDirectory(profile: string): string {
+  if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(profile))
+    throw usage(
+      `${JSON.stringify(profile)} is not a profile name`,
+      'use a-z, 0-9, dot, hyphen and underscore',
+    )
+  const directory = credentialsDirectory(process.env)
+  return profile === 'default' ? directory : join(directory, 'profiles', profile)
+}

@@ -1,0 +1,79 @@
+/** One administrative call: who, what, on what; decided by `admin.api`, recorded where it changes something. */
+import type { FastifyRequest } from 'fastify'
+import type { AuditLog } from '#audit'
+import { adminCall, type AdminOperation } from '#policy'
+import { refOf, toRefusal, type DecisionRef, type Decisions } from '../decisions.ts'
+import { actorOf, srcOf } from '../events.ts'
+import { clientFacts, type Source } from '../facts.ts'
+import type { Subject } from '../identity/index.ts'
+import type { Api } from './api.ts'
+
+export interface Caller {
+  readonly subject: Subject
+  readonly source: Source
+  readonly decision: DecisionRef
+}
+
+export interface CallTarget {
+  readonly kind: string
+  readonly id: string
+  readonly zone?: string
+  /** Identity that owns the thing: vendors may see and end what is theirs. */
+  readonly owner?: string
+}
+
+export interface Authorization {
+  readonly api: Api
+  readonly decisions: Decisions
+  readonly log: Pick<AuditLog, 'append'>
+}
+
+/** How `admin.call` names what an operation does. */
+function verbOf(operation: AdminOperation): string {
+  const verb = operation.slice(operation.indexOf(':') + 1)
+  if (verb === 'create' || verb === 'register') return 'create'
+  if (verb === 'list' || verb === 'show' || verb === 'read') return 'read'
+  return 'update'
+}
+
+/**
+ * Authenticates the caller and asks `admin.api`. A refused call and an allowed one that changes
+ * something are recorded before this resolves; so is every reading of the log. Throws Refusal:
+ * `identity.refused`, `policy.denied`, and `log.unavailable` through the API's error handler.
+ */
+export async function authorize(
+  { api, decisions, log }: Authorization,
+  request: FastifyRequest,
+  operation: AdminOperation,
+  target?: CallTarget,
+): Promise<Caller> {
+  const subject = await api.caller(request)
+  const source = api.source(request)
+  const call = adminCall(operation, target)
+  const decision = decisions.ask('admin.api', {
+    request_id: request.id,
+    subject,
+    client: clientFacts(source),
+    admin: call,
+  })
+  const ref = refOf(decision)
+  if (!decision.allow || call.mutating || operation === 'audit:read')
+    await log.append({
+      code: 'admin.call',
+      message: `${operation}${target === undefined ? '' : ` ${target.kind} ${target.id}`} ${decision.allow ? 'allowed' : 'refused'}`,
+      status: decision.allow ? 'success' : 'failure',
+      disposition: decision.allow ? 'allowed' : 'unauthorized',
+      reason: decision.allow ? undefined : decision.denials[0]?.code,
+      actor: actorOf(subject),
+      src: srcOf(source),
+      decisions: [ref],
+      data: {
+        operation,
+        verb: verbOf(operation),
+        path: request.routeOptions.url,
+        entity: target === undefined ? undefined : `${target.kind}:${target.id}`,
+      },
+    })
+  if (!decision.allow) throw toRefusal(decision)
+  return { subject, source, decision: ref }
+}

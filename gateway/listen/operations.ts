@@ -1,0 +1,41 @@
+/** The loopback-only port for whoever runs the node: is it alive, is it ready. */
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+export interface Health {
+  /** One line per part; the node is ready when every one is true. */
+  readonly parts: Readonly<Record<string, boolean>>
+  readonly devices: number
+  readonly sessions: number
+  readonly log_state: string
+  readonly policy_revision: string | null
+}
+
+export interface Operations extends AsyncDisposable {
+  readonly address: AddressInfo
+}
+
+export async function openOperations(host: string, port: number, health: () => Health): Promise<Operations> {
+  const server = createServer((request, response) => {
+    const path = request.url?.split('?')[0]
+    const known = request.method === 'GET' && (path === '/healthz' || path === '/readyz')
+    const now = health()
+    const ready = Object.values(now.parts).every(Boolean)
+    const status = known ? (path === '/healthz' || ready ? 200 : 503) : 404
+    response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+    response.end(JSON.stringify(known ? { ready, ...now } : { error: 'GET /healthz or /readyz' }))
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, resolve)
+  })
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('the port is not a TCP port')
+  return {
+    address,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await new Promise<void>((resolve) => void server.close(() => resolve()))
+    },
+  }
+}

@@ -1,0 +1,225 @@
+/** `/devices`: the inventory, tokens, quarantine, and the processes registered on each. */
+import { Type } from 'typebox'
+import {
+  Device as DeviceView,
+  DeviceState as StateChange,
+  DeviceToken,
+  Name,
+  NewDevice,
+  NewProcess,
+  Process as ProcessView,
+} from '#api'
+import type { CaStore } from '#ca'
+import { instant } from '#ca'
+import type { AuditLog } from '#audit'
+import { actorOf, srcOf } from '../../events.ts'
+import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
+import type { Presence, Registry } from '../../devices/presence.ts'
+import { deviceToken, type TokenRoom } from '../../devices/token.ts'
+import { Refusal } from '../../problem.ts'
+import type { Reauthorization } from '../../sessions/reevaluate.ts'
+import type { Api } from '../api.ts'
+import { authorize, type Authorization } from '../authorize.ts'
+
+export interface DeviceRoutes extends Omit<Authorization, 'api'> {
+  readonly devices: DeviceStore
+  readonly registry: Registry
+  readonly caStore: CaStore
+  readonly tokens: TokenRoom
+  readonly reauthorization: Reauthorization
+  readonly log: Pick<AuditLog, 'append'>
+  /** Epoch milliseconds. */
+  readonly now: () => number
+}
+
+const Params = Type.Object({ id: Name })
+const ProcessParams = Type.Object({ id: Name, process: Name })
+
+export function deviceRoutes(api: Api, room: DeviceRoutes): void {
+  collection(api, room)
+  states(api, room)
+  processes(api, room)
+}
+
+async function view(room: DeviceRoutes, device: Device): Promise<DeviceView> {
+  const presence = room.registry.find(device.id)
+  const [registered, [certificate]] = await Promise.all([
+    room.devices.processes(device.id),
+    room.caStore.listCertificates(room.tokens.tenant, {
+      subject: device.id,
+      profile: 'device',
+      state: 'active',
+      liveAt: instant(room.now()),
+      limit: 1,
+    }),
+  ])
+  return {
+    id: device.id,
+    zone: device.zone,
+    state: device.state,
+    labels: { ...device.labels },
+    created_at: device.created_at,
+    connected: presence !== undefined,
+    connected_at: presence === undefined ? null : Math.floor(presence.since / 1000),
+    tls: presence?.tls ?? null,
+    certificate:
+      certificate === undefined
+        ? null
+        : { serial: certificate.serial, not_after: Math.floor(certificate.notAfter / 1000) },
+    agent_version: presence?.agent.version ?? null,
+    processes: registered.map((process) => viewProcess(process, presence)),
+  }
+}
+
+function viewProcess(process: Process, presence: Presence | undefined): ProcessView {
+  const listener = presence?.listeners.get(process.id) ?? null
+  const { exe, sha256, uid, unit } = process.expect
+  return {
+    id: process.id,
+    device: process.device,
+    kind: process.kind,
+    locality: process.locality,
+    port: process.port,
+    expect: {
+      ...(exe === undefined ? {} : { exe: [...exe] }),
+      ...(sha256 === undefined ? {} : { sha256: [...sha256] }),
+      ...(uid === undefined ? {} : { uid: [...uid] }),
+      ...(unit === undefined ? {} : { unit: [...unit] }),
+    },
+    listener:
+      listener === null
+        ? null
+        : {
+            phase: listener.phase ?? 'listener',
+            exe: listener.exe,
+            sha256: listener.sha256,
+            uid: listener.uid,
+            unit: listener.unit,
+            pid: listener.pid,
+            started_at: listener.started_at,
+          },
+  }
+}
+
+async function known(room: DeviceRoutes, id: string): Promise<Device> {
+  const device = await room.devices.find(id)
+  if (device === undefined)
+    throw new Refusal('device.unknown', `no device ${id}`, { nextStep: 'see `sallyport device list`' })
+  return device
+}
+
+function collection(api: Api, room: DeviceRoutes): void {
+  const authorization = { ...room, api }
+  api.server.get(
+    '/api/v1/devices',
+    { schema: { response: { 200: Type.Object({ items: Type.Array(DeviceView) }) } } },
+    async (request) => {
+      await authorize(authorization, request, 'device:list')
+      const all = await room.devices.list()
+      return { items: await Promise.all(all.map((device) => view(room, device))) }
+    },
+  )
+
+  api.server.post(
+    '/api/v1/devices',
+    { schema: { body: NewDevice, response: { 201: Type.Object({ device: DeviceView, token: DeviceToken }) } } },
+    async (request, reply) => {
+      const { id, zone = 'default', labels = {} } = request.body
+      await authorize(authorization, request, 'device:create', { kind: 'device', id, zone })
+      const device: Device = { id, zone, state: 'pending', labels, created_at: Math.floor(room.now() / 1000) }
+      if (!(await room.devices.add(device)))
+        throw new Refusal('device.exists', `a device ${id} exists`, {
+          nextStep: `a new token for it: sallyport device token ${id}`,
+        })
+      const token = await deviceToken(room.tokens, id)
+      return reply.status(201).send({ device: await view(room, device), token })
+    },
+  )
+
+  api.server.get('/api/v1/devices/:id', { schema: { params: Params, response: { 200: DeviceView } } }, async (request) => {
+    const { id } = request.params
+    await authorize(authorization, request, 'device:show', { kind: 'device', id })
+    return await view(room, await known(room, id))
+  })
+
+  api.server.post(
+    '/api/v1/devices/:id/token',
+    { schema: { params: Params, response: { 201: DeviceToken } } },
+    async (request, reply) => {
+      const { id } = request.params
+      await authorize(authorization, request, 'token:create', { kind: 'device', id })
+      const device = await known(room, id)
+      if (device.state === 'revoked' || device.state === 'retired')
+        throw new Refusal('device.state', `the device is ${device.state}; it gets no token`)
+      return reply.status(201).send(await deviceToken(room.tokens, id))
+    },
+  )
+}
+
+function states(api: Api, room: DeviceRoutes): void {
+  const authorization = { ...room, api }
+  const rows: readonly { verb: 'quarantine' | 'resume'; from: readonly DeviceState[]; to: DeviceState }[] = [
+    { verb: 'quarantine', from: ['pending', 'active'], to: 'quarantined' },
+    { verb: 'resume', from: ['quarantined'], to: 'active' },
+  ]
+  for (const { verb, from, to } of rows)
+    api.server.post(
+      `/api/v1/devices/:id/${verb}`,
+      { schema: { params: Params, body: StateChange, response: { 200: DeviceView } } },
+      async (request) => {
+        const at = performance.now()
+        const { id } = request.params as { id: string }
+        const { reason } = request.body as StateChange
+        const caller = await authorize(authorization, request, `device:${verb}`, { kind: 'device', id })
+        await known(room, id)
+        await room.log.append({
+          code: `device.${verb}`,
+          message: `${id}: ${reason}`,
+          status: 'success',
+          actor: actorOf(caller.subject),
+          src: srcOf(caller.source),
+          device: id,
+          decisions: [caller.decision],
+        })
+        const moved = await room.devices.move(id, from, to)
+        if (moved === undefined) throw new Refusal('device.state', `the device cannot be moved to ${to} now`)
+        await room.reauthorization.withdraw((session) => session.device === id, {
+          trigger: 'device',
+          at,
+          by: caller.subject.id,
+        })
+        return await view(room, moved)
+      },
+    )
+}
+
+function processes(api: Api, room: DeviceRoutes): void {
+  const authorization = { ...room, api }
+  api.server.put(
+    '/api/v1/devices/:id/processes/:process',
+    { schema: { params: ProcessParams, body: NewProcess, response: { 200: ProcessView } } },
+    async (request) => {
+      const at = performance.now()
+      const { id, process: name } = request.params
+      const caller = await authorize(authorization, request, 'process:register', { kind: 'process', id: `${id}/${name}` })
+      await known(room, id)
+      const { kind, locality = 'device', port, expect } = request.body
+      const process: Process = {
+        device: id,
+        id: name,
+        kind: kind as Process['kind'],
+        locality,
+        port: port ?? null,
+        expect,
+      }
+      await room.devices.putProcess(process)
+      // What must answer may have changed: sessions that are open are held to the new statement.
+      await room.reauthorization.withdraw((session) => session.device === id && session.process === name, {
+        trigger: 'process',
+        at,
+        by: caller.subject.id,
+      })
+      return viewProcess(process, room.registry.find(id))
+    },
+  )
+}

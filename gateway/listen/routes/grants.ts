@@ -1,0 +1,176 @@
+/** `/grants`: asking, approving, rejecting, revoking, giving back. */
+import { Type } from 'typebox'
+import { Approve, EndReason, EndedGrant, Grant as GrantView, GrantId, NewGrant } from '#api'
+import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/approve.ts'
+import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
+import { requestGrant, type GrantRoom } from '../../grants/request.ts'
+import type { Source } from '../../facts.ts'
+import type { Subject } from '../../identity/index.ts'
+import { Refusal } from '../../problem.ts'
+import type { Reauthorization } from '../../sessions/reevaluate.ts'
+import type { Api } from '../api.ts'
+import { authorize, type Authorization } from '../authorize.ts'
+import type { DecisionRef } from '../../decisions.ts'
+
+export interface GrantRoutes extends Omit<Authorization, 'api'> {
+  readonly grants: GrantRoom
+  readonly reauthorization: Reauthorization
+}
+
+const Params = Type.Object({ id: GrantId })
+
+function view(grant: Grant, nowMs: number): GrantView {
+  const { statement } = grant
+  return {
+    id: statement.id,
+    hash: grant.hash,
+    state: shownState(grant, Math.floor(nowMs / 1000)),
+    requester: statement.requester,
+    requester_email: grant.requester_email,
+    vendor: statement.vendor,
+    device: statement.devices[0] ?? '',
+    processes: [...statement.processes],
+    duration_s: statement.max_duration_s,
+    not_before: statement.not_before,
+    not_after: statement.not_after,
+    first_used_at: grant.first_used_at,
+    expires_at: expiresAt(grant),
+    ot_level: statement.ot_level,
+    reason: statement.reason,
+    ticket: statement.ticket,
+    approvals: grant.approvals.map(({ by, email, at, hash, decision_id }) => ({ by, email, at, grant_hash: hash, decision_id })),
+    approvals_needed: grant.approvals_needed,
+    ended: grant.ended,
+    created_at: statement.created_at,
+  }
+}
+
+export function grantRoutes(api: Api, room: GrantRoutes): void {
+  reading(api, room)
+  asking(api, room)
+  ending(api, room)
+}
+
+function reading(api: Api, room: GrantRoutes): void {
+  const { server } = api
+  const authorization = { ...room, api }
+  server.get(
+    '/api/v1/grants',
+    { schema: { response: { 200: Type.Object({ items: Type.Array(GrantView) }) } } },
+    async (request) => {
+      const subject = await api.caller(request)
+      // Vendors list their own; the decision is asked with them as the owner of what they will see.
+      const own = subject.party === 'vendor'
+      await authorize(authorization, request, 'grant:list', own ? { kind: 'grant', id: '*', owner: subject.id } : undefined)
+      const items = await room.grants.store.list({ ...(own ? { requester: subject.id } : {}), limit: 500 })
+      return { items: items.map((grant) => view(grant, room.grants.now())) }
+    },
+  )
+
+  server.get('/api/v1/grants/:id', { schema: { params: Params, response: { 200: GrantView } } }, async (request) => {
+    const { grant } = await visible(api, room, request.params.id, request)
+    return view(grant, room.grants.now())
+  })
+}
+
+/** A vendor is told of another's grant exactly what they are told of one that does not exist. */
+async function visible(api: Api, room: GrantRoutes, id: string, request: Parameters<Api['caller']>[0]): Promise<{ grant: Grant; subject: Subject }> {
+  const subject = await api.caller(request)
+  const grant = await room.grants.store.find(id)
+  if (grant === undefined || (subject.party === 'vendor' && grant.statement.requester !== subject.id))
+    throw new Refusal('grant.unknown', `no grant ${id}`)
+  await authorize({ ...room, api }, request, 'grant:show', { kind: 'grant', id, owner: grant.statement.requester })
+  return { grant, subject }
+}
+
+function asking(api: Api, room: GrantRoutes): void {
+  const { server } = api
+  server.post('/api/v1/grants', { schema: { body: NewGrant, response: { 201: GrantView } } }, async (request, reply) => {
+    const subject = await api.caller(request)
+    const { ot_level = 1, ...ask } = request.body
+    const grant = await requestGrant(room.grants, { ...ask, ot_level, subject, source: api.source(request) })
+    return reply.status(201).send(view(grant, room.grants.now()))
+  })
+
+  server.post(
+    '/api/v1/grants/:id/approve',
+    { schema: { params: Params, body: Approve, response: { 200: GrantView } } },
+    async (request) => {
+      const { subject } = await visible(api, room, request.params.id, request)
+      const grant = await approveGrant(room.grants, {
+        subject,
+        source: api.source(request),
+        id: request.params.id,
+        hash: request.body.hash,
+      })
+      return view(grant, room.grants.now())
+    },
+  )
+}
+
+interface Withdrawn {
+  readonly grant: Grant
+  readonly ending: Ending
+  readonly reason: string
+  readonly subject: Subject
+  readonly source: Source
+  readonly decision?: DecisionRef
+  /** Monotonic milliseconds at which the request came in. */
+  readonly at: number
+}
+
+/** Ends the grant, then every session under it; the answer says how long the cuts took. */
+async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
+  const grant = await endGrant(room.grants, ask)
+  const sessions = await room.reauthorization.withdraw((session) => session.grant === grant.statement.id, {
+    trigger: 'grant',
+    at: ask.at,
+    by: ask.subject.id,
+    ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
+  })
+  const slowest = sessions.length === 0 ? null : Math.max(...sessions.map((one) => one.time_to_cut_ms))
+  return { grant: view(grant, room.grants.now()), cut: { sessions: [...sessions], slowest_ms: slowest } }
+}
+
+function ending(api: Api, room: GrantRoutes): void {
+  const { server } = api
+  const authorization = { ...room, api }
+  server.post(
+    '/api/v1/grants/:id/revoke',
+    { schema: { params: Params, body: EndReason, response: { 200: EndedGrant } } },
+    async (request) => {
+      const at = performance.now()
+      const grant = await findGrant(room.grants, request.params.id)
+      const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
+      return await withdraw(room, { ...caller, grant, ending: 'revoke', reason: request.body.reason, at })
+    },
+  )
+
+  server.post(
+    '/api/v1/grants/:id/reject',
+    { schema: { params: Params, body: EndReason, response: { 200: GrantView } } },
+    async (request) => {
+      const at = performance.now()
+      const grant = await findGrant(room.grants, request.params.id)
+      const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
+      if (grant.state !== 'requested') throw new Refusal('grant.state', `the grant is ${grant.state}; it can be revoked, not rejected`)
+      const ended = await withdraw(room, { ...caller, grant, ending: 'reject', reason: request.body.reason, at })
+      return ended.grant
+    },
+  )
+
+  server.post('/api/v1/grants/:id/done', { schema: { params: Params, response: { 200: EndedGrant } } }, async (request) => {
+    const at = performance.now()
+    const { grant, subject } = await visible(api, room, request.params.id, request)
+    if (grant.statement.requester !== subject.id)
+      throw new Refusal('grant.state', 'only its holder gives a grant back; others revoke it', {
+        nextStep: `sallyport revoke ${request.params.id}`,
+      })
+    const source = api.source(request)
+    return await withdraw(room, { grant, subject, source, ending: 'burn', reason: 'done', at })
+  })
+}
+
+function target(grant: Grant) {
+  return { kind: 'grant', id: grant.statement.id, owner: grant.statement.requester }
+}

@@ -1,0 +1,167 @@
+/** `/sessions`: opening one, seeing who is inside, ending. */
+import { Type } from 'typebox'
+import type { FastifyRequest } from 'fastify'
+import type { AuditLog } from '#audit'
+import { Cut, EndReason, NewSession, OpenedSession, Session as SessionView, SessionId } from '#api'
+import { ENTER_PATH, type AppSignIns } from '../../access/apps.ts'
+import { actorOf, srcOf } from '../../events.ts'
+import { Refusal } from '../../problem.ts'
+import type { LiveSession } from '../../sessions/live.ts'
+import { openSession } from '../../sessions/open.ts'
+import type { Reauthorization } from '../../sessions/reevaluate.ts'
+import type { SessionRoom } from '../../sessions/room.ts'
+import type { SessionRecord } from '../../sessions/session.ts'
+import type { Api } from '../api.ts'
+import { authorize, type Authorization } from '../authorize.ts'
+
+export interface SessionRoutes extends Omit<Authorization, 'api'> {
+  readonly room: SessionRoom
+  readonly reauthorization: Reauthorization
+  readonly signIns: AppSignIns
+  readonly log: Pick<AuditLog, 'append'>
+  /** Origin of one app: `https://<process>--<device>.<apps domain>:<port>`. */
+  readonly appOrigin: (process: string, device: string) => string
+}
+
+const Params = Type.Object({ id: SessionId })
+
+function view(record: SessionRecord, live: LiveSession | undefined): SessionView {
+  return {
+    id: record.id,
+    device: record.device,
+    process: record.process,
+    grant: record.grant,
+    identity: record.identity,
+    email: record.email,
+    party: record.party,
+    state: record.ended_at === null ? 'open' : 'ended',
+    opened_at: record.opened_at,
+    expires_at: record.expires_at,
+    ended_at: record.ended_at,
+    reason: record.reason,
+    connections: live?.streams.size ?? record.connections,
+    bytes_in: live?.bytesIn ?? record.bytes_in,
+    bytes_out: live?.bytesOut ?? record.bytes_out,
+    time_to_cut_ms: record.time_to_cut_ms,
+  }
+}
+
+export function sessionRoutes(api: Api, routes: SessionRoutes): void {
+  opening(api, routes)
+  reading(api, routes)
+  ending(api, routes)
+}
+
+function opening(api: Api, routes: SessionRoutes): void {
+  api.server.post('/api/v1/sessions', { schema: { body: NewSession, response: { 201: OpenedSession } } }, async (request, reply) => {
+    const subject = await api.caller(request)
+    const { device, process, grant } = request.body
+    const session = await openSession(routes.room, { subject, source: api.source(request), device, process, grant })
+    routes.reauthorization.watch(session)
+    const now = routes.room.now()
+    const url =
+      session.kind === 'http'
+        ? `${routes.appOrigin(process, device)}${ENTER_PATH}?ticket=${routes.signIns.ticket(session.id, now)}`
+        : null
+    return reply
+      .status(201)
+      .header('cache-control', 'no-store')
+      .send({
+        id: session.id,
+        device,
+        process,
+        kind: session.kind,
+        grant: session.grant,
+        secret: Buffer.from(session.secret).toString('base64url'),
+        expires_at: Math.floor(session.expiresAt / 1000),
+        remaining_ms: Math.max(0, Math.round(session.expiresAt - now)),
+        decision_id: session.decisions[0]?.id ?? '',
+        url,
+      })
+  })
+}
+
+function reading(api: Api, routes: SessionRoutes): void {
+  const { room } = routes
+  const authorization = { ...routes, api }
+  api.server.get(
+    '/api/v1/sessions',
+    { schema: { response: { 200: Type.Object({ items: Type.Array(SessionView) }) } } },
+    async (request) => {
+      const subject = await api.caller(request)
+      const own = subject.party === 'vendor'
+      await authorize(authorization, request, 'session:list', own ? { kind: 'session', id: '*', owner: subject.id } : undefined)
+      const items = await room.store.list({ ...(own ? { identity: subject.id } : {}), limit: 500 })
+      return { items: items.map((record) => view(record, room.live.get(record.id))) }
+    },
+  )
+
+  api.server.get('/api/v1/sessions/:id', { schema: { params: Params, response: { 200: SessionView } } }, async (request) => {
+    const { record } = await visible(api, routes, request, request.params.id)
+    return view(record, room.live.get(record.id))
+  })
+}
+
+async function visible(api: Api, routes: SessionRoutes, request: FastifyRequest, id: string) {
+  const subject = await api.caller(request)
+  const record = await routes.room.store.find(id)
+  if (record === undefined || (subject.party === 'vendor' && record.identity !== subject.id))
+    throw new Refusal('session.unknown', `no session ${id}`)
+  await authorize({ ...routes, api }, request, 'session:list', { kind: 'session', id, owner: record.identity })
+  return { record, subject }
+}
+
+function ending(api: Api, routes: SessionRoutes): void {
+  const { room, reauthorization } = routes
+  api.server.post('/api/v1/sessions/:id/end', { schema: { params: Params, response: { 200: SessionView } } }, async (request) => {
+    const { record, subject } = await visible(api, routes, request, request.params.id)
+    const session = room.live.get(record.id)
+    if (session !== undefined && record.identity !== subject.id)
+      throw new Refusal('session.ended', 'only its holder ends a session; others cut it', {
+        nextStep: `sallyport cut ${record.id} --reason …`,
+      })
+    if (session !== undefined)
+      await reauthorization.end(session, { reason: 'client_done', code: 'client.done', message: 'the client is done', by: subject.id })
+    return view((await room.store.find(record.id)) ?? record, undefined)
+  })
+
+  api.server.post(
+    '/api/v1/sessions/:id/cut',
+    { schema: { params: Params, body: EndReason, response: { 200: Cut } } },
+    async (request) => {
+      const at = performance.now()
+      const { id } = request.params
+      const record = await room.store.find(id)
+      const caller = await authorize({ ...routes, api }, request, 'session:terminate', {
+        kind: 'session',
+        id,
+        ...(record === undefined ? {} : { owner: record.identity }),
+      })
+      const session = room.live.get(id)
+      if (record === undefined) throw new Refusal('session.unknown', `no session ${id}`)
+      if (session === undefined) throw new Refusal('session.ended', 'the session has ended')
+      await routes.log.append({
+        code: 'session.kill',
+        message: `session cut: ${request.body.reason}`,
+        status: 'success',
+        disposition: 'revoked',
+        actor: actorOf(caller.subject),
+        src: srcOf(caller.source),
+        device: session.device,
+        process: session.process,
+        grant: session.grant,
+        session: id,
+        decisions: [caller.decision],
+        data: { scope: 'session', target: id },
+      })
+      const took = await reauthorization.end(session, {
+        reason: 'killed',
+        code: 'session.killed',
+        message: request.body.reason,
+        by: caller.subject.id,
+        withdrawnAt: at,
+      })
+      return { sessions: [{ id, time_to_cut_ms: took ?? 0 }], slowest_ms: took }
+    },
+  )
+}

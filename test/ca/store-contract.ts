@@ -1,0 +1,336 @@
+/** What every implementation of the CA's store must do; a Redis one passes this same suite. */
+import { expect, test } from 'vitest'
+import { instant, type CaStore, type Instant, type Intention, type TokenRow } from '#ca'
+import { HOUR, NOON, TENANT } from './support.ts'
+
+const at = (hours: number): Instant => instant(NOON + hours * HOUR)
+let count = 0
+
+export function tokenRow(change: Partial<TokenRow> = {}): TokenRow {
+  const id = `t_${String(++count).padStart(26, '0')}`
+  return {
+    id,
+    hash: id.padEnd(64, 'f'),
+    tenant: TENANT,
+    profile: 'device',
+    device: 'press-07',
+    createdAt: at(0),
+    expiresAt: at(1),
+    revokedAt: null,
+    binding: null,
+    ...change,
+  }
+}
+
+export function intention(change: Partial<Intention> = {}): Intention {
+  const serial = (0x4000 + ++count).toString(16).padStart(32, '4')
+  return {
+    serial,
+    tenant: TENANT,
+    profile: 'device',
+    subject: 'press-07',
+    issuer: 'aa'.repeat(20),
+    spkiSha256: serial.padEnd(64, '0'),
+    notBefore: at(0),
+    notAfter: at(72),
+    tbs: Uint8Array.of(0x30, 0),
+    recallKey: null,
+    recallUntil: at(24),
+    parent: null,
+    tokenId: null,
+    decisionId: null,
+    requestId: null,
+    recordedAt: at(0),
+    ...change,
+  }
+}
+
+const DER = Uint8Array.of(1, 2, 3)
+
+async function issued(store: CaStore, change: Partial<Intention> = {}) {
+  const wanted = intention(change)
+  const outcome = await store.record(wanted)
+  if (outcome.outcome !== 'fresh') throw new Error(outcome.outcome)
+  return await store.complete(wanted.serial, DER, wanted.serial.padEnd(64, 'e'))
+}
+
+/** Registers the suite; `open` gives an empty store each time, `again` reopens the same one. */
+export function storeContract(
+  open: () => Promise<{ store: CaStore; again: () => Promise<CaStore> }>,
+): void {
+  test('a token is found by tenant and hash, and by nothing else', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    expect(await store.findToken(TENANT, token.hash)).toEqual(token)
+    expect(await store.findToken('other.sallyport.internal', token.hash)).toBeUndefined()
+    expect(await store.findToken(TENANT, token.id)).toBeUndefined()
+    expect(await store.listTokens(TENANT, 'press-07')).toEqual([token])
+    expect(await store.listTokens(TENANT, 'press-08')).toEqual([])
+  })
+
+  test('two tokens with one hash: the second is refused', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    await expect(store.addToken(tokenRow({ hash: token.hash }))).rejects.toThrow()
+  })
+
+  test('a token is revoked once, in its own tenant', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    expect(await store.revokeToken('other.sallyport.internal', token.id, at(0))).toBe(false)
+    expect(await store.revokeToken(TENANT, token.id, at(0))).toBe(true)
+    expect(await store.revokeToken(TENANT, token.id, at(1))).toBe(false)
+    expect((await store.findToken(TENANT, token.hash))?.revokedAt).toBe(at(0))
+  })
+
+  test('recording binds the token, and what was recorded survives reopening', async () => {
+    const { store, again } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    const wanted = intention({
+      tokenId: token.id,
+      recallKey: 'r1',
+      requestId: 'q',
+      decisionId: 'd_1',
+    })
+    const outcome = await store.record(wanted)
+    const row = {
+      ...wanted,
+      state: 'intent',
+      certificate: null,
+      fingerprint: null,
+      firstUsedAt: null,
+      revokedAt: null,
+      revocationReason: null,
+    }
+    expect(outcome).toEqual({ outcome: 'fresh', row })
+    const reopened = await again()
+    expect(await reopened.findCertificate(wanted.serial)).toEqual(row)
+    expect(await reopened.openIntentions(TENANT)).toEqual([row])
+    expect((await reopened.findToken(TENANT, token.hash))?.binding).toEqual({
+      spkiSha256: wanted.spkiSha256,
+      serial: wanted.serial,
+      at: at(0),
+    })
+  })
+
+  test('the same request again is recalled, its new bytes are not kept', async () => {
+    const { store } = await open()
+    const first = intention({ recallKey: 'r1' })
+    await store.record(first)
+    const again = intention({ recallKey: 'r1', spkiSha256: first.spkiSha256 })
+    expect(await store.record(again)).toMatchObject({
+      outcome: 'recalled',
+      row: { serial: first.serial },
+    })
+    expect(await store.findCertificate(again.serial)).toBeUndefined()
+    expect((await store.recall('r1', at(0)))?.serial).toBe(first.serial)
+  })
+
+  const windows = [
+    { name: 'a second before the window ends', ms: -1_000, found: true },
+    { name: 'at the exact end of the window', ms: 0, found: false },
+    { name: 'a second after', ms: 1_000, found: false },
+  ]
+  test.for(windows)('recall $name: $found', async ({ ms, found }) => {
+    const { store } = await open()
+    const first = intention({ recallKey: 'r1' })
+    await store.record(first)
+    const when = instant(first.recallUntil + ms)
+    expect((await store.recall('r1', when)) !== undefined).toBe(found)
+    const again = { recallKey: 'r1', spkiSha256: first.spkiSha256, recordedAt: when }
+    const { outcome } = await store.record(intention(again))
+    expect(outcome).toBe(found ? 'recalled' : 'fresh')
+  })
+
+  test('a revoked certificate is not recalled', async () => {
+    const { store } = await open()
+    const { serial } = await issued(store, { recallKey: 'r1' })
+    await store.revoke(TENANT, { serial }, 'keyCompromise', at(0))
+    expect(await store.recall('r1', at(0))).toBeUndefined()
+  })
+
+  test('a token raced by two keys: one wins, the other leaves no row', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    const wanted = Array.from({ length: 20 }, () => intention({ tokenId: token.id }))
+    const outcomes = await Promise.all(wanted.map((each) => store.record(each)))
+    expect(outcomes.filter((each) => each.outcome === 'fresh')).toHaveLength(1)
+    expect(outcomes.filter((each) => each.outcome === 'token.bound')).toHaveLength(19)
+    expect(await store.listCertificates(TENANT)).toHaveLength(1)
+  })
+
+  const refused = [
+    { name: 'unknown', row: null },
+    { name: 'of another tenant', row: tokenRow({ tenant: 'other.sallyport.internal' }) },
+    { name: 'of another device', row: tokenRow({ device: 'press-08' }) },
+    { name: 'revoked', row: tokenRow({ revokedAt: at(0) }) },
+    { name: 'expired this very moment', row: tokenRow({ expiresAt: at(0) }) },
+  ]
+  test.for(refused)('a token that is $name records nothing', async ({ row }) => {
+    const { store } = await open()
+    if (row !== null) await store.addToken(row)
+    const wanted = intention({ tokenId: row?.id ?? 't_none' })
+    expect(await store.record(wanted)).toEqual({ outcome: 'token.gone' })
+    expect(await store.listCertificates(TENANT)).toEqual([])
+  })
+
+  test('the first certificate stored stays, however often it is stored', async () => {
+    const { store } = await open()
+    const wanted = intention()
+    await store.record(wanted)
+    const first = await store.complete(wanted.serial, DER, 'f1')
+    expect(first).toMatchObject({ state: 'active', certificate: DER, fingerprint: 'f1' })
+    expect(await store.complete(wanted.serial, Uint8Array.of(9), 'f2')).toEqual(first)
+    expect((await store.findByFingerprint('f1'))?.serial).toBe(wanted.serial)
+    expect(await store.findByFingerprint('f2')).toBeUndefined()
+    expect(await store.openIntentions(TENANT)).toEqual([])
+  })
+
+  test('an intention revoked meanwhile gets no certificate', async () => {
+    const { store } = await open()
+    const wanted = intention()
+    await store.record(wanted)
+    await store.revoke(TENANT, { device: 'press-07' }, 'cessationOfOperation', at(0))
+    expect(await store.complete(wanted.serial, DER, 'f1')).toMatchObject({
+      state: 'revoked',
+      certificate: null,
+    })
+  })
+
+  test('one key, one subject: also after the certificate has ended', async () => {
+    const { store } = await open()
+    const { spkiSha256, serial } = await issued(store)
+    await store.revoke(TENANT, { serial }, 'superseded', at(0))
+    expect(await store.keyOwner(TENANT, spkiSha256)).toEqual({
+      profile: 'device',
+      subject: 'press-07',
+    })
+    for (const other of [{ subject: 'press-08' }, { profile: 'gateway' }])
+      expect(await store.record(intention({ spkiSha256, ...other }))).toEqual({
+        outcome: 'key.bound',
+      })
+    expect((await store.record(intention({ spkiSha256 }))).outcome).toBe('fresh')
+  })
+
+  test('only an active certificate is renewed', async () => {
+    const { store } = await open()
+    const { serial } = await issued(store)
+    expect((await store.record(intention({ parent: serial }))).outcome).toBe('fresh')
+    await store.revoke(TENANT, { serial }, 'superseded', at(0))
+    expect(await store.record(intention({ parent: serial }))).toEqual({ outcome: 'parent.ended' })
+    expect(await store.record(intention({ parent: 'none' }))).toEqual({ outcome: 'parent.ended' })
+  })
+
+  test('the first use of a new certificate supersedes the used one and revokes the unused', async () => {
+    const { store } = await open()
+    const [old, lost, next] = [await issued(store), await issued(store), await issued(store)]
+    const stranger = await issued(store, { subject: 'press-08' })
+    expect(await store.proven(old.serial, at(0))).toEqual([])
+    expect((await store.proven(next.serial, at(2))).toSorted()).toEqual(
+      [old.serial, lost.serial].toSorted(),
+    )
+    expect(await store.proven(next.serial, at(3))).toEqual([])
+    const state = async (serial: string) => (await store.findCertificate(serial))?.state
+    expect(await state(old.serial)).toBe('superseded')
+    expect(await state(lost.serial)).toBe('revoked')
+    expect(await store.findCertificate(next.serial)).toMatchObject({
+      state: 'active',
+      firstUsedAt: at(2),
+    })
+    expect(await state(stranger.serial)).toBe('active')
+  })
+
+  test('using the old one leaves a newer one to be proven', async () => {
+    const { store } = await open()
+    const old = await issued(store)
+    const next = await issued(store, { parent: old.serial })
+    expect(await store.proven(old.serial, at(0))).toEqual([])
+    expect((await store.findCertificate(next.serial))?.state).toBe('active')
+  })
+
+  test('of two made from one certificate, the one that is used revokes the other', async () => {
+    const { store } = await open()
+    const old = await issued(store)
+    const [first, second] = [
+      await issued(store, { parent: old.serial }),
+      await issued(store, { parent: old.serial }),
+    ]
+    await store.proven(old.serial, at(0))
+    await store.proven(first.serial, at(1))
+    expect((await store.findCertificate(second.serial))?.state).toBe('revoked')
+  })
+
+  const targets = [
+    { name: 'a serial', of: (serial: string) => ({ serial }), ends: 1 },
+    { name: 'a device', of: () => ({ device: 'press-07' }), ends: 2 },
+    { name: 'an issuer', of: () => ({ issuer: 'aa'.repeat(20) }), ends: 3 },
+  ]
+  test.for(targets)('revoking $name ends $ends', async ({ of, ends }) => {
+    const { store } = await open()
+    const { serial } = await issued(store)
+    await issued(store)
+    await issued(store, { subject: 'press-08' })
+    await issued(store, { subject: 'gw-1', profile: 'gateway', issuer: 'bb'.repeat(20) })
+    const row = await store.revoke(TENANT, of(serial), 'keyCompromise', at(1))
+    expect(row).toMatchObject({ reason: 'keyCompromise', at: at(1), target: of(serial) })
+    expect(row.serials).toHaveLength(ends)
+    const again = await store.revoke(TENANT, of(serial), 'keyCompromise', at(2))
+    expect(again).toMatchObject({ epoch: row.epoch + 1, serials: [] })
+    expect(await store.revocationsSince(TENANT, row.epoch)).toEqual([again])
+    expect(await store.listCertificates(TENANT, { state: 'revoked' })).toHaveLength(ends)
+    const listed = await store.revokedCertificates(TENANT, 'aa'.repeat(20), at(2))
+    expect(listed.map((each) => each.revokedAt)).toEqual(Array.from({ length: ends }, () => at(1)))
+    expect(await store.revokedCertificates(TENANT, 'aa'.repeat(20), at(72))).toEqual([])
+  })
+
+  test('revoking a device takes its tokens along', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    await store.revoke(TENANT, { device: 'press-07' }, 'cessationOfOperation', at(0))
+    expect((await store.findToken(TENANT, token.hash))?.revokedAt).toBe(at(0))
+  })
+
+  test('a rebound token takes a new key, and the unused certificate ends', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    const first = await issued(store, { tokenId: token.id })
+    expect(await store.rebindToken(TENANT, token.id, at(1), at(2))).toBe(true)
+    expect((await store.findCertificate(first.serial))?.state).toBe('revoked')
+    const next = intention({ tokenId: token.id, recordedAt: at(1) })
+    expect((await store.record(next)).outcome).toBe('fresh')
+  })
+
+  test('a token whose certificate was used is not rebound', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    expect(await store.rebindToken(TENANT, token.id, at(1), at(2))).toBe(false)
+    const { serial } = await issued(store, { tokenId: token.id })
+    await store.proven(serial, at(0))
+    expect(await store.rebindToken(TENANT, token.id, at(1), at(2))).toBe(false)
+    expect((await store.findCertificate(serial))?.state).toBe('active')
+    expect(await store.rebindToken(TENANT, 't_none', at(1), at(2))).toBe(false)
+  })
+
+  test('certificates are listed newest first, by each filter, up to the limit', async () => {
+    const { store } = await open()
+    const first = await issued(store)
+    const second = await issued(store, { subject: 'press-08', notAfter: at(1), recordedAt: at(1) })
+    const serials = async (filter?: Parameters<CaStore['listCertificates']>[1]) =>
+      (await store.listCertificates(TENANT, filter)).map((row) => row.serial)
+    expect(await serials()).toEqual([second.serial, first.serial])
+    expect(await serials({ subject: 'press-07' })).toEqual([first.serial])
+    expect(await serials({ liveAt: at(1) })).toEqual([first.serial])
+    expect(await serials({ profile: 'gateway' })).toEqual([])
+    expect(await serials({ state: 'intent' })).toEqual([])
+    expect(await serials({ limit: 1 })).toEqual([second.serial])
+    expect(await store.listCertificates('other.sallyport.internal')).toEqual([])
+  })
+}
