@@ -1,7 +1,7 @@
 # The gateway and the agent are one image: `sallyport gateway`, `sallyport agent run`.
 # Building needs an engine and a way to the images and packages; nothing here was tuned for one.
 FROM node:26-bookworm-slim AS base
-# The pinned Node of the lockfile (docs/decisions/0001-the-runtime-is-a-dependency.md) needs libatomic.
+# The pinned Node of the lockfile (docs/decisions/0001-runtime-and-pins.md) needs libatomic.
 RUN apt-get update \
   && apt-get install -y --no-install-recommends libatomic1 \
   && rm -rf /var/lib/apt/lists/*

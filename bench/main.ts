@@ -85,11 +85,17 @@ function parse(args: readonly string[]): Asked | string {
   }
 }
 
+/** A line per bench. One that does not load says so and hides no other. */
 async function list(all: Benches): Promise<string> {
-  const lines: string[] = []
-  for (const [name, load] of Object.entries(all))
-    lines.push(`  ${name.padEnd(10)} ${(await load()).bench.title}\n`)
-  return lines.join('')
+  const lines = Object.entries(all).map(async ([name, load]) => {
+    const title = await load().then(
+      ({ bench }) => bench.title,
+      (error: unknown) =>
+        `does not load: ${error instanceof Error ? error.message : String(error)}`,
+    )
+    return `  ${name.padEnd(10)} ${title}\n`
+  })
+  return (await Promise.all(lines)).join('')
 }
 
 interface Measured {

@@ -49,7 +49,9 @@ function measure(engine: PolicyEngine, input: Input, count: number): Run {
   const started = performance.now()
   for (let at = 0; at < count; at++) {
     const before = performance.now()
-    const { allow } = engine.decide('session.open', at % 2 === 0 ? input : other, { decisionId: 'd_1' })
+    const { allow } = engine.decide('session.open', at % 2 === 0 ? input : other, {
+      decisionId: 'd_1',
+    })
     times[at] = (performance.now() - before) * 1000
     if (!allow) throw new Error('the base input is not allowed')
   }
@@ -69,7 +71,10 @@ async function freePort(): Promise<number> {
 
 function post(agent: Agent, port: number, path: string, body: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
+    const headers = {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+    }
     const options = { agent, port, host: '127.0.0.1', path, method: 'POST', headers }
     const call = request(options, (answer) => {
       let text = ''
@@ -107,14 +112,25 @@ async function opaRate(path: string, input: Input, milliseconds: number): Promis
     const ignore = ['--ignore', '*_test.rego', '--ignore', 'lock.json', '--ignore', 'manifest.json']
     const files = [room('sallyport'), room('default'), data]
     const flags = ['run', '--server', '--addr', `127.0.0.1:${port}`, '--log-level', 'error']
-    const more = ['--ignore', 'site.json', '--ignore', 'vectors', '--ignore', '*.tar', '--disable-telemetry']
+    const more = [
+      '--ignore',
+      'site.json',
+      '--ignore',
+      'vectors',
+      '--ignore',
+      '*.tar',
+      '--disable-telemetry',
+    ]
     const env = { ...process.env, GOMAXPROCS: '1' }
     server = spawn(path, [...flags, ...ignore, ...more, ...files], { env, stdio: 'ignore' })
     await untilUp(agent, port)
     const body = JSON.stringify({ input })
     const target = '/v1/data/sallyport/session/open/decision'
-    const answer = JSON.parse(await post(agent, port, target, body)) as { result?: { allow?: boolean } }
-    if (answer.result?.allow !== true) throw new Error('the OPA server did not allow the base input')
+    const answer = JSON.parse(await post(agent, port, target, body)) as {
+      result?: { allow?: boolean }
+    }
+    if (answer.result?.allow !== true)
+      throw new Error('the OPA server did not allow the base input')
     for (let at = 0; at < 200; at++) await post(agent, port, target, body)
     let count = 0
     const started = performance.now()

@@ -29,8 +29,7 @@ export function isTenant(text: string): boolean {
 /** Whether this is a DNS name a server certificate may carry; one leftmost `*` label is allowed (RFC 9525 6.3). */
 export function isDnsName(text: string): boolean {
   const labels = (text.startsWith('*.') ? text.slice(2) : text).split('.')
-  const wild = text.startsWith('*.')
-  return text.length <= 253 && labels.length > (wild ? 1 : 0) && labels.every((l) => LABEL.test(l))
+  return text.length <= 253 && labels.every((label) => LABEL.test(label))
 }
 
 export function uriFor(tenant: string, kind: SubjectKind, id: string): string {

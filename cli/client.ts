@@ -4,7 +4,7 @@
  */
 import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
-import { Account, Device, DeviceToken, Grant, Problem, Session } from '#api'
+import { Account, Device, DeviceToken, Grant, OpenedSession, Problem, Session } from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
@@ -125,6 +125,25 @@ function read<S extends TSchema>(schema: S, url: URL, answer: HttpAnswer): Stati
     why: `${url.pathname}: ${first === undefined ? 'not JSON' : `${first.instancePath || '/'} ${first.message}`}`,
     next: 'use the sallyport command of the same version as the gateway',
   })
+}
+
+/** The session's own answer, with the command that gets one where there is no grant. */
+export async function openSession(
+  api: Api,
+  target: { readonly device: string; readonly process: string },
+  grant: string | undefined,
+): Promise<OpenedSession> {
+  try {
+    return await api.call(OpenedSession, 'POST', '/sessions', {
+      ...target,
+      ...(grant === undefined ? {} : { grant }),
+    })
+  } catch (error) {
+    if (!(error instanceof CliError) || error.code !== 'grant.none') throw error
+    const command = `sallyport request ${target.device}/${target.process} --for 2m --reason …`
+    const next = error.next === undefined ? command : `${error.next} ${command}`
+    throw new CliError(error.message, { ...error, next }, { cause: error })
+  }
 }
 
 function parse(text: string): unknown {

@@ -21,7 +21,7 @@ export const exits = {
   },
   denied: {
     code: 3,
-    meaning: 'Policy, a role or the state of things says no; the code says which.',
+    meaning: 'Policy or a role says no; the code says which rule.',
   },
   unauthenticated: {
     code: 4,

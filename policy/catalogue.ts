@@ -118,7 +118,7 @@ export const CATALOGUE = {
   },
   'grant.incomplete': {
     msg: 'the record of your grant is incomplete',
-    next: 'Tell the operator; the grant lacks its byte limit or its windows.',
+    next: 'Tell the operator; the grant lacks its id, its byte limit or its windows.',
   },
   'grant.none': {
     msg: 'you hold no grant for this process',

@@ -54,8 +54,8 @@ function specificFirst(document: Document): Document {
 /** Reads what the entry point returned. Refuses: policy.error. */
 export function readDocument(raw: unknown): Read<Document> {
   if (raw === undefined) return refused('policy.error', 'the decision is undefined')
-  const problem = checkDocument(raw, 'decision')
-  if (problem !== undefined) return refused('policy.error', problem)
+  const problem = checkDocument(raw)
+  if (problem !== undefined) return refused('policy.error', `decision${problem}`)
   const document = specificFirst(raw as Document)
   const story = contradiction(document)
   return story === undefined ? { ok: true, value: document } : refused('policy.error', story)
@@ -73,7 +73,9 @@ function flag(key: string, value: unknown): Read<boolean> {
 
 function names(key: string, value: unknown): Read<readonly string[]> {
   const good = Array.isArray(value) && value.every((name) => typeof name === 'string')
-  return good ? { ok: true, value } : refused('policy.error', `obligations.${key}`)
+  return good
+    ? { ok: true, value: [...new Set(value as readonly string[])].toSorted() }
+    : refused('policy.error', `obligations.${key}`)
 }
 
 function isWindow(value: unknown): value is ObligedWindow {

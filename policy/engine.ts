@@ -122,7 +122,7 @@ export class PolicyEngine {
    */
   async activate(bundle: Bundle): Promise<void> {
     try {
-      const problem = checkSite(bundle.data, 'data')
+      const problem = checkSite(bundle.data)?.slice(1)
       if (problem !== undefined) throw new PolicyError('data.schema', problem)
       const compiled = await CompiledPolicy.compile(bundle.wasm, bundle.dataText, ENTRYPOINTS)
       const live = new Live(bundle, compiled)

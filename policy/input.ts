@@ -186,7 +186,7 @@ function pathsAgree(input: Input): boolean {
 export function prepare(point: Point, given: Input): Prepared {
   if (typeof given !== 'object' || given === null) return { ok: false, at: 'not an object' }
   let input = normalise(given)
-  const problem = checkInput(input, '') ?? disagreement(point, input)
+  const problem = checkInput(input)?.slice(1) ?? disagreement(point, input)
   if (problem !== undefined) return { ok: false, at: problem }
   let text = JSON.stringify(input)
   if (text.includes('\\u0000')) return { ok: false, at: 'a string holds NUL' }
@@ -194,9 +194,15 @@ export function prepare(point: Point, given: Input): Prepared {
     input = wellFormed(input) as Input
     text = JSON.stringify(input)
   }
-  if (text.length > MAX_INPUT_BYTES || encoder.encode(text).byteLength > MAX_INPUT_BYTES)
+  if (!fits(text))
     return { ok: false, at: `longer than ${MAX_INPUT_BYTES} bytes` }
   return { ok: true, text, input }
+}
+
+function fits(text: string): boolean {
+  // UTF-8 takes one to three bytes for a UTF-16 unit; most inputs need no counting.
+  if (text.length * 3 <= MAX_INPUT_BYTES) return true
+  return text.length <= MAX_INPUT_BYTES && encoder.encode(text).byteLength <= MAX_INPUT_BYTES
 }
 
 function disagreement(point: Point, input: Input): string | undefined {

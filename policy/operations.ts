@@ -35,7 +35,8 @@ export type Role = (typeof ROLES)[number]
 
 /**
  * What `admin` in the input says of an operation.
- * `target` may be left out for calls on a collection; `owner` decides what a vendor may see or end.
+ * `target` may be left out for calls on a whole collection; `owner` decides what a vendor may see or
+ * end, and for a list says whose (`{ kind: 'grant', id: '*', owner }`).
  */
 export function adminCall(
   operation: AdminOperation,

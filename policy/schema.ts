@@ -53,8 +53,8 @@ const KEYWORDS = new Set([
   'const',
 ])
 
-/** Gives where a value breaks the schema and how (`device.state: not one of …`), or nothing. */
-export type Check = (value: unknown, path: string) => string | undefined
+/** Gives where a value breaks the schema and how (`.device.state: not one of …`), or nothing. */
+export type Check = (value: unknown) => string | undefined
 
 export const inputSchema = inputJson as unknown as Schema
 export const siteSchema = siteJson as unknown as Schema
@@ -68,12 +68,12 @@ function stringCheck(schema: Schema): Check {
   const { minLength = 0, maxLength = Infinity } = schema
   const pattern = schema.pattern === undefined ? undefined : new RegExp(schema.pattern)
   const allowed = schema.enum === undefined ? undefined : new Set<unknown>(schema.enum)
-  return (value, path) => {
+  return (value) => {
     const text = value as string
-    if (text.length > maxLength) return `${path}: longer than ${maxLength}`
-    if (text.length < minLength) return `${path}: shorter than ${minLength}`
-    if (allowed !== undefined && !allowed.has(text)) return `${path}: not one of the values known`
-    if (pattern !== undefined && !pattern.test(text)) return `${path}: not in the form expected`
+    if (text.length > maxLength) return `: longer than ${maxLength}`
+    if (text.length < minLength) return `: shorter than ${minLength}`
+    if (allowed !== undefined && !allowed.has(text)) return ': not one of the values known'
+    if (pattern !== undefined && !pattern.test(text)) return ': not in the form expected'
     return undefined
   }
 }
@@ -81,15 +81,15 @@ function stringCheck(schema: Schema): Check {
 function numberCheck(schema: Schema, integer: boolean): Check {
   const { minimum = -Infinity, maximum = Infinity } = schema
   const allowed = schema.enum === undefined ? undefined : new Set<unknown>(schema.enum)
-  return (value, path) => {
+  return (value) => {
     const number = value as number
     // Beyond 2^53 the module's numbers and ours are no longer the same ones.
     if (!Number.isFinite(number) || Math.abs(number) > Number.MAX_SAFE_INTEGER)
-      return `${path}: not a safe number`
-    if (integer && !Number.isInteger(number)) return `${path}: not an integer`
-    if (number < minimum || number > maximum) return `${path}: out of range`
-    if (allowed !== undefined && !allowed.has(number)) return `${path}: not one of the values known`
-    if (schema.const !== undefined && number !== schema.const) return `${path}: not ${schema.const}`
+      return ': not a safe number'
+    if (integer && !Number.isInteger(number)) return ': not an integer'
+    if (number < minimum || number > maximum) return ': out of range'
+    if (allowed !== undefined && !allowed.has(number)) return ': not one of the values known'
+    if (schema.const !== undefined && number !== schema.const) return `: not ${schema.const}`
     return undefined
   }
 }
@@ -97,56 +97,71 @@ function numberCheck(schema: Schema, integer: boolean): Check {
 function arrayCheck(schema: Schema): Check {
   const { maxItems = Infinity } = schema
   const item = schema.items === undefined ? () => undefined : compile(schema.items)
-  return (value, path) => {
+  return (value) => {
     const list = value as readonly unknown[]
-    if (list.length > maxItems) return `${path}: more than ${maxItems} items`
+    if (list.length > maxItems) return `: more than ${maxItems} items`
     for (let at = 0; at < list.length; at++) {
-      const problem = item(list[at], path)
-      if (problem !== undefined) return problem
+      const problem = item(list[at])
+      if (problem !== undefined) return `.${at}${problem}`
     }
     return undefined
+  }
+}
+
+function isPlain(object: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(object)
+  return prototype === Object.prototype || prototype === null
+}
+
+/** An object whose keys are all named and all required, as nearly every one of ours is. */
+function recordCheck(names: readonly string[], checks: readonly Check[]): Check {
+  const known = new Set(names)
+  return (value) => {
+    const object = value as Readonly<Record<string, unknown>>
+    if (!isPlain(object)) return ': not a plain object'
+    for (let at = 0; at < names.length; at++) {
+      const name = names[at] ?? ''
+      const part = object[name]
+      if (part === undefined) return `.${name}: absent`
+      const problem = checks[at]?.(part)
+      if (problem !== undefined) return `.${name}${problem}`
+    }
+    if (Object.keys(object).length === names.length) return undefined
+    const extra = Object.keys(object).find((name) => !known.has(name))
+    return extra === undefined ? ': an inherited key' : ': an unknown key'
   }
 }
 
 function objectCheck(schema: Schema): Check {
   const required = schema.required ?? []
-  const named = new Map(
-    Object.entries(schema.properties ?? {}).map(([name, part]) => [name, compile(part)] as const),
-  )
+  const properties = Object.entries(schema.properties ?? {})
+  const checks = properties.map(([, part]) => compile(part))
+  const names = properties.map(([name]) => name)
   const rest = schema.additionalProperties ?? true
+  if (rest === false && required.length === names.length) return recordCheck(names, checks)
+  const named = new Map(names.map((name, at) => [name, checks[at]] as const))
   const other = typeof rest === 'boolean' ? undefined : compile(rest)
   const { maxProperties = Infinity } = schema
   const nameLength = schema.propertyNames?.maxLength ?? Infinity
-  return (value, path) => {
+  return (value) => {
     const object = value as Readonly<Record<string, unknown>>
-    const prototype: unknown = Object.getPrototypeOf(object)
-    if (prototype !== Object.prototype && prototype !== null) return `${path}: not a plain object`
-    for (const name of required) {
-      if (!Object.hasOwn(object, name)) return `${path}.${name}: absent`
-    }
-    const names = Object.keys(object)
-    if (names.length > maxProperties) return `${path}: more than ${maxProperties} keys`
-    for (const name of names) {
+    if (!isPlain(object)) return ': not a plain object'
+    const absent = required.find((name) => !Object.hasOwn(object, name))
+    if (absent !== undefined) return `.${absent}: absent`
+    const keys = Object.keys(object)
+    if (keys.length > maxProperties) return `: more than ${maxProperties} keys`
+    for (const name of keys) {
+      if (name.length > nameLength) return `: a key longer than ${nameLength}`
       const check = named.get(name) ?? other
-      if (check === undefined) {
-        if (rest === true) continue
-        return `${path}: an unknown key`
-      }
-      if (name.length > nameLength) return `${path}: a key longer than ${nameLength}`
-      const problem = check(object[name], path === '' ? name : `${path}.${name}`)
-      if (problem !== undefined) return problem
+      if (check === undefined && rest !== true) return ': an unknown key'
+      const problem = check?.(object[name])
+      if (problem !== undefined) return `.${name}${problem}`
     }
     return undefined
   }
 }
 
-function typeOf(value: unknown): TypeName | undefined {
-  if (value === null) return 'null'
-  if (Array.isArray(value)) return 'array'
-  const type = typeof value
-  if (type === 'object' || type === 'string' || type === 'number' || type === 'boolean') return type
-  return undefined
-}
+const accept: Check = () => undefined
 
 /**
  * Compiles a schema.
@@ -164,13 +179,21 @@ export function compile(schema: Schema): Check {
     else if (type === 'string') checks.set(type, stringCheck(schema))
     else if (type === 'array') checks.set(type, arrayCheck(schema))
     else if (type === 'object') checks.set(type, objectCheck(schema))
-    else checks.set(type, () => undefined)
+    else checks.set(type, accept)
   }
   const wanted = typesOf(schema).join(' or ')
-  return (value, path) => {
-    const type = typeOf(value)
-    const check = type === undefined ? undefined : checks.get(type)
-    return check === undefined ? `${path}: not ${wanted}` : check(value, path)
+  const { string, number, object, array } = Object.fromEntries(checks)
+  const nothing = checks.get('null')
+  const flag = checks.get('boolean')
+  return (value) => {
+    let check: Check | undefined
+    if (value === null) check = nothing
+    else if (typeof value === 'string') check = string
+    else if (typeof value === 'number') check = number
+    else if (typeof value === 'boolean') check = flag
+    else if (Array.isArray(value)) check = array
+    else if (typeof value === 'object') check = object
+    return check === undefined ? `: not ${wanted}` : check(value)
   }
 }
 

@@ -30,6 +30,17 @@ test('every source keeps to its room', () => {
   expect(sources.flatMap((path) => complaints(path, read(path), house))).toEqual([])
 })
 
+test('nothing is put off, switched off or run alone', () => {
+  const words =
+    /\b(?:TO[D]O|FIX[M]E|X[X]X|HA[C]K)\b|\b(?:test|it|describe|suite|context)\.(?:ski[p]|onl[y])\(/
+  const found = sources.flatMap((path) =>
+    read(path)
+      .split('\n')
+      .flatMap((line, at) => (words.test(line) ? [`${path}:${at + 1}: ${line.trim()}`] : [])),
+  )
+  expect(found).toEqual([])
+})
+
 describe('doors', () => {
   test.for(Object.entries(house.doors))('%s is a page of named re-exports', ([name, target]) => {
     const path = target.replace('./', '')

@@ -11,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 const root = join(import.meta.dirname, '..')
 const bin = join(root, 'node_modules/.bin')
 const CONFIGS = ['.oxfmtrc.json', '.oxlintrc.json', 'tsconfig.json']
-const SMALL = ['agent-tunnel/mux', 'ca/der', 'policy']
+const SMALL = ['agent-tunnel/mux', 'agent-tunnel/ot', 'ca/der', 'policy']
 const folders: string[] = []
 
 afterAll(async () => {

@@ -580,6 +580,8 @@ export class Session {
   }
 
   #finDue(stream: MuxStream): void {
+    // It may pass the scheduler once more after its FIN.
+    if (stream.state !== 'open' && stream.state !== 'finReceived') return
     this.#step(stream, 'sendFin')
     this.#outbox.payload(TYPE.fin, stream.id, none)
     if (stream.state === 'closed') this.#done(stream)

@@ -31,7 +31,10 @@ export interface SyslogOptions {
   readonly cursorFile?: string
   /** HOSTNAME of the messages; default the node in the log's origin. */
   readonly hostname?: string
-  /** The durable cursor trails by at least this many bytes and this many ms. Default 4 MiB and 60,000 ms. */
+  /**
+   * The durable cursor trails by at least this many bytes and this many ms. Default 16 MiB and 60,000 ms: Linux may
+   * hold 4 MiB on the sending side and 6 MiB on the receiving one that no receiver has read.
+   */
   readonly trailBytes?: number
   readonly trailMs?: number
   /** First pause before a new connection; doubles to 30 s, with jitter. Default 250 ms. */
@@ -238,7 +241,7 @@ class SyslogShipper implements Shipper {
           this.#settleFlushes(socket)
           await this.#rest(1_000)
         }
-        await this.#believe()
+        await this.#believe(socket)
         this.#settleFlushes(socket)
       }
     } finally {
@@ -345,13 +348,14 @@ class SyslogShipper implements Shipper {
   }
 
   /** Moves the durable cursor to what is both old enough and far enough behind. */
-  async #believe(): Promise<void> {
-    const { trailBytes = 4 * 1024 * 1024, trailMs = 60_000 } = this.#options
+  async #believe(socket: TLSSocket): Promise<void> {
+    const { trailBytes = 16 * 1024 * 1024, trailMs = 60_000 } = this.#options
     const now = performance.now()
+    const out = this.#sentBytes - socket.writableLength
     let idx = 0
     while (this.#trail.length > 0) {
       const [oldest] = this.#trail
-      if (oldest === undefined || this.#sentBytes - oldest.bytes < trailBytes || now - oldest.at < trailMs)
+      if (oldest === undefined || out - oldest.bytes < trailBytes || now - oldest.at < trailMs)
         break
       idx = oldest.idx
       this.#trail.shift()

@@ -32,15 +32,12 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   const options = globalOptions(command)
   const target = readProcess(place)
   const listen = readListen(flags.listen)
-  const [{ openApi, OpenedSession: schema, Session: record }, { openForward }] = await Promise.all([
+  const [{ openApi, openSession, Session: record }, { openForward }] = await Promise.all([
     import('../client.ts'),
     import('../forward.ts'),
   ])
   const api = await openApi(options)
-  const opened = await api.call(schema, 'POST', '/sessions', {
-    ...target,
-    ...(flags.grant === undefined ? {} : { grant: flags.grant }),
-  })
+  const opened = await openSession(api, target, flags.grant)
   const forward = await openForward({
     gateway: {
       host: api.gateway.hostname.replace(/^\[|\]$/g, ''),

@@ -1,12 +1,14 @@
 /** `sallyport gateway`: runs a node, or prepares its data directory. */
 import type { Command } from 'commander'
-import { note, tell } from '../print.ts'
+import type { GatewayArguments } from '#gateway'
+import { facts, note, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
 interface GatewayFlags {
   readonly data?: string
   readonly config?: string
   readonly listen?: string
+  readonly operations?: string
   readonly publicHost?: string
 }
 
@@ -25,10 +27,15 @@ export function registerGateway(program: Command): void {
     const { initGateway } = await import('#gateway')
     // The parent takes the same options; whichever side they were given on, they count.
     const flags: GatewayFlags = command.optsWithGlobals()
-    await initGateway(settings(flags))
-    tell(globalOptions(command), { data: flags.data ?? null }, [
+    const made = await initGateway(settings(flags))
+    tell(globalOptions(command), made, [
       'the data directory is ready',
-      'next: sallyport gateway, then sallyport bootstrap with the token in bootstrap-token',
+      ...facts([
+        ['data', made.data],
+        ['root SHA-256', made.caSha256],
+        ['first token', made.bootstrapFile ?? 'used already'],
+      ]),
+      'next: sallyport gateway, then sallyport bootstrap --token-file with the file above',
     ])
   })
 }
@@ -38,19 +45,16 @@ function withFlags(command: Command): Command {
     .option('--data <dir>', 'data directory')
     .option('--config <file>', 'YAML configuration')
     .option('--listen <host:port>', 'address of the one public port')
+    .option('--operations <host:port>', 'loopback address of health and metrics')
     .option('--public-host <name>', 'name that people and devices dial')
 }
 
-function settings(flags: GatewayFlags): {
-  dataDirectory: string | undefined
-  configFile: string | undefined
-  listen: string | undefined
-  publicHost: string | undefined
-} {
+function settings(flags: GatewayFlags): GatewayArguments {
   return {
-    dataDirectory: flags.data,
     configFile: flags.config,
+    dataDirectory: flags.data,
     listen: flags.listen,
+    operations: flags.operations,
     publicHost: flags.publicHost,
   }
 }

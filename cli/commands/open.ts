@@ -13,13 +13,8 @@ export function registerOpen(program: Command): void {
     .action(async (place: string, flags: { grant?: string }, command: Command) => {
       const options = globalOptions(command)
       const target = readProcess(place)
-      const { openApi, OpenedSession } = await import('../client.ts')
-      const opened = await (
-        await openApi(options)
-      ).call(OpenedSession, 'POST', '/sessions', {
-        ...target,
-        ...(flags.grant === undefined ? {} : { grant: flags.grant }),
-      })
+      const { openApi, openSession } = await import('../client.ts')
+      const opened = await openSession(await openApi(options), target, flags.grant)
       if (opened.url === null)
         throw new CliError(`${place} is not a web app`, {
           code: 'process.kind',

@@ -53,7 +53,7 @@ export async function deviceLogin(options: DeviceLoginOptions): Promise<Credenti
   try {
     return await login(gateway, anchor, http, options)
   } catch (error) {
-    throw failure(gateway, error)
+    throw options.signal?.aborted === true ? interrupted(error) : failure(gateway, error)
   }
 }
 
@@ -175,17 +175,17 @@ function failure(gateway: string, error: unknown): unknown {
     } as const
     return new CliError(title, facts, { cause: error })
   }
-  const name = error instanceof Error ? error.name : ''
-  if (name === 'AbortError')
-    return new CliError(
-      'signing in was interrupted',
-      { code: 'login.interrupted', exit: 'interrupted', next: 'start again: sallyport login' },
-      { cause: error },
-    )
-  if (name === 'OperationProcessingError' || name === 'ClientError') {
-    const inner = error instanceof Error ? error.cause : undefined
-    if (inner instanceof TypeError) return unreachable(new URL(gateway), inner)
-    return refused(error instanceof Error ? error.message : String(error), error)
-  }
-  return unreachable(new URL(gateway), error)
+  // openid-client wraps what fetch threw; a TypeError inside is the connection's.
+  const inner = error instanceof oidc.ClientError ? error.cause : error
+  if (error instanceof oidc.ClientError && !(inner instanceof TypeError))
+    return refused(error.message, error)
+  return unreachable(new URL(gateway), inner)
+}
+
+function interrupted(cause: unknown): CliError {
+  return new CliError(
+    'signing in was interrupted',
+    { code: 'login.interrupted', exit: 'interrupted', next: 'start again: sallyport login' },
+    { cause },
+  )
 }

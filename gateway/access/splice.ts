@@ -6,6 +6,22 @@ import type { CloseReason, TunnelStream } from '#tunnel'
 import type { Carrier } from '../sessions/live.ts'
 import { Pace } from './pace.ts'
 
+/** What a protocol filter makes of bytes: some go on, some go back, or the connection ends. */
+export interface Filtered {
+  readonly onward: readonly Uint8Array[]
+  readonly back: readonly Uint8Array[]
+  readonly cut?: { readonly code: string; readonly message: string } | undefined
+}
+
+export interface Filter {
+  fromClient(chunk: Uint8Array): Filtered
+  fromDevice(chunk: Uint8Array): Filtered
+  /** Gives the filter a way to act by itself, when its time has come; called once, before any byte. */
+  attach(act: (made: Filtered) => void): void
+  /** No byte will come any more. */
+  stop(): void
+}
+
 export interface SpliceOptions {
   /** The person's side, and the device's. */
   readonly client: TunnelStream
@@ -13,74 +29,120 @@ export interface SpliceOptions {
   readonly maxBandwidthBps: number
   /** Counts bytes as they pass; false cuts, because a limit is reached. */
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
+  readonly filter?: Filter | undefined
   /** Called once, when neither side can pass a byte any more. */
   readonly onEnd: (why: CloseReason) => void
 }
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
-/** Joins the two and gives the handle that ends both. */
-export function splice(options: SpliceOptions): Carrier {
-  const { client, device } = options
-  const done = Promise.withResolvers<void>()
-  let open = 2
-  let first: CloseReason | undefined
-  const closed = (why: CloseReason, other: TunnelStream) => {
-    first ??= why
-    if (why.code !== 'done') other.reset(why.code, why.message)
-    if (--open > 0) return
-    done.resolve()
-    options.onEnd(first)
+/** One direction: who is read, who is written, what is owed to the reader's sender. */
+interface Lane {
+  readonly from: TunnelStream
+  readonly to: TunnelStream
+  readonly direction: 'in' | 'out'
+  readonly pace: Pace
+  owed: number
+  waiting: NodeJS.Timeout | undefined
+}
+
+class Splice implements Carrier {
+  readonly #options: SpliceOptions
+  readonly #done = Promise.withResolvers<void>()
+  readonly #full = new Set<TunnelStream>()
+  readonly #lanes: readonly [Lane, Lane]
+  #open = 2
+  #first: CloseReason | undefined
+
+  constructor(options: SpliceOptions) {
+    this.#options = options
+    const { client, device, maxBandwidthBps } = options
+    const now = performance.now()
+    const lane = (from: TunnelStream, to: TunnelStream, direction: 'in' | 'out'): Lane => ({
+      from,
+      to,
+      direction,
+      pace: new Pace(maxBandwidthBps, now),
+      owed: 0,
+      waiting: undefined,
+    })
+    this.#lanes = [lane(client, device, 'in'), lane(device, client, 'out')]
+    options.filter?.attach((made) => this.#pass(this.#lanes[0], made))
+    for (const one of this.#lanes) this.#serve(one)
   }
-  client.onClose = (why) => closed(why, device)
-  device.onClose = (why) => closed(why, client)
-  carry(client, device, 'in', options)
-  carry(device, client, 'out', options)
-  // The person learns of the countdown and of the end; the device's owner of nothing but the end.
-  device.onSignal = () => {}
-  client.onSignal = () => {}
-  return {
-    async cut(code, message) {
-      client.signal(encode({ t: 'ending', code, msg: message }))
-      client.reset(code, message)
-      device.reset(code, message)
-      await done.promise
-    },
+
+  async cut(code: string, message: string): Promise<void> {
+    const { client, device } = this.#options
+    client.signal(encode({ t: 'ending', code, msg: message }))
+    client.reset(code, message)
+    device.reset(code, message)
+    await this.#done.promise
+  }
+
+  #serve(lane: Lane): void {
+    const { filter } = this.#options
+    const read = lane.direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter)
+    lane.from.onData = (chunk) => this.#take(lane, chunk, read)
+    lane.from.onEnd = () => lane.to.end()
+    lane.from.onDrain = () => {
+      this.#full.delete(lane.from)
+      for (const one of this.#lanes) this.#giveBack(one)
+    }
+    // The person is told things by us, the device's owner by the agent; neither tells the other.
+    lane.from.onSignal = () => {}
+    lane.from.onClose = (why) => this.#closed(why, lane)
+  }
+
+  #take(lane: Lane, chunk: Uint8Array, read: ((chunk: Uint8Array) => Filtered) | undefined): void {
+    if (!this.#options.meter(lane.direction, chunk.length)) {
+      void this.cut('byte.limit', 'the session has carried as much as its grant allows')
+      return
+    }
+    lane.owed += chunk.length
+    if (read === undefined) this.#write(lane.to, chunk)
+    else this.#pass(lane, read(chunk))
+    const wait = lane.pace.take(chunk.length, performance.now())
+    if (wait > 0 && lane.waiting === undefined) {
+      lane.waiting = setTimeout(() => {
+        lane.waiting = undefined
+        this.#giveBack(lane)
+      }, wait)
+      lane.waiting.unref()
+    }
+    this.#giveBack(lane)
+  }
+
+  #pass(lane: Lane, made: Filtered): void {
+    for (const bytes of made.onward) this.#write(lane.to, bytes)
+    for (const bytes of made.back) this.#write(lane.from, bytes)
+    if (made.cut !== undefined) void this.cut(made.cut.code, made.cut.message)
+  }
+
+  #write(to: TunnelStream, bytes: Uint8Array): void {
+    if (!to.write(bytes)) this.#full.add(to)
+  }
+
+  /** A filter writes back to whoever sent, so that side must have room too before it may send more. */
+  #giveBack(lane: Lane): void {
+    const blocked = this.#full.has(lane.to) || (this.#options.filter !== undefined && this.#full.has(lane.from))
+    if (blocked || lane.waiting !== undefined || lane.owed === 0) return
+    const bytes = lane.owed
+    lane.owed = 0
+    lane.from.consumed(bytes)
+  }
+
+  #closed(why: CloseReason, lane: Lane): void {
+    clearTimeout(lane.waiting)
+    this.#first ??= why
+    if (why.code !== 'done') lane.to.reset(why.code, why.message)
+    if (--this.#open > 0) return
+    this.#options.filter?.stop()
+    this.#done.resolve()
+    this.#options.onEnd(this.#first)
   }
 }
 
-function carry(from: TunnelStream, to: TunnelStream, direction: 'in' | 'out', options: SpliceOptions): void {
-  const pace = new Pace(options.maxBandwidthBps, performance.now())
-  let owed = 0
-  let waiting: NodeJS.Timeout | undefined
-  let full = false
-  const giveBack = () => {
-    if (full || waiting !== undefined || owed === 0) return
-    const bytes = owed
-    owed = 0
-    from.consumed(bytes)
-  }
-  from.onData = (chunk) => {
-    if (!options.meter(direction, chunk.length)) {
-      from.reset('byte.limit', 'the session has carried as much as its grant allows')
-      to.reset('byte.limit', 'the session has carried as much as its grant allows')
-      return
-    }
-    owed += chunk.length
-    if (!to.write(chunk)) full = true
-    const wait = pace.take(chunk.length, performance.now())
-    if (wait > 0 && waiting === undefined) {
-      waiting = setTimeout(() => {
-        waiting = undefined
-        giveBack()
-      }, wait)
-      waiting.unref()
-    }
-    giveBack()
-  }
-  to.onDrain = () => {
-    full = false
-    giveBack()
-  }
-  from.onEnd = () => to.end()
+/** Joins the two and gives the handle that ends both. */
+export function splice(options: SpliceOptions): Carrier {
+  return new Splice(options)
 }

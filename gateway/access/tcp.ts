@@ -7,6 +7,7 @@ import type { LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import { Refusal } from '../problem.ts'
+import { modbusFilter } from './modbus.ts'
 import { splice } from './splice.ts'
 
 const OpenMetadata = Type.Object({
@@ -54,6 +55,7 @@ async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Pr
       device: stream,
       maxBandwidthBps: session.obligations.max_bandwidth_bps,
       meter: (direction, bytes) => count(room, session, direction, bytes),
+      filter: session.kind === 'modbus' ? modbusFilter(session, room.log, room.report) : undefined,
       onEnd: () => session.streams.delete(entry),
     })
     // Withdrawn while the answer was on its way: the carrier was not there to be cut.

@@ -55,7 +55,7 @@ export interface Actor {
 export interface Accounts {
   /** Errors: account.email, .name, .vendor, .roles, .groups, .exists, password.*, log.unavailable. */
   create(account: NewAccount, by: Actor): Promise<Account>
-  /** Ends every login when the account is disabled or its password changes. Errors: as create, and account.unknown, account.last_admin. */
+  /** Ends every login when the account is disabled or its password changes. Errors: as create, and account.unknown, account.last_admin, log.incomplete. */
   change(sub: string, change: AccountChange, by: Actor): Promise<Account>
   find(sub: string): Promise<Account | undefined>
   findByEmail(email: string): Promise<Account | undefined>
@@ -63,7 +63,7 @@ export interface Accounts {
   list(after: string, limit: number): Promise<readonly Account[]>
   /** Checks a password: counted, logged, and equally slow for accounts that do not exist. Error: log.unavailable. */
   login(attempt: LoginAttempt): Promise<LoginAnswer>
-  /** Ends every login and browser session of a person. */
+  /** Ends every login and browser session of a person. Error: log.incomplete, after they ended. */
   endLogins(sub: string, by: Actor): Promise<void>
   /** The first administrator, once. Errors: bootstrap.invalid, bootstrap.spent, and those of create. */
   redeemBootstrap(
@@ -254,7 +254,7 @@ async function endLogins(
   await context.oidcStore.endLoginsOf(sub)
   const kind = reason === 'disabled' ? 'disabled' : 'logged_out'
   context.changed({ kind, subject, login: null })
-  if (logged !== undefined) throw logged.error
+  if (logged !== undefined) throw new IdentityError('log.incomplete', { cause: logged.error })
 }
 
 async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnswer> {

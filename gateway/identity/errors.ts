@@ -17,6 +17,7 @@ export type IdentityCode =
   | 'keys.permissions'
   | 'busy'
   | 'log.unavailable'
+  | 'log.incomplete'
 
 interface Row {
   readonly status: 400 | 404 | 409 | 410 | 500 | 503
@@ -106,6 +107,12 @@ export const identityRows = {
     status: 503,
     detail: 'The event could not be written to the log, so nothing was done.',
     nextStep: 'Look at the state of the audit log: `sallyport doctor`.',
+  },
+  'log.incomplete': {
+    status: 500,
+    detail: 'The logins were ended, but the log could not record it.',
+    nextStep:
+      'Note the time and the account; look at the state of the audit log: `sallyport doctor`.',
   },
 } as const satisfies Record<IdentityCode, Row>
 

@@ -203,7 +203,10 @@ function features(setting: Setting): NonNullable<Configuration['features']> {
         }
       },
     },
-    revocation: { enabled: true },
+    revocation: {
+      enabled: true,
+      allowedPolicy: (_, client, token) => token.clientId === client.clientId,
+    },
     // Ours is /sign-out: it needs no script.
     rpInitiatedLogout: { enabled: false },
     userinfo: { enabled: false },

@@ -4,9 +4,9 @@ package policy.access
 import data.policy.facts
 import data.sallyport.lib
 
-# Grants about this subject, device and process, in any state.
-_mine contains g if {
-	some g in input.grants
+# Grants are named by their place in the input: a set of whole grants costs a hash of each, many times over.
+_mine contains at if {
+	some at, g in input.grants
 	lib.same(g.subject, input.subject.id)
 	is_string(input.device.id)
 	is_string(input.process.id)
@@ -35,12 +35,18 @@ _in_time(g) if {
 
 _complete(g) if {
 	is_string(g.id)
-	is_number(g.max_bytes)
 	is_array(g.ot_windows)
+	_bytes_stated(g)
 }
 
-live contains g if {
-	some g in _mine
+# null: the grant states no limit of its own, and the host's default binds.
+_bytes_stated(g) if is_number(g.max_bytes)
+
+_bytes_stated(g) if g.max_bytes == null
+
+live contains at if {
+	some at in _mine
+	g := input.grants[at]
 	g.state in {"approved", "active"}
 	_in_time(g)
 	_approved(g)
@@ -49,9 +55,9 @@ live contains g if {
 }
 
 # The grant a session stands on: the one that ends last.
-_ordered := sort([[g.expires_at, g.id, g] | some g in live])
+_ends := sort([[input.grants[at].expires_at, input.grants[at].id, at] | some at in live])
 
-base := _ordered[count(_ordered) - 1][2]
+base := input.grants[_ends[count(_ends) - 1][2]]
 
 standing contains s.id if {
 	input.subject.party == "staff"
@@ -70,9 +76,9 @@ allow contains {"code": "grant.live", "ref": base.id}
 
 allow contains {"code": "standing.access", "ref": id} if some id in standing
 
-_by_start := sort([[g.not_before, g.id, g] | some g in _mine])
+_starts := sort([[input.grants[at].not_before, input.grants[at].id, at] | some at in _mine])
 
-_latest := _by_start[count(_by_start) - 1][2]
+_latest := input.grants[_starts[count(_starts) - 1][2]]
 
 _early(g) if {
 	is_number(facts.now)
@@ -81,8 +87,8 @@ _early(g) if {
 }
 
 _pending if {
-	some g in _mine
-	g.state == "requested"
+	some at in _mine
+	input.grants[at].state == "requested"
 }
 
 _held if _latest.state in {"approved", "active"}
@@ -297,47 +303,55 @@ _process_denial := {
 
 deny contains _process_denial if not _bound
 
-# What an allow binds to.
+# What an allow binds to, in one object: every further one is a set to merge.
 obligations contains {
 	"max_duration_s": facts.zone.max_session_s,
+	"not_after": _not_after,
 	"ot_level": _ot_level,
 	"ot_windows": _ot_windows,
+	"record": _recorded,
+	"supervise": _watched,
+	"justification": _watched,
+	"notify": _recorded,
+	"ot_each": _watched,
 }
 
-obligations contains {"not_after": base.expires_at} if count(standing) == 0
+obligations contains {"max_bytes": base.max_bytes} if is_number(base.max_bytes)
 
-obligations contains {"not_after": max(facts.window_ends)} if not _any_time
+obligations contains {"reeval_after_s": 60} if not facts.ordinary
+
+default _watched := true
+
+_watched := false if facts.ordinary
+
+default _recorded := true
+
+_recorded := false if {
+	facts.ordinary
+	not facts.break_glass
+}
+
+# The ends that apply; a missing one leaves the obligation without a number, which denies.
+_limits contains base.expires_at if count(standing) == 0
+
+_limits contains facts.now + facts.zone.max_session_s
+
+_limits contains max(facts.window_ends) if not _any_time
+
+_limits contains max({input.grants[at].expires_at | some at in write_grants}) if count(write_grants) > 0
+
+_not_after := min(_limits)
 
 _any_time if facts.zone.windows_required == false
 
 _any_time if facts.break_glass
 
-obligations contains {"max_bytes": base.max_bytes}
-
-obligations contains {
-	"record": true,
-	"supervise": true,
-	"justification": true,
-	"notify": true,
-	"ot_each": true,
-	"reeval_after_s": 60,
-} if not facts.ordinary
-
-obligations contains {
-	"record": false,
-	"supervise": false,
-	"justification": false,
-	"notify": false,
-	"ot_each": false,
-} if facts.ordinary
-
-obligations contains {"record": true, "notify": true} if facts.break_glass
-
 # Level 2 takes a second grant, no longer than the first, approved for write, with the addresses it names.
-write_grants contains w if {
-	some w in live
-	w.id != base.id
+write_grants contains at if {
+	some at in live
+	w := input.grants[at]
 	w.ot_level == 2
+	w.id != base.id
 	w.expires_at <= base.expires_at
 	lib.between(w.not_before, facts.now, w.not_before + facts.zone.max_write_s)
 	count(w.ot_windows) > 0
@@ -353,21 +367,23 @@ _ot_level := 2 if {
 	count(standing) > 0
 }
 
-_base_windows := {base.ot_windows} if {
+readable if _ot_level in {1, 2}
+
+default _base_windows := [[]]
+
+_base_windows := [base.ot_windows] if {
 	count(base.ot_windows) > 0
-} else := set() if {
+} else := [] if {
 	is_array(base.ot_windows)
-} else := set() if {
+} else := [] if {
 	count(standing) > 0
-} else := {[]}
+}
 
 # The addresses of all write grants together.
-_write_windows := {[window | some w in write_grants; some window in w.ot_windows]} if {
+default _write_windows := []
+
+_write_windows := [[window | some at in write_grants; some window in input.grants[at].ot_windows]] if {
 	count(write_grants) > 0
-} else := set()
+}
 
-_ot_windows := _base_windows | _write_windows
-
-obligations contains {"not_after": max({w.expires_at | some w in write_grants})} if count(write_grants) > 0
-
-readable if _ot_level in {1, 2}
+_ot_windows := array.concat(_base_windows, _write_windows)

@@ -20,8 +20,8 @@ _covered if {
 	is_number(input.ot.count)
 	input.ot.unit > 0
 	input.ot.count >= 1
-	some w in access.write_grants
-	some window in w.ot_windows
+	some at in access.write_grants
+	some window in input.grants[at].ot_windows
 	is_number(window.from)
 	is_number(window.to)
 	window.unit == input.ot.unit

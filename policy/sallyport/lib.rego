@@ -47,6 +47,26 @@ _merge := {
 	"ot_windows": "all",
 }
 
+_known := {
+	"max_duration_s",
+	"not_after",
+	"idle_timeout_s",
+	"reeval_after_s",
+	"max_bandwidth_bps",
+	"max_bytes",
+	"max_streams",
+	"ot_level",
+	"approvals",
+	"record",
+	"justification",
+	"supervise",
+	"notify",
+	"ot_each",
+	"processes",
+	"methods",
+	"ot_windows",
+}
+
 _merged("min", values) := min(values) if {
 	every value in values {
 		is_number(value)
@@ -81,6 +101,18 @@ _is_list(value) if is_array(value)
 
 _is_list(value) if is_set(value)
 
+# Where no key is said twice the union is the merge, and cheap. A value of the wrong type has no
+# merged value: the key is lost here, and the count tells. An unknown key is kept, to be denied.
+_bound(obligations, union, said) := union if {
+	count(union) == said
+} else := {key: value |
+	some key, _ in union
+	values := {x | some obligation in obligations; x := obligation[key]}
+	value := _merged(object.get(_merge, key, "keep"), values)
+}
+
+_merged("keep", values) := min(values)
+
 _reason_ok(reason) if {
 	is_object(reason)
 	is_string(reason.code)
@@ -92,54 +124,29 @@ _denial_ok(denial) if {
 	is_string(denial.msg)
 }
 
-# What the rules said is not in the form this library reads: nobody gets in on a guess.
-_malformed(allow, _, _, _) if {
-	some reason in allow
-	not _reason_ok(reason)
-}
-
-_malformed(_, deny, _, _) if {
-	some denial in deny
-	not _denial_ok(denial)
-}
-
-_malformed(_, _, obligations, _) if {
-	some obligation in obligations
-	not is_object(obligation)
-}
-
-_malformed(_, _, obligations, merged) if {
-	some obligation in obligations
-	some key, _ in obligation
-	_merge[key]
-	not _has(merged, key)
-}
-
-_malformed(allow, deny, obligations, _) if not _sets(allow, deny, obligations)
-
-_sets(allow, deny, obligations) if {
+# The rules spoke in the form this library reads; else nobody gets in on a guess.
+_sound(allow, deny, union, merged) if {
 	is_set(allow)
 	is_set(deny)
-	is_set(obligations)
+	count(merged) == count(union)
+	every reason in allow {
+		_reason_ok(reason)
+	}
+	every denial in deny {
+		_denial_ok(denial)
+	}
 }
 
-_has(object, key) if {
-	some name, _ in object
-	name == key
-}
+_broken(allow, deny, union, merged) := set() if {
+	_sound(allow, deny, union, merged)
+} else := {{"code": "policy.error", "msg": "the policy could not decide"}}
 
-_own(allow, deny, obligations, merged) := ({denial |
-	some denial in [
-	{"code": "policy.error", "msg": "the policy could not decide"} |
-		_malformed(allow, deny, obligations, merged)
-	]
-} | {{"code": "obligation.unknown", "msg": "the policy binds access to something this library does not know", "ref": key} |
-	some obligation in obligations
-	some key, _ in obligation
-	not _merge[key]
-}) | {{"code": "policy.no_match", "msg": "no rule allows this"} |
-	count(allow) == 0
-	not _asks_for_grant(deny)
+_unknown(union) := {{
+	"code": "obligation.unknown",
+	"msg": "the policy binds access to something this library does not know",
+	"ref": key,
+} |
+	some key in (object.keys(union) - _known)
 }
 
 _asks_for_grant(deny) if {
@@ -147,31 +154,44 @@ _asks_for_grant(deny) if {
 	denial.remedy == "request_grant"
 }
 
-_effect(allow, denials) := "allow" if {
-	count(denials) == 0
-	count(allow) > 0
-} else := "challenge" if {
-	count(denials) > 0
+_unmatched(allow, deny) := {{"code": "policy.no_match", "msg": "no rule allows this"}} if {
+	count(allow) == 0
+	not _asks_for_grant(deny)
+} else := set()
+
+_effect(denials) := "challenge" if {
 	every denial in denials {
 		is_string(denial.remedy)
 	}
 } else := "deny"
 
-# The one document every entry point returns. allow, deny and obligations are sets; an undefined
-# one leaves the decision undefined, which the host reads as a denial.
-decision(allow, deny, obligations) := {
+_document(allow, denials, merged) := {
 	"v": 1,
-	"effect": effect,
-	"allow": effect == "allow",
+	"effect": "allow",
+	"allow": true,
+	"reasons": sort(allow),
+	"denials": [],
+	"obligations": merged,
+} if {
+	count(denials) == 0
+	count(allow) > 0
+} else := {
+	"v": 1,
+	"effect": _effect(denials),
+	"allow": false,
 	"reasons": sort({reason | some reason in allow; _reason_ok(reason)}),
 	"denials": sort(denials),
 	"obligations": merged,
-} if {
-	keys := {key | some obligation in obligations; some key, _ in obligation}
-	merged := {key: value |
-		some key in keys
-		value := _merged(_merge[key], {x | some obligation in obligations; x := obligation[key]})
-	}
-	denials := {denial | some denial in deny; _denial_ok(denial)} | _own(allow, deny, obligations, merged)
-	effect := _effect(allow, denials)
+}
+
+# The one document every entry point returns. allow, deny and obligations are sets; an undefined
+# one leaves the decision undefined, which the host reads as a denial.
+decision(allow, deny, obligations) := document if {
+	is_set(obligations)
+	all := [obligation | some obligation in obligations]
+	union := object.union_n(array.concat([{}], all))
+	merged := _bound(obligations, union, sum([count(obligation) | some obligation in all]))
+	said := {denial | some denial in deny; _denial_ok(denial)}
+	more := (_broken(allow, deny, union, merged) | _unknown(union)) | _unmatched(allow, deny)
+	document := _document(allow, said | more, merged)
 }

@@ -3,7 +3,7 @@ import { generateKeyPairSync, randomBytes, type KeyObject } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { onTestFinished } from 'vitest'
+import { afterAll, onTestFinished } from 'vitest'
 import { openLog, type AuditLog, type EventInput, type LogOptions } from '#audit'
 import { realDisk, type Disk } from '../../audit/disk.ts'
 import { render } from '../../audit/format/ocsf.ts'
@@ -23,6 +23,13 @@ export const signers = [noteSigner(origin, keys.ed25519), noteSigner(origin, key
 export function temporary(): string {
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-audit-'))
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }))
+  return directory
+}
+
+/** A directory that is gone after all tests of the file. */
+export function shared(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-audit-'))
+  afterAll(() => rmSync(directory, { recursive: true, force: true }))
   return directory
 }
 

@@ -1,11 +1,13 @@
-import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { openLog, verifyLog, type AuditLog, type LogState } from '#audit'
 import { activeRoot } from '../../audit/heartbeat.ts'
 import { faults, joinOf } from '../../audit/format/ocsf.ts'
-import { eventually, logOptions, open, origin, start, stats, temporary, until, vkeys } from './fixture.ts'
+import { faultyThread, type Fault } from './faulty.ts'
+import { logOptions, open, origin, start, stats, temporary, until, vkeys } from './fixture.ts'
 
 const parse = (body: Uint8Array): Record<string, never> => JSON.parse(Buffer.from(body).toString())
 const codes = async (log: AuditLog): Promise<string[]> =>
@@ -177,13 +179,13 @@ describe('opening', () => {
   })
 })
 
-const failing = (query: string): URL => new URL(`./faulty-thread.ts?${query}`, import.meta.url)
+const failing = (fault: Fault): URL => faultyThread(temporary(), fault)
 
 describe('a disk that fails', () => {
-  test.for(['sync', 'write'])('on one %s: nobody is told yes, no new session opens, and the log recovers by itself', async (kind) => {
+  test.for(['sync', 'write'] as const)('on one %s: nobody is told yes, no new session opens, and the log recovers by itself', async (kind) => {
     // Opening syncs two files and writes one batch and one note: the fault comes after that.
     const log = await open(temporary(), {
-      thread: failing(`${kind}=${kind === 'sync' ? 6 : 4}&times=1`),
+      thread: failing({ kind, at: kind === 'sync' ? 6 : 4, times: 1 }),
       limits: { reopenMs: 5, checkpointMs: 3_600_000 },
     })
     const states: LogState[] = []
@@ -211,7 +213,7 @@ describe('a disk that fails', () => {
   })
   test('for good: the log drains', async () => {
     const log = await open(temporary(), {
-      thread: failing('sync=6&times=1000000'),
+      thread: failing({ kind: 'sync', at: 6, times: 1_000_000 }),
       limits: { reopenMs: 1, drainMs: 20, checkpointMs: 3_600_000 },
     })
     await log.append(stats(1)).then(() => log.append(stats(2))).catch(() => undefined)
@@ -230,26 +232,23 @@ describe('a disk that fails', () => {
   })
 })
 
-/** A file system of 3 MiB, if this process may mount one. */
+/** A file system of 3 MiB, if this process may mount one (CAP_SYS_ADMIN is bit 21). */
 function smallDisk(): string | null {
-  const probe = '/proc/self/status'
-  const root = process.platform === 'linux' && /^CapEff:\s*[0-9a-f]*[2367abef][0-9a-f]{5}$/m.test(readFileSync(probe, 'utf8'))
-  if (!root) return null
-  const directory = join(temporaryOutside(), 'mnt')
-  mkdirSync(directory)
-  return spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', directory]).status === 0 ? directory : null
-}
-function temporaryOutside(): string {
-  return execFileSync('mktemp', ['-d'], { encoding: 'utf8' }).trim()
+  if (process.platform !== 'linux') return null
+  const status = readFileSync('/proc/self/status', 'utf8')
+  if (!/^CapEff:\s*[0-9a-f]*[2367abef][0-9a-f]{5}$/m.test(status)) return null
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-full-'))
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', directory]).status === 0
+  afterAll(() => {
+    if (mounted) spawnSync('umount', [directory])
+    rmSync(directory, { recursive: true, force: true })
+  })
+  return mounted ? directory : null
 }
 const small = smallDisk()
 
 test.skipIf(small === null)('a disk that is really full: refused, nothing lost, and it goes on when there is room', async () => {
   const directory = small as string
-  onTestFinished(() => {
-    spawnSync('umount', [directory])
-  })
-  const { writeFileSync, rmSync } = await import('node:fs')
   writeFileSync(join(directory, 'ballast'), Buffer.alloc(1024 * 1024))
   const log = await openLog(logOptions(join(directory, 'log'), { limits: { reopenMs: 5, floorBytes: 0, checkpointMs: 3_600_000 } }))
   const acked: number[] = []
@@ -275,5 +274,4 @@ test('closing is final, and says so in the log', async () => {
   await expect(log.append(stats(1))).rejects.toMatchObject({ code: 'log.closed' })
   expect((await codes(log)).at(-1)).toBe('log.close')
   expect(log.signed.size).toBe(log.size)
-  await eventually(() => true)
 })

@@ -81,7 +81,7 @@ const seen = async <E extends News['event']>(event: E): Promise<Extract<News, { 
 test('each connection proves the session on this very TLS connection', async () => {
   await using one = await open()
   const offer = offered(one.tunnel)
-  await using _socket = await connected(one.port)
+  await connected(one.port)
   const { kind, metadata } = await offer
   expect(kind).toBe('tcp')
   const proof = createHmac('sha256', Buffer.from(secret, 'base64url'))
@@ -97,7 +97,7 @@ test('each connection proves the session on this very TLS connection', async () 
 test('an end of speech is passed on, and the answer after it still arrives', async () => {
   await using one = await open()
   const offer = offered(one.tunnel)
-  await using socket = await connected(one.port)
+  const socket = await connected(one.port)
   const stream = (await offer).accept(Buffer.from('{"v":1}'))
   let heard = ''
   stream.onData = (chunk) => {
@@ -116,7 +116,7 @@ test('an end of speech is passed on, and the answer after it still arrives', asy
 test('what the tool says before the gateway has decided is kept, not lost', async () => {
   await using one = await open()
   const offer = offered(one.tunnel)
-  await using socket = await connected(one.port)
+  const socket = await connected(one.port)
   socket.end('early')
   await new Promise((resolve) => setTimeout(resolve, 50))
   const stream = (await offer).accept(Buffer.from('{"v":1}'))
@@ -131,7 +131,7 @@ test('what the tool says before the gateway has decided is kept, not lost', asyn
 test('a tool that does not read holds the device back', async () => {
   await using one = await open()
   const offer = offered(one.tunnel)
-  await using socket = await connected(one.port)
+  const socket = await connected(one.port)
   socket.pause()
   const stream = (await offer).accept(Buffer.from('{"v":1}'))
   const piece = Buffer.alloc(64 * 1024)
@@ -216,7 +216,7 @@ test('an announced end is the reason of everything that follows', async () => {
 test('signals that are not what they should be change nothing', async () => {
   await using one = await open()
   const offer = offered(one.tunnel)
-  await using _socket = await connected(one.port)
+  await connected(one.port)
   const stream = (await offer).accept(Buffer.from('{"v":1}'))
   for (const text of [
     '',

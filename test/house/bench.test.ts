@@ -32,6 +32,7 @@ const benches: Benches = {
   silent: bench(() =>
     Promise.resolve([{ metric: 'a', value: Number.NaN, unit: '', reference: 'b' }]),
   ),
+  absent: () => Promise.reject(new Error('a package is missing')),
   slow: bench(async () => {
     await sleep(60_000, undefined, { ref: false })
     return rows
@@ -98,6 +99,7 @@ test('without a name the benches are listed', async () => {
   const { code, out } = await run([])
   expect(code).toBe(0)
   expect(out).toContain('  fake       Nothing at all\n')
+  expect(out).toContain('  absent     does not load: a package is missing\n')
 })
 
 test.for([

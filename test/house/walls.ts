@@ -18,14 +18,25 @@ export interface Room {
   readonly env?: true
 }
 
-const DOORS = ['#mux', '#tunnel', '#agent', '#ca', '#est', '#policy', '#audit', '#api', '#gateway']
+const DOORS = [
+  '#mux',
+  '#ot',
+  '#tunnel',
+  '#agent',
+  '#ca',
+  '#est',
+  '#policy',
+  '#audit',
+  '#api',
+  '#gateway',
+]
 const INSIDES = ['agent-tunnel', 'ca', 'policy', 'audit', 'gateway', 'cli', 'bench', 'test']
 
 export const rooms: readonly Room[] = [
   { folder: 'agent-tunnel/mux', may: [], pure: true },
   { folder: 'agent-tunnel/ot', may: [], pure: true },
   { folder: 'agent-tunnel/transport', may: ['#mux', 'node:*', 'ws'] },
-  { folder: 'agent-tunnel/agent', may: ['#mux', '#tunnel', '#est', 'node:*', 'ws'] },
+  { folder: 'agent-tunnel/agent', may: ['#mux', '#ot', '#tunnel', '#est', 'node:*', 'ws'] },
   { folder: 'ca/der', may: [], pure: true },
   { folder: 'ca/client', may: ['ca/der', 'node:crypto'] },
   {
@@ -58,7 +69,7 @@ export interface House {
   readonly development: readonly string[]
 }
 
-export function roomOf(path: string): Room | undefined {
+function roomOf(path: string): Room | undefined {
   return rooms.find(({ folder }) => path.startsWith(`${folder}/`))
 }
 

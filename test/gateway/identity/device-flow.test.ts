@@ -121,7 +121,7 @@ describe('device flow', () => {
         const { page } = await attempt(async (url, browser) =>
           approveDevice(browser, {
             url,
-            email: 'someone@acme.example',
+            email: `${name}@acme.example`,
             password: name === 'ida' ? PASSWORD : 'wrong wrong wrong',
           }),
         )

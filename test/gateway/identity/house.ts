@@ -209,16 +209,21 @@ export async function addVendor(house: House, name = 'vera'): Promise<string> {
 /** Signs in as `name` by the device flow in a new browser; gives what the CLI would keep. */
 export async function signIn(house: House, name = 'vera'): Promise<Credentials> {
   await using browser = openBrowser(house.anchor)
+  const failed = new AbortController()
   let page: Promise<Page> | undefined
-  const credentials = await deviceLogin({
+  const login = deviceLogin({
     gateway: house.origin,
     trust: { anchor: house.anchor },
+    signal: failed.signal,
     onPrompt({ completeUrl: url }) {
       page = approveDevice(browser, { url, email: `${name}@acme.example`, password: PASSWORD })
+      page.catch(() => failed.abort())
     },
   })
+  const [outcome] = await Promise.allSettled([login])
   await page
-  return credentials
+  if (outcome.status === 'rejected') throw outcome.reason
+  return outcome.value
 }
 
 /** The claims and header of a proof as RFC 9449 asks for it; a test bends what it is about. */

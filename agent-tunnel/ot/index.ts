@@ -1,0 +1,3 @@
+/** #ot: what a request of an industrial protocol may do. Knows bytes and clock readings, nothing else. */
+export { ModbusGate } from './modbus.ts'
+export type { GateOutcome, ModbusOptions, ModbusVerdict, Window } from './modbus.ts'

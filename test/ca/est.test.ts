@@ -1,0 +1,442 @@
+/** EST as values: what a right request gets, by number of the conformance list in the design. */
+import { X509Certificate } from 'node:crypto'
+import { expect, test } from 'vitest'
+import { instant, type CaStore, type EstOptions } from '#ca'
+import { createCsr, createRenewalCsr, encodeEstBody, parseCertsOnly } from '#est'
+import { readCertificate } from '../../ca/der/certificate.ts'
+import { oid, OID } from '../../ca/der/oid.ts'
+import { sequence, setOf } from '../../ca/der/writer.ts'
+import { deviceSan, named, request, subject } from './requests.ts'
+import {
+  basic,
+  Bench,
+  DAY,
+  enrolling,
+  HOUR,
+  leafOf,
+  newKey,
+  posting,
+  renewing,
+  TENANT,
+} from './support.ts'
+
+const names = { deviceId: 'press-07', tenant: TENANT }
+const get = (operation: string) => ({ ...posting(operation, ''), method: 'GET', headers: {} })
+
+test('2.19 cacerts: root and issuing CA, open to all, with and without label', async () => {
+  await using bench = await Bench.open()
+  for (const path of ['cacerts', 'device/cacerts', 'cacerts?x=1']) {
+    const answer = await bench.server()(get(path))
+    expect(answer.status).toBe(200)
+    expect(answer.headers['content-type']).toBe('application/pkcs7-mime')
+    const { root, issuing } = bench.house.authority
+    expect(parseCertsOnly(answer.body).map((each) => each.toHex())).toEqual([
+      root.toHex(),
+      issuing.toHex(),
+    ])
+  }
+})
+
+test('2.21 bodies are 64 columns, LF, exactly one final LF, with their length', async () => {
+  await using bench = await Bench.open()
+  const { body, headers } = await bench.server()(get('cacerts'))
+  expect(body).toMatch(/^([A-Za-z0-9+/]{64}\n)+[A-Za-z0-9+/]{1,64}={0,2}\n$/)
+  expect(headers).toMatchObject({
+    'content-transfer-encoding': 'base64',
+    'content-length': String(body.length),
+  })
+})
+
+test('2.28, 2.18 csrattrs: key, curve and hash; challengePassword only where linking is required', async () => {
+  await using bench = await Bench.open()
+  const attributes = async (options: Partial<EstOptions>) => {
+    const answer = await bench.server(options)(get('csrattrs'))
+    expect(answer).toMatchObject({
+      status: 200,
+      headers: { 'content-type': 'application/csrattrs' },
+    })
+    return Buffer.from(answer.body, 'base64').toString('hex')
+  }
+  const key = sequence(oid(OID.ecPublicKey), setOf(oid(OID.p256)))
+  const hash = oid(OID.ecdsaSha256)
+  const hex = (der: Uint8Array) => Buffer.from(der).toString('hex')
+  expect(await attributes({})).toBe(hex(sequence(key, hash)))
+  expect(await attributes({ linking: 'required' })).toBe(
+    hex(sequence(oid(OID.challengePassword), key, hash)),
+  )
+})
+
+test('2.26 simpleenroll: the issued certificate alone, as decided, recorded and logged', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const answer = await bench.server()(enrolling(createCsr(key, names), await bench.token()))
+  expect(answer.headers['content-type']).toBe('application/pkcs7-mime; smime-type=certs-only')
+  const leaf = leafOf(answer)
+  const certificate = new X509Certificate(leaf)
+  expect(certificate.checkPrivateKey(key)).toBe(true)
+  expect(certificate.subject).toBe('CN=press-07')
+  expect(certificate.subjectAltName).toBe(`URI:sallyport://${TENANT}/device/press-07`)
+  expect(bench.asked).toMatchObject([
+    {
+      point: 'device.enroll',
+      facts: {
+        request_id: 'req-1',
+        device: { id: 'press-07', zone: 'hall-a' },
+        enroll: {
+          token: { zone: 'hall-a', uses_left: 1 },
+          key: { alg: 'P-256', hardware: false },
+          claimed_serial: null,
+        },
+        renew: null,
+      },
+    },
+  ])
+  expect(bench.events.map((event) => event.code)).toEqual(['device.enroll', 'cert.issue'])
+  const { serial } = readCertificate(leaf)
+  expect(bench.events[1]).toMatchObject({
+    serial,
+    subject: 'press-07',
+    decisionId: 'd_allowed',
+    resumed: false,
+  })
+  expect(bench.issued).toMatchObject([{ operation: 'enroll', device: 'press-07', serial }])
+  const [row] = await bench.store.listCertificates(TENANT)
+  expect(row).toMatchObject({
+    state: 'active',
+    serial,
+    decisionId: 'd_allowed',
+    requestId: 'req-1',
+  })
+})
+
+const forms: readonly (readonly [string, (csr: Uint8Array) => string])[] = [
+  ['one line', (csr) => csr.toBase64()],
+  ['76 columns and CRLF', (csr) => csr.toBase64().replace(/.{76}/g, '$&\r\n')],
+  ['white space everywhere', (csr) => ` ${csr.toBase64().replace(/.{3}/g, '$&\t')}\n\n`],
+  [
+    'PEM',
+    (csr) =>
+      `-----BEGIN CERTIFICATE REQUEST-----\n${encodeEstBody(csr)}-----END CERTIFICATE REQUEST-----\n`,
+  ],
+]
+test.for(forms)('2.20 a body as $0 is read', async ([, form]) => {
+  await using bench = await Bench.open()
+  const body = form(createCsr(newKey(), names))
+  const type = { 'content-type': 'Application/PKCS10; charset=x' }
+  const headers = { ...type, authorization: basic(await bench.token()) }
+  expect((await bench.server()(posting('device/simpleenroll', body, { headers }))).status).toBe(200)
+})
+
+test('2.22 a request that says nothing of names gets those of the record', async () => {
+  await using bench = await Bench.open()
+  bench.devices.set('press-07', {
+    id: 'press-07',
+    zone: 'hall-a',
+    state: 'pending',
+    serialNumber: 'SN 0815',
+  })
+  const csr = request({ subject: subject(), attributes: null })
+  const leaf = leafOf(await bench.server()(enrolling(csr, await bench.token())))
+  expect(new X509Certificate(leaf).subject).toBe('CN=press-07\nserialNumber=SN 0815')
+  expect(bench.asked[0]?.facts.enroll?.claimed_serial).toBeNull()
+})
+
+test('a serial number that is on record may be claimed', async () => {
+  await using bench = await Bench.open()
+  bench.devices.set('press-07', {
+    id: 'press-07',
+    zone: 'hall-a',
+    state: 'pending',
+    serialNumber: 'S1',
+  })
+  const csr = createCsr(newKey(), { ...names, serialNumber: 'S1' })
+  expect((await bench.server()(enrolling(csr, await bench.token()))).status).toBe(200)
+  expect(bench.asked[0]?.facts.enroll?.claimed_serial).toBe('S1')
+})
+
+test('an obligation shortens the life, never lengthens it', async () => {
+  await using bench = await Bench.open()
+  const lives = [
+    [{ lifetimeSeconds: 3_600 }, 3_600],
+    [{ lifetimeSeconds: 10 * 86_400 }, 72 * 3_600],
+    [{ notAfter: instant(bench.now + HOUR) }, 3_901],
+  ] as const
+  for (const [obligations, seconds] of lives) {
+    bench.decision = { allow: true, denials: [], decision_id: 'd', obligations }
+    const leaf = leafOf(
+      await bench.server()(enrolling(createCsr(newKey(), names), await bench.token())),
+    )
+    const { notBefore, notAfter } = readCertificate(leaf)
+    expect((notAfter - notBefore) / 1_000 + 1).toBe(seconds)
+  }
+  bench.decision = {
+    allow: true,
+    denials: [],
+    decision_id: 'd',
+    obligations: { lifetimeSeconds: 60 },
+  }
+  const answer = await bench.server()(enrolling(createCsr(newKey(), names), await bench.token()))
+  expect([answer.status, answer.body.split(':', 1)[0]]).toEqual([503, 'issuer.expired'])
+})
+
+test('a life outside the profile is refused at start', async () => {
+  await using bench = await Bench.open()
+  expect(() => bench.server({ deviceLifetimeSeconds: 3_600 })).toThrow('lives 86400 to 604800')
+  const leaf = leafOf(
+    await bench.server({ deviceLifetimeSeconds: 86_400 })(
+      enrolling(createCsr(newKey(), names), await bench.token()),
+    ),
+  )
+  const { extensions } = readCertificate(leaf)
+  expect(extensions.some((each) => each.oid === OID.noRevAvail)).toBe(true)
+})
+
+const binding = new Uint8Array(32).fill(7)
+test('2.14, 2.16, 2.17 a matching binding is taken, in folded base64 too, and ends the connection', async () => {
+  await using bench = await Bench.open()
+  const folded = `${Buffer.from(binding).toString('base64').slice(0, 9)}\n ${Buffer.from(binding).toString('base64').slice(9)}`
+  const csr = createCsr(newKey(), names, folded)
+  const sent = enrolling(csr, await bench.token(), { channelBinding: binding })
+  expect(await bench.server()(sent)).toMatchObject({ status: 200, close: true })
+})
+
+test('2.18 required linking: absent 400 binding.required, present 200', async () => {
+  await using bench = await Bench.open()
+  const serve = bench.server({ linking: 'required' })
+  const token = await bench.token()
+  const bare = await serve(
+    enrolling(createCsr(newKey(), names), token, { channelBinding: binding }),
+  )
+  expect([bare.status, bare.body.split(':', 1)[0]]).toEqual([400, 'binding.required'])
+  const csr = createCsr(newKey(), names, Buffer.from(binding).toString('base64'))
+  expect((await serve(enrolling(csr, token, { channelBinding: binding }))).status).toBe(200)
+})
+
+test('2.16 a challenge where the connection has no binding: 400', async () => {
+  await using bench = await Bench.open()
+  const csr = createCsr(newKey(), names, Buffer.from(binding).toString('base64'))
+  expect((await bench.server()(enrolling(csr, await bench.token()))).status).toBe(400)
+})
+
+test('2.24 a renewal with the same key, and with another', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  let leaf = await bench.enrolled(key)
+  for (const [next, same] of [
+    [key, true],
+    [newKey(), false],
+  ] as const) {
+    bench.now += 48 * HOUR
+    const renewed = leafOf(await bench.server()(renewing(createRenewalCsr(next, leaf), leaf)))
+    expect(bench.asked.at(-1)?.facts.renew).toMatchObject({
+      device_id: 'press-07',
+      serial: readCertificate(leaf).serial,
+      expired_s: 0,
+      chain_ok: true,
+      same_key: same,
+      late_used: false,
+    })
+    expect(new X509Certificate(renewed).checkPrivateKey(next)).toBe(true)
+    leaf = renewed
+  }
+})
+
+test('2.23 subjects that RFC 5280 7.1 calls equal are equal', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const leaf = await bench.enrolled(key)
+  const csr = request({ key, subject: named(' PRESS-07 '), attributes: [deviceSan('press-07')] })
+  const renewed = leafOf(await bench.server()(renewing(csr, leaf)))
+  expect(new X509Certificate(renewed).subject).toBe('CN=press-07')
+})
+
+test('a late renewal: policy hears how late, whether the key is the same, and whether it was late before', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const leaf = await bench.enrolled(key)
+  bench.now += 30 * DAY
+  const serve = bench.server()
+  expect((await serve(renewing(createRenewalCsr(key, leaf), leaf))).status).toBe(200)
+  const late = { expired_s: 30 * 86_400 - 72 * 3_600 + 301, same_key: true, late_used: false }
+  expect(bench.asked.at(-1)).toMatchObject({ point: 'device.renew', facts: { renew: late } })
+  bench.now += 2 * DAY
+  expect((await serve(renewing(createRenewalCsr(key, leaf), leaf))).status).toBe(200)
+  expect(bench.asked.at(-1)?.facts.renew).toMatchObject({ late_used: true })
+})
+
+test('the same token and key again: the same certificate, byte for byte, and policy is not asked again', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const token = await bench.token()
+  const serve = bench.server()
+  const first = await serve(enrolling(createCsr(key, names), token))
+  bench.now += 23 * HOUR
+  // Another CSR of the same key: linking changes its bytes, not the request.
+  expect(await serve(enrolling(createCsr(key, names), token))).toEqual(first)
+  expect(bench.asked).toHaveLength(1)
+  expect(await bench.store.listCertificates(TENANT)).toHaveLength(1)
+  bench.now += 2 * HOUR
+  expect((await serve(enrolling(createCsr(key, names), token))).status).toBe(401)
+})
+
+test('a spent token does not bring back what was revoked', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const token = await bench.token()
+  const serve = bench.server()
+  const { serial } = readCertificate(leafOf(await serve(enrolling(createCsr(key, names), token))))
+  await bench.store.revoke(TENANT, { serial }, 'keyCompromise', instant(bench.now))
+  expect((await serve(enrolling(createCsr(key, names), token))).status).toBe(401)
+  expect(await bench.store.listCertificates(TENANT)).toHaveLength(1)
+})
+
+test('a device in quarantine is recalled only after its policy agreed again', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const token = await bench.token()
+  const serve = bench.server()
+  const first = await serve(enrolling(createCsr(key, names), token))
+  bench.devices.set('press-07', { id: 'press-07', zone: 'hall-a', state: 'quarantined' })
+  expect(await serve(enrolling(createCsr(key, names), token))).toEqual(first)
+  expect(bench.asked).toHaveLength(2)
+})
+
+test('200 requests at once with one token and one key: one certificate for all', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const token = await bench.token()
+  const serve = bench.server()
+  const csr = createCsr(key, names)
+  const answers = await Promise.all(Array.from({ length: 200 }, () => serve(enrolling(csr, token))))
+  expect(new Set(answers.map((answer) => answer.body)).size).toBe(1)
+  expect(answers[0]?.status).toBe(200)
+  expect(await bench.store.listCertificates(TENANT)).toHaveLength(1)
+  expect(bench.events.filter((event) => event.code === 'cert.issue')).toHaveLength(1)
+})
+
+test('a token raced by two keys: one certificate, the others 403', async () => {
+  await using bench = await Bench.open()
+  const token = await bench.token()
+  const serve = bench.server()
+  const keys = Array.from({ length: 20 }, () => newKey())
+  const answers = await Promise.all(
+    keys.map((key) => serve(enrolling(createCsr(key, names), token))),
+  )
+  expect(answers.filter((answer) => answer.status === 200)).toHaveLength(1)
+  const others = answers.filter((answer) => answer.status !== 200)
+  for (const answer of others) expect(answer.body).toMatch(/^token\.bound: /)
+  expect(await bench.store.listCertificates(TENANT)).toHaveLength(1)
+})
+
+test('the device is revoked while its renewal is decided: nothing is issued', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const leaf = await bench.enrolled(key)
+  bench.meanwhile = async () => {
+    await bench.store.revoke(TENANT, { device: 'press-07' }, 'keyCompromise', instant(bench.now))
+  }
+  const answer = await bench.server()(renewing(createRenewalCsr(key, leaf), leaf))
+  expect(answer.status).toBe(403)
+  expect(await bench.store.listCertificates(TENANT)).toHaveLength(1)
+})
+
+/** A store whose named method fails, or fails after it did its work, a number of times. */
+function faulty(
+  store: CaStore,
+  method: 'record' | 'complete',
+  when: 'before' | 'after',
+  times = 1,
+): CaStore {
+  let left = times
+  const original = store[method].bind(store) as (...args: unknown[]) => Promise<unknown>
+  const broken = async (...args: unknown[]) => {
+    const breaks = left-- > 0
+    if (breaks && when === 'before') throw new Error('the machine died')
+    const result = await original(...args)
+    if (breaks) throw new Error('the machine died')
+    return result
+  }
+  return new Proxy(store, {
+    get: (target, name) => {
+      if (name === method) return broken
+      const value: unknown = Reflect.get(target, name)
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
+    },
+  })
+}
+
+const crashes = [
+  { name: 'before record', method: 'record', when: 'before', rows: 0, resumed: false },
+  { name: 'after record', method: 'record', when: 'after', rows: 1, resumed: true },
+  {
+    name: 'before the certificate is stored',
+    method: 'complete',
+    when: 'before',
+    rows: 1,
+    resumed: true,
+  },
+  {
+    name: 'after the certificate is stored',
+    method: 'complete',
+    when: 'after',
+    rows: 1,
+    resumed: false,
+  },
+] as const
+test.for(crashes)(
+  'a crash $name: the retry gives one certificate under one serial',
+  async (row) => {
+    await using bench = await Bench.open()
+    const key = newKey()
+    const token = await bench.token()
+    const store = faulty(bench.store, row.method, row.when)
+    const lost = await bench.server({ store })(enrolling(createCsr(key, names), token))
+    expect([lost.status, lost.body.split(':', 1)[0]]).toEqual([503, 'store.unavailable'])
+    const between = await bench.store.listCertificates(TENANT)
+    expect(between).toHaveLength(row.rows)
+    const leaf = leafOf(await bench.server()(enrolling(createCsr(key, names), token)))
+    const after = await bench.store.listCertificates(TENANT)
+    expect(after.map((each) => each.serial)).toEqual([readCertificate(leaf).serial])
+    if (between[0] !== undefined) {
+      expect(after[0]?.serial).toBe(between[0].serial)
+      expect(readCertificate(leaf).bytes).toEqual(between[0].tbs)
+    }
+    expect(bench.events.at(-1)).toMatchObject({ code: 'cert.issue', resumed: row.resumed })
+    expect(await bench.store.openIntentions(TENANT)).toEqual([])
+  },
+)
+
+test('the CA key is away: 503, the intention stays open, and a retry signs it', async () => {
+  await using bench = await Bench.open()
+  const key = newKey()
+  const token = await bench.token()
+  const { issuers } = bench.house
+  const dead = { ...issuers.active.signer, sign: () => Promise.reject(new Error('no such token')) }
+  const active = { ...issuers.active, signer: dead }
+  bench.issuers = () => ({ ...issuers, active, all: [active] })
+  const answer = await bench.server()(enrolling(createCsr(key, names), token))
+  expect([answer.status, answer.body.split(':', 1)[0]]).toEqual([503, 'signer.unavailable'])
+  const [open] = await bench.store.openIntentions(TENANT)
+  bench.issuers = () => issuers
+  const leaf = leafOf(await bench.server()(enrolling(createCsr(key, names), token)))
+  expect(readCertificate(leaf).serial).toBe(open?.serial)
+})
+
+test('a signer that lies is caught before anybody sees the certificate', async () => {
+  await using bench = await Bench.open()
+  const { issuers } = bench.house
+  const lying = { ...issuers.active.signer, sign: () => new Uint8Array(70) }
+  const active = { ...issuers.active, signer: lying }
+  bench.issuers = () => ({ ...issuers, active, all: [active] })
+  const answer = await bench.server()(enrolling(createCsr(newKey(), names), await bench.token()))
+  expect([answer.status, answer.body.split(':', 1)[0]]).toEqual([503, 'signer.unavailable'])
+})
+
+test('a clock before the CA, or after it: no certificate, said so', async () => {
+  await using bench = await Bench.open()
+  for (const now of [0, bench.now + 6 * 365 * DAY]) {
+    bench.now = now
+    const answer = await bench.server()(enrolling(createCsr(newKey(), names), await bench.token()))
+    expect([answer.status, answer.body.split(':', 1)[0]]).toEqual([503, 'issuer.expired'])
+  }
+})

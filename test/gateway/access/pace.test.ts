@@ -1,0 +1,31 @@
+/** A rate, held over any sequence of sizes and times. */
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { Pace } from '../../../gateway/access/pace.ts'
+
+test('who waits as told never exceeds the rate by more than the burst', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 8_000, max: 1_000_000_000 }),
+      fc.array(fc.tuple(fc.integer({ min: 1, max: 262_144 }), fc.integer({ min: 0, max: 500 })), { minLength: 1, maxLength: 100 }),
+      (bps, steps) => {
+        let now = 0
+        const pace = new Pace(bps, now)
+        const burst = Math.max(16_384, (bps / 8000) * 100)
+        let sent = 0
+        for (const [bytes, pause] of steps) {
+          sent += bytes
+          now += pace.take(bytes, now)
+          expect(sent).toBeLessThanOrEqual(burst + (now * bps) / 8000 + 1e-3 * sent + 1)
+          now += pause
+        }
+      },
+    ),
+  )
+})
+
+test('an idle minute does not save up a minute of bytes', () => {
+  const pace = new Pace(8_000_000, 0)
+  expect(pace.take(100_000, 60_000)).toBe(0)
+  expect(pace.take(1_000_000, 60_000)).toBeCloseTo(1000)
+})

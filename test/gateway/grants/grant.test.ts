@@ -1,0 +1,84 @@
+/** The statement of a grant: one text, one hash, one life. */
+import { createHash } from 'node:crypto'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { canonical, expiresAt, hashOf, shownState, transitions, type Grant, type Statement } from '../../../gateway/grants/grant.ts'
+
+const statement: Statement = {
+  v: 1,
+  id: 'g_00000000000000000000000001',
+  tenant: 'main.sallyport.internal',
+  requester: 'https://gw/oidc|a',
+  vendor: 'Pumpworks',
+  devices: ['press-07'],
+  processes: ['plc'],
+  ot_level: 1,
+  not_before: 1000,
+  not_after: 2000,
+  max_duration_s: 120,
+  reason: 'bearing',
+  ticket: null,
+  created_at: 1000,
+}
+const grant = (change: Partial<Grant> = {}): Grant => ({
+  statement,
+  hash: hashOf(statement),
+  state: 'approved',
+  requester_email: null,
+  approvals: [],
+  approvals_needed: 1,
+  first_used_at: null,
+  ended: null,
+  ...change,
+})
+
+describe('canonical', () => {
+  test('keys sorted, no blanks: the text that approvers approve', () => {
+    expect(canonical(statement)).toBe(
+      '{"created_at":1000,"devices":["press-07"],"id":"g_00000000000000000000000001","max_duration_s":120,' +
+        '"not_after":2000,"not_before":1000,"ot_level":1,"processes":["plc"],"reason":"bearing",' +
+        '"requester":"https://gw/oidc|a","tenant":"main.sallyport.internal","ticket":null,"v":1,"vendor":"Pumpworks"}',
+    )
+    expect(hashOf(statement)).toBe(createHash('sha256').update(canonical(statement)).digest('hex'))
+  })
+
+  test('the order in which a statement was written does not matter', () => {
+    const entries = Object.entries(statement)
+    fc.assert(
+      fc.property(fc.shuffledSubarray(entries, { minLength: entries.length }), (shuffled) => {
+        expect(canonical(Object.fromEntries(shuffled) as unknown as Statement)).toBe(canonical(statement))
+      }),
+    )
+  })
+
+  test('any change of any field is another hash', () => {
+    for (const key of Object.keys(statement) as (keyof Statement)[]) {
+      const value = statement[key]
+      const changed = typeof value === 'number' ? value + 1 : typeof value === 'string' ? `${value}x` : ['other']
+      expect(hashOf({ ...statement, [key]: changed })).not.toBe(hashOf(statement))
+    }
+  })
+})
+
+describe('time', () => {
+  test('before its first use a grant ends with its window', () => {
+    expect(expiresAt(grant())).toBe(2000)
+  })
+  test('after it, with its duration, if that is sooner', () => {
+    expect(expiresAt(grant({ first_used_at: 1100 }))).toBe(1220)
+    expect(expiresAt(grant({ first_used_at: 1990 }))).toBe(2000)
+  })
+  test.for([
+    { name: 'the second before', now: 1999, shown: 'approved' },
+    { name: 'the second itself', now: 2000, shown: 'expired' },
+  ])('$name', ({ now, shown }) => {
+    expect(shownState(grant(), now)).toBe(shown)
+  })
+  test('what has ended stays what it was', () => {
+    expect(shownState(grant({ state: 'revoked' }), 99_999)).toBe('revoked')
+  })
+})
+
+test('no state that ended can be left', () => {
+  for (const state of ['spent', 'revoked', 'rejected'] as const) expect(transitions[state]).toEqual({})
+})

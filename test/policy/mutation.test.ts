@@ -1,0 +1,196 @@
+/**
+ * Fail-open mutation on the raw module, without the host's validation in front: delete, null and
+ * retype each field of each vector's input and data, and move events into the future. No denial may
+ * become an allow; no allow may bind to less.
+ */
+import { expect, test } from 'vitest'
+import { complete, readDocument, readObligations } from '../../policy/ceiling.ts'
+import type { Input, Point } from '../../policy/envelope.ts'
+import { CompiledPolicy } from '../../policy/module.ts'
+import type { PolicyInstance } from '../../policy/module.ts'
+import { OBLIGATIONS } from '../../policy/obligations.ts'
+import type { Obligations } from '../../policy/obligations.ts'
+import { ENTRYPOINTS, POINTS } from '../../policy/points.ts'
+import { readVectors } from '../../policy/toolchain/vectors.ts'
+import type { Vector } from '../../policy/toolchain/vectors.ts'
+import { builtin } from './fixture.ts'
+
+type Path = readonly (string | number)[]
+type Mutation = readonly [how: string, path: Path, value: unknown]
+
+const DELETE = Symbol('delete')
+const vectors = await readVectors()
+
+/**
+ * Where null has a meaning of its own: the grant states no byte limit, so the host's default binds.
+ */
+const MEANINGFUL_NULL = /^grants\.\d+\.max_bytes$/
+
+/** Paths of every object field, and of every element of lists (elements are never removed: fewer locks is a fact). */
+function paths(value: unknown, at: Path = []): Path[] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([name, part]) => {
+    const here = [...at, Array.isArray(value) ? Number(name) : name]
+    return [here, ...paths(part, here)]
+  })
+}
+
+function get(value: unknown, path: Path): unknown {
+  return path.reduce<unknown>((now, step) => (now as Record<string, unknown>)[step], value)
+}
+
+function mutated<T>(value: T, path: Path, to: unknown): T {
+  const copy = structuredClone(value)
+  const holder = get(copy, path.slice(0, -1)) as Record<string | number, unknown>
+  const last = path.at(-1) ?? ''
+  if (to === DELETE) delete holder[last]
+  else holder[last] = to
+  return copy
+}
+
+function retyped(value: unknown): unknown {
+  if (typeof value === 'string') return 7
+  if (typeof value === 'number') return String(value)
+  if (typeof value === 'boolean') return String(value)
+  if (Array.isArray(value)) return {}
+  return []
+}
+
+function mutations(value: unknown): Mutation[] {
+  return paths(value).flatMap((path): Mutation[] => {
+    const now = get(value, path)
+    const element = typeof path.at(-1) === 'number'
+    const each: Mutation[] = [['retyped', path, retyped(now)]]
+    if (now !== null) each.push(['nulled', path, null])
+    if (!element) each.push(['deleted', path, DELETE])
+    if (typeof now === 'number' && /(?:_at|^at|opened_at)$/.test(String(path.at(-1))) && isEvent(path))
+      each.push(['in the future', path, 4_000_000_000])
+    return each
+  })
+}
+
+/** What has happened, as opposed to what will end. */
+function isEvent(path: Path): boolean {
+  return !['expires_at'].includes(String(path.at(-1)))
+}
+
+async function instanceOf(data: unknown): Promise<PolicyInstance> {
+  return (await CompiledPolicy.compile(builtin.wasm, JSON.stringify(data), ENTRYPOINTS)).instance()
+}
+
+/** Obligations of an allow, or nothing for anything else. */
+function allowed(instance: PolicyInstance, point: Point, input: unknown, real: Input): Obligations | undefined {
+  const read = readDocument(instance.evaluate(POINTS[point].entrypoint, JSON.stringify(input)))
+  if (!read.ok || !read.value.allow) return undefined
+  const obligations = readObligations(point, real, read.value.obligations)
+  return obligations.ok ? obligations.value : undefined
+}
+
+function looser(before: Obligations, after: Obligations): string[] {
+  return Object.keys(OBLIGATIONS).filter((key) => {
+    const name = key as keyof Obligations
+    const [was, is] = [before[name], after[name]]
+    if (typeof was === 'boolean') return was && is === false
+    if (typeof was === 'number') return name === 'approvals' ? Number(is) < was : Number(is) > was
+    if (name === 'ot_windows') {
+      const kept = new Set(after.ot_windows.map((list) => JSON.stringify(list)))
+      return before.ot_windows.some((list) => !kept.has(JSON.stringify(list)) && !kept.has('[]'))
+    }
+    if (was === null) return false
+    return is === null || (is as readonly string[]).some((one) => !(was as readonly string[]).includes(one))
+  })
+}
+
+function groups(): Map<string, Vector[]> {
+  const found = new Map<string, Vector[]>()
+  for (const vector of vectors) {
+    const key = JSON.stringify(vector.data)
+    found.set(key, [...(found.get(key) ?? []), vector])
+  }
+  return found
+}
+
+test('input fields', { timeout: 300_000 }, async () => {
+  const bad: string[] = []
+  let tried = 0
+  for (const [data, group] of groups()) {
+    const instance = await instanceOf(JSON.parse(data))
+    for (const { topic, name, point, input, effect } of group) {
+      const before = allowed(instance, point, input, input)
+      expect(before !== undefined, name).toBe(effect === 'allow')
+      for (const [how, path, value] of mutations(input)) {
+        tried++
+        const after = allowed(instance, point, mutated(input, path, value), input)
+        if (after === undefined) continue
+        const where = path.join('.')
+        if (before === undefined) bad.push(`${topic}: ${name}: ${where} ${how} allows`)
+        else if (!MEANINGFUL_NULL.test(where))
+          bad.push(...looser(before, after).map((key) => `${topic}: ${name}: ${where} ${how} loosens ${key}`))
+      }
+    }
+  }
+  expect(bad).toEqual([])
+  expect(tried).toBeGreaterThan(50_000)
+})
+
+test('pairs of input fields, nulled', { timeout: 300_000 }, async () => {
+  const bad: string[] = []
+  for (const [data, group] of groups()) {
+    const instance = await instanceOf(JSON.parse(data))
+    for (const { topic, name, point, input, effect } of group) {
+      if (effect === 'allow') continue
+      // Pairs of the parts a rule compares with each other: top-level parts and their own fields.
+      const shallow = paths(input).filter((path) => path.length === 2 && get(input, path) !== null)
+      for (let at = 0; at + 1 < shallow.length; at++) {
+        const [first, second] = [shallow[at] ?? [], shallow[(at * 7 + 3) % shallow.length] ?? []]
+        const twice = mutated(mutated(input, first, null), second, null)
+        if (allowed(instance, point, twice, input) !== undefined)
+          bad.push(`${topic}: ${name}: ${first.join('.')} and ${second.join('.')} nulled allows`)
+      }
+    }
+  }
+  expect(bad).toEqual([])
+})
+
+test('data fields', { timeout: 300_000 }, async () => {
+  const bad: string[] = []
+  let tried = 0
+  for (const [text, group] of groups()) {
+    const data: unknown = JSON.parse(text)
+    const original = await instanceOf(data)
+    const used = /^site\.(?:zones\.default(?:\.|$)|settings|http|roles(?:$|\.(?:operator|auditor)(?:$|\.device:quarantine)))/
+    const fields = mutations(data).filter(([, path]) => used.test(path.join('.')))
+    const before = group.map(({ point, input }) => allowed(original, point, input, input))
+    for (const [how, path, value] of fields) {
+      const instance = await instanceOf(mutated(data, path, value))
+      for (const [at, { topic, name, point, input }] of group.entries()) {
+        tried++
+        const after = allowed(instance, point, input, input)
+        const was = before[at]
+        if (after === undefined) continue
+        const where = `${topic}: ${name}: ${path.join('.')} ${how}`
+        if (was === undefined) bad.push(`${where} allows`)
+        else bad.push(...looser(was, after).map((key) => `${where} loosens ${key}`))
+      }
+    }
+  }
+  expect(bad).toEqual([])
+  expect(tried).toBeGreaterThan(10_000)
+})
+
+test('a looser obligation is found', () => {
+  const input = vectors.find(({ name }) => name === 'a vendor with a live grant')?.input
+  const strict = complete('session.open', input, {})
+  const rows: [keyof Obligations, unknown][] = [
+    ['max_duration_s', strict.max_duration_s + 1],
+    ['record', false],
+    ['approvals', 0],
+    ['processes', ['plc', 'hmi']],
+    ['processes', null],
+    ['methods', ['GET', 'POST']],
+  ]
+  for (const [key, value] of rows) expect(looser(strict, { ...strict, [key]: value })).toEqual([key])
+  const windowed = { ...strict, ot_windows: [[{ unit: 1, from: 0, to: 1 }]] }
+  expect(looser(windowed, strict)).toEqual(['ot_windows'])
+  expect(looser(strict, windowed)).toEqual([])
+})
