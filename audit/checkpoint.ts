@@ -64,7 +64,10 @@ export function openCheckpoint(note: string, verifiers: readonly Verifier[]): Ch
   for (const verifier of verifiers) {
     const own = lines.filter((line) => line.name === verifier.name && line.id === verifier.id)
     if (own.length !== 1)
-      throw new AuditError('note.signature', `${own.length} signatures of key ${verifier.id}, not one`)
+      throw new AuditError(
+        'note.signature',
+        `${own.length} signatures of key ${verifier.id}, not one`,
+      )
     if (!own.every((line) => verifyLine(verifier, line, text, head)))
       throw new AuditError('note.signature', `the signature of key ${verifier.id} does not hold`)
   }
@@ -83,7 +86,9 @@ export function shortName(checkpoint: { readonly size: number; readonly root: st
 export function* splitNotes(
   bytes: Buffer,
   from = 0,
-): Generator<{ offset: number; end: number; checkpoint: Checkpoint } | { offset: number; what: string }> {
+): Generator<
+  { offset: number; end: number; checkpoint: Checkpoint } | { offset: number; what: string }
+> {
   let offset = from
   while (offset < bytes.length) {
     // text LF LF signatures LF LF: the second blank line ends the note.

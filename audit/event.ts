@@ -233,7 +233,13 @@ const entityRow = <const A extends number, const N extends readonly Fact[], cons
   ...(activityName === undefined ? {} : { activityName }),
 })
 
-const recordingPart = row({ class: 'eventLog', activity: 4, severity: 1, needs: ['session'], data: partData })
+const recordingPart = row({
+  class: 'eventLog',
+  activity: 4,
+  severity: 1,
+  needs: ['session'],
+  data: partData,
+})
 const apiCall = { class: 'api', severity: 1, needs: [], data: apiData } as const
 
 /** Every event Sallyport writes. Adding one is adding a row here. */
@@ -299,7 +305,10 @@ export const events = {
   'session.unlock': entityRow(target, 13, ['actor'], lockData, undefined, 2),
   'session.watch': entityRow(session, 2, ['actor', 'session'], {}),
   'recording.read': entityRow(recording, 2, ['actor', 'session'], partData),
-  'recording.view': entityRow(recording, 2, ['actor', 'session'], { ...partData, ranges: 'public json?' }),
+  'recording.view': entityRow(recording, 2, ['actor', 'session'], {
+    ...partData,
+    ranges: 'public json?',
+  }),
   'sink.add': entityRow(sink, 1, ['actor'], sinkData, undefined, 2),
   'sink.change': entityRow(sink, 3, ['actor'], sinkData, undefined, 2),
   'sink.remove': entityRow(sink, 4, ['actor'], sinkData, undefined, 3),
@@ -311,8 +320,20 @@ export const events = {
     needs: ['actor', 'device', 'process', 'grant', 'session'],
     data: sessionData,
   }),
-  'session.deny': row({ class: 'network', activity: 5, severity: 2, needs: ['actor'], data: sessionData }),
-  'session.stats': row({ class: 'network', activity: 6, severity: 1, needs: ['session'], data: trafficData }),
+  'session.deny': row({
+    class: 'network',
+    activity: 5,
+    severity: 2,
+    needs: ['actor'],
+    data: sessionData,
+  }),
+  'session.stats': row({
+    class: 'network',
+    activity: 6,
+    severity: 1,
+    needs: ['session'],
+    data: trafficData,
+  }),
   'session.end': row({
     class: 'network',
     activity: 'how',
@@ -336,7 +357,13 @@ export const events = {
   }),
   'ot.write': row({ class: 'network', activity: 6, severity: 2, needs: ['session'], data: otData }),
   'ot.deny': row({ class: 'network', activity: 5, severity: 3, needs: ['session'], data: otData }),
-  'ot.violation': row({ class: 'network', activity: 3, severity: 4, needs: ['session'], data: otData }),
+  'ot.violation': row({
+    class: 'network',
+    activity: 3,
+    severity: 4,
+    needs: ['session'],
+    data: otData,
+  }),
 
   'http.request': row({
     class: 'http',
@@ -357,9 +384,27 @@ export const events = {
     },
   }),
 
-  'tunnel.up': row({ class: 'tunnel', activity: 1, severity: 1, needs: ['device'], data: tunnelData }),
-  'tunnel.down': row({ class: 'tunnel', activity: 2, severity: 1, needs: ['device'], data: tunnelData }),
-  'tunnel.renew': row({ class: 'tunnel', activity: 3, severity: 1, needs: ['device'], data: tunnelData }),
+  'tunnel.up': row({
+    class: 'tunnel',
+    activity: 1,
+    severity: 1,
+    needs: ['device'],
+    data: tunnelData,
+  }),
+  'tunnel.down': row({
+    class: 'tunnel',
+    activity: 2,
+    severity: 1,
+    needs: ['device'],
+    data: tunnelData,
+  }),
+  'tunnel.renew': row({
+    class: 'tunnel',
+    activity: 3,
+    severity: 1,
+    needs: ['device'],
+    data: tunnelData,
+  }),
 
   'policy.decision': row({ ...apiCall, activity: 99, activityName: 'Decide' }),
   'admin.call': row({
@@ -421,13 +466,42 @@ export const events = {
     activityName: 'Gap at sink',
     severity: 4,
     needs: [],
-    data: { sink: 'public text', from: 'public integer?', to: 'public integer?', detail: 'public json?' },
+    data: {
+      sink: 'public text',
+      from: 'public integer?',
+      to: 'public integer?',
+      detail: 'public json?',
+    },
   }),
 
-  'finding.process_mismatch': row({ class: 'finding', activity: 1, severity: 4, needs: [], data: findingData }),
-  'finding.witness_conflict': row({ class: 'finding', activity: 1, severity: 5, needs: [], data: findingData }),
-  'finding.break_glass': row({ class: 'finding', activity: 1, severity: 4, needs: [], data: findingData }),
-  'finding.intrusion': row({ class: 'finding', activity: 1, severity: 4, needs: [], data: findingData }),
+  'finding.process_mismatch': row({
+    class: 'finding',
+    activity: 1,
+    severity: 4,
+    needs: [],
+    data: findingData,
+  }),
+  'finding.witness_conflict': row({
+    class: 'finding',
+    activity: 1,
+    severity: 5,
+    needs: [],
+    data: findingData,
+  }),
+  'finding.break_glass': row({
+    class: 'finding',
+    activity: 1,
+    severity: 4,
+    needs: [],
+    data: findingData,
+  }),
+  'finding.intrusion': row({
+    class: 'finding',
+    activity: 1,
+    severity: 4,
+    needs: [],
+    data: findingData,
+  }),
 
   'node.start': row({ class: 'application', activity: 3, severity: 1, needs: [], data: nodeData }),
   'node.stop': row({ class: 'application', activity: 4, severity: 1, needs: [], data: nodeData }),
@@ -499,7 +573,13 @@ export interface Actor {
     | undefined
 }
 
-export type Disposition = 'allowed' | 'blocked' | 'approved' | 'revoked' | 'rejected' | 'unauthorized'
+export type Disposition =
+  | 'allowed'
+  | 'blocked'
+  | 'approved'
+  | 'revoked'
+  | 'rejected'
+  | 'unauthorized'
 
 interface Common {
   /** One sentence a person understands. At most 1,000 characters are kept. */
@@ -508,7 +588,11 @@ interface Common {
   readonly actor?: Actor | undefined
   readonly src?: { readonly ip: string; readonly port?: number | undefined } | undefined
   readonly dst?:
-    | { readonly ip?: string | undefined; readonly host?: string | undefined; readonly port?: number | undefined }
+    | {
+        readonly ip?: string | undefined
+        readonly host?: string | undefined
+        readonly port?: number | undefined
+      }
     | undefined
   /** Ids as the rest of Sallyport writes them. */
   readonly device?: string | undefined
@@ -518,7 +602,11 @@ interface Common {
   readonly ticket?: string | undefined
   readonly tenant?: string | undefined
   readonly decisions?:
-    | readonly { readonly id: string; readonly revision: string; readonly codes: readonly string[] }[]
+    | readonly {
+        readonly id: string
+        readonly revision: string
+        readonly codes: readonly string[]
+      }[]
     | undefined
   readonly disposition?: Disposition | undefined
   /** A closed reason code (for session.end one of `endReasons`). */

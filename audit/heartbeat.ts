@@ -16,7 +16,15 @@ export interface ActiveLine {
 /** Merkle root (hex) over the sorted lines `session|grant|device|process|party|kind|start idx`. */
 export function activeRoot(active: readonly ActiveLine[]): string {
   const lines = active.map((line) =>
-    [line.session, line.grant, line.device, line.process, line.party, line.kind, line.startIdx].join('|'),
+    [
+      line.session,
+      line.grant,
+      line.device,
+      line.process,
+      line.party,
+      line.kind,
+      line.startIdx,
+    ].join('|'),
   )
   const sorted = lines.map((line) => Buffer.from(line)).toSorted(Buffer.compare)
   return Buffer.from(rootOf(sorted.map(leafHash))).toString('hex')

@@ -4,7 +4,15 @@ export type { Checkpoint } from './checkpoint.ts'
 export { AuditError } from './errors.ts'
 export type { AuditCode, Place } from './errors.ts'
 export { endReasons, eventCodes } from './event.ts'
-export type { Actor, Disposition, EndReason, EventCode, EventInput, EventOf, Json } from './event.ts'
+export type {
+  Actor,
+  Disposition,
+  EndReason,
+  EventCode,
+  EventInput,
+  EventOf,
+  Json,
+} from './event.ts'
 export { parseFrames, parseMessage } from './format/rfc5424.ts'
 export type { ParsedMessage } from './format/rfc5424.ts'
 export type { ActiveLine } from './heartbeat.ts'

@@ -122,7 +122,6 @@ export interface AuditLog extends AsyncDisposable {
   close(): Promise<void>
 }
 
-
 const defaults: Required<LogLimits> = {
   segmentBytes: 64 * 1024 * 1024,
   batchEvents: 1_024,
@@ -241,7 +240,9 @@ class ThreadedLog implements AuditLog {
     const thread = options.thread ?? new URL('./thread.ts', import.meta.url)
     this.#worker = new Worker(thread, { workerData })
     this.#worker.on('message', (answer: Answer) => this.#receive(answer))
-    this.#worker.on('error', (error) => this.#lost(error instanceof Error ? error : new Error(String(error))))
+    this.#worker.on('error', (error) =>
+      this.#lost(error instanceof Error ? error : new Error(String(error))),
+    )
     this.#worker.on('exit', () => this.#lost(new Error('the writer thread ended')))
   }
 
@@ -261,7 +262,10 @@ class ThreadedLog implements AuditLog {
         code: 'log.open',
         message: `Log opened with ${opened.size} events`,
         status: 'success',
-        data: { size: opened.size, ...(opened.signed === null ? {} : { root: opened.signed.root }) },
+        data: {
+          size: opened.size,
+          ...(opened.signed === null ? {} : { root: opened.signed.root }),
+        },
       }),
     ]
     if (opened.quarantinedBytes > 0) owed.push(this.append(recoveredEvent(opened)))
@@ -466,9 +470,13 @@ class ThreadedLog implements AuditLog {
     const lost = [...this.#flying, ...this.#queue]
     this.#flying = []
     this.#queue = []
-    const told = new AuditError('log.write', `the audit log could not be written: ${error.message}`, {
-      cause: error,
-    })
+    const told = new AuditError(
+      'log.write',
+      `the audit log could not be written: ${error.message}`,
+      {
+        cause: error,
+      },
+    )
     for (const waiting of [...lost, ...this.#headWaiters]) waiting.reject(told)
     this.#headWaiters = []
     this.#poisonedSince ??= performance.now()
@@ -502,7 +510,9 @@ class ThreadedLog implements AuditLog {
 
   #watched({ alarm, freeBytes }: Watched): void {
     const short = freeBytes < this.#limits.floorBytes
-    const why = alarm ?? (short ? `${freeBytes} bytes are free, the floor is ${this.#limits.floorBytes}` : null)
+    const why =
+      alarm ??
+      (short ? `${freeBytes} bytes are free, the floor is ${this.#limits.floorBytes}` : null)
     if (why !== null && this.#alarm === null) this.#setState('CLOSED_NEW', why)
     // A file taken away does not come back: only want of space passes by itself.
     if (why === null && this.#alarm !== null && this.#poisonedSince === null)
@@ -617,7 +627,8 @@ class ThreadedLog implements AuditLog {
 }
 
 function recoveredEvent(opened: Opened): EventInput {
-  const where = opened.place === null ? '' : ` at byte ${opened.place.offset} of ${opened.place.segment}`
+  const where =
+    opened.place === null ? '' : ` at byte ${opened.place.offset} of ${opened.place.segment}`
   return {
     code: 'log.recovered',
     message: `Log recovered${where}: ${opened.quarantinedBytes} bytes of an unfinished write set aside`,

@@ -61,7 +61,8 @@ function keyId(name: string, type: SignatureType, pub: Uint8Array): string {
 function rawPublic(key: KeyObject): { type: SignatureType; pub: Uint8Array } {
   const jwk = (key.type === 'private' ? createPublicKey(key) : key).export({ format: 'jwk' })
   const fields: Record<string, unknown> = { ...jwk }
-  if (fields['crv'] === 'Ed25519') return { type: 1, pub: Buffer.from(String(fields['x']), 'base64url') }
+  if (fields['crv'] === 'Ed25519')
+    return { type: 1, pub: Buffer.from(String(fields['x']), 'base64url') }
   if (fields['alg'] === 'ML-DSA-44')
     return { type: 6, pub: Buffer.from(String(fields['pub']), 'base64url') }
   throw new AuditError('key.invalid', 'a checkpoint key is Ed25519 or ML-DSA-44')
@@ -69,7 +70,8 @@ function rawPublic(key: KeyObject): { type: SignatureType; pub: Uint8Array } {
 
 /** `<name>+<key id>+<base64(type || public key)>` for a public or private key. Errors: key.invalid. */
 export function formatVkey(name: string, key: KeyObject): string {
-  if (!isKeyName(name)) throw new AuditError('key.invalid', `not a key name: ${JSON.stringify(name)}`)
+  if (!isKeyName(name))
+    throw new AuditError('key.invalid', `not a key name: ${JSON.stringify(name)}`)
   const { type, pub } = rawPublic(key)
   return `${name}+${keyId(name, type, pub)}+${Buffer.concat([Buffer.of(type), pub]).toString('base64')}`
 }
@@ -144,10 +146,7 @@ export function signLine(
   const signature =
     type === 1
       ? sign(null, Buffer.from(text), signer.key)
-      : Buffer.concat([
-          u64(seconds),
-          sign(null, cosignedMessage(name, seconds, head), signer.key),
-        ])
+      : Buffer.concat([u64(seconds), sign(null, cosignedMessage(name, seconds, head), signer.key)])
   return `\u2014 ${name} ${Buffer.concat([Buffer.from(id, 'hex'), signature]).toString('base64')}\n`
 }
 
@@ -171,7 +170,8 @@ export function parseNote(note: string): { text: string; lines: SignatureLine[] 
   const lines = rows.map((row) => {
     const match = /^\u2014 ([^\s+]+) ([A-Za-z0-9+/]+=*)$/.exec(row)
     const bytes = match === null ? null : fromBase64(match[2] as string)
-    if (match === null || bytes === null || bytes.length < 5) return refuse('a signature line is malformed')
+    if (match === null || bytes === null || bytes.length < 5)
+      return refuse('a signature line is malformed')
     return {
       name: match[1] as string,
       id: Buffer.from(bytes.subarray(0, 4)).toString('hex'),

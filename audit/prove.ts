@@ -81,7 +81,11 @@ export function proveConsistency(
  * Whether a `.tlog-proof` shows that `body` stands at its index in a log signed by every key given.
  * Errors: note.invalid, note.signature, key.invalid; false when the hashes do not lead to the root.
  */
-export function verifyProof(proof: string, body: Uint8Array, verifierKeys: readonly string[]): boolean {
+export function verifyProof(
+  proof: string,
+  body: Uint8Array,
+  verifierKeys: readonly string[],
+): boolean {
   const blank = proof.indexOf('\n\n')
   const [first, index = '', ...path] = proof.slice(0, blank).split('\n')
   const match = /^index (0|[1-9]\d{0,15})$/.exec(index)

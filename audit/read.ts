@@ -73,7 +73,12 @@ export class NoteReader {
   }
 
   /** Walks at most `limit` notes; undefined when the note looked for lies further on, or is not there. */
-  #forward(from: number, from_covers: number, idx: number, limit: number): Checkpoint | null | undefined {
+  #forward(
+    from: number,
+    from_covers: number,
+    idx: number,
+    limit: number,
+  ): Checkpoint | null | undefined {
     let [offset, covers] = [from, from_covers]
     for (let i = 0; i < limit; i++) {
       const note = this.#at(offset)
@@ -134,7 +139,11 @@ export class LogReader {
     const found: Entry[] = []
     let total = 0
     for (const { idx, body } of this.bodies(from)) {
-      if (idx >= size || found.length >= limit || (found.length > 0 && total + body.length > maxBytes))
+      if (
+        idx >= size ||
+        found.length >= limit ||
+        (found.length > 0 && total + body.length > maxBytes)
+      )
         break
       const checkpoint = this.notes.covering(idx)
       found.push({

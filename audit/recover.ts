@@ -201,7 +201,8 @@ function readNotes(directory: string, origin: string, verifiers: readonly Verifi
   const { bytes, start } = readTail(path)
   const begins = start === 0 ? [0] : []
   const mark = `\n\n${origin}\n`
-  for (let at = bytes.indexOf(mark); at !== -1; at = bytes.indexOf(mark, at + 1)) begins.push(at + 2)
+  for (let at = bytes.indexOf(mark); at !== -1; at = bytes.indexOf(mark, at + 1))
+    begins.push(at + 2)
   // One interrupted write damages the last note only, so the one before it is a safe place to begin.
   let end = begins.at(-2) ?? begins.at(-1) ?? 0
   let last: Checkpoint | null = null
@@ -223,7 +224,13 @@ function readPublished(
 ): Checkpoint | null {
   const path = join(directory, 'checkpoint')
   if (!fs.existsSync(path)) return null
-  const place = (what: string): Place => ({ origin, idx: null, segment: 'checkpoint', offset: 0, what })
+  const place = (what: string): Place => ({
+    origin,
+    idx: null,
+    segment: 'checkpoint',
+    offset: 0,
+    what,
+  })
   const note = fs.readFileSync(path, 'utf8')
   try {
     const published = parseCheckpoint(note)
@@ -290,4 +297,3 @@ export function recover(
   }
   return { ...scan, segment, notesBytes: notes.bytes }
 }
-

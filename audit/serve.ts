@@ -57,21 +57,22 @@ export function serve(disk: Disk): void {
       answer({ kind: 'failed', during, code, message, place: known ? error.place : undefined })
     }
   }
-  const acts: { readonly [K in Request['kind']]: (request: Extract<Request, { kind: K }>) => void } =
-    {
-      batch: ({ heads, signAt }) => {
-        answer({ kind: 'written', written: writer.write(heads), more: signAt !== null })
-        if (signAt !== null) answer({ kind: 'signed', checkpoint: writer.sign(signAt) })
-      },
-      sign: ({ signAt }) => answer({ kind: 'signed', checkpoint: writer.sign(signAt) }),
-      reopen: () => answer({ kind: 'opened', opened: writer.reopen() }),
-      watch: () => answer({ kind: 'watched', watched: writer.watch() }),
-      close: () => {
-        writer.close()
-        answer({ kind: 'closed' })
-        port.close()
-      },
-    }
+  const acts: {
+    readonly [K in Request['kind']]: (request: Extract<Request, { kind: K }>) => void
+  } = {
+    batch: ({ heads, signAt }) => {
+      answer({ kind: 'written', written: writer.write(heads), more: signAt !== null })
+      if (signAt !== null) answer({ kind: 'signed', checkpoint: writer.sign(signAt) })
+    },
+    sign: ({ signAt }) => answer({ kind: 'signed', checkpoint: writer.sign(signAt) }),
+    reopen: () => answer({ kind: 'opened', opened: writer.reopen() }),
+    watch: () => answer({ kind: 'watched', watched: writer.watch() }),
+    close: () => {
+      writer.close()
+      answer({ kind: 'closed' })
+      port.close()
+    },
+  }
   port.on('message', (request: Request) => {
     attempt(request.kind, () => (acts[request.kind] as (request: Request) => void)(request))
   })

@@ -36,7 +36,10 @@ export class TileWriter {
     const edge = (this.#edges[level / 8] ??= [])
     edge.push(value)
     if (edge.length < width) return
-    this.#keep(join(this.#directory, tilePath(level / 8, (index + 1) / width - 1)), Buffer.concat(edge))
+    this.#keep(
+      join(this.#directory, tilePath(level / 8, (index + 1) / width - 1)),
+      Buffer.concat(edge),
+    )
     edge.length = 0
   }
 }
@@ -75,7 +78,9 @@ export function tileReader(directory: string, leaf: (idx: number) => Hash): Perf
     const tile = load(tileLevel, Math.floor(first / width))
     if (tile !== null) {
       const at = (first % width) * 32
-      const hashes = Array.from({ length: count }, (_, i) => tile.subarray(at + i * 32, at + i * 32 + 32))
+      const hashes = Array.from({ length: count }, (_, i) =>
+        tile.subarray(at + i * 32, at + i * 32 + 32),
+      )
       return rootOf(hashes)
     }
     if (level === 0) return leaf(index)

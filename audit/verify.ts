@@ -62,7 +62,13 @@ interface Reading {
   batch: number
 }
 
-function violated(reading: Reading, file: string, offset: number, idx: number | null, what: string): never {
+function violated(
+  reading: Reading,
+  file: string,
+  offset: number,
+  idx: number | null,
+  what: string,
+): never {
   throw new Found('violated', what, { origin: reading.origin, idx, segment: file, offset, what })
 }
 
@@ -74,7 +80,8 @@ function words(error: unknown): string {
 function readHeads(reading: Reading): { last: Checkpoint[]; count: number } {
   const file = 'checkpoints.log'
   const path = join(reading.directory, file)
-  if (!fs.existsSync(path)) throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
+  if (!fs.existsSync(path))
+    throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
   const bytes = fs.readFileSync(path)
   const last: Checkpoint[] = []
   let count = 0
@@ -104,13 +111,20 @@ function readHeads(reading: Reading): { last: Checkpoint[]; count: number } {
 /** The published head must be the last note, or the one before it (a crash between the two). */
 function readPublished(reading: Reading, last: readonly Checkpoint[]): void {
   const path = join(reading.directory, 'checkpoint')
-  if (!fs.existsSync(path)) violated(reading, 'checkpoint', 0, null, 'the published checkpoint is missing')
+  if (!fs.existsSync(path))
+    violated(reading, 'checkpoint', 0, null, 'the published checkpoint is missing')
   const note = fs.readFileSync(path, 'utf8')
   if (last.some((checkpoint) => checkpoint.note === note)) return
   const known = last.at(-1)?.note ?? ''
   let offset = 0
   while (offset < note.length && note[offset] === known[offset]) offset++
-  violated(reading, 'checkpoint', offset, null, 'the published checkpoint is not the last one signed')
+  violated(
+    reading,
+    'checkpoint',
+    offset,
+    null,
+    'the published checkpoint is not the last one signed',
+  )
 }
 
 /** Notes the reader brought: signed by the same keys, so the tree must pass through them too. */
@@ -155,10 +169,15 @@ function readFrames(reading: Reading, name: string, isLast: boolean): void {
     const idx = reading.frontier.size
     const frame = readFrame(bytes, offset)
     if (typeof frame === 'string') {
-      const unsigned = isLast && idx >= reading.lastSigned && isTornTail(bytes, offset, reading.batch)
+      const unsigned =
+        isLast && idx >= reading.lastSigned && isTornTail(bytes, offset, reading.batch)
       const place = { origin: reading.origin, idx, segment: file, offset, what: frame }
       if (unsigned)
-        throw new Found('not-provable', 'the last, unsigned write is incomplete; opening the log recovers it', place)
+        throw new Found(
+          'not-provable',
+          'the last, unsigned write is incomplete; opening the log recovers it',
+          place,
+        )
       throw new Found('violated', frame, place)
     }
     if (frame.idx !== idx)
@@ -192,7 +211,10 @@ async function readSegments(reading: Reading): Promise<void> {
 }
 
 /** Full tiles on disk must hold the hashes just computed; one that is absent proves nothing and harms nothing. */
-function tileCheck(directory: string, reading: () => Reading): (path: string, bytes: Uint8Array) => void {
+function tileCheck(
+  directory: string,
+  reading: () => Reading,
+): (path: string, bytes: Uint8Array) => void {
   return (path, bytes) => {
     if (!fs.existsSync(path)) return
     const stored = fs.readFileSync(path)
@@ -217,7 +239,10 @@ export async function verifyLog(options: VerifyOptions): Promise<Verdict> {
     origin,
     verifiers,
     frontier: new Frontier(),
-    tiles: new TileWriter(options.directory, tileCheck(options.directory, () => reading)),
+    tiles: new TileWriter(
+      options.directory,
+      tileCheck(options.directory, () => reading),
+    ),
     heads: new Map(),
     lastSigned: 0,
     matched: 0,

@@ -142,7 +142,8 @@ export async function openSession(
     if (!(error instanceof CliError) || error.code !== 'grant.none') throw error
     const command = `sallyport request ${target.device}/${target.process} --for 2m --reason …`
     const next = error.next === undefined ? command : `${error.next} ${command}`
-    throw new CliError(error.message, { ...error, next }, { cause: error })
+    const { code, exit, why, id } = error
+    throw new CliError(error.message, { code, exit, why, next, id }, { cause: error })
   }
 }
 

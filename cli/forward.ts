@@ -71,7 +71,7 @@ export interface Forward {
  * Throws CliError `gateway.unreachable`, `gateway.untrusted`, `listen.failed`, `tunnel.refused`.
  */
 export async function openForward(options: ForwardOptions): Promise<Forward> {
-  const socket = await dial(options)
+  const socket = await dialGateway(options.gateway, options.anchor)
   const proof = createHmac('sha256', Buffer.from(options.session.secret, 'base64url'))
     .update(socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.alloc(0)))
     .digest('base64url')
@@ -87,12 +87,18 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
   return forwarding
 }
 
-async function dial(options: ForwardOptions): Promise<TLSSocket> {
-  const { host, port } = options.gateway
+/**
+ * TLS to the gateway's port under its pinned root, with the tunnel protocol agreed on.
+ * Throws CliError `gateway.unreachable`, `gateway.untrusted`, `gateway.protocol`.
+ */
+export async function dialGateway(
+  { host, port }: ForwardOptions['gateway'],
+  anchor: string,
+): Promise<TLSSocket> {
   const socket = connectTls({
     host,
     port,
-    ca: options.anchor,
+    ca: anchor,
     ALPNProtocols: ['sallyport/1'],
     minVersion: 'TLSv1.2',
     ...(isIP(host) === 0 ? { servername: host } : {}),

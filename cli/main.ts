@@ -9,6 +9,7 @@ import { registerAudit } from './commands/audit.ts'
 import { registerBootstrap } from './commands/bootstrap.ts'
 import { registerConnect } from './commands/connect.ts'
 import { registerDevice } from './commands/device.ts'
+import { registerDoctor } from './commands/doctor.ts'
 import { registerGateway } from './commands/gateway.ts'
 import { registerGrant } from './commands/grant.ts'
 import { registerLogin } from './commands/login.ts'
@@ -31,6 +32,7 @@ const rooms = [
   registerOpen,
   registerSession,
   registerAudit,
+  registerDoctor,
 ] as const
 
 /** Every command with its arguments and help; nothing of it has run. */

@@ -1,5 +1,11 @@
 /** The node's own CA: made at first start, opened ever after; and the certificate of the one port. */
-import { createHash, createPublicKey, randomBytes, X509Certificate, type KeyObject } from 'node:crypto'
+import {
+  createHash,
+  createPublicKey,
+  randomBytes,
+  X509Certificate,
+  type KeyObject,
+} from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isIP } from 'node:net'
@@ -20,7 +26,10 @@ export interface Authority {
 }
 
 function toPem(der: Uint8Array): string {
-  const lines = Buffer.from(der).toString('base64').match(/.{1,64}/g) ?? []
+  const lines =
+    Buffer.from(der)
+      .toString('base64')
+      .match(/.{1,64}/g) ?? []
   return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`
 }
 
@@ -34,7 +43,13 @@ export async function openAuthority(config: Config, now: number): Promise<Author
   const rootFile = join(directory, 'root.crt')
   const issuingFile = join(directory, 'issuing.crt')
   if (!existsSync(issuingFile)) {
-    const made = await createAuthority({ tenant: config.tenant, root, issuing, now: instant(now), random })
+    const made = await createAuthority({
+      tenant: config.tenant,
+      root,
+      issuing,
+      now: instant(now),
+      random,
+    })
     writeFileSync(rootFile, toPem(made.root))
     writeFileSync(issuingFile, toPem(made.issuing))
   }
@@ -44,7 +59,10 @@ export async function openAuthority(config: Config, now: number): Promise<Author
   writeFileSync(join(config.data, 'ca-root.pem'), toPem(rootDer))
   writeFileSync(join(config.data, 'ca-root.sha256'), `${rootSha256}\n`)
   return {
-    issuers: openIssuers({ roots: [rootDer], active: { certificate: issuingDer, signer: issuing } }),
+    issuers: openIssuers({
+      roots: [rootDer],
+      active: { certificate: issuingDer, signer: issuing },
+    }),
     rootPem: toPem(rootDer),
     rootSha256,
     issuingPem: toPem(issuingDer),
@@ -72,16 +90,19 @@ export async function edgeCertificate(
 ): Promise<{ readonly certificate: EdgeCertificate; readonly renewAt: number }> {
   const key: KeyObject = keyFile(join(config.data, 'keys'), 'gateway', 'p256')
   const { dns, ip } = namesOf(config)
-  const issued = await issueServer({
-    tenant: config.tenant,
-    gateway: config.gateway,
-    dnsNames: dns,
-    ipAddresses: ip,
-    publicKey: new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' })),
-    issuers: authority.issuers,
-    now: instant(now),
-    random,
-  }, { store, log })
+  const issued = await issueServer(
+    {
+      tenant: config.tenant,
+      gateway: config.gateway,
+      dnsNames: dns,
+      ipAddresses: ip,
+      publicKey: new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' })),
+      issuers: authority.issuers,
+      now: instant(now),
+      random,
+    },
+    { store, log },
+  )
   return {
     certificate: {
       chain: issued.chain.map(toPem).join(''),

@@ -122,14 +122,26 @@ function readFile(path: string): Record<string, unknown> {
   const fault = document.errors[0]
   if (fault !== undefined) {
     const at = lines.linePos(fault.pos[0])
-    throw new ConfigError('config.syntax', `${path}:${at.line}:${at.col}`, fault.message.split('\n')[0] ?? 'not YAML')
+    throw new ConfigError(
+      'config.syntax',
+      `${path}:${at.line}:${at.col}`,
+      fault.message.split('\n')[0] ?? 'not YAML',
+    )
   }
   const value: unknown = document.toJS() ?? {}
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new ConfigError('config.syntax', `${path}:1:1`, 'the file must be a mapping of keys to values')
+    throw new ConfigError(
+      'config.syntax',
+      `${path}:1:1`,
+      'the file must be a mapping of keys to values',
+    )
   const problem = firstProblem({ ...DEFAULTS, ...value })
   if (problem !== undefined)
-    throw new ConfigError('config.value', place(path, document, lines, problem.path), problem.message)
+    throw new ConfigError(
+      'config.value',
+      place(path, document, lines, problem.path),
+      problem.message,
+    )
   return relativeTo(dirname(path), value as Record<string, unknown>)
 }
 
@@ -145,7 +157,8 @@ function firstProblem(value: unknown): ValueProblem | undefined {
   // A closed object refuses a stranger by applying the schema `false` to its value.
   if (error.keyword === 'boolean' || error.keyword === 'additionalProperties') {
     const name = path.slice(path.lastIndexOf('/') + 1)
-    const known = path.lastIndexOf('/') === 0 ? `; known: ${Object.keys(File.properties).join(', ')}` : ''
+    const known =
+      path.lastIndexOf('/') === 0 ? `; known: ${Object.keys(File.properties).join(', ')}` : ''
     return { path, message: `unknown key ${name}${known}` }
   }
   return { path, message: error.message }
@@ -161,7 +174,12 @@ function place(path: string, document: Document, lines: LineCounter, pointer: st
       if (pair === undefined) break
       offset = (isScalar(pair.key) ? pair.key.range?.[0] : undefined) ?? offset
       node = pair.value
-    } else if (typeof node === 'object' && node !== null && 'items' in node && Array.isArray(node.items)) {
+    } else if (
+      typeof node === 'object' &&
+      node !== null &&
+      'items' in node &&
+      Array.isArray(node.items)
+    ) {
       node = node.items[Number(part)]
       if (typeof node === 'object' && node !== null && 'range' in node && Array.isArray(node.range))
         offset = (node.range as number[])[0] ?? offset
@@ -178,7 +196,8 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
   if (Array.isArray(out['syslog']))
     out['syslog'] = out['syslog'].map((sink: Record<string, unknown>) => {
       const copy = { ...sink }
-      for (const key of ['ca_file', 'cert_file', 'key_file']) if (key in copy) copy[key] = absolute(copy[key])
+      for (const key of ['ca_file', 'cert_file', 'key_file'])
+        if (key in copy) copy[key] = absolute(copy[key])
       return copy
     })
   return out
@@ -197,7 +216,9 @@ const TEXT_KEYS = [
   'log_level',
 ] as const satisfies readonly (keyof Config)[]
 
-function fromEnvironment(environment: Readonly<Record<string, string | undefined>>): Partial<Config> {
+function fromEnvironment(
+  environment: Readonly<Record<string, string | undefined>>,
+): Partial<Config> {
   const out: Record<string, unknown> = {}
   for (const key of TEXT_KEYS) {
     const value = environment[`SALLYPORT_${key.toUpperCase()}`]
@@ -213,10 +234,16 @@ function checkMeaning(config: Config): void {
   try {
     new Intl.DateTimeFormat('en', { timeZone: config.timezone })
   } catch (cause) {
-    throw new ConfigError('config.value', 'timezone', `no time zone is called ${config.timezone}`, { cause })
+    throw new ConfigError('config.value', 'timezone', `no time zone is called ${config.timezone}`, {
+      cause,
+    })
   }
   if (!isLoopback(splitHostPort(config.operations).host))
-    throw new ConfigError('config.value', 'operations', 'health and metrics are served on loopback only')
+    throw new ConfigError(
+      'config.value',
+      'operations',
+      'health and metrics are served on loopback only',
+    )
   const names = config.syslog.map((sink) => sink.name)
   if (new Set(names).size !== names.length)
     throw new ConfigError('config.value', 'syslog', 'two sinks share one name')

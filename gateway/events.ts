@@ -19,7 +19,8 @@ export function srcOf(source: Source): EventInput['src'] {
   return source.ip === null ? undefined : { ip: plainAddress(source.ip) }
 }
 
-const at = (ip: string | null): EventInput['src'] => (ip === null ? undefined : { ip: plainAddress(ip) })
+const at = (ip: string | null): EventInput['src'] =>
+  ip === null ? undefined : { ip: plainAddress(ip) }
 
 /** The CA's events. Each is durable before the act it tells of. */
 export function caEvent(event: CaEvent): EventInput {
@@ -51,7 +52,11 @@ export function caEvent(event: CaEvent): EventInput {
           device: event.device ?? 'unknown',
           data: { spki_sha256: spki, token: event.tokenId ?? undefined },
         }
-      return { code: 'cert.renew', ...outcome, data: { serial: event.serial ?? 'unknown', spki_sha256: spki } }
+      return {
+        code: 'cert.renew',
+        ...outcome,
+        data: { serial: event.serial ?? 'unknown', spki_sha256: spki },
+      }
     }
     case 'cert.issue':
       return {

@@ -45,7 +45,11 @@ function wallClock(timezone: string): Intl.DateTimeFormat {
 
 /** `nowMs` is epoch milliseconds. */
 export function timeFacts(nowMs: number, timezone: string): Input['time'] {
-  const parts = new Map(wallClock(timezone).formatToParts(nowMs).map(({ type, value }) => [type, value]))
+  const parts = new Map(
+    wallClock(timezone)
+      .formatToParts(nowMs)
+      .map(({ type, value }) => [type, value]),
+  )
   return {
     epoch_s: Math.floor(nowMs / 1000),
     local: {
@@ -69,7 +73,10 @@ export function clientFacts(source: Source): Partially<Input['client']> {
   return { ip, family: ip.includes(':') ? 6 : 4 }
 }
 
-export function deviceFacts(device: Device, presence: Presence | undefined): Partially<Input['device']> {
+export function deviceFacts(
+  device: Device,
+  presence: Presence | undefined,
+): Partially<Input['device']> {
   return {
     id: device.id,
     zone: device.zone,
@@ -106,7 +113,10 @@ export function expectFacts(expect: Expectation): NonNullable<PolicyProcess['exp
   }
 }
 
-export function processFacts(process: Process, observed: Observed | null): Partially<Input['process']> {
+export function processFacts(
+  process: Process,
+  observed: Observed | null,
+): Partially<Input['process']> {
   return {
     id: process.id,
     kind: process.kind,

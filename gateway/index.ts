@@ -1,54 +1,5 @@
 /** The door: run a node, or only make its data directory. */
-import { readConfig, type Config } from './config.ts'
-import { openFoundation, serve, type Addresses } from './gateway.ts'
-
 export { ConfigError, readConfig, type Config } from './config.ts'
-export { VERSION, type Addresses } from './gateway.ts'
-
-export interface GatewayArguments {
-  readonly configFile?: string | undefined
-  readonly dataDirectory?: string | undefined
-  readonly listen?: string | undefined
-  readonly operations?: string | undefined
-  readonly publicHost?: string | undefined
-}
-
-function toConfig(given: GatewayArguments): Config {
-  return readConfig({
-    file: given.configFile,
-    overrides: {
-      data: given.dataDirectory,
-      listen: given.listen,
-      operations: given.operations,
-      public_host: given.publicHost,
-    },
-  })
-}
-
-/** Runs a complete node until `signal` aborts. Rejects with what keeps it from starting. */
-export async function runGateway(
-  given: GatewayArguments,
-  options: { readonly signal: AbortSignal; readonly ready?: (addresses: Addresses) => void },
-): Promise<void> {
-  await serve(toConfig(given), options.signal, options.ready ?? (() => {}))
-}
-
-export interface Initialised {
-  readonly data: string
-  readonly caSha256: string
-  readonly logKeys: readonly string[]
-  /** The file with the first administrator's one-time token; null once it was used. */
-  readonly bootstrapFile: string | null
-}
-
-/** Makes or opens the data directory and closes it again; nothing listens. */
-export async function initGateway(given: GatewayArguments): Promise<Initialised> {
-  const config = toConfig(given)
-  await using foundation = await openFoundation(config)
-  return {
-    data: config.data,
-    caSha256: foundation.authority.rootSha256,
-    logKeys: foundation.log.vkeys,
-    bootstrapFile: foundation.identity.bootstrapFile,
-  }
-}
+export { VERSION } from './foundation.ts'
+export type { Addresses } from './gateway.ts'
+export { initGateway, runGateway, type GatewayArguments, type Initialised } from './run.ts'

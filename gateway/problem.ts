@@ -75,10 +75,18 @@ export class Refusal extends Error {
 }
 
 /** What policy said, as the refusal of whatever was asked. */
-export function denied(decision: Decision, nextSteps: (code: string) => string | undefined): Refusal {
+export function denied(
+  decision: Decision,
+  nextSteps: (code: string) => string | undefined,
+): Refusal {
   const denials = decision.denials.map(({ code, msg, remedy }) => {
     const next_step = nextSteps(code)
-    return { code, msg, ...(remedy === undefined ? {} : { remedy }), ...(next_step === undefined ? {} : { next_step }) }
+    return {
+      code,
+      msg,
+      ...(remedy === undefined ? {} : { remedy }),
+      ...(next_step === undefined ? {} : { next_step }),
+    }
   })
   const first = denials[0]
   return new Refusal('policy.denied', first?.msg ?? 'no rule allows this', {

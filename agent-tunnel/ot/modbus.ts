@@ -56,7 +56,10 @@ function frame(tid: number, unit: number, pdu: Uint8Array): Uint8Array {
   return out
 }
 
-function exceptionTo(request: { tid: number; unit: number; functionCode: number }, code: number): Uint8Array {
+function exceptionTo(
+  request: { tid: number; unit: number; functionCode: number },
+  code: number,
+): Uint8Array {
   return frame(request.tid, request.unit, Uint8Array.of(request.functionCode | 0x80, code))
 }
 
@@ -68,15 +71,21 @@ class Frames {
   since: number | undefined
 
   /** Takes octets from `chunk` at `at`; gives where to go on, and a frame once it is whole. */
-  take(chunk: Uint8Array, at: number, now: number): { next: number; frame?: Uint8Array; fault?: string } {
+  take(
+    chunk: Uint8Array,
+    at: number,
+    now: number,
+  ): { next: number; frame?: Uint8Array; fault?: string } {
     this.since ??= now
     const need = this.#size < HEADER ? HEADER : 6 + this.#length()
     const part = chunk.subarray(at, at + need - this.#size)
     this.#held.set(part, this.#size)
     this.#size += part.length
     const next = at + part.length
-    if (this.#size >= 4 && ((this.#held[2] ?? 0) | (this.#held[3] ?? 0)) !== 0) return { next, fault: 'protocol id is not 0' }
-    if (this.#size >= 6 && (this.#length() < 2 || this.#length() > 254)) return { next, fault: 'length is outside 2..254' }
+    if (this.#size >= 4 && ((this.#held[2] ?? 0) | (this.#held[3] ?? 0)) !== 0)
+      return { next, fault: 'protocol id is not 0' }
+    if (this.#size >= 6 && (this.#length() < 2 || this.#length() > 254))
+      return { next, fault: 'length is outside 2..254' }
     if (this.#size < HEADER || this.#size < 6 + this.#length()) return { next }
     const whole = this.#held.slice(0, this.#size)
     this.#size = 0
@@ -104,15 +113,17 @@ export class ModbusGate {
   fromClient(chunk: Uint8Array, now: number): GateOutcome {
     const toTarget: Uint8Array[] = []
     const verdicts: ModbusVerdict[] = []
-    for (let at = 0; at < chunk.length && !this.#closed; ) {
+    for (let at = 0; at < chunk.length && !this.#closed;) {
       const { next, frame: whole, fault } = this.#fromClient.take(chunk, at, now)
       at = next
       if (fault !== undefined) return this.#violation(fault, toTarget, verdicts)
       if (whole === undefined) continue
       const pdu = whole.subarray(HEADER)
       const functionCode = pdu[0] ?? 0
-      if (functionCode === 0 || functionCode >= 0x80) return this.#violation('function code is not a request', toTarget, verdicts)
-      if (this.#outstanding.length >= MAX_QUEUED) return this.#violation('too many requests without an answer', toTarget, verdicts)
+      if (functionCode === 0 || functionCode >= 0x80)
+        return this.#violation('function code is not a request', toTarget, verdicts)
+      if (this.#outstanding.length >= MAX_QUEUED)
+        return this.#violation('too many requests without an answer', toTarget, verdicts)
       verdicts.push(this.#judge(whole, pdu, now, toTarget))
     }
     return { toTarget, toClient: this.#ready(), verdicts }
@@ -124,7 +135,9 @@ export class ModbusGate {
     const functionCode = pdu[0] ?? 0
     const reading = read(pdu)
     const waiting = this.#outstanding.filter(({ answer }) => answer === undefined).length
-    const exception = refusal(unit, pdu, reading, this.#rules) ?? (waiting >= MAX_OUTSTANDING ? SERVER_BUSY : undefined)
+    const exception =
+      refusal(unit, pdu, reading, this.#rules) ??
+      (waiting >= MAX_OUTSTANDING ? SERVER_BUSY : undefined)
     const request = { tid, unit, functionCode }
     const answer = exception === undefined ? undefined : exceptionTo(request, exception)
     this.#outstanding.push({ ...request, answer, since: now })
@@ -143,7 +156,7 @@ export class ModbusGate {
 
   /** Octets of the target: only the reply to a request that is waiting passes. */
   fromTarget(chunk: Uint8Array, now: number): GateOutcome {
-    for (let at = 0; at < chunk.length && !this.#closed; ) {
+    for (let at = 0; at < chunk.length && !this.#closed;) {
       const { next, frame: whole, fault } = this.#fromTarget.take(chunk, at, now)
       at = next
       if (fault !== undefined) return this.#violation(`reply: ${fault}`, [], [])
@@ -151,7 +164,11 @@ export class ModbusGate {
       const tid = ((whole[0] ?? 0) << 8) | (whole[1] ?? 0)
       const functionCode = (whole[HEADER] ?? 0) & 0x7f
       const asked = this.#outstanding.find(
-        (one) => one.answer === undefined && one.tid === tid && one.unit === whole[6] && one.functionCode === functionCode,
+        (one) =>
+          one.answer === undefined &&
+          one.tid === tid &&
+          one.unit === whole[6] &&
+          one.functionCode === functionCode,
       )
       // A reply nobody waits for, for instance after the timeout, is dropped.
       if (asked !== undefined) asked.answer = frame(tid, asked.unit, whole.subarray(HEADER))
@@ -162,15 +179,19 @@ export class ModbusGate {
   /** What time alone does: silent targets are answered for, a frame that never ends is a violation. */
   tick(now: number): GateOutcome {
     const began = this.#fromClient.since
-    if (began !== undefined && now - began >= TIMEOUT_MS) return this.#violation('a frame did not end within 5 s', [], [])
+    if (began !== undefined && now - began >= TIMEOUT_MS)
+      return this.#violation('a frame did not end within 5 s', [], [])
     for (const one of this.#outstanding)
-      if (one.answer === undefined && now - one.since >= TIMEOUT_MS) one.answer = exceptionTo(one, TARGET_SILENT)
+      if (one.answer === undefined && now - one.since >= TIMEOUT_MS)
+        one.answer = exceptionTo(one, TARGET_SILENT)
     return { toTarget: [], toClient: this.#ready(), verdicts: [] }
   }
 
   /** When `tick` has something to do, in the same clock; undefined while nothing waits. */
   wakeAt(): number | undefined {
-    const times = this.#outstanding.filter(({ answer }) => answer === undefined).map(({ since }) => since)
+    const times = this.#outstanding
+      .filter(({ answer }) => answer === undefined)
+      .map(({ since }) => since)
     if (this.#fromClient.since !== undefined) times.push(this.#fromClient.since)
     return times.length === 0 ? undefined : Math.min(...times) + TIMEOUT_MS
   }
@@ -186,8 +207,17 @@ export class ModbusGate {
     }
   }
 
-  #violation(message: string, toTarget: readonly Uint8Array[], verdicts: readonly ModbusVerdict[]): GateOutcome {
+  #violation(
+    message: string,
+    toTarget: readonly Uint8Array[],
+    verdicts: readonly ModbusVerdict[],
+  ): GateOutcome {
     this.#closed = true
-    return { toTarget, toClient: this.#ready(), verdicts, violation: { code: 'modbus.violation', message } }
+    return {
+      toTarget,
+      toClient: this.#ready(),
+      verdicts,
+      violation: { code: 'modbus.violation', message },
+    }
   }
 }

@@ -35,7 +35,11 @@ export interface Reading {
 
 const word = (pdu: Uint8Array, at: number): number => ((pdu[at] ?? 0) << 8) | (pdu[at + 1] ?? 0)
 
-const malformed = (operation: Operation): Reading => ({ operation, spans: [], exception: ILLEGAL_VALUE })
+const malformed = (operation: Operation): Reading => ({
+  operation,
+  spans: [],
+  exception: ILLEGAL_VALUE,
+})
 
 function span(pdu: Uint8Array, operation: Operation, most: number): Reading {
   const address = word(pdu, 1)
@@ -56,8 +60,10 @@ function writeMany(pdu: Uint8Array, most: number, bytesFor: (quantity: number) =
   const address = word(pdu, 1)
   const quantity = word(pdu, 3)
   const bytes = pdu[5] ?? 0
-  if (quantity < 1 || quantity > most || bytes !== bytesFor(quantity) || pdu.length !== 6 + bytes) return malformed('write')
-  if (address + quantity > 65_536) return { operation: 'write', spans: [], exception: ILLEGAL_ADDRESS }
+  if (quantity < 1 || quantity > most || bytes !== bytesFor(quantity) || pdu.length !== 6 + bytes)
+    return malformed('write')
+  if (address + quantity > 65_536)
+    return { operation: 'write', spans: [], exception: ILLEGAL_ADDRESS }
   return { operation: 'write', spans: [{ address, quantity }] }
 }
 
@@ -65,8 +71,10 @@ function readWrite(pdu: Uint8Array): Reading {
   const read = { address: word(pdu, 1), quantity: word(pdu, 3) }
   const write = { address: word(pdu, 5), quantity: word(pdu, 7) }
   const bytes = pdu[9] ?? 0
-  const counts = read.quantity >= 1 && read.quantity <= 125 && write.quantity >= 1 && write.quantity <= 121
-  if (!counts || bytes !== 2 * write.quantity || pdu.length !== 10 + bytes) return malformed('write')
+  const counts =
+    read.quantity >= 1 && read.quantity <= 125 && write.quantity >= 1 && write.quantity <= 121
+  if (!counts || bytes !== 2 * write.quantity || pdu.length !== 10 + bytes)
+    return malformed('write')
   if (read.address + read.quantity > 65_536 || write.address + write.quantity > 65_536)
     return { operation: 'write', spans: [], exception: ILLEGAL_ADDRESS }
   return { operation: 'write', spans: [read, write] }
@@ -87,36 +95,50 @@ const functions: Readonly<Record<number, (pdu: Uint8Array) => Reading>> = {
   0x10: (pdu) => writeMany(pdu, 123, twice),
   0x11: (pdu) => (pdu.length === 1 ? { operation: 'identify', spans: [] } : malformed('identify')),
   0x16: (pdu) =>
-    pdu.length === 7 ? { operation: 'write', spans: [{ address: word(pdu, 1), quantity: 1 }] } : malformed('write'),
+    pdu.length === 7
+      ? { operation: 'write', spans: [{ address: word(pdu, 1), quantity: 1 }] }
+      : malformed('write'),
   0x17: readWrite,
   // Read FIFO queue: what it reads is not an address range, so windows cannot speak of it.
   0x18: (pdu) => (pdu.length === 3 ? { operation: 'read', spans: [] } : malformed('read')),
   0x2b: (pdu) => {
     const code = pdu[2] ?? 0
     if (pdu[1] !== 0x0e) return { operation: 'unknown', spans: [], exception: ILLEGAL_FUNCTION }
-    return pdu.length === 4 && code >= 1 && code <= 4 ? { operation: 'identify', spans: [] } : malformed('identify')
+    return pdu.length === 4 && code >= 1 && code <= 4
+      ? { operation: 'identify', spans: [] }
+      : malformed('identify')
   },
 }
 
 /** What a PDU (function code first) is, whoever sends it. */
 export function read(pdu: Uint8Array): Reading {
   const row = functions[pdu[0] ?? 0]
-  return row === undefined ? { operation: 'unknown', spans: [], exception: ILLEGAL_FUNCTION } : row(pdu)
+  return row === undefined
+    ? { operation: 'unknown', spans: [], exception: ILLEGAL_FUNCTION }
+    : row(pdu)
 }
 
 function within(unit: number, { address, quantity }: Span, windows: readonly Window[]): boolean {
   return windows.some(
-    (window) => window.unit === unit && window.from <= address && address + quantity - 1 <= window.to,
+    (window) =>
+      window.unit === unit && window.from <= address && address + quantity - 1 <= window.to,
   )
 }
 
 /** The exception that refuses it, or undefined where it may pass. */
-export function refusal(unit: number, pdu: Uint8Array, reading: Reading, rules: Rules): number | undefined {
+export function refusal(
+  unit: number,
+  pdu: Uint8Array,
+  reading: Reading,
+  rules: Rules,
+): number | undefined {
   if (reading.operation === 'unknown' || rules.level < 1) return ILLEGAL_FUNCTION
   if (reading.operation === 'write' && (rules.level < 2 || unit === 0)) return ILLEGAL_FUNCTION
   if (reading.exception !== undefined) return reading.exception
   if (rules.windows.length === 0) return undefined
   if (pdu[0] === 0x18) return ILLEGAL_ADDRESS
-  const inside = reading.spans.every((one) => rules.windows.every((windows) => within(unit, one, windows)))
+  const inside = reading.spans.every((one) =>
+    rules.windows.every((windows) => within(unit, one, windows)),
+  )
   return inside ? undefined : ILLEGAL_ADDRESS
 }

@@ -30,17 +30,28 @@ type Loose = EventInput & { readonly data?: Readonly<Record<string, unknown>> | 
 
 const activities: Readonly<Record<'verb' | 'method' | 'how', Readonly<Record<string, number>>>> = {
   verb: { create: 1, read: 2, update: 3, delete: 4 },
-  method: { CONNECT: 1, DELETE: 2, GET: 3, HEAD: 4, OPTIONS: 5, POST: 6, PUT: 7, TRACE: 8, PATCH: 9 },
+  method: {
+    CONNECT: 1,
+    DELETE: 2,
+    GET: 3,
+    HEAD: 4,
+    OPTIONS: 5,
+    POST: 6,
+    PUT: 7,
+    TRACE: 8,
+    PATCH: 9,
+  },
   how: { close: 2, reset: 3, failed: 4 },
 }
-const dispositions: Readonly<Record<Disposition, { readonly id: number; readonly action: 1 | 2 }>> = {
-  allowed: { id: 1, action: 1 },
-  blocked: { id: 2, action: 2 },
-  approved: { id: 8, action: 1 },
-  revoked: { id: 24, action: 2 },
-  rejected: { id: 25, action: 2 },
-  unauthorized: { id: 26, action: 2 },
-}
+const dispositions: Readonly<Record<Disposition, { readonly id: number; readonly action: 1 | 2 }>> =
+  {
+    allowed: { id: 1, action: 1 },
+    blocked: { id: 2, action: 2 },
+    approved: { id: 8, action: 1 },
+    revoked: { id: 24, action: 2 },
+    rejected: { id: 25, action: 2 },
+    unauthorized: { id: 26, action: 2 },
+  }
 
 /** UUID version 7 (RFC 9562 5.7) from epoch ms and 10 random bytes. */
 export function uuid7(nowMs: number, random: Uint8Array): string {
@@ -302,7 +313,10 @@ export function render(
   const head = `${text.slice(0, -2)},"sequence":`
   const bytes = Buffer.byteLength(head) + 18
   if (bytes > bodyLimit)
-    throw new AuditError('event.too_large', `${event.code}: ${bytes} bytes, the limit is ${bodyLimit}`)
+    throw new AuditError(
+      'event.too_large',
+      `${event.code}: ${bytes} bytes, the limit is ${bodyLimit}`,
+    )
   return { head, uid, bytes }
 }
 
@@ -377,7 +391,9 @@ export function faults(body: unknown): string[] {
   }
   if (own['type_uid'] !== Number(own['class_uid']) * 100 + Number(own['activity_id']))
     found.push('type_uid is not class_uid * 100 + activity_id')
-  if (own['activity_id'] === 99 && !has(body, 'activity_name')) found.push('activity 99 has no name')
-  if (has(body, 'group') && own['class_uid'] === 3003) found.push('privileges and group exclude each other')
+  if (own['activity_id'] === 99 && !has(body, 'activity_name'))
+    found.push('activity 99 has no name')
+  if (has(body, 'group') && own['class_uid'] === 3003)
+    found.push('privileges and group exclude each other')
   return found
 }

@@ -80,7 +80,8 @@ export function parseFrames(
   while (at < view.length) {
     const blank = view.indexOf(0x20, at)
     const digits = view.toString('latin1', at, blank === -1 ? Math.min(view.length, at + 9) : blank)
-    if (!/^[1-9]\d{0,7}$/.test(digits)) throw new AuditError('frame.length', 'a frame begins with its length')
+    if (!/^[1-9]\d{0,7}$/.test(digits))
+      throw new AuditError('frame.length', 'a frame begins with its length')
     if (Number(digits) > limit)
       throw new AuditError('frame.length', `a frame of ${digits} bytes, the limit is ${limit}`)
     const end = blank + 1 + Number(digits)
@@ -135,5 +136,14 @@ export function parseMessage(bytes: Uint8Array): ParsedMessage {
   if (at < text.length && text[at] !== ' ')
     throw new AuditError('frame.syntax', 'no blank before the message')
   const [, pri = '', timestamp = '', host = '', app = '', process = '', id = ''] = header
-  return { priority: Number(pri), timestamp, host, app, process, id, elements, body: bytes.subarray(at + 1) }
+  return {
+    priority: Number(pri),
+    timestamp,
+    host,
+    app,
+    process,
+    id,
+    elements,
+    body: bytes.subarray(at + 1),
+  }
 }

@@ -90,12 +90,19 @@ interface Body {
   readonly activity_id?: number
   readonly type_uid?: number
   readonly metadata?: Readonly<Record<string, unknown>>
-  readonly unmapped?: { readonly sallyport?: { readonly session?: string; readonly grant?: string } }
+  readonly unmapped?: {
+    readonly sallyport?: { readonly session?: string; readonly grant?: string }
+  }
 }
 
 function factsOf(body: Body): Facts {
   const own = body.unmapped?.sallyport
-  return { severity: body.severity_id ?? 1, time: body.time ?? 0, session: own?.session, grant: own?.grant }
+  return {
+    severity: body.severity_id ?? 1,
+    time: body.time ?? 0,
+    session: own?.session,
+    grant: own?.grant,
+  }
 }
 
 /** What goes in place of a body over the limit: enough to find it in the log. */
@@ -265,7 +272,8 @@ class SyslogShipper implements Shipper {
       })
       this.#socket = socket
       const timer = setTimeout(() => socket.destroy(new Error('no connection in time')), connectMs)
-      const refused = (error?: Error): void => settle(() => reject(error ?? new Error('closed early')))
+      const refused = (error?: Error): void =>
+        settle(() => reject(error ?? new Error('closed early')))
       const up = (): void => settle(() => resolve(socket))
       const settle = (act: () => void): void => {
         clearTimeout(timer)
@@ -371,7 +379,8 @@ class SyslogShipper implements Shipper {
   }
 
   health(): SinkHealth {
-    const up = this.#socket !== null && this.#lastError === null && this.#socket.readyState === 'open'
+    const up =
+      this.#socket !== null && this.#lastError === null && this.#socket.readyState === 'open'
     const late = this.lag().events > laggingEvents
     return {
       name: this.#options.name,

@@ -46,7 +46,10 @@ export class AppSignIns {
   }
 
   /** Redeems a ticket for a cookie value; undefined where it was used, is too old, or never was. */
-  enter(ticket: string, now: number): { readonly session: string; readonly cookie: string } | undefined {
+  enter(
+    ticket: string,
+    now: number,
+  ): { readonly session: string; readonly cookie: string } | undefined {
     const key = keyOf(ticket)
     const found = this.#tickets.get(key)
     this.#tickets.delete(key)
@@ -71,7 +74,10 @@ export class AppSignIns {
 }
 
 /** The value of one cookie in a Cookie header, and the header without it. */
-export function takeCookie(header: string | undefined, name: string): { readonly value: string | undefined; readonly rest: string } {
+export function takeCookie(
+  header: string | undefined,
+  name: string,
+): { readonly value: string | undefined; readonly rest: string } {
   let value: string | undefined
   const rest: string[] = []
   for (const part of (header ?? '').split(';')) {

@@ -13,7 +13,14 @@ const HOP_BY_HOP = new Set([
   'upgrade',
 ])
 /** Never towards the device: the body is framed anew, and nobody waits for a 100 that may not come. */
-const OURS = new Set(['expect', 'content-length', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto', 'forwarded'])
+const OURS = new Set([
+  'expect',
+  'content-length',
+  'x-forwarded-for',
+  'x-forwarded-host',
+  'x-forwarded-proto',
+  'forwarded',
+])
 
 /** Name and value in turn, as they stood on the wire. */
 function* pairs(raw: readonly string[]): Iterable<readonly [string, string]> {
@@ -27,7 +34,8 @@ function declared(raw: readonly string[]): Set<string> {
     if (name.toLowerCase() === 'connection')
       for (const part of value.split(',')) names.add(part.trim().toLowerCase())
   // Naming these would drop what the two ends need (and is how a hop is tricked into dropping them).
-  for (const kept of ['host', 'cookie', 'content-length', 'content-type', 'authorization']) names.delete(kept)
+  for (const kept of ['host', 'cookie', 'content-length', 'content-type', 'authorization'])
+    names.delete(kept)
   return names
 }
 
@@ -59,7 +67,13 @@ export function responseHeaders(raw: readonly string[]): string[] {
     if (HOP_BY_HOP.has(lower) || dropped.has(lower)) continue
     if (lower !== 'set-cookie') out.push(name, value)
     else if (!value.trimStart().startsWith(`${APP_COOKIE}=`))
-      out.push(name, value.split(';').filter((part) => !/^\s*domain\s*(=|$)/i.test(part)).join(';'))
+      out.push(
+        name,
+        value
+          .split(';')
+          .filter((part) => !/^\s*domain\s*(=|$)/i.test(part))
+          .join(';'),
+      )
   }
   return out
 }

@@ -12,7 +12,7 @@ import { toRefusal } from '../decisions.ts'
 import { actorOf } from '../events.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession } from '../sessions/live.ts'
-import { findTarget, sessionFacts, type SessionRoom } from '../sessions/room.ts'
+import { findTarget, openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 import { openStream } from '../sessions/stream.ts'
 import { APP_COOKIE, ENTER_PATH, parseAppLabel, takeCookie, type AppSignIns } from './apps.ts'
 import { requestHeaders, responseHeaders } from './headers.ts'
@@ -44,8 +44,11 @@ export class AppForwarder implements Disposable {
       const refusal =
         error instanceof Refusal
           ? error
-          : new Refusal('app.upstream', 'the application on the device did not answer', { cause: error })
-      if (!(error instanceof Refusal)) this.#apps.room.report(error, 'a web request could not be carried')
+          : new Refusal('app.upstream', 'the application on the device did not answer', {
+              cause: error,
+            })
+      if (!(error instanceof Refusal))
+        this.#apps.room.report(error, 'a web request could not be carried')
       if (response.headersSent) response.destroy()
       else this.#apps.refuse(request, response, refusal)
     })
@@ -71,15 +74,27 @@ export class AppForwarder implements Disposable {
     await this.#forward(request, response, session)
   }
 
-  #enter(request: IncomingMessage, response: ServerResponse, name: { process: string; device: string }): void {
+  #enter(
+    request: IncomingMessage,
+    response: ServerResponse,
+    name: { process: string; device: string },
+  ): void {
     const { signIns, room } = this.#apps
     const ticket = new URL(request.url ?? '/', 'https://app').searchParams.get('ticket') ?? ''
     const entered = request.method === 'GET' ? signIns.enter(ticket, room.now()) : undefined
     const session = entered === undefined ? undefined : room.live.get(entered.session)
-    if (entered === undefined || session?.process !== name.process || session.device !== name.device)
-      throw new Refusal('app.ticket', 'this link has been used, is too old, or belongs to another application', {
-        nextStep: `get a new one: sallyport open ${name.device}/${name.process}`,
-      })
+    if (
+      entered === undefined ||
+      session?.process !== name.process ||
+      session.device !== name.device
+    )
+      throw new Refusal(
+        'app.ticket',
+        'this link has been used, is too old, or belongs to another application',
+        {
+          nextStep: `get a new one: sallyport open ${name.device}/${name.process}`,
+        },
+      )
     response.writeHead(303, {
       location: '/',
       'set-cookie': `${APP_COOKIE}=${entered.cookie}; Path=/; Secure; HttpOnly; SameSite=Lax`,
@@ -95,7 +110,11 @@ export class AppForwarder implements Disposable {
     const { value } = takeCookie(request.headers.cookie, APP_COOKIE)
     const id = value === undefined ? undefined : signIns.find(value)
     const session = id === undefined ? undefined : room.live.get(id)
-    if (session?.state !== 'open' || session.process !== name.process || session.device !== name.device)
+    if (
+      session?.state !== 'open' ||
+      session.process !== name.process ||
+      session.device !== name.device
+    )
       throw new Refusal('app.cookie', 'no session to this application is open in this browser', {
         nextStep: `open one: sallyport open ${name.device}/${name.process}`,
       })
@@ -112,19 +131,12 @@ export class AppForwarder implements Disposable {
       })
     const target = await findTarget(room, session.device, session.process)
     const grant = await room.grants.find(session.grant)
-    if (target === undefined || grant === undefined) throw new Refusal('session.ended', 'the process is no longer registered')
+    if (target === undefined || grant === undefined)
+      throw new Refusal('session.ended', 'the process is no longer registered')
     const observed = session.observed ?? target.presence?.listeners.get(session.process) ?? null
     const decision = room.decisions.ask('http.request', {
       ...sessionFacts(session.subject, session.source, target, [grant], observed),
-      session: {
-        id: session.id,
-        opened_at: Math.floor(session.openedAt / 1000),
-        bytes_in: session.bytesIn,
-        bytes_out: session.bytesOut,
-        last_activity_at: Math.floor(session.lastActivityAt / 1000),
-        decision_id: session.decisions.at(-1)?.id ?? null,
-        trigger: null,
-      },
+      session: openedFacts(session, null),
       http,
     })
     const allowed = decision.allow && decision.obligations.methods.includes(http.method)
@@ -143,11 +155,20 @@ export class AppForwarder implements Disposable {
       data: { method: http.method, path: http.path, host: http.host },
     })
     if (!decision.allow) throw toRefusal(decision)
-    if (!allowed) throw new Refusal('policy.denied', `policy does not allow ${http.method} here`, { decisionId: decision.decision_id })
+    if (!allowed)
+      throw new Refusal('policy.denied', `policy does not allow ${http.method} here`, {
+        decisionId: decision.decision_id,
+      })
   }
 
-  async #forward(request: IncomingMessage, response: ServerResponse, session: LiveSession): Promise<void> {
-    const hasBody = request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0
+  async #forward(
+    request: IncomingMessage,
+    response: ServerResponse,
+    session: LiveSession,
+  ): Promise<void> {
+    const hasBody =
+      request.headers['transfer-encoding'] !== undefined ||
+      Number(request.headers['content-length'] ?? 0) > 0
     const pool = this.#poolOf(session)
     await new Promise<void>((resolve, reject) => {
       pool.dispatch(
@@ -155,7 +176,10 @@ export class AppForwarder implements Disposable {
           origin: 'http://target',
           method: (request.method ?? 'GET') as Dispatcher.HttpMethod,
           path: request.url ?? '/',
-          headers: requestHeaders(request.rawHeaders, hasBody ? (request.headers['content-length'] ?? null) : null),
+          headers: requestHeaders(
+            request.rawHeaders,
+            hasBody ? (request.headers['content-length'] ?? null) : null,
+          ),
           body: hasBody ? request : null,
         },
         relay(request, response, resolve, reject),
@@ -221,7 +245,8 @@ function meter(room: SessionRoom, session: LiveSession, stream: TunnelStream): (
     // From the device's side of the stream: what we sent is the person's `in`.
     const now = { in: stream.bytesOut, out: stream.bytesIn }
     count(room, session, 'in', now.in - before.in)
-    if (!count(room, session, 'out', now.out - before.out)) stream.reset('byte.limit', 'the session has carried as much as its grant allows')
+    if (!count(room, session, 'out', now.out - before.out))
+      stream.reset('byte.limit', 'the session has carried as much as its grant allows')
     before = now
   }
 }
@@ -245,7 +270,10 @@ function relay(
     onResponseStart(started, status, _headers, statusMessage) {
       // Interim answers are between the device and us (a 103 would end undici's reply).
       if (status < 200 || response.headersSent) return
-      const raw = responseHeaders((started as { rawHeaders?: Buffer[] }).rawHeaders?.map((item) => item.toString('latin1')) ?? [])
+      const raw = responseHeaders(
+        (started as { rawHeaders?: Buffer[] }).rawHeaders?.map((item) => item.toString('latin1')) ??
+          [],
+      )
       response.writeHead(status, statusMessage ?? '', raw)
       if (request.method === 'HEAD') response.flushHeaders()
     },

@@ -26,11 +26,14 @@ export function modbusFilter(
     clearTimeout(timer)
     const at = gate.wakeAt()
     if (at === undefined) return
-    timer = setTimeout(() => {
-      const out = gate.tick(performance.now())
-      act?.(settle(out, 'client'))
-      arm()
-    }, Math.max(1, at - performance.now()))
+    timer = setTimeout(
+      () => {
+        const out = gate.tick(performance.now())
+        act?.(settle(out, 'client'))
+        arm()
+      },
+      Math.max(1, at - performance.now()),
+    )
     timer.unref()
   }
   const settle = (out: GateOutcome, from: 'client' | 'device'): Filtered => {
@@ -109,20 +112,31 @@ class Refusals {
   }
 
   #tell(code: 'ot.deny', verdict: ModbusVerdict, count: number): void {
-    this.#append(code, `Modbus function ${verdict.functionCode} refused ${count === 1 ? 'once' : `${count} times`}`, {
-      unit: verdict.unit,
-      function_code: verdict.functionCode,
-      address: verdict.address ?? undefined,
-      quantity: verdict.quantity ?? undefined,
-      exception: verdict.exception ?? undefined,
-      count,
-    })
+    this.#append(
+      code,
+      `Modbus function ${verdict.functionCode} refused ${count === 1 ? 'once' : `${count} times`}`,
+      {
+        unit: verdict.unit,
+        function_code: verdict.functionCode,
+        address: verdict.address ?? undefined,
+        quantity: verdict.quantity ?? undefined,
+        exception: verdict.exception ?? undefined,
+        count,
+      },
+    )
   }
 
   #append(
     code: 'ot.deny' | 'ot.violation',
     message: string,
-    data: { unit?: number; function_code?: number; address?: number | undefined; quantity?: number | undefined; exception?: number | undefined; count?: number },
+    data: {
+      unit?: number
+      function_code?: number
+      address?: number | undefined
+      quantity?: number | undefined
+      exception?: number | undefined
+      count?: number
+    },
   ): void {
     const { device, process, grant, id, subject } = this.#session
     this.#log
@@ -138,6 +152,8 @@ class Refusals {
         session: id,
         data,
       })
-      .catch((error: unknown) => this.#report(error, `a refusal in session ${id} could not be recorded`))
+      .catch((error: unknown) =>
+        this.#report(error, `a refusal in session ${id} could not be recorded`),
+      )
   }
 }

@@ -81,7 +81,8 @@ class Splice implements Carrier {
 
   #serve(lane: Lane): void {
     const { filter } = this.#options
-    const read = lane.direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter)
+    const read =
+      lane.direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter)
     lane.from.onData = (chunk) => this.#take(lane, chunk, read)
     lane.from.onEnd = () => lane.to.end()
     lane.from.onDrain = () => {
@@ -124,7 +125,8 @@ class Splice implements Carrier {
 
   /** A filter writes back to whoever sent, so that side must have room too before it may send more. */
   #giveBack(lane: Lane): void {
-    const blocked = this.#full.has(lane.to) || (this.#options.filter !== undefined && this.#full.has(lane.from))
+    const blocked =
+      this.#full.has(lane.to) || (this.#options.filter !== undefined && this.#full.has(lane.from))
     if (blocked || lane.waiting !== undefined || lane.owed === 0) return
     const bytes = lane.owed
     lane.owed = 0

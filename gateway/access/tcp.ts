@@ -41,7 +41,8 @@ export function serveClient(room: SessionRoom, client: ClientTunnel): void {
 
 async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Promise<void> {
   try {
-    if (offer.kind !== 'tcp') throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
+    if (offer.kind !== 'tcp')
+      throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
     const session = prove(room, client, offer.metadata)
     const { stream, entry } = await openStream(room, session)
     if (offer.cancelled) {
@@ -49,7 +50,9 @@ async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Pr
       session.streams.delete(entry)
       return
     }
-    const accepted = offer.accept(encode({ v: 1, remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())) }))
+    const accepted = offer.accept(
+      encode({ v: 1, remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())) }),
+    )
     entry.carrier = splice({
       client: accepted,
       device: stream,
@@ -67,7 +70,12 @@ async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Pr
 }
 
 /** Counts what passed; false once the session has carried what it may. */
-export function count(room: Pick<SessionRoom, 'now'>, session: LiveSession, direction: 'in' | 'out', bytes: number): boolean {
+export function count(
+  room: Pick<SessionRoom, 'now'>,
+  session: LiveSession,
+  direction: 'in' | 'out',
+  bytes: number,
+): boolean {
   if (direction === 'in') session.bytesIn += bytes
   else session.bytesOut += bytes
   session.lastActivityAt = room.now()
@@ -88,7 +96,9 @@ function prove(room: SessionRoom, client: ClientTunnel, metadata: Uint8Array): L
   const session = room.live.get(value.session)
   // The same work and the same answer for a session that is not there.
   const secret = session?.secret ?? new Uint8Array(32)
-  const held = session?.provenBy(Buffer.from(value.proof, 'base64url'), proofOf(secret, client.exporter)) ?? false
+  const held =
+    session?.provenBy(Buffer.from(value.proof, 'base64url'), proofOf(secret, client.exporter)) ??
+    false
   if (session === undefined || !held) throw stranger
   return session
 }

@@ -8,7 +8,9 @@ export const NewDevice = Type.Object(
   {
     id: Name,
     zone: Type.Optional(Name),
-    labels: Type.Optional(Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 }))),
+    labels: Type.Optional(
+      Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 })),
+    ),
   },
   { additionalProperties: false },
 )

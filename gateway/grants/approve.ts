@@ -34,7 +34,8 @@ export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Gr
       nextStep: 'look at the grant again, then approve what you see',
     })
   const shown = shownState(grant, now)
-  if (shown !== 'requested') throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
+  if (shown !== 'requested')
+    throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
   const decision = await decide(room, ask, grant)
   await room.log.append({
     code: 'grant.approve',
@@ -62,7 +63,8 @@ export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Gr
     hash: ask.hash,
     decision_id: decision.decision_id,
   })
-  if (after === undefined) throw new Refusal('grant.state', 'the grant changed while it was being approved')
+  if (after === undefined)
+    throw new Refusal('grant.state', 'the grant changed while it was being approved')
   if (after.state === 'approved')
     await room.log.append({
       code: 'grant.activate',
@@ -71,16 +73,22 @@ export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Gr
       disposition: 'approved',
       device: grant.statement.devices.join(','),
       grant: ask.id,
-      data: { grant_sha256: grant.hash, approvals: after.approvals.length, not_after: expiresAt(after) },
+      data: {
+        grant_sha256: grant.hash,
+        approvals: after.approvals.length,
+        not_after: expiresAt(after),
+      },
     })
   return after
 }
 
 async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
-  if (ask.subject.id === grant.statement.requester) return room.decisions.refuse('host.approver_is_requester')
+  if (ask.subject.id === grant.statement.requester)
+    return room.decisions.refuse('host.approver_is_requester')
   const [id] = grant.statement.devices
   const device = id === undefined ? undefined : await room.devices.find(id)
-  if (device === undefined) throw new Refusal('target.unknown', 'the device of this grant is no longer registered')
+  if (device === undefined)
+    throw new Refusal('target.unknown', 'the device of this grant is no longer registered')
   const presence = room.registry.find(device.id)
   return room.decisions.ask('grant.approve', {
     request_id: newId('r'),
@@ -117,7 +125,8 @@ export async function endGrant(
 ): Promise<Grant> {
   const { grant, ending } = ask
   const row = ENDINGS[ending]
-  if (grant.ended !== null) throw new Refusal('grant.state', `the grant is ${grant.state}; it has ended before`)
+  if (grant.ended !== null)
+    throw new Refusal('grant.state', `the grant is ${grant.state}; it has ended before`)
   await room.log.append({
     code: row.code,
     message: `${row.message}: ${ask.reason}`,

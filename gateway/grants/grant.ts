@@ -34,7 +34,9 @@ export type GrantState = 'requested' | 'approved' | 'active' | 'spent' | 'revoke
 export type GrantEvent = 'approve' | 'use' | 'burn' | 'revoke' | 'reject'
 
 /** States × events; what is absent cannot happen. */
-export const transitions: Readonly<Record<GrantState, Readonly<Partial<Record<GrantEvent, GrantState>>>>> = {
+export const transitions: Readonly<
+  Record<GrantState, Readonly<Partial<Record<GrantEvent, GrantState>>>>
+> = {
   requested: { approve: 'approved', reject: 'rejected', revoke: 'revoked', burn: 'spent' },
   approved: { use: 'active', revoke: 'revoked', burn: 'spent' },
   active: { use: 'active', revoke: 'revoked', burn: 'spent' },
@@ -71,7 +73,9 @@ export function hashOf(statement: Statement): string {
 /** The end of what the grant allows: its window, or its duration from first use, whichever is first. */
 export function expiresAt(grant: Grant): number {
   const { not_after, max_duration_s } = grant.statement
-  return grant.first_used_at === null ? not_after : Math.min(not_after, grant.first_used_at + max_duration_s)
+  return grant.first_used_at === null
+    ? not_after
+    : Math.min(not_after, grant.first_used_at + max_duration_s)
 }
 
 /** What a person is shown: the stored state, or `expired` where time has passed it by. */

@@ -4,7 +4,14 @@ import { refOf, toRefusal, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
 import type { Registry } from '../devices/presence.ts'
 import { actorOf, srcOf } from '../events.ts'
-import { clientFacts, deviceFacts, grantFacts, processFacts, tlsFacts, type Source } from '../facts.ts'
+import {
+  clientFacts,
+  deviceFacts,
+  grantFacts,
+  processFacts,
+  tlsFacts,
+  type Source,
+} from '../facts.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
@@ -73,7 +80,11 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     },
   })
   const needed = decision.obligations.approvals
-  const grant: Grant = { ...proposed, approvals_needed: needed, state: needed === 0 ? 'approved' : 'requested' }
+  const grant: Grant = {
+    ...proposed,
+    approvals_needed: needed,
+    state: needed === 0 ? 'approved' : 'requested',
+  }
   await room.log.append({
     code: 'grant.request',
     message: `grant for ${device.id} ${decision.allow ? 'requested' : 'may not be requested'}`,
@@ -128,9 +139,14 @@ function state(tenant: string, ask: GrantAsk, now: number): Statement {
 }
 
 /** One answer for an unknown device and an unknown process: who may not list them learns neither. */
-async function targets(room: GrantRoom, ask: GrantAsk): Promise<{ device: Device; processes: readonly Process[] }> {
+async function targets(
+  room: GrantRoom,
+  ask: GrantAsk,
+): Promise<{ device: Device; processes: readonly Process[] }> {
   const device = await room.devices.find(ask.device)
-  const found = await Promise.all(ask.processes.map((process) => room.devices.findProcess(ask.device, process)))
+  const found = await Promise.all(
+    ask.processes.map((process) => room.devices.findProcess(ask.device, process)),
+  )
   const processes = found.filter((process) => process !== undefined)
   if (device === undefined || processes.length !== ask.processes.length)
     throw new Refusal('target.unknown', 'there is no such device with all of these processes', {

@@ -1,6 +1,15 @@
 /** Private keys as files, 0600, made at first start and never overwritten. */
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 
 export type KeyKind = 'p256' | 'p384' | 'ed25519' | 'ml-dsa-44'
@@ -33,7 +42,7 @@ export function writeSecret(path: string, content: string | Uint8Array): void {
   const fd = openSync(path, 'wx', 0o600)
   try {
     const octets = typeof content === 'string' ? Buffer.from(content) : content
-    for (let at = 0; at < octets.length; ) at += writeSync(fd, octets, at)
+    for (let at = 0; at < octets.length;) at += writeSync(fd, octets, at)
     fsyncSync(fd)
   } finally {
     closeSync(fd)

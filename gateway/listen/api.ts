@@ -41,7 +41,13 @@ export type ApiServer = FastifyInstance<
 class IdentityRefusal extends Refusal {
   readonly status: number
   readonly challenge: string | null
-  constructor(code: string, status: number, detail: string, nextStep: string, challenge: string | null) {
+  constructor(
+    code: string,
+    status: number,
+    detail: string,
+    nextStep: string,
+    challenge: string | null,
+  ) {
     super('identity.refused', detail, { nextStep, denials: [{ code, msg: detail }] })
     this.status = status
     this.challenge = challenge
@@ -92,7 +98,13 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
           options.now(),
         )
         if (!isRefusal(answer)) return answer
-        throw new IdentityRefusal(answer.code, answer.status, answer.detail, answer.nextStep, answer.wwwAuthenticate)
+        throw new IdentityRefusal(
+          answer.code,
+          answer.status,
+          answer.detail,
+          answer.nextStep,
+          answer.wwwAuthenticate,
+        )
       },
     })
     done()
@@ -111,7 +123,8 @@ function unheard(handler: (request: IncomingMessage, response: ServerResponse) =
 function answerErrors(server: ApiServer, options: ApiOptions): void {
   server.setErrorHandler((error: unknown, request, reply) => {
     const refusal = toRefusal(error)
-    if (refusal.code === 'node.fault') options.report(error, `${request.method} ${request.routeOptions.url ?? request.url}`)
+    if (refusal.code === 'node.fault')
+      options.report(error, `${request.method} ${request.routeOptions.url ?? request.url}`)
     const problem = toProblem(refusal, request.id)
     if (refusal instanceof IdentityRefusal) {
       problem.status = refusal.status
@@ -120,9 +133,13 @@ function answerErrors(server: ApiServer, options: ApiOptions): void {
     return reply.status(problem.status).type('application/problem+json').send(problem)
   })
   server.setNotFoundHandler((request) => {
-    throw new Refusal('route.unknown', `${request.method} ${request.url.split('?')[0]} is not a call of this API`, {
-      nextStep: 'the calls are listed in /api/v1/openapi.json',
-    })
+    throw new Refusal(
+      'route.unknown',
+      `${request.method} ${request.url.split('?')[0]} is not a call of this API`,
+      {
+        nextStep: 'the calls are listed in /api/v1/openapi.json',
+      },
+    )
   })
 }
 
@@ -132,15 +149,25 @@ function toRefusal(error: unknown): Refusal {
     return new Refusal('body.invalid', error.message, { cause: error })
   if (error instanceof Error && 'code' in error) {
     if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
-      return new Refusal('body.too_large', `a body of this API has at most ${BODY_LIMIT} bytes`, { cause: error })
+      return new Refusal('body.too_large', `a body of this API has at most ${BODY_LIMIT} bytes`, {
+        cause: error,
+      })
     const foreign = 'statusCode' in error ? error.statusCode : undefined
     if (typeof foreign === 'number' && foreign >= 400 && foreign < 500)
       return new Refusal('body.invalid', error.message, { cause: error })
     if (typeof error.code === 'string' && error.code.startsWith('log.'))
-      return new Refusal('log.unavailable', 'the event could not be recorded, so nothing was done', {
-        cause: error,
-        nextStep: 'look at the disk of the gateway: its log must be writable',
-      })
+      return new Refusal(
+        'log.unavailable',
+        'the event could not be recorded, so nothing was done',
+        {
+          cause: error,
+          nextStep: 'look at the disk of the gateway: its log must be writable',
+        },
+      )
   }
-  return new Refusal('node.fault', 'the gateway failed; the request id finds the fault in its log', { cause: error })
+  return new Refusal(
+    'node.fault',
+    'the gateway failed; the request id finds the fault in its log',
+    { cause: error },
+  )
 }

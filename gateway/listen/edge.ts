@@ -1,5 +1,10 @@
 /** The one port: TLS ends here, ALPN says who takes the connection. */
-import { createServer as createHttpServer, type IncomingMessage, type Server as HttpServer, type ServerResponse } from 'node:http'
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server as HttpServer,
+  type ServerResponse,
+} from 'node:http'
 import { constants } from 'node:crypto'
 import type { AddressInfo, Socket } from 'node:net'
 import { createServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
@@ -63,7 +68,9 @@ export function createEdge(options: EdgeOptions): Edge {
   const http = createHttp(options)
   const faults = limited(options.onFault)
   const server: TlsServer = createServer(tlsOptions(options.certificate), (socket) => {
-    socket.on('error', (error: NodeJS.ErrnoException) => faults(error.code ?? 'socket', socket.remoteAddress ?? ''))
+    socket.on('error', (error: NodeJS.ErrnoException) =>
+      faults(error.code ?? 'socket', socket.remoteAddress ?? ''),
+    )
     socket.setNoDelay(true)
     if (socket.alpnProtocol === TUNNEL_PROTOCOL) options.onTunnel(socket)
     else http.emit('connection', socket)
@@ -83,7 +90,8 @@ export function createEdge(options: EdgeOptions): Edge {
         })
       })
       const address = server.address()
-      if (address === null || typeof address === 'string') throw new Error('the port is not a TCP port')
+      if (address === null || typeof address === 'string')
+        throw new Error('the port is not a TCP port')
       return address
     },
     renew(certificate) {

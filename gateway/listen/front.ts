@@ -24,7 +24,8 @@ export function dispatch(front: Front): Handler {
     // The host decides first: an app must never reach the sign-in or the API under its own name.
     if (host.endsWith(suffix)) front.app(request, response, host.slice(0, -suffix.length))
     else if (path.startsWith('/.well-known/est/')) front.est(request, response)
-    else if (path === '/oidc' || path.startsWith('/oidc/') || path.startsWith('/oidc?')) front.oidc(request, response)
+    else if (path === '/oidc' || path.startsWith('/oidc/') || path.startsWith('/oidc?'))
+      front.oidc(request, response)
     else front.api(request, response)
   }
 }

@@ -15,7 +15,11 @@ export interface Operations extends AsyncDisposable {
   readonly address: AddressInfo
 }
 
-export async function openOperations(host: string, port: number, health: () => Health): Promise<Operations> {
+export async function openOperations(
+  host: string,
+  port: number,
+  health: () => Health,
+): Promise<Operations> {
   const server = createServer((request, response) => {
     const path = request.url?.split('?')[0]
     const known = request.method === 'GET' && (path === '/healthz' || path === '/readyz')

@@ -9,7 +9,10 @@ function escape(text: string): string {
 }
 
 function html(problem: Problem): string {
-  const next = problem.next_step === undefined ? '' : `<p><strong>Next step:</strong> ${escape(problem.next_step)}</p>`
+  const next =
+    problem.next_step === undefined
+      ? ''
+      : `<p><strong>Next step:</strong> ${escape(problem.next_step)}</p>`
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>${escape(problem.title)}</title></head>
@@ -21,7 +24,11 @@ ${next}
 }
 
 /** Answers with a page where the client prefers one, else with application/problem+json. */
-export function refusePage(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
+export function refusePage(
+  request: IncomingMessage,
+  response: ServerResponse,
+  refusal: Refusal,
+): void {
   const problem = toProblem(refusal, newId('r'))
   const page = request.headers.accept?.includes('text/html') ?? false
   response.writeHead(problem.status, {

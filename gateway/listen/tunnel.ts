@@ -63,7 +63,11 @@ const decoder = new TextDecoder('utf-8', { fatal: true })
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
 /** Takes over a TLS connection that negotiated `sallyport/1`. Never throws. */
-export async function acceptTunnel(listener: TunnelListener, socket: TLSSocket, epoch: number): Promise<void> {
+export async function acceptTunnel(
+  listener: TunnelListener,
+  socket: TLSSocket,
+  epoch: number,
+): Promise<void> {
   const from = plainAddress(socket.remoteAddress ?? '')
   try {
     const chain = presentedChain(socket)
@@ -155,11 +159,18 @@ async function admitAgent(
   }
   const replaced = listener.registry.put(presence)
   const control = offer.accept(
-    encode({ v: 1, device: presence.device, now_ms: listener.now(), gateway: listener.gateway, epoch }),
+    encode({
+      v: 1,
+      device: presence.device,
+      now_ms: listener.now(),
+      gateway: listener.gateway,
+      epoch,
+    }),
   )
   readReports(listener, presence, control)
   replaced?.tunnel.close('tunnel.replaced', 'a newer tunnel of this device took over')
-  tunnel.onOpen = (extra) => extra.refuse('stream.unexpected', 'an agent opens its control stream only')
+  tunnel.onOpen = (extra) =>
+    extra.refuse('stream.unexpected', 'an agent opens its control stream only')
   void tunnel.closed.then((why) => down(listener, presence, why.code))
 }
 
@@ -170,7 +181,12 @@ async function admit(
   chain: readonly Uint8Array[],
   from: string,
 ): Promise<Admission | undefined> {
-  const refuse = async (code: string, message: string, device: string | null, ids?: { id: string; revision: string; codes: readonly string[] }) => {
+  const refuse = async (
+    code: string,
+    message: string,
+    device: string | null,
+    ids?: { id: string; revision: string; codes: readonly string[] },
+  ) => {
     listener.refused(code, from, message)
     await listener.log.append({
       code: 'tunnel.down',
@@ -186,7 +202,8 @@ async function admit(
     tunnel.close(code, message)
     return undefined
   }
-  if (chain.length === 0) return await refuse('peer.none', 'an agent presents its device certificate', null)
+  if (chain.length === 0)
+    return await refuse('peer.none', 'an agent presents its device certificate', null)
   const peer = await verifyPeer(chain, {
     tenant: listener.tenant,
     issuers: listener.issuers(),
@@ -196,7 +213,8 @@ async function admit(
   })
   if (!peer.ok) return await refuse(peer.code, peer.message, peer.device)
   const device = await listener.devices.find(peer.device)
-  if (device === undefined) return await refuse('device.unknown', 'no device of this name is registered', peer.device)
+  if (device === undefined)
+    return await refuse('device.unknown', 'no device of this name is registered', peer.device)
   const decision = listener.decisions.ask('tunnel.connect', {
     subject: { id: device.id, kind: 'device' },
     device: {
@@ -207,7 +225,12 @@ async function admit(
   })
   if (decision.allow) return { device, peer }
   const first = decision.denials[0]
-  return await refuse(first?.code ?? 'policy.denied', first?.msg ?? 'policy does not allow this tunnel', device.id, refOf(decision))
+  return await refuse(
+    first?.code ?? 'policy.denied',
+    first?.msg ?? 'policy does not allow this tunnel',
+    device.id,
+    refOf(decision),
+  )
 }
 
 /** The agent's first stream; a tunnel without one within the time is nobody's. */
@@ -276,7 +299,9 @@ function report(listener: TunnelListener, presence: Presence, line: string): boo
     case 'owner_changed': {
       const session = listener.room.live.get(value.session)
       if (session === undefined || session.device !== presence.device) return true
-      session.observed = Value.Check(TargetsSchema, [{ process: 'x', kind: 'tcp', listener: value.observed }])
+      session.observed = Value.Check(TargetsSchema, [
+        { process: 'x', kind: 'tcp', listener: value.observed },
+      ])
         ? toObserved(value.observed as Parameters<typeof toObserved>[0])
         : null
       void listener.reauthorization.withdraw((one) => one === session, { trigger: 'process', at })
@@ -300,5 +325,7 @@ async function down(listener: TunnelListener, presence: Presence, code: string):
         duration_ms: Math.max(0, Math.round(listener.now() - presence.since)),
       },
     })
-    .catch((error: unknown) => listener.report(error, `the end of the tunnel of ${presence.device} could not be recorded`))
+    .catch((error: unknown) =>
+      listener.report(error, `the end of the tunnel of ${presence.device} could not be recorded`),
+    )
 }

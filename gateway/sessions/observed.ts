@@ -4,7 +4,8 @@ import { Value } from 'typebox/value'
 import type { Observed, Owner } from '#policy'
 import type { Listeners } from '../devices/presence.ts'
 
-const OrNull = <T extends Parameters<typeof Type.Union>[0][number]>(type: T) => Type.Union([type, Type.Null()])
+const OrNull = <T extends Parameters<typeof Type.Union>[0][number]>(type: T) =>
+  Type.Union([type, Type.Null()])
 const Text = Type.String({ maxLength: 1024 })
 
 const OwnerSchema = Type.Object({
@@ -20,7 +21,9 @@ const OwnerSchema = Type.Object({
 })
 const ObservedSchema = Type.Intersect([
   OwnerSchema,
-  Type.Object({ others: Type.Array(Type.Intersect([OwnerSchema, Type.Object({})]), { maxItems: 16 }) }),
+  Type.Object({
+    others: Type.Array(Type.Intersect([OwnerSchema, Type.Object({})]), { maxItems: 16 }),
+  }),
 ])
 const AnswerSchema = Type.Object({ v: Type.Literal(1), observed: OrNull(ObservedSchema) })
 
@@ -57,7 +60,8 @@ export function toObserved(value: Static<typeof ObservedSchema> | null): Observe
 /** The answer to OPEN. Throws DeviceReportError; null where the agent says the target has no process. */
 export function readObserved(answer: Uint8Array): Observed | null {
   const value = parse(answer)
-  if (!Value.Check(AnswerSchema, value)) throw new DeviceReportError('the device answered with facts of another form')
+  if (!Value.Check(AnswerSchema, value))
+    throw new DeviceReportError('the device answered with facts of another form')
   return toObserved(value.observed)
 }
 

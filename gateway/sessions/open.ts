@@ -49,9 +49,13 @@ export async function openSession(room: SessionRoom, request: OpenRequest): Prom
   if (target === undefined || (request.subject.party === 'vendor' && grants.length === 0))
     throw await unknownTarget(room, request, target)
   if (target.presence === undefined)
-    throw await refused(room, request, new Refusal('device.offline', 'the device has no tunnel to this gateway', {
-      nextStep: 'ask the plant whether the device is running and its network is up',
-    }))
+    throw await refused(
+      room,
+      request,
+      new Refusal('device.offline', 'the device has no tunnel to this gateway', {
+        nextStep: 'ask the plant whether the device is running and its network is up',
+      }),
+    )
   return await admit(room, request, target, grants)
 }
 
@@ -75,12 +79,20 @@ async function candidates(room: SessionRoom, request: OpenRequest): Promise<read
  * Without a grant a vendor gets the same answer for what exists and what does not: policy decides
  * on what is known, and of its denials only the one that tells nothing about the plant is shown.
  */
-async function unknownTarget(room: SessionRoom, request: OpenRequest, target: Target | undefined): Promise<Refusal> {
+async function unknownTarget(
+  room: SessionRoom,
+  request: OpenRequest,
+  target: Target | undefined,
+): Promise<Refusal> {
   const { subject, device, process, source } = request
   if (subject.party !== 'vendor' && target === undefined)
-    return await refused(room, request, new Refusal('target.unknown', `no process ${device}/${process} is registered`, {
-      nextStep: 'see `sallyport device list` and `sallyport process list`',
-    }))
+    return await refused(
+      room,
+      request,
+      new Refusal('target.unknown', `no process ${device}/${process} is registered`, {
+        nextStep: 'see `sallyport device list` and `sallyport process list`',
+      }),
+    )
   const facts: Partially<Input> =
     target === undefined
       ? { subject, client: clientFacts(source), device: { id: device }, process: { id: process } }
@@ -88,11 +100,16 @@ async function unknownTarget(room: SessionRoom, request: OpenRequest, target: Ta
   const decision = room.decisions.ask('session.open', facts)
   const shown = decision.denials.filter(({ code }) => code === 'grant.none')
   const none = { code: 'grant.none', ...CATALOGUE['grant.none'] }
-  const denials = shown.length > 0 ? shown : [{ code: none.code, msg: none.msg, remedy: none.remedy }]
+  const denials =
+    shown.length > 0 ? shown : [{ code: none.code, msg: none.msg, remedy: none.remedy }]
   return await refused(room, request, toRefusal({ ...decision, denials }))
 }
 
-async function refused(room: SessionRoom, request: OpenRequest, refusal: Refusal): Promise<Refusal> {
+async function refused(
+  room: SessionRoom,
+  request: OpenRequest,
+  refusal: Refusal,
+): Promise<Refusal> {
   await room.log.append({
     code: 'session.deny',
     message: `session to ${request.device}/${request.process} refused: ${refusal.shownCode}`,
@@ -107,7 +124,13 @@ async function refused(room: SessionRoom, request: OpenRequest, refusal: Refusal
     decisions:
       refusal.decisionId === undefined
         ? undefined
-        : [{ id: refusal.decisionId, revision: 'host', codes: refusal.denials.map(({ code }) => code) }],
+        : [
+            {
+              id: refusal.decisionId,
+              revision: 'host',
+              codes: refusal.denials.map(({ code }) => code),
+            },
+          ],
   })
   return refusal
 }
@@ -119,16 +142,29 @@ async function admit(
   grants: readonly Grant[],
 ): Promise<LiveSession> {
   const listener = target.presence?.listeners.get(request.process) ?? null
-  const decision = room.decisions.ask('session.open', sessionFacts(request.subject, request.source, target, grants, listener))
+  const decision = room.decisions.ask(
+    'session.open',
+    sessionFacts(request.subject, request.source, target, grants, listener),
+  )
   const grant = grants[0]
-  if (!decision.allow || grant === undefined) throw await refused(room, request, toRefusal(decision))
+  if (!decision.allow || grant === undefined)
+    throw await refused(room, request, toRefusal(decision))
   const missing = unsupported(decision.obligations)
   if (missing !== undefined)
-    throw await refused(room, request, new Refusal('policy.denied', `policy asks for ${missing}, which this gateway cannot do`, {
-      decisionId: decision.decision_id,
-      denials: [{ code: 'obligation.unsupported', msg: `policy asks for ${missing}, which this gateway cannot do` }],
-      nextStep: 'ask the security engineer to lift the obligation',
-    }))
+    throw await refused(
+      room,
+      request,
+      new Refusal('policy.denied', `policy asks for ${missing}, which this gateway cannot do`, {
+        decisionId: decision.decision_id,
+        denials: [
+          {
+            code: 'obligation.unsupported',
+            msg: `policy asks for ${missing}, which this gateway cannot do`,
+          },
+        ],
+        nextStep: 'ask the security engineer to lift the obligation',
+      }),
+    )
   const now = room.now()
   const firstUse = grant.first_used_at ?? Math.floor(now / 1000)
   const end = Math.min(
@@ -170,8 +206,19 @@ async function record(room: SessionRoom, session: LiveSession, grant: Grant): Pr
       decisions: session.decisions,
     }
     if (grant.first_used_at === null)
-      await room.log.append({ code: 'grant.use', message: 'grant used for the first time', status: 'success', ...facts })
-    const used = await room.grants.apply(grant.statement.id, 'use', Math.floor(session.openedAt / 1000), session.subject.id, '')
+      await room.log.append({
+        code: 'grant.use',
+        message: 'grant used for the first time',
+        status: 'success',
+        ...facts,
+      })
+    const used = await room.grants.apply(
+      grant.statement.id,
+      'use',
+      Math.floor(session.openedAt / 1000),
+      session.subject.id,
+      '',
+    )
     if (used === undefined)
       throw new Refusal('grant.state', 'the grant ended while the session was being opened', {
         nextStep: 'request a new grant',
@@ -194,13 +241,23 @@ async function record(room: SessionRoom, session: LiveSession, grant: Grant): Pr
   } catch (error) {
     room.live.delete(session.id)
     // Its start may be in the log: then so is its end.
-    if (session.startIdx > 0) await terminate(room, session, { reason: 'killed', code: 'node.fault', message: 'the session could not be stored' })
+    if (session.startIdx > 0)
+      await terminate(room, session, {
+        reason: 'killed',
+        code: 'node.fault',
+        message: 'the session could not be stored',
+      })
     throw error instanceof Refusal
       ? error
-      : new Refusal('log.unavailable', 'the session could not be recorded, so it was not opened', { cause: error })
+      : new Refusal('log.unavailable', 'the session could not be recorded, so it was not opened', {
+          cause: error,
+        })
   }
   if (!session.advance('recorded'))
-    throw new Refusal('session.ended', 'the permission was withdrawn while the session was being opened')
+    throw new Refusal(
+      'session.ended',
+      'the permission was withdrawn while the session was being opened',
+    )
 }
 
 function toRecord(session: LiveSession) {

@@ -7,7 +7,7 @@ import { refOf } from '../decisions.ts'
 import { isRefusal } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import type { LiveSession } from './live.ts'
-import { findTarget, sessionFacts, type SessionRoom } from './room.ts'
+import { findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
 import { terminate, type Cause } from './terminate.ts'
 
 export interface Withdrawal {
@@ -53,7 +53,10 @@ export class Reauthorization implements Disposable {
   }
 
   /** Decides again every live session that `touches`; resolves with those that were cut, all ends durable. */
-  async withdraw(touches: (session: LiveSession) => boolean, withdrawal: Withdrawal): Promise<readonly CutSession[]> {
+  async withdraw(
+    touches: (session: LiveSession) => boolean,
+    withdrawal: Withdrawal,
+  ): Promise<readonly CutSession[]> {
     const touched = [...this.#room.live.values()].filter(touches)
     const cut = await Promise.all(touched.map((session) => this.#again(session, withdrawal)))
     return cut.filter((one) => one !== undefined)
@@ -68,7 +71,11 @@ export class Reauthorization implements Disposable {
   async #again(session: LiveSession, withdrawal: Withdrawal): Promise<CutSession | undefined> {
     const cause = await this.#decide(session, withdrawal).catch((error: unknown): Cause => {
       this.#room.report(error, `session ${session.id} could not be decided again`)
-      return { reason: 'policy_recheck', code: 'policy.error', message: 'the permission could not be checked again' }
+      return {
+        reason: 'policy_recheck',
+        code: 'policy.error',
+        message: 'the permission could not be checked again',
+      }
     })
     if (cause === undefined) {
       this.#watchOn(session)
@@ -103,15 +110,7 @@ export class Reauthorization implements Disposable {
     const observed = session.observed ?? target.presence?.listeners.get(session.process) ?? null
     const decision = room.decisions.ask('session.reevaluate', {
       ...sessionFacts(subject, session.source, target, [grant], observed),
-      session: {
-        id: session.id,
-        opened_at: Math.floor(session.openedAt / 1000),
-        bytes_in: session.bytesIn,
-        bytes_out: session.bytesOut,
-        last_activity_at: Math.floor(session.lastActivityAt / 1000),
-        decision_id: session.decisions.at(-1)?.id ?? null,
-        trigger: withdrawal.trigger,
-      },
+      session: openedFacts(session, withdrawal.trigger),
     })
     const ref = refOf(decision)
     if (!decision.allow) {
@@ -158,6 +157,10 @@ function spent(session: LiveSession, now: number): Cause | undefined {
     return { reason: 'window_end', code: 'window.end', message: 'the time of the grant is over' }
   const idle = session.obligations.idle_timeout_s * 1000
   if (now - session.lastActivityAt >= idle)
-    return { reason: 'idle', code: 'session.idle', message: 'nothing used the session for too long' }
+    return {
+      reason: 'idle',
+      code: 'session.idle',
+      message: 'nothing used the session for too long',
+    }
   return undefined
 }

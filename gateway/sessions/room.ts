@@ -1,10 +1,17 @@
 /** What deciding about sessions needs: the stores, who is here, the log, policy and identity. */
 import type { AuditLog } from '#audit'
-import type { Observed, Input, Partially } from '#policy'
+import type { Input, Observed, Partially, Trigger } from '#policy'
 import type { Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
 import type { Presence, Registry } from '../devices/presence.ts'
-import { clientFacts, deviceFacts, grantFacts, processFacts, tlsFacts, type Source } from '../facts.ts'
+import {
+  clientFacts,
+  deviceFacts,
+  grantFacts,
+  processFacts,
+  tlsFacts,
+  type Source,
+} from '../facts.ts'
 import type { Grant } from '../grants/grant.ts'
 import type { GrantStore } from '../grants/store.ts'
 import type { Identity, Subject } from '../identity/index.ts'
@@ -64,5 +71,21 @@ export function sessionFacts(
     process: processFacts(target.process, observed),
     grants: grants.map(grantFacts),
     locks: [],
+  }
+}
+
+/** The session itself, as the points that decide on an open one see it. */
+export function openedFacts(
+  session: LiveSession,
+  trigger: Trigger | null,
+): NonNullable<Partially<Input['session']>> {
+  return {
+    id: session.id,
+    opened_at: Math.floor(session.openedAt / 1000),
+    bytes_in: session.bytesIn,
+    bytes_out: session.bytesOut,
+    last_activity_at: Math.floor(session.lastActivityAt / 1000),
+    decision_id: session.decisions.at(-1)?.id ?? null,
+    trigger,
   }
 }

@@ -37,7 +37,10 @@ export interface SessionStore {
   end(end: SessionEnd): Promise<void>
   find(id: string): Promise<SessionRecord | undefined>
   /** Newest first; open ones first. */
-  list(filter: { readonly identity?: string; readonly limit: number }): Promise<readonly SessionRecord[]>
+  list(filter: {
+    readonly identity?: string
+    readonly limit: number
+  }): Promise<readonly SessionRecord[]>
   /** What a crash left open. */
   open(): Promise<readonly SessionRecord[]>
 }

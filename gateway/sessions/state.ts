@@ -4,7 +4,9 @@ export type SessionState = 'opening' | 'open' | 'ending' | 'ended'
 export type SessionEvent = 'recorded' | 'cut' | 'silent'
 
 /** `recorded`: its start is durable. `cut`: it may not go on. `silent`: no connection of it is left. */
-export const sessionStates: Readonly<Record<SessionState, Readonly<Partial<Record<SessionEvent, SessionState>>>>> = {
+export const sessionStates: Readonly<
+  Record<SessionState, Readonly<Partial<Record<SessionEvent, SessionState>>>>
+> = {
   opening: { recorded: 'open', cut: 'ending' },
   open: { cut: 'ending' },
   ending: { silent: 'ended' },

@@ -10,7 +10,7 @@ import { actorOf, srcOf } from '../events.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream } from './live.ts'
 import { readObserved } from './observed.ts'
-import { findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
+import { findTarget, openedFacts, sessionFacts, type SessionRoom, type Target } from './room.ts'
 
 /** How long the agent may take to reach the target and see who accepted. */
 const OPEN_TIMEOUT_MS = 10_000
@@ -31,13 +31,17 @@ const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value
 export async function openStream(room: SessionRoom, session: LiveSession): Promise<OpenedStream> {
   if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
   if (session.streams.size >= session.obligations.max_streams)
-    throw new Refusal('session.limit', `the session allows ${session.obligations.max_streams} connections at once`)
+    throw new Refusal(
+      'session.limit',
+      `the session allows ${session.obligations.max_streams} connections at once`,
+    )
   // Taken before anything is awaited, so that the limit holds for connections that race.
   const entry: LiveStream = { observed: null, carrier: undefined }
   session.streams.add(entry)
   try {
     const target = await findTarget(room, session.device, session.process)
-    if (target === undefined) throw new Refusal('target.unknown', 'the process is no longer registered')
+    if (target === undefined)
+      throw new Refusal('target.unknown', 'the process is no longer registered')
     const stream = await dial(session, target)
     try {
       const observed = readObserved(stream.answer)
@@ -77,7 +81,9 @@ async function dial(session: LiveSession, target: Target): Promise<TunnelStream>
     obligations,
   })
   try {
-    return await target.presence.tunnel.open('tcp', metadata, { signal: AbortSignal.timeout(OPEN_TIMEOUT_MS) })
+    return await target.presence.tunnel.open('tcp', metadata, {
+      signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
+    })
   } catch (error) {
     if (error instanceof TunnelRefused) throw targetRefused(error)
     if (error instanceof TunnelClosed)
@@ -112,16 +118,14 @@ async function decide(
 ): Promise<void> {
   const grant = await room.grants.find(session.grant)
   const decision = room.decisions.ask('session.reevaluate', {
-    ...sessionFacts(session.subject, session.source, target, grant === undefined ? [] : [grant], observed),
-    session: {
-      id: session.id,
-      opened_at: Math.floor(session.openedAt / 1000),
-      bytes_in: session.bytesIn,
-      bytes_out: session.bytesOut,
-      last_activity_at: Math.floor(session.lastActivityAt / 1000),
-      decision_id: session.decisions.at(-1)?.id ?? null,
-      trigger: 'stream',
-    },
+    ...sessionFacts(
+      session.subject,
+      session.source,
+      target,
+      grant === undefined ? [] : [grant],
+      observed,
+    ),
+    session: openedFacts(session, 'stream'),
   })
   const ref = refOf(decision)
   session.decided(ref, room.now())
@@ -134,7 +138,10 @@ async function decide(
     session: session.id,
     decisions: [ref],
   }
-  const seen = { observed: observed === null ? null : plain(observed), expected: plain(target.process.expect) }
+  const seen = {
+    observed: observed === null ? null : plain(observed),
+    expected: plain(target.process.expect),
+  }
   if (decision.allow) {
     await room.log.append({
       code: 'policy.decision',
@@ -142,7 +149,12 @@ async function decide(
       status: 'success',
       disposition: 'allowed',
       ...facts,
-      data: { operation: 'session.reevaluate', point: 'session.reevaluate', trigger: 'stream', record_sha256: digest(seen) },
+      data: {
+        operation: 'session.reevaluate',
+        point: 'session.reevaluate',
+        trigger: 'stream',
+        record_sha256: digest(seen),
+      },
     })
     return
   }
@@ -167,7 +179,11 @@ async function decide(
         status: 'failure',
         disposition: 'blocked',
         ...facts,
-        data: { finding: 'process.mismatch', title: 'Another executable answers for a registered process', ...seen },
+        data: {
+          finding: 'process.mismatch',
+          title: 'Another executable answers for a registered process',
+          ...seen,
+        },
       }),
     )
   await Promise.all(events)
@@ -176,7 +192,9 @@ async function decide(
 
 /** Event data holds no undefined. */
 function plain(value: object): Readonly<Record<string, string | number | boolean | null>> {
-  return JSON.parse(JSON.stringify(value)) as Readonly<Record<string, string | number | boolean | null>>
+  return JSON.parse(JSON.stringify(value)) as Readonly<
+    Record<string, string | number | boolean | null>
+  >
 }
 
 function digest(value: unknown): string {

@@ -28,7 +28,9 @@ export async function terminate(
 ): Promise<number | null> {
   const wasOpen = session.state === 'open'
   if (!session.advance('cut')) return session.timeToCutMs
-  const carriers = [...session.streams].map(({ carrier }) => carrier?.cut(cause.code, cause.message))
+  const carriers = [...session.streams].map(({ carrier }) =>
+    carrier?.cut(cause.code, cause.message),
+  )
   await Promise.allSettled(carriers)
   if (cause.withdrawnAt !== undefined)
     session.timeToCutMs = Math.round((performance.now() - cause.withdrawnAt) * 1000) / 1000

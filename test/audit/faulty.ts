@@ -36,6 +36,9 @@ export function serveFaulty(fault: Fault): void {
 /** The thread's file; a worker's URL cannot carry the fault, so it is written for it. */
 export function faultyThread(directory: string, fault: Fault): URL {
   const path = join(directory, 'faulty.mjs')
-  writeFileSync(path, `import { serveFaulty } from '${import.meta.url}'\nserveFaulty(${JSON.stringify(fault)})\n`)
+  writeFileSync(
+    path,
+    `import { serveFaulty } from '${import.meta.url}'\nserveFaulty(${JSON.stringify(fault)})\n`,
+  )
   return pathToFileURL(path)
 }

@@ -45,7 +45,10 @@ export function logOptions(directory: string, more: Partial<LogOptions> = {}): L
 }
 
 /** An open log, closed after the test. */
-export async function open(directory = temporary(), more: Partial<LogOptions> = {}): Promise<AuditLog> {
+export async function open(
+  directory = temporary(),
+  more: Partial<LogOptions> = {},
+): Promise<AuditLog> {
   const log = await openLog(logOptions(directory, more))
   onTestFinished(() => log.close())
   return log
@@ -76,18 +79,28 @@ export const start: EventInput = {
 }
 
 /** The writer without its thread, on a disk of the test's choosing. */
-export function writer(directory: string, disk: Disk = realDisk, segmentBytes = 1024 * 1024): Writer {
+export function writer(
+  directory: string,
+  disk: Disk = realDisk,
+  segmentBytes = 1024 * 1024,
+): Writer {
   return new Writer({ directory, origin, signers, disk, segmentBytes })
 }
 
 const source = { origin, node: 'n1', version: '0.1.0' }
 /** n event texts as the writer takes them; `tag` makes them tell apart. */
 export function heads(n: number, tag = ''): string[] {
-  return Array.from({ length: n }, (_, i) => render(stats(i, `${tag} ${i}`), source, 1_800_000_000_000, randomBytes(10)).head)
+  return Array.from(
+    { length: n },
+    (_, i) => render(stats(i, `${tag} ${i}`), source, 1_800_000_000_000, randomBytes(10)).head,
+  )
 }
 
 /** Resolves when `condition` holds; it is asked again whenever `change` fires. */
-export async function until(condition: () => boolean, poke: (listener: () => void) => () => void): Promise<void> {
+export async function until(
+  condition: () => boolean,
+  poke: (listener: () => void) => () => void,
+): Promise<void> {
   if (condition()) return
   await new Promise<void>((resolve) => {
     const stop = poke(() => {

@@ -9,11 +9,15 @@ import { faults, joinOf } from '../../audit/format/ocsf.ts'
 import { faultyThread, type Fault } from './faulty.ts'
 import { logOptions, open, origin, start, stats, temporary, until, vkeys } from './fixture.ts'
 
-const parse = (body: Uint8Array): Record<string, never> => JSON.parse(Buffer.from(body).toString())
+const parse = (body: Uint8Array): Record<string, unknown> =>
+  JSON.parse(Buffer.from(body).toString()) as Record<string, unknown>
 const codes = async (log: AuditLog): Promise<string[]> =>
   (await log.read(0, 10_000)).map(({ body }) => joinOf(body)?.code ?? '')
 const inState = (log: AuditLog, state: LogState): Promise<void> =>
-  until(() => log.state === state, (listener) => log.onState(listener))
+  until(
+    () => log.state === state,
+    (listener) => log.onState(listener),
+  )
 
 describe('appending', () => {
   test('an event is read back as it was acknowledged, whole and valid', async () => {
@@ -28,7 +32,12 @@ describe('appending', () => {
       type_uid: 400_101,
       actor: { user: { uid: 'https://idp.test|vera' } },
       unmapped: { sallyport: { process: 'plc', grant: 'g_01j00000000000000000000000' } },
-      metadata: { event_code: 'session.start', sequence: appended.idx, log_name: origin, uid: appended.uid },
+      metadata: {
+        event_code: 'session.start',
+        sequence: appended.idx,
+        log_name: origin,
+        uid: appended.uid,
+      },
     })
   })
   test('5,000 events from 64 callers stand in the order in which they were acknowledged', async () => {
@@ -49,14 +58,22 @@ describe('appending', () => {
       const [entry] = await log.read(idx, 1)
       expect(parse(entry?.body ?? Buffer.of())).toMatchObject({ traffic: { bytes_in: n } })
     }
-    expect((await log.read(0, 10_000)).map(({ idx }) => idx)).toEqual(Array.from({ length: log.size }, (_, i) => i))
+    expect((await log.read(0, 10_000)).map(({ idx }) => idx)).toEqual(
+      Array.from({ length: log.size }, (_, i) => i),
+    )
   })
   test('an event that cannot be written is refused by code and leaves no trace', async () => {
     const log = await open()
     const size = log.size
-    await expect(log.append({ ...start, session: undefined })).rejects.toMatchObject({ code: 'event.field' })
-    await expect(log.append({ ...start, code: 'session.begin' as never })).rejects.toMatchObject({ code: 'event.code' })
-    await expect(log.append({ ...start, ticket: 'x'.repeat(40_000) })).rejects.toMatchObject({ code: 'event.too_large' })
+    await expect(log.append({ ...start, session: undefined })).rejects.toMatchObject({
+      code: 'event.field',
+    })
+    await expect(log.append({ ...start, code: 'session.begin' as never })).rejects.toMatchObject({
+      code: 'event.code',
+    })
+    await expect(log.append({ ...start, ticket: 'x'.repeat(40_000) })).rejects.toMatchObject({
+      code: 'event.too_large',
+    })
     expect(log.size).toBe(size)
   })
   test('a full queue refuses rather than grows', async () => {
@@ -71,7 +88,9 @@ describe('appending', () => {
     const log = await open(temporary(), { clock: { now: () => (now -= 60_000) } })
     for (let n = 0; n < 5; n++) await log.append(stats(n))
     await log.close()
-    expect(await verifyLog({ directory: log.directory, verifierKeys: vkeys })).toMatchObject({ outcome: 'proven' })
+    expect(await verifyLog({ directory: log.directory, verifierKeys: vkeys })).toMatchObject({
+      outcome: 'proven',
+    })
   })
   test('a new segment is begun before the old one passes its limit, and said so', async () => {
     const log = await open(temporary(), { limits: { segmentBytes: 20_000 } })
@@ -79,7 +98,9 @@ describe('appending', () => {
     await log.close()
     expect(readdirSync(join(log.directory, 'seg')).length).toBeGreaterThan(2)
     expect(await codes(log)).toContain('log.rotate')
-    expect(await verifyLog({ directory: log.directory, verifierKeys: vkeys })).toMatchObject({ outcome: 'proven' })
+    expect(await verifyLog({ directory: log.directory, verifierKeys: vkeys })).toMatchObject({
+      outcome: 'proven',
+    })
   })
 })
 
@@ -96,36 +117,67 @@ describe('the signed head', () => {
   test('covers the start of a session without being asked', async () => {
     const log = await open(temporary(), { limits: { checkpointMs: 3_600_000 } })
     const { idx } = await log.append(start)
-    await until(() => log.signed.size > idx, (listener) => log.onCheckpoint(listener))
+    await until(
+      () => log.signed.size > idx,
+      (listener) => log.onCheckpoint(listener),
+    )
   })
   test('comes by itself within its time, and within its number of leaves', async () => {
     const timed = await open(temporary(), { limits: { checkpointMs: 20 } })
     const { idx } = await timed.append(stats(1))
-    await until(() => timed.signed.size > idx, (listener) => timed.onCheckpoint(listener))
-    const counted = await open(temporary(), { limits: { checkpointMs: 3_600_000, checkpointLeaves: 10 } })
+    await until(
+      () => timed.signed.size > idx,
+      (listener) => timed.onCheckpoint(listener),
+    )
+    const counted = await open(temporary(), {
+      limits: { checkpointMs: 3_600_000, checkpointLeaves: 10 },
+    })
     const before = counted.signed.size
     for (let n = 0; n < 11; n++) await counted.append(stats(n))
-    await until(() => counted.signed.size > before, (listener) => counted.onCheckpoint(listener))
+    await until(
+      () => counted.signed.size > before,
+      (listener) => counted.onCheckpoint(listener),
+    )
   })
 })
 
 describe('heartbeats', () => {
   test('commit to the active sessions, also when there are none, and name the one before', async () => {
     const log = await open(temporary(), { limits: { heartbeatMs: 15 } })
-    const line = { session: 's_1', grant: 'g_1', device: 'press-07', process: 'plc', party: 'vendor', kind: 'ira', startIdx: 3 }
+    const line = {
+      session: 's_1',
+      grant: 'g_1',
+      device: 'press-07',
+      process: 'plc',
+      party: 'vendor',
+      kind: 'ira',
+      startIdx: 3,
+    }
     await eventuallyCode(log, 'log.heartbeat', 2)
     log.setHeartbeat(() => [line])
     const active = (): Promise<boolean> => hasActive(log, 1)
     while (!(await active())) await new Promise((resolve) => setImmediate(resolve))
-    const beats = (await log.read(0, 10_000)).filter(({ body }) => joinOf(body)?.code === 'log.heartbeat')
-    const data = beats.map(({ body }) => (parse(body)['unmapped'] as { sallyport: Record<string, unknown> }).sallyport)
+    const beats = (await log.read(0, 10_000)).filter(
+      ({ body }) => joinOf(body)?.code === 'log.heartbeat',
+    )
+    const data = beats.map(
+      ({ body }) => (parse(body)['unmapped'] as { sallyport: Record<string, unknown> }).sallyport,
+    )
     expect(data[0]).toMatchObject({ active: 0, active_root: activeRoot([]) })
     expect(data[0]?.['previous']).toBeUndefined()
     expect(data[1]?.['previous']).toBe(beats[0]?.idx)
     expect(data.at(-1)).toMatchObject({ active: 1, active_root: activeRoot([line]) })
   })
   test('an order of sessions does not change what is committed to, a session does', () => {
-    const line = (session: string) => ({ session, grant: 'g', device: 'd', process: 'p', party: 'v', kind: 'ira', startIdx: 1 })
+    const line = (session: string) => ({
+      session,
+      grant: 'g',
+      device: 'd',
+      process: 'p',
+      party: 'v',
+      kind: 'ira',
+      startIdx: 1,
+    })
     expect(activeRoot([line('a'), line('b')])).toBe(activeRoot([line('b'), line('a')]))
     expect(activeRoot([line('a')])).not.toBe(activeRoot([line('b')]))
     expect(activeRoot([line('a')])).not.toBe(activeRoot([]))
@@ -155,14 +207,28 @@ describe('opening', () => {
     const log = await open(directory)
     await log.append(start)
     await log.append({ ...start, session: 's_ended' })
-    await log.append({ code: 'session.end', message: 'done', status: 'success', session: 's_ended', reason: 'client_done', data: { bytes_in: 1, bytes_out: 2, duration_ms: 3 } })
+    await log.append({
+      code: 'session.end',
+      message: 'done',
+      status: 'success',
+      session: 's_ended',
+      reason: 'client_done',
+      data: { bytes_in: 1, bytes_out: 2, duration_ms: 3 },
+    })
     await log.close()
     const again = await open(directory)
     expect(again.recovered.sessions).toEqual([start.session])
     const last = (await again.read(0, 1_000)).map(({ body }) => parse(body)).at(-1)
     expect(last).toMatchObject({
       activity_id: 4,
-      unmapped: { sallyport: { session: start.session, reason: 'node_crash', device: 'press-07', process: 'plc' } },
+      unmapped: {
+        sallyport: {
+          session: start.session,
+          reason: 'node_crash',
+          device: 'press-07',
+          process: 'plc',
+        },
+      },
       actor: { user: { uid: 'https://idp.test|vera' } },
     })
     await again.close()
@@ -174,49 +240,62 @@ describe('opening', () => {
     await (await open(directory)).close()
     const { generateKeyPairSync } = await import('node:crypto')
     const signers = { ed25519: generateKeyPairSync('ed25519').privateKey }
-    await expect(openLog(logOptions(directory, { signers }))).rejects.toMatchObject({ code: 'log.corrupt' })
-    await expect(openLog(logOptions(directory, { origin: 'other.test/audit/n/1' }))).rejects.toMatchObject({ code: 'log.origin' })
+    await expect(openLog(logOptions(directory, { signers }))).rejects.toMatchObject({
+      code: 'log.corrupt',
+    })
+    await expect(
+      openLog(logOptions(directory, { origin: 'other.test/audit/n/1' })),
+    ).rejects.toMatchObject({ code: 'log.origin' })
   })
 })
 
 const failing = (fault: Fault): URL => faultyThread(temporary(), fault)
 
 describe('a disk that fails', () => {
-  test.for(['sync', 'write'] as const)('on one %s: nobody is told yes, no new session opens, and the log recovers by itself', async (kind) => {
-    // Opening syncs two files and writes one batch and one note: the fault comes after that.
-    const log = await open(temporary(), {
-      thread: failing({ kind, at: kind === 'sync' ? 6 : 4, times: 1 }),
-      limits: { reopenMs: 5, checkpointMs: 3_600_000 },
-    })
-    const states: LogState[] = []
-    log.onState((state) => states.push(state))
-    const acked: number[] = []
-    let failed = 0
-    while (failed === 0)
-      await log.append(stats(acked.length)).then(
-        ({ idx }) => acked.push(idx),
-        (error) => {
-          expect(error.code).toBe('log.write')
-          failed++
-        },
-      )
-    expect(log.state).toBe('CLOSED_NEW')
-    await expect(log.append(stats(0))).rejects.toMatchObject({ code: 'log.poisoned' })
-    await inState(log, 'OK')
-    const { idx } = await log.append(stats(99))
-    expect(states).toEqual(['CLOSED_NEW', 'OK'])
-    await log.close()
-    expect(await verifyLog({ directory: log.directory, verifierKeys: vkeys })).toMatchObject({ outcome: 'proven', uncovered: 0 })
-    const kept = await codes(log)
-    expect(kept).toContain('log.recovered')
-    for (const each of [...acked, idx]) expect(kept[each]).toBe('session.stats')
-  })
+  test.for(['sync', 'write'] as const)(
+    'on one %s: nobody is told yes, no new session opens, and the log recovers by itself',
+    async (kind) => {
+      // Opening syncs two files and writes one batch and one note: the fault comes after that.
+      const log = await open(temporary(), {
+        thread: failing({ kind, at: kind === 'sync' ? 6 : 4, times: 1 }),
+        limits: { reopenMs: 5, checkpointMs: 3_600_000 },
+      })
+      const states: LogState[] = []
+      log.onState((state) => states.push(state))
+      const acked: number[] = []
+      let failed = 0
+      while (failed === 0)
+        await log.append(stats(acked.length)).then(
+          ({ idx }) => acked.push(idx),
+          (error) => {
+            expect(error.code).toBe('log.write')
+            failed++
+          },
+        )
+      expect(log.state).toBe('CLOSED_NEW')
+      await expect(log.append(stats(0))).rejects.toMatchObject({ code: 'log.poisoned' })
+      await inState(log, 'OK')
+      const { idx } = await log.append(stats(99))
+      expect(states).toEqual(['CLOSED_NEW', 'OK'])
+      await log.close()
+      expect(await verifyLog({ directory: log.directory, verifierKeys: vkeys })).toMatchObject({
+        outcome: 'proven',
+        uncovered: 0,
+      })
+      const kept = await codes(log)
+      expect(kept).toContain('log.recovered')
+      for (const each of [...acked, idx]) expect(kept[each]).toBe('session.stats')
+    },
+  )
   test('for good: the log drains', async () => {
     const log = await open(temporary(), {
       thread: failing({ kind: 'sync', at: 6, times: 1_000_000 }),
       limits: { reopenMs: 1, drainMs: 20, checkpointMs: 3_600_000 },
     })
-    await log.append(stats(1)).then(() => log.append(stats(2))).catch(() => undefined)
+    await log
+      .append(stats(1))
+      .then(() => log.append(stats(2)))
+      .catch(() => undefined)
     await inState(log, 'DRAIN')
     await expect(log.append(stats(3))).rejects.toMatchObject({ code: 'log.poisoned' })
   })
@@ -227,7 +306,9 @@ describe('a disk that fails', () => {
     await inState(log, 'CLOSED_NEW')
   })
   test('by having too little room: new sessions are closed out', async () => {
-    const log = await open(temporary(), { limits: { watchMs: 5, floorBytes: Number.MAX_SAFE_INTEGER } })
+    const log = await open(temporary(), {
+      limits: { watchMs: 5, floorBytes: Number.MAX_SAFE_INTEGER },
+    })
     await inState(log, 'CLOSED_NEW')
   })
 })
@@ -238,7 +319,8 @@ function smallDisk(): string | null {
   const status = readFileSync('/proc/self/status', 'utf8')
   if (!/^CapEff:\s*[0-9a-f]*[2367abef][0-9a-f]{5}$/m.test(status)) return null
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-full-'))
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', directory]).status === 0
+  const mounted =
+    spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', directory]).status === 0
   afterAll(() => {
     if (mounted) spawnSync('umount', [directory])
     rmSync(directory, { recursive: true, force: true })
@@ -247,26 +329,36 @@ function smallDisk(): string | null {
 }
 const small = smallDisk()
 
-test.skipIf(small === null)('a disk that is really full: refused, nothing lost, and it goes on when there is room', async () => {
-  const directory = small as string
-  writeFileSync(join(directory, 'ballast'), Buffer.alloc(1024 * 1024))
-  const log = await openLog(logOptions(join(directory, 'log'), { limits: { reopenMs: 5, floorBytes: 0, checkpointMs: 3_600_000 } }))
-  const acked: number[] = []
-  let refused = ''
-  while (refused === '')
-    await log.append(stats(acked.length, 'x'.repeat(900))).then(
-      ({ idx }) => acked.push(idx),
-      (error) => (refused = error.code),
+test.skipIf(small === null)(
+  'a disk that is really full: refused, nothing lost, and it goes on when there is room',
+  async () => {
+    const directory = small as string
+    writeFileSync(join(directory, 'ballast'), Buffer.alloc(1024 * 1024))
+    const log = await openLog(
+      logOptions(join(directory, 'log'), {
+        limits: { reopenMs: 5, floorBytes: 0, checkpointMs: 3_600_000 },
+      }),
     )
-  expect(refused).toBe('log.write')
-  rmSync(join(directory, 'ballast'))
-  await until(() => log.state === 'OK', (listener) => log.onState(listener))
-  await log.append(stats(1))
-  await log.close()
-  const verdict = await verifyLog({ directory: log.directory, verifierKeys: vkeys })
-  expect(verdict).toMatchObject({ outcome: 'proven' })
-  expect(verdict.events).toBeGreaterThan(acked.length)
-})
+    const acked: number[] = []
+    let refused = ''
+    while (refused === '')
+      await log.append(stats(acked.length, 'x'.repeat(900))).then(
+        ({ idx }) => acked.push(idx),
+        (error) => (refused = error.code),
+      )
+    expect(refused).toBe('log.write')
+    rmSync(join(directory, 'ballast'))
+    await until(
+      () => log.state === 'OK',
+      (listener) => log.onState(listener),
+    )
+    await log.append(stats(1))
+    await log.close()
+    const verdict = await verifyLog({ directory: log.directory, verifierKeys: vkeys })
+    expect(verdict).toMatchObject({ outcome: 'proven' })
+    expect(verdict.events).toBeGreaterThan(acked.length)
+  },
+)
 
 test('closing is final, and says so in the log', async () => {
   const log = await open()

@@ -1,6 +1,12 @@
 import { createHash, generateKeyPairSync } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { openCheckpoint, parseCheckpoint, shortName, signCheckpoint, splitNotes } from '../../audit/checkpoint.ts'
+import {
+  openCheckpoint,
+  parseCheckpoint,
+  shortName,
+  signCheckpoint,
+  splitNotes,
+} from '../../audit/checkpoint.ts'
 import { cosignedMessage, formatVkey, isKeyName, noteSigner, parseVkey } from '../../audit/note.ts'
 import { keys, origin, signers, vkeys } from './fixture.ts'
 
@@ -30,12 +36,24 @@ describe('a verifier key', () => {
   })
   test.for([
     { name: 'no name', vkey: '+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW' },
-    { name: 'another name than its id was made for', vkey: 'Peter+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW' },
-    { name: 'an id in capitals', vkey: 'PeterNeumann+C74F20A3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW' },
+    {
+      name: 'another name than its id was made for',
+      vkey: 'Peter+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW',
+    },
+    {
+      name: 'an id in capitals',
+      vkey: 'PeterNeumann+C74F20A3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW',
+    },
     { name: 'a key of another type', vkey: 'PeterNeumann+c74f20a3+AhpcAA==' },
     { name: 'a key too short', vkey: 'PeterNeumann+c74f20a3+ARpc' },
-    { name: 'loose base64', vkey: 'PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TX' },
-    { name: 'a blank in the name', vkey: 'Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW' },
+    {
+      name: 'loose base64',
+      vkey: 'PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TX',
+    },
+    {
+      name: 'a blank in the name',
+      vkey: 'Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW',
+    },
     { name: 'nothing', vkey: '' },
   ])('with $name is refused', ({ vkey }) => {
     expect(codeOf(() => parseVkey(vkey))).toBe('key.invalid')
@@ -71,14 +89,18 @@ describe('a checkpoint', () => {
     const line = signCheckpoint(head, [stranger], 0).note.split('\n')[4]
     expect(openCheckpoint(`${signed.note}${line}\n`, verifiers).size).toBe(42)
     const again = signed.note.split('\n')[4]
-    expect(codeOf(() => openCheckpoint(`${signed.note}${again}\n`, verifiers))).toBe('note.signature')
+    expect(codeOf(() => openCheckpoint(`${signed.note}${again}\n`, verifiers))).toBe(
+      'note.signature',
+    )
   })
   test('with any one byte changed does not open', () => {
     const bytes = Buffer.from(signed.note)
     for (let i = 0; i < bytes.length; i += i < 300 ? 1 : 13) {
       const changed = Buffer.from(bytes)
       changed[i] = (changed[i] as number) ^ 1
-      expect(['note.invalid', 'note.signature']).toContain(codeOf(() => openCheckpoint(changed.toString(), verifiers)))
+      expect(['note.invalid', 'note.signature']).toContain(
+        codeOf(() => openCheckpoint(changed.toString(), verifiers)),
+      )
     }
   })
   test.for([
@@ -86,7 +108,10 @@ describe('a checkpoint', () => {
     { name: 'a size with a leading zero', note: signed.note.replace('\n42\n', '\n042\n') },
     { name: 'a negative size', note: signed.note.replace('\n42\n', '\n-42\n') },
     { name: 'a size past 2^53', note: signed.note.replace('\n42\n', '\n9999999999999999\n') },
-    { name: 'a root of 31 bytes', note: signed.note.replace(root.toString('base64'), root.subarray(1).toString('base64')) },
+    {
+      name: 'a root of 31 bytes',
+      note: signed.note.replace(root.toString('base64'), root.subarray(1).toString('base64')),
+    },
     { name: 'no signature', note: signed.note.slice(0, signed.note.indexOf('\u2014')) },
     { name: 'a carriage return', note: signed.note.replace('\n', '\r\n') },
     { name: 'nothing', note: '' },
@@ -105,6 +130,10 @@ test('notes one after another are told apart, and a torn one is named', () => {
   const file = Buffer.from(`${signed.note}\n${signed.note}\n`)
   const torn = Buffer.concat([file, Buffer.from(signed.note.slice(0, 500))])
   const found = [...splitNotes(torn)]
-  expect(found.map((each) => ('what' in each ? each.what : each.checkpoint.size))).toEqual([42, 42, 'cut short'])
+  expect(found.map((each) => ('what' in each ? each.what : each.checkpoint.size))).toEqual([
+    42,
+    42,
+    'cut short',
+  ])
   expect(found[2]?.offset).toBe(file.length)
 })

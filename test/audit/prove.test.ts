@@ -8,7 +8,10 @@ import { heads, origin, shared, temporary, vkeys, writer } from './fixture.ts'
 const now = 1_800_000_000_000
 
 /** 700 events, so that full tiles and the ragged edge both answer; heads at 100, 300 and 700. */
-function build(directory: string): { directory: string; heads: { size: number; root: string; note: string }[] } {
+function build(directory: string): {
+  directory: string
+  heads: { size: number; root: string; note: string }[]
+} {
   const one = writer(directory, realDisk, 200_000)
   one.open()
   const signed = [100, 200, 400].map((n) => {
@@ -24,13 +27,16 @@ function build(directory: string): { directory: string; heads: { size: number; r
 describe('a proof', () => {
   const { directory, heads: signed } = build(shared())
   const last = signed[2]?.note
-  test.for([0, 1, 99, 100, 255, 256, 300, 511, 512, 699])('of event %i holds against the first head and the last', (idx) => {
-    const first = proveEntry(directory, origin, { idx })
-    expect(first.checkpoint.size).toBe([100, 300, 700].find((size) => size > idx))
-    expect(verifyProof(first.proof, first.entry.body, vkeys)).toBe(true)
-    const later = proveEntry(directory, origin, { idx }, last)
-    expect(verifyProof(later.proof, later.entry.body, vkeys)).toBe(true)
-  })
+  test.for([0, 1, 99, 100, 255, 256, 300, 511, 512, 699])(
+    'of event %i holds against the first head and the last',
+    (idx) => {
+      const first = proveEntry(directory, origin, { idx })
+      expect(first.checkpoint.size).toBe([100, 300, 700].find((size) => size > idx))
+      expect(verifyProof(first.proof, first.entry.body, vkeys)).toBe(true)
+      const later = proveEntry(directory, origin, { idx }, last)
+      expect(verifyProof(later.proof, later.entry.body, vkeys)).toBe(true)
+    },
+  )
   test('is found by uid, and is for that event alone', () => {
     const [third] = [...readLog(directory, origin, 2, 1)]
     const { entry, proof } = proveEntry(directory, origin, { uid: third?.uid ?? '' })
@@ -47,7 +53,9 @@ describe('a proof', () => {
   test('of nothing is refused', () => {
     expect(() => proveEntry(directory, origin, { idx: 700 })).toThrow(/not in the log/)
     expect(() => proveEntry(directory, origin, { uid: 'none' })).toThrow(/no event/)
-    expect(() => verifyProof('c2sp.org/tlog-proof@v2\nindex 0\n\n', Buffer.of(), vkeys)).toThrow(/not a tlog-proof/)
+    expect(() => verifyProof('c2sp.org/tlog-proof@v2\nindex 0\n\n', Buffer.of(), vkeys)).toThrow(
+      /not a tlog-proof/,
+    )
   })
   test('of consistency holds between every two heads', () => {
     for (const [i, old] of signed.entries())
@@ -55,7 +63,8 @@ describe('a proof', () => {
         const proof = proveConsistency(directory, origin, old.size, newer.size)
         const roots = [old, newer].map(({ root }) => Buffer.from(root, 'hex')) as [Buffer, Buffer]
         expect(verifyConsistency(old.size, newer.size, proof, ...roots)).toBe(true)
-        if (old !== newer) expect(verifyConsistency(old.size, newer.size, proof, roots[1], roots[1])).toBe(false)
+        if (old !== newer)
+          expect(verifyConsistency(old.size, newer.size, proof, roots[1], roots[1])).toBe(false)
       }
   })
 })
@@ -64,7 +73,14 @@ test('reading from anywhere, forwards and back, gives the same entries with the 
   const { directory, heads: signed } = build(temporary())
   const all = [...readLog(directory, origin)]
   expect(all.map(({ idx }) => idx)).toEqual(Array.from({ length: 700 }, (_, i) => i))
-  for (const [idx, head] of [[699, 2], [0, 0], [300, 2], [299, 1], [100, 1], [99, 0]] as const) {
+  for (const [idx, head] of [
+    [699, 2],
+    [0, 0],
+    [300, 2],
+    [299, 1],
+    [100, 1],
+    [99, 0],
+  ] as const) {
     const [entry] = [...readLog(directory, origin, idx, 1)]
     expect(entry?.uid).toBe(all[idx]?.uid)
     expect(entry?.cp).toBe(`${signed[head]?.size}-${signed[head]?.root.slice(0, 16)}`)

@@ -28,7 +28,9 @@ export async function makeCertificates(): Promise<Certificates> {
     const keys = isRoot ? root : await subtle.generateKey(algorithm, true, ['sign', 'verify'])
     const certificate = await x509.X509CertificateGenerator.create(
       {
-        serialNumber: Buffer.from(webcrypto.getRandomValues(new Uint8Array(8))).toString('hex').replace(/^./, '1'),
+        serialNumber: Buffer.from(webcrypto.getRandomValues(new Uint8Array(8)))
+          .toString('hex')
+          .replace(/^./, '1'),
         subject: `CN=${name}`,
         issuer: 'CN=test root',
         notBefore: new Date(Date.now() + from * hour),
@@ -45,7 +47,10 @@ export async function makeCertificates(): Promise<Certificates> {
     )
     const pkcs8 = Buffer.from(await subtle.exportKey('pkcs8', keys.privateKey)).toString('base64')
     const body = pkcs8.match(/.{1,64}/g)?.join('\n') ?? ''
-    return { cert: certificate.toString('pem'), key: `-----BEGIN PRIVATE KEY-----\n${body}\n-----END PRIVATE KEY-----\n` }
+    return {
+      cert: certificate.toString('pem'),
+      key: `-----BEGIN PRIVATE KEY-----\n${body}\n-----END PRIVATE KEY-----\n`,
+    }
   }
   return {
     ca: (await issue('test root', -1, 24, true)).cert,
@@ -75,7 +80,10 @@ export class Receiver {
 
   async start(): Promise<void> {
     const { ca, server } = this.#certificates
-    this.#server = createServer({ ca, ...server, requestCert: true, rejectUnauthorized: true }, (socket) => this.#serve(socket))
+    this.#server = createServer(
+      { ca, ...server, requestCert: true, rejectUnauthorized: true },
+      (socket) => this.#serve(socket),
+    )
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket)
       socket.on('close', () => this.#sockets.delete(socket))

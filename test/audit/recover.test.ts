@@ -1,4 +1,12 @@
-import { cpSync, existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { AuditError } from '#audit'
@@ -55,7 +63,12 @@ describe('a clean log', () => {
   test('is found as it was left', () => {
     const directory = sample()
     const one = writer(directory)
-    expect(one.open()).toMatchObject({ size: 15, quarantinedBytes: 0, place: null, signed: { size: 10 } })
+    expect(one.open()).toMatchObject({
+      size: 15,
+      quarantinedBytes: 0,
+      place: null,
+      signed: { size: 10 },
+    })
     one.close()
   })
   test('goes on in the same tree: the head after a restart is the head without one', () => {
@@ -66,7 +79,9 @@ describe('a clean log', () => {
     again.write(more)
     const root = again.sign(now)?.root
     again.close()
-    const texts = [...new LogReader(directory, origin).bodies(0)].map(({ body }) => Buffer.from(body).toString())
+    const texts = [...new LogReader(directory, origin).bodies(0)].map(({ body }) =>
+      Buffer.from(body).toString(),
+    )
     const other = temporary()
     const straight = writer(other)
     straight.open()
@@ -93,7 +108,9 @@ describe('a torn tail', () => {
     expect(opened.place).toMatchObject({ segment: first, idx: 14 })
     const [saved] = readdirSync(join(directory, 'quarantine'))
     const kept = readFileSync(join(directory, 'quarantine', saved as string))
-    expect(Buffer.concat([readFileSync(path), kept]).equals(before.subarray(0, before.length - cut))).toBe(true)
+    expect(
+      Buffer.concat([readFileSync(path), kept]).equals(before.subarray(0, before.length - cut)),
+    ).toBe(true)
     expect(sizeOf(directory)).toBe(14)
   })
   test('in checkpoints.log costs only the note that was being written', () => {
@@ -119,12 +136,32 @@ describe('a torn tail', () => {
 
 describe('what no torn write explains is refused and left alone', () => {
   test.for([
-    { name: 'a byte changed in the first batch', damage: (bytes: Buffer) => flip(bytes, 100), code: 'log.corrupt' },
+    {
+      name: 'a byte changed in the first batch',
+      damage: (bytes: Buffer) => flip(bytes, 100),
+      code: 'log.corrupt',
+    },
     { name: 'a frame removed', damage: (bytes: Buffer) => without(bytes, 3), code: 'log.corrupt' },
-    { name: 'two frames exchanged', damage: (bytes: Buffer) => exchanged(bytes, 3, 4), code: 'log.corrupt' },
-    { name: 'a frame repeated', damage: (bytes: Buffer) => repeated(bytes, 3), code: 'log.corrupt' },
-    { name: 'cut below what was signed', damage: (bytes: Buffer) => bytes.subarray(0, endOf(bytes, 6) + 9), code: 'log.rollback' },
-    { name: 'cut cleanly below what was signed', damage: (bytes: Buffer) => bytes.subarray(0, endOf(bytes, 7)), code: 'log.rollback' },
+    {
+      name: 'two frames exchanged',
+      damage: (bytes: Buffer) => exchanged(bytes, 3, 4),
+      code: 'log.corrupt',
+    },
+    {
+      name: 'a frame repeated',
+      damage: (bytes: Buffer) => repeated(bytes, 3),
+      code: 'log.corrupt',
+    },
+    {
+      name: 'cut below what was signed',
+      damage: (bytes: Buffer) => bytes.subarray(0, endOf(bytes, 6) + 9),
+      code: 'log.rollback',
+    },
+    {
+      name: 'cut cleanly below what was signed',
+      damage: (bytes: Buffer) => bytes.subarray(0, endOf(bytes, 7)),
+      code: 'log.rollback',
+    },
   ])('$name: $code', ({ damage, code }) => {
     const directory = sample()
     const path = join(directory, first)
@@ -163,7 +200,10 @@ describe('what no torn write explains is refused and left alone', () => {
     expect(names.length).toBeGreaterThan(2)
     const path = join(directory, 'seg', names[0] as string)
     truncateSync(path, readFileSync(path).length - 3)
-    expect(refusal(directory)).toMatchObject({ code: 'log.corrupt', place: { segment: `seg/${names[0]}` } })
+    expect(refusal(directory)).toMatchObject({
+      code: 'log.corrupt',
+      place: { segment: `seg/${names[0]}` },
+    })
   })
   test('a segment that is gone is named', () => {
     const directory = temporary()
@@ -179,7 +219,7 @@ describe('what no torn write explains is refused and left alone', () => {
 
 function frames(bytes: Buffer): { from: number; end: number }[] {
   const found: { from: number; end: number }[] = []
-  for (let from = 0; from < bytes.length; ) {
+  for (let from = 0; from < bytes.length;) {
     const frame = readFrame(bytes, from)
     if (typeof frame === 'string') break
     found.push({ from, end: frame.end })
@@ -192,14 +232,16 @@ const slice = (bytes: Buffer, i: number): Buffer => {
   return bytes.subarray(from, end)
 }
 const endOf = (bytes: Buffer, i: number): number => frames(bytes)[i]?.end ?? 0
-const all = (bytes: Buffer): Buffer[] => frames(bytes).map(({ from, end }) => bytes.subarray(from, end))
+const all = (bytes: Buffer): Buffer[] =>
+  frames(bytes).map(({ from, end }) => bytes.subarray(from, end))
 const flip = (bytes: Buffer, at: number): Buffer => {
   const changed = Buffer.from(bytes)
   changed[at] = (changed[at] as number) ^ 0x20
   return changed
 }
 const without = (bytes: Buffer, i: number): Buffer => Buffer.concat(all(bytes).toSpliced(i, 1))
-const repeated = (bytes: Buffer, i: number): Buffer => Buffer.concat(all(bytes).toSpliced(i, 0, slice(bytes, i)))
+const repeated = (bytes: Buffer, i: number): Buffer =>
+  Buffer.concat(all(bytes).toSpliced(i, 0, slice(bytes, i)))
 const exchanged = (bytes: Buffer, i: number, j: number): Buffer =>
   Buffer.concat(all(bytes).with(i, slice(bytes, j)).with(j, slice(bytes, i)))
 
@@ -227,7 +269,8 @@ test('200 images of a batch whose sectors arrived in part: no false alarm, nothi
     one.close()
     const after = readFileSync(path)
     // What a power cut leaves: any length of the file, and of each sector the new, the old or no content.
-    const length = roll(3) === 0 ? before.length + roll(after.length - before.length + 1) : after.length
+    const length =
+      roll(3) === 0 ? before.length + roll(after.length - before.length + 1) : after.length
     const image = Buffer.from(after.subarray(0, length))
     for (let at = Math.floor(before.length / sector) * sector; at < length; at += sector) {
       const end = Math.min(at + sector, length)
@@ -235,8 +278,7 @@ test('200 images of a batch whose sectors arrived in part: no false alarm, nothi
       const fate = roll(4)
       if (fate < 2) continue
       image.fill(0, at, end)
-      if (fate === 3 && at >= before.length)
-        for (let i = at; i < end; i++) image[i] = roll(256)
+      if (fate === 3 && at >= before.length) for (let i = at; i < end; i++) image[i] = roll(256)
       image.set(old, at)
     }
     writeFileSync(path, image)
@@ -257,7 +299,8 @@ class PowerCut extends Error {}
 /** A disk that stops at its nth act, the write among them half done, and refuses everything after. */
 function dyingDisk(n: number): { disk: Disk; acts: () => number } {
   let count = 0
-  const act = <A extends unknown[], R>(does: (...args: A) => R, half?: (...args: A) => void) =>
+  const act =
+    <A extends unknown[], R>(does: (...args: A) => R, half?: (...args: A) => void) =>
     (...args: A): R => {
       count++
       if (count === n) half?.(...args)
@@ -307,14 +350,19 @@ test('power cut at every single act on the disk: what was acknowledged is there,
     const { directory, acked, done } = play(n)
     expect(done).toBe(false)
     expect(refusal(directory), `act ${n}`).toBeNull()
-    const kept = [...new LogReader(directory, origin).bodies(0)].map(({ body }) => Buffer.from(body).toString())
+    const kept = [...new LogReader(directory, origin).bodies(0)].map(({ body }) =>
+      Buffer.from(body).toString(),
+    )
     expect(kept.slice(0, acked.length), `act ${n}`).toEqual(acked)
   }
 })
 
 test('a short write goes on where it stopped', () => {
   const directory = temporary()
-  const one = writer(directory, { ...realDisk, pwrite: (fd, bytes, at) => realDisk.pwrite(fd, bytes.subarray(0, 100), at) })
+  const one = writer(directory, {
+    ...realDisk,
+    pwrite: (fd, bytes, at) => realDisk.pwrite(fd, bytes.subarray(0, 100), at),
+  })
   one.open()
   one.write(heads(4))
   one.sign(now)

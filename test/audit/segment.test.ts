@@ -21,7 +21,13 @@ const body = Buffer.from('{"a":1}')
 describe('a frame', () => {
   test('is these bytes', () => {
     expect(frame(258, 3, body).toString('hex')).toBe(
-      '53504131' + '07000000' + '32fcce3a' + '00000000' + '0201000000000000' + '0300000000000000' + '7b2261223a317d',
+      '53504131' +
+        '07000000' +
+        '32fcce3a' +
+        '00000000' +
+        '0201000000000000' +
+        '0300000000000000' +
+        '7b2261223a317d',
     )
   })
   test('reads back what was written, for every index up to 2^53', () => {
@@ -65,13 +71,22 @@ function patched(offset: number, value: number): Buffer {
 }
 
 test('a body that quotes a frame is still one body', () => {
-  const quoting = Buffer.concat([Buffer.from('{"x":"'), Buffer.from('SPA1 SPA1SPA1'), Buffer.from('"}')])
+  const quoting = Buffer.concat([
+    Buffer.from('{"x":"'),
+    Buffer.from('SPA1 SPA1SPA1'),
+    Buffer.from('"}'),
+  ])
   const bytes = Buffer.concat([frame(0, 0, quoting), frame(1, 0, body)])
   expect([...framesAfter(bytes, 0)].map((found) => found.idx)).toEqual([0, 1])
 })
 
 test('frames are found behind garbage', () => {
-  const bytes = Buffer.concat([Buffer.from('SPA1garbage'), frame(5, 1, body), Buffer.alloc(100), frame(6, 1, body)])
+  const bytes = Buffer.concat([
+    Buffer.from('SPA1garbage'),
+    frame(5, 1, body),
+    Buffer.alloc(100),
+    frame(6, 1, body),
+  ])
   expect([...framesAfter(bytes, 1)].map((found) => found.idx)).toEqual([5, 6])
 })
 

@@ -6,7 +6,15 @@ import { createServer, type AddressInfo } from 'node:net'
 import { connect } from 'node:tls'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { parseCheckpoint, parseFrames, parseMessage, shipSyslog, type AuditLog, type Shipper, type SyslogOptions } from '#audit'
+import {
+  parseCheckpoint,
+  parseFrames,
+  parseMessage,
+  shipSyslog,
+  type AuditLog,
+  type Shipper,
+  type SyslogOptions,
+} from '#audit'
 import { formatMessage, frameMessage } from '../../audit/format/rfc5424.ts'
 import { Cursor, decodeSlots, encodeSlot } from '../../audit/ship/cursor.ts'
 import { leafHash, rootOf } from '../../audit/tree.ts'
@@ -64,43 +72,72 @@ describe('a message', () => {
   }
   test('is these bytes', () => {
     expect(Buffer.from(frameMessage(formatMessage(message))).toString()).toBe(
-      '123 <108>1 2027-01-15T08:00:00.123Z n1 sallyport - auth.login [sallyport@32473 origin="sallyport.test/audit/n1/1" ses="a\\"b\\\\c\\]d"] {"ü":1}',
+      '136 <108>1 2027-01-15T08:00:00.123Z n1 sallyport - auth.login [sallyport@32473 origin="sallyport.test/audit/n1/1" ses="a\\"b\\\\c\\]d"] {"ü":1}',
     )
   })
-  test.for([1, 2, 3, 4, 5, 6].map((severity) => ({ severity, pri: 111 - severity })))('of severity $severity has priority $pri', ({ severity, pri }) => {
-    expect(parseMessage(formatMessage({ ...message, severity })).priority).toBe(pri)
-  })
+  test.for([1, 2, 3, 4, 5, 6].map((severity) => ({ severity, pri: 111 - severity })))(
+    'of severity $severity has priority $pri',
+    ({ severity, pri }) => {
+      expect(parseMessage(formatMessage({ ...message, severity })).priority).toBe(pri)
+    },
+  )
   test('parses to what was formatted, whatever the values', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), fc.string({ unit: 'grapheme' }), fc.uint8Array(), (a, b, body) => {
-        const values = { a: a.toWellFormed(), b }
-        const parsed = parseMessage(formatMessage({ ...message, elements: values, body }))
-        expect(parsed.elements[element]).toEqual(values)
-        expect(Buffer.from(parsed.body).equals(body)).toBe(true)
-      }),
+      fc.property(
+        fc.string({ unit: 'binary' }),
+        fc.string({ unit: 'grapheme' }),
+        fc.uint8Array(),
+        (a, b, body) => {
+          const values = { a: a.toWellFormed(), b }
+          const parsed = parseMessage(formatMessage({ ...message, elements: values, body }))
+          expect(parsed.elements[element]).toEqual(values)
+          expect(Buffer.from(parsed.body).equals(body)).toBe(true)
+        },
+      ),
     )
   })
   test('frames come out of any chunks as they went in', () => {
     fc.assert(
-      fc.property(fc.array(fc.uint8Array({ minLength: 1, maxLength: 50 })), fc.integer({ min: 1, max: 20 }), (bodies, step) => {
-        const stream = Buffer.concat(bodies.map(frameMessage))
-        const out: Uint8Array[] = []
-        let held = Buffer.alloc(0)
-        for (let at = 0; at < stream.length; at += step) {
-          const { frames, rest } = parseFrames(Buffer.concat([held, stream.subarray(at, at + step)]))
-          out.push(...frames)
-          held = Buffer.from(rest)
-        }
-        expect(held.length).toBe(0)
-        expect(out.map((frame) => Buffer.from(frame).toString('hex'))).toEqual(bodies.map((body) => Buffer.from(body).toString('hex')))
-      }),
+      fc.property(
+        fc.array(fc.uint8Array({ minLength: 1, maxLength: 50 })),
+        fc.integer({ min: 1, max: 20 }),
+        (bodies, step) => {
+          const stream = Buffer.concat(bodies.map(frameMessage))
+          const out: Uint8Array[] = []
+          let held = Buffer.alloc(0)
+          for (let at = 0; at < stream.length; at += step) {
+            const { frames, rest } = parseFrames(
+              Buffer.concat([held, stream.subarray(at, at + step)]),
+            )
+            out.push(...frames)
+            held = Buffer.from(rest)
+          }
+          expect(held.length).toBe(0)
+          expect(out.map((frame) => Buffer.from(frame).toString('hex'))).toEqual(
+            bodies.map((body) => Buffer.from(body).toString('hex')),
+          )
+        },
+      ),
     )
   })
-  test.for(['<13>1 no count', '0 ', '012 x', '999999999 x', '70000 x', '-5 x'])('a frame that begins "%s" is refused', (text) => {
-    expect(() => parseFrames(Buffer.from(text))).toThrow(expect.objectContaining({ code: 'frame.length' }))
-  })
-  test.for(['', '<13>2 - - - - - -', '<13>1 - - - - - [x a="]', '<13>1 - h a p m [x a="1"]tail', 'text'])('"%s" is no message', (text) => {
-    expect(() => parseMessage(Buffer.from(text))).toThrow(expect.objectContaining({ code: 'frame.syntax' }))
+  test.for(['<13>1 no count', '0 ', '012 x', '999999999 x', '70000 x', '-5 x'])(
+    'a frame that begins "%s" is refused',
+    (text) => {
+      expect(() => parseFrames(Buffer.from(text))).toThrow(
+        expect.objectContaining({ code: 'frame.length' }),
+      )
+    },
+  )
+  test.for([
+    '',
+    '<13>2 - - - - - -',
+    '<13>1 - - - - - [x a="]',
+    '<13>1 - h a p m [x a="1"]tail',
+    'text',
+  ])('"%s" is no message', (text) => {
+    expect(() => parseMessage(Buffer.from(text))).toThrow(
+      expect.objectContaining({ code: 'frame.syntax' }),
+    )
   })
 })
 
@@ -149,16 +186,27 @@ describe('shipping to a receiver', () => {
     const events = receiver.events().slice(0, size)
     for (const [i, message] of events.entries()) {
       const fields = message.elements[element]
-      expect(fields).toMatchObject({ origin, idx: String(i), uid: stored[i]?.uid, leaf: stored[i]?.leaf, cp: stored[i]?.cp })
+      expect(fields).toMatchObject({
+        origin,
+        idx: String(i),
+        uid: stored[i]?.uid,
+        leaf: stored[i]?.leaf,
+        cp: stored[i]?.cp,
+      })
       expect(Buffer.from(leafHash(message.body)).toString('hex')).toBe(fields?.['leaf'])
     }
-    expect(events.find(({ id }) => id === 'session.start')?.elements[element]).toMatchObject({ ses: start.session, grant: start.grant })
+    expect(events.find(({ id }) => id === 'session.start')?.elements[element]).toMatchObject({
+      ses: start.session,
+      grant: start.grant,
+    })
     // The receiver alone can prove that nothing is missing: the leaves it has give the roots that were signed.
     const heads = receiver.messages.filter(({ id }) => id === 'audit.checkpoint')
     const leaves = events.map(({ body }) => leafHash(body))
     expect(heads.length).toBeGreaterThan(0)
     for (const { body } of heads) {
-      const { note } = (JSON.parse(Buffer.from(body).toString()) as { unmapped: { sallyport: { note: string } } }).unmapped.sallyport
+      const { note } = (
+        JSON.parse(Buffer.from(body).toString()) as { unmapped: { sallyport: { note: string } } }
+      ).unmapped.sallyport
       const head = parseCheckpoint(note)
       expect(Buffer.from(rootOf(leaves.slice(0, head.size))).toString('hex')).toBe(head.root)
     }
@@ -173,32 +221,43 @@ describe('shipping to a receiver', () => {
     expect(await shipper.flush(20_000)).toBe(true)
     await received(receiver, () => receiver.indexes.has(idx))
     const stub = receiver.events().find(({ elements }) => elements[element]?.['uid'] === uid)
-    expect(JSON.parse(Buffer.from(stub?.body ?? []).toString())).toMatchObject({ class_uid: 4001, metadata: { uid, is_truncated: true, sequence: idx } })
+    expect(JSON.parse(Buffer.from(stub?.body ?? []).toString())).toMatchObject({
+      class_uid: 4001,
+      metadata: { uid, is_truncated: true, sequence: idx },
+    })
     expect(Math.max(...receiver.sizes)).toBeLessThanOrEqual(8_000)
     expect(shipper.health().stubs).toBe(1)
   })
-  test('killed five times in the middle of a stream, it misses nothing', { timeout: 60_000 }, async () => {
-    const receiver = await receiving()
-    const log = await open()
-    const shipper = ship(log, receiver.port)
-    let last = 0
-    for (let round = 1; round <= 5; round++) {
-      const before = receiver.messages.length
-      const appended = await Promise.all(Array.from({ length: 800 }, (_, n) => log.append(stats(n, `round ${round}`))))
-      last = appended.at(-1)?.idx ?? 0
-      await log.checkpoint()
-      await received(receiver, () => receiver.messages.length > before + 300)
-      await receiver.kill()
-      await receiver.start()
-    }
-    expect(await shipper.flush(30_000)).toBe(true)
-    await received(receiver, () => receiver.indexes.has(last))
-    const have = receiver.indexes
-    const missing = Array.from({ length: last + 1 }, (_, i) => i).filter((i) => !have.has(i))
-    expect(missing).toEqual([])
-    expect(new Set(receiver.events().map(({ elements }) => elements[element]?.['uid'])).size).toBe(have.size)
-    expect(shipper.health().rewinds).toBeGreaterThan(0)
-  })
+  test(
+    'killed five times in the middle of a stream, it misses nothing',
+    { timeout: 60_000 },
+    async () => {
+      const receiver = await receiving()
+      const log = await open()
+      const shipper = ship(log, receiver.port)
+      let last = 0
+      for (let round = 1; round <= 5; round++) {
+        const before = receiver.messages.length
+        const appended = await Promise.all(
+          Array.from({ length: 800 }, (_, n) => log.append(stats(n, `round ${round}`))),
+        )
+        last = appended.at(-1)?.idx ?? 0
+        await log.checkpoint()
+        await received(receiver, () => receiver.messages.length > before + 300)
+        await receiver.kill()
+        await receiver.start()
+      }
+      expect(await shipper.flush(30_000)).toBe(true)
+      await received(receiver, () => receiver.indexes.has(last))
+      const have = receiver.indexes
+      const missing = Array.from({ length: last + 1 }, (_, i) => i).filter((i) => !have.has(i))
+      expect(missing).toEqual([])
+      expect(
+        new Set(receiver.events().map(({ elements }) => elements[element]?.['uid'])).size,
+      ).toBe(have.size)
+      expect(shipper.health().rewinds).toBeGreaterThan(0)
+    },
+  )
   test('begins where its cursor stands after a restart of the gateway', async () => {
     const receiver = await receiving()
     const log = await open()
@@ -220,7 +279,9 @@ describe('shipping to a receiver', () => {
     receiver.deaf = true
     const log = await open()
     const shipper = ship(log, receiver.port)
-    await Promise.all(Array.from({ length: 12_000 }, (_, n) => log.append(stats(n, 'y'.repeat(800)))))
+    await Promise.all(
+      Array.from({ length: 12_000 }, (_, n) => log.append(stats(n, 'y'.repeat(800)))),
+    )
     expect(await shipper.flush(300)).toBe(false)
     expect(shipper.lag().events).toBeGreaterThan(1_000)
     await receiver.kill()
@@ -233,7 +294,10 @@ describe('shipping to a receiver', () => {
     { name: 'an expired certificate of ours', more: (c: Certificates) => c.expired },
     { name: 'none of ours', more: () => ({ cert: '', key: '' }) },
     { name: 'a receiver with another name', more: () => ({ servername: 'other.test' }) },
-    { name: 'a receiver of another root', more: async () => ({ ca: (await makeCertificates()).ca }) },
+    {
+      name: 'a receiver of another root',
+      more: async () => ({ ca: (await makeCertificates()).ca }),
+    },
   ])('$name: nothing is sent, and health says why', async ({ more }) => {
     const receiver = await receiving()
     const log = await open()
@@ -254,9 +318,13 @@ describe('shipping to a receiver', () => {
 
 const hasRsyslog =
   spawnSync('rsyslogd', ['-v']).status === 0 &&
-  ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib', '/lib64', '/usr/lib64'].some((at) =>
-    existsSync(`${at}/rsyslog/lmnsd_ossl.so`),
-  )
+  [
+    '/usr/lib/x86_64-linux-gnu',
+    '/usr/lib/aarch64-linux-gnu',
+    '/usr/lib',
+    '/lib64',
+    '/usr/lib64',
+  ].some((at) => existsSync(`${at}/rsyslog/lmnsd_ossl.so`))
 
 async function freePort(): Promise<number> {
   const server = createServer()
@@ -292,10 +360,19 @@ input(type="imtcp" address="127.0.0.1" port="${port}" ruleset="r")
   onTestFinished(stop)
   const answers = (): Promise<boolean> =>
     new Promise((resolve) => {
-      const socket = connect({ host: '127.0.0.1', port, ca: certificates.ca, servername: 'siem.test', ...certificates.client }, () => {
-        socket.end()
-        resolve(true)
-      })
+      const socket = connect(
+        {
+          host: '127.0.0.1',
+          port,
+          ca: certificates.ca,
+          servername: 'siem.test',
+          ...certificates.client,
+        },
+        () => {
+          socket.end()
+          resolve(true)
+        },
+      )
       socket.on('error', () => resolve(false))
     })
   while (!(await answers())) if (child.exitCode !== null) throw new Error('rsyslogd ended')
@@ -303,35 +380,50 @@ input(type="imtcp" address="127.0.0.1" port="${port}" ruleset="r")
 }
 
 describe('shipping to rsyslogd', () => {
-  test.skipIf(!hasRsyslog)('killed and started again under load: every event is on its disk, byte for byte', { timeout: 90_000 }, async () => {
-    const directory = temporary()
-    const port = await freePort()
-    const out = join(directory, 'out')
-    let stop = await rsyslogd(directory, port)
-    const log = await open()
-    const shipper = ship(log, port)
-    const append = (n: number): Promise<unknown> => log.append(stats(n, `load ${'z'.repeat(n % 7_000)}`))
-    const grown = (bytes: number): Promise<void> => waitForFile(directory, () => existsSync(out) && statSync(out).size > bytes)
-    for (let round = 0; round < 3; round++) {
-      const size = existsSync(out) ? statSync(out).size : 0
-      await Promise.all(Array.from({ length: 500 }, (_, n) => append(round * 500 + n * 13)))
-      await log.checkpoint()
-      await grown(size + 100_000)
-      await stop()
-      stop = await rsyslogd(directory, port)
-    }
-    expect(await shipper.flush(30_000)).toBe(true)
-    const stored = await log.read(0, 5_000)
-    const covered = stored.filter(({ cp }) => cp !== null && Number(cp.split('-')[0]) <= log.signed.size)
-    const bodies = (): Set<string> => new Set(readFileSync(out, 'utf8').split('\n').map((line) => line.slice(line.indexOf('] {') + 2)))
-    const missing = (): number[] => {
-      const have = bodies()
-      return covered.filter(({ body }) => !have.has(Buffer.from(body).toString())).map(({ idx }) => idx)
-    }
-    await waitForFile(directory, () => missing().length === 0)
-    expect(missing()).toEqual([])
-    expect(covered.length).toBeGreaterThan(1_500)
-  })
+  test.skipIf(!hasRsyslog)(
+    'killed and started again under load: every event is on its disk, byte for byte',
+    { timeout: 90_000 },
+    async () => {
+      const directory = temporary()
+      const port = await freePort()
+      const out = join(directory, 'out')
+      let stop = await rsyslogd(directory, port)
+      const log = await open()
+      const shipper = ship(log, port)
+      const append = (n: number): Promise<unknown> =>
+        log.append(stats(n, `load ${'z'.repeat(n % 7_000)}`))
+      const grown = (bytes: number): Promise<void> =>
+        waitForFile(directory, () => existsSync(out) && statSync(out).size > bytes)
+      for (let round = 0; round < 3; round++) {
+        const size = existsSync(out) ? statSync(out).size : 0
+        await Promise.all(Array.from({ length: 500 }, (_, n) => append(round * 500 + n * 13)))
+        await log.checkpoint()
+        await grown(size + 100_000)
+        await stop()
+        stop = await rsyslogd(directory, port)
+      }
+      expect(await shipper.flush(30_000)).toBe(true)
+      const stored = await log.read(0, 5_000)
+      const covered = stored.filter(
+        ({ cp }) => cp !== null && Number(cp.split('-')[0]) <= log.signed.size,
+      )
+      const bodies = (): Set<string> =>
+        new Set(
+          readFileSync(out, 'utf8')
+            .split('\n')
+            .map((line) => line.slice(line.indexOf('] {') + 2)),
+        )
+      const missing = (): number[] => {
+        const have = bodies()
+        return covered
+          .filter(({ body }) => !have.has(Buffer.from(body).toString()))
+          .map(({ idx }) => idx)
+      }
+      await waitForFile(directory, () => missing().length === 0)
+      expect(missing()).toEqual([])
+      expect(covered.length).toBeGreaterThan(1_500)
+    },
+  )
 })
 
 /** Resolves when the condition holds; asked again whenever something in the directory changes. */

@@ -33,15 +33,21 @@ const perfectOf =
   (leaves: readonly Hash[]): Perfect =>
   (level, index) =>
     plainRoot(leaves.slice(index * 2 ** level, (index + 1) * 2 ** level))
-const some = (n: number): Hash[] => Array.from({ length: n }, (_, i) => leafHash(Buffer.from(`leaf ${i}`)))
+const some = (n: number): Hash[] =>
+  Array.from({ length: n }, (_, i) => leafHash(Buffer.from(`leaf ${i}`)))
 
 describe('the known tree', () => {
   test('a tree of nothing is the hash of nothing', () => {
-    expect(hex(new Frontier().root())).toBe('e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855')
+    expect(hex(new Frontier().root())).toBe(
+      'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',
+    )
   })
-  test.for(vectors.roots.map((root, i) => ({ size: i + 1, root })))('the root of its first $size leaves', ({ size, root }) => {
-    expect(hex(rootOf(known.slice(0, size)))).toBe(root)
-  })
+  test.for(vectors.roots.map((root, i) => ({ size: i + 1, root })))(
+    'the root of its first $size leaves',
+    ({ size, root }) => {
+      expect(hex(rootOf(known.slice(0, size)))).toBe(root)
+    },
+  )
 })
 
 describe('proofs', () => {
@@ -55,7 +61,9 @@ describe('proofs', () => {
         expect(verifyInclusion(leaf, idx, size, proof, root)).toBe(true)
         if (size === 1) continue
         expect(verifyInclusion(leaf, (idx + 1) % size, size, proof, root)).toBe(false)
-        expect(verifyInclusion(leaves[(idx + 1) % size] as Hash, idx, size, proof, root)).toBe(false)
+        expect(verifyInclusion(leaves[(idx + 1) % size] as Hash, idx, size, proof, root)).toBe(
+          false,
+        )
         expect(verifyInclusion(leaf, idx, size, proof.slice(1), root)).toBe(false)
         expect(verifyInclusion(leaf, idx, size, [...proof, leaf], root)).toBe(false)
       }
@@ -69,7 +77,9 @@ describe('proofs', () => {
         const oldRoot = plainRoot(leaves.slice(0, old))
         const proof = consistencyProof(perfectOf(leaves.slice(0, size)), old, size)
         expect(verifyConsistency(old, size, proof, oldRoot, root)).toBe(true)
-        expect(verifyConsistency(old, size, proof, leafHash(Buffer.from('other')), root)).toBe(false)
+        expect(verifyConsistency(old, size, proof, leafHash(Buffer.from('other')), root)).toBe(
+          false,
+        )
         if (proof.length > 0)
           expect(verifyConsistency(old, size, proof.slice(1), oldRoot, root)).toBe(false)
       }

@@ -1,5 +1,14 @@
 import { generateKeyPairSync } from 'node:crypto'
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { formatVkey, verifyLog, type Verdict } from '#audit'
@@ -50,7 +59,12 @@ function copy(): string {
 
 describe('an untouched log', () => {
   test('is proven, to its last event', async () => {
-    expect(await verify(copy())).toMatchObject({ outcome: 'proven', events: 40, uncovered: 0, checkpoints: 2 })
+    expect(await verify(copy())).toMatchObject({
+      outcome: 'proven',
+      events: 40,
+      uncovered: 0,
+      checkpoints: 2,
+    })
   })
   test('is proven by either key alone', async () => {
     for (const vkey of vkeys) expect((await verify(copy(), [vkey])).outcome).toBe('proven')
@@ -89,18 +103,21 @@ describe('one byte changed', () => {
     }
     expect(tried).toBeGreaterThan(1_000)
   })
-  test.for(['checkpoints.log', 'checkpoint'])('anywhere in %s is found, and the file named', async (name) => {
-    const bytes = pristine.get(name) as Buffer
-    const directory = copy()
-    for (let at = 0; at < bytes.length; at += at < 400 ? 3 : 61) {
-      const changed = Buffer.from(bytes)
-      changed[at] = (changed[at] as number) ^ (1 << (at % 8))
-      writeFileSync(join(directory, name), changed)
-      const { outcome, place } = await verify(directory)
-      expect(outcome, `${name} ${at}`).toBe('violated')
-      expect(place?.segment, `${name} ${at}`).toBe(name)
-    }
-  })
+  test.for(['checkpoints.log', 'checkpoint'])(
+    'anywhere in %s is found, and the file named',
+    async (name) => {
+      const bytes = pristine.get(name) as Buffer
+      const directory = copy()
+      for (let at = 0; at < bytes.length; at += at < 400 ? 3 : 61) {
+        const changed = Buffer.from(bytes)
+        changed[at] = (changed[at] as number) ^ (1 << (at % 8))
+        writeFileSync(join(directory, name), changed)
+        const { outcome, place } = await verify(directory)
+        expect(outcome, `${name} ${at}`).toBe('violated')
+        expect(place?.segment, `${name} ${at}`).toBe(name)
+      }
+    },
+  )
   test('in a stored tile is found, and its byte named', async () => {
     const directory = build(temporary(), 60)
     const path = join(directory, 'tile/0/000')
@@ -118,7 +135,7 @@ function rewrite(directory: string, name: string, change: (bodies: Buffer[]) => 
   const bodies: Buffer[] = []
   let firstIdx = -1
   const batches: number[] = []
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const frame = readFrame(bytes, at)
     if (typeof frame === 'string') throw new Error(frame)
     if (firstIdx < 0) firstIdx = frame.idx
@@ -137,9 +154,16 @@ const firstSegment = '00000000000000000000.aud'
 
 describe('a forger who mends the checksums', () => {
   test.for([
-    { name: 'edits an event', change: (b: Buffer[]) => b.with(3, Buffer.from(b[3]?.toString().replace('traffic', 'nothing') ?? '')) },
+    {
+      name: 'edits an event',
+      change: (b: Buffer[]) =>
+        b.with(3, Buffer.from(b[3]?.toString().replace('traffic', 'nothing') ?? '')),
+    },
     { name: 'removes an event', change: (b: Buffer[]) => b.toSpliced(3, 1) },
-    { name: 'exchanges two events', change: (b: Buffer[]) => b.with(3, b[4] as Buffer).with(4, b[3] as Buffer) },
+    {
+      name: 'exchanges two events',
+      change: (b: Buffer[]) => b.with(3, b[4] as Buffer).with(4, b[3] as Buffer),
+    },
     { name: 'repeats an event', change: (b: Buffer[]) => b.toSpliced(3, 0, b[3] as Buffer) },
   ])('and $name is found, within the stretch one head signed', async ({ change }) => {
     const directory = copy()
@@ -153,7 +177,10 @@ describe('a forger who mends the checksums', () => {
     const directory = copy()
     const name = readdirSync(join(directory, 'seg')).toSorted().at(-1) as string
     rewrite(directory, name, (bodies) => bodies.slice(0, -1))
-    expect(await verify(directory)).toMatchObject({ outcome: 'violated', place: { idx: 39, segment: `seg/${name}` } })
+    expect(await verify(directory)).toMatchObject({
+      outcome: 'violated',
+      place: { idx: 39, segment: `seg/${name}` },
+    })
     rmSync(join(directory, 'seg', name))
     expect((await verify(directory)).outcome).toBe('violated')
   })
@@ -161,7 +188,10 @@ describe('a forger who mends the checksums', () => {
     const directory = temporary()
     build(directory)
     const mine = formatVkey(origin, generateKeyPairSync('ed25519').privateKey)
-    expect(await verify(directory, [mine])).toMatchObject({ outcome: 'violated', place: { segment: 'checkpoints.log', offset: 0 } })
+    expect(await verify(directory, [mine])).toMatchObject({
+      outcome: 'violated',
+      place: { segment: 'checkpoints.log', offset: 0 },
+    })
   })
   test('and puts the whole log back to an older state is found by a note someone kept', async () => {
     const directory = temporary()
@@ -176,7 +206,10 @@ describe('a forger who mends the checksums', () => {
     one.close()
     expect((await verify(directory, vkeys, [kept])).outcome).toBe('proven')
     expect((await verify(older)).outcome).toBe('proven')
-    expect(await verify(older, vkeys, [kept])).toMatchObject({ outcome: 'violated', place: { idx: 4 } })
+    expect(await verify(older, vkeys, [kept])).toMatchObject({
+      outcome: 'violated',
+      place: { idx: 4 },
+    })
   })
   test('and shows another tree of the same size is found by a note someone kept', async () => {
     const forged = signCheckpoint({ origin, size: 40, root: Buffer.alloc(32, 7) }, signers, now)
@@ -211,7 +244,10 @@ describe('what cannot be proven is not called proven', () => {
     expect(await verify(directory)).toMatchObject({ outcome: 'proven', events: 41 })
   })
   test('a missing published head is a violation', async () => {
-    expect(await verify(gone('checkpoint'))).toMatchObject({ outcome: 'violated', place: { segment: 'checkpoint' } })
+    expect(await verify(gone('checkpoint'))).toMatchObject({
+      outcome: 'violated',
+      place: { segment: 'checkpoint' },
+    })
   })
   test('a key that is none is the caller’s mistake', async () => {
     await expect(verify(copy(), ['nonsense'])).rejects.toMatchObject({ code: 'key.invalid' })

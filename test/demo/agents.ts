@@ -1,6 +1,7 @@
 /** The agents on the two devices: enrolled by themselves, or given an identity that others enrolled. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { DeviceToken } from '#api'
 import { expect } from './failure.ts'
 import type { GatewayNode } from './gateway-node.ts'
 import type { Program } from './programs.ts'
@@ -21,41 +22,24 @@ export interface ForeignPem {
 }
 
 /** What is behind each device, and where: the agent's own file says it, never the gateway. */
-function targetsOf(stage: Stage, device: string): object {
+function targetOf(stage: Stage, device: string): readonly [name: string, address: string] {
   return device === 'press-07'
-    ? { plc: { tcp: `127.0.0.1:${stage.ports.plc}` } }
-    : { hmi: { tcp: `127.0.0.1:${stage.ports.hmi}` } }
+    ? ['plc', `127.0.0.1:${stage.ports.plc}`]
+    : ['hmi', `127.0.0.1:${stage.ports.hmi}`]
 }
 
-function configure(stage: Stage, gateway: GatewayNode, device: string): AgentFiles {
+/** Runs the line that `device add` printed, with the token in a file and the targets named. */
+export async function enrolByAgent(stage: Stage, token: DeviceToken): Promise<AgentFiles> {
+  const { device } = token
   const directory = stage.folder(device)
-  const config = {
-    v: 1,
-    gateway: stage.origin,
-    device,
-    ca_sha256: gateway.caSha256,
-    targets: targetsOf(stage, device),
-  }
-  writeFileSync(join(directory, 'agent.json'), `${JSON.stringify(config, null, 2)}\n`, {
-    mode: 0o600,
-  })
-  return { device, directory }
-}
-
-/** `sallyport agent enrol`, with the one-time token in a file. */
-export async function enrolByAgent(
-  stage: Stage,
-  gateway: GatewayNode,
-  device: string,
-  token: string,
-): Promise<AgentFiles> {
-  const files = configure(stage, gateway, device)
   const tokenFile = join(stage.folder('people'), `${device}.token`)
-  writeFileSync(tokenFile, `${token}\n`, { mode: 0o600 })
-  const args = ['agent', 'enrol', '--data', files.directory, '--token-file', tokenFile]
-  const outcome = await stage.sallyport.run('none', args)
+  writeFileSync(tokenFile, `${token.token}\n`, { mode: 0o600 })
+  const [, ...line] = token.enrol_command.split(' ')
+  const args = line.map((word) => ({ TOKEN_FILE: tokenFile, DIRECTORY: directory })[word] ?? word)
+  const [name, address] = targetOf(stage, device)
+  const outcome = await stage.sallyport.run('none', [...args, '--target', `${name}=tcp:${address}`])
   expect(outcome.code === 0, `${device} to enrol`, outcome.err || outcome.out)
-  return files
+  return { device, directory }
 }
 
 /** Lays key and certificate where the agent keeps its own (docs/agent.md): slot a, and the authorities. */
@@ -65,7 +49,18 @@ export async function adoptIdentity(
   device: string,
   pem: ForeignPem,
 ): Promise<AgentFiles> {
-  const files = configure(stage, gateway, device)
+  const directory = stage.folder(device)
+  const [name, address] = targetOf(stage, device)
+  const config = {
+    v: 1,
+    gateway: stage.origin,
+    device,
+    ca_sha256: gateway.caSha256,
+    targets: { [name]: { tcp: address } },
+  }
+  writeFileSync(join(directory, 'agent.json'), `${JSON.stringify(config, null, 2)}\n`, {
+    mode: 0o600,
+  })
   const slot = stage.folder(join(device, 'identity', 'a'))
   writeFileSync(join(slot, 'key.pem'), pem.key, { mode: 0o600 })
   const certificates = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n/g
@@ -74,10 +69,10 @@ export async function adoptIdentity(
   const leaf = pem.certificate.match(certificates)?.[0] ?? ''
   writeFileSync(join(slot, 'chain.pem'), [leaf, ...issuing].join(''))
   writeFileSync(
-    join(files.directory, 'ca.pem'),
+    join(directory, 'ca.pem'),
     [pem.root.match(certificates)?.[0] ?? pem.root, ...issuing].join(''),
   )
-  return files
+  return { device, directory }
 }
 
 /** Starts the agent and leaves it running. */

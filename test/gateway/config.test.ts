@@ -11,14 +11,21 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(directory, { recursive: true }))
 
-function fault(text: string, environment: Record<string, string> = {}): { code: string; place: string; message: string } {
+function fault(
+  text: string,
+  environment: Record<string, string> = {},
+): { code: string; place: string; message: string } {
   const file = join(directory, 'gateway.yaml')
   writeFileSync(file, text)
   try {
     readConfig({ file, environment })
   } catch (error) {
     if (error instanceof ConfigError)
-      return { code: error.code, place: error.place.replace(`${directory}/`, ''), message: error.message }
+      return {
+        code: error.code,
+        place: error.place.replace(`${directory}/`, ''),
+        message: error.message,
+      }
     throw error
   }
   throw new Error('the file was accepted')
@@ -27,11 +34,31 @@ function fault(text: string, environment: Record<string, string> = {}): { code: 
 describe('a mistake in the file', () => {
   test.for([
     { name: 'not YAML', text: 'tenant: [\n', code: 'config.syntax', place: 'gateway.yaml:2:1' },
-    { name: 'a key twice', text: 'site: a\nsite: b\n', code: 'config.syntax', place: 'gateway.yaml:2:1' },
+    {
+      name: 'a key twice',
+      text: 'site: a\nsite: b\n',
+      code: 'config.syntax',
+      place: 'gateway.yaml:2:1',
+    },
     { name: 'a list', text: '- a\n', code: 'config.syntax', place: 'gateway.yaml:1:1' },
-    { name: 'unknown key', text: 'site: a\nlistn: 127.0.0.1:1\n', code: 'config.value', place: 'gateway.yaml:2:1' },
-    { name: 'no port', text: 'listen: localhost\n', code: 'config.value', place: 'gateway.yaml:1:1' },
-    { name: 'a tenant with capitals', text: '\n\ntenant: Main.Example\n', code: 'config.value', place: 'gateway.yaml:3:1' },
+    {
+      name: 'unknown key',
+      text: 'site: a\nlistn: 127.0.0.1:1\n',
+      code: 'config.value',
+      place: 'gateway.yaml:2:1',
+    },
+    {
+      name: 'no port',
+      text: 'listen: localhost\n',
+      code: 'config.value',
+      place: 'gateway.yaml:1:1',
+    },
+    {
+      name: 'a tenant with capitals',
+      text: '\n\ntenant: Main.Example\n',
+      code: 'config.value',
+      place: 'gateway.yaml:3:1',
+    },
     {
       name: 'a port out of range, deep inside',
       text: 'syslog:\n  - name: siem\n    host: h\n    port: 99999\n    ca_file: ca.pem\n',
@@ -67,7 +94,9 @@ describe('what a schema cannot say', () => {
   })
 
   test('a file that is not there', () => {
-    expect(() => readConfig({ file: join(directory, 'none.yaml'), environment: {} })).toThrow(/cannot be read/)
+    expect(() => readConfig({ file: join(directory, 'none.yaml'), environment: {} })).toThrow(
+      /cannot be read/,
+    )
   })
 })
 
@@ -84,7 +113,11 @@ describe('what wins', () => {
       environment: { SALLYPORT_SITE: 'environment', SALLYPORT_GATEWAY: 'environment' },
       overrides: { gateway: 'argument' },
     })
-    expect(config).toMatchObject({ tenant: 'file.example', site: 'environment', gateway: 'argument' })
+    expect(config).toMatchObject({
+      tenant: 'file.example',
+      site: 'environment',
+      gateway: 'argument',
+    })
   })
 
   test('paths in the file are relative to the file', () => {

@@ -51,7 +51,9 @@ describe.for(Object.entries(cuts))('requests, %s', ([, cut]) => {
       expect(out.toClient).toEqual([])
     } else {
       expect(out.toTarget).toEqual([])
-      expect(join(out.toClient)).toBe(join([frame(7, 1, Uint8Array.of(Number.parseInt(pdu.slice(0, 2), 16) | 0x80, exception))]))
+      expect(join(out.toClient)).toBe(
+        join([frame(7, 1, Uint8Array.of(Number.parseInt(pdu.slice(0, 2), 16) | 0x80, exception))]),
+      )
     }
   })
 })
@@ -87,7 +89,10 @@ describe('what is not Modbus ends the connection', () => {
   test('requests piled up behind a silent target', () => {
     const gate = new ModbusGate({ level: 1, windows: [] })
     const read = frame(1, 1, hex('0300000001'))
-    const out = feed(gate, Array.from({ length: 65 }, () => read))
+    const out = feed(
+      gate,
+      Array.from({ length: 65 }, () => read),
+    )
     expect(out.verdicts.filter(({ allowed }) => allowed)).toHaveLength(16)
     expect(out.verdicts[16]?.exception).toBe(6)
     expect(out.violation).toBeDefined()
@@ -105,7 +110,9 @@ describe('replies', () => {
   test('a local exception waits for the replies before it', () => {
     const gate = gateWith(1)
     expect(gate.fromClient(frame(2, 1, hex('0600010003')), 0).toClient).toEqual([])
-    expect(join(gate.fromTarget(reply(1), 0).toClient)).toBe(join([reply(1), frame(2, 1, hex('8601'))]))
+    expect(join(gate.fromTarget(reply(1), 0).toClient)).toBe(
+      join([reply(1), frame(2, 1, hex('8601'))]),
+    )
   })
 
   test('replies out of order reach the client in order', () => {
@@ -123,7 +130,9 @@ describe('replies', () => {
   })
 
   test('an exception of the target passes', () => {
-    expect(join(gateWith(1).fromTarget(reply(1, 1, '8302'), 0).toClient)).toBe(join([reply(1, 1, '8302')]))
+    expect(join(gateWith(1).fromTarget(reply(1, 1, '8302'), 0).toClient)).toBe(
+      join([reply(1, 1, '8302')]),
+    )
   })
 
   test('a silent target is answered for after 5 s, and its late reply dropped', () => {
@@ -154,21 +163,27 @@ test('whatever comes in whatever pieces: at level 1 nothing but reads leaves, we
       return bytes
     })
   fc.assert(
-    fc.property(fc.array(anyFrame, { maxLength: 12 }), fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1 }), (frames, sizes) => {
-      const gate = new ModbusGate({ level: 1, windows: [] })
-      const bytes = Buffer.concat(frames)
-      const chunks: Uint8Array[] = []
-      for (let at = 0, turn = 0; at < bytes.length; turn++) {
-        const size = sizes[turn % sizes.length] ?? 1
-        chunks.push(bytes.subarray(at, at + size))
-        at += size
-      }
-      for (const passed of feed(gate, chunks).toTarget) {
-        expect(reads.has(passed[7] ?? 0)).toBe(true)
-        expect(passed.length).toBe(6 + ((passed[4] ?? 0) << 8) + (passed[5] ?? 0))
-        expect(new ModbusGate({ level: 1, windows: [] }).fromClient(passed, 0).verdicts[0]?.allowed).toBe(true)
-      }
-    }),
+    fc.property(
+      fc.array(anyFrame, { maxLength: 12 }),
+      fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1 }),
+      (frames, sizes) => {
+        const gate = new ModbusGate({ level: 1, windows: [] })
+        const bytes = Buffer.concat(frames)
+        const chunks: Uint8Array[] = []
+        for (let at = 0, turn = 0; at < bytes.length; turn++) {
+          const size = sizes[turn % sizes.length] ?? 1
+          chunks.push(bytes.subarray(at, at + size))
+          at += size
+        }
+        for (const passed of feed(gate, chunks).toTarget) {
+          expect(reads.has(passed[7] ?? 0)).toBe(true)
+          expect(passed.length).toBe(6 + ((passed[4] ?? 0) << 8) + (passed[5] ?? 0))
+          expect(
+            new ModbusGate({ level: 1, windows: [] }).fromClient(passed, 0).verdicts[0]?.allowed,
+          ).toBe(true)
+        }
+      },
+    ),
     { numRuns: 6000 },
   )
 })

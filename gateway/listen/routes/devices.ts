@@ -104,7 +104,9 @@ function viewProcess(process: Process, presence: Presence | undefined): ProcessV
 async function known(room: DeviceRoutes, id: string): Promise<Device> {
   const device = await room.devices.find(id)
   if (device === undefined)
-    throw new Refusal('device.unknown', `no device ${id}`, { nextStep: 'see `sallyport device list`' })
+    throw new Refusal('device.unknown', `no device ${id}`, {
+      nextStep: 'see `sallyport device list`',
+    })
   return device
 }
 
@@ -122,11 +124,22 @@ function collection(api: Api, room: DeviceRoutes): void {
 
   api.server.post(
     '/api/v1/devices',
-    { schema: { body: NewDevice, response: { 201: Type.Object({ device: DeviceView, token: DeviceToken }) } } },
+    {
+      schema: {
+        body: NewDevice,
+        response: { 201: Type.Object({ device: DeviceView, token: DeviceToken }) },
+      },
+    },
     async (request, reply) => {
       const { id, zone = 'default', labels = {} } = request.body
       await authorize(authorization, request, 'device:create', { kind: 'device', id, zone })
-      const device: Device = { id, zone, state: 'pending', labels, created_at: Math.floor(room.now() / 1000) }
+      const device: Device = {
+        id,
+        zone,
+        state: 'pending',
+        labels,
+        created_at: Math.floor(room.now() / 1000),
+      }
       if (!(await room.devices.add(device)))
         throw new Refusal('device.exists', `a device ${id} exists`, {
           nextStep: `a new token for it: sallyport device token ${id}`,
@@ -136,11 +149,15 @@ function collection(api: Api, room: DeviceRoutes): void {
     },
   )
 
-  api.server.get('/api/v1/devices/:id', { schema: { params: Params, response: { 200: DeviceView } } }, async (request) => {
-    const { id } = request.params
-    await authorize(authorization, request, 'device:show', { kind: 'device', id })
-    return await view(room, await known(room, id))
-  })
+  api.server.get(
+    '/api/v1/devices/:id',
+    { schema: { params: Params, response: { 200: DeviceView } } },
+    async (request) => {
+      const { id } = request.params
+      await authorize(authorization, request, 'device:show', { kind: 'device', id })
+      return await view(room, await known(room, id))
+    },
+  )
 
   api.server.post(
     '/api/v1/devices/:id/token',
@@ -158,7 +175,11 @@ function collection(api: Api, room: DeviceRoutes): void {
 
 function states(api: Api, room: DeviceRoutes): void {
   const authorization = { ...room, api }
-  const rows: readonly { verb: 'quarantine' | 'resume'; from: readonly DeviceState[]; to: DeviceState }[] = [
+  const rows: readonly {
+    verb: 'quarantine' | 'resume'
+    from: readonly DeviceState[]
+    to: DeviceState
+  }[] = [
     { verb: 'quarantine', from: ['pending', 'active'], to: 'quarantined' },
     { verb: 'resume', from: ['quarantined'], to: 'active' },
   ]
@@ -170,7 +191,10 @@ function states(api: Api, room: DeviceRoutes): void {
         const at = performance.now()
         const { id } = request.params as { id: string }
         const { reason } = request.body as StateChange
-        const caller = await authorize(authorization, request, `device:${verb}`, { kind: 'device', id })
+        const caller = await authorize(authorization, request, `device:${verb}`, {
+          kind: 'device',
+          id,
+        })
         await known(room, id)
         await room.log.append({
           code: `device.${verb}`,
@@ -182,7 +206,8 @@ function states(api: Api, room: DeviceRoutes): void {
           decisions: [caller.decision],
         })
         const moved = await room.devices.move(id, from, to)
-        if (moved === undefined) throw new Refusal('device.state', `the device cannot be moved to ${to} now`)
+        if (moved === undefined)
+          throw new Refusal('device.state', `the device cannot be moved to ${to} now`)
         await room.reauthorization.withdraw((session) => session.device === id, {
           trigger: 'device',
           at,
@@ -201,7 +226,10 @@ function processes(api: Api, room: DeviceRoutes): void {
     async (request) => {
       const at = performance.now()
       const { id, process: name } = request.params
-      const caller = await authorize(authorization, request, 'process:register', { kind: 'process', id: `${id}/${name}` })
+      const caller = await authorize(authorization, request, 'process:register', {
+        kind: 'process',
+        id: `${id}/${name}`,
+      })
       await known(room, id)
       const { kind, locality = 'device', port, expect } = request.body
       const process: Process = {
@@ -214,11 +242,14 @@ function processes(api: Api, room: DeviceRoutes): void {
       }
       await room.devices.putProcess(process)
       // What must answer may have changed: sessions that are open are held to the new statement.
-      await room.reauthorization.withdraw((session) => session.device === id && session.process === name, {
-        trigger: 'process',
-        at,
-        by: caller.subject.id,
-      })
+      await room.reauthorization.withdraw(
+        (session) => session.device === id && session.process === name,
+        {
+          trigger: 'process',
+          at,
+          by: caller.subject.id,
+        },
+      )
       return viewProcess(process, room.registry.find(id))
     },
   )

@@ -38,7 +38,13 @@ function view(grant: Grant, nowMs: number): GrantView {
     ot_level: statement.ot_level,
     reason: statement.reason,
     ticket: statement.ticket,
-    approvals: grant.approvals.map(({ by, email, at, hash, decision_id }) => ({ by, email, at, grant_hash: hash, decision_id })),
+    approvals: grant.approvals.map(({ by, email, at, hash, decision_id }) => ({
+      by,
+      email,
+      at,
+      grant_hash: hash,
+      decision_id,
+    })),
     approvals_needed: grant.approvals_needed,
     ended: grant.ended,
     created_at: statement.created_at,
@@ -61,36 +67,69 @@ function reading(api: Api, room: GrantRoutes): void {
       const subject = await api.caller(request)
       // Vendors list their own; the decision is asked with them as the owner of what they will see.
       const own = subject.party === 'vendor'
-      await authorize(authorization, request, 'grant:list', own ? { kind: 'grant', id: '*', owner: subject.id } : undefined)
-      const items = await room.grants.store.list({ ...(own ? { requester: subject.id } : {}), limit: 500 })
+      await authorize(
+        authorization,
+        request,
+        'grant:list',
+        own ? { kind: 'grant', id: '*', owner: subject.id } : undefined,
+      )
+      const items = await room.grants.store.list({
+        ...(own ? { requester: subject.id } : {}),
+        limit: 500,
+      })
       return { items: items.map((grant) => view(grant, room.grants.now())) }
     },
   )
 
-  server.get('/api/v1/grants/:id', { schema: { params: Params, response: { 200: GrantView } } }, async (request) => {
-    const { grant } = await visible(api, room, request.params.id, request)
-    return view(grant, room.grants.now())
-  })
+  server.get(
+    '/api/v1/grants/:id',
+    { schema: { params: Params, response: { 200: GrantView } } },
+    async (request) => {
+      const { grant } = await visible(api, room, request.params.id, request)
+      return view(grant, room.grants.now())
+    },
+  )
 }
 
 /** A vendor is told of another's grant exactly what they are told of one that does not exist. */
-async function visible(api: Api, room: GrantRoutes, id: string, request: Parameters<Api['caller']>[0]): Promise<{ grant: Grant; subject: Subject }> {
+async function visible(
+  api: Api,
+  room: GrantRoutes,
+  id: string,
+  request: Parameters<Api['caller']>[0],
+): Promise<{ grant: Grant; subject: Subject }> {
   const subject = await api.caller(request)
   const grant = await room.grants.store.find(id)
-  if (grant === undefined || (subject.party === 'vendor' && grant.statement.requester !== subject.id))
+  if (
+    grant === undefined ||
+    (subject.party === 'vendor' && grant.statement.requester !== subject.id)
+  )
     throw new Refusal('grant.unknown', `no grant ${id}`)
-  await authorize({ ...room, api }, request, 'grant:show', { kind: 'grant', id, owner: grant.statement.requester })
+  await authorize({ ...room, api }, request, 'grant:show', {
+    kind: 'grant',
+    id,
+    owner: grant.statement.requester,
+  })
   return { grant, subject }
 }
 
 function asking(api: Api, room: GrantRoutes): void {
   const { server } = api
-  server.post('/api/v1/grants', { schema: { body: NewGrant, response: { 201: GrantView } } }, async (request, reply) => {
-    const subject = await api.caller(request)
-    const { ot_level = 1, ...ask } = request.body
-    const grant = await requestGrant(room.grants, { ...ask, ot_level, subject, source: api.source(request) })
-    return reply.status(201).send(view(grant, room.grants.now()))
-  })
+  server.post(
+    '/api/v1/grants',
+    { schema: { body: NewGrant, response: { 201: GrantView } } },
+    async (request, reply) => {
+      const subject = await api.caller(request)
+      const { ot_level = 1, ...ask } = request.body
+      const grant = await requestGrant(room.grants, {
+        ...ask,
+        ot_level,
+        subject,
+        source: api.source(request),
+      })
+      return reply.status(201).send(view(grant, room.grants.now()))
+    },
+  )
 
   server.post(
     '/api/v1/grants/:id/approve',
@@ -122,14 +161,21 @@ interface Withdrawn {
 /** Ends the grant, then every session under it; the answer says how long the cuts took. */
 async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
   const grant = await endGrant(room.grants, ask)
-  const sessions = await room.reauthorization.withdraw((session) => session.grant === grant.statement.id, {
-    trigger: 'grant',
-    at: ask.at,
-    by: ask.subject.id,
-    ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
-  })
-  const slowest = sessions.length === 0 ? null : Math.max(...sessions.map((one) => one.time_to_cut_ms))
-  return { grant: view(grant, room.grants.now()), cut: { sessions: [...sessions], slowest_ms: slowest } }
+  const sessions = await room.reauthorization.withdraw(
+    (session) => session.grant === grant.statement.id,
+    {
+      trigger: 'grant',
+      at: ask.at,
+      by: ask.subject.id,
+      ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
+    },
+  )
+  const slowest =
+    sessions.length === 0 ? null : Math.max(...sessions.map((one) => one.time_to_cut_ms))
+  return {
+    grant: view(grant, room.grants.now()),
+    cut: { sessions: [...sessions], slowest_ms: slowest },
+  }
 }
 
 function ending(api: Api, room: GrantRoutes): void {
@@ -142,7 +188,13 @@ function ending(api: Api, room: GrantRoutes): void {
       const at = performance.now()
       const grant = await findGrant(room.grants, request.params.id)
       const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
-      return await withdraw(room, { ...caller, grant, ending: 'revoke', reason: request.body.reason, at })
+      return await withdraw(room, {
+        ...caller,
+        grant,
+        ending: 'revoke',
+        reason: request.body.reason,
+        at,
+      })
     },
   )
 
@@ -153,22 +205,36 @@ function ending(api: Api, room: GrantRoutes): void {
       const at = performance.now()
       const grant = await findGrant(room.grants, request.params.id)
       const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
-      if (grant.state !== 'requested') throw new Refusal('grant.state', `the grant is ${grant.state}; it can be revoked, not rejected`)
-      const ended = await withdraw(room, { ...caller, grant, ending: 'reject', reason: request.body.reason, at })
+      if (grant.state !== 'requested')
+        throw new Refusal(
+          'grant.state',
+          `the grant is ${grant.state}; it can be revoked, not rejected`,
+        )
+      const ended = await withdraw(room, {
+        ...caller,
+        grant,
+        ending: 'reject',
+        reason: request.body.reason,
+        at,
+      })
       return ended.grant
     },
   )
 
-  server.post('/api/v1/grants/:id/done', { schema: { params: Params, response: { 200: EndedGrant } } }, async (request) => {
-    const at = performance.now()
-    const { grant, subject } = await visible(api, room, request.params.id, request)
-    if (grant.statement.requester !== subject.id)
-      throw new Refusal('grant.state', 'only its holder gives a grant back; others revoke it', {
-        nextStep: `sallyport revoke ${request.params.id}`,
-      })
-    const source = api.source(request)
-    return await withdraw(room, { grant, subject, source, ending: 'burn', reason: 'done', at })
-  })
+  server.post(
+    '/api/v1/grants/:id/done',
+    { schema: { params: Params, response: { 200: EndedGrant } } },
+    async (request) => {
+      const at = performance.now()
+      const { grant, subject } = await visible(api, room, request.params.id, request)
+      if (grant.statement.requester !== subject.id)
+        throw new Refusal('grant.state', 'only its holder gives a grant back; others revoke it', {
+          nextStep: `sallyport revoke ${request.params.id}`,
+        })
+      const source = api.source(request)
+      return await withdraw(room, { grant, subject, source, ending: 'burn', reason: 'done', at })
+    },
+  )
 }
 
 function target(grant: Grant) {

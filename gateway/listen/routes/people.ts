@@ -64,7 +64,15 @@ export function peopleRoutes(api: Api, room: PeopleRoutes): void {
   server.get('/api/v1/me', { schema: { response: { 200: Me } } }, async (request) => {
     const subject = await api.caller(request)
     const { id, email, party, vendor, roles, groups, authn } = subject
-    return { id, email, party, vendor, roles: [...roles], groups: [...groups], methods: [...authn.methods] }
+    return {
+      id,
+      email,
+      party,
+      vendor,
+      roles: [...roles],
+      groups: [...groups],
+      methods: [...authn.methods],
+    }
   })
 
   server.get(
@@ -83,7 +91,10 @@ export function peopleRoutes(api: Api, room: PeopleRoutes): void {
       const caller = await authorize(authorization, request, 'account:create')
       const { vendor, groups, ...rest } = request.body
       const account = await room.identity.accounts
-        .create({ ...rest, vendor: vendor ?? null, groups: groups ?? [] }, { id: caller.subject.id, source: caller.source.ip })
+        .create(
+          { ...rest, vendor: vendor ?? null, groups: groups ?? [] },
+          { id: caller.subject.id, source: caller.source.ip },
+        )
         .catch((error: unknown) => {
           throw toRefusal(error)
         })

@@ -53,32 +53,42 @@ export function sessionRoutes(api: Api, routes: SessionRoutes): void {
 }
 
 function opening(api: Api, routes: SessionRoutes): void {
-  api.server.post('/api/v1/sessions', { schema: { body: NewSession, response: { 201: OpenedSession } } }, async (request, reply) => {
-    const subject = await api.caller(request)
-    const { device, process, grant } = request.body
-    const session = await openSession(routes.room, { subject, source: api.source(request), device, process, grant })
-    routes.reauthorization.watch(session)
-    const now = routes.room.now()
-    const url =
-      session.kind === 'http'
-        ? `${routes.appOrigin(process, device)}${ENTER_PATH}?ticket=${routes.signIns.ticket(session.id, now)}`
-        : null
-    return reply
-      .status(201)
-      .header('cache-control', 'no-store')
-      .send({
-        id: session.id,
+  api.server.post(
+    '/api/v1/sessions',
+    { schema: { body: NewSession, response: { 201: OpenedSession } } },
+    async (request, reply) => {
+      const subject = await api.caller(request)
+      const { device, process, grant } = request.body
+      const session = await openSession(routes.room, {
+        subject,
+        source: api.source(request),
         device,
         process,
-        kind: session.kind,
-        grant: session.grant,
-        secret: Buffer.from(session.secret).toString('base64url'),
-        expires_at: Math.floor(session.expiresAt / 1000),
-        remaining_ms: Math.max(0, Math.round(session.expiresAt - now)),
-        decision_id: session.decisions[0]?.id ?? '',
-        url,
+        grant,
       })
-  })
+      routes.reauthorization.watch(session)
+      const now = routes.room.now()
+      const url =
+        session.kind === 'http'
+          ? `${routes.appOrigin(process, device)}${ENTER_PATH}?ticket=${routes.signIns.ticket(session.id, now)}`
+          : null
+      return reply
+        .status(201)
+        .header('cache-control', 'no-store')
+        .send({
+          id: session.id,
+          device,
+          process,
+          kind: session.kind,
+          grant: session.grant,
+          secret: Buffer.from(session.secret).toString('base64url'),
+          expires_at: Math.floor(session.expiresAt / 1000),
+          remaining_ms: Math.max(0, Math.round(session.expiresAt - now)),
+          decision_id: session.decisions[0]?.id ?? '',
+          url,
+        })
+    },
+  )
 }
 
 function reading(api: Api, routes: SessionRoutes): void {
@@ -90,16 +100,25 @@ function reading(api: Api, routes: SessionRoutes): void {
     async (request) => {
       const subject = await api.caller(request)
       const own = subject.party === 'vendor'
-      await authorize(authorization, request, 'session:list', own ? { kind: 'session', id: '*', owner: subject.id } : undefined)
+      await authorize(
+        authorization,
+        request,
+        'session:list',
+        own ? { kind: 'session', id: '*', owner: subject.id } : undefined,
+      )
       const items = await room.store.list({ ...(own ? { identity: subject.id } : {}), limit: 500 })
       return { items: items.map((record) => view(record, room.live.get(record.id))) }
     },
   )
 
-  api.server.get('/api/v1/sessions/:id', { schema: { params: Params, response: { 200: SessionView } } }, async (request) => {
-    const { record } = await visible(api, routes, request, request.params.id)
-    return view(record, room.live.get(record.id))
-  })
+  api.server.get(
+    '/api/v1/sessions/:id',
+    { schema: { params: Params, response: { 200: SessionView } } },
+    async (request) => {
+      const { record } = await visible(api, routes, request, request.params.id)
+      return view(record, room.live.get(record.id))
+    },
+  )
 }
 
 async function visible(api: Api, routes: SessionRoutes, request: FastifyRequest, id: string) {
@@ -107,23 +126,36 @@ async function visible(api: Api, routes: SessionRoutes, request: FastifyRequest,
   const record = await routes.room.store.find(id)
   if (record === undefined || (subject.party === 'vendor' && record.identity !== subject.id))
     throw new Refusal('session.unknown', `no session ${id}`)
-  await authorize({ ...routes, api }, request, 'session:list', { kind: 'session', id, owner: record.identity })
+  await authorize({ ...routes, api }, request, 'session:list', {
+    kind: 'session',
+    id,
+    owner: record.identity,
+  })
   return { record, subject }
 }
 
 function ending(api: Api, routes: SessionRoutes): void {
   const { room, reauthorization } = routes
-  api.server.post('/api/v1/sessions/:id/end', { schema: { params: Params, response: { 200: SessionView } } }, async (request) => {
-    const { record, subject } = await visible(api, routes, request, request.params.id)
-    const session = room.live.get(record.id)
-    if (session !== undefined && record.identity !== subject.id)
-      throw new Refusal('session.ended', 'only its holder ends a session; others cut it', {
-        nextStep: `sallyport cut ${record.id} --reason …`,
-      })
-    if (session !== undefined)
-      await reauthorization.end(session, { reason: 'client_done', code: 'client.done', message: 'the client is done', by: subject.id })
-    return view((await room.store.find(record.id)) ?? record, undefined)
-  })
+  api.server.post(
+    '/api/v1/sessions/:id/end',
+    { schema: { params: Params, response: { 200: SessionView } } },
+    async (request) => {
+      const { record, subject } = await visible(api, routes, request, request.params.id)
+      const session = room.live.get(record.id)
+      if (session !== undefined && record.identity !== subject.id)
+        throw new Refusal('session.ended', 'only its holder ends a session; others cut it', {
+          nextStep: `sallyport cut ${record.id} --reason …`,
+        })
+      if (session !== undefined)
+        await reauthorization.end(session, {
+          reason: 'client_done',
+          code: 'client.done',
+          message: 'the client is done',
+          by: subject.id,
+        })
+      return view((await room.store.find(record.id)) ?? record, undefined)
+    },
+  )
 
   api.server.post(
     '/api/v1/sessions/:id/cut',

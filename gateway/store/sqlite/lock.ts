@@ -16,7 +16,9 @@ export function lockDirectory(path: string): Disposable {
     db.exec('PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE')
   } catch (cause) {
     db.close()
-    throw new DirectoryInUse(`${path} is held: another gateway runs on this data directory`, { cause })
+    throw new DirectoryInUse(`${path} is held: another gateway runs on this data directory`, {
+      cause,
+    })
   }
   return {
     [Symbol.dispose]() {

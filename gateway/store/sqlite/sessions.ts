@@ -64,7 +64,15 @@ export const sessionsRoom = {
       db.prepare(
         `UPDATE session SET ended_at = ?, reason = ?, bytes_in = ?, bytes_out = ?, connections = ?, time_to_cut_ms = ?
          WHERE id = ? AND ended_at IS NULL`,
-      ).run(end.at, end.reason, end.bytes_in, end.bytes_out, end.connections, end.time_to_cut_ms, end.id)
+      ).run(
+        end.at,
+        end.reason,
+        end.bytes_in,
+        end.bytes_out,
+        end.connections,
+        end.time_to_cut_ms,
+        end.id,
+      )
     },
     find(db: DatabaseSync, id: string): SessionRecord | undefined {
       const row = db.prepare('SELECT * FROM session WHERE id = ?').get(id)
@@ -75,11 +83,16 @@ export const sessionsRoom = {
       const rows =
         filter.identity === undefined
           ? db.prepare(`SELECT * FROM session ${order}`).all(filter.limit)
-          : db.prepare(`SELECT * FROM session WHERE identity = ? ${order}`).all(filter.identity, filter.limit)
+          : db
+              .prepare(`SELECT * FROM session WHERE identity = ? ${order}`)
+              .all(filter.identity, filter.limit)
       return rows.map(toSession)
     },
     open(db: DatabaseSync, _: null): SessionRecord[] {
-      return db.prepare('SELECT * FROM session WHERE ended_at IS NULL ORDER BY id').all().map(toSession)
+      return db
+        .prepare('SELECT * FROM session WHERE ended_at IS NULL ORDER BY id')
+        .all()
+        .map(toSession)
     },
   },
 } satisfies Room
@@ -98,7 +111,10 @@ export class SqliteSessionStore implements SessionStore {
   find(id: string): Promise<SessionRecord | undefined> {
     return this.#thread.call('sessions', 'find', id)
   }
-  list(filter: { readonly identity?: string; readonly limit: number }): Promise<readonly SessionRecord[]> {
+  list(filter: {
+    readonly identity?: string
+    readonly limit: number
+  }): Promise<readonly SessionRecord[]> {
     return this.#thread.call('sessions', 'list', filter)
   }
   open(): Promise<readonly SessionRecord[]> {

@@ -2,8 +2,7 @@
  * Step 1: a device is created, and its one-time token enrols it over EST: press-07 by the agent,
  * press-08 by nothing but curl and openssl.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import type { Device, DeviceToken } from '#api'
 import { adoptIdentity, enrolByAgent, type AgentFiles } from '../agents.ts'
 import { expect } from '../failure.ts'
@@ -26,8 +25,8 @@ const TENANT = 'main.sallyport.internal'
 export async function enrol(stage: Stage, gateway: GatewayNode): Promise<Enrolled> {
   const first = (await stage.sallyport.ask('admin', 'device', 'add', 'press-07')) as Added
   const second = (await stage.sallyport.ask('admin', 'device', 'add', 'press-08')) as Added
-  const press07 = await enrolByAgent(stage, gateway, 'press-07', first.token.token)
-  const { files: press08, how } = await enrolSecond(stage, gateway, second.token.token)
+  const press07 = await enrolByAgent(stage, first.token)
+  const { files: press08, how } = await enrolSecond(stage, gateway, second.token)
   const serials = await Promise.all(['press-07', 'press-08'].map(async (id) => serialOf(stage, id)))
   return {
     press07,
@@ -42,13 +41,13 @@ export async function enrol(stage: Stage, gateway: GatewayNode): Promise<Enrolle
 async function enrolSecond(
   stage: Stage,
   gateway: GatewayNode,
-  token: string,
+  token: DeviceToken,
 ): Promise<{ files: AgentFiles; how: string }> {
   const missing = await missingPrograms()
   if (missing.length > 0) {
     const why = `${missing.join(' and ')} not installed here`
     expect(process.env['CI'] !== 'true', 'curl and openssl, which CI installs', why)
-    const files = await enrolByAgent(stage, gateway, 'press-08', token)
+    const files = await enrolByAgent(stage, token)
     return { files, how: `its agent, because of ${why}` }
   }
   const directory = stage.folder('foreign')
@@ -58,7 +57,7 @@ async function enrolSecond(
     rootSha256: gateway.caSha256,
     tenant: TENANT,
     device: 'press-08',
-    token,
+    token: token.token,
   }
   const identity = await enrolByCurl(options)
   const status = await enrolAgain(options)
@@ -67,7 +66,6 @@ async function enrolSecond(
     'the spent token to be refused for another key (401 or 403)',
     status,
   )
-  writeFileSync(join(directory, 'spent-token-status'), status)
   const files = await adoptIdentity(stage, gateway, 'press-08', {
     key: readFileSync(identity.key, 'utf8'),
     certificate: readFileSync(identity.certificate, 'utf8'),

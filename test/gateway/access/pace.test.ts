@@ -7,7 +7,10 @@ test('who waits as told never exceeds the rate by more than the burst', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 8_000, max: 1_000_000_000 }),
-      fc.array(fc.tuple(fc.integer({ min: 1, max: 262_144 }), fc.integer({ min: 0, max: 500 })), { minLength: 1, maxLength: 100 }),
+      fc.array(fc.tuple(fc.integer({ min: 1, max: 262_144 }), fc.integer({ min: 0, max: 500 })), {
+        minLength: 1,
+        maxLength: 100,
+      }),
       (bps, steps) => {
         let now = 0
         const pace = new Pace(bps, now)

@@ -2,7 +2,15 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { canonical, expiresAt, hashOf, shownState, transitions, type Grant, type Statement } from '../../../gateway/grants/grant.ts'
+import {
+  canonical,
+  expiresAt,
+  hashOf,
+  shownState,
+  transitions,
+  type Grant,
+  type Statement,
+} from '../../../gateway/grants/grant.ts'
 
 const statement: Statement = {
   v: 1,
@@ -46,7 +54,9 @@ describe('canonical', () => {
     const entries = Object.entries(statement)
     fc.assert(
       fc.property(fc.shuffledSubarray(entries, { minLength: entries.length }), (shuffled) => {
-        expect(canonical(Object.fromEntries(shuffled) as unknown as Statement)).toBe(canonical(statement))
+        expect(canonical(Object.fromEntries(shuffled) as unknown as Statement)).toBe(
+          canonical(statement),
+        )
       }),
     )
   })
@@ -54,7 +64,8 @@ describe('canonical', () => {
   test('any change of any field is another hash', () => {
     for (const key of Object.keys(statement) as (keyof Statement)[]) {
       const value = statement[key]
-      const changed = typeof value === 'number' ? value + 1 : typeof value === 'string' ? `${value}x` : ['other']
+      const changed =
+        typeof value === 'number' ? value + 1 : typeof value === 'string' ? `${value}x` : ['other']
       expect(hashOf({ ...statement, [key]: changed })).not.toBe(hashOf(statement))
     }
   })
@@ -80,5 +91,6 @@ describe('time', () => {
 })
 
 test('no state that ended can be left', () => {
-  for (const state of ['spent', 'revoked', 'rejected'] as const) expect(transitions[state]).toEqual({})
+  for (const state of ['spent', 'revoked', 'rejected'] as const)
+    expect(transitions[state]).toEqual({})
 })

@@ -1,6 +1,11 @@
 /** The session's table: what may follow what, and nothing else. */
 import { expect, test } from 'vitest'
-import { sessionStates, step, type SessionEvent, type SessionState } from '../../../gateway/sessions/state.ts'
+import {
+  sessionStates,
+  step,
+  type SessionEvent,
+  type SessionState,
+} from '../../../gateway/sessions/state.ts'
 
 const states = Object.keys(sessionStates) as SessionState[]
 const events: SessionEvent[] = ['recorded', 'cut', 'silent']

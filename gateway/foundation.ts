@@ -1,0 +1,98 @@
+/** What is opened from the data directory before anything listens: lock, store, log, CA, identity. */
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pino, type Logger } from 'pino'
+import { openLog, type AuditLog } from '#audit'
+import type { CaEvent, CaLog } from '#ca'
+import { openAuthority, type Authority } from './authority.ts'
+import { splitHostPort, type Config } from './config.ts'
+import { caEvent, identityEvent } from './events.ts'
+import { openIdentity, type Identity } from './identity/index.ts'
+import { keyFile } from './keys/file.ts'
+import { SqliteCaStore } from './store/sqlite/ca.ts'
+import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
+import { lockDirectory } from './store/sqlite/lock.ts'
+import { SqliteThread } from './store/sqlite/thread.ts'
+
+export const VERSION = '0.1.0'
+
+/** Epoch milliseconds; the one place where a node reads its clock. */
+export const now = () => Date.now()
+
+export interface Foundation extends AsyncDisposable {
+  readonly logger: Logger
+  readonly thread: SqliteThread
+  readonly log: AuditLog
+  readonly authority: Authority
+  readonly identity: Identity
+  readonly caStore: SqliteCaStore
+  readonly caLog: CaLog
+}
+
+/** Lock, store, log, CA, identity: made at first start, opened ever after. */
+export async function openFoundation(config: Config): Promise<Foundation> {
+  await using undo = new AsyncDisposableStack()
+  const logger = pino({ level: config.log_level, base: { gateway: config.gateway } })
+  mkdirSync(config.data, { recursive: true, mode: 0o700 })
+  undo.use(lockDirectory(join(config.data, 'lock')))
+  const thread = undo.use(await SqliteThread.open(join(config.data, 'store.sqlite')))
+  const log = undo.use(await openNodeLog(config))
+  await log.append({
+    code: 'node.start',
+    message: `gateway ${config.gateway} starting`,
+    status: 'success',
+    data: { version: VERSION },
+  })
+  const authority = await openAuthority(config, now())
+  const identity = undo.use(
+    await openIdentity({
+      origin: originOf(config),
+      directory: config.data,
+      store: new SqliteIdentityStore(thread),
+      oidcStore: new SqliteOidcStore(thread),
+      log: async (event) => void (await log.append(identityEvent(event))),
+      now,
+      report: (error, id) => logger.error({ err: error, id }, 'identity'),
+    }),
+  )
+  const owned = undo.move()
+  return {
+    logger,
+    thread,
+    log,
+    authority,
+    identity,
+    caStore: new SqliteCaStore(thread),
+    caLog: async (event: CaEvent) => void (await log.append(caEvent(event))),
+    [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
+  }
+}
+
+/** What people and devices dial: `https://<public host>:<port>`. */
+export function originOf(config: Config): string {
+  return `https://${config.public_host}:${publicPort(config)}`
+}
+
+export function publicPort(config: Config): number {
+  return config.public_port ?? splitHostPort(config.listen).port
+}
+
+async function openNodeLog(config: Config): Promise<AuditLog> {
+  const keys = join(config.data, 'keys')
+  const log = await openLog({
+    directory: join(config.data, 'log', config.gateway, '1'),
+    origin: `${config.tenant}/audit/${config.gateway}/1`,
+    signers: {
+      ed25519: keyFile(keys, 'log-ed25519', 'ed25519'),
+      mlDsa44: keyFile(keys, 'log-ml-dsa-44', 'ml-dsa-44'),
+    },
+    clock: { now },
+    random: (bytes) => randomBytes(bytes),
+    node: config.gateway,
+    version: VERSION,
+    tenant: config.tenant,
+  })
+  writeFileSync(join(config.data, 'log-keys.txt'), log.vkeys.map((key) => `${key}\n`).join(''))
+  return log
+}
