@@ -4,16 +4,16 @@ import { dirname } from 'node:path'
 
 /** All synchronous; they run in the writer's thread. Every one throws node's own errors. */
 export interface Disk {
-  openAppend(path: string): number
+  readonly openAppend: (path: string) => number
   /** May write less than asked; returns how much. */
-  pwrite(fd: number, bytes: Uint8Array, position: number): number
-  fdatasync(fd: number): void
-  close(fd: number): void
-  truncate(path: string, size: number): void
+  readonly pwrite: (fd: number, bytes: Uint8Array, position: number) => number
+  readonly fdatasync: (fd: number) => void
+  readonly close: (fd: number) => void
+  readonly truncate: (path: string, size: number) => void
   /** Replaces a file so that a reader sees the old or the new one, and the new one is durable. */
-  replace(path: string, bytes: Uint8Array): void
-  syncDirectory(path: string): void
-  freeBytes(path: string): number
+  readonly replace: (path: string, bytes: Uint8Array) => void
+  readonly syncDirectory: (path: string) => void
+  readonly freeBytes: (path: string) => number
 }
 
 function syncDirectory(path: string): void {

@@ -26,6 +26,6 @@ export function activeRoot(active: readonly ActiveLine[]): string {
       line.startIdx,
     ].join('|'),
   )
-  const sorted = lines.map((line) => Buffer.from(line)).toSorted(Buffer.compare)
+  const sorted = lines.map((line) => Buffer.from(line)).toSorted((a, b) => Buffer.compare(a, b))
   return Buffer.from(rootOf(sorted.map(leafHash))).toString('hex')
 }

@@ -17,15 +17,8 @@ export { parseFrames, parseMessage } from './format/rfc5424.ts'
 export type { ParsedMessage } from './format/rfc5424.ts'
 export type { ActiveLine } from './heartbeat.ts'
 export { openLog } from './log.ts'
-export type {
-  Appended,
-  AuditLog,
-  LogLimits,
-  LogOptions,
-  LogState,
-  Recovered,
-  Signers,
-} from './log.ts'
+export type { Appended, AuditLog, LogState, Recovered } from './log.ts'
+export type { LogLimits, LogOptions, Signers } from './options.ts'
 export { formatVkey, parseVkey } from './note.ts'
 export type { Verifier } from './note.ts'
 export { proveConsistency, proveEntry, readLog, verifyProof } from './prove.ts'

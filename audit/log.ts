@@ -1,9 +1,10 @@
 /** append -> durable index: the room's story. */
-import { createHash, type KeyObject } from 'node:crypto'
-import { mkdirSync, realpathSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
+import { mkdirSync } from 'node:fs'
+import type { Server } from 'node:net'
 import { Worker } from 'node:worker_threads'
+import { endOf, recoveredEvent } from './aftermath.ts'
 import type { Checkpoint } from './checkpoint.ts'
+import { claim } from './claim.ts'
 import { AuditError } from './errors.ts'
 import type { Place } from './errors.ts'
 import type { EventCode, EventInput } from './event.ts'
@@ -12,59 +13,12 @@ import type { Rendered, Source } from './format/ocsf.ts'
 import { activeRoot } from './heartbeat.ts'
 import type { ActiveLine } from './heartbeat.ts'
 import { formatVkey } from './note.ts'
+import { defaults } from './options.ts'
+import type { LogLimits, LogOptions } from './options.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
 import type { Answer, Request, ThreadData } from './serve.ts'
 import type { Opened, Watched, Written } from './writer.ts'
-
-export interface Signers {
-  readonly ed25519: KeyObject
-  /** Absent only where post-quantum signatures are not wanted; then verifiers need the Ed25519 key alone. */
-  readonly mlDsa44?: KeyObject
-}
-
-export interface LogLimits {
-  /** A new segment begins before a file would pass this. Default 64 MiB. */
-  readonly segmentBytes?: number
-  /** Events one batch may hold. Default 1,024. */
-  readonly batchEvents?: number
-  /** Bytes one batch may hold. Default 1 MiB. */
-  readonly batchBytes?: number
-  /** Events waiting for the disk before append refuses with log.overloaded. Default 65,536. */
-  readonly queueEvents?: number
-  /** A checkpoint is signed when this many leaves are unsigned. Default 1,000. */
-  readonly checkpointLeaves?: number
-  /** A checkpoint is signed when the oldest unsigned leaf is this old. Default 1,000 ms. */
-  readonly checkpointMs?: number
-  /** Heartbeat leaves. Default 60,000 ms. */
-  readonly heartbeatMs?: number
-  /** Free bytes on the file system below which no new session may open. Default 64 MiB. */
-  readonly floorBytes?: number
-  /** How often the open segment and the free space are looked at. Default 1,000 ms. */
-  readonly watchMs?: number
-  /** First pause before a log whose write failed is opened anew; doubles to 30 s. Default 250 ms. */
-  readonly reopenMs?: number
-  /** A log that could not be opened anew for this long is in DRAIN. Default 5,000 ms. */
-  readonly drainMs?: number
-}
-
-export interface LogOptions {
-  /** The epoch directory: created if absent; holds seg/, tile/, checkpoint, checkpoints.log, quarantine/, ship/. */
-  readonly directory: string
-  /** `<domain>/audit/<node>/<epoch>`: no blanks, no `+`. */
-  readonly origin: string
-  readonly signers: Signers
-  readonly clock: { now(): number }
-  /** n random bytes. */
-  readonly random: (n: number) => Uint8Array
-  readonly limits?: LogLimits
-  /** What the events call this gateway. Default: the origin's last part but one. */
-  readonly node?: string
-  readonly version?: string
-  readonly tenant?: string
-  /** The writer's thread; tests give one whose disk fails on purpose. */
-  readonly thread?: URL
-}
 
 /**
  * `OK`. `WARN`: near a limit. `CLOSED_NEW`: open no new session or grant, admitted ones go on.
@@ -122,19 +76,6 @@ export interface AuditLog extends AsyncDisposable {
   close(): Promise<void>
 }
 
-const defaults: Required<LogLimits> = {
-  segmentBytes: 64 * 1024 * 1024,
-  batchEvents: 1_024,
-  batchBytes: 1024 * 1024,
-  queueEvents: 65_536,
-  checkpointLeaves: 1_000,
-  checkpointMs: 1_000,
-  heartbeatMs: 60_000,
-  floorBytes: 64 * 1024 * 1024,
-  watchMs: 1_000,
-  reopenMs: 250,
-  drainMs: 5_000,
-}
 const reopenLimitMs = 30_000
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
@@ -163,22 +104,6 @@ interface HeadWaiter {
   reject(error: AuditError): void
 }
 
-/** Claims a directory for this process: the kernel takes the claim back however the process ends. */
-async function claim(directory: string): Promise<Server | null> {
-  // Abstract socket names exist on Linux alone; elsewhere the claim is left to the operator.
-  if (process.platform !== 'linux') return null
-  const name = createHash('sha256').update(realpathSync(directory)).digest('hex')
-  const server = createServer()
-  server.unref()
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) =>
-      reject(new AuditError('log.locked', `${directory} is being written by another`, { cause })),
-    )
-    server.listen(`\0sallyport-audit-${name}`, resolve)
-  })
-  return server
-}
-
 class ThreadedLog implements AuditLog {
   readonly directory: string
   readonly origin: string
@@ -196,6 +121,7 @@ class ThreadedLog implements AuditLog {
   readonly #stateListeners = new Set<(state: LogState, why: string) => void>()
   readonly #headListeners = new Set<(checkpoint: Checkpoint) => void>()
   readonly #timers = new Set<NodeJS.Timeout>()
+  #random: Uint8Array = new Uint8Array(0)
   #queue: Waiting[] = []
   #flying: Waiting[] = []
   #headWaiters: HeadWaiter[] = []
@@ -295,14 +221,22 @@ class ThreadedLog implements AuditLog {
       if (refused !== null) return reject(refused)
       let rendered: Rendered
       try {
-        const { clock, random } = this.#options
-        rendered = render(event, this.#source, clock.now(), random(10))
+        const { clock } = this.#options
+        rendered = render(event, this.#source, clock.now(), this.#entropy())
       } catch (error) {
         return reject(error as Error)
       }
       this.#queue.push({ rendered, signNow: signedAtOnce.has(event.code), resolve, reject })
       this.#schedule()
     })
+  }
+
+  /** Ten random bytes for a uid; asked for many at a time, because each asking costs a system call. */
+  #entropy(): Uint8Array {
+    if (this.#random.length < 10) this.#random = this.#options.random(2_560)
+    const taken = this.#random.subarray(0, 10)
+    this.#random = this.#random.subarray(10)
+    return taken
   }
 
   #refusal(): AuditError | null {
@@ -623,45 +557,6 @@ class ThreadedLog implements AuditLog {
     clearTimeout(this.#signTimer)
     for (const timer of this.#timers) clearTimeout(timer)
     this.#claim?.close()
-  }
-}
-
-function recoveredEvent(opened: Opened): EventInput {
-  const where =
-    opened.place === null ? '' : ` at byte ${opened.place.offset} of ${opened.place.segment}`
-  return {
-    code: 'log.recovered',
-    message: `Log recovered${where}: ${opened.quarantinedBytes} bytes of an unfinished write set aside`,
-    status: 'success',
-    data: {
-      size: opened.size,
-      detail: { quarantined_bytes: opened.quarantinedBytes, where: where.trim() },
-    },
-  }
-}
-
-/** The end a crash kept a session from having, told from its start. */
-function endOf(session: string, start: string): EventInput {
-  const body = JSON.parse(start) as {
-    readonly unmapped?: { readonly sallyport?: Readonly<Record<string, unknown>> }
-    readonly actor?: { readonly user?: { readonly uid?: string } }
-    readonly metadata?: { readonly sequence?: number }
-  }
-  const facts = body.unmapped?.sallyport ?? {}
-  const text = (name: string): string | undefined =>
-    typeof facts[name] === 'string' ? facts[name] : undefined
-  const uid = body.actor?.user?.uid
-  return {
-    code: 'session.end',
-    message: 'Session ended: the gateway stopped before it could say so',
-    status: 'failure',
-    session,
-    reason: 'node_crash',
-    device: text('device'),
-    process: text('process'),
-    grant: text('grant'),
-    ...(uid === undefined ? {} : { actor: { uid } }),
-    data: { how: 'failed', start_idx: body.metadata?.sequence },
   }
 }
 

@@ -11,7 +11,7 @@ export const headerBytes = 32
 /** The longest body: 32 KiB. */
 export const bodyLimit = 32 * 1024
 const magic = 0x31415053 // "SPA1", read as a little-endian u32
-export const magicBytes: Uint8Array = Buffer.from('SPA1')
+const magicBytes: Uint8Array = Buffer.from('SPA1')
 
 export interface Frame {
   readonly idx: number

@@ -7,7 +7,7 @@ export type Hash = Uint8Array
 /** The root of a tree without leaves: SHA-256 of nothing. */
 export const emptyRoot: Hash = sha256(new Uint8Array(0))
 
-export function sha256(bytes: Uint8Array): Hash {
+function sha256(bytes: Uint8Array): Hash {
   return hash('sha256', bytes, 'buffer')
 }
 
@@ -27,7 +27,7 @@ export function nodeHash(left: Hash, right: Hash): Hash {
   return sha256(nodeScratch)
 }
 
-export function equalHash(a: Hash, b: Hash): boolean {
+function equalHash(a: Hash, b: Hash): boolean {
   return Buffer.compare(a, b) === 0
 }
 
@@ -86,7 +86,7 @@ function split(n: number): number {
 }
 
 /** MTH(D[from:to]) from perfect subtrees; `from` must be where a subtree of the tree begins. */
-export function rangeRoot(perfect: Perfect, from: number, to: number): Hash {
+function rangeRoot(perfect: Perfect, from: number, to: number): Hash {
   const n = to - from
   if (n === 0) return emptyRoot
   const level = Math.log2(n)
@@ -134,6 +134,18 @@ export function consistencyProof(perfect: Perfect, old: number, size: number): H
   return path.toReversed()
 }
 
+/** One step towards the root: where the pair stands on the next level up. */
+function up([fn, sn]: readonly [number, number]): [number, number] {
+  return [Math.floor(fn / 2), Math.floor(sn / 2)]
+}
+
+/** A left edge with nothing to its right is carried up unpaired. */
+function carry(at: readonly [number, number]): [number, number] {
+  let [fn, sn] = at
+  while (fn % 2 === 0 && fn !== 0) [fn, sn] = up([fn, sn])
+  return [fn, sn]
+}
+
 /** Whether `proof` shows that `leaf` stands at `idx` of the tree with this size and root. RFC 9162 2.1.3.2. */
 export function verifyInclusion(
   leaf: Hash,
@@ -143,17 +155,18 @@ export function verifyInclusion(
   root: Hash,
 ): boolean {
   if (!(idx >= 0 && idx < size)) return false
-  let [fn, sn] = [idx, size - 1]
+  let at: [number, number] = [idx, size - 1]
   let value = leaf
   for (const sibling of proof) {
+    const [fn, sn] = at
     if (sn === 0) return false
     if (fn % 2 === 1 || fn === sn) {
       value = nodeHash(sibling, value)
-      while (fn % 2 === 0 && fn !== 0) [fn, sn] = [fn / 2, Math.floor(sn / 2)]
+      at = carry(at)
     } else value = nodeHash(value, sibling)
-    ;[fn, sn] = [Math.floor(fn / 2), Math.floor(sn / 2)]
+    at = up(at)
   }
-  return sn === 0 && equalHash(value, root)
+  return at[1] === 0 && equalHash(value, root)
 }
 
 /** Whether `proof` shows that the tree of `size` begins with the tree of `oldSize`. RFC 9162 2.1.4.2. */
@@ -167,20 +180,32 @@ export function verifyConsistency(
   if (oldSize > size || oldSize < 0) return false
   if (oldSize === size) return proof.length === 0 && equalHash(oldRoot, root)
   if (oldSize === 0) return proof.length === 0 && equalHash(oldRoot, emptyRoot)
+  // An old tree that is one perfect subtree is its own first hash.
   const path = Number.isInteger(Math.log2(oldSize)) ? [oldRoot, ...proof] : [...proof]
   const first = path.shift()
-  if (first === undefined) return false
-  let [fn, sn] = [oldSize - 1, size - 1]
-  while (fn % 2 === 1) [fn, sn] = [(fn - 1) / 2, Math.floor(sn / 2)]
+  return first !== undefined && climb(oldSize, size, first, path, oldRoot, root)
+}
+
+function climb(
+  oldSize: number,
+  size: number,
+  first: Hash,
+  path: readonly Hash[],
+  oldRoot: Hash,
+  root: Hash,
+): boolean {
+  let at: [number, number] = [oldSize - 1, size - 1]
+  while (at[0] % 2 === 1) at = up(at)
   let [fr, sr] = [first, first]
   for (const value of path) {
+    const [fn, sn] = at
     if (sn === 0) return false
     if (fn % 2 === 1 || fn === sn) {
       fr = nodeHash(value, fr)
       sr = nodeHash(value, sr)
-      while (fn % 2 === 0 && fn !== 0) [fn, sn] = [fn / 2, Math.floor(sn / 2)]
+      at = carry(at)
     } else sr = nodeHash(sr, value)
-    ;[fn, sn] = [Math.floor(fn / 2), Math.floor(sn / 2)]
+    at = up(at)
   }
-  return sn === 0 && equalHash(fr, oldRoot) && equalHash(sr, root)
+  return at[1] === 0 && equalHash(fr, oldRoot) && equalHash(sr, root)
 }

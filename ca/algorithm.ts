@@ -89,15 +89,25 @@ function rsa(bits: Uint8Array) {
   const e = magnitude(exponent)
   if (n === undefined || e === undefined || more !== undefined)
     return { weak: 'the RSA key has other parts' }
-  const size = n.toString(2).length
-  if (size < 2048 || size > 4096) return { weak: `the RSA key has ${size} bits` }
-  // SP 800-56B 6.2: 2^16 < e < 2^256, odd.
-  const range = e > 65_536n && e < 2n ** 256n
-  if (!range || e % 2n === 0n) return { weak: 'the RSA exponent is out of range' }
-  // An even modulus shares 2, which the product leaves out.
-  if (n % 2n === 0n || gcd(n, SMALL_PRIMES) !== 1n)
-    return { weak: 'the RSA modulus has a small factor' }
+  const weak = weakness(n, e)
+  if (weak !== undefined) return { weak }
+  const size = sizeOf(n)
   return size < 3072 ? 'RSA-2048' : size < 4096 ? 'RSA-3072' : 'RSA-4096'
+}
+
+function weakness(n: bigint, e: bigint): string | undefined {
+  const size = sizeOf(n)
+  if (size < 2048 || size > 4096) return `the RSA key has ${size} bits`
+  // SP 800-56B 6.2: 2^16 < e < 2^256, odd.
+  if (e <= 65_536n || e >= 2n ** 256n || e % 2n === 0n) return 'the RSA exponent is out of range'
+  // An even modulus shares 2, which the product leaves out.
+  return n % 2n === 0n || gcd(n, SMALL_PRIMES) !== 1n
+    ? 'the RSA modulus has a small factor'
+    : undefined
+}
+
+function sizeOf(n: bigint): number {
+  return n.toString(2).length
 }
 
 function magnitude(node: DerNode | undefined): bigint | undefined {

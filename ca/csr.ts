@@ -70,6 +70,8 @@ function requestOf(root: DerNode): CertificationRequest {
   const { value } = expect(version, TAG.integer, 'version')
   if (value.length !== 1 || value[0] !== 0) throw new DerError('version is not 0')
   const key = expect(spki, TAG.sequence, 'subjectPKInfo').bytes
+  // Read here, so that a malformed one is a malformed request and not an unknown algorithm.
+  oidOf(childrenOf(algorithm, TAG.sequence, 'signatureAlgorithm')[0], 'signatureAlgorithm')
   return {
     info: expect(info, TAG.sequence, 'CertificationRequestInfo').bytes,
     subject: expect(subject, TAG.sequence, 'subject').bytes,

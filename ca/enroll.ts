@@ -219,7 +219,7 @@ function checkNames(
 ): string | null {
   let claimed: string | null = null
   for (const { oid, text } of rdns.flat()) {
-    if (oid === OID.serialNumber) claimed = text ?? ''
+    if (oid === OID.serialNumber) claimed = text
     const wanted = { [OID.commonName]: device.id, [OID.serialNumber]: device.serialNumber }[oid]
     if (wanted === undefined || text !== wanted)
       throw refuse(

@@ -39,7 +39,7 @@ export const rules: Readonly<Record<string, Rule>> = {
   'RFC 5280 A.1: common name of 1 to 64 characters': ({ tbs }) => {
     const names = readName(tbs.subject).flat()
     const common = names.filter((each) => each.oid === OID.commonName)
-    const length = common[0]?.text?.length ?? 0
+    const length = common[0]?.text.length ?? 0
     return common.length === 1 && length > 0 && length <= 64
   },
   'RFC 5280 A.1: serialNumber is PrintableString': ({ tbs }) =>

@@ -54,6 +54,10 @@ export type News =
 
 /** What is left when these many milliseconds remain is told once each. */
 const COUNTDOWN_MS = [300_000, 60_000, 30_000, 10_000, 5_000] as const
+/** From the announced end to the end of whatever is still open. */
+const ENDING_MS = 500
+/** The gateway ends a session on time and says why; this long after it, silence is the answer. */
+const OVERTIME_MS = 2_000
 const CONNECT_TIMEOUT_MS = 15_000
 const EXPORTER_LABEL = 'EXPORTER-sallyport-session'
 
@@ -62,6 +66,8 @@ export interface Forward {
   readonly ended: Promise<Reason>
   /** Whether an end was announced by the gateway, and not merely a connection lost. */
   readonly announced: () => boolean
+  /** The gateway says elsewhere that the session is over: ends here too, with that reason. */
+  end(reason: Reason): void
   /** Takes no more connections, ends those there are, leaves. */
   close(): Promise<void>
 }
@@ -177,6 +183,15 @@ class Forwarding implements Forward {
     this.#options.news({ event: 'listening', host, port: bound })
   }
 
+  end(reason: Reason): void {
+    if (this.#ending !== undefined) return
+    this.#ending = reason
+    this.#options.news({ event: 'ending', reason })
+    this.#server.close()
+    // The gateway cuts the streams itself, each with its reason; what it does not cut ends with the tunnel.
+    this.#timers.push(setTimeout(() => this.#tunnel.close('client.done'), ENDING_MS))
+  }
+
   async close(): Promise<void> {
     this.#server.close()
     for (const socket of this.#local) socket.destroy()
@@ -195,8 +210,10 @@ class Forwarding implements Forward {
     for (const left of COUNTDOWN_MS) {
       if (remaining <= left) continue
       const tell = (): void => this.#options.news({ event: 'countdown', remaining_ms: left })
-      this.#timers.push(setTimeout(tell, remaining - left).unref())
+      this.#timers.push(setTimeout(tell, remaining - left))
     }
+    const over: Reason = { code: 'window_end', message: 'the time of the session is over' }
+    this.#timers.push(setTimeout(() => this.end(over), remaining + OVERTIME_MS))
   }
 
   #take(local: Socket): void {
@@ -250,9 +267,8 @@ class Forwarding implements Forward {
     const signal = readObject(payload)
     if (signal['t'] === 'countdown' && typeof signal['remaining_ms'] === 'number')
       this.#options.news({ event: 'countdown', remaining_ms: signal['remaining_ms'] })
-    if (signal['t'] !== 'ending' || this.#ending !== undefined) return
-    this.#ending = reasonOf(text(signal['code']) ?? 'session.ended', text(signal['msg']) ?? '')
-    this.#options.news({ event: 'ending', reason: this.#ending })
+    if (signal['t'] === 'ending')
+      this.end(reasonOf(text(signal['code']) ?? 'session.ended', text(signal['msg']) ?? ''))
   }
 }
 

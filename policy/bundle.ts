@@ -63,7 +63,8 @@ export const builtinDigest: string = lock.bundle_sha256
 const MAX_ARCHIVE_BYTES = 16 * 1024 * 1024
 const MAX_DATA_BYTES = 1024 * 1024
 const ROOTS = 'policy,sallyport,site,system/log'
-const ALLOWED = /^(?:policy\.wasm|\.manifest|data\.json|\.signatures\.json|[^/].*\.rego|vectors\/[^/]+\.json)$/
+const ALLOWED =
+  /^(?:policy\.wasm|\.manifest|data\.json|\.signatures\.json|[^/].*\.rego|vectors\/[^/]+\.json)$/
 
 function sha256(bytes: Uint8Array | string): string {
   return createHash('sha256').update(bytes).digest('hex')
@@ -132,11 +133,21 @@ function readVectors(files: ReadonlyMap<string, Uint8Array>): SmokeVector[] {
       const known = typeof point === 'string' && Object.hasOwn(POINTS, point)
       if (!known || typeof name !== 'string' || typeof effect !== 'string' || !Array.isArray(codes))
         throw new PolicyError('bundle.manifest', `${file} is not a vector`)
-      return { name, point: point as Point, input: input as Input, effect, codes: codes.map(String) }
+      return {
+        name,
+        point: point as Point,
+        input: input as Input,
+        effect,
+        codes: codes.map(String),
+      }
     })
 }
 
-function admit(options: LoadOptions, digest: string, files: ReadonlyMap<string, Uint8Array>): Signed {
+function admit(
+  options: LoadOptions,
+  digest: string,
+  files: ReadonlyMap<string, Uint8Array>,
+): Signed {
   const { trust, highWater } = options
   if (trust === 'builtin') {
     if (digest !== builtinDigest)

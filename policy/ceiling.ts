@@ -68,7 +68,9 @@ function count(key: string, value: unknown): Read<number> {
 }
 
 function flag(key: string, value: unknown): Read<boolean> {
-  return typeof value === 'boolean' ? { ok: true, value } : refused('policy.error', `obligations.${key}`)
+  return typeof value === 'boolean'
+    ? { ok: true, value }
+    : refused('policy.error', `obligations.${key}`)
 }
 
 function names(key: string, value: unknown): Read<readonly string[]> {
@@ -121,6 +123,20 @@ function reachable(
   return given === undefined || given === null || given.includes(id) ? [id] : []
 }
 
+function flags(given: Partial<Obligations>): Pick<Obligations, Flag> {
+  const { record, justification, supervise, notify, ot_each } = { ...FLAGS_UNSAID, ...given }
+  return { record, justification, supervise, notify, ot_each }
+}
+
+type Flag = 'record' | 'justification' | 'supervise' | 'notify' | 'ot_each'
+const FLAGS_UNSAID: Readonly<Record<Flag, boolean>> = {
+  record: OBLIGATIONS.record.absent,
+  justification: OBLIGATIONS.justification.absent,
+  supervise: OBLIGATIONS.supervise.absent,
+  notify: OBLIGATIONS.notify.absent,
+  ot_each: OBLIGATIONS.ot_each.absent,
+}
+
 /**
  * Fills what the policy left unsaid with the strict default and clamps to the ceilings of the point.
  * `not_after` never exceeds decision time + max_duration_s; writing takes windows to write in.
@@ -130,29 +146,24 @@ export function complete(
   input: Input | undefined,
   given: Partial<Obligations>,
 ): Obligations {
-  const now = input?.time.epoch_s ?? 0
   const longest = lowest('max_duration_s', given.max_duration_s)
   const duration = Math.min(longest, POINTS[point].maxDurationSeconds)
-  const otWindows = given.ot_windows ?? []
+  const windowed = given.ot_windows ?? []
   const level = lowest('ot_level', given.ot_level)
   return {
     max_duration_s: duration,
-    not_after: Math.min(given.not_after ?? Infinity, now + duration),
+    not_after: Math.min(given.not_after ?? Infinity, (input?.time.epoch_s ?? 0) + duration),
     idle_timeout_s: lowest('idle_timeout_s', given.idle_timeout_s),
     reeval_after_s: lowest('reeval_after_s', given.reeval_after_s),
     max_bandwidth_bps: lowest('max_bandwidth_bps', given.max_bandwidth_bps),
     max_bytes: lowest('max_bytes', given.max_bytes),
     max_streams: lowest('max_streams', given.max_streams),
-    ot_level: level === 2 && otWindows.length === 0 ? 1 : level,
+    ot_level: windowed.length === 0 ? Math.min(level, 1) : level,
     approvals: lowest('approvals', given.approvals),
-    record: given.record ?? true,
-    justification: given.justification ?? true,
-    supervise: given.supervise ?? true,
-    notify: given.notify ?? true,
-    ot_each: given.ot_each ?? true,
+    ...flags(given),
     processes: reachable(point, input, given.processes),
     methods: given.methods ?? OBLIGATIONS.methods.absent,
-    ot_windows: otWindows,
+    ot_windows: windowed,
   }
 }
 

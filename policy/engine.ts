@@ -73,6 +73,21 @@ class Live {
   }
 }
 
+function identity(
+  bundle: Bundle | undefined,
+): Pick<EngineStatus, 'state' | 'revision' | 'data_digest' | 'bundle_digest' | 'seq'> {
+  if (bundle === undefined)
+    return {
+      state: 'unavailable',
+      revision: null,
+      data_digest: null,
+      bundle_digest: null,
+      seq: null,
+    }
+  const { revision, dataDigest, digest, seq } = bundle
+  return { state: 'active', revision, data_digest: dataDigest, bundle_digest: digest, seq }
+}
+
 function denialOf(code: DenialCode, ref: string | undefined): Denial {
   const row = catalogueRow(code)
   const { msg } = CATALOGUE[code]
@@ -154,7 +169,8 @@ export class PolicyEngine {
     const started = this.#now?.()
     this.#decisions++
     const live = this.#live
-    const verdict = live === undefined ? withoutPolicy(point, input) : this.#guarded(live, point, input)
+    const verdict =
+      live === undefined ? withoutPolicy(point, input) : this.#guarded(live, point, input)
     return this.#sealed(verdict, options.decisionId, started)
   }
 
@@ -170,13 +186,8 @@ export class PolicyEngine {
 
   /** What is in force and how it fares. */
   status(): EngineStatus {
-    const bundle = this.#live?.bundle
     return {
-      state: bundle === undefined ? 'unavailable' : 'active',
-      revision: bundle?.revision ?? null,
-      data_digest: bundle?.dataDigest ?? null,
-      bundle_digest: bundle?.digest ?? null,
-      seq: bundle?.seq ?? null,
+      ...identity(this.#live?.bundle),
       decisions: this.#decisions,
       errors: this.#errors,
       rebuilds: this.#rebuilds + (this.#live?.rebuilds ?? 0),
@@ -195,7 +206,12 @@ export class PolicyEngine {
         // No instance can be made any more: nothing is left to decide with.
         if (this.#live === live) this.#live = undefined
       }
-      return denied('host', 'policy.error', STRICT, error instanceof PolicyError ? error.code : undefined)
+      return denied(
+        'host',
+        'policy.error',
+        STRICT,
+        error instanceof PolicyError ? error.code : undefined,
+      )
     }
   }
 
@@ -214,7 +230,8 @@ export class PolicyEngine {
       data_digest: bundle?.dataDigest ?? null,
       layer: verdict.layer,
       arm: 'active',
-      eval_us: ended === undefined ? null : Math.max(0, Math.round((ended - (started ?? ended)) * 1000)),
+      eval_us:
+        ended === undefined ? null : Math.max(0, Math.round((ended - (started ?? ended)) * 1000)),
     }
   }
 }

@@ -28,7 +28,10 @@ export interface Input {
   readonly session: Session | null
   readonly enroll: Enroll | null
   readonly renew: Renew | null
-  readonly tunnel: { readonly peer_device_id: string | null; readonly peer_ip: string | null } | null
+  readonly tunnel: {
+    readonly peer_device_id: string | null
+    readonly peer_ip: string | null
+  } | null
   readonly request: GrantRequest | null
   readonly approval: Approval | null
   readonly http: HttpFacts | null

@@ -40,23 +40,26 @@ function words(half: string): number[] | null {
   return found
 }
 
+/** An IPv4 tail (RFC 4291 2.2.3) as two words of hexadecimal; text without one stays as it is. */
+function withoutV4Tail(text: string): string | null {
+  const [, head, tail] = /^(.*:)((?:\d{1,3}\.){3}\d{1,3})$/.exec(text) ?? []
+  if (head === undefined || tail === undefined) return text
+  const v4 = canonicalV4(tail)
+  if (v4 === null) return null
+  const [a = 0, b = 0, c = 0, d = 0] = v4.split('.').map(Number)
+  return `${head}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`
+}
+
 /** Eight 16-bit words of an IPv6 address without zone, or null. */
 function parseV6(text: string): number[] | null {
-  let hex = text
-  const tail = /^(.*:)((?:\d{1,3}\.){3}\d{1,3})$/.exec(text)
-  if (tail?.[1] !== undefined && tail[2] !== undefined) {
-    const v4 = canonicalV4(tail[2])
-    if (v4 === null) return null
-    const [a = 0, b = 0, c = 0, d = 0] = v4.split('.').map(Number)
-    hex = `${tail[1]}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`
-  }
-  const halves = hex.split('::')
-  if (halves.length > 2) return null
+  const halves = withoutV4Tail(text)?.split('::')
+  if (halves === undefined || halves.length > 2) return null
+  const shortened = halves.length === 2
   const head = words(halves[0] ?? '')
-  const rest = halves.length === 2 ? words(halves[1] ?? '') : []
+  const rest = words(halves[1] ?? '')
   if (head === null || rest === null) return null
   const gap = 8 - head.length - rest.length
-  if (halves.length === 2 ? gap < 1 : gap !== 0) return null
+  if (shortened ? gap < 1 : gap !== 0) return null
   return [...head, ...Array.from({ length: gap }, () => 0), ...rest]
 }
 
@@ -194,8 +197,7 @@ export function prepare(point: Point, given: Input): Prepared {
     input = wellFormed(input) as Input
     text = JSON.stringify(input)
   }
-  if (!fits(text))
-    return { ok: false, at: `longer than ${MAX_INPUT_BYTES} bytes` }
+  if (!fits(text)) return { ok: false, at: `longer than ${MAX_INPUT_BYTES} bytes` }
   return { ok: true, text, input }
 }
 

@@ -21,7 +21,9 @@ const INVARIANTS: readonly Invariant[] = [
     code: 'host.identity',
     points: PERSONAL,
     holds: ({ subject, time }) =>
-      subject.id !== null && subject.token_exp !== null && (time.epoch_s ?? Infinity) < subject.token_exp,
+      subject.id !== null &&
+      subject.token_exp !== null &&
+      (time.epoch_s ?? Infinity) < subject.token_exp,
   },
   {
     code: 'host.process_unregistered',

@@ -96,6 +96,11 @@ export class CompiledPolicy {
     return compiled
   }
 
+  /** The same module over another data document, JSON text. */
+  withData(dataText: string): CompiledPolicy {
+    return new CompiledPolicy(this.#module, encoder.encode(dataText).buffer)
+  }
+
   /** A fresh instance with the data loaded. Errors as `compile`. */
   instance(): PolicyInstance {
     const loaded = this.#load()

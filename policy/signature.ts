@@ -63,7 +63,8 @@ function isAlgorithm(value: unknown): value is Algorithm {
 
 function publicKey(keys: PublicKeys, keyId: string, algorithm: Algorithm): KeyObject {
   const pem = keys.get(keyId)
-  if (pem === undefined) throw new PolicyError('bundle.key', `no trusted key ${JSON.stringify(keyId)}`)
+  if (pem === undefined)
+    throw new PolicyError('bundle.key', `no trusted key ${JSON.stringify(keyId)}`)
   let key: KeyObject
   try {
     key = createPublicKey(pem)
@@ -92,21 +93,25 @@ function checkFiles(listed: unknown, files: ReadonlyMap<string, Uint8Array>): vo
     const bytes = files.get(name)
     if (bytes === undefined) throw new PolicyError('bundle.files', `${name} is signed and missing`)
     if (seen.has(name)) throw new PolicyError('bundle.files', `${name} is signed twice`)
-    if (fileDigest(name, bytes) !== hash) throw new PolicyError('bundle.files', `${name} was changed`)
+    if (fileDigest(name, bytes) !== hash)
+      throw new PolicyError('bundle.files', `${name} was changed`)
     seen.add(name)
   }
   const extra = [...files.keys()].find((name) => name !== SIGNATURES && !seen.has(name))
   if (extra !== undefined) throw new PolicyError('bundle.files', `${extra} is not signed`)
 }
 
-/**
- * Verifies the signature over all files of an archive.
- * Errors: bundle.unsigned, bundle.signature, bundle.key, bundle.files.
- */
-export function verifyFiles(files: ReadonlyMap<string, Uint8Array>, keys: PublicKeys): Signed {
-  const signatures = files.get(SIGNATURES)
-  if (signatures === undefined) throw new PolicyError('bundle.unsigned', `${SIGNATURES} is missing`)
-  const parts = tokenOf(signatures).split('.')
+interface Token {
+  readonly alg: Algorithm
+  readonly keyId: string
+  readonly payload: Readonly<Record<string, unknown>>
+  readonly signedText: string
+  readonly value: Uint8Array
+}
+
+/** The parts of a compact JWS (RFC 7515 section 3.1), nothing verified yet. */
+function parseToken(token: string): Token {
+  const parts = token.split('.')
   if (parts.length !== 3) throw new PolicyError('bundle.signature', 'not a compact JWS')
   const [head, body, tail] = parts
   const header = object(parseJson(segment(head), 'the JWS header'), 'the JWS header')
@@ -116,12 +121,22 @@ export function verifyFiles(files: ReadonlyMap<string, Uint8Array>, keys: Public
     throw new PolicyError('bundle.signature', 'only ES256 and ES384, without extensions')
   const keyId = payload['keyid'] ?? header['kid']
   if (typeof keyId !== 'string') throw new PolicyError('bundle.key', 'the signature names no key')
+  return { alg, keyId, payload, signedText: `${head}.${body}`, value: segment(tail) }
+}
+
+/**
+ * Verifies the signature over all files of an archive.
+ * Errors: bundle.unsigned, bundle.signature, bundle.key, bundle.files.
+ */
+export function verifyFiles(files: ReadonlyMap<string, Uint8Array>, keys: PublicKeys): Signed {
+  const signatures = files.get(SIGNATURES)
+  if (signatures === undefined) throw new PolicyError('bundle.unsigned', `${SIGNATURES} is missing`)
+  const { alg, keyId, payload, signedText, value } = parseToken(tokenOf(signatures))
   const key = publicKey(keys, keyId, alg)
-  const value = segment(tail)
   const { hash, bytes } = ALGORITHMS[alg]
-  const signedText = encoder.encode(`${head}.${body}`)
+  const text = encoder.encode(signedText)
   const good =
-    value.length === bytes && verify(hash, signedText, { key, dsaEncoding: 'ieee-p1363' }, value)
+    value.length === bytes && verify(hash, text, { key, dsaEncoding: 'ieee-p1363' }, value)
   if (!good) throw new PolicyError('bundle.signature', 'the signature does not verify')
   const { scope, seq, iat } = payload
   if (scope !== SCOPE) throw new PolicyError('bundle.signature', `the scope is not ${SCOPE}`)
@@ -153,7 +168,8 @@ export function signFiles(
     scope: SCOPE,
     seq: signer.seq,
   }
-  const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const encode = (value: unknown): string =>
+    Buffer.from(JSON.stringify(value)).toString('base64url')
   const text = `${encode({ alg, typ: 'JWT', kid: signer.keyId })}.${encode(payload)}`
   const value = sign(ALGORITHMS[alg].hash, encoder.encode(text), {
     key: signer.key,

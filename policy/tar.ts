@@ -21,7 +21,8 @@ function field(header: Uint8Array, from: number, length: number): string {
 
 function octal(header: Uint8Array, from: number, length: number): number {
   const digits = field(header, from, length).trim()
-  if (!/^[0-7]{1,11}$/.test(digits)) throw new PolicyError('bundle.tar', 'a number that is not octal')
+  if (!/^[0-7]{1,11}$/.test(digits))
+    throw new PolicyError('bundle.tar', 'a number that is not octal')
   return Number.parseInt(digits, 8)
 }
 
@@ -77,7 +78,8 @@ function writeHeader(name: string, size: number): Uint8Array {
   const header = new Uint8Array(BLOCK)
   const put = (from: number, text: string): void => header.set(encoder.encode(text), from)
   const path = `/${name}`
-  if (encoder.encode(path).length > 100) throw new PolicyError('bundle.name', 'longer than 100 bytes')
+  if (encoder.encode(path).length > 100)
+    throw new PolicyError('bundle.name', 'longer than 100 bytes')
   put(0, path)
   put(100, '0000644\0')
   put(108, '0000000\0')

@@ -30,3 +30,43 @@ export type Effect =
   | { readonly type: 'goaway'; readonly frame: GoawayFrame }
   /** The tunnel is over: send what `output` gives, then end the connection. */
   | { readonly type: 'failed'; readonly error: MuxError }
+
+/** Effects in order, in two arrays that take turns, so that the data path allocates nothing. */
+export class Effects {
+  #filling: Effect[] = []
+  #spare: Effect[] = []
+  readonly #data: DataEffect[] = []
+  #dataUsed = 0
+
+  push(effect: Effect): void {
+    this.#filling.push(effect)
+  }
+
+  /** Data effects of the chunk before may be used again. */
+  newChunk(): void {
+    this.#dataUsed = 0
+  }
+
+  data(stream: MuxStream, start: number, end: number): void {
+    const used = this.#data[this.#dataUsed++]
+    if (used === undefined) {
+      const fresh: DataEffect = { type: 'data', stream, start, end }
+      this.#data.push(fresh)
+      this.#filling.push(fresh)
+      return
+    }
+    used.stream = stream
+    used.start = start
+    used.end = end
+    this.#filling.push(used)
+  }
+
+  /** What there is; it holds until the next call. */
+  poll(): readonly Effect[] {
+    const effects = this.#filling
+    this.#spare.length = 0
+    this.#filling = this.#spare
+    this.#spare = effects
+    return effects
+  }
+}

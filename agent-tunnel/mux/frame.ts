@@ -132,7 +132,7 @@ export function putHeader(
   putU32(to, at + 4, stream)
 }
 
-export function putU32(to: Uint8Array, at: number, value: number): void {
+function putU32(to: Uint8Array, at: number, value: number): void {
   to[at] = value >>> 24
   to[at + 1] = value >>> 16
   to[at + 2] = value >>> 8

@@ -30,6 +30,11 @@ export class Sender {
     this.#watcher = watcher
   }
 
+  /** The largest DATA payload in bytes that the peer takes. */
+  set maxFrame(bytes: number) {
+    this.#outbox.maxFrame = bytes
+  }
+
   /** Copies `chunk` to where it leaves from, or to where it waits; false asks to wait for the drain. */
   write(stream: MuxStream, chunk: Uint8Array): boolean {
     let sent = 0

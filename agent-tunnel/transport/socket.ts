@@ -78,7 +78,7 @@ export function socketWire(socket: Duplex, plain = false): Wire {
       socket.resume()
     },
     write(bytes, done) {
-      if (socket.destroyed || socket.writableEnded) done()
+      if (socket.destroyed || socket.writableEnded) queueMicrotask(done)
       else socket.write(bytes, done)
     },
     end() {

@@ -39,7 +39,7 @@ function webSocketWire(ws: WebSocket): Wire {
       for (const what of early) what(to)
     },
     write(bytes, done) {
-      if (ws.readyState !== WebSocket.OPEN) done()
+      if (ws.readyState !== WebSocket.OPEN) queueMicrotask(done)
       else ws.send(bytes, { binary: true, compress: false }, () => done())
     },
     end() {

@@ -17,7 +17,7 @@ export interface Wire {
   readonly reads: 'reused' | 'plain'
   /** Begins to read. */
   start(events: WireEvents): void
-  /** `done` once the bytes may be overwritten, or the wire has failed. One at a time. */
+  /** `done`, never before this returns, once the bytes may be overwritten or the wire has failed. One at a time. */
   write(bytes: Uint8Array, done: () => void): void
   /** No more writes: says so to the peer and closes when that is sent. */
   end(): void

@@ -118,8 +118,8 @@ function activityOf(event: Loose, row: Row, data: Fields): number {
   if (typeof row.activity === 'number') return row.activity
   const value = data[row.activity]
   if (value === undefined && row.activity === 'how') return 2
-  const id = activities[row.activity][String(value)]
-  return id ?? refuse(event, `${row.activity} ${String(value)} is unknown`)
+  const name = typeof value === 'string' ? value : ''
+  return activities[row.activity][name] ?? refuse(event, `${row.activity} ${name} is unknown`)
 }
 
 function entityOf(event: Loose, entity: EntityRow, data: Fields): Fields {
@@ -249,12 +249,16 @@ function unmapped(event: Loose, data: Fields, source: Source): Fields {
   }
 }
 
+function span(time: number, duration: Json | undefined): Fields {
+  if (typeof duration !== 'number') return {}
+  return { start_time: time - duration, end_time: time, duration }
+}
+
 function base(event: Loose, row: Row, data: Fields, time: number): Fields {
   const { uid, category } = classes[row.class]
   const activity = activityOf(event, row, data)
   const disposition = event.disposition === undefined ? undefined : dispositions[event.disposition]
   const ok = event.status === 'success'
-  const duration = data['duration_ms']
   return {
     class_uid: uid,
     category_uid: category,
@@ -262,9 +266,7 @@ function base(event: Loose, row: Row, data: Fields, time: number): Fields {
     activity_name: activity === 99 ? row.activityName : undefined,
     type_uid: uid * 100 + activity,
     time,
-    start_time: typeof duration === 'number' ? time - duration : undefined,
-    end_time: typeof duration === 'number' ? time : undefined,
-    duration,
+    ...span(time, data['duration_ms']),
     severity_id: row.severity,
     status_id: ok ? 1 : 2,
     status: ok ? 'Success' : 'Failure',

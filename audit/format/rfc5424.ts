@@ -109,41 +109,44 @@ const headerForm =
 const elementForm = /\[([^\s=\]"]{1,32})((?: [^\s=\]"]{1,32}="(?:[^"\\\]]|\\.)*")*)\]/y
 const parameterForm = / ([^\s=\]"]{1,32})="((?:[^"\\\]]|\\.)*)"/g
 
+type Structured = Record<string, Readonly<Record<string, string>>>
+
+/** Reads the structured data that begins at `from`; gives it and where it ends. */
+function readElements(text: string, from: number): { elements: Structured; end: number } {
+  const elements: Structured = {}
+  if (text[from] === '-') return { elements, end: from + 1 }
+  let end = from
+  while (text[end] === '[') {
+    elementForm.lastIndex = end
+    const element = elementForm.exec(text)
+    if (element === null) throw new AuditError('frame.syntax', 'structured data is malformed')
+    const parameters = [...(element[2] as string).matchAll(parameterForm)]
+    elements[element[1] as string] = Object.fromEntries(
+      parameters.map(([, name = '', value = '']) => [name, unescape(value)]),
+    )
+    end = elementForm.lastIndex
+  }
+  return { elements, end }
+}
+
+function unescape(value: string): string {
+  return Buffer.from(value, 'latin1')
+    .toString('utf8')
+    .replace(/\\(["\\\]])/g, '$1')
+}
+
 /** Reads one RFC 5424 message. Errors: frame.syntax. */
 export function parseMessage(bytes: Uint8Array): ParsedMessage {
   // Latin-1 keeps one character per byte, so offsets in the text are offsets in the bytes.
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
   const header = headerForm.exec(text)
   if (header === null) throw new AuditError('frame.syntax', 'not an RFC 5424 header')
-  const elements: Record<string, Record<string, string>> = {}
-  let at = header[0].length
-  if (text[at] === '-') at++
-  else
-    while (text[at] === '[') {
-      elementForm.lastIndex = at
-      const element = elementForm.exec(text)
-      if (element === null) throw new AuditError('frame.syntax', 'structured data is malformed')
-      elements[element[1] as string] = Object.fromEntries(
-        [...(element[2] as string).matchAll(parameterForm)].map(([, name = '', value = '']) => [
-          name,
-          Buffer.from(value, 'latin1')
-            .toString('utf8')
-            .replace(/\\(["\\\]])/g, '$1'),
-        ]),
-      )
-      at = elementForm.lastIndex
-    }
-  if (at < text.length && text[at] !== ' ')
+  const { elements, end } = readElements(text, header[0].length)
+  if (end < text.length && text[end] !== ' ')
     throw new AuditError('frame.syntax', 'no blank before the message')
-  const [, pri = '', timestamp = '', host = '', app = '', process = '', id = ''] = header
-  return {
-    priority: Number(pri),
-    timestamp,
-    host,
-    app,
-    process,
-    id,
-    elements,
-    body: bytes.subarray(at + 1),
-  }
+  // The form has six groups, and none of them is optional.
+  const groups = header as unknown as [string, string, string, string, string, string, string]
+  const [, priority, timestamp, host, app, process, id] = groups
+  const body = bytes.subarray(end + 1)
+  return { priority: Number(priority), timestamp, host, app, process, id, elements, body }
 }

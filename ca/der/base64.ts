@@ -1,15 +1,15 @@
 /** EST bodies (RFC 7030 4, RFC 8951 3): base64 of DER, as tolerant in spaces as it is strict in bits. */
 
-const ARMOUR = /^-----BEGIN ([A-Z0-9 #]{1,40})-----\s([\s\S]*?)-----END \1-----$/
+/** After white space is gone: RFC 7468 armour of any label. */
+const ARMOUR = /^-----BEGIN([A-Z0-9#]{1,40})-----([A-Za-z0-9+/=]*)-----END\1-----$/
 
 /**
- * Decodes a body: any white space, optional PEM armour, canonical padding, nothing else.
+ * Decodes a body: any ASCII white space, optional PEM armour, canonical padding, nothing else.
  * Undefined if it is not base64. The caller has bounded its length.
  */
 export function decodeBody(body: string): Uint8Array | undefined {
-  const text = body.trim()
-  const inner = ARMOUR.exec(text)?.[2] ?? text
-  const dense = inner.replace(/[\t\n\r ]+/g, '')
+  const text = body.replace(/[\t\n\r ]+/g, '')
+  const dense = ARMOUR.exec(text)?.[2] ?? text
   if (dense === '') return undefined
   try {
     // `strict` wants full padding and zero pad bits; other decoders swallow garbage.

@@ -106,26 +106,25 @@ function readExtension(node: DerNode): Extension {
   return { oid: oidOf(parts[0], 'extnID'), critical: flag !== undefined, value, bytes: node.bytes }
 }
 
-const UTC_TIME = /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/
-const GENERALIZED_TIME = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/
+const TIMES: Readonly<Record<number, RegExp>> = {
+  [TAG.utcTime]: /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/,
+  [TAG.generalizedTime]: /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/,
+}
 
+/** RFC 5280 4.1.2.5: whole seconds, Z, a date that exists. */
 function readTime(node: DerNode | undefined): number {
   if (node === undefined) throw new DerError('a time is missing')
   const text = String.fromCharCode(...node.value.subarray(0, 16))
-  const match = (node.tag === TAG.utcTime ? UTC_TIME : GENERALIZED_TIME).exec(text)
-  if (match === null || (node.tag !== TAG.utcTime && node.tag !== TAG.generalizedTime))
-    throw new DerError('not a time')
-  const [year = 0, month = 0, ...rest] = match.slice(1).map(Number)
-  const [day = 0, hour = 0, minute = 0, second = 0] = rest
-  // RFC 5280 4.1.2.5.1: two digits below 50 are this century.
-  const full = node.tag === TAG.generalizedTime ? year : year < 50 ? 2000 + year : 1900 + year
-  if (full < 1950) throw new DerError('no such date')
-  const epochMs = Date.UTC(full, month - 1, day, hour, minute, second)
-  const date = new Date(epochMs)
-  if (date.getUTCMonth() !== month - 1 || date.getUTCDate() !== day || date.getUTCHours() !== hour)
-    throw new DerError('no such date')
-  if (minute > 59 || second > 59) throw new DerError('no such time of day')
-  return epochMs
+  const [, digits = '', ...rest] = TIMES[node.tag]?.exec(text) ?? []
+  if (digits === '') throw new DerError('not a time')
+  // 4.1.2.5.1: of two digits, those below 50 are this century.
+  const century = digits.length === 4 ? '' : Number(digits) < 50 ? '20' : '19'
+  const [month, day, hour, minute, second] = rest
+  const iso = `${century}${digits}-${month}-${day}T${hour}:${minute}:${second}.000Z`
+  const date = new Date(iso)
+  // Dates such as 30 February parse as another day.
+  if (Number.isNaN(date.getTime()) || date.toISOString() !== iso) throw new DerError('no such date')
+  return date.getTime()
 }
 
 /** One extension by identifier. */

@@ -6,8 +6,7 @@ import { contextPrimitive, printableString, sequence, setOf, utf8String } from '
 
 export interface Attribute {
   readonly oid: string
-  /** Undefined when the value is no string. */
-  readonly text: string | undefined
+  readonly text: string
   readonly value: Uint8Array
 }
 /** One relative distinguished name: usually a single attribute. */
@@ -30,7 +29,10 @@ export function rdnsOf(name: DerNode | undefined): readonly Rdn[] {
 function attribute(node: DerNode): Attribute {
   const [type, value, more] = childrenOf(node, TAG.sequence, 'AttributeTypeAndValue')
   if (value === undefined || more !== undefined) throw new DerError('an attribute has other parts')
-  return { oid: oidOf(type, 'the attribute type'), text: textOf(value), value: value.bytes }
+  const text = textOf(value)
+  // RFC 5280 4.1.2.4: DirectoryString and its kin; openssl, too, reads nothing else here.
+  if (text === undefined) throw new DerError('an attribute value is no text')
+  return { oid: oidOf(type, 'the attribute type'), text, value: value.bytes }
 }
 
 /** RFC 5280 7.1 by way of RFC 4518: string types and case do not matter, inner spaces count once. */
@@ -46,8 +48,7 @@ function sameRdn(a: Rdn, b: Rdn): boolean {
   return left.length === right.length && left.every((each, at) => each === right[at])
 }
 
-function comparable({ oid: type, text, value }: Attribute): string {
-  if (text === undefined) return `${type}#${value.toHex()}`
+function comparable({ oid: type, text }: Attribute): string {
   return `${type}=${text.normalize('NFKC').toLowerCase().trim().replace(/\s+/g, ' ')}`
 }
 

@@ -1,7 +1,7 @@
 /** `sallyport connect`: a local port that is one process on one device, for as long as policy says. */
 import { randomUUID } from 'node:crypto'
 import type { Command } from 'commander'
-import type { OpenedSession, Session } from '#api'
+import type { OpenedSession, Session as SessionSchema } from '#api'
 import type { Api } from '../client.ts'
 import { CliError } from '../exit.ts'
 import type { Forward, News, Reason } from '../forward.ts'
@@ -49,17 +49,32 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     instance: randomUUID(),
     news: (news) => print(news, opened, options),
   })
-  const interrupted = firstInterrupt()
-  const reason = await Promise.race([forward.ended, interrupted])
+  const watch = watchSession(api, record, opened, forward)
+  const reason = await Promise.race([forward.ended, firstInterrupt()])
+  clearInterval(watch)
   if (reason === 'interrupted') {
     await leave(forward, api, opened)
     return
   }
-  const session = forward.announced()
-    ? undefined
-    : await api.call(record, 'GET', `/sessions/${opened.id}`).catch(() => undefined)
-  const end = session?.state === 'ended' ? recordedEnd(session) : reason
-  throw ended(end, place)
+  throw ended(reason, place)
+}
+
+/** A session can end while no connection is open that could be told: then the list of sessions says so. */
+const WATCH_MS = 10_000
+
+function watchSession(
+  api: Api,
+  schema: typeof SessionSchema,
+  opened: OpenedSession,
+  forward: Forward,
+): NodeJS.Timeout {
+  const look = async (): Promise<void> => {
+    const session = await api.call(schema, 'GET', `/sessions/${opened.id}`)
+    if (session.state === 'ended')
+      forward.end({ code: session.reason ?? 'session.ended', message: 'the gateway has ended the session' })
+  }
+  // A look that fails says nothing about the session; the tunnel itself tells when the gateway is gone.
+  return setInterval(() => void look().catch(() => {}), WATCH_MS)
 }
 
 /** Resolves at the first Ctrl-C or request to end; a second one ends the process as usual. */
@@ -79,11 +94,6 @@ async function leave(forward: Forward, api: Api, opened: OpenedSession): Promise
     // The tunnel is gone either way; the gateway ends the session when its time is over.
     note(`the gateway could not be told: ${error instanceof Error ? error.message : String(error)}`)
   }
-}
-
-/** The tunnel ended without a word, and the gateway knows why. */
-function recordedEnd(session: Session): Reason {
-  return { code: session.reason ?? 'session.ended', message: 'the session has ended' }
 }
 
 const lost = new Set(['peer.lost', 'peer.silent', 'carrier.failed'])

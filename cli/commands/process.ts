@@ -135,7 +135,9 @@ async function takeOver(
 ): Promise<Expectation> {
   const { Device: schema } = await import('../client.ts')
   const row = await api.call(schema, 'GET', `/devices/${device}`)
-  const listener = row.processes.find(({ id }) => id === name)?.listener ?? null
+  const known = row.processes.find(({ id }) => id === name)
+  const listener =
+    (known ?? (row.connected ? await register(api, device, name, flags) : null))?.listener ?? null
   if (listener?.sha256 === undefined || listener.sha256 === null) throw unseen(row, name, listener)
   const lines = facts([
     ['executable', listener.exe],
@@ -155,6 +157,12 @@ async function takeOver(
     ...(listener.exe === null ? {} : { exe: [listener.exe] }),
     ...(listener.uid === null ? {} : { uid: [listener.uid] }),
   }
+}
+
+/** The gateway tells what listens for a process only once it is registered; with nothing approved it lets nobody in. */
+async function register(api: Api, device: string, name: string, flags: SetFlags): Promise<Process> {
+  const { Process: schema } = await import('../client.ts')
+  return api.call(schema, 'PUT', `/devices/${device}/processes/${name}`, registration(flags, {}))
 }
 
 function unseen(device: Device, name: string, listener: Observed | null): CliError {

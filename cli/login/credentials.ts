@@ -134,22 +134,37 @@ async function read(path: string): Promise<string | undefined> {
   }
 }
 
-const TEXTS = ['gateway', 'issuer', 'clientId', 'resource', 'anchor'] as const
-const SECRETS = ['accessToken', 'refreshToken', 'subject'] as const
+const TEXTS = [
+  'gateway',
+  'issuer',
+  'clientId',
+  'resource',
+  'anchor',
+  'accessToken',
+  'refreshToken',
+  'subject',
+] as const
+
+type Members = Readonly<Partial<Record<string, unknown>>>
+
+function members(value: unknown): Members {
+  return typeof value === 'object' && value !== null ? (value as Members) : {}
+}
 
 function parse(text: string): Credentials | undefined {
-  let value: Partial<Record<string, unknown>>
   try {
-    value = JSON.parse(text) as Partial<Record<string, unknown>>
+    const value = members(JSON.parse(text))
+    const key = members(value['key'])
+    const checks = [
+      value['v'] === 1,
+      TEXTS.every((name) => typeof value[name] === 'string'),
+      ['expiresAt', 'clockSkew'].every((name) => Number.isFinite(value[name])),
+      key['kty'] === 'EC' && key['crv'] === 'P-256',
+      ['x', 'y', 'd'].every((name) => typeof key[name] === 'string'),
+      URL.canParse(String(value['gateway'])),
+    ]
+    return checks.every(Boolean) ? (value as unknown as Credentials) : undefined
   } catch {
     return undefined
   }
-  if (typeof value !== 'object' || value === null || value['v'] !== 1) return undefined
-  if (![...TEXTS, ...SECRETS].every((name) => typeof value[name] === 'string')) return undefined
-  if (typeof value['expiresAt'] !== 'number' || typeof value['clockSkew'] !== 'number')
-    return undefined
-  const key = value['key'] as Partial<PrivateKey> | undefined
-  const whole = [key?.x, key?.y, key?.d].every((part) => typeof part === 'string')
-  if (!whole || key?.kty !== 'EC' || key.crv !== 'P-256') return undefined
-  return URL.canParse(String(value['gateway'])) ? (value as unknown as Credentials) : undefined
 }

@@ -1,5 +1,5 @@
 /** Signing in from a terminal: the device flow, what it leaves on disk, and requests in a person's name. */
-export { deviceLogin, type DeviceLoginOptions, type DevicePrompt, type Trust } from './device.ts'
+export { deviceLogin, type DevicePrompt, type Trust } from './device.ts'
 export {
   credentialsDirectory,
   listCredentials,
@@ -8,5 +8,5 @@ export {
   saveCredentials,
   type Credentials,
 } from './credentials.ts'
-export { authorizedFetch, type AuthorizedFetch, type AuthorizedFetchOptions } from './request.ts'
+export { authorizedFetch, type AuthorizedFetch } from './request.ts'
 export { logout } from './logout.ts'

@@ -49,44 +49,52 @@ export function authorizedFetch(
       })
     return refreshing
   }
-  const send = async (url: URL, init: RequestInit): Promise<Response> => {
-    const headers = new Headers(init.headers as Record<string, string>)
-    headers.set('authorization', `DPoP ${current.accessToken}`)
-    headers.set('dpop', await proofFor(current, init.method ?? 'GET', url))
-    try {
-      return await fetch(url, {
-        ...init,
-        headers: Object.fromEntries(headers),
-        redirect: 'error',
-        dispatcher: http.agent,
-      })
-    } catch (cause) {
-      throw unreachable(url, cause)
-    }
-  }
   const call = async (target: string | URL, init: RequestInit = {}): Promise<Response> => {
     const url = new URL(target, current.gateway)
     if (url.origin !== current.gateway) throw elsewhere(url, current)
     if (current.expiresAt - Date.now() < REFRESH_BEFORE_MS) await refresh()
     const used = current.accessToken
-    const response = await send(url, init)
-    const challenge = response.headers.get('www-authenticate') ?? ''
+    const response = await send(http, current, url, init)
     if (response.status !== 401 || !isRepeatable(init)) return response
-    if (challenge.includes('invalid_dpop_proof')) {
-      const skew = skewOf(response.headers.get('date')) ?? current.clockSkew
-      if (skew === current.clockSkew) return response
-      current = { ...current, clockSkew: skew }
-    } else if (challenge.includes('invalid_token')) {
+    const mended = mend(response, current)
+    if (mended === undefined) return response
+    if (mended === 'refresh') {
       if (used === current.accessToken) await refresh()
-    } else return response
+    } else current = mended
     await response.body?.cancel()
-    return send(url, init)
+    return send(http, current, url, init)
   }
   return Object.assign(call, {
     credentials: () => current,
     refresh,
     [Symbol.asyncDispose]: async () => http[Symbol.asyncDispose](),
   })
+}
+
+async function send(
+  http: PinnedHttp,
+  credentials: Credentials,
+  url: URL,
+  init: RequestInit,
+): Promise<Response> {
+  const headers = new Headers(init.headers as Record<string, string>)
+  headers.set('authorization', `DPoP ${credentials.accessToken}`)
+  headers.set('dpop', await proofFor(credentials, (init.method ?? 'GET').toUpperCase(), url))
+  const sent = Object.fromEntries(headers)
+  try {
+    return await fetch(url, { ...init, headers: sent, redirect: 'error', dispatcher: http.agent })
+  } catch (cause) {
+    throw unreachable(url, cause)
+  }
+}
+
+/** What would make the next try better: another clock, another token, or nothing. */
+function mend(response: Response, credentials: Credentials): Credentials | 'refresh' | undefined {
+  const challenge = response.headers.get('www-authenticate') ?? ''
+  if (challenge.includes('invalid_token')) return 'refresh'
+  if (!challenge.includes('invalid_dpop_proof')) return undefined
+  const clockSkew = skewOf(response.headers.get('date')) ?? credentials.clockSkew
+  return clockSkew === credentials.clockSkew ? undefined : { ...credentials, clockSkew }
 }
 
 /** A stream is gone after the first try. */

@@ -8,8 +8,7 @@ import { createPasswords, type Passwords } from './password.ts'
 import type { AccountRow, IdentityStore, OidcStore, Throttle } from './store.ts'
 import type { Party } from './subject.ts'
 
-export const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
-export type Role = (typeof ROLES)[number]
+const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
 
 /** An account as others see it: without the password. */
 export type Account = Omit<AccountRow, 'password'>
@@ -190,20 +189,13 @@ async function changeAccount(
 ): Promise<Account> {
   const before = await context.store.findAccount(sub)
   if (before === undefined) throw new IdentityError('account.unknown')
-  const { password, ...fields } = change
-  const facts = checkFacts({
-    email: fields.email === undefined ? before.email : normalise(fields.email),
-    name: fields.name?.normalize('NFC').trim() ?? before.name,
-    party: fields.party ?? before.party,
-    vendor: fields.vendor === undefined ? before.vendor : fields.vendor,
-    roles: [...new Set(fields.roles ?? before.roles)],
-    groups: [...new Set(fields.groups ?? before.groups)],
-  })
+  const { password, disabled } = change
+  const facts = checkFacts(changedFacts(before, change))
   if (password !== undefined) checkPassword(password, facts)
   const after: AccountRow = {
     ...before,
     ...facts,
-    disabled: fields.disabled ?? before.disabled,
+    disabled: disabled ?? before.disabled,
     password: password === undefined ? before.password : await context.passwords.hash(password),
     changedAt: context.now(),
   }
@@ -220,6 +212,17 @@ async function changeAccount(
   else if (password !== undefined) await endLogins(context, sub, 'password_changed', by.source)
   else context.changed({ kind: 'changed', subject, login: null })
   return withoutPassword(after)
+}
+
+function changedFacts(before: AccountRow, change: AccountChange): Facts {
+  return {
+    email: change.email === undefined ? before.email : normalise(change.email),
+    name: change.name?.normalize('NFC').trim() ?? before.name,
+    party: change.party ?? before.party,
+    vendor: change.vendor === undefined ? before.vendor : change.vendor,
+    roles: [...new Set(change.roles ?? before.roles)],
+    groups: [...new Set(change.groups ?? before.groups)],
+  }
 }
 
 const changeRefusals = {
@@ -349,7 +352,7 @@ const EMAIL = /^[^\s@<>"]{1,64}@[^\s@<>"]{1,255}$/
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/
 
 /** One spelling per address: composed, lower-cased, without blanks around it. */
-export function normalise(email: string): string {
+function normalise(email: string): string {
   return email.normalize('NFKC').trim().toLowerCase().toWellFormed()
 }
 

@@ -17,7 +17,7 @@ export function hashBootstrapToken(token: string): string {
 }
 
 /** Writes the token to `bootstrap-token` (0600) in the data directory; gives the path. */
-export async function writeBootstrapToken(directory: string, token: string): Promise<string> {
+async function writeBootstrapToken(directory: string, token: string): Promise<string> {
   const path = join(directory, FILE)
   await writePrivateFile(path, `${token}\n`)
   return path

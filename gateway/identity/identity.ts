@@ -67,16 +67,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const issuer = `${origin}/oidc`
   const audience = `${origin}/api`
   const keys = await openIdentityKeys(join(options.directory, 'identity', 'keys.json'))
-  const listeners = new Set<(change: IdentityChange) => void>()
-  const changed = (change: IdentityChange): void => {
-    for (const listener of listeners) {
-      try {
-        listener(change)
-      } catch (error) {
-        report(error, 'onChange')
-      }
-    }
-  }
+  const { changed, onChange } = createChanges(report)
   const accounts = openAccounts({ issuer, store, oidcStore, log, changed, now })
   const shared = { issuer, audience, keys, store, oidcStore }
   const provider = createProvider({
@@ -105,20 +96,47 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     authenticate: async (request, at) => verifier.authenticate(request, at),
     loginOf: (subject) => verifier.loginOf(subject),
     current: async (login, at) => verifier.current(login, at),
-    accounts: {
-      ...accounts,
-      async redeemBootstrap(token, account, from) {
-        const made = await accounts.redeemBootstrap(token, account, from)
-        await removeBootstrapFile(options.directory)
-        return made
-      },
+    accounts: withoutFileAfterwards(accounts, options.directory),
+    onChange,
+    async [Symbol.asyncDispose]() {
+      clearInterval(sweeping)
+    },
+  }
+}
+
+/** Once redeemed, the token's file is only something to find. */
+function withoutFileAfterwards(accounts: Accounts, directory: string): Accounts {
+  return {
+    ...accounts,
+    async redeemBootstrap(token, account, source) {
+      const made = await accounts.redeemBootstrap(token, account, source)
+      await removeBootstrapFile(directory)
+      return made
+    },
+  }
+}
+
+interface Changes {
+  readonly changed: (change: IdentityChange) => void
+  readonly onChange: Identity['onChange']
+}
+
+/** Passes each change to whoever asked for it; one that throws does not keep it from the others. */
+function createChanges(report: (error: unknown, id: string) => void): Changes {
+  const listeners = new Set<(change: IdentityChange) => void>()
+  return {
+    changed(change) {
+      for (const listener of listeners) {
+        try {
+          listener(change)
+        } catch (error) {
+          report(error, 'onChange')
+        }
+      }
     },
     onChange(listener) {
       listeners.add(listener)
       return () => listeners.delete(listener)
-    },
-    async [Symbol.asyncDispose]() {
-      clearInterval(sweeping)
     },
   }
 }

@@ -34,9 +34,10 @@ export interface InteractionOptions {
 /** A request as Koa sees it, before it is one of the provider's routes. */
 export type Context = Parameters<Parameters<Provider['use']>[0]>[0]
 type Details = Awaited<ReturnType<Provider['interactionDetails']>>
+type Session = Awaited<ReturnType<Provider['Session']['get']>>
 
 /** The acr of somebody who gave a password and nothing else. */
-export const ACR_PASSWORD = 'urn:sallyport:acr:password'
+const ACR_PASSWORD = 'urn:sallyport:acr:password'
 /** The one scope of the API; what a person may do there is decided by policy, not by scopes. */
 export const API_SCOPE = 'api'
 
@@ -288,12 +289,18 @@ async function signOut(
   const form = await readForm(ctx.req)
   if (form === undefined || !isToken(options, purpose, form.get('csrf') ?? ''))
     return refuseStale(ctx, options)
-  const authorizations = Object.values(session.authorizations ?? {})
-  for (const { grantId, persistsLogout } of authorizations)
-    if (grantId !== undefined && persistsLogout !== true) await options.endLogin(grantId)
+  for (const login of loginsOf(session)) await options.endLogin(login)
   await session.destroy()
   ctx.cookies.set(provider.cookieName('session'), null, { path: '/', httpOnly: true })
   ctx.body = signedOutPage(options.base)
+}
+
+/** The logins that end with the browser's session: those without offline access. */
+function loginsOf({ authorizations }: Session): readonly string[] {
+  return Object.values(authorizations ?? {})
+    .filter(({ persistsLogout }) => persistsLogout !== true)
+    .map(({ grantId }) => grantId)
+    .filter((grantId) => grantId !== undefined)
 }
 
 /** Bound to one purpose, so that a form of one page cannot be sent as another's. */

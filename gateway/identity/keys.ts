@@ -28,7 +28,7 @@ export interface IdentityKeys {
 }
 
 /** A new set of keys. */
-export async function makeIdentityKeys(): Promise<IdentityKeys> {
+async function makeIdentityKeys(): Promise<IdentityKeys> {
   const pair = await promisify(generateKeyPair)('ec', { namedCurve: 'P-256' })
   return {
     signing: [await signingKey(pair.privateKey.export({ format: 'jwk' }))],

@@ -4,8 +4,8 @@ import { calculateJwkThumbprint, EmbeddedJWK, errors, jwtVerify, type JWTPayload
 import type { AuthCode } from './subject.ts'
 
 /** How old a proof may be, and how far ahead the client's clock may run. Seconds. */
-export const PROOF_AGE = 60
-export const PROOF_AHEAD = 5
+const PROOF_AGE = 60
+const PROOF_AHEAD = 5
 
 const ALGORITHMS = ['ES256', 'Ed25519', 'EdDSA']
 const MAX_PROOF = 2_048
@@ -39,20 +39,30 @@ export async function checkProof(
   if (typeof verified === 'string') return verified
   const { payload, thumbprint } = verified
   const { jti, iat } = payload
-  if (typeof jti !== 'string' || jti === '' || jti.length > MAX_JTI) return 'proof.malformed'
-  if (typeof iat !== 'number' || !Number.isFinite(iat)) return 'proof.malformed'
+  if (!isJti(jti) || typeof iat !== 'number' || !Number.isFinite(iat)) return 'proof.malformed'
+  const fault = mismatch(payload, request) ?? wrongTime(iat, now, notBefore)
+  return fault ?? { thumbprint, jti, until: (iat + PROOF_AGE + 1) * 1000 }
+}
+
+function isJti(jti: unknown): jti is string {
+  return typeof jti === 'string' && jti !== '' && jti.length <= MAX_JTI
+}
+
+function mismatch(payload: JWTPayload, request: ProofRequest): AuthCode | undefined {
   if (payload['htm'] !== request.method) return 'proof.method'
   if (!isSameUrl(payload['htu'], request.url)) return 'proof.url'
+  return payload['ath'] === hashToken(request.token) ? undefined : 'proof.token'
+}
+
+function wrongTime(iat: number, now: number, notBefore: number): AuthCode | undefined {
   const seconds = now / 1000
   if (iat < seconds - PROOF_AGE || iat > seconds + PROOF_AHEAD) return 'proof.time'
   // The memory of used proofs died with the last process; a proof older than this one might be one of them.
-  if (iat < Math.floor(notBefore / 1000)) return 'proof.time'
-  if (payload['ath'] !== hashToken(request.token)) return 'proof.token'
-  return { thumbprint, jti, until: (iat + PROOF_AGE + 1) * 1000 }
+  return iat < Math.floor(notBefore / 1000) ? 'proof.time' : undefined
 }
 
 /** RFC 9449 4.2: `ath`. */
-export function hashToken(token: string): string {
+function hashToken(token: string): string {
   return createHash('sha256').update(token).digest('base64url')
 }
 

@@ -107,17 +107,7 @@ function configure(setting: Setting): Configuration {
     clientDefaults: { id_token_signed_response_alg: 'ES256' },
     clientAuthMethods: ['none'],
     clientBasedCORS: () => false,
-    cookies: {
-      keys: [...keys.cookies],
-      names: {
-        // __Host-: a page on a sibling host name cannot plant one.
-        session: '__Host-sallyport-session',
-        interaction: '__Secure-sallyport-interaction',
-        resume: '__Secure-sallyport-resume',
-      },
-      long: { httpOnly: true, sameSite: 'lax', secure: true, signed: true, path: '/' },
-      short: { httpOnly: true, sameSite: 'lax', secure: true, signed: true },
-    },
+    cookies: cookies(keys.cookies),
     extraTokenClaims: async (ctx, token) => tokenClaims(setting, ctx, token),
     features: features(setting),
     async findAccount(_, sub) {
@@ -130,15 +120,7 @@ function configure(setting: Setting): Configuration {
       url: (_, { uid }) => `${setting.base}/interaction/${uid}`,
     },
     jwks: { keys: keys.signing.map((key) => ({ ...key })) },
-    loadExistingGrant: async (ctx) => {
-      const { oidc } = ctx
-      const given = oidc.result?.consent?.grantId
-      // A native client is one program on one machine: each of its logins ends on its own.
-      const native = oidc.client?.applicationType === 'native'
-      const held = native ? undefined : oidc.session?.grantIdFor(oidc.client?.clientId ?? '')
-      const id = given ?? held
-      return id === undefined ? undefined : oidc.provider.Grant.find(id)
-    },
+    loadExistingGrant: async ({ oidc }) => findGrant(oidc),
     pkce: { required: () => true },
     renderError: (ctx, out, error) => renderError(setting, ctx, out, error),
     responseTypes: ['code'],
@@ -156,6 +138,31 @@ function configure(setting: Setting): Configuration {
       Session: lifetimes.browserSession,
     },
   }
+}
+
+function cookies(keys: readonly string[]): NonNullable<Configuration['cookies']> {
+  return {
+    keys: [...keys],
+    names: {
+      // __Host-: a page on a sibling host name cannot plant one.
+      session: '__Host-sallyport-session',
+      interaction: '__Secure-sallyport-interaction',
+      resume: '__Secure-sallyport-resume',
+    },
+    long: { httpOnly: true, sameSite: 'lax', secure: true, signed: true, path: '/' },
+    short: { httpOnly: true, sameSite: 'lax', secure: true, signed: true },
+  }
+}
+
+async function findGrant(
+  oidc: KoaContextWithOIDC['oidc'],
+): Promise<InstanceType<Provider['Grant']> | undefined> {
+  const given = oidc.result?.consent?.grantId
+  // A native client is one program on one machine: each of its logins ends on its own.
+  const native = oidc.client?.applicationType === 'native'
+  const held = native ? undefined : oidc.session?.grantIdFor(oidc.client?.clientId ?? '')
+  const id = given ?? held
+  return id === undefined ? undefined : oidc.provider.Grant.find(id)
 }
 
 const cliClient: ClientMetadata = {

@@ -78,6 +78,8 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
     .withTypeProvider<TypeBoxTypeProvider>()
     .setValidatorCompiler(TypeBoxValidatorCompiler)
   answerErrors(server, options)
+  // A proof is good once (RFC 9449, 11.1), and a call asks who its caller is more than once.
+  const callers = new WeakMap<FastifyRequest, Promise<Subject>>()
   await server.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -92,19 +94,10 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
     options.routes({
       server: scoped as unknown as ApiServer,
       source: (request) => sourceOf(request.raw),
-      async caller(request) {
-        const answer = await options.identity.authenticate(
-          { method: request.method, url: request.raw.url ?? '/', headers: request.headers },
-          options.now(),
-        )
-        if (!isRefusal(answer)) return answer
-        throw new IdentityRefusal(
-          answer.code,
-          answer.status,
-          answer.detail,
-          answer.nextStep,
-          answer.wwwAuthenticate,
-        )
+      caller(request) {
+        const known = callers.get(request) ?? authenticate(options, request)
+        callers.set(request, known)
+        return known
       },
     })
     done()
@@ -113,6 +106,21 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
   await server.ready()
   if (handle === undefined) throw new Error('fastify made no handler')
   return Object.assign(handle, { [Symbol.asyncDispose]: () => server.close() })
+}
+
+async function authenticate(options: ApiOptions, request: FastifyRequest): Promise<Subject> {
+  const answer = await options.identity.authenticate(
+    { method: request.method, url: request.raw.url ?? '/', headers: request.headers },
+    options.now(),
+  )
+  if (!isRefusal(answer)) return answer
+  throw new IdentityRefusal(
+    answer.code,
+    answer.status,
+    answer.detail,
+    answer.nextStep,
+    answer.wwwAuthenticate,
+  )
 }
 
 /** A server object that fastify can own without a port of its own. */

@@ -77,7 +77,10 @@ deny contains {
 _one_is_enough if {
 	is_string(input.admin.operation)
 	is_array(facts.settings.second_person)
-	not input.admin.operation in facts.settings.second_person
+	every operation in facts.settings.second_person {
+		is_string(operation)
+		operation != input.admin.operation
+	}
 }
 
 _consented if _one_is_enough

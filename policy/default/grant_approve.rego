@@ -22,7 +22,10 @@ _not_yet_approved if {
 	is_string(input.subject.id)
 	is_array(input.approval.approvals)
 	is_array(input.approval.grant.approvers)
-	not input.subject.id in array.concat(input.approval.approvals, input.approval.grant.approvers)
+	every approver in array.concat(input.approval.approvals, input.approval.grant.approvers) {
+		is_string(approver)
+		approver != input.subject.id
+	}
 }
 
 _pending if {

@@ -71,8 +71,7 @@ export async function bundleFiles(module: Uint8Array): Promise<Map<string, Uint8
   files.set('.manifest', encoder.encode(`${canonicalJson(manifest)}\n`))
   files.set('data.json', encoder.encode(`${canonicalJson(site)}\n`))
   for (const path of rego) files.set(`policy/${path}`, await read(path))
-  for (const path of await vectorFiles())
-    files.set(path.replace('default/', ''), await read(path))
+  for (const path of await vectorFiles()) files.set(path.replace('default/', ''), await read(path))
   return files
 }
 

@@ -51,14 +51,34 @@ export async function checkTypes(opa: Opa): Promise<Gate> {
 /** The Rego tests, with builtin errors loud. `data` are further files (vectors). */
 export async function runRegoTests(opa: Opa, data: readonly string[]): Promise<Gate> {
   const ignore = ['--ignore', 'lock.json', '--ignore', 'manifest.json', '--ignore', '*.tar']
-  const args = ['test', '--verbose', ...ignore, '--ignore', 'site.json', '--ignore', 'vectors']
+  const args = [
+    'test',
+    '--timeout',
+    '300s',
+    '--verbose',
+    ...ignore,
+    '--ignore',
+    'site.json',
+    '--ignore',
+    'vectors',
+  ]
   return attempt('tests', opa, [...args, ...REGO, ...data])
 }
 
 /** Lines of the policy's Rego that no test reaches, and the share of those reached. */
 export async function coverage(opa: Opa, data: readonly string[]): Promise<{ percent: number }> {
   const ignore = ['--ignore', 'lock.json', '--ignore', 'manifest.json', '--ignore', '*.tar']
-  const args = ['test', '--coverage', ...ignore, '--ignore', 'site.json', '--ignore', 'vectors']
+  const args = [
+    'test',
+    '--timeout',
+    '300s',
+    '--coverage',
+    ...ignore,
+    '--ignore',
+    'site.json',
+    '--ignore',
+    'vectors',
+  ]
   const { stdout } = await run(opa.path, [...args, ...REGO, ...data], LIMITS)
   const report = JSON.parse(stdout) as {
     files: Record<string, { covered_lines?: number; not_covered_lines?: number }>

@@ -82,14 +82,6 @@ function nameOf(rule: Rule): string {
   return rule.head.name ?? (typeof first === 'string' ? first : '')
 }
 
-function codeOf(term: Term | undefined): string | undefined {
-  if (term?.type !== 'object' || !Array.isArray(term.value)) return undefined
-  for (const [key, value] of term.value as ReadonlyArray<readonly [Term, Term]>) {
-    if (key.value === 'code') return typeof value.value === 'string' ? value.value : undefined
-  }
-  return undefined
-}
-
 function hasCode(term: Term | undefined): boolean {
   return term?.type === 'object' && JSON.stringify(term.value).includes('"code"')
 }
@@ -102,9 +94,12 @@ function rulesOf(tree: Tree): Rule[] {
   return all
 }
 
-/** Calls of `name` anywhere in a tree, by the compiler's own spelling. */
-function calls(rule: Rule, name: string): boolean {
-  return JSON.stringify(rule.body).includes(`[{"type":"var","value":"${name}"}]`)
+/** Whether a name is used anywhere in a part of the tree. */
+function uses(part: unknown, name: string): boolean {
+  if (Array.isArray(part)) return part.some((item) => uses(item, name))
+  if (typeof part !== 'object' || part === null) return false
+  if (isTerm(part) && part.type === 'var' && part.value === name) return true
+  return Object.values(part).some((item) => uses(item, name))
 }
 
 /** The findings in one customer or default file; the library has its own tests. */
@@ -126,7 +121,7 @@ export function lintTree(tree: Tree, file: string): Finding[] {
     }
     if (name === 'allow' && partial && !hasCode(rule.head.key))
       findings.push({ rule: 'allow-has-code', file, line, fix: 'give the allow a "code"' })
-    if (calls(rule, 'walk'))
+    if (uses(rule.body, 'walk'))
       findings.push({ rule: 'no-walk', file, line, fix: 'name the fields you read' })
   }
   return findings
@@ -150,9 +145,4 @@ export function codesIn(source: string): CodeUse[] {
     if (code === undefined) return []
     return [{ code, msg: literalField(text, 'msg'), remedy: literalField(text, 'remedy') }]
   })
-}
-
-/** The literal code of a rule's head, for tests of the lint itself. */
-export function headCodes(tree: Tree): string[] {
-  return rulesOf(tree).flatMap((rule) => codeOf(rule.head.key ?? rule.head.value) ?? [])
 }

@@ -48,7 +48,9 @@ export async function vectorFiles(): Promise<string[]> {
 export async function sourceDigests(): Promise<Record<string, string>> {
   const fixed = ['capabilities.json', 'default/manifest.json', 'default/site.json']
   const paths = [...fixed, ...(await regoFiles()), ...(await vectorFiles())].toSorted()
-  const pairs = paths.map(async (path) => [path, digestOf(await readFile(join(ROOM, path)))] as const)
+  const pairs = paths.map(
+    async (path) => [path, digestOf(await readFile(join(ROOM, path)))] as const,
+  )
   return Object.fromEntries(await Promise.all(pairs))
 }
 

@@ -12,6 +12,7 @@ export interface Fault {
   readonly times: number
 }
 
+/** @public The file that faultyThread writes calls it. */
 export function serveFaulty(fault: Fault): void {
   let count = 0
   const maybeFail = (kind: Fault['kind']): void => {

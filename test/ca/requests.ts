@@ -58,7 +58,7 @@ export interface Recipe {
 /** A request of `key`, right except for what the recipe says. */
 export function request(recipe: Recipe = {}): Uint8Array {
   const key = recipe.key ?? newKey()
-  const attributes = recipe.attributes === undefined ? [] : recipe.attributes
+  const { attributes = [] } = recipe
   const info = sequence(
     recipe.version ?? smallInteger(0),
     recipe.subject ?? named('press-07'),
@@ -66,7 +66,7 @@ export function request(recipe: Recipe = {}): Uint8Array {
     ...(attributes === null ? [] : [context(0, ...attributes)]),
     ...(recipe.extra ?? []),
   )
-  const hash = recipe.hash === undefined ? 'sha256' : recipe.hash
+  const { hash = 'sha256' } = recipe
   const signature = new Uint8Array(sign(hash, info, key))
   const algorithm = recipe.algorithm ?? sequence(oid(OID.ecdsaSha256))
   return sequence(info, algorithm, bitString(recipe.spoil?.(signature) ?? signature))

@@ -64,10 +64,21 @@ describe('opening', () => {
   })
 
   test('the last ids: 2^31-1 is used, then there are none', () => {
+    const pair = Pair.ready({}, 1, { firstId: 2 ** 31 - 3 })
+    const [a] = pair.stream()
+    const [b] = pair.stream()
+    expect([a.id, b.id]).toEqual([2 ** 31 - 3, 2 ** 31 - 1])
+    expect(pair.dialler.session.open('tcp', bytes(0), pair.dialler.now)).toBe('tunnel.ids')
+    pair.dialler.session.write(b, bytes(5))
+    pair.settle()
+    expect(pair.acceptor.text(b.id)).toHaveLength(5)
+  })
+
+  test('metadata over 4 KiB is refused where it is given', () => {
     const pair = Pair.ready()
-    const session = pair.dialler.session
-    Reflect.set(session, 'probe', 1)
-    expect(() => session.open('tcp', bytes(5000), pair.dialler.now)).toThrow(/metadata of 5000/)
+    const open = () => pair.dialler.session.open('tcp', bytes(4097), pair.dialler.now)
+    expect(open).toThrow(/metadata of 4097/)
+    pair.stream()
   })
 
   test('options outside what HELLO can say are refused where they are given', () => {

@@ -55,8 +55,8 @@ const section = (id: number, items: number[][]): number[] => {
 }
 
 export interface Handmade {
-  /** What `opa_eval` does: the result set as JSON text, a trap, or a loop that grows memory until refused. */
-  readonly evaluation: string | 'trap' | 'abort' | 'builtin' | 'grow'
+  /** What `opa_eval` does: gives this result set (JSON text), or one of `trap`, `abort`, `builtin`, `grow`. */
+  readonly evaluation: string
   readonly abi?: number
   readonly minor?: number
   readonly entrypoints?: readonly string[]
@@ -132,10 +132,20 @@ export function handmade(options: Handmade): Uint8Array<ArrayBuffer> {
     return [0x00, ...constant(at[index] ?? 0), END, ...leb(content.length), ...content]
   })
   return new Uint8Array([
-    ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
+    0x00,
+    0x61,
+    0x73,
+    0x6d,
+    0x01,
+    0x00,
+    0x00,
+    0x00,
     ...section(1, types),
     ...section(2, imports),
-    ...section(3, functions.map(([, type]) => [type])),
+    ...section(
+      3,
+      functions.map(([, type]) => [type]),
+    ),
     ...section(6, globals),
     ...section(7, exported),
     ...section(10, code),

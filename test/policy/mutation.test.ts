@@ -63,7 +63,11 @@ function mutations(value: unknown): Mutation[] {
     const each: Mutation[] = [['retyped', path, retyped(now)]]
     if (now !== null) each.push(['nulled', path, null])
     if (!element) each.push(['deleted', path, DELETE])
-    if (typeof now === 'number' && /(?:_at|^at|opened_at)$/.test(String(path.at(-1))) && isEvent(path))
+    if (
+      typeof now === 'number' &&
+      /(?:_at|^at|opened_at)$/.test(String(path.at(-1))) &&
+      isEvent(path)
+    )
       each.push(['in the future', path, 4_000_000_000])
     return each
   })
@@ -74,12 +78,19 @@ function isEvent(path: Path): boolean {
   return !['expires_at'].includes(String(path.at(-1)))
 }
 
-async function instanceOf(data: unknown): Promise<PolicyInstance> {
-  return (await CompiledPolicy.compile(builtin.wasm, JSON.stringify(data), ENTRYPOINTS)).instance()
+const compiled = await CompiledPolicy.compile(builtin.wasm, builtin.dataText, ENTRYPOINTS)
+
+function instanceOf(data: unknown): PolicyInstance {
+  return compiled.withData(JSON.stringify(data)).instance()
 }
 
 /** Obligations of an allow, or nothing for anything else. */
-function allowed(instance: PolicyInstance, point: Point, input: unknown, real: Input): Obligations | undefined {
+function allowed(
+  instance: PolicyInstance,
+  point: Point,
+  input: unknown,
+  real: Input,
+): Obligations | undefined {
   const read = readDocument(instance.evaluate(POINTS[point].entrypoint, JSON.stringify(input)))
   if (!read.ok || !read.value.allow) return undefined
   const obligations = readObligations(point, real, read.value.obligations)
@@ -97,13 +108,19 @@ function looser(before: Obligations, after: Obligations): string[] {
       return before.ot_windows.some((list) => !kept.has(JSON.stringify(list)) && !kept.has('[]'))
     }
     if (was === null) return false
-    return is === null || (is as readonly string[]).some((one) => !(was as readonly string[]).includes(one))
+    return (
+      is === null ||
+      (is as readonly string[]).some((one) => !(was as readonly string[]).includes(one))
+    )
   })
 }
 
 /** The same input without elevation: losing it narrows the verbs, and the base grant's own limits return. */
 function unelevated(input: Input): Input {
-  const grants = input.grants.map((grant) => ({ ...grant, ot_level: grant.ot_level === 2 ? 1 : grant.ot_level }))
+  const grants = input.grants.map((grant) => ({
+    ...grant,
+    ot_level: grant.ot_level === 2 ? 1 : grant.ot_level,
+  }))
   return { ...input, grants: grants as Input['grants'] }
 }
 
@@ -122,11 +139,11 @@ function groups(): Map<string, Vector[]> {
   return found
 }
 
-test('input fields', { timeout: 300_000 }, async () => {
+test('input fields', { timeout: 300_000 }, () => {
   const bad: string[] = []
   let tried = 0
   for (const [data, group] of groups()) {
-    const instance = await instanceOf(JSON.parse(data))
+    const instance = instanceOf(JSON.parse(data))
     for (const { topic, name, point, input, effect } of group) {
       const before = allowed(instance, point, input, input)
       expect(before !== undefined, name).toBe(effect === 'allow')
@@ -138,7 +155,11 @@ test('input fields', { timeout: 300_000 }, async () => {
         const where = path.join('.')
         if (before === undefined) bad.push(`${topic}: ${name}: ${where} ${how} allows`)
         else if (!MEANINGFUL_NULL.test(where))
-          bad.push(...loosened([before, lowered], after).map((key) => `${topic}: ${name}: ${where} ${how} loosens ${key}`))
+          bad.push(
+            ...loosened([before, lowered], after).map(
+              (key) => `${topic}: ${name}: ${where} ${how} loosens ${key}`,
+            ),
+          )
       }
     }
   }
@@ -146,10 +167,10 @@ test('input fields', { timeout: 300_000 }, async () => {
   expect(tried).toBeGreaterThan(50_000)
 })
 
-test('pairs of input fields, nulled', { timeout: 300_000 }, async () => {
+test('pairs of input fields, nulled', { timeout: 300_000 }, () => {
   const bad: string[] = []
   for (const [data, group] of groups()) {
-    const instance = await instanceOf(JSON.parse(data))
+    const instance = instanceOf(JSON.parse(data))
     for (const { topic, name, point, input, effect } of group) {
       if (effect === 'allow') continue
       // Pairs of the parts a rule compares with each other: top-level parts and their own fields.
@@ -165,20 +186,21 @@ test('pairs of input fields, nulled', { timeout: 300_000 }, async () => {
   expect(bad).toEqual([])
 })
 
-test('data fields', { timeout: 300_000 }, async () => {
+test('data fields', { timeout: 300_000 }, () => {
   const bad: string[] = []
   let tried = 0
   for (const [text, group] of groups()) {
     const data: unknown = JSON.parse(text)
-    const original = await instanceOf(data)
-    const used = /^site\.(?:zones\.default(?:\.|$)|settings|http|roles(?:$|\.(?:operator|auditor)(?:$|\.device:quarantine)))/
+    const original = instanceOf(data)
+    const used =
+      /^site\.(?:zones\.default(?:\.|$)|settings|http|roles(?:$|\.(?:operator|auditor)(?:$|\.device:quarantine)))/
     const fields = mutations(data).filter(([, path]) => used.test(path.join('.')))
     const before = group.map(({ point, input }) => [
       allowed(original, point, input, input),
       allowed(original, point, unelevated(input), input),
     ])
     for (const [how, path, value] of fields) {
-      const instance = await instanceOf(mutated(data, path, value))
+      const instance = instanceOf(mutated(data, path, value))
       for (const [at, { topic, name, point, input }] of group.entries()) {
         tried++
         const after = allowed(instance, point, input, input)
@@ -205,7 +227,8 @@ test('a looser obligation is found', () => {
     ['processes', null],
     ['methods', ['GET', 'POST']],
   ]
-  for (const [key, value] of rows) expect(looser(strict, { ...strict, [key]: value })).toEqual([key])
+  for (const [key, value] of rows)
+    expect(looser(strict, { ...strict, [key]: value })).toEqual([key])
   const windowed = { ...strict, ot_windows: [[{ unit: 1, from: 0, to: 1 }]] }
   expect(looser(windowed, strict)).toEqual(['ot_windows'])
   expect(looser(strict, windowed)).toEqual([])

@@ -21,7 +21,13 @@ export class End {
   #arriving: Buffer[] = []
   failure: string | undefined
 
-  constructor(side: Side, role: Role, limits: Partial<Limits>, clock: { now: number }) {
+  constructor(
+    side: Side,
+    role: Role,
+    limits: Partial<Limits>,
+    clock: { now: number },
+    extra: { firstId?: number } = {},
+  ) {
     this.#clock = clock
     this.session = new Session(
       {
@@ -31,6 +37,7 @@ export class End {
         epoch: 1,
         limits: { ...defaultLimits, ...limits },
         random: () => 0.5,
+        ...extra,
       },
       clock.now as Monotonic,
     )
@@ -125,8 +132,11 @@ export class Pair {
   readonly dialler: End
   readonly acceptor: End
 
-  constructor(limits: { dialler?: Partial<Limits>; acceptor?: Partial<Limits> } = {}) {
-    this.dialler = new End('dialler', 'agent', limits.dialler ?? {}, this.clock)
+  constructor(
+    limits: { dialler?: Partial<Limits>; acceptor?: Partial<Limits> } = {},
+    extra: { firstId?: number } = {},
+  ) {
+    this.dialler = new End('dialler', 'agent', limits.dialler ?? {}, this.clock, extra)
     this.acceptor = new End('acceptor', 'gateway', limits.acceptor ?? {}, this.clock)
   }
 
@@ -134,8 +144,9 @@ export class Pair {
   static ready(
     limits: { dialler?: Partial<Limits>; acceptor?: Partial<Limits> } = {},
     rttMs = 1,
+    extra: { firstId?: number } = {},
   ): Pair {
-    const pair = new Pair(limits)
+    const pair = new Pair(limits, extra)
     for (let at = 0; at < 6; at++) {
       pair.exchange()
       pair.clock.now += rttMs / 2

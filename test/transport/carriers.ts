@@ -2,8 +2,7 @@
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import http from 'node:http'
-import net from 'node:net'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tls from 'node:tls'
@@ -37,11 +36,11 @@ const dials = (tuning: Tuning = {}) =>
 const accepts = (tuning: Tuning = {}) =>
   ({ role: 'gateway', instance: 'acceptor', epoch: 8, ...tuning }) as const
 
-export function portOf(server: net.Server): number {
+export function portOf(server: Server): number {
   return (server.address() as AddressInfo).port
 }
 
-async function closed(server: net.Server): Promise<void> {
+async function closed(server: Server): Promise<void> {
   server.close()
   await once(server, 'close')
 }

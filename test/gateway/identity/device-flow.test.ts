@@ -1,4 +1,5 @@
 /** Signing in from a terminal, from the first request to a call of the API: real HTTPS, real provider. */
+import { X509Certificate } from 'node:crypto'
 import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -52,7 +53,7 @@ async function attempt(
     onPrompt({ completeUrl, code }) {
       page = act(completeUrl, browser, code).finally(() => {
         // Long enough for the next question of the program, then it would wait for ten minutes.
-        setTimeout(() => abort.abort(), 1_500)
+        setTimeout(() => abort.abort(), 800)
       })
     },
   })
@@ -227,12 +228,49 @@ describe('trust', () => {
     })
     await expect(login).rejects.toMatchObject({ code: 'login.interrupted' })
   })
+  test('the root may be fetched once, if its SHA-256 is the pin', async () => {
+    await using browser = openBrowser(house.anchor)
+    const credentials = await deviceLogin({
+      gateway: house.origin,
+      trust: { pin: house.pin },
+      onPrompt: ({ completeUrl: url }) =>
+        void approveDevice(browser, { url, email, password: PASSWORD }),
+    })
+    expect(
+      new X509Certificate(credentials.anchor).fingerprint256.replaceAll(':', '').toLowerCase(),
+    ).toBe(house.pin)
+    const wrong = deviceLogin({
+      gateway: house.origin,
+      trust: { pin: house.pin.replace(/^./, (digit) => (digit === '0' ? '1' : '0')) },
+      onPrompt: () => undefined,
+    })
+    await expect(wrong).rejects.toMatchObject({ code: 'gateway.untrusted' })
+  })
+  test('a gateway that is not there', async () => {
+    const trust = { anchor: house.anchor }
+    const login = deviceLogin({ gateway: 'https://localhost:1', trust, onPrompt: () => undefined })
+    await expect(login).rejects.toMatchObject({ code: 'gateway.unreachable' })
+  })
   test('a login is never sent to another origin', async () => {
     await using api = authorizedFetch(await signIn(house))
     await expect(api('https://localhost:1/api/v1/me')).rejects.toMatchObject({
       code: 'login.elsewhere',
     })
     await expect(api('//localhost:1/x')).rejects.toMatchObject({ code: 'login.elsewhere' })
+  })
+})
+
+describe('the first administrator', () => {
+  test('the file is made 0600 at first start and is gone once it was used', async () => {
+    await using fresh = await openHouse()
+    const file = fresh.identity.bootstrapFile
+    if (file === null) throw new Error('no bootstrap file')
+    const token = await readFile(file, 'utf8')
+    const account = { email: 'ada@plant.example', name: 'Ada', password: PASSWORD }
+    await fresh.identity.accounts.redeemBootstrap(token, account, '127.0.0.1')
+    await expect(stat(file)).rejects.toMatchObject({ code: 'ENOENT' })
+    await fresh.restart()
+    expect(fresh.identity.bootstrapFile).toBeNull()
   })
 })
 

@@ -15,6 +15,7 @@ import {
   type X509Certificate,
 } from '@peculiar/x509'
 import { importJWK, SignJWT } from 'jose'
+import { Certificate, ContentInfo, EncapsulatedContentInfo, SignedData } from 'pkijs'
 import type { PrivateKey } from '../../../cli/login/credentials.ts'
 import { deviceLogin, type Credentials } from '../../../cli/login/index.ts'
 import {
@@ -36,6 +37,10 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 export interface Certificates {
   /** PEM of the root. */
   readonly anchor: string
+  /** Its SHA-256, hex. */
+  readonly pin: string
+  /** The root as EST gives it (RFC 7030 4.1.3). */
+  readonly certsOnly: string
   readonly cert: string
   readonly key: string
 }
@@ -75,13 +80,28 @@ export async function makeCertificates(): Promise<Certificates> {
   const pkcs8 = Buffer.from(await crypto.subtle.exportKey('pkcs8', keys.privateKey))
   const lines = pkcs8.toString('base64').match(/.{1,64}/g) ?? []
   const key = `-----BEGIN PRIVATE KEY-----\n${lines.join('\n')}\n-----END PRIVATE KEY-----\n`
-  return { anchor: root.toString('pem'), cert: leaf.toString('pem'), key }
+  const der = Buffer.from(root.rawData)
+  const pin = createHash('sha256').update(der).digest('hex')
+  const pem = { anchor: root.toString('pem'), cert: leaf.toString('pem'), key }
+  return { ...pem, pin, certsOnly: encodeCertsOnly(der) }
+}
+
+function encodeCertsOnly(der: Buffer): string {
+  const signed = new SignedData({
+    version: 1,
+    encapContentInfo: new EncapsulatedContentInfo({ eContentType: ContentInfo.DATA }),
+    certificates: [Certificate.fromBER(der)],
+  })
+  const content = signed.toSchema(true)
+  const info = new ContentInfo({ contentType: ContentInfo.SIGNED_DATA, content })
+  return Buffer.from(info.toSchema().toBER()).toString('base64')
 }
 
 export interface House extends AsyncDisposable {
   readonly origin: string
   readonly port: number
   readonly anchor: string
+  readonly pin: string
   readonly directory: string
   identity: Identity
   readonly events: IdentityEvent[]
@@ -111,6 +131,11 @@ export async function openHouse(
 
   // As the gateway does it: TLS is ended by one server, HTTP is spoken by another that never listens.
   const http = createServer((request, response) => {
+    if (request.url === '/.well-known/est/cacerts') {
+      response.setHeader('Content-Type', 'application/pkcs7-mime; smime-type=certs-only')
+      response.setHeader('Content-Transfer-Encoding', 'base64')
+      return void response.end(certificates.certsOnly)
+    }
     if (request.url === '/oidc' || request.url?.startsWith('/oidc/') === true)
       return house.identity.handle(request, response)
     const { method = 'GET', url = '/', headers } = request
@@ -126,7 +151,7 @@ export async function openHouse(
       })
       .catch(() => response.destroy())
   })
-  const { cert, key, anchor } = certificates
+  const { cert, key, anchor, pin } = certificates
   const tls = createTlsServer(
     { cert, key, requestCert: true, rejectUnauthorized: false },
     (socket) => http.emit('connection', socket),
@@ -139,7 +164,7 @@ export async function openHouse(
   const open = async (): Promise<[SqliteThread, Identity]> => {
     const thread = await SqliteThread.open(join(directory, 'store.sqlite'))
     const identity = await openIdentity({
-      lifetimes: { poll: 1 },
+      lifetimes: { poll: 0.2 },
       ...options,
       origin,
       directory,
@@ -160,6 +185,7 @@ export async function openHouse(
     origin,
     port: address.port,
     anchor,
+    pin,
     directory,
     identity,
     events,

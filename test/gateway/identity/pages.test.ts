@@ -157,7 +157,7 @@ describe('every page', () => {
     [
       'a request for another host',
       421,
-      async () => browser.send(at('/device'), { method: 'GET', headers: { host: 'evil.example' } }),
+      async () => browser.open(at('/device').replace('localhost', '127.0.0.1')),
     ],
   ]
   test.for(rows)('%s: %i, strict headers, whole markup', async ([, status, get]) => {
@@ -176,9 +176,9 @@ describe('every page', () => {
     })
     expect(page.title).toMatch(/ - Sallyport$/)
     expect(page.text).toMatch(/^<!doctype html>\s*<html lang="en">/)
-    expect(page.text).not.toMatch(
-      /<script|<img|style="| on[a-z]+=|javascript:|https?:\/\/(?!localhost:)/,
-    )
+    // What others wrote is escaped, so whatever looks like a tag is one of ours.
+    const tags = [...page.text.matchAll(/<[^>]*>/g)].join('')
+    expect(tags).not.toMatch(/<script|<img| style="| on[a-z]+=|javascript:|https?:/)
     // Each field a person fills in has a label; each page one heading.
     const fields = [...page.text.matchAll(/<input\s+id="([a-z_]+)"/g)].map(([, id]) => id)
     for (const id of fields) expect(page.text).toContain(`<label for="${id}">`)
