@@ -137,6 +137,7 @@ class ThreadedLog implements AuditLog {
   #reopenPause = 0
   #alarm: string | null = null
   #heartbeat: number | null = null
+  #beating = false
   #active: () => readonly ActiveLine[] = () => []
   #onOpened: ((opened: Opened | AuditError) => void) | null = null
   #onClosed: (() => void) | null = null
@@ -467,7 +468,10 @@ class ThreadedLog implements AuditLog {
     }).catch(() => undefined)
   }
 
+  /** One at a time: a heartbeat names the one before, which must have its index by then. */
   #beat(): void {
+    if (this.#beating) return
+    this.#beating = true
     const active = this.#active()
     const previous = this.#heartbeat
     this.append({
@@ -482,8 +486,12 @@ class ThreadedLog implements AuditLog {
     }).then(
       ({ idx }) => {
         this.#heartbeat = idx
+        this.#beating = false
       },
-      () => undefined, // The state says so already; the gap is the evidence.
+      () => {
+        // The state says so already; the gap is the evidence.
+        this.#beating = false
+      },
     )
   }
 

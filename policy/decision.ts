@@ -1,5 +1,4 @@
 /** The decision document: what the library hands out, what the host makes of it, what people see. */
-import type { DenialCode } from './catalogue.ts'
 import type { Obligations } from './obligations.ts'
 
 export type Effect = 'allow' | 'deny' | 'challenge'
@@ -47,9 +46,4 @@ export interface Decision {
   readonly arm: 'active'
   /** Microseconds inside `decide`; null where the engine was given no clock. */
   readonly eval_us: number | null
-}
-
-/** A denial of the host's own, with the catalogue's sentence. */
-export interface HostDenial extends Denial {
-  readonly code: DenialCode
 }

@@ -4,7 +4,7 @@ import { missingPart } from './points.ts'
 import { compile, fill, inputSchema } from './schema.ts'
 
 /** Bytes of JSON. */
-export const MAX_INPUT_BYTES = 16_384
+const MAX_INPUT_BYTES = 16_384
 
 const checkInput = compile(inputSchema)
 const encoder = new TextEncoder()

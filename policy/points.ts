@@ -70,7 +70,7 @@ export const POINTS = {
 } as const satisfies Record<Point, PointRow>
 
 export const POINT_NAMES = Object.keys(POINTS) as readonly Point[]
-export const LOG_MASK = 'system/log/mask'
+const LOG_MASK = 'system/log/mask'
 export const ENTRYPOINTS: readonly string[] = [
   ...POINT_NAMES.map((point) => POINTS[point].entrypoint),
   LOG_MASK,

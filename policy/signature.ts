@@ -16,7 +16,7 @@ const ALGORITHMS = {
 } as const
 type Algorithm = keyof typeof ALGORITHMS
 
-export const SIGNATURES = '.signatures.json'
+const SIGNATURES = '.signatures.json'
 const SCOPE = 'sallyport'
 const STRUCTURED = new Set(['data.json', '.manifest'])
 const encoder = new TextEncoder()

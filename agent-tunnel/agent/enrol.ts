@@ -3,7 +3,6 @@
  * following ones by the one before. The token is shown only to a gateway that has proven itself.
  */
 import { X509Certificate } from 'node:crypto'
-import type { KeyObject } from 'node:crypto'
 import { request as httpRequest } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import { once } from 'node:events'

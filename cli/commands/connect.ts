@@ -38,7 +38,7 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   ])
   const api = await openApi(options)
   const opened = await openSession(api, target, flags.grant)
-  const forward = await openForward({
+  const opening = openForward({
     gateway: {
       host: api.gateway.hostname.replace(/^\[|\]$/g, ''),
       port: Number(api.gateway.port || 443),
@@ -48,6 +48,11 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     listen,
     instance: randomUUID(),
     news: (news) => print(news, opened, options),
+  })
+  const forward = await opening.catch(async (error: unknown) => {
+    // A session that nobody can use is not left behind; why it cannot be used is what is told.
+    await endSession(api, opened).catch(() => {})
+    throw error
   })
   const watch = watchSession(api, record, opened, forward)
   const reason = await Promise.race([forward.ended, firstInterrupt()])
@@ -71,7 +76,10 @@ function watchSession(
   const look = async (): Promise<void> => {
     const session = await api.call(schema, 'GET', `/sessions/${opened.id}`)
     if (session.state === 'ended')
-      forward.end({ code: session.reason ?? 'session.ended', message: 'the gateway has ended the session' })
+      forward.end({
+        code: session.reason ?? 'session.ended',
+        message: 'the gateway has ended the session',
+      })
   }
   // A look that fails says nothing about the session; the tunnel itself tells when the gateway is gone.
   return setInterval(() => void look().catch(() => {}), WATCH_MS)
@@ -87,13 +95,17 @@ async function firstInterrupt(): Promise<'interrupted'> {
 
 async function leave(forward: Forward, api: Api, opened: OpenedSession): Promise<void> {
   await forward.close()
-  const { Session } = await import('../client.ts')
   try {
-    await api.call(Session, 'POST', `/sessions/${opened.id}/end`)
+    await endSession(api, opened)
   } catch (error) {
     // The tunnel is gone either way; the gateway ends the session when its time is over.
     note(`the gateway could not be told: ${error instanceof Error ? error.message : String(error)}`)
   }
+}
+
+async function endSession(api: Api, opened: OpenedSession): Promise<void> {
+  const { Session } = await import('../client.ts')
+  await api.call(Session, 'POST', `/sessions/${opened.id}/end`)
 }
 
 const lost = new Set(['peer.lost', 'peer.silent', 'carrier.failed'])

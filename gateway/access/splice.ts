@@ -36,10 +36,46 @@ export interface SpliceOptions {
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
+/**
+ * Where bytes are written to: what finds no room waits here in order (bounded by the credit of whoever
+ * sent it), and what comes after the end is dropped, because a stream takes neither.
+ */
+class Outlet {
+  readonly stream: TunnelStream
+  readonly #held: Uint8Array[] = []
+  #full = false
+  #ending = false
+
+  constructor(stream: TunnelStream) {
+    this.stream = stream
+  }
+  get full(): boolean {
+    return this.#full
+  }
+  write(bytes: Uint8Array): void {
+    if (this.#ending) return
+    if (this.#full) this.#held.push(bytes)
+    else this.#full = !this.stream.write(bytes)
+  }
+  end(): void {
+    if (this.#ending) return
+    this.#ending = true
+    if (this.#held.length === 0) this.stream.end()
+  }
+  drained(): void {
+    this.#full = false
+    for (let next = this.#held.shift(); next !== undefined; next = this.#held.shift()) {
+      this.#full = !this.stream.write(next)
+      if (this.#full) break
+    }
+    if (this.#ending && this.#held.length === 0) this.stream.end()
+  }
+}
+
 /** One direction: who is read, who is written, what is owed to the reader's sender. */
 interface Lane {
-  readonly from: TunnelStream
-  readonly to: TunnelStream
+  readonly from: Outlet
+  readonly to: Outlet
   readonly direction: 'in' | 'out'
   readonly pace: Pace
   owed: number
@@ -49,7 +85,6 @@ interface Lane {
 class Splice implements Carrier {
   readonly #options: SpliceOptions
   readonly #done = Promise.withResolvers<void>()
-  readonly #full = new Set<TunnelStream>()
   readonly #lanes: readonly [Lane, Lane]
   #open = 2
   #first: CloseReason | undefined
@@ -58,7 +93,8 @@ class Splice implements Carrier {
     this.#options = options
     const { client, device, maxBandwidthBps } = options
     const now = performance.now()
-    const lane = (from: TunnelStream, to: TunnelStream, direction: 'in' | 'out'): Lane => ({
+    const [person, target] = [new Outlet(client), new Outlet(device)]
+    const lane = (from: Outlet, to: Outlet, direction: 'in' | 'out'): Lane => ({
       from,
       to,
       direction,
@@ -66,7 +102,7 @@ class Splice implements Carrier {
       owed: 0,
       waiting: undefined,
     })
-    this.#lanes = [lane(client, device, 'in'), lane(device, client, 'out')]
+    this.#lanes = [lane(person, target, 'in'), lane(target, person, 'out')]
     options.filter?.attach((made) => this.#pass(this.#lanes[0], made))
     for (const one of this.#lanes) this.#serve(one)
   }
@@ -83,15 +119,16 @@ class Splice implements Carrier {
     const { filter } = this.#options
     const read =
       lane.direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter)
-    lane.from.onData = (chunk) => this.#take(lane, chunk, read)
-    lane.from.onEnd = () => lane.to.end()
-    lane.from.onDrain = () => {
-      this.#full.delete(lane.from)
+    const { stream } = lane.from
+    stream.onData = (chunk) => this.#take(lane, chunk, read)
+    stream.onEnd = () => lane.to.end()
+    stream.onDrain = () => {
+      lane.from.drained()
       for (const one of this.#lanes) this.#giveBack(one)
     }
     // The person is told things by us, the device's owner by the agent; neither tells the other.
-    lane.from.onSignal = () => {}
-    lane.from.onClose = (why) => this.#closed(why, lane)
+    stream.onSignal = () => {}
+    stream.onClose = (why) => this.#closed(why, lane)
   }
 
   #take(lane: Lane, chunk: Uint8Array, read: ((chunk: Uint8Array) => Filtered) | undefined): void {
@@ -100,7 +137,7 @@ class Splice implements Carrier {
       return
     }
     lane.owed += chunk.length
-    if (read === undefined) this.#write(lane.to, chunk)
+    if (read === undefined) lane.to.write(chunk)
     else this.#pass(lane, read(chunk))
     const wait = lane.pace.take(chunk.length, performance.now())
     if (wait > 0 && lane.waiting === undefined) {
@@ -114,29 +151,24 @@ class Splice implements Carrier {
   }
 
   #pass(lane: Lane, made: Filtered): void {
-    for (const bytes of made.onward) this.#write(lane.to, bytes)
-    for (const bytes of made.back) this.#write(lane.from, bytes)
+    for (const bytes of made.onward) lane.to.write(bytes)
+    for (const bytes of made.back) lane.from.write(bytes)
     if (made.cut !== undefined) void this.cut(made.cut.code, made.cut.message)
-  }
-
-  #write(to: TunnelStream, bytes: Uint8Array): void {
-    if (!to.write(bytes)) this.#full.add(to)
   }
 
   /** A filter writes back to whoever sent, so that side must have room too before it may send more. */
   #giveBack(lane: Lane): void {
-    const blocked =
-      this.#full.has(lane.to) || (this.#options.filter !== undefined && this.#full.has(lane.from))
+    const blocked = lane.to.full || (this.#options.filter !== undefined && lane.from.full)
     if (blocked || lane.waiting !== undefined || lane.owed === 0) return
     const bytes = lane.owed
     lane.owed = 0
-    lane.from.consumed(bytes)
+    lane.from.stream.consumed(bytes)
   }
 
   #closed(why: CloseReason, lane: Lane): void {
     clearTimeout(lane.waiting)
     this.#first ??= why
-    if (why.code !== 'done') lane.to.reset(why.code, why.message)
+    if (why.code !== 'done') lane.to.stream.reset(why.code, why.message)
     if (--this.#open > 0) return
     this.#options.filter?.stop()
     this.#done.resolve()

@@ -6,6 +6,7 @@ import type { Offer, Tunnel } from '#tunnel'
 import type { LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
+import { terminate } from '../sessions/terminate.ts'
 import { Refusal } from '../problem.ts'
 import { modbusFilter } from './modbus.ts'
 import { splice } from './splice.ts'
@@ -69,9 +70,9 @@ async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Pr
   }
 }
 
-/** Counts what passed; false once the session has carried what it may. */
+/** Counts what passed; false once the session has carried what it may, and it ends. */
 export function count(
-  room: Pick<SessionRoom, 'now'>,
+  room: SessionRoom,
   session: LiveSession,
   direction: 'in' | 'out',
   bytes: number,
@@ -79,7 +80,15 @@ export function count(
   if (direction === 'in') session.bytesIn += bytes
   else session.bytesOut += bytes
   session.lastActivityAt = room.now()
-  return session.bytesIn + session.bytesOut <= session.obligations.max_bytes
+  if (session.bytesIn + session.bytesOut <= session.obligations.max_bytes) return true
+  terminate(room, session, {
+    reason: 'byte_limit',
+    code: 'byte.limit',
+    message: 'the session has carried as much as its grant allows',
+  }).catch((error: unknown) =>
+    room.report(error, `the end of session ${session.id} could not be recorded`),
+  )
+  return false
 }
 
 function prove(room: SessionRoom, client: ClientTunnel, metadata: Uint8Array): LiveSession {

@@ -9,7 +9,7 @@ import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream } from './live.ts'
-import { readObserved } from './observed.ts'
+import { DeviceReportError, readObserved } from './observed.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom, type Target } from './room.ts'
 
 /** How long the agent may take to reach the target and see who accepted. */
@@ -44,7 +44,7 @@ export async function openStream(room: SessionRoom, session: LiveSession): Promi
       throw new Refusal('target.unknown', 'the process is no longer registered')
     const stream = await dial(session, target)
     try {
-      const observed = readObserved(stream.answer)
+      const observed = saidBy(stream)
       await decide(room, session, target, observed)
       if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
       session.observed = observed
@@ -108,6 +108,20 @@ function targetRefused(error: TunnelRefused): Refusal {
     nextStep: 'ask the plant to check the process on the device: `sallyport agent doctor`',
     denials: [{ code: error.code, msg: detail }],
   })
+}
+
+/** What the device says it saw; where it said anything else, the connection is refused and the device named. */
+function saidBy(stream: TunnelStream): Observed | null {
+  try {
+    return readObserved(stream.answer)
+  } catch (cause) {
+    if (!(cause instanceof DeviceReportError)) throw cause
+    throw new Refusal('target.refused', cause.message, {
+      nextStep: 'ask the plant whether the agent on the device is Sallyport’s own and of this version',
+      denials: [{ code: cause.code, msg: cause.message }],
+      cause,
+    })
+  }
 }
 
 async function decide(

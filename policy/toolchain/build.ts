@@ -20,7 +20,7 @@ const encoder = new TextEncoder()
 const NOT_REGO = ['--ignore', '*_test.rego', '--ignore', '*.json', '--ignore', '*.tar']
 
 /** Compiles the policy of the room. Gives the module's bytes. Errors: opa's own message. */
-export async function compileModule(opa: Opa): Promise<Uint8Array> {
+async function compileModule(opa: Opa): Promise<Uint8Array> {
   const directory = await mkdtemp(join(tmpdir(), 'sallyport-policy-'))
   const out = join(directory, 'bundle.tar.gz')
   const entrypoints = ENTRYPOINTS.flatMap((name) => ['--entrypoint', name])
@@ -44,7 +44,7 @@ export function readsOf(sources: readonly string[]): string[] {
 }
 
 /** The files of the bundle around a module: manifest, data, sources, vectors. */
-export async function bundleFiles(module: Uint8Array): Promise<Map<string, Uint8Array>> {
+async function bundleFiles(module: Uint8Array): Promise<Map<string, Uint8Array>> {
   const rego = await regoFiles()
   const read = async (path: string): Promise<Uint8Array> => readFile(join(ROOM, path))
   const json = async (path: string): Promise<unknown> =>

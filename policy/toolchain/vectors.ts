@@ -31,7 +31,7 @@ export interface Vector extends Row {
 const DIRECTORY = join(BASE, 'test', 'vectors', 'decisions')
 
 /** A copy with one dotted path set; objects on the way are made where they are null or absent. */
-export function changed<T>(value: T, path: string, to: unknown): T {
+function changed<T>(value: T, path: string, to: unknown): T {
   const copy = structuredClone(value)
   const steps = path.split('.')
   const last = steps.pop() ?? ''

@@ -3,6 +3,18 @@ import { createPrivateKey, randomBytes } from 'node:crypto'
 import { writeSync } from 'node:fs'
 import { openLog } from '#audit'
 
+/** Says it before anything else happens; a full pipe is asked again. */
+function say(text: string): void {
+  const bytes = Buffer.from(text)
+  let done = 0
+  while (done < bytes.length)
+    try {
+      done += writeSync(1, bytes, done)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+    }
+}
+
 const [directory = '', origin = '', pem = ''] = process.argv.slice(2)
 const log = await openLog({
   directory,
@@ -22,7 +34,7 @@ await Promise.all(
         session: `s_${caller}`,
         data: { bytes_in: n, bytes_out: n, duration_ms: 1 },
       })
-      writeSync(1, `${idx} ${uid} ${leaf}\n`)
+      say(`${idx} ${uid} ${leaf}\n`)
     }
   }),
 )

@@ -70,12 +70,7 @@ type Answer = readonly [status: number, code: string]
 const bodies: readonly (readonly [string, Uint8Array | string, ...Answer])[] = [
   ['an empty body', '', 400, 'body.base64'],
   ['text that is not base64', 'hello, world!', 400, 'body.base64'],
-  [
-    'base64 without its padding',
-    encodeEstBody(good).trim().replace(/=*$/, '') + 'A',
-    400,
-    'body.base64',
-  ],
+  ['base64 without its padding', 'MIIBAA', 400, 'body.base64'],
   ['base64url', `${Buffer.from(good).toString('base64url')}_-`, 400, 'body.base64'],
   [
     'armour of one kind closed as another',

@@ -222,6 +222,47 @@ describe('data', () => {
     expect(pair.dialler.told('data')).toEqual([])
   })
 
+  test('the grace ends with the PONG after the RESET: what comes then is stream.closed', () => {
+    const pair = Pair.ready()
+    const [ours] = pair.stream()
+    pair.dialler.session.reset(ours, 'x.y', '', pair.dialler.now)
+    pair.settle()
+    const data = Buffer.from('050000010000000107', 'hex')
+    pair.dialler.hear(data)
+    pair.dialler.deliver()
+    expect(pair.dialler.failure).toBeUndefined()
+    pair.pass(1000)
+    pair.dialler.hear(data)
+    pair.dialler.deliver()
+    expect(pair.dialler.failure).toBe('stream.closed')
+  })
+
+  test('a stream that is reset in the middle of a frame gives nothing of the rest', () => {
+    const pair = Pair.ready()
+    const [ours, theirs] = pair.stream()
+    pair.dialler.session.write(ours, bytes(1000))
+    pair.send(pair.dialler)
+    pair.acceptor.deliver(500)
+    pair.acceptor.session.reset(theirs, 'x.y', '', pair.acceptor.now)
+    pair.settle()
+    expect(pair.acceptor.text(1).length).toBeLessThan(500)
+    expect(pair.acceptor.failure ?? pair.dialler.failure).toBeUndefined()
+    const [again] = pair.stream()
+    pair.dialler.session.write(again, bytes(2000))
+    pair.settle()
+    expect(pair.acceptor.text(again.id)).toHaveLength(2000)
+  })
+
+  test('no octet is lost where credit ends beside the end of a write', () => {
+    for (let size = 16_370; size < 16_400; size++) {
+      const pair = Pair.ready({ acceptor: { initialWindow: 16_384, maxWindow: 16_384 } })
+      const [ours] = pair.stream()
+      for (const length of [size, 3, 16_384 - 2]) pair.dialler.session.write(ours, bytes(length))
+      pair.settle(true)
+      expect(pair.acceptor.text(1)).toHaveLength(size + 3 + 16_384 - 2)
+    }
+  })
+
   test('signals keep their place between data', () => {
     const pair = Pair.ready()
     const [ours] = pair.stream()

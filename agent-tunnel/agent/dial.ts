@@ -1,0 +1,116 @@
+/** One tunnel, from the first packet to the gateway's welcome on the control stream. */
+import { TunnelClosed, TunnelRefused, driveTunnel } from '#tunnel'
+import type { Clock, Tunnel, TunnelStream } from '#tunnel'
+import type { DeviceClock } from './clock.ts'
+import type { AgentConfig } from './config.ts'
+import { dialGateway } from './connect.ts'
+import type { Dialled } from './connect.ts'
+import { AgentError, messageOf } from './errors.ts'
+import type { Pair } from './identity.ts'
+import { readRecord, writeRecord } from './json.ts'
+import type { TargetReport } from './reports.ts'
+import type { Anchors } from './trust.ts'
+
+/** This agent as it names itself; the number is what policy compares (major, minor, patch by thousands). */
+export const AGENT_VERSION = { version: '0.1.0', version_int: 1000 } as const
+
+export interface LinkOptions {
+  readonly config: AgentConfig
+  readonly clock: DeviceClock
+  readonly monotonic: Clock
+  readonly anchors: Anchors
+  readonly pair: Pair
+  readonly instance: string
+  readonly epoch: number
+  readonly targets: readonly TargetReport[]
+  readonly signal: AbortSignal
+}
+
+/** A tunnel the gateway has taken. */
+export interface Link {
+  readonly tunnel: Tunnel
+  readonly control: TunnelStream
+  readonly pair: Pair
+  readonly tls: Dialled['tls']
+  /** The gateway's own name. */
+  readonly gateway: string
+  /** False: the targets did not fit the greeting and are still to be told. */
+  readonly targetsTold: boolean
+}
+
+const CONTROL_TIMEOUT_MS = 15_000
+const MAX_METADATA_BYTES = 4096
+
+/**
+ * Dials and is welcomed. Rejects with AgentError: those of `dialGateway`, `tunnel.refused` with the
+ * gateway's code, `tunnel.failed`.
+ */
+export async function openLink(options: LinkOptions): Promise<Link> {
+  const { config, clock, pair } = options
+  const { socket, tls } = await dialGateway({
+    config,
+    alpn: 'sallyport/1',
+    anchors: options.anchors,
+    now: () => clock.now(),
+    pair,
+    signal: options.signal,
+  })
+  let tunnel: Tunnel | undefined
+  try {
+    const { instance, epoch, monotonic } = options
+    tunnel = await driveTunnel(socket, { role: 'agent', side: 'dialler', instance, epoch, clock: monotonic })
+    const greeting = greet(options, tls)
+    const limit = AbortSignal.any([options.signal, AbortSignal.timeout(CONTROL_TIMEOUT_MS)])
+    const control = await tunnel.open('control', greeting.bytes, { signal: limit })
+    const gateway = readWelcome(control, options)
+    return { tunnel, control, pair, tls, gateway, targetsTold: greeting.whole }
+  } catch (error) {
+    tunnel?.close('agent.gave_up')
+    socket.destroy()
+    options.signal.throwIfAborted()
+    throw error instanceof AgentError ? error : refusalOf(error)
+  }
+}
+
+function greet(options: LinkOptions, tls: Dialled['tls']): { bytes: Uint8Array; whole: boolean } {
+  const agent = { ...AGENT_VERSION, now_ms: Math.round(options.clock.now()) }
+  const whole = writeRecord({ v: 1, agent, tls, targets: options.targets })
+  if (whole.length <= MAX_METADATA_BYTES) return { bytes: whole, whole: true }
+  return { bytes: writeRecord({ v: 1, agent, tls, targets: [] }), whole: false }
+}
+
+function readWelcome(control: TunnelStream, { config, clock }: LinkOptions): string {
+  const welcome = readRecord(control.answer)
+  const gateway = welcome?.['gateway']
+  const now = welcome?.['now_ms']
+  if (welcome?.['v'] !== 1 || typeof gateway !== 'string' || typeof now !== 'number') {
+    throw failed('its welcome is not of the protocol')
+  }
+  if (welcome['device'] !== config.device) throw failed('it took this device for another one')
+  // The handshake is fresh and the peer proven: what it says is the time cannot be an old recording.
+  clock.told(now)
+  return gateway
+}
+
+function refusalOf(error: unknown): AgentError {
+  // What the gateway says in closing or refusing is its decision; what broke otherwise is a failure.
+  const spoken = error instanceof TunnelRefused || (error instanceof TunnelClosed && error.fault === 'remote')
+  if (!spoken || !error.code.includes('.') || /^(?:peer\.(?:lost|silent)|carrier|open)\b/.test(error.code)) {
+    return failed(messageOf(error), error)
+  }
+  return new AgentError(
+    'tunnel.refused',
+    `The gateway refused the tunnel of this device: ${error.message} (${error.code}).`,
+    'Ask an operator why; the gateway has it in its log under this code.',
+    { cause: error, serverCode: error.code },
+  )
+}
+
+function failed(says: string, cause?: unknown): AgentError {
+  return new AgentError(
+    'tunnel.failed',
+    `The tunnel could not be set up: ${says}.`,
+    'The agent tries again by itself; `sallyport agent doctor` says where it breaks.',
+    { cause },
+  )
+}

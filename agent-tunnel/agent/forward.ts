@@ -1,0 +1,266 @@
+/**
+ * What becomes of an OPEN: config target, connection, observation, ACCEPT with what was seen, then
+ * nothing until the gateway says proceed; then bytes, watched by the lease and by looking again at who
+ * owns the other end. The list in `serve` is the order; a step that fails says so by its code.
+ */
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import type { Socket } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import type { Clock, CloseReason, Offer, TunnelStream } from '#tunnel'
+import type { Target } from './config.ts'
+import { isId } from './config.ts'
+import { messageOf } from './errors.ts'
+import { readRecord, writeRecord } from './json.ts'
+import { startLease } from './lease.ts'
+import type { Log } from './log.ts'
+import { canonicalAddress, endpoint, printEndpoint } from './scope/address.ts'
+import type { FourTuple } from './scope/address.ts'
+import { sameFacts, unseen } from './scope/observed.ts'
+import type { Observed } from './scope/observed.ts'
+import type { ProcessScope, Sighting, Unobserved } from './scope/owner.ts'
+import { splice } from './splice.ts'
+
+/** Codes the agent refuses or ends a stream with; docs/agent.md says what each means. */
+export type ForwardCode =
+  | 'open.kind'
+  | 'open.metadata'
+  | 'target.unknown'
+  | 'target.unreachable'
+  | 'target.unobserved'
+  | 'agent.draining'
+  | 'agent.full'
+  | 'lease.spent'
+  | 'proceed.late'
+  | 'process.changed'
+
+export interface ForwardOptions {
+  readonly targets: ReadonlyMap<string, Target>
+  readonly scope: ProcessScope
+  readonly clock: Clock
+  readonly acceptDeadlineMs: number
+  readonly log: Log
+  /** Tells the gateway that another process owns the session's connection now. */
+  readonly ownerChanged: (session: string, observed: Observed) => void
+}
+
+/** What OPEN asked for. */
+interface Ask {
+  readonly session: string
+  readonly process: string
+  readonly remainingMs: number
+}
+
+class Refused extends Error {
+  readonly code: ForwardCode
+  constructor(code: ForwardCode, message: string) {
+    super(message)
+    this.code = code
+  }
+}
+
+const CONNECT_TIMEOUT_MS = 5000
+/** The gateway decides in milliseconds; a paused target is not kept for one that does not. */
+const PROCEED_TIMEOUT_MS = 30_000
+const RECHECK_MS = 1000
+/** Every so many looks at the known owners comes one at all processes: somebody may have joined. */
+const FULL_LOOK_EVERY = 15
+const MAX_SESSIONS = 1024
+const SESSION_ID = /^s_[0-9a-hjkmnp-tv-z]{26}$/
+
+const UNOBSERVED: Readonly<Record<Unobserved, string>> = {
+  not_accepted: 'no process accepted the connection in time',
+  elsewhere: 'no process of this machine accepted the connection; is it a "lan" target?',
+  unsettled: 'the processes that own the connection kept changing, or are too many',
+}
+
+/** Serves the streams a gateway opens. One for all tunnels of an agent. */
+export class Forwarder {
+  readonly #options: ForwardOptions
+  #serving = 0
+  #draining = false
+
+  constructor(options: ForwardOptions) {
+    this.#options = options
+  }
+
+  /** Streams being opened or open. */
+  get serving(): number {
+    return this.#serving
+  }
+
+  /** From now on every OPEN is refused with `agent.draining`. */
+  drain(): void {
+    this.#draining = true
+  }
+
+  /** Answers `offer` and serves the stream to its end. Never rejects. */
+  async serve(offer: Offer): Promise<void> {
+    const { clock, log } = this.#options
+    const cancelled = new AbortController()
+    offer.onCancel = () => cancelled.abort()
+    let target: Socket | undefined
+    this.#serving++
+    try {
+      const ask = this.#read(offer)
+      const leaseEnds = clock.now() + ask.remainingMs
+      const kind = this.#target(ask.process)
+      target = await this.#connect(kind, cancelled.signal)
+      const sighting = await this.#observe(kind, target, cancelled.signal)
+      cancelled.signal.throwIfAborted()
+      const observed = sighting?.observed ?? null
+      const stream = offer.accept(writeRecord({ v: 1, observed }))
+      const names = { session: ask.session, process: ask.process }
+      log('info', 'stream.accepted', { ...names, observed, unreadable: sighting?.unreadable })
+      const closed = await this.#carry(stream, target, ask, leaseEnds - clock.now(), sighting)
+      log('info', 'stream.closed', { ...names, code: closed.code })
+    } catch (error) {
+      target?.destroy()
+      if (!cancelled.signal.aborted) this.#refuse(offer, error)
+    } finally {
+      this.#serving--
+    }
+  }
+
+  #refuse(offer: Offer, error: unknown): void {
+    const code = error instanceof Refused ? error.code : 'target.unobserved'
+    this.#options.log('warn', 'stream.refused', { code, reason: messageOf(error) })
+    offer.refuse(code, messageOf(error))
+  }
+
+  #read(offer: Offer): Ask {
+    if (this.#draining) throw new Refused('agent.draining', 'the agent is stopping')
+    if (this.#serving > MAX_SESSIONS) throw new Refused('agent.full', `${MAX_SESSIONS} streams are open`)
+    if (offer.kind !== 'tcp') throw new Refused('open.kind', `this agent opens no ${offer.kind} streams`)
+    const ask = readRecord(offer.metadata)
+    const { session, process, remaining_ms: remainingMs } = ask ?? {}
+    if (ask?.['v'] !== 1 || typeof session !== 'string' || !SESSION_ID.test(session)) {
+      throw new Refused('open.metadata', 'the request names no session')
+    }
+    if (!isId(process)) throw new Refused('open.metadata', 'the request names no process')
+    if (typeof remainingMs !== 'number' || !Number.isSafeInteger(remainingMs)) {
+      throw new Refused('open.metadata', 'the request does not say how long the session may last')
+    }
+    if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
+    return { session, process, remainingMs }
+  }
+
+  #target(process: string): Target {
+    const target = this.#options.targets.get(process)
+    if (target === undefined) throw new Refused('target.unknown', `no target is called ${process} here`)
+    const { address } = target.endpoint
+    if (target.kind === 'lan' && isOwnAddress(address)) {
+      throw new Refused('target.unreachable', `the lan target ${process} is this machine itself; write "tcp"`)
+    }
+    return target
+  }
+
+  async #connect({ endpoint: end }: Target, cancelled: AbortSignal): Promise<Socket> {
+    const socket = connect({ host: end.address, port: end.port, allowHalfOpen: true, noDelay: true })
+    socket.pause()
+    socket.on('error', () => {})
+    try {
+      const signal = AbortSignal.any([cancelled, AbortSignal.timeout(CONNECT_TIMEOUT_MS)])
+      await once(socket, 'connect', { signal })
+      return socket
+    } catch (error) {
+      socket.destroy()
+      const why = messageOf(error)
+      throw new Refused('target.unreachable', `${printEndpoint(end)} does not take connections: ${why}`)
+    }
+  }
+
+  async #observe(target: Target, socket: Socket, cancelled: AbortSignal): Promise<Sighting | undefined> {
+    if (target.kind === 'lan') return undefined
+    const { scope, acceptDeadlineMs } = this.#options
+    const dialled = tupleOf(socket)
+    if (dialled === undefined) throw new Refused('target.unreachable', 'the target closed the connection')
+    const seen = await scope.observeAccepted(dialled, acceptDeadlineMs, cancelled)
+    if (seen.ok) return seen.sighting
+    throw new Refused('target.unobserved', UNOBSERVED[seen.why])
+  }
+
+  /** From ACCEPT to the end of the stream. */
+  #carry(
+    stream: TunnelStream,
+    target: Socket,
+    { session }: Ask,
+    remainingMs: number,
+    sighting: Sighting | undefined,
+  ): Promise<CloseReason> {
+    const { clock } = this.#options
+    const { promise, resolve } = Promise.withResolvers<CloseReason>()
+    const cancels = [
+      startLease(remainingMs, clock, () => end('lease.spent', 'the time of the session is over')),
+    ]
+    const late = clock.after(PROCEED_TIMEOUT_MS, () => end('proceed.late', 'the gateway did not decide in time'))
+    const end = (code: ForwardCode, message: string) => {
+      stream.reset(code, message)
+      target.destroy()
+    }
+    const over = (reason: CloseReason) => {
+      late()
+      for (const cancel of cancels) cancel()
+      resolve(reason)
+    }
+    stream.onClose = (reason) => {
+      target.destroy()
+      over(reason)
+    }
+    let proceeded = false
+    stream.onSignal = (payload) => {
+      if (proceeded || readRecord(payload)?.['t'] !== 'proceed') return
+      proceeded = true
+      late()
+      splice(stream, target, clock, over)
+    }
+    if (sighting !== undefined) cancels.push(this.#watch(session, sighting, end))
+    return promise
+  }
+
+  /** Looks again at the owner until taken back; another owner is told, and ends the session unless alike. */
+  #watch(session: string, first: Sighting, end: (code: ForwardCode, message: string) => void): () => void {
+    const { scope, clock, log } = this.#options
+    let sighting = first
+    let stopped = false
+    let cancel = () => {}
+    const look = async (count: number): Promise<void> => {
+      const again = await scope.recheck(sighting, count % FULL_LOOK_EVERY === 0)
+      if (stopped) return
+      if (again.state === 'changed') {
+        const observed = again.sighting?.observed ?? unseen('accepted')
+        const alike = again.sighting !== undefined && sameFacts(sighting.observed, observed)
+        log('warn', 'owner.changed', { session, alike, before: sighting.observed, observed })
+        this.#options.ownerChanged(session, observed)
+        if (!alike) return end('process.changed', 'another program owns the connection now')
+        sighting = again.sighting
+      }
+      schedule(count + 1)
+    }
+    const schedule = (count: number) => {
+      cancel = clock.after(RECHECK_MS, () => {
+        look(count).catch((error: unknown) => {
+          log('error', 'owner.unchecked', { session, reason: messageOf(error) })
+          end('process.changed', 'the owner of the connection can no longer be seen')
+        })
+      })
+    }
+    schedule(1)
+    return () => {
+      stopped = true
+      cancel()
+    }
+  }
+}
+
+function tupleOf(socket: Socket): FourTuple | undefined {
+  const local = endpoint(socket.localAddress ?? '', socket.localPort ?? 0)
+  const remote = endpoint(socket.remoteAddress ?? '', socket.remotePort ?? 0)
+  return local === undefined || remote === undefined ? undefined : { local, remote }
+}
+
+function isOwnAddress(address: string): boolean {
+  return Object.values(networkInterfaces()).some((list) =>
+    list?.some((own) => canonicalAddress(own.address) === address),
+  )
+}

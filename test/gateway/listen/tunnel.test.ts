@@ -1,0 +1,393 @@
+/** Who may keep a tunnel: every certificate that is not good enough, and every agent that does not keep to the protocol. */
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createPrivateKey, createPublicKey, sign, X509Certificate, type KeyObject } from 'node:crypto'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { createAuthority, instant, openIssuers, profiles, softwareSigner, type Issuers } from '#ca'
+import type { CloseReason, Tunnel } from '#tunnel'
+import { signingIdentifier } from '../../../ca/algorithm.ts'
+import { writeGeneralNames, writeName } from '../../../ca/der/name.ts'
+import { bitString, sequence } from '../../../ca/der/writer.ts'
+import { compile } from '../../../ca/template.ts'
+import {
+  newKey,
+  soon,
+  startNode,
+  TENANT,
+  until,
+  type DeviceIdentity,
+  type LoggedEvent,
+  type TestNode,
+} from '../../support/node.ts'
+import { attach, dialDevice, expecting, hello, PLC, seen } from '../../support/tunnels.ts'
+
+const HOUR = 3_600_000
+const encode = (value: unknown) => Buffer.from(JSON.stringify(value))
+
+let node: TestNode
+let issuers: Issuers
+let issuingKey: KeyObject
+let press: DeviceIdentity
+
+beforeAll(async () => {
+  node = await startNode()
+  const pem = (name: string) => readFileSync(join(node.data, 'ca', name), 'utf8')
+  const der = (name: string) => new Uint8Array(new X509Certificate(pem(name)).raw)
+  issuingKey = createPrivateKey(pem('issuing.key.pem'))
+  const signer = softwareSigner(issuingKey)
+  issuers = openIssuers({
+    roots: [der('root.crt')],
+    active: { certificate: der('issuing.crt'), signer },
+  })
+  press = await node.device('press-07', { plc: expecting() })
+})
+afterAll(async () => {
+  await node[Symbol.asyncDispose]()
+})
+
+interface Forgery {
+  readonly device?: string
+  readonly tenant?: string
+  readonly notBefore?: number
+  readonly notAfter?: number
+  readonly key?: KeyObject
+  readonly profile?: keyof typeof profiles
+  readonly by?: { readonly issuers: Issuers; readonly key: KeyObject }
+}
+
+/** A certificate as our CA would sign it, for whatever is asked; on nobody's record. */
+function forge(forgery: Forgery = {}): DeviceIdentity {
+  const { device = 'press-07', tenant = TENANT, key = newKey(), profile = 'device' } = forgery
+  const { by = { issuers, key: issuingKey } } = forgery
+  const { active } = by.issuers
+  const { algorithm } = active.signer
+  const tbs = compile(profiles[profile], { ...active, algorithm }).fill({
+    serial: Uint8Array.of(1, ...randomBytes(15)),
+    notBefore: instant(forgery.notBefore ?? Date.now() - HOUR),
+    notAfter: instant(forgery.notAfter ?? Date.now() + HOUR),
+    subject: writeName([{ type: 'commonName', text: device }]),
+    spki: new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' })),
+    san: writeGeneralNames([{ kind: 'uri', text: `sallyport://${tenant}/device/${device}` }]),
+  })
+  const signature = new Uint8Array(sign('sha256', tbs, by.key))
+  return { id: device, key, chain: [sequence(tbs, signingIdentifier[algorithm], bitString(signature))] }
+}
+
+/** Another house with a CA of the same name: only the keys differ. */
+async function stranger(): Promise<{ issuers: Issuers; key: KeyObject }> {
+  const key = newKey()
+  const rootKey = createPrivateKey(
+    (await import('node:crypto')).generateKeyPairSync('ec', { namedCurve: 'P-384' }).privateKey.export({ type: 'pkcs8', format: 'pem' }),
+  )
+  const [root, issuing] = [softwareSigner(rootKey), softwareSigner(key)]
+  const random = (bytes: number) => new Uint8Array(randomBytes(bytes))
+  const made = await createAuthority({ tenant: TENANT, root, issuing, now: instant(Date.now()), random })
+  const active = { certificate: made.issuing, signer: issuing }
+  return { issuers: openIssuers({ roots: [made.root], active }), key }
+}
+
+/** Dials, asks for the control stream, and gives what the gateway said at the end. */
+async function turnedAway(
+  device: Pick<DeviceIdentity, 'key' | 'chain'> | undefined,
+): Promise<CloseReason> {
+  const tunnel = await dialDevice(node, device)
+  const control = tunnel.open('control', encode(hello()))
+  control.catch(() => {})
+  const reason = await soon('the gateway ends the tunnel', tunnel.closed)
+  await expect(control).rejects.toThrow()
+  return reason
+}
+
+function refusalsSince(from: number): LoggedEvent[] {
+  return node.events(from).filter(({ code }) => code === 'tunnel.down')
+}
+
+describe('an agent whose certificate is not good enough', () => {
+  const rows: readonly {
+    readonly name: string
+    readonly code: string
+    readonly present: () => Promise<DeviceIdentity | undefined>
+  }[] = [
+    { name: 'no certificate', code: 'peer.none', present: async () => undefined },
+    {
+      name: 'of a stranger CA that bears our names',
+      code: 'peer.issuer',
+      present: async () => forge({ by: await stranger() }),
+    },
+    {
+      name: 'with our issuer’s name and key id, signed by another key',
+      code: 'peer.signature',
+      present: async () => forge({ by: { issuers, key: newKey() } }),
+    },
+    {
+      name: 'expired, and signed by another key',
+      code: 'peer.signature',
+      present: async () =>
+        forge({ by: { issuers, key: newKey() }, notBefore: Date.now() - 9 * HOUR, notAfter: Date.now() - HOUR }),
+    },
+    {
+      name: 'expired',
+      code: 'peer.expired',
+      present: async () => forge({ notBefore: Date.now() - 9 * HOUR, notAfter: Date.now() - HOUR }),
+    },
+    {
+      name: 'not valid yet',
+      code: 'peer.early',
+      present: async () => forge({ notBefore: Date.now() + HOUR, notAfter: Date.now() + 9 * HOUR }),
+    },
+    {
+      name: 'signed by our CA and on nobody’s record',
+      code: 'peer.unknown',
+      present: async () => forge(),
+    },
+    {
+      name: 'of another tenant',
+      code: 'peer.name',
+      present: async () => forge({ tenant: 'other.sallyport.internal' }),
+    },
+    {
+      name: 'of a gateway, not of a device',
+      code: 'peer.purpose',
+      present: async () => forge({ profile: 'gateway' }),
+    },
+    {
+      name: 'a CA certificate',
+      code: 'peer.issuer',
+      present: async () => ({
+        id: 'press-07',
+        key: issuingKey,
+        chain: [new Uint8Array(issuers.active.der)],
+      }),
+    },
+    {
+      name: 'revoked',
+      code: 'peer.revoked',
+      present: async () => {
+        const device = await node.device('revoked-01')
+        const serial = new X509Certificate(device.chain[0] ?? '').serialNumber.toLowerCase()
+        node.change(`UPDATE ca_certificate SET state = 'revoked' WHERE serial = ?`, serial)
+        return device
+      },
+    },
+    {
+      name: 'superseded by one that has been used',
+      code: 'peer.superseded',
+      present: async () => {
+        const older = await node.device('renewed-01')
+        await using first = await attach(node, older)
+        expect(first.welcome['device']).toBe('renewed-01')
+        const newer = await node.renew(older)
+        await using second = await attach(node, newer)
+        expect(second.welcome['device']).toBe('renewed-01')
+        return older
+      },
+    },
+    {
+      name: 'of a device that is retired',
+      code: 'device.not_active',
+      present: async () => {
+        const device = await node.device('retired-01')
+        node.change(`UPDATE device SET state = 'retired' WHERE id = 'retired-01'`)
+        return device
+      },
+    },
+    {
+      name: 'of a device that is no longer in the inventory',
+      code: 'device.unknown',
+      present: async () => {
+        const device = await node.device('gone-01')
+        node.change(`DELETE FROM device WHERE id = 'gone-01'`)
+        return device
+      },
+    },
+  ]
+  test.for(rows)('$name', async ({ code, present }) => {
+    const device = await present()
+    await until('nobody is connected', async () => (await node.health()).devices === 0)
+    const from = node.size()
+    const states = node.rows('SELECT id, state FROM device ORDER BY id')
+    const reason = await turnedAway(device)
+    expect([reason.code, reason.fault]).toEqual([code, 'remote'])
+    expect(reason.message).not.toBe('')
+    const [refusal, ...others] = refusalsSince(from)
+    expect(others).toEqual([])
+    expect(refusal?.text).toContain(`"${code}"`)
+    expect((await node.health()).devices).toBe(0)
+    expect(node.rows('SELECT id, state FROM device ORDER BY id')).toEqual(states)
+  })
+})
+
+describe('a device in quarantine', () => {
+  test('keeps its tunnel and can be reached for nothing', async () => {
+    const device = await node.device('quarantined-01', { plc: expecting() })
+    await node.admin.ask('POST', '/devices/quarantined-01/quarantine', { reason: 'odd' })
+    await using agent = await attach(node, device, { listeners: { plc: seen(PLC, 'listener') } })
+    expect(agent.welcome['device']).toBe('quarantined-01')
+    const asked = await node.admin.call('POST', '/grants', {
+      device: 'quarantined-01',
+      processes: ['plc'],
+      duration_s: 60,
+      reason: 'x',
+    })
+    expect([asked.status, asked.body.code]).toEqual([403, 'device.quarantined'])
+    const opened = await node.admin.call('POST', '/sessions', {
+      device: 'quarantined-01',
+      process: 'plc',
+    })
+    expect(opened.status).toBe(403)
+    expect(opened.body.denials?.map(({ code }) => code)).toContain('device.quarantined')
+    expect(agent.opened).toEqual([])
+  })
+})
+
+describe('an agent that does not keep to the protocol', () => {
+  const first: readonly {
+    readonly name: string
+    readonly kind?: 'tcp' | 'control'
+    readonly metadata: Uint8Array
+  }[] = [
+    { name: 'its first stream is no control stream', kind: 'tcp', metadata: encode(hello()) },
+    { name: 'metadata that is not JSON', metadata: Buffer.from('{"v":1') },
+    { name: 'metadata that is not UTF-8', metadata: Uint8Array.of(0xff, 0xfe) },
+    { name: 'no metadata', metadata: new Uint8Array() },
+    { name: 'another version', metadata: encode({ ...hello(), v: 2 }) },
+    { name: 'no targets', metadata: encode({ ...hello(), targets: undefined }) },
+    { name: 'an agent version of text', metadata: encode({ ...hello(), agent: { version: '1', version_int: '1', now_ms: 1 } }) },
+    {
+      name: 'a target whose hash is none',
+      metadata: encode(
+        hello([{ process: 'plc', kind: 'tcp', listener: { ...seen(PLC), sha256: 'no' } }]),
+      ),
+    },
+    {
+      name: 'a clock that is no instant',
+      metadata: Buffer.from(
+        JSON.stringify(hello()).replace(/"now_ms":\d+/, '"now_ms":1e400'),
+      ),
+    },
+  ]
+  test.for(first)('$name', async ({ kind = 'control', metadata }) => {
+    const tunnel = await dialDevice(node, press)
+    const from = node.size()
+    const opening = tunnel.open(kind, metadata)
+    opening.catch(() => {})
+    expect((await soon('the tunnel ends', tunnel.closed)).code).toBe('control.metadata')
+    await expect(opening).rejects.toThrow()
+    expect((await node.health()).devices).toBe(0)
+    expect(node.events(from).map(({ code }) => code)).not.toContain('tunnel.up')
+  })
+
+  test('a second control stream', async () => {
+    await using agent = await attach(node, press)
+    const again = agent.tunnel.open('control', encode(hello()))
+    await expect(again).rejects.toMatchObject({ code: 'stream.unexpected' })
+    expect((await node.health()).devices).toBe(1)
+  })
+
+  test('a second stream at once with the first', async () => {
+    const tunnel = await dialDevice(node, press)
+    const control = tunnel.open('control', encode(hello()))
+    const others = Array.from({ length: 50 }, () => tunnel.open('tcp', encode({})))
+    await control
+    const outcomes = await soon('all are answered', Promise.allSettled(others))
+    expect(new Set(outcomes.map((one) => one.status === 'rejected' && one.reason.code))).toEqual(
+      new Set(['stream.unexpected']),
+    )
+    expect(tunnel.stats().streams).toBe(1)
+    tunnel.close('agent.draining')
+    await tunnel.closed
+  })
+
+  const reports: readonly { readonly name: string; readonly line: string; readonly code: string }[] =
+    [
+      { name: 'a report that is not JSON', line: 'garbage\n', code: 'control.report' },
+      { name: 'a report of an unknown type', line: '{"type":"sudo"}\n', code: 'control.report' },
+      { name: 'an empty report', line: '\n', code: 'control.report' },
+      { name: 'a report that is a list', line: '[]\n', code: 'control.report' },
+      {
+        name: 'targets of another form',
+        line: '{"type":"targets","targets":{}}\n',
+        code: 'control.report',
+      },
+      {
+        name: 'more targets than a device has',
+        line: `${JSON.stringify({ type: 'targets', targets: Array(257).fill({ process: 'x', kind: 'tcp', listener: null }) })}\n`,
+        code: 'control.report',
+      },
+      { name: 'a report without an end', line: 'x'.repeat(300_000), code: 'control.limit' },
+    ]
+  test.for(reports)('$name', async ({ line, code }) => {
+    const agent = await attach(node, press)
+    agent.report(line)
+    expect((await soon('the tunnel ends', agent.tunnel.closed)).code).toBe(code)
+    await until('nobody is connected', async () => (await node.health()).devices === 0)
+  })
+
+  test('it closes its control stream', async () => {
+    const agent = await attach(node, press)
+    agent.control.end()
+    agent.control.reset('agent.draining')
+    expect((await soon('the tunnel ends', agent.tunnel.closed)).code).toBe('control.closed')
+    await until('nobody is connected', async () => (await node.health()).devices === 0)
+  })
+
+  test('an owner of a session that is not its own', async () => {
+    await using agent = await attach(node, press)
+    agent.report({ type: 'owner_changed', session: `s_${'0'.repeat(26)}`, observed: null })
+    agent.report({ type: 'ping' })
+    agent.report({ type: 'targets', targets: [{ process: 'plc', kind: 'tcp', listener: seen(PLC, 'listener') }] })
+    await until('its report counts', async () =>
+      (await node.admin.call('GET', '/devices/press-07')).text.includes(PLC),
+    )
+  })
+
+  test('it is gone while it is being admitted', async () => {
+    const devices = async () => (await node.health()).devices
+    for (let at = 0; at < 20; at++) {
+      const tunnel = await dialDevice(node, press)
+      void tunnel.open('control', encode(hello())).catch(() => {})
+      // Each round a little later: before, while and after the gateway records the tunnel.
+      for (let turns = 0; turns < at; turns++) await new Promise((resolve) => setImmediate(resolve))
+      tunnel.close('agent.draining')
+      await tunnel.closed
+    }
+    await until('nobody is left behind', async () => (await devices()) === 0)
+    await using agent = await attach(node, press)
+    expect(agent.welcome['device']).toBe('press-07')
+    expect(await devices()).toBe(1)
+  })
+})
+
+describe('a tunnel of the same device', () => {
+  test('the newer one stays, the older is told why', async () => {
+    const from = node.size()
+    const older = await attach(node, press)
+    await using newer = await attach(node, press)
+    expect((await soon('the older one ends', older.tunnel.closed)).code).toBe('tunnel.replaced')
+    expect((await node.health()).devices).toBe(1)
+    expect(Number(newer.welcome['epoch'])).toBeGreaterThan(Number(older.welcome['epoch']))
+    const ups = await until('both are in the log', () => {
+      const seenHere = node.events(from).filter(({ code }) => code.startsWith('tunnel.'))
+      return seenHere.length === 3 ? seenHere : undefined
+    })
+    expect(ups.map(({ code }) => code).toSorted()).toEqual(['tunnel.down', 'tunnel.up', 'tunnel.up'])
+    expect(ups.find(({ code }) => code === 'tunnel.down')?.text).toContain('tunnel.replaced')
+  })
+
+  test('twenty at once leave one', async () => {
+    const all = await Promise.allSettled(Array.from({ length: 20 }, () => attach(node, press)))
+    const agents = all.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+    onTestFinished(() => agents.forEach(({ tunnel }) => tunnel.close('agent.draining')))
+    const over = new Set<Tunnel>()
+    for (const { tunnel } of agents) void tunnel.closed.then(() => over.add(tunnel))
+    await until('one is left', () => over.size === agents.length - 1)
+    expect((await node.health()).devices).toBe(1)
+  })
+})
+
+beforeEach(async () => {
+  await until('nobody is connected', async () => (await node.health()).devices === 0)
+})
+
+export type { CloseReason }
