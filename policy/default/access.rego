@@ -258,10 +258,11 @@ _bound if {
 }
 
 # Before the first byte of a stream only the accepted socket's owner counts; else the listener's may stand in.
+# A web request comes before the stream that carries it, which is decided by itself.
 _phase_ok if input.process.observed.phase == "accepted"
 
 _phase_ok if {
-	input.action == "session.open"
+	input.action in {"session.open", "http.request"}
 	input.process.observed.phase == "listener"
 }
 
