@@ -17,7 +17,7 @@ import type { SigningAlgorithm } from './signer.ts'
 /** Key names as policy knows them; RSA by the size it reaches. */
 export type KeyAlgorithm = 'P-256' | 'P-384' | 'Ed25519' | 'RSA-2048' | 'RSA-3072' | 'RSA-4096'
 
-export const ACCEPTED_KEYS = 'P-256, P-384, Ed25519, RSA 2048 to 4096'
+const ACCEPTED_KEYS = 'P-256, P-384, Ed25519, RSA 2048 to 4096'
 
 export interface ImportedKey {
   readonly algorithm: KeyAlgorithm

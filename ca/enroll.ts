@@ -94,7 +94,7 @@ function requireTokenLife(seconds: number): void {
 }
 
 /** What is stored of a token. 160 random bits need no salt and no slow hash. */
-export function hashToken(text: string): string {
+function hashToken(text: string): string {
   return sha256Hex(encodeUtf8(text))
 }
 

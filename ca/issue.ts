@@ -293,6 +293,6 @@ async function complete(
 }
 
 /** Whether a row has its certificate. */
-export function isIssued(row: CertificateRow): row is IssuedRow {
+function isIssued(row: CertificateRow): row is IssuedRow {
   return row.certificate !== null && row.fingerprint !== null
 }

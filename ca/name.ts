@@ -37,7 +37,7 @@ export function uriFor(tenant: string, kind: SubjectKind, id: string): string {
 }
 
 /** The id in our URI of this kind and tenant; undefined for anything else, however similar. */
-export function idFromUri(uri: string, tenant: string, kind: SubjectKind): string | undefined {
+function idFromUri(uri: string, tenant: string, kind: SubjectKind): string | undefined {
   const prefix = uriFor(tenant, kind, '')
   const id = uri.slice(prefix.length)
   return uri.startsWith(prefix) && isId(id) ? id : undefined

@@ -25,7 +25,7 @@ const forbidden = (next: string): Row => ({ status: 403, next })
 const unavailable = { status: 503, next: LATER } as const
 const broken = { status: 500, next: OPERATOR } as const
 
-export const rows = {
+const rows = {
   'path.unknown': { status: 404, next: 'see RFC 7030 section 3.2.2 for the paths' },
   'label.unknown': { status: 404, next: 'leave the label out, or use `device`' },
   'operation.off': { status: 404, next: 'use simpleenroll with a key made on the device' },

@@ -84,17 +84,23 @@ function gatewayOf(at: At): Gateway {
   }
   const url = new URL(text)
   if (url.protocol !== 'https:') throw at.fail('the gateway is reached by https, no other scheme')
-  if (url.username !== '' || url.password !== '') throw at.fail('a URL must hold no user and no password')
+  if (url.username !== '' || url.password !== '')
+    throw at.fail('a URL must hold no user and no password')
   if (url.pathname !== '/' || url.search !== '' || url.hash !== '') {
     throw at.fail('only host and port are expected, nothing after them')
   }
   // A bracketed IPv6 host is a URL's way to write it; sockets want it bare.
-  return { host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port === '' ? 443 : Number(url.port) }
+  return {
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: url.port === '' ? 443 : Number(url.port),
+  }
 }
 
 function deviceOf(at: At): string {
   if (!isId(at.value)) {
-    throw at.fail('1 to 40 of a-z, 0-9 and single hyphens are expected, not starting or ending with one')
+    throw at.fail(
+      '1 to 40 of a-z, 0-9 and single hyphens are expected, not starting or ending with one',
+    )
   }
   return at.value
 }
@@ -116,12 +122,14 @@ function pinOf(at: At): string {
 }
 
 function endpointOf(at: At): Endpoint {
-  const match = typeof at.value === 'string' ? /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(at.value) : null
+  const match =
+    typeof at.value === 'string' ? /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(at.value) : null
   const address = match?.[1] ?? match?.[2]
   if (address === undefined) throw at.fail('"address:port" is expected, IPv6 in brackets')
   const end = endpoint(address, Number(match?.[3]))
   // A name would be looked up by somebody else's rules at somebody else's time.
-  if (end === undefined) throw at.fail('an IP address (not a name) and a port from 1 to 65535 are expected')
+  if (end === undefined)
+    throw at.fail('an IP address (not a name) and a port from 1 to 65535 are expected')
   if (isWildcard(end.address)) throw at.fail('the address to dial is expected, not the wildcard')
   return end
 }
@@ -135,7 +143,9 @@ function targetOf(at: At): Target {
   const inner = at.inside(kind, value[kind])
   const end = endpointOf(inner)
   if (kind === 'lan' && isLoopback(end.address)) {
-    throw inner.fail('a loopback address is on this machine: write "tcp", so that its owner is observed')
+    throw inner.fail(
+      'a loopback address is on this machine: write "tcp", so that its owner is observed',
+    )
   }
   return { kind, endpoint: end }
 }
@@ -154,7 +164,8 @@ function targetsOf(at: At): ReadonlyMap<string, Target> {
 
 function keyExchangeOf(at: At): KeyExchange {
   if (at.value === undefined) return 'hybrid'
-  if (at.value !== 'hybrid' && at.value !== 'classical') throw at.fail('"hybrid" or "classical" is expected')
+  if (at.value !== 'hybrid' && at.value !== 'classical')
+    throw at.fail('"hybrid" or "classical" is expected')
   return at.value
 }
 
@@ -230,7 +241,9 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
   for (const text of setup.targets ?? []) {
     const [, name, kind, where] = /^([^=]*)=(tcp|lan):(.+)$/.exec(text) ?? []
     if (name === undefined || kind === undefined) {
-      throw new At('--target', text, text).fail('NAME=tcp:ADDRESS:PORT or NAME=lan:ADDRESS:PORT is expected')
+      throw new At('--target', text, text).fail(
+        'NAME=tcp:ADDRESS:PORT or NAME=lan:ADDRESS:PORT is expected',
+      )
     }
     if (Object.hasOwn(targets, name)) throw new At('--target', name, text).fail('named twice')
     targets[name] = { [kind]: where }
@@ -296,7 +309,9 @@ export function writeConfig(config: AgentConfig): void {
 export function readToken(file: string | undefined): string {
   let token: string
   try {
-    token = (file === undefined ? (process.env['SALLYPORT_TOKEN'] ?? '') : readFileSync(file, 'utf8')).trim()
+    token = (
+      file === undefined ? (process.env['SALLYPORT_TOKEN'] ?? '') : readFileSync(file, 'utf8')
+    ).trim()
   } catch (error) {
     throw tokenMissing(`The token file could not be read: ${messageOf(error)}.`, error)
   }

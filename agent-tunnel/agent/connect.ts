@@ -32,7 +32,10 @@ export interface Dial {
 
 const TIMEOUT_MS = 15_000
 /** TLS 1.3 groups in order of preference; OpenSSL's names. */
-const GROUPS = { hybrid: 'X25519MLKEM768:X25519:prime256v1', classical: 'X25519:prime256v1' } as const
+const GROUPS = {
+  hybrid: 'X25519MLKEM768:X25519:prime256v1',
+  classical: 'X25519:prime256v1',
+} as const
 
 /**
  * Dials, shakes hands, checks. Rejects with AgentError: `gateway.name_unknown`, `gateway.unreachable`,
@@ -48,7 +51,8 @@ export async function dialGateway(dial: Dial): Promise<Dialled> {
   try {
     await once(socket, 'secureConnect', { signal })
     if (socket.alpnProtocol !== dial.alpn) throw alpnError(dial, socket.alpnProtocol)
-    if (dial.anchors !== null) assertGateway(socket, dial.anchors, dial.config.gateway.host, dial.now())
+    if (dial.anchors !== null)
+      assertGateway(socket, dial.anchors, dial.config.gateway.host, dial.now())
   } catch (error) {
     socket.destroy()
     raw.destroy()
@@ -58,8 +62,17 @@ export async function dialGateway(dial: Dial): Promise<Dialled> {
   return { socket, tls: negotiated(socket) }
 }
 
-async function dialTcp(gateway: Gateway, signal: AbortSignal, asked?: AbortSignal): Promise<Socket> {
-  const socket = connectTcp({ host: gateway.host, port: gateway.port, autoSelectFamily: true, noDelay: true })
+async function dialTcp(
+  gateway: Gateway,
+  signal: AbortSignal,
+  asked?: AbortSignal,
+): Promise<Socket> {
+  const socket = connectTcp({
+    host: gateway.host,
+    port: gateway.port,
+    autoSelectFamily: true,
+    noDelay: true,
+  })
   socket.on('error', () => {})
   try {
     await once(socket, 'connect', { signal })
@@ -129,7 +142,9 @@ function tlsError(dial: Dial, error: unknown): AgentError {
       ? 'Old middleboxes drop the longer hello of a post-quantum handshake: try "key_exchange": "classical" in agent.json.'
       : 'Check that a Sallyport gateway, and not something else, answers at that address.'
   const why = code === 'ABORT_ERR' ? 'no answer in time' : messageOf(error)
-  return new AgentError('gateway.tls', `The TLS handshake with ${host} failed: ${why}.`, next, { cause: error })
+  return new AgentError('gateway.tls', `The TLS handshake with ${host} failed: ${why}.`, next, {
+    cause: error,
+  })
 }
 
 function alpnError(dial: Dial, spoken: string | false | null): AgentError {

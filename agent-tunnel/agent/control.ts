@@ -47,7 +47,8 @@ export class Control {
     const line = Buffer.concat([writeRecord({ ...message }), Buffer.of(NEWLINE)])
     if (!this.#full) this.#full = !this.#stream.write(line)
     else if (this.#waiting.length < MAX_WAITING) this.#waiting.push(line)
-    else this.#handlers.broken('control.unread', 'the gateway does not read what this device reports')
+    else
+      this.#handlers.broken('control.unread', 'the gateway does not read what this device reports')
   }
 
   #drain(): void {
@@ -87,7 +88,10 @@ export class Control {
   #read(line: Uint8Array): void {
     const message = readRecord(line)
     if (message === undefined || typeof message['type'] !== 'string') {
-      this.#handlers.broken('control.message', 'a message on the control stream is not of the protocol')
+      this.#handlers.broken(
+        'control.message',
+        'a message on the control stream is not of the protocol',
+      )
     } else if (message['type'] === 'renew') this.#handlers.renew()
     // `ping` needs no answer here (the tunnel has its own), and what a later version says is skipped.
   }

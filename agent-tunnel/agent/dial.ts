@@ -58,7 +58,13 @@ export async function openLink(options: LinkOptions): Promise<Link> {
   let tunnel: Tunnel | undefined
   try {
     const { instance, epoch, monotonic } = options
-    tunnel = await driveTunnel(socket, { role: 'agent', side: 'dialler', instance, epoch, clock: monotonic })
+    tunnel = await driveTunnel(socket, {
+      role: 'agent',
+      side: 'dialler',
+      instance,
+      epoch,
+      clock: monotonic,
+    })
     const greeting = greet(options, tls)
     const limit = AbortSignal.any([options.signal, AbortSignal.timeout(CONTROL_TIMEOUT_MS)])
     const control = await tunnel.open('control', greeting.bytes, { signal: limit })
@@ -94,8 +100,13 @@ function readWelcome(control: TunnelStream, { config, clock }: LinkOptions): str
 
 function refusalOf(error: unknown): AgentError {
   // What the gateway says in closing or refusing is its decision; what broke otherwise is a failure.
-  const spoken = error instanceof TunnelRefused || (error instanceof TunnelClosed && error.fault === 'remote')
-  if (!spoken || !error.code.includes('.') || /^(?:peer\.(?:lost|silent)|carrier|open)\b/.test(error.code)) {
+  const spoken =
+    error instanceof TunnelRefused || (error instanceof TunnelClosed && error.fault === 'remote')
+  if (
+    !spoken ||
+    !error.code.includes('.') ||
+    /^(?:peer\.(?:lost|silent)|carrier|open)\b/.test(error.code)
+  ) {
     return failed(messageOf(error), error)
   }
   return new AgentError(

@@ -20,12 +20,18 @@ import {
   reenrollRequest,
 } from '#est'
 import type { EstAnswer, EstCall } from '#est'
-import type { DeviceClock } from './clock.ts'
+import { systemClock } from '#tunnel'
+import type { Clock } from '#tunnel'
+import { DeviceClock } from './clock.ts'
+import { readConfig, writeConfig } from './config.ts'
 import type { AgentConfig } from './config.ts'
 import { dialGateway } from './connect.ts'
 import type { Dial } from './connect.ts'
 import { AgentError, messageOf } from './errors.ts'
-import type { Identity, Pair, Prepared } from './identity.ts'
+import { makeDirectory } from './files.ts'
+import { Identity } from './identity.ts'
+import type { Pair, Prepared } from './identity.ts'
+import type { Log } from './log.ts'
 import type { Anchors } from './trust.ts'
 
 /** What every exchange needs. */
@@ -63,12 +69,16 @@ export async function fetchAnchors(exchange: Exchange): Promise<Anchors> {
 
 /**
  * Gets the first certificate for the device of the config and stores it. Safe to run again after any
- * interruption: the same key asks again, and the gateway answers the same.
+ * interruption: the same key asks again, and the gateway answers the same; what this token has got
+ * already is given back without asking.
  * Throws AgentError `enrol.refused`, `enrol.pending`, `enrol.failed`, and those of the connection.
  */
 export async function enrol(exchange: Exchange, anchors: Anchors, token: string): Promise<Pair> {
   const { config, identity } = exchange
+  const before = identity.gotBy(token)
+  if (before !== undefined) return before
   const prepared = identity.prepare()
+  identity.noteToken(token, prepared.slot)
   const names = { deviceId: config.device, tenant: config.tenant }
   const answer = await converse(exchange, anchors, undefined, (socket) =>
     enrollRequest({ csr: createCsr(prepared.key, names, bindingOf(socket)), token }),
@@ -168,7 +178,12 @@ interface Response {
   readonly body: string
 }
 
-async function send(socket: TLSSocket, host: string, call: EstCall, signal?: AbortSignal): Promise<Response> {
+async function send(
+  socket: TLSSocket,
+  host: string,
+  call: EstCall,
+  signal?: AbortSignal,
+): Promise<Response> {
   const limit = AbortSignal.timeout(TIMEOUT_MS)
   const request = httpRequest({
     createConnection: () => socket,
@@ -185,7 +200,10 @@ async function send(socket: TLSSocket, host: string, call: EstCall, signal?: Abo
     body += chunk
     if (body.length > MAX_BODY_BYTES) throw unexpected('it is longer than any certificate chain')
   }
-  const headers = Object.entries(response.headersDistinct).map(([name, values]) => [name, values?.join(', ')])
+  const headers = Object.entries(response.headersDistinct).map(([name, values]) => [
+    name,
+    values?.join(', '),
+  ])
   return {
     status: response.statusCode ?? 0,
     headers: Object.fromEntries(headers) as Record<string, string | undefined>,
@@ -197,7 +215,12 @@ const AGAIN = 'Run the same command again: a failed attempt spends no token.'
 
 function refusal(error: unknown): AgentError {
   if (!(error instanceof EstError)) {
-    return new AgentError('enrol.failed', `The gateway did not answer: ${messageOf(error)}.`, AGAIN, { cause: error })
+    return new AgentError(
+      'enrol.failed',
+      `The gateway did not answer: ${messageOf(error)}.`,
+      AGAIN,
+      { cause: error },
+    )
   }
   const serverCode = error.serverCode ?? undefined
   if (error.status === 401 || error.status === 403) {
@@ -221,5 +244,60 @@ function unexpected(says: string, cause?: unknown): AgentError {
     `The gateway's answer cannot be used: ${says}`,
     'Check that the address is the gateway itself; compare the versions of both sides.',
     { cause },
+  )
+}
+
+export interface EnrolOptions {
+  readonly token: string
+  readonly signal?: AbortSignal
+  readonly log: Log
+  /** Monotonic time; tests give their own. */
+  readonly monotonic?: Clock
+  /** The system's date, epoch ms. */
+  readonly system?: () => number
+}
+
+/**
+ * Makes this machine the device of `config`: writes agent.json, pins the root, gets the first
+ * certificate. Run again after a failure or a power cut, it goes on where it stopped.
+ *
+ * Throws AgentError: `config.other_device` when the directory belongs to another device or gateway,
+ * `data.unwritable`, and those of `fetchAnchors` and `enrol`.
+ */
+export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Promise<Pair> {
+  const { token, signal, log } = options
+  makeDirectory(config.dataDir)
+  const identity = new Identity(config.dataDir)
+  assertSameDevice(config, identity)
+  writeConfig(config)
+  const monotonic = options.monotonic ?? systemClock
+  const clock = new DeviceClock({
+    monotonic,
+    system: options.system ?? Date.now,
+    dataDir: config.dataDir,
+  })
+  const exchange: Exchange = { config, clock, identity, signal }
+  const anchors = await fetchAnchors(exchange)
+  log('info', 'root.pinned', { subject: anchors.root.subject, sha256: config.rootSha256 })
+  const pair = await enrol(exchange, anchors, token)
+  log('info', 'device.enrolled', {
+    serial: pair.leaf.serialNumber,
+    not_after: pair.leaf.validToDate.toISOString(),
+  })
+  return pair
+}
+
+function assertSameDevice(config: AgentConfig, identity: Identity): void {
+  if (identity.pairs().length === 0) return
+  const before = readConfig(config.dataDir)
+  const same =
+    before.device === config.device &&
+    before.tenant === config.tenant &&
+    before.rootSha256 === config.rootSha256
+  if (same) return
+  throw new AgentError(
+    'config.other_device',
+    `${config.dataDir} belongs to the device ${before.device} of another gateway or name.`,
+    'Name another directory with --data, or remove this one if that device is to be forgotten.',
   )
 }

@@ -6,7 +6,16 @@
  */
 interface Row {
   readonly exit: 1 | 2 | 3
-  readonly hop: 'config' | 'identity' | 'dns' | 'tcp' | 'tls' | 'certificate' | 'clock' | 'tunnel' | 'enrol'
+  readonly hop:
+    | 'config'
+    | 'identity'
+    | 'dns'
+    | 'tcp'
+    | 'tls'
+    | 'certificate'
+    | 'clock'
+    | 'tunnel'
+    | 'enrol'
 }
 
 const rows = {

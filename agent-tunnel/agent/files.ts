@@ -1,5 +1,14 @@
 /** Files that are whole or absent, whenever the power goes: write aside, fsync, rename, fsync the directory. */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import { AgentError, messageOf, systemCode } from './errors.ts'
 
@@ -31,7 +40,8 @@ export function makeDirectory(path: string): void {
   try {
     const first = mkdirSync(path, { recursive: true, mode: 0o700 })
     if (first === undefined) return
-    for (let made = path; made.length >= first.length; made = dirname(made)) syncDirectory(dirname(made))
+    for (let made = path; made.length >= first.length; made = dirname(made))
+      syncDirectory(dirname(made))
   } catch (error) {
     throw unwritable(path, error)
   }

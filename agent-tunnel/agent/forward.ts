@@ -130,8 +130,10 @@ export class Forwarder {
 
   #read(offer: Offer): Ask {
     if (this.#draining) throw new Refused('agent.draining', 'the agent is stopping')
-    if (this.#serving > MAX_SESSIONS) throw new Refused('agent.full', `${MAX_SESSIONS} streams are open`)
-    if (offer.kind !== 'tcp') throw new Refused('open.kind', `this agent opens no ${offer.kind} streams`)
+    if (this.#serving > MAX_SESSIONS)
+      throw new Refused('agent.full', `${MAX_SESSIONS} streams are open`)
+    if (offer.kind !== 'tcp')
+      throw new Refused('open.kind', `this agent opens no ${offer.kind} streams`)
     const ask = readRecord(offer.metadata)
     const { session, process, remaining_ms: remainingMs } = ask ?? {}
     if (ask?.['v'] !== 1 || typeof session !== 'string' || !SESSION_ID.test(session)) {
@@ -147,16 +149,25 @@ export class Forwarder {
 
   #target(process: string): Target {
     const target = this.#options.targets.get(process)
-    if (target === undefined) throw new Refused('target.unknown', `no target is called ${process} here`)
+    if (target === undefined)
+      throw new Refused('target.unknown', `no target is called ${process} here`)
     const { address } = target.endpoint
     if (target.kind === 'lan' && isOwnAddress(address)) {
-      throw new Refused('target.unreachable', `the lan target ${process} is this machine itself; write "tcp"`)
+      throw new Refused(
+        'target.unreachable',
+        `the lan target ${process} is this machine itself; write "tcp"`,
+      )
     }
     return target
   }
 
   async #connect({ endpoint: end }: Target, cancelled: AbortSignal): Promise<Socket> {
-    const socket = connect({ host: end.address, port: end.port, allowHalfOpen: true, noDelay: true })
+    const socket = connect({
+      host: end.address,
+      port: end.port,
+      allowHalfOpen: true,
+      noDelay: true,
+    })
     socket.pause()
     socket.on('error', () => {})
     try {
@@ -166,15 +177,23 @@ export class Forwarder {
     } catch (error) {
       socket.destroy()
       const why = messageOf(error)
-      throw new Refused('target.unreachable', `${printEndpoint(end)} does not take connections: ${why}`)
+      throw new Refused(
+        'target.unreachable',
+        `${printEndpoint(end)} does not take connections: ${why}`,
+      )
     }
   }
 
-  async #observe(target: Target, socket: Socket, cancelled: AbortSignal): Promise<Sighting | undefined> {
+  async #observe(
+    target: Target,
+    socket: Socket,
+    cancelled: AbortSignal,
+  ): Promise<Sighting | undefined> {
     if (target.kind === 'lan') return undefined
     const { scope, acceptDeadlineMs } = this.#options
     const dialled = tupleOf(socket)
-    if (dialled === undefined) throw new Refused('target.unreachable', 'the target closed the connection')
+    if (dialled === undefined)
+      throw new Refused('target.unreachable', 'the target closed the connection')
     const seen = await scope.observeAccepted(dialled, acceptDeadlineMs, cancelled)
     if (seen.ok) return seen.sighting
     throw new Refused('target.unobserved', UNOBSERVED[seen.why])
@@ -193,7 +212,9 @@ export class Forwarder {
     const cancels = [
       startLease(remainingMs, clock, () => end('lease.spent', 'the time of the session is over')),
     ]
-    const late = clock.after(PROCEED_TIMEOUT_MS, () => end('proceed.late', 'the gateway did not decide in time'))
+    const late = clock.after(PROCEED_TIMEOUT_MS, () =>
+      end('proceed.late', 'the gateway did not decide in time'),
+    )
     const end = (code: ForwardCode, message: string) => {
       stream.reset(code, message)
       target.destroy()
@@ -219,7 +240,11 @@ export class Forwarder {
   }
 
   /** Looks again at the owner until taken back; another owner is told, and ends the session unless alike. */
-  #watch(session: string, first: Sighting, end: (code: ForwardCode, message: string) => void): () => void {
+  #watch(
+    session: string,
+    first: Sighting,
+    end: (code: ForwardCode, message: string) => void,
+  ): () => void {
     const { scope, clock, log } = this.#options
     let sighting = first
     let stopped = false

@@ -3,12 +3,13 @@
  * connected. A key is on disk, 0600 and fsynced, before anybody is asked to certify it; whatever
  * moment the power goes, what remains is no pair, a key to go on with, or a whole pair.
  */
-import { X509Certificate, createPrivateKey, generateKeyPairSync } from 'node:crypto'
+import { X509Certificate, createHash, createPrivateKey, generateKeyPairSync } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { AgentError, messageOf } from './errors.ts'
 import { makeDirectory, readIfPresent, writeDurably } from './files.ts'
+import { readRecord } from './json.ts'
 import type { Anchors } from './trust.ts'
 
 export type Slot = 'a' | 'b'
@@ -152,7 +153,25 @@ export class Identity {
 
   /** Remembers that the gateway took this pair; from now on the other slot is free. */
   markConnected(slot: Slot): void {
-    if (this.connected !== slot) writeDurably(join(this.#dataDir, 'identity', 'connected'), `${slot}\n`)
+    if (this.connected !== slot)
+      writeDurably(join(this.#dataDir, 'identity', 'connected'), `${slot}\n`)
+  }
+
+  /**
+   * Notes, durably and before it is used, which token certifies the key of `slot`. Only its hash: a spent
+   * token is no secret, an unspent one is.
+   */
+  noteToken(token: string, slot: Slot): void {
+    const note = { token_sha256: sha256Of(token), slot }
+    writeDurably(join(this.#dataDir, 'identity', 'token.json'), `${JSON.stringify(note)}\n`, 0o600)
+  }
+
+  /** The whole pair that this very token got, if there is one: the same command was run again. */
+  gotBy(token: string): Pair | undefined {
+    const text = readIfPresent(join(this.#dataDir, 'identity', 'token.json'))
+    const note = readRecord(Buffer.from(text ?? ''))
+    if (note?.['token_sha256'] !== sha256Of(token)) return undefined
+    return this.pairs().find((pair) => pair.slot === note['slot'])
   }
 
   /** Keeps the pinned root (first) and the authorities under it, all DER. */
@@ -177,6 +196,10 @@ export class Identity {
   }
 }
 
+function sha256Of(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
+}
+
 function pinError(says: string): AgentError {
   return new AgentError(
     'gateway.pin',
@@ -186,7 +209,9 @@ function pinError(says: string): AgentError {
 }
 
 function anchorsFrom(pem: string): Anchors {
-  const [root, ...authorities] = (pem.match(CERTIFICATE) ?? []).map((one) => new X509Certificate(one))
+  const [root, ...authorities] = (pem.match(CERTIFICATE) ?? []).map(
+    (one) => new X509Certificate(one),
+  )
   if (root === undefined) throw new Error('it holds no certificate')
   return { root, authorities }
 }

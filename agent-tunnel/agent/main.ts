@@ -78,7 +78,10 @@ interface Held {
 }
 
 /** Why the loop looks up from a tunnel. */
-type Turn = Extract<Happening, { type: 'lost' | 'goaway' }> | { readonly type: 'switch' } | { readonly type: 'stop' }
+type Turn =
+  | Extract<Happening, { type: 'lost' | 'goaway' }>
+  | { readonly type: 'switch' }
+  | { readonly type: 'stop' }
 
 class Agent {
   readonly #config: AgentConfig
@@ -95,7 +98,10 @@ class Agent {
   readonly #links = new Map<Link, Control>()
   #epoch = 0
   #standing: Standing = fresh
+  /** A newer pair than the one the tunnel stands on. */
+  #better: Pair | undefined
   #switchNotBefore = -Infinity
+  #retryIn = 0
 
   constructor(config: AgentConfig, options: RunOptions, held: Held) {
     this.#config = config
@@ -113,16 +119,25 @@ class Agent {
     const { targets, acceptDeadlineMs } = config
     const { log } = options
     const ownerChanged = (session: string, observed: Observed) => {
-      for (const control of this.#links.values()) control.tell({ type: 'owner_changed', session, observed })
+      for (const control of this.#links.values())
+        control.tell({ type: 'owner_changed', session, observed })
     }
-    this.#forwarder = new Forwarder({ targets, scope, clock: monotonic, acceptDeadlineMs, log, ownerChanged })
+    this.#forwarder = new Forwarder({
+      targets,
+      scope,
+      clock: monotonic,
+      acceptDeadlineMs,
+      log,
+      ownerChanged,
+    })
     this.#watch = new ListenerWatch({
       scope,
       targets,
       clock: monotonic,
       changed: (reports) => {
         log('info', 'targets.changed', { targets: reports })
-        for (const control of this.#links.values()) control.tell({ type: 'targets', targets: reports })
+        for (const control of this.#links.values())
+          control.tell({ type: 'targets', targets: reports })
       },
       failed: (error) => log('error', 'targets.unseen', { reason: messageOf(error) }),
     })
@@ -133,8 +148,13 @@ class Agent {
       log,
       pair: () => this.#newest(),
       renew: (pair) =>
-        renew({ config, clock, identity: held.identity, signal: options.signal }, held.anchors, pair),
-      renewed: () => {
+        renew(
+          { config, clock, identity: held.identity, signal: options.signal },
+          held.anchors,
+          pair,
+        ),
+      renewed: (pair) => {
+        this.#better = pair
         this.#switchNotBefore = -Infinity
       },
     })
@@ -165,13 +185,22 @@ class Agent {
     const [pair] = this.#held.identity.pairs()
     if (pair === undefined) {
       const next = 'Restore the data directory, or enrol the device again.'
-      throw new AgentError('identity.missing', 'The key or certificate of this device is gone.', next)
+      throw new AgentError(
+        'identity.missing',
+        'The key or certificate of this device is gone.',
+        next,
+      )
     }
     return pair
   }
 
   #happened(happening: Happening): number {
-    const { standing, waitMs } = after(this.#standing, happening, this.#monotonic.now(), this.#random)
+    const { standing, waitMs } = after(
+      this.#standing,
+      happening,
+      this.#monotonic.now(),
+      this.#random,
+    )
     this.#standing = standing
     return waitMs
   }
@@ -193,13 +222,16 @@ class Agent {
     return undefined
   }
 
-  #retryIn = 0
-
   #report(error: unknown, retryInMs: number): void {
     this.#retryIn = retryInMs
     const told =
       error instanceof AgentError
-        ? { code: error.code, message: error.message, next: error.next, server_code: error.serverCode }
+        ? {
+            code: error.code,
+            message: error.message,
+            next: error.next,
+            server_code: error.serverCode,
+          }
         : { code: 'tunnel.failed', message: messageOf(error) }
     this.#held.status.update({ last_error: { code: told.code, message: told.message } })
     this.#log('warn', 'tunnel.not_up', { ...told, retry_in_ms: Math.round(retryInMs) })
@@ -219,9 +251,15 @@ class Agent {
       signal: this.#signal,
     })
     identity.markConnected(pair.slot)
+    const newest = this.#newest()
+    this.#better = newest.slot === pair.slot ? undefined : newest
+    if (this.#better !== undefined) this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
     this.#take(link)
     this.#happened({ type: 'up' })
-    const certificate = { serial: pair.leaf.serialNumber.toLowerCase(), not_after: pair.leaf.validToDate.toISOString() }
+    const certificate = {
+      serial: pair.leaf.serialNumber.toLowerCase(),
+      not_after: pair.leaf.validToDate.toISOString(),
+    }
     const { gateway, tls } = link
     status.update({ state: 'connected', gateway, tls, certificate, last_error: null })
     this.#log('info', 'tunnel.up', { gateway, tls, certificate, clock_off_ms: this.#clock.offMs })
@@ -241,7 +279,11 @@ class Agent {
     if (!link.targetsTold) control.tell({ type: 'targets', targets: this.#watch.current })
     void tunnel.closed.then((reason) => {
       this.#links.delete(link)
-      this.#log('info', 'tunnel.down', { gateway: link.gateway, code: reason.code, message: reason.message })
+      this.#log('info', 'tunnel.down', {
+        gateway: link.gateway,
+        code: reason.code,
+        message: reason.message,
+      })
     })
   }
 
@@ -275,8 +317,7 @@ class Agent {
    * when the newer one comes; so it waits for a quiet moment as long as the old certificate allows.
    */
   #maySwitch({ pair }: Link): boolean {
-    const [newest] = this.#held.identity.pairs()
-    if (newest === undefined || newest.leaf.serialNumber === pair.leaf.serialNumber) return false
+    if (this.#better === undefined) return false
     if (this.#monotonic.now() < this.#switchNotBefore) return false
     const lived = (this.#clock.now() - pair.notBefore) / (pair.notAfter - pair.notBefore)
     return this.#forwarder.serving === 0 || lived >= SWITCH_BY
@@ -295,7 +336,9 @@ class Agent {
 
   /** Closes a tunnel that takes nothing new once only its control stream is left. */
   async #drain(tunnel: Tunnel): Promise<void> {
-    while (tunnel.stats().streams > 1 && this.#links.size > 0 && !this.#signal.aborted) {
+    let closed = false
+    void tunnel.closed.then(() => (closed = true))
+    while (!closed && !this.#signal.aborted && tunnel.stats().streams > 1) {
       await Promise.race([tunnel.closed, this.#pause(LOOK_MS)])
     }
     tunnel.close('agent.drained')
@@ -319,7 +362,8 @@ class Agent {
   async #stop(): Promise<void> {
     this.#forwarder.drain()
     const tunnels = [...this.#links.keys()].map(({ tunnel }) => tunnel)
-    for (const tunnel of tunnels) tunnel.close('agent.stopping', 'the agent on the device is stopping')
+    for (const tunnel of tunnels)
+      tunnel.close('agent.stopping', 'the agent on the device is stopping')
     const farewell = Promise.withResolvers<void>()
     const cancel = this.#monotonic.after(FAREWELL_MS, farewell.resolve)
     await Promise.race([Promise.all(tunnels.map((tunnel) => tunnel.closed)), farewell.promise])

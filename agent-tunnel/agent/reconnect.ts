@@ -17,7 +17,7 @@ export type Happening =
   | { readonly type: 'up' }
   /** The tunnel ended without a word. */
   | { readonly type: 'lost' }
-  /** The gateway said GOAWAY: it is going, or has too many, and said when to come back. */
+  /** The gateway said GOAWAY: it is going, or does not want this one, and said when to come back. */
   | { readonly type: 'goaway'; readonly retryAfterMs: number }
 
 export const FIRST_BACKOFF_MS = 1000
@@ -39,16 +39,17 @@ export function after(
   switch (happening.type) {
     case 'up':
       return { standing: { ...standing, upSince: now }, waitMs: 0 }
-    case 'goaway': {
-      const asked = Math.min(Math.max(0, happening.retryAfterMs), LONGEST_RETRY_AFTER_MS)
-      return { standing: fresh, waitMs: asked + random() * FIRST_BACKOFF_MS }
-    }
+    case 'goaway':
     case 'failed':
     case 'lost': {
       const stable = standing.upSince !== undefined && now - standing.upSince >= STABLE_MS
       const before = stable ? 0 : standing.failures
       const backoff = Math.min(LONGEST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** Math.min(before, 16))
-      return { standing: { failures: before + 1, upSince: undefined }, waitMs: random() * backoff }
+      const asked = happening.type === 'goaway' ? happening.retryAfterMs : 0
+      return {
+        standing: { failures: before + 1, upSince: undefined },
+        waitMs: Math.min(Math.max(0, asked), LONGEST_RETRY_AFTER_MS) + random() * backoff,
+      }
     }
   }
 }

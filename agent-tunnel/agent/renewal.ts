@@ -77,7 +77,10 @@ export class Renewal implements Disposable {
       const next = await renew(old)
       this.#alarmed = 0
       this.#notBefore = -Infinity
-      log('info', 'certificate.renewed', { serial: next.leaf.serialNumber, not_after: next.leaf.validTo })
+      log('info', 'certificate.renewed', {
+        serial: next.leaf.serialNumber,
+        not_after: next.leaf.validTo,
+      })
       if (!this.#stopped) renewed(next)
     } catch (error) {
       const wait = retryAfter(clock.now(), old.notAfter)

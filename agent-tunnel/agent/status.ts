@@ -12,7 +12,11 @@ export interface Status {
   /** When the state began, ISO 8601 by this device's clock. */
   readonly since: string
   readonly gateway: string | null
-  readonly tls: { readonly version: string; readonly cipher: string; readonly group: string | null } | null
+  readonly tls: {
+    readonly version: string
+    readonly cipher: string
+    readonly group: string | null
+  } | null
   readonly certificate: { readonly serial: string; readonly not_after: string } | null
   readonly last_error: { readonly code: string; readonly message: string } | null
 }
@@ -20,12 +24,15 @@ export interface Status {
 const FILE = 'status.json'
 
 /** The status file and whether the process that wrote it still runs. */
-export function readStatus(dataDir: string): { readonly status: Status; readonly alive: boolean } | undefined {
+export function readStatus(
+  dataDir: string,
+): { readonly status: Status; readonly alive: boolean } | undefined {
   const text = readIfPresent(join(dataDir, FILE))
   if (text === undefined) return undefined
   try {
     const status = JSON.parse(text) as Status
-    const alive = status.state !== 'stopped' && startTicksOf('/proc', status.pid) === status.start_ticks
+    const alive =
+      status.state !== 'stopped' && startTicksOf('/proc', status.pid) === status.start_ticks
     return { status, alive }
   } catch {
     return undefined

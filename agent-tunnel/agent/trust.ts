@@ -47,11 +47,15 @@ export function faultOf(
   }
   const named = isIP(host) > 0 ? leaf.checkIP(host) : leaf.checkHost(host, { subject: 'never' })
   if (named === undefined) {
-    return { kind: 'wrong_name', says: `it is for ${leaf.subjectAltName ?? 'no name'}, not for ${host}` }
+    return {
+      kind: 'wrong_name',
+      says: `it is for ${leaf.subjectAltName ?? 'no name'}, not for ${host}`,
+    }
   }
   for (const link of path) {
     const ended = link.validToDate.getTime()
-    if (now > ended) return { kind: 'expired', says: `it ended at ${link.validToDate.toISOString()}` }
+    if (now > ended)
+      return { kind: 'expired', says: `it ended at ${link.validToDate.toISOString()}` }
   }
   return undefined
 }
@@ -93,7 +97,12 @@ export function presentedBy(socket: TLSSocket): X509Certificate[] {
  * Lets a finished handshake (made with `rejectUnauthorized: false` and `ca` the root) count, or throws
  * AgentError `gateway.untrusted`, `gateway.wrong_name` or `gateway.expired`.
  */
-export function assertGateway(socket: TLSSocket, anchors: Anchors, host: string, now: number): void {
+export function assertGateway(
+  socket: TLSSocket,
+  anchors: Anchors,
+  host: string,
+  now: number,
+): void {
   const fault = faultOf(presentedBy(socket), anchors, host, now)
   if (fault !== undefined) throw errorFor(fault, host, now)
   if (socket.authorized) return

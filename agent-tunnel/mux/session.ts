@@ -169,7 +169,7 @@ export class Session {
     if (!(error instanceof MuxError)) throw error
     if (this.#over) return
     this.#control.failed(this.#streams.lastPeerId, error)
-    this.#over = true
+    this.#stop()
     this.#effects.push({ type: 'failed', error })
   }
 
@@ -286,7 +286,7 @@ export class Session {
       throw new MuxError('call.range', 'local', `consumed ${bytes} of ${stream.unconsumed}`)
     }
     stream.unconsumed -= bytes
-    if (stream.kind === 'udp' || !this.#streams.has(stream.id)) return
+    if (this.#over || stream.kind === 'udp' || !this.#streams.has(stream.id)) return
     const credit = this.#streams.consume(stream, bytes, now)
     if (credit === 0 || stream.state === 'finReceived') return
     this.#outbox.frame(encode({ type: 'window', stream: stream.id, credit }))
@@ -305,7 +305,12 @@ export class Session {
   close(code: string, message = ''): void {
     if (this.#over) return
     this.#control.goaway(this.#streams.lastPeerId, 0, named(code, message))
+    this.#stop()
+  }
+
+  #stop(): void {
     this.#over = true
+    this.#streams.release()
   }
 
   #mustRun(): Hello {

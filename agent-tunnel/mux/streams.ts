@@ -102,6 +102,11 @@ export class Streams {
     stream.drop()
   }
 
+  /** The session is over: what its windows had reserved is free for other tunnels. */
+  release(): void {
+    for (const stream of this.#all.values()) stream.window.close()
+  }
+
   /** Whoever holds most. A scan of all, for the moment when memory has run out and no other. */
   largestHolder(): MuxStream | undefined {
     let largest: MuxStream | undefined

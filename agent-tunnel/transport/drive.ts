@@ -65,6 +65,7 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
         limits: { ...defaultLimits, ...options.limits },
         random: options.random ?? Math.random,
         pool,
+        ...(options.budget === undefined ? {} : { budget: options.budget }),
       },
       this.#clock.now(),
     )

@@ -17,5 +17,5 @@ export type {
   TunnelStats,
   TunnelStream,
 } from './tunnel.ts'
-export { MuxError } from '#mux'
+export { Budget, MuxError } from '#mux'
 export type { Fault, Limits, Monotonic, MuxCode, Role, Side, StreamKind } from '#mux'

@@ -116,7 +116,7 @@ async function admitAgent(
   const admission = await admit(listener, tunnel, chain, from)
   if (admission === undefined) return
   const offer = await controlOffer(tunnel)
-  const hello = parseHello(offer.metadata)
+  const hello = offer.kind === 'control' ? parseHello(offer.metadata) : undefined
   if (hello === undefined) {
     offer.refuse('control.metadata', 'the first stream of an agent is its control stream')
     tunnel.close('control.metadata', 'the first stream of an agent is its control stream')
@@ -169,8 +169,6 @@ async function admitAgent(
   )
   readReports(listener, presence, control)
   replaced?.tunnel.close('tunnel.replaced', 'a newer tunnel of this device took over')
-  tunnel.onOpen = (extra) =>
-    extra.refuse('stream.unexpected', 'an agent opens its control stream only')
   void tunnel.closed.then((why) => down(listener, presence, why.code))
 }
 
@@ -233,14 +231,19 @@ async function admit(
   )
 }
 
-/** The agent's first stream; a tunnel without one within the time is nobody's. */
+/** The agent's first stream; a tunnel without one within the time is nobody's, and there is no second. */
 async function controlOffer(tunnel: Tunnel): Promise<Offer> {
   const { promise, resolve, reject } = Promise.withResolvers<Offer>()
   const timer = setTimeout(() => {
     reject(new MuxError('hello.timeout', 'remote'))
     tunnel.close('control.timeout', 'the agent did not open its control stream')
   }, HELLO_TIMEOUT_MS)
-  tunnel.onOpen = resolve
+  let first = true
+  tunnel.onOpen = (offer) => {
+    if (first) resolve(offer)
+    else offer.refuse('stream.unexpected', 'an agent opens its control stream only')
+    first = false
+  }
   void tunnel.closed.then(() => reject(new MuxError('hello.timeout', 'remote')))
   try {
     return await promise

@@ -176,6 +176,64 @@ describe('what a command asks for', () => {
   })
 })
 
+describe('a session through a local port', () => {
+  const S = `s_${'0'.repeat(26)}`
+  const opened = {
+    id: S,
+    device: 'press-07',
+    process: 'plc',
+    kind: 'modbus',
+    grant: G,
+    secret: Buffer.alloc(32, 7).toString('base64url'),
+    expires_at: 1_795_225_043,
+    remaining_ms: 120_000,
+    decision_id: 'd_2',
+    url: null,
+  }
+  const connect = ['connect', 'press-07/plc', '--listen', '127.0.0.1:0'] as const
+
+  test('the gateway ends it: exit 6 with the reason', async () => {
+    gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
+    const accepted = gateway.tunnel()
+    const running = run(gateway.home, ...connect, '--json')
+    const { tunnel } = await accepted
+    tunnel.close('grant.revoked', 'work order withdrawn')
+    const ran = await running
+    expect(ran.code).toBe(6)
+    expect(JSON.parse(ran.out.split('\n')[0] ?? '')).toMatchObject({
+      event: 'listening',
+      session: S,
+      grant: G,
+    })
+    expect(JSON.parse(ran.err)).toMatchObject({
+      error: { code: 'grant.revoked', why: 'work order withdrawn' },
+    })
+    expect(ran.out + ran.err).not.toContain(opened.secret)
+  })
+  test('a session that cannot be used is given back', async () => {
+    gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
+    const ran = await run(
+      gateway.home,
+      'connect',
+      'press-07/plc',
+      '--listen',
+      `127.0.0.1:${gateway.port}`,
+    )
+    expect(ran.code).toBe(1)
+    expect(ran.err).toContain('listen.failed')
+    expect(gateway.calls.at(-1)).toMatchObject({
+      method: 'POST',
+      path: `/api/v1/sessions/${S}/end`,
+    })
+  })
+  test('what is no web app is not opened in a browser', async () => {
+    gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
+    const ran = await run(gateway.home, 'open', 'press-07/plc')
+    expect(ran.code).toBe(1)
+    expect(ran.err).toContain('sallyport connect press-07/plc')
+  })
+})
+
 describe('a process taken over from what was observed', () => {
   const listener = {
     phase: 'listener',
@@ -260,8 +318,8 @@ describe('secrets', () => {
     const flags = all.flatMap((command) => command.options.map(({ flags }) => flags))
     expect(flags.length).toBeGreaterThan(20)
     for (const flag of flags) {
-      const secret = /--(?:[a-z-]*)(?:password|token|secret|key)(?![a-z-]*file)/.test(flag)
-      expect(secret && !flag.includes('--key <file|vkey>'), flag).toBe(false)
+      const secret = /--[a-z-]*(?:password|token|secret|private)(?![a-z-]*file)/.test(flag)
+      expect(secret, flag).toBe(false)
     }
   })
   test('an account is added with the password of a file', async () => {

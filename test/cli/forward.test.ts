@@ -213,6 +213,24 @@ test('an announced end is the reason of everything that follows', async () => {
   await expect(connected(one.port)).rejects.toThrow(/ECONNREFUSED/)
 })
 
+test('an end that is told elsewhere ends here too, streams and all', async () => {
+  await using one = await open()
+  const offer = offered(one.tunnel)
+  const socket = await connected(one.port)
+  const closed = new Promise<boolean>((resolve) => socket.once('close', resolve))
+  ;(await offer).accept(Buffer.from('{"v":1}'))
+  one.forward.end({ code: 'killed', message: 'the gateway has ended the session' })
+  one.forward.end({ code: 'second', message: 'too late' })
+  expect(await one.forward.ended).toMatchObject({ code: 'killed' })
+  expect(await closed).toBe(true)
+  expect(news.filter(({ event }) => event === 'ending')).toHaveLength(1)
+})
+
+test('a session whose time is over ends, though the gateway says nothing', async () => {
+  await using one = await open(100)
+  expect(await one.forward.ended).toMatchObject({ code: 'window_end' })
+})
+
 test('signals that are not what they should be change nothing', async () => {
   await using one = await open()
   const offer = offered(one.tunnel)

@@ -13,9 +13,11 @@ export async function invite(stage: Stage, gateway: GatewayNode): Promise<string
 The gateway stays up. In another terminal, in this directory:
 
   gateway   ${stage.origin}
-  health    http://127.0.0.1:${stage.ports.operations}/
+  HMI       https://hmi--press-08.apps.localhost:${stage.ports.gateway}/   (\`open\`, below, gives the way in)
+  health    http://127.0.0.1:${stage.ports.operations}/healthz
   log       ${logDirectory(gateway)}
-  root      ${gateway.caSha256}
+  root      ${gateway.file('ca-root.pem')}   (a browser must trust it)
+            SHA-256 ${gateway.caSha256}
 
 Sign-ins (each is signed in already under the profile of that name):
 ${[admin, operator, vendor].map(person).join('\n')}

@@ -40,7 +40,8 @@ export class Sallyport {
     return {
       command: process.execPath,
       args: [bin, '--profile', profile, '--json', ...args],
-      env: { SALLYPORT_HOME: this.#home },
+      // Many short runs of one program: what Node compiled for one, the next takes from here.
+      env: { SALLYPORT_HOME: this.#home, NODE_COMPILE_CACHE: join(this.#home, 'compiled') },
     }
   }
 

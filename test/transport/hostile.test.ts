@@ -5,7 +5,7 @@ import net from 'node:net'
 import tls from 'node:tls'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { WebSocket } from 'ws'
-import { acceptWebSocket, ALPN, dialTls, driveTunnel, memoryPair, MuxError } from '#tunnel'
+import { acceptWebSocket, ALPN, Budget, dialTls, driveTunnel, memoryPair, MuxError } from '#tunnel'
 import type { Tunnel, TunnelOptions } from '#tunnel'
 import { certificate, portOf, tlsServer } from './carriers.ts'
 
@@ -179,6 +179,39 @@ describe('over memory', () => {
     )
     const tunnel = await driving
     expect(await tunnel.closed).toMatchObject({ code: 'peer.silent', fault: 'remote' })
+  })
+
+  test('tunnels that share a budget stay within it together', async () => {
+    const budget = new Budget(300_000)
+    const small = { maxWindow: 1 << 20, initialWindow: 32_768 }
+    const joined = await Promise.all(
+      [0, 1].map(async () => {
+        const [a, b] = memoryPair()
+        return Promise.all([
+          driveTunnel(a, { ...options, side: 'dialler', limits: small }),
+          driveTunnel(b, { ...options, limits: small, budget }),
+        ])
+      }),
+    )
+    for (const [one, two] of joined) {
+      two.onOpen = (offer) => {
+        const stream = offer.accept(Buffer.alloc(0))
+        stream.onData = (chunk) => stream.consumed(chunk.length)
+      }
+      const stream = await one.open('tcp', Buffer.alloc(0))
+      const fill = (): void => {
+        while (stream.bytesOut < 3_000_000 && stream.write(Buffer.alloc(32_768)));
+      }
+      stream.onDrain = fill
+      fill()
+      await expect.poll(() => stream.bytesOut, { timeout: 10_000 }).toBeGreaterThan(2_900_000)
+      expect(budget.used).toBeLessThanOrEqual(300_000)
+    }
+    for (const [one, two] of joined) {
+      one.close('test.over')
+      await two.closed
+    }
+    expect(budget.used).toBe(0)
   })
 
   test('a handler that resets in the middle of a chunk gets nothing more of that stream', async () => {

@@ -48,7 +48,8 @@ export function fromOctets(octets: Uint8Array): string {
 /** The endpoint, canonical; undefined when the address is not an IP address or the port not one. */
 export function endpoint(address: string, port: number): Endpoint | undefined {
   const canonical = canonicalAddress(address)
-  if (canonical === undefined || !Number.isInteger(port) || port < 1 || port > 65_535) return undefined
+  if (canonical === undefined || !Number.isInteger(port) || port < 1 || port > 65_535)
+    return undefined
   return { address: canonical, port }
 }
 

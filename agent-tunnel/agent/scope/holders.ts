@@ -45,7 +45,10 @@ export async function findHolders(proc: string, inodes: ReadonlySet<number>): Pr
   return { holders, unreadable }
 }
 
-function socketsOf(directory: string, inodes: ReadonlySet<number>): Holder['sockets'] | 'unreadable' {
+function socketsOf(
+  directory: string,
+  inodes: ReadonlySet<number>,
+): Holder['sockets'] | 'unreadable' {
   let names: string[]
   try {
     names = readdirSync(`${directory}/fd`)

@@ -34,7 +34,8 @@ export function findAccepted(rows: readonly SocketRow[], dialled: FourTuple): Ac
   let pending = false
   for (const row of rows) {
     if (row.state === TCP_LISTEN) continue
-    if (!sameEndpoint(row.local, dialled.remote) || !sameEndpoint(row.remote, dialled.local)) continue
+    if (!sameEndpoint(row.local, dialled.remote) || !sameEndpoint(row.remote, dialled.local))
+      continue
     if (row.inode === 0) pending = true
     else inodes.add(row.inode)
   }
@@ -52,7 +53,8 @@ export function findListeners(rows: readonly SocketRow[], target: Endpoint): rea
   const exact = listening.filter((row) => row.local.address === target.address)
   const family = target.address.includes(':') ? '::' : undefined
   const wild = listening.filter(
-    (row) => isWildcard(row.local.address) && (family === undefined || row.local.address === family),
+    (row) =>
+      isWildcard(row.local.address) && (family === undefined || row.local.address === family),
   )
   const chosen = exact.length > 0 ? exact : wild
   return [...new Set(chosen.map((row) => row.inode).filter((inode) => inode !== 0))]

@@ -112,10 +112,14 @@ export class ProcessScope {
     return Promise.all(
       inodesOf.map(async (inodes) => {
         if (inodes.length === 0) return null
-        const own = holders.filter(({ sockets }) => sockets.some(({ inode }) => inodes.includes(inode)))
+        const own = holders.filter(({ sockets }) =>
+          sockets.some(({ inode }) => inodes.includes(inode)),
+        )
         if (own.length === 0) return unseen('listener')
         const sights = await Promise.all(own.map((holder) => this.#look(holder, 'listener')))
-        return combine(sights.flatMap((sight) => (sight === undefined ? [] : [sight.facts]))) ?? null
+        return (
+          combine(sights.flatMap((sight) => (sight === undefined ? [] : [sight.facts]))) ?? null
+        )
       }),
     )
   }
@@ -131,7 +135,8 @@ export class ProcessScope {
     if (accepted.state !== 'accepted') return { state: 'closed' }
     const now = await this.#sight(sighting.dialled, accepted.inodes, true)
     if (now !== undefined && sameSights(sighting.sights, now.sights)) return { state: 'same' }
-    if ((await this.#findAccepted(sighting.dialled)).state !== 'accepted') return { state: 'closed' }
+    if ((await this.#findAccepted(sighting.dialled)).state !== 'accepted')
+      return { state: 'closed' }
     return { state: 'changed', sighting: now }
   }
 
@@ -139,7 +144,9 @@ export class ProcessScope {
   async #sockets(): Promise<SocketRow[]> {
     const order = endianness()
     const tables = await Promise.all(
-      ['tcp', 'tcp6'].map((name) => readFile(`${this.#proc}/self/net/${name}`, 'latin1').catch(() => '')),
+      ['tcp', 'tcp6'].map((name) =>
+        readFile(`${this.#proc}/self/net/${name}`, 'latin1').catch(() => ''),
+      ),
     )
     return tables.flatMap((text) => parseSocketTable(text, order))
   }
@@ -201,7 +208,9 @@ export class ProcessScope {
 
   #startedAt(ticks: number): number | null {
     this.#bootTime ??= parsed(`${this.#proc}/stat`, parseBootTime) ?? undefined
-    return this.#bootTime === undefined ? null : this.#bootTime + Math.floor(ticks / TICKS_PER_SECOND)
+    return this.#bootTime === undefined
+      ? null
+      : this.#bootTime + Math.floor(ticks / TICKS_PER_SECOND)
   }
 }
 

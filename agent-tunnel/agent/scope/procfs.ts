@@ -104,7 +104,10 @@ const UNIT = /^[A-Za-z0-9:_.\\@-]{1,255}\.(?:service|scope|socket|mount|swap)$/
 export function parseUnit(cgroup: string): string | undefined {
   const lines = cgroup.split('\n')
   const named = lines.find((line) => /^\d+:name=systemd:/.test(line))
-  const path = (named ?? lines.find((line) => line.startsWith('0::')))?.split(':').slice(2).join(':')
+  const path = (named ?? lines.find((line) => line.startsWith('0::')))
+    ?.split(':')
+    .slice(2)
+    .join(':')
   if (path === undefined || !path.startsWith('/')) return undefined
   const unit = path
     .slice(1)

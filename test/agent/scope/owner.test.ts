@@ -71,11 +71,14 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
     expect(after).toMatchObject({ exe: null, sha256: other.sha256, pid: target.pid })
   })
 
-  test.for(['::1', '::ffff:127.0.0.1', '127.0.0.1'])('a dual-stack server reached as %s', async (host) => {
-    await using target = await startProgram('target.ts', ['echo', '::'])
-    await using socket = await dial(target.port, host)
-    expect((await observe(new ProcessScope(), socket)).observed.pid).toBe(target.pid)
-  })
+  test.for(['::1', '::ffff:127.0.0.1', '127.0.0.1'])(
+    'a dual-stack server reached as %s',
+    async (host) => {
+      await using target = await startProgram('target.ts', ['echo', '::'])
+      await using socket = await dial(target.port, host)
+      expect((await observe(new ProcessScope(), socket)).observed.pid).toBe(target.pid)
+    },
+  )
 
   test('a stopped server has not accepted: waits, gives up at the deadline, sees it when it goes on', async () => {
     await using target = await startProgram('target.ts')
@@ -83,7 +86,10 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
     await using socket = await dial(target.port)
     const scope = new ProcessScope()
     const began = performance.now()
-    expect(await scope.observeAccepted(tupleOf(socket), 150)).toEqual({ ok: false, why: 'not_accepted' })
+    expect(await scope.observeAccepted(tupleOf(socket), 150)).toEqual({
+      ok: false,
+      why: 'not_accepted',
+    })
     expect(performance.now() - began).toBeLessThan(1500)
     const later = scope.observeAccepted(tupleOf(socket), 5000)
     await sleep(50)
@@ -93,7 +99,10 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
 
   test('a connection of another machine, or of nobody, is elsewhere', async () => {
     const nowhere = { local: endpoint('127.0.0.1', 1)!, remote: endpoint('192.0.2.1', 502)! }
-    expect(await new ProcessScope().observeAccepted(nowhere, 20)).toEqual({ ok: false, why: 'elsewhere' })
+    expect(await new ProcessScope().observeAccepted(nowhere, 20)).toEqual({
+      ok: false,
+      why: 'elsewhere',
+    })
   })
 
   test('abort ends the wait', async () => {
@@ -114,7 +123,9 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
       async () => {
         const { observed } = await observe(scope, socket)
         expect(observed.pid).toBe(target.pid)
-        expect(observed.others.map((facts) => facts.exe)).toEqual([expect.stringMatching(/sleep|coreutils|busybox/)])
+        expect(observed.others.map((facts) => facts.exe)).toEqual([
+          expect.stringMatching(/sleep|coreutils|busybox/),
+        ])
       },
       { timeout: 5000 },
     )
@@ -230,8 +241,19 @@ describe.skipIf(process.getuid?.() !== 0)('without privilege (needs root to give
 
   test("another user's process is unseen, not guessed", async () => {
     await using target = await startProgram('target.ts')
-    const { stdout } = await run(process.execPath, [look, String(target.port)], { uid: 65_534, gid: 65_534 })
-    const blank = { exe: null, sha256: null, uid: null, unit: null, pid: null, started_at: null, others: [] }
+    const { stdout } = await run(process.execPath, [look, String(target.port)], {
+      uid: 65_534,
+      gid: 65_534,
+    })
+    const blank = {
+      exe: null,
+      sha256: null,
+      uid: null,
+      unit: null,
+      pid: null,
+      started_at: null,
+      others: [],
+    }
     const seen = JSON.parse(stdout) as { unreadable: number }
     expect(seen).toMatchObject({ accepted: blank, listener: blank, recheck: { state: 'same' } })
     expect(seen.unreadable).toBeGreaterThan(0)
@@ -239,7 +261,10 @@ describe.skipIf(process.getuid?.() !== 0)('without privilege (needs root to give
 
   test('its own process is seen in full', async () => {
     await using target = await startProgram('target.ts', [], { uid: 65_534 })
-    const { stdout } = await run(process.execPath, [look, String(target.port)], { uid: 65_534, gid: 65_534 })
+    const { stdout } = await run(process.execPath, [look, String(target.port)], {
+      uid: 65_534,
+      gid: 65_534,
+    })
     expect(JSON.parse(stdout)).toMatchObject({
       accepted: { exe: node.path, sha256: node.sha256, uid: 65_534, pid: target.pid },
     })

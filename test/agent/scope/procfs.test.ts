@@ -1,5 +1,10 @@
 import { describe, expect, test } from 'vitest'
-import { canonicalAddress, endpoint, fromOctets, printEndpoint } from '../../../agent-tunnel/agent/scope/address.ts'
+import {
+  canonicalAddress,
+  endpoint,
+  fromOctets,
+  printEndpoint,
+} from '../../../agent-tunnel/agent/scope/address.ts'
 import { findAccepted, findListeners } from '../../../agent-tunnel/agent/scope/match.ts'
 import {
   parseBootTime,
@@ -73,21 +78,57 @@ describe('the other end of a connection', () => {
     ['waiting in the accept queue', '127.0.0.1', 50_001, '127.0.0.1', 1502, { state: 'pending' }],
     ['held back by TCP_DEFER_ACCEPT', '127.0.0.1', 50_002, '127.0.0.1', 1502, { state: 'pending' }],
     ['nobody', '127.0.0.1', 50_003, '127.0.0.1', 1502, { state: 'absent' }],
-    ['IPv4 accepted by a dual-stack socket', '127.0.0.1', 0xc400, '127.0.0.1', 8080, { state: 'accepted', inodes: [30_002] }],
-    ['the same, dialled as mapped', '::ffff:127.0.0.1', 0xc400, '::ffff:127.0.0.1', 8080, { state: 'accepted', inodes: [30_002] }],
+    [
+      'IPv4 accepted by a dual-stack socket',
+      '127.0.0.1',
+      0xc400,
+      '127.0.0.1',
+      8080,
+      { state: 'accepted', inodes: [30_002] },
+    ],
+    [
+      'the same, dialled as mapped',
+      '::ffff:127.0.0.1',
+      0xc400,
+      '::ffff:127.0.0.1',
+      8080,
+      { state: 'accepted', inodes: [30_002] },
+    ],
     ['IPv6 loopback', '::1', 0xc401, '::1', 8080, { state: 'accepted', inodes: [30_003] }],
-    ['IPv6 written long', '2001:0db8:0::2', 0xc402, '2001:DB8::1', 8080, { state: 'accepted', inodes: [30_004] }],
-    ['our own end is not the other end', '127.0.0.1', 1502, '127.0.0.1', 50_000, { state: 'accepted', inodes: [20_998] }],
-    ['a connection to itself was accepted by nobody', '127.0.0.1', 50_000, '127.0.0.1', 50_000, { state: 'absent' }],
+    [
+      'IPv6 written long',
+      '2001:0db8:0::2',
+      0xc402,
+      '2001:DB8::1',
+      8080,
+      { state: 'accepted', inodes: [30_004] },
+    ],
+    [
+      'our own end is not the other end',
+      '127.0.0.1',
+      1502,
+      '127.0.0.1',
+      50_000,
+      { state: 'accepted', inodes: [20_998] },
+    ],
+    [
+      'a connection to itself was accepted by nobody',
+      '127.0.0.1',
+      50_000,
+      '127.0.0.1',
+      50_000,
+      { state: 'absent' },
+    ],
   ] as const)('%s', ([, la, lp, ra, rp, expected]) => {
     expect(findAccepted(rows, { local: at(la, lp), remote: at(ra, rp) })).toEqual(expected)
   })
 
   test('a listener of the same port is never the other end', () => {
     const listening = rows.filter((row) => row.state === 0x0a)
-    expect(findAccepted(listening, { local: at('127.0.0.1', 50_000), remote: at('127.0.0.1', 1502) }).state).toBe(
-      'absent',
-    )
+    expect(
+      findAccepted(listening, { local: at('127.0.0.1', 50_000), remote: at('127.0.0.1', 1502) })
+        .state,
+    ).toBe('absent')
   })
 })
 
@@ -104,7 +145,12 @@ describe('listeners', () => {
   })
 
   test('a socket bound to exactly the address goes before a wildcard; sharing ones are all told', () => {
-    const wild = { local: at('127.0.0.1', 1502), remote: { address: '0.0.0.0', port: 0 }, state: 0x0a, uid: 0 }
+    const wild = {
+      local: at('127.0.0.1', 1502),
+      remote: { address: '0.0.0.0', port: 0 },
+      state: 0x0a,
+      uid: 0,
+    }
     const more = [
       ...rows,
       { ...wild, inode: 5 },
@@ -116,7 +162,8 @@ describe('listeners', () => {
 
 describe('the files of one process', () => {
   test('a program may call itself what it likes; its start time is still found', () => {
-    const stat = '4711 (evil) S 1 (x)) S 1 4711 4711 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 11 0 109101 3133440 417 1 1'
+    const stat =
+      '4711 (evil) S 1 (x)) S 1 4711 4711 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 11 0 109101 3133440 417 1 1'
     expect(parseStartTicks(stat)).toBe(109_101)
     expect(parseStartTicks('4711 (short) S 1')).toBeUndefined()
     expect(parseStartTicks('')).toBeUndefined()
@@ -139,11 +186,23 @@ describe('the files of one process', () => {
 
   test.for([
     ['system service', '0::/system.slice/plc.service\n', 'plc.service'],
-    ['templated service in a slice of its own', '0::/system.slice/system-plc.slice/plc@7.service\n', 'plc@7.service'],
+    [
+      'templated service in a slice of its own',
+      '0::/system.slice/system-plc.slice/plc@7.service\n',
+      'plc@7.service',
+    ],
     ['below its unit', '0::/system.slice/plc.service/worker\n', 'plc.service'],
-    ['a user who names a unit of theirs plc.service', '0::/user.slice/user-1000.slice/user@1000.service/app.slice/plc.service\n', 'user@1000.service'],
+    [
+      'a user who names a unit of theirs plc.service',
+      '0::/user.slice/user-1000.slice/user@1000.service/app.slice/plc.service\n',
+      'user@1000.service',
+    ],
     ['a login', '0::/user.slice/user-1000.slice/session-3.scope\n', 'session-3.scope'],
-    ['legacy hierarchy goes first', '3:cpuset:/\n1:name=systemd:/system.slice/plc.service\n0::/\n', 'plc.service'],
+    [
+      'legacy hierarchy goes first',
+      '3:cpuset:/\n1:name=systemd:/system.slice/plc.service\n0::/\n',
+      'plc.service',
+    ],
     ['no systemd', '0::/\n', undefined],
     ['a container without systemd', '0::/docker/4a5b6c\n', undefined],
     ['outside our cgroup namespace', '0::/../../system.slice/plc.service\n', undefined],

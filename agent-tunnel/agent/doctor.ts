@@ -1,0 +1,232 @@
+/**
+ * Walks the way to the gateway hop by hop and names the first one that is broken, with the fix. Changes
+ * nothing: while the agent runs, the tunnel is judged by what that agent says, not by a second one that
+ * would take its place.
+ */
+import { lookup } from 'node:dns/promises'
+import { driveTunnel, systemClock } from '#tunnel'
+import { DeviceClock } from './clock.ts'
+import { readConfig } from './config.ts'
+import type { AgentConfig } from './config.ts'
+import { dialGateway } from './connect.ts'
+import type { Dialled } from './connect.ts'
+import { AgentError, agentCodes, messageOf } from './errors.ts'
+import { Identity } from './identity.ts'
+import type { Pair } from './identity.ts'
+import { printEndpoint } from './scope/address.ts'
+import { ProcessScope } from './scope/owner.ts'
+import { readStatus } from './status.ts'
+
+export interface Finding {
+  readonly hop: string
+  /** `unknown`: not reached, or there was nothing to look at. */
+  readonly verdict: 'ok' | 'broken' | 'unknown'
+  readonly says: string
+  readonly next?: string
+  readonly code?: string
+}
+
+const HOPS = ['config', 'identity', 'dns', 'tcp', 'tls', 'certificate', 'clock', 'tunnel'] as const
+type Hop = (typeof HOPS)[number]
+
+/** A gateway that refuses does so within a round trip; so long is listened for it. */
+const REFUSAL_MS = 1500
+const CLOCK_TOLERANCE_MS = 300_000
+
+class Examination {
+  readonly findings: Finding[] = []
+
+  ok(hop: Hop, says: string): void {
+    this.findings.push({ hop, verdict: 'ok', says })
+  }
+
+  /** The hop an error belongs to is broken; what came before it and was not yet told, worked. */
+  broken(error: unknown): void {
+    const known = error instanceof AgentError ? error : undefined
+    const hop = known === undefined ? 'tunnel' : agentCodes[known.code].hop
+    for (const before of HOPS) {
+      if (before === hop) break
+      if (!this.#told(before)) this.ok(before, 'passed')
+    }
+    const rest = known === undefined ? {} : { next: known.next, code: known.code }
+    this.findings.push({ hop, verdict: 'broken', says: messageOf(error), ...rest })
+  }
+
+  finish(): readonly Finding[] {
+    for (const hop of HOPS) {
+      if (!this.#told(hop)) this.findings.push({ hop, verdict: 'unknown', says: 'not reached' })
+    }
+    return this.findings
+  }
+
+  #told(hop: string): boolean {
+    return this.findings.some((finding) => finding.hop === hop)
+  }
+}
+
+/** Examines the agent of a data directory. Never rejects for what it finds. */
+export async function examineAgent(
+  dataDir: string,
+  signal: AbortSignal,
+): Promise<readonly Finding[]> {
+  const about = new Examination()
+  let config: AgentConfig | undefined
+  try {
+    config = readConfig(dataDir)
+    about.ok(
+      'config',
+      `device ${config.device}, gateway ${config.gateway.host} port ${config.gateway.port}`,
+    )
+    await examineWay(config, about, signal)
+  } catch (error) {
+    about.broken(error)
+  }
+  const targets = config === undefined ? [] : await examineTargets(config)
+  return [...about.finish(), ...targets]
+}
+
+async function examineWay(
+  config: AgentConfig,
+  about: Examination,
+  signal: AbortSignal,
+): Promise<void> {
+  const clock = new DeviceClock({ monotonic: systemClock, dataDir: config.dataDir })
+  const identity = new Identity(config.dataDir)
+  const anchors = identity.anchors(config.rootSha256)
+  const [pair] = identity.pairs()
+  if (pair === undefined || anchors === undefined) throw notEnrolled(config)
+  clock.notBefore(pair.notBefore)
+  about.ok(
+    'identity',
+    `certificate ${pair.leaf.serialNumber.toLowerCase()}, until ${pair.leaf.validToDate.toISOString()}`,
+  )
+  await examineName(config, about)
+  const dialled = await dialGateway({
+    config,
+    alpn: 'sallyport/1',
+    anchors,
+    now: () => clock.now(),
+    pair,
+    signal,
+  })
+  const { version, cipher, group } = dialled.tls
+  about.ok('tcp', `connected to ${dialled.socket.remoteAddress ?? config.gateway.host}`)
+  about.ok('tls', `${version}, ${cipher}, key exchange ${group ?? 'unknown'}`)
+  about.ok('certificate', 'the gateway is under the pinned root and named as dialled')
+  examineClock(clock, pair, about)
+  await examineTunnel(config, dialled, about)
+}
+
+async function examineName({ gateway }: AgentConfig, about: Examination): Promise<void> {
+  try {
+    const found = await lookup(gateway.host, { all: true })
+    about.ok('dns', `${gateway.host} is ${found.map(({ address }) => address).join(', ')}`)
+  } catch (error) {
+    throw new AgentError(
+      'gateway.name_unknown',
+      `The name ${gateway.host} could not be looked up: ${messageOf(error)}.`,
+      "Check the gateway's name in agent.json and the name servers of this device.",
+      { cause: error },
+    )
+  }
+}
+
+function examineClock(clock: DeviceClock, pair: Pair, about: Examination): void {
+  const now = clock.now()
+  if (now > pair.notAfter) {
+    throw new AgentError(
+      'identity.expired',
+      `By this device's clock (${new Date(now).toISOString()}) its certificate has ended.`,
+      'Set the clock if that is wrong. The agent renews an ended certificate by itself within its grace; after that, enrol again.',
+    )
+  }
+  const off = Math.abs(clock.offMs)
+  const says =
+    off > CLOCK_TOLERANCE_MS
+      ? `${Math.round(off / 60_000)} min behind; dates are taken from the certificate`
+      : 'plausible'
+  about.ok('clock', `${new Date().toISOString()}, ${says}`)
+}
+
+async function examineTunnel(
+  config: AgentConfig,
+  dialled: Dialled,
+  about: Examination,
+): Promise<void> {
+  const running = readStatus(config.dataDir)
+  if (running?.alive === true) {
+    dialled.socket.destroy()
+    const { state, since, gateway, last_error: last } = running.status
+    if (state === 'connected')
+      return about.ok(
+        'tunnel',
+        `the running agent is connected to ${gateway ?? '?'} since ${since}`,
+      )
+    throw new AgentError(
+      'tunnel.failed',
+      `The running agent is not connected: ${last?.message ?? 'it is dialling'}`,
+      'Wait for its next attempt, or restart it.',
+    )
+  }
+  const tunnel = await driveTunnel(dialled.socket, {
+    role: 'agent',
+    side: 'dialler',
+    instance: 'doctor',
+    epoch: 0,
+  })
+  const patience = Promise.withResolvers<undefined>()
+  const timer = setTimeout(patience.resolve, REFUSAL_MS, undefined)
+  const reason = await Promise.race([tunnel.closed, patience.promise])
+  clearTimeout(timer)
+  tunnel.close('agent.doctor')
+  if (reason === undefined)
+    return about.ok(
+      'tunnel',
+      'the gateway speaks the protocol and does not refuse; no agent runs here',
+    )
+  throw new AgentError(
+    'tunnel.refused',
+    `The gateway refused the tunnel of this device: ${reason.message} (${reason.code}).`,
+    'Ask an operator why; the gateway has it in its log under this code.',
+    { serverCode: reason.code },
+  )
+}
+
+async function examineTargets(config: AgentConfig): Promise<Finding[]> {
+  const targets = [...config.targets]
+  const local = targets.filter(([, { kind }]) => kind === 'tcp')
+  const seen = await new ProcessScope().observeListeners(local.map(([, target]) => target.endpoint))
+  const findings = local.map(([name, { endpoint: end }], at): Finding => {
+    const hop = `target ${name}`
+    const listener = seen[at] ?? null
+    if (listener === null) {
+      const says = `nothing listens on ${printEndpoint(end)}`
+      return {
+        hop,
+        verdict: 'broken',
+        says,
+        next: `Start the process, or correct targets.${name} in agent.json.`,
+      }
+    }
+    if (listener.sha256 === null) {
+      const says = `something listens on ${printEndpoint(end)}, but its executable may not be seen`
+      const next =
+        'Run the agent as the same user, or give it CAP_SYS_PTRACE (docs/process-scope.md).'
+      return { hop, verdict: 'broken', says, next }
+    }
+    return {
+      hop,
+      verdict: 'ok',
+      says: `${listener.exe ?? 'an unnamed file'} (${listener.sha256.slice(0, 16)}…) on ${printEndpoint(end)}`,
+    }
+  })
+  return findings
+}
+
+function notEnrolled(config: AgentConfig): AgentError {
+  return new AgentError(
+    'identity.missing',
+    `The device ${config.device} has no certificate yet.`,
+    'Run `sallyport agent enroll` with a token for this device.',
+  )
+}

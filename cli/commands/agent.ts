@@ -1,0 +1,159 @@
+/** `sallyport agent`: the device's side. Everything it does is #agent's; here are the words for it. */
+import type { Command } from 'commander'
+import type * as agentRoom from '#agent'
+import type { Status } from '#agent'
+import { CliError, Exited } from '../exit.ts'
+import type { Exit } from '../exit.ts'
+import { facts, layOut, note, say, tell } from '../print.ts'
+import { collect, globalOptions } from './options.ts'
+
+interface EnrollOptions {
+  readonly gateway: string
+  readonly device: string
+  readonly tenant?: string
+  readonly tokenFile?: string
+  readonly caSha256: string
+  readonly data: string
+  readonly target?: readonly string[]
+  readonly keyExchange?: string
+}
+
+interface DataOptions {
+  readonly data: string
+}
+
+type AgentRoom = typeof agentRoom
+
+/** Adds `sallyport agent enroll|run|doctor|status`. */
+export function registerAgent(program: Command): void {
+  const agent = program
+    .command('agent')
+    .description('this machine as a device: enrol it, keep its tunnel')
+  agent
+    .command('enroll')
+    .description('make this machine a device; run the same line again after any failure')
+    .requiredOption('--gateway <url>', 'https://HOST:PORT of the gateway')
+    .requiredOption('--device <id>', 'the id the device was created with')
+    .option('--tenant <name>', 'the tenant, where it is not the default')
+    .option(
+      '--token-file <file>',
+      'file with the one-time token; else the variable SALLYPORT_TOKEN',
+    )
+    .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
+    .requiredOption('--data <dir>', 'where this device keeps its key, certificate and agent.json')
+    .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
+    .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
+    .action((options: EnrollOptions, command: Command) => enroll(options, command))
+  agent
+    .command('run')
+    .description('dial the gateway and serve, until SIGTERM or SIGINT; logs to stderr')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .action((options: DataOptions) => run(options))
+  agent
+    .command('doctor')
+    .description('walk the way to the gateway and name the hop that is broken')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .action((options: DataOptions, command: Command) => doctor(options, command))
+  agent
+    .command('status')
+    .description('what the running agent says of itself')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .action((options: DataOptions, command: Command) => status(options, command))
+}
+
+/** Does `work`; an agent's error becomes a command's, with its exit code and next step. */
+async function withAgent<T>(work: (room: AgentRoom) => Promise<T>): Promise<T> {
+  const room = await import('#agent')
+  try {
+    return await work(room)
+  } catch (error) {
+    if (!(error instanceof room.AgentError)) throw error
+    const exit: Exit = ({ 1: 'failed', 2: 'usage', 3: 'denied' } as const)[
+      room.agentCodes[error.code].exit
+    ]
+    const why =
+      error.serverCode === undefined ? undefined : `the gateway's code is ${error.serverCode}`
+    throw new CliError(
+      error.message,
+      { code: error.code, exit, why, next: error.next },
+      { cause: error },
+    )
+  }
+}
+
+/** An abort signal that the signals of a service manager and a terminal set. */
+function untilStopped(): AbortSignal {
+  const stopping = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopping.abort())
+  return stopping.signal
+}
+
+async function enroll(options: EnrollOptions, command: Command): Promise<void> {
+  await withAgent(async (room) => {
+    const setup = {
+      gateway: options.gateway,
+      device: options.device,
+      tenant: options.tenant,
+      rootSha256: options.caSha256,
+      targets: options.target ?? [],
+      keyExchange: options.keyExchange,
+    }
+    const config = room.configFrom(setup, options.data)
+    const token = room.readToken(options.tokenFile)
+    const { json } = globalOptions(command)
+    const log = json ? () => {} : (_level: string, event: string) => note(`agent: ${event}`)
+    const { leaf } = await room.enrolAgent(config, { token, log, signal: untilStopped() })
+    const [serial, notAfter] = [leaf.serialNumber.toLowerCase(), leaf.validToDate.toISOString()]
+    tell({ json }, { device: config.device, tenant: config.tenant, serial, not_after: notAfter }, [
+      `${config.device} is enrolled; its certificate is good until ${notAfter} and renews itself.`,
+      `Next: sallyport agent run --data ${options.data}`,
+    ])
+  })
+}
+
+async function run({ data }: DataOptions): Promise<void> {
+  await withAgent(async (room) => {
+    const log = room.lineLog((line) => process.stderr.write(line))
+    await room.runAgent(room.readConfig(data), { signal: untilStopped(), log })
+  })
+}
+
+async function doctor({ data }: DataOptions, command: Command): Promise<void> {
+  const findings = await withAgent((room) => room.examineAgent(data, untilStopped()))
+  if (globalOptions(command).json) say(JSON.stringify(findings))
+  else {
+    const head = ['hop', 'verdict', 'found'] as const
+    say(
+      layOut({
+        head,
+        rows: findings.map(({ hop, verdict, says }) => [hop, verdict, says]),
+        empty: '',
+      }),
+    )
+    for (const { hop, next } of findings) if (next !== undefined) note(`${hop}: ${next}`)
+  }
+  if (findings.some(({ verdict }) => verdict === 'broken')) throw new Exited('failed')
+}
+
+async function status({ data }: DataOptions, command: Command): Promise<void> {
+  await withAgent(async (room) => {
+    const { device } = room.readConfig(data)
+    const found = room.readStatus(data)
+    const running = found?.alive === true
+    const told = found === undefined ? ['never ran here'] : lines(found.status, running)
+    tell(globalOptions(command), { device, running, ...found?.status }, [`device  ${device}`, ...told])
+    if (!running) throw new Exited('failed')
+  })
+}
+
+function lines(status: Status, running: boolean): string[] {
+  return facts([
+    ['agent', running ? `runs as process ${status.pid}` : 'does not run'],
+    ['tunnel', running ? `${status.state} since ${status.since}` : 'none'],
+    ['gateway', status.gateway],
+    ['key exchange', status.tls?.group],
+    ['certificate', status.certificate?.serial],
+    ['until', status.certificate?.not_after],
+    ['last error', status.last_error?.message],
+  ])
+}

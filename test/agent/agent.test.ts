@@ -1,0 +1,351 @@
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import type { AddressInfo, Server, Socket } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { ProcessScope } from '../../agent-tunnel/agent/scope/owner.ts'
+import { copyOfNode, sha256Of, startProgram } from './programs/process.ts'
+import { enrolled, Directory, running } from './device.ts'
+import { DEVICE, FakeGateway, openStream, proceed, soon } from './gateway.ts'
+
+const node = { sha256: sha256Of(process.execPath) }
+// One scope for the file: Node's own executable is hashed once.
+const scope = new ProcessScope()
+const noProc = process.platform !== 'linux'
+
+let gateway: FakeGateway
+beforeAll(async () => {
+  gateway = await FakeGateway.start()
+})
+afterAll(() => gateway[Symbol.asyncDispose]())
+
+async function listening(onSocket: (socket: Socket) => void): Promise<Server & AsyncDisposable & { port: number }> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => undefined)
+    onSocket(socket)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return Object.assign(server, {
+    port: (server.address() as AddressInfo).port,
+    [Symbol.asyncDispose]: async () => void server.close(),
+  })
+}
+
+test('connects, greets, is welcomed, reports its targets, leaves in good form', async () => {
+  using directory = new Directory()
+  await using target = await startProgram('target.ts')
+  const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${target.port}`, 'press=lan:192.0.2.7:502'])
+  await using agent = running(config, { scope })
+  const held = await gateway.nextTunnel()
+  expect(held.greeting).toMatchObject({
+    v: 1,
+    agent: { version: '0.1.0', version_int: 1000 },
+    tls: { version: 'TLSv1.3', group: 'X25519MLKEM768' },
+    targets: [
+      { process: 'plc', kind: 'tcp', listener: { phase: 'listener', sha256: node.sha256, pid: target.pid } },
+      { process: 'press', kind: 'lan', listener: null },
+    ],
+  })
+  expect(held.tunnel.peer.role).toBe('agent')
+  await vi.waitFor(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
+  const status = JSON.parse(readFileSync(`${directory.path}/status.json`, 'utf8')) as Record<string, unknown>
+  expect(status).toMatchObject({ state: 'connected', gateway: 'gw1', pid: process.pid })
+  await agent.stop()
+  expect(await soon('close', held.tunnel.closed)).toMatchObject({ code: 'agent.stopping', fault: 'remote' })
+})
+
+test('a listener that changes is reported on the control stream', async () => {
+  using directory = new Directory()
+  await using target = await startProgram('target.ts')
+  const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${target.port}`])
+  await using _agent = running(config, { scope })
+  const held = await gateway.nextTunnel()
+  target.child.kill('SIGKILL')
+  await vi.waitFor(
+    () => expect(held.reports.at(-1)).toEqual({ type: 'targets', targets: [{ process: 'plc', kind: 'tcp', listener: null }] }),
+    { timeout: 10_000, interval: 100 },
+  )
+})
+
+describe.skipIf(noProc)('a stream', () => {
+  test('no byte of the target passes before proceed, all of them after; half-close is kept', async () => {
+    using directory = new Directory()
+    // Speaks first, echoes, and says goodbye only after it has heard goodbye.
+    await using server = await listening((socket) => {
+      socket.write('hello ')
+      socket.on('data', (chunk) => socket.write(chunk))
+      socket.on('end', () => socket.end(' bye'))
+    })
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    const opened = await openStream(held, 'plc')
+    expect(opened.observed).toMatchObject({ phase: 'accepted', pid: process.pid, sha256: node.sha256, others: [] })
+    await sleep(150)
+    expect(opened.received).toHaveLength(0)
+    proceed(opened)
+    await vi.waitFor(() => expect(opened.received.toString()).toBe('hello '))
+    opened.stream.write(Buffer.from('echo'))
+    opened.stream.end()
+    expect(await soon('close', opened.closed)).toMatchObject({ code: 'done' })
+    expect(opened.received.toString()).toBe('hello echo bye')
+    await vi.waitFor(() => expect(agent.logged('stream.closed').at(-1)?.fields['code']).toBe('done'))
+  })
+
+  test('bytes the gateway sends before proceed wait for it', async () => {
+    using directory = new Directory()
+    const heard: Buffer[] = []
+    await using server = await listening((socket) => socket.on('data', (chunk) => heard.push(chunk)))
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using _agent = running(config, { scope })
+    const opened = await openStream(await gateway.nextTunnel(), 'plc')
+    opened.stream.write(Buffer.from('early'))
+    await sleep(150)
+    expect(heard).toEqual([])
+    opened.stream.reset('test.over')
+    await sleep(50)
+    expect(heard).toEqual([])
+  })
+
+  test('8 MiB pass both ways through a reader that stops now and then', async () => {
+    using directory = new Directory()
+    await using server = await listening((socket) => {
+      socket.pipe(socket)
+      const nap = setInterval(() => {
+        socket.pause()
+        setTimeout(() => socket.resume(), 20)
+      }, 60)
+      socket.on('close', () => clearInterval(nap))
+    })
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using _agent = running(config, { scope })
+    const opened = await openStream(await gateway.nextTunnel(), 'plc')
+    proceed(opened)
+    const chunk = Buffer.alloc(64 * 1024)
+    for (let at = 0; at < chunk.length; at++) chunk[at] = at % 251
+    for (let sent = 0; sent < 128; sent++) {
+      if (opened.stream.write(chunk)) continue
+      const { promise, resolve } = Promise.withResolvers<void>()
+      opened.stream.onDrain = resolve
+      await promise
+    }
+    opened.stream.end()
+    expect(await soon('close', opened.closed, 25_000)).toMatchObject({ code: 'done' })
+    expect(opened.received.length).toBe(128 * chunk.length)
+    expect(opened.received.subarray(127 * chunk.length).equals(chunk)).toBe(true)
+  })
+
+  test('another executable on the port is named as it is, and nothing reaches it when refused', async () => {
+    using directory = new Directory()
+    using other = copyOfNode()
+    await using impostor = await startProgram('target.ts', [], { exe: other.path })
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${impostor.port}`])
+    await using _agent = running(config, { scope })
+    const opened = await openStream(await gateway.nextTunnel(), 'plc')
+    expect(opened.observed).toMatchObject({ exe: other.path, sha256: other.sha256, pid: impostor.pid })
+    opened.stream.write(Buffer.from('secret'))
+    opened.stream.reset('process.mismatch')
+    await sleep(100)
+    expect(opened.received).toHaveLength(0)
+  })
+
+  test('the lease ends the stream although the gateway says nothing', async () => {
+    using directory = new Directory()
+    await using server = await listening(() => undefined)
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using _agent = running(config, { scope })
+    const opened = await openStream(await gateway.nextTunnel(), 'plc', { remaining_ms: 1500 })
+    proceed(opened)
+    const began = performance.now()
+    expect(await soon('close', opened.closed)).toMatchObject({ code: 'lease.spent', fault: 'remote' })
+    expect(performance.now() - began).toBeLessThan(4000)
+  })
+
+  test('a process that becomes another program during the session ends it, and is told', async () => {
+    using directory = new Directory()
+    await using target = await startProgram('target.ts', ['exec'])
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${target.port}`])
+    await using _agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    const opened = await openStream(held, 'plc')
+    proceed(opened)
+    opened.stream.write(Buffer.from('go\n'))
+    expect(await soon('close', opened.closed)).toMatchObject({ code: 'process.changed' })
+    const told = held.reports.filter((report) => report['type'] === 'owner_changed').at(-1)
+    expect(told).toMatchObject({ observed: { phase: 'accepted', exe: expect.stringMatching(/sleep|coreutils|busybox|sh$/) as string } })
+  })
+
+  test('a server that hands the connection to its own child keeps the session; the gateway is told', async () => {
+    using directory = new Directory()
+    await using target = await startProgram('target.ts', ['give'])
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${target.port}`])
+    await using _agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    const opened = await openStream(held, 'plc')
+    proceed(opened)
+    opened.stream.write(Buffer.from('ping'))
+    await vi.waitFor(() => expect(opened.received.toString()).toBe('ping'), { timeout: 10_000 })
+    await sleep(1500)
+    opened.stream.write(Buffer.from('pong'))
+    await vi.waitFor(() => expect(opened.received.toString()).toBe('pingpong'))
+    const told = held.reports.filter((report) => report['type'] === 'owner_changed')
+    for (const report of told) expect(report['observed']).toMatchObject({ sha256: node.sha256 })
+  })
+
+  test('the target that goes away resets; a tunnel that goes away closes the target', async () => {
+    using directory = new Directory()
+    const sockets: Socket[] = []
+    await using server = await listening((socket) => sockets.push(socket))
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using _agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    const first = await openStream(held, 'plc')
+    proceed(first)
+    sockets[0]?.resetAndDestroy()
+    expect((await soon('close', first.closed)).code).toMatch(/^target\./)
+    const second = await openStream(held, 'plc')
+    proceed(second)
+    const gone = once(sockets[1]!.resume(), 'close')
+    held.socket.destroy()
+    await soon('the target is let go', gone)
+    await gateway.nextTunnel()
+  })
+})
+
+describe('refused, with a code', () => {
+  let directory: Directory
+  let agent: ReturnType<typeof running>
+  let held: Awaited<ReturnType<FakeGateway['nextTunnel']>>
+  let stopped: Awaited<ReturnType<typeof startProgram>>
+  beforeAll(async () => {
+    directory = new Directory()
+    stopped = await startProgram('target.ts')
+    stopped.child.kill('SIGSTOP')
+    const targets = ['down=tcp:127.0.0.1:1', `stuck=tcp:127.0.0.1:${stopped.port}`, 'self=lan:127.0.0.2:9'.replace('127.0.0.2', ownAddress())]
+    const config = await enrolled(gateway, directory, targets)
+    agent = running({ ...config, acceptDeadlineMs: 200 }, { scope })
+    held = await gateway.nextTunnel()
+  })
+  afterAll(async () => {
+    await agent.stop()
+    await stopped[Symbol.asyncDispose]()
+    directory[Symbol.dispose]()
+  })
+
+  test.for([
+    ['a process this device does not name', 'nope', {}, 'target.unknown'],
+    ['a target that is down', 'down', {}, 'target.unreachable'],
+    ['a target that does not accept', 'stuck', {}, 'target.unobserved'],
+    ['a lan target that is this machine', 'self', {}, 'target.unreachable'],
+    ['no time left', 'down', { remaining_ms: 0 }, 'lease.spent'],
+    ['less than no time', 'down', { remaining_ms: -5 }, 'lease.spent'],
+    ['time that is no number', 'down', { remaining_ms: '60000' }, 'open.metadata'],
+    ['time without end', 'down', { remaining_ms: 1e300 }, 'open.metadata'],
+    ['a session id that is none', 'down', { session: '../../etc' }, 'open.metadata'],
+    ['a process name that is none', 'PLC!', {}, 'open.metadata'],
+    ['a prototype for a process', '__proto__', {}, 'open.metadata'],
+    ['another version', 'down', { v: 2 }, 'open.metadata'],
+    ['an address smuggled in changes nothing', 'nope', { target: '127.0.0.1:22', host: '127.0.0.1' }, 'target.unknown'],
+  ] as const)('%s', async ([, process, overrides, code]) => {
+    await expect(openStream(held, process, overrides)).rejects.toMatchObject({ name: 'TunnelRefused', code })
+  })
+
+  test.for([
+    ['not JSON', '\x00\xff'],
+    ['not an object', '[]'],
+    ['null', 'null'],
+    ['nothing', ''],
+    ['4 KiB of brackets', '['.repeat(4096)],
+  ] as const)('metadata that is %s', async ([, text]) => {
+    await expect(held.tunnel.open('tcp', Buffer.from(text, 'latin1'))).rejects.toMatchObject({ code: 'open.metadata' })
+  })
+
+  test.for(['udp', 'spawn', 'relay', 'control'] as const)('a stream of kind %s', async (kind) => {
+    await expect(held.tunnel.open(kind, Buffer.from('{}'))).rejects.toMatchObject({ code: 'open.kind' })
+  })
+
+  test('after all that the tunnel is the same one', async () => {
+    await expect(openStream(held, 'nope')).rejects.toMatchObject({ code: 'target.unknown' })
+    expect(agent.logged('tunnel.down')).toEqual([])
+  })
+})
+
+function ownAddress(): string {
+  // Any address of this machine that is not loopback; where there is none, one that nobody answers on.
+  const all = Object.values(networkInterfaces()).flat()
+  return all.find((own) => own?.family === 'IPv4' && !own.internal)?.address ?? '192.0.2.1'
+}
+
+describe('the gateway misbehaves', () => {
+  test.for([
+    ['a line that is not JSON', '{{{\n', 'control.message'],
+    ['a message without a type', '{"a":1}\n', 'control.message'],
+    ['a line without end', 'x'.repeat(20_000), 'control.limit'],
+  ] as const)('%s on the control stream ends the tunnel; the agent comes back', async ([, text, code]) => {
+    using directory = new Directory()
+    const config = await enrolled(gateway, directory)
+    await using _agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    held.control.write(Buffer.from('{"type":"ping"}\n{"type":"of a later version"}\n'))
+    held.control.write(Buffer.from(text))
+    expect(await soon('close', held.tunnel.closed)).toMatchObject({ code })
+    await gateway.nextTunnel()
+  })
+
+  test('a welcome for another device, or of no form, is not taken', async () => {
+    using directory = new Directory()
+    const config = await enrolled(gateway, directory)
+    const good = gateway.welcome
+    gateway.welcome = () => ({ device: 'other', now_ms: Date.now(), gateway: 'gw1', epoch: 1 })
+    await using agent = running(config, { scope })
+    await vi.waitFor(() => expect(agent.logged('tunnel.not_up').at(-1)?.fields['message']).toMatch(/another one/))
+    gateway.welcome = undefined
+    await vi.waitFor(() => expect(agent.logged('tunnel.not_up').at(-1)?.fields['message']).toMatch(/not of the protocol/))
+    gateway.welcome = good
+    await gateway.nextTunnel()
+  })
+
+  test('a refusal is told with the gateway\'s own code, and tried again', async () => {
+    using directory = new Directory()
+    const config = await enrolled(gateway, directory)
+    gateway.refuse = 'device.quarantined'
+    await using agent = running(config, { scope })
+    await vi.waitFor(() => expect(agent.logged('tunnel.not_up').length).toBeGreaterThan(1))
+    expect(agent.logged('tunnel.not_up')[0]?.fields).toMatchObject({ code: 'tunnel.refused', server_code: 'device.quarantined' })
+    gateway.refuse = undefined
+    await gateway.nextTunnel()
+  })
+
+  test('GOAWAY: dials again, and lets open streams end on the old tunnel', async () => {
+    using directory = new Directory()
+    await using server = await listening((socket) => socket.pipe(socket))
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    held.tunnel.goaway('gateway.draining', 300)
+    const began = performance.now()
+    const next = await gateway.nextTunnel()
+    expect(performance.now() - began).toBeGreaterThan(250)
+    expect(agent.logged('tunnel.goaway')[0]?.fields).toEqual({ code: 'gateway.draining', retry_after_ms: 300 })
+    expect(next.greeting['v']).toBe(1)
+    expect(next.tunnel.peer.epoch).toBeGreaterThan(held.tunnel.peer.epoch)
+    expect(next.tunnel.peer.instance).toBe(held.tunnel.peer.instance)
+  })
+
+  test('a gateway that dies and comes back is dialled until it is there', async () => {
+    using directory = new Directory()
+    const config = await enrolled(gateway, directory)
+    await using agent = running(config, { scope })
+    await gateway.nextTunnel()
+    const face = await gateway.face()
+    await gateway.silence()
+    await vi.waitFor(() => expect(agent.logged('tunnel.not_up').at(-1)?.fields['code']).toBe('gateway.unreachable'))
+    await gateway.listen(face)
+    const again = await gateway.nextTunnel()
+    expect(again.serial).toBe(agent.logged('tunnel.up').at(0)?.fields['certificate'] && again.serial)
+    expect(DEVICE).toBe('press-07')
+  })
+})
