@@ -9,7 +9,7 @@ import {
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isIP } from 'node:net'
-import { createAuthority, instant, issueServer, openIssuers, softwareSigner } from '#ca'
+import { createAuthority, encodePem, instant, issueServer, openIssuers, softwareSigner } from '#ca'
 import type { CaLog, CaStore, Issuers } from '#ca'
 import type { Config } from './config.ts'
 import { splitHostPort } from './config.ts'
@@ -25,14 +25,7 @@ export interface Authority {
   readonly issuingPem: string
 }
 
-function toPem(der: Uint8Array): string {
-  const lines =
-    Buffer.from(der)
-      .toString('base64')
-      .match(/.{1,64}/g) ?? []
-  return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`
-}
-
+const pem = (der: Uint8Array) => encodePem('CERTIFICATE', der)
 const random = (bytes: number) => randomBytes(bytes)
 
 /** Opens `ca/` in the data directory, making root and issuing CA where there are none. */
@@ -50,22 +43,22 @@ export async function openAuthority(config: Config, now: number): Promise<Author
       now: instant(now),
       random,
     })
-    writeFileSync(rootFile, toPem(made.root))
-    writeFileSync(issuingFile, toPem(made.issuing))
+    writeFileSync(rootFile, pem(made.root))
+    writeFileSync(issuingFile, pem(made.issuing))
   }
   const rootDer = new Uint8Array(new X509Certificate(readFileSync(rootFile)).raw)
   const issuingDer = new Uint8Array(new X509Certificate(readFileSync(issuingFile)).raw)
   const rootSha256 = createHash('sha256').update(rootDer).digest('hex')
-  writeFileSync(join(config.data, 'ca-root.pem'), toPem(rootDer))
+  writeFileSync(join(config.data, 'ca-root.pem'), pem(rootDer))
   writeFileSync(join(config.data, 'ca-root.sha256'), `${rootSha256}\n`)
   return {
     issuers: openIssuers({
       roots: [rootDer],
       active: { certificate: issuingDer, signer: issuing },
     }),
-    rootPem: toPem(rootDer),
+    rootPem: pem(rootDer),
     rootSha256,
-    issuingPem: toPem(issuingDer),
+    issuingPem: pem(issuingDer),
   }
 }
 
@@ -105,7 +98,7 @@ export async function edgeCertificate(
   )
   return {
     certificate: {
-      chain: issued.chain.map(toPem).join(''),
+      chain: issued.chain.map(pem).join(''),
       key: key.export({ type: 'pkcs8', format: 'pem' }),
       clientAuthorities: [authority.issuingPem, authority.rootPem],
     },

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { shipSyslog, type Shipper } from '#audit'
-import { est, instant } from '#ca'
+import { est, instant, stillStands } from '#ca'
 import { BUILTIN_BUNDLE, loadBundle, PolicyEngine } from '#policy'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
@@ -142,7 +142,7 @@ interface Access {
 }
 
 async function openAccess(
-  { thread, log, identity }: Foundation,
+  { thread, log, identity, caStore }: Foundation,
   decisions: Decisions,
   report: Report,
   undo: Undo,
@@ -158,6 +158,7 @@ async function openAccess(
     decisions,
     identity,
     live: new Map(),
+    stands: (peer) => stillStands(peer, { store: caStore, now: instant(now()) }),
     now,
     report,
     ended: (session) => {
@@ -246,6 +247,7 @@ async function openHttp(
     log: caLog,
     now: () => instant(now()),
     random: (bytes) => randomBytes(bytes),
+    failed: (error, requestId) => report(error, `enrolment request ${requestId}`),
     issued: async ({ device }) => {
       await devices.move(device, ['pending'], 'active')
     },

@@ -2,16 +2,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { TLSSocket } from 'node:tls'
 import { bodyTooLarge, EST_BODY_LIMIT, type EstRequest, type EstResponse } from '#ca'
+import { channelBinding } from '#est'
 import { newId } from '../ids.ts'
 import type { Handler } from './front.ts'
 import { presentedChain } from './tunnel.ts'
-
-/** RFC 9266 on TLS 1.3; on 1.2 the first Finished of the handshake (RFC 5929, section 3). */
-function channelBinding(socket: TLSSocket): Uint8Array | null {
-  if (socket.getProtocol() === 'TLSv1.3')
-    return socket.exportKeyingMaterial(32, 'EXPORTER-Channel-Binding', Buffer.alloc(0))
-  return (socket.isSessionReused() ? socket.getFinished() : socket.getPeerFinished()) ?? null
-}
 
 async function readBody(request: IncomingMessage): Promise<Uint8Array | undefined> {
   const chunks: Uint8Array[] = []
@@ -70,7 +64,7 @@ async function answer(
       body,
       connection: {
         tlsVersion: socket.getProtocol() ?? '',
-        channelBinding: channelBinding(socket),
+        channelBinding: channelBinding(socket, 'server'),
         clientChain: presentedChain(socket),
         remoteAddress: socket.remoteAddress ?? '',
         requestId,

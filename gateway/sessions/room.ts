@@ -1,5 +1,6 @@
 /** What deciding about sessions needs: the stores, who is here, the log, policy and identity. */
 import type { AuditLog } from '#audit'
+import type { Peer, Stranger } from '#ca'
 import type { Input, Observed, Partially, Trigger } from '#policy'
 import type { Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
@@ -27,6 +28,8 @@ export interface SessionRoom {
   readonly decisions: Decisions
   readonly identity: Pick<Identity, 'current' | 'loginOf'>
   readonly live: Map<string, LiveSession>
+  /** Whether the certificate a tunnel was admitted with still holds: read from the store, each time. */
+  readonly stands: (peer: Peer) => Promise<Peer | Stranger>
   /** Epoch milliseconds. */
   readonly now: () => number
   /** Told once of every session whose connections are silent. */

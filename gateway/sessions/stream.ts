@@ -42,7 +42,7 @@ export async function openStream(room: SessionRoom, session: LiveSession): Promi
     const target = await findTarget(room, session.device, session.process)
     if (target === undefined)
       throw new Refusal('target.unknown', 'the process is no longer registered')
-    const stream = await dial(session, target)
+    const stream = await dial(room, session, target)
     try {
       const observed = saidBy(stream)
       await decide(room, session, target, observed)
@@ -67,11 +67,28 @@ export async function openStream(room: SessionRoom, session: LiveSession): Promi
   }
 }
 
-async function dial(session: LiveSession, target: Target): Promise<TunnelStream> {
+async function dial(
+  room: SessionRoom,
+  session: LiveSession,
+  target: Target,
+): Promise<TunnelStream> {
   if (target.presence === undefined)
     throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
       nextStep: 'wait a moment and connect again; the device dials in by itself',
     })
+  // The tunnel outlives the moment it was admitted in: revoked or expired since then is no device of ours.
+  const peer = await room.stands(target.presence.peer)
+  if (!peer.ok) {
+    target.presence.tunnel.close(peer.code, peer.message)
+    throw new Refusal(
+      'device.offline',
+      `the certificate of the device no longer holds: ${peer.message}`,
+      {
+        nextStep: 'enrol the device again',
+        denials: [{ code: peer.code, msg: peer.message }],
+      },
+    )
+  }
   const { max_duration_s: _duration, not_after: _end, ...obligations } = session.obligations
   const metadata = encode({
     v: 1,
@@ -117,7 +134,8 @@ function saidBy(stream: TunnelStream): Observed | null {
   } catch (cause) {
     if (!(cause instanceof DeviceReportError)) throw cause
     throw new Refusal('target.refused', cause.message, {
-      nextStep: 'ask the plant whether the agent on the device is Sallyport’s own and of this version',
+      nextStep:
+        'ask the plant whether the agent on the device is Sallyport’s own and of this version',
       denials: [{ code: cause.code, msg: cause.message }],
       cause,
     })

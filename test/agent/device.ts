@@ -14,7 +14,10 @@ export interface Line {
 }
 
 export class Directory implements Disposable {
-  readonly path = mkdtempSync(join(tmpdir(), 'sallyport-agent-'))
+  readonly path: string
+  constructor() {
+    this.path = mkdtempSync(join(tmpdir(), 'sallyport-agent-'))
+  }
   [Symbol.dispose](): void {
     rmSync(this.path, { recursive: true, force: true })
   }

@@ -27,7 +27,7 @@ type Play = <T extends Found>(title: string, step: () => Promise<T>) => Promise<
 /** Plays the steps in order; each takes what earlier ones made. Throws what the first failing step throws. */
 async function playAll(stage: Stage, report: Report, play: Play): Promise<void> {
   report.say(
-    'starting a gateway from embedded defaults, a syslog receiver, and signing in an administrator and an operator',
+    'a gateway starts from embedded defaults; a syslog receiver; an administrator and an operator sign in',
   )
   const { gateway, executables, received } = await prepare(stage)
   const enrolled = await play('one-time tokens enrol two devices over EST', () =>
@@ -81,7 +81,7 @@ async function main(): Promise<number> {
   playing.catch(() => {})
   await stage.programs.stopAll()
   if (check) report.say(`\n${table(rows)}`)
-  if (failed !== undefined) say(failed, report, directory)
+  if (failed !== undefined) say(failed, report, rows, directory)
   else rmSync(directory, { recursive: true, force: true })
   return failed === undefined ? 0 : 1
 }
@@ -120,12 +120,15 @@ async function interruption(): Promise<'interrupted'> {
   return promise
 }
 
-function say(failed: unknown, report: Report, directory: string): void {
-  if (failed === 'interrupted') rmSync(directory, { recursive: true, force: true })
-  else {
-    if (!(failed instanceof StepFailed)) console.error(failed)
-    report.say(`what every program said is kept in ${directory}`)
+function say(failed: unknown, report: Report, rows: readonly Row[], directory: string): void {
+  if (failed === 'interrupted') {
+    rmSync(directory, { recursive: true, force: true })
+    return
   }
+  // A step that failed has said so in its line; what failed before the first one, or is a fault of ours, has not.
+  if (!(failed instanceof StepFailed)) console.error(failed)
+  else if (rows.length === 0) report.say(`NO  before the first step: ${failed.message}`)
+  report.say(`what every program said is kept in ${directory}`)
 }
 
 // The event loop may hold a child's pipe for a moment after it ended; the demo is over when this is.
