@@ -148,6 +148,7 @@ class Forwarding implements Forward {
   readonly #local = new Set<Socket>()
   readonly #timers: NodeJS.Timeout[] = []
   #ending: Reason | undefined
+  #over = false
 
   constructor(tunnel: Tunnel, metadata: Uint8Array, options: ForwardOptions) {
     this.#tunnel = tunnel
@@ -178,6 +179,7 @@ class Forwarding implements Forward {
         { cause },
       )
     }
+    if (this.#over) this.#server.close()
     const address = this.#server.address()
     const bound = typeof address === 'object' && address !== null ? address.port : port
     this.#options.news({ event: 'listening', host, port: bound })
@@ -200,6 +202,7 @@ class Forwarding implements Forward {
   }
 
   #finish(closed: CloseReason): Reason {
+    this.#over = true
     for (const timer of this.#timers) clearTimeout(timer)
     this.#server.close()
     for (const socket of this.#local) socket.resetAndDestroy()

@@ -24,72 +24,81 @@ const at = (ip: string | null): EventInput['src'] =>
 
 /** The CA's events. Each is durable before the act it tells of. */
 export function caEvent(event: CaEvent): EventInput {
-  const src = at(event.remoteAddress)
-  const common = { src, tenant: event.tenant, time: event.at }
   switch (event.code) {
     case 'device.enroll':
-    case 'cert.renew': {
-      const allowed = event.outcome === 'allowed'
-      const enrol = event.code === 'device.enroll'
-      const what = enrol ? 'enrolment' : 'renewal'
-      const outcome = {
-        ...common,
-        device: event.device ?? undefined,
-        status: allowed ? ('success' as const) : ('failure' as const),
-        disposition: allowed ? ('allowed' as const) : ('blocked' as const),
-        reason: event.reason ?? undefined,
-        decisions:
-          event.decisionId === null
-            ? undefined
-            : [{ id: event.decisionId, revision: 'none', codes: [...event.denials] }],
-        message: `${what} of ${event.device ?? 'an unknown device'} ${event.outcome}`,
+      return {
+        code: 'device.enroll',
+        ...attempt(event, 'enrolment'),
+        device: event.device ?? 'unknown',
+        data: { spki_sha256: event.spkiSha256 ?? undefined, token: event.tokenId ?? undefined },
       }
-      const spki = event.spkiSha256 ?? undefined
-      if (event.code === 'device.enroll')
-        return {
-          code: 'device.enroll',
-          ...outcome,
-          device: event.device ?? 'unknown',
-          data: { spki_sha256: spki, token: event.tokenId ?? undefined },
-        }
+    case 'cert.renew':
       return {
         code: 'cert.renew',
-        ...outcome,
-        data: { serial: event.serial ?? 'unknown', spki_sha256: spki },
+        ...attempt(event, 'renewal'),
+        data: { serial: event.serial ?? 'unknown', spki_sha256: event.spkiSha256 ?? undefined },
       }
-    }
     case 'cert.issue':
-      return {
-        code: 'cert.issue',
-        ...common,
-        device: event.profile === 'device' ? event.subject : undefined,
-        status: 'success',
-        message: `certificate for ${event.profile} ${event.subject} about to be signed${event.resumed ? ' again' : ''}`,
-        data: {
-          serial: event.serial,
-          spki_sha256: event.spkiSha256,
-          not_before: Math.floor(event.notBefore / 1000),
-          not_after: Math.floor(event.notAfter / 1000),
-          profile: event.profile,
-          subject: event.subject,
-          replaces: event.parent ?? undefined,
-          token: event.tokenId ?? undefined,
-        },
-      }
-    case 'cert.revoke': {
-      const { target } = event
-      const serial = 'serial' in target ? target.serial : 'all'
-      return {
-        code: 'cert.revoke',
-        ...common,
-        device: 'device' in target ? target.device : undefined,
-        status: 'success',
-        disposition: 'revoked',
-        reason: event.reason,
-        message: `certificates revoked: ${event.reason}`,
-        data: { serial },
-      }
-    }
+      return issued(event)
+    case 'cert.revoke':
+      return revoked(event)
+  }
+}
+
+function about(event: CaEvent) {
+  return { src: at(event.remoteAddress), tenant: event.tenant, time: event.at }
+}
+
+/** Somebody asked for a certificate; what came of it. */
+function attempt(event: Extract<CaEvent, { outcome: string }>, what: string) {
+  const allowed = event.outcome === 'allowed'
+  const { decisionId } = event
+  return {
+    ...about(event),
+    device: event.device ?? undefined,
+    status: allowed ? ('success' as const) : ('failure' as const),
+    disposition: allowed ? ('allowed' as const) : ('blocked' as const),
+    reason: event.reason ?? undefined,
+    decisions:
+      decisionId === null
+        ? undefined
+        : [{ id: decisionId, revision: 'none', codes: [...event.denials] }],
+    message: `${what} of ${event.device ?? 'an unknown device'} ${event.outcome}`,
+  }
+}
+
+function issued(event: Extract<CaEvent, { code: 'cert.issue' }>): EventInput {
+  const again = event.resumed ? ' again' : ''
+  return {
+    code: 'cert.issue',
+    ...about(event),
+    device: event.profile === 'device' ? event.subject : undefined,
+    status: 'success',
+    message: `certificate for ${event.profile} ${event.subject} about to be signed${again}`,
+    data: {
+      serial: event.serial,
+      spki_sha256: event.spkiSha256,
+      not_before: Math.floor(event.notBefore / 1000),
+      not_after: Math.floor(event.notAfter / 1000),
+      profile: event.profile,
+      subject: event.subject,
+      replaces: event.parent ?? undefined,
+      token: event.tokenId ?? undefined,
+    },
+  }
+}
+
+function revoked(event: Extract<CaEvent, { code: 'cert.revoke' }>): EventInput {
+  const { target } = event
+  return {
+    code: 'cert.revoke',
+    ...about(event),
+    device: 'device' in target ? target.device : undefined,
+    status: 'success',
+    disposition: 'revoked',
+    reason: event.reason,
+    message: `certificates revoked: ${event.reason}`,
+    data: { serial: 'serial' in target ? target.serial : 'all' },
   }
 }
 

@@ -218,7 +218,7 @@ export function parseConfig(text: string, dataDir: string, source = 'agent.json'
   try {
     value = JSON.parse(text)
   } catch (error) {
-    // V8 says the line and column.
+    // V8 says the position or quotes the place.
     throw new At(source, '', text).fail(`not JSON: ${messageOf(error)}`)
   }
   return configOf(new At(source, '', value), dataDir)

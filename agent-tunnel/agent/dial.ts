@@ -1,6 +1,6 @@
 /** One tunnel, from the first packet to the gateway's welcome on the control stream. */
 import { TunnelClosed, TunnelRefused, driveTunnel } from '#tunnel'
-import type { Clock, Tunnel, TunnelStream } from '#tunnel'
+import type { Clock, Goaway, Tunnel, TunnelStream } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
 import type { AgentConfig } from './config.ts'
 import { dialGateway } from './connect.ts'
@@ -32,6 +32,8 @@ export interface Link {
   readonly control: TunnelStream
   readonly pair: Pair
   readonly tls: Dialled['tls']
+  /** Resolves when the gateway says GOAWAY; listened for from the first frame on. */
+  readonly goaway: Promise<Goaway>
   /** The gateway's own name. */
   readonly gateway: string
   /** False: the targets did not fit the greeting and are still to be told. */
@@ -65,11 +67,21 @@ export async function openLink(options: LinkOptions): Promise<Link> {
       epoch,
       clock: monotonic,
     })
+    const goaway = Promise.withResolvers<Goaway>()
+    tunnel.onGoaway = goaway.resolve
     const greeting = greet(options, tls)
     const limit = AbortSignal.any([options.signal, AbortSignal.timeout(CONTROL_TIMEOUT_MS)])
     const control = await tunnel.open('control', greeting.bytes, { signal: limit })
     const gateway = readWelcome(control, options)
-    return { tunnel, control, pair, tls, gateway, targetsTold: greeting.whole }
+    return {
+      tunnel,
+      control,
+      pair,
+      tls,
+      goaway: goaway.promise,
+      gateway,
+      targetsTold: greeting.whole,
+    }
   } catch (error) {
     tunnel?.close('agent.gave_up')
     socket.destroy()

@@ -66,6 +66,8 @@ const RECHECK_MS = 1000
 /** Every so many looks at the known owners comes one at all processes: somebody may have joined. */
 const FULL_LOOK_EVERY = 15
 const MAX_SESSIONS = 1024
+/** docs/protocol.md: metadata in OPEN and ACCEPT. */
+const MAX_METADATA_BYTES = 4096
 const SESSION_ID = /^s_[0-9a-hjkmnp-tv-z]{26}$/
 
 const UNOBSERVED: Readonly<Record<Unobserved, string>> = {
@@ -109,7 +111,7 @@ export class Forwarder {
       const sighting = await this.#observe(kind, target, cancelled.signal)
       cancelled.signal.throwIfAborted()
       const observed = sighting?.observed ?? null
-      const stream = offer.accept(writeRecord({ v: 1, observed }))
+      const stream = offer.accept(answerOf(observed))
       const names = { session: ask.session, process: ask.process }
       log('info', 'stream.accepted', { ...names, observed, unreadable: sighting?.unreadable })
       const closed = await this.#carry(stream, target, ask, leaseEnds - clock.now(), sighting)
@@ -276,6 +278,13 @@ export class Forwarder {
       cancel()
     }
   }
+}
+
+/** The answer to OPEN, whole or not at all: a list of owners cut to fit would hide one. */
+function answerOf(observed: Observed | null): Uint8Array {
+  const answer = writeRecord({ v: 1, observed })
+  if (answer.length <= MAX_METADATA_BYTES) return answer
+  throw new Refused('target.unobserved', UNOBSERVED.unsettled)
 }
 
 function tupleOf(socket: Socket): FourTuple | undefined {

@@ -11,7 +11,7 @@ import { Control } from './control.ts'
 import { openLink } from './dial.ts'
 import type { Link } from './dial.ts'
 import { renew } from './enrol.ts'
-import { AgentError, messageOf } from './errors.ts'
+import { AgentError, agentCodes, messageOf } from './errors.ts'
 import { Forwarder } from './forward.ts'
 import { Identity } from './identity.ts'
 import type { Pair } from './identity.ts'
@@ -101,6 +101,8 @@ class Agent {
   /** A newer pair than the one the tunnel stands on. */
   #better: Pair | undefined
   #switchNotBefore = -Infinity
+  /** Serials of certificates the gateway did not take since the last tunnel was up. */
+  readonly #turnedDown = new Set<string>()
   #retryIn = 0
 
   constructor(config: AgentConfig, options: RunOptions, held: Held) {
@@ -205,16 +207,24 @@ class Agent {
     return waitMs
   }
 
+  /** The newest pair; after the gateway turned that one down, the one before, which is kept for just that. */
+  #choose(): Pair {
+    const pairs = this.#held.identity.pairs()
+    const chosen = pairs.find((pair) => !this.#turnedDown.has(serialOf(pair)))
+    if (chosen === undefined) this.#turnedDown.clear()
+    return chosen ?? this.#newest()
+  }
+
   async #dialUntilUp(): Promise<Link | undefined> {
     this.#held.status.update({ state: 'dialling', gateway: null, tls: null })
     while (!this.#signal.aborted) {
+      let pair: Pair | undefined
       try {
-        // The newest first; after a failure the one before, which is kept for just that.
-        const pairs = this.#held.identity.pairs()
-        const pair = pairs[this.#standing.failures % Math.max(1, pairs.length)] ?? this.#newest()
+        pair = this.#choose()
         return await this.#dial(pair)
       } catch (error) {
         if (this.#signal.aborted) return undefined
+        if (pair !== undefined && tookOffence(error)) this.#turnedDown.add(serialOf(pair))
         this.#report(error, this.#happened({ type: 'failed' }))
       }
       await this.#pause(this.#retryIn)
@@ -253,11 +263,14 @@ class Agent {
     identity.markConnected(pair.slot)
     const newest = this.#newest()
     this.#better = newest.slot === pair.slot ? undefined : newest
-    if (this.#better !== undefined) this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
+    if (this.#turnedDown.has(serialOf(newest))) {
+      this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
+    }
+    this.#turnedDown.clear()
     this.#take(link)
     this.#happened({ type: 'up' })
     const certificate = {
-      serial: pair.leaf.serialNumber.toLowerCase(),
+      serial: serialOf(pair),
       not_after: pair.leaf.validToDate.toISOString(),
     }
     const { gateway, tls } = link
@@ -293,10 +306,10 @@ class Agent {
     const stop = () => resolve({ type: 'stop' })
     this.#signal.addEventListener('abort', stop)
     if (this.#signal.aborted) stop()
-    link.tunnel.onGoaway = ({ code, retryAfterMs }) => {
+    void link.goaway.then(({ code, retryAfterMs }) => {
       this.#log('info', 'tunnel.goaway', { code, retry_after_ms: retryAfterMs })
       resolve({ type: 'goaway', retryAfterMs })
-    }
+    })
     void link.tunnel.closed.then(() => resolve({ type: 'lost' }))
     let cancel = () => {}
     const look = () => {
@@ -370,4 +383,13 @@ class Agent {
     cancel()
     this.#log('info', 'agent.stopped', {})
   }
+}
+
+function serialOf({ leaf }: Pair): string {
+  return leaf.serialNumber.toLowerCase()
+}
+
+/** Whether a failure may be the certificate's: the gateway was reached, and it broke after that. */
+function tookOffence(error: unknown): boolean {
+  return error instanceof AgentError && agentCodes[error.code].hop === 'tunnel'
 }

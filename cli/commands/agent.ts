@@ -141,7 +141,10 @@ async function status({ data }: DataOptions, command: Command): Promise<void> {
     const found = room.readStatus(data)
     const running = found?.alive === true
     const told = found === undefined ? ['never ran here'] : lines(found.status, running)
-    tell(globalOptions(command), { device, running, ...found?.status }, [`device  ${device}`, ...told])
+    tell(globalOptions(command), { device, running, ...found?.status }, [
+      `device  ${device}`,
+      ...told,
+    ])
     if (!running) throw new Exited('failed')
   })
 }

@@ -1,10 +1,9 @@
 /** `sallyport audit`: reading the log through the gateway, and proving a copy of it without one. */
-import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { LogEntry, LogPage } from '#api'
 import type { Verdict } from '#audit'
-import { Exited, usage, type Exit } from '../exit.ts'
-import { readInteger } from '../input.ts'
+import { Exited, type Exit } from '../exit.ts'
+import { readInteger, readText } from '../input.ts'
 import { facts, layOut, plain, say, tell } from '../print.ts'
 import { collect, globalOptions } from './options.ts'
 
@@ -108,25 +107,17 @@ async function verify(flags: VerifyFlags, command: Command): Promise<void> {
   const verdict = await verifyLog({
     directory: flags.log,
     verifierKeys: (flags.key ?? []).flatMap(readKeys),
-    held: (flags.held ?? []).map(readNote),
+    held: (flags.held ?? []).map((path) => readText(path, 'checkpoint')),
   })
   tell(options, verdict, verdictLines(verdict))
   const exit = outcomes[verdict.outcome]
   if (exit !== 'ok') throw new Exited(exit)
 }
 
-function readNote(path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (cause) {
-    throw usage(`the checkpoint file ${path} cannot be read`, undefined, { cause })
-  }
-}
-
 /** A vkey is `name+hash+base64`; anything else is the name of a file. */
 function readKeys(text: string): string[] {
   if (/^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+$/.test(text)) return [text]
-  return readNote(text)
+  return readText(text, 'verifier key')
     .split('\n')
     .map((row) => row.trim())
     .filter((row) => row !== '' && !row.startsWith('#'))

@@ -58,6 +58,12 @@ export function requestHeaders(raw: readonly string[], contentLength: string | n
   return out
 }
 
+/** However it is spelt: browsers trim names, and read a cookie without one as the name in its value. */
+function namesOurs(cookie: string): boolean {
+  const [pair = ''] = cookie.split(';', 1)
+  return pair.toLowerCase().includes(APP_COOKIE.toLowerCase())
+}
+
 /** Response headers for the browser: cookies lose their Domain, so that no app reaches its neighbours. */
 export function responseHeaders(raw: readonly string[]): string[] {
   const dropped = declared(raw)
@@ -66,7 +72,7 @@ export function responseHeaders(raw: readonly string[]): string[] {
     const lower = name.toLowerCase()
     if (HOP_BY_HOP.has(lower) || dropped.has(lower)) continue
     if (lower !== 'set-cookie') out.push(name, value)
-    else if (!value.trimStart().startsWith(`${APP_COOKIE}=`))
+    else if (!namesOurs(value))
       out.push(
         name,
         value

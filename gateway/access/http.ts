@@ -7,7 +7,6 @@ import type { Duplex } from 'node:stream'
 import { Pool, type Dispatcher } from 'undici'
 import type { AuditLog } from '#audit'
 import { httpFacts } from '#policy'
-import type { TunnelStream } from '#tunnel'
 import { toRefusal } from '../decisions.ts'
 import { actorOf } from '../events.ts'
 import { Refusal } from '../problem.ts'
@@ -16,6 +15,7 @@ import { findTarget, openedFacts, sessionFacts, type SessionRoom } from '../sess
 import { openStream } from '../sessions/stream.ts'
 import { APP_COOKIE, ENTER_PATH, parseAppLabel, takeCookie, type AppSignIns } from './apps.ts'
 import { requestHeaders, responseHeaders } from './headers.ts'
+import { Metered } from './metered.ts'
 import { count } from './tcp.ts'
 
 export interface Apps {
@@ -71,6 +71,8 @@ export class AppForwarder implements Disposable {
     }
     const session = this.#sessionOf(request, name)
     await this.#decide(request, session)
+    // It may have ended while the request was recorded: then it gets no pool that nobody would close.
+    if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
     await this.#forward(request, response, session)
   }
 
@@ -133,7 +135,7 @@ export class AppForwarder implements Disposable {
     const grant = await room.grants.find(session.grant)
     if (target === undefined || grant === undefined)
       throw new Refusal('session.ended', 'the process is no longer registered')
-    const observed = session.observed ?? target.presence?.listeners.get(session.process) ?? null
+    const observed = session.seen(target.presence?.listeners)
     const decision = room.decisions.ask('http.request', {
       ...sessionFacts(session.subject, session.source, target, [grant], observed),
       session: openedFacts(session, null),
@@ -210,13 +212,11 @@ export class AppForwarder implements Disposable {
   async #dial(session: LiveSession): Promise<Duplex> {
     const { room } = this.#apps
     const { stream, entry } = await openStream(room, session)
-    const duplex = stream.duplex()
-    const settle = meter(room, session, stream)
-    duplex.on('data', settle)
-    duplex.once('close', () => {
-      settle()
-      session.streams.delete(entry)
+    const duplex = new Metered(stream.duplex(), {
+      maxBandwidthBps: session.obligations.max_bandwidth_bps,
+      meter: (direction, bytes) => count(room, session, direction, bytes),
     })
+    duplex.once('close', () => session.streams.delete(entry))
     duplex.on('error', () => {})
     entry.carrier = {
       cut(code, message) {
@@ -235,19 +235,6 @@ export class AppForwarder implements Disposable {
 
   [Symbol.dispose](): void {
     for (const id of this.#pools.keys()) this.close(id)
-  }
-}
-
-/** Counts what a stream has carried since it was last asked; ends it at the byte limit. */
-function meter(room: SessionRoom, session: LiveSession, stream: TunnelStream): () => void {
-  let before = { in: 0, out: 0 }
-  return () => {
-    // From the device's side of the stream: what we sent is the person's `in`.
-    const now = { in: stream.bytesOut, out: stream.bytesIn }
-    count(room, session, 'in', now.in - before.in)
-    if (!count(room, session, 'out', now.out - before.out))
-      stream.reset('byte.limit', 'the session has carried as much as its grant allows')
-    before = now
   }
 }
 

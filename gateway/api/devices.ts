@@ -9,7 +9,9 @@ export const NewDevice = Type.Object(
     id: Name,
     zone: Type.Optional(Name),
     labels: Type.Optional(
-      Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 256 })),
+      Type.Record(Type.String({ pattern: '^.{1,64}$' }), Type.String({ maxLength: 256 }), {
+        additionalProperties: false,
+      }),
     ),
   },
   { additionalProperties: false },

@@ -51,7 +51,9 @@ const DAY_S = 86_400
 export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
   const now = Math.floor(room.now() / 1000)
   const statement = state(room.tenant, ask, now)
-  const { device, processes } = await targets(room, ask)
+  const found = await targets(room, ask)
+  if (found === undefined) throw await unknownTarget(room, ask, statement)
+  const { device, processes } = found
   const process = processes[0]
   const presence = room.registry.find(device.id)
   const proposed: Grant = {
@@ -98,17 +100,7 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     grant: statement.id,
     ticket: ask.ticket,
     decisions: [refOf(decision)],
-    data: {
-      devices: statement.devices,
-      processes: statement.processes,
-      not_before: statement.not_before,
-      not_after: statement.not_after,
-      max_seconds: statement.max_duration_s,
-      reason_given: statement.reason,
-      ticket: ask.ticket,
-      grant_sha256: grant.hash,
-      approvals_needed: needed,
-    },
+    data: { ...asked(statement), grant_sha256: grant.hash, approvals_needed: needed },
   })
   if (!decision.allow) throw toRefusal(decision)
   await room.store.add(grant)
@@ -138,19 +130,55 @@ function state(tenant: string, ask: GrantAsk, now: number): Statement {
   }
 }
 
-/** One answer for an unknown device and an unknown process: who may not list them learns neither. */
+/** The statement as events carry it. */
+function asked(statement: Statement) {
+  return {
+    devices: statement.devices,
+    processes: statement.processes,
+    not_before: statement.not_before,
+    not_after: statement.not_after,
+    max_seconds: statement.max_duration_s,
+    reason_given: statement.reason,
+    ticket: statement.ticket ?? undefined,
+  }
+}
+
 async function targets(
   room: GrantRoom,
   ask: GrantAsk,
-): Promise<{ device: Device; processes: readonly Process[] }> {
+): Promise<{ device: Device; processes: readonly Process[] } | undefined> {
   const device = await room.devices.find(ask.device)
   const found = await Promise.all(
     ask.processes.map((process) => room.devices.findProcess(ask.device, process)),
   )
   const processes = found.filter((process) => process !== undefined)
-  if (device === undefined || processes.length !== ask.processes.length)
-    throw new Refusal('target.unknown', 'there is no such device with all of these processes', {
-      nextStep: 'check the names with whoever asked you to service the machine',
-    })
+  if (device === undefined || processes.length !== ask.processes.length) return undefined
   return { device, processes }
+}
+
+/** One answer for an unknown device and an unknown process, and a record: whoever tries names is seen. */
+async function unknownTarget(
+  room: GrantRoom,
+  ask: GrantAsk,
+  statement: Statement,
+): Promise<Refusal> {
+  const refusal = new Refusal(
+    'target.unknown',
+    'there is no such device with all of these processes',
+    { nextStep: 'check the names with whoever asked you to service the machine' },
+  )
+  await room.log.append({
+    code: 'grant.request',
+    message: `grant for ${ask.device} asked, where there is nothing of these names`,
+    status: 'failure',
+    disposition: 'blocked',
+    reason: refusal.code,
+    actor: actorOf(ask.subject),
+    src: srcOf(ask.source),
+    device: ask.device,
+    process: ask.processes.join(','),
+    grant: statement.id,
+    data: asked(statement),
+  })
+  return refusal
 }

@@ -19,6 +19,11 @@ export function hostOf(request: IncomingMessage): string {
 export function dispatch(front: Front): Handler {
   const suffix = `.${front.appsDomain}`
   return (request, response) => {
+    // RFC 9112, section 3.2: with two hosts, whoever reads on may believe the other one.
+    if ((request.headersDistinct['host']?.length ?? 0) > 1) {
+      response.writeHead(400, { connection: 'close', 'content-length': '0' }).end()
+      return
+    }
     const host = hostOf(request)
     const path = request.url ?? '/'
     // The host decides first: an app must never reach the sign-in or the API under its own name.

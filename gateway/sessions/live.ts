@@ -2,6 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Observed, Obligations } from '#policy'
 import type { DecisionRef } from '../decisions.ts'
+import type { Listeners } from '../devices/presence.ts'
 import type { Source } from '../facts.ts'
 import type { Login, Subject } from '../identity/index.ts'
 import { step, type SessionEvent, type SessionState } from './state.ts'
@@ -59,7 +60,10 @@ export class LiveSession {
   denials = 0
   lastActivityAt: number
   lastDecidedAt: number
-  observed: Observed | null = null
+  /** What the newest connection's agent saw; undefined before the first, null where it saw nothing. */
+  observed: Observed | null | undefined = undefined
+  /** Settles when its start is durable, or has failed to be. */
+  recorded: Promise<void> = Promise.resolve()
   timeToCutMs: number | null = null
   #state: SessionState = 'opening'
 
@@ -97,6 +101,11 @@ export class LiveSession {
   decided(decision: DecisionRef, now: number): void {
     this.lastDecidedAt = now
     if (this.decisions.push(decision) > 16) this.decisions.splice(1, 1)
+  }
+
+  /** What a decision about the session as a whole stands on: what was seen, else what listens. */
+  seen(listeners: Listeners | undefined): Observed | null {
+    return this.observed === undefined ? (listeners?.get(this.process) ?? null) : this.observed
   }
 
   /** The next instant at which this session must be asked about: expiry, idleness, re-decision, sign-in. */

@@ -187,57 +187,21 @@ async function admit(
     openedAt: now,
     expiresAt: end,
   })
-  await record(room, session, grant)
+  await record(room, request, session, grant)
   return session
 }
 
 /** From here on a withdrawal sees the session; if one came meanwhile, nothing was opened. */
-async function record(room: SessionRoom, session: LiveSession, grant: Grant): Promise<void> {
+async function record(
+  room: SessionRoom,
+  request: OpenRequest,
+  session: LiveSession,
+  grant: Grant,
+): Promise<void> {
   room.live.set(session.id, session)
+  session.recorded = start(room, session, grant)
   try {
-    const facts = {
-      actor: actorOf(session.subject),
-      src: srcOf(session.source),
-      device: session.device,
-      process: session.process,
-      grant: session.grant,
-      session: session.id,
-      ticket: grant.statement.ticket ?? undefined,
-      decisions: session.decisions,
-    }
-    if (grant.first_used_at === null)
-      await room.log.append({
-        code: 'grant.use',
-        message: 'grant used for the first time',
-        status: 'success',
-        ...facts,
-      })
-    const used = await room.grants.apply(
-      grant.statement.id,
-      'use',
-      Math.floor(session.openedAt / 1000),
-      session.subject.id,
-      '',
-    )
-    if (used === undefined)
-      throw new Refusal('grant.state', 'the grant ended while the session was being opened', {
-        nextStep: 'request a new grant',
-      })
-    const started = await room.log.append({
-      code: 'session.start',
-      message: `session to ${session.device}/${session.process} opened`,
-      status: 'success',
-      disposition: 'allowed',
-      ...facts,
-      data: {
-        party: session.subject.party,
-        kind: session.kind,
-        remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())),
-        obligations: { ...session.obligations, ot_windows: [] },
-      },
-    })
-    session.startIdx = started.idx
-    await room.store.add(toRecord(session))
+    await session.recorded
   } catch (error) {
     room.live.delete(session.id)
     // Its start may be in the log: then so is its end.
@@ -247,17 +211,64 @@ async function record(room: SessionRoom, session: LiveSession, grant: Grant): Pr
         code: 'node.fault',
         message: 'the session could not be stored',
       })
-    throw error instanceof Refusal
-      ? error
-      : new Refusal('log.unavailable', 'the session could not be recorded, so it was not opened', {
-          cause: error,
-        })
+    if (error instanceof Refusal) throw await refused(room, request, error)
+    throw new Refusal(
+      'log.unavailable',
+      'the session could not be recorded, so it was not opened',
+      { cause: error },
+    )
   }
   if (!session.advance('recorded'))
     throw new Refusal(
       'session.ended',
       'the permission was withdrawn while the session was being opened',
     )
+}
+
+async function start(room: SessionRoom, session: LiveSession, grant: Grant): Promise<void> {
+  const facts = {
+    actor: actorOf(session.subject),
+    src: srcOf(session.source),
+    device: session.device,
+    process: session.process,
+    grant: session.grant,
+    session: session.id,
+    ticket: grant.statement.ticket ?? undefined,
+    decisions: session.decisions,
+  }
+  if (grant.first_used_at === null)
+    await room.log.append({
+      code: 'grant.use',
+      message: 'grant used for the first time',
+      status: 'success',
+      ...facts,
+    })
+  const used = await room.grants.apply(
+    grant.statement.id,
+    'use',
+    Math.floor(session.openedAt / 1000),
+    session.subject.id,
+    '',
+  )
+  if (used === undefined)
+    throw new Refusal('grant.state', 'the grant ended while the session was being opened', {
+      nextStep: 'request a new grant',
+    })
+  const started = await room.log.append({
+    code: 'session.start',
+    message: `session to ${session.device}/${session.process} opened`,
+    status: 'success',
+    disposition: 'allowed',
+    ...facts,
+    data: {
+      party: session.subject.party,
+      kind: session.kind,
+      remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())),
+      obligations: { ...session.obligations, ot_windows: [] },
+    },
+  })
+  session.startIdx = started.idx
+  await room.store.add(toRecord(session))
 }
 
 function toRecord(session: LiveSession) {

@@ -107,7 +107,7 @@ export class Reauthorization implements Disposable {
     ])
     if (target === undefined || grant === undefined)
       return { reason, code: 'target.unknown', message: 'the process is no longer registered' }
-    const observed = session.observed ?? target.presence?.listeners.get(session.process) ?? null
+    const observed = session.seen(target.presence?.listeners)
     const decision = room.decisions.ask('session.reevaluate', {
       ...sessionFacts(subject, session.source, target, [grant], observed),
       session: openedFacts(session, withdrawal.trigger),

@@ -26,7 +26,6 @@ export async function terminate(
   session: LiveSession,
   cause: Cause,
 ): Promise<number | null> {
-  const wasOpen = session.state === 'open'
   if (!session.advance('cut')) return session.timeToCutMs
   const carriers = [...session.streams].map(({ carrier }) =>
     carrier?.cut(cause.code, cause.message),
@@ -38,7 +37,9 @@ export async function terminate(
   session.advance('silent')
   room.live.delete(session.id)
   room.ended(session)
-  if (wasOpen || session.startIdx > 0) await recordEnd(room, session, cause)
+  // Cut while it was being opened: what its start becomes decides whether there is an end to record.
+  await Promise.allSettled([session.recorded])
+  if (session.startIdx > 0) await recordEnd(room, session, cause)
   return session.timeToCutMs
 }
 
@@ -71,7 +72,7 @@ async function recordEnd(
       duration_ms: Math.max(0, Math.round(now - session.openedAt)),
       start_idx: session.startIdx,
       denials: session.denials,
-      observed: session.observed === null ? null : ownerOf(session.observed),
+      observed: session.observed ? ownerOf(session.observed) : null,
       decision_ids: session.decisions.map(({ id }) => id),
       time_to_cut_ms: session.timeToCutMs === null ? undefined : Math.ceil(session.timeToCutMs),
       by: cause.by,

@@ -23,11 +23,22 @@ export class Directory implements Disposable {
   }
 }
 
-export function configOf(gateway: FakeGateway, directory: Directory, targets: readonly string[] = []): AgentConfig {
-  return configFrom({ gateway: gateway.url, device: DEVICE, rootSha256: gateway.pin, targets }, directory.path)
+export function configOf(
+  gateway: FakeGateway,
+  directory: Directory,
+  targets: readonly string[] = [],
+): AgentConfig {
+  return configFrom(
+    { gateway: gateway.url, device: DEVICE, rootSha256: gateway.pin, targets },
+    directory.path,
+  )
 }
 
-export async function enrolled(gateway: FakeGateway, directory: Directory, targets: readonly string[] = []): Promise<AgentConfig> {
+export async function enrolled(
+  gateway: FakeGateway,
+  directory: Directory,
+  targets: readonly string[] = [],
+): Promise<AgentConfig> {
   const config = configOf(gateway, directory, targets)
   await enrolAgent(config, { token: await gateway.bench.token(), log: () => undefined })
   return config
@@ -46,7 +57,8 @@ export function running(config: AgentConfig, options: Partial<RunOptions> = {}):
   const lines: Line[] = []
   const done = runAgent(config, {
     signal: stopping.signal,
-    log: (level, event, fields = {}) => lines.push({ level, event, fields: fields as Line['fields'] }),
+    log: (level, event, fields = {}) =>
+      lines.push({ level, event, fields: fields as Line['fields'] }),
     // No jitter: a wait is nothing, or what the gateway asked for.
     random: () => 0,
     ...options,
@@ -56,5 +68,10 @@ export function running(config: AgentConfig, options: Partial<RunOptions> = {}):
     stopping.abort()
     await soon('the agent stops', done)
   }
-  return { lines, stop, logged: (event) => lines.filter((line) => line.event === event), [Symbol.asyncDispose]: stop }
+  return {
+    lines,
+    stop,
+    logged: (event) => lines.filter((line) => line.event === event),
+    [Symbol.asyncDispose]: stop,
+  }
 }

@@ -2,7 +2,7 @@
  * A gateway for agent tests: the real EST server and the real acceptor of #tunnel behind one TLS port
  * told apart by ALPN, with certificates made here. What a gateway decides, the test decides.
  */
-import { createHash, createPublicKey, X509Certificate } from 'node:crypto'
+import { createHash, createPublicKey } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { once } from 'node:events'
 import { constants } from 'node:crypto'
@@ -20,7 +20,8 @@ import type { House } from '../ca/support.ts'
 export { TENANT }
 export const DEVICE = 'press-07'
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
-const decode = (bytes: Uint8Array) => JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>
+const decode = (bytes: Uint8Array) =>
+  JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>
 
 export interface ServerFace {
   readonly key: KeyObject
@@ -56,8 +57,10 @@ export class FakeGateway implements AsyncDisposable {
   readonly asked: string[] = []
   /** Runs before an EST answer is sent; may destroy the connection instead. */
   onEst: (request: IncomingMessage) => Promise<'answer' | 'drop'> = async () => 'answer'
-  /** Refuses tunnels with this code when set. */
-  refuse: string | undefined
+  /** The code a tunnel is refused with, by the serial of its certificate; undefined takes it. */
+  refuses: (serial: string) => string | undefined = () => undefined
+  /** Closes the older tunnel when a newer one comes, as the real one does. */
+  replaces = true
   /** What the welcome holds beside `v`; undefined sends bytes that are no JSON. */
   welcome: (() => Record<string, unknown>) | undefined
   readonly #http = createHttpServer((request, response) => void this.#est(request, response))
@@ -69,7 +72,9 @@ export class FakeGateway implements AsyncDisposable {
     this.welcome = () => ({ device: DEVICE, now_ms: Date.now(), gateway: 'gw1', epoch: 1 })
   }
 
-  static async start(options: { readonly house?: House; readonly now?: number } = {}): Promise<FakeGateway> {
+  static async start(
+    options: { readonly house?: House; readonly now?: number } = {},
+  ): Promise<FakeGateway> {
     const now = options.now ?? Date.now()
     const bench = await Bench.open(':memory:', options.house ?? (await newHouse(now)))
     bench.now = now
@@ -79,16 +84,36 @@ export class FakeGateway implements AsyncDisposable {
   }
 
   /** A certificate for this gateway. */
-  async face(names: readonly string[] = ['localhost'], ips: readonly string[] = ['127.0.0.1'], now = this.bench.now): Promise<ServerFace> {
+  async face(
+    names: readonly string[] = ['localhost'],
+    ips: readonly string[] = ['127.0.0.1'],
+    now = this.bench.now,
+  ): Promise<ServerFace> {
     const key = newKey()
     const publicKey = new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' }))
-    const request = { tenant: TENANT, gateway: 'gw1', dnsNames: names, ipAddresses: ips, publicKey, issuers: this.bench.house.issuers, now: instant(now), random }
-    const { chain } = await issueServer(request, { store: this.bench.store, log: async () => undefined, failed: () => undefined } as never)
+    const request = {
+      tenant: TENANT,
+      gateway: 'gw1',
+      dnsNames: names,
+      ipAddresses: ips,
+      publicKey,
+      issuers: this.bench.house.issuers,
+      now: instant(now),
+      random,
+    }
+    const { chain } = await issueServer(request, {
+      store: this.bench.store,
+      log: async () => undefined,
+      failed: () => undefined,
+    } as never)
     return { key, chain }
   }
 
   /** (Re)starts the port with `face`; the port number stays. */
-  async listen(face: ServerFace, extra: SecureContextOptions & { ALPNProtocols?: string[] } = {}): Promise<void> {
+  async listen(
+    face: ServerFace,
+    extra: SecureContextOptions & { ALPNProtocols?: string[] } = {},
+  ): Promise<void> {
     const port = this.#server === undefined ? 0 : this.port
     await this.silence()
     const server = createTlsServer({
@@ -105,7 +130,8 @@ export class FakeGateway implements AsyncDisposable {
       this.#sockets.add(socket)
       socket.on('error', () => undefined)
       socket.on('close', () => this.#sockets.delete(socket))
-      if (socket.alpnProtocol === 'sallyport/1') void this.#accept(socket).catch(() => socket.destroy())
+      if (socket.alpnProtocol === 'sallyport/1')
+        void this.#accept(socket).catch(() => socket.destroy())
       else this.#http.emit('connection', socket)
     })
     server.listen(port, '127.0.0.1')
@@ -125,7 +151,7 @@ export class FakeGateway implements AsyncDisposable {
   }
 
   get port(): number {
-    return this.#port ??= (this.#server!.address() as AddressInfo).port
+    return (this.#port ??= (this.#server!.address() as AddressInfo).port)
   }
   #port: number | undefined
   get url(): string {
@@ -139,19 +165,32 @@ export class FakeGateway implements AsyncDisposable {
   async nextTunnel(): Promise<Held> {
     const { promise, resolve } = Promise.withResolvers<Held>()
     this.#waiting.push(resolve)
-    return await soon('a tunnel', promise)
+    try {
+      return await soon('a tunnel', promise)
+    } finally {
+      this.#waiting = this.#waiting.filter((waiter) => waiter !== resolve)
+    }
   }
 
   async #accept(socket: TLSSocket): Promise<void> {
-    const tunnel = await driveTunnel(socket, { role: 'gateway', side: 'acceptor', instance: 'gw1', epoch: 1 })
-    if (this.refuse !== undefined) return tunnel.close(this.refuse, 'the test says no')
+    const tunnel = await driveTunnel(socket, {
+      role: 'gateway',
+      side: 'acceptor',
+      instance: 'gw1',
+      epoch: 1,
+    })
+    const serial = socket.getPeerX509Certificate()?.serialNumber.toLowerCase() ?? ''
+    const refusal = this.refuses(serial)
+    if (refusal !== undefined) return tunnel.close(refusal, 'the test says no')
     const { promise, resolve } = Promise.withResolvers<Offer>()
     tunnel.onOpen = resolve
     const offer = await promise
     const greeting = decode(offer.metadata)
-    const answer = this.welcome === undefined ? Buffer.from('\xff{', 'latin1') : encode({ v: 1, ...this.welcome() })
+    const answer =
+      this.welcome === undefined
+        ? Buffer.from('\xff{', 'latin1')
+        : encode({ v: 1, ...this.welcome() })
     const control = offer.accept(answer)
-    const serial = socket.getPeerX509Certificate()?.serialNumber.toLowerCase() ?? ''
     const held: Held = { tunnel, control, greeting, reports: [], socket, serial }
     let text = ''
     control.onData = (chunk) => {
@@ -164,7 +203,8 @@ export class FakeGateway implements AsyncDisposable {
     const before = this.tunnels.at(-1)
     this.tunnels.push(held)
     this.#waiting.shift()?.(held)
-    before?.tunnel.close('tunnel.replaced', 'a newer tunnel of this device took over')
+    if (this.replaces)
+      before?.tunnel.close('tunnel.replaced', 'a newer tunnel of this device took over')
   }
 
   async #est(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -173,7 +213,9 @@ export class FakeGateway implements AsyncDisposable {
     const chunks: Buffer[] = []
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)
     const leaf = socket.getPeerX509Certificate()
-    const headers = Object.fromEntries(Object.entries(request.headers).map(([name, value]) => [name, String(value)]))
+    const headers = Object.fromEntries(
+      Object.entries(request.headers).map(([name, value]) => [name, String(value)]),
+    )
     const answer = await this.bench.server()({
       method: request.method ?? '',
       path: request.url ?? '',
@@ -181,7 +223,11 @@ export class FakeGateway implements AsyncDisposable {
       body: Buffer.concat(chunks),
       connection: {
         tlsVersion: 'TLSv1.3',
-        channelBinding: socket.exportKeyingMaterial(32, 'EXPORTER-Channel-Binding', Buffer.alloc(0)),
+        channelBinding: socket.exportKeyingMaterial(
+          32,
+          'EXPORTER-Channel-Binding',
+          Buffer.alloc(0),
+        ),
         clientChain: leaf === undefined ? [] : [new Uint8Array(leaf.raw)],
         remoteAddress: '127.0.0.1',
         requestId: 'req-1',
@@ -202,8 +248,19 @@ export class FakeGateway implements AsyncDisposable {
 export const SESSION = `s_${'0'.repeat(26)}`
 
 /** Opens a stream as the gateway does; `overrides` replace fields of the metadata. */
-export async function openStream(held: Held, process: string, overrides: Readonly<Record<string, unknown>> = {}): Promise<Opened> {
-  const metadata = { v: 1, session: SESSION, process, remaining_ms: 60_000, obligations: {}, ...overrides }
+export async function openStream(
+  held: Held,
+  process: string,
+  overrides: Readonly<Record<string, unknown>> = {},
+): Promise<Opened> {
+  const metadata = {
+    v: 1,
+    session: SESSION,
+    process,
+    remaining_ms: 60_000,
+    obligations: {},
+    ...overrides,
+  }
   const stream = await held.tunnel.open('tcp', encode(metadata))
   return follow(stream)
 }
@@ -241,9 +298,4 @@ export async function soon<T>(what: string, promise: Promise<T>, ms = 15_000): P
   } finally {
     clearTimeout(timer)
   }
-}
-
-/** The certificate's serial as the gateway prints it. */
-export function serialOf(leaf: X509Certificate): string {
-  return leaf.serialNumber.toLowerCase()
 }

@@ -28,7 +28,7 @@ export async function openConnection(stage: Stage, place: string): Promise<Conne
 }
 
 /** The first line of news of that kind, from line `from` on. */
-export async function news(
+async function news(
   program: Program,
   event: string,
   ms: number,

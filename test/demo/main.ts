@@ -65,6 +65,7 @@ async function main(): Promise<number> {
   const check = process.argv.includes('--check')
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-demo-'))
   const stage = setStage(directory, await choosePorts(!check))
+  process.on('exit', () => stage.programs.killAll())
   const report = lineReport(process.stdout)
   const rows: Row[] = []
   const interrupted = interruption()
@@ -80,7 +81,7 @@ async function main(): Promise<number> {
   // What still plays after an interruption will fail on its ended programs; it has been told of already.
   playing.catch(() => {})
   await stage.programs.stopAll()
-  if (check) report.say(`\n${table(rows)}`)
+  if (check && rows.length > 0) report.say(`\n${table(rows)}`)
   if (failed !== undefined) say(failed, report, rows, directory)
   else rmSync(directory, { recursive: true, force: true })
   return failed === undefined ? 0 : 1
@@ -123,6 +124,7 @@ async function interruption(): Promise<'interrupted'> {
 function say(failed: unknown, report: Report, rows: readonly Row[], directory: string): void {
   if (failed === 'interrupted') {
     rmSync(directory, { recursive: true, force: true })
+    report.say('interrupted; everything that was started has ended')
     return
   }
   // A step that failed has said so in its line; what failed before the first one, or is a fault of ours, has not.

@@ -43,12 +43,14 @@ export interface Start {
 export class Programs {
   readonly #directory: string
   readonly #running: Program[] = []
+  #closing = false
 
   constructor(directory: string) {
     this.#directory = directory
   }
 
   start(start: Start): Program {
+    if (this.#closing) throw new StepFailed(`${start.name} to start`, 'the demo is ending')
     const errors = join(this.#directory, `${start.name}.err`)
     const fd = openSync(errors, 'a')
     const child = spawn(start.command, start.args, {
@@ -63,11 +65,12 @@ export class Programs {
   }
 
   async stopAll(): Promise<void> {
+    this.#closing = true
     for (const program of this.#running.toReversed())
       if (program.ended === undefined) await program.stop()
   }
 
-  /** For the moment before this process must be gone: everything ends at once. */
+  /** For the moment in which this process ends, however it came to it: whatever still runs ends at once. */
   killAll(): void {
     for (const program of this.#running)
       if (program.ended === undefined)

@@ -46,6 +46,6 @@ export function table(rows: readonly Row[]): string {
   ].join('\n')
 }
 
-export function seconds(ms: number): string {
+function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`
 }

@@ -98,7 +98,7 @@ function parse(outcome: Outcome): unknown {
 }
 
 /** The error in what a command wrote on stderr: the line that is `{"error":{…}}`. */
-export function readTold(err: string): Told | undefined {
+function readTold(err: string): Told | undefined {
   for (const line of err.split('\n').toReversed()) {
     if (!line.startsWith('{"error"')) continue
     const value: unknown = JSON.parse(line)

@@ -195,7 +195,9 @@ function states(api: Api, room: DeviceRoutes): void {
           kind: 'device',
           id,
         })
-        await known(room, id)
+        const { state } = await known(room, id)
+        if (!from.includes(state))
+          throw new Refusal('device.state', `the device is ${state}; it cannot be moved to ${to}`)
         await room.log.append({
           code: `device.${verb}`,
           message: `${id}: ${reason}`,

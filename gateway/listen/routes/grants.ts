@@ -92,25 +92,32 @@ function reading(api: Api, room: GrantRoutes): void {
 }
 
 /** A vendor is told of another's grant exactly what they are told of one that does not exist. */
-async function visible(
+async function known(
   api: Api,
   room: GrantRoutes,
   id: string,
   request: Parameters<Api['caller']>[0],
 ): Promise<{ grant: Grant; subject: Subject }> {
   const subject = await api.caller(request)
-  const grant = await room.grants.store.find(id)
-  if (
-    grant === undefined ||
-    (subject.party === 'vendor' && grant.statement.requester !== subject.id)
-  )
+  const grant = await findGrant(room.grants, id)
+  if (subject.party === 'vendor' && grant.statement.requester !== subject.id)
     throw new Refusal('grant.unknown', `no grant ${id}`)
+  return { grant, subject }
+}
+
+async function visible(
+  api: Api,
+  room: GrantRoutes,
+  id: string,
+  request: Parameters<Api['caller']>[0],
+): Promise<{ grant: Grant; subject: Subject }> {
+  const found = await known(api, room, id, request)
   await authorize({ ...room, api }, request, 'grant:show', {
     kind: 'grant',
     id,
-    owner: grant.statement.requester,
+    owner: found.grant.statement.requester,
   })
-  return { grant, subject }
+  return found
 }
 
 function asking(api: Api, room: GrantRoutes): void {
@@ -186,7 +193,7 @@ function ending(api: Api, room: GrantRoutes): void {
     { schema: { params: Params, body: EndReason, response: { 200: EndedGrant } } },
     async (request) => {
       const at = performance.now()
-      const grant = await findGrant(room.grants, request.params.id)
+      const { grant } = await known(api, room, request.params.id, request)
       const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
       return await withdraw(room, {
         ...caller,
@@ -203,7 +210,7 @@ function ending(api: Api, room: GrantRoutes): void {
     { schema: { params: Params, body: EndReason, response: { 200: GrantView } } },
     async (request) => {
       const at = performance.now()
-      const grant = await findGrant(room.grants, request.params.id)
+      const { grant } = await known(api, room, request.params.id, request)
       const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
       if (grant.state !== 'requested')
         throw new Refusal(

@@ -57,6 +57,7 @@ function opening(api: Api, routes: SessionRoutes): void {
     '/api/v1/sessions',
     { schema: { body: NewSession, response: { 201: OpenedSession } } },
     async (request, reply) => {
+      const at = performance.now()
       const subject = await api.caller(request)
       const { device, process, grant } = request.body
       const session = await openSession(routes.room, {
@@ -66,7 +67,16 @@ function opening(api: Api, routes: SessionRoutes): void {
         process,
         grant,
       })
-      routes.reauthorization.watch(session)
+      // A change after the facts were read and before the session could be seen has not met it yet.
+      const cut = await routes.reauthorization.withdraw((one) => one === session, {
+        trigger: 'device',
+        at,
+      })
+      if (cut.length > 0)
+        throw new Refusal(
+          'session.ended',
+          'the permission was withdrawn while the session was being opened',
+        )
       const now = routes.room.now()
       const url =
         session.kind === 'http'

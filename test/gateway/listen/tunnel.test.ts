@@ -162,7 +162,7 @@ describe('an agent whose certificate is not good enough', () => {
       present: async () => ({
         id: 'press-07',
         key: issuingKey,
-        chain: [new Uint8Array(issuers.active.der)],
+        chain: [issuers.active.certificate],
       }),
     },
     {

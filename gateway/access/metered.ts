@@ -1,0 +1,85 @@
+/**
+ * A stream of a session as the socket of a web request: what passes is counted both ways and held to
+ * the session's limits, as splice.ts does for native clients.
+ */
+import { Duplex } from 'node:stream'
+import { Pace } from './pace.ts'
+
+export interface MeterOptions {
+  readonly maxBandwidthBps: number
+  /** Counts bytes as they pass, `in` towards the device; false: they may not, because a limit is reached. */
+  readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
+}
+
+export class Metered extends Duplex {
+  readonly #inner: Duplex
+  readonly #meter: MeterOptions['meter']
+  readonly #paces: { readonly in: Pace; readonly out: Pace }
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #unpaid = false
+  #full = false
+
+  constructor(inner: Duplex, { maxBandwidthBps, meter }: MeterOptions) {
+    super({ allowHalfOpen: true })
+    this.#inner = inner
+    this.#meter = meter
+    const now = performance.now()
+    this.#paces = { in: new Pace(maxBandwidthBps, now), out: new Pace(maxBandwidthBps, now) }
+    inner.on('data', (chunk: Buffer) => this.#arrived(chunk))
+    inner.once('end', () => this.push(null))
+    inner.once('error', (error) => this.destroy(error))
+    inner.once('close', () => this.destroy())
+  }
+
+  #arrived(chunk: Buffer): void {
+    if (!this.#meter('out', chunk.length)) return
+    this.#full = !this.push(chunk)
+    const wait = this.#paces.out.take(chunk.length, performance.now())
+    if (wait > 0) {
+      this.#unpaid = true
+      this.#after(wait, () => {
+        this.#unpaid = false
+        this.#goOn()
+      })
+    }
+    if (this.#full || this.#unpaid) this.#inner.pause()
+  }
+
+  override _read(): void {
+    this.#full = false
+    this.#goOn()
+  }
+
+  #goOn(): void {
+    if (!this.#full && !this.#unpaid) this.#inner.resume()
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error) => void): void {
+    if (!this.#meter('in', chunk.length)) {
+      done(new Error('the session has carried as much as its grant allows'))
+      return
+    }
+    const wait = this.#paces.in.take(chunk.length, performance.now())
+    const taken = () => (wait > 0 ? this.#after(wait, done) : done())
+    if (this.#inner.write(chunk)) taken()
+    else this.#inner.once('drain', taken)
+  }
+
+  override _final(done: () => void): void {
+    this.#inner.end(done)
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#inner.destroy(error ?? undefined)
+    done(error)
+  }
+
+  #after(ms: number, act: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      act()
+    }, ms)
+    this.#timers.add(timer.unref())
+  }
+}

@@ -1,0 +1,299 @@
+/** A grant from request to end: who may do what to it, in which order, and what happens when two do it at once. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { EndedGrant, Grant, OpenedSession } from '#api'
+import { grantFor, startNode, until, type Person, type TestNode } from '../../support/node.ts'
+import { answer } from '../../support/policy.ts'
+import { attach, expecting, PLC, seen, type FakeAgent } from '../../support/tunnels.ts'
+
+let node: TestNode
+let agent: FakeAgent
+let vendor: Person
+let other: Person
+let oda: Person
+let olaf: Person
+
+beforeAll(async () => {
+  node = await startNode()
+  const identity = await node.device('press-07', { plc: expecting(), hmi: expecting() })
+  const listener = seen(PLC, 'listener')
+  ;[vendor, other, oda, olaf, agent] = await Promise.all([
+    node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
+    node.person('otto', { party: 'vendor', roles: ['vendor'], vendor: 'other' }),
+    node.person('oda', { party: 'staff', roles: ['operator'] }),
+    node.person('olaf', { party: 'staff', roles: ['operator'] }),
+    attach(node, identity, { listeners: { plc: listener, hmi: listener } }),
+  ])
+})
+afterAll(async () => {
+  await agent[Symbol.asyncDispose]()
+  await node[Symbol.asyncDispose]()
+})
+
+const WANTED = { device: 'press-07', processes: ['plc'], duration_s: 60, reason: 'service' }
+let from = 0
+let rows = ''
+const stored = () =>
+  JSON.stringify([
+    node.rows('SELECT * FROM access_grant ORDER BY id'),
+    node.rows('SELECT * FROM grant_approval ORDER BY 1, 2'),
+  ])
+beforeEach(async () => {
+  for (const who of [vendor, other])
+    for (const { id, ended } of (await who.ask<{ items: Grant[] }>('GET', '/grants')).items)
+      if (ended === null) await who.ask('POST', `/grants/${id}/done`)
+  await until('nothing is open', async () => (await node.health()).sessions === 0)
+  from = node.size()
+  rows = stored()
+})
+const codesSince = () => node.events(from).map(({ code }) => code)
+const asked = async (more = {}) => await vendor.ask<Grant>('POST', '/grants', { ...WANTED, ...more })
+const read = async (grant: Grant) => await oda.ask<Grant>('GET', `/grants/${grant.id}`)
+const now = () => Math.floor(Date.now() / 1000)
+
+describe('asking', () => {
+  test.for([
+    { name: 'a device that is not there', more: { device: 'nowhere' } },
+    { name: 'a process that is not there', more: { processes: ['nothing'] } },
+    { name: 'one process that is there and one that is not', more: { processes: ['plc', 'nothing'] } },
+  ])('$name: told alike, recorded, and nothing kept', async ({ more }) => {
+    const reply = await vendor.call('POST', '/grants', { ...WANTED, ...more })
+    expect([reply.status, reply.body.code]).toEqual([404, 'target.unknown'])
+    expect(reply.body.detail).toBe('there is no such device with all of these processes')
+    expect(stored()).toBe(rows)
+    expect(codesSince()).toEqual(['grant.request'])
+    expect(node.events(from)[0]?.text).toContain('target.unknown')
+  })
+
+  test.for([
+    { name: 'a window that is over', more: () => ({ not_before: now() - 20, not_after: now() - 10 }) },
+    { name: 'a window that ends before it begins', more: () => ({ not_before: now() + 20, not_after: now() + 10 }) },
+    { name: 'a window of no time', more: () => ({ not_before: now() + 20, not_after: now() + 20 }) },
+  ])('$name', async ({ more }) => {
+    const reply = await vendor.call('POST', '/grants', { ...WANTED, ...more() })
+    expect([reply.status, reply.body.code]).toEqual([400, 'grant.window'])
+    expect(stored()).toBe(rows)
+  })
+
+  test('longer than the zone allows', async () => {
+    const reply = await vendor.call('POST', '/grants', { ...WANTED, duration_s: 604_801 })
+    expect([reply.status, reply.body.code]).toEqual([403, 'request.duration'])
+    expect(codesSince()).toEqual(['grant.request'])
+    expect(stored()).toBe(rows)
+  })
+})
+
+describe('approving', () => {
+  const refusals: readonly {
+    readonly name: string
+    readonly who: () => Person
+    readonly status: number
+    readonly code: string
+    readonly hash?: string
+    readonly events: readonly string[]
+  }[] = [
+    { name: 'one’s own request', who: () => vendor, status: 403, code: 'host.approver_is_requester', events: ['grant.approve'] },
+    { name: 'another vendor’s request', who: () => other, status: 404, code: 'grant.unknown', events: [] },
+    { name: 'with the hash of another statement', who: () => oda, status: 409, code: 'grant.changed', hash: '0'.repeat(64), events: [] },
+  ]
+  test.for(refusals)('$name', async ({ who, status, code, hash, events }) => {
+    const grant = await asked()
+    from = node.size()
+    rows = stored()
+    const reply = await who().call('POST', `/grants/${grant.id}/approve`, { hash: hash ?? grant.hash })
+    expect([reply.status, reply.body.code]).toEqual([status, code])
+    expect(codesSince()).toEqual(events)
+    expect(stored()).toBe(rows)
+    expect((await read(grant)).state).toBe('requested')
+  })
+
+  test('one’s own request, as staff', async () => {
+    const grant = await oda.ask<Grant>('POST', '/grants', WANTED)
+    const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    expect([reply.status, reply.body.code]).toEqual([403, 'host.approver_is_requester'])
+    expect((await read(grant)).approvals).toEqual([])
+    await oda.ask('POST', `/grants/${grant.id}/done`)
+  })
+
+  test('twice', async () => {
+    const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc' })
+    from = node.size()
+    const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
+    expect((await read(grant)).approvals).toHaveLength(1)
+  })
+
+  test('what was revoked, rejected or given back', async () => {
+    for (const [who, path, body] of [
+      [oda, 'revoke', { reason: 'x' }],
+      [oda, 'reject', { reason: 'x' }],
+      [vendor, 'done', undefined],
+    ] as const) {
+      const grant = await asked()
+      await who.ask('POST', `/grants/${grant.id}/${path}`, body)
+      const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+      expect([path, reply.status, reply.body.code]).toEqual([path, 409, 'grant.state'])
+    }
+  })
+
+  describe('where two people must', () => {
+    const two = () =>
+      answer((decision, point) =>
+        point === 'grant.request'
+          ? { ...decision, obligations: { ...decision.obligations, approvals: 2 } }
+          : decision,
+      )
+
+    test('one is not enough, the same one again neither', async () => {
+      two()
+      const grant = await asked()
+      expect(grant.approvals_needed).toBe(2)
+      const first = await oda.ask<Grant>('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+      expect(first.state).toBe('requested')
+      const again = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+      expect([again.status, again.body.code]).toEqual([403, 'approver.already_approved'])
+      const opening = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+      expect([opening.status, opening.body.code]).toEqual([403, 'grant.pending'])
+      const second = await olaf.ask<Grant>('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+      expect(second.state).toBe('approved')
+      expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(1)
+    })
+
+    test('both at once, ten times: approved once, by both', async () => {
+      two()
+      for (let round = 0; round < 10; round++) {
+        const grant = await asked()
+        const body = { hash: grant.hash }
+        const replies = await Promise.all(
+          [oda, olaf].map((who) => who.call<Grant>('POST', `/grants/${grant.id}/approve`, body)),
+        )
+        expect(replies.map(({ status }) => status)).toEqual([200, 200])
+        expect(replies.map(({ body: { state } }) => state).toSorted()).toEqual(['approved', 'requested'])
+        const after = await read(grant)
+        expect([after.state, after.approvals.length]).toEqual(['approved', 2])
+      }
+      expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(10)
+    })
+
+    test('the same person, from two windows at once: counts once', async () => {
+      two()
+      for (let round = 0; round < 10; round++) {
+        const grant = await asked()
+        const body = { hash: grant.hash }
+        const replies = await Promise.all(
+          [oda, oda, oda].map((who) => who.call('POST', `/grants/${grant.id}/approve`, body)),
+        )
+        expect(replies.filter(({ status }) => status === 200)).toHaveLength(1)
+        const after = await read(grant)
+        expect([after.state, after.approvals.length]).toEqual(['requested', 1])
+      }
+    })
+  })
+
+  test('where one must, two at once: approved once, by one', async () => {
+    for (let round = 0; round < 10; round++) {
+      const grant = await asked()
+      const body = { hash: grant.hash }
+      const replies = await Promise.all(
+        [oda, olaf].map((who) => who.call('POST', `/grants/${grant.id}/approve`, body)),
+      )
+      expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 409])
+      expect((await read(grant)).approvals).toHaveLength(1)
+    }
+    expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(10)
+  })
+
+  test('raced by its revocation: revoked stays revoked', async () => {
+    for (let round = 0; round < 10; round++) {
+      const grant = await asked()
+      const approving = oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+      const revoking = olaf.call<EndedGrant>('POST', `/grants/${grant.id}/revoke`, { reason: 'x' })
+      const [approved, revoked] = await Promise.all([approving, revoking])
+      expect([200, 409]).toContain(approved.status)
+      expect(revoked.status).toBe(200)
+      expect((await read(grant)).state).toBe('revoked')
+    }
+  })
+})
+
+describe('ending', () => {
+  test('revoked twice', async () => {
+    const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc' })
+    await oda.ask('POST', `/grants/${grant.id}/revoke`, { reason: 'first' })
+    from = node.size()
+    const again = await olaf.call('POST', `/grants/${grant.id}/revoke`, { reason: 'second' })
+    expect([again.status, again.body.code]).toEqual([409, 'grant.state'])
+    expect(codesSince()).not.toContain('grant.revoke')
+    expect((await read(grant)).ended).toMatchObject({ reason: 'first' })
+  })
+
+  test('revoked by two at once: one did it', async () => {
+    for (let round = 0; round < 10; round++) {
+      const grant = await asked()
+      const replies = await Promise.all(
+        [oda, olaf].map((who) => who.call('POST', `/grants/${grant.id}/revoke`, { reason: 'x' })),
+      )
+      expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 409])
+    }
+  })
+
+  test('rejected after approval', async () => {
+    const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc' })
+    const reply = await oda.call('POST', `/grants/${grant.id}/reject`, { reason: 'x' })
+    expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
+    expect((await read(grant)).state).toBe('approved')
+  })
+
+  test('given back by somebody else', async () => {
+    const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc' })
+    const reply = await oda.call('POST', `/grants/${grant.id}/done`)
+    expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
+    expect((await read(grant)).state).toBe('approved')
+  })
+})
+
+describe('using', () => {
+  const use = async (grant: Grant, process = 'plc') =>
+    await vendor.call<OpenedSession & { code: string }>('POST', '/sessions', {
+      device: 'press-07',
+      process,
+      grant: grant.id,
+    })
+
+  test('before its window', async () => {
+    const grant = await asked({ not_before: now() + 600, not_after: now() + 1200 })
+    await oda.ask('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    const reply = await use(grant)
+    expect([reply.status, reply.body.code]).toEqual([403, 'grant.not_yet'])
+  })
+
+  test('its window ends before anybody used it', async () => {
+    const grant = await asked({ not_after: now() + 2 })
+    await oda.ask('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    await until('the window is over', async () => (await read(grant)).state === 'expired')
+    const reply = await use(grant)
+    expect([reply.status, reply.body.code]).toEqual([403, 'grant.expired'])
+    expect((await read(grant)).first_used_at).toBeNull()
+  })
+
+  test('it counts from the first use, and never again', async () => {
+    const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc', duration_s: 2 })
+    const first = await use(grant)
+    expect(first.status).toBe(201)
+    await vendor.ask('POST', `/sessions/${first.body.id}/end`)
+    const second = await use(grant)
+    expect(second.body.expires_at).toBe(first.body.expires_at)
+    const used = await read(grant)
+    expect(used.expires_at).toBe((used.first_used_at ?? 0) + 2)
+    await until('its time is over', async () => (await read(grant)).state === 'expired')
+    const reply = await use(grant)
+    expect([reply.status, reply.body.code]).toEqual([403, 'grant.expired'])
+    expect(codesSince().filter((code) => code === 'grant.use')).toHaveLength(1)
+  })
+
+  test('a request that nobody approves ends with its window', async () => {
+    const grant = await asked({ not_after: now() + 1 })
+    await until('its window is over', async () => (await read(grant)).state === 'expired')
+    const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
+  })
+})
