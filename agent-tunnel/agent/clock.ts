@@ -69,6 +69,10 @@ export class DeviceClock {
     this.#told = { instant, at }
     if (this.#file === undefined || at - this.#savedAt < SAVE_EVERY_MS) return
     this.#savedAt = at
-    writeDurably(this.#file, `${instant}\n`)
+    try {
+      writeDurably(this.#file, `${instant}\n`)
+    } catch {
+      // Only a start with a dead battery needs it; being online does not.
+    }
   }
 }

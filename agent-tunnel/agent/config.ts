@@ -36,8 +36,8 @@ export interface AgentConfig {
   readonly acceptDeadlineMs: number
 }
 
-export const DEFAULT_TENANT = 'main.sallyport.internal'
-export const DEFAULT_ACCEPT_DEADLINE_MS = 2000
+const DEFAULT_TENANT = 'main.sallyport.internal'
+const DEFAULT_ACCEPT_DEADLINE_MS = 2000
 const MAX_TARGETS = 256
 const ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'

@@ -12,7 +12,7 @@ import type { TargetReport } from './reports.ts'
 import type { Anchors } from './trust.ts'
 
 /** This agent as it names itself; the number is what policy compares (major, minor, patch by thousands). */
-export const AGENT_VERSION = { version: '0.1.0', version_int: 1000 } as const
+const AGENT_VERSION = { version: '0.1.0', version_int: 1000 } as const
 
 export interface LinkOptions {
   readonly config: AgentConfig

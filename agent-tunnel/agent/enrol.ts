@@ -35,7 +35,7 @@ import type { Log } from './log.ts'
 import type { Anchors } from './trust.ts'
 
 /** What every exchange needs. */
-export interface Exchange {
+interface Exchange {
   readonly config: AgentConfig
   readonly clock: DeviceClock
   readonly identity: Identity
@@ -50,7 +50,7 @@ const MAX_BODY_BYTES = 256 * 1024
  * trusted for this: the pin decides.
  * Throws AgentError `gateway.pin`, `gateway.answer`, and those of `dialGateway`.
  */
-export async function fetchAnchors(exchange: Exchange): Promise<Anchors> {
+async function fetchAnchors(exchange: Exchange): Promise<Anchors> {
   const { config, identity } = exchange
   const answer = await converse(exchange, null, undefined, () => cacertsRequest())
   if (answer.kind === 'pending') throw unexpected('it asks to wait for the CA certificates')
@@ -73,7 +73,7 @@ export async function fetchAnchors(exchange: Exchange): Promise<Anchors> {
  * already is given back without asking.
  * Throws AgentError `enrol.refused`, `enrol.pending`, `enrol.failed`, and those of the connection.
  */
-export async function enrol(exchange: Exchange, anchors: Anchors, token: string): Promise<Pair> {
+async function enrol(exchange: Exchange, anchors: Anchors, token: string): Promise<Pair> {
   const { config, identity } = exchange
   const before = identity.gotBy(token)
   if (before !== undefined) return before

@@ -136,17 +136,7 @@ export class Forwarder {
       throw new Refused('agent.full', `${MAX_SESSIONS} streams are open`)
     if (offer.kind !== 'tcp')
       throw new Refused('open.kind', `this agent opens no ${offer.kind} streams`)
-    const ask = readRecord(offer.metadata)
-    const { session, process, remaining_ms: remainingMs } = ask ?? {}
-    if (ask?.['v'] !== 1 || typeof session !== 'string' || !SESSION_ID.test(session)) {
-      throw new Refused('open.metadata', 'the request names no session')
-    }
-    if (!isId(process)) throw new Refused('open.metadata', 'the request names no process')
-    if (typeof remainingMs !== 'number' || !Number.isSafeInteger(remainingMs)) {
-      throw new Refused('open.metadata', 'the request does not say how long the session may last')
-    }
-    if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
-    return { session, process, remainingMs }
+    return askOf(offer.metadata)
   }
 
   #target(process: string): Target {
@@ -278,6 +268,20 @@ export class Forwarder {
       cancel()
     }
   }
+}
+
+/** Reads what OPEN asks for. What else it holds is the gateway's to enforce, or a later version's. */
+function askOf(metadata: Uint8Array): Ask {
+  const { v, session, process, remaining_ms: remainingMs } = readRecord(metadata) ?? {}
+  if (v !== 1 || typeof session !== 'string' || !SESSION_ID.test(session)) {
+    throw new Refused('open.metadata', 'the request names no session')
+  }
+  if (!isId(process)) throw new Refused('open.metadata', 'the request names no process')
+  if (typeof remainingMs !== 'number' || !Number.isSafeInteger(remainingMs)) {
+    throw new Refused('open.metadata', 'the request does not say how long the session may last')
+  }
+  if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
+  return { session, process, remainingMs }
 }
 
 /** The answer to OPEN, whole or not at all: a list of owners cut to fit would hide one. */

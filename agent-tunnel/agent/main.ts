@@ -1,29 +1,24 @@
 /**
- * The agent as a program: one loop that keeps a tunnel up, beside it the renewal of the certificate and
- * the watch over the targets. It dials out and never listens; it takes no address from the gateway.
+ * The agent as a program: a tunnel that is kept up, the renewal of the certificate, the watch over the
+ * targets, and what serves the streams, put together. It dials out and never listens; it takes no
+ * address from the gateway.
  */
-import { randomBytes } from 'node:crypto'
 import { systemClock } from '#tunnel'
-import type { Clock, Tunnel } from '#tunnel'
+import type { Clock } from '#tunnel'
 import { DeviceClock } from './clock.ts'
 import type { AgentConfig } from './config.ts'
-import { Control } from './control.ts'
-import { openLink } from './dial.ts'
-import type { Link } from './dial.ts'
 import { renew } from './enrol.ts'
-import { AgentError, agentCodes, messageOf } from './errors.ts'
+import { AgentError, messageOf } from './errors.ts'
 import { Forwarder } from './forward.ts'
 import { Identity } from './identity.ts'
 import type { Pair } from './identity.ts'
 import type { Log } from './log.ts'
-import { after, fresh } from './reconnect.ts'
-import type { Happening, Standing } from './reconnect.ts'
 import { Renewal } from './renewal.ts'
 import { ListenerWatch } from './reports.ts'
-import type { Observed } from './scope/observed.ts'
 import { ProcessScope } from './scope/owner.ts'
 import { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
+import { Tunnels } from './tunnels.ts'
 
 export interface RunOptions {
   /** Aborting it ends the run: open streams are cut, the tunnel is closed. */
@@ -38,12 +33,6 @@ export interface RunOptions {
   readonly scope?: ProcessScope
 }
 
-/** A renewed certificate is put to use when no stream is open, at the latest at this share of the old one's life. */
-const SWITCH_BY = 0.9
-const LOOK_MS = 1000
-const SWITCH_RETRY_MS = 600_000
-const FAREWELL_MS = 2000
-
 /**
  * Runs the agent until `signal` is aborted; then resolves. Rejects at once with AgentError
  * `identity.missing`, `identity.broken`, `gateway.pin` or `agent.running`; everything that happens
@@ -53,8 +42,7 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   const identity = new Identity(config.dataDir)
   const anchors = identity.anchors(config.rootSha256)
   if (anchors === undefined || identity.pairs().length === 0) {
-    throw new AgentError(
-      'identity.missing',
+    throw missing(
       `The device ${config.device} has no certificate yet.`,
       'Run `sallyport agent enroll` with a token for this device.',
     )
@@ -62,334 +50,83 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   const status = new StatusFile(config.dataDir)
   // Timers of the tunnel do not keep a process alive; between two tunnels this does.
   const alive = setInterval(() => {}, 2 ** 30)
-  const agent = new Agent(config, options, { identity, anchors, status })
   try {
-    await agent.run()
+    await keep(config, options, identity, anchors, status)
   } finally {
     clearInterval(alive)
     status.update({ state: 'stopped', gateway: null, tls: null })
+    options.log('info', 'agent.stopped')
   }
 }
 
-interface Held {
-  readonly identity: Identity
-  readonly anchors: Anchors
-  readonly status: StatusFile
+async function keep(
+  config: AgentConfig,
+  options: RunOptions,
+  identity: Identity,
+  anchors: Anchors,
+  status: StatusFile,
+): Promise<void> {
+  const { signal, log, clock: monotonic = systemClock, random = Math.random } = options
+  const { scope = new ProcessScope(), system = Date.now } = options
+  const { targets, acceptDeadlineMs, dataDir } = config
+  const clock = new DeviceClock({ monotonic, system, dataDir })
+  for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
+  const forwarder = new Forwarder({
+    targets,
+    scope,
+    clock: monotonic,
+    acceptDeadlineMs,
+    log,
+    ownerChanged: (session, observed) => tunnels.tell({ type: 'owner_changed', session, observed }),
+  })
+  using watch = new ListenerWatch({
+    scope,
+    targets,
+    clock: monotonic,
+    changed: (reports) => {
+      log('info', 'targets.changed', { targets: reports })
+      tunnels.tell({ type: 'targets', targets: reports })
+    },
+    failed: (error) => log('error', 'targets.unseen', { reason: messageOf(error) }),
+  })
+  const tunnels = new Tunnels({
+    config,
+    identity,
+    anchors,
+    status,
+    clock,
+    monotonic,
+    random,
+    log,
+    signal,
+    targets: () => watch.current,
+    serve: (offer) => forwarder.serve(offer),
+    serving: () => forwarder.serving,
+    renew: () => renewal.ask(),
+  })
+  using renewal = new Renewal({
+    clock,
+    monotonic,
+    random,
+    log,
+    pair: () => newestOf(identity),
+    renew: (pair) => renew({ config, clock, identity, signal }, anchors, pair),
+    renewed: (pair) => tunnels.use(pair),
+  })
+  signal.addEventListener('abort', () => forwarder.drain(), { once: true })
+  await watch.start()
+  await tunnels.run()
 }
 
-/** Why the loop looks up from a tunnel. */
-type Turn =
-  | Extract<Happening, { type: 'lost' | 'goaway' }>
-  | { readonly type: 'switch' }
-  | { readonly type: 'stop' }
-
-class Agent {
-  readonly #config: AgentConfig
-  readonly #held: Held
-  readonly #log: Log
-  readonly #signal: AbortSignal
-  readonly #monotonic: Clock
-  readonly #random: () => number
-  readonly #clock: DeviceClock
-  readonly #forwarder: Forwarder
-  readonly #watch: ListenerWatch
-  readonly #renewal: Renewal
-  readonly #instance = randomBytes(8).toString('hex')
-  readonly #links = new Map<Link, Control>()
-  #epoch = 0
-  #standing: Standing = fresh
-  /** A newer pair than the one the tunnel stands on. */
-  #better: Pair | undefined
-  #switchNotBefore = -Infinity
-  /** Serials of certificates the gateway did not take since the last tunnel was up. */
-  readonly #turnedDown = new Set<string>()
-  #retryIn = 0
-
-  constructor(config: AgentConfig, options: RunOptions, held: Held) {
-    this.#config = config
-    this.#held = held
-    this.#log = options.log
-    this.#signal = options.signal
-    const monotonic = options.clock ?? systemClock
-    this.#monotonic = monotonic
-    this.#random = options.random ?? Math.random
-    const system = options.system ?? Date.now
-    const clock = new DeviceClock({ monotonic, system, dataDir: config.dataDir })
-    for (const { notBefore } of held.identity.pairs()) clock.notBefore(notBefore)
-    this.#clock = clock
-    const scope = options.scope ?? new ProcessScope()
-    const { targets, acceptDeadlineMs } = config
-    const { log } = options
-    const ownerChanged = (session: string, observed: Observed) => {
-      for (const control of this.#links.values())
-        control.tell({ type: 'owner_changed', session, observed })
-    }
-    this.#forwarder = new Forwarder({
-      targets,
-      scope,
-      clock: monotonic,
-      acceptDeadlineMs,
-      log,
-      ownerChanged,
-    })
-    this.#watch = new ListenerWatch({
-      scope,
-      targets,
-      clock: monotonic,
-      changed: (reports) => {
-        log('info', 'targets.changed', { targets: reports })
-        for (const control of this.#links.values())
-          control.tell({ type: 'targets', targets: reports })
-      },
-      failed: (error) => log('error', 'targets.unseen', { reason: messageOf(error) }),
-    })
-    this.#renewal = new Renewal({
-      clock,
-      monotonic,
-      random: this.#random,
-      log,
-      pair: () => this.#newest(),
-      renew: (pair) =>
-        renew(
-          { config, clock, identity: held.identity, signal: options.signal },
-          held.anchors,
-          pair,
-        ),
-      renewed: (pair) => {
-        this.#better = pair
-        this.#switchNotBefore = -Infinity
-      },
-    })
-  }
-
-  async run(): Promise<void> {
-    using _watch = this.#watch
-    using _renewal = this.#renewal
-    await this.#watch.start()
-    let link: Link | undefined
-    while (!this.#signal.aborted) {
-      link ??= await this.#dialUntilUp()
-      if (link === undefined) break
-      const turn = await this.#turnOf(link)
-      if (turn.type === 'stop') break
-      if (turn.type === 'switch') {
-        link = (await this.#switch()) ?? link
-        continue
-      }
-      if (turn.type === 'goaway') void this.#drain(link.tunnel)
-      link = undefined
-      await this.#pause(this.#happened(turn))
-    }
-    await this.#stop()
-  }
-
-  #newest(): Pair {
-    const [pair] = this.#held.identity.pairs()
-    if (pair === undefined) {
-      const next = 'Restore the data directory, or enrol the device again.'
-      throw new AgentError(
-        'identity.missing',
-        'The key or certificate of this device is gone.',
-        next,
-      )
-    }
-    return pair
-  }
-
-  #happened(happening: Happening): number {
-    const { standing, waitMs } = after(
-      this.#standing,
-      happening,
-      this.#monotonic.now(),
-      this.#random,
-    )
-    this.#standing = standing
-    return waitMs
-  }
-
-  /** The newest pair; after the gateway turned that one down, the one before, which is kept for just that. */
-  #choose(): Pair {
-    const pairs = this.#held.identity.pairs()
-    const chosen = pairs.find((pair) => !this.#turnedDown.has(serialOf(pair)))
-    if (chosen === undefined) this.#turnedDown.clear()
-    return chosen ?? this.#newest()
-  }
-
-  async #dialUntilUp(): Promise<Link | undefined> {
-    this.#held.status.update({ state: 'dialling', gateway: null, tls: null })
-    while (!this.#signal.aborted) {
-      let pair: Pair | undefined
-      try {
-        pair = this.#choose()
-        return await this.#dial(pair)
-      } catch (error) {
-        if (this.#signal.aborted) return undefined
-        if (pair !== undefined && tookOffence(error)) this.#turnedDown.add(serialOf(pair))
-        this.#report(error, this.#happened({ type: 'failed' }))
-      }
-      await this.#pause(this.#retryIn)
-    }
-    return undefined
-  }
-
-  #report(error: unknown, retryInMs: number): void {
-    this.#retryIn = retryInMs
-    const told =
-      error instanceof AgentError
-        ? {
-            code: error.code,
-            message: error.message,
-            next: error.next,
-            server_code: error.serverCode,
-          }
-        : { code: 'tunnel.failed', message: messageOf(error) }
-    this.#held.status.update({ last_error: { code: told.code, message: told.message } })
-    this.#log('warn', 'tunnel.not_up', { ...told, retry_in_ms: Math.round(retryInMs) })
-  }
-
-  async #dial(pair: Pair): Promise<Link> {
-    const { identity, anchors, status } = this.#held
-    const link = await openLink({
-      config: this.#config,
-      clock: this.#clock,
-      monotonic: this.#monotonic,
-      anchors,
-      pair,
-      instance: this.#instance,
-      epoch: ++this.#epoch,
-      targets: this.#watch.current,
-      signal: this.#signal,
-    })
-    identity.markConnected(pair.slot)
-    const newest = this.#newest()
-    this.#better = newest.slot === pair.slot ? undefined : newest
-    if (this.#turnedDown.has(serialOf(newest))) {
-      this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
-    }
-    this.#turnedDown.clear()
-    this.#take(link)
-    this.#happened({ type: 'up' })
-    const certificate = {
-      serial: serialOf(pair),
-      not_after: pair.leaf.validToDate.toISOString(),
-    }
-    const { gateway, tls } = link
-    status.update({ state: 'connected', gateway, tls, certificate, last_error: null })
-    this.#log('info', 'tunnel.up', { gateway, tls, certificate, clock_off_ms: this.#clock.offMs })
-    return link
-  }
-
-  /** Wires a new tunnel up. */
-  #take(link: Link): void {
-    const { tunnel } = link
-    const control = new Control(link.control, {
-      renew: () => this.#renewal.ask(),
-      broken: (code, says) => tunnel.close(code, says),
-      closed: () => tunnel.close('control.closed', 'the control stream ended'),
-    })
-    this.#links.set(link, control)
-    tunnel.onOpen = (offer) => void this.#forwarder.serve(offer)
-    if (!link.targetsTold) control.tell({ type: 'targets', targets: this.#watch.current })
-    void tunnel.closed.then((reason) => {
-      this.#links.delete(link)
-      this.#log('info', 'tunnel.down', {
-        gateway: link.gateway,
-        code: reason.code,
-        message: reason.message,
-      })
-    })
-  }
-
-  /** Resolves when there is something to do about `link`. */
-  async #turnOf(link: Link): Promise<Turn> {
-    const { promise, resolve } = Promise.withResolvers<Turn>()
-    const stop = () => resolve({ type: 'stop' })
-    this.#signal.addEventListener('abort', stop)
-    if (this.#signal.aborted) stop()
-    void link.goaway.then(({ code, retryAfterMs }) => {
-      this.#log('info', 'tunnel.goaway', { code, retry_after_ms: retryAfterMs })
-      resolve({ type: 'goaway', retryAfterMs })
-    })
-    void link.tunnel.closed.then(() => resolve({ type: 'lost' }))
-    let cancel = () => {}
-    const look = () => {
-      if (this.#maySwitch(link)) resolve({ type: 'switch' })
-      else cancel = this.#monotonic.after(LOOK_MS, look)
-    }
-    look()
-    try {
-      return await promise
-    } finally {
-      cancel()
-      this.#signal.removeEventListener('abort', stop)
-    }
-  }
-
-  /**
-   * Whether to dial with a newer pair now. The gateway lets go of the older tunnel, and of its streams,
-   * when the newer one comes; so it waits for a quiet moment as long as the old certificate allows.
-   */
-  #maySwitch({ pair }: Link): boolean {
-    if (this.#better === undefined) return false
-    if (this.#monotonic.now() < this.#switchNotBefore) return false
-    const lived = (this.#clock.now() - pair.notBefore) / (pair.notAfter - pair.notBefore)
-    return this.#forwarder.serving === 0 || lived >= SWITCH_BY
-  }
-
-  /** The tunnel with the newest pair, or nothing when that did not come up: the old one stays. */
-  async #switch(): Promise<Link | undefined> {
-    try {
-      return await this.#dial(this.#newest())
-    } catch (error) {
-      this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
-      if (!this.#signal.aborted) this.#report(error, SWITCH_RETRY_MS)
-      return undefined
-    }
-  }
-
-  /** Closes a tunnel that takes nothing new once only its control stream is left. */
-  async #drain(tunnel: Tunnel): Promise<void> {
-    let closed = false
-    void tunnel.closed.then(() => (closed = true))
-    while (!closed && !this.#signal.aborted && tunnel.stats().streams > 1) {
-      await Promise.race([tunnel.closed, this.#pause(LOOK_MS)])
-    }
-    tunnel.close('agent.drained')
-  }
-
-  #pause(ms: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const cancel = this.#monotonic.after(ms, () => {
-      this.#signal.removeEventListener('abort', stop)
-      resolve()
-    })
-    const stop = () => {
-      cancel()
-      resolve()
-    }
-    if (this.#signal.aborted) stop()
-    else this.#signal.addEventListener('abort', stop, { once: true })
-    return promise
-  }
-
-  async #stop(): Promise<void> {
-    this.#forwarder.drain()
-    const tunnels = [...this.#links.keys()].map(({ tunnel }) => tunnel)
-    for (const tunnel of tunnels)
-      tunnel.close('agent.stopping', 'the agent on the device is stopping')
-    const farewell = Promise.withResolvers<void>()
-    const cancel = this.#monotonic.after(FAREWELL_MS, farewell.resolve)
-    await Promise.race([Promise.all(tunnels.map((tunnel) => tunnel.closed)), farewell.promise])
-    cancel()
-    this.#log('info', 'agent.stopped', {})
-  }
+function newestOf(identity: Identity): Pair {
+  const [pair] = identity.pairs()
+  if (pair !== undefined) return pair
+  throw missing(
+    'The key or certificate of this device is gone.',
+    'Restore the data directory, or enrol the device again.',
+  )
 }
 
-function serialOf({ leaf }: Pair): string {
-  return leaf.serialNumber.toLowerCase()
-}
-
-/** Whether a failure may be the certificate's: the gateway was reached, and it broke after that. */
-function tookOffence(error: unknown): boolean {
-  return error instanceof AgentError && agentCodes[error.code].hop === 'tunnel'
+function missing(message: string, next: string): AgentError {
+  return new AgentError('identity.missing', message, next)
 }

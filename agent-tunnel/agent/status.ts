@@ -45,7 +45,7 @@ export class StatusFile {
   readonly #ticks = startTicksOf('/proc', process.pid) ?? null
   #status: Status
 
-  /** Throws AgentError `agent.running` when another agent runs on this data directory. */
+  /** Throws AgentError `agent.running` when another agent runs on this data directory, `data.unwritable`. */
   constructor(dataDir: string) {
     const before = readStatus(dataDir)
     if (before?.alive === true && before.status.pid !== process.pid) {
@@ -66,14 +66,22 @@ export class StatusFile {
       certificate: null,
       last_error: null,
     }
-    this.update({})
+    this.#write()
   }
 
-  /** Writes what changed. */
+  /** Writes what changed; a disk that takes nothing does not stop the agent. */
   update(change: Partial<Omit<Status, 'pid' | 'start_ticks' | 'since'>>): void {
     const moved = change.state !== undefined && change.state !== this.#status.state
     const since = moved ? new Date().toISOString() : this.#status.since
     this.#status = { ...this.#status, ...change, since }
+    try {
+      this.#write()
+    } catch {
+      // The log has said what this file would.
+    }
+  }
+
+  #write(): void {
     writeDurably(this.#path, `${JSON.stringify(this.#status, undefined, 2)}\n`, 0o600)
   }
 }

@@ -5,7 +5,7 @@
  * A start in the future is forgiven, under the pinned root: a device without a battery-backed clock
  * begins in the past.
  */
-import { X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { AgentError } from './errors.ts'
@@ -29,7 +29,7 @@ interface Fault {
  * Checks a server's chain. `presented`: as it came, leaf first; `host`: the name or address dialled;
  * `now`: epoch ms. Undefined when all is well, else the first fault.
  */
-export function faultOf(
+function faultOf(
   presented: readonly X509Certificate[],
   anchors: Anchors,
   host: string,
@@ -82,7 +82,7 @@ function isIssuer(candidate: X509Certificate, subject: X509Certificate): boolean
 }
 
 /** The certificates a TLS peer sent, leaf first. */
-export function presentedBy(socket: TLSSocket): X509Certificate[] {
+function presentedBy(socket: TLSSocket): X509Certificate[] {
   const chain: X509Certificate[] = []
   let next = socket.getPeerX509Certificate()
   while (next !== undefined && chain.length < MAX_LINKS) {

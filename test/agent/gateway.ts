@@ -9,15 +9,15 @@ import { constants } from 'node:crypto'
 import { createServer as createHttpServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { createServer as createTlsServer, TLSSocket } from 'node:tls'
-import type { SecureContextOptions, Server } from 'node:tls'
+import { createServer as createTlsServer } from 'node:tls'
+import type { SecureContextOptions, Server, TLSSocket } from 'node:tls'
 import { instant, issueServer } from '#ca'
 import { driveTunnel } from '#tunnel'
 import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
 import { Bench, newHouse, newKey, pem, random, TENANT } from '../ca/support.ts'
 import type { House } from '../ca/support.ts'
 
-export { TENANT }
+
 export const DEVICE = 'press-07'
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 const decode = (bytes: Uint8Array) =>
@@ -245,7 +245,7 @@ export class FakeGateway implements AsyncDisposable {
   }
 }
 
-export const SESSION = `s_${'0'.repeat(26)}`
+const SESSION = `s_${'0'.repeat(26)}`
 
 /** Opens a stream as the gateway does; `overrides` replace fields of the metadata. */
 export async function openStream(

@@ -39,7 +39,8 @@ async function loop(): Promise<void> {
       last = now()
       say({ read: [...response.body.valuesAsArray], at: last })
     } catch (error) {
-      say({ failed: describe(error), at: now() })
+      // The library learns of the end after the socket has told it: the last line stays the last.
+      if (!ended) say({ failed: describe(error), at: now() })
       socket.destroy()
       return
     }

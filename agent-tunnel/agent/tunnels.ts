@@ -1,0 +1,324 @@
+/**
+ * Keeps a tunnel up: dials, takes what the gateway opens, dials again with jitter, follows GOAWAY without
+ * a gap, moves to a renewed certificate at a quiet moment. What waits how long is reconnect.ts's.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Clock, Offer, Tunnel } from '#tunnel'
+import type { DeviceClock } from './clock.ts'
+import type { AgentConfig } from './config.ts'
+import { Control } from './control.ts'
+import type { Told } from './control.ts'
+import { openLink } from './dial.ts'
+import type { Link } from './dial.ts'
+import { AgentError, agentCodes, messageOf } from './errors.ts'
+import type { Identity, Pair } from './identity.ts'
+import type { Log } from './log.ts'
+import { after, fresh } from './reconnect.ts'
+import type { Happening, Standing } from './reconnect.ts'
+import type { TargetReport } from './reports.ts'
+import type { StatusFile } from './status.ts'
+import type { Anchors } from './trust.ts'
+
+export interface TunnelsOptions {
+  readonly config: AgentConfig
+  readonly identity: Identity
+  readonly anchors: Anchors
+  readonly status: StatusFile
+  readonly clock: DeviceClock
+  readonly monotonic: Clock
+  readonly random: () => number
+  readonly log: Log
+  readonly signal: AbortSignal
+  /** What the gateway is told of the targets now. */
+  readonly targets: () => readonly TargetReport[]
+  readonly serve: (offer: Offer) => Promise<void>
+  /** Streams being opened or open. */
+  readonly serving: () => number
+  /** The gateway asks for a renewal. */
+  readonly renew: () => void
+}
+
+/** Why the loop looks up from a tunnel. */
+type Turn =
+  | Extract<Happening, { type: 'lost' | 'goaway' }>
+  | { readonly type: 'switch' }
+  | { readonly type: 'stop' }
+
+/** A renewed certificate is put to use when no stream is open, at the latest at this share of the old one's life. */
+const SWITCH_BY = 0.9
+const LOOK_MS = 1000
+const SWITCH_RETRY_MS = 600_000
+const FAREWELL_MS = 2000
+
+export class Tunnels {
+  readonly #options: TunnelsOptions
+  readonly #log: Log
+  readonly #signal: AbortSignal
+  readonly #monotonic: Clock
+  readonly #instance = randomBytes(8).toString('hex')
+  readonly #links = new Map<Link, Control>()
+  #epoch = 0
+  #standing: Standing = fresh
+  /** A newer pair than the one the tunnel stands on. */
+  #better: Pair | undefined
+  #switchNotBefore = -Infinity
+  /** Serials of certificates the gateway did not take since the last tunnel was up. */
+  readonly #turnedDown = new Set<string>()
+  #retryIn = 0
+
+  constructor(options: TunnelsOptions) {
+    this.#options = options
+    this.#log = options.log
+    this.#signal = options.signal
+    this.#monotonic = options.monotonic
+  }
+
+  /** Tells every gateway there is a tunnel to. */
+  tell(message: Told): void {
+    for (const control of this.#links.values()) control.tell(message)
+  }
+
+  /** There is a newer pair: the tunnel moves to it when nothing is open, or when it must. */
+  use(pair: Pair): void {
+    this.#better = pair
+    this.#switchNotBefore = -Infinity
+  }
+
+  /** Keeps a tunnel until the signal is aborted, then closes it; never rejects for what the network does. */
+  async run(): Promise<void> {
+    let link: Link | undefined
+    while (!this.#signal.aborted) {
+      link ??= await this.#dialUntilUp()
+      if (link === undefined) break
+      const turn = await this.#turnOf(link)
+      if (turn.type === 'stop') break
+      if (turn.type === 'switch') {
+        const next = await this.#switch()
+        if (next !== undefined) void this.#drain(link.tunnel)
+        link = next ?? link
+        continue
+      }
+      if (turn.type === 'goaway') void this.#drain(link.tunnel)
+      link = undefined
+      await this.#pause(this.#happened(turn))
+    }
+    await this.#stop()
+  }
+
+  #newest(): Pair {
+    const [pair] = this.#options.identity.pairs()
+    if (pair === undefined) {
+      const next = 'Restore the data directory, or enrol the device again.'
+      throw new AgentError(
+        'identity.missing',
+        'The key or certificate of this device is gone.',
+        next,
+      )
+    }
+    return pair
+  }
+
+  #happened(happening: Happening): number {
+    const { standing, waitMs } = after(
+      this.#standing,
+      happening,
+      this.#monotonic.now(),
+      this.#options.random,
+    )
+    this.#standing = standing
+    return waitMs
+  }
+
+  /** The newest pair; after the gateway turned that one down, the one before, which is kept for just that. */
+  #choose(): Pair {
+    const pairs = this.#options.identity.pairs()
+    const chosen = pairs.find((pair) => !this.#turnedDown.has(serialOf(pair)))
+    if (chosen === undefined) this.#turnedDown.clear()
+    return chosen ?? this.#newest()
+  }
+
+  async #dialUntilUp(): Promise<Link | undefined> {
+    this.#options.status.update({ state: 'dialling', gateway: null, tls: null })
+    while (!this.#signal.aborted) {
+      let pair: Pair | undefined
+      try {
+        pair = this.#choose()
+        return await this.#dial(pair)
+      } catch (error) {
+        if (this.#signal.aborted) return undefined
+        if (pair !== undefined && tookOffence(error)) this.#turnedDown.add(serialOf(pair))
+        this.#report(error, this.#happened({ type: 'failed' }))
+      }
+      await this.#pause(this.#retryIn)
+    }
+    return undefined
+  }
+
+  #report(error: unknown, retryInMs: number): void {
+    this.#retryIn = retryInMs
+    const told =
+      error instanceof AgentError
+        ? {
+            code: error.code,
+            message: error.message,
+            next: error.next,
+            server_code: error.serverCode,
+          }
+        : { code: 'tunnel.failed', message: messageOf(error) }
+    this.#options.status.update({ last_error: { code: told.code, message: told.message } })
+    this.#log('warn', 'tunnel.not_up', { ...told, retry_in_ms: Math.round(retryInMs) })
+  }
+
+  async #dial(pair: Pair): Promise<Link> {
+    const { config, clock, anchors, status, targets } = this.#options
+    const link = await openLink({
+      config,
+      clock,
+      monotonic: this.#monotonic,
+      anchors,
+      pair,
+      instance: this.#instance,
+      epoch: ++this.#epoch,
+      targets: targets(),
+      signal: this.#signal,
+    })
+    this.#remember(pair)
+    const newest = this.#newest()
+    this.#better = newest.slot === pair.slot ? undefined : newest
+    if (this.#turnedDown.has(serialOf(newest))) {
+      this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
+    }
+    this.#turnedDown.clear()
+    this.#take(link)
+    this.#happened({ type: 'up' })
+    const certificate = {
+      serial: serialOf(pair),
+      not_after: pair.leaf.validToDate.toISOString(),
+    }
+    const { gateway, tls } = link
+    status.update({ state: 'connected', gateway, tls, certificate, last_error: null })
+    this.#log('info', 'tunnel.up', { gateway, tls, certificate, clock_off_ms: clock.offMs })
+    return link
+  }
+
+  #remember(pair: Pair): void {
+    try {
+      this.#options.identity.markConnected(pair.slot)
+    } catch (error) {
+      // A full disk is no reason to be offline; the slot is remembered at the next tunnel.
+      this.#log('error', 'data.unwritable', { reason: messageOf(error) })
+    }
+  }
+
+  /** Wires a new tunnel up. */
+  #take(link: Link): void {
+    const { tunnel } = link
+    const control = new Control(link.control, {
+      renew: () => this.#options.renew(),
+      broken: (code, says) => tunnel.close(code, says),
+      closed: () => tunnel.close('control.closed', 'the control stream ended'),
+    })
+    this.#links.set(link, control)
+    tunnel.onOpen = (offer) => void this.#options.serve(offer)
+    if (!link.targetsTold) control.tell({ type: 'targets', targets: this.#options.targets() })
+    void tunnel.closed.then((reason) => {
+      this.#links.delete(link)
+      this.#log('info', 'tunnel.down', {
+        gateway: link.gateway,
+        code: reason.code,
+        message: reason.message,
+      })
+    })
+  }
+
+  /** Resolves when there is something to do about `link`. */
+  async #turnOf(link: Link): Promise<Turn> {
+    const { promise, resolve } = Promise.withResolvers<Turn>()
+    const stop = () => resolve({ type: 'stop' })
+    this.#signal.addEventListener('abort', stop)
+    if (this.#signal.aborted) stop()
+    void link.goaway.then(({ code, retryAfterMs }) => {
+      this.#log('info', 'tunnel.goaway', { code, retry_after_ms: retryAfterMs })
+      resolve({ type: 'goaway', retryAfterMs })
+    })
+    void link.tunnel.closed.then(() => resolve({ type: 'lost' }))
+    let cancel = () => {}
+    const look = () => {
+      if (this.#maySwitch(link)) resolve({ type: 'switch' })
+      else cancel = this.#monotonic.after(LOOK_MS, look)
+    }
+    look()
+    try {
+      return await promise
+    } finally {
+      cancel()
+      this.#signal.removeEventListener('abort', stop)
+    }
+  }
+
+  /**
+   * Whether to dial with a newer pair now. The gateway lets go of the older tunnel, and of its streams,
+   * when the newer one comes; so it waits for a quiet moment as long as the old certificate allows.
+   */
+  #maySwitch({ pair }: Link): boolean {
+    if (this.#better === undefined) return false
+    if (this.#monotonic.now() < this.#switchNotBefore) return false
+    const lived = (this.#options.clock.now() - pair.notBefore) / (pair.notAfter - pair.notBefore)
+    return this.#options.serving() === 0 || lived >= SWITCH_BY
+  }
+
+  /** The tunnel with the newest pair, or nothing when that did not come up: the old one stays. */
+  async #switch(): Promise<Link | undefined> {
+    try {
+      return await this.#dial(this.#newest())
+    } catch (error) {
+      this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
+      if (!this.#signal.aborted) this.#report(error, SWITCH_RETRY_MS)
+      return undefined
+    }
+  }
+
+  /** Closes a tunnel that takes nothing new once only its control stream is left. */
+  async #drain(tunnel: Tunnel): Promise<void> {
+    let closed = false
+    void tunnel.closed.then(() => (closed = true))
+    while (!closed && !this.#signal.aborted && tunnel.stats().streams > 1) {
+      await Promise.race([tunnel.closed, this.#pause(LOOK_MS)])
+    }
+    tunnel.close('agent.drained')
+  }
+
+  #pause(ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const cancel = this.#monotonic.after(ms, () => {
+      this.#signal.removeEventListener('abort', stop)
+      resolve()
+    })
+    const stop = () => {
+      cancel()
+      resolve()
+    }
+    if (this.#signal.aborted) stop()
+    else this.#signal.addEventListener('abort', stop, { once: true })
+    return promise
+  }
+
+  async #stop(): Promise<void> {
+    const tunnels = [...this.#links.keys()].map(({ tunnel }) => tunnel)
+    for (const tunnel of tunnels)
+      tunnel.close('agent.stopping', 'the agent on the device is stopping')
+    const farewell = Promise.withResolvers<void>()
+    const cancel = this.#monotonic.after(FAREWELL_MS, farewell.resolve)
+    await Promise.race([Promise.all(tunnels.map((tunnel) => tunnel.closed)), farewell.promise])
+    cancel()
+  }
+}
+
+function serialOf({ leaf }: Pair): string {
+  return leaf.serialNumber.toLowerCase()
+}
+
+/** Whether a failure may be the certificate's: the gateway was reached, and it broke after that. */
+function tookOffence(error: unknown): boolean {
+  return error instanceof AgentError && agentCodes[error.code].hop === 'tunnel'
+}
