@@ -85,6 +85,7 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
   const tunnel = await shakeHands(socket, options.instance)
   const forwarding = new Forwarding(tunnel, metadata, options)
   try {
+    await forwarding.watch()
     await forwarding.listen()
   } catch (error) {
     tunnel.close('client.done')
@@ -164,6 +165,25 @@ class Forwarding implements Forward {
   }
 
   readonly announced = (): boolean => this.#ending !== undefined
+
+  /** A stream of its own for the end of the session, which may come while no connection is open. */
+  async watch(): Promise<void> {
+    try {
+      const stream = await this.#tunnel.open('control', this.#metadata)
+      stream.onSignal = (payload) => this.#hear(payload)
+      stream.onClose = (closed) => {
+        if (!this.#over) this.end(reasonOf(closed.code, closed.message))
+      }
+    } catch (cause) {
+      const { code, message, next, id } = refusal(cause)
+      const why = message === '' ? undefined : message
+      throw new CliError(
+        'the gateway did not take the session',
+        { code, exit: 'ended', why, next, id },
+        { cause },
+      )
+    }
+  }
 
   async listen(): Promise<void> {
     const { host, port } = this.#options.listen

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { shipSyslog, type Shipper } from '#audit'
 import { est, instant, stillStands } from '#ca'
 import { BUILTIN_BUNDLE, loadBundle, PolicyEngine } from '#policy'
@@ -95,7 +95,7 @@ export async function serve(
   await aborted(signal)
   serving = false
   logger.info('stopping')
-  await edge.stop()
+  edge.stop()
   await endEverything(access)
   await log.append({
     code: 'node.stop',
@@ -341,8 +341,9 @@ async function openEdge(
 }
 
 /** Upgraded connections are not carried yet; saying so beats a connection that hangs. */
-function refuseUpgrade(_request: unknown, socket: { end(text: string): unknown }): void {
-  socket.end('HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n')
+function refuseUpgrade(_request: unknown, socket: Socket): void {
+  const answer = 'HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'
+  socket.end(answer, () => socket.destroy())
 }
 
 const RENEWAL_CHECK_MS = 3_600_000

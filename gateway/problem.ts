@@ -49,6 +49,8 @@ export class Refusal extends Error {
   readonly detail: string
   readonly nextStep: string | undefined
   readonly decisionId: string | undefined
+  /** Of the bundle that decided; undefined where policy was not asked. */
+  readonly revision: string | undefined
   readonly denials: readonly Denial[]
   constructor(
     code: ProblemCode,
@@ -56,6 +58,7 @@ export class Refusal extends Error {
     more: {
       readonly nextStep?: string | undefined
       readonly decisionId?: string | undefined
+      readonly revision?: string | undefined
       readonly denials?: readonly Denial[]
       readonly cause?: unknown
     } = {},
@@ -65,6 +68,7 @@ export class Refusal extends Error {
     this.detail = detail
     this.nextStep = more.nextStep
     this.decisionId = more.decisionId
+    this.revision = more.revision
     this.denials = more.denials ?? []
   }
 
@@ -92,6 +96,7 @@ export function denied(
   return new Refusal('policy.denied', first?.msg ?? 'no rule allows this', {
     nextStep: denials.find((denial) => denial.next_step !== undefined)?.next_step,
     decisionId: decision.decision_id,
+    revision: decision.layer === 'host' ? undefined : (decision.revision ?? undefined),
     denials,
   })
 }

@@ -302,16 +302,14 @@ export function writeConfig(config: AgentConfig): void {
 }
 
 /**
- * The one-time enrolment token: the trimmed content of `file`, or the variable SALLYPORT_TOKEN. Never
- * an argument: arguments are readable by every user of the machine.
+ * The one-time enrolment token: the trimmed content of `file`, else `variable`, the value of SALLYPORT_TOKEN.
+ * Never an argument: arguments are readable by every user of the machine.
  * Throws AgentError `token.missing`.
  */
-export function readToken(file: string | undefined): string {
+export function readToken(file: string | undefined, variable: string | undefined): string {
   let token: string
   try {
-    token = (
-      file === undefined ? (process.env['SALLYPORT_TOKEN'] ?? '') : readFileSync(file, 'utf8')
-    ).trim()
+    token = (file === undefined ? (variable ?? '') : readFileSync(file, 'utf8')).trim()
   } catch (error) {
     throw tokenMissing(`The token file could not be read: ${messageOf(error)}.`, error)
   }

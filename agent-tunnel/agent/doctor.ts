@@ -211,7 +211,7 @@ async function examineTargets(config: AgentConfig): Promise<Finding[]> {
     if (listener.sha256 === null) {
       const says = `something listens on ${printEndpoint(end)}, but its executable may not be seen`
       const next =
-        'Run the agent as the same user, or give it CAP_SYS_PTRACE (docs/process-scope.md).'
+        'Run the agent as the same user, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (docs/process-scope.md).'
       return { hop, verdict: 'broken', says, next }
     }
     return {

@@ -99,7 +99,7 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
       keyExchange: options.keyExchange,
     }
     const config = room.configFrom(setup, options.data)
-    const token = room.readToken(options.tokenFile)
+    const token = room.readToken(options.tokenFile, process.env['SALLYPORT_TOKEN'])
     const { json } = globalOptions(command)
     const log = json ? () => {} : (_level: string, event: string) => note(`agent: ${event}`)
     const { leaf } = await room.enrolAgent(config, { token, log, signal: untilStopped() })

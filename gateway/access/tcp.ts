@@ -3,7 +3,7 @@ import { createHmac } from 'node:crypto'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { Offer, Tunnel } from '#tunnel'
-import type { LiveSession } from '../sessions/live.ts'
+import type { Carrier, LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import { terminate } from '../sessions/terminate.ts'
@@ -33,27 +33,33 @@ export function proofOf(secret: Uint8Array, exporter: Uint8Array): Buffer {
 /** Serves the streams of one native client until its tunnel ends. */
 export function serveClient(room: SessionRoom, client: ClientTunnel): void {
   client.tunnel.onOpen = (offer) => {
-    void answer(room, client, offer).catch((error: unknown) => {
-      offer.refuse('node.fault', '')
-      room.report(error, 'a client stream could not be served')
+    // Not in the same breath: an OPEN whose RESET came with it is known to be taken back only then.
+    queueMicrotask(() => {
+      if (offer.cancelled) return
+      answer(room, client, offer).catch((error: unknown) => {
+        offer.refuse('node.fault', '')
+        room.report(error, 'a client stream could not be served')
+      })
     })
   }
 }
 
 async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Promise<void> {
   try {
-    if (offer.kind !== 'tcp')
+    if (offer.kind !== 'tcp' && offer.kind !== 'control')
       throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
     const session = prove(room, client, offer.metadata)
+    if (offer.kind === 'control') {
+      watch(room, session, offer)
+      return
+    }
     const { stream, entry } = await openStream(room, session)
     if (offer.cancelled) {
       stream.reset('client.gone', '')
       session.streams.delete(entry)
       return
     }
-    const accepted = offer.accept(
-      encode({ v: 1, remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())) }),
-    )
+    const accepted = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
     entry.carrier = splice({
       client: accepted,
       device: stream,
@@ -68,6 +74,31 @@ async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Pr
     if (!(error instanceof Refusal)) throw error
     offer.refuse(error.shownCode, message(error))
   }
+}
+
+/** How many clients of one session may wait for its end. */
+const MAX_WATCHERS = 4
+
+/** A stream that carries nothing but the news of the end, for a client with no connection open. */
+function watch(room: SessionRoom, session: LiveSession, offer: Offer): void {
+  if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
+  if (session.watchers.size >= MAX_WATCHERS)
+    throw new Refusal('session.limit', 'enough clients watch this session already')
+  const stream = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
+  const watcher: Carrier = {
+    cut(code, message) {
+      stream.signal(encode({ t: 'ending', code, msg: message }))
+      stream.reset(code, message)
+      return Promise.resolve()
+    },
+  }
+  session.watchers.add(watcher)
+  stream.onData = (chunk) => stream.consumed(chunk.length)
+  stream.onClose = () => session.watchers.delete(watcher)
+}
+
+function remainingMs(room: SessionRoom, session: LiveSession): number {
+  return Math.max(0, Math.round(session.expiresAt - room.now()))
 }
 
 /** Counts what passed; false once the session has carried what it may, and it ends. */

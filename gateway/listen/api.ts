@@ -8,6 +8,7 @@ import { plainAddress, type Source } from '../facts.ts'
 import { isRefusal, type Identity, type Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal, toProblem } from '../problem.ts'
+import { StoreError } from '../store/sqlite/thread.ts'
 import type { Handler } from './front.ts'
 
 /** JSON bodies of this API are small; what is larger is a mistake or an attack. */
@@ -131,7 +132,7 @@ function unheard(handler: (request: IncomingMessage, response: ServerResponse) =
 function answerErrors(server: ApiServer, options: ApiOptions): void {
   server.setErrorHandler((error: unknown, request, reply) => {
     const refusal = toRefusal(error)
-    if (refusal.code === 'node.fault')
+    if (refusal.code === 'node.fault' || refusal.code === 'store.unavailable')
       options.report(error, `${request.method} ${request.routeOptions.url ?? request.url}`)
     const problem = toProblem(refusal, request.id)
     if (refusal instanceof IdentityRefusal) {
@@ -173,6 +174,11 @@ function toRefusal(error: unknown): Refusal {
         },
       )
   }
+  if (error instanceof StoreError)
+    return new Refusal('store.unavailable', 'the store did not take the call', {
+      cause: error,
+      nextStep: 'look at the log and the disk of the gateway; nothing was half done',
+    })
   return new Refusal(
     'node.fault',
     'the gateway failed; the request id finds the fault in its log',

@@ -32,8 +32,8 @@ export interface Edge extends AsyncDisposable {
   listen(host: string, port: number): Promise<AddressInfo>
   /** Takes a renewed certificate for connections from now on. */
   renew(certificate: EdgeCertificate): void
-  /** Stops accepting; connections that are open go on. */
-  stop(): Promise<void>
+  /** Stops accepting; connections that are open go on until the edge is disposed. */
+  stop(): void
 }
 
 /** Slow handshakes, heads and bodies end here (RFC 7030 has no say in it; ca brief, section 2). */
@@ -75,6 +75,11 @@ export function createEdge(options: EdgeOptions): Edge {
     if (socket.alpnProtocol === TUNNEL_PROTOCOL) options.onTunnel(socket)
     else http.emit('connection', socket)
   })
+  const open = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    open.add(socket)
+    socket.once('close', () => open.delete(socket))
+  })
   server.maxConnections = MAX_CONNECTIONS
   server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
     faults(error.code ?? 'tls', socket.remoteAddress ?? '')
@@ -97,13 +102,15 @@ export function createEdge(options: EdgeOptions): Edge {
     renew(certificate) {
       server.setSecureContext(tlsOptions(certificate))
     },
-    async stop() {
-      if (server.listening) await new Promise<void>((resolve) => void server.close(() => resolve()))
+    stop() {
+      server.close()
     },
     async [Symbol.asyncDispose]() {
-      http.closeAllConnections()
       server.close()
-      await Promise.resolve()
+      // Whatever was to be said has been said; a peer that does not close must not keep the node.
+      const closed = [...open].map((socket) => new Promise((done) => socket.once('close', done)))
+      for (const socket of open) socket.destroy()
+      await Promise.all(closed)
     },
   }
 }

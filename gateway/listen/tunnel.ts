@@ -241,7 +241,11 @@ async function controlOffer(tunnel: Tunnel): Promise<Offer> {
   let first = true
   tunnel.onOpen = (offer) => {
     if (first) resolve(offer)
-    else offer.refuse('stream.unexpected', 'an agent opens its control stream only')
+    // Not in the same breath: an OPEN whose RESET came with it is known to be taken back only then.
+    else
+      queueMicrotask(() =>
+        offer.refuse('stream.unexpected', 'an agent opens its control stream only'),
+      )
     first = false
   }
   void tunnel.closed.then(() => reject(new MuxError('hello.timeout', 'remote')))

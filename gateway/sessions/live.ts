@@ -53,6 +53,8 @@ export class LiveSession {
   startIdx = 0
   readonly decisions: DecisionRef[]
   readonly streams = new Set<LiveStream>()
+  /** Clients that want to be told of the end although they carry nothing now. */
+  readonly watchers = new Set<Carrier>()
   /** Payload octets: in is from the vendor to the target. */
   bytesIn = 0
   bytesOut = 0

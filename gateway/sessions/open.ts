@@ -127,7 +127,7 @@ async function refused(
         : [
             {
               id: refusal.decisionId,
-              revision: 'host',
+              revision: refusal.revision ?? 'host',
               codes: refusal.denials.map(({ code }) => code),
             },
           ],

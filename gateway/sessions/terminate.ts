@@ -27,10 +27,9 @@ export async function terminate(
   cause: Cause,
 ): Promise<number | null> {
   if (!session.advance('cut')) return session.timeToCutMs
-  const carriers = [...session.streams].map(({ carrier }) =>
-    carrier?.cut(cause.code, cause.message),
-  )
-  await Promise.allSettled(carriers)
+  const carriers = [...session.streams].flatMap(({ carrier }) => carrier ?? [])
+  carriers.push(...session.watchers)
+  await Promise.allSettled(carriers.map((carrier) => carrier.cut(cause.code, cause.message)))
   if (cause.withdrawnAt !== undefined)
     session.timeToCutMs = Math.round((performance.now() - cause.withdrawnAt) * 1000) / 1000
   if (cause.decision !== undefined) session.decided(cause.decision, room.now())

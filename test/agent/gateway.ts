@@ -17,7 +17,6 @@ import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
 import { Bench, newHouse, newKey, pem, random, TENANT } from '../ca/support.ts'
 import type { House } from '../ca/support.ts'
 
-
 export const DEVICE = 'press-07'
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 const decode = (bytes: Uint8Array) =>

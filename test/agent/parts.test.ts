@@ -177,13 +177,15 @@ describe('agent.json', () => {
       expect.objectContaining({ code: 'config.missing' }) as Error,
     )
     const file = join(directory.path, 'token')
-    expect(() => readToken(file)).toThrow(
+    expect(() => readToken(file, 'unused')).toThrow(
       expect.objectContaining({ code: 'token.missing' }) as Error,
     )
     writeFileSync(file, ' abc\n')
-    expect(readToken(file)).toBe('abc')
+    expect(readToken(file, 'unused')).toBe('abc')
+    expect(readToken(undefined, ' abc ')).toBe('abc')
+    expect(() => readToken(undefined, undefined)).toThrow(/no enrolment token/)
     writeFileSync(file, 'two words')
-    expect(() => readToken(file)).toThrow(/one line/)
+    expect(() => readToken(file, 'unused')).toThrow(/one line/)
   })
 })
 
@@ -398,6 +400,11 @@ describe('several owners', () => {
     expect(sameFacts(before, { ...facts(), others: [facts({ exe: '/sh' })] })).toBe(false)
     expect(sameFacts({ ...facts(), others: [facts({ exe: '/sh' })] }, before)).toBe(true)
   })
+})
+
+test('docs/agent.md lists every code', () => {
+  const page = readFileSync(new URL('../../docs/agent.md', import.meta.url), 'utf8')
+  expect(Object.keys(agentCodes).filter((code) => !page.includes(`\`${code}\``))).toEqual([])
 })
 
 test('every code ends a command with 1, 2 or 3 and belongs to a hop', () => {

@@ -82,7 +82,14 @@ export async function startFakeGateway(): Promise<FakeGateway> {
         return
       }
       driveTunnel(socket, { role: 'gateway', side: 'acceptor', instance: 'fake', epoch: 1 }).then(
-        (tunnel) => waiting.shift()?.({ tunnel, socket }),
+        (tunnel) => {
+          // The first stream waits for the end of the session; those after it are the test's.
+          tunnel.onOpen = (offer) => {
+            tunnel.onOpen = undefined
+            offer.accept(new TextEncoder().encode('{"v":1}'))
+          }
+          waiting.shift()?.({ tunnel, socket })
+        },
         () => socket.destroy(),
       )
     },

@@ -111,11 +111,10 @@ export interface TestNode extends AsyncDisposable {
   readonly data: string
   /** PEM of the root. */
   readonly anchor: string
-  readonly addresses: Addresses
-  /** Rejects with what ended the node before it was stopped. */
-  readonly running: Promise<void>
   /** The first administrator, signed in. */
   readonly admin: Person
+  /** Everybody who signed in here. */
+  people(): readonly Person[]
   person(name: string, account: Account): Promise<Person>
   /** Creates a device with its processes and enrols it over EST. */
   device(id: string, processes?: Readonly<Record<string, unknown>>): Promise<DeviceIdentity>
@@ -162,9 +161,26 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   )
   running.catch(ready.reject)
   const addresses = await ready.promise
-  const node = new RunningNode(data, port, addresses, running, stopping, options.data === undefined)
+  const owned = options.data === undefined
+  const node = new RunningNode(data, port, { addresses, running, stopping, owned })
   if (options.bare !== true) await node.bootstrap()
   return node
+}
+
+/** A node that another process runs on `data`, with its first administrator. */
+export async function atNode(data: string, port: number): Promise<TestNode> {
+  const node = new RunningNode(data, port)
+  await node.bootstrap()
+  return node
+}
+
+/** How a node in this process runs. */
+interface Running {
+  readonly addresses: Addresses
+  readonly running: Promise<void>
+  readonly stopping: AbortController
+  /** Its directory goes with it. */
+  readonly owned: boolean
 }
 
 class RunningNode implements TestNode {
@@ -172,34 +188,25 @@ class RunningNode implements TestNode {
   readonly port: number
   readonly data: string
   readonly anchor: string
-  readonly addresses: Addresses
-  readonly running: Promise<void>
-  readonly #stopping: AbortController
-  readonly #owned: boolean
+  readonly #here: Running | undefined
   readonly #people: Person[] = []
   #admin: Person | undefined
 
-  constructor(
-    data: string,
-    port: number,
-    addresses: Addresses,
-    running: Promise<void>,
-    stopping: AbortController,
-    owned: boolean,
-  ) {
-    this.origin = addresses.origin
+  constructor(data: string, port: number, here?: Running) {
+    this.origin = `https://localhost:${port}`
     this.port = port
     this.data = data
     this.anchor = readFileSync(join(data, 'ca-root.pem'), 'utf8')
-    this.addresses = addresses
-    this.running = running
-    this.#stopping = stopping
-    this.#owned = owned
+    this.#here = here
   }
 
   get admin(): Person {
     if (this.#admin === undefined) throw new Error('this node has no administrator yet')
     return this.#admin
+  }
+
+  people(): readonly Person[] {
+    return this.#people
   }
 
   async bootstrap(): Promise<void> {
@@ -273,7 +280,8 @@ class RunningNode implements TestNode {
   }
 
   async health(): Promise<{ devices: number; sessions: number }> {
-    const { port } = this.addresses.operations
+    if (this.#here === undefined) throw new Error('this node runs elsewhere')
+    const { port } = this.#here.addresses.operations
     const { promise, resolve, reject } = Promise.withResolvers<string>()
     const request = httpRequest({ port, host: '127.0.0.1', path: '/healthz' }, (response) => {
       let text = ''
@@ -304,14 +312,14 @@ class RunningNode implements TestNode {
   }
 
   async stop(): Promise<void> {
-    this.#stopping.abort()
-    await soon('the node stops', this.running, 15_000)
+    this.#here?.stopping.abort()
+    if (this.#here !== undefined) await soon('the node stops', this.#here.running, 15_000)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const person of this.#people) await person[Symbol.asyncDispose]()
     await this.stop()
-    if (this.#owned) rmSync(this.data, { recursive: true })
+    if (this.#here?.owned === true) rmSync(this.data, { recursive: true })
   }
 }
 
@@ -391,9 +399,10 @@ export async function send<T = Problem>(
     let text = ''
     response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
     response.on('end', () => {
-      const flat = Object.entries(response.headersDistinct).map(
-        ([name, all]): [string, string] => [name, all?.join(', ') ?? ''],
-      )
+      const flat = Object.entries(response.headersDistinct).map(([name, all]): [string, string] => [
+        name,
+        all?.join(', ') ?? '',
+      ])
       resolve({
         status: response.statusCode ?? 0,
         headers: new Headers(flat),

@@ -17,10 +17,13 @@ export function answer(
 ): void {
   // oxlint-disable-next-line typescript/unbound-method -- called with the engine as `this` below
   const real = PolicyEngine.prototype.decide
-  const spy = vi
-    .spyOn(PolicyEngine.prototype, 'decide')
-    .mockImplementation(function (this: PolicyEngine, point, input, options) {
-      return change(real.call(this, point, input, options), point, input)
-    })
+  const spy = vi.spyOn(PolicyEngine.prototype, 'decide').mockImplementation(function (
+    this: PolicyEngine,
+    point,
+    input,
+    options,
+  ) {
+    return change(real.call(this, point, input, options), point, input)
+  })
   onTestFinished(() => spy.mockRestore())
 }

@@ -254,11 +254,7 @@ export class Client implements AsyncDisposable {
   }
   static async dial(node: TestNode): Promise<Client> {
     const socket: TLSSocket = await dial(node, { ALPNProtocols: [ALPN] })
-    const exporter = socket.exportKeyingMaterial(
-      32,
-      'EXPORTER-sallyport-session',
-      Buffer.alloc(0),
-    )
+    const exporter = socket.exportKeyingMaterial(32, 'EXPORTER-sallyport-session', Buffer.alloc(0))
     const options = { role: 'client', side: 'dialler', instance: 'fake', epoch: ++epoch } as const
     return new Client(await driveTunnel(socket, options), exporter)
   }

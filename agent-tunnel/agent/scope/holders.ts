@@ -1,7 +1,7 @@
 /**
  * Which processes hold given sockets open: /proc/PID/fd of every process, read once for all sockets
- * asked about. Reading another process's fd directory needs the same uid or CAP_SYS_PTRACE; a
- * process that may not be read is counted, not assumed innocent.
+ * asked about. Another user's takes CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE; a process that may not be
+ * read is counted, not assumed innocent.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -49,26 +49,31 @@ function socketsOf(
   directory: string,
   inodes: ReadonlySet<number>,
 ): Holder['sockets'] | 'unreadable' {
-  let names: string[]
-  try {
-    names = readdirSync(`${directory}/fd`)
-  } catch (error) {
-    // ENOENT, ESRCH: it ended meanwhile. EACCES, EPERM: it may not be read.
-    const code = (error as NodeJS.ErrnoException).code
-    return code === 'EACCES' || code === 'EPERM' ? 'unreadable' : []
-  }
   const sockets: { fd: string; inode: number }[] = []
-  for (const fd of names) {
-    const inode = inodeOf(`${directory}/fd/${fd}`)
-    if (inode !== undefined && inodes.has(inode)) sockets.push({ fd, inode })
+  try {
+    for (const fd of readdirSync(`${directory}/fd`)) {
+      const inode = inodeOf(`${directory}/fd/${fd}`)
+      if (inode !== undefined && inodes.has(inode)) sockets.push({ fd, inode })
+    }
+  } catch (error) {
+    if (isForbidden(error)) return 'unreadable'
+    // It ended meanwhile.
   }
   return sockets
 }
 
+/** The directory wants CAP_DAC_READ_SEARCH, the links in it CAP_SYS_PTRACE: either may be missing. */
+function isForbidden(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return code === 'EACCES' || code === 'EPERM'
+}
+
+/** Undefined: not a socket, or closed meanwhile. Throws when the link may not be read. */
 function inodeOf(link: string): number | undefined {
   try {
     return parseSocketLink(readlinkSync(link))
-  } catch {
+  } catch (error) {
+    if (isForbidden(error)) throw error
     return undefined
   }
 }
@@ -85,7 +90,11 @@ export function startTicksOf(proc: string, pid: number): number | undefined {
 /** Whether the same process still holds the same sockets by the same descriptors. A few system calls. */
 export function stillHolds(proc: string, holder: Holder): boolean {
   if (startTicksOf(proc, holder.pid) !== holder.startTicks) return false
-  return holder.sockets.every(
-    ({ fd, inode }) => inodeOf(`${proc}/${holder.pid}/fd/${fd}`) === inode,
-  )
+  try {
+    return holder.sockets.every(
+      ({ fd, inode }) => inodeOf(`${proc}/${holder.pid}/fd/${fd}`) === inode,
+    )
+  } catch {
+    return false
+  }
 }

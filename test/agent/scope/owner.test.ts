@@ -269,4 +269,20 @@ describe.skipIf(process.getuid?.() !== 0)('without privilege (needs root to give
       accepted: { exe: node.path, sha256: node.sha256, uid: 65_534, pid: target.pid },
     })
   })
+
+  const setpriv = '/usr/bin/setpriv'
+  test.skipIf(!existsSync(setpriv)).for([
+    ['+sys_ptrace', false],
+    ['+dac_read_search', false],
+    ['+sys_ptrace,+dac_read_search', true],
+  ] as const)('with %s, a user of its own sees all: %s', async ([capabilities, all]) => {
+    await using target = await startProgram('target.ts')
+    const args = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
+    args.push('--inh-caps', capabilities, '--ambient-caps', capabilities)
+    const { stdout } = await run(setpriv, [...args, process.execPath, look, String(target.port)])
+    const seen = JSON.parse(stdout) as { accepted: { sha256: string | null }; unreadable: number }
+    expect(seen.accepted.sha256).toBe(all ? node.sha256 : null)
+    // Some systems keep their first process from everybody, root included.
+    if (!all) expect(seen.unreadable).toBeGreaterThan(1)
+  })
 })

@@ -2,7 +2,12 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { request as httpsRequest } from 'node:https'
-import { createServer as createTcpServer, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net'
+import {
+  createServer as createTcpServer,
+  type AddressInfo,
+  type Server as TcpServer,
+  type Socket,
+} from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { Grant, OpenedSession, Problem, Session } from '#api'
@@ -160,7 +165,10 @@ async function send(
 }
 
 /** What one request made arrive at the app's socket, which answers it and keeps the connection. */
-function recording(answer = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok'): { text: string; connections: number } {
+function recording(answer = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok'): {
+  text: string
+  connections: number
+} {
   const got = { text: '', connections: 0 }
   onWire = (socket) => {
     got.connections++
@@ -185,13 +193,16 @@ describe('signing in to an app', () => {
     expect(again.headers['set-cookie']).toBeUndefined()
   })
 
-  const bad: readonly { readonly name: string; readonly ticket: string; readonly method?: string }[] =
-    [
-      { name: 'no ticket', ticket: '' },
-      { name: 'a guessed ticket', ticket: '?ticket=AAAA' },
-      { name: 'a ticket of 10 KiB', ticket: `?ticket=${'A'.repeat(10_000)}` },
-      { name: 'a ticket that is not UTF-8', ticket: '?ticket=%ff%fe' },
-    ]
+  const bad: readonly {
+    readonly name: string
+    readonly ticket: string
+    readonly method?: string
+  }[] = [
+    { name: 'no ticket', ticket: '' },
+    { name: 'a guessed ticket', ticket: '?ticket=AAAA' },
+    { name: 'a ticket of 10 KiB', ticket: `?ticket=${'A'.repeat(10_000)}` },
+    { name: 'a ticket that is not UTF-8', ticket: '?ticket=%ff%fe' },
+  ]
   test.for(bad)('$name', async ({ ticket }) => {
     const reply = await ask(`/.sallyport/enter${ticket}`)
     expect([reply.status, (JSON.parse(reply.text) as Problem).code]).toEqual([401, 'app.ticket'])
@@ -247,7 +258,10 @@ describe('signing in to an app', () => {
   const names = ['press-07', 'hmi--press-07--x', 'a.hmi--press-07', '--', 'HMI_--press-07', 'hmi--']
   test.for(names)('a host that names no app: %s', async (label) => {
     const host = `${label}.apps.localhost`
-    const text = await send(`GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`, hostOf('hmi'))
+    const text = await send(
+      `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
+      hostOf('hmi'),
+    )
     expect(text).toMatch(/^HTTP\/1\.1 404 /)
   })
 
@@ -332,7 +346,10 @@ describe('one request never becomes two', () => {
       const host = hostOf('wire')
       const head = `${method} /first HTTP/1.1\r\nHost: ${host}\r\nCookie: ${cookie}\r\nConnection: close\r\n`
       await send(`${head}${chunked}\r\n${body}`, host)
-      await until('the app has the body', () => got.text.includes('/smuggled') || got.text.length > 0)
+      await until(
+        'the app has the body',
+        () => got.text.includes('/smuggled') || got.text.length > 0,
+      )
       const [first = ''] = got.text.split('\r\n\r\n', 1)
       expect(first).toMatch(new RegExp(`^${method} /first HTTP/1.1\r\n`))
       // Framed anew: by a length that is the body's, or in chunks of our own.
@@ -343,21 +360,32 @@ describe('one request never becomes two', () => {
     },
   )
 
-  const refused: readonly { readonly name: string; readonly head: string; readonly body: string }[] =
-    [
-      { name: 'length and chunked', head: `content-length: 3\r\n${chunked}`, body: '0\r\n\r\nabc' },
-      { name: 'chunked and length', head: `${chunked}content-length: 3\r\n`, body: '0\r\n\r\nabc' },
-      { name: 'two lengths', head: 'content-length: 3\r\ncontent-length: 4\r\n', body: 'abcd' },
-      { name: 'a length with a sign', head: 'content-length: +3\r\n', body: 'abc' },
-      { name: 'an encoding that is not chunked', head: 'transfer-encoding: xchunked\r\n', body: '' },
-      { name: 'chunked twice', head: 'transfer-encoding: chunked, identity\r\n', body: '0\r\n\r\n' },
-      { name: 'a space before the colon', head: 'transfer-encoding : chunked\r\n', body: '0\r\n\r\n' },
-      { name: 'a folded header', head: 'x: a\r\n b\r\ntransfer-encoding:\r\n chunked\r\n', body: '0\r\n\r\n' },
-      { name: 'a bare line feed', head: 'x: a\ncontent-length: 3\n', body: 'abc' },
-      { name: 'a chunk size that is none', head: chunked, body: 'zz\r\nabc\r\n0\r\n\r\n' },
-      { name: 'NUL in a header', head: 'x: a\0b\r\n', body: '' },
-      { name: 'two hosts', head: 'host: evil.example\r\n', body: '' },
-    ]
+  const refused: readonly {
+    readonly name: string
+    readonly head: string
+    readonly body: string
+  }[] = [
+    { name: 'length and chunked', head: `content-length: 3\r\n${chunked}`, body: '0\r\n\r\nabc' },
+    { name: 'chunked and length', head: `${chunked}content-length: 3\r\n`, body: '0\r\n\r\nabc' },
+    { name: 'two lengths', head: 'content-length: 3\r\ncontent-length: 4\r\n', body: 'abcd' },
+    { name: 'a length with a sign', head: 'content-length: +3\r\n', body: 'abc' },
+    { name: 'an encoding that is not chunked', head: 'transfer-encoding: xchunked\r\n', body: '' },
+    { name: 'chunked twice', head: 'transfer-encoding: chunked, identity\r\n', body: '0\r\n\r\n' },
+    {
+      name: 'a space before the colon',
+      head: 'transfer-encoding : chunked\r\n',
+      body: '0\r\n\r\n',
+    },
+    {
+      name: 'a folded header',
+      head: 'x: a\r\n b\r\ntransfer-encoding:\r\n chunked\r\n',
+      body: '0\r\n\r\n',
+    },
+    { name: 'a bare line feed', head: 'x: a\ncontent-length: 3\n', body: 'abc' },
+    { name: 'a chunk size that is none', head: chunked, body: 'zz\r\nabc\r\n0\r\n\r\n' },
+    { name: 'NUL in a header', head: 'x: a\0b\r\n', body: '' },
+    { name: 'two hosts', head: 'host: evil.example\r\n', body: '' },
+  ]
   test.for(refused)('$name', async ({ head, body: sent }) => {
     const { cookie, session } = await enter('wire')
     const got = recording()
@@ -384,7 +412,9 @@ describe('one request never becomes two', () => {
       )
     }
     for (let round = 0; round < 3; round++) {
-      const reply = await ask('/', { host: hostOf('wire'), headers: { cookie } }).catch(() => undefined)
+      const reply = await ask('/', { host: hostOf('wire'), headers: { cookie } }).catch(
+        () => undefined,
+      )
       expect(reply?.text ?? 'ok').not.toContain('evil')
     }
     expect(connections).toBeGreaterThan(1)
@@ -480,7 +510,18 @@ describe('headers', () => {
     expect(await send(text, host)).toMatch(/HTTP\/1\.1 200 OK/)
     const lines = got.text.split('\r\n').map((line) => line.toLowerCase())
     const names = new Set(lines.slice(1).map((line) => line.split(':')[0]))
-    for (const gone of ['x-secret', 'keep-alive', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', 'x-forwarded-for', 'forwarded', 'x-forwarded-host', 'expect'])
+    for (const gone of [
+      'x-secret',
+      'keep-alive',
+      'proxy-authorization',
+      'proxy-connection',
+      'te',
+      'trailer',
+      'x-forwarded-for',
+      'forwarded',
+      'x-forwarded-host',
+      'expect',
+    ])
       expect([gone, names.has(gone)]).toEqual([gone, false])
     expect(lines).toContain('x-kept: yes')
     expect(lines).toContain(`host: ${host}`)
@@ -518,7 +559,8 @@ describe('headers', () => {
       ].join('\r\n'),
     )
     const reply = await ask('/', { host: hostOf('wire'), headers: { cookie } })
-    for (const gone of ['x-hop', 'proxy-authenticate', 'upgrade']) expect(reply.headers[gone]).toBeUndefined()
+    for (const gone of ['x-hop', 'proxy-authenticate', 'upgrade'])
+      expect(reply.headers[gone]).toBeUndefined()
     expect(reply.headers['set-cookie']?.map((line) => line.replaceAll(' ', ''))).toEqual([
       'a=1;Path=/;Secure',
       'b=2;HttpOnly',
@@ -541,12 +583,18 @@ describe('headers', () => {
 describe('answers', () => {
   test('a 103 before the answer', async () => {
     const { cookie } = await enter('wire')
-    recording('HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok')
+    recording(
+      'HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok',
+    )
     const reply = await ask('/', { host: hostOf('wire'), headers: { cookie } })
     expect([reply.status, reply.text]).toEqual([200, 'ok'])
   })
 
-  const bodyless: readonly { readonly status: number; readonly head: string; readonly method: string }[] = [
+  const bodyless: readonly {
+    readonly status: number
+    readonly head: string
+    readonly method: string
+  }[] = [
     { status: 204, head: '', method: 'GET' },
     { status: 304, head: 'etag: "x"\r\n', method: 'GET' },
     { status: 304, head: 'content-length: 500\r\n', method: 'GET' },
@@ -592,7 +640,10 @@ describe('answers', () => {
 
   const broken: readonly { readonly name: string; readonly app: (socket: Socket) => void }[] = [
     { name: 'closes before an answer', app: (socket) => socket.once('data', () => socket.end()) },
-    { name: 'resets before an answer', app: (socket) => socket.once('data', () => socket.resetAndDestroy()) },
+    {
+      name: 'resets before an answer',
+      app: (socket) => socket.once('data', () => socket.resetAndDestroy()),
+    },
     { name: 'is not there', app: (socket) => socket.resetAndDestroy() },
     { name: 'does not speak HTTP', app: (socket) => socket.end('SSH-2.0-OpenSSH\r\n') },
     {
@@ -604,7 +655,8 @@ describe('answers', () => {
     },
     {
       name: 'answers with a head of 1 MiB',
-      app: (socket) => socket.once('data', () => socket.end(`HTTP/1.1 200 OK\r\nx: ${'a'.repeat(MiB)}\r\n\r\n`)),
+      app: (socket) =>
+        socket.once('data', () => socket.end(`HTTP/1.1 200 OK\r\nx: ${'a'.repeat(MiB)}\r\n\r\n`)),
     },
   ]
   test.for(broken)('an app that $name', async ({ app: behave }) => {
@@ -642,9 +694,14 @@ describe('answers', () => {
     let reached = false
     app = () => (reached = true)
     const reply = await ask('/', { headers: { cookie } })
-    expect([reply.status, (JSON.parse(reply.text) as Problem).code]).toEqual([403, 'process.mismatch'])
+    expect([reply.status, (JSON.parse(reply.text) as Problem).code]).toEqual([
+      403,
+      'process.mismatch',
+    ])
     expect(reached).toBe(false)
-    expect(node.events(from).find(({ code }) => code === 'finding.process_mismatch')?.text).toContain('/tmp/evil')
+    expect(
+      node.events(from).find(({ code }) => code === 'finding.process_mismatch')?.text,
+    ).toContain('/tmp/evil')
     await nothingOpen()
   })
 
@@ -679,7 +736,10 @@ describe('answers', () => {
     const { cookie } = await enter('wire')
     const got = recording()
     const reply = await ask('/', { method: 'TRACE', host: hostOf('wire'), headers: { cookie } })
-    expect([reply.status, (JSON.parse(reply.text) as Problem).code]).toEqual([403, 'http.method_refused'])
+    expect([reply.status, (JSON.parse(reply.text) as Problem).code]).toEqual([
+      403,
+      'http.method_refused',
+    ])
     expect(got.text).toBe('')
   })
 })
@@ -745,7 +805,10 @@ describe('a browser that leaves', () => {
     const { cookie } = await enter()
     let got = 0
     app = (request) => void request.on('data', (chunk: Buffer) => (got += chunk.length))
-    const browsing = await browse('/', cookie, { method: 'PUT', head: 'transfer-encoding: chunked\r\n' })
+    const browsing = await browse('/', cookie, {
+      method: 'PUT',
+      head: 'transfer-encoding: chunked\r\n',
+    })
     browsing.socket.write('5\r\nhello\r\n')
     await until('the app has it', () => got === 5)
     browsing.socket.destroy()

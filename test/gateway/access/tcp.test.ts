@@ -88,8 +88,7 @@ describe('a connection that does not hold the session', () => {
     },
     {
       name: 'the proof of another secret',
-      stream: () =>
-        client.stream(session, { proof: client.proof({ secret: 'A'.repeat(43) }) }),
+      stream: () => client.stream(session, { proof: client.proof({ secret: 'A'.repeat(43) }) }),
     },
     { name: 'an empty proof', stream: () => client.stream(session, { proof: '' }) },
     { name: 'a proof of 64 KiB', stream: () => client.stream(session, { proof: 'A'.repeat(65) }) },
@@ -297,9 +296,18 @@ describe('a connection that holds the session', () => {
     { name: 'what is not JSON', answer: '{"v":1,' },
     { name: 'facts of another form', answer: '{"v":1}' },
     { name: 'facts of another version', answer: '{"v":2,"observed":null}' },
-    { name: 'a hash that is none', answer: JSON.stringify({ v: 1, observed: { ...seen(PLC), sha256: 'x' } }) },
-    { name: 'an executable that is a number', answer: JSON.stringify({ v: 1, observed: { ...seen(PLC), exe: 7 } }) },
-    { name: 'no list of others', answer: JSON.stringify({ v: 1, observed: { ...seen(PLC), others: undefined } }) },
+    {
+      name: 'a hash that is none',
+      answer: JSON.stringify({ v: 1, observed: { ...seen(PLC), sha256: 'x' } }),
+    },
+    {
+      name: 'an executable that is a number',
+      answer: JSON.stringify({ v: 1, observed: { ...seen(PLC), exe: 7 } }),
+    },
+    {
+      name: 'no list of others',
+      answer: JSON.stringify({ v: 1, observed: { ...seen(PLC), others: undefined } }),
+    },
     { name: 'nothing', answer: '' },
   ]
   test.for(answers)('the device answers with $name', async ({ answer }) => {

@@ -1,7 +1,15 @@
 /** The API against everything it must not take: each gets its status and its code, and changes nothing. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Grant, Problem } from '#api'
-import { grantFor, send, startNode, until, type Answer, type Person, type TestNode } from '../../support/node.ts'
+import {
+  grantFor,
+  send,
+  startNode,
+  until,
+  type Answer,
+  type Person,
+  type TestNode,
+} from '../../support/node.ts'
 import { expecting } from '../../support/tunnels.ts'
 
 let node: TestNode
@@ -11,7 +19,14 @@ let operator: Person
 let auditor: Person
 let grant: Grant
 
-const TABLES = ['device', 'process', 'access_grant', 'grant_approval', 'session', 'identity_account']
+const TABLES = [
+  'device',
+  'process',
+  'access_grant',
+  'grant_approval',
+  'session',
+  'identity_account',
+]
 const NONE = '0'.repeat(26)
 
 beforeAll(async () => {
@@ -63,7 +78,11 @@ describe('nobody', () => {
   const calls: readonly (readonly [method: string, path: string, body?: unknown])[] = [
     ['GET', '/me'],
     ['GET', '/accounts'],
-    ['POST', '/accounts', { email: 'a@b.c', name: 'A', party: 'staff', roles: [], password: 'x'.repeat(12) }],
+    [
+      'POST',
+      '/accounts',
+      { email: 'a@b.c', name: 'A', party: 'staff', roles: [], password: 'x'.repeat(12) },
+    ],
     ['GET', '/devices'],
     ['POST', '/devices', { id: 'new' }],
     ['GET', '/devices/press-07'],
@@ -91,7 +110,11 @@ describe('nobody', () => {
     expect(answer.headers.get('www-authenticate')).toMatch(/^DPoP/)
   })
 
-  const tokens: readonly { readonly name: string; readonly header: string; readonly code: string }[] = [
+  const tokens: readonly {
+    readonly name: string
+    readonly header: string
+    readonly code: string
+  }[] = [
     { name: 'a garbage token', header: 'DPoP garbage', code: 'token.malformed' },
     { name: 'a token of another scheme', header: 'Bearer garbage', code: 'token.scheme' },
     { name: 'Basic', header: 'Basic cm9vdDpyb290', code: 'token.scheme' },
@@ -105,7 +128,11 @@ describe('nobody', () => {
   ]
   test.for(tokens)('$name', async ({ header, code }) => {
     const path = '/api/v1/me'
-    refusal(await send(node, { method: 'GET', path, headers: { authorization: header } }), 401, code)
+    refusal(
+      await send(node, { method: 'GET', path, headers: { authorization: header } }),
+      401,
+      code,
+    )
   })
 
   test('the token of somebody, without their key', async () => {
@@ -122,7 +149,12 @@ describe('nobody', () => {
   })
 
   test('cannot be the first administrator a second time', async () => {
-    const body = { token: `x${'A'.repeat(43)}`, email: 'e@e.e', name: 'E', password: 'x'.repeat(12) }
+    const body = {
+      token: `x${'A'.repeat(43)}`,
+      email: 'e@e.e',
+      name: 'E',
+      password: 'x'.repeat(12),
+    }
     const answer = await send(node, { method: 'POST', path: '/api/v1/bootstrap', body })
     expect(answer.status).toBe(403)
     expect(answer.body.code).toMatch(/^bootstrap\./)
@@ -149,10 +181,22 @@ describe('a body that is not what the call takes', () => {
     { name: 'a device id of 41 characters', path: '/devices', body: { id: 'a'.repeat(41) } },
     { name: 'a device id with a path', path: '/devices', body: { id: '../x' } },
     { name: 'a device id with a line end', path: '/devices', body: { id: 'a\n' } },
-    { name: 'a device with a field nobody knows', path: '/devices', body: { id: 'new', state: 'active' } },
+    {
+      name: 'a device with a field nobody knows',
+      path: '/devices',
+      body: { id: 'new', state: 'active' },
+    },
     { name: 'labels that are numbers', path: '/devices', body: { id: 'new', labels: { a: 1 } } },
-    { name: 'a label of 257 characters', path: '/devices', body: { id: 'new', labels: { a: 'x'.repeat(257) } } },
-    { name: 'a label whose name has 65', path: '/devices', body: { id: 'new', labels: { ['x'.repeat(65)]: 'a' } } },
+    {
+      name: 'a label of 257 characters',
+      path: '/devices',
+      body: { id: 'new', labels: { a: 'x'.repeat(257) } },
+    },
+    {
+      name: 'a label whose name has 65',
+      path: '/devices',
+      body: { id: 'new', labels: { ['x'.repeat(65)]: 'a' } },
+    },
     { name: 'a list', path: '/devices', body: [] },
     { name: 'null', path: '/devices', body: null },
     { name: 'text', path: '/devices', body: '"x"' },
@@ -161,45 +205,136 @@ describe('a body that is not what the call takes', () => {
     { name: 'a prototype', path: '/devices', body: '{"id":"new","__proto__":{"a":1}}' },
     { name: 'a quarantine without a reason', path: '/devices/press-07/quarantine', body: {} },
     { name: 'an empty reason', path: '/devices/press-07/quarantine', body: { reason: '' } },
-    { name: 'a reason of 501 characters', path: '/devices/press-07/quarantine', body: { reason: 'x'.repeat(501) } },
-    { name: 'a device in the path that is none', path: '/devices/A%20B/quarantine', body: { reason: 'x' } },
-    { name: 'a process of an unknown kind', method: 'PUT', path: '/devices/press-07/processes/x', body: { ...good.process, kind: 'udp' } },
-    { name: 'a process without an expectation', method: 'PUT', path: '/devices/press-07/processes/x', body: { kind: 'tcp' } },
-    { name: 'a hash that is none', method: 'PUT', path: '/devices/press-07/processes/x', body: { kind: 'tcp', expect: { sha256: ['x'] } } },
-    { name: 'an expectation nobody knows', method: 'PUT', path: '/devices/press-07/processes/x', body: { kind: 'tcp', expect: { any: true } } },
-    { name: 'port 65536', method: 'PUT', path: '/devices/press-07/processes/x', body: { ...good.process, port: 65_536 } },
+    {
+      name: 'a reason of 501 characters',
+      path: '/devices/press-07/quarantine',
+      body: { reason: 'x'.repeat(501) },
+    },
+    {
+      name: 'a device in the path that is none',
+      path: '/devices/A%20B/quarantine',
+      body: { reason: 'x' },
+    },
+    {
+      name: 'a process of an unknown kind',
+      method: 'PUT',
+      path: '/devices/press-07/processes/x',
+      body: { ...good.process, kind: 'udp' },
+    },
+    {
+      name: 'a process without an expectation',
+      method: 'PUT',
+      path: '/devices/press-07/processes/x',
+      body: { kind: 'tcp' },
+    },
+    {
+      name: 'a hash that is none',
+      method: 'PUT',
+      path: '/devices/press-07/processes/x',
+      body: { kind: 'tcp', expect: { sha256: ['x'] } },
+    },
+    {
+      name: 'an expectation nobody knows',
+      method: 'PUT',
+      path: '/devices/press-07/processes/x',
+      body: { kind: 'tcp', expect: { any: true } },
+    },
+    {
+      name: 'port 65536',
+      method: 'PUT',
+      path: '/devices/press-07/processes/x',
+      body: { ...good.process, port: 65_536 },
+    },
     { name: 'a grant for no process', path: '/grants', body: { ...good.grant, processes: [] } },
-    { name: 'a grant for one process twice', path: '/grants', body: { ...good.grant, processes: ['plc', 'plc'] } },
+    {
+      name: 'a grant for one process twice',
+      path: '/grants',
+      body: { ...good.grant, processes: ['plc', 'plc'] },
+    },
     { name: 'a grant for no time', path: '/grants', body: { ...good.grant, duration_s: 0 } },
-    { name: 'a grant for a negative time', path: '/grants', body: { ...good.grant, duration_s: -1 } },
-    { name: 'a grant for half a second', path: '/grants', body: { ...good.grant, duration_s: 0.5 } },
+    {
+      name: 'a grant for a negative time',
+      path: '/grants',
+      body: { ...good.grant, duration_s: -1 },
+    },
+    {
+      name: 'a grant for half a second',
+      path: '/grants',
+      body: { ...good.grant, duration_s: 0.5 },
+    },
     { name: 'a grant for ever', path: '/grants', body: { ...good.grant, duration_s: 1e300 } },
-    { name: 'a grant whose time is text', path: '/grants', body: { ...good.grant, duration_s: '60' } },
-    { name: 'a grant without a reason', path: '/grants', body: { ...good.grant, reason: undefined } },
+    {
+      name: 'a grant whose time is text',
+      path: '/grants',
+      body: { ...good.grant, duration_s: '60' },
+    },
+    {
+      name: 'a grant without a reason',
+      path: '/grants',
+      body: { ...good.grant, reason: undefined },
+    },
     { name: 'a grant to write', path: '/grants', body: { ...good.grant, ot_level: 2 } },
-    { name: 'a grant in somebody else’s name', path: '/grants', body: { ...good.grant, requester: 'root' } },
-    { name: 'a grant that says it is approved', path: '/grants', body: { ...good.grant, state: 'approved' } },
+    {
+      name: 'a grant in somebody else’s name',
+      path: '/grants',
+      body: { ...good.grant, requester: 'root' },
+    },
+    {
+      name: 'a grant that says it is approved',
+      path: '/grants',
+      body: { ...good.grant, state: 'approved' },
+    },
     { name: 'an approval without a hash', path: `/grants/g_${NONE}/approve`, body: {} },
-    { name: 'an approval of a hash that is none', path: `/grants/g_${NONE}/approve`, body: { hash: 'x' } },
+    {
+      name: 'an approval of a hash that is none',
+      path: `/grants/g_${NONE}/approve`,
+      body: { hash: 'x' },
+    },
     { name: 'a grant id that is none', path: '/grants/g_x/revoke', body: { reason: 'x' } },
     { name: 'a session id that is none', path: '/sessions/s_x/cut', body: { reason: 'x' } },
     { name: 'a session without a process', path: '/sessions', body: { device: 'press-07' } },
-    { name: 'a session on a grant that is none', path: '/sessions', body: { device: 'press-07', process: 'plc', grant: 'x' } },
-    { name: 'an account with a short password', path: '/accounts', body: { ...good.account, password: 'short' } },
-    { name: 'an account of an unknown role', path: '/accounts', body: { ...good.account, roles: ['root'] } },
-    { name: 'an account whose address is none', path: '/accounts', body: { ...good.account, email: 'a b' } },
-    { name: 'an account of an unknown party', path: '/accounts', body: { ...good.account, party: 'device' } },
+    {
+      name: 'a session on a grant that is none',
+      path: '/sessions',
+      body: { device: 'press-07', process: 'plc', grant: 'x' },
+    },
+    {
+      name: 'an account with a short password',
+      path: '/accounts',
+      body: { ...good.account, password: 'short' },
+    },
+    {
+      name: 'an account of an unknown role',
+      path: '/accounts',
+      body: { ...good.account, roles: ['root'] },
+    },
+    {
+      name: 'an account whose address is none',
+      path: '/accounts',
+      body: { ...good.account, email: 'a b' },
+    },
+    {
+      name: 'an account of an unknown party',
+      path: '/accounts',
+      body: { ...good.account, party: 'device' },
+    },
   ]
   test.for(rows)('$name', async ({ method = 'POST', path, body }) => {
     const { fetch } = node.admin
     const response = await fetch(`/api/v1${path}`, {
       method,
       headers: { 'content-type': 'application/json' },
-      ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+      ...(body === undefined
+        ? {}
+        : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     })
     const text = await response.text()
     const headers = new Headers([...response.headers])
-    refusal({ status: response.status, headers, text, body: JSON.parse(text) as Problem }, 400, 'body.invalid')
+    refusal(
+      { status: response.status, headers, text, body: JSON.parse(text) as Problem },
+      400,
+      'body.invalid',
+    )
     expect(node.events(from)).toEqual([])
   })
 
@@ -223,27 +358,34 @@ describe('a body that is not what the call takes', () => {
     expect(state()).toBe(before)
   })
 
-  test.for(['text/plain', 'application/xml', 'multipart/form-data; boundary=x', 'application/jsonx'])(
-    'a body of type %s',
-    async (type) => {
-      const { fetch } = node.admin
-      const init = { method: 'POST', headers: { 'content-type': type }, body: '{"id":"new"}' }
-      const response = await fetch('/api/v1/devices', init)
-      expect(response.status).toBeGreaterThanOrEqual(400)
-      expect(response.status).toBeLessThan(500)
-      await response.text()
-      expect(state()).toBe(before)
-    },
-  )
+  test.for([
+    'text/plain',
+    'application/xml',
+    'multipart/form-data; boundary=x',
+    'application/jsonx',
+  ])('a body of type %s', async (type) => {
+    const { fetch } = node.admin
+    const init = { method: 'POST', headers: { 'content-type': type }, body: '{"id":"new"}' }
+    const response = await fetch('/api/v1/devices', init)
+    expect(response.status).toBeGreaterThanOrEqual(400)
+    expect(response.status).toBeLessThan(500)
+    await response.text()
+    expect(state()).toBe(before)
+  })
 })
 
 describe('calls that are none', () => {
-  test.for(['/api/v1/', '/api/v1/nothing', '/api/v2/info', '/', '/api/v1/devices/press-07/nothing', '/api/v1//info', '/api/v1/info/..%2fme'])(
-    'GET %s',
-    async (path) => {
-      refusal(await send(node, { method: 'GET', path }), 404, 'route.unknown')
-    },
-  )
+  test.for([
+    '/api/v1/',
+    '/api/v1/nothing',
+    '/api/v2/info',
+    '/',
+    '/api/v1/devices/press-07/nothing',
+    '/api/v1//info',
+    '/api/v1/info/..%2fme',
+  ])('GET %s', async (path) => {
+    refusal(await send(node, { method: 'GET', path }), 404, 'route.unknown')
+  })
 
   test.for(['PUT', 'PATCH', 'DELETE', 'OPTIONS', 'PROPFIND'])('%s /devices', async (method) => {
     const answer = await send(node, { method, path: '/api/v1/devices' })
@@ -277,12 +419,22 @@ describe('a person whose role does not include it', () => {
     ['vendor', 'POST', '/devices/press-07/quarantine', { reason: 'x' }],
     ['vendor', 'PUT', '/devices/press-07/processes/plc', expecting('/tmp/evil')],
     ['vendor', 'GET', '/accounts'],
-    ['vendor', 'POST', '/accounts', { email: 'a@b.c', name: 'A', party: 'staff', roles: ['admin'], password: 'x'.repeat(12) }],
+    [
+      'vendor',
+      'POST',
+      '/accounts',
+      { email: 'a@b.c', name: 'A', party: 'staff', roles: ['admin'], password: 'x'.repeat(12) },
+    ],
     ['vendor', 'GET', '/audit/events'],
     ['operator', 'POST', '/devices', { id: 'new' }],
     ['operator', 'POST', '/devices/press-07/resume', { reason: 'x' }],
     ['operator', 'PUT', '/devices/press-07/processes/plc', expecting('/tmp/evil')],
-    ['operator', 'POST', '/accounts', { email: 'a@b.c', name: 'A', party: 'staff', roles: ['admin'], password: 'x'.repeat(12) }],
+    [
+      'operator',
+      'POST',
+      '/accounts',
+      { email: 'a@b.c', name: 'A', party: 'staff', roles: ['admin'], password: 'x'.repeat(12) },
+    ],
     ['auditor', 'POST', '/devices', { id: 'new' }],
     ['auditor', 'POST', '/devices/press-07/quarantine', { reason: 'x' }],
   ]
@@ -299,7 +451,11 @@ describe('a person whose role does not include it', () => {
   })
 
   test('an auditor revokes a grant', async () => {
-    refusal(await auditor.call('POST', `/grants/${grant.id}/revoke`, { reason: 'x' }), 403, 'admin.role_missing')
+    refusal(
+      await auditor.call('POST', `/grants/${grant.id}/revoke`, { reason: 'x' }),
+      403,
+      'admin.role_missing',
+    )
     expect(node.events(from).map(({ code }) => code)).toEqual(['admin.call'])
   })
 })
@@ -318,13 +474,16 @@ describe('what belongs to another vendor', () => {
     ['POST', '/revoke', { reason: 'x' }],
     ['POST', '/reject', { reason: 'x' }],
   ]
-  test.for(calls)('a grant: %s %s answers as for one that does not exist', async ([method, path, body]) => {
-    const theirs = await other.call(method, `/grants/${grant.id}${path}`, body)
-    refusal(theirs, 404, 'grant.unknown')
-    const none = await other.call(method, `/grants/g_${NONE}${path}`, body)
-    const plain = ({ text }: Answer) => text.replace(/[gr]_[0-9a-z]{26}/g, '*')
-    expect(plain(theirs)).toBe(plain(none))
-  })
+  test.for(calls)(
+    'a grant: %s %s answers as for one that does not exist',
+    async ([method, path, body]) => {
+      const theirs = await other.call(method, `/grants/${grant.id}${path}`, body)
+      refusal(theirs, 404, 'grant.unknown')
+      const none = await other.call(method, `/grants/g_${NONE}${path}`, body)
+      const plain = ({ text }: Answer) => text.replace(/[gr]_[0-9a-z]{26}/g, '*')
+      expect(plain(theirs)).toBe(plain(none))
+    },
+  )
 })
 
 describe('devices', () => {
@@ -339,14 +498,21 @@ describe('devices', () => {
     refusal(answer, 404, 'device.unknown')
   })
   test('resume of one that is not in quarantine: refused before anything says it was done', async () => {
-    refusal(await node.admin.call('POST', '/devices/press-07/resume', { reason: 'x' }), 409, 'device.state')
+    refusal(
+      await node.admin.call('POST', '/devices/press-07/resume', { reason: 'x' }),
+      409,
+      'device.state',
+    )
     expect(node.events(from).map(({ code }) => code)).not.toContain('device.resume')
   })
   test('twenty people make one device', async () => {
     const all = await Promise.all(
       Array.from({ length: 20 }, () => node.admin.call('POST', '/devices', { id: 'raced' })),
     )
-    expect(all.map(({ status }) => status).toSorted()).toEqual([201, ...Array<number>(19).fill(409)])
+    expect(all.map(({ status }) => status).toSorted()).toEqual([
+      201,
+      ...Array<number>(19).fill(409),
+    ])
     const tokens = node.rows(`SELECT id FROM ca_token WHERE device = 'raced'`)
     expect(tokens).toHaveLength(1)
   })
@@ -354,5 +520,25 @@ describe('devices', () => {
 
 test('reading the log is itself in the log', async () => {
   await auditor.ask('GET', '/audit/events?limit=1')
-  await until('it is there', () => node.events(from).some(({ text }) => text.includes('audit:read')))
+  await until('it is there', () =>
+    node.events(from).some(({ text }) => text.includes('audit:read')),
+  )
+})
+
+test('a store that does not answer: 503, and nothing is half done', async () => {
+  node.change('ALTER TABLE grant_device RENAME TO away')
+  try {
+    const wanted = { device: 'press-07', processes: ['plc'], duration_s: 60, reason: 'x' }
+    const reply = await vendor.call('POST', '/grants', wanted)
+    expect([reply.status, reply.body.code]).toEqual([503, 'store.unavailable'])
+    expect(state()).toBe(before)
+  } finally {
+    node.change('ALTER TABLE away RENAME TO grant_device')
+  }
+  await vendor.ask('POST', '/grants', {
+    device: 'press-07',
+    processes: ['plc'],
+    duration_s: 60,
+    reason: 'x',
+  })
 })

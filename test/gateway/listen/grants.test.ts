@@ -46,7 +46,8 @@ beforeEach(async () => {
   rows = stored()
 })
 const codesSince = () => node.events(from).map(({ code }) => code)
-const asked = async (more = {}) => await vendor.ask<Grant>('POST', '/grants', { ...WANTED, ...more })
+const asked = async (more = {}) =>
+  await vendor.ask<Grant>('POST', '/grants', { ...WANTED, ...more })
 const read = async (grant: Grant) => await oda.ask<Grant>('GET', `/grants/${grant.id}`)
 const now = () => Math.floor(Date.now() / 1000)
 
@@ -54,7 +55,10 @@ describe('asking', () => {
   test.for([
     { name: 'a device that is not there', more: { device: 'nowhere' } },
     { name: 'a process that is not there', more: { processes: ['nothing'] } },
-    { name: 'one process that is there and one that is not', more: { processes: ['plc', 'nothing'] } },
+    {
+      name: 'one process that is there and one that is not',
+      more: { processes: ['plc', 'nothing'] },
+    },
   ])('$name: told alike, recorded, and nothing kept', async ({ more }) => {
     const reply = await vendor.call('POST', '/grants', { ...WANTED, ...more })
     expect([reply.status, reply.body.code]).toEqual([404, 'target.unknown'])
@@ -65,9 +69,18 @@ describe('asking', () => {
   })
 
   test.for([
-    { name: 'a window that is over', more: () => ({ not_before: now() - 20, not_after: now() - 10 }) },
-    { name: 'a window that ends before it begins', more: () => ({ not_before: now() + 20, not_after: now() + 10 }) },
-    { name: 'a window of no time', more: () => ({ not_before: now() + 20, not_after: now() + 20 }) },
+    {
+      name: 'a window that is over',
+      more: () => ({ not_before: now() - 20, not_after: now() - 10 }),
+    },
+    {
+      name: 'a window that ends before it begins',
+      more: () => ({ not_before: now() + 20, not_after: now() + 10 }),
+    },
+    {
+      name: 'a window of no time',
+      more: () => ({ not_before: now() + 20, not_after: now() + 20 }),
+    },
   ])('$name', async ({ more }) => {
     const reply = await vendor.call('POST', '/grants', { ...WANTED, ...more() })
     expect([reply.status, reply.body.code]).toEqual([400, 'grant.window'])
@@ -91,15 +104,36 @@ describe('approving', () => {
     readonly hash?: string
     readonly events: readonly string[]
   }[] = [
-    { name: 'one’s own request', who: () => vendor, status: 403, code: 'host.approver_is_requester', events: ['grant.approve'] },
-    { name: 'another vendor’s request', who: () => other, status: 404, code: 'grant.unknown', events: [] },
-    { name: 'with the hash of another statement', who: () => oda, status: 409, code: 'grant.changed', hash: '0'.repeat(64), events: [] },
+    {
+      name: 'one’s own request',
+      who: () => vendor,
+      status: 403,
+      code: 'host.approver_is_requester',
+      events: ['grant.approve'],
+    },
+    {
+      name: 'another vendor’s request',
+      who: () => other,
+      status: 404,
+      code: 'grant.unknown',
+      events: [],
+    },
+    {
+      name: 'with the hash of another statement',
+      who: () => oda,
+      status: 409,
+      code: 'grant.changed',
+      hash: '0'.repeat(64),
+      events: [],
+    },
   ]
   test.for(refusals)('$name', async ({ who, status, code, hash, events }) => {
     const grant = await asked()
     from = node.size()
     rows = stored()
-    const reply = await who().call('POST', `/grants/${grant.id}/approve`, { hash: hash ?? grant.hash })
+    const reply = await who().call('POST', `/grants/${grant.id}/approve`, {
+      hash: hash ?? grant.hash,
+    })
     expect([reply.status, reply.body.code]).toEqual([status, code])
     expect(codesSince()).toEqual(events)
     expect(stored()).toBe(rows)
@@ -147,13 +181,17 @@ describe('approving', () => {
       two()
       const grant = await asked()
       expect(grant.approvals_needed).toBe(2)
-      const first = await oda.ask<Grant>('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+      const first = await oda.ask<Grant>('POST', `/grants/${grant.id}/approve`, {
+        hash: grant.hash,
+      })
       expect(first.state).toBe('requested')
       const again = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
       expect([again.status, again.body.code]).toEqual([403, 'approver.already_approved'])
       const opening = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
       expect([opening.status, opening.body.code]).toEqual([403, 'grant.pending'])
-      const second = await olaf.ask<Grant>('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+      const second = await olaf.ask<Grant>('POST', `/grants/${grant.id}/approve`, {
+        hash: grant.hash,
+      })
       expect(second.state).toBe('approved')
       expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(1)
     })
@@ -167,7 +205,10 @@ describe('approving', () => {
           [oda, olaf].map((who) => who.call<Grant>('POST', `/grants/${grant.id}/approve`, body)),
         )
         expect(replies.map(({ status }) => status)).toEqual([200, 200])
-        expect(replies.map(({ body: { state } }) => state).toSorted()).toEqual(['approved', 'requested'])
+        expect(replies.map(({ body: { state } }) => state).toSorted()).toEqual([
+          'approved',
+          'requested',
+        ])
         const after = await read(grant)
         expect([after.state, after.approvals.length]).toEqual(['approved', 2])
       }

@@ -78,7 +78,11 @@ function forge(forgery: Forgery = {}): DeviceIdentity {
     san: writeGeneralNames([{ kind: 'uri', text: `sallyport://${tenant}/device/${device}` }]),
   })
   const signature = new Uint8Array(sign('sha256', tbs, by.key))
-  return { id: device, key, chain: [sequence(tbs, signingIdentifier[algorithm], bitString(signature))] }
+  return {
+    id: device,
+    key,
+    chain: [sequence(tbs, signingIdentifier[algorithm], bitString(signature))],
+  }
 }
 
 /** Another house with a CA of the same name: only the keys differ. */
@@ -87,7 +91,13 @@ async function stranger(): Promise<{ issuers: Issuers; key: KeyObject }> {
   const { privateKey: rootKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' })
   const [root, issuing] = [softwareSigner(rootKey), softwareSigner(key)]
   const random = (bytes: number) => new Uint8Array(randomBytes(bytes))
-  const made = await createAuthority({ tenant: TENANT, root, issuing, now: instant(Date.now()), random })
+  const made = await createAuthority({
+    tenant: TENANT,
+    root,
+    issuing,
+    now: instant(Date.now()),
+    random,
+  })
   const active = { certificate: made.issuing, signer: issuing }
   return { issuers: openIssuers({ roots: [made.root], active }), key }
 }
@@ -129,7 +139,11 @@ describe('an agent whose certificate is not good enough', () => {
       name: 'expired, and signed by another key',
       code: 'peer.signature',
       present: async () =>
-        forge({ by: { issuers, key: newKey() }, notBefore: Date.now() - 9 * HOUR, notAfter: Date.now() - HOUR }),
+        forge({
+          by: { issuers, key: newKey() },
+          notBefore: Date.now() - 9 * HOUR,
+          notAfter: Date.now() - HOUR,
+        }),
     },
     {
       name: 'expired',
@@ -258,7 +272,10 @@ describe('an agent that does not keep to the protocol', () => {
     { name: 'no metadata', metadata: new Uint8Array() },
     { name: 'another version', metadata: encode({ ...hello(), v: 2 }) },
     { name: 'no targets', metadata: encode({ ...hello(), targets: undefined }) },
-    { name: 'an agent version of text', metadata: encode({ ...hello(), agent: { version: '1', version_int: '1', now_ms: 1 } }) },
+    {
+      name: 'an agent version of text',
+      metadata: encode({ ...hello(), agent: { version: '1', version_int: '1', now_ms: 1 } }),
+    },
     {
       name: 'a target whose hash is none',
       metadata: encode(
@@ -267,9 +284,7 @@ describe('an agent that does not keep to the protocol', () => {
     },
     {
       name: 'a clock that is no instant',
-      metadata: Buffer.from(
-        JSON.stringify(hello()).replace(/"now_ms":\d+/, '"now_ms":1e400'),
-      ),
+      metadata: Buffer.from(JSON.stringify(hello()).replace(/"now_ms":\d+/, '"now_ms":1e400')),
     },
   ]
   test.for(first)('$name', async ({ kind = 'control', metadata }) => {
@@ -306,24 +321,38 @@ describe('an agent that does not keep to the protocol', () => {
     await tunnel.closed
   })
 
-  const reports: readonly { readonly name: string; readonly line: string; readonly code: string }[] =
-    [
-      { name: 'a report that is not JSON', line: 'garbage\n', code: 'control.report' },
-      { name: 'a report of an unknown type', line: '{"type":"sudo"}\n', code: 'control.report' },
-      { name: 'an empty report', line: '\n', code: 'control.report' },
-      { name: 'a report that is a list', line: '[]\n', code: 'control.report' },
-      {
-        name: 'targets of another form',
-        line: '{"type":"targets","targets":{}}\n',
-        code: 'control.report',
-      },
-      {
-        name: 'more targets than a device has',
-        line: `${JSON.stringify({ type: 'targets', targets: Array(257).fill({ process: 'x', kind: 'tcp', listener: null }) })}\n`,
-        code: 'control.report',
-      },
-      { name: 'a report without an end', line: 'x'.repeat(300_000), code: 'control.limit' },
-    ]
+  test('a stream opened and taken back in one breath', async () => {
+    await using agent = await attach(node, press)
+    for (let at = 0; at < 20; at++) {
+      const stop = new AbortController()
+      const opening = agent.tunnel.open('tcp', encode({}), { signal: stop.signal })
+      stop.abort()
+      await expect(opening).rejects.toMatchObject({ code: 'open.aborted' })
+    }
+    expect((await node.health()).devices).toBe(1)
+  })
+
+  const reports: readonly {
+    readonly name: string
+    readonly line: string
+    readonly code: string
+  }[] = [
+    { name: 'a report that is not JSON', line: 'garbage\n', code: 'control.report' },
+    { name: 'a report of an unknown type', line: '{"type":"sudo"}\n', code: 'control.report' },
+    { name: 'an empty report', line: '\n', code: 'control.report' },
+    { name: 'a report that is a list', line: '[]\n', code: 'control.report' },
+    {
+      name: 'targets of another form',
+      line: '{"type":"targets","targets":{}}\n',
+      code: 'control.report',
+    },
+    {
+      name: 'more targets than a device has',
+      line: `${JSON.stringify({ type: 'targets', targets: Array(257).fill({ process: 'x', kind: 'tcp', listener: null }) })}\n`,
+      code: 'control.report',
+    },
+    { name: 'a report without an end', line: 'x'.repeat(300_000), code: 'control.limit' },
+  ]
   test.for(reports)('$name', async ({ line, code }) => {
     const agent = await attach(node, press)
     agent.report(line)
@@ -343,7 +372,10 @@ describe('an agent that does not keep to the protocol', () => {
     await using agent = await attach(node, press)
     agent.report({ type: 'owner_changed', session: `s_${'0'.repeat(26)}`, observed: null })
     agent.report({ type: 'ping' })
-    agent.report({ type: 'targets', targets: [{ process: 'plc', kind: 'tcp', listener: seen(PLC, 'listener') }] })
+    agent.report({
+      type: 'targets',
+      targets: [{ process: 'plc', kind: 'tcp', listener: seen(PLC, 'listener') }],
+    })
     await until('its report counts', async () =>
       (await node.admin.call('GET', '/devices/press-07')).text.includes(PLC),
     )
@@ -378,7 +410,11 @@ describe('a tunnel of the same device', () => {
       const seenHere = node.events(from).filter(({ code }) => code.startsWith('tunnel.'))
       return seenHere.length === 3 ? seenHere : undefined
     })
-    expect(ups.map(({ code }) => code).toSorted()).toEqual(['tunnel.down', 'tunnel.up', 'tunnel.up'])
+    expect(ups.map(({ code }) => code).toSorted()).toEqual([
+      'tunnel.down',
+      'tunnel.up',
+      'tunnel.up',
+    ])
     expect(ups.find(({ code }) => code === 'tunnel.down')?.text).toContain('tunnel.replaced')
   })
 

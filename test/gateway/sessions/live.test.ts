@@ -40,7 +40,9 @@ beforeAll(async () => {
     node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
     node.person('otto', { party: 'vendor', roles: ['vendor'], vendor: 'other' }),
     node.person('oda', { party: 'staff', roles: ['operator'] }),
-    attach(node, identity, { listeners: { plc: seen(PLC, 'listener'), hmi: seen(PLC, 'listener') } }),
+    attach(node, identity, {
+      listeners: { plc: seen(PLC, 'listener'), hmi: seen(PLC, 'listener') },
+    }),
   ])
 })
 afterAll(async () => {
@@ -436,7 +438,8 @@ test('revoked while it is being opened, in fifty interleavings: never half a ses
       grant: grant.id,
     })
     // The further on, the later the revocation comes.
-    for (let turns = 0; turns < round; turns++) await new Promise((resolve) => setImmediate(resolve))
+    for (let turns = 0; turns < round; turns++)
+      await new Promise((resolve) => setImmediate(resolve))
     const revoking = operator.ask('POST', `/grants/${grant.id}/revoke`, { reason: 'race' })
     const [opened] = await Promise.all([opening, revoking])
     expect([201, 403, 409]).toContain(opened.status)
@@ -459,7 +462,8 @@ test('the device is quarantined while a session is being opened, in thirty inter
       device: 'press-07',
       process: 'plc',
     })
-    for (let turns = 0; turns < round; turns++) await new Promise((resolve) => setImmediate(resolve))
+    for (let turns = 0; turns < round; turns++)
+      await new Promise((resolve) => setImmediate(resolve))
     const moving = operator.ask('POST', '/devices/press-07/quarantine', { reason: 'race' })
     await Promise.all([opening, moving])
     expect((await node.health()).sessions).toBe(0)

@@ -1,0 +1,360 @@
+/** What every implementation of the gateway's stores must do, whatever keeps its rows. */
+import { describe, expect, test } from 'vitest'
+import type { Device, DeviceStore, Process } from '../../../gateway/devices/device.ts'
+import {
+  hashOf,
+  type Grant,
+  type GrantEvent,
+  type Statement,
+} from '../../../gateway/grants/grant.ts'
+import type { GrantStore } from '../../../gateway/grants/store.ts'
+import { newId } from '../../../gateway/ids.ts'
+import type { SessionRecord, SessionStore } from '../../../gateway/sessions/session.ts'
+
+/** Gives an empty store; what it holds goes with the test. */
+export type Make<S> = () => Promise<S>
+
+const NOW = 1_780_000_000
+
+function device(id: string, more: Partial<Device> = {}): Device {
+  return { id, zone: 'default', state: 'pending', labels: {}, created_at: NOW, ...more }
+}
+function process(device: string, id: string, more: Partial<Process> = {}): Process {
+  return { device, id, kind: 'tcp', locality: 'device', port: 502, expect: {}, ...more }
+}
+function grant(more: Partial<Statement> = {}, rest: Partial<Grant> = {}): Grant {
+  const statement: Statement = {
+    v: 1,
+    id: newId('g'),
+    tenant: 'main.sallyport.internal',
+    requester: 'iss|vera',
+    vendor: 'acme',
+    devices: ['press-07'],
+    processes: ['plc'],
+    ot_level: 1,
+    not_before: NOW,
+    not_after: NOW + 3600,
+    max_duration_s: 600,
+    reason: 'service',
+    ticket: null,
+    created_at: NOW,
+    ...more,
+  }
+  return {
+    statement,
+    hash: hashOf(statement),
+    state: 'requested',
+    requester_email: 'vera@acme.example',
+    approvals: [],
+    approvals_needed: 1,
+    first_used_at: null,
+    ended: null,
+    ...rest,
+  }
+}
+function session(more: Partial<SessionRecord> = {}): SessionRecord {
+  return {
+    id: newId('s'),
+    grant: newId('g'),
+    device: 'press-07',
+    process: 'plc',
+    kind: 'tcp',
+    identity: 'iss|vera',
+    email: 'vera@acme.example',
+    party: 'vendor',
+    opened_at: NOW,
+    expires_at: NOW + 600,
+    ended_at: null,
+    reason: null,
+    bytes_in: 0,
+    bytes_out: 0,
+    connections: 0,
+    time_to_cut_ms: null,
+    ...more,
+  }
+}
+
+export function deviceStoreContract(name: string, make: Make<DeviceStore>): void {
+  describe(`${name} as a store of devices`, () => {
+    test('gives back what was put in, whatever its text', async () => {
+      const store = await make()
+      const odd = device('press-07', {
+        zone: 'hall-a',
+        labels: { 'ключ"\\': '☃\n\0’; DROP TABLE device' },
+      })
+      expect(await store.add(odd)).toBe(true)
+      expect(await store.find('press-07')).toEqual(odd)
+      expect(await store.find('press-08')).toBeUndefined()
+    })
+    test('adds an id once, also when many do', async () => {
+      const store = await make()
+      const all = await Promise.all(
+        Array.from({ length: 20 }, (_, at) =>
+          store.add(device('press-07', { created_at: NOW + at })),
+        ),
+      )
+      expect(all.filter(Boolean)).toHaveLength(1)
+      expect(await store.list()).toHaveLength(1)
+    })
+    test('lists by id', async () => {
+      const store = await make()
+      for (const id of ['b', 'a', 'c']) await store.add(device(id))
+      expect((await store.list()).map(({ id }) => id)).toEqual(['a', 'b', 'c'])
+    })
+    test('moves only from where it may, and once where many do', async () => {
+      const store = await make()
+      await store.add(device('press-07'))
+      expect(await store.move('press-07', ['active'], 'retired')).toBeUndefined()
+      expect(await store.move('nowhere', ['pending'], 'active')).toBeUndefined()
+      expect(await store.move('press-07', [], 'active')).toBeUndefined()
+      expect((await store.find('press-07'))?.state).toBe('pending')
+      const all = await Promise.all(
+        Array.from({ length: 10 }, () => store.move('press-07', ['pending'], 'active')),
+      )
+      expect(all.filter((moved) => moved !== undefined)).toEqual([
+        device('press-07', { state: 'active' }),
+      ])
+    })
+    test('keeps one process of a name, the newest', async () => {
+      const store = await make()
+      for (const id of ['press-07', 'press-08']) await store.add(device(id))
+      await store.putProcess(process('press-07', 'plc'))
+      await store.putProcess(process('press-08', 'plc', { port: 7 }))
+      const newer = process('press-07', 'plc', {
+        kind: 'modbus',
+        locality: 'lan',
+        port: null,
+        expect: { exe: ['/a'], sha256: ['0'.repeat(64)], uid: [0], unit: ['x'] },
+      })
+      await store.putProcess(newer)
+      expect(await store.findProcess('press-07', 'plc')).toEqual(newer)
+      expect(await store.processes('press-07')).toEqual([newer])
+      expect((await store.findProcess('press-08', 'plc'))?.port).toBe(7)
+      expect(await store.findProcess('press-07', 'hmi')).toBeUndefined()
+      expect(await store.processes('nowhere')).toEqual([])
+    })
+    test('no process on a device that is not there', async () => {
+      const store = await make()
+      await expect(store.putProcess(process('nowhere', 'plc'))).rejects.toThrow()
+      expect(await store.processes('nowhere')).toEqual([])
+    })
+  })
+}
+
+const approval = (by: string, hash: string) => ({
+  by,
+  email: `${by}@plant.example`,
+  at: NOW + 1,
+  hash,
+  decision_id: newId('d'),
+})
+
+export function grantStoreContract(name: string, make: Make<GrantStore>): void {
+  describe(`${name} as a store of grants`, () => {
+    test('gives back what was put in', async () => {
+      const store = await make()
+      const kept = grant({ processes: ['a', 'b'], ticket: 'T-1', reason: 'ü\0☃' })
+      await store.add(kept)
+      expect(await store.find(kept.statement.id)).toEqual(kept)
+      expect(await store.find(newId('g'))).toBeUndefined()
+    })
+    test('adds an id once', async () => {
+      const store = await make()
+      const first = grant()
+      await store.add(first)
+      await expect(store.add(grant({ id: first.statement.id, reason: 'other' }))).rejects.toThrow()
+      expect(await store.find(first.statement.id)).toEqual(first)
+    })
+    test('lists newest first, of one person or of all, and no more than asked', async () => {
+      const store = await make()
+      const all = [0, 1, 2, 3].map((at) =>
+        grant({ created_at: NOW + at, requester: at % 2 === 0 ? 'iss|vera' : 'iss|otto' }),
+      )
+      for (const one of all) await store.add(one)
+      const ids = (some: readonly Grant[]) => some.map(({ statement }) => statement.id)
+      expect(ids(await store.list({ limit: 3 }))).toEqual(ids(all.toReversed().slice(0, 3)))
+      const own = await store.list({ requester: 'iss|vera', limit: 9 })
+      expect(own.map(({ statement }) => statement.created_at)).toEqual([NOW + 2, NOW])
+    })
+    test('gives the grants that apply: of this person, for this device, ended ones last', async () => {
+      const store = await make()
+      const old = grant({ created_at: NOW - 10 })
+      const newer = grant({ created_at: NOW + 10 })
+      for (const one of [
+        old,
+        newer,
+        grant({ requester: 'iss|otto' }),
+        grant({ devices: ['press-08'] }),
+      ])
+        await store.add(one)
+      await store.apply(newer.statement.id, 'revoke', NOW, 'iss|oda', 'x')
+      const found = await store.applicable('iss|vera', 'press-07')
+      expect(found.map(({ statement }) => statement.id)).toEqual([
+        old.statement.id,
+        newer.statement.id,
+      ])
+    })
+    test('forty ended grants do not crowd out the live one', async () => {
+      const store = await make()
+      const live = grant({ created_at: NOW - 1000 })
+      await store.add(live)
+      for (let at = 0; at < 40; at++) {
+        const ended = grant({ created_at: NOW + at })
+        await store.add(ended)
+        await store.apply(ended.statement.id, 'revoke', NOW, 'x', 'x')
+      }
+      const found = await store.applicable('iss|vera', 'press-07')
+      expect(found).toHaveLength(32)
+      expect(found[0]).toEqual(live)
+    })
+    test('an approval counts once per person, for this hash, while it waits', async () => {
+      const store = await make()
+      const asked = grant({}, { approvals_needed: 2 })
+      const { id } = asked.statement
+      await store.add(asked)
+      expect(await store.approve(id, approval('oda', '0'.repeat(64)))).toBeUndefined()
+      expect(await store.approve(newId('g'), approval('oda', asked.hash))).toBeUndefined()
+      const first = await store.approve(id, approval('oda', asked.hash))
+      expect([first?.state, first?.approvals.length]).toEqual(['requested', 1])
+      expect(await store.approve(id, approval('oda', asked.hash))).toBeUndefined()
+      const second = await store.approve(id, approval('olaf', asked.hash))
+      expect([second?.state, second?.approvals.map(({ by }) => by)]).toEqual([
+        'approved',
+        ['oda', 'olaf'],
+      ])
+      expect(await store.approve(id, approval('otto', asked.hash))).toBeUndefined()
+    })
+    test('twenty approve at once: exactly as many count as were needed', async () => {
+      const store = await make()
+      const asked = grant({}, { approvals_needed: 3 })
+      await store.add(asked)
+      const all = await Promise.all(
+        Array.from({ length: 20 }, (_, at) =>
+          store.approve(asked.statement.id, approval(`p${at}`, asked.hash)),
+        ),
+      )
+      expect(all.filter((one) => one !== undefined)).toHaveLength(3)
+      expect(all.filter((one) => one?.state === 'approved')).toHaveLength(1)
+      expect((await store.find(asked.statement.id))?.approvals).toHaveLength(3)
+    })
+
+    const never: readonly (readonly [string, readonly Exclude<GrantEvent, 'approve'>[]])[] = [
+      ['requested', ['use']],
+      ['approved', ['reject']],
+      ['active', ['reject']],
+      ['spent', ['use', 'burn', 'revoke', 'reject']],
+      ['revoked', ['use', 'burn', 'revoke', 'reject']],
+      ['rejected', ['use', 'burn', 'revoke', 'reject']],
+    ]
+    test.for(never)('a grant that is %s', async ([state, events]) => {
+      const store = await make()
+      const one = grant()
+      const { id } = one.statement
+      await store.add(one)
+      if (state === 'approved' || state === 'active')
+        await store.approve(id, approval('oda', one.hash))
+      const way = { active: 'use', spent: 'burn', revoked: 'revoke', rejected: 'reject' } as const
+      if (state in way) await store.apply(id, way[state as keyof typeof way], NOW + 2, 'oda', 'why')
+      const before = await store.find(id)
+      expect(before?.state).toBe(state)
+      for (const event of events)
+        expect([event, await store.apply(id, event, NOW + 9, 'x', 'x')]).toEqual([event, undefined])
+      expect(await store.find(id)).toEqual(before)
+    })
+    test('the first use is the first, however often it is used', async () => {
+      const store = await make()
+      const one = grant()
+      const { id } = one.statement
+      await store.add(one)
+      await store.approve(id, approval('oda', one.hash))
+      await store.apply(id, 'use', NOW + 5, 'vera', '')
+      const again = await store.apply(id, 'use', NOW + 50, 'vera', '')
+      expect([again?.state, again?.first_used_at, again?.ended]).toEqual(['active', NOW + 5, null])
+      const ended = await store.apply(id, 'burn', NOW + 60, 'vera', 'done')
+      expect(ended?.ended).toEqual({ at: NOW + 60, by: 'vera', reason: 'done' })
+    })
+    test('revoked and used at once: whichever is later, it ends revoked', async () => {
+      const store = await make()
+      for (let round = 0; round < 20; round++) {
+        const one = grant()
+        const { id } = one.statement
+        await store.add(one)
+        await store.approve(id, approval('oda', one.hash))
+        await Promise.all([
+          store.apply(id, 'use', NOW, 'vera', ''),
+          store.apply(id, 'revoke', NOW, 'oda', 'x'),
+          store.apply(id, 'use', NOW, 'vera', ''),
+        ])
+        expect((await store.find(id))?.state).toBe('revoked')
+      }
+    })
+  })
+}
+
+export function sessionStoreContract(name: string, make: Make<SessionStore>): void {
+  describe(`${name} as a store of sessions`, () => {
+    const end = (id: string, at = NOW + 60) => ({
+      id,
+      at,
+      reason: 'killed' as const,
+      bytes_in: 2 ** 40,
+      bytes_out: 7,
+      connections: 3,
+      time_to_cut_ms: 1.234,
+    })
+    test('gives back what was put in', async () => {
+      const store = await make()
+      const one = session({ email: null })
+      await store.add(one)
+      expect(await store.find(one.id)).toEqual(one)
+      expect(await store.find(newId('s'))).toBeUndefined()
+    })
+    test('ends once', async () => {
+      const store = await make()
+      const one = session()
+      await store.add(one)
+      await store.end(end(one.id))
+      await store.end({
+        ...end(one.id, NOW + 99),
+        reason: 'idle',
+        bytes_in: 0,
+        time_to_cut_ms: null,
+      })
+      expect(await store.find(one.id)).toEqual({
+        ...one,
+        ended_at: NOW + 60,
+        reason: 'killed',
+        bytes_in: 2 ** 40,
+        bytes_out: 7,
+        connections: 3,
+        time_to_cut_ms: 1.234,
+      })
+    })
+    test('an end without a beginning makes nothing', async () => {
+      const store = await make()
+      await store.end(end(newId('s')))
+      expect(await store.list({ limit: 9 })).toEqual([])
+    })
+    test('lists open ones first, then the newest, of one person or of all', async () => {
+      const store = await make()
+      const [a, b, c, d] = [3, 2, 1, 0].map((at) =>
+        session({ opened_at: NOW + at, identity: at === 0 ? 'iss|otto' : 'iss|vera' }),
+      )
+      if (a === undefined || b === undefined || c === undefined || d === undefined) return
+      for (const one of [d, c, b, a]) await store.add(one)
+      await store.end(end(a.id))
+      const ids = (some: readonly SessionRecord[]) => some.map(({ id }) => id)
+      expect(ids(await store.list({ limit: 9 }))).toEqual(ids([b, c, d, a]))
+      expect(ids(await store.list({ limit: 2 }))).toEqual(ids([b, c]))
+      expect(ids(await store.list({ identity: 'iss|otto', limit: 9 }))).toEqual([d.id])
+    })
+    test('knows what was left open', async () => {
+      const store = await make()
+      const [one, two] = [session(), session()]
+      await store.add(one)
+      await store.add(two)
+      await store.end(end(one.id))
+      expect(await store.open()).toEqual([two])
+    })
+  })
+}
