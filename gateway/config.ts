@@ -53,7 +53,6 @@ const File = Type.Object(
   { additionalProperties: false },
 )
 
-export type SyslogConfig = Static<typeof Syslog>
 export type Config = Static<typeof File>
 
 const DEFAULTS: Config = {

@@ -51,7 +51,7 @@ export function refOf(decision: Decision): DecisionRef {
 }
 
 /** What a person can do about a code of the product's own; a customer's codes bring their own words. */
-export function nextStepOf(code: string): string | undefined {
+function nextStepOf(code: string): string | undefined {
   return Object.hasOwn(CATALOGUE, code) ? CATALOGUE[code as keyof typeof CATALOGUE].next : undefined
 }
 

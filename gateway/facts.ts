@@ -100,7 +100,7 @@ export function tlsFacts(client: Source, presence: Presence | undefined): Partia
 }
 
 /** The registration's lists become policy's: `match` names the keys that are checked. */
-export function expectFacts(expect: Expectation): NonNullable<PolicyProcess['expect']> {
+function expectFacts(expect: Expectation): NonNullable<PolicyProcess['expect']> {
   const keys = ['sha256', 'exe', 'unit', 'uid'] as const
   return {
     match: keys.filter((key) => expect[key] !== undefined),

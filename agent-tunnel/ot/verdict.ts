@@ -16,9 +16,9 @@ export interface Rules {
 
 export type Operation = 'read' | 'write' | 'identify' | 'unknown'
 /** Modbus exception codes that a refusal is answered with. */
-export const ILLEGAL_FUNCTION = 1
-export const ILLEGAL_ADDRESS = 2
-export const ILLEGAL_VALUE = 3
+const ILLEGAL_FUNCTION = 1
+const ILLEGAL_ADDRESS = 2
+const ILLEGAL_VALUE = 3
 
 export interface Span {
   readonly address: number

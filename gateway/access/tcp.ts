@@ -26,7 +26,7 @@ export interface ClientTunnel {
 }
 
 /** What the secret of a session proves on one TLS connection. */
-export function proofOf(secret: Uint8Array, exporter: Uint8Array): Buffer {
+function proofOf(secret: Uint8Array, exporter: Uint8Array): Buffer {
   return createHmac('sha256', secret).update(exporter).digest()
 }
 

@@ -14,7 +14,7 @@ import { dirname, join } from 'node:path'
 
 export type KeyKind = 'p256' | 'p384' | 'ed25519' | 'ml-dsa-44'
 
-export class KeyError extends Error {
+class KeyError extends Error {
   override readonly name = 'KeyError'
   readonly code: 'key.unreadable' | 'key.exposed'
   constructor(code: 'key.unreadable' | 'key.exposed', message: string, options?: ErrorOptions) {
@@ -37,7 +37,7 @@ function generate(kind: KeyKind): KeyObject {
 }
 
 /** Writes a file that nobody else may read, on disk before this returns; fails where it exists. */
-export function writeSecret(path: string, content: string | Uint8Array): void {
+function writeSecret(path: string, content: string | Uint8Array): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   const fd = openSync(path, 'wx', 0o600)
   try {
@@ -51,7 +51,7 @@ export function writeSecret(path: string, content: string | Uint8Array): void {
 }
 
 /** Makes a name in a directory as durable as the file it names. */
-export function syncDirectory(path: string): void {
+function syncDirectory(path: string): void {
   const fd = openSync(path, 'r')
   try {
     fsyncSync(fd)

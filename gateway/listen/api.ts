@@ -55,7 +55,7 @@ class IdentityRefusal extends Refusal {
   }
 }
 
-export function sourceOf(request: IncomingMessage): Source {
+function sourceOf(request: IncomingMessage): Source {
   const { socket } = request
   const tls =
     socket instanceof TLSSocket

@@ -9,7 +9,7 @@ import { constants } from 'node:crypto'
 import type { AddressInfo, Socket } from 'node:net'
 import { createServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 
-export const TUNNEL_PROTOCOL = 'sallyport/1'
+const TUNNEL_PROTOCOL = 'sallyport/1'
 
 export interface EdgeCertificate {
   /** PEM: leaf and the CAs a client may not know. */

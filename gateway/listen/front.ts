@@ -12,7 +12,7 @@ export interface Front {
 }
 
 /** The host of a request without its port, lower-case; empty where there is none. */
-export function hostOf(request: IncomingMessage): string {
+function hostOf(request: IncomingMessage): string {
   return (request.headers.host ?? '').toLowerCase().replace(/:\d+$/, '')
 }
 
