@@ -87,8 +87,8 @@ export async function startFakeGateway(): Promise<FakeGateway> {
           tunnel.onOpen = (offer) => {
             tunnel.onOpen = undefined
             offer.accept(new TextEncoder().encode('{"v":1}'))
+            waiting.shift()?.({ tunnel, socket })
           }
-          waiting.shift()?.({ tunnel, socket })
         },
         () => socket.destroy(),
       )

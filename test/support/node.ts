@@ -16,6 +16,7 @@ import type { DeviceToken, Grant, OpenedSession, Problem } from '#api'
 import { readLog } from '#audit'
 import { createCsr, createRenewalCsr, enrollRequest, readCertificates, reenrollRequest } from '#est'
 import { runGateway, type Addresses } from '#gateway'
+import { LIFETIMES } from '../../gateway/identity/setting.ts'
 import { authorizedFetch, deviceLogin, type AuthorizedFetch } from '../../cli/login/index.ts'
 import { approveDevice, openBrowser } from './browser.ts'
 
@@ -34,7 +35,7 @@ export async function until<T>(
     const value = await check()
     if (value !== undefined && value !== false) return value
     if (performance.now() > deadline) throw new Error(`waited in vain: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
+    await new Promise((resolve) => setTimeout(resolve, 10))
   }
 }
 
@@ -143,6 +144,8 @@ export interface NodeOptions {
 
 /** Starts a node and bootstraps its first administrator. */
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
+  // A scripted person approves at once; nobody need wait two seconds to ask whether they have.
+  Object.assign(LIFETIMES, { poll: 0.05 })
   const data = options.data ?? mkdtempSync(join(tmpdir(), 'sallyport-node-'))
   const port = options.port ?? (await freePort())
   const configFile = join(data, 'node.yaml')
@@ -191,6 +194,7 @@ class RunningNode implements TestNode {
   readonly #here: Running | undefined
   readonly #people: Person[] = []
   #admin: Person | undefined
+  #size = 0
 
   constructor(data: string, port: number, here?: Running) {
     this.origin = `https://localhost:${port}`
@@ -276,7 +280,9 @@ class RunningNode implements TestNode {
   }
 
   size(): number {
-    return (this.events().at(-1)?.idx ?? -1) + 1
+    // What is written stays: only what came since the last time is read.
+    this.#size += this.events(this.#size).length
+    return this.#size
   }
 
   async health(): Promise<{ devices: number; sessions: number }> {
@@ -357,9 +363,10 @@ function parse(text: string): unknown {
 }
 
 function toEvent(idx: number, text: string): LoggedEvent {
-  const event = JSON.parse(text) as Record<string, unknown>
+  const event = JSON.parse(text) as { readonly message?: unknown; readonly [key: string]: unknown }
   const { event_code: code } = event['metadata'] as { event_code: string }
-  return { idx, code, message: String(event['message'] ?? ''), text, event }
+  const { message } = event
+  return { idx, code, message: typeof message === 'string' ? message : '', text, event }
 }
 
 export interface PlainRequest {

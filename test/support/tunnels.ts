@@ -299,6 +299,6 @@ export async function refusalOf(
   const [outcome] = await Promise.allSettled([soon('an answer to OPEN', attempt)])
   if (outcome.status === 'fulfilled') throw new Error('the stream was accepted')
   const error = outcome.reason as Error & { code?: string }
-  const told = /^\{/.test(error.message) ? (JSON.parse(error.message) as Told) : undefined
+  const told = error.message.startsWith('{') ? (JSON.parse(error.message) as Told) : undefined
   return { code: error.code ?? error.message, told }
 }

@@ -196,9 +196,9 @@ describe('approving', () => {
       expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(1)
     })
 
-    test('both at once, ten times: approved once, by both', async () => {
+    test('both at once, five times: approved once, by both', async () => {
       two()
-      for (let round = 0; round < 10; round++) {
+      for (let round = 0; round < 5; round++) {
         const grant = await asked()
         const body = { hash: grant.hash }
         const replies = await Promise.all(
@@ -212,12 +212,12 @@ describe('approving', () => {
         const after = await read(grant)
         expect([after.state, after.approvals.length]).toEqual(['approved', 2])
       }
-      expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(10)
+      expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(5)
     })
 
     test('the same person, from two windows at once: counts once', async () => {
       two()
-      for (let round = 0; round < 10; round++) {
+      for (let round = 0; round < 5; round++) {
         const grant = await asked()
         const body = { hash: grant.hash }
         const replies = await Promise.all(
@@ -231,20 +231,20 @@ describe('approving', () => {
   })
 
   test('where one must, two at once: approved once, by one', async () => {
-    for (let round = 0; round < 10; round++) {
+    for (let round = 0; round < 5; round++) {
       const grant = await asked()
       const body = { hash: grant.hash }
       const replies = await Promise.all(
         [oda, olaf].map((who) => who.call('POST', `/grants/${grant.id}/approve`, body)),
       )
-      expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 409])
+      expect(replies.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 409])
       expect((await read(grant)).approvals).toHaveLength(1)
     }
-    expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(10)
+    expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(5)
   })
 
   test('raced by its revocation: revoked stays revoked', async () => {
-    for (let round = 0; round < 10; round++) {
+    for (let round = 0; round < 5; round++) {
       const grant = await asked()
       const approving = oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
       const revoking = olaf.call<EndedGrant>('POST', `/grants/${grant.id}/revoke`, { reason: 'x' })
@@ -268,12 +268,12 @@ describe('ending', () => {
   })
 
   test('revoked by two at once: one did it', async () => {
-    for (let round = 0; round < 10; round++) {
+    for (let round = 0; round < 5; round++) {
       const grant = await asked()
       const replies = await Promise.all(
         [oda, olaf].map((who) => who.call('POST', `/grants/${grant.id}/revoke`, { reason: 'x' })),
       )
-      expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 409])
+      expect(replies.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 409])
     }
   })
 

@@ -81,31 +81,34 @@ describe('a mistake in what it is told ends the program, with code and place', (
   const rows: readonly {
     readonly name: string
     readonly text: string
-    readonly says: readonly string[]
+    readonly place: string
+    readonly code?: string
   }[] = [
-    {
-      name: 'a key nobody knows',
-      text: 'site: a\nlsiten: 127.0.0.1:1\n',
-      says: ['config.value', ':2:1', 'lsiten'],
-    },
-    { name: 'not YAML', text: 'site: [\n', says: ['config.syntax', ':2:1'] },
-    { name: 'a port that is none', text: 'listen: 127.0.0.1\n', says: ['config.value', ':1:'] },
-    {
-      name: 'health for everybody',
-      text: 'operations: 0.0.0.0:9443\n',
-      says: ['config.value', 'operations'],
-    },
+    { name: 'a key nobody knows', text: 'site: a\nlsiten: 127.0.0.1:1\n', place: ':2:1' },
+    { name: 'not YAML', text: 'site: [\n', place: ':2:1', code: 'config.syntax' },
+    { name: 'a port that is none', text: 'listen: 127.0.0.1\n', place: ':1:1' },
+    { name: 'a data directory that is a number', text: 'data: 7\n', place: ':1:1' },
   ]
-  test.for(rows)('$name', async ({ text, says }) => {
+  test.for(rows)('$name', async ({ text, place, code = 'config.value' }) => {
     const file = join(data, 'gateway.yaml')
     writeFileSync(file, text)
     const before = files()
-    const { exit, err } = await program('--config', file, '--data', data)
-    expect(exit).not.toBe(0)
-    expect(exit).not.toBeNull()
-    for (const word of says) expect(err).toContain(word)
-    expect(err).not.toMatch(/\n\s+at /)
+    expect(await fails({ configFile: file })).toMatchObject({ code, place: `${file}${place}` })
     expect(files()).toEqual(before)
+  })
+
+  test('as a person sees it: code, place, and no stack', async () => {
+    const file = join(data, 'gateway.yaml')
+    writeFileSync(file, 'operations: 127.0.0.1:0\nlsiten: 127.0.0.1:1\n')
+    const { exit, err } = await program('--config', file, '--data', data)
+    expect(exit).toBeGreaterThan(0)
+    for (const word of ['config.value', `${file}:2:1`, 'lsiten']) expect(err).toContain(word)
+    expect(err).not.toMatch(/\n\s+at /)
+  })
+
+  test('health for everybody', async () => {
+    const said = await fails({ operations: '0.0.0.0:9443' })
+    expect(said).toMatchObject({ code: 'config.value', place: 'operations' })
   })
 
   test('a file that is not there', async () => {
@@ -134,15 +137,13 @@ describe('what keeps it from starting', () => {
   ]
   test.for(keys)('%s can be read by others', async (name) => {
     // The gateway's own key is made by the first start that listens.
-    if (!readdirSync(join(data, 'keys')).includes('gateway.key.pem')) await once_()
+    if (!readdirSync(join(data, 'keys')).includes('gateway.key.pem')) await startAndStop()
     const path = join(data, name)
-    for (const mode of [0o640, 0o604, 0o644]) {
-      chmodSync(path, mode)
-      const said = await fails()
-      expect(said.code).toBe('key.exposed')
-      expect(said.message).toContain(path)
-    }
+    chmodSync(path, 0o640)
+    const said = await fails()
     chmodSync(path, 0o600)
+    expect(said.code).toBe('key.exposed')
+    expect(said.message).toContain(path)
   })
 
   test.for(keys)('%s is no key: it is never overwritten', async (name) => {
@@ -182,15 +183,13 @@ describe('what keeps it from starting', () => {
     const running = runGateway(given, { signal: stop.signal, ready: () => ready.resolve() })
     await Promise.race([running, ready.promise])
     expect((await fails()).code).toBe('data.in_use')
-    const { exit, err } = await program('--data', data, '--listen', '127.0.0.1:0')
-    expect([exit === 0, err.includes('data.in_use')]).toEqual([false, true])
     stop.abort()
     await running
   })
 })
 
 /** One start and stop. */
-async function once_(): Promise<void> {
+async function startAndStop(): Promise<void> {
   const stop = new AbortController()
   await runGateway(
     { dataDirectory: data, listen: '127.0.0.1:0', operations: '127.0.0.1:0' },

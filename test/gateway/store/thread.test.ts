@@ -24,7 +24,7 @@ const device = (id: string, label = '') => ({
   labels: { label },
   created_at: 0,
 })
-const process_ = (of: string) => ({
+const processOf = (of: string) => ({
   device: of,
   id: 'plc',
   kind: 'tcp' as const,
@@ -45,7 +45,7 @@ test('what arrives together shares a transaction, and one failure does not undo 
   const outcomes = await Promise.allSettled(
     Array.from({ length: 300 }, async (_, at) => {
       // Every third names a device that is not there, and breaks the foreign key.
-      if (at % 3 === 0) await store.putProcess(process_(`nowhere-${at}`))
+      if (at % 3 === 0) await store.putProcess(processOf(`nowhere-${at}`))
       else await store.add(device(`d-${at}`))
     }),
   )
