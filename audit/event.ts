@@ -172,6 +172,8 @@ const tunnelData = {
   epoch: 'public integer?',
   targets: 'public json?',
   duration_ms: 'public integer?',
+  // Refusals like this one that have no event of their own.
+  suppressed: 'public integer?',
 } as const satisfies Fields
 
 const apiData = {
@@ -185,6 +187,8 @@ const apiData = {
   path: 'public text?',
   response_code: 'public integer?',
   entity: 'public text?',
+  // Fields with their new values.
+  changes: 'personal json?',
 } as const satisfies Fields
 
 const logData = {
@@ -256,7 +260,7 @@ export const events = {
     activity: 2,
     severity: 1,
     needs: ['actor'],
-    data: { client: 'public text?' },
+    data: { client: 'public text?', login: 'public text?' },
   }),
   'auth.stepup': row({
     class: 'authentication',

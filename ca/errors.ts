@@ -77,6 +77,7 @@ export interface Denial {
 interface Detail extends ErrorOptions {
   readonly denials?: readonly Denial[]
   readonly decisionId?: string
+  readonly revision?: string | null
   readonly retryAfterSeconds?: number
   readonly allow?: string
 }
@@ -89,6 +90,8 @@ export class CaError extends Error {
   /** Every denial, when a policy refused. */
   readonly denials: readonly Denial[]
   readonly decisionId: string | null
+  /** Of the policy that refused. */
+  readonly revision: string | null
   /** When asking again makes sense. */
   readonly retryAfterSeconds: number | null
   /** The method that would have been right. */
@@ -99,6 +102,7 @@ export class CaError extends Error {
     this.fault = fault
     this.denials = detail.denials ?? []
     this.decisionId = detail.decisionId ?? null
+    this.revision = detail.revision ?? null
     this.retryAfterSeconds = detail.retryAfterSeconds ?? null
     this.allow = detail.allow ?? null
   }

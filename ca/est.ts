@@ -90,6 +90,10 @@ export interface CaDecision {
   readonly allow: boolean
   readonly denials: readonly Denial[]
   readonly decision_id: string
+  /** Of the policy that decided; null where none could. */
+  readonly revision?: string | null
+  /** Codes of what allowed it. */
+  readonly reasons?: readonly string[]
   /** Can only shorten what the profile says. */
   readonly obligations: { readonly lifetimeSeconds?: number; readonly notAfter?: Instant }
 }

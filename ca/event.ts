@@ -18,7 +18,11 @@ interface Attempt extends Common {
   /** Why not; null when allowed. */
   readonly reason: CaCode | null
   readonly denials: readonly string[]
+  /** Codes of what allowed it; empty otherwise. */
+  readonly reasons: readonly string[]
   readonly decisionId: string | null
+  /** Of the policy that decided; null where none did. */
+  readonly revision: string | null
 }
 
 /** Somebody tried to enrol a device with a token. */
@@ -47,6 +51,9 @@ export interface IssueEvent extends Common {
   readonly notBefore: Instant
   readonly notAfter: Instant
   readonly decisionId: string | null
+  /** Of the policy that decided; null where it was not asked just now. */
+  readonly revision: string | null
+  readonly reasons: readonly string[]
   readonly resumed: boolean
 }
 
@@ -57,7 +64,8 @@ export interface RevokeEvent extends Common {
   readonly reason: RevocationReason
 }
 
-export type CaEvent = EnrolEvent | RenewEvent | IssueEvent | RevokeEvent
+export type AttemptEvent = EnrolEvent | RenewEvent
+export type CaEvent = AttemptEvent | IssueEvent | RevokeEvent
 
 /** Resolves when the event is durable; a rejection stops the act with `log.unavailable`. */
 export type CaLog = (event: CaEvent) => Promise<void>

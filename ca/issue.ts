@@ -6,7 +6,7 @@ import { createPublicKey } from 'node:crypto'
 import { importKey, sha256Hex, signingIdentifier, verifySignature } from './algorithm.ts'
 import { bitString, sequence } from './der/writer.ts'
 import { CaError, refuse, relying } from './errors.ts'
-import type { CaEvent, CaLog } from './event.ts'
+import type { AttemptEvent, CaEvent, CaLog } from './event.ts'
 import type { ActiveIssuer, Issuer, Issuers } from './issuer.ts'
 import { lint } from './lint.ts'
 import { lifetimeWithin, type Profile } from './profile.ts'
@@ -231,7 +231,7 @@ export async function finish(
   context: {
     readonly now: Instant
     readonly remoteAddress: string | null
-    readonly before?: CaEvent
+    readonly before?: AttemptEvent
   },
 ): Promise<IssuedRow> {
   const { row } = recorded
@@ -276,6 +276,8 @@ async function complete(
     notBefore,
     notAfter,
     decisionId,
+    revision: before?.revision ?? null,
+    reasons: before?.reasons ?? [],
     resumed: !recorded.fresh,
   }
   const events = before === undefined ? [issue] : [before, issue]

@@ -4,7 +4,7 @@ import type { CertificationRequest } from './csr.ts'
 import { encodeUtf8 } from './der/text.ts'
 import { CaError, refuse, relying } from './errors.ts'
 import type { CaDecision, CaFacts, DeviceRecord, EstConnection, EstOptions } from './est.ts'
-import type { CaEvent } from './event.ts'
+import type { AttemptEvent } from './event.ts'
 import { finish, prepare, record, resume, type IssuedRow, type IssueRequest } from './issue.ts'
 import { sanFor, subjectFor, uriFor } from './name.ts'
 import { profiles, recallSeconds } from './profile.ts'
@@ -82,13 +82,14 @@ async function decide(attempt: Attempt, plan: Application, errand: Errand): Prom
     }),
   )
   if (decision.allow) return decision
-  const { denials, decision_id: decisionId } = decision
+  const { denials, decision_id: decisionId, revision = null } = decision
+  const detail = { denials, decisionId, revision }
   // Every denial waits for a person: the request is not refused, it is not yet granted (RFC 7030 4.2.3).
   const pending = denials.length > 0 && denials.every((denial) => denial.remedy === 'approve')
   const said = denials.map(({ code, msg }) => `${code} (${msg})`).join('; ')
   throw pending
-    ? refuse('policy.pending', said, { denials, decisionId, retryAfterSeconds: 300 })
-    : refuse('policy.denied', said === '' ? 'no reason was given' : said, { denials, decisionId })
+    ? refuse('policy.pending', said, { ...detail, retryAfterSeconds: 300 })
+    : refuse('policy.denied', said === '' ? 'no reason was given' : said, detail)
 }
 
 function requestFor(plan: Application, decision: CaDecision, errand: Errand): IssueRequest {
@@ -108,7 +109,7 @@ function requestFor(plan: Application, decision: CaDecision, errand: Errand): Is
   }
 }
 
-function refusalOf(attempt: Attempt, errand: Errand, error: CaError): CaEvent {
+function refusalOf(attempt: Attempt, errand: Errand, error: CaError): AttemptEvent {
   const outcome = error.code === 'policy.pending' ? 'pending' : 'refused'
   return eventOf(attempt, errand, outcome, error, null)
 }
@@ -119,7 +120,7 @@ function eventOf(
   outcome: 'allowed' | 'refused' | 'pending',
   error: CaError | null,
   decision: CaDecision | null,
-): CaEvent {
+): AttemptEvent {
   const { code, device, tokenId, serial, expiredSeconds } = attempt
   const common = {
     at: options.now(),
@@ -131,7 +132,9 @@ function eventOf(
     spkiSha256: applicant.spkiSha256,
     reason: error?.code ?? null,
     denials: (error?.denials ?? []).map((denial) => denial.code),
+    reasons: decision?.reasons ?? [],
     decisionId: error?.decisionId ?? decision?.decision_id ?? null,
+    revision: error?.revision ?? decision?.revision ?? null,
   }
   return code === 'device.enroll'
     ? { ...common, code, tokenId }

@@ -21,6 +21,8 @@ export function decideIssuance(decisions: Decisions): Decide {
       allow: decision.allow,
       denials: decision.denials,
       decision_id: decision.decision_id,
+      revision: decision.revision,
+      reasons: decision.reasons.map(({ code }) => code),
       obligations: { lifetimeSeconds: decision.obligations.max_duration_s },
     })
   }

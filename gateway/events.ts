@@ -52,19 +52,26 @@ function about(event: CaEvent) {
 /** Somebody asked for a certificate; what came of it. */
 function attempt(event: Extract<CaEvent, { outcome: string }>, what: string) {
   const allowed = event.outcome === 'allowed'
-  const { decisionId } = event
   return {
     ...about(event),
     device: event.device ?? undefined,
     status: allowed ? ('success' as const) : ('failure' as const),
     disposition: allowed ? ('allowed' as const) : ('blocked' as const),
     reason: event.reason ?? undefined,
-    decisions:
-      decisionId === null
-        ? undefined
-        : [{ id: decisionId, revision: 'none', codes: [...event.denials] }],
+    decisions: decided(event, allowed ? event.reasons : event.denials, 'none'),
     message: `${what} of ${event.device ?? 'an unknown device'} ${event.outcome}`,
   }
+}
+
+/** The decision behind an event of the CA; `unasked` stands for the revision where it does not know it. */
+function decided(
+  { decisionId, revision }: { decisionId: string | null; revision: string | null },
+  codes: readonly string[],
+  unasked: string,
+): EventInput['decisions'] {
+  return decisionId === null
+    ? undefined
+    : [{ id: decisionId, revision: revision ?? unasked, codes: [...codes] }]
 }
 
 function issued(event: Extract<CaEvent, { code: 'cert.issue' }>): EventInput {
@@ -74,6 +81,7 @@ function issued(event: Extract<CaEvent, { code: 'cert.issue' }>): EventInput {
     ...about(event),
     device: event.profile === 'device' ? event.subject : undefined,
     status: 'success',
+    decisions: decided(event, event.reasons, 'unknown'),
     message: `certificate for ${event.profile} ${event.subject} about to be signed${again}`,
     data: {
       serial: event.serial,
@@ -131,16 +139,24 @@ export function identityEvent(event: IdentityEvent): EventInput {
         status: 'success',
         reason: event.reason,
         message: event.login === null ? 'all logins ended' : 'login ended',
+        data: { login: event.login ?? undefined },
       }
-    case 'account.create':
+    case 'account.create': {
+      const { email, party, vendor, roles, groups } = event
       return {
         code: 'admin.call',
         ...common,
         actor: { uid: event.by },
         status: 'success',
-        message: `account created for ${event.party} with roles ${event.roles.join(', ')}`,
-        data: { operation: 'account:create', verb: 'create', entity: event.subject },
+        message: `account created for ${party} with roles ${roles.join(', ')}`,
+        data: {
+          operation: 'account:create',
+          verb: 'create',
+          entity: event.subject,
+          changes: { email, party, vendor, roles, groups },
+        },
       }
+    }
     case 'account.change':
       return {
         code: 'admin.call',
@@ -148,7 +164,12 @@ export function identityEvent(event: IdentityEvent): EventInput {
         actor: { uid: event.by },
         status: 'success',
         message: `account changed: ${Object.keys(event.changes).join(', ')}`,
-        data: { operation: 'account:change', verb: 'update', entity: event.subject },
+        data: {
+          operation: 'account:change',
+          verb: 'update',
+          entity: event.subject,
+          changes: event.changes,
+        },
       }
   }
 }

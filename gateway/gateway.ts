@@ -5,7 +5,8 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { AddressInfo, Socket } from 'node:net'
-import { shipSyslog, type Shipper } from '#audit'
+import type { Logger } from 'pino'
+import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
 import { est, instant, stillStands } from '#ca'
 import { BUILTIN_BUNDLE, loadBundle, PolicyEngine } from '#policy'
 import { AppSignIns } from './access/apps.ts'
@@ -29,6 +30,7 @@ import { estHandler } from './listen/est.ts'
 import { dispatch, type Handler } from './listen/front.ts'
 import { openOperations, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
+import { Quiet } from './listen/quiet.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
@@ -70,13 +72,17 @@ export async function serve(
   const access = await openAccess(foundation, decisions, report, undo)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
+  undo.use(watchSinks(shippers, logger))
+  undo.defer(onLogState(foundation, access, report))
   const front = await openHttp(config, foundation, decisions, access, report, undo)
   const edge = await openEdge(config, foundation, decisions, access, front, report, undo)
 
   const { host, port } = splitHostPort(config.listen)
   const listen = await edge.listen(host, port)
   let serving = true
-  const operations = undo.use(await openHealth(config, foundation, access, revision, () => serving))
+  const operations = undo.use(
+    await openHealth(config, foundation, access, shippers, revision, () => serving),
+  )
   ready({ listen, operations: operations.address, origin: originOf(config) })
   logger.info(
     {
@@ -168,17 +174,7 @@ async function openAccess(
   }
   const apps = undo.use(new AppForwarder({ room, log, signIns, refuse: refusePage }))
   await closeCrashed(room)
-  log.setHeartbeat(() =>
-    [...room.live.values()].map(({ id, grant, device, process, subject, kind, startIdx }) => ({
-      session: id,
-      grant,
-      device,
-      process,
-      party: subject.party,
-      kind,
-      startIdx,
-    })),
-  )
+  log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
   identity.onChange(({ subject }) => {
     const at = performance.now()
@@ -186,6 +182,41 @@ async function openAccess(
     void reauthorization.withdraw(touches, { trigger: 'identity', at })
   })
   return { registry, room, reauthorization, signIns, apps }
+}
+
+/** The sessions whose start is in the log: one that is still opening has no place there yet. */
+function heartbeatOf({ live }: SessionRoom): ActiveLine[] {
+  return [...live.values()]
+    .filter(({ state }) => state !== 'opening')
+    .map(({ id, grant, device, process, subject, kind, startIdx }) => ({
+      session: id,
+      grant,
+      device,
+      process,
+      party: subject.party,
+      kind,
+      startIdx,
+    }))
+}
+
+/** What cannot be recorded must not go on: every session ends when the log is lost. Gives what stops it. */
+function onLogState(
+  { log, logger }: Foundation,
+  { room, reauthorization }: Access,
+  report: Report,
+): () => void {
+  const why = { reason: 'audit_state', code: 'log.unavailable' } as const
+  return log.onState((state, detail) => {
+    const level = state === 'OK' ? 'info' : state === 'DRAIN' ? 'error' : 'warn'
+    logger[level]({ state, detail }, 'audit log changed its state')
+    if (state !== 'DRAIN') return
+    for (const session of room.live.values())
+      reauthorization
+        .end(session, { ...why, message: 'the log cannot be written' })
+        .catch((error: unknown) =>
+          report(error, `the end of session ${session.id} could not be recorded`),
+        )
+  })
 }
 
 /** The log's own recovery wrote `session.end` for what a crash left open; the list follows it. */
@@ -216,6 +247,26 @@ function openShippers(config: Config, { log }: Foundation): Shipper[] {
       enterpriseNumber: sink.enterprise_number ?? 32_473,
     }),
   )
+}
+
+const SINK_CHECK_MS = 10_000
+
+/** Says in the node's own log when a sink is down, behind or well again: each at most once a minute. */
+function watchSinks(shippers: readonly Shipper[], logger: Logger): Disposable {
+  const told = new Map<string, { readonly state: string; readonly at: number }>()
+  const timer = setInterval(() => {
+    const at = performance.now()
+    for (const shipper of shippers) {
+      const { name, state, lastError } = shipper.health()
+      const last = told.get(name)
+      if (state === (last?.state ?? 'OK') || (last !== undefined && at - last.at < 60_000)) continue
+      told.set(name, { state, at })
+      const level = state === 'OK' ? 'info' : 'warn'
+      logger[level]({ sink: name, state, lag: shipper.lag().events, lastError }, 'sink')
+    }
+  }, SINK_CHECK_MS)
+  timer.unref()
+  return { [Symbol.dispose]: () => clearInterval(timer) }
 }
 
 /** Everything that speaks HTTP on the one port. */
@@ -322,7 +373,9 @@ async function openEdge(
     reauthorization,
     now,
     report,
-    refused: (code, from, detail) => logger.warn({ code, from, detail }, 'tunnel refused'),
+    refused: (code, from, detail, suppressed) =>
+      logger.warn({ code, from, detail, suppressed }, 'tunnel refused'),
+    quiet: new Quiet(),
   }
   // Later starts count on from a later instant, so that a device's newest tunnel is known across them.
   let epoch = now()
@@ -359,13 +412,12 @@ function renewing(
   let due = renewAt
   const timer = setInterval(() => {
     if (now() < due) return
-    edgeCertificate(config, authority, caStore, caLog, now()).then(
-      (next) => {
-        due = next.renewAt
+    edgeCertificate(config, authority, caStore, caLog, now())
+      .then((next) => {
         edge.renew(next.certificate)
-      },
-      (error: unknown) => report(error, 'the certificate of the port could not be renewed'),
-    )
+        due = next.renewAt
+      })
+      .catch((error: unknown) => report(error, 'the certificate of the port could not be renewed'))
   }, RENEWAL_CHECK_MS)
   timer.unref()
   return { [Symbol.dispose]: () => clearInterval(timer) }
@@ -373,8 +425,9 @@ function renewing(
 
 async function openHealth(
   config: Config,
-  { log }: Foundation,
+  { log, thread }: Foundation,
   { registry, room }: Access,
+  shippers: readonly Shipper[],
   revision: string | null,
   serving: () => boolean,
 ): Promise<Operations> {
@@ -382,6 +435,7 @@ async function openHealth(
   return await openOperations(host, port, () => ({
     parts: {
       log: log.state === 'OK' || log.state === 'WARN',
+      store: thread.open,
       policy: revision !== null,
       serving: serving(),
     },
@@ -389,6 +443,10 @@ async function openHealth(
     sessions: room.live.size,
     log_state: log.state,
     policy_revision: revision,
+    sinks: shippers.map((shipper) => {
+      const { name, state } = shipper.health()
+      return { name, state, lag: shipper.lag().events }
+    }),
   }))
 }
 

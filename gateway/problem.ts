@@ -29,6 +29,7 @@ export const problems = {
   'session.limit': { status: 429, title: 'Too many connections in this session' },
   'app.ticket': { status: 401, title: 'This link has been used or is too old' },
   'app.cookie': { status: 401, title: 'No session is open in this browser' },
+  'app.foreign': { status: 403, title: 'This request came from another site' },
   'app.kind': { status: 404, title: 'This process is not a web application' },
   'app.target': { status: 400, title: 'The address of this request is not a plain path' },
   'app.upstream': { status: 502, title: 'The application on the device did not answer' },

@@ -301,7 +301,7 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
   }
   accept(offer: LiveOffer, metadata: Uint8Array): LiveStream {
     const stream = new LiveStream(this, offer.mux)
-    if (offer.cancelled || this.#session.over) {
+    if (this.#gone(offer)) {
       stream.close(this.#reason ?? { code: 'offer.cancelled', message: '', fault: 'remote' })
       return stream
     }
@@ -310,8 +310,12 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
     this.#schedule()
     return stream
   }
+  /** Taken back, also by a RESET that came in the same read and whose effect is not told yet. */
+  #gone(offer: LiveOffer): boolean {
+    return offer.cancelled || this.#session.over || offer.mux.state !== 'offered'
+  }
   refuse(offer: LiveOffer, code: string, message: string): void {
-    if (offer.cancelled || this.#session.over) return
+    if (this.#gone(offer)) return
     this.#session.refuse(offer.mux, code, message)
     this.#schedule()
   }

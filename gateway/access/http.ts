@@ -7,8 +7,9 @@ import type { Duplex } from 'node:stream'
 import { Pool, type Dispatcher } from 'undici'
 import type { AuditLog } from '#audit'
 import { httpFacts } from '#policy'
-import { toRefusal } from '../decisions.ts'
-import { actorOf } from '../events.ts'
+import { refOf, toRefusal } from '../decisions.ts'
+import { actorOf, srcOf } from '../events.ts'
+import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
@@ -16,6 +17,7 @@ import { openStream } from '../sessions/stream.ts'
 import { APP_COOKIE, ENTER_PATH, parseAppLabel, takeCookie, type AppSignIns } from './apps.ts'
 import { requestHeaders, responseHeaders } from './headers.ts'
 import { Metered } from './metered.ts'
+import { sourceOf } from './source.ts'
 import { count } from './tcp.ts'
 
 export interface Apps {
@@ -47,7 +49,7 @@ export class AppForwarder implements Disposable {
           : new Refusal('app.upstream', 'the application on the device did not answer', {
               cause: error,
             })
-      if (!(error instanceof Refusal))
+      if (!(error instanceof Refusal) && !upstreams(error))
         this.#apps.room.report(error, 'a web request could not be carried')
       if (response.headersSent) response.destroy()
       else this.#apps.refuse(request, response, refusal)
@@ -70,6 +72,10 @@ export class AppForwarder implements Disposable {
       return
     }
     const session = this.#sessionOf(request, name)
+    if (foreign(request))
+      throw new Refusal('app.foreign', 'another site asked for this in your name', {
+        nextStep: 'open the application by itself and do it there',
+      })
     await this.#decide(request, session)
     // It may have ended while the request was recorded: then it gets no pool that nobody would close.
     if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
@@ -135,9 +141,14 @@ export class AppForwarder implements Disposable {
     const grant = await room.grants.find(session.grant)
     if (target === undefined || grant === undefined)
       throw new Refusal('session.ended', 'the process is no longer registered')
-    const observed = session.seen(target.presence?.listeners)
+    if (target.presence === undefined)
+      throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
+        nextStep: 'wait a moment and load the page again; the device dials in by itself',
+      })
+    const observed = session.seen(target.presence.listeners)
+    const source = sourceOf(request)
     const decision = room.decisions.ask('http.request', {
-      ...sessionFacts(session.subject, session.source, target, [grant], observed),
+      ...sessionFacts(session.subject, source, target, [grant], observed),
       session: openedFacts(session, null),
       http,
     })
@@ -150,6 +161,8 @@ export class AppForwarder implements Disposable {
       disposition: allowed ? 'allowed' : 'blocked',
       reason: allowed ? undefined : (decision.denials[0]?.code ?? 'http.method_refused'),
       actor: actorOf(session.subject),
+      src: srcOf(source),
+      decisions: [refOf(decision)],
       device: session.device,
       process: session.process,
       grant: session.grant,
@@ -171,7 +184,7 @@ export class AppForwarder implements Disposable {
     const hasBody =
       request.headers['transfer-encoding'] !== undefined ||
       Number(request.headers['content-length'] ?? 0) > 0
-    const pool = this.#poolOf(session)
+    const pool = this.#poolOf(session, sourceOf(request))
     await new Promise<void>((resolve, reject) => {
       pool.dispatch(
         {
@@ -189,7 +202,8 @@ export class AppForwarder implements Disposable {
     })
   }
 
-  #poolOf(session: LiveSession): Pool {
+  /** The first request's connection opens it: its streams come from where that one came from. */
+  #poolOf(session: LiveSession, source: Source): Pool {
     const before = this.#pools.get(session.id)
     if (before !== undefined) return before
     const pool = new Pool('http://target', {
@@ -198,7 +212,7 @@ export class AppForwarder implements Disposable {
       headersTimeout: HEADERS_TIMEOUT_MS,
       bodyTimeout: BODY_TIMEOUT_MS,
       connect: (_options, done) => {
-        this.#dial(session).then(
+        this.#dial(session, source).then(
           (socket) => done(null, socket as never),
           (error: unknown) => done(error instanceof Error ? error : new Error(String(error)), null),
         )
@@ -209,11 +223,11 @@ export class AppForwarder implements Disposable {
   }
 
   /** A connection of the pool is a stream of the session: proven, decided and metered like any other. */
-  async #dial(session: LiveSession): Promise<Duplex> {
+  async #dial(session: LiveSession, source: Source): Promise<Duplex> {
     const { room } = this.#apps
-    const { stream, entry } = await openStream(room, session)
+    const { stream, entry } = await openStream(room, session, source)
     const duplex = new Metered(stream.duplex(), {
-      maxBandwidthBps: session.obligations.max_bandwidth_bps,
+      pace: session.pace,
       meter: (direction, bytes) => count(room, session, direction, bytes),
     })
     duplex.once('close', () => session.streams.delete(entry))
@@ -236,6 +250,30 @@ export class AppForwarder implements Disposable {
   [Symbol.dispose](): void {
     for (const id of this.#pools.keys()) this.close(id)
   }
+}
+
+/** The application's own failures, and connections that were cut: the answer says so, and the events do. */
+function upstreams(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const code = 'code' in error ? String(error.code) : ''
+  return (
+    code.startsWith('UND_ERR') ||
+    error.name === 'HTTPParserError' ||
+    /^[a-z]+\.[a-z_.]+$/.test(code)
+  )
+}
+
+/**
+ * Whether another site's page is behind this request. Apps of one domain are one site to a browser,
+ * so its cookie comes along; only following a link into the app is a person's own act.
+ */
+function foreign(request: IncomingMessage): boolean {
+  const { origin, host } = request.headers
+  if (origin !== undefined && origin.toLowerCase() !== `https://${(host ?? '').toLowerCase()}`)
+    return true
+  const site = request.headers['sec-fetch-site']
+  if (site !== 'same-site' && site !== 'cross-site') return false
+  return request.method !== 'GET' || request.headers['sec-fetch-mode'] !== 'navigate'
 }
 
 /** undici's events as a node response, with back-pressure and both kinds of leaving early. */

@@ -3,10 +3,10 @@
  * the session's limits, as splice.ts does for native clients.
  */
 import { Duplex } from 'node:stream'
-import { Pace } from './pace.ts'
+import type { Pace } from '../sessions/pace.ts'
 
 export interface MeterOptions {
-  readonly maxBandwidthBps: number
+  readonly pace: { readonly in: Pace; readonly out: Pace }
   /** Counts bytes as they pass, `in` towards the device; false: they may not, because a limit is reached. */
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
 }
@@ -19,12 +19,11 @@ export class Metered extends Duplex {
   #unpaid = false
   #full = false
 
-  constructor(inner: Duplex, { maxBandwidthBps, meter }: MeterOptions) {
+  constructor(inner: Duplex, { pace, meter }: MeterOptions) {
     super({ allowHalfOpen: true })
     this.#inner = inner
     this.#meter = meter
-    const now = performance.now()
-    this.#paces = { in: new Pace(maxBandwidthBps, now), out: new Pace(maxBandwidthBps, now) }
+    this.#paces = pace
     inner.on('data', (chunk: Buffer) => this.#arrived(chunk))
     inner.once('end', () => this.push(null))
     inner.once('error', (error) => this.destroy(error))

@@ -4,7 +4,7 @@
  */
 import type { CloseReason, TunnelStream } from '#tunnel'
 import type { Carrier } from '../sessions/live.ts'
-import { Pace } from './pace.ts'
+import type { Pace } from '../sessions/pace.ts'
 
 /** What a protocol filter makes of bytes: some go on, some go back, or the connection ends. */
 export interface Filtered {
@@ -26,7 +26,7 @@ export interface SpliceOptions {
   /** The person's side, and the device's. */
   readonly client: TunnelStream
   readonly device: TunnelStream
-  readonly maxBandwidthBps: number
+  readonly pace: { readonly in: Pace; readonly out: Pace }
   /** Counts bytes as they pass; false cuts, because a limit is reached. */
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
   readonly filter?: Filter | undefined
@@ -91,14 +91,13 @@ class Splice implements Carrier {
 
   constructor(options: SpliceOptions) {
     this.#options = options
-    const { client, device, maxBandwidthBps } = options
-    const now = performance.now()
+    const { client, device, pace } = options
     const [person, target] = [new Outlet(client), new Outlet(device)]
     const lane = (from: Outlet, to: Outlet, direction: 'in' | 'out'): Lane => ({
       from,
       to,
       direction,
-      pace: new Pace(maxBandwidthBps, now),
+      pace: pace[direction],
       owed: 0,
       waiting: undefined,
     })
@@ -109,9 +108,12 @@ class Splice implements Carrier {
 
   async cut(code: string, message: string): Promise<void> {
     const { client, device } = this.#options
-    client.signal(encode({ t: 'ending', code, msg: message }))
-    client.reset(code, message)
-    device.reset(code, message)
+    try {
+      client.signal(encode({ t: 'ending', code, msg: message }))
+    } finally {
+      client.reset(code, message)
+      device.reset(code, message)
+    }
     await this.#done.promise
   }
 

@@ -3,6 +3,7 @@ import { createHmac } from 'node:crypto'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { Offer, Tunnel } from '#tunnel'
+import type { Source } from '../facts.ts'
 import type { Carrier, LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
@@ -23,6 +24,47 @@ export interface ClientTunnel {
   readonly tunnel: Tunnel
   /** tls-exporter octets of this very connection: a proof made for another one is worth nothing here. */
   readonly exporter: Uint8Array
+  readonly source: Source
+}
+
+/** A tunnel that proves no session is nobody's: it may stay this long, and guess this often. */
+const UNPROVEN_MS = 15_000
+const MAX_BAD_PROOFS = 32
+
+/** Whether a client's tunnel is used by a session now; closes it when it has not been for a while. */
+class Standing {
+  readonly #tunnel: Tunnel
+  #held = 0
+  #bad = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(tunnel: Tunnel) {
+    this.#tunnel = tunnel
+    this.#wait()
+    void tunnel.closed.then(() => clearTimeout(this.#timer))
+  }
+
+  hold(): void {
+    this.#held++
+    clearTimeout(this.#timer)
+  }
+
+  release(): void {
+    if (--this.#held === 0) this.#wait()
+  }
+
+  guessed(): void {
+    if (++this.#bad >= MAX_BAD_PROOFS) this.#close()
+  }
+
+  #wait(): void {
+    this.#timer = setTimeout(() => this.#close(), UNPROVEN_MS)
+    this.#timer.unref()
+  }
+
+  #close(): void {
+    this.#tunnel.close('client.unproven', 'no open session is proven on this connection')
+  }
 }
 
 /** What the secret of a session proves on one TLS connection. */
@@ -32,11 +74,12 @@ function proofOf(secret: Uint8Array, exporter: Uint8Array): Buffer {
 
 /** Serves the streams of one native client until its tunnel ends. */
 export function serveClient(room: SessionRoom, client: ClientTunnel): void {
+  const standing = new Standing(client.tunnel)
   client.tunnel.onOpen = (offer) => {
     // Not in the same breath: an OPEN whose RESET came with it is known to be taken back only then.
     queueMicrotask(() => {
       if (offer.cancelled) return
-      answer(room, client, offer).catch((error: unknown) => {
+      answer(room, client, standing, offer).catch((error: unknown) => {
         offer.refuse('node.fault', '')
         room.report(error, 'a client stream could not be served')
       })
@@ -44,16 +87,21 @@ export function serveClient(room: SessionRoom, client: ClientTunnel): void {
   }
 }
 
-async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Promise<void> {
+async function answer(
+  room: SessionRoom,
+  client: ClientTunnel,
+  standing: Standing,
+  offer: Offer,
+): Promise<void> {
   try {
     if (offer.kind !== 'tcp' && offer.kind !== 'control')
       throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
     const session = prove(room, client, offer.metadata)
     if (offer.kind === 'control') {
-      watch(room, session, offer)
+      watch(room, session, standing, offer)
       return
     }
-    const { stream, entry } = await openStream(room, session)
+    const { stream, entry } = await openStream(room, session, client.source)
     if (offer.cancelled) {
       stream.reset('client.gone', '')
       session.streams.delete(entry)
@@ -63,15 +111,20 @@ async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Pr
     entry.carrier = splice({
       client: accepted,
       device: stream,
-      maxBandwidthBps: session.obligations.max_bandwidth_bps,
+      pace: session.pace,
       meter: (direction, bytes) => count(room, session, direction, bytes),
       filter: session.kind === 'modbus' ? modbusFilter(session, room.log, room.report) : undefined,
-      onEnd: () => session.streams.delete(entry),
+      onEnd: () => {
+        session.streams.delete(entry)
+        standing.release()
+      },
     })
+    standing.hold()
     // Withdrawn while the answer was on its way: the carrier was not there to be cut.
     if (session.state !== 'open') await entry.carrier.cut('session.ended', 'the session has ended')
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
+    if (error.code === 'session.proof') standing.guessed()
     offer.refuse(error.shownCode, message(error))
   }
 }
@@ -80,7 +133,7 @@ async function answer(room: SessionRoom, client: ClientTunnel, offer: Offer): Pr
 const MAX_WATCHERS = 4
 
 /** A stream that carries nothing but the news of the end, for a client with no connection open. */
-function watch(room: SessionRoom, session: LiveSession, offer: Offer): void {
+function watch(room: SessionRoom, session: LiveSession, standing: Standing, offer: Offer): void {
   if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
   if (session.watchers.size >= MAX_WATCHERS)
     throw new Refusal('session.limit', 'enough clients watch this session already')
@@ -94,11 +147,15 @@ function watch(room: SessionRoom, session: LiveSession, offer: Offer): void {
   }
   session.watchers.add(watcher)
   stream.onData = (chunk) => stream.consumed(chunk.length)
-  stream.onClose = () => session.watchers.delete(watcher)
+  standing.hold()
+  stream.onClose = () => {
+    session.watchers.delete(watcher)
+    standing.release()
+  }
 }
 
 function remainingMs(room: SessionRoom, session: LiveSession): number {
-  return Math.max(0, Math.round(session.expiresAt - room.now()))
+  return Math.max(0, Math.round(session.end() - room.now()))
 }
 
 /** Counts what passed; false once the session has carried what it may, and it ends. */

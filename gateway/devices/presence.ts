@@ -27,6 +27,11 @@ export interface Presence {
   readonly listeners: Listeners
 }
 
+/** What came of putting a tunnel in place; one that came late is not in place, and its caller closes it. */
+export type Placing =
+  | { readonly placed: true; readonly replaced: Presence | undefined }
+  | { readonly placed: false }
+
 export interface PresenceChange {
   readonly kind: 'up' | 'down' | 'listeners'
   readonly presence: Presence
@@ -49,12 +54,16 @@ export class Registry {
     return [...this.#here.values()]
   }
 
-  /** Puts a tunnel in place and gives the one it replaced, which the caller closes. */
-  put(presence: Presence): Presence | undefined {
+  /**
+   * Puts a tunnel in place and gives the one it replaced, which the caller closes. A tunnel that is
+   * older than the one in place changes nothing.
+   */
+  put(presence: Presence): Placing {
     const before = this.#here.get(presence.device)
+    if (before !== undefined && presence.epoch < before.epoch) return { placed: false }
     this.#here.set(presence.device, presence)
     this.#tell({ kind: 'up', presence })
-    return before
+    return { placed: true, replaced: before }
   }
 
   /** Takes over newer listener facts, unless the tunnel that reports them has been replaced. */

@@ -1,12 +1,14 @@
 /** Approving and ending: who may, on which statement, recorded before it holds. */
+import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
 import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../facts.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { expiresAt, shownState, type Grant, type GrantEvent } from './grant.ts'
-import type { GrantRoom } from './request.ts'
+import { shownState, type Grant, type GrantEvent } from './grant.ts'
+import { activation, type GrantRoom } from './request.ts'
+import type { GrantStore } from './store.ts'
 
 export interface ApproveAsk {
   readonly subject: Subject
@@ -22,11 +24,30 @@ export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Pro
   return grant
 }
 
+/** The last approval of each grant under way: the next one waits, so that it counts what there is. */
+const underway = new WeakMap<GrantStore, Map<string, Promise<unknown>>>()
+
 /**
- * Adds an approval. Throws Refusal: `grant.unknown`, `grant.changed` (the hash is not this grant's),
+ * Adds an approval, one at a time per grant. Recorded before it holds, as is the activation where
+ * this approval is the last one needed; where the grant ends meanwhile, a further event takes it
+ * back. Throws Refusal: `grant.unknown`, `grant.changed` (the hash is not this grant's),
  * `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
  */
 export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
+  const turns = underway.get(room.store) ?? new Map<string, Promise<unknown>>()
+  underway.set(room.store, turns)
+  const before = turns.get(ask.id) ?? Promise.resolve()
+  const turn = before.then(() => approve(room, ask))
+  const settled = turn.catch(() => undefined)
+  turns.set(ask.id, settled)
+  try {
+    return await turn
+  } finally {
+    if (turns.get(ask.id) === settled) turns.delete(ask.id)
+  }
+}
+
+async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const grant = await findGrant(room, ask.id)
   const now = Math.floor(room.now() / 1000)
   if (ask.hash !== grant.hash)
@@ -37,12 +58,41 @@ export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Gr
   if (shown !== 'requested')
     throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
   const decision = await decide(room, ask, grant)
+  const first = decision.denials[0]
+  const approvals = grant.approvals.length + (decision.allow ? 1 : 0)
+  const event = approval(ask, grant, decision, approvals)
+  await room.log.append(
+    decision.allow
+      ? { ...event, message: 'approval given', status: 'success', disposition: 'approved' }
+      : { ...event, ...REFUSED, message: 'approval refused', reason: first?.code },
+  )
+  if (!decision.allow) throw toRefusal(decision)
+  if (approvals >= grant.approvals_needed) await room.log.append(activation(grant, approvals))
+  const after = await room.store.approve(ask.id, {
+    by: ask.subject.id,
+    email: ask.subject.email,
+    at: now,
+    hash: ask.hash,
+    decision_id: decision.decision_id,
+  })
+  if (after !== undefined) return after
+  const message = 'the grant changed while it was being approved'
+  const without = approval(ask, grant, decision, grant.approvals.length)
   await room.log.append({
-    code: 'grant.approve',
-    message: decision.allow ? 'approval given' : 'approval refused',
-    status: decision.allow ? 'success' : 'failure',
-    disposition: decision.allow ? 'approved' : 'unauthorized',
-    reason: decision.allow ? undefined : decision.denials[0]?.code,
+    ...without,
+    ...REFUSED,
+    message: `approval without effect: ${message}`,
+    reason: 'grant.state',
+  })
+  throw new Refusal('grant.state', message)
+}
+
+const REFUSED = { status: 'failure', disposition: 'unauthorized' } as const
+
+/** What every event about an approval says. */
+function approval(ask: ApproveAsk, grant: Grant, decision: Decision, approvals: number) {
+  return {
+    code: 'grant.approve' as const,
     actor: actorOf(ask.subject),
     src: srcOf(ask.source),
     device: grant.statement.devices.join(','),
@@ -51,35 +101,10 @@ export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Gr
     data: {
       grant_sha256: grant.hash,
       requester: grant.statement.requester,
-      approvals: grant.approvals.length + (decision.allow ? 1 : 0),
+      approvals,
       approvals_needed: grant.approvals_needed,
     },
-  })
-  if (!decision.allow) throw toRefusal(decision)
-  const after = await room.store.approve(ask.id, {
-    by: ask.subject.id,
-    email: ask.subject.email,
-    at: now,
-    hash: ask.hash,
-    decision_id: decision.decision_id,
-  })
-  if (after === undefined)
-    throw new Refusal('grant.state', 'the grant changed while it was being approved')
-  if (after.state === 'approved')
-    await room.log.append({
-      code: 'grant.activate',
-      message: 'grant approved by all who were asked; it may be used',
-      status: 'success',
-      disposition: 'approved',
-      device: grant.statement.devices.join(','),
-      grant: ask.id,
-      data: {
-        grant_sha256: grant.hash,
-        approvals: after.approvals.length,
-        not_after: expiresAt(after),
-      },
-    })
-  return after
+  }
 }
 
 async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {

@@ -1,5 +1,5 @@
 /** Asking for a grant: is the target there, is the window one, may it be asked, who must approve. */
-import type { AuditLog } from '#audit'
+import type { AuditLog, EventInput } from '#audit'
 import { refOf, toRefusal, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
 import type { Registry } from '../devices/presence.ts'
@@ -15,7 +15,7 @@ import {
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { hashOf, type Grant, type Statement } from './grant.ts'
+import { expiresAt, hashOf, type Grant, type Statement } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
 export interface GrantRoom {
@@ -45,7 +45,8 @@ export interface GrantAsk {
 const DAY_S = 86_400
 
 /**
- * Records a request; the grant waits for approvals unless policy wants none. Throws Refusal:
+ * Records a request; the grant waits for approvals unless policy wants none, and is then recorded
+ * as activated too. Throws Refusal:
  * `target.unknown`, `grant.window`, `policy.denied`, `log.unavailable`.
  */
 export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
@@ -103,8 +104,25 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     data: { ...asked(statement), grant_sha256: grant.hash, approvals_needed: needed },
   })
   if (!decision.allow) throw toRefusal(decision)
+  if (grant.state === 'approved') await room.log.append(activation(grant, 0))
   await room.store.add(grant)
   return grant
+}
+
+/** What is recorded before a grant may be used: `approvals` people agreed, and no more are needed. */
+export function activation(grant: Grant, approvals: number): EventInput {
+  return {
+    code: 'grant.activate',
+    message:
+      approvals === 0
+        ? 'grant needs no approval; it may be used'
+        : 'grant approved by all who were asked; it may be used',
+    status: 'success',
+    disposition: 'approved',
+    device: grant.statement.devices.join(','),
+    grant: grant.statement.id,
+    data: { grant_sha256: grant.hash, approvals, not_after: expiresAt(grant) },
+  }
 }
 
 function state(tenant: string, ask: GrantAsk, now: number): Statement {

@@ -1,10 +1,10 @@
 /** `/api/v1`: every call authenticated, decided, validated; errors as problems. Routes live in `api/`. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { TLSSocket } from 'node:tls'
 import swagger from '@fastify/swagger'
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify'
-import { plainAddress, type Source } from '../facts.ts'
+import { sourceOf } from '../access/source.ts'
+import type { Source } from '../facts.ts'
 import { isRefusal, type Identity, type Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal, toProblem } from '../problem.ts'
@@ -53,15 +53,6 @@ class IdentityRefusal extends Refusal {
     this.status = status
     this.challenge = challenge
   }
-}
-
-function sourceOf(request: IncomingMessage): Source {
-  const { socket } = request
-  const tls =
-    socket instanceof TLSSocket
-      ? { version: socket.getProtocol(), cipher: socket.getCipher().standardName }
-      : null
-  return { ip: socket.remoteAddress === undefined ? null : plainAddress(socket.remoteAddress), tls }
 }
 
 /** Builds the API as a plain handler: it never listens by itself. */

@@ -9,6 +9,13 @@ export interface Health {
   readonly sessions: number
   readonly log_state: string
   readonly policy_revision: string | null
+  /** Where events are shipped to: behind or down is worth knowing, and keeps the node from nothing. */
+  readonly sinks: readonly {
+    readonly name: string
+    readonly state: string
+    /** Durable events not yet handed over. */
+    readonly lag: number
+  }[]
 }
 
 export interface Operations extends AsyncDisposable {

@@ -4,15 +4,18 @@ import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { AuditLog } from '#audit'
 import { instant, verifyPeer, type CaStore, type Issuers, type Peer } from '#ca'
-import { driveTunnel, MuxError, type Offer, type Tunnel, type TunnelStream } from '#tunnel'
+import { driveTunnel, MuxError } from '#tunnel'
+import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
 import { serveClient } from '../access/tcp.ts'
-import { refOf, type Decisions } from '../decisions.ts'
+import { refOf, type DecisionRef, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore } from '../devices/device.ts'
 import type { DeviceTls, Presence, Registry } from '../devices/presence.ts'
 import { deviceFacts, plainAddress } from '../facts.ts'
 import type { Reauthorization } from '../sessions/reevaluate.ts'
 import { TargetsSchema, toListeners, toObserved } from '../sessions/observed.ts'
+import type { LiveSession } from '../sessions/live.ts'
 import type { SessionRoom } from '../sessions/room.ts'
+import type { Quiet } from './quiet.ts'
 
 export interface TunnelListener {
   readonly tenant: string
@@ -28,8 +31,13 @@ export interface TunnelListener {
   /** Epoch milliseconds. */
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
-  /** Told of every connection that was refused, for the node's own log. */
-  readonly refused: (code: string, from: string, detail: string) => void
+  /**
+   * Told of connections that were refused, for the node's own log; `suppressed` is how many like it
+   * were not told since the last.
+   */
+  readonly refused: (code: string, from: string, detail: string, suppressed: number) => void
+  /** Holds back what strangers repeat, by code and source. */
+  readonly quiet: Quiet
 }
 
 const Hello = Type.Object({
@@ -59,6 +67,14 @@ const Report = Type.Union([
 const HELLO_TIMEOUT_MS = 10_000
 /** Longest line of a report. */
 const REPORT_LIMIT = 256 * 1024
+const REPLACED = 'a newer tunnel of this device took over'
+/** Said of whoever it is: the signature of our CA has not held, so nothing presented is anybody's. */
+const STRANGERS: ReadonlySet<string> = new Set([
+  'peer.none',
+  'peer.malformed',
+  'peer.issuer',
+  'peer.signature',
+])
 const decoder = new TextDecoder('utf-8', { fatal: true })
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
@@ -82,14 +98,18 @@ export async function acceptTunnel(
       serveClient(listener.room, {
         tunnel,
         exporter: socket.exportKeyingMaterial(32, 'EXPORTER-sallyport-session', Buffer.alloc(0)),
+        source: {
+          ip: from === '' ? null : from,
+          tls: { version: socket.getProtocol(), cipher: socket.getCipher().standardName },
+        },
       })
     else {
-      listener.refused('peer.role', from, tunnel.peer.role)
+      refusedStranger(listener, 'peer.role', from, tunnel.peer.role)
       tunnel.close('peer.role', 'a gateway does not take tunnels of this role')
     }
   } catch (error) {
     socket.destroy()
-    if (error instanceof MuxError) listener.refused(error.code, from, error.message)
+    if (error instanceof MuxError) refusedStranger(listener, error.code, from, error.message)
     else listener.report(error, 'a tunnel could not be accepted')
   }
 }
@@ -98,6 +118,18 @@ export async function acceptTunnel(
 export function presentedChain(socket: TLSSocket): Uint8Array[] {
   const leaf = socket.getPeerX509Certificate()
   return leaf === undefined ? [] : [new Uint8Array(leaf.raw)]
+}
+
+/** For the node's own log, held back where it repeats: how many were, or undefined where this one is. */
+function refusedStranger(
+  listener: TunnelListener,
+  code: string,
+  from: string,
+  detail: string,
+): number | undefined {
+  const suppressed = listener.quiet.tell(`${code} ${from}`, performance.now())
+  if (suppressed !== undefined) listener.refused(code, from, detail, suppressed)
+  return suppressed
 }
 
 interface Admission {
@@ -113,6 +145,8 @@ async function admitAgent(
   epoch: number,
   from: string,
 ): Promise<void> {
+  let ended: CloseReason | undefined
+  void tunnel.closed.then((why) => (ended = why))
   const admission = await admit(listener, tunnel, chain, from)
   if (admission === undefined) return
   const offer = await controlOffer(tunnel)
@@ -128,25 +162,6 @@ async function admitAgent(
     group: hello.tls.group,
     pq: hello.tls.group?.includes('MLKEM') ?? false,
   }
-  await listener.log.append({
-    code: 'tunnel.up',
-    message: `tunnel of ${admission.device.id} up`,
-    status: 'success',
-    disposition: 'allowed',
-    device: admission.device.id,
-    src: from === '' ? undefined : { ip: from },
-    data: {
-      tunnel: `${listener.gateway}/${epoch}`,
-      tls_version: tls.version,
-      cipher: tls.cipher,
-      group: tls.group ?? 'unknown',
-      serial: admission.peer.serial,
-      agent_version: hello.agent.version,
-      clock_offset_ms: Math.round(hello.agent.now_ms - listener.now()),
-      epoch,
-    },
-  })
-  await listener.caStore.proven(admission.peer.serial, instant(listener.now()))
   const presence: Presence = {
     device: admission.device.id,
     tunnel,
@@ -157,7 +172,17 @@ async function admitAgent(
     since: listener.now(),
     listeners: toListeners(hello.targets),
   }
-  const replaced = listener.registry.put(presence)
+  await recordUp(listener, presence, { from, clockOffsetMs: hello.agent.now_ms - listener.now() })
+  await listener.caStore.proven(admission.peer.serial, instant(listener.now()))
+  // Recording took time: what ended, was revoked or was overtaken meanwhile is not put in place.
+  const standing = await listener.room.stands(admission.peer)
+  const late = ended ?? (standing.ok ? undefined : standing)
+  const placing = late === undefined ? listener.registry.put(presence) : undefined
+  if (placing?.placed !== true) {
+    const { code, message } = late ?? { code: 'tunnel.replaced', message: REPLACED }
+    tunnel.close(code, message)
+    return await recordDown(listener, presence, code)
+  }
   const control = offer.accept(
     encode({
       v: 1,
@@ -168,8 +193,71 @@ async function admitAgent(
     }),
   )
   readReports(listener, presence, control)
-  replaced?.tunnel.close('tunnel.replaced', 'a newer tunnel of this device took over')
-  void tunnel.closed.then((why) => down(listener, presence, why.code))
+  placing.replaced?.tunnel.close('tunnel.replaced', REPLACED)
+  void tunnel.closed.then((why) => {
+    const was = listener.registry.remove(presence.device, tunnel)
+    return recordDown(listener, presence, was === undefined ? 'tunnel.replaced' : why.code)
+  })
+}
+
+async function recordUp(
+  listener: TunnelListener,
+  { device, tls, peer, agent, epoch }: Presence,
+  { from, clockOffsetMs }: { readonly from: string; readonly clockOffsetMs: number },
+): Promise<void> {
+  await listener.log.append({
+    code: 'tunnel.up',
+    message: `tunnel of ${device} up`,
+    status: 'success',
+    disposition: 'allowed',
+    device,
+    src: from === '' ? undefined : { ip: from },
+    data: {
+      tunnel: `${listener.gateway}/${epoch}`,
+      tls_version: tls.version,
+      cipher: tls.cipher,
+      group: tls.group ?? 'unknown',
+      serial: peer.serial,
+      agent_version: agent.version,
+      clock_offset_ms: Math.round(clockOffsetMs),
+      epoch,
+    },
+  })
+}
+
+interface Turned {
+  readonly code: string
+  readonly message: string
+  /** What the certificate names; null where it names nothing. */
+  readonly device: string | null
+  readonly decision?: DecisionRef
+}
+
+/**
+ * Records a refusal. A device that proved who it is has an event for each; strangers, who can knock
+ * as often as they like, have one per reason, source and minute, with the number of the others.
+ */
+async function recordRefusal(
+  listener: TunnelListener,
+  from: string,
+  { code, message, device, decision }: Turned,
+): Promise<void> {
+  const unknown = STRANGERS.has(code)
+  const suppressed = unknown ? refusedStranger(listener, code, from, message) : 0
+  if (suppressed === undefined) return
+  if (!unknown) listener.refused(code, from, message, 0)
+  const claim = unknown && device !== null ? `, claiming to be ${device}` : ''
+  await listener.log.append({
+    code: 'tunnel.down',
+    message: `tunnel refused: ${code}${claim}`,
+    status: 'failure',
+    disposition: 'blocked',
+    reason: code,
+    device: unknown || device === null ? 'unknown' : device,
+    src: from === '' ? undefined : { ip: from },
+    decisions: decision === undefined ? undefined : [decision],
+    data: { tunnel: 'refused', suppressed: unknown ? suppressed : undefined },
+  })
 }
 
 /** Identity, state, policy: refused with the reason in GOAWAY, so that the device's own log can say it. */
@@ -183,20 +271,10 @@ async function admit(
     code: string,
     message: string,
     device: string | null,
-    ids?: { id: string; revision: string; codes: readonly string[] },
+    decision?: DecisionRef,
   ) => {
-    listener.refused(code, from, message)
-    await listener.log.append({
-      code: 'tunnel.down',
-      message: `tunnel refused: ${code}`,
-      status: 'failure',
-      disposition: 'blocked',
-      reason: code,
-      device: device ?? 'unknown',
-      src: from === '' ? undefined : { ip: from },
-      decisions: ids === undefined ? undefined : [ids],
-      data: { tunnel: 'refused' },
-    })
+    const turned = { code, message, device, ...(decision === undefined ? {} : { decision }) }
+    await recordRefusal(listener, from, turned)
     tunnel.close(code, message)
     return undefined
   }
@@ -267,6 +345,7 @@ function parseHello(metadata: Uint8Array) {
 
 /** Newline-delimited JSON; a line that is none of ours ends the tunnel, because the two no longer agree. */
 function readReports(listener: TunnelListener, presence: Presence, control: TunnelStream): void {
+  const reporting: Reporting = { listener, presence, asking: new Map() }
   let pending = ''
   const text = new TextDecoder('utf-8')
   control.onData = (chunk) => {
@@ -279,7 +358,7 @@ function readReports(listener: TunnelListener, presence: Presence, control: Tunn
     for (let at = pending.indexOf('\n'); at !== -1; at = pending.indexOf('\n')) {
       const line = pending.slice(0, at)
       pending = pending.slice(at + 1)
-      if (!report(listener, presence, line)) {
+      if (!report(reporting, line)) {
         presence.tunnel.close('control.report', 'a report is not of the protocol')
         return
       }
@@ -288,7 +367,15 @@ function readReports(listener: TunnelListener, presence: Presence, control: Tunn
   control.onClose = () => presence.tunnel.close('control.closed', 'the control stream ended')
 }
 
-function report(listener: TunnelListener, presence: Presence, line: string): boolean {
+interface Reporting {
+  readonly listener: TunnelListener
+  readonly presence: Presence
+  /** Sessions being decided again, with the instant of the earliest change that came since. */
+  readonly asking: Map<LiveSession, number | undefined>
+}
+
+function report(reporting: Reporting, line: string): boolean {
+  const { listener, presence } = reporting
   let value: unknown
   try {
     value = JSON.parse(line)
@@ -306,20 +393,43 @@ function report(listener: TunnelListener, presence: Presence, line: string): boo
     case 'owner_changed': {
       const session = listener.room.live.get(value.session)
       if (session === undefined || session.device !== presence.device) return true
-      session.observed = Value.Check(TargetsSchema, [
+      session.changed = Value.Check(TargetsSchema, [
         { process: 'x', kind: 'tcp', listener: value.observed },
       ])
         ? toObserved(value.observed as Parameters<typeof toObserved>[0])
         : null
-      void listener.reauthorization.withdraw((one) => one === session, { trigger: 'process', at })
+      void decideAgain(reporting, session, at)
       return true
     }
   }
 }
 
-async function down(listener: TunnelListener, presence: Presence, code: string): Promise<void> {
-  const was = listener.registry.remove(presence.device, presence.tunnel)
-  const reason = was === undefined ? 'tunnel.replaced' : code
+/** One question at a time per session: all that is reported during one is asked about together after it. */
+async function decideAgain(
+  { listener, asking }: Reporting,
+  session: LiveSession,
+  at: number,
+): Promise<void> {
+  if (asking.has(session)) {
+    asking.set(session, asking.get(session) ?? at)
+    return
+  }
+  try {
+    for (let due: number | undefined = at; due !== undefined; due = asking.get(session)) {
+      asking.set(session, undefined)
+      const withdrawal = { trigger: 'process', at: due } as const
+      await listener.reauthorization.withdraw((one) => one === session, withdrawal)
+    }
+  } finally {
+    asking.delete(session)
+  }
+}
+
+async function recordDown(
+  listener: TunnelListener,
+  presence: Presence,
+  reason: string,
+): Promise<void> {
   await listener.log
     .append({
       code: 'tunnel.down',

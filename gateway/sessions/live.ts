@@ -2,9 +2,10 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Observed, Obligations } from '#policy'
 import type { DecisionRef } from '../decisions.ts'
-import type { Listeners } from '../devices/presence.ts'
+import type { Listeners, Presence } from '../devices/presence.ts'
 import type { Source } from '../facts.ts'
 import type { Login, Subject } from '../identity/index.ts'
+import { Pace } from './pace.ts'
 import { step, type SessionEvent, type SessionState } from './state.ts'
 
 /** One connection of a session, as whoever carries it lets it be ended. */
@@ -14,8 +15,17 @@ export interface Carrier {
 }
 
 export interface LiveStream {
-  readonly observed: Observed | null
+  /** Where the connection comes from that this stream carries. */
+  readonly source: Source
+  /** Who accepted it; undefined until the agent has said so, null where it saw nobody. */
+  observed: Observed | null | undefined
   carrier: Carrier | undefined
+}
+
+/** What one decision about an open session stands on. */
+export interface Sight {
+  readonly source: Source
+  readonly observed: Observed | null
 }
 
 export interface LiveSessionOptions {
@@ -31,6 +41,8 @@ export interface LiveSessionOptions {
   readonly decision: DecisionRef
   /** 32 random octets that the client proves it holds. */
   readonly secret: Uint8Array
+  /** The tunnel of the device as it was when the session was decided. */
+  readonly presence: Presence
   /** Epoch milliseconds. */
   readonly openedAt: number
   readonly expiresAt: number
@@ -60,10 +72,19 @@ export class LiveSession {
   bytesOut = 0
   connections = 0
   denials = 0
+  /** Failed connections since the last event about them, and when that was. */
+  refusals = 0
+  refusedAt = 0
   lastActivityAt: number
   lastDecidedAt: number
   /** What the newest connection's agent saw; undefined before the first, null where it saw nothing. */
   observed: Observed | null | undefined = undefined
+  /** What the agent says owns a connection now, until that has been decided. */
+  changed: Observed | null | undefined = undefined
+  /** The last tunnel of the device that a decision stood on. */
+  presence: Presence
+  /** The rate of the whole session, whatever carries it. */
+  readonly pace: { readonly in: Pace; readonly out: Pace }
   /** Settles when its start is durable, or has failed to be. */
   recorded: Promise<void> = Promise.resolve()
   timeToCutMs: number | null = null
@@ -82,6 +103,10 @@ export class LiveSession {
     this.secret = options.secret
     this.openedAt = options.openedAt
     this.expiresAt = options.expiresAt
+    this.presence = options.presence
+    const { max_bandwidth_bps: rate } = options.obligations
+    const now = performance.now()
+    this.pace = { in: new Pace(rate, now), out: new Pace(rate, now) }
     this.lastActivityAt = options.openedAt
     this.lastDecidedAt = options.openedAt
     this.decisions = [options.decision]
@@ -110,11 +135,29 @@ export class LiveSession {
     return this.observed === undefined ? (listeners?.get(this.process) ?? null) : this.observed
   }
 
+  /** Every distinct thing that must be allowed for the session to go on: each connection, from where and to whom. */
+  sights(listeners: Listeners | undefined): readonly Sight[] {
+    const all: Sight[] = []
+    for (const { source, observed } of this.streams)
+      if (observed !== undefined) all.push({ source, observed })
+    if (this.changed !== undefined) all.push({ source: this.source, observed: this.changed })
+    if (all.length === 0) all.push({ source: this.source, observed: this.seen(listeners) })
+    return [
+      ...new Map(all.map((one) => [JSON.stringify([one.source, one.observed]), one])).values(),
+    ]
+  }
+
+  /** When it ends whatever happens: its own end, or an earlier one that a later decision set. Epoch milliseconds. */
+  end(): number {
+    return Math.min(this.expiresAt, this.obligations.not_after * 1000)
+  }
+
   /** The next instant at which this session must be asked about: expiry, idleness, re-decision, sign-in. */
   deadline(): number {
     const { idle_timeout_s, reeval_after_s } = this.obligations
     return Math.min(
-      this.expiresAt,
+      this.end(),
+      this.presence.peer.notAfter,
       this.lastActivityAt + idle_timeout_s * 1000,
       this.lastDecidedAt + reeval_after_s * 1000,
       this.subject.token_exp * 1000,

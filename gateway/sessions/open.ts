@@ -3,15 +3,17 @@
  * now, then the record, and only then a session that a connection can use.
  */
 import { randomBytes } from 'node:crypto'
-import { CATALOGUE, type Input, type Obligations, type Partially } from '#policy'
+import { CATALOGUE, type Input, type Partially } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
+import type { Presence } from '../devices/presence.ts'
 import { clientFacts, type Source } from '../facts.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import { LiveSession } from './live.ts'
+import { unsupported } from './obligations.ts'
 import { findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
 import { terminate } from './terminate.ts'
 
@@ -23,16 +25,9 @@ export interface OpenRequest {
   readonly grant?: string | undefined
 }
 
-/**
- * What this gateway can hold a session to. An allow that asks for more is refused: an obligation
- * nobody enforces would be a promise in the log that was not kept.
- */
-function unsupported(obligations: Obligations): string | undefined {
-  if (obligations.supervise) return 'supervise'
-  if (obligations.notify) return 'notify'
-  if (obligations.ot_each) return 'ot_each'
-  return undefined
-}
+/** One grant or one person opens so many sessions at once; every session costs rows, memory and events. */
+const MAX_PER_GRANT = 8
+const MAX_PER_PERSON = 32
 
 /**
  * Opens a session of `subject` to one process under one grant. Throws Refusal: `policy.denied`
@@ -56,7 +51,7 @@ export async function openSession(room: SessionRoom, request: OpenRequest): Prom
         nextStep: 'ask the plant whether the device is running and its network is up',
       }),
     )
-  return await admit(room, request, target, grants)
+  return await admit(room, request, { ...target, presence: target.presence }, grants)
 }
 
 /** One live grant where there is one (the one that ends last); else all, so that policy can say why not. */
@@ -138,10 +133,10 @@ async function refused(
 async function admit(
   room: SessionRoom,
   request: OpenRequest,
-  target: Target,
+  target: Target & { readonly presence: Presence },
   grants: readonly Grant[],
 ): Promise<LiveSession> {
-  const listener = target.presence?.listeners.get(request.process) ?? null
+  const listener = target.presence.listeners.get(request.process) ?? null
   const decision = room.decisions.ask(
     'session.open',
     sessionFacts(request.subject, request.source, target, grants, listener),
@@ -165,6 +160,14 @@ async function admit(
         nextStep: 'ask the security engineer to lift the obligation',
       }),
     )
+  if (crowded(room, grant, request.subject))
+    throw await refused(
+      room,
+      request,
+      new Refusal('session.limit', 'as many sessions are open already as may be at once', {
+        nextStep: 'end one of them: sallyport sessions lists them',
+      }),
+    )
   const now = room.now()
   const firstUse = grant.first_used_at ?? Math.floor(now / 1000)
   const end = Math.min(
@@ -183,12 +186,23 @@ async function admit(
     source: request.source,
     obligations: decision.obligations,
     decision: refOf(decision),
+    presence: target.presence,
     secret: randomBytes(32),
     openedAt: now,
     expiresAt: end,
   })
   await record(room, request, session, grant)
   return session
+}
+
+function crowded(room: SessionRoom, grant: Grant, subject: Subject): boolean {
+  let ofGrant = 0
+  let ofPerson = 0
+  for (const session of room.live.values()) {
+    if (session.grant === grant.statement.id) ofGrant++
+    if (session.subject.id === subject.id) ofPerson++
+  }
+  return ofGrant >= MAX_PER_GRANT || ofPerson >= MAX_PER_PERSON
 }
 
 /** From here on a withdrawal sees the session; if one came meanwhile, nothing was opened. */

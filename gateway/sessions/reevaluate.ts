@@ -2,11 +2,12 @@
  * Live re-authorization: whatever changes, the sessions it touches are decided again on facts as
  * they are then. Anything but allow cuts; so does an error. Deadlines are exact, one timer for all.
  */
-import type { Trigger } from '#policy'
+import type { Decision, Trigger } from '#policy'
 import { refOf } from '../decisions.ts'
 import { isRefusal } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import type { LiveSession } from './live.ts'
+import { unsupported } from './obligations.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
 import { terminate, type Cause } from './terminate.ts'
 
@@ -107,24 +108,24 @@ export class Reauthorization implements Disposable {
     ])
     if (target === undefined || grant === undefined)
       return { reason, code: 'target.unknown', message: 'the process is no longer registered' }
-    const observed = session.seen(target.presence?.listeners)
-    const decision = room.decisions.ask('session.reevaluate', {
-      ...sessionFacts(subject, session.source, target, [grant], observed),
-      session: openedFacts(session, withdrawal.trigger),
-    })
-    const ref = refOf(decision)
-    if (!decision.allow) {
-      const first = decision.denials[0]
-      return {
-        reason: first?.code === 'process.mismatch' ? 'process_mismatch' : reason,
-        code: first?.code ?? 'policy.denied',
-        message: first?.msg ?? 'policy no longer allows this',
-        decision: ref,
-      }
+    if (target.process.kind !== session.kind)
+      return { reason, code: 'process.kind', message: 'the process was registered as another kind' }
+    // A device that is away for a moment carries nothing; what it was when last here still stands for it.
+    const presence = target.presence ?? session.presence
+    const changed = session.changed
+    for (const { source, observed } of session.sights(target.presence?.listeners)) {
+      const decision = room.decisions.ask('session.reevaluate', {
+        ...sessionFacts(subject, source, { ...target, presence }, [grant], observed),
+        session: openedFacts(session, withdrawal.trigger),
+      })
+      const no = objection(decision, reason)
+      if (no !== undefined) return no
+      session.obligations = decision.obligations
+      session.decided(refOf(decision), now)
     }
+    if (session.changed === changed) session.changed = undefined
     session.subject = subject
-    session.obligations = decision.obligations
-    session.decided(ref, now)
+    session.presence = presence
     return undefined
   }
 
@@ -151,9 +152,27 @@ export class Reauthorization implements Disposable {
   }
 }
 
+/** Why a decision ends the session, or undefined where it lets it go on. */
+function objection(decision: Decision, reason: Cause['reason']): Cause | undefined {
+  const ref = refOf(decision)
+  if (decision.allow) {
+    const missing = unsupported(decision.obligations)
+    if (missing === undefined) return undefined
+    const message = `policy now asks for ${missing}, which this gateway cannot do`
+    return { reason, code: 'obligation.unsupported', message, decision: ref }
+  }
+  const first = decision.denials[0]
+  return {
+    reason: first?.code === 'process.mismatch' ? 'process_mismatch' : reason,
+    code: first?.code ?? 'policy.denied',
+    message: first?.msg ?? 'policy no longer allows this',
+    decision: ref,
+  }
+}
+
 /** What time alone ends, whatever policy would say. */
 function spent(session: LiveSession, now: number): Cause | undefined {
-  if (now >= session.expiresAt)
+  if (now >= session.end())
     return { reason: 'window_end', code: 'window.end', message: 'the time of the grant is over' }
   const idle = session.obligations.idle_timeout_s * 1000
   if (now - session.lastActivityAt >= idle)

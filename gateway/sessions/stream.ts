@@ -7,6 +7,7 @@ import type { Observed } from '#policy'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
+import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream } from './live.ts'
 import { DeviceReportError, readObserved } from './observed.ts'
@@ -24,11 +25,15 @@ export interface OpenedStream {
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
 /**
- * Opens, has the observed process decided, records the decision, lets the device proceed.
+ * Opens for a connection from `source`, has the observed process decided, records the decision, lets the device proceed.
  * Throws Refusal: `policy.denied` (for instance with `process.mismatch`), `session.ended`,
  * `session.limit`, `device.offline`, `target.refused`, `log.unavailable`.
  */
-export async function openStream(room: SessionRoom, session: LiveSession): Promise<OpenedStream> {
+export async function openStream(
+  room: SessionRoom,
+  session: LiveSession,
+  source: Source,
+): Promise<OpenedStream> {
   if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
   if (session.streams.size >= session.obligations.max_streams)
     throw new Refusal(
@@ -36,7 +41,7 @@ export async function openStream(room: SessionRoom, session: LiveSession): Promi
       `the session allows ${session.obligations.max_streams} connections at once`,
     )
   // Taken before anything is awaited, so that the limit holds for connections that race.
-  const entry: LiveStream = { observed: null, carrier: undefined }
+  const entry: LiveStream = { source, observed: undefined, carrier: undefined }
   session.streams.add(entry)
   try {
     const target = await findTarget(room, session.device, session.process)
@@ -45,16 +50,15 @@ export async function openStream(room: SessionRoom, session: LiveSession): Promi
     const stream = await dial(room, session, target)
     try {
       const observed = saidBy(stream)
-      await decide(room, session, target, observed)
+      // From here on a withdrawal judges this connection too, while it is still being decided.
+      entry.observed = observed
+      await decide(room, session, source, observed)
       if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
       session.observed = observed
       session.connections++
       session.lastActivityAt = room.now()
-      const opened = { ...entry, observed }
-      session.streams.delete(entry)
-      session.streams.add(opened)
       stream.signal(encode({ t: 'proceed' }))
-      return { stream, entry: opened }
+      return { stream, entry }
     } catch (error) {
       const code = error instanceof Refusal ? error.shownCode : 'node.fault'
       stream.reset(code, error instanceof Refusal ? error.detail : '')
@@ -63,6 +67,7 @@ export async function openStream(room: SessionRoom, session: LiveSession): Promi
   } catch (error) {
     session.streams.delete(entry)
     session.denials++
+    await recordRefusal(room, session, source, error)
     throw error
   }
 }
@@ -94,7 +99,7 @@ async function dial(
     v: 1,
     session: session.id,
     process: session.process,
-    remaining_ms: Math.max(0, Math.round(session.expiresAt - Date.now())),
+    remaining_ms: Math.max(0, Math.round(session.end() - room.now())),
     obligations,
   })
   try {
@@ -145,25 +150,25 @@ function saidBy(stream: TunnelStream): Observed | null {
 async function decide(
   room: SessionRoom,
   session: LiveSession,
-  target: Target,
+  source: Source,
   observed: Observed | null,
 ): Promise<void> {
-  const grant = await room.grants.find(session.grant)
+  // Read after the device has answered: how long that takes is the device's to choose.
+  const [grant, target] = await Promise.all([
+    room.grants.find(session.grant),
+    findTarget(room, session.device, session.process),
+  ])
+  if (target === undefined || target.process.kind !== session.kind)
+    throw new Refusal('session.ended', 'the registration of the process has changed')
   const decision = room.decisions.ask('session.reevaluate', {
-    ...sessionFacts(
-      session.subject,
-      session.source,
-      target,
-      grant === undefined ? [] : [grant],
-      observed,
-    ),
+    ...sessionFacts(session.subject, source, target, grant === undefined ? [] : [grant], observed),
     session: openedFacts(session, 'stream'),
   })
   const ref = refOf(decision)
   session.decided(ref, room.now())
   const facts = {
     actor: actorOf(session.subject),
-    src: srcOf(session.source),
+    src: srcOf(source),
     device: session.device,
     process: session.process,
     grant: session.grant,
@@ -220,6 +225,38 @@ async function decide(
     )
   await Promise.all(events)
   throw refusal
+}
+
+/** At most one such event a second and session; the next one says how many there were. */
+const REFUSAL_MS = 1000
+
+/** A connection that failed for another reason than policy, which has its own event. */
+async function recordRefusal(
+  room: SessionRoom,
+  session: LiveSession,
+  source: Source,
+  error: unknown,
+): Promise<void> {
+  if (!(error instanceof Refusal) || error.code === 'policy.denied') return
+  session.refusals++
+  const now = room.now()
+  if (now - session.refusedAt < REFUSAL_MS) return
+  const count = session.refusals
+  session.refusedAt = now
+  session.refusals = 0
+  await room.log.append({
+    code: 'session.deny',
+    message: `connection to ${session.device}/${session.process} failed: ${error.shownCode}${count > 1 ? `, ${count} times` : ''}`,
+    status: 'failure',
+    disposition: 'blocked',
+    reason: error.shownCode,
+    actor: actorOf(session.subject),
+    src: srcOf(source),
+    device: session.device,
+    process: session.process,
+    grant: session.grant,
+    session: session.id,
+  })
 }
 
 /** Event data holds no undefined. */

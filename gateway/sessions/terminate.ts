@@ -22,14 +22,19 @@ export interface Cause {
  * when the end is durable. Rejects where it could not be recorded; the session is cut all the same.
  */
 export async function terminate(
-  room: Pick<SessionRoom, 'log' | 'store' | 'live' | 'now' | 'ended'>,
+  room: Pick<SessionRoom, 'log' | 'store' | 'live' | 'now' | 'ended' | 'report'>,
   session: LiveSession,
   cause: Cause,
 ): Promise<number | null> {
   if (!session.advance('cut')) return session.timeToCutMs
   const carriers = [...session.streams].flatMap(({ carrier }) => carrier ?? [])
   carriers.push(...session.watchers)
-  await Promise.allSettled(carriers.map((carrier) => carrier.cut(cause.code, cause.message)))
+  const cuts = await Promise.allSettled(
+    carriers.map((carrier) => carrier.cut(cause.code, cause.message)),
+  )
+  for (const cut of cuts)
+    if (cut.status === 'rejected')
+      room.report(cut.reason, `a connection of session ${session.id} resisted its cut`)
   if (cause.withdrawnAt !== undefined)
     session.timeToCutMs = Math.round((performance.now() - cause.withdrawnAt) * 1000) / 1000
   if (cause.decision !== undefined) session.decided(cause.decision, room.now())

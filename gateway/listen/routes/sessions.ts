@@ -34,7 +34,8 @@ function view(record: SessionRecord, live: LiveSession | undefined): SessionView
     identity: record.identity,
     email: record.email,
     party: record.party,
-    state: record.ended_at === null ? 'open' : 'ended',
+    // What is not alive here carries nothing, even where its end could not be recorded yet.
+    state: record.ended_at === null && live !== undefined ? 'open' : 'ended',
     opened_at: record.opened_at,
     expires_at: record.expires_at,
     ended_at: record.ended_at,
@@ -93,7 +94,7 @@ function opening(api: Api, routes: SessionRoutes): void {
           grant: session.grant,
           secret: Buffer.from(session.secret).toString('base64url'),
           expires_at: Math.floor(session.expiresAt / 1000),
-          remaining_ms: Math.max(0, Math.round(session.expiresAt - now)),
+          remaining_ms: Math.max(0, Math.round(session.end() - now)),
           decision_id: session.decisions[0]?.id ?? '',
           url,
         })

@@ -43,6 +43,11 @@ export class SqliteThread implements AsyncDisposable {
     worker.on('exit', () => this.#end(new StoreError('store.closed', 'the store is closed')))
   }
 
+  /** False once the worker has ended, for whatever reason: every call rejects from then on. */
+  get open(): boolean {
+    return this.#ended === undefined
+  }
+
   /** Opens or creates the file at `path`, migrates it, and resolves when it can be used. */
   static async open(path: string): Promise<SqliteThread> {
     const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: { path } })

@@ -233,6 +233,34 @@ describe('signing in to an app', () => {
     expect([reached, agent.open()]).toEqual([false, 0])
   })
 
+  test.for([
+    {
+      name: 'a form of a sibling app',
+      method: 'POST',
+      headers: { origin: 'https://evil--press-07.apps.localhost' },
+    },
+    {
+      name: 'a fetch of a sibling app',
+      method: 'GET',
+      headers: { 'sec-fetch-site': 'same-site', 'sec-fetch-mode': 'no-cors' },
+    },
+    {
+      name: 'a form of a foreign site',
+      method: 'POST',
+      headers: { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate' },
+    },
+  ])('$name, with the cookie that the browser adds', async ({ method, headers }) => {
+    const { cookie } = await enter('hmi')
+    const reply = await ask('/', { method, headers: { cookie, ...headers } })
+    expect([reply.status, (JSON.parse(reply.text) as Problem).code]).toEqual([403, 'app.foreign'])
+  })
+
+  test('a link into the app from elsewhere is followed', async () => {
+    const { cookie } = await enter('hmi')
+    const headers = { cookie, 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate' }
+    expect((await ask('/', { headers })).status).toBe(200)
+  })
+
   const strangers: readonly { readonly name: string; readonly cookie: string }[] = [
     { name: 'no cookie', cookie: '' },
     { name: 'a guessed cookie', cookie: `${COOKIE}=AAAA` },

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { OpenedSession, Session } from '#api'
 import { driveTunnel, memoryPair, type Limits, type Tunnel, type TunnelStream } from '#tunnel'
 import { splice } from '../../../gateway/access/splice.ts'
+import { Pace } from '../../../gateway/sessions/pace.ts'
 import {
   grantFor,
   openSession,
@@ -519,7 +520,7 @@ describe('two streams joined', () => {
     splice({
       client: toVendor,
       device: toDevice,
-      maxBandwidthBps: 1e12,
+      pace: { in: new Pace(1e12, 0), out: new Pace(1e12, 0) },
       meter: () => true,
       onEnd: () => ended.resolve(),
     })

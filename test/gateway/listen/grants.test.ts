@@ -1,6 +1,7 @@
 /** A grant from request to end: who may do what to it, in which order, and what happens when two do it at once. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { EndedGrant, Grant, OpenedSession } from '#api'
+import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
 import { grantFor, startNode, until, type Person, type TestNode } from '../../support/node.ts'
 import { answer } from '../../support/policy.ts'
 import { attach, expecting, PLC, seen, type FakeAgent } from '../../support/tunnels.ts'
@@ -169,6 +170,33 @@ describe('approving', () => {
     }
   })
 
+  test('recorded as activated before it may be used', async () => {
+    const grant = await asked()
+    await oda.ask('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    expect(codesSince()).toEqual(['grant.request', 'grant.approve', 'grant.activate'])
+  })
+
+  test('where nobody must: recorded as activated at once', async () => {
+    answer((decision, point) =>
+      point === 'grant.request'
+        ? { ...decision, obligations: { ...decision.obligations, approvals: 0 } }
+        : decision,
+    )
+    expect((await asked()).state).toBe('approved')
+    expect(codesSince()).toEqual(['grant.request', 'grant.activate'])
+  })
+
+  test('ended while it was being recorded: the log says that the approval came to nothing', async () => {
+    const approve = vi.spyOn(SqliteGrantStore.prototype, 'approve').mockResolvedValueOnce(undefined)
+    onTestFinished(() => approve.mockRestore())
+    const grant = await asked()
+    const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
+    const [, , , last] = node.events(from)
+    expect(codesSince().slice(1)).toEqual(['grant.approve', 'grant.activate', 'grant.approve'])
+    expect(last?.text).toContain('"grant.state"')
+  })
+
   describe('where two people must', () => {
     const two = () =>
       answer((decision, point) =>
@@ -246,9 +274,14 @@ describe('approving', () => {
   test('raced by its revocation: revoked stays revoked', async () => {
     for (let round = 0; round < 5; round++) {
       const grant = await asked()
+      const since = node.size()
       const approving = oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
       const revoking = olaf.call<EndedGrant>('POST', `/grants/${grant.id}/revoke`, { reason: 'x' })
       const [approved, revoked] = await Promise.all([approving, revoking])
+      const recorded = node.events(since).filter(({ code }) => code === 'grant.approve')
+      // An approval that was recorded and came to nothing is taken back in the log.
+      const takenBack = recorded.filter(({ text }) => text.includes('"grant.state"'))
+      if (recorded.length > 0) expect(takenBack).toHaveLength(approved.status === 200 ? 0 : 1)
       expect([200, 409]).toContain(approved.status)
       expect(revoked.status).toBe(200)
       expect((await read(grant)).state).toBe('revoked')

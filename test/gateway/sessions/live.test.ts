@@ -25,6 +25,9 @@ import {
   type Line,
 } from '../../support/tunnels.ts'
 
+/** A second build that may be approved beside the first. */
+const NEWER = '/usr/bin/plc-runtime-2'
+
 let node: TestNode
 let vendor: Person
 let other: Person
@@ -314,6 +317,27 @@ describe('what ends a session', () => {
     await node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting())
   })
 
+  test('one of two connections stands on an executable that is no longer approved', async () => {
+    const both = { ...expecting(), expect: { sha256: [seen(PLC).sha256, seen(NEWER).sha256] } }
+    await node.admin.ask('PUT', '/devices/press-07/processes/plc', both)
+    const one = await carried()
+    agent.observed = seen(NEWER)
+    const second = await one.client.line(one.session)
+    second.write('pong')
+    await second.until('it is carried too', ({ text }) => text === 'pong')
+    await node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting(NEWER))
+    expect((await one.line.gone()).code).toBe('process.mismatch')
+    expect((await second.gone()).code).toBe('process.mismatch')
+    await node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting())
+  })
+
+  test('its process becomes another kind, which would be held to other rules', async () => {
+    const one = await carried()
+    await node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting(PLC, 'modbus'))
+    await isCut(one, 'process.kind', 'policy_recheck')
+    await node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting())
+  })
+
   test('the device sees another owner of its socket', async () => {
     const one = await carried()
     agent.report({ type: 'owner_changed', session: one.session.id, observed: seen('/tmp/evil') })
@@ -426,6 +450,16 @@ describe('what ends a session', () => {
     expect((await stalled.gone()).code).toBe('grant.revoked')
     await until('no stream is left', () => agent.open() === 0)
   })
+})
+
+test('a ninth session under one grant', async () => {
+  const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
+  const body = { device: 'press-07', process: 'plc', grant: grant.id }
+  for (let at = 0; at < 8; at++) await vendor.ask('POST', '/sessions', body)
+  const ninth = await vendor.call('POST', '/sessions', body)
+  expect([ninth.status, ninth.body.code]).toEqual([429, 'session.limit'])
+  await vendor.ask('POST', `/grants/${grant.id}/done`)
+  expect((await node.health()).sessions).toBe(0)
 })
 
 test('revoked while it is being opened, in fifty interleavings: never half a session', async () => {

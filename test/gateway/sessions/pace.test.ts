@@ -1,7 +1,7 @@
 /** A rate, held over any sequence of sizes and times. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { Pace } from '../../../gateway/access/pace.ts'
+import { Pace } from '../../../gateway/sessions/pace.ts'
 
 test('who waits as told never exceeds the rate by more than the burst', () => {
   fc.assert(
