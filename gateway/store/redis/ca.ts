@@ -111,11 +111,13 @@ function revocationOf(
 }
 
 /** Fields and values in a row; null is left out. */
-function flatten(row: object): string[] {
-  return Object.entries(row).flatMap(([name, value]: [string, unknown]) => {
-    if (value === null || value === undefined) return []
-    return [name, value instanceof Uint8Array ? value.toBase64() : String(value)]
-  })
+function flatten(row: Intention | Omit<TokenRow, 'binding'>): string[] {
+  return Object.entries(row).flatMap(
+    ([name, value]: [string, string | number | Uint8Array | null]) => {
+      if (value === null) return []
+      return [name, value instanceof Uint8Array ? value.toBase64() : String(value)]
+    },
+  )
 }
 
 /** Rejects with StoreError; expected refusals are outcomes. */

@@ -101,7 +101,7 @@ describe.skipIf(!haveRedis)('redis-server', () => {
   })
 
   test('a write that too few replicas have is an error', async () => {
-    const store = await start(newPrefix(), { ...server.place, ...{ replicas: 1 } })
+    const store = await start(newPrefix(), Object.assign({ replicas: 1 }, server.place))
     await expect(store.addToken(tokenRow())).rejects.toMatchObject({ code: 'store.replicas' })
   })
 
