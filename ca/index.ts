@@ -19,7 +19,7 @@ export {
   type Issuers,
 } from './issuer.ts'
 export type { KeyAlgorithm } from './algorithm.ts'
-export { softwareSigner, type Signer, type SigningAlgorithm } from './signer.ts'
+export { hashOf, softwareSigner, type Signer, type SigningAlgorithm } from './signer.ts'
 export { issueServer, type ServerCertificate } from './server.ts'
 export { newToken, rebindToken } from './enroll.ts'
 export {
