@@ -3,8 +3,9 @@
  * gateways would later refuse what it signs (RFC 5280 6.1, 4.2.1). All broken rules are named at once.
  */
 import { X509Certificate } from 'node:crypto'
-import { importKey, sha256Hex, signingIdentifier } from './algorithm.ts'
+import { importKey, signingIdentifier } from './algorithm.ts'
 import { findExtension, readCertificate, type ParsedCertificate } from './der/certificate.ts'
+import { sameName } from './der/name.ts'
 import { OID, oidOf } from './der/oid.ts'
 import { childrenOf, DerError, readDer, sameBytes, TAG, type DerNode } from './der/reader.ts'
 import { CaError } from './errors.ts'
@@ -26,8 +27,8 @@ export interface Candidate {
   readonly publicKey: Uint8Array
   readonly names: WantedNames
   readonly now: Instant
-  /** Subject names (DER) and key hashes of the CAs that are here. */
-  readonly known: readonly { readonly subject: Uint8Array; readonly spkiSha256: string }[]
+  /** DER of the issuing CAs that are here. */
+  readonly known: readonly Uint8Array[]
 }
 
 interface Link {
@@ -112,8 +113,9 @@ export const adoptionRules: Readonly<Record<string, Rule>> = {
     ),
   [NEW]: ({ issuing, known }) => {
     const { subject, spki } = issuing.parsed
-    const hash = sha256Hex(spki)
-    return known.every((each) => !sameBytes(each.subject, subject) && each.spkiSha256 !== hash)
+    return known.map(readCertificate).every((each) => {
+      return !sameName(each.subject, subject) && !sameBytes(each.spki, spki)
+    })
   },
 }
 
