@@ -175,3 +175,11 @@ export async function alone<T>(
   room.step('state')
   return value
 }
+
+/** Forgets acts that the log has heard. */
+export function strikeOff(room: CaRoom, told: ReadonlySet<string>): void {
+  using _lock = lockCa(room.directory)
+  const state = readState(room.directory)
+  if (state === undefined) return
+  commitState(room.directory, { ...state, acts: state.acts.filter(({ id }) => !told.has(id)) })
+}

@@ -197,6 +197,11 @@ export class RedisCaStore implements CaStore, AsyncDisposable {
     const args = [subject, profile, state, String(liveAt), String(Math.min(limit, MOST))]
     return rowsOf(await this.#redis.read('listCertificates', tenant, ...args))
   }
+  async countCertificates(tenant: string): Promise<Readonly<Record<CertificateState, number>>> {
+    const told = strings(await this.#redis.read('countCertificates', tenant)).map(Number)
+    const [intent = 0, active = 0, superseded = 0, revoked = 0] = told
+    return { intent, active, superseded, revoked }
+  }
   async openIntentions(tenant: string): Promise<readonly CertificateRow[]> {
     return rowsOf(await this.#redis.read('openIntentions', tenant, String(MOST)))
   }

@@ -213,6 +213,16 @@ end
 return rows
 `
 
+/** ARGV: tenant. How many are intent, active, superseded, revoked. */
+const countCertificates = `
+local counts = { intent = 0, active = 0, superseded = 0, revoked = 0 }
+for _, member in ipairs(redis.call('ZRANGE', P .. 'certs:' .. ARGV[1], 0, -1)) do
+  local state = redis.call('HGET', P .. 'cert:' .. serial_of(member), 'state')
+  counts[state] = counts[state] + 1
+end
+return { counts.intent, counts.active, counts.superseded, counts.revoked }
+`
+
 /** ARGV: tenant, limit. Oldest first. */
 const openIntentions = `
 local rows = {}
@@ -271,6 +281,7 @@ const bodies = {
   findByFingerprint,
   keyOwner,
   listCertificates,
+  countCertificates,
   openIntentions,
   proven,
   revoke,
