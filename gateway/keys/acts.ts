@@ -63,12 +63,10 @@ export async function initCa(room: CaRoom): Promise<void> {
           }),
         )
     const resumed = existsSync(at(FIRST.rootKey)) && !existsSync(at(FIRST.issuing))
-    if (!existsSync(at(FIRST.rootKey)))
-      writeKeyFile(at(FIRST.rootKey), generateKey('p384'), room.passphrase)
+    const signer = softwareSigner(rootKeyOf(room))
     room.step('root key')
     const issuing = newIssuingKey(room, labelFor(room, state), FIRST.issuingKey)
     room.step('issuing key')
-    const signer = softwareSigner(openKeyFile(at(FIRST.rootKey), room.passphrase))
     const occasion = { tenant: room.tenant, now: instant(room.now()), random }
     if (!existsSync(at(FIRST.root)))
       writeCertificate(room, FIRST.root, await createRoot({ ...occasion, signer }))
@@ -100,6 +98,24 @@ export async function initCa(room: CaRoom): Promise<void> {
     }
     return { state: made, acts, value: undefined }
   })
+}
+
+/** The first root key, made where it is not. */
+function rootKeyOf(room: CaRoom): KeyObject {
+  const path = join(room.directory, FIRST.rootKey)
+  if (existsSync(path)) return openKeyFile(path, room.passphrase)
+  const key = generateKey('p384')
+  writeKeyFile(path, key, room.passphrase)
+  return key
+}
+
+/** The first root key, made where it is not. */
+function rootKeyOf(room: CaRoom): KeyObject {
+  const path = join(room.directory, FIRST.rootKey)
+  if (existsSync(path)) return openKeyFile(path, room.passphrase)
+  const key = generateKey('p384')
+  writeKeyFile(path, key, room.passphrase)
+  return key
 }
 
 function labelFor(room: CaRoom, state: CaState): string {

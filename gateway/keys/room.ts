@@ -21,6 +21,8 @@ export interface CaRoom extends Disposable {
   /** Where new issuing keys are made, if that is not a file. */
   readonly token: Pkcs11Token | null
   readonly names: WantedNames
+  /** Opened issuing keys by file, so that scrypt is paid once; a root key is never among them. */
+  readonly signers: Map<string, Signer>
   readonly now: () => number
   /** Who acts, as the log names them. */
   readonly by: string
@@ -33,7 +35,7 @@ export interface RoomOptions {
   readonly step?: (name: string) => void
 }
 
-/** Reads passphrase and PIN and opens nothing else. Throws KeyError. */
+/** Loads the HSM's library where one is configured, and opens nothing else. Throws KeyError. */
 export function openRoom(config: Config, by: string, options: RoomOptions = {}): CaRoom {
   const { ca = {} } = config
   const { pkcs11 } = ca
@@ -47,12 +49,17 @@ export function openRoom(config: Config, by: string, options: RoomOptions = {}):
           binding: pkcs11.binding,
         })
   const { dns, ip } = namesOf(config)
+  let passphrase: Passphrase | undefined
   return {
     directory: join(config.data, 'ca'),
     tenant: config.tenant,
-    passphrase: readPassphrase(config.data, ca.passphrase_file),
+    // Read when it is first needed: looking at a CA that is not there makes nothing.
+    get passphrase() {
+      return (passphrase ??= readPassphrase(config.data, ca.passphrase_file))
+    },
     token,
     names: { tenant: config.tenant, dnsNames: dns, ipAddresses: ip },
+    signers: new Map(),
     now: options.now ?? (() => Date.now()),
     by,
     step: options.step ?? (() => undefined),
@@ -93,8 +100,7 @@ export function writeCertificate(room: CaRoom, name: string, der: Uint8Array): v
 
 /** What signs for a key that is here; undefined for one that is not. Throws KeyError. */
 export function signerAt(room: CaRoom, key: KeyPlace, certificate: Uint8Array): Signer | undefined {
-  if (key.kind === 'file')
-    return softwareSigner(openKeyFile(join(room.directory, key.file), room.passphrase))
+  if (key.kind === 'file') return fileSigner(room, key.file)
   if (key.kind !== 'pkcs11') return undefined
   if (room.token === null)
     throw new KeyError(
@@ -103,6 +109,14 @@ export function signerAt(room: CaRoom, key: KeyPlace, certificate: Uint8Array): 
     )
   const spki = new X509Certificate(certificate).publicKey.export({ type: 'spki', format: 'der' })
   return room.token.signer(key.label, new Uint8Array(spki))
+}
+
+function fileSigner(room: CaRoom, file: string): Signer {
+  const known = room.signers.get(file)
+  if (known !== undefined) return known
+  const signer = softwareSigner(openKeyFile(join(room.directory, file), room.passphrase))
+  room.signers.set(file, signer)
+  return signer
 }
 
 /**
@@ -116,14 +130,14 @@ export function newIssuingKey(
 ): { readonly signer: Signer; readonly place: KeyPlace } {
   if (room.token !== null)
     return { signer: inToken(room.token, label), place: { kind: 'pkcs11', label } }
-  if (name !== undefined && existsSync(join(room.directory, name))) {
-    const signer = softwareSigner(openKeyFile(join(room.directory, name), room.passphrase))
-    return { signer, place: { kind: 'file', file: name } }
-  }
+  if (name !== undefined && existsSync(join(room.directory, name)))
+    return { signer: fileSigner(room, name), place: { kind: 'file', file: name } }
   const key = generateKey('p256')
   const file = name ?? `${nameFor('issuing', publicKeyOf(key))}.key.pem`
   writeKeyFile(join(room.directory, file), key, room.passphrase)
-  return { signer: softwareSigner(key), place: { kind: 'file', file } }
+  const signer = softwareSigner(key)
+  room.signers.set(file, signer)
+  return { signer, place: { kind: 'file', file } }
 }
 
 function inToken(token: Pkcs11Token, label: string): Signer {
