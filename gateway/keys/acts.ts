@@ -109,15 +109,6 @@ function rootKeyOf(room: CaRoom): KeyObject {
   return key
 }
 
-/** The first root key, made where it is not. */
-function rootKeyOf(room: CaRoom): KeyObject {
-  const path = join(room.directory, FIRST.rootKey)
-  if (existsSync(path)) return openKeyFile(path, room.passphrase)
-  const key = generateKey('p384')
-  writeKeyFile(path, key, room.passphrase)
-  return key
-}
-
 function labelFor(room: CaRoom, state: CaState): string {
   return `${room.tenant} issuing ${state.issuers.length + 1}`
 }
