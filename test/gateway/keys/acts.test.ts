@@ -132,7 +132,7 @@ describe('at rest', () => {
     rmSync(inCa('state.json'))
     const { authority, said } = await start()
     expect(authority.rootSha256).toBe(older.authority.rootSha256)
-    expect(said).toMatch(/root\.key\.pem lay open and is sealed now/)
+    expect(said).toMatch(/\broot\.key\.pem lay open and is sealed now/)
     expect(readFileSync(inCa('issuing.key.pem'), 'utf8')).toMatch(/ENCRYPTED/)
   })
 
@@ -153,7 +153,7 @@ describe('the root goes away', () => {
     expect(root.checkPrivateKey(key)).toBe(true)
     const { authority, said } = await start()
     expect(authority.warnings.join()).not.toMatch(/export-root/)
-    expect(said).toMatch(/root key exported to a file with SHA-256 [0-9a-f]{64}/)
+    expect(said).toMatch(/\broot key exported to a file with SHA-256 [0-9a-f]{64}/)
     expect(describeCa(room, state()!).roots[0]?.key).toMatch(/^exported/)
     await expect(exportRoot(room, at('again.pem'), copyOf)).rejects.toMatchObject({
       code: 'ca.exported',
@@ -316,12 +316,12 @@ describe('kill -9', () => {
     ['init', 'root key', /an earlier start had ended/],
     ['init', 'issuing key', /an earlier start had ended/],
     ['init', 'root certificate', /an earlier start had ended/],
-    ['init', 'issuing certificate', /root and issuing CA made/],
-    ['init', 'state', /root and issuing CA made/],
+    ['init', 'issuing certificate', /\broot and issuing CA made/],
+    ['init', 'state', /\broot and issuing CA made/],
     ['export-root', 'copy', null],
     ['export-root', 'verified', null],
     ['export-root', 'state', /had been exported and verified but was still here; it was removed/],
-    ['export-root', 'removed', /root key exported/],
+    ['export-root', 'removed', /\broot key exported/],
     ['rotate', 'issuing key', /issuing-\w+\.key\.pem belongs to an act that did not take effect/],
     [
       'rotate',
@@ -329,7 +329,11 @@ describe('kill -9', () => {
       /issuing-\w+\.crt belongs to an act that did not take effect/,
     ],
     ['rotate', 'state', /new issuing CA, signing from/],
-    ['rotate --root', 'root key', /root-\w+\.key\.pem belongs to an act that did not take effect/],
+    [
+      'rotate --root',
+      'root key',
+      /\broot-\w+\.key\.pem belongs to an act that did not take effect/,
+    ],
     [
       'rotate --root',
       'root certificate',
