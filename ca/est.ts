@@ -8,7 +8,7 @@ import { enroll } from './enroll.ts'
 import { CaError, refuse, relying, type Denial } from './errors.ts'
 import type { CaLog } from './event.ts'
 import type { IssuedRow } from './issue.ts'
-import type { Issuers } from './issuer.ts'
+import { authorityCertificates, type Issuers } from './issuer.ts'
 import { asCaError, problem } from './problem.ts'
 import { lifetimeWithin, profiles } from './profile.ts'
 import { renew } from './renew.ts'
@@ -188,7 +188,7 @@ async function answer(
   const target = route(request)
   switch (target.operation) {
     case 'cacerts':
-      return certificates(authorities(options.issuers()), 'application/pkcs7-mime')
+      return certificates(authorityCertificates(options.issuers()), 'application/pkcs7-mime')
     case 'csrattrs':
       return base64(csrAttributes(options.linking ?? 'optional'), 'application/csrattrs')
     case 'simpleenroll':
@@ -229,11 +229,6 @@ function locate(path: string): Target {
 
 function isOperation(text: string | undefined): text is Operation {
   return text !== undefined && Object.hasOwn(operations, text)
-}
-
-/** RFC 7030 4.1.3: the current root and every subordinate, then the older ones. */
-function authorities({ roots, all }: Issuers): readonly Uint8Array[] {
-  return [...roots, ...all].map((issuer) => issuer.certificate)
 }
 
 async function issueFor(

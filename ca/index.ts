@@ -1,5 +1,16 @@
 /** The door of the CA room: bytes, dates, randomness, stores and signers come in as arguments. */
-export { createAuthority, type Authority } from './authority.ts'
+export {
+  createAuthority,
+  createIssuing,
+  createRoot,
+  crossCertify,
+  requestIssuing,
+  type Authority,
+  type CrossCertificates,
+  type RootAtHand,
+} from './authority.ts'
+export { brokenAdoptionRules, type Candidate, type WantedNames } from './adopt.ts'
+export { kindOfKeyFile, openSealed, sealKey } from './sealed.ts'
 export {
   openIssuers,
   type ActiveIssuer,
@@ -8,7 +19,7 @@ export {
   type Issuers,
 } from './issuer.ts'
 export type { KeyAlgorithm } from './algorithm.ts'
-export { softwareSigner, type Signer, type SigningAlgorithm } from './signer.ts'
+export { hashOf, softwareSigner, type Signer, type SigningAlgorithm } from './signer.ts'
 export { issueServer, type ServerCertificate } from './server.ts'
 export { newToken, rebindToken } from './enroll.ts'
 export {

@@ -22,6 +22,8 @@ export interface Issuer {
   readonly publicKey: KeyObject
   /** Absent when only its certificate is kept. */
   readonly signer?: Signer
+  /** DER of the CAs between it and its root, its own issuer first; absent where the root signed it. */
+  readonly above?: readonly Uint8Array[]
 }
 export interface ActiveIssuer extends Issuer {
   readonly signer: Signer
@@ -33,36 +35,55 @@ export interface Issuers {
   readonly all: readonly Issuer[]
   /** Roots, the current one first. */
   readonly roots: readonly Issuer[]
+  /** DER: certificates that join an old and a new root. Served, and trusted by nobody here. */
+  readonly crosses?: readonly Uint8Array[]
 }
 
 /** A CA certificate (DER), and what signs for it where that is still at hand. */
 export interface IssuerSource {
   readonly certificate: Uint8Array
   readonly signer?: Signer
+  readonly above?: readonly Uint8Array[]
 }
 
 /**
- * Reads CA certificates and checks that each issuing CA is one, is signed by a root given here, and
- * that a signer holds its key. Throws CaError `issuer.mismatch`.
+ * Reads CA certificates and checks that each issuing CA is one, is signed by a root given here (or
+ * by what is `above` it, up to such a root), and that a signer holds its key. `next` signs nothing
+ * yet and is accepted already. Throws CaError `issuer.mismatch`.
  */
 export function openIssuers(options: {
   readonly roots: readonly Uint8Array[]
-  readonly active: { readonly certificate: Uint8Array; readonly signer: Signer }
+  readonly active: IssuerSource & { readonly signer: Signer }
+  readonly next?: readonly IssuerSource[]
   readonly retired?: readonly IssuerSource[]
+  readonly crosses?: readonly Uint8Array[]
 }): Issuers {
   const roots = options.roots.map((certificate) => open({ certificate }))
   for (const root of roots)
     if (!signedBy(root.x509, root)) throw mismatch('a root certificate does not sign itself')
   const under = (source: IssuerSource) => belowRoot(open(source), roots)
   const active = { ...under(options.active), signer: options.active.signer }
-  return { active, all: [active, ...(options.retired ?? []).map(under)], roots }
+  const others = [...(options.next ?? []), ...(options.retired ?? [])].map(under)
+  const { crosses = [] } = options
+  return { active, all: [active, ...others], roots, crosses }
+}
+
+/** Every CA certificate a client may need (RFC 7030 4.1.3), each once: roots, issuing CAs, what is above them, crosses. */
+export function authorityCertificates({
+  roots,
+  all,
+  crosses = [],
+}: Issuers): readonly Uint8Array[] {
+  const own = [...roots, ...all].map((issuer) => issuer.certificate)
+  const list = [...own, ...all.flatMap((issuer) => issuer.above ?? []), ...crosses]
+  return [...new Map(list.map((each) => [sha256Hex(each), each])).values()]
 }
 
 function mismatch(message: string, cause?: unknown): CaError {
   return new CaError('issuer.mismatch', 'local', message, { cause })
 }
 
-function open({ certificate, signer }: IssuerSource): Issuer {
+function open({ certificate, signer, above }: IssuerSource): Issuer {
   const parsed = parse(certificate)
   const x509 = new X509Certificate(certificate)
   if (!x509.ca) throw mismatch('the certificate is not a CA certificate')
@@ -80,6 +101,7 @@ function open({ certificate, signer }: IssuerSource): Issuer {
     x509,
     publicKey: createPublicKey({ key: Buffer.from(parsed.spki), format: 'der', type: 'spki' }),
     ...(signer === undefined ? {} : { signer }),
+    ...(above === undefined || above.length === 0 ? {} : { above }),
   }
 }
 
@@ -104,7 +126,14 @@ export function signedBy(certificate: X509Certificate, issuer: Issuer): boolean 
 }
 
 function belowRoot(issuer: Issuer, roots: readonly Issuer[]): Issuer {
-  if (!roots.some((root) => signedBy(issuer.x509, root)))
+  let top = issuer
+  for (const each of issuer.above ?? []) {
+    const next = open({ certificate: each })
+    if (!signedBy(top.x509, next))
+      throw mismatch('a CA above the issuing CA did not sign the one below')
+    top = next
+  }
+  if (!roots.some((root) => signedBy(top.x509, root)))
     throw mismatch('no root given here signed the issuing CA')
   return issuer
 }

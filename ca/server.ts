@@ -9,7 +9,7 @@ import type { Instant, Random } from './time.ts'
 
 export interface ServerCertificate {
   readonly row: IssuedRow
-  /** The certificate and the issuing CA, DER: what the TLS server presents. */
+  /** The certificate, the issuing CA and what is above it but the root, DER: what the TLS server presents. */
   readonly chain: readonly Uint8Array[]
 }
 
@@ -44,7 +44,8 @@ export async function issueServer(
   const draft = readable(() => prepare(profiles.gateway, wanted, issuers.active, now, random))
   const recorded = await record(draft, desk.store)
   const row = await finish(recorded, issuers, desk, { now, remoteAddress: null })
-  return { row, chain: [row.certificate, issuers.active.certificate] }
+  const { active } = issuers
+  return { row, chain: [row.certificate, active.certificate, ...(active.above ?? [])] }
 }
 
 function readable<T>(work: () => T): T {

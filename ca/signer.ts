@@ -27,7 +27,8 @@ function algorithmOf(key: KeyObject): SigningAlgorithm {
   return algorithm
 }
 
-const hashOf: Readonly<Record<SigningAlgorithm, string | null>> = {
+/** The hash each algorithm signs; null: the message itself. */
+export const hashOf: Readonly<Record<SigningAlgorithm, string | null>> = {
   'ecdsa-p256-sha256': 'sha256',
   'ecdsa-p384-sha384': 'sha384',
   ed25519: null,

@@ -142,6 +142,8 @@ export interface CaStore {
   /** The subject that any row with this key names, ended ones too, if there is one. */
   keyOwner(tenant: string, spkiSha256: string): Promise<KeyOwner | undefined>
   listCertificates(tenant: string, filter?: CertificateFilter): Promise<readonly CertificateRow[]>
+  /** How many rows there are in each state. */
+  countCertificates(tenant: string): Promise<Readonly<Record<CertificateState, number>>>
   /** Rows without a certificate, oldest first, at most 1,000. */
   openIntentions(tenant: string): Promise<readonly CertificateRow[]>
   /**

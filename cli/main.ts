@@ -7,6 +7,7 @@ import { registerAccount } from './commands/account.ts'
 import { registerAgent } from './commands/agent.ts'
 import { registerAudit } from './commands/audit.ts'
 import { registerBootstrap } from './commands/bootstrap.ts'
+import { registerCa } from './commands/ca.ts'
 import { registerConnect } from './commands/connect.ts'
 import { registerDevice } from './commands/device.ts'
 import { registerDoctor } from './commands/doctor.ts'
@@ -24,6 +25,7 @@ const rooms = [
   registerAgent,
   registerBootstrap,
   registerLogin,
+  registerCa,
   registerAccount,
   registerDevice,
   registerProcess,

@@ -2,7 +2,7 @@
  * What a node is told: one YAML file, then the environment, checked before anything starts.
  * The only reader of the environment and of YAML in this room. Secrets come as names of files.
  */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Type, type Static } from 'typebox'
 import { Value } from 'typebox/value'
@@ -27,6 +27,28 @@ const Syslog = Type.Object(
   { additionalProperties: false },
 )
 
+/** Where CA keys are, and what opens them. Secrets are names of files. */
+const CaKeys = Type.Object(
+  {
+    /** One line, mode 0600; absent: the systemd credential `ca-passphrase`, else one made under `keys/`. */
+    passphrase_file: Type.Optional(Type.String({ minLength: 1 })),
+    /** New issuing keys are made in this token. */
+    pkcs11: Type.Optional(
+      Type.Object(
+        {
+          module: Type.String({ minLength: 1 }),
+          token: Type.String({ minLength: 1, maxLength: 32 }),
+          pin_file: Type.String({ minLength: 1 }),
+          /** Where `npm install --prefix` put pkcs11js. */
+          binding: Type.Optional(Type.String({ minLength: 1 })),
+        },
+        { additionalProperties: false },
+      ),
+    ),
+  },
+  { additionalProperties: false },
+)
+
 const File = Type.Object(
   {
     tenant: HostName,
@@ -43,6 +65,7 @@ const File = Type.Object(
     site: Type.String({ minLength: 1, maxLength: 64 }),
     timezone: Type.String({ minLength: 1 }),
     syslog: Type.Array(Syslog, { maxItems: 8 }),
+    ca: Type.Optional(CaKeys),
     log_level: Type.Union([
       Type.Literal('debug'),
       Type.Literal('info'),
@@ -99,7 +122,9 @@ export interface ConfigSources {
 export function readConfig(sources: ConfigSources = {}): Config {
   const fromFile = sources.file === undefined ? {} : readFile(sources.file)
   const merged: Record<string, unknown> = { ...DEFAULTS, ...fromFile }
-  Object.assign(merged, fromEnvironment(sources.environment ?? process.env))
+  const environment = sources.environment ?? process.env
+  Object.assign(merged, fromEnvironment(environment))
+  merged['ca'] = withCredential(merged['ca'], environment)
   for (const [key, value] of Object.entries(sources.overrides ?? {}))
     if (value !== undefined) merged[key] = value
   const problem = firstProblem(merged)
@@ -192,6 +217,7 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
   const absolute = (path: unknown) => (typeof path === 'string' ? resolve(directory, path) : path)
   const out = { ...value }
   if ('data' in out) out['data'] = absolute(out['data'])
+  if (isRecord(out['ca'])) out['ca'] = caRelativeTo(out['ca'], absolute)
   if (Array.isArray(out['syslog']))
     out['syslog'] = out['syslog'].map((sink: Record<string, unknown>) => {
       const copy = { ...sink }
@@ -200,6 +226,23 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
       return copy
     })
   return out
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null
+}
+
+function caRelativeTo(
+  ca: Record<string, unknown>,
+  absolute: (path: unknown) => unknown,
+): Record<string, unknown> {
+  const out = { ...ca }
+  if ('passphrase_file' in out) out['passphrase_file'] = absolute(out['passphrase_file'])
+  if (!isRecord(out['pkcs11'])) return out
+  const pkcs11 = { ...out['pkcs11'] }
+  for (const key of ['module', 'pin_file', 'binding'])
+    if (key in pkcs11) pkcs11[key] = absolute(pkcs11[key])
+  return { ...out, pkcs11 }
 }
 
 const TEXT_KEYS = [
@@ -226,6 +269,20 @@ function fromEnvironment(
   const port = environment['SALLYPORT_PUBLIC_PORT']
   if (port !== undefined && port !== '') out['public_port'] = Number(port)
   return out
+}
+
+/** The passphrase file, where neither file nor variable names one: systemd's (LoadCredential=ca-passphrase:…). */
+function withCredential(
+  ca: unknown,
+  environment: Readonly<Record<string, string | undefined>>,
+): unknown {
+  const given = isRecord(ca) ? ca : {}
+  const credentials = environment['CREDENTIALS_DIRECTORY']
+  const named = environment['SALLYPORT_CA_PASSPHRASE_FILE']
+  if (named !== undefined && named !== '') return { ...given, passphrase_file: named }
+  if (credentials === undefined || 'passphrase_file' in given) return given
+  const path = resolve(credentials, 'ca-passphrase')
+  return existsSync(path) ? { ...given, passphrase_file: path } : given
 }
 
 /** What a schema cannot say. */

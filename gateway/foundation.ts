@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { pino, type Logger } from 'pino'
 import { openLog, type AuditLog } from '#audit'
 import type { CaEvent, CaLog } from '#ca'
-import { openAuthority, type Authority } from './authority.ts'
+import { openAuthority, type Authority, type LogAct } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
 import { caEvent, identityEvent } from './events.ts'
 import { openIdentity, type Identity } from './identity/index.ts'
@@ -44,7 +44,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
     status: 'success',
     data: { version: VERSION },
   })
-  const authority = await openAuthority(config, now())
+  const authority = undo.use(await openAuthority(config, now, logAct(log)))
   const identity = undo.use(
     await openIdentity({
       origin: originOf(config),
@@ -66,6 +66,20 @@ export async function openFoundation(config: Config): Promise<Foundation> {
     caStore: new SqliteCaStore(thread),
     caLog: async (event: CaEvent) => void (await log.append(caEvent(event))),
     [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
+  }
+}
+
+/** An administrative act on the CA, in the log's words. */
+function logAct(log: AuditLog): LogAct {
+  return async ({ at, by, operation, verb, entity, message }) => {
+    await log.append({
+      code: 'admin.call',
+      actor: { uid: by },
+      time: at,
+      status: 'success',
+      message,
+      data: { operation, verb, entity },
+    })
   }
 }
 

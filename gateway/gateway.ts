@@ -97,6 +97,7 @@ export async function serve(
     },
     'ready',
   )
+  for (const warning of foundation.authority.warnings) logger.warn(warning)
 
   await aborted(signal)
   serving = false
@@ -400,6 +401,8 @@ function refuseUpgrade(_request: unknown, socket: Socket): void {
 }
 
 const RENEWAL_CHECK_MS = 3_600_000
+/** How soon a running node takes over what `sallyport ca` changed. */
+const CA_CHECK_MS = 2_000
 
 /** Replaces the port's certificate at two thirds of its life; tries again each hour where that fails. */
 function renewing(
@@ -410,17 +413,37 @@ function renewing(
   report: Report,
 ): Disposable {
   let due = renewAt
-  const timer = setInterval(() => {
-    if (now() < due) return
-    edgeCertificate(config, authority, caStore, caLog, now())
-      .then((next) => {
-        edge.renew(next.certificate)
-        due = next.renewAt
-      })
-      .catch((error: unknown) => report(error, 'the certificate of the port could not be renewed'))
-  }, RENEWAL_CHECK_MS)
-  timer.unref()
-  return { [Symbol.dispose]: () => clearInterval(timer) }
+  let trying = false
+  const renew = async (changed: boolean): Promise<void> => {
+    if (trying || (!changed && now() < due)) return
+    trying = true
+    try {
+      const next = await edgeCertificate(config, authority, caStore, caLog, now())
+      edge.renew(next.certificate)
+      due = next.renewAt
+    } catch (error) {
+      // Asked for by a change of CA, it is tried again with the hourly look.
+      if (changed) due = 0
+      report(error, 'the certificate of the port could not be renewed')
+    } finally {
+      trying = false
+    }
+  }
+  const timer = setInterval(() => void renew(false), RENEWAL_CHECK_MS)
+  const watch = setInterval(() => {
+    authority.refresh().then(
+      (changed) => void (changed && renew(true)),
+      (error: unknown) =>
+        report(error, 'the CA as it was changed cannot be used; the old one goes on'),
+    )
+  }, CA_CHECK_MS)
+  for (const each of [timer, watch]) each.unref()
+  return {
+    [Symbol.dispose]() {
+      clearInterval(timer)
+      clearInterval(watch)
+    },
+  }
 }
 
 async function openHealth(

@@ -3,3 +3,12 @@ export { ConfigError, readConfig, type Config } from './config.ts'
 export { VERSION } from './foundation.ts'
 export type { Addresses } from './gateway.ts'
 export { initGateway, runGateway, type GatewayArguments, type Initialised } from './run.ts'
+export {
+  caExportRoot,
+  caImport,
+  caInit,
+  caRequest,
+  caRotate,
+  caStatus,
+  type CaStatus,
+} from './ca.ts'

@@ -11,7 +11,8 @@ export interface GatewayArguments {
   readonly publicHost?: string | undefined
 }
 
-function toConfig(given: GatewayArguments): Config {
+/** The configuration that these arguments name. Throws ConfigError. */
+export function toConfig(given: GatewayArguments): Config {
   return readConfig({
     file: given.configFile,
     overrides: {

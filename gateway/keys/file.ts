@@ -1,4 +1,4 @@
-/** Private keys as files, 0600, made at first start and never overwritten. */
+/** Private keys as files, 0600, made at first start; a file is there in whole or not at all. */
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import {
   closeSync,
@@ -7,23 +7,16 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  renameSync,
   statSync,
   writeSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
+import { KeyError } from './errors.ts'
 
 export type KeyKind = 'p256' | 'p384' | 'ed25519' | 'ml-dsa-44'
 
-class KeyError extends Error {
-  override readonly name = 'KeyError'
-  readonly code: 'key.unreadable' | 'key.exposed'
-  constructor(code: 'key.unreadable' | 'key.exposed', message: string, options?: ErrorOptions) {
-    super(message, options)
-    this.code = code
-  }
-}
-
-function generate(kind: KeyKind): KeyObject {
+export function generateKey(kind: KeyKind): KeyObject {
   switch (kind) {
     case 'p256':
       return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
@@ -36,10 +29,15 @@ function generate(kind: KeyKind): KeyObject {
   }
 }
 
-/** Writes a file that nobody else may read, on disk before this returns; fails where it exists. */
-function writeSecret(path: string, content: string | Uint8Array): void {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  const fd = openSync(path, 'wx', 0o600)
+/** Names that a crash may leave behind; nobody reads them. */
+export const UNFINISHED = '.unfinished-'
+
+/** Puts `content` at `path`, on disk before this returns. A crash leaves the old file or the new one. */
+export function replaceFile(path: string, content: string | Uint8Array, mode: number): void {
+  const folder = dirname(path)
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const unfinished = join(folder, `${UNFINISHED}${basename(path)}`)
+  const fd = openSync(unfinished, 'w', mode)
   try {
     const octets = typeof content === 'string' ? Buffer.from(content) : content
     for (let at = 0; at < octets.length;) at += writeSync(fd, octets, at)
@@ -47,17 +45,39 @@ function writeSecret(path: string, content: string | Uint8Array): void {
   } finally {
     closeSync(fd)
   }
-  syncDirectory(dirname(path))
+  renameSync(unfinished, path)
+  syncDirectory(folder)
+}
+
+/** Writes a file that nobody else may read, on disk before this returns; fails where it exists. */
+export function writeSecret(path: string, content: string | Uint8Array): void {
+  // Whoever holds the directory's lock is alone: between the look and the rename nobody writes.
+  if (existsSync(path)) throw new KeyError('ca.exists', `${path} is there already`)
+  replaceFile(path, content, 0o600)
 }
 
 /** Makes a name in a directory as durable as the file it names. */
-function syncDirectory(path: string): void {
+export function syncDirectory(path: string): void {
   const fd = openSync(path, 'r')
   try {
     fsyncSync(fd)
   } finally {
     closeSync(fd)
   }
+}
+
+/** A secret's text. Throws KeyError `key.exposed` where others may read it, `key.unreadable`. */
+export function readSecretFile(path: string, what: string): string {
+  let text: string
+  try {
+    if ((statSync(path).mode & 0o077) !== 0)
+      throw new KeyError('key.exposed', `${path} can be read by others; run: chmod 600 ${path}`)
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    if (cause instanceof KeyError) throw cause
+    throw new KeyError('key.unreadable', `the ${what} ${path} cannot be read`, { cause })
+  }
+  return text
 }
 
 /**
@@ -67,14 +87,13 @@ function syncDirectory(path: string): void {
 export function keyFile(directory: string, name: string, kind: KeyKind): KeyObject {
   const path = join(directory, `${name}.key.pem`)
   if (!existsSync(path)) {
-    const key = generate(kind)
+    const key = generateKey(kind)
     writeSecret(path, key.export({ type: 'pkcs8', format: 'pem' }))
     return key
   }
-  if ((statSync(path).mode & 0o077) !== 0)
-    throw new KeyError('key.exposed', `${path} can be read by others; run: chmod 600 ${path}`)
+  const text = readSecretFile(path, 'key')
   try {
-    return createPrivateKey(readFileSync(path))
+    return createPrivateKey(text)
   } catch (cause) {
     throw new KeyError('key.unreadable', `${path} does not hold a private key`, { cause })
   }

@@ -288,6 +288,19 @@ export function storeContract(
     expect(await store.revokedCertificates(TENANT, 'aa'.repeat(20), at(72))).toEqual([])
   })
 
+  test('certificates are counted by state, in their own tenant', async () => {
+    const { store } = await open()
+    const [old, lost] = [await issued(store), await issued(store)]
+    await store.record(intention({ subject: 'press-08' }))
+    const next = await issued(store)
+    await store.proven(old.serial, at(0))
+    await store.proven(next.serial, at(1))
+    const counts = { intent: 1, active: 1, superseded: 1, revoked: 1 }
+    expect(await store.countCertificates(TENANT)).toEqual(counts)
+    expect((await store.findCertificate(lost.serial))?.state).toBe('revoked')
+    expect((await store.countCertificates('other.sallyport.internal')).intent).toBe(0)
+  })
+
   test('revoking a device takes its tokens along', async () => {
     const { store } = await open()
     const token = tokenRow()

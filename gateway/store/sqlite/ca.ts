@@ -418,6 +418,14 @@ export const caRoom = {
       return ownerOf(db, args.tenant, args.spkiSha256)
     },
     listCertificates: list,
+    countCertificates(db: DatabaseSync, { tenant }: { tenant: string }) {
+      const counts = { intent: 0, active: 0, superseded: 0, revoked: 0 }
+      const rows = db
+        .prepare('SELECT state, COUNT(*) AS n FROM ca_certificate WHERE tenant = ? GROUP BY state')
+        .all(tenant)
+      for (const row of rows) counts[text(row, 'state') as CertificateState] = Number(row['n'])
+      return counts
+    },
     openIntentions(db: DatabaseSync, { tenant }: { tenant: string }) {
       return db
         .prepare(
@@ -501,6 +509,9 @@ export class SqliteCaStore implements CaStore {
     filter: CertificateFilter = {},
   ): Promise<readonly CertificateRow[]> {
     return await this.#thread.call('ca', 'listCertificates', { tenant, filter })
+  }
+  async countCertificates(tenant: string): Promise<Readonly<Record<CertificateState, number>>> {
+    return await this.#thread.call('ca', 'countCertificates', { tenant })
   }
   async openIntentions(tenant: string): Promise<readonly CertificateRow[]> {
     return await this.#thread.call('ca', 'openIntentions', { tenant })

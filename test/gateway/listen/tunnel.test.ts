@@ -42,7 +42,8 @@ beforeAll(async () => {
   node = await startNode()
   const pem = (name: string) => readFileSync(join(node.data, 'ca', name), 'utf8')
   const der = (name: string) => new Uint8Array(new X509Certificate(pem(name)).raw)
-  issuingKey = createPrivateKey(pem('issuing.key.pem'))
+  const passphrase = readFileSync(join(node.data, 'keys', 'ca-passphrase'), 'utf8').trimEnd()
+  issuingKey = createPrivateKey({ key: pem('issuing.key.pem'), passphrase })
   const signer = softwareSigner(issuingKey)
   issuers = openIssuers({
     roots: [der('root.crt')],

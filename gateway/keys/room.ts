@@ -1,0 +1,199 @@
+/** What every act on the CA needs: directory, passphrase, token, names, clock, and who acts. */
+import { createHash, randomBytes, X509Certificate } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { join } from 'node:path'
+import { encodePem, softwareSigner, type Signer, type WantedNames } from '#ca'
+import { splitHostPort, type Config } from '../config.ts'
+import { KeyError } from './errors.ts'
+import { generateKey, readSecretFile, replaceFile } from './file.ts'
+import { readPassphrase, type Passphrase } from './passphrase.ts'
+import { Pkcs11Token } from './pkcs11.ts'
+import { openKeyFile, publicKeyOf, writeKeyFile } from './sealed.ts'
+import { commitState, emptyState, lockCa, readState, resolveLeftovers } from './state.ts'
+import type { Act, CaState, KeyPlace } from './state.ts'
+
+export interface CaRoom extends Disposable {
+  /** `<data>/ca`. */
+  readonly directory: string
+  readonly tenant: string
+  readonly passphrase: Passphrase
+  /** Where new issuing keys are made, if that is not a file. */
+  readonly token: Pkcs11Token | null
+  readonly names: WantedNames
+  /** Opened issuing keys by file, so that scrypt is paid once; a root key is never among them. */
+  readonly signers: Map<string, Signer>
+  readonly now: () => number
+  /** Who acts, as the log names them. */
+  readonly by: string
+  /** Told after each step is on disk: where a test lets the process die. */
+  readonly step: (name: string) => void
+}
+
+export interface RoomOptions {
+  readonly now?: () => number
+  readonly step?: (name: string) => void
+}
+
+/** Loads the HSM's library where one is configured, and opens nothing else. Throws KeyError. */
+export function openRoom(config: Config, by: string, options: RoomOptions = {}): CaRoom {
+  const { ca = {} } = config
+  const { pkcs11 } = ca
+  const token =
+    pkcs11 === undefined
+      ? null
+      : new Pkcs11Token({
+          module: pkcs11.module,
+          token: pkcs11.token,
+          pin: readSecretFile(pkcs11.pin_file, 'PIN file').trimEnd(),
+          binding: pkcs11.binding,
+        })
+  const { dns, ip } = namesOf(config)
+  let passphrase: Passphrase | undefined
+  return {
+    directory: join(config.data, 'ca'),
+    tenant: config.tenant,
+    // Read when it is first needed: looking at a CA that is not there makes nothing.
+    get passphrase() {
+      return (passphrase ??= readPassphrase(config.data, ca.passphrase_file))
+    },
+    token,
+    names: { tenant: config.tenant, dnsNames: dns, ipAddresses: ip },
+    signers: new Map(),
+    now: options.now ?? (() => Date.now()),
+    by,
+    step: options.step ?? (() => undefined),
+    [Symbol.dispose]: () => token?.[Symbol.dispose](),
+  }
+}
+
+/** The names people, devices and browsers use for this gateway. */
+export function namesOf(config: Config): { readonly dns: string[]; readonly ip: string[] } {
+  const { host } = splitHostPort(config.listen)
+  const all = [config.public_host, 'localhost', '127.0.0.1', '::1', host, ...config.names]
+  const named = new Set(all.filter((name) => name !== '0.0.0.0' && name !== '::'))
+  return {
+    dns: [...[...named].filter((name) => isIP(name) === 0), `*.${config.apps_domain}`],
+    ip: [...named].filter((name) => isIP(name) !== 0),
+  }
+}
+
+export const random = (bytes: number): Uint8Array => new Uint8Array(randomBytes(bytes))
+
+/** Begins every file of one key: `issuing-3f9a0c12`. */
+export function nameFor(kind: 'issuing' | 'root' | 'above' | 'cross' | 'request', der: Uint8Array) {
+  return `${kind}-${createHash('sha256').update(der).digest('hex').slice(0, 8)}`
+}
+
+export function readDer(room: Pick<CaRoom, 'directory'>, name: string): Uint8Array {
+  const path = join(room.directory, name)
+  try {
+    return new Uint8Array(new X509Certificate(readFileSync(path)).raw)
+  } catch (cause) {
+    throw new KeyError('key.unreadable', `${path} does not hold a certificate`, { cause })
+  }
+}
+
+export function writeCertificate(room: CaRoom, name: string, der: Uint8Array): void {
+  replaceFile(join(room.directory, name), encodePem('CERTIFICATE', der), 0o644)
+}
+
+/** What signs for a key that is here; undefined for one that is not. Throws KeyError. */
+export function signerAt(room: CaRoom, key: KeyPlace, certificate: Uint8Array): Signer | undefined {
+  if (key.kind === 'file') return fileSigner(room, key.file)
+  if (key.kind !== 'pkcs11') return undefined
+  if (room.token === null)
+    throw new KeyError(
+      'hsm.key',
+      `the key ${key.label} is in an HSM, and ca.pkcs11 is not configured`,
+    )
+  const spki = new X509Certificate(certificate).publicKey.export({ type: 'spki', format: 'der' })
+  return room.token.signer(key.label, new Uint8Array(spki))
+}
+
+function fileSigner(room: CaRoom, file: string): Signer {
+  const known = room.signers.get(file)
+  if (known !== undefined) return known
+  const signer = softwareSigner(openKeyFile(join(room.directory, file), room.passphrase))
+  room.signers.set(file, signer)
+  return signer
+}
+
+/**
+ * A new issuing key: in the token under `label` where one is configured, else sealed as `name`, or
+ * named after the key without one. A key that an act cut short left under that name is used.
+ */
+export function newIssuingKey(
+  room: CaRoom,
+  label: string,
+  name?: string,
+): { readonly signer: Signer; readonly place: KeyPlace } {
+  if (room.token !== null)
+    return { signer: inToken(room.token, label), place: { kind: 'pkcs11', label } }
+  if (name !== undefined && existsSync(join(room.directory, name)))
+    return { signer: fileSigner(room, name), place: { kind: 'file', file: name } }
+  const key = generateKey('p256')
+  const file = name ?? `${nameFor('issuing', publicKeyOf(key))}.key.pem`
+  writeKeyFile(join(room.directory, file), key, room.passphrase)
+  const signer = softwareSigner(key)
+  room.signers.set(file, signer)
+  return { signer, place: { kind: 'file', file } }
+}
+
+function inToken(token: Pkcs11Token, label: string): Signer {
+  try {
+    return token.signer(label, token.publicKey(label))
+  } catch (error) {
+    if (!(error instanceof KeyError) || error.code !== 'hsm.key') throw error
+    return token.generate(label, 'p256')
+  }
+}
+
+export function act(
+  room: CaRoom,
+  facts: Pick<Act, 'operation' | 'verb' | 'entity' | 'message'>,
+): Act {
+  return {
+    id: `a_${Buffer.from(random(10)).toString('hex')}`,
+    at: room.now(),
+    by: room.by,
+    ...facts,
+  }
+}
+
+/**
+ * Runs one act alone: puts right what an earlier one left, lets `work` prepare files, and makes its
+ * state and its record count together. Throws KeyError.
+ */
+export async function alone<T>(
+  room: CaRoom,
+  work: (
+    state: CaState,
+    known: boolean,
+  ) => Promise<{ state: CaState; acts: readonly Act[]; value: T }>,
+): Promise<T> {
+  using _lock = lockCa(room.directory)
+  const found = readState(room.directory)
+  const before = found ?? emptyState(room.tenant)
+  if (before.tenant !== room.tenant)
+    throw new KeyError('ca.state', `this CA is of the tenant ${before.tenant}, not ${room.tenant}`)
+  const resumed = resolveLeftovers(room.directory, found).map((message) =>
+    act(room, { operation: 'ca:resume', verb: 'update', entity: 'ca', message }),
+  )
+  // What was put right is on record even if the work below is refused.
+  if (found !== undefined && resumed.length > 0)
+    commitState(room.directory, { ...found, acts: [...found.acts, ...resumed] })
+  const { state, acts, value } = await work(before, found !== undefined)
+  if (acts.length === 0) return value
+  commitState(room.directory, { ...state, acts: [...before.acts, ...resumed, ...acts] })
+  room.step('state')
+  return value
+}
+
+/** Forgets acts that the log has heard. */
+export function strikeOff(room: CaRoom, told: ReadonlySet<string>): void {
+  using _lock = lockCa(room.directory)
+  const state = readState(room.directory)
+  if (state === undefined) return
+  commitState(room.directory, { ...state, acts: state.acts.filter(({ id }) => !told.has(id)) })
+}
