@@ -4,6 +4,8 @@ import type { CaEvent } from '#ca'
 import type { IdentityEvent, Subject } from './identity/index.ts'
 import { plainAddress, type Source } from './facts.ts'
 
+type AccountEvent = Extract<IdentityEvent, { readonly by: string }>
+
 export function actorOf(subject: Subject): Actor {
   return {
     uid: subject.id,
@@ -141,12 +143,20 @@ export function identityEvent(event: IdentityEvent): EventInput {
         message: event.login === null ? 'all logins ended' : 'login ended',
         data: { login: event.login ?? undefined },
       }
+    case 'account.create':
+    case 'account.change':
+      return accountEvent(event)
+  }
+}
+
+function accountEvent(event: AccountEvent): EventInput {
+  const common = { src: at(event.source), time: event.at, actor: { uid: event.by } }
+  switch (event.code) {
     case 'account.create': {
       const { email, party, vendor, roles, groups } = event
       return {
         code: 'admin.call',
         ...common,
-        actor: { uid: event.by },
         status: 'success',
         message: `account created for ${party} with roles ${roles.join(', ')}`,
         data: {
@@ -161,7 +171,6 @@ export function identityEvent(event: IdentityEvent): EventInput {
       return {
         code: 'admin.call',
         ...common,
-        actor: { uid: event.by },
         status: 'success',
         message: `account changed: ${Object.keys(event.changes).join(', ')}`,
         data: {

@@ -28,7 +28,7 @@ export interface Presence {
 }
 
 /** What came of putting a tunnel in place; one that came late is not in place, and its caller closes it. */
-export type Placing =
+type Placing =
   | { readonly placed: true; readonly replaced: Presence | undefined }
   | { readonly placed: false }
 

@@ -7,7 +7,7 @@ interface Kind {
   held: number
 }
 
-export interface QuietLimits {
+interface QuietLimits {
   readonly windowMs: number
   /** Kinds told apart at one time; whatever comes on top of them is one kind together. */
   readonly kinds: number

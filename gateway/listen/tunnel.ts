@@ -173,29 +173,39 @@ async function admitAgent(
     listeners: toListeners(hello.targets),
   }
   await recordUp(listener, presence, { from, clockOffsetMs: hello.agent.now_ms - listener.now() })
-  await listener.caStore.proven(admission.peer.serial, instant(listener.now()))
+  await place(listener, presence, offer, () => ended)
+}
+
+/** Puts a recorded tunnel in place, unless something came between. */
+async function place(
+  listener: TunnelListener,
+  presence: Presence,
+  offer: Offer,
+  ended: () => CloseReason | undefined,
+): Promise<void> {
+  await listener.caStore.proven(presence.peer.serial, instant(listener.now()))
   // Recording took time: what ended, was revoked or was overtaken meanwhile is not put in place.
-  const standing = await listener.room.stands(admission.peer)
-  const late = ended ?? (standing.ok ? undefined : standing)
+  const standing = await listener.room.stands(presence.peer)
+  const late = ended() ?? (standing.ok ? undefined : standing)
   const placing = late === undefined ? listener.registry.put(presence) : undefined
-  if (placing?.placed !== true) {
-    const { code, message } = late ?? { code: 'tunnel.replaced', message: REPLACED }
-    tunnel.close(code, message)
-    return await recordDown(listener, presence, code)
+  if (placing?.placed === true) {
+    serve(listener, presence, offer)
+    placing.replaced?.tunnel.close('tunnel.replaced', REPLACED)
+    return
   }
-  const control = offer.accept(
-    encode({
-      v: 1,
-      device: presence.device,
-      now_ms: listener.now(),
-      gateway: listener.gateway,
-      epoch,
-    }),
-  )
+  const { code, message } = late ?? { code: 'tunnel.replaced', message: REPLACED }
+  presence.tunnel.close(code, message)
+  await recordDown(listener, presence, code)
+}
+
+/** What a tunnel in place does until it ends. */
+function serve(listener: TunnelListener, presence: Presence, offer: Offer): void {
+  const { device, epoch, tunnel } = presence
+  const { gateway } = listener
+  const control = offer.accept(encode({ v: 1, device, now_ms: listener.now(), gateway, epoch }))
   readReports(listener, presence, control)
-  placing.replaced?.tunnel.close('tunnel.replaced', REPLACED)
   void tunnel.closed.then((why) => {
-    const was = listener.registry.remove(presence.device, tunnel)
+    const was = listener.registry.remove(device, tunnel)
     return recordDown(listener, presence, was === undefined ? 'tunnel.replaced' : why.code)
   })
 }
