@@ -172,6 +172,7 @@ const tunnelData = {
   epoch: 'public integer?',
   targets: 'public json?',
   duration_ms: 'public integer?',
+  time_to_cut_ms: 'public integer?',
 } as const satisfies Fields
 
 const apiData = {

@@ -55,6 +55,8 @@ export interface RevokeEvent extends Common {
   readonly code: 'cert.revoke'
   readonly target: RevocationTarget
   readonly reason: RevocationReason
+  /** True where an intention of before a crash is carried out. */
+  readonly resumed?: boolean
 }
 
 export type CaEvent = EnrolEvent | RenewEvent | IssueEvent | RevokeEvent

@@ -7,6 +7,7 @@ import { registerAccount } from './commands/account.ts'
 import { registerAgent } from './commands/agent.ts'
 import { registerAudit } from './commands/audit.ts'
 import { registerBootstrap } from './commands/bootstrap.ts'
+import { registerCaRevocation } from './commands/ca-revocation.ts'
 import { registerConnect } from './commands/connect.ts'
 import { registerDevice } from './commands/device.ts'
 import { registerDoctor } from './commands/doctor.ts'
@@ -26,6 +27,7 @@ const rooms = [
   registerLogin,
   registerAccount,
   registerDevice,
+  registerCaRevocation,
   registerProcess,
   registerGrant,
   registerConnect,

@@ -77,8 +77,10 @@ export function caEvent(event: CaEvent): EventInput {
         },
       }
     case 'cert.revoke': {
-      const { target } = event
+      const { target, resumed = false } = event
       const serial = 'serial' in target ? target.serial : 'all'
+      const [[what, which] = []] = Object.entries(target)
+      const again = resumed ? ', asked for before a restart' : ''
       return {
         code: 'cert.revoke',
         ...common,
@@ -86,7 +88,7 @@ export function caEvent(event: CaEvent): EventInput {
         status: 'success',
         disposition: 'revoked',
         reason: event.reason,
-        message: `certificates revoked: ${event.reason}`,
+        message: `certificates of ${what} ${which} about to be revoked: ${event.reason}${again}`,
         data: { serial },
       }
     }

@@ -14,6 +14,7 @@ import { edgeCertificate } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
 import { Decisions } from './decisions.ts'
 import { Registry } from './devices/presence.ts'
+import type { RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance } from './enrolment.ts'
 import {
   now,
@@ -29,6 +30,8 @@ import { estHandler } from './listen/est.ts'
 import { dispatch, type Handler } from './listen/front.ts'
 import { openOperations, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
+import { Publication } from './listen/revocation.ts'
+import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
@@ -229,13 +232,24 @@ async function openHttp(
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity } = foundation
   const { devices } = access.room
+  const publication = undo.use(
+    await Publication.open({
+      tenant: config.tenant,
+      gateway: config.gateway,
+      issuers: () => authority.issuers,
+      store: caStore,
+      log: caLog,
+      now,
+      report,
+    }),
+  )
   const api = undo.use(
     await createApi({
       version: VERSION,
       identity,
       now,
       report,
-      routes: (calls) => addRoutes(calls, config, foundation, decisions, access),
+      routes: (calls) => addRoutes(calls, config, foundation, decisions, access, publication),
     }),
   )
   const enrol = est({
@@ -255,6 +269,7 @@ async function openHttp(
   return dispatch({
     appsDomain: config.apps_domain,
     est: estHandler(enrol, report),
+    revocation: publication.handle,
     oidc: (request, response) => identity.handle(request, response),
     api,
     app: (request, response, label) => access.apps.handle(request, response, label),
@@ -264,9 +279,10 @@ async function openHttp(
 function addRoutes(
   calls: Api,
   config: Config,
-  { log, identity, authority, caStore }: Foundation,
+  { log, identity, authority, caStore, caLog }: Foundation,
   decisions: Decisions,
   { registry, room, reauthorization, signIns }: Access,
+  publication: Publication,
 ): void {
   const { tenant } = config
   const { devices, grants } = room
@@ -289,7 +305,30 @@ function addRoutes(
     },
   })
   const tokens = { tenant, store: caStore, origin, caSha256, now }
-  deviceRoutes(calls, { decisions, log, devices, registry, caStore, tokens, reauthorization, now })
+  const revocation: RevocationRoom = {
+    tenant,
+    store: caStore,
+    log: caLog,
+    registry,
+    live: room.live,
+    reauthorization,
+    revoked: publication.revoked,
+    now,
+    report: room.report,
+  }
+  deviceRoutes(calls, {
+    decisions,
+    log,
+    devices,
+    registry,
+    caStore,
+    tokens,
+    reauthorization,
+    revocation,
+    now,
+  })
+  const crls = () => publication.lists()
+  certificateRoutes(calls, { decisions, log, tenant, origin, caStore, revocation, crls })
   const grantRoom = { tenant, store: grants, devices, registry, decisions, log, now }
   grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })
   const appOrigin = (process: string, device: string) =>

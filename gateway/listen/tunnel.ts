@@ -3,7 +3,7 @@ import type { TLSSocket } from 'node:tls'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { AuditLog } from '#audit'
-import { instant, verifyPeer, type CaStore, type Issuers, type Peer } from '#ca'
+import { instant, stillStands, verifyPeer, type CaStore, type Issuers, type Peer } from '#ca'
 import { driveTunnel, MuxError, type Offer, type Tunnel, type TunnelStream } from '#tunnel'
 import { serveClient } from '../access/tcp.ts'
 import { refOf, type Decisions } from '../decisions.ts'
@@ -147,6 +147,7 @@ async function admitAgent(
     },
   })
   await listener.caStore.proven(admission.peer.serial, instant(listener.now()))
+  const cut = cutter(tunnel, socket)
   const presence: Presence = {
     device: admission.device.id,
     tunnel,
@@ -156,8 +157,11 @@ async function admitAgent(
     epoch,
     since: listener.now(),
     listeners: toListeners(hello.targets),
+    cut: cut.cut,
   }
   const replaced = listener.registry.put(presence)
+  void tunnel.closed.then((why) => down(listener, presence, why.code, cut.withdrawnAt()))
+  replaced?.tunnel.close('tunnel.replaced', 'a newer tunnel of this device took over')
   const control = offer.accept(
     encode({
       v: 1,
@@ -168,8 +172,31 @@ async function admitAgent(
     }),
   )
   readReports(listener, presence, control)
-  replaced?.tunnel.close('tunnel.replaced', 'a newer tunnel of this device took over')
-  void tunnel.closed.then((why) => down(listener, presence, why.code))
+  // A revocation cuts what is in the registry; one that came before the tunnel was there is read here.
+  const still = await stillStands(admission.peer, {
+    store: listener.caStore,
+    now: instant(listener.now()),
+  })
+  if (still.ok) return
+  listener.refused(still.code, from, still.message)
+  await presence.cut(still.code, still.message, performance.now())
+}
+
+/** A peer that is cut may hear why for this long; one that does not read its socket loses it all the same. */
+const CUT_GRACE_MS = 200
+
+function cutter(tunnel: Tunnel, socket: TLSSocket) {
+  let withdrawn: number | undefined
+  return {
+    withdrawnAt: () => withdrawn,
+    cut: async (code: string, message: string, withdrawnAt: number): Promise<void> => {
+      withdrawn ??= withdrawnAt
+      tunnel.close(code, message)
+      const timer = setTimeout(() => socket.destroy(), CUT_GRACE_MS)
+      await tunnel.closed
+      clearTimeout(timer)
+    },
+  }
 }
 
 /** Identity, state, policy: refused with the reason in GOAWAY, so that the device's own log can say it. */
@@ -313,7 +340,13 @@ function report(listener: TunnelListener, presence: Presence, line: string): boo
   }
 }
 
-async function down(listener: TunnelListener, presence: Presence, code: string): Promise<void> {
+async function down(
+  listener: TunnelListener,
+  presence: Presence,
+  code: string,
+  withdrawnAt: number | undefined,
+): Promise<void> {
+  const took = withdrawnAt === undefined ? undefined : Math.ceil(performance.now() - withdrawnAt)
   const was = listener.registry.remove(presence.device, presence.tunnel)
   const reason = was === undefined ? 'tunnel.replaced' : code
   await listener.log
@@ -322,9 +355,12 @@ async function down(listener: TunnelListener, presence: Presence, code: string):
       message: `tunnel of ${presence.device} down: ${reason}`,
       status: 'success',
       reason,
+      ...(took === undefined ? {} : { disposition: 'revoked' as const }),
       device: presence.device,
       data: {
         tunnel: `${listener.gateway}/${presence.epoch}`,
+        serial: presence.peer.serial,
+        time_to_cut_ms: took,
         duration_ms: Math.max(0, Math.round(listener.now() - presence.since)),
       },
     })
