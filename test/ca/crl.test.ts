@@ -185,6 +185,36 @@ describe('a device certificate under the list', () => {
   })
 })
 
+describe('34: pointers and dates', () => {
+  const shown = async (bench: Bench, seconds: number) => {
+    bench.decision = {
+      allow: true,
+      denials: [],
+      decision_id: 'd_short',
+      obligations: { lifetimeSeconds: seconds },
+    }
+    const file = ssl.file('leaf.pem', pem(await bench.enrolled(newKey())))
+    return ssl.run('x509', '-in', file, '-noout', '-text').text
+  }
+  test.for([
+    ['24 hours', 86_400, true],
+    ['two seconds more', 86_402, false],
+  ] as const)('34: a life of %s: noRevAvail %s', async ([, seconds, says]) => {
+    await using bench = await Bench.open()
+    const said = await shown(bench, seconds)
+    expect(/2\.5\.29\.56|No Revocation Available/.test(said)).toBe(says)
+    expect(said).not.toContain('CRL Distribution Points')
+    expect(said).not.toContain('Authority Information Access')
+  })
+  test('34: it ends with its issuer, not later', async () => {
+    await using bench = await Bench.open()
+    const { notAfter } = bench.house.issuers.active
+    bench.now = notAfter - HOUR
+    const leaf = new X509Certificate(await bench.enrolled(newKey()))
+    expect(Date.parse(leaf.validTo)).toBe(notAfter)
+  })
+})
+
 describe('deltas, which the builder makes and no gateway serves', () => {
   test('35: the indicator is critical, and the base points to them', async () => {
     const delta = text(await signCrl(signing(), contents({ number: 9, base: 7 })))
