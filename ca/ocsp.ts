@@ -192,15 +192,20 @@ function readRequest(der: Uint8Array): OcspQuestion {
   const [tbs, signature, more] = childrenOf(readDer(der, REQUEST_TREE), TAG.sequence, 'OCSPRequest')
   if (more !== undefined || (signature !== undefined && signature.tag !== 0xa0))
     throw new DerError('OCSPRequest has other parts')
+  const [requests, extensions, rest] = afterRequestor(tbs)
+  const list = childrenOf(requests, TAG.sequence, 'requestList')
+  if (list.length === 0 || list.length > MOST_REQUESTS)
+    throw new DerError(`a request asks for 1 to ${MOST_REQUESTS} certificates`)
+  if (rest !== undefined) throw new DerError('TBSRequest has other parts')
+  return { ids: list.map(readId), nonce: extensions === undefined ? null : nonceOf(extensions) }
+}
+
+/** What follows version and requestorName, both of which may be left out. */
+function afterRequestor(tbs: DerNode | undefined): readonly DerNode[] {
   const parts = [...childrenOf(tbs, TAG.sequence, 'TBSRequest')]
   if (parts[0]?.tag === 0xa0) checkVersion(parts.shift())
   if (parts[0]?.tag === 0xa1) parts.shift()
-  const list = childrenOf(parts.shift(), TAG.sequence, 'requestList')
-  if (list.length === 0 || list.length > MOST_REQUESTS)
-    throw new DerError(`a request asks for 1 to ${MOST_REQUESTS} certificates`)
-  const tail = parts.shift()
-  if (parts.length > 0) throw new DerError('TBSRequest has other parts')
-  return { ids: list.map(readId), nonce: tail === undefined ? null : nonceOf(tail) }
+  return parts
 }
 
 function checkVersion(node: DerNode | undefined): void {

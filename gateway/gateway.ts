@@ -232,17 +232,7 @@ async function openHttp(
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity } = foundation
   const { devices } = access.room
-  const publication = undo.use(
-    await Publication.open({
-      tenant: config.tenant,
-      gateway: config.gateway,
-      issuers: () => authority.issuers,
-      store: caStore,
-      log: caLog,
-      now,
-      report,
-    }),
-  )
+  const publication = undo.use(await openPublication(config, foundation, report))
   const api = undo.use(
     await createApi({
       version: VERSION,
@@ -276,6 +266,34 @@ async function openHttp(
   })
 }
 
+/** Carries out what a crash left intended, then publishes the first lists; before anybody is admitted. */
+async function openPublication(
+  { tenant, gateway }: Config,
+  { authority, caStore, caLog }: Foundation,
+  report: Report,
+): Promise<Publication> {
+  const issuers = () => authority.issuers
+  return await Publication.open({
+    tenant,
+    gateway,
+    issuers,
+    store: caStore,
+    log: caLog,
+    now,
+    report,
+  })
+}
+
+function revocationRoom(
+  { tenant }: Config,
+  { caStore: store, caLog: log }: Pick<Foundation, 'caStore' | 'caLog'>,
+  { registry, room, reauthorization }: Pick<Access, 'registry' | 'room' | 'reauthorization'>,
+  { revoked }: Publication,
+): RevocationRoom {
+  const { live, report } = room
+  return { tenant, store, log, registry, live, reauthorization, revoked, now, report }
+}
+
 function addRoutes(
   calls: Api,
   config: Config,
@@ -305,30 +323,17 @@ function addRoutes(
     },
   })
   const tokens = { tenant, store: caStore, origin, caSha256, now }
-  const revocation: RevocationRoom = {
-    tenant,
-    store: caStore,
-    log: caLog,
-    registry,
-    live: room.live,
-    reauthorization,
-    revoked: publication.revoked,
-    now,
-    report: room.report,
-  }
-  deviceRoutes(calls, {
-    decisions,
-    log,
-    devices,
-    registry,
-    caStore,
-    tokens,
-    reauthorization,
-    revocation,
-    now,
-  })
+  const revocation = revocationRoom(
+    config,
+    { caStore, caLog },
+    { registry, room, reauthorization },
+    publication,
+  )
+  const guard = { decisions, log }
+  const inventory = { devices, registry, caStore, tokens, reauthorization, revocation, now }
+  deviceRoutes(calls, { ...guard, ...inventory })
   const crls = () => publication.lists()
-  certificateRoutes(calls, { decisions, log, tenant, origin, caStore, revocation, crls })
+  certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls })
   const grantRoom = { tenant, store: grants, devices, registry, decisions, log, now }
   grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })
   const appOrigin = (process: string, device: string) =>

@@ -48,7 +48,7 @@ const MAX_AGE_S = 60
 /** Each answer costs reading a row and at most one signature; what comes on top is told to try later. */
 const ANSWERS_PER_SECOND = 1_000
 
-export class Publication implements Disposable {
+export class Publication implements AsyncDisposable {
   readonly #options: PublicationOptions
   readonly #crls = new Map<string, Crl>()
   readonly #responders = new Map<string, Promise<Responder>>()
@@ -139,10 +139,14 @@ export class Publication implements Disposable {
   /** The responder of an issuer; made when first asked for, and again at two thirds of its life. */
   async #responder(issuer: Issuer): Promise<Responder | undefined> {
     if (issuer.signer === undefined) return undefined
-    const known = await this.#responders.get(issuer.id)?.catch(() => undefined)
+    const kept = this.#responders.get(issuer.id)
+    const known = kept === undefined ? undefined : await kept.catch(() => undefined)
     const { tenant, gateway, issuers, store, log } = this.#options
     const now = instant(this.#options.now())
     if (known !== undefined && now < known.notAfter - RESPONDER_LEFT_MS) return known
+    // Somebody who waited as well was quicker: one responder is enough.
+    const newer = this.#responders.get(issuer.id)
+    if (newer !== kept && newer !== undefined) return await newer
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
     const signer = softwareSigner(privateKey)
     const random = (bytes: number) => randomBytes(bytes)
@@ -198,18 +202,10 @@ export class Publication implements Disposable {
   ): Promise<void> {
     const inPath = path.startsWith('/ocsp/') && path.length > '/ocsp/'.length
     if (!takes(inPath ? ['GET'] : ['POST'], request, response)) return
-    if (!inPath && request.headers['content-type'] !== 'application/ocsp-request') {
-      plain(response, 415, 'send Content-Type: application/ocsp-request')
-      return
-    }
-    const question = inPath ? fromPath(path) : await readBody(request)
-    if (question === 'too long') {
-      response.setHeader('connection', 'close')
-      plain(response, 413, `a request has at most ${OCSP_REQUEST_LIMIT} bytes`)
-      return
-    }
+    const question = inPath ? fromPath(path) : await posted(request, response)
+    if (question === 'answered') return
     const answer =
-      question === undefined ? ocspRefusal('malformedRequest') : await this.#ask(question)
+      question === 'unreadable' ? ocspRefusal('malformedRequest') : await this.#ask(question)
     // RFC 5019 6: what was asked in a path, and holds no nonce, caches may keep.
     const { thisUpdate, nextUpdate, shared } = answer
     if (inPath && shared && thisUpdate !== null && nextUpdate !== null) {
@@ -238,8 +234,9 @@ export class Publication implements Disposable {
     )
   }
 
-  [Symbol.dispose](): void {
+  async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer)
+    await (this.#queued ?? this.#making).catch(() => {})
   }
 }
 
@@ -258,22 +255,33 @@ function takes(
 }
 
 /** RFC 6960 A.1: the url-encoded base64 of the request, after the last part of the address. */
-function fromPath(path: string): Uint8Array | undefined {
+function fromPath(path: string): Uint8Array | 'unreadable' {
   try {
-    return decodeBody(decodeURIComponent(path.slice('/ocsp/'.length)))
+    return decodeBody(decodeURIComponent(path.slice('/ocsp/'.length))) ?? 'unreadable'
   } catch {
     // A percent sign that begins no octet.
-    return undefined
+    return 'unreadable'
   }
 }
 
-async function readBody(request: IncomingMessage): Promise<Uint8Array | 'too long'> {
+/** The body of a POST; one that is not taken has its answer already. */
+async function posted(
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<Uint8Array | 'answered'> {
+  if (request.headers['content-type'] !== 'application/ocsp-request') {
+    plain(response, 415, 'send Content-Type: application/ocsp-request')
+    return 'answered'
+  }
   const chunks: Uint8Array[] = []
   let size = 0
   for await (const chunk of request as AsyncIterable<Uint8Array>) {
     size += chunk.length
-    if (size > OCSP_REQUEST_LIMIT) return 'too long'
     chunks.push(chunk)
+    if (size <= OCSP_REQUEST_LIMIT) continue
+    response.setHeader('connection', 'close')
+    plain(response, 413, `a request has at most ${OCSP_REQUEST_LIMIT} bytes`)
+    return 'answered'
   }
   return Buffer.concat(chunks)
 }

@@ -128,24 +128,7 @@ async function admitAgent(
     group: hello.tls.group,
     pq: hello.tls.group?.includes('MLKEM') ?? false,
   }
-  await listener.log.append({
-    code: 'tunnel.up',
-    message: `tunnel of ${admission.device.id} up`,
-    status: 'success',
-    disposition: 'allowed',
-    device: admission.device.id,
-    src: from === '' ? undefined : { ip: from },
-    data: {
-      tunnel: `${listener.gateway}/${epoch}`,
-      tls_version: tls.version,
-      cipher: tls.cipher,
-      group: tls.group ?? 'unknown',
-      serial: admission.peer.serial,
-      agent_version: hello.agent.version,
-      clock_offset_ms: Math.round(hello.agent.now_ms - listener.now()),
-      epoch,
-    },
-  })
+  await recordUp(listener, admission, hello, tls, epoch, from)
   await listener.caStore.proven(admission.peer.serial, instant(listener.now()))
   const cut = cutter(tunnel, socket)
   const presence: Presence = {
@@ -180,6 +163,34 @@ async function admitAgent(
   if (still.ok) return
   listener.refused(still.code, from, still.message)
   await presence.cut(still.code, still.message, performance.now())
+}
+
+async function recordUp(
+  listener: TunnelListener,
+  { device, peer }: Admission,
+  { agent }: NonNullable<ReturnType<typeof parseHello>>,
+  tls: DeviceTls,
+  epoch: number,
+  from: string,
+): Promise<void> {
+  await listener.log.append({
+    code: 'tunnel.up',
+    message: `tunnel of ${device.id} up`,
+    status: 'success',
+    disposition: 'allowed',
+    device: device.id,
+    src: from === '' ? undefined : { ip: from },
+    data: {
+      tunnel: `${listener.gateway}/${epoch}`,
+      tls_version: tls.version,
+      cipher: tls.cipher,
+      group: tls.group ?? 'unknown',
+      serial: peer.serial,
+      agent_version: agent.version,
+      clock_offset_ms: Math.round(agent.now_ms - listener.now()),
+      epoch,
+    },
+  })
 }
 
 /** A peer that is cut may hear why for this long; one that does not read its socket loses it all the same. */

@@ -134,7 +134,7 @@ describe('a device certificate under the list', () => {
     const serial = new X509Certificate(leaf).serialNumber.toLowerCase()
     return {
       serial,
-      check(crl: Uint8Array) {
+      check: (crl: Uint8Array) => {
         const crls = ssl.file('all.pem', pem(crl, 'X509 CRL') + more.join(''))
         return ssl.run(
           'verify',

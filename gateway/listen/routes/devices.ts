@@ -46,6 +46,7 @@ export function deviceRoutes(api: Api, room: DeviceRoutes): void {
   collection(api, room)
   states(api, room)
   endings(api, room)
+  replacing(api, room)
   processes(api, room)
 }
 
@@ -226,7 +227,7 @@ function states(api: Api, room: DeviceRoutes): void {
     )
 }
 
-/** Revoked, replaced, taken out of service: each revokes first, and says what was cut and how fast. */
+/** Taken out of service, or revoked: each revokes first, and says what was cut and how fast. */
 function endings(api: Api, room: DeviceRoutes): void {
   const authorization = { ...room, api }
   api.server.post(
@@ -268,7 +269,11 @@ function endings(api: Api, room: DeviceRoutes): void {
       return { device: await view(room, device), revocation: viewRevocation(revoked) }
     },
   )
+}
 
+/** The same id for another machine. */
+function replacing(api: Api, room: DeviceRoutes): void {
+  const authorization = { ...room, api }
   api.server.post(
     '/api/v1/devices/:id/replace',
     { schema: { params: Params, body: StateChange, response: { 201: ReplacedDevice } } },
