@@ -174,6 +174,7 @@ const tunnelData = {
   duration_ms: 'public integer?',
   // Refusals like this one that have no event of their own.
   suppressed: 'public integer?',
+  time_to_cut_ms: 'public integer?',
 } as const satisfies Fields
 
 const apiData = {

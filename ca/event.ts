@@ -62,6 +62,8 @@ export interface RevokeEvent extends Common {
   readonly code: 'cert.revoke'
   readonly target: RevocationTarget
   readonly reason: RevocationReason
+  /** True where an intention of before a crash is carried out. */
+  readonly resumed?: boolean
 }
 
 export type AttemptEvent = EnrolEvent | RenewEvent

@@ -39,7 +39,18 @@ export {
   type Issued,
 } from './est.ts'
 export { stillStands, verifyPeer, type Peer, type Stranger } from './path.ts'
-export { revoke } from './revoke.ts'
+export { resumeRevocations, revoke, revokeLapsed, type RevocationDesk } from './revoke.ts'
+export { issueCrl, type Crl, type SigningIssuer } from './crl.ts'
+export {
+  answerOcsp,
+  issueResponder,
+  OCSP_REQUEST_LIMIT,
+  OcspAnswers,
+  refusal as ocspRefusal,
+  type OcspAnswer,
+  type OcspStatus,
+  type Responder,
+} from './ocsp.ts'
 export {
   Draft,
   finish,
@@ -53,16 +64,19 @@ export {
   type IssuingDesk,
 } from './issue.ts'
 export { profiles, type Profile, type ProfileName } from './profile.ts'
-export { encodePem } from './der/base64.ts'
+export { decodeBody, encodePem } from './der/base64.ts'
 export { isId, isTenant } from './name.ts'
 export type {
   CaStore,
   CertificateFilter,
   CertificateRow,
   CertificateState,
+  CrlNumbers,
   Intention,
   KeyOwner,
   RecordOutcome,
+  RevocationIntention,
+  RevocationIntentions,
   RevocationReason,
   RevocationRow,
   RevocationTarget,

@@ -23,8 +23,8 @@ export interface IssueRequest {
   readonly subject: string
   /** Name, DER. */
   readonly name: Uint8Array
-  /** GeneralNames, DER. */
-  readonly san: Uint8Array
+  /** GeneralNames, DER; null for an OCSP responder. */
+  readonly san: Uint8Array | null
   /** SubjectPublicKeyInfo, DER. */
   readonly spki: Uint8Array
   /** Within the profile; absent: its usual life. */

@@ -57,8 +57,11 @@ export const rules: Readonly<Record<string, Rule>> = {
   },
   "RFC 5280 4.2.1.12: extended key usage is the profile's": ({ tbs, profile }) => {
     const purposes = purposesOf(findExtension(tbs.extensions, 'extendedKeyUsage'))
-    const wanted = profile.extendedKeyUsage.map((purpose) => OID[purpose])
-    return wanted.every((each) => purposes.includes(each)) && purposes.every(isTlsPurpose)
+    const wanted: readonly string[] = profile.extendedKeyUsage.map((purpose) => OID[purpose])
+    return (
+      wanted.every((each) => purposes.includes(each)) &&
+      purposes.every((each) => wanted.includes(each) || isTlsPurpose(each))
+    )
   },
   'RFC 7093 2: subject key identifier is of the key': ({ tbs }) => {
     const extension = findExtension(tbs.extensions, 'subjectKeyIdentifier')
@@ -73,8 +76,12 @@ export const rules: Readonly<Record<string, Rule>> = {
   },
   'RFC 5280 4.2.1.6: an end entity has a SAN of known names': ({ tbs, profile }) => {
     const san = findExtension(tbs.extensions, 'subjectAltName')
-    if (profile.ca !== null) return san === undefined
+    if (profile.ca !== null || profile.responder === true) return san === undefined
     return san !== undefined && !san.critical && readGeneralNames(san.value).length > 0
+  },
+  'RFC 6960 4.2.2.2.1: nocheck in OCSP responders only': ({ tbs, profile }) => {
+    const none = findExtension(tbs.extensions, 'ocspNoCheck') !== undefined
+    return none === (profile.responder === true)
   },
   'RFC 9608 4: no revocation pointer beside noRevAvail, and only within a day': ({ tbs }) => {
     const none = findExtension(tbs.extensions, 'noRevAvail') !== undefined

@@ -2,7 +2,7 @@
 import type { KeyAlgorithm } from './algorithm.ts'
 import { CaError } from './errors.ts'
 
-export type ProfileName = 'root' | 'issuing' | 'device' | 'gateway'
+export type ProfileName = 'root' | 'issuing' | 'device' | 'gateway' | 'ocsp'
 
 export interface Profile {
   readonly name: ProfileName
@@ -13,10 +13,12 @@ export interface Profile {
   }
   /** Null for an end entity; CA: how many CAs may follow, null for any number. */
   readonly ca: { readonly pathLength: number | null } | null
-  readonly extendedKeyUsage: readonly ('serverAuth' | 'clientAuth')[]
+  readonly extendedKeyUsage: readonly ('serverAuth' | 'clientAuth' | 'ocspSigning')[]
   readonly keys: readonly KeyAlgorithm[]
   /** Whether EST serves it under its name as a label (RFC 7030 3.2.2). */
   readonly label: boolean
+  /** Signs OCSP answers: says nocheck (RFC 6960 4.2.2.2.1) and names nobody in a SAN. */
+  readonly responder?: true
 }
 
 const HOUR = 3_600
@@ -57,6 +59,15 @@ export const profiles = {
     extendedKeyUsage: ['serverAuth'],
     keys: ['P-256', 'P-384', 'Ed25519'],
     label: false,
+  },
+  ocsp: {
+    name: 'ocsp',
+    lifetimeSeconds: { usual: 7 * DAY, least: DAY, most: 7 * DAY },
+    ca: null,
+    extendedKeyUsage: ['ocspSigning'],
+    keys: ['P-256', 'P-384', 'Ed25519'],
+    label: false,
+    responder: true,
   },
 } as const satisfies Record<ProfileName, Profile>
 

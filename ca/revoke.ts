@@ -1,13 +1,29 @@
-/** Revocation: logged, then a durable row with its own epoch; everyone who admits peers reads those rows. */
+/**
+ * Revocation: intended on disk, logged, then a durable row with its own epoch; everyone who admits
+ * peers reads those rows. A crash in between leaves an intention, and the next start carries it out.
+ */
 import { relying } from './errors.ts'
-import type { IssuingDesk } from './issue.ts'
-import type { RevocationReason, RevocationRow, RevocationTarget } from './store.ts'
-import type { Instant } from './time.ts'
+import type { CaLog } from './event.ts'
+import type {
+  CaStore,
+  RevocationIntentions,
+  RevocationReason,
+  RevocationRow,
+  RevocationTarget,
+} from './store.ts'
+import { instant, type Instant } from './time.ts'
+
+/** What revoking needs of its surroundings. */
+export interface RevocationDesk {
+  readonly store: RevocationIntentions
+  readonly log: CaLog
+}
 
 /**
  * Ends one certificate, all of a device, or all of an issuer. When it resolves, `verifyPeer` and
  * `stillStands` refuse them; the row's epoch and serials are what to cut. Revoking what ended
- * before adds a row without serials. Throws CaError `log.unavailable`, `store.unavailable`.
+ * before adds a row without serials. Throws CaError `log.unavailable` (nothing was done),
+ * `store.unavailable` (it may be carried out by a later `resumeRevocations`).
  */
 export async function revoke(
   target: RevocationTarget,
@@ -17,10 +33,77 @@ export async function revoke(
     readonly now: Instant
     readonly requestId?: string
   },
-  { store, log }: IssuingDesk,
+  desk: RevocationDesk,
 ): Promise<RevocationRow> {
   const { tenant, reason, now: at, requestId = null } = request
-  const event = { at, tenant, requestId, remoteAddress: null, target, reason } as const
-  await relying('log.unavailable', () => log({ code: 'cert.revoke', ...event }))
-  return await relying('store.unavailable', () => store.revoke(tenant, target, reason, at))
+  const id = await relying('store.unavailable', () =>
+    desk.store.intendRevocation(tenant, { target, reason, at }),
+  )
+  try {
+    await announce(desk, { tenant, target, reason, at, requestId, resumed: false })
+  } catch (error) {
+    // What nobody could record is not done, now or at the next start.
+    await relying('store.unavailable', () => desk.store.dropRevocation(tenant, id))
+    throw error
+  }
+  return await relying('store.unavailable', () => desk.store.redeemRevocation(tenant, id))
+}
+
+async function announce(
+  { log }: RevocationDesk,
+  event: {
+    readonly tenant: string
+    readonly target: RevocationTarget
+    readonly reason: RevocationReason
+    readonly at: Instant
+    readonly requestId: string | null
+    readonly resumed: boolean
+  },
+): Promise<void> {
+  await relying('log.unavailable', () =>
+    log({ code: 'cert.revoke', remoteAddress: null, ...event }),
+  )
+}
+
+/**
+ * Carries out what a crash, or a store that failed, left intended. Each is logged again, as
+ * resumed. Gives the rows in order. Throws as `revoke`; what came before stands.
+ */
+export async function resumeRevocations(
+  tenant: string,
+  now: Instant,
+  desk: RevocationDesk,
+): Promise<readonly RevocationRow[]> {
+  const open = await relying('store.unavailable', () => desk.store.openRevocations(tenant))
+  const rows: RevocationRow[] = []
+  for (const { id, target, reason } of open) {
+    await announce(desk, { tenant, target, reason, at: now, requestId: null, resumed: true })
+    rows.push(await relying('store.unavailable', () => desk.store.redeemRevocation(tenant, id)))
+  }
+  return rows
+}
+
+/** A signing that takes longer than this after its record has failed. */
+const SIGNING_MS = 600_000
+
+/**
+ * Revokes intentions that nobody can take up any more: past their window the stored bytes are not
+ * signed again, yet a signature may exist, so the serial joins the CRL (brief, section 1).
+ * Gives the serials. Throws as `revoke`.
+ */
+export async function revokeLapsed(
+  tenant: string,
+  now: Instant,
+  desk: RevocationDesk & { readonly store: Pick<CaStore, 'openIntentions'> },
+): Promise<readonly string[]> {
+  const open = await relying('store.unavailable', () => desk.store.openIntentions(tenant))
+  const lapsed = open.filter(
+    ({ recallUntil, recordedAt }) => now >= instant(Math.max(recallUntil, recordedAt + SIGNING_MS)),
+  )
+  const ended: string[] = []
+  for (const { serial } of lapsed) {
+    const request = { tenant, reason: 'unspecified', now } as const
+    ended.push(...(await revoke({ serial }, request, desk)).serials)
+  }
+  return ended
 }

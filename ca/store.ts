@@ -174,3 +174,37 @@ export interface KeyOwner {
   readonly profile: string
   readonly subject: string
 }
+
+/** A revocation that was asked for. */
+export interface RevocationIntention {
+  readonly target: RevocationTarget
+  readonly reason: RevocationReason
+  readonly at: Instant
+}
+
+/** Revocations between being asked for and being done. Every method is one durable transaction. */
+export interface RevocationIntentions {
+  /** Keeps it; gives what it is known by. Nothing is revoked yet. */
+  intendRevocation(tenant: string, intention: RevocationIntention): Promise<number>
+  /** Carries it out as `CaStore.revoke` does, and forgets it. Rejects where there is none. */
+  redeemRevocation(tenant: string, id: number): Promise<RevocationRow>
+  /** Forgets it; nothing was revoked. */
+  dropRevocation(tenant: string, id: number): Promise<void>
+  /** What a crash left, oldest first, at most 1,000. */
+  openRevocations(
+    tenant: string,
+  ): Promise<readonly (RevocationIntention & { readonly id: number })[]>
+}
+
+/** The numbers of CRLs (RFC 5280 5.2.3): they only ever rise, also over restarts and clocks set back. */
+export interface CrlNumbers {
+  /**
+   * Takes the next number of this issuer: `at` in milliseconds, or one more than the last.
+   * `previous`: the `at` of the CRL before, null for the first.
+   */
+  nextCrl(
+    tenant: string,
+    issuer: string,
+    at: Instant,
+  ): Promise<{ readonly number: number; readonly previous: Instant | null }>
+}

@@ -35,7 +35,7 @@ export interface Slots {
   readonly subject: Uint8Array
   /** SubjectPublicKeyInfo, DER. */
   readonly spki: Uint8Array
-  /** GeneralNames, DER; null for a CA. */
+  /** GeneralNames, DER; null for a CA or an OCSP responder. */
   readonly san: Uint8Array | null
 }
 
@@ -101,6 +101,8 @@ function fixedExtensions(profile: Profile): readonly Uint8Array[] {
   return [
     extension('keyUsage', true, namedBits(KEY_USAGE.digitalSignature)),
     extension('extendedKeyUsage', false, sequence(...purposes)),
+    // RFC 6960 4.2.2.2.1: nobody asks a responder about the responder itself.
+    ...(profile.responder === true ? [extension('ocspNoCheck', false, tlv(TAG.null))] : []),
   ]
 }
 

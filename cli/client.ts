@@ -4,7 +4,17 @@
  */
 import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
-import { Account, Device, DeviceToken, Grant, OpenedSession, Problem, Session } from '#api'
+import {
+  Account,
+  Certificate,
+  Device,
+  DeviceToken,
+  Grant,
+  OpenedSession,
+  Problem,
+  RevocationList,
+  Session,
+} from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
@@ -22,6 +32,9 @@ export {
   Me,
   OpenedSession,
   Process,
+  ReplacedDevice,
+  Revocation,
+  RevokedDevice,
   Session,
 } from '#api'
 
@@ -29,6 +42,8 @@ export const Accounts = Type.Object({ items: Type.Array(Account) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
 export const Grants = Type.Object({ items: Type.Array(Grant) })
 export const Sessions = Type.Object({ items: Type.Array(Session) })
+export const Certificates = Type.Object({ items: Type.Array(Certificate) })
+export const RevocationLists = Type.Object({ items: Type.Array(RevocationList) })
 export const AddedDevice = Type.Object({ device: Device, token: DeviceToken })
 
 export type Method = 'GET' | 'POST' | 'PUT'

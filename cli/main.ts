@@ -8,6 +8,7 @@ import { registerAgent } from './commands/agent.ts'
 import { registerAudit } from './commands/audit.ts'
 import { registerBootstrap } from './commands/bootstrap.ts'
 import { registerCa } from './commands/ca.ts'
+import { registerCaRevocation } from './commands/ca-revocation.ts'
 import { registerConnect } from './commands/connect.ts'
 import { registerDevice } from './commands/device.ts'
 import { registerDoctor } from './commands/doctor.ts'
@@ -28,6 +29,7 @@ const rooms = [
   registerCa,
   registerAccount,
   registerDevice,
+  registerCaRevocation,
   registerProcess,
   registerGrant,
   registerConnect,

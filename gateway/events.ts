@@ -99,7 +99,9 @@ function issued(event: Extract<CaEvent, { code: 'cert.issue' }>): EventInput {
 }
 
 function revoked(event: Extract<CaEvent, { code: 'cert.revoke' }>): EventInput {
-  const { target } = event
+  const { target, resumed = false } = event
+  const [[what, which] = []] = Object.entries(target)
+  const again = resumed ? ', asked for before a restart' : ''
   return {
     code: 'cert.revoke',
     ...about(event),
@@ -107,7 +109,7 @@ function revoked(event: Extract<CaEvent, { code: 'cert.revoke' }>): EventInput {
     status: 'success',
     disposition: 'revoked',
     reason: event.reason,
-    message: `certificates revoked: ${event.reason}`,
+    message: `certificates of ${what} ${which} about to be revoked: ${event.reason}${again}`,
     data: { serial: 'serial' in target ? target.serial : 'all' },
   }
 }

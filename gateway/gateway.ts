@@ -15,6 +15,7 @@ import { edgeCertificate } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
 import { Decisions } from './decisions.ts'
 import { Registry } from './devices/presence.ts'
+import type { RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance } from './enrolment.ts'
 import {
   now,
@@ -31,6 +32,8 @@ import { dispatch, type Handler } from './listen/front.ts'
 import { openOperations, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
 import { Quiet } from './listen/quiet.ts'
+import { Publication } from './listen/revocation.ts'
+import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
@@ -281,13 +284,14 @@ async function openHttp(
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity } = foundation
   const { devices } = access.room
+  const publication = undo.use(await openPublication(config, foundation, report))
   const api = undo.use(
     await createApi({
       version: VERSION,
       identity,
       now,
       report,
-      routes: (calls) => addRoutes(calls, config, foundation, decisions, access),
+      routes: (calls) => addRoutes(calls, config, foundation, decisions, access, publication),
     }),
   )
   const enrol = est({
@@ -307,18 +311,48 @@ async function openHttp(
   return dispatch({
     appsDomain: config.apps_domain,
     est: estHandler(enrol, report),
+    revocation: publication.handle,
     oidc: (request, response) => identity.handle(request, response),
     api,
     app: (request, response, label) => access.apps.handle(request, response, label),
   })
 }
 
+/** Carries out what a crash left intended, then publishes the first lists; before anybody is admitted. */
+async function openPublication(
+  { tenant, gateway }: Config,
+  { authority, caStore, caLog }: Foundation,
+  report: Report,
+): Promise<Publication> {
+  const issuers = () => authority.issuers
+  return await Publication.open({
+    tenant,
+    gateway,
+    issuers,
+    store: caStore,
+    log: caLog,
+    now,
+    report,
+  })
+}
+
+function revocationRoom(
+  { tenant }: Config,
+  { caStore: store, caLog: log }: Pick<Foundation, 'caStore' | 'caLog'>,
+  { registry, room, reauthorization }: Pick<Access, 'registry' | 'room' | 'reauthorization'>,
+  { revoked }: Publication,
+): RevocationRoom {
+  const { live, report } = room
+  return { tenant, store, log, registry, live, reauthorization, revoked, now, report }
+}
+
 function addRoutes(
   calls: Api,
   config: Config,
-  { log, identity, authority, caStore }: Foundation,
+  { log, identity, authority, caStore, caLog }: Foundation,
   decisions: Decisions,
   { registry, room, reauthorization, signIns }: Access,
+  publication: Publication,
 ): void {
   const { tenant } = config
   const { devices, grants } = room
@@ -341,7 +375,17 @@ function addRoutes(
     },
   })
   const tokens = { tenant, store: caStore, origin, caSha256, now }
-  deviceRoutes(calls, { decisions, log, devices, registry, caStore, tokens, reauthorization, now })
+  const revocation = revocationRoom(
+    config,
+    { caStore, caLog },
+    { registry, room, reauthorization },
+    publication,
+  )
+  const guard = { decisions, log }
+  const inventory = { devices, registry, caStore, tokens, reauthorization, revocation, now }
+  deviceRoutes(calls, { ...guard, ...inventory })
+  const crls = () => publication.lists()
+  certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls })
   const grantRoom = { tenant, store: grants, devices, registry, decisions, log, now }
   grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })
   const appOrigin = (process: string, device: string) =>

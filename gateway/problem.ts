@@ -18,6 +18,7 @@ export const problems = {
   'device.unknown': { status: 404, title: 'There is no such device' },
   'device.state': { status: 409, title: 'The device is not in a state that allows this' },
   'device.offline': { status: 503, title: 'The device is not connected' },
+  'certificate.unknown': { status: 404, title: 'There is no such certificate' },
   'target.unknown': { status: 404, title: 'There is no such device or process' },
   'grant.unknown': { status: 404, title: 'There is no such grant' },
   'grant.state': { status: 409, title: 'The grant is not in a state that allows this' },

@@ -36,6 +36,7 @@ export const TAG = {
   octetString: 0x04,
   null: 0x05,
   oid: 0x06,
+  enumerated: 0x0a,
   utf8: 0x0c,
   numeric: 0x12,
   printable: 0x13,
@@ -119,6 +120,7 @@ type Check = (value: Uint8Array) => boolean
 const primitive: Readonly<Record<number, Check>> = {
   [TAG.boolean]: (v) => v.length === 1 && (v[0] === 0 || v[0] === 0xff),
   [TAG.integer]: minimalInteger,
+  [TAG.enumerated]: minimalInteger,
   [TAG.bitString]: canonicalBits,
   [TAG.null]: (v) => v.length === 0,
   [TAG.oid]: wellFormedOid,

@@ -96,6 +96,12 @@ export function contextPrimitive(number: number, value: Uint8Array): Uint8Array 
   return tlv(0x80 + number, value)
 }
 
+/** GeneralizedTime in whole seconds, whatever the year (RFC 6960 4.2.2.1 takes no other). */
+export function generalizedTime(epochMs: number): Uint8Array {
+  const digits = new Date(epochMs).toISOString().replace(/[-:T]/g, '').slice(0, 14)
+  return tlv(TAG.generalizedTime, encodeAscii(`${digits}Z`))
+}
+
 /** Time, RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime after, whole seconds, Z. */
 export function time(epochMs: number): Uint8Array {
   const date = new Date(epochMs)

@@ -1,6 +1,6 @@
 /** `sallyport device`: machines with an identity; adding one prints what to run on it. */
 import type { Command } from 'commander'
-import type { Device, DeviceToken } from '#api'
+import type { Device, DeviceToken, Revocation } from '#api'
 import { usage } from '../exit.ts'
 import { readName } from '../input.ts'
 import { facts, instant, layOut, plain, say, show, tell } from '../print.ts'
@@ -34,6 +34,65 @@ export function registerDevice(program: Command): void {
     })
   stateCommand(device, 'quarantine', 'cut the sessions of a device and let none begin')
   stateCommand(device, 'resume', 'let sessions to a quarantined device begin again')
+  device
+    .command('replace <id>')
+    .description('hand the identity to another machine: old certificates end, a new token is made')
+    .requiredOption('--reason <text>', 'why; it is logged')
+    .action(replaceDevice)
+  device
+    .command('decommission <id>')
+    .description(
+      'take a device out of service for good: certificates, tokens, tunnel, sessions end',
+    )
+    .requiredOption('--reason <text>', 'why; it is logged')
+    .action(decommissionDevice)
+}
+
+async function replaceDevice(
+  id: string,
+  flags: { reason: string },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, ReplacedDevice } = await import('../client.ts')
+  const path = `/devices/${readName(id, 'device')}/replace`
+  const replaced = await (await openApi(options)).call(ReplacedDevice, 'POST', path, flags)
+  tell(options, replaced, [
+    `${replaced.device.id} waits for the machine that takes its place`,
+    ...cutLines(replaced.revocation),
+    ...tokenLines(replaced.token),
+  ])
+}
+
+async function decommissionDevice(
+  id: string,
+  flags: { reason: string },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, RevokedDevice } = await import('../client.ts')
+  const path = `/devices/${readName(id, 'device')}/decommission`
+  const { device, revocation } = await (
+    await openApi(options)
+  ).call(RevokedDevice, 'POST', path, flags)
+  tell(options, { device, revocation }, [
+    `${device.id} is ${device.state}`,
+    ...cutLines(revocation),
+    'next: erase the key on the machine; what happened: sallyport audit tail',
+  ])
+}
+
+/** What a revocation ended, and how fast. */
+export function cutLines({ serials, tunnels, sessions, time_to_cut_ms }: Revocation): string[] {
+  const ended = serials.length === 1 ? '1 certificate' : `${serials.length} certificates`
+  const cut = `${tunnels === 1 ? '1 tunnel' : `${tunnels} tunnels`} and ${sessions.length === 1 ? '1 session' : `${sessions.length} sessions`}`
+  return [
+    `revoked ${ended}${serials.length === 0 ? ' (none was left)' : ''}`,
+    ...serials.map((serial) => `  ${serial}`),
+    tunnels + sessions.length === 0
+      ? 'nothing was open'
+      : `cut ${cut} in ${time_to_cut_ms.toFixed(1)} ms`,
+  ]
 }
 
 function stateCommand(device: Command, verb: 'quarantine' | 'resume', description: string): void {

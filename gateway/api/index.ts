@@ -13,6 +13,17 @@ export {
   Process,
 } from './devices.ts'
 export {
+  Certificate,
+  CertificateQuery,
+  ReplacedDevice,
+  Revocation,
+  RevocationList,
+  RevocationReason,
+  Revoke,
+  RevokedDevice,
+  Serial,
+} from './certificates.ts'
+export {
   Approval,
   Approve,
   Cut,

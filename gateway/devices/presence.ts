@@ -1,5 +1,5 @@
 /** Which devices are here now: one live tunnel each, what its agent said, and what it observes. */
-import type { Peer } from '#ca'
+import type { Peer, RevocationTarget } from '#ca'
 import type { Observed } from '#policy'
 import type { Tunnel } from '#tunnel'
 
@@ -25,6 +25,13 @@ export interface Presence {
   /** Epoch milliseconds. */
   readonly since: number
   readonly listeners: Listeners
+  /**
+   * Ends the tunnel because its permission was withdrawn at `withdrawnAt` (monotonic milliseconds):
+   * it is told why, and its socket is gone soon whether it listens or not. Resolves when it is.
+   */
+  cut(code: string, message: string, withdrawnAt: number): Promise<void>
+  /** When that was; undefined while nothing was withdrawn. */
+  withdrawnAt(): number | undefined
 }
 
 /** What came of putting a tunnel in place; one that came late is not in place, and its caller closes it. */
@@ -40,6 +47,9 @@ export interface PresenceChange {
 /** The node's registry of tunnels. A newer tunnel of a device takes over from the older one. */
 export class Registry {
   readonly #here = new Map<string, Presence>()
+  /** Devices by what their tunnel was admitted with; a revocation must not search. */
+  readonly #bySerial = new Map<string, Set<string>>()
+  readonly #byIssuer = new Map<string, Set<string>>()
   readonly #watchers = new Set<(change: PresenceChange) => void>()
 
   get size(): number {
@@ -54,6 +64,27 @@ export class Registry {
     return [...this.#here.values()]
   }
 
+  /** The tunnels that a revocation ends. */
+  matching(target: RevocationTarget): readonly Presence[] {
+    const devices =
+      'device' in target
+        ? [target.device]
+        : 'serial' in target
+          ? this.#bySerial.get(target.serial)
+          : this.#byIssuer.get(target.issuer)
+    return [...(devices ?? [])].flatMap((device) => this.#here.get(device) ?? [])
+  }
+
+  #index({ device, peer }: Presence): void {
+    join(this.#bySerial, peer.serial, device)
+    join(this.#byIssuer, peer.issuer, device)
+  }
+
+  #unindex({ device, peer }: Presence): void {
+    leave(this.#bySerial, peer.serial, device)
+    leave(this.#byIssuer, peer.issuer, device)
+  }
+
   /**
    * Puts a tunnel in place and gives the one it replaced, which the caller closes. A tunnel that is
    * older than the one in place changes nothing.
@@ -61,7 +92,9 @@ export class Registry {
   put(presence: Presence): Placing {
     const before = this.#here.get(presence.device)
     if (before !== undefined && presence.epoch < before.epoch) return { placed: false }
+    if (before !== undefined) this.#unindex(before)
     this.#here.set(presence.device, presence)
+    this.#index(presence)
     this.#tell({ kind: 'up', presence })
     return { placed: true, replaced: before }
   }
@@ -80,6 +113,7 @@ export class Registry {
     const before = this.#here.get(device)
     if (before === undefined || before.tunnel !== tunnel) return undefined
     this.#here.delete(device)
+    this.#unindex(before)
     this.#tell({ kind: 'down', presence: before })
     return before
   }
@@ -91,4 +125,18 @@ export class Registry {
   #tell(change: PresenceChange): void {
     for (const watcher of this.#watchers) watcher(change)
   }
+}
+
+type Index = Map<string, Set<string>>
+
+function join(index: Index, key: string, device: string): void {
+  const devices = index.get(key)
+  if (devices === undefined) index.set(key, new Set([device]))
+  else devices.add(device)
+}
+
+function leave(index: Index, key: string, device: string): void {
+  const devices = index.get(key)
+  devices?.delete(device)
+  if (devices?.size === 0) index.delete(key)
 }

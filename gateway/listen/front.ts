@@ -1,4 +1,4 @@
-/** HTTP on the one port: by host a web app behind a device, by path EST, sign-in or the API. */
+/** HTTP on the one port: by host a web app behind a device, by path EST, revocation, sign-in or the API. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void
@@ -6,6 +6,8 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => vo
 export interface Front {
   readonly appsDomain: string
   readonly est: Handler
+  /** `/crl/…` and `/ocsp`, for everybody. */
+  readonly revocation: Handler
   readonly oidc: Handler
   readonly api: Handler
   readonly app: (request: IncomingMessage, response: ServerResponse, host: string) => void
@@ -29,6 +31,7 @@ export function dispatch(front: Front): Handler {
     // The host decides first: an app must never reach the sign-in or the API under its own name.
     if (host.endsWith(suffix)) front.app(request, response, host.slice(0, -suffix.length))
     else if (path.startsWith('/.well-known/est/')) front.est(request, response)
+    else if (/^\/(?:crl\/|ocsp(?:[/?]|$))/.test(path)) front.revocation(request, response)
     else if (path === '/oidc' || path.startsWith('/oidc/') || path.startsWith('/oidc?'))
       front.oidc(request, response)
     else front.api(request, response)

@@ -162,6 +162,7 @@ async function admitAgent(
     group: hello.tls.group,
     pq: hello.tls.group?.includes('MLKEM') ?? false,
   }
+  const cut = cutter(tunnel, socket)
   const presence: Presence = {
     device: admission.device.id,
     tunnel,
@@ -171,6 +172,8 @@ async function admitAgent(
     epoch,
     since: listener.now(),
     listeners: toListeners(hello.targets),
+    cut: cut.cut,
+    withdrawnAt: cut.withdrawnAt,
   }
   await recordUp(listener, presence, { from, clockOffsetMs: hello.agent.now_ms - listener.now() })
   await place(listener, presence, offer, () => ended)
@@ -191,6 +194,9 @@ async function place(
   if (placing?.placed === true) {
     serve(listener, presence, offer)
     placing.replaced?.tunnel.close('tunnel.replaced', REPLACED)
+    // A revocation cuts what is in the registry; one that came just before is read here.
+    const still = await listener.room.stands(presence.peer)
+    if (!still.ok) await presence.cut(still.code, still.message, performance.now())
     return
   }
   const { code, message } = late ?? { code: 'tunnel.replaced', message: REPLACED }
@@ -268,6 +274,23 @@ async function recordRefusal(
     decisions: decision === undefined ? undefined : [decision],
     data: { tunnel: 'refused', suppressed: unknown ? suppressed : undefined },
   })
+}
+
+/** A peer that is cut may hear why for this long; one that does not read its socket loses it all the same. */
+const CUT_GRACE_MS = 200
+
+function cutter(tunnel: Tunnel, socket: TLSSocket) {
+  let withdrawn: number | undefined
+  return {
+    withdrawnAt: () => withdrawn,
+    cut: async (code: string, message: string, withdrawnAt: number): Promise<void> => {
+      withdrawn ??= withdrawnAt
+      tunnel.close(code, message)
+      const timer = setTimeout(() => socket.destroy(), CUT_GRACE_MS)
+      await tunnel.closed
+      clearTimeout(timer)
+    },
+  }
 }
 
 /** Identity, state, policy: refused with the reason in GOAWAY, so that the device's own log can say it. */
@@ -440,15 +463,20 @@ async function recordDown(
   presence: Presence,
   reason: string,
 ): Promise<void> {
+  const withdrawn = presence.withdrawnAt()
+  const took = withdrawn === undefined ? undefined : Math.ceil(performance.now() - withdrawn)
   await listener.log
     .append({
       code: 'tunnel.down',
       message: `tunnel of ${presence.device} down: ${reason}`,
       status: 'success',
       reason,
+      ...(took === undefined ? {} : { disposition: 'revoked' as const }),
       device: presence.device,
       data: {
         tunnel: `${listener.gateway}/${presence.epoch}`,
+        serial: presence.peer.serial,
+        time_to_cut_ms: took,
         duration_ms: Math.max(0, Math.round(listener.now() - presence.since)),
       },
     })

@@ -84,7 +84,7 @@ async function dial(
   // The tunnel outlives the moment it was admitted in: revoked or expired since then is no device of ours.
   const peer = await room.stands(target.presence.peer)
   if (!peer.ok) {
-    target.presence.tunnel.close(peer.code, peer.message)
+    void target.presence.cut(peer.code, peer.message, performance.now())
     throw new Refusal(
       'device.offline',
       `the certificate of the device no longer holds: ${peer.message}`,

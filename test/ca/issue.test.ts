@@ -386,6 +386,7 @@ describe('lint', () => {
       ],
       ['RFC 5280 4.2.1.6', make({ san: null }), device, active],
       ['RFC 5280 4.1: GeneralNames', make({ san: sequence() }), device, active],
+      ['RFC 6960 4.2.2.2.1', make({}, profiles.ocsp), device, active],
       ['RFC 9608 4', replace(brief, time(NOON + DAY), time(NOON + 2 * DAY)), device, active],
       ['RFC 5280 4.1', make().subarray(0, -1), device, active],
     ]

@@ -8,6 +8,9 @@ import {
   NewDevice,
   NewProcess,
   Process as ProcessView,
+  ReplacedDevice,
+  Revoke,
+  RevokedDevice,
 } from '#api'
 import type { CaStore } from '#ca'
 import { instant } from '#ca'
@@ -15,11 +18,14 @@ import type { AuditLog } from '#audit'
 import { actorOf, srcOf } from '../../events.ts'
 import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
 import type { Presence, Registry } from '../../devices/presence.ts'
+import { decommission, replace, revokeDevice } from '../../devices/retire.ts'
+import type { RevocationRoom } from '../../devices/revoke.ts'
 import { deviceToken, type TokenRoom } from '../../devices/token.ts'
 import { Refusal } from '../../problem.ts'
 import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { recordWords, viewRevocation } from './certificates.ts'
 
 export interface DeviceRoutes extends Omit<Authorization, 'api'> {
   readonly devices: DeviceStore
@@ -27,6 +33,7 @@ export interface DeviceRoutes extends Omit<Authorization, 'api'> {
   readonly caStore: CaStore
   readonly tokens: TokenRoom
   readonly reauthorization: Reauthorization
+  readonly revocation: RevocationRoom
   readonly log: Pick<AuditLog, 'append'>
   /** Epoch milliseconds. */
   readonly now: () => number
@@ -38,6 +45,8 @@ const ProcessParams = Type.Object({ id: Name, process: Name })
 export function deviceRoutes(api: Api, room: DeviceRoutes): void {
   collection(api, room)
   states(api, room)
+  endings(api, room)
+  replacing(api, room)
   processes(api, room)
 }
 
@@ -218,6 +227,76 @@ function states(api: Api, room: DeviceRoutes): void {
         return await view(room, moved)
       },
     )
+}
+
+/** Taken out of service, or revoked: each revokes first, and says what was cut and how fast. */
+function endings(api: Api, room: DeviceRoutes): void {
+  const authorization = { ...room, api }
+  api.server.post(
+    '/api/v1/devices/:id/decommission',
+    { schema: { params: Params, body: StateChange, response: { 200: RevokedDevice } } },
+    async (request) => {
+      const at = performance.now()
+      const { id } = request.params
+      const caller = await authorize(authorization, request, 'device:retire', {
+        kind: 'device',
+        id,
+      })
+      const call = { at, by: caller.subject.id, requestId: request.id }
+      const { device, revoked } = await decommission(room, await known(room, id), call, {
+        actor: actorOf(caller.subject),
+        src: srcOf(caller.source),
+        decision: caller.decision,
+        words: request.body.reason,
+      })
+      return { device: await view(room, device), revocation: viewRevocation(revoked) }
+    },
+  )
+
+  api.server.post(
+    '/api/v1/devices/:id/revoke',
+    { schema: { params: Params, body: Revoke, response: { 200: RevokedDevice } } },
+    async (request) => {
+      const at = performance.now()
+      const { id } = request.params
+      const { reason, comment = reason } = request.body as Revoke
+      const caller = await authorize(authorization, request, 'device:retire', {
+        kind: 'device',
+        id,
+      })
+      const before = await known(room, id)
+      await recordWords({ ...room, caller }, 'device:retire', `device:${id}`, comment)
+      const reach = { at, by: caller.subject.id, requestId: request.id, reason }
+      const { device, revoked } = await revokeDevice(room, before, reach)
+      return { device: await view(room, device), revocation: viewRevocation(revoked) }
+    },
+  )
+}
+
+/** The same id for another machine. */
+function replacing(api: Api, room: DeviceRoutes): void {
+  const authorization = { ...room, api }
+  api.server.post(
+    '/api/v1/devices/:id/replace',
+    { schema: { params: Params, body: StateChange, response: { 201: ReplacedDevice } } },
+    async (request, reply) => {
+      const at = performance.now()
+      const { id } = request.params
+      const caller = await authorize(authorization, request, 'device:replace', {
+        kind: 'device',
+        id,
+      })
+      const before = await known(room, id)
+      await recordWords({ ...room, caller }, 'device:replace', `device:${id}`, request.body.reason)
+      const call = { at, by: caller.subject.id, requestId: request.id }
+      const { device, token, revoked } = await replace(room, before, call)
+      return reply.status(201).send({
+        device: await view(room, device),
+        token,
+        revocation: viewRevocation(revoked),
+      })
+    },
+  )
 }
 
 function processes(api: Api, room: DeviceRoutes): void {

@@ -5,10 +5,13 @@ import type {
   CertificateFilter,
   CertificateRow,
   CertificateState,
+  CrlNumbers,
   Instant,
   Intention,
   KeyOwner,
   RecordOutcome,
+  RevocationIntention,
+  RevocationIntentions,
   RevocationReason,
   RevocationRow,
   RevocationTarget,
@@ -47,6 +50,14 @@ const migrations = [
      epoch INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, at INTEGER NOT NULL,
      reason TEXT NOT NULL, target TEXT NOT NULL, serials TEXT NOT NULL
    ) STRICT;`,
+  `CREATE TABLE ca_revocation_intent (
+     id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, at INTEGER NOT NULL,
+     reason TEXT NOT NULL, target TEXT NOT NULL
+   ) STRICT;
+   CREATE TABLE ca_crl (
+     tenant TEXT NOT NULL, issuer TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL,
+     PRIMARY KEY (tenant, issuer)
+   ) STRICT, WITHOUT ROWID;`,
 ] as const
 
 function text(row: Columns, name: string): string {
@@ -347,6 +358,42 @@ function revoke(db: DatabaseSync, { tenant, target, reason, at }: Revocation): R
   return { epoch: Number(lastInsertRowid), at, reason, target, serials }
 }
 
+function intendedOf(row: Columns): RevocationIntention & { readonly id: number } {
+  return {
+    id: Number(row['id']),
+    target: JSON.parse(text(row, 'target')) as RevocationTarget,
+    reason: text(row, 'reason') as RevocationReason,
+    at: date(row, 'at'),
+  }
+}
+
+function redeem(db: DatabaseSync, { tenant, id }: { tenant: string; id: number }): RevocationRow {
+  const row = db
+    .prepare('DELETE FROM ca_revocation_intent WHERE tenant = ? AND id = ? RETURNING *')
+    .get(tenant, id)
+  if (row === undefined) throw new Error(`ca: no revocation ${id} is intended`)
+  const { target, reason, at } = intendedOf(row)
+  return revoke(db, { tenant, target, reason, at })
+}
+
+interface CrlAt {
+  readonly tenant: string
+  readonly issuer: string
+  readonly at: Instant
+}
+
+function nextCrl(db: DatabaseSync, { tenant, issuer, at }: CrlAt) {
+  const last = db
+    .prepare('SELECT number, at FROM ca_crl WHERE tenant = ? AND issuer = ?')
+    .get(tenant, issuer)
+  const number = Math.max(at, last === undefined ? 0 : Number(last['number']) + 1)
+  db.prepare(
+    `INSERT INTO ca_crl VALUES (?, ?, ?, ?)
+     ON CONFLICT DO UPDATE SET number = excluded.number, at = excluded.at`,
+  ).run(tenant, issuer, number, at)
+  return { number, previous: last === undefined ? null : date(last, 'at') }
+}
+
 function revocationOf(row: Columns): RevocationRow {
   const epoch = row['epoch']
   if (typeof epoch !== 'number') throw new TypeError('ca: an epoch is no number')
@@ -437,6 +484,28 @@ export const caRoom = {
     },
     proven,
     revoke,
+    intendRevocation(
+      db: DatabaseSync,
+      { tenant, target, reason, at }: { readonly tenant: string } & RevocationIntention,
+    ): number {
+      const { lastInsertRowid } = db
+        .prepare(
+          'INSERT INTO ca_revocation_intent (tenant, at, reason, target) VALUES (?, ?, ?, ?)',
+        )
+        .run(tenant, at, reason, JSON.stringify(target))
+      return Number(lastInsertRowid)
+    },
+    redeemRevocation: redeem,
+    dropRevocation(db: DatabaseSync, { tenant, id }: { tenant: string; id: number }): void {
+      db.prepare('DELETE FROM ca_revocation_intent WHERE tenant = ? AND id = ?').run(tenant, id)
+    },
+    openRevocations(db: DatabaseSync, { tenant }: { tenant: string }) {
+      return db
+        .prepare(`SELECT * FROM ca_revocation_intent WHERE tenant = ? ORDER BY id LIMIT ${MOST}`)
+        .all(tenant)
+        .map(intendedOf)
+    },
+    nextCrl,
     revocationsSince(db: DatabaseSync, { tenant, epoch }: { tenant: string; epoch: number }) {
       return db
         .prepare(
@@ -462,7 +531,7 @@ export const caRoom = {
 } satisfies Room
 
 /** The CA's store in store.sqlite. Rejects with StoreError; expected refusals are outcomes. */
-export class SqliteCaStore implements CaStore {
+export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers {
   readonly #thread: SqliteThread
   constructor(thread: SqliteThread) {
     this.#thread = thread
@@ -526,6 +595,27 @@ export class SqliteCaStore implements CaStore {
     at: Instant,
   ): Promise<RevocationRow> {
     return await this.#thread.call('ca', 'revoke', { tenant, target, reason, at })
+  }
+  async intendRevocation(tenant: string, intention: RevocationIntention): Promise<number> {
+    return await this.#thread.call('ca', 'intendRevocation', { tenant, ...intention })
+  }
+  async redeemRevocation(tenant: string, id: number): Promise<RevocationRow> {
+    return await this.#thread.call('ca', 'redeemRevocation', { tenant, id })
+  }
+  async dropRevocation(tenant: string, id: number): Promise<void> {
+    await this.#thread.call('ca', 'dropRevocation', { tenant, id })
+  }
+  async openRevocations(
+    tenant: string,
+  ): Promise<readonly (RevocationIntention & { readonly id: number })[]> {
+    return await this.#thread.call('ca', 'openRevocations', { tenant })
+  }
+  async nextCrl(
+    tenant: string,
+    issuer: string,
+    at: Instant,
+  ): Promise<{ readonly number: number; readonly previous: Instant | null }> {
+    return await this.#thread.call('ca', 'nextCrl', { tenant, issuer, at })
   }
   async revocationsSince(tenant: string, epoch: number): Promise<readonly RevocationRow[]> {
     return await this.#thread.call('ca', 'revocationsSince', { tenant, epoch })

@@ -1,0 +1,147 @@
+/** `/certificates` and `/ca/crls`: what was issued, ending it, and the lists that say so. */
+import { Type } from 'typebox'
+import {
+  Certificate as CertificateView,
+  CertificateQuery,
+  RevocationList,
+  Revocation as RevocationView,
+  Revoke,
+  Serial,
+} from '#api'
+import { encodePem, type CaStore, type CertificateRow, type Crl } from '#ca'
+import { revokeAndCut, type RevocationRoom, type Revoked } from '../../devices/revoke.ts'
+import { actorOf, srcOf } from '../../events.ts'
+import { Refusal } from '../../problem.ts'
+import type { Api } from '../api.ts'
+import { authorize, type Authorization, type Caller } from '../authorize.ts'
+
+export interface CertificateRoutes extends Omit<Authorization, 'api'> {
+  readonly tenant: string
+  /** `https://host:port` that the lists are fetched from. */
+  readonly origin: string
+  readonly caStore: Pick<CaStore, 'listCertificates' | 'findCertificate'>
+  readonly revocation: RevocationRoom
+  readonly crls: () => Promise<readonly Crl[]>
+}
+
+const Params = Type.Object({ serial: Serial })
+const seconds = (ms: number) => Math.floor(ms / 1000)
+
+function view(row: CertificateRow): CertificateView {
+  return {
+    serial: row.serial,
+    profile: row.profile,
+    subject: row.subject,
+    issuer: row.issuer,
+    state: row.state,
+    not_before: seconds(row.notBefore),
+    not_after: seconds(row.notAfter),
+    issued_at: seconds(row.recordedAt),
+    first_used_at: row.firstUsedAt === null ? null : seconds(row.firstUsedAt),
+    revoked_at: row.revokedAt === null ? null : seconds(row.revokedAt),
+    reason: row.revocationReason,
+    renews: row.parent,
+    spki_sha256: row.spkiSha256,
+  }
+}
+
+/** A revocation as the API tells of it. */
+export function viewRevocation({ row, sessions, tunnels, timeToCutMs }: Revoked): RevocationView {
+  return {
+    epoch: row.epoch,
+    reason: row.reason,
+    serials: [...row.serials],
+    tunnels,
+    sessions: sessions.map((session) => ({ ...session })),
+    time_to_cut_ms: timeToCutMs,
+  }
+}
+
+/** What somebody gave as the reason, in the log before it is acted on. */
+export async function recordWords(
+  { log, caller }: Pick<Authorization, 'log'> & { readonly caller: Caller },
+  operation: 'device:replace' | 'device:retire',
+  entity: string,
+  words: string,
+): Promise<void> {
+  await log.append({
+    code: 'admin.call',
+    message: `${entity}: ${words}`,
+    status: 'success',
+    actor: actorOf(caller.subject),
+    src: srcOf(caller.source),
+    decisions: [caller.decision],
+    data: { operation, verb: 'update', entity },
+  })
+}
+
+export function certificateRoutes(api: Api, room: CertificateRoutes): void {
+  const authorization = { ...room, api }
+  api.server.get(
+    '/api/v1/certificates',
+    {
+      schema: {
+        querystring: CertificateQuery,
+        response: { 200: Type.Object({ items: Type.Array(CertificateView) }) },
+      },
+    },
+    async (request) => {
+      const { device, state, limit = 100 } = request.query as CertificateQuery
+      const target = device === undefined ? undefined : { kind: 'device', id: device }
+      await authorize(authorization, request, 'ca:read', target)
+      const rows = await room.caStore.listCertificates(room.tenant, {
+        ...(device === undefined ? {} : { subject: device, profile: 'device' }),
+        ...(state === undefined ? {} : { state: state as CertificateRow['state'] }),
+        limit,
+      })
+      return { items: rows.map(view) }
+    },
+  )
+  api.server.get(
+    '/api/v1/ca/crls',
+    { schema: { response: { 200: Type.Object({ items: Type.Array(RevocationList) }) } } },
+    async (request) => {
+      await authorize(authorization, request, 'ca:read')
+      const lists = await room.crls()
+      return {
+        items: lists.map(({ issuer, number, thisUpdate, nextUpdate, entries, der }) => ({
+          issuer,
+          number,
+          this_update: seconds(thisUpdate),
+          next_update: seconds(nextUpdate),
+          entries,
+          url: `${room.origin}/crl/${issuer}.crl`,
+          pem: encodePem('X509 CRL', der),
+        })),
+      }
+    },
+  )
+  revoking(api, room)
+}
+
+function revoking(api: Api, room: CertificateRoutes): void {
+  const authorization = { ...room, api }
+  api.server.post(
+    '/api/v1/certificates/:serial/revoke',
+    { schema: { params: Params, body: Revoke, response: { 200: RevocationView } } },
+    async (request) => {
+      const at = performance.now()
+      const { serial } = request.params
+      const { reason, comment = reason } = request.body as Revoke
+      const row = await room.caStore.findCertificate(serial)
+      // Ending a device's certificate takes it out of service: the same right as retiring it.
+      const target =
+        row?.profile === 'device'
+          ? { kind: 'device', id: row.subject }
+          : { kind: 'certificate', id: serial }
+      const caller = await authorize(authorization, request, 'device:retire', target)
+      if (row === undefined || row.tenant !== room.tenant)
+        throw new Refusal('certificate.unknown', `no certificate ${serial}`, {
+          nextStep: 'see `sallyport ca certificates`',
+        })
+      await recordWords({ ...room, caller }, 'device:retire', `certificate:${serial}`, comment)
+      const reach = { reason, by: caller.subject.id, at, requestId: request.id }
+      return viewRevocation(await revokeAndCut(room.revocation, { serial }, reach))
+    },
+  )
+}
