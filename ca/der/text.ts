@@ -71,6 +71,11 @@ function narrow(bytes: Uint8Array, highest: number): string {
   return text
 }
 
+/** The text of an IA5String's contents, also where a context tag stands for its own. Throws DerError. */
+export function ia5Text(bytes: Uint8Array): string {
+  return narrow(bytes, 0x7f)
+}
+
 function wide(bytes: Uint8Array, width: 2 | 4): string {
   if (bytes.length % width !== 0) throw new DerError('a character is cut short')
   let text = ''
@@ -106,7 +111,7 @@ function numeric(bytes: Uint8Array): string {
 const decoders: Readonly<Record<number, (bytes: Uint8Array) => string>> = {
   [TAG.utf8]: decodeUtf8,
   [TAG.printable]: printable,
-  [TAG.ia5]: (bytes) => narrow(bytes, 0x7f),
+  [TAG.ia5]: ia5Text,
   [TAG.numeric]: numeric,
   // T.61 in certificates is Latin-1 in practice (openssl, GnuTLS and NSS read it so).
   [TAG.teletex]: (bytes) => narrow(bytes, 0xff),
