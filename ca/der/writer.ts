@@ -18,6 +18,39 @@ export function tlv(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
   return bytes
 }
 
+/** How many octets tag and length take before a value this long. */
+export function headLength(length: number): number {
+  if (length < 0x80) return 2
+  let octets = 3
+  for (let rest = Math.floor(length / 256); rest > 0; rest = Math.floor(rest / 256)) octets++
+  return octets
+}
+
+/** One buffer whose length is known before the first octet, written from the front. */
+export class Pen {
+  readonly bytes: Uint8Array
+  #at = 0
+  constructor(length: number) {
+    this.bytes = new Uint8Array(length)
+  }
+  /** Tag and shortest definite length of a value this long. */
+  head(tag: number, length: number): void {
+    this.bytes[this.#at++] = tag
+    const octets = headLength(length) - 2
+    if (octets === 0) {
+      this.bytes[this.#at++] = length
+      return
+    }
+    this.bytes[this.#at++] = 0x80 + octets
+    for (let left = octets - 1; left >= 0; left--)
+      this.bytes[this.#at++] = Math.floor(length / 256 ** left) & 0xff
+  }
+  put(part: Uint8Array): void {
+    this.bytes.set(part, this.#at)
+    this.#at += part.length
+  }
+}
+
 function lengthOctets(length: number): readonly number[] {
   if (length < 0x80) return [length]
   const octets: number[] = []
