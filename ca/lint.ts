@@ -178,7 +178,9 @@ export function lintSlots(slots: Slots, profile: Profile, issuer: LintIssuer): v
 }
 
 function broken<T>(table: Rules<T>, of: T): readonly string[] {
-  return Object.keys(table).filter((name) => table[name]?.(of) !== true)
+  const names: string[] = []
+  for (const name in table) if (table[name]?.(of) !== true) names.push(name)
+  return names
 }
 
 function demand(names: readonly string[]): void {

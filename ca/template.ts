@@ -6,11 +6,12 @@ import {
   boolean,
   context,
   contextPrimitive,
-  headLength,
+  join,
   namedBits,
   octetString,
   Pen,
   sequence,
+  sized,
   smallInteger,
   time,
   tlv,
@@ -111,17 +112,6 @@ export function compile(profile: Profile, issuer: SigningName): Template {
     return pen.bytes
   }
   return { profile, fill }
-}
-
-/** The octets a value of this length takes with its tag and length. */
-function sized(length: number): number {
-  return headLength(length) + length
-}
-
-function join(...parts: readonly Uint8Array[]): Uint8Array {
-  const pen = new Pen(parts.reduce((sum, part) => sum + part.length, 0))
-  for (const part of parts) pen.put(part)
-  return pen.bytes
 }
 
 /** The dates last encoded: what is issued within a second shares both of its own. */

@@ -4,22 +4,33 @@ import { encodeAscii, encodeUtf8 } from './text.ts'
 
 /** Tag, shortest definite length, the parts one after another. */
 export function tlv(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
+  const length = lengthOf(parts)
+  const pen = new Pen(sized(length))
+  pen.head(tag, length)
+  for (const part of parts) pen.put(part)
+  return pen.bytes
+}
+
+/** The parts one after another, under no tag. */
+export function join(...parts: readonly Uint8Array[]): Uint8Array {
+  const pen = new Pen(lengthOf(parts))
+  for (const part of parts) pen.put(part)
+  return pen.bytes
+}
+
+export function lengthOf(parts: readonly Uint8Array[]): number {
   let length = 0
   for (const part of parts) length += part.length
-  const head = lengthOctets(length)
-  const bytes = new Uint8Array(1 + head.length + length)
-  bytes[0] = tag
-  bytes.set(head, 1)
-  let at = 1 + head.length
-  for (const part of parts) {
-    bytes.set(part, at)
-    at += part.length
-  }
-  return bytes
+  return length
+}
+
+/** The octets a value of this length takes with its tag and length. */
+export function sized(length: number): number {
+  return headLength(length) + length
 }
 
 /** How many octets tag and length take before a value this long. */
-export function headLength(length: number): number {
+function headLength(length: number): number {
   if (length < 0x80) return 2
   let octets = 3
   for (let rest = Math.floor(length / 256); rest > 0; rest = Math.floor(rest / 256)) octets++
@@ -51,20 +62,13 @@ export class Pen {
   }
 }
 
-function lengthOctets(length: number): readonly number[] {
-  if (length < 0x80) return [length]
-  const octets: number[] = []
-  for (let rest = length; rest > 0; rest = Math.floor(rest / 256)) octets.unshift(rest % 256)
-  return [0x80 + octets.length, ...octets]
-}
-
 export function sequence(...parts: readonly Uint8Array[]): Uint8Array {
   return tlv(TAG.sequence, ...parts)
 }
 
 /** SET OF: X.690 11.6 sorts the encodings. */
 export function setOf(...parts: readonly Uint8Array[]): Uint8Array {
-  return tlv(TAG.set, ...parts.toSorted(compareBytes))
+  return tlv(TAG.set, ...(parts.length > 1 ? parts.toSorted(compareBytes) : parts))
 }
 
 function compareBytes(a: Uint8Array, b: Uint8Array): number {
