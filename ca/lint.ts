@@ -65,8 +65,11 @@ const fixedRules: Rules<Subject> = {
   },
   "RFC 5280 4.2.1.12: extended key usage is the profile's": ({ tbs, profile }) => {
     const purposes = purposesOf(findExtension(tbs.extensions, 'extendedKeyUsage'))
-    const wanted = profile.extendedKeyUsage.map((purpose) => OID[purpose])
-    return wanted.every((each) => purposes.includes(each)) && purposes.every(isTlsPurpose)
+    const wanted: readonly string[] = profile.extendedKeyUsage.map((purpose) => OID[purpose])
+    return (
+      wanted.every((each) => purposes.includes(each)) &&
+      purposes.every((each) => wanted.includes(each) || isTlsPurpose(each))
+    )
   },
   'RFC 7093 2: subject key identifier is of the key': ({ tbs }) => {
     const extension = findExtension(tbs.extensions, 'subjectKeyIdentifier')
