@@ -16,6 +16,7 @@ const benches: Benches = {
   mux: () => import('./mux.ts'),
   policy: () => import('./policy.ts'),
   audit: () => import('./audit.ts'),
+  ca: () => import('./ca.ts'),
 }
 
 export const QUICK_SECONDS = 120

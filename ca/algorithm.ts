@@ -1,5 +1,5 @@
 /** Keys and signatures we take and make: a row each. Whatever has no row is refused. */
-import { createHash, createPublicKey, verify, type KeyObject } from 'node:crypto'
+import { createPublicKey, hash as digestOf, verify, type KeyObject } from 'node:crypto'
 import { oid, OID, oidOf } from './der/oid.ts'
 import {
   childrenOf,
@@ -19,10 +19,23 @@ export type KeyAlgorithm = 'P-256' | 'P-384' | 'Ed25519' | 'RSA-2048' | 'RSA-307
 
 const ACCEPTED_KEYS = 'P-256, P-384, Ed25519, RSA 2048 to 4096'
 
-export interface ImportedKey {
+/** A key that was checked in full; only `importKey` makes one, so that nobody has to do it twice. */
+export class ImportedKey {
   readonly algorithm: KeyAlgorithm
   readonly key: KeyObject
+  /** SubjectPublicKeyInfo, DER. */
+  readonly spki: Uint8Array
+  /** SHA-256 of it, hex. */
+  readonly sha256: string
+  constructor(made: typeof secret, algorithm: KeyAlgorithm, spki: Uint8Array) {
+    if (made !== secret) throw refuse('key.weak', 'a key comes from importKey')
+    this.algorithm = algorithm
+    this.key = openKey(spki)
+    this.spki = spki
+    this.sha256 = sha256Hex(spki)
+  }
 }
+const secret = Symbol('made by importKey')
 
 interface KeyRow {
   /** The AlgorithmIdentifier, the only encoding taken (RFC 5480 2.1.1, 8410 3, 4055 1.2). */
@@ -115,11 +128,22 @@ function magnitude(node: DerNode | undefined): bigint | undefined {
   return BigInt(`0x${node.value.toHex()}`)
 }
 
+/** The common key: what stands before the coordinates is the same in every one of them. */
+const P256_HEAD = Uint8Array.fromHex('3059301306072a8648ce3d020106082a8648ce3d03010703420004')
+const P256_LENGTH = P256_HEAD.length + 64
+
+function isPlainP256(spki: Uint8Array): boolean {
+  if (spki.length !== P256_LENGTH) return false
+  for (let at = 0; at < P256_HEAD.length; at++) if (spki[at] !== P256_HEAD[at]) return false
+  return true
+}
+
 /**
  * Imports a SubjectPublicKeyInfo (DER) of an accepted kind, in its one canonical encoding.
  * Throws CaError `key.algorithm` (kind not on the list, explicit curve), `key.weak`; DerError if it is no key.
  */
 export function importKey(spki: Uint8Array): ImportedKey {
+  if (isPlainP256(spki)) return new ImportedKey(secret, 'P-256', spki)
   const { identifier, bits } = keyParts(spki)
   const row = keyRows.find((each) => sameBytes(each.identifier, identifier))
   if (row === undefined)
@@ -127,7 +151,7 @@ export function importKey(spki: Uint8Array): ImportedKey {
   const judged = row.judge(bits)
   if (typeof judged !== 'string')
     throw refuse('key.weak', `${judged.weak}; accepted: ${ACCEPTED_KEYS}`)
-  return { algorithm: judged, key: openKey(spki) }
+  return new ImportedKey(secret, judged, spki)
 }
 
 function keyParts(spki: Uint8Array): { identifier: Uint8Array; bits: Uint8Array } {
@@ -137,16 +161,22 @@ function keyParts(spki: Uint8Array): { identifier: Uint8Array; bits: Uint8Array 
   return { identifier: algorithm.bytes, bits: wholeBits(bits, 'subjectPublicKey') }
 }
 
+/**
+ * OpenSSL decides whether the point is on its curve. The encoding has been checked by then: strict
+ * DER, one identifier, one form of the key inside; to export it again only to compare takes as long
+ * as to verify a signature.
+ */
 function openKey(spki: Uint8Array): KeyObject {
-  let key: KeyObject
   try {
-    key = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+    return createPublicKey({ key: viewOf(spki), format: 'der', type: 'spki' })
   } catch (cause) {
     throw refuse('key.weak', `the key is not a valid one; accepted: ${ACCEPTED_KEYS}`, { cause })
   }
-  if (!sameBytes(key.export({ type: 'spki', format: 'der' }), spki))
-    throw refuse('key.weak', 'the key is not in its canonical encoding')
-  return key
+}
+
+/** The same bytes as node:crypto's typings want them. */
+function viewOf(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
 interface SignatureRow {
@@ -206,14 +236,12 @@ export const signingIdentifier: Readonly<Record<SigningAlgorithm, Uint8Array>> =
 }
 
 /** SHA-256, hex. */
-export function sha256Hex(...parts: readonly Uint8Array[]): string {
-  const hash = createHash('sha256')
-  for (const part of parts) hash.update(part)
-  return hash.digest('hex')
+export function sha256Hex(bytes: Uint8Array): string {
+  return digestOf('sha256', bytes, 'hex')
 }
 
 /** RFC 7093 2, method 1: the left 160 bits of SHA-256 over the subjectPublicKey's octets. Throws DerError. */
 export function keyIdentifier(spki: Uint8Array): Uint8Array {
-  const digest = createHash('sha256').update(keyParts(spki).bits).digest()
-  return new Uint8Array(digest.subarray(0, 20))
+  const bits = isPlainP256(spki) ? spki.subarray(P256_HEAD.length - 1) : keyParts(spki).bits
+  return Uint8Array.from(digestOf('sha256', bits, 'buffer').subarray(0, 20))
 }

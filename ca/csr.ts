@@ -1,5 +1,5 @@
 /** Strict, bounded PKCS#10 reader (RFC 2986); says what a request holds, trusts none of it. */
-import { importKey, sha256Hex, verifySignature, type ImportedKey } from './algorithm.ts'
+import { importKey, verifySignature, type ImportedKey } from './algorithm.ts'
 import { readExtensions, findExtension } from './der/certificate.ts'
 import { rdnsOf, type Rdn } from './der/name.ts'
 import { OID, oidOf } from './der/oid.ts'
@@ -69,19 +69,25 @@ function requestOf(root: DerNode): CertificationRequest {
   if (more !== undefined || extra !== undefined) throw new DerError('it has other parts')
   const { value } = expect(version, TAG.integer, 'version')
   if (value.length !== 1 || value[0] !== 0) throw new DerError('version is not 0')
-  const key = expect(spki, TAG.sequence, 'subjectPKInfo').bytes
+  const subjectKey = expect(spki, TAG.sequence, 'subjectPKInfo').bytes
   // Read here, so that a malformed one is a malformed request and not an unknown algorithm.
   oidOf(childrenOf(algorithm, TAG.sequence, 'signatureAlgorithm')[0], 'signatureAlgorithm')
+  const rdns = rdnsOf(subject)
+  const asked = readAttributes(attributes)
+  const signed = wholeBits(signature, 'signature')
+  // Last: it costs more than everything before it.
+  const key = importKey(subjectKey)
   return {
     info: expect(info, TAG.sequence, 'CertificationRequestInfo').bytes,
     subject: expect(subject, TAG.sequence, 'subject').bytes,
-    rdns: rdnsOf(subject),
-    spki: key,
-    spkiSha256: sha256Hex(key),
-    ...readAttributes(attributes),
+    rdns,
+    spki: key.spki,
+    spkiSha256: key.sha256,
+    san: asked.san,
+    challengePassword: asked.challengePassword,
     algorithm: expect(algorithm, TAG.sequence, 'signatureAlgorithm').bytes,
-    signature: wholeBits(signature, 'signature'),
-    key: importKey(key),
+    signature: signed,
+    key,
   }
 }
 

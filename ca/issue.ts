@@ -2,18 +2,24 @@
  * prepare -> Draft -> Recorded -> certificate. A draft is recorded once; only what was recorded is
  * signed, by the issuer it names; after a crash the stored bytes are signed, never new ones.
  */
-import { createPublicKey } from 'node:crypto'
-import { importKey, sha256Hex, signingIdentifier, verifySignature } from './algorithm.ts'
+import { createPublicKey, type KeyObject } from 'node:crypto'
+import {
+  importKey,
+  sha256Hex,
+  signingIdentifier,
+  verifySignature,
+  type ImportedKey,
+} from './algorithm.ts'
 import { bitString, sequence } from './der/writer.ts'
 import { CaError, refuse, relying } from './errors.ts'
 import type { AttemptEvent, CaEvent, CaLog } from './event.ts'
 import type { ActiveIssuer, Issuer, Issuers } from './issuer.ts'
-import { lint } from './lint.ts'
+import { lintSlots, lintTemplate } from './lint.ts'
 import { lifetimeWithin, type Profile } from './profile.ts'
 import { newSerial } from './serial.ts'
-import type { Signer } from './signer.ts'
+import type { Signer, SigningAlgorithm } from './signer.ts'
 import type { CaStore, CertificateRow, Intention } from './store.ts'
-import { compile } from './template.ts'
+import { compile, type Template } from './template.ts'
 import { instant, type Instant, type Random } from './time.ts'
 
 /** What a certificate is to say, checked by whoever asks. */
@@ -25,8 +31,8 @@ export interface IssueRequest {
   readonly name: Uint8Array
   /** GeneralNames, DER; null for an OCSP responder. */
   readonly san: Uint8Array | null
-  /** SubjectPublicKeyInfo, DER. */
-  readonly spki: Uint8Array
+  /** SubjectPublicKeyInfo, DER; or the key that `importKey` made of it, which is not checked again. */
+  readonly spki: Uint8Array | ImportedKey
   /** Within the profile; absent: its usual life. */
   readonly lifetimeSeconds?: number | undefined
   /** A decision's obligations: each can only shorten. */
@@ -97,15 +103,15 @@ export function prepare(
   now: Instant,
   random: Random,
 ): Draft {
-  const key = importKey(request.spki)
+  const key = request.spki instanceof Uint8Array ? importKey(request.spki) : request.spki
   if (!profile.keys.includes(key.algorithm))
     throw refuse('key.algorithm', `a ${profile.name} certificate takes ${profile.keys.join(', ')}`)
   const serial = newSerial(random)
   const { notBefore, notAfter } = datesOf(profile, request, issuer, now)
-  const name = { ...issuer, algorithm: issuer.signer.algorithm }
-  const { name: subject, san, spki } = request
-  const tbs = compile(profile, name).fill({ serial, notBefore, notAfter, subject, spki, san })
-  lint(tbs, profile, issuer)
+  const { name: subject, san } = request
+  const slots = { serial, notBefore, notAfter, subject, spki: key.spki, san }
+  const template = templateFor(profile, issuer)
+  lintSlots(slots, profile, issuer)
   const window = (request.recall?.windowSeconds ?? 0) * 1_000
   return new Draft(secret, {
     serial: serial.toHex(),
@@ -113,10 +119,10 @@ export function prepare(
     profile: profile.name,
     subject: request.subject,
     issuer: issuer.id,
-    spkiSha256: sha256Hex(spki),
+    spkiSha256: key.sha256,
     notBefore,
     notAfter,
-    tbs,
+    tbs: template.fill(slots),
     recallKey: request.recall?.key ?? null,
     recallUntil: instant(now + window),
     parent: request.parent,
@@ -125,6 +131,19 @@ export function prepare(
     requestId: request.requestId,
     recordedAt: now,
   })
+}
+
+const templates = new WeakMap<ActiveIssuer, WeakMap<Profile, Template>>()
+
+/** Compiled and linted once for each profile and issuer. Throws CaError `lint`. */
+function templateFor(profile: Profile, issuer: ActiveIssuer): Template {
+  const compiled = templates.get(issuer) ?? new WeakMap<Profile, Template>()
+  const known = compiled.get(profile)
+  if (known !== undefined) return known
+  const template = compile(profile, { ...issuer, algorithm: issuer.signer.algorithm })
+  lintTemplate(template, issuer)
+  templates.set(issuer, compiled.set(profile, template))
+  return template
 }
 
 function datesOf(profile: Profile, request: IssueRequest, issuer: Issuer, now: Instant) {
@@ -193,15 +212,35 @@ export async function sign(recorded: Recorded, issuers: Issuers): Promise<Uint8A
 /** Certificate of a TBS and its signature, verified before anybody sees it. Throws CaError `signer.unavailable`. */
 export async function signOver(tbs: Uint8Array, signer: Signer): Promise<Uint8Array> {
   const signature = await relying('signer.unavailable', () => signer.sign(tbs))
-  const algorithm = signingIdentifier[signer.algorithm]
-  const key = { key: Buffer.from(signer.publicKey), format: 'der', type: 'spki' } as const
-  if (!verifySignature(algorithm, tbs, signature, createPublicKey(key)))
+  if (!verifySignature(signingIdentifier[signer.algorithm], tbs, signature, verifierOf(signer)))
     throw new CaError(
       'signer.unavailable',
       'local',
       'the CA key gave a signature that does not verify',
     )
-  return sequence(tbs, algorithm, bitString(signature))
+  return assemble(tbs, signer.algorithm, signature)
+}
+
+/** RFC 5280 4.1: Certificate, DER, of what was signed and the signature over it; checks nothing. */
+export function assemble(
+  tbs: Uint8Array,
+  algorithm: SigningAlgorithm,
+  signature: Uint8Array,
+): Uint8Array {
+  return sequence(tbs, signingIdentifier[algorithm], bitString(signature))
+}
+
+const verifiers = new WeakMap<Signer, KeyObject>()
+
+/** The signer's public key, imported once. */
+function verifierOf(signer: Signer): KeyObject {
+  const known = verifiers.get(signer)
+  if (known !== undefined) return known
+  const { buffer, byteOffset, length } = signer.publicKey
+  const key = Buffer.from(buffer, byteOffset, length)
+  const verifier = createPublicKey({ key, format: 'der', type: 'spki' })
+  verifiers.set(signer, verifier)
+  return verifier
 }
 
 /** A row whose certificate is stored. */

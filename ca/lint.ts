@@ -1,11 +1,20 @@
 /** One rule per clause, over the bytes about to be signed; what breaks one is never signed. */
 import { keyIdentifier } from './algorithm.ts'
 import { findExtension, readTbs, type Extension, type ToBeSigned } from './der/certificate.ts'
-import { readGeneralNames, readName } from './der/name.ts'
-import { OID, oidOf } from './der/oid.ts'
+import {
+  readGeneralNames,
+  readName,
+  writeGeneralNames,
+  writeName,
+  type Attribute,
+} from './der/name.ts'
+import { oid, OID, oidOf } from './der/oid.ts'
 import { childrenOf, DerError, readDer, sameBytes, TAG } from './der/reader.ts'
+import { bitString, sequence } from './der/writer.ts'
 import { CaError } from './errors.ts'
 import type { Profile } from './profile.ts'
+import type { Slots, Template } from './template.ts'
+import { instant } from './time.ts'
 
 export interface LintIssuer {
   readonly subject: Uint8Array
@@ -16,41 +25,40 @@ export interface LintIssuer {
   readonly notAfter: number
 }
 
-interface Subject {
-  readonly tbs: ToBeSigned
+/** What differs from one certificate of a template to the next. */
+export interface Content {
+  /** Hex of the INTEGER's contents. */
+  readonly serial: string
+  /** Epoch ms. */
+  readonly notBefore: number
+  readonly notAfter: number
+  readonly names: readonly Attribute[]
+  /** GeneralNames, DER. */
+  readonly san: Uint8Array | undefined
+}
+interface Terms {
   readonly profile: Profile
   readonly issuer: LintIssuer
 }
+interface Subject extends Terms {
+  readonly tbs: ToBeSigned
+}
 /** Named after the clause, because that is what the message shows. */
-type Rule = (subject: Subject) => boolean
+type Rules<T> = Readonly<Record<string, (of: T) => boolean>>
 
 const KEY_USAGE_BITS = { ca: '0106', endEntity: '0780' } as const
 
-export const rules: Readonly<Record<string, Rule>> = {
-  'RFC 5280 4.1.2.2: serial is 16 octets, positive': ({ tbs }) =>
-    /^[4-7][0-9a-f]{31}$/.test(tbs.serial),
+/** What a template can break: checked on a template's samples, and on finished bytes. */
+const fixedRules: Rules<Subject> = {
   'RFC 5280 4.1.2.4: issuer is the signer': ({ tbs, issuer }) =>
     sameBytes(tbs.issuer, issuer.subject),
-  'RFC 5280 4.1.2.5: it starts before it ends, on whole seconds': ({ tbs }) =>
-    tbs.notBefore < tbs.notAfter,
-  'design 2.34: it ends within its issuer': ({ tbs, issuer }) => tbs.notAfter <= issuer.notAfter,
-  'design 3: its life is within the profile': ({ tbs, profile }) =>
-    tbs.notAfter - tbs.notBefore < profile.lifetimeSeconds.most * 1_000,
-  'RFC 5280 A.1: common name of 1 to 64 characters': ({ tbs }) => {
-    const names = readName(tbs.subject).flat()
-    const common = names.filter((each) => each.oid === OID.commonName)
-    const length = common[0]?.text.length ?? 0
-    return common.length === 1 && length > 0 && length <= 64
-  },
-  'RFC 5280 A.1: serialNumber is PrintableString': ({ tbs }) =>
-    readName(tbs.subject)
-      .flat()
-      .every((each) => each.oid !== OID.serialNumber || each.value[0] === TAG.printable),
   "RFC 5280 4.2.1.3: key usage is critical and the profile's": ({ tbs, profile }) => {
     const usage = findExtension(tbs.extensions, 'keyUsage')
     const bits = profile.ca === null ? KEY_USAGE_BITS.endEntity : KEY_USAGE_BITS.ca
     return usage?.critical === true && readDer(usage.value).value.toHex() === bits
   },
+  'RFC 5280 4.2.1.6: a SAN is not critical beside a subject': ({ tbs }) =>
+    findExtension(tbs.extensions, 'subjectAltName')?.critical !== true,
   'RFC 5280 4.2.1.9: basic constraints, critical, in CAs only': ({ tbs, profile }) => {
     const constraints = findExtension(tbs.extensions, 'basicConstraints')
     return profile.ca === null ? constraints === undefined : constraints?.critical === true
@@ -74,20 +82,43 @@ export const rules: Readonly<Record<string, Rule>> = {
     const id = extension === undefined ? undefined : readDer(extension.value).children[0]
     return id !== undefined && id.tag === 0x80 && sameBytes(id.value, issuer.keyIdentifier)
   },
-  'RFC 5280 4.2.1.6: an end entity has a SAN of known names': ({ tbs, profile }) => {
-    const san = findExtension(tbs.extensions, 'subjectAltName')
-    if (profile.ca !== null || profile.responder === true) return san === undefined
-    return san !== undefined && !san.critical && readGeneralNames(san.value).length > 0
-  },
   'RFC 6960 4.2.2.2.1: nocheck in OCSP responders only': ({ tbs, profile }) => {
     const none = findExtension(tbs.extensions, 'ocspNoCheck') !== undefined
     return none === (profile.responder === true)
   },
-  'RFC 9608 4: no revocation pointer beside noRevAvail, and only within a day': ({ tbs }) => {
+  'RFC 9608 4: no revocation pointer beside noRevAvail, and only within a day': ({
+    tbs,
+    profile,
+  }) => {
     const none = findExtension(tbs.extensions, 'noRevAvail') !== undefined
-    return none === tbs.notAfter - tbs.notBefore <= 86_400_000
+    return none === (profile.ca === null && tbs.notAfter - tbs.notBefore <= DAY_MS)
   },
 }
+
+/** What a slot can break: checked for every certificate. */
+const slotRules: Rules<Content & Terms> = {
+  'RFC 5280 4.1.2.2: serial is 16 octets, positive': ({ serial }) =>
+    /^[4-7][0-9a-f]{31}$/.test(serial),
+  'RFC 5280 4.1.2.5: it starts before it ends, on whole seconds': ({ notBefore, notAfter }) =>
+    notBefore < notAfter && notBefore % 1_000 === 0 && notAfter % 1_000 === 0,
+  'design 2.34: it ends within its issuer': ({ notAfter, issuer }) => notAfter <= issuer.notAfter,
+  'design 3: its life is within the profile': ({ notBefore, notAfter, profile }) =>
+    notAfter - notBefore < profile.lifetimeSeconds.most * 1_000,
+  'RFC 5280 A.1: common name of 1 to 64 characters': ({ names }) => {
+    const common = names.filter((each) => each.oid === OID.commonName)
+    const length = common[0]?.text.length ?? 0
+    return common.length === 1 && length > 0 && length <= 64
+  },
+  'RFC 5280 A.1: serialNumber is PrintableString': ({ names }) =>
+    names.every((each) => each.oid !== OID.serialNumber || each.value[0] === TAG.printable),
+  'RFC 5280 4.2.1.6: an end entity has a SAN of known names': ({ san, profile }) => {
+    if (profile.ca !== null || profile.responder === true) return san === undefined
+    return san !== undefined && readGeneralNames(san).length > 0
+  },
+}
+
+/** The names of all rules. */
+export const rules: readonly string[] = [...Object.keys(fixedRules), ...Object.keys(slotRules)]
 
 function purposesOf(extension: Extension | undefined): readonly string[] {
   if (extension === undefined) return []
@@ -101,8 +132,7 @@ function isTlsPurpose(purpose: string): boolean {
 
 /** Throws CaError `lint` naming every broken rule; our mistake, never the requester's. */
 export function lint(der: Uint8Array, profile: Profile, issuer: LintIssuer): void {
-  const broken = brokenRules(der, profile, issuer)
-  if (broken.length > 0) throw new CaError('lint', 'local', `not signed: ${broken.join('; ')}`)
+  demand(brokenRules(der, profile, issuer))
 }
 
 /** The names of the rules these bytes break. */
@@ -111,11 +141,77 @@ export function brokenRules(
   profile: Profile,
   issuer: LintIssuer,
 ): readonly string[] {
+  return reading(() => {
+    const tbs = readTbs(der)
+    const { serial, notBefore, notAfter } = tbs
+    const names = readName(tbs.subject).flat()
+    const san = findExtension(tbs.extensions, 'subjectAltName')?.value
+    return [
+      ...broken(fixedRules, { tbs, profile, issuer }),
+      ...broken(slotRules, { serial, notBefore, notAfter, names, san, profile, issuer }),
+    ]
+  })
+}
+
+/**
+ * Checks once what no slot changes, on samples of the shortest life, of a day, and of the longest:
+ * a template has a form for each. Throws CaError `lint`.
+ */
+export function lintTemplate({ profile, fill }: Template, issuer: LintIssuer): void {
+  for (const life of [SECOND_MS, DAY_MS, DAY_MS + SECOND_MS, profile.lifetimeSeconds.most * 1_000])
+    demand(
+      reading(() => {
+        const tbs = readTbs(fill({ ...SAMPLE, notAfter: instant(SAMPLE.notBefore + life) }))
+        return broken(fixedRules, { tbs, profile, issuer })
+      }),
+    )
+}
+
+/** Checks what the slots of one certificate say; with `lintTemplate` it is all of `lint`. Throws CaError `lint`. */
+export function lintSlots(slots: Slots, profile: Profile, issuer: LintIssuer): void {
+  demand(
+    reading(() => {
+      const { notBefore, notAfter, subject, san } = slots
+      const content = {
+        serial: slots.serial.toHex(),
+        notBefore,
+        notAfter,
+        names: readName(subject).flat(),
+        san: san ?? undefined,
+      }
+      return broken(slotRules, { ...content, profile, issuer })
+    }),
+  )
+}
+
+function broken<T>(table: Rules<T>, of: T): readonly string[] {
+  const names: string[] = []
+  for (const name in table) if (table[name]?.(of) !== true) names.push(name)
+  return names
+}
+
+function demand(names: readonly string[]): void {
+  if (names.length > 0) throw new CaError('lint', 'local', `not signed: ${names.join('; ')}`)
+}
+
+/** What cannot even be read breaks the first clause of all. */
+function reading(read: () => readonly string[]): readonly string[] {
   try {
-    const subject = { tbs: readTbs(der), profile, issuer }
-    return Object.entries(rules).flatMap(([name, holds]) => (holds(subject) ? [] : [name]))
+    return read()
   } catch (error) {
     if (error instanceof DerError) return [`RFC 5280 4.1: ${error.message}`]
     throw error
   }
+}
+
+const SECOND_MS = 1_000
+const DAY_MS = 86_400_000
+
+/** Well-formed and nobody's: a template is linted with it before it has issued anything. */
+const SAMPLE = {
+  serial: new Uint8Array(16).fill(0x55),
+  notBefore: instant(Date.UTC(2026, 0, 1)),
+  subject: writeName([{ type: 'commonName', text: 'sample' }]),
+  spki: sequence(sequence(oid(OID.ed25519)), bitString(new Uint8Array(32).fill(0x55))),
+  san: writeGeneralNames([{ kind: 'uri', text: 'sallyport://sample.invalid/device/sample' }]),
 }

@@ -281,7 +281,7 @@ async function answer(question: OcspQuestion, options: OcspOptions): Promise<Ocs
     Promise.all(ids.map(({ serial }) => options.store.findCertificate(serial))),
   )
   const statuses = rows.map((row) => statusOf(row, issuer, options.tenant))
-  const key = sha256Hex(...ids.map(({ bytes }) => bytes))
+  const key = sha256Hex(Buffer.concat(ids.map(({ bytes }) => bytes)))
   const facts = `${responder.serial} ${statuses.map((status) => status.toHex()).join(' ')}`
   const kept = nonce === null ? options.answers.find(key, facts, options.now) : undefined
   if (kept !== undefined) return kept

@@ -100,7 +100,7 @@ function requestFor(plan: Application, decision: CaDecision, errand: Errand): Is
     subject: id,
     name: subjectFor(id, serialNumber),
     san: sanFor(uriFor(options.tenant, 'device', id)),
-    spki: applicant.spki,
+    spki: applicant.key,
     lifetimeSeconds,
     shortened: decision.obligations,
     decisionId: decision.decision_id,

@@ -2,13 +2,35 @@
 import { CaError } from './errors.ts'
 import type { Random } from './time.ts'
 
-/** 16 octets, top bits 01: never negative, never shortened by DER. */
+const LENGTH = 16
+/** Serials drawn at once: asking the source costs more than all that is done with the answer. */
+const DRAWN = 64
+
+interface Pool {
+  readonly bytes: Uint8Array
+  next: number
+}
+const pools = new WeakMap<Random, Pool>()
+
+/**
+ * 16 octets, top bits 01: never negative, never shortened by DER. No octet of the source is used
+ * twice. Throws CaError `internal` when it gives too little.
+ */
 export function newSerial(random: Random): Uint8Array {
-  const serial = Uint8Array.from(random(16))
-  if (serial.length !== 16)
-    throw new CaError('internal', 'local', 'the random source gave too little')
+  const pool = pools.get(random)
+  const { bytes, next } =
+    pool === undefined || pool.next === pool.bytes.length ? draw(random) : pool
+  pools.set(random, { bytes, next: next + LENGTH })
+  const serial = bytes.slice(next, next + LENGTH)
   serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40
   return serial
+}
+
+function draw(random: Random): Pool {
+  const bytes = new Uint8Array(random(LENGTH * DRAWN))
+  if (bytes.length !== LENGTH * DRAWN)
+    throw new CaError('internal', 'local', 'the random source gave too little')
+  return { bytes, next: 0 }
 }
 
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'

@@ -6,9 +6,12 @@ import {
   boolean,
   context,
   contextPrimitive,
+  join,
   namedBits,
   octetString,
+  Pen,
   sequence,
+  sized,
   smallInteger,
   time,
   tlv,
@@ -48,34 +51,79 @@ export interface Template {
 const VERSION_3 = context(0, smallInteger(2))
 const KEY_USAGE = { digitalSignature: 0, keyCertSign: 5, cRLSign: 6 } as const
 const NO_REVOCATION_SECONDS = 24 * 3_600
+/** RFC 7093 2, method 1: 160 bits. */
+const KEY_ID_LENGTH = 20
+const EXTENSIONS = 0xa3
+const SAN_OID = oid(OID.subjectAltName)
+const KNOWN_DATES = 64
 
-/** Compiles one profile for one issuer. */
+/** Compiles one profile for one issuer: every length and octet that no slot changes. */
 export function compile(profile: Profile, issuer: SigningName): Template {
-  const algorithm = signingIdentifier[issuer.algorithm]
-  const head = fixedExtensions(profile)
+  const signer = join(signingIdentifier[issuer.algorithm], issuer.subject)
+  // The key identifier is the last thing in its extension: everything up to it is fixed.
+  const own = extension('subjectKeyIdentifier', false, octetString(new Uint8Array(KEY_ID_LENGTH)))
+  const head = join(...fixedExtensions(profile), own.subarray(0, -KEY_ID_LENGTH))
   const authority = extension('authorityKeyIdentifier', false, keyIdOf(issuer.keyIdentifier))
-  return {
-    profile,
-    fill: ({ serial, notBefore, notAfter, subject, spki, san }) => {
-      const extensions = [
-        ...head,
-        extension('subjectKeyIdentifier', false, octetString(keyIdentifier(spki))),
-        authority,
-        // RFC 5280 4.2.1.6: critical when the subject is empty; ours never is.
-        ...(san === null ? [] : [extension('subjectAltName', false, san)]),
-        ...tail(profile, notAfter - notBefore),
-      ]
-      return sequence(
-        VERSION_3,
-        unsignedInteger(serial),
-        algorithm,
-        issuer.subject,
-        sequence(time(notBefore), time(notAfter)),
-        subject,
-        spki,
-        context(3, sequence(...extensions)),
-      )
-    },
+  const [brief, long] = [join(...tail(profile, true)), join(...tail(profile, false))]
+  const dates = new Dates()
+  const fill = ({ serial, notBefore, notAfter, subject, spki, san }: Slots): Uint8Array => {
+    const number = unsignedInteger(serial)
+    const [from, to] = [dates.of(notBefore), dates.of(notAfter)]
+    const validity = from.length + to.length
+    const end = notAfter - notBefore <= NO_REVOCATION_SECONDS * 1_000 ? brief : long
+    const names = san === null ? 0 : SAN_OID.length + sized(san.length)
+    const extensions =
+      head.length +
+      KEY_ID_LENGTH +
+      authority.length +
+      (san === null ? 0 : sized(names)) +
+      end.length
+    const length =
+      VERSION_3.length +
+      number.length +
+      signer.length +
+      sized(validity) +
+      subject.length +
+      spki.length +
+      sized(sized(extensions))
+    const pen = new Pen(sized(length))
+    pen.head(TAG.sequence, length)
+    pen.put(VERSION_3)
+    pen.put(number)
+    pen.put(signer)
+    pen.head(TAG.sequence, validity)
+    pen.put(from)
+    pen.put(to)
+    pen.put(subject)
+    pen.put(spki)
+    pen.head(EXTENSIONS, sized(extensions))
+    pen.head(TAG.sequence, extensions)
+    pen.put(head)
+    pen.put(keyIdentifier(spki))
+    pen.put(authority)
+    if (san !== null) {
+      // RFC 5280 4.2.1.6: critical when the subject is empty; ours never is.
+      pen.head(TAG.sequence, names)
+      pen.put(SAN_OID)
+      pen.head(TAG.octetString, san.length)
+      pen.put(san)
+    }
+    pen.put(end)
+    return pen.bytes
+  }
+  return { profile, fill }
+}
+
+/** The dates last encoded: what is issued within a second shares both of its own. */
+class Dates {
+  readonly #known = new Map<number, Uint8Array>()
+  of(epochMs: number): Uint8Array {
+    const known = this.#known.get(epochMs)
+    if (known !== undefined) return known
+    if (this.#known.size >= KNOWN_DATES) this.#known.clear()
+    const encoded = time(epochMs)
+    this.#known.set(epochMs, encoded)
+    return encoded
   }
 }
 
@@ -107,7 +155,6 @@ function fixedExtensions(profile: Profile): readonly Uint8Array[] {
 }
 
 /** RFC 9608: a certificate that ends within a day says that nobody will publish its revocation. */
-function tail(profile: Profile, lifeMs: number): readonly Uint8Array[] {
-  const brief = profile.ca === null && lifeMs <= NO_REVOCATION_SECONDS * 1_000
-  return brief ? [extension('noRevAvail', false, tlv(TAG.null))] : []
+function tail(profile: Profile, brief: boolean): readonly Uint8Array[] {
+  return profile.ca === null && brief ? [extension('noRevAvail', false, tlv(TAG.null))] : []
 }

@@ -1,5 +1,7 @@
 /** EST bodies (RFC 7030 4, RFC 8951 3): base64 of DER, as tolerant in spaces as it is strict in bits. */
 
+const COLUMNS = 64
+
 /** After white space is gone: RFC 7468 armour of any label. */
 const ARMOUR = /^-----BEGIN([A-Z0-9#]{1,40})-----([A-Za-z0-9+/=]*)-----END\1-----$/
 
@@ -8,12 +10,17 @@ const ARMOUR = /^-----BEGIN([A-Z0-9#]{1,40})-----([A-Za-z0-9+/=]*)-----END\1----
  * Undefined if it is not base64. The caller has bounded its length.
  */
 export function decodeBody(body: string): Uint8Array | undefined {
+  // The decoder skips white space by itself, form feeds too, which are none of ours.
+  if (!body.includes('-') && !body.includes('\f')) return decode(body)
   const text = body.replace(/[\t\n\r ]+/g, '')
-  const dense = ARMOUR.exec(text)?.[2] ?? text
-  if (dense === '') return undefined
+  return decode(ARMOUR.exec(text)?.[2] ?? text)
+}
+
+function decode(text: string): Uint8Array | undefined {
   try {
     // `strict` wants full padding and zero pad bits; other decoders swallow garbage.
-    return Uint8Array.fromBase64(dense, { lastChunkHandling: 'strict' })
+    const bytes = Uint8Array.fromBase64(text, { lastChunkHandling: 'strict' })
+    return bytes.length === 0 ? undefined : bytes
   } catch {
     return undefined
   }
@@ -21,7 +28,10 @@ export function decodeBody(body: string): Uint8Array | undefined {
 
 /** 64 columns, LF, exactly one final LF. */
 export function encodeBody(der: Uint8Array): string {
-  return `${der.toBase64().replace(/.{64}(?=.)/g, '$&\n')}\n`
+  const text = der.toBase64()
+  let lines = ''
+  for (let at = 0; at < text.length; at += COLUMNS) lines += `${text.slice(at, at + COLUMNS)}\n`
+  return lines === '' ? '\n' : lines
 }
 
 /** PEM with this label. */

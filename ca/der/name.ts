@@ -1,7 +1,7 @@
 /** Names (RFC 5280 4.1.2.4, 4.2.1.6): read, written, and compared as section 7.1 says. */
 import { oid, OID, oidOf } from './oid.ts'
-import { childrenOf, DerError, expect, readDer, sameBytes, TAG, type DerNode } from './reader.ts'
-import { encodeAscii, isPrintable, textOf } from './text.ts'
+import { childrenOf, DerError, readDer, sameBytes, TAG, type DerNode } from './reader.ts'
+import { encodeAscii, ia5Text, isPrintable, textOf } from './text.ts'
 import { contextPrimitive, printableString, sequence, setOf, utf8String } from './writer.ts'
 
 export interface Attribute {
@@ -96,7 +96,7 @@ export function readGeneralNames(value: Uint8Array): readonly DerNode[] {
 /** The text of a uniformResourceIdentifier; undefined for every other kind. Throws DerError. */
 export function uriOf(name: DerNode): string | undefined {
   if (name.tag !== 0x86) return undefined
-  return textOf({ ...expect(name, 0x86, 'URI'), tag: TAG.ia5 })
+  return ia5Text(name.value)
 }
 
 /** Whether two SAN values hold the same names, in any order. Throws DerError. */

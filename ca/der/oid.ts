@@ -55,8 +55,20 @@ export const OID = {
   signedData: '1.2.840.113549.1.7.2',
 } as const
 
-/** The encoding of a dotted identifier. Throws DerError if it is not one. */
+const named: ReadonlySet<string> = new Set(Object.values(OID))
+const encodings = new Map<string, Uint8Array>()
+
+/** The encoding of a dotted identifier, not to be written to. Throws DerError if it is not one. */
 export function oid(dotted: string): Uint8Array {
+  const known = encodings.get(dotted)
+  if (known !== undefined) return known
+  const encoding = encode(dotted)
+  // Only those with a name here: whatever else is asked for must not grow the table.
+  if (named.has(dotted)) encodings.set(dotted, encoding)
+  return encoding
+}
+
+function encode(dotted: string): Uint8Array {
   const [first, second, ...rest] = dotted.split('.').map(Number)
   if (first === undefined || second === undefined || first > 2 || !rest.every(Number.isSafeInteger))
     throw new DerError('not an object identifier')
@@ -72,17 +84,20 @@ function base128(arc: number): number[] {
 
 /** The dotted form of an OBJECT IDENTIFIER node. Throws DerError for another type or an arc above 2^53. */
 export function oidOf(node: DerNode | undefined, what: string): string {
-  const arcs: number[] = []
+  let dotted = ''
   let arc = 0
   for (const byte of expect(node, TAG.oid, what).value) {
     arc = arc * 128 + (byte & 0x7f)
     if (!Number.isSafeInteger(arc)) throw new DerError(`${what} has an arc out of range`)
-    if (byte < 0x80) {
-      arcs.push(arc)
-      arc = 0
-    }
+    if (byte >= 0x80) continue
+    dotted += dotted === '' ? firstTwo(arc) : `.${arc}`
+    arc = 0
   }
-  const [joined = 0, ...rest] = arcs
+  return dotted
+}
+
+/** X.690 8.19.4: the first two arcs share one number. */
+function firstTwo(joined: number): string {
   const first = Math.min(2, Math.floor(joined / 40))
-  return [first, joined - first * 40, ...rest].join('.')
+  return `${first}.${joined - first * 40}`
 }

@@ -54,49 +54,90 @@ const CONSTRUCTED = 0x20
 
 /**
  * Reads one DER value that fills `bytes`: definite, minimal lengths, one-byte tags, canonical
- * BOOLEAN, INTEGER, NULL, BIT STRING and OID contents, nothing after the end.
+ * BOOLEAN, INTEGER, NULL, BIT STRING and OID contents, nothing after the end. All of it is checked
+ * here, once; a node cuts its parts out of `bytes` when it is asked for them, so `bytes` must not change.
  * Throws DerError with the offset of the first fault.
  */
 export function readDer(bytes: Uint8Array, limits: Limits = REQUEST_LIMITS): DerNode {
-  const reader = { bytes, limits, left: limits.nodes }
-  const node = readNode(reader, 0, bytes.length, 1)
-  if (node.bytes.length !== bytes.length)
-    throw new DerError('bytes after the value', node.bytes.length)
-  return node
+  const walk = { bytes, depth: limits.depth, left: limits.nodes, valueStart: 0 }
+  const end = check(walk, 0, bytes.length, 1)
+  if (end !== bytes.length) throw new DerError('bytes after the value', end)
+  return new CheckedNode(bytes, 0)
 }
 
-interface Reader {
+/** A value somewhere in bytes that `check` has passed. */
+class CheckedNode implements DerNode {
+  readonly tag: number
+  readonly #source: Uint8Array
+  readonly #start: number
+  readonly #valueStart: number
+  readonly end: number
+  #children: readonly DerNode[] | undefined
+
+  constructor(source: Uint8Array, start: number) {
+    const first = source[start + 1] ?? 0
+    let valueStart = start + 2
+    let length = first
+    if (first >= 0x80) {
+      length = 0
+      for (let left = first & 0x7f; left > 0; left--)
+        length = length * 256 + (source[valueStart++] ?? 0)
+    }
+    this.tag = source[start] ?? 0
+    this.#source = source
+    this.#start = start
+    this.#valueStart = valueStart
+    this.end = valueStart + length
+  }
+  get bytes(): Uint8Array {
+    return this.#source.subarray(this.#start, this.end)
+  }
+  get value(): Uint8Array {
+    return this.#source.subarray(this.#valueStart, this.end)
+  }
+  get children(): readonly DerNode[] {
+    this.#children ??= (this.tag & CONSTRUCTED) === 0 ? [] : this.#inside()
+    return this.#children
+  }
+  #inside(): readonly DerNode[] {
+    const children: DerNode[] = []
+    for (let at = this.#valueStart; at < this.end;) {
+      const child = new CheckedNode(this.#source, at)
+      children.push(child)
+      at = child.end
+    }
+    return children
+  }
+}
+
+interface Walk {
   readonly bytes: Uint8Array
-  readonly limits: Limits
+  readonly depth: number
+  /** How many more values there may be. */
   left: number
+  /** Where the contents of the value last entered start. */
+  valueStart: number
 }
 
-function readNode(reader: Reader, start: number, end: number, depth: number): DerNode {
-  if (depth > reader.limits.depth) throw new DerError('nested too deeply', start)
-  if (--reader.left < 0) throw new DerError('too many values', start)
-  const { bytes } = reader
+/** Checks the value at `start`, which must end by `end`; gives where it does. */
+function check(walk: Walk, start: number, end: number, depth: number): number {
+  if (depth > walk.depth) throw new DerError('nested too deeply', start)
+  if (--walk.left < 0) throw new DerError('too many values', start)
+  const { bytes } = walk
   const tag = bytes[start]
   if (tag === undefined || start >= end) throw new DerError('a value is missing', start)
   if ((tag & 0x1f) === 0x1f || tag === 0) throw new DerError('a tag out of range', start)
-  const { valueStart, valueEnd } = readLength(bytes, start + 1, end)
-  const value = bytes.subarray(valueStart, valueEnd)
-  const children =
-    (tag & CONSTRUCTED) === 0 ? [] : readChildren(reader, valueStart, valueEnd, depth)
-  checkContents(tag, value, start)
-  return { tag, bytes: bytes.subarray(start, valueEnd), value, children }
+  const valueEnd = enter(walk, start + 1, end)
+  const { valueStart } = walk
+  if ((tag & CONSTRUCTED) !== 0)
+    for (let at = valueStart; at < valueEnd;) at = check(walk, at, valueEnd, depth + 1)
+  if (tag < 0x40) checkContents(bytes, start, valueStart, valueEnd)
+  return valueEnd
 }
 
-function readChildren(reader: Reader, start: number, end: number, depth: number): DerNode[] {
-  const children: DerNode[] = []
-  for (let at = start; at < end;) {
-    const child = readNode(reader, at, end, depth + 1)
-    children.push(child)
-    at += child.bytes.length
-  }
-  return children
-}
-
-function readLength(bytes: Uint8Array, at: number, end: number) {
+/** Reads the length at `at` and sets `valueStart`; gives where the value ends. */
+function enter(walk: Walk, at: number, end: number): number {
+  const { bytes } = walk
   const first = bytes[at]
   if (first === undefined || at >= end) throw new DerError('a length is missing', at)
   let valueStart = at + 1
@@ -113,49 +154,58 @@ function readLength(bytes: Uint8Array, at: number, end: number) {
       throw new DerError('a length is not minimal', at)
   }
   if (valueStart + length > end) throw new DerError('a value is cut short', at)
-  return { valueStart, valueEnd: valueStart + length }
+  walk.valueStart = valueStart
+  return valueStart + length
 }
 
-type Check = (value: Uint8Array) => boolean
-const primitive: Readonly<Record<number, Check>> = {
-  [TAG.boolean]: (v) => v.length === 1 && (v[0] === 0 || v[0] === 0xff),
-  [TAG.integer]: minimalInteger,
-  [TAG.enumerated]: minimalInteger,
-  [TAG.bitString]: canonicalBits,
-  [TAG.null]: (v) => v.length === 0,
-  [TAG.oid]: wellFormedOid,
-}
-
-function checkContents(tag: number, value: Uint8Array, start: number): void {
-  if (tag >= 0x40) return
+/** Of the universal types: the form, and contents of which DER allows one encoding only. */
+function checkContents(bytes: Uint8Array, start: number, from: number, to: number): void {
+  const tag = bytes[start] ?? 0
   const constructed = (tag & CONSTRUCTED) !== 0
   const collection = tag === TAG.sequence || tag === TAG.set
   // X.690 8.9, 8.11, 10.2: of the universal types only SEQUENCE and SET are constructed in DER.
   if (constructed !== collection || tag === 0x10 || tag === 0x11)
     throw new DerError('a form DER does not have', start)
-  const check = primitive[tag]
-  if (check !== undefined && !check(value)) throw new DerError('a value is not canonical', start)
+  if (!isCanonical(tag, bytes, from, to)) throw new DerError('a value is not canonical', start)
 }
 
-function minimalInteger(value: Uint8Array): boolean {
-  const [first, second] = value
-  if (first === undefined) return false
-  if (second === undefined) return true
+function isCanonical(tag: number, bytes: Uint8Array, from: number, to: number): boolean {
+  switch (tag) {
+    case TAG.boolean:
+      return to === from + 1 && (bytes[from] === 0 || bytes[from] === 0xff)
+    case TAG.integer:
+    case TAG.enumerated:
+      return minimalInteger(bytes, from, to)
+    case TAG.bitString:
+      return canonicalBits(bytes, from, to)
+    case TAG.null:
+      return to === from
+    case TAG.oid:
+      return wellFormedOid(bytes, from, to)
+    default:
+      return true
+  }
+}
+
+function minimalInteger(bytes: Uint8Array, from: number, to: number): boolean {
+  if (to === from) return false
+  if (to === from + 1) return true
+  const first = bytes[from] ?? 0
+  const second = bytes[from + 1] ?? 0
   return !(first === 0 && second < 0x80) && !(first === 0xff && second >= 0x80)
 }
 
-function canonicalBits(value: Uint8Array): boolean {
-  const unused = value[0]
-  if (unused === undefined || unused > 7) return false
-  if (value.length === 1) return unused === 0
-  const last = value.at(-1) ?? 0
-  return (last & ((1 << unused) - 1)) === 0
+function canonicalBits(bytes: Uint8Array, from: number, to: number): boolean {
+  const unused = bytes[from] ?? 0
+  if (to === from || unused > 7) return false
+  if (to === from + 1) return unused === 0
+  return ((bytes[to - 1] ?? 0) & ((1 << unused) - 1)) === 0
 }
 
-function wellFormedOid(value: Uint8Array): boolean {
-  if (value.length === 0 || (value.at(-1) ?? 0x80) >= 0x80) return false
-  let atStart = true
-  for (const byte of value) {
+function wellFormedOid(bytes: Uint8Array, from: number, to: number): boolean {
+  if (to === from || (bytes[to - 1] ?? 0x80) >= 0x80) return false
+  for (let at = from, atStart = true; at < to; at++) {
+    const byte = bytes[at] ?? 0
     if (atStart && byte === 0x80) return false
     atStart = byte < 0x80
   }

@@ -38,6 +38,21 @@ function decodeOne(bytes: Uint8Array, at: number): { code: number; length: numbe
 
 /** Text as UTF-8; lone surrogates become U+FFFD. */
 export function encodeUtf8(text: string): Uint8Array {
+  return asciiOf(text) ?? encodeWide(text)
+}
+
+/** The octets of ASCII; undefined for any other text. */
+function asciiOf(text: string): Uint8Array | undefined {
+  const bytes = new Uint8Array(text.length)
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (code > 0x7f) return undefined
+    bytes[at] = code
+  }
+  return bytes
+}
+
+function encodeWide(text: string): Uint8Array {
   const bytes: number[] = []
   for (const character of text.toWellFormed()) {
     const code = character.codePointAt(0) ?? 0
@@ -55,11 +70,9 @@ function tail(bits: number): number {
 
 /** ASCII text to bytes. Throws DerError for anything else: its callers write IA5String and PrintableString. */
 export function encodeAscii(text: string): Uint8Array {
-  return Uint8Array.from(text, (character) => {
-    const code = character.charCodeAt(0)
-    if (code > 0x7f || character.length > 1) throw new DerError('text is not ASCII')
-    return code
-  })
+  const bytes = asciiOf(text)
+  if (bytes === undefined) throw new DerError('text is not ASCII')
+  return bytes
 }
 
 function narrow(bytes: Uint8Array, highest: number): string {
@@ -69,6 +82,11 @@ function narrow(bytes: Uint8Array, highest: number): string {
     text += String.fromCharCode(byte)
   }
   return text
+}
+
+/** The text of an IA5String's contents, also where a context tag stands for its own. Throws DerError. */
+export function ia5Text(bytes: Uint8Array): string {
+  return narrow(bytes, 0x7f)
 }
 
 function wide(bytes: Uint8Array, width: 2 | 4): string {
@@ -106,7 +124,7 @@ function numeric(bytes: Uint8Array): string {
 const decoders: Readonly<Record<number, (bytes: Uint8Array) => string>> = {
   [TAG.utf8]: decodeUtf8,
   [TAG.printable]: printable,
-  [TAG.ia5]: (bytes) => narrow(bytes, 0x7f),
+  [TAG.ia5]: ia5Text,
   [TAG.numeric]: numeric,
   // T.61 in certificates is Latin-1 in practice (openssl, GnuTLS and NSS read it so).
   [TAG.teletex]: (bytes) => narrow(bytes, 0xff),

@@ -4,25 +4,62 @@ import { encodeAscii, encodeUtf8 } from './text.ts'
 
 /** Tag, shortest definite length, the parts one after another. */
 export function tlv(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
-  let length = 0
-  for (const part of parts) length += part.length
-  const head = lengthOctets(length)
-  const bytes = new Uint8Array(1 + head.length + length)
-  bytes[0] = tag
-  bytes.set(head, 1)
-  let at = 1 + head.length
-  for (const part of parts) {
-    bytes.set(part, at)
-    at += part.length
-  }
-  return bytes
+  const length = lengthOf(parts)
+  const pen = new Pen(sized(length))
+  pen.head(tag, length)
+  for (const part of parts) pen.put(part)
+  return pen.bytes
 }
 
-function lengthOctets(length: number): readonly number[] {
-  if (length < 0x80) return [length]
-  const octets: number[] = []
-  for (let rest = length; rest > 0; rest = Math.floor(rest / 256)) octets.unshift(rest % 256)
-  return [0x80 + octets.length, ...octets]
+/** The parts one after another, under no tag. */
+export function join(...parts: readonly Uint8Array[]): Uint8Array {
+  const pen = new Pen(lengthOf(parts))
+  for (const part of parts) pen.put(part)
+  return pen.bytes
+}
+
+export function lengthOf(parts: readonly Uint8Array[]): number {
+  let length = 0
+  for (const part of parts) length += part.length
+  return length
+}
+
+/** The octets a value of this length takes with its tag and length. */
+export function sized(length: number): number {
+  return headLength(length) + length
+}
+
+/** How many octets tag and length take before a value this long. */
+function headLength(length: number): number {
+  if (length < 0x80) return 2
+  let octets = 3
+  for (let rest = Math.floor(length / 256); rest > 0; rest = Math.floor(rest / 256)) octets++
+  return octets
+}
+
+/** One buffer whose length is known before the first octet, written from the front. */
+export class Pen {
+  readonly bytes: Uint8Array
+  #at = 0
+  constructor(length: number) {
+    this.bytes = new Uint8Array(length)
+  }
+  /** Tag and shortest definite length of a value this long. */
+  head(tag: number, length: number): void {
+    this.bytes[this.#at++] = tag
+    const octets = headLength(length) - 2
+    if (octets === 0) {
+      this.bytes[this.#at++] = length
+      return
+    }
+    this.bytes[this.#at++] = 0x80 + octets
+    for (let left = octets - 1; left >= 0; left--)
+      this.bytes[this.#at++] = Math.floor(length / 256 ** left) & 0xff
+  }
+  put(part: Uint8Array): void {
+    this.bytes.set(part, this.#at)
+    this.#at += part.length
+  }
 }
 
 export function sequence(...parts: readonly Uint8Array[]): Uint8Array {
@@ -31,7 +68,7 @@ export function sequence(...parts: readonly Uint8Array[]): Uint8Array {
 
 /** SET OF: X.690 11.6 sorts the encodings. */
 export function setOf(...parts: readonly Uint8Array[]): Uint8Array {
-  return tlv(TAG.set, ...parts.toSorted(compareBytes))
+  return tlv(TAG.set, ...(parts.length > 1 ? parts.toSorted(compareBytes) : parts))
 }
 
 function compareBytes(a: Uint8Array, b: Uint8Array): number {

@@ -10,6 +10,12 @@ interface Waiter {
   resolve(value: unknown): void
   reject(error: Error): void
 }
+interface Request {
+  readonly id: number
+  readonly room: string
+  readonly name: string
+  readonly args: unknown
+}
 interface Reply {
   readonly id: number
   readonly value?: unknown
@@ -29,6 +35,8 @@ export class StoreError extends Error {
 export class SqliteThread implements AsyncDisposable {
   readonly #worker: Worker
   readonly #waiting = new Map<number, Waiter>()
+  /** What this turn of the event loop asks for: one message, one transaction, one fsync. */
+  #outbox: Request[] = []
   #last = 0
   #ended: Error | undefined
 
@@ -69,8 +77,14 @@ export class SqliteThread implements AsyncDisposable {
     const id = ++this.#last
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     this.#waiting.set(id, { resolve, reject })
-    this.#worker.postMessage({ id, room, name, args })
+    if (this.#outbox.push({ id, room, name, args }) === 1) setImmediate(() => this.#post())
     return (await promise) as Result<Operations<R>[N]>
+  }
+
+  #post(): void {
+    const requests = this.#outbox
+    this.#outbox = []
+    if (requests.length > 0 && this.#ended === undefined) this.#worker.postMessage(requests)
   }
 
   #settle(reply: Reply): void {
@@ -89,6 +103,7 @@ export class SqliteThread implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#ended !== undefined) return
     const exited = new Promise((resolve) => this.#worker.once('exit', resolve))
+    this.#post()
     this.#worker.postMessage('close')
     await exited
   }

@@ -2,7 +2,7 @@
  * The only thread that touches store.sqlite. Requests that arrive together share one transaction,
  * so they share one fsync; each is a savepoint of its own, so one failure does not undo another.
  */
-import { DatabaseSync } from 'node:sqlite'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { rooms, type Operation, type Room } from './rooms.ts'
 
@@ -19,10 +19,24 @@ interface Reply {
 }
 
 const BATCH = 256
+const STATEMENTS = 512
 const table: Readonly<Record<string, Room>> = rooms
 
+/** Compiles a statement the first time it is asked for: compiling takes longer than most of them run. */
+class Database extends DatabaseSync {
+  readonly #compiled = new Map<string, StatementSync>()
+  override prepare(sql: string): StatementSync {
+    const known = this.#compiled.get(sql)
+    if (known !== undefined) return known
+    if (this.#compiled.size >= STATEMENTS) this.#compiled.clear()
+    const statement = super.prepare(sql)
+    this.#compiled.set(sql, statement)
+    return statement
+  }
+}
+
 function open(path: string): DatabaseSync {
-  const db = new DatabaseSync(path)
+  const db = new Database(path)
   // FULL: a commit is on disk before its caller hears of it.
   db.exec(
     'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000',
@@ -56,10 +70,10 @@ function perform(db: DatabaseSync, request: Request): Reply {
       id: request.id,
       error: { name: 'Error', message: `no operation ${request.room}.${request.name}` },
     }
-  db.exec('SAVEPOINT one')
+  db.prepare('SAVEPOINT one').run()
   try {
     const value = operation(db, request.args as never)
-    db.exec('RELEASE one')
+    db.prepare('RELEASE one').run()
     return { id: request.id, value }
   } catch (error) {
     db.exec('ROLLBACK TO one; RELEASE one')
@@ -89,23 +103,19 @@ function perBatch(db: DatabaseSync, batch: readonly Request[]): Reply[] {
 const port = parentPort
 if (port === null) throw new Error('worker.ts runs as a worker thread only')
 const db = open((workerData as { path: string }).path)
-port.on('message', (first: Request | 'close') => {
-  if (first === 'close') {
-    db.close()
-    port.close()
-    return
-  }
-  const batch = [first]
-  while (batch.length < BATCH) {
-    const next = receiveMessageOnPort(port) as { message: Request | 'close' } | undefined
-    if (next === undefined) break
-    if (next.message === 'close') {
+port.on('message', (first: readonly Request[] | 'close') => {
+  const batch: Request[] = []
+  for (let next = first; ;) {
+    if (next === 'close') {
       port.postMessage(perBatch(db, batch))
       db.close()
       port.close()
       return
     }
-    batch.push(next.message)
+    batch.push(...next)
+    const more = batch.length < BATCH ? receiveMessageOnPort(port) : undefined
+    if (more === undefined) break
+    next = (more as { message: readonly Request[] | 'close' }).message
   }
   port.postMessage(perBatch(db, batch))
 })
