@@ -67,7 +67,7 @@ const NEW = 'neither name nor key is that of a CA that is here'
 
 type Rule = (subject: Subject) => boolean
 
-export const adoptionRules: Readonly<Record<string, Rule>> = {
+const adoptionRules: Readonly<Record<string, Rule>> = {
   [CHAIN]: ({ links }) =>
     links.every(({ x509 }, at) => {
       const above = links[at + 1]?.x509 ?? x509

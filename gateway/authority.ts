@@ -58,7 +58,8 @@ export async function openAuthority(
   const room = openRoom(config, `gateway|${config.gateway}`, { now })
   try {
     const state = readState(room.directory)
-    if (state?.requested == null || state.issuers.length > 0) await initCa(room)
+    const waiting = state !== undefined && state.requested !== null && state.issuers.length === 0
+    if (!waiting) await initCa(room)
     await activateDue(room)
     await tell(room, log)
     return new NodeAuthority(room, config.data, log)

@@ -124,7 +124,7 @@ function entry(
   return { certificate, above, key, state, since, active_from: activeFrom }
 }
 
-export function keyIdOf(der: Uint8Array): string {
+function keyIdOf(der: Uint8Array): string {
   return createHash('sha256').update(der).digest('hex').slice(0, 16)
 }
 

@@ -70,7 +70,6 @@ const State = Type.Object({
 })
 
 export type KeyPlace = Static<typeof KeyPlace>
-export type RootEntry = Static<typeof Root>
 export type IssuingEntry = Static<typeof IssuingCa>
 export type Act = Static<typeof Act>
 export type CaState = Static<typeof State>

@@ -393,8 +393,7 @@ describe('lint', () => {
     for (const [rule, tbs, profile, issuer] of expected)
       expect(brokenRules(tbs, profile, issuer)).toContainEqual(expect.stringMatching(`^${rule}`))
     expect(brokenRules(make(), device, active)).toEqual([])
-    for (const rule of rules)
-      expect(expected.some(([start]) => rule.startsWith(start))).toBe(true)
+    for (const rule of rules) expect(expected.some(([start]) => rule.startsWith(start))).toBe(true)
   })
 })
 

@@ -9,16 +9,16 @@ const LIBRARIES = [
   '/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so',
   '/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so',
 ]
-export const library = LIBRARIES.find((path) => existsSync(path)) ?? ''
+const library = LIBRARIES.find((path) => existsSync(path)) ?? ''
 /** Where `npm install --prefix DIR pkcs11js` put the binding; it compiles, so it is not in the tree. */
-export const binding = process.env['SALLYPORT_TEST_PKCS11'] ?? ''
+const binding = process.env['SALLYPORT_TEST_PKCS11'] ?? ''
 export const haveHsm =
   library !== '' &&
   binding !== '' &&
   existsSync(join(binding, 'node_modules', 'pkcs11js')) &&
   spawnSync('softhsm2-util', ['--version']).status === 0
 
-export const PIN = '123456'
+const PIN = '123456'
 
 export class SoftHsm implements Disposable {
   readonly #folder = mkdtempSync(join(tmpdir(), 'sallyport-hsm-'))
