@@ -19,6 +19,8 @@ interface Attempt extends Common {
   readonly reason: CaCode | null
   readonly denials: readonly string[]
   readonly decisionId: string | null
+  /** The approval by a person that let it pass although policy had denials. */
+  readonly approval: string | null
 }
 
 /** Somebody tried to enrol a device with a token. */

@@ -58,7 +58,7 @@ export const rules: Readonly<Record<string, Rule>> = {
   "RFC 5280 4.2.1.12: extended key usage is the profile's": ({ tbs, profile }) => {
     const purposes = purposesOf(findExtension(tbs.extensions, 'extendedKeyUsage'))
     const wanted = profile.extendedKeyUsage.map((purpose) => OID[purpose])
-    return wanted.every((each) => purposes.includes(each)) && purposes.every(isTlsPurpose)
+    return wanted.every((each) => purposes.includes(each)) && purposes.every(isOurPurpose)
   },
   'RFC 7093 2: subject key identifier is of the key': ({ tbs }) => {
     const extension = findExtension(tbs.extensions, 'subjectKeyIdentifier')
@@ -88,8 +88,8 @@ function purposesOf(extension: Extension | undefined): readonly string[] {
   return list.map((purpose) => oidOf(purpose, 'a purpose'))
 }
 
-function isTlsPurpose(purpose: string): boolean {
-  return purpose === OID.serverAuth || purpose === OID.clientAuth
+function isOurPurpose(purpose: string): boolean {
+  return purpose === OID.serverAuth || purpose === OID.clientAuth || purpose === OID.cmcRa
 }
 
 /** Throws CaError `lint` naming every broken rule; our mistake, never the requester's. */
