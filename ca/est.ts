@@ -58,6 +58,8 @@ export interface DeviceRecord {
   readonly state: DeviceState
   /** X520 serialNumber, PrintableString characters, at most 64; issued into the subject if set. */
   readonly serialNumber?: string | undefined
+  /** For policy alone. */
+  readonly labels?: Readonly<Record<string, string>> | undefined
 }
 export interface Devices {
   find(id: string): Promise<DeviceRecord | undefined>

@@ -4,7 +4,16 @@
  */
 import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
-import { Account, Device, DeviceToken, Grant, OpenedSession, Problem, Session } from '#api'
+import {
+  Account,
+  Device,
+  DeviceToken,
+  Enrolment,
+  Grant,
+  OpenedSession,
+  Problem,
+  Session,
+} from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
@@ -17,6 +26,7 @@ export {
   Device,
   DeviceToken,
   EndedGrant,
+  Enrolment,
   Grant,
   LogPage,
   Me,
@@ -27,6 +37,7 @@ export {
 
 export const Accounts = Type.Object({ items: Type.Array(Account) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
+export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })
 export const Grants = Type.Object({ items: Type.Array(Grant) })
 export const Sessions = Type.Object({ items: Type.Array(Session) })
 export const AddedDevice = Type.Object({ device: Device, token: DeviceToken })

@@ -42,7 +42,7 @@ export function caEvent(event: CaEvent): EventInput {
           event.decisionId === null
             ? undefined
             : [{ id: event.decisionId, revision: 'none', codes: [...event.denials] }],
-        message: `${what} of ${event.device ?? 'an unknown device'} ${event.outcome}`,
+        message: `${what} of ${event.device ?? 'an unknown device'} ${event.outcome}${event.approval === null ? '' : `, approved as ${event.approval}`}`,
       }
       const spki = event.spkiSha256 ?? undefined
       if (event.code === 'device.enroll')

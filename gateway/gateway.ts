@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { shipSyslog, type Shipper } from '#audit'
-import { est, instant, stillStands } from '#ca'
+import { est, instant, stillStands, type PendingStore } from '#ca'
 import { BUILTIN_BUNDLE, loadBundle, PolicyEngine } from '#policy'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
@@ -14,7 +14,7 @@ import { edgeCertificate } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
 import { Decisions } from './decisions.ts'
 import { Registry } from './devices/presence.ts'
-import { decideIssuance } from './enrolment.ts'
+import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
 import {
   now,
   openFoundation,
@@ -24,12 +24,13 @@ import {
   type Foundation,
 } from './foundation.ts'
 import { createApi, type Api } from './listen/api.ts'
-import { createEdge, type Edge } from './listen/edge.ts'
+import { createEdge, type Edge, type EdgeCertificate } from './listen/edge.ts'
 import { estHandler } from './listen/est.ts'
 import { dispatch, type Handler } from './listen/front.ts'
 import { openOperations, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
+import { enrolmentRoutes } from './listen/routes/enrolments.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
@@ -38,6 +39,7 @@ import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
+import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
@@ -70,8 +72,9 @@ export async function serve(
   const access = await openAccess(foundation, decisions, report, undo)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
-  const front = await openHttp(config, foundation, decisions, access, report, undo)
-  const edge = await openEdge(config, foundation, decisions, access, front, report, undo)
+  const setup = estSetup(config.est)
+  const front = await openHttp(config, foundation, decisions, access, setup, report, undo)
+  const edge = await openEdge(config, foundation, decisions, access, setup, front, report, undo)
 
   const { host, port } = splitHostPort(config.listen)
   const listen = await edge.listen(host, port)
@@ -224,25 +227,29 @@ async function openHttp(
   foundation: Foundation,
   decisions: Decisions,
   access: Access,
+  setup: EstSetup,
   report: Report,
   undo: Undo,
 ): Promise<Handler> {
-  const { authority, caStore, caLog, identity } = foundation
+  const { authority, caStore, caLog, identity, thread } = foundation
   const { devices } = access.room
+  const pending = new SqlitePendingStore(thread)
   const api = undo.use(
     await createApi({
       version: VERSION,
       identity,
       now,
       report,
-      routes: (calls) => addRoutes(calls, config, foundation, decisions, access),
+      routes: (calls) => addRoutes(calls, config, foundation, decisions, access, pending),
     }),
   )
   const enrol = est({
+    ...setup.options,
+    pending,
     tenant: config.tenant,
     store: caStore,
     issuers: () => authority.issuers,
-    devices,
+    devices: inventory(devices),
     decide: decideIssuance(decisions),
     log: caLog,
     now: () => instant(now()),
@@ -267,6 +274,7 @@ function addRoutes(
   { log, identity, authority, caStore }: Foundation,
   decisions: Decisions,
   { registry, room, reauthorization, signIns }: Access,
+  pending: PendingStore,
 ): void {
   const { tenant } = config
   const { devices, grants } = room
@@ -290,6 +298,7 @@ function addRoutes(
   })
   const tokens = { tenant, store: caStore, origin, caSha256, now }
   deviceRoutes(calls, { decisions, log, devices, registry, caStore, tokens, reauthorization, now })
+  enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
   const grantRoom = { tenant, store: grants, devices, registry, decisions, log, now }
   grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })
   const appOrigin = (process: string, device: string) =>
@@ -304,6 +313,7 @@ async function openEdge(
   foundation: Foundation,
   decisions: Decisions,
   { registry, room, reauthorization }: Access,
+  setup: EstSetup,
   front: Handler,
   report: Report,
   undo: Undo,
@@ -329,14 +339,14 @@ async function openEdge(
   const first = await edgeCertificate(config, authority, caStore, caLog, now())
   const edge = undo.use(
     createEdge({
-      certificate: first.certificate,
+      certificate: alsoAsking(first.certificate, setup),
       onRequest: front,
       onUpgrade: refuseUpgrade,
       onFault: (code, from) => logger.warn({ code, from }, 'connection refused'),
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )
-  undo.use(renewing(config, foundation, edge, first.renewAt, report))
+  undo.use(renewing(config, foundation, edge, setup, first.renewAt, report))
   return edge
 }
 
@@ -347,11 +357,21 @@ function refuseUpgrade(_request: unknown, socket: { end(text: string): unknown }
 
 const RENEWAL_CHECK_MS = 3_600_000
 
+/** The handshake asks for makers' certificates too; only EST, never a tunnel, takes them. */
+function alsoAsking(
+  certificate: EdgeCertificate,
+  { clientAuthorities }: EstSetup,
+): EdgeCertificate {
+  const all = [...certificate.clientAuthorities, ...clientAuthorities]
+  return { ...certificate, clientAuthorities: all }
+}
+
 /** Replaces the port's certificate at two thirds of its life; tries again each hour where that fails. */
 function renewing(
   config: Config,
   { authority, caStore, caLog }: Foundation,
   edge: Edge,
+  setup: EstSetup,
   renewAt: number,
   report: Report,
 ): Disposable {
@@ -361,7 +381,7 @@ function renewing(
     edgeCertificate(config, authority, caStore, caLog, now()).then(
       (next) => {
         due = next.renewAt
-        edge.renew(next.certificate)
+        edge.renew(alsoAsking(next.certificate, setup))
       },
       (error: unknown) => report(error, 'the certificate of the port could not be renewed'),
     )
