@@ -70,6 +70,7 @@ test('every step in order, and the tally last', async () => {
     .filter((line) => !line.startsWith('apt-get'))
   expect(steps).toEqual([
     'go install github.com/open-policy-agent/opa@v1.2.3',
+    'go install github.com/globalsign/est/cmd/estclient',
     'node test/house/lockfile.mjs',
     'npm ci --no-audit --no-fund',
     'npm run check',
