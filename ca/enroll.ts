@@ -1,22 +1,22 @@
 /** A first certificate: a one-time token says which device may have one (RFC 7030 4.2.1). */
 import { sha256Hex } from './algorithm.ts'
 import { possess } from './applicant.ts'
-import type { CertificationRequest } from './csr.ts'
 import { OID } from './der/oid.ts'
-import { DerError } from './der/reader.ts'
 import { encodeUtf8 } from './der/text.ts'
 import { CaError, refuse, relying } from './errors.ts'
 import type { DeviceRecord } from './est.ts'
 import type { IssuedRow, IssuingDesk } from './issue.ts'
-import { deviceFromSan, isId, isTenant } from './name.ts'
-import { recallSeconds } from './profile.ts'
+import { introduce, idFromRequest, type Claim } from './introduce.ts'
+import { isId, isTenant } from './name.ts'
+import { recallSeconds, type EstProfileName } from './profile.ts'
 import {
   carryOut,
+  linkingOf,
+  newAttempt,
   recall,
   recallOf,
   refuseTakenKey,
   requireDevice,
-  type Attempt,
   type Errand,
   type Plan,
 } from './registrar.ts'
@@ -37,6 +37,8 @@ export async function newToken(
   options: {
     readonly tenant: string
     readonly device: string
+    /** What it is good for; default `device`. */
+    readonly profile?: EstProfileName
     readonly lifetimeSeconds: number
     readonly now: Instant
     readonly random: Random
@@ -52,7 +54,7 @@ export async function newToken(
     id: `t_${base32(random(16))}`,
     hash: hashToken(text),
     tenant,
-    profile: 'device',
+    profile: options.profile ?? 'device',
     device,
     createdAt: now,
     expiresAt: instant(now + Math.floor(lifetimeSeconds) * 1_000),
@@ -144,67 +146,59 @@ async function identify(header: string, { options, lifetimeSeconds }: Errand): P
 }
 
 /**
- * Steps 4 to 10 of a CSR's life (docs/issuance.md) for the token in `authorization` (Basic).
- * Throws CaError by code; a refusal leaves no trace but its log event.
+ * Steps 4 to 10 of a CSR's life (docs/issuance.md) for the token in `authorization` (Basic), or for the
+ * certificate of a maker or of a registration authority. Throws CaError by code; a refusal leaves no
+ * trace but its log event.
  */
 export async function enroll(
   authorization: string | undefined,
   errand: Errand,
 ): Promise<IssuedRow> {
-  if (authorization === undefined) throw noToken(errand)
-  const attempt: Attempt = {
-    code: 'device.enroll',
-    device: null,
-    tokenId: null,
-    serial: null,
-    expiredSeconds: 0,
-  }
+  if (authorization === undefined) return await introduce(errand, redeem)
+  const attempt = newAttempt('device.enroll')
   return await carryOut(attempt, errand, async () => {
     const token = await identify(authorization, errand)
     attempt.tokenId = token.id
     attempt.device = token.device
-    return await redeem(token, errand)
+    if (token.profile !== errand.label.profile)
+      throw refuse('token.label', `the token is for ${token.profile} certificates`)
+    possess(errand.applicant, errand.connection.channelBinding, linkingOf(errand))
+    const device = await requireDevice(token.device, errand.options)
+    return await redeem({ principal: `token:${token.id}`, token, device }, errand)
   })
 }
 
-function noToken({ connection }: Errand): CaError {
-  return connection.clientChain.length > 0
-    ? refuse(
-        'operation.swapped',
-        'a certificate is renewed at simplereenroll; enrolling takes a token',
-      )
-    : refuse('credential', 'a token is needed')
-}
-
-async function redeem(token: TokenRow, errand: Errand): Promise<Plan> {
-  const { applicant, connection, options } = errand
-  possess(applicant, connection.channelBinding, options.linking ?? 'optional')
-  if (token.binding !== null && token.binding.spkiSha256 !== applicant.spkiSha256)
+/** Names, key, recall, and what policy has to know, for somebody who may ask for `claim.device`. */
+async function redeem(claim: Claim, errand: Errand): Promise<Plan> {
+  const { applicant, options, label } = errand
+  const { token, device, principal } = claim
+  if (token !== null && token.binding !== null && token.binding.spkiSha256 !== applicant.spkiSha256)
     throw refuse('token.bound', 'the token was used with another key')
-  const device = await requireDevice(token.device, options)
-  const claimed = checkNames(applicant, options.tenant, device)
+  const claimed = label.names === 'ignore' ? null : checkNames(errand, device)
   await refuseTakenKey(device.id, errand)
-  const again = recallOf(`token:${token.id}`, 'simpleenroll', errand)
+  const again = recallOf(principal, 'simpleenroll', errand)
   const known = await recall(again.key, device, options)
   if (known !== undefined) return { known }
   // What it was used for is no longer good, and it cannot be used for anything else.
-  if (token.binding !== null && device.state !== 'quarantined') throw notValid()
+  const spent = token !== null && token.binding !== null
+  if (spent && device.state !== 'quarantined') throw claim.spent?.() ?? notValid()
   return {
     device,
     facts: {
       enroll: {
-        token: {
-          id: token.id,
+        token: claim.vouch ?? {
+          id: token?.id ?? principal,
           zone: device.zone,
-          uses_left: token.binding === null ? 1 : 0,
-          expires_at: Math.floor(token.expiresAt / 1_000),
+          uses_left: spent ? 0 : 1,
+          expires_at: Math.floor((token?.expiresAt ?? 0) / 1_000),
         },
         key: { alg: applicant.key.algorithm, hardware: false },
-        claimed_serial: claimed,
+        claimed_serial: claim.serialNumber ?? claimed,
       },
       renew: null,
     },
-    ask: { recall: again, parent: null, tokenId: token.id },
+    principal,
+    ask: { recall: again, parent: null, tokenId: token?.id ?? null },
   }
 }
 
@@ -212,11 +206,8 @@ async function redeem(token: TokenRow, errand: Errand): Promise<Plan> {
  * Whatever a request says of itself must be what the record says; saying nothing is fine. Gives the
  * serial number it claims. Throws CaError `name.subject`, `name.san`: nothing is silently rewritten.
  */
-function checkNames(
-  { rdns, san }: CertificationRequest,
-  tenant: string,
-  device: DeviceRecord,
-): string | null {
+function checkNames({ applicant, label, options }: Errand, device: DeviceRecord): string | null {
+  const { rdns, san } = applicant
   let claimed: string | null = null
   for (const { oid, text } of rdns.flat()) {
     if (oid === OID.serialNumber) claimed = text
@@ -227,7 +218,7 @@ function checkNames(
         `${FIELDS[oid] ?? oid} in the subject is not what the device record says`,
       )
   }
-  const named = san === null ? device.id : readSan(san, tenant)
+  const named = san === null ? device.id : idFromRequest(san, options.tenant, label.profile)
   if (named !== device.id)
     throw refuse(
       'name.san',
@@ -240,13 +231,4 @@ const FIELDS: Readonly<Record<string, string>> = {
   [OID.commonName]: 'commonName',
   [OID.serialNumber]: 'serialNumber',
   [OID.organization]: 'organizationName',
-}
-
-function readSan(san: Uint8Array, tenant: string): string | undefined {
-  try {
-    return deviceFromSan(san, tenant)
-  } catch (error) {
-    if (error instanceof DerError) return undefined
-    throw error
-  }
 }

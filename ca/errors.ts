@@ -28,14 +28,18 @@ export type CaCode =
   // who asks
   | 'credential'
   | 'token.bound'
+  | 'token.label'
   | 'certificate.required'
   | 'operation.swapped'
   | 'device.unknown'
   | 'device.state'
+  | 'device.claimed'
+  | 'idevid.serial'
   | PeerCode
   // whether they may
   | 'policy.denied'
   | 'policy.pending'
+  | 'approval.rejected'
   // ourselves
   | 'profile'
   | 'lint'

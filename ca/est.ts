@@ -10,9 +10,12 @@ import type { CaLog } from './event.ts'
 import type { IssuedRow } from './issue.ts'
 import { authorityCertificates, type Issuers } from './issuer.ts'
 import { asCaError, problem } from './problem.ts'
-import { lifetimeWithin, profiles } from './profile.ts'
+import { DEVICE_LABEL, type EstLabel } from './label.ts'
+import type { Manufacturer } from './manufacturer.ts'
+import type { PendingStore } from './pending.ts'
+import { lifetimeWithin, profiles, type EstProfileName } from './profile.ts'
 import { renew } from './renew.ts'
-import type { Errand } from './registrar.ts'
+import { linkingOf, type Errand } from './registrar.ts'
 import type { CaStore } from './store.ts'
 import { Throttle } from './throttle.ts'
 import type { Instant, Random } from './time.ts'
@@ -55,6 +58,8 @@ export interface DeviceRecord {
   readonly state: DeviceState
   /** X520 serialNumber, PrintableString characters, at most 64; issued into the subject if set. */
   readonly serialNumber?: string | undefined
+  /** For policy alone. */
+  readonly labels?: Readonly<Record<string, string>> | undefined
 }
 export interface Devices {
   find(id: string): Promise<DeviceRecord | undefined>
@@ -117,6 +122,14 @@ export interface EstOptions {
   readonly deviceLifetimeSeconds?: number
   /** `required`: every CSR must carry the connection's binding. Default `optional`: checked if present. */
   readonly linking?: 'required' | 'optional'
+  /** What is served under which path segment; default: `device` alone. */
+  readonly labels?: readonly EstLabel[]
+  /** Where requests wait for a person. Without it they are told to wait, and nobody can answer. */
+  readonly pending?: PendingStore
+  /** Makers whose devices may introduce themselves; read once per request. */
+  readonly manufacturers?: () => readonly Manufacturer[]
+  /** Requests with a body from one address within a minute; beyond it, 429. Default: any number. */
+  readonly requestsPerMinute?: number
   /** Hears of every failure that is ours, with its cause: for the operational log. Must not throw. */
   readonly failed?: (error: CaError, requestId: string) => void
   /** Called once the certificate is stored and before the answer; may be called again for the same serial. */
@@ -151,14 +164,23 @@ const WELL_KNOWN = '/.well-known/est/'
 
 /**
  * An EST server over these stores. The function it gives never throws and never rejects: every
- * failure is a response. Throws CaError `profile` itself for a life the device profile forbids.
+ * failure is a response. Throws CaError `profile` itself for a life the device profile forbids, and for
+ * labels that no path can name.
  */
 export function est(options: EstOptions): (request: EstRequest) => Promise<EstResponse> {
-  const lifetimeSeconds = lifetimeWithin(profiles.device, options.deviceLifetimeSeconds)
-  const throttle = new Throttle()
+  const desk: Desk = {
+    options,
+    labels: checkLabels(options.labels ?? [DEVICE_LABEL]),
+    lifetimeSeconds: {
+      device: lifetimeWithin(profiles.device, options.deviceLifetimeSeconds),
+      ra: profiles.ra.lifetimeSeconds.usual,
+    },
+    guesses: new Throttle(),
+    flood: new Throttle(options.requestsPerMinute ?? Infinity),
+  }
   return async (request) => {
     try {
-      return await answer(request, options, lifetimeSeconds, throttle)
+      return await answer(request, desk)
     } catch (error) {
       const failure = asCaError(error)
       if (failure.fault === 'local') options.failed?.(failure, request.connection.requestId)
@@ -173,27 +195,48 @@ export function bodyTooLarge(requestId: string): EstResponse {
   return problem(refuse('body.length', message), requestId, () => new Uint8Array(1))
 }
 
-interface Target {
-  readonly operation: Operation
-  /** The profile; `device` without a label. */
-  readonly label: string
+/** What lives as long as the server. */
+interface Desk {
+  readonly options: EstOptions
+  readonly labels: ReadonlyMap<string, EstLabel>
+  readonly lifetimeSeconds: Readonly<Record<EstProfileName, number>>
+  /** Wrong credentials, and requests with a body, by source. */
+  readonly guesses: Throttle
+  readonly flood: Throttle
 }
 
-async function answer(
-  request: EstRequest,
-  options: EstOptions,
-  lifetimeSeconds: number,
-  throttle: Throttle,
-): Promise<EstResponse> {
-  const target = route(request)
+interface Target {
+  readonly operation: Operation
+  readonly label: EstLabel
+}
+
+/** RFC 7030 3.2.2: a label is one path segment and never the name of an operation. Throws CaError `profile`. */
+function checkLabels(labels: readonly EstLabel[]): ReadonlyMap<string, EstLabel> {
+  const named = new Map(labels.map((label) => [label.name, label]))
+  const wrong = labels.find(({ name }) => !/^[a-z0-9-]{1,40}$/.test(name) || isOperation(name))
+  if (wrong !== undefined || named.size !== labels.length)
+    throw new CaError(
+      'profile',
+      'local',
+      wrong === undefined ? 'two labels have one name' : `${wrong.name} cannot be a label`,
+    )
+  return named
+}
+
+async function answer(request: EstRequest, desk: Desk): Promise<EstResponse> {
+  const { options } = desk
+  const target = route(request, desk.labels)
+  const { label } = target
   switch (target.operation) {
     case 'cacerts':
-      return certificates(authorityCertificates(options.issuers()), 'application/pkcs7-mime')
-    case 'csrattrs':
-      return base64(csrAttributes(options.linking ?? 'optional'), 'application/csrattrs')
+      return certificates(authorityCertificates(options.issuers()), 'application/pkcs7-mime', label)
+    case 'csrattrs': {
+      const der = csrAttributes(label.csrattrs ?? 'list', linkingOf({ label, options }))
+      return der === undefined ? NOTHING_TO_SAY : base64(der, 'application/csrattrs', label)
+    }
     case 'simpleenroll':
     case 'simplereenroll':
-      return await issueFor(request, target, options, lifetimeSeconds, throttle)
+      return await issueFor(request, target, desk)
     case 'serverkeygen':
       throw refuse('operation.off', 'keys are made on the device, never here')
     case 'fullcmc':
@@ -202,8 +245,11 @@ async function answer(
 }
 
 /** Label, method, media type, length: in that order, before the body is looked at. */
-function route({ method, path, headers, body }: EstRequest): Target {
-  const target = locate(path)
+function route(
+  { method, path, headers, body }: EstRequest,
+  labels: ReadonlyMap<string, EstLabel>,
+): Target {
+  const target = locate(path, labels)
   if (target.operation === 'serverkeygen' || target.operation === 'fullcmc') return target
   const allowed = operations[target.operation]
   if (method !== allowed)
@@ -216,32 +262,43 @@ function route({ method, path, headers, body }: EstRequest): Target {
   return target
 }
 
-function locate(path: string): Target {
+function locate(path: string, labels: ReadonlyMap<string, EstLabel>): Target {
   const [name = ''] = path.split('?', 1)
   const parts = name.startsWith(WELL_KNOWN) ? name.slice(WELL_KNOWN.length).split('/') : []
-  const [label, operation] = parts.length === 2 ? parts : ['device', parts[0]]
+  const [segment, operation] = parts.length === 2 ? parts : [DEVICE_LABEL.name, parts[0]]
   if (parts.length === 0 || parts.length > 2 || !isOperation(operation))
     throw refuse('path.unknown', 'there is no such EST operation')
-  const served = Object.values(profiles).some((each) => each.label && each.name === label)
-  if (!served) throw refuse('label.unknown', 'there is no such label')
-  return { operation, label: label ?? '' }
+  const label = labels.get(segment ?? '')
+  if (label === undefined) throw refuse('label.unknown', 'there is no such label')
+  return { operation, label }
 }
 
 function isOperation(text: string | undefined): text is Operation {
   return text !== undefined && Object.hasOwn(operations, text)
 }
 
+/** Throws CaError `rate` for a source that has guessed, or asked, too much. */
+function pace(source: string, now: Instant, { guesses, flood }: Desk): void {
+  const guessed = guesses.waitSeconds(source, now)
+  if (guessed > 0)
+    throw refuse('rate', 'too many wrong credentials from this address', {
+      retryAfterSeconds: guessed,
+    })
+  const asked = flood.waitSeconds(source, now)
+  if (asked > 0)
+    throw refuse('rate', 'too many requests from this address', { retryAfterSeconds: asked })
+  flood.count(source, now)
+}
+
 async function issueFor(
   request: EstRequest,
   { operation, label }: Target,
-  options: EstOptions,
-  lifetimeSeconds: number,
-  throttle: Throttle,
+  desk: Desk,
 ): Promise<EstResponse> {
   const { connection, headers } = request
-  const retryAfterSeconds = throttle.waitSeconds(connection.remoteAddress, options.now())
-  if (retryAfterSeconds > 0)
-    throw refuse('rate', 'too many wrong credentials from this address', { retryAfterSeconds })
+  const { options } = desk
+  pace(connection.remoteAddress, options.now(), desk)
+  const lifetimeSeconds = desk.lifetimeSeconds[label.profile]
   const applicant = readApplicant(request.body)
   const errand: Errand = { applicant, label, connection, options, lifetimeSeconds }
   const { authorization } = headers
@@ -250,11 +307,11 @@ async function issueFor(
     const row = renewing ? await renew(errand) : await enroll(authorization, errand)
     await relying('store.unavailable', () => options.issued?.(describe(row, renewing)))
     // RFC 9266 4.1: a binding authenticates once; the next request needs another connection.
-    return granted(row, applicant.challengePassword !== null)
+    return granted(row, applicant.challengePassword !== null, label)
   } catch (error) {
     const guess =
       error instanceof CaError && error.code === 'credential' && authorization !== undefined
-    if (guess) throttle.failed(connection.remoteAddress, options.now())
+    if (guess) desk.guesses.count(connection.remoteAddress, options.now())
     throw error
   }
 }
@@ -264,17 +321,20 @@ function describe(row: IssuedRow, renewing: boolean): Issued {
   return { operation: renewing ? 'renew' : 'enroll', device, serial, spkiSha256, notAfter }
 }
 
-function granted(row: IssuedRow, close: boolean): EstResponse {
+function granted(row: IssuedRow, close: boolean, label: EstLabel): EstResponse {
   const type = 'application/pkcs7-mime; smime-type=certs-only'
-  return { ...certificates([row.certificate], type), close }
+  return { ...certificates([row.certificate], type, label), close }
 }
 
-function certificates(list: readonly Uint8Array[], type: string): EstResponse {
-  return base64(writeCertsOnly(list), type)
+function certificates(list: readonly Uint8Array[], type: string, label: EstLabel): EstResponse {
+  return base64(writeCertsOnly(list), type, label)
 }
 
-function base64(der: Uint8Array, type: string): EstResponse {
-  const body = encodeBody(der)
+/** RFC 7030 4.5.2: there are no attributes to ask for. */
+const NOTHING_TO_SAY: EstResponse = { status: 204, headers: {}, body: '', close: false }
+
+function base64(der: Uint8Array, type: string, label: EstLabel): EstResponse {
+  const body = label.wrap === 'none' ? der.toBase64() : encodeBody(der)
   return {
     status: 200,
     headers: {

@@ -23,6 +23,8 @@ interface Attempt extends Common {
   readonly decisionId: string | null
   /** Of the policy that decided; null where none did. */
   readonly revision: string | null
+  /** The approval by a person that let it pass although policy had denials. */
+  readonly approval: string | null
 }
 
 /** Somebody tried to enrol a device with a token. */

@@ -38,6 +38,9 @@ export {
   type EstResponse,
   type Issued,
 } from './est.ts'
+export type { EstLabel } from './label.ts'
+export { openAnchors, type Anchor, type Manufacturer } from './manufacturer.ts'
+export { DECIDED_MS, type PendingRow, type PendingState, type PendingStore } from './pending.ts'
 export { stillStands, verifyPeer, type Peer, type Stranger } from './path.ts'
 export { resumeRevocations, revoke, revokeLapsed, type RevocationDesk } from './revoke.ts'
 export { issueCrl, type Crl, type SigningIssuer } from './crl.ts'

@@ -68,7 +68,7 @@ const fixedRules: Rules<Subject> = {
     const wanted: readonly string[] = profile.extendedKeyUsage.map((purpose) => OID[purpose])
     return (
       wanted.every((each) => purposes.includes(each)) &&
-      purposes.every((each) => wanted.includes(each) || isTlsPurpose(each))
+      purposes.every((each) => wanted.includes(each) || isOurPurpose(each))
     )
   },
   'RFC 7093 2: subject key identifier is of the key': ({ tbs }) => {
@@ -126,8 +126,8 @@ function purposesOf(extension: Extension | undefined): readonly string[] {
   return list.map((purpose) => oidOf(purpose, 'a purpose'))
 }
 
-function isTlsPurpose(purpose: string): boolean {
-  return purpose === OID.serverAuth || purpose === OID.clientAuth
+function isOurPurpose(purpose: string): boolean {
+  return purpose === OID.serverAuth || purpose === OID.clientAuth || purpose === OID.cmcRa
 }
 
 /** Throws CaError `lint` naming every broken rule; our mistake, never the requester's. */

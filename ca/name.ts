@@ -10,7 +10,7 @@ import { isPrintable } from './der/text.ts'
 import { CaError } from './errors.ts'
 
 /** What a certificate can be about; the second part of its URI. */
-export type SubjectKind = 'device' | 'gateway'
+export type SubjectKind = 'device' | 'gateway' | 'ra'
 
 const ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
 const LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/
@@ -43,11 +43,11 @@ function idFromUri(uri: string, tenant: string, kind: SubjectKind): string | und
   return uri.startsWith(prefix) && isId(id) ? id : undefined
 }
 
-/** The one device a SAN value names; undefined unless it is exactly one URI of ours. Throws DerError. */
-export function deviceFromSan(san: Uint8Array, tenant: string): string | undefined {
+/** The one id of this kind a SAN value names; undefined unless it is exactly one URI of ours. Throws DerError. */
+export function idFromSan(san: Uint8Array, tenant: string, kind: SubjectKind): string | undefined {
   const [name, more] = readGeneralNames(san)
   const uri = name === undefined || more !== undefined ? undefined : uriOf(name)
-  return uri === undefined ? undefined : idFromUri(uri, tenant, 'device')
+  return uri === undefined ? undefined : idFromUri(uri, tenant, kind)
 }
 
 /** Subject: CN = id, then serialNumber if the record has one. Throws CaError `profile`. */

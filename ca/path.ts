@@ -10,13 +10,14 @@ import { OID, oidOf } from './der/oid.ts'
 import { childrenOf, DerError, readDer, sameBytes, TAG } from './der/reader.ts'
 import { relying, type PeerCode } from './errors.ts'
 import { signedBy, type Issuer, type Issuers } from './issuer.ts'
-import { deviceFromSan } from './name.ts'
+import { idFromSan } from './name.ts'
+import { profiles, type EstProfileName, type Profile } from './profile.ts'
 import type { CaStore, CertificateRow } from './store.ts'
 import { instant, type Instant } from './time.ts'
 
 export interface Peer {
   readonly ok: true
-  /** Device id from the one URI SAN. */
+  /** Device id (for the kind `ra`: the RA's) from the one URI SAN. */
   readonly device: string
   /** Hex, 32 digits. */
   readonly serial: string
@@ -72,6 +73,8 @@ interface Terms {
   readonly issuers: Issuers
   readonly now: Instant
   readonly purpose: 'tunnel' | 'est'
+  /** Whose certificate it has to be; default `device`. An RA's opens no tunnel. */
+  readonly kind?: EstProfileName
 }
 
 /**
@@ -90,18 +93,25 @@ export async function verifyPeer(
   if (leaf === undefined) return stranger('peer.malformed')
   const { serial } = leaf.parsed
   const issuer = options.issuers.all.find((each) => names(leaf.parsed, each))
-  const device = deviceOf(leaf.parsed, options.tenant)
-  const reason = structuralFault(leaf, issuer)
+  const { tenant, kind = 'device' } = options
+  const device = subjectOf(leaf.parsed, tenant, kind)
+  const reason = structuralFault(leaf, issuer, kind)
   if (issuer === undefined || reason !== undefined)
     return stranger(reason ?? 'peer.issuer', device, serial)
   if (device === undefined) return stranger('peer.name', undefined, serial)
   const find = () => options.store.findByFingerprint(sha256Hex(der))
   const fault =
     dateFault(leaf.parsed, options) ??
-    recordFault(await relying('store.unavailable', find), device, options.tenant)
+    recordFault(await relying('store.unavailable', find), { device, tenant, kind })
   return fault === undefined
     ? peerOf(leaf.parsed, device, issuer, options.now)
     : stranger(fault, device, serial)
+}
+
+/** Whether a certificate names one of our issuing CAs, rightly or not: whose it claims to be. */
+export function claimsIssuer(der: Uint8Array, issuers: Issuers): boolean {
+  const leaf = open(der)
+  return leaf !== undefined && issuers.all.some((each) => names(leaf.parsed, each))
 }
 
 /** Whether a peer admitted before still stands: for stream opens and resumed sessions. Reads the store. */
@@ -149,7 +159,11 @@ function names(leaf: ParsedCertificate, issuer: Issuer): boolean {
   return id !== undefined && id.tag === 0x80 && sameBytes(id.value, issuer.keyIdentifier)
 }
 
-function structuralFault({ parsed, x509 }: Leaf, issuer: Issuer | undefined): PeerCode | undefined {
+function structuralFault(
+  { parsed, x509 }: Leaf,
+  issuer: Issuer | undefined,
+  kind: EstProfileName,
+): PeerCode | undefined {
   if (issuer === undefined) return 'peer.issuer'
   // The links above this one were checked when the issuers were opened (issuer.ts).
   if (!read(() => signedBy(x509, issuer))) return 'peer.signature'
@@ -158,23 +172,28 @@ function structuralFault({ parsed, x509 }: Leaf, issuer: Issuer | undefined): Pe
     return 'peer.ca'
   if (parsed.extensions.some((each) => each.critical && !KNOWN_CRITICAL.has(each.oid)))
     return 'peer.extension'
-  return authenticatesClients(parsed) ? undefined : 'peer.purpose'
+  const purposes = profiles[kind].extendedKeyUsage
+  return signsFor(parsed, purposes) ? undefined : 'peer.purpose'
 }
 
-function authenticatesClients({ extensions }: ParsedCertificate): boolean {
+function signsFor({ extensions }: ParsedCertificate, wanted: Profile['extendedKeyUsage']): boolean {
   const usage = findExtension(extensions, 'keyUsage')
   const purposes = findExtension(extensions, 'extendedKeyUsage')
   if (usage === undefined || purposes === undefined) return false
   const bits = read(() => readDer(usage.value))
   const list = read(() => childrenOf(readDer(purposes.value), TAG.sequence, 'EKU'))
   const digitalSignature = bits?.tag === TAG.bitString && ((bits.value[1] ?? 0) & 0x80) !== 0
-  const isClient = list?.some((each) => read(() => oidOf(each, 'a purpose')) === OID.clientAuth)
-  return digitalSignature && isClient === true
+  const stated = list?.map((each) => read(() => oidOf(each, 'a purpose'))) ?? []
+  return digitalSignature && wanted.every((purpose) => stated.includes(OID[purpose]))
 }
 
-function deviceOf({ extensions }: ParsedCertificate, tenant: string): string | undefined {
+function subjectOf(
+  { extensions }: ParsedCertificate,
+  tenant: string,
+  kind: EstProfileName,
+): string | undefined {
   const san = findExtension(extensions, 'subjectAltName')
-  return san === undefined ? undefined : read(() => deviceFromSan(san.value, tenant))
+  return san === undefined ? undefined : read(() => idFromSan(san.value, tenant, kind))
 }
 
 function dateFault(leaf: ParsedCertificate, { now, purpose }: Terms): PeerCode | undefined {
@@ -192,13 +211,14 @@ const BY_STATE: Readonly<Record<CertificateRow['state'], PeerCode | undefined>> 
 /** The row decides what the bytes cannot say: whether it still counts. */
 function recordFault(
   row: CertificateRow | undefined,
-  device: string,
-  tenant: string,
+  said: { readonly device: string; readonly tenant: string; readonly kind: EstProfileName },
 ): PeerCode | undefined {
   if (row === undefined) return 'peer.unknown'
   return (
     BY_STATE[row.state] ??
-    (row.subject === device && row.tenant === tenant ? undefined : 'peer.name')
+    (row.subject === said.device && row.tenant === said.tenant && row.profile === said.kind
+      ? undefined
+      : 'peer.name')
   )
 }
 

@@ -2,7 +2,7 @@
 import type { KeyAlgorithm } from './algorithm.ts'
 import { CaError } from './errors.ts'
 
-export type ProfileName = 'root' | 'issuing' | 'device' | 'gateway' | 'ocsp'
+export type ProfileName = 'root' | 'issuing' | 'device' | 'gateway' | 'ocsp' | 'ra'
 
 export interface Profile {
   readonly name: ProfileName
@@ -13,7 +13,7 @@ export interface Profile {
   }
   /** Null for an end entity; CA: how many CAs may follow, null for any number. */
   readonly ca: { readonly pathLength: number | null } | null
-  readonly extendedKeyUsage: readonly ('serverAuth' | 'clientAuth' | 'ocspSigning')[]
+  readonly extendedKeyUsage: readonly ('serverAuth' | 'clientAuth' | 'ocspSigning' | 'cmcRa')[]
   readonly keys: readonly KeyAlgorithm[]
   /** Whether EST serves it under its name as a label (RFC 7030 3.2.2). */
   readonly label: boolean
@@ -69,7 +69,20 @@ export const profiles = {
     label: false,
     responder: true,
   },
+  ra: {
+    name: 'ra',
+    lifetimeSeconds: { usual: DAY, least: HOUR, most: DAY },
+    ca: null,
+    extendedKeyUsage: ['clientAuth', 'cmcRa'],
+    keys: everyKey,
+    label: true,
+  },
 } as const satisfies Record<ProfileName, Profile>
+
+/** The profiles that EST issues. */
+export type EstProfileName = {
+  [Name in ProfileName]: (typeof profiles)[Name]['label'] extends true ? Name : never
+}[ProfileName]
 
 /** A request is repeated for the same certificate this long at most, and a third of its life at most. */
 export function recallSeconds(lifetimeSeconds: number): number {

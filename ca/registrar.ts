@@ -7,8 +7,12 @@ import type { CaDecision, CaFacts, DeviceRecord, EstConnection, EstOptions } fro
 import type { AttemptEvent } from './event.ts'
 import { finish, prepare, record, resume, type IssuedRow, type IssueRequest } from './issue.ts'
 import { sanFor, subjectFor, uriFor } from './name.ts'
+import type { EstLabel, Linking } from './label.ts'
+import { covers, PENDING_MOST, PENDING_MS, type PendingRow } from './pending.ts'
 import { profiles, recallSeconds } from './profile.ts'
+import { base32 } from './serial.ts'
 import type { CertificateRow } from './store.ts'
+import { instant } from './time.ts'
 
 /** Filled in as the request is understood; what is known when it is refused goes to the log. */
 export interface Attempt {
@@ -17,20 +21,30 @@ export interface Attempt {
   tokenId: string | null
   serial: string | null
   expiredSeconds: number
+  /** The approval by a person that policy's denials were overlooked for. */
+  approval: string | null
+}
+
+/** Nothing is known yet. */
+export function newAttempt(code: Attempt['code']): Attempt {
+  return { code, device: null, tokenId: null, serial: null, expiredSeconds: 0, approval: null }
 }
 
 /** What may be issued, once the policy agrees. */
 export interface Application {
   readonly device: DeviceRecord
   readonly facts: Pick<CaFacts, 'enroll' | 'renew'>
-  readonly ask: Pick<IssueRequest, 'recall' | 'parent' | 'tokenId'>
+  readonly principal: string
+  readonly ask: Pick<IssueRequest, 'parent' | 'tokenId'> & {
+    readonly recall: NonNullable<IssueRequest['recall']>
+  }
 }
 /** `known`: this very request was granted before. */
 export type Plan = { readonly known: CertificateRow } | Application
 
 export interface Errand {
   readonly applicant: CertificationRequest
-  readonly label: string
+  readonly label: EstLabel
   readonly connection: EstConnection
   readonly options: EstOptions
   readonly lifetimeSeconds: number
@@ -58,7 +72,13 @@ export async function carryOut(
     const decision = await decide(attempt, planned, errand)
     const now = options.now()
     const request = requestFor(planned, decision, errand)
-    const draft = prepare(profiles.device, request, issuers.active, now, options.random)
+    const draft = prepare(
+      profiles[errand.label.profile],
+      request,
+      issuers.active,
+      now,
+      options.random,
+    )
     const recorded = await record(draft, options.store)
     const before = eventOf(attempt, errand, 'allowed', null, decision)
     return await finish(recorded, issuers, options, { now, remoteAddress, before })
@@ -87,9 +107,54 @@ async function decide(attempt: Attempt, plan: Application, errand: Errand): Prom
   // Every denial waits for a person: the request is not refused, it is not yet granted (RFC 7030 4.2.3).
   const pending = denials.length > 0 && denials.every((denial) => denial.remedy === 'approve')
   const said = denials.map(({ code, msg }) => `${code} (${msg})`).join('; ')
-  throw pending
-    ? refuse('policy.pending', said, { ...detail, retryAfterSeconds: 300 })
-    : refuse('policy.denied', said === '' ? 'no reason was given' : said, detail)
+  if (!pending)
+    throw refuse('policy.denied', said === '' ? 'no reason was given' : said, {
+      ...detail,
+    })
+  attempt.approval = await approval(decision, plan, errand)
+  if (attempt.approval !== null) return decision
+  throw refuse('policy.pending', said, { ...detail, retryAfterSeconds: 300 })
+}
+
+/**
+ * The approval that a person gave this very request, by its id; null while nobody has answered.
+ * Throws CaError `approval.rejected`, `rate` (too many keys of one principal wait), `store.unavailable`.
+ */
+async function approval(
+  { denials, decision_id: decisionId }: CaDecision,
+  plan: Application,
+  errand: Errand,
+): Promise<string | null> {
+  const { connection, options, label, applicant } = errand
+  const { pending } = options
+  if (pending === undefined) return null
+  const now = options.now()
+  const wanted: PendingRow = {
+    id: `e_${base32(options.random(16))}`,
+    tenant: options.tenant,
+    key: plan.ask.recall.key,
+    principal: plan.principal,
+    operation: plan.facts.renew === null ? 'simpleenroll' : 'simplereenroll',
+    label: label.name,
+    device: plan.device.id,
+    spkiSha256: applicant.spkiSha256,
+    denials,
+    decisionId,
+    remoteAddress: connection.remoteAddress,
+    createdAt: now,
+    expiresAt: instant(now + PENDING_MS),
+    state: 'pending',
+    decidedBy: null,
+    decidedAt: null,
+  }
+  const row = await relying('store.unavailable', () => pending.wait(wanted, PENDING_MOST))
+  if (row === 'full')
+    throw refuse('rate', 'too many keys wait for an approval here already', {
+      retryAfterSeconds: 3_600,
+    })
+  if (row.state === 'rejected')
+    throw refuse('approval.rejected', `an operator said no to ${row.id}`, { denials, decisionId })
+  return covers(row, denials) ? row.id : null
 }
 
 function requestFor(plan: Application, decision: CaDecision, errand: Errand): IssueRequest {
@@ -99,7 +164,7 @@ function requestFor(plan: Application, decision: CaDecision, errand: Errand): Is
     tenant: options.tenant,
     subject: id,
     name: subjectFor(id, serialNumber),
-    san: sanFor(uriFor(options.tenant, 'device', id)),
+    san: sanFor(uriFor(options.tenant, errand.label.profile, id)),
     spki: applicant.key,
     lifetimeSeconds,
     shortened: decision.obligations,
@@ -121,7 +186,7 @@ function eventOf(
   error: CaError | null,
   decision: CaDecision | null,
 ): AttemptEvent {
-  const { code, device, tokenId, serial, expiredSeconds } = attempt
+  const { code, device, tokenId, serial, expiredSeconds, approval: approved } = attempt
   const common = {
     at: options.now(),
     tenant: options.tenant,
@@ -131,10 +196,11 @@ function eventOf(
     device,
     spkiSha256: applicant.spkiSha256,
     reason: error?.code ?? null,
-    denials: (error?.denials ?? []).map((denial) => denial.code),
+    denials: (error?.denials ?? decision?.denials ?? []).map((denial) => denial.code),
     reasons: decision?.reasons ?? [],
     decisionId: error?.decisionId ?? decision?.decision_id ?? null,
     revision: error?.revision ?? decision?.revision ?? null,
+    approval: approved,
   }
   return code === 'device.enroll'
     ? { ...common, code, tokenId }
@@ -155,20 +221,20 @@ export async function requireDevice(id: string, options: EstOptions): Promise<De
 
 /** One key, one identity. Throws CaError `key.bound`, `store.unavailable`. */
 export async function refuseTakenKey(device: string, errand: Errand): Promise<void> {
-  const { applicant, options } = errand
+  const { applicant, options, label } = errand
   const { all, roots } = options.issuers()
   const ours = [...all, ...roots].some((issuer) => issuer.spkiSha256 === applicant.spkiSha256)
   if (ours) throw refuse('key.bound', 'the key is a key of this CA')
   const find = () => options.store.keyOwner(options.tenant, applicant.spkiSha256)
   const owner = await relying('store.unavailable', find)
-  if (owner !== undefined && (owner.profile !== 'device' || owner.subject !== device))
+  if (owner !== undefined && (owner.profile !== label.profile || owner.subject !== device))
     throw refuse('key.bound', 'the key belongs to somebody else')
 }
 
 /** What makes two requests the same one: who asks, under which label, to do what, for which key. */
 export function recallOf(principal: string, operation: string, errand: Errand) {
   const { applicant, label, lifetimeSeconds, options } = errand
-  const parts = [options.tenant, principal, label, operation, applicant.spkiSha256]
+  const parts = [options.tenant, principal, label.name, operation, applicant.spkiSha256]
   return {
     key: sha256Hex(encodeUtf8(JSON.stringify(parts))),
     windowSeconds: recallSeconds(lifetimeSeconds),
@@ -184,4 +250,9 @@ export async function recall(
   const row = await relying('store.unavailable', () => options.store.recall(key, options.now()))
   // A device in quarantine gets nothing that its policy has not seen again.
   return device.state === 'quarantined' ? undefined : row
+}
+
+/** Whether this request must carry a binding: the label's word, else the server's. */
+export function linkingOf({ label, options }: Pick<Errand, 'label' | 'options'>): Linking {
+  return label.linking ?? options.linking ?? 'optional'
 }

@@ -6,9 +6,12 @@ import { sameGeneralNames, sameName } from './der/name.ts'
 import { DerError } from './der/reader.ts'
 import { refuse, relying } from './errors.ts'
 import type { IssuedRow } from './issue.ts'
+import type { EstLabel } from './label.ts'
 import { verifyPeer, type Peer } from './path.ts'
 import {
   carryOut,
+  linkingOf,
+  newAttempt,
   recall,
   recallOf,
   refuseTakenKey,
@@ -31,22 +34,22 @@ export async function renew(errand: Errand): Promise<IssuedRow> {
       'certificate.required',
       'a renewal needs the certificate it follows, in the TLS handshake',
     )
-  const attempt: Attempt = {
-    code: 'cert.renew',
-    device: null,
-    tokenId: null,
-    serial: null,
-    expiredSeconds: 0,
-  }
+  const attempt = newAttempt('cert.renew')
   return await carryOut(attempt, errand, async () => {
     const peer = await identify(attempt, errand)
     return await follow(peer, leaf, errand)
   })
 }
 
-async function identify(attempt: Attempt, { connection, options }: Errand): Promise<Peer> {
+async function identify(attempt: Attempt, { connection, label, options }: Errand): Promise<Peer> {
   const { tenant, store } = options
-  const terms = { tenant, store, issuers: options.issuers(), now: options.now() }
+  const terms = {
+    tenant,
+    store,
+    issuers: options.issuers(),
+    now: options.now(),
+    kind: label.profile,
+  }
   const peer = await verifyPeer(connection.clientChain, { ...terms, purpose: 'est' })
   attempt.device = peer.device
   attempt.serial = peer.serial
@@ -57,11 +60,12 @@ async function identify(attempt: Attempt, { connection, options }: Errand): Prom
 
 async function follow(peer: Peer, leaf: Uint8Array, errand: Errand): Promise<Plan> {
   const { applicant, connection, options } = errand
-  possess(applicant, connection.channelBinding, options.linking ?? 'optional')
-  checkSameNames(applicant, leaf)
+  possess(applicant, connection.channelBinding, linkingOf(errand))
+  checkSameNames(applicant, leaf, errand.label)
   const device = await requireDevice(peer.device, options)
   await refuseTakenKey(device.id, errand)
-  const again = recallOf(`certificate:${peer.serial}`, 'simplereenroll', errand)
+  const principal = `certificate:${peer.serial}`
+  const again = recallOf(principal, 'simplereenroll', errand)
   const known = await recall(again.key, device, options)
   if (known !== undefined) return { known }
   return {
@@ -79,18 +83,24 @@ async function follow(peer: Peer, leaf: Uint8Array, errand: Errand): Promise<Pla
         late_used: await wasRenewedLate(peer, errand),
       },
     },
+    principal,
     ask: { recall: again, parent: peer.serial, tokenId: null },
   }
 }
 
 /** RFC 7030 4.2.2: subject and SAN are those of the renewed certificate; SAN as a set. */
-function checkSameNames({ subject, san }: CertificationRequest, leaf: Uint8Array): void {
+function checkSameNames(
+  { subject, san: asked }: CertificationRequest,
+  leaf: Uint8Array,
+  label: EstLabel,
+): void {
   const old = readCertificate(leaf)
   const oldSan = findExtension(old.extensions, 'subjectAltName')?.value
+  const san = asked ?? (label.san === 'copy' ? oldSan : undefined)
   try {
     if (!sameName(subject, old.subject))
       throw refuse('name.subject', 'the subject is not that of the certificate being renewed')
-    if (san === null || oldSan === undefined || !sameGeneralNames(san, oldSan))
+    if (san === undefined || oldSan === undefined || !sameGeneralNames(san, oldSan))
       throw refuse('name.san', 'subjectAltName is not that of the certificate being renewed')
   } catch (cause) {
     if (!(cause instanceof DerError)) throw cause
@@ -99,9 +109,9 @@ function checkSameNames({ subject, san }: CertificationRequest, leaf: Uint8Array
 }
 
 /** Whether this certificate was already followed by another after its end. */
-async function wasRenewedLate(peer: Peer, { options }: Errand): Promise<boolean> {
+async function wasRenewedLate(peer: Peer, { label, options }: Errand): Promise<boolean> {
   if (peer.expiredSeconds === 0) return false
-  const filter = { subject: peer.device, profile: 'device', limit: 1_000 }
+  const filter = { subject: peer.device, profile: label.profile, limit: 1_000 }
   const list = () => options.store.listCertificates(options.tenant, filter)
   const rows = await relying('store.unavailable', list)
   return rows.some((row) => row.parent === peer.serial && row.recordedAt > peer.notAfter)

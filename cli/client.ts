@@ -9,6 +9,7 @@ import {
   Certificate,
   Device,
   DeviceToken,
+  Enrolment,
   Grant,
   OpenedSession,
   Problem,
@@ -27,6 +28,7 @@ export {
   Device,
   DeviceToken,
   EndedGrant,
+  Enrolment,
   Grant,
   LogPage,
   Me,
@@ -40,6 +42,7 @@ export {
 
 export const Accounts = Type.Object({ items: Type.Array(Account) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
+export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })
 export const Grants = Type.Object({ items: Type.Array(Grant) })
 export const Sessions = Type.Object({ items: Type.Array(Session) })
 export const Certificates = Type.Object({ items: Type.Array(Certificate) })

@@ -12,6 +12,7 @@ import { registerCaRevocation } from './commands/ca-revocation.ts'
 import { registerConnect } from './commands/connect.ts'
 import { registerDevice } from './commands/device.ts'
 import { registerDoctor } from './commands/doctor.ts'
+import { registerEst } from './commands/est.ts'
 import { registerGateway } from './commands/gateway.ts'
 import { registerGrant } from './commands/grant.ts'
 import { registerLogin } from './commands/login.ts'
@@ -36,6 +37,7 @@ const rooms = [
   registerOpen,
   registerSession,
   registerAudit,
+  registerEst,
   registerDoctor,
 ] as const
 

@@ -7,6 +7,7 @@ import { dirname, resolve } from 'node:path'
 import { Type, type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
+import { EstSettings } from './est-settings.ts'
 
 const HostPort = Type.String({ pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^:\\s\\[\\]]+):\\d{1,5}$' })
 const HostName = Type.String({ pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$' })
@@ -66,6 +67,8 @@ const File = Type.Object(
     timezone: Type.String({ minLength: 1 }),
     syslog: Type.Array(Syslog, { maxItems: 8 }),
     ca: Type.Optional(CaKeys),
+    /** Labels, makers and limits of the certificate service. */
+    est: Type.Optional(EstSettings),
     log_level: Type.Union([
       Type.Literal('debug'),
       Type.Literal('info'),
@@ -225,6 +228,16 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
         if (key in copy) copy[key] = absolute(copy[key])
       return copy
     })
+  const est = out['est'] as { manufacturers?: unknown } | undefined
+  if (Array.isArray(est?.manufacturers))
+    out['est'] = {
+      ...est,
+      manufacturers: est.manufacturers.map((maker: Record<string, unknown>) => ({
+        ...maker,
+        roots_file: absolute(maker['roots_file']),
+        serials_file: absolute(maker['serials_file']),
+      })),
+    }
   return out
 }
 

@@ -61,7 +61,7 @@ function attempt(event: Extract<CaEvent, { outcome: string }>, what: string) {
     disposition: allowed ? ('allowed' as const) : ('blocked' as const),
     reason: event.reason ?? undefined,
     decisions: decided(event, allowed ? event.reasons : event.denials, 'none'),
-    message: `${what} of ${event.device ?? 'an unknown device'} ${event.outcome}`,
+    message: `${what} of ${event.device ?? 'an unknown device'} ${event.outcome}${event.approval === null ? '' : `, approved as ${event.approval}`}`,
   }
 }
 

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Logger } from 'pino'
 import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
-import { est, instant, stillStands } from '#ca'
+import { est, instant, stillStands, type PendingStore } from '#ca'
 import { BUILTIN_BUNDLE, loadBundle, PolicyEngine } from '#policy'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
@@ -16,7 +16,7 @@ import { splitHostPort, type Config } from './config.ts'
 import { Decisions } from './decisions.ts'
 import { Registry } from './devices/presence.ts'
 import type { RevocationRoom } from './devices/revoke.ts'
-import { decideIssuance } from './enrolment.ts'
+import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
 import {
   now,
   openFoundation,
@@ -26,7 +26,7 @@ import {
   type Foundation,
 } from './foundation.ts'
 import { createApi, type Api } from './listen/api.ts'
-import { createEdge, type Edge } from './listen/edge.ts'
+import { createEdge, type Edge, type EdgeCertificate } from './listen/edge.ts'
 import { estHandler } from './listen/est.ts'
 import { dispatch, type Handler } from './listen/front.ts'
 import { openOperations, type Operations } from './listen/operations.ts'
@@ -35,6 +35,7 @@ import { Quiet } from './listen/quiet.ts'
 import { Publication } from './listen/revocation.ts'
 import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
+import { enrolmentRoutes } from './listen/routes/enrolments.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
@@ -43,6 +44,7 @@ import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
+import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
@@ -77,8 +79,9 @@ export async function serve(
   for (const shipper of shippers) undo.use(shipper)
   undo.use(watchSinks(shippers, logger))
   undo.defer(onLogState(foundation, access, report))
-  const front = await openHttp(config, foundation, decisions, access, report, undo)
-  const edge = await openEdge(config, foundation, decisions, access, front, report, undo)
+  const setup = estSetup(config.est)
+  const front = await openHttp(config, foundation, decisions, access, setup, report, undo)
+  const edge = await openEdge(config, foundation, decisions, access, setup, front, report, undo)
 
   const { host, port } = splitHostPort(config.listen)
   const listen = await edge.listen(host, port)
@@ -279,26 +282,31 @@ async function openHttp(
   foundation: Foundation,
   decisions: Decisions,
   access: Access,
+  setup: EstSetup,
   report: Report,
   undo: Undo,
 ): Promise<Handler> {
-  const { authority, caStore, caLog, identity } = foundation
+  const { authority, caStore, caLog, identity, thread } = foundation
   const { devices } = access.room
   const publication = undo.use(await openPublication(config, foundation, report))
+  const pending = new SqlitePendingStore(thread)
   const api = undo.use(
     await createApi({
       version: VERSION,
       identity,
       now,
       report,
-      routes: (calls) => addRoutes(calls, config, foundation, decisions, access, publication),
+      routes: (calls) =>
+        addRoutes(calls, config, foundation, decisions, access, publication, pending),
     }),
   )
   const enrol = est({
+    ...setup.options,
+    pending,
     tenant: config.tenant,
     store: caStore,
     issuers: () => authority.issuers,
-    devices,
+    devices: inventory(devices),
     decide: decideIssuance(decisions),
     log: caLog,
     now: () => instant(now()),
@@ -353,6 +361,7 @@ function addRoutes(
   decisions: Decisions,
   { registry, room, reauthorization, signIns }: Access,
   publication: Publication,
+  pending: PendingStore,
 ): void {
   const { tenant } = config
   const { devices, grants } = room
@@ -382,10 +391,11 @@ function addRoutes(
     publication,
   )
   const guard = { decisions, log }
-  const inventory = { devices, registry, caStore, tokens, reauthorization, revocation, now }
-  deviceRoutes(calls, { ...guard, ...inventory })
+  const stock = { devices, registry, caStore, tokens, reauthorization, revocation, now }
+  deviceRoutes(calls, { ...guard, ...stock })
   const crls = () => publication.lists()
   certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls })
+  enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
   const grantRoom = { tenant, store: grants, devices, registry, decisions, log, now }
   grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })
   const appOrigin = (process: string, device: string) =>
@@ -400,6 +410,7 @@ async function openEdge(
   foundation: Foundation,
   decisions: Decisions,
   { registry, room, reauthorization }: Access,
+  setup: EstSetup,
   front: Handler,
   report: Report,
   undo: Undo,
@@ -427,14 +438,14 @@ async function openEdge(
   const first = await edgeCertificate(config, authority, caStore, caLog, now())
   const edge = undo.use(
     createEdge({
-      certificate: first.certificate,
+      certificate: alsoAsking(first.certificate, setup),
       onRequest: front,
       onUpgrade: refuseUpgrade,
       onFault: (code, from) => logger.warn({ code, from }, 'connection refused'),
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )
-  undo.use(renewing(config, foundation, edge, first.renewAt, report))
+  undo.use(renewing(config, foundation, edge, setup, first.renewAt, report))
   return edge
 }
 
@@ -448,11 +459,21 @@ const RENEWAL_CHECK_MS = 3_600_000
 /** How soon a running node takes over what `sallyport ca` changed. */
 const CA_CHECK_MS = 2_000
 
+/** The handshake asks for makers' certificates too; only EST, never a tunnel, takes them. */
+function alsoAsking(
+  certificate: EdgeCertificate,
+  { clientAuthorities }: EstSetup,
+): EdgeCertificate {
+  const all = [...certificate.clientAuthorities, ...clientAuthorities]
+  return { ...certificate, clientAuthorities: all }
+}
+
 /** Replaces the port's certificate at two thirds of its life; tries again each hour where that fails. */
 function renewing(
   config: Config,
   { authority, caStore, caLog }: Foundation,
   edge: Edge,
+  setup: EstSetup,
   renewAt: number,
   report: Report,
 ): Disposable {
@@ -463,7 +484,7 @@ function renewing(
     trying = true
     try {
       const next = await edgeCertificate(config, authority, caStore, caLog, now())
-      edge.renew(next.certificate)
+      edge.renew(alsoAsking(next.certificate, setup))
       due = next.renewAt
     } catch (error) {
       // Asked for by a change of CA, it is tried again with the hourly look.

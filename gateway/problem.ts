@@ -17,6 +17,7 @@ export const problems = {
   'device.exists': { status: 409, title: 'A device of this id exists' },
   'device.unknown': { status: 404, title: 'There is no such device' },
   'device.state': { status: 409, title: 'The device is not in a state that allows this' },
+  'enrolment.unknown': { status: 404, title: 'No such enrolment waits for an answer' },
   'device.offline': { status: 503, title: 'The device is not connected' },
   'certificate.unknown': { status: 404, title: 'There is no such certificate' },
   'target.unknown': { status: 404, title: 'There is no such device or process' },

@@ -32,6 +32,7 @@ import { makeDirectory } from './files.ts'
 import { Identity } from './identity.ts'
 import type { Pair, Prepared } from './identity.ts'
 import type { Log } from './log.ts'
+import { pathTo } from './trust.ts'
 import type { Anchors } from './trust.ts'
 
 /** What every exchange needs. */
@@ -68,6 +69,28 @@ async function fetchAnchors(exchange: Exchange): Promise<Anchors> {
 }
 
 /**
+ * What stands under the pinned root today: an issuing CA that is new since the last time is learnt here,
+ * before it signs for this device. The answer also tells the time, which decides whether `renew` is late.
+ * A gateway that does not answer this may still renew, so what is known already has to do then.
+ */
+async function refreshAnchors(exchange: Exchange, known: Anchors): Promise<Anchors> {
+  try {
+    const answer = await converse(exchange, known, undefined, () => cacertsRequest())
+    if (answer.kind === 'pending') return known
+    const sent = answer.certificates.map((der) => new X509Certificate(Buffer.from(der)))
+    const under = sent.filter((one) => pathTo(one, sent, known.root) !== undefined)
+    const others = under.filter((one) => !one.raw.equals(known.root.raw))
+    return exchange.identity.storeAnchors(
+      known.root.raw,
+      others.map(({ raw }) => raw),
+    )
+  } catch {
+    exchange.signal?.throwIfAborted()
+    return known
+  }
+}
+
+/**
  * Gets the first certificate for the device of the config and stores it. Safe to run again after any
  * interruption: the same key asks again, and the gateway answers the same; what this token has got
  * already is given back without asking.
@@ -90,8 +113,9 @@ async function enrol(exchange: Exchange, anchors: Anchors, token: string): Promi
  * Renews `pair` into the other slot: with a new key while the certificate lasts, with the same one
  * after its end. Throws as `enrol` does.
  */
-export async function renew(exchange: Exchange, anchors: Anchors, pair: Pair): Promise<Pair> {
+export async function renew(exchange: Exchange, known: Anchors, pair: Pair): Promise<Pair> {
   const { clock, identity } = exchange
+  const anchors = await refreshAnchors(exchange, known)
   const late = clock.now() > pair.notAfter
   const prepared = late ? identity.prepareSameKey(pair) : identity.prepare()
   const answer = await converse(exchange, anchors, pair, (socket) =>
@@ -107,6 +131,7 @@ function keep(exchange: Exchange, anchors: Anchors, prepared: Prepared, answer: 
       'enrol.pending',
       'The gateway wants a person to approve this first.',
       `Ask an operator to approve the device, then run the same command again (in ${answer.retryAfterSeconds} s or later).`,
+      { retryAfterMs: answer.retryAfterSeconds * 1_000 },
     )
   }
   const [leaf] = answer.certificates
@@ -163,6 +188,8 @@ async function converse(
   const { socket } = await dialGateway(dial)
   try {
     const response = await send(socket, config.gateway.host, ask(socket), signal)
+    // The handshake was fresh and its peer proven, so this is no old recording; to the second is enough.
+    if (anchors !== null) clock.told(Date.parse(response.headers['date'] ?? ''))
     return readCertificates(response)
   } catch (error) {
     signal?.throwIfAborted()
@@ -223,17 +250,23 @@ function refusal(error: unknown): AgentError {
     )
   }
   const serverCode = error.serverCode ?? undefined
+  const { retryAfterSeconds } = error
+  const retryAfterMs = retryAfterSeconds === null ? undefined : retryAfterSeconds * 1_000
   if (error.status === 401 || error.status === 403) {
     return new AgentError(
       'enrol.refused',
       `The gateway refused: ${error.message}`,
       'Ask for a new token for this device (`sallyport device token`), or an operator to look up the code in the log.',
-      { cause: error, serverCode },
+      { cause: error, serverCode, retryAfterMs },
     )
   }
   if (error.code === 'server') {
     const message = `The gateway could not do it: ${error.message}`
-    return new AgentError('enrol.failed', message, AGAIN, { cause: error, serverCode })
+    return new AgentError('enrol.failed', message, AGAIN, {
+      cause: error,
+      serverCode,
+      retryAfterMs,
+    })
   }
   return unexpected(error.message, error)
 }
@@ -261,15 +294,19 @@ export interface EnrolOptions {
  * Makes this machine the device of `config`: writes agent.json, pins the root, gets the first
  * certificate. Run again after a failure or a power cut, it goes on where it stopped.
  *
- * Throws AgentError: `config.other_device` when the directory belongs to another device or gateway,
+ * A device whose gateway has a new root is given the new pin and a new token here, and keeps what it has.
+ *
+ * Throws AgentError: `config.other_device` when the directory belongs to another device,
  * `data.unwritable`, and those of `fetchAnchors` and `enrol`.
  */
 export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Promise<Pair> {
   const { token, signal, log } = options
   makeDirectory(config.dataDir)
   const identity = new Identity(config.dataDir)
-  assertSameDevice(config, identity)
-  writeConfig(config)
+  const before = assertSameDevice(config, identity)
+  // Under a new pin the old one stays until the gateway has shown a root that the new one names: a
+  // mistyped pin must not take a device out of service.
+  if (before === undefined || before.rootSha256 === config.rootSha256) writeConfig(config)
   const monotonic = options.monotonic ?? systemClock
   const clock = new DeviceClock({
     monotonic,
@@ -278,6 +315,7 @@ export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Pr
   })
   const exchange: Exchange = { config, clock, identity, signal }
   const anchors = await fetchAnchors(exchange)
+  writeConfig(config)
   log('info', 'root.pinned', { subject: anchors.root.subject, sha256: config.rootSha256 })
   const pair = await enrol(exchange, anchors, token)
   log('info', 'device.enrolled', {
@@ -287,17 +325,14 @@ export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Pr
   return pair
 }
 
-function assertSameDevice(config: AgentConfig, identity: Identity): void {
-  if (identity.pairs().length === 0) return
+/** What the directory was enrolled as; undefined where it has no pair yet. */
+function assertSameDevice(config: AgentConfig, identity: Identity): AgentConfig | undefined {
+  if (identity.pairs().length === 0) return undefined
   const before = readConfig(config.dataDir)
-  const same =
-    before.device === config.device &&
-    before.tenant === config.tenant &&
-    before.rootSha256 === config.rootSha256
-  if (same) return
+  if (before.device === config.device && before.tenant === config.tenant) return before
   throw new AgentError(
     'config.other_device',
-    `${config.dataDir} belongs to the device ${before.device} of another gateway or name.`,
+    `${config.dataDir} belongs to the device ${before.device} of ${before.tenant}.`,
     'Name another directory with --data, or remove this one if that device is to be forgotten.',
   )
 }

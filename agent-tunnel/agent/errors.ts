@@ -56,17 +56,23 @@ export class AgentError extends Error {
   readonly next: string
   /** The gateway's own code, where it said one (`token.bound`, `device.quarantined`). */
   readonly serverCode: string | undefined
+  /** When the gateway said that asking again makes sense. */
+  readonly retryAfterMs: number | undefined
 
   constructor(
     code: AgentCode,
     message: string,
     next: string,
-    options: ErrorOptions & { readonly serverCode?: string | undefined } = {},
+    options: ErrorOptions & {
+      readonly serverCode?: string | undefined
+      readonly retryAfterMs?: number | undefined
+    } = {},
   ) {
     super(message, options)
     this.code = code
     this.next = next
     this.serverCode = options.serverCode
+    this.retryAfterMs = options.retryAfterMs
   }
 }
 

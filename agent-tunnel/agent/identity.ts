@@ -33,6 +33,9 @@ export interface Prepared {
   readonly key: KeyObject
 }
 
+/** Two rollovers of root and issuing CA at once are eight. */
+const MOST_AUTHORITIES = 16
+
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g
 
 function pemOf(der: Uint8Array): string {
@@ -174,11 +177,17 @@ export class Identity {
     return this.pairs().find((pair) => pair.slot === note['slot'])
   }
 
-  /** Keeps the pinned root (first) and the authorities under it, all DER. */
+  /**
+   * Keeps the pinned root and the authorities under it, all DER, before those that were there: whichever
+   * pin agent.json names after a power cut, its root is still in the file.
+   */
   storeAnchors(root: Uint8Array, authorities: readonly Uint8Array[]): Anchors {
-    const pem = [root, ...authorities].map(pemOf).join('')
     const path = join(this.#dataDir, 'ca.pem')
-    if (readIfPresent(path) !== pem) writeDurably(path, pem)
+    const before = readIfPresent(path)
+    const all = [...[root, ...authorities].map(pemOf), ...(before?.match(CERTIFICATE) ?? [])]
+    const kept = [...new Set(all.map((one) => `${one.trim()}\n`))].slice(0, MOST_AUTHORITIES)
+    const pem = kept.join('')
+    if (before !== pem) writeDurably(path, pem)
     return anchorsFrom(pem)
   }
 
@@ -187,8 +196,8 @@ export class Identity {
     const pem = readIfPresent(join(this.#dataDir, 'ca.pem'))
     if (pem === undefined) return undefined
     try {
-      const anchors = anchorsFrom(pem)
-      if (anchors.root.fingerprint256.replaceAll(':', '').toLowerCase() === pin) return anchors
+      const anchors = anchorsFrom(pem, pin)
+      if (anchors !== undefined) return anchors
     } catch (error) {
       throw pinError(`could not be read: ${messageOf(error)}`)
     }
@@ -208,10 +217,16 @@ function pinError(says: string): AgentError {
   )
 }
 
-function anchorsFrom(pem: string): Anchors {
-  const [root, ...authorities] = (pem.match(CERTIFICATE) ?? []).map(
-    (one) => new X509Certificate(one),
-  )
-  if (root === undefined) throw new Error('it holds no certificate')
-  return { root, authorities }
+/** With the root that `pin` names, or the first. Undefined where none has that pin. */
+function anchorsFrom(pem: string): Anchors
+function anchorsFrom(pem: string, pin: string): Anchors | undefined
+function anchorsFrom(pem: string, pin?: string): Anchors | undefined {
+  const all = (pem.match(CERTIFICATE) ?? []).map((one) => new X509Certificate(one))
+  if (all[0] === undefined) throw new Error('it holds no certificate')
+  const root = pin === undefined ? all[0] : all.find((one) => fingerprintOf(one) === pin)
+  return root === undefined ? undefined : { root, authorities: all.filter((one) => one !== root) }
+}
+
+function fingerprintOf({ fingerprint256 }: X509Certificate): string {
+  return fingerprint256.replaceAll(':', '').toLowerCase()
 }

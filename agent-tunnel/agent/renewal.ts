@@ -2,14 +2,17 @@
 import { renewAt, retryAfter } from '#est'
 import type { Clock } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
-import { messageOf } from './errors.ts'
+import { AgentError, messageOf } from './errors.ts'
 import type { Pair } from './identity.ts'
 import type { Log } from './log.ts'
 
 /** The device's clock may jump; it is read again at least this often. */
 const LOOK_EVERY_MS = 60_000
-/** A gateway that asks for renewals is obeyed this often at most. */
+/** A gateway that asks for renewals is obeyed this often at most; nor does a wrong clock renew more often. */
 const ASKED_EVERY_MS = 60_000
+/** Between two tries at least, and at most this share of the life, however wrong the clock. */
+const LEAST_RETRY_MS = 30_000
+const RETRY_SHARE = 20
 /** Shares of the life after which a certificate that is still not renewed is an alarm. */
 const ALARMS = [0.75, 0.9]
 
@@ -34,6 +37,7 @@ export class Renewal implements Disposable {
   #busy = false
   #stopped = false
   #askedAt = -Infinity
+  /** Monotonic: a date that is corrected meanwhile must not put the next try off by years. */
   #notBefore = -Infinity
   #alarmed = 0
 
@@ -61,7 +65,10 @@ export class Renewal implements Disposable {
     if (this.#stopped) return
     const { clock, monotonic, pair } = this.#options
     const { notBefore, notAfter } = pair()
-    const due = Math.max(renewAt(notBefore, notAfter, this.#jitter), this.#notBefore) - clock.now()
+    const due = Math.max(
+      renewAt(notBefore, notAfter, this.#jitter) - clock.now(),
+      this.#notBefore - monotonic.now(),
+    )
     this.#cancel = monotonic.after(Math.max(0, Math.min(due, LOOK_EVERY_MS)), () => {
       if (due <= LOOK_EVERY_MS) void this.#try()
       else this.#wait()
@@ -71,20 +78,20 @@ export class Renewal implements Disposable {
   async #try(): Promise<void> {
     if (this.#busy || this.#stopped) return
     this.#busy = true
-    const { clock, log, pair, renew, renewed } = this.#options
+    const { log, monotonic, pair, renew, renewed } = this.#options
     const old = pair()
     try {
       const next = await renew(old)
       this.#alarmed = 0
-      this.#notBefore = -Infinity
+      this.#notBefore = monotonic.now() + ASKED_EVERY_MS
       log('info', 'certificate.renewed', {
         serial: next.leaf.serialNumber,
         not_after: next.leaf.validTo,
       })
       if (!this.#stopped) renewed(next)
     } catch (error) {
-      const wait = retryAfter(clock.now(), old.notAfter)
-      this.#notBefore = clock.now() + wait
+      const wait = this.#waitAfter(error, old)
+      this.#notBefore = monotonic.now() + wait
       log(this.#alarm(old), 'certificate.not_renewed', {
         reason: messageOf(error),
         not_after: old.leaf.validTo,
@@ -94,6 +101,14 @@ export class Renewal implements Disposable {
       this.#busy = false
       this.#wait()
     }
+  }
+
+  /** As long as the gateway said, else by what is left of the life; past the end too. */
+  #waitAfter(error: unknown, { notBefore, notAfter }: Pair): number {
+    const asked = error instanceof AgentError ? (error.retryAfterMs ?? 0) : 0
+    const longest = Math.max(LEAST_RETRY_MS, (notAfter - notBefore) / RETRY_SHARE)
+    const left = retryAfter(this.#options.clock.now(), notAfter)
+    return Math.round(Math.min(longest, Math.max(left, asked)))
   }
 
   /** An alarm is an error in the log, each once; in between it is a warning. */

@@ -60,7 +60,8 @@ function faultOf(
   return undefined
 }
 
-function pathTo(
+/** From `leaf` up to the root, link by verified link; undefined where it does not lead there. */
+export function pathTo(
   leaf: X509Certificate,
   candidates: readonly X509Certificate[],
   root: X509Certificate,

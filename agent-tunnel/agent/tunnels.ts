@@ -165,6 +165,8 @@ export class Tunnels {
             server_code: error.serverCode,
           }
         : { code: 'tunnel.failed', message: messageOf(error) }
+    // The clock here may say otherwise: the gateway knows that the certificate has ended.
+    if (error instanceof AgentError && error.serverCode === 'peer.expired') this.#options.renew()
     this.#options.status.update({ last_error: { code: told.code, message: told.message } })
     this.#log('warn', 'tunnel.not_up', { ...told, retry_in_ms: Math.round(retryInMs) })
   }

@@ -50,6 +50,39 @@ export function createCsr(
   return build(key, subject, writeGeneralNames([{ kind: 'uri', text: uri }]), challengePassword)
 }
 
+/** A request for any EST server: only what is given here is in it. */
+export interface PlainNames {
+  readonly commonName?: string
+  readonly uris: readonly string[]
+  readonly dnsNames: readonly string[]
+}
+
+/**
+ * A CSR (DER) with these names, for servers that are not ours. Key and `challengePassword` as for
+ * `createCsr`. Throws EstError `csr.names` for names that X.509 cannot hold.
+ */
+export function createPlainCsr(
+  key: KeyObject,
+  { commonName, uris, dnsNames }: PlainNames,
+  challengePassword?: string,
+): Uint8Array {
+  const subject =
+    commonName === undefined ? [] : [{ type: 'commonName' as const, text: commonName }]
+  const names = [
+    ...uris.map((text) => ({ kind: 'uri' as const, text })),
+    ...dnsNames.map((text) => ({ kind: 'dns' as const, text })),
+  ]
+  if ((commonName?.length ?? 0) > 64)
+    throw new EstError('csr.names', 'a common name has at most 64 characters')
+  try {
+    const san = names.length === 0 ? null : writeGeneralNames(names)
+    return build(key, writeName(subject), san, challengePassword)
+  } catch (cause) {
+    if (!(cause instanceof DerError)) throw cause
+    throw new EstError('csr.names', `a name cannot be written: ${cause.message}`, { cause })
+  }
+}
+
 /**
  * The same with subject and SAN copied from `certificate` (DER), as a renewal must (RFC 7030 4.2.2).
  * Throws EstError `csr.names` if it is no certificate or has no SAN.
@@ -79,12 +112,15 @@ function parse(certificate: Uint8Array) {
 function build(
   key: KeyObject,
   subject: Uint8Array,
-  san: Uint8Array,
+  san: Uint8Array | null,
   challenge: string | undefined,
 ): Uint8Array {
   const { algorithm, hash } = signatureOf(key)
-  const extension = sequence(oid(OID.subjectAltName), octetString(san))
-  const attributes = [attribute(OID.extensionRequest, sequence(extension))]
+  const attributes: Uint8Array[] = []
+  if (san !== null) {
+    const extension = sequence(oid(OID.subjectAltName), octetString(san))
+    attributes.push(attribute(OID.extensionRequest, sequence(extension)))
+  }
   if (challenge !== undefined) {
     if (challenge.length > LONGEST_CHALLENGE)
       throw new EstError('csr.names', 'the channel binding is longer than challengePassword holds')

@@ -20,14 +20,21 @@ export class EstError extends Error {
   readonly status: number | null
   /** The code the server put first in its text, such as `token.bound`. */
   readonly serverCode: string | null
+  /** Retry-After of a refusal, when there was one. */
+  readonly retryAfterSeconds: number | null
   constructor(
     code: EstCode,
     message: string,
-    options: ErrorOptions & { readonly status?: number; readonly serverCode?: string } = {},
+    options: ErrorOptions & {
+      readonly status?: number
+      readonly serverCode?: string
+      readonly retryAfterSeconds?: number
+    } = {},
   ) {
     super(message, options)
     this.code = code
     this.status = options.status ?? null
     this.serverCode = options.serverCode ?? null
+    this.retryAfterSeconds = options.retryAfterSeconds ?? null
   }
 }

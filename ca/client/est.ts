@@ -1,6 +1,7 @@
 /** EST requests and answers as values (RFC 7030); the agent brings the connection. */
 import { encodeUtf8 } from '../der/text.ts'
 import { encodeEstBody, parseCertsOnly } from './body.ts'
+import { parseCsrAttributes, type CsrWishes } from './csrattrs.ts'
 import { EstError } from './errors.ts'
 
 export interface EstCall {
@@ -14,6 +15,13 @@ export interface EstCall {
 export type EstAnswer =
   | { readonly kind: 'certificates'; readonly certificates: readonly Uint8Array[] }
   | { readonly kind: 'pending'; readonly retryAfterSeconds: number }
+
+/** An answer as HTTP gave it; header names in lower case. */
+interface Response {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | undefined>>
+  readonly body: string
+}
 
 /** A server that says nothing useful in Retry-After is asked again after this. */
 const DEFAULT_RETRY_SECONDS = 300
@@ -42,15 +50,30 @@ export function cacertsRequest(label?: string): EstCall {
   return { method: 'GET', path: pathOf('cacerts', label), headers: {}, body: '' }
 }
 
+/** What the server wants a CSR to hold (4.5). */
+export function csrattrsRequest(label?: string): EstCall {
+  return { method: 'GET', path: pathOf('csrattrs', label), headers: {}, body: '' }
+}
+
 /** A first certificate; `token` goes as the Basic password, the user name stays empty (3.2.3, 4.2.1). */
 export function enrollRequest(options: {
   readonly csr: Uint8Array
   readonly token: string
+  /** For servers that know their clients by name; ours takes the device id or nothing. */
+  readonly user?: string
   readonly label?: string
 }): EstCall {
   const call = post('simpleenroll', options.csr, options.label)
-  const basic = encodeUtf8(`:${options.token}`).toBase64()
+  const basic = encodeUtf8(`${options.user ?? ''}:${options.token}`).toBase64()
   return { ...call, headers: { ...call.headers, authorization: `Basic ${basic}` } }
+}
+
+/** A first certificate on the word of the certificate that the connection presents (3.3.2). */
+export function introduceRequest(options: {
+  readonly csr: Uint8Array
+  readonly label?: string
+}): EstCall {
+  return post('simpleenroll', options.csr, options.label)
 }
 
 /** A renewal, on a connection that presents the certificate being renewed (4.2.2). */
@@ -68,14 +91,10 @@ const SENTENCE = /^([a-z0-9_]+(?:\.[a-z0-9_]+)*): (.+)/
  * Throws EstError: `server` (4xx/5xx; `serverCode` and message are the server's own),
  * `response.status`, `response.type`, `response.body`.
  */
-export function readCertificates(response: {
-  readonly status: number
-  readonly headers: Readonly<Record<string, string | undefined>>
-  readonly body: string
-}): EstAnswer {
+export function readCertificates(response: Response): EstAnswer {
   const { status, headers, body } = response
   if (status === 202) return { kind: 'pending', retryAfterSeconds: retrySeconds(headers) }
-  if (status >= 400) throw refusal(status, body)
+  if (status >= 400) throw refusal(status, headers, body)
   if (status !== 200)
     throw new EstError('response.status', `the server answered ${status}`, { status })
   const type = (headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase()
@@ -84,7 +103,20 @@ export function readCertificates(response: {
   return { kind: 'certificates', certificates: parseCertsOnly(body) }
 }
 
-function refusal(status: number, body: string): EstError {
+/**
+ * Reads an answer to csrattrs; undefined where the server has nothing to ask for (204) or does not
+ * answer this at all (404, 501). Throws EstError as `readCertificates`, and `response.body`.
+ */
+export function readCsrAttributes(response: Response): CsrWishes | undefined {
+  const { status, headers, body } = response
+  if (status === 204 || status === 404 || status === 501) return undefined
+  if (status >= 400) throw refusal(status, headers, body)
+  if (status !== 200)
+    throw new EstError('response.status', `the server answered ${status}`, { status })
+  return parseCsrAttributes(body)
+}
+
+function refusal(status: number, headers: Response['headers'], body: string): EstError {
   const line =
     body
       .slice(0, 2_000)
@@ -97,6 +129,7 @@ function refusal(status: number, body: string): EstError {
   return new EstError('server', message, {
     status,
     ...(serverCode === undefined ? {} : { serverCode }),
+    ...(headers['retry-after'] === undefined ? {} : { retryAfterSeconds: retrySeconds(headers) }),
   })
 }
 

@@ -1,13 +1,23 @@
 /** The door of the EST client: what an agent needs to get, check and renew its certificate. */
 export {
   cacertsRequest,
+  csrattrsRequest,
   enrollRequest,
+  introduceRequest,
   readCertificates,
+  readCsrAttributes,
   reenrollRequest,
   type EstAnswer,
   type EstCall,
 } from './est.ts'
-export { createCsr, createRenewalCsr, type DeviceNames } from './csr.ts'
+export {
+  createCsr,
+  createPlainCsr,
+  createRenewalCsr,
+  type DeviceNames,
+  type PlainNames,
+} from './csr.ts'
+export { type CsrWishes } from './csrattrs.ts'
 export { encodeEstBody, parseCertsOnly } from './body.ts'
 export { acceptIssued, pinRoot, type Accepted } from './check.ts'
 export { channelBinding, type BindingSocket } from './binding.ts'

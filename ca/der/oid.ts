@@ -50,6 +50,9 @@ export const OID = {
   challengePassword: '1.2.840.113549.1.9.7',
   extensionRequest: '1.2.840.113549.1.9.14',
   changeSubjectName: '1.3.6.1.5.5.7.7.36',
+  // csrattrs (RFC 9908 3.4)
+  requestTemplate: '1.2.840.113549.1.9.16.2.61',
+  extensionTemplate: '1.2.840.113549.1.9.16.2.62',
   // CMS (RFC 5652)
   data: '1.2.840.113549.1.7.1',
   signedData: '1.2.840.113549.1.7.2',

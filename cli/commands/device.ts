@@ -32,6 +32,12 @@ export function registerDevice(program: Command): void {
       const token = await api.call(schema, 'POST', `/devices/${readName(id, 'device')}/token`)
       tell(options, token, tokenLines(token))
     })
+  device
+    .command('pending')
+    .description('enrolments and renewals that wait for a person')
+    .action(listPending)
+  answerCommand(device, 'approve', 'let a waiting enrolment or renewal go on')
+  answerCommand(device, 'reject', 'refuse a waiting enrolment or renewal')
   stateCommand(device, 'quarantine', 'cut the sessions of a device and let none begin')
   stateCommand(device, 'resume', 'let sessions to a quarantined device begin again')
   device
@@ -108,6 +114,42 @@ function stateCommand(device: Command, verb: 'quarantine' | 'resume', descriptio
       const changed = await api.call(schema, 'POST', path, { reason: flags.reason })
       tell(options, changed, [`${changed.id} is ${changed.state}`])
     })
+}
+
+function answerCommand(device: Command, verb: 'approve' | 'reject', description: string): void {
+  device
+    .command(`${verb} <enrolment>`)
+    .description(description)
+    .requiredOption('--reason <text>', 'why; it is logged')
+    .action(async (id: string, flags: { reason: string }, command: Command) => {
+      if (!/^e_[0-9a-z]{26}$/.test(id))
+        throw usage(`${JSON.stringify(id)} is not an enrolment`, 'see `sallyport device pending`')
+      const options = globalOptions(command)
+      const { openApi, Enrolment: schema } = await import('../client.ts')
+      const api = await openApi(options)
+      const row = await api.call(schema, 'POST', `/enrolments/${id}/${verb}`, flags)
+      tell(options, row, [`${row.id} of ${row.device} is ${row.state}`])
+    })
+}
+
+async function listPending(_flags: unknown, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Enrolments } = await import('../client.ts')
+  const { items } = await (await openApi(options)).call(Enrolments, 'GET', '/enrolments')
+  show(options, items, {
+    head: ['enrolment', 'device', 'asks by', 'from', 'key SHA-256', 'because', 'state', 'until'],
+    rows: items.map((row) => [
+      row.id,
+      row.device,
+      row.principal,
+      row.from,
+      row.spki_sha256.slice(0, 16),
+      row.denials.map(({ code }) => code).join(' '),
+      row.state,
+      instant(row.expires_at),
+    ]),
+    empty: 'nothing waits for an approval',
+  })
 }
 
 async function addDevice(id: string, flags: AddFlags, command: Command): Promise<void> {

@@ -12,6 +12,7 @@ export {
   Observed,
   Process,
 } from './devices.ts'
+export { Enrolment, EnrolmentAnswer, EnrolmentId } from './enrolments.ts'
 export {
   Certificate,
   CertificateQuery,

@@ -1,54 +1,122 @@
-/** EST over HTTP: reads a bounded body and what TLS knows, and lets the CA answer. */
+/** EST over HTTP: reads a bounded body in bounded time, and what TLS knows, and lets the CA answer. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { TLSSocket } from 'node:tls'
 import { bodyTooLarge, EST_BODY_LIMIT, type EstRequest, type EstResponse } from '#ca'
 import { channelBinding } from '#est'
 import { newId } from '../ids.ts'
 import type { Handler } from './front.ts'
-import { presentedChain } from './tunnel.ts'
 
-async function readBody(request: IncomingMessage): Promise<Uint8Array | undefined> {
+export interface EstLimits {
+  /** A body that is not whole by then is answered 408. */
+  readonly bodyMs: number
+  /** Requests of one address that may be under way at once; beyond them, 429. */
+  readonly atOnce: number
+}
+const LIMITS: EstLimits = { bodyMs: 15_000, atOnce: 512 }
+
+type Body = Uint8Array | 'long' | 'late'
+
+async function readBody(request: IncomingMessage, { bodyMs }: EstLimits): Promise<Body> {
   const chunks: Uint8Array[] = []
   let size = 0
-  for await (const chunk of request as AsyncIterable<Uint8Array>) {
+  const { promise, resolve, reject } = Promise.withResolvers<Body>()
+  const timer = setTimeout(() => resolve('late'), bodyMs)
+  request.on('data', (chunk: Uint8Array) => {
     size += chunk.length
-    if (size > EST_BODY_LIMIT) return undefined
-    chunks.push(chunk)
+    if (size > EST_BODY_LIMIT) resolve('long')
+    else chunks.push(chunk)
+  })
+  request.once('end', () => resolve(Buffer.concat(chunks)))
+  request.once('error', reject)
+  request.once('close', () => reject(new Error('the connection ended before the body did')))
+  try {
+    return await promise
+  } finally {
+    clearTimeout(timer)
+    request.removeAllListeners('data')
+    // Whatever else comes is read and forgotten: an unread socket is reset before its answer is seen.
+    request.resume()
   }
-  return Buffer.concat(chunks)
 }
+
+/** What the client presented, DER, leaf first; nothing has been checked. A maker's chain may be longer than ours. */
+function presented(socket: TLSSocket): Uint8Array[] {
+  const chain: Uint8Array[] = []
+  let next = socket.getPeerX509Certificate()
+  while (next !== undefined && chain.length < MOST_PRESENTED) {
+    chain.push(new Uint8Array(next.raw))
+    const issuer = next.issuerCertificate
+    next = issuer === undefined || issuer.raw.equals(next.raw) ? undefined : issuer
+  }
+  return chain
+}
+const MOST_PRESENTED = 5
 
 function send(response: ServerResponse, answer: EstResponse): void {
   response.statusCode = answer.status
   for (const [name, value] of Object.entries(answer.headers)) response.setHeader(name, value)
   if (answer.close) response.setHeader('connection', 'close')
-  response.setHeader('content-length', Buffer.byteLength(answer.body))
+  // RFC 9110 8.6: 204 has no length; everything else states it, because some clients read no chunks.
+  if (answer.status !== 204) response.setHeader('content-length', Buffer.byteLength(answer.body))
   response.end(answer.body)
+}
+
+/** An answer of this file's own: RFC 7030 4.2.3 wants text, and the connection is of no further use. */
+function refusal(status: number, line: string, requestId: string, more = {}): EstResponse {
+  const headers = {
+    'content-type': 'text/plain; charset=utf-8',
+    'cache-control': 'no-store',
+    ...more,
+  }
+  return { status, headers, body: `${line} (request ${requestId})\n`, close: true }
 }
 
 /** `report` is told of what is no answer at all: a connection that broke while its body was read. */
 export function estHandler(
   serve: (request: EstRequest) => Promise<EstResponse>,
   report: (error: unknown, what: string) => void,
+  limits: EstLimits = LIMITS,
 ): Handler {
+  const underway = new Map<string, number>()
   return (request, response) => {
-    void answer(serve, request, response).catch((error: unknown) => {
-      if (!request.destroyed) report(error, 'an EST request could not be answered')
-      response.destroy()
-    })
+    const from = request.socket.remoteAddress ?? ''
+    const count = underway.get(from) ?? 0
+    underway.set(from, count + 1)
+    const work = count < limits.atOnce ? answer(serve, request, response, limits) : busy(response)
+    void work
+      .catch((error: unknown) => {
+        if (!request.destroyed) report(error, 'an EST request could not be answered')
+        response.destroy()
+      })
+      .finally(() => {
+        const left = (underway.get(from) ?? 1) - 1
+        if (left > 0) underway.set(from, left)
+        else underway.delete(from)
+      })
   }
+}
+
+async function busy(response: ServerResponse): Promise<void> {
+  const line = 'rate: too many requests of this address are under way; try again after Retry-After'
+  send(response, refusal(429, line, newId('r'), { 'retry-after': '5' }))
 }
 
 async function answer(
   serve: (request: EstRequest) => Promise<EstResponse>,
   request: IncomingMessage,
   response: ServerResponse,
+  limits: EstLimits,
 ): Promise<void> {
   const { socket } = request
   if (!(socket instanceof TLSSocket)) throw new Error('EST is served over TLS only')
   const requestId = newId('r')
-  const body = await readBody(request)
-  if (body === undefined) {
+  const body = await readBody(request, limits)
+  if (body === 'late') {
+    const line = `body.late: a body is sent within ${limits.bodyMs / 1_000} s; send it in one piece`
+    send(response, refusal(408, line, requestId))
+    return
+  }
+  if (body === 'long') {
     send(response, bodyTooLarge(requestId))
     return
   }
@@ -65,7 +133,7 @@ async function answer(
       connection: {
         tlsVersion: socket.getProtocol() ?? '',
         channelBinding: channelBinding(socket, 'server'),
-        clientChain: presentedChain(socket),
+        clientChain: presented(socket),
         remoteAddress: socket.remoteAddress ?? '',
         requestId,
       },

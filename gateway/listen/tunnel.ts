@@ -115,7 +115,7 @@ export async function acceptTunnel(
 }
 
 /** What the peer presented, leaf first; nothing has been checked. */
-export function presentedChain(socket: TLSSocket): Uint8Array[] {
+function presentedChain(socket: TLSSocket): Uint8Array[] {
   const leaf = socket.getPeerX509Certificate()
   return leaf === undefined ? [] : [new Uint8Array(leaf.raw)]
 }

@@ -233,7 +233,9 @@ export class FakeGateway implements AsyncDisposable {
       },
     })
     if ((await this.onEst(request)) === 'drop') return void socket.destroy()
-    response.writeHead(answer.status, { ...answer.headers, connection: 'close' })
+    // The clock of the bench: what a test says is the time, the device hears.
+    const date = new Date(this.bench.now).toUTCString()
+    response.writeHead(answer.status, { ...answer.headers, date, connection: 'close' })
     response.end(answer.body)
   }
 

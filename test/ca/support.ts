@@ -21,6 +21,7 @@ import {
 } from '#ca'
 import { createCsr, encodeEstBody, parseCertsOnly } from '#est'
 import { SqliteCaStore } from '../../gateway/store/sqlite/ca.ts'
+import { SqlitePendingStore } from '../../gateway/store/sqlite/enrolments.ts'
 import { SqliteThread } from '../../gateway/store/sqlite/thread.ts'
 
 export const TENANT = 'main.sallyport.internal'
@@ -57,6 +58,7 @@ export class Bench implements AsyncDisposable {
   readonly house: House
   readonly store: SqliteCaStore
   readonly thread: SqliteThread
+  readonly pending: SqlitePendingStore
   readonly devices = new Map<string, DeviceRecord>()
   readonly events: CaEvent[] = []
   readonly asked: { point: string; facts: CaFacts }[] = []
@@ -73,6 +75,7 @@ export class Bench implements AsyncDisposable {
     this.house = house
     this.thread = thread
     this.store = new SqliteCaStore(thread)
+    this.pending = new SqlitePendingStore(thread)
     this.issuers = () => house.issuers
     this.devices.set('press-07', { id: 'press-07', zone: 'hall-a', state: 'pending' })
   }

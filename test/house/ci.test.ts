@@ -71,6 +71,7 @@ test('every step in order, and the tally last', async () => {
     .map((line) => line.replace(/--prefix \S+/, '--prefix DIR'))
   expect(steps).toEqual([
     'go install github.com/open-policy-agent/opa@v1.2.3',
+    'go install github.com/globalsign/est/cmd/estclient',
     'node test/house/lockfile.mjs',
     'npm ci --no-audit --no-fund',
     'npm install --no-audit --no-fund --prefix DIR pkcs11js@2.1.7',

@@ -2,6 +2,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { caRoom } from './ca.ts'
 import { devicesRoom } from './devices.ts'
+import { enrolmentsRoom } from './enrolments.ts'
 import { grantsRoom } from './grants.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
@@ -19,6 +20,7 @@ export interface Room {
 export const rooms = {
   ca: caRoom,
   devices: devicesRoom,
+  enrolments: enrolmentsRoom,
   grants: grantsRoom,
   sessions: sessionsRoom,
   identity: identityRoom,
