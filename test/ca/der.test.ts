@@ -58,6 +58,8 @@ const refused: readonly (readonly [string, string, RegExp])[] = [
   ['BIT STRING of nothing with unused bits', '030101', /not canonical/],
   ['an empty OID', '0600', /not canonical/],
   ['an OID cut short', '060188', /not canonical/],
+  ['a BMPString of three octets', '1e03000041', /not canonical/],
+  ['a UniversalString of six octets', '1c06000000410000', /not canonical/],
   ['an OID arc with leading zeros', '06038001 01', /not canonical/],
 ]
 test.for(refused)('$0 is refused', ([, bytes, reason]) => {
