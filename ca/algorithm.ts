@@ -243,5 +243,5 @@ export function sha256Hex(bytes: Uint8Array): string {
 /** RFC 7093 2, method 1: the left 160 bits of SHA-256 over the subjectPublicKey's octets. Throws DerError. */
 export function keyIdentifier(spki: Uint8Array): Uint8Array {
   const bits = isPlainP256(spki) ? spki.subarray(P256_HEAD.length - 1) : keyParts(spki).bits
-  return Uint8Array.from(digestOf('sha256', bits, 'buffer').subarray(0, 20))
+  return new Uint8Array(digestOf('sha256', bits, 'buffer').subarray(0, 20))
 }

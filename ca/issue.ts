@@ -10,7 +10,8 @@ import {
   verifySignature,
   type ImportedKey,
 } from './algorithm.ts'
-import { bitString, sequence } from './der/writer.ts'
+import { TAG } from './der/reader.ts'
+import { Pen, sized } from './der/writer.ts'
 import { CaError, refuse, relying } from './errors.ts'
 import type { AttemptEvent, CaEvent, CaLog } from './event.ts'
 import type { ActiveIssuer, Issuer, Issuers } from './issuer.ts'
@@ -227,9 +228,20 @@ export function assemble(
   algorithm: SigningAlgorithm,
   signature: Uint8Array,
 ): Uint8Array {
-  return sequence(tbs, signingIdentifier[algorithm], bitString(signature))
+  const identifier = signingIdentifier[algorithm]
+  const bits = 1 + signature.length
+  const length = tbs.length + identifier.length + sized(bits)
+  const pen = new Pen(sized(length))
+  pen.head(TAG.sequence, length)
+  pen.put(tbs)
+  pen.put(identifier)
+  pen.head(TAG.bitString, bits)
+  pen.put(NO_UNUSED_BITS)
+  pen.put(signature)
+  return pen.bytes
 }
 
+const NO_UNUSED_BITS = Uint8Array.of(0)
 const verifiers = new WeakMap<Signer, KeyObject>()
 
 /** The signer's public key, imported once. */

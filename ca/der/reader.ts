@@ -182,6 +182,11 @@ function isCanonical(tag: number, bytes: Uint8Array, from: number, to: number): 
       return to === from
     case TAG.oid:
       return wellFormedOid(bytes, from, to)
+    // X.690 8.23.6, 8.23.8: two octets a character, and four.
+    case TAG.bmp:
+      return (to - from) % 2 === 0
+    case TAG.universal:
+      return (to - from) % 4 === 0
     default:
       return true
   }

@@ -3,6 +3,18 @@ import { DerError, TAG, type DerNode } from './reader.ts'
 
 /** Strict UTF-8: no overlong forms, surrogates or values above U+10FFFF. Throws DerError. */
 export function decodeUtf8(bytes: Uint8Array): string {
+  return decodeAscii(bytes) ?? decodeWide(bytes)
+}
+
+/** ASCII as text; undefined for anything else, and for what is too long for one call. */
+function decodeAscii(bytes: Uint8Array): string | undefined {
+  if (bytes.length > LONGEST_CALL) return undefined
+  for (let at = 0; at < bytes.length; at++) if ((bytes[at] ?? 0) > 0x7f) return undefined
+  return String.fromCharCode.apply(null, bytes as never)
+}
+const LONGEST_CALL = 1_024
+
+function decodeWide(bytes: Uint8Array): string {
   let text = ''
   for (let at = 0; at < bytes.length;) {
     const { code, length } = decodeOne(bytes, at)
@@ -76,6 +88,8 @@ export function encodeAscii(text: string): Uint8Array {
 }
 
 function narrow(bytes: Uint8Array, highest: number): string {
+  const ascii = decodeAscii(bytes)
+  if (ascii !== undefined) return ascii
   let text = ''
   for (const byte of bytes) {
     if (byte > highest) throw new DerError('a character out of its string type')

@@ -85,12 +85,15 @@ export function smallInteger(value: number): Uint8Array {
   return Uint8Array.of(TAG.integer, 1, value & 0x7f)
 }
 
+const ZERO = Uint8Array.of(0)
+
 /** A non-negative INTEGER from its big-endian magnitude. */
 export function unsignedInteger(magnitude: Uint8Array): Uint8Array {
-  const first = magnitude.findIndex((byte) => byte !== 0)
-  if (first === -1) return smallInteger(0)
-  const rest = magnitude.subarray(first)
-  return (rest[0] ?? 0) < 0x80 ? tlv(TAG.integer, rest) : tlv(TAG.integer, Uint8Array.of(0), rest)
+  let first = 0
+  while (first < magnitude.length && magnitude[first] === 0) first++
+  if (first === magnitude.length) return smallInteger(0)
+  const rest = first === 0 ? magnitude : magnitude.subarray(first)
+  return (rest[0] ?? 0) < 0x80 ? tlv(TAG.integer, rest) : tlv(TAG.integer, ZERO, rest)
 }
 
 export function boolean(value: boolean): Uint8Array {
@@ -103,7 +106,7 @@ export function octetString(...parts: readonly Uint8Array[]): Uint8Array {
 
 /** A BIT STRING of whole octets. */
 export function bitString(octets: Uint8Array): Uint8Array {
-  return tlv(TAG.bitString, Uint8Array.of(0), octets)
+  return tlv(TAG.bitString, ZERO, octets)
 }
 
 /** A named-bit BIT STRING (X.690 11.2.2: trailing zero bits removed), bits by number. */

@@ -2,7 +2,7 @@
  * Mutates requests value by value and signs them again, so that a mutation gets past the signature.
  * Whatever our reader accepts must be accepted by two others: node:crypto for the key, asn1js by way
  * of @peculiar/x509 for the whole, and, where the program is there, openssl for a sample. Whatever it
- * refuses must be refused by a CaError of the far side, quickly.
+ * refuses must be refused by a CaError of the far side, quickly. Memory stays bounded.
  */
 import 'reflect-metadata'
 import { spawnSync } from 'node:child_process'
@@ -150,7 +150,9 @@ function opensslAccepts(der: Uint8Array): boolean {
 }
 
 function crossCheck(der: Uint8Array, spki: Uint8Array): void {
-  createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+  const key = createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+  if (!key.export({ type: 'spki', format: 'der' }).equals(spki))
+    throw new Error('the key is not in its canonical encoding')
   const other = new Pkcs10CertificateRequest(der)
   if (!Buffer.from(other.publicKey.rawData).equals(spki))
     throw new Error('another reader sees another key')
@@ -175,6 +177,7 @@ export async function fuzz({
 }): Promise<{ cases: number }> {
   const pick = generator(seed)
   const sources = seeds()
+  const before = process.memoryUsage.rss()
   let openssl = hasOpenssl() ? OPENSSL_SAMPLE : 0
   for (let number = 0; number < cases; number++) {
     const der = mutate(sources[pick(sources.length)]!, pick).subarray(0, LONGEST)
@@ -194,10 +197,19 @@ export async function fuzz({
     const took = (user + system) / 1_000
     if (spki === undefined && took > SLOWEST_MS)
       throw new Error(`case ${number}: refused after ${took} ms`)
+    if (number % 5_000 === 4_999) requireBounded(before)
     // Lets a caller's timers and signals through.
     if (number % 500 === 0) await new Promise((resolve) => setImmediate(resolve))
   }
   return { cases }
+}
+
+/** What a run may add to what is held, however long it is: a case that stays in memory is a way in. */
+const MOST_GROWTH = 384 * 1_024 * 1_024
+
+function requireBounded(before: number): void {
+  const grown = process.memoryUsage.rss() - before
+  if (grown > MOST_GROWTH) throw new Error(`${Math.round(grown / 1_048_576)} MiB more are in use`)
 }
 
 function accepted(der: Uint8Array): Uint8Array | undefined {

@@ -3,12 +3,19 @@ import { parseArgs } from 'node:util'
 
 type Fuzz = (options: { cases: number; seed: number }) => Promise<{ cases: number }>
 
-/** Every fuzzer there is, each loaded only when it runs; a room adds its line here. */
-const fuzzers: Readonly<Record<string, () => Promise<{ readonly fuzz: Fuzz }>>> = {
-  mux: () => import('./mux.ts'),
+interface Fuzzer {
+  readonly load: () => Promise<{ readonly fuzz: Fuzz }>
+  /** Without --cases. */
+  readonly cases: number
 }
 
-const DEFAULT_CASES = 1_000_000
+/** Every fuzzer there is, each loaded only when it runs; a room adds its line here. */
+const fuzzers: Readonly<Record<string, Fuzzer>> = {
+  mux: { load: () => import('./mux.ts'), cases: 1_000_000 },
+  // Each case is signed by its key and, where it is accepted, read by two others.
+  csr: { load: () => import('./csr.ts'), cases: 100_000 },
+}
+
 const USAGE = `usage: npm run fuzz -- NAME [--cases N] [--seed S]\nNAME is one of: ${Object.keys(fuzzers).join(', ')}`
 
 /** Runs the command line; resolves with the exit code: 0 done, 1 found something, 2 makes no sense. */
@@ -19,17 +26,17 @@ async function main(args: readonly string[]): Promise<number> {
     options: { cases: { type: 'string' }, seed: { type: 'string' } },
   })
   const name = positionals[0] ?? ''
-  const cases = Number(values.cases ?? DEFAULT_CASES)
   const seed = Number(values.seed ?? Date.now() % 2 ** 31)
-  const load = Object.hasOwn(fuzzers, name) ? fuzzers[name] : undefined
+  const fuzzer = Object.hasOwn(fuzzers, name) ? fuzzers[name] : undefined
+  const cases = Number(values.cases ?? fuzzer?.cases)
   const sensible = Number.isSafeInteger(cases) && cases > 0 && Number.isSafeInteger(seed)
-  if (load === undefined || positionals.length !== 1 || !sensible) {
+  if (fuzzer === undefined || positionals.length !== 1 || !sensible) {
     console.error(USAGE)
     return 2
   }
   const began = performance.now()
   try {
-    const { fuzz } = await load()
+    const { fuzz } = await fuzzer.load()
     const done = await fuzz({ cases, seed })
     const seconds = ((performance.now() - began) / 1000).toFixed(1)
     console.log(`${name}: ${done.cases} cases, seed ${seed}, ${seconds} s, nothing found`)
