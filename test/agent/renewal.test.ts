@@ -73,7 +73,8 @@ test('kill -9 before every change to the files: the working pair stays, and the 
 test('the connection breaks after the request was granted: the same key asks again and gets the same certificate', async () => {
   const { gateway, directory, identity } = await device()
   identity.markConnected(identity.pairs()[0]!.slot)
-  gateway.onEst = async (request) => (request.url?.endsWith('reenroll') === true ? 'drop' : 'answer')
+  gateway.onEst = async (request) =>
+    request.url?.endsWith('reenroll') === true ? 'drop' : 'answer'
   await expect(renewOnce(directory.path)).rejects.toMatchObject({ code: 'enrol.failed' })
   gateway.onEst = async () => 'answer'
   const next = await renewOnce(directory.path)
@@ -127,7 +128,10 @@ test('18 months away across a rollover, the clock at 1970: late, told so, with i
   const options = bench.options.bind(bench)
   bench.options = (extra) => options({ pending: bench.pending, ...extra })
   const waits = renewOnce(directory.path, () => 0)
-  await expect(waits).rejects.toMatchObject({ code: 'enrol.pending', retryAfterMs: expect.any(Number) })
+  await expect(waits).rejects.toMatchObject({
+    code: 'enrol.pending',
+    retryAfterMs: expect.any(Number),
+  })
   expect(bench.asked.at(-1)?.facts.renew).toMatchObject({ same_key: true, late_used: false })
   const at = instant(bench.now)
   const [row] = await bench.pending.list(TENANT, at)
@@ -143,7 +147,11 @@ test('enrolled with the clock at 1970; at 2100 refused with the date that the de
   const [early, late] = [new Directory(), new Directory()]
   undo.push(gateway, early, late)
   const token = await gateway.bench.token()
-  const pair = await enrolAgent(configOf(gateway, early), { token, log: () => undefined, system: () => 0 })
+  const pair = await enrolAgent(configOf(gateway, early), {
+    token,
+    log: () => undefined,
+    system: () => 0,
+  })
   expect(pair.notAfter).toBeGreaterThan(Date.now())
   const system = () => Date.UTC(2100, 0, 1)
   const refused = enrolAgent(configOf(gateway, late), { token, log: () => undefined, system })
@@ -158,7 +166,11 @@ test('the gateway says the certificate has ended: the agent renews at once, what
   const { gateway, config } = await device()
   gateway.refuses = () => 'peer.expired'
   await using agent = running(config)
-  await expect.poll(() => gateway.asked.filter((path) => path.endsWith('simplereenroll')).length, { timeout: 10_000 }).toBe(1)
+  await expect
+    .poll(() => gateway.asked.filter((path) => path.endsWith('simplereenroll')).length, {
+      timeout: 10_000,
+    })
+    .toBe(1)
   gateway.refuses = () => undefined
   await gateway.nextTunnel()
   await expect.poll(() => agent.logged('certificate.renewed').length).toBe(1)
@@ -218,11 +230,17 @@ describe('the renewal timer', () => {
     }
   }
 
-  function timer(options: { jitter?: number; renew?: () => Promise<Pair>; system?: () => number } = {}) {
+  function timer(
+    options: { jitter?: number; renew?: () => Promise<Pair>; system?: () => number } = {},
+  ) {
     const hand = new Hand()
     const system = options.system ?? (() => START + hand.at)
     const clock = new DeviceClock({ monotonic: hand as never, system })
-    const pair = { notBefore: START, notAfter: START + LIFE, leaf: { validTo: '', serialNumber: '' } } as Pair
+    const pair = {
+      notBefore: START,
+      notAfter: START + LIFE,
+      leaf: { validTo: '', serialNumber: '' },
+    } as Pair
     const tries: number[] = []
     const levels: string[] = []
     const renewal = new Renewal({
@@ -274,7 +292,11 @@ describe('the renewal timer', () => {
   })
 
   test('a clock that stays wrong renews once a minute at most; Retry-After is kept', async () => {
-    const pair = { notBefore: START, notAfter: START + LIFE, leaf: { validTo: '', serialNumber: '' } } as Pair
+    const pair = {
+      notBefore: START,
+      notAfter: START + LIFE,
+      leaf: { validTo: '', serialNumber: '' },
+    } as Pair
     const wild = timer({ system: () => Date.UTC(2090, 0, 1), renew: async () => pair })
     await wild.hand.advance(10 * 60_000)
     expect(wild.tries.length).toBeLessThanOrEqual(11)

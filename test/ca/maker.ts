@@ -20,7 +20,7 @@ import { spkiOf } from './requests.ts'
 import { newKey, NOON, random } from './support.ts'
 
 /** 9999-12-31T23:59:59Z, as IEEE 802.1AR has it. */
-export const FOREVER = Date.UTC(9999, 11, 31, 23, 59, 59)
+const FOREVER = Date.UTC(9999, 11, 31, 23, 59, 59)
 
 export interface Party {
   readonly key: KeyObject
