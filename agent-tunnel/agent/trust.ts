@@ -5,7 +5,7 @@
  * A start in the future is forgiven, under the pinned root: a device without a battery-backed clock
  * begins in the past.
  */
-import { X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { AgentError } from './errors.ts'
