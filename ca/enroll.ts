@@ -164,7 +164,13 @@ export async function enroll(
       throw refuse('token.label', `the token is for ${token.profile} certificates`)
     possess(errand.applicant, errand.connection.channelBinding, linkingOf(errand))
     const device = await requireDevice(token.device, errand.options)
-    return await redeem({ principal: `token:${token.id}`, token, device }, errand)
+    const vouch = {
+      id: token.id,
+      zone: device.zone,
+      uses_left: token.binding === null ? 1 : 0,
+      expires_at: Math.floor(token.expiresAt / 1_000),
+    }
+    return await redeem({ principal: `token:${token.id}`, token, device, vouch }, errand)
   })
 }
 
@@ -172,7 +178,8 @@ export async function enroll(
 async function redeem(claim: Claim, errand: Errand): Promise<Plan> {
   const { applicant, options, label } = errand
   const { token, device, principal } = claim
-  if (token !== null && token.binding !== null && token.binding.spkiSha256 !== applicant.spkiSha256)
+  const bound = token?.binding ?? null
+  if (bound !== null && bound.spkiSha256 !== applicant.spkiSha256)
     throw refuse('token.bound', 'the token was used with another key')
   const claimed = label.names === 'ignore' ? null : checkNames(errand, device)
   await refuseTakenKey(device.id, errand)
@@ -180,18 +187,12 @@ async function redeem(claim: Claim, errand: Errand): Promise<Plan> {
   const known = await recall(again.key, device, options)
   if (known !== undefined) return { known }
   // What it was used for is no longer good, and it cannot be used for anything else.
-  const spent = token !== null && token.binding !== null
-  if (spent && device.state !== 'quarantined') throw claim.spent?.() ?? notValid()
+  if (bound !== null && device.state !== 'quarantined') throw claim.spent?.() ?? notValid()
   return {
     device,
     facts: {
       enroll: {
-        token: claim.vouch ?? {
-          id: token?.id ?? principal,
-          zone: device.zone,
-          uses_left: spent ? 0 : 1,
-          expires_at: Math.floor((token?.expiresAt ?? 0) / 1_000),
-        },
+        token: claim.vouch,
         key: { alg: applicant.key.algorithm, hardware: false },
         claimed_serial: claim.serialNumber ?? claimed,
       },

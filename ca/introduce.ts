@@ -35,8 +35,8 @@ export interface Claim {
   /** What is bound to the key in the issuance transaction; null where a principal may come again. */
   readonly token: TokenRow | null
   readonly device: DeviceRecord
-  /** What policy hears in place of the token's own facts. */
-  readonly vouch?: Vouch
+  /** What policy hears as the token: its own facts, or those of who vouches in its place. */
+  readonly vouch: Vouch
   /** X520 serialNumber that a maker's certificate proves. */
   readonly serialNumber?: string
   /** What is said once the claim is used up; default: the text of a wrong token. */

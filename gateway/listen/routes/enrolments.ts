@@ -51,6 +51,11 @@ export function enrolmentRoutes(api: Api, room: EnrolmentRoutes): void {
       return { items: rows.map(view) }
     },
   )
+  answers(api, room)
+}
+
+function answers(api: Api, room: EnrolmentRoutes): void {
+  const authorization = { ...room, api }
   for (const [verb, state] of [
     ['approve', 'approved'],
     ['reject', 'rejected'],
