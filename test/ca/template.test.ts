@@ -90,6 +90,9 @@ function extensionsOf(profile: Profile, slots: Slots): x509.Extension[] {
   return [
     new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
     new x509.ExtendedKeyUsageExtension(purposes, false),
+    ...(profile.responder === true
+      ? [new x509.Extension(OID.ocspNoCheck, false, Uint8Array.of(5, 0))]
+      : []),
     ...below,
     ...(brief ? [new x509.Extension(OID.noRevAvail, false, Uint8Array.of(5, 0))] : []),
   ]
@@ -143,7 +146,8 @@ interface Anything {
 }
 
 function slotsOf(profile: Profile, of: Anything): Slots {
-  const named = profile.ca === null && profile.extendedKeyUsage.length > 0
+  const named =
+    profile.ca === null && profile.responder !== true && profile.extendedKeyUsage.length > 0
   return {
     serial: of.serial,
     notBefore: of.notBefore,
