@@ -424,7 +424,8 @@ describe('an agent that does not keep to the protocol', () => {
 
 test('a tunnel that comes late does not take the place of a newer one', () => {
   const registry = new Registry()
-  const at = (epoch: number) => ({ device: 'press-07', epoch, tunnel: {} }) as Presence
+  const peer = { serial: '01', issuer: '02' }
+  const at = (epoch: number) => ({ device: 'press-07', epoch, peer, tunnel: {} }) as Presence
   const [older, newer, newest] = [at(1), at(2), at(3)]
   expect(registry.put(newer)).toEqual({ placed: true, replaced: undefined })
   expect(registry.put(older)).toEqual({ placed: false })
