@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process'
 import { copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 const root = join(import.meta.dirname, '..')
@@ -51,7 +52,8 @@ async function command(folder: string, name: string, args: readonly string[]) {
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (out += chunk))
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (out += chunk))
   const status = await new Promise<number | null>((done) => child.on('close', done))
-  return { status, out }
+  // Where CI is set, oxfmt colours whatever NO_COLOR says.
+  return { status, out: stripVTControlCharacters(out) }
 }
 
 function check(folder: string) {
