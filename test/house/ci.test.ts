@@ -27,11 +27,13 @@ async function run({
     await mkdir(join(folder, 'bin'))
     await mkdir(join(folder, 'policy/default'), { recursive: true })
     await writeFile(join(folder, 'policy/default/lock.json'), '{\n  "opa": "1.2.3"\n}\n')
+    // More than a pipe holds: a step that reads only the first line would end the run (SIGPIPE).
+    const opa = "#!/bin/sh\\necho Version: 1.2.3; head -c 200000 /dev/zero | tr '\\\\0' x"
     const say = `echo "called: \${0##*/} $*"\n[[ "\${0##*/} $*" != *"${failing}"* ]] || exit 9\n`
     const stubs = {
       'apt-get': say,
       node: say,
-      go: `${say}mkdir -p "$GOBIN"; printf '#!/bin/sh\\necho "Version: 1.2.3"' > "$GOBIN/opa"; chmod +x "$GOBIN/opa"\n`,
+      go: `${say}mkdir -p "$GOBIN"; printf "${opa}" > "$GOBIN/opa"; chmod +x "$GOBIN/opa"\n`,
       npm: `${say}if [[ $1 == test ]]; then printf '%s\\n' "$TESTS"; exit "$STATUS"; fi\n`,
     }
     for (const [name, body] of Object.entries(stubs)) {
