@@ -75,7 +75,7 @@ function watchSession(
 ): NodeJS.Timeout {
   const look = async (): Promise<void> => {
     const session = await api.call(schema, 'GET', `/sessions/${opened.id}`)
-    if (session.state === 'ended')
+    if (session.state !== 'open')
       forward.end({
         code: session.reason ?? 'session.ended',
         message: 'the gateway has ended the session',

@@ -97,7 +97,8 @@ export const Session = Type.Object({
   identity: Type.String(),
   email: Type.Union([Type.String(), Type.Null()]),
   party: Type.String(),
-  state: Type.Enum(['open', 'ended']),
+  /** `ending`: it carries nothing any more, and its end is not in the log yet. */
+  state: Type.Enum(['open', 'ending', 'ended']),
   opened_at: Instant,
   expires_at: Instant,
   ended_at: Type.Union([Instant, Type.Null()]),

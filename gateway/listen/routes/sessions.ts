@@ -25,7 +25,7 @@ export interface SessionRoutes extends Omit<Authorization, 'api'> {
 
 const Params = Type.Object({ id: SessionId })
 
-function view(record: SessionRecord, live: LiveSession | undefined): SessionView {
+export function view(record: SessionRecord, live: LiveSession | undefined): SessionView {
   return {
     id: record.id,
     device: record.device,
@@ -34,8 +34,8 @@ function view(record: SessionRecord, live: LiveSession | undefined): SessionView
     identity: record.identity,
     email: record.email,
     party: record.party,
-    // What is not alive here carries nothing, even where its end could not be recorded yet.
-    state: record.ended_at === null && live !== undefined ? 'open' : 'ended',
+    // What is not alive here carries nothing; it has ended when that is recorded, with the reason.
+    state: record.ended_at !== null ? 'ended' : live === undefined ? 'ending' : 'open',
     opened_at: record.opened_at,
     expires_at: record.expires_at,
     ended_at: record.ended_at,
