@@ -9,6 +9,8 @@ import { createServer, isIP, type Server, type Socket } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import {
   driveTunnel,
+  readInto,
+  SlabWriter,
   TunnelClosed,
   TunnelRefused,
   type CloseReason,
@@ -267,17 +269,18 @@ class Forwarding implements Forward {
 
   /** Bytes both ways. Credit goes back when the tool's own socket has taken them: a slow tool slows the device. */
   #join(local: Socket, stream: TunnelStream, from: string): void {
+    const writer = new SlabWriter(local, (bytes) => stream.consumed(bytes))
     stream.onSignal = (payload) => this.#hear(payload)
     stream.onDrain = () => void local.resume()
-    stream.onEnd = () => void local.end()
+    stream.onEnd = () => writer.end()
     stream.onClose = (closed) => {
       const reason = this.#ending ?? reasonOf(closed.code, closed.message)
       const { bytesOut: sent, bytesIn: received } = stream
       this.#options.news({ event: 'closed', from, reason, sent, received })
       if (closed.code !== 'done') local.resetAndDestroy()
     }
-    stream.onData = (chunk) => void local.write(chunk, () => stream.consumed(chunk.length))
-    local.on('data', (chunk: Buffer) => {
+    stream.onData = (chunk) => writer.write(chunk)
+    readInto(local, (chunk) => {
       if (!stream.write(chunk)) local.pause()
     })
     local.on('end', () => stream.end())

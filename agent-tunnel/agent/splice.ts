@@ -4,6 +4,7 @@
  * tunnel's is full, and a half-close stays a half-close.
  */
 import type { Socket } from 'node:net'
+import { readInto, SlabWriter } from '#tunnel'
 import type { Clock, CloseReason, TunnelStream } from '#tunnel'
 
 /** How long a target may take to read what was sent before both ends said goodbye. */
@@ -20,6 +21,9 @@ export function splice(
   ended: (reason: CloseReason) => void,
 ): void {
   let open = true
+  const writer = new SlabWriter(target, (bytes) => {
+    if (open) stream.consumed(bytes)
+  })
   stream.onClose = (reason) => {
     open = false
     if (reason.code === 'done') flush(target, clock)
@@ -27,13 +31,9 @@ export function splice(
     ended(reason)
   }
   stream.onDrain = () => void target.resume()
-  stream.onEnd = () => void target.end()
-  stream.onData = (chunk) => {
-    target.write(chunk, (error) => {
-      if (open && !(error instanceof Error)) stream.consumed(chunk.length)
-    })
-  }
-  target.on('data', (chunk: Buffer) => {
+  stream.onEnd = () => writer.end()
+  stream.onData = (chunk) => writer.write(chunk)
+  readInto(target, (chunk) => {
     if (open && !stream.write(chunk)) target.pause()
   })
   target.on('end', () => open && stream.end())

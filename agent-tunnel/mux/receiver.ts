@@ -41,6 +41,7 @@ export class Receiver {
   #into: MuxStream | undefined
   peer: Hello | undefined
   goaway: GoawayFrame | undefined
+  #chunks = 0
   frames = 0
   opens = 0
   dropped = 0
@@ -61,6 +62,7 @@ export class Receiver {
 
   /** Takes any piece of the peer's octets. Throws MuxError for what ends the tunnel. */
   take(chunk: Uint8Array, now: Monotonic): void {
+    this.#chunks++
     this.#decoder.feed(chunk)
     for (let token = this.#decoder.next(); token !== 'need'; token = this.#decoder.next()) {
       if (token === 'piece') {
@@ -124,6 +126,10 @@ export class Receiver {
   #piece(start: number, end: number): void {
     const stream = this.#into
     if (stream === undefined || stream.state === 'reset') return
+    if (stream.chunk !== this.#chunks) {
+      stream.chunk = this.#chunks
+      stream.window.waiting(stream.unconsumed)
+    }
     stream.bytesIn += end - start
     stream.unconsumed += end - start
     this.#parts.effects.data(stream, start, end)

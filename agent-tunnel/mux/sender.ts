@@ -1,6 +1,6 @@
 /** What leaves, and in which order: control frames at once, data by credit, grant and turn. */
 import { HEADER, TYPE } from './frame.ts'
-import type { Outbox } from './outbox.ts'
+import type { Outbox, SlabPool } from './outbox.ts'
 import { QUANTUM, Scheduler } from './schedule.ts'
 import type { MuxStream } from './stream.ts'
 
@@ -19,14 +19,16 @@ interface Watcher {
 
 export class Sender {
   readonly #outbox: Outbox
+  readonly #pool: SlabPool
   readonly #watcher: Watcher
   readonly #scheduler = new Scheduler()
   #turn = 0
   #writers = 0
   #writersBefore = 0
 
-  constructor(outbox: Outbox, watcher: Watcher) {
+  constructor(outbox: Outbox, pool: SlabPool, watcher: Watcher) {
     this.#outbox = outbox
+    this.#pool = pool
     this.#watcher = watcher
   }
 
@@ -43,8 +45,7 @@ export class Sender {
       if (sent > 0) this.#data(stream, chunk, 0, sent)
     }
     if (sent === chunk.length) return true
-    // Not slice(): on a Buffer that is a view of the caller's memory.
-    stream.queue(new Uint8Array(chunk.subarray(sent)), false)
+    stream.waiting.data(chunk, sent, this.#pool)
     if (stream.credit > 0) this.#wait(stream)
     if (stream.pendingBytes <= LOW_WATER) return true
     stream.wantsDrain = true
@@ -71,8 +72,9 @@ export class Sender {
 
   /** A datagram waits its turn as a whole; false when the stream's budget is spent. */
   datagram(stream: MuxStream, payload: Uint8Array, budget: number): boolean {
-    if (stream.pendingBytes + payload.length > budget || stream.pending.length >= 1024) return false
-    stream.queue(new Uint8Array(payload), false)
+    const { waiting } = stream
+    if (waiting.bytes + payload.length > budget || waiting.length >= 1024) return false
+    waiting.whole(payload, false)
     this.#wait(stream)
     return true
   }
@@ -81,7 +83,7 @@ export class Sender {
   signal(stream: MuxStream, payload: Uint8Array): void {
     if (stream.first === undefined) this.#outbox.payload(TYPE.signal, stream.id, payload)
     else {
-      stream.queue(new Uint8Array(payload), true)
+      stream.waiting.whole(payload, true)
       this.#wait(stream)
     }
   }
@@ -94,7 +96,8 @@ export class Sender {
 
   /** Data is dropped; signals that wait leave at once, so that the reason comes before the end. */
   drop(stream: MuxStream): void {
-    for (const signal of stream.drop()) this.#outbox.payload(TYPE.signal, stream.id, signal)
+    for (const signal of stream.backlog?.drop() ?? [])
+      this.#outbox.payload(TYPE.signal, stream.id, signal)
     stream.wantsDrain = false
   }
 
@@ -121,24 +124,25 @@ export class Sender {
   }
 
   #serve(stream: MuxStream): 'full' | 'turn' | 'done' {
+    const { waiting } = stream
     for (;;) {
-      const first = stream.first
+      const { first } = waiting
       if (first === undefined) return this.#emptied(stream)
       if (stream.deficit <= 0) return 'turn'
       if (this.#outbox.room === 0) return 'full'
-      const left = first.bytes.length - stream.offset
+      const left = first.end - waiting.offset
       if (first.signal || stream.kind === 'udp') {
         this.#outbox.payload(first.signal ? TYPE.signal : TYPE.datagram, stream.id, first.bytes)
         if (!first.signal) stream.bytesOut += left
         stream.deficit -= HEADER + left
-        stream.advance(left)
+        waiting.advance(left, this.#pool)
         continue
       }
       const length = Math.min(left, stream.credit, stream.deficit, this.#outbox.room)
       if (length <= 0) return 'done'
-      this.#data(stream, first.bytes, stream.offset, stream.offset + length)
+      this.#data(stream, first.bytes, waiting.offset, waiting.offset + length)
       stream.deficit -= length
-      stream.advance(length)
+      waiting.advance(length, this.#pool)
       this.#drain(stream)
     }
   }

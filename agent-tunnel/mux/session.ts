@@ -62,7 +62,8 @@ export interface SessionStats {
 /** Why `open` gave no stream. */
 export type OpenRefusal = 'tunnel.draining' | 'tunnel.streams' | 'tunnel.ids'
 
-const OVERRUN = 8 * 1024 * 1024
+/** More than any window: whoever writes what a credited peer has sent never gets here. */
+const OVERRUN = 32 * 1024 * 1024
 /** A busy tunnel measures its round trip when so much has come since the last time. */
 const BUSY = 65_536
 const none = new Uint8Array(0)
@@ -90,12 +91,13 @@ export class Session {
     sayable(options)
     this.#limits = limits
     this.#helloBy = (now + limits.helloTimeoutMs) as Monotonic
-    this.#outbox = new Outbox(options.pool ?? new SlabPool(), limits.maxSlab)
+    const pool = options.pool ?? new SlabPool()
+    this.#outbox = new Outbox(pool, limits.maxSlab)
     this.#live = new Liveness(limits.keepaliveMs, options.random, now)
     this.#control = new Control(this.#outbox, this.#live, limits.maxBacklog)
     this.#streams = new Streams(options.side, limits, this.#live, options.budget)
     this.#streams.nextId = options.firstId ?? this.#streams.nextId
-    this.#sender = new Sender(this.#outbox, {
+    this.#sender = new Sender(this.#outbox, pool, {
       drained: (stream) => this.#effects.push({ type: 'drain', stream }),
       finDue: (stream) => this.#finDue(stream),
     })

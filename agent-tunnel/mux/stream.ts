@@ -1,12 +1,9 @@
 /** One stream's state inside a session; the session alone changes it. */
+import { Backlog } from './backlog.ts'
+import type { Waiting } from './backlog.ts'
 import type { StreamKind, Monotonic } from './limits.ts'
 import type { StreamState } from './state.ts'
 import type { ReceiveWindow } from './window.ts'
-
-interface Waiting {
-  readonly bytes: Uint8Array
-  readonly signal: boolean
-}
 
 export class MuxStream {
   readonly id: number
@@ -27,12 +24,11 @@ export class MuxStream {
   bytesIn = 0
   bytesOut = 0
   dropped = 0
+  /** The read in which data last came for it. */
+  chunk = -1
 
-  /** Written and not sent, in order; `pendingBytes` counts data and datagrams. */
-  readonly pending: Waiting[] = []
-  #head = 0
-  #offset = 0
-  pendingBytes = 0
+  /** Written and not sent; made when something first has to wait. */
+  backlog: Backlog | undefined = undefined
   /** `end` was called; FIN follows what is pending. */
   ending = false
   wantsDrain = false
@@ -68,42 +64,15 @@ export class MuxStream {
     this.openedAt = now
   }
 
-  /** The first of what waits; its bytes start at `offset`. */
+  /** The first of what waits. */
   get first(): Waiting | undefined {
-    return this.pending[this.#head]
+    return this.backlog?.first
   }
-  get offset(): number {
-    return this.#offset
+  /** Octets of data and datagrams that wait. */
+  get pendingBytes(): number {
+    return this.backlog?.bytes ?? 0
   }
-
-  /** Queues bytes that nobody else will change. */
-  queue(bytes: Uint8Array, signal: boolean): void {
-    this.pending.push({ bytes, signal })
-    if (!signal) this.pendingBytes += bytes.length
-  }
-
-  /** `bytes` of the first entry have left; the entry goes with its last. */
-  advance(bytes: number): void {
-    const first = this.first
-    if (first === undefined) return
-    this.#offset += bytes
-    if (!first.signal) this.pendingBytes -= bytes
-    if (this.#offset < first.bytes.length) return
-    this.#offset = 0
-    this.#head++
-    if (this.#head === this.pending.length || this.#head > 64) {
-      this.pending.splice(0, this.#head)
-      this.#head = 0
-    }
-  }
-
-  /** Forgets what waits, and gives back the signals among it. */
-  drop(): Uint8Array[] {
-    const signals = this.pending.slice(this.#head).filter((waiting) => waiting.signal)
-    this.pending.length = 0
-    this.#head = 0
-    this.#offset = 0
-    this.pendingBytes = 0
-    return signals.map((waiting) => waiting.bytes)
+  get waiting(): Backlog {
+    return (this.backlog ??= new Backlog())
   }
 }

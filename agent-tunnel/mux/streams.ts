@@ -99,7 +99,7 @@ export class Streams {
     this.held -= stream.window.held
     this.#grown.delete(stream)
     stream.window.close()
-    stream.drop()
+    stream.backlog = undefined
   }
 
   /** The session is over: what its windows had reserved is free for other tunnels. */

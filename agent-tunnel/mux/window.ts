@@ -1,6 +1,9 @@
 /** Credit arithmetic; knows no streams. docs/protocol.md section 6. */
 import type { Monotonic } from './limits.ts'
 
+/** A reader that never has more than this part of its window waiting keeps up with its peer. */
+const KEEPS_UP = 3 / 8
+
 /** Bytes that the receive windows of one tunnel, or of one process, may grow by in all. */
 export class Budget {
   readonly most: number
@@ -48,6 +51,7 @@ export class ReceiveWindow {
   #reserved = 0
   #givenAt: Monotonic
   #consumedSinceDecay = 0
+  #mostWaiting = 0
 
   constructor(initial: number, most: number, budget: Budget, now: Monotonic) {
     this.#initial = initial
@@ -74,10 +78,16 @@ export class ReceiveWindow {
     return true
   }
 
+  /** `bytes` of earlier reads have not been dealt with when more comes. */
+  waiting(bytes: number): void {
+    if (bytes > this.#mostWaiting) this.#mostWaiting = bytes
+  }
+
   /**
    * Accounts for bytes the application has dealt with, and gives the credit to send now: 0 until
-   * half the window is used. Half of it within two round trips means that the window, not the
-   * reader, set the pace: it doubles.
+   * half the window is used. Half of it within two round trips, and little of it ever waiting for
+   * the reader, means that the window and not the reader set the pace: it doubles. A larger window
+   * in front of a reader that is behind would only be a longer queue.
    */
   consume(bytes: number, now: Monotonic, rttMs: number | undefined): number {
     this.held -= bytes
@@ -86,7 +96,8 @@ export class ReceiveWindow {
     if (this.#reserved > 0) this.#settle()
     if (this.target - this.outstanding < this.target / 2) return 0
     const fast = rttMs !== undefined && now - this.#givenAt < 2 * rttMs
-    if (fast) this.#grow()
+    if (fast && this.#mostWaiting <= this.target * KEEPS_UP) this.#grow()
+    this.#mostWaiting = 0
     const credit = this.target - this.outstanding
     this.outstanding = this.target
     this.#givenAt = now

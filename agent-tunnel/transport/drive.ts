@@ -3,9 +3,10 @@
  * batched per turn of the event loop.
  */
 import type { Duplex } from 'node:stream'
-import { defaultLimits, MuxError, muxCodeOf, muxCodes, Session, SlabPool } from '#mux'
+import { defaultLimits, MuxError, muxCodeOf, muxCodes, Session } from '#mux'
 import type { Effect, GoawayFrame, Hello, Monotonic, MuxStream, StreamKind } from '#mux'
 import { systemClock } from './clock.ts'
+import { pool } from './pool.ts'
 import { socketWire } from './socket.ts'
 import { LiveOffer, LiveStream } from './stream.ts'
 import type { Host } from './stream.ts'
@@ -16,8 +17,6 @@ import type { Wire, WireEvents } from './wire.ts'
 
 /** After the last frame the connection has this long to close by itself. */
 const LINGER_MS = 2000
-
-const pool = new SlabPool()
 
 /** An `open` that waits for its answer. */
 class Opening {
@@ -83,14 +82,9 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
 
   // From the wire.
 
-  bytes(chunk: Uint8Array): boolean {
-    const effects = this.#session.receive(chunk, this.#clock.now())
-    this.#dispatch(effects, chunk)
+  bytes(chunk: Uint8Array): void {
+    this.#dispatch(this.#session.receive(chunk, this.#clock.now()), chunk)
     this.#schedule()
-    for (const effect of effects) {
-      if (effect.type === 'data' && effect.stream.unconsumed > 0) return true
-    }
-    return false
   }
   ended(): void {
     this.#dispatch(this.#session.ended(), undefined)

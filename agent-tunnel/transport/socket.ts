@@ -1,14 +1,16 @@
 /**
- * A wire over any node Duplex: TLS, TCP, Unix sockets, memory. Reads go into one reused buffer where
- * this Node's sockets allow it, by ordinary data events where not. docs/protocol.md section 10.
+ * A wire over any node Duplex: TLS, TCP, Unix sockets, memory. Reads go into one buffer that all
+ * sockets of the process share where this Node allows it, by ordinary data events where not.
+ * docs/protocol.md section 10.
  */
 import type { Duplex } from 'node:stream'
 import type { Wire, WireEvents } from './wire.ts'
 
-/** How much one read may bring; TLS hands over a record (16 KiB) at a time. */
-const BLOCK = 64 * 1024
-/** Less than this is left of a block: a new one. */
-const LEAST_READ = 16 * 1024
+/**
+ * Where every socket is read into. One is enough, and stays in the processor's cache: a read is
+ * handed on before the next one begins, and what is handed on is lent for the call only.
+ */
+const shared = Buffer.allocUnsafeSlow(64 * 1024)
 
 interface Handle {
   useUserBuffer(buffer: Uint8Array): void
@@ -44,37 +46,42 @@ function takesBuffer(handle: unknown): handle is Handle {
   )
 }
 
-/** The next place to read into: the same again, unless part of what was read is still in use. */
-class ReadBlock {
-  #block = Buffer.allocUnsafeSlow(BLOCK)
-  #at = 0
-  view: Buffer = this.#block
-
-  /** Accounts for a read of `length` bytes into `view`. */
-  after(length: number, inUse: boolean): void {
-    if (!inUse) return
-    this.#at += length
-    if (BLOCK - this.#at < LEAST_READ) {
-      this.#block = Buffer.allocUnsafeSlow(BLOCK)
-      this.#at = 0
-    }
-    this.view = this.#block.subarray(this.#at)
+/**
+ * From now on hands everything `socket` reads to `take`, lent for the call; `pause` and `resume` of
+ * the socket hold it back and let it on as always. Gives how: `reused` reads go into shared memory,
+ * `plain` ones (forced by `plain`) are data events. What had been read before comes first.
+ */
+export function readInto(
+  socket: Duplex,
+  take: (chunk: Uint8Array) => void,
+  plain = false,
+): 'reused' | 'plain' {
+  const slots = plain ? undefined : slotsOf(socket)
+  // What arrived before anybody took it waits in the stream's own buffer.
+  const early: unknown = socket.read()
+  if (early instanceof Uint8Array) take(early)
+  if (slots === undefined) {
+    socket.on('data', take)
+    return 'plain'
   }
+  Reflect.set(socket, slots.buffer, shared)
+  Reflect.set(socket, slots.callback, (length: number, buffer: Buffer): boolean => {
+    take(buffer.subarray(0, length))
+    return true
+  })
+  Reflect.set(socket, slots.generator, null)
+  slots.handle.useUserBuffer(shared)
+  return 'reused'
 }
 
 /** Any connected byte stream as a wire. `plain` forces the fallback for reads. */
 export function socketWire(socket: Duplex, plain = false): Wire {
-  const slots = plain ? undefined : slotsOf(socket)
   return {
-    reads: slots === undefined ? 'plain' : 'reused',
+    reads: plain || slotsOf(socket) === undefined ? 'plain' : 'reused',
     start(events) {
       if ('setNoDelay' in socket && typeof socket.setNoDelay === 'function') socket.setNoDelay(true)
       listen(socket, events)
-      // What arrived before anybody drove the socket waits in its stream buffer.
-      const early: unknown = socket.read()
-      if (early instanceof Uint8Array) events.bytes(early)
-      if (slots === undefined) socket.on('data', (chunk: Buffer) => events.bytes(chunk))
-      else readInto(socket, slots, events)
+      readInto(socket, (chunk) => events.bytes(chunk), plain)
       socket.resume()
     },
     write(bytes, done) {
@@ -96,16 +103,4 @@ function listen(socket: Duplex, events: WireEvents): void {
   socket.on('end', () => events.ended())
   socket.on('close', () => events.gone(failure))
   if (socket.destroyed) setImmediate(() => events.gone(failure))
-}
-
-function readInto(socket: Duplex, slots: Slots, events: WireEvents): void {
-  const block = new ReadBlock()
-  const read = (length: number, buffer: Buffer): boolean => {
-    block.after(length, events.bytes(buffer.subarray(0, length)))
-    return true
-  }
-  Reflect.set(socket, slots.buffer, block.view)
-  Reflect.set(socket, slots.callback, read)
-  Reflect.set(socket, slots.generator, () => block.view)
-  slots.handle.useUserBuffer(block.view)
 }

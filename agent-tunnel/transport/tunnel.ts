@@ -34,7 +34,7 @@ export interface TunnelStream {
    * returns: the caller may reuse `chunk` at once. False means: all was taken, but wait for `onDrain`
    * before the next write. On a stream that has closed the bytes are dropped and it returns false.
    * Throws MuxError `call.state` after `end()`, `call.overrun` when false was ignored for more
-   * than 8 MiB, `call.range` for a datagram too long.
+   * than 32 MiB, `call.range` for a datagram too long.
    */
   write(chunk: Uint8Array): boolean
   /** No more data this way (FIN), after what was written. The other way stays open. */
@@ -48,13 +48,12 @@ export interface TunnelStream {
   signal(payload: Uint8Array): void
   /**
    * Gives credit back: `bytes` of what `onData` handed out are dealt with. Call it when the
-   * application's own socket has taken them (in the callback of its write), not before: until
-   * then the chunk is yours, afterwards its memory is used again. Throws `call.range` for more
-   * than was handed out.
+   * application's own socket has taken them, not before: the credit is what bounds the memory of
+   * a slow reader. Throws `call.range` for more than was handed out.
    */
   consumed(bytes: number): void
 
-  /** Bytes (or one datagram). `chunk` may be kept until its bytes are given to `consumed`. */
+  /** Bytes (or one datagram). `chunk` is lent for the call; who keeps bytes copies them. */
   onData: ((chunk: Uint8Array) => void) | undefined
   /** The peer's FIN: no more data will come. */
   onEnd: (() => void) | undefined

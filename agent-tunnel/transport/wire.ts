@@ -3,8 +3,8 @@ import type { MuxError } from '#mux'
 
 /** Where a wire puts what it hears. */
 export interface WireEvents {
-  /** Bytes of the peer. True means that part of them is still in use: the memory must not be reused. */
-  bytes(chunk: Uint8Array): boolean
+  /** Bytes of the peer, lent for the call: their memory is read into again afterwards. */
+  bytes(chunk: Uint8Array): void
   /** The peer has ended its side in order. */
   ended(): void
   /** The carrier itself broke the rules. */

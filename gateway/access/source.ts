@@ -5,9 +5,15 @@ import { plainAddress, type Source } from '../facts.ts'
 
 export function sourceOf(request: IncomingMessage): Source {
   const { socket } = request
-  const tls =
-    socket instanceof TLSSocket
-      ? { version: socket.getProtocol(), cipher: socket.getCipher().standardName }
-      : null
+  const tls = socket instanceof TLSSocket ? tlsOf(socket) : null
   return { ip: socket.remoteAddress === undefined ? null : plainAddress(socket.remoteAddress), tls }
+}
+
+/** What was negotiated; nulls for a connection that has gone in the meantime, where Node knows it no more. */
+export function tlsOf(
+  socket: Pick<TLSSocket, 'getProtocol' | 'getCipher'>,
+): NonNullable<Source['tls']> {
+  // The types promise a cipher; a destroyed socket has none.
+  const cipher = socket.getCipher() as { readonly standardName: string } | null | undefined
+  return { version: socket.getProtocol(), cipher: cipher?.standardName ?? null }
 }

@@ -37,12 +37,11 @@ export interface SpliceOptions {
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
 /**
- * Where bytes are written to: what finds no room waits here in order (bounded by the credit of whoever
- * sent it), and what comes after the end is dropped, because a stream takes neither.
+ * Where bytes are written to. What finds no room waits in the stream, bounded by the credit of whoever
+ * sent it; what comes after the end is dropped, because a stream does not take it.
  */
 class Outlet {
   readonly stream: TunnelStream
-  readonly #held: Uint8Array[] = []
   #full = false
   #ending = false
 
@@ -53,22 +52,15 @@ class Outlet {
     return this.#full
   }
   write(bytes: Uint8Array): void {
-    if (this.#ending) return
-    if (this.#full) this.#held.push(bytes)
-    else this.#full = !this.stream.write(bytes)
+    if (!this.#ending) this.#full = !this.stream.write(bytes)
   }
   end(): void {
     if (this.#ending) return
     this.#ending = true
-    if (this.#held.length === 0) this.stream.end()
+    this.stream.end()
   }
   drained(): void {
     this.#full = false
-    for (let next = this.#held.shift(); next !== undefined; next = this.#held.shift()) {
-      this.#full = !this.stream.write(next)
-      if (this.#full) break
-    }
-    if (this.#ending && this.#held.length === 0) this.stream.end()
   }
 }
 

@@ -372,6 +372,22 @@ describe('credit', () => {
     expect(theirs.window.target).toBe(256 * KiB)
   })
 
+  test('a window whose reader is behind does not grow: it would only be a longer queue', () => {
+    const pair = Pair.ready({}, 100)
+    const [ours, theirs] = pair.stream()
+    for (let turn = 0; turn < 200; turn++) {
+      while (!ours.wantsDrain && pair.dialler.session.write(ours, bytes(64 * KiB)));
+      pair.exchange()
+      pair.clock.now += 1
+      // Fast, but always one window behind its peer.
+      const part = Math.min(theirs.unconsumed, 32 * KiB)
+      pair.acceptor.session.consumed(theirs, part, pair.acceptor.now)
+    }
+    expect(ours.bytesOut).toBeGreaterThan(5 * MiB)
+    // Once: the first window came in one piece, before anybody could be behind.
+    expect(theirs.window.target).toBeLessThanOrEqual(512 * KiB)
+  })
+
   test('growth stops at the budget of the tunnel', () => {
     const pair = Pair.ready({ acceptor: { receiveBudget: MiB } }, 100)
     const streams = [pair.stream(), pair.stream(), pair.stream()]

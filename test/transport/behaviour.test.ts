@@ -139,21 +139,27 @@ describe.each(ways)('$name', ({ carrier, dials }) => {
     expect(await ended(theirs)).toMatchObject({ code: 'done' })
   })
 
-  test('memory that is consumed later is not overwritten before', async () => {
+  test('what is written from a lent chunk is copied before its memory is read into again', async () => {
     const { ours, theirs } = await stream()
     const sent = randomBytes(MiB)
-    const kept: Uint8Array[] = []
+    const back: Uint8Array[] = []
     const whole = new Promise<void>((resolve) => {
-      theirs.onEnd = resolve
+      // Echoed at once and consumed two turns later: what waits in the stream must be its own copy.
+      theirs.onEnd = () => theirs.end()
       theirs.onData = (chunk) => {
-        kept.push(chunk)
-        // Kept by reference, looked at and consumed two turns later.
-        setImmediate(() => setImmediate(() => theirs.consumed(chunk.length)))
+        const { length } = chunk
+        theirs.write(chunk)
+        setImmediate(() => setImmediate(() => theirs.consumed(length)))
+      }
+      ours.onEnd = resolve
+      ours.onData = (chunk) => {
+        back.push(Uint8Array.from(chunk))
+        ours.consumed(chunk.length)
       }
     })
     send(ours, sent.subarray(0, 200 * KiB))
     await whole
-    expect(Buffer.concat(kept).equals(sent.subarray(0, 200 * KiB))).toBe(true)
+    expect(Buffer.concat(back).equals(sent.subarray(0, 200 * KiB))).toBe(true)
   })
 
   test('what comes before the handlers waits for them, in order', async () => {

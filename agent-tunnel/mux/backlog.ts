@@ -1,0 +1,93 @@
+/**
+ * What one stream has written and not sent, in order. Data is copied into blocks of the pool, small
+ * writes one behind the other; a signal and a datagram stay whole.
+ */
+import type { SlabPool } from './outbox.ts'
+
+const BLOCK = 16 * 1024
+/** So little waits in memory of its own size: many streams may wait with a few octets each. */
+const SMALL = 1024
+
+export interface Waiting {
+  readonly bytes: Uint8Array
+  /** The octets of `bytes` that count. */
+  end: number
+  readonly signal: boolean
+}
+
+export class Backlog {
+  readonly #waiting: Waiting[] = []
+  #head = 0
+  #offset = 0
+  /** Octets of data and datagrams that wait; signals do not count. */
+  bytes = 0
+
+  /** The first of what waits; its octets that have not left start at `offset`. */
+  get first(): Waiting | undefined {
+    return this.#waiting[this.#head]
+  }
+  get offset(): number {
+    return this.#offset
+  }
+  /** Entries: whole signals and datagrams, and blocks of data. */
+  get length(): number {
+    return this.#waiting.length - this.#head
+  }
+
+  /** Copies the data from `start` on. */
+  data(source: Uint8Array, start: number, pool: SlabPool): void {
+    this.bytes += source.length - start
+    let at = start + this.#extend(source, start)
+    while (at < source.length) {
+      const left = source.length - at
+      const bytes = left <= SMALL ? new Uint8Array(left) : pool.take(BLOCK)
+      const end = Math.min(left, bytes.length)
+      bytes.set(end === source.length ? source : source.subarray(at, at + end))
+      this.#waiting.push({ bytes, end, signal: false })
+      at += end
+    }
+  }
+
+  /** Copies into the room that the last block has left; gives how much. */
+  #extend(source: Uint8Array, start: number): number {
+    const last = this.#waiting.at(-1)
+    if (last === undefined || last.signal || last.bytes.length !== BLOCK) return 0
+    const length = Math.min(BLOCK - last.end, source.length - start)
+    if (length === 0) return 0
+    last.bytes.set(source.subarray(start, start + length), last.end)
+    last.end += length
+    return length
+  }
+
+  /** Copies a signal or a datagram. */
+  whole(payload: Uint8Array, signal: boolean): void {
+    this.#waiting.push({ bytes: new Uint8Array(payload), end: payload.length, signal })
+    if (!signal) this.bytes += payload.length
+  }
+
+  /** `bytes` of the first entry have left; the entry goes with its last, its block to the pool. */
+  advance(bytes: number, pool: SlabPool): void {
+    const first = this.first
+    if (first === undefined) return
+    this.#offset += bytes
+    if (!first.signal) this.bytes -= bytes
+    if (this.#offset < first.end) return
+    if (first.bytes.length === BLOCK) pool.give(first.bytes)
+    this.#offset = 0
+    this.#head++
+    if (this.#head === this.#waiting.length || this.#head > 64) {
+      this.#waiting.splice(0, this.#head)
+      this.#head = 0
+    }
+  }
+
+  /** Forgets what waits, and gives back the signals among it. */
+  drop(): Uint8Array[] {
+    const signals = this.#waiting.slice(this.#head).filter((waiting) => waiting.signal)
+    this.#waiting.length = 0
+    this.#head = 0
+    this.#offset = 0
+    this.bytes = 0
+    return signals.map((waiting) => waiting.bytes)
+  }
+}
