@@ -9,17 +9,23 @@ import { join } from 'node:path'
 import { selfSigned } from '../test/transport/certificate.ts'
 import type { Bench, Row, RunOptions } from './row.ts'
 import type { Running } from './tunnel/cell.ts'
-import { haproxy } from './tunnel/haproxy.ts'
 import type { Load } from './tunnel/load.ts'
 import { measureMatrix } from './tunnel/matrix.ts'
 import { Absent, type Peer, type Site } from './tunnel/path.ts'
+import { chisel } from './tunnel/peers/chisel.ts'
+import { frp } from './tunnel/peers/frp.ts'
+import { haproxy } from './tunnel/peers/haproxy.ts'
+import { http2 } from './tunnel/peers/http2.ts'
+import { pipe } from './tunnel/peers/pipe.ts'
+import { ssh } from './tunnel/peers/ssh.ts'
+import { yamux } from './tunnel/peers/yamux.ts'
 import { planOf, type Plan } from './tunnel/plan.ts'
 import { Remote } from './tunnel/rpc.ts'
 import { barRows, cellRows, Cells, fairnessRow } from './tunnel/rows.ts'
 import { sallyport } from './tunnel/sallyport.ts'
 import type { Target } from './tunnel/target.ts'
 
-const PEERS: readonly Peer[] = [sallyport, haproxy]
+const PEERS: readonly Peer[] = [sallyport, haproxy, ssh, pipe, http2, yamux, chisel, frp]
 const program = (name: string) => join(import.meta.dirname, 'tunnel', name)
 
 export const bench: Bench = {

@@ -1,10 +1,10 @@
 /** HAProxy twice: TLS from the load generator, TLS between the two, plain to the target. No mux, no policy. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Programs } from '../../test/demo/programs.ts'
-import { freePort } from '../../test/support/node.ts'
-import { Absent, type Path, type Peer, type Site } from './path.ts'
-import { found, listening } from './program.ts'
+import { Programs } from '../../../test/demo/programs.ts'
+import { freePort } from '../../../test/support/node.ts'
+import { Absent, type Path, type Peer, type Site } from '../path.ts'
+import { found, listening } from '../program.ts'
 
 export const haproxy: Peer = {
   name: 'haproxy',
@@ -31,7 +31,12 @@ async function startHaproxy(site: Site): Promise<Path> {
   }
   const agent = start('haproxy-agent', far, `server target 127.0.0.1:${site.target}`)
   const gateway = start('haproxy-gateway', near, server)
-  await Promise.all([listening(gateway, near), listening(agent, far)])
+  try {
+    await Promise.all([listening(gateway, near), listening(agent, far)])
+  } catch (error) {
+    await programs.stopAll()
+    throw error
+  }
   return {
     entry: { kind: 'tls', port: near, ca: cert },
     hops: { gateway: [gateway.pid], agent: [agent.pid] },
