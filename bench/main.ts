@@ -1,13 +1,14 @@
 /**
  * `npm run bench -- NAME [--quick] [--json FILE]`: runs one bench and prints its table. Progress goes
- * to stderr, the table to stdout. Exits 0; 1 if the bench failed or --quick ran out of its two
+ * to stderr, the table to stdout. `--only A,B` and `--plot FILE` are for benches that have parts and
+ * pictures. Exits 0; 1 if the bench failed or --quick ran out of its two
  * minutes; 2 for a command line that makes no sense.
  */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { rowComplaints, table } from './print.ts'
-import type { Bench, Row } from './row.ts'
+import type { Bench, Row, RunOptions } from './row.ts'
 
 /** Every bench there is; a file is loaded only when its bench is run or listed. */
 export type Benches = Readonly<Record<string, () => Promise<{ readonly bench: Bench }>>>
@@ -17,6 +18,7 @@ const benches: Benches = {
   policy: () => import('./policy.ts'),
   audit: () => import('./audit.ts'),
   ca: () => import('./ca.ts'),
+  tunnel: () => import('./tunnel.ts'),
 }
 
 export const QUICK_SECONDS = 120
@@ -26,7 +28,7 @@ interface Output {
   err(text: string): void
 }
 
-const USAGE = 'usage: npm run bench -- NAME [--quick] [--json FILE]'
+const USAGE = 'usage: npm run bench -- NAME [--quick] [--json FILE] [--only PART,…] [--plot FILE]'
 
 /** Runs the command line; resolves with the exit code. `quickSeconds` is what --quick allows. */
 export async function main(
@@ -57,7 +59,7 @@ export async function main(
     `${bench.name}: ${bench.title}${asked.quick ? ` (quick: at most ${quickSeconds} s)` : ''}\n`,
   )
   const began = performance.now()
-  const rows = await measure(bench, asked.quick ? quickSeconds : undefined, output)
+  const rows = await measure(bench, asked, asked.quick ? quickSeconds : undefined, output)
   output.err(`${bench.name}: ${((performance.now() - began) / 1000).toFixed(1)} s\n`)
   if (asked.json !== undefined)
     await writeFile(asked.json, `${JSON.stringify(rows.list, null, 2)}\n`)
@@ -66,9 +68,8 @@ export async function main(
   return 0
 }
 
-interface Asked {
+interface Asked extends RunOptions {
   readonly name: string | undefined
-  readonly quick: boolean
   readonly json: string | undefined
 }
 
@@ -77,10 +78,17 @@ function parse(args: readonly string[]): Asked | string {
     const { values, positionals } = parseArgs({
       args: [...args],
       allowPositionals: true,
-      options: { quick: { type: 'boolean', default: false }, json: { type: 'string' } },
+      options: {
+        quick: { type: 'boolean', default: false },
+        json: { type: 'string' },
+        only: { type: 'string', default: '' },
+        plot: { type: 'string' },
+      },
     })
     if (positionals.length > 1) return `one bench at a time: ${positionals.join(', ')}`
-    return { name: positionals[0], quick: values.quick, json: values.json }
+    const { quick, json, plot } = values
+    const only = values.only.split(',').filter((word) => word !== '')
+    return { name: positionals[0], quick, json, only, ...(plot === undefined ? {} : { plot }) }
   } catch (error) {
     return error instanceof Error ? error.message : String(error)
   }
@@ -106,13 +114,13 @@ interface Measured {
 
 async function measure(
   bench: Bench,
+  options: RunOptions,
   seconds: number | undefined,
   output: Output,
 ): Promise<Measured> {
-  const quick = seconds !== undefined
   try {
     await using budget = seconds === undefined ? undefined : new Budget(bench.name, seconds)
-    const running = bench.run({ quick })
+    const running = bench.run(options)
     const list = await (budget === undefined ? running : Promise.race([running, budget.spent]))
     const wrong = rowComplaints(list)
     if (wrong.length > 0) throw new Error(`rows that say too little: ${wrong.join('; ')}`)

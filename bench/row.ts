@@ -19,11 +19,19 @@ export interface Row {
   readonly spread?: string
 }
 
+export interface RunOptions {
+  readonly quick: boolean
+  /** Words of --only: what of the bench is to run, where it can be told apart. */
+  readonly only?: readonly string[]
+  /** Where a bench that draws is to put its picture. */
+  readonly plot?: string
+}
+
 /** A bench file `bench/<name>.ts` exports `bench: Bench`. */
 export interface Bench {
   readonly name: string
   /** One line for the list and above the table. */
   readonly title: string
   /** Measures; `quick` leaves at most two minutes on two cores. Rows come back in printing order. */
-  run(options: { readonly quick: boolean }): Promise<Row[]>
+  run(options: RunOptions): Promise<Row[]>
 }

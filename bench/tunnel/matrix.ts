@@ -1,0 +1,46 @@
+/** Throughput and CPU of every path at every number of streams, the paths taking turns in every round. */
+import { measure, openLines, type Ends, type Running } from './cell.ts'
+import type { Plan } from './plan.ts'
+import type { Cells } from './rows.ts'
+
+/** Measures what the plan says with the paths that run; a path that fails is left out from then on. */
+export async function measureMatrix(
+  ends: Ends,
+  running: readonly Running[],
+  plan: Plan,
+  cells: Cells,
+): Promise<void> {
+  const failed = new Set<Running>()
+  const attempt = async (path: Running, work: () => Promise<unknown>): Promise<void> => {
+    if (failed.has(path)) return
+    try {
+      await work()
+    } catch (error) {
+      failed.add(path)
+      const why = error instanceof Error ? error.message : String(error)
+      cells.missing(path.name, `it failed: ${why.split('\n')[0]}`)
+      process.stderr.write(`  ${path.name} failed: ${why}\n`)
+    }
+  }
+  for (const [streams, names] of plan.peersAt) {
+    const here = running.filter(({ name }) => names.includes(name))
+    for (const path of here)
+      await attempt(path, async () => {
+        const took = await openLines(ends, path, streams)
+        process.stderr.write(`  ${path.name}: ${streams} streams open (${took.toFixed(0)} ms)\n`)
+      })
+    for (let round = 0; round < plan.rounds; round++)
+      for (const direction of plan.directions)
+        for (const path of turned(here, round))
+          await attempt(path, async () => {
+            const { warmMs, windowMs: ms } = plan
+            cells.add(await measure(ends, path, { streams, direction, warmMs, ms }))
+          })
+  }
+}
+
+/** Every round begins with another path, so that nobody always follows the same one. */
+function turned<T>(list: readonly T[], by: number): T[] {
+  const at = list.length === 0 ? 0 : by % list.length
+  return [...list.slice(at), ...list.slice(0, at)]
+}
