@@ -209,12 +209,58 @@ export function storeContract(
     expect(await store.keyOwner(TENANT, spkiSha256)).toEqual({
       profile: 'device',
       subject: 'press-07',
+      compromised: false,
     })
     for (const other of [{ subject: 'press-08' }, { profile: 'gateway' }])
       expect(await store.record(intention({ spkiSha256, ...other }))).toEqual({
         outcome: 'key.bound',
       })
     expect((await store.record(intention({ spkiSha256 }))).outcome).toBe('fresh')
+  })
+
+  test('a compromised key: everything with it ends, nothing with it begins', async () => {
+    const { store, again } = await open()
+    const spkiSha256 = 'ab'.repeat(32)
+    const old = await issued(store, { spkiSha256 })
+    const next = await issued(store, { spkiSha256, parent: old.serial })
+    const other = await issued(store)
+    const row = await store.revoke(TENANT, { serial: old.serial }, 'keyCompromise', at(1))
+    expect(row.serials.toSorted()).toEqual([old.serial, next.serial].toSorted())
+    expect((await store.findCertificate(other.serial))?.state).toBe('active')
+    const reopened = await again()
+    expect(await reopened.keyOwner(TENANT, spkiSha256)).toMatchObject({ compromised: true })
+    expect(await reopened.record(intention({ spkiSha256 }))).toEqual({
+      outcome: 'key.compromised',
+    })
+    expect(await reopened.keyOwner(TENANT, other.spkiSha256)).toMatchObject({ compromised: false })
+  })
+
+  test('found to be compromised after it had ended for another reason: the reason changes, the date stays', async () => {
+    const { store } = await open()
+    const { serial, spkiSha256 } = await issued(store)
+    await store.revoke(TENANT, { serial }, 'superseded', at(1))
+    expect((await store.record(intention({ spkiSha256 }))).outcome).toBe('fresh')
+    const row = await store.revoke(TENANT, { device: 'press-07' }, 'keyCompromise', at(2))
+    expect(row.serials).toHaveLength(1)
+    expect(await store.findCertificate(serial)).toMatchObject({
+      revokedAt: at(1),
+      revocationReason: 'keyCompromise',
+    })
+    expect((await store.record(intention({ spkiSha256 }))).outcome).toBe('key.compromised')
+    await store.revoke(TENANT, { device: 'press-07' }, 'superseded', at(3))
+    expect(await store.findCertificate(serial)).toMatchObject({
+      revocationReason: 'keyCompromise',
+    })
+  })
+
+  test('a key is compromised in its own tenant', async () => {
+    const { store } = await open()
+    const tenant = 'other.sallyport.internal'
+    const { serial, spkiSha256 } = await issued(store)
+    expect((await store.revoke(tenant, { serial }, 'keyCompromise', at(1))).serials).toEqual([])
+    expect(await store.keyOwner(TENANT, spkiSha256)).toMatchObject({ compromised: false })
+    await store.revoke(TENANT, { serial }, 'keyCompromise', at(1))
+    expect((await store.record(intention({ tenant, spkiSha256 }))).outcome).toBe('fresh')
   })
 
   test('only an active certificate is renewed', async () => {

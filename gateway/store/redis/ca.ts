@@ -184,10 +184,10 @@ export class RedisCaStore implements CaStore, AsyncDisposable {
     return optional(await this.#redis.read('findByFingerprint', fingerprint))
   }
   async keyOwner(tenant: string, spkiSha256: string): Promise<KeyOwner | undefined> {
-    const owner = await this.#redis.read('keyOwner', tenant, spkiSha256)
-    if (typeof owner !== 'string') return undefined
+    const [owner, bad] = strings(await this.#redis.read('keyOwner', tenant, spkiSha256))
+    if (owner === undefined) return undefined
     const [profile = '', subject = ''] = owner.split(' ')
-    return { profile, subject }
+    return { profile, subject, compromised: bad === '1' }
   }
   async listCertificates(
     tenant: string,
