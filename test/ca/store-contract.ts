@@ -1,7 +1,31 @@
-/** What every implementation of the CA's store must do; a Redis one passes this same suite. */
+/** What every implementation of the CA's stores must do: one suite, for SQLite and for Redis. */
 import { expect, test } from 'vitest'
-import { instant, type CaStore, type Instant, type Intention, type TokenRow } from '#ca'
+import {
+  instant,
+  type CaStore,
+  type CrlNumbers,
+  type Instant,
+  type Intention,
+  type PendingStore,
+  type RevocationIntentions,
+  type TokenRow,
+} from '#ca'
+import { race } from './race.ts'
 import { HOUR, NOON, TENANT } from './support.ts'
+import { waitingContract } from './waiting-contract.ts'
+
+/** All that the CA keeps. */
+export interface Stores {
+  readonly store: CaStore & RevocationIntentions & CrlNumbers
+  readonly pending: PendingStore
+}
+/** An empty one, and how others reach the same. */
+export interface OpenedStores extends Stores {
+  /** The same after it was closed, or by another connection. */
+  readonly again: () => Promise<Stores>
+  /** What racer.ts takes to open it in a process of its own. */
+  readonly place: readonly string[]
+}
 
 const at = (hours: number): Instant => instant(NOON + hours * HOUR)
 let count = 0
@@ -54,10 +78,28 @@ async function issued(store: CaStore, change: Partial<Intention> = {}) {
   return await store.complete(wanted.serial, DER, wanted.serial.padEnd(64, 'e'))
 }
 
-/** Registers the suite; `open` gives an empty store each time, `again` reopens the same one. */
-export function storeContract(
-  open: () => Promise<{ store: CaStore; again: () => Promise<CaStore> }>,
-): void {
+/** Registers the suite; `open` gives empty stores each time. */
+export function storeContract(open: () => Promise<OpenedStores>): void {
+  waitingContract(open)
+
+  test('two processes at once: one token, one intention, no number twice', async () => {
+    const { store, place } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    const target = { device: 'press-09' }
+    const asked = { target, reason: 'superseded', at: at(0) } as const
+    const id = await store.intendRevocation(TENANT, asked)
+    const told = await race(place, { token: token.id, revocation: id, count: 100 })
+    const outcomes = told.flatMap((each) => each.outcomes)
+    expect(outcomes.filter((each) => each === 'fresh')).toHaveLength(1)
+    expect(outcomes.filter((each) => each === 'token.bound')).toHaveLength(199)
+    expect(await store.listCertificates(TENANT)).toHaveLength(1)
+    expect(told.filter((each) => each.redeemed)).toHaveLength(1)
+    expect(await store.revocationsSince(TENANT, 0)).toHaveLength(1)
+    const numbers = told.flatMap((each) => each.numbers)
+    expect(new Set(numbers).size).toBe(200)
+  })
+
   test('a token is found by tenant and hash, and by nothing else', async () => {
     const { store } = await open()
     const token = tokenRow()
@@ -107,7 +149,7 @@ export function storeContract(
       revocationReason: null,
     }
     expect(outcome).toEqual({ outcome: 'fresh', row })
-    const reopened = await again()
+    const { store: reopened } = await again()
     expect(await reopened.findCertificate(wanted.serial)).toEqual(row)
     expect(await reopened.openIntentions(TENANT)).toEqual([row])
     expect((await reopened.findToken(TENANT, token.hash))?.binding).toEqual({
@@ -227,7 +269,7 @@ export function storeContract(
     const row = await store.revoke(TENANT, { serial: old.serial }, 'keyCompromise', at(1))
     expect(row.serials.toSorted()).toEqual([old.serial, next.serial].toSorted())
     expect((await store.findCertificate(other.serial))?.state).toBe('active')
-    const reopened = await again()
+    const { store: reopened } = await again()
     expect(await reopened.keyOwner(TENANT, spkiSha256)).toMatchObject({ compromised: true })
     expect(await reopened.record(intention({ spkiSha256 }))).toEqual({
       outcome: 'key.compromised',

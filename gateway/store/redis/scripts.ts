@@ -13,6 +13,8 @@
  *     compromised:<tenant>               set of SPKI hashes
  *     epoch, seq                         counters;  revocations:<tenant> a stream with ids <epoch>-0
  */
+import { waiting } from './waiting.ts'
+
 const shared = `
 local P = KEYS[1]
 local function read(key)
@@ -289,6 +291,7 @@ return rows
 `
 
 const bodies = {
+  ...waiting,
   addToken,
   findToken,
   listTokens,
