@@ -20,6 +20,7 @@ export type CaCode =
   | 'key.algorithm'
   | 'key.weak'
   | 'key.bound'
+  | 'key.compromised'
   | 'name.subject'
   | 'name.san'
   | 'name.change'

@@ -43,6 +43,7 @@ const rows = {
   'key.algorithm': badRequest(OWN_KEY),
   'key.weak': badRequest(OWN_KEY),
   'key.bound': forbidden(OWN_KEY),
+  'key.compromised': forbidden(OWN_KEY),
   'name.subject': badRequest('correct the subject, or leave it empty when enrolling'),
   'name.san': badRequest('correct the SAN'),
   'name.change': badRequest('leave the attribute out'),

@@ -219,7 +219,10 @@ export async function requireDevice(id: string, options: EstOptions): Promise<De
   return device
 }
 
-/** One key, one identity. Throws CaError `key.bound`, `store.unavailable`. */
+/**
+ * One key, one identity, and none for a key that somebody else may hold.
+ * Throws CaError `key.bound`, `key.compromised`, `store.unavailable`.
+ */
 export async function refuseTakenKey(device: string, errand: Errand): Promise<void> {
   const { applicant, options, label } = errand
   const { all, roots } = options.issuers()
@@ -229,6 +232,8 @@ export async function refuseTakenKey(device: string, errand: Errand): Promise<vo
   const owner = await relying('store.unavailable', find)
   if (owner !== undefined && (owner.profile !== label.profile || owner.subject !== device))
     throw refuse('key.bound', 'the key belongs to somebody else')
+  if (owner?.compromised === true)
+    throw refuse('key.compromised', 'a certificate with this key was revoked as compromised')
 }
 
 /** What makes two requests the same one: who asks, under which label, to do what, for which key. */

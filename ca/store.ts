@@ -79,8 +79,11 @@ export type RecordOutcome =
   | { readonly outcome: 'token.bound' | 'token.gone' }
   /** The certificate being renewed is no longer active; nothing was written. */
   | { readonly outcome: 'parent.ended' }
-  /** Another subject's certificate carries this key; nothing was written. */
-  | { readonly outcome: 'key.bound' }
+  /**
+   * Another subject's certificate carries this key, or one with this key was revoked because the
+   * key is in strange hands; nothing was written.
+   */
+  | { readonly outcome: 'key.bound' | 'key.compromised' }
 
 /** RFC 5280 5.3.1, the ones we use. */
 export type RevocationReason =
@@ -153,7 +156,10 @@ export interface CaStore {
    */
   proven(serial: string, at: Instant): Promise<readonly string[]>
 
-  /** Adds the row and ends what it targets; the epoch is assigned here. */
+  /**
+   * Adds the row and ends what it targets; the epoch is assigned here. `keyCompromise` ends every
+   * certificate with such a key, and becomes the reason of those that had been revoked for another.
+   */
   revoke(
     tenant: string,
     target: RevocationTarget,
@@ -173,6 +179,8 @@ export interface CaStore {
 export interface KeyOwner {
   readonly profile: string
   readonly subject: string
+  /** A certificate with this key was revoked for `keyCompromise`: it gets none again. */
+  readonly compromised: boolean
 }
 
 /** A revocation that was asked for. */

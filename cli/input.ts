@@ -122,6 +122,14 @@ export async function readSecret(file: string | undefined, what: string): Promis
   return secret
 }
 
+/** As `readSecret`, but on a terminal it is asked for twice: nobody could repeat a slip of the fingers. */
+export async function readNewSecret(file: string | undefined, what: string): Promise<string> {
+  const secret = await readSecret(file, what)
+  if (file === undefined && (await readSecret(undefined, what)) !== secret)
+    throw usage(`the two ${what}s differ`, 'nothing was done; run the command again')
+  return secret
+}
+
 /** Asks on the terminal; typed characters are not shown. */
 async function askHidden(question: string): Promise<string> {
   const silent = new Writable({ write: (_chunk, _encoding, done) => done() })

@@ -82,6 +82,16 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+/** Codes that speak of a file or word that was given, like `config.…`. */
+const GIVEN: ReadonlySet<string> = new Set([
+  'ca.refused',
+  'key.exposed',
+  'key.mismatch',
+  'key.passphrase',
+  'key.unreadable',
+  'key.unwritable',
+])
+
 /** Another room's error, by its code; what has none is a fault of ours and shows where it was. */
 function foreign(error: unknown): CliError {
   if (!(error instanceof Error))
@@ -93,6 +103,7 @@ function foreign(error: unknown): CliError {
       { code: 'internal', exit: 'failed', why: error.stack },
       { cause: error },
     )
-  const exit = code.startsWith('config.') ? 'usage' : 'failed'
-  return new CliError(error.message, { code, exit }, { cause: error })
+  const exit = code.startsWith('config.') || GIVEN.has(code) ? 'usage' : 'failed'
+  const next = 'next' in error && typeof error.next === 'string' ? error.next : undefined
+  return new CliError(error.message, { code, exit, next }, { cause: error })
 }

@@ -3,19 +3,12 @@ import { existsSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
-import {
-  exportRoot,
-  importIssuing,
-  initCa,
-  requestSubordinate,
-  rotate,
-  type Exported,
-  type ImportOptions,
-  type Rotated,
-  type RotateOptions,
-} from './keys/acts.ts'
+import { activateDue, initCa, rotate, type Rotated, type RotateOptions } from './keys/acts.ts'
+import { importIssuing, requestSubordinate, type ImportOptions } from './keys/bring.ts'
+import { assertPlace, exportRoot, type Exported } from './keys/export.ts'
 import { KeyError } from './keys/errors.ts'
-import { openRoom, type CaRoom } from './keys/room.ts'
+import { givenPassphrase, type Passphrase } from './keys/passphrase.ts'
+import { absent, openRoom, type CaRoom } from './keys/room.ts'
 import { readState } from './keys/state.ts'
 import { describeCa, type CaStatus } from './keys/status.ts'
 import { toConfig, type GatewayArguments } from './run.ts'
@@ -33,12 +26,42 @@ async function within<T>(
   return await work(room, config)
 }
 
-/** Makes root and issuing CA where there are none. Throws ConfigError, KeyError, CaError. */
-export async function caInit(given: GatewayArguments): Promise<CaStatus> {
+/** Where the root key goes. Without a passphrase the node's own seals it, unless that stays beside it. */
+export interface Departure {
+  readonly to: string
+  readonly passphrase: string | undefined
+}
+export type Initiated = CaStatus & {
+  /** The copy of the root key that left the node now; null where it was kept or had left before. */
+  readonly exported: Exported | null
+}
+
+/**
+ * Makes root and issuing CA where there are none, and takes the root key off the node: `root` says
+ * where to, null keeps it. Nothing is made where the key could not leave. Throws ConfigError,
+ * KeyError, CaError.
+ */
+export async function caInit(given: GatewayArguments, root: Departure | null): Promise<Initiated> {
   return await within(given, async (room, config) => {
+    const away = readState(room.directory)?.roots.every(({ key }) => key.kind !== 'file') ?? false
+    const leaving =
+      root === null || away ? null : { ...root, seal: sealOf(room, config, root.passphrase) }
+    if (leaving !== null) assertPlace(room, leaving.to)
     await initCa(room)
-    return await statusOf(room, config)
+    const exported = leaving === null ? null : await exportRoot(room, leaving.to, leaving.seal)
+    return { ...(await statusOf(room, config)), exported }
   })
+}
+
+/** What seals a copy of the root key. Throws KeyError `key.passphrase`. */
+function sealOf(room: CaRoom, { ca }: Config, passphrase: string | undefined): Passphrase {
+  if (passphrase !== undefined) return givenPassphrase(passphrase)
+  if (ca?.passphrase_file !== undefined) return room.passphrase
+  throw new KeyError(
+    'key.passphrase',
+    'the root key leaves this node sealed, and the passphrase that the node made for itself stays here',
+    { next: 'give it another, kept elsewhere: a file with one line of at least 12 characters' },
+  )
 }
 
 /** A key here, and the request (PEM) that a CA above us is to sign. Throws as above. */
@@ -53,11 +76,7 @@ export async function caStatus(given: GatewayArguments): Promise<CaStatus> {
 
 async function statusOf(room: CaRoom, config: Config): Promise<CaStatus> {
   const state = readState(room.directory)
-  if (state === undefined)
-    throw new KeyError(
-      'ca.absent',
-      'there is no CA yet: run sallyport ca init, or start the gateway',
-    )
+  if (state === undefined) throw absent(room)
   return { ...describeCa(room, state), certificates: await countsOf(config) }
 }
 
@@ -70,7 +89,12 @@ async function countsOf({ data, tenant }: Config): Promise<CaStatus['certificate
 
 /** A new issuing CA, and with `root` a new root. Throws as acts.ts says. */
 export async function caRotate(given: GatewayArguments, options: RotateOptions): Promise<Rotated> {
-  return await within(given, async (room) => await rotate(room, options))
+  return await within(given, async (room) => {
+    if (readState(room.directory) === undefined) throw absent(room)
+    // Without a running gateway nobody let a CA sign whose time has come.
+    await activateDue(room)
+    return await rotate(room, options)
+  })
 }
 
 /** Takes the root key off the node. Without a passphrase the node's own seals the copy. */
@@ -79,18 +103,9 @@ export async function caExportRoot(
   to: string,
   passphrase: string | undefined,
 ): Promise<Exported> {
-  return await within(given, async (room) => {
-    if (passphrase === undefined && room.passphrase.beside)
-      throw new KeyError(
-        'key.passphrase',
-        'the node made its own passphrase, which stays on it: give the copy another with --passphrase-file FILE',
-      )
-    const own = {
-      text: passphrase ?? room.passphrase.text,
-      file: 'the file given for it',
-      beside: false,
-    }
-    return await exportRoot(room, to, own)
+  return await within(given, async (room, config) => {
+    if (readState(room.directory) === undefined) throw absent(room)
+    return await exportRoot(room, to, sealOf(room, config, passphrase))
   })
 }
 

@@ -14,8 +14,7 @@ import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
-
-export const VERSION = '0.1.0'
+import { VERSION } from './version.ts'
 
 /** Epoch milliseconds; the one place where a node reads its clock. */
 export const now = () => Date.now()

@@ -17,14 +17,8 @@ import { Decisions } from './decisions.ts'
 import { Registry } from './devices/presence.ts'
 import type { RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
-import {
-  now,
-  openFoundation,
-  originOf,
-  publicPort,
-  VERSION,
-  type Foundation,
-} from './foundation.ts'
+import { now, openFoundation, originOf, publicPort, type Foundation } from './foundation.ts'
+import { VERSION } from './version.ts'
 import { createApi, type Api } from './listen/api.ts'
 import { createEdge, type Edge, type EdgeCertificate } from './listen/edge.ts'
 import { estHandler } from './listen/est.ts'

@@ -1,6 +1,6 @@
 /** The door: run a node, or only make its data directory. */
 export { ConfigError, readConfig, type Config } from './config.ts'
-export { VERSION } from './foundation.ts'
+export { VERSION } from './version.ts'
 export type { Addresses } from './gateway.ts'
 export { initGateway, runGateway, type GatewayArguments, type Initialised } from './run.ts'
 export {
@@ -11,4 +11,5 @@ export {
   caRotate,
   caStatus,
   type CaStatus,
+  type Initiated,
 } from './ca.ts'

@@ -1,7 +1,9 @@
-/** Running a node from arguments, or only making its data directory. */
+/**
+ * Running a node from arguments, or only making its data directory. The node itself is loaded when one
+ * is wanted: commands on the CA or the log come through the same door.
+ */
 import { readConfig, type Config } from './config.ts'
-import { openFoundation } from './foundation.ts'
-import { serve, type Addresses } from './gateway.ts'
+import type { Addresses } from './gateway.ts'
 
 export interface GatewayArguments {
   readonly configFile?: string | undefined
@@ -29,6 +31,7 @@ export async function runGateway(
   given: GatewayArguments,
   options: { readonly signal: AbortSignal; readonly ready?: (addresses: Addresses) => void },
 ): Promise<void> {
+  const { serve } = await import('./gateway.ts')
   await serve(toConfig(given), options.signal, options.ready ?? (() => {}))
 }
 
@@ -43,6 +46,7 @@ export interface Initialised {
 /** Makes or opens the data directory and closes it again; nothing listens. */
 export async function initGateway(given: GatewayArguments): Promise<Initialised> {
   const config = toConfig(given)
+  const { openFoundation } = await import('./foundation.ts')
   await using foundation = await openFoundation(config)
   return {
     data: config.data,

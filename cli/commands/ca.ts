@@ -1,7 +1,8 @@
 /** `sallyport ca`: making the CA, taking its root away, replacing its issuing CA, bringing another. Works on the data directory. */
 import type { Command } from 'commander'
-import type { CaStatus, GatewayArguments } from '#gateway'
-import { readSecret, readText } from '../input.ts'
+import type { CaStatus, GatewayArguments, Initiated } from '#gateway'
+import { usage } from '../exit.ts'
+import { readNewSecret, readSecret, readText } from '../input.ts'
 import { facts, instant, layOut, note, say, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
@@ -18,13 +19,23 @@ export function registerCa(program: Command): void {
   const ca = program
     .command('ca')
     .description('the CA of a node: its keys, its issuing CAs, its root')
+    .addHelpText(
+      'after',
+      `
+init, status, rotate, export-root and import work on the data directory, on the machine of the
+node; a running gateway takes each change over within seconds. revoke, crl and certificates ask
+the gateway that you are signed in to (sallyport login).`,
+    )
   const add = (name: string, description: string): Command =>
     ca
       .command(name)
       .description(description)
       .option('--data <dir>', 'data directory')
       .option('--config <file>', 'YAML configuration')
-  add('init', 'make root and issuing CA, or a request to a CA above')
+  add('init', 'make root and issuing CA, and take the root key off this node')
+    .option('--root-to <file>', 'where the root key goes, sealed', 'sallyport-root-key.pem')
+    .option('--root-passphrase-file <file>', 'what seals it; without one, what seals the node')
+    .option('--keep-root', 'leave the root key on this node')
     .option('--subordinate', 'print a PKCS#10 request instead; ca import takes the answer')
     .action(init)
   add('status', 'issuers, their ends, where keys are, what is open').action(status)
@@ -47,15 +58,58 @@ export function registerCa(program: Command): void {
     .action(bring)
 }
 
-async function init(flags: Place & { subordinate?: boolean }, command: Command): Promise<void> {
-  const { caInit, caRequest } = await import('#gateway')
+interface InitFlags extends Place {
+  readonly rootTo: string
+  readonly rootPassphraseFile?: string
+  readonly keepRoot?: boolean
+  readonly subordinate?: boolean
+}
+
+async function init(flags: InitFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  if (flags.subordinate === true) {
-    const csr = await caRequest(at(flags))
-    tell(options, { csr }, [csr.trimEnd()])
+  const { keepRoot = false, subordinate = false, rootTo: to, rootPassphraseFile: file } = flags
+  if ((keepRoot || subordinate) && file !== undefined)
+    throw usage(
+      'a passphrase was given for a root key that stays where it is',
+      'leave out either --root-passphrase-file or --keep-root and --subordinate',
+    )
+  if (subordinate) {
+    await request(flags, command)
     return
   }
-  print(command, await caInit(at(flags)))
+  const { caInit } = await import('#gateway')
+  const root = keepRoot ? null : { to, passphrase: await newPassphrase(file, 'root passphrase') }
+  const made = await caInit(at(flags), root)
+  if (!options.json) for (const line of initLines(made)) say(line)
+  print(command, made)
+}
+
+async function request(flags: Place, command: Command): Promise<void> {
+  const { caRequest } = await import('#gateway')
+  const csr = await caRequest(at(flags))
+  tell(globalOptions(command), { csr }, [csr.trimEnd()])
+  note(
+    'next: have the CA above sign it, then bring its answer, the issuing CA first, its root last:',
+  )
+  note('  sallyport ca import --chain FILE')
+}
+
+function initLines({ exported }: Pick<Initiated, 'exported'>): string[] {
+  if (exported === null) return []
+  return [
+    'the root key was written out, read back, and taken off this node',
+    ...facts([
+      ['file', exported.file],
+      ['SHA-256', exported.sha256],
+    ]),
+    'next: put it on two media and lock them away; without it no issuing CA follows this one',
+    '',
+  ]
+}
+
+/** From the file, or asked for twice; undefined where there is neither file nor terminal. */
+async function newPassphrase(file: string | undefined, what: string): Promise<string | undefined> {
+  return file === undefined && !process.stdin.isTTY ? undefined : await readNewSecret(file, what)
 }
 
 async function status(flags: Place, command: Command): Promise<void> {
@@ -65,10 +119,11 @@ async function status(flags: Place, command: Command): Promise<void> {
 
 function print(command: Command, ca: CaStatus): void {
   const options = globalOptions(command)
-  if (options.json) {
-    say(JSON.stringify(ca))
-    return
-  }
+  tell(options, ca, options.json ? [] : statusLines(ca))
+  if (!options.json) for (const warning of ca.warnings) note(`warning: ${warning}`)
+}
+
+function statusLines(ca: CaStatus): string[] {
   const rows = [
     ...ca.roots.map((each) => [
       each.current ? 'root' : 'root, other',
@@ -83,18 +138,23 @@ function print(command: Command, ca: CaStatus): void {
       each.key,
     ]),
   ]
-  say(layOut({ head: ['state', 'subject', 'ends', 'key'], rows, empty: 'no certificate yet' }))
+  const [root] = ca.roots
   const counts = ca.certificates
-  const lines = facts([
-    ['request to a CA above', ca.requested],
-    ['open intentions', counts?.intent],
-    ['active', counts?.active],
-    ['superseded', counts?.superseded],
-    ['revoked', counts?.revoked],
-    ['acts not yet logged', ca.unlogged_acts],
-  ])
-  for (const line of lines) say(line)
-  for (const warning of ca.warnings) note(`warning: ${warning}`)
+  return [
+    layOut({ head: ['state', 'subject', 'ends', 'key'], rows, empty: 'no certificate yet' }),
+    ...facts([
+      ['root SHA-256', root?.sha256],
+      ['request to a CA above', ca.requested ? 'waits for its answer' : 'none'],
+      ['certificates intended, not yet signed', counts?.intent],
+      ['certificates active', counts?.active],
+      ['certificates superseded', counts?.superseded],
+      ['certificates revoked', counts?.revoked],
+      ['changes that the log has yet to hear', ca.unlogged_acts],
+    ]),
+    ...(ca.requested
+      ? ['next: bring the answer of the CA above: sallyport ca import --chain FILE']
+      : []),
+  ]
 }
 
 interface RotateFlags extends Place {
@@ -113,16 +173,20 @@ async function rotate(flags: RotateFlags, command: Command): Promise<void> {
       : { file, passphrase: await readSecret(flags.rootPassphraseFile, 'root passphrase') }
   const made = await caRotate(at(flags), { now, root, rootKey })
   waits(command, made)
+  if (root === true && !globalOptions(command).json)
+    note('next: the new root key is on this node: sallyport ca export-root --to FILE')
 }
 
 function waits(
   command: Command,
   made: { readonly activeFrom: number; readonly certificate: string },
 ): void {
-  const from = instant(Math.floor(made.activeFrom / 1000))
-  tell(globalOptions(command), made, [
-    `${made.certificate} is served from now on and signs from ${from}`,
-    'a running gateway takes this over within seconds',
+  const { activeFrom, certificate } = made
+  const from = instant(Math.floor(activeFrom / 1000))
+  const result = { certificate, active_from: Math.floor(activeFrom / 1000) }
+  tell(globalOptions(command), result, [
+    `${certificate} is served from now on and signs from ${from}`,
+    'a running gateway takes this over within seconds; devices follow by themselves',
   ])
 }
 
@@ -131,18 +195,10 @@ async function exportRoot(
   command: Command,
 ): Promise<void> {
   const { caExportRoot } = await import('#gateway')
-  const passphrase =
-    flags.passphraseFile === undefined && !process.stdin.isTTY
-      ? undefined
-      : await readSecret(flags.passphraseFile, 'passphrase')
-  const made = await caExportRoot(at(flags), flags.to, passphrase)
-  tell(globalOptions(command), made, [
-    'the root key was written, read back, and taken off this node',
-    ...facts([
-      ['file', made.file],
-      ['SHA-256', made.sha256],
-    ]),
-  ])
+  const passphrase = await newPassphrase(flags.passphraseFile, 'passphrase')
+  const exported = await caExportRoot(at(flags), flags.to, passphrase)
+  const lines = initLines({ exported }).slice(0, -1)
+  tell(globalOptions(command), exported, lines)
 }
 
 interface ImportFlags extends Place {

@@ -36,6 +36,7 @@ export function registerGateway(program: Command): void {
         ['first token', made.bootstrapFile ?? 'used already'],
       ]),
       'next: sallyport gateway, then sallyport bootstrap --token-file with the file above',
+      'then: take the root key of the CA off this machine: sallyport ca export-root --to FILE',
     ])
   })
 }

@@ -60,7 +60,9 @@ export async function revokeAndCut(
 ): Promise<Revoked> {
   const row = await durable(room, target, reach)
   room.revoked(row)
-  const tunnels = room.registry.matching(target)
+  // A compromised key ends certificates beyond the one that was named: their tunnels go too.
+  const targets = [target, ...row.serials.map((serial) => ({ serial }))]
+  const tunnels = [...new Set(targets.flatMap((each) => room.registry.matching(each)))]
   const devices = new Set(tunnels.map(({ device }) => device))
   if ('device' in target) devices.add(target.device)
   const sessions = [...room.live.values()].filter(({ device }) => devices.has(device))

@@ -2,6 +2,7 @@
 
 export type KeyCode =
   | 'key.unreadable'
+  | 'key.unwritable'
   | 'key.exposed'
   | 'key.passphrase'
   | 'key.mismatch'
@@ -20,8 +21,11 @@ export type KeyCode =
 export class KeyError extends Error {
   override readonly name = 'KeyError'
   readonly code: KeyCode
-  constructor(code: KeyCode, message: string, options?: ErrorOptions) {
-    super(message, options)
+  /** What to do now, where the message does not say it. */
+  readonly next: string | undefined
+  constructor(code: KeyCode, message: string, options: ErrorOptions & { next?: string } = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
     this.code = code
+    this.next = options.next
   }
 }

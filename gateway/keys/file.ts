@@ -75,7 +75,10 @@ export function readSecretFile(path: string, what: string): string {
     text = readFileSync(path, 'utf8')
   } catch (cause) {
     if (cause instanceof KeyError) throw cause
-    throw new KeyError('key.unreadable', `the ${what} ${path} cannot be read`, { cause })
+    throw new KeyError('key.unreadable', `the ${what} ${path} cannot be read`, {
+      cause,
+      next: 'check the path and its permissions',
+    })
   }
   return text
 }

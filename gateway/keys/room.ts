@@ -11,7 +11,7 @@ import { readPassphrase, type Passphrase } from './passphrase.ts'
 import { Pkcs11Token } from './pkcs11.ts'
 import { openKeyFile, publicKeyOf, writeKeyFile } from './sealed.ts'
 import { commitState, emptyState, lockCa, readState, resolveLeftovers } from './state.ts'
-import type { Act, CaState, KeyPlace } from './state.ts'
+import type { Act, CaState, IssuingEntry, KeyPlace } from './state.ts'
 
 export interface CaRoom extends Disposable {
   /** `<data>/ca`. */
@@ -161,6 +161,47 @@ export function act(
   }
 }
 
+/** That nothing was made in this directory, most often the wrong one, or that it is not done. */
+export function absent({ directory }: Pick<CaRoom, 'directory'>): KeyError {
+  if ((readState(directory)?.requested ?? null) !== null)
+    return new KeyError('ca.waiting', 'the issuing CA waits for its certificate from a CA above', {
+      next: 'bring it: sallyport ca import --chain FILE',
+    })
+  return new KeyError('ca.absent', `there is no CA in ${directory}`, {
+    next: 'name the data directory with --data or --config; or make a CA there: sallyport ca init',
+  })
+}
+
+export function labelFor(room: CaRoom, state: CaState): string {
+  return `${room.tenant} issuing ${state.issuers.length + 1}`
+}
+
+/** A line of the state about an issuing CA. */
+export function entry(
+  certificate: string,
+  above: string[],
+  key: KeyPlace,
+  state: IssuingEntry['state'],
+  since: number,
+  activeFrom: number | null,
+): IssuingEntry {
+  return { certificate, above, key, state, since, active_from: activeFrom }
+}
+
+/** What the log calls a certificate by. */
+export function keyIdOf(der: Uint8Array): string {
+  return createHash('sha256').update(der).digest('hex').slice(0, 16)
+}
+
+export function spkiOf(certificate: Uint8Array): Uint8Array {
+  const { publicKey } = new X509Certificate(certificate)
+  return new Uint8Array(publicKey.export({ type: 'spki', format: 'der' }))
+}
+
+export function dateOf(at: number | null): string {
+  return at === null ? '-' : new Date(at).toISOString()
+}
+
 /**
  * Runs one act alone: puts right what an earlier one left, lets `work` prepare files, and makes its
  * state and its record count together. Throws KeyError.
@@ -176,7 +217,13 @@ export async function alone<T>(
   const found = readState(room.directory)
   const before = found ?? emptyState(room.tenant)
   if (before.tenant !== room.tenant)
-    throw new KeyError('ca.state', `this CA is of the tenant ${before.tenant}, not ${room.tenant}`)
+    throw new KeyError(
+      'ca.state',
+      `this CA is of the tenant ${before.tenant}, not ${room.tenant}`,
+      {
+        next: `set tenant: ${before.tenant} in the configuration, or name another data directory`,
+      },
+    )
   const resumed = resolveLeftovers(room.directory, found).map((message) =>
     act(room, { operation: 'ca:resume', verb: 'update', entity: 'ca', message }),
   )

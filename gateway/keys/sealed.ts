@@ -19,13 +19,20 @@ export function openKeyFile(
   passphrase: Pick<Passphrase, 'text' | 'file'>,
 ): KeyObject {
   const opened = openSealed(readSecretFile(path, 'key'), passphrase.text)
+  const given =
+    passphrase.file === ''
+      ? 'the passphrase that was given'
+      : `the passphrase in ${passphrase.file}`
   if (opened === 'passphrase')
     throw new KeyError(
       'key.passphrase',
-      `the passphrase in ${passphrase.file} does not open ${path}: it is another one, or the file is damaged`,
+      `${given} does not open ${path}: it is another one, or the file is damaged`,
+      { next: `try it: openssl pkey -in ${path} -noout -passin file:FILE` },
     )
   if (opened === 'malformed')
-    throw new KeyError('key.unreadable', `${path} does not hold a private key`)
+    throw new KeyError('key.unreadable', `${path} does not hold a private key`, {
+      next: 'name the file that holds the key',
+    })
   return opened
 }
 

@@ -1,7 +1,7 @@
 /** Everything wrong that can be sent: its exact status, its code, and nothing changed. */
-import { generateKeyPairSync } from 'node:crypto'
+import { generateKeyPairSync, X509Certificate } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { bodyTooLarge, EST_BODY_LIMIT, instant, type EstRequest } from '#ca'
+import { bodyTooLarge, EST_BODY_LIMIT, instant, revoke, type EstRequest } from '#ca'
 import { createCsr, createRenewalCsr, encodeEstBody } from '#est'
 import { oid, OID } from '../../ca/der/oid.ts'
 import { TAG } from '../../ca/der/reader.ts'
@@ -438,6 +438,50 @@ test("another device's key, and its request replayed with another token: 403 key
   const answer = await bench.server()(enrolling(anonymous, token))
   expect([answer.status, answer.body.split(':', 1)[0]]).toEqual([403, 'key.bound'])
   expect(await bench.state()).toEqual(before)
+})
+
+const compromised = [
+  ['of its certificate', async (bench: Bench) => void (await bench.enrolled(key))],
+  [
+    'of an older certificate',
+    async (bench: Bench) => {
+      await bench.enrolled(key)
+      await bench.enrolled(newKey())
+    },
+  ],
+] as const
+test.for(compromised)(
+  'a device with a new token and the key $0 that was revoked as compromised: 403 key.compromised',
+  async ([, before]) => {
+    await using bench = await Bench.open()
+    await before(bench)
+    const request = { tenant: TENANT, reason: 'keyCompromise', now: instant(bench.now) } as const
+    const log = async () => undefined
+    await revoke({ device: 'press-07' }, request, { store: bench.store, log })
+    const token = await bench.token()
+    const state = await bench.state()
+    const answer = await bench.server()(enrolling(good, token))
+    expect(answer.body).toBe(
+      'key.compromised: a certificate with this key was revoked as compromised; make a new key on the device (request req-1)\n',
+    )
+    expect(answer.status).toBe(403)
+    expect(await bench.state()).toEqual(state)
+    const fresh = createCsr(newKey(), { deviceId: 'press-07', tenant: TENANT })
+    expect((await bench.server()(enrolling(fresh, token))).status).toBe(200)
+  },
+)
+
+test('a renewal that brings a compromised key: 403 key.compromised, with the current certificate untouched', async () => {
+  await using bench = await Bench.open()
+  const old = await bench.enrolled(key)
+  const serial = new X509Certificate(old).serialNumber.toLowerCase()
+  const current = newKey()
+  const leaf = await bench.enrolled(current)
+  await bench.store.revoke(TENANT, { serial }, 'keyCompromise', instant(bench.now))
+  const answer = await bench.server()(renewing(createRenewalCsr(key, leaf), leaf))
+  expect([answer.status, answer.body.split(':', 1)[0]]).toEqual([403, 'key.compromised'])
+  const next = await bench.server()(renewing(createRenewalCsr(newKey(), leaf), leaf))
+  expect(next.status).toBe(200)
 })
 
 test('policy says no: 403 with its reasons, no state; the token is not spent', async () => {

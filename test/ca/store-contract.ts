@@ -1,7 +1,31 @@
-/** What every implementation of the CA's store must do; a Redis one passes this same suite. */
+/** What every implementation of the CA's stores must do: one suite, for SQLite and for Redis. */
 import { expect, test } from 'vitest'
-import { instant, type CaStore, type Instant, type Intention, type TokenRow } from '#ca'
+import {
+  instant,
+  type CaStore,
+  type CrlNumbers,
+  type Instant,
+  type Intention,
+  type PendingStore,
+  type RevocationIntentions,
+  type TokenRow,
+} from '#ca'
+import { race } from './race.ts'
 import { HOUR, NOON, TENANT } from './support.ts'
+import { waitingContract } from './waiting-contract.ts'
+
+/** All that the CA keeps. */
+export interface Stores {
+  readonly store: CaStore & RevocationIntentions & CrlNumbers
+  readonly pending: PendingStore
+}
+/** An empty one, and how others reach the same. */
+export interface OpenedStores extends Stores {
+  /** The same after it was closed, or by another connection. */
+  readonly again: () => Promise<Stores>
+  /** What racer.ts takes to open it in a process of its own. */
+  readonly place: readonly string[]
+}
 
 const at = (hours: number): Instant => instant(NOON + hours * HOUR)
 let count = 0
@@ -54,10 +78,28 @@ async function issued(store: CaStore, change: Partial<Intention> = {}) {
   return await store.complete(wanted.serial, DER, wanted.serial.padEnd(64, 'e'))
 }
 
-/** Registers the suite; `open` gives an empty store each time, `again` reopens the same one. */
-export function storeContract(
-  open: () => Promise<{ store: CaStore; again: () => Promise<CaStore> }>,
-): void {
+/** Registers the suite; `open` gives empty stores each time. */
+export function storeContract(open: () => Promise<OpenedStores>): void {
+  waitingContract(open)
+
+  test('two processes at once: one token, one intention, no number twice', async () => {
+    const { store, place } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    const target = { device: 'press-09' }
+    const asked = { target, reason: 'superseded', at: at(0) } as const
+    const id = await store.intendRevocation(TENANT, asked)
+    const told = await race(place, { token: token.id, revocation: id, count: 100 })
+    const outcomes = told.flatMap((each) => each.outcomes)
+    expect(outcomes.filter((each) => each === 'fresh')).toHaveLength(1)
+    expect(outcomes.filter((each) => each === 'token.bound')).toHaveLength(199)
+    expect(await store.listCertificates(TENANT)).toHaveLength(1)
+    expect(told.filter((each) => each.redeemed)).toHaveLength(1)
+    expect(await store.revocationsSince(TENANT, 0)).toHaveLength(1)
+    const numbers = told.flatMap((each) => each.numbers)
+    expect(new Set(numbers).size).toBe(200)
+  })
+
   test('a token is found by tenant and hash, and by nothing else', async () => {
     const { store } = await open()
     const token = tokenRow()
@@ -107,7 +149,7 @@ export function storeContract(
       revocationReason: null,
     }
     expect(outcome).toEqual({ outcome: 'fresh', row })
-    const reopened = await again()
+    const { store: reopened } = await again()
     expect(await reopened.findCertificate(wanted.serial)).toEqual(row)
     expect(await reopened.openIntentions(TENANT)).toEqual([row])
     expect((await reopened.findToken(TENANT, token.hash))?.binding).toEqual({
@@ -209,12 +251,58 @@ export function storeContract(
     expect(await store.keyOwner(TENANT, spkiSha256)).toEqual({
       profile: 'device',
       subject: 'press-07',
+      compromised: false,
     })
     for (const other of [{ subject: 'press-08' }, { profile: 'gateway' }])
       expect(await store.record(intention({ spkiSha256, ...other }))).toEqual({
         outcome: 'key.bound',
       })
     expect((await store.record(intention({ spkiSha256 }))).outcome).toBe('fresh')
+  })
+
+  test('a compromised key: everything with it ends, nothing with it begins', async () => {
+    const { store, again } = await open()
+    const spkiSha256 = 'ab'.repeat(32)
+    const old = await issued(store, { spkiSha256 })
+    const next = await issued(store, { spkiSha256, parent: old.serial })
+    const other = await issued(store)
+    const row = await store.revoke(TENANT, { serial: old.serial }, 'keyCompromise', at(1))
+    expect(row.serials.toSorted()).toEqual([old.serial, next.serial].toSorted())
+    expect((await store.findCertificate(other.serial))?.state).toBe('active')
+    const { store: reopened } = await again()
+    expect(await reopened.keyOwner(TENANT, spkiSha256)).toMatchObject({ compromised: true })
+    expect(await reopened.record(intention({ spkiSha256 }))).toEqual({
+      outcome: 'key.compromised',
+    })
+    expect(await reopened.keyOwner(TENANT, other.spkiSha256)).toMatchObject({ compromised: false })
+  })
+
+  test('found to be compromised after it had ended for another reason: the reason changes, the date stays', async () => {
+    const { store } = await open()
+    const { serial, spkiSha256 } = await issued(store)
+    await store.revoke(TENANT, { serial }, 'superseded', at(1))
+    expect((await store.record(intention({ spkiSha256 }))).outcome).toBe('fresh')
+    const row = await store.revoke(TENANT, { device: 'press-07' }, 'keyCompromise', at(2))
+    expect(row.serials).toHaveLength(1)
+    expect(await store.findCertificate(serial)).toMatchObject({
+      revokedAt: at(1),
+      revocationReason: 'keyCompromise',
+    })
+    expect((await store.record(intention({ spkiSha256 }))).outcome).toBe('key.compromised')
+    await store.revoke(TENANT, { device: 'press-07' }, 'superseded', at(3))
+    expect(await store.findCertificate(serial)).toMatchObject({
+      revocationReason: 'keyCompromise',
+    })
+  })
+
+  test('a key is compromised in its own tenant', async () => {
+    const { store } = await open()
+    const tenant = 'other.sallyport.internal'
+    const { serial, spkiSha256 } = await issued(store)
+    expect((await store.revoke(tenant, { serial }, 'keyCompromise', at(1))).serials).toEqual([])
+    expect(await store.keyOwner(TENANT, spkiSha256)).toMatchObject({ compromised: false })
+    await store.revoke(TENANT, { serial }, 'keyCompromise', at(1))
+    expect((await store.record(intention({ tenant, spkiSha256 }))).outcome).toBe('fresh')
   })
 
   test('only an active certificate is renewed', async () => {

@@ -4,49 +4,34 @@ import type {
   CertificateFilter,
   CertificateRow,
   CertificateState,
+  CrlNumbers,
   Instant,
   Intention,
   KeyOwner,
   RecordOutcome,
+  RevocationIntention,
+  RevocationIntentions,
   RevocationReason,
   RevocationRow,
   RevocationTarget,
   TokenRow,
 } from '#ca'
 import { StoreError } from '../sqlite/thread.ts'
-import { RedisConnection, type RedisPlace } from './connection.ts'
+import type { RedisConnection } from './connection.ts'
+import {
+  bytes,
+  date,
+  dateOrNull,
+  fieldsOf,
+  flatten,
+  lists,
+  strings,
+  text,
+  type Fields,
+} from './row.ts'
 
 const MOST = 1_000
 const USUAL = 100
-
-type Fields = ReadonlyMap<string, string>
-
-function strings(value: unknown): string[] {
-  if (!Array.isArray(value)) throw new TypeError('ca: Redis gave no list')
-  return value.map(String)
-}
-function fieldsOf(value: unknown): Fields {
-  const list = strings(value)
-  const fields = new Map<string, string>()
-  for (let at = 0; at + 1 < list.length; at += 2) fields.set(list[at] ?? '', list[at + 1] ?? '')
-  return fields
-}
-function text(fields: Fields, name: string): string {
-  const value = fields.get(name)
-  if (value === undefined) throw new TypeError(`ca: field ${name} is absent`)
-  return value
-}
-function date(fields: Fields, name: string): Instant {
-  const value = Number(text(fields, name))
-  if (!Number.isSafeInteger(value)) throw new TypeError(`ca: field ${name} holds no date`)
-  return value as Instant
-}
-function dateOrNull(fields: Fields, name: string): Instant | null {
-  return fields.has(name) ? date(fields, name) : null
-}
-function bytes(fields: Fields, name: string): Uint8Array {
-  return Uint8Array.fromBase64(text(fields, name))
-}
 
 function tokenOf(fields: Fields): TokenRow {
   const at = dateOrNull(fields, 'boundAt')
@@ -94,6 +79,17 @@ function certificateOf(fields: Fields): CertificateRow {
   }
 }
 
+/** A target as the scripts take it: its kind, its value, and all of it for the row. */
+function partsOf(target: RevocationTarget): readonly [string, string, string] {
+  const [kind = '', value = ''] = Object.entries(target)[0] ?? []
+  return [kind, String(value), JSON.stringify(target)]
+}
+
+function revocationIn(value: unknown): RevocationRow {
+  const [epoch = '', at = '', reason = '', target = '', serials = ''] = strings(value)
+  return revocationOf(epoch, at, reason, target, serials)
+}
+
 function revocationOf(
   epoch: string,
   at: string,
@@ -110,33 +106,11 @@ function revocationOf(
   }
 }
 
-/** Fields and values in a row; null is left out. */
-function flatten(row: Intention | Omit<TokenRow, 'binding'>): string[] {
-  return Object.entries(row).flatMap(
-    ([name, value]: [string, string | number | Uint8Array | null]) => {
-      if (value === null) return []
-      return [name, value instanceof Uint8Array ? value.toBase64() : String(value)]
-    },
-  )
-}
-
 /** Rejects with StoreError; expected refusals are outcomes. */
-export class RedisCaStore implements CaStore, AsyncDisposable {
+export class RedisCaStore implements CaStore, RevocationIntentions, CrlNumbers {
   readonly #redis: RedisConnection
-
-  private constructor(redis: RedisConnection) {
+  constructor(redis: RedisConnection) {
     this.#redis = redis
-  }
-
-  /**
-   * Connects; `prefix` sets stores apart on one server. Throws StoreError `store.unavailable`,
-   * `store.volatile` (with the lines of redis.conf to change), `store.settings`.
-   */
-  static async open(place: RedisPlace, prefix = 'sallyport-ca'): Promise<RedisCaStore> {
-    return new RedisCaStore(await RedisConnection.open(place, prefix))
-  }
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#redis[Symbol.asyncDispose]()
   }
 
   async addToken({ binding: _unbound, ...token }: TokenRow): Promise<void> {
@@ -184,10 +158,10 @@ export class RedisCaStore implements CaStore, AsyncDisposable {
     return optional(await this.#redis.read('findByFingerprint', fingerprint))
   }
   async keyOwner(tenant: string, spkiSha256: string): Promise<KeyOwner | undefined> {
-    const owner = await this.#redis.read('keyOwner', tenant, spkiSha256)
-    if (typeof owner !== 'string') return undefined
+    const [owner, bad] = strings(await this.#redis.read('keyOwner', tenant, spkiSha256))
+    if (owner === undefined) return undefined
     const [profile = '', subject = ''] = owner.split(' ')
-    return { profile, subject }
+    return { profile, subject, compromised: bad === '1' }
   }
   async listCertificates(
     tenant: string,
@@ -215,12 +189,47 @@ export class RedisCaStore implements CaStore, AsyncDisposable {
     reason: RevocationReason,
     at: Instant,
   ): Promise<RevocationRow> {
-    const [kind = '', value = ''] = Object.entries(target)[0] ?? []
-    const args = [tenant, kind, String(value), JSON.stringify(target), reason, String(at)]
-    const [epoch = '', when = '', why = '', what = '', serials = ''] = strings(
-      await this.#redis.write('revoke', ...args),
-    )
-    return revocationOf(epoch, when, why, what, serials)
+    const args = [tenant, ...partsOf(target), reason, String(at)]
+    return revocationIn(await this.#redis.write('revoke', ...args))
+  }
+  async intendRevocation(
+    tenant: string,
+    { target, reason, at }: RevocationIntention,
+  ): Promise<number> {
+    const args = [tenant, ...partsOf(target), reason, String(at)]
+    return Number(await this.#redis.write('intendRevocation', ...args))
+  }
+  async redeemRevocation(tenant: string, id: number): Promise<RevocationRow> {
+    return revocationIn(await this.#redis.write('redeemRevocation', tenant, String(id)))
+  }
+  async dropRevocation(tenant: string, id: number): Promise<void> {
+    await this.#redis.write('dropRevocation', tenant, String(id))
+  }
+  async openRevocations(
+    tenant: string,
+  ): Promise<readonly (RevocationIntention & { readonly id: number })[]> {
+    const rows = lists(await this.#redis.read('openRevocations', tenant, String(MOST)))
+    return rows.map((row) => {
+      const [id, at, reason = '', target = ''] = strings(row)
+      return {
+        id: Number(id),
+        target: JSON.parse(target) as RevocationTarget,
+        reason: reason as RevocationReason,
+        at: Number(at) as Instant,
+      }
+    })
+  }
+  async nextCrl(
+    tenant: string,
+    issuer: string,
+    at: Instant,
+  ): Promise<{ readonly number: number; readonly previous: Instant | null }> {
+    const told = await this.#redis.write('nextCrl', tenant, issuer, String(at))
+    const [number, previous] = strings(told)
+    return {
+      number: Number(number),
+      previous: previous === undefined ? null : (Number(previous) as Instant),
+    }
   }
   async revocationsSince(tenant: string, epoch: number): Promise<readonly RevocationRow[]> {
     const entries = await this.#redis.after(`revocations:${tenant}`, `${epoch}-0`, MOST)
@@ -240,10 +249,6 @@ export class RedisCaStore implements CaStore, AsyncDisposable {
   }
 }
 
-function lists(value: unknown): unknown[] {
-  if (!Array.isArray(value)) throw new TypeError('ca: Redis gave no list')
-  return value
-}
 function optional(value: unknown): CertificateRow | undefined {
   const fields = fieldsOf(value)
   return fields.size === 0 ? undefined : certificateOf(fields)

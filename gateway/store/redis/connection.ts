@@ -3,7 +3,7 @@
  * (and on as many replicas as were asked for), or the caller hears that nobody knows.
  */
 import { createHash } from 'node:crypto'
-import { Redis } from 'ioredis'
+import { Redis, ReplyError } from 'ioredis'
 import { StoreError } from '../sqlite/thread.ts'
 import { scriptText, type ScriptName } from './scripts.ts'
 
@@ -45,11 +45,17 @@ export class RedisConnection implements AsyncDisposable {
   readonly #redis: Redis
   readonly #prefix: string
   readonly #replicas: number
+  readonly #where: string
+  /** What this connection's server said of its settings; forgotten with the connection. */
+  #durable: Promise<void> | undefined
 
-  private constructor(redis: Redis, prefix: string, replicas: number) {
+  private constructor(redis: Redis, prefix: string, { host, port, replicas = 0 }: RedisPlace) {
     this.#redis = redis
     this.#prefix = prefix
     this.#replicas = replicas
+    this.#where = `${host}:${port}`
+    // After a failover or a restart it may be another server, or the same with other settings.
+    redis.on('close', () => (this.#durable = undefined))
   }
 
   /**
@@ -58,7 +64,7 @@ export class RedisConnection implements AsyncDisposable {
    * has the lines to change), `store.settings` (it does not tell).
    */
   static async open(place: RedisPlace, prefix: string): Promise<RedisConnection> {
-    const { host, port, username, password, tls, replicas = 0 } = place
+    const { host, port, username, password, tls } = place
     const redis = new Redis({
       host,
       port,
@@ -76,15 +82,26 @@ export class RedisConnection implements AsyncDisposable {
     })
     // Every failed command rejects by itself; without a listener a lost connection would be uncaught.
     redis.on('error', () => undefined)
-    const connection = new RedisConnection(redis, `{${prefix}}:`, replicas)
+    const connection = new RedisConnection(redis, `{${prefix}}:`, place)
     try {
       await answered(redis.connect())
-      await connection.#requireDurability(`${host}:${port}`)
+      await connection.#assertDurable()
     } catch (error) {
       redis.disconnect()
       throw error
     }
     return connection
+  }
+
+  /** Once for each connection, before its first command. Throws StoreError as `open`. */
+  async #assertDurable(): Promise<void> {
+    const asked = (this.#durable ??= this.#requireDurability(this.#where))
+    try {
+      await asked
+    } catch (error) {
+      if (this.#durable === asked) this.#durable = undefined
+      throw error
+    }
   }
 
   async #requireDurability(where: string): Promise<void> {
@@ -93,6 +110,8 @@ export class RedisConnection implements AsyncDisposable {
     try {
       told = await this.#redis.call('CONFIG', 'GET', ...names)
     } catch (cause) {
+      // Only what the server itself answered is about its settings.
+      if (!(cause instanceof ReplyError)) return await answered(Promise.reject(cause as Error))
       throw new StoreError(
         'store.settings',
         `Redis at ${where} does not show its settings (${messageOf(cause)}): let this user run CONFIG GET`,
@@ -113,6 +132,7 @@ export class RedisConnection implements AsyncDisposable {
 
   /** Runs a script that only reads. Throws StoreError. */
   async read(name: ScriptName, ...args: readonly string[]): Promise<unknown> {
+    await this.#assertDurable()
     return await answered(this.#run(name, args))
   }
 
@@ -138,6 +158,7 @@ export class RedisConnection implements AsyncDisposable {
     id: string,
     count: number,
   ): Promise<readonly (readonly [string, readonly string[]])[]> {
+    await this.#assertDurable()
     return await answered(
       this.#redis.xrange(`${this.#prefix}${key}`, `(${id}`, '+', 'COUNT', count),
     )

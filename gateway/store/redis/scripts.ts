@@ -9,8 +9,12 @@
  *     certs:<tenant>[:<profile>:<subject>], issuer:<tenant>:<issuer>, open:<tenant>  zsets by recordedAt
  *     revoked:<tenant>:<issuer>          zset by revokedAt
  *     owner:<tenant>:<spki>              "<profile> <subject>"
+ *     key:<tenant>:<spki>                set of the serials with this key
+ *     compromised:<tenant>               set of SPKI hashes
  *     epoch, seq                         counters;  revocations:<tenant> a stream with ids <epoch>-0
  */
+import { waiting } from './waiting.ts'
+
 const shared = `
 local P = KEYS[1]
 local function read(key)
@@ -27,7 +31,12 @@ end
 local function finish(serial, reason, at)
   local key = P .. 'cert:' .. serial
   local row = read(key)
-  if row.state == nil or row.state == 'revoked' then return false end
+  if row.state == nil then return false end
+  if reason == 'keyCompromise' then
+    redis.call('SADD', P .. 'compromised:' .. row.tenant, row.spkiSha256)
+    if row.state == 'revoked' then redis.call('HSET', key, 'revocationReason', reason) end
+  end
+  if row.state == 'revoked' then return false end
   redis.call('HSET', key, 'state', 'revoked', 'revokedAt', at, 'revocationReason', reason)
   redis.call('ZREM', P .. 'open:' .. row.tenant, row.member)
   redis.call('ZADD', P .. 'revoked:' .. row.tenant .. ':' .. row.issuer, at, row.member)
@@ -47,8 +56,15 @@ local function revoke(tenant, kind, value, target, reason, at)
     end
   end
   local ended = {}
-  for _, member in ipairs(members) do
-    if finish(serial_of(member), reason, at) then ended[#ended + 1] = serial_of(member) end
+  local function ends(serial)
+    if finish(serial, reason, at) then ended[#ended + 1] = serial end
+  end
+  for _, member in ipairs(members) do ends(serial_of(member)) end
+  if reason == 'keyCompromise' then
+    for _, member in ipairs(members) do
+      local spki = redis.call('HGET', P .. 'cert:' .. serial_of(member), 'spkiSha256')
+      for _, serial in ipairs(redis.call('SMEMBERS', P .. 'key:' .. tenant .. ':' .. spki)) do ends(serial) end
+    end
   end
   local epoch = redis.call('INCR', P .. 'epoch')
   local serials = table.concat(ended, ',')
@@ -124,6 +140,7 @@ end
 local owner = row.profile .. ' ' .. row.subject
 local owned = redis.call('GET', P .. 'owner:' .. row.tenant .. ':' .. row.spkiSha256)
 if owned and owned ~= owner then return { 'key.bound' } end
+if redis.call('SISMEMBER', P .. 'compromised:' .. row.tenant, row.spkiSha256) == 1 then return { 'key.compromised' } end
 local tokenkey = row.tokenId and P .. 'token:' .. row.tenant .. ':' .. row.tokenId
 if tokenkey then
   local token = read(tokenkey)
@@ -147,6 +164,7 @@ redis.call('ZADD', P .. 'certs:' .. row.tenant .. ':' .. row.profile .. ':' .. r
 redis.call('ZADD', P .. 'issuer:' .. row.tenant .. ':' .. row.issuer, now, member)
 redis.call('ZADD', P .. 'open:' .. row.tenant, now, member)
 redis.call('SET', P .. 'owner:' .. row.tenant .. ':' .. row.spkiSha256, owner)
+redis.call('SADD', P .. 'key:' .. row.tenant .. ':' .. row.spkiSha256, row.serial)
 if row.recallKey then redis.call('SET', P .. 'recall:' .. row.recallKey, row.serial) end
 if tokenkey then
   redis.call('HSET', tokenkey, 'boundSpki', row.spkiSha256, 'boundSerial', row.serial, 'boundAt', row.recordedAt)
@@ -189,8 +207,12 @@ if not serial then return {} end
 return flat(serial)
 `
 
-/** ARGV: tenant, SPKI hash. */
-const keyOwner = `return redis.call('GET', P .. 'owner:' .. ARGV[1] .. ':' .. ARGV[2])`
+/** ARGV: tenant, SPKI hash. Gives the owner and 1 where the key is compromised. */
+const keyOwner = `
+local owner = redis.call('GET', P .. 'owner:' .. ARGV[1] .. ':' .. ARGV[2])
+if not owner then return {} end
+return { owner, redis.call('SISMEMBER', P .. 'compromised:' .. ARGV[1], ARGV[2]) }
+`
 
 /** ARGV: tenant, subject, profile, state, liveAt (each '' for any), limit. Newest first. */
 const listCertificates = `
@@ -269,6 +291,7 @@ return rows
 `
 
 const bodies = {
+  ...waiting,
   addToken,
   findToken,
   listTokens,

@@ -147,12 +147,13 @@ function recallable(db: DatabaseSync, key: string, at: Instant): CertificateRow 
 function ownerOf(db: DatabaseSync, tenant: string, spkiSha256: string): KeyOwner | undefined {
   const row = db
     .prepare(
-      'SELECT profile, subject FROM ca_certificate WHERE tenant = ? AND spki_sha256 = ? LIMIT 1',
+      `SELECT profile, subject, revocation_reason IS 'keyCompromise' AS compromised
+       FROM ca_certificate WHERE tenant = ? AND spki_sha256 = ? ORDER BY compromised DESC LIMIT 1`,
     )
     .get(tenant, spkiSha256)
-  return row === undefined
-    ? undefined
-    : { profile: text(row, 'profile'), subject: text(row, 'subject') }
+  if (row === undefined) return undefined
+  const compromised = row['compromised'] === 1
+  return { profile: text(row, 'profile'), subject: text(row, 'subject'), compromised }
 }
 
 /** Why an intention may not be written; undefined when it may. */
@@ -161,6 +162,7 @@ function obstacle(db: DatabaseSync, intention: Intention): RecordOutcome | undef
   const owner = ownerOf(db, tenant, spkiSha256)
   if (owner !== undefined && (owner.profile !== profile || owner.subject !== subject))
     return { outcome: 'key.bound' }
+  if (owner?.compromised === true) return { outcome: 'key.compromised' }
   const spent = tokenId === null ? undefined : tokenObstacle(db, tokenId, intention)
   if (spent !== undefined) return spent
   if (parent !== null) {
@@ -326,13 +328,34 @@ interface Revocation {
   readonly at: Instant
 }
 
+/**
+ * A key in strange hands: what had ended for another reason says so from now on, and whatever else
+ * names the key ends as well. Gives the latter's serials.
+ */
+function spread(db: DatabaseSync, { tenant, target }: Revocation): string[] {
+  const [where, value] = condition(target)
+  db.prepare(
+    `UPDATE ca_certificate SET revocation_reason = 'keyCompromise'
+     WHERE tenant = ? AND ${where} AND state = 'revoked'`,
+  ).run(tenant, value)
+  return db
+    .prepare(
+      `SELECT serial FROM ca_certificate WHERE tenant = ? AND state <> 'revoked' AND spki_sha256 IN
+         (SELECT spki_sha256 FROM ca_certificate WHERE tenant = ? AND ${where})
+       ORDER BY recorded_at, rowid`,
+    )
+    .all(tenant, tenant, value)
+    .map((row) => text(row, 'serial'))
+}
+
+function condition(target: RevocationTarget): readonly [string, string] {
+  if ('serial' in target) return ['serial = ?', target.serial]
+  if ('issuer' in target) return ['issuer = ?', target.issuer]
+  return ["profile = 'device' AND subject = ?", target.device]
+}
+
 function targeted(db: DatabaseSync, tenant: string, target: RevocationTarget): string[] {
-  const [where, value] =
-    'serial' in target
-      ? ['serial = ?', target.serial]
-      : 'issuer' in target
-        ? ['issuer = ?', target.issuer]
-        : ["profile = 'device' AND subject = ?", target.device]
+  const [where, value] = condition(target)
   return db
     .prepare(
       `SELECT serial FROM ca_certificate WHERE tenant = ? AND ${where} AND state <> 'revoked'
@@ -342,8 +365,9 @@ function targeted(db: DatabaseSync, tenant: string, target: RevocationTarget): s
     .map((row) => text(row, 'serial'))
 }
 
-function revoke(db: DatabaseSync, { tenant, target, reason, at }: Revocation): RevocationRow {
-  const serials = targeted(db, tenant, target)
+function revoke(db: DatabaseSync, revocation: Revocation): RevocationRow {
+  const { tenant, target, reason, at } = revocation
+  const serials = reason === 'keyCompromise' ? spread(db, revocation) : targeted(db, tenant, target)
   for (const serial of serials) end(db, serial, reason, at)
   // A device that is out brings no token back in.
   if ('device' in target)

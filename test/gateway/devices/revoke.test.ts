@@ -129,6 +129,20 @@ describe('revokeAndCut', () => {
     expect(told).toEqual(['cert.revoke', 'published'])
   })
 
+  test('a compromised key takes the tunnel of another certificate with that key along', async () => {
+    const registry = new Registry()
+    const all = [presence('a', 's1', 'i1'), presence('b', 's2', 'i1'), presence('c', 's3', 'i1')]
+    for (const each of all) registry.put(each)
+    const target = { serial: 's1' }
+    const row = { epoch: 1, reason: 'keyCompromise', at: instant(0), target } as const
+    const { room } = scene(registry, {
+      redeemRevocation: async () => ({ ...row, serials: ['s1', 's2'] }),
+    })
+    const { tunnels } = await revokeAndCut(room, target, { ...reach, reason: 'keyCompromise' })
+    expect(tunnels).toBe(2)
+    expect(all.map(({ cuts }) => cuts.length)).toEqual([1, 1, 0])
+  })
+
   test('without a log nothing is done and nobody is cut', async () => {
     const registry = new Registry()
     const here = presence('a', 's1', 'i1')

@@ -16,14 +16,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { instant, issueServer } from '#ca'
 import { openAuthority } from '../../../gateway/authority.ts'
 import { readConfig, type Config } from '../../../gateway/config.ts'
-import {
-  activateDue,
-  exportRoot,
-  importIssuing,
-  initCa,
-  requestSubordinate,
-  rotate,
-} from '../../../gateway/keys/acts.ts'
+import { activateDue, initCa, rotate } from '../../../gateway/keys/acts.ts'
+import { importIssuing, requestSubordinate } from '../../../gateway/keys/bring.ts'
+import { exportRoot } from '../../../gateway/keys/export.ts'
 import { openRoom, type CaRoom } from '../../../gateway/keys/room.ts'
 import { lockCa, readState, type Act } from '../../../gateway/keys/state.ts'
 import { describeCa } from '../../../gateway/keys/status.ts'

@@ -1,6 +1,8 @@
 /** One act on a CA in a process that ends by kill -9 after the step it is told: `node dying.ts DATA ACT STEP [FILE]`. */
 import { readConfig } from '../../../gateway/config.ts'
-import { exportRoot, initCa, requestSubordinate, rotate } from '../../../gateway/keys/acts.ts'
+import { initCa, rotate } from '../../../gateway/keys/acts.ts'
+import { requestSubordinate } from '../../../gateway/keys/bring.ts'
+import { exportRoot } from '../../../gateway/keys/export.ts'
 import { openRoom } from '../../../gateway/keys/room.ts'
 
 const [data = '', act = '', last = '', file = ''] = process.argv.slice(2)

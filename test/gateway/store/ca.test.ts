@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { SqliteCaStore } from '../../../gateway/store/sqlite/ca.ts'
+import { SqlitePendingStore } from '../../../gateway/store/sqlite/enrolments.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
-import { intention, storeContract, tokenRow } from '../../ca/store-contract.ts'
+import { intention, storeContract, tokenRow, type Stores } from '../../ca/store-contract.ts'
 import { TENANT } from '../../ca/support.ts'
 
 const open: SqliteThread[] = []
@@ -16,11 +17,12 @@ function newPath(): string {
   folders.push(folder)
   return join(folder, 'store.sqlite')
 }
-async function start(path: string): Promise<SqliteCaStore> {
+async function stores(path: string): Promise<Stores> {
   const thread = await SqliteThread.open(path)
   open.push(thread)
-  return new SqliteCaStore(thread)
+  return { store: new SqliteCaStore(thread), pending: new SqlitePendingStore(thread) }
 }
+const start = async (path: string) => (await stores(path)).store
 afterEach(async () => {
   for (const thread of open.splice(0)) await thread[Symbol.asyncDispose]()
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
@@ -29,12 +31,11 @@ afterEach(async () => {
 describe('the contract, on SQLite', () => {
   storeContract(async () => {
     const path = newPath()
-    const store = await start(path)
     const again = async () => {
       for (const thread of open.splice(0)) await thread[Symbol.asyncDispose]()
-      return await start(path)
+      return await stores(path)
     }
-    return { store, again }
+    return { ...(await stores(path)), again, place: ['sqlite', path] }
   })
 })
 

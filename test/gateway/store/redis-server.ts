@@ -13,7 +13,7 @@ const DURABLE = { appendonly: 'yes', appendfsync: 'always', 'maxmemory-policy': 
 export class RedisServer implements AsyncDisposable {
   readonly port: number
   readonly #folder = mkdtempSync(join(tmpdir(), 'sallyport-redis-'))
-  readonly #settings: Readonly<Record<string, string>>
+  #settings: Readonly<Record<string, string>>
   #process: ChildProcess | undefined
 
   private constructor(port: number, settings: Readonly<Record<string, string>>) {
@@ -28,7 +28,8 @@ export class RedisServer implements AsyncDisposable {
   get place() {
     return { host: '127.0.0.1', port: this.port }
   }
-  async run(): Promise<void> {
+  async run(change: Readonly<Record<string, string>> = {}): Promise<void> {
+    this.#settings = { ...this.#settings, ...change }
     const own = { bind: '127.0.0.1', port: String(this.port), dir: this.#folder, save: '' }
     const args = Object.entries({ ...own, ...this.#settings }).flatMap(([name, value]) => [
       `--${name}`,

@@ -1,28 +1,29 @@
-/** The CA's contract on Redis, and what only a server shows: two processes, a power cut, forgetful settings. */
-import { spawn } from 'node:child_process'
-import { createInterface } from 'node:readline'
-import { once } from 'node:events'
+/** The CA's contract on Redis, and what only a server shows: a power cut, forgetful settings. */
+import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { instant } from '#ca'
 import { RedisCaStore } from '../../../gateway/store/redis/ca.ts'
-import { intention, storeContract, tokenRow } from '../../ca/store-contract.ts'
+import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
+import { RedisPendingStore } from '../../../gateway/store/redis/enrolments.ts'
+import { intention, storeContract, tokenRow, type Stores } from '../../ca/store-contract.ts'
 import { NOON, TENANT } from '../../ca/support.ts'
 import { freePort } from '../../support/node.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
 let server: RedisServer
 let count = 0
-const open: RedisCaStore[] = []
+const open: RedisConnection[] = []
 
-async function start(prefix: string, place = server.place): Promise<RedisCaStore> {
-  const store = await RedisCaStore.open(place, prefix)
-  open.push(store)
-  return store
+async function stores(prefix: string, place = server.place): Promise<Stores> {
+  const redis = await RedisConnection.open(place, prefix)
+  open.push(redis)
+  return { store: new RedisCaStore(redis), pending: new RedisPendingStore(redis) }
 }
+const start = async (prefix: string, place = server.place) => (await stores(prefix, place)).store
 const newPrefix = () => `test-${++count}`
 
 afterEach(async () => {
-  for (const store of open.splice(0)) await store[Symbol.asyncDispose]()
+  for (const redis of open.splice(0)) await redis[Symbol.asyncDispose]()
 })
 
 describe.skipIf(!haveRedis)('redis-server', () => {
@@ -36,31 +37,9 @@ describe.skipIf(!haveRedis)('redis-server', () => {
   describe('the contract, on Redis', () => {
     storeContract(async () => {
       const prefix = newPrefix()
-      return { store: await start(prefix), again: async () => await start(prefix) }
+      const place = ['redis', String(server.port), prefix]
+      return { ...(await stores(prefix)), again: async () => await stores(prefix), place }
     })
-  })
-
-  test('one token raced by two processes: one row', async () => {
-    const prefix = newPrefix()
-    const store = await start(prefix)
-    const token = tokenRow()
-    await store.addToken(token)
-    const racers = ['a', 'b'].map((side) => {
-      const program = new URL('./redis-racer.ts', import.meta.url).pathname
-      const args = [program, String(server.port), prefix, token.id, side, '100']
-      const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] })
-      return { child, lines: createInterface(child.stdout)[Symbol.asyncIterator]() }
-    })
-    for (const { lines } of racers) expect((await lines.next()).value).toBe('ready')
-    for (const { child } of racers) child.stdin.write('go\n')
-    const outcomes: string[] = []
-    for (const { child, lines } of racers) {
-      outcomes.push(...(JSON.parse(String((await lines.next()).value)) as string[]))
-      if (child.exitCode === null) await once(child, 'exit')
-    }
-    expect(outcomes.filter((each) => each === 'fresh')).toHaveLength(1)
-    expect(outcomes.filter((each) => each === 'token.bound')).toHaveLength(199)
-    expect(await store.listCertificates(TENANT)).toHaveLength(1)
   })
 
   test('what it confirmed survives kill -9, and the same connection goes on', async () => {
@@ -116,14 +95,45 @@ describe.skipIf(!haveRedis)('redis-server', () => {
   ] as const
   test.for(forgetful)('%o is refused with the line to change', async ([settings, says]) => {
     await using own = await RedisServer.start(settings)
-    await expect(RedisCaStore.open(own.place)).rejects.toMatchObject({
+    await expect(RedisConnection.open(own.place, 'x')).rejects.toMatchObject({
       code: 'store.volatile',
       message: expect.stringMatching(says) as string,
     })
   })
 
+  test('a user that may not read the settings: refused with what to allow', async () => {
+    await using own = await RedisServer.start()
+    const owner = new Redis(own.place)
+    await owner.call('ACL', 'SETUSER', 'default', '-config')
+    owner.disconnect()
+    await expect(RedisConnection.open(own.place, 'x')).rejects.toMatchObject({
+      code: 'store.settings',
+      message: expect.stringContaining('let this user run CONFIG GET') as string,
+    })
+  })
+
+  test('a server that comes back with forgetful settings is refused, until they are right', async () => {
+    await using own = await RedisServer.start()
+    const store = await start('back', own.place)
+    await store.addToken(tokenRow())
+    const said = async () =>
+      await store.listTokens(TENANT).then(
+        (rows) => rows.length,
+        (error: unknown) => (error as { code: string }).code,
+      )
+    await own.kill()
+    await own.run({ appendfsync: 'everysec' })
+    await expect.poll(said, { timeout: 10_000 }).toBe('store.volatile')
+    await expect(store.addToken(tokenRow())).rejects.toMatchObject({ code: 'store.volatile' })
+    await own.kill()
+    await own.run({ appendfsync: 'always' })
+    await expect.poll(said, { timeout: 10_000 }).toBe(1)
+  })
+
   test('no server: an error within its patience', async () => {
     const place = { host: '127.0.0.1', port: await freePort() }
-    await expect(RedisCaStore.open(place)).rejects.toMatchObject({ code: 'store.unavailable' })
+    await expect(RedisConnection.open(place, 'x')).rejects.toMatchObject({
+      code: 'store.unavailable',
+    })
   })
 })

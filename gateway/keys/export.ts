@@ -1,0 +1,116 @@
+/** The root key leaves the node: written out, read back, recorded, and only then removed. */
+import { createHash, type KeyObject } from 'node:crypto'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { KeyError } from './errors.ts'
+import { syncDirectory } from './file.ts'
+import type { Passphrase } from './passphrase.ts'
+import { absent, act, alone, dateOf, keyIdOf, readDer, spkiOf, type CaRoom } from './room.ts'
+import { openKeyFile, verifyKeyFile, writeKeyFile } from './sealed.ts'
+import type { CaState } from './state.ts'
+
+export interface Exported {
+  readonly file: string
+  readonly sha256: string
+}
+
+/**
+ * Writes the root key to `to`, sealed under `passphrase`, opens the copy, and only then takes the
+ * key off this node. A file at `to` that holds the same key under it is taken as that copy.
+ * Throws KeyError `ca.exported`, `ca.absent`, `ca.exists`, `key.passphrase`.
+ */
+export async function exportRoot(
+  room: CaRoom,
+  to: string,
+  passphrase: Passphrase,
+): Promise<Exported> {
+  return await alone(room, async (state) => {
+    const at = state.roots.findIndex(({ key }) => key.kind === 'file')
+    const root = state.roots[at]
+    if (root?.key.kind !== 'file') throw noRootKey(room, state)
+    const was = root.key.file
+    const certificate = readDer(room, root.certificate)
+    const key = openKeyFile(join(room.directory, was), room.passphrase)
+    const target = assertPlace(room, to)
+    if (!existsSync(target)) copyKey(target, key, passphrase)
+    room.step('copy')
+    assertCopy(target, spkiOf(certificate), passphrase)
+    room.step('verified')
+    const sha256 = createHash('sha256').update(readFileSync(target)).digest('hex')
+    const roots = state.roots.with(at, {
+      ...root,
+      key: { kind: 'exported', at: room.now(), was, sha256 },
+    })
+    const message = `root key exported to a file with SHA-256 ${sha256}, and taken off this node`
+    const told = act(room, {
+      operation: 'ca:export-root',
+      verb: 'delete',
+      entity: keyIdOf(certificate),
+      message,
+    })
+    return await Promise.resolve({
+      state: { ...state, roots },
+      acts: [told],
+      value: { file: target, sha256, was },
+    })
+  }).then(({ file, sha256, was }) => {
+    // The state says that a verified copy exists; should this not happen, the next start does it.
+    rmSync(join(room.directory, was), { force: true })
+    syncDirectory(room.directory)
+    room.step('removed')
+    return { file, sha256 }
+  })
+}
+
+/** Where a copy may go. Throws KeyError `ca.exists` for a place inside the CA, `key.unwritable` for none. */
+export function assertPlace(room: Pick<CaRoom, 'directory'>, to: string): string {
+  const target = resolve(to)
+  if (!existsSync(dirname(target)))
+    throw new KeyError('key.unwritable', `the folder ${dirname(target)} is not there`, {
+      next: 'nothing was changed; mount the medium or make the folder first',
+    })
+  if (!target.startsWith(`${room.directory}/`)) return target
+  throw new KeyError('ca.exists', `${to} is inside the directory that the key is to leave`, {
+    next: 'choose a place outside the data directory, best on a medium that you can take away',
+  })
+}
+
+function noRootKey(room: CaRoom, { roots }: CaState): KeyError {
+  const [current] = roots
+  if (current === undefined) return absent(room)
+  if (current.key.kind === 'foreign')
+    return new KeyError('ca.exported', 'the root is that of a CA above, its key was never here')
+  const { at, sha256 } =
+    current.key.kind === 'exported' ? current.key : { at: 0, sha256: 'unknown' }
+  return new KeyError(
+    'ca.exported',
+    `the root key left this node ${dateOf(at)}, in a file with SHA-256 ${sha256}`,
+    { next: 'copy that file; nothing here can make another' },
+  )
+}
+
+function copyKey(target: string, key: KeyObject, passphrase: Passphrase): void {
+  try {
+    writeKeyFile(target, key, passphrase)
+  } catch (cause) {
+    if (cause instanceof KeyError) throw cause
+    throw new KeyError('key.unwritable', `the copy could not be written to ${target}`, {
+      cause,
+      next: 'nothing was changed; check the path, its permissions and the space there',
+    })
+  }
+}
+
+/** The file is a copy of the key. Throws KeyError `key.mismatch` where it is something else. */
+function assertCopy(target: string, publicKey: Uint8Array, passphrase: Passphrase): void {
+  try {
+    verifyKeyFile(target, publicKey, passphrase)
+  } catch (cause) {
+    if (!(cause instanceof KeyError)) throw cause
+    throw new KeyError(
+      'key.mismatch',
+      `${target} is there already and is no copy of this root key under this passphrase`,
+      { cause, next: 'nothing was changed; name a file that is not there yet' },
+    )
+  }
+}
