@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { AddressInfo, Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
 import { est, instant, stillStands, type PendingStore } from '#ca'
@@ -28,7 +28,7 @@ import {
 import { createApi, type Api } from './listen/api.ts'
 import { createEdge, type Edge, type EdgeCertificate } from './listen/edge.ts'
 import { estHandler } from './listen/est.ts'
-import { dispatch, type Handler } from './listen/front.ts'
+import { dispatch, dispatchUpgrade, type Handler } from './listen/front.ts'
 import { openOperations, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
 import { Quiet } from './listen/quiet.ts'
@@ -440,19 +440,17 @@ async function openEdge(
     createEdge({
       certificate: alsoAsking(first.certificate, setup),
       onRequest: front,
-      onUpgrade: refuseUpgrade,
+      onUpgrade: dispatchUpgrade({
+        appsDomain: config.apps_domain,
+        tunnel: (request, socket, head) =>
+          void acceptTunnel(tunnels, socket, ++epoch, { request, head }),
+      }),
       onFault: (code, from) => logger.warn({ code, from }, 'connection refused'),
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )
   undo.use(renewing(config, foundation, edge, setup, first.renewAt, report))
   return edge
-}
-
-/** Upgraded connections are not carried yet; saying so beats a connection that hangs. */
-function refuseUpgrade(_request: unknown, socket: Socket): void {
-  const answer = 'HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'
-  socket.end(answer, () => socket.destroy())
 }
 
 const RENEWAL_CHECK_MS = 3_600_000

@@ -4,10 +4,14 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Address } from '#tunnel'
+import { At } from './at.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { readIfPresent, writeDurably } from './files.ts'
 import { endpoint, isLoopback, isWildcard, printEndpoint } from './scope/address.ts'
 import type { Endpoint } from './scope/address.ts'
+import { carrierOf, proxyOf } from './way.ts'
+import type { Carrier, ProxySetting, Way } from './way.ts'
 
 /** A process name's target: `tcp` on this machine (its owner is observed), `lan` on the network beside it. */
 export interface Target {
@@ -15,10 +19,7 @@ export interface Target {
   readonly endpoint: Endpoint
 }
 
-export interface Gateway {
-  readonly host: string
-  readonly port: number
-}
+export type Gateway = Address
 
 /** `hybrid`: X25519MLKEM768 first. `classical`: X25519 only, for middleboxes that drop a long ClientHello. */
 export type KeyExchange = 'hybrid' | 'classical'
@@ -32,6 +33,8 @@ export interface AgentConfig {
   readonly rootSha256: string
   readonly targets: ReadonlyMap<string, Target>
   readonly keyExchange: KeyExchange
+  readonly carrier: Carrier
+  readonly proxy: ProxySetting | undefined
   /** How long a target may take to accept a connection before it counts as unobserved. */
   readonly acceptDeadlineMs: number
 }
@@ -46,28 +49,6 @@ const TENANT = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})+$`)
 /** Whether `text` can be a device or process id. */
 export function isId(text: unknown): text is string {
   return typeof text === 'string' && ID.test(text) && !text.includes('--')
-}
-
-/** One value of a source, with its place there, so that every mistake can be named. */
-class At {
-  readonly value: unknown
-  readonly #source: string
-  readonly #place: string
-
-  constructor(source: string, place: string, value: unknown) {
-    this.#source = source
-    this.#place = place
-    this.value = value
-  }
-
-  inside(key: string, value: unknown): At {
-    return new At(this.#source, this.#place === '' ? key : `${this.#place}.${key}`, value)
-  }
-
-  fail(says: string): AgentError {
-    const where = this.#place === '' ? this.#source : `${this.#source}: ${this.#place}`
-    return new AgentError('config.invalid', `${where}: ${says}.`, `Correct ${where} and try again.`)
-  }
 }
 
 function record(at: At): Record<string, unknown> {
@@ -185,6 +166,9 @@ const KEYS = [
   'ca_sha256',
   'targets',
   'key_exchange',
+  'carrier',
+  'proxy',
+  'proxy_auth_file',
   'accept_deadline_ms',
 ] as const
 
@@ -205,6 +189,8 @@ function configOf(root: At, dataDir: string): AgentConfig {
     rootSha256: pinOf(at('ca_sha256')),
     targets: targetsOf(at('targets')),
     keyExchange: keyExchangeOf(at('key_exchange')),
+    carrier: carrierOf(at('carrier')),
+    proxy: proxyOf(at('proxy'), at('proxy_auth_file')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
   }
 }
@@ -233,6 +219,7 @@ export interface Setup {
   /** Each `name=tcp:ADDRESS:PORT` or `name=lan:ADDRESS:PORT`. */
   readonly targets?: readonly string[]
   readonly keyExchange?: string | undefined
+  readonly way?: Way | undefined
 }
 
 /** A checked config out of a setup. Throws AgentError `config.invalid` naming the option. */
@@ -256,6 +243,9 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
     ca_sha256: setup.rootSha256,
     targets,
     key_exchange: setup.keyExchange,
+    carrier: setup.way?.carrier,
+    proxy: setup.way?.proxy,
+    proxy_auth_file: setup.way?.proxyAuthFile,
   }
   return configOf(new At('options', '', value), dataDir)
 }
@@ -275,6 +265,9 @@ export function printConfig(config: AgentConfig): string {
     ca_sha256: config.rootSha256,
     targets: Object.fromEntries(targets) as Record<string, unknown>,
     key_exchange: config.keyExchange,
+    carrier: config.carrier,
+    proxy: config.proxy?.url,
+    proxy_auth_file: config.proxy?.authFile,
     accept_deadline_ms: config.acceptDeadlineMs,
   }
   return `${JSON.stringify(value, undefined, 2)}\n`

@@ -1,9 +1,9 @@
 /** One tunnel, from the first packet to the gateway's welcome on the control stream. */
-import { TunnelClosed, TunnelRefused, driveTunnel } from '#tunnel'
+import { TunnelClosed, TunnelRefused } from '#tunnel'
 import type { Clock, Goaway, Tunnel, TunnelStream } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
 import type { AgentConfig } from './config.ts'
-import { dialGateway } from './connect.ts'
+import { carry, dialGateway } from './connect.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, messageOf } from './errors.ts'
 import type { Pair } from './identity.ts'
@@ -51,7 +51,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
   const { config, clock, pair } = options
   const { socket, tls } = await dialGateway({
     config,
-    alpn: 'sallyport/1',
+    use: 'tunnel',
     anchors: options.anchors,
     now: () => clock.now(),
     pair,
@@ -60,13 +60,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
   let tunnel: Tunnel | undefined
   try {
     const { instance, epoch, monotonic } = options
-    tunnel = await driveTunnel(socket, {
-      role: 'agent',
-      side: 'dialler',
-      instance,
-      epoch,
-      clock: monotonic,
-    })
+    tunnel = await carry(config, socket, { role: 'agent', instance, epoch, clock: monotonic })
     const goaway = Promise.withResolvers<Goaway>()
     tunnel.onGoaway = goaway.resolve
     const greeting = greet(options, tls)

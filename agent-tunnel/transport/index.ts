@@ -2,7 +2,16 @@
 export { systemClock } from './clock.ts'
 export { driveTunnel } from './drive.ts'
 export { ALPN, dialTls } from './tls.ts'
-export { acceptWebSocket, dialWebSocket, driveWebSocket, SUBPROTOCOL } from './websocket.ts'
+export {
+  acceptWebSocket,
+  dialWebSocket,
+  driveWebSocket,
+  SUBPROTOCOL,
+  WEBSOCKET_PATH,
+} from './websocket.ts'
+export { printAddress, ProxyError, readProxy, readProxyLogin } from './proxy.ts'
+export type { Address, Proxy, ProxyCode, ProxyLogin } from './proxy.ts'
+export { reach } from './reach.ts'
 export { dialUnix, listenUnix } from './unix.ts'
 export { memoryPair } from './memory.ts'
 export { TunnelClosed, TunnelRefused } from './tunnel.ts'

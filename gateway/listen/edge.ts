@@ -23,7 +23,7 @@ export interface EdgeOptions {
   readonly certificate: EdgeCertificate
   readonly onTunnel: (socket: TLSSocket) => void
   readonly onRequest: (request: IncomingMessage, response: ServerResponse) => void
-  readonly onUpgrade: (request: IncomingMessage, socket: Socket, head: Buffer) => void
+  readonly onUpgrade: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
   /** Told of handshakes that failed, at most a few a second. */
   readonly onFault: (code: string, from: string) => void
 }
@@ -129,7 +129,10 @@ function createHttp(options: EdgeOptions): HttpServer {
     },
     options.onRequest,
   )
-  http.on('upgrade', (request, socket, head) => options.onUpgrade(request, socket as Socket, head))
+  // Only what came through TLS is ever given to this server.
+  http.on('upgrade', (request, socket, head) =>
+    options.onUpgrade(request, socket as TLSSocket, head),
+  )
   http.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (socket.writable && error.code !== 'ECONNRESET') socket.end(answerTo(error.code))
     else socket.destroy()

@@ -67,6 +67,9 @@ const good = {
     six: { tcp: '[::1]:80' },
   },
   key_exchange: 'hybrid',
+  carrier: 'websocket',
+  proxy: 'socks5://proxy.example:1080',
+  proxy_auth_file: '/etc/sallyport/proxy-auth',
   accept_deadline_ms: 2000,
 }
 

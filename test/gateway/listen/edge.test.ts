@@ -255,6 +255,63 @@ describe('HTTP', () => {
     expect((await over).toString('latin1')).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
   })
 
+  const key = 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n'
+  const ours = 'Sec-WebSocket-Protocol: sallyport.1\r\n'
+  test.for([
+    { name: 'elsewhere', path: '/tunnels', host: 'localhost', more: `${key}${ours}`, status: 404 },
+    {
+      name: 'at an app',
+      path: '/tunnel',
+      host: 'a--b.apps.localhost',
+      more: `${key}${ours}`,
+      status: 501,
+    },
+    {
+      name: 'from a page',
+      path: '/tunnel',
+      host: 'localhost',
+      more: `${key}${ours}Origin: https://evil.example\r\n`,
+      status: 403,
+    },
+    {
+      name: 'of two hosts',
+      path: '/tunnel',
+      host: 'localhost\r\nHost: b',
+      more: `${key}${ours}`,
+      status: 400,
+    },
+    { name: 'without a key', path: '/tunnel', host: 'localhost', more: ours, status: 400 },
+    {
+      name: 'by POST',
+      method: 'POST',
+      path: '/tunnel',
+      host: 'localhost',
+      more: `${key}${ours}`,
+      status: 400,
+    },
+  ])(
+    'an upgrade $name is answered $status',
+    async ({ method = 'GET', path, host, more, status }) => {
+      const socket = await tunnelSocket({ ALPNProtocols: ['http/1.1'] })
+      const over = rest(socket)
+      socket.write(
+        `${method} ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${more}\r\n`,
+      )
+      expect((await over).toString('latin1')).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+    },
+  )
+
+  test('a tunnel in WebSocket that is none: a close, and nothing is left', async () => {
+    const socket = await tunnelSocket({ ALPNProtocols: ['http/1.1'] })
+    const over = rest(socket)
+    socket.write(
+      `GET /tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${key}${ours}\r\n`,
+    )
+    // A masked binary message that is not HELLO.
+    socket.write(Buffer.concat([Buffer.from([0x82, 0x88, 0, 0, 0, 0]), Buffer.from('GET / HT')]))
+    expect((await over).toString('latin1')).toContain('hello.http')
+  })
+
   test('an upgrade that nobody ends: the gateway does', async () => {
     // A peer that does not close when it is told the end, and goes on sending.
     const socket = await tunnelSocket({
@@ -267,7 +324,7 @@ describe('HTTP', () => {
     socket.write(
       'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
     )
-    await until('the answer', () => reply.startsWith('HTTP/1.1 501 '))
+    await until('the answer', () => reply.startsWith('HTTP/1.1 404 '))
     const pushing = setInterval(() => socket.write('x'), 20)
     onTestFinished(() => clearInterval(pushing))
     await soon('the gateway has closed it', gone)
