@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
 import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
@@ -109,6 +110,7 @@ export async function serve(
   serving = false
   logger.info('stopping')
   edge.stop()
+  await drain(config, access)
   await endEverything(access)
   await log.append({
     code: 'node.stop',
@@ -536,6 +538,28 @@ async function openHealth(
   }))
 }
 
+const DRAIN_LOOK_MS = 250
+/** When a device may come back to this node; where it has other addresses it goes there at once. */
+const RETRY_AFTER_MS = 1000
+
+/**
+ * Takes nothing new: devices are told, with where else they may go, and keep serving the sessions
+ * they have until the last one ends or the time is up.
+ */
+async function drain(
+  { alternatives, drain_s: seconds }: Config,
+  { room, registry }: Access,
+): Promise<void> {
+  const until = performance.now() + seconds * 1000
+  do {
+    // Again each time: a tunnel that was being admitted when the node was told to stop may come late.
+    for (const { tunnel } of registry.all())
+      if (!tunnel.draining) tunnel.goaway('node.draining', RETRY_AFTER_MS, alternatives)
+    if (room.live.size === 0 || performance.now() >= until) return
+    await setTimeout(DRAIN_LOOK_MS)
+  } while (room.live.size > 0)
+}
+
 /** A node that stops says so to everybody it serves, and records each end. */
 async function endEverything({ room, registry, reauthorization }: Access): Promise<void> {
   const why = { code: 'node.stopping', message: 'the gateway is going down' }
@@ -544,8 +568,5 @@ async function endEverything({ room, registry, reauthorization }: Access): Promi
       reauthorization.end(session, { reason: 'killed', ...why, by: 'node.stop' }),
     ),
   )
-  for (const { tunnel } of registry.all()) {
-    tunnel.goaway(why.code, 1000)
-    tunnel.close(why.code, why.message)
-  }
+  for (const { tunnel } of registry.all()) tunnel.close(why.code, why.message)
 }

@@ -8,6 +8,7 @@ import type { Address } from '#tunnel'
 import { At } from './at.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { readIfPresent, writeDurably } from './files.ts'
+import { PLAIN_MS } from './patience.ts'
 import { endpoint, isLoopback, isWildcard, printEndpoint } from './scope/address.ts'
 import type { Endpoint } from './scope/address.ts'
 import { carrierOf, proxyOf } from './way.ts'
@@ -35,6 +36,10 @@ export interface AgentConfig {
   readonly keyExchange: KeyExchange
   readonly carrier: Carrier
   readonly proxy: ProxySetting | undefined
+  /** How long the tunnel may be silent once the network has shown that it bears it. */
+  readonly keepaliveMaxMs: number
+  /** How long an agent that is told to stop lets its streams go on. */
+  readonly drainMs: number
   /** How long a target may take to accept a connection before it counts as unobserved. */
   readonly acceptDeadlineMs: number
 }
@@ -158,6 +163,20 @@ function deadlineOf(at: At): number {
   return Number(at.value)
 }
 
+function drainOf(at: At): number {
+  if (at.value === undefined) return 0
+  if (!Number.isInteger(at.value) || Number(at.value) < 0 || Number(at.value) > 86_400)
+    throw at.fail('whole seconds from 0 to 86400 are expected')
+  return Number(at.value) * 1000
+}
+
+function keepaliveOf(at: At): number {
+  if (at.value === undefined) return PLAIN_MS
+  if (!Number.isInteger(at.value) || Number(at.value) < 25 || Number(at.value) > 300)
+    throw at.fail('whole seconds from 25 to 300 are expected')
+  return Number(at.value) * 1000
+}
+
 const KEYS = [
   'v',
   'gateway',
@@ -169,6 +188,8 @@ const KEYS = [
   'carrier',
   'proxy',
   'proxy_auth_file',
+  'keepalive_max_s',
+  'drain_s',
   'accept_deadline_ms',
 ] as const
 
@@ -191,6 +212,8 @@ function configOf(root: At, dataDir: string): AgentConfig {
     keyExchange: keyExchangeOf(at('key_exchange')),
     carrier: carrierOf(at('carrier')),
     proxy: proxyOf(at('proxy'), at('proxy_auth_file')),
+    keepaliveMaxMs: keepaliveOf(at('keepalive_max_s')),
+    drainMs: drainOf(at('drain_s')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
   }
 }
@@ -268,6 +291,8 @@ export function printConfig(config: AgentConfig): string {
     carrier: config.carrier,
     proxy: config.proxy?.url,
     proxy_auth_file: config.proxy?.authFile,
+    drain_s: config.drainMs / 1000,
+    keepalive_max_s: config.keepaliveMaxMs / 1000,
     accept_deadline_ms: config.acceptDeadlineMs,
   }
   return `${JSON.stringify(value, undefined, 2)}\n`

@@ -2,7 +2,7 @@
 import { TunnelClosed, TunnelRefused } from '#tunnel'
 import type { Clock, Goaway, Tunnel, TunnelStream } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
-import type { AgentConfig } from './config.ts'
+import type { AgentConfig, Gateway } from './config.ts'
 import { carry, dialGateway } from './connect.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, messageOf } from './errors.ts'
@@ -16,12 +16,16 @@ const AGENT_VERSION = { version: '0.1.0', version_int: 1000 } as const
 
 export interface LinkOptions {
   readonly config: AgentConfig
+  /** Where to dial: the gateway of the config, or where that one sent us. */
+  readonly at: Gateway
   readonly clock: DeviceClock
   readonly monotonic: Clock
   readonly anchors: Anchors
   readonly pair: Pair
   readonly instance: string
   readonly epoch: number
+  /** How long this network bears silence, as far as is known. */
+  readonly patienceMs: number
   readonly targets: readonly TargetReport[]
   readonly signal: AbortSignal
 }
@@ -48,7 +52,8 @@ const MAX_METADATA_BYTES = 4096
  * gateway's code, `tunnel.failed`.
  */
 export async function openLink(options: LinkOptions): Promise<Link> {
-  const { config, clock, pair } = options
+  const { clock, pair } = options
+  const config = { ...options.config, gateway: options.at }
   const { socket, tls } = await dialGateway({
     config,
     use: 'tunnel',
@@ -60,7 +65,13 @@ export async function openLink(options: LinkOptions): Promise<Link> {
   let tunnel: Tunnel | undefined
   try {
     const { instance, epoch, monotonic } = options
-    tunnel = await carry(config, socket, { role: 'agent', instance, epoch, clock: monotonic })
+    tunnel = await carry(config, socket, {
+      role: 'agent',
+      instance,
+      epoch,
+      clock: monotonic,
+      limits: { keepalivePatienceMs: options.patienceMs },
+    })
     const goaway = Promise.withResolvers<Goaway>()
     tunnel.onGoaway = goaway.resolve
     const greeting = greet(options, tls)

@@ -37,8 +37,19 @@ export async function reach(
   }
 }
 
+/** Idle time before the kernel asks whether the other side is there. */
+const KEEPALIVE_MS = 30_000
+
 async function connect({ host, port }: Address, signal: AbortSignal): Promise<Socket> {
-  const socket = connectTcp({ host, port, autoSelectFamily: true, noDelay: true })
+  const socket = connectTcp({
+    host,
+    port,
+    autoSelectFamily: true,
+    noDelay: true,
+    // The kernel's own look, for what holds no tunnel; docs/decisions/0006-keepalive.md.
+    keepAlive: true,
+    keepAliveInitialDelay: KEEPALIVE_MS,
+  })
   // Whoever uses the socket hears of later errors; none may be unheard.
   socket.on('error', () => {})
   try {

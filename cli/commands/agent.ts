@@ -82,7 +82,7 @@ async function withAgent<T>(work: (room: AgentRoom) => Promise<T>): Promise<T> {
   }
 }
 
-/** An abort signal that the signals of a service manager and a terminal set. */
+/** Aborts at the first signal of a service manager or a terminal; the second one ends the process as usual. */
 function untilStopped(): AbortSignal {
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopping.abort())

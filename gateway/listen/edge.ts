@@ -43,6 +43,7 @@ const LIMITS = {
   requestTimeout: 60_000,
   connectionsCheckingInterval: 1_000,
   maxHeaderSize: 16_384,
+  keepAlive: 30_000,
 } as const
 const MAX_CONNECTIONS = 20_000
 const FAULTS_PER_SECOND = 5
@@ -61,6 +62,9 @@ function tlsOptions({ chain, key, clientAuthorities }: EdgeCertificate) {
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     sessionTimeout: 1,
     handshakeTimeout: LIMITS.handshakeTimeout,
+    // docs/decisions/0006-keepalive.md: there is no TCP user timeout in Node.
+    keepAlive: true,
+    keepAliveInitialDelay: LIMITS.keepAlive,
   }
 }
 

@@ -66,6 +66,8 @@ const Report = Type.Union([
 ])
 
 const HELLO_TIMEOUT_MS = 10_000
+/** A device may stretch its silences to 300 s (agent.json, keepalive_max_s); the gateway waits half as long again. */
+const FOLLOWED_MS = 450_000
 /** Longest line of a report. */
 const REPORT_LIMIT = 256 * 1024
 const REPLACED = 'a newer tunnel of this device took over'
@@ -98,7 +100,8 @@ export async function acceptTunnel(
   const from = plainAddress(socket.remoteAddress ?? '')
   try {
     const chain = presentedChain(socket)
-    const options = { role: 'gateway', instance: listener.gateway, epoch } as const
+    const limits = { keepalivePatienceMs: FOLLOWED_MS }
+    const options = { role: 'gateway', instance: listener.gateway, epoch, limits } as const
     const tunnel =
       upgrade === undefined
         ? await driveTunnel(socket, { ...options, side: 'acceptor' })

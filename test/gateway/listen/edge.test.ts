@@ -3,9 +3,18 @@ import { once } from 'node:events'
 import { connect as connectTcp, type Socket } from 'node:net'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { driveTunnel, memoryPair } from '#tunnel'
-import { dial, send, soon, startNode, until, type TestNode } from '../../support/node.ts'
-import { attach, Client, expecting } from '../../support/tunnels.ts'
+import { driveTunnel, memoryPair, type Goaway } from '#tunnel'
+import {
+  dial,
+  grantFor,
+  openSession,
+  send,
+  soon,
+  startNode,
+  until,
+  type TestNode,
+} from '../../support/node.ts'
+import { attach, Client, expecting, PLC, seen } from '../../support/tunnels.ts'
 import { makeCertificates } from '../identity/house.ts'
 
 let node: TestNode
@@ -357,6 +366,37 @@ test('a node that is told to stop does, with people and devices connected', asyn
     expect(last.map(({ code }) => code)).toEqual(
       expect.arrayContaining(['tunnel.down', 'node.stop', 'log.close']),
     )
+  } finally {
+    await own[Symbol.asyncDispose]()
+  }
+})
+
+test('a node that may drain lets its sessions go on, tells devices where else to go, and takes nothing new', async () => {
+  const own = await startNode({ config: 'drain_s: 60\nalternatives: ["gw2.plant.example:8443"]\n' })
+  try {
+    const identity = await own.device('press-07', { plc: expecting() })
+    const operator = await own.person('otto', { party: 'staff', roles: ['operator'] })
+    const vendor = await own.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+    await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
+    const agent = await attach(own, identity, { listeners: { plc: seen(PLC, 'listener') } })
+    const told = new Promise<Goaway>((resolve) => (agent.tunnel.onGoaway = resolve))
+    const client = await Client.dial(own)
+    const session = await openSession(vendor, 'press-07', 'plc')
+    const line = await client.line(session)
+    let over = false
+    const stopped = own.stop().then(() => (over = true))
+    expect(await soon('the device is told', told)).toMatchObject({
+      code: 'node.draining',
+      retryAfterMs: 1000,
+      alternatives: ['gw2.plant.example:8443'],
+    })
+    line.write('still here')
+    await line.until('the echo', ({ text }) => text === 'still here')
+    await expect(client.stream(session)).rejects.toThrow()
+    expect(over).toBe(false)
+    await vendor.ask('POST', `/sessions/${session.id}/end`)
+    await soon('the node stops', stopped)
+    expect((await agent.tunnel.closed).code).toBe('node.stopping')
   } finally {
     await own[Symbol.asyncDispose]()
   }
