@@ -2,8 +2,10 @@
  * From a fingerprint to a trusted gateway: the root is fetched before anything is trusted and used
  * only if its SHA-256 is the one a person was given. RFC 7030 section 4.1.1 (bootstrap distribution).
  */
+import { request as requestHttp, type ClientRequest, type RequestOptions } from 'node:http'
 import { request } from 'node:https'
 import { cacertsRequest, pinRoot, readCertificates } from '#est'
+import { addressOf, dialTls, proxyFault, proxyOut } from './dial.ts'
 import { CliError, usage } from './exit.ts'
 
 const TIMEOUT_MS = 15_000
@@ -24,16 +26,31 @@ export interface HttpCall {
   readonly anchor?: string
 }
 
-/** One HTTPS exchange. Throws CliError `gateway.unreachable`, `gateway.untrusted`, `gateway.answer`. */
+/** One HTTPS exchange. Throws CliError `gateway.unreachable`, `gateway.untrusted`, `gateway.answer`, `proxy.*`. */
 export async function exchange(call: HttpCall): Promise<HttpAnswer> {
-  const { promise, resolve, reject } = Promise.withResolvers<HttpAnswer>()
-  const sent = request(call.url, {
-    method: call.method,
-    headers: call.headers ?? {},
-    agent: false,
-    timeout: TIMEOUT_MS,
-    ...(call.anchor === undefined ? { rejectUnauthorized: false } : { ca: call.anchor }),
+  try {
+    return await answerTo(await begin(call), call.body)
+  } catch (cause) {
+    throw unreachable(call.url, cause)
+  }
+}
+
+async function begin({ url, method, headers = {}, anchor }: HttpCall): Promise<ClientRequest> {
+  const options: RequestOptions = { method, headers: { ...headers }, timeout: TIMEOUT_MS }
+  const trust = anchor === undefined ? { rejectUnauthorized: false } : { ca: anchor }
+  if (proxyOut() === undefined) return request(url, { ...options, ...trust, agent: false })
+  const signal = AbortSignal.timeout(TIMEOUT_MS)
+  const socket = await dialTls(addressOf(url), { ...trust, ALPNProtocols: ['http/1.1'] }, signal)
+  return requestHttp({
+    ...options,
+    createConnection: () => socket,
+    path: `${url.pathname}${url.search}`,
+    headers: { host: url.host, ...headers, connection: 'close' },
   })
+}
+
+async function answerTo(sent: ClientRequest, body: string | undefined): Promise<HttpAnswer> {
+  const { promise, resolve, reject } = Promise.withResolvers<HttpAnswer>()
   sent.on('response', (answer) => {
     const chunks: Buffer[] = []
     let size = 0
@@ -56,16 +73,14 @@ export async function exchange(call: HttpCall): Promise<HttpAnswer> {
   })
   sent.on('timeout', () => sent.destroy(new Error(`no answer for ${TIMEOUT_MS / 1000} s`)))
   sent.on('error', reject)
-  sent.end(call.body)
-  try {
-    return await promise
-  } catch (cause) {
-    throw unreachable(call.url, cause)
-  }
+  sent.end(body)
+  return await promise
 }
 
-/** A failure to connect, in words; by the code of Node's or OpenSSL's error. */
+/** A failure to connect, in words; the proxy's own first, else by the code of Node's or OpenSSL's error. */
 export function unreachable(url: URL, cause: unknown): CliError {
+  const atProxy = proxyFault(cause)
+  if (atProxy !== undefined) return atProxy
   const code = codeOf(cause)
   const untrusted = /CERT|SELF_SIGNED|UNABLE_TO|ALTNAME|ISSUER/.test(code)
   const why = `${cause instanceof Error ? cause.message : String(cause)}${code === '' ? '' : ` (${code})`}`

@@ -1,10 +1,10 @@
 /** One EST exchange over a connection whose channel binding the request may carry (RFC 7030 3.5). */
 import { once } from 'node:events'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
-import { isIP } from 'node:net'
-import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls'
+import type { ConnectionOptions, TLSSocket } from 'node:tls'
 import { channelBinding, type EstCall } from '#est'
 import { unreachable, type HttpAnswer } from './anchor.ts'
+import { addressOf, dialTls } from './dial.ts'
 
 const TIMEOUT_MS = 30_000
 const BODY_MAX = 256 * 1024
@@ -27,24 +27,19 @@ export async function estExchange(
   ask: (binding: string | undefined) => EstCall,
 ): Promise<HttpAnswer> {
   const { url } = server
-  const socket = connect(optionsOf(server))
+  let socket: TLSSocket | undefined
   try {
-    await once(socket, 'secureConnect', { signal: AbortSignal.timeout(TIMEOUT_MS) })
+    socket = await dialTls(addressOf(url), optionsOf(server), AbortSignal.timeout(TIMEOUT_MS))
     return await send(socket, url, ask(bindingOf(socket)))
   } catch (cause) {
     throw unreachable(url, cause)
   } finally {
-    socket.destroy()
+    socket?.destroy()
   }
 }
 
-function optionsOf({ url, anchors, certificate, key }: EstServer): ConnectionOptions {
-  const host = url.hostname.replace(/^\[|\]$/g, '')
+function optionsOf({ anchors, certificate, key }: EstServer): ConnectionOptions {
   return {
-    host,
-    port: Number(url.port === '' ? 443 : url.port),
-    ...(isIP(host) > 0 ? {} : { servername: host }),
-    minVersion: 'TLSv1.2',
     ALPNProtocols: ['http/1.1'],
     ...(anchors === undefined ? { rejectUnauthorized: false } : { ca: anchors }),
     ...(certificate === undefined || key === undefined ? {} : { cert: certificate, key }),

@@ -5,19 +5,24 @@
  */
 import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, isIP, type Server, type Socket } from 'node:net'
-import { connect as connectTls, type TLSSocket } from 'node:tls'
+import { createServer, type Server, type Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import {
+  ALPN,
+  dialWebSocket,
   driveTunnel,
+  printAddress,
   readInto,
   SlabWriter,
   TunnelClosed,
   TunnelRefused,
+  WEBSOCKET_PATH,
   type CloseReason,
   type Tunnel,
   type TunnelStream,
 } from '#tunnel'
 import { unreachable } from './anchor.ts'
+import { dialTls, inWebSocket } from './dial.ts'
 import { CliError } from './exit.ts'
 
 export interface ForwardOptions {
@@ -84,7 +89,7 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
     .update(socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.alloc(0)))
     .digest('base64url')
   const metadata = Buffer.from(JSON.stringify({ v: 1, session: options.session.id, proof }))
-  const tunnel = await shakeHands(socket, options.instance)
+  const tunnel = await shakeHands(socket, options)
   const forwarding = new Forwarding(tunnel, metadata, options)
   try {
     await forwarding.watch()
@@ -101,37 +106,38 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
  * Throws CliError `gateway.unreachable`, `gateway.untrusted`, `gateway.protocol`.
  */
 export async function dialGateway(
-  { host, port }: ForwardOptions['gateway'],
+  to: ForwardOptions['gateway'],
   anchor: string,
 ): Promise<TLSSocket> {
-  const socket = connectTls({
-    host,
-    port,
-    ca: anchor,
-    ALPNProtocols: ['sallyport/1'],
-    minVersion: 'TLSv1.2',
-    ...(isIP(host) === 0 ? { servername: host } : {}),
-  })
-  socket.setNoDelay(true)
+  const place = printAddress(to)
+  const protocol = inWebSocket() ? 'http/1.1' : ALPN
+  const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS)
+  let socket: TLSSocket
   try {
-    await once(socket, 'secureConnect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) })
+    socket = await dialTls(to, { ca: anchor, ALPNProtocols: [protocol] }, signal)
   } catch (cause) {
-    socket.destroy()
-    throw unreachable(new URL(`https://${isIP(host) === 6 ? `[${host}]` : host}:${port}`), cause)
+    throw unreachable(new URL(`https://${place}`), cause)
   }
-  if (socket.alpnProtocol === 'sallyport/1') return socket
+  socket.setNoDelay(true)
+  if (socket.alpnProtocol === protocol) return socket
   socket.destroy()
-  throw new CliError(`${host}:${port} does not offer the tunnel protocol`, {
+  throw new CliError(`${place} does not offer the tunnel protocol`, {
     code: 'gateway.protocol',
     exit: 'unreachable',
-    why: 'its answer to ALPN sallyport/1 was another protocol, or none',
-    next: 'something between here and the gateway ends TLS; ask for a direct path to this port',
+    why: `its answer to ALPN ${protocol} was another protocol, or none`,
+    next: 'something between here and the gateway ends TLS; ask for a direct path to this port, or try --carrier websocket',
   })
 }
 
-async function shakeHands(socket: TLSSocket, instance: string): Promise<Tunnel> {
+async function shakeHands(
+  socket: TLSSocket,
+  { gateway, instance }: Pick<ForwardOptions, 'gateway' | 'instance'>,
+): Promise<Tunnel> {
+  const options = { role: 'client', instance, epoch: 0 } as const
   try {
-    return await driveTunnel(socket, { role: 'client', side: 'dialler', instance, epoch: 0 })
+    if (!inWebSocket()) return await driveTunnel(socket, { ...options, side: 'dialler' })
+    const url = `wss://${printAddress(gateway)}${WEBSOCKET_PATH}`
+    return await dialWebSocket(url, { createConnection: () => socket }, options)
   } catch (cause) {
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'tunnel.failed'
     throw new CliError(

@@ -21,6 +21,7 @@ import { registerProcess } from './commands/process.ts'
 import { registerSession } from './commands/session.ts'
 import { CliError, Exited, exits } from './exit.ts'
 import { explain, note, say } from './print.ts'
+import { takeWay, wayOf } from './way.ts'
 
 const rooms = [
   registerGateway,
@@ -50,6 +51,12 @@ export function buildProgram(): Command {
     .version('0.1.0', '--version', 'print the version')
     .option('--json', 'print results as JSON on stdout, and an error as JSON on stderr')
     .option('--profile <name>', 'which sign-in to use; several can be held', 'default')
+    .option('--proxy <url>', 'go out through http://HOST:PORT or socks5://HOST:PORT')
+    .option('--proxy-auth-file <file>', 'file with "user:password" for that proxy')
+    .option('--carrier <what>', 'tls (default), or websocket where only HTTPS may pass')
+    .hook('preAction', (_program, command) =>
+      takeWay(wayOf(command.optsWithGlobals(), process.env)),
+    )
     .helpCommand(false)
     .exitOverride()
     .configureOutput({

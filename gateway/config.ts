@@ -65,6 +65,10 @@ const File = Type.Object(
     names: Type.Array(Type.String({ minLength: 1 }), { maxItems: 32 }),
     site: Type.String({ minLength: 1, maxLength: 64 }),
     timezone: Type.String({ minLength: 1 }),
+    /** Where devices may go instead while this node stops: `host:port` of others under the same root. */
+    alternatives: Type.Array(HostPort, { maxItems: 8 }),
+    /** How long a node that is told to stop lets its sessions go on. */
+    drain_s: Type.Integer({ minimum: 0, maximum: 86_400 }),
     syslog: Type.Array(Syslog, { maxItems: 8 }),
     ca: Type.Optional(CaKeys),
     /** Labels, makers and limits of the certificate service. */
@@ -92,6 +96,8 @@ const DEFAULTS: Config = {
   names: [],
   site: 'main',
   timezone: 'UTC',
+  alternatives: [],
+  drain_s: 0,
   syslog: [],
   log_level: 'info',
 }

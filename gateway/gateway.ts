@@ -4,7 +4,8 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { AddressInfo, Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
+import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
 import { est, instant, stillStands, type PendingStore } from '#ca'
@@ -22,7 +23,7 @@ import { VERSION } from './version.ts'
 import { createApi, type Api } from './listen/api.ts'
 import { createEdge, type Edge, type EdgeCertificate } from './listen/edge.ts'
 import { estHandler } from './listen/est.ts'
-import { dispatch, type Handler } from './listen/front.ts'
+import { dispatch, dispatchUpgrade, type Handler } from './listen/front.ts'
 import { openOperations, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
 import { Quiet } from './listen/quiet.ts'
@@ -103,6 +104,7 @@ export async function serve(
   serving = false
   logger.info('stopping')
   edge.stop()
+  await drain(config, access)
   await endEverything(access)
   await log.append({
     code: 'node.stop',
@@ -434,19 +436,17 @@ async function openEdge(
     createEdge({
       certificate: alsoAsking(first.certificate, setup),
       onRequest: front,
-      onUpgrade: refuseUpgrade,
+      onUpgrade: dispatchUpgrade({
+        appsDomain: config.apps_domain,
+        tunnel: (request, socket, head) =>
+          void acceptTunnel(tunnels, socket, ++epoch, { request, head }),
+      }),
       onFault: (code, from) => logger.warn({ code, from }, 'connection refused'),
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )
   undo.use(renewing(config, foundation, edge, setup, first.renewAt, report))
   return edge
-}
-
-/** Upgraded connections are not carried yet; saying so beats a connection that hangs. */
-function refuseUpgrade(_request: unknown, socket: Socket): void {
-  const answer = 'HTTP/1.1 501 Not Implemented\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'
-  socket.end(answer, () => socket.destroy())
 }
 
 const RENEWAL_CHECK_MS = 3_600_000
@@ -532,6 +532,28 @@ async function openHealth(
   }))
 }
 
+const DRAIN_LOOK_MS = 250
+/** When a device may come back to this node; where it has other addresses it goes there at once. */
+const RETRY_AFTER_MS = 1000
+
+/**
+ * Takes nothing new: devices are told, with where else they may go, and keep serving the sessions
+ * they have until the last one ends or the time is up.
+ */
+async function drain(
+  { alternatives, drain_s: seconds }: Config,
+  { room, registry }: Access,
+): Promise<void> {
+  const until = performance.now() + seconds * 1000
+  do {
+    // Again each time: a tunnel that was being admitted when the node was told to stop may come late.
+    for (const { tunnel } of registry.all())
+      if (!tunnel.draining) tunnel.goaway('node.draining', RETRY_AFTER_MS, alternatives)
+    if (room.live.size === 0 || performance.now() >= until) return
+    await setTimeout(DRAIN_LOOK_MS)
+  } while (room.live.size > 0)
+}
+
 /** A node that stops says so to everybody it serves, and records each end. */
 async function endEverything({ room, registry, reauthorization }: Access): Promise<void> {
   const why = { code: 'node.stopping', message: 'the gateway is going down' }
@@ -540,8 +562,5 @@ async function endEverything({ room, registry, reauthorization }: Access): Promi
       reauthorization.end(session, { reason: 'killed', ...why, by: 'node.stop' }),
     ),
   )
-  for (const { tunnel } of registry.all()) {
-    tunnel.goaway(why.code, 1000)
-    tunnel.close(why.code, why.message)
-  }
+  for (const { tunnel } of registry.all()) tunnel.close(why.code, why.message)
 }

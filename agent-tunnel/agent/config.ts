@@ -4,10 +4,15 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Address } from '#tunnel'
+import { At } from './at.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { readIfPresent, writeDurably } from './files.ts'
+import { PLAIN_MS } from './patience.ts'
 import { endpoint, isLoopback, isWildcard, printEndpoint } from './scope/address.ts'
 import type { Endpoint } from './scope/address.ts'
+import { carrierOf, proxyOf } from './way.ts'
+import type { Carrier, ProxySetting, Way } from './way.ts'
 
 /** A process name's target: `tcp` on this machine (its owner is observed), `lan` on the network beside it. */
 export interface Target {
@@ -15,10 +20,7 @@ export interface Target {
   readonly endpoint: Endpoint
 }
 
-export interface Gateway {
-  readonly host: string
-  readonly port: number
-}
+export type Gateway = Address
 
 /** `hybrid`: X25519MLKEM768 first. `classical`: X25519 only, for middleboxes that drop a long ClientHello. */
 export type KeyExchange = 'hybrid' | 'classical'
@@ -32,6 +34,12 @@ export interface AgentConfig {
   readonly rootSha256: string
   readonly targets: ReadonlyMap<string, Target>
   readonly keyExchange: KeyExchange
+  readonly carrier: Carrier
+  readonly proxy: ProxySetting | undefined
+  /** How long the tunnel may be silent once the network has shown that it bears it. */
+  readonly keepaliveMaxMs: number
+  /** How long an agent that is told to stop lets its streams go on. */
+  readonly drainMs: number
   /** How long a target may take to accept a connection before it counts as unobserved. */
   readonly acceptDeadlineMs: number
 }
@@ -46,28 +54,6 @@ const TENANT = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})+$`)
 /** Whether `text` can be a device or process id. */
 export function isId(text: unknown): text is string {
   return typeof text === 'string' && ID.test(text) && !text.includes('--')
-}
-
-/** One value of a source, with its place there, so that every mistake can be named. */
-class At {
-  readonly value: unknown
-  readonly #source: string
-  readonly #place: string
-
-  constructor(source: string, place: string, value: unknown) {
-    this.#source = source
-    this.#place = place
-    this.value = value
-  }
-
-  inside(key: string, value: unknown): At {
-    return new At(this.#source, this.#place === '' ? key : `${this.#place}.${key}`, value)
-  }
-
-  fail(says: string): AgentError {
-    const where = this.#place === '' ? this.#source : `${this.#source}: ${this.#place}`
-    return new AgentError('config.invalid', `${where}: ${says}.`, `Correct ${where} and try again.`)
-  }
 }
 
 function record(at: At): Record<string, unknown> {
@@ -177,6 +163,20 @@ function deadlineOf(at: At): number {
   return Number(at.value)
 }
 
+function drainOf(at: At): number {
+  if (at.value === undefined) return 0
+  if (!Number.isInteger(at.value) || Number(at.value) < 0 || Number(at.value) > 86_400)
+    throw at.fail('whole seconds from 0 to 86400 are expected')
+  return Number(at.value) * 1000
+}
+
+function keepaliveOf(at: At): number {
+  if (at.value === undefined) return PLAIN_MS
+  if (!Number.isInteger(at.value) || Number(at.value) < 25 || Number(at.value) > 300)
+    throw at.fail('whole seconds from 25 to 300 are expected')
+  return Number(at.value) * 1000
+}
+
 const KEYS = [
   'v',
   'gateway',
@@ -185,6 +185,11 @@ const KEYS = [
   'ca_sha256',
   'targets',
   'key_exchange',
+  'carrier',
+  'proxy',
+  'proxy_auth_file',
+  'keepalive_max_s',
+  'drain_s',
   'accept_deadline_ms',
 ] as const
 
@@ -205,6 +210,10 @@ function configOf(root: At, dataDir: string): AgentConfig {
     rootSha256: pinOf(at('ca_sha256')),
     targets: targetsOf(at('targets')),
     keyExchange: keyExchangeOf(at('key_exchange')),
+    carrier: carrierOf(at('carrier')),
+    proxy: proxyOf(at('proxy'), at('proxy_auth_file')),
+    keepaliveMaxMs: keepaliveOf(at('keepalive_max_s')),
+    drainMs: drainOf(at('drain_s')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
   }
 }
@@ -233,6 +242,7 @@ export interface Setup {
   /** Each `name=tcp:ADDRESS:PORT` or `name=lan:ADDRESS:PORT`. */
   readonly targets?: readonly string[]
   readonly keyExchange?: string | undefined
+  readonly way?: Way | undefined
 }
 
 /** A checked config out of a setup. Throws AgentError `config.invalid` naming the option. */
@@ -256,6 +266,9 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
     ca_sha256: setup.rootSha256,
     targets,
     key_exchange: setup.keyExchange,
+    carrier: setup.way?.carrier,
+    proxy: setup.way?.proxy,
+    proxy_auth_file: setup.way?.proxyAuthFile,
   }
   return configOf(new At('options', '', value), dataDir)
 }
@@ -275,6 +288,11 @@ export function printConfig(config: AgentConfig): string {
     ca_sha256: config.rootSha256,
     targets: Object.fromEntries(targets) as Record<string, unknown>,
     key_exchange: config.keyExchange,
+    carrier: config.carrier,
+    proxy: config.proxy?.url,
+    proxy_auth_file: config.proxy?.authFile,
+    drain_s: config.drainMs / 1000,
+    keepalive_max_s: config.keepaliveMaxMs / 1000,
     accept_deadline_ms: config.acceptDeadlineMs,
   }
   return `${JSON.stringify(value, undefined, 2)}\n`

@@ -1,18 +1,29 @@
 /**
  * One TLS connection to the gateway, dialled outward, that has proven to be the gateway before it is
- * given to anybody. EST and tunnel use the same one door; ways through proxies belong here too.
+ * given to anybody. EST and tunnel go through the same one door, by the same proxy.
  */
 import { once } from 'node:events'
-import { connect as connectTcp, isIP } from 'node:net'
+import { isIP } from 'node:net'
 import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
+import {
+  driveTunnel,
+  dialWebSocket,
+  MuxError,
+  printAddress,
+  ProxyError,
+  reach,
+  WEBSOCKET_PATH,
+} from '#tunnel'
+import type { Tunnel, TunnelOptions } from '#tunnel'
 import type { AgentConfig, Gateway } from './config.ts'
 import type { Instant } from './clock.ts'
 import { AgentError, messageOf, systemCode } from './errors.ts'
 import type { Pair } from './identity.ts'
 import { assertGateway } from './trust.ts'
 import type { Anchors } from './trust.ts'
+import { openProxy } from './way.ts'
 
 export interface Dialled {
   readonly socket: TLSSocket
@@ -20,8 +31,9 @@ export interface Dialled {
 }
 
 export interface Dial {
-  readonly config: Pick<AgentConfig, 'gateway' | 'keyExchange'>
-  readonly alpn: 'sallyport/1' | 'http/1.1'
+  readonly config: Pick<AgentConfig, 'gateway' | 'keyExchange' | 'carrier' | 'proxy'>
+  /** What it is for; a tunnel in WebSocket begins with HTTP. */
+  readonly use: 'tunnel' | 'est'
   /** Null: the peer is not checked. Only for fetching what the pin will check. */
   readonly anchors: Anchors | null
   readonly now: () => Instant
@@ -44,13 +56,13 @@ const GROUPS = {
 export async function dialGateway(dial: Dial): Promise<Dialled> {
   const limit = AbortSignal.timeout(TIMEOUT_MS)
   const signal = dial.signal === undefined ? limit : AbortSignal.any([limit, dial.signal])
-  const raw = await dialTcp(dial.config.gateway, signal, dial.signal)
+  const raw = await dialTcp(dial, signal)
   const socket = connectTls(optionsFor(dial, raw))
   // Errors after this function has returned are for whoever uses the socket; none may be unheard.
   socket.on('error', () => {})
   try {
     await once(socket, 'secureConnect', { signal })
-    if (socket.alpnProtocol !== dial.alpn) throw alpnError(dial, socket.alpnProtocol)
+    if (socket.alpnProtocol !== alpnOf(dial)) throw alpnError(dial, socket.alpnProtocol)
     if (dial.anchors !== null)
       assertGateway(socket, dial.anchors, dial.config.gateway.host, dial.now())
   } catch (error) {
@@ -62,26 +74,17 @@ export async function dialGateway(dial: Dial): Promise<Dialled> {
   return { socket, tls: negotiated(socket) }
 }
 
-async function dialTcp(
-  gateway: Gateway,
-  signal: AbortSignal,
-  asked?: AbortSignal,
-): Promise<Socket> {
-  const socket = connectTcp({
-    host: gateway.host,
-    port: gateway.port,
-    autoSelectFamily: true,
-    noDelay: true,
-  })
-  socket.on('error', () => {})
+async function dialTcp(dial: Dial, signal: AbortSignal): Promise<Socket> {
+  const { gateway, proxy } = dial.config
   try {
-    await once(socket, 'connect', { signal })
+    return await reach(gateway, openProxy(proxy), signal)
   } catch (error) {
-    socket.destroy()
-    asked?.throwIfAborted()
-    throw tcpError(gateway, error)
+    dial.signal?.throwIfAborted()
+    if (error instanceof AgentError) throw error
+    throw error instanceof ProxyError
+      ? new AgentError(error.code, error.message, error.next, { cause: error })
+      : tcpError(gateway, error)
   }
-  return socket
 }
 
 function optionsFor(dial: Dial, socket: Socket): ConnectionOptions {
@@ -92,11 +95,39 @@ function optionsFor(dial: Dial, socket: Socket): ConnectionOptions {
     ...(isIP(host) > 0 ? {} : { servername: host }),
     minVersion: 'TLSv1.3',
     ecdhCurve: GROUPS[dial.config.keyExchange],
-    ALPNProtocols: [dial.alpn],
+    ALPNProtocols: [alpnOf(dial)],
     // trust.ts decides: OpenSSL alone would refuse every gateway while the clock stands at 1970.
     rejectUnauthorized: false,
     ...(dial.anchors === null ? {} : { ca: dial.anchors.root.toString() }),
     ...(dial.pair === undefined ? {} : { key: dial.pair.keyPem, cert: dial.pair.chainPem }),
+  }
+}
+
+function alpnOf({ use, config }: Dial): 'sallyport/1' | 'http/1.1' {
+  return use === 'tunnel' && config.carrier === 'tls' ? 'sallyport/1' : 'http/1.1'
+}
+
+/**
+ * The tunnel on a connection that was dialled for one. Rejects as `driveTunnel`, and with AgentError
+ * `gateway.websocket` where the gateway, or what stands before it, does not take the upgrade.
+ */
+export async function carry(
+  { carrier, gateway }: Pick<AgentConfig, 'carrier' | 'gateway'>,
+  socket: TLSSocket,
+  options: Omit<TunnelOptions, 'side'>,
+): Promise<Tunnel> {
+  if (carrier === 'tls') return await driveTunnel(socket, { ...options, side: 'dialler' })
+  const url = `wss://${printAddress(gateway)}${WEBSOCKET_PATH}`
+  try {
+    return await dialWebSocket(url, { createConnection: () => socket }, options)
+  } catch (error) {
+    if (error instanceof MuxError && error.code !== 'carrier.failed') throw error
+    throw new AgentError(
+      'gateway.websocket',
+      `${gateway.host} did not take the WebSocket of the tunnel: ${messageOf(error)}.`,
+      'Check that nothing on the way, such as a balancer that speaks HTTP itself, drops the upgrade; or use "carrier": "tls".',
+      { cause: error },
+    )
   }
 }
 
@@ -150,7 +181,7 @@ function tlsError(dial: Dial, error: unknown): AgentError {
 function alpnError(dial: Dial, spoken: string | false | null): AgentError {
   return new AgentError(
     'gateway.alpn',
-    `${dial.config.gateway.host} does not speak ${dial.alpn} (it chose ${spoken === false || spoken === null ? 'nothing' : spoken}).`,
-    'Check that the address is the gateway itself, or a balancer that passes TLS through unopened.',
+    `${dial.config.gateway.host} does not speak ${alpnOf(dial)} (it chose ${spoken === false || spoken === null ? 'nothing' : spoken}).`,
+    'Check that the address is the gateway itself, or a balancer that passes TLS through unopened. Where only HTTPS may pass: "carrier": "websocket" in agent.json.',
   )
 }

@@ -1,9 +1,9 @@
 /** One tunnel, from the first packet to the gateway's welcome on the control stream. */
-import { TunnelClosed, TunnelRefused, driveTunnel } from '#tunnel'
+import { TunnelClosed, TunnelRefused } from '#tunnel'
 import type { Clock, Goaway, Tunnel, TunnelStream } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
-import type { AgentConfig } from './config.ts'
-import { dialGateway } from './connect.ts'
+import type { AgentConfig, Gateway } from './config.ts'
+import { carry, dialGateway } from './connect.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, messageOf } from './errors.ts'
 import type { Pair } from './identity.ts'
@@ -16,12 +16,16 @@ const AGENT_VERSION = { version: '0.1.0', version_int: 1000 } as const
 
 export interface LinkOptions {
   readonly config: AgentConfig
+  /** Where to dial: the gateway of the config, or where that one sent us. */
+  readonly at: Gateway
   readonly clock: DeviceClock
   readonly monotonic: Clock
   readonly anchors: Anchors
   readonly pair: Pair
   readonly instance: string
   readonly epoch: number
+  /** How long this network bears silence, as far as is known. */
+  readonly patienceMs: number
   readonly targets: readonly TargetReport[]
   readonly signal: AbortSignal
 }
@@ -48,10 +52,11 @@ const MAX_METADATA_BYTES = 4096
  * gateway's code, `tunnel.failed`.
  */
 export async function openLink(options: LinkOptions): Promise<Link> {
-  const { config, clock, pair } = options
+  const { clock, pair } = options
+  const config = { ...options.config, gateway: options.at }
   const { socket, tls } = await dialGateway({
     config,
-    alpn: 'sallyport/1',
+    use: 'tunnel',
     anchors: options.anchors,
     now: () => clock.now(),
     pair,
@@ -60,12 +65,12 @@ export async function openLink(options: LinkOptions): Promise<Link> {
   let tunnel: Tunnel | undefined
   try {
     const { instance, epoch, monotonic } = options
-    tunnel = await driveTunnel(socket, {
+    tunnel = await carry(config, socket, {
       role: 'agent',
-      side: 'dialler',
       instance,
       epoch,
       clock: monotonic,
+      limits: { keepalivePatienceMs: options.patienceMs },
     })
     const goaway = Promise.withResolvers<Goaway>()
     tunnel.onGoaway = goaway.resolve

@@ -4,11 +4,11 @@
  * would take its place.
  */
 import { lookup } from 'node:dns/promises'
-import { driveTunnel, systemClock } from '#tunnel'
+import { printAddress, systemClock } from '#tunnel'
 import { DeviceClock } from './clock.ts'
 import { readConfig } from './config.ts'
 import type { AgentConfig } from './config.ts'
-import { dialGateway } from './connect.ts'
+import { carry, dialGateway } from './connect.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
 import { Identity } from './identity.ts'
@@ -16,6 +16,8 @@ import type { Pair } from './identity.ts'
 import { printEndpoint } from './scope/address.ts'
 import { ProcessScope } from './scope/owner.ts'
 import { readStatus } from './status.ts'
+import { openProxy, withWay } from './way.ts'
+import type { Way } from './way.ts'
 
 export interface Finding {
   readonly hop: string
@@ -26,7 +28,18 @@ export interface Finding {
   readonly code?: string
 }
 
-const HOPS = ['config', 'identity', 'dns', 'tcp', 'tls', 'certificate', 'clock', 'tunnel'] as const
+const HOPS = [
+  'config',
+  'identity',
+  'dns',
+  'tcp',
+  'proxy',
+  'tls',
+  'certificate',
+  'clock',
+  'websocket',
+  'tunnel',
+] as const
 type Hop = (typeof HOPS)[number]
 
 /** A gateway that refuses does so within a round trip; so long is listened for it. */
@@ -35,6 +48,12 @@ const CLOCK_TOLERANCE_MS = 300_000
 
 class Examination {
   readonly findings: Finding[] = []
+  #hops: readonly Hop[] = HOPS
+
+  /** Leaves out what is not on the way. */
+  without(hop: Hop): void {
+    this.#hops = this.#hops.filter((one) => one !== hop)
+  }
 
   ok(hop: Hop, says: string): void {
     this.findings.push({ hop, verdict: 'ok', says })
@@ -44,7 +63,7 @@ class Examination {
   broken(error: unknown): void {
     const known = error instanceof AgentError ? error : undefined
     const hop = known === undefined ? 'tunnel' : agentCodes[known.code].hop
-    for (const before of HOPS) {
+    for (const before of this.#hops) {
       if (before === hop) break
       if (!this.#told(before)) this.ok(before, 'passed')
     }
@@ -53,7 +72,7 @@ class Examination {
   }
 
   finish(): readonly Finding[] {
-    for (const hop of HOPS) {
+    for (const hop of this.#hops) {
       if (!this.#told(hop)) this.findings.push({ hop, verdict: 'unknown', says: 'not reached' })
     }
     return this.findings
@@ -64,19 +83,22 @@ class Examination {
   }
 }
 
-/** Examines the agent of a data directory. Never rejects for what it finds. */
+/** Examines the agent of a data directory, on another way where one is given. Never rejects for what it finds. */
 export async function examineAgent(
   dataDir: string,
   signal: AbortSignal,
+  way: Way = {},
 ): Promise<readonly Finding[]> {
   const about = new Examination()
   let config: AgentConfig | undefined
   try {
-    config = readConfig(dataDir)
+    config = withWay(readConfig(dataDir), way)
     about.ok(
       'config',
       `device ${config.device}, gateway ${config.gateway.host} port ${config.gateway.port}`,
     )
+    if (config.proxy === undefined) about.without('proxy')
+    if (config.carrier === 'tls') about.without('websocket')
     await examineWay(config, about, signal)
   } catch (error) {
     about.broken(error)
@@ -103,29 +125,40 @@ async function examineWay(
   await examineName(config, about)
   const dialled = await dialGateway({
     config,
-    alpn: 'sallyport/1',
+    use: 'tunnel',
     anchors,
     now: () => clock.now(),
     pair,
     signal,
   })
   const { version, cipher, group } = dialled.tls
-  about.ok('tcp', `connected to ${dialled.socket.remoteAddress ?? config.gateway.host}`)
+  const proxy = openProxy(config.proxy)
+  const peer = `${dialled.socket.remoteAddress ?? config.gateway.host}`
+  about.ok('tcp', proxy === undefined ? `connected to ${peer}` : `connected to the proxy ${peer}`)
+  if (proxy !== undefined)
+    about.ok(
+      'proxy',
+      `${proxy.scheme} proxy ${printAddress(proxy)} goes to ${printAddress(config.gateway)}`,
+    )
   about.ok('tls', `${version}, ${cipher}, key exchange ${group ?? 'unknown'}`)
   about.ok('certificate', 'the gateway is under the pinned root and named as dialled')
   examineClock(clock, pair, about)
   await examineTunnel(config, dialled, about)
 }
 
-async function examineName({ gateway }: AgentConfig, about: Examination): Promise<void> {
+/** Behind a proxy it is the proxy's name that is looked up here, and the proxy looks up the gateway's. */
+async function examineName({ gateway, proxy }: AgentConfig, about: Examination): Promise<void> {
+  const by = openProxy(proxy)
+  const { host } = by ?? gateway
   try {
-    const found = await lookup(gateway.host, { all: true })
-    about.ok('dns', `${gateway.host} is ${found.map(({ address }) => address).join(', ')}`)
+    const found = await lookup(host, { all: true })
+    const whose = by === undefined ? '' : ' (the proxy)'
+    about.ok('dns', `${host}${whose} is ${found.map(({ address }) => address).join(', ')}`)
   } catch (error) {
     throw new AgentError(
-      'gateway.name_unknown',
-      `The name ${gateway.host} could not be looked up: ${messageOf(error)}.`,
-      "Check the gateway's name in agent.json and the name servers of this device.",
+      by === undefined ? 'gateway.name_unknown' : 'proxy.name_unknown',
+      `The name ${host} could not be looked up: ${messageOf(error)}.`,
+      `Check the ${by === undefined ? "gateway's" : "proxy's"} name in agent.json and the name servers of this device.`,
       { cause: error },
     )
   }
@@ -168,12 +201,12 @@ async function examineTunnel(
       'Wait for its next attempt, or restart it.',
     )
   }
-  const tunnel = await driveTunnel(dialled.socket, {
+  const tunnel = await carry(config, dialled.socket, {
     role: 'agent',
-    side: 'dialler',
     instance: 'doctor',
     epoch: 0,
   })
+  if (config.carrier === 'websocket') about.ok('websocket', 'the gateway took the upgrade')
   const patience = Promise.withResolvers<undefined>()
   const timer = setTimeout(patience.resolve, REFUSAL_MS, undefined)
   const reason = await Promise.race([tunnel.closed, patience.promise])

@@ -184,7 +184,7 @@ async function converse(
   pair: Pair | undefined,
   ask: (socket: TLSSocket) => EstCall,
 ): Promise<EstAnswer> {
-  const dial: Dial = { config, alpn: 'http/1.1', anchors, now: () => clock.now(), pair, signal }
+  const dial: Dial = { config, use: 'est', anchors, now: () => clock.now(), pair, signal }
   const { socket } = await dialGateway(dial)
   try {
     const response = await send(socket, config.gateway.host, ask(socket), signal)

@@ -11,9 +11,11 @@ interface Row {
     | 'identity'
     | 'dns'
     | 'tcp'
+    | 'proxy'
     | 'tls'
     | 'certificate'
     | 'clock'
+    | 'websocket'
     | 'tunnel'
     | 'enrol'
 }
@@ -28,6 +30,13 @@ const rows = {
   'identity.missing': { exit: 2, hop: 'identity' },
   'identity.broken': { exit: 1, hop: 'identity' },
   'identity.expired': { exit: 1, hop: 'identity' },
+  'proxy.secret': { exit: 2, hop: 'config' },
+  'proxy.name_unknown': { exit: 1, hop: 'dns' },
+  'proxy.unreachable': { exit: 1, hop: 'tcp' },
+  'proxy.auth': { exit: 1, hop: 'proxy' },
+  'proxy.refused': { exit: 1, hop: 'proxy' },
+  'proxy.gateway_unreachable': { exit: 1, hop: 'proxy' },
+  'proxy.answer': { exit: 1, hop: 'proxy' },
   'gateway.name_unknown': { exit: 1, hop: 'dns' },
   'gateway.unreachable': { exit: 1, hop: 'tcp' },
   'gateway.tls': { exit: 1, hop: 'tls' },
@@ -36,6 +45,7 @@ const rows = {
   'gateway.untrusted': { exit: 1, hop: 'certificate' },
   'gateway.wrong_name': { exit: 1, hop: 'certificate' },
   'gateway.expired': { exit: 1, hop: 'clock' },
+  'gateway.websocket': { exit: 1, hop: 'websocket' },
   'gateway.answer': { exit: 1, hop: 'enrol' },
   'enrol.refused': { exit: 3, hop: 'enrol' },
   'enrol.pending': { exit: 3, hop: 'enrol' },

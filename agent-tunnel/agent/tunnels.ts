@@ -10,9 +10,11 @@ import { Control } from './control.ts'
 import type { Told } from './control.ts'
 import { openLink } from './dial.ts'
 import type { Link } from './dial.ts'
+import { spread } from './elsewhere.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
 import type { Identity, Pair } from './identity.ts'
 import type { Log } from './log.ts'
+import { patienceAfter } from './patience.ts'
 import { after, fresh } from './reconnect.ts'
 import type { Happening, Standing } from './reconnect.ts'
 import type { TargetReport } from './reports.ts'
@@ -40,7 +42,8 @@ export interface TunnelsOptions {
 
 /** Why the loop looks up from a tunnel. */
 type Turn =
-  | Extract<Happening, { type: 'lost' | 'goaway' }>
+  | Extract<Happening, { type: 'lost' }>
+  | (Extract<Happening, { type: 'goaway' }> & { readonly alternatives: readonly string[] })
   | { readonly type: 'switch' }
   | { readonly type: 'stop' }
 
@@ -49,6 +52,8 @@ const SWITCH_BY = 0.9
 const LOOK_MS = 1000
 const SWITCH_RETRY_MS = 600_000
 const FAREWELL_MS = 2000
+/** Devices that were sent elsewhere together do not arrive together. */
+const ELSEWHERE_MS = 1000
 
 export class Tunnels {
   readonly #options: TunnelsOptions
@@ -65,12 +70,14 @@ export class Tunnels {
   /** Serials of certificates the gateway did not take since the last tunnel was up. */
   readonly #turnedDown = new Set<string>()
   #retryIn = 0
+  #patienceMs: number
 
   constructor(options: TunnelsOptions) {
     this.#options = options
     this.#log = options.log
     this.#signal = options.signal
     this.#monotonic = options.monotonic
+    this.#patienceMs = options.config.keepaliveMaxMs
   }
 
   /** Tells every gateway there is a tunnel to. */
@@ -99,8 +106,8 @@ export class Tunnels {
         continue
       }
       if (turn.type === 'goaway') void this.#drain(link.tunnel)
-      link = undefined
-      await this.#pause(this.#happened(turn))
+      link = turn.type === 'goaway' ? await this.#goElsewhere(turn.alternatives) : undefined
+      if (link === undefined) await this.#pause(this.#happened(turn))
     }
     await this.#stop()
   }
@@ -154,6 +161,21 @@ export class Tunnels {
     return undefined
   }
 
+  /** A tunnel to one of the addresses that a leaving gateway named; nothing where none of them takes us. */
+  async #goElsewhere(alternatives: readonly string[]): Promise<Link | undefined> {
+    for (const gateway of spread(alternatives, this.#options.random)) {
+      await this.#pause(this.#options.random() * ELSEWHERE_MS)
+      if (this.#signal.aborted) return undefined
+      try {
+        return await this.#dial(this.#choose(), gateway)
+      } catch (error) {
+        if (this.#signal.aborted) return undefined
+        this.#report(error, 0)
+      }
+    }
+    return undefined
+  }
+
   #report(error: unknown, retryInMs: number): void {
     this.#retryIn = retryInMs
     const told =
@@ -171,16 +193,18 @@ export class Tunnels {
     this.#log('warn', 'tunnel.not_up', { ...told, retry_in_ms: Math.round(retryInMs) })
   }
 
-  async #dial(pair: Pair): Promise<Link> {
+  async #dial(pair: Pair, at = this.#options.config.gateway): Promise<Link> {
     const { config, clock, anchors, status, targets } = this.#options
     const link = await openLink({
       config,
+      at,
       clock,
       monotonic: this.#monotonic,
       anchors,
       pair,
       instance: this.#instance,
       epoch: ++this.#epoch,
+      patienceMs: this.#patienceMs,
       targets: targets(),
       signal: this.#signal,
     })
@@ -225,6 +249,7 @@ export class Tunnels {
     if (!link.targetsTold) control.tell({ type: 'targets', targets: this.#options.targets() })
     void tunnel.closed.then((reason) => {
       this.#links.delete(link)
+      this.#patienceMs = patienceAfter(this.#patienceMs, { ...tunnel.stats(), code: reason.code })
       this.#log('info', 'tunnel.down', {
         gateway: link.gateway,
         code: reason.code,
@@ -239,9 +264,9 @@ export class Tunnels {
     const stop = () => resolve({ type: 'stop' })
     this.#signal.addEventListener('abort', stop)
     if (this.#signal.aborted) stop()
-    void link.goaway.then(({ code, retryAfterMs }) => {
-      this.#log('info', 'tunnel.goaway', { code, retry_after_ms: retryAfterMs })
-      resolve({ type: 'goaway', retryAfterMs })
+    void link.goaway.then(({ code, retryAfterMs, alternatives }) => {
+      this.#log('info', 'tunnel.goaway', { code, retry_after_ms: retryAfterMs, alternatives })
+      resolve({ type: 'goaway', retryAfterMs, alternatives })
     })
     void link.tunnel.closed.then(() => resolve({ type: 'lost' }))
     let cancel = () => {}
@@ -287,7 +312,8 @@ export class Tunnels {
     while (!closed && !this.#signal.aborted && tunnel.stats().streams > 1) {
       await Promise.race([tunnel.closed, this.#pause(LOOK_MS)])
     }
-    tunnel.close('agent.drained')
+    // An agent that stops ends all its tunnels itself, and may first let their streams go on.
+    if (!this.#signal.aborted) tunnel.close('agent.drained')
   }
 
   #pause(ms: number): Promise<void> {
@@ -305,8 +331,16 @@ export class Tunnels {
     return promise
   }
 
+  /** Says GOAWAY, lets streams go on as long as the config allows, then closes. */
   async #stop(): Promise<void> {
     const tunnels = [...this.#links.keys()].map(({ tunnel }) => tunnel)
+    const until = this.#monotonic.now() + this.#options.config.drainMs
+    for (const tunnel of tunnels) if (!tunnel.draining) tunnel.goaway('agent.stopping')
+    while (this.#options.serving() > 0 && this.#monotonic.now() < until) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#monotonic.after(LOOK_MS / 4, resolve)
+      await promise
+    }
     for (const tunnel of tunnels)
       tunnel.close('agent.stopping', 'the agent on the device is stopping')
     const farewell = Promise.withResolvers<void>()

@@ -47,6 +47,8 @@ export interface Limits extends WireLimits {
   readonly extensionBytesPerSecond: number
   /** A PING after this much silence, drawn anew from the range each time. */
   readonly keepaliveMs: readonly [least: number, most: number]
+  /** What that may grow to: the dialler's while idle ones are answered, the acceptor's as its dialler's does. */
+  readonly keepalivePatienceMs: number
 }
 
 const KiB = 1024
@@ -70,4 +72,5 @@ export const defaultLimits: Limits = {
   emptyFramesPerSecond: 100_000,
   extensionBytesPerSecond: 64 * KiB,
   keepaliveMs: [15_000, 25_000],
+  keepalivePatienceMs: 25_000,
 }

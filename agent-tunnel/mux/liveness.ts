@@ -3,6 +3,8 @@ import type { Monotonic } from './limits.ts'
 
 const SILENT_INTERVALS = 3
 const SAMPLES = 8
+/** An acceptor gives its dialler so many of the dialler's own intervals before it asks itself. */
+const FOLLOWED_INTERVALS = 1.5
 /** Streams reset within this time share one PING. */
 const BARRIER_MS = 500
 
@@ -11,16 +13,35 @@ interface Ping {
   readonly at: Monotonic
   /** Streams reset before this PING: its PONG ends their grace. */
   readonly graces: readonly number[]
+  /** How long nothing at all had come when it was sent. */
+  readonly idleMs: number
+}
+
+export interface LivenessOptions {
+  /** An interval is drawn from it anew each time. */
+  readonly range: readonly [least: number, most: number]
+  /** What an interval may grow to while idle ones are answered. */
+  readonly patienceMs: number
+  /** An acceptor need not ask while its dialler does. */
+  readonly follows: boolean
+  readonly random: () => number
 }
 
 export class Liveness {
   readonly #range: readonly [number, number]
+  readonly #patience: number
+  readonly #follows: boolean
   readonly #random: () => number
   #token = 0n
   readonly #pings: Ping[] = []
   readonly #samples: number[] = []
   #silent = 0
   #heard = false
+  #lastHeard: Monotonic
+  /** Longest time without a sound after which the peer still answered. */
+  survivedMs = 0
+  #lastPeerPing: Monotonic | undefined
+  #peerGap = 0
   #intervalEnds: Monotonic
   #lastPing: Monotonic
   /** Credit the peer still had on streams reset here, while its frames may be on their way. */
@@ -29,16 +50,31 @@ export class Liveness {
   /** The last round trip in milliseconds. */
   rttMs: number | undefined
 
-  constructor(range: readonly [number, number], random: () => number, now: Monotonic) {
+  constructor({ range, patienceMs, follows, random }: LivenessOptions, now: Monotonic) {
     this.#range = range
+    this.#patience = patienceMs
+    this.#follows = follows
     this.#random = random
     this.#lastPing = now
+    this.#lastHeard = now
     this.#intervalEnds = this.#draw(now)
   }
 
   #draw(now: Monotonic): Monotonic {
     const [least, most] = this.#range
-    return (now + least + this.#random() * (most - least)) as Monotonic
+    const plain = least + this.#random() * (most - least)
+    // A peer that is silent already is asked again soon.
+    if (this.#silent > 0 || this.#patience <= most) return (now + plain) as Monotonic
+    const wanted = this.#follows
+      ? this.#peerGap * FOLLOWED_INTERVALS
+      : this.survivedMs * (1 + this.#random() / 4)
+    const longest = this.#patience * (0.8 + this.#random() / 5)
+    return (now + Math.max(plain, Math.min(wanted, longest))) as Monotonic
+  }
+
+  /** How long nothing had come before the oldest PING that has no answer yet; 0 without one. */
+  get triedMs(): number {
+    return this.#pings[0]?.idleMs ?? 0
   }
 
   /** The least of the last round trips: what the path takes without queues. */
@@ -46,8 +82,19 @@ export class Liveness {
     return this.#samples.length === 0 ? undefined : Math.min(...this.#samples)
   }
 
-  heard(): void {
+  heard(now: Monotonic): void {
     this.#heard = true
+    this.#lastHeard = now
+  }
+
+  /** The peer has sent a PING of its own. Who follows begins a new interval with it. */
+  pinged(now: Monotonic): void {
+    if (this.#lastPeerPing !== undefined) this.#peerGap = now - this.#lastPeerPing
+    this.#lastPeerPing = now
+    if (!this.#follows || this.#patience <= this.#range[1]) return
+    this.#silent = 0
+    this.#heard = false
+    this.#intervalEnds = this.#draw(now)
   }
 
   get wakeAt(): Monotonic {
@@ -74,7 +121,12 @@ export class Liveness {
   /** A new PING's token. */
   ping(now: Monotonic): bigint {
     this.#token++
-    this.#pings.push({ token: this.#token, at: now, graces: this.#waiting })
+    this.#pings.push({
+      token: this.#token,
+      at: now,
+      graces: this.#waiting,
+      idleMs: now - this.#lastHeard,
+    })
     this.#waiting = []
     this.#lastPing = now
     return this.#token
@@ -86,6 +138,7 @@ export class Liveness {
     if (ping === undefined || ping.token !== token) return false
     this.#pings.shift()
     this.rttMs = now - ping.at
+    this.survivedMs = Math.max(this.survivedMs, ping.idleMs)
     this.#samples.push(this.rttMs)
     if (this.#samples.length > SAMPLES) this.#samples.shift()
     for (const id of ping.graces) this.#graces.delete(id)

@@ -169,6 +169,7 @@ export class Receiver {
         return this.#ended(frame.stream, 'recvReset', frame.code, frame.message, now)
       case 'ping':
         this.#charge('ping', now)
+        this.#parts.live.pinged(now)
         return this.#parts.control.pong(frame.token)
       case 'pong':
         if (!this.#parts.live.pong(frame.token, now)) throw remote('ping.unsolicited')

@@ -57,6 +57,10 @@ export interface SessionStats {
   readonly opensIn: number
   readonly opensOut: number
   readonly datagramsDropped: number
+  /** Longest silence in milliseconds after which the peer still answered a PING. */
+  readonly survivedMs: number
+  /** The silence before a PING that has no answer; 0 without one. */
+  readonly triedMs: number
 }
 
 /** Why `open` gave no stream. */
@@ -93,7 +97,15 @@ export class Session {
     this.#helloBy = (now + limits.helloTimeoutMs) as Monotonic
     const pool = options.pool ?? new SlabPool()
     this.#outbox = new Outbox(pool, limits.maxSlab)
-    this.#live = new Liveness(limits.keepaliveMs, options.random, now)
+    this.#live = new Liveness(
+      {
+        range: limits.keepaliveMs,
+        patienceMs: limits.keepalivePatienceMs,
+        follows: options.side === 'acceptor',
+        random: options.random,
+      },
+      now,
+    )
     this.#control = new Control(this.#outbox, this.#live, limits.maxBacklog)
     this.#streams = new Streams(options.side, limits, this.#live, options.budget)
     this.#streams.nextId = options.firstId ?? this.#streams.nextId
@@ -143,7 +155,7 @@ export class Session {
   receive(chunk: Uint8Array, now: Monotonic): readonly Effect[] {
     if (this.#over) return this.poll()
     this.#effects.newChunk()
-    this.#live.heard()
+    this.#live.heard(now)
     this.#bytesIn += chunk.length
     try {
       this.#receiver.take(chunk, now)
@@ -390,6 +402,8 @@ export class Session {
       opensIn: this.#receiver.opens,
       opensOut: this.#opensOut,
       datagramsDropped: this.#dropped + this.#receiver.dropped,
+      survivedMs: this.#live.survivedMs,
+      triedMs: this.#live.triedMs,
     }
   }
 }

@@ -2,7 +2,16 @@
 export { systemClock } from './clock.ts'
 export { driveTunnel } from './drive.ts'
 export { ALPN, dialTls } from './tls.ts'
-export { acceptWebSocket, dialWebSocket, driveWebSocket, SUBPROTOCOL } from './websocket.ts'
+export {
+  acceptWebSocket,
+  dialWebSocket,
+  driveWebSocket,
+  SUBPROTOCOL,
+  WEBSOCKET_PATH,
+} from './websocket.ts'
+export { printAddress, ProxyError, readProxy, readProxyLogin } from './proxy.ts'
+export type { Address, Proxy, ProxyCode, ProxyLogin } from './proxy.ts'
+export { reach } from './reach.ts'
 export { readInto } from './socket.ts'
 export { SlabWriter } from './slabs.ts'
 export { dialUnix, listenUnix } from './unix.ts'

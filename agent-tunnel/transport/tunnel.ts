@@ -121,6 +121,10 @@ export interface TunnelStats {
   readonly opensOut: number
   readonly datagramsDropped: number
   readonly rttMs: number | undefined
+  /** Longest silence in milliseconds after which the peer still answered a PING. */
+  readonly survivedMs: number
+  /** The silence before a PING that has no answer; 0 without one. */
+  readonly triedMs: number
   /** How bytes are read: into one reused buffer, or by ordinary data events. */
   readonly reads: 'reused' | 'plain'
 }

@@ -1,17 +1,21 @@
 /** A tunnel inside WebSocket binary messages (RFC 6455), for networks that let nothing else pass. */
 import { once } from 'node:events'
-import type { IncomingMessage } from 'node:http'
+import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { WebSocket, WebSocketServer } from 'ws'
 import type { ClientOptions } from 'ws'
-import { MuxError } from '#mux'
+import { defaultLimits, MuxError } from '#mux'
 import { driveWire } from './drive.ts'
 import type { Tunnel, TunnelOptions } from './tunnel.ts'
 import type { Wire, WireEvents } from './wire.ts'
 
 /** The WebSocket subprotocol. */
 export const SUBPROTOCOL = 'sallyport.1'
+/** Where a gateway's one port takes tunnels that come by WebSocket. */
+export const WEBSOCKET_PATH = '/tunnel'
 const MAX_MESSAGE = 1024 * 1024
+/** The answer to an upgrade that is not a WebSocket handshake (RFC 6455 section 4.2.2). */
+const REFUSAL = 'HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'
 
 /** Listens from the moment it is made; what is heard before `start` waits. */
 function webSocketWire(ws: WebSocket): Wire {
@@ -73,7 +77,7 @@ export async function acceptWebSocket(
   })
   const { promise, resolve, reject } = Promise.withResolvers<WebSocket>()
   server.on('wsClientError', (error, socket) => {
-    socket.destroy()
+    socket.end(REFUSAL, () => socket.destroy())
     reject(new MuxError('carrier.failed', 'remote', error.message, { cause: error }))
   })
   server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (ws) => resolve(ws))
@@ -85,19 +89,29 @@ export async function acceptWebSocket(
   return driveWebSocket(ws, { ...options, side: 'acceptor' })
 }
 
-/** Dials `wss://…` and drives the tunnel. Rejects with ws's error, or as `driveTunnel`. */
+/**
+ * Dials `wss://…` and drives the tunnel; over a connection that there is already, where `client` makes
+ * it (`createConnection`). Rejects with MuxError `carrier.failed` when the answer is another than 101
+ * (its status is the message), with ws's error, or as `driveTunnel`.
+ */
 export async function dialWebSocket(
   url: string,
   client: ClientOptions,
   options: Omit<TunnelOptions, 'side'>,
 ): Promise<Tunnel> {
   const ws = new WebSocket(url, SUBPROTOCOL, {
+    handshakeTimeout: options.limits?.helloTimeoutMs ?? defaultLimits.helloTimeoutMs,
     ...client,
     perMessageDeflate: false,
     maxPayload: MAX_MESSAGE,
   })
   // From the first moment: the acceptor's HELLO may be in the same packet as its HTTP answer.
   const wire = webSocketWire(ws)
-  await once(ws, 'open')
+  const refused = Promise.withResolvers<never>()
+  ws.on('unexpected-response', (request: ClientRequest, response: IncomingMessage) => {
+    request.destroy()
+    refused.reject(new MuxError('carrier.failed', 'remote', `HTTP ${response.statusCode ?? 0}`))
+  })
+  await Promise.race([once(ws, 'open'), refused.promise])
   return driveWire(wire, { ...options, side: 'dialler' })
 }

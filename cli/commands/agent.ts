@@ -5,6 +5,7 @@ import type { Status } from '#agent'
 import { CliError, Exited } from '../exit.ts'
 import type { Exit } from '../exit.ts'
 import { facts, layOut, note, say, tell } from '../print.ts'
+import { wayOut } from '../way.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface EnrollOptions {
@@ -81,7 +82,7 @@ async function withAgent<T>(work: (room: AgentRoom) => Promise<T>): Promise<T> {
   }
 }
 
-/** An abort signal that the signals of a service manager and a terminal set. */
+/** Aborts at the first signal of a service manager or a terminal; the second one ends the process as usual. */
 function untilStopped(): AbortSignal {
   const stopping = new AbortController()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopping.abort())
@@ -97,6 +98,7 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
       rootSha256: options.caSha256,
       targets: options.target ?? [],
       keyExchange: options.keyExchange,
+      way: wayOut(),
     }
     const config = room.configFrom(setup, options.data)
     const token = room.readToken(options.tokenFile, process.env['SALLYPORT_TOKEN'])
@@ -114,12 +116,13 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
 async function run({ data }: DataOptions): Promise<void> {
   await withAgent(async (room) => {
     const log = room.lineLog((line) => process.stderr.write(line))
-    await room.runAgent(room.readConfig(data), { signal: untilStopped(), log })
+    const config = room.withWay(room.readConfig(data), wayOut())
+    await room.runAgent(config, { signal: untilStopped(), log })
   })
 }
 
 async function doctor({ data }: DataOptions, command: Command): Promise<void> {
-  const findings = await withAgent((room) => room.examineAgent(data, untilStopped()))
+  const findings = await withAgent((room) => room.examineAgent(data, untilStopped(), wayOut()))
   if (globalOptions(command).json) say(JSON.stringify(findings))
   else {
     const head = ['hop', 'verdict', 'found'] as const

@@ -47,26 +47,32 @@ export function registerDoctor(program: Command): void {
 type Walk = (hop: string, look: () => Promise<string>) => Promise<void>
 
 async function walkTo(api: Api, walk: Walk): Promise<void> {
-  const [{ lookup }, { exchange }, { dialGateway }, { Me }] = await Promise.all([
+  const [{ lookup }, { proxyOut }, { exchange }, { dialGateway }, { Me }] = await Promise.all([
     import('node:dns/promises'),
+    import('../dial.ts'),
     import('../anchor.ts'),
     import('../forward.ts'),
     import('../client.ts'),
   ])
   const host = api.gateway.hostname.replace(/^\[|\]$/g, '')
   const port = Number(api.gateway.port || 443)
-  await walk('name', async () => {
-    const found = await lookup(host, { all: true }).catch((cause: unknown) => {
-      throw unknownName(host, cause)
+  const proxy = proxyOut()
+  await walk(proxy === undefined ? 'name' : 'name of the proxy', async () => {
+    const name = proxy?.host ?? host
+    const found = await lookup(name, { all: true }).catch((cause: unknown) => {
+      throw unknownName(name, cause)
     })
     return found.map(({ address }) => address).join(', ')
   })
-  await walk('TLS, pinned root and tunnel protocol', async () => {
-    const socket = await dialGateway({ host, port }, api.anchor)
-    const found = `${socket.getProtocol() ?? 'TLS'}, ${socket.getCipher().standardName}`
-    socket.destroy()
-    return found
-  })
+  await walk(
+    `${proxy === undefined ? '' : 'proxy, '}TLS, pinned root and tunnel protocol`,
+    async () => {
+      const socket = await dialGateway({ host, port }, api.anchor)
+      const found = `${socket.getProtocol() ?? 'TLS'}, ${socket.getCipher().standardName}`
+      socket.destroy()
+      return found
+    },
+  )
   await walk('clock', async () => {
     const url = new URL('/api/v1/info', api.gateway)
     const { headers } = await exchange({ method: 'GET', url, anchor: api.anchor })

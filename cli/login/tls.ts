@@ -1,6 +1,9 @@
 /** HTTPS to one gateway whose root is pinned: no other CA of the machine counts, and no redirect is followed. */
 import type { CustomFetch } from 'openid-client'
-import { Agent, fetch } from 'undici'
+import { Agent, buildConnector, fetch } from 'undici'
+import { dialTcp, proxyOut } from '../dial.ts'
+
+const TIMEOUT_MS = 15_000
 
 export interface PinnedHttp extends AsyncDisposable {
   readonly fetch: CustomFetch
@@ -12,7 +15,7 @@ export interface PinnedHttp extends AsyncDisposable {
 /** `anchor` is the PEM of the root. */
 export function openPinnedHttp(anchor: string): PinnedHttp {
   const agent = new Agent({
-    connect: { ca: anchor, timeout: 15_000 },
+    connect: proxyOut() === undefined ? { ca: anchor, timeout: TIMEOUT_MS } : throughProxy(anchor),
     headersTimeout: 30_000,
     bodyTimeout: 30_000,
     maxResponseSize: 1_048_576,
@@ -37,6 +40,19 @@ export function openPinnedHttp(anchor: string): PinnedHttp {
     async [Symbol.asyncDispose]() {
       await agent.close()
     },
+  }
+}
+
+/** TLS on a connection that the proxy made. */
+function throughProxy(anchor: string): buildConnector.connector {
+  const secure = buildConnector({ ca: anchor, timeout: TIMEOUT_MS })
+  return (options, callback) => {
+    const host = options.hostname.replace(/^\[|\]$/g, '')
+    const port = options.port === '' ? 443 : Number(options.port)
+    dialTcp({ host, port }, AbortSignal.timeout(TIMEOUT_MS)).then(
+      (httpSocket) => secure({ ...options, httpSocket }, callback),
+      (error: unknown) => callback(error instanceof Error ? error : new Error(String(error)), null),
+    )
   }
 }
 

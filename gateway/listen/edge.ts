@@ -23,7 +23,7 @@ export interface EdgeOptions {
   readonly certificate: EdgeCertificate
   readonly onTunnel: (socket: TLSSocket) => void
   readonly onRequest: (request: IncomingMessage, response: ServerResponse) => void
-  readonly onUpgrade: (request: IncomingMessage, socket: Socket, head: Buffer) => void
+  readonly onUpgrade: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
   /** Told of handshakes that failed, at most a few a second. */
   readonly onFault: (code: string, from: string) => void
 }
@@ -43,6 +43,7 @@ const LIMITS = {
   requestTimeout: 60_000,
   connectionsCheckingInterval: 1_000,
   maxHeaderSize: 16_384,
+  keepAlive: 30_000,
 } as const
 const MAX_CONNECTIONS = 20_000
 const FAULTS_PER_SECOND = 5
@@ -61,6 +62,9 @@ function tlsOptions({ chain, key, clientAuthorities }: EdgeCertificate) {
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     sessionTimeout: 1,
     handshakeTimeout: LIMITS.handshakeTimeout,
+    // docs/decisions/0006-keepalive.md: there is no TCP user timeout in Node.
+    keepAlive: true,
+    keepAliveInitialDelay: LIMITS.keepAlive,
   }
 }
 
@@ -129,7 +133,10 @@ function createHttp(options: EdgeOptions): HttpServer {
     },
     options.onRequest,
   )
-  http.on('upgrade', (request, socket, head) => options.onUpgrade(request, socket as Socket, head))
+  // Only what came through TLS is ever given to this server.
+  http.on('upgrade', (request, socket, head) =>
+    options.onUpgrade(request, socket as TLSSocket, head),
+  )
   http.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (socket.writable && error.code !== 'ECONNRESET') socket.end(answerTo(error.code))
     else socket.destroy()

@@ -1,5 +1,7 @@
 /** HTTP on the one port: by host a web app behind a device, by path EST, revocation, sign-in or the API. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { TLSSocket } from 'node:tls'
+import { WEBSOCKET_PATH } from '#tunnel'
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void
 
@@ -11,6 +13,34 @@ export interface Front {
   readonly oidc: Handler
   readonly api: Handler
   readonly app: (request: IncomingMessage, response: ServerResponse, host: string) => void
+}
+
+/** Who may be upgraded: `app` is for what stands behind devices, by host. */
+export interface Upgrades {
+  readonly appsDomain: string
+  readonly tunnel: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
+}
+
+/**
+ * Routes an upgrade. A tunnel is for programs: a request with Origin comes from a page in somebody's
+ * browser, which would present that person's certificate, and is refused (403).
+ */
+export function dispatchUpgrade({ appsDomain, tunnel }: Upgrades) {
+  const suffix = `.${appsDomain}`
+  return (request: IncomingMessage, socket: TLSSocket, head: Buffer): void => {
+    const hosts = request.headersDistinct['host']?.length ?? 0
+    if (hosts > 1) endUpgrade(socket, '400 Bad Request')
+    else if (hostOf(request).endsWith(suffix)) endUpgrade(socket, '501 Not Implemented')
+    else if (request.url !== WEBSOCKET_PATH) endUpgrade(socket, '404 Not Found')
+    else if (request.headers.origin !== undefined) endUpgrade(socket, '403 Forbidden')
+    else tunnel(request, socket, head)
+  }
+}
+
+/** Saying so beats a connection that hangs. */
+function endUpgrade(socket: TLSSocket, status: string): void {
+  const answer = `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`
+  socket.end(answer, () => socket.destroy())
 }
 
 /** The host of a request without its port, lower-case; empty where there is none. */

@@ -1,10 +1,11 @@
 /** The tunnel end of the one port: who is this, may they connect, and what their tunnel then serves. */
+import type { IncomingMessage } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { AuditLog } from '#audit'
 import { instant, verifyPeer, type CaStore, type Issuers, type Peer } from '#ca'
-import { driveTunnel, MuxError } from '#tunnel'
+import { acceptWebSocket, driveTunnel, MuxError } from '#tunnel'
 import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
 import { serveClient } from '../access/tcp.ts'
 import { refOf, type DecisionRef, type Decisions } from '../decisions.ts'
@@ -65,6 +66,8 @@ const Report = Type.Union([
 ])
 
 const HELLO_TIMEOUT_MS = 10_000
+/** A device may stretch its silences to 300 s (agent.json, keepalive_max_s); the gateway waits half as long again. */
+const FOLLOWED_MS = 450_000
 /** Longest line of a report. */
 const REPORT_LIMIT = 256 * 1024
 const REPLACED = 'a newer tunnel of this device took over'
@@ -78,21 +81,31 @@ const STRANGERS: ReadonlySet<string> = new Set([
 const decoder = new TextDecoder('utf-8', { fatal: true })
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
-/** Takes over a TLS connection that negotiated `sallyport/1`. Never throws. */
+/** An HTTP request that asks for a tunnel in WebSocket, with what came behind it. */
+export interface Upgrade {
+  readonly request: IncomingMessage
+  readonly head: Buffer
+}
+
+/**
+ * Takes over a TLS connection that negotiated `sallyport/1`, or one on which `upgrade` was asked for:
+ * from there on the two are the same. Never throws.
+ */
 export async function acceptTunnel(
   listener: TunnelListener,
   socket: TLSSocket,
   epoch: number,
+  upgrade?: Upgrade,
 ): Promise<void> {
   const from = plainAddress(socket.remoteAddress ?? '')
   try {
     const chain = presentedChain(socket)
-    const tunnel = await driveTunnel(socket, {
-      role: 'gateway',
-      side: 'acceptor',
-      instance: listener.gateway,
-      epoch,
-    })
+    const limits = { keepalivePatienceMs: FOLLOWED_MS }
+    const options = { role: 'gateway', instance: listener.gateway, epoch, limits } as const
+    const tunnel =
+      upgrade === undefined
+        ? await driveTunnel(socket, { ...options, side: 'acceptor' })
+        : await acceptWebSocket({ ...upgrade, socket }, options)
     if (tunnel.peer.role === 'agent') await admitAgent(listener, socket, tunnel, chain, epoch, from)
     else if (tunnel.peer.role === 'client')
       serveClient(listener.room, {

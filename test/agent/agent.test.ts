@@ -5,6 +5,7 @@ import { networkInterfaces } from 'node:os'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import type { Goaway } from '#tunnel'
 import type { FourTuple } from '../../agent-tunnel/agent/scope/address.ts'
 import { unseen } from '../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../agent-tunnel/agent/scope/owner.ts'
@@ -12,6 +13,7 @@ import type { Observation } from '../../agent-tunnel/agent/scope/owner.ts'
 import { copyOfNode, sha256Of, startProgram } from './programs/process.ts'
 import { enrolled, Directory, running } from './device.ts'
 import { FakeGateway, openStream, proceed, soon } from './gateway.ts'
+import { freePort } from '../support/node.ts'
 
 const node = { sha256: sha256Of(process.execPath) }
 // One scope for the file: Node's own executable is hashed once.
@@ -435,6 +437,7 @@ describe('the gateway misbehaves', () => {
     expect(agent.logged('tunnel.goaway')[0]?.fields).toEqual({
       code: 'gateway.draining',
       retry_after_ms: 300,
+      alternatives: [],
     })
     expect(next.tunnel.peer.epoch).toBeGreaterThan(held.tunnel.peer.epoch)
     expect(next.tunnel.peer.instance).toBe(held.tunnel.peer.instance)
@@ -446,6 +449,75 @@ describe('the gateway misbehaves', () => {
       code: 'agent.drained',
     })
     gateway.replaces = true
+  })
+
+  test('GOAWAY with other addresses: the first that takes the device has it, without the wait', async () => {
+    using directory = new Directory()
+    await using server = await listening((socket) => socket.pipe(socket))
+    await using other = await FakeGateway.start({ house: gateway.bench.house })
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    const opened = await openStream(held, 'plc')
+    proceed(opened)
+    held.tunnel.goaway('node.draining', 600_000, [
+      'not an address',
+      `127.0.0.1:${await freePort()}`,
+      `127.0.0.1:${other.port}`,
+    ])
+    const next = await other.nextTunnel()
+    expect(agent.logged('tunnel.not_up')[0]?.fields).toMatchObject({ code: 'gateway.unreachable' })
+    expect(next.serial).toBe(held.serial)
+    opened.stream.write(Buffer.from('still here'))
+    await vi.waitFor(() => expect(opened.received.toString()).toBe('still here'))
+    opened.stream.end()
+    await soon('the old tunnel ends', held.tunnel.closed)
+    // What it was sent to is gone too: home again.
+    await other.silence()
+    await gateway.nextTunnel()
+  })
+
+  test('an address that is not a gateway of this root is not believed', async () => {
+    using directory = new Directory()
+    await using stranger = await FakeGateway.start()
+    const config = await enrolled(gateway, directory)
+    await using agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    held.tunnel.goaway('node.draining', 0, [`127.0.0.1:${stranger.port}`])
+    await gateway.nextTunnel()
+    expect(stranger.tunnels).toEqual([])
+    expect(agent.logged('tunnel.not_up')[0]?.fields).toMatchObject({ code: 'gateway.untrusted' })
+  })
+
+  test('an agent that stops lets its streams end, for as long as it may', async () => {
+    using directory = new Directory()
+    await using server = await listening((socket) => socket.pipe(socket))
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using agent = running({ ...config, drainMs: 60_000 }, { scope })
+    const held = await gateway.nextTunnel()
+    const opened = await openStream(held, 'plc')
+    proceed(opened)
+    const told = new Promise<Goaway>((resolve) => (held.tunnel.onGoaway = resolve))
+    const stopped = agent.stop()
+    expect((await soon('GOAWAY', told)).code).toBe('agent.stopping')
+    await expect(openStream(held, 'plc')).rejects.toMatchObject({ code: 'tunnel.draining' })
+    opened.stream.write(Buffer.from('still here'))
+    await vi.waitFor(() => expect(opened.received.toString()).toBe('still here'))
+    opened.stream.end()
+    expect(await soon('the stream ends', opened.closed)).toMatchObject({ code: 'done' })
+    await stopped
+    expect((await held.tunnel.closed).code).toBe('agent.stopping')
+  })
+
+  test('and no longer: then they are cut with the reason', async () => {
+    using directory = new Directory()
+    await using server = await listening((socket) => socket.pipe(socket))
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+    await using agent = running({ ...config, drainMs: 300 }, { scope })
+    const opened = await openStream(await gateway.nextTunnel(), 'plc')
+    proceed(opened)
+    await agent.stop()
+    expect(await soon('the stream ends', opened.closed)).toMatchObject({ code: 'agent.stopping' })
   })
 
   test('a gateway that dies and comes back is dialled until it is there', async () => {

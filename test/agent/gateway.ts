@@ -12,7 +12,7 @@ import type { AddressInfo } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import type { SecureContextOptions, Server, TLSSocket } from 'node:tls'
 import { instant, issueServer } from '#ca'
-import { driveTunnel } from '#tunnel'
+import { acceptWebSocket, driveTunnel } from '#tunnel'
 import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
 import { Bench, newHouse, newKey, pem, random, TENANT } from '../ca/support.ts'
 import type { House } from '../ca/support.ts'
@@ -66,8 +66,16 @@ export class FakeGateway implements AsyncDisposable {
   #server: Server | undefined
   #waiting: ((held: Held) => void)[] = []
 
+  /** Whether a tunnel in WebSocket is taken. */
+  upgrades = true
+
   private constructor(bench: Bench) {
     this.bench = bench
+    this.#http.on('upgrade', (request: IncomingMessage, socket: TLSSocket, head: Buffer) => {
+      if (request.url !== '/tunnel' || !this.upgrades)
+        return void socket.end('HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n')
+      void this.#accept(socket, { request, head }).catch(() => socket.destroy())
+    })
     this.welcome = () => ({ device: DEVICE, now_ms: Date.now(), gateway: 'gw1', epoch: 1 })
   }
 
@@ -171,13 +179,15 @@ export class FakeGateway implements AsyncDisposable {
     }
   }
 
-  async #accept(socket: TLSSocket): Promise<void> {
-    const tunnel = await driveTunnel(socket, {
-      role: 'gateway',
-      side: 'acceptor',
-      instance: 'gw1',
-      epoch: 1,
-    })
+  async #accept(
+    socket: TLSSocket,
+    upgrade?: { readonly request: IncomingMessage; readonly head: Buffer },
+  ): Promise<void> {
+    const options = { role: 'gateway', instance: 'gw1', epoch: 1 } as const
+    const tunnel =
+      upgrade === undefined
+        ? await driveTunnel(socket, { ...options, side: 'acceptor' })
+        : await acceptWebSocket({ ...upgrade, socket }, options)
     const serial = socket.getPeerX509Certificate()?.serialNumber.toLowerCase() ?? ''
     const refusal = this.refuses(serial)
     if (refusal !== undefined) return tunnel.close(refusal, 'the test says no')

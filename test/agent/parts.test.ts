@@ -7,9 +7,11 @@ import { AgentError, agentCodes, configFrom, readConfig, readToken } from '#agen
 import type { Clock, Monotonic } from '#tunnel'
 import { DeviceClock } from '../../agent-tunnel/agent/clock.ts'
 import { parseConfig, printConfig } from '../../agent-tunnel/agent/config.ts'
+import { readAlternative } from '../../agent-tunnel/agent/elsewhere.ts'
 import { writeDurably } from '../../agent-tunnel/agent/files.ts'
 import { Identity } from '../../agent-tunnel/agent/identity.ts'
 import { readRecord } from '../../agent-tunnel/agent/json.ts'
+import { patienceAfter } from '../../agent-tunnel/agent/patience.ts'
 import { startLease } from '../../agent-tunnel/agent/lease.ts'
 import {
   FIRST_BACKOFF_MS,
@@ -67,8 +69,52 @@ const good = {
     six: { tcp: '[::1]:80' },
   },
   key_exchange: 'hybrid',
+  carrier: 'websocket',
+  proxy: 'socks5://proxy.example:1080',
+  proxy_auth_file: '/etc/sallyport/proxy-auth',
+  keepalive_max_s: 240,
+  drain_s: 60,
   accept_deadline_ms: 2000,
 }
+
+test.for([
+  ['lost while nothing was tried', { code: 'peer.lost', survivedMs: 20_000, triedMs: 0 }, 240_000],
+  ['lost after a plain silence', { code: 'peer.silent', survivedMs: 0, triedMs: 22_000 }, 240_000],
+  [
+    'lost after a longer silence than ever',
+    { code: 'peer.silent', survivedMs: 96_000, triedMs: 118_000 },
+    96_000,
+  ],
+  [
+    'lost in the first stretched one',
+    { code: 'carrier.failed', survivedMs: 20_000, triedMs: 26_000 },
+    25_000,
+  ],
+  [
+    'ended by the gateway',
+    { code: 'tunnel.replaced', survivedMs: 96_000, triedMs: 118_000 },
+    240_000,
+  ],
+] as const)('patience after a tunnel %s', ([, ended, next]) => {
+  expect(patienceAfter(240_000, ended)).toBe(next)
+})
+
+test.for([
+  ['gw2.plant.example:8443', { host: 'gw2.plant.example', port: 8443 }],
+  ['10.0.0.2:443', { host: '10.0.0.2', port: 443 }],
+  ['[2001:db8::2]:8443', { host: '2001:db8::2', port: 8443 }],
+  ['gw2', undefined],
+  ['gw2:0', undefined],
+  ['gw2:65536', undefined],
+  ['2001:db8::2:8443', undefined],
+  ['[gw2]:8443', undefined],
+  ['-gw:8443', undefined],
+  ['gw 2:8443', undefined],
+  ['https://gw2:8443', undefined],
+  ['a:b@gw2:8443', undefined],
+] as const)('another address: %s', ([text, read]) => {
+  expect(readAlternative(text)).toEqual(read)
+})
 
 describe('agent.json', () => {
   test('what is read prints the same', () => {

@@ -3,9 +3,18 @@ import { once } from 'node:events'
 import { connect as connectTcp, type Socket } from 'node:net'
 import type { ConnectionOptions, TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { driveTunnel, memoryPair } from '#tunnel'
-import { dial, send, soon, startNode, until, type TestNode } from '../../support/node.ts'
-import { attach, Client, expecting } from '../../support/tunnels.ts'
+import { driveTunnel, memoryPair, type Goaway } from '#tunnel'
+import {
+  dial,
+  grantFor,
+  openSession,
+  send,
+  soon,
+  startNode,
+  until,
+  type TestNode,
+} from '../../support/node.ts'
+import { attach, Client, expecting, PLC, seen } from '../../support/tunnels.ts'
 import { makeCertificates } from '../identity/house.ts'
 
 let node: TestNode
@@ -255,6 +264,63 @@ describe('HTTP', () => {
     expect((await over).toString('latin1')).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
   })
 
+  const key = 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n'
+  const ours = 'Sec-WebSocket-Protocol: sallyport.1\r\n'
+  test.for([
+    { name: 'elsewhere', path: '/tunnels', host: 'localhost', more: `${key}${ours}`, status: 404 },
+    {
+      name: 'at an app',
+      path: '/tunnel',
+      host: 'a--b.apps.localhost',
+      more: `${key}${ours}`,
+      status: 501,
+    },
+    {
+      name: 'from a page',
+      path: '/tunnel',
+      host: 'localhost',
+      more: `${key}${ours}Origin: https://evil.example\r\n`,
+      status: 403,
+    },
+    {
+      name: 'of two hosts',
+      path: '/tunnel',
+      host: 'localhost\r\nHost: b',
+      more: `${key}${ours}`,
+      status: 400,
+    },
+    { name: 'without a key', path: '/tunnel', host: 'localhost', more: ours, status: 400 },
+    {
+      name: 'by POST',
+      method: 'POST',
+      path: '/tunnel',
+      host: 'localhost',
+      more: `${key}${ours}`,
+      status: 400,
+    },
+  ])(
+    'an upgrade $name is answered $status',
+    async ({ method = 'GET', path, host, more, status }) => {
+      const socket = await tunnelSocket({ ALPNProtocols: ['http/1.1'] })
+      const over = rest(socket)
+      socket.write(
+        `${method} ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${more}\r\n`,
+      )
+      expect((await over).toString('latin1')).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+    },
+  )
+
+  test('what asks for a tunnel in WebSocket and then speaks otherwise is cut off', async () => {
+    const socket = await tunnelSocket({ ALPNProtocols: ['http/1.1'] })
+    const over = rest(socket)
+    socket.write(
+      `GET /tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${key}${ours}\r\n`,
+    )
+    // A masked binary message that is not HELLO.
+    socket.write(Buffer.concat([Buffer.from([0x82, 0x88, 0, 0, 0, 0]), Buffer.from('GET / HT')]))
+    expect((await over).toString('latin1')).toMatch(/^HTTP\/1\.1 101 /)
+  })
+
   test('an upgrade that nobody ends: the gateway does', async () => {
     // A peer that does not close when it is told the end, and goes on sending.
     const socket = await tunnelSocket({
@@ -267,7 +333,7 @@ describe('HTTP', () => {
     socket.write(
       'GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
     )
-    await until('the answer', () => reply.startsWith('HTTP/1.1 501 '))
+    await until('the answer', () => reply.startsWith('HTTP/1.1 404 '))
     const pushing = setInterval(() => socket.write('x'), 20)
     onTestFinished(() => clearInterval(pushing))
     await soon('the gateway has closed it', gone)
@@ -300,6 +366,37 @@ test('a node that is told to stop does, with people and devices connected', asyn
     expect(last.map(({ code }) => code)).toEqual(
       expect.arrayContaining(['tunnel.down', 'node.stop', 'log.close']),
     )
+  } finally {
+    await own[Symbol.asyncDispose]()
+  }
+})
+
+test('a node that may drain lets its sessions go on, tells devices where else to go, and takes nothing new', async () => {
+  const own = await startNode({ config: 'drain_s: 60\nalternatives: ["gw2.plant.example:8443"]\n' })
+  try {
+    const identity = await own.device('press-07', { plc: expecting() })
+    const operator = await own.person('otto', { party: 'staff', roles: ['operator'] })
+    const vendor = await own.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+    await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
+    const agent = await attach(own, identity, { listeners: { plc: seen(PLC, 'listener') } })
+    const told = new Promise<Goaway>((resolve) => (agent.tunnel.onGoaway = resolve))
+    const client = await Client.dial(own)
+    const session = await openSession(vendor, 'press-07', 'plc')
+    const line = await client.line(session)
+    let over = false
+    const stopped = own.stop().then(() => (over = true))
+    expect(await soon('the device is told', told)).toMatchObject({
+      code: 'node.draining',
+      retryAfterMs: 1000,
+      alternatives: ['gw2.plant.example:8443'],
+    })
+    line.write('still here')
+    await line.until('the echo', ({ text }) => text === 'still here')
+    await expect(client.stream(session)).rejects.toThrow()
+    expect(over).toBe(false)
+    await vendor.ask('POST', `/sessions/${session.id}/end`)
+    await soon('the node stops', stopped)
+    expect((await agent.tunnel.closed).code).toBe('node.stopping')
   } finally {
     await own[Symbol.asyncDispose]()
   }

@@ -1,0 +1,102 @@
+/**
+ * A TCP connection, direct or by a proxy: HTTP CONNECT (RFC 9110 section 9.3.6) with Basic (RFC 7617),
+ * SOCKS5 (RFC 1928) with user and password (RFC 1929). Nothing a proxy says is trusted: what travels
+ * through is TLS to the gateway, from end to end.
+ */
+import { once } from 'node:events'
+import { connect as connectTcp } from 'node:net'
+import type { Socket } from 'node:net'
+import { askConnect } from './http-connect.ts'
+import { printAddress, ProxyError } from './proxy.ts'
+import type { Address, Proxy } from './proxy.ts'
+import { askSocks } from './socks5.ts'
+
+/**
+ * Connects to `to`, through `proxy` where one is given; the name of `to` is then looked up by the
+ * proxy. Rejects with the system's error for a direct connection, with ProxyError for any other,
+ * with the signal's reason when it is aborted before the proxy was reached.
+ */
+export async function reach(
+  to: Address,
+  proxy: Proxy | undefined,
+  signal: AbortSignal,
+): Promise<Socket> {
+  if (proxy === undefined) return await connect(to, signal)
+  let socket: Socket
+  try {
+    socket = await connect(proxy, signal)
+  } catch (cause) {
+    throw notReached(proxy, cause)
+  }
+  try {
+    await (proxy.scheme === 'http' ? askConnect : askSocks)(socket, { proxy, to, signal })
+    return socket
+  } catch (error) {
+    socket.destroy()
+    throw error instanceof ProxyError ? error : brokenOff(proxy, error)
+  }
+}
+
+/** Idle time before the kernel asks whether the other side is there. */
+const KEEPALIVE_MS = 30_000
+
+async function connect({ host, port }: Address, signal: AbortSignal): Promise<Socket> {
+  const socket = connectTcp({
+    host,
+    port,
+    autoSelectFamily: true,
+    noDelay: true,
+    // The kernel's own look, for what holds no tunnel; docs/decisions/0006-keepalive.md.
+    keepAlive: true,
+    keepAliveInitialDelay: KEEPALIVE_MS,
+  })
+  // Whoever uses the socket hears of later errors; none may be unheard.
+  socket.on('error', () => {})
+  try {
+    await once(socket, 'connect', { signal })
+    return socket
+  } catch (error) {
+    socket.destroy()
+    throw error
+  }
+}
+
+/** Node's names for "the signal said stop" and the system's for "nobody answered". */
+const LATE: ReadonlySet<string> = new Set(['ABORT_ERR', 'AbortError', 'TimeoutError', 'ETIMEDOUT'])
+
+function codeOf(error: unknown): string {
+  if (!(error instanceof Error)) return ''
+  if ('code' in error && typeof error.code === 'string') return error.code
+  return error.name
+}
+
+function notReached(proxy: Proxy, cause: unknown): ProxyError {
+  const code = codeOf(cause)
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
+    return new ProxyError(
+      'proxy.name_unknown',
+      `The name of the proxy, ${proxy.host}, could not be looked up (${code}).`,
+      "Check the proxy's name and the name servers of this machine.",
+      { cause },
+    )
+  const late = LATE.has(code)
+  return new ProxyError(
+    'proxy.unreachable',
+    `No TCP connection to the proxy ${printAddress(proxy)}: ${late ? 'nothing answered in time' : code}.`,
+    'Check the address of the proxy, and that this machine may connect to it.',
+    { cause },
+  )
+}
+
+function brokenOff(proxy: Proxy, cause: unknown): ProxyError {
+  const code = codeOf(cause)
+  const why = LATE.has(code)
+    ? 'it did not answer in time'
+    : 'it ended the connection without an answer'
+  return new ProxyError(
+    'proxy.answer',
+    `The proxy ${printAddress(proxy)} did not carry this out: ${why}.`,
+    `Check that it is ${proxy.scheme === 'http' ? 'an HTTP' : 'a SOCKS5'} proxy and that it can reach the gateway.`,
+    { cause },
+  )
+}
