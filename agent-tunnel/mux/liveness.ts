@@ -2,7 +2,8 @@
 import type { Monotonic } from './limits.ts'
 
 const SILENT_INTERVALS = 3
-const SAMPLES = 8
+/** The least round trip is looked for in this time and the one before it. */
+const LEAST_OVER_MS = 30_000
 /** An acceptor gives its dialler so many of the dialler's own intervals before it asks itself. */
 const FOLLOWED_INTERVALS = 1.5
 /** Streams reset within this time share one PING. */
@@ -34,7 +35,9 @@ export class Liveness {
   readonly #random: () => number
   #token = 0n
   readonly #pings: Ping[] = []
-  readonly #samples: number[] = []
+  #leastSince: Monotonic
+  #leastNow = Infinity
+  #leastBefore = Infinity
   #silent = 0
   #heard = false
   #lastHeard: Monotonic
@@ -57,6 +60,7 @@ export class Liveness {
     this.#random = random
     this.#lastPing = now
     this.#lastHeard = now
+    this.#leastSince = now
     this.#intervalEnds = this.#draw(now)
   }
 
@@ -78,9 +82,7 @@ export class Liveness {
   }
 
   /** The least of the last round trips: what the path takes without queues. */
-  get leastRttMs(): number | undefined {
-    return this.#samples.length === 0 ? undefined : Math.min(...this.#samples)
-  }
+  leastRttMs: number | undefined
 
   heard(now: Monotonic): void {
     this.#heard = true
@@ -139,10 +141,21 @@ export class Liveness {
     this.#pings.shift()
     this.rttMs = now - ping.at
     this.survivedMs = Math.max(this.survivedMs, ping.idleMs)
-    this.#samples.push(this.rttMs)
-    if (this.#samples.length > SAMPLES) this.#samples.shift()
+    this.#measured(this.rttMs, now)
     for (const id of ping.graces) this.#graces.delete(id)
     return true
+  }
+
+  // Two spans that take turns: a tunnel that is busy for long must not forget what it is without
+  // its own queues, and one that changes its path must.
+  #measured(rttMs: number, now: Monotonic): void {
+    if (now - this.#leastSince > LEAST_OVER_MS) {
+      this.#leastBefore = this.#leastNow
+      this.#leastNow = Infinity
+      this.#leastSince = now
+    }
+    this.#leastNow = Math.min(this.#leastNow, rttMs)
+    this.leastRttMs = Math.min(this.#leastNow, this.#leastBefore)
   }
 
   /** A stream was reset here while the peer could still send `credit` bytes on it. */

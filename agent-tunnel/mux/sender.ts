@@ -40,7 +40,8 @@ export class Sender {
   /** Copies `chunk` to where it leaves from, or to where it waits; false asks to wait for the drain. */
   write(stream: MuxStream, chunk: Uint8Array): boolean {
     let sent = 0
-    if (stream.first === undefined) {
+    // Straight into the slab only past nobody: whoever waits would else be overtaken by every writer.
+    if (stream.first === undefined && this.#scheduler.head === undefined) {
       sent = Math.min(chunk.length, stream.credit, this.#outbox.room, this.#grant(stream))
       if (sent > 0) this.#data(stream, chunk, 0, sent)
     }

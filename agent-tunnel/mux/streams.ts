@@ -5,16 +5,16 @@ import type { Liveness } from './liveness.ts'
 import { isError, table } from './state.ts'
 import type { StreamEvent, StreamState } from './state.ts'
 import { MuxStream } from './stream.ts'
-import { Budget, ReceiveWindow } from './window.ts'
+import { Budget, Growth, ReceiveWindow } from './window.ts'
 
 const DECAY_MS = 2000
 
 export class Streams {
-  readonly #limits: Limits
   readonly #live: Liveness
   readonly #all = new Map<number, MuxStream>()
   readonly #grown = new Set<MuxStream>()
   readonly budget: Budget
+  readonly #growth: Growth
   /** The id of the next OPEN from here, and the last one from the peer. */
   nextId: number
   lastPeerId = 0
@@ -28,9 +28,9 @@ export class Streams {
 
   constructor(side: Side, limits: Limits, live: Liveness, processBudget: Budget | undefined) {
     this.nextId = side === 'dialler' ? 1 : 2
-    this.#limits = limits
     this.#live = live
     this.budget = new Budget(limits.receiveBudget, processBudget)
+    this.#growth = new Growth(limits.initialWindow, limits.maxWindow, this.budget)
   }
 
   get size(): number {
@@ -56,8 +56,7 @@ export class Streams {
     credit: number,
     now: Monotonic,
   ): MuxStream {
-    const { initialWindow, maxWindow } = this.#limits
-    const window = new ReceiveWindow(initialWindow, maxWindow, this.budget, now)
+    const window = new ReceiveWindow(this.#growth, now)
     const stream = new MuxStream({ ...facts, credit }, window, now)
     this.#all.set(facts.id, stream)
     if (facts.openedHere) this.mine++
@@ -97,7 +96,7 @@ export class Streams {
     if (stream.openedHere) this.mine--
     else this.theirs--
     this.held -= stream.window.held
-    this.#grown.delete(stream)
+    if (this.#grown.delete(stream)) this.#growth.sharers = this.#grown.size
     stream.window.close()
     stream.backlog = undefined
   }
@@ -122,6 +121,7 @@ export class Streams {
     const credit = stream.window.consume(bytes, now, this.#live.leastRttMs)
     if (stream.window.grown && !this.#grown.has(stream)) {
       this.#grown.add(stream)
+      this.#growth.sharers = this.#grown.size
       this.decayAt ??= (now + DECAY_MS) as Monotonic
     }
     return credit
@@ -129,10 +129,14 @@ export class Streams {
 
   /** Windows that were not used shrink. */
   decay(now: Monotonic): void {
+    let target = this.#growth.initial
     for (const stream of this.#grown) {
       stream.window.decay()
+      target = Math.max(target, stream.window.target)
       if (!stream.window.grown) this.#grown.delete(stream)
     }
+    this.#growth.target = target
+    this.#growth.sharers = this.#grown.size
     this.decayAt = this.#grown.size > 0 ? ((now + DECAY_MS) as Monotonic) : undefined
   }
 }

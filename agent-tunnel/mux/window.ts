@@ -35,13 +35,46 @@ export class Budget {
 }
 
 /**
+ * What the windows of one tunnel aim at. Streams that wait for credit share a path in proportion to
+ * their windows, so windows grow together, and together stay within the budget.
+ */
+export class Growth {
+  readonly initial: number
+  readonly most: number
+  readonly budget: Budget
+  /** The largest target that a window has found useful lately. */
+  target: number
+  /** Windows that have grown. */
+  sharers = 0
+
+  /** Sizes in bytes. */
+  constructor(initial: number, most: number, budget: Budget) {
+    this.initial = initial
+    this.most = most
+    this.budget = budget
+    this.target = initial
+  }
+
+  /** What one window may aim at, so that as much is left for each of the others. */
+  get share(): number {
+    return Math.min(
+      this.most,
+      this.initial + Math.floor(this.budget.most / Math.max(1, this.sharers)),
+    )
+  }
+
+  /** A window of `target` was what set the pace: all may aim at twice as much. */
+  double(target: number): void {
+    this.target = Math.max(this.target, Math.min(target * 2, this.most))
+  }
+}
+
+/**
  * What the peer may still send on one stream. Conserved: at all times
  * `outstanding = credit given - bytes consumed`, and it never exceeds the largest target so far.
  */
 export class ReceiveWindow {
-  readonly #initial: number
-  readonly #most: number
-  readonly #budget: Budget
+  readonly #growth: Growth
   /** The outstanding credit aimed at; grows for a fast reader, decays for a slow one. */
   target: number
   /** Credit the peer holds plus bytes received and not consumed. */
@@ -53,12 +86,10 @@ export class ReceiveWindow {
   #consumedSinceDecay = 0
   #mostWaiting = 0
 
-  constructor(initial: number, most: number, budget: Budget, now: Monotonic) {
-    this.#initial = initial
-    this.#most = most
-    this.#budget = budget
-    this.target = initial
-    this.outstanding = initial
+  constructor(growth: Growth, now: Monotonic) {
+    this.#growth = growth
+    this.target = growth.initial
+    this.outstanding = growth.initial
     this.#givenAt = now
   }
 
@@ -85,37 +116,49 @@ export class ReceiveWindow {
 
   /**
    * Accounts for bytes the application has dealt with, and gives the credit to send now: 0 until
-   * half the window is used. Half of it within two round trips, and little of it ever waiting for
-   * the reader, means that the window and not the reader set the pace: it doubles. A larger window
-   * in front of a reader that is behind would only be a longer queue.
+   * half the window is used. A window's worth within two round trips, and little of it ever waiting
+   * for the reader, means that the window and not the reader or the path set the pace: it doubles.
+   * Within eight, it follows the others of its tunnel. A larger window in front of a reader that is
+   * behind, or of a path that is full, would only be a longer queue.
    */
   consume(bytes: number, now: Monotonic, rttMs: number | undefined): number {
     this.held -= bytes
     this.outstanding -= bytes
     this.#consumedSinceDecay += bytes
     if (this.#reserved > 0) this.#settle()
-    if (this.target - this.outstanding < this.target / 2) return 0
-    const fast = rttMs !== undefined && now - this.#givenAt < 2 * rttMs
-    if (fast && this.#mostWaiting <= this.target * KEEPS_UP) this.#grow()
+    const used = this.target - this.outstanding
+    if (used < this.target / 2) return 0
+    if (rttMs !== undefined) this.#adapt((((now - this.#givenAt) / rttMs) * this.target) / used)
     this.#mostWaiting = 0
-    const credit = this.target - this.outstanding
-    this.outstanding = this.target
+    const credit = Math.max(0, this.target - this.outstanding)
+    this.outstanding += credit
     this.#givenAt = now
     return credit
   }
 
-  #grow(): void {
-    const wanted = Math.min(this.target * 2, this.#most)
-    const more = wanted - this.#initial - this.#reserved
-    if (more > 0 && !this.#budget.take(more)) return
+  /** A window's worth was used in so many round trips. */
+  #adapt(roundTrips: number): void {
+    const growth = this.#growth
+    if (this.#mostWaiting <= this.target * KEEPS_UP && roundTrips < 8) {
+      if (roundTrips < 2) growth.double(this.target)
+      this.#aim(Math.min(growth.target, growth.share))
+    }
+    // Others have grown since: what is too much now comes back as it is used.
+    if (this.target > growth.share) this.target = growth.share
+  }
+
+  #aim(wanted: number): void {
+    if (wanted <= this.target) return
+    const more = wanted - this.#growth.initial - this.#reserved
+    if (more > 0 && !this.#growth.budget.take(more)) return
     if (more > 0) this.#reserved += more
-    this.target = Math.max(this.target, wanted)
+    this.target = wanted
   }
 
   /** Halves a window whose reader took less than half of it since the last call. */
   decay(): void {
     if (this.#consumedSinceDecay < this.target / 2) {
-      this.target = Math.max(this.#initial, Math.floor(this.target / 2))
+      this.target = Math.max(this.#growth.initial, Math.floor(this.target / 2))
     }
     this.#consumedSinceDecay = 0
     this.#settle()
@@ -123,15 +166,15 @@ export class ReceiveWindow {
 
   /** Returns what is neither aimed at nor still in the peer's hands. */
   #settle(): void {
-    const needed = Math.max(0, Math.max(this.target, this.outstanding) - this.#initial)
+    const needed = Math.max(0, Math.max(this.target, this.outstanding) - this.#growth.initial)
     if (needed >= this.#reserved) return
-    this.#budget.give(this.#reserved - needed)
+    this.#growth.budget.give(this.#reserved - needed)
     this.#reserved = needed
   }
 
   /** The stream is over: the reserve goes back. */
   close(): void {
-    this.#budget.give(this.#reserved)
+    this.#growth.budget.give(this.#reserved)
     this.#reserved = 0
   }
 }

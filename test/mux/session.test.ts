@@ -349,7 +349,7 @@ describe('credit', () => {
     expect(() => pair.acceptor.session.consumed(theirs, 11, pair.acceptor.now)).toThrow(/consumed/)
   })
 
-  test('a window that is used up within four round trips grows to its maximum, and decays when idle', () => {
+  test('a window that is used up within two round trips grows to its maximum, and decays when idle', () => {
     const pair = Pair.ready({}, 100)
     const [ours, theirs] = pair.stream()
     let sent = 0
