@@ -241,8 +241,8 @@ export class Forwarder {
     let sighting = first
     let stopped = false
     let cancel = () => {}
-    const look = async (count: number): Promise<void> => {
-      const again = await scope.recheck(sighting, count % FULL_LOOK_EVERY === 0)
+    const look = async (second: number): Promise<void> => {
+      const again = await scope.recheck(sighting, second % FULL_LOOK_EVERY === 0)
       if (stopped) return
       if (again.state === 'changed') {
         const observed = again.sighting?.observed ?? unseen('accepted')
@@ -252,17 +252,19 @@ export class Forwarder {
         if (!alike) return end('process.changed', 'another program owns the connection now')
         sighting = again.sighting
       }
-      schedule(count + 1)
+      schedule()
     }
-    const schedule = (count: number) => {
-      cancel = clock.after(RECHECK_MS, () => {
-        look(count).catch((error: unknown) => {
+    // On the clock's full seconds, all connections at once: they share their looks.
+    const schedule = (): void => {
+      const second = Math.round(clock.now() / RECHECK_MS) + 1
+      cancel = clock.after(second * RECHECK_MS - clock.now(), () => {
+        look(second).catch((error: unknown) => {
           log('error', 'owner.unchecked', { session, reason: messageOf(error) })
           end('process.changed', 'the owner of the connection can no longer be seen')
         })
       })
     }
-    schedule(1)
+    schedule()
     return () => {
       stopped = true
       cancel()

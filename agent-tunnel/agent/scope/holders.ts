@@ -21,14 +21,25 @@ export interface Holders {
   readonly unreadable: number
 }
 
-/** The scan is synchronous (per descriptor that is far cheaper) in slices no longer than this. */
+/** Looks are synchronous (per descriptor that is far cheaper) in slices no longer than this. */
 const SLICE_MS = 4
+
+/** A long synchronous look lets others run when its slice is used up. */
+export class Slice {
+  #ends = performance.now() + SLICE_MS
+
+  async turn(): Promise<void> {
+    if (performance.now() < this.#ends) return
+    await turn()
+    this.#ends = performance.now() + SLICE_MS
+  }
+}
 
 /** Every visible process that holds one of `inodes`. `proc` is the mount point of procfs. */
 export async function findHolders(proc: string, inodes: ReadonlySet<number>): Promise<Holders> {
   const holders: Holder[] = []
   let unreadable = 0
-  let sliceEnds = performance.now() + SLICE_MS
+  const slice = new Slice()
   for (const name of readdirSync(proc)) {
     if (!/^\d+$/.test(name)) continue
     const found = socketsOf(`${proc}/${name}`, inodes)
@@ -37,10 +48,7 @@ export async function findHolders(proc: string, inodes: ReadonlySet<number>): Pr
       const startTicks = startTicksOf(proc, Number(name))
       if (startTicks !== undefined) holders.push({ pid: Number(name), startTicks, sockets: found })
     }
-    if (performance.now() > sliceEnds) {
-      await turn()
-      sliceEnds = performance.now() + SLICE_MS
-    }
+    await slice.turn()
   }
   return { holders, unreadable }
 }
@@ -87,13 +95,10 @@ export function startTicksOf(proc: string, pid: number): number | undefined {
   }
 }
 
-/** Whether the same process still holds the same sockets by the same descriptors. A few system calls. */
-export function stillHolds(proc: string, holder: Holder): boolean {
-  if (startTicksOf(proc, holder.pid) !== holder.startTicks) return false
+/** Whether `pid` still holds the same sockets by the same descriptors. */
+export function holdsSockets(proc: string, pid: number, sockets: Holder['sockets']): boolean {
   try {
-    return holder.sockets.every(
-      ({ fd, inode }) => inodeOf(`${proc}/${holder.pid}/fd/${fd}`) === inode,
-    )
+    return sockets.every(({ fd, inode }) => inodeOf(`${proc}/${pid}/fd/${fd}`) === inode)
   } catch {
     return false
   }

@@ -9,14 +9,15 @@ import { endianness } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Endpoint, FourTuple } from './address.ts'
 import { Executables, identify } from './executable.ts'
-import { findHolders, stillHolds } from './holders.ts'
-import type { Holder } from './holders.ts'
+import { findHolders, holdsSockets, Slice, startTicksOf } from './holders.ts'
+import type { Holder, Holders } from './holders.ts'
 import { findAccepted, findListeners } from './match.ts'
 import type { Accepted } from './match.ts'
 import { combine, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
 import { parseBootTime, parseSocketTable, parseUid, parseUnit } from './procfs.ts'
 import type { SocketRow } from './procfs.ts'
+import { Shared } from './shared.ts'
 
 /** Ticks per second in /proc/PID/stat: USER_HZ is 100 on every platform Node runs on under Linux. */
 const TICKS_PER_SECOND = 100
@@ -29,6 +30,9 @@ interface Sight {
   readonly exeId: string | null
   readonly facts: ProcessFacts
 }
+
+/** Those that were found as they had been seen. */
+type Still = ReadonlySet<Sight>
 
 /** An observed connection: the facts to report, and what `recheck` needs to see whether they still hold. */
 export interface Sighting {
@@ -67,6 +71,11 @@ export interface ScopeOptions {
 export class ProcessScope {
   readonly #proc: string
   readonly #executables = new Executables()
+  readonly #table = new Shared<undefined, readonly SocketRow[]>(() => this.#readTable())
+  readonly #scan = new Shared<readonly number[], Holders>((asked) =>
+    findHolders(this.#proc, new Set(asked.flat())),
+  )
+  readonly #still = new Shared<readonly Sight[], Still>((asked) => this.#lookAgain(asked.flat()))
   #bootTime: number | undefined
 
   constructor(options: ScopeOptions = {}) {
@@ -106,9 +115,9 @@ export class ProcessScope {
    * many differing ones.
    */
   async observeListeners(targets: readonly Endpoint[]): Promise<(Observed | null)[]> {
-    const rows = await this.#sockets()
+    const rows = await this.#table.ask(undefined)
     const inodesOf = targets.map((target) => findListeners(rows, target))
-    const { holders } = await findHolders(this.#proc, new Set(inodesOf.flat()))
+    const { holders } = await this.#holders(inodesOf.flat())
     return Promise.all(
       inodesOf.map(async (inodes) => {
         if (inodes.length === 0) return null
@@ -141,7 +150,7 @@ export class ProcessScope {
   }
 
   /** Rows of both families; a family the kernel lacks has none. */
-  async #sockets(): Promise<SocketRow[]> {
+  async #readTable(): Promise<readonly SocketRow[]> {
     const order = endianness()
     const tables = await Promise.all(
       ['tcp', 'tcp6'].map((name) =>
@@ -152,7 +161,17 @@ export class ProcessScope {
   }
 
   async #findAccepted(dialled: FourTuple): Promise<Accepted> {
-    return findAccepted(await this.#sockets(), dialled)
+    return findAccepted(await this.#table.ask(undefined), dialled)
+  }
+
+  /** Who holds one of `inodes`, found by a scan that others may share. */
+  async #holders(inodes: readonly number[]): Promise<Holders> {
+    const { holders, unreadable } = await this.#scan.ask(inodes)
+    const own = holders.map((holder) => ({
+      ...holder,
+      sockets: holder.sockets.filter(({ inode }) => inodes.includes(inode)),
+    }))
+    return { holders: own.filter(({ sockets }) => sockets.length > 0), unreadable }
   }
 
   /**
@@ -164,7 +183,7 @@ export class ProcessScope {
     inodes: readonly number[],
     settle: boolean,
   ): Promise<Sighting | undefined> {
-    const { holders, unreadable } = await findHolders(this.#proc, new Set(inodes))
+    const { holders, unreadable } = await this.#holders(inodes)
     if (holders.length === 0) {
       const again = await this.#findAccepted(dialled)
       if (!settle || again.state !== 'accepted') return undefined
@@ -199,11 +218,28 @@ export class ProcessScope {
   }
 
   async #holdsStill(sights: readonly Sight[]): Promise<boolean> {
-    for (const { holder, exeId } of sights) {
-      if ((await identify(`${this.#proc}/${holder.pid}/exe`)) !== exeId) return false
-      if (!stillHolds(this.#proc, holder)) return false
+    const still = await this.#still.ask(sights)
+    return sights.every((sight) => still.has(sight))
+  }
+
+  /** Which of `sights` hold: each process is asked about once, each descriptor by itself. */
+  async #lookAgain(sights: readonly Sight[]): Promise<Still> {
+    const still = new Set<Sight>()
+    const processes = new Map<number, { exeId: string | null; startTicks: number | undefined }>()
+    const slice = new Slice()
+    for (const sight of sights) {
+      const { pid, startTicks, sockets } = sight.holder
+      let known = processes.get(pid)
+      if (known === undefined) {
+        const exeId = await identify(`${this.#proc}/${pid}/exe`)
+        known = { exeId, startTicks: startTicksOf(this.#proc, pid) }
+        processes.set(pid, known)
+      }
+      const same = known.exeId === sight.exeId && known.startTicks === startTicks
+      if (same && holdsSockets(this.#proc, pid, sockets)) still.add(sight)
+      await slice.turn()
     }
-    return true
+    return still
   }
 
   #startedAt(ticks: number): number | null {
