@@ -3,6 +3,9 @@ import type { Monotonic } from './limits.ts'
 
 /** A reader that never has more than this part of its window waiting keeps up with its peer. */
 const KEEPS_UP = 3 / 8
+/** Round trips for a window's worth: fewer, and the window is what is short; more, and it is too long. */
+const SHORT = 2
+const LONG = 8
 
 /** Bytes that the receive windows of one tunnel, or of one process, may grow by in all. */
 export class Budget {
@@ -118,8 +121,9 @@ export class ReceiveWindow {
    * Accounts for bytes the application has dealt with, and gives the credit to send now: 0 until
    * half the window is used. A window's worth within two round trips, and little of it ever waiting
    * for the reader, means that the window and not the reader or the path set the pace: it doubles.
-   * Within eight, it follows the others of its tunnel. A larger window in front of a reader that is
-   * behind, or of a path that is full, would only be a longer queue.
+   * Within eight, it follows the others of its tunnel. Beyond that it halves: in front of a reader
+   * that is behind, or on a path that is full, a larger window is only a longer queue, and more than
+   * its share of it.
    */
   consume(bytes: number, now: Monotonic, rttMs: number | undefined): number {
     this.held -= bytes
@@ -139,11 +143,12 @@ export class ReceiveWindow {
   /** A window's worth was used in so many round trips. */
   #adapt(roundTrips: number): void {
     const growth = this.#growth
-    if (this.#mostWaiting <= this.target * KEEPS_UP && roundTrips < 8) {
-      if (roundTrips < 2) growth.double(this.target)
+    if (roundTrips > LONG) this.target = Math.max(growth.initial, this.target >> 1)
+    else if (this.#mostWaiting <= this.target * KEEPS_UP) {
+      if (roundTrips < SHORT) growth.double(this.target)
       this.#aim(Math.min(growth.target, growth.share))
     }
-    // Others have grown since: what is too much now comes back as it is used.
+    // Others have grown since: what is too much now is not given back.
     if (this.target > growth.share) this.target = growth.share
   }
 
