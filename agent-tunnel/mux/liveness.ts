@@ -6,6 +6,8 @@ const SILENT_INTERVALS = 3
 const LEAST_OVER_MS = 30_000
 /** An acceptor gives its dialler so many of the dialler's own intervals before it asks itself. */
 const FOLLOWED_INTERVALS = 1.5
+/** A busy tunnel measures its round trip so often: windows are judged by the least of them. */
+const BUSY_MS = 250
 /** Streams reset within this time share one PING. */
 const BARRIER_MS = 500
 
@@ -117,7 +119,7 @@ export class Liveness {
 
   /** Whether a busy tunnel should measure again. */
   stale(now: Monotonic): boolean {
-    return now - this.#lastPing >= 1000 && this.#pings.length === 0
+    return now - this.#lastPing >= BUSY_MS && this.#pings.length === 0
   }
 
   /** A new PING's token. */

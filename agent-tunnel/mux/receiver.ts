@@ -107,7 +107,7 @@ export class Receiver {
       return
     }
     if (stream.kind === 'udp') throw remote('stream.kind', `DATA on ${id}`)
-    if (!stream.window.receive(length)) {
+    if (!stream.window.receive(length, now, live.leastRttMs)) {
       throw remote('window.exceeded', `${length} on ${id}, ${stream.window.available} left`)
     }
     streams.held += length

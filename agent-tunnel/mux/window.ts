@@ -6,6 +6,13 @@ const KEEPS_UP = 3 / 8
 /** Round trips for a window's worth: fewer, and the window is what is short; more, and it is too long. */
 const SHORT = 2
 const LONG = 8
+/**
+ * However short the path: the programs at its ends take turns on their processors, and a window that
+ * lasts for less than that makes them wait for each other at every step.
+ */
+const LEAST_TRIP_MS = 5
+/** A large window gets its credit back in steps of this many bytes, not in halves. */
+const STEP = 1024 * 1024
 
 /** Bytes that the receive windows of one tunnel, or of one process, may grow by in all. */
 export class Budget {
@@ -85,7 +92,10 @@ export class ReceiveWindow {
   /** Received and not consumed. */
   held = 0
   #reserved = 0
-  #givenAt: Monotonic
+  /** Since when, and for how many bytes, the pace is being measured. */
+  #measuredAt: Monotonic
+  #measured = 0
+  #dealtAt: Monotonic
   #consumedSinceDecay = 0
   #mostWaiting = 0
 
@@ -93,7 +103,8 @@ export class ReceiveWindow {
     this.#growth = growth
     this.target = growth.initial
     this.outstanding = growth.initial
-    this.#givenAt = now
+    this.#measuredAt = now
+    this.#dealtAt = now
   }
 
   /** Bytes the peer may still send. */
@@ -106,8 +117,17 @@ export class ReceiveWindow {
   }
 
   /** Accounts for bytes received; false if the peer had no credit for them. */
-  receive(bytes: number): boolean {
+  receive(bytes: number, now: Monotonic, rttMs: number | undefined): boolean {
     if (bytes > this.outstanding - this.held) return false
+    // Nothing came for a while because there was nothing to send: that says nothing of the path.
+    if (
+      this.held === 0 &&
+      rttMs !== undefined &&
+      now - this.#dealtAt > SHORT * Math.max(rttMs, LEAST_TRIP_MS)
+    ) {
+      this.#measuredAt = now
+      this.#measured = 0
+    }
     this.held += bytes
     return true
   }
@@ -119,25 +139,33 @@ export class ReceiveWindow {
 
   /**
    * Accounts for bytes the application has dealt with, and gives the credit to send now: 0 until
-   * half the window is used. A window's worth within two round trips, and little of it ever waiting
-   * for the reader, means that the window and not the reader or the path set the pace: it doubles.
-   * Within eight, it follows the others of its tunnel. Beyond that it halves: in front of a reader
-   * that is behind, or on a path that is full, a larger window is only a longer queue, and more than
-   * its share of it.
+   * half the window, or a mebibyte of it, is used. A window's worth within two round trips, and
+   * little of it ever waiting for the reader, means that the window and not the reader or the path
+   * set the pace: it doubles. Within eight, it follows the others of its tunnel. Beyond that it
+   * halves: in front of a reader that is behind, or on a path that is full, a larger window is only
+   * a longer queue, and more than its share of it.
    */
   consume(bytes: number, now: Monotonic, rttMs: number | undefined): number {
     this.held -= bytes
     this.outstanding -= bytes
     this.#consumedSinceDecay += bytes
+    this.#measured += bytes
+    this.#dealtAt = now
     if (this.#reserved > 0) this.#settle()
-    const used = this.target - this.outstanding
-    if (used < this.target / 2) return 0
-    if (rttMs !== undefined) this.#adapt((((now - this.#givenAt) / rttMs) * this.target) / used)
-    this.#mostWaiting = 0
-    const credit = Math.max(0, this.target - this.outstanding)
+    if (rttMs !== undefined) this.#measure(now, rttMs)
+    const credit = this.target - this.outstanding
+    if (credit < Math.min(this.target / 2, STEP)) return 0
     this.outstanding += credit
-    this.#givenAt = now
     return credit
+  }
+
+  #measure(now: Monotonic, rttMs: number): void {
+    const roundTrips = (now - this.#measuredAt) / Math.max(rttMs, LEAST_TRIP_MS)
+    if (this.#measured < this.target / 2 && roundTrips <= LONG) return
+    this.#adapt((roundTrips * this.target) / Math.max(1, this.#measured))
+    this.#measuredAt = now
+    this.#measured = 0
+    this.#mostWaiting = 0
   }
 
   /** A window's worth was used in so many round trips. */

@@ -19,10 +19,14 @@ class Reader {
     return this.#at as Monotonic
   }
 
+  pause(roundTrips: number): void {
+    this.#at += roundTrips * RTT
+  }
+
   /** Takes what the peer may send, `roundTrips` after the last time. */
   use(roundTrips: number): number {
     const bytes = this.window.available
-    expect(this.window.receive(bytes)).toBe(true)
+    expect(this.window.receive(bytes, this.now, RTT)).toBe(true)
     this.#at += roundTrips * RTT
     return this.window.consume(bytes, this.now, RTT)
   }
@@ -52,6 +56,14 @@ test('a window that has grown alone is no longer than a newcomer’s once the pa
   for (let turn = 0; turn < 12; turn++) for (const reader of [first, second]) reader.use(20)
   expect([first.window.target, second.window.target]).toEqual([256 * KiB, 256 * KiB])
   expect(budget.used).toBe(0)
+})
+
+test('after a pause a window is what it was: nothing to send says nothing of the path', () => {
+  const reader = new Reader(tunnel().growth)
+  for (let turn = 0; turn < 12; turn++) reader.use(1)
+  reader.pause(1000)
+  reader.use(1)
+  expect(reader.window.target).toBe(16 * MiB)
 })
 
 test('a newcomer on a path with room follows at once', () => {
@@ -89,8 +101,8 @@ test('whatever readers do: credit stays within the largest target, and the budge
       for (const { reader, part, roundTrips, decay } of steps) {
         const window = windows[reader]!
         const bytes = Math.floor(window.available * part)
-        expect(window.receive(bytes)).toBe(true)
-        expect(window.receive(window.available + 1)).toBe(false)
+        expect(window.receive(bytes, now as Monotonic, RTT)).toBe(true)
+        expect(window.receive(window.available + 1, now as Monotonic, RTT)).toBe(false)
         now += roundTrips * RTT
         const before = window.available
         const credit = window.consume(bytes, now as Monotonic, RTT)
