@@ -4,7 +4,7 @@
  */
 import { bulk, encodeName, type Entry, type Name, type Purpose, type Reading } from './line.ts'
 import { openerOf, type Line, type Opener } from './open.ts'
-import type { PumpAsk } from './target.ts'
+import type { PumpAsk, StallAsk } from './target.ts'
 import { answerWith } from './rpc.ts'
 import { cpuSeconds } from './usage.ts'
 
@@ -56,6 +56,12 @@ export interface OpenAsk {
   readonly purpose: Purpose
   /** How many bulk lines there are to be; those there are stay. */
   readonly count: number
+}
+
+export interface SendAsk {
+  readonly path: number
+  readonly count: number
+  readonly bytes: number
 }
 
 export interface PingAsk {
@@ -120,6 +126,24 @@ const asks = {
       held.pumping = chunk
       pump(held)
     }
+  },
+  /** Writes so many octets, a multiple of 64 KiB, on each of the first lines; resolves when all are written. */
+  async send({ path, count, bytes }: SendAsk): Promise<void> {
+    const chunk = bulk(64 * 1024)
+    const lines = pathOf(path).bulk.slice(0, count)
+    await Promise.all(
+      lines.map(async ({ line }) => {
+        for (let left = bytes; left > 0; left -= chunk.length) {
+          const { promise, resolve } = Promise.withResolvers<void>()
+          line.drained = resolve
+          if (!line.write(chunk)) await promise
+        }
+      }),
+    )
+  },
+  /** From now on these lines take nothing: neither counted nor given back. */
+  stall({ path, from, count }: StallAsk): void {
+    for (const { line } of pathOf(path).bulk.slice(from, count)) line.stall()
   },
   read({ path, pids }: { readonly path: number; readonly pids: readonly number[] }): Reading {
     const { bulk: held } = pathOf(path)

@@ -22,6 +22,7 @@ export async function measureMatrix(
       process.stderr.write(`  ${path.name} failed: ${why}\n`)
     }
   }
+  const end = performance.now() + plan.matrixMs
   for (const [streams, names] of plan.peersAt) {
     const here = running.filter(({ name }) => names.includes(name))
     for (const path of here)
@@ -29,7 +30,7 @@ export async function measureMatrix(
         const took = await openLines(ends, path, streams)
         process.stderr.write(`  ${path.name}: ${streams} streams open (${took.toFixed(0)} ms)\n`)
       })
-    for (let round = 0; round < plan.rounds; round++)
+    for (let round = 0; round < plan.rounds && (round < LEAST || performance.now() < end); round++)
       for (const direction of plan.directions)
         for (const path of turned(here, round))
           await attempt(path, async () => {
@@ -38,6 +39,9 @@ export async function measureMatrix(
           })
   }
 }
+
+/** Rounds there are even where the time is over. */
+const LEAST = 3
 
 /** Every round begins with another path, so that nobody always follows the same one. */
 function turned<T>(list: readonly T[], by: number): T[] {

@@ -36,7 +36,7 @@ export function ratios(ours: readonly number[], theirs: readonly number[]): numb
   })
 }
 
-const hopCpu = ({ cpu }: Cell): number => cpu.gateway + cpu.agent
+export const hopCpu = ({ cpu }: Cell): number => cpu.gateway + cpu.agent
 
 /** All windows of a run, and why those that are missing are. */
 export class Cells {
@@ -143,11 +143,11 @@ export function fairnessRow(cells: Cells, leftOut: string): Row {
 }
 
 /** Two rows for whatever was measured: throughput, and CPU of what carries it with the rest in words. */
-export function cellRows(cells: Cells): Row[] {
+export function cellRows(cells: Cells, prefix = ''): Row[] {
   return cells.kinds().flatMap(({ path, streams, direction }) => {
     const all = cells.of(path, streams, direction)
-    const of = (figure: (cell: Cell) => number) => median(all.map(figure))
-    const name = `${direction}_${streams}_${path}`
+    const of = (figure: (cell: Cell) => number) => median(all.map(figure).filter(Number.isFinite))
+    const name = `${prefix}${direction}_${streams}_${path}`
     const cpu = `gateway ${of(({ cpu: c }) => c.gateway).toFixed(2)} + agent ${of(({ cpu: c }) => c.agent).toFixed(2)}`
     const ends = `load ${of(({ cpu: c }) => c.load).toFixed(2)}, target ${of(({ cpu: c }) => c.target).toFixed(2)}`
     const rss = `RSS ${of((cell) => cell.gatewayMiB).toFixed(0)} + ${of((cell) => cell.agentMiB).toFixed(0)} MiB`

@@ -38,7 +38,7 @@ async function startChisel(site: Site): Promise<Path> {
     const server = start('chisel-server', ['server', ...listen, '--reverse', ...tls])
     await listening(server, port)
     const remote = `R:127.0.0.1:${entry}:127.0.0.1:${site.target}`
-    const to = `https://127.0.0.1:${port}`
+    const to = `https://127.0.0.1:${await site.uplink(port)}`
     const agent = start('chisel-client', ['client', '--tls-ca', cert, to, remote])
     await listening(agent, entry)
     return {

@@ -40,7 +40,7 @@ log.level = "error"
   writeFileSync(
     file('client.toml'),
     `serverAddr = "127.0.0.1"
-serverPort = ${port}
+serverPort = ${await site.uplink(port)}
 transport.tls.trustedCaFile = "${file('cert.pem')}"
 log.level = "error"
 [[proxies]]

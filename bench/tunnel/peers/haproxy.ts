@@ -21,7 +21,7 @@ async function startHaproxy(site: Site): Promise<Path> {
   writeFileSync(pem, `${cert}\n${key}`, { mode: 0o600 })
   writeFileSync(ca, cert)
   const [near, far] = [await freePort(), await freePort()]
-  const server = `server next 127.0.0.1:${far} ssl verify required ca-file ${ca} no-ssl-reuse`
+  const server = `server next 127.0.0.1:${await site.uplink(far)} ssl verify required ca-file ${ca} no-ssl-reuse`
   const programs = new Programs(site.directory)
   const start = (name: string, port: number, next: string) => {
     const file = join(site.directory, `${name}.cfg`)

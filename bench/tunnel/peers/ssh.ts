@@ -27,8 +27,9 @@ async function startSsh(site: Site): Promise<Path> {
   for (const name of ['host', 'user'])
     execFileSync(keygen, ['-q', '-t', 'ed25519', '-N', '', '-f', file(name)])
   const [port, entry] = [await freePort(), await freePort()]
+  const uplink = await site.uplink(port)
   writeFileSync(file('authorized'), readFileSync(file('user.pub')), { mode: 0o600 })
-  writeFileSync(file('known'), `[127.0.0.1]:${port} ${readFileSync(file('host.pub'), 'utf8')}`)
+  writeFileSync(file('known'), `[127.0.0.1]:${uplink} ${readFileSync(file('host.pub'), 'utf8')}`)
   writeFileSync(file('sshd_config'), config(port, file('host'), file('authorized')))
   // What sshd separates its privileges into; a directory of the system, made where it is not yet.
   if (userInfo().uid === 0) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 })
@@ -38,7 +39,7 @@ async function startSsh(site: Site): Promise<Path> {
   try {
     const server = start('sshd', sshd, ['-D', '-e', '-f', file('sshd_config')])
     await listening(server, port)
-    const agent = start('ssh', client, arguments_(directory, site.target, port, entry))
+    const agent = start('ssh', client, arguments_(directory, site.target, uplink, entry))
     await listening(agent, entry)
     return {
       entry: { kind: 'tcp', port: entry },
