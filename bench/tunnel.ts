@@ -26,6 +26,7 @@ import { sallyport } from './tunnel/sallyport.ts'
 import {
   closeLines,
   distancePart,
+  FAR,
   idlePart,
   latencyPart,
   layerPart,
@@ -77,8 +78,8 @@ async function measured(directory: string, plan: Plan, quick: boolean) {
     fairnessRow(cells, plan.leftOut),
     ...near,
     ...stalled,
-    ...cellRows(cells),
-    ...[...far].flatMap(([rtt, distant]) => cellRows(distant, `rtt${rtt}_`)),
+    ...(plan.sections.has('matrix') ? cellRows(cells, plan) : []),
+    ...[...far].flatMap(([rtt, distant]) => cellRows(distant, FAR, `rtt${rtt}_`)),
   ]
   return { rows, picture: draw(cells, far) }
 }
@@ -92,7 +93,7 @@ async function nearRows(run: Run, cells: Cells): Promise<Row[]> {
   // Small requests first: they are measured with nothing else open.
   const latency = await latencyPart(run, running, cells)
   if (plan.sections.has('matrix')) await measureMatrix(ends, running, plan, cells)
-  for (const { number } of running) await closeLines(ends, number)
+  for (const path of running) await closeLines(ends, path)
   const alone = [...(await linePart(run)), ...(await layerPart(run))]
   return [...latency, ...alone, ...(await idlePart(run, running))]
 }

@@ -18,6 +18,8 @@ export type Kind = 'tunnel' | 'tls'
 /** What arrived so far at this end, by who sent it. */
 const received: Record<Kind, number> = { tunnel: 0, tls: 0 }
 const CHUNK = 64 * 1024
+/** First octet of OPEN's metadata: the other end takes nothing of this stream. */
+const STALLS = 1
 /** A bench opens as fast as it can; floods are what the limits are for. */
 const UNLIMITED = { opensPerSecond: 1e9, maxStreams: 1 << 20 }
 
@@ -36,8 +38,10 @@ async function acceptTunnel(socket: TLSSocket): Promise<void> {
   const options = { role: 'gateway', side: 'acceptor', instance: 'far', epoch: 0 } as const
   const tunnel = await driveTunnel(socket, { ...options, limits: UNLIMITED })
   tunnel.onOpen = (offer) => {
+    const stalls = offer.metadata[0] === STALLS
     const stream = offer.accept(new Uint8Array(0))
     stream.onData = (chunk) => {
+      if (stalls) return
       received.tunnel += chunk.length
       stream.consumed(chunk.length)
     }
@@ -50,6 +54,8 @@ let tunnel: Tunnel | undefined
 let stream: TunnelStream | undefined
 let plain: TLSSocket | undefined
 let pumping: Kind | undefined
+export type Crowd = 'alone' | 'beside'
+const crowds = { alone: [] as TunnelStream[], beside: [] as TunnelStream[], lost: 0 }
 const chunk = bulk(CHUNK)
 
 function fill(kind: Kind): void {
@@ -130,6 +136,51 @@ const asks = {
     server.close()
     return rate
   },
+  /**
+   * Two tunnels with so many readers each, and on the second also streams whose reader takes nothing
+   * while their sender writes all it may. Gives the octets that these made both ends grow by.
+   */
+  async stall({ port, readers, stalled }: StallAsk): Promise<number> {
+    for (const which of ['alone', 'beside'] as const) {
+      const own = await dialTunnel(port)
+      crowds[which] = await Promise.all(
+        Array.from({ length: readers }, () => own.open('tcp', new Uint8Array(0))),
+      )
+      if (which === 'alone') continue
+      const before = await inUse()
+      const flood = async (): Promise<void> => {
+        const one = await own.open('tcp', Uint8Array.of(STALLS))
+        one.onDrain = () => writeOn(one, () => true)
+        one.onClose = () => crowds.lost++
+        writeOn(one, () => true)
+      }
+      await Promise.all(Array.from({ length: stalled }, flood))
+      await pause(500)
+      return (await inUse()) - before
+    }
+    return Number.NaN
+  },
+  /** Octets per second of the readers of one of the two, and how many stalled streams are gone. */
+  async crowd({
+    which,
+    ms,
+  }: {
+    which: Crowd
+    ms: number
+  }): Promise<{ rate: number; lost: number }> {
+    let sending = true
+    for (const stream of crowds[which]) {
+      stream.onDrain = () => writeOn(stream, () => sending)
+      writeOn(stream, () => sending)
+    }
+    await pause(ms / 3)
+    const [from, began] = [received.tunnel, performance.now()]
+    await pause(ms)
+    const rate = (received.tunnel - from) / ((performance.now() - began) / 1000)
+    sending = false
+    for (let last = -1; last !== received.tunnel; await pause(60)) last = received.tunnel
+    return { rate, lost: crowds.lost }
+  },
   /** Octets that one idle stream holds at one end: half of what both ends grew by, without garbage. */
   async idle({ port, streams }: { port: number; streams: number }): Promise<number> {
     const own = await dialTunnel(port)
@@ -144,6 +195,16 @@ const asks = {
   },
 }
 export type Layer = typeof asks
+
+export interface StallAsk {
+  readonly port: number
+  readonly readers: number
+  readonly stalled: number
+}
+
+function writeOn(stream: TunnelStream, wanted: () => boolean): void {
+  while (wanted() && stream.write(chunk));
+}
 
 async function pause(ms: number): Promise<void> {
   await new Promise((wake) => setTimeout(wake, ms))

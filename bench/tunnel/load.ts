@@ -25,6 +25,8 @@ interface Path {
 const paths = new Map<number, Path>()
 /** Openings under way at once: enough to keep a path busy, few enough for every path's patience. */
 const AT_ONCE = 8
+/** A path that has not opened its lines by then is left out. */
+const PATIENCE_MS = 60_000
 
 function pump(held: Held): void {
   while (held.pumping !== undefined && held.line.write(held.pumping));
@@ -111,7 +113,11 @@ const asks = {
     else {
       let next = path.bulk.length
       const worker = async (): Promise<void> => {
-        while (next < count) await openBulk(path, { path: number, index: next++, purpose })
+        while (next < count) {
+          if (performance.now() - began > PATIENCE_MS)
+            throw new Error(`${next} of ${count} lines in ${PATIENCE_MS / 1000} s`)
+          await openBulk(path, { path: number, index: next++, purpose })
+        }
       }
       await Promise.all(Array.from({ length: AT_ONCE }, worker))
     }
@@ -156,8 +162,10 @@ const asks = {
     if (echo === undefined) throw new Error(`path ${ask.path} has no echo line`)
     return await ping(echo, ask)
   },
+  /** Of a path that was never opened nothing is left. */
   async close(number: number): Promise<void> {
-    const path = pathOf(number)
+    const path = paths.get(number)
+    if (path === undefined) return
     paths.delete(number)
     for (const { line } of path.bulk) line.end()
     path.echo?.end()

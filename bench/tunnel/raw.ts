@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { defaultLimits } from '#mux'
 import type { Row } from '../row.ts'
 import type { Certificate } from './hop.ts'
 import type { Kind, Layer } from './layer.ts'
@@ -19,6 +20,7 @@ export interface RawPlan {
   readonly ms: number
 }
 
+const MiB = 1024 * 1024
 const AT_ONCE = 128
 const IDLE_STREAMS = 4000
 
@@ -53,6 +55,46 @@ export async function measureLayer(certificate: Certificate, plan: RawPlan): Pro
         reference: `heap and buffers of one end, ${IDLE_STREAMS} streams over TLS; bar ≤ 1 024`,
       },
       idle,
+      '',
+    ),
+  ]
+}
+
+const READERS = 16
+const STALLED = 1000
+
+/** A thousand readers that take nothing: whether the others keep their rate, and what they make both ends hold. */
+export async function measureStall(certificate: Certificate, plan: RawPlan): Promise<Row[]> {
+  await using layer = startLayer()
+  const port = await layer.call('listen', certificate)
+  const grown = await layer.call('stall', { port, readers: READERS, stalled: STALLED })
+  const [alone, beside]: [number[], number[]] = [[], []]
+  let gone = 0
+  for (let round = 0; round < plan.rounds; round++) {
+    alone.push((await layer.call('crowd', { which: 'alone', ms: plan.ms })).rate)
+    const { rate, lost } = await layer.call('crowd', { which: 'beside', ms: plan.ms })
+    beside.push(rate)
+    gone = lost
+  }
+  const budget = defaultLimits.receiveMemory / MiB
+  const of = `${STALLED} stalled streams (${gone} of them cut)`
+  return [
+    row(
+      {
+        metric: 'stalled_readers_rate',
+        unit: 'x',
+        reference: `${READERS} readers beside ${of} of one tunnel, over ${READERS} of another, core to core over TLS; bar ≥ 0.9`,
+      },
+      ratios(beside, alone),
+      '',
+    ),
+    row(
+      {
+        metric: 'stalled_readers_mib',
+        unit: 'MiB',
+        reference: `what both ends grow by for ${of}; bar ≤ ${budget}, what a tunnel may hold received and not consumed`,
+      },
+      [grown / MiB],
       '',
     ),
   ]

@@ -63,7 +63,7 @@ export class Cells {
     return this.#absent.get(path) ?? otherwise
   }
 
-  /** What was measured at all: path, number of streams, direction. */
+  /** What was measured: path, number of streams, direction. */
   kinds(): readonly { path: string; streams: number; direction: Direction }[] {
     const seen = new Map<string, { path: string; streams: number; direction: Direction }>()
     for (const { path, streams, direction } of this.#cells)
@@ -142,9 +142,19 @@ export function fairnessRow(cells: Cells, leftOut: string): Row {
   )
 }
 
-/** Two rows for whatever was measured: throughput, and CPU of what carries it with the rest in words. */
-export function cellRows(cells: Cells, prefix = ''): Row[] {
-  return cells.kinds().flatMap(({ path, streams, direction }) => {
+/** Which paths at how many streams, which way. */
+interface Kinds {
+  readonly peersAt: ReadonlyMap<number, readonly string[]>
+  readonly directions: readonly Direction[]
+}
+
+/** Two rows for whatever was to be measured: throughput, and CPU of what carries it with the rest in words. */
+export function cellRows(cells: Cells, plan: Kinds, prefix = ''): Row[] {
+  const kinds = [...plan.peersAt].flatMap(([streams, paths]) =>
+    plan.directions.flatMap((direction) => paths.map((path) => ({ path, streams, direction }))),
+  )
+  return kinds.flatMap(({ path, streams, direction }) => {
+    const why = cells.why(path, 'not measured')
     const all = cells.of(path, streams, direction)
     const of = (figure: (cell: Cell) => number) => median(all.map(figure).filter(Number.isFinite))
     const name = `${prefix}${direction}_${streams}_${path}`
@@ -156,12 +166,12 @@ export function cellRows(cells: Cells, prefix = ''): Row[] {
       row(
         { metric: `gbps_${name}`, unit: 'GB/s', reference: `${fair}, ${rss}` },
         all.map((cell) => cell.gigabytesPerSecond),
-        '',
+        why,
       ),
       row(
         { metric: `cpu_${name}`, unit: 'CPU-s/GB', reference: `${cpu}; ${ends}` },
         all.map(hopCpu),
-        '',
+        why,
       ),
     ]
   })

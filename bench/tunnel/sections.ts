@@ -9,7 +9,14 @@ import type { Link } from './link.ts'
 import { measureMatrix } from './matrix.ts'
 import type { Peer, Site } from './path.ts'
 import type { Plan, Section } from './plan.ts'
-import { CONDITIONS, LINK_BYTES_PER_SECOND, measureLayer, measureLine, meansFor } from './raw.ts'
+import {
+  CONDITIONS,
+  LINK_BYTES_PER_SECOND,
+  measureLayer,
+  measureLine,
+  measureStall,
+  meansFor,
+} from './raw.ts'
 import { Remote } from './rpc.ts'
 import { Cells } from './rows.ts'
 import { startAll } from './start.ts'
@@ -29,7 +36,7 @@ export interface Run {
 const QUICK_SECONDS: Readonly<Partial<Record<Section, number>>> = {
   latency: 14,
   rtt: 18,
-  layer: 14,
+  layer: 8,
   idle: 16,
 }
 const QUICK_END_SECONDS = 112
@@ -85,10 +92,15 @@ export async function idlePart(run: Run, running: readonly Running[]) {
 }
 
 export async function layerPart(run: Run) {
+  const { certificate } = run.site
   const plan = run.quick ? { rounds: 5, ms: 250 } : { rounds: 5, ms: 1500 }
-  return await part(run, 'layer', ['opens_vs_http2', 'bytes_per_idle_stream'], () =>
-    measureLayer(run.site.certificate, plan),
-  )
+  const metrics = ['stalled_readers_rate', 'stalled_readers_mib']
+  return [
+    ...(await part(run, 'layer', ['opens_vs_http2', 'bytes_per_idle_stream'], () =>
+      measureLayer(certificate, plan),
+    )),
+    ...(await part(run, 'layer', metrics, () => measureStall(certificate, plan))),
+  ]
 }
 
 /** One row per condition; quick has the bar's alone. */
@@ -117,7 +129,11 @@ export async function linePart(run: Run) {
 }
 
 const DISTANCES = [20, 100] as const
-const FAR_PEERS = ['sallyport', 'haproxy', 'ssh', 'http2']
+/** What is measured over them. */
+export const FAR = {
+  peersAt: new Map([[1, ['sallyport', 'haproxy', 'ssh', 'http2']]]),
+  directions: ['up'],
+} as const satisfies Partial<Plan>
 
 /** One stream through whole paths whose gateway and agent are far apart; cells by round trip. */
 export async function distancePart(
@@ -140,31 +156,26 @@ export async function distancePart(
       lines: 1,
       uplink: (port) => link.call('open', { port, rttMs, bytesPerSecond }),
     }
-    const peersAt = new Map([[1, FAR_PEERS]])
     await using paths = new AsyncDisposableStack()
-    const running = await startAll(paths, { peers, site, plan: { ...run.plan, peersAt }, cells })
-    const plan = { ...run.plan, peersAt, directions: ['up'] as const, rounds: 1 }
+    const running = await startAll(paths, { peers, site, plan: FAR, cells })
+    const plan = { ...run.plan, ...FAR, rounds: 1 }
     // Windows grow first; what they do meanwhile counts for nothing.
     await measureMatrix(run.ends, running, { ...plan, warmMs: 3000, windowMs: 100 }, new Cells())
     await measureMatrix(run.ends, running, { ...plan, rounds: 5, warmMs: 1000 }, cells)
-    for (const { number } of running) await closeLines(run.ends, number)
+    for (const path of running) await closeLines(run.ends, path)
   }
   return all
 }
 
-export async function closeLines({ load, target }: Ends, path: number): Promise<void> {
-  await load.call('close', path)
-  await target.call('close', path)
+export async function closeLines({ load, target }: Ends, { number }: Running): Promise<void> {
+  await load.call('close', number)
+  await target.call('close', number)
 }
 
 const STALLED_PATH = 99
 
 export async function stalledPart(run: Run) {
-  const metrics = [
-    'stalled_readers_rate',
-    'stalled_readers_gateway_mib',
-    'stalled_readers_agent_mib',
-  ]
+  const metrics = ['stalled_path_rate', 'stalled_path_gateway_mib', 'stalled_path_agent_mib']
   return await part(run, 'stalled', metrics, async () => {
     const directory = join(run.site.directory, 'stalled')
     mkdirSync(directory)

@@ -46,7 +46,7 @@ export async function measureStalled(
   return [
     row(
       {
-        metric: 'stalled_readers_rate',
+        metric: 'stalled_path_rate',
         unit: 'x',
         reference: `16 streams down beside ${STALLED} stalled readers of the same tunnel, over the same 16 beside ${STALLED} silent ones; bar ≥ 0.9`,
       },
@@ -56,7 +56,7 @@ export async function measureStalled(
     ...(['gatewayMiB', 'agentMiB'] as const).map((process) =>
       row(
         {
-          metric: `stalled_readers_${process === 'gatewayMiB' ? 'gateway' : 'agent'}_mib`,
+          metric: `stalled_path_${process === 'gatewayMiB' ? 'gateway' : 'agent'}_mib`,
           unit: 'MiB',
           reference: `RSS that ${STALLED} stalled readers add; a tunnel may hold ${budget} MiB received and not consumed`,
         },
