@@ -41,7 +41,7 @@ const ORIGINS = [
 
 /** The picture; a panel without measurements says so. `far`: cells by round trip in milliseconds. */
 export function draw(near: Cells, far: ReadonlyMap<number, Cells>): string {
-  const panels = [...byStreams(near), ...byDistance(near, far)]
+  const panels = [...byStreams(near), ...byDistance(far)]
   const names = Object.keys(COLOURS).filter((name) => panels.some(({ lines }) => lines.has(name)))
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}" font-family="sans-serif" font-size="13" fill="#1f2937">`,
@@ -53,20 +53,29 @@ export function draw(near: Cells, far: ReadonlyMap<number, Cells>): string {
   ].join('\n')
 }
 
-const figures = [
-  {
-    title: 'throughput up',
-    unit: 'GB/s',
-    of: (cell: Cell): number => cell.gigabytesPerSecond,
-  },
-  { title: 'CPU of gateway and agent', unit: 'CPU-s per GB', of: hopCpu },
-] as const
+interface Figure {
+  readonly title: string
+  readonly unit: string
+  readonly of: (cell: Cell) => number
+}
+
+const gigabytes: Figure = {
+  title: 'throughput up',
+  unit: 'GB/s',
+  of: (cell) => cell.gigabytesPerSecond,
+}
+const megabytes: Figure = {
+  title: 'throughput up, one stream',
+  unit: 'MB/s',
+  of: (cell) => 1000 * cell.gigabytesPerSecond,
+}
+const cpu: Figure = { title: 'CPU of gateway and agent', unit: 'CPU-s per GB', of: hopCpu }
 
 function byStreams(cells: Cells): Panel[] {
   const up = cells.kinds().filter(({ direction }) => direction === 'up')
   const counts = [...new Set(up.map(({ streams }) => streams))].toSorted((a, b) => a - b)
   const names = [...new Set(up.map(({ path }) => path))]
-  return figures.map(({ title, unit, of }) => ({
+  return [gigabytes, cpu].map(({ title, unit, of }) => ({
     title: `${title}, by streams`,
     unit,
     axis: 'streams',
@@ -75,18 +84,17 @@ function byStreams(cells: Cells): Panel[] {
   }))
 }
 
-function byDistance(near: Cells, far: ReadonlyMap<number, Cells>): Panel[] {
-  const all = new Map([[0, near], ...far])
+function byDistance(far: ReadonlyMap<number, Cells>): Panel[] {
   const names = [
     ...new Set([...far.values()].flatMap((cells) => cells.kinds().map(({ path }) => path))),
   ]
-  return figures.map(({ title, unit, of }) => ({
-    title: `${title}, one stream, by distance of gateway and agent`,
+  return [megabytes, cpu].map(({ title, unit, of }) => ({
+    title: `${title}, by round trip`,
     unit,
-    axis: 'round trip, ms (delay link of 0.5 Gbit/s; 0: plain loopback)',
-    ticks: far.size === 0 ? [] : [...all.keys()].map(String),
-    lines: linesOf(names, [...all.keys()], (name, rtt) =>
-      (all.get(rtt)?.of(name, 1, 'up') ?? []).map(of),
+    axis: 'round trip between gateway and agent, ms (line of 0.5 Gbit/s)',
+    ticks: [...far.keys()].map(String),
+    lines: linesOf(names, [...far.keys()], (name, rtt) =>
+      (far.get(rtt)?.of(name, 1, 'up') ?? []).map(of),
     ),
   }))
 }

@@ -128,7 +128,7 @@ export async function linePart(run: Run) {
   return rows
 }
 
-const DISTANCES = [20, 100] as const
+const DISTANCES = [2, 20, 100] as const
 /** What is measured over them. */
 export const FAR = {
   peersAt: new Map([[1, ['sallyport', 'haproxy', 'ssh', 'http2']]]),
