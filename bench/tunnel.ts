@@ -91,9 +91,8 @@ async function nearRows(run: Run, cells: Cells): Promise<Row[]> {
   await using paths = new AsyncDisposableStack()
   const running = needed ? await startAll(paths, { peers: PEERS, site, plan, cells }) : []
   // Small requests first: they are measured with nothing else open.
-  const latency = await latencyPart(run, running, cells)
+  const first = [...(await latencyPart(run, running, cells)), ...(await linePart(run))]
   if (plan.sections.has('matrix')) await measureMatrix(ends, running, plan, cells)
   for (const path of running) await closeLines(ends, path)
-  const alone = [...(await linePart(run)), ...(await layerPart(run))]
-  return [...latency, ...alone, ...(await idlePart(run, running))]
+  return [...first, ...(await layerPart(run)), ...(await idlePart(run, running))]
 }

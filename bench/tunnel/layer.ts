@@ -138,7 +138,8 @@ const asks = {
   },
   /**
    * Two tunnels with so many readers each, and on the second also streams whose reader takes nothing
-   * while their sender writes all it may. Gives the octets that these made both ends grow by.
+   * while their sender writes all it may. Gives the octets that these made both ends grow by, without
+   * what waits at the sender.
    */
   async stall({ port, readers, stalled }: StallAsk): Promise<number> {
     for (const which of ['alone', 'beside'] as const) {
@@ -156,7 +157,7 @@ const asks = {
       }
       await Promise.all(Array.from({ length: stalled }, flood))
       await pause(500)
-      return (await inUse()) - before
+      return (await inUse()) - before - own.stats().pendingBytes
     }
     return Number.NaN
   },

@@ -92,7 +92,7 @@ export async function measureStall(certificate: Certificate, plan: RawPlan): Pro
       {
         metric: 'stalled_readers_mib',
         unit: 'MiB',
-        reference: `what both ends grow by for ${of}; bar ≤ ${budget}, what a tunnel may hold received and not consumed`,
+        reference: `what both ends grow by for ${of}, less what waits at the sender; bar ≤ ${budget}, what a tunnel may hold received and not consumed`,
       },
       [grown / MiB],
       '',

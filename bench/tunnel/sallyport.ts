@@ -7,7 +7,7 @@ import { createReadStream, mkdirSync, readFileSync, realpathSync, writeFileSync 
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { Device } from '#api'
-import { Programs, readLine, type Program } from '../../test/demo/programs.ts'
+import { readLine, type Program, type Programs } from '../../test/demo/programs.ts'
 import {
   atNode,
   freePort,
@@ -22,6 +22,7 @@ import {
 import type { Session } from './line.ts'
 import { OBLIGATIONS } from '../../policy/obligations.ts'
 import type { Path, Peer, Site } from './path.ts'
+import { programsIn } from './programs.ts'
 
 const bin = resolve(import.meta.dirname, '../../cli/bin.mjs')
 const limits = pathToFileURL(join(import.meta.dirname, 'limits.ts')).href
@@ -51,7 +52,7 @@ export interface SallyportPath extends Path {
 export async function startSallyport(site: Site): Promise<SallyportPath> {
   const directory = join(site.directory, 'sallyport')
   mkdirSync(directory, { recursive: true })
-  const programs = new Programs(directory)
+  const programs = programsIn(directory)
   try {
     const { gateway, node } = await startGateway(programs, directory)
     const vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })

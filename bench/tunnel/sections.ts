@@ -34,7 +34,7 @@ export interface Run {
 
 /** What a part of --quick takes on two busy cores, seconds, and when the last must have ended. */
 const QUICK_SECONDS: Readonly<Partial<Record<Section, number>>> = {
-  latency: 14,
+  latency: 12,
   rtt: 18,
   layer: 8,
   idle: 16,
@@ -57,7 +57,8 @@ async function part(
     metrics.map((metric) => ({ metric, value: null, unit: '', reference: '', why }))
   if (!run.plan.sections.has(section)) return none(run.plan.leftOut)
   if (late(run, section)) return none('left out by --quick: there is no time left')
-  process.stderr.write(`  ${section}\n`)
+  const elapsed = ((performance.now() - run.began) / 1000).toFixed(1)
+  process.stderr.write(`  ${section}: ${metrics[0]} (after ${elapsed} s)\n`)
   try {
     return await work()
   } catch (error) {
@@ -75,7 +76,7 @@ export async function latencyPart(run: Run, running: readonly Running[], cells: 
     const paths = running.filter(({ name }) => names.includes(name))
     const times: Times[] = await measureLatency(run.ends, paths, {
       rounds: 5,
-      ms: run.quick ? 400 : 2000,
+      ms: run.quick ? 300 : 2000,
       directions: run.quick ? ['up'] : ['up', 'down'],
     })
     const why = (path: string) => cells.why(path, run.plan.leftOut)

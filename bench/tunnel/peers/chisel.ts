@@ -1,11 +1,11 @@
 /** chisel: a reverse tunnel over SSH in a WebSocket over TLS; the vendor's side is plain TCP. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Programs } from '../../../test/demo/programs.ts'
 import { freePort } from '../../../test/support/node.ts'
 import { built } from '../golang.ts'
 import type { Path, Peer, Site } from '../path.ts'
 import { listening } from '../program.ts'
+import { programsIn } from '../programs.ts'
 
 const MODULE = {
   name: 'chisel',
@@ -29,7 +29,7 @@ async function startChisel(site: Site): Promise<Path> {
   writeFileSync(key, site.certificate.key, { mode: 0o600 })
   writeFileSync(cert, site.certificate.cert)
   const [port, entry] = [await freePort(), await freePort()]
-  const programs = new Programs(site.directory)
+  const programs = programsIn(site.directory)
   const start = (name: string, args: readonly string[]) =>
     programs.start({ name, command, args, cwd: site.directory })
   const listen = ['--host', '127.0.0.1', '--port', String(port)]

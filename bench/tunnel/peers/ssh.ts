@@ -4,10 +4,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { processTree } from '../../../test/demo/proc.ts'
-import { Programs } from '../../../test/demo/programs.ts'
 import { freePort } from '../../../test/support/node.ts'
 import { Absent, type Path, type Peer, type Site } from '../path.ts'
 import { found, listening } from '../program.ts'
+import { programsIn } from '../programs.ts'
 
 const CIPHER = 'aes256-gcm@openssh.com'
 
@@ -33,7 +33,7 @@ async function startSsh(site: Site): Promise<Path> {
   writeFileSync(file('sshd_config'), config(port, file('host'), file('authorized')))
   // What sshd separates its privileges into; a directory of the system, made where it is not yet.
   if (userInfo().uid === 0) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 })
-  const programs = new Programs(directory)
+  const programs = programsIn(directory)
   const start = (name: string, command: string, args: readonly string[]) =>
     programs.start({ name, command, args, cwd: directory })
   try {
