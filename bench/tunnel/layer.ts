@@ -53,14 +53,14 @@ let certificate: Certificate | undefined
 let tunnel: Tunnel | undefined
 let stream: TunnelStream | undefined
 let plain: TLSSocket | undefined
-let pumping: Kind | undefined
+let pumping: readonly Kind[] = []
 export type Crowd = 'alone' | 'beside'
 const crowds = { alone: [] as TunnelStream[], beside: [] as TunnelStream[], lost: 0 }
 const chunk = bulk(CHUNK)
 
 function fill(kind: Kind): void {
-  if (kind === 'tunnel') while (pumping === kind && stream?.write(chunk) === true);
-  else while (pumping === kind && plain?.write(chunk) === true);
+  const to = kind === 'tunnel' ? stream : plain
+  while (pumping.includes(kind) && to?.write(chunk) === true);
 }
 
 async function dialTunnel(port: number): Promise<Tunnel> {
@@ -88,16 +88,22 @@ const asks = {
     plain.setNoDelay(true)
     plain.on('drain', () => fill('tls'))
   },
+  /** Sends on both for `ms`, so that whatever grows with use has grown. */
+  async settle(ms: number): Promise<void> {
+    pumping = ['tunnel', 'tls']
+    for (const kind of pumping) fill(kind)
+    await pause(ms)
+    await still()
+  },
   /** Sends on one of the two for `ms`; gives octets per second that arrived after `warmMs`. */
   async rate({ kind, warmMs, ms }: { kind: Kind; warmMs: number; ms: number }): Promise<number> {
-    pumping = kind
+    pumping = [kind]
     fill(kind)
     await pause(warmMs)
     const [from, began] = [received[kind], performance.now()]
     await pause(ms)
     const rate = (received[kind] - from) / ((performance.now() - began) / 1000)
-    pumping = undefined
-    for (let last = -1; last !== received[kind]; await pause(120)) last = received[kind]
+    await still()
     return rate
   },
   hangUp(): void {
@@ -205,6 +211,13 @@ export interface StallAsk {
 
 function writeOn(stream: TunnelStream, wanted: () => boolean): void {
   while (wanted() && stream.write(chunk));
+}
+
+/** Ends what is sent; resolves when nothing arrives any more. */
+async function still(): Promise<void> {
+  pumping = []
+  const sum = () => received.tunnel + received.tls
+  for (let last = -1; last !== sum(); await pause(120)) last = sum()
 }
 
 async function pause(ms: number): Promise<void> {

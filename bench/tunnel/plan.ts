@@ -59,7 +59,7 @@ export function planOf(quick: boolean, only: readonly string[]): Plan {
     rounds: 5,
     ...(quick
       ? { warmMs: 120, windowMs: 300, matrixMs: 45_000 }
-      : { warmMs: 300, windowMs: 1000, matrixMs: 720_000 }),
+      : { warmMs: 300, windowMs: 800, matrixMs: 660_000 }),
     sections: new Set<Section>(
       sections.length > 0 ? sections : narrowed ? ['matrix'] : quick ? QUICK_SECTIONS : SECTIONS,
     ),

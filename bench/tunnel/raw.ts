@@ -189,7 +189,7 @@ export async function measureLine(
     means.how === 'netem' ? port : await link.call('open', { port, rttMs, bytesPerSecond })
   await layer.call('dial', through)
   const rate = (kind: Kind, warmMs: number) => layer.call('rate', { kind, warmMs, ms: plan.ms })
-  for (const kind of ['tunnel', 'tls'] as const) await rate(kind, SETTLE_MS)
+  await layer.call('settle', SETTLE_MS)
   const [ours, theirs]: [number[], number[]] = [[], []]
   for (let round = 0; round < plan.rounds; round++) {
     ours.push(await rate('tunnel', 2.5 * rttMs))

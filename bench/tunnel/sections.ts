@@ -35,11 +35,11 @@ export interface Run {
 /** What a part of --quick takes on two busy cores, seconds, and when the last must have ended. */
 const QUICK_SECONDS: Readonly<Partial<Record<Section, number>>> = {
   latency: 12,
-  rtt: 18,
-  layer: 8,
-  idle: 16,
+  rtt: 15,
+  layer: 9,
+  idle: 10,
 }
-const QUICK_END_SECONDS = 112
+const QUICK_END_SECONDS = 115
 
 function late({ quick, began }: Run, section: Section): boolean {
   const elapsed = (performance.now() - began) / 1000
@@ -76,7 +76,7 @@ export async function latencyPart(run: Run, running: readonly Running[], cells: 
     const paths = running.filter(({ name }) => names.includes(name))
     const times: Times[] = await measureLatency(run.ends, paths, {
       rounds: 5,
-      ms: run.quick ? 300 : 2000,
+      ms: run.quick ? 300 : 1500,
       directions: run.quick ? ['up'] : ['up', 'down'],
     })
     const why = (path: string) => cells.why(path, run.plan.leftOut)
@@ -106,7 +106,7 @@ export async function layerPart(run: Run) {
 
 /** One row per condition; quick has the bar's alone. */
 export async function linePart(run: Run) {
-  const plan = run.quick ? { rounds: 5, ms: 400 } : { rounds: 5, ms: 1500 }
+  const plan = run.quick ? { rounds: 5, ms: 300 } : { rounds: 5, ms: 1500 }
   const rows: Row[] = []
   for (const [at, condition] of CONDITIONS.entries()) {
     // What the machine cannot do is said even where there is no time for what it can.
