@@ -177,7 +177,7 @@ export async function measureLine(
   const means = await meansFor(condition)
   const by =
     means.how === 'link'
-      ? 'delay link of ${(bytesPerSecond / 125e6).toFixed(1)} Gbit/s in user space'
+      ? `delay link of ${(bytesPerSecond / 125e6).toFixed(1)} Gbit/s in user space`
       : 'netem'
   const of = `one stream after 3 s, core to core, against plain TLS, ${rttMs} ms RTT`
   const asked = { metric, unit: 'x', reference: `${of}, ${loss} % loss (${by})${bar}` }
