@@ -85,7 +85,7 @@ export async function startHops(file: string, site: Site): Promise<Path> {
   const agent = starting.use(new Remote<Hop>(file))
   const { near, far } = await gateway.call('gateway', site.certificate)
   const { cert: ca } = site.certificate
-  await agent.call('agent', { ca, far, target: site.target })
+  await agent.call('agent', { ca, far: await site.uplink(far), target: site.target })
   const running = starting.move()
   return {
     entry: { kind: 'tls', port: near, ca },

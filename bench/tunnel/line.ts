@@ -64,9 +64,17 @@ export interface Reading {
   readonly cpu: readonly number[]
 }
 
-/** Written over and over by whoever sends in bulk; position counts, so that a loss would show. */
+/**
+ * Written over and over by whoever sends in bulk. `size` is a multiple of 256, so that every octet says
+ * where in its line it is, and what was lost, doubled or moved shows.
+ */
 export function bulk(size: number): Buffer {
   const chunk = Buffer.allocUnsafeSlow(size)
-  for (let at = 0; at < size; at++) chunk[at] = at % 251
+  for (let at = 0; at < size; at++) chunk[at] = at & 255
   return chunk
+}
+
+/** Whether `chunk` is what a line carries from position `from` on. */
+export function isBulk(chunk: Uint8Array, from: number): boolean {
+  return chunk.every((octet, at) => octet === ((from + at) & 255))
 }

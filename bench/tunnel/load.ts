@@ -4,7 +4,7 @@
  */
 import { bulk, encodeName, type Entry, type Name, type Purpose, type Reading } from './line.ts'
 import { openerOf, type Line, type Opener } from './open.ts'
-import type { PumpAsk } from './target.ts'
+import type { PumpAsk, StallAsk } from './target.ts'
 import { answerWith } from './rpc.ts'
 import { cpuSeconds } from './usage.ts'
 
@@ -25,6 +25,8 @@ interface Path {
 const paths = new Map<number, Path>()
 /** Openings under way at once: enough to keep a path busy, few enough for every path's patience. */
 const AT_ONCE = 8
+/** A path that has not opened its lines by then is left out. */
+const PATIENCE_MS = 60_000
 
 function pump(held: Held): void {
   while (held.pumping !== undefined && held.line.write(held.pumping));
@@ -56,6 +58,12 @@ export interface OpenAsk {
   readonly purpose: Purpose
   /** How many bulk lines there are to be; those there are stay. */
   readonly count: number
+}
+
+export interface SendAsk {
+  readonly path: number
+  readonly count: number
+  readonly bytes: number
 }
 
 export interface PingAsk {
@@ -105,7 +113,11 @@ const asks = {
     else {
       let next = path.bulk.length
       const worker = async (): Promise<void> => {
-        while (next < count) await openBulk(path, { path: number, index: next++, purpose })
+        while (next < count) {
+          if (performance.now() - began > PATIENCE_MS)
+            throw new Error(`${next} of ${count} lines in ${PATIENCE_MS / 1000} s`)
+          await openBulk(path, { path: number, index: next++, purpose })
+        }
       }
       await Promise.all(Array.from({ length: AT_ONCE }, worker))
     }
@@ -121,6 +133,24 @@ const asks = {
       pump(held)
     }
   },
+  /** Writes so many octets, a multiple of 64 KiB, on each of the first lines; resolves when all are written. */
+  async send({ path, count, bytes }: SendAsk): Promise<void> {
+    const chunk = bulk(64 * 1024)
+    const lines = pathOf(path).bulk.slice(0, count)
+    await Promise.all(
+      lines.map(async ({ line }) => {
+        for (let left = bytes; left > 0; left -= chunk.length) {
+          const { promise, resolve } = Promise.withResolvers<void>()
+          line.drained = resolve
+          if (!line.write(chunk)) await promise
+        }
+      }),
+    )
+  },
+  /** From now on these lines take nothing: neither counted nor given back. */
+  stall({ path, from, count }: StallAsk): void {
+    for (const { line } of pathOf(path).bulk.slice(from, count)) line.stall()
+  },
   read({ path, pids }: { readonly path: number; readonly pids: readonly number[] }): Reading {
     const { bulk: held } = pathOf(path)
     const bytes = held.map((one) => one?.received ?? 0)
@@ -132,8 +162,10 @@ const asks = {
     if (echo === undefined) throw new Error(`path ${ask.path} has no echo line`)
     return await ping(echo, ask)
   },
+  /** Of a path that was never opened nothing is left. */
   async close(number: number): Promise<void> {
-    const path = pathOf(number)
+    const path = paths.get(number)
+    if (path === undefined) return
     paths.delete(number)
     for (const { line } of path.bulk) line.end()
     path.echo?.end()

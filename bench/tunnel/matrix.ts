@@ -22,6 +22,11 @@ export async function measureMatrix(
       process.stderr.write(`  ${path.name} failed: ${why}\n`)
     }
   }
+  const began = performance.now()
+  const late = (round: number): boolean => {
+    const spent = performance.now() - began
+    return spent > plan.matrixMs && (round >= LEAST || spent > 1.3 * plan.matrixMs)
+  }
   for (const [streams, names] of plan.peersAt) {
     const here = running.filter(({ name }) => names.includes(name))
     for (const path of here)
@@ -29,15 +34,22 @@ export async function measureMatrix(
         const took = await openLines(ends, path, streams)
         process.stderr.write(`  ${path.name}: ${streams} streams open (${took.toFixed(0)} ms)\n`)
       })
-    for (let round = 0; round < plan.rounds; round++)
+    for (let round = 0; round < plan.rounds && !late(round); round++)
       for (const direction of plan.directions)
         for (const path of turned(here, round))
           await attempt(path, async () => {
-            const { warmMs, windowMs: ms } = plan
+            // The more lines there are, the longer until all of them have had their turn.
+            const times = streams < 256 ? 1 : 2
+            const [warmMs, ms] = [times * plan.warmMs, times * plan.windowMs]
             cells.add(await measure(ends, path, { streams, direction, warmMs, ms }))
           })
+    const seconds = ((performance.now() - began) / 1000).toFixed(1)
+    process.stderr.write(`  ${streams} streams done, ${seconds} s\n`)
   }
 }
+
+/** Rounds there are even where the time is over, unless it is long over. */
+const LEAST = 3
 
 /** Every round begins with another path, so that nobody always follows the same one. */
 function turned<T>(list: readonly T[], by: number): T[] {

@@ -13,6 +13,8 @@ export interface Line {
   /** Takes all of it; false: wait for `drained`. */
   write(chunk: Uint8Array): boolean
   end(): void
+  /** Takes nothing any more. */
+  stall(): void
   /** The memory is used again once it returns. */
   bytes: (chunk: Uint8Array) => void
   drained: () => void
@@ -53,6 +55,7 @@ function socketLine(socket: Socket): Line {
   const line: Line = {
     write: (chunk) => !socket.destroyed && socket.write(chunk),
     end: () => socket.destroy(),
+    stall: () => void socket.pause(),
     bytes: nothing,
     drained: nothing,
     closed: nothing,
@@ -70,6 +73,7 @@ const PIECE = 64 * 1024
 
 function streamLine(stream: TunnelStream): Line {
   let open = true
+  let stalled = false
   const line: Line = {
     write(chunk) {
       let more = open
@@ -78,11 +82,13 @@ function streamLine(stream: TunnelStream): Line {
       return more
     },
     end: () => stream.reset('client.done'),
+    stall: () => (stalled = true),
     bytes: nothing,
     drained: nothing,
     closed: nothing,
   }
   stream.onData = (chunk) => {
+    if (stalled) return
     line.bytes(chunk)
     stream.consumed(chunk.length)
   }

@@ -22,6 +22,8 @@ export interface Site {
   readonly certificate: { readonly key: string; readonly cert: string }
   /** Lines that may be open at once. */
   readonly lines: number
+  /** The port to dial for one at the far end of the line between gateway and agent: a long one, or itself. */
+  readonly uplink: (port: number) => Promise<number>
 }
 
 /** A way of carrying lines. `start` throws `Absent` where this machine has not got it. */

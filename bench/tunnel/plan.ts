@@ -5,6 +5,8 @@ export interface Plan {
   readonly rounds: number
   readonly warmMs: number
   readonly windowMs: number
+  /** Later than this no further round of throughput is begun. */
+  readonly matrixMs: number
   readonly sections: ReadonlySet<Section>
   /** Peers at a number of streams, each with our own path first. */
   readonly peersAt: ReadonlyMap<number, readonly string[]>
@@ -13,8 +15,10 @@ export interface Plan {
   readonly leftOut: string
 }
 
-const SECTIONS = ['matrix', 'latency', 'rtt', 'layer', 'idle', 'stalled'] as const
-type Section = (typeof SECTIONS)[number]
+const SECTIONS = ['matrix', 'latency', 'idle', 'layer', 'rtt', 'distance', 'stalled'] as const
+export type Section = (typeof SECTIONS)[number]
+/** The others take minutes. */
+const QUICK_SECTIONS: readonly Section[] = ['matrix', 'latency', 'idle', 'layer', 'rtt']
 
 /** Everybody at up to 256; beyond that only who takes a connection per line without a mux of its own. */
 const FULL: ReadonlyMap<number, readonly string[]> = new Map(
@@ -53,8 +57,12 @@ export function planOf(quick: boolean, only: readonly string[]): Plan {
   const from = numbers.length + peers.length > 0 ? FULL : all
   return {
     rounds: 5,
-    ...(quick ? { warmMs: 150, windowMs: 400 } : { warmMs: 300, windowMs: 1000 }),
-    sections: new Set(sections.length > 0 ? sections : narrowed ? (['matrix'] as const) : SECTIONS),
+    ...(quick
+      ? { warmMs: 120, windowMs: 300, matrixMs: 45_000 }
+      : { warmMs: 300, windowMs: 800, matrixMs: 660_000 }),
+    sections: new Set<Section>(
+      sections.length > 0 ? sections : narrowed ? ['matrix'] : quick ? QUICK_SECTIONS : SECTIONS,
+    ),
     peersAt: new Map(
       chosen.map((streams) => [
         streams,

@@ -36,7 +36,7 @@ export function ratios(ours: readonly number[], theirs: readonly number[]): numb
   })
 }
 
-const hopCpu = ({ cpu }: Cell): number => cpu.gateway + cpu.agent
+export const hopCpu = ({ cpu }: Cell): number => cpu.gateway + cpu.agent
 
 /** All windows of a run, and why those that are missing are. */
 export class Cells {
@@ -63,7 +63,7 @@ export class Cells {
     return this.#absent.get(path) ?? otherwise
   }
 
-  /** What was measured at all: path, number of streams, direction. */
+  /** What was measured: path, number of streams, direction. */
   kinds(): readonly { path: string; streams: number; direction: Direction }[] {
     const seen = new Map<string, { path: string; streams: number; direction: Direction }>()
     for (const { path, streams, direction } of this.#cells)
@@ -142,12 +142,22 @@ export function fairnessRow(cells: Cells, leftOut: string): Row {
   )
 }
 
-/** Two rows for whatever was measured: throughput, and CPU of what carries it with the rest in words. */
-export function cellRows(cells: Cells): Row[] {
-  return cells.kinds().flatMap(({ path, streams, direction }) => {
+/** Which paths at how many streams, which way. */
+interface Kinds {
+  readonly peersAt: ReadonlyMap<number, readonly string[]>
+  readonly directions: readonly Direction[]
+}
+
+/** Two rows for whatever was to be measured: throughput, and CPU of what carries it with the rest in words. */
+export function cellRows(cells: Cells, plan: Kinds, prefix = ''): Row[] {
+  const kinds = [...plan.peersAt].flatMap(([streams, paths]) =>
+    plan.directions.flatMap((direction) => paths.map((path) => ({ path, streams, direction }))),
+  )
+  return kinds.flatMap(({ path, streams, direction }) => {
+    const why = cells.why(path, 'not measured')
     const all = cells.of(path, streams, direction)
-    const of = (figure: (cell: Cell) => number) => median(all.map(figure))
-    const name = `${direction}_${streams}_${path}`
+    const of = (figure: (cell: Cell) => number) => median(all.map(figure).filter(Number.isFinite))
+    const name = `${prefix}${direction}_${streams}_${path}`
     const cpu = `gateway ${of(({ cpu: c }) => c.gateway).toFixed(2)} + agent ${of(({ cpu: c }) => c.agent).toFixed(2)}`
     const ends = `load ${of(({ cpu: c }) => c.load).toFixed(2)}, target ${of(({ cpu: c }) => c.target).toFixed(2)}`
     const rss = `RSS ${of((cell) => cell.gatewayMiB).toFixed(0)} + ${of((cell) => cell.agentMiB).toFixed(0)} MiB`
@@ -156,12 +166,12 @@ export function cellRows(cells: Cells): Row[] {
       row(
         { metric: `gbps_${name}`, unit: 'GB/s', reference: `${fair}, ${rss}` },
         all.map((cell) => cell.gigabytesPerSecond),
-        '',
+        why,
       ),
       row(
         { metric: `cpu_${name}`, unit: 'CPU-s/GB', reference: `${cpu}; ${ends}` },
         all.map(hopCpu),
-        '',
+        why,
       ),
     ]
   })

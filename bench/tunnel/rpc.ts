@@ -2,7 +2,7 @@
  * The bench's own processes and how they are asked: a question is one message, its answer another.
  * A process that ends before it has answered rejects what was asked of it.
  */
-import { fork, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 
 /** What a process can be asked: a name, one argument, one answer. */
@@ -46,11 +46,15 @@ export class Remote<T extends Asks<T>> implements AsyncDisposable {
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>()
   #next = 0
 
-  /** `file` is a program that calls `answerWith`; `flags` are Node's own. */
-  constructor(file: string, flags: readonly string[] = []) {
-    this.#child = fork(file, [], {
+  /**
+   * `file` is a program that calls `answerWith`; `flags` are Node's own; `under` is a command that
+   * becomes what follows it (`unshare -n`).
+   */
+  constructor(file: string, flags: readonly string[] = [], under: readonly string[] = []) {
+    const [command = process.execPath, ...rest] = under
+    const own = under.length === 0 ? [] : [process.execPath]
+    this.#child = spawn(command, [...rest, ...own, ...flags, file], {
       serialization: 'advanced',
-      execArgv: [...flags],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })
     this.pid = this.#child.pid ?? 0
@@ -60,11 +64,12 @@ export class Remote<T extends Asks<T>> implements AsyncDisposable {
       if ('error' in reply) waiting?.reject(new Error(reply.error))
       else waiting?.resolve(reply.answer)
     })
-    this.#child.on('exit', (code, signal) => {
-      for (const { reject } of this.#waiting.values())
-        reject(new Error(`${file} ended: ${code ?? signal}`))
+    const fail = (why: string): void => {
+      for (const { reject } of this.#waiting.values()) reject(new Error(`${file}: ${why}`))
       this.#waiting.clear()
-    })
+    }
+    this.#child.on('error', (error) => fail(error.message))
+    this.#child.on('exit', (code, signal) => fail(`ended with ${code ?? signal}`))
   }
 
   async call<K extends keyof T & string>(name: K, ask: Ask<T[K]>): Promise<Answer<T[K]>> {

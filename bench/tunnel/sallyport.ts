@@ -7,7 +7,7 @@ import { createReadStream, mkdirSync, readFileSync, realpathSync, writeFileSync 
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { Device } from '#api'
-import { Programs, readLine, type Program } from '../../test/demo/programs.ts'
+import { readLine, type Program, type Programs } from '../../test/demo/programs.ts'
 import {
   atNode,
   freePort,
@@ -22,6 +22,7 @@ import {
 import type { Session } from './line.ts'
 import { OBLIGATIONS } from '../../policy/obligations.ts'
 import type { Path, Peer, Site } from './path.ts'
+import { programsIn } from './programs.ts'
 
 const bin = resolve(import.meta.dirname, '../../cli/bin.mjs')
 const limits = pathToFileURL(join(import.meta.dirname, 'limits.ts')).href
@@ -43,15 +44,15 @@ export const sallyport: Peer = {
 }
 
 /** Our own path, and the node behind it for what else is asked of it. */
-interface SallyportPath extends Path {
+export interface SallyportPath extends Path {
   readonly node: TestNode
   readonly gateway: Program
 }
 
-async function startSallyport(site: Site): Promise<SallyportPath> {
+export async function startSallyport(site: Site): Promise<SallyportPath> {
   const directory = join(site.directory, 'sallyport')
   mkdirSync(directory, { recursive: true })
-  const programs = new Programs(directory)
+  const programs = programsIn(directory)
   try {
     const { gateway, node } = await startGateway(programs, directory)
     const vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
@@ -62,7 +63,7 @@ async function startSallyport(site: Site): Promise<SallyportPath> {
       const id = `press-${at}`
       const expecting = { kind: 'tcp', expect: { sha256: [sha256] } }
       const device = await node.device(id, { [PROCESS]: expecting })
-      agents.push(await startAgent({ programs, directory, node, device, target: site.target }))
+      agents.push(await startAgent({ programs, directory, node, device, site }))
       sessions.push(...(await sessionsOf(node, vendor, id, Math.min(left, PER_AGENT))))
     }
     // One more for small requests, on the first device, among the bulk.
@@ -125,12 +126,12 @@ interface AgentStart {
   readonly directory: string
   readonly node: TestNode
   readonly device: DeviceIdentity
-  readonly target: number
+  readonly site: Site
 }
 
 /** Lays its identity where an agent keeps it (docs/agent.md), starts it, waits until it is connected. */
 async function startAgent(start: AgentStart): Promise<Program> {
-  const { programs, directory, node, device, target } = start
+  const { programs, directory, node, device, site } = start
   const data = join(directory, device.id)
   mkdirSync(join(data, 'identity', 'a'), { recursive: true, mode: 0o700 })
   const file = (name: string, text: string) =>
@@ -138,10 +139,10 @@ async function startAgent(start: AgentStart): Promise<Program> {
   const pin = readFileSync(join(node.data, 'ca-root.sha256'), 'utf8').trim().split(/\s/)[0]
   const config = {
     v: 1,
-    gateway: node.origin,
+    gateway: `https://localhost:${await site.uplink(node.port)}`,
     device: device.id,
     ca_sha256: pin,
-    targets: { [PROCESS]: { tcp: `127.0.0.1:${target}` } },
+    targets: { [PROCESS]: { tcp: `127.0.0.1:${site.target}` } },
   }
   const { key, cert } = presenting(device)
   const [, ...issuing] =

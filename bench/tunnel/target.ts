@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
-import { bulk, decodeName, NAME_BYTES, type Name, type Reading } from './line.ts'
+import { bulk, decodeName, isBulk, NAME_BYTES, type Name, type Reading } from './line.ts'
 import { readInto } from './reads.ts'
 import { answerWith } from './rpc.ts'
 import { cpuSeconds } from './usage.ts'
@@ -13,8 +13,12 @@ interface Taken {
   readonly socket: Socket
   received: number
   pumping: Buffer | undefined
-  stalled: boolean
+  /** False once something arrived, while it was looked at, that was not sent. */
+  intact: boolean
 }
+
+/** Off where time is measured: looking at every octet takes longer than carrying it. */
+let looking = false
 
 const paths = new Map<number, Taken[]>()
 
@@ -44,10 +48,11 @@ function take(socket: Socket): void {
 
 function serve(socket: Socket, name: Name): (chunk: Uint8Array) => void {
   if (name.purpose === 'echo') return (chunk) => void socket.write(Uint8Array.from(chunk))
-  const line: Taken = { socket, received: 0, pumping: undefined, stalled: false }
+  const line: Taken = { socket, received: 0, pumping: undefined, intact: true }
   linesOf(name.path)[name.index] = line
   socket.on('drain', () => pump(line))
   return (chunk) => {
+    if (looking && !isBulk(chunk, line.received)) line.intact = false
     line.received += chunk.length
   }
 }
@@ -64,6 +69,13 @@ export interface PumpAsk {
   readonly size: number
 }
 
+export interface StallAsk {
+  readonly path: number
+  /** Lines `from` up to, not with, `count`. */
+  readonly from: number
+  readonly count: number
+}
+
 const asks = {
   async listen(port: number): Promise<number> {
     const server = createServer({ noDelay: true }, take)
@@ -78,9 +90,25 @@ const asks = {
       pump(line)
     }
   },
+  /** Sends on these lines for ever; a later `pump` of others leaves them at it. */
+  flood({ path, from, count }: StallAsk): void {
+    const chunk = bulk(64 * 1024)
+    for (const line of linesOf(path).slice(from, count)) {
+      line.pumping = chunk
+      pump(line)
+    }
+  },
   read({ path, pids }: { readonly path: number; readonly pids: readonly number[] }): Reading {
     const bytes = linesOf(path).map((line) => line?.received ?? 0)
     return { at: performance.now(), bytes, cpu: cpuSeconds(pids) }
+  },
+  /** From now on every octet is looked at. */
+  look(): void {
+    looking = true
+  },
+  /** Per line: what arrived, and whether it was what was sent. */
+  seen(path: number): { received: number; intact: boolean }[] {
+    return linesOf(path).map(({ received, intact }) => ({ received, intact }))
   },
   close(path: number): void {
     for (const line of linesOf(path)) line?.socket.destroy()

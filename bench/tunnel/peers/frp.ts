@@ -1,11 +1,11 @@
 /** frp: its own protocol with a mux over TLS; the vendor's side is plain TCP. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Programs } from '../../../test/demo/programs.ts'
 import { freePort } from '../../../test/support/node.ts'
 import { built } from '../golang.ts'
 import type { Path, Peer, Site } from '../path.ts'
 import { listening } from '../program.ts'
+import { programsIn } from '../programs.ts'
 
 const MODULE = {
   name: 'frp',
@@ -40,7 +40,7 @@ log.level = "error"
   writeFileSync(
     file('client.toml'),
     `serverAddr = "127.0.0.1"
-serverPort = ${port}
+serverPort = ${await site.uplink(port)}
 transport.tls.trustedCaFile = "${file('cert.pem')}"
 log.level = "error"
 [[proxies]]
@@ -51,7 +51,7 @@ localPort = ${site.target}
 remotePort = ${entry}
 `,
   )
-  const programs = new Programs(site.directory)
+  const programs = programsIn(site.directory)
   const start = (name: string, config: string) =>
     programs.start({
       name,

@@ -1,10 +1,10 @@
 /** HAProxy twice: TLS from the load generator, TLS between the two, plain to the target. No mux, no policy. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Programs } from '../../../test/demo/programs.ts'
 import { freePort } from '../../../test/support/node.ts'
 import { Absent, type Path, type Peer, type Site } from '../path.ts'
 import { found, listening } from '../program.ts'
+import { programsIn } from '../programs.ts'
 
 export const haproxy: Peer = {
   name: 'haproxy',
@@ -21,8 +21,8 @@ async function startHaproxy(site: Site): Promise<Path> {
   writeFileSync(pem, `${cert}\n${key}`, { mode: 0o600 })
   writeFileSync(ca, cert)
   const [near, far] = [await freePort(), await freePort()]
-  const server = `server next 127.0.0.1:${far} ssl verify required ca-file ${ca} no-ssl-reuse`
-  const programs = new Programs(site.directory)
+  const server = `server next 127.0.0.1:${await site.uplink(far)} ssl verify required ca-file ${ca} no-ssl-reuse`
+  const programs = programsIn(site.directory)
   const start = (name: string, port: number, next: string) => {
     const file = join(site.directory, `${name}.cfg`)
     writeFileSync(file, config(port, pem, next, site.lines))

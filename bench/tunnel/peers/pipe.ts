@@ -26,11 +26,11 @@ const asks = {
 export const pipe: Peer = {
   name: 'pipe',
   says: 'node:tls pipe() chain, a connection per line',
-  async start({ certificate, target }) {
+  async start({ certificate, target, uplink }) {
     await using starting = new AsyncDisposableStack()
     const gateway = starting.use(new Remote<typeof asks>(import.meta.filename))
     const agent = starting.use(new Remote<typeof asks>(import.meta.filename))
-    const far = await agent.call('agent', { certificate, target })
+    const far = await uplink(await agent.call('agent', { certificate, target }))
     const port = await gateway.call('gateway', { certificate, far })
     const running = starting.move()
     return {

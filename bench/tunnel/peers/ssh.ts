@@ -4,10 +4,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { processTree } from '../../../test/demo/proc.ts'
-import { Programs } from '../../../test/demo/programs.ts'
 import { freePort } from '../../../test/support/node.ts'
 import { Absent, type Path, type Peer, type Site } from '../path.ts'
 import { found, listening } from '../program.ts'
+import { programsIn } from '../programs.ts'
 
 const CIPHER = 'aes256-gcm@openssh.com'
 
@@ -27,18 +27,19 @@ async function startSsh(site: Site): Promise<Path> {
   for (const name of ['host', 'user'])
     execFileSync(keygen, ['-q', '-t', 'ed25519', '-N', '', '-f', file(name)])
   const [port, entry] = [await freePort(), await freePort()]
+  const uplink = await site.uplink(port)
   writeFileSync(file('authorized'), readFileSync(file('user.pub')), { mode: 0o600 })
-  writeFileSync(file('known'), `[127.0.0.1]:${port} ${readFileSync(file('host.pub'), 'utf8')}`)
+  writeFileSync(file('known'), `[127.0.0.1]:${uplink} ${readFileSync(file('host.pub'), 'utf8')}`)
   writeFileSync(file('sshd_config'), config(port, file('host'), file('authorized')))
   // What sshd separates its privileges into; a directory of the system, made where it is not yet.
   if (userInfo().uid === 0) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 })
-  const programs = new Programs(directory)
+  const programs = programsIn(directory)
   const start = (name: string, command: string, args: readonly string[]) =>
     programs.start({ name, command, args, cwd: directory })
   try {
     const server = start('sshd', sshd, ['-D', '-e', '-f', file('sshd_config')])
     await listening(server, port)
-    const agent = start('ssh', client, arguments_(directory, site.target, port, entry))
+    const agent = start('ssh', client, arguments_(directory, site.target, uplink, entry))
     await listening(agent, entry)
     return {
       entry: { kind: 'tcp', port: entry },

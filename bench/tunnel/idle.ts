@@ -1,0 +1,49 @@
+/** What a device that is connected and does nothing costs the gateway: memory that stays, per tunnel. */
+import { join } from 'node:path'
+import { presenting, type DeviceIdentity } from '../../test/support/node.ts'
+import type { Row } from '../row.ts'
+import type { Herd } from './herd.ts'
+import { Remote } from './rpc.ts'
+import { row } from './rows.ts'
+import type { SallyportPath } from './sallyport.ts'
+import { residentKiB } from './usage.ts'
+
+/** What the first ones cost is the gateway's own: code compiled, pools filled. */
+const WARM = 16
+
+/** `rss_per_idle_tunnel_kib`, in `groups` groups of `count` tunnels. */
+export async function measureIdle(
+  path: SallyportPath,
+  groups: number,
+  count: number,
+): Promise<Row> {
+  await using herd = new Remote<Herd>(join(import.meta.dirname, 'herd.ts'))
+  const { node, gateway } = path
+  let made = 0
+  const join_ = async (many: number): Promise<void> => {
+    const devices: DeviceIdentity[] = []
+    for (let at = 0; at < many; at++) devices.push(await node.device(`idle-${made++}`))
+    const { port, anchor } = node
+    await herd.call('dial', { port, anchor, devices: devices.map(presenting) })
+  }
+  await join_(WARM)
+  const readings = [await settled(gateway.pid)]
+  for (let group = 0; group < groups; group++) {
+    await join_(count)
+    readings.push(await settled(gateway.pid))
+  }
+  const each = readings.slice(1).map((now, at) => (now - (readings[at] ?? 0)) / count)
+  const reference = `RSS of the gateway after garbage collection, ${groups} groups of ${count} enrolled devices, each with an idle tunnel; bar ≤ 90`
+  return row({ metric: 'rss_per_idle_tunnel_kib', unit: 'KiB', reference }, each, '')
+}
+
+/** Resident KiB after garbage collection (limits.ts), once it no longer falls. */
+async function settled(pid: number): Promise<number> {
+  let least = Infinity
+  for (let turn = 0; turn < 4; turn++) {
+    process.kill(pid, 'SIGUSR2')
+    await new Promise((wake) => setTimeout(wake, 150))
+    least = Math.min(least, residentKiB(pid))
+  }
+  return least
+}
