@@ -182,9 +182,12 @@ async function redeem(claim: Claim, errand: Errand): Promise<Plan> {
   if (bound !== null && bound.spkiSha256 !== applicant.spkiSha256)
     throw refuse('token.bound', 'the token was used with another key')
   const claimed = label.names === 'ignore' ? null : checkNames(errand, device)
-  await refuseTakenKey(device.id, errand)
   const again = recallOf(principal, 'simpleenroll', errand)
-  const known = await recall(again.key, device, options)
+  // Asked together: the store answers both in one turn.
+  const [known] = await Promise.all([
+    recall(again.key, device, options),
+    refuseTakenKey(device.id, errand),
+  ])
   if (known !== undefined) return { known }
   // What it was used for is no longer good, and it cannot be used for anything else.
   if (bound !== null && device.state !== 'quarantined') throw claim.spent?.() ?? notValid()

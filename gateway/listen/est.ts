@@ -1,7 +1,13 @@
 /** EST over HTTP: reads a bounded body in bounded time, and what TLS knows, and lets the CA answer. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { TLSSocket } from 'node:tls'
-import { bodyTooLarge, EST_BODY_LIMIT, type EstRequest, type EstResponse } from '#ca'
+import {
+  bodyTooLarge,
+  EST_BODY_LIMIT,
+  type EstConnection,
+  type EstRequest,
+  type EstResponse,
+} from '#ca'
 import { channelBinding } from '#est'
 import { newId } from '../ids.ts'
 import type { Handler } from './front.ts'
@@ -123,20 +129,21 @@ async function answer(
   const headers: Record<string, string | undefined> = {}
   for (const [name, value] of Object.entries(request.headers))
     headers[name] = Array.isArray(value) ? value.join(', ') : value
-  send(
-    response,
-    await serve({
-      method: request.method ?? '',
-      path: request.url ?? '/',
-      headers,
-      body,
-      connection: {
-        tlsVersion: socket.getProtocol() ?? '',
-        channelBinding: channelBinding(socket, 'server'),
-        clientChain: presented(socket),
-        remoteAddress: socket.remoteAddress ?? '',
-        requestId,
-      },
-    }),
-  )
+  const { method = '', url: path = '/' } = request
+  const connection = connectionOf(socket, requestId)
+  send(response, await serve({ method, path, headers, body, connection }))
+}
+
+/** The chain is taken apart only for who asks for it: with a token nobody does, and it costs as much as a signature. */
+function connectionOf(socket: TLSSocket, requestId: string): EstConnection {
+  let chain: Uint8Array[] | undefined
+  return {
+    tlsVersion: socket.getProtocol() ?? '',
+    channelBinding: channelBinding(socket, 'server'),
+    get clientChain() {
+      return (chain ??= presented(socket))
+    },
+    remoteAddress: socket.remoteAddress ?? '',
+    requestId,
+  }
 }
