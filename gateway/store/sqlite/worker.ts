@@ -89,9 +89,9 @@ function describe(error: unknown): NonNullable<Reply['error']> {
 
 function perBatch(db: DatabaseSync, batch: readonly Request[]): Reply[] {
   try {
-    db.exec('BEGIN IMMEDIATE')
+    db.prepare('BEGIN IMMEDIATE').run()
     const replies = batch.map((request) => perform(db, request))
-    db.exec('COMMIT')
+    db.prepare('COMMIT').run()
     return replies
   } catch (error) {
     // The commit itself failed (disk full, I/O): nobody may believe their write.
