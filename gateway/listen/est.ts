@@ -59,12 +59,14 @@ function presented(socket: TLSSocket): Uint8Array[] {
 const MOST_PRESENTED = 5
 
 function send(response: ServerResponse, answer: EstResponse): void {
-  response.statusCode = answer.status
-  for (const [name, value] of Object.entries(answer.headers)) response.setHeader(name, value)
-  if (answer.close) response.setHeader('connection', 'close')
-  // RFC 9110 8.6: 204 has no length; everything else states it, because some clients read no chunks.
-  if (answer.status !== 204) response.setHeader('content-length', Buffer.byteLength(answer.body))
-  response.end(answer.body)
+  const { status, headers, body, close } = answer
+  response.writeHead(status, {
+    ...headers,
+    ...(close ? { connection: 'close' } : {}),
+    // RFC 9110 8.6: 204 has no length; everything else states it, because some clients read no chunks.
+    ...(status === 204 ? {} : { 'content-length': Buffer.byteLength(body) }),
+  })
+  response.end(body)
 }
 
 /** An answer of this file's own: RFC 7030 4.2.3 wants text, and the connection is of no further use. */
