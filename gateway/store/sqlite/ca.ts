@@ -253,11 +253,13 @@ function complete(
   db: DatabaseSync,
   { serial, certificate, fingerprint }: Completion,
 ): CertificateRow {
-  db.prepare(
-    `UPDATE ca_certificate SET certificate = ?, fingerprint = ?, state = 'active'
-     WHERE serial = ? AND state = 'intent'`,
-  ).run(certificate, fingerprint, serial)
-  return one(db, serial)
+  const row = db
+    .prepare(
+      `UPDATE ca_certificate SET certificate = ?, fingerprint = ?, state = 'active'
+       WHERE serial = ? AND state = 'intent' RETURNING *`,
+    )
+    .get(certificate, fingerprint, serial)
+  return row === undefined ? one(db, serial) : certificateOf(row)
 }
 
 interface Listing {
