@@ -1,5 +1,5 @@
 /** Strict, bounded PKCS#10 reader (RFC 2986); says what a request holds, trusts none of it. */
-import { importKey, verifySignature, type ImportedKey } from './algorithm.ts'
+import { readKey, type ImportedKey } from './algorithm.ts'
 import { readExtensions, findExtension } from './der/certificate.ts'
 import { rdnsOf, type Rdn } from './der/name.ts'
 import { OID, oidOf } from './der/oid.ts'
@@ -37,7 +37,8 @@ export interface CertificationRequest {
 /**
  * Reads a request (DER). Throws CaError: `der` (not DER, over a limit), `csr.structure`,
  * `csr.attribute` (repeated, empty or several values), `name.change` (RFC 6402),
- * `key.algorithm`, `key.weak`. The signature is not checked here: see `provePossession`.
+ * `key.algorithm`, `key.weak`. The signature is not checked here, nor whether the point of the key is
+ * on its curve: see `provePossession`.
  */
 export function readCsr(der: Uint8Array): CertificationRequest {
   const root = asDer(() => readDer(der, REQUEST_LIMITS))
@@ -75,8 +76,7 @@ function requestOf(root: DerNode): CertificationRequest {
   const rdns = rdnsOf(subject)
   const asked = readAttributes(attributes)
   const signed = wholeBits(signature, 'signature')
-  // Last: it costs more than everything before it.
-  const key = importKey(subjectKey)
+  const key = readKey(subjectKey)
   return {
     info: expect(info, TAG.sequence, 'CertificationRequestInfo').bytes,
     subject: expect(subject, TAG.sequence, 'subject').bytes,
@@ -135,10 +135,10 @@ function challengeOf(node: DerNode | undefined): string | null {
 
 /**
  * Checks that the holder of the key signed the request (RFC 7030 3.4).
- * Throws CaError `csr.algorithm`, `csr.signature`.
+ * Throws CaError `csr.algorithm`, `csr.signature`, `key.weak`.
  */
 export function provePossession(request: CertificationRequest): void {
   const { algorithm, info, signature, key } = request
-  if (!verifySignature(algorithm, info, signature, key.key))
+  if (!key.verifies(algorithm, info, signature))
     throw refuse('csr.signature', 'the request is not signed by the key it carries')
 }

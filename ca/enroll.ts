@@ -11,6 +11,7 @@ import { isId, isTenant } from './name.ts'
 import { recallSeconds, type EstProfileName } from './profile.ts'
 import {
   carryOut,
+  keyOwner,
   linkingOf,
   newAttempt,
   recall,
@@ -157,7 +158,9 @@ export async function enroll(
   if (authorization === undefined) return await introduce(errand, redeem)
   const attempt = newAttempt('device.enroll')
   return await carryOut(attempt, errand, async () => {
-    const token = await identify(authorization, errand)
+    // Asked beside the token: the store answers both in one turn.
+    const owner = keyOwner(errand)
+    const [token] = await Promise.all([identify(authorization, errand), owner])
     attempt.tokenId = token.id
     attempt.device = token.device
     if (token.profile !== errand.label.profile)
@@ -170,7 +173,7 @@ export async function enroll(
       uses_left: token.binding === null ? 1 : 0,
       expires_at: Math.floor(token.expiresAt / 1_000),
     }
-    return await redeem({ principal: `token:${token.id}`, token, device, vouch }, errand)
+    return await redeem({ principal: `token:${token.id}`, token, device, vouch, owner }, errand)
   })
 }
 
@@ -182,9 +185,13 @@ async function redeem(claim: Claim, errand: Errand): Promise<Plan> {
   if (bound !== null && bound.spkiSha256 !== applicant.spkiSha256)
     throw refuse('token.bound', 'the token was used with another key')
   const claimed = label.names === 'ignore' ? null : checkNames(errand, device)
-  await refuseTakenKey(device.id, errand)
   const again = recallOf(principal, 'simpleenroll', errand)
-  const known = await recall(again.key, device, options)
+  // What was never used has granted nothing.
+  const unused = token !== null && bound === null
+  const [known] = await Promise.all([
+    unused ? undefined : recall(again.key, device, options),
+    refuseTakenKey(device.id, errand, claim.owner),
+  ])
   if (known !== undefined) return { known }
   // What it was used for is no longer good, and it cannot be used for anything else.
   if (bound !== null && device.state !== 'quarantined') throw claim.spent?.() ?? notValid()

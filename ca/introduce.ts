@@ -24,7 +24,7 @@ import {
   type Plan,
 } from './registrar.ts'
 import { base32 } from './serial.ts'
-import type { TokenRow } from './store.ts'
+import type { KeyOwner, TokenRow } from './store.ts'
 import { instant } from './time.ts'
 
 type Vouch = NonNullable<CaFacts['enroll']>['token']
@@ -35,6 +35,8 @@ export interface Claim {
   /** What is bound to the key in the issuance transaction; null where a principal may come again. */
   readonly token: TokenRow | null
   readonly device: DeviceRecord
+  /** Whose the key is, where that was asked before. */
+  readonly owner?: Promise<KeyOwner | undefined>
   /** What policy hears as the token: its own facts, or those of who vouches in its place. */
   readonly vouch: Vouch
   /** X520 serialNumber that a maker's certificate proves. */

@@ -32,7 +32,7 @@ export interface IssueRequest {
   readonly name: Uint8Array
   /** GeneralNames, DER; null for an OCSP responder. */
   readonly san: Uint8Array | null
-  /** SubjectPublicKeyInfo, DER; or the key that `importKey` made of it, which is not checked again. */
+  /** SubjectPublicKeyInfo, DER; or the key made of it, which is not checked again. */
   readonly spki: Uint8Array | ImportedKey
   /** Within the profile; absent: its usual life. */
   readonly lifetimeSeconds?: number | undefined
@@ -105,6 +105,7 @@ export function prepare(
   random: Random,
 ): Draft {
   const key = request.spki instanceof Uint8Array ? importKey(request.spki) : request.spki
+  key.requireSound()
   if (!profile.keys.includes(key.algorithm))
     throw refuse('key.algorithm', `a ${profile.name} certificate takes ${profile.keys.join(', ')}`)
   const serial = newSerial(random)
@@ -155,8 +156,8 @@ function datesOf(profile: Profile, request: IssueRequest, issuer: Issuer, now: I
   const life = Math.min(wanted, Math.floor(shortened?.lifetimeSeconds ?? wanted))
   const notBefore = Math.max(Math.floor((now - BACKDATED_MS) / 1_000) * 1_000, issuer.notBefore)
   // RFC 5280 4.1.2.5: notAfter is inclusive, hence minus a second.
-  const ends = [notBefore + (life - 1) * 1_000, issuer.notAfter, shortened?.notAfter ?? Infinity]
-  const notAfter = Math.floor(Math.min(...ends) / 1_000) * 1_000
+  const least = Math.min(issuer.notAfter, shortened?.notAfter ?? Infinity)
+  const notAfter = Math.floor(Math.min(notBefore + (life - 1) * 1_000, least) / 1_000) * 1_000
   if (!(notAfter - now >= SHORTEST_MS))
     throw new CaError(
       'issuer.expired',

@@ -11,7 +11,7 @@ import type { EstLabel, Linking } from './label.ts'
 import { covers, PENDING_MOST, PENDING_MS, type PendingRow } from './pending.ts'
 import { profiles, recallSeconds } from './profile.ts'
 import { base32 } from './serial.ts'
-import type { CertificateRow } from './store.ts'
+import type { CertificateRow, KeyOwner } from './store.ts'
 import { instant } from './time.ts'
 
 /** Filled in as the request is understood; what is known when it is refused goes to the log. */
@@ -219,17 +219,26 @@ export async function requireDevice(id: string, options: EstOptions): Promise<De
   return device
 }
 
+/** Whose the key is so far. Throws CaError `store.unavailable`. */
+export async function keyOwner({ applicant, options }: Errand): Promise<KeyOwner | undefined> {
+  const find = () => options.store.keyOwner(options.tenant, applicant.spkiSha256)
+  return await relying('store.unavailable', find)
+}
+
 /**
- * One key, one identity, and none for a key that somebody else may hold.
+ * One key, one identity, and none for a key that somebody else may hold; `asked` is the answer of `keyOwner`.
  * Throws CaError `key.bound`, `key.compromised`, `store.unavailable`.
  */
-export async function refuseTakenKey(device: string, errand: Errand): Promise<void> {
+export async function refuseTakenKey(
+  device: string,
+  errand: Errand,
+  asked = keyOwner(errand),
+): Promise<void> {
+  const owner = await asked
   const { applicant, options, label } = errand
   const { all, roots } = options.issuers()
   const ours = [...all, ...roots].some((issuer) => issuer.spkiSha256 === applicant.spkiSha256)
   if (ours) throw refuse('key.bound', 'the key is a key of this CA')
-  const find = () => options.store.keyOwner(options.tenant, applicant.spkiSha256)
-  const owner = await relying('store.unavailable', find)
   if (owner !== undefined && (owner.profile !== label.profile || owner.subject !== device))
     throw refuse('key.bound', 'the key belongs to somebody else')
   if (owner?.compromised === true)

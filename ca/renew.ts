@@ -63,10 +63,13 @@ async function follow(peer: Peer, leaf: Uint8Array, errand: Errand): Promise<Pla
   possess(applicant, connection.channelBinding, linkingOf(errand))
   checkSameNames(applicant, leaf, errand.label)
   const device = await requireDevice(peer.device, options)
-  await refuseTakenKey(device.id, errand)
   const principal = `certificate:${peer.serial}`
   const again = recallOf(principal, 'simplereenroll', errand)
-  const known = await recall(again.key, device, options)
+  // Asked together: the store answers both in one turn.
+  const [known] = await Promise.all([
+    recall(again.key, device, options),
+    refuseTakenKey(device.id, errand),
+  ])
   if (known !== undefined) return { known }
   return {
     device,

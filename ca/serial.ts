@@ -17,11 +17,14 @@ const pools = new WeakMap<Random, Pool>()
  * twice. Throws CaError `internal` when it gives too little.
  */
 export function newSerial(random: Random): Uint8Array {
-  const pool = pools.get(random)
-  const { bytes, next } =
-    pool === undefined || pool.next === pool.bytes.length ? draw(random) : pool
-  pools.set(random, { bytes, next: next + LENGTH })
-  const serial = bytes.slice(next, next + LENGTH)
+  let pool = pools.get(random)
+  if (pool === undefined || pool.next === pool.bytes.length) {
+    pool = draw(random)
+    pools.set(random, pool)
+  }
+  const { bytes, next } = pool
+  pool.next = next + LENGTH
+  const serial = bytes.subarray(next, next + LENGTH)
   serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40
   return serial
 }

@@ -48,6 +48,6 @@ export function softwareSigner(privateKey: KeyObject): Signer {
   return {
     algorithm,
     publicKey,
-    sign: (tbs) => new Uint8Array(cryptoSign(hash, tbs, privateKey)),
+    sign: (tbs) => cryptoSign(hash, tbs, privateKey),
   }
 }

@@ -55,7 +55,7 @@ const NO_REVOCATION_SECONDS = 24 * 3_600
 const KEY_ID_LENGTH = 20
 const EXTENSIONS = 0xa3
 const SAN_OID = oid(OID.subjectAltName)
-const KNOWN_DATES = 64
+const NOTHING = new Uint8Array(0)
 
 /** Compiles one profile for one issuer: every length and octet that no slot changes. */
 export function compile(profile: Profile, issuer: SigningName): Template {
@@ -65,11 +65,10 @@ export function compile(profile: Profile, issuer: SigningName): Template {
   const head = join(...fixedExtensions(profile), own.subarray(0, -KEY_ID_LENGTH))
   const authority = extension('authorityKeyIdentifier', false, keyIdOf(issuer.keyIdentifier))
   const [brief, long] = [join(...tail(profile, true)), join(...tail(profile, false))]
-  const dates = new Dates()
+  const validities = new Validity()
   const fill = ({ serial, notBefore, notAfter, subject, spki, san }: Slots): Uint8Array => {
-    const number = unsignedInteger(serial)
-    const [from, to] = [dates.of(notBefore), dates.of(notAfter)]
-    const validity = from.length + to.length
+    const number = contentsOf(serial)
+    const validity = validities.of(notBefore, notAfter)
     const end = notAfter - notBefore <= NO_REVOCATION_SECONDS * 1_000 ? brief : long
     const names = san === null ? 0 : SAN_OID.length + sized(san.length)
     const extensions =
@@ -80,20 +79,19 @@ export function compile(profile: Profile, issuer: SigningName): Template {
       end.length
     const length =
       VERSION_3.length +
-      number.length +
+      sized(number.length) +
       signer.length +
-      sized(validity) +
+      validity.length +
       subject.length +
       spki.length +
       sized(sized(extensions))
     const pen = new Pen(sized(length))
     pen.head(TAG.sequence, length)
     pen.put(VERSION_3)
+    pen.head(TAG.integer, number.length)
     pen.put(number)
     pen.put(signer)
-    pen.head(TAG.sequence, validity)
-    pen.put(from)
-    pen.put(to)
+    pen.put(validity)
     pen.put(subject)
     pen.put(spki)
     pen.head(EXTENSIONS, sized(extensions))
@@ -114,16 +112,25 @@ export function compile(profile: Profile, issuer: SigningName): Template {
   return { profile, fill }
 }
 
-/** The dates last encoded: what is issued within a second shares both of its own. */
-class Dates {
-  readonly #known = new Map<number, Uint8Array>()
-  of(epochMs: number): Uint8Array {
-    const known = this.#known.get(epochMs)
-    if (known !== undefined) return known
-    if (this.#known.size >= KNOWN_DATES) this.#known.clear()
-    const encoded = time(epochMs)
-    this.#known.set(epochMs, encoded)
-    return encoded
+/** What an INTEGER holds for this magnitude: a serial number of ours is that already. */
+function contentsOf(magnitude: Uint8Array): Uint8Array {
+  const first = magnitude[0] ?? 0
+  return first > 0 && first < 0x80 ? magnitude : unsignedInteger(magnitude).subarray(2)
+}
+
+/** The validity last encoded: what is issued within a second, for a life, shares it. */
+class Validity {
+  #from = Number.NaN
+  #to = Number.NaN
+  #bytes: Uint8Array = NOTHING
+  /** SEQUENCE of both dates, not to be written to. */
+  of(from: number, to: number): Uint8Array {
+    if (from !== this.#from || to !== this.#to) {
+      this.#bytes = sequence(time(from), time(to))
+      this.#from = from
+      this.#to = to
+    }
+    return this.#bytes
   }
 }
 

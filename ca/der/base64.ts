@@ -16,10 +16,12 @@ export function decodeBody(body: string): Uint8Array | undefined {
   return decode(ARMOUR.exec(text)?.[2] ?? text)
 }
 
+const STRICT = { lastChunkHandling: 'strict' } as const
+
 function decode(text: string): Uint8Array | undefined {
   try {
     // `strict` wants full padding and zero pad bits; other decoders swallow garbage.
-    const bytes = Uint8Array.fromBase64(text, { lastChunkHandling: 'strict' })
+    const bytes = Uint8Array.fromBase64(text, STRICT)
     return bytes.length === 0 ? undefined : bytes
   } catch {
     return undefined

@@ -91,7 +91,8 @@ function readTail(rest: readonly DerNode[]): readonly Extension[] {
 /** Reads Extensions (also those asked for in a CSR). Throws DerError; a repeated identifier is one (RFC 5280 4.2). */
 export function readExtensions(list: DerNode | undefined): readonly Extension[] {
   const extensions = childrenOf(list, TAG.sequence, 'Extensions').map(readExtension)
-  if (new Set(extensions.map((each) => each.oid)).size !== extensions.length)
+  const several = extensions.length > 1
+  if (several && new Set(extensions.map((each) => each.oid)).size !== extensions.length)
     throw new DerError('an extension is repeated')
   return extensions
 }

@@ -1,13 +1,14 @@
 /** Names (RFC 5280 4.1.2.4, 4.2.1.6): read, written, and compared as section 7.1 says. */
 import { oid, OID, oidOf } from './oid.ts'
 import { childrenOf, DerError, readDer, sameBytes, TAG, type DerNode } from './reader.ts'
-import { encodeAscii, ia5Text, isPrintable, textOf } from './text.ts'
-import { contextPrimitive, printableString, sequence, setOf, utf8String } from './writer.ts'
+import { encodeAscii, encodeUtf8, ia5Text, isPrintable, textOf } from './text.ts'
+import { contextPrimitive, Pen, sequence, sized } from './writer.ts'
 
 export interface Attribute {
   readonly oid: string
   readonly text: string
-  readonly value: Uint8Array
+  /** Of its string type. */
+  readonly tag: number
 }
 /** One relative distinguished name: usually a single attribute. */
 export type Rdn = readonly Attribute[]
@@ -27,12 +28,13 @@ export function rdnsOf(name: DerNode | undefined): readonly Rdn[] {
 }
 
 function attribute(node: DerNode): Attribute {
-  const [type, value, more] = childrenOf(node, TAG.sequence, 'AttributeTypeAndValue')
-  if (value === undefined || more !== undefined) throw new DerError('an attribute has other parts')
+  const parts = childrenOf(node, TAG.sequence, 'AttributeTypeAndValue')
+  const [type, value] = [parts[0], parts[1]]
+  if (value === undefined || parts.length > 2) throw new DerError('an attribute has other parts')
   const text = textOf(value)
   // RFC 5280 4.1.2.4: DirectoryString and its kin; openssl, too, reads nothing else here.
   if (text === undefined) throw new DerError('an attribute value is no text')
-  return { oid: oidOf(type, 'the attribute type'), text, value: value.bytes }
+  return { oid: oidOf(type, 'the attribute type'), text, tag: value.tag }
 }
 
 /** RFC 5280 7.1 by way of RFC 4518: string types and case do not matter, inner spaces count once. */
@@ -60,13 +62,22 @@ export interface NameValue {
 
 /** A Name of single-attribute RDNs, in order. Throws DerError for a serialNumber PrintableString cannot hold. */
 export function writeName(values: readonly NameValue[]): Uint8Array {
-  return sequence(...values.map((each) => setOf(sequence(oid(OID[each.type]), nameText(each)))))
+  return sequence(...values.map(rdnFor))
 }
 
-function nameText({ type, text }: NameValue): Uint8Array {
-  if (type !== 'serialNumber') return utf8String(text)
-  if (!isPrintable(text)) throw new DerError('serialNumber is a PrintableString')
-  return printableString(text)
+function rdnFor({ type, text }: NameValue): Uint8Array {
+  const tag = type === 'serialNumber' ? TAG.printable : TAG.utf8
+  if (tag === TAG.printable && !isPrintable(text))
+    throw new DerError('serialNumber is a PrintableString')
+  const [identifier, octets] = [oid(OID[type]), encodeUtf8(text)]
+  const length = identifier.length + sized(octets.length)
+  const pen = new Pen(sized(sized(length)))
+  pen.head(TAG.set, sized(length))
+  pen.head(TAG.sequence, length)
+  pen.put(identifier)
+  pen.head(tag, octets.length)
+  pen.put(octets)
+  return pen.bytes
 }
 
 /** A GeneralName to write. IP: 4 or 16 octets. */

@@ -58,6 +58,8 @@ export const OID = {
   signedData: '1.2.840.113549.1.7.2',
 } as const
 
+/** Tag and length: no identifier with a name is longer than 127 octets. */
+const HEAD = 2
 const named: ReadonlySet<string> = new Set(Object.values(OID))
 const encodings = new Map<string, Uint8Array>()
 
@@ -87,9 +89,38 @@ function base128(arc: number): number[] {
 
 /** The dotted form of an OBJECT IDENTIFIER node. Throws DerError for another type or an arc above 2^53. */
 export function oidOf(node: DerNode | undefined, what: string): string {
+  const found = expect(node, TAG.oid, what)
+  return nameOf(found) ?? spell(found, what)
+}
+
+/** Those with a name here, by length and last octet: most of what is read, and spelling one out takes a while. */
+const byEnding = new Map<number, { readonly dotted: string; readonly encoding: Uint8Array }[]>()
+for (const dotted of Object.values(OID)) {
+  const encoding = oid(dotted)
+  const ending = endingOf(encoding, encoding.length - HEAD, encoding.length)
+  byEnding.set(ending, [...(byEnding.get(ending) ?? []), { dotted, encoding }])
+}
+
+function endingOf(bytes: Uint8Array, length: number, to: number): number {
+  return length * 256 + (bytes[to - 1] ?? 0)
+}
+
+function nameOf({ source, from, to }: DerNode): string | undefined {
+  const rows = byEnding.get(endingOf(source, to - from, to)) ?? NONE
+  for (const { dotted, encoding } of rows) {
+    let at = from
+    while (at < to && source[at] === encoding[at - from + HEAD]) at++
+    if (at === to) return dotted
+  }
+  return undefined
+}
+const NONE = [] as const
+
+function spell({ source, from, to }: DerNode, what: string): string {
   let dotted = ''
   let arc = 0
-  for (const byte of expect(node, TAG.oid, what).value) {
+  for (let at = from; at < to; at++) {
+    const byte = source[at] ?? 0
     arc = arc * 128 + (byte & 0x7f)
     if (!Number.isSafeInteger(arc)) throw new DerError(`${what} has an arc out of range`)
     if (byte >= 0x80) continue

@@ -12,6 +12,10 @@ export const CERTIFICATE_LIMITS: Limits = { depth: 24, nodes: 2_048 }
 export interface DerNode {
   /** The identifier octet: class, constructed bit and number (below 31). */
   readonly tag: number
+  /** What it was read from; its contents are the octets `from` to `to` of it. Cutting them out (`value`) costs more than most readings. */
+  readonly source: Uint8Array
+  readonly from: number
+  readonly to: number
   /** Tag, length and value as they came. */
   readonly bytes: Uint8Array
   readonly value: Uint8Array
@@ -51,6 +55,7 @@ export const TAG = {
 } as const
 
 const CONSTRUCTED = 0x20
+const NONE: readonly DerNode[] = []
 
 /**
  * Reads one DER value that fills `bytes`: definite, minimal lengths, one-byte tags, canonical
@@ -68,43 +73,48 @@ export function readDer(bytes: Uint8Array, limits: Limits = REQUEST_LIMITS): Der
 /** A value somewhere in bytes that `check` has passed. */
 class CheckedNode implements DerNode {
   readonly tag: number
-  readonly #source: Uint8Array
+  readonly source: Uint8Array
+  readonly from: number
+  readonly to: number
   readonly #start: number
-  readonly #valueStart: number
-  readonly end: number
   #children: readonly DerNode[] | undefined
 
   constructor(source: Uint8Array, start: number) {
     const first = source[start + 1] ?? 0
-    let valueStart = start + 2
+    let from = start + 2
     let length = first
     if (first >= 0x80) {
       length = 0
-      for (let left = first & 0x7f; left > 0; left--)
-        length = length * 256 + (source[valueStart++] ?? 0)
+      for (let left = first & 0x7f; left > 0; left--) length = length * 256 + (source[from++] ?? 0)
     }
     this.tag = source[start] ?? 0
-    this.#source = source
+    this.source = source
+    this.from = from
+    this.to = from + length
     this.#start = start
-    this.#valueStart = valueStart
-    this.end = valueStart + length
   }
   get bytes(): Uint8Array {
-    return this.#source.subarray(this.#start, this.end)
+    return this.source.subarray(this.#start, this.to)
   }
   get value(): Uint8Array {
-    return this.#source.subarray(this.#valueStart, this.end)
+    return this.source.subarray(this.from, this.to)
   }
   get children(): readonly DerNode[] {
-    this.#children ??= (this.tag & CONSTRUCTED) === 0 ? [] : this.#inside()
+    this.#children ??=
+      (this.tag & CONSTRUCTED) === 0 || this.from === this.to ? NONE : this.#inside()
     return this.#children
   }
   #inside(): readonly DerNode[] {
-    const children: DerNode[] = []
-    for (let at = this.#valueStart; at < this.end;) {
-      const child = new CheckedNode(this.#source, at)
+    const first = new CheckedNode(this.source, this.from)
+    if (first.to === this.to) return [first]
+    const second = new CheckedNode(this.source, first.to)
+    if (second.to === this.to) return [first, second]
+    // Most values end here: an array that grows takes room for many more than these.
+    const children: DerNode[] = [first, second]
+    for (let at = second.to; at < this.to;) {
+      const child = new CheckedNode(this.source, at)
       children.push(child)
-      at = child.end
+      at = child.to
     }
     return children
   }
@@ -235,9 +245,9 @@ export function expect(node: DerNode | undefined, tag: number, what: string): De
 
 /** The octets of a BIT STRING that fills whole octets, as keys and signatures do. */
 export function wholeBits(node: DerNode | undefined, what: string): Uint8Array {
-  const { value } = expect(node, TAG.bitString, what)
-  if (value[0] !== 0) throw new DerError(`${what} does not fill whole octets`)
-  return value.subarray(1)
+  const { source, from, to } = expect(node, TAG.bitString, what)
+  if (source[from] !== 0) throw new DerError(`${what} does not fill whole octets`)
+  return source.subarray(from + 1, to)
 }
 
 /** Whether two byte strings are the same. Not for secrets. */

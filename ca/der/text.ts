@@ -3,16 +3,22 @@ import { DerError, TAG, type DerNode } from './reader.ts'
 
 /** Strict UTF-8: no overlong forms, surrogates or values above U+10FFFF. Throws DerError. */
 export function decodeUtf8(bytes: Uint8Array): string {
-  return decodeAscii(bytes) ?? decodeWide(bytes)
+  return decodeAscii(bytes, 0, bytes.length) ?? decodeWide(bytes)
 }
 
-/** ASCII as text; undefined for anything else, and for what is too long for one call. */
-function decodeAscii(bytes: Uint8Array): string | undefined {
-  if (bytes.length > LONGEST_CALL) return undefined
-  for (let at = 0; at < bytes.length; at++) if ((bytes[at] ?? 0) > 0x7f) return undefined
-  return String.fromCharCode.apply(null, bytes as never)
+/** ASCII as text; undefined for anything else, and for what is too long to be put together by the character. */
+function decodeAscii(bytes: Uint8Array, from: number, to: number): string | undefined {
+  if (to - from > SHORT) return undefined
+  let text = ''
+  for (let at = from; at < to; at++) {
+    const byte = bytes[at] ?? 0
+    if (byte > 0x7f) return undefined
+    text += CHARACTERS[byte]
+  }
+  return text
 }
-const LONGEST_CALL = 1_024
+const SHORT = 1_024
+const CHARACTERS = Array.from({ length: 0x80 }, (_, code) => String.fromCharCode(code))
 
 function decodeWide(bytes: Uint8Array): string {
   let text = ''
@@ -88,7 +94,7 @@ export function encodeAscii(text: string): Uint8Array {
 }
 
 function narrow(bytes: Uint8Array, highest: number): string {
-  const ascii = decodeAscii(bytes)
+  const ascii = decodeAscii(bytes, 0, bytes.length)
   if (ascii !== undefined) return ascii
   let text = ''
   for (const byte of bytes) {
@@ -148,5 +154,7 @@ const decoders: Readonly<Record<number, (bytes: Uint8Array) => string>> = {
 
 /** The text of any ASN.1 string type a name may use; undefined if the node is no string. Throws DerError. */
 export function textOf(node: DerNode): string | undefined {
-  return decoders[node.tag]?.(node.value)
+  const { tag, source, from, to } = node
+  const plain = tag === TAG.utf8 || tag === TAG.ia5 ? decodeAscii(source, from, to) : undefined
+  return plain ?? decoders[tag]?.(node.value)
 }

@@ -33,7 +33,8 @@ export function sized(length: number): number {
 function headLength(length: number): number {
   if (length < 0x80) return 2
   let octets = 3
-  for (let rest = Math.floor(length / 256); rest > 0; rest = Math.floor(rest / 256)) octets++
+  // No array of ours is longer than 32 bits can say.
+  for (let rest = length >>> 8; rest > 0; rest >>>= 8) octets++
   return octets
 }
 
@@ -53,8 +54,8 @@ export class Pen {
       return
     }
     this.bytes[this.#at++] = 0x80 + octets
-    for (let left = octets - 1; left >= 0; left--)
-      this.bytes[this.#at++] = Math.floor(length / 256 ** left) & 0xff
+    for (let shift = (octets - 1) * 8; shift >= 0; shift -= 8)
+      this.bytes[this.#at++] = (length >>> shift) & 0xff
   }
   put(part: Uint8Array): void {
     this.bytes.set(part, this.#at)
@@ -119,11 +120,6 @@ export function namedBits(...bits: readonly number[]): Uint8Array {
 
 export function utf8String(text: string): Uint8Array {
   return tlv(TAG.utf8, encodeUtf8(text))
-}
-
-/** The caller has checked `isPrintable`. */
-export function printableString(text: string): Uint8Array {
-  return tlv(TAG.printable, encodeAscii(text))
 }
 
 /** Context-specific, constructed: explicit tagging, or an implicit SEQUENCE or SET. */

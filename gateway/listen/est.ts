@@ -1,7 +1,13 @@
 /** EST over HTTP: reads a bounded body in bounded time, and what TLS knows, and lets the CA answer. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { TLSSocket } from 'node:tls'
-import { bodyTooLarge, EST_BODY_LIMIT, type EstRequest, type EstResponse } from '#ca'
+import {
+  bodyTooLarge,
+  EST_BODY_LIMIT,
+  type EstConnection,
+  type EstRequest,
+  type EstResponse,
+} from '#ca'
 import { channelBinding } from '#est'
 import { newId } from '../ids.ts'
 import type { Handler } from './front.ts'
@@ -53,12 +59,14 @@ function presented(socket: TLSSocket): Uint8Array[] {
 const MOST_PRESENTED = 5
 
 function send(response: ServerResponse, answer: EstResponse): void {
-  response.statusCode = answer.status
-  for (const [name, value] of Object.entries(answer.headers)) response.setHeader(name, value)
-  if (answer.close) response.setHeader('connection', 'close')
-  // RFC 9110 8.6: 204 has no length; everything else states it, because some clients read no chunks.
-  if (answer.status !== 204) response.setHeader('content-length', Buffer.byteLength(answer.body))
-  response.end(answer.body)
+  const { status, headers, body, close } = answer
+  response.writeHead(status, {
+    ...headers,
+    ...(close ? { connection: 'close' } : {}),
+    // RFC 9110 8.6: 204 has no length; everything else states it, because some clients read no chunks.
+    ...(status === 204 ? {} : { 'content-length': Buffer.byteLength(body) }),
+  })
+  response.end(body)
 }
 
 /** An answer of this file's own: RFC 7030 4.2.3 wants text, and the connection is of no further use. */
@@ -123,20 +131,21 @@ async function answer(
   const headers: Record<string, string | undefined> = {}
   for (const [name, value] of Object.entries(request.headers))
     headers[name] = Array.isArray(value) ? value.join(', ') : value
-  send(
-    response,
-    await serve({
-      method: request.method ?? '',
-      path: request.url ?? '/',
-      headers,
-      body,
-      connection: {
-        tlsVersion: socket.getProtocol() ?? '',
-        channelBinding: channelBinding(socket, 'server'),
-        clientChain: presented(socket),
-        remoteAddress: socket.remoteAddress ?? '',
-        requestId,
-      },
-    }),
-  )
+  const { method = '', url: path = '/' } = request
+  const connection = connectionOf(socket, requestId)
+  send(response, await serve({ method, path, headers, body, connection }))
+}
+
+/** The chain is taken apart only for who asks for it: with a token nobody does, and it costs as much as a signature. */
+function connectionOf(socket: TLSSocket, requestId: string): EstConnection {
+  let chain: Uint8Array[] | undefined
+  return {
+    tlsVersion: socket.getProtocol() ?? '',
+    channelBinding: channelBinding(socket, 'server'),
+    get clientChain() {
+      return (chain ??= presented(socket))
+    },
+    remoteAddress: socket.remoteAddress ?? '',
+    requestId,
+  }
 }

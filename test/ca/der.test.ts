@@ -12,7 +12,7 @@ import {
   writeGeneralNames,
   writeName,
 } from '../../ca/der/name.ts'
-import { oid, oidOf } from '../../ca/der/oid.ts'
+import { oid, OID, oidOf } from '../../ca/der/oid.ts'
 import { readDer, TAG, type DerNode } from '../../ca/der/reader.ts'
 import { decodeUtf8, encodeUtf8, textOf } from '../../ca/der/text.ts'
 import {
@@ -131,6 +131,13 @@ test('any bytes: read or refused, never anything else', () => {
 test('object identifiers both ways', () => {
   for (const dotted of ['0.9', '1.2.840.113549', '2.5.4.3', '2.999.1', '1.3.6.1.4.1.9007199254740'])
     expect(oidOf(readDer(oid(dotted)), 'it')).toBe(dotted)
+  for (const dotted of Object.values(OID)) {
+    expect(oidOf(readDer(oid(dotted)), 'it')).toBe(dotted)
+    // Of the same length and the same last octet, and not that one.
+    const other = Uint8Array.from(oid(dotted))
+    other[other.length - 2]! ^= 1
+    if (other.length > 4) expect(oidOf(readDer(other), 'it')).not.toBe(dotted)
+  }
   expect(() =>
     oidOf(readDer(tlv(TAG.oid, Uint8Array.of(...Array.from({ length: 9 }, () => 0xff), 1))), 'it'),
   ).toThrow('out of range')

@@ -15,7 +15,7 @@ import * as x509 from '@peculiar/x509'
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { instant, prepare, profiles, softwareSigner, type Instant, type Profile } from '#ca'
-import { importKey, keyIdentifier } from '../../ca/algorithm.ts'
+import { importKey, keyIdentifier, readKey, signingIdentifier } from '../../ca/algorithm.ts'
 import { readCertificate } from '../../ca/der/certificate.ts'
 import { writeName } from '../../ca/der/name.ts'
 import { OID } from '../../ca/der/oid.ts'
@@ -239,6 +239,27 @@ test('a key that was imported is not imported again, and only importKey makes on
   expect(make(key).spkiSha256).toBe(make(key.spki).spkiSha256)
   const Made = key.constructor as new (...args: unknown[]) => unknown
   expect(() => new Made(Symbol('made by importKey'), 'P-256', key.spki)).toThrow('importKey')
+})
+
+test('a key that was read and never verified anything is asked about before anything is issued to it', () => {
+  const spki = Uint8Array.from(spkiOf(newKey()))
+  spki[spki.length - 1]! ^= 1
+  const key = readKey(spki)
+  const request = {
+    tenant: TENANT,
+    subject: 'press-07',
+    name: subjectFor('press-07'),
+    san: sanFor(uriFor(TENANT, 'device', 'press-07')),
+    spki: key,
+    ...{ recall: null, parent: null, tokenId: null, decisionId: null, requestId: null },
+  }
+  const weak = expect.objectContaining({ code: 'key.weak' })
+  const make = () => prepare(profiles.device, request, house.issuers.active, instant(NOON), random)
+  expect(make).toThrow(weak)
+  expect(make).toThrow(weak)
+  const ecdsa = signingIdentifier['ecdsa-p256-sha256']
+  expect(() => key.verifies(ecdsa, spki, Uint8Array.of(1))).toThrow(weak)
+  expect(() => key.verifies(signingIdentifier.ed25519, spki, Uint8Array.of(1))).toThrow(weak)
 })
 
 const openssl = spawnSync('openssl', ['version']).status === 0

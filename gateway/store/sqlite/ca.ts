@@ -213,7 +213,10 @@ function insert(db: DatabaseSync, intention: Intention): void {
   )
 }
 
-function record(db: DatabaseSync, intention: Intention): RecordOutcome {
+/** `fresh`: the row is what was asked for, and the caller has that. */
+type Recording = Exclude<RecordOutcome, { outcome: 'fresh' }> | 'fresh'
+
+function record(db: DatabaseSync, intention: Intention): Recording {
   const { recallKey, recordedAt, tokenId, tenant, spkiSha256, serial } = intention
   if (recallKey !== null) {
     const known = recallable(db, recallKey, recordedAt)
@@ -229,8 +232,18 @@ function record(db: DatabaseSync, intention: Intention): RecordOutcome {
       `UPDATE ca_token SET bound_spki = ?, bound_serial = ?, bound_at = ?
        WHERE tenant = ? AND id = ? AND bound_at IS NULL`,
     ).run(spkiSha256, serial, recordedAt, tenant, tokenId)
-  return { outcome: 'fresh', row: one(db, serial) }
+  return 'fresh'
 }
+
+/** What a row has beside its intention, until it has a certificate. */
+const UNSIGNED = {
+  state: 'intent',
+  certificate: null,
+  fingerprint: null,
+  firstUsedAt: null,
+  revokedAt: null,
+  revocationReason: null,
+} as const
 
 interface Completion {
   readonly serial: string
@@ -242,11 +255,13 @@ function complete(
   db: DatabaseSync,
   { serial, certificate, fingerprint }: Completion,
 ): CertificateRow {
-  db.prepare(
-    `UPDATE ca_certificate SET certificate = ?, fingerprint = ?, state = 'active'
-     WHERE serial = ? AND state = 'intent'`,
-  ).run(certificate, fingerprint, serial)
-  return one(db, serial)
+  const row = db
+    .prepare(
+      `UPDATE ca_certificate SET certificate = ?, fingerprint = ?, state = 'active'
+       WHERE serial = ? AND state = 'intent' RETURNING *`,
+    )
+    .get(certificate, fingerprint, serial)
+  return row === undefined ? one(db, serial) : certificateOf(row)
 }
 
 interface Listing {
@@ -576,7 +591,8 @@ export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers 
     return await this.#thread.call('ca', 'rebindToken', { tenant, id, at, expiresAt })
   }
   async record(intention: Intention): Promise<RecordOutcome> {
-    return await this.#thread.call('ca', 'record', intention)
+    const outcome = await this.#thread.call('ca', 'record', intention)
+    return outcome === 'fresh' ? { outcome, row: { ...intention, ...UNSIGNED } } : outcome
   }
   async complete(
     serial: string,
