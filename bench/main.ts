@@ -19,6 +19,7 @@ const benches: Benches = {
   audit: () => import('./audit.ts'),
   ca: () => import('./ca.ts'),
   tunnel: () => import('./tunnel.ts'),
+  abuse: () => import('./abuse.ts'),
 }
 
 export const QUICK_SECONDS = 120

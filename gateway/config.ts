@@ -65,6 +65,12 @@ const File = Type.Object(
     names: Type.Array(Type.String({ minLength: 1 }), { maxItems: 32 }),
     site: Type.String({ minLength: 1, maxLength: 64 }),
     timezone: Type.String({ minLength: 1 }),
+    /** TLS handshakes a second that one address may begin; 0: no limit. Behind a balancer all come from it. */
+    handshakes_per_source: Type.Integer({ minimum: 0, maximum: 100_000 }),
+    /** The same for all together who have not lately proven to belong here. */
+    handshakes_of_strangers: Type.Integer({ minimum: 0, maximum: 100_000 }),
+    /** Connections that one address may have open; 0: no limit. */
+    connections_per_source: Type.Integer({ minimum: 0, maximum: 100_000 }),
     /** Where devices may go instead while this node stops: `host:port` of others under the same root. */
     alternatives: Type.Array(HostPort, { maxItems: 8 }),
     /** How long a node that is told to stop lets its sessions go on. */
@@ -96,6 +102,9 @@ const DEFAULTS: Config = {
   names: [],
   site: 'main',
   timezone: 'UTC',
+  handshakes_per_source: 50,
+  handshakes_of_strangers: 200,
+  connections_per_source: 4096,
   alternatives: [],
   drain_s: 0,
   syslog: [],

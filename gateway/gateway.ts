@@ -35,6 +35,7 @@ import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
+import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
@@ -432,6 +433,9 @@ async function openEdge(
     refused: (code, from, detail, suppressed) =>
       logger.warn({ code, from, detail, suppressed }, 'tunnel refused'),
     quiet: new Quiet(),
+    allowance: new Allowance(),
+    sessions: new Allowance(0.5, 8),
+    proven: (address) => edge.proven(address),
   }
   // Later starts count on from a later instant, so that a device's newest tunnel is known across them.
   let epoch = now()
@@ -445,7 +449,13 @@ async function openEdge(
         tunnel: (request, socket, head) =>
           void acceptTunnel(tunnels, socket, ++epoch, { request, head }),
       }),
-      onFault: (code, from) => logger.warn({ code, from }, 'connection refused'),
+      onFault: (code, from, suppressed) =>
+        logger.warn({ code, from, suppressed }, 'connection refused'),
+      admission: {
+        perSource: config.handshakes_per_source,
+        strangers: config.handshakes_of_strangers,
+        open: config.connections_per_source,
+      },
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )

@@ -46,7 +46,7 @@ const rows = {
   'rate.open': { wire: 42, says: 'too many OPENs' },
   'rate.reset': { wire: 43, says: 'too many streams opened only to be reset' },
   'rate.signal': { wire: 44, says: 'too many SIGNALs' },
-  'rate.empty': { wire: 45, says: 'too many frames that carry no payload' },
+  'rate.empty': { wire: 45, says: 'too many frames that carry next to nothing' },
   'rate.extension': { wire: 46, says: 'too much in frames of unknown extension types' },
   'backlog.exceeded': { wire: 47, says: 'the peer asks for answers and does not read them' },
   'goaway.order': { wire: 50, says: 'a GOAWAY raises the last id of an earlier one' },

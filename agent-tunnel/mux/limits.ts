@@ -42,6 +42,7 @@ export interface Limits extends WireLimits {
   readonly resetsPerSecond: number
   readonly pingsPerSecond: number
   readonly signalsPerSecond: number
+  /** Frames of fewer than 32 octets that are not counted elsewhere. */
   readonly emptyFramesPerSecond: number
   /** Octets per second in frames of types 0x80 and above, which are skipped. */
   readonly extensionBytesPerSecond: number

@@ -31,6 +31,9 @@ interface Delayed {
   readonly stream: MuxStream
 }
 
+/** A frame of fewer octets costs its receiver what an empty one does. */
+const TINY = 32
+
 export class Receiver {
   readonly #parts: Parts
   readonly #decoder: Decoder
@@ -99,6 +102,7 @@ export class Receiver {
     const { streams, live, limits } = this.#parts
     if (this.peer === undefined) throw remote('hello.missing')
     if (length === 0) throw remote('data.empty', `stream ${id}`)
+    if (length < TINY) this.#charge('empty', now)
     const stream = streams.find(id, 'recvData')
     this.#into = stream
     if (stream === undefined) {
@@ -295,7 +299,7 @@ export class Receiver {
   }
 
   #datagram(id: number, payload: Uint8Array, now: Monotonic): void {
-    if (payload.length === 0) this.#charge('empty', now)
+    if (payload.length < TINY) this.#charge('empty', now)
     const stream = this.#parts.streams.find(id, 'recvData')
     if (stream === undefined) return
     if (stream.kind !== 'udp') throw remote('stream.kind', `DATAGRAM on ${id}`)

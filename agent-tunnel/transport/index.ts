@@ -16,6 +16,8 @@ export { readInto } from './socket.ts'
 export { SlabWriter } from './slabs.ts'
 export { dialUnix, listenUnix } from './unix.ts'
 export { memoryPair } from './memory.ts'
+export { answerRelay, openRelay, readRelayed, writeRelayed } from './relay.ts'
+export type { Relayed } from './relay.ts'
 export { TunnelClosed, TunnelRefused } from './tunnel.ts'
 export type {
   Clock,

@@ -25,6 +25,8 @@ export interface ClientTunnel {
   /** tls-exporter octets of this very connection: a proof made for another one is worth nothing here. */
   readonly exporter: Uint8Array
   readonly source: Source
+  /** A session was proven on it, so whoever is at the other end belongs here. False: it comes too often. */
+  readonly proven: (session: string) => boolean
 }
 
 /** A tunnel that proves no session is nobody's: it may stay this long, and guess this often. */
@@ -34,6 +36,7 @@ const MAX_BAD_PROOFS = 32
 /** Whether a client's tunnel is used by a session now; closes it when it has not been for a while. */
 class Standing {
   readonly #tunnel: Tunnel
+  readonly #proven = new Set<string>()
   #held = 0
   #bad = 0
   #timer: NodeJS.Timeout | undefined
@@ -42,6 +45,14 @@ class Standing {
     this.#tunnel = tunnel
     this.#wait()
     void tunnel.closed.then(() => clearTimeout(this.#timer))
+  }
+
+  /** Whether this session was proven here before. */
+  is(session: string): boolean {
+    return this.#proven.has(session)
+  }
+  proves(session: string): void {
+    this.#proven.add(session)
   }
 
   hold(): void {
@@ -97,6 +108,16 @@ async function answer(
     if (offer.kind !== 'tcp' && offer.kind !== 'control')
       throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
     const session = prove(room, client, offer.metadata)
+    if (!standing.is(session.id)) {
+      if (!client.proven(session.id)) {
+        client.tunnel.close(
+          'session.pace',
+          'this session connects too often; try again in a minute',
+        )
+        return
+      }
+      standing.proves(session.id)
+    }
     if (offer.kind === 'control') {
       watch(room, session, standing, offer)
       return

@@ -6,8 +6,11 @@ import {
   type ServerResponse,
 } from 'node:http'
 import { constants } from 'node:crypto'
-import type { AddressInfo, Socket } from 'node:net'
+import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
 import { createServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
+import { plainAddress } from '../facts.ts'
+import { Admission, DEFAULT_ADMISSION, type AdmissionLimits } from './admission.ts'
+import { Quiet } from './quiet.ts'
 
 const TUNNEL_PROTOCOL = 'sallyport/1'
 
@@ -24,11 +27,14 @@ export interface EdgeOptions {
   readonly onTunnel: (socket: TLSSocket) => void
   readonly onRequest: (request: IncomingMessage, response: ServerResponse) => void
   readonly onUpgrade: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
-  /** Told of handshakes that failed, at most a few a second. */
-  readonly onFault: (code: string, from: string) => void
+  /** Told of connections that were refused or failed, the first of a kind and minute, with how many were not told since. */
+  readonly onFault: (code: string, from: string, suppressed: number) => void
+  readonly admission?: AdmissionLimits
 }
 
 export interface Edge extends AsyncDisposable {
+  /** Somebody at this address has proven to belong here. */
+  proven(address: string): void
   listen(host: string, port: number): Promise<AddressInfo>
   /** Takes a renewed certificate for connections from now on. */
   renew(certificate: EdgeCertificate): void
@@ -43,10 +49,10 @@ const LIMITS = {
   requestTimeout: 60_000,
   connectionsCheckingInterval: 1_000,
   maxHeaderSize: 16_384,
-  keepAlive: 30_000,
 } as const
 const MAX_CONNECTIONS = 20_000
-const FAULTS_PER_SECOND = 5
+/** docs/decisions/0006-keepalive.md: there is no TCP user timeout in Node. */
+const TCP = { keepAlive: true, keepAliveInitialDelay: 30_000, noDelay: true } as const
 
 function tlsOptions({ chain, key, clientAuthorities }: EdgeCertificate) {
   return {
@@ -62,34 +68,45 @@ function tlsOptions({ chain, key, clientAuthorities }: EdgeCertificate) {
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     sessionTimeout: 1,
     handshakeTimeout: LIMITS.handshakeTimeout,
-    // docs/decisions/0006-keepalive.md: there is no TCP user timeout in Node.
-    keepAlive: true,
-    keepAliveInitialDelay: LIMITS.keepAlive,
   }
 }
 
 export function createEdge(options: EdgeOptions): Edge {
   const http = createHttp(options)
-  const faults = limited(options.onFault)
-  const server: TlsServer = createServer(tlsOptions(options.certificate), (socket) => {
-    socket.on('error', (error: NodeJS.ErrnoException) =>
-      faults(error.code ?? 'socket', socket.remoteAddress ?? ''),
-    )
+  const faults = quietly(options.onFault)
+  const admission = new Admission(options.admission ?? DEFAULT_ADMISSION, performance.now())
+  const secure: TlsServer = createServer(tlsOptions(options.certificate), (socket) => {
+    const from = addressOf(socket)
+    socket.on('error', (error: NodeJS.ErrnoException) => faults(error.code ?? 'socket', from))
     socket.setNoDelay(true)
     if (socket.alpnProtocol === TUNNEL_PROTOCOL) options.onTunnel(socket)
     else http.emit('connection', socket)
   })
   const open = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
+  const server = createTcpServer(TCP, (socket) => {
+    const from = addressOf(socket)
+    const entered = admission.enter(from, performance.now())
+    // Reset, not closed: no state is left of it here, and its sender knows at once.
+    if (typeof entered === 'string') {
+      socket.on('error', () => {})
+      socket.resetAndDestroy()
+      faults(entered, from)
+      return
+    }
     open.add(socket)
-    socket.once('close', () => open.delete(socket))
+    socket.once('close', () => {
+      open.delete(socket)
+      admission.leave(entered, performance.now())
+    })
+    secure.emit('connection', socket)
   })
   server.maxConnections = MAX_CONNECTIONS
-  server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
-    faults(error.code ?? 'tls', socket.remoteAddress ?? '')
+  secure.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+    faults(error.code ?? 'tls', addressOf(socket))
     socket.destroy()
   })
   return {
+    proven: (address) => admission.proven(address, performance.now()),
     async listen(host, port) {
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)
@@ -104,7 +121,7 @@ export function createEdge(options: EdgeOptions): Edge {
       return address
     },
     renew(certificate) {
-      server.setSecureContext(tlsOptions(certificate))
+      secure.setSecureContext(tlsOptions(certificate))
     },
     stop() {
       server.close()
@@ -157,16 +174,16 @@ function answerTo(code: string | undefined): string {
   return `HTTP/1.1 ${line}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`
 }
 
-/** A stranger who knocks all night fills no log. */
-function limited(report: EdgeOptions['onFault']): EdgeOptions['onFault'] {
-  let second = 0
-  let told = 0
+/** Where it comes from; empty for what is gone already. */
+function addressOf({ remoteAddress }: Socket): string {
+  return plainAddress(remoteAddress ?? '')
+}
+
+/** A stranger who knocks all night fills no log: one line a minute for each kind of fault and source. */
+function quietly(report: EdgeOptions['onFault']): (code: string, from: string) => void {
+  const quiet = new Quiet()
   return (code, from) => {
-    const now = Math.floor(performance.now() / 1000)
-    if (now !== second) {
-      second = now
-      told = 0
-    }
-    if (told++ < FAULTS_PER_SECOND) report(code, from)
+    const suppressed = quiet.tell(`${code} ${from}`, performance.now())
+    if (suppressed !== undefined) report(code, from, suppressed)
   }
 }

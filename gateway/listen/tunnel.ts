@@ -5,6 +5,7 @@ import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { AuditLog } from '#audit'
 import { instant, verifyPeer, type CaStore, type Issuers, type Peer } from '#ca'
+import { muxCodes } from '#mux'
 import { acceptWebSocket, driveTunnel, MuxError } from '#tunnel'
 import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
 import { serveClient } from '../access/tcp.ts'
@@ -16,6 +17,7 @@ import type { Reauthorization } from '../sessions/reevaluate.ts'
 import { TargetsSchema, toListeners, toObserved } from '../sessions/observed.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import type { SessionRoom } from '../sessions/room.ts'
+import { Allowance } from './allowance.ts'
 import type { Quiet } from './quiet.ts'
 
 export interface TunnelListener {
@@ -37,6 +39,11 @@ export interface TunnelListener {
    * were not told since the last.
    */
   readonly refused: (code: string, from: string, detail: string, suppressed: number) => void
+  /** How often one device may come, and one session. */
+  readonly allowance: Allowance
+  readonly sessions: Allowance
+  /** Somebody at this address is a device of this node. */
+  readonly proven: (address: string) => void
   /** Holds back what strangers repeat, by code and source. */
   readonly quiet: Quiet
 }
@@ -68,6 +75,17 @@ const Report = Type.Union([
 const HELLO_TIMEOUT_MS = 10_000
 /** A device may stretch its silences to 300 s (agent.json, keepalive_max_s); the gateway waits half as long again. */
 const FOLLOWED_MS = 450_000
+/** What a peer of ours needs is far below what a tunnel can do; what it may cost the others is bounded here. */
+const LIMITS = {
+  keepalivePatienceMs: FOLLOWED_MS,
+  opensPerSecond: 100,
+  resetsPerSecond: 100,
+  signalsPerSecond: 500,
+  emptyFramesPerSecond: 20_000,
+} as const
+/** Reports of a device: each may make the node decide its sessions again. */
+const REPORTS_PER_SECOND = 50
+const REPORTS_AT_ONCE = 2048
 /** Longest line of a report. */
 const REPORT_LIMIT = 256 * 1024
 const REPLACED = 'a newer tunnel of this device took over'
@@ -100,12 +118,13 @@ export async function acceptTunnel(
   const from = plainAddress(socket.remoteAddress ?? '')
   try {
     const chain = presentedChain(socket)
-    const limits = { keepalivePatienceMs: FOLLOWED_MS }
+    const limits = LIMITS
     const options = { role: 'gateway', instance: listener.gateway, epoch, limits } as const
     const tunnel =
       upgrade === undefined
         ? await driveTunnel(socket, { ...options, side: 'acceptor' })
         : await acceptWebSocket({ ...upgrade, socket }, options)
+    void tunnel.closed.then((why) => misbehaved(listener, why, from))
     if (tunnel.peer.role === 'agent') await admitAgent(listener, socket, tunnel, chain, epoch, from)
     else if (tunnel.peer.role === 'client')
       serveClient(listener.room, {
@@ -114,6 +133,12 @@ export async function acceptTunnel(
         source: {
           ip: from === '' ? null : from,
           tls: { version: socket.getProtocol(), cipher: socket.getCipher().standardName },
+        },
+        proven(session) {
+          listener.proven(from)
+          if (listener.sessions.take(session, performance.now())) return true
+          refusedStranger(listener, 'session.pace', from, session)
+          return false
         },
       })
     else {
@@ -131,6 +156,15 @@ export async function acceptTunnel(
 function presentedChain(socket: TLSSocket): Uint8Array[] {
   const leaf = socket.getPeerX509Certificate()
   return leaf === undefined ? [] : [new Uint8Array(leaf.raw)]
+}
+
+/** Ends that are nobody's doing: the network's. */
+const LOST: ReadonlySet<string> = new Set(['peer.lost', 'peer.silent', 'carrier.failed'])
+
+/** A peer that broke the protocol is told to the operator, whoever it is. */
+function misbehaved(listener: TunnelListener, why: CloseReason, from: string): void {
+  if (why.fault !== 'remote' || !Object.hasOwn(muxCodes, why.code) || LOST.has(why.code)) return
+  refusedStranger(listener, why.code, from, why.message)
 }
 
 /** For the node's own log, held back where it repeats: how many were, or undefined where this one is. */
@@ -334,6 +368,13 @@ async function admit(
     purpose: 'tunnel',
   })
   if (!peer.ok) return await refuse(peer.code, peer.message, peer.device)
+  if (!listener.allowance.take(peer.device, performance.now())) {
+    // Not recorded one by one: that is what it would be done for.
+    refusedStranger(listener, 'device.pace', from, peer.device)
+    tunnel.close('device.pace', 'this device connects too often; it may try again in a minute')
+    return undefined
+  }
+  listener.proven(from)
   const device = await listener.devices.find(peer.device)
   if (device === undefined)
     return await refuse('device.unknown', 'no device of this name is registered', peer.device)
@@ -392,6 +433,7 @@ function parseHello(metadata: Uint8Array) {
 /** Newline-delimited JSON; a line that is none of ours ends the tunnel, because the two no longer agree. */
 function readReports(listener: TunnelListener, presence: Presence, control: TunnelStream): void {
   const reporting: Reporting = { listener, presence, asking: new Map() }
+  const allowance = new Allowance(REPORTS_PER_SECOND, REPORTS_AT_ONCE, 1)
   let pending = ''
   const text = new TextDecoder('utf-8')
   control.onData = (chunk) => {
@@ -404,6 +446,10 @@ function readReports(listener: TunnelListener, presence: Presence, control: Tunn
     for (let at = pending.indexOf('\n'); at !== -1; at = pending.indexOf('\n')) {
       const line = pending.slice(0, at)
       pending = pending.slice(at + 1)
+      if (!allowance.take('report', performance.now())) {
+        presence.tunnel.close('control.rate', 'the agent reports without end')
+        return
+      }
       if (!report(reporting, line)) {
         presence.tunnel.close('control.report', 'a report is not of the protocol')
         return

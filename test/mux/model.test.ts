@@ -143,6 +143,12 @@ class Signal extends Step {
     if (stream !== undefined) end.session.signal(stream, Buffer.alloc(this.pick % 50))
   }
 }
+class Goaway extends Step {
+  act(_model: Model, _real: Real, end: End): void {
+    // Rarely: after it nothing is opened any more.
+    if (this.pick % 12 === 0) end.session.goaway('node.draining', '', this.pick, ['b.example:8443'])
+  }
+}
 class Consume extends Step {
   act(_model: Model, _real: Real, end: End): void {
     const stream = this.choose(end, ['open', 'finSent', 'finReceived'])
@@ -177,6 +183,7 @@ const kinds = [
   Finish,
   Reset,
   Signal,
+  Goaway,
   Consume,
   Send,
   Send,

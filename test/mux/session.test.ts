@@ -551,6 +551,21 @@ describe('the end', () => {
 })
 
 describe('floods', () => {
+  test('tiny frames are counted, those that carry something are not', () => {
+    const data = (length: number): Buffer =>
+      Buffer.concat([Buffer.from([5, 0, 0, length, 0, 0, 0, 1]), bytes(length)])
+    for (const [length, failure] of [
+      [31, 'rate.empty'],
+      [32, undefined],
+    ] as const) {
+      const pair = Pair.ready({ acceptor: { emptyFramesPerSecond: 10 } })
+      pair.stream()
+      for (let at = 0; at < 100; at++) pair.acceptor.hear(data(length))
+      pair.acceptor.deliver()
+      expect(pair.acceptor.failure).toBe(failure)
+    }
+  })
+
   test('rapid reset: first it costs delay, then the tunnel', () => {
     const pair = Pair.ready()
     const burst = (count: number): void => {

@@ -173,6 +173,34 @@ describe('sessions', () => {
   })
 })
 
+describe('what a header announces is not taken at its word', () => {
+  const decoders = 500
+  /** Octets that so many decoders hold when each has had HELLO and this header. */
+  function held(header: string): number {
+    const before = process.memoryUsage().arrayBuffers
+    const all = Array.from({ length: decoders }, () => {
+      const decoder = new Decoder(2 ** 24 - 1)
+      for (const bytes of [greeting, fromHex(header), Buffer.of(0x61)]) {
+        decoder.feed(bytes)
+        while (decoder.next() !== 'need');
+      }
+      return decoder
+    })
+    const after = process.memoryUsage().arrayBuffers
+    expect(all).toHaveLength(decoders)
+    return after - before
+  }
+  test.for([
+    ['DATA of 16 MiB', '05 ffffff 00000001'],
+    ['an extension of 64 KiB', '80 010000 00000001'],
+  ])('%s takes no memory', ([, header = '']) => {
+    expect(held(header)).toBeLessThan(decoders * 1024)
+  })
+  test('the longest frame that is kept whole takes its own length, once', () => {
+    expect(held('06 00ffe3 00000001')).toBeLessThan(decoders * 70_000)
+  })
+})
+
 test('what parses re-encodes to the same octets, whatever they are', () => {
   const type = fc.constantFrom(...Object.values(TYPE))
   fc.assert(

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import tls from 'node:tls'
 import {
   acceptWebSocket,
+  answerRelay,
   ALPN,
   dialTls,
   dialUnix,
@@ -15,6 +16,7 @@ import {
   driveTunnel,
   listenUnix,
   memoryPair,
+  openRelay,
 } from '#tunnel'
 import type { Tunnel, TunnelOptions } from '#tunnel'
 import { selfSigned } from './certificate.ts'
@@ -28,6 +30,8 @@ export interface Joined {
 }
 export interface Carrier {
   readonly name: string
+  /** Streams go over a second tunnel on their way. */
+  readonly relayed?: true
   join(dialler?: Tuning, acceptor?: Tuning): Promise<Joined>
 }
 
@@ -120,4 +124,62 @@ export const carriers: readonly Carrier[] = [
       return { dialler: one, acceptor: two, dispose }
     },
   },
+]
+
+/** A tunnel whose streams all go to `route` at the other end of `tunnel`. */
+function towards(tunnel: Tunnel, route: string): Tunnel {
+  return {
+    get peer() {
+      return tunnel.peer
+    },
+    get rttMs() {
+      return tunnel.rttMs
+    },
+    get draining() {
+      return tunnel.draining
+    },
+    closed: tunnel.closed,
+    onOpen: undefined,
+    onGoaway: undefined,
+    open: async (kind, metadata, options) => openRelay(tunnel, { route, kind, metadata }, options),
+    goaway: (...args) => tunnel.goaway(...args),
+    close: (...args) => tunnel.close(...args),
+    stats: () => tunnel.stats(),
+  }
+}
+
+/** `first` from the opener to a gateway, `second` from there to who answers. */
+function relay(first: Carrier, second: Carrier, name: string): Carrier {
+  return {
+    name,
+    relayed: true,
+    async join(dialler, acceptor) {
+      const one = await first.join(dialler, acceptor)
+      const two = await second.join(dialler, acceptor)
+      one.acceptor.onOpen = (offer) =>
+        void answerRelay(offer, (route) => (route === 'press-07' ? two.dialler : undefined))
+      return {
+        dialler: towards(one.dialler, 'press-07'),
+        acceptor: two.acceptor,
+        async dispose() {
+          for (const end of [one.acceptor, two.dialler]) end.close('test.over')
+          await Promise.all([one.acceptor.closed, two.dialler.closed])
+          await one.dispose()
+          await two.dispose()
+        },
+      }
+    },
+  }
+}
+
+const named = (name: string): Carrier => {
+  const carrier = carriers.find((one) => one.name === name)
+  if (carrier === undefined) throw new Error(name)
+  return carrier
+}
+
+/** A gateway between the two: worker to worker of a node, and node to node. */
+export const relays: readonly Carrier[] = [
+  relay(named('Unix socket'), named('TLS, reused read buffer'), 'relay by a Unix socket'),
+  relay(named('TLS, reused read buffer'), named('TLS, reused read buffer'), 'relay by TLS'),
 ]
