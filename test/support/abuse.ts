@@ -47,7 +47,7 @@ const hello = (role: 'agent' | 'client') =>
   })
 
 /** A frame as it is told to be. */
-export function raw(type: number, stream: number, payload: Uint8Array, length = payload.length) {
+function raw(type: number, stream: number, payload: Uint8Array, length = payload.length) {
   const bytes = Buffer.alloc(8 + payload.length)
   bytes[0] = type
   bytes.writeUIntBE(length, 1, 3)
