@@ -145,10 +145,9 @@ export class DatagramStream implements TunnelStream {
   #fill(rest: Uint8Array): Uint8Array {
     const part = rest.subarray(0, this.#missing)
     this.#missing -= part.length
-    if (this.#missing > 0) this.#pieces.push(part)
+    if (this.#missing > 0) this.#pieces.push(Uint8Array.from(part))
     else if (this.#pieces.length === 0) this.#onData?.(part)
     else {
-      // None of the pieces was given back yet, so their memory still holds them.
       const whole = Buffer.concat([...this.#pieces, part])
       this.#pieces = []
       this.#onData?.(whole)

@@ -31,7 +31,8 @@ class Flow {
     from.onClose = (reason) => this.#closed(reason)
     // Last: from here on what was kept for these handlers comes.
     from.onData = (chunk) => {
-      if (this.#waits()) this.#held.push({ type: 'data', bytes: chunk })
+      // The chunk is lent for this call; its copy is bounded by the credit that is kept back for it.
+      if (this.#waits()) this.#held.push({ type: 'data', bytes: Uint8Array.from(chunk) })
       else this.#pass(chunk)
     }
   }

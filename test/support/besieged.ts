@@ -44,15 +44,24 @@ export interface Attacking extends AsyncDisposable {
   readonly heard: readonly string[]
 }
 
-export async function besieged(config = ''): Promise<Besieged> {
+/** `preload`: a module that the gateway's process loads first. */
+export async function besieged({ preload }: { readonly preload?: string } = {}): Promise<Besieged> {
   const data = mkdtempSync(join(tmpdir(), 'sallyport-siege-'))
   const port = await freePort()
   const file = join(data, 'node.yaml')
-  writeFileSync(file, `log_level: warn\n${config}`)
+  writeFileSync(file, 'log_level: warn\n')
   const args = ['gateway', '--config', file, '--data', data, '--listen', `127.0.0.1:${port}`]
   const child = spawn(
     process.execPath,
-    [bin, ...args, '--operations', '127.0.0.1:0', '--public-host', 'localhost'],
+    [
+      ...(preload === undefined ? [] : ['--import', preload]),
+      bin,
+      ...args,
+      '--operations',
+      '127.0.0.1:0',
+      '--public-host',
+      'localhost',
+    ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )
   const log: string[] = []
