@@ -49,6 +49,12 @@ type Rules<T> = Readonly<Record<string, Rule<T>[1]>>
 
 const KEY_USAGE_BITS = { ca: '0106', endEntity: '0780' } as const
 
+const POINTERS: ReadonlySet<string> = new Set([
+  OID.crlDistributionPoints,
+  OID.freshestCrl,
+  OID.authorityInfoAccess,
+])
+
 /** What a template can break: checked on a template's samples, and on finished bytes. */
 const fixedRules: Rules<Subject> = {
   'RFC 5280 4.1.2.4: issuer is the signer': ({ tbs, issuer }) =>
@@ -87,10 +93,9 @@ const fixedRules: Rules<Subject> = {
     const none = findExtension(tbs.extensions, 'ocspNoCheck') !== undefined
     return none === (profile.responder === true)
   },
-  'RFC 9608 4: no revocation pointer beside noRevAvail, and only within a day': ({
-    tbs,
-    profile,
-  }) => {
+  'decision 0007: no address of a list or a responder': ({ tbs }) =>
+    !tbs.extensions.some((each) => POINTERS.has(each.oid)),
+  'RFC 9608 4: noRevAvail in end entities, within a day, and always there': ({ tbs, profile }) => {
     const none = findExtension(tbs.extensions, 'noRevAvail') !== undefined
     return none === (profile.ca === null && tbs.notAfter - tbs.notBefore <= DAY_MS)
   },

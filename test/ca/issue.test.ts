@@ -362,6 +362,7 @@ describe('lint', () => {
       compile(profile, name).fill({ ...slots, ...change })
     const replace = (tbs: Uint8Array, from: Uint8Array, to: Uint8Array) =>
       Uint8Array.fromHex(tbs.toHex().replace(from.toHex(), to.toHex()))
+    const instead = (from: string, to: string) => replace(make(), oid(from), oid(to))
     const number = sequence(oid(OID.serialNumber), utf8String('S1'))
     const brief = make({ notAfter: instant(NOON + DAY) })
     const expected: readonly (readonly [string, Uint8Array, Profile, LintIssuer])[] = [
@@ -387,13 +388,22 @@ describe('lint', () => {
       ['RFC 5280 4.2.1.6', make({ san: null }), device, active],
       ['RFC 5280 4.1: GeneralNames', make({ san: sequence() }), device, active],
       ['RFC 6960 4.2.2.2.1', make({}, profiles.ocsp), device, active],
+      [
+        'decision 0007',
+        instead(OID.subjectKeyIdentifier, OID.crlDistributionPoints),
+        device,
+        active,
+      ],
+      ['decision 0007', instead(OID.subjectKeyIdentifier, OID.freshestCrl), device, active],
+      ['RFC 5280 4.1:', instead(OID.subjectKeyIdentifier, OID.keyUsage), device, active],
       ['RFC 9608 4', replace(brief, time(NOON + DAY), time(NOON + 2 * DAY)), device, active],
       ['RFC 5280 4.1', make().subarray(0, -1), device, active],
     ]
     for (const [rule, tbs, profile, issuer] of expected)
       expect(brokenRules(tbs, profile, issuer)).toContainEqual(expect.stringMatching(`^${rule}`))
     expect(brokenRules(make(), device, active)).toEqual([])
-    for (const rule of rules) expect(expected.some(([start]) => rule.startsWith(start))).toBe(true)
+    for (const rule of rules)
+      expect([rule, expected.some(([start]) => rule.startsWith(start))]).toEqual([rule, true])
   })
 })
 
