@@ -362,7 +362,6 @@ function addRoutes(
   const { tenant } = config
   const { devices, grants } = room
   const origin = originOf(config)
-  const caSha256 = authority.rootSha256
   peopleRoutes(calls, {
     decisions,
     log,
@@ -376,9 +375,13 @@ function addRoutes(
       client_id: identity.clientId,
       resource: identity.audience,
       apps_domain: config.apps_domain,
-      ca_sha256: caSha256,
+      // After a rollover of the root: the new one, without a restart.
+      get ca_sha256() {
+        return authority.rootSha256
+      },
     },
   })
+  const caSha256 = () => authority.rootSha256
   const tokens = { tenant, store: caStore, origin, caSha256, now }
   const revocation = revocationRoom(
     config,
@@ -390,7 +393,8 @@ function addRoutes(
   const stock = { devices, registry, caStore, tokens, reauthorization, revocation, now }
   deviceRoutes(calls, { ...guard, ...stock })
   const crls = () => publication.lists()
-  certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls })
+  const issuers = () => authority.issuers
+  certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls, issuers })
   enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
   const grantRoom = { tenant, store: grants, devices, registry, decisions, log, now }
   grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })

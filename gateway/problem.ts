@@ -19,6 +19,8 @@ export const problems = {
   'device.state': { status: 409, title: 'The device is not in a state that allows this' },
   'enrolment.unknown': { status: 404, title: 'No such enrolment waits for an answer' },
   'device.offline': { status: 503, title: 'The device is not connected' },
+  'issuer.unknown': { status: 404, title: 'There is no such issuing CA' },
+  'issuer.active': { status: 409, title: 'This issuing CA is in use' },
   'certificate.unknown': { status: 404, title: 'There is no such certificate' },
   'target.unknown': { status: 404, title: 'There is no such device or process' },
   'grant.unknown': { status: 404, title: 'There is no such grant' },

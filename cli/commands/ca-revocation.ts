@@ -9,17 +9,20 @@ import { cutLines } from './device.ts'
 import { globalOptions } from './options.ts'
 
 /** RFC 5280 5.3.1; the API takes the same. */
-const REASONS = [
+const REASONS: readonly string[] = [
   'unspecified',
   'keyCompromise',
   'affiliationChanged',
   'superseded',
   'cessationOfOperation',
   'privilegeWithdrawn',
-] as const
+]
+/** What may be said of an issuing CA beside these. */
+const LOST = 'cACompromise'
 
 interface RevokeFlags {
   readonly device?: string
+  readonly issuer?: string
   readonly reason: string
   readonly comment?: string
 }
@@ -30,9 +33,12 @@ export function registerCaRevocation(program: Command): void {
     program.commands.find((each) => each.name() === 'ca') ??
     program.command('ca').description('the certificate authority of the gateway')
   ca.command('revoke [serial]')
-    .description('end one certificate, or all of a device; its tunnels and sessions are cut')
+    .description(
+      'end one certificate, all of a device, or all of an issuing CA; tunnels and sessions are cut',
+    )
     .option('--device <id>', 'every certificate and token of this device')
-    .requiredOption('--reason <reason>', REASONS.join(', '))
+    .option('--issuer <id>', 'everything that this issuing CA signed; after ca rotate --now')
+    .requiredOption('--reason <reason>', `${REASONS.join(', ')}; of an issuer also ${LOST}`)
     .option('--comment <text>', 'in your own words; it is logged')
     .action(revoke)
   ca.command('crl')
@@ -56,22 +62,41 @@ function readSerial(text: string): string {
   )
 }
 
+function readIssuer(text: string): string {
+  const id = text.toLowerCase().replaceAll(':', '')
+  if (/^[0-9a-f]{8,64}$/.test(id)) return id
+  throw usage(
+    `${JSON.stringify(text)} is not the key id of an issuing CA`,
+    'the first column of: sallyport ca crl',
+  )
+}
+
 async function revoke(
   serial: string | undefined,
-  { device, reason, comment }: RevokeFlags,
+  { device, issuer, reason, comment }: RevokeFlags,
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
-  if ((serial === undefined) === (device === undefined))
-    throw usage('name one thing to revoke', 'give a serial, or --device ID')
-  if (!REASONS.some((each) => each === reason))
-    throw usage(`${JSON.stringify(reason)} is not a reason`, `one of ${REASONS.join(', ')}`)
+  if ([serial, device, issuer].filter((each) => each !== undefined).length !== 1)
+    throw usage('name one thing to revoke', 'give a serial, or --device ID, or --issuer ID')
+  const reasons = issuer === undefined ? REASONS : [...REASONS, LOST]
+  if (!reasons.includes(reason))
+    throw usage(`${JSON.stringify(reason)} is not a reason`, `one of ${reasons.join(', ')}`)
   const body = { reason, ...(comment === undefined ? {} : { comment }) }
   const { openApi, Revocation, RevokedDevice } = await import('../client.ts')
   if (serial !== undefined) {
     const path = `/certificates/${readSerial(serial)}/revoke`
     const ended = await (await openApi(options)).call(Revocation, 'POST', path, body)
     tell(options, ended, [...cutLines(ended), 'next: the list that says so: sallyport ca crl'])
+    return
+  }
+  if (issuer !== undefined) {
+    const path = `/ca/issuers/${readIssuer(issuer)}/revoke`
+    const ended = await (await openApi(options)).call(Revocation, 'POST', path, body)
+    tell(options, ended, [
+      ...cutLines(ended),
+      'next: a new token for each of its devices: sallyport device replace ID --reason …',
+    ])
     return
   }
   const path = `/devices/${readName(device ?? '', 'device')}/revoke`

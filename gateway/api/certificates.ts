@@ -16,6 +16,9 @@ export const RevocationReason = Type.Enum([
 ])
 export type RevocationReason = Static<typeof RevocationReason>
 
+/** Key id of an issuing CA: what an authority key identifier names, hex. */
+export const IssuerId = Type.String({ pattern: '^[0-9a-f]{8,64}$' })
+
 export const CertificateQuery = Type.Object(
   {
     device: Type.Optional(Name),
@@ -52,6 +55,16 @@ export const Revoke = Type.Object(
   { additionalProperties: false },
 )
 export type Revoke = Static<typeof Revoke>
+
+/** Of everything that one issuing CA signed: the reason may also be that the CA itself is lost. */
+export const RevokeIssuer = Type.Object(
+  {
+    reason: Type.Union([RevocationReason, Type.Literal('cACompromise')]),
+    comment: Type.Optional(Text),
+  },
+  { additionalProperties: false },
+)
+export type RevokeIssuer = Static<typeof RevokeIssuer>
 
 /** What a revocation ended. `time_to_cut_ms`: from the call until the last socket was closed. */
 export const Revocation = Type.Object({

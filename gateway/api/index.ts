@@ -23,6 +23,8 @@ export {
   Revoke,
   RevokedDevice,
   Serial,
+  IssuerId,
+  RevokeIssuer,
 } from './certificates.ts'
 export {
   Approval,

@@ -10,7 +10,8 @@ export interface TokenRoom {
   readonly store: Pick<CaStore, 'addToken'>
   /** `https://host:port` that the device dials. */
   readonly origin: string
-  readonly caSha256: string
+  /** Of the root that devices pin today. */
+  readonly caSha256: () => string
   /** Epoch milliseconds. */
   readonly now: () => number
 }
@@ -27,17 +28,18 @@ export async function deviceToken(room: TokenRoom, device: string): Promise<Devi
     },
     room.store,
   )
+  const pin = room.caSha256()
   return {
     device,
     token: text,
     expires_at: Math.floor(row.expiresAt / 1000),
-    ca_sha256: room.caSha256,
+    ca_sha256: pin,
     enrol_command: [
       'sallyport agent enroll',
       `--gateway ${room.origin}`,
       `--device ${device}`,
       `--tenant ${room.tenant}`,
-      `--ca-sha256 ${room.caSha256}`,
+      `--ca-sha256 ${pin}`,
       '--token-file TOKEN_FILE',
       '--data DIRECTORY',
     ].join(' '),

@@ -17,7 +17,12 @@ import { readLog } from '#audit'
 import { createCsr, createRenewalCsr, enrollRequest, readCertificates, reenrollRequest } from '#est'
 import { runGateway, type Addresses } from '#gateway'
 import { LIFETIMES } from '../../gateway/identity/setting.ts'
-import { authorizedFetch, deviceLogin, type AuthorizedFetch } from '../../cli/login/index.ts'
+import {
+  authorizedFetch,
+  deviceLogin,
+  type AuthorizedFetch,
+  type Credentials,
+} from '../../cli/login/index.ts'
 import { approveDevice, openBrowser } from './browser.ts'
 
 export const TENANT = 'main.sallyport.internal'
@@ -86,6 +91,8 @@ export interface Answer<T = unknown> {
 
 export interface Person extends AsyncDisposable {
   readonly email: string
+  /** What the sign-in left: for the command line, which keeps it in a file. */
+  readonly credentials: Credentials
   readonly fetch: AuthorizedFetch
   /** One call under `/api/v1` with a fresh proof; what comes back is not judged. */
   call<T = Problem>(method: string, path: string, body?: unknown): Promise<Answer<T>>
@@ -248,7 +255,7 @@ class RunningNode implements TestNode {
       },
     })
     await page
-    const person = asPerson(this, email, authorizedFetch(credentials))
+    const person = asPerson(this, email, credentials)
     this.#people.push(person)
     return person
   }
@@ -329,7 +336,8 @@ class RunningNode implements TestNode {
   }
 }
 
-function asPerson(node: TestNode, email: string, fetch: AuthorizedFetch): Person {
+function asPerson(node: TestNode, email: string, credentials: Credentials): Person {
+  const fetch = authorizedFetch(credentials)
   const call = async <T>(method: string, path: string, body?: unknown): Promise<Answer<T>> => {
     const response = await fetch(`${node.origin}/api/v1${path}`, {
       method,
@@ -343,6 +351,7 @@ function asPerson(node: TestNode, email: string, fetch: AuthorizedFetch): Person
   }
   return {
     email,
+    credentials,
     fetch,
     call,
     async ask<T>(method: string, path: string, body?: unknown): Promise<T> {

@@ -6,9 +6,11 @@ import {
   RevocationList,
   Revocation as RevocationView,
   Revoke,
+  RevokeIssuer,
+  IssuerId,
   Serial,
 } from '#api'
-import { encodePem, type CaStore, type CertificateRow, type Crl } from '#ca'
+import { encodePem, type CaStore, type CertificateRow, type Crl, type Issuers } from '#ca'
 import { revokeAndCut, type RevocationRoom, type Revoked } from '../../devices/revoke.ts'
 import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
@@ -22,6 +24,7 @@ export interface CertificateRoutes extends Omit<Authorization, 'api'> {
   readonly caStore: Pick<CaStore, 'listCertificates' | 'findCertificate'>
   readonly revocation: RevocationRoom
   readonly crls: () => Promise<readonly Crl[]>
+  readonly issuers: () => Issuers
 }
 
 const Params = Type.Object({ serial: Serial })
@@ -117,6 +120,43 @@ export function certificateRoutes(api: Api, room: CertificateRoutes): void {
     },
   )
   revoking(api, room)
+  revokingIssuers(api, room)
+}
+
+/** Everything under one issuing CA, which signs no more by then. */
+function revokingIssuers(api: Api, room: CertificateRoutes): void {
+  api.server.post(
+    '/api/v1/ca/issuers/:id/revoke',
+    {
+      schema: {
+        params: Type.Object({ id: IssuerId }),
+        body: RevokeIssuer,
+        response: { 200: RevocationView },
+      },
+    },
+    async (request) => {
+      const at = performance.now()
+      const { id } = request.params as { id: string }
+      const { reason, comment = reason } = request.body as RevokeIssuer
+      const target = { kind: 'issuer', id }
+      const caller = await authorize({ ...room, api }, request, 'device:retire', target)
+      assertRetired(room.issuers(), id)
+      await recordWords({ ...room, caller }, 'device:retire', `issuer:${id}`, comment)
+      const reach = { reason, by: caller.subject.id, at, requestId: request.id }
+      return viewRevocation(await revokeAndCut(room.revocation, { issuer: id }, reach))
+    },
+  )
+}
+
+function assertRetired({ all, active }: Issuers, id: string): void {
+  if (!all.some((issuer) => issuer.id === id))
+    throw new Refusal('issuer.unknown', `no issuing CA ${id}`, {
+      nextStep: 'see `sallyport ca crl`',
+    })
+  if (active.id === id)
+    throw new Refusal('issuer.active', 'this issuing CA signs what is issued now', {
+      nextStep: 'let another sign first: `sallyport ca rotate --now`; then revoke this one',
+    })
 }
 
 function revoking(api: Api, room: CertificateRoutes): void {

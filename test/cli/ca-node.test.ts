@@ -1,0 +1,275 @@
+/** `sallyport ca` and `sallyport device` as somebody uses them beside a node that runs. */
+import { execFileSync } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { createCsr, enrollRequest } from '#est'
+import { saveCredentials } from '../../cli/login/index.ts'
+import {
+  newKey,
+  send,
+  startNode,
+  TENANT,
+  until,
+  type DeviceIdentity,
+  type Person,
+  type TestNode,
+} from '../support/node.ts'
+import { run, type Ran } from './run.ts'
+
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
+
+let node: TestNode
+let home: string
+const at = (name: string) => join(home, name)
+
+beforeAll(async () => {
+  node = await startNode()
+  home = mkdtempSync(join(tmpdir(), 'sallyport-cli-node-'))
+  writeFileSync(at('pass'), 'correct horse battery\n', { mode: 0o600 })
+  await signIn(node.admin, 'default')
+})
+afterAll(async () => {
+  await node[Symbol.asyncDispose]()
+  rmSync(home, { recursive: true })
+})
+
+async function signIn({ credentials }: Person, profile: string): Promise<void> {
+  const folder = join(home, 'credentials', ...(profile === 'default' ? [] : ['profiles', profile]))
+  await saveCredentials(folder, credentials)
+}
+const cli = async (...args: string[]): Promise<Ran> => await run(home, ...args)
+const onDisk = async (verb: string, ...args: string[]): Promise<Ran> =>
+  await cli('ca', verb, '--config', join(node.data, 'node.yaml'), '--data', node.data, ...args)
+async function ok(ran: Promise<Ran>): Promise<string> {
+  const { code, out, err } = await ran
+  expect(code, err).toBe(0)
+  return out
+}
+async function json<T>(...args: string[]): Promise<T> {
+  return JSON.parse(await ok(cli('--json', ...args))) as T
+}
+function complaint({ code, err }: Ran) {
+  const line = (name: string) => new RegExp(`^  ${name}  +(.*)$`, 'm').exec(err)?.[1]
+  return { exit: code, code: line('code'), next: line('next') }
+}
+const serialOf = ({ chain }: DeviceIdentity) =>
+  new X509Certificate(chain[0] ?? '').serialNumber.toLowerCase()
+const issuerOf = ({ chain }: DeviceIdentity) => new X509Certificate(chain[0] ?? '').issuer
+const keyIdOf = async ({ id }: DeviceIdentity): Promise<string> =>
+  (await json<{ issuer: string }[]>('ca', 'certificates', '--device', id))[0]?.issuer ?? ''
+
+test('status beside a running node: the counts, and nothing of it changes anything', async () => {
+  await node.device('press-01')
+  const before = node.size()
+  const out = await ok(onDisk('status'))
+  expect(out).toMatch(/^certificates active +[1-9]/m)
+  expect(out).toMatch(/^certificates intended, not yet signed +0$/m)
+  expect(out).toMatch(/^changes that the log has yet to hear +0$/m)
+  expect(node.size()).toBe(before)
+})
+
+test('init on a node that made its CA by itself: the root leaves, the log says who and what, the node goes on', async () => {
+  const from = node.size()
+  const args = ['--root-to', at('root.pem'), '--root-passphrase-file', at('pass')]
+  expect(await ok(onDisk('init', ...args))).toContain('taken off this node')
+  expect(existsSync(join(node.data, 'ca', 'root.key.pem'))).toBe(false)
+  const event = await until('the log has it', () =>
+    node.events(from).find(({ text }) => text.includes('ca:export-root')),
+  )
+  expect(event.text).toContain('operator|')
+  expect((await node.device('press-02')).chain).toHaveLength(1)
+})
+
+test('device add, certificates, show: what was issued and until when', async () => {
+  const added = await json<{ token: { token: string } }>('device', 'add', 'press-03')
+  const key = newKey()
+  const csr = createCsr(key, { deviceId: 'press-03', tenant: TENANT })
+  const answer = await send(node, enrollRequest({ csr, token: added.token.token }))
+  expect(answer.status).toBe(200)
+  const [row] = await json<{ serial: string; state: string }[]>(
+    'ca',
+    'certificates',
+    '--device',
+    'press-03',
+  )
+  expect(row?.state).toBe('active')
+  expect(await ok(cli('ca', 'certificates', '--device', 'press-03'))).toContain(row?.serial)
+  expect(await ok(cli('device', 'show', 'press-03'))).toContain(row?.serial)
+  expect(complaint(await cli('device', 'add', 'press-03'))).toMatchObject({
+    exit: 1,
+    code: 'device.exists',
+  })
+})
+
+test('revoke a serial: what ended, and the list as openssl reads it from the file', async () => {
+  const device = await node.device('press-04')
+  const serial = serialOf(device)
+  const colons = (serial.match(/../g) ?? []).join(':').toUpperCase()
+  const args = [
+    'ca',
+    'revoke',
+    colons,
+    '--reason',
+    'keyCompromise',
+    '--comment',
+    'seen on a USB stick',
+  ]
+  const out = await ok(cli(...args))
+  expect(out).toContain('revoked 1 certificate')
+  expect(out).toContain('nothing was open')
+  expect(out).toContain('next: the list that says so: sallyport ca crl')
+  const text = await until('the list has it', async () => {
+    await ok(cli('ca', 'crl', '--out', at('list.pem')))
+    const said = execFileSync('openssl', ['crl', '-in', at('list.pem'), '-noout', '-text'], {
+      encoding: 'utf8',
+    })
+    return said.includes(serial.toUpperCase()) ? said : undefined
+  })
+  expect(text).toContain('Key Compromise')
+  expect(node.events().some((event) => event.text.includes('seen on a USB stick'))).toBe(true)
+  const again = await json<{ serials: string[] }>('ca', 'revoke', serial, '--reason', 'superseded')
+  expect(again.serials).toEqual([])
+})
+
+const refused = [
+  [
+    'an unknown serial',
+    ['ca', 'revoke', '4f'.repeat(16), '--reason', 'superseded'],
+    1,
+    'certificate.unknown',
+  ],
+  [
+    'an unknown device',
+    ['ca', 'revoke', '--device', 'nobody', '--reason', 'superseded'],
+    1,
+    'device.unknown',
+  ],
+  [
+    'an unknown issuer',
+    ['ca', 'revoke', '--issuer', 'ab'.repeat(20), '--reason', 'superseded'],
+    1,
+    'issuer.unknown',
+  ],
+  [
+    'a device and an issuer',
+    ['ca', 'revoke', '--device', 'a', '--issuer', 'ab'.repeat(20), '--reason', 'superseded'],
+    2,
+    'usage',
+  ],
+  [
+    'an issuer that is none',
+    ['ca', 'revoke', '--issuer', 'xyz', '--reason', 'superseded'],
+    2,
+    'usage',
+  ],
+  [
+    "a CA's reason for a device",
+    ['ca', 'revoke', '--device', 'press-01', '--reason', 'cACompromise'],
+    2,
+    'usage',
+  ],
+  ['no reason', ['ca', 'revoke', '4f'.repeat(16)], 2, undefined],
+  ['an unknown issuer of a list', ['ca', 'crl', '--issuer', 'ab', '--out', 'x.pem'], 2, 'usage'],
+  ['nobody signed in', ['--profile', 'nobody', 'ca', 'crl'], 4, 'login.none'],
+  [
+    'nobody signed in, revoking',
+    ['--profile', 'nobody', 'ca', 'revoke', '--device', 'press-01', '--reason', 'superseded'],
+    4,
+    'login.none',
+  ],
+] as const
+test.for(refused)('%s: refused with the next step', async ([, args, exit, code]) => {
+  const said = complaint(await cli(...args))
+  expect(said).toMatchObject(code === undefined ? { exit } : { exit, code })
+  expect(said.next).toMatch(/\w/)
+})
+
+test('an operator may not revoke: exit 3, with the rule, and nothing ends', async () => {
+  await signIn(await node.person('olga', { party: 'staff', roles: ['operator'] }), 'olga')
+  const args = [
+    '--profile',
+    'olga',
+    'ca',
+    'revoke',
+    '--device',
+    'press-01',
+    '--reason',
+    'superseded',
+  ]
+  const ran = await cli(...args)
+  expect(ran.code).toBe(3)
+  expect(ran.err).toMatch(/^ {2}id {4}d_/m)
+  const [row] = await json<{ state: string }[]>('ca', 'certificates', '--device', 'press-01')
+  expect(row?.state).toBe('active')
+})
+
+test('replace and decommission: the states, the token, and that the old identity is worth nothing', async () => {
+  const device = await node.device('press-05')
+  const replaced = await ok(cli('device', 'replace', 'press-05', '--reason', 'board burnt'))
+  for (const text of [
+    'press-05 waits for the machine',
+    'revoked 1 certificate',
+    'spt_',
+    'agent enroll',
+  ])
+    expect(replaced).toContain(text)
+  await expect(node.renew(device)).rejects.toThrow(/was revoked/)
+  const ended = await ok(cli('device', 'decommission', 'press-05', '--reason', 'scrap'))
+  expect(ended).toContain('press-05 is retired')
+  expect(complaint(await cli('device', 'replace', 'press-05', '--reason', 'x'))).toMatchObject({
+    exit: 1,
+    code: 'device.state',
+    next: expect.stringContaining('device add'),
+  })
+})
+
+test('rotate --now: the node signs with it within seconds; then the old CA is revoked, and not before', async () => {
+  const old = await node.device('press-06')
+  const id = await keyIdOf(old)
+  const early = ['ca', 'revoke', '--issuer', id, '--reason', 'cACompromise']
+  expect(complaint(await cli(...early))).toMatchObject({
+    exit: 1,
+    code: 'issuer.active',
+    next: expect.stringContaining('ca rotate --now'),
+  })
+  const root = ['--root-key', at('root.pem'), '--root-passphrase-file', at('pass')]
+  expect(await ok(onDisk('rotate', '--now', ...root))).toContain('devices follow by themselves')
+  const next = await until('the new CA signs', async () => {
+    const renewed = await node.renew(old)
+    return issuerOf(renewed) === issuerOf(old) ? undefined : renewed
+  })
+  expect(await ok(cli('ca', 'crl'))).toContain(id)
+  const out = await ok(cli(...early, '--comment', 'the HSM was open'))
+  expect(out).toContain(serialOf(old))
+  expect(out).toContain('next: a new token for each of its devices')
+  await expect(node.renew(old)).rejects.toThrow(/was revoked/)
+  expect((await node.renew(next)).chain).toHaveLength(1)
+  expect((await node.device('press-07')).chain).toHaveLength(1)
+  expect(await ok(onDisk('status'))).toMatch(/^retired /m)
+})
+
+test('rotate --root --now: tokens made from then on name the new root, without a restart', async () => {
+  const before = readFileSync(join(node.data, 'ca-root.sha256'), 'utf8').trim()
+  const root = ['--root-key', at('root.pem'), '--root-passphrase-file', at('pass')]
+  const ran = await onDisk('rotate', '--root', '--now', ...root)
+  expect(ran.code, ran.err).toBe(0)
+  const after = await until('the new root counts', () => {
+    const pin = readFileSync(join(node.data, 'ca-root.sha256'), 'utf8').trim()
+    return pin === before ? undefined : pin
+  })
+  const added = await json<{ token: { ca_sha256: string; enrol_command: string } }>(
+    'device',
+    'add',
+    'press-08',
+  )
+  expect(added.token.ca_sha256).toBe(after)
+  expect(added.token.enrol_command).toContain(after)
+  expect(await ok(onDisk('status'))).toContain(after)
+  // Who pinned the old root is still served: by the certificate that joins the two.
+  expect(await ok(cli('device', 'list'))).toContain('press-08')
+  const args = ['--to', at('root2.pem'), '--passphrase-file', at('pass')]
+  expect(await ok(onDisk('export-root', ...args))).toContain('taken off this node')
+})
