@@ -15,6 +15,7 @@ import {
   createCsr,
   createRenewalCsr,
   enrollRequest,
+  pathTo,
   pinRoot,
   readCertificates,
   reenrollRequest,
@@ -32,7 +33,6 @@ import { makeDirectory } from './files.ts'
 import { Identity } from './identity.ts'
 import type { Pair, Prepared } from './identity.ts'
 import type { Log } from './log.ts'
-import { pathTo } from './trust.ts'
 import type { Anchors } from './trust.ts'
 
 /** What every exchange needs. */

@@ -8,6 +8,7 @@
 import type { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { pathTo } from '#est'
 import { AgentError } from './errors.ts'
 
 /** What the agent trusts: one root, by its pin, and the issuing certificates it has seen under it. */
@@ -58,28 +59,6 @@ function faultOf(
       return { kind: 'expired', says: `it ended at ${link.validToDate.toISOString()}` }
   }
   return undefined
-}
-
-/** From `leaf` up to the root, link by verified link; undefined where it does not lead there. */
-export function pathTo(
-  leaf: X509Certificate,
-  candidates: readonly X509Certificate[],
-  root: X509Certificate,
-): readonly X509Certificate[] | undefined {
-  const path = [leaf]
-  while (path.length < MAX_LINKS) {
-    const last = path.at(-1)
-    if (last === undefined) return undefined
-    if (last.raw.equals(root.raw)) return path
-    const issuer = [root, ...candidates].find((candidate) => isIssuer(candidate, last))
-    if (issuer === undefined || path.includes(issuer)) return undefined
-    path.push(issuer)
-  }
-  return undefined
-}
-
-function isIssuer(candidate: X509Certificate, subject: X509Certificate): boolean {
-  return candidate.ca && subject.checkIssued(candidate) && subject.verify(candidate.publicKey)
 }
 
 /** The certificates a TLS peer sent, leaf first. */

@@ -84,22 +84,44 @@ export function acceptIssued(
   }
 }
 
-const HIGHEST = 4
-
+/** What leads from `leaf` to the pinned root, DER, both left out. Throws EstError `certificate.chain`. */
 function climb(
   leaf: X509Certificate,
   authorities: readonly Uint8Array[],
   root: X509Certificate,
 ): Uint8Array[] {
-  const path: Uint8Array[] = []
-  const known = authorities.map((der) => ({ der, certificate: parse(der) }))
-  let top = leaf
-  while (!signedBy(top, root)) {
-    const above = known.find(({ certificate }) => certificate !== top && signedBy(top, certificate))
-    if (above === undefined || path.length === HIGHEST)
-      throw new EstError('certificate.chain', 'the certificate does not lead to the pinned root')
-    path.push(above.der)
-    top = above.certificate
+  const path = pathTo(leaf, authorities.map(parse), root)
+  if (path === undefined)
+    throw new EstError('certificate.chain', 'the certificate does not lead to the pinned root')
+  return path.slice(1, -1).map(({ raw }) => new Uint8Array(raw))
+}
+
+/** Leaf, issuing CA, two roots that were joined, and one more. */
+const MOST_LINKS = 5
+
+/**
+ * From `leaf` up to `root`, link by verified link, both included; undefined where nothing leads there
+ * within five. While a root is replaced, the new one stands among `candidates` twice, by itself and
+ * under the old one (RFC 4210 4.4): every way is tried, the shortest found, each certificate once.
+ */
+export function pathTo(
+  leaf: X509Certificate,
+  candidates: readonly X509Certificate[],
+  root: X509Certificate,
+): readonly X509Certificate[] | undefined {
+  const seen = new Set([leaf.fingerprint256])
+  let paths: readonly (readonly X509Certificate[])[] = [[leaf]]
+  for (let links = 1; links <= MOST_LINKS; links++) {
+    const found = paths.find((path) => path.at(-1)?.raw.equals(root.raw) === true)
+    if (found !== undefined) return found
+    paths = paths.flatMap((path) =>
+      [root, ...candidates].flatMap((next) => {
+        const top = path.at(-1)
+        if (top === undefined || seen.has(next.fingerprint256) || !signedBy(top, next)) return []
+        seen.add(next.fingerprint256)
+        return [[...path, next]]
+      }),
+    )
   }
-  return path
+  return undefined
 }

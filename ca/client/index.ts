@@ -19,7 +19,7 @@ export {
 } from './csr.ts'
 export { type CsrWishes } from './csrattrs.ts'
 export { encodeEstBody, parseCertsOnly } from './body.ts'
-export { acceptIssued, pinRoot, type Accepted } from './check.ts'
+export { acceptIssued, pathTo, pinRoot, type Accepted } from './check.ts'
 export { channelBinding, type BindingSocket } from './binding.ts'
 export { renewAt, retryAfter } from './renew.ts'
 export { EstError, type EstCode } from './errors.ts'
