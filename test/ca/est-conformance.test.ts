@@ -1,28 +1,35 @@
-/** docs/est-conformance.md: every number of the list has a row, and every row names tests that exist. */
-import { readdirSync, readFileSync } from 'node:fs'
+/** docs/est-conformance.md: every number of the list has a row, and every row of the page names tests that exist. */
+import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 
-const page = readFileSync(new URL('../../docs/est-conformance.md', import.meta.url), 'utf8')
-const folder = new URL('./', import.meta.url)
-const files = new Map(
-  readdirSync(folder)
-    .filter((name) => name.endsWith('.test.ts'))
-    .map((name) => [name, readFileSync(new URL(name, folder), 'utf8')] as const),
-)
+const root = new URL('../../', import.meta.url)
+const page = readFileSync(new URL('docs/est-conformance.md', root), 'utf8')
 
 interface Row {
-  readonly number: number
+  /** Of the heading above it. */
+  readonly table: string
+  /** Its first cell. */
+  readonly about: string
   readonly tests: readonly { readonly file: string; readonly name: string }[]
 }
-const rows: readonly Row[] = page.split('\n').flatMap((line) => {
-  const number = /^\| (\d+) \|/.exec(line)?.[1]
-  if (number === undefined) return []
-  const named = [...line.matchAll(/`([a-z-]+\.test\.ts)`: ((?:“[^”]+”(?:, )?)+)/g)]
-  const tests = named.flatMap(([, file = '', names = '']) =>
-    [...names.matchAll(/“([^”]+)”/g)].map(([, name = '']) => ({ file, name })),
-  )
-  return [{ number: Number(number), tests }]
-})
+
+/** Every row of every table: what stands behind a test file's name, in quotes. */
+function rowsOf(text: string): readonly Row[] {
+  let table = ''
+  return text.split('\n').flatMap((line) => {
+    table = /^##? (.+)$/.exec(line)?.[1] ?? table
+    const about = /^\| ([^|]+) \|/.exec(line)?.[1]
+    if (about === undefined || HEADS.has(about)) return []
+    const named = [...line.matchAll(/`([a-z/-]+\.test\.ts)`: ((?:“[^”]+”(?:, )?)+)/g)]
+    const tests = named.flatMap(([, file = '', names = '']) =>
+      [...names.matchAll(/“([^”]+)”/g)].map(([, name = '']) => ({ file, name })),
+    )
+    return [{ table, about, tests }]
+  })
+}
+const HEADS: ReadonlySet<string> = new Set(['no.', 'input', 'client', 'it comes back'])
+const rows = rowsOf(page)
+const numbered = rows.filter(({ about }) => /^\d+$/.test(about))
 
 /** The numbers that a test's name starts with, as in `2.14, 2.16 a binding …` or `35: version 2`. */
 function numbersOf(name: string): readonly number[] {
@@ -30,25 +37,32 @@ function numbersOf(name: string): readonly number[] {
   return [...start.matchAll(/(?:2\.)?(\d+)/g)].map(([, digits]) => Number(digits))
 }
 
-test('the page has the 36 numbers, in order', () => {
-  expect(rows.map(({ number }) => number)).toEqual(Array.from({ length: 36 }, (_, n) => n + 1))
+function textOf(file: string): string {
+  return readFileSync(new URL(file.includes('/') ? file : `test/ca/${file}`, root), 'utf8')
+}
+
+test('the page has the 36 numbers in order, and its other tables', () => {
+  expect(numbered.map(({ about }) => Number(about))).toEqual(
+    Array.from({ length: 36 }, (_, n) => n + 1),
+  )
+  expect([...new Set(rows.map(({ table }) => table))]).toEqual([
+    'EST, clause by clause',
+    'Bad input',
+    'Clients of others',
+    'A device that was away',
+  ])
 })
 
-/** Lists and OCSP are proven where they are built; without those files their rows cannot be checked. */
-const [here, away] = [
-  rows.filter(({ tests }) => tests.every(({ file }) => files.has(file))),
-  rows.filter(({ tests }) => tests.some(({ file }) => !files.has(file))),
-]
-for (const { number } of away)
-  test.skipIf(number >= 35)(`2.${number} is proven in a file that is not here`, () => {
-    expect(number).toBeGreaterThanOrEqual(35)
-  })
-
-test.for(here)('2.$number is proven by a test that carries the number', ({ number, tests }) => {
+test.for(rows)('$table, $about: proven by tests that exist', ({ tests }) => {
   expect(tests.length).toBeGreaterThan(0)
   for (const { file, name } of tests) {
-    const text = files.get(file)
-    expect(text?.includes(name), `${file}: ${name}`).toBe(true)
+    // The name of a test, or of one row of its table: a text of the program, in whole or its start.
+    const quoted = new RegExp(`['"\`][^'"\`\n]*${RegExp.escape(name.split("'")[0] ?? '')}`)
+    const text = textOf(file)
+    expect([file, name, text.includes(name) && quoted.test(text)]).toEqual([file, name, true])
   }
-  expect(tests.flatMap(({ name }) => numbersOf(name))).toContain(number)
+})
+
+test.for(numbered)('2.$about carries its number in the name of a test', ({ about, tests }) => {
+  expect(tests.flatMap(({ name }) => numbersOf(name))).toContain(Number(about))
 })
