@@ -15,7 +15,7 @@ import {
 import { ConfigError } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import type { DeviceStore } from './devices/device.ts'
-import type { EstSettings } from './est-settings.ts'
+import { deviceLifetimeSeconds, type EstSettings } from './est-settings.ts'
 import { plainAddress } from './facts.ts'
 
 /** `device.enroll` and `device.renew`; policy can only shorten what the profile says. */
@@ -63,7 +63,10 @@ export function inventory(devices: Pick<DeviceStore, 'find'>): Devices {
 const REQUESTS_PER_MINUTE = 6_000
 
 export interface EstSetup {
-  readonly options: Pick<EstOptions, 'labels' | 'linking' | 'requestsPerMinute' | 'manufacturers'>
+  readonly options: Pick<
+    EstOptions,
+    'labels' | 'linking' | 'requestsPerMinute' | 'manufacturers' | 'deviceLifetimeSeconds'
+  >
   /** PEM of every maker's roots: some clients present a certificate only when its issuer is asked for. */
   readonly clientAuthorities: readonly string[]
 }
@@ -80,6 +83,7 @@ export function estSetup(settings: EstSettings = {}): EstSetup {
     options: {
       labels: device ? own : [{ name: 'device', profile: 'device' }, ...own],
       linking: settings.linking ?? 'optional',
+      deviceLifetimeSeconds: deviceLifetimeSeconds(settings),
       requestsPerMinute: settings.requests_per_minute ?? REQUESTS_PER_MINUTE,
       manufacturers: () => makers.map(({ maker }) => maker),
     },

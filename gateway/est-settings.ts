@@ -33,6 +33,8 @@ const Maker = Type.Object(
 export const EstSettings = Type.Object(
   {
     linking: Type.Optional(Type.Union([Type.Literal('required'), Type.Literal('optional')])),
+    /** Of device certificates; policy may shorten it. A rotation of the CA waits as long. */
+    device_lifetime_hours: Type.Optional(Type.Integer({ minimum: 24, maximum: 168 })),
     /** From one address. */
     requests_per_minute: Type.Optional(Type.Integer({ minimum: 10 })),
     labels: Type.Optional(Type.Array(Label, { maxItems: 32 })),
@@ -41,3 +43,10 @@ export const EstSettings = Type.Object(
   { additionalProperties: false },
 )
 export type EstSettings = Static<typeof EstSettings>
+
+const USUAL_HOURS = 72
+
+/** How long a device certificate lives where policy says nothing, in seconds. */
+export function deviceLifetimeSeconds(settings: EstSettings | undefined): number {
+  return (settings?.device_lifetime_hours ?? USUAL_HOURS) * 3_600
+}

@@ -7,7 +7,6 @@ import {
   createRoot,
   crossCertify,
   instant,
-  profiles,
   softwareSigner,
   type RootAtHand,
 } from '#ca'
@@ -159,9 +158,6 @@ export interface Rotated {
   readonly certificate: string
 }
 
-/** How long every device has renewed at least once, and has seen the new CA in cacerts. */
-export const WAIT_MS = profiles.device.lifetimeSeconds.usual * 1_000
-
 /**
  * A new issuing CA: served and accepted from now on, signing after a device lifetime (or `now`).
  * With one waiting already, `now` lets it sign; otherwise that is `ca.exists`. Throws KeyError, CaError.
@@ -201,7 +197,7 @@ export async function rotate(room: CaRoom, options: RotateOptions): Promise<Rota
     const name = `${nameFor('issuing', made.signer.publicKey)}.crt`
     writeCertificate(room, name, certificate)
     room.step('issuing certificate')
-    const activeFrom = options.now === true ? room.now() : room.now() + WAIT_MS
+    const activeFrom = options.now === true ? room.now() : room.now() + room.deviceLifetimeMs
     const message = `new issuing CA${fresh === undefined ? '' : ' and root'}, signing from ${dateOf(activeFrom)}`
     const told = act(room, {
       operation: 'ca:rotate',

@@ -3,7 +3,7 @@ import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { brokenAdoptionRules, encodePem, instant, requestIssuing } from '#ca'
-import { WAIT_MS, type Rotated } from './acts.ts'
+import type { Rotated } from './acts.ts'
 import { KeyError } from './errors.ts'
 import { replaceFile } from './file.ts'
 import {
@@ -104,7 +104,7 @@ export async function importIssuing(room: CaRoom, options: ImportOptions): Promi
     room.step('issuing certificate')
     const first = state.issuers.length === 0
     const since = room.now()
-    const activeFrom = first || options.now === true ? since : since + WAIT_MS
+    const activeFrom = first || options.now === true ? since : since + room.deviceLifetimeMs
     const foreign = { certificate: top, key: { kind: 'foreign' as const }, since }
     const next: CaState = {
       ...state,

@@ -5,6 +5,7 @@ import { isIP } from 'node:net'
 import { join } from 'node:path'
 import { encodePem, softwareSigner, type Signer, type WantedNames } from '#ca'
 import { splitHostPort, type Config } from '../config.ts'
+import { deviceLifetimeSeconds } from '../est-settings.ts'
 import { KeyError } from './errors.ts'
 import { generateKey, readSecretFile, replaceFile } from './file.ts'
 import { readPassphrase, type Passphrase } from './passphrase.ts'
@@ -21,6 +22,8 @@ export interface CaRoom extends Disposable {
   /** Where new issuing keys are made, if that is not a file. */
   readonly token: Pkcs11Token | null
   readonly names: WantedNames
+  /** After so long every device has renewed at least once, and has seen a new CA in cacerts. */
+  readonly deviceLifetimeMs: number
   /** Opened issuing keys by file, so that scrypt is paid once; a root key is never among them. */
   readonly signers: Map<string, Signer>
   readonly now: () => number
@@ -59,6 +62,7 @@ export function openRoom(config: Config, by: string, options: RoomOptions = {}):
     },
     token,
     names: { tenant: config.tenant, dnsNames: dns, ipAddresses: ip },
+    deviceLifetimeMs: deviceLifetimeSeconds(config.est) * 1_000,
     signers: new Map(),
     now: options.now ?? (() => Date.now()),
     by,

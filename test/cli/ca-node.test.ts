@@ -26,7 +26,7 @@ let home: string
 const at = (name: string) => join(home, name)
 
 beforeAll(async () => {
-  node = await startNode()
+  node = await startNode({ config: 'est:\n  device_lifetime_hours: 24\n' })
   home = mkdtempSync(join(tmpdir(), 'sallyport-cli-node-'))
   writeFileSync(at('pass'), 'correct horse battery\n', { mode: 0o600 })
   await signIn(node.admin, 'default')
@@ -89,13 +89,14 @@ test('device add, certificates, show: what was issued and until when', async () 
   const csr = createCsr(key, { deviceId: 'press-03', tenant: TENANT })
   const answer = await send(node, enrollRequest({ csr, token: added.token.token }))
   expect(answer.status).toBe(200)
-  const [row] = await json<{ serial: string; state: string }[]>(
-    'ca',
-    'certificates',
-    '--device',
-    'press-03',
-  )
+  const [row] = await json<
+    { serial: string; state: string; not_after: number; issued_at: number }[]
+  >('ca', 'certificates', '--device', 'press-03')
   expect(row?.state).toBe('active')
+  // The life that is configured, less the five minutes that it begins in the past.
+  const hours = ((row?.not_after ?? 0) - (row?.issued_at ?? 0)) / 3_600
+  expect(hours).toBeGreaterThan(23.8)
+  expect(hours).toBeLessThanOrEqual(24)
   expect(await ok(cli('ca', 'certificates', '--device', 'press-03'))).toContain(row?.serial)
   expect(await ok(cli('device', 'show', 'press-03'))).toContain(row?.serial)
   expect(complaint(await cli('device', 'add', 'press-03'))).toMatchObject({

@@ -66,6 +66,12 @@ describe('a mistake in the file', () => {
       place: 'gateway.yaml:4:5',
     },
     {
+      name: 'a device lifetime that no profile allows',
+      text: 'est:\n  device_lifetime_hours: 8760\n',
+      code: 'config.value',
+      place: 'gateway.yaml:2:3',
+    },
+    {
       name: 'an unknown key of a sink',
       text: 'syslog:\n  - name: siem\n    host: h\n    port: 6514\n    ca_file: ca.pem\n    token: secret\n',
       code: 'config.value',
