@@ -20,21 +20,29 @@ export interface EstServer {
 
 /**
  * Connects, lets `ask` make the request from the base64 of the connection's binding, and gives the answer.
- * Throws CliError `gateway.unreachable`, `gateway.untrusted`.
+ * Throws CliError `gateway.unreachable`, `gateway.untrusted`, and what `ask` throws.
  */
 export async function estExchange(
   server: EstServer,
   ask: (binding: string | undefined) => EstCall,
 ): Promise<HttpAnswer> {
   const { url } = server
-  let socket: TLSSocket | undefined
+  const patience = AbortSignal.timeout(TIMEOUT_MS)
+  const socket = await reaching(url, dialTls(addressOf(url), optionsOf(server), patience))
   try {
-    socket = await dialTls(addressOf(url), optionsOf(server), AbortSignal.timeout(TIMEOUT_MS))
-    return await send(socket, url, ask(bindingOf(socket)))
+    // What is wrong with the request is not the network's fault.
+    const call = ask(bindingOf(socket))
+    return await reaching(url, send(socket, url, call))
+  } finally {
+    socket.destroy()
+  }
+}
+
+async function reaching<T>(url: URL, work: Promise<T>): Promise<T> {
+  try {
+    return await work
   } catch (cause) {
     throw unreachable(url, cause)
-  } finally {
-    socket?.destroy()
   }
 }
 

@@ -89,8 +89,13 @@ export function readListen(text: string): ListenAddress {
 
 /** A small text file; throws usage naming it. */
 export function readText(path: string, what: string): string {
+  return readBytes(path, what).toString('utf8')
+}
+
+/** A small file as it is; throws usage naming it. */
+export function readBytes(path: string, what: string): Buffer {
   try {
-    return readFileSync(path, 'utf8')
+    return readFileSync(path)
   } catch (cause) {
     throw usage(`the ${what} file ${path} cannot be read`, 'check the path and its permissions', {
       cause,

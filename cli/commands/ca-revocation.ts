@@ -1,10 +1,9 @@
 /** `sallyport ca revoke | crl | certificates`: ending certificates, and the lists that tell of it. */
-import { writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { RevocationList } from '#api'
 import { usage } from '../exit.ts'
 import { readInteger, readName } from '../input.ts'
-import { facts, instant, show, tell } from '../print.ts'
+import { facts, instant, replaceFile, show, tell } from '../print.ts'
 import { cutLines } from './device.ts'
 import { globalOptions } from './options.ts'
 
@@ -137,7 +136,7 @@ async function crl(
       list === undefined ? 'no such issuing CA' : 'there are several issuing CAs',
       `--issuer ${items.map(({ issuer }) => issuer).join(' or ')}`,
     )
-  writeFileSync(flags.out, list.pem)
+  replaceFile(flags.out, list.pem)
   tell(options, list, [`wrote ${flags.out}`, ...listLines(list)])
 }
 
@@ -149,7 +148,7 @@ function listLines(list: RevocationList): string[] {
       ['until', instant(list.next_update)],
       ['revoked', list.entries],
     ]),
-    `next: read it: openssl crl -noout -text -in FILE`,
+    'next: read it: openssl crl -noout -text -in FILE',
   ]
 }
 

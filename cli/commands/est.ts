@@ -6,14 +6,14 @@ import {
   X509Certificate,
   type KeyObject,
 } from 'node:crypto'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type * as estRoom from '#est'
 import type { EstAnswer } from '#est'
 import type { EstServer } from '../est.ts'
 import { CliError, usage } from '../exit.ts'
-import { readSecret, readText } from '../input.ts'
-import { facts, note, tell } from '../print.ts'
+import { readBytes, readSecret, readText } from '../input.ts'
+import { facts, instant, note, plain, replaceFile, tell } from '../print.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface ServerFlags {
@@ -105,7 +105,7 @@ async function withRoom<T>(work: (room: Room) => Promise<T>): Promise<T> {
 async function trusted(flags: ServerFlags): Promise<EstServer> {
   const { readGateway, fetchAnchor } = await import('../anchor.ts')
   const url = readGateway(flags.server)
-  if (flags.ca !== undefined) return { url, anchors: readText(flags.ca, 'the roots') }
+  if (flags.ca !== undefined) return { url, anchors: readText(flags.ca, 'roots') }
   if (flags.caSha256 !== undefined) return { url, anchors: await fetchAnchor(url, flags.caSha256) }
   throw usage(
     'nothing says which server is the right one',
@@ -121,14 +121,27 @@ function keyIn(file: string): KeyObject {
     writeFileSync(file, pem, { mode: 0o600, flag: 'wx', flush: true })
     return privateKey
   }
+  const pem = readText(file, 'key')
   try {
-    return createPrivateKey(readText(file, 'the key'))
+    return createPrivateKey(pem)
   } catch (cause) {
-    throw usage(`${file} holds no private key`, undefined, { cause })
+    const next = 'name another file: where there is none, a key is made'
+    throw usage(`${file} holds no private key that can be read`, next, { cause })
+  }
+}
+
+function derOf(pem: string): Uint8Array | undefined {
+  try {
+    return new Uint8Array(new X509Certificate(pem).raw)
+  } catch {
+    // OpenSSL's words help nobody here: the caller names the file.
+    return undefined
   }
 }
 
 const pemOf = (der: Uint8Array): string => new X509Certificate(Buffer.from(der)).toString()
+/** Epoch seconds. */
+const endOf = ({ validToDate }: X509Certificate) => Math.floor(validToDate.getTime() / 1000)
 const sha256 = (der: Uint8Array): string => createHash('sha256').update(der).digest('hex')
 
 async function cacerts(flags: ServerFlags & { out?: string }, command: Command): Promise<void> {
@@ -143,15 +156,37 @@ async function cacerts(flags: ServerFlags & { out?: string }, command: Command):
       await estExchange(server, () => room.cacertsRequest(flags.label)),
     )
     const list = answer.kind === 'certificates' ? answer.certificates : []
-    if (flags.out !== undefined) writeFileSync(flags.out, list.map(pemOf).join(''))
+    if (flags.out !== undefined) replaceFile(flags.out, list.map(pemOf).join(''))
     const rows = list.map((der) => {
-      const { subject, validTo } = new X509Certificate(Buffer.from(der))
-      return { subject: subject.replaceAll('\n', ', '), sha256: sha256(der), not_after: validTo }
+      const x509 = new X509Certificate(Buffer.from(der))
+      const subject = x509.subject.replaceAll('\n', ', ')
+      return { subject, sha256: sha256(der), not_after: endOf(x509) }
     })
-    const lines = rows.flatMap((row) => [`${row.sha256}  ${row.subject} (until ${row.not_after})`])
+    const lines = rows.map(
+      (row) => `${row.sha256}  ${plain(row.subject)} (until ${instant(row.not_after)})`,
+    )
     tell(globalOptions(command), rows, lines)
     if (anonymous) note('nothing was verified: compare the first fingerprint with its operator')
   })
+}
+
+/** What people call the identifiers that stand in csrattrs; any other is shown as it is. */
+const SPOKEN: Readonly<Record<string, string>> = {
+  '1.2.840.10045.2.1': 'EC',
+  '1.2.840.10045.3.1.7': 'P-256',
+  '1.3.132.0.34': 'P-384',
+  '1.3.101.112': 'Ed25519',
+  '1.2.840.113549.1.1.1': 'RSA',
+  '1.2.840.10045.4.3.2': 'ECDSA with SHA-256',
+  '1.2.840.10045.4.3.3': 'ECDSA with SHA-384',
+  '1.2.840.113549.1.1.11': 'RSA with SHA-256',
+  '1.2.840.113549.1.9.7': 'challengePassword',
+  '1.2.840.113549.1.9.14': 'extensionRequest',
+  '1.2.840.113549.1.9.16.2.61': 'template',
+}
+function spoken(identifier: string | number | null | undefined): string | undefined {
+  if (identifier === undefined || identifier === null) return undefined
+  return SPOKEN[String(identifier)] ?? String(identifier)
 }
 
 async function csrattrs(flags: ServerFlags, command: Command): Promise<void> {
@@ -165,13 +200,15 @@ async function csrattrs(flags: ServerFlags, command: Command): Promise<void> {
       wishes === undefined
         ? ['the server asks for nothing in particular']
         : facts([
-            ['key', wishes.key?.algorithm],
-            ['curve or bits', wishes.key?.parameter],
-            ['linking', wishes.challengePassword],
+            ['key', spoken(wishes.key?.algorithm)],
+            ['curve or bits', spoken(wishes.key?.parameter)],
+            ['tied to the connection', wishes.challengePassword],
             ['template', wishes.template],
-            ['identifiers', wishes.all.join(' ')],
+            ['all of it', wishes.all.map(spoken).join(', ')],
           ])
-    tell(globalOptions(command), wishes ?? null, lines)
+    const value = wishes === undefined ? null : { ...wishes, challengePassword: undefined }
+    const linking = wishes?.challengePassword
+    tell(globalOptions(command), value && { ...value, linking }, lines)
   })
 }
 
@@ -179,7 +216,7 @@ async function enroll(flags: EnrollFlags, command: Command): Promise<void> {
   await withRoom(async (room) => {
     const { estExchange } = await import('../est.ts')
     if ((flags.cert === undefined) !== (flags.certKey === undefined))
-      throw usage('--cert and --cert-key go together')
+      throw usage('--cert and --cert-key go together', 'give both, or neither')
     const password =
       flags.passwordFile === undefined
         ? undefined
@@ -187,8 +224,8 @@ async function enroll(flags: EnrollFlags, command: Command): Promise<void> {
     const base = await trusted(flags)
     const server: EstServer = {
       ...base,
-      certificate: flags.cert === undefined ? undefined : readText(flags.cert, 'the certificate'),
-      key: flags.certKey === undefined ? undefined : readText(flags.certKey, 'the key'),
+      certificate: flags.cert === undefined ? undefined : readText(flags.cert, 'certificate'),
+      key: flags.certKey === undefined ? undefined : readText(flags.certKey, 'key'),
     }
     const key = keyIn(flags.key)
     const wishes = room.readCsrAttributes(
@@ -213,7 +250,7 @@ function requestOf(room: Room, flags: EnrollFlags, key: KeyObject, binding?: str
     const subject = flags.cn === undefined ? {} : { commonName: flags.cn }
     return room.createPlainCsr(key, { ...subject, ...names }, binding)
   }
-  const file = readFileSync(flags.csr)
+  const file = readBytes(flags.csr, 'request')
   const pem = /-----BEGIN[^-]+-----([^-]+)-----END/.exec(file.toString('latin1'))?.[1]
   return pem === undefined ? file : Buffer.from(pem, 'base64')
 }
@@ -222,13 +259,14 @@ async function reenroll(flags: ReenrollFlags, command: Command): Promise<void> {
   await withRoom(async (room) => {
     const { estExchange } = await import('../est.ts')
     const base = await trusted(flags)
-    const old = readText(flags.cert, 'the certificate')
+    const old = readText(flags.cert, 'certificate')
     const [leaf] = old.match(PEM) ?? []
-    if (leaf === undefined) throw usage(`${flags.cert} holds no certificate`)
-    const der = new Uint8Array(new X509Certificate(leaf).raw)
+    const der = leaf === undefined ? undefined : derOf(leaf)
+    if (der === undefined)
+      throw usage(`${flags.cert} holds no certificate`, 'give the one to renew, as PEM')
     const key = flags.newKey === undefined ? keyIn(flags.key) : keyIn(flags.newKey)
     const label = flags.label === undefined ? {} : { label: flags.label }
-    const server = { ...base, certificate: old, key: readText(flags.key, 'the key') }
+    const server = { ...base, certificate: old, key: readText(flags.key, 'key') }
     const wishes = room.readCsrAttributes(
       await estExchange(base, () => room.csrattrsRequest(flags.label)),
     )
@@ -257,15 +295,16 @@ function keep(answer: EstAnswer, key: KeyObject, file: string, command: Command)
       exit: 'failed',
     })
   const rest = answer.certificates.filter((der) => der !== own)
-  writeFileSync(file, [own, ...rest].map(pemOf).join(''))
-  const { subject, subjectAltName, serialNumber, validTo } = new X509Certificate(Buffer.from(own))
-  const value = { serial: serialNumber.toLowerCase(), subject, not_after: validTo, file }
+  replaceFile(file, [own, ...rest].map(pemOf).join(''))
+  const x509 = new X509Certificate(Buffer.from(own))
+  const { subject, subjectAltName, serialNumber } = x509
+  const value = { serial: serialNumber.toLowerCase(), subject, not_after: endOf(x509), file }
   tell(globalOptions(command), value, [
     ...facts([
       ['serial', value.serial],
       ['subject', subject.replaceAll('\n', ', ')],
       ['names', subjectAltName],
-      ['until', validTo],
+      ['until', instant(value.not_after)],
     ]),
     `written to ${file}`,
   ])
