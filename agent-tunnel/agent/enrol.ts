@@ -100,13 +100,32 @@ async function enrol(exchange: Exchange, anchors: Anchors, token: string): Promi
   const { config, identity } = exchange
   const before = identity.gotBy(token)
   if (before !== undefined) return before
-  const prepared = identity.prepare()
-  identity.noteToken(token, prepared.slot)
   const names = { deviceId: config.device, tenant: config.tenant }
-  const answer = await converse(exchange, anchors, undefined, (socket) =>
-    enrollRequest({ csr: createCsr(prepared.key, names, bindingOf(socket)), token }),
-  )
-  return keep(exchange, anchors, prepared, answer)
+  return await certified(exchange, identity.prepare(), async (prepared) => {
+    identity.noteToken(token, prepared.slot)
+    const answer = await converse(exchange, anchors, undefined, (socket) =>
+      enrollRequest({ csr: createCsr(prepared.key, names, bindingOf(socket)), token }),
+    )
+    return keep(exchange, anchors, prepared, answer)
+  })
+}
+
+/**
+ * Asks with a key that may have waited here for its certificate, since the power went. Where the
+ * gateway knows that key as compromised, it is thrown away and a new one asks.
+ */
+async function certified(
+  { identity, signal }: Exchange,
+  prepared: Prepared,
+  ask: (prepared: Prepared) => Promise<Pair>,
+): Promise<Pair> {
+  try {
+    return await ask(prepared)
+  } catch (error) {
+    if (!(error instanceof AgentError) || error.serverCode !== 'key.compromised') throw error
+    signal?.throwIfAborted()
+    return await ask(identity.prepareInstead(prepared))
+  }
 }
 
 /**
@@ -117,11 +136,13 @@ export async function renew(exchange: Exchange, known: Anchors, pair: Pair): Pro
   const { clock, identity } = exchange
   const anchors = await refreshAnchors(exchange, known)
   const late = clock.now() > pair.notAfter
-  const prepared = late ? identity.prepareSameKey(pair) : identity.prepare()
-  const answer = await converse(exchange, anchors, pair, (socket) =>
-    reenrollRequest({ csr: createRenewalCsr(prepared.key, pair.leaf.raw, bindingOf(socket)) }),
-  )
-  return keep(exchange, anchors, prepared, answer)
+  const first = late ? identity.prepareSameKey(pair) : identity.prepare()
+  return await certified(exchange, first, async (prepared) => {
+    const answer = await converse(exchange, anchors, pair, (socket) =>
+      reenrollRequest({ csr: createRenewalCsr(prepared.key, pair.leaf.raw, bindingOf(socket)) }),
+    )
+    return keep(exchange, anchors, prepared, answer)
+  })
 }
 
 function keep(exchange: Exchange, anchors: Anchors, prepared: Prepared, answer: EstAnswer): Pair {

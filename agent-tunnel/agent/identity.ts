@@ -122,6 +122,13 @@ export class Identity {
     return { slot, key: privateKey }
   }
 
+  /** Another key in the place of one that nobody will certify, and that certifies nothing here. */
+  prepareInstead({ slot }: Prepared): Prepared {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    this.#writeKey(slot, privateKey)
+    return { slot, key: privateKey }
+  }
+
   /** The key of `pair` in the spare slot too: a renewal after the end must keep its key (ca.md). */
   prepareSameKey(pair: Pair): Prepared {
     const slot = this.#spare()

@@ -84,6 +84,46 @@ test('the connection breaks after the request was granted: the same key asks aga
   expect(rows).toHaveLength(2)
 })
 
+const lost = [
+  [
+    'its first certificate',
+    async ({ gateway, config }: Awaited<ReturnType<typeof device>>, fresh: Directory) => {
+      const own = { ...config, dataDir: fresh.path }
+      return async () =>
+        await enrolAgent(own, { token: await gateway.bench.token(), log: () => undefined })
+    },
+  ],
+  [
+    'a renewal',
+    async ({ gateway, directory, identity }: Awaited<ReturnType<typeof device>>) => {
+      identity.markConnected(identity.pairs()[0]!.slot)
+      return async () => await renewOnce(directory.path, () => gateway.bench.now)
+    },
+  ],
+] as const
+test.for(lost)(
+  'the key that waits for %s was revoked as compromised meanwhile: another key asks, and the device goes on',
+  async ([, prepare]) => {
+    const scene = await device()
+    const { gateway } = scene
+    const fresh = new Directory()
+    undo.push(fresh)
+    const ask = await prepare(scene, fresh)
+    gateway.bench.now += HOUR
+    gateway.onEst = async (request) => (request.method === 'POST' ? 'drop' : 'answer')
+    await expect(ask()).rejects.toMatchObject({ code: 'enrol.failed' })
+    const [row] = await gateway.bench.store.listCertificates(TENANT, { profile: 'device' })
+    const at = instant(gateway.bench.now)
+    await gateway.bench.store.revoke(TENANT, { serial: row!.serial }, 'keyCompromise', at)
+    gateway.onEst = async () => 'answer'
+    gateway.bench.now += HOUR
+    const next = await ask()
+    const issued = await gateway.bench.store.findCertificate(next.leaf.serialNumber.toLowerCase())
+    expect(issued).toMatchObject({ state: 'active' })
+    expect(issued?.spkiSha256).not.toBe(row?.spkiSha256)
+  },
+)
+
 /** A new issuing CA under the root of before. */
 function rollOver({ bench }: FakeGateway) {
   const { authority, keys } = bench.house
