@@ -39,9 +39,17 @@ export interface Cell {
   readonly agentMiB: number
 }
 
-export interface Window {
+interface Way {
   readonly streams: number
   readonly direction: Direction
+}
+
+export interface Volume extends Way {
+  /** On all lines together. */
+  readonly bytes: number
+}
+
+export interface Window extends Way {
   /** Before the window, and the window itself. */
   readonly warmMs: number
   readonly ms: number
@@ -60,17 +68,24 @@ export async function openLines({ load }: Ends, running: Running, count: number)
   return await load.call('open', { path, entry: running.path.entry, purpose: 'bulk', count })
 }
 
-export async function measure(ends: Ends, running: Running, window: Window): Promise<Cell> {
+/** How one path sends and is read, one way. */
+function wayOf(ends: Ends, running: Running, { streams, direction }: Way) {
   const { number: path } = running
-  const { streams, direction } = window
   const { gateway, agent } = running.path.hops
   const pids = [ends.load.pid, ends.target.pid, ...gateway, ...agent]
   const [sender, receiver] =
     direction === 'up' ? [ends.load, ends.target] : [ends.target, ends.load]
-  const pump = (size: number) =>
-    (sender as Remote<Pick<Load, 'pump'>>).call('pump', { path, count: streams, size })
-  const read = () => (receiver as Remote<Pick<Load, 'read'>>).call('read', { path, pids })
-  await pump(pieceOf(streams))
+  return {
+    pump: (size: number, bytes = Infinity) =>
+      (sender as Remote<Pick<Load, 'pump'>>).call('pump', { path, count: streams, size, bytes }),
+    read: () => (receiver as Remote<Pick<Load, 'read'>>).call('read', { path, pids }),
+  }
+}
+
+/** Sends without end and looks at a window of time in the middle of it. */
+export async function measure(ends: Ends, running: Running, window: Window): Promise<Cell> {
+  const { pump, read } = wayOf(ends, running, window)
+  await pump(pieceOf(window.streams))
   await pause(window.warmMs)
   const before = await read()
   await pause(window.ms)
@@ -80,25 +95,61 @@ export async function measure(ends: Ends, running: Running, window: Window): Pro
   return cellOf(running, window, before, after)
 }
 
+/**
+ * Sends so much in all, the same on every line, and looks from the first octet to the last. For many
+ * lines: what a window leaves on its way in their sockets takes longer to drain than the window.
+ */
+export async function measureVolume(ends: Ends, running: Running, volume: Volume): Promise<Cell> {
+  const { streams } = volume
+  const piece = 64 * 1024
+  const each = Math.max(1, Math.round(volume.bytes / streams / piece)) * piece
+  const { pump, read } = wayOf(ends, running, volume)
+  const before = await read()
+  const arrived = (reading: Reading) =>
+    total(reading.bytes.slice(0, streams)) - total(before.bytes.slice(0, streams))
+  const give = performance.now() + VOLUME_MS
+  await pump(piece, each)
+  let half: Reading | undefined
+  for (;;) {
+    const now = await read()
+    if (arrived(now) >= each * streams) {
+      const whole = cellOf(running, volume, before, now)
+      // At the end all have the same; who was ahead shows in the middle.
+      const { fairness } = cellOf(running, volume, before, half ?? now)
+      return { ...whole, fairness }
+    }
+    if (half === undefined && arrived(now) >= (each * streams) / 2) half = now
+    if (performance.now() > give)
+      throw new Error(`${arrived(now)} of ${each * streams} octets in ${VOLUME_MS / 1000} s`)
+    await pause(10)
+  }
+}
+
+const VOLUME_MS = 60_000
+
+function total(bytes: readonly number[]): number {
+  return bytes.reduce((sum, one) => sum + one, 0)
+}
+
 /** Resolves when nothing arrives any more: what was on its way belongs to nobody else's window. */
 async function quiet(read: () => Promise<Reading>): Promise<void> {
   let last = -1
   for (;;) {
-    const total = (await read()).bytes.reduce((sum, bytes) => sum + bytes, 0)
-    if (total === last) return
-    last = total
+    const now = total((await read()).bytes)
+    if (now === last) return
+    last = now
     await pause(20)
   }
 }
 
 /** The difference of two readings; `cpu` in the order load, target, gateway, agents. */
-export function cellOf(running: Running, window: Window, before: Reading, after: Reading): Cell {
-  const { streams, direction } = window
+export function cellOf(running: Running, way: Way, before: Reading, after: Reading): Cell {
+  const { streams, direction } = way
   const bytes = Array.from(
     { length: streams },
     (_, at) => (after.bytes[at] ?? 0) - (before.bytes[at] ?? 0),
   )
-  const gigabytes = bytes.reduce((sum, one) => sum + one, 0) / 1e9
+  const gigabytes = total(bytes) / 1e9
   const { gateway, agent } = running.path.hops
   const spent = after.cpu.map((seconds, at) => seconds - (before.cpu[at] ?? 0))
   const per = (from: number, count: number) =>

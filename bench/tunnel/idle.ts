@@ -4,7 +4,7 @@ import { presenting, type DeviceIdentity } from '../../test/support/node.ts'
 import type { Row } from '../row.ts'
 import type { Herd } from './herd.ts'
 import { Remote } from './rpc.ts'
-import { row } from './rows.ts'
+import { spread } from './rows.ts'
 import type { SallyportPath } from './sallyport.ts'
 import { residentKiB } from './usage.ts'
 
@@ -32,9 +32,17 @@ export async function measureIdle(
     await join_(count)
     readings.push(await settled(gateway.pid))
   }
+  // A heap grows in steps: what all of them added is the figure, what each group added its spread.
   const each = readings.slice(1).map((now, at) => (now - (readings[at] ?? 0)) / count)
+  const value = each.reduce((sum, one) => sum + one, 0) / groups
   const reference = `RSS of the gateway after garbage collection, ${groups} groups of ${count} enrolled devices, each with an idle tunnel; bar ≤ 90`
-  return row({ metric: 'rss_per_idle_tunnel_kib', unit: 'KiB', reference }, each, '')
+  return {
+    metric: 'rss_per_idle_tunnel_kib',
+    value: Number(value.toPrecision(3)),
+    unit: 'KiB',
+    reference,
+    spread: spread(each),
+  }
 }
 
 /** Resident KiB after garbage collection (limits.ts), once it no longer falls. */

@@ -12,6 +12,8 @@ interface Held {
   readonly line: Line
   received: number
   pumping: Buffer | undefined
+  /** Octets that may still be sent. */
+  left: number
   /** Why it ended before its time. */
   lost: string | undefined
 }
@@ -29,7 +31,11 @@ const AT_ONCE = 8
 const PATIENCE_MS = 60_000
 
 function pump(held: Held): void {
-  while (held.pumping !== undefined && held.line.write(held.pumping));
+  let more = true
+  while (more && held.pumping !== undefined && held.left > 0) {
+    held.left -= held.pumping.length
+    more = held.line.write(held.pumping)
+  }
 }
 
 /** Resolves once the target has answered for the line. */
@@ -45,7 +51,7 @@ async function open(path: Path, name: Name): Promise<Line> {
 
 async function openBulk(path: Path, name: Name): Promise<void> {
   const line = await open(path, name)
-  const held: Held = { line, received: 0, pumping: undefined, lost: undefined }
+  const held: Held = { line, received: 0, pumping: undefined, left: 0, lost: undefined }
   line.bytes = (chunk) => void (held.received += chunk.length)
   line.drained = () => pump(held)
   line.closed = (why) => void (held.lost = why)
@@ -58,12 +64,6 @@ export interface OpenAsk {
   readonly purpose: Purpose
   /** How many bulk lines there are to be; those there are stay. */
   readonly count: number
-}
-
-export interface SendAsk {
-  readonly path: number
-  readonly count: number
-  readonly bytes: number
 }
 
 export interface PingAsk {
@@ -124,28 +124,15 @@ const asks = {
     return performance.now() - began
   },
   /** Throws when one of the lines is not there any more: what it would have carried is no measurement. */
-  pump({ path, count, size }: PumpAsk): void {
+  pump({ path, count, size, bytes = Infinity }: PumpAsk): void {
     const lost = pathOf(path).bulk.find((held) => held.lost !== undefined)
     if (lost?.lost !== undefined) throw new Error(`a line was lost: ${lost.lost}`)
     const chunk = size === 0 ? undefined : bulk(size)
     for (const held of pathOf(path).bulk.slice(0, count)) {
       held.pumping = chunk
+      held.left = bytes
       pump(held)
     }
-  },
-  /** Writes so many octets, a multiple of 64 KiB, on each of the first lines; resolves when all are written. */
-  async send({ path, count, bytes }: SendAsk): Promise<void> {
-    const chunk = bulk(64 * 1024)
-    const lines = pathOf(path).bulk.slice(0, count)
-    await Promise.all(
-      lines.map(async ({ line }) => {
-        for (let left = bytes; left > 0; left -= chunk.length) {
-          const { promise, resolve } = Promise.withResolvers<void>()
-          line.drained = resolve
-          if (!line.write(chunk)) await promise
-        }
-      }),
-    )
   },
   /** From now on these lines take nothing: neither counted nor given back. */
   stall({ path, from, count }: StallAsk): void {

@@ -1,5 +1,5 @@
 /** Throughput and CPU of every path at every number of streams, the paths taking turns in every round. */
-import { measure, openLines, type Ends, type Running } from './cell.ts'
+import { measure, measureVolume, openLines, type Ends, type Running } from './cell.ts'
 import type { Plan } from './plan.ts'
 import type { Cells } from './rows.ts'
 
@@ -38,16 +38,21 @@ export async function measureMatrix(
       for (const direction of plan.directions)
         for (const path of turned(here, round))
           await attempt(path, async () => {
-            // The more lines there are, the longer until all of them have had their turn.
-            const times = streams < 256 ? 1 : 2
-            const [warmMs, ms] = [times * plan.warmMs, times * plan.windowMs]
-            cells.add(await measure(ends, path, { streams, direction, warmMs, ms }))
+            const way = { streams, direction }
+            const { warmMs, windowMs: ms, volume: bytes } = plan
+            cells.add(
+              streams < MANY
+                ? await measure(ends, path, { ...way, warmMs, ms })
+                : await measureVolume(ends, path, { ...way, bytes }),
+            )
           })
     const seconds = ((performance.now() - began) / 1000).toFixed(1)
     process.stderr.write(`  ${streams} streams done, ${seconds} s\n`)
   }
 }
 
+/** From so many lines on it is a volume that is timed, not a window. */
+const MANY = 256
 /** Rounds there are even where the time is over, unless it is long over. */
 const LEAST = 3
 

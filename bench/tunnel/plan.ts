@@ -5,6 +5,8 @@ export interface Plan {
   readonly rounds: number
   readonly warmMs: number
   readonly windowMs: number
+  /** Octets sent instead, where there are many lines. */
+  readonly volume: number
   /** Later than this no further round of throughput is begun. */
   readonly matrixMs: number
   readonly sections: ReadonlySet<Section>
@@ -14,6 +16,8 @@ export interface Plan {
   /** For rows that have no value. */
   readonly leftOut: string
 }
+
+const MiB = 1024 * 1024
 
 const SECTIONS = ['matrix', 'latency', 'idle', 'layer', 'rtt', 'distance', 'stalled'] as const
 export type Section = (typeof SECTIONS)[number]
@@ -58,8 +62,8 @@ export function planOf(quick: boolean, only: readonly string[]): Plan {
   return {
     rounds: 5,
     ...(quick
-      ? { warmMs: 120, windowMs: 300, matrixMs: 45_000 }
-      : { warmMs: 300, windowMs: 800, matrixMs: 660_000 }),
+      ? { warmMs: 120, windowMs: 300, volume: 128 * MiB, matrixMs: 45_000 }
+      : { warmMs: 300, windowMs: 800, volume: 256 * MiB, matrixMs: 660_000 }),
     sections: new Set<Section>(
       sections.length > 0 ? sections : narrowed ? ['matrix'] : quick ? QUICK_SECTIONS : SECTIONS,
     ),

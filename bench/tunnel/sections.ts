@@ -37,7 +37,7 @@ const QUICK_SECONDS: Readonly<Partial<Record<Section, number>>> = {
   latency: 12,
   rtt: 15,
   layer: 9,
-  idle: 10,
+  idle: 13,
 }
 const QUICK_END_SECONDS = 115
 
@@ -88,7 +88,7 @@ export async function idlePart(run: Run, running: readonly Running[]) {
   return await part(run, 'idle', ['rss_per_idle_tunnel_kib'], async () => {
     const own = running.find(({ name }) => name === 'sallyport')
     if (own === undefined) throw new Error('our own path does not run')
-    return [await measureIdle(own.path as SallyportPath, 5, run.quick ? 10 : 60)]
+    return [await measureIdle(own.path as SallyportPath, 5, run.quick ? 20 : 60)]
   })
 }
 

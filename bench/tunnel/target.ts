@@ -13,6 +13,8 @@ interface Taken {
   readonly socket: Socket
   received: number
   pumping: Buffer | undefined
+  /** Octets that may still be sent. */
+  left: number
   /** False once something arrived, while it was looked at, that was not sent. */
   intact: boolean
 }
@@ -48,7 +50,7 @@ function take(socket: Socket): void {
 
 function serve(socket: Socket, name: Name): (chunk: Uint8Array) => void {
   if (name.purpose === 'echo') return (chunk) => void socket.write(Uint8Array.from(chunk))
-  const line: Taken = { socket, received: 0, pumping: undefined, intact: true }
+  const line: Taken = { socket, received: 0, pumping: undefined, left: 0, intact: true }
   linesOf(name.path)[name.index] = line
   socket.on('drain', () => pump(line))
   return (chunk) => {
@@ -58,7 +60,11 @@ function serve(socket: Socket, name: Name): (chunk: Uint8Array) => void {
 }
 
 function pump(line: Taken): void {
-  while (line.pumping !== undefined && !line.socket.destroyed && line.socket.write(line.pumping));
+  let more = !line.socket.destroyed
+  while (more && line.pumping !== undefined && line.left > 0) {
+    line.left -= line.pumping.length
+    more = line.socket.write(line.pumping)
+  }
 }
 
 export interface PumpAsk {
@@ -67,6 +73,8 @@ export interface PumpAsk {
   readonly count: number
   /** Octets per write; 0 ends it. */
   readonly size: number
+  /** Octets per line, a multiple of `size`; without an end where absent. */
+  readonly bytes?: number
 }
 
 export interface StallAsk {
@@ -83,10 +91,11 @@ const asks = {
     await once(server, 'listening')
     return (server.address() as AddressInfo).port
   },
-  pump({ path, count, size }: PumpAsk): void {
+  pump({ path, count, size, bytes = Infinity }: PumpAsk): void {
     const chunk = size === 0 ? undefined : bulk(size)
     for (const line of linesOf(path).slice(0, count)) {
       line.pumping = chunk
+      line.left = bytes
       pump(line)
     }
   },
@@ -95,6 +104,7 @@ const asks = {
     const chunk = bulk(64 * 1024)
     for (const line of linesOf(path).slice(from, count)) {
       line.pumping = chunk
+      line.left = Infinity
       pump(line)
     }
   },

@@ -18,7 +18,7 @@ const LINES = 3
 
 test.for([sallyport, pipe])(
   'through $name every line arrives whole, and small requests come back',
-  { timeout: 120_000 },
+  { timeout: 180_000 },
   async (peer) => {
     const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'))
     try {
@@ -34,7 +34,7 @@ test.for([sallyport, pipe])(
       })
       const running = { name: peer.name, number: 1, path }
       await openLines({ load, target }, running, LINES)
-      await load.call('send', { path: 1, count: LINES, bytes: BYTES })
+      await load.call('pump', { path: 1, count: LINES, size: 64 * 1024, bytes: BYTES })
       const seen = await until('all octets at the target', async () => {
         const lines = await target.call('seen', 1)
         return lines.every(({ received }) => received >= BYTES) ? lines : undefined
