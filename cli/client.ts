@@ -10,6 +10,7 @@ import {
   Device,
   DeviceToken,
   Enrolment,
+  EnrolmentToken,
   Grant,
   OpenedSession,
   Problem,
@@ -29,6 +30,7 @@ export {
   DeviceToken,
   EndedGrant,
   Enrolment,
+  EnrolmentToken,
   Grant,
   LogPage,
   Me,
@@ -43,6 +45,7 @@ export {
 export const Accounts = Type.Object({ items: Type.Array(Account) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
 export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })
+export const EnrolmentTokens = Type.Object({ items: Type.Array(EnrolmentToken) })
 export const Grants = Type.Object({ items: Type.Array(Grant) })
 export const Sessions = Type.Object({ items: Type.Array(Session) })
 export const Certificates = Type.Object({ items: Type.Array(Certificate) })

@@ -34,6 +34,7 @@ import { enrolmentRoutes } from './listen/routes/enrolments.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
+import { tokenRoutes } from './listen/routes/tokens.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
@@ -393,6 +394,7 @@ function addRoutes(
   const guard = { decisions, log }
   const stock = { devices, registry, caStore, tokens, reauthorization, revocation, now }
   deviceRoutes(calls, { ...guard, ...stock })
+  tokenRoutes(calls, { ...guard, devices, caStore, caLog, tokens, now })
   const crls = () => publication.lists()
   const issuers = () => authority.issuers
   certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls, issuers })

@@ -33,6 +33,17 @@ export function registerDevice(program: Command): void {
       tell(options, token, tokenLines(token))
     })
   device
+    .command('tokens <id>')
+    .description('the tokens of a device, and what became of each')
+    .action(listTokens)
+  tokenCommand(device, 'revoke-token', 'revoke', 'end a token before it is used')
+  tokenCommand(
+    device,
+    'rebind-token',
+    'rebind',
+    'let another key use a token; the certificate it got, which nobody used, ends',
+  )
+  device
     .command('pending')
     .description('enrolments and renewals that wait for a person')
     .action(listPending)
@@ -130,6 +141,52 @@ function answerCommand(device: Command, verb: 'approve' | 'reject', description:
       const row = await api.call(schema, 'POST', `/enrolments/${id}/${verb}`, flags)
       tell(options, row, [`${row.id} of ${row.device} is ${row.state}`])
     })
+}
+
+function tokenCommand(
+  device: Command,
+  name: string,
+  act: 'revoke' | 'rebind',
+  description: string,
+): void {
+  device
+    .command(`${name} <id> <token>`)
+    .description(description)
+    .requiredOption('--reason <text>', 'why; it is logged')
+    .action(async (id: string, token: string, flags: { reason: string }, command: Command) => {
+      const of = readName(id, 'device')
+      if (!/^t_[0-9a-z]{26}$/.test(token))
+        throw usage(
+          `${JSON.stringify(token)} is not the id of a token`,
+          `ids begin with t_: sallyport device tokens ${of}`,
+        )
+      const options = globalOptions(command)
+      const { openApi, EnrolmentToken: schema } = await import('../client.ts')
+      const path = `/devices/${of}/tokens/${token}/${act}`
+      const row = await (await openApi(options)).call(schema, 'POST', path, flags)
+      const until = act === 'rebind' ? `, until ${instant(row.expires_at)}` : ''
+      tell(options, row, [`${row.id} of ${of} is ${row.state}${until}`])
+    })
+}
+
+async function listTokens(id: string, _flags: unknown, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, EnrolmentTokens } = await import('../client.ts')
+  const path = `/devices/${readName(id, 'device')}/tokens`
+  const { items } = await (await openApi(options)).call(EnrolmentTokens, 'GET', path)
+  show(options, items, {
+    head: ['token', 'kind', 'state', 'made', 'until', 'used', 'certificate'],
+    rows: items.map((row) => [
+      row.id,
+      row.kind,
+      row.state,
+      instant(row.created_at),
+      row.kind === 'maker' ? '-' : instant(row.expires_at),
+      instant(row.used_at),
+      row.serial,
+    ]),
+    empty: `no token was made yet; next: sallyport device token ${id}`,
+  })
 }
 
 async function listPending(_flags: unknown, command: Command): Promise<void> {

@@ -101,5 +101,24 @@ export const DeviceToken = Type.Object({
 })
 export type DeviceToken = Static<typeof DeviceToken>
 
+export const TokenId = Type.String({ pattern: '^t_[0-9a-z]{26}$' })
+
+/** What became of a token; its text is nowhere. `maker`: what a maker's certificate was used for. */
+export const EnrolmentToken = Type.Object({
+  id: Type.String(),
+  kind: Type.Enum(['token', 'maker']),
+  state: Type.Enum(['unused', 'used', 'expired', 'revoked']),
+  created_at: Instant,
+  expires_at: Instant,
+  used_at: Type.Union([Instant, Type.Null()]),
+  /** Of the certificate it got. */
+  serial: Type.Union([Type.String(), Type.Null()]),
+  spki_sha256: Type.Union([Type.String(), Type.Null()]),
+})
+export type EnrolmentToken = Static<typeof EnrolmentToken>
+
+export const TokenAct = Type.Object({ reason: Text }, { additionalProperties: false })
+export type TokenAct = Static<typeof TokenAct>
+
 export const DeviceState = Type.Object({ reason: Text }, { additionalProperties: false })
 export type DeviceState = Static<typeof DeviceState>

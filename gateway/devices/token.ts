@@ -3,7 +3,8 @@ import type { DeviceToken } from '#api'
 import { instant, newToken, type CaStore } from '#ca'
 import { randomBytes } from 'node:crypto'
 
-const LIFETIME_S = 3600
+/** How long a first use is possible. */
+export const TOKEN_LIFETIME_S = 3600
 
 export interface TokenRoom {
   readonly tenant: string
@@ -22,7 +23,7 @@ export async function deviceToken(room: TokenRoom, device: string): Promise<Devi
     {
       tenant: room.tenant,
       device,
-      lifetimeSeconds: LIFETIME_S,
+      lifetimeSeconds: TOKEN_LIFETIME_S,
       now: instant(room.now()),
       random: (bytes) => randomBytes(bytes),
     },

@@ -274,3 +274,61 @@ test('rotate --root --now: tokens made from then on name the new root, without a
   const args = ['--to', at('root2.pem'), '--passphrase-file', at('pass')]
   expect(await ok(onDisk('export-root', ...args))).toContain('taken off this node')
 })
+
+test('tokens: a new one ends the unused before it; one is ended, one is freed for another key', async () => {
+  interface Row {
+    readonly id: string
+    readonly state: string
+    readonly serial: string | null
+  }
+  const tokens = async () => await json<Row[]>('device', 'tokens', 'press-20')
+  const tokenOf = async (...args: string[]) =>
+    (await json<{ token: string }>('device', 'token', 'press-20', ...args)).token
+  const enrolled = async (token: string, key = newKey()) =>
+    await send(
+      node,
+      enrollRequest({ csr: createCsr(key, { deviceId: 'press-20', tenant: TENANT }), token }),
+    )
+  const first = (await json<{ token: { token: string } }>('device', 'add', 'press-20')).token.token
+  const second = await tokenOf()
+  expect((await tokens()).map(({ state }) => state)).toEqual(['unused', 'revoked'])
+  expect((await enrolled(first)).status).toBe(401)
+  // Ended before anybody used it.
+  const [shown] = await tokens()
+  const ended = await ok(
+    cli('device', 'revoke-token', 'press-20', shown?.id ?? '', '--reason', 'mailed'),
+  )
+  expect(ended).toContain(`${shown?.id} of press-20 is revoked`)
+  expect((await enrolled(second)).status).toBe(401)
+  expect(node.events().some((event) => event.text.includes('revoke: mailed'))).toBe(true)
+  // The key was lost with the disk: another may use the same token.
+  const third = await tokenOf()
+  expect((await enrolled(third)).status).toBe(200)
+  const refused = await enrolled(third)
+  expect([refused.status, refused.text]).toEqual([403, expect.stringContaining('token.bound')])
+  const [used] = await tokens()
+  expect(used).toMatchObject({ state: 'used', serial: expect.stringMatching(/^[0-9a-f]{32}$/) })
+  const args = ['device', 'rebind-token', 'press-20', used?.id ?? '', '--reason', 'disk replaced']
+  expect(await ok(cli(...args))).toMatch(/ is unused, until 2/)
+  expect((await enrolled(third)).status).toBe(200)
+  const rows = await json<{ serial: string; state: string }[]>(
+    'ca',
+    'certificates',
+    '--device',
+    'press-20',
+  )
+  expect(rows.find(({ serial }) => serial === used?.serial)?.state).toBe('revoked')
+  expect(await ok(cli('device', 'tokens', 'press-20'))).toMatch(/^TOKEN +KIND +STATE/)
+  for (const [verb, id, exit, code] of [
+    ['revoke-token', shown?.id ?? '', 1, 'token.state'],
+    ['rebind-token', shown?.id ?? '', 1, 'token.state'],
+    ['rebind-token', `t_${'0'.repeat(26)}`, 1, 'token.unknown'],
+    ['revoke-token', 'spt_abc', 2, 'usage'],
+  ] as const)
+    expect(complaint(await cli('device', verb, 'press-20', id, '--reason', 'x'))).toMatchObject({
+      exit,
+      code,
+      next: expect.stringContaining('sallyport device tokens press-20'),
+    })
+  expect((await cli('--profile', 'nobody', 'device', 'tokens', 'press-20')).code).toBe(4)
+})

@@ -63,7 +63,7 @@ export function viewRevocation({ row, sessions, tunnels, timeToCutMs }: Revoked)
 /** What somebody gave as the reason, in the log before it is acted on. */
 export async function recordWords(
   { log, caller }: Pick<Authorization, 'log'> & { readonly caller: Caller },
-  operation: 'device:replace' | 'device:retire',
+  operation: 'device:replace' | 'device:retire' | 'token:create',
   entity: string,
   words: string,
 ): Promise<void> {

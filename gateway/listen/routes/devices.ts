@@ -167,19 +167,6 @@ function collection(api: Api, room: DeviceRoutes): void {
       return await view(room, await known(room, id))
     },
   )
-
-  api.server.post(
-    '/api/v1/devices/:id/token',
-    { schema: { params: Params, response: { 201: DeviceToken } } },
-    async (request, reply) => {
-      const { id } = request.params
-      await authorize(authorization, request, 'token:create', { kind: 'device', id })
-      const device = await known(room, id)
-      if (device.state === 'revoked' || device.state === 'retired')
-        throw new Refusal('device.state', `the device is ${device.state}; it gets no token`)
-      return reply.status(201).send(await deviceToken(room.tokens, id))
-    },
-  )
 }
 
 function states(api: Api, room: DeviceRoutes): void {
