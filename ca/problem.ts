@@ -50,7 +50,9 @@ const rows = {
   'binding.required': badRequest('put the base64 of tls-exporter (TLS 1.2: tls-unique) there'),
   'binding.mismatch': badRequest('make the request anew on each connection, or leave it out'),
   credential: { status: 401, next: NEW_TOKEN, headers: CHALLENGE },
-  'token.bound': forbidden('use the first key, or have an operator rebind the token or make a new one'),
+  'token.bound': forbidden(
+    'use the first key, or have an operator rebind the token or make a new one',
+  ),
   'token.label': forbidden('post to the label the token was made for'),
   'certificate.required': forbidden('present it, or enrol with a token at simpleenroll'),
   'operation.swapped': forbidden('post to simplereenroll'),
