@@ -137,10 +137,10 @@ async function crl(
       `--issuer ${items.map(({ issuer }) => issuer).join(' or ')}`,
     )
   replaceFile(flags.out, list.pem)
-  tell(options, list, [`wrote ${flags.out}`, ...listLines(list)])
+  tell(options, list, [`wrote ${flags.out}`, ...listLines(list, flags.out)])
 }
 
-function listLines(list: RevocationList): string[] {
+function listLines(list: RevocationList, file: string): string[] {
   return [
     ...facts([
       ['issuer', list.issuer],
@@ -148,7 +148,7 @@ function listLines(list: RevocationList): string[] {
       ['until', instant(list.next_update)],
       ['revoked', list.entries],
     ]),
-    'next: read it: openssl crl -noout -text -in FILE',
+    `next: read it: openssl crl -noout -text -in ${file}`,
   ]
 }
 
