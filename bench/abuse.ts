@@ -86,7 +86,7 @@ async function measure(quick: boolean): Promise<Map<Attack, Rounds>> {
   }
   const bulk = await siege.client.line(siege.session, { keep: false })
   const small = await siege.client.line(siege.session, { keep: false })
-  const [rounds, ms] = quick ? [1, 800] : [5, 1500]
+  const [rounds, ms] = quick ? [1, 500] : [5, 1500]
   const found = new Map<Attack, Rounds>(
     attacks.map((attack) => [attack, { quiet: [], beside: [] }]),
   )

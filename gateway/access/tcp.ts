@@ -86,15 +86,21 @@ function proofOf(secret: Uint8Array, exporter: Uint8Array): Buffer {
 /** Serves the streams of one native client until its tunnel ends. */
 export function serveClient(room: SessionRoom, client: ClientTunnel): void {
   const standing = new Standing(client.tunnel)
-  client.tunnel.onOpen = (offer) => {
-    // Not in the same breath: an OPEN whose RESET came with it is known to be taken back only then.
-    queueMicrotask(() => {
-      if (offer.cancelled) return
-      answer(room, client, standing, offer).catch((error: unknown) => {
-        offer.refuse('node.fault', '')
-        room.report(error, 'a client stream could not be served')
-      })
+  const waiting: Offer[] = []
+  // One in a turn of the loop: a hundred that come together must not hold up everybody else. And not in
+  // the same breath: an OPEN whose RESET came with it is known to be taken back only then.
+  const next = (): void => {
+    const offer = waiting.shift()
+    if (waiting.length > 0) setImmediate(next)
+    if (offer === undefined || offer.cancelled) return
+    answer(room, client, standing, offer).catch((error: unknown) => {
+      offer.refuse('node.fault', '')
+      room.report(error, 'a client stream could not be served')
     })
+  }
+  client.tunnel.onOpen = (offer) => {
+    waiting.push(offer)
+    if (waiting.length === 1) setImmediate(next)
   }
 }
 

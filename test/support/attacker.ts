@@ -6,8 +6,6 @@ import { setPriority } from 'node:os'
 import { createInterface } from 'node:readline'
 import { attacks, type Place } from './abuse.ts'
 
-// The machine is the gateway's and the bystanders'; attackers live elsewhere.
-setPriority(19)
 const stop = new AbortController()
 const lines = createInterface({ input: process.stdin })
 lines.once('line', (line) => {
@@ -19,6 +17,8 @@ lines.once('line', (line) => {
     if (!told.has(code)) console.log(code)
     told.add(code)
   }
+  // The machine is the gateway's and the bystanders'; attackers live elsewhere.
+  setPriority(19)
   console.log('began')
   attack.run(place, stop.signal, heard).then(
     () => process.exit(0),
