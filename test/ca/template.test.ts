@@ -251,7 +251,11 @@ test('a key that was read and never verified anything is asked about before anyt
     name: subjectFor('press-07'),
     san: sanFor(uriFor(TENANT, 'device', 'press-07')),
     spki: key,
-    ...{ recall: null, parent: null, tokenId: null, decisionId: null, requestId: null },
+    recall: null,
+    parent: null,
+    tokenId: null,
+    decisionId: null,
+    requestId: null,
   }
   const weak = expect.objectContaining({ code: 'key.weak' })
   const make = () => prepare(profiles.device, request, house.issuers.active, instant(NOON), random)
