@@ -67,8 +67,7 @@ export function compile(profile: Profile, issuer: SigningName): Template {
   const [brief, long] = [join(...tail(profile, true)), join(...tail(profile, false))]
   const validities = new Validity()
   const fill = ({ serial, notBefore, notAfter, subject, spki, san }: Slots): Uint8Array => {
-    const number = contentsOf(serial)
-    const validity = validities.of(notBefore, notAfter)
+    const [number, validity] = [contentsOf(serial), validities.of(notBefore, notAfter)]
     const end = notAfter - notBefore <= NO_REVOCATION_SECONDS * 1_000 ? brief : long
     const names = san === null ? 0 : SAN_OID.length + sized(san.length)
     const extensions =
