@@ -355,7 +355,9 @@ async function browse(
   { method = 'GET', head = '', host = hostOf('hmi') } = {},
 ): Promise<Browsing> {
   const socket = await dial(node, { servername: host, ALPNProtocols: ['http/1.1'] })
-  const browsing = { text: '', socket, closed: once(socket, 'close') }
+  // Not once(): it rejects with the error of a socket that is cut off while it writes.
+  const closed = new Promise<void>((resolve) => socket.on('close', () => resolve()))
+  const browsing = { text: '', socket, closed }
   socket.on('error', () => {})
   socket.on('data', (chunk: Buffer) => (browsing.text += chunk.toString('latin1')))
   socket.write(`${method} ${path} HTTP/1.1\r\nHost: ${host}\r\nCookie: ${cookie}\r\n${head}\r\n`)
