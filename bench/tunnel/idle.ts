@@ -19,17 +19,16 @@ export async function measureIdle(
 ): Promise<Row> {
   await using herd = new Remote<Herd>(join(import.meta.dirname, 'herd.ts'))
   const { node, gateway } = path
-  let made = 0
-  const join_ = async (many: number): Promise<void> => {
-    const devices: DeviceIdentity[] = []
-    for (let at = 0; at < many; at++) devices.push(await node.device(`idle-${made++}`))
-    const { port, anchor } = node
-    await herd.call('dial', { port, anchor, devices: devices.map(presenting) })
-  }
-  await join_(WARM)
+  // All are enrolled before the first reading: what that leaves in the heap is not a tunnel's.
+  const devices: DeviceIdentity[] = []
+  for (let at = 0; at < WARM + groups * count; at++) devices.push(await node.device(`idle-${at}`))
+  const { port, anchor } = node
+  const dial = (from: number, to: number) =>
+    herd.call('dial', { port, anchor, devices: devices.slice(from, to).map(presenting) })
+  await dial(0, WARM)
   const readings = [await settled(gateway.pid)]
   for (let group = 0; group < groups; group++) {
-    await join_(count)
+    await dial(WARM + group * count, WARM + (group + 1) * count)
     readings.push(await settled(gateway.pid))
   }
   // A heap grows in steps: what all of them added is the figure, what each group added its spread.
@@ -48,7 +47,7 @@ export async function measureIdle(
 /** Resident KiB after garbage collection (limits.ts), once it no longer falls. */
 async function settled(pid: number): Promise<number> {
   let least = Infinity
-  for (let turn = 0; turn < 4; turn++) {
+  for (let turn = 0; turn < 8; turn++) {
     process.kill(pid, 'SIGUSR2')
     await new Promise((wake) => setTimeout(wake, 150))
     least = Math.min(least, residentKiB(pid))

@@ -9,7 +9,7 @@ import { ratios, row } from './rows.ts'
 
 const READERS = 16
 export const STALLED = 1000
-const SETTLE_MS = 2000
+const SETTLE_MS = 8000
 
 export interface StalledPlan {
   readonly rounds: number
