@@ -13,7 +13,7 @@ import { bulk } from './line.ts'
 import { readInto } from './reads.ts'
 import { answerWith } from './rpc.ts'
 
-export type Kind = 'tunnel' | 'tls'
+type Kind = 'tunnel' | 'tls'
 
 /** What arrived so far at this end, by who sent it. */
 const received: Record<Kind, number> = { tunnel: 0, tls: 0 }
@@ -53,14 +53,13 @@ let certificate: Certificate | undefined
 let tunnel: Tunnel | undefined
 let stream: TunnelStream | undefined
 let plain: TLSSocket | undefined
-let pumping: readonly Kind[] = []
 export type Crowd = 'alone' | 'beside'
 const crowds = { alone: [] as TunnelStream[], beside: [] as TunnelStream[], lost: 0 }
 const chunk = bulk(CHUNK)
 
 function fill(kind: Kind): void {
   const to = kind === 'tunnel' ? stream : plain
-  while (pumping.includes(kind) && to?.write(chunk) === true);
+  while (to !== undefined && to.write(chunk));
 }
 
 async function dialTunnel(port: number): Promise<Tunnel> {
@@ -88,27 +87,24 @@ const asks = {
     plain.setNoDelay(true)
     plain.on('drain', () => fill('tls'))
   },
-  /** Sends on both for `ms`, so that whatever grows with use has grown. */
-  async settle(ms: number): Promise<void> {
-    pumping = ['tunnel', 'tls']
-    for (const kind of pumping) fill(kind)
-    await pause(ms)
-    await still()
+  /** From now on both send all they can. */
+  start(): void {
+    for (const kind of ['tunnel', 'tls'] as const) fill(kind)
   },
-  /** Sends on one of the two for `ms`; gives octets per second that arrived after `warmMs`. */
-  async rate({ kind, warmMs, ms }: { kind: Kind; warmMs: number; ms: number }): Promise<number> {
-    pumping = [kind]
-    fill(kind)
-    await pause(warmMs)
-    const [from, began] = [received[kind], performance.now()]
+  /** Octets per second that arrive from each, in the same window of time. */
+  async rates(ms: number): Promise<Record<Kind, number>> {
+    const [from, began] = [{ ...received }, performance.now()]
     await pause(ms)
-    const rate = (received[kind] - from) / ((performance.now() - began) / 1000)
-    await still()
-    return rate
+    const seconds = (performance.now() - began) / 1000
+    return {
+      tunnel: (received.tunnel - from.tunnel) / seconds,
+      tls: (received.tls - from.tls) / seconds,
+    }
   },
   hangUp(): void {
     tunnel?.close('bench.done')
     plain?.destroy()
+    stream = plain = undefined
   },
   /** Streams opened, accepted and ended both ways per second, `atOnce` at any time. */
   async opens({ port, ms, atOnce }: { port: number; ms: number; atOnce: number }): Promise<number> {
@@ -211,13 +207,6 @@ export interface StallAsk {
 
 function writeOn(stream: TunnelStream, wanted: () => boolean): void {
   while (wanted() && stream.write(chunk));
-}
-
-/** Ends what is sent; resolves when nothing arrives any more. */
-async function still(): Promise<void> {
-  pumping = []
-  const sum = () => received.tunnel + received.tls
-  for (let last = -1; last !== sum(); await pause(120)) last = sum()
 }
 
 async function pause(ms: number): Promise<void> {

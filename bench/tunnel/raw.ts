@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 import { defaultLimits } from '#mux'
 import type { Row } from '../row.ts'
 import type { Certificate } from './hop.ts'
-import type { Kind, Layer } from './layer.ts'
+import type { Layer } from './layer.ts'
 import type { Link } from './link.ts'
 import { found } from './program.ts'
 import { Remote } from './rpc.ts'
@@ -167,7 +167,7 @@ export const CONDITIONS: readonly LineCondition[] = [
 /** How long a connection has before its rate counts. */
 const SETTLE_MS = 3000
 
-/** One stream over a long line against a plain TLS connection over the same one, taking turns. */
+/** One stream over a long line beside a plain TLS connection over another one like it. */
 export async function measureLine(
   certificate: Certificate,
   condition: LineCondition,
@@ -188,12 +188,14 @@ export async function measureLine(
   const through =
     means.how === 'netem' ? port : await link.call('open', { port, rttMs, bytesPerSecond })
   await layer.call('dial', through)
-  const rate = (kind: Kind, warmMs: number) => layer.call('rate', { kind, warmMs, ms: plan.ms })
-  await layer.call('settle', SETTLE_MS)
+  await layer.call('start', undefined)
+  await new Promise((wake) => setTimeout(wake, SETTLE_MS))
   const [ours, theirs]: [number[], number[]] = [[], []]
   for (let round = 0; round < plan.rounds; round++) {
-    ours.push(await rate('tunnel', 2.5 * rttMs))
-    theirs.push(await rate('tls', 2.5 * rttMs))
+    // Each has a line of its own: neither takes from the other, and both have sent since the start.
+    const { tunnel, tls } = await layer.call('rates', 2 * plan.ms)
+    ours.push(tunnel)
+    theirs.push(tls)
   }
   await layer.call('hangUp', undefined)
   const said = (theirs.reduce((sum, one) => sum + one, 0) / theirs.length / 1e6).toFixed(0)
