@@ -71,7 +71,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
       epoch,
       clock: monotonic,
       // Many vendors' keystrokes come by one tunnel, from a gateway that has counted each one's.
-      limits: { keepalivePatienceMs: options.patienceMs, emptyFramesPerSecond: 1_000_000 },
+      limits: { keepalivePatienceMs: options.patienceMs, tinyFramesPerSecond: 1_000_000 },
     })
     const goaway = Promise.withResolvers<Goaway>()
     tunnel.onGoaway = goaway.resolve

@@ -5,7 +5,7 @@
 import type { SlabPool } from './outbox.ts'
 
 const BLOCK = 16 * 1024
-/** So little waits in memory of its own size: many streams may wait with a few octets each. */
+/** What is little waits in a small block of its own: many streams may wait with a few octets each. */
 const SMALL = 1024
 
 export interface Waiting {
@@ -40,7 +40,7 @@ export class Backlog {
     let at = start + this.#extend(source, start)
     while (at < source.length) {
       const left = source.length - at
-      const bytes = left <= SMALL ? new Uint8Array(left) : pool.take(BLOCK)
+      const bytes = left <= SMALL ? new Uint8Array(SMALL) : pool.take(BLOCK)
       const end = Math.min(left, bytes.length)
       bytes.set(end === source.length ? source : source.subarray(at, at + end))
       this.#waiting.push({ bytes, end, signal: false })
@@ -48,11 +48,11 @@ export class Backlog {
     }
   }
 
-  /** Copies into the room that the last block has left; gives how much. */
+  /** Copies into the room that the last block has left; gives how much. What is whole has none. */
   #extend(source: Uint8Array, start: number): number {
     const last = this.#waiting.at(-1)
-    if (last === undefined || last.signal || last.bytes.length !== BLOCK) return 0
-    const length = Math.min(BLOCK - last.end, source.length - start)
+    if (last === undefined) return 0
+    const length = Math.min(last.bytes.length - last.end, source.length - start)
     if (length === 0) return 0
     last.bytes.set(source.subarray(start, start + length), last.end)
     last.end += length

@@ -42,8 +42,10 @@ export interface Limits extends WireLimits {
   readonly resetsPerSecond: number
   readonly pingsPerSecond: number
   readonly signalsPerSecond: number
-  /** Frames of fewer than 32 octets that are not counted elsewhere. */
+  /** Frames that carry no payload of the application and are not counted elsewhere. */
   readonly emptyFramesPerSecond: number
+  /** DATA and DATAGRAM of fewer than 32 octets, over the tunnel. */
+  readonly tinyFramesPerSecond: number
   /** Octets per second in frames of types 0x80 and above, which are skipped. */
   readonly extensionBytesPerSecond: number
   /** A PING after this much silence, drawn anew from the range each time. */
@@ -71,6 +73,7 @@ export const defaultLimits: Limits = {
   pingsPerSecond: 20,
   signalsPerSecond: 2000,
   emptyFramesPerSecond: 100_000,
+  tinyFramesPerSecond: 100_000,
   extensionBytesPerSecond: 64 * KiB,
   keepaliveMs: [15_000, 25_000],
   keepalivePatienceMs: 25_000,

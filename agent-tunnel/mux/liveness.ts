@@ -66,11 +66,12 @@ export class Liveness {
     this.#intervalEnds = this.#draw(now)
   }
 
-  #draw(now: Monotonic): Monotonic {
+  /** The end of an interval from `now` on; `plain` while the peer may be gone. */
+  #draw(now: Monotonic, plainly = false): Monotonic {
     const [least, most] = this.#range
     const plain = least + this.#random() * (most - least)
     // A peer that is silent already is asked again soon.
-    if (this.#silent > 0 || this.#patience <= most) return (now + plain) as Monotonic
+    if (plainly || this.#silent > 0 || this.#patience <= most) return (now + plain) as Monotonic
     const wanted = this.#follows
       ? this.#peerGap * FOLLOWED_INTERVALS
       : this.survivedMs * (1 + this.#random() / 4)
@@ -111,7 +112,8 @@ export class Liveness {
     if (now >= this.#intervalEnds) {
       this.#silent = this.#heard ? 0 : this.#silent + 1
       this.#heard = false
-      this.#intervalEnds = this.#draw(now)
+      // A PING goes out now: until it is answered the plain intervals count.
+      this.#intervalEnds = this.#draw(now, true)
       return this.#silent >= SILENT_INTERVALS ? 'dead' : 'ping'
     }
     return this.#waiting.length > 0 && now >= this.#lastPing + BARRIER_MS ? 'ping' : undefined
@@ -144,6 +146,9 @@ export class Liveness {
     this.rttMs = now - ping.at
     this.survivedMs = Math.max(this.survivedMs, ping.idleMs)
     this.#measured(this.rttMs, now)
+    if (this.#pings.length === 0 && this.#patience > this.#range[1]) {
+      this.#intervalEnds = this.#draw(ping.at)
+    }
     for (const id of ping.graces) this.#graces.delete(id)
     return true
   }

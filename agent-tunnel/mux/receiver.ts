@@ -31,13 +31,16 @@ interface Delayed {
   readonly stream: MuxStream
 }
 
+/** What has an allowance a second. */
+type Charged = 'open' | 'ping' | 'signal' | 'empty' | 'tiny' | 'extension'
+
 /** A frame of fewer octets costs its receiver what an empty one does. */
 const TINY = 32
 
 export class Receiver {
   readonly #parts: Parts
   readonly #decoder: Decoder
-  readonly #rates: Record<'open' | 'ping' | 'signal' | 'empty' | 'extension', Rate>
+  readonly #rates: Readonly<Record<Charged, Rate>>
   readonly #young: YoungDeaths
   readonly #delayed: Delayed[] = []
   /** The stream of the DATA frame being received; undefined if it is dropped. */
@@ -58,6 +61,7 @@ export class Receiver {
       ping: new Rate(limits.pingsPerSecond, now),
       signal: new Rate(limits.signalsPerSecond, now),
       empty: new Rate(limits.emptyFramesPerSecond, now),
+      tiny: new Rate(limits.tinyFramesPerSecond, now),
       extension: new Rate(limits.extensionBytesPerSecond, now),
     }
     this.#young = new YoungDeaths(limits.resetsPerSecond, now)
@@ -90,19 +94,16 @@ export class Receiver {
     return remote(decoder.whole ? 'peer.lost' : 'frame.truncated')
   }
 
-  #charge(
-    rate: 'open' | 'ping' | 'signal' | 'empty' | 'extension',
-    now: Monotonic,
-    cost = 1,
-  ): void {
-    if (!this.#rates[rate].take(now, cost)) throw remote(`rate.${rate}`)
+  #charge(rate: Charged, now: Monotonic, cost = 1): void {
+    if (!this.#rates[rate].take(now, cost))
+      throw remote(rate === 'tiny' ? 'rate.empty' : `rate.${rate}`)
   }
 
   #dataBegins(id: number, length: number, now: Monotonic): void {
     const { streams, live, limits } = this.#parts
     if (this.peer === undefined) throw remote('hello.missing')
     if (length === 0) throw remote('data.empty', `stream ${id}`)
-    if (length < TINY) this.#charge('empty', now)
+    if (length < TINY) this.#charge('tiny', now)
     const stream = streams.find(id, 'recvData')
     this.#into = stream
     if (stream === undefined) {
@@ -299,7 +300,7 @@ export class Receiver {
   }
 
   #datagram(id: number, payload: Uint8Array, now: Monotonic): void {
-    if (payload.length < TINY) this.#charge('empty', now)
+    if (payload.length < TINY) this.#charge('tiny', now)
     const stream = this.#parts.streams.find(id, 'recvData')
     if (stream === undefined) return
     if (stream.kind !== 'udp') throw remote('stream.kind', `DATAGRAM on ${id}`)

@@ -57,9 +57,10 @@ export function readInto(
   plain = false,
 ): 'reused' | 'plain' {
   const slots = plain ? undefined : slotsOf(socket)
-  // What arrived before anybody took it waits in the stream's own buffer.
-  const early: unknown = socket.read()
-  if (early instanceof Uint8Array) take(early)
+  // What arrived before anybody took it waits in the stream's own buffer, piece by piece.
+  for (let early: unknown = socket.read(); early !== null; early = socket.read()) {
+    if (early instanceof Uint8Array) take(early)
+  }
   if (slots === undefined) {
     socket.on('data', take)
     return 'plain'

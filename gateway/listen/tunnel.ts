@@ -8,6 +8,7 @@ import { instant, verifyPeer, type CaStore, type Issuers, type Peer } from '#ca'
 import { muxCodes } from '#mux'
 import { acceptWebSocket, driveTunnel, MuxError } from '#tunnel'
 import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
+import { tlsOf } from '../access/source.ts'
 import { serveClient } from '../access/tcp.ts'
 import { refOf, type DecisionRef, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore } from '../devices/device.ts'
@@ -18,6 +19,7 @@ import { TargetsSchema, toListeners, toObserved } from '../sessions/observed.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import { Allowance } from './allowance.ts'
+import { Lines } from './lines.ts'
 import type { Quiet } from './quiet.ts'
 
 export interface TunnelListener {
@@ -82,7 +84,10 @@ const LIMITS = {
   resetsPerSecond: 100,
   signalsPerSecond: 500,
   emptyFramesPerSecond: 20_000,
+  tinyFramesPerSecond: 20_000,
 } as const
+/** A device carries everybody's sessions: what one vendor's target answers must not end it for the others. */
+const DEVICE_LIMITS = { ...LIMITS, tinyFramesPerSecond: 1_000_000 } as const
 /** Reports of a device: each may make the node decide its sessions again. */
 const REPORTS_PER_SECOND = 50
 const REPORTS_AT_ONCE = 2048
@@ -118,21 +123,26 @@ export async function acceptTunnel(
   const from = plainAddress(socket.remoteAddress ?? '')
   try {
     const chain = presentedChain(socket)
-    const limits = LIMITS
+    const limits = chain.length > 0 ? DEVICE_LIMITS : LIMITS
     const options = { role: 'gateway', instance: listener.gateway, epoch, limits } as const
     const tunnel =
       upgrade === undefined
         ? await driveTunnel(socket, { ...options, side: 'acceptor' })
         : await acceptWebSocket({ ...upgrade, socket }, options)
     void tunnel.closed.then((why) => misbehaved(listener, why, from))
-    if (tunnel.peer.role === 'agent') await admitAgent(listener, socket, tunnel, chain, epoch, from)
+    if (tunnel.peer.role === 'client' && chain.length > 0) {
+      // Its limits would be a device's.
+      refusedStranger(listener, 'peer.role', from, 'a client with a certificate')
+      tunnel.close('peer.role', 'a client presents no certificate')
+    } else if (tunnel.peer.role === 'agent')
+      await admitAgent(listener, socket, tunnel, chain, epoch, from)
     else if (tunnel.peer.role === 'client')
       serveClient(listener.room, {
         tunnel,
         exporter: socket.exportKeyingMaterial(32, 'EXPORTER-sallyport-session', Buffer.alloc(0)),
         source: {
           ip: from === '' ? null : from,
-          tls: { version: socket.getProtocol(), cipher: socket.getCipher().standardName },
+          tls: tlsOf(socket),
         },
         proven(session) {
           listener.proven(from)
@@ -205,7 +215,7 @@ async function admitAgent(
   }
   const tls: DeviceTls = {
     version: socket.getProtocol() ?? 'unknown',
-    cipher: socket.getCipher().standardName,
+    cipher: tlsOf(socket).cipher ?? 'unknown',
     group: hello.tls.group,
     pq: hello.tls.group?.includes('MLKEM') ?? false,
   }
@@ -434,18 +444,15 @@ function parseHello(metadata: Uint8Array) {
 function readReports(listener: TunnelListener, presence: Presence, control: TunnelStream): void {
   const reporting: Reporting = { listener, presence, asking: new Map() }
   const allowance = new Allowance(REPORTS_PER_SECOND, REPORTS_AT_ONCE, 1)
-  let pending = ''
-  const text = new TextDecoder('utf-8')
+  const lines = new Lines(REPORT_LIMIT)
   control.onData = (chunk) => {
-    pending += text.decode(chunk, { stream: true })
+    const whole = lines.take(chunk)
     control.consumed(chunk.length)
-    if (pending.length > REPORT_LIMIT) {
+    if (whole === undefined) {
       presence.tunnel.close('control.limit', 'a report is too long')
       return
     }
-    for (let at = pending.indexOf('\n'); at !== -1; at = pending.indexOf('\n')) {
-      const line = pending.slice(0, at)
-      pending = pending.slice(at + 1)
+    for (const line of whole) {
       if (!allowance.take('report', performance.now())) {
         presence.tunnel.close('control.rate', 'the agent reports without end')
         return

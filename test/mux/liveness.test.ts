@@ -68,6 +68,19 @@ describe('patience', () => {
     expect(elapsed).toBeLessThan(24 * 60 * MINUTE)
   })
 
+  test('once a PING is not answered the plain intervals count, however far they had been stretched', () => {
+    const pair = Pair.ready({
+      dialler: { keepalivePatienceMs: 300_000 },
+      acceptor: { keepalivePatienceMs: 450_000 },
+    })
+    pair.pass(240 * MINUTE)
+    expect(pair.dialler.session.stats().survivedMs).toBeGreaterThan(200_000)
+    const pings = pair.dialler.session.stats().framesOut
+    while (pair.dialler.session.stats().framesOut === pings) pair.pass(100, true)
+    pair.pass(3 * 25_000, true)
+    expect(pair.dialler.failure).toBe('peer.silent')
+  })
+
   test('the acceptor adds nothing while its dialler asks, and finds it dead when it does not', () => {
     const pair = Pair.ready({
       dialler: { keepalivePatienceMs: 200_000 },

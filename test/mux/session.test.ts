@@ -332,6 +332,18 @@ describe('credit', () => {
     }).toThrow(/although write/)
   })
 
+  test('octets written one by one wait one behind the other, not each in memory of its own', () => {
+    const pair = Pair.ready()
+    const [ours] = pair.stream()
+    while (pair.dialler.session.write(ours, bytes(16 * KiB)));
+    const before = ours.backlog?.length ?? 0
+    for (let at = 0; at < 5000; at++) pair.dialler.session.write(ours, bytes(1))
+    expect((ours.backlog?.length ?? 0) - before).toBeLessThanOrEqual(6)
+    const sent = ours.bytesOut + ours.pendingBytes
+    pair.settle(true)
+    expect([ours.bytesOut, ours.pendingBytes]).toEqual([sent, 0])
+  })
+
   test('drain comes once what waited has left', () => {
     const pair = Pair.ready()
     const [ours] = pair.stream()
@@ -558,7 +570,7 @@ describe('floods', () => {
       [31, 'rate.empty'],
       [32, undefined],
     ] as const) {
-      const pair = Pair.ready({ acceptor: { emptyFramesPerSecond: 10 } })
+      const pair = Pair.ready({ acceptor: { tinyFramesPerSecond: 10 } })
       pair.stream()
       for (let at = 0; at < 100; at++) pair.acceptor.hear(data(length))
       pair.acceptor.deliver()

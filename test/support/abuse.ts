@@ -415,6 +415,7 @@ export const attacks: readonly Attack[] = [
     name: 'PINGs that are not read',
     who: 'vendor',
     code: /rate\.ping/,
+    once: true,
     run: again(stranger, async (socket) => {
       socket.pause()
       socket.write(hello('client'))

@@ -406,6 +406,7 @@ describe('an agent that does not keep to the protocol', () => {
   })
 
   test('it is gone while it is being admitted', async () => {
+    const press = await node.device('press-30', { plc: expecting() })
     const devices = async () => (await node.health()).devices
     for (let at = 0; at < 20; at++) {
       const tunnel = await dialDevice(node, press)
@@ -417,7 +418,7 @@ describe('an agent that does not keep to the protocol', () => {
     }
     await until('nobody is left behind', async () => (await devices()) === 0)
     await using agent = await attach(node, press)
-    expect(agent.welcome['device']).toBe('press-07')
+    expect(agent.welcome['device']).toBe('press-30')
     expect(await devices()).toBe(1)
   })
 })
@@ -435,6 +436,7 @@ test('a tunnel that comes late does not take the place of a newer one', () => {
 
 describe('a tunnel of the same device', () => {
   test('the newer one stays, the older is told why', async () => {
+    const press = await node.device('press-31', { plc: expecting() })
     const from = node.size()
     const older = await attach(node, press)
     await using newer = await attach(node, press)
@@ -460,6 +462,7 @@ describe('a tunnel of the same device', () => {
   })
 
   test('twenty at once leave one', async () => {
+    const press = await node.device('press-32', { plc: expecting() })
     const all = await Promise.allSettled(Array.from({ length: 20 }, () => attach(node, press)))
     const agents = all.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
     onTestFinished(() => agents.forEach(({ tunnel }) => tunnel.close('agent.draining')))
