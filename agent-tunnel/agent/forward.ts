@@ -63,6 +63,8 @@ const CONNECT_TIMEOUT_MS = 5000
 /** The gateway decides in milliseconds; a paused target is not kept for one that does not. */
 const PROCEED_TIMEOUT_MS = 30_000
 const RECHECK_MS = 1000
+/** A look at the processes takes milliseconds; one that has not come back by then never will. */
+const LOOK_TIMEOUT_MS = 10_000
 /** Every so many looks at the known owners comes one at all processes: somebody may have joined. */
 const FULL_LOOK_EVERY = 15
 const MAX_SESSIONS = 1024
@@ -182,13 +184,23 @@ export class Forwarder {
     cancelled: AbortSignal,
   ): Promise<Sighting | undefined> {
     if (target.kind === 'lan') return undefined
-    const { scope, acceptDeadlineMs } = this.#options
+    const { scope, acceptDeadlineMs, clock } = this.#options
     const dialled = tupleOf(socket)
     if (dialled === undefined)
       throw new Refused('target.unreachable', 'the target closed the connection')
-    const seen = await scope.observeAccepted(dialled, acceptDeadlineMs, cancelled)
-    if (seen.ok) return seen.sighting
-    throw new Refused('target.unobserved', UNOBSERVED[seen.why])
+    // A look may hang in the kernel (a program on a file system that no longer answers).
+    const { promise: hung, reject } = Promise.withResolvers<never>()
+    const cancel = clock.after(acceptDeadlineMs + LOOK_TIMEOUT_MS, () =>
+      reject(new Refused('target.unobserved', 'the processes of this device cannot be looked at')),
+    )
+    try {
+      const looking = scope.observeAccepted(dialled, acceptDeadlineMs, cancelled)
+      const seen = await Promise.race([looking, hung])
+      if (seen.ok) return seen.sighting
+      throw new Refused('target.unobserved', UNOBSERVED[seen.why])
+    } finally {
+      cancel()
+    }
   }
 
   /** From ACCEPT to the end of the stream. */
@@ -242,7 +254,11 @@ export class Forwarder {
     let stopped = false
     let cancel = () => {}
     const look = async (second: number): Promise<void> => {
-      const again = await scope.recheck(sighting, second % FULL_LOOK_EVERY === 0)
+      const hung = () => end('process.changed', 'the owner of the connection can no longer be seen')
+      const cancelHung = clock.after(LOOK_TIMEOUT_MS, hung)
+      const again = await scope
+        .recheck(sighting, second % FULL_LOOK_EVERY === 0)
+        .finally(cancelHung)
       if (stopped) return
       if (again.state === 'changed') {
         const observed = again.sighting?.observed ?? unseen('accepted')

@@ -154,7 +154,7 @@ export class ProcessScope {
     const order = endianness()
     const tables = await Promise.all(
       ['tcp', 'tcp6'].map((name) =>
-        readFile(`${this.#proc}/self/net/${name}`, 'latin1').catch(() => ''),
+        readFile(`${this.#proc}/self/net/${name}`, 'latin1').catch(absent),
       ),
     )
     return tables.flatMap((text) => parseSocketTable(text, order))
@@ -248,6 +248,12 @@ export class ProcessScope {
       ? null
       : this.#bootTime + Math.floor(ticks / TICKS_PER_SECOND)
   }
+}
+
+/** A table that the kernel does not have is empty; one that cannot be read says nothing. */
+function absent(error: unknown): string {
+  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return ''
+  throw error
 }
 
 function parsed<T>(path: string, parse: (text: string) => T | undefined): T | null {

@@ -1,0 +1,109 @@
+/** A look at the processes that never comes back holds nothing open: it ends what it was for. */
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { expect, onTestFinished, test } from 'vitest'
+import { driveTunnel, memoryPair } from '#tunnel'
+import type { Clock, CloseReason, Monotonic, Tunnel, TunnelRefused } from '#tunnel'
+import { Forwarder } from '../../agent-tunnel/agent/forward.ts'
+import type { ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
+
+const sighting = {
+  observed: {
+    phase: 'accepted',
+    exe: '/usr/bin/plc',
+    sha256: null,
+    script_sha256: null,
+    uid: null,
+    unit: null,
+    image: null,
+    started_at: null,
+    pid: 7,
+  },
+  dialled: undefined,
+  sights: [],
+  unreadable: 0,
+}
+
+/** Waits are kept and end when the test says so. */
+class Hand implements Clock {
+  #now = 500
+  #waits: { readonly at: number; readonly wake: () => void }[] = []
+  now(): Monotonic {
+    return this.#now as Monotonic
+  }
+  after(ms: number, wake: () => void): () => void {
+    const wait = { at: this.#now + ms, wake }
+    this.#waits.push(wait)
+    return () => (this.#waits = this.#waits.filter((each) => each !== wait))
+  }
+  pass(ms: number): void {
+    this.#now += ms
+    const due = this.#waits.filter(({ at }) => at <= this.#now)
+    this.#waits = this.#waits.filter((each) => !due.includes(each))
+    for (const { wake } of due) wake()
+  }
+}
+
+const never = (): Promise<never> => new Promise(() => {})
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+async function opened(
+  scope: object,
+): Promise<{ gateway: Tunnel; clock: Hand; open: Promise<unknown>; looks: () => number }> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const [one, two] = memoryPair()
+  const [agent, gateway] = await Promise.all([
+    driveTunnel(one, { role: 'agent', side: 'dialler', instance: 'a', epoch: 1 }),
+    driveTunnel(two, { role: 'gateway', side: 'acceptor', instance: 'g', epoch: 1 }),
+  ])
+  onTestFinished(() => {
+    agent.close('test.over')
+    server.close()
+  })
+  let looks = 0
+  const counted = Object.fromEntries(
+    Object.entries(scope).map(([name, look]) => [
+      name,
+      (...args: unknown[]) => (looks++, look(...args)),
+    ]),
+  )
+  const clock = new Hand()
+  const options = {
+    targets: new Map([['plc', { kind: 'tcp', endpoint: { address: '127.0.0.1', port } }]]),
+    scope: counted,
+    clock,
+    acceptDeadlineMs: 1000,
+    log: () => {},
+    ownerChanged: () => {},
+  } as unknown as ForwardOptions
+  const forwarder = new Forwarder(options)
+  agent.onOpen = (offer) => void forwarder.serve(offer)
+  const ask = { v: 1, session: `s_${'0'.repeat(26)}`, process: 'plc', remaining_ms: 600_000 }
+  const open = gateway.open('tcp', Buffer.from(JSON.stringify(ask)))
+  open.catch(() => {})
+  return { gateway, clock, open, looks: () => looks }
+}
+
+test('while a connection is opened: refused as unobserved', async () => {
+  const { clock, open, looks } = await opened({ observeAccepted: never })
+  while (looks() === 0) await turn()
+  clock.pass(11_000)
+  const refusal = (await open.catch((error: unknown) => error)) as TunnelRefused
+  expect(refusal.code).toBe('target.unobserved')
+})
+
+test('while a connection is open: cut, not trusted on', async () => {
+  const { clock, open, looks } = await opened({
+    observeAccepted: async () => ({ ok: true, sighting }),
+    recheck: never,
+  })
+  const stream = (await open) as { onClose: (why: CloseReason) => void }
+  const closed = new Promise<CloseReason>((resolve) => (stream.onClose = resolve))
+  clock.pass(2000)
+  while (looks() < 2) await turn()
+  clock.pass(10_000)
+  expect((await closed).code).toBe('process.changed')
+})
