@@ -152,6 +152,21 @@ describe('ca revoke', () => {
     expect(ran.code).toBe(2)
     expect(gateway.calls).toHaveLength(before)
   })
+  test("a device's reason for an issuer would end keys that the new CA serves: exit 2, and what to say", async () => {
+    const before = gateway.calls.length
+    const ran = await run(
+      gateway.home,
+      'ca',
+      'revoke',
+      '--issuer',
+      ISSUER,
+      '--reason',
+      'keyCompromise',
+    )
+    expect(ran.code).toBe(2)
+    expect(ran.err).toContain('for a lost CA key say cACompromise')
+    expect(gateway.calls).toHaveLength(before)
+  })
 })
 
 describe('ca crl', () => {
