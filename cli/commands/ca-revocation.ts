@@ -19,6 +19,8 @@ const REASONS: readonly string[] = [
 /** A lost key: of a device, and of an issuing CA. Neither may be said of the other. */
 const LOST_DEVICE_KEY = 'keyCompromise'
 const LOST_CA_KEY = 'cACompromise'
+const STILL_TRUSTED =
+  'whoever has that CA key can still pose as a gateway to agents: they trust the pinned root; make a new one: sallyport ca rotate --root --now, then pin it on every device'
 const ISSUER_REASONS = REASONS.map((each) => (each === LOST_DEVICE_KEY ? LOST_CA_KEY : each))
 
 interface RevokeFlags {
@@ -108,7 +110,8 @@ async function revoke(
     const ended = await (await openApi(options)).call(Revocation, 'POST', path, body)
     tell(options, ended, [
       ...cutLines(ended),
-      'next: a new token for each of its devices: sallyport device replace ID --reason …',
+      'next: a new token for each device that has no live certificate now: sallyport device token ID',
+      ...(reason === LOST_CA_KEY ? [STILL_TRUSTED] : []),
     ])
     return
   }
