@@ -33,6 +33,8 @@ export interface Issuers {
   readonly active: ActiveIssuer
   /** Every issuing CA whose certificates may still be presented, the active one first. */
   readonly all: readonly Issuer[]
+  /** Those of `all` that are to sign later. */
+  readonly next: readonly Issuer[]
   /** Roots, the current one first. */
   readonly roots: readonly Issuer[]
   /** DER: certificates that join an old and a new root. Served, and trusted by nobody here. */
@@ -63,9 +65,10 @@ export function openIssuers(options: {
     if (!signedBy(root.x509, root)) throw mismatch('a root certificate does not sign itself')
   const under = (source: IssuerSource) => belowRoot(open(source), roots)
   const active = { ...under(options.active), signer: options.active.signer }
-  const others = [...(options.next ?? []), ...(options.retired ?? [])].map(under)
+  const next = (options.next ?? []).map(under)
+  const retired = (options.retired ?? []).map(under)
   const { crosses = [] } = options
-  return { active, all: [active, ...others], roots, crosses }
+  return { active, all: [active, ...next, ...retired], next, roots, crosses }
 }
 
 /** Every CA certificate a client may need (RFC 7030 4.1.3), each once: roots, issuing CAs, what is above them, crosses. */

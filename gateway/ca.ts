@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { Config } from './config.ts'
 import { activateDue, initCa, rotate, type Rotated, type RotateOptions } from './keys/acts.ts'
 import { importIssuing, requestSubordinate, type ImportOptions } from './keys/bring.ts'
-import { assertPlace, exportRoot, type Exported } from './keys/export.ts'
+import { exportRoot, initAway, type Exported } from './keys/export.ts'
 import { KeyError } from './keys/errors.ts'
 import { givenPassphrase, type Passphrase } from './keys/passphrase.ts'
 import { absent, openRoom, type CaRoom } from './keys/room.ts'
@@ -38,17 +38,17 @@ export type Initiated = CaStatus & {
 
 /**
  * Makes root and issuing CA where there are none, and takes the root key off the node: `root` says
- * where to, null keeps it. Nothing is made where the key could not leave. Throws ConfigError,
- * KeyError, CaError.
+ * where to, null keeps it. Nothing is made where the key cannot leave from the start: no folder, a
+ * file there already, a medium that takes none. Where it fails later, the error says that the CA was
+ * made and the root key is still here. Throws ConfigError, KeyError, CaError.
  */
 export async function caInit(given: GatewayArguments, root: Departure | null): Promise<Initiated> {
   return await within(given, async (room, config) => {
     const away = readState(room.directory)?.roots.every(({ key }) => key.kind !== 'file') ?? false
     const leaving =
       root === null || away ? null : { ...root, seal: sealOf(room, config, root.passphrase) }
-    if (leaving !== null) assertPlace(room, leaving.to)
-    await initCa(room)
-    const exported = leaving === null ? null : await exportRoot(room, leaving.to, leaving.seal)
+    const exported = leaving === null ? null : await initAway(room, leaving.to, leaving.seal)
+    if (leaving === null) await initCa(room)
     return { ...(await statusOf(room, config)), exported }
   })
 }

@@ -23,6 +23,7 @@ export const problems = {
   'device.offline': { status: 503, title: 'The device is not connected' },
   'issuer.unknown': { status: 404, title: 'There is no such issuing CA' },
   'issuer.active': { status: 409, title: 'This issuing CA is in use' },
+  'issuer.next': { status: 409, title: 'This issuing CA is to be used' },
   'certificate.unknown': { status: 404, title: 'There is no such certificate' },
   'target.unknown': { status: 404, title: 'There is no such device or process' },
   'grant.unknown': { status: 404, title: 'There is no such grant' },

@@ -16,8 +16,12 @@ const REASONS: readonly string[] = [
   'cessationOfOperation',
   'privilegeWithdrawn',
 ]
-/** What may be said of an issuing CA beside these. */
-const LOST = 'cACompromise'
+/** A lost key: of a device, and of an issuing CA. Neither may be said of the other. */
+const LOST_DEVICE_KEY = 'keyCompromise'
+const LOST_CA_KEY = 'cACompromise'
+const STILL_TRUSTED =
+  'whoever has that CA key can still pose as a gateway to agents: they trust the pinned root; make a new one: sallyport ca rotate --root --now, then pin it on every device'
+const ISSUER_REASONS = REASONS.map((each) => (each === LOST_DEVICE_KEY ? LOST_CA_KEY : each))
 
 interface RevokeFlags {
   readonly device?: string
@@ -37,7 +41,10 @@ export function registerCaRevocation(program: Command): void {
     )
     .option('--device <id>', 'every certificate and token of this device')
     .option('--issuer <id>', 'everything that this issuing CA signed; after ca rotate --now')
-    .requiredOption('--reason <reason>', `${REASONS.join(', ')}; of an issuer also ${LOST}`)
+    .requiredOption(
+      '--reason <reason>',
+      `${REASONS.join(', ')}; of an issuer ${LOST_CA_KEY} in place of ${LOST_DEVICE_KEY}`,
+    )
     .option('--comment <text>', 'in your own words; it is logged')
     .action(revoke)
   ca.command('crl')
@@ -70,6 +77,17 @@ function readIssuer(text: string): string {
   )
 }
 
+function assertReason(reason: string, ofIssuer: boolean): void {
+  if (ofIssuer && reason === LOST_DEVICE_KEY)
+    throw usage(
+      `${LOST_DEVICE_KEY} is about the key of a device`,
+      `for a lost CA key say ${LOST_CA_KEY}`,
+    )
+  const reasons = ofIssuer ? ISSUER_REASONS : REASONS
+  if (!reasons.includes(reason))
+    throw usage(`${JSON.stringify(reason)} is not a reason`, `one of ${reasons.join(', ')}`)
+}
+
 async function revoke(
   serial: string | undefined,
   { device, issuer, reason, comment }: RevokeFlags,
@@ -78,9 +96,7 @@ async function revoke(
   const options = globalOptions(command)
   if ([serial, device, issuer].filter((each) => each !== undefined).length !== 1)
     throw usage('name one thing to revoke', 'give a serial, or --device ID, or --issuer ID')
-  const reasons = issuer === undefined ? REASONS : [...REASONS, LOST]
-  if (!reasons.includes(reason))
-    throw usage(`${JSON.stringify(reason)} is not a reason`, `one of ${reasons.join(', ')}`)
+  assertReason(reason, issuer !== undefined)
   const body = { reason, ...(comment === undefined ? {} : { comment }) }
   const { openApi, Revocation, RevokedDevice } = await import('../client.ts')
   if (serial !== undefined) {
@@ -94,7 +110,8 @@ async function revoke(
     const ended = await (await openApi(options)).call(Revocation, 'POST', path, body)
     tell(options, ended, [
       ...cutLines(ended),
-      'next: a new token for each of its devices: sallyport device replace ID --reason …',
+      'next: a new token for each device that has no live certificate now: sallyport device token ID',
+      ...(reason === LOST_CA_KEY ? [STILL_TRUSTED] : []),
     ])
     return
   }

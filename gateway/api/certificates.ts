@@ -56,10 +56,20 @@ export const Revoke = Type.Object(
 )
 export type Revoke = Static<typeof Revoke>
 
-/** Of everything that one issuing CA signed: the reason may also be that the CA itself is lost. */
+/**
+ * Of everything that one issuing CA signed. A lost CA key is `cACompromise`: `keyCompromise` is about
+ * the keys of the devices, would take these from them for good, and end what another CA gave them.
+ */
 export const RevokeIssuer = Type.Object(
   {
-    reason: Type.Union([RevocationReason, Type.Literal('cACompromise')]),
+    reason: Type.Enum([
+      'unspecified',
+      'cACompromise',
+      'affiliationChanged',
+      'superseded',
+      'cessationOfOperation',
+      'privilegeWithdrawn',
+    ]),
     comment: Type.Optional(Text),
   },
   { additionalProperties: false },

@@ -1,13 +1,14 @@
 /** The root key leaves the node: written out, read back, recorded, and only then removed. */
 import { createHash, type KeyObject } from 'node:crypto'
-import { existsSync, readFileSync, rmSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { existsSync, readFileSync, realpathSync, rmSync } from 'node:fs'
+import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { initCa } from './acts.ts'
 import { KeyError } from './errors.ts'
-import { syncDirectory } from './file.ts'
+import { probeFile, syncDirectory } from './file.ts'
 import type { Passphrase } from './passphrase.ts'
 import { absent, act, alone, dateOf, keyIdOf, readDer, spkiOf, type CaRoom } from './room.ts'
 import { openKeyFile, verifyKeyFile, writeKeyFile } from './sealed.ts'
-import type { CaState } from './state.ts'
+import { readState, type CaState } from './state.ts'
 
 export interface Exported {
   readonly file: string
@@ -62,17 +63,72 @@ export async function exportRoot(
   })
 }
 
-/** Where a copy may go. Throws KeyError `ca.exists` for a place inside the CA, `key.unwritable` for none. */
-export function assertPlace(room: Pick<CaRoom, 'directory'>, to: string): string {
+/**
+ * Makes the CA, or finishes making it, and takes its root key off the node to `to`. Before anything is
+ * made the place has to be free and to take a file, on disk; what fails after that says where the key
+ * is. Throws KeyError as above, `ca.exists` for a file that is there, CaError.
+ */
+export async function initAway(
+  room: CaRoom,
+  to: string,
+  passphrase: Passphrase,
+): Promise<Exported> {
+  const made = readState(room.directory) === undefined
+  if (made) assertFree(assertPlace(room, to))
+  await initCa(room)
+  try {
+    return await exportRoot(room, to, passphrase)
+  } catch (cause) {
+    // Of a CA that was there nothing has changed, and a key that is recorded as away is not here.
+    const here = readState(room.directory)?.roots.some(({ key }) => key.kind === 'file') === true
+    if (!made || !here) throw cause
+    const { code } = cause instanceof KeyError ? cause : ({ code: 'key.unwritable' } as const)
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw new KeyError(
+      code,
+      `the CA was made, but its root key is STILL on this node, for it could not leave: ${why}`,
+      {
+        cause,
+        next: `mend that, then: sallyport ca export-root --data ${dirname(room.directory)} --to FILE --passphrase-file FILE`,
+      },
+    )
+  }
+}
+
+/** Nothing is there yet, and a file can be. Throws KeyError `ca.exists`, `key.unwritable`. */
+function assertFree(target: string): void {
+  if (existsSync(target))
+    throw new KeyError('ca.exists', `${target} is there already`, {
+      next: 'nothing was changed; name a file that is not there yet',
+    })
+  try {
+    probeFile(target)
+  } catch (cause) {
+    throw unwritable(target, cause)
+  }
+}
+
+/**
+ * Where a copy may go. Throws KeyError `ca.exists` for a place in the data directory, however it is
+ * named, `key.unwritable` for none.
+ */
+function assertPlace(room: Pick<CaRoom, 'directory'>, to: string): string {
   const target = resolve(to)
-  if (!existsSync(dirname(target)))
-    throw new KeyError('key.unwritable', `the folder ${dirname(target)} is not there`, {
+  const folder = dirname(target)
+  if (!existsSync(folder))
+    throw new KeyError('key.unwritable', `the folder ${folder} is not there`, {
       next: 'nothing was changed; mount the medium or make the folder first',
     })
-  if (!target.startsWith(`${room.directory}/`)) return target
+  const data = dirname(room.directory)
+  if (!existsSync(data) || !isWithin(realpathSync(data), realpathSync(folder))) return target
   throw new KeyError('ca.exists', `${to} is inside the directory that the key is to leave`, {
     next: 'choose a place outside the data directory, best on a medium that you can take away',
   })
+}
+
+function isWithin(outer: string, inner: string): boolean {
+  const way = relative(outer, inner)
+  return way !== '..' && !way.startsWith('../') && !isAbsolute(way)
 }
 
 function noRootKey(room: CaRoom, { roots }: CaState): KeyError {
@@ -94,11 +150,15 @@ function copyKey(target: string, key: KeyObject, passphrase: Passphrase): void {
     writeKeyFile(target, key, passphrase)
   } catch (cause) {
     if (cause instanceof KeyError) throw cause
-    throw new KeyError('key.unwritable', `the copy could not be written to ${target}`, {
-      cause,
-      next: 'nothing was changed; check the path, its permissions and the space there',
-    })
+    throw unwritable(target, cause)
   }
+}
+
+function unwritable(target: string, cause: unknown): KeyError {
+  return new KeyError('key.unwritable', `the copy could not be written to ${target}`, {
+    cause,
+    next: 'nothing was changed; check the path, its permissions and the space there',
+  })
 }
 
 /** The file is a copy of the key. Throws KeyError `key.mismatch` where it is something else. */

@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   writeSync,
 } from 'node:fs'
@@ -46,6 +47,24 @@ export function replaceFile(path: string, content: string | Uint8Array, mode: nu
     closeSync(fd)
   }
   renameSync(unfinished, path)
+  syncDirectory(folder)
+}
+
+/** More than a sealed key is. */
+const PROBE_BYTES = 4_096
+
+/** Whether a file can come to be at `path`: writes one beside it, on disk, and removes it. Throws what the system says. */
+export function probeFile(path: string): void {
+  const folder = dirname(path)
+  const probe = join(folder, `${UNFINISHED}${basename(path)}`)
+  const fd = openSync(probe, 'w', 0o600)
+  try {
+    for (let at = 0; at < PROBE_BYTES;) at += writeSync(fd, new Uint8Array(PROBE_BYTES - at))
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+    rmSync(probe, { force: true })
+  }
   syncDirectory(folder)
 }
 

@@ -245,11 +245,36 @@ test('rotate --now: the node signs with it within seconds; then the old CA is re
   expect(await ok(cli('ca', 'crl'))).toContain(id)
   const out = await ok(cli(...early, '--comment', 'the HSM was open'))
   expect(out).toContain(serialOf(old))
-  expect(out).toContain('next: a new token for each of its devices')
+  expect(out).toContain('no live certificate now: sallyport device token ID')
+  expect(out).toContain('sallyport ca rotate --root --now')
   await expect(node.renew(old)).rejects.toThrow(/was revoked/)
   expect((await node.renew(next)).chain).toHaveLength(1)
   expect((await node.device('press-07')).chain).toHaveLength(1)
   expect(await ok(onDisk('status'))).toMatch(/^retired /m)
+})
+
+test('an issuing CA that waits for its turn is not revoked, or it would sign all the same; past its turn it is', async () => {
+  const root = ['--root-key', at('root.pem'), '--root-passphrase-file', at('pass')]
+  const known = (await json<{ issuer: string }[]>('ca', 'crl')).map(({ issuer }) => issuer)
+  await ok(onDisk('rotate', ...root))
+  const id = await until('the waiting CA has its list', async () =>
+    (await json<{ issuer: string }[]>('ca', 'crl'))
+      .map(({ issuer }) => issuer)
+      .find((issuer) => !known.includes(issuer)),
+  )
+  const revoke = ['ca', 'revoke', '--issuer', id, '--reason', 'cACompromise']
+  expect(complaint(await cli(...revoke))).toMatchObject({
+    exit: 1,
+    code: 'issuer.next',
+    next: expect.stringContaining('ca rotate --now'),
+  })
+  await ok(onDisk('rotate', '--now'))
+  await ok(onDisk('rotate', '--now', ...root))
+  await until('another signs', async () => {
+    const { code } = await cli(...revoke)
+    return code === 0 ? true : undefined
+  })
+  expect((await node.device('press-09')).chain).toHaveLength(1)
 })
 
 test('rotate --root --now: tokens made from then on name the new root, without a restart', async () => {

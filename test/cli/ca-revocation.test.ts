@@ -152,6 +152,37 @@ describe('ca revoke', () => {
     expect(ran.code).toBe(2)
     expect(gateway.calls).toHaveLength(before)
   })
+  test.for([
+    ['cACompromise', true],
+    ['superseded', false],
+  ] as const)(
+    'an issuer, %s: tokens for who has none left, new pins said: %s',
+    async ([reason, pins]) => {
+      gateway.answer(`POST /api/v1/ca/issuers/${ISSUER}/revoke`, {
+        body: { ...revocation, reason },
+      })
+      const ran = await run(gateway.home, 'ca', 'revoke', '--issuer', ISSUER, '--reason', reason)
+      expect(ran.code).toBe(0)
+      expect(ran.out).toContain('no live certificate now: sallyport device token ID')
+      expect(ran.out).not.toContain('device replace')
+      expect(ran.out.includes('pose as a gateway')).toBe(pins)
+    },
+  )
+  test("a device's reason for an issuer would end keys that the new CA serves: exit 2, and what to say", async () => {
+    const before = gateway.calls.length
+    const ran = await run(
+      gateway.home,
+      'ca',
+      'revoke',
+      '--issuer',
+      ISSUER,
+      '--reason',
+      'keyCompromise',
+    )
+    expect(ran.code).toBe(2)
+    expect(ran.err).toContain('for a lost CA key say cACompromise')
+    expect(gateway.calls).toHaveLength(before)
+  })
 })
 
 describe('ca crl', () => {

@@ -142,6 +142,16 @@ describe('init', () => {
       ['--root-passphrase-file', 'pass', '--root-to', 'node/ca/r.pem'],
       'ca.exists',
     ],
+    [
+      'a file of somebody else',
+      ['--root-passphrase-file', 'pass', '--root-to', 'two'],
+      'ca.exists',
+    ],
+    [
+      'a folder that is none',
+      ['--root-passphrase-file', 'pass', '--root-to', 'two/r.pem'],
+      'key.unwritable',
+    ],
   ] as const
   test.for(refused)('%s: refused before anything is made', async ([, args, code]) => {
     writeFileSync(at('short'), 'eleven-char')

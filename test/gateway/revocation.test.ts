@@ -437,6 +437,13 @@ describe('who may', () => {
       400,
       'body.invalid',
     ],
+    [
+      'the reason of a device key for an issuer',
+      `/ca/issuers/${'4f'.repeat(20)}/revoke`,
+      { reason: 'keyCompromise' },
+      400,
+      'body.invalid',
+    ],
     ['an unknown device', '/devices/nobody/decommission', { reason: 'x' }, 404, 'device.unknown'],
     ['no reason', '/devices/guard-01/replace', {}, 400, 'body.invalid'],
   ]

@@ -148,7 +148,7 @@ function revokingIssuers(api: Api, room: CertificateRoutes): void {
   )
 }
 
-function assertRetired({ all, active }: Issuers, id: string): void {
+function assertRetired({ all, active, next }: Issuers, id: string): void {
   if (!all.some((issuer) => issuer.id === id))
     throw new Refusal('issuer.unknown', `no issuing CA ${id}`, {
       nextStep: 'see `sallyport ca crl`',
@@ -156,6 +156,11 @@ function assertRetired({ all, active }: Issuers, id: string): void {
   if (active.id === id)
     throw new Refusal('issuer.active', 'this issuing CA signs what is issued now', {
       nextStep: 'let another sign first: `sallyport ca rotate --now`; then revoke this one',
+    })
+  if (next.some((issuer) => issuer.id === id))
+    throw new Refusal('issuer.next', 'this issuing CA is to sign what is issued later', {
+      nextStep:
+        'let it have its turn and another take over: `sallyport ca rotate --now`, twice; then revoke this one',
     })
 }
 

@@ -4,10 +4,12 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import {
   chmodSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,7 +20,7 @@ import { openAuthority } from '../../../gateway/authority.ts'
 import { readConfig, type Config } from '../../../gateway/config.ts'
 import { activateDue, initCa, rotate } from '../../../gateway/keys/acts.ts'
 import { importIssuing, requestSubordinate } from '../../../gateway/keys/bring.ts'
-import { exportRoot } from '../../../gateway/keys/export.ts'
+import { exportRoot, initAway } from '../../../gateway/keys/export.ts'
 import { openRoom, type CaRoom } from '../../../gateway/keys/room.ts'
 import { lockCa, readState, type Act } from '../../../gateway/keys/state.ts'
 import { describeCa } from '../../../gateway/keys/status.ts'
@@ -170,11 +172,58 @@ describe('the root goes away', () => {
     expect(existsSync(inCa('root.key.pem'))).toBe(true)
   })
 
-  test('not into the CA itself', async () => {
+  const inside = [
+    ['the CA itself', 'node/ca/copy.pem'],
+    ['the data directory', 'node/copy.pem'],
+    ['a folder in the data directory', 'node/keys/copy.pem'],
+    ['the data directory by another name', 'link/copy.pem'],
+  ] as const
+  test.for(inside)('not into %s', async ([, to]) => {
     await initCa(room)
-    await expect(exportRoot(room, inCa('copy.pem'), copyOf)).rejects.toMatchObject({
+    symlinkSync(at('node'), at('link'))
+    await expect(exportRoot(room, at(to), copyOf)).rejects.toMatchObject({ code: 'ca.exists' })
+    expect(existsSync(inCa('root.key.pem'))).toBe(true)
+    expect(existsSync(at(to))).toBe(false)
+  })
+
+  test('a folder whose name only begins like the data directory is another', async () => {
+    await initCa(room)
+    mkdirSync(at('node2'))
+    await exportRoot(room, at('node2', 'root.pem'), copyOf)
+    expect(existsSync(inCa('root.key.pem'))).toBe(false)
+  })
+
+  test('made and away in one act: no probe is left beside the copy', async () => {
+    await initAway(room, at('root.pem'), copyOf)
+    expect(existsSync(inCa('root.key.pem'))).toBe(false)
+    expect(readdirSync(folder).toSorted()).toEqual(['node', 'root.pem'])
+  })
+
+  test('a place that is taken before the CA is made: nothing is made', async () => {
+    const file = secret('root.pem', 'mine')
+    await expect(initAway(room, file, copyOf)).rejects.toMatchObject({
       code: 'ca.exists',
+      next: expect.stringContaining('nothing was changed') as string,
     })
+    expect(existsSync(at('node'))).toBe(false)
+    expect(readFileSync(file, 'utf8')).toBe('mine')
+  })
+
+  test('the medium fails when the CA is made: the error says that the root key is still here, and how it leaves', async () => {
+    const step = (name: string) => {
+      if (name === 'issuing certificate') secret('root.pem', 'mine')
+    }
+    const failing = openRoom(config, 'operator|test', { now: () => clock, step })
+    await expect(initAway(failing, at('root.pem'), copyOf)).rejects.toMatchObject({
+      code: 'key.mismatch',
+      message: expect.stringMatching(
+        /^the CA was made, but its root key is STILL on this node/,
+      ) as string,
+      next: expect.stringContaining(`sallyport ca export-root --data ${at('node')} `) as string,
+    })
+    expect(existsSync(inCa('root.key.pem'))).toBe(true)
+    await exportRoot(room, at('other.pem'), copyOf)
+    expect(existsSync(inCa('root.key.pem'))).toBe(false)
   })
 
   test('a rotation wants it back, and only that one', async () => {
