@@ -295,6 +295,20 @@ export function storeContract(open: () => Promise<OpenedStores>): void {
     })
   })
 
+  test('another certificate with a compromised key that had ended before: the reason changes, the date stays', async () => {
+    const { store } = await open()
+    const named = await issued(store)
+    const { spkiSha256 } = named
+    const sibling = await issued(store, { spkiSha256, issuer: 'bb'.repeat(20) })
+    await store.revoke(TENANT, { serial: sibling.serial }, 'superseded', at(1))
+    const row = await store.revoke(TENANT, { serial: named.serial }, 'keyCompromise', at(2))
+    expect(row.serials).toEqual([named.serial])
+    expect(await store.findCertificate(sibling.serial)).toMatchObject({
+      revokedAt: at(1),
+      revocationReason: 'keyCompromise',
+    })
+  })
+
   test('a key is compromised in its own tenant', async () => {
     const { store } = await open()
     const tenant = 'other.sallyport.internal'

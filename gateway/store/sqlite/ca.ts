@@ -344,15 +344,16 @@ interface Revocation {
 }
 
 /**
- * A key in strange hands: what had ended for another reason says so from now on, and whatever else
- * names the key ends as well. Gives the latter's serials.
+ * A key in strange hands: whatever names it and had ended for another reason says so from now on, and
+ * whatever else names it ends as well. Gives the latter's serials.
  */
 function spread(db: DatabaseSync, { tenant, target }: Revocation): string[] {
   const [where, value] = condition(target)
   db.prepare(
     `UPDATE ca_certificate SET revocation_reason = 'keyCompromise'
-     WHERE tenant = ? AND ${where} AND state = 'revoked'`,
-  ).run(tenant, value)
+     WHERE tenant = ? AND state = 'revoked' AND spki_sha256 IN
+       (SELECT spki_sha256 FROM ca_certificate WHERE tenant = ? AND ${where})`,
+  ).run(tenant, tenant, value)
   return db
     .prepare(
       `SELECT serial FROM ca_certificate WHERE tenant = ? AND state <> 'revoked' AND spki_sha256 IN
