@@ -47,6 +47,7 @@ export type CaCode =
   | 'draft.spent'
   | 'issuer.mismatch'
   | 'issuer.expired'
+  | 'issuer.revoked'
   | 'signer.algorithm'
   | 'signer.unavailable'
   | 'store.unavailable'

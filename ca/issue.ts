@@ -170,7 +170,7 @@ function datesOf(profile: Profile, request: IssueRequest, issuer: Issuer, now: I
 /**
  * Makes a draft durable. Gives the row this request already had, if it had one.
  * Throws CaError `draft.spent`, `store.unavailable`, and what the transaction refused:
- * `token.bound`, `credential`, `key.bound`, `key.compromised`, `peer.superseded`.
+ * `token.bound`, `credential`, `key.bound`, `key.compromised`, `peer.superseded`, `issuer.revoked`.
  */
 export async function record(draft: Draft, store: Pick<CaStore, 'record'>): Promise<Recorded> {
   const intention = draft.redeem()
@@ -189,6 +189,8 @@ export async function record(draft: Draft, store: Pick<CaStore, 'record'>): Prom
       throw refuse('key.bound', 'the key belongs to somebody else')
     case 'key.compromised':
       throw refuse('key.compromised', 'a certificate with this key was revoked as compromised')
+    case 'issuer.revoked':
+      throw new CaError('issuer.revoked', 'local', 'the issuing CA was revoked meanwhile')
   }
 }
 

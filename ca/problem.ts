@@ -83,6 +83,7 @@ const rows = {
   'draft.spent': broken,
   'issuer.mismatch': unavailable,
   'issuer.expired': unavailable,
+  'issuer.revoked': unavailable,
   'signer.algorithm': broken,
   'signer.unavailable': unavailable,
   'store.unavailable': unavailable,

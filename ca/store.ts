@@ -84,6 +84,11 @@ export type RecordOutcome =
    * key is in strange hands; nothing was written.
    */
   | { readonly outcome: 'key.bound' | 'key.compromised' }
+  /**
+   * Everything of this issuing CA was revoked; nothing was written. Not said of its OCSP responders,
+   * which tell of that.
+   */
+  | { readonly outcome: 'issuer.revoked' }
 
 /** RFC 5280 5.3.1, the ones we use. */
 export type RevocationReason =

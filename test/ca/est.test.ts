@@ -422,6 +422,18 @@ test('the CA key is away: 503, the intention stays open, and a retry signs it', 
   expect(readCertificate(leaf).serial).toBe(open?.serial)
 })
 
+test('the CA is revoked under a request: 503, the token is not spent, no row', async () => {
+  await using bench = await Bench.open()
+  const token = await bench.token()
+  const { id: issuer } = bench.house.issuers.active
+  await bench.store.revoke(TENANT, { issuer }, 'cACompromise', instant(bench.now))
+  const answer = await bench.server()(enrolling(createCsr(newKey(), names), token))
+  expect([answer.status, answer.body.split(':', 1)[0]]).toEqual([503, 'issuer.revoked'])
+  expect(answer.headers['retry-after']).toMatch(/^[1-9]/)
+  expect((await bench.store.listTokens(TENANT))[0]?.binding).toBeNull()
+  expect(await bench.store.listCertificates(TENANT)).toEqual([])
+})
+
 test('a signer that lies is caught before anybody sees the certificate', async () => {
   await using bench = await Bench.open()
   const { issuers } = bench.house

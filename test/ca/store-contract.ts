@@ -390,6 +390,24 @@ export function storeContract(open: () => Promise<OpenedStores>): void {
     expect(await store.revokedCertificates(TENANT, 'aa'.repeat(20), at(72))).toEqual([])
   })
 
+  test('a revoked issuer records nothing more, but for the responders that tell of it', async () => {
+    const { store, again } = await open()
+    const issuer = 'aa'.repeat(20)
+    const token = tokenRow()
+    await store.addToken(token)
+    await store.revoke('other.sallyport.internal', { issuer }, 'cACompromise', at(0))
+    expect((await store.record(intention({ issuer }))).outcome).toBe('fresh')
+    await store.revoke(TENANT, { issuer }, 'cACompromise', at(1))
+    const { store: reopened } = await again()
+    expect(await reopened.record(intention({ issuer, tokenId: token.id }))).toEqual({
+      outcome: 'issuer.revoked',
+    })
+    const responder = { issuer, profile: 'ocsp', subject: 'gw-1' }
+    expect((await reopened.record(intention(responder))).outcome).toBe('fresh')
+    const other = { issuer: 'bb'.repeat(20), tokenId: token.id }
+    expect((await reopened.record(intention(other))).outcome).toBe('fresh')
+  })
+
   test('certificates are counted by state, in their own tenant', async () => {
     const { store } = await open()
     const [old, lost] = [await issued(store), await issued(store)]

@@ -11,6 +11,7 @@
  *     owner:<tenant>:<spki>              "<profile> <subject>"
  *     key:<tenant>:<spki>                set of the serials with this key
  *     compromised:<tenant>               set of SPKI hashes
+ *     endedissuers:<tenant>              set of the issuers that were revoked
  *     epoch, seq                         counters;  revocations:<tenant> a stream with ids <epoch>-0
  */
 import { waiting } from './waiting.ts'
@@ -49,6 +50,7 @@ local function revoke(tenant, kind, value, target, reason, at)
     if row.tenant == tenant then members = { row.member } end
   elseif kind == 'issuer' then
     members = redis.call('ZRANGE', P .. 'issuer:' .. tenant .. ':' .. value, 0, -1)
+    redis.call('SADD', P .. 'endedissuers:' .. tenant, value)
   else
     members = redis.call('ZRANGE', P .. 'certs:' .. tenant .. ':device:' .. value, 0, -1)
     for _, member in ipairs(redis.call('ZRANGE', P .. 'tokens:' .. tenant .. ':' .. value, 0, -1)) do
@@ -136,6 +138,9 @@ if held then
   if tonumber(known.recallUntil) > now and (known.state == 'intent' or known.state == 'active') then
     return { 'recalled', flat(held) }
   end
+end
+if row.profile ~= 'ocsp' and redis.call('SISMEMBER', P .. 'endedissuers:' .. row.tenant, row.issuer) == 1 then
+  return { 'issuer.revoked' }
 end
 local owner = row.profile .. ' ' .. row.subject
 local owned = redis.call('GET', P .. 'owner:' .. row.tenant .. ':' .. row.spkiSha256)

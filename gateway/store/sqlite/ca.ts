@@ -58,6 +58,7 @@ const migrations = [
      tenant TEXT NOT NULL, issuer TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL,
      PRIMARY KEY (tenant, issuer)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE INDEX ca_revocation_issuer ON ca_revocation (tenant, target) WHERE target GLOB '{"issuer":*';`,
 ] as const
 
 function text(row: Columns, name: string): string {
@@ -156,9 +157,21 @@ function ownerOf(db: DatabaseSync, tenant: string, spkiSha256: string): KeyOwner
   return { profile: text(row, 'profile'), subject: text(row, 'subject'), compromised }
 }
 
+/** Whether everything of this issuing CA was revoked. */
+function isRevoked(db: DatabaseSync, tenant: string, issuer: string): boolean {
+  const row = db
+    .prepare(
+      `SELECT 1 FROM ca_revocation WHERE tenant = ? AND target = ? AND target GLOB '{"issuer":*'`,
+    )
+    .get(tenant, JSON.stringify({ issuer }))
+  return row !== undefined
+}
+
 /** Why an intention may not be written; undefined when it may. */
 function obstacle(db: DatabaseSync, intention: Intention): RecordOutcome | undefined {
-  const { tenant, profile, subject, spkiSha256, tokenId, parent } = intention
+  const { tenant, profile, subject, issuer, spkiSha256, tokenId, parent } = intention
+  // Its responders go on: they say of what it signed that it is revoked.
+  if (profile !== 'ocsp' && isRevoked(db, tenant, issuer)) return { outcome: 'issuer.revoked' }
   const owner = ownerOf(db, tenant, spkiSha256)
   if (owner !== undefined && (owner.profile !== profile || owner.subject !== subject))
     return { outcome: 'key.bound' }
