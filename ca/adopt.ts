@@ -5,8 +5,9 @@
 import { X509Certificate } from 'node:crypto'
 import { importKey, signingIdentifier } from './algorithm.ts'
 import { findExtension, readCertificate, type ParsedCertificate } from './der/certificate.ts'
+import { allowsPurposes, keyUsage, pathLength, signatureOid } from './der/extensions.ts'
 import { sameName } from './der/name.ts'
-import { OID, oidOf } from './der/oid.ts'
+import { OID } from './der/oid.ts'
 import { childrenOf, DerError, readDer, sameBytes, TAG, type DerNode } from './der/reader.ts'
 import { CaError } from './errors.ts'
 import { addressOctets } from './name.ts'
@@ -41,7 +42,6 @@ interface Subject extends Candidate {
 }
 
 const LEAST_LEFT_MS = 30 * 86_400_000
-const ANY_PURPOSE = '2.5.29.37.0'
 const UNDERSTOOD: ReadonlySet<string> = new Set([
   OID.basicConstraints,
   OID.keyUsage,
@@ -78,10 +78,10 @@ const adoptionRules: Readonly<Record<string, Rule>> = {
       return x509.ca && findExtension(parsed.extensions, 'basicConstraints')?.critical === true
     }),
   // Below the one at `at` stand `at` CAs; each is counted (RFC 5280 4.2.1.9), and the issuing CA signs leaves.
-  [PATH]: ({ links }) => links.every(({ parsed }, at) => pathLength(parsed) >= at),
+  [PATH]: ({ links }) => links.every(({ parsed }, at) => pathLength(parsed.extensions) >= at),
   [USAGE]: ({ links }) =>
     links.every(({ parsed }, at) => {
-      const bits = keyUsage(parsed)
+      const bits = keyUsage(parsed.extensions) ?? 0
       return (bits & 0x04) !== 0 && (at > 0 || (bits & 0x02) !== 0)
     }),
   [IDENTIFIER]: ({ links }) =>
@@ -96,14 +96,7 @@ const adoptionRules: Readonly<Record<string, Rule>> = {
     links.every(({ parsed }) => parsed.notBefore <= now && now <= parsed.notAfter) &&
     issuing.parsed.notAfter - now >= LEAST_LEFT_MS,
   [PURPOSE]: ({ links }) =>
-    links.every(({ parsed }) => {
-      const extension = findExtension(parsed.extensions, 'extendedKeyUsage')
-      if (extension === undefined) return true
-      const list = childrenOf(readDer(extension.value), TAG.sequence, 'ExtKeyUsageSyntax')
-      const purposes = list.map((each) => oidOf(each, 'a purpose'))
-      const both = [OID.clientAuth, OID.serverAuth].every((each) => purposes.includes(each))
-      return both || purposes.includes(ANY_PURPOSE)
-    }),
+    links.every(({ parsed }) => allowsPurposes(parsed.extensions, ['clientAuth', 'serverAuth'])),
   [NAMES]: ({ links, names }) =>
     // RFC 5280 6.1: a trust anchor's own constraints bind nobody, but some clients apply them.
     links.every(({ parsed }) => allowsNames(parsed, names)),
@@ -158,19 +151,6 @@ function readLink(der: Uint8Array): Link {
   }
 }
 
-function pathLength(parsed: ParsedCertificate): number {
-  const extension = findExtension(parsed.extensions, 'basicConstraints')
-  if (extension === undefined) return -1
-  const parts = childrenOf(readDer(extension.value), TAG.sequence, 'BasicConstraints')
-  const length = parts.find((each) => each.tag === TAG.integer)
-  return length === undefined ? Infinity : Number(`0x${length.value.toHex()}`)
-}
-
-function keyUsage(parsed: ParsedCertificate): number {
-  const extension = findExtension(parsed.extensions, 'keyUsage')
-  return extension === undefined ? 0 : (readDer(extension.value).value[1] ?? 0)
-}
-
 function subjectKeyId(parsed: ParsedCertificate): Uint8Array | undefined {
   const extension = findExtension(parsed.extensions, 'subjectKeyIdentifier')
   return extension === undefined ? undefined : readDer(extension.value).value
@@ -192,7 +172,7 @@ function isStrong(parsed: ParsedCertificate, at: number): boolean {
   const { algorithm } = importKey(parsed.spki)
   const mine = at > 0 || !algorithm.startsWith('RSA')
   const ours = Object.values(signingIdentifier).some((each) => sameBytes(each, parsed.algorithm))
-  return mine && (ours || STRONG_SIGNATURES.has(signatureOid(parsed)))
+  return mine && (ours || STRONG_SIGNATURES.has(signatureOid(parsed.algorithm)))
 }
 
 const STRONG_SIGNATURES: ReadonlySet<string> = new Set([
@@ -201,11 +181,6 @@ const STRONG_SIGNATURES: ReadonlySet<string> = new Set([
   OID.rsaSha384,
   OID.rsaSha512,
 ])
-
-function signatureOid(parsed: ParsedCertificate): string {
-  const [type] = childrenOf(readDer(parsed.algorithm), TAG.sequence, 'the signature algorithm')
-  return oidOf(type, 'the signature algorithm')
-}
 
 const URI_FORM = 0x86
 const DNS_FORM = 0x82

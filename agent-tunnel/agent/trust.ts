@@ -1,14 +1,16 @@
 /**
- * Is this the gateway? Its certificate must lead, link by verified link, to the pinned root, serve
- * under the name that was dialled, and not have ended. OpenSSL looks at the chain as well (extensions,
- * strengths, path lengths) and must agree in all but the dates, which it reads off the system's clock.
- * A start in the future is forgiven, under the pinned root: a device without a battery-backed clock
- * begins in the past.
+ * Is this the gateway? Its certificate must lead, link by verified link, to the pinned root by CAs
+ * that may sign for a server, serve under the name that was dialled, and not have ended. A start in
+ * the future is forgiven, under the pinned root: a device without a battery-backed clock begins in the
+ * past. OpenSSL looks as well, but it reads the system's clock and reports its last error alone, which
+ * a wrong date always is: where it says a date, it has said nothing else. So all that it would refuse
+ * is refused here first (#est `pathTo`), and what only it can judge, such as name constraints, counts
+ * against a chain that it did not pass.
  */
 import type { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import { pathTo } from '#est'
+import { isLimitedFurther, pathTo } from '#est'
 import { AgentError } from './errors.ts'
 
 /** What the agent trusts: one root, by its pin, and the issuing certificates it has seen under it. */
@@ -28,20 +30,22 @@ interface Fault {
 
 /**
  * Checks a server's chain. `presented`: as it came, leaf first; `host`: the name or address dialled;
- * `now`: epoch ms. Undefined when all is well, else the first fault.
+ * `now`: epoch ms; `passed`: whether OpenSSL found no fault either. Undefined when all is well, else
+ * the first fault.
  */
 function faultOf(
   presented: readonly X509Certificate[],
   anchors: Anchors,
-  host: string,
-  now: number,
+  { host, now, passed }: { readonly host: string; readonly now: number; readonly passed: boolean },
 ): Fault | undefined {
   const [leaf, ...rest] = presented
   if (leaf === undefined) return { kind: 'untrusted', says: 'the gateway presented no certificate' }
-  const path = pathTo(leaf, [...rest, ...anchors.authorities], anchors.root)
+  const candidates = [...rest, ...anchors.authorities]
+  const path = pathTo(leaf, candidates, anchors.root, { purpose: 'serverAuth', now })
   if (path === undefined) {
     const issuer = leaf.issuer.replaceAll('\n', ', ')
-    return { kind: 'untrusted', says: `it was issued by "${issuer}", not under the pinned root` }
+    const says = `it was issued by "${issuer}", not under the pinned root by CAs that may sign for a server`
+    return { kind: 'untrusted', says }
   }
   if (leaf.ca || leaf.keyUsage?.includes(SERVER_AUTH) !== true) {
     return { kind: 'untrusted', says: 'it is under the pinned root, but not a server certificate' }
@@ -57,6 +61,11 @@ function faultOf(
     const ended = link.validToDate.getTime()
     if (now > ended)
       return { kind: 'expired', says: `it ended at ${link.validToDate.toISOString()}` }
+  }
+  if (!passed && path.some(isLimitedFurther)) {
+    const says =
+      'its chain has limits, such as name constraints, that cannot be judged while the clock of this device is wrong'
+    return { kind: 'untrusted', says }
   }
   return undefined
 }
@@ -83,11 +92,11 @@ export function assertGateway(
   host: string,
   now: number,
 ): void {
-  const fault = faultOf(presentedBy(socket), anchors, host, now)
+  const fault = faultOf(presentedBy(socket), anchors, { host, now, passed: socket.authorized })
   if (fault !== undefined) throw errorFor(fault, host, now)
   if (socket.authorized) return
   const verdict = String(socket.authorizationError)
-  // OpenSSL reads the system's clock, not ours; the chain above was found whole, and dated, without it.
+  // By the system's clock, not ours, and perhaps in place of another error: faultOf has looked for those.
   if (verdict === 'CERT_NOT_YET_VALID' || verdict === 'CERT_HAS_EXPIRED') return
   throw errorFor({ kind: 'untrusted', says: `OpenSSL says ${verdict}` }, host, now)
 }

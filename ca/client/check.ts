@@ -1,6 +1,7 @@
 /** What an agent believes only after checking it itself. */
 import { createHash, X509Certificate, type KeyObject } from 'node:crypto'
 import { EstError } from './errors.ts'
+import { pathTo, signedBy } from './path.ts'
 
 function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
@@ -14,11 +15,6 @@ function parse(der: Uint8Array): X509Certificate {
       cause,
     })
   }
-}
-
-/** Whether `issuer` is a CA that signed `certificate`: `verify` alone checks a signature, no names. */
-function signedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
-  return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
 }
 
 /**
@@ -80,48 +76,22 @@ export function acceptIssued(
     serial: leaf.serialNumber.toLowerCase(),
     notBefore: leaf.validFromDate.getTime(),
     notAfter,
-    chain: [certificate, ...climb(leaf, options.authorities, parse(options.root))],
+    chain: [certificate, ...climb(leaf, options)],
   }
 }
 
 /** What leads from `leaf` to the pinned root, DER, both left out. Throws EstError `certificate.chain`. */
 function climb(
   leaf: X509Certificate,
-  authorities: readonly Uint8Array[],
-  root: X509Certificate,
+  terms: {
+    readonly authorities: readonly Uint8Array[]
+    readonly root: Uint8Array
+    readonly now: number
+  },
 ): Uint8Array[] {
-  const path = pathTo(leaf, authorities.map(parse), root)
+  const { authorities, root, now } = terms
+  const path = pathTo(leaf, authorities.map(parse), parse(root), { purpose: 'clientAuth', now })
   if (path === undefined)
     throw new EstError('certificate.chain', 'the certificate does not lead to the pinned root')
   return path.slice(1, -1).map(({ raw }) => new Uint8Array(raw))
-}
-
-/** Leaf, issuing CA, two roots that were joined, and one more. */
-const MOST_LINKS = 5
-
-/**
- * From `leaf` up to `root`, link by verified link, both included; undefined where nothing leads there
- * within five. While a root is replaced, the new one stands among `candidates` twice, by itself and
- * under the old one (RFC 4210 4.4): every way is tried, the shortest found, each certificate once.
- */
-export function pathTo(
-  leaf: X509Certificate,
-  candidates: readonly X509Certificate[],
-  root: X509Certificate,
-): readonly X509Certificate[] | undefined {
-  const seen = new Set([leaf.fingerprint256])
-  let paths: readonly (readonly X509Certificate[])[] = [[leaf]]
-  for (let links = 1; links <= MOST_LINKS; links++) {
-    const found = paths.find((path) => path.at(-1)?.raw.equals(root.raw) === true)
-    if (found !== undefined) return found
-    paths = paths.flatMap((path) =>
-      [root, ...candidates].flatMap((next) => {
-        const top = path.at(-1)
-        if (top === undefined || seen.has(next.fingerprint256) || !signedBy(top, next)) return []
-        seen.add(next.fingerprint256)
-        return [[...path, next]]
-      }),
-    )
-  }
-  return undefined
 }

@@ -675,6 +675,11 @@ describe('a CA of another root', () => {
       /extended key usage/,
     ],
     [
+      'for any purpose, which is none of TLS to OpenSSL',
+      { issuing: ISSUING + KU + IDS + 'extendedKeyUsage=anyExtendedKeyUsage\n' },
+      /extended key usage/,
+    ],
+    [
       'another tenant by URI constraint',
       { issuing: ISSUING + KU + IDS + 'nameConstraints=critical,permitted;URI:.other.example\n' },
       /name constraints/,
