@@ -279,16 +279,26 @@ test('the same token and key again: the same certificate, byte for byte, and pol
   expect((await serve(enrolling(createCsr(key, names), token))).status).toBe(401)
 })
 
-test('a spent token does not bring back what was revoked', async () => {
-  await using bench = await Bench.open()
-  const key = newKey()
-  const token = await bench.token()
-  const serve = bench.server()
-  const { serial } = readCertificate(leafOf(await serve(enrolling(createCsr(key, names), token))))
-  await bench.store.revoke(TENANT, { serial }, 'keyCompromise', instant(bench.now))
-  expect((await serve(enrolling(createCsr(key, names), token))).status).toBe(401)
-  expect(await bench.store.listCertificates(TENANT)).toHaveLength(1)
-})
+test.for([
+  // The key is good, the token is spent: one text for every credential that is not.
+  ['superseded', 401, 'credential'],
+  // Whoever holds token and key is told that the key is what is wrong, and makes a new one.
+  ['keyCompromise', 403, 'key.compromised'],
+] as const)(
+  'a spent token does not bring back what was revoked: %s',
+  async ([reason, status, code]) => {
+    await using bench = await Bench.open()
+    const key = newKey()
+    const token = await bench.token()
+    const serve = bench.server()
+    const { serial } = readCertificate(leafOf(await serve(enrolling(createCsr(key, names), token))))
+    await bench.store.revoke(TENANT, { serial }, reason, instant(bench.now))
+    const again = await serve(enrolling(createCsr(key, names), token))
+    expect(again.status).toBe(status)
+    expect(Buffer.from(again.body).toString()).toContain(code)
+    expect(await bench.store.listCertificates(TENANT)).toHaveLength(1)
+  },
+)
 
 test('a device in quarantine is recalled only after its policy agreed again', async () => {
   await using bench = await Bench.open()
