@@ -1,9 +1,10 @@
 /** A running node whose CA an operator changes: taken over without a restart, logged first, devices follow. */
 import { X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect } from 'node:tls'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { parseCertsOnly } from '#est'
 import { readConfig } from '../../gateway/config.ts'
 import { rotate } from '../../gateway/keys/acts.ts'
@@ -107,7 +108,9 @@ test(
   async () => {
     const from = node.size()
     const copy = { text: 'correct horse battery', file: 'the test', beside: false }
-    await exportRoot(room, join(node.data, 'copy.pem'), copy)
+    const medium = mkdtempSync(join(tmpdir(), 'sallyport-medium-'))
+    onTestFinished(() => rmSync(medium, { recursive: true }))
+    await exportRoot(room, join(medium, 'copy.pem'), copy)
     const [event] = await until('the log has it', () => {
       const found = node.events(from).filter((each) => each.text.includes('ca:export-root'))
       return found.length > 0 && found
