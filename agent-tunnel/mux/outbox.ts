@@ -5,27 +5,22 @@
 import { HEADER, putHeader, TYPE } from './frame.ts'
 
 const LEAST_SLAB = 16 * 1024
+/** Of each size: many small ones must not leave the few large ones without a place. */
 const KEPT = 8 * 1024 * 1024
 
 /** Slabs that nobody fills just now, by size; shared by the tunnels of a process. */
 export class SlabPool {
   readonly #free = new Map<number, Uint8Array[]>()
-  #kept = 0
 
   take(size: number): Uint8Array {
-    const slab = this.#free.get(size)?.pop()
-    if (slab === undefined) return new Uint8Array(size)
-    this.#kept -= size
-    return slab
+    return this.#free.get(size)?.pop() ?? new Uint8Array(size)
   }
 
-  /** Keeps it, up to 8 MiB in all. */
+  /** Keeps it, up to 8 MiB of its size. */
   give(slab: Uint8Array): void {
-    if (this.#kept + slab.length > KEPT) return
-    this.#kept += slab.length
     const list = this.#free.get(slab.length)
     if (list === undefined) this.#free.set(slab.length, [slab])
-    else list.push(slab)
+    else if ((list.length + 1) * slab.length <= KEPT) list.push(slab)
   }
 }
 

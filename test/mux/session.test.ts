@@ -1,6 +1,6 @@
 /** Two sessions on a fake wire: every rule of docs/protocol.md that takes two to see. */
 import { describe, expect, test } from 'vitest'
-import { Session, defaultLimits } from '#mux'
+import { Session, SlabPool, defaultLimits } from '#mux'
 import type { Monotonic } from '#mux'
 import { Pair } from '../support/pair.ts'
 
@@ -342,6 +342,18 @@ describe('credit', () => {
     const sent = ours.bytesOut + ours.pendingBytes
     pair.settle(true)
     expect([ours.bytesOut, ours.pendingBytes]).toEqual([sent, 0])
+  })
+
+  test('many small blocks given back leave the large ones their place in the pool', () => {
+    const pool = new SlabPool()
+    const blocks = Array.from({ length: 2000 }, () => new Uint8Array(16 * KiB))
+    for (const block of blocks) pool.give(block)
+    const slab = new Uint8Array(512 * KiB)
+    pool.give(slab)
+    expect(pool.take(512 * KiB)).toBe(slab)
+    const own = new Set(blocks)
+    const again = blocks.filter(() => own.has(pool.take(16 * KiB)))
+    expect(again).toHaveLength((8 * MiB) / (16 * KiB))
   })
 
   test('drain comes once what waited has left', () => {
