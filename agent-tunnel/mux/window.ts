@@ -10,7 +10,7 @@ const LONG = 8
  * However short the path: the programs at its ends take turns on their processors, and a window that
  * lasts for less than that makes them wait for each other at every step.
  */
-const LEAST_TRIP_MS = 5
+const LEAST_TRIP_MS = 2
 /** A large window gets its credit back in steps of this many bytes, not in halves. */
 const STEP = 1024 * 1024
 

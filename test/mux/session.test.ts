@@ -351,7 +351,7 @@ describe('credit', () => {
     const slab = new Uint8Array(512 * KiB)
     pool.give(slab)
     expect(pool.take(512 * KiB)).toBe(slab)
-    const own = new Set(blocks)
+    const own = new Set<Uint8Array>(blocks)
     const again = blocks.filter(() => own.has(pool.take(16 * KiB)))
     expect(again).toHaveLength((8 * MiB) / (16 * KiB))
   })
