@@ -77,6 +77,8 @@ async function serve(): Promise<void> {
     onRequest: handler,
     onUpgrade: (_request, socket) => socket.destroy(),
     onFault: (code) => console.error(`bench -- ca: the server saw ${code}`),
+    // The load comes from one address, and faster than one address may.
+    admission: { perSource: 0, open: 0, strangers: 0 },
   })
   const { port } = await edge.listen('127.0.0.1', 0)
   const clientKey = newKey()
