@@ -49,7 +49,7 @@ export function readProxy(text: string): Proxy | string {
   const url = URL.parse(text)
   const scheme = url?.protocol.slice(0, -1)
   if (url === null || url.hostname === '' || (scheme !== 'http' && scheme !== 'socks5'))
-    return 'a URL like "http://proxy.example:3128" or "socks5://proxy.example:1080" is expected'
+    return 'a URL like "http://egress.example:3128" or "socks5://egress.example:1080" is expected'
   if (url.username !== '' || url.password !== '')
     return 'a URL must hold no user and no password; they come from a file'
   if (!['', '/'].includes(url.pathname) || url.search !== '' || url.hash !== '')

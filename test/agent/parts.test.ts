@@ -70,7 +70,7 @@ const good = {
   },
   key_exchange: 'hybrid',
   carrier: 'websocket',
-  proxy: 'socks5://proxy.example:1080',
+  proxy: 'socks5://egress.example:1080',
   proxy_auth_file: '/etc/sallyport/proxy-auth',
   keepalive_max_s: 240,
   drain_s: 60,

@@ -180,7 +180,7 @@ describe('doctor', () => {
     {
       name: 'a proxy whose name is unknown',
       way: async () => ({
-        url: 'socks5://proxy.invalid:1080',
+        url: 'socks5://egress.invalid:1080',
         [Symbol.asyncDispose]: async () => {},
       }),
       hop: 'dns',
@@ -232,12 +232,12 @@ describe('agent.json', () => {
       '/x',
     )
   test.for([
-    [{ proxy: 'https://proxy.example' }, /options: proxy: a URL like/],
-    [{ proxy: 'http://a:b@proxy.example' }, /options: proxy: a URL must hold no user/],
+    [{ proxy: 'https://egress.example' }, /options: proxy: a URL like/],
+    [{ proxy: 'http://a:b@egress.example' }, /options: proxy: a URL must hold no user/],
     [{ carrier: 'quic' }, /options: carrier: "tls" or "websocket"/],
     [{ proxyAuthFile: '/x' }, /options: proxy_auth_file: there is no proxy/],
     [
-      { proxy: 'http://proxy.example', proxyAuthFile: 'secret' },
+      { proxy: 'http://egress.example', proxyAuthFile: 'secret' },
       /options: proxy_auth_file: the absolute path/,
     ],
   ] as const)('%j', ([way, why]) => {

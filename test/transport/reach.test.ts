@@ -102,7 +102,7 @@ describe.each(kinds)('$name', ({ start }) => {
   })
 
   test('has a name that nobody knows', async () => {
-    const url = `${start === httpProxy ? 'http' : 'socks5'}://proxy.invalid:1`
+    const url = `${start === httpProxy ? 'http' : 'socks5'}://egress.invalid:1`
     const { code } = await failure(reach(there(), proxyOf(url), quickly()))
     expect(code).toBe('proxy.name_unknown')
   })
@@ -237,8 +237,8 @@ describe('SOCKS5', () => {
 
 describe('names of proxies', () => {
   test.for([
-    ['http://proxy.example', { scheme: 'http', host: 'proxy.example', port: 3128 }],
-    ['http://proxy.example:80', { scheme: 'http', host: 'proxy.example', port: 80 }],
+    ['http://egress.example', { scheme: 'http', host: 'egress.example', port: 3128 }],
+    ['http://egress.example:80', { scheme: 'http', host: 'egress.example', port: 80 }],
     ['http://[::1]:8080/', { scheme: 'http', host: '::1', port: 8080 }],
     ['socks5://10.0.0.1', { scheme: 'socks5', host: '10.0.0.1', port: 1080 }],
   ] as const)('%s', ([text, proxy]) => {
@@ -246,12 +246,12 @@ describe('names of proxies', () => {
   })
   test.for([
     ['', /a URL like/],
-    ['proxy.example:3128', /a URL like/],
-    ['https://proxy.example', /a URL like/],
-    ['socks4://proxy.example', /a URL like/],
-    ['http://user:pw@proxy.example', /no user and no password/],
-    ['http://proxy.example/path', /nothing after/],
-    ['http://proxy.example?x', /nothing after/],
+    ['egress.example:3128', /a URL like/],
+    ['https://egress.example', /a URL like/],
+    ['socks4://egress.example', /a URL like/],
+    ['http://user:pw@egress.example', /no user and no password/],
+    ['http://egress.example/path', /nothing after/],
+    ['http://egress.example?x', /nothing after/],
   ] as const)('%j is refused', ([text, why]) => {
     expect(readProxy(text)).toMatch(why)
   })
