@@ -240,7 +240,7 @@ async function answer(request: EstRequest, desk: Desk): Promise<EstResponse> {
     case 'serverkeygen':
       throw refuse('operation.off', 'keys are made on the device, never here')
     case 'fullcmc':
-      throw refuse('operation.unsupported', 'Full CMC is not implemented')
+      throw refuse('operation.unsupported', 'Full CMC is not served; enrol with simpleenroll')
   }
 }
 
