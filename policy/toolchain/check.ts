@@ -3,15 +3,26 @@ import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { CATALOGUE, REASONS, catalogueRow } from '../catalogue.ts'
+import { CATALOGUE, REASONS } from '../catalogue.ts'
 import { codesIn, lintTree } from './lint.ts'
 import type { Finding, Tree } from './lint.ts'
 import type { Opa } from './opa.ts'
-import { BASE, regoFiles, ROOM } from './sources.ts'
+import { LIBRARY, regoFiles, ROOM } from './sources.ts'
+import { DEFAULT_TREE } from './tree.ts'
+import type { PolicyTree } from './tree.ts'
 
 const run = promisify(execFile)
-const REGO = ['policy/sallyport', 'policy/default']
-const LIMITS = { cwd: BASE, maxBuffer: 64 * 1024 * 1024 }
+const MAX_OUTPUT = 64 * 1024 * 1024
+
+/** The folders of Rego, as the compiler is told them. */
+function folders({ prefix, rules }: PolicyTree): string[] {
+  return [`${prefix}${LIBRARY}`, `${prefix}${rules}`]
+}
+
+async function ask(opa: Opa, { base }: PolicyTree, args: readonly string[]): Promise<string> {
+  const { stdout } = await run(opa.path, args, { cwd: base, maxBuffer: MAX_OUTPUT })
+  return stdout
+}
 
 export interface Gate {
   readonly gate: string
@@ -20,10 +31,14 @@ export interface Gate {
   readonly detail: string
 }
 
-async function attempt(gate: string, opa: Opa, args: readonly string[]): Promise<Gate> {
+async function attempt(
+  gate: string,
+  opa: Opa,
+  tree: PolicyTree,
+  args: readonly string[],
+): Promise<Gate> {
   try {
-    const { stdout } = await run(opa.path, args, LIMITS)
-    return { gate, ok: true, detail: stdout.trim() }
+    return { gate, ok: true, detail: (await ask(opa, tree, args)).trim() }
   } catch (error) {
     const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string }
     return { gate, ok: false, detail: `${stdout}${stderr}`.trim() }
@@ -31,25 +46,29 @@ async function attempt(gate: string, opa: Opa, args: readonly string[]): Promise
 }
 
 /** `opa fmt`: nothing to change. */
-export async function checkFormat(opa: Opa): Promise<Gate> {
-  return attempt('fmt', opa, ['fmt', '--fail', '--list', ...REGO])
+export async function checkFormat(opa: Opa, tree: PolicyTree = DEFAULT_TREE): Promise<Gate> {
+  return attempt('fmt', opa, tree, ['fmt', '--fail', '--list', ...folders(tree)])
 }
 
 /** Rewrites the sources in the compiler's format. */
-export async function writeFormat(opa: Opa): Promise<Gate> {
-  return attempt('fmt', opa, ['fmt', '--write', ...REGO])
+export async function writeFormat(opa: Opa, tree: PolicyTree = DEFAULT_TREE): Promise<Gate> {
+  return attempt('fmt', opa, tree, ['fmt', '--write', ...folders(tree)])
 }
 
 /** Strict compilation, typed by the same schemas the host validates with, with our capabilities. */
-export async function checkTypes(opa: Opa): Promise<Gate> {
-  const strict = ['check', '--strict', '--schema', 'policy/schema']
+export async function checkTypes(opa: Opa, tree: PolicyTree = DEFAULT_TREE): Promise<Gate> {
+  const strict = ['check', '--strict', '--schema', `${tree.prefix}schema`]
   const ignore = ['--ignore', '*.json', '--ignore', '*.tar', '--ignore', '*_test.rego']
-  const capable = ['--capabilities', 'policy/capabilities.json']
-  return attempt('types', opa, [...strict, ...capable, ...ignore, ...REGO])
+  const capable = ['--capabilities', `${tree.prefix}capabilities.json`]
+  return attempt('types', opa, tree, [...strict, ...capable, ...ignore, ...folders(tree)])
 }
 
 /** The Rego tests, with builtin errors loud. `data` are further files (vectors). */
-export async function runRegoTests(opa: Opa, data: readonly string[]): Promise<Gate> {
+export async function runRegoTests(
+  opa: Opa,
+  data: readonly string[],
+  tree: PolicyTree = DEFAULT_TREE,
+): Promise<Gate> {
   const ignore = ['--ignore', 'lock.json', '--ignore', 'manifest.json', '--ignore', '*.tar']
   const args = [
     'test',
@@ -62,11 +81,15 @@ export async function runRegoTests(opa: Opa, data: readonly string[]): Promise<G
     '--ignore',
     'vectors',
   ]
-  return attempt('tests', opa, [...args, ...REGO, ...data])
+  return attempt('tests', opa, tree, [...args, ...folders(tree), ...data])
 }
 
 /** Lines of the policy's Rego that no test reaches, and the share of those reached. */
-export async function coverage(opa: Opa, data: readonly string[]): Promise<{ percent: number }> {
+export async function coverage(
+  opa: Opa,
+  data: readonly string[],
+  tree: PolicyTree = DEFAULT_TREE,
+): Promise<{ percent: number }> {
   const ignore = ['--ignore', 'lock.json', '--ignore', 'manifest.json', '--ignore', '*.tar']
   const args = [
     'test',
@@ -79,8 +102,7 @@ export async function coverage(opa: Opa, data: readonly string[]): Promise<{ per
     '--ignore',
     'vectors',
   ]
-  const { stdout } = await run(opa.path, [...args, ...REGO, ...data], LIMITS)
-  const report = JSON.parse(stdout) as {
+  const report = JSON.parse(await ask(opa, tree, [...args, ...folders(tree), ...data])) as {
     files: Record<string, { covered_lines?: number; not_covered_lines?: number }>
   }
   let covered = 0
@@ -93,32 +115,33 @@ export async function coverage(opa: Opa, data: readonly string[]): Promise<{ per
   return { percent: covered + missed === 0 ? 0 : (100 * covered) / (covered + missed) }
 }
 
-/** The writing rules over every customer and default file. */
-export async function lintPolicy(opa: Opa): Promise<Finding[]> {
+/** The writing rules over every file of the tree's own; the library has its own tests. */
+export async function lintPolicy(opa: Opa, tree: PolicyTree = DEFAULT_TREE): Promise<Finding[]> {
   const findings: Finding[] = []
-  for (const path of await regoFiles()) {
-    if (!path.startsWith('default/')) continue
-    const args = ['parse', '--format', 'json', '--json-include', 'locations', `policy/${path}`]
-    const { stdout } = await run(opa.path, args, LIMITS)
-    findings.push(...lintTree(JSON.parse(stdout) as Tree, `policy/${path}`))
+  for (const path of await regoFiles(tree)) {
+    if (!path.startsWith(`${tree.rules}/`)) continue
+    const file = `${tree.prefix}${path}`
+    const args = ['parse', '--format', 'json', '--json-include', 'locations', file]
+    findings.push(...lintTree(JSON.parse(await ask(opa, tree, args)) as Tree, file))
   }
   return findings
 }
 
-/** Codes in the Rego that the catalogue lacks or words otherwise. Needs no compiler. */
-export async function lintCatalogue(): Promise<Finding[]> {
+/** Codes in the Rego that the tree's catalogue lacks or words otherwise. Needs no compiler. */
+export async function lintCatalogue(tree: PolicyTree = DEFAULT_TREE): Promise<Finding[]> {
+  const { codes, reasons, room, prefix } = tree
+  const book = tree === DEFAULT_TREE ? 'policy/catalogue.ts' : 'codes.json'
   const findings: Finding[] = []
-  for (const path of await regoFiles()) {
-    const source = await readFile(join(ROOM, path), 'utf8')
+  for (const path of await regoFiles(tree)) {
+    const source = await readFile(join(room, path), 'utf8')
     for (const { code, msg, remedy } of codesIn(source)) {
-      const reason = Object.hasOwn(REASONS, code)
-      const row = catalogueRow(code)
-      const known = msg === undefined ? reason : row !== undefined
+      const row = Object.hasOwn(codes, code) ? codes[code] : undefined
+      const known = msg === undefined ? Object.hasOwn(reasons, code) : row !== undefined
       const worded = msg === undefined || (row?.msg === msg && row.remedy === remedy)
       if (known && worded) continue
-      const at = source.slice(0, source.indexOf(`"${code}"`)).split('\n').length
-      const fix = known ? 'word it as policy/catalogue.ts does' : 'add it to policy/catalogue.ts'
-      findings.push({ rule: `catalogue ${code}`, file: `policy/${path}`, line: at, fix })
+      const line = source.slice(0, source.indexOf(`"${code}"`)).split('\n').length
+      const fix = known ? `word it as ${book} does` : `add it to ${book}`
+      findings.push({ rule: `catalogue ${code}`, file: `${prefix}${path}`, line, fix })
     }
   }
   return findings

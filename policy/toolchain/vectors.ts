@@ -3,7 +3,8 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Input, Partially, Point } from '../envelope.ts'
 import { inputFor } from '../input.ts'
-import { BASE, ROOM } from './sources.ts'
+import { DEFAULT_TREE } from './tree.ts'
+import type { PolicyTree } from './tree.ts'
 
 /** Dotted path -> value; a number in a path is an index. */
 export type Changes = Readonly<Record<string, unknown>>
@@ -27,8 +28,6 @@ export interface Vector extends Row {
   readonly input: Input
   readonly data: { readonly site: unknown }
 }
-
-const DIRECTORY = join(BASE, 'test', 'vectors', 'decisions')
 
 /** A copy with one dotted path set; objects on the way are made where they are null or absent. */
 function changed<T>(value: T, path: string, to: unknown): T {
@@ -58,8 +57,10 @@ interface Bases {
 }
 
 /** The base input of every point: each is allowed by the default policy as it stands. */
-export async function baseInputs(): Promise<Record<Point, Input>> {
-  const { common, points } = await json<Bases>(join(DIRECTORY, 'base.json'))
+export async function baseInputs({ rows }: PolicyTree = DEFAULT_TREE): Promise<
+  Record<Point, Input>
+> {
+  const { common, points } = await json<Bases>(join(rows, 'base.json'))
   const pairs = Object.entries(points).map(([point, own]) => {
     const known = { ...common, ...own } as Partially<Input>
     return [point, inputFor(point as Point, known)] as const
@@ -67,19 +68,19 @@ export async function baseInputs(): Promise<Record<Point, Input>> {
   return Object.fromEntries(pairs) as Record<Point, Input>
 }
 
-/** The default policy's site data. */
-export async function defaultSite(): Promise<unknown> {
-  return json(join(ROOM, 'default', 'site.json'))
+/** The site data of a tree. */
+export async function defaultSite({ site }: PolicyTree = DEFAULT_TREE): Promise<unknown> {
+  return json(site)
 }
 
 /** Every vector, with its whole input and data. */
-export async function readVectors(): Promise<Vector[]> {
-  const bases = await baseInputs()
-  const site = await defaultSite()
+export async function readVectors(tree: PolicyTree = DEFAULT_TREE): Promise<Vector[]> {
+  const bases = await baseInputs(tree)
+  const site = await defaultSite(tree)
   const vectors: Vector[] = []
-  for (const file of (await readdir(DIRECTORY)).toSorted()) {
+  for (const file of (await readdir(tree.rows)).toSorted()) {
     if (file === 'base.json' || !file.endsWith('.json')) continue
-    for (const row of await json<readonly Row[]>(join(DIRECTORY, file))) {
+    for (const row of await json<readonly Row[]>(join(tree.rows, file))) {
       // What a row sets inside a part that the base leaves null is completed like a caller's.
       const input = inputFor(row.point, apply(bases[row.point], row.set))
       const data = { site: apply(site, row.site) }
@@ -90,8 +91,8 @@ export async function readVectors(): Promise<Vector[]> {
 }
 
 /** The vectors as data for the Rego tests. */
-export async function vectorData(): Promise<unknown> {
-  const vectors = await readVectors()
+export async function vectorData(tree: PolicyTree = DEFAULT_TREE): Promise<unknown> {
+  const vectors = await readVectors(tree)
   return {
     vectors: Object.fromEntries(
       vectors.map(({ topic, name, point, input, data, effect, codes, obligations = {} }) => [
