@@ -32,6 +32,10 @@ export const exits = {
     meaning: 'The gateway does not answer, or is not the one that was pinned.',
   },
   ended: { code: 6, meaning: '`connect`: the gateway ended the session; the reason is printed.' },
+  cannot_run: {
+    code: 7,
+    meaning: '`policy`: the compiler it needs is not here, so nothing was found out.',
+  },
   interrupted: { code: 130, meaning: 'Interrupted before the work was done.' },
 } as const satisfies Record<string, ExitRow>
 

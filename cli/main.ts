@@ -17,6 +17,7 @@ import { registerGateway } from './commands/gateway.ts'
 import { registerGrant } from './commands/grant.ts'
 import { registerLogin } from './commands/login.ts'
 import { registerOpen } from './commands/open.ts'
+import { registerPolicy } from './commands/policy.ts'
 import { registerProcess } from './commands/process.ts'
 import { registerSession } from './commands/session.ts'
 import { CliError, Exited, exits } from './exit.ts'
@@ -38,6 +39,7 @@ const rooms = [
   registerOpen,
   registerSession,
   registerAudit,
+  registerPolicy,
   registerEst,
   registerDoctor,
 ] as const
@@ -97,6 +99,7 @@ const GIVEN: ReadonlySet<string> = new Set([
   'key.passphrase',
   'key.unreadable',
   'key.unwritable',
+  'policy.tree',
 ])
 
 /** Another room's error, by its code; what has none is a fault of ours and shows where it was. */

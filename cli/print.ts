@@ -48,7 +48,7 @@ export function note(line: string): void {
  * Puts `text` at `path`, on disk before this returns: whoever reads meanwhile, and whoever starts
  * after a power cut, has the old file or the new one. Throws CliError `file.unwritable`.
  */
-export function replaceFile(path: string, text: string): void {
+export function replaceFile(path: string, text: string | Uint8Array): void {
   const beside = join(dirname(resolve(path)), `.${basename(path)}.${process.pid}`)
   try {
     writeFileSync(beside, text, { flush: true })

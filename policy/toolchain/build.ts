@@ -59,7 +59,7 @@ export interface About {
 }
 
 /** Reads it; `issuedAt`, epoch seconds, stands in where the file says null. */
-export async function readAbout({ manifest }: PolicyTree, issuedAt = 0): Promise<About> {
+async function readAbout({ manifest }: PolicyTree, issuedAt = 0): Promise<About> {
   const about = (await readJson(manifest)) as Partial<Record<keyof About, unknown>>
   const { revision, issued_at: at = null, max_age_s: age = 0 } = about
   if (typeof revision !== 'string' || revision === '')
@@ -73,9 +73,8 @@ async function bundleFiles(
   module: Uint8Array,
   tree: PolicyTree,
   about: About,
+  reads: readonly string[],
 ): Promise<Map<string, Uint8Array>> {
-  const rego = await regoFiles(tree)
-  const texts = await Promise.all(rego.map((path) => readFile(join(tree.room, path), 'utf8')))
   const manifest = {
     revision: about.revision,
     roots: ['policy', 'sallyport', 'site', 'system/log'],
@@ -86,7 +85,7 @@ async function bundleFiles(
         input_v: 1,
         issued_at: about.issued_at,
         max_age_s: about.max_age_s,
-        reads: readsOf(texts),
+        reads,
       },
     },
   }
@@ -95,7 +94,8 @@ async function bundleFiles(
   files.set('policy.wasm', module)
   files.set('.manifest', encoder.encode(`${canonicalJson(manifest)}\n`))
   files.set('data.json', encoder.encode(`${canonicalJson(site)}\n`))
-  for (const path of rego) files.set(`policy/${path}`, await readFile(join(tree.room, path)))
+  for (const path of await regoFiles(tree))
+    files.set(`policy/${path}`, await readFile(join(tree.room, path)))
   for (const name of await vectorFiles(tree.vectors))
     files.set(`vectors/${name}`, await readFile(join(tree.vectors, name)))
   return files
@@ -106,14 +106,19 @@ export interface Made {
   readonly files: ReadonlyMap<string, Uint8Array>
   readonly about: About
   readonly moduleBytes: number
+  /** Paths below `input` that the rules name. */
+  readonly reads: readonly string[]
 }
 
 /** Compiles a tree into the files of its bundle, writing nothing. Errors: opa's own message. */
 export async function makeBundle(opa: Opa, tree: PolicyTree, issuedAt = 0): Promise<Made> {
   const about = await readAbout(tree, issuedAt)
   const module = await compileModule(opa, tree)
-  const files = await bundleFiles(module, tree, about)
-  return { files, about, moduleBytes: module.length }
+  const rego = await regoFiles(tree)
+  const texts = await Promise.all(rego.map((path) => readFile(join(tree.room, path), 'utf8')))
+  const reads = readsOf(texts)
+  const files = await bundleFiles(module, tree, about, reads)
+  return { files, about, moduleBytes: module.length, reads }
 }
 
 export interface Built {

@@ -57,7 +57,8 @@ export async function writeFormat(opa: Opa, tree: PolicyTree = DEFAULT_TREE): Pr
 
 /** Strict compilation, typed by the same schemas the host validates with, with our capabilities. */
 export async function checkTypes(opa: Opa, tree: PolicyTree = DEFAULT_TREE): Promise<Gate> {
-  const strict = ['check', '--strict', '--schema', `${tree.prefix}schema`]
+  // One file: of a directory the compiler takes only what annotations name.
+  const strict = ['check', '--strict', '--schema', `${tree.prefix}schema/input.json`]
   const ignore = ['--ignore', '*.json', '--ignore', '*.tar', '--ignore', '*_test.rego']
   const capable = ['--capabilities', `${tree.prefix}capabilities.json`]
   return attempt('types', opa, tree, [...strict, ...capable, ...ignore, ...folders(tree)])

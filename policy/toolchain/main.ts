@@ -1,27 +1,16 @@
 /**
- * `node policy/toolchain/main.ts build | check | test | fmt`: the compiler's side of the room, until
- * `sallyport policy` calls the same functions. Exit 0 ok, 1 findings, 2 usage, 3 cannot run.
+ * `node policy/toolchain/main.ts build | check | test | fmt`: the compiler's side of the room, for the
+ * product's own policy; `sallyport policy` does the same for a site's. Exit 0 ok, 1 findings, 2 usage, 3 cannot run.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { buildBundle } from './build.ts'
-import {
-  checkFormat,
-  checkTypes,
-  coverage,
-  lintCatalogue,
-  lintPolicy,
-  runRegoTests,
-  writeFormat,
-} from './check.ts'
+import { writeFile } from 'node:fs/promises'
+import { buildBundle, makeBundle } from './build.ts'
+import { writeFormat } from './check.ts'
 import type { Gate } from './check.ts'
+import { checkGates, testGates } from './gates.ts'
 import { processEnvironment, resolveOpa } from './opa.ts'
 import type { Opa } from './opa.ts'
 import { BUNDLE_FILE, LOCK_FILE } from './sources.ts'
-import { vectorData } from './vectors.ts'
-
-const COVERAGE_FLOOR = 95
+import { DEFAULT_TREE } from './tree.ts'
 
 function show({ gate, ok, detail }: Gate): boolean {
   console.log(`${ok ? 'ok  ' : 'FAIL'} ${gate}${detail === '' ? '' : `\n${detail}`}`)
@@ -37,27 +26,18 @@ async function build(opa: Opa): Promise<boolean> {
   return true
 }
 
+async function every(gates: AsyncIterable<Gate>): Promise<boolean> {
+  let ok = true
+  for await (const gate of gates) ok = show(gate) && ok
+  return ok
+}
+
 async function check(opa: Opa): Promise<boolean> {
-  const gates = [await checkFormat(opa), await checkTypes(opa)]
-  const findings = [...(await lintPolicy(opa)), ...(await lintCatalogue())]
-  const detail = findings.map(({ rule, file, line, fix }) => `${file}:${line} ${rule}: ${fix}`)
-  gates.push({ gate: 'lint', ok: findings.length === 0, detail: detail.join('\n') })
-  return gates.map(show).every(Boolean)
+  return every(checkGates(DEFAULT_TREE, opa))
 }
 
 async function test(opa: Opa): Promise<boolean> {
-  const directory = await mkdtemp(join(tmpdir(), 'sallyport-vectors-'))
-  const data = join(directory, 'vectors.json')
-  try {
-    await writeFile(data, JSON.stringify(await vectorData()))
-    const tests = await runRegoTests(opa, [data])
-    const { percent } = tests.ok ? await coverage(opa, [data]) : { percent: 0 }
-    const enough = percent >= COVERAGE_FLOOR
-    const gate = { gate: 'coverage', ok: enough, detail: `${percent.toFixed(1)} %` }
-    return [tests, gate].map(show).every(Boolean)
-  } finally {
-    await rm(directory, { recursive: true, force: true })
-  }
+  return every(testGates(DEFAULT_TREE, opa, await makeBundle(opa, DEFAULT_TREE)))
 }
 
 async function format(opa: Opa): Promise<boolean> {

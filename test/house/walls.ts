@@ -50,7 +50,7 @@ export const rooms: readonly Room[] = [
   { folder: 'audit', may: ['audit/format', 'node:*'] },
   { folder: 'gateway/api', may: ['typebox'] },
   { folder: 'gateway', may: [...DOORS.filter((door) => door !== '#gateway'), 'npm:*', 'node:*'] },
-  { folder: 'cli', may: [...DOORS, 'npm:*', 'node:*'], env: true },
+  { folder: 'cli', may: [...DOORS, '#policy-toolchain', 'npm:*', 'node:*'], env: true },
   { folder: 'bench', may: [...DOORS, ...INSIDES, 'dev:*', 'node:*'], env: true },
   { folder: 'test', may: [...DOORS, ...INSIDES, 'dev:*', 'node:*'], env: true },
 ]

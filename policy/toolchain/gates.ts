@@ -1,0 +1,166 @@
+/**
+ * The gates a policy passes before anybody signs it, one after the other, each with what it saw:
+ * format, types, writing rules, one catalogue of codes, tests, coverage, two engines, speed.
+ */
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { isDeepStrictEqual, promisify } from 'node:util'
+import { CompiledPolicy } from '../module.ts'
+import type { PolicyInstance } from '../module.ts'
+import { ENTRYPOINTS, POINTS } from '../points.ts'
+import type { Made } from './build.ts'
+import {
+  checkFormat,
+  checkTypes,
+  coverage,
+  lintCatalogue,
+  lintPolicy,
+  runRegoTests,
+} from './check.ts'
+import type { Gate } from './check.ts'
+import type { Finding } from './lint.ts'
+import type { Opa } from './opa.ts'
+import { LIBRARY } from './sources.ts'
+import type { PolicyTree } from './tree.ts'
+import { readVectors, vectorData } from './vectors.ts'
+import type { Vector } from './vectors.ts'
+
+const COVERAGE_FLOOR_PERCENT = 95
+/** What the slowest vector may take, 99 of 100 times, in milliseconds. */
+const SLOWEST_P99_MS = 1
+
+const MAX_OUTPUT = 64 * 1024 * 1024
+const NOT_DATA = ['lock.json', 'manifest.json', 'site.json', 'vectors', 'schema', '*.tar']
+
+function found(gate: string, findings: readonly Finding[]): Gate {
+  const lines = findings.map(({ rule, file, line, fix }) => `${file}:${line} ${rule}: ${fix}`)
+  return { gate, ok: findings.length === 0, detail: lines.join('\n') }
+}
+
+/** Format, strict types by the schemas, the writing rules, the catalogue: what needs no test to be wrong. */
+export async function* checkGates(tree: PolicyTree, opa: Opa): AsyncGenerator<Gate> {
+  yield checkFormat(opa, tree)
+  const types = await checkTypes(opa, tree)
+  yield types
+  if (!types.ok) return
+  yield found('lint', await lintPolicy(opa, tree))
+  yield found('catalogue', await lintCatalogue(tree))
+}
+
+/** Tests, their coverage, every vector in both engines, and how long the slowest takes. */
+export async function* testGates(tree: PolicyTree, opa: Opa, made: Made): AsyncGenerator<Gate> {
+  const directory = await mkdtemp(join(tmpdir(), 'sallyport-vectors-'))
+  const data = join(directory, 'vectors.json')
+  try {
+    const vectors = await readVectors(tree)
+    await writeFile(data, JSON.stringify(await vectorData(tree)))
+    const tests = await runRegoTests(opa, [data], tree)
+    yield { ...tests, detail: tests.ok ? (tests.detail.split('\n').at(-1) ?? '') : failures(tests) }
+    if (!tests.ok) return
+    const { percent } = await coverage(opa, [data], tree)
+    yield {
+      gate: 'coverage',
+      ok: percent >= COVERAGE_FLOOR_PERCENT,
+      detail: `${percent.toFixed(1)} % of the lines, at least ${COVERAGE_FLOOR_PERCENT}`,
+    }
+    const wasm = required(made, 'policy.wasm')
+    const compiled = await CompiledPolicy.compile(
+      wasm,
+      new TextDecoder().decode(required(made, 'data.json')),
+      ENTRYPOINTS,
+    )
+    yield await engines(tree, opa, compiled, vectors, data)
+    yield speed(compiled, vectors)
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+function required({ files }: Made, name: string): Uint8Array<ArrayBuffer> {
+  const bytes = files.get(name)
+  if (bytes === undefined) throw new Error(`the bundle lacks ${name}`)
+  return new Uint8Array(bytes)
+}
+
+const MAX_FAILURES = 40
+
+/** Names of the tests that failed and what the compiler complained of, without its traces. */
+function failures({ detail }: Gate): string {
+  const lines = detail.split('\n').map((line) => line.trim())
+  const named = lines.filter((line) => /: (?:FAIL|ERROR)$|^(?:PASS|FAIL|ERROR): /.test(line))
+  const told = [...new Set(named.length === 0 ? lines : named)]
+  const more = told.length - MAX_FAILURES
+  return [...told.slice(0, MAX_FAILURES), ...(more > 0 ? [`and ${more} more`] : [])].join('\n')
+}
+
+type Instances = (data: unknown) => PolicyInstance
+
+function instances(compiled: CompiledPolicy): Instances {
+  const made = new Map<string, PolicyInstance>()
+  return (data) => {
+    const key = JSON.stringify(data)
+    const one = made.get(key) ?? compiled.withData(key).instance()
+    made.set(key, one)
+    return one
+  }
+}
+
+/** Every vector: what OPA's own engine says is what the module says. */
+async function engines(
+  tree: PolicyTree,
+  opa: Opa,
+  compiled: CompiledPolicy,
+  vectors: readonly Vector[],
+  file: string,
+): Promise<Gate> {
+  const { base, prefix, rules } = tree
+  const sources = [`${prefix}${LIBRARY}`, `${prefix}${rules}`, file]
+  const args = [
+    'eval',
+    '--format',
+    'raw',
+    ...NOT_DATA.flatMap((name) => ['--ignore', name]),
+    ...sources.flatMap((path) => ['--data', path]),
+    'data.sallyport.vectors_test.results',
+  ]
+  const { stdout } = await promisify(execFile)(opa.path, args, { cwd: base, maxBuffer: MAX_OUTPUT })
+  const theirs = JSON.parse(stdout) as Record<string, unknown>
+  const instanceFor = instances(compiled)
+  const differing = vectors.flatMap(({ topic, name, point, input, data }) => {
+    const ours = instanceFor(data).evaluate(POINTS[point].entrypoint, JSON.stringify(input))
+    const same = isDeepStrictEqual(ours, theirs[`${topic}: ${name}`])
+    return same ? [] : [`${topic}: ${name}: opa and the module differ`]
+  })
+  const detail = differing.length === 0 ? `${vectors.length} vectors alike` : differing.join('\n')
+  return { gate: 'engines', ok: differing.length === 0, detail }
+}
+
+const ROUNDS = 100
+const BATCHES = 5
+
+/** The slowest vector's 99th percentile, in the best of some batches: a busy machine is no finding. */
+function speed(compiled: CompiledPolicy, vectors: readonly Vector[]): Gate {
+  const instanceFor = instances(compiled)
+  let slowest = { name: '', ms: 0 }
+  for (const { topic, name, point, input, data } of vectors) {
+    const instance = instanceFor(data)
+    const text = JSON.stringify(input)
+    const evaluate = () => instance.evaluate(POINTS[point].entrypoint, text)
+    const ms = Math.min(...Array.from({ length: BATCHES }, () => slow(evaluate)))
+    if (ms > slowest.ms) slowest = { name: `${topic}: ${name}`, ms }
+  }
+  const detail = `slowest vector ${slowest.name}: ${slowest.ms.toFixed(2)} ms, at most ${SLOWEST_P99_MS}`
+  return { gate: 'speed', ok: slowest.ms <= SLOWEST_P99_MS, detail }
+}
+
+/** Milliseconds that 99 of 100 calls stay below. */
+function slow(evaluate: () => unknown): number {
+  const took = Array.from({ length: ROUNDS }, () => {
+    const began = performance.now()
+    evaluate()
+    return performance.now() - began
+  }).toSorted((a, b) => a - b)
+  return took[Math.floor(ROUNDS * 0.99) - 1] ?? 0
+}

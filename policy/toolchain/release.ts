@@ -1,0 +1,113 @@
+/** A signed bundle: keys for it, signing, and a bundle for this machine's own eyes. */
+import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { gunzipSync } from 'node:zlib'
+import type { KeyObject } from 'node:crypto'
+import { loadBundle } from '../bundle.ts'
+import type { Bundle } from '../bundle.ts'
+import { signFiles } from '../signature.ts'
+import { readTar, writeTar } from '../tar.ts'
+import { digestOf } from './sources.ts'
+import { TreeError } from './tree.ts'
+
+export interface SigningKey {
+  /** PEM, PKCS#8. */
+  readonly privateKey: string
+  /** PEM, SPKI: what gateways are told to trust. */
+  readonly publicKey: string
+  readonly keyId: string
+}
+
+/** The name of a key: the first 16 hex digits of the SHA-256 of its SPKI. */
+function keyIdOf(key: KeyObject): string {
+  return digestOf(key.export({ type: 'spki', format: 'der' })).slice(0, 16)
+}
+
+/** A new P-256 key for signing bundles, sealed with the passphrase where one is given. */
+export function newSigningKey(passphrase?: string): SigningKey {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
+  const seal = passphrase === undefined ? {} : { cipher: 'aes-256-cbc', passphrase }
+  return {
+    privateKey: privateKey.export({ type: 'pkcs8', format: 'pem', ...seal }).toString(),
+    publicKey: publicKey.export({ type: 'spki', format: 'pem' }).toString(),
+    keyId: keyIdOf(publicKey),
+  }
+}
+
+export interface Release {
+  readonly archive: Uint8Array<ArrayBuffer>
+  readonly keyId: string
+  /** SHA-256, hex, of the archive. */
+  readonly digest: string
+  readonly files: readonly { readonly name: string; readonly sha256: string }[]
+}
+
+/**
+ * Signs the files of a bundle. Takes a private key as PEM (P-256 or P-384), the sequence number
+ * (grows with every release, from 1) and the time in epoch seconds. Errors: TreeError `policy.tree`
+ * where the key is of no use.
+ */
+export function signRelease(
+  files: ReadonlyMap<string, Uint8Array>,
+  signer: {
+    readonly pem: string
+    readonly passphrase?: string | undefined
+    readonly seq: number
+    readonly iat: number
+  },
+): Release {
+  const { pem, passphrase } = signer
+  let key: KeyObject
+  try {
+    key = createPrivateKey({ key: pem, ...(passphrase === undefined ? {} : { passphrase }) })
+  } catch (cause) {
+    throw new TreeError(
+      'the signing key cannot be read',
+      'give a PEM, and --passphrase-file where it is sealed; sallyport policy keygen makes one',
+      { cause },
+    )
+  }
+  const curve = key.asymmetricKeyDetails?.namedCurve
+  if (curve !== 'prime256v1' && curve !== 'secp384r1')
+    throw new TreeError(
+      'the signing key is not P-256 or P-384',
+      'sallyport policy keygen makes one',
+    )
+  const keyId = keyIdOf(createPublicKey(key))
+  const signature = signFiles(files, { key, keyId, seq: signer.seq, iat: signer.iat })
+  const archive = writeTar(new Map([...files, ['.signatures.json', signature]]))
+  return {
+    archive,
+    keyId,
+    digest: digestOf(archive),
+    files: [...files].map(([name, bytes]) => ({ name, sha256: digestOf(bytes) })),
+  }
+}
+
+/** The files as one archive, byte for byte the same for the same files. */
+export function packed(files: ReadonlyMap<string, Uint8Array>): Uint8Array<ArrayBuffer> {
+  return writeTar(files)
+}
+
+/** The Rego of a bundle's files, as text by name. */
+export function regoOf(files: ReadonlyMap<string, Uint8Array>): Map<string, string> {
+  const rego = [...files].filter(([name]) => name.endsWith('.rego'))
+  return new Map(rego.map(([name, bytes]) => [name, new TextDecoder().decode(bytes)]))
+}
+
+const MAX_ARCHIVE_BYTES = 16 * 1024 * 1024
+
+/**
+ * The files of an archive that nobody vouches for: to look at, never to decide with. Takes tar or
+ * tar.gz. Errors: PolicyError `bundle.tar`, `bundle.name`, `bundle.duplicate`.
+ */
+export function untrusted(archive: Uint8Array): ReadonlyMap<string, Uint8Array> {
+  const packed = archive[0] === 0x1f && archive[1] === 0x8b
+  return readTar(packed ? gunzipSync(archive, { maxOutputLength: MAX_ARCHIVE_BYTES }) : archive)
+}
+
+/** The bundle as a gateway would load it, for deciding here: signed by a key that is gone at once. */
+export async function bundleHere(files: ReadonlyMap<string, Uint8Array>): Promise<Bundle> {
+  const { privateKey, publicKey, keyId } = newSigningKey()
+  const { archive } = signRelease(files, { pem: privateKey, seq: 1, iat: 0 })
+  return loadBundle(archive, { trust: new Map([[keyId, publicKey]]), highWater: null })
+}

@@ -1,0 +1,168 @@
+/** `sallyport policy` on a security team's own machine: a folder, its gates, a signed bundle, one decision. */
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { loadBundle } from '#policy'
+import { findOpa, processEnvironment } from '../../policy/toolchain/opa.ts'
+import { readVectors } from '../../policy/toolchain/vectors.ts'
+import { run } from './run.ts'
+
+const opa = await findOpa(processEnvironment())
+const folder = mkdtempSync(join(tmpdir(), 'sallyport-policy-cli-'))
+const at = (...names: string[]) => join(folder, ...names)
+const policy = async (...args: string[]) => run(folder, 'policy', ...args)
+beforeAll(async () => {
+  const made = await policy('new', at('site'))
+  expect([made.code, made.err]).toEqual([0, ''])
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+/** Runs `work` with one file of the folder changed. */
+async function changed(
+  name: string,
+  change: (text: string) => string,
+  work: () => Promise<void>,
+): Promise<void> {
+  const file = at('site', name)
+  const before = readFileSync(file, 'utf8')
+  const after = change(before)
+  expect(after, 'the planted fault is in the file').not.toBe(before)
+  writeFileSync(file, after)
+  try {
+    await work()
+  } finally {
+    writeFileSync(file, before)
+  }
+}
+
+test('a folder that holds something is not made over', async () => {
+  const again = await policy('new', at('site'))
+  expect(again.code).toBe(2)
+  expect(again.err).toContain('is not empty')
+  expect(again.err).toContain('next  name a new directory')
+})
+
+test('a key is 0600, sealed where it is asked for, and never replaced', async () => {
+  writeFileSync(at('words'), 'correct horse battery staple\n', { mode: 0o600 })
+  const made = await policy('keygen', '--out', at('key.pem'), '--passphrase-file', at('words'))
+  expect(made.code).toBe(0)
+  expect(statSync(at('key.pem')).mode & 0o777).toBe(0o600)
+  expect(readFileSync(at('key.pem'), 'utf8')).toContain('BEGIN ENCRYPTED PRIVATE KEY')
+  expect(readFileSync(at('key.pem.pub'), 'utf8')).toContain('BEGIN PUBLIC KEY')
+  const again = await policy('keygen', '--out', at('key.pem'), '--unsealed')
+  expect([again.code, again.err.includes('exists')]).toEqual([2, true])
+})
+
+test('without a compiler: what is missing, how to get it, and an exit code of its own', async () => {
+  const path = process.env['PATH']
+  const home = process.env['XDG_CACHE_HOME']
+  try {
+    process.env['PATH'] = at('nothing')
+    process.env['XDG_CACHE_HOME'] = at('empty')
+    const ran = await policy('check', at('site'))
+    expect(ran.code).toBe(7)
+    expect(ran.err).toMatch(/code {2}policy\.compiler\n.*was not found[^]*next {2}install Go/)
+  } finally {
+    process.env['PATH'] = path
+    if (home === undefined) delete process.env['XDG_CACHE_HOME']
+    else process.env['XDG_CACHE_HOME'] = home
+  }
+})
+
+describe.skipIf(opa === undefined)('with opa', () => {
+  test('a new folder passes the gates that need no tests', { timeout: 120_000 }, async () => {
+    const ran = await policy('check', at('site'))
+    expect(ran.out.trim().split(/\s*\n/)).toEqual(
+      ['fmt', 'types', 'lint', 'catalogue'].map((gate) => `ok    ${gate}`),
+    )
+    expect(ran.code).toBe(0)
+  })
+
+  const faults: [string, string, (text: string) => string, RegExp][] = [
+    [
+      'a denial that a missing field would switch off',
+      'rules/session_open.rego',
+      (text) =>
+        `${text}\ndeny contains {"code": "mfa.stale", "msg": "x"} if input.device.id != "a"\n`,
+      /FAIL {2}lint\n\s+rules\/session_open\.rego:\d+ deny-closes: /,
+    ],
+    [
+      'a field that no input has',
+      'rules/facts.rego',
+      (text) => text.replace('input.time.epoch_s', 'input.time.epoch'),
+      /FAIL {2}types\n[^]*rules\/facts\.rego:\d+/,
+    ],
+    [
+      'a code nobody gave a sentence',
+      'rules/access.rego',
+      (text) => text.replace('"lock.active"', '"site.locked"'),
+      /FAIL {2}catalogue\n\s+rules\/access\.rego:\d+ catalogue site\.locked: add it to codes\.json/,
+    ],
+    [
+      'spaces of one’s own',
+      'rules/facts.rego',
+      (text) => text.replace('\nzone :=', '\nzone    :='),
+      /FAIL {2}fmt\n\s+rules\/facts\.rego/,
+    ],
+  ]
+  test.for(faults)('%s is found, with its place', { timeout: 120_000 }, async (row) => {
+    const [, file, change, finds] = row
+    await changed(file, change, async () => {
+      const ran = await policy('check', at('site'))
+      expect(ran.code).toBe(1)
+      expect(ran.out).toMatch(finds)
+    })
+  })
+
+  test('a code of one’s own, once it has its sentence', { timeout: 120_000 }, async () => {
+    const denial = '{"code": "site.closed", "msg": "the hall is closed"}'
+    const codes = { denials: { 'site.closed': { msg: 'the hall is closed', next: 'Wait.' } } }
+    await changed(
+      'rules/session_open.rego',
+      (text) => `${text}\ndeny contains ${denial} if not facts.unlocked\n`,
+      async () =>
+        changed(
+          'codes.json',
+          () => JSON.stringify({ ...codes, reasons: {} }),
+          async () => expect((await policy('check', at('site'))).out).not.toContain('FAIL'),
+        ),
+    )
+  })
+
+  test('what is not proven is not signed: a rule without a row', { timeout: 120_000 }, async () => {
+    await changed(
+      'tests/process.json',
+      () => '[]',
+      async () => {
+        const args = ['--key', at('key.pem'), '--passphrase-file', at('words'), '--seq', '1']
+        const ran = await policy('sign', at('site'), ...args, '--out', at('no.tar'))
+        expect(ran.code).toBe(1)
+        expect(ran.out).toMatch(/FAIL {2}coverage\n\s+[\d.]+ % of the lines, at least 95/)
+        expect(existsSync(at('no.tar'))).toBe(false)
+      },
+    )
+  })
+
+  test('one input, decided and explained at the line', { timeout: 120_000 }, async () => {
+    const vector = (await readVectors()).find(
+      ({ name }) => name === 'the right executable, another user',
+    )
+    writeFileSync(at('input.json'), JSON.stringify(vector?.input))
+    const built = await policy('build', at('site'), '--out', at('b.tar'))
+    expect(built.out).toContain('unsigned: a gateway takes none of these')
+    await expect(
+      loadBundle(readFileSync(at('b.tar')), { trust: new Map(), highWater: null }),
+    ).rejects.toMatchObject({ code: 'bundle.unsigned' })
+    const args = ['--point', 'session.open', '--input', at('input.json')]
+    const ran = await policy('eval', at('b.tar'), ...args, '--explain')
+    expect(ran.out).toMatch(/effect +deny\nnot +process\.mismatch/)
+    expect(ran.out).toMatch(/deny {2}_process_denial {2}policy\/rules\/access\.rego:\d+/)
+    expect(ran.out).toMatch(
+      /failed {2}policy\/rules\/access\.rego:\d+ {2}owner\[fact\] in input\.process\.expect\[fact\] {3}with fact="uid" key="sha256"/,
+    )
+    expect(ran.out).toMatch(/did not apply: .*lock\.active/)
+    const wrong = await policy('eval', at('b.tar'), '--point', 'x', '--input', at('input.json'))
+    expect([wrong.code, wrong.err.includes('one of device.enroll')]).toEqual([2, true])
+  })
+})
