@@ -15,6 +15,8 @@ export interface HttpAnswer {
   readonly status: number
   readonly headers: Readonly<Record<string, string | undefined>>
   readonly body: string
+  /** The body as it came, where it may be other than text. */
+  readonly bytes?: Uint8Array
 }
 
 export interface HttpCall {

@@ -33,13 +33,18 @@ export {
   EnrolmentToken,
   Grant,
   LogPage,
+  LoggedDecision,
   Me,
   OpenedSession,
+  PolicyActivated,
+  PolicyImpact,
+  PolicyStatus,
   Process,
   ReplacedDevice,
   Revocation,
   RevokedDevice,
   Session,
+  WhoCan,
 } from '#api'
 
 export const Accounts = Type.Object({ items: Type.Array(Account) })
@@ -68,9 +73,19 @@ export interface Api {
     path: string,
     body?: unknown,
   ): Promise<Static<S>>
+  /** As `call`, with a body that is not JSON. */
+  send<S extends TSchema>(schema: S, path: string, body: Octets): Promise<Static<S>>
+  /** A document that is not JSON, as it came. Throws as `call`. */
+  fetch(path: string): Promise<Uint8Array>
 }
 
-type Send = (method: Method, url: URL, body: string | undefined) => Promise<HttpAnswer>
+type Send = (method: Method, url: URL, body: string | Octets | undefined) => Promise<HttpAnswer>
+
+/** A body that is not JSON. */
+export interface Octets {
+  readonly type: string
+  readonly bytes: Uint8Array
+}
 
 /**
  * The API in the name of whoever is signed in under the profile. Throws CliError `login.none`, and
@@ -84,11 +99,13 @@ export async function openApi({ profile }: GlobalOptions): Promise<Api> {
     onRefresh: async (fresh) => saveCredentials(directory, fresh),
   })
   return apiOver(new URL(credentials.gateway), credentials.anchor, async (method, url, body) => {
-    const answer = await send(url, { method, ...jsonBody(body) })
+    const answer = await send(url, { method, ...bodyOf(body) })
+    const bytes = await answer.bytes()
     return {
       status: answer.status,
       headers: Object.fromEntries(answer.headers),
-      body: await answer.text(),
+      body: new TextDecoder().decode(bytes),
+      bytes,
     }
   })
 }
@@ -107,8 +124,16 @@ function notSignedIn(profile: string): CliError {
 export async function openAnonymous(gateway: URL, caSha256: string): Promise<Api> {
   const anchor = await fetchAnchor(gateway, caSha256)
   return apiOver(gateway, anchor, async (method, url, body) =>
-    exchange({ method, url, anchor, ...jsonBody(body) }),
+    exchange({ method, url, anchor, ...jsonBody(typeof body === 'string' ? body : undefined) }),
   )
+}
+
+function bodyOf(body: string | Octets | undefined): {
+  headers: Record<string, string>
+  body?: string | Uint8Array
+} {
+  if (body === undefined || typeof body === 'string') return jsonBody(body)
+  return { headers: { accept: 'application/json', 'content-type': body.type }, body: body.bytes }
 }
 
 function jsonBody(body: string | undefined): { headers: Record<string, string>; body?: string } {
@@ -131,6 +156,16 @@ function apiOver(gateway: URL, anchor: string, send: Send): Api {
       // A POST without facts still says that it is JSON: the API takes nothing else.
       const text = method === 'GET' ? undefined : JSON.stringify(body ?? {})
       return read(schema, url, await send(method, url, text))
+    },
+    async send(schema, path, body) {
+      const url = new URL(`/api/v1${path}`, gateway)
+      return read(schema, url, await send('POST', url, body))
+    },
+    async fetch(path) {
+      const url = new URL(`/api/v1${path}`, gateway)
+      const answer = await send('GET', url, undefined)
+      if (answer.status !== 200) throw refusal(url, answer.status, parse(answer.body))
+      return answer.bytes ?? new TextEncoder().encode(answer.body)
     },
   }
 }

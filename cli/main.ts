@@ -18,6 +18,7 @@ import { registerGrant } from './commands/grant.ts'
 import { registerLogin } from './commands/login.ts'
 import { registerOpen } from './commands/open.ts'
 import { registerPolicy } from './commands/policy.ts'
+import { registerPolicyNode } from './commands/policy-node.ts'
 import { registerProcess } from './commands/process.ts'
 import { registerSession } from './commands/session.ts'
 import { CliError, Exited, exits } from './exit.ts'
@@ -40,6 +41,7 @@ const rooms = [
   registerSession,
   registerAudit,
   registerPolicy,
+  registerPolicyNode,
   registerEst,
   registerDoctor,
 ] as const

@@ -50,6 +50,15 @@ const CaKeys = Type.Object(
   { additionalProperties: false },
 )
 
+/** Whose policy this node takes beside the one it came with. */
+const PolicySettings = Type.Object(
+  {
+    /** PEM files of public keys (P-256, P-384) that sign bundles. */
+    trust: Type.Array(Type.String({ minLength: 1 }), { maxItems: 16 }),
+  },
+  { additionalProperties: false },
+)
+
 const File = Type.Object(
   {
     tenant: HostName,
@@ -79,6 +88,7 @@ const File = Type.Object(
     ca: Type.Optional(CaKeys),
     /** Labels, makers and limits of the certificate service. */
     est: Type.Optional(EstSettings),
+    policy: Type.Optional(PolicySettings),
     log_level: Type.Union([
       Type.Literal('debug'),
       Type.Literal('info'),
@@ -243,6 +253,8 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
         if (key in copy) copy[key] = absolute(copy[key])
       return copy
     })
+  if (isRecord(out['policy']) && Array.isArray(out['policy']['trust']))
+    out['policy'] = { ...out['policy'], trust: out['policy']['trust'].map(absolute) }
   const est = out['est'] as { manufacturers?: unknown } | undefined
   if (Array.isArray(est?.manufacturers))
     out['est'] = {

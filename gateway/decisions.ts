@@ -3,6 +3,7 @@ import { CATALOGUE, inputFor } from '#policy'
 import type { Decision, HostCode, Input, Partially, Point, PolicyEngine } from '#policy'
 import { timeFacts, type Place } from './facts.ts'
 import { newId } from './ids.ts'
+import type { DecisionJournal } from './policy/journal.ts'
 import { denied, type Refusal } from './problem.ts'
 
 /** A decision as events carry it. */
@@ -16,23 +17,49 @@ export class Decisions {
   readonly #engine: PolicyEngine
   readonly #place: Place
   readonly #now: () => number
+  readonly #journal: Pick<DecisionJournal, 'add' | 'settled'> | undefined
 
-  constructor(engine: PolicyEngine, place: Place, now: () => number) {
+  constructor(
+    engine: PolicyEngine,
+    place: Place,
+    now: () => number,
+    journal?: Pick<DecisionJournal, 'add' | 'settled'>,
+  ) {
     this.#engine = engine
     this.#place = place
     this.#now = now
+    this.#journal = journal
   }
 
   /** Never throws: what cannot be decided is denied, with a code. */
   ask(point: Point, facts: Partially<Input>): Decision {
+    const at = this.#now()
+    const input = this.question(point, facts, at)
+    const decision = this.#engine.decide(point, input, { decisionId: newId('d') })
+    this.#journal?.add({ point, input, decision, at })
+    return decision
+  }
+
+  /** The answer to a question that nobody acts on: it is decided like any other, and not recorded. */
+  weigh(point: Point, facts: Partially<Input>): Decision {
+    const input = this.question(point, facts, this.#now())
+    return this.#engine.decide(point, input, { decisionId: newId('d') })
+  }
+
+  /** The whole input of a question at a time (epoch milliseconds), for whoever asks another engine. */
+  question(point: Point, facts: Partially<Input>, at: number): Input {
     const { tenant, gateway, site, timezone } = this.#place
-    const input = inputFor(point, {
+    return inputFor(point, {
       tenant,
       gateway: { id: gateway, site },
-      time: timeFacts(this.#now(), timezone),
+      time: timeFacts(at, timezone),
       ...facts,
     })
-    return this.#engine.decide(point, input, { decisionId: newId('d') })
+  }
+
+  /** Resolves when every decision so far is on disk. Throws JournalError where it cannot be. */
+  async recorded(): Promise<void> {
+    await this.#journal?.settled()
   }
 
   /** The answer where an invariant of ours is broken, so that policy is not asked. */

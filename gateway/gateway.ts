@@ -9,12 +9,11 @@ import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
 import { est, instant, stillStands, type PendingStore } from '#ca'
-import { BUILTIN_BUNDLE, loadBundle, PolicyEngine } from '#policy'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
 import { edgeCertificate } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
-import { Decisions } from './decisions.ts'
+import type { Decisions } from './decisions.ts'
 import { Registry } from './devices/presence.ts'
 import type { RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
@@ -33,11 +32,13 @@ import { deviceRoutes } from './listen/routes/devices.ts'
 import { enrolmentRoutes } from './listen/routes/enrolments.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { logRoutes } from './listen/routes/log.ts'
+import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
+import { openPolicy, type NodePolicy } from './policy/boot.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
@@ -70,14 +71,24 @@ export async function serve(
   const { logger, log, identity } = foundation
   const report: Report = (error, what) => logger.error({ err: error }, what)
 
-  const { decisions, revision } = await openPolicy(config, foundation)
+  const policy = await openPolicy(config, { log, now, report })
+  undo.use(policy.journal)
+  undo.use(policy.service)
+  const { decisions } = policy
+  const { revision } = policy.service.status()
   const access = await openAccess(foundation, decisions, report, undo)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
   undo.use(watchSinks(shippers, logger))
   undo.defer(onLogState(foundation, access, report))
+  policy.service.serve({
+    decisions,
+    journal: policy.journal,
+    preview: (decide) => access.reauthorization.preview(decide),
+    withdraw: (withdrawal) => access.reauthorization.withdraw(() => true, withdrawal),
+  })
   const setup = estSetup(config.est)
-  const front = await openHttp(config, foundation, decisions, access, setup, report, undo)
+  const front = await openHttp(config, foundation, policy, access, setup, report, undo)
   const edge = await openEdge(config, foundation, decisions, access, setup, front, report, undo)
 
   const { host, port } = splitHostPort(config.listen)
@@ -122,25 +133,6 @@ function aborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve()
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
-}
-
-/** The built-in bundle, verified like any other, and the one way in which the node asks it. */
-async function openPolicy(
-  config: Config,
-  { log }: Foundation,
-): Promise<{ readonly decisions: Decisions; readonly revision: string | null }> {
-  const engine = PolicyEngine.unavailable()
-  const bytes = readFileSync(BUILTIN_BUNDLE)
-  await engine.activate(await loadBundle(bytes, { trust: 'builtin', highWater: null }))
-  const { revision } = engine.status()
-  await log.append({
-    code: 'policy.activate',
-    message: 'built-in policy active',
-    status: 'success',
-    data: { revision: revision ?? 'none' },
-  })
-  const { tenant, gateway, site, timezone } = config
-  return { decisions: new Decisions(engine, { tenant, gateway, site, timezone }, now), revision }
 }
 
 /** Devices, sessions, and what carries them. */
@@ -278,13 +270,14 @@ function watchSinks(shippers: readonly Shipper[], logger: Logger): Disposable {
 async function openHttp(
   config: Config,
   foundation: Foundation,
-  decisions: Decisions,
+  policy: NodePolicy,
   access: Access,
   setup: EstSetup,
   report: Report,
   undo: Undo,
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity, thread } = foundation
+  const { decisions } = policy
   const { devices } = access.room
   const publication = undo.use(await openPublication(config, foundation, report))
   const pending = new SqlitePendingStore(thread)
@@ -294,8 +287,7 @@ async function openHttp(
       identity,
       now,
       report,
-      routes: (calls) =>
-        addRoutes(calls, config, foundation, decisions, access, publication, pending),
+      routes: (calls) => addRoutes(calls, config, foundation, policy, access, publication, pending),
     }),
   )
   const enrol = est({
@@ -356,7 +348,7 @@ function addRoutes(
   calls: Api,
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
-  decisions: Decisions,
+  { decisions, service, journal }: NodePolicy,
   { registry, room, reauthorization, signIns }: Access,
   publication: Publication,
   pending: PendingStore,
@@ -405,6 +397,7 @@ function addRoutes(
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
   sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })
   logRoutes(calls, { decisions, log })
+  policyRoutes(calls, { decisions, log, policy: service, journal, identity, room })
 }
 
 /** The one port, with a certificate that is replaced in time. */

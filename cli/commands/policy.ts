@@ -356,7 +356,7 @@ function readJson(file: string): unknown {
 }
 
 /** Rule by rule, by the compiler's own engine over the bundle's own sources. */
-async function explained(
+export async function explained(
   room: Toolchain,
   files: ReadonlyMap<string, Uint8Array>,
   point: Point,
@@ -368,7 +368,7 @@ async function explained(
 }
 
 /** What fired with the expressions that failed, then in one line each what held. */
-function explainedLines(rules: readonly ExplainedRule[]): string[] {
+export function explainedLines(rules: readonly ExplainedRule[]): string[] {
   const lines: string[] = ['']
   for (const { kind, fired, code, file, row, failed } of rules) {
     if (kind === 'deny' && !fired) continue

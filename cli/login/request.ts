@@ -99,7 +99,9 @@ function mend(response: Response, credentials: Credentials): Credentials | 'refr
 
 /** A stream is gone after the first try. */
 function isRepeatable({ body }: RequestInit): boolean {
-  return body === undefined || body === null || typeof body === 'string'
+  return (
+    body === undefined || body === null || typeof body === 'string' || body instanceof Uint8Array
+  )
 }
 
 function elsewhere(url: URL, { gateway }: Credentials): CliError {

@@ -42,3 +42,14 @@ export {
   Session,
 } from './access.ts'
 export { LogEntry, LogPage, LogQuery } from './evidence.ts'
+export {
+  DecisionId,
+  ImpactQuery,
+  LoggedDecision,
+  PolicyActivated,
+  PolicyDigest,
+  PolicyImpact,
+  PolicyStatus,
+  WhoCan,
+  WhoCanQuery,
+} from './policy.ts'

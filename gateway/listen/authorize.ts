@@ -46,6 +46,8 @@ export async function authorize(
   request: FastifyRequest,
   operation: AdminOperation,
   target?: CallTarget,
+  /** Identities whose consent this call carries beside the caller's. */
+  consents: readonly string[] = [],
 ): Promise<Caller> {
   const subject = await api.caller(request)
   const source = api.source(request)
@@ -55,6 +57,7 @@ export async function authorize(
     subject,
     client: clientFacts(source),
     admin: call,
+    ...(consents.length === 0 ? {} : { approval: { approvals: [...consents] } }),
   })
   const ref = refOf(decision)
   if (!decision.allow || call.mutating || operation === 'audit:read')

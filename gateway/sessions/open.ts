@@ -191,8 +191,25 @@ async function admit(
     openedAt: now,
     expiresAt: end,
   })
+  await kept(room, request)
   await record(room, request, session, grant)
   return session
+}
+
+/** The decision with its whole input is on disk before the session is (policy brief, section 11). */
+async function kept(room: SessionRoom, request: OpenRequest): Promise<void> {
+  try {
+    await room.decisions.recorded()
+  } catch (cause) {
+    throw await refused(
+      room,
+      request,
+      new Refusal('log.unavailable', 'the decision could not be recorded, so nothing was opened', {
+        cause,
+        nextStep: 'tell the platform owner: the disk of the gateway needs room',
+      }),
+    )
+  }
 }
 
 function crowded(room: SessionRoom, grant: Grant, subject: Subject): boolean {

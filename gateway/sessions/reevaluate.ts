@@ -2,9 +2,11 @@
  * Live re-authorization: whatever changes, the sessions it touches are decided again on facts as
  * they are then. Anything but allow cuts; so does an error. Deadlines are exact, one timer for all.
  */
-import type { Decision, Trigger } from '#policy'
+import { setImmediate } from 'node:timers/promises'
+import type { Decision, Input, Partially, Trigger } from '#policy'
 import { refOf } from '../decisions.ts'
-import { isRefusal } from '../identity/index.ts'
+import type { Presence } from '../devices/presence.ts'
+import { isRefusal, type Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import type { LiveSession } from './live.ts'
 import { unsupported } from './obligations.ts'
@@ -23,6 +25,43 @@ export interface Withdrawal {
 export interface CutSession {
   readonly id: string
   readonly time_to_cut_ms: number
+}
+
+/** A live session that another policy would end. */
+export interface WouldEnd {
+  readonly session: LiveSession
+  readonly cause: Cause
+}
+
+/** What was decided about a session: why it ends, or what it goes on under. */
+interface Judgement {
+  readonly cause?: Cause
+  readonly kept?: {
+    readonly subject: Subject
+    readonly presence: Presence
+    readonly decisions: readonly Decision[]
+  }
+}
+
+/** So long one turn of the loop decides, in milliseconds, and so many sessions are asked about at once. */
+const SLICE_MS = 8
+const AT_ONCE = 128
+
+/** Does `work` for each, a bounded number at once, and lets the loop turn at least every 8 ms. */
+async function inSlices<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  let next = 0
+  let began = performance.now()
+  const worker = async (): Promise<void> => {
+    for (let at = next++; at < items.length; at = next++) {
+      const item = items[at]
+      if (item !== undefined) await work(item)
+      if (performance.now() - began > SLICE_MS) {
+        await setImmediate()
+        began = performance.now()
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, worker))
 }
 
 // Longer timers overflow in Node and would fire at once.
@@ -59,8 +98,25 @@ export class Reauthorization implements Disposable {
     withdrawal: Withdrawal,
   ): Promise<readonly CutSession[]> {
     const touched = [...this.#room.live.values()].filter(touches)
-    const cut = await Promise.all(touched.map((session) => this.#again(session, withdrawal)))
-    return cut.filter((one) => one !== undefined)
+    const cut: CutSession[] = []
+    await inSlices(touched, async (session) => {
+      const one = await this.#again(session, withdrawal)
+      if (one !== undefined) cut.push(one)
+    })
+    return cut
+  }
+
+  /**
+   * Asks about every live session without ending any: `decide` answers in place of the policy in force.
+   * Gives those that would end, and why.
+   */
+  async preview(decide: (input: Partially<Input>) => Decision): Promise<readonly WouldEnd[]> {
+    const found: WouldEnd[] = []
+    await inSlices([...this.#room.live.values()], async (session) => {
+      const { cause } = await this.#judge(session, { trigger: 'policy', at: 0 }, decide)
+      if (cause !== undefined) found.push({ session, cause })
+    })
+    return found
   }
 
   /** Ends without asking: an operator's kill, a node that stops. */
@@ -93,40 +149,67 @@ export class Reauthorization implements Disposable {
     return { id: session.id, time_to_cut_ms: took ?? 0 }
   }
 
-  /** Why the session may not go on, or undefined where it may. */
+  /** Why the session may not go on, or undefined where it may; then it goes on under what was decided. */
   async #decide(session: LiveSession, withdrawal: Withdrawal): Promise<Cause | undefined> {
+    const changed = session.changed
+    const now = this.#room.now()
+    const { cause, kept } = await this.#judge(session, withdrawal, (facts) =>
+      this.#room.decisions.ask('session.reevaluate', facts),
+    )
+    if (cause !== undefined || kept === undefined) return cause
+    for (const decision of kept.decisions) {
+      session.obligations = decision.obligations
+      session.decided(refOf(decision), now)
+    }
+    if (session.changed === changed) session.changed = undefined
+    session.subject = kept.subject
+    session.presence = kept.presence
+    return undefined
+  }
+
+  /** The questions on facts as they are now, put to `decide`, up to the first that is not allowed. */
+  async #judge(
+    session: LiveSession,
+    withdrawal: Withdrawal,
+    decide: (facts: Partially<Input>) => Decision,
+  ): Promise<Judgement> {
     const room = this.#room
     const now = room.now()
     const reason = withdrawal.reason ?? 'policy_recheck'
     const overdue = spent(session, now)
-    if (overdue !== undefined) return overdue
+    if (overdue !== undefined) return { cause: overdue }
     const subject = await room.identity.current(session.login, now)
-    if (isRefusal(subject)) return { reason, code: subject.code, message: subject.detail }
+    if (isRefusal(subject))
+      return { cause: { reason, code: subject.code, message: subject.detail } }
     const [target, grant] = await Promise.all([
       findTarget(room, session.device, session.process),
       room.grants.find(session.grant),
     ])
     if (target === undefined || grant === undefined)
-      return { reason, code: 'target.unknown', message: 'the process is no longer registered' }
+      return {
+        cause: { reason, code: 'target.unknown', message: 'the process is no longer registered' },
+      }
     if (target.process.kind !== session.kind)
-      return { reason, code: 'process.kind', message: 'the process was registered as another kind' }
+      return {
+        cause: {
+          reason,
+          code: 'process.kind',
+          message: 'the process was registered as another kind',
+        },
+      }
     // A device that is away for a moment carries nothing; what it was when last here still stands for it.
     const presence = target.presence ?? session.presence
-    const changed = session.changed
+    const decisions: Decision[] = []
     for (const { source, observed } of session.sights(target.presence?.listeners)) {
-      const decision = room.decisions.ask('session.reevaluate', {
+      const decision = decide({
         ...sessionFacts(subject, source, { ...target, presence }, [grant], observed),
         session: openedFacts(session, withdrawal.trigger),
       })
-      const no = objection(decision, reason)
-      if (no !== undefined) return no
-      session.obligations = decision.obligations
-      session.decided(refOf(decision), now)
+      const cause = objection(decision, reason)
+      if (cause !== undefined) return { cause }
+      decisions.push(decision)
     }
-    if (session.changed === changed) session.changed = undefined
-    session.subject = subject
-    session.presence = presence
-    return undefined
+    return { kept: { subject, presence, decisions } }
   }
 
   #arm(): void {

@@ -4,6 +4,7 @@ import { gunzipSync } from 'node:zlib'
 import type { KeyObject } from 'node:crypto'
 import { loadBundle } from '../bundle.ts'
 import type { Bundle } from '../bundle.ts'
+import { keyIdOf } from '../key-id.ts'
 import { signFiles } from '../signature.ts'
 import { readTar, writeTar } from '../tar.ts'
 import { digestOf } from './sources.ts'
@@ -15,11 +16,6 @@ export interface SigningKey {
   /** PEM, SPKI: what gateways are told to trust. */
   readonly publicKey: string
   readonly keyId: string
-}
-
-/** The name of a key: the first 16 hex digits of the SHA-256 of its SPKI. */
-function keyIdOf(key: KeyObject): string {
-  return digestOf(key.export({ type: 'spki', format: 'der' })).slice(0, 16)
 }
 
 /** A new P-256 key for signing bundles, sealed with the passphrase where one is given. */

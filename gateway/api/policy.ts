@@ -1,0 +1,144 @@
+/** Policy over the API: what is in force, what another would do, why a decision came out as it did. */
+import { Type, type Static } from 'typebox'
+import { Instant } from './common.ts'
+
+const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(of: T) =>
+  Type.Union([of, Type.Null()])
+
+export const PolicyStatus = Type.Object({
+  state: Type.Enum(['unavailable', 'active']),
+  revision: Nullable(Type.String()),
+  seq: Nullable(Type.Integer()),
+  data_digest: Nullable(Type.String()),
+  bundle_digest: Nullable(Type.String()),
+  /** Where what is in force came from at the last start. */
+  source: Type.Enum(['active', 'last-good', 'built-in', 'none']),
+  activated_at: Instant,
+  /** The highest sequence ever in force here; bundles below are refused. */
+  high_water: Type.Integer(),
+  candidate: Nullable(Type.Object({ digest: Type.String(), by: Type.String(), at: Instant })),
+  last_good: Type.Boolean(),
+  trusted_keys: Type.Array(Type.String()),
+  decisions: Type.Integer(),
+  errors: Type.Integer(),
+  rebuilds: Type.Integer(),
+  last_failure: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
+  boot_failures: Type.Array(
+    Type.Object({ slot: Type.String(), code: Type.String(), detail: Type.String() }),
+  ),
+  journal: Type.Object({
+    state: Type.Enum(['OK', 'FAILED']),
+    waiting: Type.Integer(),
+    written: Type.Integer(),
+    head: Type.String(),
+  }),
+})
+export type PolicyStatus = Static<typeof PolicyStatus>
+
+export const ImpactQuery = Type.Object(
+  {
+    /** Replay past decisions from then on; without it only live sessions are asked about. */
+    since: Type.Optional(Instant),
+  },
+  { additionalProperties: false },
+)
+
+const CutPreview = Type.Object({
+  session: Type.String(),
+  device: Type.String(),
+  process: Type.String(),
+  person: Type.String(),
+  vendor: Nullable(Type.String()),
+  code: Type.String(),
+  message: Type.String(),
+})
+
+const Turned = Type.Object({
+  point: Type.String(),
+  change: Type.Enum(['newly_denied', 'newly_allowed', 'obligations']),
+  person: Type.String(),
+  vendor: Nullable(Type.String()),
+  zone: Nullable(Type.String()),
+  codes: Type.Array(Type.String()),
+  count: Type.Integer(),
+  example: Type.String(),
+})
+
+export const PolicyImpact = Type.Object({
+  revision: Type.String(),
+  seq: Type.Integer(),
+  digest: Type.String(),
+  live: Type.Object({ sessions: Type.Integer(), cut: Type.Array(CutPreview) }),
+  past: Nullable(
+    Type.Object({
+      decisions: Type.Integer(),
+      replayed: Type.Integer(),
+      not_replayable: Type.Integer(),
+      turned: Type.Array(Turned),
+      truncated: Type.Boolean(),
+    }),
+  ),
+})
+export type PolicyImpact = Static<typeof PolicyImpact>
+
+export const PolicyDigest = Type.Object(
+  { digest: Type.String({ pattern: '^[0-9a-f]{64}$' }) },
+  { additionalProperties: false },
+)
+
+export const PolicyActivated = Type.Object({
+  revision: Type.String(),
+  digest: Type.String(),
+  sessions: Type.Array(Type.Object({ id: Type.String(), time_to_cut_ms: Type.Number() })),
+  slowest_ms: Nullable(Type.Number()),
+})
+export type PolicyActivated = Static<typeof PolicyActivated>
+
+export const DecisionId = Type.String({ pattern: '^d_[0-9a-z]{26}$' })
+
+const Why = Type.Object({
+  code: Type.String(),
+  msg: Nullable(Type.String()),
+  remedy: Nullable(Type.String()),
+  next_step: Nullable(Type.String()),
+  ref: Nullable(Type.String()),
+})
+
+/** A decision as it was logged. `input` only for those who may read policy. */
+export const LoggedDecision = Type.Object({
+  decision_id: Type.String(),
+  timestamp: Type.String(),
+  point: Type.String(),
+  effect: Type.String(),
+  revision: Nullable(Type.String()),
+  data_digest: Nullable(Type.String()),
+  layer: Type.String(),
+  session: Nullable(Type.String()),
+  zone: Nullable(Type.String()),
+  why: Type.Array(Why),
+  obligations: Type.Unknown(),
+  input: Type.Union([Type.Unknown(), Type.Null()]),
+})
+export type LoggedDecision = Static<typeof LoggedDecision>
+
+export const WhoCanQuery = Type.Object(
+  { device: Type.String({ maxLength: 40 }), process: Type.String({ maxLength: 40 }) },
+  { additionalProperties: false },
+)
+
+export const WhoCan = Type.Object({
+  device: Type.String(),
+  process: Type.String(),
+  at: Instant,
+  items: Type.Array(
+    Type.Object({
+      person: Type.String(),
+      party: Type.String(),
+      vendor: Nullable(Type.String()),
+      effect: Type.String(),
+      codes: Type.Array(Type.String()),
+      grant: Nullable(Type.String()),
+    }),
+  ),
+})
+export type WhoCan = Static<typeof WhoCan>

@@ -1,0 +1,222 @@
+/** `/policy` and `/decisions`: what is in force, rolling another out, and why a decision came out as it did. */
+import { Type } from 'typebox'
+import type { FastifyInstance } from 'fastify'
+import {
+  DecisionId,
+  ImpactQuery,
+  LoggedDecision,
+  PolicyActivated,
+  PolicyDigest,
+  PolicyImpact,
+  PolicyStatus,
+  WhoCan,
+  WhoCanQuery,
+} from '#api'
+import { CATALOGUE, type Decision } from '#policy'
+import type { Identity } from '../../identity/index.ts'
+import type { DecisionJournal } from '../../policy/journal.ts'
+import type { DecisionRecord } from '../../policy/record.ts'
+import type { Activated, Impact, PolicyService } from '../../policy/service.ts'
+import { whoCan } from '../../policy/who-can.ts'
+import { Refusal } from '../../problem.ts'
+import type { SessionRoom } from '../../sessions/room.ts'
+import type { Api } from '../api.ts'
+import { authorize, type Authorization } from '../authorize.ts'
+
+export interface PolicyRoutes extends Omit<Authorization, 'api'> {
+  readonly policy: PolicyService
+  readonly journal: DecisionJournal
+  readonly identity: Pick<Identity, 'accounts' | 'issuer'>
+  readonly room: SessionRoom
+}
+
+const BUNDLE_TYPE = 'application/vnd.openpolicyagent.bundles'
+const MAX_BUNDLE_BYTES = 16 * 1024 * 1024
+
+export function policyRoutes(api: Api, routes: PolicyRoutes): void {
+  reading(api, routes)
+  // Bundles come as octets, in this scope alone; everything else of the API takes JSON.
+  void api.server.register((scoped, _options, done) => {
+    rollout(scoped as unknown as Api['server'], api, routes)
+    done()
+  })
+  deciding(api, routes)
+}
+
+const NONE = { code: '', msg: null, remedy: null, next_step: null, ref: null }
+
+function nextStepOf(code: string): string | null {
+  return Object.hasOwn(CATALOGUE, code) ? CATALOGUE[code as keyof typeof CATALOGUE].next : null
+}
+
+function view(record: DecisionRecord, whole: boolean): LoggedDecision {
+  const { result, custom, input } = record
+  const said: Pick<Decision, 'allow' | 'reasons' | 'denials'> = result
+  const why = said.allow
+    ? said.reasons.map(({ code, ref = null }) => ({ ...NONE, code, ref }))
+    : said.denials.map(({ code, msg, remedy = null, ref = null }) => ({
+        code,
+        msg,
+        remedy,
+        next_step: nextStepOf(code),
+        ref,
+      }))
+  return {
+    decision_id: record.decision_id,
+    timestamp: record.timestamp,
+    point: custom.point,
+    effect: result.effect,
+    revision: record.bundles.sallyport.revision,
+    data_digest: custom.data_digest,
+    layer: custom.layer,
+    session: custom.session,
+    zone: input.device?.zone ?? null,
+    why,
+    obligations: result.obligations,
+    input: whole ? input : null,
+  }
+}
+
+function reading(api: Api, routes: PolicyRoutes): void {
+  const authorization = { ...routes, api }
+  api.server.get(
+    '/api/v1/policy',
+    { schema: { response: { 200: PolicyStatus } } },
+    async (request) => {
+      await authorize(authorization, request, 'policy:read')
+      const { policy, journal } = routes
+      const status = policy.status()
+      return {
+        ...status,
+        source: status.source as PolicyStatus['source'],
+        trusted_keys: [...status.trusted_keys],
+        boot_failures: [...status.boot_failures],
+        journal: journal.health(),
+      }
+    },
+  )
+
+  api.server.get(
+    '/api/v1/policy/bundle',
+    { schema: { produces: [BUNDLE_TYPE] } },
+    async (request, reply) => {
+      await authorize(authorization, request, 'policy:read')
+      const digest = routes.policy.status().bundle_digest ?? ''
+      void reply.header('etag', `"${digest}"`).header('cache-control', 'no-cache')
+      if (request.headers['if-none-match'] === `"${digest}"`) return reply.status(304).send()
+      return reply.type(BUNDLE_TYPE).send(Buffer.from(routes.policy.archive()))
+    },
+  )
+
+  api.server.get(
+    '/api/v1/decisions/:id',
+    { schema: { params: Type.Object({ id: DecisionId }), response: { 200: LoggedDecision } } },
+    async (request) => {
+      const subject = await api.caller(request)
+      const record = await routes.journal.find(request.params.id)
+      const unknown = new Refusal(
+        'decision.unknown',
+        `no decision ${request.params.id} is kept here`,
+        {
+          nextStep: 'decisions are kept for a time, on the node that made them',
+        },
+      )
+      // One's own decisions may be asked about by anybody; others' exist only for those who read policy.
+      if (
+        record !== undefined &&
+        record.input.subject.id === subject.id &&
+        subject.party === 'vendor'
+      )
+        return view(record, false)
+      if (subject.party === 'vendor') throw unknown
+      await authorize(authorization, request, 'policy:read')
+      if (record === undefined) throw unknown
+      return view(record, true)
+    },
+  )
+}
+
+function rollout(server: Api['server'], api: Api, routes: PolicyRoutes): void {
+  const authorization = { ...routes, api }
+  const { policy } = routes
+  takeOctets(server as unknown as FastifyInstance)
+  const schema = { querystring: ImpactQuery, response: { 200: PolicyImpact } }
+  const since = (query: { since?: number }): number | null =>
+    query.since === undefined ? null : query.since * 1000
+  server.post('/api/v1/policy/impact', { schema, bodyLimit: MAX_BUNDLE_BYTES }, async (request) => {
+    await authorize(authorization, request, 'policy:read')
+    return toImpact(await policy.impact(octets(request.body), since(request.query)))
+  })
+  server.post(
+    '/api/v1/policy/candidate',
+    { schema, bodyLimit: MAX_BUNDLE_BYTES },
+    async (request) => {
+      const { subject } = await authorize(authorization, request, 'policy:upload')
+      return toImpact(await policy.upload(octets(request.body), subject.id, since(request.query)))
+    },
+  )
+}
+
+function takeOctets(server: FastifyInstance): void {
+  server.addContentTypeParser(
+    [BUNDLE_TYPE, 'application/octet-stream'],
+    { parseAs: 'buffer', bodyLimit: MAX_BUNDLE_BYTES },
+    (_request, body, done) => done(null, body),
+  )
+}
+
+function octets(body: unknown): Uint8Array<ArrayBuffer> {
+  if (Buffer.isBuffer(body)) return new Uint8Array(body)
+  throw new Refusal('body.invalid', `a bundle is sent as ${BUNDLE_TYPE}`)
+}
+
+function toImpact({ revision, seq, digest, live, past }: Impact): PolicyImpact {
+  return {
+    revision,
+    seq,
+    digest,
+    live: { sessions: live.sessions, cut: [...live.cut] },
+    past:
+      past === null
+        ? null
+        : { ...past, turned: past.turned.map((one) => ({ ...one, codes: [...one.codes] })) },
+  }
+}
+
+function toActivated({ revision, digest, cut }: Activated): PolicyActivated {
+  const slowest = cut.length === 0 ? null : Math.max(...cut.map((one) => one.time_to_cut_ms))
+  return { revision, digest, sessions: [...cut], slowest_ms: slowest }
+}
+
+function deciding(api: Api, routes: PolicyRoutes): void {
+  const authorization = { ...routes, api }
+  const { policy } = routes
+  api.server.post(
+    '/api/v1/policy/activate',
+    { schema: { body: PolicyDigest, response: { 200: PolicyActivated } } },
+    async (request) => {
+      const { digest } = request.body
+      const uploader = policy.uploader(digest)
+      const target = { kind: 'policy', id: digest }
+      const { subject } = await authorize(authorization, request, 'policy:push', target, [uploader])
+      return toActivated(await policy.activate(digest, subject.id))
+    },
+  )
+  api.server.post(
+    '/api/v1/policy/rollback',
+    { schema: { response: { 200: PolicyActivated } } },
+    async (request) => {
+      const { subject } = await authorize(authorization, request, 'policy:push')
+      return toActivated(await policy.rollback(subject.id))
+    },
+  )
+  api.server.get(
+    '/api/v1/policy/who-can',
+    { schema: { querystring: WhoCanQuery, response: { 200: WhoCan } } },
+    async (request) => {
+      await authorize(authorization, request, 'policy:read')
+      const { device, process } = request.query
+      return whoCan(routes.room, routes.identity, { device, process }, api.source(request))
+    },
+  )
+}

@@ -1,0 +1,143 @@
+/**
+ * What another policy would do: which live sessions it would cut, and which past decisions it would
+ * turn. Past ones count only where the policy in force still says what it said then.
+ */
+import { setImmediate } from 'node:timers/promises'
+import type { Decision, Input, Obligations, Point, PolicyEngine } from '#policy'
+import type { WouldEnd } from '../sessions/reevaluate.ts'
+import type { DecisionRecord } from './record.ts'
+
+export interface CutPreview {
+  readonly session: string
+  readonly device: string
+  readonly process: string
+  readonly person: string
+  readonly vendor: string | null
+  readonly code: string
+  readonly message: string
+}
+
+/** Decisions that come out alike in these respects, counted. */
+export interface Turned {
+  readonly point: Point
+  readonly change: 'newly_denied' | 'newly_allowed' | 'obligations'
+  readonly person: string
+  readonly vendor: string | null
+  readonly zone: string | null
+  /** Codes of the new denial, of the old one where it is lifted, or the obligations that changed. */
+  readonly codes: readonly string[]
+  readonly count: number
+  /** One of them, to look at with `policy explain`. */
+  readonly example: string
+}
+
+export interface Replay {
+  readonly decisions: number
+  readonly replayed: number
+  /** The policy in force does not say today what was logged: nothing can be concluded. */
+  readonly not_replayable: number
+  readonly turned: readonly Turned[]
+  /** More kinds of turned decisions than are listed. */
+  readonly truncated: boolean
+}
+
+/** The most kinds of change a report lists. */
+const MAX_TURNED = 500
+/** The most decisions one report looks at. */
+const MAX_DECISIONS = 200_000
+const SLICE_MS = 8
+
+export function cutPreview(found: readonly WouldEnd[]): CutPreview[] {
+  return found.map(({ session, cause }) => ({
+    session: session.id,
+    device: session.device,
+    process: session.process,
+    person: session.subject.email ?? session.subject.id,
+    vendor: session.subject.vendor,
+    code: cause.code,
+    message: cause.message,
+  }))
+}
+
+type Said = Pick<Decision, 'effect' | 'allow' | 'reasons' | 'denials' | 'obligations'>
+
+const codesOf = ({ allow, reasons, denials }: Said): string[] =>
+  (allow ? reasons : denials).map(({ code }) => code).toSorted()
+
+function alike(a: Said, b: Said): boolean {
+  return a.effect === b.effect && codesOf(a).join() === codesOf(b).join()
+}
+
+function changedObligations(before: Obligations, after: Obligations): string[] {
+  const names = Object.keys(before) as (keyof Obligations)[]
+  return names.filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]))
+}
+
+/** How the candidate turns a decision, or undefined where it leaves it. */
+export function turn(before: Said, after: Said): Pick<Turned, 'change' | 'codes'> | undefined {
+  if (before.allow && !after.allow) return { change: 'newly_denied', codes: codesOf(after) }
+  if (!before.allow && after.allow) return { change: 'newly_allowed', codes: codesOf(before) }
+  if (!before.allow) return undefined
+  const codes = changedObligations(before.obligations, after.obligations)
+  return codes.length === 0 ? undefined : { change: 'obligations', codes }
+}
+
+/**
+ * Replays records against a candidate. Takes the records oldest first, the engine in force and the
+ * candidate's. Lets the loop turn every 8 ms. Looks at 200,000 decisions at most.
+ */
+export async function replay(
+  records: AsyncIterable<DecisionRecord>,
+  inForce: Pick<PolicyEngine, 'decide'>,
+  candidate: Pick<PolicyEngine, 'decide'>,
+): Promise<Replay> {
+  const turned = new Map<string, Turned>()
+  let decisions = 0
+  let notReplayable = 0
+  let truncated = false
+  let began = performance.now()
+  for await (const record of records) {
+    if (decisions >= MAX_DECISIONS) {
+      truncated = true
+      break
+    }
+    decisions++
+    if (performance.now() - began > SLICE_MS) {
+      await setImmediate()
+      began = performance.now()
+    }
+    const { point } = record.custom
+    const options = { decisionId: record.decision_id }
+    const today = inForce.decide(point, record.input, options)
+    if (!alike(today, record.result)) {
+      notReplayable++
+      continue
+    }
+    const change = turn(today, candidate.decide(point, record.input, options))
+    if (change === undefined) continue
+    const one = describe(record, change)
+    const key = JSON.stringify([one.point, one.change, one.person, one.zone, one.codes])
+    const seen = turned.get(key)
+    if (seen === undefined && turned.size >= MAX_TURNED) truncated = true
+    else turned.set(key, { ...one, count: (seen?.count ?? 0) + 1 })
+  }
+  const listed = [...turned.values()].toSorted((a, b) => b.count - a.count)
+  const replayed = decisions - notReplayable
+  return { decisions, replayed, not_replayable: notReplayable, turned: listed, truncated }
+}
+
+function describe(
+  { custom, input, decision_id: example }: DecisionRecord,
+  change: Pick<Turned, 'change' | 'codes'>,
+): Turned {
+  const { subject, device }: Pick<Input, 'subject' | 'device'> = input
+  return {
+    ...change,
+    point: custom.point,
+    person: subject.email ?? subject.id ?? device?.id ?? '',
+    vendor: subject.vendor,
+    zone: device?.zone ?? null,
+    count: 1,
+    example,
+  }
+}

@@ -1,0 +1,97 @@
+/** Who could open a session to one process right now, by asking policy about every account. */
+import { setImmediate } from 'node:timers/promises'
+import { expiresAt, type Grant } from '../grants/grant.ts'
+import type { Account, Identity, Subject } from '../identity/index.ts'
+import type { Source } from '../facts.ts'
+import { Refusal } from '../problem.ts'
+import { findTarget, sessionFacts, type SessionRoom } from '../sessions/room.ts'
+
+interface Answer {
+  readonly person: string
+  readonly party: string
+  readonly vendor: string | null
+  readonly effect: string
+  readonly codes: string[]
+  readonly grant: string | null
+}
+
+const MAX_ACCOUNTS = 500
+const SLICE_MS = 8
+
+/**
+ * Takes the names of device and process. Gives a line for each enabled account, those who may first.
+ * Everybody counts as freshly signed in with a password, from the address of whoever asks: what a
+ * second factor would change is in the codes. Nothing is recorded. Throws Refusal `target.unknown`.
+ */
+export async function whoCan(
+  room: SessionRoom,
+  identity: Pick<Identity, 'accounts' | 'issuer'>,
+  at: { readonly device: string; readonly process: string },
+  source: Source,
+): Promise<{ device: string; process: string; at: number; items: Answer[] }> {
+  const target = await findTarget(room, at.device, at.process)
+  if (target === undefined)
+    throw new Refusal('target.unknown', `no process ${at.device}/${at.process} is registered`, {
+      nextStep: 'see `sallyport device list` and `sallyport process list`',
+    })
+  const now = room.now()
+  const listener = target.presence?.listeners.get(at.process) ?? null
+  const items: Answer[] = []
+  let began = performance.now()
+  for (const account of await identity.accounts.list('', MAX_ACCOUNTS)) {
+    if (account.disabled) continue
+    const subject = subjectOf(account, identity.issuer, now)
+    const grants = await held(room, subject, at, now)
+    const facts = sessionFacts(subject, source, target, grants, listener)
+    const decision = room.decisions.weigh('session.open', facts)
+    items.push({
+      person: account.email,
+      party: account.party,
+      vendor: account.vendor,
+      effect: decision.effect,
+      codes: (decision.allow ? decision.reasons : decision.denials).map(({ code }) => code),
+      grant: grants[0]?.statement.id ?? null,
+    })
+    if (performance.now() - began > SLICE_MS) {
+      await setImmediate()
+      began = performance.now()
+    }
+  }
+  items.sort((a, b) => Number(b.effect === 'allow') - Number(a.effect === 'allow'))
+  return { ...at, at: Math.floor(now / 1000), items }
+}
+
+async function held(
+  room: SessionRoom,
+  subject: Subject,
+  at: { readonly device: string; readonly process: string },
+  now: number,
+): Promise<readonly Grant[]> {
+  const all = await room.grants.applicable(subject.id, at.device)
+  const named = all.filter(({ statement }) => statement.processes.includes(at.process))
+  return named.toSorted((a, b) => rank(b, now) - rank(a, now)).slice(0, 1)
+}
+
+/** Live grants first, then the one that ends last. */
+function rank(grant: Grant, now: number): number {
+  const live = grant.state === 'approved' || grant.state === 'active'
+  return (live && expiresAt(grant) * 1000 > now ? 1e12 : 0) + expiresAt(grant)
+}
+
+function subjectOf(account: Account, issuer: string, now: number): Subject {
+  const seconds = Math.floor(now / 1000)
+  return {
+    id: `${issuer}|${account.sub}`,
+    issuer,
+    kind: 'human',
+    party: account.party,
+    vendor: account.vendor,
+    email: account.email,
+    groups: account.groups,
+    roles: account.roles,
+    token_exp: seconds + 3600,
+    authn: { methods: ['pwd'], acr: '', at: seconds },
+    claims: {},
+    break_glass: null,
+  }
+}

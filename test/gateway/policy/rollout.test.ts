@@ -1,0 +1,262 @@
+/** Rolling a policy out on a running node: uploaded by one, activated by another, live sessions decided again. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { BUILTIN_BUNDLE } from '#policy'
+import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
+import type { LoggedDecision, PolicyImpact, PolicyStatus, WhoCan } from '#api'
+import { saveCredentials } from '../../../cli/login/index.ts'
+import { findOpa, processEnvironment } from '../../../policy/toolchain/opa.ts'
+import { run } from '../../cli/run.ts'
+import {
+  grantFor,
+  openSession,
+  startNode,
+  until,
+  type Person,
+  type TestNode,
+} from '../../support/node.ts'
+import { attach, expecting, type FakeAgent, PLC, seen } from '../../support/tunnels.ts'
+
+const opa = await findOpa(processEnvironment())
+const folder = mkdtempSync(join(tmpdir(), 'sallyport-rollout-'))
+const data = mkdtempSync(join(tmpdir(), 'sallyport-rollout-node-'))
+const key = newSigningKey()
+const stranger = newSigningKey()
+const builtin = untrusted(readFileSync(BUILTIN_BUNDLE))
+let node: TestNode
+let second: Person
+let vendor: Person
+let agent: FakeAgent
+
+interface Site {
+  site: { zones: { default: { approvals: number } } }
+}
+
+/** The built-in rules over changed site data, signed. */
+function release(
+  revision: string,
+  seq: number,
+  change: (site: Site['site']) => void = () => undefined,
+  signer = key,
+): string {
+  const files = new Map([...builtin].filter(([name]) => !name.startsWith('vectors/')))
+  const text = (name: string) => new TextDecoder().decode(files.get(name))
+  const manifest = { ...(JSON.parse(text('.manifest')) as object), revision }
+  const document = JSON.parse(text('data.json')) as Site
+  change(document.site)
+  files.set('.manifest', Buffer.from(JSON.stringify(manifest)))
+  files.set('data.json', Buffer.from(JSON.stringify(document)))
+  const { archive } = signRelease(files, { pem: signer.privateKey, seq, iat: 1 })
+  const path = join(folder, `${revision}-${seq}.tar`)
+  writeFileSync(path, archive)
+  return path
+}
+const twoApprovers = (site: Site['site']) => void (site.zones.default.approvals = 2)
+
+async function home(person: Person, name: string): Promise<string> {
+  const place = join(folder, name)
+  await saveCredentials(join(place, 'credentials'), person.credentials)
+  return place
+}
+
+async function start(): Promise<TestNode> {
+  writeFileSync(join(folder, 'trust.pub'), key.publicKey)
+  const config = `policy:\n  trust: [${JSON.stringify(join(folder, 'trust.pub'))}]\n`
+  return await startNode({ data, config })
+}
+
+beforeAll(async () => {
+  node = await start()
+  second = await node.person('second', { party: 'staff', roles: ['admin', 'engineer'] })
+  vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'press-makers' })
+  const device = await node.device('press-07', { plc: expecting() })
+  agent = await attach(node, device, { listeners: { plc: seen(PLC, 'listener') } })
+})
+afterAll(async () => {
+  await agent[Symbol.asyncDispose]()
+  await node[Symbol.asyncDispose]()
+  for (const path of [folder, data]) rmSync(path, { recursive: true, force: true })
+})
+const status = () => node.admin.ask<PolicyStatus>('GET', '/policy')
+
+test('a node comes up with what it was built with', async () => {
+  expect(await status()).toMatchObject({
+    source: 'built-in',
+    seq: 0,
+    high_water: 0,
+    candidate: null,
+    journal: { state: 'OK' },
+  })
+})
+
+describe('what is refused, the old policy still deciding', () => {
+  const rows: [string, () => string, RegExp][] = [
+    ['signed by nobody we trust', () => release('strange', 1, undefined, stranger), /bundle\.key/],
+    [
+      'a bit turned on its way',
+      () => {
+        const path = release('turned', 1)
+        const bytes = readFileSync(path)
+        bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1
+        writeFileSync(path, bytes)
+        return path
+      },
+      /bundle\./,
+    ],
+    [
+      'site data without a zone’s approvals',
+      () =>
+        release('incomplete', 1, (site) => {
+          delete (site.zones.default as Partial<Site['site']['zones']['default']>).approvals
+        }),
+      /data\.schema/,
+    ],
+    ['no bundle at all', () => join(folder, 'trust.pub'), /bundle\./],
+  ]
+  test.for(rows)('%s', async ([, make, code]) => {
+    const ran = await run(await home(node.admin, 'admin'), 'policy', 'push', make())
+    expect(ran.code).toBe(1)
+    expect(ran.err).toMatch(code)
+    expect(await status()).toMatchObject({ seq: 0, candidate: null })
+  })
+
+  test('a vendor uploads nothing and reads nothing', async () => {
+    expect((await vendor.call('GET', '/policy')).status).toBe(403)
+    expect((await vendor.call('GET', '/policy/bundle')).status).toBe(403)
+    expect((await vendor.call('POST', '/policy/rollback', {})).status).toBe(403)
+  })
+})
+
+describe('rolled out', () => {
+  test('push shows whom it would cut and what it would turn; activation cuts; why says why', async () => {
+    await grantFor(vendor, node.admin, { device: 'press-07', process: 'plc' })
+    const session = await openSession(vendor, 'press-07', 'plc')
+    const bundle = release('strict-1', 1, twoApprovers)
+    const pushed = await run(await home(node.admin, 'admin'), 'policy', 'push', bundle)
+    expect(pushed.out).toContain('revision strict-1, seq 1, will cut 1 of 1 live sessions')
+    expect(pushed.out).toMatch(
+      new RegExp(`${session.id} +press-07 +plc +vera.* grant\\.unapproved`),
+    )
+    expect(pushed.out).toMatch(/1 +newly_denied +session\.open +vera.* default +grant\.unapproved/)
+    expect(pushed.out).toMatch(/next: another person runs sallyport policy activate [0-9a-f]{64}/)
+    const digest = (await status()).candidate?.digest ?? ''
+
+    const done = await run(await home(second, 'second'), 'policy', 'activate', digest)
+    expect(done.code).toBe(0)
+    expect(done.out).toMatch(new RegExp(`in force +strict-1[^]*cut ${session.id} in [\\d.]+ ms`))
+    expect(await status()).toMatchObject({
+      revision: 'strict-1',
+      seq: 1,
+      high_water: 1,
+      candidate: null,
+    })
+    const events = node.events()
+    const activation = events.find(
+      ({ code, message }) => code === 'policy.activate' && message.includes('strict-1'),
+    )
+    const end = events.find(
+      ({ code, idx }) => code === 'session.end' && idx > (activation?.idx ?? 1e9),
+    )
+    expect(end?.text).toContain('policy_recheck')
+    expect(activation?.text).toContain(digest)
+
+    const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+    expect(refused.body.code).toBe('grant.unapproved')
+    const id = refused.body.decision_id ?? ''
+    const own = await run(await home(vendor, 'vera'), 'policy', 'why', id)
+    expect(own.out).toMatch(/decision +session\.open: deny/)
+    expect(own.out).toContain('not  grant.unapproved')
+    expect((await vendor.ask<LoggedDecision>('GET', `/decisions/${id}`)).input).toBeNull()
+    const theirs = await node.admin.ask<LoggedDecision>('GET', `/decisions/${id}`)
+    expect(theirs.input).toMatchObject({ device: { id: 'press-07' }, action: 'session.open' })
+  })
+
+  test('somebody else’s decision does not exist for a vendor', async () => {
+    const { decision_id: id = '' } = (
+      await second.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+    ).body
+    const answer = await vendor.call('GET', `/decisions/${id}`)
+    expect([answer.status, answer.body.code]).toEqual([404, 'decision.unknown'])
+  })
+
+  test('an older bundle, and another one with the same number', async () => {
+    for (const path of [release('again', 1), release('older', 1)]) {
+      const ran = await run(await home(node.admin, 'admin'), 'policy', 'push', path)
+      expect(ran.err).toContain('bundle.rollback')
+    }
+  })
+
+  test('who can: everybody, and what stops them', async () => {
+    const answer = await node.admin.ask<WhoCan>(
+      'GET',
+      '/policy/who-can?device=press-07&process=plc',
+    )
+    const vera = answer.items.find(({ person }) => person === vendor.email)
+    expect(vera).toMatchObject({ effect: 'deny', codes: ['grant.unapproved', 'policy.no_match'] })
+    expect(answer.items.every(({ effect }) => effect !== 'allow')).toBe(true)
+    const table = await run(await home(node.admin, 'admin'), 'policy', 'who-can', 'press-07/plc')
+    expect(table.out).toMatch(/^PERSON +PARTY/m)
+  })
+
+  test('impact keeps nothing', async () => {
+    const path = release('open-1', 2)
+    const found = await run(await home(node.admin, 'admin'), '--json', 'policy', 'impact', path)
+    const impact = JSON.parse(found.out) as PolicyImpact
+    expect(impact.past?.turned).toContainEqual(
+      expect.objectContaining({
+        change: 'newly_allowed',
+        point: 'session.open',
+        codes: expect.arrayContaining(['grant.unapproved']) as unknown,
+      }),
+    )
+    expect(await status()).toMatchObject({ revision: 'strict-1', candidate: null })
+  })
+
+  test('without an earlier good one there is no way back, and that is said', async () => {
+    const ran = await run(await home(node.admin, 'admin'), 'policy', 'rollback')
+    expect(ran.err).toMatch(/no earlier policy has proved good[^]*higher --seq/)
+  })
+
+  test.skipIf(opa === undefined)(
+    'explain: the failed expression with its line',
+    { timeout: 60_000 },
+    async () => {
+      const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+      const place = await home(node.admin, 'admin')
+      const ran = await run(place, 'policy', 'explain', refused.body.decision_id ?? '')
+      expect(ran.out).toMatch(/deny {2}_grant_denial {2}policy\/default\/access\.rego:\d+/)
+      expect(ran.out).toMatch(
+        /failed {2}policy\/default\/access\.rego:\d+ {2}count\(.*_approvals_needed/,
+      )
+    },
+  )
+})
+
+test('a restart brings back what was in force; a changed file does not get in', async () => {
+  await agent[Symbol.asyncDispose]()
+  await node.stop()
+  node = await startNode({
+    data,
+    bare: true,
+    config: `policy:\n  trust: [${JSON.stringify(join(folder, 'trust.pub'))}]\n`,
+  })
+  expect(node.events().findLast(({ code }) => code === 'policy.activate')?.text).toContain(
+    'strict-1',
+  )
+  await node.stop()
+  const active = join(data, 'bundles', 'active.tar')
+  const bytes = readFileSync(active)
+  bytes[700] = (bytes[700] ?? 0) ^ 1
+  writeFileSync(active, bytes)
+  node = await startNode({
+    data,
+    bare: true,
+    config: `policy:\n  trust: [${JSON.stringify(join(folder, 'trust.pub'))}]\n`,
+  })
+  const last = await until('the node says that it denies', () =>
+    node.events().findLast(({ code }) => code === 'policy.activate'),
+  )
+  expect(last.message).toBe('no policy could be verified: everything is denied')
+})
