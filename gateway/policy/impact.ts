@@ -74,7 +74,7 @@ function changedObligations(before: Obligations, after: Obligations): string[] {
 }
 
 /** How the candidate turns a decision, or undefined where it leaves it. */
-export function turn(before: Said, after: Said): Pick<Turned, 'change' | 'codes'> | undefined {
+function turn(before: Said, after: Said): Pick<Turned, 'change' | 'codes'> | undefined {
   if (before.allow && !after.allow) return { change: 'newly_denied', codes: codesOf(after) }
   if (!before.allow && after.allow) return { change: 'newly_allowed', codes: codesOf(before) }
   if (!before.allow) return undefined

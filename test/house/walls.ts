@@ -51,8 +51,16 @@ export const rooms: readonly Room[] = [
   { folder: 'gateway/api', may: ['typebox'] },
   { folder: 'gateway', may: [...DOORS.filter((door) => door !== '#gateway'), 'npm:*', 'node:*'] },
   { folder: 'cli', may: [...DOORS, '#policy-toolchain', 'npm:*', 'node:*'], env: true },
-  { folder: 'bench', may: [...DOORS, ...INSIDES, 'dev:*', 'node:*'], env: true },
-  { folder: 'test', may: [...DOORS, ...INSIDES, 'dev:*', 'node:*'], env: true },
+  {
+    folder: 'bench',
+    may: [...DOORS, '#policy-toolchain', ...INSIDES, 'dev:*', 'node:*'],
+    env: true,
+  },
+  {
+    folder: 'test',
+    may: [...DOORS, '#policy-toolchain', ...INSIDES, 'dev:*', 'node:*'],
+    env: true,
+  },
 ]
 
 /** Single files at the root of the project. */

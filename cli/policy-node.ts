@@ -1,0 +1,261 @@
+/** What `sallyport policy` asks of a running gateway, and what a person reads of its answers. */
+import type { Command } from 'commander'
+import type { Input, Point } from '#policy'
+import {
+  LoggedDecision,
+  openApi,
+  PolicyActivated,
+  PolicyImpact,
+  PolicyStatus,
+  WhoCan,
+  type Api,
+} from './client.ts'
+import { CliError, usage } from './exit.ts'
+import { readBytes, readDuration, readProcess } from './input.ts'
+import { facts, instant, layOut, note, plain, tell, show } from './print.ts'
+import { globalOptions } from './commands/options.ts'
+import { explained, explainedLines } from './commands/policy.ts'
+
+const BUNDLE_TYPE = 'application/vnd.openpolicyagent.bundles'
+
+export async function status(_flags: object, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const api = await openApi(options)
+  const now = await api.call(PolicyStatus, 'GET', '/policy')
+  const lines = facts([
+    ['state', now.state],
+    ['revision', now.revision],
+    ['seq', now.seq],
+    ['bundle', now.bundle_digest],
+    ['data', now.data_digest],
+    ['from', now.source],
+    ['since', instant(now.activated_at)],
+    ['highest seq', now.high_water],
+    ['decisions', now.decisions],
+    ['errors', now.errors],
+    ['can go back', now.last_good],
+    ['trusted keys', now.trusted_keys.join(', ')],
+    ['decision log', `${now.journal.state}, ${now.journal.written} written since the start`],
+  ])
+  for (const { slot, code, detail } of now.boot_failures)
+    lines.push(`at the start ${slot} was refused: ${code} ${detail}`)
+  if (now.last_failure !== null)
+    lines.push(`the last activation failed: ${now.last_failure.code} ${now.last_failure.detail}`)
+  if (now.candidate !== null)
+    lines.push(
+      `waits since ${instant(now.candidate.at)}: ${now.candidate.digest}, from ${now.candidate.by}`,
+      `next: sallyport policy activate ${now.candidate.digest}`,
+    )
+  tell(options, now, lines.map(plain))
+}
+
+function sinceOf(text: string): number {
+  return Math.floor(Date.now() / 1000) - readDuration(text)
+}
+
+async function send(api: Api, path: string, bundle: string, since: string): Promise<PolicyImpact> {
+  const bytes = readBytes(bundle, 'bundle')
+  note('asking what it would do …')
+  return api.send(PolicyImpact, `${path}?since=${sinceOf(since)}`, { type: BUNDLE_TYPE, bytes })
+}
+
+export async function impact(
+  bundle: string,
+  flags: { since: string },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const api = await openApi(options)
+  const found = await send(api, '/policy/impact', bundle, flags.since)
+  tell(options, found, impactLines(found))
+}
+
+export async function push(
+  bundle: string,
+  flags: { since: string; activate?: boolean; yes?: boolean },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  if (flags.yes === true && flags.activate !== true)
+    throw usage('--yes agrees to an activation', 'add --activate, or leave --yes out')
+  const api = await openApi(options)
+  const found = await send(api, '/policy/candidate', bundle, flags.since)
+  const lines = [...impactLines(found), `uploaded: ${found.digest}`]
+  if (flags.activate !== true) {
+    tell(options, found, [
+      ...lines,
+      `next: another person runs sallyport policy activate ${found.digest}`,
+    ])
+    return
+  }
+  if (!options.json) for (const line of lines) note(line)
+  if (flags.yes !== true && !(await agreed()))
+    throw new CliError('nothing was activated', {
+      code: 'policy.not_agreed',
+      exit: 'failed',
+      next: `it stays uploaded: sallyport policy activate ${found.digest}`,
+    })
+  await bring(api, options, found.digest)
+}
+
+async function agreed(): Promise<boolean> {
+  if (!process.stdin.isTTY) {
+    note('nobody is there to agree: add --yes')
+    return false
+  }
+  const { createInterface } = await import('node:readline/promises')
+  const lines = createInterface({ input: process.stdin, output: process.stderr })
+  const answer = await lines.question('bring it into force? yes/no ').finally(() => lines.close())
+  return answer.trim().toLowerCase() === 'yes'
+}
+
+export async function activate(digest: string, _flags: object, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  if (!/^[0-9a-f]{64}$/.test(digest))
+    throw usage('a digest is 64 hex digits', 'sallyport policy status shows the one that waits')
+  await bring(await openApi(options), options, digest)
+}
+
+async function bring(api: Api, options: Parameters<typeof tell>[0], digest: string): Promise<void> {
+  const done = await api.call(PolicyActivated, 'POST', '/policy/activate', { digest })
+  tell(options, done, activatedLines(done))
+}
+
+export async function rollback(_flags: object, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const api = await openApi(options)
+  const done = await api.call(PolicyActivated, 'POST', '/policy/rollback')
+  tell(options, done, activatedLines(done))
+}
+
+function activatedLines({ revision, digest, sessions, slowest_ms }: PolicyActivated): string[] {
+  const cut = sessions.map(
+    ({ id, time_to_cut_ms }) => `cut ${id} in ${time_to_cut_ms.toFixed(1)} ms`,
+  )
+  return [
+    ...facts([
+      ['in force', revision],
+      ['sha256', digest],
+      ['sessions cut', sessions.length],
+      ['slowest cut', slowest_ms === null ? null : `${slowest_ms.toFixed(1)} ms`],
+    ]),
+    ...cut,
+  ]
+}
+
+function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
+  const lines = [
+    `revision ${revision}, seq ${seq}, will cut ${live.cut.length} of ${live.sessions} live sessions`,
+  ]
+  if (live.cut.length > 0)
+    lines.push(
+      layOut({
+        head: ['session', 'device', 'process', 'person', 'code'],
+        rows: live.cut.map((one) => [one.session, one.device, one.process, one.person, one.code]),
+        empty: '',
+      }),
+    )
+  if (past === null) return lines
+  lines.push(
+    `${past.replayed} of ${past.decisions} past decisions replayed, ${past.not_replayable} not replayable; ` +
+      `${past.turned.length}${past.truncated ? '+' : ''} kinds come out otherwise`,
+  )
+  if (past.turned.length > 0)
+    lines.push(
+      layOut({
+        head: ['count', 'change', 'point', 'person', 'zone', 'codes', 'for example'],
+        rows: past.turned.map((one) => [
+          one.count,
+          one.change,
+          one.point,
+          one.person,
+          one.zone,
+          one.codes.join(' '),
+          one.example,
+        ]),
+        empty: '',
+      }),
+    )
+  return lines
+}
+
+async function logged(api: Api, id: string): Promise<LoggedDecision> {
+  if (!/^d_[0-9a-z]{26}$/.test(id))
+    throw usage(`${JSON.stringify(id)} is not the id of a decision`, 'it begins with d_')
+  return api.call(LoggedDecision, 'GET', `/decisions/${id}`)
+}
+
+export async function why(id: string, _flags: object, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const api = await openApi(options)
+  const decision = await logged(api, id)
+  tell(options, { ...decision, input: null }, whyLines(decision))
+}
+
+const REMEDIES: Readonly<Record<string, string>> = {
+  step_up: 'sign in again with a second factor',
+  request_grant: 'request a grant: sallyport request DEVICE/PROCESS --for 2h --reason …',
+  request_window: 'ask for a time in which the zone is open',
+  approve: 'an approver of the zone has to approve: sallyport grants, sallyport approve',
+  upgrade: 'the engineer of the device upgrades its agent',
+  attest: 'let the device, or the computer, be checked again',
+  consent: 'the people at the device consent there',
+}
+
+function whyLines(decision: LoggedDecision): string[] {
+  const { point, effect, timestamp, revision, zone } = decision
+  const lines = facts([
+    ['decision', `${point}: ${effect}`],
+    ['at', timestamp],
+    ['revision', revision],
+    ['zone', zone],
+  ])
+  for (const one of decision.why) {
+    lines.push(`${effect === 'allow' ? 'because' : 'not'}  ${one.code}  ${one.msg ?? ''}`.trimEnd())
+    const remedy = one.remedy === null ? undefined : (REMEDIES[one.remedy] ?? one.remedy)
+    if (one.next_step !== null) lines.push(`    ${one.next_step}`)
+    if (remedy !== undefined) lines.push(`    ${remedy}`)
+  }
+  return lines.map(plain)
+}
+
+export async function explain(id: string, _flags: object, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const api = await openApi(options)
+  const decision = await logged(api, id)
+  const now = await api.call(PolicyStatus, 'GET', '/policy')
+  if (decision.layer !== 'rego')
+    throw new CliError('Rego was not asked: the gateway itself refused', {
+      code: 'policy.layer',
+      exit: 'failed',
+      why: decision.why.map(({ code, msg }) => `${code}: ${msg ?? ''}`).join('; '),
+    })
+  if (now.revision !== decision.revision || now.data_digest !== decision.data_digest)
+    note(
+      `decided by revision ${plain(decision.revision ?? 'none')}; explained by ${plain(now.revision ?? 'none')}, which is in force now`,
+    )
+  const room = await import('#policy-toolchain')
+  const files = room.untrusted(await api.fetch('/policy/bundle'))
+  const rules = await explained(room, files, decision.point as Point, decision.input as Input)
+  tell(options, { ...decision, rules }, [...whyLines(decision), ...explainedLines(rules)])
+}
+
+export async function whoCan(text: string, _flags: object, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { device, process: name } = readProcess(text)
+  const api = await openApi(options)
+  const query = new URLSearchParams({ device, process: name })
+  const answer = await api.call(WhoCan, 'GET', `/policy/who-can?${query.toString()}`)
+  show(options, answer, {
+    head: ['person', 'party', 'company', 'now', 'because', 'grant'],
+    rows: answer.items.map((one) => [
+      one.person,
+      one.party,
+      one.vendor,
+      one.effect,
+      one.codes.join(' '),
+      one.grant,
+    ]),
+    empty: 'there are no accounts',
+  })
+}
