@@ -55,6 +55,27 @@ const PolicySettings = Type.Object(
   {
     /** PEM files of public keys (P-256, P-384) that sign bundles. */
     trust: Type.Array(Type.String({ minLength: 1 }), { maxItems: 16 }),
+    /** An OPA bundle server to take bundles from by itself, or a file that somebody drops. */
+    source: Type.Optional(
+      Type.Union([
+        Type.Object(
+          {
+            url: Type.String({ pattern: '^https?://' }),
+            ca_file: Type.Optional(Type.String({ minLength: 1 })),
+            token_file: Type.Optional(Type.String({ minLength: 1 })),
+            poll_s: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),
+          },
+          { additionalProperties: false },
+        ),
+        Type.Object(
+          {
+            file: Type.String({ minLength: 1 }),
+            poll_s: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),
+          },
+          { additionalProperties: false },
+        ),
+      ]),
+    ),
   },
   { additionalProperties: false },
 )
@@ -254,7 +275,7 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
       return copy
     })
   if (isRecord(out['policy']) && Array.isArray(out['policy']['trust']))
-    out['policy'] = { ...out['policy'], trust: out['policy']['trust'].map(absolute) }
+    out['policy'] = policyRelativeTo(out['policy'], absolute)
   const est = out['est'] as { manufacturers?: unknown } | undefined
   if (Array.isArray(est?.manufacturers))
     out['est'] = {
@@ -270,6 +291,18 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
+}
+
+function policyRelativeTo(
+  policy: Record<string, unknown>,
+  absolute: (path: unknown) => unknown,
+): Record<string, unknown> {
+  const trust = Array.isArray(policy['trust']) ? policy['trust'].map(absolute) : []
+  if (!isRecord(policy['source'])) return { ...policy, trust }
+  const source = { ...policy['source'] }
+  for (const key of ['ca_file', 'token_file', 'file'])
+    if (key in source) source[key] = absolute(source[key])
+  return { ...policy, trust, source }
 }
 
 function caRelativeTo(

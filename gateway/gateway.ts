@@ -23,7 +23,7 @@ import { createApi, type Api } from './listen/api.ts'
 import { createEdge, type Edge, type EdgeCertificate } from './listen/edge.ts'
 import { estHandler } from './listen/est.ts'
 import { dispatch, dispatchUpgrade, type Handler } from './listen/front.ts'
-import { openOperations, type Operations } from './listen/operations.ts'
+import { openOperations, type Health, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
 import { Quiet } from './listen/quiet.ts'
 import { Publication } from './listen/revocation.ts'
@@ -39,6 +39,8 @@ import { sessionRoutes } from './listen/routes/sessions.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
 import { openPolicy, type NodePolicy } from './policy/boot.ts'
+import { BundleServer } from './policy/publish.ts'
+import type { PolicyService } from './policy/service.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
@@ -87,6 +89,7 @@ export async function serve(
     preview: (decide) => access.reauthorization.preview(decide),
     withdraw: (withdrawal) => access.reauthorization.withdraw(() => true, withdrawal),
   })
+  if (policy.source !== undefined) undo.use(policy.source).start()
   const setup = estSetup(config.est)
   const front = await openHttp(config, foundation, policy, access, setup, report, undo)
   const edge = await openEdge(config, foundation, decisions, access, setup, front, report, undo)
@@ -95,7 +98,7 @@ export async function serve(
   const listen = await edge.listen(host, port)
   let serving = true
   const operations = undo.use(
-    await openHealth(config, foundation, access, shippers, revision, () => serving),
+    await openHealth(config, foundation, access, shippers, policy.service, () => serving),
   )
   ready({ listen, operations: operations.address, origin: originOf(config) })
   logger.info(
@@ -519,26 +522,32 @@ async function openHealth(
   { log, thread }: Foundation,
   { registry, room }: Access,
   shippers: readonly Shipper[],
-  revision: string | null,
+  policy: PolicyService,
   serving: () => boolean,
 ): Promise<Operations> {
   const { host, port } = splitHostPort(config.operations)
-  return await openOperations(host, port, () => ({
+  const revision = (): string | null => policy.status().revision
+  const bundles = new BundleServer({
+    digest: () => policy.status().bundle_digest,
+    archive: () => policy.archive(),
+  })
+  const health = (): Health => ({
     parts: {
       log: log.state === 'OK' || log.state === 'WARN',
       store: thread.open,
-      policy: revision !== null,
+      policy: revision() !== null,
       serving: serving(),
     },
     devices: registry.size,
     sessions: room.live.size,
     log_state: log.state,
-    policy_revision: revision,
+    policy_revision: revision(),
     sinks: shippers.map((shipper) => {
       const { name, state } = shipper.health()
       return { name, state, lag: shipper.lag().events }
     }),
-  }))
+  })
+  return await openOperations(host, port, health, bundles)
 }
 
 const DRAIN_LOOK_MS = 250

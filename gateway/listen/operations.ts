@@ -1,6 +1,7 @@
-/** The loopback-only port for whoever runs the node: is it alive, is it ready. */
-import { createServer } from 'node:http'
+/** The loopback-only port for whoever runs the node: is it alive, is it ready, which policy decides. */
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import type { BundleServer } from '../policy/publish.ts'
 
 export interface Health {
   /** One line per part; the node is ready when every one is true. */
@@ -26,15 +27,24 @@ export async function openOperations(
   host: string,
   port: number,
   health: () => Health,
+  bundles: BundleServer,
 ): Promise<Operations> {
   const server = createServer((request, response) => {
     const path = request.url?.split('?')[0]
+    if (request.method === 'GET' && path?.startsWith('/bundles/') === true) {
+      void handOut(bundles, path, request, response)
+      return
+    }
     const known = request.method === 'GET' && (path === '/healthz' || path === '/readyz')
     const now = health()
     const ready = Object.values(now.parts).every(Boolean)
     const status = known ? (path === '/healthz' || ready ? 200 : 503) : 404
     response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
-    response.end(JSON.stringify(known ? { ready, ...now } : { error: 'GET /healthz or /readyz' }))
+    response.end(
+      JSON.stringify(
+        known ? { ready, ...now } : { error: 'GET /healthz, /readyz or /bundles/sallyport' },
+      ),
+    )
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -48,5 +58,23 @@ export async function openOperations(
       server.closeAllConnections()
       await new Promise<void>((resolve) => void server.close(() => resolve()))
     },
+  }
+}
+
+async function handOut(
+  bundles: BundleServer,
+  path: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const gone = new AbortController()
+  response.on('close', () => gone.abort())
+  try {
+    const { status, headers, body } = await bundles.answer(path, request.headers, gone.signal)
+    response.writeHead(status, headers)
+    response.end(body)
+  } catch (error) {
+    response.writeHead(500, { 'content-type': 'application/json' })
+    response.end(JSON.stringify({ error: error instanceof Error ? error.message : String(error) }))
   }
 }

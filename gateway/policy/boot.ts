@@ -8,11 +8,14 @@ import { Decisions } from '../decisions.ts'
 import { DecisionJournal } from './journal.ts'
 import { PolicyService } from './service.ts'
 import { BundleSlots } from './slots.ts'
+import { BundleSource } from './source.ts'
 
 export interface NodePolicy {
   readonly service: PolicyService
   readonly journal: DecisionJournal
   readonly decisions: Decisions
+  /** Where bundles come from by themselves; undefined where the configuration names nothing. */
+  readonly source: BundleSource | undefined
 }
 
 /**
@@ -42,7 +45,10 @@ export async function openPolicy(
   const { tenant, gateway, site, timezone } = config
   const place = { tenant, gateway, site, timezone }
   const journal = DecisionJournal.open({ directory: join(config.data, 'decisions'), place, report })
-  return { service, journal, decisions: new Decisions(engine, place, now, journal) }
+  const settings = config.policy?.source
+  const take = (archive: Uint8Array<ArrayBuffer>, from: string) => service.take(archive, from)
+  const source = settings && new BundleSource(settings, { take, now, report })
+  return { service, journal, source, decisions: new Decisions(engine, place, now, journal) }
 }
 
 function readTrust(files: readonly string[]): PublicKeys {

@@ -57,6 +57,7 @@ export class PolicyService implements Disposable {
   readonly #parts: PolicyParts
   #live: Live | undefined
   #archive: Uint8Array<ArrayBuffer>
+  #bundle: Bundle | undefined
   #source: Source | 'none' = 'none'
   #activatedAt = 0
   #good: NodeJS.Timeout | undefined
@@ -198,6 +199,27 @@ export class PolicyService implements Disposable {
   }
 
   /**
+   * A bundle that came by itself: brought into force, or kept as the candidate where a second person has
+   * to agree. One that is in force or waits already changes nothing. Throws Refusal `policy.bundle`.
+   */
+  async take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
+    const { slots, engine } = this.#parts
+    const { bundle } = await this.#candidate(archive)
+    const { digest } = bundle
+    if (digest === engine.status().bundle_digest || digest === slots.state.candidate?.digest) return
+    await this.upload(archive, from, null)
+    if (!this.#needsSecondPerson()) await this.activate(digest, from)
+  }
+
+  /** Whether the site data in force asks for two people to activate a policy. */
+  #needsSecondPerson(): boolean {
+    const { data } = this.#bundle ?? {}
+    const site = (data as { site?: { settings?: { second_person?: unknown } } } | undefined)?.site
+    const named = site?.settings?.second_person
+    return !Array.isArray(named) || named.includes('policy:push')
+  }
+
+  /**
    * Goes back to the last bundle that proved good here. Throws Refusal `policy.candidate` where there is
    * none, `policy.bundle` where it does not verify any more.
    */
@@ -276,6 +298,7 @@ export class PolicyService implements Disposable {
       throw refused(error)
     }
     this.#archive = archive
+    this.#bundle = bundle
     this.#source = 'active'
     this.#activatedAt = now()
     this.#watch(bundle, archive)
@@ -316,6 +339,7 @@ export class PolicyService implements Disposable {
   async #started(source: Source, bundle: Bundle, archive: Uint8Array<ArrayBuffer>): Promise<void> {
     this.#source = source
     this.#archive = archive
+    this.#bundle = bundle
     this.#activatedAt = this.#parts.now()
     const words = source === 'built-in' ? 'built-in policy active' : `${source} policy active`
     await this.#parts.log.append(this.#event('policy.activate', bundle, words, []))

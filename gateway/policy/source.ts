@@ -1,0 +1,174 @@
+/**
+ * Where bundles come from by themselves: an OPA bundle server, long polled, or a file that somebody
+ * drops. Whatever comes is verified like any upload; what is refused is said once and tried again
+ * when it changes.
+ */
+import { readFileSync, statSync } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
+import { Agent, fetch } from 'undici'
+import { PolicyError } from '#policy'
+import { BUNDLE_TYPE } from './publish.ts'
+
+export interface SourceSettings {
+  /** `https://…`: the whole address of the bundle. */
+  readonly url?: string | undefined
+  /** PEM of the authority that signed the server's certificate; without one the system's. */
+  readonly ca_file?: string | undefined
+  /** One line: a bearer token. */
+  readonly token_file?: string | undefined
+  /** A bundle that somebody puts there, whole, by renaming. */
+  readonly file?: string | undefined
+  /** Seconds between looks where the server does not wait, and between looks at a file. */
+  readonly poll_s?: number | undefined
+}
+
+export interface SourceHealth {
+  readonly from: string
+  readonly state: 'OK' | 'FAILED'
+  /** Epoch seconds of the last look that worked; 0 before the first. */
+  readonly checked_at: number
+  readonly error: string | null
+}
+
+export interface SourceRoom {
+  /** Verifies and keeps or activates; throws Refusal `policy.bundle`. */
+  take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void>
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  readonly report: (error: unknown, what: string) => void
+}
+
+const MAX_BUNDLE_BYTES = 16 * 1024 * 1024
+const POLL_S = 30
+const WAIT_S = 55
+/** Longer than the server may wait. */
+const REQUEST_MS = 75_000
+const BACKOFF_MS = [1_000, 2_000, 5_000, 15_000, 30_000] as const
+
+type Look = (
+  signal: AbortSignal,
+) => Promise<{ readonly archive?: Uint8Array<ArrayBuffer>; readonly waited: boolean }>
+
+/** Looks until it is disposed. */
+export class BundleSource implements AsyncDisposable {
+  readonly #room: SourceRoom
+  readonly #from: string
+  readonly #look: Look
+  readonly #pollMs: number
+  readonly #stopping = new AbortController()
+  readonly #agent: Agent | undefined
+  #running: Promise<void> = Promise.resolve()
+  #health: SourceHealth
+
+  constructor(settings: SourceSettings, room: SourceRoom) {
+    this.#room = room
+    this.#from = settings.url ?? settings.file ?? ''
+    this.#pollMs = (settings.poll_s ?? POLL_S) * 1000
+    this.#health = { from: this.#from, state: 'OK', checked_at: 0, error: null }
+    if (settings.url === undefined) this.#look = dropped(settings.file ?? '')
+    else {
+      const ca = settings.ca_file === undefined ? {} : { ca: readFileSync(settings.ca_file) }
+      this.#agent = new Agent({
+        connect: ca,
+        connections: 1,
+        bodyTimeout: REQUEST_MS,
+        headersTimeout: REQUEST_MS,
+      })
+      this.#look = served(settings, this.#agent)
+    }
+  }
+
+  start(): void {
+    this.#running = this.#run()
+  }
+
+  health(): SourceHealth {
+    return this.#health
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping
+    let failures = 0
+    while (!signal.aborted) {
+      let pause: number
+      try {
+        const { archive, waited } = await this.#look(signal)
+        if (archive !== undefined) await this.#room.take(archive, this.#from)
+        failures = 0
+        pause = waited ? 0 : this.#pollMs
+        const checked = Math.floor(this.#room.now() / 1000)
+        this.#health = { from: this.#from, state: 'OK', checked_at: checked, error: null }
+      } catch (error) {
+        if (signal.aborted) return
+        this.#failed(error)
+        pause = BACKOFF_MS[Math.min(failures++, BACKOFF_MS.length - 1)] ?? this.#pollMs
+      }
+      await setTimeout(pause, undefined, { signal, ref: false }).catch(() => undefined)
+    }
+  }
+
+  #failed(error: unknown): void {
+    const text = error instanceof Error ? error.message : String(error)
+    if (text !== this.#health.error) this.#room.report(error, `policy from ${this.#from}`)
+    this.#health = { ...this.#health, state: 'FAILED', error: text }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort()
+    await this.#running
+    await this.#agent?.destroy()
+  }
+}
+
+/** A bundle server: ETag, and a wait where it offers one (OPA's long polling). */
+function served({ url = '', token_file: tokenFile }: SourceSettings, dispatcher: Agent): Look {
+  let etag: string | undefined
+  return async (signal) => {
+    const token = tokenFile === undefined ? undefined : readFileSync(tokenFile, 'utf8').trim()
+    const answer = await fetch(url, {
+      dispatcher,
+      redirect: 'error',
+      signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_MS)]),
+      headers: {
+        prefer: `modes=snapshot;wait=${WAIT_S}`,
+        ...(etag === undefined ? {} : { 'if-none-match': etag }),
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      },
+    })
+    const waited = answer.headers.get('content-type')?.startsWith(BUNDLE_TYPE) === true
+    if (answer.status === 304) return { waited }
+    if (answer.status !== 200) {
+      await answer.body?.cancel()
+      throw new Error(`the bundle server answered ${answer.status}`)
+    }
+    const archive = await bounded(answer.body)
+    // Remembered even where it is refused: the same bytes are not fetched over and over.
+    etag = answer.headers.get('etag') ?? undefined
+    return { archive, waited: waited && etag !== undefined }
+  }
+}
+
+async function bounded(body: AsyncIterable<unknown> | null): Promise<Uint8Array<ArrayBuffer>> {
+  const parts: Uint8Array[] = []
+  let total = 0
+  for await (const part of body ?? []) {
+    if (!(part instanceof Uint8Array)) continue
+    total += part.length
+    if (total > MAX_BUNDLE_BYTES) throw new PolicyError('bundle.size', 'longer than 16 MB')
+    parts.push(part)
+  }
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+/** A file, read when it has changed. */
+function dropped(path: string): Look {
+  let seen = ''
+  return async () => {
+    const there = statSync(path, { throwIfNoEntry: false })
+    const mark = there === undefined ? '' : `${there.ino}.${there.size}.${there.mtimeMs}`
+    if (there === undefined || mark === seen) return { waited: false }
+    if (there.size > MAX_BUNDLE_BYTES) throw new PolicyError('bundle.size', 'longer than 16 MB')
+    seen = mark
+    return { archive: new Uint8Array(readFileSync(path)), waited: false }
+  }
+}
