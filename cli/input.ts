@@ -127,10 +127,23 @@ export async function readSecret(file: string | undefined, what: string): Promis
   return secret
 }
 
-/** As `readSecret`, but on a terminal it is asked for twice: nobody could repeat a slip of the fingers. */
-export async function readNewSecret(file: string | undefined, what: string): Promise<string> {
-  const secret = await readSecret(file, what)
-  if (file === undefined && (await readSecret(undefined, what)) !== secret)
+/**
+ * As `readSecret`, but on a terminal it is asked for twice: nobody could repeat a slip of the fingers. One of
+ * less than `least` characters is refused at once, before the second time.
+ */
+export async function readNewSecret(
+  file: string | undefined,
+  what: string,
+  least: number,
+): Promise<string> {
+  if (file !== undefined || !process.stdin.isTTY) return await readSecret(file, what)
+  const secret = await askHidden(`${what}, at least ${least} characters: `)
+  if (secret.length < least || Buffer.byteLength(secret) > SECRET_BYTES_MAX)
+    throw usage(
+      `the ${what} is too short or too long`,
+      `nothing was done; choose one of ${least} characters or more`,
+    )
+  if ((await askHidden(`${what}, again: `)) !== secret)
     throw usage(`the two ${what}s differ`, 'nothing was done; run the command again')
   return secret
 }
