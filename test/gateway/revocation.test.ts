@@ -724,7 +724,7 @@ describe('after a crash', () => {
       ])
       expect(second.rows('SELECT * FROM ca_revocation_intent')).toEqual([])
       const told = second.events().filter(({ code }) => code === 'cert.revoke')
-      expect(told.at(-1)?.message).toContain('before a restart')
+      expect(told.at(-1)?.message).toContain('asked for earlier')
     } finally {
       await second[Symbol.asyncDispose]()
     }
