@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { decodeBody, encodeBody, encodePem } from '../../ca/der/base64.ts'
 import { readCertificate } from '../../ca/der/certificate.ts'
 import { readCertsOnly, writeCertsOnly } from '../../ca/der/cms.ts'
+import { hasUnknownCritical } from '../../ca/der/extensions.ts'
 import {
   readGeneralNames,
   sameGeneralNames,
@@ -290,4 +291,29 @@ test('named bits lose their trailing zeros', () => {
   expect(namedBits(0).toHex()).toBe('03020780')
   expect(namedBits(5, 6).toHex()).toBe('03020106')
   expect(namedBits(8).toHex()).toBe('0303070080')
+})
+
+describe('critical extensions, by one list for every chain', () => {
+  const of = (id: string, critical: boolean) => ({
+    oid: id,
+    critical,
+    value: new Uint8Array(),
+    bytes: new Uint8Array(),
+  })
+  const known = ['keyUsage', 'basicConstraints', 'extendedKeyUsage', 'subjectAltName'] as const
+  const passed = ['subjectKeyIdentifier', 'authorityKeyIdentifier', 'certificatePolicies'] as const
+  test.for([...known, ...passed])('%s is understood', (name) => {
+    expect(hasUnknownCritical([of(OID[name], true)])).toBe(false)
+  })
+
+  test('name constraints only by who judges them', () => {
+    const limits = [of(OID.nameConstraints, true)]
+    expect(hasUnknownCritical(limits)).toBe(true)
+    expect(hasUnknownCritical(limits, [OID.nameConstraints])).toBe(false)
+  })
+
+  test.for(['2.5.29.36', '2.5.29.54', '1.3.6.1.5.5.7.1.14'])('%s ends a chain', (unknown) => {
+    expect(hasUnknownCritical([of(unknown, true)])).toBe(true)
+    expect(hasUnknownCritical([of(unknown, false)])).toBe(false)
+  })
 })
