@@ -44,6 +44,8 @@ export type Plan = { readonly known: CertificateRow } | Application
 
 export interface Errand {
   readonly applicant: CertificationRequest
+  /** The connection's, for a request that carries one; else null. */
+  readonly binding: Uint8Array | null
   readonly label: EstLabel
   readonly connection: EstConnection
   readonly options: EstOptions
