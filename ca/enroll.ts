@@ -197,7 +197,7 @@ export async function enroll(
     attempt.device = token.device
     if (token.profile !== errand.label.profile)
       throw refuse('token.label', `the token is for ${token.profile} certificates`)
-    possess(errand.applicant, errand.connection.channelBinding, linkingOf(errand))
+    possess(errand.applicant, errand.binding, linkingOf(errand))
     const device = await requireDevice(token.device, errand.options)
     const vouch = {
       id: token.id,

@@ -141,7 +141,7 @@ async function byMaker(
   { manufacturer, serialNumber, spkiSha256 }: Introduction,
   errand: Errand,
 ): Promise<Claim> {
-  const { applicant, connection, options } = errand
+  const { applicant, options } = errand
   const principal = `idevid:${manufacturer.name}:${serialNumber}`
   attempt.tokenId = principal
   const id = await relying('store.unavailable', () => manufacturer.claim(serialNumber))
@@ -150,7 +150,7 @@ async function byMaker(
   attempt.device = id
   if (applicant.spkiSha256 === spkiSha256)
     throw refuse('key.bound', "the key is the maker's; a device makes its own")
-  possess(applicant, connection.channelBinding, linkingOf(errand))
+  possess(applicant, errand.binding, linkingOf(errand))
   const device = await requireDevice(id, options)
   const token = await claimRow(principal, id, options)
   const spent = () => refuse('device.claimed', 'this device has been enrolled before')

@@ -162,12 +162,14 @@ async function answer(
   send(response, await serve({ method, path, headers, body, connection }))
 }
 
-/** The chain is taken apart only for who asks for it: with a token nobody does, and it costs as much as a signature. */
+/** What costs is found out only for who asks: with a token nobody does for the chain, without a challengePassword nobody for the binding. */
 function connectionOf(socket: TLSSocket, requestId: string): EstConnection {
   let chain: Uint8Array[] | undefined
   return {
     tlsVersion: socket.getProtocol() ?? '',
-    channelBinding: channelBinding(socket, 'server'),
+    get channelBinding() {
+      return channelBinding(socket, 'server')
+    },
     get clientChain() {
       return (chain ??= presented(socket))
     },
