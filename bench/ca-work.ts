@@ -20,7 +20,7 @@ import { possess, readApplicant } from '../ca/applicant.ts'
 import { encodeBody } from '../ca/der/base64.ts'
 import { writeCertsOnly } from '../ca/der/cms.ts'
 import { assemble, signOver } from '../ca/issue.ts'
-import { sanFor, subjectFor, uriFor } from '../ca/name.ts'
+import { sanOf, subjectFor } from '../ca/name.ts'
 
 export const TENANT = 'main.sallyport.internal'
 export const random: Random = (bytes) => randomBytes(bytes)
@@ -117,7 +117,7 @@ function requestFor(device: string, spki: Uint8Array | ImportedKey): IssueReques
     tenant: TENANT,
     subject: device,
     name: subjectFor(device),
-    san: sanFor(uriFor(TENANT, 'device', device)),
+    san: sanOf(TENANT, 'device', device),
     spki,
     recall: null,
     parent: null,

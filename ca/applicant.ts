@@ -1,21 +1,16 @@
 /** Who holds the key and what they ask for: steps 2, 3 and 5 of a CSR's life (docs/issuance.md). */
 import { timingSafeEqual } from 'node:crypto'
 import { provePossession, readCsr, type CertificationRequest } from './csr.ts'
-import { decodeBody } from './der/base64.ts'
+import { decodeOctets } from './der/base64.ts'
 import { encodeUtf8 } from './der/text.ts'
 import { refuse } from './errors.ts'
 import type { Linking } from './label.ts'
 
 /** Decodes and reads a body. Throws CaError `body.base64` and everything `readCsr` throws. */
 export function readApplicant(body: Uint8Array): CertificationRequest {
-  const der = decodeBody(latin1(body))
+  const der = decodeOctets(body)
   if (der === undefined) throw refuse('body.base64', 'the body is not base64')
   return readCsr(der)
-}
-
-/** One character per octet, so that no decoder repairs what is not base64. */
-function latin1(body: Uint8Array): string {
-  return Buffer.from(body.buffer, body.byteOffset, body.length).toString('latin1')
 }
 
 /**

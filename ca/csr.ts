@@ -1,18 +1,10 @@
 /** Strict, bounded PKCS#10 reader (RFC 2986); says what a request holds, trusts none of it. */
 import { readKey, type ImportedKey } from './algorithm.ts'
 import { readExtensions, findExtension } from './der/certificate.ts'
+import { Cursor } from './der/cursor.ts'
 import { rdnsOf, type Rdn } from './der/name.ts'
 import { OID, oidOf } from './der/oid.ts'
-import {
-  childrenOf,
-  DerError,
-  expect,
-  readDer,
-  REQUEST_LIMITS,
-  TAG,
-  wholeBits,
-  type DerNode,
-} from './der/reader.ts'
+import { checkDer, DerError, expect, REQUEST_LIMITS, TAG, wholeBits } from './der/reader.ts'
 import { textOf } from './der/text.ts'
 import { refuse } from './errors.ts'
 
@@ -41,92 +33,90 @@ export interface CertificationRequest {
  * on its curve: see `provePossession`.
  */
 export function readCsr(der: Uint8Array): CertificationRequest {
-  const root = asDer(() => readDer(der, REQUEST_LIMITS))
-  return asStructure(() => requestOf(root))
-}
-
-function asDer(read: () => DerNode): DerNode {
   try {
-    return read()
+    checkDer(der, REQUEST_LIMITS)
   } catch (cause) {
     if (!(cause instanceof DerError)) throw cause
     throw refuse('der', `the request is not DER: ${cause.message}`, { cause })
   }
-}
-
-function asStructure<T>(read: () => T): T {
   try {
-    return read()
+    return requestOf(new Cursor(der, 0, der.length))
   } catch (cause) {
     if (!(cause instanceof DerError)) throw cause
     throw refuse('csr.structure', `the request is not PKCS#10: ${cause.message}`, { cause })
   }
 }
 
-function requestOf(root: DerNode): CertificationRequest {
-  const [info, algorithm, signature, more] = childrenOf(root, TAG.sequence, 'CertificationRequest')
-  const all = childrenOf(info, TAG.sequence, 'CertificationRequestInfo')
-  const [version, subject, spki, attributes, extra] = all
-  if (more !== undefined || extra !== undefined) throw new DerError('it has other parts')
-  const { value } = expect(version, TAG.integer, 'version')
-  if (value.length !== 1 || value[0] !== 0) throw new DerError('version is not 0')
-  const subjectKey = expect(spki, TAG.sequence, 'subjectPKInfo').bytes
+function requestOf(whole: Cursor): CertificationRequest {
+  const parts = whole.into(TAG.sequence, 'CertificationRequest')
+  const info = parts.step(TAG.sequence, 'CertificationRequestInfo').bytes
+  const fields = parts.inside()
+  const algorithm = parts.step(TAG.sequence, 'signatureAlgorithm').bytes
   // Read here, so that a malformed one is a malformed request and not an unknown algorithm.
-  oidOf(childrenOf(algorithm, TAG.sequence, 'signatureAlgorithm')[0], 'signatureAlgorithm')
-  const rdns = rdnsOf(subject)
-  const asked = readAttributes(attributes)
-  const signed = wholeBits(signature, 'signature')
-  const key = readKey(subjectKey)
+  oidOf(parts.inside().step(TAG.oid, 'signatureAlgorithm'), 'signatureAlgorithm')
+  const signature = wholeBits(parts.step(TAG.bitString, 'signature'), 'signature')
+  parts.end('it')
+  const version = fields.step(TAG.integer, 'version')
+  if (version.to !== version.from + 1 || version.source[version.from] !== 0)
+    throw new DerError('version is not 0')
+  const subject = fields.step(TAG.sequence, 'subject').bytes
+  const rdns = rdnsOf(fields.inside())
+  const spki = fields.step(TAG.sequence, 'subjectPKInfo').bytes
+  const { san, challengePassword } = readAttributes(fields)
+  fields.end('it')
+  const key = readKey(spki)
+  const spkiSha256 = key.sha256
   return {
-    info: expect(info, TAG.sequence, 'CertificationRequestInfo').bytes,
-    subject: expect(subject, TAG.sequence, 'subject').bytes,
+    info,
+    subject,
     rdns,
-    spki: key.spki,
-    spkiSha256: key.sha256,
-    san: asked.san,
-    challengePassword: asked.challengePassword,
-    algorithm: expect(algorithm, TAG.sequence, 'signatureAlgorithm').bytes,
-    signature: signed,
+    spki,
+    spkiSha256,
     key,
+    san,
+    challengePassword,
+    algorithm,
+    signature,
   }
 }
 
 /** RFC 2986 4.1 wants the attributes even when empty; openssl reads requests without them, and so do we. */
-function readAttributes(node: DerNode | undefined) {
-  const list = node === undefined ? [] : childrenOf(node, 0xa0, 'attributes')
-  const found = new Map<string, readonly DerNode[]>()
-  for (const attribute of list) {
-    const [type, values, more] = childrenOf(attribute, TAG.sequence, 'an attribute')
-    const name = oidOf(type, 'the attribute type')
-    const set = childrenOf(values, TAG.set, 'the attribute values')
-    if (more !== undefined) throw new DerError('an attribute has other parts')
-    if (found.has(name)) throw refuse('csr.attribute', `the attribute ${name} is repeated`)
-    if (set.length === 0) throw refuse('csr.attribute', `the attribute ${name} has no value`)
-    found.set(name, set)
+function readAttributes(fields: Cursor): Asked {
+  const asked: Asked = { san: null, challengePassword: null }
+  if (!fields.next()) return asked
+  const list = expect(fields, 0xa0, 'attributes').inside()
+  const seen: string[] = []
+  while (list.next()) {
+    const attribute = expect(list, TAG.sequence, 'an attribute').inside()
+    const name = oidOf(attribute.step(TAG.oid, 'the attribute type'), 'the attribute type')
+    const values = attribute.step(TAG.set, 'the attribute values')
+    attribute.end('an attribute')
+    if (seen.includes(name)) throw refuse('csr.attribute', `the attribute ${name} is repeated`)
+    seen.push(name)
+    readAttribute(name, values.inside(), asked)
   }
-  if (found.has(OID.changeSubjectName))
+  return asked
+}
+
+interface Asked {
+  san: Uint8Array | null
+  challengePassword: string | null
+}
+
+/** What an attribute says to us, which has one value then. */
+function readAttribute(name: string, values: Cursor, asked: Asked): void {
+  if (values.empty) throw refuse('csr.attribute', `the attribute ${name} has no value`)
+  if (name === OID.changeSubjectName)
     throw refuse('name.change', 'a request cannot change the name of a device')
-  return {
-    san: sanOf(only(found, OID.extensionRequest)),
-    challengePassword: challengeOf(only(found, OID.challengePassword)),
-  }
+  if (name === OID.extensionRequest)
+    asked.san = findExtension(readExtensions(values), 'subjectAltName')?.value ?? null
+  else if (name === OID.challengePassword) asked.challengePassword = challengeOf(values)
+  else return
+  if (!values.empty) throw refuse('csr.attribute', `the attribute ${name} has several values`)
 }
 
-function only(found: ReadonlyMap<string, readonly DerNode[]>, name: string): DerNode | undefined {
-  const values = found.get(name)
-  if (values !== undefined && values.length !== 1)
-    throw refuse('csr.attribute', `the attribute ${name} has several values`)
-  return values?.[0]
-}
-
-function sanOf(request: DerNode | undefined): Uint8Array | null {
-  if (request === undefined) return null
-  return findExtension(readExtensions(request), 'subjectAltName')?.value ?? null
-}
-
-function challengeOf(node: DerNode | undefined): string | null {
-  if (node === undefined) return null
-  const text = textOf(node)
+function challengeOf(values: Cursor): string {
+  const text = values.next() ? textOf(values) : undefined
   // RFC 2985 5.4.1 bounds it; RFC 7030 3.5 relies on that bound.
   if (text === undefined || text.length === 0 || text.length > 255)
     throw refuse('csr.attribute', 'challengePassword is not a text of 1 to 255 characters')

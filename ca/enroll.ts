@@ -5,8 +5,8 @@ import { OID } from './der/oid.ts'
 import { encodeUtf8 } from './der/text.ts'
 import { CaError, refuse, relying } from './errors.ts'
 import type { DeviceRecord } from './est.ts'
-import type { IssuedRow, IssuingDesk } from './issue.ts'
-import { introduce, idFromRequest, type Claim } from './introduce.ts'
+import type { IssuedRow } from './issue.ts'
+import { FOREVER, introduce, idFromRequest, isMakersClaim, type Claim } from './introduce.ts'
 import { isId, isTenant } from './name.ts'
 import { recallSeconds, type EstProfileName } from './profile.ts'
 import {
@@ -66,29 +66,61 @@ export async function newToken(
   return { text, row }
 }
 
+/** Why a token cannot be freed for another key. `changed`: somebody else did something to it meanwhile. */
+export type TokenObstacle = 'unused' | 'revoked' | 'in use' | 'changed'
+
 /**
- * Lets another key redeem a used token for `lifetimeSeconds` more; the certificate the first key got
- * is revoked. False, and nothing changed, when that certificate was already used, or the token is
- * revoked, unused or unknown. Throws CaError `profile`, `log.unavailable`, `store.unavailable`.
+ * What stands in the way of another key; undefined where nothing does. A certificate is in use once a
+ * tunnel was opened or a renewal made with it. A maker's claim can be freed whenever what it got has
+ * ended, for its device has no other: also one that was revoked, or ended with its device.
+ */
+export async function obstacleToRebinding(
+  token: TokenRow,
+  store: Pick<CaStore, 'findCertificate' | 'listCertificates'>,
+): Promise<Exclude<TokenObstacle, 'changed'> | undefined> {
+  const { tenant, device, profile, binding, revokedAt } = token
+  const lasting = isMakersClaim(token)
+  if (revokedAt !== null && !lasting) return 'revoked'
+  if (binding === null) return revokedAt === null ? 'unused' : undefined
+  const [row, active] = await relying('store.unavailable', () =>
+    Promise.all([
+      store.findCertificate(binding.serial),
+      store.listCertificates(tenant, { subject: device, profile, state: 'active' }),
+    ]),
+  )
+  const over = lasting && row?.state === 'revoked'
+  if (row === undefined || (row.firstUsedAt !== null && !over)) return 'in use'
+  return active.some(({ parent }) => parent === binding.serial) ? 'in use' : undefined
+}
+
+/**
+ * Lets another key redeem a used token for `lifetimeSeconds` more, a maker's claim for ever: first `end`
+ * revokes the certificate that the first key got, as any other, then the token is free. A crash in
+ * between leaves it bound to what was revoked, and it can be done again. Gives what stood in the way;
+ * then nothing was done, unless that is `changed`. Throws CaError `profile`, `store.unavailable`, and as `end`.
  */
 export async function rebindToken(
   token: TokenRow,
-  request: {
-    readonly lifetimeSeconds: number
-    readonly now: Instant
-    readonly requestId?: string
+  request: { readonly lifetimeSeconds: number; readonly now: Instant },
+  desk: {
+    readonly store: Pick<CaStore, 'findCertificate' | 'listCertificates' | 'rebindToken'>
+    readonly end: (serial: string) => Promise<unknown>
   },
-  { store, log }: IssuingDesk,
-): Promise<boolean> {
-  const { lifetimeSeconds, now: at, requestId = null } = request
+): Promise<TokenObstacle | undefined> {
+  const { lifetimeSeconds, now } = request
   requireTokenLife(lifetimeSeconds)
   const { tenant, id, binding } = token
-  if (binding === null) return false
-  const event = { at, tenant, requestId, remoteAddress: null, reason: 'superseded' } as const
-  const target = { serial: binding.serial }
-  await relying('log.unavailable', () => log({ ...event, code: 'cert.revoke', target }))
-  const until = instant(at + Math.floor(lifetimeSeconds) * 1_000)
-  return await relying('store.unavailable', () => store.rebindToken(tenant, id, at, until))
+  const obstacle = await obstacleToRebinding(token, desk.store)
+  if (obstacle !== undefined) return obstacle
+  if (binding !== null) {
+    const find = () => desk.store.findCertificate(binding.serial)
+    const row = await relying('store.unavailable', find)
+    if (row?.state !== 'revoked') await desk.end(binding.serial)
+  }
+  const lift = isMakersClaim(token)
+  const expiresAt = lift ? FOREVER : instant(now + Math.floor(lifetimeSeconds) * 1_000)
+  const free = () => desk.store.rebindToken(tenant, id, { expiresAt, lift })
+  return (await relying('store.unavailable', free)) ? undefined : 'changed'
 }
 
 function requireTokenLife(seconds: number): void {
@@ -165,7 +197,7 @@ export async function enroll(
     attempt.device = token.device
     if (token.profile !== errand.label.profile)
       throw refuse('token.label', `the token is for ${token.profile} certificates`)
-    possess(errand.applicant, errand.connection.channelBinding, linkingOf(errand))
+    possess(errand.applicant, errand.binding, linkingOf(errand))
     const device = await requireDevice(token.device, errand.options)
     const vouch = {
       id: token.id,

@@ -300,7 +300,9 @@ async function issueFor(
   pace(connection.remoteAddress, options.now(), desk)
   const lifetimeSeconds = desk.lifetimeSeconds[label.profile]
   const applicant = readApplicant(request.body)
-  const errand: Errand = { applicant, label, connection, options, lifetimeSeconds }
+  // Now, because it goes with the connection; only for who sent one, because OpenSSL has to derive it.
+  const binding = applicant.challengePassword === null ? null : connection.channelBinding
+  const errand: Errand = { applicant, binding, label, connection, options, lifetimeSeconds }
   const { authorization } = headers
   try {
     const renewing = operation === 'simplereenroll'

@@ -21,7 +21,8 @@ export {
 export type { KeyAlgorithm } from './algorithm.ts'
 export { hashOf, softwareSigner, type Signer, type SigningAlgorithm } from './signer.ts'
 export { issueServer, type ServerCertificate } from './server.ts'
-export { newToken, rebindToken } from './enroll.ts'
+export { newToken, obstacleToRebinding, rebindToken, type TokenObstacle } from './enroll.ts'
+export { isMakersClaim } from './introduce.ts'
 export {
   bodyTooLarge,
   est,
@@ -77,6 +78,7 @@ export type {
   CrlNumbers,
   Intention,
   KeyOwner,
+  Rebinding,
   RecordOutcome,
   RevocationIntention,
   RevocationIntentions,

@@ -141,7 +141,7 @@ async function byMaker(
   { manufacturer, serialNumber, spkiSha256 }: Introduction,
   errand: Errand,
 ): Promise<Claim> {
-  const { applicant, connection, options } = errand
+  const { applicant, options } = errand
   const principal = `idevid:${manufacturer.name}:${serialNumber}`
   attempt.tokenId = principal
   const id = await relying('store.unavailable', () => manufacturer.claim(serialNumber))
@@ -150,11 +150,13 @@ async function byMaker(
   attempt.device = id
   if (applicant.spkiSha256 === spkiSha256)
     throw refuse('key.bound', "the key is the maker's; a device makes its own")
-  possess(applicant, connection.channelBinding, linkingOf(errand))
+  possess(applicant, errand.binding, linkingOf(errand))
   const device = await requireDevice(id, options)
   const token = await claimRow(principal, id, options)
   const spent = () => refuse('device.claimed', 'this device has been enrolled before')
-  if (token.device !== id || token.revokedAt !== null) throw spent()
+  if (token.device !== id) throw spent()
+  if (token.revokedAt !== null)
+    throw refuse('device.claimed', 'an operator ended what the maker vouches for with this device')
   if (token.binding === null) {
     const { tenant, store, now } = options
     if (token.expiresAt <= now()) throw spent()
@@ -171,8 +173,15 @@ async function byMaker(
   return { principal, token, device, vouch, serialNumber, spent }
 }
 
-/** The last second that X.509 can write. */
-const FOREVER = instant(Date.UTC(9999, 11, 31, 23, 59, 59))
+/** The last second that X.509 can write: a maker's device may be switched on at any time before. */
+export const FOREVER = instant(Date.UTC(9999, 11, 31, 23, 59, 59))
+
+const MAKERS = 'idevid:'
+
+/** Whether the row stands for a maker's certificate and not for a token that somebody was given. */
+export function isMakersClaim({ hash }: Pick<TokenRow, 'hash'>): boolean {
+  return hash.startsWith(MAKERS)
+}
 
 /**
  * One row for each serial number of a maker, so that its first enrolment binds a key exactly as a
@@ -183,7 +192,7 @@ async function claimRow(
   device: string,
   { tenant, store, now, random }: EstOptions,
 ): Promise<TokenRow> {
-  const hash = `idevid:${sha256Hex(encodeUtf8(principal))}`
+  const hash = `${MAKERS}${sha256Hex(encodeUtf8(principal))}`
   const find = () => relying('store.unavailable', () => store.findToken(tenant, hash))
   const known = await find()
   if (known !== undefined) return known

@@ -4,10 +4,18 @@
  */
 import { X509Certificate } from 'node:crypto'
 import { sha256Hex } from './algorithm.ts'
-import { findExtension, readCertificate, type ParsedCertificate } from './der/certificate.ts'
+import { readCertificate, type ParsedCertificate } from './der/certificate.ts'
+import {
+  allowsPurposes,
+  hasUnknownCritical,
+  isStrongSignature,
+  keyUsage,
+  pathLength,
+  signatureOid,
+} from './der/extensions.ts'
 import { readName } from './der/name.ts'
-import { OID, oidOf } from './der/oid.ts'
-import { childrenOf, DerError, readDer, TAG } from './der/reader.ts'
+import { OID } from './der/oid.ts'
+import { DerError } from './der/reader.ts'
 import { CaError, type PeerCode } from './errors.ts'
 import { instant, type Instant } from './time.ts'
 
@@ -52,22 +60,7 @@ export interface Unknown {
 
 const LONGEST_PATH = 4
 const LARGEST = 16_384
-const KNOWN_CRITICAL: ReadonlySet<string> = new Set([
-  OID.keyUsage,
-  OID.basicConstraints,
-  OID.subjectAltName,
-  OID.extendedKeyUsage,
-])
-/** SHA-1 and MD5 have no row, so nothing signed with them leads anywhere. */
-const SOUND: ReadonlySet<string> = new Set([
-  OID.ecdsaSha256,
-  OID.ecdsaSha384,
-  OID.ecdsaSha512,
-  OID.rsaSha256,
-  OID.rsaSha384,
-  OID.rsaSha512,
-  OID.ed25519,
-])
+const DIGITAL_SIGNATURE = 0x80
 
 /**
  * Whose device is this? Walks `chain` (DER, leaf first, as presented) up to one maker's anchor (RFC 5280 6):
@@ -144,7 +137,7 @@ function climb(
 /** `checkIssued` compares names, key identifiers and key usage; `verify` only the signature. */
 function signed({ parsed, x509 }: Link, above: Link): boolean {
   try {
-    const sound = SOUND.has(algorithmOf(parsed))
+    const sound = isStrongSignature(signatureOid(parsed.algorithm))
     return (
       sound && above.x509.ca && x509.checkIssued(above.x509) && x509.verify(above.x509.publicKey)
     )
@@ -154,18 +147,11 @@ function signed({ parsed, x509 }: Link, above: Link): boolean {
   }
 }
 
-function algorithmOf({ algorithm }: ParsedCertificate): string {
-  return oidOf(
-    childrenOf(readDer(algorithm), TAG.sequence, 'AlgorithmIdentifier')[0],
-    'signatureAlgorithm',
-  )
-}
-
 type Fault = readonly [code: PeerCode, message: string]
 
 function pathFault(links: readonly Link[], now: Instant): Fault | undefined {
   for (const [depth, { parsed }] of links.entries()) {
-    if (parsed.extensions.some((each) => each.critical && !KNOWN_CRITICAL.has(each.oid)))
+    if (hasUnknownCritical(parsed.extensions))
       return ['peer.extension', 'the chain has a critical extension nobody here understands']
     // How many CAs stand between this one and the leaf; the leaf itself does not count (RFC 5280 4.2.1.9).
     if (depth > 0 && depth - 1 > pathLengthOf(parsed))
@@ -180,32 +166,19 @@ function pathFault(links: readonly Link[], now: Instant): Fault | undefined {
   return undefined
 }
 
+/** One that cannot be read allows nothing below it. */
 function pathLengthOf({ extensions }: ParsedCertificate): number {
-  const value = findExtension(extensions, 'basicConstraints')?.value
-  if (value === undefined) return 0
-  const length = quietly(() =>
-    childrenOf(readDer(value), TAG.sequence, 'BasicConstraints').find(
-      (part) => part.tag === TAG.integer,
-    ),
-  )
-  return length === undefined ? Infinity : Number(`0x${length.value.toHex()}`)
+  return quietly(() => pathLength(extensions)) ?? -1
 }
 
 function leafFault({ parsed, x509 }: Link): Fault | undefined {
   if (x509.ca) return ['peer.ca', 'the client certificate is a CA certificate']
-  const usage = findExtension(parsed.extensions, 'keyUsage')
-  const bits = usage === undefined ? undefined : quietly(() => readDer(usage.value))
-  if (usage !== undefined && ((bits?.value[1] ?? 0) & 0x80) === 0)
+  const { extensions } = parsed
+  const usage = quietly(() => keyUsage(extensions) ?? DIGITAL_SIGNATURE) ?? 0
+  if ((usage & DIGITAL_SIGNATURE) === 0)
     return ['peer.purpose', 'the client certificate is not for signing']
   // 802.1AR leaves the extended usage out; where it is there, it has to include this.
-  const extended = findExtension(parsed.extensions, 'extendedKeyUsage')
-  if (extended === undefined) return undefined
-  const purposes = quietly(() =>
-    childrenOf(readDer(extended.value), TAG.sequence, 'EKU').map((each) =>
-      oidOf(each, 'a purpose'),
-    ),
-  )
-  return purposes?.includes(OID.clientAuth) === true
+  return quietly(() => allowsPurposes(extensions, ['clientAuth'])) === true
     ? undefined
     : ['peer.purpose', 'the client certificate is not for authenticating clients']
 }

@@ -3,7 +3,9 @@ import {
   readGeneralNames,
   uriOf,
   writeGeneralNames,
+  writeCommonName,
   writeName,
+  writeUri,
   type GeneralName,
 } from './der/name.ts'
 import { isPrintable } from './der/text.ts'
@@ -36,6 +38,11 @@ export function uriFor(tenant: string, kind: SubjectKind, id: string): string {
   return `sallyport://${tenant}/${kind}/${id}`
 }
 
+/** GeneralNames of `uriFor` alone: what a device's certificate has. */
+export function sanOf(tenant: string, kind: SubjectKind, id: string): Uint8Array {
+  return writeUri('sallyport://', tenant, '/', kind, '/', id)
+}
+
 /** The id in our URI of this kind and tenant; undefined for anything else, however similar. */
 function idFromUri(uri: string, tenant: string, kind: SubjectKind): string | undefined {
   const prefix = uriFor(tenant, kind, '')
@@ -52,7 +59,7 @@ export function idFromSan(san: Uint8Array, tenant: string, kind: SubjectKind): s
 
 /** Subject: CN = id, then serialNumber if the record has one. Throws CaError `profile`. */
 export function subjectFor(id: string, serialNumber?: string): Uint8Array {
-  if (serialNumber === undefined) return writeName([{ type: 'commonName', text: id }])
+  if (serialNumber === undefined) return writeCommonName(id)
   if (!isPrintable(serialNumber) || serialNumber.length === 0 || serialNumber.length > 64)
     throw new CaError('profile', 'local', 'a serial number is 1 to 64 PrintableString characters')
   return writeName([

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { sha256Hex, signingIdentifier } from './algorithm.ts'
 import { reasonCode } from './crl.ts'
 import { findExtension, readExtensions } from './der/certificate.ts'
+import { Cursor } from './der/cursor.ts'
 import { writeName } from './der/name.ts'
 import { oid, OID, oidOf } from './der/oid.ts'
 import {
@@ -217,7 +218,7 @@ function checkVersion(node: DerNode | undefined): void {
 function readId(node: DerNode): CertificateId {
   const [id, single, more] = childrenOf(node, TAG.sequence, 'Request')
   if (more !== undefined) throw new DerError('Request has other parts')
-  if (single !== undefined) refuseCritical(childrenOf(single, 0xa0, 'singleRequestExtensions')[0])
+  if (single !== undefined) refuseCritical(expect(single, 0xa0, 'singleRequestExtensions'))
   const [algorithm, name, key, serial, rest] = childrenOf(id, TAG.sequence, 'CertID')
   if (id === undefined || rest !== undefined) throw new DerError('CertID has other parts')
   const [hash] = childrenOf(algorithm, TAG.sequence, 'hashAlgorithm')
@@ -231,8 +232,8 @@ function readId(node: DerNode): CertificateId {
 }
 
 /** 4.4: an extension nobody here understands may be left aside, unless it says that it must not. */
-function refuseCritical(list: DerNode | undefined): ReturnType<typeof readExtensions> {
-  const extensions = readExtensions(list)
+function refuseCritical(tail: DerNode): ReturnType<typeof readExtensions> {
+  const extensions = readExtensions(Cursor.within(tail))
   if (extensions.some((each) => each.critical && each.oid !== OID.ocspNonce))
     throw new DerError('a critical extension is not understood')
   return extensions
@@ -240,7 +241,7 @@ function refuseCritical(list: DerNode | undefined): ReturnType<typeof readExtens
 
 /** RFC 9654 2.1: 1 to 128 octets; another length is a malformed request. */
 function nonceOf(tail: DerNode): Uint8Array | null {
-  const extensions = refuseCritical(childrenOf(tail, 0xa2, 'requestExtensions')[0])
+  const extensions = refuseCritical(expect(tail, 0xa2, 'requestExtensions'))
   const nonce = findExtension(extensions, 'ocspNonce')
   if (nonce === undefined) return null
   const { value } = expect(readDer(nonce.value, REQUEST_TREE), TAG.octetString, 'nonce')

@@ -6,6 +6,7 @@
 import { X509Certificate } from 'node:crypto'
 import { sha256Hex } from './algorithm.ts'
 import { findExtension, readCertificate, type ParsedCertificate } from './der/certificate.ts'
+import { hasUnknownCritical } from './der/extensions.ts'
 import { OID, oidOf } from './der/oid.ts'
 import { childrenOf, DerError, readDer, sameBytes, TAG } from './der/reader.ts'
 import { relying, type PeerCode } from './errors.ts'
@@ -57,13 +58,6 @@ const SENTENCES: Readonly<Record<PeerCode, string>> = {
 
 /** Nobody needs more to present one leaf and its CAs; the rest would be parsed for nothing. */
 const LONGEST_LEAF = 16_384
-const KNOWN_CRITICAL: ReadonlySet<string> = new Set([
-  OID.keyUsage,
-  OID.basicConstraints,
-  OID.subjectAltName,
-  OID.extendedKeyUsage,
-])
-
 interface Leaf {
   readonly parsed: ParsedCertificate
   readonly x509: X509Certificate
@@ -170,8 +164,7 @@ function structuralFault(
   // Our issuing CAs have pathlen 0: what they sign is a leaf or nothing.
   if (x509.ca || findExtension(parsed.extensions, 'basicConstraints') !== undefined)
     return 'peer.ca'
-  if (parsed.extensions.some((each) => each.critical && !KNOWN_CRITICAL.has(each.oid)))
-    return 'peer.extension'
+  if (hasUnknownCritical(parsed.extensions)) return 'peer.extension'
   const purposes = profiles[kind].extendedKeyUsage
   return signsFor(parsed, purposes) ? undefined : 'peer.purpose'
 }

@@ -58,7 +58,9 @@ const rows = {
   'operation.swapped': forbidden('post to simplereenroll'),
   'device.unknown': forbidden('have an operator add the device'),
   'device.state': forbidden('have an operator replace the device'),
-  'device.claimed': forbidden('enrol with a token, or have an operator revoke what it got before'),
+  'device.claimed': forbidden(
+    'enrol with a token, or have an operator free the claim: sallyport device tokens, then rebind-token',
+  ),
   'idevid.serial': forbidden('have an operator add the serial number to the list of its maker'),
   'peer.none': forbidden('present the device certificate'),
   'peer.malformed': forbidden(RE_ENROL),

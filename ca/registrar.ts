@@ -6,7 +6,7 @@ import { CaError, refuse, relying } from './errors.ts'
 import type { CaDecision, CaFacts, DeviceRecord, EstConnection, EstOptions } from './est.ts'
 import type { AttemptEvent } from './event.ts'
 import { finish, prepare, record, resume, type IssuedRow, type IssueRequest } from './issue.ts'
-import { sanFor, subjectFor, uriFor } from './name.ts'
+import { sanOf, subjectFor } from './name.ts'
 import type { EstLabel, Linking } from './label.ts'
 import { covers, PENDING_MOST, PENDING_MS, type PendingRow } from './pending.ts'
 import { profiles, recallSeconds } from './profile.ts'
@@ -44,6 +44,8 @@ export type Plan = { readonly known: CertificateRow } | Application
 
 export interface Errand {
   readonly applicant: CertificationRequest
+  /** The connection's, for a request that carries one; else null. */
+  readonly binding: Uint8Array | null
   readonly label: EstLabel
   readonly connection: EstConnection
   readonly options: EstOptions
@@ -164,7 +166,7 @@ function requestFor(plan: Application, decision: CaDecision, errand: Errand): Is
     tenant: options.tenant,
     subject: id,
     name: subjectFor(id, serialNumber),
-    san: sanFor(uriFor(options.tenant, errand.label.profile, id)),
+    san: sanOf(options.tenant, errand.label.profile, id),
     spki: applicant.key,
     lifetimeSeconds,
     shortened: decision.obligations,

@@ -59,8 +59,8 @@ async function identify(attempt: Attempt, { connection, label, options }: Errand
 }
 
 async function follow(peer: Peer, leaf: Uint8Array, errand: Errand): Promise<Plan> {
-  const { applicant, connection, options } = errand
-  possess(applicant, connection.channelBinding, linkingOf(errand))
+  const { applicant, options } = errand
+  possess(applicant, errand.binding, linkingOf(errand))
   checkSameNames(applicant, leaf, errand.label)
   const device = await requireDevice(peer.device, options)
   const principal = `certificate:${peer.serial}`

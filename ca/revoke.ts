@@ -17,6 +17,16 @@ import { instant, type Instant } from './time.ts'
 export interface RevocationDesk {
   readonly store: RevocationIntentions
   readonly log: CaLog
+  /** Told of each row that `resumeRevocations` and `revokeLapsed` add, once it holds: who admits peers cuts. */
+  readonly carriedOut?: (row: RevocationRow) => Promise<void>
+}
+
+/**
+ * An issuer whose key is in strange hands is `cACompromise`. `keyCompromise` is said of the certificates
+ * that end, and bars their keys for ever: those of devices, which nobody has but they.
+ */
+function reasonFor(target: RevocationTarget, reason: RevocationReason): RevocationReason {
+  return 'issuer' in target && reason === 'keyCompromise' ? 'cACompromise' : reason
 }
 
 /**
@@ -35,7 +45,8 @@ export async function revoke(
   },
   desk: RevocationDesk,
 ): Promise<RevocationRow> {
-  const { tenant, reason, now: at, requestId = null } = request
+  const { tenant, now: at, requestId = null } = request
+  const reason = reasonFor(target, request.reason)
   const id = await relying('store.unavailable', () =>
     desk.store.intendRevocation(tenant, { target, reason, at }),
   )
@@ -67,7 +78,8 @@ async function announce(
 
 /**
  * Carries out what a crash, or a store that failed, left intended. Each is logged again, as
- * resumed. Gives the rows in order. Throws as `revoke`; what came before stands.
+ * resumed, and with the reason that holds today (see `reasonFor`) where an older version intended
+ * another. Gives the rows in order. Throws as `revoke`; what came before stands, and was told to `carriedOut`.
  */
 export async function resumeRevocations(
   tenant: string,
@@ -76,11 +88,32 @@ export async function resumeRevocations(
 ): Promise<readonly RevocationRow[]> {
   const open = await relying('store.unavailable', () => desk.store.openRevocations(tenant))
   const rows: RevocationRow[] = []
-  for (const { id, target, reason } of open) {
+  for (const intended of open) {
+    const { id, target, reason } = await withReason(tenant, intended, desk)
     await announce(desk, { tenant, target, reason, at: now, requestId: null, resumed: true })
-    rows.push(await relying('store.unavailable', () => desk.store.redeemRevocation(tenant, id)))
+    const row = await relying('store.unavailable', () => desk.store.redeemRevocation(tenant, id))
+    rows.push(row)
+    await desk.carriedOut?.(row)
   }
   return rows
+}
+
+type Open = Awaited<ReturnType<RevocationIntentions['openRevocations']>>[number]
+
+/** The intention under a reason that may be. The new one is there before the old one goes: one of them is carried out. */
+async function withReason(
+  tenant: string,
+  intended: Open,
+  { store }: RevocationDesk,
+): Promise<Open> {
+  const { id, target, at } = intended
+  const reason = reasonFor(target, intended.reason)
+  if (reason === intended.reason) return intended
+  return await relying('store.unavailable', async () => {
+    const next = await store.intendRevocation(tenant, { target, reason, at })
+    await store.dropRevocation(tenant, id)
+    return { id: next, target, reason, at }
+  })
 }
 
 /** A signing that takes longer than this after its record has failed. */
@@ -103,7 +136,9 @@ export async function revokeLapsed(
   const ended: string[] = []
   for (const { serial } of lapsed) {
     const request = { tenant, reason: 'unspecified', now } as const
-    ended.push(...(await revoke({ serial }, request, desk)).serials)
+    const row = await revoke({ serial }, request, desk)
+    ended.push(...row.serials)
+    await desk.carriedOut?.(row)
   }
   return ended
 }

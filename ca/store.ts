@@ -131,13 +131,13 @@ export interface CaStore {
   findToken(tenant: string, hash: string): Promise<TokenRow | undefined>
   /** Newest first, at most 1,000. */
   listTokens(tenant: string, device?: string): Promise<readonly TokenRow[]>
-  /** False if there is no such token or it had been revoked before. */
+  /** Ends a token that nobody used. False if there is none, or it was used or revoked before. */
   revokeToken(tenant: string, id: string, at: Instant): Promise<boolean>
   /**
-   * Lets another key redeem a token until `expiresAt`, and revokes the certificate the first key
-   * got, unless it was used (then nothing changes and the answer is false).
+   * Lets another key redeem a token whose certificate was revoked, and with `lift` also one that was
+   * revoked itself. False, and nothing changed, for any other.
    */
-  rebindToken(tenant: string, id: string, at: Instant, expiresAt: Instant): Promise<boolean>
+  rebindToken(tenant: string, id: string, terms: Rebinding): Promise<boolean>
 
   /** The issuance transaction: serial, TBS, recall key and token binding stand or fall together. */
   record(intention: Intention): Promise<RecordOutcome>
@@ -179,6 +179,12 @@ export interface CaStore {
     issuer: string,
     at: Instant,
   ): Promise<readonly CertificateRow[]>
+}
+
+export interface Rebinding {
+  /** First instant at which it can no longer be used. */
+  readonly expiresAt: Instant
+  readonly lift: boolean
 }
 
 export interface KeyOwner {

@@ -10,6 +10,11 @@ interface Count {
   readonly until: number
 }
 
+/** A window that begins after `now` is of a clock that was set back since: it would last for that long. */
+function runs({ until }: Count, now: Instant): boolean {
+  return until > now && until <= now + WINDOW_MS
+}
+
 export class Throttle {
   readonly #counts = new Map<string, Count>()
   readonly #most: number
@@ -22,14 +27,14 @@ export class Throttle {
   /** Seconds this source has to wait; 0 when it may try. */
   waitSeconds(source: string, now: Instant): number {
     const count = this.#counts.get(source)
-    if (count === undefined || count.seen < this.#most || count.until <= now) return 0
+    if (count === undefined || count.seen < this.#most || !runs(count, now)) return 0
     return Math.ceil((count.until - now) / 1_000)
   }
 
   /** Counts one. */
   count(source: string, now: Instant): void {
     const count = this.#counts.get(source)
-    if (count !== undefined && count.until > now) {
+    if (count !== undefined && runs(count, now)) {
       count.seen++
       return
     }

@@ -2,10 +2,10 @@
  * What a command is given: names, durations, numbers, and secrets, which come from a file, from
  * stdin or from a prompt, never from the command line, where every user of the machine reads them.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
-import { usage } from './exit.ts'
+import { CliError, usage } from './exit.ts'
 import { note } from './print.ts'
 
 /** A device or process id: the label of a host name (API schema `Name`). */
@@ -92,6 +92,22 @@ export function readText(path: string, what: string): string {
   return readBytes(path, what).toString('utf8')
 }
 
+/**
+ * A private key's text. As ssh does: one that is ours has to be for us alone; on another's, whose business
+ * its mode is, nothing is asked. Throws CliError `key.exposed`, usage.
+ */
+export function readPrivate(path: string, what: string): string {
+  const there = statSync(path, { throwIfNoEntry: false })
+  if (there !== undefined && there.uid === process.getuid?.() && (there.mode & 0o077) !== 0)
+    throw new CliError(`the ${what} file ${path} can be read by others, so it is not used`, {
+      code: 'key.exposed',
+      exit: 'usage',
+      why: `its mode is ${(there.mode & 0o777).toString(8).padStart(4, '0')}`,
+      next: `make it yours alone: chmod 600 ${path}; if others may have read it, make a new key`,
+    })
+  return readText(path, what)
+}
+
 /** A small file as it is; throws usage naming it. */
 export function readBytes(path: string, what: string): Buffer {
   try {
@@ -127,10 +143,23 @@ export async function readSecret(file: string | undefined, what: string): Promis
   return secret
 }
 
-/** As `readSecret`, but on a terminal it is asked for twice: nobody could repeat a slip of the fingers. */
-export async function readNewSecret(file: string | undefined, what: string): Promise<string> {
-  const secret = await readSecret(file, what)
-  if (file === undefined && (await readSecret(undefined, what)) !== secret)
+/**
+ * As `readSecret`, but on a terminal it is asked for twice: nobody could repeat a slip of the fingers. One of
+ * less than `least` characters is refused at once, before the second time.
+ */
+export async function readNewSecret(
+  file: string | undefined,
+  what: string,
+  least: number,
+): Promise<string> {
+  if (file !== undefined || !process.stdin.isTTY) return await readSecret(file, what)
+  const secret = await askHidden(`${what}, at least ${least} characters: `)
+  if (secret.length < least || Buffer.byteLength(secret) > SECRET_BYTES_MAX)
+    throw usage(
+      `the ${what} is too short or too long`,
+      `nothing was done; choose one of ${least} characters or more`,
+    )
+  if ((await askHidden(`${what}, again: `)) !== secret)
     throw usage(`the two ${what}s differ`, 'nothing was done; run the command again')
   return secret
 }

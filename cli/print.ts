@@ -2,10 +2,8 @@
  * What a person reads on stdout and stderr: tables, lines, errors. With `--json` the same facts as
  * one JSON value. Control characters that came from elsewhere never reach the terminal.
  */
-import { renameSync, rmSync, writeFileSync } from 'node:fs'
-import { basename, dirname, join, resolve } from 'node:path'
 import { styleText } from 'node:util'
-import { CliError } from './exit.ts'
+import type { CliError } from './exit.ts'
 
 export interface PrintOptions {
   readonly json: boolean
@@ -42,30 +40,6 @@ export function say(line: string): void {
 /** One line on stderr, for what is not the command's result: prompts, notices, countdowns. */
 export function note(line: string): void {
   process.stderr.write(`${line}\n`)
-}
-
-/**
- * Puts `text` at `path`, on disk before this returns: whoever reads meanwhile, and whoever starts
- * after a power cut, has the old file or the new one. Throws CliError `file.unwritable`.
- */
-export function replaceFile(path: string, text: string | Uint8Array): void {
-  const beside = join(dirname(resolve(path)), `.${basename(path)}.${process.pid}`)
-  try {
-    writeFileSync(beside, text, { flush: true })
-    renameSync(beside, path)
-  } catch (cause) {
-    rmSync(beside, { force: true })
-    throw new CliError(
-      `${path} cannot be written`,
-      {
-        code: 'file.unwritable',
-        exit: 'usage',
-        why: cause instanceof Error ? cause.message : String(cause),
-        next: 'what was there before is unchanged; name another place, and run the same command again',
-      },
-      { cause },
-    )
-  }
 }
 
 /** The command's result: `value` as JSON on one line, or `table` for people. */

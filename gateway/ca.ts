@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { Config } from './config.ts'
 import { activateDue, initCa, rotate, type Rotated, type RotateOptions } from './keys/acts.ts'
 import { importIssuing, requestSubordinate, type ImportOptions } from './keys/bring.ts'
-import { exportRoot, initAway, type Exported } from './keys/export.ts'
+import { assertDeparture, exportRoot, initAway, type Exported } from './keys/export.ts'
 import { KeyError } from './keys/errors.ts'
 import { givenPassphrase, type Passphrase } from './keys/passphrase.ts'
 import { absent, openRoom, type CaRoom } from './keys/room.ts'
@@ -29,7 +29,8 @@ async function within<T>(
 /** Where the root key goes. Without a passphrase the node's own seals it, unless that stays beside it. */
 export interface Departure {
   readonly to: string
-  readonly passphrase: string | undefined
+  /** Asked for once it is needed and the place will do; undefined where there is none. */
+  readonly passphrase: () => Promise<string | undefined>
 }
 export type Initiated = CaStatus & {
   /** The copy of the root key that left the node now; null where it was kept or had left before. */
@@ -45,12 +46,19 @@ export type Initiated = CaStatus & {
 export async function caInit(given: GatewayArguments, root: Departure | null): Promise<Initiated> {
   return await within(given, async (room, config) => {
     const away = readState(room.directory)?.roots.every(({ key }) => key.kind !== 'file') ?? false
-    const leaving =
-      root === null || away ? null : { ...root, seal: sealOf(room, config, root.passphrase) }
-    const exported = leaving === null ? null : await initAway(room, leaving.to, leaving.seal)
-    if (leaving === null) await initCa(room)
+    const exported = root === null || away ? null : await depart(room, config, root)
+    if (exported === null) await initCa(room)
     return { ...(await statusOf(room, config)), exported }
   })
+}
+
+async function depart(
+  room: CaRoom,
+  config: Config,
+  { to, passphrase }: Departure,
+): Promise<Exported> {
+  assertDeparture(room, to)
+  return await initAway(room, to, sealOf(room, config, await passphrase()))
 }
 
 /** What seals a copy of the root key. Throws KeyError `key.passphrase`. */
@@ -100,12 +108,12 @@ export async function caRotate(given: GatewayArguments, options: RotateOptions):
 /** Takes the root key off the node. Without a passphrase the node's own seals the copy. */
 export async function caExportRoot(
   given: GatewayArguments,
-  to: string,
-  passphrase: string | undefined,
+  { to, passphrase }: Departure,
 ): Promise<Exported> {
   return await within(given, async (room, config) => {
     if (readState(room.directory) === undefined) throw absent(room)
-    return await exportRoot(room, to, sealOf(room, config, passphrase))
+    assertDeparture(room, to)
+    return await exportRoot(room, to, sealOf(room, config, await passphrase()))
   })
 }
 

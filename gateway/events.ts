@@ -101,7 +101,7 @@ function issued(event: Extract<CaEvent, { code: 'cert.issue' }>): EventInput {
 function revoked(event: Extract<CaEvent, { code: 'cert.revoke' }>): EventInput {
   const { target, resumed = false } = event
   const [[what, which] = []] = Object.entries(target)
-  const again = resumed ? ', asked for before a restart' : ''
+  const again = resumed ? ', asked for earlier' : ''
   return {
     code: 'cert.revoke',
     ...about(event),

@@ -15,7 +15,7 @@ import { edgeCertificate } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { Registry } from './devices/presence.ts'
-import type { RevocationRoom } from './devices/revoke.ts'
+import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
 import { now, openFoundation, originOf, publicPort, type Foundation } from './foundation.ts'
 import { VERSION } from './version.ts'
@@ -282,7 +282,7 @@ async function openHttp(
   const { authority, caStore, caLog, identity, thread } = foundation
   const { decisions } = policy
   const { devices } = access.room
-  const publication = undo.use(await openPublication(config, foundation, report))
+  const publication = undo.use(await openPublication(config, foundation, access, report))
   const pending = new SqlitePendingStore(thread)
   const api = undo.use(
     await createApi({
@@ -323,8 +323,10 @@ async function openHttp(
 async function openPublication(
   { tenant, gateway }: Config,
   { authority, caStore, caLog }: Foundation,
+  { registry, room, reauthorization }: Access,
   report: Report,
 ): Promise<Publication> {
+  const open = { registry, live: room.live, reauthorization, report }
   const issuers = () => authority.issuers
   return await Publication.open({
     tenant,
@@ -332,6 +334,9 @@ async function openPublication(
     issuers,
     store: caStore,
     log: caLog,
+    cut: async (row) => {
+      await cutRevoked(open, row, { by: 'gateway', at: performance.now() })
+    },
     now,
     report,
   })
@@ -389,7 +394,7 @@ function addRoutes(
   const guard = { decisions, log }
   const stock = { devices, registry, caStore, tokens, reauthorization, revocation, now }
   deviceRoutes(calls, { ...guard, ...stock })
-  tokenRoutes(calls, { ...guard, devices, caStore, caLog, tokens, now })
+  tokenRoutes(calls, { ...guard, devices, caStore, revocation, tokens, now })
   const crls = () => publication.lists()
   const issuers = () => authority.issuers
   certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls, issuers })

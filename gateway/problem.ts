@@ -10,6 +10,7 @@ export const problems = {
   'method.unknown': { status: 405, title: 'This call does not take that method' },
   'token.unknown': { status: 404, title: 'There is no such token' },
   'token.state': { status: 409, title: 'The token is not in a state that allows this' },
+  'token.used': { status: 409, title: 'The token was used already' },
   'token.missing': { status: 401, title: 'Sign in first' },
   'identity.refused': { status: 401, title: 'The sign-in was not accepted' },
   'policy.denied': { status: 403, title: 'Policy does not allow this' },

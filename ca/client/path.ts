@@ -5,7 +5,14 @@
  */
 import type { KeyObject, X509Certificate } from 'node:crypto'
 import { readCertificate, type ParsedCertificate } from '../der/certificate.ts'
-import { allowsPurposes, keyUsage, pathLength, signatureOid } from '../der/extensions.ts'
+import {
+  allowsPurposes,
+  hasUnknownCritical,
+  isStrongSignature,
+  keyUsage,
+  pathLength,
+  signatureOid,
+} from '../der/extensions.ts'
 import { OID } from '../der/oid.ts'
 import { sameBytes } from '../der/reader.ts'
 
@@ -28,30 +35,10 @@ interface Terms {
 /** Leaf, issuing CA, two roots that were joined, and one more. */
 const MOST_LINKS = 5
 const DIGITAL_SIGNATURE = 0x80
-const UNDERSTOOD: ReadonlySet<string> = new Set([
-  OID.basicConstraints,
-  OID.keyUsage,
-  OID.extendedKeyUsage,
-  OID.subjectAltName,
-  OID.subjectKeyIdentifier,
-  OID.authorityKeyIdentifier,
-  OID.certificatePolicies,
-  // Left to the caller: see isLimitedFurther.
-  OID.nameConstraints,
-])
 const UNJUDGED: ReadonlySet<string> = new Set([
   OID.nameConstraints,
   '1.3.6.1.5.5.7.1.14',
   '2.16.840.1.113730.1.1',
-])
-const SIGNATURES: ReadonlySet<string> = new Set([
-  OID.ecdsaSha256,
-  OID.ecdsaSha384,
-  OID.ecdsaSha512,
-  OID.rsaSha256,
-  OID.rsaSha384,
-  OID.rsaSha512,
-  OID.ed25519,
 ])
 const CURVES: ReadonlySet<string | undefined> = new Set(['prime256v1', 'secp384r1', 'secp521r1'])
 const LEAST_RSA_BITS = 2_048
@@ -125,7 +112,7 @@ function continues(path: readonly Link[], next: Link): boolean {
   return (
     top !== undefined &&
     below.length <= next.pathLength &&
-    SIGNATURES.has(top.signature) &&
+    isStrongSignature(top.signature) &&
     signedBy(top.x509, next.x509)
   )
 }
@@ -135,7 +122,8 @@ function readLink(x509: X509Certificate, purpose: Terms['purpose']): Link | unde
   try {
     const parsed = readCertificate(x509.raw)
     const { extensions, algorithm } = parsed
-    const unknown = extensions.some((each) => each.critical && !UNDERSTOOD.has(each.oid))
+    // Name constraints are left to the caller: see isLimitedFurther.
+    const unknown = hasUnknownCritical(extensions, [OID.nameConstraints])
     if (unknown || !isStrong(x509.publicKey)) return undefined
     return {
       x509,

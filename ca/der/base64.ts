@@ -11,7 +11,8 @@ const ARMOUR = /^-----BEGIN([A-Z0-9#]{1,40})-----([A-Za-z0-9+/=]*)-----END\1----
  */
 export function decodeBody(body: string): Uint8Array | undefined {
   // The decoder skips white space by itself, form feeds too, which are none of ours.
-  if (!body.includes('-') && !body.includes('\f')) return decode(body)
+  if (body.includes('\f')) return undefined
+  if (!body.includes('-')) return decode(body)
   const text = body.replace(/[\t\n\r ]+/g, '')
   return decode(ARMOUR.exec(text)?.[2] ?? text)
 }
@@ -26,6 +27,53 @@ function decode(text: string): Uint8Array | undefined {
   } catch {
     return undefined
   }
+}
+
+const [OTHER, SPACE, PAD, DASH] = [-1, -2, -3, -4]
+/** What each octet stands for: six bits, or one of the above. */
+const VALUES = new Int8Array(256).fill(OTHER)
+const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+for (let at = 0; at < DIGITS.length; at++) VALUES[DIGITS.charCodeAt(at)] = at
+for (const character of '\t\n\r ') VALUES[character.charCodeAt(0)] = SPACE
+VALUES['='.charCodeAt(0)] = PAD
+VALUES['-'.charCodeAt(0)] = DASH
+
+/**
+ * The same of a body as it came, an octet a character, without a string of it. One small loop: after every
+ * signature the processor has forgotten our code, and fetches this faster than three calls.
+ */
+export function decodeOctets(body: Uint8Array): Uint8Array | undefined {
+  const bytes = new Uint8Array((body.length >> 2) * 3 + 3)
+  let [length, held, count, pads] = [0, 0, 0, 0]
+  for (let at = 0; at < body.length; at++) {
+    const value = VALUES[body[at] ?? 0] ?? OTHER
+    if (value >= 0 && pads === 0) {
+      held = (held << 6) | value
+      if ((++count & 3) !== 0) continue
+      bytes[length] = held >> 16
+      bytes[length + 1] = held >> 8
+      bytes[length + 2] = held
+      length += 3
+      held = 0
+    } else if (value === PAD) pads++
+    // Armour is rare, and somebody else's matter.
+    else if (value === DASH) return decodeBody(latin1(body))
+    else if (value !== SPACE) return undefined
+  }
+  const left = count & 3
+  // RFC 4648 3.2, 3.5: as many pads as octets are missing, and no bit set that stands for none.
+  if (count === 0 || left === 1 || pads !== ((4 - left) & 3)) return undefined
+  held <<= pads * 6
+  if ((held & ((1 << (pads * 8)) - 1)) !== 0) return undefined
+  for (let shift = 16; shift >= pads * 8 && left > 0; shift -= 8) bytes[length++] = held >> shift
+  return bytes.subarray(0, length)
+}
+
+/** One character per octet, so that no decoder repairs what is not base64. */
+function latin1(body: Uint8Array): string {
+  let text = ''
+  for (const octet of body) text += String.fromCharCode(octet)
+  return text
 }
 
 /** 64 columns, LF, exactly one final LF. */

@@ -1,4 +1,5 @@
 /** A certificate's parts as they were encoded (RFC 5280 4.1); judges structure, not meaning. */
+import { Cursor } from './cursor.ts'
 import { OID, oidOf } from './oid.ts'
 import {
   CERTIFICATE_LIMITS,
@@ -17,8 +18,6 @@ export interface Extension {
   readonly critical: boolean
   /** What the OCTET STRING holds. */
   readonly value: Uint8Array
-  /** The whole Extension, DER. */
-  readonly bytes: Uint8Array
 }
 export interface ToBeSigned {
   readonly bytes: Uint8Array
@@ -84,27 +83,32 @@ function readTail(rest: readonly DerNode[]): readonly Extension[] {
   // RFC 5280 4.1.2.8 allows unique identifiers; no CA has written them for decades.
   const [tail, more] = rest
   if (tail === undefined || more !== undefined) throw new DerError('TBSCertificate has other parts')
-  const [list] = childrenOf(tail, 0xa3, 'extensions')
-  return readExtensions(list)
+  return readExtensions(Cursor.within(expect(tail, 0xa3, 'extensions')))
 }
 
-/** Reads Extensions (also those asked for in a CSR). Throws DerError; a repeated identifier is one (RFC 5280 4.2). */
-export function readExtensions(list: DerNode | undefined): readonly Extension[] {
-  const extensions = childrenOf(list, TAG.sequence, 'Extensions').map(readExtension)
+/** Reads the Extensions that come next (also those asked for in a CSR). Throws DerError; a repeated identifier is one (RFC 5280 4.2). */
+export function readExtensions(list: Cursor): readonly Extension[] {
+  const inside = list.into(TAG.sequence, 'Extensions')
+  const extensions: Extension[] = []
+  while (inside.next()) {
+    extensions.push(readExtension(expect(inside, TAG.sequence, 'Extension').inside()))
+  }
   const several = extensions.length > 1
   if (several && new Set(extensions.map((each) => each.oid)).size !== extensions.length)
     throw new DerError('an extension is repeated')
   return extensions
 }
 
-function readExtension(node: DerNode): Extension {
-  const parts = childrenOf(node, TAG.sequence, 'Extension')
-  const flag = parts.length === 3 ? expect(parts[1], TAG.boolean, 'critical') : undefined
+function readExtension(parts: Cursor): Extension {
+  const oid = oidOf(parts.step(TAG.oid, 'extnID'), 'extnID')
+  const critical = parts.next() && parts.tag === TAG.boolean
   // X.690 11.5: DER leaves a default out, and critical defaults to false.
-  if (flag !== undefined && flag.value[0] === 0) throw new DerError('critical FALSE is written out')
-  if (parts.length < 2 || parts.length > 3) throw new DerError('Extension has other parts')
-  const value = expect(parts.at(-1), TAG.octetString, 'extnValue').value
-  return { oid: oidOf(parts[0], 'extnID'), critical: flag !== undefined, value, bytes: node.bytes }
+  if (critical && parts.source[parts.from] === 0)
+    throw new DerError('critical FALSE is written out')
+  if (critical) parts.next()
+  const { value } = expect(parts, TAG.octetString, 'extnValue')
+  parts.end('Extension')
+  return { oid, critical, value }
 }
 
 const TIMES: Readonly<Record<number, RegExp>> = {

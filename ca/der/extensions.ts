@@ -7,6 +7,47 @@ type Extensions = readonly Extension[]
 type Purpose = 'serverAuth' | 'clientAuth'
 
 /**
+ * What whoever walks a chain here judges or may pass over: constraints, usages and names are read; key
+ * identifiers choose among issuers; any policy will do, for none is asked for (RFC 5280 6.1.1 (c), (e)).
+ * What is not here and critical ends a chain (4.2); name constraints are here for nobody who leaves
+ * them unjudged.
+ */
+const UNDERSTOOD: ReadonlySet<string> = new Set([
+  OID.basicConstraints,
+  OID.keyUsage,
+  OID.extendedKeyUsage,
+  OID.subjectAltName,
+  OID.subjectKeyIdentifier,
+  OID.authorityKeyIdentifier,
+  OID.certificatePolicies,
+])
+
+/** Whether a critical extension is neither understood nor, by its OID, `judged` by whoever asks. */
+export function hasUnknownCritical(
+  extensions: Extensions,
+  judged: readonly string[] = [],
+): boolean {
+  return extensions.some(
+    ({ critical, oid }) => critical && !UNDERSTOOD.has(oid) && !judged.includes(oid),
+  )
+}
+
+const STRONG: ReadonlySet<string> = new Set([
+  OID.ecdsaSha256,
+  OID.ecdsaSha384,
+  OID.ecdsaSha512,
+  OID.rsaSha256,
+  OID.rsaSha384,
+  OID.rsaSha512,
+  OID.ed25519,
+])
+
+/** Whether an algorithm that signs certificates, dotted, leads anywhere: SHA-1 and MD5 have no row. */
+export function isStrongSignature(oid: string): boolean {
+  return STRONG.has(oid)
+}
+
+/**
  * How many CAs may stand below, by basicConstraints: Infinity where it does not say, -1 (none, and no
  * leaf either) where the extension is absent or the number negative. Throws DerError.
  */

@@ -1,6 +1,7 @@
 /** Names (RFC 5280 4.1.2.4, 4.2.1.6): read, written, and compared as section 7.1 says. */
+import { Cursor } from './cursor.ts'
 import { oid, OID, oidOf } from './oid.ts'
-import { childrenOf, DerError, readDer, sameBytes, TAG, type DerNode } from './reader.ts'
+import { childrenOf, DerError, expect, readDer, sameBytes, TAG, type DerNode } from './reader.ts'
 import { encodeAscii, encodeUtf8, ia5Text, isPrintable, textOf } from './text.ts'
 import { contextPrimitive, Pen, sequence, sized } from './writer.ts'
 
@@ -15,26 +16,33 @@ export type Rdn = readonly Attribute[]
 
 /** Reads a Name (DER). Throws DerError. */
 export function readName(der: Uint8Array): readonly Rdn[] {
-  return rdnsOf(readDer(der))
+  return rdnsOf(Cursor.over(der).into(TAG.sequence, 'Name'))
 }
 
-/** The same for a node that was read as part of something. Throws DerError. */
-export function rdnsOf(name: DerNode | undefined): readonly Rdn[] {
-  return childrenOf(name, TAG.sequence, 'Name').map((rdn) => {
-    const attributes = childrenOf(rdn, TAG.set, 'RelativeDistinguishedName').map(attribute)
-    if (attributes.length === 0) throw new DerError('a RelativeDistinguishedName is empty')
-    return attributes
-  })
+/** The same of the inside of a Name. Throws DerError. */
+export function rdnsOf(name: Cursor): readonly Rdn[] {
+  const rdns: Rdn[] = []
+  while (name.next()) rdns.push(attributesOf(expect(name, TAG.set, RDN).inside()))
+  return rdns
+}
+const RDN = 'RelativeDistinguishedName'
+
+function attributesOf(rdn: Cursor): Rdn {
+  const attributes: Attribute[] = []
+  while (rdn.next())
+    attributes.push(attribute(expect(rdn, TAG.sequence, 'AttributeTypeAndValue').inside()))
+  if (attributes.length === 0) throw new DerError('a RelativeDistinguishedName is empty')
+  return attributes
 }
 
-function attribute(node: DerNode): Attribute {
-  const parts = childrenOf(node, TAG.sequence, 'AttributeTypeAndValue')
-  const [type, value] = [parts[0], parts[1]]
-  if (value === undefined || parts.length > 2) throw new DerError('an attribute has other parts')
-  const text = textOf(value)
+function attribute(parts: Cursor): Attribute {
+  const type = oidOf(parts.next() ? parts : undefined, 'the attribute type')
+  if (!parts.next()) throw new DerError('an attribute has other parts')
+  const text = textOf(parts)
   // RFC 5280 4.1.2.4: DirectoryString and its kin; openssl, too, reads nothing else here.
   if (text === undefined) throw new DerError('an attribute value is no text')
-  return { oid: oidOf(type, 'the attribute type'), text, tag: value.tag }
+  parts.end('an attribute')
+  return { oid: type, text, tag: parts.tag }
 }
 
 /** RFC 5280 7.1 by way of RFC 4518: string types and case do not matter, inner spaces count once. */
@@ -80,6 +88,20 @@ function rdnFor({ type, text }: NameValue): Uint8Array {
   return pen.bytes
 }
 
+/** A Name whose only attribute is this common name, of ASCII. Throws DerError for any other text. */
+export function writeCommonName(text: string): Uint8Array {
+  const length = COMMON_NAME.length + sized(text.length)
+  const pen = new Pen(sized(sized(sized(length))))
+  pen.head(TAG.sequence, sized(sized(length)))
+  pen.head(TAG.set, sized(length))
+  pen.head(TAG.sequence, length)
+  pen.put(COMMON_NAME)
+  pen.head(TAG.utf8, text.length)
+  pen.ascii(text)
+  return pen.bytes
+}
+const COMMON_NAME = oid(OID.commonName)
+
 /** A GeneralName to write. IP: 4 or 16 octets. */
 export type GeneralName =
   | { readonly kind: 'uri' | 'dns'; readonly text: string }
@@ -95,18 +117,35 @@ function generalName(name: GeneralName): Uint8Array {
   return contextPrimitive(name.kind === 'dns' ? 2 : 6, encodeAscii(name.text))
 }
 
+/** GeneralNames of one uniformResourceIdentifier: these texts one after another. Throws DerError for what is not ASCII. */
+export function writeUri(...parts: readonly string[]): Uint8Array {
+  let length = 0
+  for (const part of parts) length += part.length
+  const pen = new Pen(sized(sized(length)))
+  pen.head(TAG.sequence, sized(length))
+  pen.head(URI, length)
+  for (const part of parts) pen.ascii(part)
+  return pen.bytes
+}
+const URI = 0x86
+
+/** Checks that a SAN value is what `readGeneralNames` reads. Throws DerError. */
+export function checkGeneralNames(value: Uint8Array): void {
+  const names = Cursor.over(value).into(TAG.sequence, 'GeneralNames')
+  if (names.empty) throw new DerError('GeneralNames is empty')
+  while (names.next())
+    if (names.tag < 0x80 || names.tag > 0xa8) throw new DerError('a GeneralName of no known kind')
+}
+
 /** Each GeneralName of a SAN value, DER. Throws DerError. */
 export function readGeneralNames(value: Uint8Array): readonly DerNode[] {
-  const names = childrenOf(readDer(value), TAG.sequence, 'GeneralNames')
-  if (names.length === 0) throw new DerError('GeneralNames is empty')
-  for (const name of names)
-    if (name.tag < 0x80 || name.tag > 0xa8) throw new DerError('a GeneralName of no known kind')
-  return names
+  checkGeneralNames(value)
+  return childrenOf(readDer(value), TAG.sequence, 'GeneralNames')
 }
 
 /** The text of a uniformResourceIdentifier; undefined for every other kind. Throws DerError. */
 export function uriOf(name: DerNode): string | undefined {
-  if (name.tag !== 0x86) return undefined
+  if (name.tag !== URI) return undefined
   return ia5Text(name.value)
 }
 

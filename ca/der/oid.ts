@@ -1,5 +1,5 @@
 /** Object identifiers: dotted text, their encoding, and the ones we name. */
-import { DerError, expect, TAG, type DerNode } from './reader.ts'
+import { DerError, expect, TAG, type DerPart } from './reader.ts'
 import { tlv } from './writer.ts'
 
 export const OID = {
@@ -90,35 +90,38 @@ function base128(arc: number): number[] {
 }
 
 /** The dotted form of an OBJECT IDENTIFIER node. Throws DerError for another type or an arc above 2^53. */
-export function oidOf(node: DerNode | undefined, what: string): string {
+export function oidOf(node: DerPart | undefined, what: string): string {
   const found = expect(node, TAG.oid, what)
   return nameOf(found) ?? spell(found, what)
 }
 
+interface Named {
+  readonly dotted: string
+  readonly encoding: Uint8Array
+}
 /** Those with a name here, by length and last octet: most of what is read, and spelling one out takes a while. */
-const byEnding = new Map<number, { readonly dotted: string; readonly encoding: Uint8Array }[]>()
+const byEnding: Named[][] = Array.from({ length: 256 }, () => [])
 for (const dotted of Object.values(OID)) {
   const encoding = oid(dotted)
-  const ending = endingOf(encoding, encoding.length - HEAD, encoding.length)
-  byEnding.set(ending, [...(byEnding.get(ending) ?? []), { dotted, encoding }])
+  byEnding[endingOf(encoding, HEAD, encoding.length)]?.push({ dotted, encoding })
 }
 
-function endingOf(bytes: Uint8Array, length: number, to: number): number {
-  return length * 256 + (bytes[to - 1] ?? 0)
+function endingOf(bytes: Uint8Array, from: number, to: number): number {
+  return ((bytes[to - 1] ?? 0) ^ ((to - from) << 4)) & 0xff
 }
 
-function nameOf({ source, from, to }: DerNode): string | undefined {
-  const rows = byEnding.get(endingOf(source, to - from, to)) ?? NONE
+function nameOf({ source, from, to }: DerPart): string | undefined {
+  const rows = byEnding[endingOf(source, from, to)] ?? NONE
   for (const { dotted, encoding } of rows) {
     let at = from
     while (at < to && source[at] === encoding[at - from + HEAD]) at++
-    if (at === to) return dotted
+    if (at === to && encoding.length === to - from + HEAD) return dotted
   }
   return undefined
 }
 const NONE = [] as const
 
-function spell({ source, from, to }: DerNode, what: string): string {
+function spell({ source, from, to }: DerPart, what: string): string {
   let dotted = ''
   let arc = 0
   for (let at = from; at < to; at++) {

@@ -9,7 +9,8 @@ export const REQUEST_LIMITS: Limits = { depth: 16, nodes: 512 }
 /** Certificates of foreign makers carry more. */
 export const CERTIFICATE_LIMITS: Limits = { depth: 24, nodes: 2_048 }
 
-export interface DerNode {
+/** A value where it stands in what it was read from. */
+export interface DerPart {
   /** The identifier octet: class, constructed bit and number (below 31). */
   readonly tag: number
   /** What it was read from; its contents are the octets `from` to `to` of it. Cutting them out (`value`) costs more than most readings. */
@@ -19,6 +20,8 @@ export interface DerNode {
   /** Tag, length and value as they came. */
   readonly bytes: Uint8Array
   readonly value: Uint8Array
+}
+export interface DerNode extends DerPart {
   /** Of a constructed value; empty for a primitive one. */
   readonly children: readonly DerNode[]
 }
@@ -64,10 +67,15 @@ const NONE: readonly DerNode[] = []
  * Throws DerError with the offset of the first fault.
  */
 export function readDer(bytes: Uint8Array, limits: Limits = REQUEST_LIMITS): DerNode {
+  checkDer(bytes, limits)
+  return new CheckedNode(bytes, 0)
+}
+
+/** All that `readDer` checks, without a tree of it. Throws DerError. */
+export function checkDer(bytes: Uint8Array, limits: Limits = REQUEST_LIMITS): void {
   const walk = { bytes, depth: limits.depth, left: limits.nodes, valueStart: 0 }
   const end = check(walk, 0, bytes.length, 1)
   if (end !== bytes.length) throw new DerError('bytes after the value', end)
-  return new CheckedNode(bytes, 0)
 }
 
 /** A value somewhere in bytes that `check` has passed. */
@@ -237,14 +245,14 @@ export function childrenOf(
 }
 
 /** The node if it has this tag, or a DerError that names `what`. */
-export function expect(node: DerNode | undefined, tag: number, what: string): DerNode {
+export function expect<T extends DerPart>(node: T | undefined, tag: number, what: string): T {
   if (node === undefined) throw new DerError(`${what} is missing`)
   if (node.tag !== tag) throw new DerError(`${what} is of another type`)
   return node
 }
 
 /** The octets of a BIT STRING that fills whole octets, as keys and signatures do. */
-export function wholeBits(node: DerNode | undefined, what: string): Uint8Array {
+export function wholeBits(node: DerPart | undefined, what: string): Uint8Array {
   const { source, from, to } = expect(node, TAG.bitString, what)
   if (source[from] !== 0) throw new DerError(`${what} does not fill whole octets`)
   return source.subarray(from + 1, to)

@@ -1,5 +1,5 @@
 /** ASN.1 string types to JavaScript strings and back. */
-import { DerError, TAG, type DerNode } from './reader.ts'
+import { DerError, TAG, type DerPart } from './reader.ts'
 
 /** Strict UTF-8: no overlong forms, surrogates or values above U+10FFFF. Throws DerError. */
 export function decodeUtf8(bytes: Uint8Array): string {
@@ -153,7 +153,7 @@ const decoders: Readonly<Record<number, (bytes: Uint8Array) => string>> = {
 }
 
 /** The text of any ASN.1 string type a name may use; undefined if the node is no string. Throws DerError. */
-export function textOf(node: DerNode): string | undefined {
+export function textOf(node: DerPart): string | undefined {
   const { tag, source, from, to } = node
   const plain = tag === TAG.utf8 || tag === TAG.ia5 ? decodeAscii(source, from, to) : undefined
   return plain ?? decoders[tag]?.(node.value)

@@ -1,5 +1,5 @@
 /** Values to DER (X.690). Every function gives a complete tag-length-value. */
-import { TAG } from './reader.ts'
+import { DerError, TAG } from './reader.ts'
 import { encodeAscii, encodeUtf8 } from './text.ts'
 
 /** Tag, shortest definite length, the parts one after another. */
@@ -38,6 +38,8 @@ function headLength(length: number): number {
   return octets
 }
 
+const SHORT = 128
+
 /** One buffer whose length is known before the first octet, written from the front. */
 export class Pen {
   readonly bytes: Uint8Array
@@ -58,8 +60,24 @@ export class Pen {
       this.bytes[this.#at++] = (length >>> shift) & 0xff
   }
   put(part: Uint8Array): void {
-    this.bytes.set(part, this.#at)
-    this.#at += part.length
+    const { bytes } = this
+    const length = part.length
+    let at = this.#at
+    this.#at = at + length
+    // A call of `set` costs more than these few octets do.
+    if (length > SHORT) bytes.set(part, at)
+    else for (let i = 0; i < length; i++) bytes[at++] = part[i] ?? 0
+  }
+  /** ASCII. Throws DerError for any other text. */
+  ascii(text: string): void {
+    const { bytes } = this
+    let at = this.#at
+    this.#at = at + text.length
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i)
+      if (code > 0x7f) throw new DerError('text is not ASCII')
+      bytes[at++] = code
+    }
   }
 }
 

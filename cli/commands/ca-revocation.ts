@@ -3,7 +3,8 @@ import type { Command } from 'commander'
 import type { RevocationList } from '#api'
 import { usage } from '../exit.ts'
 import { readInteger, readName } from '../input.ts'
-import { facts, instant, replaceFile, show, tell } from '../print.ts'
+import { writeOut } from '../output.ts'
+import { facts, instant, show, tell } from '../print.ts'
 import { cutLines } from './device.ts'
 import { globalOptions } from './options.ts'
 
@@ -153,7 +154,7 @@ async function crl(
       list === undefined ? 'no such issuing CA' : 'there are several issuing CAs',
       `--issuer ${items.map(({ issuer }) => issuer).join(' or ')}`,
     )
-  replaceFile(flags.out, list.pem)
+  writeOut(flags.out, list.pem)
   tell(options, list, [`wrote ${flags.out}`, ...listLines(list, flags.out)])
 }
 

@@ -6,6 +6,9 @@ import { readNewSecret, readSecret, readText } from '../input.ts'
 import { facts, instant, layOut, note, say, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
+/** As `gateway/keys/passphrase.ts` has it: said before anybody types a shorter one twice. */
+const PASSPHRASE_LEAST = 12
+
 interface Place {
   readonly data?: string
   readonly config?: string
@@ -34,7 +37,10 @@ the gateway that you are signed in to (sallyport login).`,
       .option('--config <file>', 'YAML configuration')
   add('init', 'make root and issuing CA, and take the root key off this node')
     .option('--root-to <file>', 'where the root key goes, sealed', 'sallyport-root-key.pem')
-    .option('--root-passphrase-file <file>', 'what seals it; without one, what seals the node')
+    .option(
+      '--root-passphrase-file <file>',
+      "what seals it; without one it is asked for, or is the node's",
+    )
     .option('--keep-root', 'leave the root key on this node')
     .option('--subordinate', 'print a PKCS#10 request instead; ca import takes the answer')
     .action(init)
@@ -47,7 +53,10 @@ the gateway that you are signed in to (sallyport login).`,
     .action(rotate)
   add('export-root', 'write the root key out, verify the copy, take it off the node')
     .requiredOption('--to <file>', 'where to; keep it offline')
-    .option('--passphrase-file <file>', 'what seals the copy; without one, what seals the node')
+    .option(
+      '--passphrase-file <file>',
+      "what seals it; without one it is asked for, or is the node's",
+    )
     .action(exportRoot)
   add('import', 'bring an issuing CA of another root')
     .requiredOption('--chain <file>', 'PEM: the issuing CA first, its root last')
@@ -78,10 +87,12 @@ async function init(flags: InitFlags, command: Command): Promise<void> {
     return
   }
   const { caInit } = await import('#gateway')
-  const root = keepRoot ? null : { to, passphrase: await newPassphrase(file, 'root passphrase') }
+  const passphrase = async () => await newPassphrase(file, 'root passphrase')
+  const root = keepRoot ? null : { to, passphrase }
   const made = await caInit(at(flags), root)
   if (!options.json) for (const line of initLines(made)) say(line)
   print(command, made)
+  if (!options.json) warn(made.exported?.warnings ?? [])
 }
 
 async function request(flags: Place, command: Command): Promise<void> {
@@ -109,7 +120,8 @@ function initLines({ exported }: Pick<Initiated, 'exported'>): string[] {
 
 /** From the file, or asked for twice; undefined where there is neither file nor terminal. */
 async function newPassphrase(file: string | undefined, what: string): Promise<string | undefined> {
-  return file === undefined && !process.stdin.isTTY ? undefined : await readNewSecret(file, what)
+  if (file === undefined && !process.stdin.isTTY) return undefined
+  return await readNewSecret(file, what, PASSPHRASE_LEAST)
 }
 
 async function status(flags: Place, command: Command): Promise<void> {
@@ -120,7 +132,11 @@ async function status(flags: Place, command: Command): Promise<void> {
 function print(command: Command, ca: CaStatus): void {
   const options = globalOptions(command)
   tell(options, ca, options.json ? [] : statusLines(ca))
-  if (!options.json) for (const warning of ca.warnings) note(`warning: ${warning}`)
+  if (!options.json) warn(ca.warnings)
+}
+
+function warn(warnings: readonly string[]): void {
+  for (const warning of warnings) note(`warning: ${warning}`)
 }
 
 function statusLines(ca: CaStatus): string[] {
@@ -195,10 +211,12 @@ async function exportRoot(
   command: Command,
 ): Promise<void> {
   const { caExportRoot } = await import('#gateway')
-  const passphrase = await newPassphrase(flags.passphraseFile, 'passphrase')
-  const exported = await caExportRoot(at(flags), flags.to, passphrase)
+  const { to, passphraseFile: file } = flags
+  const passphrase = async () => await newPassphrase(file, 'passphrase')
+  const exported = await caExportRoot(at(flags), { to, passphrase })
   const lines = initLines({ exported }).slice(0, -1)
   tell(globalOptions(command), exported, lines)
+  if (!globalOptions(command).json) warn(exported.warnings)
 }
 
 interface ImportFlags extends Place {

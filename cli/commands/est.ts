@@ -12,8 +12,9 @@ import type * as estRoom from '#est'
 import type { EstAnswer } from '#est'
 import type { EstServer } from '../est.ts'
 import { CliError, usage } from '../exit.ts'
-import { readBytes, readSecret, readText } from '../input.ts'
-import { facts, instant, note, plain, replaceFile, tell } from '../print.ts'
+import { readBytes, readPrivate, readSecret, readText } from '../input.ts'
+import { writeOut } from '../output.ts'
+import { facts, instant, note, plain, tell } from '../print.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface ServerFlags {
@@ -121,7 +122,7 @@ function keyIn(file: string): KeyObject {
     writeFileSync(file, pem, { mode: 0o600, flag: 'wx', flush: true })
     return privateKey
   }
-  const pem = readText(file, 'key')
+  const pem = readPrivate(file, 'key')
   try {
     return createPrivateKey(pem)
   } catch (cause) {
@@ -156,7 +157,7 @@ async function cacerts(flags: ServerFlags & { out?: string }, command: Command):
       await estExchange(server, () => room.cacertsRequest(flags.label)),
     )
     const list = answer.kind === 'certificates' ? answer.certificates : []
-    if (flags.out !== undefined) replaceFile(flags.out, list.map(pemOf).join(''))
+    if (flags.out !== undefined) writeOut(flags.out, list.map(pemOf).join(''))
     const rows = list.map((der) => {
       const x509 = new X509Certificate(Buffer.from(der))
       const subject = x509.subject.replaceAll('\n', ', ')
@@ -225,7 +226,7 @@ async function enroll(flags: EnrollFlags, command: Command): Promise<void> {
     const server: EstServer = {
       ...base,
       certificate: flags.cert === undefined ? undefined : readText(flags.cert, 'certificate'),
-      key: flags.certKey === undefined ? undefined : readText(flags.certKey, 'key'),
+      key: flags.certKey === undefined ? undefined : readPrivate(flags.certKey, 'key'),
     }
     const key = keyIn(flags.key)
     const wishes = room.readCsrAttributes(
@@ -266,7 +267,7 @@ async function reenroll(flags: ReenrollFlags, command: Command): Promise<void> {
       throw usage(`${flags.cert} holds no certificate`, 'give the one to renew, as PEM')
     const key = flags.newKey === undefined ? keyIn(flags.key) : keyIn(flags.newKey)
     const label = flags.label === undefined ? {} : { label: flags.label }
-    const server = { ...base, certificate: old, key: readText(flags.key, 'key') }
+    const server = { ...base, certificate: old, key: readPrivate(flags.key, 'key') }
     const wishes = room.readCsrAttributes(
       await estExchange(base, () => room.csrattrsRequest(flags.label)),
     )
@@ -295,7 +296,7 @@ function keep(answer: EstAnswer, key: KeyObject, file: string, command: Command)
       exit: 'failed',
     })
   const rest = answer.certificates.filter((der) => der !== own)
-  replaceFile(file, [own, ...rest].map(pemOf).join(''))
+  writeOut(file, [own, ...rest].map(pemOf).join(''))
   const x509 = new X509Certificate(Buffer.from(own))
   const { subject, subjectAltName, serialNumber } = x509
   const value = { serial: serialNumber.toLowerCase(), subject, not_after: endOf(x509), file }

@@ -9,7 +9,8 @@ import type * as toolchain from '#policy-toolchain'
 import type { ExplainedRule, Gate, Made, Opa, PolicyTree } from '#policy-toolchain'
 import { CliError, Exited, usage } from '../exit.ts'
 import { readInteger, readNewSecret, readSecret, readText } from '../input.ts'
-import { facts, plain, replaceFile, say, tell, type PrintOptions } from '../print.ts'
+import { writeOut } from '../output.ts'
+import { facts, plain, say, tell, type PrintOptions } from '../print.ts'
 import { globalOptions } from './options.ts'
 
 type Toolchain = typeof toolchain
@@ -199,7 +200,7 @@ async function build(directory: string, flags: { out: string }, command: Command
   await onTree(room, directory, async (tree) => {
     const bundle = await made(room, opa, tree)
     const archive = room.packed(bundle.files)
-    replaceFile(flags.out, archive)
+    writeOut(flags.out, archive)
     const value = {
       file: flags.out,
       revision: bundle.about.revision,
@@ -235,7 +236,7 @@ async function keygen(
   const passphrase = unsealed
     ? undefined
     : passphraseFile === undefined
-      ? await readNewSecret(undefined, 'passphrase of the signing key')
+      ? await readNewSecret(undefined, 'passphrase of the signing key', 12)
       : await readSecret(passphraseFile, 'passphrase')
   const { newSigningKey } = await import('#policy-toolchain')
   const key = newSigningKey(passphrase)
@@ -267,7 +268,7 @@ async function sign(
     const bundle = await made(room, opa, tree, iat)
     gates.push(...(await pass(room.testGates(tree, opa, bundle), options, false)))
     const release = room.signRelease(bundle.files, { pem, passphrase, seq, iat })
-    replaceFile(flags.out, release.archive)
+    writeOut(flags.out, release.archive)
     const { keyId, digest, files } = release
     const value = {
       file: flags.out,

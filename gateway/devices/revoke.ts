@@ -60,6 +60,19 @@ export async function revokeAndCut(
 ): Promise<Revoked> {
   const row = await durable(room, target, reach)
   room.revoked(row)
+  return await cutRevoked(room, row, reach)
+}
+
+/**
+ * Ends what is open of a revocation that holds: tunnels by its target and by each certificate it ended,
+ * and the sessions of their devices. For one that was carried out late as for one just asked for.
+ */
+export async function cutRevoked(
+  room: Pick<RevocationRoom, 'registry' | 'live' | 'reauthorization' | 'report'>,
+  row: RevocationRow,
+  reach: Pick<Reach, 'by' | 'at'>,
+): Promise<Revoked> {
+  const { target } = row
   // A compromised key ends certificates beyond the one that was named: their tunnels go too.
   const targets = [target, ...row.serials.map((serial) => ({ serial }))]
   const tunnels = [...new Set(targets.flatMap((each) => room.registry.matching(each)))]
@@ -96,16 +109,17 @@ async function durable(
         cause,
       })
     throw new Refusal('store.unavailable', 'the store does not answer', {
-      nextStep: 'ask again; the revocation is also carried out when the gateway starts again',
+      nextStep:
+        'ask again; the revocation is also carried out within the hour, and when the gateway starts again',
       cause,
     })
   }
 }
 
 async function end(
-  room: RevocationRoom,
+  room: Pick<RevocationRoom, 'reauthorization' | 'report'>,
   session: LiveSession,
-  { at, by }: Reach,
+  { at, by }: Pick<Reach, 'by' | 'at'>,
 ): Promise<CutSession> {
   const cause = { ...WHY, reason: 'cert_revoked', by, withdrawnAt: at } as const
   const took = await room.reauthorization.end(session, cause).catch((error: unknown) => {

@@ -130,10 +130,7 @@ function rootAtHand(room: CaRoom, state: CaState, brought: RootKeyFile | undefin
   const key =
     brought === undefined && root.key.kind === 'file'
       ? openKeyFile(join(room.directory, root.key.file), room.passphrase)
-      : openKeyFile(brought?.file ?? '', {
-          text: brought?.passphrase ?? '',
-          file: '',
-        })
+      : openKeyFile(brought?.file ?? '', { text: brought?.passphrase ?? '', file: '' }, room.medium)
   if (!Buffer.from(publicKeyOf(key)).equals(spkiOf(certificate)))
     throw new KeyError(
       'key.mismatch',

@@ -2,9 +2,10 @@
 import { createHash, type KeyObject } from 'node:crypto'
 import { existsSync, readFileSync, realpathSync, rmSync } from 'node:fs'
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
+import { kindOfKeyFile } from '#ca'
 import { initCa } from './acts.ts'
 import { KeyError } from './errors.ts'
-import { probeFile, syncDirectory } from './file.ts'
+import { exposure, probeFile, syncDirectory, type Medium } from './file.ts'
 import type { Passphrase } from './passphrase.ts'
 import { absent, act, alone, dateOf, keyIdOf, readDer, spkiOf, type CaRoom } from './room.ts'
 import { openKeyFile, verifyKeyFile, writeKeyFile } from './sealed.ts'
@@ -13,6 +14,8 @@ import { readState, type CaState } from './state.ts'
 export interface Exported {
   readonly file: string
   readonly sha256: string
+  /** What to know about the place, in sentences; empty where there is nothing. */
+  readonly warnings: readonly string[]
 }
 
 /**
@@ -33,9 +36,9 @@ export async function exportRoot(
     const certificate = readDer(room, root.certificate)
     const key = openKeyFile(join(room.directory, was), room.passphrase)
     const target = assertPlace(room, to)
-    if (!existsSync(target)) copyKey(target, key, passphrase)
+    if (!existsSync(target)) copyKey(target, key, passphrase, room.medium)
     room.step('copy')
-    assertCopy(target, spkiOf(certificate), passphrase)
+    assertCopy(target, spkiOf(certificate), passphrase, room.medium)
     room.step('verified')
     const sha256 = createHash('sha256').update(readFileSync(target)).digest('hex')
     const roots = state.roots.with(at, {
@@ -52,15 +55,22 @@ export async function exportRoot(
     return await Promise.resolve({
       state: { ...state, roots },
       acts: [told],
-      value: { file: target, sha256, was },
+      value: { file: target, sha256, warnings: warningsOf(target, room.medium), was },
     })
-  }).then(({ file, sha256, was }) => {
+  }).then(({ was, ...exported }) => {
     // The state says that a verified copy exists; should this not happen, the next start does it.
     rmSync(join(room.directory, was), { force: true })
     syncDirectory(room.directory)
     room.step('removed')
-    return { file, sha256 }
+    return exported
   })
+}
+
+function warningsOf(target: string, medium: Medium): string[] {
+  if (exposure(target, medium) === 'none') return []
+  return [
+    `the file system of ${target} keeps no permissions: whoever holds the medium can copy the file, and only the passphrase keeps the key from them`,
+  ]
 }
 
 /**
@@ -74,7 +84,7 @@ export async function initAway(
   passphrase: Passphrase,
 ): Promise<Exported> {
   const made = readState(room.directory) === undefined
-  if (made) assertFree(assertPlace(room, to))
+  assertDeparture(room, to)
   await initCa(room)
   try {
     return await exportRoot(room, to, passphrase)
@@ -93,6 +103,18 @@ export async function initAway(
       },
     )
   }
+}
+
+/**
+ * There is a root key to take away, and `to` will do as a place for it, before anybody is asked for a
+ * passphrase. Changes nothing. Throws KeyError `ca.exported`, `ca.exists`, `key.unwritable`.
+ */
+export function assertDeparture(room: CaRoom, to: string): void {
+  const state = readState(room.directory)
+  if (state !== undefined && !state.roots.some(({ key }) => key.kind === 'file'))
+    throw noRootKey(room, state)
+  const target = assertPlace(room, to)
+  if (state === undefined) assertFree(target)
 }
 
 /** Nothing is there yet, and a file can be. Throws KeyError `ca.exists`, `key.unwritable`. */
@@ -145,9 +167,9 @@ function noRootKey(room: CaRoom, { roots }: CaState): KeyError {
   )
 }
 
-function copyKey(target: string, key: KeyObject, passphrase: Passphrase): void {
+function copyKey(target: string, key: KeyObject, passphrase: Passphrase, medium: Medium): void {
   try {
-    writeKeyFile(target, key, passphrase)
+    writeKeyFile(target, key, passphrase, medium)
   } catch (cause) {
     if (cause instanceof KeyError) throw cause
     throw unwritable(target, cause)
@@ -161,12 +183,19 @@ function unwritable(target: string, cause: unknown): KeyError {
   })
 }
 
-/** The file is a copy of the key. Throws KeyError `key.mismatch` where it is something else. */
-function assertCopy(target: string, publicKey: Uint8Array, passphrase: Passphrase): void {
+/** The file is a sealed copy of the key. Throws KeyError `key.mismatch` where it is something else, `key.exposed`. */
+function assertCopy(
+  target: string,
+  publicKey: Uint8Array,
+  passphrase: Passphrase,
+  medium: Medium,
+): void {
   try {
-    verifyKeyFile(target, publicKey, passphrase)
+    verifyKeyFile(target, publicKey, passphrase, medium)
+    if (kindOfKeyFile(readFileSync(target, 'utf8')) !== 'sealed')
+      throw new KeyError('key.mismatch', `${target} holds the key, but open for all who have it`)
   } catch (cause) {
-    if (!(cause instanceof KeyError)) throw cause
+    if (!(cause instanceof KeyError) || cause.code === 'key.exposed') throw cause
     throw new KeyError(
       'key.mismatch',
       `${target} is there already and is no copy of this root key under this passphrase`,

@@ -9,6 +9,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
   statSync,
   writeSync,
 } from 'node:fs'
@@ -38,7 +39,7 @@ export function replaceFile(path: string, content: string | Uint8Array, mode: nu
   const folder = dirname(path)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const unfinished = join(folder, `${UNFINISHED}${basename(path)}`)
-  const fd = openSync(unfinished, 'w', mode)
+  const fd = openNew(unfinished, mode)
   try {
     const octets = typeof content === 'string' ? Buffer.from(content) : content
     for (let at = 0; at < octets.length;) at += writeSync(fd, octets, at)
@@ -50,6 +51,12 @@ export function replaceFile(path: string, content: string | Uint8Array, mode: nu
   syncDirectory(folder)
 }
 
+/** What a crash left of it goes; what somebody puts there meanwhile, a link to elsewhere, is not written to. */
+function openNew(path: string, mode: number): number {
+  rmSync(path, { force: true })
+  return openSync(path, 'wx', mode)
+}
+
 /** More than a sealed key is. */
 const PROBE_BYTES = 4_096
 
@@ -57,7 +64,7 @@ const PROBE_BYTES = 4_096
 export function probeFile(path: string): void {
   const folder = dirname(path)
   const probe = join(folder, `${UNFINISHED}${basename(path)}`)
-  const fd = openSync(probe, 'w', 0o600)
+  const fd = openNew(probe, 0o600)
   try {
     for (let at = 0; at < PROBE_BYTES;) at += writeSync(fd, new Uint8Array(PROBE_BYTES - at))
     fsyncSync(fd)
@@ -85,13 +92,58 @@ export function syncDirectory(path: string): void {
   }
 }
 
-/** A secret's text. Throws KeyError `key.exposed` where others may read it, `key.unreadable`. */
-export function readSecretFile(path: string, what: string): string {
-  let text: string
+/** What is asked of the system about a file; a test has answers of its own. */
+export interface Medium {
+  /** As in stat(2). */
+  readonly mode: (path: string) => number
+  /** `f_type` of statfs(2). */
+  readonly fileSystem: (path: string) => number
+}
+export const disk: Medium = {
+  mode: (path) => statSync(path).mode,
+  fileSystem: (path) => statfsSync(path).type,
+}
+
+/** Who may read a file there is decided when it is mounted, and chmod changes nothing (statfs(2)). */
+const WITHOUT_MODES: ReadonlySet<number> = new Set([
+  0x4d44, // vfat: what a USB stick comes with
+  0x2011bab0, // exfat
+  0x5346544e, // ntfs
+  0x7366746e, // ntfs3
+  0x65735546, // fuse: exfat and ntfs in user space
+  0xff534d42, // cifs
+  0xfe534d42, // smb2
+])
+
+/** Whether others may read it: by its mode, or because the file system keeps none. Throws what the system says. */
+export function exposure(path: string, medium: Medium = disk): 'none' | 'mode' | 'file system' {
+  if ((medium.mode(path) & 0o077) === 0) return 'none'
+  return WITHOUT_MODES.has(medium.fileSystem(path) >>> 0) ? 'file system' : 'mode'
+}
+
+/**
+ * A secret's text. Throws KeyError `key.exposed` where others may read it, `key.unreadable`.
+ * `sealed` says of a text that it tells others nothing: such a one may lie where there are no modes.
+ */
+export function readSecretFile(
+  path: string,
+  what: string,
+  {
+    medium = disk,
+    sealed = () => false,
+  }: { medium?: Medium; sealed?: (text: string) => boolean } = {},
+): string {
   try {
-    if ((statSync(path).mode & 0o077) !== 0)
+    const exposed = exposure(path, medium)
+    if (exposed === 'mode')
       throw new KeyError('key.exposed', `${path} can be read by others; run: chmod 600 ${path}`)
-    text = readFileSync(path, 'utf8')
+    const text = readFileSync(path, 'utf8')
+    if (exposed === 'none' || sealed(text)) return text
+    throw new KeyError(
+      'key.exposed',
+      `${path} can be read by others: its file system keeps no permissions`,
+      { next: 'keep it on a file system that does, with mode 600' },
+    )
   } catch (cause) {
     if (cause instanceof KeyError) throw cause
     throw new KeyError('key.unreadable', `the ${what} ${path} cannot be read`, {
@@ -99,7 +151,6 @@ export function readSecretFile(path: string, what: string): string {
       next: 'check the path and its permissions',
     })
   }
-  return text
 }
 
 /**

@@ -7,7 +7,7 @@ import { encodePem, softwareSigner, type Signer, type WantedNames } from '#ca'
 import { splitHostPort, type Config } from '../config.ts'
 import { deviceLifetimeSeconds } from '../est-settings.ts'
 import { KeyError } from './errors.ts'
-import { generateKey, readSecretFile, replaceFile } from './file.ts'
+import { disk, generateKey, readSecretFile, replaceFile, type Medium } from './file.ts'
 import { readPassphrase, type Passphrase } from './passphrase.ts'
 import { Pkcs11Token } from './pkcs11.ts'
 import { openKeyFile, publicKeyOf, writeKeyFile } from './sealed.ts'
@@ -31,11 +31,14 @@ export interface CaRoom extends Disposable {
   readonly by: string
   /** Told after each step is on disk: where a test lets the process die. */
   readonly step: (name: string) => void
+  /** What a copy of the root key goes to and comes from. */
+  readonly medium: Medium
 }
 
 export interface RoomOptions {
   readonly now?: () => number
   readonly step?: (name: string) => void
+  readonly medium?: Medium
 }
 
 /** Loads the HSM's library where one is configured, and opens nothing else. Throws KeyError. */
@@ -67,6 +70,7 @@ export function openRoom(config: Config, by: string, options: RoomOptions = {}):
     now: options.now ?? (() => Date.now()),
     by,
     step: options.step ?? (() => undefined),
+    medium: options.medium ?? disk,
     [Symbol.dispose]: () => token?.[Symbol.dispose](),
   }
 }

@@ -3,7 +3,7 @@ import { createPublicKey, randomBytes, type KeyObject } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { kindOfKeyFile, openSealed, sealKey } from '#ca'
 import { KeyError } from './errors.ts'
-import { readSecretFile, replaceFile, writeSecret } from './file.ts'
+import { readSecretFile, replaceFile, writeSecret, type Medium } from './file.ts'
 import type { Passphrase } from './passphrase.ts'
 
 const random = (bytes: number) => new Uint8Array(randomBytes(bytes))
@@ -13,12 +13,18 @@ export function publicKeyOf(key: KeyObject): Uint8Array {
   return new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' }))
 }
 
-/** The key at `path`. Throws KeyError `key.passphrase`, `key.unreadable`, `key.exposed`. */
+/**
+ * The key at `path`. With `medium`, what it lies on may be a stick: a file system without modes takes a
+ * sealed key. Throws KeyError `key.passphrase`, `key.unreadable`, `key.exposed`.
+ */
 export function openKeyFile(
   path: string,
   passphrase: Pick<Passphrase, 'text' | 'file'>,
+  medium?: Medium,
 ): KeyObject {
-  const opened = openSealed(readSecretFile(path, 'key'), passphrase.text)
+  const sealed = (text: string) => kindOfKeyFile(text) === 'sealed'
+  const text = readSecretFile(path, 'key', medium === undefined ? {} : { medium, sealed })
+  const opened = openSealed(text, passphrase.text)
   const given =
     passphrase.file === ''
       ? 'the passphrase that was given'
@@ -37,9 +43,14 @@ export function openKeyFile(
 }
 
 /** Seals `key` into a new file and opens it again. Throws KeyError `ca.exists`, `key.mismatch`. */
-export function writeKeyFile(path: string, key: KeyObject, passphrase: Passphrase): void {
+export function writeKeyFile(
+  path: string,
+  key: KeyObject,
+  passphrase: Passphrase,
+  medium?: Medium,
+): void {
   writeSecret(path, sealKey(key, passphrase.text, random))
-  verifyKeyFile(path, publicKeyOf(key), passphrase)
+  verifyKeyFile(path, publicKeyOf(key), passphrase, medium)
 }
 
 /** Whether the file holds this very key. Throws KeyError. */
@@ -47,8 +58,9 @@ export function verifyKeyFile(
   path: string,
   publicKey: Uint8Array,
   passphrase: Pick<Passphrase, 'text' | 'file'>,
+  medium?: Medium,
 ): void {
-  if (!Buffer.from(publicKeyOf(openKeyFile(path, passphrase))).equals(publicKey))
+  if (!Buffer.from(publicKeyOf(openKeyFile(path, passphrase, medium))).equals(publicKey))
     throw new KeyError('key.mismatch', `${path} holds another key than the certificate names`)
 }
 

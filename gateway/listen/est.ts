@@ -109,6 +109,26 @@ async function busy(response: ServerResponse): Promise<void> {
   send(response, refusal(429, line, newId('r'), { 'retry-after': '5' }))
 }
 
+/** What one reader of a request may take for another than the next one does; Node takes the first of two. */
+const ONCE = ['authorization', 'content-type'] as const
+
+/**
+ * Why a head says two things at once, or that the body is coded in a way nobody here undoes; undefined for
+ * a plain one. RFC 9110 5.3 and 8.4, RFC 9112 6.1.
+ */
+function ambiguity({ headers, headersDistinct }: IncomingMessage): Refused | undefined {
+  const twice = ONCE.find((name) => (headersDistinct[name]?.length ?? 0) > 1)
+  if (twice !== undefined) return [400, `head.twice: there are two ${twice} fields; send one`]
+  const coding = headers['transfer-encoding'] ?? 'chunked'
+  if (coding.trim().toLowerCase() !== 'chunked')
+    return [501, 'body.coding: the transfer coding is none but chunked; send the body as it is']
+  const content = headers['content-encoding'] ?? 'identity'
+  if (content.trim().toLowerCase() !== 'identity')
+    return [415, 'body.coding: the body has a content coding; send it as it is']
+  return undefined
+}
+type Refused = readonly [status: number, line: string]
+
 async function answer(
   serve: (request: EstRequest) => Promise<EstResponse>,
   request: IncomingMessage,
@@ -118,6 +138,12 @@ async function answer(
   const { socket } = request
   if (!(socket instanceof TLSSocket)) throw new Error('EST is served over TLS only')
   const requestId = newId('r')
+  const fault = ambiguity(request)
+  if (fault !== undefined) {
+    request.resume()
+    send(response, refusal(...fault, requestId))
+    return
+  }
   const body = await readBody(request, limits)
   if (body === 'late') {
     const line = `body.late: a body is sent within ${limits.bodyMs / 1_000} s; send it in one piece`
@@ -136,12 +162,14 @@ async function answer(
   send(response, await serve({ method, path, headers, body, connection }))
 }
 
-/** The chain is taken apart only for who asks for it: with a token nobody does, and it costs as much as a signature. */
+/** What costs is found out only for who asks: with a token nobody does for the chain, without a challengePassword nobody for the binding. */
 function connectionOf(socket: TLSSocket, requestId: string): EstConnection {
   let chain: Uint8Array[] | undefined
   return {
     tlsVersion: socket.getProtocol() ?? '',
-    channelBinding: channelBinding(socket, 'server'),
+    get channelBinding() {
+      return channelBinding(socket, 'server')
+    },
     get clientChain() {
       return (chain ??= presented(socket))
     },

@@ -48,11 +48,30 @@ function hostOf(request: IncomingMessage): string {
   return (request.headers.host ?? '').toLowerCase().replace(/:\d+$/, '')
 }
 
+const ABSOLUTE = /^https:\/\/([^/?#]*)(.*)$/i
+
+/**
+ * RFC 9112, section 3.2.2: a server takes the absolute form too, and its authority counts. Where it is not
+ * what Host says, somebody on the way may believe the other one: false. Otherwise the request is as if it
+ * had come in origin form.
+ */
+function toOriginForm(request: IncomingMessage): boolean {
+  const [, authority, rest = ''] = ABSOLUTE.exec(request.url ?? '/') ?? []
+  if (authority === undefined) return true
+  if (authority.toLowerCase() !== request.headers.host?.toLowerCase()) return false
+  request.url = rest.startsWith('/') ? rest : `/${rest}`
+  return true
+}
+
 export function dispatch(front: Front): Handler {
   const suffix = `.${front.appsDomain}`
   return (request, response) => {
     // RFC 9112, section 3.2: with two hosts, whoever reads on may believe the other one.
     if ((request.headersDistinct['host']?.length ?? 0) > 1) {
+      response.writeHead(400, { connection: 'close', 'content-length': '0' }).end()
+      return
+    }
+    if (!toOriginForm(request)) {
       response.writeHead(400, { connection: 'close', 'content-length': '0' }).end()
       return
     }

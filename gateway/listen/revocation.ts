@@ -37,6 +37,8 @@ export interface PublicationOptions {
   readonly issuers: () => Issuers
   readonly store: CaStore & RevocationIntentions & CrlNumbers
   readonly log: CaLog
+  /** Ends what is open of a revocation that is carried out late: nobody waits for its answer. */
+  readonly cut: (row: RevocationRow) => Promise<void>
   /** Epoch milliseconds. */
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
@@ -109,10 +111,14 @@ export class Publication implements AsyncDisposable {
   }
 
   async #hourly(): Promise<void> {
-    const { tenant, now, report } = this.#options
+    const { tenant, now, report, cut, store, log } = this.#options
+    const carriedOut = async (row: RevocationRow) => {
+      this.revoked(row)
+      await cut(row)
+    }
     try {
-      await resumeRevocations(tenant, instant(now()), this.#options)
-      await revokeLapsed(tenant, instant(now()), this.#options)
+      await resumeRevocations(tenant, instant(now()), { store, log, carriedOut })
+      await revokeLapsed(tenant, instant(now()), { store, log, carriedOut })
       await this.refresh()
     } catch (error) {
       report(error, 'the hourly revocation lists could not be made; the last ones are served on')

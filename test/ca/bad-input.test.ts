@@ -554,6 +554,18 @@ test('31 wrong tokens from one address: 429 there, and nowhere else', async () =
   expect((await serve(wrong)).status).toBe(401)
 })
 
+test('a clock that is set back a year makes nobody wait for that year', async () => {
+  await using bench = await Bench.open()
+  const serve = bench.server({ requestsPerMinute: 40 })
+  const wrong = enrolling(good, 'spt_wrong')
+  for (let i = 0; i < 30; i++) await serve(wrong)
+  bench.now -= 365 * DAY
+  expect((await serve(wrong)).status).toBe(401)
+  // The window of today counts as before.
+  for (let i = 0; i < 29; i++) await serve(wrong)
+  expect((await serve(wrong)).status).toBe(429)
+})
+
 /** Renewals that are refused: [name, CSR and chain from an enrolled device, status, code]. */
 type Renewal = (leaf: Uint8Array) => EstRequest
 const renewals: readonly (readonly [string, Renewal, ...Answer])[] = [

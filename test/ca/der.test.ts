@@ -2,15 +2,18 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { decodeBody, encodeBody, encodePem } from '../../ca/der/base64.ts'
+import { decodeBody, decodeOctets, encodeBody, encodePem } from '../../ca/der/base64.ts'
 import { readCertificate } from '../../ca/der/certificate.ts'
 import { readCertsOnly, writeCertsOnly } from '../../ca/der/cms.ts'
+import { hasUnknownCritical } from '../../ca/der/extensions.ts'
 import {
   readGeneralNames,
   sameGeneralNames,
   sameName,
   writeGeneralNames,
+  writeCommonName,
   writeName,
+  writeUri,
 } from '../../ca/der/name.ts'
 import { oid, OID, oidOf } from '../../ca/der/oid.ts'
 import { readDer, TAG, type DerNode } from '../../ca/der/reader.ts'
@@ -186,6 +189,8 @@ test.for(strings)('$0', ([, tag, bytes, text]) => {
   else expect(read()).toBe(text)
 })
 
+const asOctets = (body: string) => decodeOctets(Buffer.from(body, 'latin1'))
+
 describe('bodies', () => {
   const bytes = Uint8Array.from({ length: 200 }, (_, i) => i)
   test('are read in any folding and written in one', () => {
@@ -196,7 +201,7 @@ describe('bodies', () => {
       text.replace(/.{76}/g, '$&\r\n'),
       encodePem('X', bytes),
     ])
-      expect(decodeBody(body)).toEqual(bytes)
+      for (const read of [decodeBody, asOctets]) expect(read(body)).toEqual(bytes)
     expect(encodeBody(bytes)).toBe(`${text.replace(/.{64}/g, '$&\n')}\n`)
     expect(encodeBody(bytes.subarray(0, 48))).toBe(`${text.slice(0, 64)}\n`)
   })
@@ -211,11 +216,35 @@ describe('bodies', () => {
     'A-_A',
     'AA=A',
     'AAAA\u00a0',
+    'AAAA\f',
     '====',
     '{"a":1}',
   ]
   test.for(bad)('%j is not base64', (body) => {
-    expect(decodeBody(body)).toBeUndefined()
+    for (const read of [decodeBody, asOctets]) expect(read(body)).toBeUndefined()
+  })
+  test('as octets and as text they are the same body, or neither is one', () => {
+    const piece = fc.constantFrom(
+      'A',
+      'Qg',
+      '/w',
+      'AAAA',
+      'zzz',
+      '=',
+      '==',
+      ' ',
+      '\n',
+      '\t\r',
+      '\f',
+      '-',
+    )
+    const whole = fc.uint8Array({ maxLength: 40 }).map((each) => each.toBase64())
+    fc.assert(
+      fc.property(fc.array(fc.oneof(piece, whole), { maxLength: 6 }), (parts) => {
+        expect(asOctets(parts.join(''))).toEqual(decodeBody(parts.join('')))
+      }),
+      { numRuns: 2_000 },
+    )
   })
 })
 
@@ -266,6 +295,15 @@ describe('names', () => {
     expect(sameName(name('a'), sequence())).toBe(false)
     expect(sameName(sequence(), sequence())).toBe(true)
   })
+  test('the usual name and the usual SAN are what the general way writes, at any length', () => {
+    for (let length = 1; length < 300; length++) {
+      const [text, uri] = ['x'.repeat(length), 'u'.repeat(length)]
+      expect(writeCommonName(text)).toEqual(name(text))
+      expect(writeUri('a:', uri)).toEqual(writeGeneralNames([{ kind: 'uri', text: `a:${uri}` }]))
+    }
+    expect(() => writeCommonName('é')).toThrow('not ASCII')
+    expect(() => writeUri('a:', 'é')).toThrow('not ASCII')
+  })
   test('a SAN is a set', () => {
     const [a, b] = [
       { kind: 'dns', text: 'a' },
@@ -290,4 +328,29 @@ test('named bits lose their trailing zeros', () => {
   expect(namedBits(0).toHex()).toBe('03020780')
   expect(namedBits(5, 6).toHex()).toBe('03020106')
   expect(namedBits(8).toHex()).toBe('0303070080')
+})
+
+describe('critical extensions, by one list for every chain', () => {
+  const of = (id: string, critical: boolean) => ({
+    oid: id,
+    critical,
+    value: new Uint8Array(),
+    bytes: new Uint8Array(),
+  })
+  const known = ['keyUsage', 'basicConstraints', 'extendedKeyUsage', 'subjectAltName'] as const
+  const passed = ['subjectKeyIdentifier', 'authorityKeyIdentifier', 'certificatePolicies'] as const
+  test.for([...known, ...passed])('%s is understood', (name) => {
+    expect(hasUnknownCritical([of(OID[name], true)])).toBe(false)
+  })
+
+  test('name constraints only by who judges them', () => {
+    const limits = [of(OID.nameConstraints, true)]
+    expect(hasUnknownCritical(limits)).toBe(true)
+    expect(hasUnknownCritical(limits, [OID.nameConstraints])).toBe(false)
+  })
+
+  test.for(['2.5.29.36', '2.5.29.54', '1.3.6.1.5.5.7.1.14'])('%s ends a chain', (unknown) => {
+    expect(hasUnknownCritical([of(unknown, true)])).toBe(true)
+    expect(hasUnknownCritical([of(unknown, false)])).toBe(false)
+  })
 })

@@ -1,6 +1,6 @@
-/** docs/est-conformance.md: every number of the list has a row, and every row of the page names tests that exist. */
+/** docs/est-conformance.md: every number of the list has a row, and every row of the page names tests that run. */
 import { readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 const root = new URL('../../', import.meta.url)
 const page = readFileSync(new URL('docs/est-conformance.md', root), 'utf8')
@@ -37,9 +37,40 @@ function numbersOf(name: string): readonly number[] {
   return [...start.matchAll(/(?:2\.)?(\d+)/g)].map(([, digits]) => Number(digits))
 }
 
-function textOf(file: string): string {
-  return readFileSync(new URL(file.includes('/') ? file : `test/ca/${file}`, root), 'utf8')
+const pathOf = (file: string) => (file.includes('/') ? file : `test/ca/${file}`)
+
+/** The program of a test file without its comments: what is commented out proves nothing. */
+function programOf(text: string): string {
+  return text.replaceAll(/^\s*(?:\/\/|\*|\/\*).*$/gm, '')
 }
+
+/** Tests that run nowhere. What is left out where a program is not installed, the run itself tells of. */
+const NEVER =
+  /\.(?:skip|todo|only|fails)\b|\.(?:skipIf\(\s*(?:true|!false|1)|runIf\(\s*(?:false|!true|0))\s*\)/
+
+/** Up to the quote before its name: `test('`, `test.for(rows)('`, `describe.skipIf(!haveGo)('`, over lines. */
+const CALL = String.raw`(?<![\w.'"\`])(?:test|describe)(?:\.\w+(?:\([^()]*\))?)*\(\s*['"\`]`
+/** The same of a row: \`name: '\`, or first in a list. */
+const ROW = String.raw`(?:\bname: |\[\s*)['"\`]`
+/** A test that is run for each row of a table, and called after it. */
+const FOR_ROWS = /(?:test|describe)\.(?:for|each)\([^()]*\)\(\s*['"`][^'"`\n]*(?:\$\w|%s)/
+
+/**
+ * Why `name` is no test of a program that runs; undefined where it is. It is the beginning of what a test
+ * or a group is called, or of the name of a row that a test of the file is run for.
+ */
+function faultOf(program: string, name: string): string | undefined {
+  if (NEVER.test(program)) return 'the file has tests that never run'
+  // The quote in a name stands in the program as it can be written there.
+  const text = RegExp.escape(name).replaceAll(String.raw`\x27`, String.raw`\\?\x27`)
+  if (new RegExp(CALL + text).test(program)) return undefined
+  return FOR_ROWS.test(program) && new RegExp(ROW + text).test(program) ? undefined : 'no such test'
+}
+
+const files = [...new Set(rows.flatMap(({ tests }) => tests.map(({ file }) => pathOf(file))))]
+const programs = new Map(
+  files.map((file) => [file, programOf(readFileSync(new URL(file, root), 'utf8'))]),
+)
 
 test('the page has the 36 numbers in order, and its other tables', () => {
   expect(numbered.map(({ about }) => Number(about))).toEqual(
@@ -53,14 +84,41 @@ test('the page has the 36 numbers in order, and its other tables', () => {
   ])
 })
 
-test.for(rows)('$table, $about: proven by tests that exist', ({ tests }) => {
+test.for(rows)('$table, $about: proven by tests that run', ({ tests }) => {
   expect(tests.length).toBeGreaterThan(0)
   for (const { file, name } of tests) {
-    // The name of a test, or of one row of its table: a text of the program, in whole or its start.
-    const quoted = new RegExp(`['"\`][^'"\`\n]*${RegExp.escape(name.split("'")[0] ?? '')}`)
-    const text = textOf(file)
-    expect([file, name, text.includes(name) && quoted.test(text)]).toEqual([file, name, true])
+    const program = programs.get(pathOf(file))
+    const fault = program === undefined ? 'no such file' : faultOf(program, name)
+    expect([file, name, fault]).toEqual([file, name, undefined])
   }
+})
+
+describe('a row is not proven by', () => {
+  const vain = [
+    ['nothing', "test('2.2 b')"],
+    ['the middle of a name', "test('not 2.1 a')"],
+    ['a comment', "  // test('2.1 a')"],
+    ['a text somewhere', "say('2.1 a'); test('b')"],
+    ['a text about it', `expect("test('2.1 a')")`],
+    ['a row that no test is run for', "[['2.1 a', 1]]; test('b')"],
+    ['a test that is left out', "test.sk\u0069p('2.1 a')"],
+    ['a group that is left out', "describe.skipIf(true)('g', () => test('2.1 a'))"],
+    ['a test to come', "test.tod\u006f('2.1 a')"],
+  ] as const
+  test.for(vain)('%s', ([, text]) => {
+    expect(faultOf(programOf(text), '2.1 a')).toBeDefined()
+  })
+
+  test('but by a test, by a group, and by a row', () => {
+    for (const text of [
+      "test('2.1 a, and more'",
+      "  test.for(rows)(\n  '2.1 a: $0'",
+      "describe.skipIf(!haveGo)('2.1 a'",
+      "[['2.1 a', 1]]; test.for(rows)('$0: 400'",
+      "[{ name: '2.1 a' }]; test.for(rows)('$name'",
+    ])
+      expect([text, faultOf(programOf(text), '2.1 a')]).toEqual([text, undefined])
+  })
 })
 
 test.for(numbered)('2.$about carries its number in the name of a test', ({ about, tests }) => {

@@ -1,7 +1,15 @@
 /** A first certificate on somebody's word: a maker's identity (802.1AR), a registration authority. */
 import { X509Certificate } from 'node:crypto'
-import { beforeAll, expect, test } from 'vitest'
-import { instant, newToken, openAnchors, verifyPeer, type EstOptions } from '#ca'
+import { beforeAll, describe, expect, test } from 'vitest'
+import {
+  instant,
+  isMakersClaim,
+  newToken,
+  openAnchors,
+  rebindToken,
+  verifyPeer,
+  type EstOptions,
+} from '#ca'
 import { createCsr, createPlainCsr, createRenewalCsr } from '#est'
 import { readCertificate } from '../../ca/der/certificate.ts'
 import { oid, OID } from '../../ca/der/oid.ts'
@@ -98,6 +106,8 @@ test('2.9 without makers, a foreign certificate at simpleenroll is nobody: 401, 
   expect(answer.headers['www-authenticate']).toContain('Basic')
 })
 
+/** Nobody judges them here, so they have to stop a chain. */
+const limits = extension(OID.nameConstraints, true, sequence())
 const foreign = extension('1.2.3.4', true, smallInteger(1))
 const sha1 = sequence(oid('1.2.840.10045.4.1'))
 const leaf = (change: Partial<Made>): Uint8Array[] => [
@@ -142,6 +152,7 @@ const rows: readonly (readonly [string, () => Uint8Array[], string])[] = [
   ['an intermediate without keyCertSign', () => under({ usage: [0] }), 'peer.issuer'],
   ['an unknown critical extension', () => leaf({ extensions: [foreign] }), 'peer.extension'],
   ['an unknown critical extension above', () => under({ extensions: [foreign] }), 'peer.extension'],
+  ['critical name constraints above', () => under({ extensions: [limits] }), 'peer.extension'],
   ['SHA-1', () => leaf({ algorithm: sha1 }), 'peer.issuer'],
   ['expired', () => leaf({ notAfter: NOON - 1_000 }), 'peer.expired'],
   ['not valid yet', () => leaf({ notBefore: NOON + 1_000 }), 'peer.early'],
@@ -189,6 +200,69 @@ test("the maker's key is not the device's; a device with a certificate is claime
   const guess = await serve(enrolling(createCsr(newKey(), names), 'idevid:acme:SN-0815'))
   expect(codeOf(guess)).toEqual([401, 'credential'])
   expect(() => openAnchors([device.certificate])).toThrow('not a CA')
+})
+
+describe('a claim of a maker', () => {
+  const shown = (csr: Uint8Array) => showing(csr, device.certificate, maker.middle.certificate)
+  const claim = async ({ store }: Bench) => {
+    const rows = await store.listTokens(TENANT)
+    return rows.find(isMakersClaim)!
+  }
+  const free = async (bench: Bench) => {
+    const { store } = bench
+    const end = async (serial: string) =>
+      await store.revoke(TENANT, { serial }, 'superseded', instant(bench.now))
+    const request = { lifetimeSeconds: 3_600, now: instant(bench.now) }
+    return await rebindToken(await claim(bench), request, { store, end })
+  }
+  const introduced = async (bench: Bench) =>
+    codeOf(await bench.server(manufacturers())(shown(createCsr(newKey(), names))))
+  const OK = expect.arrayContaining([200]) as unknown
+
+  test('that is freed waits for its device as long as the first time, not for an hour', async () => {
+    await using bench = await Bench.open()
+    expect(await introduced(bench)).toEqual(OK)
+    expect(await introduced(bench)).toEqual([403, 'token.bound'])
+    expect(await free(bench)).toBe(undefined)
+    bench.now += 400 * DAY
+    expect(await introduced(bench)).toEqual(OK)
+  })
+
+  test('that was revoked before its use bars the device, says so, and can be freed', async () => {
+    await using bench = await Bench.open()
+    // The first request made the row, and was refused: a maker's claim that nobody used.
+    await bench.enrolled(newKey())
+    expect(await introduced(bench)).toEqual([403, 'device.claimed'])
+    const { store } = bench
+    const [active] = await store.listCertificates(TENANT, { state: 'active' })
+    await store.revoke(TENANT, { serial: active!.serial }, 'superseded', instant(bench.now))
+    expect(await store.revokeToken(TENANT, (await claim(bench)).id, instant(bench.now))).toBe(true)
+    const barred = await bench.server(manufacturers())(shown(createCsr(newKey(), names)))
+    expect(barred.body).toContain('an operator ended what the maker vouches for')
+    expect(barred.body).toContain('rebind-token')
+    expect(await free(bench)).toBe(undefined)
+    expect(await introduced(bench)).toEqual(OK)
+  })
+
+  test('that ended with its device is freed, also after the certificate was in use', async () => {
+    await using bench = await Bench.open()
+    expect(await introduced(bench)).toEqual(OK)
+    const { store } = bench
+    const [active] = await store.listCertificates(TENANT, { state: 'active' })
+    await store.proven(active!.serial, instant(bench.now))
+    expect(await free(bench)).toBe('in use')
+    await store.revoke(TENANT, { device: 'press-07' }, 'superseded', instant(bench.now))
+    expect(await introduced(bench)).toEqual([403, 'device.claimed'])
+    expect(await free(bench)).toBe(undefined)
+    expect(await introduced(bench)).toEqual(OK)
+  })
+
+  test('that nobody used needs no freeing', async () => {
+    await using bench = await Bench.open()
+    await bench.enrolled(newKey())
+    expect(await introduced(bench)).toEqual([403, 'device.claimed'])
+    expect(await free(bench)).toBe('unused')
+  })
 })
 
 const labels = [

@@ -254,6 +254,53 @@ test('a body of 16 KiB and one byte: 413, the connection ends; a head above 16 K
   expect(wide.status).toBe(431)
 })
 
+const two = (value: string, other: string, name: string) => `${value}\r\n${name}: ${other}`
+const ambiguous = [
+  {
+    name: 'two authorizations, one of them good',
+    field: 'authorization',
+    value: (token: string) => two(basic(token), basic('spt_no'), 'authorization'),
+    status: 400,
+    code: 'head.twice',
+  },
+  {
+    name: 'two media types',
+    field: 'content-type',
+    value: () => two('application/pkcs10', 'text/plain', 'content-type'),
+    status: 400,
+    code: 'head.twice',
+  },
+  {
+    name: 'a transfer coding beside chunked',
+    field: 'transfer-encoding',
+    value: () => 'gzip, chunked',
+    status: 501,
+    code: 'body.coding',
+  },
+  {
+    name: 'a content coding',
+    field: 'content-encoding',
+    value: () => 'gzip',
+    status: 415,
+    code: 'body.coding',
+  },
+]
+test.for(ambiguous)('$name: $status, and the token is not spent', async (row) => {
+  const token = await site.bench.token()
+  const body = encodeEstBody(createCsr(newKey(), names))
+  const chunked = row.field === 'transfer-encoding'
+  const headers = {
+    'content-type': 'application/pkcs10',
+    authorization: basic(token),
+    ...(chunked ? {} : { 'content-length': body.length }),
+    [row.field]: row.value(token),
+  }
+  const text = chunked ? `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n` : body
+  const heard = await speak(await dial(), head(`POST ${PATH}/simpleenroll`, headers) + text)
+  expect([heard.status, heard.body.split(':')[0]]).toEqual([row.status, row.code])
+  expect((await speak(await dial(), enrolling(createCsr(newKey(), names), token))).status).toBe(200)
+})
+
 test('a body that drips: 408 at its deadline, whatever drips; nothing stays behind', async () => {
   const socket = await dial()
   const more = {

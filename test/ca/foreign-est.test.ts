@@ -270,7 +270,9 @@ describe('sallyport est', () => {
       [device, 0],
     ] as const) {
       writeFileSync(at('idevid.pem'), pem(party.certificate) + pem(maker.middle.certificate))
-      writeFileSync(at('idevid.key'), party.key.export({ type: 'pkcs8', format: 'pem' }))
+      writeFileSync(at('idevid.key'), party.key.export({ type: 'pkcs8', format: 'pem' }), {
+        mode: 0o600,
+      })
       const client = ['--cert', at('idevid.pem'), '--cert-key', at('idevid.key')]
       const ours = ['--key', at('ldevid.key'), '--out', at('ldevid.crt'), '--cn', 'press-42']
       expect(await sallyport('enroll', ...to(), ...client, ...ours)).toBe(code)

@@ -420,6 +420,74 @@ test('revocation is logged before it holds, and does not happen without a log', 
   expect(events).toMatchObject([{ code: 'cert.revoke', target, reason: 'keyCompromise' }])
 })
 
+/** Revocation as the gateway has it: whom it ended, in order. */
+function ending() {
+  const { store } = bench
+  const ended: string[] = []
+  const end = async (serial: string) => {
+    ended.push(serial)
+    await store.revoke(TENANT, { serial }, 'superseded', now)
+  }
+  return { store, ended, desk: { store, end } }
+}
+async function used() {
+  const options = { tenant: TENANT, device: 'press-07', lifetimeSeconds: 60, now, random }
+  const { row } = await newToken(options, bench.store)
+  const { serial } = (await record(draft(newKey(), { tokenId: row.id }), bench.store)).row
+  return { token: (await bench.store.findToken(TENANT, row.hash))!, serial }
+}
+const rebinding = { lifetimeSeconds: 60, now } as const
+
+describe('rebinding a token ends nothing', () => {
+  test('whose certificate a tunnel was opened with', async () => {
+    const { token, serial } = await used()
+    const { store, ended, desk } = ending()
+    await store.complete(serial, Uint8Array.of(1), serial.padEnd(64, 'c'))
+    await store.proven(serial, now)
+    expect(await rebindToken(token, rebinding, desk)).toBe('in use')
+    expect(ended).toEqual([])
+  })
+
+  test('whose certificate was renewed, before any tunnel', async () => {
+    const { token, serial } = await used()
+    const { store, ended, desk } = ending()
+    await store.complete(serial, Uint8Array.of(1), serial.padEnd(64, 'c'))
+    const next = await record(draft(newKey(), { parent: serial }), store)
+    await store.complete(next.row.serial, Uint8Array.of(2), next.row.serial.padEnd(64, 'd'))
+    expect(await rebindToken(token, rebinding, desk)).toBe('in use')
+    expect(ended).toEqual([])
+  })
+
+  test('that was revoked with its device', async () => {
+    const { token } = await used()
+    const { store, ended, desk } = ending()
+    await store.revoke(TENANT, { device: 'press-07' }, 'superseded', now)
+    const after = (await store.findToken(TENANT, token.hash))!
+    expect(await rebindToken(after, rebinding, desk)).toBe('revoked')
+    expect(ended).toEqual([])
+  })
+})
+
+test('a rebinding that died after the revocation is done again, and revokes nothing twice', async () => {
+  const { token, serial } = await used()
+  const { store, ended, desk } = ending()
+  const bent = {
+    store: {
+      findCertificate: (id: string) => store.findCertificate(id),
+      listCertificates: (...args: Parameters<typeof store.listCertificates>) =>
+        store.listCertificates(...args),
+      rebindToken: () => Promise.reject(new Error('cut')),
+    },
+    end: desk.end,
+  }
+  await expect(rebindToken(token, rebinding, bent)).rejects.toMatchObject({
+    code: 'store.unavailable',
+  })
+  expect((await store.findToken(TENANT, token.hash))?.binding?.serial).toBe(serial)
+  expect(await rebindToken(token, rebinding, desk)).toBe(undefined)
+  expect(ended).toEqual([serial])
+})
+
 test('tokens: shape, limits, rebinding', async () => {
   const options = { tenant: TENANT, device: 'press-07', lifetimeSeconds: 60, now, random }
   const { text, row } = await newToken(options, bench.store)
@@ -435,12 +503,14 @@ test('tokens: shape, limits, rebinding', async () => {
     await expect(newToken({ ...options, ...change }, bench.store)).rejects.toMatchObject({
       code: 'profile',
     })
-  const desk = { store: bench.store, log: async () => undefined }
-  expect(await rebindToken(row, { lifetimeSeconds: 60, now }, desk)).toBe(false)
+  const { store, ended, desk } = ending()
+  const request = { lifetimeSeconds: 60, now }
+  expect(await rebindToken(row, request, desk)).toBe('unused')
   const first = await record(draft(newKey(), { tokenId: row.id }), bench.store)
   const bound = (await bench.store.findToken(TENANT, row.hash))!
-  expect(await rebindToken(bound, { lifetimeSeconds: 60, now }, desk)).toBe(true)
-  expect((await bench.store.findCertificate(first.row.serial))?.state).toBe('revoked')
+  expect(await rebindToken(bound, request, desk)).toBe(undefined)
+  expect(ended).toEqual([first.row.serial])
+  expect((await store.findCertificate(first.row.serial))?.state).toBe('revoked')
   await record(draft(newKey(), { tokenId: row.id }), bench.store)
 })
 

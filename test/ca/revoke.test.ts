@@ -11,6 +11,7 @@ import {
   type CaEvent,
   type RevocationDesk,
   type RevocationIntentions,
+  type RevocationRow,
   type RevocationTarget,
 } from '#ca'
 import { SqliteCaStore } from '../../gateway/store/sqlite/ca.ts'
@@ -94,10 +95,12 @@ describe('what is revoked', () => {
     const target = of(serial)
     const row = await revoke(target, { ...request, requestId: 'r_1' }, { store, log })
     expect(row.serials).toHaveLength(ends)
-    expect(row).toMatchObject({ at: now, reason: 'keyCompromise', target })
+    // An issuer's key is not that of the devices it certified.
+    const reason = 'issuer' in target ? 'cACompromise' : 'keyCompromise'
+    expect(row).toMatchObject({ at: now, reason, target })
     expect(seen).toEqual(['active'])
     const common = { at: now, tenant: TENANT, requestId: 'r_1', remoteAddress: null }
-    const said = { code: 'cert.revoke', target, reason: 'keyCompromise', resumed: false }
+    const said = { code: 'cert.revoke', target, reason, resumed: false }
     expect(events).toEqual([{ ...common, ...said }])
     expect(await store.revocationsSince(TENANT, 0)).toEqual([row])
     expect(await store.openRevocations(TENANT)).toEqual([])
@@ -169,6 +172,38 @@ describe('when something breaks', () => {
     expect(await stateOf(after.store, serial)).toBe('revoked')
     expect(after.events).toMatchObject([{ code: 'cert.revoke', at: late, resumed: true }])
     expect(await resumeRevocations(TENANT, late, after.desk)).toEqual([])
+  })
+
+  test('an old intention of keyCompromise for an issuer is carried out as cACompromise: the devices keep their keys', async () => {
+    const { store, events, desk } = await scene()
+    const serial = await issued(store)
+    const { spkiSha256 } = (await store.findCertificate(serial))!
+    const target = { issuer: 'aa'.repeat(20) }
+    await store.intendRevocation(TENANT, { target, reason: 'keyCompromise', at: now })
+    const late = instant(NOON + 60_000)
+    const rows = await resumeRevocations(TENANT, late, desk)
+    expect(rows).toMatchObject([{ target, reason: 'cACompromise', at: now, serials: [serial] }])
+    expect(events).toMatchObject([{ target, reason: 'cACompromise', resumed: true }])
+    expect((await store.keyOwner(TENANT, spkiSha256))?.compromised).toBe(false)
+    expect(await store.openRevocations(TENANT)).toEqual([])
+  })
+
+  test('each that is carried out late is told at once, also where the next one fails', async () => {
+    const { store, desk } = await scene()
+    const serials = [await issued(store), await issued(store)]
+    for (const serial of serials)
+      await store.intendRevocation(TENANT, { target: { serial }, reason: 'superseded', at: now })
+    const told: (readonly string[])[] = []
+    const failing = bent(store, {
+      redeemRevocation: async (tenant, id) => {
+        if (told.length > 0) throw new Error('busy')
+        return await store.redeemRevocation(tenant, id)
+      },
+    })
+    const carriedOut = async (row: RevocationRow) => void told.push(row.serials)
+    const again = resumeRevocations(TENANT, now, { store: failing, log: desk.log, carriedOut })
+    await expect(again).rejects.toMatchObject({ code: 'store.unavailable' })
+    expect(told).toEqual([[serials[0]]])
   })
 
   test('killed before the log: done at the next start, with its event', async () => {

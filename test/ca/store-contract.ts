@@ -429,27 +429,59 @@ export function storeContract(open: () => Promise<OpenedStores>): void {
     expect((await store.findToken(TENANT, token.hash))?.revokedAt).toBe(at(0))
   })
 
-  test('a rebound token takes a new key, and the unused certificate ends', async () => {
+  const terms = (lift = false) => ({ expiresAt: at(2), lift })
+
+  test('a token whose certificate was revoked takes a new key once it is freed', async () => {
     const { store } = await open()
     const token = tokenRow()
     await store.addToken(token)
     const first = await issued(store, { tokenId: token.id })
-    expect(await store.rebindToken(TENANT, token.id, at(1), at(2))).toBe(true)
-    expect((await store.findCertificate(first.serial))?.state).toBe('revoked')
+    expect(await store.rebindToken(TENANT, token.id, terms())).toBe(false)
+    await store.revoke(TENANT, { serial: first.serial }, 'superseded', at(1))
+    expect(await store.rebindToken('other.sallyport.internal', token.id, terms())).toBe(false)
+    expect(await store.rebindToken(TENANT, token.id, terms())).toBe(true)
+    expect(await store.findToken(TENANT, token.hash)).toMatchObject({
+      binding: null,
+      expiresAt: at(2),
+    })
     const next = intention({ tokenId: token.id, recordedAt: at(1) })
     expect((await store.record(next)).outcome).toBe('fresh')
   })
 
-  test('a token whose certificate was used is not rebound', async () => {
+  test('an unused token is not freed, nor one that is not there', async () => {
     const { store } = await open()
     const token = tokenRow()
     await store.addToken(token)
-    expect(await store.rebindToken(TENANT, token.id, at(1), at(2))).toBe(false)
-    const { serial } = await issued(store, { tokenId: token.id })
-    await store.proven(serial, at(0))
-    expect(await store.rebindToken(TENANT, token.id, at(1), at(2))).toBe(false)
-    expect((await store.findCertificate(serial))?.state).toBe('active')
-    expect(await store.rebindToken(TENANT, 't_none', at(1), at(2))).toBe(false)
+    for (const lift of [false, true]) {
+      expect(await store.rebindToken(TENANT, token.id, terms(lift))).toBe(false)
+      expect(await store.rebindToken(TENANT, 't_none', terms(lift))).toBe(false)
+    }
+    expect(await store.findToken(TENANT, token.hash)).toEqual(token)
+  })
+
+  test('a revoked token is freed only where that is to be lifted', async () => {
+    const { store } = await open()
+    const [unused, used] = [tokenRow(), tokenRow()]
+    for (const token of [unused, used]) await store.addToken(token)
+    await issued(store, { tokenId: used.id })
+    await store.revokeToken(TENANT, unused.id, at(0))
+    await store.revoke(TENANT, { device: 'press-07' }, 'superseded', at(1))
+    for (const { id, hash } of [unused, used]) {
+      expect(await store.rebindToken(TENANT, id, terms())).toBe(false)
+      expect(await store.rebindToken(TENANT, id, terms(true))).toBe(true)
+      expect(await store.findToken(TENANT, hash)).toMatchObject({ binding: null, revokedAt: null })
+      const next = intention({ tokenId: id, recordedAt: at(1) })
+      expect((await store.record(next)).outcome).toBe('fresh')
+    }
+  })
+
+  test('a used token is not revoked: what counts is its certificate', async () => {
+    const { store } = await open()
+    const token = tokenRow()
+    await store.addToken(token)
+    await issued(store, { tokenId: token.id })
+    expect(await store.revokeToken(TENANT, token.id, at(1))).toBe(false)
+    expect((await store.findToken(TENANT, token.hash))?.revokedAt).toBe(null)
   })
 
   test('certificates are listed newest first, by each filter, up to the limit', async () => {

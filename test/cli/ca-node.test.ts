@@ -61,6 +61,12 @@ const issuerOf = ({ chain }: DeviceIdentity) => new X509Certificate(chain[0] ?? 
 const keyIdOf = async ({ id }: DeviceIdentity): Promise<string> =>
   (await json<{ issuer: string }[]>('ca', 'certificates', '--device', id))[0]?.issuer ?? ''
 
+/** The DER of lists, in hex: a serial that is listed stands in it. */
+const listed = (lists: readonly { pem: string }[]) =>
+  lists
+    .map(({ pem }) => Buffer.from(pem.replaceAll(/-----[^-]+-----/g, ''), 'base64').toString('hex'))
+    .join('\n')
+
 test('status beside a running node: the counts, and nothing of it changes anything', async () => {
   await node.device('press-01')
   const before = node.size()
@@ -325,7 +331,9 @@ test('tokens: a new one ends the unused before it; one is ended, one is freed fo
   )
   expect(ended).toContain(`${shown?.id} of press-20 is revoked`)
   expect((await enrolled(second)).status).toBe(401)
-  expect(node.events().some((event) => event.text.includes('revoke: mailed'))).toBe(true)
+  const said = node.events().map(({ text }) => text)
+  expect(said.some((text) => text.includes('revoke: mailed'))).toBe(true)
+  expect(said.filter((text) => text.includes('a newer one is made'))).toHaveLength(1)
   // The key was lost with the disk: another may use the same token.
   const third = await tokenOf()
   expect((await enrolled(third)).status).toBe(200)
@@ -334,7 +342,20 @@ test('tokens: a new one ends the unused before it; one is ended, one is freed fo
   const [used] = await tokens()
   expect(used).toMatchObject({ state: 'used', serial: expect.stringMatching(/^[0-9a-f]{32}$/) })
   const args = ['device', 'rebind-token', 'press-20', used?.id ?? '', '--reason', 'disk replaced']
+  const from = node.size()
+  const endAnyway = ['device', 'revoke-token', 'press-20', used?.id ?? '', '--reason', 'x']
+  expect(complaint(await cli(...endAnyway))).toMatchObject({
+    exit: 1,
+    code: 'token.used',
+    next: expect.stringContaining(`sallyport ca revoke ${used?.serial}`),
+  })
+  expect(node.events(from).filter(({ text }) => text.includes('revoke: x'))).toEqual([])
   expect(await ok(cli(...args))).toMatch(/ is unused, until 2/)
+  const told = node.events(from).map(({ code }) => code)
+  expect(told.filter((code) => code === 'cert.revoke')).toHaveLength(1)
+  await until('the list names it', async () =>
+    listed(await json<{ pem: string }[]>('ca', 'crl')).includes(used?.serial ?? ''),
+  )
   expect((await enrolled(third)).status).toBe(200)
   const rows = await json<{ serial: string; state: string }[]>(
     'ca',

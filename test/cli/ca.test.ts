@@ -1,5 +1,6 @@
 /** `sallyport ca` on a data directory: what each command does, says, prints as JSON, and ends with. */
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   cpSync,
@@ -393,7 +394,8 @@ describe('export-root', () => {
       '--passphrase-file',
       at('pass'),
     )
-    expect(value).toEqual({ file: at('r.pem'), sha256: expect.stringMatching(/^[0-9a-f]{64}$/) })
+    const sha256 = expect.stringMatching(/^[0-9a-f]{64}$/) as string
+    expect(value).toEqual({ file: at('r.pem'), sha256, warnings: [] })
   })
 
   const refused = [
@@ -528,4 +530,51 @@ test('the help says which commands work where, and nothing but the command is pr
   })
   expect(bare.status).toBe(1)
   expect(bare.stderr).toMatch(/^sallyport: there is no CA/)
+})
+
+describe('at a terminal', () => {
+  /** The command on a terminal of its own (`script` of bsdutils); each prompt gets the next answer. */
+  async function typed(args: readonly string[], ...answers: string[]): Promise<string> {
+    const bin = new URL('../../cli/bin.mjs', import.meta.url).pathname
+    const line = [process.execPath, bin, ...args].map((word) => `'${word}'`).join(' ')
+    const child = spawn('script', ['-qec', line, '/dev/null'], {
+      env: { ...process.env, SALLYPORT_HOME: folder },
+    })
+    let said = ''
+    let asked = 0
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+      for (; asked < (said.match(/passphrase, [a-z0-9 ]+: /g) ?? []).length; asked++)
+        child.stdin.write(`${answers[asked] ?? 'nobody knows'}\r`)
+    })
+    await once(child, 'close')
+    return said
+  }
+  const init = (to = at('root.pem')) => ['ca', 'init', '--data', at('node'), '--root-to', to]
+
+  test('the passphrase is asked for twice, in words that say which time it is', async () => {
+    const said = await typed(init(), PASSPHRASE, PASSPHRASE)
+    expect(said).toContain('root passphrase, at least 12 characters: ')
+    expect(said).toContain('root passphrase, again: ')
+    expect(said).not.toContain(PASSPHRASE)
+    openssl('pkey', '-in', 'root.pem', '-noout', '-passin', 'file:pass')
+  })
+
+  const vain = [
+    { name: 'too short: refused before the second time', to: undefined, answer: 'short', times: 1 },
+    { name: 'a folder that is not there: nobody is asked', to: '/none/root.pem', times: 0 },
+  ]
+  test.for(vain)('$name', async ({ to, answer = PASSPHRASE, times }) => {
+    const said = await typed(init(to), answer, answer)
+    expect(said.match(/passphrase, /g) ?? []).toHaveLength(times)
+    expect(said).toContain('nothing was')
+    expect(existsSync(at('node', 'ca'))).toBe(false)
+  })
+
+  test('a root key that is away already: nobody is asked', async () => {
+    from('made')
+    const said = await typed(['ca', 'export-root', '--data', at('node'), '--to', at('x.pem')])
+    expect(said).toContain('ca.exported')
+    expect(said).not.toContain('passphrase, ')
+  })
 })

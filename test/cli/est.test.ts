@@ -1,6 +1,6 @@
 /** `sallyport est` as a person reads it: results, refusals with the server's own words, exit codes. */
 import { X509Certificate } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DECIDED_MS, instant } from '#ca'
@@ -139,6 +139,27 @@ describe('refused', () => {
     expect(said).toMatchObject({ exit: 1, code: 'name.subject' })
   })
 
+  test('a key that others may read, in each place for one', async () => {
+    expect((await enroll('open')).code).toBe(0)
+    chmodSync(at('open.key'), 0o644)
+    const [key, cert] = [at('open.key'), at('open.crt')]
+    const rest = ['--out', at('open2.crt'), ...trusted()]
+    for (const args of [
+      ['enroll', '--key', key],
+      ['enroll', '--key', at('open2.key'), '--cert', cert, '--cert-key', key],
+      ['reenroll', '--key', key, '--cert', cert],
+      ['reenroll', '--key', key, '--cert', cert, '--new-key', at('open2.key')],
+    ] as const) {
+      const [verb, ...more] = args
+      expect(complaint(await est(verb, ...more, ...rest))).toMatchObject({
+        exit: 2,
+        code: 'key.exposed',
+        next: expect.stringContaining(`chmod 600 ${key}`),
+      })
+    }
+    expect(existsSync(at('open2.crt'))).toBe(false)
+  })
+
   const wrong = [
     ['no root and no pin', ['enroll', '--key', 'k', '--out', 'o']],
     ['a roots file that is not there', ['csrattrs', '--ca', 'none.pem']],
@@ -148,7 +169,7 @@ describe('refused', () => {
     ],
     [
       'a key file that holds none',
-      ['enroll', '--ca', 'root.pem', '--key', 'root.pem', '--out', 'o'],
+      ['enroll', '--ca', 'root.pem', '--key', 'none.key', '--out', 'o'],
     ],
     [
       'a certificate without its key',
@@ -168,6 +189,7 @@ describe('refused', () => {
       at('broken.pem'),
       '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
     )
+    writeFileSync(at('none.key'), site.root, { mode: 0o600 })
     const given = args.map((each) => (each.startsWith('--') ? each : at(each)))
     const ran = await est(verb, ...given)
     expect(complaint(ran)).toMatchObject({
@@ -188,7 +210,7 @@ describe('refused', () => {
   test('a place that cannot be written: said, and the key is kept for the next try', async () => {
     mkdirSync(at('full.crt'))
     const said = complaint(await enroll('full'))
-    expect(said).toMatchObject({ exit: 2, code: 'file.unwritable' })
+    expect(said).toMatchObject({ exit: 2, code: 'file.kind' })
     expect(existsSync(at('full.key'))).toBe(true)
     const again = [
       '--key',

@@ -9,7 +9,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type {
   Certificate,
   Device,
@@ -52,8 +52,16 @@ import {
 let node: TestNode
 let ssl: Openssl
 let vendor: Person
+/** What the node does each hour; nobody waits for one. */
+const hourly: (() => void)[] = []
 beforeAll(async () => {
+  const every = setInterval
+  const spy = vi.spyOn(globalThis, 'setInterval').mockImplementation((work, ms, ...rest) => {
+    if (ms === 3_600_000) hourly.push(work as () => void)
+    return every(work, ms, ...rest)
+  })
   node = await startNode()
+  spy.mockRestore()
   ssl = openssl()
   vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'pressmaker' })
 })
@@ -184,6 +192,27 @@ describe('a device that is', () => {
       }),
     )
   })
+})
+
+test('a revocation that a fault left intended is carried out within the hour, and cuts like any other', async () => {
+  const { device, agent, line, session } = await busy('late-01')
+  const serial = serialOf(device)
+  node.change(
+    'INSERT INTO ca_revocation_intent (tenant, at, reason, target) VALUES (?, ?, ?, ?)',
+    TENANT,
+    Date.now(),
+    'superseded',
+    JSON.stringify({ serial }),
+  )
+  const from = node.size()
+  for (const work of hourly) work()
+  expect((await soon('the tunnel ends', agent.tunnel.closed)).code).toBe('peer.revoked')
+  expect((await line.gone()).code).toBe('peer.revoked')
+  const end = await until('the end is in the log', () =>
+    node.events(from).find(({ code, text }) => code === 'session.end' && text.includes(session.id)),
+  )
+  expect(end.text).toContain('"cert_revoked"')
+  expect(await turnedAway(device)).toBe('peer.revoked')
 })
 
 describe('a peer that does not listen', () => {
@@ -695,7 +724,7 @@ describe('after a crash', () => {
       ])
       expect(second.rows('SELECT * FROM ca_revocation_intent')).toEqual([])
       const told = second.events().filter(({ code }) => code === 'cert.revoke')
-      expect(told.at(-1)?.message).toContain('before a restart')
+      expect(told.at(-1)?.message).toContain('asked for earlier')
     } finally {
       await second[Symbol.asyncDispose]()
     }

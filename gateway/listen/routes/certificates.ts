@@ -155,12 +155,13 @@ function assertRetired({ all, active, next }: Issuers, id: string): void {
     })
   if (active.id === id)
     throw new Refusal('issuer.active', 'this issuing CA signs what is issued now', {
-      nextStep: 'let another sign first: `sallyport ca rotate --now`; then revoke this one',
+      nextStep:
+        'let another sign first, on the machine of the node: `sallyport ca rotate --now`, with `--root-key FILE` where the root key is away, or under a CA above `sallyport ca import --chain FILE --now`; once `sallyport ca status` calls this one retired, revoke it',
     })
   if (next.some((issuer) => issuer.id === id))
     throw new Refusal('issuer.next', 'this issuing CA is to sign what is issued later', {
       nextStep:
-        'let it have its turn and another take over: `sallyport ca rotate --now`, twice; then revoke this one',
+        'let it have its turn with `sallyport ca rotate --now` on the machine of the node, and another take over with a second one; once `sallyport ca status` calls this one retired, revoke it',
     })
 }
 

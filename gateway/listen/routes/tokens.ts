@@ -1,8 +1,17 @@
 /** `/devices/{id}/tokens`: one-time enrolment tokens, made, shown by what became of them, ended, freed for another key. */
 import { Type } from 'typebox'
 import { DeviceToken, EnrolmentToken, Name, TokenAct, TokenId } from '#api'
-import { instant, rebindToken, type CaLog, type CaStore, type TokenRow } from '#ca'
-import type { DeviceStore } from '../../devices/device.ts'
+import {
+  instant,
+  isMakersClaim,
+  obstacleToRebinding,
+  rebindToken,
+  type CaStore,
+  type TokenObstacle,
+  type TokenRow,
+} from '#ca'
+import type { Device, DeviceStore } from '../../devices/device.ts'
+import { revokeAndCut, type Reach, type RevocationRoom } from '../../devices/revoke.ts'
 import { deviceToken, TOKEN_LIFETIME_S, type TokenRoom } from '../../devices/token.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
@@ -12,7 +21,7 @@ import { recordWords } from './certificates.ts'
 export interface TokenRoutes extends Omit<Authorization, 'api'> {
   readonly devices: Pick<DeviceStore, 'find'>
   readonly caStore: CaStore
-  readonly caLog: CaLog
+  readonly revocation: RevocationRoom
   readonly tokens: TokenRoom
   /** Epoch milliseconds. */
   readonly now: () => number
@@ -28,7 +37,7 @@ function view(row: TokenRow, now: number): EnrolmentToken {
   const state = binding === null ? unused : 'used'
   return {
     id,
-    kind: row.hash.startsWith('idevid:') ? 'maker' : 'token',
+    kind: isMakersClaim(row) ? 'maker' : 'token',
     state: revokedAt === null ? state : 'revoked',
     created_at: seconds(createdAt),
     expires_at: seconds(expiresAt),
@@ -67,16 +76,15 @@ function making(api: Api, room: TokenRoutes): void {
     { schema: { params: Params, response: { 201: DeviceToken } } },
     async (request, reply) => {
       const { id } = request.params
-      await authorize(authorization, request, 'token:create', { kind: 'device', id })
-      const device = await known(room, id)
-      if (device.state === 'revoked' || device.state === 'retired')
-        throw new Refusal('device.state', `the device is ${device.state}; it gets no token`, {
-          nextStep: `ready it for another machine: sallyport device replace ${id} --reason …`,
-        })
+      const caller = await authorize(authorization, request, 'token:create', { kind: 'device', id })
+      takesTokens(await known(room, id))
       // Whoever asks for another may have shown the last one to somebody.
       for (const row of await room.caStore.listTokens(tenant, id))
-        if (view(row, room.now()).state === 'unused' && !row.hash.startsWith('idevid:'))
+        if (view(row, room.now()).state === 'unused' && !isMakersClaim(row)) {
+          const words = 'revoke, unless it is used before that: a newer one is made'
+          await recordWords({ ...room, caller }, 'token:create', `token:${row.id}`, words)
           await room.caStore.revokeToken(tenant, row.id, instant(room.now()))
+        }
       return reply.status(201).send(await deviceToken(room.tokens, id))
     },
   )
@@ -84,41 +92,77 @@ function making(api: Api, room: TokenRoutes): void {
 
 function acting(api: Api, room: TokenRoutes): void {
   const authorization = { ...room, api }
-  const { tenant } = room.tokens
   for (const act of ['revoke', 'rebind'] as const)
     api.server.post(
       `/api/v1/devices/:id/tokens/:token/${act}`,
       { schema: { params: TokenParams, body: TokenAct, response: { 200: EnrolmentToken } } },
       async (request) => {
+        const at = performance.now()
         const { id, token } = request.params as { id: string; token: string }
         const { reason } = request.body as TokenAct
         const target = { kind: 'device', id }
         const caller = await authorize(authorization, request, 'token:create', target)
         const row = await tokenOf(room, id, token)
-        await recordWords(
-          { ...room, caller },
-          'token:create',
-          `token:${token}`,
-          `${act}: ${reason}`,
-        )
-        const at = instant(room.now())
-        const life = { lifetimeSeconds: TOKEN_LIFETIME_S, now: at, requestId: request.id }
-        const done =
-          act === 'revoke'
-            ? await room.caStore.revokeToken(tenant, token, at)
-            : await rebindToken(row, life, { store: room.caStore, log: room.caLog })
-        if (!done)
-          throw new Refusal('token.state', `${token} is ${SAID[act]}`, {
-            nextStep: `see what became of it: sallyport device tokens ${id}`,
-          })
+        // What will be refused is refused before the log says that it is done.
+        const before = await obstacleTo(act, row, room)
+        if (before !== undefined) throw obstructed(act, row, before)
+        const entity = `token:${token}`
+        await recordWords({ ...room, caller }, 'token:create', entity, `${act}: ${reason}`)
+        const by = { by: caller.subject.id, at, requestId: request.id }
+        const after = act === 'revoke' ? await revoke(row, room) : await rebind(row, by, room)
+        if (after !== undefined) throw obstructed(act, row, after)
         return view(await tokenOf(room, id, token), room.now())
       },
     )
 }
-const SAID = {
-  revoke: 'revoked already',
-  rebind: 'unused or revoked, or its certificate is in use: make a new token instead',
-} as const
+
+type Act = 'revoke' | 'rebind'
+type Obstacle = TokenObstacle | 'used'
+
+async function obstacleTo(
+  act: Act,
+  row: TokenRow,
+  room: TokenRoutes,
+): Promise<Obstacle | undefined> {
+  if (act === 'rebind') {
+    takesTokens(await known(room, row.device))
+    return await obstacleToRebinding(row, room.caStore)
+  }
+  if (row.binding !== null) return 'used'
+  return row.revokedAt === null ? undefined : 'revoked'
+}
+
+async function revoke({ tenant, id }: TokenRow, room: TokenRoutes): Promise<Obstacle | undefined> {
+  const done = await room.caStore.revokeToken(tenant, id, instant(room.now()))
+  return done ? undefined : 'changed'
+}
+
+async function rebind(
+  row: TokenRow,
+  by: Omit<Reach, 'reason'>,
+  { caStore, revocation, now }: TokenRoutes,
+): Promise<Obstacle | undefined> {
+  const reach = { ...by, reason: 'superseded' } as const
+  const end = async (serial: string) => await revokeAndCut(revocation, { serial }, reach)
+  const request = { lifetimeSeconds: TOKEN_LIFETIME_S, now: instant(now()) }
+  return await rebindToken(row, request, { store: caStore, end })
+}
+
+function obstructed(act: Act, { id, device, binding }: TokenRow, obstacle: Obstacle): Refusal {
+  const serial = binding?.serial ?? ''
+  if (obstacle === 'used')
+    return new Refusal('token.used', `${id} was used: what counts now is the certificate it got`, {
+      nextStep: `end that: sallyport ca revoke ${serial} --reason …`,
+    })
+  if (obstacle === 'in use')
+    return new Refusal('token.used', `${id} was used, and its certificate ${serial} as well`, {
+      nextStep: `make a new token instead: sallyport device token ${device}`,
+    })
+  const state = obstacle === 'changed' ? 'not what it was a moment ago' : obstacle
+  return new Refusal('token.state', `${id} is ${state}; there is nothing to ${act}`, {
+    nextStep: `see what became of it: sallyport device tokens ${device}`,
+  })
+}
 
 async function tokenOf(room: TokenRoutes, device: string, token: string): Promise<TokenRow> {
   const rows = await room.caStore.listTokens(room.tokens.tenant, device)
@@ -126,6 +170,13 @@ async function tokenOf(room: TokenRoutes, device: string, token: string): Promis
   if (row !== undefined) return row
   throw new Refusal('token.unknown', `${device} has no token ${token}`, {
     nextStep: `see those it has: sallyport device tokens ${device}`,
+  })
+}
+
+function takesTokens({ id, state }: Device): void {
+  if (state !== 'revoked' && state !== 'retired') return
+  throw new Refusal('device.state', `the device is ${state}; it gets no token`, {
+    nextStep: `ready it for another machine: sallyport device replace ${id} --reason …`,
   })
 }
 

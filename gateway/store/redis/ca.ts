@@ -8,6 +8,7 @@ import type {
   Instant,
   Intention,
   KeyOwner,
+  Rebinding,
   RecordOutcome,
   RevocationIntention,
   RevocationIntentions,
@@ -129,8 +130,8 @@ export class RedisCaStore implements CaStore, RevocationIntentions, CrlNumbers {
   async revokeToken(tenant: string, id: string, at: Instant): Promise<boolean> {
     return (await this.#redis.write('revokeToken', tenant, id, String(at))) === 1
   }
-  async rebindToken(tenant: string, id: string, at: Instant, expiresAt: Instant): Promise<boolean> {
-    const args = [tenant, id, String(at), String(expiresAt)]
+  async rebindToken(tenant: string, id: string, { expiresAt, lift }: Rebinding): Promise<boolean> {
+    const args = [tenant, id, String(expiresAt), lift ? '1' : '']
     return (await this.#redis.write('rebindToken', ...args)) === 1
   }
 

@@ -59,11 +59,16 @@ export class RedisConnection implements AsyncDisposable {
   }
 
   /**
-   * Connects and checks that what is written there stays. `prefix` sets stores apart on one server.
+   * Connects and checks that what is written there stays. `prefix` sets stores apart on one server. Nobody
+   * waits for a command longer than twice `patienceMs`; what waits for replicas has as long again.
    * Throws StoreError `store.unavailable` (no answer), `store.volatile` (it may forget; the message
    * has the lines to change), `store.settings` (it does not tell).
    */
-  static async open(place: RedisPlace, prefix: string): Promise<RedisConnection> {
+  static async open(
+    place: RedisPlace,
+    prefix: string,
+    patienceMs = PATIENCE_MS,
+  ): Promise<RedisConnection> {
     const { host, port, username, password, tls } = place
     const redis = new Redis({
       host,
@@ -73,9 +78,12 @@ export class RedisConnection implements AsyncDisposable {
       // An unanswered command may have run: it is the caller who knows how to ask again.
       maxRetriesPerRequest: 0,
       autoResendUnfulfilledCommands: false,
-      connectTimeout: PATIENCE_MS,
-      commandTimeout: PATIENCE_MS * 2,
-      retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 6), PATIENCE_MS),
+      connectTimeout: patienceMs,
+      commandTimeout: patienceMs * 2,
+      // A server that went away without a word (a cut cable, a failover of its address) never closes: the
+      // connection is given up with its command, and the next one finds whoever answers there now.
+      socketTimeout: patienceMs * 2,
+      retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 6), patienceMs),
       ...(username === undefined ? {} : { username }),
       ...(password === undefined ? {} : { password }),
       ...(tls === undefined ? {} : { tls: { ...tls, minVersion: 'TLSv1.2' as const } }),

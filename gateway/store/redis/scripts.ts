@@ -111,19 +111,22 @@ return rows
 /** ARGV: tenant, id, at. */
 const revokeToken = `
 local key = P .. 'token:' .. ARGV[1] .. ':' .. ARGV[2]
-if redis.call('EXISTS', key) == 0 then return 0 end
+if redis.call('EXISTS', key) == 0 or redis.call('HEXISTS', key, 'boundAt') == 1 then return 0 end
 return redis.call('HSETNX', key, 'revokedAt', ARGV[3])
 `
 
-/** ARGV: tenant, id, at, expiresAt, target as JSON is made of the serial here. */
+/** ARGV: tenant, id, expiresAt, '1' to lift a revocation. */
 const rebindToken = `
 local key = P .. 'token:' .. ARGV[1] .. ':' .. ARGV[2]
 local token = read(key)
-if token.id == nil or token.revokedAt or not token.boundAt then return 0 end
-if redis.call('HGET', P .. 'cert:' .. token.boundSerial, 'firstUsedAt') then return 0 end
-revoke(ARGV[1], 'serial', token.boundSerial, cjson.encode({ serial = token.boundSerial }), 'superseded', ARGV[3])
-redis.call('HDEL', key, 'boundSpki', 'boundSerial', 'boundAt')
-redis.call('HSET', key, 'expiresAt', ARGV[4])
+if token.id == nil or (token.revokedAt and ARGV[4] ~= '1') then return 0 end
+if token.boundAt then
+  if redis.call('HGET', P .. 'cert:' .. token.boundSerial, 'state') ~= 'revoked' then return 0 end
+elseif not token.revokedAt then
+  return 0
+end
+redis.call('HDEL', key, 'boundSpki', 'boundSerial', 'boundAt', 'revokedAt')
+redis.call('HSET', key, 'expiresAt', ARGV[3])
 return 1
 `
 

@@ -9,6 +9,7 @@ import type {
   Instant,
   Intention,
   KeyOwner,
+  Rebinding,
   RecordOutcome,
   RevocationIntention,
   RevocationIntentions,
@@ -329,21 +330,19 @@ function proven(db: DatabaseSync, { serial, at }: { serial: string; at: Instant 
   return siblings.map((sibling) => sibling.serial)
 }
 
-interface Rebinding {
-  readonly tenant: string
-  readonly id: string
-  readonly at: Instant
-  readonly expiresAt: Instant
-}
-
-function rebind(db: DatabaseSync, { tenant, id, at, expiresAt }: Rebinding): boolean {
+function rebind(
+  db: DatabaseSync,
+  { tenant, id, expiresAt, lift }: Rebinding & { readonly tenant: string; readonly id: string },
+): boolean {
   const row = db.prepare('SELECT * FROM ca_token WHERE tenant = ? AND id = ?').get(tenant, id)
   const token = row === undefined ? undefined : tokenOf(row)
-  if (token === undefined || token.revokedAt !== null || token.binding === null) return false
-  if (one(db, token.binding.serial).firstUsedAt !== null) return false
-  revoke(db, { tenant, target: { serial: token.binding.serial }, reason: 'superseded', at })
+  if (token === undefined || (token.revokedAt !== null && !lift)) return false
+  const { binding, revokedAt } = token
+  const over = binding === null ? revokedAt !== null : one(db, binding.serial).state === 'revoked'
+  if (!over) return false
   db.prepare(
-    `UPDATE ca_token SET bound_spki = NULL, bound_serial = NULL, bound_at = NULL, expires_at = ?
+    `UPDATE ca_token SET bound_spki = NULL, bound_serial = NULL, bound_at = NULL, revoked_at = NULL,
+       expires_at = ?
      WHERE tenant = ? AND id = ?`,
   ).run(expiresAt, tenant, id)
   return true
@@ -495,7 +494,8 @@ export const caRoom = {
     revokeToken(db: DatabaseSync, args: { tenant: string; id: string; at: Instant }): boolean {
       const { changes } = db
         .prepare(
-          'UPDATE ca_token SET revoked_at = ? WHERE tenant = ? AND id = ? AND revoked_at IS NULL',
+          `UPDATE ca_token SET revoked_at = ?
+           WHERE tenant = ? AND id = ? AND revoked_at IS NULL AND bound_at IS NULL`,
         )
         .run(args.at, args.tenant, args.id)
       return changes === 1
@@ -601,8 +601,8 @@ export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers 
   async revokeToken(tenant: string, id: string, at: Instant): Promise<boolean> {
     return await this.#thread.call('ca', 'revokeToken', { tenant, id, at })
   }
-  async rebindToken(tenant: string, id: string, at: Instant, expiresAt: Instant): Promise<boolean> {
-    return await this.#thread.call('ca', 'rebindToken', { tenant, id, at, expiresAt })
+  async rebindToken(tenant: string, id: string, terms: Rebinding): Promise<boolean> {
+    return await this.#thread.call('ca', 'rebindToken', { tenant, id, ...terms })
   }
   async record(intention: Intention): Promise<RecordOutcome> {
     const outcome = await this.#thread.call('ca', 'record', intention)

@@ -172,6 +172,81 @@ describe('the root goes away', () => {
     expect(existsSync(inCa('root.key.pem'))).toBe(true)
   })
 
+  describe('to a stick', () => {
+    /** vfat as it is mounted: every file looks open, whatever it was made with. */
+    const stick = (fileSystem: number) => ({ mode: () => 0o100755, fileSystem: () => fileSystem })
+    const onStick = (fileSystem: number) =>
+      openRoom(config, 'operator|test', { now: () => clock, medium: stick(fileSystem) })
+    const kinds = [
+      ['vfat', 0x4d44],
+      ['exfat', 0x2011bab0],
+      ['ntfs3', 0x7366746e],
+      ['fuse', 0x65735546],
+      ['cifs, as a signed 32-bit number', 0xff534d42 | 0],
+    ] as const
+    test.for(kinds)(
+      'of %s: the sealed key is taken, and comes back, with a warning',
+      async ([, type]) => {
+        await initCa(room)
+        const { warnings } = await exportRoot(onStick(type), at('root.pem'), copyOf)
+        expect(warnings).toEqual([
+          expect.stringContaining(`the file system of ${at('root.pem')} keeps no permissions`),
+        ])
+        expect(existsSync(inCa('root.key.pem'))).toBe(false)
+        const rootKey = { file: at('root.pem'), passphrase: copyOf.text }
+        await rotate(onStick(type), { rootKey })
+        expect(state()?.issuers).toHaveLength(2)
+      },
+    )
+
+    test('an open key is not: neither as the copy, nor as the root that signs', async () => {
+      await initCa(room)
+      await exportRoot(room, at('root.pem'), copyOf)
+      const pem = readFileSync(at('root.pem'))
+      const open = createPrivateKey({ key: pem, passphrase: copyOf.text })
+      const file = secret('open.pem', open.export({ type: 'pkcs8', format: 'pem' }).toString())
+      await expect(
+        rotate(onStick(0x4d44), { rootKey: { file, passphrase: '' } }),
+      ).rejects.toMatchObject({
+        code: 'key.exposed',
+        message: expect.stringContaining('keeps no permissions') as string,
+      })
+    })
+
+    test('a file system that has modes: what others may read is refused, sealed or not', async () => {
+      await initCa(room)
+      await expect(exportRoot(onStick(0xef53), at('root.pem'), copyOf)).rejects.toMatchObject({
+        code: 'key.exposed',
+        message: expect.stringContaining('chmod 600') as string,
+      })
+      expect(existsSync(inCa('root.key.pem'))).toBe(true)
+    })
+
+    test('the keys of the node itself do not lie there', async () => {
+      await initCa(room)
+      chmodSync(inCa('issuing.key.pem'), 0o755)
+      await expect(start()).rejects.toMatchObject({ code: 'key.exposed' })
+    })
+  })
+
+  test('an open copy at the target is not taken for the sealed one', async () => {
+    await initCa(room)
+    const sealed = readFileSync(inCa('root.key.pem'))
+    const key = createPrivateKey({ key: sealed, passphrase: room.passphrase.text })
+    const file = secret('root.pem', key.export({ type: 'pkcs8', format: 'pem' }).toString())
+    await expect(exportRoot(room, file, copyOf)).rejects.toMatchObject({ code: 'key.mismatch' })
+    expect(existsSync(inCa('root.key.pem'))).toBe(true)
+  })
+
+  test('a link where the unfinished copy is written: what it points to stays as it is', async () => {
+    await initCa(room)
+    const other = secret('other.pem', 'mine')
+    symlinkSync(other, at('.unfinished-root.pem'))
+    await exportRoot(room, at('root.pem'), copyOf)
+    expect(readFileSync(other, 'utf8')).toBe('mine')
+    expect(readdirSync(folder).toSorted()).toEqual(['node', 'other.pem', 'root.pem'])
+  })
+
   const inside = [
     ['the CA itself', 'node/ca/copy.pem'],
     ['the data directory', 'node/copy.pem'],

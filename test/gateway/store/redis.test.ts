@@ -1,4 +1,6 @@
 /** The CA's contract on Redis, and what only a server shows: a power cut, forgetful settings. */
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { instant } from '#ca'
@@ -9,6 +11,45 @@ import { intention, storeContract, tokenRow, type Stores } from '../../ca/store-
 import { NOON, TENANT } from '../../ca/support.ts'
 import { freePort } from '../../support/node.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
+
+/** A way to the server on which nothing comes through while it is stalled, nor ever on what was open then. */
+class Way implements AsyncDisposable {
+  stalled = false
+  readonly #server: Server
+  readonly #sockets = new Set<Socket>()
+  private constructor(to: number) {
+    this.#server = createServer((near) => {
+      const far = connect(to, '127.0.0.1')
+      let dead = this.stalled
+      for (const [from, other] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        this.#sockets.add(from)
+        from.on('error', () => undefined)
+        from.on('close', () => other.destroy())
+        from.on('data', (chunk) => {
+          dead ||= this.stalled
+          if (!dead) other.write(chunk)
+        })
+      }
+    })
+  }
+  static async to(port: number): Promise<Way> {
+    const way = new Way(port)
+    way.#server.listen(0, '127.0.0.1')
+    await once(way.#server, 'listening')
+    return way
+  }
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    this.#server.close()
+    await Promise.resolve()
+  }
+}
 
 let server: RedisServer
 let count = 0
@@ -128,6 +169,34 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     await own.kill()
     await own.run({ appendfsync: 'always' })
     await expect.poll(said, { timeout: 10_000 }).toBe(1)
+  })
+
+  const hasty = async (port: number, prefix = newPrefix()) => {
+    const redis = await RedisConnection.open({ host: '127.0.0.1', port }, prefix, 100)
+    open.push(redis)
+    return new RedisCaStore(redis)
+  }
+
+  test('a server that accepts and never answers: an error, not a wait', async () => {
+    await using way = await Way.to(server.port)
+    way.stalled = true
+    await expect(hasty(way.port)).rejects.toMatchObject({ code: 'store.unavailable' })
+  })
+
+  test('a server that falls silent without closing is given up: the next one at its address is asked', async () => {
+    await using way = await Way.to(server.port)
+    const store = await hasty(way.port)
+    const token = tokenRow()
+    await store.addToken(token)
+    way.stalled = true
+    await expect(store.findToken(TENANT, token.hash)).rejects.toMatchObject({
+      code: 'store.unavailable',
+    })
+    // What was open stays silent for ever; who dials anew is answered.
+    way.stalled = false
+    await expect
+      .poll(async () => await store.findToken(TENANT, token.hash).catch(() => 'away'))
+      .toEqual(token)
   })
 
   test('no server: an error within its patience', async () => {

@@ -1,0 +1,97 @@
+/**
+ * What a command writes to the file somebody names with `--out`: a file is replaced whole, what takes
+ * octets as they come (a terminal, a pipe, `/dev/null`) is written through, anything else is left alone.
+ */
+import { randomBytes } from 'node:crypto'
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  lstatSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  type Stats,
+} from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import { CliError } from './exit.ts'
+
+/** Names of what this process has open already; opening a socket by them fails, and a file is cut short. */
+const OPEN = new Map([
+  ['/dev/stdout', 1],
+  ['/dev/fd/1', 1],
+  ['/proc/self/fd/1', 1],
+  ['/dev/stderr', 2],
+  ['/dev/fd/2', 2],
+  ['/proc/self/fd/2', 2],
+])
+
+/**
+ * Puts `text` at `path`. A file is on disk before this returns, in whole or not at all, and keeps the mode
+ * it had: whoever reads meanwhile, and whoever starts after a power cut, has the old file or the new one.
+ * Terminals, pipes and character devices get the text as it is. Throws CliError `file.kind` for a link, a
+ * folder, a disk, a socket (what is behind it is not touched), `file.unwritable`.
+ */
+export function writeOut(path: string, text: string | Uint8Array): void {
+  const fd = OPEN.get(path)
+  try {
+    if (fd !== undefined) (fd === 1 ? process.stdout : process.stderr).write(text)
+    else writeTo(path, text)
+  } catch (cause) {
+    if (cause instanceof CliError) throw cause
+    throw new CliError(
+      `${path} cannot be written`,
+      {
+        code: 'file.unwritable',
+        exit: 'usage',
+        why: cause instanceof Error ? cause.message : String(cause),
+        next: 'what was there before is unchanged; name another place, and run the same command again',
+      },
+      { cause },
+    )
+  }
+}
+
+function writeTo(path: string, text: string | Uint8Array): void {
+  const there = lstatSync(path, { throwIfNoEntry: false })
+  if (there?.isCharacterDevice() === true || there?.isFIFO() === true) writeThrough(path, text)
+  else if (there === undefined || there.isFile()) replaceFile(path, text, there)
+  else
+    throw new CliError(`${path} is ${kindOf(there)}, and stays as it is`, {
+      code: 'file.kind',
+      exit: 'usage',
+      next: 'name a file, or a place where there is none yet',
+    })
+}
+
+function kindOf(there: Stats): string {
+  if (there.isSymbolicLink()) return 'a symbolic link'
+  if (there.isDirectory()) return 'a folder'
+  return there.isBlockDevice() ? 'a disk' : 'a socket'
+}
+
+/** Neither made nor cut: it is there, and has no length. A pipe waits for its reader. */
+function writeThrough(path: string, text: string | Uint8Array): void {
+  const fd = openSync(path, constants.O_WRONLY | constants.O_NOCTTY)
+  try {
+    writeFileSync(fd, text)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** A name of its own, made new: nothing that somebody put there is written to. */
+function replaceFile(path: string, text: string | Uint8Array, before: Stats | undefined): void {
+  const name = `.${basename(path)}.${randomBytes(6).toString('hex')}`
+  const beside = join(dirname(resolve(path)), name)
+  try {
+    writeFileSync(beside, text, { flag: 'wx', flush: true })
+    if (before !== undefined) chmodSync(beside, before.mode & 0o777)
+    // A folder, a disk or a link that took its place meanwhile: a rename replaces no folder, and a link itself.
+    renameSync(beside, path)
+  } catch (cause) {
+    rmSync(beside, { force: true })
+    throw cause
+  }
+}

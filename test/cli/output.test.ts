@@ -1,0 +1,150 @@
+/** `--out` by what is there already: files whole, pipes and devices through, anything else untouched. */
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { readPrivate } from '../../cli/input.ts'
+import { writeOut } from '../../cli/output.ts'
+
+let folder: string
+const at = (name: string) => join(folder, name)
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sallyport-out-'))
+})
+afterEach(() => {
+  rmSync(folder, { recursive: true })
+})
+
+describe('a file', () => {
+  test('that is not there is made, and nothing is left beside it', () => {
+    writeOut(at('a.pem'), 'new')
+    expect(readFileSync(at('a.pem'), 'utf8')).toBe('new')
+    expect(readdirSync(folder)).toEqual(['a.pem'])
+  })
+
+  test('that is there is replaced by another, with the mode it had', () => {
+    writeFileSync(at('a.pem'), 'old')
+    chmodSync(at('a.pem'), 0o640)
+    const before = statSync(at('a.pem')).ino
+    writeOut(at('a.pem'), 'new')
+    const { ino, mode } = statSync(at('a.pem'))
+    expect([readFileSync(at('a.pem'), 'utf8'), mode & 0o777]).toEqual(['new', 0o640])
+    expect(ino).not.toBe(before)
+  })
+
+  test('in a folder that is not there: said, and nothing is made', () => {
+    expect(() => writeOut(at('none/a.pem'), 'new')).toThrow(/cannot be written/)
+    expect(readdirSync(folder)).toEqual([])
+  })
+})
+
+describe('left alone', () => {
+  const untouched = (path: string) => {
+    let code = ''
+    try {
+      writeOut(path, 'new')
+    } catch (error) {
+      code = (error as { code: string }).code
+    }
+    expect(code).toBe('file.kind')
+  }
+
+  test('a link, and the file behind it', () => {
+    writeFileSync(at('mine'), 'mine')
+    symlinkSync(at('mine'), at('link'))
+    untouched(at('link'))
+    expect([readFileSync(at('mine'), 'utf8'), readlinkSync(at('link'))]).toEqual([
+      'mine',
+      at('mine'),
+    ])
+  })
+
+  test('a link to nowhere', () => {
+    symlinkSync(at('none'), at('link'))
+    untouched(at('link'))
+    expect(existsSync(at('none'))).toBe(false)
+  })
+
+  test('a folder', () => {
+    mkdirSync(at('folder'))
+    untouched(at('folder'))
+  })
+
+  test('a socket', async () => {
+    const server = createServer().listen(at('socket'))
+    await once(server, 'listening')
+    untouched(at('socket'))
+    expect(statSync(at('socket')).isSocket()).toBe(true)
+    server.close()
+  })
+})
+
+describe('written through', () => {
+  test('a pipe: its reader has the text, and it stays a pipe', async () => {
+    execFileSync('mkfifo', [at('pipe')])
+    const reader = spawn('cat', [at('pipe')])
+    let read = ''
+    reader.stdout.setEncoding('utf8').on('data', (text: string) => (read += text))
+    writeOut(at('pipe'), 'new')
+    await once(reader, 'close')
+    expect([read, statSync(at('pipe')).isFIFO()]).toEqual(['new', true])
+  })
+
+  test('/dev/null stays what it is', () => {
+    writeOut('/dev/null', 'new')
+    expect(statSync('/dev/null').isCharacterDevice()).toBe(true)
+  })
+
+  test.for([
+    ['/dev/stdout', 'stdout'],
+    ['/dev/fd/2', 'stderr'],
+  ] as const)('%s is what the process has open, whatever that is', ([path, name]) => {
+    const write = vi.spyOn(process[name], 'write').mockImplementation(() => true)
+    writeOut(path, 'new')
+    expect(write.mock.calls).toEqual([['new']])
+    write.mockRestore()
+  })
+})
+
+describe('a private key that is there already', () => {
+  test.for([0o644, 0o640, 0o604, 0o660])('open to others: refused', (mode) => {
+    writeFileSync(at('key'), 'secret')
+    chmodSync(at('key'), mode)
+    expect(() => readPrivate(at('key'), 'key')).toThrow(
+      expect.objectContaining({
+        code: 'key.exposed',
+        exit: 'usage',
+        next: expect.stringContaining(`chmod 600 ${at('key')}`) as string,
+      }) as Error,
+    )
+  })
+
+  test.for([0o600, 0o400])('for its owner alone: read', (mode) => {
+    writeFileSync(at('key'), 'secret')
+    chmodSync(at('key'), mode)
+    expect(readPrivate(at('key'), 'key')).toBe('secret')
+  })
+
+  test('of another account: its mode is that account’s business, as with ssh', () => {
+    writeFileSync(at('key'), 'secret')
+    chmodSync(at('key'), 0o644)
+    const uid = vi.spyOn(process, 'getuid').mockReturnValue(statSync(at('key')).uid + 1)
+    expect(readPrivate(at('key'), 'key')).toBe('secret')
+    uid.mockRestore()
+  })
+})
