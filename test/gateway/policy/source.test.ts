@@ -1,0 +1,141 @@
+/** Bundles that come by themselves: from a server that waits, one that does not, and a file that is dropped. */
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect, test } from 'vitest'
+import { BundleSource, type SourceSettings } from '../../../gateway/policy/source.ts'
+import { until } from '../../support/node.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'sallyport-source-'))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+const TYPE = 'application/vnd.openpolicyagent.bundles'
+
+interface Room {
+  readonly taken: string[]
+  readonly told: string[]
+  readonly source: BundleSource
+}
+
+function watching(settings: SourceSettings, refuse: (text: string) => boolean = () => false): Room {
+  const taken: string[] = []
+  const told: string[] = []
+  const source = new BundleSource(settings, {
+    now: () => 1_000,
+    report: (error) => void told.push(String(error)),
+    take(archive) {
+      const text = Buffer.from(archive).toString()
+      if (refuse(text)) return Promise.reject(new Error(`bundle.signature ${text}`))
+      taken.push(text)
+      return Promise.resolve()
+    },
+  })
+  source.start()
+  return { taken, told, source }
+}
+
+async function serving(
+  answer: (request: IncomingMessage, response: ServerResponse) => void,
+): Promise<AsyncDisposable & { readonly url: string }> {
+  const server = createServer(answer)
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  return {
+    url: `http://127.0.0.1:${port}/bundles/site`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await new Promise<void>((resolve) => void server.close(() => resolve()))
+    },
+  }
+}
+
+test('each bundle is taken once, though the server is asked again and again, with the ETag', async () => {
+  let version = 1
+  const held: ServerResponse[] = []
+  await using server = await serving((request, response) => {
+    expect(request.headers['prefer']).toMatch(/modes=snapshot;wait=\d+/)
+    response.setHeader('content-type', TYPE)
+    response.setHeader('etag', `"v${version}"`)
+    if (request.headers['if-none-match'] === `"v${version}"`) held.push(response)
+    else response.end(`bundle ${version}`)
+  })
+  const room = watching({ url: server.url })
+  await using _source = room.source
+  await until('the server holds the question', () => held.length > 0)
+  version = 2
+  held.pop()?.writeHead(304).end()
+  await until('the second bundle', () => room.taken.length === 2)
+  expect(room.taken).toEqual(['bundle 1', 'bundle 2'])
+  expect(room.source.health()).toMatchObject({ state: 'OK', error: null })
+})
+
+test('a token goes with each question, and is read anew', async () => {
+  const seen: (string | undefined)[] = []
+  const token = join(folder, 'token')
+  writeFileSync(token, 'first\n')
+  await using server = await serving((request, response) => {
+    seen.push(request.headers.authorization)
+    response.writeHead(200, { 'content-type': TYPE, etag: `"${seen.length}"` }).end('x')
+  })
+  await using _source = watching({ url: server.url, token_file: token }).source
+  await until('a first question', () => seen.length > 0)
+  writeFileSync(token, 'second\n')
+  await until('the other token', () => seen.includes('Bearer second'))
+  expect(seen[0]).toBe('Bearer first')
+})
+
+test('a bundle that is refused is said once, and the next good one taken', async () => {
+  let body = 'bad'
+  let asked = 0
+  await using server = await serving((_request, response) => {
+    asked++
+    response.writeHead(200, { 'content-type': TYPE, etag: `"${body}${asked}"` }).end(body)
+  })
+  const room = watching({ url: server.url }, (text) => text === 'bad')
+  await using _source = room.source
+  await until('it is asked again', () => asked > 1)
+  expect(room.told).toEqual(['Error: bundle.signature bad'])
+  expect(room.source.health()).toMatchObject({ state: 'FAILED', error: 'bundle.signature bad' })
+  body = 'good'
+  await until('the good one', () => room.taken.includes('good'))
+  expect(room.source.health().state).toBe('OK')
+})
+
+const broken: [string, (response: ServerResponse) => void, RegExp][] = [
+  ['an answer of 500', (response) => void response.writeHead(500).end(), /answered 500/],
+  [
+    'a redirect elsewhere',
+    (response) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end(),
+    /fetch failed/,
+  ],
+  [
+    'a body without an end',
+    (response) => void response.writeHead(200).write(Buffer.alloc(17 << 20)),
+    /bundle\.size/,
+  ],
+  ['a connection that is cut', (response) => void response.destroy(), /fetch failed/],
+]
+test.for(broken)('%s is a failure, and not the end', async ([, answer, says]) => {
+  await using server = await serving((_request, response) => answer(response))
+  const room = watching({ url: server.url })
+  await using _source = room.source
+  await until('the failure is known', () => room.source.health().state === 'FAILED')
+  expect(room.source.health().error).toMatch(says)
+  expect(room.taken).toEqual([])
+})
+
+test('a file is read when it is there, and again when it is another', async () => {
+  const file = join(folder, 'bundle.tar')
+  const drop = (text: string) => {
+    writeFileSync(`${file}.new`, text)
+    renameSync(`${file}.new`, file)
+  }
+  const room = watching({ file, poll_s: 0.01 })
+  await using _source = room.source
+  drop('one')
+  await until('the first', () => room.taken.length === 1)
+  drop('two')
+  await until('the second', () => room.taken.length === 2)
+  expect(room.taken).toEqual(['one', 'two'])
+})
