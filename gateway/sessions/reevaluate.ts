@@ -43,6 +43,33 @@ interface Judgement {
   }
 }
 
+/**
+ * What one withdrawal has looked up: sessions of one device or one grant ask the store once. What
+ * changes after the first look is a withdrawal of its own.
+ */
+class Looks {
+  readonly #room: SessionRoom
+  readonly #targets = new Map<string, ReturnType<typeof findTarget>>()
+  readonly #grants = new Map<string, ReturnType<SessionRoom['grants']['find']>>()
+
+  constructor(room: SessionRoom) {
+    this.#room = room
+  }
+
+  target({ device, process }: LiveSession): ReturnType<typeof findTarget> {
+    const name = `${device}/${process}`
+    const look = this.#targets.get(name) ?? findTarget(this.#room, device, process)
+    this.#targets.set(name, look)
+    return look
+  }
+
+  grant({ grant }: LiveSession): ReturnType<SessionRoom['grants']['find']> {
+    const look = this.#grants.get(grant) ?? this.#room.grants.find(grant)
+    this.#grants.set(grant, look)
+    return look
+  }
+}
+
 /** So long one turn of the loop decides, in milliseconds, and so many sessions are asked about at once. */
 const SLICE_MS = 8
 const AT_ONCE = 128
@@ -99,8 +126,9 @@ export class Reauthorization implements Disposable {
   ): Promise<readonly CutSession[]> {
     const touched = [...this.#room.live.values()].filter(touches)
     const cut: CutSession[] = []
+    const known = new Looks(this.#room)
     await inSlices(touched, async (session) => {
-      const one = await this.#again(session, withdrawal)
+      const one = await this.#again(session, withdrawal, known)
       if (one !== undefined) cut.push(one)
     })
     return cut
@@ -112,8 +140,9 @@ export class Reauthorization implements Disposable {
    */
   async preview(decide: (input: Partially<Input>) => Decision): Promise<readonly WouldEnd[]> {
     const found: WouldEnd[] = []
+    const known = new Looks(this.#room)
     await inSlices([...this.#room.live.values()], async (session) => {
-      const { cause } = await this.#judge(session, { trigger: 'policy', at: 0 }, decide)
+      const { cause } = await this.#judge(session, { trigger: 'policy', at: 0 }, known, decide)
       if (cause !== undefined) found.push({ session, cause })
     })
     return found
@@ -125,8 +154,12 @@ export class Reauthorization implements Disposable {
     return await terminate(this.#room, session, cause)
   }
 
-  async #again(session: LiveSession, withdrawal: Withdrawal): Promise<CutSession | undefined> {
-    const cause = await this.#decide(session, withdrawal).catch((error: unknown): Cause => {
+  async #again(
+    session: LiveSession,
+    withdrawal: Withdrawal,
+    known = new Looks(this.#room),
+  ): Promise<CutSession | undefined> {
+    const cause = await this.#decide(session, withdrawal, known).catch((error: unknown): Cause => {
       this.#room.report(error, `session ${session.id} could not be decided again`)
       return {
         reason: 'policy_recheck',
@@ -150,10 +183,14 @@ export class Reauthorization implements Disposable {
   }
 
   /** Why the session may not go on, or undefined where it may; then it goes on under what was decided. */
-  async #decide(session: LiveSession, withdrawal: Withdrawal): Promise<Cause | undefined> {
+  async #decide(
+    session: LiveSession,
+    withdrawal: Withdrawal,
+    known: Looks,
+  ): Promise<Cause | undefined> {
     const changed = session.changed
     const now = this.#room.now()
-    const { cause, kept } = await this.#judge(session, withdrawal, (facts) =>
+    const { cause, kept } = await this.#judge(session, withdrawal, known, (facts) =>
       this.#room.decisions.ask('session.reevaluate', facts),
     )
     if (cause !== undefined || kept === undefined) return cause
@@ -171,6 +208,7 @@ export class Reauthorization implements Disposable {
   async #judge(
     session: LiveSession,
     withdrawal: Withdrawal,
+    known: Looks,
     decide: (facts: Partially<Input>) => Decision,
   ): Promise<Judgement> {
     const room = this.#room
@@ -181,10 +219,7 @@ export class Reauthorization implements Disposable {
     const subject = await room.identity.current(session.login, now)
     if (isRefusal(subject))
       return { cause: { reason, code: subject.code, message: subject.detail } }
-    const [target, grant] = await Promise.all([
-      findTarget(room, session.device, session.process),
-      room.grants.find(session.grant),
-    ])
+    const [target, grant] = await Promise.all([known.target(session), known.grant(session)])
     if (target === undefined || grant === undefined)
       return {
         cause: { reason, code: 'target.unknown', message: 'the process is no longer registered' },
