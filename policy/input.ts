@@ -143,10 +143,12 @@ export function authnMethods(amr: readonly string[]): string[] {
   return [...new Set(known.filter((method) => method !== undefined))].toSorted()
 }
 
+const OCTET = '(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)'
+const PLAIN_V4 = new RegExp(`^${OCTET}\\.${OCTET}\\.${OCTET}\\.${OCTET}$`)
 const PLAIN_V6 = /^(?:[1-9a-f][0-9a-f]{0,3}:){7}[1-9a-f][0-9a-f]{0,3}$/
 
 function normalIp(ip: unknown): unknown {
-  if (typeof ip !== 'string' || PLAIN_V6.test(ip)) return ip
+  if (typeof ip !== 'string' || PLAIN_V4.test(ip) || PLAIN_V6.test(ip)) return ip
   // What is no address stays as it is, and the schema or the rule's network refuses it.
   return V4.test(ip) || ip.length <= 64 ? (canonicalIp(ip) ?? 'invalid') : ip
 }
@@ -192,8 +194,9 @@ export function prepare(point: Point, given: Input): Prepared {
   const problem = checkInput(input)?.slice(1) ?? disagreement(point, input)
   if (problem !== undefined) return { ok: false, at: problem }
   let text = JSON.stringify(input)
-  if (text.includes('\\u0000')) return { ok: false, at: 'a string holds NUL' }
-  if (/\\ud[89a-f]/.test(text)) {
+  if (text.includes('\\u')) {
+    // JSON.stringify escapes control characters and lone surrogates, and nothing else.
+    if (text.includes('\\u0000')) return { ok: false, at: 'a string holds NUL' }
     input = wellFormed(input) as Input
     text = JSON.stringify(input)
   }

@@ -55,8 +55,8 @@ function describe(thrown: unknown): string {
   return 'a thrown value that is not an error'
 }
 
-function readJson(memory: WebAssembly.Memory, address: number): unknown {
-  const bytes = new Uint8Array(memory.buffer)
+/** The JSON text, ended by NUL, at an address. */
+function readJson(bytes: Uint8Array, address: number): unknown {
   const end = bytes.indexOf(0, address)
   if (address <= 0 || end < 0) throw new Error('no result')
   return JSON.parse(decoder.decode(bytes.subarray(address, end)))
@@ -131,7 +131,10 @@ export class CompiledPolicy {
 function builtinsOf(loaded: Loaded): string[] {
   const { exports } = loaded.wasmInstance
   try {
-    const names = readJson(loaded.mem, exports.opa_json_dump(exports.builtins()))
+    const names = readJson(
+      new Uint8Array(loaded.mem.buffer),
+      exports.opa_json_dump(exports.builtins()),
+    )
     return Object.keys(names as object).toSorted()
   } catch (error) {
     throw new PolicyError('module.invalid', describe(error), { cause: error })
@@ -141,10 +144,14 @@ function builtinsOf(loaded: Loaded): string[] {
 /** One instance; after a PolicyError from `evaluate` it must not be asked again. */
 export class PolicyInstance {
   readonly #loaded: Loaded
+  readonly #opaEval: Exports['opa_eval']
   readonly #entrypoints: ReadonlyMap<string, number>
+  #view: Uint8Array<ArrayBuffer>
 
   constructor(loaded: Loaded) {
     this.#loaded = loaded
+    this.#opaEval = loaded.wasmInstance.exports.opa_eval
+    this.#view = new Uint8Array(loaded.mem.buffer)
     const named = Object.entries(loaded.entrypoints as Record<string, number>)
     this.#entrypoints = new Map(named)
   }
@@ -175,16 +182,23 @@ export class PolicyInstance {
     }
   }
 
+  /** The whole memory; a view is made anew only after the memory has grown. */
+  #memory(): Uint8Array<ArrayBuffer> {
+    const { buffer } = this.#loaded.mem
+    if (this.#view.buffer !== buffer) this.#view = new Uint8Array(buffer)
+    return this.#view
+  }
+
   #eval(id: number, inputText: string): unknown {
-    const { mem, wasmInstance, dataAddr, dataHeapPtr } = this.#loaded
+    const { mem, dataAddr, dataHeapPtr } = this.#loaded
     // UTF-8 takes at most three bytes for a UTF-16 unit.
     const missing = dataHeapPtr + inputText.length * 3 - mem.buffer.byteLength
     if (missing > 0) mem.grow(Math.ceil(missing / PAGE))
-    const room = new Uint8Array(mem.buffer, dataHeapPtr)
-    const { read, written } = encoder.encodeInto(inputText, room)
+    const { read, written } = encoder.encodeInto(inputText, this.#memory().subarray(dataHeapPtr))
     if (read !== inputText.length) throw new Error('the input does not fit')
+    // The heap begins anew after the input: what the last decision left there is overwritten.
     const heap = dataHeapPtr + written
-    const address = wasmInstance.exports.opa_eval(0, id, dataAddr, dataHeapPtr, written, heap, 0)
-    return readJson(mem, address)
+    const address = this.#opaEval(0, id, dataAddr, dataHeapPtr, written, heap, 0)
+    return readJson(this.#memory(), address)
   }
 }
