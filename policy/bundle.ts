@@ -5,6 +5,8 @@ import { canonicalJson } from './canonical.ts'
 import type { Input, Point } from './envelope.ts'
 import { PolicyError } from './errors.ts'
 import { POINTS } from './points.ts'
+import { readPaths, readsOf } from './reads.ts'
+import type { Reads } from './reads.ts'
 import { parseJson, verifyFiles } from './signature.ts'
 import type { PublicKeys, Signed } from './signature.ts'
 import { readTar } from './tar.ts'
@@ -52,6 +54,8 @@ export interface Bundle {
   readonly dataText: string
   readonly data: unknown
   readonly vectors: readonly SmokeVector[]
+  /** What its rules read of the input; true (everything) where it brings no sources. */
+  readonly reads: Reads
 }
 
 /** Where the archive of the default policy lies; the caller reads it. */
@@ -63,6 +67,7 @@ export const builtinDigest: string = lock.bundle_sha256
 const MAX_ARCHIVE_BYTES = 16 * 1024 * 1024
 const MAX_DATA_BYTES = 1024 * 1024
 const ROOTS = 'policy,sallyport,site,system/log'
+const decoder = new TextDecoder()
 const ALLOWED =
   /^(?:policy\.wasm|\.manifest|data\.json|\.signatures\.json|[^/].*\.rego|vectors\/[^/]+\.json)$/
 
@@ -143,6 +148,12 @@ function readVectors(files: ReadonlyMap<string, Uint8Array>): SmokeVector[] {
     })
 }
 
+function readSources(files: ReadonlyMap<string, Uint8Array>): Reads {
+  const rego = [...files].filter(([name]) => name.endsWith('.rego'))
+  if (rego.length === 0) return true
+  return readsOf(readPaths(rego.map(([, bytes]) => decoder.decode(bytes))))
+}
+
 function admit(
   options: LoadOptions,
   digest: string,
@@ -192,5 +203,6 @@ export async function loadBundle(bytes: Uint8Array, options: LoadOptions): Promi
     dataText,
     data,
     vectors: readVectors(files),
+    reads: readSources(files),
   }
 }

@@ -6,7 +6,8 @@ import { complete, readDocument, readObligations } from './ceiling.ts'
 import type { Decision, Denial, Layer } from './decision.ts'
 import type { Input, Point } from './envelope.ts'
 import { PolicyError } from './errors.ts'
-import { prepare } from './input.ts'
+import type { Encode } from './encode.ts'
+import { encodeInput, prepare } from './input.ts'
 import type { Prepared } from './input.ts'
 import { brokenInvariant } from './invariant.ts'
 import { CompiledPolicy } from './module.ts'
@@ -48,6 +49,7 @@ const checkSite = compile({
 /** A bundle in force: two instances, one decides, the other stands by for when it fails. */
 class Live {
   readonly bundle: Bundle
+  readonly encode: Encode
   readonly #compiled: CompiledPolicy
   #deciding: PolicyInstance
   #spare: PolicyInstance | undefined
@@ -55,13 +57,14 @@ class Live {
 
   constructor(bundle: Bundle, compiled: CompiledPolicy) {
     this.bundle = bundle
+    this.encode = encodeInput(bundle.reads)
     this.#compiled = compiled
     this.#deciding = compiled.instance()
     this.#spare = compiled.instance()
   }
 
-  evaluate(entrypoint: string, text: string): unknown {
-    return this.#deciding.evaluate(entrypoint, text)
+  evaluate(entrypoint: string, input: Uint8Array): unknown {
+    return this.#deciding.evaluate(entrypoint, input)
   }
 
   /** After a failed evaluation: the spare takes over, and a new one is made. */
@@ -245,9 +248,9 @@ function withoutPolicy(point: Point, input: Input): Verdict {
 }
 
 /** `prepare`, with what a hostile object throws turned into the refusal it deserves. */
-function attempt(point: Point, given: Input): Prepared {
+function attempt(point: Point, given: Input, encode: Encode): Prepared {
   try {
-    return prepare(point, given)
+    return prepare(point, given, encode)
   } catch {
     return { ok: false, at: 'cannot be read' }
   }
@@ -256,23 +259,23 @@ function attempt(point: Point, given: Input): Prepared {
 /** One decision by one live bundle; throws only what `evaluate` throws. */
 function judge(live: Live, point: Point, given: Input): Verdict {
   if (!Object.hasOwn(POINTS, point)) return denied('host', 'input.invalid', STRICT, 'no such point')
-  const prepared = attempt(point, given)
+  const prepared = attempt(point, given, live.encode)
   if (!prepared.ok) return denied('host', 'input.invalid', STRICT, prepared.at)
-  const { input, text } = prepared
-  const strict = complete(point, input, {})
-  const read = readDocument(live.evaluate(POINTS[point].entrypoint, text))
-  if (!read.ok) return denied('ceiling', read.code, strict, read.at)
+  const { input, bytes } = prepared
+  const strict = (): Obligations => complete(point, input, {})
+  const read = readDocument(live.evaluate(POINTS[point].entrypoint, bytes))
+  if (!read.ok) return denied('ceiling', read.code, strict(), read.at)
   const { effect, reasons, denials } = read.value
   const obligations = readObligations(point, input, read.value.obligations)
   if (!obligations.ok) {
     // A denial stays the policy's own; only an allow has to bind to something readable.
     return effect === 'allow'
-      ? denied('ceiling', obligations.code, strict, obligations.at)
-      : { effect, allow: false, reasons, denials, obligations: strict, layer: 'rego' }
+      ? denied('ceiling', obligations.code, strict(), obligations.at)
+      : { effect, allow: false, reasons, denials, obligations: strict(), layer: 'rego' }
   }
   if (effect !== 'allow')
     return { effect, allow: false, reasons, denials, obligations: obligations.value, layer: 'rego' }
   const broken = brokenInvariant(point, input)
-  if (broken !== undefined) return denied('host', broken, strict, undefined)
+  if (broken !== undefined) return denied('host', broken, strict(), undefined)
   return { effect, allow: true, reasons, denials, obligations: obligations.value, layer: 'rego' }
 }

@@ -163,14 +163,14 @@ export class PolicyInstance {
 
   /**
    * Evaluates one entry point.
-   * Takes: its name and the input as JSON text (well-formed, bounded by the caller).
+   * Takes: its name and the input as JSON, text or UTF-8 (well-formed, bounded by the caller).
    * Gives: the value, or undefined where the rules leave it undefined. Errors: module.eval.
    */
-  evaluate(entrypoint: string, inputText: string): unknown {
+  evaluate(entrypoint: string, input: string | Uint8Array): unknown {
     const id = this.#entrypoints.get(entrypoint)
     if (id === undefined) throw new PolicyError('module.entrypoint', `${entrypoint} is missing`)
     try {
-      const results = this.#eval(id, inputText)
+      const results = this.#eval(id, input)
       if (!Array.isArray(results)) throw new Error('the result set is not a list')
       if (results.length === 0) return undefined
       const [first] = results as readonly unknown[]
@@ -189,16 +189,15 @@ export class PolicyInstance {
     return this.#view
   }
 
-  #eval(id: number, inputText: string): unknown {
+  #eval(id: number, input: string | Uint8Array): unknown {
     const { mem, dataAddr, dataHeapPtr } = this.#loaded
-    // UTF-8 takes at most three bytes for a UTF-16 unit.
-    const missing = dataHeapPtr + inputText.length * 3 - mem.buffer.byteLength
+    const bytes = typeof input === 'string' ? encoder.encode(input) : input
+    const missing = dataHeapPtr + bytes.length - mem.buffer.byteLength
     if (missing > 0) mem.grow(Math.ceil(missing / PAGE))
-    const { read, written } = encoder.encodeInto(inputText, this.#memory().subarray(dataHeapPtr))
-    if (read !== inputText.length) throw new Error('the input does not fit')
+    this.#memory().set(bytes, dataHeapPtr)
     // The heap begins anew after the input: what the last decision left there is overwritten.
-    const heap = dataHeapPtr + written
-    const address = this.#opaEval(0, id, dataAddr, dataHeapPtr, written, heap, 0)
+    const heap = dataHeapPtr + bytes.length
+    const address = this.#opaEval(0, id, dataAddr, dataHeapPtr, bytes.length, heap, 0)
     return readJson(this.#memory(), address)
   }
 }

@@ -7,6 +7,7 @@ import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { canonicalJson } from '../canonical.ts'
 import { ENTRYPOINTS } from '../points.ts'
+import { readPaths } from '../reads.ts'
 import { readTar, writeTar } from '../tar.ts'
 import { OPA_VERSION } from './opa.ts'
 import type { Opa } from './opa.ts'
@@ -37,12 +38,6 @@ async function compileModule(opa: Opa): Promise<Uint8Array> {
   }
 }
 
-/** Every path below `input` that a Rego file names: what a log record must hold to be replayed. */
-export function readsOf(sources: readonly string[]): string[] {
-  const paths = sources.flatMap((source) => source.match(/\binput(?:\.[a-z_0-9]+)+/g) ?? [])
-  return [...new Set(paths)].toSorted()
-}
-
 /** The files of the bundle around a module: manifest, data, sources, vectors. */
 async function bundleFiles(module: Uint8Array): Promise<Map<string, Uint8Array>> {
   const rego = await regoFiles()
@@ -61,7 +56,7 @@ async function bundleFiles(module: Uint8Array): Promise<Map<string, Uint8Array>>
         input_v: 1,
         issued_at: about['issued_at'],
         max_age_s: about['max_age_s'],
-        reads: readsOf(texts),
+        reads: readPaths(texts),
       },
     },
   }

@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { builtinDigest } from '#policy'
 import { readTar } from '../../policy/tar.ts'
-import { buildBundle, readsOf } from '../../policy/toolchain/build.ts'
+import { buildBundle } from '../../policy/toolchain/build.ts'
 import {
   checkFormat,
   checkTypes,
@@ -58,13 +58,6 @@ describe('without a compiler', () => {
     expect(codesIn(source)).toEqual([
       { code: 'a.b', msg: 'm', remedy: 'approve' },
       { code: 'c', msg: undefined, remedy: undefined },
-    ])
-  })
-
-  test('what a policy reads is listed', () => {
-    expect(readsOf(['input.device.id == input.a_b[0].c', 'myinput.x', 'input'])).toEqual([
-      'input.a_b',
-      'input.device.id',
     ])
   })
 
