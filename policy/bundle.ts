@@ -7,7 +7,7 @@ import { PolicyError } from './errors.ts'
 import { POINTS } from './points.ts'
 import { readPaths, readsOf } from './reads.ts'
 import type { Reads } from './reads.ts'
-import { parseJson, verifyFiles } from './signature.ts'
+import { parseJson, verifyFiles, verifyPermit } from './signature.ts'
 import type { PublicKeys, Signed } from './signature.ts'
 import { readTar } from './tar.ts'
 
@@ -26,6 +26,8 @@ export interface HighWater {
 export interface LoadOptions {
   readonly trust: Trust
   readonly highWater: HighWater | null
+  /** A downgrade permit (compact JWS) and the time it is shown at, in epoch seconds. */
+  readonly permit?: { readonly token: string; readonly now: number }
 }
 
 /** A vector carried in the bundle and decided before the bundle is let near a request. */
@@ -154,6 +156,19 @@ function readSources(files: ReadonlyMap<string, Uint8Array>): Reads {
   return readsOf(readPaths(rego.map(([, bytes]) => decoder.decode(bytes))))
 }
 
+/** Whether a permit allows this archive over what is in force. Errors: bundle.permit, bundle.key, bundle.signature. */
+function permitted(options: LoadOptions, trust: PublicKeys, seq: number, digest: string): boolean {
+  if (options.permit === undefined) return false
+  const { token, now } = options.permit
+  const permit = verifyPermit(token, trust)
+  if (now >= permit.expiresAt) throw new PolicyError('bundle.permit', 'the permit has ended')
+  if (permit.over !== options.highWater?.seq)
+    throw new PolicyError('bundle.permit', `written for seq ${permit.over} in force`)
+  if (permit.seq !== seq || permit.digest !== digest)
+    throw new PolicyError('bundle.permit', 'for another archive')
+  return true
+}
+
 function admit(
   options: LoadOptions,
   digest: string,
@@ -170,7 +185,7 @@ function admit(
   const signed = verifyFiles(files, trust)
   const older = highWater !== null && signed.seq < highWater.seq
   const other = highWater !== null && signed.seq === highWater.seq && digest !== highWater.digest
-  if (older || other)
+  if ((older || other) && !permitted(options, trust, signed.seq, digest))
     throw new PolicyError('bundle.rollback', `seq ${signed.seq}, in force ${highWater.seq}`)
   return signed
 }

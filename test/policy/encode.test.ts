@@ -56,6 +56,7 @@ test('odd strings, keys and numbers are written as JSON.stringify would', () => 
       if (problem === undefined) expect(written(input)).toEqual(expected)
       else expect(written(input)).toBe(problem.slice(1))
     }),
+    { numRuns: 60 },
   )
 })
 
