@@ -4,12 +4,12 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
 import { est, instant, stillStands, type PendingStore } from '#ca'
-import { BUILTIN_BUNDLE, loadBundle, PolicyEngine } from '#policy'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
 import { edgeCertificate } from './authority.ts'
@@ -38,6 +38,7 @@ import { tokenRoutes } from './listen/routes/tokens.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
+import { openNodePolicy } from './policy/open.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
@@ -70,7 +71,7 @@ export async function serve(
   const { logger, log, identity } = foundation
   const report: Report = (error, what) => logger.error({ err: error }, what)
 
-  const { decisions, revision } = await openPolicy(config, foundation)
+  const { decisions, revision } = await openPolicy(config, foundation, undo)
   const access = await openAccess(foundation, decisions, report, undo)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
@@ -124,19 +125,19 @@ function aborted(signal: AbortSignal): Promise<void> {
   })
 }
 
-/** The built-in bundle, verified like any other, and the one way in which the node asks it. */
+/** The policy in force, verified again, and the one way in which the node asks it. */
 async function openPolicy(
   config: Config,
-  { log }: Foundation,
+  { log, logger }: Foundation,
+  undo: Undo,
 ): Promise<{ readonly decisions: Decisions; readonly revision: string | null }> {
-  const engine = PolicyEngine.unavailable()
-  const bytes = readFileSync(BUILTIN_BUNDLE)
-  await engine.activate(await loadBundle(bytes, { trust: 'builtin', highWater: null }))
+  const { engine, boot } = await openNodePolicy(join(config.data, 'policy'), [], undo)
+  for (const passed of boot.passed) logger.error(passed, 'a policy bundle cannot be used')
   const { revision } = engine.status()
   await log.append({
     code: 'policy.activate',
-    message: 'built-in policy active',
-    status: 'success',
+    message: boot.origin === null ? 'no usable policy: everything is denied' : 'policy active',
+    status: boot.origin === null ? 'failure' : 'success',
     data: { revision: revision ?? 'none' },
   })
   const { tenant, gateway, site, timezone } = config
