@@ -18,7 +18,7 @@ import {
 import type { Gate } from './check.ts'
 import { processEnvironment, resolveOpa } from './opa.ts'
 import type { Opa } from './opa.ts'
-import { BUNDLE_FILE, LOCK_FILE } from './sources.ts'
+import { BUNDLE_FILE, LOCK_FILE, publishSchemas } from './sources.ts'
 import { vectorData } from './vectors.ts'
 
 const COVERAGE_FLOOR = 95
@@ -32,6 +32,7 @@ async function build(opa: Opa): Promise<boolean> {
   const { archive, lock, moduleBytes } = await buildBundle(opa)
   await writeFile(BUNDLE_FILE, archive)
   await writeFile(LOCK_FILE, `${JSON.stringify(lock, null, 2)}\n`)
+  await publishSchemas()
   console.log(`policy/default/bundle.tar  ${archive.length} bytes, module ${moduleBytes} bytes`)
   console.log(`sha256 ${lock.bundle_sha256}`)
   return true

@@ -1,6 +1,6 @@
 /** The committed bundle is made of the committed sources; the gates see what they are there for. */
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -19,7 +19,12 @@ import {
 import { codesIn, lintTree } from '../../policy/toolchain/lint.ts'
 import type { Tree } from '../../policy/toolchain/lint.ts'
 import { findOpa, OPA_VERSION } from '../../policy/toolchain/opa.ts'
-import { digestOf, readLock, sourceDigests } from '../../policy/toolchain/sources.ts'
+import {
+  digestOf,
+  publishedSchemas,
+  readLock,
+  sourceDigests,
+} from '../../policy/toolchain/sources.ts'
 import { vectorData } from '../../policy/toolchain/vectors.ts'
 import { archive, opa } from './fixture.ts'
 
@@ -59,6 +64,13 @@ describe('without a compiler', () => {
       { code: 'a.b', msg: 'm', remedy: 'approve' },
       { code: 'c', msg: undefined, remedy: undefined },
     ])
+  })
+
+  test('the published schema of every point is the one the host checks with', async () => {
+    const files = [...publishedSchemas()]
+    expect(files.length).toBe(10)
+    for (const [path, schema] of files)
+      expect(JSON.parse(await readFile(path, 'utf8')), path).toEqual(schema)
   })
 
   test('an opa of another version is not taken', async () => {
