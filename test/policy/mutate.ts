@@ -136,3 +136,75 @@ export function groups(): Map<string, Vector[]> {
   }
   return found
 }
+
+/** What was found, and how much was tried. */
+export interface Findings {
+  readonly bad: readonly string[]
+  readonly tried: number
+}
+
+/** One mutation at a time of every vector's input; every `stride`th, a different share for each vector. */
+export function inputFindings(stride: number): Findings {
+  const bad: string[] = []
+  let tried = 0
+  let offset = 0
+  for (const [data, group] of groups()) {
+    const instance = instanceOf(JSON.parse(data))
+    for (const { topic, name, point, input, effect } of group) {
+      const before = allowed(instance, point, input, input)
+      if ((before !== undefined) !== (effect === 'allow')) bad.push(`${name}: not ${effect}`)
+      const lowered = allowed(instance, point, unelevated(input), input)
+      offset++
+      for (const [at, [how, path, value]] of mutations(input).entries()) {
+        if ((at + offset) % stride !== 0) continue
+        tried++
+        const after = allowed(instance, point, mutated(input, path, value), input)
+        if (after === undefined) continue
+        const where = path.join('.')
+        if (before === undefined) bad.push(`${topic}: ${name}: ${where} ${how} allows`)
+        else if (!MEANINGFUL_NULL.test(where))
+          bad.push(
+            ...loosened([before, lowered], after).map(
+              (key) => `${topic}: ${name}: ${where} ${how} loosens ${key}`,
+            ),
+          )
+      }
+    }
+  }
+  return { bad, tried }
+}
+
+/** What of the site data the vectors' own decisions stand on. */
+const USED =
+  /^site\.(?:zones\.default(?:\.|$)|settings|http|roles(?:$|\.(?:operator|auditor)(?:$|\.device:quarantine)))/
+
+/** One mutation at a time of every data document, decided for each vector that has it. */
+export function dataFindings(stride: number): Findings {
+  const bad: string[] = []
+  let tried = 0
+  let offset = 0
+  for (const [text, group] of groups()) {
+    const data: unknown = JSON.parse(text)
+    const original = instanceOf(data)
+    const fields = mutations(data).filter(([, path]) => USED.test(path.join('.')))
+    const before = group.map(({ point, input }) => [
+      allowed(original, point, input, input),
+      allowed(original, point, unelevated(input), input),
+    ])
+    offset++
+    for (const [number, [how, path, value]] of fields.entries()) {
+      if ((number + offset) % stride !== 0) continue
+      const instance = instanceOf(mutated(data, path, value))
+      for (const [at, { topic, name, point, input }] of group.entries()) {
+        tried++
+        const after = allowed(instance, point, input, input)
+        const was = before[at] ?? []
+        if (after === undefined) continue
+        const where = `${topic}: ${name}: ${path.join('.')} ${how}`
+        if (was[0] === undefined) bad.push(`${where} allows`)
+        else bad.push(...loosened(was, after).map((key) => `${where} loosens ${key}`))
+      }
+    }
+  }
+  return { bad, tried }
+}
