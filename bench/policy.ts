@@ -1,5 +1,6 @@
 /** How long a decision takes, in process, and against an OPA server over loopback on the same input. */
 import { spawn } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
 import type { ChildProcess } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
@@ -8,11 +9,17 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { BUILTIN_BUNDLE, inputFor, loadBundle, PolicyEngine } from '#policy'
 import type { Input } from '#policy'
+import { examineApart } from '../gateway/policy/examiner.ts'
+import { canonicalJson } from '../policy/canonical.ts'
+import { signFiles } from '../policy/signature.ts'
+import { readTar, writeTar } from '../policy/tar.ts'
 import { findOpa, OPA_VERSION, processEnvironment } from '../policy/toolchain/opa.ts'
-import { baseInputs, defaultSite } from '../policy/toolchain/vectors.ts'
+import { baseInputs, defaultSite, readVectors } from '../policy/toolchain/vectors.ts'
+import { examineBundle } from '../policy/candidate.ts'
+import { reauthorization } from './reauthorization.ts'
 import type { Bench, Row } from './row.ts'
 
-const BARS = { p50: 50, p99: 150, ratio: 20 }
+const BARS = { p50: 50, p99: 150, ratio: 20, replay: 20_000, stall: 20 }
 
 function quantile(sorted: Float64Array, share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
@@ -34,6 +41,97 @@ async function engineOf(): Promise<PolicyEngine> {
   const bytes = await readFile(BUILTIN_BUNDLE)
   await engine.activate(await loadBundle(bytes, { trust: 'builtin', highWater: null }))
   return engine
+}
+
+/** A site of one megabyte: the default one, and 200 zones more with as many standing rights as fit. */
+async function largeSite(): Promise<unknown> {
+  const site = (await defaultSite()) as { zones: Record<string, { readonly standing: unknown[] }> }
+  const zones = { ...site.zones }
+  const right = {
+    id: 'standing-000000',
+    group: 'maintenance-of-line-0'.padEnd(120, '-'),
+    kinds: ['modbus', 'ssh'],
+  }
+  const room = 1024 * 1024 - JSON.stringify({ site }).length
+  const bare = JSON.stringify(site.zones['critical']).length + 16
+  const rights = Math.floor((room / 200 - bare) / (JSON.stringify(right).length + 1)) - 1
+  const standing = Array.from({ length: rights }, (_, at) => ({
+    ...right,
+    id: `standing-${String(at).padStart(6, '0')}`,
+  }))
+  for (let at = 0; at < 200; at++)
+    zones[`zone-${String(at).padStart(6, '0')}`] = { ...site.zones['critical'], standing }
+  return { ...site, zones }
+}
+
+/** A signed bundle with that site, and who is trusted to sign it. */
+async function largeBundle(): Promise<{ bytes: Uint8Array; keys: Map<string, string> }> {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const files = new Map(readTar(new Uint8Array(await readFile(BUILTIN_BUNDLE))))
+  const data = canonicalJson({ site: await largeSite() })
+  files.set('data.json', new TextEncoder().encode(data))
+  const signer = { key: privateKey, keyId: 'bench', seq: 1, iat: 1795082400 }
+  files.set('.signatures.json', signFiles(files, signer))
+  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
+  return { bytes: writeTar(files), keys: new Map([['bench', pem]]) }
+}
+
+/** Decides once a turn of the event loop while something else goes on; the longest turn, in ms. */
+async function longestTurn(
+  engine: PolicyEngine,
+  input: Input,
+  work: Promise<unknown>,
+): Promise<number> {
+  let going = true
+  const done = work.finally(() => (going = false))
+  let longest = 0
+  let before = performance.now()
+  while (going) {
+    const { allow } = engine.decide('session.open', input, { decisionId: 'd_1' })
+    if (!allow) throw new Error('a decision was lost')
+    await new Promise((resolve) => setImmediate(resolve))
+    const now = performance.now()
+    longest = Math.max(longest, now - before)
+    before = now
+  }
+  await done
+  return longest
+}
+
+async function activationRow(engine: PolicyEngine, input: Input, quick: boolean): Promise<Row> {
+  const { bytes, keys } = await largeBundle()
+  const stalls: number[] = []
+  const idle: number[] = []
+  for (let at = 0; at < (quick ? 5 : 15); at++) {
+    const sleep = new Promise((resolve) => setTimeout(resolve, 500))
+    idle.push(await longestTurn(engine, input, sleep))
+    const activate = async (): Promise<void> => {
+      engine.adopt(await examineApart(bytes, { trust: keys, highWater: null }))
+    }
+    stalls.push(await longestTurn(engine, input, activate()))
+  }
+  const reference = `longest turn of the event loop, decisions going on; without activation ${Math.round(10 * median(idle)) / 10} ms; bar ${BARS.stall}`
+  const value = Math.round(10 * median(stalls)) / 10
+  return { metric: 'activate_1mb_stall_ms', value, unit: 'ms', reference, spread: spreadOf(stalls) }
+}
+
+/** Every vector of the default site, over and over: what a replay of a log does. */
+async function replayRow(engine: PolicyEngine, quick: boolean): Promise<Row> {
+  const site = JSON.stringify(await defaultSite())
+  const vectors = (await readVectors()).filter(({ data }) => JSON.stringify(data.site) === site)
+  const rates: number[] = []
+  for (let round = 0; round < (quick ? 4 : 8); round++) {
+    const before = process.cpuUsage()
+    const times = quick ? 40 : 120
+    for (let at = 0; at < times; at++) {
+      for (const { point, input } of vectors) engine.decide(point, input, { decisionId: 'd_1' })
+    }
+    const { user, system } = process.cpuUsage(before)
+    if (round > 0) rates.push((times * vectors.length) / ((user + system) / 1e6))
+  }
+  const reference = `${vectors.length} vectors of all points, per CPU-second, all threads; bar ${BARS.replay}`
+  const value = Math.round(median(rates))
+  return { metric: 'replay_per_s', value, unit: '1/s', reference, spread: spreadOf(rates) }
 }
 
 interface Run {
@@ -162,6 +260,21 @@ async function againstOpa(input: Input, perSecond: number, quick: boolean): Prom
   return { ...base, value: Math.round((10 * perSecond) / rate) / 10, reference }
 }
 
+/** The built-in rules, and the same over site data that wants two approvals. */
+async function reauthorizationRows(): Promise<Row[]> {
+  const builtin = await loadBundle(await readFile(BUILTIN_BUNDLE), {
+    trust: 'builtin',
+    highWater: null,
+  })
+  const data = structuredClone(builtin.data) as {
+    site: { zones: { default: { approvals: number } } }
+  }
+  data.site.zones.default.approvals = 2
+  const strict = { ...builtin, data, dataText: canonicalJson(data), vectors: [] }
+  const engine = PolicyEngine.unavailable()
+  return reauthorization(engine, await examineBundle(builtin), await examineBundle(strict))
+}
+
 export const bench: Bench = {
   name: 'policy',
   title: 'a decision at session.open: in process, and against an OPA server',
@@ -194,6 +307,9 @@ export const bench: Bench = {
         spread: spreadOf(p99),
       },
       await againstOpa(input, rate, quick),
+      await replayRow(engine, quick),
+      await activationRow(engine, input, quick),
+      ...(await reauthorizationRows()),
     ]
   },
 }

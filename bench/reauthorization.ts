@@ -9,8 +9,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { openLog, type AuditLog } from '#audit'
-import { inputFor, type Bundle, type Observed, type PolicyEngine } from '#policy'
-import { Decisions, refOf } from '../gateway/decisions.ts'
+import type { Candidate, Observed, Obligations, PolicyEngine } from '#policy'
+import { Decisions } from '../gateway/decisions.ts'
 import type { Device, Process } from '../gateway/devices/device.ts'
 import type { Presence } from '../gateway/devices/presence.ts'
 import type { Grant } from '../gateway/grants/grant.ts'
@@ -32,23 +32,24 @@ const observed: Observed = {
   ...{ uid: 0, unit: null, image: null, started_at: 1, pid: 1, others: [] },
 }
 
-/** `before` is in force; `after` refuses what stands on one approval. Gives two rows. */
+/** `before` is in force, `after` (looked at beforehand, as an activation does) refuses what stands on one
+ * approval. Gives two rows. */
 export async function reauthorization(
   engine: PolicyEngine,
-  before: Bundle,
-  after: Bundle,
+  before: Candidate,
+  after: Candidate,
 ): Promise<Row[]> {
   const directory = await mkdtemp(join(tmpdir(), 'sallyport-bench-reauthorization-'))
   const log = await openBenchLog(directory)
   try {
-    await engine.activate(before)
+    engine.adopt(before)
     const room = crowdedRoom(engine, log)
     using again = new Reauthorization(room)
     const delay = monitorEventLoopDelay({ resolution: 1 })
     await new Promise((resolve) => setTimeout(resolve, 500))
     delay.enable()
     const at = performance.now()
-    await engine.activate(after)
+    engine.adopt(after)
     const cut = await again.withdraw(() => true, { trigger: 'policy', at })
     delay.disable()
     const times = cut.map((one) => one.time_to_cut_ms).toSorted((a, b) => a - b)
@@ -129,7 +130,9 @@ function crowdedRoom(engine: PolicyEngine, log: AuditLog): SessionRoom {
     },
     grants: { find: (id: string) => Promise.resolve(grants.get(id)) },
     registry: { find: (id: string) => presences.get(id) },
-    identity: { current: ({ subject }: { subject: string }) => Promise.resolve(people.get(subject)) },
+    identity: {
+      current: ({ subject }: { subject: string }) => Promise.resolve(people.get(subject)),
+    },
     store: { end: () => Promise.resolve() },
     now: Date.now,
     report: (error: unknown, what: string) => {
@@ -156,7 +159,11 @@ function presenceOf(device: string): Presence {
 function subjectOf(number: number): Subject {
   const now = Math.floor(Date.now() / 1000)
   return {
-    ...({ id: `https://id.example|v${number}`, issuer: 'https://id.example', kind: 'human' } as const),
+    ...({
+      id: `https://id.example|v${number}`,
+      issuer: 'https://id.example',
+      kind: 'human',
+    } as const),
     ...({ party: 'vendor', vendor: 'press-makers', email: `v${number}@press.example` } as const),
     ...{ groups: [], roles: ['vendor'], token_exp: now + 7200, claims: {}, break_glass: null },
     authn: { methods: ['pwd'], acr: '', at: now },
@@ -169,14 +176,32 @@ function grantOf(number: number, device: string, requester: string): Grant {
   const approvers = number % 2 === 0 ? ['a', 'b'] : ['a']
   return {
     statement: {
-      ...({ v: 1, id: `g_${number}`, tenant: 'bench.example', requester, vendor: 'press-makers' } as const),
+      ...({
+        v: 1,
+        id: `g_${number}`,
+        tenant: 'bench.example',
+        requester,
+        vendor: 'press-makers',
+      } as const),
       ...{ devices: [device], processes: ['plc'], ot_level: 1, not_before: now - 60 },
-      ...{ not_after: now + 7200, max_duration_s: 7200, reason: 'x', ticket: null, created_at: now - 60 },
+      ...{
+        not_after: now + 7200,
+        max_duration_s: 7200,
+        reason: 'x',
+        ticket: null,
+        created_at: now - 60,
+      },
     },
     hash: HASH,
     state: 'active',
     requester_email: null,
-    approvals: approvers.map((by) => ({ by, email: null, at: now, hash: HASH, decision_id: 'd_1' })),
+    approvals: approvers.map((by) => ({
+      by,
+      email: null,
+      at: now,
+      hash: HASH,
+      decision_id: 'd_1',
+    })),
     approvals_needed: 1,
     first_used_at: now - 30,
     ended: null,
@@ -185,7 +210,6 @@ function grantOf(number: number, device: string, requester: string): Grant {
 
 function sessionOf(at: number, grant: Grant, subject: Subject, presence: Presence): LiveSession {
   const now = Date.now()
-  const engine = { decision_id: 'd_1', revision: 'bench' }
   const session = new LiveSession({
     id: `s_${String(at).padStart(26, '0')}`,
     grant: grant.statement.id,
@@ -195,8 +219,8 @@ function sessionOf(at: number, grant: Grant, subject: Subject, presence: Presenc
     subject,
     login: { subject: subject.id, login: 'l', client: 'c', authn: subject.authn },
     source: { ip: '192.0.2.7', tls: { version: 'TLSv1.3', cipher: 'x' } },
-    obligations: { ...inputObligations(now) },
-    decision: { id: engine.decision_id, revision: engine.revision, codes: ['grant.live'] },
+    obligations: obligationsAt(now),
+    decision: { id: 'd_1', revision: 'bench', codes: ['grant.live'] },
     secret: new Uint8Array(32),
     presence,
     openedAt: now - 30_000,
@@ -210,4 +234,13 @@ function sessionOf(at: number, grant: Grant, subject: Subject, presence: Presenc
     carrier: { cut: () => Promise.resolve() },
   })
   return session
+}
+
+function obligationsAt(now: number): Obligations {
+  return {
+    ...{ max_duration_s: 7200, not_after: Math.floor(now / 1000) + 7200, idle_timeout_s: 900 },
+    ...{ reeval_after_s: 300, max_bandwidth_bps: 10_000_000, max_bytes: 1 << 28, max_streams: 8 },
+    ...{ ot_level: 1, approvals: 1, record: true, justification: true, supervise: false },
+    ...{ notify: false, ot_each: false, processes: ['plc'], methods: ['GET'], ot_windows: [] },
+  }
 }

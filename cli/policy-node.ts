@@ -30,6 +30,7 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['data', now.data_digest],
     ['from', now.source],
     ['since', instant(now.activated_at)],
+    ['stale from', instant(now.stale_at)],
     ['highest seq', now.high_water],
     ['decisions', now.decisions],
     ['errors', now.errors],
@@ -37,8 +38,8 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['trusted keys', now.trusted_keys.join(', ')],
     ['decision log', `${now.journal.state}, ${now.journal.written} written since the start`],
   ])
-  for (const { slot, code, detail } of now.boot_failures)
-    lines.push(`at the start ${slot} was refused: ${code} ${detail}`)
+  for (const { origin, code, detail } of now.boot_failures)
+    lines.push(`at the start ${origin} was refused: ${code} ${detail}`)
   if (now.last_failure !== null)
     lines.push(`the last activation failed: ${now.last_failure.code} ${now.last_failure.detail}`)
   if (now.candidate !== null)

@@ -38,7 +38,7 @@ import { tokenRoutes } from './listen/routes/tokens.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
-import { openPolicy, type NodePolicy } from './policy/boot.ts'
+import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import type { PolicyService } from './policy/service.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
@@ -73,9 +73,7 @@ export async function serve(
   const { logger, log, identity } = foundation
   const report: Report = (error, what) => logger.error({ err: error }, what)
 
-  const policy = await openPolicy(config, { log, now, report })
-  undo.use(policy.journal)
-  undo.use(policy.service)
+  const policy = await openPolicy(config, { log, now, report }, undo)
   const { decisions } = policy
   const { revision } = policy.service.status()
   const access = await openAccess(foundation, decisions, report, undo)

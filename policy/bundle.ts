@@ -5,7 +5,9 @@ import { canonicalJson } from './canonical.ts'
 import type { Input, Point } from './envelope.ts'
 import { PolicyError } from './errors.ts'
 import { POINTS } from './points.ts'
-import { parseJson, verifyFiles } from './signature.ts'
+import { readPaths, readsOf } from './reads.ts'
+import type { Reads } from './reads.ts'
+import { parseJson, verifyFiles, verifyPermit } from './signature.ts'
 import type { PublicKeys, Signed } from './signature.ts'
 import { readTar } from './tar.ts'
 
@@ -24,6 +26,8 @@ export interface HighWater {
 export interface LoadOptions {
   readonly trust: Trust
   readonly highWater: HighWater | null
+  /** A downgrade permit (compact JWS) and the time it is shown at, in epoch seconds. */
+  readonly permit?: { readonly token: string; readonly now: number }
 }
 
 /** A vector carried in the bundle and decided before the bundle is let near a request. */
@@ -52,6 +56,8 @@ export interface Bundle {
   readonly dataText: string
   readonly data: unknown
   readonly vectors: readonly SmokeVector[]
+  /** What its rules read of the input; true (everything) where it brings no sources. */
+  readonly reads: Reads
 }
 
 /** Where the archive of the default policy lies; the caller reads it. */
@@ -63,6 +69,7 @@ export const builtinDigest: string = lock.bundle_sha256
 const MAX_ARCHIVE_BYTES = 16 * 1024 * 1024
 const MAX_DATA_BYTES = 1024 * 1024
 const ROOTS = 'policy,sallyport,site,system/log'
+const decoder = new TextDecoder()
 const ALLOWED =
   /^(?:policy\.wasm|\.manifest|data\.json|\.signatures\.json|[^/].*\.rego|vectors\/[^/]+\.json)$/
 
@@ -143,6 +150,25 @@ function readVectors(files: ReadonlyMap<string, Uint8Array>): SmokeVector[] {
     })
 }
 
+function readSources(files: ReadonlyMap<string, Uint8Array>): Reads {
+  const rego = [...files].filter(([name]) => name.endsWith('.rego'))
+  if (rego.length === 0) return true
+  return readsOf(readPaths(rego.map(([, bytes]) => decoder.decode(bytes))))
+}
+
+/** Whether a permit allows this archive over what is in force. Errors: bundle.permit, bundle.key, bundle.signature. */
+function permitted(options: LoadOptions, trust: PublicKeys, seq: number, digest: string): boolean {
+  if (options.permit === undefined) return false
+  const { token, now } = options.permit
+  const permit = verifyPermit(token, trust)
+  if (now >= permit.expiresAt) throw new PolicyError('bundle.permit', 'the permit has ended')
+  if (permit.over !== options.highWater?.seq)
+    throw new PolicyError('bundle.permit', `written for seq ${permit.over} in force`)
+  if (permit.seq !== seq || permit.digest !== digest)
+    throw new PolicyError('bundle.permit', 'for another archive')
+  return true
+}
+
 function admit(
   options: LoadOptions,
   digest: string,
@@ -159,7 +185,7 @@ function admit(
   const signed = verifyFiles(files, trust)
   const older = highWater !== null && signed.seq < highWater.seq
   const other = highWater !== null && signed.seq === highWater.seq && digest !== highWater.digest
-  if (older || other)
+  if ((older || other) && !permitted(options, trust, signed.seq, digest))
     throw new PolicyError('bundle.rollback', `seq ${signed.seq}, in force ${highWater.seq}`)
   return signed
 }
@@ -192,5 +218,6 @@ export async function loadBundle(bytes: Uint8Array, options: LoadOptions): Promi
     dataText,
     data,
     vectors: readVectors(files),
+    reads: readSources(files),
   }
 }

@@ -260,6 +260,10 @@ export const CATALOGUE = {
     msg: 'no rule allows this',
     next: 'Ask the security engineer, with the decision id.',
   },
+  'policy.stale': {
+    msg: 'the policy in force is older than it may be',
+    next: 'Deliver the current policy bundle; the status says since when it is missing.',
+  },
   'policy.unavailable': {
     msg: 'no policy is loaded',
     next: 'Load a policy bundle; until then everything is denied.',

@@ -61,10 +61,12 @@ export function readDocument(raw: unknown): Read<Document> {
   return story === undefined ? { ok: true, value: document } : refused('policy.error', story)
 }
 
-function count(key: string, value: unknown): Read<number> {
+function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
-    ? { ok: true, value }
-    : refused('policy.error', `obligations.${key}`)
+}
+
+function count(key: string, value: unknown): Read<number> {
+  return isCount(value) ? { ok: true, value } : refused('policy.error', `obligations.${key}`)
 }
 
 function flag(key: string, value: unknown): Read<boolean> {
@@ -96,10 +98,16 @@ const READERS = { count, flag, names, windows } as const
 
 function readEach(given: Readonly<Record<string, unknown>>): Read<Partial<Obligations>> {
   const read: Partial<Record<ObligationKey, unknown>> = {}
-  for (const [key, value] of Object.entries(given)) {
+  for (const key of Object.keys(given)) {
     if (!Object.hasOwn(OBLIGATIONS, key)) return refused('obligation.unsupported', key)
-    const row = OBLIGATIONS[key as ObligationKey]
-    const one = READERS[row.kind](key, value)
+    const value = given[key]
+    const { kind } = OBLIGATIONS[key as ObligationKey]
+    // The common kinds without a detour: they are most of every decision.
+    if (kind === 'flag' ? typeof value === 'boolean' : kind === 'count' && isCount(value)) {
+      read[key as ObligationKey] = value
+      continue
+    }
+    const one = READERS[kind](key, value)
     if (!one.ok) return one
     read[key as ObligationKey] = one.value
   }

@@ -1,19 +1,20 @@
 /** decide never throws; a swap makes new instances and never touches a live one. docs/policy.md. */
 import type { Bundle } from './bundle.ts'
-import { CATALOGUE, catalogueRow } from './catalogue.ts'
-import type { DenialCode, HostCode } from './catalogue.ts'
-import { complete, readDocument, readObligations } from './ceiling.ts'
-import type { Decision, Denial, Layer } from './decision.ts'
+import { examineBundle } from './candidate.ts'
+import type { Candidate, Identity } from './candidate.ts'
+import type { HostCode } from './catalogue.ts'
+import { complete } from './ceiling.ts'
+import type { Decision } from './decision.ts'
+import type { Encode } from './encode.ts'
 import type { Input, Point } from './envelope.ts'
 import { PolicyError } from './errors.ts'
-import { prepare } from './input.ts'
-import type { Prepared } from './input.ts'
-import { brokenInvariant } from './invariant.ts'
+import { encodeInput } from './input.ts'
+import { denied, judge, STRICT } from './judge.ts'
+import type { Rules, Verdict } from './judge.ts'
 import { CompiledPolicy } from './module.ts'
 import type { PolicyInstance } from './module.ts'
-import type { Obligations } from './obligations.ts'
-import { ENTRYPOINTS, POINTS } from './points.ts'
-import { compile, siteSchema } from './schema.ts'
+import { deniesStale, staleAt } from './staleness.ts'
+import type { Staleness } from './staleness.ts'
 
 export interface EngineStatus {
   readonly state: 'unavailable' | 'active'
@@ -21,6 +22,8 @@ export interface EngineStatus {
   readonly data_digest: string | null
   readonly bundle_digest: string | null
   readonly seq: number | null
+  /** Epoch seconds from which the bundle counts as stale; null where it never does. */
+  readonly stale_at: number | null
   readonly decisions: number
   readonly errors: number
   readonly rebuilds: number
@@ -34,34 +37,31 @@ export interface EngineOptions {
    * `eval_us` and decides nothing; without it `eval_us` is null.
    */
   readonly now?: () => number
+  /** What a bundle past its max_age_s still decides; without it `deny_new`. */
+  readonly staleness?: Staleness
+  /** Told before and after every evaluation; a watchdog in another thread looks at what it leaves behind. */
+  readonly guard?: { enter(): void; leave(): void }
 }
 
-type Verdict = Pick<Decision, 'effect' | 'allow' | 'reasons' | 'denials' | 'obligations' | 'layer'>
-
-const checkSite = compile({
-  type: 'object',
-  required: ['site'],
-  additionalProperties: false,
-  properties: { site: siteSchema },
-})
-
 /** A bundle in force: two instances, one decides, the other stands by for when it fails. */
-class Live {
-  readonly bundle: Bundle
+class Live implements Rules {
+  readonly identity: Identity
+  readonly encode: Encode
   readonly #compiled: CompiledPolicy
   #deciding: PolicyInstance
   #spare: PolicyInstance | undefined
   rebuilds = 0
 
-  constructor(bundle: Bundle, compiled: CompiledPolicy) {
-    this.bundle = bundle
-    this.#compiled = compiled
-    this.#deciding = compiled.instance()
-    this.#spare = compiled.instance()
+  constructor({ identity, module, image }: Candidate) {
+    this.identity = identity
+    this.encode = encodeInput(identity.reads)
+    this.#compiled = CompiledPolicy.from(module, image)
+    this.#deciding = this.#compiled.instance()
+    this.#spare = this.#compiled.instance()
   }
 
-  evaluate(entrypoint: string, text: string): unknown {
-    return this.#deciding.evaluate(entrypoint, text)
+  evaluate(entrypoint: string, input: Uint8Array): unknown {
+    return this.#deciding.evaluate(entrypoint, input)
   }
 
   /** After a failed evaluation: the spare takes over, and a new one is made. */
@@ -74,8 +74,8 @@ class Live {
 }
 
 function identity(
-  bundle: Bundle | undefined,
-): Pick<EngineStatus, 'state' | 'revision' | 'data_digest' | 'bundle_digest' | 'seq'> {
+  bundle: Identity | undefined,
+): Pick<EngineStatus, 'state' | 'revision' | 'data_digest' | 'bundle_digest' | 'seq' | 'stale_at'> {
   if (bundle === undefined)
     return {
       state: 'unavailable',
@@ -83,38 +83,24 @@ function identity(
       data_digest: null,
       bundle_digest: null,
       seq: null,
+      stale_at: null,
     }
   const { revision, dataDigest, digest, seq } = bundle
-  return { state: 'active', revision, data_digest: dataDigest, bundle_digest: digest, seq }
-}
-
-function denialOf(code: DenialCode, ref: string | undefined): Denial {
-  const row = catalogueRow(code)
-  const { msg } = CATALOGUE[code]
-  const remedy = row?.remedy
+  const stale_at = staleAt(bundle)
   return {
-    code,
-    msg,
-    ...(remedy === undefined ? {} : { remedy }),
-    ...(ref === undefined ? {} : { ref: ref.slice(0, 256).toWellFormed() }),
+    state: 'active',
+    revision,
+    data_digest: dataDigest,
+    bundle_digest: digest,
+    seq,
+    stale_at,
   }
 }
 
-function denied(
-  layer: Layer,
-  code: DenialCode,
-  obligations: Obligations,
-  at: string | undefined,
-): Verdict {
-  const denials = [denialOf(code, at)]
-  return { effect: 'deny', allow: false, reasons: [], denials, obligations, layer }
-}
-
-/** What a decision of no known point binds to: the strict defaults of the shortest ceiling. */
-const STRICT = complete('admin.api', undefined, {})
-
 export class PolicyEngine {
   readonly #now: (() => number) | undefined
+  readonly #staleness: Staleness
+  readonly #guard: EngineOptions['guard']
   #live: Live | undefined
   #decisions = 0
   #errors = 0
@@ -123,6 +109,8 @@ export class PolicyEngine {
 
   private constructor(options: EngineOptions) {
     this.#now = options.now
+    this.#staleness = options.staleness ?? 'deny_new'
+    this.#guard = options.guard
   }
 
   /** An engine without a policy: until one is activated every decision is `policy.unavailable`. */
@@ -137,27 +125,40 @@ export class PolicyEngine {
    */
   async activate(bundle: Bundle): Promise<void> {
     try {
-      const problem = checkSite(bundle.data)?.slice(1)
-      if (problem !== undefined) throw new PolicyError('data.schema', problem)
-      const compiled = await CompiledPolicy.compile(bundle.wasm, bundle.dataText, ENTRYPOINTS)
-      const live = new Live(bundle, compiled)
-      for (const { name, point, input, effect, codes } of bundle.vectors) {
-        const got = judge(live, point, input)
-        const found = (got.allow ? got.reasons : got.denials).map(({ code }) => code)
-        if (got.effect !== effect || found.toSorted().join() !== codes.toSorted().join())
-          throw new PolicyError('smoke.failed', `${name}: ${got.effect} ${found.join(', ')}`)
-      }
-      this.#rebuilds += this.#live?.rebuilds ?? 0
-      this.#live = live
-      this.#lastFailure = null
+      this.adopt(await examineBundle(bundle))
     } catch (error) {
-      const failure =
-        error instanceof PolicyError
-          ? error
-          : new PolicyError('module.invalid', String(error), { cause: error })
-      this.#lastFailure = { code: failure.code, detail: failure.detail }
-      throw failure
+      throw this.#failed(error)
     }
+  }
+
+  /**
+   * Makes what has been examined, here or in another thread, the deciding one. It copies the module's
+   * memory twice and does nothing else. Errors (PolicyError): module.* where memory has run out.
+   */
+  adopt(candidate: Candidate): void {
+    let live: Live
+    try {
+      live = new Live(candidate)
+    } catch (error) {
+      throw this.#failed(error)
+    }
+    this.#rebuilds += this.#live?.rebuilds ?? 0
+    this.#live = live
+    this.#lastFailure = null
+  }
+
+  /** Notes why a bundle was not activated: `status` shows it until one is. */
+  refused(code: string, detail: string): void {
+    this.#lastFailure = { code, detail }
+  }
+
+  #failed(error: unknown): PolicyError {
+    const failure =
+      error instanceof PolicyError
+        ? error
+        : new PolicyError('module.invalid', String(error), { cause: error })
+    this.refused(failure.code, failure.detail)
+    return failure
   }
 
   /**
@@ -187,7 +188,7 @@ export class PolicyEngine {
   /** What is in force and how it fares. */
   status(): EngineStatus {
     return {
-      ...identity(this.#live?.bundle),
+      ...identity(this.#live?.identity),
       decisions: this.#decisions,
       errors: this.#errors,
       rebuilds: this.#rebuilds + (this.#live?.rebuilds ?? 0),
@@ -196,8 +197,11 @@ export class PolicyEngine {
   }
 
   #guarded(live: Live, point: Point, input: Input): Verdict {
+    this.#guard?.enter()
     try {
-      return judge(live, point, input)
+      const verdict = judge(live, point, input)
+      const stale = verdict.allow && deniesStale(this.#staleness, live.identity, point, input)
+      return stale ? denied('host', 'policy.stale', verdict.obligations, undefined) : verdict
     } catch (error) {
       this.#errors++
       try {
@@ -212,11 +216,13 @@ export class PolicyEngine {
         STRICT,
         error instanceof PolicyError ? error.code : undefined,
       )
+    } finally {
+      this.#guard?.leave()
     }
   }
 
   #sealed(verdict: Verdict, decisionId: string, started: number | undefined): Decision {
-    const bundle = this.#live?.bundle
+    const bundle = this.#live?.identity
     const ended = this.#now?.()
     return {
       v: 1,
@@ -242,37 +248,4 @@ function withoutPolicy(point: Point, input: Input): Verdict {
   } catch {
     return denied('host', 'policy.unavailable', STRICT, undefined)
   }
-}
-
-/** `prepare`, with what a hostile object throws turned into the refusal it deserves. */
-function attempt(point: Point, given: Input): Prepared {
-  try {
-    return prepare(point, given)
-  } catch {
-    return { ok: false, at: 'cannot be read' }
-  }
-}
-
-/** One decision by one live bundle; throws only what `evaluate` throws. */
-function judge(live: Live, point: Point, given: Input): Verdict {
-  if (!Object.hasOwn(POINTS, point)) return denied('host', 'input.invalid', STRICT, 'no such point')
-  const prepared = attempt(point, given)
-  if (!prepared.ok) return denied('host', 'input.invalid', STRICT, prepared.at)
-  const { input, text } = prepared
-  const strict = complete(point, input, {})
-  const read = readDocument(live.evaluate(POINTS[point].entrypoint, text))
-  if (!read.ok) return denied('ceiling', read.code, strict, read.at)
-  const { effect, reasons, denials } = read.value
-  const obligations = readObligations(point, input, read.value.obligations)
-  if (!obligations.ok) {
-    // A denial stays the policy's own; only an allow has to bind to something readable.
-    return effect === 'allow'
-      ? denied('ceiling', obligations.code, strict, obligations.at)
-      : { effect, allow: false, reasons, denials, obligations: strict, layer: 'rego' }
-  }
-  if (effect !== 'allow')
-    return { effect, allow: false, reasons, denials, obligations: obligations.value, layer: 'rego' }
-  const broken = brokenInvariant(point, input)
-  if (broken !== undefined) return denied('host', broken, strict, undefined)
-  return { effect, allow: true, reasons, denials, obligations: obligations.value, layer: 'rego' }
 }

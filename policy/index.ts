@@ -1,5 +1,6 @@
 /** The door of the policy room: load a bundle, decide. docs/policy.md. */
 export type { Bundle, HighWater, LoadOptions, PublicKeys, Trust } from './bundle.ts'
+export type { Candidate } from './candidate.ts'
 export type { CatalogueRow, DenialCode, HostCode } from './catalogue.ts'
 export type { Decision, Denial, Effect, Layer, Reason, Remedy } from './decision.ts'
 export type { EngineStatus } from './engine.ts'
@@ -21,9 +22,11 @@ export type {
 } from './envelope.ts'
 export type { PolicyCode } from './errors.ts'
 export type { ObligationKey, Obligations, ObligedWindow } from './obligations.ts'
+export type { Staleness } from './staleness.ts'
 export type { AdminOperation, Role } from './operations.ts'
 
 export { BUILTIN_BUNDLE, builtinDigest, loadBundle } from './bundle.ts'
+export { examine } from './candidate.ts'
 export { CATALOGUE, REASONS, catalogueRow } from './catalogue.ts'
 export { PolicyEngine } from './engine.ts'
 export { PolicyError } from './errors.ts'

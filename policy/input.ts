@@ -1,13 +1,10 @@
 /** Before Rego sees anything: normalise, bound, validate. Over a limit is a refusal, never a truncation. */
+import { encodeOf, MAX_INPUT_BYTES, Page } from './encode.ts'
+import type { Encode } from './encode.ts'
 import type { Input, Partially, Point } from './envelope.ts'
 import { missingPart } from './points.ts'
-import { compile, fill, inputSchema } from './schema.ts'
-
-/** Bytes of JSON. */
-const MAX_INPUT_BYTES = 16_384
-
-const checkInput = compile(inputSchema)
-const encoder = new TextEncoder()
+import type { Reads } from './reads.ts'
+import { fill, inputSchema } from './schema.ts'
 
 /** The envelope of a point with everything unknown: null, [] and nothing else. */
 export function emptyInput(point: Point): Input {
@@ -143,10 +140,12 @@ export function authnMethods(amr: readonly string[]): string[] {
   return [...new Set(known.filter((method) => method !== undefined))].toSorted()
 }
 
+const OCTET = '(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)'
+const PLAIN_V4 = new RegExp(`^${OCTET}\\.${OCTET}\\.${OCTET}\\.${OCTET}$`)
 const PLAIN_V6 = /^(?:[1-9a-f][0-9a-f]{0,3}:){7}[1-9a-f][0-9a-f]{0,3}$/
 
 function normalIp(ip: unknown): unknown {
-  if (typeof ip !== 'string' || PLAIN_V6.test(ip)) return ip
+  if (typeof ip !== 'string' || PLAIN_V4.test(ip) || PLAIN_V6.test(ip)) return ip
   // What is no address stays as it is, and the schema or the rule's network refuses it.
   return V4.test(ip) || ip.length <= 64 ? (canonicalIp(ip) ?? 'invalid') : ip
 }
@@ -173,7 +172,7 @@ function wellFormed(value: unknown): unknown {
 }
 
 export type Prepared =
-  | { readonly ok: true; readonly text: string; readonly input: Input }
+  | { readonly ok: true; readonly bytes: Uint8Array<ArrayBuffer>; readonly input: Input }
   | { readonly ok: false; readonly at: string }
 
 function pathsAgree(input: Input): boolean {
@@ -181,30 +180,32 @@ function pathsAgree(input: Input): boolean {
   return path === null || !/\/\/|\/\.{1,2}(?:\/|$)/.test(path)
 }
 
-/**
- * Makes an input ready for the module.
- * Gives: its JSON (at most MAX_INPUT_BYTES of UTF-8) and the normalised input; or where it is wrong.
- * May throw on getters and the like: the engine turns that into a denial.
- */
-export function prepare(point: Point, given: Input): Prepared {
-  if (typeof given !== 'object' || given === null) return { ok: false, at: 'not an object' }
-  let input = normalise(given)
-  const problem = checkInput(input)?.slice(1) ?? disagreement(point, input)
-  if (problem !== undefined) return { ok: false, at: problem }
-  let text = JSON.stringify(input)
-  if (text.includes('\\u0000')) return { ok: false, at: 'a string holds NUL' }
-  if (/\\ud[89a-f]/.test(text)) {
-    input = wellFormed(input) as Input
-    text = JSON.stringify(input)
-  }
-  if (!fits(text)) return { ok: false, at: `longer than ${MAX_INPUT_BYTES} bytes` }
-  return { ok: true, text, input }
+/** Compiles `prepare` for a policy that reads these parts of the input. */
+export function encodeInput(reads: Reads): Encode {
+  return encodeOf(inputSchema, reads)
 }
 
-function fits(text: string): boolean {
-  // UTF-8 takes one to three bytes for a UTF-16 unit; most inputs need no counting.
-  if (text.length * 3 <= MAX_INPUT_BYTES) return true
-  return text.length <= MAX_INPUT_BYTES && encoder.encode(text).byteLength <= MAX_INPUT_BYTES
+// Decisions are synchronous, one after the other: one page serves them all.
+const page = new Page()
+
+/**
+ * Makes an input ready for the module.
+ * Takes: the point, the input, how it is encoded (`encodeInput`). Gives: its JSON as UTF-8 (at most
+ * MAX_INPUT_BYTES), good until the next call, and the normalised input; or where it is wrong.
+ * May throw on getters and the like: the engine turns that into a denial.
+ */
+export function prepare(point: Point, given: Input, encode: Encode): Prepared {
+  if (typeof given !== 'object' || given === null) return { ok: false, at: 'not an object' }
+  const input = normalise(given)
+  page.at = 0
+  page.unread = 0
+  page.repaired = false
+  const problem = encode(input, page)?.slice(1) ?? disagreement(point, input)
+  if (problem !== undefined) return { ok: false, at: problem }
+  if (page.at + page.unread > MAX_INPUT_BYTES)
+    return { ok: false, at: `longer than ${MAX_INPUT_BYTES} bytes` }
+  const bytes = page.bytes.subarray(0, page.at)
+  return { ok: true, bytes, input: page.repaired ? (wellFormed(input) as Input) : input }
 }
 
 function disagreement(point: Point, input: Input): string | undefined {

@@ -55,25 +55,35 @@ function describe(thrown: unknown): string {
   return 'a thrown value that is not an error'
 }
 
-function readJson(memory: WebAssembly.Memory, address: number): unknown {
-  const bytes = new Uint8Array(memory.buffer)
+/** The JSON text, ended by NUL, at an address. */
+function readJson(bytes: Uint8Array, address: number): unknown {
   const end = bytes.indexOf(0, address)
   if (address <= 0 || end < 0) throw new Error('no result')
   return JSON.parse(decoder.decode(bytes.subarray(address, end)))
 }
 
-/** A compiled module whose builtins and entry points have been looked at. */
-export class CompiledPolicy {
-  readonly #module: WebAssembly.Module
-  readonly #data: ArrayBuffer
+/**
+ * The memory of an instance that has its data and has decided nothing: a further instance is a copy of
+ * it, so that data is parsed once. Everything the module keeps lies there, its heap pointer too.
+ */
+export interface Image {
+  readonly memory: Uint8Array<ArrayBuffer>
+  readonly dataAddr: number
+  readonly dataHeapPtr: number
+}
 
-  private constructor(module: WebAssembly.Module, data: ArrayBuffer) {
-    this.#module = module
-    this.#data = data
+/** A compiled module whose builtins and entry points have been looked at, and its data. */
+export class CompiledPolicy {
+  readonly module: WebAssembly.Module
+  readonly image: Image
+
+  private constructor(module: WebAssembly.Module, image: Image) {
+    this.module = module
+    this.image = image
   }
 
   /**
-   * Compiles the module and makes a first instance, which is thrown away, to know that it can be made.
+   * Compiles the module and loads the data into a first instance.
    * Takes: the module, the data document as JSON text, the entry points that must be there.
    * Errors: module.invalid, module.abi, module.builtin (none is provided by this host),
    * module.entrypoint, module.data.
@@ -89,49 +99,73 @@ export class CompiledPolicy {
     } catch (error) {
       throw new PolicyError('module.invalid', describe(error), { cause: error })
     }
-    const compiled = new CompiledPolicy(module, encoder.encode(dataText).buffer)
+    const compiled = new CompiledPolicy(module, imageOf(module, dataText))
     const first = compiled.instance()
     const missing = entrypoints.find((name) => !first.has(name))
     if (missing !== undefined) throw new PolicyError('module.entrypoint', `${missing} is missing`)
     return compiled
   }
 
-  /** The same module over another data document, JSON text. */
-  withData(dataText: string): CompiledPolicy {
-    return new CompiledPolicy(this.#module, encoder.encode(dataText).buffer)
+  /** What another thread compiled and looked at. */
+  static from(module: WebAssembly.Module, image: Image): CompiledPolicy {
+    return new CompiledPolicy(module, image)
   }
 
-  /** A fresh instance with the data loaded. Errors as `compile`. */
+  /** The same module over another data document, JSON text. Errors: module.data. */
+  withData(dataText: string): CompiledPolicy {
+    return new CompiledPolicy(this.module, imageOf(this.module, dataText))
+  }
+
+  /** A fresh instance with the data loaded. Errors: module.invalid. */
   instance(): PolicyInstance {
-    const loaded = this.#load()
-    if (loaded.minorVersion !== 2 && loaded.minorVersion !== 3)
-      throw new PolicyError('module.abi', `minor version ${String(loaded.minorVersion)}`)
-    const wanted = builtinsOf(loaded)
-    if (wanted.length > 0) throw new PolicyError('module.builtin', wanted.join(', '))
+    const loaded = load(this.module)
+    const { memory } = this.image
     try {
-      loaded.setData(this.#data)
+      const missing = memory.length - loaded.mem.buffer.byteLength
+      if (missing > 0) loaded.mem.grow(Math.ceil(missing / PAGE))
     } catch (error) {
       throw new PolicyError('module.data', describe(error), { cause: error })
     }
-    return new PolicyInstance(loaded)
+    new Uint8Array(loaded.mem.buffer).set(memory)
+    return new PolicyInstance(loaded, this.image)
   }
+}
 
-  #load(): Loaded {
-    const memory = { initial: INITIAL_PAGES, maximum: MEMORY_PAGES }
-    try {
-      return opa.loadPolicySync(this.#module, memory)
-    } catch (error) {
-      const text = describe(error)
-      const code = text.includes('ABI') ? 'module.abi' : 'module.invalid'
-      throw new PolicyError(code, text, { cause: error })
-    }
+function load(module: WebAssembly.Module): Loaded {
+  const memory = { initial: INITIAL_PAGES, maximum: MEMORY_PAGES }
+  try {
+    return opa.loadPolicySync(module, memory)
+  } catch (error) {
+    const text = describe(error)
+    const code = text.includes('ABI') ? 'module.abi' : 'module.invalid'
+    throw new PolicyError(code, text, { cause: error })
   }
+}
+
+/** Loads the data into an instance of its own. Errors: module.abi, module.builtin, module.data. */
+function imageOf(module: WebAssembly.Module, dataText: string): Image {
+  const loaded = load(module)
+  if (loaded.minorVersion !== 2 && loaded.minorVersion !== 3)
+    throw new PolicyError('module.abi', `minor version ${String(loaded.minorVersion)}`)
+  const wanted = builtinsOf(loaded)
+  if (wanted.length > 0) throw new PolicyError('module.builtin', wanted.join(', '))
+  try {
+    loaded.setData(encoder.encode(dataText).buffer)
+  } catch (error) {
+    throw new PolicyError('module.data', describe(error), { cause: error })
+  }
+  const { dataAddr, dataHeapPtr } = loaded
+  const memory = new Uint8Array(loaded.mem.buffer.slice(0, dataHeapPtr))
+  return { memory, dataAddr, dataHeapPtr }
 }
 
 function builtinsOf(loaded: Loaded): string[] {
   const { exports } = loaded.wasmInstance
   try {
-    const names = readJson(loaded.mem, exports.opa_json_dump(exports.builtins()))
+    const names = readJson(
+      new Uint8Array(loaded.mem.buffer),
+      exports.opa_json_dump(exports.builtins()),
+    )
     return Object.keys(names as object).toSorted()
   } catch (error) {
     throw new PolicyError('module.invalid', describe(error), { cause: error })
@@ -141,10 +175,16 @@ function builtinsOf(loaded: Loaded): string[] {
 /** One instance; after a PolicyError from `evaluate` it must not be asked again. */
 export class PolicyInstance {
   readonly #loaded: Loaded
+  readonly #image: Image
+  readonly #opaEval: Exports['opa_eval']
   readonly #entrypoints: ReadonlyMap<string, number>
+  #view: Uint8Array<ArrayBuffer>
 
-  constructor(loaded: Loaded) {
+  constructor(loaded: Loaded, image: Image) {
     this.#loaded = loaded
+    this.#image = image
+    this.#opaEval = loaded.wasmInstance.exports.opa_eval
+    this.#view = new Uint8Array(loaded.mem.buffer)
     const named = Object.entries(loaded.entrypoints as Record<string, number>)
     this.#entrypoints = new Map(named)
   }
@@ -156,14 +196,14 @@ export class PolicyInstance {
 
   /**
    * Evaluates one entry point.
-   * Takes: its name and the input as JSON text (well-formed, bounded by the caller).
+   * Takes: its name and the input as JSON, text or UTF-8 (well-formed, bounded by the caller).
    * Gives: the value, or undefined where the rules leave it undefined. Errors: module.eval.
    */
-  evaluate(entrypoint: string, inputText: string): unknown {
+  evaluate(entrypoint: string, input: string | Uint8Array): unknown {
     const id = this.#entrypoints.get(entrypoint)
     if (id === undefined) throw new PolicyError('module.entrypoint', `${entrypoint} is missing`)
     try {
-      const results = this.#eval(id, inputText)
+      const results = this.#eval(id, input)
       if (!Array.isArray(results)) throw new Error('the result set is not a list')
       if (results.length === 0) return undefined
       const [first] = results as readonly unknown[]
@@ -175,16 +215,23 @@ export class PolicyInstance {
     }
   }
 
-  #eval(id: number, inputText: string): unknown {
-    const { mem, wasmInstance, dataAddr, dataHeapPtr } = this.#loaded
-    // UTF-8 takes at most three bytes for a UTF-16 unit.
-    const missing = dataHeapPtr + inputText.length * 3 - mem.buffer.byteLength
+  /** The whole memory; a view is made anew only after the memory has grown. */
+  #memory(): Uint8Array<ArrayBuffer> {
+    const { buffer } = this.#loaded.mem
+    if (this.#view.buffer !== buffer) this.#view = new Uint8Array(buffer)
+    return this.#view
+  }
+
+  #eval(id: number, input: string | Uint8Array): unknown {
+    const { mem } = this.#loaded
+    const { dataAddr, dataHeapPtr } = this.#image
+    const bytes = typeof input === 'string' ? encoder.encode(input) : input
+    const missing = dataHeapPtr + bytes.length - mem.buffer.byteLength
     if (missing > 0) mem.grow(Math.ceil(missing / PAGE))
-    const room = new Uint8Array(mem.buffer, dataHeapPtr)
-    const { read, written } = encoder.encodeInto(inputText, room)
-    if (read !== inputText.length) throw new Error('the input does not fit')
-    const heap = dataHeapPtr + written
-    const address = wasmInstance.exports.opa_eval(0, id, dataAddr, dataHeapPtr, written, heap, 0)
-    return readJson(mem, address)
+    this.#memory().set(bytes, dataHeapPtr)
+    // The heap begins anew after the input: what the last decision left there is overwritten.
+    const heap = dataHeapPtr + bytes.length
+    const address = this.#opaEval(0, id, dataAddr, dataHeapPtr, bytes.length, heap, 0)
+    return readJson(this.#memory(), address)
   }
 }

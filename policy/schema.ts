@@ -60,11 +60,13 @@ export const inputSchema = inputJson as unknown as Schema
 export const siteSchema = siteJson as unknown as Schema
 export const decisionSchema = decisionJson as unknown as Schema
 
-function typesOf(schema: Schema): readonly TypeName[] {
+/** The types a schema admits. */
+export function typesOf(schema: Schema): readonly TypeName[] {
   return typeof schema.type === 'string' ? [schema.type] : schema.type
 }
 
-function stringCheck(schema: Schema): Check {
+/** The check of a string. */
+export function stringCheck(schema: Schema): Check {
   const { minLength = 0, maxLength = Infinity } = schema
   const pattern = schema.pattern === undefined ? undefined : new RegExp(schema.pattern)
   const allowed = schema.enum === undefined ? undefined : new Set<unknown>(schema.enum)
@@ -78,7 +80,8 @@ function stringCheck(schema: Schema): Check {
   }
 }
 
-function numberCheck(schema: Schema, integer: boolean): Check {
+/** The check of a number. */
+export function numberCheck(schema: Schema, integer: boolean): Check {
   const { minimum = -Infinity, maximum = Infinity } = schema
   const allowed = schema.enum === undefined ? undefined : new Set<unknown>(schema.enum)
   return (value) => {
@@ -108,7 +111,8 @@ function arrayCheck(schema: Schema): Check {
   }
 }
 
-function isPlain(object: object): boolean {
+/** Whether nothing but its own keys is in an object. */
+export function isPlain(object: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(object)
   return prototype === Object.prototype || prototype === null
 }

@@ -18,6 +18,7 @@ type Algorithm = keyof typeof ALGORITHMS
 
 const SIGNATURES = '.signatures.json'
 const SCOPE = 'sallyport'
+const PERMIT_SCOPE = 'sallyport.downgrade'
 const STRUCTURED = new Set(['data.json', '.manifest'])
 const encoder = new TextEncoder()
 const decoder = new TextDecoder('utf-8', { fatal: true })
@@ -124,6 +125,19 @@ function parseToken(token: string): Token {
   return { alg, keyId, payload, signedText: `${head}.${body}`, value: segment(tail) }
 }
 
+/** Verifies a compact JWS by one of the keys. Errors: bundle.signature, bundle.key. */
+function verifyToken(token: string, keys: PublicKeys): Token {
+  const parsed = parseToken(token)
+  const { hash, bytes } = ALGORITHMS[parsed.alg]
+  const key = publicKey(keys, parsed.keyId, parsed.alg)
+  const text = encoder.encode(parsed.signedText)
+  const good =
+    parsed.value.length === bytes &&
+    verify(hash, text, { key, dsaEncoding: 'ieee-p1363' }, parsed.value)
+  if (!good) throw new PolicyError('bundle.signature', 'the signature does not verify')
+  return parsed
+}
+
 /**
  * Verifies the signature over all files of an archive.
  * Errors: bundle.unsigned, bundle.signature, bundle.key, bundle.files.
@@ -131,13 +145,7 @@ function parseToken(token: string): Token {
 export function verifyFiles(files: ReadonlyMap<string, Uint8Array>, keys: PublicKeys): Signed {
   const signatures = files.get(SIGNATURES)
   if (signatures === undefined) throw new PolicyError('bundle.unsigned', `${SIGNATURES} is missing`)
-  const { alg, keyId, payload, signedText, value } = parseToken(tokenOf(signatures))
-  const key = publicKey(keys, keyId, alg)
-  const { hash, bytes } = ALGORITHMS[alg]
-  const text = encoder.encode(signedText)
-  const good =
-    value.length === bytes && verify(hash, text, { key, dsaEncoding: 'ieee-p1363' }, value)
-  if (!good) throw new PolicyError('bundle.signature', 'the signature does not verify')
+  const { keyId, payload } = verifyToken(tokenOf(signatures), keys)
   const { scope, seq, iat } = payload
   if (scope !== SCOPE) throw new PolicyError('bundle.signature', `the scope is not ${SCOPE}`)
   if (!Number.isSafeInteger(seq) || Number(seq) < 1 || !Number.isSafeInteger(iat))
@@ -146,13 +154,52 @@ export function verifyFiles(files: ReadonlyMap<string, Uint8Array>, keys: Public
   return { keyId, seq: Number(seq), issuedAt: Number(iat) }
 }
 
+interface Signer {
+  /** P-256 or P-384. */
+  readonly key: KeyObject
+  readonly keyId: string
+}
+
+function signToken({ key, keyId }: Signer, payload: object): string {
+  const alg = key.asymmetricKeyDetails?.namedCurve === ALGORITHMS.ES384.curve ? 'ES384' : 'ES256'
+  const encode = (value: unknown): string =>
+    Buffer.from(JSON.stringify(value)).toString('base64url')
+  const text = `${encode({ alg, typ: 'JWT', kid: keyId })}.${encode(payload)}`
+  const options = { key, dsaEncoding: 'ieee-p1363' } as const
+  return `${text}.${sign(ALGORITHMS[alg].hash, encoder.encode(text), options).toString('base64url')}`
+}
+
+/** What a downgrade permit allows: this one older archive, over what has been in force, for a while. */
+export interface Permit {
+  /** Number and SHA-256, hex, of the archive to go back to. */
+  readonly seq: number
+  readonly digest: string
+  /** The high-water mark it was written for; any other voids it, so it works once. */
+  readonly over: number
+  /** Epoch seconds, exclusive. */
+  readonly expiresAt: number
+}
+
+/** Signs a downgrade permit, a compact JWS of its own scope. */
+export function signPermit(permit: Permit, signer: Signer): string {
+  const { seq, digest, over, expiresAt } = permit
+  return signToken(signer, { digest, exp: expiresAt, over, scope: PERMIT_SCOPE, seq })
+}
+
+/** Verifies a downgrade permit. Errors: bundle.permit, bundle.key, bundle.signature. */
+export function verifyPermit(token: string, keys: PublicKeys): Permit {
+  const { scope, seq, digest, over, exp } = verifyToken(token, keys).payload
+  const numbers = [seq, over, exp].every(Number.isSafeInteger)
+  if (scope !== PERMIT_SCOPE || !numbers || typeof digest !== 'string')
+    throw new PolicyError('bundle.permit', 'not a downgrade permit')
+  return { seq: Number(seq), digest, over: Number(over), expiresAt: Number(exp) }
+}
+
 /** `.signatures.json` for these files. Takes a P-256 or P-384 private key; `iat` in epoch seconds. */
 export function signFiles(
   files: ReadonlyMap<string, Uint8Array>,
-  signer: { key: KeyObject; keyId: string; seq: number; iat: number },
+  signer: Signer & { readonly seq: number; readonly iat: number },
 ): Uint8Array<ArrayBuffer> {
-  const curve = signer.key.asymmetricKeyDetails?.namedCurve
-  const alg = curve === ALGORITHMS.ES384.curve ? 'ES384' : 'ES256'
   const listed = [...files.keys()]
     .filter((name) => name !== SIGNATURES)
     .toSorted()
@@ -168,13 +215,6 @@ export function signFiles(
     scope: SCOPE,
     seq: signer.seq,
   }
-  const encode = (value: unknown): string =>
-    Buffer.from(JSON.stringify(value)).toString('base64url')
-  const text = `${encode({ alg, typ: 'JWT', kid: signer.keyId })}.${encode(payload)}`
-  const value = sign(ALGORITHMS[alg].hash, encoder.encode(text), {
-    key: signer.key,
-    dsaEncoding: 'ieee-p1363',
-  })
-  const signatures = [`${text}.${value.toString('base64url')}`]
+  const signatures = [signToken(signer, payload)]
   return encoder.encode(`${JSON.stringify({ signatures })}\n`)
 }

@@ -12,7 +12,7 @@ export const PolicyStatus = Type.Object({
   data_digest: Nullable(Type.String()),
   bundle_digest: Nullable(Type.String()),
   /** Where what is in force came from at the last start. */
-  source: Type.Enum(['active', 'last-good', 'built-in', 'none']),
+  source: Type.Enum(['active', 'last-good', 'builtin', 'none']),
   activated_at: Instant,
   /** The highest sequence ever in force here; bundles below are refused. */
   high_water: Type.Integer(),
@@ -22,9 +22,11 @@ export const PolicyStatus = Type.Object({
   decisions: Type.Integer(),
   errors: Type.Integer(),
   rebuilds: Type.Integer(),
+  /** Epoch seconds from which what is in force counts as stale; null: never. */
+  stale_at: Nullable(Type.Integer()),
   last_failure: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
   boot_failures: Type.Array(
-    Type.Object({ slot: Type.String(), code: Type.String(), detail: Type.String() }),
+    Type.Object({ origin: Type.String(), code: Type.String(), detail: Type.String() }),
   ),
   journal: Type.Object({
     state: Type.Enum(['OK', 'FAILED']),

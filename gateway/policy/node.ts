@@ -1,13 +1,13 @@
-/** What the policy of a node is made of: its directory, its trusted keys, the archive it came with. */
+/** The policy of a node as its composition needs it: what decides, what records, where bundles come from. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { AuditLog } from '#audit'
-import { BUILTIN_BUNDLE, keyIdOf, PolicyEngine, type PublicKeys } from '#policy'
+import { BUILTIN_BUNDLE, keyIdOf, type PublicKeys } from '#policy'
 import type { Config } from '../config.ts'
 import { Decisions } from '../decisions.ts'
 import { DecisionJournal } from './journal.ts'
-import { PolicyService } from './service.ts'
-import { BundleSlots } from './slots.ts'
+import { openNodePolicy } from './open.ts'
+import { PolicyService, type ServiceParts } from './service.ts'
 import { BundleSource } from './source.ts'
 
 export interface NodePolicy {
@@ -24,31 +24,28 @@ export interface NodePolicy {
  */
 export async function openPolicy(
   config: Pick<Config, 'data' | 'policy' | 'tenant' | 'gateway' | 'site' | 'timezone'>,
-  {
-    log,
-    now,
-    report,
-  }: Pick<Parameters<typeof PolicyService.boot>[0], 'now' | 'report'> & {
-    readonly log: Pick<AuditLog, 'append'>
-  },
+  { log, now, report }: Room,
+  undo: AsyncDisposableStack,
 ): Promise<NodePolicy> {
-  const engine = PolicyEngine.unavailable({ now: () => performance.now() })
-  const service = await PolicyService.boot({
-    engine,
-    slots: BundleSlots.open(join(config.data, 'bundles')),
-    trust: readTrust(config.policy?.trust ?? []),
-    builtin: new Uint8Array(readFileSync(BUILTIN_BUNDLE)),
-    log,
-    now,
-    report,
+  const parts = await openNodePolicy(join(config.data, 'policy'), [], undo, {
+    keys: readTrust(config.policy?.trust ?? []),
+    now: () => performance.now(),
   })
+  const { engine } = parts
+  const builtin = new Uint8Array(readFileSync(BUILTIN_BUNDLE))
+  const service = undo.use(await PolicyService.start({ ...parts, builtin, log, now, report }))
   const { tenant, gateway, site, timezone } = config
   const place = { tenant, gateway, site, timezone }
-  const journal = DecisionJournal.open({ directory: join(config.data, 'decisions'), place, report })
+  const directory = join(config.data, 'decisions')
+  const journal = undo.use(DecisionJournal.open({ directory, place, report }))
   const settings = config.policy?.source
   const take = (archive: Uint8Array<ArrayBuffer>, from: string) => service.take(archive, from)
   const source = settings && new BundleSource(settings, { take, now, report })
   return { service, journal, source, decisions: new Decisions(engine, place, now, journal) }
+}
+
+interface Room extends Pick<ServiceParts, 'now' | 'report'> {
+  readonly log: Pick<AuditLog, 'append'>
 }
 
 function readTrust(files: readonly string[]): PublicKeys {

@@ -2,22 +2,20 @@
  * The policy of a node over its life: what it starts with, what waits to be activated, what is in
  * force. Verified at every step and at every start; a failure keeps what decides.
  */
-import { PolicyEngine, PolicyError, loadBundle } from '#policy'
-import type { Bundle, Decision, EngineStatus, Input, Partially, PublicKeys } from '#policy'
+import { loadBundle, PolicyEngine, PolicyError } from '#policy'
+import type { Candidate, Decision, EngineStatus, Input, LoadOptions, Partially } from '#policy'
 import type { AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import type { CutSession, WouldEnd, Withdrawal } from '../sessions/reevaluate.ts'
+import type { Passed } from './boot.ts'
 import { cutPreview, replay, type CutPreview, type Replay } from './impact.ts'
 import type { DecisionJournal } from './journal.ts'
-import type { BundleSlots } from './slots.ts'
+import { look, settleLater, type PolicyParts } from './open.ts'
+import { archiveDigest } from './slots.ts'
 
-export interface PolicyParts {
-  readonly engine: PolicyEngine
-  readonly slots: BundleSlots
-  /** Keys whose bundles this node takes; none: only what it came with. */
-  readonly trust: PublicKeys
+export interface ServiceParts extends PolicyParts {
   /** The archive this release was built with. */
   readonly builtin: Uint8Array<ArrayBuffer>
   readonly log: Pick<AuditLog, 'append'>
@@ -48,64 +46,43 @@ export interface Activated {
   readonly cut: readonly CutSession[]
 }
 
-/** A bundle is good after it has decided so long without an error. */
-const GOOD_AFTER_MS = 10 * 60_000
-
-type Source = 'active' | 'last-good' | 'built-in'
+type Source = 'active' | 'last-good' | 'builtin' | 'none'
 
 export class PolicyService implements Disposable {
-  readonly #parts: PolicyParts
+  readonly #parts: ServiceParts
   #live: Live | undefined
   #archive: Uint8Array<ArrayBuffer>
-  #bundle: Bundle | undefined
-  #source: Source | 'none' = 'none'
-  #activatedAt = 0
-  #good: NodeJS.Timeout | undefined
-  readonly #failures: { readonly slot: Source; readonly code: string; readonly detail: string }[] =
-    []
+  #source: Source
+  #activatedAt: number
+  #settling: Disposable | undefined
 
-  private constructor(parts: PolicyParts) {
+  private constructor(parts: ServiceParts) {
     this.#parts = parts
-    this.#archive = parts.builtin
+    const { origin } = parts.boot
+    this.#source = origin ?? 'none'
+    this.#activatedAt = parts.now()
+    const bytes = origin === null || origin === 'builtin' ? null : parts.slots.read(origin)
+    this.#archive = bytes === null ? parts.builtin : new Uint8Array(bytes)
   }
 
-  /**
-   * Brings the best bundle that verifies into force: active, last-good, and the built-in one only while
-   * no signed bundle has ever been. Where none verifies every decision is `policy.unavailable`. Logged.
-   */
-  static async boot(parts: PolicyParts): Promise<PolicyService> {
+  /** Records what a start brought into force, and what it passed over. Throws what the log throws. */
+  static async start(parts: ServiceParts): Promise<PolicyService> {
     const service = new PolicyService(parts)
-    const { state } = parts.slots
-    const active = parts.slots.read('active')
-    // Going back was somebody's decision, and is remembered; else a lower sequence is an attack.
-    const highWater = state.back_to === null ? state.high_water : null
-    const tries: [Source, Uint8Array<ArrayBuffer> | undefined, () => Promise<Bundle>][] = [
-      ['active', active, () => service.#load(active, highWater)],
-      [
-        'last-good',
-        parts.slots.read('last-good'),
-        () => service.#load(parts.slots.read('last-good'), null),
-      ],
-      [
-        'built-in',
-        state.high_water === null ? parts.builtin : undefined,
-        () => loadBundle(parts.builtin, { trust: 'builtin', highWater: null }),
-      ],
-    ]
-    for (const [source, bytes, load] of tries) {
-      if (bytes === undefined) continue
-      const bundle = await service.#try(source, load)
-      if (bundle === undefined) continue
-      await service.#started(source, bundle, bytes)
-      return service
-    }
-    await parts.log.append({
+    const { boot, engine, log, report } = parts
+    for (const { origin, code, detail } of boot.passed)
+      report(new Error(`${code} ${detail}`), `the ${origin} policy cannot be used`)
+    const { revision, bundle_digest: digest } = engine.status()
+    const none = boot.origin === null
+    await log.append({
       code: 'policy.activate',
-      message: 'no policy could be verified: everything is denied',
-      status: 'failure',
-      reason: service.#failures.at(-1)?.code,
-      data: { revision: 'none' },
+      message: none
+        ? 'no policy could be verified: everything is denied'
+        : `${boot.origin} policy active`,
+      status: none ? 'failure' : 'success',
+      reason: none ? boot.passed.at(-1)?.code : undefined,
+      data: { revision: revision ?? 'none', ...(digest === null ? {} : { bundle_sha256: digest }) },
     })
+    if (boot.candidate !== null && boot.origin === 'active') service.#settle(boot.candidate)
     return service
   }
 
@@ -115,24 +92,25 @@ export class PolicyService implements Disposable {
   }
 
   status(): EngineStatus & {
-    readonly source: string
+    readonly source: Source
     readonly activated_at: number
     readonly high_water: number
     readonly candidate: { readonly digest: string; readonly by: string; readonly at: number } | null
     readonly last_good: boolean
     readonly trusted_keys: readonly string[]
-    readonly boot_failures: readonly { slot: string; code: string; detail: string }[]
+    readonly boot_failures: readonly Passed[]
   } {
-    const { engine, slots, trust } = this.#parts
+    const { engine, slots, keys, boot } = this.#parts
+    const { state } = slots
     return {
       ...engine.status(),
       source: this.#source,
       activated_at: Math.floor(this.#activatedAt / 1000),
-      high_water: slots.highWater?.seq ?? 0,
-      candidate: slots.state.candidate,
-      last_good: slots.read('last-good') !== undefined,
-      trusted_keys: [...trust.keys()],
-      boot_failures: this.#failures,
+      high_water: state.high_water?.seq ?? 0,
+      candidate: state.waiting,
+      last_good: state.last_good !== null,
+      trusted_keys: [...keys.keys()],
+      boot_failures: boot.passed,
     }
   }
 
@@ -151,28 +129,22 @@ export class PolicyService implements Disposable {
     since: number | null,
   ): Promise<Impact> {
     const { slots, now, log } = this.#parts
-    const { bundle, engine } = await this.#candidate(archive)
-    const impact = await this.#impact(bundle, engine, since)
-    await log.append(
-      this.#event('policy.upload', bundle, `policy ${bundle.revision} uploaded`, [by]),
-    )
-    slots.write('candidate', archive)
-    slots.remember({
-      candidate: { digest: bundle.digest, by, at: Math.floor(now() / 1000) },
-    })
+    const candidate = await this.#examine(archive)
+    const impact = await this.#impact(candidate, since)
+    await log.append(this.#event('policy.upload', candidate, 'uploaded', [by]))
+    slots.stage(archive, by, Math.floor(now() / 1000))
     return impact
   }
 
   /** What an archive would do; nothing is kept. Throws Refusal `policy.bundle`. */
   async impact(archive: Uint8Array<ArrayBuffer>, since: number | null): Promise<Impact> {
-    const { bundle, engine } = await this.#candidate(archive)
-    return this.#impact(bundle, engine, since)
+    return this.#impact(await this.#examine(archive), since)
   }
 
   /** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */
   uploader(digest: string): string {
-    const { candidate } = this.#parts.slots.state
-    if (candidate?.digest === digest) return candidate.by
+    const { waiting } = this.#parts.slots.state
+    if (waiting?.digest === digest) return waiting.by
     throw new Refusal('policy.candidate', 'no uploaded policy has this digest', {
       nextStep: 'see what waits: sallyport policy status',
     })
@@ -185,17 +157,15 @@ export class PolicyService implements Disposable {
   async activate(digest: string, by: string): Promise<Activated> {
     const { slots } = this.#parts
     const uploader = this.uploader(digest)
-    const archive = slots.read('candidate')
-    if (archive === undefined) throw new Refusal('policy.candidate', 'the uploaded policy is gone')
-    const { bundle } = await this.#candidate(archive)
-    const done = await this.#enforce(bundle, archive, 'policy.activate', [uploader, by])
-    slots.remember({
-      high_water: { seq: bundle.seq, digest: bundle.digest },
-      back_to: null,
-      candidate: null,
-    })
-    slots.empty('candidate')
-    return done
+    const bytes = slots.read('candidate')
+    if (bytes === null || archiveDigest(bytes) !== digest)
+      throw new Refusal('policy.candidate', 'the uploaded policy is gone')
+    const archive = new Uint8Array(bytes)
+    const candidate = await this.#examine(archive)
+    const mark = { seq: candidate.identity.seq, digest }
+    return this.#enforce(candidate, archive, 'policy.activate', [uploader, by], () =>
+      slots.promote(mark),
+    )
   }
 
   /**
@@ -204,17 +174,18 @@ export class PolicyService implements Disposable {
    */
   async take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
     const { slots, engine } = this.#parts
-    const { bundle } = await this.#candidate(archive)
-    const { digest } = bundle
-    if (digest === engine.status().bundle_digest || digest === slots.state.candidate?.digest) return
+    const digest = archiveDigest(archive)
+    if (digest === engine.status().bundle_digest || digest === slots.state.waiting?.digest) return
     await this.upload(archive, from, null)
-    if (!this.#needsSecondPerson()) await this.activate(digest, from)
+    if (!(await this.#needsSecondPerson())) await this.activate(digest, from)
   }
 
   /** Whether the site data in force asks for two people to activate a policy. */
-  #needsSecondPerson(): boolean {
-    const { data } = this.#bundle ?? {}
-    const site = (data as { site?: { settings?: { second_person?: unknown } } } | undefined)?.site
+  async #needsSecondPerson(): Promise<boolean> {
+    const trust =
+      this.#source === 'builtin' || this.#source === 'none' ? 'builtin' : this.#parts.keys
+    const { data } = await loadBundle(this.#archive, { trust, highWater: null })
+    const { site } = data as { site?: { settings?: { second_person?: unknown } } }
     const named = site?.settings?.second_person
     return !Array.isArray(named) || named.includes('policy:push')
   }
@@ -224,46 +195,39 @@ export class PolicyService implements Disposable {
    * none, `policy.bundle` where it does not verify any more.
    */
   async rollback(by: string): Promise<Activated> {
-    const { slots } = this.#parts
-    const archive = slots.read('last-good')
-    if (archive === undefined)
+    const { slots, engine } = this.#parts
+    const { last_good: good } = slots.state
+    const bytes = slots.read('last-good')
+    if (good === null || bytes === null || archiveDigest(bytes) !== good.digest)
       throw new Refusal('policy.candidate', 'no earlier policy has proved good on this node', {
         nextStep: 'sign the rules you want with a higher --seq, and push them',
       })
-    const bundle = await this.#load(archive, null).catch((error: unknown) => {
-      throw refused(error)
-    })
-    if (bundle.digest === this.#parts.engine.status().bundle_digest)
+    if (good.digest === engine.status().bundle_digest)
       throw new Refusal('policy.candidate', 'the last good policy is the one in force')
-    const done = await this.#enforce(bundle, archive, 'policy.rollback', [by])
-    slots.remember({ back_to: bundle.digest })
-    return done
+    const archive = new Uint8Array(bytes)
+    const candidate = await this.#examine(archive, good)
+    return this.#enforce(candidate, archive, 'policy.rollback', [by], () => slots.retire())
   }
 
-  /** Verified like any upload, and in an engine of its own: it has compiled and passed its own vectors. */
-  async #candidate(
+  /** Verified, compiled, and its own vectors decided, in a thread of its own. */
+  async #examine(
     archive: Uint8Array<ArrayBuffer>,
-  ): Promise<{ readonly bundle: Bundle; readonly engine: PolicyEngine }> {
+    highWater: LoadOptions['highWater'] = this.#parts.slots.state.high_water,
+  ): Promise<Candidate> {
+    const { slots, keys } = this.#parts
+    if (slots.state.poisoned.includes(archiveDigest(archive)))
+      throw refused(new PolicyError('bundle.poisoned', 'an evaluation under it did not end'))
     try {
-      const bundle = await this.#load(archive, this.#parts.slots.highWater)
-      const engine = PolicyEngine.unavailable()
-      await engine.activate(bundle)
-      return { bundle, engine }
+      return await look(archive, { trust: keys, highWater })
     } catch (error) {
       throw refused(error)
     }
   }
 
-  async #load(
-    archive: Uint8Array<ArrayBuffer> | undefined,
-    highWater: BundleSlots['highWater'],
-  ): Promise<Bundle> {
-    if (archive === undefined) throw new PolicyError('bundle.missing', 'the archive is gone')
-    return loadBundle(archive, { trust: this.#parts.trust, highWater })
-  }
-
-  async #impact(bundle: Bundle, engine: PolicyEngine, since: number | null): Promise<Impact> {
-    const { revision, seq, digest } = bundle
+  async #impact(candidate: Candidate, since: number | null): Promise<Impact> {
+    const { revision, seq, digest } = candidate.identity
+    const engine = PolicyEngine.unavailable()
+    engine.adopt(candidate)
     const live = this.#live
     if (live === undefined)
       return { revision, seq, digest, live: { sessions: 0, cut: [] }, past: null }
@@ -279,95 +243,64 @@ export class PolicyService implements Disposable {
     return { revision, seq, digest, live: { sessions: asked, cut: cutPreview(found) }, past }
   }
 
-  /** Logs, then swaps, then keeps, then cuts what is no longer allowed. */
+  /** Logs, then keeps, then swaps between two decisions, then cuts what is no longer allowed. */
   async #enforce(
-    bundle: Bundle,
+    candidate: Candidate,
     archive: Uint8Array<ArrayBuffer>,
     code: 'policy.activate' | 'policy.rollback',
     approvers: readonly string[],
+    keep: () => void,
   ): Promise<Activated> {
-    const { engine, slots, log, now } = this.#parts
+    const { engine, watchdog, log, now } = this.#parts
+    const { revision, digest } = candidate.identity
     const words = code === 'policy.activate' ? 'activated' : 'brought back'
-    await log.append(this.#event(code, bundle, `policy ${bundle.revision} ${words}`, approvers))
+    await log.append(this.#event(code, candidate, words, approvers))
     const at = performance.now()
-    slots.write('active', archive)
+    keep()
     try {
-      await engine.activate(bundle)
+      engine.adopt(candidate)
     } catch (error) {
-      slots.write('active', this.#archive)
       throw refused(error)
     }
+    watchdog.watch(digest)
     this.#archive = archive
-    this.#bundle = bundle
-    this.#source = 'active'
+    this.#source = code === 'policy.activate' ? 'active' : 'last-good'
     this.#activatedAt = now()
-    this.#watch(bundle, archive)
+    this.#settle(candidate)
     const cut = (await this.#live?.withdraw({ trigger: 'policy', at })) ?? []
-    return { revision: bundle.revision, digest: bundle.digest, cut }
+    return { revision, digest, cut }
   }
 
-  /** After ten minutes without an error, the bundle is what a later one may be taken back to. */
-  #watch({ digest }: Bundle, archive: Uint8Array<ArrayBuffer>): void {
-    clearTimeout(this.#good)
+  #settle({ identity: { seq, digest } }: Candidate): void {
     const { engine, slots, report } = this.#parts
-    const { errors } = engine.status()
-    this.#good = setTimeout(() => {
-      const now = engine.status()
-      if (now.bundle_digest !== digest || now.errors !== errors) return
-      try {
-        slots.write('last-good', archive)
-      } catch (error) {
-        report(error, 'the policy in force could not be kept as the last good one')
-      }
-    }, GOOD_AFTER_MS).unref()
-  }
-
-  async #try(source: Source, load: () => Promise<Bundle>): Promise<Bundle | undefined> {
-    try {
-      const bundle = await load()
-      await this.#parts.engine.activate(bundle)
-      return bundle
-    } catch (error) {
-      const { code, detail } =
-        error instanceof PolicyError ? error : { code: 'module.invalid', detail: String(error) }
-      this.#failures.push({ slot: source, code, detail })
-      this.#parts.report(error, `the ${source} policy cannot be used`)
-      return undefined
-    }
-  }
-
-  async #started(source: Source, bundle: Bundle, archive: Uint8Array<ArrayBuffer>): Promise<void> {
-    this.#source = source
-    this.#archive = archive
-    this.#bundle = bundle
-    this.#activatedAt = this.#parts.now()
-    const words = source === 'built-in' ? 'built-in policy active' : `${source} policy active`
-    await this.#parts.log.append(this.#event('policy.activate', bundle, words, []))
-    if (source !== 'built-in') this.#watch(bundle, archive)
+    this.#settling?.[Symbol.dispose]()
+    this.#settling = settleLater(engine, slots, { seq, digest }, (error) =>
+      report(error, 'the policy in force could not be kept as the last good one'),
+    )
   }
 
   #event(
     code: 'policy.upload' | 'policy.activate' | 'policy.rollback',
-    { revision, digest }: Bundle,
-    message: string,
+    { identity: { revision, digest } }: Candidate,
+    words: string,
     approvers: readonly string[],
   ): Parameters<AuditLog['append']>[0] {
     const previous = this.#parts.engine.status().revision
     return {
       code,
-      message,
+      message: `policy ${revision} ${words}`,
       status: 'success',
       data: {
         revision,
         bundle_sha256: digest,
-        ...(previous === null || previous === revision ? {} : { previous }),
+        ...(previous === null ? {} : { previous }),
         approvers: [...approvers],
       },
     }
   }
 
   [Symbol.dispose](): void {
-    clearTimeout(this.#good)
+    this.#settling?.[Symbol.dispose]()
   }
 }
 

@@ -24,9 +24,11 @@ _approved(g) if {
 	count({a | some a in g.approvers; is_string(a)} - {g.requester, g.subject}) >= _approvals_needed
 }
 
-_ticketed(_) if facts.zone.ticket_required == false
-
-_ticketed(g) if g.ticket.valid == true
+_ticketed(g) if {
+	facts.zone.ticket_required == false
+} else if {
+	g.ticket.valid == true
+}
 
 _in_time(g) if {
 	lib.between(g.not_before, facts.now, g.not_after)
@@ -40,9 +42,11 @@ _complete(g) if {
 }
 
 # null: the grant states no limit of its own, and the host's default binds.
-_bytes_stated(g) if is_number(g.max_bytes)
-
-_bytes_stated(g) if g.max_bytes == null
+_bytes_stated(g) if {
+	is_number(g.max_bytes)
+} else if {
+	g.max_bytes == null
+}
 
 live contains at if {
 	some at in _mine
@@ -55,9 +59,9 @@ live contains at if {
 }
 
 # The grant a session stands on: the one that ends last.
-_ends := sort([[input.grants[at].expires_at, input.grants[at].id, at] | some at in live])
+_last := max([[input.grants[at].expires_at, input.grants[at].id, at] | some at in live])
 
-base := input.grants[_ends[count(_ends) - 1][2]]
+base := input.grants[_last[2]]
 
 standing contains s.id if {
 	input.subject.party == "staff"
@@ -68,17 +72,19 @@ standing contains s.id if {
 	input.process.kind in s.kinds
 }
 
-entitled if count(live) > 0
-
-entitled if count(standing) > 0
+entitled if {
+	count(live) > 0
+} else if {
+	count(standing) > 0
+}
 
 allow contains {"code": "grant.live", "ref": base.id}
 
 allow contains {"code": "standing.access", "ref": id} if some id in standing
 
-_starts := sort([[input.grants[at].not_before, input.grants[at].id, at] | some at in _mine])
+_newest := max([[input.grants[at].not_before, input.grants[at].id, at] | some at in _mine])
 
-_latest := input.grants[_starts[count(_starts) - 1][2]]
+_latest := input.grants[_newest[2]]
 
 _early(g) if {
 	is_number(facts.now)
@@ -188,9 +194,11 @@ deny contains {
 
 deny contains {"code": "client.unmanaged", "msg": "this zone accepts managed computers only"} if not _client_managed
 
-_client_managed if facts.zone.managed_client_only == false
-
-_client_managed if input.client.managed == true
+_client_managed if {
+	facts.zone.managed_client_only == false
+} else if {
+	input.client.managed == true
+}
 
 deny contains {"code": "client.network", "msg": "this zone cannot be reached from your network"} if not _client_near
 
@@ -217,9 +225,9 @@ deny contains {
 	"remedy": "consent",
 } if not _consented
 
-_consented if facts.zone.consent_required == false
-
 _consented if {
+	facts.zone.consent_required == false
+} else if {
 	is_string(input.device.consent.by)
 	lib.fresh(input.device.consent.at, facts.now, facts.zone.max_session_s)
 }
@@ -237,44 +245,45 @@ deny contains {
 } if not facts.pq_ok
 
 # The process. A LAN target has no owner to observe, so the zone must say that such targets may be reached.
+default _lan := false
+
 _lan if input.process.locality == "lan"
 
 _bound if {
 	_lan
 	facts.zone.lan_targets == true
-}
-
-_bound if {
+} else if {
 	input.process.locality in {"device", "spawned"}
 	_phase_ok
-	some key in {"sha256", "image"}
-	key in input.process.expect.match
-	every owner in array.concat([input.process.observed], input.process.observed.others) {
-		every fact in input.process.expect.match {
-			owner[fact] != null
-			owner[fact] in input.process.expect[fact]
+	_expected
+	expect := input.process.expect
+	observed := input.process.observed
+	every owner in array.concat([observed], observed.others) {
+		every fact in expect.match {
+			value := owner[fact]
+			value != null
+			value in expect[fact]
 		}
 	}
 }
 
 # Before the first byte of a stream only the accepted socket's owner counts; else the listener's may stand in.
 # A web request comes before the stream that carries it, which is decided by itself.
-_phase_ok if input.process.observed.phase == "accepted"
-
 _phase_ok if {
-	input.action in {"session.open", "http.request"}
+	input.process.observed.phase == "accepted"
+} else if {
 	input.process.observed.phase == "listener"
-}
-
-_phase_ok if {
+	input.action in {"session.open", "http.request"}
+} else if {
 	input.process.observed.phase == "listener"
 	is_string(input.session.trigger)
 	input.session.trigger != "stream"
 }
 
 _expected if {
-	some key in {"sha256", "image"}
-	key in input.process.expect.match
+	"sha256" in input.process.expect.match
+} else if {
+	"image" in input.process.expect.match
 }
 
 _observed if {
@@ -315,11 +324,18 @@ obligations contains {
 	"justification": _watched,
 	"notify": _recorded,
 	"ot_each": _watched,
+	"max_bytes": _max_bytes,
+	"reeval_after_s": _reeval_after_s,
 }
 
-obligations contains {"max_bytes": base.max_bytes} if is_number(base.max_bytes)
+# A grant that states no limit has the host's own default, 256 MiB.
+default _max_bytes := 268435456
 
-obligations contains {"reeval_after_s": 60} if not facts.ordinary
+_max_bytes := base.max_bytes if is_number(base.max_bytes)
+
+default _reeval_after_s := 60
+
+_reeval_after_s := 300 if facts.ordinary
 
 default _watched := true
 
@@ -343,9 +359,11 @@ _limits contains max({input.grants[at].expires_at | some at in write_grants}) if
 
 _not_after := min(_limits)
 
-_any_time if facts.zone.windows_required == false
-
-_any_time if facts.break_glass
+_any_time if {
+	facts.zone.windows_required == false
+} else if {
+	facts.break_glass
+}
 
 # Level 2 takes a second grant, no longer than the first, approved for write, with the addresses it names.
 write_grants contains at if {

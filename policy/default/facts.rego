@@ -1,5 +1,7 @@
 # What several points ask alike. A helper is true only on facts that are present and of the right
-# type; a rule that denies says `not facts.x`, so that a missing fact denies too.
+# type; a rule that denies says `not facts.x`, so that a missing fact denies too. Alternatives are an
+# else chain, which stops at the first that holds, and what is mostly untrue has a default: the module
+# remembers the value of a rule, but not that it has none.
 package policy.facts
 
 import data.sallyport.lib
@@ -54,9 +56,9 @@ agent_current if {
 	input.device.agent_version_int >= settings.min_agent_int
 }
 
-mfa_fresh if zone.mfa.required == false
-
 mfa_fresh if {
+	zone.mfa.required == false
+} else if {
 	zone.mfa.required == true
 	some method in input.subject.authn.methods
 	method in zone.mfa.methods
@@ -64,12 +66,14 @@ mfa_fresh if {
 }
 
 # An approval is worth the five minutes after a second factor, or the zone's limit if that is shorter.
-mfa_fresh_to_approve if zone.mfa.required == false
-
 mfa_fresh_to_approve if {
+	zone.mfa.required == false
+} else if {
 	mfa_fresh
 	lib.fresh(input.subject.authn.at, now, 300)
 }
+
+default break_glass := false
 
 break_glass if {
 	lib.between(0, now, input.subject.break_glass.not_after)
@@ -80,11 +84,11 @@ break_glass if {
 window_open if {
 	zone.windows_required == false
 	is_array(zone.windows)
+} else if {
+	count(window_ends) > 0
+} else if {
+	break_glass
 }
-
-window_open if count(window_ends) > 0
-
-window_open if break_glass
 
 # Epoch seconds at which the windows open now will close. A window may run past midnight (to_min up to 2880).
 window_ends contains end if {
@@ -103,25 +107,33 @@ posture_ok(posture) if {
 	lib.fresh(posture.checked_at, now, settings.posture_max_age_s)
 }
 
-client_posture_ok if zone.client_posture_required == false
+client_posture_ok if {
+	zone.client_posture_required == false
+} else if {
+	posture_ok(input.client.posture)
+}
 
-client_posture_ok if posture_ok(input.client.posture)
-
-device_posture_ok if zone.device_posture_required == false
-
-device_posture_ok if posture_ok(input.device.posture)
-
-pq_ok if zone.pq_required == false
+device_posture_ok if {
+	zone.device_posture_required == false
+} else if {
+	posture_ok(input.device.posture)
+}
 
 pq_ok if {
+	zone.pq_required == false
+} else if {
 	input.tls.client.pq == true
 	input.tls.device.pq == true
 }
 
-device_pq_ok if zone.pq_required == false
+device_pq_ok if {
+	zone.pq_required == false
+} else if {
+	input.tls.device.pq == true
+}
 
-device_pq_ok if input.tls.device.pq == true
-
-attested if zone.attestation_required == false
-
-attested if input.device.attestation.verified == true
+attested if {
+	zone.attestation_required == false
+} else if {
+	input.device.attestation.verified == true
+}

@@ -7,6 +7,7 @@ import { promisify } from 'node:util'
 import { gunzipSync } from 'node:zlib'
 import { canonicalJson } from '../canonical.ts'
 import { ENTRYPOINTS } from '../points.ts'
+import { readPaths } from '../reads.ts'
 import { readTar, writeTar } from '../tar.ts'
 import { OPA_VERSION } from './opa.ts'
 import type { Opa } from './opa.ts'
@@ -37,12 +38,6 @@ async function compileModule(opa: Opa, { base, prefix, rules }: PolicyTree): Pro
   } finally {
     await rm(directory, { recursive: true, force: true })
   }
-}
-
-/** Every path below `input` that a Rego file names: what a log record must hold to be replayed. */
-export function readsOf(sources: readonly string[]): string[] {
-  const paths = sources.flatMap((source) => source.match(/\binput(?:\.[a-z_0-9]+)+/g) ?? [])
-  return [...new Set(paths)].toSorted()
 }
 
 async function readJson(path: string): Promise<unknown> {
@@ -116,7 +111,7 @@ export async function makeBundle(opa: Opa, tree: PolicyTree, issuedAt = 0): Prom
   const module = await compileModule(opa, tree)
   const rego = await regoFiles(tree)
   const texts = await Promise.all(rego.map((path) => readFile(join(tree.room, path), 'utf8')))
-  const reads = readsOf(texts)
+  const reads = readPaths(texts)
   const files = await bundleFiles(module, tree, about, reads)
   return { files, about, moduleBytes: module.length, reads }
 }

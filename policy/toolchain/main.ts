@@ -9,7 +9,7 @@ import type { Gate } from './check.ts'
 import { checkGates, testGates } from './gates.ts'
 import { processEnvironment, resolveOpa } from './opa.ts'
 import type { Opa } from './opa.ts'
-import { BUNDLE_FILE, LOCK_FILE } from './sources.ts'
+import { BUNDLE_FILE, LOCK_FILE, publishSchemas } from './sources.ts'
 import { DEFAULT_TREE } from './tree.ts'
 
 function show({ gate, ok, detail }: Gate): boolean {
@@ -21,6 +21,7 @@ async function build(opa: Opa): Promise<boolean> {
   const { archive, lock, moduleBytes } = await buildBundle(opa)
   await writeFile(BUNDLE_FILE, archive)
   await writeFile(LOCK_FILE, `${JSON.stringify(lock, null, 2)}\n`)
+  await publishSchemas()
   console.log(`policy/default/bundle.tar  ${archive.length} bytes, module ${moduleBytes} bytes`)
   console.log(`sha256 ${lock.bundle_sha256}`)
   return true

@@ -1,8 +1,11 @@
 /** The sources of the default bundle, and what they hash to. Comparing needs no `opa`. */
 import { createHash } from 'node:crypto'
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { isDeepStrictEqual } from 'node:util'
+import type { Point } from '../envelope.ts'
+import { POINT_NAMES, POINTS } from '../points.ts'
 import type { PolicyTree } from './tree.ts'
 
 /** The room's own directory, and the one it lies in: the module embeds paths relative to the latter. */
@@ -62,4 +65,34 @@ export async function sourceDigests(): Promise<Record<string, string>> {
 /** The committed lock. */
 export async function readLock(): Promise<Lock> {
   return JSON.parse(await readFile(LOCK_FILE, 'utf8')) as Lock
+}
+
+/** The published input schema of a point: the envelope, and what of it cannot be null there. */
+function publishedSchema(point: Point): unknown {
+  const needed = POINTS[point].needs.map((part) => [part, { type: 'object' }] as const)
+  return {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    title: `Input of ${point}`,
+    allOf: [{ $ref: '../input.json' }],
+    properties: { action: { const: point }, ...Object.fromEntries(needed) },
+  }
+}
+
+/** The published input schema of each point: where it lies, and what it says. */
+export function publishedSchemas(): Map<string, unknown> {
+  return new Map(
+    POINT_NAMES.map((point) => [
+      join(ROOM, 'schema', 'points', `${point.replace('.', '_')}.json`),
+      publishedSchema(point),
+    ]),
+  )
+}
+
+/** Writes the published schemas that say something else than they should. */
+export async function publishSchemas(): Promise<void> {
+  for (const [path, schema] of publishedSchemas()) {
+    const said = await readFile(path, 'utf8').catch(() => 'null')
+    if (!isDeepStrictEqual(JSON.parse(said), schema))
+      await writeFile(path, `${JSON.stringify(schema, null, 2)}\n`)
+  }
 }

@@ -12,6 +12,7 @@ interface Fuzzer {
 /** Every fuzzer there is, each loaded only when it runs; a room adds its line here. */
 const fuzzers: Readonly<Record<string, Fuzzer>> = {
   mux: { load: () => import('./mux.ts'), cases: 1_000_000 },
+  policy: { load: () => import('./policy.ts'), cases: 200_000 },
   // Each case is signed by its key and, where it is accepted, read by two others.
   csr: { load: () => import('./csr.ts'), cases: 100_000 },
 }

@@ -1,6 +1,6 @@
 /** What loadBundle lets in: exactly what was signed, by whom we trust, and never an older one. */
 import { execFile } from 'node:child_process'
-import { createHash, generateKeyPairSync, sign } from 'node:crypto'
+import { createHash, sign } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -12,17 +12,12 @@ import { describe, expect, test } from 'vitest'
 import { builtinDigest, loadBundle, PolicyEngine, PolicyError } from '#policy'
 import type { HighWater, PublicKeys } from '#policy'
 import { canonicalJson } from '../../policy/canonical.ts'
-import { fileDigest, signFiles } from '../../policy/signature.ts'
+import { fileDigest, signFiles, signPermit } from '../../policy/signature.ts'
 import { readTar, writeTar } from '../../policy/tar.ts'
-import { archive, builtin, opa } from './fixture.ts'
+import { archive, builtin, keyPair, opa } from './fixture.ts'
 
 const text = (value: string): Uint8Array => new TextEncoder().encode(value)
 const json = (value: unknown): Uint8Array => text(JSON.stringify(value))
-
-function keyPair(namedCurve: string): { key: KeyObject; pem: string } {
-  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve })
-  return { key: privateKey, pem: publicKey.export({ type: 'spki', format: 'pem' }).toString() }
-}
 
 const ours = keyPair('P-256')
 const large = keyPair('P-384')
@@ -457,5 +452,61 @@ describe('canonical JSON', () => {
   ]
   test.for(rows)('refuses %s', ([, value]) => {
     expect(() => canonicalJson(value)).toThrow(PolicyError)
+  })
+})
+
+describe('a downgrade permit', () => {
+  const bytes = writeTar(signed({}, { seq: 5 }))
+  const digest = createHash('sha256').update(bytes).digest('hex')
+  const highWater = { seq: 9, digest: 'aa' }
+  const signer = { key: ours.key, keyId: 'plant-2026' }
+  const good = { seq: 5, digest, over: 9, expiresAt: 2000 }
+  const load = async (token: string, now = 1999): Promise<number | string> =>
+    loadBundle(bytes, { trust, highWater, permit: { token, now } }).then(
+      ({ seq }) => seq,
+      (error: unknown) => (error instanceof PolicyError ? error.code : String(error)),
+    )
+
+  test('lets the one older archive in that it names', async () => {
+    expect(await load(signPermit(good, signer))).toBe(5)
+    expect(await refusalOf(bytes, highWater)).toBe('bundle.rollback')
+  })
+
+  const rows: [string, () => Promise<number | string>, string][] = [
+    ['a second after its end', () => load(signPermit(good, signer), 2000), 'bundle.permit'],
+    [
+      'for another archive',
+      () => load(signPermit({ ...good, digest: 'b' }, signer)),
+      'bundle.permit',
+    ],
+    ['for another number', () => load(signPermit({ ...good, seq: 4 }, signer)), 'bundle.permit'],
+    [
+      'written over another mark',
+      () => load(signPermit({ ...good, over: 8 }, signer)),
+      'bundle.permit',
+    ],
+    [
+      'by a stranger',
+      () => load(signPermit(good, { key: theirs.key, keyId: 'plant-2026' })),
+      'bundle.signature',
+    ],
+    [
+      'by a key nobody trusts',
+      () => load(signPermit(good, { key: theirs.key, keyId: 'them' })),
+      'bundle.key',
+    ],
+    ['that is no token', () => load('permit'), 'bundle.signature'],
+    [
+      'that is the signature of a bundle',
+      () => {
+        const text = new TextDecoder().decode(signed().get('.signatures.json'))
+        const { signatures } = JSON.parse(text) as { signatures: string[] }
+        return load(signatures[0] ?? '')
+      },
+      'bundle.permit',
+    ],
+  ]
+  test.for(rows)('%s is refused', async ([, attempt, code]) => {
+    expect(await attempt()).toBe(code)
   })
 })

@@ -488,3 +488,50 @@ test('twenty thousand decisions take no more memory than one', { timeout: 120_00
   for (let at = 0; at < 20_000; at++) decide(engine, open)
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(8 * 1024 * 1024)
 })
+
+describe('a stale bundle', () => {
+  const aged = { ...builtin, issuedAt: open.time.epoch_s! - 60, maxAgeSeconds: 60, vectors: [] }
+  const rows: ['warn' | 'deny_new' | 'deny_all', Point, number, boolean][] = [
+    ['warn', 'session.open', 0, true],
+    ['deny_new', 'session.open', 1, true],
+    ['deny_new', 'session.open', 0, false],
+    ['deny_new', 'session.open', -1, false],
+    ['deny_new', 'grant.request', 0, false],
+    ['deny_new', 'session.reevaluate', 0, true],
+    ['deny_new', 'tunnel.connect', 0, true],
+    ['deny_all', 'session.reevaluate', 1, true],
+    ['deny_all', 'session.reevaluate', 0, false],
+    ['deny_all', 'tunnel.connect', 0, false],
+    ['deny_all', 'admin.api', 0, true],
+  ]
+  test.for(rows)('%s at %s, %i s before its end: %s', async ([staleness, point, left, allow]) => {
+    const engine = PolicyEngine.unavailable({ staleness })
+    await engine.activate({ ...aged, issuedAt: aged.issuedAt + left })
+    const decision = decide(engine, bases[point], point)
+    expect(decision.allow).toBe(allow)
+    expect(codes(decision)).toEqual(allow ? [] : ['policy.stale'])
+    expect(engine.status().stale_at).toBe(open.time.epoch_s! + left)
+  })
+
+  test('a bundle without an age is never stale; without a word it is deny_new', async () => {
+    const engine = await engineOf({ ...aged, maxAgeSeconds: 0 })
+    expect(decide(engine, open).allow).toBe(true)
+    expect(engine.status().stale_at).toBeNull()
+    await engine.activate(aged)
+    expect(codes(decide(engine, open))).toEqual(['policy.stale'])
+  })
+
+  test('what the policy denies keeps its own code', async () => {
+    const engine = await engineOf(aged)
+    expect(codes(decide(engine, { ...open, grants: [] }))).toEqual(['grant.none'])
+  })
+})
+
+test('the guard is told of every evaluation and its end, failed ones too', async () => {
+  const seen: string[] = []
+  const guard = { enter: () => seen.push('enter'), leave: () => seen.push('leave') }
+  const engine = PolicyEngine.unavailable({ guard })
+  await engine.activate(withModule(handmade({ evaluation: 'trap' })))
+  decide(engine, open)
+  expect(seen).toEqual(['enter', 'leave'])
+})

@@ -1,15 +1,44 @@
 /** What the policy tests share: the built-in bundle, bundles with other data, and a hand-made module. */
-import { createHash } from 'node:crypto'
+import { createHash, generateKeyPairSync } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { BUILTIN_BUNDLE, loadBundle } from '#policy'
 import type { Bundle } from '#policy'
 import { canonicalJson } from '../../policy/canonical.ts'
 import { ENTRYPOINTS } from '../../policy/points.ts'
+import { signFiles } from '../../policy/signature.ts'
+import { readTar, writeTar } from '../../policy/tar.ts'
 import { findOpa, processEnvironment } from '../../policy/toolchain/opa.ts'
 
 export const archive = new Uint8Array(readFileSync(BUILTIN_BUNDLE))
 export const builtin = await loadBundle(archive, { trust: 'builtin', highWater: null })
 export const opa = await findOpa(processEnvironment())
+
+/** A key somebody signs policies with, and the trust in it. */
+export function keyPair(namedCurve: string): { key: KeyObject; pem: string } {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve })
+  return { key: privateKey, pem: publicKey.export({ type: 'spki', format: 'pem' }).toString() }
+}
+
+/** The built-in bundle, some files changed (null: left out), signed. */
+export function signedArchive(
+  signer: { readonly key: KeyObject; readonly keyId: string; readonly seq: number },
+  changes: Readonly<Record<string, Uint8Array | null>> = {},
+): Uint8Array<ArrayBuffer> {
+  const files = readTar(archive)
+  for (const [name, bytes] of Object.entries(changes)) {
+    if (bytes === null) files.delete(name)
+    else files.set(name, bytes)
+  }
+  files.set('.signatures.json', signFiles(files, { ...signer, iat: 1795082400 }))
+  return writeTar(files)
+}
+
+/** Changes that leave the vectors out: for modules that would not decide them. */
+export function withoutVectors(): Record<string, null> {
+  const names = [...readTar(archive).keys()].filter((name) => name.startsWith('vectors/'))
+  return Object.fromEntries(names.map((name) => [name, null]))
+}
 
 /** The built-in bundle with another data document, without its vectors. */
 export function withData(data: unknown): Bundle {
@@ -55,7 +84,7 @@ const section = (id: number, items: number[][]): number[] => {
 }
 
 export interface Handmade {
-  /** What `opa_eval` does: gives this result set (JSON text), or one of `trap`, `abort`, `builtin`, `grow`. */
+  /** What `opa_eval` does: gives this result set (JSON text), or one of `trap`, `abort`, `builtin`, `grow`, `loop`. */
   readonly evaluation: string
   readonly abi?: number
   readonly minor?: number
@@ -74,7 +103,9 @@ export function handmade(options: Handmade): Uint8Array<ArrayBuffer> {
   const texts = [
     JSON.stringify(Object.fromEntries(builtins.map((name, at) => [name, at]))),
     JSON.stringify(Object.fromEntries(entrypoints.map((name, at) => [name, at]))),
-    ['trap', 'abort', 'builtin', 'grow'].includes(evaluation) ? 'aborted on purpose' : evaluation,
+    ['trap', 'abort', 'builtin', 'grow', 'loop'].includes(evaluation)
+      ? 'aborted on purpose'
+      : evaluation,
   ]
   const at: number[] = []
   let next = 1024
@@ -91,6 +122,8 @@ export function handmade(options: Handmade): Uint8Array<ArrayBuffer> {
     trap: [0x00],
     abort: [...result, 0x10, 0, ...result],
     builtin: [...constant(0), ...constant(0), 0x10, 1],
+    // (loop (br 0)) unreachable
+    loop: [0x03, 0x40, 0x0c, 0, END, 0x00],
     // (loop (br_if 0 (i32.ne (memory.grow 64) -1))) unreachable
     grow: [0x03, 0x40, ...constant(64), 0x40, 0, ...constant(-1), 0x47, 0x0d, 0, END, 0x00],
   }

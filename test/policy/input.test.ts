@@ -12,7 +12,7 @@ import {
   POINT_NAMES,
   pointSchemas,
 } from '#policy'
-import { prepare } from '../../policy/input.ts'
+import { encodeInput, prepare } from '../../policy/input.ts'
 import { compile, inputSchema, siteSchema } from '../../policy/schema.ts'
 import type { Schema } from '../../policy/schema.ts'
 import { baseInputs, defaultSite } from '../../policy/toolchain/vectors.ts'
@@ -61,7 +61,7 @@ test('every base input holds to the schema of its own point', () => {
   const schemas = pointSchemas()
   for (const point of POINT_NAMES) {
     expect(compile(schemas[point])(bases[point]), point).toBeUndefined()
-    expect(prepare(point, bases[point]).ok, point).toBe(true)
+    expect(prepare(point, bases[point], encodeInput(true)).ok, point).toBe(true)
   }
   expect(compile(schemas['session.open'])(emptyInput('session.open'))).toMatch(
     /^\.client: not object/,

@@ -42,7 +42,7 @@ test('there are vectors for every point, allowed and denied', () => {
 
 test('every code of the catalogue that Rego gives has a vector', () => {
   const seen = new Set(vectors.flatMap(({ codes }) => codes))
-  const host = /^(?:host|input|obligation)\.|^policy\.(?:error|unavailable)$/
+  const host = /^(?:host|input|obligation)\.|^policy\.(?:error|stale|unavailable)$/
   const codes = [...Object.keys(CATALOGUE), ...Object.keys(REASONS)].filter(
     (code) => !host.test(code),
   )

@@ -88,7 +88,6 @@ function reading(api: Api, routes: PolicyRoutes): void {
       const status = policy.status()
       return {
         ...status,
-        source: status.source as PolicyStatus['source'],
         trusted_keys: [...status.trusted_keys],
         boot_failures: [...status.boot_failures],
         journal: journal.health(),

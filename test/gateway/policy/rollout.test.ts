@@ -83,7 +83,7 @@ const status = () => node.admin.ask<PolicyStatus>('GET', '/policy')
 
 test('a node comes up with what it was built with', async () => {
   expect(await status()).toMatchObject({
-    source: 'built-in',
+    source: 'builtin',
     seq: 0,
     high_water: 0,
     candidate: null,
@@ -246,7 +246,7 @@ test('a restart brings back what was in force; a changed file does not get in', 
     'strict-1',
   )
   await node.stop()
-  const active = join(data, 'bundles', 'active.tar')
+  const active = join(data, 'policy', 'active.tar')
   const bytes = readFileSync(active)
   bytes[700] = (bytes[700] ?? 0) ^ 1
   writeFileSync(active, bytes)

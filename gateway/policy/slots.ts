@@ -1,0 +1,152 @@
+/**
+ * Three places for a bundle on disk: candidate, active, last-good. Every change is written beside, synced,
+ * renamed and the directory synced, so that a power cut leaves the old or the new and nothing between.
+ * Nothing read here is believed: boot.ts verifies each again.
+ */
+import { createHash } from 'node:crypto'
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync } from 'node:fs'
+import { rmSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import type { HighWater } from '#policy'
+
+export type Slot = 'candidate' | 'active' | 'last-good'
+
+/** What is remembered beside the bundles. */
+export interface SlotState {
+  /** The highest number that has ever been in force here; null before the first signed bundle. */
+  readonly high_water: HighWater | null
+  /** What has decided for ten clean minutes; the last-good slot counts only with this digest. */
+  readonly last_good: HighWater | null
+  /** Digests of archives in whose force an evaluation did not end. */
+  readonly poisoned: readonly string[]
+  /** What was uploaded and waits, from whom, since when (epoch seconds). */
+  readonly waiting: { readonly digest: string; readonly by: string; readonly at: number } | null
+}
+
+const EMPTY: SlotState = { high_water: null, last_good: null, poisoned: [], waiting: null }
+const MAX_POISONED = 64
+const STATE = 'state.json'
+
+/** SHA-256, hex, of an archive. */
+export function archiveDigest(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+function isMark(value: unknown): value is HighWater {
+  if (typeof value !== 'object' || value === null) return false
+  const { seq, digest } = value as Partial<Record<keyof HighWater, unknown>>
+  return Number.isSafeInteger(seq) && typeof digest === 'string'
+}
+
+function absent(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT'
+}
+
+export class PolicySlots {
+  readonly #directory: string
+  #state: SlotState
+
+  private constructor(directory: string, state: SlotState) {
+    this.#directory = directory
+    this.#state = state
+  }
+
+  /**
+   * Opens or makes the directory. Errors: a state file that cannot be read or understood is thrown, never
+   * taken for none: it would forget the high-water mark.
+   */
+  static open(directory: string): PolicySlots {
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    const slots = new PolicySlots(directory, EMPTY)
+    const text = slots.#read(STATE)
+    if (text === null) return slots
+    const state = JSON.parse(new TextDecoder().decode(text)) as SlotState
+    const marks = [state.high_water, state.last_good].every((mark) => mark === null || isMark(mark))
+    if (!marks || !Array.isArray(state.poisoned))
+      throw new Error(`${directory}/${STATE} is damaged`)
+    return new PolicySlots(directory, { ...EMPTY, ...state })
+  }
+
+  get state(): SlotState {
+    return this.#state
+  }
+
+  /** The archive in a slot, or null. */
+  read(slot: Slot): Uint8Array | null {
+    return this.#read(`${slot}.tar`)
+  }
+
+  /** Puts an archive where an activation looks for it; `by` says who brought it, `at` when (epoch seconds). */
+  stage(bytes: Uint8Array, by = '', at = 0): void {
+    this.#write('candidate.tar', bytes)
+    this.#remember({ ...this.#state, waiting: { digest: archiveDigest(bytes), by, at } })
+  }
+
+  /** The active one is given up: the next start takes the last good one. */
+  retire(): void {
+    rmSync(join(this.#directory, 'active.tar'), { force: true })
+    this.#sync()
+  }
+
+  /** The candidate becomes the active one. The mark goes first: what has been in force is never forgotten. */
+  promote(mark: HighWater): void {
+    const { high_water } = this.#state
+    const higher = high_water === null || mark.seq >= high_water.seq
+    const kept = higher ? mark : high_water
+    this.#remember({ ...this.#state, high_water: kept, waiting: null })
+    renameSync(join(this.#directory, 'candidate.tar'), join(this.#directory, 'active.tar'))
+    this.#sync()
+  }
+
+  /** After ten clean minutes: the active one is what a boot may fall back to. */
+  settle(mark: HighWater): void {
+    const bytes = this.read('active')
+    if (bytes === null || archiveDigest(bytes) !== mark.digest) return
+    this.#write('last-good.tar', bytes)
+    this.#remember({ ...this.#state, last_good: mark })
+  }
+
+  /** Notes that an evaluation under this archive did not end: it is not booted again. */
+  poison(digest: string): void {
+    const poisoned = [...new Set([...this.#state.poisoned, digest])].slice(-MAX_POISONED)
+    this.#remember({ ...this.#state, poisoned })
+  }
+
+  #remember(state: SlotState): void {
+    this.#write(STATE, new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`))
+    this.#state = state
+  }
+
+  #read(name: string): Uint8Array | null {
+    try {
+      return new Uint8Array(readFileSync(join(this.#directory, name)))
+    } catch (error) {
+      if (absent(error)) return null
+      throw error
+    }
+  }
+
+  #write(name: string, bytes: Uint8Array): void {
+    const path = join(this.#directory, name)
+    const beside = `${path}.new`
+    rmSync(beside, { force: true })
+    const file = openSync(beside, 'wx', 0o600)
+    try {
+      for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at)
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+    renameSync(beside, path)
+    this.#sync()
+  }
+
+  #sync(): void {
+    const directory = openSync(this.#directory, 'r')
+    try {
+      fsyncSync(directory)
+    } finally {
+      closeSync(directory)
+    }
+  }
+}
