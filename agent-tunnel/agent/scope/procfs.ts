@@ -117,3 +117,20 @@ export function parseUnit(cgroup: string): string | undefined {
   const bare = unit?.startsWith('_') === true ? unit.slice(1) : unit
   return bare !== undefined && UNIT.test(bare) ? bare : undefined
 }
+
+/** Pages of the kernel's TCP memory: held by all sockets of the machine, and the marks of tcp(7) `tcp_mem`. */
+export interface TcpMemory {
+  readonly used: number
+  /** Below it the kernel is at ease again. */
+  readonly low: number
+  /** Above it the kernel takes memory back from sockets and drops what comes for them. */
+  readonly pressure: number
+}
+
+/** From /proc/net/sockstat and /proc/sys/net/ipv4/tcp_mem. */
+export function parseTcpMemory(sockstat: string, limits: string): TcpMemory | undefined {
+  const used = /^TCP: .*\bmem (\d+)/m.exec(sockstat)?.[1]
+  const [, low, pressure] = /^(\d+)\s+(\d+)\s+\d+\s*$/.exec(limits) ?? []
+  if (used === undefined || low === undefined || pressure === undefined) return undefined
+  return { used: Number(used), low: Number(low), pressure: Number(pressure) }
+}

@@ -11,6 +11,7 @@ import {
   parseSocketLink,
   parseSocketTable,
   parseStartTicks,
+  parseTcpMemory,
   parseUid,
   parseUnit,
 } from '../../../agent-tunnel/agent/scope/procfs.ts'
@@ -235,5 +236,25 @@ describe('addresses', () => {
     expect(printEndpoint(at('::1', 80))).toBe('[::1]:80')
     expect(printEndpoint(at('10.0.0.5', 502))).toBe('10.0.0.5:502')
     expect(fromOctets(Uint8Array.of(10, 0, 0, 5))).toBe('10.0.0.5')
+  })
+})
+
+describe('memory for TCP', () => {
+  const sockstat = `sockets: used 151
+TCP: inuse 130 orphan 24 tw 402 alloc 133 mem 25058
+UDP: inuse 3 mem 7
+`
+  test('pages in use and the two marks', () => {
+    const marks = { low: 287_901, pressure: 383_869 }
+    expect(parseTcpMemory(sockstat, '287901\t383869\t575802\n')).toEqual({ used: 25_058, ...marks })
+  })
+  test('nothing is guessed from half of it', () => {
+    for (const [one, other] of [
+      ['', '1 2 3\n'],
+      [sockstat, ''],
+      [sockstat, '1 2\n'],
+      [sockstat.replace('mem 25058', ''), '1 2 3\n'],
+    ] as const)
+      expect(parseTcpMemory(one, other)).toBeUndefined()
   })
 })
