@@ -11,9 +11,11 @@ import {
   ALPN,
   dialWebSocket,
   driveTunnel,
+  flush,
   printAddress,
   readInto,
   SlabWriter,
+  systemClock,
   TunnelClosed,
   TunnelRefused,
   WEBSOCKET_PATH,
@@ -306,6 +308,7 @@ class Forwarding implements Forward {
       const { bytesOut: sent, bytesIn: received } = stream
       this.#options.news({ event: 'closed', from, reason, sent, received })
       if (closed.code !== 'done') local.resetAndDestroy()
+      else flush(local, systemClock)
     }
     stream.onData = (chunk) => writer.write(chunk)
     readInto(local, (chunk) => {

@@ -34,15 +34,20 @@ interface Seen {
   takenLooks: number
 }
 
-/** Reads what the kernel says; undefined where there is no such kernel, or in a network namespace of its own. */
+/** What the kernel says; undefined where there is no such kernel. */
 function ofThisMachine(): TcpMemory | undefined {
+  const protocols = read('/proc/net/protocols')
+  return protocols === ''
+    ? undefined
+    : parseTcpMemory(protocols, read('/proc/sys/net/ipv4/tcp_mem'))
+}
+
+/** Empty where it cannot be read: a container with a network of its own lacks the second file. */
+function read(file: string): string {
   try {
-    const [sockstat, limits] = ['/proc/net/sockstat', '/proc/sys/net/ipv4/tcp_mem'].map((file) =>
-      readFileSync(file, 'latin1'),
-    )
-    return parseTcpMemory(sockstat ?? '', limits ?? '')
+    return readFileSync(file, 'latin1')
   } catch {
-    return undefined
+    return ''
   }
 }
 
@@ -52,8 +57,6 @@ export class Pressure {
   readonly #memory: () => TcpMemory | undefined
   readonly #connections = new Map<Connection, Seen>()
   #cancel: (() => void) | undefined
-  /** From the mark where the kernel begins to drop down to the one where it stops. */
-  #short = false
 
   constructor(clock: Clock, memory: () => TcpMemory | undefined = ofThisMachine) {
     this.#clock = clock
@@ -87,10 +90,9 @@ export class Pressure {
       if (looks >= STALLED_LOOKS) stalled.push({ connection, looks })
     }
     const memory = stalled.length > 0 ? this.#memory() : undefined
-    if (memory === undefined) return
-    this.#short = memory.used > (this.#short ? memory.low : memory.pressure)
+    if (memory?.short !== true) return
     // Where all of them together keep little, ending them gives nothing back: others fill the memory.
-    if (!this.#short || stalled.length * PER_CONNECTION < (memory.low * PAGE) / PART) return
+    if (stalled.length * PER_CONNECTION < (memory.pages * PAGE) / PART) return
     stalled.sort((one, other) => other.looks - one.looks)
     for (const { connection } of stalled.slice(0, Math.ceil(stalled.length / PART)))
       connection.end(

@@ -218,10 +218,7 @@ export class Receiver {
   }
 
   /** Why this end takes no such stream, if so. */
-  #refusal(
-    kind: number,
-    pace: 'taken' | 'refused',
-  ): { code: string; message: string } | undefined {
+  #refusal(kind: number, pace: 'taken' | 'refused'): { code: string; message: string } | undefined {
     const { control, streams, limits } = this.#parts
     if (kinds[kind - 1] === undefined) return { code: 'tunnel.kind', message: `kind ${kind}` }
     if (control.draining) {

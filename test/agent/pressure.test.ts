@@ -11,9 +11,8 @@ import { Pressure } from '../../agent-tunnel/agent/pressure.ts'
 import { HandClock } from '../support/clock.ts'
 
 /** A machine so small that a single connection counts. */
-const ample = { used: 10, low: 1000, pressure: 1500 }
-const short = { ...ample, used: 1600 }
-const easing = { ...ample, used: 1200 }
+const ample = { pages: 1000, short: false }
+const short = { pages: 1600, short: true }
 
 /** Connections as the watch sees them, and what it ended. */
 function site(count: number) {
@@ -85,20 +84,16 @@ test('an eighth a second, longest first, until the kernel is at ease', () => {
   kernel.memory = short
   seconds(1)
   expect(ended).toEqual([63, 62, 61, 60, 59, 58, 57, 56])
-  kernel.memory = easing
   seconds(1)
   expect(ended).toHaveLength(15)
   kernel.memory = ample
-  seconds(10)
-  expect(ended).toHaveLength(15)
-  kernel.memory = easing
   seconds(10)
   expect(ended).toHaveLength(15)
 })
 
 test('memory that others fill costs a stalled reader nothing: its end would give nothing back', () => {
   const { kernel, connections, ended, seconds } = site(3)
-  kernel.memory = { used: 400_000, low: 280_000, pressure: 380_000 }
+  kernel.memory = { pages: 400_000, short: true }
   for (const one of connections) one.paused = true
   seconds(60)
   expect(ended).toEqual([])

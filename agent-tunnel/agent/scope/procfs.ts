@@ -118,19 +118,20 @@ export function parseUnit(cgroup: string): string | undefined {
   return bare !== undefined && UNIT.test(bare) ? bare : undefined
 }
 
-/** Pages of the kernel's TCP memory: held by all sockets of the machine, and the marks of tcp(7) `tcp_mem`. */
+/** The kernel's memory for TCP, of all sockets of the machine. */
 export interface TcpMemory {
-  readonly used: number
-  /** Below it the kernel is at ease again. */
-  readonly low: number
-  /** Above it the kernel takes memory back from sockets and drops what comes for them. */
-  readonly pressure: number
+  readonly pages: number
+  /** It is short: memory is taken back from sockets, and what comes for them may be dropped. */
+  readonly short: boolean
 }
 
-/** From /proc/net/sockstat and /proc/sys/net/ipv4/tcp_mem. */
-export function parseTcpMemory(sockstat: string, limits: string): TcpMemory | undefined {
-  const used = /^TCP: .*\bmem (\d+)/m.exec(sockstat)?.[1]
-  const [, low, pressure] = /^(\d+)\s+(\d+)\s+\d+\s*$/.exec(limits) ?? []
-  if (used === undefined || low === undefined || pressure === undefined) return undefined
-  return { used: Number(used), low: Number(low), pressure: Number(pressure) }
+/**
+ * From /proc/net/protocols and, where it can be read, /proc/sys/net/ipv4/tcp_mem (tcp(7)). The kernel
+ * says "short" until it next looks; below its first mark it will then be at ease.
+ */
+export function parseTcpMemory(protocols: string, marks: string): TcpMemory | undefined {
+  const [, pages, press] = /^TCP +\d+ +\d+ +(\d+) +(yes|no) /m.exec(protocols) ?? []
+  if (pages === undefined) return undefined
+  const low = Number(/^(\d+)\s+\d+\s+\d+\s*$/.exec(marks)?.[1] ?? 0)
+  return { pages: Number(pages), short: press === 'yes' && Number(pages) >= low }
 }

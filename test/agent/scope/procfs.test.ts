@@ -240,21 +240,22 @@ describe('addresses', () => {
 })
 
 describe('memory for TCP', () => {
-  const sockstat = `sockets: used 151
-TCP: inuse 130 orphan 24 tw 402 alloc 133 mem 25058
-UDP: inuse 3 mem 7
+  const protocols = (press: string) =>
+    `protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em
+TCPv6     2432      0    3073   ${press}     192   yes  kernel      y  y  y  y  y  y  y  y  y  y  y  y  n  y  y  y  y  y
+UDP       1344      0       7   NI       0   yes  kernel      y  y  y  n  y  y  y  n  y  y  y  y  n  n  y  y  y  n
+TCP       2304     42    3073   ${press}     192   yes  kernel      y  y  y  y  y  y  y  y  y  y  y  y  n  y  y  y  y  y
 `
-  test('pages in use and the two marks', () => {
-    const marks = { low: 287_901, pressure: 383_869 }
-    expect(parseTcpMemory(sockstat, '287901\t383869\t575802\n')).toEqual({ used: 25_058, ...marks })
+  test('pages in use, and whether they are short', () => {
+    expect(parseTcpMemory(protocols('no '), '')).toEqual({ pages: 3073, short: false })
+    expect(parseTcpMemory(protocols('yes'), '')).toEqual({ pages: 3073, short: true })
+    expect(parseTcpMemory(protocols('yes'), '3073\t4000\t8000\n')).toMatchObject({ short: true })
+  })
+  test('below the first mark the kernel only has not looked again', () => {
+    expect(parseTcpMemory(protocols('yes'), '3074\t4000\t8000\n')).toMatchObject({ short: false })
   })
   test('nothing is guessed from half of it', () => {
-    for (const [one, other] of [
-      ['', '1 2 3\n'],
-      [sockstat, ''],
-      [sockstat, '1 2\n'],
-      [sockstat.replace('mem 25058', ''), '1 2 3\n'],
-    ] as const)
-      expect(parseTcpMemory(one, other)).toBeUndefined()
+    for (const text of ['', 'TCP 1 2 3', protocols('NI ')])
+      expect(parseTcpMemory(text, '1 2 3\n')).toBeUndefined()
   })
 })
