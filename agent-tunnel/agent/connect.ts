@@ -141,6 +141,10 @@ function negotiated(socket: TLSSocket): Dialled['tls'] {
   }
 }
 
+/** gateway/listen/admission.ts, from the other side: the reset may come before or during the handshake. */
+const BUSY =
+  'A gateway resets connections that come too often, or with too many others (source.rate, strangers.rate in its log); the agent tries again by itself.'
+
 function tcpError({ host, port }: Gateway, error: unknown): AgentError {
   const code = systemCode(error)
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
@@ -158,7 +162,9 @@ function tcpError({ host, port }: Gateway, error: unknown): AgentError {
     `No TCP connection to ${host} port ${port}: ${why}.`,
     timedOut
       ? 'A firewall on the way may drop it: allow outgoing TCP from this device to that address.'
-      : 'Check that the gateway runs and listens there.',
+      : code === 'ECONNRESET'
+        ? BUSY
+        : 'Check that the gateway runs and listens there.',
     { cause: error },
   )
 }
@@ -178,9 +184,7 @@ function tlsError(dial: Dial, error: unknown): AgentError {
 function adviceFor(code: string, hybrid: boolean): string {
   const longHello =
     'Old middleboxes drop the longer hello of a post-quantum handshake: try "key_exchange": "classical" in agent.json.'
-  const busy =
-    'A gateway resets connections that come too often, or with too many others (source.rate, strangers.rate in its log); the agent tries again by itself.'
-  if (code === 'ECONNRESET') return hybrid ? `${busy} If it stays so: ${longHello}` : busy
+  if (code === 'ECONNRESET') return hybrid ? `${BUSY} If it stays so: ${longHello}` : BUSY
   if (code === 'ABORT_ERR' && hybrid) return longHello
   return 'Check that a Sallyport gateway, and not something else, answers at that address.'
 }
