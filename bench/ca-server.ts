@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { encodePem, est, instant, issueServer, newToken, type EstOptions } from '#ca'
 import { SqliteCaStore } from '../gateway/store/sqlite/ca.ts'
 import { SqliteThread } from '../gateway/store/sqlite/thread.ts'
+import { Admission } from '../gateway/listen/admission.ts'
 import { createEdge } from '../gateway/listen/edge.ts'
 import { estHandler } from '../gateway/listen/est.ts'
 import { newBody, newHouse, newKey, random, served, signedFor, spkiOf, TENANT } from './ca-work.ts'
@@ -52,7 +53,10 @@ async function serve(): Promise<void> {
     random,
     failed: (error) => console.error(error),
   }
-  const handler = estHandler(est(options), (error) => console.error(error))
+  const handler = estHandler(est(options), {
+    report: (error) => console.error(error),
+    proven: () => {},
+  })
   const serverKey = newKey()
   const { chain } = await issueServer(
     {
@@ -78,7 +82,7 @@ async function serve(): Promise<void> {
     onUpgrade: (_request, socket) => socket.destroy(),
     onFault: (code) => console.error(`bench -- ca: the server saw ${code}`),
     // The load comes from one address, and faster than one address may.
-    admission: { perSource: 0, open: 0, strangers: 0 },
+    admission: new Admission({ perSource: 0, open: 0, strangers: 0, strangersOpen: 0 }, 0),
   })
   const { port } = await edge.listen('127.0.0.1', 0)
   const clientKey = newKey()

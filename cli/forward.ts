@@ -11,9 +11,11 @@ import {
   ALPN,
   dialWebSocket,
   driveTunnel,
+  flush,
   printAddress,
   readInto,
   SlabWriter,
+  systemClock,
   TunnelClosed,
   TunnelRefused,
   WEBSOCKET_PATH,
@@ -24,6 +26,7 @@ import {
 import { unreachable } from './anchor.ts'
 import { dialTls, inWebSocket } from './dial.ts'
 import { CliError } from './exit.ts'
+import { Pace, turn } from './pace.ts'
 
 export interface ForwardOptions {
   /** Where the gateway's one port is. */
@@ -66,6 +69,9 @@ const ENDING_MS = 500
 /** The gateway ends a session on time and says why; this long after it, silence is the answer. */
 const OVERTIME_MS = 2_000
 const CONNECT_TIMEOUT_MS = 15_000
+/** A gateway that takes no more streams this second is asked again after one, so often in all. */
+const TRIES = 5
+const RETRY_MS = 1000
 const EXPORTER_LABEL = 'EXPORTER-sallyport-session'
 
 export interface Forward {
@@ -156,6 +162,7 @@ class Forwarding implements Forward {
   readonly #server: Server
   readonly #local = new Set<Socket>()
   readonly #timers: NodeJS.Timeout[] = []
+  readonly #pace = new Pace()
   #ending: Reason | undefined
   #over = false
 
@@ -263,7 +270,7 @@ class Forwarding implements Forward {
     const gone = new AbortController()
     const leave = (): void => gone.abort()
     local.once('close', leave)
-    const stream = await this.#tunnel.open('tcp', this.#metadata, { signal: gone.signal })
+    const stream = await this.#stream(gone.signal)
     local.off('close', leave)
     if (local.destroyed) {
       stream.reset('client.gone')
@@ -271,6 +278,23 @@ class Forwarding implements Forward {
     }
     this.#options.news({ event: 'connected', from })
     this.#join(local, stream, from)
+  }
+
+  /** Waits its turn. A gateway that finds this too fast all the same is asked again, a few times. */
+  async #stream(signal: AbortSignal): Promise<TunnelStream> {
+    for (let left = TRIES; ; left--) {
+      const waits = this.#pace.next(performance.now())
+      if (waits === undefined)
+        throw new TunnelRefused('client.pace', 'too many connections wait for their turn here')
+      await turn(waits, signal)
+      try {
+        return await this.#tunnel.open('tcp', this.#metadata, { signal })
+      } catch (error) {
+        const fast = error instanceof TunnelRefused && error.code === 'tunnel.pace'
+        if (!fast || left <= 1) throw error
+        await turn(RETRY_MS, signal)
+      }
+    }
   }
 
   /** Bytes both ways. Credit goes back when the tool's own socket has taken them: a slow tool slows the device. */
@@ -284,6 +308,7 @@ class Forwarding implements Forward {
       const { bytesOut: sent, bytesIn: received } = stream
       this.#options.news({ event: 'closed', from, reason, sent, received })
       if (closed.code !== 'done') local.resetAndDestroy()
+      else flush(local, systemClock)
     }
     stream.onData = (chunk) => writer.write(chunk)
     readInto(local, (chunk) => {

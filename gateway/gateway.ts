@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
@@ -19,10 +20,12 @@ import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
 import { now, openFoundation, originOf, publicPort, type Foundation } from './foundation.ts'
 import { VERSION } from './version.ts'
+import { Admission, DEFAULT_ADMISSION } from './listen/admission.ts'
 import { createApi, type Api } from './listen/api.ts'
 import { createEdge, type Edge, type EdgeCertificate } from './listen/edge.ts'
 import { estHandler } from './listen/est.ts'
 import { dispatch, dispatchUpgrade, type Handler } from './listen/front.ts'
+import type { TunnelListener } from './listen/listener.ts'
 import { openOperations, type Health, type Operations } from './listen/operations.ts'
 import { refusePage } from './listen/page.ts'
 import { Quiet } from './listen/quiet.ts'
@@ -36,8 +39,9 @@ import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
+import { keepSources } from './listen/sources.ts'
 import { Allowance } from './listen/allowance.ts'
-import { acceptTunnel, type TunnelListener } from './listen/tunnel.ts'
+import { acceptTunnel } from './listen/tunnel.ts'
 import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import type { PolicyService } from './policy/service.ts'
@@ -89,8 +93,12 @@ export async function serve(
   })
   if (policy.source !== undefined) undo.use(policy.source).start()
   const setup = estSetup(config.est)
-  const front = await openHttp(config, foundation, policy, access, setup, report, undo)
-  const edge = await openEdge(config, foundation, decisions, access, setup, front, report, undo)
+  const admission = openAdmission(config, report, undo)
+  const proven = (address: string) => admission.proven(address, performance.now())
+  const web = { setup, report, proven }
+  const front = await openHttp(config, foundation, policy, access, web, undo)
+  const door = { ...web, admission, front }
+  const edge = await openEdge(config, foundation, decisions, access, door, undo)
 
   const { host, port } = splitHostPort(config.listen)
   const listen = await edge.listen(host, port)
@@ -267,14 +275,37 @@ function watchSinks(shippers: readonly Shipper[], logger: Logger): Disposable {
   return { [Symbol.dispose]: () => clearInterval(timer) }
 }
 
+/** Who may begin a handshake, with what was known of them before this start. */
+function openAdmission(config: Config, report: Report, undo: Undo): Admission {
+  const admission = new Admission(
+    {
+      ...DEFAULT_ADMISSION,
+      perSource: config.handshakes_per_source,
+      strangers: config.handshakes_of_strangers,
+      open: config.connections_per_source,
+    },
+    performance.now(),
+  )
+  const file = join(config.data, 'known-sources.json')
+  const clocks = { date: now, monotonic: () => performance.now() }
+  undo.use(keepSources(admission, { file, clocks, report }))
+  return admission
+}
+
+interface Web {
+  readonly setup: EstSetup
+  readonly report: Report
+  /** Somebody at this address has proven to belong here. */
+  readonly proven: (address: string) => void
+}
+
 /** Everything that speaks HTTP on the one port. */
 async function openHttp(
   config: Config,
   foundation: Foundation,
   policy: NodePolicy,
   access: Access,
-  setup: EstSetup,
-  report: Report,
+  { setup, report, proven }: Web,
   undo: Undo,
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity, thread } = foundation
@@ -288,6 +319,7 @@ async function openHttp(
       identity,
       now,
       report,
+      proven,
       routes: (calls) => addRoutes(calls, config, foundation, policy, access, publication, pending),
     }),
   )
@@ -309,7 +341,7 @@ async function openHttp(
   })
   return dispatch({
     appsDomain: config.apps_domain,
-    est: estHandler(enrol, report),
+    est: estHandler(enrol, { report, proven }),
     revocation: publication.handle,
     oidc: (request, response) => identity.handle(request, response),
     api,
@@ -406,15 +438,18 @@ function addRoutes(
   policyRoutes(calls, { decisions, log, policy: service, journal, identity, room })
 }
 
+interface Door {
+  readonly admission: Admission
+  readonly front: Handler
+}
+
 /** The one port, with a certificate that is replaced in time. */
 async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
   { registry, room, reauthorization }: Access,
-  setup: EstSetup,
-  front: Handler,
-  report: Report,
+  { setup, report, proven, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
   const { authority, caStore, caLog, log, logger } = foundation
@@ -436,7 +471,7 @@ async function openEdge(
     quiet: new Quiet(),
     allowance: new Allowance(),
     sessions: new Allowance(0.5, 8),
-    proven: (address) => edge.proven(address),
+    proven,
   }
   // Later starts count on from a later instant, so that a device's newest tunnel is known across them.
   let epoch = now()
@@ -452,11 +487,7 @@ async function openEdge(
       }),
       onFault: (code, from, suppressed) =>
         logger.warn({ code, from, suppressed }, 'connection refused'),
-      admission: {
-        perSource: config.handshakes_per_source,
-        strangers: config.handshakes_of_strangers,
-        open: config.connections_per_source,
-      },
+      admission,
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )

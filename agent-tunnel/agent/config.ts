@@ -4,8 +4,10 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { printAddress } from '#tunnel'
 import type { Address } from '#tunnel'
 import { At } from './at.ts'
+import { readAlternative } from './elsewhere.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { readIfPresent, writeDurably } from './files.ts'
 import { PLAIN_MS } from './patience.ts'
@@ -27,6 +29,8 @@ export type KeyExchange = 'hybrid' | 'classical'
 
 export interface AgentConfig {
   readonly gateway: Gateway
+  /** Where a gateway that goes may send us, beyond its own host and the names beside it. */
+  readonly others: readonly Gateway[]
   readonly device: string
   readonly tenant: string
   readonly dataDir: string
@@ -47,6 +51,7 @@ export interface AgentConfig {
 const DEFAULT_TENANT = 'main.sallyport.internal'
 const DEFAULT_ACCEPT_DEADLINE_MS = 2000
 const MAX_TARGETS = 256
+const MAX_OTHERS = 32
 const ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
 const LABEL = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
 const TENANT = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})+$`)
@@ -80,6 +85,17 @@ function gatewayOf(at: At): Gateway {
     host: url.hostname.replace(/^\[|\]$/g, ''),
     port: url.port === '' ? 443 : Number(url.port),
   }
+}
+
+function othersOf(at: At): readonly Gateway[] {
+  if (at.value === undefined) return []
+  if (!Array.isArray(at.value) || at.value.length > MAX_OTHERS)
+    throw at.fail(`a list of at most ${MAX_OTHERS} times "host:port" is expected`)
+  return at.value.map((text: unknown, index) => {
+    const read = typeof text === 'string' ? readAlternative(text) : undefined
+    if (read !== undefined) return read
+    throw at.inside(String(index), text).fail('"host:port" is expected, IPv6 in brackets')
+  })
 }
 
 function deviceOf(at: At): string {
@@ -180,6 +196,7 @@ function keepaliveOf(at: At): number {
 const KEYS = [
   'v',
   'gateway',
+  'other_gateways',
   'device',
   'tenant',
   'ca_sha256',
@@ -204,6 +221,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
   if (value['v'] !== 1) throw at('v').fail('1 is expected, the version of this file')
   return {
     gateway: gatewayOf(at('gateway')),
+    others: othersOf(at('other_gateways')),
     device: deviceOf(at('device')),
     tenant: tenantOf(at('tenant')),
     dataDir,
@@ -283,6 +301,7 @@ export function printConfig(config: AgentConfig): string {
   const value = {
     v: 1,
     gateway: `https://${host.includes(':') ? `[${host}]` : host}:${port}`,
+    other_gateways: config.others.length === 0 ? undefined : config.others.map(printAddress),
     device: config.device,
     tenant: config.tenant,
     ca_sha256: config.rootSha256,

@@ -141,6 +141,10 @@ function negotiated(socket: TLSSocket): Dialled['tls'] {
   }
 }
 
+/** gateway/listen/admission.ts, from the other side: the reset may come before or during the handshake. */
+const BUSY =
+  'A gateway resets connections that come too often, or with too many others (source.rate, strangers.rate in its log); the agent tries again by itself.'
+
 function tcpError({ host, port }: Gateway, error: unknown): AgentError {
   const code = systemCode(error)
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
@@ -158,7 +162,9 @@ function tcpError({ host, port }: Gateway, error: unknown): AgentError {
     `No TCP connection to ${host} port ${port}: ${why}.`,
     timedOut
       ? 'A firewall on the way may drop it: allow outgoing TCP from this device to that address.'
-      : 'Check that the gateway runs and listens there.',
+      : code === 'ECONNRESET'
+        ? BUSY
+        : 'Check that the gateway runs and listens there.',
     { cause: error },
   )
 }
@@ -167,15 +173,20 @@ function tlsError(dial: Dial, error: unknown): AgentError {
   const { host } = dial.config.gateway
   const code = systemCode(error)
   if (code === 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL') return alpnError(dial, false)
-  const silent = code === 'ABORT_ERR' || code === 'ECONNRESET'
-  const next =
-    silent && dial.config.keyExchange === 'hybrid'
-      ? 'Old middleboxes drop the longer hello of a post-quantum handshake: try "key_exchange": "classical" in agent.json.'
-      : 'Check that a Sallyport gateway, and not something else, answers at that address.'
+  const next = adviceFor(code, dial.config.keyExchange === 'hybrid')
   const why = code === 'ABORT_ERR' ? 'no answer in time' : messageOf(error)
   return new AgentError('gateway.tls', `The TLS handshake with ${host} failed: ${why}.`, next, {
     cause: error,
   })
+}
+
+/** What may be behind a handshake that was cut. */
+function adviceFor(code: string, hybrid: boolean): string {
+  const longHello =
+    'Old middleboxes drop the longer hello of a post-quantum handshake: try "key_exchange": "classical" in agent.json.'
+  if (code === 'ECONNRESET') return hybrid ? `${BUSY} If it stays so: ${longHello}` : BUSY
+  if (code === 'ABORT_ERR' && hybrid) return longHello
+  return 'Check that a Sallyport gateway, and not something else, answers at that address.'
 }
 
 function alpnError(dial: Dial, spoken: string | false | null): AgentError {

@@ -14,6 +14,8 @@ import { messageOf } from './errors.ts'
 import { readRecord, writeRecord } from './json.ts'
 import { startLease } from './lease.ts'
 import type { Log } from './log.ts'
+import { Pressure } from './pressure.ts'
+import type { TcpMemory } from './scope/procfs.ts'
 import { canonicalAddress, endpoint, printEndpoint } from './scope/address.ts'
 import type { FourTuple } from './scope/address.ts'
 import { sameFacts, unseen } from './scope/observed.ts'
@@ -30,6 +32,7 @@ export type ForwardCode =
   | 'target.unobserved'
   | 'agent.draining'
   | 'agent.full'
+  | 'agent.memory'
   | 'lease.spent'
   | 'proceed.late'
   | 'process.changed'
@@ -42,6 +45,8 @@ export interface ForwardOptions {
   readonly log: Log
   /** Tells the gateway that another process owns the session's connection now. */
   readonly ownerChanged: (session: string, observed: Observed) => void
+  /** The kernel's memory for TCP; tests give their own. */
+  readonly tcpMemory?: () => TcpMemory | undefined
 }
 
 /** What OPEN asked for. */
@@ -81,11 +86,13 @@ const UNOBSERVED: Readonly<Record<Unobserved, string>> = {
 /** Serves the streams a gateway opens. One for all tunnels of an agent. */
 export class Forwarder {
   readonly #options: ForwardOptions
+  readonly #pressure: Pressure
   #serving = 0
   #draining = false
 
   constructor(options: ForwardOptions) {
     this.#options = options
+    this.#pressure = new Pressure(options.clock, options.tcpMemory)
   }
 
   /** Streams being opened or open. */
@@ -238,6 +245,8 @@ export class Forwarder {
       proceeded = true
       late()
       splice(stream, target, clock, over)
+      const starved = (message: string) => end('agent.memory', message)
+      cancels.push(this.#pressure.watch({ stream, target, end: starved }))
     }
     if (sighting !== undefined) cancels.push(this.#watch(session, sighting, end))
     return promise

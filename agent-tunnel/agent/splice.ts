@@ -4,11 +4,8 @@
  * tunnel's is full, and a half-close stays a half-close.
  */
 import type { Socket } from 'node:net'
-import { readInto, SlabWriter } from '#tunnel'
+import { flush, readInto, SlabWriter } from '#tunnel'
 import type { Clock, CloseReason, TunnelStream } from '#tunnel'
-
-/** How long a target may take to read what was sent before both ends said goodbye. */
-const FLUSH_MS = 30_000
 
 /**
  * Joins `stream` and `target`, a connected, paused socket with `allowHalfOpen`. `ended` is called once,
@@ -45,10 +42,4 @@ export function splice(
     }
   })
   target.resume()
-}
-
-function flush(target: Socket, clock: Clock): void {
-  target.end()
-  const cancel = clock.after(FLUSH_MS, () => target.destroy())
-  target.once('close', cancel)
 }

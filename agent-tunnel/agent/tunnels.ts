@@ -3,14 +3,15 @@
  * a gap, moves to a renewed certificate at a quiet moment. What waits how long is reconnect.ts's.
  */
 import { randomBytes } from 'node:crypto'
+import { printAddress } from '#tunnel'
 import type { Clock, Offer, Tunnel } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
-import type { AgentConfig } from './config.ts'
+import type { AgentConfig, Gateway } from './config.ts'
 import { Control } from './control.ts'
 import type { Told } from './control.ts'
 import { openLink } from './dial.ts'
 import type { Link } from './dial.ts'
-import { spread } from './elsewhere.ts'
+import { mayFollow, spread } from './elsewhere.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
 import type { Identity, Pair } from './identity.ts'
 import type { Log } from './log.ts'
@@ -54,6 +55,9 @@ const SWITCH_RETRY_MS = 600_000
 const FAREWELL_MS = 2000
 /** Devices that were sent elsewhere together do not arrive together. */
 const ELSEWHERE_MS = 1000
+/** All alternatives together have so long, each a fair part of it but at least a quarter; then it is home again. */
+const WALK_MS = 20_000
+const LEAST_PARTS = 4
 
 export class Tunnels {
   readonly #options: TunnelsOptions
@@ -163,17 +167,43 @@ export class Tunnels {
 
   /** A tunnel to one of the addresses that a leaving gateway named; nothing where none of them takes us. */
   async #goElsewhere(alternatives: readonly string[]): Promise<Link | undefined> {
-    for (const gateway of spread(alternatives, this.#options.random)) {
+    const named = spread(alternatives, this.#options.random)
+    const allowed = named.filter((one) => mayFollow(one, this.#options.config))
+    for (const { host, port } of named.filter((one) => !allowed.includes(one)))
+      this.#log('warn', 'tunnel.elsewhere', { host, port, followed: false })
+    const until = this.#monotonic.now() + WALK_MS
+    for (const gateway of allowed) {
       await this.#pause(this.#options.random() * ELSEWHERE_MS)
-      if (this.#signal.aborted) return undefined
+      const left = until - this.#monotonic.now()
+      if (this.#signal.aborted || left <= 0) return undefined
       try {
-        return await this.#dial(this.#choose(), gateway)
+        const each = WALK_MS / Math.min(allowed.length, LEAST_PARTS)
+        return await this.#dialWithin(Math.min(left, each), gateway)
       } catch (error) {
         if (this.#signal.aborted) return undefined
         this.#report(error, 0)
       }
     }
     return undefined
+  }
+
+  /** Rejects as `#dial`, and with `gateway.unreachable` after `ms`. */
+  async #dialWithin(ms: number, at: Gateway): Promise<Link> {
+    const late = new AbortController()
+    const cancel = this.#monotonic.after(ms, () => late.abort())
+    try {
+      return await this.#dial(this.#choose(), at, AbortSignal.any([this.#signal, late.signal]))
+    } catch (error) {
+      if (!late.signal.aborted || this.#signal.aborted) throw error
+      throw new AgentError(
+        'gateway.unreachable',
+        `The gateway at ${printAddress(at)} did not take the tunnel in time.`,
+        'The agent goes on by itself, to the next address it was told or to its own gateway.',
+        { cause: error },
+      )
+    } finally {
+      cancel()
+    }
   }
 
   #report(error: unknown, retryInMs: number): void {
@@ -193,7 +223,7 @@ export class Tunnels {
     this.#log('warn', 'tunnel.not_up', { ...told, retry_in_ms: Math.round(retryInMs) })
   }
 
-  async #dial(pair: Pair, at = this.#options.config.gateway): Promise<Link> {
+  async #dial(pair: Pair, at = this.#options.config.gateway, signal = this.#signal): Promise<Link> {
     const { config, clock, anchors, status, targets } = this.#options
     const link = await openLink({
       config,
@@ -206,7 +236,7 @@ export class Tunnels {
       epoch: ++this.#epoch,
       patienceMs: this.#patienceMs,
       targets: targets(),
-      signal: this.#signal,
+      signal,
     })
     this.#remember(pair)
     const newest = this.#newest()

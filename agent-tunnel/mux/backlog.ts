@@ -7,6 +7,9 @@ import type { SlabPool } from './outbox.ts'
 const BLOCK = 16 * 1024
 /** What is little waits in a small block of its own: many streams may wait with a few octets each. */
 const SMALL = 1024
+/** Signals that wait on one stream, each with what it costs to keep; more are not taken. */
+const MAX_SIGNALS = 64 * 1024
+const KEEPING = 64
 
 export interface Waiting {
   readonly bytes: Uint8Array
@@ -21,6 +24,8 @@ export class Backlog {
   #offset = 0
   /** Octets of data and datagrams that wait; signals do not count. */
   bytes = 0
+  /** What the signals that wait cost. */
+  #signals = 0
 
   /** The first of what waits; its octets that have not left start at `offset`. */
   get first(): Waiting | undefined {
@@ -59,10 +64,19 @@ export class Backlog {
     return length
   }
 
-  /** Copies a signal or a datagram. */
-  whole(payload: Uint8Array, signal: boolean): void {
-    this.#waiting.push({ bytes: new Uint8Array(payload), end: payload.length, signal })
-    if (!signal) this.bytes += payload.length
+  /** Copies a datagram. */
+  datagram(payload: Uint8Array): void {
+    this.#waiting.push({ bytes: new Uint8Array(payload), end: payload.length, signal: false })
+    this.bytes += payload.length
+  }
+
+  /** Copies a signal; false when too many wait. */
+  signal(payload: Uint8Array): boolean {
+    const cost = payload.length + KEEPING
+    if (this.#signals + cost > MAX_SIGNALS) return false
+    this.#signals += cost
+    this.#waiting.push({ bytes: new Uint8Array(payload), end: payload.length, signal: true })
+    return true
   }
 
   /** `bytes` of the first entry have left; the entry goes with its last, its block to the pool. */
@@ -72,6 +86,7 @@ export class Backlog {
     this.#offset += bytes
     if (!first.signal) this.bytes -= bytes
     if (this.#offset < first.end) return
+    if (first.signal) this.#signals -= first.end + KEEPING
     if (first.bytes.length === BLOCK) pool.give(first.bytes)
     this.#offset = 0
     this.#head++
@@ -88,6 +103,7 @@ export class Backlog {
     this.#head = 0
     this.#offset = 0
     this.bytes = 0
+    this.#signals = 0
     return signals.map((waiting) => waiting.bytes)
   }
 }

@@ -26,6 +26,25 @@ export class Rate {
   }
 }
 
+/** What is over a rate is refused; at so many times the rate it is no longer answered. */
+const BAND = 5
+
+/** OPENs: within the rate, over it, or so many that even a refusal is too good for them. */
+export class Opens {
+  readonly #rate: Rate
+  readonly #band: Rate
+
+  constructor(perSecond: number, now: Monotonic) {
+    this.#rate = new Rate(perSecond, now)
+    this.#band = new Rate(BAND * perSecond, now)
+  }
+
+  take(now: Monotonic): 'taken' | 'refused' | 'flood' {
+    if (!this.#band.take(now)) return 'flood'
+    return this.#rate.take(now) ? 'taken' : 'refused'
+  }
+}
+
 const YOUNG_MS = 1000
 const STEP_MS = 5
 const MOST_MS = 2000

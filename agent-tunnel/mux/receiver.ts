@@ -8,7 +8,7 @@ import { kinds, MAX_CREDIT, parse, TYPE } from './frame.ts'
 import type { Frame, GoawayFrame, Hello } from './frame.ts'
 import type { Limits, Monotonic } from './limits.ts'
 import type { Liveness } from './liveness.ts'
-import { Rate, YoungDeaths } from './rate.ts'
+import { Opens, Rate, YoungDeaths } from './rate.ts'
 import type { Sender } from './sender.ts'
 import type { MuxStream } from './stream.ts'
 import type { Streams } from './streams.ts'
@@ -32,7 +32,7 @@ interface Delayed {
 }
 
 /** What has an allowance a second. */
-type Charged = 'open' | 'ping' | 'signal' | 'empty' | 'tiny' | 'extension'
+type Charged = 'ping' | 'signal' | 'empty' | 'tiny' | 'extension'
 
 /** A frame of fewer octets costs its receiver what an empty one does. */
 const TINY = 32
@@ -41,6 +41,7 @@ export class Receiver {
   readonly #parts: Parts
   readonly #decoder: Decoder
   readonly #rates: Readonly<Record<Charged, Rate>>
+  readonly #openings: Opens
   readonly #young: YoungDeaths
   readonly #delayed: Delayed[] = []
   /** The stream of the DATA frame being received; undefined if it is dropped. */
@@ -57,13 +58,13 @@ export class Receiver {
     this.#parts = parts
     this.#decoder = new Decoder(limits.maxFrame)
     this.#rates = {
-      open: new Rate(limits.opensPerSecond, now),
       ping: new Rate(limits.pingsPerSecond, now),
       signal: new Rate(limits.signalsPerSecond, now),
       empty: new Rate(limits.emptyFramesPerSecond, now),
       tiny: new Rate(limits.tinyFramesPerSecond, now),
       extension: new Rate(limits.extensionBytesPerSecond, now),
     }
+    this.#openings = new Opens(limits.opensPerSecond, now)
     this.#young = new YoungDeaths(limits.resetsPerSecond, now)
   }
 
@@ -198,11 +199,12 @@ export class Receiver {
     const { streams, limits } = this.#parts
     if (streams.isMine(id)) throw remote('stream.parity', `stream ${id}`)
     if (id <= streams.lastPeerId) throw remote('stream.order', `${id} after ${streams.lastPeerId}`)
-    this.#charge('open', now)
+    const pace = this.#openings.take(now)
+    if (pace === 'flood') throw remote('rate.open')
     streams.lastPeerId = id
     this.opens++
     const kind = kinds[kindNumber - 1]
-    const refusal = this.#refusal(kindNumber)
+    const refusal = this.#refusal(kindNumber, pace)
     if (kind === undefined || refusal !== undefined) {
       return this.#parts.control.refuse(id, refusal ?? { code: 'tunnel.kind', message: '' })
     }
@@ -216,14 +218,17 @@ export class Receiver {
   }
 
   /** Why this end takes no such stream, if so. */
-  #refusal(kind: number): { code: string; message: string } | undefined {
+  #refusal(kind: number, pace: 'taken' | 'refused'): { code: string; message: string } | undefined {
     const { control, streams, limits } = this.#parts
     if (kinds[kind - 1] === undefined) return { code: 'tunnel.kind', message: `kind ${kind}` }
     if (control.draining) {
       return { code: 'tunnel.draining', message: 'this end takes no new streams' }
     }
-    if (streams.theirs < limits.maxStreams) return undefined
-    return { code: 'tunnel.streams', message: `at most ${limits.maxStreams} streams` }
+    if (streams.theirs >= limits.maxStreams)
+      return { code: 'tunnel.streams', message: `at most ${limits.maxStreams} streams` }
+    if (pace === 'taken') return undefined
+    const message = `streams are opened faster than ${limits.opensPerSecond} a second; try again in a second`
+    return { code: 'tunnel.pace', message }
   }
 
   #announce(stream: MuxStream): void {

@@ -75,18 +75,20 @@ export class Sender {
   datagram(stream: MuxStream, payload: Uint8Array, budget: number): boolean {
     const { waiting } = stream
     if (waiting.bytes + payload.length > budget || waiting.length >= 1024) return false
-    waiting.whole(payload, false)
+    waiting.datagram(payload)
     this.#wait(stream)
     return true
   }
 
-  /** A signal keeps its place behind the data written before it. */
-  signal(stream: MuxStream, payload: Uint8Array): void {
-    if (stream.first === undefined) this.#outbox.payload(TYPE.signal, stream.id, payload)
-    else {
-      stream.waiting.whole(payload, true)
-      this.#wait(stream)
+  /** A signal keeps its place behind the data written before it; false when too many wait. */
+  signal(stream: MuxStream, payload: Uint8Array): boolean {
+    if (stream.first === undefined && this.#outbox.room > 0) {
+      this.#outbox.payload(TYPE.signal, stream.id, payload)
+      return true
     }
+    const taken = stream.waiting.signal(payload)
+    this.#wait(stream)
+    return taken
   }
 
   /** FIN after what waits: `finDue` is called, now or later. */

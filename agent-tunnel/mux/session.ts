@@ -269,12 +269,12 @@ export class Session {
     this.#effects.push({ type: 'closed', stream })
   }
 
-  /** A small message in order with the data; `call.range` over 4 KiB. */
-  signal(stream: MuxStream, payload: Uint8Array): void {
-    if (this.#ended(stream)) return
+  /** A small message in order with the data; `call.range` over 4 KiB. False: 64 KiB of them wait. */
+  signal(stream: MuxStream, payload: Uint8Array): boolean {
+    if (this.#ended(stream)) return true
     bounded(payload.length, MAX_SIGNAL, 'signal')
     this.#streams.step(stream, 'sendSignal')
-    this.#sender.signal(stream, payload)
+    return this.#sender.signal(stream, payload)
   }
 
   /** Ends a stream both ways; for one still `opening` it takes the question back. */

@@ -25,6 +25,8 @@ export class DatagramStream implements TunnelStream {
   #head: number[] = []
   #pieces: Uint8Array[] = []
   #missing = 0
+  /** Credit given back for pieces of a datagram that its consumer has not dealt with yet. */
+  #ahead = 0
   onDrain: (() => void) | undefined = undefined
   #onData: ((chunk: Uint8Array) => void) | undefined
   #onEnd: (() => void) | undefined
@@ -72,11 +74,13 @@ export class DatagramStream implements TunnelStream {
   reset(code: string, message?: string): void {
     this.#stream.reset(code, message)
   }
-  signal(payload: Uint8Array): void {
-    this.#stream.signal(payload)
+  signal(payload: Uint8Array): boolean {
+    return this.#stream.signal(payload)
   }
   consumed(bytes: number): void {
-    this.#stream.consumed(bytes)
+    const ahead = Math.min(bytes, this.#ahead)
+    this.#ahead -= ahead
+    this.#stream.consumed(bytes - ahead)
   }
   duplex(): Duplex {
     throw new MuxError('call.state', 'local', 'duplex')
@@ -116,7 +120,8 @@ export class DatagramStream implements TunnelStream {
     this.#stream.reset('relay.datagram', 'what is relayed is not whole datagrams')
   }
 
-  // Credit for heads goes back at once; that for the octets of a datagram when its consumer says so.
+  // Credit for heads goes back at once, and for pieces too: a datagram may be longer than the window.
+  // That for the octets of a whole datagram goes back when its consumer says so.
   #receive(chunk: Uint8Array): void {
     let rest = chunk
     while (rest.length > 0) {
@@ -145,8 +150,11 @@ export class DatagramStream implements TunnelStream {
   #fill(rest: Uint8Array): Uint8Array {
     const part = rest.subarray(0, this.#missing)
     this.#missing -= part.length
-    if (this.#missing > 0) this.#pieces.push(Uint8Array.from(part))
-    else if (this.#pieces.length === 0) this.#onData?.(part)
+    if (this.#missing > 0) {
+      this.#pieces.push(Uint8Array.from(part))
+      this.#ahead += part.length
+      this.#stream.consumed(part.length)
+    } else if (this.#pieces.length === 0) this.#onData?.(part)
     else {
       const whole = Buffer.concat([...this.#pieces, part])
       this.#pieces = []

@@ -285,9 +285,10 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
     this.#session.reset(stream, code, message, this.#clock.now())
     this.#schedule()
   }
-  signal(stream: MuxStream, payload: Uint8Array): void {
-    this.#session.signal(stream, payload)
+  signal(stream: MuxStream, payload: Uint8Array): boolean {
+    const taken = this.#session.signal(stream, payload)
     this.#schedule()
+    return taken
   }
   consumed(stream: MuxStream, bytes: number): void {
     this.#session.consumed(stream, bytes, this.#clock.now())

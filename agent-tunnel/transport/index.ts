@@ -12,6 +12,7 @@ export {
 export { printAddress, ProxyError, readProxy, readProxyLogin } from './proxy.ts'
 export type { Address, Proxy, ProxyCode, ProxyLogin } from './proxy.ts'
 export { reach } from './reach.ts'
+export { flush } from './flush.ts'
 export { readInto } from './socket.ts'
 export { SlabWriter } from './slabs.ts'
 export { dialUnix, listenUnix } from './unix.ts'

@@ -15,6 +15,7 @@ const [IPV4, NAME, IPV6] = [1, 3, 4]
 
 /** Asks; resolves when the connection is the gateway's. Rejects with ProxyError, or as the socket does. */
 export async function askSocks(socket: Socket, { proxy, to, signal }: Question): Promise<void> {
+  const asked = writeAddress(to)
   const methods = proxy.login === undefined ? [NO_LOGIN] : [NO_LOGIN, LOGIN]
   socket.write(Buffer.from([VERSION, methods.length, ...methods]))
   const [version, method] = await take(socket, 2, signal)
@@ -22,7 +23,7 @@ export async function askSocks(socket: Socket, { proxy, to, signal }: Question):
   if (method === LOGIN && proxy.login !== undefined) await logIn(socket, proxy, proxy.login, signal)
   else if (method === NONE_ACCEPTABLE) throw wantsLogin(proxy)
   else if (method !== NO_LOGIN) throw noAnswer(proxy)
-  socket.write(Buffer.concat([Buffer.from([VERSION, CONNECT, 0]), writeAddress(to)]))
+  socket.write(Buffer.concat([Buffer.from([VERSION, CONNECT, 0]), asked]))
   const [again, reply, , kind] = await take(socket, 4, signal)
   if (again !== VERSION) throw noAnswer(proxy)
   if (reply !== 0) throw refusal(proxy, to, reply ?? 1)
@@ -57,6 +58,13 @@ function writeAddress({ host, port }: Address): Buffer {
   if (isIPv4(host)) return Buffer.concat([Buffer.from([IPV4, ...host.split('.').map(Number)]), end])
   if (isIP(host) === 6) return Buffer.concat([Buffer.from([IPV6]), ipv6(host), end])
   const name = Buffer.from(host)
+  // Its length is one octet: a longer one would be read as another name, and what is left as a port.
+  if (name.length > 255)
+    throw new ProxyError(
+      'proxy.gateway_unreachable',
+      `A SOCKS5 proxy takes names of up to 255 octets, and ${host.slice(0, 32)}… has ${name.length}.`,
+      'Check the name of the gateway; no DNS name is that long.',
+    )
   return Buffer.concat([Buffer.from([NAME, name.length]), name, end])
 }
 

@@ -10,7 +10,7 @@ export interface Host {
   write(stream: MuxStream, chunk: Uint8Array): boolean
   end(stream: MuxStream): void
   reset(stream: MuxStream, code: string, message: string): void
-  signal(stream: MuxStream, payload: Uint8Array): void
+  signal(stream: MuxStream, payload: Uint8Array): boolean
   consumed(stream: MuxStream, bytes: number): void
   accept(offer: LiveOffer, metadata: Uint8Array): LiveStream
   refuse(offer: LiveOffer, code: string, message: string): void
@@ -20,10 +20,15 @@ type Held =
   | { readonly type: 'data' | 'signal'; readonly bytes: Uint8Array }
   | { readonly type: 'end' }
 
+/** Signals kept for a handler that is not there yet, each with what it costs to keep. */
+const MAX_SIGNALS = 64 * 1024
+const KEEPING = 64
+
 export class LiveStream implements TunnelStream {
   readonly #host: Host
   readonly #mux: MuxStream
   #held: Held[] | undefined
+  #heldSignals = 0
   #reason: CloseReason | undefined
   #told = false
   #viewed = false
@@ -71,8 +76,8 @@ export class LiveStream implements TunnelStream {
     this.#host.reset(this.#mux, code, message)
     this.close({ code, message, fault: 'local' })
   }
-  signal(payload: Uint8Array): void {
-    this.#host.signal(this.#mux, payload)
+  signal(payload: Uint8Array): boolean {
+    return this.#host.signal(this.#mux, payload)
   }
   consumed(bytes: number): void {
     this.#host.consumed(this.#mux, bytes)
@@ -123,8 +128,14 @@ export class LiveStream implements TunnelStream {
     else this.#hold({ type: 'end' })
   }
   signalled(payload: Uint8Array): void {
-    if (this.#held === undefined && this.#onSignal !== undefined) this.#onSignal(payload)
-    else this.#hold({ type: 'signal', bytes: Uint8Array.from(payload) })
+    if (this.#held === undefined && this.#onSignal !== undefined) return this.#onSignal(payload)
+    this.#heldSignals += payload.length + KEEPING
+    if (this.#heldSignals > MAX_SIGNALS)
+      return this.reset(
+        'tunnel.signals',
+        'more signals than are kept for somebody who does not listen',
+      )
+    this.#hold({ type: 'signal', bytes: Uint8Array.from(payload) })
   }
   drained(): void {
     this.onDrain?.()
@@ -153,6 +164,7 @@ export class LiveStream implements TunnelStream {
       else sinks.end?.()
     }
     this.#held = undefined
+    this.#heldSignals = 0
     if (this.#reason !== undefined) this.#tell()
   }
 

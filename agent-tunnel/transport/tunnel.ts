@@ -13,8 +13,9 @@ export interface CloseReason {
 
 /**
  * One stream. It has exactly one consumer, which assigns the handlers. What arrives before the
- * handler that wants it is assigned is kept, in order and bounded by the credit; signals and the
- * end of data are dropped if `onData` is assigned and theirs is not.
+ * handler that wants it is assigned is kept, in order and bounded by the credit, signals by 64 KiB,
+ * beyond which the stream is reset with `tunnel.signals`; signals and the end of data are dropped if
+ * `onData` is assigned and theirs is not.
  */
 export interface TunnelStream {
   readonly id: number
@@ -44,8 +45,11 @@ export interface TunnelStream {
    * `code`: 1 to 64 of `a-z 0-9 . _ -`; `message`: cut at 4 KiB of UTF-8. Idempotent.
    */
   reset(code: string, message?: string): void
-  /** A small message in order with the data, at most 4 KiB; costs no credit. `call.range` if longer. */
-  signal(payload: Uint8Array): void
+  /**
+   * A small message in order with the data, at most 4 KiB; costs no credit. `call.range` if longer.
+   * False: it is dropped, because 64 KiB of them wait already for a peer that does not read.
+   */
+  signal(payload: Uint8Array): boolean
   /**
    * Gives credit back: `bytes` of what `onData` handed out are dealt with. Call it when the
    * application's own socket has taken them, not before: the credit is what bounds the memory of

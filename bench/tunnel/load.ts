@@ -138,6 +138,11 @@ const asks = {
   stall({ path, from, count }: StallAsk): void {
     for (const { line } of pathOf(path).bulk.slice(from, count)) line.stall()
   },
+  /** How many of these lines have been ended by somebody else. */
+  ended({ path, from, count }: StallAsk): number {
+    const lines = pathOf(path).bulk.slice(from, count)
+    return lines.filter(({ lost }) => lost !== undefined).length
+  },
   read({ path, pids }: { readonly path: number; readonly pids: readonly number[] }): Reading {
     const { bulk: held } = pathOf(path)
     const bytes = held.map((one) => one?.received ?? 0)

@@ -173,15 +173,21 @@ export async function closeLines({ load, target }: Ends, { number }: Running): P
   await target.call('close', number)
 }
 
-const STALLED_PATH = 99
+/** Beyond the numbers of the peers. */
+const STALLED_PATHS = { silent: 98, stalled: 99 } as const
 
 export async function stalledPart(run: Run) {
-  const metrics = ['stalled_path_rate', 'stalled_path_gateway_mib', 'stalled_path_agent_mib']
-  return await part(run, 'stalled', metrics, async () => {
-    const directory = join(run.site.directory, 'stalled')
-    mkdirSync(directory)
-    await using path = await startSallyport({ ...run.site, directory, lines: STALLED + 16 })
-    const running = { name: 'sallyport', number: STALLED_PATH, path }
-    return await measureStalled(run.ends, running, { rounds: 5, warmMs: 300, ms: 1000 })
+  const metrics = ['rate', 'gateway_mib', 'agent_mib', 'flood_rate', 'flood_drops', 'flood_ended']
+  const named = metrics.map((metric) => `stalled_path_${metric}`)
+  return await part(run, 'stalled', named, async () => {
+    await using paths = new AsyncDisposableStack()
+    const start = async (name: 'silent' | 'stalled') => {
+      const directory = join(run.site.directory, name)
+      mkdirSync(directory)
+      const path = paths.use(await startSallyport({ ...run.site, directory, lines: STALLED + 16 }))
+      return { name: 'sallyport', number: STALLED_PATHS[name], path }
+    }
+    const both = { silent: await start('silent'), stalled: await start('stalled') }
+    return await measureStalled(run.ends, both, { rounds: 5, warmMs: 300, ms: 700 })
   })
 }

@@ -84,6 +84,11 @@ export interface StallAsk {
   readonly count: number
 }
 
+export interface FloodAsk extends StallAsk {
+  /** Octets per line; Infinity without an end. */
+  readonly bytes: number
+}
+
 const asks = {
   async listen(port: number): Promise<number> {
     const server = createServer({ noDelay: true }, take)
@@ -99,12 +104,12 @@ const asks = {
       pump(line)
     }
   },
-  /** Sends on these lines for ever; a later `pump` of others leaves them at it. */
-  flood({ path, from, count }: StallAsk): void {
+  /** Sends so much on each of these lines; a later `pump` of others leaves them at it. */
+  flood({ path, from, count, bytes }: FloodAsk): void {
     const chunk = bulk(64 * 1024)
     for (const line of linesOf(path).slice(from, count)) {
       line.pumping = chunk
-      line.left = Infinity
+      line.left = bytes
       pump(line)
     }
   },

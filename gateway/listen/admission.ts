@@ -11,12 +11,26 @@ export interface AdmissionLimits {
   readonly open: number
   /** Handshakes a second of all sources together that have not proven themselves. 0: no limit. */
   readonly strangers: number
+  /** Connections that those sources may have open together: the other places are for who belongs here. 0: no limit. */
+  readonly strangersOpen: number
 }
 
-export const DEFAULT_ADMISSION: AdmissionLimits = { perSource: 50, open: 4096, strangers: 200 }
+/** Connections that the port has at once, whoever they are of. */
+export const MAX_CONNECTIONS = 20_000
+
+export const DEFAULT_ADMISSION: AdmissionLimits = {
+  perSource: 50,
+  open: 4096,
+  strangers: 200,
+  strangersOpen: (MAX_CONNECTIONS / 4) * 3,
+}
 
 /** Why a connection is closed before anything is read of it. */
-export type AdmissionCode = 'source.rate' | 'source.connections' | 'strangers.rate'
+export type AdmissionCode =
+  | 'source.rate'
+  | 'source.connections'
+  | 'strangers.rate'
+  | 'strangers.connections'
 
 const BURST_SECONDS = 4
 /** Sources told apart; those beyond share one account. */
@@ -56,6 +70,8 @@ export interface Account {
   readonly source: string
   readonly bucket: Bucket
   open: number
+  /** How many of the open ones take a stranger's place. */
+  asStranger: number
 }
 
 /** The network of an address that one owner has: IPv4 whole, the first four groups of IPv6. */
@@ -74,6 +90,7 @@ export class Admission {
   readonly #accounts = new Map<string, Account>()
   readonly #known = new Map<string, number>()
   readonly #strangers: Bucket
+  #strangersOpen = 0
   #forgottenAt = Number.NEGATIVE_INFINITY
 
   constructor(limits: AdmissionLimits, now: number) {
@@ -84,27 +101,49 @@ export class Admission {
   /** One more connection: the account it is on, to be given to `leave`, or the code that keeps it out. */
   enter(address: string, now: number): Account | AdmissionCode {
     const account = this.#account(ownerOf(address), now)
-    const { open } = this.#limits
+    const { open, strangersOpen } = this.#limits
+    const stranger = !this.#isKnown(account.source, now)
     if (open > 0 && account.open >= open) return 'source.connections'
+    if (stranger && strangersOpen > 0 && this.#strangersOpen >= strangersOpen)
+      return 'strangers.connections'
     if (!account.bucket.take(now)) return 'source.rate'
-    if (!this.#isKnown(account.source, now) && !this.#strangers.take(now)) return 'strangers.rate'
+    if (stranger && !this.#strangers.take(now)) return 'strangers.rate'
     account.open++
+    if (stranger) this.#place(account, 1)
     return account
   }
 
   leave(account: Account, now: number): void {
     account.open--
+    if (account.asStranger > 0) this.#place(account, -1)
     if (account.open <= 0 && account.bucket.full(now)) this.#accounts.delete(account.source)
   }
 
   /** Somebody at this address has proven to be a device or a person of this gateway. */
   proven(address: string, now: number): void {
     const source = ownerOf(address)
+    this.remember(source, now)
+    const account = this.#accounts.get(source)
+    if (account !== undefined) this.#place(account, -account.asStranger)
+  }
+
+  /** Those who have proven themselves within a day, as the sources that `remember` takes, and when. */
+  known(now: number): (readonly [source: string, at: number])[] {
+    return [...this.#known].filter(([, at]) => now - at < KNOWN_MS)
+  }
+
+  /** `source` had proven itself at `at`. */
+  remember(source: string, at: number): void {
     this.#known.delete(source)
-    this.#known.set(source, now)
+    this.#known.set(source, at)
     if (this.#known.size <= MAX_SOURCES) return
     const [oldest] = this.#known.keys()
     if (oldest !== undefined) this.#known.delete(oldest)
+  }
+
+  #place(account: Account, places: number): void {
+    account.asStranger += places
+    this.#strangersOpen += places
   }
 
   #isKnown(source: string, now: number): boolean {
@@ -117,7 +156,12 @@ export class Admission {
     const source = this.#accounts.has(owner) || this.#accounts.size < MAX_SOURCES ? owner : ''
     const before = this.#accounts.get(source)
     if (before !== undefined) return before
-    const account = { source, bucket: new Bucket(this.#limits.perSource, now), open: 0 }
+    const account = {
+      source,
+      bucket: new Bucket(this.#limits.perSource, now),
+      open: 0,
+      asStranger: 0,
+    }
     this.#accounts.set(source, account)
     return account
   }

@@ -4,7 +4,7 @@ import swagger from '@fastify/swagger'
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify'
 import { sourceOf } from '../access/source.ts'
-import type { Source } from '../facts.ts'
+import { plainAddress, type Source } from '../facts.ts'
 import { isRefusal, type Identity, type Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal, toProblem } from '../problem.ts'
@@ -17,6 +17,8 @@ const BODY_LIMIT = 64 * 1024
 export interface ApiOptions {
   readonly version: string
   readonly identity: Pick<Identity, 'authenticate'>
+  /** Somebody at this address has proven who they are. */
+  readonly proven: (address: string) => void
   /** Epoch milliseconds. */
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
@@ -105,7 +107,10 @@ async function authenticate(options: ApiOptions, request: FastifyRequest): Promi
     { method: request.method, url: request.raw.url ?? '/', headers: request.headers },
     options.now(),
   )
-  if (!isRefusal(answer)) return answer
+  if (!isRefusal(answer)) {
+    options.proven(plainAddress(request.raw.socket.remoteAddress ?? ''))
+    return answer
+  }
   throw new IdentityRefusal(
     answer.code,
     answer.status,

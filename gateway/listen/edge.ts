@@ -9,7 +9,7 @@ import { constants } from 'node:crypto'
 import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
 import { createServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import { plainAddress } from '../facts.ts'
-import { Admission, DEFAULT_ADMISSION, type AdmissionLimits } from './admission.ts'
+import { Admission, DEFAULT_ADMISSION, MAX_CONNECTIONS } from './admission.ts'
 import { Quiet } from './quiet.ts'
 
 const TUNNEL_PROTOCOL = 'sallyport/1'
@@ -29,12 +29,10 @@ export interface EdgeOptions {
   readonly onUpgrade: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
   /** Told of connections that were refused or failed, the first of a kind and minute, with how many were not told since. */
   readonly onFault: (code: string, from: string, suppressed: number) => void
-  readonly admission?: AdmissionLimits
+  readonly admission?: Admission
 }
 
 export interface Edge extends AsyncDisposable {
-  /** Somebody at this address has proven to belong here. */
-  proven(address: string): void
   listen(host: string, port: number): Promise<AddressInfo>
   /** Takes a renewed certificate for connections from now on. */
   renew(certificate: EdgeCertificate): void
@@ -50,7 +48,6 @@ const LIMITS = {
   connectionsCheckingInterval: 1_000,
   maxHeaderSize: 16_384,
 } as const
-const MAX_CONNECTIONS = 20_000
 /** docs/decisions/0006-keepalive.md: there is no TCP user timeout in Node. */
 const TCP = { keepAlive: true, keepAliveInitialDelay: 30_000, noDelay: true } as const
 
@@ -74,7 +71,7 @@ function tlsOptions({ chain, key, clientAuthorities }: EdgeCertificate) {
 export function createEdge(options: EdgeOptions): Edge {
   const http = createHttp(options)
   const faults = quietly(options.onFault)
-  const admission = new Admission(options.admission ?? DEFAULT_ADMISSION, performance.now())
+  const admission = options.admission ?? new Admission(DEFAULT_ADMISSION, performance.now())
   const secure: TlsServer = createServer(tlsOptions(options.certificate), (socket) => {
     const from = addressOf(socket)
     socket.on('error', (error: NodeJS.ErrnoException) => faults(error.code ?? 'socket', from))
@@ -106,7 +103,6 @@ export function createEdge(options: EdgeOptions): Edge {
     socket.destroy()
   })
   return {
-    proven: (address) => admission.proven(address, performance.now()),
     async listen(host, port) {
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)

@@ -9,6 +9,7 @@ import {
   type EstResponse,
 } from '#ca'
 import { channelBinding } from '#est'
+import { plainAddress } from '../facts.ts'
 import { newId } from '../ids.ts'
 import type { Handler } from './front.ts'
 
@@ -79,18 +80,26 @@ function refusal(status: number, line: string, requestId: string, more = {}): Es
   return { status, headers, body: `${line} (request ${requestId})\n`, close: true }
 }
 
-/** `report` is told of what is no answer at all: a connection that broke while its body was read. */
+export interface EstEdge {
+  /** Told of what is no answer at all: a connection that broke while its body was read. */
+  readonly report: (error: unknown, what: string) => void
+  /** Somebody at this address was given a certificate, so they belong here. */
+  readonly proven: (address: string) => void
+  readonly limits?: EstLimits | undefined
+}
+
+/** EST as a handler of requests that came through TLS. */
 export function estHandler(
   serve: (request: EstRequest) => Promise<EstResponse>,
-  report: (error: unknown, what: string) => void,
-  limits: EstLimits = LIMITS,
+  edge: EstEdge,
 ): Handler {
+  const { report, limits = LIMITS } = edge
   const underway = new Map<string, number>()
   return (request, response) => {
     const from = request.socket.remoteAddress ?? ''
     const count = underway.get(from) ?? 0
     underway.set(from, count + 1)
-    const work = count < limits.atOnce ? answer(serve, request, response, limits) : busy(response)
+    const work = count < limits.atOnce ? answer(serve, edge, request, response) : busy(response)
     void work
       .catch((error: unknown) => {
         if (!request.destroyed) report(error, 'an EST request could not be answered')
@@ -131,9 +140,9 @@ type Refused = readonly [status: number, line: string]
 
 async function answer(
   serve: (request: EstRequest) => Promise<EstResponse>,
+  { proven, limits = LIMITS }: EstEdge,
   request: IncomingMessage,
   response: ServerResponse,
-  limits: EstLimits,
 ): Promise<void> {
   const { socket } = request
   if (!(socket instanceof TLSSocket)) throw new Error('EST is served over TLS only')
@@ -159,7 +168,10 @@ async function answer(
     headers[name] = Array.isArray(value) ? value.join(', ') : value
   const { method = '', url: path = '/' } = request
   const connection = connectionOf(socket, requestId)
-  send(response, await serve({ method, path, headers, body, connection }))
+  const said = await serve({ method, path, headers, body, connection })
+  // A posted question that is answered with 200 came with a token or a certificate that held.
+  if (said.status === 200 && method === 'POST') proven(plainAddress(connection.remoteAddress))
+  send(response, said)
 }
 
 /** What costs is found out only for who asks: with a token nobody does for the chain, without a challengePassword nobody for the binding. */

@@ -3,52 +3,25 @@ import type { IncomingMessage } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
-import type { AuditLog } from '#audit'
-import { instant, verifyPeer, type CaStore, type Issuers, type Peer } from '#ca'
-import { muxCodes } from '#mux'
+import { instant, verifyPeer, type Peer } from '#ca'
 import { acceptWebSocket, driveTunnel, MuxError } from '#tunnel'
-import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
+import type { CloseReason, Offer, Tunnel } from '#tunnel'
 import { tlsOf } from '../access/source.ts'
 import { serveClient } from '../access/tcp.ts'
-import { refOf, type DecisionRef, type Decisions } from '../decisions.ts'
-import type { Device, DeviceStore } from '../devices/device.ts'
-import type { DeviceTls, Presence, Registry } from '../devices/presence.ts'
+import { refOf, type DecisionRef } from '../decisions.ts'
+import type { Device } from '../devices/device.ts'
+import type { DeviceTls, Presence } from '../devices/presence.ts'
 import { deviceFacts, plainAddress } from '../facts.ts'
-import type { Reauthorization } from '../sessions/reevaluate.ts'
-import { TargetsSchema, toListeners, toObserved } from '../sessions/observed.ts'
-import type { LiveSession } from '../sessions/live.ts'
-import type { SessionRoom } from '../sessions/room.ts'
-import { Allowance } from './allowance.ts'
-import { Lines } from './lines.ts'
-import type { Quiet } from './quiet.ts'
-
-export interface TunnelListener {
-  readonly tenant: string
-  readonly gateway: string
-  readonly issuers: () => Issuers
-  readonly caStore: CaStore
-  readonly devices: DeviceStore
-  readonly registry: Registry
-  readonly decisions: Decisions
-  readonly log: Pick<AuditLog, 'append'>
-  readonly room: SessionRoom
-  readonly reauthorization: Reauthorization
-  /** Epoch milliseconds. */
-  readonly now: () => number
-  readonly report: (error: unknown, what: string) => void
-  /**
-   * Told of connections that were refused, for the node's own log; `suppressed` is how many like it
-   * were not told since the last.
-   */
-  readonly refused: (code: string, from: string, detail: string, suppressed: number) => void
-  /** How often one device may come, and one session. */
-  readonly allowance: Allowance
-  readonly sessions: Allowance
-  /** Somebody at this address is a device of this node. */
-  readonly proven: (address: string) => void
-  /** Holds back what strangers repeat, by code and source. */
-  readonly quiet: Quiet
-}
+import { TargetsSchema, toListeners } from '../sessions/observed.ts'
+import type { TunnelListener } from './listener.ts'
+import { readReports } from './reports.ts'
+import {
+  misbehaved,
+  recordDown,
+  recordRefusal,
+  recordUp,
+  refusedStranger,
+} from './tunnel-events.ts'
 
 const Hello = Type.Object({
   v: Type.Literal(1),
@@ -64,16 +37,6 @@ const Hello = Type.Object({
   }),
   targets: TargetsSchema,
 })
-const Report = Type.Union([
-  Type.Object({ type: Type.Literal('targets'), targets: TargetsSchema }),
-  Type.Object({
-    type: Type.Literal('owner_changed'),
-    session: Type.String({ maxLength: 40 }),
-    observed: Type.Unknown(),
-  }),
-  Type.Object({ type: Type.Literal('ping') }),
-])
-
 const HELLO_TIMEOUT_MS = 10_000
 /** A device may stretch its silences to 300 s (agent.json, keepalive_max_s); the gateway waits half as long again. */
 const FOLLOWED_MS = 450_000
@@ -88,19 +51,7 @@ const LIMITS = {
 } as const
 /** A device carries everybody's sessions: what one vendor's target answers must not end it for the others. */
 const DEVICE_LIMITS = { ...LIMITS, tinyFramesPerSecond: 1_000_000 } as const
-/** Reports of a device: each may make the node decide its sessions again. */
-const REPORTS_PER_SECOND = 50
-const REPORTS_AT_ONCE = 2048
-/** Longest line of a report. */
-const REPORT_LIMIT = 256 * 1024
 const REPLACED = 'a newer tunnel of this device took over'
-/** Said of whoever it is: the signature of our CA has not held, so nothing presented is anybody's. */
-const STRANGERS: ReadonlySet<string> = new Set([
-  'peer.none',
-  'peer.malformed',
-  'peer.issuer',
-  'peer.signature',
-])
 const decoder = new TextDecoder('utf-8', { fatal: true })
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
@@ -166,27 +117,6 @@ export async function acceptTunnel(
 function presentedChain(socket: TLSSocket): Uint8Array[] {
   const leaf = socket.getPeerX509Certificate()
   return leaf === undefined ? [] : [new Uint8Array(leaf.raw)]
-}
-
-/** Ends that are nobody's doing: the network's. */
-const LOST: ReadonlySet<string> = new Set(['peer.lost', 'peer.silent', 'carrier.failed'])
-
-/** A peer that broke the protocol is told to the operator, whoever it is. */
-function misbehaved(listener: TunnelListener, why: CloseReason, from: string): void {
-  if (why.fault !== 'remote' || !Object.hasOwn(muxCodes, why.code) || LOST.has(why.code)) return
-  refusedStranger(listener, why.code, from, why.message)
-}
-
-/** For the node's own log, held back where it repeats: how many were, or undefined where this one is. */
-function refusedStranger(
-  listener: TunnelListener,
-  code: string,
-  from: string,
-  detail: string,
-): number | undefined {
-  const suppressed = listener.quiet.tell(`${code} ${from}`, performance.now())
-  if (suppressed !== undefined) listener.refused(code, from, detail, suppressed)
-  return suppressed
 }
 
 interface Admission {
@@ -270,66 +200,6 @@ function serve(listener: TunnelListener, presence: Presence, offer: Offer): void
   void tunnel.closed.then((why) => {
     const was = listener.registry.remove(device, tunnel)
     return recordDown(listener, presence, was === undefined ? 'tunnel.replaced' : why.code)
-  })
-}
-
-async function recordUp(
-  listener: TunnelListener,
-  { device, tls, peer, agent, epoch }: Presence,
-  { from, clockOffsetMs }: { readonly from: string; readonly clockOffsetMs: number },
-): Promise<void> {
-  await listener.log.append({
-    code: 'tunnel.up',
-    message: `tunnel of ${device} up`,
-    status: 'success',
-    disposition: 'allowed',
-    device,
-    src: from === '' ? undefined : { ip: from },
-    data: {
-      tunnel: `${listener.gateway}/${epoch}`,
-      tls_version: tls.version,
-      cipher: tls.cipher,
-      group: tls.group ?? 'unknown',
-      serial: peer.serial,
-      agent_version: agent.version,
-      clock_offset_ms: Math.round(clockOffsetMs),
-      epoch,
-    },
-  })
-}
-
-interface Turned {
-  readonly code: string
-  readonly message: string
-  /** What the certificate names; null where it names nothing. */
-  readonly device: string | null
-  readonly decision?: DecisionRef
-}
-
-/**
- * Records a refusal. A device that proved who it is has an event for each; strangers, who can knock
- * as often as they like, have one per reason, source and minute, with the number of the others.
- */
-async function recordRefusal(
-  listener: TunnelListener,
-  from: string,
-  { code, message, device, decision }: Turned,
-): Promise<void> {
-  const unknown = STRANGERS.has(code)
-  const suppressed = unknown ? refusedStranger(listener, code, from, message) : 0
-  if (suppressed === undefined) return
-  if (!unknown) listener.refused(code, from, message, 0)
-  const claim = unknown && device !== null ? `, claiming to be ${device}` : ''
-  await listener.log.append({
-    code: 'tunnel.down',
-    message: `tunnel refused: ${code}${claim}`,
-    status: 'failure',
-    disposition: 'blocked',
-    reason: code,
-    device: unknown || device === null ? 'unknown' : device,
-    src: from === '' ? undefined : { ip: from },
-    decisions: decision === undefined ? undefined : [decision],
-    data: { tunnel: 'refused', suppressed: unknown ? suppressed : undefined },
   })
 }
 
@@ -438,115 +308,4 @@ function parseHello(metadata: Uint8Array) {
   } catch {
     return undefined
   }
-}
-
-/** Newline-delimited JSON; a line that is none of ours ends the tunnel, because the two no longer agree. */
-function readReports(listener: TunnelListener, presence: Presence, control: TunnelStream): void {
-  const reporting: Reporting = { listener, presence, asking: new Map() }
-  const allowance = new Allowance(REPORTS_PER_SECOND, REPORTS_AT_ONCE, 1)
-  const lines = new Lines(REPORT_LIMIT)
-  control.onData = (chunk) => {
-    const whole = lines.take(chunk)
-    control.consumed(chunk.length)
-    if (whole === undefined) {
-      presence.tunnel.close('control.limit', 'a report is too long')
-      return
-    }
-    for (const line of whole) {
-      if (!allowance.take('report', performance.now())) {
-        presence.tunnel.close('control.rate', 'the agent reports without end')
-        return
-      }
-      if (!report(reporting, line)) {
-        presence.tunnel.close('control.report', 'a report is not of the protocol')
-        return
-      }
-    }
-  }
-  control.onClose = () => presence.tunnel.close('control.closed', 'the control stream ended')
-}
-
-interface Reporting {
-  readonly listener: TunnelListener
-  readonly presence: Presence
-  /** Sessions being decided again, with the instant of the earliest change that came since. */
-  readonly asking: Map<LiveSession, number | undefined>
-}
-
-function report(reporting: Reporting, line: string): boolean {
-  const { listener, presence } = reporting
-  let value: unknown
-  try {
-    value = JSON.parse(line)
-  } catch {
-    return false
-  }
-  if (!Value.Check(Report, value)) return false
-  const at = performance.now()
-  switch (value.type) {
-    case 'ping':
-      return true
-    case 'targets':
-      listener.registry.report(presence.device, presence.tunnel, toListeners(value.targets))
-      return true
-    case 'owner_changed': {
-      const session = listener.room.live.get(value.session)
-      if (session === undefined || session.device !== presence.device) return true
-      session.changed = Value.Check(TargetsSchema, [
-        { process: 'x', kind: 'tcp', listener: value.observed },
-      ])
-        ? toObserved(value.observed as Parameters<typeof toObserved>[0])
-        : null
-      void decideAgain(reporting, session, at)
-      return true
-    }
-  }
-}
-
-/** One question at a time per session: all that is reported during one is asked about together after it. */
-async function decideAgain(
-  { listener, asking }: Reporting,
-  session: LiveSession,
-  at: number,
-): Promise<void> {
-  if (asking.has(session)) {
-    asking.set(session, asking.get(session) ?? at)
-    return
-  }
-  try {
-    for (let due: number | undefined = at; due !== undefined; due = asking.get(session)) {
-      asking.set(session, undefined)
-      const withdrawal = { trigger: 'process', at: due } as const
-      await listener.reauthorization.withdraw((one) => one === session, withdrawal)
-    }
-  } finally {
-    asking.delete(session)
-  }
-}
-
-async function recordDown(
-  listener: TunnelListener,
-  presence: Presence,
-  reason: string,
-): Promise<void> {
-  const withdrawn = presence.withdrawnAt()
-  const took = withdrawn === undefined ? undefined : Math.ceil(performance.now() - withdrawn)
-  await listener.log
-    .append({
-      code: 'tunnel.down',
-      message: `tunnel of ${presence.device} down: ${reason}`,
-      status: 'success',
-      reason,
-      ...(took === undefined ? {} : { disposition: 'revoked' as const }),
-      device: presence.device,
-      data: {
-        tunnel: `${listener.gateway}/${presence.epoch}`,
-        serial: presence.peer.serial,
-        time_to_cut_ms: took,
-        duration_ms: Math.max(0, Math.round(listener.now() - presence.since)),
-      },
-    })
-    .catch((error: unknown) =>
-      listener.report(error, `the end of the tunnel of ${presence.device} could not be recorded`),
-    )
 }

@@ -5,7 +5,7 @@ import { networkInterfaces } from 'node:os'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import type { Goaway } from '#tunnel'
+import type { Clock, Goaway, Monotonic } from '#tunnel'
 import type { FourTuple } from '../../agent-tunnel/agent/scope/address.ts'
 import { unseen } from '../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../agent-tunnel/agent/scope/owner.ts'
@@ -475,6 +475,53 @@ describe('the gateway misbehaves', () => {
     // What it was sent to is gone too: home again.
     await other.silence()
     await gateway.nextTunnel()
+  })
+
+  test('a gateway that names what the owner did not is not followed: it probes no ports through a device', async () => {
+    using directory = new Directory()
+    let knocked = 0
+    const server = createServer((socket) => {
+      knocked++
+      socket.destroy()
+    }).listen(0, '127.0.0.2')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const config = await enrolled(gateway, directory)
+    await using agent = running(config, { scope })
+    const held = await gateway.nextTunnel()
+    held.tunnel.goaway('node.draining', 0, [`127.0.0.2:${port}`])
+    await gateway.nextTunnel()
+    expect(knocked).toBe(0)
+    expect(agent.logged('tunnel.elsewhere')[0]?.fields).toMatchObject({ port, followed: false })
+    server.close()
+  })
+
+  test('eight addresses that say nothing take twenty seconds together, then it is home again', async () => {
+    using directory = new Directory()
+    const silent = new Set<Socket>()
+    const server = createServer((socket) => {
+      socket.on('error', () => {})
+      silent.add(socket)
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const config = await enrolled(gateway, directory)
+    const FAST = 20
+    const clock: Clock = {
+      now: () => (performance.now() * FAST) as Monotonic,
+      after(ms, wake) {
+        const timer = setTimeout(wake, ms / FAST)
+        return () => clearTimeout(timer)
+      },
+    }
+    await using _agent = running(config, { scope, clock })
+    const held = await gateway.nextTunnel()
+    held.tunnel.goaway('node.draining', 0, Array<string>(8).fill(`127.0.0.1:${port}`))
+    await gateway.nextTunnel()
+    expect(silent.size).toBeGreaterThan(2)
+    expect(silent.size).toBeLessThanOrEqual(4)
+    for (const socket of silent) socket.destroy()
+    server.close()
   })
 
   test('an address that is not a gateway of this root is not believed', async () => {

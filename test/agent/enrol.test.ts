@@ -193,6 +193,20 @@ describe('the way there', () => {
     server.close()
   })
 
+  test('a gateway that resets whoever comes too often is not taken for an old middlebox', async () => {
+    using directory = new Directory()
+    const server = createServer((socket) => socket.resetAndDestroy()).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    await expect(
+      enrolAgent(to(directory, `https://127.0.0.1:${port}`), { ...quiet, token: 't' }),
+    ).rejects.toMatchObject({
+      code: expect.stringMatching(/^gateway\.(?:tls|unreachable)$/) as string,
+      next: expect.stringMatching(/^A gateway resets.*source\.rate/) as string,
+    })
+    server.close()
+  })
+
   test('a TLS server that speaks something else', async () => {
     using directory = new Directory()
     const { key, chain } = await gateway.face()

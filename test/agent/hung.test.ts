@@ -4,9 +4,10 @@ import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
 import { driveTunnel, memoryPair } from '#tunnel'
-import type { Clock, CloseReason, Monotonic, Tunnel, TunnelRefused } from '#tunnel'
+import type { CloseReason, Tunnel, TunnelRefused } from '#tunnel'
 import { Forwarder } from '../../agent-tunnel/agent/forward.ts'
 import type { ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
+import { HandClock } from '../support/clock.ts'
 
 const sighting = {
   observed: {
@@ -25,32 +26,12 @@ const sighting = {
   unreadable: 0,
 }
 
-/** Waits are kept and end when the test says so. */
-class Hand implements Clock {
-  #now = 500
-  #waits: { readonly at: number; readonly wake: () => void }[] = []
-  now(): Monotonic {
-    return this.#now as Monotonic
-  }
-  after(ms: number, wake: () => void): () => void {
-    const wait = { at: this.#now + ms, wake }
-    this.#waits.push(wait)
-    return () => (this.#waits = this.#waits.filter((each) => each !== wait))
-  }
-  pass(ms: number): void {
-    this.#now += ms
-    const due = this.#waits.filter(({ at }) => at <= this.#now)
-    this.#waits = this.#waits.filter((each) => !due.includes(each))
-    for (const { wake } of due) wake()
-  }
-}
-
 const never = (): Promise<never> => new Promise(() => {})
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
 async function opened(
   scope: object,
-): Promise<{ gateway: Tunnel; clock: Hand; open: Promise<unknown>; looks: () => number }> {
+): Promise<{ gateway: Tunnel; clock: HandClock; open: Promise<unknown>; looks: () => number }> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
@@ -70,7 +51,7 @@ async function opened(
       (...args: unknown[]) => (looks++, look(...args)),
     ]),
   )
-  const clock = new Hand()
+  const clock = new HandClock()
   const options = {
     targets: new Map([['plc', { kind: 'tcp', endpoint: { address: '127.0.0.1', port } }]]),
     scope: counted,

@@ -7,7 +7,7 @@ import { AgentError, agentCodes, configFrom, readConfig, readToken } from '#agen
 import type { Clock, Monotonic } from '#tunnel'
 import { DeviceClock } from '../../agent-tunnel/agent/clock.ts'
 import { parseConfig, printConfig } from '../../agent-tunnel/agent/config.ts'
-import { readAlternative } from '../../agent-tunnel/agent/elsewhere.ts'
+import { mayFollow, readAlternative } from '../../agent-tunnel/agent/elsewhere.ts'
 import { writeDurably } from '../../agent-tunnel/agent/files.ts'
 import { Identity } from '../../agent-tunnel/agent/identity.ts'
 import { readRecord } from '../../agent-tunnel/agent/json.ts'
@@ -60,6 +60,7 @@ const PIN = 'ab'.repeat(32)
 const good = {
   v: 1,
   gateway: 'https://gw.example:8443',
+  other_gateways: ['10.0.0.2:8443', '[2001:db8::2]:443', 'gw.other.example:8443'],
   device: 'press-07',
   tenant: 'main.sallyport.internal',
   ca_sha256: PIN,
@@ -116,6 +117,36 @@ test.for([
   expect(readAlternative(text)).toEqual(read)
 })
 
+test.for([
+  ['its own host at another port', 'gw1.plant.example:9000', true],
+  ['its own host in capitals', 'GW1.Plant.Example:8443', true],
+  ['a name beside it, at its port', 'gw2.plant.example:8443', true],
+  ['a name beside it, at 443', 'gw2.plant.example:443', true],
+  ['a name beside it, at a port that is nobody’s', 'gw2.plant.example:22', false],
+  ['a name below it', 'a.gw1.plant.example:8443', false],
+  ['a name above it', 'plant.example:8443', false],
+  ['another domain that ends alike', 'gw2.xplant.example:8443', false],
+  ['an address that is listed', '10.0.0.2:8443', true],
+  ['its other ports', '10.0.0.2:22', false],
+  ['an address beside it', '10.0.0.3:8443', false],
+  ['this machine', '127.0.0.1:8443', false],
+] as const)('where a gateway may send us: %s', ([, text, allowed]) => {
+  const configured = {
+    gateway: { host: 'gw1.plant.example', port: 8443 },
+    others: [{ host: '10.0.0.2', port: 8443 }],
+  }
+  const read = readAlternative(text)
+  expect(read !== undefined && mayFollow(read, configured)).toBe(allowed)
+})
+
+test('a gateway directly below the top, or an address, has no names beside it', () => {
+  for (const host of ['gw.example', '10.0.0.1'])
+    for (const other of ['other.example', '10.0.0.3', '11.0.0.1'])
+      expect(
+        mayFollow({ host: other, port: 443 }, { gateway: { host, port: 443 }, others: [] }),
+      ).toBe(false)
+})
+
 describe('agent.json', () => {
   test('what is read prints the same', () => {
     const config = parseConfig(JSON.stringify(good), '/data')
@@ -145,6 +176,11 @@ describe('agent.json', () => {
     ['not an object', '[]', /agent\.json: an object/],
     ['another version', { v: 2 }, /agent\.json: v:/],
     ['a key nobody knows', { tagrets: {} }, /agent\.json: tagrets: unknown/],
+    [
+      'a gateway elsewhere that is none',
+      { other_gateways: ['gw2'] },
+      /other_gateways\.0: .*host:port/,
+    ],
     ['http', { gateway: 'http://gw.example' }, /gateway: .*https/],
     ['a password in the URL', { gateway: 'https://u:p@gw.example' }, /gateway: .*password/],
     ['a path in the URL', { gateway: 'https://gw.example/est' }, /gateway: only host and port/],

@@ -56,7 +56,11 @@ export async function openSite(
       clientAuthorities: [pem(issuing), pem(root), ...(options.asking ?? [])],
     },
     onTunnel: (socket) => socket.destroy(),
-    onRequest: estHandler(serve, (error) => reported.push(error), options.limits),
+    onRequest: estHandler(serve, {
+      report: (error) => reported.push(error),
+      proven: () => {},
+      limits: options.limits,
+    }),
     onUpgrade: (_request, socket) => socket.destroy(),
     onFault: () => undefined,
   })

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Offer, Tunnel, TunnelStream } from '#tunnel'
+import { Pace } from '../../cli/pace.ts'
 import { openForward, type Forward, type News } from '../../cli/forward.ts'
 import { startFakeGateway, type FakeGateway } from './fake-gateway.ts'
 
@@ -298,3 +299,31 @@ test('a port that is taken is told with the way on', async () => {
 
 const { makeRoot } = await import('../demo/certificates.ts')
 const OTHER_ROOT = (await makeRoot('another root')).certificate.toString('pem')
+
+test('a thousand connections at once wait their turn; what is beyond is refused at once', () => {
+  const pace = new Pace()
+  const waits = Array.from({ length: 1200 }, () => pace.next(5000))
+  expect(waits.slice(0, 100)).toEqual(Array.from({ length: 100 }, () => 0))
+  expect(waits.slice(100, 104)).toEqual([20, 40, 60, 80])
+  expect(waits.lastIndexOf(1024 * 20)).toBe(1123)
+  expect(waits[1124]).toBeUndefined()
+  // Waiting is over, then half the allowance is back.
+  expect(pace.next(5000 + 1024 * 20 + 1000)).toBe(0)
+  expect(Array.from({ length: 60 }, () => pace.next(26_480)).filter((ms) => ms === 0)).toHaveLength(
+    49,
+  )
+})
+
+test('a gateway that finds the opening too fast is asked again, and the tool notices nothing', async () => {
+  await using one = await open()
+  let asked = 0
+  one.tunnel.onOpen = (offer) => {
+    if (++asked === 1) return offer.refuse('tunnel.pace', 'try again in a second')
+    const stream = offer.accept(Buffer.from('{"v":1}'))
+    stream.write(Buffer.from('welcome'))
+    stream.end()
+  }
+  const socket = await connected(one.port)
+  expect(await readAll(socket)).toBe('welcome')
+  expect(asked).toBe(2)
+})

@@ -15,6 +15,7 @@ import {
   openSession,
   presenting,
   until,
+  type Person,
   type TestNode,
 } from './node.ts'
 import { attach, Client, expecting, PLC, seen, type FakeAgent } from './tunnels.ts'
@@ -32,6 +33,13 @@ export interface Besieged extends AsyncDisposable {
   readonly agent: FakeAgent
   readonly client: Client
   readonly session: OpenedSession
+  /** All that are open. */
+  readonly sessions: readonly OpenedSession[]
+  readonly vendor: Person
+  /** Sends it a signal. */
+  signal(name: NodeJS.Signals): void
+  /** Its exit code, or the signal that ended it. */
+  readonly exited: Promise<number | NodeJS.Signals | null>
   /** Resident memory of the gateway, in MiB. */
   rss(): number
   /** CPU seconds that it has used. */
@@ -44,12 +52,18 @@ export interface Attacking extends AsyncDisposable {
   readonly heard: readonly string[]
 }
 
-/** `preload`: a module that the gateway's process loads first. */
-export async function besieged({ preload }: { readonly preload?: string } = {}): Promise<Besieged> {
+export interface Siege {
+  /** A module that the gateway's process loads first. */
+  readonly preload?: string
+  /** More lines of its configuration. */
+  readonly config?: string
+}
+
+export async function besieged({ preload, config = '' }: Siege = {}): Promise<Besieged> {
   const data = mkdtempSync(join(tmpdir(), 'sallyport-siege-'))
   const port = await freePort()
   const file = join(data, 'node.yaml')
-  writeFileSync(file, 'log_level: warn\n')
+  writeFileSync(file, `log_level: warn\n${config}`)
   const args = ['gateway', '--config', file, '--data', data, '--listen', `127.0.0.1:${port}`]
   const child = spawn(
     process.execPath,
@@ -63,6 +77,9 @@ export async function besieged({ preload }: { readonly preload?: string } = {}):
       'localhost',
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
+  )
+  const exited = once(child, 'exit').then(
+    ([code, signal]: (number | NodeJS.Signals | null)[]) => code ?? signal ?? null,
   )
   const log: string[] = []
   for (const stream of [child.stdout, child.stderr])
@@ -100,6 +117,10 @@ export async function besieged({ preload }: { readonly preload?: string } = {}):
     agent: good.agent,
     client,
     session: good.session,
+    sessions: [good.session, other.session],
+    vendor,
+    signal: (name) => void child.kill(name),
+    exited,
     rss: () =>
       Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) / 1024,
     cpu: () => cpuOf(child),
@@ -108,9 +129,8 @@ export async function besieged({ preload }: { readonly preload?: string } = {}):
       for (const person of node.people()) await person[Symbol.asyncDispose]()
       await client[Symbol.asyncDispose]()
       for (const { agent } of [good, other]) agent.tunnel.close('agent.draining')
-      const over = child.exitCode === null ? once(child, 'close') : undefined
       child.kill('SIGTERM')
-      await over
+      await exited
       rmSync(data, { recursive: true, force: true })
     },
   }

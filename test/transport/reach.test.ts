@@ -1,7 +1,7 @@
 /** Going out by a proxy: what is asked for, and every answer there is, in words. */
 import { once } from 'node:events'
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { printAddress, ProxyError, reach, readProxy, readProxyLogin } from '#tunnel'
 import type { Proxy } from '#tunnel'
 import { httpProxy, socksProxy, type TestProxy } from '../support/proxy.ts'
@@ -233,6 +233,24 @@ describe('SOCKS5', () => {
     await reach({ host, port: 9 }, proxyOf(proxy.url), quickly()).catch(() => {})
     expect(proxy.asked).toEqual([`${told}:9`])
   })
+})
+
+test('SOCKS5: a name longer than its length octet is refused here, not sent as another one', async () => {
+  const seen: Buffer[] = []
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.on('data', (chunk: Buffer) => seen.push(chunk))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close())
+  const { port } = server.address() as AddressInfo
+  const to = { host: `${'a'.repeat(255)}.example`, port: 443 }
+  const proxy = { scheme: 'socks5', host: '127.0.0.1', port } as const
+  await expect(reach(to, proxy, AbortSignal.timeout(5000))).rejects.toMatchObject({
+    code: 'proxy.gateway_unreachable',
+    message: expect.stringContaining('263') as string,
+  })
+  expect(seen).toEqual([])
 })
 
 describe('names of proxies', () => {

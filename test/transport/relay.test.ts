@@ -207,6 +207,55 @@ describe('the stream', () => {
     clearInterval(read)
   })
 
+  // Each way signals can pile up: behind data that waits in the relay, behind data that waits in its
+  // tunnel, and with nobody on the other side to hear them.
+  test.for([
+    ['behind held data', 388 * 1024],
+    ['behind a little that has no credit', 260 * 1024],
+  ] as const)('signals to a reader that takes nothing are bounded: %s', async ([, octets]) => {
+    const { ours, theirs, there } = await joined()
+    theirs.onData = () => {}
+    const over = ended(ours)
+    ours.write(Buffer.alloc(octets))
+    await expect.poll(() => theirs.bytesIn).toBe(256 * 1024)
+    for (let at = 0; at < 40; at++) {
+      ours.signal(Buffer.alloc(4096))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    expect(await over).toMatchObject({ code: 'relay.signal' })
+    expect(there.draining).toBe(false)
+  })
+
+  test('empty signals count too', async () => {
+    const { ours, theirs } = await joined()
+    theirs.onData = () => {}
+    const over = ended(ours)
+    ours.write(Buffer.alloc(388 * 1024))
+    await expect.poll(() => theirs.bytesIn).toBe(256 * 1024)
+    for (let at = 0; at < 1500; at++) ours.signal(none)
+    expect(await over).toMatchObject({ code: 'relay.signal' })
+  })
+
+  test('whoever sends them hears that they are not taken', async () => {
+    const { ours, theirs } = await joined()
+    theirs.onData = () => {}
+    ours.write(Buffer.alloc(3_000_000))
+    const taken = Array.from({ length: 20 }, () => ours.signal(Buffer.alloc(4096)))
+    expect(taken.lastIndexOf(true)).toBe(14)
+    expect(taken.indexOf(false)).toBe(15)
+  })
+
+  test('signals that nobody has come to hear are bounded', async () => {
+    const { ours, theirs } = await joined()
+    const over = ended(ours)
+    for (let at = 0; at < 20; at++) {
+      expect(ours.signal(Buffer.alloc(4096))).toBe(true)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    expect(await over).toMatchObject({ code: 'tunnel.signals' })
+    expect(await ended(theirs)).toMatchObject({ code: 'tunnel.signals' })
+  })
+
   test('either tunnel that ends takes its streams with it, and only those', async () => {
     const one = await joined()
     const over = ended(one.ours)
@@ -246,6 +295,20 @@ describe('datagrams', () => {
     ours.end()
     theirs.end()
     expect(await over).toMatchObject({ code: 'done' })
+  })
+
+  test('one longer than the window passes, and its credit is counted once', async () => {
+    const { ours, theirs } = await joined('udp', { initialWindow: 16_384 })
+    const got: number[] = []
+    theirs.onData = (chunk) => {
+      got.push(chunk.length)
+      theirs.consumed(chunk.length)
+    }
+    for (let at = 1; at <= 20; at++) {
+      ours.write(Buffer.alloc(65_507))
+      await expect.poll(() => got.length).toBe(at)
+    }
+    expect(new Set(got)).toEqual(new Set([65_507]))
   })
 
   test('a reader that is slow loses datagrams, counted, and holds up nothing else', async () => {

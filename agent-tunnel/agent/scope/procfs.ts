@@ -117,3 +117,21 @@ export function parseUnit(cgroup: string): string | undefined {
   const bare = unit?.startsWith('_') === true ? unit.slice(1) : unit
   return bare !== undefined && UNIT.test(bare) ? bare : undefined
 }
+
+/** The kernel's memory for TCP, of all sockets of the machine. */
+export interface TcpMemory {
+  readonly pages: number
+  /** It is short: memory is taken back from sockets, and what comes for them may be dropped. */
+  readonly short: boolean
+}
+
+/**
+ * From /proc/net/protocols and, where it can be read, /proc/sys/net/ipv4/tcp_mem (tcp(7)). The kernel
+ * says "short" until it next looks; below its first mark it will then be at ease.
+ */
+export function parseTcpMemory(protocols: string, marks: string): TcpMemory | undefined {
+  const [, pages, press] = /^TCP +\d+ +\d+ +(\d+) +(yes|no) /m.exec(protocols) ?? []
+  if (pages === undefined) return undefined
+  const low = Number(/^(\d+)\s+\d+\s+\d+\s*$/.exec(marks)?.[1] ?? 0)
+  return { pages: Number(pages), short: press === 'yes' && Number(pages) >= low }
+}

@@ -11,6 +11,7 @@ import {
   parseSocketLink,
   parseSocketTable,
   parseStartTicks,
+  parseTcpMemory,
   parseUid,
   parseUnit,
 } from '../../../agent-tunnel/agent/scope/procfs.ts'
@@ -235,5 +236,26 @@ describe('addresses', () => {
     expect(printEndpoint(at('::1', 80))).toBe('[::1]:80')
     expect(printEndpoint(at('10.0.0.5', 502))).toBe('10.0.0.5:502')
     expect(fromOctets(Uint8Array.of(10, 0, 0, 5))).toBe('10.0.0.5')
+  })
+})
+
+describe('memory for TCP', () => {
+  const protocols = (press: string) =>
+    `protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em
+TCPv6     2432      0    3073   ${press}     192   yes  kernel      y  y  y  y  y  y  y  y  y  y  y  y  n  y  y  y  y  y
+UDP       1344      0       7   NI       0   yes  kernel      y  y  y  n  y  y  y  n  y  y  y  y  n  n  y  y  y  n
+TCP       2304     42    3073   ${press}     192   yes  kernel      y  y  y  y  y  y  y  y  y  y  y  y  n  y  y  y  y  y
+`
+  test('pages in use, and whether they are short', () => {
+    expect(parseTcpMemory(protocols('no '), '')).toEqual({ pages: 3073, short: false })
+    expect(parseTcpMemory(protocols('yes'), '')).toEqual({ pages: 3073, short: true })
+    expect(parseTcpMemory(protocols('yes'), '3073\t4000\t8000\n')).toMatchObject({ short: true })
+  })
+  test('below the first mark the kernel only has not looked again', () => {
+    expect(parseTcpMemory(protocols('yes'), '3074\t4000\t8000\n')).toMatchObject({ short: false })
+  })
+  test('nothing is guessed from half of it', () => {
+    for (const text of ['', 'TCP 1 2 3', protocols('NI ')])
+      expect(parseTcpMemory(text, '1 2 3\n')).toBeUndefined()
   })
 })

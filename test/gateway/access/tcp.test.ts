@@ -253,6 +253,25 @@ describe('a connection that holds the session', () => {
     await end(narrow)
   })
 
+  test('a tool that opens faster than a second allows hears when to come again, and keeps its tunnel', async () => {
+    oblige({ max_streams: 2 })
+    const narrow = await openSession(vendor, 'press-07', 'plc')
+    await using hasty = await Client.dial(node)
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 300 }, () => hasty.stream(narrow)),
+    )
+    const told = outcomes.flatMap((one) =>
+      one.status === 'rejected' ? [one.reason as Error & { code: string }] : [],
+    )
+    const paced = told.filter(({ code }) => code === 'tunnel.pace')
+    expect(paced.length).toBeGreaterThan(0)
+    expect(paced[0]?.message).toContain('try again in a second')
+    expect(told).toHaveLength(298)
+    expect(hasty.tunnel.draining).toBe(false)
+    expect(await record(narrow)).toMatchObject({ state: 'open' })
+    await end(narrow)
+  })
+
   test('more bytes than allowed: the session ends, and says so', async () => {
     oblige({ max_bytes: 100_000, max_bandwidth_bps: 1_000_000_000 })
     const small = await openSession(vendor, 'press-07', 'plc')

@@ -1,10 +1,14 @@
 /** Who may begin a handshake: each source its own allowance, strangers one together, the proven none but theirs. */
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Admission, type Account, type AdmissionCode } from '../../../gateway/listen/admission.ts'
 import { Allowance } from '../../../gateway/listen/allowance.ts'
+import { keepSources } from '../../../gateway/listen/sources.ts'
 
-const off = { perSource: 0, open: 0, strangers: 0 }
+const off = { perSource: 0, open: 0, strangers: 0, strangersOpen: 0 }
 const isIn = (entered: Account | AdmissionCode): entered is Account => typeof entered !== 'string'
 
 /** How many of `times` come in, all in one instant. */
@@ -60,6 +64,23 @@ describe('admission', () => {
     expect(admission.enter('10.9.9.9', 86_400_000)).toBe('strangers.rate')
   })
 
+  test('strangers fill no place that is kept for who belongs here', () => {
+    const admission = new Admission({ ...off, strangersOpen: 3 }, 0)
+    admission.proven('10.9.9.9', 0)
+    const entered = ['10.0.0.1', '10.0.0.2', '10.0.0.3'].map((from) => admission.enter(from, 0))
+    expect(entered.every(isIn)).toBe(true)
+    expect(admission.enter('10.0.0.4', 0)).toBe('strangers.connections')
+    expect(crowd(admission, '10.9.9.9', 10, 0)).toBe(10)
+    // One of them turns out to belong here: its place is free for the next stranger, once.
+    admission.proven('10.0.0.2', 0)
+    admission.proven('10.0.0.2', 0)
+    const next = admission.enter('10.0.0.4', 0)
+    expect(isIn(next)).toBe(true)
+    expect(admission.enter('10.0.0.5', 0)).toBe('strangers.connections')
+    for (const one of [...entered, next]) if (isIn(one)) admission.leave(one, 0)
+    expect(crowd(admission, '10.0.0.6', 10, 0)).toBe(3)
+  })
+
   test('a million addresses cost bounded memory, and do not open the door', () => {
     const admission = new Admission({ ...off, perSource: 1, open: 10 }, 0)
     const before = process.memoryUsage().heapUsed
@@ -79,7 +100,10 @@ describe('admission', () => {
     })
     fc.assert(
       fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
-        const admission = new Admission({ perSource: 2, open: 5, strangers: 3 }, 0)
+        const admission = new Admission(
+          { perSource: 2, open: 5, strangers: 3, strangersOpen: 4 },
+          0,
+        )
         const inside = new Map<string, Account[]>()
         let now = 0
         for (const { source, enters, after } of steps) {
@@ -97,6 +121,53 @@ describe('admission', () => {
         }
       }),
     )
+  })
+})
+
+describe('a restart', () => {
+  const file = join(mkdtempSync(join(tmpdir(), 'sallyport-sources-')), 'known-sources.json')
+  const HOUR = 3_600_000
+  /** A run of the node: its monotonic clock starts anew, the date goes on. */
+  function run(date: number, monotonic: number) {
+    const admission = new Admission({ ...off, strangers: 1 }, monotonic)
+    const wrong: string[] = []
+    const clocks = { date: () => date, monotonic: () => monotonic }
+    const report = (_error: unknown, what: string) => void wrong.push(what)
+    return { admission, wrong, keeping: keepSources(admission, { file, clocks, report }) }
+  }
+  const full = (admission: Admission, now: number) => crowd(admission, '10.1.1.1', 100, now)
+
+  test('makes no stranger of who has proven to belong here within the day', () => {
+    const first = run(1_800_000_000_000, 50 * HOUR)
+    first.admission.proven('10.9.9.9', 50 * HOUR)
+    first.admission.proven('2001:db8:1:2::1', 50 * HOUR - 23 * HOUR)
+    first.keeping[Symbol.dispose]()
+    const second = run(1_800_000_000_000 + 2 * HOUR, 5)
+    full(second.admission, 5)
+    expect(isIn(second.admission.enter('10.9.9.9', 5))).toBe(true)
+    expect(second.admission.enter('2001:db8:1:2::9', 5)).toBe('strangers.rate')
+    expect([...first.wrong, ...second.wrong]).toEqual([])
+    second.keeping[Symbol.dispose]()
+  })
+
+  test.for(['', '[]', '{"v":1,"sources":[["10.9.9.9"]]}', '{"sources":[["10.9.9.9",1e300]]}'])(
+    'a file that is none is said, and nobody is known by it: %s',
+    (text) => {
+      writeFileSync(file, text)
+      const { admission, wrong, keeping } = run(1_800_000_000_000, 5)
+      expect(wrong).toHaveLength(1)
+      full(admission, 5)
+      expect(admission.enter('10.9.9.9', 5)).toBe('strangers.rate')
+      keeping[Symbol.dispose]()
+    },
+  )
+
+  test('a date in the future proves nothing', () => {
+    writeFileSync(file, JSON.stringify({ v: 1, sources: [['10.9.9.9', 1_900_000_000_000]] }))
+    const { admission, keeping } = run(1_800_000_000_000, 5)
+    full(admission, 5)
+    expect(admission.enter('10.9.9.9', 5)).toBe('strangers.rate')
+    keeping[Symbol.dispose]()
   })
 })
 

@@ -48,6 +48,7 @@ beforeEach(async () => {
       version: '0',
       identity: { authenticate: async () => subject } as never,
       now: () => NOW,
+      proven: () => {},
       report: (error) => {
         throw error
       },

@@ -1,0 +1,114 @@
+/** What an agent reports on its control stream: lines of JSON, each read strictly, each paid for. */
+import { Type } from 'typebox'
+import { Value } from 'typebox/value'
+import type { TunnelStream } from '#tunnel'
+import type { Presence } from '../devices/presence.ts'
+import type { LiveSession } from '../sessions/live.ts'
+import { TargetsSchema, toListeners, toObserved } from '../sessions/observed.ts'
+import { Allowance } from './allowance.ts'
+import { Lines } from './lines.ts'
+import type { TunnelListener } from './listener.ts'
+
+const Report = Type.Union([
+  Type.Object({ type: Type.Literal('targets'), targets: TargetsSchema }),
+  Type.Object({
+    type: Type.Literal('owner_changed'),
+    session: Type.String({ maxLength: 40 }),
+    observed: Type.Unknown(),
+  }),
+  Type.Object({ type: Type.Literal('ping') }),
+])
+
+/** Reports of a device: each may make the node decide its sessions again. */
+const REPORTS_PER_SECOND = 50
+const REPORTS_AT_ONCE = 2048
+/** Longest line of a report. */
+const REPORT_LIMIT = 256 * 1024
+
+/** Newline-delimited JSON; a line that is none of ours ends the tunnel, because the two no longer agree. */
+export function readReports(
+  listener: TunnelListener,
+  presence: Presence,
+  control: TunnelStream,
+): void {
+  const reporting: Reporting = { listener, presence, asking: new Map() }
+  const allowance = new Allowance(REPORTS_PER_SECOND, REPORTS_AT_ONCE, 1)
+  const lines = new Lines(REPORT_LIMIT)
+  control.onData = (chunk) => {
+    const whole = lines.take(chunk)
+    control.consumed(chunk.length)
+    if (whole === undefined) {
+      presence.tunnel.close('control.limit', 'a report is too long')
+      return
+    }
+    for (const line of whole) {
+      if (!allowance.take('report', performance.now())) {
+        presence.tunnel.close('control.rate', 'the agent reports without end')
+        return
+      }
+      if (!report(reporting, line)) {
+        presence.tunnel.close('control.report', 'a report is not of the protocol')
+        return
+      }
+    }
+  }
+  control.onClose = () => presence.tunnel.close('control.closed', 'the control stream ended')
+}
+
+interface Reporting {
+  readonly listener: TunnelListener
+  readonly presence: Presence
+  /** Sessions being decided again, with the instant of the earliest change that came since. */
+  readonly asking: Map<LiveSession, number | undefined>
+}
+
+function report(reporting: Reporting, line: string): boolean {
+  const { listener, presence } = reporting
+  let value: unknown
+  try {
+    value = JSON.parse(line)
+  } catch {
+    return false
+  }
+  if (!Value.Check(Report, value)) return false
+  const at = performance.now()
+  switch (value.type) {
+    case 'ping':
+      return true
+    case 'targets':
+      listener.registry.report(presence.device, presence.tunnel, toListeners(value.targets))
+      return true
+    case 'owner_changed': {
+      const session = listener.room.live.get(value.session)
+      if (session === undefined || session.device !== presence.device) return true
+      session.changed = Value.Check(TargetsSchema, [
+        { process: 'x', kind: 'tcp', listener: value.observed },
+      ])
+        ? toObserved(value.observed as Parameters<typeof toObserved>[0])
+        : null
+      void decideAgain(reporting, session, at)
+      return true
+    }
+  }
+}
+
+/** One question at a time per session: all that is reported during one is asked about together after it. */
+async function decideAgain(
+  { listener, asking }: Reporting,
+  session: LiveSession,
+  at: number,
+): Promise<void> {
+  if (asking.has(session)) {
+    asking.set(session, asking.get(session) ?? at)
+    return
+  }
+  try {
+    for (let due: number | undefined = at; due !== undefined; due = asking.get(session)) {
+      asking.set(session, undefined)
+      const withdrawal = { trigger: 'process', at: due } as const
+      await listener.reauthorization.withdraw((one) => one === session, withdrawal)
+    }
+  } finally {
+    asking.delete(session)
+  }
+}
