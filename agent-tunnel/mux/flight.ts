@@ -14,7 +14,7 @@ const MOST = 32 * 1024 * 1024
 /** Round trips' worth on its way: one that flows, and one that waits while the first is answered. */
 const GAIN = 2
 /** However short the path: so long may a process wait for its processor. */
-const LEAST_TRIP_MS = 0.6
+const LEAST_TRIP_MS = 0.5
 /** No clock is trusted to tell less. */
 const LEAST_TOOK_MS = 0.05
 /** A rate is forgotten after so many round trips, but not within this time. */
@@ -118,7 +118,7 @@ export class Flight {
 
   /** Octets that may be on their way now. */
   get cap(): number {
-    return this.#drained === undefined ? this.#cap : Math.max(LEAST, this.#cap * DRAIN)
+    return this.#drained === undefined ? this.#cap : Math.max(LEAST, Math.floor(this.#cap * DRAIN))
   }
   /** Octets given out and not known to have been read. */
   get inFlight(): number {
@@ -227,7 +227,7 @@ export class Flight {
     const rate = this.#rate.value
     const trip = this.#trip.value
     if (rate === 0) return
-    const extra = Math.min(this.#extra.value, GAIN * rate * trip)
+    const extra = Math.min(this.#extra.value, rate * trip)
     const wanted = GAIN * rate * Math.max(trip, LEAST_TRIP_MS) + extra
     this.#cap = Math.round(Math.min(MOST, Math.max(LEAST, wanted)))
   }

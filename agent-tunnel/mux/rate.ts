@@ -13,9 +13,9 @@ export class Rate {
     this.#at = now
   }
 
-  /** Adds tokens that the peer has earned otherwise, up to a full burst. */
+  /** Adds tokens that the peer has earned otherwise, to at most a full burst of earlier ones. */
   earn(tokens: number): void {
-    this.#tokens = Math.min(2 * this.#perSecond, this.#tokens + tokens)
+    this.#tokens = Math.min(2 * this.#perSecond, this.#tokens) + tokens
   }
 
   /** Takes `cost` tokens; false when the peer is over its rate. */

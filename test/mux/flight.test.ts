@@ -31,6 +31,8 @@ class SlowLink {
   queued = 0
   mostQueuedMs = 0
   answers = true
+  /** Whether there was ever room for part of an octet. */
+  fractions = false
 
   constructor(shape: LinkShape) {
     this.pair = new Pair()
@@ -99,6 +101,8 @@ class SlowLink {
       if (stream !== undefined) while (!stream.wantsDrain && dialler.session.write(stream, chunk));
       this.#take(dialler, this.shape.rate, this.#there)
       if (this.answers) this.#take(acceptor, Infinity, this.#back)
+      // Half an octet of room would make half an octet of a frame.
+      this.fractions ||= !Number.isInteger(dialler.session.stats().inFlightCap)
       this.queued = Math.max(0, this.#free - clock.now)
       this.mostQueuedMs = Math.max(this.mostQueuedMs, this.queued)
     }
@@ -139,13 +143,15 @@ test('where octets are read in clumps the link stays full', () => {
   expect(link.share(ours, 3000, 2000)).toBeGreaterThan(0.9)
 })
 
-test('a stream that has been busy for a minute has no longer queue than at first', () => {
-  const link = new SlowLink({ rate: 4000, rttMs: 20 })
+test('a stream that has been busy for long has no longer queue than at first', () => {
+  const link = new SlowLink({ rate: 12_501.3, rttMs: 20 })
   const ours = link.stream()
   expect(link.share(ours, 1000, 25_000)).toBeGreaterThan(0.95)
   link.mostQueuedMs = 0
   link.run(2000, ours)
   expect(link.mostQueuedMs).toBeLessThan(60)
+  expect(link.fractions).toBe(false)
+  expect(link.pair.dialler.failure ?? link.pair.acceptor.failure).toBeUndefined()
 })
 
 test('a path that has become longer is known as such after a while', () => {
