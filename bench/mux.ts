@@ -55,7 +55,7 @@ function cross(one: Session, two: Session): void {
 }
 
 function carry(from: Session, to: Session): void {
-  for (let slab = from.output(); slab !== undefined; slab = from.output()) {
+  for (let slab = from.output(now()); slab !== undefined; slab = from.output(now())) {
     const at = now()
     for (const effect of to.receive(slab, at)) {
       if (effect.type === 'data') to.consumed(effect.stream, effect.end - effect.start, at)

@@ -2,6 +2,7 @@
 import { MuxError, muxCodes } from './errors.ts'
 import { encode, MAX_MESSAGE, VERSION } from './frame.ts'
 import type { Named } from './frame.ts'
+import type { Flight } from './flight.ts'
 import type { Limits, Monotonic, Role } from './limits.ts'
 import type { Liveness } from './liveness.ts'
 import type { Outbox } from './outbox.ts'
@@ -10,14 +11,21 @@ import { fromUtf8, isCode, utf8Within } from './text.ts'
 export class Control {
   readonly #outbox: Outbox
   readonly #live: Liveness
+  readonly #flight: Flight
   readonly #maxBacklog: number
   #owed = 0
+  /** Whether a PONG may be waiting here to leave. */
+  pongDue = false
   /** The last id named in our first GOAWAY. */
   #goneFor: number | undefined
 
-  constructor(outbox: Outbox, live: Liveness, maxBacklog: number) {
+  constructor(
+    { outbox, live, flight }: { outbox: Outbox; live: Liveness; flight: Flight },
+    maxBacklog: number,
+  ) {
     this.#outbox = outbox
     this.#live = live
+    this.#flight = flight
     this.#maxBacklog = maxBacklog
   }
 
@@ -43,10 +51,13 @@ export class Control {
     )
   }
 
-  ping(now: Monotonic): void {
+  /** `idle`: nothing waits for room behind it. */
+  ping(now: Monotonic, idle: boolean): void {
     this.#outbox.frame(encode({ type: 'ping', token: this.#live.ping(now) }))
+    this.#flight.mark(now, idle)
   }
   pong(token: bigint): void {
+    this.pongDue = true
     this.#owe(encode({ type: 'pong', token }))
   }
   refuse(stream: number, named: Named): void {
@@ -63,6 +74,7 @@ export class Control {
   /** The connection took something: the peer reads. */
   sent(): void {
     this.#owed = 0
+    this.pongDue = false
   }
 
   /**

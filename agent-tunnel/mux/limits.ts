@@ -31,7 +31,7 @@ export interface Limits extends WireLimits {
   readonly receiveBudget: number
   /** Received and not consumed, over the tunnel; above it the stream that holds most is reset. */
   readonly receiveMemory: number
-  /** Largest slab of outgoing frames; two of them are the in-flight cap. */
+  /** Largest slab of outgoing frames. */
   readonly maxSlab: number
   /** PONG and REFUSE that this end owes and the peer does not read. */
   readonly maxBacklog: number

@@ -2,8 +2,11 @@
  * Frames on their way out, in slabs: bytes are copied in once, the header of the last DATA frame is
  * extended in place while the same stream keeps writing. One slab is out at a time; the next fills.
  */
+import type { Flight } from './flight.ts'
 import { HEADER, putHeader, TYPE } from './frame.ts'
 
+/** A PING behind the data that fills a slab still fits in. */
+const PING = HEADER + 8
 const LEAST_SLAB = 16 * 1024
 /** Of each size: many small ones must not leave the few large ones without a place. */
 const KEPT = 8 * 1024 * 1024
@@ -32,6 +35,7 @@ interface Ready {
 export class Outbox {
   readonly #pool: SlabPool
   readonly #most: number
+  readonly #flight: Flight
   #size = LEAST_SLAB
   #filling: Uint8Array | undefined
   #used = 0
@@ -44,10 +48,11 @@ export class Outbox {
   #out: Uint8Array | undefined
   frames = 0
 
-  /** `most`: the largest slab in bytes. */
-  constructor(pool: SlabPool, most: number) {
+  /** `most`: the largest slab in bytes; `flight` counts what is added. */
+  constructor(pool: SlabPool, most: number, flight: Flight) {
     this.#pool = pool
     this.#most = most
+    this.#flight = flight
   }
 
   /** The largest DATA payload in bytes that the peer takes. */
@@ -59,7 +64,7 @@ export class Outbox {
   get room(): number {
     if (this.#ready.length > 0) return 0
     const capacity = this.#filling === undefined ? this.#size : this.#filling.length
-    return Math.max(0, capacity - this.#used - HEADER)
+    return Math.max(0, capacity - this.#used - HEADER - PING)
   }
 
   get empty(): boolean {
@@ -88,11 +93,16 @@ export class Outbox {
         at === 0 && length === source.length ? source : source.subarray(at, at + length),
         this.#used,
       )
-      this.#used += length
+      this.#advance(length)
       this.#openLength += length
       at += length
       putHeader(slab, this.#openAt, TYPE.data, this.#openLength, stream)
     }
+  }
+
+  #advance(octets: number): void {
+    this.#used += octets
+    this.#flight.add(octets)
   }
 
   #begin(stream: number): void {
@@ -102,7 +112,7 @@ export class Outbox {
     this.#openStream = stream
     this.#openAt = this.#used
     this.#openLength = 0
-    this.#used += HEADER
+    this.#advance(HEADER)
     this.frames++
   }
 
@@ -110,7 +120,7 @@ export class Outbox {
   frame(bytes: Uint8Array): void {
     const slab = this.#reserve(bytes.length)
     slab.set(bytes, this.#used)
-    this.#used += bytes.length
+    this.#advance(bytes.length)
     this.frames++
   }
 
@@ -119,7 +129,7 @@ export class Outbox {
     const slab = this.#reserve(HEADER + payload.length)
     putHeader(slab, this.#used, type, payload.length, stream)
     slab.set(payload, this.#used + HEADER)
-    this.#used += HEADER + payload.length
+    this.#advance(HEADER + payload.length)
     this.frames++
   }
 
@@ -165,7 +175,7 @@ export class Outbox {
   #resize(): void {
     if (this.#filling === undefined) return
     const free = this.#filling.length - this.#used
-    if (free <= HEADER + 1024) this.#size = Math.min(this.#most, this.#size * 2)
+    if (free <= HEADER + PING + 1024) this.#size = Math.min(this.#most, this.#size * 2)
     else if (this.#used < this.#size / 8) this.#size = Math.max(LEAST_SLAB, this.#size / 2)
   }
 

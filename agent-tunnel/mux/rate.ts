@@ -13,6 +13,11 @@ export class Rate {
     this.#at = now
   }
 
+  /** Adds tokens that the peer has earned otherwise, to at most a full burst of earlier ones. */
+  earn(tokens: number): void {
+    this.#tokens = Math.min(2 * this.#perSecond, this.#tokens) + tokens
+  }
+
   /** Takes `cost` tokens; false when the peer is over its rate. */
   take(now: Monotonic, cost = 1): boolean {
     if (this.#tokens < cost) {

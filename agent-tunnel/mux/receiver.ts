@@ -4,6 +4,7 @@ import { Decoder, foreign } from './decoder.ts'
 import type { Effects } from './effect.ts'
 import { MuxError } from './errors.ts'
 import type { MuxCode } from './errors.ts'
+import type { Flight } from './flight.ts'
 import { kinds, MAX_CREDIT, parse, TYPE } from './frame.ts'
 import type { Frame, GoawayFrame, Hello } from './frame.ts'
 import type { Limits, Monotonic } from './limits.ts'
@@ -18,6 +19,7 @@ export interface Parts {
   readonly limits: Limits
   readonly streams: Streams
   readonly live: Liveness
+  readonly flight: Flight
   readonly control: Control
   readonly sender: Sender
   readonly effects: Effects
@@ -36,6 +38,9 @@ type Charged = 'ping' | 'signal' | 'empty' | 'tiny' | 'extension'
 
 /** A frame of fewer octets costs its receiver what an empty one does. */
 const TINY = 32
+
+/** A peer that sends may also ask: a PING for so many octets, beside those it has a second. */
+const OCTETS_PER_PING = 16 * 1024
 
 export class Receiver {
   readonly #parts: Parts
@@ -71,6 +76,7 @@ export class Receiver {
   /** Takes any piece of the peer's octets. Throws MuxError for what ends the tunnel. */
   take(chunk: Uint8Array, now: Monotonic): void {
     this.#chunks++
+    this.#rates.ping.earn(chunk.length / OCTETS_PER_PING)
     this.#decoder.feed(chunk)
     for (let token = this.#decoder.next(); token !== 'need'; token = this.#decoder.next()) {
       if (token === 'piece') {
@@ -179,7 +185,7 @@ export class Receiver {
         return this.#parts.control.pong(frame.token)
       case 'pong':
         if (!this.#parts.live.pong(frame.token, now)) throw remote('ping.unsolicited')
-        return
+        return this.#parts.flight.answered(now)
       case 'goaway':
         return this.#goaway(frame)
       default:
@@ -192,7 +198,7 @@ export class Receiver {
     this.peer = frame
     this.#parts.sender.maxFrame = frame.limits.maxFrame
     this.#parts.effects.push({ type: 'ready', hello: frame })
-    this.#parts.control.ping(now)
+    this.#parts.control.ping(now, true)
   }
 
   #open(id: number, kindNumber: number, metadata: Uint8Array, now: Monotonic): void {

@@ -1,5 +1,10 @@
-/** What leaves, and in which order: control frames at once, data by credit, grant and turn. */
+/**
+ * What leaves, and in which order: control frames at once, data by credit, grant and turn, and no more
+ * of it than may be in flight.
+ */
+import type { Flight } from './flight.ts'
 import { HEADER, TYPE } from './frame.ts'
+import type { Monotonic } from './limits.ts'
 import type { Outbox, SlabPool } from './outbox.ts'
 import { QUANTUM, Scheduler } from './schedule.ts'
 import type { MuxStream } from './stream.ts'
@@ -11,14 +16,20 @@ const LOW_WATER = QUANTUM
 /** A stream that has sent no more than this lately, what waits included, goes first. */
 const SPARSE = 8 * 1024
 
+/** Streams that send little may go this far beyond what may be in flight: nothing is worth their waiting. */
+const SPARE = 64 * 1024
+
 interface Watcher {
   drained(stream: MuxStream): void
   /** Everything written has left and FIN is due. */
   finDue(stream: MuxStream): void
+  /** Enough has left for a PING behind it; `idle` if nothing waits for room. */
+  pingDue(now: Monotonic, idle: boolean): void
 }
 
 export class Sender {
   readonly #outbox: Outbox
+  readonly #flight: Flight
   readonly #pool: SlabPool
   readonly #watcher: Watcher
   readonly #scheduler = new Scheduler()
@@ -26,8 +37,13 @@ export class Sender {
   #writers = 0
   #writersBefore = 0
 
-  constructor(outbox: Outbox, pool: SlabPool, watcher: Watcher) {
+  constructor(
+    { outbox, flight }: { readonly outbox: Outbox; readonly flight: Flight },
+    pool: SlabPool,
+    watcher: Watcher,
+  ) {
     this.#outbox = outbox
+    this.#flight = flight
     this.#pool = pool
     this.#watcher = watcher
   }
@@ -42,7 +58,7 @@ export class Sender {
     let sent = 0
     // Straight into the slab only past nobody: whoever waits would else be overtaken by every writer.
     if (stream.first === undefined && this.#scheduler.head === undefined) {
-      sent = Math.min(chunk.length, stream.credit, this.#outbox.room, this.#grant(stream))
+      sent = Math.min(chunk.length, stream.credit, this.#room(0), this.#grant(stream))
       if (sent > 0) this.#data(stream, chunk, 0, sent)
     }
     if (sent === chunk.length) return true
@@ -51,6 +67,11 @@ export class Sender {
     if (stream.pendingBytes <= LOW_WATER) return true
     stream.wantsDrain = true
     return false
+  }
+
+  /** Octets that may be added now, going so far beyond what may be in flight. */
+  #room(beyond: number): number {
+    return Math.min(this.#outbox.room, Math.max(0, this.#flight.room + beyond))
   }
 
   #grant(stream: MuxStream): number {
@@ -128,11 +149,13 @@ export class Sender {
 
   #serve(stream: MuxStream): 'full' | 'turn' | 'done' {
     const { waiting } = stream
+    const beyond = stream.lane === 'sparse' ? SPARE : 0
     for (;;) {
       const { first } = waiting
       if (first === undefined) return this.#emptied(stream)
       if (stream.deficit <= 0) return 'turn'
-      if (this.#outbox.room === 0) return 'full'
+      const room = this.#room(beyond)
+      if (room === 0) return 'full'
       const left = first.end - waiting.offset
       if (first.signal || stream.kind === 'udp') {
         this.#outbox.payload(first.signal ? TYPE.signal : TYPE.datagram, stream.id, first.bytes)
@@ -141,7 +164,7 @@ export class Sender {
         waiting.advance(left, this.#pool)
         continue
       }
-      const length = Math.min(left, stream.credit, stream.deficit, this.#outbox.room)
+      const length = Math.min(left, stream.credit, stream.deficit, room)
       if (length <= 0) return 'done'
       this.#data(stream, first.bytes, waiting.offset, waiting.offset + length)
       stream.deficit -= length
@@ -162,10 +185,17 @@ export class Sender {
     this.#watcher.drained(stream)
   }
 
+  /** Whether nothing waits for room. */
+  get idle(): boolean {
+    return this.#scheduler.head === undefined
+  }
+
   /** The next slab for the connection; what waits moves into the one after it. */
-  take(): Uint8Array | undefined {
+  take(now: Monotonic): Uint8Array | undefined {
     if (this.#outbox.inFlight) return undefined
     this.pump()
+    this.#flight.given(now)
+    if (this.#flight.due) this.#watcher.pingDue(now, this.idle)
     const slab = this.#outbox.take()
     if (slab === undefined) return undefined
     this.#turn++

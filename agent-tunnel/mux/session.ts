@@ -19,6 +19,7 @@ import {
 } from './frame.ts'
 import type { Hello } from './frame.ts'
 import type { Limits, Monotonic, Role, Side, StreamKind } from './limits.ts'
+import { Flight } from './flight.ts'
 import { Liveness } from './liveness.ts'
 import { Outbox, SlabPool } from './outbox.ts'
 import { Receiver } from './receiver.ts'
@@ -53,6 +54,9 @@ export interface SessionStats {
   readonly framesIn: number
   readonly framesOut: number
   readonly pendingBytes: number
+  /** Octets given out that the peer has not been seen to read, and how many there may be. */
+  readonly inFlightBytes: number
+  readonly inFlightCap: number
   readonly grownBytes: number
   readonly opensIn: number
   readonly opensOut: number
@@ -74,6 +78,7 @@ const none = new Uint8Array(0)
 
 export class Session {
   readonly #limits: Limits
+  readonly #flight: Flight
   readonly #outbox: Outbox
   readonly #live: Liveness
   readonly #control: Control
@@ -96,7 +101,8 @@ export class Session {
     this.#limits = limits
     this.#helloBy = (now + limits.helloTimeoutMs) as Monotonic
     const pool = options.pool ?? new SlabPool()
-    this.#outbox = new Outbox(pool, limits.maxSlab)
+    this.#flight = new Flight(now)
+    this.#outbox = new Outbox(pool, limits.maxSlab, this.#flight)
     this.#live = new Liveness(
       {
         range: limits.keepaliveMs,
@@ -106,18 +112,21 @@ export class Session {
       },
       now,
     )
-    this.#control = new Control(this.#outbox, this.#live, limits.maxBacklog)
+    const out = { outbox: this.#outbox, live: this.#live, flight: this.#flight }
+    this.#control = new Control(out, limits.maxBacklog)
     this.#streams = new Streams(options.side, limits, this.#live, options.budget)
     this.#streams.nextId = options.firstId ?? this.#streams.nextId
-    this.#sender = new Sender(this.#outbox, pool, {
+    this.#sender = new Sender(out, pool, {
       drained: (stream) => this.#effects.push({ type: 'drain', stream }),
       finDue: (stream) => this.#finDue(stream),
+      pingDue: (at, idle) => this.#control.ping(at, idle),
     })
     this.#receiver = new Receiver(
       {
         limits,
         streams: this.#streams,
         live: this.#live,
+        flight: this.#flight,
         control: this.#control,
         sender: this.#sender,
         effects: this.#effects,
@@ -143,6 +152,10 @@ export class Session {
   /** The last round trip in milliseconds. */
   get rttMs(): number | undefined {
     return this.#live.rttMs
+  }
+  /** Whether the peer waits for an answer that `output` has: it should not wait for the end of the turn. */
+  get urgent(): boolean {
+    return this.#control.pongDue
   }
   /** Every stream that has not ended, in the order of opening. */
   get streams(): Iterable<MuxStream> {
@@ -366,14 +379,14 @@ export class Session {
 
   #ping(now: Monotonic): void {
     this.#bytesAtPing = this.#bytesIn
-    this.#control.ping(now)
+    this.#control.ping(now, this.#sender.idle)
   }
 
   // What leaves.
 
   /** The octets to send next, until `sent` is called; undefined if some are out or none wait. */
-  output(): Uint8Array | undefined {
-    return this.#over ? this.#outbox.take() : this.#sender.take()
+  output(now: Monotonic): Uint8Array | undefined {
+    return this.#over ? this.#outbox.take() : this.#sender.take(now)
   }
 
   /** The connection has taken what `output` gave. */
@@ -398,6 +411,8 @@ export class Session {
       framesIn: this.#receiver.frames,
       framesOut: this.#outbox.frames,
       pendingBytes,
+      inFlightBytes: this.#flight.inFlight,
+      inFlightCap: this.#flight.cap,
       grownBytes: this.#streams.budget.used,
       opensIn: this.#receiver.opens,
       opensOut: this.#opensOut,

@@ -84,6 +84,8 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
 
   bytes(chunk: Uint8Array): void {
     this.#dispatch(this.#session.receive(chunk, this.#clock.now()), chunk)
+    // More may be read in this turn, and meanwhile the peer would have nothing it may send.
+    if (this.#session.urgent && !this.#writing) this.#push()
     this.#schedule()
   }
   ended(): void {
@@ -237,7 +239,7 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
 
   #push(): void {
     if (this.#writing) return
-    const slab = this.#session.output()
+    const slab = this.#session.output(this.#clock.now())
     if (slab !== undefined) {
       this.#writing = true
       this.#wire.write(slab, this.#sent)

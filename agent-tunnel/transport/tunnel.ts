@@ -119,6 +119,9 @@ export interface TunnelStats {
   readonly framesOut: number
   /** Written by the application and not yet given to the connection. */
   readonly pendingBytes: number
+  /** Given to the connection and not known to be read by the peer's tunnel, and how much that may be. */
+  readonly inFlightBytes: number
+  readonly inFlightCap: number
   /** Receive window granted above the initial, over all streams. */
   readonly grownBytes: number
   readonly opensIn: number

@@ -68,7 +68,7 @@ function behave(end: End, below: Below): void {
     if (canWrite && below(20) === 0) end.session.end(stream)
     if (canWrite && below(30) === 0) end.session.reset(stream, 'f.z', '', end.now)
   }
-  if (below(3) > 0) while (end.session.output() !== undefined) end.session.sent()
+  if (below(3) > 0) while (end.session.output(end.now) !== undefined) end.session.sent()
 }
 
 function reencodes(bytes: Uint8Array): void {

@@ -63,7 +63,7 @@ describe('the exchange', () => {
         continue
       }
       const end = ends[who]!
-      const slab = Buffer.from(end.session.output() ?? [])
+      const slab = Buffer.from(end.session.output(end.now) ?? [])
       expect(`${who} ${slab.toString('hex')}`).toBe(`${who} ${rest.join('')}`)
       end.session.sent()
       end.take(end.session.poll())

@@ -378,10 +378,8 @@ describe('credit', () => {
     const [ours, theirs] = pair.stream()
     let sent = 0
     for (let rtt = 0; rtt < 40; rtt++) {
-      while (ours.credit > 0) {
-        while (!ours.wantsDrain) pair.dialler.session.write(ours, bytes(64 * KiB))
-        pair.send(pair.dialler)
-      }
+      do while (!ours.wantsDrain) pair.dialler.session.write(ours, bytes(64 * KiB))
+      while (pair.send(pair.dialler))
       sent = ours.bytesOut
       pair.clock.now += 50
       pair.acceptor.deliver()
@@ -618,7 +616,7 @@ describe('floods', () => {
   test('a peer that asks and does not read: backlog.exceeded', () => {
     const pair = Pair.ready({ acceptor: { maxBacklog: 10_000, pingsPerSecond: 1_000_000 } })
     const ping = Buffer.from('0b00000800000000000000000000000000', 'hex').subarray(0, 16)
-    pair.acceptor.session.output()
+    pair.acceptor.session.output(pair.acceptor.now)
     for (let at = 0; at < 700; at++) pair.acceptor.hear(ping)
     pair.acceptor.deliver()
     expect(pair.acceptor.failure).toBe('backlog.exceeded')

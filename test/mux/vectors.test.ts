@@ -122,7 +122,7 @@ function run(vector: SessionVector, cut: Cut): SessionVector['outcome'] {
   }
   if (vector.greeted !== false) hear(greeting)
   for (let at = 0; at < (vector.opens ?? 0); at++) end.session.open('tcp', Buffer.alloc(0), end.now)
-  const output = (): string => Buffer.from(end.session.output() ?? []).toString('hex')
+  const output = (): string => Buffer.from(end.session.output(end.now) ?? []).toString('hex')
   // What a test vector asks of the backlog has to stay unsent.
   const before = vector.outcome.answers === undefined ? '' : output()
   end.session.sent()

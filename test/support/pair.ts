@@ -160,7 +160,7 @@ export class Pair {
 
   /** One slab of an end goes onto the wire; false if it had none. */
   send(end: End): boolean {
-    const slab = end.session.output()
+    const slab = end.session.output(end.now)
     if (slab === undefined) return false
     this.other(end).hear(slab)
     end.session.sent()
