@@ -239,35 +239,48 @@ export class Forwarder {
       target.destroy()
       over(reason)
     }
+    // Both: the gateway has decided, and every process has been looked at.
     let proceeded = false
-    stream.onSignal = (payload) => {
-      if (proceeded || readRecord(payload)?.['t'] !== 'proceed') return
-      proceeded = true
+    let complete = sighting?.complete ?? true
+    const flow = () => {
+      if (!proceeded || !complete) return
       late()
       splice(stream, target, clock, over)
       const starved = (message: string) => end('agent.memory', message)
       cancels.push(this.#pressure.watch({ stream, target, end: starved }))
     }
-    if (sighting !== undefined) cancels.push(this.#watch(session, sighting, end))
+    stream.onSignal = (payload) => {
+      if (proceeded || readRecord(payload)?.['t'] !== 'proceed') return
+      proceeded = true
+      flow()
+    }
+    const completed = () => {
+      complete = true
+      flow()
+    }
+    if (sighting !== undefined) cancels.push(this.#watch(session, sighting, end, completed))
     return promise
   }
 
-  /** Looks again at the owner until taken back; another owner is told, and ends the session unless alike. */
+  /**
+   * Looks again at the owner until taken back; another owner is told, and ends the session unless alike.
+   * `completed` is called once all processes have been looked at, if `first` had not.
+   */
   #watch(
     session: string,
     first: Sighting,
     end: (code: ForwardCode, message: string) => void,
+    completed: () => void,
   ): () => void {
     const { scope, clock, log } = this.#options
     let sighting = first
+    let incomplete = !first.complete
     let stopped = false
     let cancel = () => {}
-    const look = async (second: number): Promise<void> => {
+    const look = async (full: boolean): Promise<void> => {
       const hung = () => end('process.changed', 'the owner of the connection can no longer be seen')
       const cancelHung = clock.after(LOOK_TIMEOUT_MS, hung)
-      const again = await scope
-        .recheck(sighting, second % FULL_LOOK_EVERY === 0)
-        .finally(cancelHung)
+      const again = await scope.recheck(sighting, full).finally(cancelHung)
       if (stopped) return
       if (again.state === 'changed') {
         const observed = again.sighting?.observed ?? unseen('accepted')
@@ -277,19 +290,27 @@ export class Forwarder {
         if (!alike) return end('process.changed', 'another program owns the connection now')
         sighting = again.sighting
       }
+      if (incomplete && again.state === 'closed')
+        return end('process.changed', 'the target closed before all processes were looked at')
+      if (incomplete) completed()
+      incomplete = false
       schedule()
+    }
+    const start = (full: boolean): void => {
+      look(full).catch((error: unknown) => {
+        log('error', 'owner.unchecked', { session, reason: messageOf(error) })
+        end('process.changed', 'the owner of the connection can no longer be seen')
+      })
     }
     // On the clock's full seconds, all connections at once: they share their looks.
     const schedule = (): void => {
       const second = Math.round(clock.now() / RECHECK_MS) + 1
-      cancel = clock.after(second * RECHECK_MS - clock.now(), () => {
-        look(second).catch((error: unknown) => {
-          log('error', 'owner.unchecked', { session, reason: messageOf(error) })
-          end('process.changed', 'the owner of the connection can no longer be seen')
-        })
-      })
+      cancel = clock.after(second * RECHECK_MS - clock.now(), () =>
+        start(second % FULL_LOOK_EVERY === 0),
+      )
     }
-    schedule()
+    if (incomplete) start(true)
+    else schedule()
     return () => {
       stopped = true
       cancel()

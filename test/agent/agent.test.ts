@@ -347,7 +347,7 @@ describe('more to say than fits', () => {
       override async observeAccepted(dialled: FourTuple): Promise<Observation> {
         const one = { ...unseen('accepted'), exe: '/'.padEnd(900, 'x') }
         const observed = { ...one, others: Array.from({ length: 8 }, () => one) }
-        return { ok: true, sighting: { observed, dialled, sights: [], unreadable: 0 } }
+        return { ok: true, sighting: { observed, dialled, sights: [], complete: true, unreadable: 0 } }
       }
     }
     await using server = await listening(() => undefined)

@@ -4,25 +4,27 @@
  * cannot be pinned down within the deadline is not observed at all. docs/process-scope.md.
  */
 import { readFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { endianness } from 'node:os'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
+import { printEndpoint } from './address.ts'
 import type { Endpoint, FourTuple } from './address.ts'
 import { Executables, identify } from './executable.ts'
-import { findHolders, holdsSockets, Slice, startTicksOf } from './holders.ts'
+import { findHolders, holdersAmong, holdsSockets, Slice, startTicksOf } from './holders.ts'
 import type { Holder, Holders } from './holders.ts'
-import { findAccepted, findListeners } from './match.ts'
+import { findListeners } from './match.ts'
 import type { Accepted } from './match.ts'
-import { combine, unseen } from './observed.ts'
+import { combine, sameFacts, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
-import { parseBootTime, parseSocketTable, parseUid, parseUnit } from './procfs.ts'
-import type { SocketRow } from './procfs.ts'
+import { parseBootTime, parseUid, parseUnit } from './procfs.ts'
 import { Shared } from './shared.ts'
+import { acceptedIn, listening, readTables } from './table.ts'
+import type { Tables } from './table.ts'
+import { Usual } from './usual.ts'
 
 /** Ticks per second in /proc/PID/stat: USER_HZ is 100 on every platform Node runs on under Linux. */
 const TICKS_PER_SECOND = 100
-/** Waits between looks at a socket nobody has accepted yet, the last one repeated. */
-const POLL_MS = [1, 2, 5, 10, 20, 40]
+/** Waits between looks at a socket nobody has accepted yet, the last one repeated; 0 is a turn of the loop. */
+const POLL_MS = [0, 0, 1, 2, 5, 10, 20, 40]
 
 /** One owner as it was seen, with what a later check compares. */
 interface Sight {
@@ -39,6 +41,11 @@ export interface Sighting {
   readonly observed: Observed
   readonly dialled: FourTuple
   readonly sights: readonly Sight[]
+  /**
+   * Whether all processes were looked at. Otherwise the owner was found where owners were found
+   * before; nothing may flow until a full `recheck` has shown that there is no other.
+   */
+  readonly complete: boolean
   /** Processes whose descriptors may not be read: among them there could be a further owner. */
   readonly unreadable: number
 }
@@ -71,11 +78,15 @@ export interface ScopeOptions {
 export class ProcessScope {
   readonly #proc: string
   readonly #executables = new Executables()
-  readonly #table = new Shared<undefined, readonly SocketRow[]>(() => this.#readTable())
+  readonly #order = endianness()
+  readonly #tables = new Shared<undefined, Tables>(async () => readTables(`${this.#proc}/self`))
   readonly #scan = new Shared<readonly number[], Holders>((asked) =>
     findHolders(this.#proc, new Set(asked.flat())),
   )
   readonly #still = new Shared<readonly Sight[], Still>((asked) => this.#lookAgain(asked.flat()))
+  readonly #usual = new Usual()
+  /** Of the last complete look: processes that could not be read. */
+  #unreadable = 0
   #bootTime: number | undefined
 
   constructor(options: ScopeOptions = {}) {
@@ -100,13 +111,15 @@ export class ProcessScope {
       signal?.throwIfAborted()
       const accepted = await this.#findAccepted(dialled)
       if (accepted.state === 'accepted') {
-        const sighting = await this.#sight(dialled, accepted.inodes, look > 0)
+        const sighting =
+          (await this.#sightFirst(dialled, accepted.inodes)) ??
+          (await this.#sight(dialled, accepted.inodes, look > 0))
         if (sighting !== undefined) return { ok: true, sighting }
         why = 'unsettled'
       } else why = accepted.state === 'pending' ? 'not_accepted' : 'elsewhere'
       const wait = POLL_MS[Math.min(look, POLL_MS.length - 1)] ?? 0
       if (performance.now() + wait >= ends) return { ok: false, why }
-      await sleep(wait, undefined, signal === undefined ? {} : { signal })
+      await (wait === 0 ? turn() : sleep(wait, undefined, signal === undefined ? {} : { signal }))
     }
   }
 
@@ -115,7 +128,7 @@ export class ProcessScope {
    * many differing ones.
    */
   async observeListeners(targets: readonly Endpoint[]): Promise<(Observed | null)[]> {
-    const rows = await this.#table.ask(undefined)
+    const rows = listening(await this.#tables.ask(undefined), this.#order)
     const inodesOf = targets.map((target) => findListeners(rows, target))
     const { holders } = await this.#holders(inodesOf.flat())
     return Promise.all(
@@ -144,29 +157,21 @@ export class ProcessScope {
     if (accepted.state !== 'accepted') return { state: 'closed' }
     const now = await this.#sight(sighting.dialled, accepted.inodes, true)
     if (now !== undefined && sameSights(sighting.sights, now.sights)) return { state: 'same' }
+    if (!sighting.complete && !(now !== undefined && sameFacts(sighting.observed, now.observed)))
+      this.#usual.missed(printEndpoint(sighting.dialled.remote))
     if ((await this.#findAccepted(sighting.dialled)).state !== 'accepted')
       return { state: 'closed' }
     return { state: 'changed', sighting: now }
   }
 
-  /** Rows of both families; a family the kernel lacks has none. */
-  async #readTable(): Promise<readonly SocketRow[]> {
-    const order = endianness()
-    const tables = await Promise.all(
-      ['tcp', 'tcp6'].map((name) =>
-        readFile(`${this.#proc}/self/net/${name}`, 'latin1').catch(absent),
-      ),
-    )
-    return tables.flatMap((text) => parseSocketTable(text, order))
-  }
-
   async #findAccepted(dialled: FourTuple): Promise<Accepted> {
-    return findAccepted(await this.#table.ask(undefined), dialled)
+    return acceptedIn(await this.#tables.ask(undefined), dialled, this.#order)
   }
 
   /** Who holds one of `inodes`, found by a scan that others may share. */
   async #holders(inodes: readonly number[]): Promise<Holders> {
     const { holders, unreadable } = await this.#scan.ask(inodes)
+    this.#unreadable = unreadable
     const own = holders.map((holder) => ({
       ...holder,
       sockets: holder.sockets.filter(({ inode }) => inodes.includes(inode)),
@@ -174,9 +179,18 @@ export class ProcessScope {
     return { holders: own.filter(({ sockets }) => sockets.length > 0), unreadable }
   }
 
+  /** Owners found where owners of this target were found before; undefined when there are none. */
+  async #sightFirst(dialled: FourTuple, inodes: readonly number[]): Promise<Sighting | undefined> {
+    const pids = this.#usual.first(printEndpoint(dialled.remote))
+    const holders = holdersAmong(this.#proc, pids, new Set(inodes))
+    if (holders.length === 0) return undefined
+    return this.#sightOf(dialled, inodes, holders, { complete: false, unreadable: this.#unreadable })
+  }
+
   /**
-   * Owners of `inodes` with facts that held still; undefined when they did not, or are too many.
-   * `settle` says that an accepted socket without a visible owner is unseen rather than in passing.
+   * Owners of `inodes` among all processes, with facts that held still; undefined when they did not, or
+   * are too many. `settle` says that an accepted socket without a visible owner is unseen rather than
+   * in passing.
    */
   async #sight(
     dialled: FourTuple,
@@ -184,18 +198,33 @@ export class ProcessScope {
     settle: boolean,
   ): Promise<Sighting | undefined> {
     const { holders, unreadable } = await this.#holders(inodes)
+    const how = { complete: true, unreadable }
     if (holders.length === 0) {
       const again = await this.#findAccepted(dialled)
       if (!settle || again.state !== 'accepted') return undefined
-      return { observed: unseen('accepted'), dialled, sights: [], unreadable }
+      return { observed: unseen('accepted'), dialled, sights: [], ...how }
     }
+    const target = printEndpoint(dialled.remote)
+    this.#usual.found(
+      target,
+      holders.map(({ pid }) => pid),
+    )
+    return this.#sightOf(dialled, inodes, holders, how)
+  }
+
+  async #sightOf(
+    dialled: FourTuple,
+    inodes: readonly number[],
+    holders: readonly Holder[],
+    how: Pick<Sighting, 'complete' | 'unreadable'>,
+  ): Promise<Sighting | undefined> {
     const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'accepted')))
     const sights = looked.filter((sight) => sight !== undefined)
     if (sights.length < looked.length) return undefined
     const again = await this.#findAccepted(dialled)
     if (again.state !== 'accepted' || !sameMembers(again.inodes, inodes)) return undefined
     const observed = combine(sights.map((sight) => sight.facts))
-    return observed === undefined ? undefined : { observed, dialled, sights, unreadable }
+    return observed === undefined ? undefined : { observed, dialled, sights, ...how }
   }
 
   /** One owner's facts, or undefined when it let go, ended or ran another program meanwhile. */
@@ -248,12 +277,6 @@ export class ProcessScope {
       ? null
       : this.#bootTime + Math.floor(ticks / TICKS_PER_SECOND)
   }
-}
-
-/** A table that the kernel does not have is empty; one that cannot be read says nothing. */
-function absent(error: unknown): string {
-  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return ''
-  throw error
 }
 
 function parsed<T>(path: string, parse: (text: string) => T | undefined): T | null {
