@@ -4,7 +4,6 @@
  * cannot be pinned down within the deadline is not observed at all. docs/process-scope.md.
  */
 import { readFileSync } from 'node:fs'
-import { endianness } from 'node:os'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import { printEndpoint } from './address.ts'
 import type { Endpoint, FourTuple } from './address.ts'
@@ -12,19 +11,19 @@ import { Executables, identify } from './executable.ts'
 import { findHolders, holdersAmong, holdsSockets, Slice, startTicksOf } from './holders.ts'
 import type { Holder, Holders } from './holders.ts'
 import { findListeners } from './match.ts'
-import type { Accepted } from './match.ts'
 import { combine, sameFacts, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
 import { parseBootTime, parseUid, parseUnit } from './procfs.ts'
 import { Shared } from './shared.ts'
-import { acceptedIn, listening, readTables } from './table.ts'
-import type { Tables } from './table.ts'
+import { Sockets } from './sockets.ts'
 import { Usual } from './usual.ts'
 
 /** Ticks per second in /proc/PID/stat: USER_HZ is 100 on every platform Node runs on under Linux. */
 const TICKS_PER_SECOND = 100
 /** Waits between looks at a socket nobody has accepted yet, the last one repeated; 0 is a turn of the loop. */
 const POLL_MS = [0, 0, 1, 2, 5, 10, 20, 40]
+/** From one process to the next, a socket may for a moment be in neither. */
+const IN_PASSING_MS = 50
 
 /** One owner as it was seen, with what a later check compares. */
 interface Sight {
@@ -72,25 +71,35 @@ export type Recheck =
 export interface ScopeOptions {
   /** Mount point of procfs, default `/proc`. */
   readonly proc?: string
+  /** Whether to ask sock_diag before reading tables; default: where `proc` is not given. */
+  readonly diag?: boolean
+}
+
+/** Who listened, at the last full look. */
+interface Listeners {
+  readonly inodes: readonly number[]
+  readonly sights: readonly Sight[]
+  readonly observed: (Observed | null)[]
 }
 
 /** Looks at the processes of this machine. Holds no descriptor between calls, only hashes of executables. */
 export class ProcessScope {
   readonly #proc: string
   readonly #executables = new Executables()
-  readonly #order = endianness()
-  readonly #tables = new Shared<undefined, Tables>(async () => readTables(`${this.#proc}/self`))
+  readonly #sockets: Sockets
   readonly #scan = new Shared<readonly number[], Holders>((asked) =>
     findHolders(this.#proc, new Set(asked.flat())),
   )
   readonly #still = new Shared<readonly Sight[], Still>((asked) => this.#lookAgain(asked.flat()))
   readonly #usual = new Usual()
+  #listeners: Listeners | undefined
   /** Of the last complete look: processes that could not be read. */
   #unreadable = 0
   #bootTime: number | undefined
 
   constructor(options: ScopeOptions = {}) {
     this.#proc = options.proc ?? '/proc'
+    this.#sockets = new Sockets(this.#proc, options.diag ?? options.proc === undefined)
   }
 
   /**
@@ -107,15 +116,17 @@ export class ProcessScope {
   ): Promise<Observation> {
     const ends = performance.now() + deadlineMs
     let why: Unobserved = 'elsewhere'
+    let unownedSince: number | undefined
     for (let look = 0; ; look++) {
       signal?.throwIfAborted()
-      const accepted = await this.#findAccepted(dialled)
+      const accepted = await this.#sockets.otherEnd(dialled)
       if (accepted.state === 'accepted') {
         const sighting =
           (await this.#sightFirst(dialled, accepted.inodes)) ??
-          (await this.#sight(dialled, accepted.inodes, look > 0))
+          (await this.#sight(dialled, accepted.inodes, passed(unownedSince)))
         if (sighting !== undefined) return { ok: true, sighting }
         why = 'unsettled'
+        unownedSince ??= performance.now()
       } else why = accepted.state === 'pending' ? 'not_accepted' : 'elsewhere'
       const wait = POLL_MS[Math.min(look, POLL_MS.length - 1)] ?? 0
       if (performance.now() + wait >= ends) return { ok: false, why }
@@ -125,25 +136,25 @@ export class ProcessScope {
 
   /**
    * Facts of whoever listens for each of `targets` now, in their order; null when nobody does, or too
-   * many differing ones.
+   * many differing ones. Without `full` it is enough that the sockets and their known owners are as
+   * they were; who joined them is found by a full look.
    */
-  async observeListeners(targets: readonly Endpoint[]): Promise<(Observed | null)[]> {
-    const rows = listening(await this.#tables.ask(undefined), this.#order)
+  async observeListeners(targets: readonly Endpoint[], full = true): Promise<(Observed | null)[]> {
+    const rows = await this.#sockets.listeners()
     const inodesOf = targets.map((target) => findListeners(rows, target))
-    const { holders } = await this.#holders(inodesOf.flat())
-    return Promise.all(
-      inodesOf.map(async (inodes) => {
-        if (inodes.length === 0) return null
-        const own = holders.filter(({ sockets }) =>
-          sockets.some(({ inode }) => inodes.includes(inode)),
-        )
-        if (own.length === 0) return unseen('listener')
-        const sights = await Promise.all(own.map((holder) => this.#look(holder, 'listener')))
-        return (
-          combine(sights.flatMap((sight) => (sight === undefined ? [] : [sight.facts]))) ?? null
-        )
-      }),
-    )
+    const inodes = inodesOf.flat()
+    const before = this.#listeners
+    if (!full && before !== undefined && sameMembers(before.inodes, inodes)) {
+      if (await this.#holdsStill(before.sights)) return before.observed
+    }
+    const { holders } = await this.#holders(inodes)
+    const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'listener')))
+    const sights = looked.filter((sight) => sight !== undefined)
+    const observed = inodesOf.map((own) => listenersAmong(sights, own))
+    // Somebody who moved under the look is looked at again the next time.
+    const whole = sights.length === holders.length
+    this.#listeners = whole ? { inodes, sights, observed } : undefined
+    return observed
   }
 
   /**
@@ -153,19 +164,15 @@ export class ProcessScope {
    */
   async recheck(sighting: Sighting, full = false): Promise<Recheck> {
     if (!full && (await this.#holdsStill(sighting.sights))) return { state: 'same' }
-    const accepted = await this.#findAccepted(sighting.dialled)
+    const accepted = await this.#sockets.otherEnd(sighting.dialled)
     if (accepted.state !== 'accepted') return { state: 'closed' }
     const now = await this.#sight(sighting.dialled, accepted.inodes, true)
     if (now !== undefined && sameSights(sighting.sights, now.sights)) return { state: 'same' }
     if (!sighting.complete && !(now !== undefined && sameFacts(sighting.observed, now.observed)))
       this.#usual.missed(printEndpoint(sighting.dialled.remote))
-    if ((await this.#findAccepted(sighting.dialled)).state !== 'accepted')
+    if ((await this.#sockets.otherEnd(sighting.dialled)).state !== 'accepted')
       return { state: 'closed' }
     return { state: 'changed', sighting: now }
-  }
-
-  async #findAccepted(dialled: FourTuple): Promise<Accepted> {
-    return acceptedIn(await this.#tables.ask(undefined), dialled, this.#order)
   }
 
   /** Who holds one of `inodes`, found by a scan that others may share. */
@@ -184,7 +191,10 @@ export class ProcessScope {
     const pids = this.#usual.first(printEndpoint(dialled.remote))
     const holders = holdersAmong(this.#proc, pids, new Set(inodes))
     if (holders.length === 0) return undefined
-    return this.#sightOf(dialled, inodes, holders, { complete: false, unreadable: this.#unreadable })
+    return this.#sightOf(dialled, inodes, holders, {
+      complete: false,
+      unreadable: this.#unreadable,
+    })
   }
 
   /**
@@ -200,7 +210,7 @@ export class ProcessScope {
     const { holders, unreadable } = await this.#holders(inodes)
     const how = { complete: true, unreadable }
     if (holders.length === 0) {
-      const again = await this.#findAccepted(dialled)
+      const again = await this.#sockets.otherEnd(dialled)
       if (!settle || again.state !== 'accepted') return undefined
       return { observed: unseen('accepted'), dialled, sights: [], ...how }
     }
@@ -221,7 +231,7 @@ export class ProcessScope {
     const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'accepted')))
     const sights = looked.filter((sight) => sight !== undefined)
     if (sights.length < looked.length) return undefined
-    const again = await this.#findAccepted(dialled)
+    const again = await this.#sockets.otherEnd(dialled)
     if (again.state !== 'accepted' || !sameMembers(again.inodes, inodes)) return undefined
     const observed = combine(sights.map((sight) => sight.facts))
     return observed === undefined ? undefined : { observed, dialled, sights, ...how }
@@ -279,12 +289,27 @@ export class ProcessScope {
   }
 }
 
+/** Whether a socket has been without a visible owner for longer than handing it on takes. */
+function passed(since: number | undefined): boolean {
+  return since !== undefined && performance.now() - since >= IN_PASSING_MS
+}
+
 function parsed<T>(path: string, parse: (text: string) => T | undefined): T | null {
   try {
     return parse(readFileSync(path, 'latin1')) ?? null
   } catch {
     return null
   }
+}
+
+/** Facts of those of `sights` that hold one of `inodes`. */
+function listenersAmong(sights: readonly Sight[], inodes: readonly number[]): Observed | null {
+  if (inodes.length === 0) return null
+  const own = sights.filter(({ holder }) =>
+    holder.sockets.some(({ inode }) => inodes.includes(inode)),
+  )
+  if (own.length === 0) return unseen('listener')
+  return combine(own.map(({ facts }) => facts)) ?? null
 }
 
 function sameMembers<T>(a: readonly T[], b: readonly T[]): boolean {

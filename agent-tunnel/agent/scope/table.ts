@@ -1,9 +1,10 @@
 /**
- * The kernel's socket tables as bytes: read whole, searched for what is asked, and only the rows found
+ * The kernel's socket tables in /proc as bytes: read whole, searched for what is asked, and only the rows found
  * are parsed. A machine may have thousands of sockets, and one connection asks about one.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
-import { isIPv4, SocketAddress } from 'node:net'
+import { isIPv4 } from 'node:net'
+import { toOctets } from './address.ts'
 import type { Endpoint, FourTuple } from './address.ts'
 import { findAccepted } from './match.ts'
 import type { Accepted } from './match.ts'
@@ -86,7 +87,7 @@ function needles({ local, remote }: FourTuple, order: ByteOrder): string[] {
 
 /** An endpoint as the table prints it: 32-bit words in the machine's order, upper-case hex. */
 function printed(end: Endpoint, form: 'plain' | 'mapped', order: ByteOrder): string {
-  const octets = octetsOf(end.address)
+  const octets = toOctets(end.address)
   const whole = form === 'mapped' ? [...MAPPED_PREFIX, ...octets] : octets
   const bytes = Buffer.from(whole)
   if (order === 'LE') bytes.swap32()
@@ -95,21 +96,3 @@ function printed(end: Endpoint, form: 'plain' | 'mapped', order: ByteOrder): str
 }
 
 const MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255]
-
-/** The octets of a canonical address. */
-function octetsOf(address: string): number[] {
-  if (isIPv4(address)) return address.split('.').map(Number)
-  const text = new SocketAddress({ address, family: 'ipv6' }).address
-  const [head = '', tail] = text.split('::')
-  const groups = (part: string) => (part === '' ? [] : part.split(':'))
-  const left = groups(head).flatMap(groupOctets)
-  const right = tail === undefined ? [] : groups(tail).flatMap(groupOctets)
-  return [...left, ...Array<number>(16 - left.length - right.length).fill(0), ...right]
-}
-
-/** A group of an IPv6 address; the last may be written as IPv4 (`::1.2.3.4`). */
-function groupOctets(group: string): number[] {
-  if (group.includes('.')) return group.split('.').map(Number)
-  const word = Number.parseInt(group, 16)
-  return [word >> 8, word & 255]
-}

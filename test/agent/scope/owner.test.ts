@@ -131,6 +131,41 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
     )
   })
 
+  test('after the first, the owner is found where it was; the complete look still comes', async () => {
+    await using target = await startProgram('target.ts')
+    const scope = new ProcessScope()
+    await using first = await dial(target.port)
+    expect(await observe(scope, first)).toMatchObject({ complete: true })
+    await using second = await dial(target.port)
+    const quick = await observe(scope, second)
+    expect(quick).toMatchObject({ complete: false, observed: { pid: target.pid, others: [] } })
+    expect(await scope.recheck(quick, true)).toEqual({ state: 'same' })
+  })
+
+  test('who also holds the socket, where nobody did before, is found by the complete look', async () => {
+    await using target = await startProgram('target.ts', ['later'])
+    const scope = new ProcessScope()
+    await using first = await dial(target.port)
+    await observe(scope, first)
+    await using second = await dial(target.port)
+    const quick = await observe(scope, second)
+    expect(quick).toMatchObject({ complete: false, observed: { others: [] } })
+    second.write('go')
+    await once(second, 'data')
+    const again = await scope.recheck(quick, true)
+    if (again.state !== 'changed') throw new Error(again.state)
+    expect(again.sighting).toMatchObject({ complete: true })
+    expect(again.sighting!.observed.others.map(({ exe }) => exe)).toEqual([
+      expect.stringMatching(/sleep|coreutils|busybox/),
+    ])
+    // From now on the first answer of this target is the complete one.
+    await using third = await dial(target.port)
+    third.write('go')
+    await once(third, 'data')
+    const whole = await observe(scope, third)
+    expect(whole).toMatchObject({ complete: true, observed: { others: [expect.anything()] } })
+  })
+
   test('a lookup after the first costs no hashing', async () => {
     await using target = await startProgram('target.ts')
     await using socket = await dial(target.port)
