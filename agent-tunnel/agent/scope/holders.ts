@@ -3,14 +3,17 @@
  * asked about. Another user's takes CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE; a process that may not be
  * read is counted, not assumed innocent.
  */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
+import { shareDescriptors } from './libc.ts'
 import { parseSocketLink, parseStartTicks } from './procfs.ts'
 
 /** A process at one moment of its life: the pid alone may be given out again. */
 export interface Holder {
   readonly pid: number
   readonly startTicks: number
+  /** Below /proc, the task whose table of descriptors it is: `PID`, or `PID/task/TID`. */
+  readonly task: string
   /** The descriptors by which it holds the sockets asked about. */
   readonly sockets: readonly { readonly fd: string; readonly inode: number }[]
 }
@@ -42,11 +45,13 @@ export async function findHolders(proc: string, inodes: ReadonlySet<number>): Pr
   const slice = new Slice()
   for (const name of readdirSync(proc)) {
     if (!/^\d+$/.test(name)) continue
-    const found = socketsOf(`${proc}/${name}`, inodes)
+    let found = socketsOf(proc, name, inodes)
+    if (found !== 'unreadable' && found.sockets.length === 0)
+      found = socketsOfThreads(proc, name, inodes)
     if (found === 'unreadable') unreadable++
-    else if (found.length > 0) {
+    else if (found.sockets.length > 0) {
       const startTicks = startTicksOf(proc, Number(name))
-      if (startTicks !== undefined) holders.push({ pid: Number(name), startTicks, sockets: found })
+      if (startTicks !== undefined) holders.push({ pid: Number(name), startTicks, ...found })
     }
     await slice.turn()
   }
@@ -70,7 +75,8 @@ export function holdersAmong(
     left -= socket.read
     if (socket.found === undefined) continue
     const startTicks = startTicksOf(proc, pid)
-    if (startTicks !== undefined) holders.push({ pid, startTicks, sockets: [socket.found] })
+    if (startTicks !== undefined)
+      holders.push({ pid, startTicks, task: String(pid), sockets: [socket.found] })
   }
   return holders
 }
@@ -107,21 +113,47 @@ function firstSocket(
   return { read }
 }
 
-function socketsOf(
-  directory: string,
-  inodes: ReadonlySet<number>,
-): Holder['sockets'] | 'unreadable' {
+/** What one table of descriptors holds of the sockets asked about. */
+type Held = Pick<Holder, 'task' | 'sockets'>
+
+function socketsOf(proc: string, task: string, inodes: ReadonlySet<number>): Held | 'unreadable' {
   const sockets: { fd: string; inode: number }[] = []
+  const directory = `${proc}/${task}/fd`
   try {
-    for (const fd of readdirSync(`${directory}/fd`)) {
-      const inode = inodeOf(`${directory}/fd/${fd}`)
+    for (const fd of readdirSync(directory)) {
+      const inode = inodeOf(`${directory}/${fd}`)
       if (inode !== undefined && inodes.has(inode)) sockets.push({ fd, inode })
     }
   } catch (error) {
     if (isForbidden(error)) return 'unreadable'
     // It ended meanwhile.
   }
-  return sockets
+  return { task, sockets }
+}
+
+/**
+ * The same of threads that have a table of their own (`unshare(CLONE_FILES)`), or whose first thread
+ * has ended: /proc/PID/fd is the first thread's. Threads that share its table are passed over.
+ */
+function socketsOfThreads(
+  proc: string,
+  pid: string,
+  inodes: ReadonlySet<number>,
+): Held | 'unreadable' {
+  const directory = `${proc}/${pid}/task`
+  const nothing: Held = { task: pid, sockets: [] }
+  try {
+    // Two links of its own, and one for each thread.
+    if (statSync(directory).nlink <= 3) return nothing
+    for (const thread of readdirSync(directory)) {
+      if (thread === pid || shareDescriptors(Number(pid), Number(thread)) === true) continue
+      const found = socketsOf(proc, `${pid}/task/${thread}`, inodes)
+      if (found === 'unreadable' || found.sockets.length > 0) return found
+    }
+  } catch {
+    // It ended meanwhile.
+  }
+  return nothing
 }
 
 /** The directory wants CAP_DAC_READ_SEARCH, the links in it CAP_SYS_PTRACE: either may be missing. */
@@ -149,10 +181,10 @@ export function startTicksOf(proc: string, pid: number): number | undefined {
   }
 }
 
-/** Whether `pid` still holds the same sockets by the same descriptors. */
-export function holdsSockets(proc: string, pid: number, sockets: Holder['sockets']): boolean {
+/** Whether a holder still holds the same sockets by the same descriptors. */
+export function holdsSockets(proc: string, { task, sockets }: Holder): boolean {
   try {
-    return sockets.every(({ fd, inode }) => inodeOf(`${proc}/${pid}/fd/${fd}`) === inode)
+    return sockets.every(({ fd, inode }) => inodeOf(`${proc}/${task}/fd/${fd}`) === inode)
   } catch {
     return false
   }

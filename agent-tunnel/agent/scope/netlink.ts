@@ -5,6 +5,8 @@
  */
 import type { FourTuple } from './address.ts'
 import { AF_INET, AF_INET6, askListeners, askOtherEnd, readSaid } from './diag.ts'
+import { libc } from './libc.ts'
+import type { Libc } from './libc.ts'
 import { findAccepted } from './match.ts'
 import type { Accepted } from './match.ts'
 import type { ByteOrder, SocketRow } from './procfs.ts'
@@ -18,34 +20,6 @@ const MSG_DONTWAIT = 0x40
 const ANSWER_BYTES = 64 * 1024
 /** Datagrams to one question: some 300 rows each. */
 const MAX_DATAGRAMS = 1024
-
-/** The four calls of libc. Sizes and results that may be negative are 64 bit wide. */
-interface Libc {
-  readonly socket: (family: number, kind: number, protocol: number) => number
-  readonly send: (fd: number, data: Uint8Array, size: bigint, flags: number) => bigint
-  readonly recv: (fd: number, into: Uint8Array, size: bigint, flags: number) => bigint
-  readonly close: (fd: number) => number
-}
-
-/** Loads libc's calls out of this very process; undefined where that cannot be. */
-function libc(): Libc | undefined {
-  // Loading says to stderr that FFI is experimental; the agent's stderr is its log.
-  const emit = Object.getOwnPropertyDescriptor(process, 'emitWarning')
-  process.emitWarning = () => {}
-  try {
-    const { dlopen } = process.getBuiltinModule('node:ffi')
-    return dlopen(null, {
-      socket: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
-      send: { arguments: ['i32', 'pointer', 'u64', 'i32'], return: 'i64' },
-      recv: { arguments: ['i32', 'pointer', 'u64', 'i32'], return: 'i64' },
-      close: { arguments: ['i32'], return: 'i32' },
-    }).functions
-  } catch {
-    return undefined
-  } finally {
-    if (emit !== undefined) Object.defineProperty(process, 'emitWarning', emit)
-  }
-}
 
 /** Asks sock_diag: synchronously, one question at a time, over a netlink socket of its own. */
 export class Diag {

@@ -239,7 +239,7 @@ export class ProcessScope {
 
   /** One owner's facts, or undefined when it let go, ended or ran another program meanwhile. */
   async #look(holder: Holder, phase: ProcessFacts['phase']): Promise<Sight | undefined> {
-    const directory = `${this.#proc}/${holder.pid}`
+    const directory = `${this.#proc}/${holder.task}`
     const exe = await this.#executables.look(`${directory}/exe`)
     const facts: ProcessFacts = {
       phase,
@@ -264,18 +264,18 @@ export class ProcessScope {
   /** Which of `sights` hold: each process is asked about once, each descriptor by itself. */
   async #lookAgain(sights: readonly Sight[]): Promise<Still> {
     const still = new Set<Sight>()
-    const processes = new Map<number, { exeId: string | null; startTicks: number | undefined }>()
+    const tasks = new Map<string, { exeId: string | null; startTicks: number | undefined }>()
     const slice = new Slice()
     for (const sight of sights) {
-      const { pid, startTicks, sockets } = sight.holder
-      let known = processes.get(pid)
+      const { pid, startTicks, task } = sight.holder
+      let known = tasks.get(task)
       if (known === undefined) {
-        const exeId = await identify(`${this.#proc}/${pid}/exe`)
+        const exeId = await identify(`${this.#proc}/${task}/exe`)
         known = { exeId, startTicks: startTicksOf(this.#proc, pid) }
-        processes.set(pid, known)
+        tasks.set(task, known)
       }
       const same = known.exeId === sight.exeId && known.startTicks === startTicks
-      if (same && holdsSockets(this.#proc, pid, sockets)) still.add(sight)
+      if (same && holdsSockets(this.#proc, sight.holder)) still.add(sight)
       await slice.turn()
     }
     return still

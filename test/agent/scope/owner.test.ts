@@ -1,33 +1,17 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, renameSync, realpathSync } from 'node:fs'
-import type { Socket } from 'node:net'
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, test, vi } from 'vitest'
 import { endpoint } from '../../../agent-tunnel/agent/scope/address.ts'
-import type { FourTuple } from '../../../agent-tunnel/agent/scope/address.ts'
 import { sameFacts } from '../../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
-import type { Sighting } from '../../../agent-tunnel/agent/scope/owner.ts'
-import { copyOfNode, dial, sha256Of, startProgram } from '../programs/process.ts'
+import { copyOfNode, dial, observe, sha256Of, startProgram, tupleOf } from '../programs/process.ts'
 
 const node = { path: realpathSync(process.execPath), sha256: sha256Of(process.execPath) }
-
-function tupleOf(socket: Socket): FourTuple {
-  return {
-    local: endpoint(socket.localAddress!, socket.localPort!)!,
-    remote: endpoint(socket.remoteAddress!, socket.remotePort!)!,
-  }
-}
-
-async function observe(scope: ProcessScope, socket: Socket, deadlineMs = 5000): Promise<Sighting> {
-  const seen = await scope.observeAccepted(tupleOf(socket), deadlineMs)
-  if (!seen.ok) throw new Error(seen.why)
-  return seen.sighting
-}
 
 describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted socket', () => {
   test('path, hash, uid, start and pid of the process that accepted', async () => {
