@@ -22,6 +22,8 @@ import { Usual } from './usual.ts'
 const TICKS_PER_SECOND = 100
 /** Waits between looks at a socket nobody has accepted yet, the last one repeated; 0 is a turn of the loop. */
 const POLL_MS = [0, 0, 1, 2, 5, 10, 20, 40]
+/** The same where it is in no table: nothing is on its way then, and such a look reads them all. */
+const ABSENT_POLL_MS = [1, 10, 40, 160]
 /** From one process to the next, a socket may for a moment be in neither. */
 const IN_PASSING_MS = 50
 
@@ -128,7 +130,8 @@ export class ProcessScope {
         why = 'unsettled'
         unownedSince ??= performance.now()
       } else why = accepted.state === 'pending' ? 'not_accepted' : 'elsewhere'
-      const wait = POLL_MS[Math.min(look, POLL_MS.length - 1)] ?? 0
+      const waits = accepted.state === 'absent' ? ABSENT_POLL_MS : POLL_MS
+      const wait = waits[Math.min(look, waits.length - 1)] ?? 0
       if (performance.now() + wait >= ends) return { ok: false, why }
       await (wait === 0 ? turn() : sleep(wait, undefined, signal === undefined ? {} : { signal }))
     }
