@@ -25,6 +25,10 @@ export const Expectation = Type.Object(
     sha256: Type.Optional(Type.Array(Sha256, { minItems: 1, maxItems: 32 })),
     uid: Type.Optional(Type.Array(Type.Integer({ minimum: 0 }), { minItems: 1, maxItems: 16 })),
     unit: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: 16 })),
+    script_sha256: Type.Optional(Type.Array(Sha256, { minItems: 1, maxItems: 32 })),
+    image: Type.Optional(
+      Type.Array(Type.String({ pattern: '^sha256:[0-9a-f]{64}$' }), { minItems: 1, maxItems: 32 }),
+    ),
   },
   { additionalProperties: false },
 )
@@ -48,6 +52,8 @@ export const Observed = Type.Object({
   sha256: Type.Union([Type.String(), Type.Null()]),
   uid: Type.Union([Type.Integer(), Type.Null()]),
   unit: Type.Union([Type.String(), Type.Null()]),
+  script_sha256: Type.Union([Type.String(), Type.Null()]),
+  image: Type.Union([Type.String(), Type.Null()]),
   pid: Type.Union([Type.Integer(), Type.Null()]),
   started_at: Type.Union([Type.Integer(), Type.Null()]),
 })

@@ -14,6 +14,8 @@ import { findListeners } from './match.ts'
 import { combine, sameFacts, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
 import { parseBootTime, parseUid, parseUnit } from './procfs.ts'
+import { imageOf } from './image.ts'
+import { scriptPath } from './script.ts'
 import { Shared } from './shared.ts'
 import { Sockets } from './sockets.ts'
 import { Usual } from './usual.ts'
@@ -248,15 +250,20 @@ export class ProcessScope {
       phase,
       exe: exe.path,
       sha256: exe.sha256,
-      script_sha256: null,
+      script_sha256: await this.#script(holder, exe.path),
       uid: parsed(`${directory}/status`, parseUid),
       unit: parsed(`${directory}/cgroup`, parseUnit),
-      image: null,
+      image: parsed(`${directory}/cgroup`, (text) => imageOf(text, '/')),
       started_at: this.#startedAt(holder.startTicks),
       pid: holder.pid,
     }
     const sight = { holder, exeId: exe.id, facts }
     return (await this.#holdsStill([sight])) ? sight : undefined
+  }
+
+  async #script({ task }: Holder, exe: string | null): Promise<string | null> {
+    const path = exe === null ? undefined : scriptPath(this.#proc, task, exe)
+    return path === undefined ? null : this.#executables.content(path)
   }
 
   async #holdsStill(sights: readonly Sight[]): Promise<boolean> {

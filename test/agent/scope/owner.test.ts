@@ -24,7 +24,7 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
       sha256: node.sha256,
       uid: process.getuid!(),
       pid: target.pid,
-      script_sha256: null,
+      script_sha256: sha256Of(fileURLToPath(new URL('../programs/target.ts', import.meta.url))),
       image: null,
       others: [],
     })
