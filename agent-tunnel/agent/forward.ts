@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import type { ModbusOptions } from '#ot'
 import type { Clock, CloseReason, Offer, TunnelStream } from '#tunnel'
 import type { Target } from './config.ts'
 import { isId } from './config.ts'
@@ -21,6 +22,7 @@ import type { FourTuple } from './scope/address.ts'
 import { sameFacts, unseen } from './scope/observed.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope, Sighting, Unobserved } from './scope/owner.ts'
+import { ModbusLine, modbusRules } from './modbus.ts'
 import { splice } from './splice.ts'
 
 /** Codes the agent refuses or ends a stream with; docs/agent.md says what each means. */
@@ -54,6 +56,8 @@ interface Ask {
   readonly session: string
   readonly process: string
   readonly remainingMs: number
+  /** What a Modbus session is held to; undefined where it is none. */
+  readonly modbus: ModbusOptions | undefined
 }
 
 class Refused extends Error {
@@ -214,11 +218,11 @@ export class Forwarder {
   #carry(
     stream: TunnelStream,
     target: Socket,
-    { session }: Ask,
+    { session, modbus }: Ask,
     remainingMs: number,
     sighting: Sighting | undefined,
   ): Promise<CloseReason> {
-    const { clock } = this.#options
+    const { clock, log } = this.#options
     const { promise, resolve } = Promise.withResolvers<CloseReason>()
     const cancels = [
       startLease(remainingMs, clock, () => end('lease.spent', 'the time of the session is over')),
@@ -245,7 +249,13 @@ export class Forwarder {
     const flow = () => {
       if (!proceeded || !complete) return
       late()
-      splice(stream, target, clock, over)
+      splice(
+        stream,
+        target,
+        clock,
+        over,
+        modbus && ((ends) => new ModbusLine(modbus, ends, clock, log, session)),
+      )
       const starved = (message: string) => end('agent.memory', message)
       cancels.push(this.#pressure.watch({ stream, target, end: starved }))
     }
@@ -320,7 +330,7 @@ export class Forwarder {
 
 /** Reads what OPEN asks for. What else it holds is the gateway's to enforce, or a later version's. */
 function askOf(metadata: Uint8Array): Ask {
-  const { v, session, process, remaining_ms: remainingMs } = readRecord(metadata) ?? {}
+  const { v, session, process, remaining_ms: remainingMs, ...more } = readRecord(metadata) ?? {}
   if (v !== 1 || typeof session !== 'string' || !SESSION_ID.test(session)) {
     throw new Refused('open.metadata', 'the request names no session')
   }
@@ -329,7 +339,16 @@ function askOf(metadata: Uint8Array): Ask {
     throw new Refused('open.metadata', 'the request does not say how long the session may last')
   }
   if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
-  return { session, process, remainingMs }
+  return { session, process, remainingMs, modbus: modbusOf(more) }
+}
+
+/** A session that is said to be Modbus without rules we understand is not opened with none. */
+function modbusOf({ protocol, obligations }: Record<string, unknown>): ModbusOptions | undefined {
+  if (protocol === undefined || protocol === 'tcp') return undefined
+  const rules = protocol === 'modbus' ? modbusRules(obligations) : undefined
+  if (rules === undefined)
+    throw new Refused('open.metadata', 'the request is for a protocol this agent cannot judge')
+  return rules
 }
 
 /** The answer to OPEN, whole or not at all: a list of owners cut to fit would hide one. */
