@@ -1,7 +1,16 @@
 /** Scripts of interpreters and images of containers: what is said of them, and what is left unseen. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -65,7 +74,7 @@ describe.skipIf(!existsSync('/proc/self/ns/mnt'))('a script that runs', () => {
   test('its hash; and of what has taken its place since', async () => {
     const script = join(own, 'target.ts')
     const source = fileURLToPath(new URL('../programs/target.ts', import.meta.url))
-    execFileSync('cp', [source, script])
+    copyFileSync(source, script)
     await using target = await startProgram('target.ts', [script], { bare: true })
     await using socket = await dial(target.port)
     const scope = new ProcessScope()
@@ -79,14 +88,15 @@ describe.skipIf(!existsSync('/proc/self/ns/mnt'))('a script that runs', () => {
 
   test('what is no file is not opened: a pipe does not hang, a directory is nothing', async () => {
     const pipe = join(own, 'pipe')
-    execFileSync('mkfifo', [pipe])
+    execFileSync('/usr/bin/mkfifo', [pipe])
     const executables = new Executables()
     expect(await executables.content(Buffer.from(pipe))).toBeNull()
     expect(await executables.content(Buffer.from(own))).toBeNull()
     expect(await executables.content(Buffer.from(join(own, 'nothing')))).toBeNull()
     expect(await executables.content(Buffer.from('/dev/zero'))).toBeNull()
     const big = join(own, 'big')
-    execFileSync('truncate', ['-s', '16777217', big])
+    writeFileSync(big, '')
+    truncateSync(big, 16 * 1024 * 1024 + 1)
     expect(await executables.content(Buffer.from(big))).toBeNull()
   })
 
