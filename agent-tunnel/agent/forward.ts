@@ -23,6 +23,7 @@ import { sameFacts, unseen } from './scope/observed.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope, Sighting, Unobserved } from './scope/owner.ts'
 import { ModbusLine, modbusRules } from './modbus.ts'
+import type { ModbusEnds } from './modbus.ts'
 import { splice } from './splice.ts'
 
 /** Codes the agent refuses or ends a stream with; docs/agent.md says what each means. */
@@ -243,19 +244,15 @@ export class Forwarder {
       target.destroy()
       over(reason)
     }
+    const judge =
+      modbus && ((ends: ModbusEnds) => new ModbusLine(modbus, ends, clock, log, session))
     // Both: the gateway has decided, and every process has been looked at.
     let proceeded = false
     let complete = sighting?.complete ?? true
     const flow = () => {
       if (!proceeded || !complete) return
       late()
-      splice(
-        stream,
-        target,
-        clock,
-        over,
-        modbus && ((ends) => new ModbusLine(modbus, ends, clock, log, session)),
-      )
+      splice(stream, target, clock, over, judge)
       const starved = (message: string) => end('agent.memory', message)
       cancels.push(this.#pressure.watch({ stream, target, end: starved }))
     }

@@ -18,13 +18,20 @@ export const NewDevice = Type.Object(
 )
 export type NewDevice = Static<typeof NewDevice>
 
+/** An absolute path as the kernel shows it. No wildcard: a declaration names what it means. */
+const Path = Type.String({ pattern: '^/[^*?\\u0000]*$', maxLength: 1000 })
+const Unit = Type.String({
+  pattern: '^[A-Za-z0-9:_.\\\\@-]+\\.(service|scope|socket|mount|swap)$',
+  maxLength: 256,
+})
+
 /** What must answer on the device. A key that is absent is not checked; sha256 lists every approved build. */
 export const Expectation = Type.Object(
   {
-    exe: Type.Optional(Type.Array(Type.String({ maxLength: 1024 }), { minItems: 1, maxItems: 16 })),
+    exe: Type.Optional(Type.Array(Path, { minItems: 1, maxItems: 16 })),
     sha256: Type.Optional(Type.Array(Sha256, { minItems: 1, maxItems: 32 })),
     uid: Type.Optional(Type.Array(Type.Integer({ minimum: 0 }), { minItems: 1, maxItems: 16 })),
-    unit: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: 16 })),
+    unit: Type.Optional(Type.Array(Unit, { minItems: 1, maxItems: 16 })),
     script_sha256: Type.Optional(Type.Array(Sha256, { minItems: 1, maxItems: 32 })),
     image: Type.Optional(
       Type.Array(Type.String({ pattern: '^sha256:[0-9a-f]{64}$' }), { minItems: 1, maxItems: 32 }),

@@ -299,6 +299,24 @@ function inOrder(part: readonly string[], whole: readonly string[]): boolean {
   return at === part.length
 }
 
+/** What came of one connection: nothing too much, nothing out of order, nothing false. */
+function requireTrue(line: Line, asked: readonly Uint8Array[], rules: Rules): void {
+  const hex = (frames: readonly Uint8Array[]) =>
+    frames.map((one) => Buffer.from(one).toString('hex'))
+  if (!inOrder(hex(line.arrived), hex(asked))) throw new Error('what arrived is not what was sent')
+  const allowed = asked.filter((frame) => may(frame, rules)).length
+  if (line.arrived.length > allowed) throw new Error('more arrived than may')
+  const tids = (frames: readonly Uint8Array[]) =>
+    frames.map((one) => `${one[0]},${one[1]},${one[6]}`)
+  const order = tids(asked)
+  const got = tids(line.answered)
+  const whole = line.ended
+    ? got.every((tid, nth) => tid === order[nth])
+    : got.join() === order.join()
+  if (!whole) throw new Error(`answers ${got.join(' ')} to ${order.join(' ')}`)
+  if (hex(line.answered).some((one) => one.endsWith(LIE))) throw new Error('a lie was passed on')
+}
+
 /** Sends `cases` frames from `seed`. Throws with the rules and the bytes where anything leaks or is lost. */
 export async function fuzz(options: { cases: number; seed: number }): Promise<{ cases: number }> {
   const pick = generator(options.seed)
@@ -315,24 +333,8 @@ export async function fuzz(options: { cases: number; seed: number }): Promise<{ 
         if (pick(6) === 0) line.settle()
       }
       line.settle()
-      const hex = (frames: readonly Uint8Array[]) =>
-        frames.map((one) => Buffer.from(one).toString('hex'))
       const asked = framesOf(Buffer.concat(stream))
-      if (!inOrder(hex(line.arrived), hex(asked)))
-        throw new Error('what arrived is not what was sent')
-      const expected = hex(line.arrived).length
-      const allowed = asked.filter((frame) => may(frame, rules)).length
-      if (expected > allowed) throw new Error('more arrived than may')
-      const tids = (frames: readonly Uint8Array[]) =>
-        frames.map((one) => `${one[0]},${one[1]},${one[6]}`)
-      const order = tids(asked)
-      const got = tids(line.answered)
-      const whole = line.ended
-        ? got.every((tid, nth) => tid === order[nth])
-        : got.join() === order.join()
-      if (!whole) throw new Error(`answers ${got.join(' ')} to ${order.join(' ')}`)
-      if (hex(line.answered).some((one) => one.endsWith(LIE)))
-        throw new Error('a lie was passed on')
+      requireTrue(line, asked, rules)
       passed += line.arrived.length
       refused += asked.length - line.arrived.length
     } catch (cause) {

@@ -11,6 +11,7 @@ import { Executables, identify } from './executable.ts'
 import { findHolders, holdersAmong, holdsSockets, Slice, startTicksOf } from './holders.ts'
 import type { Holder, Holders } from './holders.ts'
 import { findListeners } from './match.ts'
+import type { Accepted } from './match.ts'
 import { combine, sameFacts, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
 import { parseBootTime, parseUid, parseUnit } from './procfs.ts'
@@ -132,8 +133,7 @@ export class ProcessScope {
         why = 'unsettled'
         unownedSince ??= performance.now()
       } else why = accepted.state === 'pending' ? 'not_accepted' : 'elsewhere'
-      const waits = accepted.state === 'absent' ? ABSENT_POLL_MS : POLL_MS
-      const wait = waits[Math.min(look, waits.length - 1)] ?? 0
+      const wait = waitAfter(accepted, look)
       if (performance.now() + wait >= ends) return { ok: false, why }
       await (wait === 0 ? turn() : sleep(wait, undefined, signal === undefined ? {} : { signal }))
     }
@@ -297,6 +297,12 @@ export class ProcessScope {
       ? null
       : this.#bootTime + Math.floor(ticks / TICKS_PER_SECOND)
   }
+}
+
+/** How long to wait after the nth look, ms. */
+function waitAfter({ state }: Accepted, look: number): number {
+  const waits = state === 'absent' ? ABSENT_POLL_MS : POLL_MS
+  return waits[Math.min(look, waits.length - 1)] ?? 0
 }
 
 /** Whether a socket has been without a visible owner for longer than handing it on takes. */
