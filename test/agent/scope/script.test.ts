@@ -9,6 +9,7 @@ import {
   mkdtempSync,
   rmSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -84,6 +85,22 @@ describe.skipIf(!existsSync('/proc/self/ns/mnt'))('a script that runs', () => {
     const after = (await observe(scope, socket)).observed.script_sha256
     expect(after).toBe(sha256Of(script))
     expect(after).not.toBe(before)
+  })
+
+  test('an edit of the same size, with the mtime set back, is another file', async () => {
+    const file = join(own, 'edited')
+    const then = new Date(2020, 0, 1)
+    const executables = new Executables()
+    const write = (text: string) => {
+      writeFileSync(file, text)
+      utimesSync(file, then, then)
+      return executables.content(Buffer.from(file))
+    }
+    const first = await write('one')
+    expect(first).toBe(sha256Of(file))
+    expect(await executables.content(Buffer.from(file))).toBe(first)
+    expect(await write('two')).toBe(sha256Of(file))
+    expect(sha256Of(file)).not.toBe(first)
   })
 
   test('what is no file is not opened: a pipe does not hang, a directory is nothing', async () => {
