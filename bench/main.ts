@@ -20,6 +20,7 @@ const benches: Benches = {
   ca: () => import('./ca.ts'),
   tunnel: () => import('./tunnel.ts'),
   abuse: () => import('./abuse.ts'),
+  agent: () => import('./agent.ts'),
 }
 
 export const QUICK_SECONDS = 120

@@ -101,12 +101,12 @@ export function tlsFacts(client: Source, presence: Presence | undefined): Partia
 
 /** The registration's lists become policy's: `match` names the keys that are checked. */
 function expectFacts(expect: Expectation): NonNullable<PolicyProcess['expect']> {
-  const keys = ['sha256', 'exe', 'unit', 'uid'] as const
+  const keys = ['sha256', 'script_sha256', 'image', 'exe', 'unit', 'uid'] as const
   return {
     match: keys.filter((key) => expect[key] !== undefined),
     sha256: expect.sha256 ?? [],
-    script_sha256: [],
-    image: [],
+    script_sha256: expect.script_sha256 ?? [],
+    image: expect.image ?? [],
     exe: expect.exe ?? [],
     unit: expect.unit ?? [],
     uid: expect.uid ?? [],

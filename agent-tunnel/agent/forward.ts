@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import type { ModbusOptions } from '#ot'
 import type { Clock, CloseReason, Offer, TunnelStream } from '#tunnel'
 import type { Target } from './config.ts'
 import { isId } from './config.ts'
@@ -21,6 +22,8 @@ import type { FourTuple } from './scope/address.ts'
 import { sameFacts, unseen } from './scope/observed.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope, Sighting, Unobserved } from './scope/owner.ts'
+import { ModbusLine, modbusRules } from './modbus.ts'
+import type { ModbusEnds } from './modbus.ts'
 import { splice } from './splice.ts'
 
 /** Codes the agent refuses or ends a stream with; docs/agent.md says what each means. */
@@ -54,6 +57,8 @@ interface Ask {
   readonly session: string
   readonly process: string
   readonly remainingMs: number
+  /** What a Modbus session is held to; undefined where it is none. */
+  readonly modbus: ModbusOptions | undefined
 }
 
 class Refused extends Error {
@@ -214,11 +219,11 @@ export class Forwarder {
   #carry(
     stream: TunnelStream,
     target: Socket,
-    { session }: Ask,
+    { session, modbus }: Ask,
     remainingMs: number,
     sighting: Sighting | undefined,
   ): Promise<CloseReason> {
-    const { clock } = this.#options
+    const { clock, log } = this.#options
     const { promise, resolve } = Promise.withResolvers<CloseReason>()
     const cancels = [
       startLease(remainingMs, clock, () => end('lease.spent', 'the time of the session is over')),
@@ -239,35 +244,50 @@ export class Forwarder {
       target.destroy()
       over(reason)
     }
+    const judge =
+      modbus && ((ends: ModbusEnds) => new ModbusLine(modbus, ends, clock, log, session))
+    // Both: the gateway has decided, and every process has been looked at.
     let proceeded = false
-    stream.onSignal = (payload) => {
-      if (proceeded || readRecord(payload)?.['t'] !== 'proceed') return
-      proceeded = true
+    let complete = sighting?.complete ?? true
+    const flow = () => {
+      if (!proceeded || !complete) return
       late()
-      splice(stream, target, clock, over)
+      splice(stream, target, clock, over, judge)
       const starved = (message: string) => end('agent.memory', message)
       cancels.push(this.#pressure.watch({ stream, target, end: starved }))
     }
-    if (sighting !== undefined) cancels.push(this.#watch(session, sighting, end))
+    stream.onSignal = (payload) => {
+      if (proceeded || readRecord(payload)?.['t'] !== 'proceed') return
+      proceeded = true
+      flow()
+    }
+    const completed = () => {
+      complete = true
+      flow()
+    }
+    if (sighting !== undefined) cancels.push(this.#watch(session, sighting, end, completed))
     return promise
   }
 
-  /** Looks again at the owner until taken back; another owner is told, and ends the session unless alike. */
+  /**
+   * Looks again at the owner until taken back; another owner is told, and ends the session unless alike.
+   * `completed` is called once all processes have been looked at, if `first` had not.
+   */
   #watch(
     session: string,
     first: Sighting,
     end: (code: ForwardCode, message: string) => void,
+    completed: () => void,
   ): () => void {
     const { scope, clock, log } = this.#options
     let sighting = first
+    let incomplete = !first.complete
     let stopped = false
     let cancel = () => {}
-    const look = async (second: number): Promise<void> => {
+    const look = async (full: boolean): Promise<void> => {
       const hung = () => end('process.changed', 'the owner of the connection can no longer be seen')
       const cancelHung = clock.after(LOOK_TIMEOUT_MS, hung)
-      const again = await scope
-        .recheck(sighting, second % FULL_LOOK_EVERY === 0)
-        .finally(cancelHung)
+      const again = await scope.recheck(sighting, full).finally(cancelHung)
       if (stopped) return
       if (again.state === 'changed') {
         const observed = again.sighting?.observed ?? unseen('accepted')
@@ -277,19 +297,27 @@ export class Forwarder {
         if (!alike) return end('process.changed', 'another program owns the connection now')
         sighting = again.sighting
       }
+      if (incomplete && again.state === 'closed')
+        return end('process.changed', 'the target closed before all processes were looked at')
+      if (incomplete) completed()
+      incomplete = false
       schedule()
+    }
+    const start = (full: boolean): void => {
+      look(full).catch((error: unknown) => {
+        log('error', 'owner.unchecked', { session, reason: messageOf(error) })
+        end('process.changed', 'the owner of the connection can no longer be seen')
+      })
     }
     // On the clock's full seconds, all connections at once: they share their looks.
     const schedule = (): void => {
       const second = Math.round(clock.now() / RECHECK_MS) + 1
-      cancel = clock.after(second * RECHECK_MS - clock.now(), () => {
-        look(second).catch((error: unknown) => {
-          log('error', 'owner.unchecked', { session, reason: messageOf(error) })
-          end('process.changed', 'the owner of the connection can no longer be seen')
-        })
-      })
+      cancel = clock.after(second * RECHECK_MS - clock.now(), () =>
+        start(second % FULL_LOOK_EVERY === 0),
+      )
     }
-    schedule()
+    if (incomplete) start(true)
+    else schedule()
     return () => {
       stopped = true
       cancel()
@@ -299,7 +327,7 @@ export class Forwarder {
 
 /** Reads what OPEN asks for. What else it holds is the gateway's to enforce, or a later version's. */
 function askOf(metadata: Uint8Array): Ask {
-  const { v, session, process, remaining_ms: remainingMs } = readRecord(metadata) ?? {}
+  const { v, session, process, remaining_ms: remainingMs, ...more } = readRecord(metadata) ?? {}
   if (v !== 1 || typeof session !== 'string' || !SESSION_ID.test(session)) {
     throw new Refused('open.metadata', 'the request names no session')
   }
@@ -308,7 +336,16 @@ function askOf(metadata: Uint8Array): Ask {
     throw new Refused('open.metadata', 'the request does not say how long the session may last')
   }
   if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
-  return { session, process, remainingMs }
+  return { session, process, remainingMs, modbus: modbusOf(more) }
+}
+
+/** A session that is said to be Modbus without rules we understand is not opened with none. */
+function modbusOf({ protocol, obligations }: Record<string, unknown>): ModbusOptions | undefined {
+  if (protocol === undefined || protocol === 'tcp') return undefined
+  const rules = protocol === 'modbus' ? modbusRules(obligations) : undefined
+  if (rules === undefined)
+    throw new Refused('open.metadata', 'the request is for a protocol this agent cannot judge')
+  return rules
 }
 
 /** The answer to OPEN, whole or not at all: a list of owners cut to fit would hide one. */

@@ -12,6 +12,8 @@ export interface TargetReport {
 }
 
 const LOOK_EVERY_MS = 3000
+/** Every so many looks is one at all processes: somebody may have joined those who listen. */
+const FULL_LOOK_EVERY = 5
 
 export class ListenerWatch implements Disposable {
   readonly #scope: ProcessScope
@@ -22,6 +24,7 @@ export class ListenerWatch implements Disposable {
   #last: readonly TargetReport[] | undefined
   #cancel: (() => void) | undefined
   #stopped = false
+  #looks = 0
 
   /** `changed` is called with all targets whenever one of them differs from the look before. */
   constructor(options: {
@@ -61,7 +64,10 @@ export class ListenerWatch implements Disposable {
 
   async #look(): Promise<void> {
     const local = [...this.#targets].filter(([, target]) => target.kind === 'tcp')
-    const seen = await this.#scope.observeListeners(local.map(([, target]) => target.endpoint))
+    const seen = await this.#scope.observeListeners(
+      local.map(([, target]) => target.endpoint),
+      this.#looks++ % FULL_LOOK_EVERY === 0,
+    )
     const byName = new Map(local.map(([name], at) => [name, seen[at] ?? null]))
     const reports = [...this.#targets].map(([process, { kind }]) => ({
       process,

@@ -178,12 +178,15 @@ export class ModbusGate {
 
   /** What time alone does: silent targets are answered for, a frame that never ends is a violation. */
   tick(now: number): GateOutcome {
-    const began = this.#fromClient.since
-    if (began !== undefined && now - began >= TIMEOUT_MS)
+    const late = (began: number | undefined) => began !== undefined && now - began >= TIMEOUT_MS
+    if (late(this.#fromClient.since))
       return this.#violation('a frame did not end within 5 s', [], [])
     for (const one of this.#outstanding)
       if (one.answer === undefined && now - one.since >= TIMEOUT_MS)
         one.answer = exceptionTo(one, TARGET_SILENT)
+    // After the answers: what it left unsaid has been waited for as long.
+    if (late(this.#fromTarget.since))
+      return this.#violation('reply: a frame did not end within 5 s', [], [])
     return { toTarget: [], toClient: this.#ready(), verdicts: [] }
   }
 
@@ -192,7 +195,8 @@ export class ModbusGate {
     const times = this.#outstanding
       .filter(({ answer }) => answer === undefined)
       .map(({ since }) => since)
-    if (this.#fromClient.since !== undefined) times.push(this.#fromClient.since)
+    for (const { since } of [this.#fromClient, this.#fromTarget])
+      if (since !== undefined) times.push(since)
     return times.length === 0 ? undefined : Math.min(...times) + TIMEOUT_MS
   }
 

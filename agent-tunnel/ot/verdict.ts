@@ -19,6 +19,7 @@ export type Operation = 'read' | 'write' | 'identify' | 'unknown'
 const ILLEGAL_FUNCTION = 1
 const ILLEGAL_ADDRESS = 2
 const ILLEGAL_VALUE = 3
+const NO_SUCH_UNIT = 0x0b
 
 export interface Span {
   readonly address: number
@@ -133,10 +134,13 @@ export function refusal(
   rules: Rules,
 ): number | undefined {
   if (reading.operation === 'unknown' || rules.level < 1) return ILLEGAL_FUNCTION
-  if (reading.operation === 'write' && (rules.level < 2 || unit === 0)) return ILLEGAL_FUNCTION
+  if (reading.operation === 'write' && rules.level < 2) return ILLEGAL_FUNCTION
+  // Unit 0 is a broadcast on a serial line behind a gateway: no window can hold it.
+  if (reading.operation === 'write' && unit === 0) return NO_SUCH_UNIT
   if (reading.exception !== undefined) return reading.exception
-  if (rules.windows.length === 0) return undefined
-  if (pdu[0] === 0x18) return ILLEGAL_ADDRESS
+  const named = rules.windows.every((windows) => windows.some((window) => window.unit === unit))
+  if (!named) return NO_SUCH_UNIT
+  if (rules.windows.length > 0 && pdu[0] === 0x18) return ILLEGAL_ADDRESS
   const inside = reading.spans.every((one) =>
     rules.windows.every((windows) => within(unit, one, windows)),
   )

@@ -15,6 +15,8 @@ interface SetFlags {
   readonly exe?: string[]
   readonly uid?: string[]
   readonly unit?: string[]
+  readonly script?: string[]
+  readonly image?: string[]
   readonly observed?: boolean
   readonly yes?: boolean
 }
@@ -33,6 +35,8 @@ export function registerProcess(program: Command): void {
     .option('--exe <path>', 'an approved path of the executable; may be repeated', collect)
     .option('--uid <number>', 'an approved user; may be repeated', collect)
     .option('--unit <name>', 'an approved systemd unit; may be repeated', collect)
+    .option('--script <hex>', "the SHA-256 of an interpreter's script; may be repeated", collect)
+    .option('--image <sha256:hex>', 'the id of a container image; may be repeated', collect)
     .option('--observed', 'approve what the agent last saw listening, after showing it')
     .option('--yes', 'do not ask')
     .action(setProcess)
@@ -74,7 +78,9 @@ function matches(expect: Expectation, seen: Observed): boolean {
     one(expect.exe, seen.exe) &&
     one(expect.sha256, seen.sha256) &&
     one(expect.uid, seen.uid) &&
-    one(expect.unit, seen.unit)
+    one(expect.unit, seen.unit) &&
+    one(expect.script_sha256, seen.script_sha256) &&
+    one(expect.image, seen.image)
   )
 }
 
@@ -100,6 +106,8 @@ async function setProcess(place: string, flags: SetFlags, command: Command): Pro
       ['SHA-256', row.expect.sha256?.join(' ')],
       ['user', row.expect.uid?.join(' ')],
       ['unit', row.expect.unit?.join(' ')],
+      ['script', row.expect.script_sha256?.join(' ')],
+      ['image', row.expect.image?.join(' ')],
     ]),
   ])
 }
@@ -123,10 +131,14 @@ function statedExpectation(flags: SetFlags): Expectation {
       ? {}
       : { uid: flags.uid.map((uid) => readInteger(uid, 'user id', 0, 4_294_967_295)) }),
     ...(flags.unit === undefined ? {} : { unit: flags.unit }),
+    ...(flags.script === undefined
+      ? {}
+      : { script_sha256: flags.script.map((digest) => digest.toLowerCase()) }),
+    ...(flags.image === undefined ? {} : { image: flags.image }),
   }
 }
 
-/** Shows what listens now and asks; executable, digest and user become what is approved. */
+/** Shows what listens now and asks; executable, digest, user, script and image become what is approved. */
 async function takeOver(
   api: Api,
   device: string,
@@ -144,6 +156,8 @@ async function takeOver(
     ['SHA-256', listener.sha256],
     ['user', listener.uid],
     ['unit', listener.unit],
+    ['script', listener.script_sha256],
+    ['image', listener.image],
     ['process id', listener.pid],
   ])
   note(`${device}/${name}: the agent sees this program listening`)
@@ -156,6 +170,8 @@ async function takeOver(
     sha256: [listener.sha256],
     ...(listener.exe === null ? {} : { exe: [listener.exe] }),
     ...(listener.uid === null ? {} : { uid: [listener.uid] }),
+    ...(listener.script_sha256 === null ? {} : { script_sha256: [listener.script_sha256] }),
+    ...(listener.image === null ? {} : { image: [listener.image] }),
   }
 }
 

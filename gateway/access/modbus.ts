@@ -2,23 +2,21 @@
 import type { AuditLog } from '#audit'
 import { ModbusGate, type GateOutcome, type ModbusVerdict } from '#ot'
 import { actorOf } from '../events.ts'
+import { heldLevel } from '../sessions/stream.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import type { Filter, Filtered } from './splice.ts'
 
 /** The first refusal is an event at once; those after it are counted, one event a second. */
 const COUNT_MS = 1000
 
-/**
- * The filter of one connection. Write elevation needs a second grant, which cannot be requested yet:
- * until then every Modbus session is held to reading, whatever its obligations say.
- */
+/** The filter of one connection. The agent has the same rules. */
 export function modbusFilter(
   session: LiveSession,
   log: Pick<AuditLog, 'append'>,
   report: (error: unknown, what: string) => void,
 ): Filter {
   const { ot_level, ot_windows } = session.obligations
-  const gate = new ModbusGate({ level: Math.min(1, ot_level), windows: ot_windows })
+  const gate = new ModbusGate({ level: heldLevel(ot_level), windows: ot_windows })
   const refusals = new Refusals(session, log, report)
   let act: ((made: Filtered) => void) | undefined
   let timer: NodeJS.Timeout | undefined

@@ -18,13 +18,24 @@ export const NewDevice = Type.Object(
 )
 export type NewDevice = Static<typeof NewDevice>
 
+/** An absolute path as the kernel shows it. No wildcard: a declaration names what it means. */
+const Path = Type.String({ pattern: '^/[^*?\\u0000]*$', maxLength: 1000 })
+const Unit = Type.String({
+  pattern: '^[A-Za-z0-9:_.\\\\@-]+\\.(service|scope|socket|mount|swap)$',
+  maxLength: 256,
+})
+
 /** What must answer on the device. A key that is absent is not checked; sha256 lists every approved build. */
 export const Expectation = Type.Object(
   {
-    exe: Type.Optional(Type.Array(Type.String({ maxLength: 1024 }), { minItems: 1, maxItems: 16 })),
+    exe: Type.Optional(Type.Array(Path, { minItems: 1, maxItems: 16 })),
     sha256: Type.Optional(Type.Array(Sha256, { minItems: 1, maxItems: 32 })),
     uid: Type.Optional(Type.Array(Type.Integer({ minimum: 0 }), { minItems: 1, maxItems: 16 })),
-    unit: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: 16 })),
+    unit: Type.Optional(Type.Array(Unit, { minItems: 1, maxItems: 16 })),
+    script_sha256: Type.Optional(Type.Array(Sha256, { minItems: 1, maxItems: 32 })),
+    image: Type.Optional(
+      Type.Array(Type.String({ pattern: '^sha256:[0-9a-f]{64}$' }), { minItems: 1, maxItems: 32 }),
+    ),
   },
   { additionalProperties: false },
 )
@@ -48,6 +59,8 @@ export const Observed = Type.Object({
   sha256: Type.Union([Type.String(), Type.Null()]),
   uid: Type.Union([Type.Integer(), Type.Null()]),
   unit: Type.Union([Type.String(), Type.Null()]),
+  script_sha256: Type.Union([Type.String(), Type.Null()]),
+  image: Type.Union([Type.String(), Type.Null()]),
   pid: Type.Union([Type.Integer(), Type.Null()]),
   started_at: Type.Union([Type.Integer(), Type.Null()]),
 })

@@ -19,6 +19,8 @@ export interface Expectation {
   readonly sha256?: readonly string[] | undefined
   readonly uid?: readonly number[] | undefined
   readonly unit?: readonly string[] | undefined
+  readonly script_sha256?: readonly string[] | undefined
+  readonly image?: readonly string[] | undefined
 }
 
 export interface Process {

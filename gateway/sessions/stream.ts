@@ -22,6 +22,14 @@ export interface OpenedStream {
   readonly entry: LiveStream
 }
 
+/**
+ * The Modbus level that is enforced. Write elevation needs a second grant, which cannot be requested
+ * yet: until then every Modbus session is held to reading, whatever its obligations say.
+ */
+export function heldLevel(level: number): number {
+  return Math.min(1, level)
+}
+
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
 /**
@@ -100,7 +108,9 @@ async function dial(
     session: session.id,
     process: session.process,
     remaining_ms: Math.max(0, Math.round(session.end() - room.now())),
-    obligations,
+    // The agent judges a Modbus session too, by the rules that hold here.
+    protocol: session.kind === 'modbus' ? 'modbus' : 'tcp',
+    obligations: { ...obligations, ot_level: heldLevel(obligations.ot_level) },
   })
   try {
     return await target.presence.tunnel.open('tcp', metadata, {

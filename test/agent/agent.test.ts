@@ -9,7 +9,7 @@ import type { Clock, Goaway, Monotonic } from '#tunnel'
 import type { FourTuple } from '../../agent-tunnel/agent/scope/address.ts'
 import { unseen } from '../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../agent-tunnel/agent/scope/owner.ts'
-import type { Observation } from '../../agent-tunnel/agent/scope/owner.ts'
+import type { Observation, Recheck, Sighting } from '../../agent-tunnel/agent/scope/owner.ts'
 import { copyOfNode, sha256Of, startProgram } from './programs/process.ts'
 import { enrolled, Directory, running } from './device.ts'
 import { FakeGateway, openStream, proceed, soon } from './gateway.ts'
@@ -125,6 +125,50 @@ describe.skipIf(noProc)('a stream', () => {
       expect(agent.logged('stream.closed').at(-1)?.fields['code']).toBe('done'),
     )
   })
+
+  test.for(['same', 'closed', 'changed'] as const)(
+    'an owner found first: no byte before all processes were looked at, and then %s',
+    async (state) => {
+      using directory = new Directory()
+      const looked = Promise.withResolvers<void>()
+      class First extends ProcessScope {
+        override async observeAccepted(
+          ...args: Parameters<ProcessScope['observeAccepted']>
+        ): Promise<Observation> {
+          const seen = await super.observeAccepted(...args)
+          return seen.ok ? { ok: true, sighting: { ...seen.sighting, complete: false } } : seen
+        }
+        override async recheck(sighting: Sighting, full?: boolean): Promise<Recheck> {
+          expect(full).toBe(true)
+          await looked.promise
+          const observed = { ...sighting.observed, exe: '/usr/bin/other' }
+          return state === 'changed'
+            ? { state, sighting: { ...sighting, observed, complete: true } }
+            : { state }
+        }
+      }
+      await using server = await listening((socket) => void socket.write('hello'))
+      const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
+      await using _agent = running(config, { scope: new First() })
+      const held = await gateway.nextTunnel()
+      const opened = await openStream(held, 'plc')
+      proceed(opened)
+      await sleep(100)
+      expect(opened.received).toHaveLength(0)
+      looked.resolve()
+      if (state === 'same') {
+        await vi.waitFor(() => expect(opened.received.toString()).toBe('hello'))
+        return
+      }
+      expect(await soon('close', opened.closed)).toMatchObject({ code: 'process.changed' })
+      expect(opened.received).toHaveLength(0)
+      if (state === 'changed')
+        expect(held.reports.at(-1)).toMatchObject({
+          type: 'owner_changed',
+          observed: { exe: '/usr/bin/other' },
+        })
+    },
+  )
 
   test('bytes the gateway sends before proceed wait for it', async () => {
     using directory = new Directory()
@@ -347,7 +391,10 @@ describe('more to say than fits', () => {
       override async observeAccepted(dialled: FourTuple): Promise<Observation> {
         const one = { ...unseen('accepted'), exe: '/'.padEnd(900, 'x') }
         const observed = { ...one, others: Array.from({ length: 8 }, () => one) }
-        return { ok: true, sighting: { observed, dialled, sights: [], unreadable: 0 } }
+        return {
+          ok: true,
+          sighting: { observed, dialled, sights: [], complete: true, unreadable: 0 },
+        }
       }
     }
     await using server = await listening(() => undefined)

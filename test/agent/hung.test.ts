@@ -23,6 +23,7 @@ const sighting = {
   },
   dialled: undefined,
   sights: [],
+  complete: true,
   unreadable: 0,
 }
 

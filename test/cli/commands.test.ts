@@ -237,6 +237,8 @@ describe('a process taken over from what was observed', () => {
     sha256: 'b'.repeat(64),
     uid: 998,
     unit: null,
+    script_sha256: 'c'.repeat(64),
+    image: null,
     pid: 4711,
     started_at: 1,
   }
@@ -272,7 +274,12 @@ describe('a process taken over from what was observed', () => {
     expect(ran.err).toContain('/opt/press/plc-server')
     expect(gateway.calls.at(-1)?.body).toEqual({
       kind: 'modbus',
-      expect: { sha256: ['b'.repeat(64)], exe: ['/opt/press/plc-server'], uid: [998] },
+      expect: {
+        sha256: ['b'.repeat(64)],
+        exe: ['/opt/press/plc-server'],
+        uid: [998],
+        script_sha256: ['c'.repeat(64)],
+      },
     })
   })
   test('is not approved where nobody can be asked', async () => {

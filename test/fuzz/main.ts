@@ -13,6 +13,8 @@ interface Fuzzer {
 const fuzzers: Readonly<Record<string, Fuzzer>> = {
   mux: { load: () => import('./mux.ts'), cases: 1_000_000 },
   policy: { load: () => import('./policy.ts'), cases: 200_000 },
+  // A case is a frame, whole or not, in a chain of gateway and agent.
+  modbus: { load: () => import('./modbus.ts'), cases: 70_000 },
   // Each case is signed by its key and, where it is accepted, read by two others.
   csr: { load: () => import('./csr.ts'), cases: 100_000 },
 }

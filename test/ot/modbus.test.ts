@@ -58,6 +58,24 @@ describe.for(Object.entries(cuts))('requests, %s', ([, cut]) => {
   })
 })
 
+test('a write to unit 0, which every unit behind a serial line would hear, is refused', () => {
+  const gate = new ModbusGate({ level: 2, windows: [[{ unit: 0, from: 0, to: 65_535 }]] })
+  const out = gate.fromClient(frame(7, 0, hex('0600010003')), 0)
+  expect(out.toTarget).toEqual([])
+  expect(join(out.toClient)).toBe(join([frame(7, 0, hex('860b'))]))
+  expect(gate.fromClient(frame(8, 0, hex('0300010003')), 0).toTarget).toHaveLength(1)
+})
+
+test('a reply that never ends is waited for as long as a request', () => {
+  const gate = new ModbusGate({ level: 1, windows: [] })
+  gate.fromClient(frame(7, 1, hex('0300000001')), 0)
+  gate.fromTarget(hex('0007000000050103'), 10)
+  expect(gate.wakeAt()).toBe(5000)
+  expect(join(gate.tick(5000).toClient)).toBe(join([frame(7, 1, hex('830b'))]))
+  expect(gate.wakeAt()).toBe(5010)
+  expect(gate.tick(5010).violation?.code).toBe('modbus.violation')
+})
+
 describe('what is not Modbus ends the connection', () => {
   test.for([
     { name: 'protocol id is not 0', bytes: '00010001000601030000000a' },

@@ -45,6 +45,24 @@ export function fromOctets(octets: Uint8Array): string {
   return fromIPv6(groups.join(':'))
 }
 
+/** The four or sixteen octets of a canonical address. */
+export function toOctets(address: string): number[] {
+  if (isIPv4(address)) return address.split('.').map(Number)
+  const text = new SocketAddress({ address, family: 'ipv6' }).address
+  const [head = '', tail] = text.split('::')
+  const groups = (part: string) => (part === '' ? [] : part.split(':'))
+  const left = groups(head).flatMap(groupOctets)
+  const right = tail === undefined ? [] : groups(tail).flatMap(groupOctets)
+  return [...left, ...Array<number>(16 - left.length - right.length).fill(0), ...right]
+}
+
+/** A group of an IPv6 address; the last may be written as IPv4 (`::1.2.3.4`). */
+function groupOctets(group: string): number[] {
+  if (group.includes('.')) return group.split('.').map(Number)
+  const word = Number.parseInt(group, 16)
+  return [word >> 8, word & 255]
+}
+
 /** The endpoint, canonical; undefined when the address is not an IP address or the port not one. */
 export function endpoint(address: string, port: number): Endpoint | undefined {
   const canonical = canonicalAddress(address)

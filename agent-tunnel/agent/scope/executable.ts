@@ -4,8 +4,9 @@
  * start, or that means another file in the process's own mount namespace, cannot lie through it.
  */
 import { createHash } from 'node:crypto'
+import { readlinkSync } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
-import { open, readlink, stat } from 'node:fs/promises'
+import { open, stat } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { TextDecoder } from 'node:util'
 
@@ -20,7 +21,10 @@ export interface Executable {
 const MAX_HASHED_BYTES = 1024 * 1024 * 1024
 /** Policy strings end at 1 KB; a longer path is unseen, not cut. */
 const MAX_PATH_BYTES = 1000
+const MAX_CONTENT_BYTES = 16n * 1024n * 1024n
 const CACHE_ENTRIES = 256
+/** open(2); the same on every architecture Node runs on under Linux. */
+const O_PATH = 0o10000000
 
 /**
  * A file's identity and state. The ctime is in it because the owner of a file can set its mtime back
@@ -48,31 +52,62 @@ export class Executables {
    * while it was read has no sha256.
    */
   async look(link: string): Promise<Executable> {
-    let file: FileHandle
+    const shown = shownPath(link)
+    const [id, there] = await Promise.all([identify(link), shown === null ? null : identify(shown)])
+    if (id === null) return { id, path: null, sha256: null }
+    return { id, path: there === id ? shown : null, sha256: await this.#running(link, id) }
+  }
+
+  /** The hash of the running file `id`; read only where it is not remembered. */
+  async #running(link: string, id: string): Promise<string | null> {
+    const known = this.#known(id)
+    if (known !== undefined) return known
     try {
-      file = await open(link, 'r')
-    } catch {
-      // Readable path, unreadable file (mode 0711): the path can still be proven by identity.
-      const id = await identify(link)
-      return { id, path: id === null ? null : await truePath(link, id), sha256: null }
-    }
-    try {
+      await using file = await open(link, 'r')
       const stats = await file.stat({ bigint: true })
-      const id = idOf(stats)
-      const sha256 = await this.#hash(file, id, Number(stats.size))
-      return { id, path: await truePath(link, id), sha256 }
-    } finally {
-      await file.close()
+      return idOf(stats) === id ? await this.#hash(file, id, Number(stats.size)) : null
+    } catch {
+      // Readable path, unreadable file (mode 0711): the path was proven by identity all the same.
+      return null
     }
   }
 
-  #hash(file: FileHandle, id: string, size: number): Promise<string | null> {
-    const known = this.#hashes.get(id)
-    if (known !== undefined) {
-      this.#hashes.delete(id)
-      this.#hashes.set(id, known)
-      return known
+  /** SHA-256 of a regular file of at most 16 MiB that a process names; null of anything else. */
+  async content(path: Buffer): Promise<string | null> {
+    let named: FileHandle
+    try {
+      const stats = await stat(path, { bigint: true })
+      if (!stats.isFile() || stats.size > MAX_CONTENT_BYTES) return null
+      const known = this.#known(idOf(stats))
+      if (known !== undefined) return await known
+      // Not opened before it is known to be a file: a device or a pipe may not even be touched.
+      named = await open(path, O_PATH)
+    } catch {
+      return null
     }
+    try {
+      const stats = await named.stat({ bigint: true })
+      if (!stats.isFile() || stats.size > MAX_CONTENT_BYTES) return null
+      await using file = await open(`/proc/self/fd/${named.fd}`, 'r')
+      return await this.#hash(file, idOf(stats), Number(stats.size))
+    } catch {
+      return null
+    } finally {
+      await named.close()
+    }
+  }
+
+  #known(id: string): Promise<string | null> | undefined {
+    const known = this.#hashes.get(id)
+    if (known === undefined) return undefined
+    this.#hashes.delete(id)
+    this.#hashes.set(id, known)
+    return known
+  }
+
+  #hash(file: FileHandle, id: string, size: number): Promise<string | null> {
+    const known = this.#known(id)
+    if (known !== undefined) return known
     if (size > MAX_HASHED_BYTES) return Promise.resolve(null)
     const hash = hashOf(file, id)
     this.#hashes.set(id, hash)
@@ -104,15 +139,14 @@ async function hashOf(file: FileHandle, id: string): Promise<string | null> {
 }
 
 /**
- * The path the kernel shows, if that path, walked from here, ends at the same file. A deleted or
- * replaced file, a chroot or a mount namespace of its own make the shown path untrue: null.
+ * The path the kernel shows, before it is known whether it leads, from here, to the file that runs. A
+ * deleted or replaced file, a chroot or a mount namespace of its own make it lead elsewhere.
  */
-async function truePath(link: string, id: string): Promise<string | null> {
+function shownPath(link: string): string | null {
   try {
-    const shown = await readlink(link, { encoding: 'buffer' })
+    const shown = readlinkSync(link, { encoding: 'buffer' })
     if (shown.length > MAX_PATH_BYTES) return null
-    const path = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(shown)
-    return (await identify(path)) === id ? path : null
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(shown)
   } catch {
     return null
   }

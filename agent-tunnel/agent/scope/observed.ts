@@ -11,12 +11,14 @@ export interface ProcessFacts {
   readonly exe: string | null
   /** SHA-256 of the file the process runs, 64 lower-case hex digits, whatever its path says now. */
   readonly sha256: string | null
-  readonly script_sha256: null
+  /** What the file holds now that an interpreter's command line names as its script. */
+  readonly script_sha256: string | null
   /** Given only when real, effective, saved and file system uid agree. */
   readonly uid: number | null
   /** The systemd system unit. */
   readonly unit: string | null
-  readonly image: null
+  /** `sha256:` and the id of the image its container was made from. */
+  readonly image: string | null
   /** Epoch seconds. */
   readonly started_at: number | null
   readonly pid: number | null
@@ -46,8 +48,11 @@ export function unseen(phase: ProcessFacts['phase']): Observed {
 /** More differing owners than this are not reported one by one (see `combine`). */
 export const MAX_OTHERS = 8
 
+/** What a declaration can name. */
+const NAMED = ['exe', 'sha256', 'script_sha256', 'uid', 'unit', 'image'] as const
+
 function alike(a: ProcessFacts, b: ProcessFacts): boolean {
-  return a.exe === b.exe && a.sha256 === b.sha256 && a.uid === b.uid && a.unit === b.unit
+  return NAMED.every((fact) => a[fact] === b[fact])
 }
 
 /**

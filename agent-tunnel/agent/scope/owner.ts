@@ -4,25 +4,31 @@
  * cannot be pinned down within the deadline is not observed at all. docs/process-scope.md.
  */
 import { readFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
-import { endianness } from 'node:os'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
+import { printEndpoint } from './address.ts'
 import type { Endpoint, FourTuple } from './address.ts'
 import { Executables, identify } from './executable.ts'
-import { findHolders, holdsSockets, Slice, startTicksOf } from './holders.ts'
+import { findHolders, holdersAmong, holdsSockets, Slice, startTicksOf } from './holders.ts'
 import type { Holder, Holders } from './holders.ts'
-import { findAccepted, findListeners } from './match.ts'
+import { findListeners } from './match.ts'
 import type { Accepted } from './match.ts'
-import { combine, unseen } from './observed.ts'
+import { combine, sameFacts, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
-import { parseBootTime, parseSocketTable, parseUid, parseUnit } from './procfs.ts'
-import type { SocketRow } from './procfs.ts'
+import { parseBootTime, parseUid, parseUnit } from './procfs.ts'
+import { imageOf } from './image.ts'
+import { scriptPath } from './script.ts'
 import { Shared } from './shared.ts'
+import { Sockets } from './sockets.ts'
+import { Usual } from './usual.ts'
 
 /** Ticks per second in /proc/PID/stat: USER_HZ is 100 on every platform Node runs on under Linux. */
 const TICKS_PER_SECOND = 100
-/** Waits between looks at a socket nobody has accepted yet, the last one repeated. */
-const POLL_MS = [1, 2, 5, 10, 20, 40]
+/** Waits between looks at a socket nobody has accepted yet, the last one repeated; 0 is a turn of the loop. */
+const POLL_MS = [0, 0, 1, 2, 5, 10, 20, 40]
+/** The same where it is in no table: nothing is on its way then, and such a look reads them all. */
+const ABSENT_POLL_MS = [1, 10, 40, 160]
+/** From one process to the next, a socket may for a moment be in neither. */
+const IN_PASSING_MS = 50
 
 /** One owner as it was seen, with what a later check compares. */
 interface Sight {
@@ -39,6 +45,11 @@ export interface Sighting {
   readonly observed: Observed
   readonly dialled: FourTuple
   readonly sights: readonly Sight[]
+  /**
+   * Whether all processes were looked at. Otherwise the owner was found where owners were found
+   * before; nothing may flow until a full `recheck` has shown that there is no other.
+   */
+  readonly complete: boolean
   /** Processes whose descriptors may not be read: among them there could be a further owner. */
   readonly unreadable: number
 }
@@ -65,21 +76,35 @@ export type Recheck =
 export interface ScopeOptions {
   /** Mount point of procfs, default `/proc`. */
   readonly proc?: string
+  /** Whether to ask sock_diag before reading tables; default: where `proc` is not given. */
+  readonly diag?: boolean
+}
+
+/** Who listened, at the last full look. */
+interface Listeners {
+  readonly inodes: readonly number[]
+  readonly sights: readonly Sight[]
+  readonly observed: (Observed | null)[]
 }
 
 /** Looks at the processes of this machine. Holds no descriptor between calls, only hashes of executables. */
 export class ProcessScope {
   readonly #proc: string
   readonly #executables = new Executables()
-  readonly #table = new Shared<undefined, readonly SocketRow[]>(() => this.#readTable())
+  readonly #sockets: Sockets
   readonly #scan = new Shared<readonly number[], Holders>((asked) =>
     findHolders(this.#proc, new Set(asked.flat())),
   )
   readonly #still = new Shared<readonly Sight[], Still>((asked) => this.#lookAgain(asked.flat()))
+  readonly #usual = new Usual()
+  #listeners: Listeners | undefined
+  /** Of the last complete look: processes that could not be read. */
+  #unreadable = 0
   #bootTime: number | undefined
 
   constructor(options: ScopeOptions = {}) {
     this.#proc = options.proc ?? '/proc'
+    this.#sockets = new Sockets(this.#proc, options.diag ?? options.proc === undefined)
   }
 
   /**
@@ -96,41 +121,45 @@ export class ProcessScope {
   ): Promise<Observation> {
     const ends = performance.now() + deadlineMs
     let why: Unobserved = 'elsewhere'
+    let unownedSince: number | undefined
     for (let look = 0; ; look++) {
       signal?.throwIfAborted()
-      const accepted = await this.#findAccepted(dialled)
+      const accepted = await this.#sockets.otherEnd(dialled)
       if (accepted.state === 'accepted') {
-        const sighting = await this.#sight(dialled, accepted.inodes, look > 0)
+        const sighting =
+          (await this.#sightFirst(dialled, accepted.inodes)) ??
+          (await this.#sight(dialled, accepted.inodes, passed(unownedSince)))
         if (sighting !== undefined) return { ok: true, sighting }
         why = 'unsettled'
+        unownedSince ??= performance.now()
       } else why = accepted.state === 'pending' ? 'not_accepted' : 'elsewhere'
-      const wait = POLL_MS[Math.min(look, POLL_MS.length - 1)] ?? 0
+      const wait = waitAfter(accepted, look)
       if (performance.now() + wait >= ends) return { ok: false, why }
-      await sleep(wait, undefined, signal === undefined ? {} : { signal })
+      await (wait === 0 ? turn() : sleep(wait, undefined, signal === undefined ? {} : { signal }))
     }
   }
 
   /**
    * Facts of whoever listens for each of `targets` now, in their order; null when nobody does, or too
-   * many differing ones.
+   * many differing ones. Without `full` it is enough that the sockets and their known owners are as
+   * they were; who joined them is found by a full look.
    */
-  async observeListeners(targets: readonly Endpoint[]): Promise<(Observed | null)[]> {
-    const rows = await this.#table.ask(undefined)
+  async observeListeners(targets: readonly Endpoint[], full = true): Promise<(Observed | null)[]> {
+    const rows = await this.#sockets.listeners()
     const inodesOf = targets.map((target) => findListeners(rows, target))
-    const { holders } = await this.#holders(inodesOf.flat())
-    return Promise.all(
-      inodesOf.map(async (inodes) => {
-        if (inodes.length === 0) return null
-        const own = holders.filter(({ sockets }) =>
-          sockets.some(({ inode }) => inodes.includes(inode)),
-        )
-        if (own.length === 0) return unseen('listener')
-        const sights = await Promise.all(own.map((holder) => this.#look(holder, 'listener')))
-        return (
-          combine(sights.flatMap((sight) => (sight === undefined ? [] : [sight.facts]))) ?? null
-        )
-      }),
-    )
+    const inodes = inodesOf.flat()
+    const before = this.#listeners
+    if (!full && before !== undefined && sameMembers(before.inodes, inodes)) {
+      if (await this.#holdsStill(before.sights)) return before.observed
+    }
+    const { holders } = await this.#holders(inodes)
+    const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'listener')))
+    const sights = looked.filter((sight) => sight !== undefined)
+    const observed = inodesOf.map((own) => listenersAmong(sights, own))
+    // Somebody who moved under the look is looked at again the next time.
+    const whole = sights.length === holders.length
+    this.#listeners = whole ? { inodes, sights, observed } : undefined
+    return observed
   }
 
   /**
@@ -140,33 +169,21 @@ export class ProcessScope {
    */
   async recheck(sighting: Sighting, full = false): Promise<Recheck> {
     if (!full && (await this.#holdsStill(sighting.sights))) return { state: 'same' }
-    const accepted = await this.#findAccepted(sighting.dialled)
+    const accepted = await this.#sockets.otherEnd(sighting.dialled)
     if (accepted.state !== 'accepted') return { state: 'closed' }
     const now = await this.#sight(sighting.dialled, accepted.inodes, true)
     if (now !== undefined && sameSights(sighting.sights, now.sights)) return { state: 'same' }
-    if ((await this.#findAccepted(sighting.dialled)).state !== 'accepted')
+    if (!sighting.complete && !(now !== undefined && sameFacts(sighting.observed, now.observed)))
+      this.#usual.missed(printEndpoint(sighting.dialled.remote))
+    if ((await this.#sockets.otherEnd(sighting.dialled)).state !== 'accepted')
       return { state: 'closed' }
     return { state: 'changed', sighting: now }
-  }
-
-  /** Rows of both families; a family the kernel lacks has none. */
-  async #readTable(): Promise<readonly SocketRow[]> {
-    const order = endianness()
-    const tables = await Promise.all(
-      ['tcp', 'tcp6'].map((name) =>
-        readFile(`${this.#proc}/self/net/${name}`, 'latin1').catch(absent),
-      ),
-    )
-    return tables.flatMap((text) => parseSocketTable(text, order))
-  }
-
-  async #findAccepted(dialled: FourTuple): Promise<Accepted> {
-    return findAccepted(await this.#table.ask(undefined), dialled)
   }
 
   /** Who holds one of `inodes`, found by a scan that others may share. */
   async #holders(inodes: readonly number[]): Promise<Holders> {
     const { holders, unreadable } = await this.#scan.ask(inodes)
+    this.#unreadable = unreadable
     const own = holders.map((holder) => ({
       ...holder,
       sockets: holder.sockets.filter(({ inode }) => inodes.includes(inode)),
@@ -174,9 +191,21 @@ export class ProcessScope {
     return { holders: own.filter(({ sockets }) => sockets.length > 0), unreadable }
   }
 
+  /** Owners found where owners of this target were found before; undefined when there are none. */
+  async #sightFirst(dialled: FourTuple, inodes: readonly number[]): Promise<Sighting | undefined> {
+    const pids = this.#usual.first(printEndpoint(dialled.remote))
+    const holders = holdersAmong(this.#proc, pids, new Set(inodes))
+    if (holders.length === 0) return undefined
+    return this.#sightOf(dialled, inodes, holders, {
+      complete: false,
+      unreadable: this.#unreadable,
+    })
+  }
+
   /**
-   * Owners of `inodes` with facts that held still; undefined when they did not, or are too many.
-   * `settle` says that an accepted socket without a visible owner is unseen rather than in passing.
+   * Owners of `inodes` among all processes, with facts that held still; undefined when they did not, or
+   * are too many. `settle` says that an accepted socket without a visible owner is unseen rather than
+   * in passing.
    */
   async #sight(
     dialled: FourTuple,
@@ -184,37 +213,57 @@ export class ProcessScope {
     settle: boolean,
   ): Promise<Sighting | undefined> {
     const { holders, unreadable } = await this.#holders(inodes)
+    const how = { complete: true, unreadable }
     if (holders.length === 0) {
-      const again = await this.#findAccepted(dialled)
+      const again = await this.#sockets.otherEnd(dialled)
       if (!settle || again.state !== 'accepted') return undefined
-      return { observed: unseen('accepted'), dialled, sights: [], unreadable }
+      return { observed: unseen('accepted'), dialled, sights: [], ...how }
     }
+    const target = printEndpoint(dialled.remote)
+    this.#usual.found(
+      target,
+      holders.map(({ pid }) => pid),
+    )
+    return this.#sightOf(dialled, inodes, holders, how)
+  }
+
+  async #sightOf(
+    dialled: FourTuple,
+    inodes: readonly number[],
+    holders: readonly Holder[],
+    how: Pick<Sighting, 'complete' | 'unreadable'>,
+  ): Promise<Sighting | undefined> {
     const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'accepted')))
     const sights = looked.filter((sight) => sight !== undefined)
     if (sights.length < looked.length) return undefined
-    const again = await this.#findAccepted(dialled)
+    const again = await this.#sockets.otherEnd(dialled)
     if (again.state !== 'accepted' || !sameMembers(again.inodes, inodes)) return undefined
     const observed = combine(sights.map((sight) => sight.facts))
-    return observed === undefined ? undefined : { observed, dialled, sights, unreadable }
+    return observed === undefined ? undefined : { observed, dialled, sights, ...how }
   }
 
   /** One owner's facts, or undefined when it let go, ended or ran another program meanwhile. */
   async #look(holder: Holder, phase: ProcessFacts['phase']): Promise<Sight | undefined> {
-    const directory = `${this.#proc}/${holder.pid}`
+    const directory = `${this.#proc}/${holder.task}`
     const exe = await this.#executables.look(`${directory}/exe`)
     const facts: ProcessFacts = {
       phase,
       exe: exe.path,
       sha256: exe.sha256,
-      script_sha256: null,
+      script_sha256: await this.#script(holder, exe.path),
       uid: parsed(`${directory}/status`, parseUid),
       unit: parsed(`${directory}/cgroup`, parseUnit),
-      image: null,
+      image: parsed(`${directory}/cgroup`, (text) => imageOf(text, '/')),
       started_at: this.#startedAt(holder.startTicks),
       pid: holder.pid,
     }
     const sight = { holder, exeId: exe.id, facts }
     return (await this.#holdsStill([sight])) ? sight : undefined
+  }
+
+  async #script({ task }: Holder, exe: string | null): Promise<string | null> {
+    const path = exe === null ? undefined : scriptPath(this.#proc, task, exe)
+    return path === undefined ? null : this.#executables.content(path)
   }
 
   async #holdsStill(sights: readonly Sight[]): Promise<boolean> {
@@ -225,18 +274,18 @@ export class ProcessScope {
   /** Which of `sights` hold: each process is asked about once, each descriptor by itself. */
   async #lookAgain(sights: readonly Sight[]): Promise<Still> {
     const still = new Set<Sight>()
-    const processes = new Map<number, { exeId: string | null; startTicks: number | undefined }>()
+    const tasks = new Map<string, { exeId: string | null; startTicks: number | undefined }>()
     const slice = new Slice()
     for (const sight of sights) {
-      const { pid, startTicks, sockets } = sight.holder
-      let known = processes.get(pid)
+      const { pid, startTicks, task } = sight.holder
+      let known = tasks.get(task)
       if (known === undefined) {
-        const exeId = await identify(`${this.#proc}/${pid}/exe`)
+        const exeId = await identify(`${this.#proc}/${task}/exe`)
         known = { exeId, startTicks: startTicksOf(this.#proc, pid) }
-        processes.set(pid, known)
+        tasks.set(task, known)
       }
       const same = known.exeId === sight.exeId && known.startTicks === startTicks
-      if (same && holdsSockets(this.#proc, pid, sockets)) still.add(sight)
+      if (same && holdsSockets(this.#proc, sight.holder)) still.add(sight)
       await slice.turn()
     }
     return still
@@ -250,10 +299,15 @@ export class ProcessScope {
   }
 }
 
-/** A table that the kernel does not have is empty; one that cannot be read says nothing. */
-function absent(error: unknown): string {
-  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return ''
-  throw error
+/** How long to wait after the nth look, ms. */
+function waitAfter({ state }: Accepted, look: number): number {
+  const waits = state === 'absent' ? ABSENT_POLL_MS : POLL_MS
+  return waits[Math.min(look, waits.length - 1)] ?? 0
+}
+
+/** Whether a socket has been without a visible owner for longer than handing it on takes. */
+function passed(since: number | undefined): boolean {
+  return since !== undefined && performance.now() - since >= IN_PASSING_MS
 }
 
 function parsed<T>(path: string, parse: (text: string) => T | undefined): T | null {
@@ -262,6 +316,16 @@ function parsed<T>(path: string, parse: (text: string) => T | undefined): T | nu
   } catch {
     return null
   }
+}
+
+/** Facts of those of `sights` that hold one of `inodes`. */
+function listenersAmong(sights: readonly Sight[], inodes: readonly number[]): Observed | null {
+  if (inodes.length === 0) return null
+  const own = sights.filter(({ holder }) =>
+    holder.sockets.some(({ inode }) => inodes.includes(inode)),
+  )
+  if (own.length === 0) return unseen('listener')
+  return combine(own.map(({ facts }) => facts)) ?? null
 }
 
 function sameMembers<T>(a: readonly T[], b: readonly T[]): boolean {

@@ -82,7 +82,7 @@ async function view(room: DeviceRoutes, device: Device): Promise<DeviceView> {
 
 function viewProcess(process: Process, presence: Presence | undefined): ProcessView {
   const listener = presence?.listeners.get(process.id) ?? null
-  const { exe, sha256, uid, unit } = process.expect
+  const { exe, sha256, uid, unit, script_sha256, image } = process.expect
   return {
     id: process.id,
     device: process.device,
@@ -94,6 +94,8 @@ function viewProcess(process: Process, presence: Presence | undefined): ProcessV
       ...(sha256 === undefined ? {} : { sha256: [...sha256] }),
       ...(uid === undefined ? {} : { uid: [...uid] }),
       ...(unit === undefined ? {} : { unit: [...unit] }),
+      ...(script_sha256 === undefined ? {} : { script_sha256: [...script_sha256] }),
+      ...(image === undefined ? {} : { image: [...image] }),
     },
     listener:
       listener === null
@@ -104,6 +106,8 @@ function viewProcess(process: Process, presence: Presence | undefined): ProcessV
             sha256: listener.sha256,
             uid: listener.uid,
             unit: listener.unit,
+            script_sha256: listener.script_sha256,
+            image: listener.image,
             pid: listener.pid,
             started_at: listener.started_at,
           },

@@ -1,7 +1,7 @@
 /** Starts target programs for tests and ends them by the child it holds. */
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { appendFileSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { appendFileSync, chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -11,6 +11,9 @@ import { join } from 'node:path'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { endpoint } from '../../../agent-tunnel/agent/scope/address.ts'
+import type { FourTuple } from '../../../agent-tunnel/agent/scope/address.ts'
+import type { ProcessScope, Sighting } from '../../../agent-tunnel/agent/scope/owner.ts'
 
 export interface Started extends AsyncDisposable {
   readonly child: ChildProcess
@@ -19,16 +22,26 @@ export interface Started extends AsyncDisposable {
   readonly port: number
 }
 
-/** Starts `program` (a file beside this one) and resolves with the port it prints. */
+/**
+ * Starts `program` (a file beside this one) and resolves with the port it prints. `bare`: `args` are all
+ * the arguments that `exe` gets, and name the program themselves.
+ */
 export async function startProgram(
   program: string,
   args: readonly string[] = [],
-  options: { readonly exe?: string; readonly uid?: number } = {},
+  options: {
+    readonly exe?: string
+    readonly uid?: number
+    readonly env?: NodeJS.ProcessEnv
+    readonly bare?: boolean
+  } = {},
 ): Promise<Started> {
   const path = fileURLToPath(new URL(program, import.meta.url))
-  const child = spawn(options.exe ?? process.execPath, [path, ...args], {
+  const bare = options.bare === true
+  const child = spawn(options.exe ?? process.execPath, bare ? args : [path, ...args], {
     // Its standard input ends with this process, however that ends.
     stdio: ['pipe', 'pipe', 'inherit'],
+    ...(options.env === undefined ? {} : { env: options.env }),
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
   })
   const [line] = (await once(createInterface({ input: child.stdout! }), 'line')) as [string]
@@ -45,6 +58,22 @@ export async function startProgram(
   }
 }
 
+/** Starts server.py in `mode`, run by `exe`, a python3. */
+export async function startServer(
+  mode: string,
+  options: {
+    readonly exe?: string
+    readonly port?: number
+    readonly uid?: number
+    readonly env?: NodeJS.ProcessEnv
+  } = {},
+): Promise<Started> {
+  return startProgram('server.py', [mode, String(options.port ?? 0)], {
+    exe: '/usr/bin/python3',
+    ...options,
+  })
+}
+
 export interface Executable extends Disposable {
   readonly path: string
   readonly sha256: string
@@ -52,9 +81,15 @@ export interface Executable extends Disposable {
 
 /** Another executable that runs the same programs: this Node with a byte more at its end. */
 export function copyOfNode(): Executable {
+  return copyOf(process.execPath)
+}
+
+/** Another executable that does the same: `file` with a byte more at its end. Everybody may run it. */
+export function copyOf(file: string): Executable {
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-exe-'))
   const path = join(directory, 'other')
-  copyFileSync(process.execPath, path)
+  chmodSync(directory, 0o755)
+  copyFileSync(file, path)
   appendFileSync(path, '\n')
   return {
     path,
@@ -65,6 +100,25 @@ export function copyOfNode(): Executable {
 
 export function sha256Of(path: string): string {
   return createHash('sha256').update(readFileSync(path)).digest('hex')
+}
+
+/** The two ends of a connection, as its dialler sees them. */
+export function tupleOf(socket: Socket): FourTuple {
+  return {
+    local: endpoint(socket.localAddress!, socket.localPort!)!,
+    remote: endpoint(socket.remoteAddress!, socket.remotePort!)!,
+  }
+}
+
+/** Who accepted; throws why not. */
+export async function observe(
+  scope: ProcessScope,
+  socket: Socket,
+  deadlineMs = 5000,
+): Promise<Sighting> {
+  const seen = await scope.observeAccepted(tupleOf(socket), deadlineMs)
+  if (!seen.ok) throw new Error(seen.why)
+  return seen.sighting
 }
 
 /** A connection to `port`, established. */

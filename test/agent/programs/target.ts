@@ -4,10 +4,12 @@
  *   echo      sends back what it gets
  *   give      gives each accepted socket to a child, and lets go of it
  *   share     gives each accepted socket to a child running another program, and keeps it as well
+ *   later     says hello when it is spoken to, and by then has given the socket to a program that is nobody's child
  *   exec      gives each socket to a shell that replaces itself by another program on the first line it reads
  */
 import { spawn } from 'node:child_process'
 import { createServer } from 'node:net'
+import type { Socket } from 'node:net'
 
 const [mode = 'echo', host = '127.0.0.1'] = process.argv.slice(2)
 
@@ -16,12 +18,19 @@ const shells: Readonly<Record<string, readonly string[]>> = {
   exec: ['-c', 'read line; exec sleep 60'],
 }
 
+function giveAway(socket: Socket): void {
+  const script = 'exec 3<&0; (exec sleep 10 <&3) & exit'
+  const child = spawn('sh', ['-c', script], { stdio: [socket, 'ignore', 'ignore'] })
+  child.on('exit', () => socket.write('hello'))
+}
+
 const server = createServer({ allowHalfOpen: true }, (socket) => {
   socket.on('error', () => {})
   if (mode === 'echo') {
     socket.pipe(socket)
     return
   }
+  if (mode === 'later') return void socket.once('data', () => giveAway(socket))
   socket.pause()
   if (mode === 'give') {
     const child = spawn(process.execPath, ['-e', 'process.stdin.pipe(process.stdout)'], {

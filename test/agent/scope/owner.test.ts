@@ -1,33 +1,17 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, renameSync, realpathSync } from 'node:fs'
-import type { Socket } from 'node:net'
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, test, vi } from 'vitest'
 import { endpoint } from '../../../agent-tunnel/agent/scope/address.ts'
-import type { FourTuple } from '../../../agent-tunnel/agent/scope/address.ts'
 import { sameFacts } from '../../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
-import type { Sighting } from '../../../agent-tunnel/agent/scope/owner.ts'
-import { copyOfNode, dial, sha256Of, startProgram } from '../programs/process.ts'
+import { copyOfNode, dial, observe, sha256Of, startProgram, tupleOf } from '../programs/process.ts'
 
 const node = { path: realpathSync(process.execPath), sha256: sha256Of(process.execPath) }
-
-function tupleOf(socket: Socket): FourTuple {
-  return {
-    local: endpoint(socket.localAddress!, socket.localPort!)!,
-    remote: endpoint(socket.remoteAddress!, socket.remotePort!)!,
-  }
-}
-
-async function observe(scope: ProcessScope, socket: Socket, deadlineMs = 5000): Promise<Sighting> {
-  const seen = await scope.observeAccepted(tupleOf(socket), deadlineMs)
-  if (!seen.ok) throw new Error(seen.why)
-  return seen.sighting
-}
 
 describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted socket', () => {
   test('path, hash, uid, start and pid of the process that accepted', async () => {
@@ -40,7 +24,7 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
       sha256: node.sha256,
       uid: process.getuid!(),
       pid: target.pid,
-      script_sha256: null,
+      script_sha256: sha256Of(fileURLToPath(new URL('../programs/target.ts', import.meta.url))),
       image: null,
       others: [],
     })
@@ -131,14 +115,39 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('the owner of an accepted soc
     )
   })
 
-  test('a lookup after the first costs no hashing', async () => {
+  test('after the first, the owner is found where it was; the complete look still comes', async () => {
     await using target = await startProgram('target.ts')
-    await using socket = await dial(target.port)
     const scope = new ProcessScope()
-    await observe(scope, socket)
-    const began = performance.now()
-    for (let round = 0; round < 10; round++) await observe(scope, socket)
-    expect((performance.now() - began) / 10).toBeLessThan(250)
+    await using first = await dial(target.port)
+    expect(await observe(scope, first)).toMatchObject({ complete: true })
+    await using second = await dial(target.port)
+    const quick = await observe(scope, second)
+    expect(quick).toMatchObject({ complete: false, observed: { pid: target.pid, others: [] } })
+    expect(await scope.recheck(quick, true)).toEqual({ state: 'same' })
+  })
+
+  test('who also holds the socket, where nobody did before, is found by the complete look', async () => {
+    await using target = await startProgram('target.ts', ['later'])
+    const scope = new ProcessScope()
+    await using first = await dial(target.port)
+    await observe(scope, first)
+    await using second = await dial(target.port)
+    const quick = await observe(scope, second)
+    expect(quick).toMatchObject({ complete: false, observed: { others: [] } })
+    second.write('go')
+    await once(second, 'data')
+    const again = await scope.recheck(quick, true)
+    if (again.state !== 'changed') throw new Error(again.state)
+    expect(again.sighting).toMatchObject({ complete: true })
+    expect(again.sighting!.observed.others.map(({ exe }) => exe)).toEqual([
+      expect.stringMatching(/sleep|coreutils|busybox/),
+    ])
+    // From now on the first answer of this target is the complete one.
+    await using third = await dial(target.port)
+    third.write('go')
+    await once(third, 'data')
+    const whole = await observe(scope, third)
+    expect(whole).toMatchObject({ complete: true, observed: { others: [expect.anything()] } })
   })
 })
 

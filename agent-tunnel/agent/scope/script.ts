@@ -1,0 +1,58 @@
+/**
+ * The script an interpreter was started with, as its command line says. The kernel keeps no record of
+ * what an interpreter has read: this is the process's own word, and what the file holds now. It means
+ * something together with the uid or unit of a service. docs/process-scope.md.
+ */
+import { readFileSync, readlinkSync } from 'node:fs'
+
+/** By the name of the executable, the options that may stand before the script: none with a value. */
+const INTERPRETERS: readonly (readonly [executable: RegExp, option: RegExp])[] = [
+  [/^python(?:\d+(?:\.\d+)*)?$/, /^-[bBdEiIOPqsSuvx]+$/],
+  [/^(?:node|nodejs)$/, /^--(?:enable-source-maps|no-warnings|use-strict)$/],
+  [/^perl(?:\d+(?:\.\d+)*)?$/, /^-[twTWUuX]+$/],
+  [/^ruby(?:\d+(?:\.\d+)*)?$/, /^-[wW]$/],
+  [/^(?:ba|da|k|z)?sh$/, /^-[eufx]+$/],
+  [/^(?:lua|php|tclsh)(?:\d+(?:\.\d+)*)?$/, /^$/],
+]
+const MAX_ARGUMENTS_BYTES = 64 * 1024
+
+/**
+ * The script argument of `cmdline` (the octets of /proc/PID/cmdline) where `exe` is an interpreter;
+ * undefined where there is none, or an option stands before it that may take it for its value.
+ */
+export function scriptArgument(exe: string, cmdline: Buffer): Buffer | undefined {
+  const name = exe.slice(exe.lastIndexOf('/') + 1)
+  const [, option] = INTERPRETERS.find(([executable]) => executable.test(name)) ?? []
+  if (option === undefined) return undefined
+  let at = cmdline.indexOf(0) + 1
+  while (at > 0 && at < cmdline.length) {
+    const end = cmdline.indexOf(0, at)
+    if (end < 0) return undefined
+    const argument = cmdline.subarray(at, end)
+    if (argument[0] !== 0x2d) return argument.length === 0 ? undefined : argument
+    if (!option.test(argument.toString('latin1'))) return undefined
+    at = end + 1
+  }
+  return undefined
+}
+
+/**
+ * Where the script of `task` (a path below `proc`) is, to be opened from here; undefined where there is
+ * none, or where the process sees other files than we do (a container: its image says what it runs).
+ */
+export function scriptPath(proc: string, task: string, exe: string): Buffer | undefined {
+  const directory = `${proc}/${task}`
+  try {
+    const cmdline = readFileSync(`${directory}/cmdline`)
+    if (cmdline.length > MAX_ARGUMENTS_BYTES) return undefined
+    const argument = scriptArgument(exe, cmdline)
+    if (argument === undefined) return undefined
+    if (readlinkSync(`${directory}/ns/mnt`) !== readlinkSync(`${proc}/self/ns/mnt`))
+      return undefined
+    if (readlinkSync(`${directory}/root`) !== '/') return undefined
+    if (argument[0] === 0x2f) return argument
+    return Buffer.concat([Buffer.from(`${directory}/cwd/`), argument])
+  } catch {
+    return undefined
+  }
+}

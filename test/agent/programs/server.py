@@ -1,0 +1,137 @@
+"""A server of the scope's tests that does what only some servers do: server.py MODE [PORT] [HOST].
+
+Prints its port, then for each connection writes the pid of whoever accepted it:
+  plain     accepts one after the other
+  defer     accepts once the client has said something (TCP_DEFER_ACCEPT)
+  fork      a child of its own for each connection; the parent lets go
+  prefork   four children accept from one listening socket
+  share     lets others listen on the same port (SO_REUSEPORT)
+  pass      gives each connection to an older process over a Unix socket, and keeps it as well
+  flight    leaves each connection in a Unix socket that nobody reads, and lets go of it
+  thread    gives each connection to a thread with descriptors of its own
+  leader    serves from a thread after the main thread has ended
+"""
+import array, ctypes, os, signal, socket, sys, threading, time
+
+mode = sys.argv[1]
+port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+host = sys.argv[3] if len(sys.argv) > 3 else '127.0.0.1'
+# Whoever started this ends it; what it forked ends with it.
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def until_parent_ends():
+    libc.prctl(1, signal.SIGKILL)
+
+
+until_parent_ends()
+server = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+if mode == 'share':
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+if mode == 'defer':
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+
+
+def say(connection):
+    connection.sendall(b'%d\n' % os.getpid())
+
+
+def hand(to, connection):
+    descriptor = array.array('i', [connection.fileno()])
+    to.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)])
+
+
+def take(source):
+    data, ancillary, _, _ = source.recvmsg(1, socket.CMSG_SPACE(4))
+    return socket.socket(fileno=array.array('i', ancillary[0][2])[0]) if data else None
+
+
+def plain():
+    kept = []
+    while True:
+        connection, _ = server.accept()
+        kept.append(connection)
+        say(connection)
+
+
+def fork():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = server.accept()
+        if os.fork() == 0:
+            until_parent_ends()
+            server.close()
+            say(connection)
+            connection.recv(1)
+            os._exit(0)
+        connection.close()
+
+
+def prefork():
+    for _ in range(4):
+        if os.fork() == 0:
+            until_parent_ends()
+            plain()
+    signal.pause()
+
+
+def passing():
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        until_parent_ends()
+        ours.close()
+        server.close()
+        kept = []
+        while True:
+            kept.append(take(theirs))
+    theirs.close()
+    kept = []
+    while True:
+        connection, _ = server.accept()
+        kept.append(connection)
+        hand(ours, connection)
+        say(connection)
+
+
+def flight():
+    ours, theirs = socket.socketpair()
+    while True:
+        connection, _ = server.accept()
+        say(connection)
+        hand(ours, connection)
+        connection.close()
+        globals()['kept'] = theirs
+
+
+def thread():
+    ours, theirs = socket.socketpair()
+    ready = threading.Event()
+
+    def other():
+        libc.unshare(0x400)  # CLONE_FILES
+        ready.set()
+        kept = []
+        while True:
+            kept.append(take(theirs))
+
+    threading.Thread(target=other, daemon=True).start()
+    ready.wait()
+    while True:
+        connection, _ = server.accept()
+        hand(ours, connection)
+        say(connection)
+        connection.close()
+
+
+def leader():
+    threading.Thread(target=plain).start()
+    # The main thread alone: exit(2), not exit_group(2).
+    number = {'x86_64': 60, 'aarch64': 93}[os.uname().machine]
+    libc.syscall(number, 0)
+
+
+server.bind((host, port))
+server.listen(16)
+print(server.getsockname()[1], flush=True)
+{'plain': plain, 'defer': plain, 'share': plain, 'fork': fork, 'prefork': prefork,
+ 'pass': passing, 'flight': flight, 'thread': thread, 'leader': leader}[mode]()
