@@ -37,7 +37,7 @@ export interface BootOptions {
 }
 
 /** The largest of the marks. */
-export function highest(marks: ReadonlyArray<HighWater | null>): HighWater | null {
+function highest(marks: ReadonlyArray<HighWater | null>): HighWater | null {
   return marks.reduce<HighWater | null>(
     (best, mark) => (mark !== null && (best === null || mark.seq > best.seq) ? mark : best),
     null,

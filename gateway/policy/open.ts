@@ -22,7 +22,7 @@ export interface PolicyParts {
 }
 
 /** The keys trusted to sign policies: `<key id>.pem` each. A missing directory trusts nobody. */
-export function trustedKeys(directory: string): PublicKeys {
+function trustedKeys(directory: string): PublicKeys {
   try {
     const names = readdirSync(directory).filter((name) => name.endsWith('.pem'))
     return new Map(

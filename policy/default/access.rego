@@ -256,13 +256,10 @@ _bound if {
 	input.process.locality in {"device", "spawned"}
 	_phase_ok
 	_expected
-	expect := input.process.expect
-	observed := input.process.observed
-	every owner in array.concat([observed], observed.others) {
-		every fact in expect.match {
-			value := owner[fact]
-			value != null
-			value in expect[fact]
+	every owner in array.concat([input.process.observed], input.process.observed.others) {
+		every fact in input.process.expect.match {
+			owner[fact] != null
+			owner[fact] in input.process.expect[fact]
 		}
 	}
 }

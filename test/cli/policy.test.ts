@@ -159,7 +159,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
     expect(ran.out).toMatch(/effect +deny\nnot +process\.mismatch/)
     expect(ran.out).toMatch(/deny {2}_process_denial {2}policy\/rules\/access\.rego:\d+/)
     expect(ran.out).toMatch(
-      /failed {2}policy\/rules\/access\.rego:\d+ {2}owner\[fact\] in input\.process\.expect\[fact\] {3}with fact="uid" key="sha256"/,
+      /failed {2}policy\/rules\/access\.rego:\d+ {2}owner\[fact\] in input\.process\.expect\[fact\] {3}with fact="uid"/,
     )
     expect(ran.out).toMatch(/did not apply: .*lock\.active/)
     const wrong = await policy('eval', at('b.tar'), '--point', 'x', '--input', at('input.json'))
