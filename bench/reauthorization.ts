@@ -28,8 +28,16 @@ const HASH = 'a'.repeat(64)
 const BARS = { stall: 20, cut: 1_000 }
 
 const observed: Observed = {
-  ...({ phase: 'accepted', exe: '/usr/bin/plc', sha256: HASH, script_sha256: null } as const),
-  ...{ uid: 0, unit: null, image: null, started_at: 1, pid: 1, others: [] },
+  phase: 'accepted',
+  exe: '/usr/bin/plc',
+  sha256: HASH,
+  script_sha256: null,
+  uid: 0,
+  unit: null,
+  image: null,
+  started_at: 1,
+  pid: 1,
+  others: [],
 }
 
 /** `before` is in force, `after` (looked at beforehand, as an activation does) refuses what stands on one
@@ -117,7 +125,11 @@ function crowdedRoom(engine: PolicyEngine, log: AuditLog): SessionRoom {
     live.set(session.id, session)
   }
   const process = (device: string): Process => ({
-    ...{ device, id: 'plc', kind: 'tcp', locality: 'device', port: 502 },
+    device,
+    id: 'plc',
+    kind: 'tcp',
+    locality: 'device',
+    port: 502,
     expect: { sha256: [HASH] },
   })
   const room = {
@@ -164,8 +176,14 @@ function subjectOf(number: number): Subject {
       issuer: 'https://id.example',
       kind: 'human',
     } as const),
-    ...({ party: 'vendor', vendor: 'press-makers', email: `v${number}@press.example` } as const),
-    ...{ groups: [], roles: ['vendor'], token_exp: now + 7200, claims: {}, break_glass: null },
+    party: 'vendor',
+    vendor: 'press-makers',
+    email: `v${number}@press.example`,
+    groups: [],
+    roles: ['vendor'],
+    token_exp: now + 7200,
+    claims: {},
+    break_glass: null,
     authn: { methods: ['pwd'], acr: '', at: now },
   }
 }
@@ -183,14 +201,15 @@ function grantOf(number: number, device: string, requester: string): Grant {
         requester,
         vendor: 'press-makers',
       } as const),
-      ...{ devices: [device], processes: ['plc'], ot_level: 1, not_before: now - 60 },
-      ...{
-        not_after: now + 7200,
-        max_duration_s: 7200,
-        reason: 'x',
-        ticket: null,
-        created_at: now - 60,
-      },
+      devices: [device],
+      processes: ['plc'],
+      ot_level: 1,
+      not_before: now - 60,
+      not_after: now + 7200,
+      max_duration_s: 7200,
+      reason: 'x',
+      ticket: null,
+      created_at: now - 60,
     },
     hash: HASH,
     state: 'active',
@@ -238,9 +257,22 @@ function sessionOf(at: number, grant: Grant, subject: Subject, presence: Presenc
 
 function obligationsAt(now: number): Obligations {
   return {
-    ...{ max_duration_s: 7200, not_after: Math.floor(now / 1000) + 7200, idle_timeout_s: 900 },
-    ...{ reeval_after_s: 300, max_bandwidth_bps: 10_000_000, max_bytes: 1 << 28, max_streams: 8 },
-    ...{ ot_level: 1, approvals: 1, record: true, justification: true, supervise: false },
-    ...{ notify: false, ot_each: false, processes: ['plc'], methods: ['GET'], ot_windows: [] },
+    max_duration_s: 7200,
+    not_after: Math.floor(now / 1000) + 7200,
+    idle_timeout_s: 900,
+    reeval_after_s: 300,
+    max_bandwidth_bps: 10_000_000,
+    max_bytes: 1 << 28,
+    max_streams: 8,
+    ot_level: 1,
+    approvals: 1,
+    record: true,
+    justification: true,
+    supervise: false,
+    notify: false,
+    ot_each: false,
+    processes: ['plc'],
+    methods: ['GET'],
+    ot_windows: [],
   }
 }

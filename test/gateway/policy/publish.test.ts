@@ -20,7 +20,10 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }))
 const archive = new Uint8Array(readFileSync(BUILTIN_BUNDLE))
 const never = new AbortController().signal
 
-function serving(): { readonly server: BundleServer; change(digest: string | null): void } {
+function serving(): {
+  readonly server: BundleServer
+  readonly change: (digest: string | null) => void
+} {
   let digest: string | null = builtinDigest
   const server = new BundleServer({ digest: () => digest, archive: () => archive })
   return { server, change: (to) => void (digest = to) }
