@@ -17,6 +17,7 @@ export class Decisions {
   readonly #engine: PolicyEngine
   readonly #place: Place
   readonly #now: () => number
+  #second: Input['time'] | undefined
   readonly #journal: Pick<DecisionJournal, 'add' | 'settled'> | undefined
 
   constructor(
@@ -52,9 +53,16 @@ export class Decisions {
     return inputFor(point, {
       tenant,
       gateway: { id: gateway, site },
-      time: timeFacts(at, timezone),
+      time: this.#time(at, timezone),
       ...facts,
     })
+  }
+
+  /** A second's wall clock is worked out once: in a storm of decisions it costs as much as deciding. */
+  #time(at: number, timezone: string): Input['time'] {
+    const second = Math.floor(at / 1000)
+    if (this.#second?.epoch_s !== second) this.#second = timeFacts(at, timezone)
+    return this.#second
   }
 
   /** Resolves when every decision so far is on disk. Throws JournalError where it cannot be. */

@@ -28,6 +28,8 @@ export interface JournalOptions {
 
 const SEGMENT_BYTES = 8 * 1024 * 1024
 const MAX_BYTES = 256 * 1024 * 1024
+/** So many are made into lines at a time: the loop turns between. */
+const BATCH = 128
 /** So many decisions wait for the disk at most: beyond, none can be recorded. */
 const MAX_WAITING = 20_000
 const FLUSH_MS = 50
@@ -143,9 +145,12 @@ export class DecisionJournal implements AsyncDisposable {
   }
 
   async #write(): Promise<void> {
-    const batch = this.#waiting
-    if (batch.length === 0) return
-    this.#waiting = []
+    while (this.#waiting.length > 0) if (!(await this.#writeSome())) return
+  }
+
+  /** False where the disk did not take them; they wait on. */
+  async #writeSome(): Promise<boolean> {
+    const batch = this.#waiting.splice(0, BATCH)
     let head = this.#head
     const lines = batch.map((decided) => {
       const line = lineOf(decided, this.#options.place, head)
@@ -158,6 +163,7 @@ export class DecisionJournal implements AsyncDisposable {
       this.#written += batch.length
       if (this.#failed) this.#options.report(undefined, 'decision log is written again')
       this.#failed = false
+      return true
     } catch (error) {
       if (!this.#failed) this.#options.report(error, 'decision log cannot be written')
       this.#failed = true
@@ -165,6 +171,7 @@ export class DecisionJournal implements AsyncDisposable {
       await this.#reopen()
       this.#waiting = [...batch, ...this.#waiting].slice(0, MAX_WAITING)
       this.#timer ??= setTimeout(() => void this.#flush(), 1000).unref()
+      return false
     }
   }
 

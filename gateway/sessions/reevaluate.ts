@@ -72,20 +72,23 @@ class Looks {
 
 /** So long one turn of the loop decides, in milliseconds, and so many sessions are asked about at once. */
 const SLICE_MS = 8
-const AT_ONCE = 128
+const AT_ONCE = 16
 
 /** Does `work` for each, a bounded number at once, and lets the loop turn at least every 8 ms. */
 async function inSlices<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   let next = 0
   let began = performance.now()
+  let pause: Promise<void> | undefined
   const worker = async (): Promise<void> => {
     for (let at = next++; at < items.length; at = next++) {
+      if (performance.now() - began > SLICE_MS)
+        pause ??= setImmediate().then(() => {
+          began = performance.now()
+          pause = undefined
+        })
+      await pause
       const item = items[at]
       if (item !== undefined) await work(item)
-      if (performance.now() - began > SLICE_MS) {
-        await setImmediate()
-        began = performance.now()
-      }
     }
   }
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, worker))
@@ -125,13 +128,15 @@ export class Reauthorization implements Disposable {
     withdrawal: Withdrawal,
   ): Promise<readonly CutSession[]> {
     const touched = [...this.#room.live.values()].filter(touches)
-    const cut: CutSession[] = []
     const known = new Looks(this.#room)
+    // An end waits for the log; the next session must not wait for that before it is decided and cut.
+    const ends: Promise<CutSession>[] = []
     await inSlices(touched, async (session) => {
-      const one = await this.#again(session, withdrawal, known)
-      if (one !== undefined) cut.push(one)
+      const cause = await this.#cause(session, withdrawal, known)
+      if (cause === undefined) this.#watchOn(session)
+      else ends.push(this.#cut(session, withdrawal, cause))
     })
-    return cut
+    return await Promise.all(ends)
   }
 
   /**
@@ -154,12 +159,15 @@ export class Reauthorization implements Disposable {
     return await terminate(this.#room, session, cause)
   }
 
-  async #again(
-    session: LiveSession,
-    withdrawal: Withdrawal,
-    known = new Looks(this.#room),
-  ): Promise<CutSession | undefined> {
-    const cause = await this.#decide(session, withdrawal, known).catch((error: unknown): Cause => {
+  async #again(session: LiveSession, withdrawal: Withdrawal): Promise<void> {
+    const cause = await this.#cause(session, withdrawal, new Looks(this.#room))
+    if (cause === undefined) this.#watchOn(session)
+    else await this.#cut(session, withdrawal, cause)
+  }
+
+  /** Why it ends, or undefined where it goes on. An error is a reason to end. */
+  #cause(session: LiveSession, withdrawal: Withdrawal, known: Looks): Promise<Cause | undefined> {
+    return this.#decide(session, withdrawal, known).catch((error: unknown): Cause => {
       this.#room.report(error, `session ${session.id} could not be decided again`)
       return {
         reason: 'policy_recheck',
@@ -167,10 +175,9 @@ export class Reauthorization implements Disposable {
         message: 'the permission could not be checked again',
       }
     })
-    if (cause === undefined) {
-      this.#watchOn(session)
-      return undefined
-    }
+  }
+
+  async #cut(session: LiveSession, withdrawal: Withdrawal, cause: Cause): Promise<CutSession> {
     const took = await this.end(session, {
       ...cause,
       by: withdrawal.by,
