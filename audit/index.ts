@@ -3,6 +3,10 @@ export { parseCheckpoint } from './checkpoint.ts'
 export type { Checkpoint } from './checkpoint.ts'
 export { AuditError } from './errors.ts'
 export type { AuditCode, Place } from './errors.ts'
+export { readCatalogue } from './evidence/catalogue.ts'
+export type { Catalogue, Control } from './evidence/catalogue.ts'
+export { buildEvidence } from './evidence/package.ts'
+export type { Evidence, EvidenceOptions } from './evidence/package.ts'
 export { endReasons, eventCodes } from './event.ts'
 export type {
   Actor,
