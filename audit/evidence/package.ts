@@ -165,7 +165,7 @@ function cell(value: string | number): string {
   return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain
 }
 
-export function csvOf(rows: readonly EvidenceRow[]): string {
+function csvOf(rows: readonly EvidenceRow[]): string {
   const lines = rows.map((row) => columns.map((name) => cell(row[name])).join(','))
   return `${[columns.join(','), ...lines].join('\r\n')}\r\n`
 }
@@ -177,7 +177,7 @@ export interface Answered {
   readonly exceptions: number
 }
 
-export function answerControl(control: Control, question: Question): Answered {
+function answerControl(control: Control, question: Question): Answered {
   const asked = control.query.flatMap((name) => queries[name]?.(question) ?? [])
   const strict = control.expect === 'empty' || control.query.includes('outside-grant')
   const outside = new Set((queries['outside-grant']?.(question) ?? []).map(({ idx }) => idx))

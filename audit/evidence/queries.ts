@@ -44,7 +44,7 @@ function text(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
-export function rowOf(event: Event, detail?: string): EvidenceRow {
+function rowOf(event: Event, detail?: string): EvidenceRow {
   const facts = factsOf(event)
   return {
     idx: event['metadata'].sequence,

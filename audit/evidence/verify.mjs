@@ -23,7 +23,7 @@ import { fileURLToPath } from 'node:url'
 import { crc32, inflateRawSync } from 'node:zlib'
 
 /** A package that does not hold: `place` names the entry and, where there is one, the event. */
-export class Violated extends Error {
+class Violated extends Error {
   /** @param {string} place @param {string} what */
   constructor(place, what) {
     super(`${place}: ${what}`)
@@ -170,7 +170,7 @@ function readListed(zip, at, offset, { name, bytes, packed }) {
  * @param {Map<string, Entry>} entries
  * @returns {Record<string, any>} the manifest, its hash and those of all entries checked
  */
-export function readManifest(entries) {
+function readManifest(entries) {
   const own = entries.get('manifest.json')
   const sum = entries.get('manifest.sha256')
   if (own === undefined || sum === undefined) throw new Violated('manifest.json', 'it is missing')
@@ -241,7 +241,7 @@ const counted = (text) => Buffer.concat([Buffer.of(Buffer.byteLength(text)), Buf
  * @param {string} note @param {Vkey[]} keys @param {string} place
  * @returns {{ origin: string, size: number, root: string }}
  */
-export function readHead(note, keys, place) {
+function readHead(note, keys, place) {
   const blank = note.indexOf('\n\n')
   const text = note.slice(0, blank + 1)
   const match = /^([^\n]+)\n(0|[1-9]\d{0,15})\n([A-Za-z0-9+/]{43}=)\n$/.exec(text)
@@ -281,7 +281,7 @@ function holds(key, signature, text, origin, size, root) {
 }
 
 /** @param {string} text @returns {string[]} the notes of log/checkpoints: each is followed by a blank line */
-export function splitHeads(text) {
+function splitHeads(text) {
   const notes = []
   let at = 0
   while (at < text.length) {
@@ -303,7 +303,7 @@ const nodeHash = (left, right) =>
 const leafHash = (body) => createHash('sha256').update('\0').update(body).digest()
 
 /** The right edge of the tree of RFC 6962: hashes of perfect subtrees, the largest first. */
-export class Edge {
+class Edge {
   /** @param {number} size @param {Buffer[]} hashes */
   constructor(size, hashes) {
     this.size = size
@@ -435,7 +435,7 @@ const own = (event) => event['unmapped'].sallyport
  * `crashed` before a log.open; `silent`, `before` and `after` have no such reason.
  * @param {Event[]} events @param {number} from @param {number} to @returns {Gap[]}
  */
-export function heartbeatGaps(events, from, to) {
+function heartbeatGaps(events, from, to) {
   /** @type {Gap[]} */
   const gaps = []
   /** @type {{ time: number, idx: number } | null} */
@@ -506,7 +506,7 @@ function activeLine(start) {
  * @param {Event[]} events @param {number} first
  * @returns {{ untold: number[], exceptions: Exception[] }}
  */
-export function checkActiveSets(events, first) {
+function checkActiveSets(events, first) {
   const sessions = [...sessionsOf(events).values()]
   /** @type {number[]} */
   const untold = []
@@ -566,7 +566,7 @@ function subsets(items, size) {
 const whoOf = (event) => event['actor']?.user?.name ?? event['actor']?.user?.uid ?? 'the gateway'
 
 /** @param {Event[]} events @returns {Map<string, Grant>} every grant that was requested, and what became of it */
-export function grantsOf(events) {
+function grantsOf(events) {
   /** @type {Map<string, Grant>} */
   const grants = new Map()
   for (const event of events) {
@@ -761,7 +761,7 @@ export function answer(events, from, to, device) {
 /** @param {number} n @param {string} noun */
 export const count = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`
 /** @param {number} ms */
-export const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.000Z', 'Z')
+const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.000Z', 'Z')
 
 /** @param {Buffer} zip @param {string[]} vkeys @param {string} [device] @returns {{ exit: number, lines: string[] }} */
 export function verifyPackage(zip, vkeys, device) {

@@ -7,6 +7,7 @@ import { readInteger, readText } from '../input.ts'
 import { readKeys } from '../keys.ts'
 import { facts, layOut, plain, say, tell } from '../print.ts'
 import { registerEvidence } from './evidence.ts'
+import { registerReconcile } from './reconcile.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface TailFlags {
@@ -41,6 +42,7 @@ export function registerAudit(program: Command): void {
     .option('--held <file>', 'a signed checkpoint kept from earlier; may be repeated', collect)
     .action(verify)
   registerEvidence(audit)
+  registerReconcile(audit)
 }
 
 async function tail(flags: TailFlags, command: Command): Promise<void> {
