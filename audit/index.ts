@@ -31,6 +31,16 @@ export type { Entry } from './read.ts'
 export { linesOf, reconcile } from './reconcile.ts'
 export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
 export { cursorOf } from './ship/cursor.ts'
+export { shipHttps } from './ship/https.ts'
+export type { HttpsOptions } from './ship/https.ts'
+export { elastic, otlp, splunk, webhook } from './ship/kinds.ts'
+export type {
+  ElasticOptions,
+  Kind,
+  OtlpOptions,
+  SplunkOptions,
+  WebhookOptions,
+} from './ship/kinds.ts'
 export { shipSyslog } from './ship/syslog.ts'
 export type { Shipper, SinkHealth, SyslogOptions } from './ship/syslog.ts'
 export { verifyConsistency, verifyInclusion } from './tree.ts'

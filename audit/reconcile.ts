@@ -129,7 +129,7 @@ function findFields(text: Buffer, line: number, origin: string): Found | 'other'
 /** The last leaf hash named in front of a body, or anywhere in a line without one. */
 function leafIn(text: Buffer): string | null {
   const near = text.toString('latin1', Math.max(0, text.length - 8_192))
-  return [...near.matchAll(/leaf(?:"?\s*[:=]\s*"?)([0-9a-f]{64})/g)].at(-1)?.[1] ?? null
+  return [...near.matchAll(/(?:leaf|cs4)(?:"?\s*[:=]\s*"?)([0-9a-f]{64})/g)].at(-1)?.[1] ?? null
 }
 
 /** What is known of each index while the export is read: a byte each. */
