@@ -79,8 +79,8 @@ export interface AuditLog extends AsyncDisposable {
 
 const reopenLimitMs = 30_000
 /** How long a batch may wait for its next events, how many end the wait, and after how many batches it is tried anew. */
-const gatherMs = 4
-const gatherEvents = 64
+const gatherMs = 6
+const gatherEvents = 96
 const gatherPause = 256
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
