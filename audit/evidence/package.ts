@@ -177,10 +177,20 @@ export interface Answered {
   readonly exceptions: number
 }
 
-function answerControl(control: Control, question: Question): Answered {
-  const asked = control.query.flatMap((name) => queries[name]?.(question) ?? [])
-  const strict = control.expect === 'empty' || control.query.includes('outside-grant')
-  const outside = new Set((queries['outside-grant']?.(question) ?? []).map(({ idx }) => idx))
+/** Asks each query once, however many controls want it. */
+function asker(question: Question): (name: string) => readonly EvidenceRow[] {
+  const known = new Map<string, readonly EvidenceRow[]>()
+  return (name) => {
+    const rows = known.get(name) ?? queries[name]?.(question) ?? []
+    known.set(name, rows)
+    return rows
+  }
+}
+
+function answerControl(control: Control, ask: (name: string) => readonly EvidenceRow[]): Answered {
+  const asked = control.query.flatMap(ask)
+  const strict = control.query.includes('outside-grant')
+  const outside = new Set(ask('outside-grant').map(({ idx }) => idx))
   const isException = (row: EvidenceRow): boolean =>
     control.expect === 'empty' || (strict && outside.has(row.idx))
   const rows = [...asked.filter(isException), ...asked.filter((row) => !isException(row))]
@@ -249,9 +259,10 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
   const proven = proveEvents(new Map(log.map((entry) => [entry.name, asRead(entry)])), keys)
   const judgement = judge(proven, options.from, options.to)
   const question = { proven, from: options.from, to: options.to }
+  const ask = asker(question)
   const controls = options.catalogue.controls
     .filter(({ framework }) => options.framework === undefined || framework === options.framework)
-    .map((control) => answerControl(control, question))
+    .map((control) => answerControl(control, ask))
   const html = reportHtml({ question, judgement, controls, device: options.device })
   const entries = [
     ...log,
@@ -264,8 +275,8 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
       )}\n`,
     ),
     ...controls.flatMap(controlEntries),
-    packEntry('sessions.csv', csvOf(queries['sessions']?.(question) ?? [])),
-    packEntry('grants.csv', csvOf(queries['grants']?.(question) ?? [])),
+    packEntry('sessions.csv', csvOf(ask('sessions'))),
+    packEntry('grants.csv', csvOf(ask('grants'))),
     packEntry('report.html', html),
     packEntry('verify.mjs', own('verify.mjs')),
     packEntry('verify.py', own('verify.py')),

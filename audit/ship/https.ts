@@ -157,39 +157,45 @@ class HttpsShipper implements Shipper {
 
   /** Sends a batch until every item is taken or dead; null when so, else how long to wait before trying anew. */
   async #deliver({ items, next }: Batch): Promise<{ readonly afterMs?: number } | null> {
-    let left = items
     const before = this.#counts.dead
-    while (left.length > 0) {
-      const judged = await this.#send(left)
-      if (judged.kind === 'smaller' && left.length > 1) {
-        // The same cursor, half the batch: what made it too large or malformed stands alone in the end.
-        this.#batchEvents = Math.max(1, Math.floor(Math.min(this.#batchEvents, left.length) / 2))
-        this.#lastError = judged.why
-        return { afterMs: 1 }
-      }
-      if (judged.kind === 'smaller') {
-        await this.#giveUp([{ item: left[0] as Item, why: judged.why }])
-        left = []
-      } else if (judged.kind !== 'taken') {
+    const groups: (readonly Item[])[] = [items]
+    for (let group = groups.shift(); group !== undefined; group = groups.shift()) {
+      const judged = await this.#send(group)
+      if (judged.kind === 'smaller' && group.length > 1) {
+        // What made it too large or malformed stands alone in the end.
+        const half = Math.ceil(group.length / 2)
+        groups.unshift(group.slice(0, half), group.slice(half))
+        this.#batchEvents = Math.max(1, Math.floor(Math.min(this.#batchEvents, half)))
+      } else if (judged.kind === 'smaller') await this.#giveUp(group, [{ at: 0, why: judged.why }])
+      else if (judged.kind !== 'taken') {
         this.#fail(judged.why)
         return judged.kind === 'later' && judged.afterMs !== undefined
           ? { afterMs: judged.afterMs }
           : {}
       } else {
-        if (judged.dead.length > 0)
-          await this.#giveUp(judged.dead.map(({ at, why }) => ({ item: left[at] as Item, why })))
-        if (judged.ack !== undefined && !(await this.#indexed(judged.ack))) {
-          this.#fail('the indexer did not acknowledge in time')
-          return {}
-        }
-        left = judged.again.map((at) => left[at] as Item)
-        if (left.length > 0 && judged.dead.length === 0)
-          await this.#rest(this.#options.backoffMs ?? 250, true)
-        if (this.#closing.signal.aborted && left.length > 0) return {}
+        const again = await this.#took(group, judged)
+        if (again === null) return {}
+        if (again.length > 0) groups.unshift(again)
       }
     }
     await this.#accepted(next, items, this.#counts.dead - before)
     return null
+  }
+
+  /** What of a group that was answered is to be sent again; null when the sink must begin anew. */
+  async #took(
+    group: readonly Item[],
+    judged: Extract<Judgement, { kind: 'taken' }>,
+  ): Promise<readonly Item[] | null> {
+    if (judged.dead.length > 0) await this.#giveUp(group, judged.dead)
+    if (judged.ack !== undefined && !(await this.#indexed(judged.ack))) {
+      this.#fail('the indexer did not acknowledge in time')
+      return null
+    }
+    const again = judged.again.flatMap((at) => group[at] ?? [])
+    if (again.length > 0 && judged.dead.length === 0)
+      await this.#rest(this.#options.backoffMs ?? 250, true)
+    return this.#closing.signal.aborted && again.length > 0 ? null : again
   }
 
   #fail(why: string): void {
@@ -225,8 +231,15 @@ class HttpsShipper implements Shipper {
   }
 
   /** Durable in the file, and an event of the log, before the sink goes on without them. */
-  async #giveUp(dead: readonly { readonly item: Item; readonly why: string }[]): Promise<void> {
-    const events = dead.filter(({ item }) => item.idx !== null)
+  async #giveUp(
+    group: readonly Item[],
+    dead: readonly { readonly at: number; readonly why: string }[],
+  ): Promise<void> {
+    const events = dead.flatMap(({ at, why }) => {
+      const item = group[at]
+      // A signed head that a receiver will not have is in the log's own directory all the same.
+      return item === undefined || item.idx === null ? [] : [{ item, why }]
+    })
     if (events.length === 0) return
     bury(
       this.#deadFile,
