@@ -219,7 +219,7 @@ export interface WebhookOptions {
 }
 
 /** The signature of a webhook: HMAC-SHA256 over the time, a point, and the body as sent. */
-export function webhookSignature(secret: string, seconds: string, body: Uint8Array): string {
+function webhookSignature(secret: string, seconds: string, body: Uint8Array): string {
   return `v1=${createHmac('sha256', secret).update(`${seconds}.`).update(body).digest('hex')}`
 }
 
