@@ -8,6 +8,7 @@
  * - `log.draining`: the log cannot append and has given up trying quietly.
  * - `log.corrupt`, `log.rollback`, `log.origin`: found when opening; a person must look, nothing was changed.
  * - `log.range`: an index outside the log. `key.*`, `note.*`: a verifier key or signed note that is not one.
+ * - `evidence.*`: a catalogue or a time that no package can be made of.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
 export type AuditCode =
@@ -27,6 +28,8 @@ export type AuditCode =
   | 'note.invalid'
   | 'note.signature'
   | 'cursor.invalid'
+  | 'evidence.catalogue'
+  | 'evidence.range'
   | 'frame.length'
   | 'frame.syntax'
 

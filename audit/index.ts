@@ -3,6 +3,10 @@ export { parseCheckpoint } from './checkpoint.ts'
 export type { Checkpoint } from './checkpoint.ts'
 export { AuditError } from './errors.ts'
 export type { AuditCode, Place } from './errors.ts'
+export { readCatalogue } from './evidence/catalogue.ts'
+export type { Catalogue, Control } from './evidence/catalogue.ts'
+export { buildEvidence } from './evidence/package.ts'
+export type { Evidence, EvidenceOptions } from './evidence/package.ts'
 export { endReasons, eventCodes } from './event.ts'
 export type {
   Actor,
@@ -24,6 +28,19 @@ export type { Verifier } from './note.ts'
 export { proveConsistency, proveEntry, readLog, verifyProof } from './prove.ts'
 export type { Proof } from './prove.ts'
 export type { Entry } from './read.ts'
+export { linesOf, reconcile } from './reconcile.ts'
+export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
+export { cursorOf } from './ship/cursor.ts'
+export { shipHttps } from './ship/https.ts'
+export type { HttpsOptions } from './ship/https.ts'
+export { elastic, otlp, splunk, webhook } from './ship/kinds.ts'
+export type {
+  ElasticOptions,
+  Kind,
+  OtlpOptions,
+  SplunkOptions,
+  WebhookOptions,
+} from './ship/kinds.ts'
 export { shipSyslog } from './ship/syslog.ts'
 export type { Shipper, SinkHealth, SyslogOptions } from './ship/syslog.ts'
 export { verifyConsistency, verifyInclusion } from './tree.ts'

@@ -3,13 +3,14 @@ import { mkdirSync } from 'node:fs'
 import type { Server } from 'node:net'
 import { Worker } from 'node:worker_threads'
 import { endOf, recoveredEvent } from './aftermath.ts'
+import { pack } from './batch.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import { AuditError } from './errors.ts'
 import type { Place } from './errors.ts'
 import type { EventCode, EventInput } from './event.ts'
-import { render } from './format/ocsf.ts'
-import type { Rendered, Source } from './format/ocsf.ts'
+import { render } from './format/render.ts'
+import type { Rendered, Source } from './format/render.ts'
 import { activeRoot } from './heartbeat.ts'
 import type { ActiveLine } from './heartbeat.ts'
 import { formatVkey } from './note.ts'
@@ -77,6 +78,10 @@ export interface AuditLog extends AsyncDisposable {
 }
 
 const reopenLimitMs = 30_000
+/** How long a batch may wait for its next events, how many end the wait, and after how many batches it is tried anew. */
+const gatherMs = 6
+const gatherEvents = 96
+const gatherPause = 256
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
 const signedAtOnce: ReadonlySet<EventCode> = new Set([
@@ -128,6 +133,11 @@ class ThreadedLog implements AuditLog {
   #claim: Server | null = null
   #busy = true
   #pumping = false
+  /** Memory that came back from the writer. */
+  #spare: ArrayBuffer | null = null
+  #sentAt = 0
+  #gathering: { readonly from: number; over: boolean } | null = null
+  #gatherAgainIn = 0
   #signTimer: NodeJS.Timeout | undefined
   #signDue = false
   #watchDue = false
@@ -263,17 +273,69 @@ class ThreadedLog implements AuditLog {
   #pump(): void {
     if (this.#busy || this.#gone || this.#poisonedSince !== null) return
     if (this.#queue.length > 0) {
-      this.#flying = this.#takeBatch()
-      this.#ask({
-        kind: 'batch',
-        heads: this.#flying.map((waiting) => waiting.rendered.head),
-        signAt: this.#signWithBatch() ? this.#options.clock.now() : null,
-      })
+      if (!this.#gathers()) this.#sendBatch()
     } else if (this.#signDue || this.#headWaiters.length > 0) this.#sign()
     else if (this.#watchDue) {
       this.#watchDue = false
       this.#ask({ kind: 'watch' })
     } else if (this.#onClosed !== null) this.#ask({ kind: 'close' })
+  }
+
+  #sendBatch(): void {
+    const flying = this.#takeBatch()
+    this.#flying = flying
+    this.#sentAt = performance.now()
+    const batch = pack(
+      flying.map(({ rendered }) => rendered),
+      this.size,
+      this.#spare,
+    )
+    this.#spare = null
+    const signAt = this.#signWithBatch() ? this.#options.clock.now() : null
+    this.#busy = true
+    this.#worker.postMessage({ kind: 'batch', batch, signAt } satisfies Request, [
+      batch.bytes.buffer,
+    ])
+  }
+
+  /**
+   * Under steady load a batch waits a moment for its next events, because a sync costs the same for one and for
+   * fifty. A lone event never waits, nor does one whose head is wanted at once; and where waiting brings nothing,
+   * because those who would write wait for this very batch, it is not tried again for a while.
+   */
+  #gathers(): boolean {
+    const waiting = this.#queue.length
+    const begun = this.#gathering
+    if (begun !== null) {
+      if (!begun.over && waiting < gatherEvents && !this.#hurried()) return true
+      if (begun.over && waiting < begun.from * 1.5) this.#gatherAgainIn = gatherPause
+      this.#gathering = null
+      return false
+    }
+    if (this.#gatherAgainIn > 0) {
+      this.#gatherAgainIn--
+      return false
+    }
+    const steady = performance.now() - this.#sentAt < 2 * gatherMs && waiting > 1
+    if (!steady || waiting >= gatherEvents || this.#hurried()) return false
+    const gathering = { from: waiting, over: false }
+    this.#gathering = gathering
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      gathering.over = true
+      this.#pump()
+    }, gatherMs)
+    this.#timers.add(timer)
+    return true
+  }
+
+  #hurried(): boolean {
+    return (
+      this.#signDue ||
+      this.#headWaiters.length > 0 ||
+      this.#closing ||
+      this.#queue.some((waiting) => waiting.signNow)
+    )
   }
 
   #takeBatch(): Waiting[] {
@@ -284,7 +346,10 @@ class ThreadedLog implements AuditLog {
       count++
       bytes += rendered.bytes
     }
-    return this.#queue.splice(0, count)
+    if (count < this.#queue.length) return this.#queue.splice(0, count)
+    const all = this.#queue
+    this.#queue = []
+    return all
   }
 
   #signWithBatch(): boolean {
@@ -311,7 +376,10 @@ class ThreadedLog implements AuditLog {
     readonly [K in Answer['kind']]: (answer: Extract<Answer, { kind: K }>) => void
   } = {
     opened: ({ opened }) => this.#opened(opened),
-    written: ({ written, more }) => this.#written(written, more),
+    written: ({ written, more, spare }) => {
+      this.#spare = spare
+      this.#written(written, more)
+    },
     signed: ({ checkpoint }) => {
       if (checkpoint !== null) this.signed = checkpoint
       this.#headReached(this.signed)

@@ -20,7 +20,7 @@ export interface Proof {
 }
 
 /** Hashes of a log on disk: full tiles, and leaves read for the ragged edge. */
-function hashesOf(directory: string, reader: LogReader): Perfect {
+export function hashesOf(directory: string, reader: LogReader): Perfect {
   const recent = new Map<number, Hash>()
   return tileReader(directory, (idx) => {
     let known = recent.get(idx)

@@ -22,23 +22,26 @@ export interface Frame {
   readonly end: number
 }
 
-/** Writes one frame into `into` at `offset` and returns where it ends. `body` is 1..bodyLimit bytes. */
-export function writeFrame(
-  into: Buffer,
-  offset: number,
-  idx: number,
-  batch: number,
-  body: Uint8Array,
-): number {
-  const end = offset + headerBytes + body.length
+/** Notes the length of the body that stands behind the header at `offset`; the rest of the header is `sealFrame`'s. */
+export function openFrame(into: Buffer, offset: number, length: number): void {
+  into.writeUInt32LE(length, offset + 4)
+}
+
+/** Completes the header at `offset`, whose length and body are in place, and returns where the frame ends. */
+export function sealFrame(into: Buffer, offset: number, idx: number, batch: number): number {
+  const end = offset + headerBytes + into.readUInt32LE(offset + 4)
   into.writeUInt32LE(magic, offset)
-  into.writeUInt32LE(body.length, offset + 4)
   into.writeUInt32LE(0, offset + 12)
-  into.writeBigUInt64LE(BigInt(idx), offset + 16)
-  into.writeBigUInt64LE(BigInt(batch), offset + 24)
-  into.set(body, offset + headerBytes)
+  writeIndex(into, offset + 16, idx)
+  writeIndex(into, offset + 24, batch)
   into.writeUInt32LE(crc32(into.subarray(offset + 12, end)), offset + 8)
   return end
+}
+
+/** A u64 from a safe integer, without the detour over BigInt. */
+function writeIndex(into: Buffer, offset: number, value: number): void {
+  into.writeUInt32LE(value >>> 0, offset)
+  into.writeUInt32LE(Math.floor(value / 0x1_0000_0000), offset + 4)
 }
 
 function readIndex(bytes: Buffer, offset: number): number {

@@ -1,6 +1,7 @@
 /** The writer behind a message port: what log.ts asks and what it is told. */
 import { parentPort, workerData } from 'node:worker_threads'
 import type { KeyObject } from 'node:crypto'
+import type { Batch } from './batch.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import type { Disk } from './disk.ts'
 import { AuditError } from './errors.ts'
@@ -18,7 +19,7 @@ export interface ThreadData {
 }
 
 export type Request =
-  | { readonly kind: 'batch'; readonly heads: readonly string[]; readonly signAt: number | null }
+  | { readonly kind: 'batch'; readonly batch: Batch; readonly signAt: number | null }
   | { readonly kind: 'sign'; readonly signAt: number }
   | { readonly kind: 'reopen' }
   | { readonly kind: 'watch' }
@@ -27,7 +28,13 @@ export type Request =
 /** A batch to be signed is answered twice: `written` when it is durable, `signed` when the head is. */
 export type Answer =
   | { readonly kind: 'opened'; readonly opened: Opened }
-  | { readonly kind: 'written'; readonly written: Written; readonly more: boolean }
+  | {
+      readonly kind: 'written'
+      readonly written: Written
+      readonly more: boolean
+      /** The batch's memory, given back for the next. */
+      readonly spare: ArrayBuffer
+    }
   | { readonly kind: 'signed'; readonly checkpoint: Checkpoint | null }
   | { readonly kind: 'watched'; readonly watched: Watched }
   | { readonly kind: 'closed' }
@@ -60,8 +67,13 @@ export function serve(disk: Disk): void {
   const acts: {
     readonly [K in Request['kind']]: (request: Extract<Request, { kind: K }>) => void
   } = {
-    batch: ({ heads, signAt }) => {
-      answer({ kind: 'written', written: writer.write(heads), more: signAt !== null })
+    batch: ({ batch, signAt }) => {
+      const spare = batch.bytes.buffer
+      const written = writer.append(batch)
+      port.postMessage(
+        { kind: 'written', written, more: signAt !== null, spare } satisfies Answer,
+        [spare],
+      )
       if (signAt !== null) answer({ kind: 'signed', checkpoint: writer.sign(signAt) })
     },
     sign: ({ signAt }) => answer({ kind: 'signed', checkpoint: writer.sign(signAt) }),

@@ -19,6 +19,15 @@ export function leafHash(body: Uint8Array): Hash {
   return sha256(leafScratch.subarray(0, body.length + 1))
 }
 
+/**
+ * The leaf hash of a body that stands in `bytes` from `offset` on, behind a byte that is zero: nothing is copied.
+ * The header of a frame ends in such a byte.
+ */
+export function leafHashInPlace(bytes: Uint8Array, offset: number, end: number): Hash {
+  if (bytes[offset - 1] !== 0) return leafHash(bytes.subarray(offset, end))
+  return sha256(bytes.subarray(offset - 1, end))
+}
+
 const nodeScratch = Buffer.alloc(65, 1)
 /** SHA-256(0x01 || left || right). RFC 6962 2.1. */
 export function nodeHash(left: Hash, right: Hash): Hash {

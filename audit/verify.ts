@@ -12,7 +12,7 @@ import { parseVkey, type Verifier } from './note.ts'
 import { isTornTail, listSegments } from './recover.ts'
 import { readFrame, segmentFirst } from './segment.ts'
 import { TileWriter } from './tile.ts'
-import { Frontier, leafHash } from './tree.ts'
+import { Frontier, leafHashInPlace } from './tree.ts'
 
 export interface Verdict {
   /** Everything up to the last checkpoint is as signed; something is not; or it cannot be told. */
@@ -185,7 +185,8 @@ function readFrames(reading: Reading, name: string, isLast: boolean): void {
     if (frame.batch !== reading.batch && frame.batch !== reading.batch + 1)
       violated(reading, file, offset, idx, `batch ${frame.batch} after batch ${reading.batch}`)
     reading.batch = frame.batch
-    reading.frontier.push(leafHash(frame.body), reading.tiles.add)
+    const leaf = leafHashInPlace(bytes, frame.end - frame.body.length, frame.end)
+    reading.frontier.push(leaf, reading.tiles.add)
     checkHead(reading, file, offset)
     offset = frame.end
   }

@@ -4,16 +4,16 @@
  */
 import { fstatSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Batch } from './batch.ts'
 import { signCheckpoint } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { writeAll } from './disk.ts'
 import type { Disk } from './disk.ts'
-import { complete } from './format/ocsf.ts'
 import type { NoteSigner } from './note.ts'
 import { recover } from './recover.ts'
 import type { Found } from './recover.ts'
-import { headerBytes, segmentName, writeFrame } from './segment.ts'
-import { leafHash, type Hash } from './tree.ts'
+import { headerBytes, sealFrame, segmentName } from './segment.ts'
+import { leafHashInPlace, type Hash } from './tree.ts'
 
 export interface WriterOptions {
   readonly directory: string
@@ -102,29 +102,36 @@ export class Writer {
    * Appends one batch. When it returns, every event is durable; when it throws, none may be acted on, and the
    * writer must be opened anew before it is used again.
    */
-  write(heads: readonly string[]): Written {
+  append(batch: Batch): Written {
     const { disk, segmentBytes } = this.#options
     const first = this.#found.frontier.size
-    const bodies = heads.map((head, i) => complete(head, first + i))
-    const total = bodies.reduce((sum, body) => sum + headerBytes + body.length, 0)
-    const rotated = this.#segment.bytes > 0 && this.#segment.bytes + total > segmentBytes
+    if (batch.first !== first)
+      throw new Error(`a batch for ${batch.first} where ${first} events are written`)
+    const { length } = batch.bytes
+    const rotated = this.#segment.bytes > 0 && this.#segment.bytes + length > segmentBytes
     if (rotated) this.#rotate(first)
-    const block = Buffer.allocUnsafe(total)
-    const leaves = Buffer.allocUnsafe(32 * bodies.length)
-    const hashes: Hash[] = []
-    let at = 0
-    for (const [i, body] of bodies.entries()) {
-      at = writeFrame(block, at, first + i, this.#batch + 1, body)
-      const leaf = leafHash(body)
-      leaves.set(leaf, i * 32)
-      hashes.push(leaf)
-    }
+    const { block, hashes } = this.#seal(batch)
     writeAll(disk, this.#segment.fd, block, this.#segment.bytes)
     disk.fdatasync(this.#segment.fd)
-    this.#segment.bytes += total
+    this.#segment.bytes += length
     this.#batch++
     for (const leaf of hashes) this.#found.frontier.push(leaf, this.#found.tiles.add)
-    return { first, leaves, rotated }
+    return { first, leaves: Buffer.concat(hashes), rotated }
+  }
+
+  /** Fills the headers of a batch; a frame that does not end where the next begins is refused before any write. */
+  #seal({ first, count, bytes }: Batch): { block: Buffer; hashes: Hash[] } {
+    const block = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    const hashes: Hash[] = []
+    let at = 0
+    for (let i = 0; i < count; i++) {
+      const end = sealFrame(block, at, first + i, this.#batch + 1)
+      hashes.push(leafHashInPlace(block, at + headerBytes, end))
+      at = end
+    }
+    if (at !== block.length)
+      throw new Error(`a batch of ${block.length} bytes whose frames end at ${at}`)
+    return { block, hashes }
   }
 
   #rotate(first: number): void {

@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Type, type Static } from 'typebox'
+import { HttpsSink, SINK_FILES } from './sinks.ts'
 import { Value } from 'typebox/value'
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
 import { EstSettings } from './est-settings.ts'
@@ -106,6 +107,8 @@ const File = Type.Object(
     /** How long a node that is told to stop lets its sessions go on. */
     drain_s: Type.Integer({ minimum: 0, maximum: 86_400 }),
     syslog: Type.Array(Syslog, { maxItems: 8 }),
+    /** Receivers over HTTPS: Splunk, Elastic, a webhook, OTLP. */
+    sinks: Type.Array(HttpsSink, { maxItems: 8 }),
     ca: Type.Optional(CaKeys),
     /** Labels, makers and limits of the certificate service. */
     est: Type.Optional(EstSettings),
@@ -139,6 +142,7 @@ const DEFAULTS: Config = {
   alternatives: [],
   drain_s: 0,
   syslog: [],
+  sinks: [],
   log_level: 'info',
 }
 
@@ -276,6 +280,12 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
     })
   if (isRecord(out['policy']) && Array.isArray(out['policy']['trust']))
     out['policy'] = policyRelativeTo(out['policy'], absolute)
+  if (Array.isArray(out['sinks']))
+    out['sinks'] = out['sinks'].map((sink: Record<string, unknown>) => {
+      const copy = { ...sink }
+      for (const key of SINK_FILES) if (key in copy) copy[key] = absolute(copy[key])
+      return copy
+    })
   const est = out['est'] as { manufacturers?: unknown } | undefined
   if (Array.isArray(est?.manufacturers))
     out['est'] = {
@@ -373,7 +383,7 @@ function checkMeaning(config: Config): void {
       'operations',
       'health and metrics are served on loopback only',
     )
-  const names = config.syslog.map((sink) => sink.name)
+  const names = [...config.syslog, ...config.sinks].map((sink) => sink.name)
   if (new Set(names).size !== names.length)
     throw new ConfigError('config.value', 'syslog', 'two sinks share one name')
 }

@@ -19,6 +19,7 @@ import { Registry } from './devices/presence.ts'
 import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
 import { now, openFoundation, originOf, publicPort, type Foundation } from './foundation.ts'
+import { openHttpsSinks } from './sinks.ts'
 import { VERSION } from './version.ts'
 import { Admission, DEFAULT_ADMISSION } from './listen/admission.ts'
 import { createApi, type Api } from './listen/api.ts'
@@ -241,7 +242,7 @@ async function closeCrashed(room: SessionRoom): Promise<void> {
 }
 
 function openShippers(config: Config, { log }: Foundation): Shipper[] {
-  return config.syslog.map((sink) =>
+  const syslog = config.syslog.map((sink) =>
     shipSyslog(log, {
       name: sink.name,
       host: sink.host,
@@ -253,6 +254,7 @@ function openShippers(config: Config, { log }: Foundation): Shipper[] {
       enterpriseNumber: sink.enterprise_number ?? 32_473,
     }),
   )
+  return [...syslog, ...openHttpsSinks(config.sinks, log)]
 }
 
 const SINK_CHECK_MS = 10_000

@@ -78,3 +78,9 @@ export class Cursor {
     fs.closeSync(this.#fd)
   }
 }
+
+/** Where a sink's cursor stands, without opening it for writing; null when there is none that holds. */
+export function cursorOf(path: string): number | null {
+  if (!fs.existsSync(path)) return null
+  return decodeSlots(fs.readFileSync(path))?.idx ?? null
+}

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { connect, type TLSSocket } from 'node:tls'
 import type { Checkpoint } from '../checkpoint.ts'
 import { shortName } from '../checkpoint.ts'
+import { formatCef } from '../format/cef.ts'
 import { joinOf, ocsfVersion } from '../format/ocsf.ts'
 import { formatMessage, frameMessage, messageLimit } from '../format/rfc5424.ts'
 import type { AuditLog } from '../log.ts'
@@ -27,6 +28,8 @@ export interface SyslogOptions {
   readonly enterpriseNumber: number
   /** The sink's name, in health and in its cursor's. */
   readonly name: string
+  /** What MSG holds: the leaf itself, or CEF with the leaf's hash, which proves that it is there and not what it says. */
+  readonly format?: 'ocsf' | 'cef'
   /** Default: `ship/<name>.cur` in the log's directory. */
   readonly cursorFile?: string
   /** HOSTNAME of the messages; default the node in the log's origin. */
@@ -332,7 +335,12 @@ class SyslogShipper implements Shipper {
         ses: session,
         grant,
       },
-      body: entry.body,
+      body:
+        this.#options.format === 'cef'
+          ? Buffer.from(
+              formatCef(entry.body, { origin: this.#log.origin, leaf: entry.leaf, cp: entry.cp }),
+            )
+          : entry.body,
     }
     const whole = formatMessage(message)
     if (whole.length <= messageLimit) return frameMessage(whole)

@@ -4,7 +4,10 @@ import type { LogEntry, LogPage } from '#api'
 import type { Verdict } from '#audit'
 import { Exited, type Exit } from '../exit.ts'
 import { readInteger, readText } from '../input.ts'
+import { readKeys } from '../keys.ts'
 import { facts, layOut, plain, say, tell } from '../print.ts'
+import { registerEvidence } from './evidence.ts'
+import { registerReconcile } from './reconcile.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface TailFlags {
@@ -38,6 +41,8 @@ export function registerAudit(program: Command): void {
     )
     .option('--held <file>', 'a signed checkpoint kept from earlier; may be repeated', collect)
     .action(verify)
+  registerEvidence(audit)
+  registerReconcile(audit)
 }
 
 async function tail(flags: TailFlags, command: Command): Promise<void> {
@@ -112,15 +117,6 @@ async function verify(flags: VerifyFlags, command: Command): Promise<void> {
   tell(options, verdict, verdictLines(verdict))
   const exit = outcomes[verdict.outcome]
   if (exit !== 'ok') throw new Exited(exit)
-}
-
-/** A vkey is `name+hash+base64`; anything else is the name of a file. */
-function readKeys(text: string): string[] {
-  if (/^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+$/.test(text)) return [text]
-  return readText(text, 'verifier key')
-    .split('\n')
-    .map((row) => row.trim())
-    .filter((row) => row !== '' && !row.startsWith('#'))
 }
 
 function verdictLines(verdict: Verdict): string[] {

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { endReasons, eventCodes, type EventCode, type EventInput } from '#audit'
 import { events, rowOf, type Row } from '../../audit/event.ts'
-import { complete, faults, joinOf, render, uuid7 } from '../../audit/format/ocsf.ts'
+import { complete, faults, joinOf } from '../../audit/format/ocsf.ts'
+import { render, uuid7 } from '../../audit/format/render.ts'
 
 const source = {
   origin: 'sallyport.test/audit/n1/1',

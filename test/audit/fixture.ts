@@ -5,10 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, onTestFinished } from 'vitest'
 import { openLog, type AuditLog, type EventInput, type LogOptions } from '#audit'
+import { pack } from '../../audit/batch.ts'
 import { realDisk, type Disk } from '../../audit/disk.ts'
-import { render } from '../../audit/format/ocsf.ts'
+import { render } from '../../audit/format/render.ts'
+import { headerBytes, openFrame, sealFrame } from '../../audit/segment.ts'
 import { formatVkey, noteSigner } from '../../audit/note.ts'
-import { Writer } from '../../audit/writer.ts'
+import { Writer, type Written } from '../../audit/writer.ts'
 
 export const origin = 'sallyport.test/audit/n1/1'
 
@@ -78,13 +80,34 @@ export const start: EventInput = {
   disposition: 'allowed',
 }
 
+/** A writer that takes the texts of its events as tests make them. */
+export class TextWriter extends Writer {
+  write(heads: readonly string[]): Written {
+    const sized = heads.map((head) => ({ head, bytes: Buffer.byteLength(head) + 18 }))
+    return this.append(pack(sized, this.size))
+  }
+}
+
+/** Writes one whole frame into `into` at `offset`, as a forger would, and returns where it ends. */
+export function writeFrame(
+  into: Buffer,
+  offset: number,
+  idx: number,
+  batch: number,
+  body: Uint8Array,
+): number {
+  into.set(body, offset + headerBytes)
+  openFrame(into, offset, body.length)
+  return sealFrame(into, offset, idx, batch)
+}
+
 /** The writer without its thread, on a disk of the test's choosing. */
 export function writer(
   directory: string,
   disk: Disk = realDisk,
   segmentBytes = 1024 * 1024,
-): Writer {
-  return new Writer({ directory, origin, signers, disk, segmentBytes })
+): TextWriter {
+  return new TextWriter({ directory, origin, signers, disk, segmentBytes })
 }
 
 const source = { origin, node: 'n1', version: '0.1.0' }

@@ -7,8 +7,8 @@ import {
   readFrame,
   segmentFirst,
   segmentName,
-  writeFrame,
 } from '../../audit/segment.ts'
+import { writeFrame } from './fixture.ts'
 import { tilePath } from '../../audit/tile.ts'
 
 function frame(idx: number, batch: number, body: Uint8Array): Buffer {

@@ -10,6 +10,7 @@ import {
   parseCheckpoint,
   parseFrames,
   parseMessage,
+  reconcile,
   shipSyslog,
   type AuditLog,
   type Shipper,
@@ -422,6 +423,17 @@ describe('shipping to rsyslogd', () => {
       await waitForFile(directory, () => missing().length === 0)
       expect(missing()).toEqual([])
       expect(covered.length).toBeGreaterThan(1_500)
+      // The file of rsyslog itself is the export; lines taken from it are named.
+      const own = { directory: log.directory, vkeys: log.vkeys, to: covered.length }
+      const lines = readFileSync(out, 'latin1').split('\n')
+      const ask = (rows: readonly string[]) =>
+        reconcile({ ...own, lines: rows.map((row) => Buffer.from(row, 'latin1')) })
+      expect(await ask(lines)).toMatchObject({ outcome: 'complete', missing: [], mismatches: [] })
+      const without = lines.filter((row) => !/ idx="70[0-4]" /.test(row))
+      expect(await ask(without)).toMatchObject({
+        outcome: 'violated',
+        missing: [{ from: 700, to: 704 }],
+      })
     },
   )
 })

@@ -14,8 +14,8 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { formatVkey, verifyLog, type Verdict } from '#audit'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk } from '../../audit/disk.ts'
-import { readFrame, writeFrame } from '../../audit/segment.ts'
-import { heads, origin, shared, signers, temporary, vkeys, writer } from './fixture.ts'
+import { readFrame } from '../../audit/segment.ts'
+import { heads, origin, shared, signers, temporary, vkeys, writeFrame, writer } from './fixture.ts'
 
 const now = 1_800_000_000_000
 const verify = (directory: string, verifierKeys = vkeys, held: string[] = []): Promise<Verdict> =>

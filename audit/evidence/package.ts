@@ -1,0 +1,298 @@
+/**
+ * An evidence package: every event of a time with the signed heads around it, the answers people ask for, and the program
+ * that checks both. Same log, time and catalogue: same bytes, on any node. docs/audit.md section "Evidence".
+ */
+import { readFileSync } from 'node:fs'
+import { AuditError } from '../errors.ts'
+import { hashesOf } from '../prove.ts'
+import { LogReader } from '../read.ts'
+import { leafHash } from '../tree.ts'
+import type { Checkpoint } from '../checkpoint.ts'
+import { caveat, disclaimer, type Catalogue, type Control } from './catalogue.ts'
+import { columns, queries, type EvidenceRow, type Question } from './queries.ts'
+import { reportHtml } from './report.ts'
+import { judge, proveEvents, readVkey } from './verify.mjs'
+import type { Judgement, Proven } from './verify.mjs'
+import { listed, packEntry, zipOf, type Packed } from './zip.ts'
+
+const hourMs = 3_600_000
+
+export interface EvidenceOptions {
+  /** The log, or a copy of it. */
+  readonly directory: string
+  /** Verifier keys of the log: every head must be signed by all of them. */
+  readonly vkeys: readonly string[]
+  /** The time asked for, epoch ms, both inclusive. */
+  readonly from: number
+  readonly to: number
+  /** Events from before `from` that go with it, so that grants in force are whole. Default 31 days, in ms. */
+  readonly leadMs?: number
+  readonly catalogue: Catalogue
+  /** One framework of the catalogue; default all. */
+  readonly framework?: string
+  /** Narrows the report, not the proof. */
+  readonly device?: string
+}
+
+export interface Evidence {
+  readonly name: string
+  readonly bytes: Buffer
+  readonly judgement: Judgement
+  readonly events: number
+}
+
+/** What the log says of times, read without parsing bodies. */
+const timeForm = /"time":(\d{1,16})/
+
+interface Span {
+  readonly first: number
+  /** One past the last. */
+  readonly last: number
+}
+
+/** The events whose time lies in [from, to], as indexes; and up to the heartbeat that closes it. */
+function spanOf(reader: LogReader, from: number, to: number): Span {
+  let first: number | null = null
+  let last = 0
+  let open = false
+  for (const { idx, body } of reader.bodies(0)) {
+    const head = Buffer.from(body.buffer, body.byteOffset, Math.min(body.length, 256))
+    const time = Number(timeForm.exec(head.toString('latin1'))?.[1])
+    const inside = time >= from && time <= to
+    if (inside) first ??= idx
+    // The first event after the time is the one that shows when silence ended.
+    if (inside || open) last = idx + 1
+    open = inside || (open && !isHeartbeat(body))
+  }
+  if (first === null)
+    throw new AuditError(
+      'evidence.range',
+      'the log has no event of that time: nothing can be shown',
+    )
+  return { first, last }
+}
+
+function isHeartbeat(body: Uint8Array): boolean {
+  const end = Buffer.from(body.buffer, body.byteOffset + Math.max(0, body.length - 160))
+  return end.includes('"event_code":"log.heartbeat"')
+}
+
+/** The last head at or before `idx`; null when only the empty tree is. */
+function headBefore(reader: LogReader, idx: number): Checkpoint | null {
+  for (let back = 1; back <= idx; back *= 2) {
+    const head = reader.notes.covering(idx - back)
+    if (head !== null && head.size <= idx) return head
+  }
+  return null
+}
+
+/** About `count` heads from the one at `first` on, the last one that is signed at or after `last` among them. */
+function headsBetween(reader: LogReader, first: number, last: number, count = 64): Checkpoint[] {
+  const heads: Checkpoint[] = []
+  const step = Math.max(1, Math.floor((last - first) / count))
+  for (let at = first; at < last; at += step) {
+    const head = reader.notes.covering(at)
+    if (head !== null && head.size > (heads.at(-1)?.size ?? 0)) heads.push(head)
+  }
+  const end = reader.notes.covering(last - 1) ?? lastHead(reader, last)
+  if (end !== null && end.size > (heads.at(-1)?.size ?? 0)) heads.push(end)
+  return heads
+}
+
+/** Where the end is not signed yet: the newest head there is. */
+function lastHead(reader: LogReader, below: number): Checkpoint | null {
+  for (let back = 1; back <= below; back *= 2) {
+    const head = reader.notes.covering(below - back)
+    if (head !== null) {
+      let best = head
+      for (let next = reader.notes.covering(best.size); next !== null;) {
+        best = next
+        next = reader.notes.covering(best.size)
+      }
+      return best
+    }
+  }
+  return null
+}
+
+/** Hashes of the perfect subtrees that make up the tree of `size`, the largest first. */
+function edgeOf(directory: string, reader: LogReader, size: number): string[] {
+  const perfect = hashesOf(directory, reader)
+  const hashes: string[] = []
+  let at = 0
+  for (let level = Math.floor(Math.log2(Math.max(1, size))); level >= 0; level--) {
+    const width = 2 ** level
+    if (Math.floor(size / width) % 2 === 0) continue
+    hashes.push(Buffer.from(perfect(level, at / width)).toString('hex'))
+    at += width
+  }
+  return hashes
+}
+
+function logEntries(options: EvidenceOptions, origin: string): Packed[] {
+  const { directory, from, to, leadMs = 31 * 24 * hourMs } = options
+  const reader = new LogReader(directory, origin)
+  const span = spanOf(reader, from - leadMs, to)
+  const before = headBefore(reader, span.first)
+  const first = before?.size ?? 0
+  const heads = headsBetween(reader, first, span.last)
+  const last = heads.at(-1)?.size ?? 0
+  if (last <= first) throw new AuditError('evidence.range', 'no event of that time is signed yet')
+  const bodies: Uint8Array[] = []
+  const leaves: string[] = []
+  for (const { idx, body } of reader.bodies(first)) {
+    if (idx >= last) break
+    bodies.push(Buffer.from(body), newline)
+    leaves.push(`${Buffer.from(leafHash(body)).toString('hex')}\n`)
+  }
+  const notes = [...(before === null ? [] : [before]), ...heads]
+  return [
+    packEntry('log/checkpoints', notes.map(({ note }) => `${note}\n`).join('')),
+    packEntry('log/events.ndjson', Buffer.concat(bodies)),
+    packEntry('log/leaves.txt', leaves.join('')),
+    packEntry(
+      'log/left-edge.json',
+      `${JSON.stringify({ size: first, hashes: edgeOf(directory, reader, first) })}\n`,
+    ),
+  ]
+}
+const newline = Buffer.from('\n')
+
+/** A cell that a spreadsheet takes as text, whatever a person wrote into it. */
+function cell(value: string | number): string {
+  const text = String(value)
+  const plain = /^[=+\-@\t\r]/.test(text) && typeof value === 'string' ? `'${text}` : text
+  return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain
+}
+
+function csvOf(rows: readonly EvidenceRow[]): string {
+  const lines = rows.map((row) => columns.map((name) => cell(row[name])).join(','))
+  return `${[columns.join(','), ...lines].join('\r\n')}\r\n`
+}
+
+/** One control with its rows; where none should be, every row is an exception and stands first. */
+export interface Answered {
+  readonly control: Control
+  readonly rows: readonly EvidenceRow[]
+  readonly exceptions: number
+}
+
+/** Asks each query once, however many controls want it. */
+function asker(question: Question): (name: string) => readonly EvidenceRow[] {
+  const known = new Map<string, readonly EvidenceRow[]>()
+  return (name) => {
+    const rows = known.get(name) ?? queries[name]?.(question) ?? []
+    known.set(name, rows)
+    return rows
+  }
+}
+
+function answerControl(control: Control, ask: (name: string) => readonly EvidenceRow[]): Answered {
+  const asked = control.query.flatMap(ask)
+  const strict = control.query.includes('outside-grant')
+  const outside = new Set(ask('outside-grant').map(({ idx }) => idx))
+  const isException = (row: EvidenceRow): boolean =>
+    control.expect === 'empty' || (strict && outside.has(row.idx))
+  const rows = [...asked.filter(isException), ...asked.filter((row) => !isException(row))]
+  return { control, rows, exceptions: asked.filter(isException).length }
+}
+
+function controlEntries({ control, rows, exceptions }: Answered): Packed[] {
+  const { id, ref, edition, title, gist, wording, query, expect, limits } = control
+  const said = { id, ref, edition, title, gist, wording, query, expect, exceptions, limits }
+  const text = JSON.stringify({ notice: `${disclaimer} ${caveat(control)}`.trim(), ...said, rows })
+  return [
+    packEntry(`controls/${id}.json`, `${text}\n`),
+    packEntry(`controls/${id}.csv`, csvOf(rows)),
+  ]
+}
+
+const iso = (ms: number): string => new Date(ms).toISOString()
+const day = (ms: number): string => iso(ms).slice(0, 16).replaceAll(':', '').replace('T', '-')
+
+function manifestOf(
+  options: EvidenceOptions,
+  proven: Proven,
+  judgement: Judgement,
+  entries: readonly Packed[],
+): string {
+  const { from, to, framework, device, catalogue } = options
+  const heads = entries.find(({ name }) => name === 'log/checkpoints')
+  const manifest = {
+    v: 1,
+    notice: disclaimer,
+    framework: framework ?? 'all',
+    device: device ?? null,
+    catalogue_sha256: catalogue.sha256,
+    origin: proven.origin,
+    from: iso(from),
+    to: iso(to),
+    events: { first: proven.first, last: proven.last - 1 },
+    heads: heads === undefined ? 0 : proven.heads,
+    verdict: { outcome: judgement.outcome, words: judgement.words },
+    cannot_show: [
+      'access around Sallyport',
+      'a gateway whose program was replaced',
+      'what people owe by their organisation',
+      proven.first === 0
+        ? 'anything before the first event of this log'
+        : `grants that were requested before event ${proven.first}`,
+    ],
+    entries: entries.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(listed),
+  }
+  return `${JSON.stringify(manifest, null, 1)}\n`
+}
+
+const own = (name: string): Buffer => readFileSync(new URL(name, import.meta.url))
+
+/**
+ * Builds the package, checking every byte of it with the same keys a reader will use. Needs no gateway and no network.
+ * Errors: evidence.range (no signed event of that time), key.invalid; Violated when the log is not what was signed.
+ */
+export function buildEvidence(options: EvidenceOptions): Evidence {
+  const keys = options.vkeys.map(readVkey)
+  const origin = keys[0]?.name
+  if (origin === undefined) throw new AuditError('key.invalid', 'no verifier key was given')
+  if (!(options.to >= options.from))
+    throw new AuditError('evidence.range', 'the time ends before it begins')
+  const log = logEntries(options, origin)
+  const proven = proveEvents(new Map(log.map((entry) => [entry.name, asRead(entry)])), keys)
+  const judgement = judge(proven, options.from, options.to)
+  const question = { proven, from: options.from, to: options.to }
+  const ask = asker(question)
+  const controls = options.catalogue.controls
+    .filter(({ framework }) => options.framework === undefined || framework === options.framework)
+    .map((control) => answerControl(control, ask))
+  const html = reportHtml({ question, judgement, controls, device: options.device })
+  const entries = [
+    ...log,
+    packEntry(
+      'catalogue.json',
+      `${JSON.stringify(
+        controls.map(({ control }) => control),
+        null,
+        1,
+      )}\n`,
+    ),
+    ...controls.flatMap(controlEntries),
+    packEntry('sessions.csv', csvOf(ask('sessions'))),
+    packEntry('grants.csv', csvOf(ask('grants'))),
+    packEntry('report.html', html),
+    packEntry('verify.mjs', own('verify.mjs')),
+    packEntry('verify.py', own('verify.py')),
+    packEntry('README.txt', own('README.txt')),
+  ]
+  const manifest = packEntry('manifest.json', manifestOf(options, proven, judgement, entries))
+  const sum = packEntry('manifest.sha256', `${listed(manifest).sha256}  manifest.json\n`)
+  const name = `evidence-${options.framework ?? 'all'}-${day(options.from)}_${day(options.to)}.zip`
+  return {
+    name,
+    bytes: zipOf([...entries, manifest, sum]),
+    judgement,
+    events: proven.last - proven.first,
+  }
+}
+
+function asRead({ name, bytes, packed }: Packed): { name: string; bytes: Buffer; packed: Buffer } {
+  return { name, bytes: Buffer.from(bytes), packed: Buffer.from(packed) }
+}

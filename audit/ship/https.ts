@@ -1,0 +1,430 @@
+/**
+ * The log to a receiver over HTTPS: one batch in flight, answered before the next. What the receiver has taken for good
+ * moves the durable cursor; what it will never take goes to a dead-letter file and into the log; everything else is sent
+ * again. Nothing of it holds up the log or another sink. docs/audit.md section "Shipping to a SIEM".
+ */
+import { request, Agent } from 'node:https'
+import { join } from 'node:path'
+import { shortName, type Checkpoint } from '../checkpoint.ts'
+import { ocsfVersion } from '../format/ocsf.ts'
+import type { AuditLog } from '../log.ts'
+import { LogReader, type Entry } from '../read.ts'
+import { Cursor } from './cursor.ts'
+import { bury } from './dead.ts'
+import { isIndexed, splunkAck } from './kinds.ts'
+import type { Answer, Item, Judgement, Kind, Outgoing, SplunkOptions } from './kinds.ts'
+import type { Shipper, SinkHealth } from './syslog.ts'
+
+export interface HttpsOptions {
+  /** The sink's name, in health, in its cursor's and in its dead-letter file. */
+  readonly name: string
+  readonly host: string
+  readonly port: number
+  readonly ca: string | Buffer
+  readonly cert?: string | Buffer
+  readonly key?: string | Buffer
+  readonly servername?: string
+  readonly kind: Kind
+  /** Splunk with a channel: how to ask whether a batch is indexed. */
+  readonly ack?: SplunkOptions
+  /** Events of one request. Default 1,000; bytes 1 MiB. */
+  readonly batchEvents?: number
+  readonly batchBytes?: number
+  /** A request not answered by then is sent anew. Default 30,000 ms. */
+  readonly answerMs?: number
+  /** First pause after a failure; doubles to 30 s, with jitter. Default 250 ms. */
+  readonly backoffMs?: number
+  /** Where no answer says that a batch is safe, the cursor trails by this. Default 60,000 ms. */
+  readonly trailMs?: number
+  /** How long an indexer may take before a batch is sent anew. Default 300,000 ms. */
+  readonly ackMs?: number
+  readonly clock?: { now(): number }
+}
+
+const backoffLimitMs = 30_000
+const answerLimit = 4 * 1024 * 1024
+const laggingEvents = 10_000
+
+interface Batch {
+  readonly items: Item[]
+  /** The index after its last event. */
+  readonly next: number
+}
+
+class HttpsShipper implements Shipper {
+  readonly #log: AuditLog
+  readonly #options: HttpsOptions
+  readonly #reader: LogReader
+  readonly #cursor: Cursor
+  readonly #agent: Agent
+  readonly #deadFile: string
+  readonly #unlisten: () => void
+  readonly #done: Promise<void>
+  readonly #closing = new AbortController()
+  #wake: () => void = () => undefined
+  #woken = false
+  #next: number
+  #batchEvents: number
+  /** Batches taken and, for want of an acknowledgement, not yet believed. */
+  #trail: { readonly next: number; readonly at: number }[] = []
+  #counts = { sent: 0, connects: 0, rewinds: 0, stubs: 0, dead: 0 }
+  #lastError: string | null = null
+  #taken = false
+  #flushers: { readonly size: number; resolve(): void }[] = []
+
+  constructor(log: AuditLog, options: HttpsOptions) {
+    this.#log = log
+    this.#options = options
+    this.#reader = new LogReader(log.directory, log.origin)
+    this.#cursor = new Cursor(join(log.directory, 'ship', `${options.name}.cur`), log.size)
+    this.#deadFile = join(log.directory, 'ship', `${options.name}.dead`)
+    this.#next = this.#cursor.idx
+    this.#batchEvents = options.batchEvents ?? 1_000
+    this.#agent = new Agent({
+      keepAlive: true,
+      maxSockets: 1,
+      ca: options.ca,
+      minVersion: 'TLSv1.2',
+      servername: options.servername ?? options.host,
+      ...(options.cert === undefined ? {} : { cert: options.cert }),
+      ...(options.key === undefined ? {} : { key: options.key }),
+    })
+    this.#unlisten = log.onCheckpoint(() => this.#rouse())
+    this.#done = this.#run()
+  }
+
+  #rouse(): void {
+    this.#woken = true
+    this.#wake()
+  }
+
+  /** Resolves when roused, or after `ms`; `deaf`: new events do not cut it short. */
+  async #rest(ms: number, deaf = false): Promise<void> {
+    const until = performance.now() + ms
+    while (!this.#closing.signal.aborted && performance.now() < until) {
+      if (this.#woken && !deaf) break
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, Math.max(1, until - performance.now()))
+        timer.unref()
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+    this.#woken = false
+  }
+
+  async #run(): Promise<void> {
+    const { backoffMs = 250 } = this.#options
+    let pause = backoffMs
+    while (!this.#closing.signal.aborted) {
+      const batch = this.#nextBatch()
+      if (batch === null) {
+        this.#settleFlushes()
+        await this.#rest(1_000)
+        await this.#believe()
+        continue
+      }
+      const failed = await this.#deliver(batch)
+      if (failed === null) {
+        pause = backoffMs
+        this.#batchEvents = Math.min(this.#options.batchEvents ?? 1_000, this.#batchEvents * 2)
+        continue
+      }
+      if (this.#closing.signal.aborted) return
+      await this.#rest(failed.afterMs ?? pause * (0.5 + Math.random() / 2), true)
+      pause = Math.min(backoffLimitMs, pause * 2)
+    }
+  }
+
+  /** The next covered events, each head behind the last event it covers; null when there are none. */
+  #nextBatch(): Batch | null {
+    const { batchBytes = 1024 * 1024 } = this.#options
+    const { signed } = this.#log
+    const entries = this.#reader.entries(this.#next, signed.size, this.#batchEvents, batchBytes)
+    const items: Item[] = []
+    let next = this.#next
+    for (const entry of entries) {
+      if (entry.cp === null) break
+      items.push(itemOf(entry))
+      next = entry.idx + 1
+      const head = this.#reader.notes.covering(entry.idx)
+      if (head !== null && head.size === next) items.push(headItem(head, items.at(-1)?.time ?? 0))
+    }
+    return items.length === 0 ? null : { items, next }
+  }
+
+  /** Sends a batch until every item is taken or dead; null when so, else how long to wait before trying anew. */
+  async #deliver({ items, next }: Batch): Promise<{ readonly afterMs?: number } | null> {
+    const before = this.#counts.dead
+    const groups: (readonly Item[])[] = [items]
+    for (let group = groups.shift(); group !== undefined; group = groups.shift()) {
+      const judged = await this.#send(group)
+      if (judged.kind === 'smaller' && group.length > 1) {
+        // What made it too large or malformed stands alone in the end.
+        const half = Math.ceil(group.length / 2)
+        groups.unshift(group.slice(0, half), group.slice(half))
+        this.#batchEvents = Math.max(1, Math.floor(Math.min(this.#batchEvents, half)))
+      } else if (judged.kind === 'smaller') await this.#giveUp(group, [{ at: 0, why: judged.why }])
+      else if (judged.kind !== 'taken') {
+        this.#fail(judged.why)
+        return judged.kind === 'later' && judged.afterMs !== undefined
+          ? { afterMs: judged.afterMs }
+          : {}
+      } else {
+        const again = await this.#took(group, judged)
+        if (again === null) return {}
+        if (again.length > 0) groups.unshift(again)
+      }
+    }
+    await this.#accepted(next, items, this.#counts.dead - before)
+    return null
+  }
+
+  /** What of a group that was answered is to be sent again; null when the sink must begin anew. */
+  async #took(
+    group: readonly Item[],
+    judged: Extract<Judgement, { kind: 'taken' }>,
+  ): Promise<readonly Item[] | null> {
+    if (judged.dead.length > 0) await this.#giveUp(group, judged.dead)
+    if (judged.ack !== undefined && !(await this.#indexed(judged.ack))) {
+      this.#fail('the indexer did not acknowledge in time')
+      return null
+    }
+    const again = judged.again.flatMap((at) => group[at] ?? [])
+    if (again.length > 0 && judged.dead.length === 0)
+      await this.#rest(this.#options.backoffMs ?? 250, true)
+    return this.#closing.signal.aborted && again.length > 0 ? null : again
+  }
+
+  #fail(why: string): void {
+    this.#lastError = why
+    this.#taken = false
+    if (this.#options.kind.acknowledges || this.#next === this.#cursor.idx) return
+    // What was taken and never acknowledged may have been lost with the receiver.
+    this.#next = this.#cursor.idx
+    this.#trail = []
+    this.#counts.rewinds++
+  }
+
+  async #accepted(next: number, items: readonly Item[], dead: number): Promise<void> {
+    this.#next = next
+    this.#counts.sent += items.filter(({ idx }) => idx !== null).length - dead
+    this.#lastError = null
+    this.#taken = true
+    if (this.#options.kind.acknowledges) await this.#cursor.advance(next)
+    else {
+      this.#trail.push({ next, at: performance.now() })
+      await this.#believe()
+    }
+    this.#settleFlushes()
+  }
+
+  async #believe(): Promise<void> {
+    const { trailMs = 60_000 } = this.#options
+    const now = performance.now()
+    let idx = 0
+    while (this.#trail[0] !== undefined && now - this.#trail[0].at >= trailMs)
+      idx = this.#trail.shift()?.next ?? idx
+    if (idx > 0) await this.#cursor.advance(idx)
+  }
+
+  /** Durable in the file, and an event of the log, before the sink goes on without them. */
+  async #giveUp(
+    group: readonly Item[],
+    dead: readonly { readonly at: number; readonly why: string }[],
+  ): Promise<void> {
+    const events = dead.flatMap(({ at, why }) => {
+      const item = group[at]
+      // A signed head that a receiver will not have is in the log's own directory all the same.
+      return item === undefined || item.idx === null ? [] : [{ item, why }]
+    })
+    if (events.length === 0) return
+    bury(
+      this.#deadFile,
+      events.map(({ item, why }) => ({ idx: item.idx ?? 0, uid: item.uid, leaf: item.leaf, why })),
+    )
+    this.#counts.dead += events.length
+    const [first] = events
+    const told = this.#log.append({
+      code: 'sink.rejected',
+      message: `${events.length} events will never be taken by ${this.#options.name}`,
+      status: 'failure',
+      data: {
+        sink: this.#options.name,
+        idx: first?.item.idx ?? undefined,
+        detail: { count: events.length, why: first?.why ?? '' },
+      },
+    })
+    // A log that cannot be written says so itself; the file above has what was lost.
+    await told.catch(() => undefined)
+  }
+
+  async #indexed(id: number): Promise<boolean> {
+    const { ack, ackMs = 300_000, backoffMs = 250 } = this.#options
+    if (ack === undefined) return true
+    const until = performance.now() + ackMs
+    while (performance.now() < until && !this.#closing.signal.aborted) {
+      const answer = await this.#ask(splunkAck(ack, id)).catch(() => null)
+      if (answer !== null && isIndexed(answer, id)) return true
+      await this.#rest(backoffMs, true)
+    }
+    return false
+  }
+
+  async #send(items: readonly Item[]): Promise<Judgement> {
+    const { kind, clock } = this.#options
+    const now = clock?.now() ?? Date.now()
+    const host = this.#log.origin.split('/').at(-2) ?? this.#log.origin
+    try {
+      const answer = await this.#ask(kind.encode(items, { origin: this.#log.origin, host, now }))
+      return kind.judge(answer, items)
+    } catch (error) {
+      return { kind: 'later', why: error instanceof Error ? error.message : String(error) }
+    }
+  }
+
+  #ask({ path, headers, body }: Outgoing): Promise<Answer> {
+    const { host, port, answerMs = 30_000 } = this.#options
+    return new Promise((resolve, reject) => {
+      const asked = request({
+        agent: this.#agent,
+        host,
+        port,
+        path,
+        method: 'POST',
+        headers: { ...headers, 'content-length': String(body.length) },
+        signal: this.#closing.signal,
+      })
+      const timer = setTimeout(() => asked.destroy(new Error('no answer in time')), answerMs)
+      const settle = (act: () => void): void => {
+        clearTimeout(timer)
+        act()
+      }
+      asked.on('error', (error) => settle(() => reject(error)))
+      asked.on('socket', (socket) => {
+        if (socket.connecting) this.#counts.connects++
+      })
+      asked.on('response', (response) => {
+        const chunks: Buffer[] = []
+        let size = 0
+        response.on('data', (chunk: Buffer) => {
+          size += chunk.length
+          if (size > answerLimit) asked.destroy(new Error('an answer without an end'))
+          else chunks.push(chunk)
+        })
+        response.on('error', (error) => settle(() => reject(error)))
+        response.on('end', () =>
+          settle(() => {
+            const text = Buffer.concat(chunks).toString()
+            resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text })
+          }),
+        )
+      })
+      asked.end(body)
+    })
+  }
+
+  #settleFlushes(): void {
+    const reached = this.#flushers.filter(({ size }) => size <= this.#next)
+    this.#flushers = this.#flushers.filter(({ size }) => size > this.#next)
+    for (const flusher of reached) flusher.resolve()
+  }
+
+  health(): SinkHealth & { readonly dead: number } {
+    const late = this.lag().events > laggingEvents
+    const up = this.#lastError === null && (this.#taken || this.#next >= this.#log.signed.size)
+    return {
+      name: this.#options.name,
+      state: up ? (late ? 'LAGGING' : 'OK') : 'DOWN',
+      ...this.#counts,
+      next: this.#next,
+      cursor: this.#cursor.idx,
+      lastError: this.#lastError,
+    }
+  }
+
+  lag(): { readonly events: number } {
+    return { events: Math.max(0, this.#log.size - this.#next) }
+  }
+
+  async flush(timeoutMs: number): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>()
+    const timer = setTimeout(() => resolve(false), timeoutMs)
+    this.#log.checkpoint().then(
+      ({ size }) => {
+        this.#flushers.push({ size, resolve: () => resolve(true) })
+        this.#rouse()
+      },
+      () => resolve(false),
+    )
+    const done = await promise
+    clearTimeout(timer)
+    return done
+  }
+
+  async close(): Promise<void> {
+    // A descriptor closed twice might by then be somebody else's.
+    if (this.#closing.signal.aborted) return this.#done
+    this.#closing.abort()
+    this.#unlisten()
+    this.#rouse()
+    await this.#done
+    this.#agent.destroy()
+    this.#cursor.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}
+
+function itemOf({ idx, uid, leaf, body, cp }: Entry): Item {
+  const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString()
+  const { time = 0, severity_id: severity = 1 } = JSON.parse(text) as {
+    readonly time?: number
+    readonly severity_id?: number
+  }
+  return { idx, uid, body: text, leaf, cp: cp ?? '', time, severity }
+}
+
+/** A signed head in the stream, behind the last event it covers. */
+function headItem(head: Checkpoint, time: number): Item {
+  const { origin, size, root, note } = head
+  const body = JSON.stringify({
+    class_uid: 1008,
+    category_uid: 1,
+    activity_id: 99,
+    activity_name: 'Checkpoint',
+    type_uid: 100_899,
+    time,
+    severity_id: 1,
+    message: `Signed head of ${size} events`,
+    log_name: origin,
+    unmapped: { sallyport: { size, root, note } },
+    metadata: {
+      version: ocsfVersion,
+      product: { name: 'Sallyport', vendor_name: 'Sallyport' },
+      log_name: origin,
+      event_code: 'audit.checkpoint',
+    },
+  })
+  return {
+    idx: null,
+    uid: `cp-${shortName(head)}`,
+    body,
+    leaf: '',
+    cp: shortName(head),
+    time,
+    severity: 1,
+  }
+}
+
+/**
+ * Ships every covered event, in order, from the sink's cursor on, until closed. Never throws for want of a receiver:
+ * `health` tells. The kind says how a batch is written and what an answer means.
+ */
+export function shipHttps(log: AuditLog, options: HttpsOptions): Shipper {
+  return new HttpsShipper(log, options)
+}

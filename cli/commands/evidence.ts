@@ -1,0 +1,127 @@
+/** `sallyport audit evidence`: what happened in a time, and the proof that nothing else did, in one file. */
+import { writeFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import type { Evidence } from '#audit'
+import { CliError, Exited, usage, type Exit } from '../exit.ts'
+import { readInteger, readText } from '../input.ts'
+import { readKeys } from '../keys.ts'
+import { facts, plain, tell } from '../print.ts'
+import { collect, globalOptions } from './options.ts'
+
+interface EvidenceFlags {
+  readonly log: string
+  readonly key: string[]
+  readonly from: string
+  readonly to: string
+  readonly framework?: string
+  readonly device?: string
+  readonly lead: string
+  readonly catalogue?: string
+  readonly out?: string
+}
+
+const dayMs = 86_400_000
+
+export function registerEvidence(audit: Command): void {
+  audit
+    .command('evidence')
+    .description('one file that shows what happened in a time and proves that nothing else did')
+    .requiredOption('--log <dir>', 'the log, or a copy of it')
+    .requiredOption('--key <file|vkey>', 'a verifier key of the log; may be repeated', collect)
+    .requiredOption('--from <time>', 'a day (2026-03-01) or an instant (2026-03-01T08:00:00Z)')
+    .requiredOption('--to <time>', 'a day, to its end, or an instant')
+    .option('--framework <id>', 'one framework of the catalogue; default all')
+    .option('--device <name>', 'what the report is about; the proof is of everything')
+    .option('--lead <days>', 'how long before, for grants that were in force', '31')
+    .option('--catalogue <file>', 'entries of your own, over the shipped ones by their id')
+    .option('--out <file>', 'default: a name made of framework and time')
+    .action(evidence)
+}
+
+/** A day or an instant, UTC; `end`: a day is taken to its last millisecond. */
+export function readTime(text: string, what: string, end: boolean): number {
+  const isDay = /^\d{4}-\d{2}-\d{2}$/.test(text)
+  const isInstant = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,3})?)?(Z|[+-]\d{2}:\d{2})$/.test(
+    text,
+  )
+  const ms = isDay || isInstant ? Date.parse(text) : Number.NaN
+  if (Number.isNaN(ms))
+    throw usage(`--${what} ${text} is no time`, 'give 2026-03-01 or 2026-03-01T08:00:00Z')
+  return isDay && end ? ms + dayMs - 1 : ms
+}
+
+async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { buildEvidence, readCatalogue, AuditError } = await import('#audit')
+  const own = flags.catalogue === undefined ? [] : readJson(flags.catalogue)
+  const catalogue = readCatalogue(own)
+  const frameworks = new Set(catalogue.controls.map(({ framework }) => framework))
+  if (flags.framework !== undefined && !frameworks.has(flags.framework))
+    throw usage(`no framework ${flags.framework}`, `known are ${[...frameworks].join(', ')}`)
+  const asked = {
+    directory: flags.log,
+    vkeys: flags.key.flatMap(readKeys),
+    from: readTime(flags.from, 'from', false),
+    to: readTime(flags.to, 'to', true),
+    leadMs: readInteger(flags.lead, 'lead', 0, 36_500) * dayMs,
+    catalogue,
+    ...(flags.framework === undefined ? {} : { framework: flags.framework }),
+    ...(flags.device === undefined ? {} : { device: flags.device }),
+  }
+  let made: Evidence
+  try {
+    made = buildEvidence(asked)
+  } catch (error) {
+    if (error instanceof AuditError && error.code === 'evidence.range')
+      throw new CliError('there is nothing to make a package of', {
+        code: error.code,
+        exit: 'usage',
+        why: error.message,
+        next: 'ask for another time, or give the directory of the log that covers it',
+      })
+    throw new CliError('the log does not hold', {
+      code: 'log.violated',
+      exit: 'failed',
+      why: error instanceof Error ? error.message : String(error),
+      next: `sallyport audit verify --log ${flags.log} names the place`,
+    })
+  }
+  const out = flags.out ?? made.name
+  writeFileSync(out, made.bytes, { mode: 0o600 })
+  tell(options, { file: out, events: made.events, ...made.judgement }, lines(out, made))
+  const exit = exitOf(made)
+  if (exit !== 'ok') throw new Exited(exit)
+}
+
+function readJson(path: string): object[] {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(readText(path, 'catalogue'))
+  } catch (cause) {
+    throw usage(`${path} is not JSON`, undefined, { cause })
+  }
+  if (!Array.isArray(parsed)) throw usage(`${path} is not a list of catalogue entries`)
+  return parsed as object[]
+}
+
+function exitOf({ judgement }: Evidence): Exit {
+  if (judgement.exceptions.length > 0) return 'failed'
+  return judgement.outcome === 'proven' ? 'ok' : 'usage'
+}
+
+function lines(out: string, { judgement, events }: Evidence): string[] {
+  const time = (ms: number): string => new Date(ms).toISOString()
+  return [
+    `${judgement.words}: ${out}`,
+    ...facts([
+      ['events', events],
+      ['exceptions', judgement.exceptions.length],
+    ]),
+    ...judgement.gaps.map(
+      (gap) => `no heartbeat (${gap.kind}) from ${time(gap.from)} to ${time(gap.to)}`,
+    ),
+    ...judgement.untold.map(plain),
+    ...judgement.exceptions.map(({ idx, what }) => `event ${idx}: ${plain(what)}`),
+    'Mapping, not legal advice. Check it: node verify.mjs (in the package) with keys kept elsewhere.',
+  ]
+}

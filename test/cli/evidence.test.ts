@@ -1,0 +1,81 @@
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect, test } from 'vitest'
+import { openLog, readLog } from '#audit'
+import { readTime } from '../../cli/commands/evidence.ts'
+import { verifyPackage } from '../../audit/evidence/verify.mjs'
+import { run } from './run.ts'
+
+const home = mkdtempSync(join(tmpdir(), 'sallyport-evidence-'))
+afterAll(() => rmSync(home, { recursive: true, force: true }))
+const directory = join(home, 'log')
+
+async function writeLog(): Promise<string[]> {
+  const log = await openLog({
+    directory,
+    origin: 'plant.test/audit/n1/1',
+    signers: {
+      ed25519: generateKeyPairSync('ed25519').privateKey,
+      mlDsa44: generateKeyPairSync('ml-dsa-44').privateKey,
+    },
+    clock: { now: () => Date.now() },
+    random: (n) => randomBytes(n),
+  })
+  await log.append({
+    code: 'session.deny',
+    message: 'session to press-07/plc refused: grant.none',
+    status: 'failure',
+    actor: { uid: 'i|vera', name: 'vera@vendor.test' },
+    device: 'press-07',
+    data: {},
+  })
+  await log.close()
+  return [...log.vkeys]
+}
+
+test('a package of a node’s own log is made, named, and proven by the program inside it', async () => {
+  const from = new Date().toISOString()
+  const vkeys = await writeLog()
+  const to = new Date().toISOString()
+  const keys = join(home, 'keys')
+  writeFileSync(keys, `${vkeys.join('\n')}\n`)
+  const out = join(home, 'march.zip')
+  const flags = ['--log', directory, '--key', keys, '--from', from, '--to', to]
+  const made = await run(home, 'audit', 'evidence', ...flags, '--device', 'press-07', '--out', out)
+  expect(made).toMatchObject({ code: 0 })
+  expect(made.out).toContain('complete: ')
+  expect(verifyPackage(readFileSync(out), vkeys, 'press-07')).toMatchObject({ exit: 0 })
+  const longer: string[] = ['--log', directory, '--key', keys, '--from', '2020-01-01', '--to', to]
+  expect(await run(home, 'audit', 'evidence', ...longer, '--out', out)).toMatchObject({ code: 2 })
+  const none = ['--log', directory, '--key', keys, '--from', '2020-01-01', '--to', '2020-02-01']
+  expect((await run(home, 'audit', 'evidence', ...none)).err).toContain('no event of that time')
+})
+
+test('an export is compared with the log, and what it lacks is named', async () => {
+  const export_ = join(home, 'export')
+  const bodies = [...readLog(directory, 'plant.test/audit/n1/1')].map(({ body }) =>
+    Buffer.from(body).toString(),
+  )
+  const ask = (rows: readonly string[], ...more: string[]) => {
+    writeFileSync(export_, `${rows.join('\n')}\n`)
+    const flags = ['--log', directory, '--key', join(home, 'keys'), '--file', export_, ...more]
+    return run(home, 'audit', 'reconcile', ...flags)
+  }
+  expect(await ask(bodies)).toMatchObject({ code: 0 })
+  const less = await ask(bodies.toSpliced(1, 1))
+  expect(less.code).toBe(1)
+  expect(less.out).toContain('missing: event 1')
+  expect(await ask(bodies, '--to', '99')).toMatchObject({ code: 2 })
+  expect((await ask(bodies, '--sink', 'nobody')).err).toContain('no sink nobody')
+})
+
+test('a day ends with its last millisecond, and what is no time is refused', () => {
+  expect(new Date(readTime('2026-03-31', 'to', true)).toISOString()).toBe(
+    '2026-03-31T23:59:59.999Z',
+  )
+  expect(readTime('2026-03-31T10:00Z', 'to', true)).toBe(Date.parse('2026-03-31T10:00:00Z'))
+  for (const text of ['March', '2026-13-01', '2026-03-01T10:00', ''])
+    expect(() => readTime(text, 'from', false)).toThrow(/no time/)
+})
