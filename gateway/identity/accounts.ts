@@ -8,7 +8,7 @@ import { createPasswords, type Passwords } from './password.ts'
 import type { AccountRow, IdentityStore, OidcStore, Throttle } from './store.ts'
 import type { Party } from './subject.ts'
 
-const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
+export const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
 
 /** An account as others see it: without the password. */
 export type Account = Omit<AccountRow, 'password'>
@@ -63,7 +63,7 @@ export interface Accounts {
   /** Checks a password: counted, logged, and equally slow for accounts that do not exist. Error: log.unavailable. */
   login(attempt: LoginAttempt): Promise<LoginAnswer>
   /** Ends every login and browser session of a person. Error: log.incomplete, after they ended. */
-  endLogins(sub: string, by: Actor): Promise<void>
+  endLogins(sub: string, by: Actor, reason?: LogoutEvent['reason']): Promise<void>
   /** The first administrator, once. Errors: bootstrap.invalid, bootstrap.spent, and those of create. */
   redeemBootstrap(
     token: string,
@@ -105,7 +105,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
       return rows.map(withoutPassword)
     },
     login: async (attempt) => login(context, attempt),
-    endLogins: async (sub, by) => endLogins(context, sub, 'ended', by.source),
+    endLogins: async (sub, by, reason = 'ended') => endLogins(context, sub, reason, by.source),
     redeemBootstrap: async (token, account, source) => redeem(context, token, account, source),
   }
 }
@@ -171,11 +171,14 @@ async function rowOf(context: Context, account: NewAccount): Promise<AccountRow>
   })
   checkPassword(account.password, facts)
   const now = context.now()
+  const sub = newSub()
   return {
-    sub: newSub(),
+    sub,
     ...facts,
     disabled: false,
     password: await context.passwords.hash(account.password),
+    outside: null,
+    person: sub,
     createdAt: now,
     changedAt: now,
   }
@@ -363,7 +366,8 @@ function isText(value: string): boolean {
   return value.trim() !== '' && value.length <= 200 && !CONTROL.test(value) && value.isWellFormed()
 }
 
-function checkFacts(facts: Facts): Facts {
+/** The facts, if an account may have them. Errors: account.email, .name, .vendor, .roles, .groups. */
+export function checkFacts(facts: Facts): Facts {
   const { email, vendor, roles } = facts
   if (!EMAIL.test(email) || email.length > 320 || CONTROL.test(email))
     throw new IdentityError('account.email')
@@ -401,7 +405,7 @@ function checkPassword(password: string, facts: Facts): void {
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
 
 /** 26 characters of Crockford's base 32: 128 random bits and two of padding. */
-function newSub(): string {
+export function newSub(): string {
   let bits = BigInt(`0x${randomBytes(16).toString('hex')}`)
   let sub = ''
   for (let at = 0; at < 26; at++) {
