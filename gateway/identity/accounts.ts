@@ -56,6 +56,11 @@ export interface Accounts {
   create(account: NewAccount, by: Actor): Promise<Account>
   /** Ends every login when the account is disabled or its password changes. Errors: as create, and account.unknown, account.last_admin, log.incomplete. */
   change(sub: string, change: AccountChange, by: Actor): Promise<Account>
+  /**
+   * Says that two accounts are one human being, or with null that this one is nobody else's: such a person counts
+   * once where several must agree. Errors: account.unknown, account.self, log.unavailable.
+   */
+  link(sub: string, to: string | null, by: Actor): Promise<Account>
   find(sub: string): Promise<Account | undefined>
   findByEmail(email: string): Promise<Account | undefined>
   /** In order of `sub`, after `after` ('' for the first page), at most `limit` (500). */
@@ -98,6 +103,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
   return {
     create: async (account, by) => create(context, account, by),
     change: async (sub, change, by) => changeAccount(context, sub, change, by),
+    link: async (sub, to, by) => link(context, sub, to, by),
     find: async (sub) => shown(await store.findAccount(sub)),
     findByEmail: async (email) => shown(await store.findAccountByEmail(normalise(email))),
     async list(after, limit) {
@@ -192,7 +198,10 @@ async function changeAccount(
 ): Promise<Account> {
   const before = await context.store.findAccount(sub)
   if (before === undefined) throw new IdentityError('account.unknown')
-  const { password, disabled } = change
+  const { password, disabled, ...asked } = change
+  // What the company says would undo it at the next sign-in.
+  if (before.outside !== null && (password !== undefined || Object.keys(asked).length > 0))
+    throw new IdentityError('account.outside')
   const facts = checkFacts(changedFacts(before, change))
   if (password !== undefined) checkPassword(password, facts)
   const after: AccountRow = {
@@ -214,6 +223,24 @@ async function changeAccount(
   if (after.disabled && !before.disabled) await endLogins(context, sub, 'disabled', by.source)
   else if (password !== undefined) await endLogins(context, sub, 'password_changed', by.source)
   else context.changed({ kind: 'changed', subject, login: null })
+  return withoutPassword(after)
+}
+
+async function link(context: Context, sub: string, to: string | null, by: Actor): Promise<Account> {
+  const before = await context.store.findAccount(sub)
+  const other = to === null ? undefined : await context.store.findAccount(to)
+  if (before === undefined || (to !== null && other === undefined))
+    throw new IdentityError('account.unknown')
+  if (to === sub) throw new IdentityError('account.self')
+  // Alone again: under a name that no other account was ever given.
+  const person = other?.person ?? newSub()
+  const after = { ...before, person, changedAt: context.now() }
+  const subject = `${context.issuer}|${sub}`
+  const common = { at: context.now(), source: by.source, by: by.id, subject }
+  await record(context.log, { code: 'account.change', ...common, changes: { person } })
+  if ((await context.store.changeAccount(after)) !== 'changed')
+    throw new IdentityError('account.unknown')
+  context.changed({ kind: 'changed', subject, login: null })
   return withoutPassword(after)
 }
 

@@ -9,6 +9,8 @@ export type IdentityCode =
   | 'account.exists'
   | 'account.unknown'
   | 'account.last_admin'
+  | 'account.outside'
+  | 'account.self'
   | 'password.length'
   | 'password.weak'
   | 'bootstrap.invalid'
@@ -71,8 +73,20 @@ export const identityRows = {
   },
   'account.last_admin': {
     status: 409,
-    detail: 'This is the last enabled administrator; without one nobody could manage the gateway.',
+    detail:
+      'This is the last enabled administrator with an account of the gateway’s own; one from outside may be unable to sign in on the day it matters.',
     nextStep: 'Make another account an administrator first.',
+  },
+  'account.outside': {
+    status: 409,
+    detail:
+      'This account comes from a company’s own provider, which says what it is called and may do.',
+    nextStep: 'Have it changed there; here it can be disabled, or its provider removed.',
+  },
+  'account.self': {
+    status: 409,
+    detail: 'An account cannot be linked to itself.',
+    nextStep: 'Name the other account of the same person.',
   },
   'password.length': {
     status: 400,
