@@ -205,7 +205,8 @@ async function enter(
   details: Details,
   who: Omit<Returned, 'account'> & { readonly sub: string },
 ): Promise<void> {
-  const { sub, methods, acr, at, loginSeconds } = who
+  const { sub, methods, acr, at } = who
+  const loginSeconds = Math.min(who.loginSeconds, options.lifetimes.login)
   const login = { accountId: sub, amr: [...methods], acr, remember: false, ts: at }
   // By a device code they have agreed already: the page before this one named the client and the code.
   if (details.deviceCode === undefined) return finish(ctx, provider, { login }, false)
