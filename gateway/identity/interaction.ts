@@ -215,6 +215,7 @@ async function enter(
 }
 
 const COMPANY_WINDOW_MS = 10 * 60_000
+/** Addresses of no company that one source may try in that time; one of a company costs nothing. */
 const COMPANIES_ASKED = 30
 
 /** From an address to the company that signs it in. Who tries addresses to learn who the vendors are is slowed down. */
@@ -235,6 +236,7 @@ async function findCompany(
   }
   const idp = await options.idps.forAddress(email)
   if (idp === undefined) return ask(ctx, provider, options, details, noCompany, 404, email)
+  await options.store.settle([], [key])
   const { base } = options
   const back = `${base}/interaction/${details.uid}`
   ctx.type = 'html'

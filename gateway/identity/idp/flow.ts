@@ -16,7 +16,8 @@ import { IdpError, idpRows } from './errors.ts'
 import { redirectUriOf } from './idps.ts'
 import { hash, logoutProblem, sessionId } from './logout.ts'
 
-const COOKIE = '__Secure-sallyport-idp'
+// __Host-: a page on a sibling host name cannot plant one.
+const COOKIE = '__Host-sallyport-idp'
 const WAIT_MS = 10 * 60_000
 /** From our address of return to our own page: one redirect. */
 const TICKET_MS = 60_000
@@ -71,15 +72,15 @@ export async function leave(
     },
     expiresAt,
   })
-  setCookie(setting, ctx, browser)
+  setCookie(ctx, browser)
   ctx.status = 303
   ctx.redirect(url)
 }
 
-function setCookie({ base }: Setting, ctx: Context, value: string): void {
+function setCookie(ctx: Context, value: string): void {
   // Lax: it must come along when the provider sends the browser back.
   ctx.cookies.set(COOKIE, value, {
-    path: `${base}/idp`,
+    path: '/',
     httpOnly: true,
     secure: true,
     sameSite: 'lax',
@@ -88,7 +89,13 @@ function setCookie({ base }: Setting, ctx: Context, value: string): void {
   })
 }
 
-/** GET `/idp/<id>/callback`: the provider's answer. Every end of it is recorded. */
+/** Answers that belong to no sign-in here, which are recorded of one source within ten minutes. */
+const STRAY = { limit: 30, windowMs: 10 * 60_000 }
+
+/**
+ * GET `/idp/<id>/callback`: the provider's answer. Every end of it is recorded, but for those of a source that goes on
+ * bringing answers to nothing: a stranger fills no log, and locks nobody out.
+ */
 export async function comeBack(setting: Setting, ctx: Context, id: string): Promise<void> {
   const facts: { email: string | null; subject: string | null; client: string | null } = {
     email: null,
@@ -115,7 +122,10 @@ export async function comeBack(setting: Setting, ctx: Context, id: string): Prom
     ctx.redirect(`${setting.base}/interaction/${waiting.interaction}/returned?ticket=${ticket}`)
   } catch (error) {
     if (!(error instanceof IdpError)) throw error
-    await tell(setting, ctx, id, facts, [], error)
+    const key = `idp-answer:${setting.source(ctx.req)}`
+    const stray = error.code === 'idp.state'
+    const counted = stray && (await setting.store.take([{ key, ...STRAY }], setting.now()))
+    if (counted === false || counted.allowed) await tell(setting, ctx, id, facts, [], error)
     refuse(setting, ctx, error)
   }
 }

@@ -10,6 +10,8 @@ export interface IdpHttp extends AsyncDisposable {
   readonly fetch: CustomFetch
   /** The JSON at an https address. Throws where there is none. */
   readonly json: (url: string) => Promise<unknown>
+  /** Lets what was asked be answered, then closes. */
+  readonly close: () => Promise<void>
 }
 
 /** `ca`: PEM of the only root that counts; null: the public ones. */
@@ -44,6 +46,7 @@ export function openIdpHttp(ca: string | null): IdpHttp {
       if (response.status !== 200) throw new TypeError(`status ${response.status}`)
       return response.json()
     },
+    close: () => agent.close(),
     [Symbol.asyncDispose]: () => agent.destroy(),
   }
 }

@@ -45,7 +45,6 @@ interface Peer {
   readonly http: IdpHttp
   readonly keySet: KeySet
   readonly client: oidc.Configuration
-  readonly at: number
 }
 
 /** How long what a provider says of itself is believed. */
@@ -60,22 +59,21 @@ export interface RelyingOptions {
 }
 
 export function openRelyingParty(options: RelyingOptions): RelyingParty {
-  const peers = new Map<string, Promise<Peer>>()
-  const forget = async (id: string): Promise<void> => {
-    const peer = await peers.get(id)?.catch(() => undefined)
-    peers.delete(id)
-    await peer?.http[Symbol.asyncDispose]()
-  }
+  const peers = new Map<
+    string,
+    { readonly row: IdpRow; readonly at: number; readonly peer: Promise<Peer> }
+  >()
   const peerOf = async (row: IdpRow): Promise<Peer> => {
-    const known = await peers.get(row.id)?.catch(() => undefined)
+    const now = options.now()
+    const known = peers.get(row.id)
     const same = known?.row.createdAt === row.createdAt && known.row.changedAt === row.changedAt
-    if (known !== undefined && same && Math.abs(options.now() - known.at) < DISCOVERY_MS)
-      return known
-    await forget(row.id)
-    const fresh = meet(row, options)
-    peers.set(row.id, fresh)
-    return fresh.catch((error: unknown) => {
-      if (peers.get(row.id) === fresh) peers.delete(row.id)
+    if (known !== undefined && same && Math.abs(now - known.at) < DISCOVERY_MS) return known.peer
+    // Whoever still waits for an answer of the old one gets it.
+    known?.peer.then(({ http }) => http.close()).catch(() => undefined)
+    const entry = { row, at: now, peer: meet(row, options) }
+    peers.set(row.id, entry)
+    return entry.peer.catch((error: unknown) => {
+      if (peers.get(row.id) === entry) peers.delete(row.id)
       throw error
     })
   }
@@ -91,13 +89,15 @@ export function openRelyingParty(options: RelyingOptions): RelyingParty {
       return keySet.verify(jwt, { issuer: row.issuer, audience: row.clientId, ...expected }, now)
     },
     async [Symbol.asyncDispose]() {
-      await Promise.all([...peers.keys()].map(forget))
+      const all = await Promise.allSettled([...peers.values()].map(({ peer }) => peer))
+      for (const one of all)
+        if (one.status === 'fulfilled') await one.value.http[Symbol.asyncDispose]()
     },
   }
 }
 
 /** Discovery (OpenID Connect Discovery 1.0, section 4): the issuer it names must be the one we were given. */
-async function meet(row: IdpRow, { keys, now }: RelyingOptions): Promise<Peer> {
+async function meet(row: IdpRow, { keys }: RelyingOptions): Promise<Peer> {
   const http = openIdpHttp(row.ca)
   try {
     const metadata = { [oidc.clockTolerance]: SKEW_S }
@@ -115,7 +115,7 @@ async function meet(row: IdpRow, { keys, now }: RelyingOptions): Promise<Peer> {
       http.json(jwks ?? '').catch((error: unknown) => {
         throw new IdpError('idp.unreachable', 'keys', { cause: error })
       })
-    return { row, http, client, keySet: openKeySet(fetchKeys), at: now() }
+    return { row, http, client, keySet: openKeySet(fetchKeys) }
   } catch (error) {
     await http[Symbol.asyncDispose]()
     throw error instanceof IdpError ? error : outerError(error, 'discovery')

@@ -732,6 +732,15 @@ describe('what the owner does', () => {
 })
 
 describe('who tries too often', () => {
+  test('answers that nobody waits for fill no log, and lock nobody out', async () => {
+    const stray = `${house.origin}/oidc/idp/forger/callback?state=x&code=y`
+    for (let at = 0; at < 40; at++)
+      expect((await browser.send(stray, { method: 'GET' })).status).toBe(403)
+    const strays = house.events.length
+    expect(strays).toBeGreaterThan(0)
+    expect(strays).toBeLessThanOrEqual(30)
+    expect((await visit(byLink)).title).toContain('You are signed in')
+  })
   test('who tries addresses is slowed down', async () => {
     const page = await visit(async (at, first) => {
       let last = first
