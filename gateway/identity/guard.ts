@@ -1,10 +1,11 @@
 /** Around every request to the provider: its headers, one host name, no form from elsewhere, our own pages first. */
 import { errors, type Provider } from 'oidc-provider'
+import { sendError, type Context, type PageError } from './answer.ts'
 import { prefillCode, throttleCodes } from './codes.ts'
 import { IdentityError } from './errors.ts'
 import { IdpError } from './idp/errors.ts'
 import { comeBack, hearLogout, refuse } from './idp/flow.ts'
-import { createPages, sendError, type Context, type PageError } from './interaction.ts'
+import { createPages } from './interaction.ts'
 import { CONTENT_SECURITY_POLICY, STYLE } from './pages.ts'
 import type { Setting } from './setting.ts'
 

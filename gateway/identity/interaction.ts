@@ -2,6 +2,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { InteractionResults, KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Account, LoginAnswer } from './accounts.ts'
+import { sendError, type Context } from './answer.ts'
 import { IdentityError } from './errors.ts'
 import type { IdentityLog } from './events.ts'
 import { readForm } from './form.ts'
@@ -9,7 +10,6 @@ import { leave, returned, type Returned } from './idp/flow.ts'
 import {
   companyPage,
   consentPage,
-  errorPage,
   loginPage,
   signedOutPage,
   signOutPage,
@@ -22,8 +22,6 @@ export interface InteractionOptions extends Setting {
   readonly formKey: string
 }
 
-/** A request as Koa sees it, before it is one of the provider's routes. */
-export type Context = Parameters<Parameters<Provider['use']>[0]>[0]
 type Details = Awaited<ReturnType<Provider['interactionDetails']>>
 type Session = Awaited<ReturnType<Provider['Session']['get']>>
 
@@ -408,30 +406,4 @@ function isToken(options: InteractionOptions, purpose: string, given: string): b
   const expected = Buffer.from(token(options, purpose))
   const actual = Buffer.from(given)
   return actual.length === expected.length && timingSafeEqual(actual, expected)
-}
-
-export interface PageError {
-  readonly status: number
-  readonly title: string
-  readonly message: string
-  readonly nextStep: string
-  readonly code: string
-}
-
-/** An error as a page for people, as JSON for programs; gives the id it carries. */
-export function sendError(
-  ctx: Context,
-  { base, newId }: Pick<InteractionOptions, 'base' | 'newId'>,
-  error: PageError,
-): string {
-  const id = newId()
-  ctx.status = error.status
-  if (ctx.accepts('json', 'html') === 'html') {
-    ctx.type = 'html'
-    ctx.body = errorPage({ base, id, ...error })
-  } else {
-    const { code, message, nextStep } = error
-    ctx.body = { error: code, error_description: message, next_step: nextStep, id }
-  }
-  return id
 }

@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto'
 import { IdentityError } from '../errors.ts'
 import type { LoginEvent } from '../events.ts'
 import { readForm } from '../form.ts'
-import { sendError, type Context } from '../interaction.ts'
+import { sendError, type Context } from '../answer.ts'
 import type { Setting } from '../setting.ts'
 import type { IdpRow } from '../store.ts'
 import type { Account } from '../accounts.ts'
@@ -237,7 +237,7 @@ async function tell(
       methods,
       reason: error?.code ?? null,
       idp,
-      ...(error?.detail == null ? {} : { detail: error.detail }),
+      ...(typeof error?.detail === 'string' ? { detail: error.detail } : {}),
     })
   } catch (cause) {
     throw new IdentityError('log.unavailable', { cause })

@@ -17,7 +17,14 @@ const Empty = Type.Object({}, { additionalProperties: false })
 function view(idp: IdentityIdp): Idp {
   const { id, name, issuer, auth, party, vendor, listed, enabled } = idp
   return {
-    ...{ id, name, issuer, auth, party, vendor, listed, enabled },
+    id,
+    name,
+    issuer,
+    auth,
+    party,
+    vendor,
+    listed,
+    enabled,
     client_id: idp.clientId,
     own_ca: idp.ca !== null,
     domains: [...idp.domains],
@@ -96,7 +103,10 @@ function adding(api: Api, room: IdpRoutes): void {
       if ((auth === 'secret') !== (secret !== undefined))
         throw new Refusal('body.invalid', 'a secret belongs to auth "secret", and to no other')
       const entry = {
-        ...{ id, name, issuer, domains },
+        id,
+        name,
+        issuer,
+        domains,
         clientId: request.body.client_id,
         secret: secret ?? null,
         signs: auth === 'key',

@@ -22,7 +22,13 @@ function toAccount(account: IdentityAccount): Account {
   const { sub, email, name, party, vendor, roles, groups, disabled } = account
   const { outside, person } = account
   return {
-    ...{ sub, email, name, party, vendor, disabled, person },
+    sub,
+    email,
+    name,
+    party,
+    vendor,
+    disabled,
+    person,
     roles: [...roles],
     groups: [...groups],
     idp: outside?.idp ?? null,

@@ -46,11 +46,12 @@ afterAll(async () => {
   rmSync(home, { recursive: true })
 })
 
-const ADD = (): string[] => [
-  ...['idp', 'add', 'acme', '--name', 'Acme Robotics', '--issuer', company.issuer],
-  ...['--client-id', CLIENT, '--secret-file', join(home, 'secret'), '--ca', join(home, 'root.pem')],
-  ...['--vendor', 'acme', '--domain', 'acme.example', '--group', 'press=press-service'],
-]
+const ADD = (): string[] =>
+  [
+    ['idp', 'add', 'acme', '--name', 'Acme Robotics', '--issuer', company.issuer],
+    ['--client-id', CLIENT, '--secret-file', join(home, 'secret'), '--ca', join(home, 'root.pem')],
+    ['--vendor', 'acme', '--domain', 'acme.example', '--group', 'press=press-service'],
+  ].flat()
 
 /** Wanda, by her company, in a new browser. */
 async function signIn(): Promise<Person> {
