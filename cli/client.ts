@@ -12,6 +12,7 @@ import {
   Enrolment,
   EnrolmentToken,
   Grant,
+  Idp,
   OpenedSession,
   Problem,
   RevocationList,
@@ -32,6 +33,7 @@ export {
   Enrolment,
   EnrolmentToken,
   Grant,
+  Idp,
   LogPage,
   LoggedDecision,
   Me,
@@ -40,6 +42,7 @@ export {
   PolicyImpact,
   PolicyStatus,
   Process,
+  RemovedIdp,
   ReplacedDevice,
   Revocation,
   RevokedDevice,
@@ -47,7 +50,11 @@ export {
   WhoCan,
 } from '#api'
 
-export const Accounts = Type.Object({ items: Type.Array(Account) })
+export const Accounts = Type.Object({
+  items: Type.Array(Account),
+  next: Type.Union([Type.String(), Type.Null()]),
+})
+export const Idps = Type.Object({ items: Type.Array(Idp) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
 export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })
 export const EnrolmentTokens = Type.Object({ items: Type.Array(EnrolmentToken) })

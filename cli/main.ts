@@ -15,6 +15,7 @@ import { registerDoctor } from './commands/doctor.ts'
 import { registerEst } from './commands/est.ts'
 import { registerGateway } from './commands/gateway.ts'
 import { registerGrant } from './commands/grant.ts'
+import { registerIdp } from './commands/idp.ts'
 import { registerLogin } from './commands/login.ts'
 import { registerOpen } from './commands/open.ts'
 import { registerPolicy } from './commands/policy.ts'
@@ -32,6 +33,7 @@ const rooms = [
   registerLogin,
   registerCa,
   registerAccount,
+  registerIdp,
   registerDevice,
   registerCaRevocation,
   registerProcess,

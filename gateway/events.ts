@@ -4,7 +4,8 @@ import type { CaEvent } from '#ca'
 import type { IdentityEvent, Subject } from './identity/index.ts'
 import { plainAddress, type Source } from './facts.ts'
 
-type AccountEvent = Extract<IdentityEvent, { readonly by: string }>
+type AccountEvent = Extract<IdentityEvent, { readonly code: 'account.create' | 'account.change' }>
+type IdpEvent = Extract<IdentityEvent, { readonly idp: string; readonly by: string }>
 
 export function actorOf(subject: Subject): Actor {
   return {
@@ -126,12 +127,13 @@ export function identityEvent(event: IdentityEvent): EventInput {
         actor: {
           uid: event.subject ?? 'unknown',
           name: event.email ?? undefined,
+          issuer: event.idp === undefined ? undefined : `idp:${event.idp}`,
           authn: { methods: event.methods },
         },
         status: ok ? 'success' : 'failure',
         disposition: ok ? 'allowed' : 'unauthorized',
         reason: event.reason ?? undefined,
-        message: ok ? 'signed in' : 'sign-in refused',
+        message: `${ok ? 'signed in' : 'sign-in refused'}${event.detail === undefined ? '' : `: ${event.detail}`}`,
         data: { client: event.client ?? undefined },
       }
     }
@@ -148,6 +150,29 @@ export function identityEvent(event: IdentityEvent): EventInput {
     case 'account.create':
     case 'account.change':
       return accountEvent(event)
+    case 'idp.create':
+    case 'idp.change':
+    case 'idp.remove':
+      return idpEvent(event)
+  }
+}
+
+const IDP_VERBS = {
+  'idp.create': { verb: 'create', operation: 'idp:create', message: 'added' },
+  'idp.change': { verb: 'update', operation: 'idp:change', message: 'changed' },
+  'idp.remove': { verb: 'delete', operation: 'idp:remove', message: 'removed' },
+} as const
+
+function idpEvent({ code, source, at: time, by, idp, changes }: IdpEvent): EventInput {
+  const { verb, operation, message } = IDP_VERBS[code]
+  return {
+    code: 'admin.call',
+    src: at(source),
+    time,
+    actor: { uid: by },
+    status: 'success',
+    message: `provider of a company ${message}: ${idp}`,
+    data: { operation, verb, entity: `idp:${idp}`, changes },
   }
 }
 

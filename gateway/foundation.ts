@@ -12,6 +12,7 @@ import { openIdentity, type Identity } from './identity/index.ts'
 import { keyFile } from './keys/file.ts'
 import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
+import { SqliteIdpStore } from './store/sqlite/idps.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
 import { VERSION } from './version.ts'
@@ -50,6 +51,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
       directory: config.data,
       store: new SqliteIdentityStore(thread),
       oidcStore: new SqliteOidcStore(thread),
+      idpStore: new SqliteIdpStore(thread),
       log: async (event) => void (await log.append(identityEvent(event))),
       now,
       report: (error, id) => logger.error({ err: error, id }, 'identity'),

@@ -35,6 +35,7 @@ import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
 import { enrolmentRoutes } from './listen/routes/enrolments.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
+import { idpRoutes } from './listen/routes/idps.ts'
 import { logRoutes } from './listen/routes/log.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
@@ -384,6 +385,16 @@ function revocationRoom(
   return { tenant, store, log, registry, live, reauthorization, revoked, now, report }
 }
 
+/** Who is behind an identity of ours; one that is not there any more stands for itself. */
+function personsOf({ issuer, accounts }: Foundation['identity']) {
+  return async (identity: string): Promise<string> => {
+    const account = identity.startsWith(`${issuer}|`)
+      ? await accounts.find(identity.slice(issuer.length + 1))
+      : undefined
+    return account?.person ?? identity
+  }
+}
+
 function addRoutes(
   calls: Api,
   config: Config,
@@ -431,7 +442,9 @@ function addRoutes(
   const issuers = () => authority.issuers
   certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls, issuers })
   enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
-  const grantRoom = { tenant, store: grants, devices, registry, decisions, log, now }
+  idpRoutes(calls, { decisions, log, identity })
+  const personOf = personsOf(identity)
+  const grantRoom = { tenant, store: grants, devices, registry, decisions, log, personOf, now }
   grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`

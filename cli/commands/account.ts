@@ -1,8 +1,10 @@
 /** `sallyport account`: people of the embedded identity provider. */
 import type { Command } from 'commander'
 import { readSecret } from '../input.ts'
-import { facts, show, tell } from '../print.ts'
-import { usage } from '../exit.ts'
+import { facts, plain, show, tell } from '../print.ts'
+import type { Account } from '#api'
+import type { Api } from '../client.ts'
+import { CliError, usage } from '../exit.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface AddFlags {
@@ -37,10 +39,10 @@ export function registerAccount(program: Command): void {
     .description('who there is')
     .action(async (_flags: unknown, command: Command) => {
       const options = globalOptions(command)
-      const { openApi, Accounts } = await import('../client.ts')
-      const { items } = await (await openApi(options)).call(Accounts, 'GET', '/accounts')
+      const { openApi } = await import('../client.ts')
+      const items = await everybody(await openApi(options))
       show(options, items, {
-        head: ['email', 'name', 'party', 'vendor', 'roles', 'groups', 'disabled'],
+        head: ['email', 'name', 'party', 'vendor', 'roles', 'groups', 'provider', 'disabled'],
         rows: items.map((row) => [
           row.email,
           row.name,
@@ -48,11 +50,89 @@ export function registerAccount(program: Command): void {
           row.vendor,
           row.roles.join(' '),
           row.groups.join(' '),
+          row.idp,
           row.disabled,
         ]),
         empty: 'nobody yet',
       })
     })
+  registerChanges(account)
+}
+
+function registerChanges(account: Command): void {
+  account
+    .command('disable <email>')
+    .description('end every login and session of a person, and let them in no more')
+    .action(async (email: string, _flags: unknown, command: Command) =>
+      change(email, 'disable', {}, command),
+    )
+  account
+    .command('enable <email>')
+    .description('let a disabled person sign in again')
+    .action(async (email: string, _flags: unknown, command: Command) =>
+      change(email, 'enable', {}, command),
+    )
+  account
+    .command('link <email> [other]')
+    .description(
+      'two accounts are one person, who then counts once; without the other: nobody else',
+    )
+    .action(async (email: string, other: string | undefined, _flags: unknown, command: Command) => {
+      const { openApi } = await import('../client.ts')
+      const to =
+        other === undefined ? null : (await find(await openApi(globalOptions(command)), other)).sub
+      await change(email, 'link', { to }, command)
+    })
+}
+
+/** Every account, page by page. */
+async function everybody(api: Api): Promise<readonly Account[]> {
+  const { Accounts } = await import('../client.ts')
+  const all: Account[] = []
+  for (let after: string | null = ''; after !== null;) {
+    const page: { items: Account[]; next: string | null } = await api.call(
+      Accounts,
+      'GET',
+      `/accounts?limit=500&after=${after}`,
+    )
+    all.push(...page.items)
+    after = page.next
+  }
+  return all
+}
+
+async function find(api: Api, email: string): Promise<Account> {
+  const { Accounts } = await import('../client.ts')
+  const { items } = await api.call(Accounts, 'GET', `/accounts?email=${encodeURIComponent(email)}`)
+  const [found] = items
+  if (found !== undefined) return found
+  throw new CliError('there is no such account', {
+    code: 'account.unknown',
+    exit: 'failed',
+    why: `nobody signs in here as ${plain(email)}`,
+    next: 'see who there is: sallyport account list',
+  })
+}
+
+const DONE = {
+  disable: 'may sign in no more; every login of theirs has ended',
+  enable: 'may sign in again',
+  link: 'counts as one person with the other account',
+} as const
+
+async function change(
+  email: string,
+  act: keyof typeof DONE,
+  body: { readonly to?: string | null },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Account: schema } = await import('../client.ts')
+  const api = await openApi(options)
+  const { sub } = await find(api, email)
+  const changed = await api.call(schema, 'POST', `/accounts/${sub}/${act}`, body)
+  const alone = act === 'link' && body.to === null
+  tell(options, changed, [`${changed.email} ${alone ? 'stands for themselves alone' : DONE[act]}`])
 }
 
 async function addAccount(flags: AddFlags, command: Command): Promise<void> {
@@ -62,10 +142,10 @@ async function addAccount(flags: AddFlags, command: Command): Promise<void> {
       `${JSON.stringify(flags.party)} is not a party`,
       'say --party staff or --party vendor',
     )
-  const { openApi, Account } = await import('../client.ts')
+  const { openApi, Account: schema } = await import('../client.ts')
   const api = await openApi(options)
   const password = await readSecret(flags.passwordFile, 'password')
-  const added = await api.call(Account, 'POST', '/accounts', {
+  const added = await api.call(schema, 'POST', '/accounts', {
     email: flags.email,
     name: flags.name,
     party: flags.party,

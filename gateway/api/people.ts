@@ -35,6 +35,14 @@ export const NewAccount = Type.Object(
 )
 export type NewAccount = Static<typeof NewAccount>
 
+export const AccountId = Type.String({ pattern: '^[0-9a-z]{26}$' })
+
+/** Which account is the same human being as this one; null: none is. */
+export const LinkAccount = Type.Object(
+  { to: Type.Union([AccountId, Type.Null()]) },
+  { additionalProperties: false },
+)
+
 export const Account = Type.Object({
   sub: Type.String(),
   email: Type.String(),
@@ -44,6 +52,10 @@ export const Account = Type.Object({
   roles: Type.Array(Type.String()),
   groups: Type.Array(Type.String()),
   disabled: Type.Boolean(),
+  /** The company's provider that signs them in; null: a password of this gateway. */
+  idp: Type.Union([Type.String(), Type.Null()]),
+  /** Accounts of one human being share it. */
+  person: Type.String(),
 })
 export type Account = Static<typeof Account>
 

@@ -31,7 +31,7 @@ const underway = new WeakMap<GrantStore, Map<string, Promise<unknown>>>()
  * Adds an approval, one at a time per grant. Recorded before it holds, as is the activation where
  * this approval is the last one needed; where the grant ends meanwhile, a further event takes it
  * back. Throws Refusal: `grant.unknown`, `grant.changed` (the hash is not this grant's),
- * `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
+ * `grant.person` (whoever asks has approved it before, under this or another account), `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
  */
 export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const turns = underway.get(room.store) ?? new Map<string, Promise<unknown>>()
@@ -58,6 +58,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   if (shown !== 'requested')
     throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
   const decision = await decide(room, ask, grant)
+  if (decision.allow) await countsOnce(room, ask, grant)
   const first = decision.denials[0]
   const approvals = grant.approvals.length + (decision.allow ? 1 : 0)
   const event = approval(ask, grant, decision, approvals)
@@ -87,17 +88,39 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   throw new Refusal('grant.state', message)
 }
 
+/** Two accounts of one person are one approver, whatever signed them in; the refusal is recorded. */
+async function countsOnce(room: GrantRoom, ask: ApproveAsk, grant: Grant): Promise<void> {
+  const person = await room.personOf(ask.subject.id)
+  const before = await Promise.all(grant.approvals.map(({ by }) => room.personOf(by)))
+  if (!before.includes(person)) return
+  const refusal = new Refusal('grant.person', 'you have approved this grant before', {
+    nextStep: 'another person must approve; a second account of yours does not count',
+  })
+  await room.log.append({
+    ...approval(ask, grant, undefined, grant.approvals.length),
+    ...REFUSED,
+    message: 'approval refused: this person has approved before',
+    reason: refusal.code,
+  })
+  throw refusal
+}
+
 const REFUSED = { status: 'failure', disposition: 'unauthorized' } as const
 
 /** What every event about an approval says. */
-function approval(ask: ApproveAsk, grant: Grant, decision: Decision, approvals: number) {
+function approval(
+  ask: ApproveAsk,
+  grant: Grant,
+  decision: Decision | undefined,
+  approvals: number,
+) {
   return {
     code: 'grant.approve' as const,
     actor: actorOf(ask.subject),
     src: srcOf(ask.source),
     device: grant.statement.devices.join(','),
     grant: ask.id,
-    decisions: [refOf(decision)],
+    decisions: decision === undefined ? undefined : [refOf(decision)],
     data: {
       grant_sha256: grant.hash,
       requester: grant.statement.requester,
@@ -108,8 +131,10 @@ function approval(ask: ApproveAsk, grant: Grant, decision: Decision, approvals: 
 }
 
 async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
-  if (ask.subject.id === grant.statement.requester)
-    return room.decisions.refuse('host.approver_is_requester')
+  const [asks, approves] = await Promise.all(
+    [grant.statement.requester, ask.subject.id].map((id) => room.personOf(id)),
+  )
+  if (asks === approves) return room.decisions.refuse('host.approver_is_requester')
   const [id] = grant.statement.devices
   const device = id === undefined ? undefined : await room.devices.find(id)
   if (device === undefined)

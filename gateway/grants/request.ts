@@ -25,6 +25,8 @@ export interface GrantRoom {
   readonly registry: Registry
   readonly decisions: Decisions
   readonly log: Pick<AuditLog, 'append'>
+  /** The human being behind an identity: accounts that the owner linked give the same. Unknown ones stand for themselves. */
+  readonly personOf: (identity: string) => Promise<string>
   /** Epoch milliseconds. */
   readonly now: () => number
 }

@@ -8,7 +8,7 @@ import { createPasswords, type Passwords } from './password.ts'
 import type { AccountRow, IdentityStore, OidcStore, Throttle } from './store.ts'
 import type { Party } from './subject.ts'
 
-const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
+export const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
 
 /** An account as others see it: without the password. */
 export type Account = Omit<AccountRow, 'password'>
@@ -56,6 +56,11 @@ export interface Accounts {
   create(account: NewAccount, by: Actor): Promise<Account>
   /** Ends every login when the account is disabled or its password changes. Errors: as create, and account.unknown, account.last_admin, log.incomplete. */
   change(sub: string, change: AccountChange, by: Actor): Promise<Account>
+  /**
+   * Says that two accounts are one human being, or with null that this one is nobody else's: such a person counts
+   * once where several must agree. Errors: account.unknown, account.self, log.unavailable.
+   */
+  link(sub: string, to: string | null, by: Actor): Promise<Account>
   find(sub: string): Promise<Account | undefined>
   findByEmail(email: string): Promise<Account | undefined>
   /** In order of `sub`, after `after` ('' for the first page), at most `limit` (500). */
@@ -63,7 +68,7 @@ export interface Accounts {
   /** Checks a password: counted, logged, and equally slow for accounts that do not exist. Error: log.unavailable. */
   login(attempt: LoginAttempt): Promise<LoginAnswer>
   /** Ends every login and browser session of a person. Error: log.incomplete, after they ended. */
-  endLogins(sub: string, by: Actor): Promise<void>
+  endLogins(sub: string, by: Actor, reason?: LogoutEvent['reason']): Promise<void>
   /** The first administrator, once. Errors: bootstrap.invalid, bootstrap.spent, and those of create. */
   redeemBootstrap(
     token: string,
@@ -98,6 +103,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
   return {
     create: async (account, by) => create(context, account, by),
     change: async (sub, change, by) => changeAccount(context, sub, change, by),
+    link: async (sub, to, by) => link(context, sub, to, by),
     find: async (sub) => shown(await store.findAccount(sub)),
     findByEmail: async (email) => shown(await store.findAccountByEmail(normalise(email))),
     async list(after, limit) {
@@ -105,7 +111,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
       return rows.map(withoutPassword)
     },
     login: async (attempt) => login(context, attempt),
-    endLogins: async (sub, by) => endLogins(context, sub, 'ended', by.source),
+    endLogins: async (sub, by, reason = 'ended') => endLogins(context, sub, reason, by.source),
     redeemBootstrap: async (token, account, source) => redeem(context, token, account, source),
   }
 }
@@ -171,11 +177,14 @@ async function rowOf(context: Context, account: NewAccount): Promise<AccountRow>
   })
   checkPassword(account.password, facts)
   const now = context.now()
+  const sub = newSub()
   return {
-    sub: newSub(),
+    sub,
     ...facts,
     disabled: false,
     password: await context.passwords.hash(account.password),
+    outside: null,
+    person: sub,
     createdAt: now,
     changedAt: now,
   }
@@ -189,7 +198,10 @@ async function changeAccount(
 ): Promise<Account> {
   const before = await context.store.findAccount(sub)
   if (before === undefined) throw new IdentityError('account.unknown')
-  const { password, disabled } = change
+  const { password, disabled, ...asked } = change
+  // What the company says would undo it at the next sign-in.
+  if (before.outside !== null && (password !== undefined || Object.keys(asked).length > 0))
+    throw new IdentityError('account.outside')
   const facts = checkFacts(changedFacts(before, change))
   if (password !== undefined) checkPassword(password, facts)
   const after: AccountRow = {
@@ -211,6 +223,24 @@ async function changeAccount(
   if (after.disabled && !before.disabled) await endLogins(context, sub, 'disabled', by.source)
   else if (password !== undefined) await endLogins(context, sub, 'password_changed', by.source)
   else context.changed({ kind: 'changed', subject, login: null })
+  return withoutPassword(after)
+}
+
+async function link(context: Context, sub: string, to: string | null, by: Actor): Promise<Account> {
+  const before = await context.store.findAccount(sub)
+  const other = to === null ? undefined : await context.store.findAccount(to)
+  if (before === undefined || (to !== null && other === undefined))
+    throw new IdentityError('account.unknown')
+  if (to === sub) throw new IdentityError('account.self')
+  // Alone again: under a name that no other account was ever given.
+  const person = other?.person ?? newSub()
+  const after = { ...before, person, changedAt: context.now() }
+  const subject = `${context.issuer}|${sub}`
+  const common = { at: context.now(), source: by.source, by: by.id, subject }
+  await record(context.log, { code: 'account.change', ...common, changes: { person } })
+  if ((await context.store.changeAccount(after)) !== 'changed')
+    throw new IdentityError('account.unknown')
+  context.changed({ kind: 'changed', subject, login: null })
   return withoutPassword(after)
 }
 
@@ -363,7 +393,8 @@ function isText(value: string): boolean {
   return value.trim() !== '' && value.length <= 200 && !CONTROL.test(value) && value.isWellFormed()
 }
 
-function checkFacts(facts: Facts): Facts {
+/** The facts, if an account may have them. Errors: account.email, .name, .vendor, .roles, .groups. */
+export function checkFacts(facts: Facts): Facts {
   const { email, vendor, roles } = facts
   if (!EMAIL.test(email) || email.length > 320 || CONTROL.test(email))
     throw new IdentityError('account.email')
@@ -401,7 +432,7 @@ function checkPassword(password: string, facts: Facts): void {
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
 
 /** 26 characters of Crockford's base 32: 128 random bits and two of padding. */
-function newSub(): string {
+export function newSub(): string {
   let bits = BigInt(`0x${randomBytes(16).toString('hex')}`)
   let sub = ''
   for (let at = 0; at < 26; at++) {

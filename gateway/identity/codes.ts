@@ -1,6 +1,6 @@
 /** The device code, as a person meets it (RFC 8628 3.3): typed, compared, used up. */
 import type { Configuration, KoaContextWithOIDC } from 'oidc-provider'
-import { sendError, type Context } from './interaction.ts'
+import { sendError, type Context } from './answer.ts'
 import { codePage, confirmPage, successPage, type Problem } from './pages.ts'
 import type { Setting } from './setting.ts'
 

@@ -9,10 +9,19 @@ export type IdentityCode =
   | 'account.exists'
   | 'account.unknown'
   | 'account.last_admin'
+  | 'account.outside'
+  | 'account.self'
   | 'password.length'
   | 'password.weak'
   | 'bootstrap.invalid'
   | 'bootstrap.spent'
+  | 'idp.entry'
+  | 'idp.exists'
+  | 'idp.taken'
+  | 'idp.full'
+  | 'idp.unknown'
+  | 'idp.unreachable'
+  | 'idp.discovery'
   | 'keys.malformed'
   | 'keys.permissions'
   | 'busy'
@@ -64,8 +73,20 @@ export const identityRows = {
   },
   'account.last_admin': {
     status: 409,
-    detail: 'This is the last enabled administrator; without one nobody could manage the gateway.',
+    detail:
+      'This is the last enabled administrator with an account of the gateway’s own; one from outside may be unable to sign in on the day it matters.',
     nextStep: 'Make another account an administrator first.',
+  },
+  'account.outside': {
+    status: 409,
+    detail:
+      'This account comes from a company’s own provider, which says what it is called and may do.',
+    nextStep: 'Have it changed there; here it can be disabled, or its provider removed.',
+  },
+  'account.self': {
+    status: 409,
+    detail: 'An account cannot be linked to itself.',
+    nextStep: 'Name the other account of the same person.',
   },
   'password.length': {
     status: 400,
@@ -86,6 +107,46 @@ export const identityRows = {
     status: 410,
     detail: 'The bootstrap token was used, or an account exists already.',
     nextStep: 'Sign in as an administrator and create the account from there.',
+  },
+  'idp.entry': {
+    status: 400,
+    detail:
+      'The provider cannot be entered like this: an https issuer, a client id, one to 64 domains, a root that is one, known roles and methods, and no roles for a vendor are wanted.',
+    nextStep:
+      'Compare the entry with docs/identity.md, section "Companies with a provider of their own".',
+  },
+  'idp.exists': {
+    status: 409,
+    detail: 'There is a provider of this id.',
+    nextStep: 'Choose another id, or remove that one first: `sallyport idp list`.',
+  },
+  'idp.taken': {
+    status: 409,
+    detail: 'Another provider here has one of the domains, or is this client of this issuer.',
+    nextStep: 'One address belongs to one company: `sallyport idp list` shows whose.',
+  },
+  'idp.full': {
+    status: 409,
+    detail: 'There are 100 providers, and there cannot be more.',
+    nextStep: 'Remove one that is not used any more.',
+  },
+  'idp.unknown': {
+    status: 404,
+    detail: 'There is no provider of this id.',
+    nextStep: 'List them: `sallyport idp list`.',
+  },
+  'idp.unreachable': {
+    status: 503,
+    detail:
+      'The provider does not answer at its discovery address, or its certificate is not trusted.',
+    nextStep:
+      'Check the issuer, the way out of the gateway, and `--ca` for a root of the company’s own.',
+  },
+  'idp.discovery': {
+    status: 400,
+    detail:
+      'What answers is not this issuer, or lacks an https address for keys, sign-in or tokens.',
+    nextStep: 'Enter the issuer exactly as the provider’s discovery document names it.',
   },
   'keys.malformed': {
     status: 500,

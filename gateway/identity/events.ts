@@ -1,4 +1,5 @@
 /** What this room tells the log, always before the act it records. Passwords, codes and tokens never appear. */
+import type { IdpCode } from './idp/errors.ts'
 import type { Party } from './subject.ts'
 
 interface Common {
@@ -20,7 +21,11 @@ export interface LoginEvent extends Common {
   readonly client: string | null
   readonly methods: readonly string[]
   /** Why not; null on success. The page never tells these apart, the log does. */
-  readonly reason: 'password' | 'unknown' | 'disabled' | 'locked' | 'busy' | null
+  readonly reason: 'password' | 'unknown' | 'disabled' | 'locked' | 'busy' | IdpCode | null
+  /** Who signed them in, where it was a company's own provider: its id here. */
+  readonly idp?: string
+  /** Which check said no, where `reason` is a provider's. */
+  readonly detail?: string
 }
 
 /** A login is about to end. */
@@ -29,7 +34,14 @@ export interface LogoutEvent extends Common {
   readonly subject: string
   /** The login that ends; null: all of that person's. */
   readonly login: string | null
-  readonly reason: 'signed_out' | 'revoked' | 'reused' | 'disabled' | 'password_changed' | 'ended'
+  readonly reason:
+    | 'signed_out'
+    | 'revoked'
+    | 'reused'
+    | 'disabled'
+    | 'password_changed'
+    | 'ended'
+    | 'backchannel'
 }
 
 /** An account is about to be made. */
@@ -53,7 +65,20 @@ export interface AccountChangeEvent extends Common {
   readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
 }
 
-export type IdentityEvent = LoginEvent | LogoutEvent | AccountCreateEvent | AccountChangeEvent
+/** A company's provider is about to be added, changed or removed. */
+export interface IdpEvent extends Common {
+  readonly code: 'idp.create' | 'idp.change' | 'idp.remove'
+  readonly idp: string
+  readonly by: string
+  readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
+}
+
+export type IdentityEvent =
+  | LoginEvent
+  | LogoutEvent
+  | AccountCreateEvent
+  | AccountChangeEvent
+  | IdpEvent
 
 /** Resolves when the event is durable; a rejection stops the act with `log.unavailable`. */
 export type IdentityLog = (event: IdentityEvent) => Promise<void>

@@ -1,8 +1,11 @@
 /** Around every request to the provider: its headers, one host name, no form from elsewhere, our own pages first. */
 import { errors, type Provider } from 'oidc-provider'
+import { sendError, type Context, type PageError } from './answer.ts'
 import { prefillCode, throttleCodes } from './codes.ts'
 import { IdentityError } from './errors.ts'
-import { createPages, sendError, type Context, type PageError } from './interaction.ts'
+import { IdpError } from './idp/errors.ts'
+import { comeBack, hearLogout, refuse } from './idp/flow.ts'
+import { createPages } from './interaction.ts'
 import { CONTENT_SECURITY_POLICY, STYLE } from './pages.ts'
 import type { Setting } from './setting.ts'
 
@@ -128,13 +131,49 @@ export function route(setting: Setting, provider: Provider): Middleware {
       ctx.body = STYLE
       return
     }
-    const [, uid] = /^\/interaction\/([A-Za-z0-9_-]{1,64})$/.exec(ctx.path) ?? []
-    if (uid !== undefined) return pages.interact(ctx, uid)
+    const [, uid, step, idp] = INTERACTION.exec(ctx.path) ?? []
+    if (uid !== undefined && step === undefined) return pages.interact(ctx, uid)
+    const [, own, act] = IDP.exec(ctx.path) ?? []
+    if (uid !== undefined || own !== undefined) {
+      const found = await withIdpErrors(setting, ctx, async () => {
+        if (own !== undefined && act === 'logout') {
+          if (ctx.method !== 'POST') return false
+          await hearLogout(setting, ctx, own)
+          return true
+        }
+        if (ctx.method !== 'GET') return false
+        if (own !== undefined) await comeBack(setting, ctx, own)
+        else if (idp === undefined) await pages.arrive(ctx, uid ?? '')
+        else await pages.leave(ctx, uid ?? '', idp)
+        return true
+      })
+      if (found) return
+    }
     if (path === '/sign-out') return pages.signOut(ctx)
     if (path === '/device' && ctx.method === 'POST') return throttleCodes(setting, ctx, next)
     if (path === '/device') prefillCode(ctx)
     await next()
     if (path === '/device/auth') addInterval(setting, ctx)
+  }
+}
+
+/** `/interaction/<uid>`, and from it to a company's provider and back. */
+const INTERACTION = /^\/interaction\/([A-Za-z0-9_-]{1,64})(?:\/(returned|via\/([a-z0-9-]{1,40})))?$/
+/** What a company's provider calls. */
+const IDP = /^\/idp\/([a-z0-9-]{1,40})\/(callback|logout)$/
+
+/** A sign-in that the company's provider did not bring to its end is a page of its own. */
+async function withIdpErrors<T>(
+  setting: Setting,
+  ctx: Context,
+  work: () => Promise<T>,
+): Promise<T | true> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof IdpError)) throw error
+    refuse(setting, ctx, error)
+    return true
   }
 }
 

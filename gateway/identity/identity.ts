@@ -4,10 +4,13 @@ import { join } from 'node:path'
 import { openAccounts, type Accounts } from './accounts.ts'
 import { openBootstrap, removeBootstrapFile } from './bootstrap.ts'
 import type { IdentityChange, IdentityLog } from './events.ts'
+import { openIdpDoor } from './idp/door.ts'
+import { openIdps, type Idps } from './idp/idps.ts'
+import { openRelyingParty } from './idp/relying.ts'
 import { openIdentityKeys } from './keys.ts'
 import { CLI_CLIENT_ID, createProvider } from './provider.ts'
 import type { Lifetimes, ProviderClient } from './setting.ts'
-import type { IdentityStore, OidcStore } from './store.ts'
+import type { IdentityStore, IdpStore, OidcStore } from './store.ts'
 import type { AuthRefusal, AuthRequest, Login, Subject } from './subject.ts'
 import { createVerifier } from './verify.ts'
 
@@ -18,6 +21,7 @@ export interface IdentityOptions {
   readonly directory: string
   readonly store: IdentityStore
   readonly oidcStore: OidcStore
+  readonly idpStore: IdpStore
   /** Awaited before every act it records; a rejection stops the act. */
   readonly log: IdentityLog
   /** Epoch milliseconds; default the system clock (the embedded provider always reads that one). */
@@ -44,6 +48,8 @@ export interface Identity extends AsyncDisposable {
   /** The same person as of now, or why the login no longer stands. Never throws. */
   current(login: Login, now: number): Promise<Subject | AuthRefusal>
   readonly accounts: Accounts
+  /** Companies' own providers. */
+  readonly idps: Idps
   /** The file that holds the bootstrap token, while no account exists; null afterwards. */
   readonly bootstrapFile: string | null
   /** Calls `listener` after each change; gives the function that ends it. A throw is reported, not passed on. */
@@ -69,7 +75,10 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const keys = await openIdentityKeys(join(options.directory, 'identity', 'keys.json'))
   const { changed, onChange } = createChanges(report)
   const accounts = openAccounts({ issuer, store, oidcStore, log, changed, now })
-  const shared = { issuer, audience, keys, store, oidcStore }
+  const relying = openRelyingParty({ keys, now })
+  const parts = { issuer, store, oidcStore, accounts, relying, log, changed, now }
+  const door = openIdpDoor({ ...parts, idpStore: options.idpStore })
+  const shared = { issuer, audience, keys, store, oidcStore, idps: door }
   const provider = createProvider({
     ...shared,
     accounts,
@@ -97,9 +106,11 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     loginOf: (subject) => verifier.loginOf(subject),
     current: async (login, at) => verifier.current(login, at),
     accounts: withoutFileAfterwards(accounts, options.directory),
+    idps: openIdps({ issuer, store: options.idpStore, accounts, relying, keys, log, now }),
     onChange,
     async [Symbol.asyncDispose]() {
       clearInterval(sweeping)
+      await relying[Symbol.asyncDispose]()
     },
   }
 }

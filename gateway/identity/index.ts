@@ -18,4 +18,5 @@ export {
   type Subject,
 } from './subject.ts'
 export { IdentityError, identityRows, type IdentityCode } from './errors.ts'
+export type { Idp, NewIdp } from './idp/idps.ts'
 export type { IdentityChange, IdentityEvent } from './events.ts'

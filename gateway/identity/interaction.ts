@@ -1,38 +1,27 @@
 /** What happens between the provider's question and its answer: signing in, agreeing, signing out. */
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
 import type { InteractionResults, KoaContextWithOIDC, Provider } from 'oidc-provider'
-import type { Accounts, LoginAnswer } from './accounts.ts'
+import type { Account, LoginAnswer } from './accounts.ts'
+import { sendError, type Context } from './answer.ts'
 import { IdentityError } from './errors.ts'
 import type { IdentityLog } from './events.ts'
 import { readForm } from './form.ts'
+import { leave, returned, type Returned } from './idp/flow.ts'
 import {
+  companyPage,
   consentPage,
-  errorPage,
   loginPage,
   signedOutPage,
   signOutPage,
   type Problem,
 } from './pages.ts'
+import type { Setting } from './setting.ts'
 
-export interface InteractionOptions {
-  readonly issuer: string
-  /** The path that the provider is mounted at: `/oidc`. */
-  readonly base: string
-  readonly audience: string
-  readonly accounts: Accounts
-  readonly log: IdentityLog
+export interface InteractionOptions extends Setting {
   /** Signs the hidden field of every form. */
   readonly formKey: string
-  readonly source: (request: IncomingMessage) => string
-  readonly now: () => number
-  /** Names a failure, so that the page and the log can be brought together. */
-  readonly newId: () => string
-  readonly endLogin: (login: string) => Promise<void>
 }
 
-/** A request as Koa sees it, before it is one of the provider's routes. */
-export type Context = Parameters<Parameters<Provider['use']>[0]>[0]
 type Details = Awaited<ReturnType<Provider['interactionDetails']>>
 type Session = Awaited<ReturnType<Provider['Session']['get']>>
 
@@ -44,6 +33,10 @@ export const API_SCOPE = 'api'
 export interface Pages {
   /** GET and POST of `/interaction/<uid>`. */
   interact(ctx: Context, uid: string): Promise<void>
+  /** GET of `/interaction/<uid>/via/<idp>`: on to the company's provider. Throws IdpError. */
+  leave(ctx: Context, uid: string, idp: string): Promise<void>
+  /** GET of `/interaction/<uid>/returned`: back from it, and in. Throws IdpError. */
+  arrive(ctx: Context, uid: string): Promise<void>
   /** GET and POST of `/sign-out`. */
   signOut(ctx: Context): Promise<void>
 }
@@ -64,9 +57,36 @@ export function createPages(provider: Provider, options: InteractionOptions): Pa
         return refuseStale(ctx, options)
       return act.run(ctx, provider, options, details, form)
     },
+    async leave(ctx, uid, idp) {
+      const details = await provider.interactionDetails(ctx.req, ctx.res)
+      if (details.uid !== uid || details.prompt.name !== 'login') return refuseStale(ctx, options)
+      const { hint } = ctx.query
+      const client = String(details.params['client_id'])
+      const email = typeof hint === 'string' && hint.length <= 320 ? hint : null
+      await leave(options, ctx, { idp, uid, client, hint: email })
+    },
+    async arrive(ctx, uid) {
+      const details = await provider.interactionDetails(ctx.req, ctx.res)
+      if (details.uid !== uid || details.prompt.name !== 'login') return refuseStale(ctx, options)
+      const { ticket } = ctx.query
+      const who = await returned(options, uid, typeof ticket === 'string' ? ticket : '')
+      if (isAnother(details, who.account.sub)) {
+        sendError(ctx, options, anotherHere)
+        return
+      }
+      await enter(ctx, provider, options, details, { ...who, sub: who.account.sub })
+    },
     signOut: async (ctx) => signOut(ctx, provider, options),
   }
 }
+
+const anotherHere = {
+  status: 409,
+  title: 'Another person is signed in in this browser',
+  message: 'Your company signed you in, but somebody else is signed in here.',
+  nextStep: 'Sign out first (/oidc/sign-out), then start again in your program.',
+  code: 'login.other',
+} as const
 
 const staleForm = {
   status: 403,
@@ -94,6 +114,7 @@ interface Act {
 
 const acts: Readonly<Record<string, Act>> = {
   login: { prompt: 'login', run: signIn },
+  company: { prompt: 'login', run: findCompany },
   consent: { prompt: 'consent', run: consent },
   abort: {
     prompt: null,
@@ -122,7 +143,9 @@ async function ask(
   ctx.type = 'html'
   if (details.prompt.name === 'login') {
     const email = typed === '' ? suggested(details) : typed
-    ctx.body = loginPage({ ...common, email, problem })
+    const listed = await options.idps.listed()
+    const companies = listed.map(({ id, name }) => ({ name, href: `${action}/via/${id}` }))
+    ctx.body = loginPage({ ...common, email, problem, companies })
     return
   }
   const account = await options.accounts.find(details.session?.accountId ?? '')
@@ -161,20 +184,78 @@ async function signIn(
     return again(answer.code === 'login.failed' ? 401 : 429, whyNot(answer, options.newId()))
   }
   const { sub } = answer.account
-  // The provider would have to end the other person's session first; better they do it themselves.
-  if (details.session !== undefined && details.session.accountId !== sub)
-    return again(409, otherAccount)
-  const login = {
-    accountId: sub,
-    amr: ['pwd'],
-    acr: ACR_PASSWORD,
-    remember: false,
-    ts: Math.floor(options.now() / 1000),
-  }
+  if (isAnother(details, sub)) return again(409, otherAccount)
+  const at = Math.floor(options.now() / 1000)
+  const own = { methods: ['pwd'], acr: ACR_PASSWORD, at, loginSeconds: options.lifetimes.login }
+  return enter(ctx, provider, options, details, { sub, ...own })
+}
+
+/** The provider would have to end the other person's session first; better they do it themselves. */
+function isAnother({ session }: Details, sub: string): boolean {
+  return session !== undefined && session.accountId !== sub
+}
+
+/** Somebody has proven who they are: the provider goes on. */
+async function enter(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  who: Omit<Returned, 'account'> & { readonly sub: string },
+): Promise<void> {
+  const { sub, methods, acr, at } = who
+  const loginSeconds = Math.min(who.loginSeconds, options.lifetimes.login)
+  const login = { accountId: sub, amr: [...methods], acr, remember: false, ts: at }
   // By a device code they have agreed already: the page before this one named the client and the code.
   if (details.deviceCode === undefined) return finish(ctx, provider, { login }, false)
-  const grantId = await grantWhatWasAsked(provider, options, details, sub)
+  const grantId = await grantWhatWasAsked(provider, options, details, sub, loginSeconds)
   return finish(ctx, provider, { login, consent: { grantId } }, false)
+}
+
+const COMPANY_WINDOW_MS = 10 * 60_000
+/** Addresses of no company that one source may try in that time; one of a company costs nothing. */
+const COMPANIES_ASKED = 30
+
+/** From an address to the company that signs it in. Who tries addresses to learn who the vendors are is slowed down. */
+async function findCompany(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  form: ReadonlyMap<string, string>,
+): Promise<void> {
+  const email = (form.get('email') ?? '').slice(0, 320)
+  const key = `company:${options.source(ctx.req)}`
+  const throttle = { key, limit: COMPANIES_ASKED, windowMs: COMPANY_WINDOW_MS }
+  const { allowed, retryAfterMs } = await options.store.take([throttle], options.now())
+  if (!allowed) {
+    ctx.set('Retry-After', String(Math.ceil(retryAfterMs / 1000)))
+    return ask(ctx, provider, options, details, tooManyCompanies, 429, email)
+  }
+  const idp = await options.idps.forAddress(email)
+  if (idp === undefined) return ask(ctx, provider, options, details, noCompany, 404, email)
+  await options.store.settle([], [key])
+  const { base } = options
+  const back = `${base}/interaction/${details.uid}`
+  ctx.type = 'html'
+  ctx.body = companyPage({
+    base,
+    name: idp.name,
+    host: new URL(idp.issuer).host,
+    href: `${back}/via/${idp.id}?hint=${encodeURIComponent(email)}`,
+    back,
+  })
+}
+
+const noCompany: Problem = {
+  message: 'No company signs in addresses like this one here.',
+  nextStep: 'Check the address, or use the password you were given.',
+  id: null,
+}
+const tooManyCompanies: Problem = {
+  message: 'From your network, too many addresses were tried.',
+  nextStep: 'Try again in ten minutes.',
+  id: null,
 }
 
 const otherAccount: Problem = {
@@ -227,8 +308,18 @@ async function consent(
       methods: session.amr ?? [],
     })
   }
-  const grantId = await grantWhatWasAsked(provider, options, details, account.sub)
+  const seconds = await loginSecondsOf(options, account)
+  const grantId = await grantWhatWasAsked(provider, options, details, account.sub, seconds)
   return finish(ctx, provider, { consent: { grantId } }, true)
+}
+
+/** How long a login of this account may be refreshed: what its company's provider is given, or a working day. */
+async function loginSecondsOf(
+  { idps, lifetimes }: InteractionOptions,
+  { outside }: Account,
+): Promise<number> {
+  const idp = outside === null ? undefined : await idps.find(outside.idp)
+  return Math.min(idp?.loginSeconds ?? lifetimes.login, lifetimes.login)
 }
 
 async function record(
@@ -251,9 +342,12 @@ async function grantWhatWasAsked(
   { audience }: InteractionOptions,
   details: Details,
   accountId: string,
+  seconds: number,
 ): Promise<string> {
   const { params } = details
   const grant = new provider.Grant({ accountId, clientId: String(params['client_id']) })
+  // Every token of a login ends with its grant.
+  Object.assign(grant, { expiresIn: seconds })
   const scopes = typeof params['scope'] === 'string' ? params['scope'].split(' ') : []
   const openid = scopes.filter((scope) => scope !== API_SCOPE)
   if (openid.length > 0) grant.addOIDCScope(openid)
@@ -312,30 +406,4 @@ function isToken(options: InteractionOptions, purpose: string, given: string): b
   const expected = Buffer.from(token(options, purpose))
   const actual = Buffer.from(given)
   return actual.length === expected.length && timingSafeEqual(actual, expected)
-}
-
-export interface PageError {
-  readonly status: number
-  readonly title: string
-  readonly message: string
-  readonly nextStep: string
-  readonly code: string
-}
-
-/** An error as a page for people, as JSON for programs; gives the id it carries. */
-export function sendError(
-  ctx: Context,
-  { base, newId }: Pick<InteractionOptions, 'base' | 'newId'>,
-  error: PageError,
-): string {
-  const id = newId()
-  ctx.status = error.status
-  if (ctx.accepts('json', 'html') === 'html') {
-    ctx.type = 'html'
-    ctx.body = errorPage({ base, id, ...error })
-  } else {
-    const { code, message, nextStep } = error
-    ctx.body = { error: code, error_description: message, next_step: nextStep, id }
-  }
-  return id
 }

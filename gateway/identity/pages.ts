@@ -52,6 +52,9 @@ input.code, strong.code { font-family: ui-monospace, monospace; font-size: 1.5re
 input.code { text-transform: uppercase; }
 button { font: inherit; font-weight: 600; margin: 1.5rem .75rem 0 0; padding: .6rem 1.25rem; border-radius: .375rem;
   border: 1px solid #1d4ed8; background: #1d4ed8; color: #fff; cursor: pointer; }
+a.button { display: inline-block; font-weight: 600; padding: .6rem 1.25rem; border-radius: .375rem; text-decoration: none;
+  border: 1px solid #1d4ed8; background: #1d4ed8; color: #fff; }
+h2 { font-size: 1rem; margin: 2rem 0 .5rem; }
 button.quiet { background: transparent; color: inherit; border-color: GrayText; }
 :focus-visible { outline: 3px solid #f59e0b; outline-offset: 2px; }
 .problem { border-left: .3rem solid #dc2626; padding: .25rem 0 .25rem .9rem; margin: 0 0 1rem; }
@@ -106,9 +109,17 @@ export interface LoginPage {
   /** What was typed before, or what the client suggested. */
   readonly email: string
   readonly problem: Problem | null
+  /** Companies that everybody may see here. */
+  readonly companies: readonly CompanyLink[]
 }
 
-export function loginPage({ base, action, csrf, client, email, problem }: LoginPage): string {
+export interface CompanyLink {
+  readonly name: string
+  readonly href: string
+}
+
+export function loginPage(shown: LoginPage): string {
+  const { base, action, csrf, client, email, problem, companies } = shown
   return page(
     base,
     'Sign in',
@@ -137,8 +148,43 @@ export function loginPage({ base, action, csrf, client, email, problem }: LoginP
           required
         />
         <button type="submit" name="do" value="login">Sign in</button>
+        <button type="submit" name="do" value="company" class="quiet" formnovalidate>
+          Use my company’s sign-in
+        </button>
         <button type="submit" name="do" value="abort" class="quiet" formnovalidate>Cancel</button>
-      </form>`,
+      </form>
+      ${companyLinks(companies)}`,
+  )
+}
+
+function companyLinks(companies: readonly CompanyLink[]): Markup {
+  if (companies.length === 0) return none
+  const items = companies.map(({ name, href }) => html`<li><a href="${href}">${name}</a></li>`)
+  return html`<h2>Or sign in with</h2>
+    <ul>
+      ${items}
+    </ul>`
+}
+
+export interface CompanyPage {
+  readonly base: string
+  readonly name: string
+  /** The host that the person is sent to. */
+  readonly host: string
+  readonly href: string
+  /** Back to the page with the password. */
+  readonly back: string
+}
+
+export function companyPage({ base, name, host, href, back }: CompanyPage): string {
+  return page(
+    base,
+    `Continue with ${name}`,
+    html`<p>
+        Your company signs you in at <strong>${host}</strong>. Type your password there, never here.
+      </p>
+      <p><a class="button" href="${href}">Continue at ${host}</a></p>
+      <p><a href="${back}">Use a password of this gateway instead</a></p>`,
   )
 }
 

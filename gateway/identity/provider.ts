@@ -113,7 +113,8 @@ function configure(setting: Setting): Configuration {
     async findAccount(_, sub) {
       const account = await accounts.find(sub)
       if (account === undefined || account.disabled) return undefined
-      return { accountId: sub, claims: () => ({ sub }) }
+      if (!(await setting.idps.stands(account))) return undefined
+      return { accountId: sub, claims: () => ({ sub }), outside: account.outside !== null }
     },
     interactions: {
       policy: promptPolicy(),
@@ -230,6 +231,15 @@ function promptPolicy(): interactionPolicy.DefaultPolicy {
         'account_gone',
         'the account of this session is not available',
         ({ oidc }) => oidc.session?.accountId !== undefined && oidc.account === undefined,
+      ),
+    )
+  policy
+    .get('login')
+    ?.checks.add(
+      new interactionPolicy.Check(
+        'company_asked_each_time',
+        'who comes from a company is signed in by it for each login',
+        ({ oidc }) => oidc.account?.['outside'] === true && oidc.result?.login === undefined,
       ),
     )
   return policy

@@ -1,9 +1,28 @@
 /** What a provider is made of, and its times. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Accounts } from './accounts.ts'
+import type { Account, Accounts } from './accounts.ts'
 import type { IdentityChange, IdentityLog } from './events.ts'
+import type { Person } from './idp/claims.ts'
+import type { RelyingParty } from './idp/relying.ts'
 import type { IdentityKeys } from './keys.ts'
-import type { IdentityStore, OidcStore } from './store.ts'
+import type { AccountRow, IdentityStore, IdpRow, OidcStore } from './store.ts'
+
+/** Companies' own providers, as the pages meet them. */
+export interface IdpDoor {
+  /** The enabled provider of this id. */
+  find(id: string): Promise<IdpRow | undefined>
+  /** The enabled provider that signs in addresses like this one. */
+  forAddress(email: string): Promise<IdpRow | undefined>
+  /** Enabled, and shown to everybody. */
+  listed(): Promise<readonly IdpRow[]>
+  /** Whether an account from outside may still be used: its provider is there, enabled, and of the same issuer. */
+  stands(account: Pick<AccountRow, 'outside'>): Promise<boolean>
+  readonly relying: RelyingParty
+  /** The account behind a person whom the provider named just now. Throws IdpError, IdentityError. */
+  admit(idp: IdpRow, person: Person, source: string): Promise<Account>
+  /** Throws IdpError, IdentityError. */
+  logout(idp: IdpRow, token: string, source: string): Promise<boolean>
+}
 
 /** Seconds. */
 export interface Lifetimes {
@@ -43,6 +62,7 @@ export interface ProviderOptions {
   readonly keys: IdentityKeys
   readonly store: Pick<IdentityStore, 'take' | 'settle'>
   readonly oidcStore: OidcStore
+  readonly idps: IdpDoor
   readonly accounts: Accounts
   readonly log: IdentityLog
   readonly changed: (change: IdentityChange) => void

@@ -17,8 +17,72 @@ export interface AccountRow {
   readonly disabled: boolean
   /** PHC string; null: this account has no password. */
   readonly password: string | null
+  /** Whom a company's own provider signs in; null: this gateway's own account. */
+  readonly outside: Outside | null
+  /** Accounts of one human being share it: such a person counts once where several must agree. */
+  readonly person: string
   readonly createdAt: number
   readonly changedAt: number
+}
+
+/** Under which name a company's provider knows somebody; no other account has the same three. */
+export interface Outside {
+  /** The id of the provider here. */
+  readonly idp: string
+  readonly issuer: string
+  readonly subject: string
+}
+
+/** A company's own OpenID provider as the owner entered it. Lists are allow-lists: what they lack does not count. */
+export interface IdpRow {
+  /** Stands in its addresses; never changed. */
+  readonly id: string
+  /** What people read. */
+  readonly name: string
+  /** Exactly as the provider calls itself. */
+  readonly issuer: string
+  readonly clientId: string
+  /** How we prove that we are the client: by nothing but PKCE, a secret, or our own signing key (RFC 7523). */
+  readonly auth: 'none' | 'secret' | 'key'
+  /** The secret, sealed under the gateway's keys. */
+  readonly sealedSecret: string | null
+  /** PEM of the only root its servers are trusted by; null: the public ones. */
+  readonly ca: string | null
+  readonly party: Party
+  /** The company everybody from here belongs to; no claim changes it. */
+  readonly vendor: string | null
+  /** Domains of the addresses it may vouch for, lower-case; no two providers share one. */
+  readonly domains: readonly string[]
+  /** The owner vouches that it asserts only addresses it has verified, where it does not say so itself. */
+  readonly trustEmail: boolean
+  readonly groupsClaim: string
+  /** Value of the groups claim -> group here. */
+  readonly groups: Readonly<Record<string, string>>
+  /** Value of the groups claim -> role here; staff only. */
+  readonly roles: Readonly<Record<string, string>>
+  /** Value of `amr` -> method that policy counts, e.g. `hwk` -> `webauthn`. */
+  readonly methods: Readonly<Record<string, string>>
+  /** How long one login can be refreshed. */
+  readonly loginSeconds: number
+  /** Named on the sign-in page to everybody; others are found by the domain of an address. */
+  readonly listed: boolean
+  readonly enabled: boolean
+  readonly createdAt: number
+  readonly changedAt: number
+}
+
+export interface IdpStore {
+  /** `exists`: the id; `taken`: another has the issuer with this client, or one of the domains; `full`: there are 100. */
+  addIdp(row: IdpRow): Promise<'added' | 'exists' | 'taken' | 'full'>
+  findIdp(id: string): Promise<IdpRow | undefined>
+  /** By id. */
+  listIdps(): Promise<readonly IdpRow[]>
+  /** False if there is none of this id. */
+  setIdpEnabled(id: string, enabled: boolean, now: number): Promise<boolean>
+  /** Removes it; its accounts are disabled for good and their addresses free. Gives their `sub`s. */
+  removeIdp(id: string, now: number): Promise<readonly string[]>
+  /** The `sub`s of everybody it signed in. */
+  accountsOfIdp(id: string): Promise<readonly string[]>
 }
 
 /** One counter of attempts: so many within the window, then closed until the window has passed. */
@@ -36,15 +100,16 @@ export interface ThrottleAnswer {
 }
 
 export interface IdentityStore {
-  /** False if the address is taken; nothing was written. */
+  /** False if the address, or the name outside, is taken, or a provider has 10,000 accounts; nothing was written. */
   addAccount(account: AccountRow): Promise<boolean>
   findAccount(sub: string): Promise<AccountRow | undefined>
   findAccountByEmail(email: string): Promise<AccountRow | undefined>
+  findAccountByOutside(outside: Outside): Promise<AccountRow | undefined>
   /** In order of `sub`, after `after`, at most `limit`. */
   listAccounts(after: string, limit: number): Promise<readonly AccountRow[]>
   /**
-   * Replaces the row. `taken`: another has the address; `last_admin`: no enabled administrator would
-   * be left; `unknown`: no such row. Nothing was written unless `changed`.
+   * Replaces the row. `taken`: another has the address; `last_admin`: no enabled administrator of our
+   * own would be left; `unknown`: no such row. Nothing was written unless `changed`.
    */
   changeAccount(account: AccountRow): Promise<'changed' | 'taken' | 'last_admin' | 'unknown'>
 

@@ -7,6 +7,7 @@ import type { IdentityKeys } from './keys.ts'
 import { checkProof } from './proof.ts'
 import { refuse } from './refusal.ts'
 import { createReplayMemory, type ReplayMemory } from './replay.ts'
+import type { IdpDoor } from './setting.ts'
 import type { AccountRow, IdentityStore, LoginRow, OidcStore } from './store.ts'
 import type { AuthCode, AuthRefusal, AuthRequest, Login, Subject } from './subject.ts'
 import { checkToken, publicKeysOf, type PublicKeys } from './token.ts'
@@ -19,6 +20,7 @@ export interface VerifierOptions {
   readonly keys: IdentityKeys
   readonly store: Pick<IdentityStore, 'findAccount'>
   readonly oidcStore: Pick<OidcStore, 'findLogin'>
+  readonly idps: Pick<IdpDoor, 'stands'>
   /** When this process began to remember proofs; older ones are refused. Epoch milliseconds. */
   readonly since: number
   readonly replay?: ReplayMemory
@@ -96,7 +98,7 @@ async function current(context: Context, login: Login, now: number): Promise<Sub
 
 /** The person behind a login, as the store knows them now. */
 async function lookUp(
-  { issuer, store, oidcStore }: Context,
+  { issuer, store, oidcStore, idps }: Context,
   login: Login,
   now: number,
 ): Promise<{ account: AccountRow; row: LoginRow } | AuthCode> {
@@ -107,7 +109,8 @@ async function lookUp(
       store.findAccount(sub),
       oidcStore.findLogin(login.login, now),
     ])
-    if (account === undefined || account.disabled) return 'account.disabled'
+    if (account === undefined || account.disabled || !(await idps.stands(account)))
+      return 'account.disabled'
     return row === undefined || row.sub !== sub ? 'token.revoked' : { account, row }
   } catch {
     return 'store.unavailable'
@@ -127,7 +130,7 @@ function admit(context: Context, login: Login, account: AccountRow, tokenExp: nu
     roles,
     token_exp: tokenExp,
     authn: login.authn,
-    claims: {},
+    claims: account.outside === null ? {} : { idp: account.outside.idp },
     break_glass: null,
   }
   context.logins.set(subject, login)

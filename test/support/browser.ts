@@ -26,6 +26,8 @@ interface Button {
 }
 
 interface Cookie {
+  /** Cookies do not tell ports apart (RFC 6265 8.5). */
+  readonly host: string
   readonly name: string
   readonly value: string
   readonly path: string
@@ -33,7 +35,7 @@ interface Cookie {
 }
 
 export interface Browser extends AsyncDisposable {
-  /** Opens an address and follows redirects, at most ten, on this origin only. */
+  /** Opens an address and follows redirects, at most ten, on this origin only; the last page may lead elsewhere. */
   readonly open: (url: string | URL) => Promise<Page>
   /** Submits the page's first form by the button with this label, with some fields filled in. */
   readonly submit: (
@@ -52,7 +54,7 @@ export interface SendInit {
   readonly body?: string
 }
 
-/** `anchor`: the root (PEM) that the browser trusts. */
+/** `anchor`: the root (PEM) that the browser trusts, or several. */
 export function openBrowser(anchor: string): Browser {
   const agent = new Agent({ connect: { ca: anchor } })
   const jar: Cookie[] = []
@@ -136,6 +138,7 @@ export async function approveDevice(browser: Browser, approval: Approval): Promi
 }
 
 function isSentTo(cookie: Cookie, url: URL): boolean {
+  if (cookie.host !== url.hostname) return false
   if (cookie.secure && url.protocol !== 'https:') return false
   const { path } = cookie
   if (!url.pathname.startsWith(path)) return false
@@ -145,7 +148,9 @@ function isSentTo(cookie: Cookie, url: URL): boolean {
 }
 
 function keep(jar: Cookie[], fresh: Cookie & { readonly gone: boolean }): void {
-  const at = jar.findIndex(({ name, path }) => name === fresh.name && path === fresh.path)
+  const at = jar.findIndex(
+    ({ host, name, path }) => host === fresh.host && name === fresh.name && path === fresh.path,
+  )
   if (at >= 0) jar.splice(at, 1)
   if (!fresh.gone) jar.push(fresh)
 }
@@ -166,7 +171,7 @@ function readCookie(line: string, url: URL): Cookie & { readonly gone: boolean }
   if (cookie.name.startsWith('__Host-') && (path !== '/' || !named.has('secure')))
     throw new Error(`a browser would refuse ${line} from ${url.href}`)
   const gone = expires !== undefined && Date.parse(expires) <= Date.now()
-  return { ...cookie, path, secure: named.has('secure'), gone }
+  return { ...cookie, host: url.hostname, path, secure: named.has('secure'), gone }
 }
 
 const ENTITIES: Readonly<Record<string, string>> = {
@@ -195,7 +200,7 @@ function readForms(text: string, url: URL): readonly Form[] {
     const inputs = [...whole.matchAll(/<(input\b[^>]*)>/g)].map(([, input = '']) =>
       attributesOf(input),
     )
-    const buttons = [...whole.matchAll(/<(button\b[^>]*)>([^<]*)<\/button>/g)]
+    const buttons = [...whole.matchAll(/<(button\b[^>]*)>([^<]*)<\/button\s*>/g)]
     return {
       action: new URL(tag['action'] ?? '', url),
       fields: Object.fromEntries(
@@ -203,7 +208,7 @@ function readForms(text: string, url: URL): readonly Form[] {
       ),
       buttons: buttons.map(([, button = '', label = '']) => {
         const { name = '', value = '' } = attributesOf(button)
-        return { name, value, label: decode(label) }
+        return { name, value, label: decode(label).replace(/\s+/g, ' ').trim() }
       }),
     }
   })

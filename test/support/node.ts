@@ -257,7 +257,7 @@ class RunningNode implements TestNode {
       },
     })
     await page
-    const person = asPerson(this, email, credentials)
+    const person = personWith(this, email, credentials)
     this.#people.push(person)
     return person
   }
@@ -338,7 +338,12 @@ class RunningNode implements TestNode {
   }
 }
 
-function asPerson(node: TestNode, email: string, credentials: Credentials): Person {
+/** Somebody who signed in in another way than by a password here. */
+export function personWith(
+  node: Pick<TestNode, 'origin'>,
+  email: string,
+  credentials: Credentials,
+): Person {
   const fetch = authorizedFetch(credentials)
   const call = async <T>(method: string, path: string, body?: unknown): Promise<Answer<T>> => {
     const response = await fetch(`${node.origin}/api/v1${path}`, {

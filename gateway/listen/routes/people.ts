@@ -1,6 +1,6 @@
 /** `/info`, `/bootstrap`, `/me`, `/accounts`. */
 import { Type } from 'typebox'
-import { Account, Bootstrap, Info, Me, NewAccount } from '#api'
+import { Account, AccountId, Bootstrap, Info, LinkAccount, Me, NewAccount, Page } from '#api'
 import {
   IdentityError,
   identityRows,
@@ -20,11 +20,23 @@ export interface PeopleRoutes extends Omit<Authorization, 'api'> {
 
 function toAccount(account: IdentityAccount): Account {
   const { sub, email, name, party, vendor, roles, groups, disabled } = account
-  return { sub, email, name, party, vendor, roles: [...roles], groups: [...groups], disabled }
+  const { outside, person } = account
+  return {
+    sub,
+    email,
+    name,
+    party,
+    vendor,
+    disabled,
+    person,
+    roles: [...roles],
+    groups: [...groups],
+    idp: outside?.idp ?? null,
+  }
 }
 
 /** The identity room's closed codes as answers of this API. */
-function toRefusal(error: unknown): unknown {
+export function toRefusal(error: unknown): unknown {
   if (!(error instanceof IdentityError)) return error
   const { detail, nextStep } = identityRows[error.code]
   return new Refusal(problemOf(error.code), detail, {
@@ -34,11 +46,26 @@ function toRefusal(error: unknown): unknown {
   })
 }
 
+const PROBLEMS: Readonly<Partial<Record<IdentityCode, ProblemCode>>> = {
+  'account.exists': 'account.exists',
+  'account.unknown': 'account.unknown',
+  'account.last_admin': 'account.state',
+  'account.outside': 'account.state',
+  'account.self': 'account.state',
+  'log.unavailable': 'log.unavailable',
+  'log.incomplete': 'log.unavailable',
+  'idp.unknown': 'idp.unknown',
+  'idp.exists': 'idp.taken',
+  'idp.taken': 'idp.taken',
+  'idp.full': 'idp.taken',
+  'idp.entry': 'idp.invalid',
+  'idp.discovery': 'idp.invalid',
+  'idp.unreachable': 'idp.unreachable',
+}
+
 function problemOf(code: IdentityCode): ProblemCode {
   if (code.startsWith('bootstrap.')) return 'bootstrap.refused'
-  if (code === 'account.exists') return 'account.exists'
-  if (code === 'log.unavailable') return 'log.unavailable'
-  return 'account.invalid'
+  return PROBLEMS[code] ?? 'account.invalid'
 }
 
 export function peopleRoutes(api: Api, room: PeopleRoutes): void {
@@ -75,14 +102,7 @@ export function peopleRoutes(api: Api, room: PeopleRoutes): void {
     }
   })
 
-  server.get(
-    '/api/v1/accounts',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(Account) }) } } },
-    async (request) => {
-      await authorize(authorization, request, 'account:list')
-      return { items: (await room.identity.accounts.list('', 500)).map(toAccount) }
-    },
-  )
+  listing(api, room)
 
   server.post(
     '/api/v1/accounts',
@@ -99,6 +119,73 @@ export function peopleRoutes(api: Api, room: PeopleRoutes): void {
           throw toRefusal(error)
         })
       return reply.status(201).send(toAccount(account))
+    },
+  )
+  changing(api, room)
+}
+
+/** A page of accounts, or the one of an address. `next` is what `after` must be for the page that follows. */
+const AccountQuery = Type.Object(
+  {
+    ...Page.properties,
+    email: Type.Optional(Type.String({ maxLength: 320 })),
+  },
+  { additionalProperties: false },
+)
+const AccountPage = Type.Object({
+  items: Type.Array(Account),
+  next: Type.Union([Type.String(), Type.Null()]),
+})
+
+function listing(api: Api, room: PeopleRoutes): void {
+  api.server.get(
+    '/api/v1/accounts',
+    { schema: { querystring: AccountQuery, response: { 200: AccountPage } } },
+    async (request) => {
+      await authorize({ ...room, api }, request, 'account:list')
+      const { after = '', limit = 100, email } = request.query
+      if (email !== undefined) {
+        const found = await room.identity.accounts.findByEmail(email)
+        return { items: found === undefined ? [] : [toAccount(found)], next: null }
+      }
+      const items = (await room.identity.accounts.list(after, limit)).map(toAccount)
+      return { items, next: items.length < limit ? null : (items.at(-1)?.sub ?? null) }
+    },
+  )
+}
+
+const AccountParams = Type.Object({ id: AccountId })
+const Empty = Type.Object({}, { additionalProperties: false })
+
+/** Taking access away, giving it back, and saying that two accounts are one person. */
+function changing(api: Api, room: PeopleRoutes): void {
+  const authorization = { ...room, api }
+  const { accounts } = room.identity
+  const rethrow = (error: unknown): never => {
+    throw toRefusal(error)
+  }
+  for (const act of ['enable', 'disable'] as const)
+    api.server.post(
+      `/api/v1/accounts/:id/${act}`,
+      { schema: { params: AccountParams, body: Empty, response: { 200: Account } } },
+      async (request) => {
+        const { id } = request.params
+        const target = { kind: 'account', id }
+        const caller = await authorize(authorization, request, 'account:create', target)
+        const by = { id: caller.subject.id, source: caller.source.ip }
+        const disabled = act === 'disable'
+        return toAccount(await accounts.change(id, { disabled }, by).catch(rethrow))
+      },
+    )
+  api.server.post(
+    '/api/v1/accounts/:id/link',
+    { schema: { params: AccountParams, body: LinkAccount, response: { 200: Account } } },
+    async (request) => {
+      const { id } = request.params
+      const target = { kind: 'account', id }
+      const caller = await authorize(authorization, request, 'account:create', target)
+      const by = { id: caller.subject.id, source: caller.source.ip }
+      return toAccount(await accounts.link(id, request.body.to, by).catch(rethrow))
     },
   )
 }

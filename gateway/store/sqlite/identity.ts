@@ -6,9 +6,11 @@ import type {
   LoginRow,
   OidcRow,
   OidcStore,
+  Outside,
   Throttle,
   ThrottleAnswer,
 } from '../../identity/store.ts'
+import { idpOperations, MOST_PEOPLE, outsideKey } from './idps.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -25,7 +27,10 @@ const number = (row: Row | undefined, column: string): number => {
 
 function account(row: Row | undefined): AccountRow | undefined {
   const json = text(row, 'row')
-  return json === undefined ? undefined : (JSON.parse(json) as AccountRow)
+  if (json === undefined) return undefined
+  const kept = JSON.parse(json) as Omit<AccountRow, 'outside' | 'person'> & Partial<AccountRow>
+  // Rows older than companies' providers name neither.
+  return { ...kept, outside: kept.outside ?? null, person: kept.person ?? kept.sub }
 }
 
 function isAdmin(row: AccountRow): 0 | 1 {
@@ -33,10 +38,24 @@ function isAdmin(row: AccountRow): 0 | 1 {
 }
 
 function insertAccount(db: DatabaseSync, row: AccountRow): boolean {
+  const idp = row.outside?.idp ?? null
+  const held = idp === null ? 0 : number(countOf(db, idp), 'count')
+  if (held >= MOST_PEOPLE) return false
   const inserted = db
-    .prepare('INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING')
-    .run(row.sub, row.email, isAdmin(row), JSON.stringify(row))
+    .prepare('INSERT INTO account VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING')
+    .run(
+      row.sub,
+      row.email,
+      isAdmin(row),
+      JSON.stringify(row),
+      row.outside === null ? null : outsideKey(row.outside),
+      idp,
+    )
   return inserted.changes === 1
+}
+
+function countOf(db: DatabaseSync, idp: string): Row | undefined {
+  return db.prepare('SELECT count(*) AS count FROM account WHERE idp = ?').get(idp)
 }
 
 function anyAccount(db: DatabaseSync): boolean {
@@ -49,8 +68,16 @@ export const identityRoom = {
      CREATE TABLE throttle (key TEXT PRIMARY KEY, count INTEGER NOT NULL, until INTEGER NOT NULL) STRICT;
      CREATE INDEX throttle_until ON throttle (until);
      CREATE TABLE bootstrap (one INTEGER PRIMARY KEY CHECK (one = 1), hash TEXT NOT NULL, spent INTEGER NOT NULL) STRICT;`,
+    `CREATE TABLE idp (id TEXT PRIMARY KEY, row TEXT NOT NULL) STRICT;
+     ALTER TABLE account ADD COLUMN outside TEXT;
+     ALTER TABLE account ADD COLUMN idp TEXT;
+     CREATE UNIQUE INDEX account_outside ON account (outside) WHERE outside IS NOT NULL;
+     CREATE INDEX account_idp ON account (idp) WHERE idp IS NOT NULL;`,
   ],
   operations: {
+    ...idpOperations,
+    findAccountByOutside: (db: DatabaseSync, outside: Outside): AccountRow | undefined =>
+      account(db.prepare('SELECT row FROM account WHERE outside = ?').get(outsideKey(outside))),
     addAccount: (db: DatabaseSync, row: AccountRow): boolean => insertAccount(db, row),
     findAccount: (db: DatabaseSync, sub: string): AccountRow | undefined =>
       account(db.prepare('SELECT row FROM account WHERE sub = ?').get(sub)),
@@ -101,13 +128,15 @@ function changeAccount(
   db: DatabaseSync,
   row: AccountRow,
 ): 'changed' | 'taken' | 'last_admin' | 'unknown' {
-  const before = db.prepare('SELECT admin FROM account WHERE sub = ?').get(row.sub)
+  const before = db.prepare('SELECT admin, idp FROM account WHERE sub = ?').get(row.sub)
   if (before === undefined) return 'unknown'
   const other = db.prepare('SELECT sub FROM account WHERE email = ?').get(row.email)
   if (other !== undefined && text(other, 'sub') !== row.sub) return 'taken'
-  if (number(before, 'admin') === 1 && isAdmin(row) === 0) {
+  // An administrator from outside does not count: their provider may be down on the day they are needed.
+  const own = text(before, 'idp') === undefined
+  if (own && number(before, 'admin') === 1 && isAdmin(row) === 0) {
     const left = db
-      .prepare('SELECT 1 AS one FROM account WHERE admin = 1 AND sub <> ?')
+      .prepare('SELECT 1 AS one FROM account WHERE admin = 1 AND idp IS NULL AND sub <> ?')
       .get(row.sub)
     if (left === undefined) return 'last_admin'
   }
@@ -288,6 +317,9 @@ export class SqliteIdentityStore implements IdentityStore {
   }
   async findAccountByEmail(email: string): Promise<AccountRow | undefined> {
     return this.#thread.call('identity', 'findAccountByEmail', email)
+  }
+  async findAccountByOutside(outside: Outside): Promise<AccountRow | undefined> {
+    return this.#thread.call('identity', 'findAccountByOutside', outside)
   }
   async listAccounts(after: string, limit: number): Promise<readonly AccountRow[]> {
     return this.#thread.call('identity', 'listAccounts', { after, limit })

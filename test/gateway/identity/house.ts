@@ -28,6 +28,7 @@ import {
   type IdentityOptions,
   type Subject,
 } from '../../../gateway/identity/index.ts'
+import { SqliteIdpStore } from '../../../gateway/store/sqlite/idps.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { approveDevice, openBrowser, type Page } from '../../support/browser.ts'
@@ -56,7 +57,8 @@ export async function makeCertificates(): Promise<Certificates> {
   const root = await X509CertificateGenerator.createSelfSigned({
     ...dates,
     serialNumber: '01',
-    name: 'CN=throw-away root',
+    // Roots of one name and different keys cannot stand beside each other in one trust store.
+    name: `CN=throw-away root ${randomUUID()}`,
     keys: rootKeys,
     extensions: [
       new BasicConstraintsExtension(true, 0, true),
@@ -170,6 +172,7 @@ export async function openHouse(
       directory,
       store: new SqliteIdentityStore(thread),
       oidcStore: new SqliteOidcStore(thread),
+      idpStore: new SqliteIdpStore(thread),
       async log(event) {
         if (broken) throw new Error('the log is full')
         events.push(event)

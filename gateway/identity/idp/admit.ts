@@ -1,0 +1,106 @@
+/** The account behind somebody whom a company signed in: made at the first sign-in, brought up to date at each. */
+import { checkFacts, newSub, type Account } from '../accounts.ts'
+import { IdentityError } from '../errors.ts'
+import type { IdentityChange, IdentityEvent, IdentityLog } from '../events.ts'
+import type { AccountRow, IdentityStore, IdpRow, Outside } from '../store.ts'
+import type { Person } from './claims.ts'
+import { IdpError } from './errors.ts'
+
+export interface AdmitOptions {
+  /** Ours, not the company's: it names the accounts. */
+  readonly issuer: string
+  readonly store: Pick<IdentityStore, 'findAccountByOutside' | 'addAccount' | 'changeAccount'>
+  readonly log: IdentityLog
+  readonly changed: (change: IdentityChange) => void
+  readonly now: () => number
+}
+
+const FIELDS = ['email', 'name', 'party', 'vendor', 'roles', 'groups'] as const
+
+/**
+ * The account, as the company says now; each change is recorded before it holds, and tells whoever has a session of
+ * this person open. An address that another account has is never taken over. Throws IdpError: idp.address,
+ * idp.disabled, idp.claims; IdentityError: log.unavailable.
+ */
+export async function admit(
+  options: AdmitOptions,
+  idp: IdpRow,
+  person: Person,
+  source: string,
+): Promise<Account> {
+  const outside = { idp: idp.id, issuer: idp.issuer, subject: person.subject }
+  const known = await options.store.findAccountByOutside(outside)
+  if (known?.disabled === true) throw new IdpError('idp.disabled')
+  const facts = factsOf(idp, person)
+  return known === undefined
+    ? create(options, outside, facts, source)
+    : update(options, known, facts, source)
+}
+
+function factsOf(idp: IdpRow, person: Person): ReturnType<typeof checkFacts> {
+  const { email, name, roles, groups } = person
+  try {
+    return checkFacts({ email, name, party: idp.party, vendor: idp.vendor, roles, groups })
+  } catch (cause) {
+    throw new IdpError('idp.claims', cause instanceof IdentityError ? cause.code : null, { cause })
+  }
+}
+
+async function create(
+  options: AdmitOptions,
+  outside: Outside,
+  facts: ReturnType<typeof checkFacts>,
+  source: string,
+): Promise<Account> {
+  const now = options.now()
+  const sub = newSub()
+  const row: AccountRow = {
+    sub,
+    ...facts,
+    disabled: false,
+    password: null,
+    outside,
+    person: sub,
+    createdAt: now,
+    changedAt: now,
+  }
+  const common = { at: now, source, by: `idp:${outside.idp}`, subject: `${options.issuer}|${sub}` }
+  await record(options.log, { code: 'account.create', ...common, ...facts })
+  if (!(await options.store.addAccount(row))) throw new IdpError('idp.address')
+  return row
+}
+
+async function update(
+  options: AdmitOptions,
+  before: AccountRow,
+  facts: ReturnType<typeof checkFacts>,
+  source: string,
+): Promise<Account> {
+  const changed = FIELDS.filter(
+    (field) => JSON.stringify(before[field]) !== JSON.stringify(facts[field]),
+  )
+  if (changed.length === 0) return before
+  const subject = `${options.issuer}|${before.sub}`
+  const after: AccountRow = { ...before, ...facts, changedAt: options.now() }
+  await record(options.log, {
+    code: 'account.change',
+    at: options.now(),
+    source,
+    by: `idp:${before.outside?.idp ?? ''}`,
+    subject,
+    changes: Object.fromEntries(changed.map((field) => [field, facts[field]])),
+  })
+  const outcome = await options.store.changeAccount(after)
+  if (outcome !== 'changed')
+    throw new IdpError(outcome === 'taken' ? 'idp.address' : 'idp.disabled')
+  options.changed({ kind: 'changed', subject, login: null })
+  return after
+}
+
+async function record(log: IdentityLog, event: IdentityEvent): Promise<void> {
+  try {
+    await log(event)
+  } catch (cause) {
+    throw new IdentityError('log.unavailable', { cause })
+  }
+}
