@@ -87,6 +87,8 @@ describe('create', () => {
       groups: ['shift-a'],
       roles: ['operator'],
       disabled: false,
+      outside: null,
+      person: expect.any(String) as string,
       createdAt: now,
       changedAt: now,
     })
