@@ -41,6 +41,7 @@ export {
   PolicyActivated,
   PolicyImpact,
   PolicyStatus,
+  PolicyTrial,
   Process,
   RemovedIdp,
   ReplacedDevice,

@@ -7,11 +7,12 @@ import {
   PolicyActivated,
   PolicyImpact,
   PolicyStatus,
+  PolicyTrial,
   WhoCan,
   type Api,
 } from './client.ts'
 import { CliError, usage } from './exit.ts'
-import { readBytes, readDuration, readProcess } from './input.ts'
+import { readBytes, readDuration, readInteger, readProcess } from './input.ts'
 import { facts, instant, layOut, note, plain, tell, show } from './print.ts'
 import { globalOptions } from './commands/options.ts'
 import { explained, explainedLines } from './commands/policy.ts'
@@ -122,6 +123,57 @@ async function bring(api: Api, options: Parameters<typeof tell>[0], digest: stri
   tell(options, done, activatedLines(done))
 }
 
+export async function trial(
+  digest: string | undefined,
+  flags: { shadow?: boolean; percent?: string; label?: string; end?: boolean },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const { shadow = false, percent, label, end = false } = flags
+  const ways = [shadow, percent !== undefined, label !== undefined, end].filter(Boolean).length
+  if (digest === undefined ? ways > (end ? 1 : 0) : ways !== 1 || end)
+    throw usage(
+      'say what to try and for whom',
+      'policy try DIGEST with one of --shadow, --percent N, --label NAME=VALUE; policy try; policy try --end',
+    )
+  const api = await openApi(options)
+  const now = await tried(api, digest, { shadow, percent, label, end })
+  tell(options, now, trialLines(now))
+}
+
+async function tried(
+  api: Api,
+  digest: string | undefined,
+  way: { shadow: boolean; percent?: string | undefined; label?: string | undefined; end: boolean },
+): Promise<PolicyTrial> {
+  if (way.end) return api.call(PolicyTrial, 'POST', '/policy/trial/end')
+  if (digest === undefined) return api.call(PolicyTrial, 'GET', '/policy/trial')
+  return api.call(PolicyTrial, 'POST', '/policy/trial', {
+    digest,
+    mode: way.shadow ? 'shadow' : 'canary',
+    ...(way.percent === undefined ? {} : { percent: readInteger(way.percent, 'share', 0, 100) }),
+    ...(way.label === undefined ? {} : { label: way.label }),
+  })
+}
+
+function trialLines(now: PolicyTrial): string[] {
+  const whom = now.label ?? `${now.percent} % of people and devices`
+  return [
+    ...facts([
+      ['on trial', `${now.revision}, ${now.mode === 'shadow' ? 'as a shadow' : `for ${whom}`}`],
+      ['state', now.reason === null ? now.state : `${now.state}: ${now.reason}`],
+      ['since', instant(now.since)],
+      ['decisions', now.decisions],
+      ['passed over', now.passed_over],
+      ['newly denied', now.newly_denied],
+      ['newly allowed', now.newly_allowed],
+      ['bound otherwise', now.obligations],
+      ['errors', now.errors],
+    ]),
+    ...turnedLines(now.differences),
+  ]
+}
+
 export async function rollback(_flags: object, command: Command): Promise<void> {
   const options = globalOptions(command)
   const api = await openApi(options)
@@ -161,23 +213,26 @@ function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
     `${past.replayed} of ${past.decisions} past decisions replayed, ${past.not_replayable} not replayable; ` +
       `${past.turned.length}${past.truncated ? '+' : ''} kinds come out otherwise`,
   )
-  if (past.turned.length > 0)
-    lines.push(
-      layOut({
-        head: ['count', 'change', 'point', 'person', 'zone', 'codes', 'for example'],
-        rows: past.turned.map((one) => [
-          one.count,
-          one.change,
-          one.point,
-          one.person,
-          one.zone,
-          one.codes.join(' '),
-          one.example,
-        ]),
-        empty: '',
-      }),
-    )
-  return lines
+  return [...lines, ...turnedLines(past.turned)]
+}
+
+function turnedLines(turned: PolicyTrial['differences']): string[] {
+  if (turned.length === 0) return []
+  return [
+    layOut({
+      head: ['count', 'change', 'point', 'person', 'zone', 'codes', 'for example'],
+      rows: turned.map((one) => [
+        one.count,
+        one.change,
+        one.point,
+        one.person,
+        one.zone,
+        one.codes.join(' '),
+        one.example,
+      ]),
+      empty: '',
+    }),
+  ]
 }
 
 async function logged(api: Api, id: string): Promise<LoggedDecision> {

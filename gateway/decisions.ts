@@ -4,6 +4,7 @@ import type { Decision, HostCode, Input, Partially, Point, PolicyEngine } from '
 import { timeFacts, type Place } from './facts.ts'
 import { newId } from './ids.ts'
 import type { DecisionJournal } from './policy/journal.ts'
+import type { Trial } from './policy/trial.ts'
 import { denied, type Refusal } from './problem.ts'
 
 /** A decision as events carry it. */
@@ -17,6 +18,8 @@ export class Decisions {
   readonly #engine: PolicyEngine
   readonly #place: Place
   readonly #now: () => number
+  /** A candidate beside the policy in force, while there is one. */
+  trial: Pick<Trial, 'answer'> | undefined
   #second: Input['time'] | undefined
   readonly #journal: Pick<DecisionJournal, 'add' | 'settled'> | undefined
 
@@ -36,7 +39,8 @@ export class Decisions {
   ask(point: Point, facts: Partially<Input>): Decision {
     const at = this.#now()
     const input = this.question(point, facts, at)
-    const decision = this.#engine.decide(point, input, { decisionId: newId('d') })
+    const given = this.#engine.decide(point, input, { decisionId: newId('d') })
+    const decision = this.trial?.answer(point, input, given) ?? given
     this.#journal?.add({ point, input, decision, at })
     return decision
   }

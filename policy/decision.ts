@@ -43,7 +43,8 @@ export interface Decision {
   /** SHA-256, hex, of the bundle's data document in canonical form. */
   readonly data_digest: string | null
   readonly layer: Layer
-  readonly arm: 'active'
+  /** Which bundle decided: the one in force, or a canary's. */
+  readonly arm: 'active' | 'canary'
   /** Microseconds inside `decide`; null where the engine was given no clock. */
   readonly eval_us: number | null
 }

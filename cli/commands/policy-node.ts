@@ -38,6 +38,17 @@ export function registerPolicyNode(program: Command): void {
     .argument('<digest>', 'its SHA-256, as push printed it')
     .action(lazily('activate'))
   policy
+    .command('try')
+    .description(
+      'ask the uploaded bundle beside the one in force; without a digest, how that fares',
+    )
+    .argument('[digest]', 'its SHA-256, as push printed it')
+    .option('--shadow', 'it answers nobody: only differences are counted')
+    .option('--percent <n>', 'it answers for this share of people and devices')
+    .option('--label <name=value>', 'it answers for the devices with this label')
+    .option('--end', 'end the trial')
+    .action(lazily('trial'))
+  policy
     .command('rollback')
     .description('go back to the last bundle that proved good on the gateway')
     .action(lazily('rollback'))

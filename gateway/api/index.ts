@@ -47,10 +47,12 @@ export {
   DecisionId,
   ImpactQuery,
   LoggedDecision,
+  NewTrial,
   PolicyActivated,
   PolicyDigest,
   PolicyImpact,
   PolicyStatus,
+  PolicyTrial,
   WhoCan,
   WhoCanQuery,
 } from './policy.ts'

@@ -66,6 +66,37 @@ const Turned = Type.Object({
   example: Type.String(),
 })
 
+export const NewTrial = Type.Object(
+  {
+    digest: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+    mode: Type.Enum(['shadow', 'canary']),
+    /** Of people and devices, by a hash that stays the same for each. */
+    percent: Type.Optional(Type.Number({ minimum: 0, maximum: 100 })),
+    /** Or the devices with this label: `name=value`. */
+    label: Type.Optional(Type.String({ pattern: '^[^=]{1,64}=.{0,128}$' })),
+  },
+  { additionalProperties: false },
+)
+
+export const PolicyTrial = Type.Object({
+  mode: Type.Enum(['shadow', 'canary']),
+  digest: Type.String(),
+  revision: Type.String(),
+  percent: Type.Number(),
+  label: Nullable(Type.String()),
+  since: Instant,
+  state: Type.Enum(['running', 'ended']),
+  reason: Nullable(Type.String()),
+  decisions: Type.Integer(),
+  passed_over: Type.Integer(),
+  newly_denied: Type.Integer(),
+  newly_allowed: Type.Integer(),
+  obligations: Type.Integer(),
+  errors: Type.Integer(),
+  differences: Type.Array(Turned),
+})
+export type PolicyTrial = Static<typeof PolicyTrial>
+
 export const PolicyImpact = Type.Object({
   revision: Type.String(),
   seq: Type.Integer(),

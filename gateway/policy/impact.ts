@@ -74,7 +74,7 @@ function changedObligations(before: Obligations, after: Obligations): string[] {
 }
 
 /** How the candidate turns a decision, or undefined where it leaves it. */
-function turn(before: Said, after: Said): Pick<Turned, 'change' | 'codes'> | undefined {
+export function turn(before: Said, after: Said): Pick<Turned, 'change' | 'codes'> | undefined {
   if (before.allow && !after.allow) return { change: 'newly_denied', codes: codesOf(after) }
   if (!before.allow && after.allow) return { change: 'newly_allowed', codes: codesOf(before) }
   if (!before.allow) return undefined
@@ -115,7 +115,7 @@ export async function replay(
     }
     const change = turn(today, candidate.decide(point, record.input, options))
     if (change === undefined) continue
-    const one = describe(record, change)
+    const one = describeTurn({ point, input: record.input, example: record.decision_id }, change)
     const key = JSON.stringify([one.point, one.change, one.person, one.zone, one.codes])
     const seen = turned.get(key)
     if (seen === undefined && turned.size >= MAX_TURNED) truncated = true
@@ -126,14 +126,19 @@ export async function replay(
   return { decisions, replayed, not_replayable: notReplayable, turned: listed, truncated }
 }
 
-function describe(
-  { custom, input, decision_id: example }: DecisionRecord,
+/** Whose decision it is, in the words of a report. */
+export function describeTurn(
+  {
+    point,
+    input,
+    example,
+  }: { readonly point: Point; readonly input: Input; readonly example: string },
   change: Pick<Turned, 'change' | 'codes'>,
 ): Turned {
   const { subject, device }: Pick<Input, 'subject' | 'device'> = input
   return {
     ...change,
-    point: custom.point,
+    point,
     person: subject.email ?? subject.id ?? device?.id ?? '',
     vendor: subject.vendor,
     zone: device?.zone ?? null,

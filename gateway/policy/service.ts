@@ -10,10 +10,11 @@ import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import type { CutSession, WouldEnd, Withdrawal } from '../sessions/reevaluate.ts'
 import type { Passed } from './boot.ts'
-import { cutPreview, replay, type CutPreview, type Replay } from './impact.ts'
+import { cutPreview, replay, type CutPreview, type Replay, type Turned } from './impact.ts'
 import type { DecisionJournal } from './journal.ts'
 import { look, settleLater, type PolicyParts } from './open.ts'
 import { archiveDigest } from './slots.ts'
+import { Trial, type Share, type TrialStatus } from './trial.ts'
 
 export interface ServiceParts extends PolicyParts {
   /** The archive this release was built with. */
@@ -26,7 +27,7 @@ export interface ServiceParts extends PolicyParts {
 
 /** What live sessions answer to; known once the node can have any. */
 export interface Live {
-  readonly decisions: Pick<Decisions, 'question'>
+  readonly decisions: Pick<Decisions, 'question' | 'trial'>
   readonly journal: Pick<DecisionJournal, 'since'>
   preview(decide: (facts: Partially<Input>) => Decision): Promise<readonly WouldEnd[]>
   withdraw(withdrawal: Withdrawal): Promise<readonly CutSession[]>
@@ -55,6 +56,7 @@ export class PolicyService implements Disposable {
   #source: Source
   #activatedAt: number
   #settling: Disposable | undefined
+  #trial: Trial | undefined
 
   private constructor(parts: ServiceParts) {
     this.#parts = parts
@@ -191,6 +193,86 @@ export class PolicyService implements Disposable {
   }
 
   /**
+   * Asks the uploaded bundle with this digest beside the one in force: for nobody (`shadow`), or for a
+   * share of people and devices (`canary`). One trial at a time; a restart ends it. Throws Refusal
+   * `policy.candidate`, `policy.bundle`.
+   */
+  async try(
+    digest: string,
+    mode: 'shadow' | 'canary',
+    share: Share,
+    by: string,
+  ): Promise<TrialStatus> {
+    const { slots, log, now, report } = this.#parts
+    const live = this.#live
+    const bytes = slots.read('candidate')
+    this.uploader(digest)
+    if (live === undefined || bytes === null)
+      throw new Refusal('policy.candidate', 'the uploaded policy is gone')
+    const found = await this.#examine(new Uint8Array(bytes))
+    const candidate = PolicyEngine.unavailable()
+    candidate.adopt(found)
+    const { revision } = found.identity
+    await this.endTrial('another trial began')
+    await log.append(this.#event('policy.upload', found, `on trial as ${mode}`, [by]))
+    const ended = (reason: string): void => {
+      live.decisions.trial = undefined
+      this.#backFromTrial(found, reason).catch((error: unknown) =>
+        report(error, 'the end of a policy trial'),
+      )
+    }
+    this.#trial = new Trial({
+      digest,
+      revision,
+      candidate,
+      mode,
+      share,
+      since: now(),
+      ended,
+      report,
+    })
+    // What loops under a trial is the candidate, as far as anybody can tell from outside.
+    this.#parts.watchdog.watch(digest)
+    live.decisions.trial = this.#trial
+    if (mode === 'canary') await live.withdraw({ trigger: 'policy', at: performance.now() })
+    return this.#trial.status()
+  }
+
+  /** How the trial fares; null where there has been none since the start. */
+  trial(): { readonly status: TrialStatus; readonly differences: readonly Turned[] } | null {
+    if (this.#trial === undefined) return null
+    return { status: this.#trial.status(), differences: this.#trial.differences() }
+  }
+
+  /** Ends the trial, if one runs; sessions that a canary let in are decided again. */
+  async endTrial(reason: string): Promise<void> {
+    if (this.#trial?.status().state !== 'running') return
+    this.#trial.end(reason)
+    if (this.#live !== undefined) this.#live.decisions.trial = undefined
+    this.#watchInForce()
+    await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
+  }
+
+  async #backFromTrial(
+    { identity: { revision, digest } }: Candidate,
+    reason: string,
+  ): Promise<void> {
+    this.#watchInForce()
+    await this.#parts.log.append({
+      code: 'policy.rollback',
+      message: `policy ${revision} taken off trial: ${reason}`,
+      status: 'success',
+      data: { revision, bundle_sha256: digest },
+    })
+    await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
+  }
+
+  #watchInForce(): void {
+    const { engine, watchdog } = this.#parts
+    watchdog.watch(this.#source === 'builtin' ? null : engine.status().bundle_digest)
+  }
+
+  /**
    * Goes back to the last bundle that proved good here. Throws Refusal `policy.candidate` where there is
    * none, `policy.bundle` where it does not verify any more.
    */
@@ -256,6 +338,8 @@ export class PolicyService implements Disposable {
     const words = code === 'policy.activate' ? 'activated' : 'brought back'
     await log.append(this.#event(code, candidate, words, approvers))
     const at = performance.now()
+    if (this.#live !== undefined) this.#live.decisions.trial = undefined
+    this.#trial?.end(`${revision} came into force`)
     keep()
     try {
       engine.adopt(candidate)

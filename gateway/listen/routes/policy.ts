@@ -5,10 +5,12 @@ import {
   DecisionId,
   ImpactQuery,
   LoggedDecision,
+  NewTrial,
   PolicyActivated,
   PolicyDigest,
   PolicyImpact,
   PolicyStatus,
+  PolicyTrial,
   WhoCan,
   WhoCanQuery,
 } from '#api'
@@ -209,6 +211,7 @@ function deciding(api: Api, routes: PolicyRoutes): void {
       return toActivated(await policy.rollback(subject.id))
     },
   )
+  trials(api, routes)
   api.server.get(
     '/api/v1/policy/who-can',
     { schema: { querystring: WhoCanQuery, response: { 200: WhoCan } } },
@@ -216,6 +219,55 @@ function deciding(api: Api, routes: PolicyRoutes): void {
       await authorize(authorization, request, 'policy:read')
       const { device, process } = request.query
       return whoCan(routes.room, routes.identity, { device, process }, api.source(request))
+    },
+  )
+}
+
+function trials(api: Api, routes: PolicyRoutes): void {
+  const authorization = { ...routes, api }
+  const { policy } = routes
+  const shown = (): PolicyTrial => {
+    const trial = policy.trial()
+    if (trial === null)
+      throw new Refusal('policy.trial', 'no policy has been on trial since the gateway started')
+    const differences = trial.differences.map((one) => ({ ...one, codes: [...one.codes] }))
+    return { ...trial.status, differences }
+  }
+  api.server.get(
+    '/api/v1/policy/trial',
+    { schema: { response: { 200: PolicyTrial } } },
+    async (request) => {
+      await authorize(authorization, request, 'policy:read')
+      return shown()
+    },
+  )
+  api.server.post(
+    '/api/v1/policy/trial',
+    { schema: { body: NewTrial, response: { 200: PolicyTrial } } },
+    async (request) => {
+      const { digest, mode, percent = 0, label } = request.body
+      const uploader = policy.uploader(digest)
+      const target = { kind: 'policy', id: digest }
+      // A shadow answers for nobody; a canary decides about people, and is an activation.
+      const operation = mode === 'shadow' ? 'policy:upload' : 'policy:push'
+      const { subject } = await authorize(authorization, request, operation, target, [uploader])
+      const at = label?.indexOf('=') ?? 0
+      const share = {
+        percent,
+        label:
+          label === undefined ? null : { name: label.slice(0, at), value: label.slice(at + 1) },
+      }
+      await policy.try(digest, mode, share, subject.id)
+      return shown()
+    },
+  )
+  api.server.post(
+    '/api/v1/policy/trial/end',
+    { schema: { response: { 200: PolicyTrial } } },
+    async (request) => {
+      const { subject } = await authorize(authorization, request, 'policy:push')
+      await policy.endTrial(`ended by ${subject.email}`)
+      return shown()
     },
   )
 }

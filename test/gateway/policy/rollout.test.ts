@@ -214,6 +214,34 @@ describe('rolled out', () => {
     expect(await status()).toMatchObject({ revision: 'strict-1', candidate: null })
   })
 
+  test('on trial: a shadow changes nothing, a canary answers, its end gives the old answer back', async () => {
+    const place = await home(node.admin, 'admin')
+    const ask = () => vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+    expect((await run(place, 'policy', 'try')).err).toContain('policy.trial')
+    await run(place, 'policy', 'push', release('open-2', 3))
+    const digest = (await status()).candidate?.digest ?? ''
+    expect((await run(place, 'policy', 'try', digest, '--shadow')).out).toMatch(
+      /on trial +open-2, as a shadow/,
+    )
+    expect((await ask()).status).toBe(403)
+    await until('the shadow has looked', async () =>
+      (await run(place, 'policy', 'try')).out.includes('newly_allowed'),
+    )
+    const canary = await run(place, 'policy', 'try', digest, '--percent', '100')
+    expect(canary.out).toMatch(/on trial +open-2, for 100 % of people and devices/)
+    const opened = await ask()
+    expect(opened.status).toBe(201)
+    const ended = await run(place, 'policy', 'try', '--end')
+    expect(ended.out).toMatch(/state +ended: ended by /)
+    const { id } = opened.body as unknown as { id: string }
+    await until(
+      'what the canary let in has ended',
+      async () => (await vendor.ask<{ state: string }>('GET', `/sessions/${id}`)).state === 'ended',
+    )
+    expect((await ask()).status).toBe(403)
+    expect(await status()).toMatchObject({ revision: 'strict-1', seq: 1 })
+  })
+
   test('without an earlier good one there is no way back, and that is said', async () => {
     const ran = await run(await home(node.admin, 'admin'), 'policy', 'rollback')
     expect(ran.err).toMatch(/no earlier policy has proved good[^]*higher --seq/)

@@ -1,0 +1,151 @@
+/** A candidate beside the policy in force: what it answers for, what it only counts, and when it ends by itself. */
+import { expect, test } from 'vitest'
+import { inputFor, type Decision, type Input } from '#policy'
+import { Trial, type TrialOptions } from '../../../gateway/policy/trial.ts'
+import { until } from '../../support/node.ts'
+
+const decision = (allow: boolean, code: string, more: Partial<Decision> = {}): Decision => ({
+  v: 1,
+  effect: allow ? 'allow' : 'deny',
+  allow,
+  reasons: allow ? [{ code }] : [],
+  denials: allow ? [] : [{ code, msg: 'no' }],
+  obligations: {
+    max_duration_s: 60,
+    not_after: 1,
+    idle_timeout_s: 1,
+    reeval_after_s: 1,
+    max_bandwidth_bps: 1,
+    max_bytes: 1,
+    max_streams: 1,
+    ot_level: 1,
+    approvals: 1,
+    record: true,
+    justification: true,
+    supervise: true,
+    notify: true,
+    ot_each: true,
+    processes: [],
+    methods: [],
+    ot_windows: [],
+  },
+  decision_id: 'd_1',
+  revision: 'r',
+  data_digest: null,
+  layer: 'rego',
+  arm: 'active',
+  eval_us: null,
+  ...more,
+})
+const asking = (person: string, labels: Record<string, string> = {}): Input =>
+  inputFor('session.open', {
+    subject: { id: person, email: `${person}@press.example` },
+    device: { id: 'press-07', zone: 'default', labels },
+  })
+
+function trying(
+  says: (input: Input) => Decision,
+  options: Partial<Pick<TrialOptions, 'mode' | 'share'>> = {},
+) {
+  const ended: string[] = []
+  const trial = new Trial({
+    digest: 'd',
+    revision: 'next',
+    candidate: { decide: (_point, input) => says(input) },
+    mode: 'canary',
+    share: { percent: 100, label: null },
+    since: 0,
+    ended: (reason) => void ended.push(reason),
+    report: () => undefined,
+    ...options,
+  })
+  return { trial, ended }
+}
+const yes = decision(true, 'grant.live')
+const no = decision(false, 'zone.closed')
+
+test('a shadow answers nobody, and counts what it would have said, by kind', async () => {
+  const { trial } = trying(() => no, { mode: 'shadow' })
+  for (let at = 0; at < 100; at++)
+    expect(trial.answer('session.open', asking('vera'), yes)).toBe(yes)
+  await until('all were looked at', () => trial.status().decisions === 100)
+  expect(trial.status()).toMatchObject({ state: 'running', newly_denied: 100, newly_allowed: 0 })
+  expect(trial.differences()).toEqual([
+    expect.objectContaining({
+      change: 'newly_denied',
+      person: 'vera@press.example',
+      zone: 'default',
+      codes: ['zone.closed'],
+      count: 100,
+    }),
+  ])
+})
+
+test('a shadow that cannot keep up passes over what is too much, and says how much', async () => {
+  const { trial } = trying(() => yes, { mode: 'shadow' })
+  for (let at = 0; at < 3_000; at++) trial.answer('session.open', asking('vera'), yes)
+  await until('the rest were looked at', () => {
+    const { decisions, passed_over: over } = trial.status()
+    return decisions + over === 3_000 && over === 1_000
+  })
+})
+
+test('a canary answers for its share, and for the same people each time', () => {
+  const { trial } = trying(() => decision(true, 'site.rule'), {
+    share: { percent: 30, label: null },
+  })
+  const answered = (person: string): boolean =>
+    trial.answer('session.open', asking(person), yes).arm === 'canary'
+  const people = Array.from({ length: 1_000 }, (_, at) => `p${at}`)
+  const first = people.filter(answered)
+  expect(first.length).toBeGreaterThan(240)
+  expect(first.length).toBeLessThan(360)
+  expect(people.filter(answered)).toEqual(first)
+})
+
+test('by label: those devices and no other', () => {
+  const share = { percent: 0, label: { name: 'ring', value: 'test' } }
+  const { trial } = trying(() => decision(true, 'site.rule'), { share })
+  expect(trial.answer('session.open', asking('v', { ring: 'test' }), yes).arm).toBe('canary')
+  expect(trial.answer('session.open', asking('v', { ring: 'prod' }), yes)).toBe(yes)
+  expect(trial.answer('session.open', asking('v'), yes)).toBe(yes)
+})
+
+test('0 % is nobody, 100 % everybody', () => {
+  for (const percent of [0, 100]) {
+    const { trial } = trying(() => decision(true, 'site.rule'), { share: { percent, label: null } })
+    const arms = Array.from(
+      { length: 200 },
+      (_, at) => trial.answer('session.open', asking(`p${at}`), yes).arm,
+    )
+    expect(new Set(arms)).toEqual(new Set([percent === 0 ? 'active' : 'canary']))
+  }
+})
+
+test('a canary that denies more than one in twenty ends by itself, once, and the old policy answers again', () => {
+  const { trial, ended } = trying((input) => (input.subject.id === 'vera' ? no : yes))
+  for (let at = 0; at < 38; at++) trial.answer('session.open', asking('otto'), yes)
+  expect(trial.answer('session.open', asking('vera'), yes).allow).toBe(false)
+  expect(trial.answer('session.open', asking('vera'), yes).allow).toBe(false)
+  expect(trial.status().state).toBe('running')
+  expect(trial.answer('session.open', asking('vera'), yes)).toBe(yes)
+  expect(ended).toEqual(['3 of 41 decisions were newly denied'])
+  expect(trial.status()).toMatchObject({ state: 'ended', reason: ended[0] })
+  expect(trial.answer('session.open', asking('vera'), yes)).toBe(yes)
+})
+
+test('one failure of the candidate ends a canary, and that question gets the answer of the policy in force', () => {
+  const { trial, ended } = trying(() => decision(false, 'policy.error'))
+  expect(trial.answer('session.open', asking('vera'), yes)).toBe(yes)
+  expect(ended).toEqual(['the candidate could not decide'])
+  expect(trial.status()).toMatchObject({ state: 'ended', errors: 1, newly_denied: 0 })
+})
+
+test('what nobody is denied does not end it: newly allowed, bound otherwise', () => {
+  const looser = decision(true, 'grant.live', { obligations: { ...yes.obligations, ot_level: 2 } })
+  const { trial, ended } = trying(() => looser)
+  for (let at = 0; at < 60; at++)
+    trial.answer('session.open', asking(`p${at}`), at % 2 === 0 ? yes : no)
+  expect(ended).toEqual([])
+  expect(trial.status()).toMatchObject({ newly_allowed: 30, obligations: 30, state: 'running' })
+})
