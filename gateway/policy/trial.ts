@@ -76,7 +76,11 @@ export class Trial {
   status(): TrialStatus {
     const { mode, digest, revision, share, since } = this.#options
     return {
-      ...{ mode, digest, revision, percent: share.percent, state: this.#state },
+      mode,
+      digest,
+      revision,
+      percent: share.percent,
+      state: this.#state,
       label: share.label === null ? null : `${share.label.name}=${share.label.value}`,
       since: Math.floor(since / 1000),
       reason: this.#reason,
