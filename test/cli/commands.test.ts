@@ -337,6 +337,8 @@ describe('secrets', () => {
       roles: ['vendor'],
       groups: [],
       disabled: false,
+      idp: null,
+      person: '1',
     }
     gateway.answer('POST /api/v1/accounts', { status: 201, body: account })
     const who = [
