@@ -138,6 +138,9 @@ interface Credential {
   readonly password: string
 }
 
+/** Making one takes longer than it takes to read a credential. */
+const UTF8 = new TextDecoder('utf-8', { fatal: true })
+
 /** RFC 7617: base64 of `user:password`, UTF-8. Undefined if it is not that. */
 function readBasic(header: string): Credential | undefined {
   const [scheme, value, more] = header.trim().split(/ +/)
@@ -147,7 +150,7 @@ function readBasic(header: string): Credential | undefined {
   let text: string
   try {
     const bytes = Uint8Array.fromBase64(value, { lastChunkHandling: 'strict' })
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    text = UTF8.decode(bytes)
   } catch {
     return undefined
   }

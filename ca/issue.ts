@@ -341,7 +341,7 @@ async function complete(
   await relying('log.unavailable', () => Promise.all(events.map((event) => log(event))))
   const certificate = await sign(recorded, issuers)
   const stored = await relying('store.unavailable', () =>
-    store.complete(serial, certificate, sha256Hex(certificate)),
+    store.complete(row, certificate, sha256Hex(certificate)),
   )
   // Revoked between record and signature: the row ended, and nobody is given the signature.
   if (stored.state === 'revoked') throw refuse('peer.revoked', 'it was revoked while it was issued')

@@ -141,8 +141,15 @@ export interface CaStore {
 
   /** The issuance transaction: serial, TBS, recall key and token binding stand or fall together. */
   record(intention: Intention): Promise<RecordOutcome>
-  /** Stores the signed certificate, if the row has none; gives the row as it stands afterwards. */
-  complete(serial: string, certificate: Uint8Array, fingerprint: string): Promise<CertificateRow>
+  /**
+   * Stores the signed certificate of what was recorded, if its row has none; gives the row as it stands
+   * afterwards.
+   */
+  complete(
+    recorded: Intention,
+    certificate: Uint8Array,
+    fingerprint: string,
+  ): Promise<CertificateRow>
   /** The row this recall key names, if its window includes `at`. */
   recall(recallKey: string, at: Instant): Promise<CertificateRow | undefined>
   findCertificate(serial: string): Promise<CertificateRow | undefined>

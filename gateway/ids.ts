@@ -23,12 +23,12 @@ function pooled(count: number): Uint8Array {
 
 /** 16 octets as 26 characters: 130 bits, the first two zero. */
 function encode(octets: Uint8Array): string {
-  let value = 0n
-  for (const octet of octets) value = (value << 8n) | BigInt(octet)
   let text = ''
-  for (let at = 0; at < 26; at++) {
-    text = (ALPHABET[Number(value & 31n)] ?? '') + text
-    value >>= 5n
+  let [held, bits] = [0, 2]
+  for (const octet of octets) {
+    held = ((held << 8) | octet) & 0xfff
+    bits += 8
+    for (; bits >= 5; bits -= 5) text += ALPHABET[(held >> (bits - 5)) & 31]
   }
   return text
 }

@@ -433,27 +433,29 @@ function ending() {
 async function used() {
   const options = { tenant: TENANT, device: 'press-07', lifetimeSeconds: 60, now, random }
   const { row } = await newToken(options, bench.store)
-  const { serial } = (await record(draft(newKey(), { tokenId: row.id }), bench.store)).row
-  return { token: (await bench.store.findToken(TENANT, row.hash))!, serial }
+  const recorded = (await record(draft(newKey(), { tokenId: row.id }), bench.store)).row
+  return { token: (await bench.store.findToken(TENANT, row.hash))!, recorded }
 }
 const rebinding = { lifetimeSeconds: 60, now } as const
 
 describe('rebinding a token ends nothing', () => {
   test('whose certificate a tunnel was opened with', async () => {
-    const { token, serial } = await used()
+    const { token, recorded } = await used()
+    const { serial } = recorded
     const { store, ended, desk } = ending()
-    await store.complete(serial, Uint8Array.of(1), serial.padEnd(64, 'c'))
+    await store.complete(recorded, Uint8Array.of(1), serial.padEnd(64, 'c'))
     await store.proven(serial, now)
     expect(await rebindToken(token, rebinding, desk)).toBe('in use')
     expect(ended).toEqual([])
   })
 
   test('whose certificate was renewed, before any tunnel', async () => {
-    const { token, serial } = await used()
+    const { token, recorded } = await used()
+    const { serial } = recorded
     const { store, ended, desk } = ending()
-    await store.complete(serial, Uint8Array.of(1), serial.padEnd(64, 'c'))
+    await store.complete(recorded, Uint8Array.of(1), serial.padEnd(64, 'c'))
     const next = await record(draft(newKey(), { parent: serial }), store)
-    await store.complete(next.row.serial, Uint8Array.of(2), next.row.serial.padEnd(64, 'd'))
+    await store.complete(next.row, Uint8Array.of(2), next.row.serial.padEnd(64, 'd'))
     expect(await rebindToken(token, rebinding, desk)).toBe('in use')
     expect(ended).toEqual([])
   })
@@ -469,7 +471,8 @@ describe('rebinding a token ends nothing', () => {
 })
 
 test('a rebinding that died after the revocation is done again, and revokes nothing twice', async () => {
-  const { token, serial } = await used()
+  const { token, recorded } = await used()
+  const { serial } = recorded
   const { store, ended, desk } = ending()
   const bent = {
     store: {

@@ -202,7 +202,7 @@ describe('36: answers', () => {
       serial: async () => {
         const wanted = intention()
         await bench.store.record(wanted)
-        await bench.store.complete(wanted.serial, Uint8Array.of(1), 'f')
+        await bench.store.complete(wanted, Uint8Array.of(1), 'f')
         return wanted.serial
       },
     },

@@ -54,7 +54,7 @@ async function scene(path?: string): Promise<Scene> {
 async function issued(store: SqliteCaStore, change: Parameters<typeof intention>[0] = {}) {
   const wanted = intention(change)
   await store.record(wanted)
-  await store.complete(wanted.serial, Uint8Array.of(1), wanted.serial.padEnd(64, 'c'))
+  await store.complete(wanted, Uint8Array.of(1), wanted.serial.padEnd(64, 'c'))
   return wanted.serial
 }
 /** The store, with one thing about it changed. */
@@ -283,7 +283,7 @@ describe('an intention to issue that nobody takes up', () => {
     expect(listed.map(({ serial }) => serial)).toEqual(ended)
     // A signature that comes now is not stored any more.
     if (ends)
-      expect(await store.complete(wanted.serial, Uint8Array.of(1), 'f'.repeat(64))).toMatchObject({
+      expect(await store.complete(wanted, Uint8Array.of(1), 'f'.repeat(64))).toMatchObject({
         state: 'revoked',
         certificate: null,
       })

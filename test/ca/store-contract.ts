@@ -75,7 +75,7 @@ async function issued(store: CaStore, change: Partial<Intention> = {}) {
   const wanted = intention(change)
   const outcome = await store.record(wanted)
   if (outcome.outcome !== 'fresh') throw new Error(outcome.outcome)
-  return await store.complete(wanted.serial, DER, wanted.serial.padEnd(64, 'e'))
+  return await store.complete(wanted, DER, wanted.serial.padEnd(64, 'e'))
 }
 
 /** Registers the suite; `open` gives empty stores each time. */
@@ -225,9 +225,9 @@ export function storeContract(open: () => Promise<OpenedStores>): void {
     const { store } = await open()
     const wanted = intention()
     await store.record(wanted)
-    const first = await store.complete(wanted.serial, DER, 'f1')
+    const first = await store.complete(wanted, DER, 'f1')
     expect(first).toMatchObject({ state: 'active', certificate: DER, fingerprint: 'f1' })
-    expect(await store.complete(wanted.serial, Uint8Array.of(9), 'f2')).toEqual(first)
+    expect(await store.complete(wanted, Uint8Array.of(9), 'f2')).toEqual(first)
     expect((await store.findByFingerprint('f1'))?.serial).toBe(wanted.serial)
     expect(await store.findByFingerprint('f2')).toBeUndefined()
     expect(await store.openIntentions(TENANT)).toEqual([])
@@ -238,7 +238,7 @@ export function storeContract(open: () => Promise<OpenedStores>): void {
     const wanted = intention()
     await store.record(wanted)
     await store.revoke(TENANT, { device: 'press-07' }, 'cessationOfOperation', at(0))
-    expect(await store.complete(wanted.serial, DER, 'f1')).toMatchObject({
+    expect(await store.complete(wanted, DER, 'f1')).toMatchObject({
       state: 'revoked',
       certificate: null,
     })

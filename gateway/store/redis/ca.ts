@@ -142,7 +142,7 @@ export class RedisCaStore implements CaStore, RevocationIntentions, CrlNumbers {
     return { outcome: outcome as Exclude<RecordOutcome['outcome'], 'fresh' | 'recalled'> }
   }
   async complete(
-    serial: string,
+    { serial }: Intention,
     certificate: Uint8Array,
     fingerprint: string,
   ): Promise<CertificateRow> {

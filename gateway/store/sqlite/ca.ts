@@ -265,17 +265,18 @@ interface Completion {
   readonly fingerprint: string
 }
 
+/** `active`: the row is what was recorded and now has this certificate, and the caller has both. */
 function complete(
   db: DatabaseSync,
   { serial, certificate, fingerprint }: Completion,
-): CertificateRow {
-  const row = db
+): CertificateRow | 'active' {
+  const { changes } = db
     .prepare(
       `UPDATE ca_certificate SET certificate = ?, fingerprint = ?, state = 'active'
-       WHERE serial = ? AND state = 'intent' RETURNING *`,
+       WHERE serial = ? AND state = 'intent'`,
     )
-    .get(certificate, fingerprint, serial)
-  return row === undefined ? one(db, serial) : certificateOf(row)
+    .run(certificate, fingerprint, serial)
+  return changes === 1 ? 'active' : one(db, serial)
 }
 
 interface Listing {
@@ -609,11 +610,15 @@ export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers 
     return outcome === 'fresh' ? { outcome, row: { ...intention, ...UNSIGNED } } : outcome
   }
   async complete(
-    serial: string,
+    recorded: Intention,
     certificate: Uint8Array,
     fingerprint: string,
   ): Promise<CertificateRow> {
-    return await this.#thread.call('ca', 'complete', { serial, certificate, fingerprint })
+    const { serial } = recorded
+    const state = await this.#thread.call('ca', 'complete', { serial, certificate, fingerprint })
+    return state === 'active'
+      ? { ...UNSIGNED, ...recorded, certificate, fingerprint, state }
+      : state
   }
   async recall(key: string, at: Instant): Promise<CertificateRow | undefined> {
     return await this.#thread.call('ca', 'recall', { key, at })

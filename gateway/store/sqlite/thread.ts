@@ -32,10 +32,15 @@ export class StoreError extends Error {
   }
 }
 
+/** Where so many wait for the store, a request waits for others: a commit costs as much for one as for all. */
+const SIBLINGS = 3
+/** Turns of the event loop that it waits for them. */
+const TURNS = 8
+
 export class SqliteThread implements AsyncDisposable {
   readonly #worker: Worker
   readonly #waiting = new Map<number, Waiter>()
-  /** What this turn of the event loop asks for: one message, one transaction, one fsync. */
+  /** What these turns of the event loop ask for: one message, one transaction, one fsync. */
   #outbox: Request[] = []
   #last = 0
   #ended: Error | undefined
@@ -77,8 +82,14 @@ export class SqliteThread implements AsyncDisposable {
     const id = ++this.#last
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     this.#waiting.set(id, { resolve, reject })
-    if (this.#outbox.push({ id, room, name, args }) === 1) setImmediate(() => this.#post())
+    if (this.#outbox.push({ id, room, name, args }) === 1) setImmediate(() => this.#gather(TURNS))
     return (await promise) as Result<Operations<R>[N]>
+  }
+
+  /** A turn of an idle loop takes no time; one of a busy loop brings more for the same commit. */
+  #gather(turns: number): void {
+    if (turns === 0 || this.#waiting.size < SIBLINGS) this.#post()
+    else setImmediate(() => this.#gather(turns - 1))
   }
 
   #post(): void {
