@@ -450,7 +450,7 @@ function addRoutes(
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
   sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })
   logRoutes(calls, { decisions, log })
-  policyRoutes(calls, { decisions, log, policy: service, journal, identity, room })
+  policyRoutes(calls, { decisions, log, policy: service, journal, identity, room, personOf })
 }
 
 interface Door {

@@ -20,6 +20,7 @@ export const ADMIN_OPERATIONS = {
   'log:read': { mutating: false },
   'policy:push': { mutating: true },
   'policy:read': { mutating: false },
+  'policy:rollback': { mutating: true },
   'policy:upload': { mutating: true },
   'process:list': { mutating: false },
   'process:register': { mutating: true },

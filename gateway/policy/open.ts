@@ -68,6 +68,10 @@ export async function openNodePolicy(
   const { digest } = candidate.identity
   // The built-in one cannot be left out of the next start: there is nothing behind it.
   watchdog.watch(origin === 'builtin' ? null : digest)
+  // A promotion that a power cut halved: the archive was in place, the mark was not.
+  const { high_water: mark } = slots.state
+  const { seq } = candidate.identity
+  if (origin === 'active' && (mark === null || seq > mark.seq)) slots.raise({ seq, digest })
   return parts
 }
 

@@ -47,6 +47,9 @@ export interface Activated {
   readonly cut: readonly CutSession[]
 }
 
+/** How an upload that no person brought is signed in the log. */
+const SOURCE = 'source '
+
 type Source = 'active' | 'last-good' | 'builtin' | 'none'
 
 export class PolicyService implements Disposable {
@@ -57,6 +60,8 @@ export class PolicyService implements Disposable {
   #activatedAt: number
   #settling: Disposable | undefined
   #trial: Trial | undefined
+  /** One change of the policy at a time: each begins on what the one before left. */
+  #turn: Promise<unknown> = Promise.resolve()
 
   private constructor(parts: ServiceParts) {
     this.#parts = parts
@@ -86,6 +91,13 @@ export class PolicyService implements Disposable {
     })
     if (boot.candidate !== null && boot.origin === 'active') service.#settle(boot.candidate)
     return service
+  }
+
+  /** Does `work` when every change before it is through, whether that worked or not. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(work, work)
+    this.#turn = mine.catch(() => undefined)
+    return mine
   }
 
   /** From here on sessions can be asked about and cut. */
@@ -125,7 +137,11 @@ export class PolicyService implements Disposable {
    * Verifies an archive and keeps it as the candidate. Gives what it would do. Throws Refusal
    * `policy.bundle` with the bundle's own code.
    */
-  async upload(
+  upload(archive: Uint8Array<ArrayBuffer>, by: string, since: number | null): Promise<Impact> {
+    return this.#alone(() => this.#upload(archive, by, since))
+  }
+
+  async #upload(
     archive: Uint8Array<ArrayBuffer>,
     by: string,
     since: number | null,
@@ -139,8 +155,14 @@ export class PolicyService implements Disposable {
   }
 
   /** What an archive would do; nothing is kept. Throws Refusal `policy.bundle`. */
-  async impact(archive: Uint8Array<ArrayBuffer>, since: number | null): Promise<Impact> {
-    return this.#impact(await this.#examine(archive), since)
+  impact(archive: Uint8Array<ArrayBuffer>, since: number | null): Promise<Impact> {
+    return this.#alone(async () => this.#impact(await this.#examine(archive), since))
+  }
+
+  /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
+  consents(digest: string): readonly string[] {
+    const by = this.uploader(digest)
+    return by.startsWith(SOURCE) ? [] : [by]
   }
 
   /** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */
@@ -156,7 +178,11 @@ export class PolicyService implements Disposable {
    * Brings the candidate with this digest into force and decides every live session again. Throws
    * Refusal `policy.candidate`, `policy.bundle`; then what was in force stays.
    */
-  async activate(digest: string, by: string): Promise<Activated> {
+  activate(digest: string, by: string): Promise<Activated> {
+    return this.#alone(() => this.#activate(digest, by))
+  }
+
+  async #activate(digest: string, by: string): Promise<Activated> {
     const { slots } = this.#parts
     const uploader = this.uploader(digest)
     const bytes = slots.read('candidate')
@@ -166,7 +192,7 @@ export class PolicyService implements Disposable {
     const candidate = await this.#examine(archive)
     const mark = { seq: candidate.identity.seq, digest }
     return this.#enforce(candidate, archive, 'policy.activate', [uploader, by], () =>
-      slots.promote(mark),
+      slots.promote(mark, archive),
     )
   }
 
@@ -174,18 +200,30 @@ export class PolicyService implements Disposable {
    * A bundle that came by itself: brought into force, or kept as the candidate where a second person has
    * to agree. One that is in force or waits already changes nothing. Throws Refusal `policy.bundle`.
    */
-  async take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
-    const { slots, engine } = this.#parts
-    const digest = archiveDigest(archive)
-    if (digest === engine.status().bundle_digest || digest === slots.state.waiting?.digest) return
-    await this.upload(archive, from, null)
-    if (!(await this.#needsSecondPerson())) await this.activate(digest, from)
+  take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
+    return this.#alone(async () => {
+      const { slots, engine } = this.#parts
+      const digest = archiveDigest(archive)
+      const { waiting, withdrawn } = slots.state
+      if (digest === engine.status().bundle_digest || digest === waiting?.digest) return
+      if (withdrawn.includes(digest))
+        throw new Refusal('policy.bundle', 'people went back from this bundle', {
+          denials: [{ code: 'bundle.withdrawn', msg: 'people went back from this bundle' }],
+          nextStep: 'push and activate it by hand, or serve a newer one',
+        })
+      const by = `${SOURCE}${from}`
+      await this.#upload(archive, by, null)
+      if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
+    })
   }
 
-  /** Whether the site data in force asks for two people to activate a policy. */
-  async #needsSecondPerson(): Promise<boolean> {
-    const trust =
-      this.#source === 'builtin' || this.#source === 'none' ? 'builtin' : this.#parts.keys
+  /**
+   * Whether the site data in force asks for two people to activate a policy. Where nothing is in force
+   * nobody knows what the site wanted, and it does.
+   */
+  async needsSecondPerson(): Promise<boolean> {
+    if (this.#source === 'none') return true
+    const trust = this.#source === 'builtin' ? 'builtin' : this.#parts.keys
     const { data } = await loadBundle(this.#archive, { trust, highWater: null })
     const { site } = data as { site?: { settings?: { second_person?: unknown } } }
     const named = site?.settings?.second_person
@@ -197,7 +235,11 @@ export class PolicyService implements Disposable {
    * share of people and devices (`canary`). One trial at a time; a restart ends it. Throws Refusal
    * `policy.candidate`, `policy.bundle`.
    */
-  async try(
+  try(digest: string, mode: 'shadow' | 'canary', share: Share, by: string): Promise<TrialStatus> {
+    return this.#alone(() => this.#try(digest, mode, share, by))
+  }
+
+  async #try(
     digest: string,
     mode: 'shadow' | 'canary',
     share: Share,
@@ -207,13 +249,12 @@ export class PolicyService implements Disposable {
     const live = this.#live
     const bytes = slots.read('candidate')
     this.uploader(digest)
-    if (live === undefined || bytes === null)
+    if (live === undefined || bytes === null || archiveDigest(bytes) !== digest)
       throw new Refusal('policy.candidate', 'the uploaded policy is gone')
     const found = await this.#examine(new Uint8Array(bytes))
-    const candidate = PolicyEngine.unavailable()
-    candidate.adopt(found)
+    const candidate = this.#beside(found)
     const { revision } = found.identity
-    await this.endTrial('another trial began')
+    await this.#endTrial('another trial began')
     await log.append(this.#event('policy.upload', found, `on trial as ${mode}`, [by]))
     const ended = (reason: string): void => {
       live.decisions.trial = undefined
@@ -231,8 +272,6 @@ export class PolicyService implements Disposable {
       ended,
       report,
     })
-    // What loops under a trial is the candidate, as far as anybody can tell from outside.
-    this.#parts.watchdog.watch(digest)
     live.decisions.trial = this.#trial
     if (mode === 'canary') await live.withdraw({ trigger: 'policy', at: performance.now() })
     return this.#trial.status()
@@ -245,11 +284,14 @@ export class PolicyService implements Disposable {
   }
 
   /** Ends the trial, if one runs; sessions that a canary let in are decided again. */
-  async endTrial(reason: string): Promise<void> {
+  endTrial(reason: string): Promise<void> {
+    return this.#alone(() => this.#endTrial(reason))
+  }
+
+  async #endTrial(reason: string): Promise<void> {
     if (this.#trial?.status().state !== 'running') return
     this.#trial.end(reason)
     if (this.#live !== undefined) this.#live.decisions.trial = undefined
-    this.#watchInForce()
     await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
   }
 
@@ -257,7 +299,6 @@ export class PolicyService implements Disposable {
     { identity: { revision, digest } }: Candidate,
     reason: string,
   ): Promise<void> {
-    this.#watchInForce()
     await this.#parts.log.append({
       code: 'policy.rollback',
       message: `policy ${revision} taken off trial: ${reason}`,
@@ -267,16 +308,24 @@ export class PolicyService implements Disposable {
     await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
   }
 
-  #watchInForce(): void {
-    const { engine, watchdog } = this.#parts
-    watchdog.watch(this.#source === 'builtin' ? null : engine.status().bundle_digest)
+  /** An engine that decides beside the one in force; what loops in it is blamed on its own bundle. */
+  #beside(candidate: Candidate): PolicyEngine {
+    const { watchdog } = this.#parts
+    const engine = PolicyEngine.unavailable({ guard: watchdog.beside })
+    engine.adopt(candidate)
+    watchdog.watchBeside(candidate.identity.digest)
+    return engine
   }
 
   /**
    * Goes back to the last bundle that proved good here. Throws Refusal `policy.candidate` where there is
    * none, `policy.bundle` where it does not verify any more.
    */
-  async rollback(by: string): Promise<Activated> {
+  rollback(by: string): Promise<Activated> {
+    return this.#alone(() => this.#rollback(by))
+  }
+
+  async #rollback(by: string): Promise<Activated> {
     const { slots, engine } = this.#parts
     const { last_good: good } = slots.state
     const bytes = slots.read('last-good')
@@ -288,7 +337,9 @@ export class PolicyService implements Disposable {
       throw new Refusal('policy.candidate', 'the last good policy is the one in force')
     const archive = new Uint8Array(bytes)
     const candidate = await this.#examine(archive, good)
-    return this.#enforce(candidate, archive, 'policy.rollback', [by], () => slots.retire())
+    return this.#enforce(candidate, archive, 'policy.rollback', [by], () =>
+      slots.retire(engine.status().bundle_digest ?? ''),
+    )
   }
 
   /** Verified, compiled, and its own vectors decided, in a thread of its own. */
@@ -308,8 +359,7 @@ export class PolicyService implements Disposable {
 
   async #impact(candidate: Candidate, since: number | null): Promise<Impact> {
     const { revision, seq, digest } = candidate.identity
-    const engine = PolicyEngine.unavailable()
-    engine.adopt(candidate)
+    const engine = this.#beside(candidate)
     const live = this.#live
     if (live === undefined)
       return { revision, seq, digest, live: { sessions: 0, cut: [] }, past: null }
@@ -338,14 +388,18 @@ export class PolicyService implements Disposable {
     const words = code === 'policy.activate' ? 'activated' : 'brought back'
     await log.append(this.#event(code, candidate, words, approvers))
     const at = performance.now()
-    if (this.#live !== undefined) this.#live.decisions.trial = undefined
-    this.#trial?.end(`${revision} came into force`)
-    keep()
     try {
+      keep()
       engine.adopt(candidate)
     } catch (error) {
+      await log.append({
+        ...this.#event(code, candidate, `not ${words}: ${String(error)}`, approvers),
+        status: 'failure',
+      })
       throw refused(error)
     }
+    if (this.#live !== undefined) this.#live.decisions.trial = undefined
+    this.#trial?.end(`${revision} came into force`)
     watchdog.watch(digest)
     this.#archive = archive
     this.#source = code === 'policy.activate' ? 'active' : 'last-good'

@@ -19,11 +19,19 @@ export interface SlotState {
   readonly last_good: HighWater | null
   /** Digests of archives in whose force an evaluation did not end. */
   readonly poisoned: readonly string[]
+  /** Digests that people went back from: they come into force only by somebody's hand. */
+  readonly withdrawn: readonly string[]
   /** What was uploaded and waits, from whom, since when (epoch seconds). */
   readonly waiting: { readonly digest: string; readonly by: string; readonly at: number } | null
 }
 
-const EMPTY: SlotState = { high_water: null, last_good: null, poisoned: [], waiting: null }
+const EMPTY: SlotState = {
+  high_water: null,
+  last_good: null,
+  poisoned: [],
+  withdrawn: [],
+  waiting: null,
+}
 const MAX_POISONED = 64
 const STATE = 'state.json'
 
@@ -82,20 +90,35 @@ export class PolicySlots {
     this.#remember({ ...this.#state, waiting: { digest: archiveDigest(bytes), by, at } })
   }
 
-  /** The active one is given up: the next start takes the last good one. */
-  retire(): void {
+  /** The active one is given up, and remembered as that: the next start takes the last good one. */
+  retire(digest: string): void {
+    const withdrawn = [...new Set([...this.#state.withdrawn, digest])].slice(-MAX_POISONED)
+    this.#remember({ ...this.#state, withdrawn })
     rmSync(join(this.#directory, 'active.tar'), { force: true })
     this.#sync()
   }
 
-  /** The candidate becomes the active one. The mark goes first: what has been in force is never forgotten. */
-  promote(mark: HighWater): void {
-    const { high_water } = this.#state
-    const higher = high_water === null || mark.seq >= high_water.seq
-    const kept = higher ? mark : high_water
-    this.#remember({ ...this.#state, high_water: kept, waiting: null })
-    renameSync(join(this.#directory, 'candidate.tar'), join(this.#directory, 'active.tar'))
+  /**
+   * These very octets become the active ones. They go first and the mark after: a power cut between leaves
+   * what the log already says, and the next start raises the mark.
+   */
+  promote(mark: HighWater, archive: Uint8Array): void {
+    this.#write('active.tar', archive)
+    this.raise(mark)
+    rmSync(join(this.#directory, 'candidate.tar'), { force: true })
     this.#sync()
+  }
+
+  /** What is in force is never forgotten; nothing that was given up or waits under this digest is left. */
+  raise(mark: HighWater): void {
+    const { high_water: before, withdrawn } = this.#state
+    const higher = before === null || mark.seq >= before.seq
+    this.#remember({
+      ...this.#state,
+      high_water: higher ? mark : before,
+      withdrawn: withdrawn.filter((digest) => digest !== mark.digest),
+      waiting: null,
+    })
   }
 
   /** After ten clean minutes: the active one is what a boot may fall back to. */

@@ -7,6 +7,7 @@ import { readFileSync, statSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { Agent, fetch } from 'undici'
 import { PolicyError } from '#policy'
+import { Refusal } from '../problem.ts'
 import { BUNDLE_TYPE } from './publish.ts'
 
 export interface SourceSettings {
@@ -45,9 +46,19 @@ const WAIT_S = 55
 const REQUEST_MS = 75_000
 const BACKOFF_MS = [1_000, 2_000, 5_000, 15_000, 30_000] as const
 
-type Look = (
-  signal: AbortSignal,
-) => Promise<{ readonly archive?: Uint8Array<ArrayBuffer>; readonly waited: boolean }>
+/** What a look found: an archive, and how to remember that it was dealt with. */
+interface Found {
+  readonly archive?: Uint8Array<ArrayBuffer>
+  readonly waited: boolean
+  readonly done?: () => void
+}
+type Look = (signal: AbortSignal) => Promise<Found>
+
+/** A verdict that the same octets will always meet; anything else may pass. */
+function isFinal(error: unknown): boolean {
+  if (!(error instanceof Refusal) || error.code !== 'policy.bundle') return false
+  return error.shownCode !== 'bundle.loops'
+}
 
 /** Looks until it is disposed. */
 export class BundleSource implements AsyncDisposable {
@@ -59,6 +70,7 @@ export class BundleSource implements AsyncDisposable {
   readonly #agent: Agent | undefined
   #running: Promise<void> = Promise.resolve()
   #health: SourceHealth
+  #refused: string | null = null
 
   constructor(settings: SourceSettings, room: SourceRoom) {
     this.#room = room
@@ -92,12 +104,14 @@ export class BundleSource implements AsyncDisposable {
     while (!signal.aborted) {
       let pause: number
       try {
-        const { archive, waited } = await this.#look(signal)
-        if (archive !== undefined) await this.#room.take(archive, this.#from)
+        const found = await this.#look(signal)
+        if (found.archive !== undefined) await this.#taken(found, found.archive)
         failures = 0
-        pause = waited ? 0 : this.#pollMs
+        pause = found.waited ? 0 : this.#pollMs
         const checked = Math.floor(this.#room.now() / 1000)
-        this.#health = { from: this.#from, state: 'OK', checked_at: checked, error: null }
+        const error = this.#refused
+        const state = error === null ? 'OK' : 'FAILED'
+        this.#health = { from: this.#from, state, checked_at: checked, error }
       } catch (error) {
         if (signal.aborted) return
         this.#failed(error)
@@ -105,6 +119,19 @@ export class BundleSource implements AsyncDisposable {
       }
       await setTimeout(pause, undefined, { signal, ref: false }).catch(() => undefined)
     }
+  }
+
+  /** What passes is tried again; a final verdict is kept in sight until a bundle was taken. */
+  async #taken({ done }: Found, archive: Uint8Array<ArrayBuffer>): Promise<void> {
+    try {
+      await this.#room.take(archive, this.#from)
+      this.#refused = null
+    } catch (error) {
+      if (!isFinal(error)) throw error
+      this.#failed(error)
+      this.#refused = this.#health.error
+    }
+    done?.()
   }
 
   #failed(error: unknown): void {
@@ -142,9 +169,11 @@ function served({ url = '', token_file: tokenFile }: SourceSettings, dispatcher:
       throw new Error(`the bundle server answered ${answer.status}`)
     }
     const archive = await bounded(answer.body)
-    // Remembered even where it is refused: the same bytes are not fetched over and over.
-    etag = answer.headers.get('etag') ?? undefined
-    return { archive, waited: waited && etag !== undefined }
+    const tag = answer.headers.get('etag') ?? undefined
+    const done = (): void => {
+      etag = tag
+    }
+    return { archive, done, waited: waited && tag !== undefined }
   }
 }
 
@@ -168,7 +197,9 @@ function dropped(path: string): Look {
     const mark = there === undefined ? '' : `${there.ino}.${there.size}.${there.mtimeMs}`
     if (there === undefined || mark === seen) return { waited: false }
     if (there.size > MAX_BUNDLE_BYTES) throw new PolicyError('bundle.size', 'longer than 16 MB')
-    seen = mark
-    return { archive: new Uint8Array(readFileSync(path)), waited: false }
+    const done = (): void => {
+      seen = mark
+    }
+    return { archive: new Uint8Array(readFileSync(path)), done, waited: false }
   }
 }

@@ -47,10 +47,21 @@ export interface TrialStatus {
   readonly errors: number
 }
 
-/** A canary that denies more than this share of what is allowed otherwise ends by itself. */
+/** A canary that newly denies more than this share of those who ask at one point ends by itself. */
 const DENIED_BOUND = 0.05
-/** So many decisions say something about a share. */
+/** So many decisions at a point say something about a share, */
 const LEAST_DECISIONS = 40
+/** and so many who are denied: one that tries again and again is one. */
+const LEAST_DENIED = 2
+/** The most who are told apart at one point. */
+const MAX_ASKERS = 10_000
+
+/** Who asked at one point, and who of them was newly denied. */
+interface Asked {
+  decisions: number
+  readonly askers: Set<string>
+  readonly denied: Set<string>
+}
 /** The most kinds of difference that are kept apart. */
 const MAX_KINDS = 500
 /** The most decisions that wait for a shadow: beyond, they are counted and passed over. */
@@ -67,6 +78,7 @@ export class Trial {
   #decisions = 0
   #passedOver = 0
   #errors = 0
+  readonly #points = new Map<Point, Asked>()
   readonly #changes = { newly_denied: 0, newly_allowed: 0, obligations: 0 }
 
   constructor(options: TrialOptions) {
@@ -151,12 +163,26 @@ export class Trial {
       return
     }
     const change = turn(ours, theirs)
-    if (change === undefined) return
-    this.#changes[change.change]++
-    this.#keep(describeTurn({ point, input, example: ours.decision_id }, change))
-    const { newly_denied: denied } = this.#changes
-    if (this.#decisions >= LEAST_DECISIONS && denied > DENIED_BOUND * this.#decisions)
-      this.#stop(`${denied} of ${this.#decisions} decisions were newly denied`)
+    if (change !== undefined) {
+      this.#changes[change.change]++
+      this.#keep(describeTurn({ point, input, example: ours.decision_id }, change))
+    }
+    this.#judge(point, input, change?.change === 'newly_denied')
+  }
+
+  /** Counted apart for each point, and each asker once: what is asked often must not drown what is asked seldom. */
+  #judge(point: Point, { subject, device }: Input, newlyDenied: boolean): void {
+    const at = this.#points.get(point) ?? { decisions: 0, askers: new Set(), denied: new Set() }
+    this.#points.set(point, at)
+    const asker = subject.id ?? device?.id ?? ''
+    at.decisions++
+    if (at.askers.size < MAX_ASKERS) at.askers.add(asker)
+    if (newlyDenied && at.askers.has(asker)) at.denied.add(asker)
+    const [all, denied] = [at.askers.size, at.denied.size]
+    const everybody = denied === all && denied > 0
+    if (at.decisions < LEAST_DECISIONS || (denied < LEAST_DENIED && !everybody)) return
+    if (denied > DENIED_BOUND * all)
+      this.#stop(`at ${point}, ${denied} of ${all} who asked were newly denied`)
   }
 
   #keep(one: Turned): void {

@@ -2,26 +2,31 @@
 import { writeSync } from 'node:fs'
 import { parentPort, workerData } from 'node:worker_threads'
 import { PolicySlots } from './slots.ts'
-import { BEGUN, ENDED } from './watchdog.ts'
-import type { Orders } from './watchdog.ts'
+import { BEGUN, ENDED, WHOSE } from './watchdog.ts'
+import type { Blamed, Orders } from './watchdog.ts'
 
 const { shared, directory, limitMs } = workerData as Orders
 const counts = new Int32Array(shared)
-let digest: string | null = null
+let blamed: Blamed = [null, null]
 let running = -1
 let ticks = 0
 let last = performance.now()
 const tickMs = limitMs / 5
 
-parentPort?.on('message', (named: string | null) => {
-  digest = named
+parentPort?.on('message', (named: Blamed) => {
+  blamed = named
 })
 
 function end(): void {
-  if (digest !== null) PolicySlots.open(directory).poison(digest)
-  const what = JSON.stringify({ code: 'bundle.poisoned', digest, limit_ms: limitMs })
-  writeSync(2, `an evaluation of the policy did not end: ${what}\n`)
-  process.kill(process.pid, 'SIGKILL')
+  const digest = blamed[Atomics.load(counts, WHOSE)] ?? null
+  try {
+    if (digest !== null) PolicySlots.open(directory).poison(digest)
+    const what = JSON.stringify({ code: 'bundle.poisoned', digest, limit_ms: limitMs })
+    writeSync(2, `an evaluation of the policy did not end: ${what}\n`)
+  } finally {
+    // A disk that takes no note must not keep a process alive that decides nothing any more.
+    process.kill(process.pid, 'SIGKILL')
+  }
 }
 
 // Ticks are counted, and only those that came in time: after a pause of the whole machine, or while this

@@ -191,23 +191,22 @@ async function admit(
     openedAt: now,
     expiresAt: end,
   })
-  await kept(room, request)
   await record(room, request, session, grant)
   return session
 }
 
 /** The decision with its whole input is on disk before the session is (policy brief, section 11). */
-async function kept(room: SessionRoom, request: OpenRequest): Promise<void> {
+async function kept(room: SessionRoom): Promise<void> {
   try {
     await room.decisions.recorded()
   } catch (cause) {
-    throw await refused(
-      room,
-      request,
-      new Refusal('log.unavailable', 'the decision could not be recorded, so nothing was opened', {
+    throw new Refusal(
+      'log.unavailable',
+      'the decision could not be recorded, so nothing was opened',
+      {
         cause,
         nextStep: 'tell the platform owner: the disk of the gateway needs room',
-      }),
+      },
     )
   }
 }
@@ -257,6 +256,7 @@ async function record(
 }
 
 async function start(room: SessionRoom, session: LiveSession, grant: Grant): Promise<void> {
+  await kept(room)
   const facts = {
     actor: actorOf(session.subject),
     src: srcOf(session.source),

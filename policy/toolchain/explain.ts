@@ -3,12 +3,13 @@
  * compiler's own trace over the very sources and data that decided.
  */
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Point } from '../envelope.ts'
 import type { Opa } from './opa.ts'
+import { ROOM } from './sources.ts'
 
 interface Term {
   readonly type: string
@@ -70,11 +71,13 @@ export async function explain(
       await writeFile(join(directory, 'rego', name), text)
     }
     await writeFile(join(directory, 'data.json'), JSON.stringify(asked.data))
+    // The Rego may be another machine's: it gets no network, no environment, no clock of this one.
+    await copyFile(join(ROOM, 'capabilities.json'), join(directory, 'capabilities.json'))
     await writeFile(join(directory, 'input.json'), JSON.stringify(asked.input))
     const query = `[data.policy.${asked.point}.allow, data.policy.${asked.point}.deny]`
     const { stdout } = await promisify(execFile)(
       opa.path,
-      'eval --format json --explain full --input input.json --data rego --data data.json'
+      'eval --format json --explain full --input input.json --data rego --data data.json --capabilities capabilities.json'
         .split(' ')
         .concat(query),
       { cwd: directory, maxBuffer: MAX_OUTPUT },

@@ -30,6 +30,8 @@ export interface PolicyRoutes extends Omit<Authorization, 'api'> {
   readonly journal: DecisionJournal
   readonly identity: Pick<Identity, 'accounts' | 'issuer'>
   readonly room: SessionRoom
+  /** The human being behind an identity. */
+  readonly personOf: (identity: string) => Promise<string>
 }
 
 const BUNDLE_TYPE = 'application/vnd.openpolicyagent.bundles'
@@ -197,9 +199,10 @@ function deciding(api: Api, routes: PolicyRoutes): void {
     { schema: { body: PolicyDigest, response: { 200: PolicyActivated } } },
     async (request) => {
       const { digest } = request.body
-      const uploader = policy.uploader(digest)
       const target = { kind: 'policy', id: digest }
-      const { subject } = await authorize(authorization, request, 'policy:push', target, [uploader])
+      const agreed = policy.consents(digest)
+      const { subject } = await authorize(authorization, request, 'policy:push', target, agreed)
+      await twoPeople(routes, subject.id, agreed)
       return toActivated(await policy.activate(digest, subject.id))
     },
   )
@@ -207,7 +210,7 @@ function deciding(api: Api, routes: PolicyRoutes): void {
     '/api/v1/policy/rollback',
     { schema: { response: { 200: PolicyActivated } } },
     async (request) => {
-      const { subject } = await authorize(authorization, request, 'policy:push')
+      const { subject } = await authorize(authorization, request, 'policy:rollback')
       return toActivated(await policy.rollback(subject.id))
     },
   )
@@ -221,6 +224,22 @@ function deciding(api: Api, routes: PolicyRoutes): void {
       return whoCan(routes.room, routes.identity, { device, process }, api.source(request))
     },
   )
+}
+
+/** Two accounts of one human being are one person, whatever the policy in force can know of that. */
+async function twoPeople(
+  { policy, personOf }: PolicyRoutes,
+  caller: string,
+  agreed: readonly string[],
+): Promise<void> {
+  if (!(await policy.needsSecondPerson())) return
+  const people = new Set(await Promise.all([caller, ...agreed].map((id) => personOf(id))))
+  if (people.size > 1) return
+  const { msg, next } = CATALOGUE['admin.second_person']
+  throw new Refusal('policy.denied', msg, {
+    nextStep: next,
+    denials: [{ code: 'admin.second_person', msg, remedy: 'approve', next_step: next }],
+  })
 }
 
 function trials(api: Api, routes: PolicyRoutes): void {
@@ -246,11 +265,12 @@ function trials(api: Api, routes: PolicyRoutes): void {
     { schema: { body: NewTrial, response: { 200: PolicyTrial } } },
     async (request) => {
       const { digest, mode, percent = 0, label } = request.body
-      const uploader = policy.uploader(digest)
       const target = { kind: 'policy', id: digest }
+      const agreed = policy.consents(digest)
       // A shadow answers for nobody; a canary decides about people, and is an activation.
       const operation = mode === 'shadow' ? 'policy:upload' : 'policy:push'
-      const { subject } = await authorize(authorization, request, operation, target, [uploader])
+      const { subject } = await authorize(authorization, request, operation, target, agreed)
+      if (mode === 'canary') await twoPeople(routes, subject.id, agreed)
       const at = label?.indexOf('=') ?? 0
       const share = {
         percent,
@@ -265,7 +285,7 @@ function trials(api: Api, routes: PolicyRoutes): void {
     '/api/v1/policy/trial/end',
     { schema: { response: { 200: PolicyTrial } } },
     async (request) => {
-      const { subject } = await authorize(authorization, request, 'policy:push')
+      const { subject } = await authorize(authorization, request, 'policy:rollback')
       await policy.endTrial(`ended by ${subject.email}`)
       return shown()
     },

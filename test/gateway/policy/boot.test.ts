@@ -38,10 +38,10 @@ function used(): string {
   const directory = fresh()
   const slots = PolicySlots.open(directory)
   slots.stage(old)
-  slots.promote(markOf(old, 7))
+  slots.promote(markOf(old, 7), old)
   slots.settle(markOf(old, 7))
   slots.stage(current)
-  slots.promote(markOf(current, 8))
+  slots.promote(markOf(current, 8), current)
   return directory
 }
 
@@ -147,7 +147,7 @@ describe('slots', () => {
   test('a mark never falls, whatever is promoted', () => {
     const slots = PolicySlots.open(used())
     slots.stage(old)
-    slots.promote(markOf(old, 7))
+    slots.promote(markOf(old, 7), old)
     expect(slots.state.high_water?.seq).toBe(8)
   })
 
@@ -195,7 +195,7 @@ test(
     const wasm = handmade({ evaluation: 'loop' })
     const looping = signedArchive(signer(9), { ...withoutVectors(), 'policy.wasm': wasm })
     slots.stage(looping)
-    slots.promote(markOf(looping, 9))
+    slots.promote(markOf(looping, 9), looping)
     const program = join(import.meta.dirname, 'programs.ts')
     const run = () =>
       spawnSync(process.execPath, [program, directory, 'plant', ours.pem], {

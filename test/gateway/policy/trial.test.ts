@@ -122,16 +122,28 @@ test('0 % is nobody, 100 % everybody', () => {
   }
 })
 
-test('a canary that denies more than one in twenty ends by itself, once, and the old policy answers again', () => {
-  const { trial, ended } = trying((input) => (input.subject.id === 'vera' ? no : yes))
-  for (let at = 0; at < 38; at++) trial.answer('session.open', asking('otto'), yes)
-  expect(trial.answer('session.open', asking('vera'), yes).allow).toBe(false)
-  expect(trial.answer('session.open', asking('vera'), yes).allow).toBe(false)
-  expect(trial.status().state).toBe('running')
-  expect(trial.answer('session.open', asking('vera'), yes)).toBe(yes)
-  expect(ended).toEqual(['3 of 41 decisions were newly denied'])
+test('a canary that denies more than one in twenty who ask ends by itself, once, and the old policy answers again', () => {
+  const { trial, ended } = trying((input) => (String(input.subject.id).startsWith('v') ? no : yes))
+  for (let at = 0; at < 38; at++) trial.answer('session.open', asking(`o${at}`), yes)
+  // One who tries again and again is one.
+  for (let at = 0; at < 50; at++)
+    expect(trial.answer('session.open', asking('vera'), yes).allow).toBe(false)
+  expect(trial.status()).toMatchObject({ state: 'running', newly_denied: 50 })
+  trial.answer('session.open', asking('vita'), yes)
+  expect(trial.answer('session.open', asking('vala'), yes)).toBe(yes)
+  expect(ended).toEqual(['at session.open, 3 of 41 who asked were newly denied'])
   expect(trial.status()).toMatchObject({ state: 'ended', reason: ended[0] })
   expect(trial.answer('session.open', asking('vera'), yes)).toBe(yes)
+})
+
+test('a point that is asked often does not drown one that is asked seldom', () => {
+  const { trial, ended } = trying((input) => (input.action === 'session.open' ? no : yes))
+  const request = (at: number): Input => inputFor('http.request', { subject: { id: `p${at % 9}` } })
+  for (let at = 0; at < 5_000; at++) trial.answer('http.request', request(at), yes)
+  for (let at = 0; at < 39; at++) trial.answer('session.open', asking(`v${at % 4}`), yes)
+  expect(ended).toEqual([])
+  trial.answer('session.open', asking('v1'), yes)
+  expect(ended).toEqual(['at session.open, 4 of 4 who asked were newly denied'])
 })
 
 test('one failure of the candidate ends a canary, and that question gets the answer of the policy in force', () => {
