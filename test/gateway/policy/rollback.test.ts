@@ -107,10 +107,8 @@ test('where two must agree: not the same one, not their other account, not the p
   await using node = await start(data, `  source: { file: ${JSON.stringify(drop)}, poll_s: 1 }\n`)
   const second = await node.person('second', { party: 'staff', roles: ['admin'] })
   const other = await node.person('other', { party: 'staff', roles: ['admin'] })
-  const waiting = await until(
-    'what was dropped waits',
-    async () => (await status(node.admin)).candidate,
-  )
+  await until('what was dropped waits', async () => (await status(node.admin)).candidate !== null)
+  const dropped = (await status(node.admin)).candidate?.digest ?? ''
   const activate = (person: Person, digest: string) =>
     person.call('POST', '/policy/activate', { digest })
   expect((await activate(node.admin, dropped)).body.code).toBe('admin.second_person')
