@@ -15,7 +15,8 @@
  *     6962). So no event between the first head and the last can be missing, added, changed or moved;
  *  4. the heartbeats: no silence of over 90 s in the time asked for, and each one's set of active sessions is what the
  *     sessions' starts and ends say;
- *  5. the sessions: each began under a grant that was requested, approved by somebody else, and in force.
+ *  5. the sessions: each was its grant's holder's, to a device and a process the grant names, and began while the grant
+ *     was in force: requested, approved by somebody else, neither rejected, revoked, expired nor given back.
  */
 import { createHash, createPublicKey, verify as verifySignature } from 'node:crypto'
 import { readFileSync, realpathSync } from 'node:fs'
@@ -562,6 +563,9 @@ function subsets(items, size) {
  *   approvals: { by: string, who: string, time: number, idx: number }[], rejections: { who: string, idx: number }[], needed: number, requestIdx: number, activated: number | null, ended: { time: number, how: string, by: string, idx: number } | null }} Grant
  */
 
+/** After any of these a grant opens nothing more: refused, taken back, run out, given back. */
+const endings = ['grant.reject', 'grant.revoke', 'grant.expire', 'grant.burn']
+
 /** @param {Event} event */
 const whoOf = (event) => event['actor']?.user?.name ?? event['actor']?.user?.uid ?? 'the gateway'
 
@@ -607,13 +611,37 @@ function grantsOf(events) {
     if (what === 'grant.activate') grant.activated = event['time']
     if (what === 'grant.extend' && facts['not_after'] !== undefined)
       grant.notAfter = facts['not_after'] * 1000
-    if (['grant.revoke', 'grant.expire', 'grant.burn'].includes(what))
+    if (endings.includes(what))
       grant.ended ??= { time: event['time'], how: what.slice(6), by: whoOf(event), idx }
   }
   return grants
 }
 
 /** @typedef {{ idx: number, what: string }} Exception */
+
+/**
+ * How a session does not agree with the grant it began under.
+ * @param {Event} start @param {Grant} grant @returns {string[]}
+ */
+function faultsOf(start, grant) {
+  const idx = start['metadata'].sequence
+  const { device, process } = own(start)
+  const faults = []
+  const before = grant.approvals.filter((approval) => approval.idx < idx)
+  if (before.some(({ by }) => by === grant.requester))
+    faults.push('its grant was approved by who requested it')
+  if (new Set(before.map(({ by }) => by)).size < grant.needed)
+    faults.push(`its grant had ${before.length} of ${grant.needed} approvals`)
+  if (!grant.devices.includes(device)) faults.push(`its grant is not for ${device}`)
+  if (!grant.processes.includes(process)) faults.push(`its grant is not for the process ${process}`)
+  if ((start['actor']?.user?.uid ?? '') !== grant.requester)
+    faults.push(`its grant is ${grant.who}\u2019s, and ${whoOf(start)} used it`)
+  if (start['time'] < grant.notBefore - fluxMs || start['time'] > grant.notAfter + fluxMs)
+    faults.push('it began outside the time of its grant')
+  if (grant.ended !== null && grant.ended.idx < idx)
+    faults.push(`its grant had ended (${grant.ended.how})`)
+  return faults
+}
 
 /**
  * What should not be: sessions outside their grant, approvals by the requester, sessions without a known grant.
@@ -642,17 +670,7 @@ export function checkGrants(events, first) {
       else bad('its grant was never requested')
       continue
     }
-    const before = grant.approvals.filter((approval) => approval.idx < idx)
-    if (before.some(({ by }) => by === grant.requester))
-      bad('its grant was approved by who requested it')
-    if (new Set(before.map(({ by }) => by)).size < grant.needed)
-      bad(`its grant had ${before.length} of ${grant.needed} approvals`)
-    if (!grant.devices.includes(own(start)['device']))
-      bad(`its grant is not for ${own(start)['device']}`)
-    if (start['time'] < grant.notBefore - fluxMs || start['time'] > grant.notAfter + fluxMs)
-      bad('it began outside the time of its grant')
-    if (grant.ended !== null && grant.ended.idx < idx && grant.ended.how !== 'burn')
-      bad(`its grant had ended (${grant.ended.how})`)
+    for (const fault of faultsOf(start, grant)) bad(fault)
   }
   return { exceptions, untold }
 }

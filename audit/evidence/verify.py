@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 SILENCE_MS = 90_000
 FLUX_MS = 5_000
+ENDINGS = ("grant.reject", "grant.revoke", "grant.expire", "grant.burn")
 
 
 class Violated(Exception):
@@ -281,7 +282,7 @@ def check_grants(events, first):
                 grant["approvals"].append((idx_of(event), who))
             if code(event) == "grant.extend" and "not_after" in own(event):
                 grant["until"] = own(event)["not_after"]
-            if code(event) in ("grant.revoke", "grant.expire") and grant["ended"] is None:
+            if code(event) in ENDINGS and grant["ended"] is None:
                 grant["ended"] = idx_of(event)
     for session, (start, _) in sessions_of(events).items():
         if start is None:
@@ -298,6 +299,8 @@ def check_grants(events, first):
             "approved by who requested it": grant["by"] in approvers,
             "too few approvals": len(approvers) < asked.get("approvals_needed", 0),
             "another device": own(start)["device"] not in asked.get("devices", [asked.get("device")]),
+            "another process": own(start)["process"] not in asked.get("processes", [asked.get("process")]),
+            "another person": start.get("actor", {}).get("user", {}).get("uid", "") != grant["by"],
             "outside its time": start["time"] < asked.get("not_before", 0) * 1000 - FLUX_MS
             or (grant["until"] is not None and start["time"] > grant["until"] * 1000 + FLUX_MS),
             "its grant had ended": grant["ended"] is not None and grant["ended"] < idx,

@@ -317,6 +317,53 @@ describe('what is not provable is not called proven', () => {
   })
 })
 
+describe('a session that its grant does not cover is found by both verifiers', () => {
+  const otto = { uid: 'https://idp.test|otto', name: 'otto@vendor.test', party: 'vendor' } as const
+  const ended = (how: 'reject' | 'revoke' | 'expire' | 'burn') => (one: Month) => {
+    one.endGrant('g_1', how)
+    one.start('s_1', 'g_1')
+  }
+  test.for([
+    {
+      name: 'to a process the grant does not name',
+      act: (one: Month) => one.start('s_1', 'g_1', { process: 'hmi' }),
+      says: /its grant is not for the process hmi/,
+      foreign: /another process/,
+    },
+    {
+      name: 'by another person than the grant’s holder',
+      act: (one: Month) => one.start('s_1', 'g_1', { person: otto }),
+      says: /vera@vendor.test’s, and otto@vendor.test used it/,
+      foreign: /another person/,
+    },
+    ...(['reject', 'revoke', 'expire', 'burn'] as const).map((how) => ({
+      name: `after ${how}`,
+      act: ended(how),
+      says: new RegExp(`its grant had ended \\(${how}\\)`),
+      foreign: /its grant had ended/,
+    })),
+  ])('$name', ({ act, says, foreign: alsoSays }) => {
+    const at = temporary()
+    const one = new Month(at)
+    one.open()
+    one.grant('g_1')
+    one.pass(1)
+    act(one)
+    one.pass(1)
+    one.end('s_1')
+    one.pass(1)
+    one.one.close()
+    const bytes = packageOf(at, begin, one.time)
+    const { exit, lines: said } = verifyPackage(bytes, vkeys)
+    expect(said.filter((line) => line.startsWith('EXCEPTION')).join('\n')).toMatch(says)
+    expect(exit).toBe(1)
+    if (!hasPython || !hasOpenssl) return
+    const other = foreign(bytes)
+    expect(other.out).toMatch(alsoSays)
+    expect(other.exit).toBe(1)
+  })
+})
+
 function sha256(bytes: Uint8Array): string {
   return hash('sha256', bytes)
 }

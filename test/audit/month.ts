@@ -10,6 +10,8 @@ export const minute = 60_000
 
 const vera = { uid: 'https://idp.test|vera', name: 'vera@vendor.test', party: 'vendor' } as const
 const olga = { uid: 'https://idp.test|olga', name: 'olga@plant.test', party: 'staff' } as const
+/** A person of the test's plant. */
+type Person = NonNullable<EventInput['actor']>
 
 export class Month {
   readonly one: TextWriter
@@ -86,14 +88,28 @@ export class Month {
     this.write({ ...facts, code: 'grant.activate', message: 'it may be used', data: {} })
   }
 
-  start(session: string, grant: string): void {
-    const facts = { device: 'press-07', process: 'plc', grant, session }
+  /** The grant is over: rejected, revoked, expired or given back. */
+  endGrant(id: string, how: 'reject' | 'revoke' | 'expire' | 'burn'): void {
+    this.write({
+      code: `grant.${how}`,
+      message: `grant ended: ${how}`,
+      status: 'success',
+      actor: how === 'burn' ? vera : olga,
+      device: 'press-07',
+      grant: id,
+      data: {},
+    })
+  }
+
+  start(session: string, grant: string, other: { process?: string; person?: Person } = {}): void {
+    const { process = 'plc', person = vera } = other
+    const facts = { device: 'press-07', process, grant, session }
     const startIdx = this.write({
       ...facts,
       code: 'session.start',
       message: 'session to press-07/plc opened',
       status: 'success',
-      actor: { ...vera, authn: { methods: ['pwd', 'otp'], at: Math.floor(this.time / 1000) } },
+      actor: { ...person, authn: { methods: ['pwd', 'otp'], at: Math.floor(this.time / 1000) } },
       src: { ip: '192.0.2.7', port: 50_000 },
       disposition: 'allowed',
       data: { party: 'vendor', kind: 'ira' },
