@@ -45,6 +45,16 @@ const backoffLimitMs = 30_000
 const answerLimit = 4 * 1024 * 1024
 const laggingEvents = 10_000
 
+/** So many events one behind the other of which none will do are no longer the events' fault. */
+const deadRunLimit = 64
+const rejectedCode = 'sink.rejected'
+
+/** An event that a receiver will never take, and what it said. */
+interface Rejected {
+  readonly item: Item
+  readonly why: string
+}
+
 interface Batch {
   readonly items: Item[]
   /** The index after its last event. */
@@ -155,10 +165,15 @@ class HttpsShipper implements Shipper {
     return items.length === 0 ? null : { items, next }
   }
 
-  /** Sends a batch until every item is taken or dead; null when so, else how long to wait before trying anew. */
+  /**
+   * Sends a batch until every item is taken or dead; null when so, else how long to wait before trying anew. An event is
+   * dead only where the receiver took another of its batch: one that takes nothing at all is set up otherwise than we
+   * believe, and every event keeps its place.
+   */
   async #deliver({ items, next }: Batch): Promise<{ readonly afterMs?: number } | null> {
-    const before = this.#counts.dead
     const groups: (readonly Item[])[] = [items]
+    const dead: Rejected[] = []
+    let tookAny = false
     for (let group = groups.shift(); group !== undefined; group = groups.shift()) {
       const judged = await this.#send(group)
       if (judged.kind === 'smaller' && group.length > 1) {
@@ -166,20 +181,34 @@ class HttpsShipper implements Shipper {
         const half = Math.ceil(group.length / 2)
         groups.unshift(group.slice(0, half), group.slice(half))
         this.#batchEvents = Math.max(1, Math.floor(Math.min(this.#batchEvents, half)))
-      } else if (judged.kind === 'smaller') await this.#giveUp(group, [{ at: 0, why: judged.why }])
+      } else if (judged.kind === 'smaller')
+        dead.push(...group.map((item) => ({ item, why: judged.why })))
       else if (judged.kind !== 'taken') {
         this.#fail(judged.why)
         return judged.kind === 'later' && judged.afterMs !== undefined
           ? { afterMs: judged.afterMs }
           : {}
       } else {
+        dead.push(...rejectedOf(group, judged))
+        tookAny ||= judged.inDoubt ?? group.length > judged.dead.length + judged.again.length
         const again = await this.#took(group, judged)
         if (again === null) return {}
         if (again.length > 0) groups.unshift(again)
       }
+      if (!tookAny && (dead.length >= deadRunLimit || (dead.length > 0 && groups.length === 0)))
+        return this.#tookNone(items, dead)
     }
-    await this.#accepted(next, items, this.#counts.dead - before)
+    await this.#giveUp(dead)
+    await this.#accepted(next, items, dead.filter(({ item }) => item.idx !== null).length)
     return null
+  }
+
+  /** Nothing of a batch would do. Ever more events are tried together, until one shows that the receiver takes any. */
+  #tookNone({ length }: readonly Item[], dead: readonly Rejected[]): Record<string, never> {
+    this.#fail(`it takes no event: ${dead[0]?.why ?? ''}`)
+    const { batchEvents = 1_000 } = this.#options
+    this.#batchEvents = length > deadRunLimit ? 2 : Math.max(2, Math.min(batchEvents, 2 * length))
+    return {}
   }
 
   /** What of a group that was answered is to be sent again; null when the sink must begin anew. */
@@ -187,7 +216,6 @@ class HttpsShipper implements Shipper {
     group: readonly Item[],
     judged: Extract<Judgement, { kind: 'taken' }>,
   ): Promise<readonly Item[] | null> {
-    if (judged.dead.length > 0) await this.#giveUp(group, judged.dead)
     if (judged.ack !== undefined && !(await this.#indexed(judged.ack))) {
       this.#fail('the indexer did not acknowledge in time')
       return null
@@ -230,31 +258,29 @@ class HttpsShipper implements Shipper {
     if (idx > 0) await this.#cursor.advance(idx)
   }
 
-  /** Durable in the file, and an event of the log, before the sink goes on without them. */
-  async #giveUp(
-    group: readonly Item[],
-    dead: readonly { readonly at: number; readonly why: string }[],
-  ): Promise<void> {
-    const events = dead.flatMap(({ at, why }) => {
-      const item = group[at]
-      // A signed head that a receiver will not have is in the log's own directory all the same.
-      return item === undefined || item.idx === null ? [] : [{ item, why }]
-    })
-    if (events.length === 0) return
-    bury(
-      this.#deadFile,
-      events.map(({ item, why }) => ({ idx: item.idx ?? 0, uid: item.uid, leaf: item.leaf, why })),
+  /**
+   * Durable in the file, and an event of the log, before the sink goes on without them. Of such an event that is itself
+   * rejected there is no further event: the log would be shipping its own complaints for ever.
+   */
+  async #giveUp(dead: readonly Rejected[]): Promise<void> {
+    // A signed head that a receiver will not have is in the log's own directory all the same.
+    const events = dead.flatMap(({ item, why }) =>
+      item.idx === null ? [] : [{ idx: item.idx, uid: item.uid, leaf: item.leaf, why }],
     )
+    if (events.length === 0) return
+    bury(this.#deadFile, events)
     this.#counts.dead += events.length
-    const [first] = events
+    const complaints = dead.filter(({ item }) => item.code !== rejectedCode && item.idx !== null)
+    const [first] = complaints
+    if (first === undefined) return
     const told = this.#log.append({
-      code: 'sink.rejected',
-      message: `${events.length} events will never be taken by ${this.#options.name}`,
+      code: rejectedCode,
+      message: `${complaints.length} events will never be taken by ${this.#options.name}`,
       status: 'failure',
       data: {
         sink: this.#options.name,
-        idx: first?.item.idx ?? undefined,
-        detail: { count: events.length, why: first?.why ?? '' },
+        idx: first.item.idx ?? undefined,
+        detail: { count: complaints.length, why: first.why },
       },
     })
     // A log that cannot be written says so itself; the file above has what was lost.
@@ -382,11 +408,24 @@ class HttpsShipper implements Shipper {
 
 function itemOf({ idx, uid, leaf, body, cp }: Entry): Item {
   const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString()
-  const { time = 0, severity_id: severity = 1 } = JSON.parse(text) as {
+  const parsed = JSON.parse(text) as {
     readonly time?: number
     readonly severity_id?: number
+    readonly metadata?: { readonly event_code?: string }
   }
-  return { idx, uid, body: text, leaf, cp: cp ?? '', time, severity }
+  const { time = 0, severity_id: severity = 1, metadata } = parsed
+  const code = metadata?.event_code ?? ''
+  return { idx, uid, code, body: text, leaf, cp: cp ?? '', time, severity }
+}
+
+function rejectedOf(
+  group: readonly Item[],
+  { dead }: Extract<Judgement, { kind: 'taken' }>,
+): Rejected[] {
+  return dead.flatMap(({ at, why }) => {
+    const item = group[at]
+    return item === undefined ? [] : [{ item, why }]
+  })
 }
 
 /** A signed head in the stream, behind the last event it covers. */
@@ -413,6 +452,7 @@ function headItem(head: Checkpoint, time: number): Item {
   return {
     idx: null,
     uid: `cp-${shortName(head)}`,
+    code: 'audit.checkpoint',
     body,
     leaf: '',
     cp: shortName(head),

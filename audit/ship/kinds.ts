@@ -11,6 +11,8 @@ export interface Item {
   readonly idx: number | null
   /** A receiver drops what it has already by this. */
   readonly uid: string
+  /** The event code. */
+  readonly code: string
   /** The leaf's bytes as text, unchanged. */
   readonly body: string
   readonly leaf: string
@@ -36,14 +38,18 @@ export interface Answer {
 /**
  * - `taken`: all but `dead` are the receiver's now; `again` are to be sent anew, after a pause.
  * - `later`: none is; try the same again, not before `afterMs` if that is given.
- * - `smaller`: the batch as a whole was refused; half of it may pass, and a single item that does not is dead.
- * - `refused`: the receiver wants something else of us (token, address): a person must look, and nothing is lost.
+ * - `smaller`: the batch as a whole was refused; half of it may pass. What still fails alone is dead where others of
+ *   its batch were taken; where none was, the fault is not the events', and the sink takes it for `refused`.
+ * - `refused`: the receiver wants something else of us (token, address, index, right): a person must look, and nothing
+ *   is lost.
  */
 export type Judgement =
   | {
       readonly kind: 'taken'
       readonly dead: readonly { readonly at: number; readonly why: string }[]
       readonly again: readonly number[]
+      /** OTLP: `dead` are all, because the receiver took some and does not say which. */
+      readonly inDoubt?: boolean
       /** Splunk: what to ask for until the indexer has it. */
       readonly ack?: number
     }
@@ -109,6 +115,15 @@ export interface SplunkOptions {
   readonly channel?: string
 }
 
+/**
+ * Splunk's codes that speak of one event and of nothing else: no data, invalid data format, event field required, event
+ * field blank, indexed fields in error. All others (token, index, channel) speak of the sink. "Possible error codes" in
+ * Splunk's "Troubleshoot HTTP Event Collector".
+ */
+const splunkEventCodes: readonly unknown[] = [5, 6, 12, 13, 15]
+/** Server error, busy, acknowledgements or queues at their limit: the same again, later. */
+const splunkLaterCodes: readonly unknown[] = [8, 9]
+
 /** Splunk's HTTP Event Collector: `event` is the leaf as a string, so that `_raw` is the leaf's bytes. */
 export function splunk(options: SplunkOptions): Kind {
   const { token, sourcetype = 'sallyport:ocsf', index, channel } = options
@@ -142,14 +157,22 @@ export function splunk(options: SplunkOptions): Kind {
         if (typeof ackId === 'number') return { ...all, ack: ackId }
         return { kind: 'refused', why: 'no ackId: the token has no indexer acknowledgement' }
       }
-      // What stood before the bad event was not taken either, so all others go again.
-      if (answer.status === 400 && typeof at === 'number' && at >= 0 && at < items.length)
-        return {
-          kind: 'taken',
-          dead: [{ at, why: said(answer) }],
-          again: items.map((_, i) => i).filter((i) => i !== at),
-        }
-      return answer.status === 200 ? { kind: 'later', why: said(answer) } : byStatus(answer)
+      if (answer.status === 400 && splunkEventCodes.includes(code)) {
+        // What stood before the bad event was not taken either, so all others go again.
+        if (typeof at === 'number' && at >= 0 && at < items.length)
+          return {
+            kind: 'taken',
+            dead: [{ at, why: said(answer) }],
+            again: items.map((_, i) => i).filter((i) => i !== at),
+          }
+        return { kind: 'smaller', why: said(answer) }
+      }
+      if (splunkLaterCodes.includes(code) || (answer.status === 200 && code === undefined))
+        return { kind: 'later', why: said(answer), ...retryAfter(answer) }
+      const judged = byStatus(answer)
+      // A code that speaks of the sink, whatever the status says.
+      const ours = judged.kind === 'taken' || (judged.kind === 'smaller' && answer.status !== 413)
+      return ours ? { kind: 'refused', why: said(answer) } : judged
     },
   }
 }
@@ -172,6 +195,16 @@ export interface ElasticOptions {
   readonly authorization: string
   readonly index: string
 }
+
+/** What the bulk API says of one item. */
+interface Told {
+  readonly status?: number
+  readonly error?: { readonly type?: string }
+}
+
+/** Elastic's words for a document that will never do, whatever is changed about rights, index or mapping limits. */
+const documentErrors =
+  /^(mapper_parsing|document_parsing|strict_dynamic_mapping|mapper|illegal_argument|parsing|x_content_parse)_exception$/
 
 /** Elasticsearch's bulk API with `create`: sent twice, an event is there once. */
 export function elastic({ authorization, index }: ElasticOptions): Kind {
@@ -202,11 +235,13 @@ export function elastic({ authorization, index }: ElasticOptions): Kind {
       const dead: { at: number; why: string }[] = []
       const again: number[] = []
       for (const [at, one] of told.entries()) {
-        const { status = 0, error } =
-          (one as { create?: { status?: number; error?: unknown } }).create ?? {}
+        const { status = 0, error } = (one as { create?: Told }).create ?? {}
         if (status === 201 || status === 200 || status === 409) continue
+        const why = `${status} ${JSON.stringify(error ?? '').slice(0, 200)}`
         if (status === 429 || status >= 500 || status === 0) again.push(at)
-        else dead.push({ at, why: `${status} ${JSON.stringify(error ?? '').slice(0, 200)}` })
+        else if (status === 400 && documentErrors.test(error?.type ?? '')) dead.push({ at, why })
+        // A right, an index or a limit that is not there: the same for every event that is to come.
+        else return { kind: 'refused', why }
       }
       return { kind: 'taken', dead, again }
     },
@@ -300,7 +335,9 @@ export function otlp({ headers = {} }: OtlpOptions): Kind {
         if (rejected === 0) return all
         // It does not say which: all of the batch are in doubt, none may be sent again.
         const why = `${rejected} of ${items.length} rejected: ${partial?.errorMessage ?? ''}`
-        return { kind: 'taken', dead: items.map((_, at) => ({ at, why })), again: [] }
+        if (rejected >= items.length) return { kind: 'refused', why }
+        const dead = items.map((_, at) => ({ at, why }))
+        return { kind: 'taken', dead, again: [], inDoubt: true }
       }
       if ([429, 502, 503, 504].includes(status))
         return { kind: 'later', why: said(answer), ...retryAfter(answer) }

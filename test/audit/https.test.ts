@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
   elastic,
@@ -232,6 +233,85 @@ describe('a receiver that wants something else of us', () => {
   })
 })
 
+describe('a misconfigured receiver makes the sink lose nothing', () => {
+  const hecSays = (code: number, text: string) => ({
+    kind: splunk({ token }),
+    rules: hec(false),
+    answer: () => ({ status: 400, body: { text, code, 'invalid-event-number': 0 } }),
+  })
+  const elasticSays = (status: number, type: string) => ({
+    kind: elastic({ authorization: 'ApiKey abc', index: 'logs-sallyport' }),
+    rules: bulk,
+    answer: ({ body }: Asked) => ({
+      status: 200,
+      body: {
+        errors: true,
+        items: Array.from({ length: body.toString().split('\n').length >> 1 }, () => ({
+          create: { status, error: { type } },
+        })),
+      },
+    }),
+  })
+  test.for([
+    { name: 'Splunk 1, token disabled', ...hecSays(1, 'Token disabled') },
+    { name: 'Splunk 3, invalid authorization', ...hecSays(3, 'Invalid authorization') },
+    { name: 'Splunk 7, incorrect index', ...hecSays(7, 'Incorrect index') },
+    { name: 'Splunk 10, no channel', ...hecSays(10, 'Data channel is missing') },
+    { name: 'Splunk 6 for every event', ...hecSays(6, 'Invalid data format') },
+    { name: 'Elastic 403 for each item', ...elasticSays(403, 'security_exception') },
+    { name: 'Elastic 404 for each item', ...elasticSays(404, 'index_not_found_exception') },
+    { name: 'Elastic 400 for each item', ...elasticSays(400, 'illegal_argument_exception') },
+    {
+      name: 'a webhook that finds fault with everything',
+      kind: webhook({ path: '/in', secret }),
+      rules: hook,
+      answer: () => ({ status: 422 }),
+    },
+    {
+      name: 'a collector that rejects all records',
+      kind: otlp({}),
+      rules: collector,
+      answer: () => ({ status: 200, body: { partialSuccess: { rejectedLogRecords: '9999' } } }),
+    },
+  ])('$name: DOWN with the reason, and all of it there when it is mended', async (row) => {
+    const receiver = await fake(row.rules)
+    receiver.fault = row.answer
+    const log = await open()
+    await write(log, 12)
+    const shipper = ship(log, receiver, row.kind, { trailMs: 0 })
+    await eventually(() => receiver.count > 3 && shipper.health().lastError !== null)
+    expect(shipper.health()).toMatchObject({ state: 'DOWN', next: 0, cursor: 0 })
+    expect(shipper.health().lastError).toMatch(/\d{3}|rejected/)
+    expect(existsSync(join(log.directory, 'ship', 'siem.dead'))).toBe(false)
+    receiver.fault = () => null
+    expect(await shipper.flush(patience)).toBe(true)
+    await expectAll(log, receiver)
+    const told = (await log.read(0, 10_000)).map(({ body }) => Buffer.from(body).toString())
+    expect(told.some((body) => body.includes('"event_code":"sink.rejected"'))).toBe(false)
+  })
+})
+
+test('a rejected sink.rejected is told of in the file and not in the log again', async () => {
+  const receiver = await fake(hook)
+  receiver.fault = ({ body }) =>
+    /poison|"event_code\\":\\"sink\.rejected/.test(gunzipSync(body).toString())
+      ? { status: 422 }
+      : null
+  const log = await open()
+  await write(log, 3)
+  await log.append(stats(1, 'a poison pill'))
+  const shipper = ship(log, receiver, webhook({ path: '/in', secret }))
+  expect(await shipper.flush(patience)).toBe(true)
+  await write(log, 3)
+  expect(await shipper.flush(patience)).toBe(true)
+  const dead = readFileSync(join(log.directory, 'ship', 'siem.dead'), 'utf8')
+    .trim()
+    .split('\n')
+  expect(dead.length).toBe(2)
+  const told = (await log.read(0, 10_000)).map(({ body }) => Buffer.from(body).toString())
+  expect(told.filter((body) => body.includes('"event_code":"sink.rejected"')).length).toBe(1)
+})
+
 test('a batch too large for the receiver goes in halves', async () => {
   const receiver = await fake(hook)
   receiver.fault = ({ body }) => (body.length > 6_000 ? { status: 413 } : null)
@@ -267,7 +347,7 @@ test('what partialSuccess rejects is never sent again', async () => {
     count === 1
       ? {
           status: 200,
-          body: { partialSuccess: { rejectedLogRecords: '2', errorMessage: 'too old' } },
+          body: { partialSuccess: { rejectedLogRecords: '1', errorMessage: 'too old' } },
         }
       : null
   const log = await open()
