@@ -4,9 +4,10 @@ export type { Checkpoint } from './checkpoint.ts'
 export { AuditError } from './errors.ts'
 export type { AuditCode, Place } from './errors.ts'
 export { readCatalogue } from './evidence/catalogue.ts'
-export type { Catalogue, Control } from './evidence/catalogue.ts'
+export type { Catalogue } from './evidence/catalogue.ts'
 export { buildEvidence } from './evidence/package.ts'
 export type { Evidence, EvidenceOptions } from './evidence/package.ts'
+export type { Control } from './evidence/verify.mjs'
 export { endReasons, eventCodes } from './event.ts'
 export type {
   Actor,

@@ -5,38 +5,12 @@
 import { hash } from 'node:crypto'
 import shipped from './catalogue.json' with { type: 'json' }
 import { AuditError } from '../errors.ts'
-import { queries } from './queries.ts'
-
-/** How well the clause's wording is known: O compared with the official text, S secondary, T title only, U memory. */
-export type Wording = 'O' | 'S' | 'T' | 'U'
-
-export interface Control {
-  readonly id: string
-  readonly framework: string
-  readonly edition: string
-  readonly ref: string
-  readonly title: string
-  /** Our paraphrase. */
-  readonly gist: string
-  readonly wording: Wording
-  readonly source: string
-  readonly checked_by?: string
-  readonly checked_on?: string
-  readonly feature: readonly string[]
-  readonly query: readonly string[]
-  readonly expect: 'rows' | 'empty'
-  /** What the evidence does not show. */
-  readonly limits: string
-}
+import { queries } from './verify.mjs'
+import type { Control } from './verify.mjs'
 
 export interface Catalogue {
   readonly controls: readonly Control[]
   readonly sha256: string
-}
-
-export const disclaimer = 'Mapping, not legal advice.'
-export function caveat({ wording }: Control): string {
-  return wording === 'O' ? '' : `Clause wording not checked against the official text (${wording}).`
 }
 
 function refuse(id: string, what: string): never {

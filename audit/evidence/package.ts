@@ -8,11 +8,9 @@ import { hashesOf } from '../prove.ts'
 import { LogReader } from '../read.ts'
 import { leafHash } from '../tree.ts'
 import type { Checkpoint } from '../checkpoint.ts'
-import { caveat, disclaimer, type Catalogue, type Control } from './catalogue.ts'
-import { columns, queries, type EvidenceRow, type Question } from './queries.ts'
-import { reportHtml } from './report.ts'
-import { judge, proveEvents, readVkey } from './verify.mjs'
-import type { Judgement, Proven } from './verify.mjs'
+import type { Catalogue } from './catalogue.ts'
+import { derive, judge, manifestText, proveEvents, readVkey } from './verify.mjs'
+import type { Judgement } from './verify.mjs'
 import { listed, packEntry, zipOf, type Packed } from './zip.ts'
 
 const hourMs = 3_600_000
@@ -158,90 +156,8 @@ function logEntries(options: EvidenceOptions, origin: string): Packed[] {
 }
 const newline = Buffer.from('\n')
 
-/** A cell that a spreadsheet takes as text, whatever a person wrote into it. */
-function cell(value: string | number): string {
-  const text = String(value)
-  const plain = /^[=+\-@\t\r]/.test(text) && typeof value === 'string' ? `'${text}` : text
-  return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain
-}
-
-function csvOf(rows: readonly EvidenceRow[]): string {
-  const lines = rows.map((row) => columns.map((name) => cell(row[name])).join(','))
-  return `${[columns.join(','), ...lines].join('\r\n')}\r\n`
-}
-
-/** One control with its rows; where none should be, every row is an exception and stands first. */
-export interface Answered {
-  readonly control: Control
-  readonly rows: readonly EvidenceRow[]
-  readonly exceptions: number
-}
-
-/** Asks each query once, however many controls want it. */
-function asker(question: Question): (name: string) => readonly EvidenceRow[] {
-  const known = new Map<string, readonly EvidenceRow[]>()
-  return (name) => {
-    const rows = known.get(name) ?? queries[name]?.(question) ?? []
-    known.set(name, rows)
-    return rows
-  }
-}
-
-function answerControl(control: Control, ask: (name: string) => readonly EvidenceRow[]): Answered {
-  const asked = control.query.flatMap(ask)
-  const strict = control.query.includes('outside-grant')
-  const outside = new Set(ask('outside-grant').map(({ idx }) => idx))
-  const isException = (row: EvidenceRow): boolean =>
-    control.expect === 'empty' || (strict && outside.has(row.idx))
-  const rows = [...asked.filter(isException), ...asked.filter((row) => !isException(row))]
-  return { control, rows, exceptions: asked.filter(isException).length }
-}
-
-function controlEntries({ control, rows, exceptions }: Answered): Packed[] {
-  const { id, ref, edition, title, gist, wording, query, expect, limits } = control
-  const said = { id, ref, edition, title, gist, wording, query, expect, exceptions, limits }
-  const text = JSON.stringify({ notice: `${disclaimer} ${caveat(control)}`.trim(), ...said, rows })
-  return [
-    packEntry(`controls/${id}.json`, `${text}\n`),
-    packEntry(`controls/${id}.csv`, csvOf(rows)),
-  ]
-}
-
 const iso = (ms: number): string => new Date(ms).toISOString()
 const day = (ms: number): string => iso(ms).slice(0, 16).replaceAll(':', '').replace('T', '-')
-
-function manifestOf(
-  options: EvidenceOptions,
-  proven: Proven,
-  judgement: Judgement,
-  entries: readonly Packed[],
-): string {
-  const { from, to, framework, device, catalogue } = options
-  const heads = entries.find(({ name }) => name === 'log/checkpoints')
-  const manifest = {
-    v: 1,
-    notice: disclaimer,
-    framework: framework ?? 'all',
-    device: device ?? null,
-    catalogue_sha256: catalogue.sha256,
-    origin: proven.origin,
-    from: iso(from),
-    to: iso(to),
-    events: { first: proven.first, last: proven.last - 1 },
-    heads: heads === undefined ? 0 : proven.heads,
-    verdict: { outcome: judgement.outcome, words: judgement.words },
-    cannot_show: [
-      'access around Sallyport',
-      'a gateway whose program was replaced',
-      'what people owe by their organisation',
-      proven.first === 0
-        ? 'anything before the first event of this log'
-        : `grants that were requested before event ${proven.first}`,
-    ],
-    entries: entries.toSorted((a, b) => (a.name < b.name ? -1 : 1)).map(listed),
-  }
-  return `${JSON.stringify(manifest, null, 1)}\n`
-}
 
 const own = (name: string): Buffer => readFileSync(new URL(name, import.meta.url))
 
@@ -258,31 +174,25 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
   const log = logEntries(options, origin)
   const proven = proveEvents(new Map(log.map((entry) => [entry.name, asRead(entry)])), keys)
   const judgement = judge(proven, options.from, options.to)
-  const question = { proven, from: options.from, to: options.to }
-  const ask = asker(question)
-  const controls = options.catalogue.controls
-    .filter(({ framework }) => options.framework === undefined || framework === options.framework)
-    .map((control) => answerControl(control, ask))
-  const html = reportHtml({ question, judgement, controls, device: options.device })
+  const asked = {
+    from: options.from,
+    to: options.to,
+    framework: options.framework,
+    device: options.device,
+    catalogueSha256: options.catalogue.sha256,
+  }
+  const controls = options.catalogue.controls.filter(
+    ({ framework }) => options.framework === undefined || framework === options.framework,
+  )
   const entries = [
     ...log,
-    packEntry(
-      'catalogue.json',
-      `${JSON.stringify(
-        controls.map(({ control }) => control),
-        null,
-        1,
-      )}\n`,
-    ),
-    ...controls.flatMap(controlEntries),
-    packEntry('sessions.csv', csvOf(ask('sessions'))),
-    packEntry('grants.csv', csvOf(ask('grants'))),
-    packEntry('report.html', html),
+    packEntry('catalogue.json', `${JSON.stringify(controls, null, 1)}\n`),
+    ...[...derive(proven, judgement, asked, controls)].map(([name, text]) => packEntry(name, text)),
     packEntry('verify.mjs', own('verify.mjs')),
     packEntry('verify.py', own('verify.py')),
-    packEntry('README.txt', own('README.txt')),
   ]
-  const manifest = packEntry('manifest.json', manifestOf(options, proven, judgement, entries))
+  const listing = entries.map(listed)
+  const manifest = packEntry('manifest.json', manifestText(proven, judgement, asked, listing))
   const sum = packEntry('manifest.sha256', `${listed(manifest).sha256}  manifest.json\n`)
   const name = `evidence-${options.framework ?? 'all'}-${day(options.from)}_${day(options.to)}.zip`
   return {

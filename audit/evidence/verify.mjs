@@ -16,7 +16,10 @@
  *  4. the heartbeats: no silence of over 90 s in the time asked for, and each one's set of active sessions is what the
  *     sessions' starts and ends say;
  *  5. the sessions: each was its grant's holder's, to a device and a process the grant names, and began while the grant
- *     was in force: requested, approved by somebody else, neither rejected, revoked, expired nor given back.
+ *     was in force: requested, approved by somebody else, neither rejected, revoked, expired nor given back;
+ *  6. what people read: report.html, the CSV and JSON files, README.txt and manifest.json are made anew from the proven
+ *     events and must be the same to the byte. Each file is listed with what it is worth. Take this program from whoever
+ *     you trust, not from the package: a forger may have changed the one in there.
  */
 import { createHash, createPublicKey, verify as verifySignature } from 'node:crypto'
 import { readFileSync, realpathSync } from 'node:fs'
@@ -465,7 +468,7 @@ function heartbeatGaps(events, from, to) {
 /** @typedef {{ id: string, start: Event | null, end: Event | null }} Session */
 
 /** @param {Event[]} events @returns {Map<string, Session>} */
-export function sessionsOf(events) {
+function sessionsOf(events) {
   /** @type {Map<string, Session>} */
   const sessions = new Map()
   for (const event of events) {
@@ -648,7 +651,7 @@ function faultsOf(start, grant) {
  * @param {Event[]} events @param {number} first
  * @returns {{ exceptions: Exception[], untold: string[] }}
  */
-export function checkGrants(events, first) {
+function checkGrants(events, first) {
   const grants = grantsOf(events)
   /** @type {Exception[]} */
   const exceptions = []
@@ -726,7 +729,7 @@ export function judge({ events, first }, from, to) {
  * Who could reach a device, who did, on whose approval, doing what: [from, to] in epoch ms; every device without a name.
  * @param {Event[]} events @param {number} from @param {number} to @param {string} [device]
  */
-export function answer(events, from, to, device) {
+function answer(events, from, to, device) {
   const grants = [...grantsOf(events).values()].filter(
     (grant) =>
       (device === undefined || grant.devices.includes(device)) &&
@@ -777,9 +780,623 @@ export function answer(events, from, to, device) {
 }
 
 /** @param {number} n @param {string} noun */
-export const count = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`
+const count = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`
 /** @param {number} ms */
 const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.000Z', 'Z')
+
+// ------------------------------------------------------------------ 6. what people read, made of what is proven
+
+/**
+ * @typedef {{ readonly id: string, readonly framework: string, readonly edition: string, readonly ref: string, readonly title: string, readonly gist: string, readonly wording: 'O' | 'S' | 'T' | 'U', readonly source: string, readonly checked_by?: string, readonly checked_on?: string, readonly feature: readonly string[], readonly query: readonly string[], readonly expect: 'rows' | 'empty', readonly limits: string }} Control
+ *   a clause and what it is asked: `gist` is a paraphrase; `wording` says how well the clause's own is known (O compared with the official text, S secondary, T title only, U memory); `limits`, what the evidence does not show
+ * @typedef {{ readonly proven: Proven, readonly from: number, readonly to: number }} Question epoch ms
+ * @typedef {{ idx: number, time: string, event: string, who: string, device: string, process: string, session: string, grant: string, outcome: string, detail: string }} EvidenceRow
+ *   where it stands, and what it says
+ * @typedef {{ control: Control, rows: readonly EvidenceRow[], exceptions: number }} Answered
+ *   one control with its rows; where none should be, every row is an exception and stands first
+ * @typedef {{ question: Question, judgement: Judgement, controls: readonly Answered[], device: string | undefined }} Report
+ * @typedef {{ from: number, to: number, framework: string | undefined, device: string | undefined, catalogueSha256: string }} Asked epoch ms
+ * @typedef {{ name: string, size: number, sha256: string, packed_sha256: string }} Listed
+ */
+
+/** Counts up with every change of what these functions write: another release's package is not called forged. */
+const rendering = 1
+export const disclaimer = 'Mapping, not legal advice.'
+/** @param {Control} control */
+const caveat = ({ wording }) =>
+  wording === 'O' ? '' : `Clause wording not checked against the official text (${wording}).`
+
+/** @type {readonly (keyof EvidenceRow)[]} */
+const columns = [
+  'idx',
+  'time',
+  'event',
+  'who',
+  'device',
+  'process',
+  'session',
+  'grant',
+  'outcome',
+  'detail',
+]
+
+/** @param {unknown} value @returns {string} */
+function plainText(value) {
+  if (value === undefined || value === null) return ''
+  return typeof value === 'string' ? value : JSON.stringify(value)
+}
+
+/** @param {Event} event @param {string} [detail] @returns {EvidenceRow} */
+function rowOf(event, detail) {
+  const facts = own(event)
+  return {
+    idx: event['metadata'].sequence,
+    time: new Date(event['time']).toISOString(),
+    event: code(event),
+    who: plainText(event['actor']?.user?.name ?? event['actor']?.user?.uid),
+    device: plainText(facts['device']),
+    process: plainText(facts['process']),
+    session: plainText(facts['session']),
+    grant: plainText(facts['grant']),
+    outcome: event['status_id'] === 1 ? 'success' : `failure ${plainText(facts['reason'])}`.trim(),
+    detail: detail ?? plainText(event['message']),
+  }
+}
+
+/** @param {Question} question @returns {Event[]} */
+function inRange({ proven, from, to }) {
+  return proven.events.filter((event) => event['time'] >= from && event['time'] <= to)
+}
+
+/** @typedef {(question: Question) => EvidenceRow[]} Ask */
+
+/** Events of these codes, or of codes that begin so where a name ends in a dot.
+ * @param {string[]} names @returns {Ask} */
+function eventsOf(...names) {
+  const wanted = (/** @type {string} */ one) =>
+    names.some((name) => (name.endsWith('.') ? one.startsWith(name) : one === name))
+  return (question) =>
+    inRange(question)
+      .filter((event) => wanted(code(event)))
+      .map((event) => rowOf(event))
+}
+
+/** @param {string} field @param {string[]} names @returns {Ask} */
+function withField(field, ...names) {
+  return (question) =>
+    inRange(question)
+      .filter((event) => names.includes(code(event)) && own(event)[field] !== undefined)
+      .map((event) => rowOf(event, plainText(own(event)[field])))
+}
+
+/** Sessions of people that began without more than one factor, as their identity provider told it.
+ * @type {Ask} */
+function withoutMfa(question) {
+  return inRange(question)
+    .filter((event) => code(event) === 'session.start' && own(event)['party'] !== 'service')
+    .filter((event) => {
+      /** @type {string[]} */
+      const methods = own(event)['authn']?.methods ?? []
+      return !methods.includes('mfa') && !methods.includes('hwk') && methods.length < 2
+    })
+    .map((event) => rowOf(event, `methods ${plainText(own(event)['authn'])}`))
+}
+
+/** @type {Ask} */
+function outsideGrant({ proven, from, to }) {
+  const byIdx = new Map(proven.events.map((event) => [event['metadata'].sequence, event]))
+  return checkGrants(proven.events, proven.first).exceptions.flatMap(({ idx, what }) => {
+    const event = byIdx.get(idx)
+    if (event === undefined || event['time'] < from || event['time'] > to) return []
+    return [rowOf(event, what)]
+  })
+}
+
+/** The sessions active at the end of the time asked for.
+ * @type {Ask} */
+function activeAt({ proven, to }) {
+  return [...sessionsOf(proven.events).values()].flatMap(({ start, end }) =>
+    start !== null && start['time'] <= to && (end === null || end['time'] > to)
+      ? [rowOf(start, `active at ${new Date(to).toISOString()}`)]
+      : [],
+  )
+}
+
+/** @type {Ask} */
+function logHealth(question) {
+  const { gaps } = judge(question.proven, question.from, question.to)
+  const silent = gaps.map((gap) => ({
+    idx: gap.idx,
+    time: new Date(gap.from).toISOString(),
+    event: 'heartbeat gap',
+    who: '',
+    device: '',
+    process: '',
+    session: '',
+    grant: '',
+    outcome: gap.kind,
+    detail: `no heartbeat until ${new Date(gap.to).toISOString()}`,
+  }))
+  const told = eventsOf(
+    'log.open',
+    'log.close',
+    'log.recovered',
+    'log.prune',
+    'log.state',
+    'sink.',
+    'recording.fail',
+  )
+  return [...silent, ...told(question)]
+}
+
+/** Every question a catalogue may ask. A name outside this table is an error of the catalogue.
+ * @type {Readonly<Record<string, Ask>>} */
+export const queries = {
+  sessions: eventsOf('session.start', 'session.end', 'session.deny'),
+  'active-at': activeAt,
+  'no-mfa': withoutMfa,
+  'outside-grant': outsideGrant,
+  cuts: eventsOf('session.kill', 'session.lock', 'session.unlock', 'device.quarantine'),
+  grants: eventsOf('grant.'),
+  offboard: eventsOf(
+    'grant.revoke',
+    'cert.revoke',
+    'device.retire',
+    'session.kill',
+    'session.lock',
+  ),
+  auth: eventsOf('auth.'),
+  policy: eventsOf('policy.upload', 'policy.activate', 'policy.rollback', 'finding.break_glass'),
+  certs: eventsOf('cert.'),
+  crypto: withField('tls_version', 'tunnel.up', 'tunnel.renew'),
+  process: (question) => [
+    ...withField('observed', 'session.end')(question),
+    ...eventsOf('finding.process_mismatch')(question),
+  ],
+  ot: eventsOf('ot.'),
+  recordings: eventsOf('recording.'),
+  'log-health': logHealth,
+  changes: eventsOf('admin.call', 'node.', 'sink.add', 'sink.change', 'sink.remove'),
+  inventory: eventsOf('device.enroll', 'device.retire', 'device.inventory', 'device.resume'),
+}
+
+/** A cell that a spreadsheet takes as text, whatever a person wrote into it.
+ * @param {string | number} value */
+function cell(value) {
+  const text = String(value)
+  const plain = /^[=+\-@\t\r]/.test(text) && typeof value === 'string' ? `'${text}` : text
+  return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain
+}
+
+/** @param {readonly EvidenceRow[]} rows */
+function csvOf(rows) {
+  const lines = rows.map((row) => columns.map((name) => cell(row[name])).join(','))
+  return `${[columns.join(','), ...lines].join('\r\n')}\r\n`
+}
+
+/** Asks each query once, however many controls want it.
+ * @param {Question} question @returns {(name: string) => readonly EvidenceRow[]} */
+function asker(question) {
+  /** @type {Map<string, readonly EvidenceRow[]>} */
+  const known = new Map()
+  return (name) => {
+    const rows = known.get(name) ?? queries[name]?.(question) ?? []
+    known.set(name, rows)
+    return rows
+  }
+}
+
+/** @param {Control} control @param {(name: string) => readonly EvidenceRow[]} ask @returns {Answered} */
+function answerControl(control, ask) {
+  const asked = control.query.flatMap(ask)
+  const strict = control.query.includes('outside-grant')
+  const outside = new Set(ask('outside-grant').map(({ idx }) => idx))
+  const isException = (/** @type {EvidenceRow} */ row) =>
+    control.expect === 'empty' || (strict && outside.has(row.idx))
+  const rows = [...asked.filter(isException), ...asked.filter((row) => !isException(row))]
+  return { control, rows, exceptions: asked.filter(isException).length }
+}
+
+/** @param {unknown} value */
+function esc(value) {
+  const text = typeof value === 'string' ? value : (JSON.stringify(value ?? '') ?? '')
+  const shown = value === undefined || value === null ? '' : text
+  return shown.replace(/[&<>"']/g, (found) => `&#${found.charCodeAt(0)};`)
+}
+
+/** @param {number} ms */
+const stamp = (ms) => new Date(ms).toISOString().slice(0, 19).replace('T', ' ')
+/** @param {Event | null} event */
+const person = (event) =>
+  String(event?.['actor']?.user?.name ?? event?.['actor']?.user?.uid ?? 'unknown')
+/** @param {Event | null} event @returns {Record<string, any>} */
+const factsOf = (event) => (event === null ? {} : own(event))
+/** @param {Event | null} event */
+const sequence = (event) => (event === null ? '' : `#${String(event['metadata'].sequence)}`)
+
+/** @param {readonly string[]} head @param {readonly (readonly string[])[]} rows @param {string} empty */
+function table(head, rows, empty) {
+  if (rows.length === 0) return `<p class="none">${esc(empty)}</p>`
+  const line = (/** @type {readonly string[]} */ cells, /** @type {string} */ tag) =>
+    `<tr>${cells.map((one) => `<${tag}>${one}</${tag}>`).join('')}</tr>`
+  return `<table><thead>${line(head.map(esc), 'th')}</thead><tbody>${rows.map((row) => line(row, 'td')).join('\n')}</tbody></table>`
+}
+
+/** @type {Readonly<Record<string, string>>} */
+const verdicts = {
+  complete: 'Complete: nothing else happened through this gateway in that time.',
+  'complete with listed recoveries':
+    'Complete, with the interruptions listed below: nothing else was let through in that time.',
+  'not provable': 'Not provable for all of that time: what is missing is listed below.',
+}
+
+/** @param {Gap} gap */
+function gapText({ kind }) {
+  return {
+    stopped: 'the gateway was stopped in order; it lets nobody through while it is',
+    crashed: 'the gateway ended without a word and was started again; no session could begin',
+    silent: 'no heartbeat although the gateway ran: what was active is not attested',
+    before: 'the log says nothing of this time yet',
+    after: 'the log says nothing of this time any more',
+  }[kind]
+}
+
+/** @param {Grant} grant */
+function grantRow(grant) {
+  const approved = grant.approvals.map(
+    ({ who, time: at, idx }) => `${esc(who)}<br><small>${stamp(at)} #${idx}</small>`,
+  )
+  const ended =
+    grant.ended === null
+      ? ''
+      : `<br><small>${esc(grant.ended.how)} ${stamp(grant.ended.time)} by ${esc(grant.ended.by)}</small>`
+  return [
+    `${esc(grant.who)}<br><small>${esc(grant.id)} #${grant.requestIdx}</small>`,
+    `${esc(grant.devices.join(', '))} / ${esc(grant.processes.join(', '))}`,
+    `${stamp(grant.notBefore)}<br>to ${stamp(grant.notAfter)}${ended}`,
+    approved.length === 0 ? 'nobody: policy asked for none' : approved.join('<br>'),
+    `${esc(grant.reason)}${grant.ticket === '' ? '' : `<br><small>ticket ${esc(grant.ticket)}</small>`}`,
+  ]
+}
+
+/** @param {Event} event */
+function actText(event) {
+  const facts = factsOf(event)
+  if (code(event) === 'http.request')
+    return `${esc(facts['method'])} ${esc(facts['path'])} ${event['status_id'] === 1 ? '' : '(refused)'}`
+  const what = `unit ${esc(facts['unit'])} function ${esc(facts['function_code'])} address ${esc(facts['address'])} × ${esc(facts['quantity'])}`
+  return `${code(event) === 'ot.write' ? 'wrote' : 'was refused'}: ${what}`
+}
+
+const actsShown = 40
+
+/** @param {Session & { acts: Event[] }} session @param {readonly Grant[]} grants */
+function sessionRow(session, grants) {
+  const { start, end, acts } = session
+  const facts = { ...factsOf(end), ...factsOf(start) }
+  const grant = grants.find(({ id }) => id === facts['grant'])
+  const observed = factsOf(end)['observed']
+  const program =
+    observed?.exe === undefined
+      ? ''
+      : `<br><small>program ${esc(observed.exe)} ${esc(String(observed.sha256 ?? '').slice(0, 16))}</small>`
+  const more =
+    acts.length > actsShown ? [`and ${acts.length - actsShown} more, in log/events.ndjson`] : []
+  const done = [...acts.slice(0, actsShown).map(actText), ...more].join('<br>')
+  const bytes =
+    end === null
+      ? ''
+      : `${esc(factsOf(end)['bytes_in'] ?? '?')} bytes in, ${esc(factsOf(end)['bytes_out'] ?? '?')} out`
+  return [
+    `${esc(person(start ?? end))}<br><small>${esc(facts['party'])} ${esc(session.id)} ${sequence(start)}</small>`,
+    `${esc(facts['device'])} / ${esc(facts['process'])}${program}`,
+    `${start === null ? 'before' : stamp(start['time'])}<br>to ${end === null ? 'still open' : `${stamp(end['time'])}<br><small>${esc(factsOf(end)['reason'])} ${sequence(end)}</small>`}`,
+    grant === undefined
+      ? esc(facts['grant'])
+      : `${grant.approvals.map(({ who }) => esc(who)).join(', ') || 'no approval needed'}<br><small>${esc(grant.id)}</small>`,
+    `${bytes}${done === '' ? '' : `<br>${done}`}`,
+  ]
+}
+
+/** @param {Event} event */
+function eventRow(event) {
+  return [
+    sequence(event),
+    stamp(event['time']),
+    esc(event['metadata'].event_code),
+    esc(person(event)),
+    esc(event['message']),
+  ]
+}
+
+/** @param {Report} report @param {string} device */
+function deviceSection({ question }, device) {
+  const { grants, sessions, denied, cuts } = answer(
+    question.proven.events,
+    question.from,
+    question.to,
+    device,
+  )
+  return `<section><h2>${esc(device)}</h2>
+<h3>Who could reach it: ${count(grants.length, 'grant')} in force</h3>
+${table(['Who', 'What', 'When', 'Approved by', 'Why'], grants.map(grantRow), 'Nobody could: no grant for it was in force.')}
+<h3>Who did: ${count(sessions.length, 'session')}</h3>
+${table(
+  ['Who', 'What', 'When (UTC)', 'On whose approval', 'Doing what'],
+  sessions.map((session) => sessionRow(session, grants)),
+  'Nobody did.',
+)}
+<h3>Refused, cut, locked or revoked</h3>
+${table(['Event', 'When (UTC)', 'What', 'Who', 'In words'], [...denied, ...cuts].map(eventRow), 'Nothing.')}
+</section>`
+}
+
+/** @param {Report} report @returns {string[]} */
+function devicesOf({ question, device }) {
+  if (device !== undefined) return [device]
+  /** @type {Set<string>} */
+  const found = new Set()
+  for (const event of question.proven.events) {
+    const one = factsOf(event)['device']
+    const named = String(event['metadata'].event_code)
+    if (typeof one === 'string' && /^(session|grant)\./.test(named))
+      for (const name of one.split(',')) found.add(name)
+  }
+  return [...found].toSorted()
+}
+
+/** @param {Report} report */
+function proofSection({ question, judgement }) {
+  const { proven } = question
+  const items = [
+    `The log ${esc(proven.origin)} is a Merkle tree of events; its heads are signed. This package holds <b>every</b> event from #${proven.first} to #${proven.last - 1}. Hashing them in order gives the signed root: had one been left out, added, changed or moved, it would not.`,
+    'An event is on disk before the gateway acts on it, so what is not in the log was not done through this gateway.',
+    'At least every 60 seconds the log commits to the set of active sessions, also when it is empty. Silence of more than 90 seconds is listed below.',
+    judgement.exceptions.length === 0
+      ? 'Every session began under a grant in force, with the approvals it needed, none of them by its requester.'
+      : `${judgement.exceptions.length} sessions do not agree with their grants; they are listed below.`,
+    'Check it yourself, offline: <code>node verify.mjs PACKAGE.zip --key KEYFILE</code> or <code>python3 verify.py PACKAGE.zip --key KEYFILE</code>, with the program and the keys from whoever you trust for them. It makes this page anew from the events and says whether it is the same; until then this page proves nothing.',
+  ]
+  const gaps = judgement.gaps.map((gap) => [
+    esc(stamp(gap.from)),
+    esc(stamp(gap.to)),
+    esc(gap.kind),
+    esc(gapText(gap)),
+    `#${gap.idx}`,
+  ])
+  const rest = [
+    ...judgement.recoveries.map(({ idx, message }) => `#${idx}: ${message}`),
+    ...judgement.untold,
+    ...judgement.exceptions.map(({ idx, what }) => `#${idx}: ${what}`),
+  ]
+  return `<section><h2>How do I know there is nothing else?</h2><ol>${items.map((item) => `<li>${item}</li>`).join('')}</ol>
+<h3>Times without a heartbeat</h3>${table(['From (UTC)', 'To', 'Kind', 'Meaning', 'Event'], gaps, 'None.')}
+<h3>Recoveries, exceptions, and what cannot be told</h3>${rest.length === 0 ? '<p class="none">None.</p>' : `<ul>${rest.map((line) => `<li>${esc(line)}</li>`).join('')}</ul>`}
+<h3>What this cannot show</h3><p>Access around Sallyport; a gateway whose program was replaced; duties of organisation.${proven.first === 0 ? '' : ` Grants that were requested before event #${proven.first}.`} Times are those of the gateway&#39;s clock.</p></section>`
+}
+
+const rowsShown = 12
+
+/** @param {Answered} answered */
+function controlSection({ control, rows, exceptions }) {
+  const shown = rows
+    .slice(0, rowsShown)
+    .map((row) => [
+      `#${row.idx}`,
+      esc(row.time.slice(0, 19).replace('T', ' ')),
+      esc(row.event),
+      esc(row.who),
+      esc(row.detail),
+    ])
+  const more =
+    rows.length > rowsShown
+      ? `<p class="none">and ${rows.length - rowsShown} more in controls/${esc(control.id)}.csv</p>`
+      : ''
+  const state =
+    control.expect === 'empty'
+      ? rows.length === 0
+        ? 'as it should be: none'
+        : `${exceptions} exceptions`
+      : `${rows.length} rows${exceptions === 0 ? '' : `, ${exceptions} exceptions first`}`
+  return `<section class="control"><h3>${esc(control.edition)} ${esc(control.ref)}: ${esc(control.title)}</h3>
+<p>${esc(control.gist)} <small>${esc(disclaimer)} ${esc(caveat(control))} ${esc(control.limits)}</small></p><p><b>${esc(state)}</b></p>
+${rows.length === 0 ? '' : table(['Event', 'When (UTC)', 'What', 'Who', 'In words'], shown, '')}${more}</section>`
+}
+
+const style = `@page{size:A4;margin:16mm 14mm 18mm;@bottom-right{content:counter(page) " / " counter(pages);font:9px sans-serif}}
+:root{color-scheme:light}body{font:13px/1.45 system-ui,sans-serif;color:#1a1f24;max-width:1000px;margin:24px auto;padding:0 16px}
+h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:28px 0 6px;border-bottom:2px solid #1a1f24;padding-bottom:3px}h3{font-size:14px;margin:16px 0 4px}
+.verdict{border:2px solid;border-radius:4px;padding:10px 14px;margin:14px 0;font-size:15px}.good{border-color:#1b6b3a;background:#eef7f1}.bad{border-color:#a3261d;background:#fbeeed}
+table{border-collapse:collapse;width:100%;margin:4px 0 8px}th,td{text-align:left;vertical-align:top;border-bottom:1px solid #c9d0d6;padding:4px 8px 4px 0;overflow-wrap:anywhere}th{font-size:11px;color:#4a545d}
+thead{display:table-header-group}tr{break-inside:avoid}h2,h3{break-after:avoid}small{color:#56616b;font-size:11px}.none{color:#56616b;margin:2px 0}code{font-size:12px;overflow-wrap:anywhere}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:8px 0}dt{color:#56616b}dd{margin:0;overflow-wrap:anywhere}
+@media print{body{margin:0;max-width:none;padding:0;font-size:10.5px}section.control{break-inside:avoid-page}*{print-color-adjust:exact}}`
+
+/** The whole page, self-contained: no script, no request.
+ * @param {Report} asked */
+function reportHtml(asked) {
+  const { question, judgement, controls, device } = asked
+  const { proven, from, to } = question
+  const good = judgement.outcome === 'proven' && judgement.exceptions.length === 0
+  const title = `Evidence ${device ?? ''} ${stamp(from)} to ${stamp(to)}`.replace('  ', ' ')
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>${esc(title)}</title><style>${style}</style></head><body>
+<h1>${device === undefined ? 'Remote access' : `Access to ${esc(device)}`}</h1>
+<p>${stamp(from)} to ${stamp(to)} UTC</p>
+<div class="verdict ${good ? 'good' : 'bad'}"><b>${esc(verdicts[judgement.words] ?? judgement.words)}</b><br>${judgement.exceptions.length === 0 ? 'No exceptions.' : `${judgement.exceptions.length} exceptions.`}</div>
+<dl><dt>Log</dt><dd>${esc(proven.origin)}</dd><dt>Events</dt><dd>#${proven.first} to #${proven.last - 1}, all of them in this package</dd><dt>Signed heads</dt><dd>${proven.heads}</dd></dl>
+${devicesOf(asked)
+  .map((name) => deviceSection(asked, name))
+  .join('\n')}
+${proofSection(asked)}
+${controls.length === 0 ? '' : `<section><h2>By clause</h2><p><b>${esc(disclaimer)}</b></p></section>${controls.map(controlSection).join('\n')}`}
+</body></html>
+`
+}
+
+/** The package's own README. */
+const readme = `What is in here, and what to trust
+
+  log/              PROVEN, once a verifier of your own says so: every event of that time, byte for byte, and the signed
+                    heads that no event can be missing between
+  report.html       for reading and printing
+  sessions.csv      sessions; grants.csv: grants, who asked and who approved
+  controls/         the events by the clause they speak to; a mapping, not legal advice
+  manifest.json     the time asked for, the verdict, and the SHA-256 of every other file
+  README.txt        this
+                    DERIVED from the events: worth nothing until verify.mjs has made them anew and found the same bytes
+  catalogue.json    NOT PROVEN: which clauses are asked and how they are paraphrased is an opinion
+  verify.mjs        NOT PROVEN: programs. Whoever could change the rest could change them, so take them, like the keys,
+  verify.py         from somebody you trust
+
+First check, offline, with Node.js: node verify.mjs PACKAGE.zip --key KEYFILE. It names each file and what it is worth. The
+proof written a second time, of log/ alone: python3 verify.py PACKAGE.zip --key KEYFILE (with openssl). Then read.
+
+Add --device NAME to either program to hear who could reach that device, who did, on whose approval, and what was done.
+
+The keys must come from somebody you trust for them, for instance printed when the gateway was set up. They are not in here,
+because a package that brought its own keys would prove nothing.
+`
+
+/**
+ * Every file of a package that is made of proven events, as it must be to the byte.
+ * @param {Proven} proven @param {Judgement} judgement @param {Asked} asked @param {readonly Control[]} controls
+ * @returns {Map<string, string>}
+ */
+export function derive(proven, judgement, asked, controls) {
+  const question = { proven, from: asked.from, to: asked.to }
+  const ask = asker(question)
+  const answered = controls.map((control) => answerControl(control, ask))
+  /** @type {Map<string, string>} */
+  const files = new Map()
+  for (const { control, rows, exceptions } of answered) {
+    const { id, ref, edition, title, gist, wording, query, expect, limits } = control
+    const said = { id, ref, edition, title, gist, wording, query, expect, exceptions, limits }
+    const notice = `${disclaimer} ${caveat(control)}`.trim()
+    files.set(`controls/${id}.json`, `${JSON.stringify({ notice, ...said, rows })}\n`)
+    files.set(`controls/${id}.csv`, csvOf(rows))
+  }
+  files.set('sessions.csv', csvOf(ask('sessions')))
+  files.set('grants.csv', csvOf(ask('grants')))
+  files.set(
+    'report.html',
+    reportHtml({ question, judgement, controls: answered, device: asked.device }),
+  )
+  files.set('README.txt', readme)
+  return files
+}
+
+/**
+ * The manifest, as it must be to the byte.
+ * @param {Proven} proven @param {Judgement} judgement @param {Asked} asked @param {readonly Listed[]} entries
+ */
+export function manifestText(proven, judgement, asked, entries) {
+  const iso = (/** @type {number} */ ms) => new Date(ms).toISOString()
+  const manifest = {
+    v: 1,
+    rendering,
+    notice: disclaimer,
+    framework: asked.framework ?? 'all',
+    device: asked.device ?? null,
+    catalogue_sha256: asked.catalogueSha256,
+    origin: proven.origin,
+    from: iso(asked.from),
+    to: iso(asked.to),
+    events: { first: proven.first, last: proven.last - 1 },
+    heads: proven.heads,
+    verdict: { outcome: judgement.outcome, words: judgement.words },
+    cannot_show: [
+      'access around Sallyport',
+      'a gateway whose program was replaced',
+      'what people owe by their organisation',
+      proven.first === 0
+        ? 'anything before the first event of this log'
+        : `grants that were requested before event ${proven.first}`,
+    ],
+    entries: entries
+      .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+      .map(({ name, size, sha256: hash, packed_sha256: packed }) => ({
+        name,
+        size,
+        sha256: hash,
+        packed_sha256: packed,
+      })),
+  }
+  return `${JSON.stringify(manifest, null, 1)}\n`
+}
+
+/** @param {Map<string, Entry>} entries @returns {Control[]} */
+function controlsOf(entries) {
+  const entry = entries.get('catalogue.json')
+  if (entry === undefined) throw new Violated('catalogue.json', 'it is missing')
+  return JSON.parse(entry.bytes.toString())
+}
+
+/** @typedef {'PROVEN' | 'RECOMPUTED' | 'NOT PROVEN'} Standing */
+
+/**
+ * What each file of the package is worth: made anew from the proven events, and compared to the byte. A file that is not
+ * what the events say is a violation; one that this program cannot make anew is not proven.
+ * @param {Map<string, Entry>} entries @param {Record<string, any>} manifest @param {Proven} proven @param {Judgement} judged @param {boolean} pinned
+ * @returns {Map<string, Standing>}
+ */
+function standings(entries, manifest, proven, judged, pinned) {
+  /** @type {Map<string, Standing>} */
+  const found = new Map([...entries.keys()].map((name) => [name, 'NOT PROVEN']))
+  if (pinned)
+    for (const name of found.keys()) if (name.startsWith('log/')) found.set(name, 'PROVEN')
+  if (manifest['rendering'] !== rendering) return found
+  /** @type {Asked} */
+  const asked = {
+    from: Date.parse(manifest['from']),
+    to: Date.parse(manifest['to']),
+    framework: manifest['framework'] === 'all' ? undefined : manifest['framework'],
+    device: manifest['device'] ?? undefined,
+    catalogueSha256: String(manifest['catalogue_sha256']),
+  }
+  const files = derive(proven, judged, asked, controlsOf(entries))
+  files.set('manifest.json', manifestText(proven, judged, asked, manifest['entries']))
+  for (const [name, text] of files) {
+    const entry = entries.get(name)
+    if (entry === undefined) throw new Violated(name, 'it is missing')
+    if (!entry.bytes.equals(Buffer.from(text)))
+      throw new Violated(name, 'it is not what the proven events say: it was not made of them')
+    found.set(name, 'RECOMPUTED')
+  }
+  found.set('manifest.sha256', 'RECOMPUTED')
+  for (const name of found.keys())
+    if (/^controls\/|\.(csv|html)$/.test(name) && found.get(name) !== 'RECOMPUTED')
+      throw new Violated(name, 'no clause of catalogue.json has such a file')
+  return found
+}
+
+const standingWords = {
+  PROVEN: 'PROVEN',
+  RECOMPUTED: 'DERIVED AND RECOMPUTED',
+  'NOT PROVEN': 'NOT PROVEN',
+}
+/** @type {Readonly<Record<string, string>>} */
+const notProvenWhy = {
+  'catalogue.json':
+    ' (an opinion: which clauses are asked and how they are paraphrased is the choice of who made the package; those words stand in report.html and controls/ too)',
+  'verify.mjs': ' (a program: use the one you have from whoever you trust)',
+  'verify.py': ' (a program: use the one you have from whoever you trust)',
+}
+
+/** @param {Map<string, Standing>} files @returns {string[]} one line a file; those of controls/ that fare alike together */
+function standingLines(files) {
+  /** @type {Map<string, number>} */
+  const lines = new Map()
+  for (const [name, standing] of files) {
+    const shown = name.startsWith('controls/') ? 'controls/*' : name
+    const why = standing === 'NOT PROVEN' ? (notProvenWhy[name] ?? '') : ''
+    const line = `${standingWords[standing]}: ${shown}${why}`
+    lines.set(line, (lines.get(line) ?? 0) + 1)
+  }
+  return [...lines].map(([line, n]) => (n === 1 ? line : `${line}, ${n} files`)).toSorted()
+}
+
+// ------------------------------------------------------------------ the whole
 
 /** @param {Buffer} zip @param {string[]} vkeys @param {string} [device] @returns {{ exit: number, lines: string[] }} */
 export function verifyPackage(zip, vkeys, device) {
@@ -793,7 +1410,10 @@ export function verifyPackage(zip, vkeys, device) {
     const stated = manifest['verdict']
     if (stated.words !== judged.words || stated.outcome !== judged.outcome)
       throw new Violated('manifest.json', `it says ${stated.words}, the events say ${judged.words}`)
+    const pinned = keys.some(({ key }) => key !== null)
+    const files = standings(entries, manifest, proven, judged, pinned)
     const lines = report(manifest, proven, judged, device, from, to)
+    lines.push(...standingLines(files))
     if (judged.exceptions.length > 0)
       return {
         exit: 1,
@@ -804,8 +1424,15 @@ export function verifyPackage(zip, vkeys, device) {
         lines.unshift(
           `this Node.js knows no ML-DSA-44: the signatures of key ${id} were not checked`,
         )
-    if (keys.some(({ key }) => key !== null))
-      return { exit: judged.outcome === 'proven' ? 0 : 2, lines }
+    if (pinned && manifest['rendering'] !== rendering)
+      return {
+        exit: 2,
+        lines: [
+          `made by a release that writes reports otherwise (${String(manifest['rendering'])}, here ${rendering}): only what is marked PROVEN below is`,
+          ...lines,
+        ],
+      }
+    if (pinned) return { exit: judged.outcome === 'proven' ? 0 : 2, lines }
     return {
       exit: 2,
       lines: [

@@ -317,6 +317,22 @@ def epoch_ms(text):
     return round(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
 
 
+def print_standings(entries, pinned):
+    """What each file is worth. Reports and tables are made anew by verify.mjs alone; here nothing is said of them."""
+    counts = {}
+    for name in sorted(entries):
+        shown = "controls/*" if name.startswith("controls/") else name
+        if name.startswith("log/"):
+            line = f"PROVEN: {shown}" if pinned else f"NOT PROVEN: {shown} (no key was given or could be used)"
+        elif name in ("catalogue.json", "verify.mjs", "verify.py"):
+            line = f"NOT PROVEN HERE: {shown} (the choice of who made the package)"
+        else:
+            line = f"NOT PROVEN HERE: {shown} (not recomputed by this program; verify.mjs does)"
+        counts[line] = counts.get(line, 0) + 1
+    for line, count in counts.items():
+        print(line if count == 1 else f"{line}, {count} files")
+
+
 def main(args):
     keys, device, names = [], None, []
     while args:
@@ -361,6 +377,7 @@ def main(args):
             who = some.get("actor", {}).get("user", {}).get("name", "?")
             until = "open" if ended is None else text_of(ended["time"])
             print(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session})")
+    print_standings(entries, bool(keys) and len(skipped) < len(keys))
     if exceptions:
         return 1
     return 0 if provable and keys and len(skipped) < len(keys) else 2

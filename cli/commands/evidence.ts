@@ -122,6 +122,6 @@ function lines(out: string, { judgement, events }: Evidence): string[] {
     ),
     ...judgement.untold.map(plain),
     ...judgement.exceptions.map(({ idx, what }) => `event ${idx}: ${plain(what)}`),
-    'Mapping, not legal advice. Check it: node verify.mjs (in the package) with keys kept elsewhere.',
+    'Mapping, not legal advice. Check it: node verify.mjs, with the program and the keys kept elsewhere.',
   ]
 }

@@ -49,13 +49,14 @@ function sealed(entries: readonly Packed[]): Buffer {
     Buffer.from(entries.find(({ name }) => name === 'manifest.json')?.bytes ?? []).toString(),
   ) as { entries: unknown[] }
   const rest = entries.filter(({ name }) => !name.startsWith('manifest.'))
-  manifest.entries = rest.map(({ name, bytes, packed }) => ({
+  const sorted = rest.toSorted((a, b) => (a.name < b.name ? -1 : 1))
+  manifest.entries = sorted.map(({ name, bytes, packed }) => ({
     name,
     size: bytes.length,
     sha256: sha256(bytes),
     packed_sha256: sha256(packed),
   }))
-  const text = JSON.stringify(manifest)
+  const text = `${JSON.stringify(manifest, null, 1)}\n`
   return zipOf([
     ...rest,
     packEntry('manifest.json', text),
@@ -77,6 +78,23 @@ describe('a package of an ordinary time', () => {
     expect(text).toContain('who did: 2 sessions')
     expect(text).toContain('2 recorded acts (s_1)')
     expect(text).toContain('refused: 1')
+  })
+  test('says of each file whether it is proven, made anew and compared, or neither', () => {
+    const { lines: said } = verifyPackage(zip, vkeys)
+    for (const line of [
+      'PROVEN: log/events.ndjson',
+      'PROVEN: log/checkpoints',
+      'DERIVED AND RECOMPUTED: report.html',
+      'DERIVED AND RECOMPUTED: sessions.csv',
+      'DERIVED AND RECOMPUTED: grants.csv',
+      'DERIVED AND RECOMPUTED: README.txt',
+      'DERIVED AND RECOMPUTED: manifest.json',
+      `DERIVED AND RECOMPUTED: controls/*, ${2 * catalogue.controls.length} files`,
+    ])
+      expect(said).toContain(line)
+    for (const name of ['catalogue.json', 'verify.mjs', 'verify.py'])
+      expect(said.join('\n')).toContain(`NOT PROVEN: ${name} (`)
+    expect(verifyPackage(zip, []).lines).toContain('NOT PROVEN: log/events.ndjson')
   })
   test('is the same bytes when it is made again', () => {
     expect(packageOf(directory, from, to).equals(zip)).toBe(true)
@@ -115,6 +133,9 @@ describe.skipIf(!hasPython || !hasOpenssl)('a verifier in Python and openssl', (
   test('agrees that it is proven, and says the same of its sessions', () => {
     const { exit, out } = foreign(zip)
     expect(out).toContain('PROVEN: complete with listed recoveries')
+    for (const name of ['report.html', 'sessions.csv', 'catalogue.json', 'verify.mjs'])
+      expect(out).toMatch(new RegExp(`^NOT PROVEN HERE: ${name}`, 'm'))
+    expect(out).toMatch(/^PROVEN: log\/events.ndjson$/m)
     expect(exit).toBe(0)
   })
   test('finds a removed event and a key that is not the log’s', () => {
@@ -208,6 +229,38 @@ describe('a forger who mends every hash of the package', () => {
       says: /the events say/,
     },
     {
+      name: 'edits the report that people read',
+      change: { 'report.html': (text) => text.replaceAll('olga@plant.test', 'otto@plant.test') },
+      says: /VIOLATED at report.html/,
+    },
+    {
+      name: 'takes a session out of sessions.csv',
+      change: { 'sessions.csv': (text) => `${text.split('\r\n').toSpliced(2, 1).join('\r\n')}` },
+      says: /VIOLATED at sessions.csv/,
+    },
+    {
+      name: 'puts an approver into grants.csv',
+      change: { 'grants.csv': (text) => text.replaceAll('olga', 'otto') },
+      says: /VIOLATED at grants.csv/,
+    },
+    {
+      name: 'edits what a clause is answered with',
+      change: {
+        'controls/cip-005-r2.4.csv': (text) => text.replace('vera', 'otto'),
+      },
+      says: /VIOLATED at controls/,
+    },
+    {
+      name: 'edits the README',
+      change: { 'README.txt': (text) => `${text}All of it is true.\n` },
+      says: /VIOLATED at README.txt/,
+    },
+    {
+      name: 'takes back what the manifest cannot show',
+      change: { 'manifest.json': (text) => text.replace('access around Sallyport', 'nothing') },
+      says: /VIOLATED at manifest.json/,
+    },
+    {
       name: 'asks for a longer time than was shown',
       change: {
         'manifest.json': (text) => text.replace('"from": "2026-03-10', '"from": "2026-03-01'),
@@ -219,6 +272,22 @@ describe('a forger who mends every hash of the package', () => {
     const { exit, lines: said } = verifyPackage(forged(change), vkeys)
     expect(said.join('\n')).toMatch(says)
     expect(exit).toBe(1)
+  })
+  test('and takes away a clause keeps its files in vain', () => {
+    const forgery = forged({
+      'catalogue.json': (text) =>
+        `${JSON.stringify((JSON.parse(text) as unknown[]).slice(1), null, 1)}\n`,
+    })
+    expect(verifyPackage(forgery, vkeys)).toMatchObject({ exit: 1 })
+  })
+  test('and says that another release wrote the report gets no PROVEN for it', () => {
+    const forgery = forged({
+      'report.html': (text) => text.replaceAll('olga', 'otto'),
+      'manifest.json': (text) => text.replace('"rendering": 1', '"rendering": 2'),
+    })
+    const { exit, lines: said } = verifyPackage(forgery, vkeys)
+    expect(exit).toBe(2)
+    expect(said).toContain('NOT PROVEN: report.html')
   })
   test('and adds a file is found', () => {
     const entries = [...readZip(zip).values(), packEntry('more.txt', 'x')]
