@@ -25,6 +25,8 @@ const Syslog = Type.Object(
     key_file: Type.Optional(Type.String({ minLength: 1 })),
     /** IANA private enterprise number of the plant; 32473 is the documentation one. */
     enterprise_number: Type.Optional(Type.Integer({ minimum: 1 })),
+    /** What a message carries: the event itself, which proves its content, or CEF. Default ocsf. */
+    format: Type.Optional(Type.Union([Type.Literal('ocsf'), Type.Literal('cef')])),
   },
   { additionalProperties: false },
 )

@@ -253,6 +253,7 @@ function openShippers(config: Config, { log }: Foundation): Shipper[] {
       ...(sink.key_file === undefined ? {} : { key: readFileSync(sink.key_file) }),
       ...(sink.servername === undefined ? {} : { servername: sink.servername }),
       enterpriseNumber: sink.enterprise_number ?? 32_473,
+      format: sink.format ?? 'ocsf',
     }),
   )
   return [...syslog, ...openHttpsSinks(config.sinks, log)]

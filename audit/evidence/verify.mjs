@@ -801,7 +801,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
 const rendering = 1
-export const disclaimer = 'Mapping, not legal advice.'
+const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
   wording === 'O' ? '' : `Clause wording not checked against the official text (${wording}).`

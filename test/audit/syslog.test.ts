@@ -60,6 +60,25 @@ const received = (receiver: Receiver, holds: () => boolean): Promise<void> =>
   })
 const element = 'sallyport@32473'
 
+test('a receiver that is to have CEF gets CEF over TLS, and its export has every event', async () => {
+  const receiver = await receiving()
+  const log = await open()
+  await Promise.all(Array.from({ length: 5 }, (_, i) => log.append(stats(i, `event ${i}`))))
+  const shipper = ship(log, receiver.port, { format: 'cef' })
+  expect(await shipper.flush(60_000)).toBe(true)
+  await received(receiver, () => receiver.indexes.size >= log.signed.size)
+  const said = receiver.events().map(({ body }) => Buffer.from(body).toString())
+  for (const line of said)
+    expect(line).toMatch(/^CEF:0\|Sallyport\|Gateway\|.* cn1=\d+ cn1Label=idx /)
+  const found = await reconcile({
+    directory: log.directory,
+    vkeys: log.vkeys,
+    lines: said.map((line) => Buffer.from(line)),
+    to: log.signed.size,
+  })
+  expect(found).toMatchObject({ missing: [], mismatches: [] })
+})
+
 describe('a message', () => {
   const message = {
     severity: 3,
