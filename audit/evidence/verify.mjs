@@ -1398,6 +1398,33 @@ function standingLines(files) {
 
 // ------------------------------------------------------------------ the whole
 
+/**
+ * The exit code, and above the lines what a reader must know first.
+ * @param {Judgement} judged @param {Vkey[]} keys @param {unknown} written the package's way of writing reports @param {string[]} lines
+ * @returns {{ exit: number, lines: string[] }}
+ */
+function conclude(judged, keys, written, lines) {
+  if (judged.exceptions.length > 0) {
+    const first = 'VIOLATED: the log is as it was signed, and says what should not be'
+    return { exit: 1, lines: [first, ...lines] }
+  }
+  const unknown = keys
+    .filter(({ key }) => key === null)
+    .map(
+      ({ id }) => `this Node.js knows no ML-DSA-44: the signatures of key ${id} were not checked`,
+    )
+  const told = [...unknown, ...lines]
+  if (unknown.length === keys.length) {
+    const first = 'INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody\u2019s log'
+    return { exit: 2, lines: [first, ...told] }
+  }
+  if (written !== rendering) {
+    const first = `made by a release that writes reports otherwise (${String(written)}, here ${rendering}): only what is marked PROVEN below is`
+    return { exit: 2, lines: [first, ...told] }
+  }
+  return { exit: judged.outcome === 'proven' ? 0 : 2, lines: told }
+}
+
 /** @param {Buffer} zip @param {string[]} vkeys @param {string} [device] @returns {{ exit: number, lines: string[] }} */
 export function verifyPackage(zip, vkeys, device) {
   try {
@@ -1414,32 +1441,7 @@ export function verifyPackage(zip, vkeys, device) {
     const files = standings(entries, manifest, proven, judged, pinned)
     const lines = report(manifest, proven, judged, device, from, to)
     lines.push(...standingLines(files))
-    if (judged.exceptions.length > 0)
-      return {
-        exit: 1,
-        lines: ['VIOLATED: the log is as it was signed, and says what should not be', ...lines],
-      }
-    for (const { id, key } of keys)
-      if (key === null)
-        lines.unshift(
-          `this Node.js knows no ML-DSA-44: the signatures of key ${id} were not checked`,
-        )
-    if (pinned && manifest['rendering'] !== rendering)
-      return {
-        exit: 2,
-        lines: [
-          `made by a release that writes reports otherwise (${String(manifest['rendering'])}, here ${rendering}): only what is marked PROVEN below is`,
-          ...lines,
-        ],
-      }
-    if (pinned) return { exit: judged.outcome === 'proven' ? 0 : 2, lines }
-    return {
-      exit: 2,
-      lines: [
-        'INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody\u2019s log',
-        ...lines,
-      ],
-    }
+    return conclude(judged, keys, manifest['rendering'], lines)
   } catch (error) {
     if (error instanceof Violated)
       return { exit: 1, lines: [`VIOLATED at ${error.place}`, error.message] }

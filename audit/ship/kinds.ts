@@ -291,6 +291,19 @@ export interface OtlpOptions {
 /** OpenTelemetry SeverityNumber of OCSF severity_id 1..6. */
 const severityNumbers = [9, 9, 10, 13, 17, 21, 24] as const
 
+/** What a 200 of OTLP means; it may still reject some records, and does not say which. */
+function ofPartial({ body }: Answer, items: readonly Item[]): Judgement {
+  const partial = parsed(body)['partialSuccess'] as
+    | { readonly rejectedLogRecords?: string | number; readonly errorMessage?: string }
+    | undefined
+  const rejected = Number(partial?.rejectedLogRecords ?? 0)
+  if (rejected === 0) return all
+  const why = `${rejected} of ${items.length} rejected: ${partial?.errorMessage ?? ''}`
+  if (rejected >= items.length) return { kind: 'refused', why }
+  // All of the batch are in doubt, none may be sent again.
+  return { kind: 'taken', dead: items.map((_, at) => ({ at, why })), again: [], inDoubt: true }
+}
+
 /** OTLP/HTTP logs as JSON. A filled `partialSuccess` is final, so what it rejects is never sent again. */
 export function otlp({ headers = {} }: OtlpOptions): Kind {
   return {
@@ -327,18 +340,7 @@ export function otlp({ headers = {} }: OtlpOptions): Kind {
     },
     judge: (answer, items) => {
       const { status } = answer
-      if (status === 200) {
-        const partial = parsed(answer.body)['partialSuccess'] as
-          | { readonly rejectedLogRecords?: string | number; readonly errorMessage?: string }
-          | undefined
-        const rejected = Number(partial?.rejectedLogRecords ?? 0)
-        if (rejected === 0) return all
-        // It does not say which: all of the batch are in doubt, none may be sent again.
-        const why = `${rejected} of ${items.length} rejected: ${partial?.errorMessage ?? ''}`
-        if (rejected >= items.length) return { kind: 'refused', why }
-        const dead = items.map((_, at) => ({ at, why }))
-        return { kind: 'taken', dead, again: [], inDoubt: true }
-      }
+      if (status === 200) return ofPartial(answer, items)
       if ([429, 502, 503, 504].includes(status))
         return { kind: 'later', why: said(answer), ...retryAfter(answer) }
       return status === 400 || status === 413
