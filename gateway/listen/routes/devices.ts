@@ -17,6 +17,7 @@ import { instant } from '#ca'
 import type { AuditLog } from '#audit'
 import { actorOf, srcOf } from '../../events.ts'
 import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
+import type { InventoryStore } from '../../devices/inventory.ts'
 import type { Presence, Registry } from '../../devices/presence.ts'
 import { decommission, replace, revokeDevice } from '../../devices/retire.ts'
 import type { RevocationRoom } from '../../devices/revoke.ts'
@@ -25,11 +26,13 @@ import { Refusal } from '../../problem.ts'
 import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { driftOf } from './baseline.ts'
 import { recordWords, viewRevocation } from './certificates.ts'
 
 export interface DeviceRoutes extends Omit<Authorization, 'api'> {
   readonly devices: DeviceStore
   readonly registry: Registry
+  readonly inventories: InventoryStore
   readonly caStore: CaStore
   readonly tokens: TokenRoom
   readonly reauthorization: Reauthorization
@@ -52,8 +55,9 @@ export function deviceRoutes(api: Api, room: DeviceRoutes): void {
 
 async function view(room: DeviceRoutes, device: Device): Promise<DeviceView> {
   const presence = room.registry.find(device.id)
-  const [registered, [certificate]] = await Promise.all([
+  const [registered, drift, [certificate]] = await Promise.all([
     room.devices.processes(device.id),
+    driftOf(room.inventories, device.id),
     room.caStore.listCertificates(room.tokens.tenant, {
       subject: device.id,
       profile: 'device',
@@ -76,6 +80,7 @@ async function view(room: DeviceRoutes, device: Device): Promise<DeviceView> {
         ? null
         : { serial: certificate.serial, not_after: Math.floor(certificate.notAfter / 1000) },
     agent_version: presence?.agent.version ?? null,
+    drift,
     processes: registered.map((process) => viewProcess(process, presence)),
   }
 }

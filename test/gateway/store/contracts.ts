@@ -1,6 +1,8 @@
 /** What every implementation of the gateway's stores must do, whatever keeps its rows. */
 import { describe, expect, test } from 'vitest'
 import type { Device, DeviceStore, Process } from '../../../gateway/devices/device.ts'
+import { inventoryOf } from '../../../gateway/devices/inventory.ts'
+import type { InventoryStore, KeptInventory } from '../../../gateway/devices/inventory.ts'
 import {
   hashOf,
   type Grant,
@@ -358,3 +360,49 @@ export function sessionStoreContract(name: string, make: Make<SessionStore>): vo
     })
   })
 }
+
+export function inventoryStoreContract(name: string, make: Make<InventoryStore>): void {
+  describe(`${name} as a store of inventories`, () => {
+    const told = (exe: string): KeptInventory => {
+      const listener = { ...UNSEEN, exe, others: [] }
+      const target = { process: 'plc', kind: 'tcp', listener, listens: ['127.0.0.1:502'] }
+      return { ...inventoryOf([target], 3), at: NOW }
+    }
+    test('keeps the newest inventory of each device', async () => {
+      const store = await make()
+      expect(await store.inventory('press-07')).toBeUndefined()
+      await store.putInventory('press-08', told('/c'))
+      for (const exe of ['/a', '/b']) await store.putInventory('press-07', told(exe))
+      expect(await store.inventory('press-07')).toEqual(told('/b'))
+      expect(await store.inventory('press-08')).toEqual(told('/c'))
+    })
+    test('accepts the inventory that was shown, and no other', async () => {
+      const store = await make()
+      const [first, second] = [told('/a'), told('/b')]
+      const by = { at: NOW, by: 'iss|oda' }
+      expect(await store.accept('press-07', { hash: first.hash, ...by })).toBe(false)
+      await store.putInventory('press-07', first)
+      expect(await store.accept('press-08', { hash: first.hash, ...by })).toBe(false)
+      expect(await store.accept('press-07', { hash: first.hash, ...by })).toBe(true)
+      await store.putInventory('press-07', second)
+      expect(await store.accept('press-07', { hash: first.hash, ...by })).toBe(false)
+      const { hash, processes } = first
+      expect(await store.baseline('press-07')).toEqual({ hash, processes, ...by })
+      expect(await store.baseline('press-08')).toBeUndefined()
+      expect(await store.accept('press-07', { hash: second.hash, at: NOW + 1, by: 'x' })).toBe(true)
+      expect(await store.baseline('press-07')).toMatchObject({ hash: second.hash, at: NOW + 1 })
+    })
+  })
+}
+
+const UNSEEN = {
+  phase: 'listener',
+  exe: null,
+  sha256: null,
+  script_sha256: null,
+  uid: null,
+  unit: null,
+  image: null,
+  started_at: null,
+  pid: null,
+} as const

@@ -1,0 +1,205 @@
+/**
+ * Watches what devices expose: a change is recorded, kept, and decides the sessions of the device
+ * again. A device that changes without end is recorded once a minute, with how often it changed; what
+ * it settles on is always recorded.
+ */
+import type { AuditLog, Json } from '#audit'
+import type { Clock } from '#tunnel'
+import type { Reauthorization } from '../sessions/reevaluate.ts'
+import { differences, hasDrift } from './inventory.ts'
+import type { Difference, Inventory, InventoryStore } from './inventory.ts'
+
+export interface InventoryRoom {
+  readonly store: InventoryStore
+  readonly log: Pick<AuditLog, 'append'>
+  readonly reauthorization: Pick<Reauthorization, 'withdraw'>
+  /** Monotonic time and timers. */
+  readonly clock: Clock
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  readonly report: (error: unknown, what: string) => void
+}
+
+/** At most one record of a device in this time, ms. */
+export const RECORD_EVERY_MS = 60_000
+/** After a record that failed it is tried again, ms. */
+const RETRY_MS = 5000
+
+/** What is known of one device since this node started. */
+interface Standing {
+  newest: Inventory
+  /** How often `newest` was replaced by another since the last record. */
+  changes: number
+  /** Monotonic: no record before. */
+  notBefore: number
+  recording: boolean
+  /** A withdrawal runs; `again` when another is due after it. */
+  deciding: boolean
+  again: boolean
+  cancel: (() => void) | undefined
+}
+
+export class InventoryWatch implements Disposable {
+  readonly #room: InventoryRoom
+  readonly #standings = new Map<string, Standing>()
+  #stopped = false
+
+  constructor(room: InventoryRoom) {
+    this.#room = room
+  }
+
+  /** Takes what the agent of a registered `device` says it exposes now. */
+  seen(device: string, inventory: Inventory): void {
+    const before = this.#standings.get(device)
+    if (before?.newest.hash === inventory.hash) {
+      before.newest = inventory
+      return
+    }
+    const standing: Standing = before ?? {
+      newest: inventory,
+      changes: 0,
+      notBefore: 0,
+      recording: false,
+      deciding: false,
+      again: false,
+      cancel: undefined,
+    }
+    if (before === undefined) this.#standings.set(device, standing)
+    else standing.changes++
+    standing.newest = inventory
+    void this.#decideAgain(device, standing)
+    this.#schedule(device, standing)
+  }
+
+  [Symbol.dispose](): void {
+    this.#stopped = true
+    for (const { cancel } of this.#standings.values()) cancel?.()
+  }
+
+  /** One withdrawal of a device at a time: changes during it are asked about together after it. */
+  async #decideAgain(device: string, standing: Standing): Promise<void> {
+    standing.again = true
+    if (standing.deciding) return
+    standing.deciding = true
+    try {
+      while (standing.again) {
+        standing.again = false
+        // Where nobody listens there is nobody else either; a connection there fails by itself.
+        const listening = new Set(
+          standing.newest.processes
+            .filter(({ programs }) => programs.length > 0)
+            .map(({ process }) => process),
+        )
+        await this.#room.reauthorization.withdraw(
+          (session) => session.device === device && listening.has(session.process),
+          { trigger: 'process', at: performance.now() },
+        )
+      }
+    } catch (error) {
+      this.#room.report(error, `sessions of ${device} could not be decided again`)
+    } finally {
+      standing.deciding = false
+    }
+  }
+
+  #schedule(device: string, standing: Standing): void {
+    if (standing.recording || standing.cancel !== undefined || this.#stopped) return
+    const wait = standing.notBefore - this.#room.clock.now()
+    if (wait <= 0) void this.#record(device, standing)
+    else
+      standing.cancel = this.#room.clock.after(wait, () => {
+        standing.cancel = undefined
+        void this.#record(device, standing)
+      })
+  }
+
+  async #record(device: string, standing: Standing): Promise<void> {
+    const { clock, report } = this.#room
+    const { newest, changes } = standing
+    standing.recording = true
+    standing.changes = 0
+    let due = false
+    try {
+      if (await this.#recorded(device, newest, changes))
+        standing.notBefore = clock.now() + RECORD_EVERY_MS
+    } catch (error) {
+      due = true
+      standing.changes += changes
+      standing.notBefore = clock.now() + RETRY_MS
+      report(error, `what ${device} exposes could not be recorded`)
+    }
+    standing.recording = false
+    if (due || standing.changes > 0) this.#schedule(device, standing)
+  }
+
+  /** False where it is as it was kept, and nothing happened meanwhile. */
+  async #recorded(device: string, newest: Inventory, changes: number): Promise<boolean> {
+    const { store, log, now } = this.#room
+    const [before, baseline] = await Promise.all([store.inventory(device), store.baseline(device)])
+    const same = before?.hash === newest.hash
+    if (same && changes === 0) return false
+    const found = baseline === undefined ? [] : differences(baseline.processes, newest.processes)
+    const drift = hasDrift(found)
+    const often = changes > 1 ? ` after ${changes} changes` : ''
+    const standing = baseline === undefined ? 'no baseline is accepted' : said(drift)
+    await log.append({
+      code: 'device.inventory',
+      message: `${device} exposes ${newest.processes.length} processes, ${same ? 'as before' : 'changed'}${often}; ${standing}`,
+      status: 'success',
+      device,
+      data: {
+        targets: json({
+          hash: newest.hash,
+          processes: newest.processes.length,
+          unreadable: newest.unreadable,
+          changes,
+          changed: told(differences(before?.processes ?? [], newest.processes)),
+        }),
+        baseline:
+          baseline === undefined ? null : json({ hash: baseline.hash, differences: told(found) }),
+        drift,
+      },
+    })
+    if (drift && !same) await log.append(finding(device, found))
+    await store.putInventory(device, { ...newest, at: Math.floor(now() / 1000) })
+    return true
+  }
+}
+
+function said(drift: boolean): string {
+  return drift ? 'it is not the accepted baseline' : 'as accepted'
+}
+
+function finding(device: string, found: readonly Difference[]) {
+  const drifted = found.filter(({ drift }) => drift).map(({ process }) => process)
+  const names = [...new Set(drifted)].slice(0, MAX_TOLD)
+  return {
+    code: 'finding.drift',
+    message: `${device} exposes other than was accepted: ${names.join(', ')}`,
+    status: 'success',
+    device,
+    data: {
+      finding: 'inventory.drift',
+      title: 'What a device exposes is not its accepted baseline',
+      detail: json(told(found)),
+    },
+  } as const
+}
+
+/** So many differences stand in an event, each value of so many characters; the hash stands for all. */
+const MAX_TOLD = 32
+const MAX_TEXT = 512
+
+function told(found: readonly Difference[]): object {
+  const cut = (text: string | null) =>
+    text === null || text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT)}…`
+  const rows = found
+    .slice(0, MAX_TOLD)
+    .map((one) => ({ ...one, accepted: cut(one.accepted), current: cut(one.current) }))
+  return { rows, more: found.length - rows.length }
+}
+
+/** Event data is plain JSON. */
+function json(value: object): Json {
+  return JSON.parse(JSON.stringify(value)) as Json
+}
