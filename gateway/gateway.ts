@@ -17,7 +17,6 @@ import { edgeCertificate } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { InventoryWatch } from './devices/drift.ts'
-import type { InventoryStore } from './devices/inventory.ts'
 import { Registry } from './devices/presence.ts'
 import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
@@ -154,8 +153,7 @@ function aborted(signal: AbortSignal): Promise<void> {
 /** Devices, sessions, and what carries them. */
 interface Access {
   readonly registry: Registry
-  readonly inventories: InventoryStore
-  readonly watch: InventoryWatch
+  readonly inventories: InventoryWatch
   readonly room: SessionRoom
   readonly reauthorization: Reauthorization
   readonly signIns: AppSignIns
@@ -191,15 +189,15 @@ async function openAccess(
   await closeCrashed(room)
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
-  const inventories = new SqliteInventoryStore(thread)
-  const watching = { store: inventories, log, reauthorization, clock: systemClock, now, report }
-  const watch = undo.use(new InventoryWatch(watching))
+  const store = new SqliteInventoryStore(thread)
+  const watching = { store, log, reauthorization, clock: systemClock, now, report }
+  const inventories = undo.use(new InventoryWatch(watching))
   identity.onChange(({ subject }) => {
     const at = performance.now()
     const touches = (session: { subject: { id: string } }) => session.subject.id === subject
     void reauthorization.withdraw(touches, { trigger: 'identity', at })
   })
-  return { registry, inventories, watch, room, reauthorization, signIns, apps }
+  return { registry, inventories, room, reauthorization, signIns, apps }
 }
 
 /** The sessions whose start is in the log: one that is still opening has no place there yet. */
@@ -483,7 +481,7 @@ async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
-  { registry, watch, room, reauthorization }: Access,
+  { registry, inventories, room, reauthorization }: Access,
   { setup, report, proven, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
@@ -495,7 +493,7 @@ async function openEdge(
     caStore,
     devices: room.devices,
     registry,
-    inventories: watch,
+    inventories,
     decisions,
     log,
     room,

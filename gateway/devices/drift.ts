@@ -1,13 +1,13 @@
 /**
  * Watches what devices expose: a change is recorded, kept, and decides the sessions of the device
- * again. A device that changes without end is recorded once a minute, with how often it changed; what
- * it settles on is always recorded.
+ * again. A device that changes without end is recorded once a minute after the first few, with how often
+ * it changed; what it settles on is always recorded.
  */
 import type { AuditLog, Json } from '#audit'
 import type { Clock } from '#tunnel'
 import type { Reauthorization } from '../sessions/reevaluate.ts'
 import { differences, hasDrift } from './inventory.ts'
-import type { Difference, Inventory, InventoryStore } from './inventory.ts'
+import type { Baseline, Difference, Inventory, InventoryStore, KeptInventory } from './inventory.ts'
 
 export interface InventoryRoom {
   readonly store: InventoryStore
@@ -20,16 +20,19 @@ export interface InventoryRoom {
   readonly report: (error: unknown, what: string) => void
 }
 
-/** At most one record of a device in this time, ms. */
+/** One record of a device in this time, ms, after so many at once. */
 export const RECORD_EVERY_MS = 60_000
+export const RECORDS_AT_ONCE = 4
 /** After a record that failed it is tried again, ms. */
 const RETRY_MS = 5000
 
 /** What is known of one device since this node started. */
 interface Standing {
-  newest: Inventory
+  newest: KeptInventory
   /** How often `newest` was replaced by another since the last record. */
   changes: number
+  /** Monotonic: until then records are paid for, each with `RECORD_EVERY_MS`. */
+  paidUntil: number
   /** Monotonic: no record before. */
   notBefore: number
   recording: boolean
@@ -52,12 +55,14 @@ export class InventoryWatch implements Disposable {
   seen(device: string, inventory: Inventory): void {
     const before = this.#standings.get(device)
     if (before?.newest.hash === inventory.hash) {
-      before.newest = inventory
+      before.newest = { ...before.newest, unreadable: inventory.unreadable }
       return
     }
+    const newest = { ...inventory, at: Math.floor(this.#room.now() / 1000) }
     const standing: Standing = before ?? {
-      newest: inventory,
+      newest,
       changes: 0,
+      paidUntil: 0,
       notBefore: 0,
       recording: false,
       deciding: false,
@@ -66,9 +71,24 @@ export class InventoryWatch implements Disposable {
     }
     if (before === undefined) this.#standings.set(device, standing)
     else standing.changes++
-    standing.newest = inventory
+    standing.newest = newest
     void this.#decideAgain(device, standing)
     this.#schedule(device, standing)
+  }
+
+  /** What `device` last told, recorded yet or not; undefined where it never did. */
+  async current(device: string): Promise<KeptInventory | undefined> {
+    return this.#standings.get(device)?.newest ?? (await this.#room.store.inventory(device))
+  }
+
+  /** What was accepted of `device`. */
+  baseline(device: string): Promise<Baseline | undefined> {
+    return this.#room.store.baseline(device)
+  }
+
+  /** Resolves when `baseline` is the one of `device`, durably. */
+  accept(device: string, baseline: Baseline): Promise<void> {
+    return this.#room.store.accept(device, baseline)
   }
 
   [Symbol.dispose](): void {
@@ -120,8 +140,7 @@ export class InventoryWatch implements Disposable {
     standing.changes = 0
     let due = false
     try {
-      if (await this.#recorded(device, newest, changes))
-        standing.notBefore = clock.now() + RECORD_EVERY_MS
+      if (await this.#recorded(device, newest, changes)) this.#paid(standing)
     } catch (error) {
       due = true
       standing.changes += changes
@@ -132,9 +151,15 @@ export class InventoryWatch implements Disposable {
     if (due || standing.changes > 0) this.#schedule(device, standing)
   }
 
+  #paid(standing: Standing): void {
+    const now = this.#room.clock.now()
+    standing.paidUntil = Math.max(standing.paidUntil, now) + RECORD_EVERY_MS
+    standing.notBefore = standing.paidUntil - (RECORDS_AT_ONCE - 1) * RECORD_EVERY_MS
+  }
+
   /** False where it is as it was kept, and nothing happened meanwhile. */
-  async #recorded(device: string, newest: Inventory, changes: number): Promise<boolean> {
-    const { store, log, now } = this.#room
+  async #recorded(device: string, newest: KeptInventory, changes: number): Promise<boolean> {
+    const { store, log } = this.#room
     const [before, baseline] = await Promise.all([store.inventory(device), store.baseline(device)])
     const same = before?.hash === newest.hash
     if (same && changes === 0) return false
@@ -161,7 +186,7 @@ export class InventoryWatch implements Disposable {
       },
     })
     if (drift && !same) await log.append(finding(device, found))
-    await store.putInventory(device, { ...newest, at: Math.floor(now() / 1000) })
+    await store.putInventory(device, newest)
     return true
   }
 }

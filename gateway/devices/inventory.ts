@@ -54,11 +54,8 @@ export interface InventoryStore {
   inventory(device: string): Promise<KeptInventory | undefined>
   putInventory(device: string, inventory: KeptInventory): Promise<void>
   baseline(device: string): Promise<Baseline | undefined>
-  /** Makes the kept inventory the baseline; false, and nothing changed, where it is not `hash` any more. */
-  accept(
-    device: string,
-    acceptance: { readonly hash: string; readonly at: number; readonly by: string },
-  ): Promise<boolean>
+  /** In place of the baseline before. */
+  accept(device: string, baseline: Baseline): Promise<void>
 }
 
 /** One fact that is not as it was accepted. */

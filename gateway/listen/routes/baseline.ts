@@ -2,17 +2,21 @@
 import { Type } from 'typebox'
 import { AcceptBaseline, DeviceBaseline, Name } from '#api'
 import type { Difference as DifferenceView, Exposed as ExposedView } from '#api'
+import type { InventoryWatch } from '../../devices/drift.ts'
 import { differences, hasDrift } from '../../devices/inventory.ts'
-import type { Baseline, Exposed, InventoryStore, KeptInventory } from '../../devices/inventory.ts'
+import type { Baseline, Exposed, KeptInventory } from '../../devices/inventory.ts'
 import type { DeviceStore } from '../../devices/device.ts'
 import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 
+/** What is known of the devices' inventories. */
+export type Inventories = Pick<InventoryWatch, 'current' | 'baseline'>
+
 export interface BaselineRoutes extends Omit<Authorization, 'api'> {
   readonly devices: Pick<DeviceStore, 'find'>
-  readonly inventories: InventoryStore
+  readonly inventories: Inventories & Pick<InventoryWatch, 'accept'>
   /** Epoch milliseconds. */
   readonly now: () => number
 }
@@ -20,8 +24,8 @@ export interface BaselineRoutes extends Omit<Authorization, 'api'> {
 const Params = Type.Object({ id: Name })
 
 /** Whether a device exposes other than was accepted; null where nothing was. */
-export async function driftOf(store: InventoryStore, device: string): Promise<boolean | null> {
-  const [current, accepted] = await Promise.all([store.inventory(device), store.baseline(device)])
+export async function driftOf(store: Inventories, device: string): Promise<boolean | null> {
+  const [current, accepted] = await Promise.all([store.current(device), store.baseline(device)])
   if (accepted === undefined) return null
   return hasDrift(differences(accepted.processes, current?.processes ?? []))
 }
@@ -49,7 +53,7 @@ export function baselineRoutes(api: Api, room: BaselineRoutes): void {
       const target = { kind: 'device', id }
       const caller = await authorize(authorization, request, 'process:register', target)
       await known(room, id)
-      const current = await room.inventories.inventory(id)
+      const current = await room.inventories.current(id)
       if (current === undefined)
         throw new Refusal('baseline.unseen', `${id} has not told what it exposes`, {
           nextStep: 'start its agent; it tells when it connects',
@@ -65,9 +69,9 @@ export function baselineRoutes(api: Api, room: BaselineRoutes): void {
         decisions: [caller.decision],
         data: { baseline: { hash, processes: current.processes.length }, drift: false },
       })
+      const { processes } = current
       const at = Math.floor(room.now() / 1000)
-      const accepted = await room.inventories.accept(id, { hash, at, by: caller.subject.id })
-      if (!accepted) throw changed(id)
+      await room.inventories.accept(id, { hash, processes, at, by: caller.subject.id })
       return await view(room, id)
     },
   )
@@ -88,7 +92,7 @@ function changed(id: string): Refusal {
 
 async function view({ inventories }: BaselineRoutes, device: string): Promise<DeviceBaseline> {
   const [current, accepted] = await Promise.all([
-    inventories.inventory(device),
+    inventories.current(device),
     inventories.baseline(device),
   ])
   const found =

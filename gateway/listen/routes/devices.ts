@@ -17,7 +17,6 @@ import { instant } from '#ca'
 import type { AuditLog } from '#audit'
 import { actorOf, srcOf } from '../../events.ts'
 import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
-import type { InventoryStore } from '../../devices/inventory.ts'
 import type { Presence, Registry } from '../../devices/presence.ts'
 import { decommission, replace, revokeDevice } from '../../devices/retire.ts'
 import type { RevocationRoom } from '../../devices/revoke.ts'
@@ -26,13 +25,13 @@ import { Refusal } from '../../problem.ts'
 import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
-import { driftOf } from './baseline.ts'
+import { driftOf, type Inventories } from './baseline.ts'
 import { recordWords, viewRevocation } from './certificates.ts'
 
 export interface DeviceRoutes extends Omit<Authorization, 'api'> {
   readonly devices: DeviceStore
   readonly registry: Registry
-  readonly inventories: InventoryStore
+  readonly inventories: Inventories
   readonly caStore: CaStore
   readonly tokens: TokenRoom
   readonly reauthorization: Reauthorization

@@ -48,19 +48,13 @@ export const inventoriesRoom = {
         by: String(row['by']),
       }
     },
-    accept(
-      db: DatabaseSync,
-      { device, hash, at, by }: { device: string; hash: string; at: number; by: string },
-    ): boolean {
-      const { changes } = db
-        .prepare(
-          `INSERT INTO baseline
-             SELECT device, hash, processes, ?, ? FROM inventory WHERE device = ? AND hash = ?
-           ON CONFLICT DO UPDATE SET hash = excluded.hash, processes = excluded.processes,
-             at = excluded.at, by = excluded.by`,
-        )
-        .run(at, by, device, hash)
-      return Number(changes) === 1
+    accept(db: DatabaseSync, args: { device: string; baseline: Baseline }): void {
+      const { hash, processes, at, by } = args.baseline
+      db.prepare(
+        `INSERT INTO baseline VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET hash = excluded.hash, processes = excluded.processes,
+           at = excluded.at, by = excluded.by`,
+      ).run(args.device, hash, JSON.stringify(processes), at, by)
     },
   },
 } satisfies Room
@@ -79,10 +73,7 @@ export class SqliteInventoryStore implements InventoryStore {
   baseline(device: string): Promise<Baseline | undefined> {
     return this.#thread.call('inventories', 'baseline', device)
   }
-  accept(
-    device: string,
-    acceptance: { readonly hash: string; readonly at: number; readonly by: string },
-  ): Promise<boolean> {
-    return this.#thread.call('inventories', 'accept', { device, ...acceptance })
+  async accept(device: string, baseline: Baseline): Promise<void> {
+    await this.#thread.call('inventories', 'accept', { device, baseline })
   }
 }
