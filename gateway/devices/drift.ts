@@ -211,16 +211,22 @@ function finding(device: string, found: readonly Difference[]) {
   } as const
 }
 
-/** So many differences stand in an event, each value of so many characters; the hash stands for all. */
+/** An event is 32 KiB at most, and holds two such lists: as many rows as fit; the hash stands for all. */
 const MAX_TOLD = 32
-const MAX_TEXT = 512
+const MAX_TEXT = 256
+const MAX_TOLD_BYTES = 8192
 
 function told(found: readonly Difference[]): object {
   const cut = (text: string | null) =>
     text === null || text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT)}…`
-  const rows = found
-    .slice(0, MAX_TOLD)
-    .map((one) => ({ ...one, accepted: cut(one.accepted), current: cut(one.current) }))
+  const rows: Difference[] = []
+  let bytes = 0
+  for (const one of found.slice(0, MAX_TOLD)) {
+    const row = { ...one, accepted: cut(one.accepted), current: cut(one.current) }
+    bytes += Buffer.byteLength(JSON.stringify(row))
+    if (bytes > MAX_TOLD_BYTES) break
+    rows.push(row)
+  }
   return { rows, more: found.length - rows.length }
 }
 
