@@ -500,6 +500,13 @@ export const events = {
     needs: [],
     data: findingData,
   }),
+  'finding.drift': row({
+    class: 'finding',
+    activity: 1,
+    severity: 3,
+    needs: ['device'],
+    data: findingData,
+  }),
   'finding.intrusion': row({
     class: 'finding',
     activity: 1,

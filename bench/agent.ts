@@ -14,6 +14,7 @@ import { endpoint } from '../agent-tunnel/agent/scope/address.ts'
 import type { FourTuple } from '../agent-tunnel/agent/scope/address.ts'
 import { ProcessScope } from '../agent-tunnel/agent/scope/owner.ts'
 import type { Sighting } from '../agent-tunnel/agent/scope/owner.ts'
+import { scopeCut } from './agent/cut.ts'
 import { agentMemory } from './agent/memory.ts'
 import type { Bench, Row } from './row.ts'
 
@@ -170,11 +171,13 @@ async function lookups(quick: boolean): Promise<Row[]> {
 
 export const bench: Bench = {
   name: 'agent',
-  title: 'who answers, among 300 processes; memory idle and relaying',
+  title:
+    'who answers, among 300 processes; how soon a session ends with its process; memory idle and relaying',
   async run({ quick, only = [] }) {
     const wanted = (part: string) => only.length === 0 || only.includes(part)
     return [
       ...(wanted('lookup') ? await lookups(quick) : []),
+      ...(wanted('cut') ? await scopeCut(quick) : []),
       ...(wanted('memory') ? await agentMemory(quick) : []),
     ]
   },

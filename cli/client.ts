@@ -28,6 +28,7 @@ export {
   Account,
   Cut,
   Device,
+  DeviceBaseline,
   DeviceToken,
   EndedGrant,
   Enrolment,

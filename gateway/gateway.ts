@@ -10,11 +10,13 @@ import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { shipSyslog, type ActiveLine, type Shipper } from '#audit'
 import { est, instant, stillStands, type PendingStore } from '#ca'
+import { systemClock } from '#tunnel'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
 import { edgeCertificate } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
+import { InventoryWatch } from './devices/drift.ts'
 import { Registry } from './devices/presence.ts'
 import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, estSetup, inventory, type EstSetup } from './enrolment.ts'
@@ -31,6 +33,7 @@ import { openOperations, type Health, type Operations } from './listen/operation
 import { refusePage } from './listen/page.ts'
 import { Quiet } from './listen/quiet.ts'
 import { Publication } from './listen/revocation.ts'
+import { baselineRoutes } from './listen/routes/baseline.ts'
 import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
 import { enrolmentRoutes } from './listen/routes/enrolments.ts'
@@ -52,6 +55,7 @@ import type { SessionRoom } from './sessions/room.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
+import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
 /** Where people and programs find a running node. */
@@ -149,6 +153,7 @@ function aborted(signal: AbortSignal): Promise<void> {
 /** Devices, sessions, and what carries them. */
 interface Access {
   readonly registry: Registry
+  readonly inventories: InventoryWatch
   readonly room: SessionRoom
   readonly reauthorization: Reauthorization
   readonly signIns: AppSignIns
@@ -184,12 +189,15 @@ async function openAccess(
   await closeCrashed(room)
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
+  const store = new SqliteInventoryStore(thread)
+  const watching = { store, log, reauthorization, clock: systemClock, now, report }
+  const inventories = undo.use(new InventoryWatch(watching))
   identity.onChange(({ subject }) => {
     const at = performance.now()
     const touches = (session: { subject: { id: string } }) => session.subject.id === subject
     void reauthorization.withdraw(touches, { trigger: 'identity', at })
   })
-  return { registry, room, reauthorization, signIns, apps }
+  return { registry, inventories, room, reauthorization, signIns, apps }
 }
 
 /** The sessions whose start is in the log: one that is still opening has no place there yet. */
@@ -401,7 +409,7 @@ function addRoutes(
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
   { decisions, service, journal }: NodePolicy,
-  { registry, room, reauthorization, signIns }: Access,
+  { registry, inventories, room, reauthorization, signIns }: Access,
   publication: Publication,
   pending: PendingStore,
 ): void {
@@ -436,8 +444,18 @@ function addRoutes(
     publication,
   )
   const guard = { decisions, log }
-  const stock = { devices, registry, caStore, tokens, reauthorization, revocation, now }
+  const stock = {
+    devices,
+    registry,
+    inventories,
+    caStore,
+    tokens,
+    reauthorization,
+    revocation,
+    now,
+  }
   deviceRoutes(calls, { ...guard, ...stock })
+  baselineRoutes(calls, { ...guard, devices, inventories, now })
   tokenRoutes(calls, { ...guard, devices, caStore, revocation, tokens, now })
   const crls = () => publication.lists()
   const issuers = () => authority.issuers
@@ -464,7 +482,7 @@ async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
-  { registry, room, reauthorization }: Access,
+  { registry, inventories, room, reauthorization }: Access,
   { setup, report, proven, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
@@ -476,6 +494,7 @@ async function openEdge(
     caStore,
     devices: room.devices,
     registry,
+    inventories,
     decisions,
     log,
     room,

@@ -30,6 +30,8 @@ export const problems = {
   'device.exists': { status: 409, title: 'A device of this id exists' },
   'device.unknown': { status: 404, title: 'There is no such device' },
   'device.state': { status: 409, title: 'The device is not in a state that allows this' },
+  'baseline.unseen': { status: 409, title: 'The device has not told what it exposes' },
+  'baseline.changed': { status: 409, title: 'This is not the inventory that was shown' },
   'enrolment.unknown': { status: 404, title: 'No such enrolment waits for an answer' },
   'device.offline': { status: 503, title: 'The device is not connected' },
   'issuer.unknown': { status: 404, title: 'There is no such issuing CA' },

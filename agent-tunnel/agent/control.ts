@@ -1,12 +1,12 @@
 /** The control stream of a tunnel: newline-delimited JSON both ways, bounded both ways. */
 import type { CloseReason, TunnelStream } from '#tunnel'
 import { readRecord, writeRecord } from './json.ts'
-import type { TargetReport } from './reports.ts'
+import type { TargetsReport } from './reports.ts'
 import type { Observed } from './scope/observed.ts'
 
 /** What the agent tells the gateway of its own accord. */
 export type Told =
-  | { readonly type: 'targets'; readonly targets: readonly TargetReport[] }
+  | ({ readonly type: 'targets' } & TargetsReport)
   | { readonly type: 'owner_changed'; readonly session: string; readonly observed: Observed }
 
 const MAX_LINE_BYTES = 16 * 1024

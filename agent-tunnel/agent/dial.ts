@@ -8,7 +8,7 @@ import type { Dialled } from './connect.ts'
 import { AgentError, messageOf } from './errors.ts'
 import type { Pair } from './identity.ts'
 import { readRecord, writeRecord } from './json.ts'
-import type { TargetReport } from './reports.ts'
+import type { TargetsReport } from './reports.ts'
 import type { Anchors } from './trust.ts'
 
 /** This agent as it names itself; the number is what policy compares (major, minor, patch by thousands). */
@@ -26,7 +26,7 @@ export interface LinkOptions {
   readonly epoch: number
   /** How long this network bears silence, as far as is known. */
   readonly patienceMs: number
-  readonly targets: readonly TargetReport[]
+  readonly targets: TargetsReport
   readonly signal: AbortSignal
 }
 
@@ -40,7 +40,7 @@ export interface Link {
   readonly goaway: Promise<Goaway>
   /** The gateway's own name. */
   readonly gateway: string
-  /** False: the targets did not fit the greeting and are still to be told. */
+  /** False: the targets are still to be told, because the greeting has none. */
   readonly targetsTold: boolean
 }
 
@@ -98,8 +98,10 @@ export async function openLink(options: LinkOptions): Promise<Link> {
 
 function greet(options: LinkOptions, tls: Dialled['tls']): { bytes: Uint8Array; whole: boolean } {
   const agent = { ...AGENT_VERSION, now_ms: Math.round(options.clock.now()) }
-  const whole = writeRecord({ v: 1, agent, tls, targets: options.targets })
-  if (whole.length <= MAX_METADATA_BYTES) return { bytes: whole, whole: true }
+  const whole = writeRecord({ v: 1, agent, tls, ...options.targets })
+  // No targets in a greeting may be those that did not fit; that there are none is told by itself.
+  if (whole.length <= MAX_METADATA_BYTES)
+    return { bytes: whole, whole: options.targets.targets.length > 0 }
   return { bytes: writeRecord({ v: 1, agent, tls, targets: [] }), whole: false }
 }
 

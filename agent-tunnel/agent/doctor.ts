@@ -228,10 +228,11 @@ async function examineTunnel(
 async function examineTargets(config: AgentConfig): Promise<Finding[]> {
   const targets = [...config.targets]
   const local = targets.filter(([, { kind }]) => kind === 'tcp')
-  const seen = await new ProcessScope().observeListeners(local.map(([, target]) => target.endpoint))
+  const scope = new ProcessScope()
+  const seen = await scope.exposures(local.map(([, target]) => target.endpoint))
   const findings = local.map(([name, { endpoint: end }], at): Finding => {
     const hop = `target ${name}`
-    const listener = seen[at] ?? null
+    const listener = seen[at]?.observed ?? null
     if (listener === null) {
       const says = `nothing listens on ${printEndpoint(end)}`
       return {
@@ -253,7 +254,16 @@ async function examineTargets(config: AgentConfig): Promise<Finding[]> {
       says: `${listener.exe ?? 'an unnamed file'} (${listener.sha256.slice(0, 16)}…) on ${printEndpoint(end)}`,
     }
   })
-  return findings
+  return local.length === 0 ? findings : [...findings, ...unreadable(scope.unreadable)]
+}
+
+/** Said only where there is something to say: at the level that sees all, there is not. */
+function unreadable(count: number): Finding[] {
+  if (count === 0) return []
+  const says = `${count} processes may not be read: whether one of them shares a target's socket is not shown`
+  const next =
+    'Where policy needs to know, give the agent CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (docs/process-scope.md).'
+  return [{ hop: 'processes', verdict: 'unknown', says, next }]
 }
 
 function notEnrolled(config: AgentConfig): AgentError {

@@ -83,9 +83,10 @@ async function keep(
     scope,
     targets,
     clock: monotonic,
-    changed: (reports) => {
-      log('info', 'targets.changed', { targets: reports })
-      tunnels.tell({ type: 'targets', targets: reports })
+    changed: (report) => {
+      log('info', 'targets.changed', { ...report })
+      status.update({ unreadable: report.unreadable })
+      tunnels.tell({ type: 'targets', ...report })
     },
     failed: (error) => log('error', 'targets.unseen', { reason: messageOf(error) }),
   })

@@ -9,6 +9,15 @@ export interface TargetReport {
   readonly process: string
   readonly kind: Target['kind']
   readonly listener: Observed | null
+  /** Every TCP address that those who listen for it listen on; null where that could not be seen. */
+  readonly listens: readonly string[] | null
+}
+
+/** All targets, and how far they could be looked at. */
+export interface TargetsReport {
+  readonly targets: readonly TargetReport[]
+  /** Processes that could not be read for lack of privilege: a further owner could be among them. */
+  readonly unreadable: number
 }
 
 const LOOK_EVERY_MS = 3000
@@ -19,19 +28,19 @@ export class ListenerWatch implements Disposable {
   readonly #scope: ProcessScope
   readonly #targets: ReadonlyMap<string, Target>
   readonly #clock: Clock
-  readonly #changed: (reports: readonly TargetReport[]) => void
+  readonly #changed: (report: TargetsReport) => void
   readonly #failed: (error: unknown) => void
-  #last: readonly TargetReport[] | undefined
+  #last: TargetsReport | undefined
   #cancel: (() => void) | undefined
   #stopped = false
   #looks = 0
 
-  /** `changed` is called with all targets whenever one of them differs from the look before. */
+  /** `changed` is called with all targets whenever one of them differs from the look before: once a look at most. */
   constructor(options: {
     readonly scope: ProcessScope
     readonly targets: ReadonlyMap<string, Target>
     readonly clock: Clock
-    readonly changed: (reports: readonly TargetReport[]) => void
+    readonly changed: (report: TargetsReport) => void
     readonly failed: (error: unknown) => void
   }) {
     this.#scope = options.scope
@@ -42,8 +51,8 @@ export class ListenerWatch implements Disposable {
   }
 
   /** The last look; empty before the first. */
-  get current(): readonly TargetReport[] {
-    return this.#last ?? []
+  get current(): TargetsReport {
+    return this.#last ?? { targets: [], unreadable: 0 }
   }
 
   /** Looks now, then every few seconds until disposed. Resolves after the first look. */
@@ -64,18 +73,23 @@ export class ListenerWatch implements Disposable {
 
   async #look(): Promise<void> {
     const local = [...this.#targets].filter(([, target]) => target.kind === 'tcp')
-    const seen = await this.#scope.observeListeners(
+    const seen = await this.#scope.exposures(
       local.map(([, target]) => target.endpoint),
       this.#looks++ % FULL_LOOK_EVERY === 0,
     )
-    const byName = new Map(local.map(([name], at) => [name, seen[at] ?? null]))
-    const reports = [...this.#targets].map(([process, { kind }]) => ({
-      process,
-      kind,
-      listener: byName.get(process) ?? null,
-    }))
-    const changed = JSON.stringify(reports) !== JSON.stringify(this.#last)
-    this.#last = reports
-    if (changed && !this.#stopped) this.#changed(reports)
+    const byName = new Map(local.map(([name], at) => [name, seen[at]]))
+    const targets = [...this.#targets].map(([process, { kind }]): TargetReport => {
+      const { observed = null, listens = [] } = byName.get(process) ?? {}
+      return { process, kind, listener: observed, listens }
+    })
+    const report = { targets, unreadable: this.#scope.unreadable }
+    const changed = this.#last === undefined || comparable(report) !== comparable(this.#last)
+    this.#last = report
+    if (changed && !this.#stopped) this.#changed(report)
   }
+}
+
+/** Processes come and go: their number alone is no change, whether there are any is. */
+function comparable({ targets, unreadable }: TargetsReport): string {
+  return JSON.stringify([targets, unreadable > 0])
 }

@@ -18,6 +18,11 @@ export interface Status {
     readonly group: string | null
   } | null
   readonly certificate: { readonly serial: string; readonly not_after: string } | null
+  /**
+   * Processes that could not be read for lack of privilege, when the targets were last found changed;
+   * null before the first look. docs/process-scope.md.
+   */
+  readonly unreadable: number | null
   readonly last_error: { readonly code: string; readonly message: string } | null
 }
 
@@ -64,6 +69,7 @@ export class StatusFile {
       gateway: null,
       tls: null,
       certificate: null,
+      unreadable: null,
       last_error: null,
     }
     this.#write()

@@ -18,7 +18,7 @@ import type { Log } from './log.ts'
 import { patienceAfter } from './patience.ts'
 import { after, fresh } from './reconnect.ts'
 import type { Happening, Standing } from './reconnect.ts'
-import type { TargetReport } from './reports.ts'
+import type { TargetsReport } from './reports.ts'
 import type { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
 
@@ -33,7 +33,7 @@ export interface TunnelsOptions {
   readonly log: Log
   readonly signal: AbortSignal
   /** What the gateway is told of the targets now. */
-  readonly targets: () => readonly TargetReport[]
+  readonly targets: () => TargetsReport
   readonly serve: (offer: Offer) => Promise<void>
   /** Streams being opened or open. */
   readonly serving: () => number
@@ -276,7 +276,7 @@ export class Tunnels {
     })
     this.#links.set(link, control)
     tunnel.onOpen = (offer) => void this.#options.serve(offer)
-    if (!link.targetsTold) control.tell({ type: 'targets', targets: this.#options.targets() })
+    if (!link.targetsTold) control.tell({ type: 'targets', ...this.#options.targets() })
     void tunnel.closed.then((reason) => {
       this.#links.delete(link)
       this.#patienceMs = patienceAfter(this.#patienceMs, { ...tunnel.stats(), code: reason.code })

@@ -160,6 +160,7 @@ function lines(status: Status, running: boolean): string[] {
     ['key exchange', status.tls?.group],
     ['certificate', status.certificate?.serial],
     ['until', status.certificate?.not_after],
+    ['processes not readable', status.unreadable],
     ['last error', status.last_error?.message],
   ])
 }

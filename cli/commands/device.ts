@@ -4,6 +4,7 @@ import type { Device, DeviceToken, Revocation } from '#api'
 import { usage } from '../exit.ts'
 import { readName } from '../input.ts'
 import { facts, instant, layOut, plain, say, show, tell } from '../print.ts'
+import { registerBaseline } from './baseline.ts'
 import { collect, globalOptions } from './options.ts'
 import { processTable } from './process.ts'
 
@@ -49,6 +50,7 @@ export function registerDevice(program: Command): void {
     .action(listPending)
   answerCommand(device, 'approve', 'let a waiting enrolment or renewal go on')
   answerCommand(device, 'reject', 'refuse a waiting enrolment or renewal')
+  registerBaseline(device)
   stateCommand(device, 'quarantine', 'cut the sessions of a device and let none begin')
   stateCommand(device, 'resume', 'let sessions to a quarantined device begin again')
   device
@@ -294,6 +296,7 @@ function describe(row: Device): string[] {
     ],
     ['post-quantum', row.tls?.pq],
     ['agent', row.agent_version],
+    ['drift', row.drift === null ? 'no baseline' : row.drift],
     ['certificate', row.certificate?.serial],
     ['until', instant(row.certificate?.not_after ?? null)],
     [

@@ -100,6 +100,8 @@ export const Device = Type.Object({
     Type.Null(),
   ]),
   agent_version: Type.Union([Type.String(), Type.Null()]),
+  /** Whether what it exposes is other than was accepted; null where nothing was accepted. */
+  drift: Type.Union([Type.Boolean(), Type.Null()]),
   processes: Type.Array(Process),
 })
 export type Device = Static<typeof Device>
@@ -135,3 +137,66 @@ export type TokenAct = Static<typeof TokenAct>
 
 export const DeviceState = Type.Object({ reason: Text }, { additionalProperties: false })
 export type DeviceState = Static<typeof DeviceState>
+
+const Program = Type.Object({
+  exe: Type.Union([Type.String(), Type.Null()]),
+  sha256: Type.Union([Type.String(), Type.Null()]),
+  script_sha256: Type.Union([Type.String(), Type.Null()]),
+  uid: Type.Union([Type.Integer(), Type.Null()]),
+  unit: Type.Union([Type.String(), Type.Null()]),
+  image: Type.Union([Type.String(), Type.Null()]),
+})
+
+/** What an agent reaches under one name, who listens there, and where else they listen. */
+export const Exposed = Type.Object({
+  process: Type.String(),
+  kind: Type.String(),
+  programs: Type.Array(Program),
+  listens: Type.Union([Type.Array(Type.String()), Type.Null()]),
+})
+export type Exposed = Static<typeof Exposed>
+
+/** One fact that is not as accepted; `drift` false: nobody listens, which is not somebody else. */
+export const Difference = Type.Object({
+  process: Type.String(),
+  fact: Type.String(),
+  accepted: Type.Union([Type.String(), Type.Null()]),
+  current: Type.Union([Type.String(), Type.Null()]),
+  drift: Type.Boolean(),
+})
+export type Difference = Static<typeof Difference>
+
+/** What a device exposes, what of it was accepted, and how the two differ. */
+export const DeviceBaseline = Type.Object({
+  device: Type.String(),
+  accepted: Type.Union([
+    Type.Object({
+      hash: Sha256,
+      at: Instant,
+      by: Type.String(),
+      processes: Type.Array(Exposed),
+    }),
+    Type.Null(),
+  ]),
+  /** As last told by the agent; null before it first did. */
+  current: Type.Union([
+    Type.Object({
+      hash: Sha256,
+      at: Instant,
+      /** Processes that the agent may not read: a further owner could be among them. */
+      unreadable: Type.Integer(),
+      processes: Type.Array(Exposed),
+    }),
+    Type.Null(),
+  ]),
+  differences: Type.Array(Difference),
+  drift: Type.Union([Type.Boolean(), Type.Null()]),
+})
+export type DeviceBaseline = Static<typeof DeviceBaseline>
+
+/** `hash` is that of the inventory that was shown: another one is not accepted by mistake. */
+export const AcceptBaseline = Type.Object(
+  { hash: Sha256, reason: Type.Optional(Text) },
+  { additionalProperties: false },
+)
+export type AcceptBaseline = Static<typeof AcceptBaseline>

@@ -3,7 +3,11 @@ export { Denial, GrantId, Instant, NAME, Name, Page, Problem, SessionId } from '
 export { Idp, IdpId, NewIdp, RemovedIdp } from './idps.ts'
 export { Account, AccountId, Bootstrap, LinkAccount, Info, Me, NewAccount, Role } from './people.ts'
 export {
+  AcceptBaseline,
   Device,
+  DeviceBaseline,
+  Difference,
+  Exposed,
   DeviceState,
   DeviceTls,
   EnrolmentToken,

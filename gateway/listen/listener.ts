@@ -3,6 +3,7 @@ import type { AuditLog } from '#audit'
 import type { CaStore, Issuers } from '#ca'
 import type { Decisions } from '../decisions.ts'
 import type { DeviceStore } from '../devices/device.ts'
+import type { InventoryWatch } from '../devices/drift.ts'
 import type { Registry } from '../devices/presence.ts'
 import type { Reauthorization } from '../sessions/reevaluate.ts'
 import type { SessionRoom } from '../sessions/room.ts'
@@ -16,6 +17,8 @@ export interface TunnelListener {
   readonly caStore: CaStore
   readonly devices: DeviceStore
   readonly registry: Registry
+  /** Told of what each device exposes. */
+  readonly inventories: Pick<InventoryWatch, 'seen'>
   readonly decisions: Decisions
   readonly log: Pick<AuditLog, 'append'>
   readonly room: SessionRoom

@@ -4,13 +4,23 @@ import { Value } from 'typebox/value'
 import type { TunnelStream } from '#tunnel'
 import type { Presence } from '../devices/presence.ts'
 import type { LiveSession } from '../sessions/live.ts'
-import { TargetsSchema, toListeners, toObserved } from '../sessions/observed.ts'
+import {
+  TargetsSchema,
+  toInventory,
+  toListeners,
+  toObserved,
+  UnreadableSchema,
+} from '../sessions/observed.ts'
 import { Allowance } from './allowance.ts'
 import { Lines } from './lines.ts'
 import type { TunnelListener } from './listener.ts'
 
 const Report = Type.Union([
-  Type.Object({ type: Type.Literal('targets'), targets: TargetsSchema }),
+  Type.Object({
+    type: Type.Literal('targets'),
+    targets: TargetsSchema,
+    unreadable: UnreadableSchema,
+  }),
   Type.Object({
     type: Type.Literal('owner_changed'),
     session: Type.String({ maxLength: 40 }),
@@ -77,6 +87,9 @@ function report(reporting: Reporting, line: string): boolean {
       return true
     case 'targets':
       listener.registry.report(presence.device, presence.tunnel, toListeners(value.targets))
+      // A tunnel that was replaced tells of a device as it was.
+      if (listener.registry.find(presence.device)?.tunnel === presence.tunnel)
+        listener.inventories.seen(presence.device, toInventory(value.targets, value.unreadable))
       return true
     case 'owner_changed': {
       const session = listener.room.live.get(value.session)

@@ -10,9 +10,10 @@ import { tlsOf } from '../access/source.ts'
 import { serveClient } from '../access/tcp.ts'
 import { refOf, type DecisionRef } from '../decisions.ts'
 import type { Device } from '../devices/device.ts'
+import type { Inventory } from '../devices/inventory.ts'
 import type { DeviceTls, Presence } from '../devices/presence.ts'
 import { deviceFacts, plainAddress } from '../facts.ts'
-import { TargetsSchema, toListeners } from '../sessions/observed.ts'
+import { TargetsSchema, toInventory, toListeners, UnreadableSchema } from '../sessions/observed.ts'
 import type { TunnelListener } from './listener.ts'
 import { readReports } from './reports.ts'
 import {
@@ -36,6 +37,7 @@ const Hello = Type.Object({
     group: Type.Union([Type.String({ maxLength: 64 }), Type.Null()]),
   }),
   targets: TargetsSchema,
+  unreadable: UnreadableSchema,
 })
 const HELLO_TIMEOUT_MS = 10_000
 /** A device may stretch its silences to 300 s (agent.json, keepalive_max_s); the gateway waits half as long again. */
@@ -163,7 +165,10 @@ async function admitAgent(
     withdrawnAt: cut.withdrawnAt,
   }
   await recordUp(listener, presence, { from, clockOffsetMs: hello.agent.now_ms - listener.now() })
-  await place(listener, presence, offer, () => ended)
+  // A greeting without targets may be one that they did not fit: they follow on the control stream.
+  const greeted =
+    hello.targets.length > 0 ? toInventory(hello.targets, hello.unreadable) : undefined
+  await place(listener, presence, offer, greeted, () => ended)
 }
 
 /** Puts a recorded tunnel in place, unless something came between. */
@@ -171,6 +176,7 @@ async function place(
   listener: TunnelListener,
   presence: Presence,
   offer: Offer,
+  greeted: Inventory | undefined,
   ended: () => CloseReason | undefined,
 ): Promise<void> {
   await listener.caStore.proven(presence.peer.serial, instant(listener.now()))
@@ -180,6 +186,7 @@ async function place(
   const placing = late === undefined ? listener.registry.put(presence) : undefined
   if (placing?.placed === true) {
     serve(listener, presence, offer)
+    if (greeted !== undefined) listener.inventories.seen(presence.device, greeted)
     placing.replaced?.tunnel.close('tunnel.replaced', REPLACED)
     // A revocation cuts what is in the registry; one that came just before is read here.
     const still = await listener.room.stands(presence.peer)

@@ -2,6 +2,8 @@
 import { Type, type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import type { Observed, Owner } from '#policy'
+import { inventoryOf } from '../devices/inventory.ts'
+import type { Inventory } from '../devices/inventory.ts'
 import type { Listeners } from '../devices/presence.ts'
 
 const OrNull = <T extends Parameters<typeof Type.Union>[0][number]>(type: T) =>
@@ -31,8 +33,11 @@ const TargetSchema = Type.Object({
   process: Type.String({ minLength: 1, maxLength: 40 }),
   kind: Type.String({ maxLength: 16 }),
   listener: OrNull(ObservedSchema),
+  // Of an agent that does not say: not seen.
+  listens: Type.Optional(OrNull(Type.Array(Type.String({ maxLength: 64 }), { maxItems: 64 }))),
 })
 export const TargetsSchema = Type.Array(TargetSchema, { maxItems: 256 })
+export const UnreadableSchema = Type.Optional(Type.Integer({ minimum: 0 }))
 
 /** A device said something that is not in the protocol: its stream, not the gateway, ends. */
 export class DeviceReportError extends Error {
@@ -63,6 +68,20 @@ export function readObserved(answer: Uint8Array): Observed | null {
   if (!Value.Check(AnswerSchema, value))
     throw new DeviceReportError('the device answered with facts of another form')
   return toObserved(value.observed)
+}
+
+/** What the device exposes, for its inventory. */
+export function toInventory(
+  targets: Static<typeof TargetsSchema>,
+  unreadable: number | undefined,
+): Inventory {
+  const told = targets.map(({ process, kind, listener, listens = null }) => ({
+    process,
+    kind,
+    listener: toObserved(listener),
+    listens,
+  }))
+  return inventoryOf(told, unreadable ?? 0)
 }
 
 export function toListeners(targets: Static<typeof TargetsSchema>): Listeners {

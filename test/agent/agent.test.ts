@@ -59,9 +59,11 @@ test('connects, greets, is welcomed, reports its targets, leaves in good form', 
         process: 'plc',
         kind: 'tcp',
         listener: { phase: 'listener', sha256: node.sha256, pid: target.pid },
+        listens: [`127.0.0.1:${target.port}`],
       },
-      { process: 'press', kind: 'lan', listener: null },
+      { process: 'press', kind: 'lan', listener: null, listens: [] },
     ],
+    unreadable: expect.any(Number),
   })
   expect(held.tunnel.peer.role).toBe('agent')
   await vi.waitFor(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
@@ -88,7 +90,8 @@ test('a listener that changes is reported on the control stream', async () => {
     () =>
       expect(held.reports.at(-1)).toEqual({
         type: 'targets',
-        targets: [{ process: 'plc', kind: 'tcp', listener: null }],
+        targets: [{ process: 'plc', kind: 'tcp', listener: null, listens: [] }],
+        unreadable: expect.any(Number),
       }),
     { timeout: 10_000, interval: 100 },
   )

@@ -59,7 +59,7 @@ test.for(ways)(
     const opened = await openStream(held, 'plc')
     proceed(opened)
     opened.stream.write(Buffer.alloc(300_000, 7))
-    await vi.waitFor(() => expect(opened.received).toHaveLength(300_000))
+    await vi.waitFor(() => expect(opened.received).toHaveLength(300_000), { timeout: 10_000 })
     expect(proxy.asked.slice(forEst)).toEqual([`127.0.0.1:${gateway.port}`])
     expect(proxy.carried()).toBeGreaterThan(600_000)
     expect(agent.logged('tunnel.up')).toHaveLength(1)

@@ -35,6 +35,7 @@ const device = (state: string) => ({
   tls: null,
   certificate: null,
   agent_version: null,
+  drift: null,
   processes: [],
 })
 const token = {

@@ -262,6 +262,7 @@ describe('a process taken over from what was observed', () => {
     tls: null,
     certificate: null,
     agent_version: '0.1.0',
+    drift: null,
     processes: [process],
   }
   const set = ['process', 'set', 'press-07/plc', '--kind', 'modbus', '--observed'] as const

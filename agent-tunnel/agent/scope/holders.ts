@@ -116,7 +116,12 @@ function firstSocket(
 /** What one table of descriptors holds of the sockets asked about. */
 type Held = Pick<Holder, 'task' | 'sockets'>
 
-function socketsOf(proc: string, task: string, inodes: ReadonlySet<number>): Held | 'unreadable' {
+/** Which of `inodes` a task's table of descriptors holds. `task` as in `Holder`. */
+export function socketsOf(
+  proc: string,
+  task: string,
+  inodes: ReadonlySet<number>,
+): Held | 'unreadable' {
   const sockets: { fd: string; inode: number }[] = []
   const directory = `${proc}/${task}/fd`
   try {

@@ -8,6 +8,8 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import { printEndpoint } from './address.ts'
 import type { Endpoint, FourTuple } from './address.ts'
 import { Executables, identify } from './executable.ts'
+import { exposuresOf, machineOf } from './exposure.ts'
+import type { Exposure } from './exposure.ts'
 import { findHolders, holdersAmong, holdsSockets, Slice, startTicksOf } from './holders.ts'
 import type { Holder, Holders } from './holders.ts'
 import { findListeners } from './match.ts'
@@ -84,7 +86,9 @@ export interface ScopeOptions {
 interface Listeners {
   readonly inodes: readonly number[]
   readonly sights: readonly Sight[]
-  readonly observed: (Observed | null)[]
+  /** Every listening socket of the machine: while they are the same, what each program listens on is. */
+  readonly machine: string
+  readonly exposures: readonly Exposure[]
 }
 
 /** Looks at the processes of this machine. Holds no descriptor between calls, only hashes of executables. */
@@ -140,26 +144,36 @@ export class ProcessScope {
   }
 
   /**
-   * Facts of whoever listens for each of `targets` now, in their order; null when nobody does, or too
-   * many differing ones. Without `full` it is enough that the sockets and their known owners are as
+   * Who listens for each of `targets` now, in their order, and what else they listen on. Without `full` it is enough that the sockets and their known owners are as
    * they were; who joined them is found by a full look.
    */
-  async observeListeners(targets: readonly Endpoint[], full = true): Promise<(Observed | null)[]> {
+  async exposures(targets: readonly Endpoint[], full = true): Promise<readonly Exposure[]> {
     const rows = await this.#sockets.listeners()
     const inodesOf = targets.map((target) => findListeners(rows, target))
     const inodes = inodesOf.flat()
+    const machine = machineOf(rows)
     const before = this.#listeners
     if (!full && before !== undefined && sameMembers(before.inodes, inodes)) {
-      if (await this.#holdsStill(before.sights)) return before.observed
+      if (await this.#holdsStill(before.sights)) {
+        if (before.machine === machine) return before.exposures
+        const exposures = exposuresOf(this.#proc, rows, inodesOf, before.sights)
+        this.#listeners = { ...before, machine, exposures }
+        return exposures
+      }
     }
     const { holders } = await this.#holders(inodes)
     const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'listener')))
     const sights = looked.filter((sight) => sight !== undefined)
-    const observed = inodesOf.map((own) => listenersAmong(sights, own))
+    const exposures = exposuresOf(this.#proc, rows, inodesOf, sights)
     // Somebody who moved under the look is looked at again the next time.
     const whole = sights.length === holders.length
-    this.#listeners = whole ? { inodes, sights, observed } : undefined
-    return observed
+    this.#listeners = whole ? { inodes, sights, machine, exposures } : undefined
+    return exposures
+  }
+
+  /** Processes whose descriptors could not be read at the last look at all of them, for lack of privilege. */
+  get unreadable(): number {
+    return this.#unreadable
   }
 
   /**
@@ -316,16 +330,6 @@ function parsed<T>(path: string, parse: (text: string) => T | undefined): T | nu
   } catch {
     return null
   }
-}
-
-/** Facts of those of `sights` that hold one of `inodes`. */
-function listenersAmong(sights: readonly Sight[], inodes: readonly number[]): Observed | null {
-  if (inodes.length === 0) return null
-  const own = sights.filter(({ holder }) =>
-    holder.sockets.some(({ inode }) => inodes.includes(inode)),
-  )
-  if (own.length === 0) return unseen('listener')
-  return combine(own.map(({ facts }) => facts)) ?? null
 }
 
 function sameMembers<T>(a: readonly T[], b: readonly T[]): boolean {

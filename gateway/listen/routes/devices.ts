@@ -25,11 +25,13 @@ import { Refusal } from '../../problem.ts'
 import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { driftOf, type Inventories } from './baseline.ts'
 import { recordWords, viewRevocation } from './certificates.ts'
 
 export interface DeviceRoutes extends Omit<Authorization, 'api'> {
   readonly devices: DeviceStore
   readonly registry: Registry
+  readonly inventories: Inventories
   readonly caStore: CaStore
   readonly tokens: TokenRoom
   readonly reauthorization: Reauthorization
@@ -52,8 +54,9 @@ export function deviceRoutes(api: Api, room: DeviceRoutes): void {
 
 async function view(room: DeviceRoutes, device: Device): Promise<DeviceView> {
   const presence = room.registry.find(device.id)
-  const [registered, [certificate]] = await Promise.all([
+  const [registered, drift, [certificate]] = await Promise.all([
     room.devices.processes(device.id),
+    driftOf(room.inventories, device.id),
     room.caStore.listCertificates(room.tokens.tenant, {
       subject: device.id,
       profile: 'device',
@@ -76,6 +79,7 @@ async function view(room: DeviceRoutes, device: Device): Promise<DeviceView> {
         ? null
         : { serial: certificate.serial, not_after: Math.floor(certificate.notAfter / 1000) },
     agent_version: presence?.agent.version ?? null,
+    drift,
     processes: registered.map((process) => viewProcess(process, presence)),
   }
 }

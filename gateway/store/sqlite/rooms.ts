@@ -3,6 +3,7 @@ import type { DatabaseSync } from 'node:sqlite'
 import { caRoom } from './ca.ts'
 import { devicesRoom } from './devices.ts'
 import { enrolmentsRoom } from './enrolments.ts'
+import { inventoriesRoom } from './inventories.ts'
 import { grantsRoom } from './grants.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
@@ -22,6 +23,7 @@ export const rooms = {
   devices: devicesRoom,
   enrolments: enrolmentsRoom,
   grants: grantsRoom,
+  inventories: inventoriesRoom,
   sessions: sessionsRoom,
   identity: identityRoom,
   oidc: oidcRoom,

@@ -16,7 +16,7 @@ console.log(
   JSON.stringify({
     accepted: seen.ok ? seen.sighting.observed : seen.why,
     unreadable: seen.ok ? seen.sighting.unreadable : null,
-    listener: (await scope.observeListeners([remote]))[0],
+    listener: (await scope.exposures([remote]))[0]?.observed,
     recheck: seen.ok ? await scope.recheck(seen.sighting) : null,
   }),
 )

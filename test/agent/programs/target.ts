@@ -5,11 +5,12 @@
  *   give      gives each accepted socket to a child, and lets go of it
  *   share     gives each accepted socket to a child running another program, and keeps it as well
  *   later     says hello when it is spoken to, and by then has given the socket to a program that is nobody's child
+ *   door      sends back what it gets; opens a second port when it reads a line, and prints it
  *   exec      gives each socket to a shell that replaces itself by another program on the first line it reads
  */
 import { spawn } from 'node:child_process'
 import { createServer } from 'node:net'
-import type { Socket } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 
 const [mode = 'echo', host = '127.0.0.1'] = process.argv.slice(2)
 
@@ -26,7 +27,7 @@ function giveAway(socket: Socket): void {
 
 const server = createServer({ allowHalfOpen: true }, (socket) => {
   socket.on('error', () => {})
-  if (mode === 'echo') {
+  if (mode === 'echo' || mode === 'door') {
     socket.pipe(socket)
     return
   }
@@ -49,3 +50,8 @@ server.listen({ port: 0, host, ipv6Only: false }, () => {
 })
 process.on('SIGTERM', () => process.exit(0))
 process.stdin.on('end', () => process.exit(0)).resume()
+if (mode === 'door')
+  process.stdin.once('data', () => {
+    const second = createServer((socket) => void socket.destroy())
+    second.listen(0, host, () => console.log((second.address() as AddressInfo).port))
+  })

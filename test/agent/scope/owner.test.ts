@@ -223,7 +223,9 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('listeners', () => {
   test('who listens, and nobody', async () => {
     const scope = new ProcessScope()
     await using target = await startProgram('target.ts')
-    expect((await scope.observeListeners([endpoint('127.0.0.1', target.port)!]))[0]).toMatchObject({
+    expect(
+      (await scope.exposures([endpoint('127.0.0.1', target.port)!]))[0]?.observed,
+    ).toMatchObject({
       phase: 'listener',
       exe: node.path,
       sha256: node.sha256,
@@ -231,14 +233,36 @@ describe.skipIf(!existsSync('/proc/self/net/tcp'))('listeners', () => {
     })
     target.child.kill('SIGKILL')
     await once(target.child, 'exit')
-    expect((await scope.observeListeners([endpoint('127.0.0.1', target.port)!]))[0]).toBeNull()
+    expect((await scope.exposures([endpoint('127.0.0.1', target.port)!]))[0]?.observed).toBeNull()
+  })
+
+  test('a second door of the same program is told without a look at all processes', async () => {
+    const scope = new ProcessScope()
+    await using target = await startProgram('target.ts', ['door'])
+    const at = [endpoint('127.0.0.1', target.port)!]
+    expect((await scope.exposures(at))[0]?.listens).toEqual([`127.0.0.1:${target.port}`])
+    const opened = once(target.child.stdout!, 'data')
+    target.child.stdin!.write('open\n')
+    const second = String(((await opened) as [Buffer])[0]).trim()
+    expect((await scope.exposures(at, false))[0]?.listens).toEqual(
+      [`127.0.0.1:${target.port}`, `127.0.0.1:${second}`].toSorted(),
+    )
+  })
+
+  test('what another program listens on is no affair of the target', async () => {
+    const scope = new ProcessScope()
+    await using target = await startProgram('target.ts')
+    const at = [endpoint('127.0.0.1', target.port)!]
+    const before = await scope.exposures(at)
+    await using _other = await startProgram('target.ts')
+    expect(await scope.exposures(at, false)).toEqual(before)
   })
 
   test('a wildcard listener answers for the address', async () => {
     const server = createServer().listen(0, '0.0.0.0')
     await once(server, 'listening')
     const { port } = server.address() as { port: number }
-    const seen = (await new ProcessScope().observeListeners([endpoint('127.0.0.1', port)!]))[0]
+    const seen = (await new ProcessScope().exposures([endpoint('127.0.0.1', port)!]))[0]?.observed
     expect(seen?.pid).toBe(process.pid)
     server.close()
   })

@@ -2,9 +2,15 @@
 import { onTestFinished } from 'vitest'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
+import { SqliteInventoryStore } from '../../../gateway/store/sqlite/inventories.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
-import { deviceStoreContract, grantStoreContract, sessionStoreContract } from './contracts.ts'
+import {
+  deviceStoreContract,
+  grantStoreContract,
+  inventoryStoreContract,
+  sessionStoreContract,
+} from './contracts.ts'
 
 async function thread(): Promise<SqliteThread> {
   const made = await SqliteThread.open(':memory:')
@@ -15,3 +21,4 @@ async function thread(): Promise<SqliteThread> {
 deviceStoreContract('SQLite', async () => new SqliteDeviceStore(await thread()))
 grantStoreContract('SQLite', async () => new SqliteGrantStore(await thread()))
 sessionStoreContract('SQLite', async () => new SqliteSessionStore(await thread()))
+inventoryStoreContract('SQLite', async () => new SqliteInventoryStore(await thread()))

@@ -1,0 +1,64 @@
+/**
+ * What a target exposes: the facts of whoever listens for it, and every address those processes listen
+ * on, because a service that opens a second door is another service. docs/process-scope.md.
+ */
+import { printEndpoint } from './address.ts'
+import { socketsOf } from './holders.ts'
+import type { Holder } from './holders.ts'
+import { combine, unseen } from './observed.ts'
+import type { Observed, ProcessFacts } from './observed.ts'
+import type { SocketRow } from './procfs.ts'
+
+export interface Exposure {
+  /** Null when nobody listens, or too many differing ones. */
+  readonly observed: Observed | null
+  /**
+   * TCP addresses that the listening processes listen on, each once, in order; empty when nobody
+   * listens. Null where they could not be seen, or are over `MAX_LISTENS`: a list is not cut.
+   */
+  readonly listens: readonly string[] | null
+}
+
+/** More addresses than this are not told one by one. */
+const MAX_LISTENS = 64
+
+/** All listening sockets of the machine as one text, to be compared. */
+export function machineOf(rows: readonly SocketRow[]): string {
+  return rows
+    .map(({ inode }) => inode)
+    .toSorted((a, b) => a - b)
+    .join()
+}
+
+/**
+ * The exposure of each target, whose listening sockets are `inodesOf` in the same order, among the
+ * owners `sights`. `rows` are the listening sockets of the machine, `proc` the mount point of procfs.
+ */
+export function exposuresOf(
+  proc: string,
+  rows: readonly SocketRow[],
+  inodesOf: readonly (readonly number[])[],
+  sights: readonly { readonly holder: Holder; readonly facts: ProcessFacts }[],
+): readonly Exposure[] {
+  const addresses = new Map(rows.map(({ inode, local }) => [inode, printEndpoint(local)]))
+  addresses.delete(0)
+  const inodes = new Set(addresses.keys())
+  return inodesOf.map((targets): Exposure => {
+    if (targets.length === 0) return { observed: null, listens: [] }
+    const own = sights.filter(({ holder }) =>
+      holder.sockets.some(({ inode }) => targets.includes(inode)),
+    )
+    if (own.length === 0) return { observed: unseen('listener'), listens: null }
+    const held = own.map(({ holder }) => socketsOf(proc, holder.task, inodes))
+    return { observed: combine(own.map(({ facts }) => facts)) ?? null, listens: listens(held) }
+  })
+
+  function listens(held: readonly ReturnType<typeof socketsOf>[]): readonly string[] | null {
+    const found = new Set<string>()
+    for (const one of held) {
+      if (one === 'unreadable') return null
+      for (const { inode } of one.sockets) found.add(addresses.get(inode) ?? '')
+    }
+    return found.size > MAX_LISTENS ? null : [...found].toSorted()
+  }
+}
