@@ -616,6 +616,28 @@ describe('back-channel logout', () => {
     })
     expected(await subjectOf(credentials)).toMatchObject({ email: 'mallory@forger.example' })
   })
+  test('the log is gone: the provider’s next try is no replay, and ends the logins', async () => {
+    const { credentials } = await signIn(byLink)
+    const token = await forger.token({})
+    house.breakLog(true)
+    expect((await sendToken('forger', token)).status).toBe(500)
+    house.breakLog(false)
+    expect((await sendToken('forger', token)).status).toBe(200)
+    expect(await subjectOf(credentials)).toMatchObject({ code: 'token.revoked' })
+    expect((await sendToken('forger', token)).status).toBe(400)
+  })
+  test('the session of one person and the name of another end nothing', async () => {
+    forger.forge = { claims: { sid: 'session-of-mallory' } }
+    const mallory = await signIn(byLink)
+    forger.forge = { claims: { sub: 'trudy', email: 'trudy@forger.example' } }
+    const trudy = await signIn(byLink, newBrowser())
+    const token = await forger.token({ claims: { sub: 'trudy', sid: 'session-of-mallory' } })
+    const answer = await sendToken('forger', token)
+    expect(answer.status).toBe(400)
+    expect(answer.text).toContain('sid')
+    expect(await subjectOf(mallory.credentials)).toMatchObject({ email: 'mallory@forger.example' })
+    expect(await subjectOf(trudy.credentials)).toMatchObject({ email: 'trudy@forger.example' })
+  })
   test('a token shown twice', async () => {
     const token = await forger.token({})
     expect((await sendToken('forger', token)).status).toBe(200)
