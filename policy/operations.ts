@@ -1,7 +1,9 @@
 /** Every administrative operation `admin.api` is asked about, and whether it changes anything. */
 
 export const ADMIN_OPERATIONS = {
+  'account:change': { mutating: true },
   'account:create': { mutating: true },
+  'account:disable': { mutating: true },
   'account:list': { mutating: false },
   'audit:read': { mutating: false },
   'ca:read': { mutating: false },
@@ -15,6 +17,8 @@ export const ADMIN_OPERATIONS = {
   'grant:list': { mutating: false },
   'grant:revoke': { mutating: true },
   'grant:show': { mutating: false },
+  'idp:change': { mutating: true },
+  'idp:list': { mutating: false },
   'lock:create': { mutating: true },
   'lock:lift': { mutating: true },
   'log:read': { mutating: false },

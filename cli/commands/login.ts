@@ -8,6 +8,7 @@ import { globalOptions, type GlobalOptions } from './options.ts'
 interface LoginFlags {
   readonly gateway?: string
   readonly caSha256?: string
+  readonly again?: boolean
 }
 
 export function registerLogin(program: Command): void {
@@ -18,6 +19,7 @@ export function registerLogin(program: Command): void {
     )
     .option('--gateway <url>', 'address of the gateway; as last time where absent')
     .option('--ca-sha256 <hex>', 'fingerprint of its root; needed once per gateway')
+    .option('--again', 'be asked who you are, even where the browser or your company still knows')
     .action(login)
   program
     .command('logout')
@@ -66,6 +68,7 @@ async function login(flags: LoginFlags, command: Command): Promise<void> {
     trust: trustFrom(flags, known),
     onPrompt: (prompt) => show(prompt, options),
     signal: interrupt.signal,
+    again: flags.again ?? false,
   })
   await saveCredentials(directory, credentials)
   tell(options, { signed_in: true, gateway, subject: credentials.subject }, [

@@ -37,6 +37,8 @@ export interface DeviceLoginOptions {
   /** Shows the person where to go. */
   readonly onPrompt: (prompt: DevicePrompt) => void | Promise<void>
   readonly signal?: AbortSignal
+  /** Ask the person now, whatever their browser or their company's provider remembers (`max_age`). */
+  readonly again?: boolean
 }
 
 const CLIENT_ID = 'sallyport-cli'
@@ -84,14 +86,19 @@ async function login(
   gateway: string,
   anchor: string,
   http: PinnedHttp,
-  { onPrompt, signal }: DeviceLoginOptions,
+  { onPrompt, signal, again = false }: DeviceLoginOptions,
 ): Promise<Credentials> {
   const issuer = `${gateway}/oidc`
   const resource = `${gateway}/api`
   const client = await discover(issuer, CLIENT_ID, http)
   const key = await makeKey()
   const DPoP = oidc.getDPoPHandle(client, await importKey(key))
-  const started = await oidc.initiateDeviceAuthorization(client, { scope: SCOPE, resource })
+  const started = await oidc.initiateDeviceAuthorization(client, {
+    scope: SCOPE,
+    resource,
+    // Not 0, which means `prompt=login`: that is of a browser's request, and a device's does not carry it.
+    ...(again ? { max_age: '1' } : {}),
+  })
   await onPrompt({
     code: started.user_code,
     url: started.verification_uri,

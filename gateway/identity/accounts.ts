@@ -5,7 +5,7 @@ import { IdentityError } from './errors.ts'
 import type { AccountChangeEvent, IdentityChange, IdentityEvent, IdentityLog } from './events.ts'
 import type { LoginEvent, LogoutEvent } from './events.ts'
 import { createPasswords, type Passwords } from './password.ts'
-import type { AccountRow, IdentityStore, OidcStore, Throttle } from './store.ts'
+import type { AccountFields, AccountRow, IdentityStore, OidcStore, Throttle } from './store.ts'
 import type { Party } from './subject.ts'
 
 export const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
@@ -54,7 +54,7 @@ export interface Actor {
 export interface Accounts {
   /** Errors: account.email, .name, .vendor, .roles, .groups, .exists, password.*, log.unavailable. */
   create(account: NewAccount, by: Actor): Promise<Account>
-  /** Ends every login when the account is disabled or its password changes. Errors: as create, and account.unknown, account.last_admin, log.incomplete. */
+  /** Ends every login when the account is disabled or its password changes. Errors: as create, and account.unknown, account.last_admin, account.moved, log.incomplete. */
   change(sub: string, change: AccountChange, by: Actor): Promise<Account>
   /**
    * Says that two accounts are one human being, or with null that this one is nobody else's: such a person counts
@@ -204,13 +204,14 @@ async function changeAccount(
     throw new IdentityError('account.outside')
   const facts = checkFacts(changedFacts(before, change))
   if (password !== undefined) checkPassword(password, facts)
-  const after: AccountRow = {
-    ...before,
-    ...facts,
-    disabled: disabled ?? before.disabled,
-    password: password === undefined ? before.password : await context.passwords.hash(password),
+  const fields: AccountFields = {
+    sub,
     changedAt: context.now(),
+    ...(disabled === undefined ? {} : { disabled }),
+    ...(password === undefined ? {} : { password: await context.passwords.hash(password) }),
+    ...(Object.keys(asked).length === 0 ? {} : facts),
   }
+  const after: AccountRow = { ...before, ...fields }
   const subject = `${context.issuer}|${sub}`
   const common = { at: context.now(), source: by.source, by: by.id, subject }
   await record(context.log, {
@@ -218,12 +219,15 @@ async function changeAccount(
     ...common,
     changes: differences(before, after),
   })
-  const outcome = await context.store.changeAccount(after)
+  // Facts were checked against each other: they hold for the row that was read only. Disabling waits for nobody.
+  const alone = disabled !== undefined && password === undefined && Object.keys(asked).length === 0
+  const only = alone ? {} : { changedAt: before.changedAt }
+  const outcome = await context.store.changeAccount(fields, only)
   if (outcome !== 'changed') throw new IdentityError(changeRefusals[outcome])
-  if (after.disabled && !before.disabled) await endLogins(context, sub, 'disabled', by.source)
+  if (disabled === true) await endLogins(context, sub, 'disabled', by.source)
   else if (password !== undefined) await endLogins(context, sub, 'password_changed', by.source)
   else context.changed({ kind: 'changed', subject, login: null })
-  return withoutPassword(after)
+  return withoutPassword((await context.store.findAccount(sub)) ?? after)
 }
 
 async function link(context: Context, sub: string, to: string | null, by: Actor): Promise<Account> {
@@ -234,14 +238,14 @@ async function link(context: Context, sub: string, to: string | null, by: Actor)
   if (to === sub) throw new IdentityError('account.self')
   // Alone again: under a name that no other account was ever given.
   const person = other?.person ?? newSub()
-  const after = { ...before, person, changedAt: context.now() }
+  const change = { sub, person, changedAt: context.now() }
   const subject = `${context.issuer}|${sub}`
   const common = { at: context.now(), source: by.source, by: by.id, subject }
   await record(context.log, { code: 'account.change', ...common, changes: { person } })
-  if ((await context.store.changeAccount(after)) !== 'changed')
+  if ((await context.store.changeAccount(change)) !== 'changed')
     throw new IdentityError('account.unknown')
   context.changed({ kind: 'changed', subject, login: null })
-  return withoutPassword(after)
+  return withoutPassword((await context.store.findAccount(sub)) ?? { ...before, ...change })
 }
 
 function changedFacts(before: AccountRow, change: AccountChange): Facts {
@@ -259,6 +263,8 @@ const changeRefusals = {
   taken: 'account.exists',
   last_admin: 'account.last_admin',
   unknown: 'account.unknown',
+  moved: 'account.moved',
+  disabled: 'account.moved',
 } as const
 
 /** What an auditor must see: each changed field with its new value; of the password only that it changed. */
@@ -364,7 +370,8 @@ async function refreshHash(context: Context, row: AccountRow, password: string):
   const hash = await context.passwords.hash(password).catch(() => undefined)
   const now = await context.store.findAccount(row.sub)
   if (hash === undefined || now?.password !== row.password) return
-  await context.store.changeAccount({ ...now, password: hash })
+  const change = { sub: row.sub, password: hash, changedAt: context.now() }
+  await context.store.changeAccount(change, { changedAt: now.changedAt })
 }
 
 function loginThrottles(email: string, source: string): readonly [Throttle, Throttle, Throttle] {

@@ -11,6 +11,7 @@ export type IdentityCode =
   | 'account.last_admin'
   | 'account.outside'
   | 'account.self'
+  | 'account.moved'
   | 'password.length'
   | 'password.weak'
   | 'bootstrap.invalid'
@@ -87,6 +88,11 @@ export const identityRows = {
     status: 409,
     detail: 'An account cannot be linked to itself.',
     nextStep: 'Name the other account of the same person.',
+  },
+  'account.moved': {
+    status: 409,
+    detail: 'Somebody else changed this account at the same moment, so nothing was done.',
+    nextStep: 'Look at the account as it is now, and try again.',
   },
   'password.length': {
     status: 400,

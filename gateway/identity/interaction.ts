@@ -63,7 +63,8 @@ export function createPages(provider: Provider, options: InteractionOptions): Pa
       const { hint } = ctx.query
       const client = String(details.params['client_id'])
       const email = typeof hint === 'string' && hint.length <= 320 ? hint : null
-      await leave(options, ctx, { idp, uid, client, hint: email })
+      const maxAge = maxAgeOf(details)
+      await leave(options, ctx, { idp, uid, client, hint: email, maxAge })
     },
     async arrive(ctx, uid) {
       const details = await provider.interactionDetails(ctx.req, ctx.res)
@@ -78,6 +79,16 @@ export function createPages(provider: Provider, options: InteractionOptions): Pa
     },
     signOut: async (ctx) => signOut(ctx, provider, options),
   }
+}
+
+/** How fresh the program wants the proof of who somebody is; null: as it comes. Seconds. */
+function maxAgeOf({ params }: Details): number | null {
+  const { prompt, max_age: maxAge } = params
+  if (typeof prompt === 'string' && prompt.split(' ').includes('login')) return 0
+  // A program that asks for what cannot be read gets the strictest.
+  if (maxAge === undefined) return null
+  const seconds = Number(maxAge)
+  return Number.isSafeInteger(seconds) && seconds >= 0 ? seconds : 0
 }
 
 const anotherHere = {

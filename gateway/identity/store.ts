@@ -25,6 +25,19 @@ export interface AccountRow {
   readonly changedAt: number
 }
 
+/** The fields of an account that a change names. `changedAt` always moves on, whatever the clock says. */
+export type AccountFields = Pick<AccountRow, 'sub' | 'changedAt'> &
+  Partial<Omit<AccountRow, 'sub' | 'changedAt' | 'createdAt' | 'outside'>>
+
+/** What must hold of the row at the moment of the change. */
+export interface OnlyIf {
+  /** It is still the one that was read. */
+  readonly changedAt?: number
+  readonly enabled?: true
+}
+
+export type ChangeOutcome = 'changed' | 'taken' | 'last_admin' | 'unknown' | 'moved' | 'disabled'
+
 /** Under which name a company's provider knows somebody; no other account has the same three. */
 export interface Outside {
   /** The id of the provider here. */
@@ -108,10 +121,11 @@ export interface IdentityStore {
   /** In order of `sub`, after `after`, at most `limit`. */
   listAccounts(after: string, limit: number): Promise<readonly AccountRow[]>
   /**
-   * Replaces the row. `taken`: another has the address; `last_admin`: no enabled administrator of our
-   * own would be left; `unknown`: no such row. Nothing was written unless `changed`.
+   * Writes the fields that are named, and leaves what others wrote meanwhile. `taken`: another has the address;
+   * `last_admin`: no enabled administrator of our own would be left; `unknown`: no such row; `moved`, `disabled`: it is
+   * not as `only` wants it. Nothing was written unless `changed`.
    */
-  changeAccount(account: AccountRow): Promise<'changed' | 'taken' | 'last_admin' | 'unknown'>
+  changeAccount(change: AccountFields, only?: OnlyIf): Promise<ChangeOutcome>
 
   /** Counts one attempt on every counter, unless one of them is exhausted: then none is touched. */
   take(throttles: readonly Throttle[], now: number): Promise<ThrottleAnswer>

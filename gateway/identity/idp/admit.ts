@@ -81,7 +81,6 @@ async function update(
   )
   if (changed.length === 0) return before
   const subject = `${options.issuer}|${before.sub}`
-  const after: AccountRow = { ...before, ...facts, changedAt: options.now() }
   await record(options.log, {
     code: 'account.change',
     at: options.now(),
@@ -90,11 +89,13 @@ async function update(
     subject,
     changes: Object.fromEntries(changed.map((field) => [field, facts[field]])),
   })
-  const outcome = await options.store.changeAccount(after)
+  // Only what the company says, and only of an account that is still enabled: who disabled or linked it meanwhile wins.
+  const change = { sub: before.sub, ...facts, changedAt: options.now() }
+  const outcome = await options.store.changeAccount(change, { enabled: true })
   if (outcome !== 'changed')
     throw new IdpError(outcome === 'taken' ? 'idp.address' : 'idp.disabled')
   options.changed({ kind: 'changed', subject, login: null })
-  return after
+  return { ...before, ...change }
 }
 
 async function record(log: IdentityLog, event: IdentityEvent): Promise<void> {

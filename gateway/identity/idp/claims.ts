@@ -12,9 +12,9 @@ export interface Person {
   readonly name: string
   readonly groups: readonly string[]
   readonly roles: readonly string[]
-  /** `federated`, and what the owner lets count of the provider's `amr`. */
+  /** `federated`; and, where the provider says when, what the owner lets count of its `amr`. */
   readonly methods: readonly string[]
-  /** Epoch seconds at which they proved who they are. */
+  /** Epoch seconds at which they proved who they are; 0: the provider does not say. */
   readonly at: number
   /** The provider's own name of the browser session, for back-channel logout. */
   readonly sid: string | null
@@ -25,13 +25,22 @@ export const SKEW_S = 60
 const MAX_VALUES = 2_000
 const MAX_GROUPS = 64
 
+/** What the provider was asked for, which its answer is held to. */
+export interface Asked {
+  /** Epoch milliseconds at which the person was sent there. */
+  readonly at: number
+  /** OpenID Connect Core 3.1.2.1: how long before that they may have proven themselves. Seconds. */
+  readonly maxAge: number
+}
+
 /**
  * Reads verified claims. `now` is epoch milliseconds. Throws IdpError: idp.claims, idp.unverified, idp.domain,
- * idp.token (an authentication in the future).
+ * idp.token (an authentication in the future, or older than was asked for).
  */
 export function readPerson(
   idp: IdpRow,
   claims: Readonly<Record<string, unknown>>,
+  asked: Asked,
   now: number,
 ): Person {
   const subject = claims['sub']
@@ -40,6 +49,7 @@ export function readPerson(
   const email = readEmail(idp, claims)
   const groups = readValues(claims[idp.groupsClaim])
   const amr = readValues(claims['amr'])
+  const at = readTime(claims['auth_time'], asked, now)
   const sid = claims['sid']
   return {
     subject,
@@ -47,8 +57,9 @@ export function readPerson(
     name: readName(claims['name'], email),
     groups: mapped(idp.groups, groups),
     roles: idp.party === 'vendor' ? ['vendor'] : mapped(idp.roles, groups),
-    methods: ['federated', ...mapped(idp.methods, amr)],
-    at: readTime(claims, now),
+    // A second factor of nobody knows when is none: a session of last month says the same `amr`.
+    methods: ['federated', ...(at === null ? [] : mapped(idp.methods, amr))],
+    at: at ?? 0,
     sid: typeof sid === 'string' && sid !== '' && sid.length <= 255 ? sid : null,
   }
 }
@@ -93,12 +104,17 @@ function mapped(
   return [...new Set(found)].toSorted().slice(0, MAX_GROUPS)
 }
 
-/** `auth_time` where it is given, else when the token was made; never later than now. */
-function readTime(claims: Readonly<Record<string, unknown>>, now: number): number {
-  const at = claims['auth_time'] ?? claims['iat']
+/**
+ * When they proved who they are, never later than now; null where the provider does not say. When the token was made
+ * (`iat`) says nothing of it: a provider that still knows a browser makes a new one without asking anybody.
+ */
+function readTime(given: unknown, asked: Asked, now: number): number | null {
+  if (given === undefined) return null
   const second = Math.floor(now / 1000)
-  if (typeof at !== 'number' || !Number.isSafeInteger(Math.floor(at)) || at < 0)
+  if (typeof given !== 'number' || !Number.isSafeInteger(Math.floor(given)) || given < 0)
     throw new IdpError('idp.claims', 'auth_time')
-  if (at > second + SKEW_S) throw new IdpError('idp.token', 'auth_time')
-  return Math.min(Math.floor(at), second)
+  const at = Math.floor(given)
+  const oldest = Math.floor(asked.at / 1000) - asked.maxAge - SKEW_S
+  if (at > second + SKEW_S || at < oldest) throw new IdpError('idp.token', 'auth_time')
+  return Math.min(at, second)
 }

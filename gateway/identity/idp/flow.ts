@@ -11,7 +11,7 @@ import { sendError, type Context } from '../answer.ts'
 import type { Setting } from '../setting.ts'
 import type { IdpRow } from '../store.ts'
 import type { Account } from '../accounts.ts'
-import { readPerson } from './claims.ts'
+import { readPerson, SKEW_S, type Asked } from './claims.ts'
 import { IdpError, idpRows } from './errors.ts'
 import { redirectUriOf } from './idps.ts'
 import { hash, logoutProblem, sessionId } from './logout.ts'
@@ -43,19 +43,22 @@ export async function leave(
     readonly uid: string
     readonly client: string
     readonly hint: string | null
+    /** Seconds, as the program asks (`max_age`, or 0 for `prompt=login`); null: it does not. */
+    readonly maxAge: number | null
   },
 ): Promise<void> {
   const idp = await setting.idps.find(to.idp)
   if (idp === undefined) throw new IdpError('idp.unknown')
   const redirectUri = redirectUriOf(setting.issuer, idp.id)
-  const { url, state, nonce, verifier } = await setting.idps.relying.begin(
-    idp,
-    redirectUri,
-    to.hint,
-  )
+  const lasts = Math.min(idp.loginSeconds, setting.lifetimes.login)
+  // Less than clocks may differ by means now.
+  const maxAge = (to.maxAge ?? lasts) < SKEW_S ? 0 : Math.min(to.maxAge ?? lasts, lasts)
+  const wish = { hint: to.hint, maxAge }
+  const { url, state, nonce, verifier } = await setting.idps.relying.begin(idp, redirectUri, wish)
   const browser =
     ctx.cookies.get(COOKIE, { signed: false }) ?? randomBytes(32).toString('base64url')
-  const expiresAt = setting.now() + WAIT_MS
+  const at = setting.now()
+  const expiresAt = at + WAIT_MS
   await setting.oidcStore.upsert({
     model: 'IdpState',
     id: hash(state),
@@ -68,6 +71,8 @@ export async function leave(
       nonce,
       verifier,
       browser: hash(browser),
+      at,
+      maxAge,
       until: expiresAt,
     },
     expiresAt,
@@ -111,7 +116,7 @@ export async function comeBack(setting: Setting, ctx: Context, id: string): Prom
     const current = new URL(redirectUriOf(setting.issuer, id))
     current.search = ctx.search
     const claims = await relying.redeem(idp, current, waiting, setting.now())
-    const person = readPerson(idp, claims, setting.now())
+    const person = readPerson(idp, claims, waiting.asked, setting.now())
     facts.email = person.email
     const source = setting.source(ctx.req)
     const account = await setting.idps.admit(idp, person, source)
@@ -144,6 +149,7 @@ interface Waiting {
   readonly state: string
   readonly nonce: string
   readonly verifier: string
+  readonly asked: Asked
 }
 
 /** The sign-in that this answer belongs to, taken so that no second answer finds it. */
@@ -155,7 +161,7 @@ async function takeState({ oidcStore, now }: Setting, ctx: Context, id: string):
   const state = searchParams.get('state') ?? ''
   const row = await oidcStore.find('IdpState', hash(state))
   if (row === undefined) throw new IdpError('idp.state', 'unknown')
-  const { idp, issuer, interaction, client, nonce, verifier, browser, until } = row
+  const { idp, issuer, interaction, client, nonce, verifier, browser, until, at, maxAge } = row
   if (typeof until !== 'number' || until <= now()) throw new IdpError('idp.state', 'expired')
   const cookie = ctx.cookies.get(COOKIE, { signed: false })
   if (cookie === undefined || hash(cookie) !== browser) throw new IdpError('idp.state', 'browser')
@@ -163,8 +169,9 @@ async function takeState({ oidcStore, now }: Setting, ctx: Context, id: string):
   if (!(await oidcStore.consume('IdpState', hash(state), Math.floor(now() / 1000))))
     throw new IdpError('idp.state', 'used')
   const texts = { issuer, interaction, client, state, nonce, verifier }
-  if (!isTexts(texts)) throw new IdpError('idp.state', 'malformed')
-  return texts
+  if (!isTexts(texts) || typeof at !== 'number' || typeof maxAge !== 'number')
+    throw new IdpError('idp.state', 'malformed')
+  return { ...texts, asked: { at, maxAge } }
 }
 
 function isTexts<K extends string>(row: Record<K, unknown>): row is Record<K, string> {

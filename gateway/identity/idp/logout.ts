@@ -29,12 +29,21 @@ export async function backChannelLogout(
   jwt: string,
   source: string,
 ): Promise<boolean> {
-  const { subject, sid } = await readToken(options, idp, jwt)
+  const { subject, sid, id } = await readToken(options, idp, jwt)
   const sub = await whom(options, idp, subject, sid)
-  if (sub === undefined) return false
   const by = { id: `idp:${idp.id}`, source }
-  await options.accounts.endLogins(sub, by, 'backchannel')
-  return true
+  if (sub !== undefined) await options.accounts.endLogins(sub, by, 'backchannel')
+  // Last: were it remembered first, what stops us in between would leave the logins standing and refuse the provider's
+  // next try. Ending them twice does no harm.
+  await remember(options, id)
+  return sub !== undefined
+}
+
+interface Named {
+  readonly subject: string | null
+  readonly sid: string | null
+  /** Under which the token is remembered. */
+  readonly id: string
 }
 
 /** Sections 2.4 and 2.6. The signature comes first, then what an identity token could not pass. */
@@ -42,7 +51,7 @@ async function readToken(
   { relying, oidcStore, now }: LogoutOptions,
   idp: IdpRow,
   jwt: string,
-): Promise<{ readonly subject: string | null; readonly sid: string | null }> {
+): Promise<Named> {
   // Older providers do not name the type; what tells it from an identity token is below.
   const expected = { types: ['logout+jwt', 'jwt'], maxAgeSeconds: MAX_AGE_S }
   const claims = await relying.verify(idp, jwt, expected, now())
@@ -54,28 +63,35 @@ async function readToken(
   const subject = typeof sub === 'string' && sub !== '' ? sub : null
   const session = typeof sid === 'string' && sid !== '' ? sid : null
   if (subject === null && session === null) throw new IdpError('idp.token', 'sub')
-  // Remembered for as long as its age lets it pass again, and once more for a clock that is set back.
-  const expiresAt = now() + 2 * (MAX_AGE_S + SKEW_S) * 1000
   const id = hash(idp.issuer, idp.clientId, jti)
-  const fresh = await oidcStore.insert({ model: 'IdpLogout', id, payload: {}, expiresAt })
-  if (!fresh) throw new IdpError('idp.token', 'replayed')
-  return { subject, sid: session }
+  const used = await oidcStore.find('IdpLogout', id)
+  if (used !== undefined) throw new IdpError('idp.token', 'replayed')
+  return { subject, sid: session, id }
 }
 
-/** The account that is meant; where both are named, both must say the same person. */
+/** For as long as its age lets the token pass again, and once more for a clock that is set back. */
+async function remember({ oidcStore, now }: LogoutOptions, id: string): Promise<void> {
+  const expiresAt = now() + 2 * (MAX_AGE_S + SKEW_S) * 1000
+  await oidcStore.insert({ model: 'IdpLogout', id, payload: {}, expiresAt })
+}
+
+/**
+ * The account that is meant. Where both are named and we know the session, both must say the same person (section 2.6,
+ * step 10); a session we never saw is one of several, and the person is enough. Throws IdpError: idp.token (`sid`).
+ */
 async function whom(
   { store, oidcStore }: LogoutOptions,
   idp: IdpRow,
   subject: string | null,
   sid: string | null,
 ): Promise<string | undefined> {
-  if (subject !== null) {
-    const outside = { idp: idp.id, issuer: idp.issuer, subject }
-    return (await store.findAccountByOutside(outside))?.sub
-  }
-  const row = await oidcStore.find('IdpSession', sessionId(idp, sid ?? ''))
-  const sub = row?.['accountId']
-  return typeof sub === 'string' ? sub : undefined
+  const row = sid === null ? undefined : await oidcStore.find('IdpSession', sessionId(idp, sid))
+  const ofSession = typeof row?.['accountId'] === 'string' ? row['accountId'] : undefined
+  if (subject === null) return ofSession
+  const outside = { idp: idp.id, issuer: idp.issuer, subject }
+  const ofSubject = (await store.findAccountByOutside(outside))?.sub
+  if (ofSession !== undefined && ofSession !== ofSubject) throw new IdpError('idp.token', 'sid')
+  return ofSubject
 }
 
 /** Under which id the provider's session of somebody is kept. */

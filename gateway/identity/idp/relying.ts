@@ -19,11 +19,19 @@ export interface Begun {
   readonly verifier: string
 }
 
+/** How somebody is to be asked there. */
+export interface Wish {
+  /** The address they typed here, if they did. */
+  readonly hint: string | null
+  /** How long ago they may have proven themselves; 0: they are asked now, whatever the provider remembers. Seconds. */
+  readonly maxAge: number
+}
+
 export interface RelyingParty extends AsyncDisposable {
   /** Asks the provider who it is, afresh. Throws IdpError: idp.unreachable, idp.token. */
   check(idp: IdpRow): Promise<void>
   /** The address that the person's browser goes to. Throws as check. */
-  begin(idp: IdpRow, redirectUri: string, hint: string | null): Promise<Begun>
+  begin(idp: IdpRow, redirectUri: string, wish: Wish): Promise<Begun>
   /** The claims behind the answer at `current`. Throws IdpError. */
   redeem(
     idp: IdpRow,
@@ -82,7 +90,7 @@ export function openRelyingParty(options: RelyingOptions): RelyingParty {
       const peer = await meet(row, options)
       await peer.http[Symbol.asyncDispose]()
     },
-    begin: async (row, redirectUri, hint) => begin(await peerOf(row), redirectUri, hint),
+    begin: async (row, redirectUri, wish) => begin(await peerOf(row), redirectUri, wish),
     redeem: async (row, current, begun, now) => redeem(await peerOf(row), current, begun, now),
     async verify(row, jwt, expected, now) {
       const { keySet } = await peerOf(row)
@@ -139,7 +147,11 @@ async function authentication(row: IdpRow, keys: IdentityKeys): Promise<oidc.Cli
   return oidc.PrivateKeyJwt({ key: imported, kid: key.kid })
 }
 
-async function begin({ client }: Peer, redirectUri: string, hint: string | null): Promise<Begun> {
+async function begin(
+  { client }: Peer,
+  redirectUri: string,
+  { hint, maxAge }: Wish,
+): Promise<Begun> {
   const verifier = oidc.randomPKCECodeVerifier()
   const state = oidc.randomState()
   const nonce = oidc.randomNonce()
@@ -151,6 +163,9 @@ async function begin({ client }: Peer, redirectUri: string, hint: string | null)
     code_challenge_method: 'S256',
     state,
     nonce,
+    // OpenID Connect Core 3.1.2.1: the token must then say when they proved who they are.
+    max_age: String(maxAge),
+    ...(maxAge === 0 ? { prompt: 'login' } : {}),
     ...(hint === null ? {} : { login_hint: hint }),
   })
   return { url: url.href, state, nonce, verifier }
@@ -182,8 +197,10 @@ async function redeem(
   if (claims['nonce'] !== nonce) throw new IdpError('idp.token', 'nonce')
   if (claims['email'] !== undefined || claims.sub === undefined) return claims
   const more = await userInfo(client, tokens.access_token, claims.sub)
+  // How and when they signed in is of this sign-in, and only the token is.
+  const { amr: _amr, auth_time: _time, sid: _sid, ...about } = more
   // What is signed wins over what is only fetched.
-  return { ...more, ...claims }
+  return { ...about, ...claims }
 }
 
 /** OpenID Connect Core 5.3: many providers put the address there only; its `sub` must be the token's. */

@@ -55,7 +55,7 @@ function reading({ server, ...api }: Api, room: IdpRoutes): void {
   const authorization = { ...room, api: { server, ...api } }
   const items = Type.Object({ items: Type.Array(Idp) })
   server.get('/api/v1/idps', { schema: { response: { 200: items } } }, async (request) => {
-    await authorize(authorization, request, 'account:list', { kind: 'idp', id: '*' })
+    await authorize(authorization, request, 'idp:list', { kind: 'idp', id: '*' })
     return { items: (await room.identity.idps.list()).map(view) }
   })
   server.get(
@@ -63,7 +63,7 @@ function reading({ server, ...api }: Api, room: IdpRoutes): void {
     { schema: { params: Params, response: { 200: Idp } } },
     async (request) => {
       const { id } = request.params
-      await authorize(authorization, request, 'account:list', { kind: 'idp', id })
+      await authorize(authorization, request, 'idp:list', { kind: 'idp', id })
       const found = await room.identity.idps.find(id)
       if (found === undefined)
         throw new Refusal('idp.unknown', `no provider is called ${id}`, {
@@ -128,6 +128,7 @@ function adding(api: Api, room: IdpRoutes): void {
   )
 }
 
+/** Switching one off and removing it take access away from its people, as disabling them does: the same operation. */
 function acting(api: Api, room: IdpRoutes): void {
   const authorization = { ...room, api }
   for (const act of ['enable', 'disable'] as const)
@@ -137,12 +138,8 @@ function acting(api: Api, room: IdpRoutes): void {
       async (request) => {
         const { id } = request.params
         const target = { kind: 'idp', id }
-        const { subject, source } = await authorize(
-          authorization,
-          request,
-          'account:create',
-          target,
-        )
+        const operation = act === 'disable' ? 'account:disable' : 'idp:change'
+        const { subject, source } = await authorize(authorization, request, operation, target)
         const by = { id: subject.id, source: source.ip }
         return view(await room.identity.idps.enable(id, act === 'enable', by).catch(rethrow))
       },
@@ -153,7 +150,7 @@ function acting(api: Api, room: IdpRoutes): void {
     async (request) => {
       const { id } = request.params
       const target = { kind: 'idp', id }
-      const { subject, source } = await authorize(authorization, request, 'account:create', target)
+      const { subject, source } = await authorize(authorization, request, 'account:disable', target)
       const by = { id: subject.id, source: source.ip }
       return { id, people: await room.identity.idps.remove(id, by).catch(rethrow) }
     },

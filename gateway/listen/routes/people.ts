@@ -52,6 +52,7 @@ const PROBLEMS: Readonly<Partial<Record<IdentityCode, ProblemCode>>> = {
   'account.last_admin': 'account.state',
   'account.outside': 'account.state',
   'account.self': 'account.state',
+  'account.moved': 'account.state',
   'log.unavailable': 'log.unavailable',
   'log.incomplete': 'log.unavailable',
   'idp.unknown': 'idp.unknown',
@@ -171,7 +172,9 @@ function changing(api: Api, room: PeopleRoutes): void {
       async (request) => {
         const { id } = request.params
         const target = { kind: 'account', id }
-        const caller = await authorize(authorization, request, 'account:create', target)
+        // Taking access away is an act of its own: it must not wait for whom making accounts waits for.
+        const operation = act === 'disable' ? 'account:disable' : 'account:change'
+        const caller = await authorize(authorization, request, operation, target)
         const by = { id: caller.subject.id, source: caller.source.ip }
         const disabled = act === 'disable'
         return toAccount(await accounts.change(id, { disabled }, by).catch(rethrow))
@@ -183,7 +186,7 @@ function changing(api: Api, room: PeopleRoutes): void {
     async (request) => {
       const { id } = request.params
       const target = { kind: 'account', id }
-      const caller = await authorize(authorization, request, 'account:create', target)
+      const caller = await authorize(authorization, request, 'account:change', target)
       const by = { id: caller.subject.id, source: caller.source.ip }
       return toAccount(await accounts.link(id, request.body.to, by).catch(rethrow))
     },

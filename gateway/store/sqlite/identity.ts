@@ -1,11 +1,14 @@
 /** Accounts, attempts, the bootstrap token (room `identity`) and the OpenID provider's models (room `oidc`). */
 import type { DatabaseSync } from 'node:sqlite'
 import type {
+  AccountFields,
   AccountRow,
+  ChangeOutcome,
   IdentityStore,
   LoginRow,
   OidcRow,
   OidcStore,
+  OnlyIf,
   Outside,
   Throttle,
   ThrottleAnswer,
@@ -126,14 +129,22 @@ export const identityRoom = {
 
 function changeAccount(
   db: DatabaseSync,
-  row: AccountRow,
-): 'changed' | 'taken' | 'last_admin' | 'unknown' {
-  const before = db.prepare('SELECT admin, idp FROM account WHERE sub = ?').get(row.sub)
-  if (before === undefined) return 'unknown'
-  const other = db.prepare('SELECT sub FROM account WHERE email = ?').get(row.email)
+  { change, only }: { readonly change: AccountFields; readonly only: OnlyIf },
+): ChangeOutcome {
+  const before = db
+    .prepare('SELECT row, email, admin, idp FROM account WHERE sub = ?')
+    .get(change.sub)
+  const held = account(before)
+  if (held === undefined) return 'unknown'
+  if (only.enabled === true && held.disabled) return 'disabled'
+  if (only.changedAt !== undefined && only.changedAt !== held.changedAt) return 'moved'
+  const row = { ...held, ...change, changedAt: Math.max(change.changedAt, held.changedAt + 1) }
+  // Of an account whose provider was removed, the address is free: the row keeps it for the record only.
+  const email = change.email ?? text(before, 'email') ?? row.email
+  const other = db.prepare('SELECT sub FROM account WHERE email = ?').get(email)
   if (other !== undefined && text(other, 'sub') !== row.sub) return 'taken'
   // An administrator from outside does not count: their provider may be down on the day they are needed.
-  const own = text(before, 'idp') === undefined
+  const own = held.outside === null
   if (own && number(before, 'admin') === 1 && isAdmin(row) === 0) {
     const left = db
       .prepare('SELECT 1 AS one FROM account WHERE admin = 1 AND idp IS NULL AND sub <> ?')
@@ -141,8 +152,9 @@ function changeAccount(
     if (left === undefined) return 'last_admin'
   }
   db.prepare('UPDATE account SET email = ?, admin = ?, row = ? WHERE sub = ?').run(
-    row.email,
-    isAdmin(row),
+    email,
+    // Never again of one whose provider was removed: it would count as one of our own.
+    own || text(before, 'idp') !== undefined ? isAdmin(row) : 0,
     JSON.stringify(row),
     row.sub,
   )
@@ -324,8 +336,8 @@ export class SqliteIdentityStore implements IdentityStore {
   async listAccounts(after: string, limit: number): Promise<readonly AccountRow[]> {
     return this.#thread.call('identity', 'listAccounts', { after, limit })
   }
-  async changeAccount(row: AccountRow): Promise<'changed' | 'taken' | 'last_admin' | 'unknown'> {
-    return this.#thread.call('identity', 'changeAccount', row)
+  async changeAccount(change: AccountFields, only: OnlyIf = {}): Promise<ChangeOutcome> {
+    return this.#thread.call('identity', 'changeAccount', { change, only })
   }
   async take(throttles: readonly Throttle[], now: number): Promise<ThrottleAnswer> {
     return this.#thread.call('identity', 'take', { throttles, now })

@@ -13,8 +13,10 @@ import {
   type LoginAnswer,
   type NewAccount,
 } from '../../../gateway/identity/index.ts'
+import { admit } from '../../../gateway/identity/idp/admit.ts'
 import { createPasswords } from '../../../gateway/identity/password.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
+import { SqliteIdpStore } from '../../../gateway/store/sqlite/idps.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 
 // Cheap on purpose: what is tested here is what happens around the hash.
@@ -338,6 +340,109 @@ describe('change', () => {
     await expect(disabling).rejects.toMatchObject({ code: 'log.incomplete' })
     expect(changes).toMatchObject([{ kind: 'disabled' }])
     expect(await accounts.find(sub)).toMatchObject({ disabled: true })
+  })
+})
+
+describe('two changes of one account at once', () => {
+  /** Does `meanwhile` after the first change from now on was read and recorded, and before it is written. */
+  function between(meanwhile: () => Promise<unknown>): void {
+    logging = async () => {
+      logging = async () => undefined
+      await meanwhile()
+    }
+  }
+  const acme = {
+    id: 'acme',
+    name: 'Acme',
+    issuer: 'https://idp.acme.example',
+    clientId: 'c',
+    auth: 'none',
+    sealedSecret: null,
+    ca: null,
+    party: 'vendor',
+    vendor: 'acme',
+    domains: ['acme.example'],
+    trustEmail: false,
+    groupsClaim: 'groups',
+    groups: {},
+    roles: {},
+    methods: {},
+    loginSeconds: 3600,
+    listed: false,
+    enabled: true,
+    createdAt: 1,
+    changedAt: 1,
+  } as const
+  const wanda = {
+    subject: 'w',
+    email: 'wanda@acme.example',
+    name: 'Wanda',
+    groups: [],
+    roles: ['vendor'],
+    methods: ['federated'],
+    at: 1,
+    sid: null,
+  }
+  const comesIn = async (name: string) =>
+    admit(
+      {
+        issuer,
+        store,
+        log: async (event) => {
+          await logging()
+          events.push(event)
+        },
+        changed: (change) => changes.push(change),
+        now: () => now,
+      },
+      acme,
+      { ...wanda, name },
+      '192.0.2.9',
+    )
+
+  test('a sign-in from outside does not undo that the account was disabled meanwhile', async () => {
+    const { sub } = await comesIn('Wanda')
+    between(async () => accounts.change(sub, { disabled: true }, by))
+    await expect(comesIn('Wanda W')).rejects.toMatchObject({ code: 'idp.disabled' })
+    expect(await accounts.find(sub)).toMatchObject({ disabled: true, name: 'Wanda' })
+  })
+  test('a sign-in from outside does not undo a link that was made meanwhile', async () => {
+    const { sub } = await comesIn('Wanda')
+    const own = await accounts.create(staff, by)
+    between(async () => accounts.link(sub, own.sub, by))
+    await comesIn('Wanda W')
+    expect(await accounts.find(sub)).toMatchObject({ person: own.sub, name: 'Wanda W' })
+  })
+  test('a sign-in from outside does not take back the address of an account that was removed meanwhile', async () => {
+    const idps = new SqliteIdpStore(thread)
+    await idps.addIdp(acme)
+    await comesIn('Wanda')
+    between(async () => idps.removeIdp('acme', now))
+    await expect(comesIn('Wanda W')).rejects.toMatchObject({ code: 'idp.disabled' })
+    const again = accounts.create({ ...staff, email: 'wanda@acme.example' }, by)
+    await expect(again).resolves.toMatchObject({ disabled: false })
+  })
+  test('linking does not enable an account that was disabled meanwhile, and says what is', async () => {
+    const { sub } = await accounts.create(staff, by)
+    const other = await accounts.create(admin, by)
+    between(async () => accounts.change(sub, { disabled: true }, by))
+    expect(await accounts.link(sub, other.sub, by)).toMatchObject({
+      disabled: true,
+      person: other.sub,
+    })
+  })
+  test('disabling waits for nobody: what changed meanwhile stays changed, and it is disabled', async () => {
+    const { sub } = await accounts.create(staff, by)
+    between(async () => accounts.change(sub, { name: 'Olga O' }, by))
+    await accounts.change(sub, { disabled: true }, by)
+    expect(await accounts.find(sub)).toMatchObject({ disabled: true, name: 'Olga O' })
+  })
+  test('two who change facts: the second is told, whatever the clock says', async () => {
+    const { sub } = await accounts.create(staff, by)
+    between(async () => accounts.change(sub, { roles: ['engineer'] }, by))
+    const late = accounts.change(sub, { party: 'vendor', vendor: 'acme', roles: ['vendor'] }, by)
+    await expect(late).rejects.toMatchObject({ code: 'account.moved', status: 409 })
+    expect(await accounts.find(sub)).toMatchObject({ party: 'staff', roles: ['engineer'] })
   })
 })
 

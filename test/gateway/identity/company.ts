@@ -29,6 +29,8 @@ export interface Company extends AsyncDisposable {
   readonly staff: Map<string, Employee>
   /** New signing key, as after an incident: the old one is gone. */
   rotate(): void
+  /** Enters the gateway otherwise than before. */
+  enter(client: Partial<ClientMetadata>): void
   /** Sends a logout token for this person, as its own session end does. */
   logout(sub: string): Promise<void>
   /** Stops answering, or answers again on the same port. */
@@ -87,6 +89,7 @@ export async function openCompany(
   const issuer = `https://${HOST}:${site.port}`
   const outgoing = new Agent({ connect: { ca: gateway.anchor } })
   const staff = new Map<string, Employee>()
+  let entered: Partial<ClientMetadata> = {}
   const build = (): Provider => {
     const provider = new Provider(issuer, {
       clients: [
@@ -98,6 +101,7 @@ export async function openCompany(
           backchannel_logout_uri: `${gateway.origin}/oidc/idp/${id}/logout`,
           id_token_signed_response_alg: alg,
           ...options.client,
+          ...entered,
         },
       ],
       jwks: { keys: [newJwk(alg) as never] },
@@ -130,6 +134,10 @@ export async function openCompany(
     who: null,
     staff,
     rotate() {
+      provider = build()
+    },
+    enter(client) {
+      entered = client
       provider = build()
     },
     async logout(sub) {
@@ -180,6 +188,8 @@ export interface Forger extends AsyncDisposable {
   bend: (answer: URLSearchParams) => void
   /** Makes a token; `nonce` only where it is an identity token. */
   token(forgery: Forgery, nonce?: string): Promise<string>
+  /** What the gateway asked for when it last sent somebody. */
+  asked: URLSearchParams
   /** How often its keys were asked for. */
   keysAsked: number
   userinfo: Readonly<Record<string, unknown>> | null
@@ -200,6 +210,7 @@ export async function openForger(): Promise<Forger> {
     anchor: site.anchor,
     forge: {},
     bend: () => undefined,
+    asked: new URLSearchParams(),
     keysAsked: 0,
     userinfo: null,
     metadata: {},
@@ -235,6 +246,7 @@ export async function openForger(): Promise<Forger> {
     }
     if (url.pathname === '/me') return json(response, forger.userinfo ?? {})
     if (url.pathname === '/authorize') {
+      forger.asked = url.searchParams
       const code = randomUUID()
       nonces.set(code, url.searchParams.get('nonce') ?? '')
       const back = new URL(url.searchParams.get('redirect_uri') ?? '')

@@ -1,4 +1,5 @@
 /** Companies' own providers: there and back, what a bad answer brings, and the end of a login from outside. */
+import { generateKeyPairSync } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { authorizedFetch, deviceLogin, type Credentials } from '../../../cli/login/index.ts'
 import type { NewIdp } from '../../../gateway/identity/index.ts'
@@ -68,6 +69,7 @@ function forgerEntry(more: Partial<NewIdp> = {}): NewIdp {
     ca: forger.anchor,
     vendor: 'forger',
     domains: ['forger.example'],
+    methods: { hwk: 'webauthn' },
     listed: true,
     ...more,
   }
@@ -112,6 +114,7 @@ const byLink: Walk = async (at, page) => follow(at, await at.open(hrefOf(page, '
 async function signIn(
   walk: Walk,
   at: Browser = browser,
+  again = false,
 ): Promise<{ page: Page; credentials: Credentials | undefined }> {
   let page: Promise<Page> | undefined
   const abort = new AbortController()
@@ -119,6 +122,7 @@ async function signIn(
     gateway: house.origin,
     trust: { anchor: house.anchor },
     signal: abort.signal,
+    again,
     onPrompt({ completeUrl }) {
       page = toSignIn(at, completeUrl)
         .then(async (first) => walk(at, first))
@@ -240,6 +244,36 @@ describe('a vendor signs in with their company', () => {
   })
 })
 
+interface JwkSet {
+  readonly keys: readonly Readonly<Record<string, unknown>>[]
+}
+
+describe('the gateway proves who it is', () => {
+  test('by its own signature (private_key_jwt), which the company checks against /oidc/jwks', async () => {
+    const client = {
+      client_secret: undefined,
+      token_endpoint_auth_method: 'private_key_jwt',
+      token_endpoint_auth_signing_alg: 'ES256',
+      jwks_uri: `${house.origin}/oidc/jwks`,
+    } as const
+    await using signs = await openCompany(house, 'signs', { client })
+    signs.staff.set('u-9', { email: 'sigrid@signs.example' })
+    signs.who = 'u-9'
+    const more = { id: 'signs', secret: null, signs: true, domains: ['signs.example'] }
+    await house.identity.idps.add(entry(signs, more), SYSTEM)
+    await using at = openBrowser([house.anchor, signs.anchor].join('\n'))
+    const { credentials } = await signIn(byAddress('sigrid@signs.example'), at)
+    expect(await subjectOf(credentials)).toMatchObject({ email: 'sigrid@signs.example' })
+    const [ours] = (JSON.parse((await at.open(`${house.origin}/oidc/jwks`)).text) as JwkSet).keys
+    const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const another = { ...ours, ...publicKey.export({ format: 'jwk' }) }
+    signs.enter({ jwks_uri: undefined, jwks: { keys: [another as never] } })
+    const page = await visit(byAddress('sigrid@signs.example'), at)
+    expect(page.text).toContain('<code>idp.exchange</code>')
+    await house.identity.idps.remove('signs', SYSTEM)
+  })
+})
+
 describe('an answer that is not good brings nobody in', () => {
   const now = (): number => Math.floor(Date.now() / 1000)
   const rows: readonly (readonly [string, () => Forgery, string, string])[] = [
@@ -279,6 +313,13 @@ describe('an answer that is not good brings nobody in', () => {
       'idp.token',
       'auth_time',
     ],
+    [
+      'proven longer ago than was asked for',
+      () => ({ claims: { auth_time: now() - 8 * 3600 - 120 } }),
+      'idp.token',
+      'auth_time',
+    ],
+    ['proven at a word', () => ({ claims: { auth_time: 'now' } }), 'idp.token', ''],
     ['with another nonce', () => ({ claims: { nonce: 'another' } }), 'idp.token', ''],
     ['without a nonce', () => ({ claims: { nonce: undefined } }), 'idp.token', ''],
     ['a sub that is a number', () => ({ claims: { sub: 7 } }), 'idp.token', ''],
@@ -365,6 +406,59 @@ describe('an answer that is not good brings nobody in', () => {
     await visit(byLink)
     await visit(byLink)
     expect(forger.keysAsked - asked).toBeLessThanOrEqual(1)
+  })
+})
+
+describe('a second factor of the company is as fresh as the company says', () => {
+  const second = (): number => Math.floor(Date.now() / 1000)
+  test('it is asked when: max_age, as long as a login may last', async () => {
+    await visit(byLink)
+    expect(forger.asked.get('max_age')).toBe('28800')
+    expect(forger.asked.get('prompt')).toBeNull()
+  })
+  test('a silent redirect (no auth_time) is a second factor of nobody knows when, not of now', async () => {
+    forger.forge = { claims: { amr: ['hwk'] } }
+    const { credentials } = await signIn(byLink)
+    expect(await subjectOf(credentials)).toMatchObject({ authn: { methods: ['federated'], at: 0 } })
+  })
+  test('with auth_time: of then, not of now', async () => {
+    const at = second() - 1800
+    forger.forge = { claims: { amr: ['hwk'], auth_time: at } }
+    const { credentials } = await signIn(byLink)
+    expect(await subjectOf(credentials)).toMatchObject({
+      authn: { methods: ['federated', 'webauthn'], at },
+    })
+  })
+  test('methods and times that are only fetched (userinfo) are not signed, and do not count', async () => {
+    forger.forge = { claims: { email: undefined, email_verified: undefined } }
+    forger.userinfo = {
+      sub: 'mallory',
+      email: 'mallory@forger.example',
+      email_verified: true,
+      amr: ['hwk'],
+      auth_time: second(),
+    }
+    const { credentials } = await signIn(byLink)
+    expect(await subjectOf(credentials)).toMatchObject({ authn: { methods: ['federated'], at: 0 } })
+  })
+  test('`login --again` asks the person now, and an answer of before is refused', async () => {
+    forger.forge = { claims: { amr: ['hwk'], auth_time: second() - 300 } }
+    const before = await signIn(byLink, browser, true)
+    expect(forger.asked.get('max_age')).toBe('0')
+    expect(forger.asked.get('prompt')).toBe('login')
+    expect(before.page.text).toContain('<code>idp.token</code>')
+    expect(house.events.at(-1)).toMatchObject({ reason: 'idp.token', detail: 'auth_time' })
+    forger.forge = { claims: { amr: ['hwk'], auth_time: second() } }
+    const { credentials } = await signIn(byLink, newBrowser(), true)
+    expect(await subjectOf(credentials)).toMatchObject({
+      authn: { methods: ['federated', 'webauthn'] },
+    })
+  })
+  test('an OpenID provider of another make says when, and asks again where it must', async () => {
+    const { credentials } = await signIn(byAddress('wanda@acme.example'), browser, true)
+    const subject = await subjectOf(credentials)
+    if ('refused' in subject) throw new Error(subject.code)
+    expect(subject.authn.at).toBeGreaterThan(second() - 120)
   })
 })
 
@@ -615,6 +709,28 @@ describe('back-channel logout', () => {
       error_description: `logout_token: ${detail}`,
     })
     expected(await subjectOf(credentials)).toMatchObject({ email: 'mallory@forger.example' })
+  })
+  test('the log is gone: the provider’s next try is no replay, and ends the logins', async () => {
+    const { credentials } = await signIn(byLink)
+    const token = await forger.token({})
+    house.breakLog(true)
+    expect((await sendToken('forger', token)).status).toBe(500)
+    house.breakLog(false)
+    expect((await sendToken('forger', token)).status).toBe(200)
+    expect(await subjectOf(credentials)).toMatchObject({ code: 'token.revoked' })
+    expect((await sendToken('forger', token)).status).toBe(400)
+  })
+  test('the session of one person and the name of another end nothing', async () => {
+    forger.forge = { claims: { sid: 'session-of-mallory' } }
+    const mallory = await signIn(byLink)
+    forger.forge = { claims: { sub: 'trudy', email: 'trudy@forger.example' } }
+    const trudy = await signIn(byLink, newBrowser())
+    const token = await forger.token({ claims: { sub: 'trudy', sid: 'session-of-mallory' } })
+    const answer = await sendToken('forger', token)
+    expect(answer.status).toBe(400)
+    expect(answer.text).toContain('sid')
+    expect(await subjectOf(mallory.credentials)).toMatchObject({ email: 'mallory@forger.example' })
+    expect(await subjectOf(trudy.credentials)).toMatchObject({ email: 'trudy@forger.example' })
   })
   test('a token shown twice', async () => {
     const token = await forger.token({})

@@ -176,6 +176,19 @@ describe('an account', () => {
     const refused = await run(home, 'account', 'disable', 'nobody@plant.example')
     expect(refused.err).toContain('account.unknown')
   })
+  test('taking access away asks for an operation of its own, not for that of making accounts', () => {
+    const asked = node.events().map(({ message }) => message.split(' ').slice(0, 2).join(' '))
+    expect(asked).toEqual(
+      expect.arrayContaining([
+        'account:disable account',
+        'account:change account',
+        'account:disable idp',
+        'idp:change idp',
+      ]),
+    )
+    // Of making: the accounts of this file, and the company, twice.
+    expect(asked.filter((act) => act === 'account:create idp')).toHaveLength(2)
+  })
   test('accounts come page by page', async () => {
     const seenAccounts: string[] = []
     for (let after: string | null = ''; after !== null;) {
