@@ -77,6 +77,16 @@ export function usage(what: string, next?: string, options?: ErrorOptions): CliE
   return new CliError(what, { code: 'usage', exit: 'usage', next }, options)
 }
 
+/** Another program did the work and has said everything: its exit code is the command's. */
+export class Passed extends Error {
+  override readonly name = 'Passed'
+  readonly code: number
+  constructor(code: number) {
+    super(String(code))
+    this.code = code
+  }
+}
+
 /** The command has said everything already; only its exit code is left. */
 export class Exited extends Error {
   override readonly name = 'Exited'

@@ -1,5 +1,6 @@
 /**
- * One session used through a local port: one tunnel to the gateway, one stream per local connection.
+ * One session used from here: one tunnel to the gateway, one stream per connection of a local port, or
+ * one for the two ends that a program was given.
  * Half-close and back-pressure go through both ways. What happens is told as news; who asked decides
  * how it is printed. Wire: docs/protocol.md; proof per stream: HMAC over the tunnel's TLS exporter.
  */
@@ -27,6 +28,7 @@ import { unreachable } from './anchor.ts'
 import { dialTls, inWebSocket } from './dial.ts'
 import { CliError } from './exit.ts'
 import { Pace, turn } from './pace.ts'
+import { carry, type Ends } from './stdio.ts'
 
 export interface ForwardOptions {
   /** Where the gateway's one port is. */
@@ -34,7 +36,8 @@ export interface ForwardOptions {
   /** PEM of the gateway's root: nothing else is trusted. */
   readonly anchor: string
   readonly session: { readonly id: string; readonly secret: string; readonly remaining_ms: number }
-  readonly listen: { readonly host: string; readonly port: number }
+  /** The local port; absent where none is wanted, but `carry`. */
+  readonly listen?: { readonly host: string; readonly port: number }
   /** This run's name in HELLO. */
   readonly instance: string
   readonly news: (news: News) => void
@@ -72,6 +75,8 @@ const CONNECT_TIMEOUT_MS = 15_000
 /** A gateway that takes no more streams this second is asked again after one, so often in all. */
 const TRIES = 5
 const RETRY_MS = 1000
+/** Refusals that nobody decided: something is not there, or does not answer. */
+const NOT_POLICY = /^(?:client|device|node|target|tunnel)\./
 const EXPORTER_LABEL = 'EXPORTER-sallyport-session'
 
 export interface Forward {
@@ -81,12 +86,17 @@ export interface Forward {
   readonly announced: () => boolean
   /** The gateway says elsewhere that the session is over: ends here too, with that reason. */
   end(reason: Reason): void
+  /**
+   * Carries one connection between the session and `ends`; resolves when it is over, with `done` or why
+   * not. Throws CliError with the code of the refusal where it was not opened.
+   */
+  carry(ends: Ends): Promise<Reason>
   /** Takes no more connections, ends those there are, leaves. */
   close(): Promise<void>
 }
 
 /**
- * Dials, proves itself, listens. Resolves when the local port can be used.
+ * Dials, proves itself, listens where a port is wanted. Resolves when it can be used.
  * Throws CliError `gateway.unreachable`, `gateway.untrusted`, `listen.failed`, `tunnel.refused`.
  */
 export async function openForward(options: ForwardOptions): Promise<Forward> {
@@ -99,7 +109,7 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
   const forwarding = new Forwarding(tunnel, metadata, options)
   try {
     await forwarding.watch()
-    await forwarding.listen()
+    if (options.listen !== undefined) await forwarding.listen(options.listen)
   } catch (error) {
     tunnel.close('client.done')
     throw error
@@ -200,8 +210,7 @@ class Forwarding implements Forward {
     }
   }
 
-  async listen(): Promise<void> {
-    const { host, port } = this.#options.listen
+  async listen({ host, port }: NonNullable<ForwardOptions['listen']>): Promise<void> {
     this.#server.listen(port, host)
     try {
       await once(this.#server, 'listening')
@@ -229,7 +238,27 @@ class Forwarding implements Forward {
     this.#timers.push(setTimeout(() => this.#tunnel.close('client.done'), ENDING_MS))
   }
 
+  async carry(ends: Ends): Promise<Reason> {
+    const gone = new AbortController()
+    const leave = (): void => gone.abort()
+    ends.writer.once('error', leave)
+    let stream: TunnelStream
+    try {
+      stream = await this.#stream(gone.signal)
+    } catch (cause) {
+      const { code, message, next, id } = refusal(cause)
+      const why = message === '' ? undefined : message
+      const exit = NOT_POLICY.test(code) ? 'failed' : 'denied'
+      throw new CliError('the connection was not opened', { code, exit, why, next, id }, { cause })
+    }
+    ends.writer.off('error', leave)
+    stream.onSignal = (payload) => this.#hear(payload)
+    const closed = await carry(stream, ends)
+    return reasonOf(closed.code, closed.message)
+  }
+
   async close(): Promise<void> {
+    this.#over = true
     this.#server.close()
     for (const socket of this.#local) socket.destroy()
     this.#tunnel.close('client.done')

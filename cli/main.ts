@@ -22,7 +22,8 @@ import { registerPolicy } from './commands/policy.ts'
 import { registerPolicyNode } from './commands/policy-node.ts'
 import { registerProcess } from './commands/process.ts'
 import { registerSession } from './commands/session.ts'
-import { CliError, Exited, exits } from './exit.ts'
+import { registerSsh } from './commands/ssh.ts'
+import { CliError, Exited, exits, Passed } from './exit.ts'
 import { explain, note, say } from './print.ts'
 import { takeWay, wayOf } from './way.ts'
 
@@ -39,6 +40,7 @@ const rooms = [
   registerProcess,
   registerGrant,
   registerConnect,
+  registerSsh,
   registerOpen,
   registerSession,
   registerAudit,
@@ -88,6 +90,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     // Commander has printed its own message, or the help that was asked for.
     if (error instanceof CommanderError)
       return error.exitCode === 0 ? exits.ok.code : exits.usage.code
+    if (error instanceof Passed) return error.code
     if (error instanceof Exited) return exits[error.exit].code
     const told = error instanceof CliError ? error : foreign(error)
     note(explain(told, { json }))

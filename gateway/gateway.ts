@@ -482,7 +482,7 @@ async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
-  { registry, inventories, room, reauthorization }: Access,
+  { registry, inventories, room, reauthorization, apps }: Access,
   { setup, report, proven, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
@@ -519,6 +519,7 @@ async function openEdge(
         appsDomain: config.apps_domain,
         tunnel: (request, socket, head) =>
           void acceptTunnel(tunnels, socket, ++epoch, { request, head }),
+        app: (request, socket, head, label) => apps.upgrade(request, socket, head, label),
       }),
       onFault: (code, from, suppressed) =>
         logger.warn({ code, from, suppressed }, 'connection refused'),

@@ -3,14 +3,14 @@
  * at once; one slab is with the socket while the next fills, and what is small leaves together at the
  * end of the turn. docs/protocol.md section 10.
  */
-import type { Duplex } from 'node:stream'
+import type { Writable } from 'node:stream'
 import { pool } from './pool.ts'
 
 const LEAST = 4 * 1024
 const MOST = 64 * 1024
 
 export class SlabWriter {
-  readonly #socket: Duplex
+  readonly #socket: Writable
   readonly #taken: (bytes: number) => void
   #size = LEAST
   #filling: Uint8Array | undefined
@@ -21,7 +21,7 @@ export class SlabWriter {
   readonly #turn = (): void => this.#run()
 
   /** `taken` hears how many bytes the socket has passed on; never before `write` returns. */
-  constructor(socket: Duplex, taken: (bytes: number) => void) {
+  constructor(socket: Writable, taken: (bytes: number) => void) {
     this.#socket = socket
     this.#taken = taken
   }

@@ -3,7 +3,7 @@
  * sockets of the process share where this Node allows it, by ordinary data events where not.
  * docs/protocol.md section 10.
  */
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 import type { Wire, WireEvents } from './wire.ts'
 
 /**
@@ -25,7 +25,7 @@ interface Slots {
 
 // The `onread` option exists for sockets we connect ourselves, not for accepted ones, so the slots
 // it fills are looked for by name. A Node without them gets the plain path, nothing else changes.
-function slotsOf(socket: Duplex): Slots | undefined {
+function slotsOf(socket: Readable): Slots | undefined {
   const named = new Map(
     Object.getOwnPropertySymbols(socket).map((symbol) => [symbol.description, symbol]),
   )
@@ -52,7 +52,7 @@ function takesBuffer(handle: unknown): handle is Handle {
  * `plain` ones (forced by `plain`) are data events. What had been read before comes first.
  */
 export function readInto(
-  socket: Duplex,
+  socket: Readable,
   take: (chunk: Uint8Array) => void,
   plain = false,
 ): 'reused' | 'plain' {

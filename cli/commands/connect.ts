@@ -1,16 +1,18 @@
-/** `sallyport connect`: a local port that is one process on one device, for as long as policy says. */
+/** `sallyport connect`: a local port, or stdin and stdout, that is one process on one device, for as long as policy says. */
 import { randomUUID } from 'node:crypto'
 import type { Command } from 'commander'
 import type { OpenedSession, Session as SessionSchema } from '#api'
 import type { Api } from '../client.ts'
-import { CliError } from '../exit.ts'
+import { CliError, Exited, usage } from '../exit.ts'
 import type { Forward, News, Reason } from '../forward.ts'
 import { readListen, readProcess } from '../input.ts'
 import { explain, note, plain, remaining, say } from '../print.ts'
+import { readSshHost } from '../ssh.ts'
 import { globalOptions, type GlobalOptions } from './options.ts'
 
 interface ConnectFlags {
-  readonly listen: string
+  readonly listen?: string
+  readonly stdio?: true
   readonly grant?: string
 }
 
@@ -20,18 +22,24 @@ export function registerConnect(program: Command): void {
     .description(
       'open a session and a local port for it; ends when the session ends, or with Ctrl-C',
     )
-    .requiredOption(
+    .option(
       '--listen <host:port>',
       'where your own tools connect, as 127.0.0.1:1502; port 0 takes a free one',
     )
+    .option('--stdio', 'one connection over stdin and stdout, as for the ProxyCommand of ssh')
     .option('--grant <id>', 'the grant to use, where several apply')
     .action(connect)
 }
 
 async function connect(place: string, flags: ConnectFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const target = readProcess(place)
-  const listen = readListen(flags.listen)
+  if ((flags.listen === undefined) === (flags.stdio === undefined))
+    throw usage(
+      'one of --listen and --stdio is needed',
+      `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`,
+    )
+  const target = readSshHost(place, options.profile) ?? readProcess(place)
+  const listen = flags.listen === undefined ? {} : { listen: readListen(flags.listen) }
   const [{ openApi, openSession, Session: record }, { openForward }] = await Promise.all([
     import('../client.ts'),
     import('../forward.ts'),
@@ -45,9 +53,9 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     },
     anchor: api.anchor,
     session: opened,
-    listen,
+    ...listen,
     instance: randomUUID(),
-    news: (news) => print(news, opened, options),
+    news: (news) => print(news, opened, options, flags.stdio === undefined ? say : note),
   })
   const forward = await opening.catch(async (error: unknown) => {
     // A session that nobody can use is not left behind; why it cannot be used is what is told.
@@ -55,13 +63,48 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     throw error
   })
   const watch = watchSession(api, record, opened, forward)
-  const reason = await Promise.race([forward.ended, firstInterrupt()])
-  clearInterval(watch)
-  if (reason === 'interrupted') {
+  try {
+    if (flags.stdio === undefined) await untilEnded(forward, place)
+    else await carryStandard(forward, place)
     await leave(forward, api, opened)
-    return
+  } catch (error) {
+    // A session that the gateway has not ended itself is not left behind, where it can be told.
+    const over = error instanceof CliError && ['ended', 'unreachable'].includes(error.exit)
+    if (!over) await leave(forward, api, opened)
+    throw error
+  } finally {
+    clearInterval(watch)
   }
-  throw ended(reason, place)
+}
+
+/** Resolves at Ctrl-C; throws how the session ended. */
+async function untilEnded(forward: Forward, place: string): Promise<void> {
+  const reason = await Promise.race([forward.ended, firstInterrupt()])
+  if (reason !== 'interrupted') throw ended(reason, place)
+}
+
+/** Resolves when the connection is done; throws how the session ended, or why the connection did. */
+async function carryStandard(forward: Forward, place: string): Promise<void> {
+  const { standardEnds } = await import('../stdio.ts')
+  const ends = standardEnds()
+  try {
+    const first = await Promise.race([forward.carry(ends), forward.ended, firstInterrupt()])
+    if (first === 'interrupted') throw new Exited('interrupted')
+    if (first.code === 'done') return
+    if (forward.announced() || lost.has(first.code)) throw ended(await forward.ended, place)
+    const gone = first.code === 'client.gone'
+    throw new CliError(gone ? 'nobody reads stdout any more' : 'the connection was cut', {
+      code: gone ? 'stdout.closed' : first.code,
+      exit: 'failed',
+      why: first.message === '' ? undefined : first.message,
+      next: first.next,
+      id: first.id,
+    })
+  } finally {
+    // Nothing that still waits on them keeps the program.
+    ends.reader.destroy()
+    ends.writer.destroy()
+  }
 }
 
 /** A session can end while no connection is open that could be told: then the list of sessions says so. */
@@ -88,7 +131,8 @@ function watchSession(
 /** Resolves at the first Ctrl-C or request to end; a second one ends the process as usual. */
 async function firstInterrupt(): Promise<'interrupted'> {
   const { promise, resolve } = Promise.withResolvers<'interrupted'>()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  // SIGHUP: a terminal that was closed, and ssh when it is done with its ProxyCommand.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => resolve('interrupted'))
   return promise
 }
@@ -128,7 +172,13 @@ function ended(reason: Reason, place: string): CliError {
   )
 }
 
-function print(news: News, opened: OpenedSession, options: GlobalOptions): void {
+/** `out` takes what is a result; with `--stdio` stdout is the connection's, and everything goes to stderr. */
+function print(
+  news: News,
+  opened: OpenedSession,
+  options: GlobalOptions,
+  out: (line: string) => void,
+): void {
   if (options.json) {
     const more =
       news.event === 'listening'
@@ -139,7 +189,7 @@ function print(news: News, opened: OpenedSession, options: GlobalOptions): void 
             decision_id: opened.decision_id,
           }
         : {}
-    say(JSON.stringify({ ...news, ...more }))
+    out(JSON.stringify({ ...news, ...more }))
     return
   }
   sentences[news.event](news as never, opened)

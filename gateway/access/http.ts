@@ -2,8 +2,9 @@
  * Web apps behind devices: each request of a signed-in browser is decided, re-framed and carried
  * over the session's own tunnel streams. One pool per session; nothing of one session serves another.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { ServerResponse, type IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { TLSSocket } from 'node:tls'
 import { Pool, type Dispatcher } from 'undici'
 import type { AuditLog } from '#audit'
 import { httpFacts } from '#policy'
@@ -14,11 +15,20 @@ import { Refusal } from '../problem.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 import { openStream } from '../sessions/stream.ts'
-import { APP_COOKIE, ENTER_PATH, parseAppLabel, takeCookie, type AppSignIns } from './apps.ts'
-import { requestHeaders, responseHeaders } from './headers.ts'
+import {
+  APP_COOKIE,
+  ENTER_PATH,
+  parseAppLabel,
+  takeCookie,
+  type AppName,
+  type AppSignIns,
+} from './apps.ts'
+import { requestHeaders } from './headers.ts'
 import { Metered } from './metered.ts'
+import { relay } from './relay.ts'
 import { sourceOf } from './source.ts'
 import { count } from './tcp.ts'
+import { carryUpgrade, takeSocket, upgradeToken, type Upgrade } from './upgrade.ts'
 
 export interface Apps {
   readonly room: SessionRoom
@@ -42,18 +52,35 @@ export class AppForwarder implements Disposable {
 
   /** `label` is the host in front of the apps domain. Never throws. */
   handle(request: IncomingMessage, response: ServerResponse, label: string): void {
-    this.#serve(request, response, label).catch((error: unknown) => {
-      const refusal =
-        error instanceof Refusal
-          ? error
-          : new Refusal('app.upstream', 'the application on the device did not answer', {
-              cause: error,
-            })
-      if (!(error instanceof Refusal) && !upstreams(error))
-        this.#apps.room.report(error, 'a web request could not be carried')
-      if (response.headersSent) response.destroy()
-      else this.#apps.refuse(request, response, refusal)
-    })
+    this.#serve(request, response, label).catch((error: unknown) =>
+      this.#fail(request, response, error),
+    )
+  }
+
+  /**
+   * A request that wants to speak another protocol behind it, WebSocket above all: decided like any
+   * other, and a connection of the session once the application says 101. `head` is what came with it.
+   * Never throws.
+   */
+  upgrade(request: IncomingMessage, socket: TLSSocket, head: Buffer, label: string): void {
+    const response = new ServerResponse(request)
+    if (!takeSocket(response, socket)) return
+    this.#carry({ request, response, socket, head }, label).catch((error: unknown) =>
+      this.#fail(request, response, error),
+    )
+  }
+
+  #fail(request: IncomingMessage, response: ServerResponse, error: unknown): void {
+    const refusal =
+      error instanceof Refusal
+        ? error
+        : new Refusal('app.upstream', 'the application on the device did not answer', {
+            cause: error,
+          })
+    if (!(error instanceof Refusal) && !upstreams(error))
+      this.#apps.room.report(error, 'a web request could not be carried')
+    if (response.headersSent) response.destroy()
+    else this.#apps.refuse(request, response, refusal)
   }
 
   /** Ends every connection of a session. */
@@ -64,29 +91,42 @@ export class AppForwarder implements Disposable {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse, label: string): Promise<void> {
-    const name = parseAppLabel(label)
-    if (name === undefined) throw new Refusal('route.unknown', 'no application has this name')
+    const name = nameOf(label)
     const url = request.url ?? '/'
     if (url === ENTER_PATH || url.startsWith(`${ENTER_PATH}?`)) {
       this.#enter(request, response, name)
       return
     }
+    await this.#forward(request, response, await this.#admit(request, name))
+  }
+
+  async #carry(asked: Omit<Upgrade, 'token' | 'target' | 'patienceMs'>, label: string) {
+    const { request } = asked
+    const session = await this.#admit(request, nameOf(label), upgradeToken)
+    const token = upgradeToken(request)
+    const target = await this.#dial(session, sourceOf(request))
+    await carryUpgrade({ ...asked, token, target, patienceMs: HEADERS_TIMEOUT_MS })
+  }
+
+  /** The session of a request that may be carried; `check` looks at it before anybody is asked. */
+  async #admit(
+    request: IncomingMessage,
+    name: AppName,
+    check?: (request: IncomingMessage) => unknown,
+  ): Promise<LiveSession> {
     const session = this.#sessionOf(request, name)
     if (foreign(request))
       throw new Refusal('app.foreign', 'another site asked for this in your name', {
         nextStep: 'open the application by itself and do it there',
       })
+    check?.(request)
     await this.#decide(request, session)
     // It may have ended while the request was recorded: then it gets no pool that nobody would close.
     if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
-    await this.#forward(request, response, session)
+    return session
   }
 
-  #enter(
-    request: IncomingMessage,
-    response: ServerResponse,
-    name: { process: string; device: string },
-  ): void {
+  #enter(request: IncomingMessage, response: ServerResponse, name: AppName): void {
     const { signIns, room } = this.#apps
     const ticket = new URL(request.url ?? '/', 'https://app').searchParams.get('ticket') ?? ''
     const entered = request.method === 'GET' ? signIns.enter(ticket, room.now()) : undefined
@@ -113,7 +153,7 @@ export class AppForwarder implements Disposable {
     response.end()
   }
 
-  #sessionOf(request: IncomingMessage, name: { process: string; device: string }): LiveSession {
+  #sessionOf(request: IncomingMessage, name: AppName): LiveSession {
     const { signIns, room } = this.#apps
     const { value } = takeCookie(request.headers.cookie, APP_COOKIE)
     const id = value === undefined ? undefined : signIns.find(value)
@@ -252,6 +292,12 @@ export class AppForwarder implements Disposable {
   }
 }
 
+function nameOf(label: string): AppName {
+  const name = parseAppLabel(label)
+  if (name === undefined) throw new Refusal('route.unknown', 'no application has this name')
+  return name
+}
+
 /** The application's own failures, and connections that were cut: the answer says so, and the events do. */
 function upstreams(error: unknown): boolean {
   if (!(error instanceof Error)) return false
@@ -259,6 +305,8 @@ function upstreams(error: unknown): boolean {
   return (
     code.startsWith('UND_ERR') ||
     error.name === 'HTTPParserError' ||
+    // undici says so where an answer of 101 names no protocol.
+    code === 'ERR_ASSERTION' ||
     /^[a-z]+\.[a-z_.]+$/.test(code)
   )
 }
@@ -274,47 +322,4 @@ function foreign(request: IncomingMessage): boolean {
   const site = request.headers['sec-fetch-site']
   if (site !== 'same-site' && site !== 'cross-site') return false
   return request.method !== 'GET' || request.headers['sec-fetch-mode'] !== 'navigate'
-}
-
-/** undici's events as a node response, with back-pressure and both kinds of leaving early. */
-function relay(
-  request: IncomingMessage,
-  response: ServerResponse,
-  resolve: () => void,
-  reject: (error: Error) => void,
-): Dispatcher.DispatchHandler {
-  let controller: Dispatcher.DispatchController | undefined
-  response.once('close', () => {
-    if (!response.writableFinished) controller?.abort(new Error('the browser left'))
-  })
-  return {
-    onRequestStart(started) {
-      controller = started
-      if (response.destroyed) started.abort(new Error('the browser left'))
-    },
-    onResponseStart(started, status, _headers, statusMessage) {
-      // Interim answers are between the device and us (a 103 would end undici's reply).
-      if (status < 200 || response.headersSent) return
-      const raw = responseHeaders(
-        (started as { rawHeaders?: Buffer[] }).rawHeaders?.map((item) => item.toString('latin1')) ??
-          [],
-      )
-      response.writeHead(status, statusMessage ?? '', raw)
-      if (request.method === 'HEAD') response.flushHeaders()
-    },
-    onResponseData(started, chunk) {
-      if (response.write(chunk)) return
-      started.pause()
-      response.once('drain', () => started.resume())
-    },
-    onResponseEnd() {
-      response.end()
-      resolve()
-    },
-    onResponseError(_started, error) {
-      const cause: unknown = error
-      if (response.destroyed) resolve()
-      else reject(cause instanceof Error ? cause : new Error(String(cause)))
-    },
-  }
 }

@@ -27,7 +27,10 @@ export class Metered extends Duplex {
     inner.on('data', (chunk: Buffer) => this.#arrived(chunk))
     inner.once('end', () => this.push(null))
     inner.once('error', (error) => this.destroy(error))
-    inner.once('close', () => this.destroy())
+    // Ended both ways, it has nothing more to say: what waits here is still to be read.
+    inner.once('close', () => {
+      if (!inner.readableEnded || !inner.writableFinished) this.destroy()
+    })
   }
 
   #arrived(chunk: Buffer): void {

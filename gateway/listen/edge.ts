@@ -7,7 +7,7 @@ import {
 } from 'node:http'
 import { constants } from 'node:crypto'
 import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
-import { createServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
+import { createServer, TLSSocket, type Server as TlsServer } from 'node:tls'
 import { plainAddress } from '../facts.ts'
 import { Admission, DEFAULT_ADMISSION, MAX_CONNECTIONS } from './admission.ts'
 import { Quiet } from './quiet.ts'
@@ -146,10 +146,12 @@ function createHttp(options: EdgeOptions): HttpServer {
     },
     options.onRequest,
   )
-  // Only what came through TLS is ever given to this server.
-  http.on('upgrade', (request, socket, head) =>
-    options.onUpgrade(request, socket as TLSSocket, head),
-  )
+  // Only what came through TLS is ever given to this server. Where an upgrade has a body, Node hands out a
+  // stream around the socket instead: nobody here takes such a request.
+  http.on('upgrade', (request, socket, head) => {
+    if (socket instanceof TLSSocket) options.onUpgrade(request, socket, head)
+    else request.socket.end(answerTo(undefined), () => request.socket.destroy())
+  })
   http.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (socket.writable && error.code !== 'ECONNRESET') socket.end(answerTo(error.code))
     else socket.destroy()

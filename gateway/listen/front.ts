@@ -19,18 +19,20 @@ export interface Front {
 export interface Upgrades {
   readonly appsDomain: string
   readonly tunnel: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
+  readonly app: (request: IncomingMessage, socket: TLSSocket, head: Buffer, host: string) => void
 }
 
 /**
  * Routes an upgrade. A tunnel is for programs: a request with Origin comes from a page in somebody's
  * browser, which would present that person's certificate, and is refused (403).
  */
-export function dispatchUpgrade({ appsDomain, tunnel }: Upgrades) {
+export function dispatchUpgrade({ appsDomain, tunnel, app }: Upgrades) {
   const suffix = `.${appsDomain}`
   return (request: IncomingMessage, socket: TLSSocket, head: Buffer): void => {
     const hosts = request.headersDistinct['host']?.length ?? 0
-    if (hosts > 1) endUpgrade(socket, '400 Bad Request')
-    else if (hostOf(request).endsWith(suffix)) endUpgrade(socket, '501 Not Implemented')
+    const host = hostOf(request)
+    if (hosts > 1 || !toOriginForm(request)) endUpgrade(socket, '400 Bad Request')
+    else if (host.endsWith(suffix)) app(request, socket, head, host.slice(0, -suffix.length))
     else if (request.url !== WEBSOCKET_PATH) endUpgrade(socket, '404 Not Found')
     else if (request.headers.origin !== undefined) endUpgrade(socket, '403 Forbidden')
     else tunnel(request, socket, head)

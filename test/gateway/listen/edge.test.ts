@@ -269,11 +269,18 @@ describe('HTTP', () => {
   test.for([
     { name: 'elsewhere', path: '/tunnels', host: 'localhost', more: `${key}${ours}`, status: 404 },
     {
-      name: 'at an app',
+      name: 'at an app, by nobody',
       path: '/tunnel',
       host: 'a--b.apps.localhost',
       more: `${key}${ours}`,
-      status: 501,
+      status: 401,
+    },
+    {
+      name: 'with a body in chunks, for which Node has no socket',
+      path: '/tunnel',
+      host: 'localhost',
+      more: `${key}${ours}Transfer-Encoding: chunked\r\n`,
+      status: 400,
     },
     {
       name: 'from a page',
