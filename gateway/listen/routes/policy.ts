@@ -90,11 +90,12 @@ function reading(api: Api, routes: PolicyRoutes): void {
       await authorize(authorization, request, 'policy:read')
       const { policy, journal } = routes
       const status = policy.status()
+      const log = journal.health()
       return {
         ...status,
         trusted_keys: [...status.trusted_keys],
         boot_failures: [...status.boot_failures],
-        journal: journal.health(),
+        journal: { ...log, rings: [...log.rings] },
       }
     },
   )
