@@ -411,7 +411,13 @@ export const events = {
     data: tunnelData,
   }),
 
-  'policy.decision': row({ ...apiCall, activity: 99, activityName: 'Decide' }),
+  'policy.decision': row({
+    ...apiCall,
+    activity: 99,
+    activityName: 'Decide',
+    // How many records the chain of decisions has whose head is `record_sha256`.
+    data: { ...apiData, count: 'public integer?' },
+  }),
   'admin.call': row({
     ...apiCall,
     activity: 'verb',

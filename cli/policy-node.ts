@@ -37,8 +37,13 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['errors', now.errors],
     ['can go back', now.last_good],
     ['trusted keys', now.trusted_keys.join(', ')],
-    ['decision log', `${now.journal.state}, ${now.journal.written} written since the start`],
+    [
+      'decision log',
+      `${now.journal.state}, ${now.journal.written} written since the start, ${now.journal.dropped} dropped`,
+    ],
   ])
+  for (const { broken } of now.journal.rings)
+    if (broken !== null) lines.push(`the decision log is broken: ${broken}`)
   for (const { origin, code, detail } of now.boot_failures)
     lines.push(`at the start ${origin} was refused: ${code} ${detail}`)
   if (now.last_failure !== null)
@@ -212,6 +217,7 @@ function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
   lines.push(
     `${past.replayed} of ${past.decisions} past decisions replayed, ${past.not_replayable} not replayable; ` +
       `${past.turned.length}${past.truncated ? '+' : ''} kinds come out otherwise`,
+    past.from === null ? 'no decision of that time is kept' : `decisions from ${past.from} on`,
   )
   return [...lines, ...turnedLines(past.turned)]
 }

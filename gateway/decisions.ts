@@ -3,7 +3,7 @@ import { CATALOGUE, inputFor } from '#policy'
 import type { Decision, HostCode, Input, Partially, Point, PolicyEngine } from '#policy'
 import { timeFacts, type Place } from './facts.ts'
 import { newId } from './ids.ts'
-import type { DecisionJournal } from './policy/journal.ts'
+import { JournalError, type DecisionJournal, type Ticket } from './policy/journal.ts'
 import type { Trial } from './policy/trial.ts'
 import { denied, type Refusal } from './problem.ts'
 
@@ -22,6 +22,8 @@ export class Decisions {
   trial: Pick<Trial, 'answer'> | undefined
   #second: Input['time'] | undefined
   readonly #journal: Pick<DecisionJournal, 'add' | 'settled'> | undefined
+  /** What the log took; a decision that is not in here was dropped. */
+  readonly #tickets = new WeakMap<Decision, Ticket>()
 
   constructor(
     engine: PolicyEngine,
@@ -41,7 +43,8 @@ export class Decisions {
     const input = this.question(point, facts, at)
     const given = this.#engine.decide(point, input, { decisionId: newId('d') })
     const decision = this.trial?.answer(point, input, given) ?? given
-    this.#journal?.add({ point, input, decision, at })
+    const ticket = this.#journal?.add({ point, input, decision, at })
+    if (ticket !== undefined) this.#tickets.set(decision, ticket)
     return decision
   }
 
@@ -69,9 +72,12 @@ export class Decisions {
     return this.#second
   }
 
-  /** Resolves when every decision so far is on disk. Throws JournalError where it cannot be. */
-  async recorded(): Promise<void> {
-    await this.#journal?.settled()
+  /** Resolves when this very decision is on disk. Throws JournalError where it is not and cannot be. */
+  async recorded(decision: Decision): Promise<void> {
+    if (this.#journal === undefined) return
+    const ticket = this.#tickets.get(decision)
+    if (ticket === undefined) throw new JournalError('the decision log did not take the decision')
+    await this.#journal.settled(ticket)
   }
 
   /** The answer where an invariant of ours is broken, so that policy is not asked. */

@@ -134,6 +134,7 @@ export async function serve(
   edge.stop()
   await drain(config, access)
   await endEverything(access)
+  await policy.journal.anchor()
   await log.append({
     code: 'node.stop',
     message: 'gateway stopping',

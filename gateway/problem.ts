@@ -17,6 +17,7 @@ export const problems = {
   'policy.bundle': { status: 422, title: 'The policy bundle was refused' },
   'policy.candidate': { status: 409, title: 'There is no such policy to activate' },
   'policy.trial': { status: 404, title: 'No policy is or was on trial' },
+  'decision.limit': { status: 429, title: 'Too many decisions were asked about' },
   'decision.unknown': { status: 404, title: 'There is no such decision' },
   'bootstrap.refused': { status: 403, title: 'The bootstrap token was not accepted' },
   'account.exists': { status: 409, title: 'An account with this address exists' },

@@ -32,7 +32,18 @@ export const PolicyStatus = Type.Object({
     state: Type.Enum(['OK', 'FAILED']),
     waiting: Type.Integer(),
     written: Type.Integer(),
-    head: Type.String(),
+    /** Decisions since the start that could not be recorded; nobody who needed the record went on. */
+    dropped: Type.Integer(),
+    rings: Type.Array(
+      Type.Object({
+        name: Type.Enum(['acts', 'flow']),
+        /** Records since the first of all. */
+        count: Type.Integer(),
+        head: Type.String(),
+        /** Where the chain did not hold when the gateway started. */
+        broken: Nullable(Type.String()),
+      }),
+    ),
   }),
 })
 export type PolicyStatus = Static<typeof PolicyStatus>
@@ -108,6 +119,8 @@ export const PolicyImpact = Type.Object({
       replayed: Type.Integer(),
       not_replayable: Type.Integer(),
       turned: Type.Array(Turned),
+      /** Time of the oldest decision looked at. */
+      from: Nullable(Type.String()),
       truncated: Type.Boolean(),
     }),
   ),
@@ -137,7 +150,7 @@ const Why = Type.Object({
   ref: Nullable(Type.String()),
 })
 
-/** A decision as it was logged. `input` only for those who may read policy. */
+/** A decision as it was logged. A vendor sees of it what the answer showed: the rest is null. */
 export const LoggedDecision = Type.Object({
   decision_id: Type.String(),
   timestamp: Type.String(),
@@ -145,7 +158,7 @@ export const LoggedDecision = Type.Object({
   effect: Type.String(),
   revision: Nullable(Type.String()),
   data_digest: Nullable(Type.String()),
-  layer: Type.String(),
+  layer: Nullable(Type.String()),
   session: Nullable(Type.String()),
   zone: Nullable(Type.String()),
   why: Type.Array(Why),

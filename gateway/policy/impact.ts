@@ -37,6 +37,8 @@ export interface Replay {
   /** The policy in force does not say today what was logged: nothing can be concluded. */
   readonly not_replayable: number
   readonly turned: readonly Turned[]
+  /** Time of the oldest decision looked at, RFC 3339; null where there is none: nothing before it is kept. */
+  readonly from: string | null
   /** More kinds of turned decisions than are listed. */
   readonly truncated: boolean
 }
@@ -92,6 +94,7 @@ export async function replay(
   candidate: Pick<PolicyEngine, 'decide'>,
 ): Promise<Replay> {
   const turned = new Map<string, Turned>()
+  let from: string | null = null
   let decisions = 0
   let notReplayable = 0
   let truncated = false
@@ -102,6 +105,7 @@ export async function replay(
       break
     }
     decisions++
+    from ??= record.timestamp
     if (performance.now() - began > SLICE_MS) {
       await setImmediate()
       began = performance.now()
@@ -123,7 +127,7 @@ export async function replay(
   }
   const listed = [...turned.values()].toSorted((a, b) => b.count - a.count)
   const replayed = decisions - notReplayable
-  return { decisions, replayed, not_replayable: notReplayable, turned: listed, truncated }
+  return { decisions, replayed, not_replayable: notReplayable, turned: listed, from, truncated }
 }
 
 /** Whose decision it is, in the words of a report. */

@@ -1,252 +1,172 @@
 /**
- * The decision log's files: lines appended in order, in segments of bounded size, the oldest removed
- * when the whole is full. What is written is on disk once `settled` resolves; what cannot be written
- * is said, and nobody who needs a record goes on without one.
+ * The decision log: two chains of records, so that what happens with every request cannot push out
+ * what somebody did. Nobody who needs a record goes on without that very record on disk, and the audit
+ * log says each minute where both chains stand.
  */
-import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs'
-import { open, readFile, rm, stat, type FileHandle } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { Place } from '../facts.ts'
-import {
-  FIRST_PREV,
-  hashOf,
-  lineOf,
-  readLine,
-  type Decided,
-  type DecisionRecord,
-} from './record.ts'
+import type { Decided, DecisionRecord } from './record.ts'
+import { Ring, type RingHealth, type RingName, type RingOptions } from './ring.ts'
+
+export { JournalError } from './ring.ts'
+
+/** Where a chain stands, for the audit log; `before` is the head that it heard of last. */
+export interface Anchor extends Pick<RingHealth, 'count' | 'head'> {
+  readonly ring: RingName
+  readonly before: string
+}
 
 export interface JournalOptions {
   readonly directory: string
   readonly place: Place
-  /** Octets of one segment and of all of them. */
+  /** Octets of one segment and of all of one chain. */
   readonly segmentBytes?: number
   readonly maxBytes?: number
+  /** Decisions of one chain that wait for the disk. */
+  readonly maxWaiting?: number
   /** Told when writing fails and when it works again. */
-  readonly report: (error: unknown, what: string) => void
+  readonly report: RingOptions['report']
+  /** Writes down where a chain stands. */
+  readonly anchor?: (anchor: Anchor) => Promise<unknown>
 }
 
 const SEGMENT_BYTES = 8 * 1024 * 1024
-const MAX_BYTES = 256 * 1024 * 1024
-/** So many are made into lines at a time: the loop turns between. */
-const BATCH = 128
-/** So many decisions wait for the disk at most: beyond, none can be recorded. */
-const MAX_WAITING = 20_000
-const FLUSH_MS = 50
-const NAME = /^\d{12}\.jsonl$/
+const MAX_BYTES = 128 * 1024 * 1024
+const MAX_WAITING = 10_000
+const ANCHOR_MS = 60_000
 
-/** Why a decision could not be recorded. */
-export class JournalError extends Error {
-  override readonly name = 'JournalError'
-  readonly code = 'log.unavailable'
+/** Names one decision that the log has taken. */
+export interface Ticket {
+  readonly ring: RingName
+  readonly number: number
 }
 
 export interface JournalHealth {
   readonly state: 'OK' | 'FAILED'
   readonly waiting: number
+  /** Since the start. */
   readonly written: number
-  /** Hash of the newest line on disk: what the next one will name. */
-  readonly head: string
+  readonly dropped: number
+  readonly rings: readonly Pick<RingHealth, 'name' | 'count' | 'head' | 'broken'>[]
+}
+
+/** What the use of an open session, and looking around, bring with them is flow; all else is an act. */
+function ringOf({ point, input, decision }: Decided): RingName {
+  if (point === 'http.request' || point === 'ot.verb') return 'flow'
+  if (point === 'session.reevaluate') return decision.allow ? 'flow' : 'acts'
+  const looking = point === 'admin.api' && input.admin?.mutating === false
+  return looking && decision.allow ? 'flow' : 'acts'
 }
 
 export class DecisionJournal implements AsyncDisposable {
-  readonly #options: Required<Omit<JournalOptions, 'report'>> & Pick<JournalOptions, 'report'>
-  #segment: number
-  #bytes: number
-  #head: string
-  #file: FileHandle | undefined
-  #waiting: Decided[] = []
+  readonly #rings: Readonly<Record<RingName, Ring>>
+  readonly #options: JournalOptions
+  /** Heads that the audit log knows, or that this start began with. */
+  readonly #anchored: Record<RingName, string>
   #timer: NodeJS.Timeout | undefined
-  #writing: Promise<void> = Promise.resolve()
-  #written = 0
-  #failed = false
-  #closed = false
+  #anchoring: Promise<void> = Promise.resolve()
 
-  private constructor(options: JournalOptions, found: Found) {
-    this.#options = { segmentBytes: SEGMENT_BYTES, maxBytes: MAX_BYTES, ...options }
-    this.#segment = found.segment
-    this.#bytes = found.bytes
-    this.#head = found.head
+  private constructor(options: JournalOptions, rings: Readonly<Record<RingName, Ring>>) {
+    this.#options = options
+    this.#rings = rings
+    this.#anchored = { acts: rings.acts.health().head, flow: rings.flow.health().head }
   }
 
-  /**
-   * Opens or makes the log in a directory (0700). A last line that a crash cut is removed. Throws what
-   * the file system throws.
-   */
-  static open(options: JournalOptions): DecisionJournal {
-    mkdirSync(options.directory, { recursive: true, mode: 0o700 })
-    return new DecisionJournal(options, lookAround(options.directory))
-  }
-
-  /** Takes a decision; it is written within 50 ms, or at once where somebody waits for it. */
-  add(decided: Decided): void {
-    if (this.#closed || this.#waiting.length >= MAX_WAITING) {
-      if (!this.#failed) this.#options.report(new JournalError('too many wait'), 'decision log')
-      this.#failed = true
-      return
+  /** Opens or makes the log in a directory and checks both chains. Throws what the file system throws. */
+  static async open(options: JournalOptions): Promise<DecisionJournal> {
+    const bounds = {
+      segmentBytes: SEGMENT_BYTES,
+      maxBytes: MAX_BYTES,
+      maxWaiting: MAX_WAITING,
+      ...options,
     }
-    this.#waiting.push(decided)
-    this.#timer ??= setTimeout(() => void this.#flush(), FLUSH_MS)
+    const acts = await Ring.open({ ...bounds, name: 'acts' })
+    const flow = await Ring.open({ ...bounds, name: 'flow' })
+    return new DecisionJournal(options, { acts, flow })
   }
 
-  /** Resolves when all that was added is on disk. Throws JournalError where it cannot be. */
-  async settled(): Promise<void> {
-    await this.#flush()
-    if (this.#failed) throw new JournalError('a decision could not be recorded')
+  /** Takes a decision; it is written within 50 ms, or at once where somebody waits for it. Undefined where it is refused. */
+  add(decided: Decided): Ticket | undefined {
+    const ring = ringOf(decided)
+    const number = this.#rings[ring].add(decided)
+    if (number === undefined) return undefined
+    this.#timer ??= setTimeout(() => void this.anchor(), ANCHOR_MS).unref()
+    return { ring, number }
+  }
+
+  /** Resolves when one decision, or all that were taken, are on disk. Throws JournalError where they are not. */
+  async settled(ticket?: Ticket): Promise<void> {
+    const { acts, flow } = this.#rings
+    if (ticket === undefined) await Promise.all([acts.settled(), flow.settled()])
+    else await this.#rings[ticket.ring].settled(ticket.number)
   }
 
   health(): JournalHealth {
-    const { length: waiting } = this.#waiting
+    const rings = this.#all().map((ring) => ring.health())
+    const sum = (of: 'waiting' | 'written' | 'dropped') =>
+      rings.reduce((all, ring) => all + ring[of], 0)
     return {
-      state: this.#failed ? 'FAILED' : 'OK',
-      waiting,
-      written: this.#written,
-      head: this.#head,
+      state: rings.some(({ failed }) => failed) ? 'FAILED' : 'OK',
+      waiting: sum('waiting'),
+      written: sum('written'),
+      dropped: sum('dropped'),
+      rings: rings.map(({ name, count, head, broken }) => ({ name, count, head, broken })),
     }
   }
 
-  /** The record of a decision, newest segments first; undefined where it is not kept (any more). */
+  /** The record of a decision; undefined where it is not kept (any more). Reads one line. */
   async find(id: string): Promise<DecisionRecord | undefined> {
-    await this.#flush()
-    const mark = JSON.stringify(id).slice(1, -1)
-    for (const name of segmentsOf(this.#options.directory).toReversed()) {
-      const text = await this.#read(name)
-      const at = text.indexOf(`"decision_id":"${mark}"`)
-      if (at < 0) continue
-      const end = text.indexOf('\n', at)
-      return readLine(text.slice(text.lastIndexOf('\n', at) + 1, end < 0 ? undefined : end))
-    }
-    return undefined
+    return (await this.#rings.acts.find(id)) ?? (await this.#rings.flow.find(id))
   }
 
-  /** Records from a time on (epoch milliseconds), oldest first, a segment in memory at a time. */
+  /** Records of both chains from a time on (epoch milliseconds), oldest first. */
   async *since(from: number): AsyncGenerator<DecisionRecord> {
-    await this.#flush()
-    for (const name of segmentsOf(this.#options.directory))
-      for (const line of (await this.#read(name)).split('\n')) {
-        const record = line === '' ? undefined : readLine(line)
-        if (record !== undefined && Date.parse(record.timestamp) >= from) yield record
+    const streams = this.#all().map((ring) => ring.since(from))
+    try {
+      const next = await Promise.all(streams.map((stream) => stream.next()))
+      for (;;) {
+        const [first] = next
+          .flatMap(({ done, value }, at) => (done === true ? [] : [{ record: value, at }]))
+          .toSorted((a, b) => (a.record.timestamp < b.record.timestamp ? -1 : 1))
+        const stream = streams[first?.at ?? -1]
+        if (first === undefined || stream === undefined) return
+        yield first.record
+        next[first.at] = await stream.next()
+      }
+    } finally {
+      await Promise.all(streams.map((stream) => stream.return(undefined)))
+    }
+  }
+
+  /** Has it written down where the chains stand, where they moved since. What fails is reported and tried again. */
+  async anchor(): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#anchoring = this.#anchoring.then(() => this.#anchor())
+    await this.#anchoring
+  }
+
+  async #anchor(): Promise<void> {
+    for (const ring of this.#all())
+      try {
+        await ring.settled().catch(() => undefined)
+        const { name, count, head } = ring.health()
+        const before = this.#anchored[name]
+        if (head === before) continue
+        await this.#options.anchor?.({ ring: name, count, head, before })
+        this.#anchored[name] = head
+      } catch (error) {
+        this.#options.report(error, 'where the decision log stands could not be recorded')
+        this.#timer ??= setTimeout(() => void this.anchor(), ANCHOR_MS).unref()
       }
   }
 
-  async #read(name: string): Promise<string> {
-    return readFile(join(this.#options.directory, name), 'utf8').catch((error: unknown) => {
-      // The oldest may be removed while somebody reads.
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return ''
-      throw error
-    })
-  }
-
-  async #flush(): Promise<void> {
-    clearTimeout(this.#timer)
-    this.#timer = undefined
-    this.#writing = this.#writing.then(() => this.#write())
-    await this.#writing
-  }
-
-  async #write(): Promise<void> {
-    while (this.#waiting.length > 0) if (!(await this.#writeSome())) return
-  }
-
-  /** False where the disk did not take them; they wait on. */
-  async #writeSome(): Promise<boolean> {
-    const batch = this.#waiting.splice(0, BATCH)
-    let head = this.#head
-    const lines = batch.map((decided) => {
-      const line = lineOf(decided, this.#options.place, head)
-      head = hashOf(line)
-      return `${line}\n`
-    })
-    try {
-      await this.#append(Buffer.from(lines.join('')))
-      this.#head = head
-      this.#written += batch.length
-      if (this.#failed) this.#options.report(undefined, 'decision log is written again')
-      this.#failed = false
-      return true
-    } catch (error) {
-      if (!this.#failed) this.#options.report(error, 'decision log cannot be written')
-      this.#failed = true
-      // A line that was half written is cut off before the next attempt.
-      await this.#reopen()
-      this.#waiting = [...batch, ...this.#waiting].slice(0, MAX_WAITING)
-      this.#timer ??= setTimeout(() => void this.#flush(), 1000).unref()
-      return false
-    }
-  }
-
-  async #append(bytes: Buffer): Promise<void> {
-    if (this.#bytes > 0 && this.#bytes + bytes.length > this.#options.segmentBytes)
-      await this.#rotate()
-    this.#file ??= await open(join(this.#options.directory, nameOf(this.#segment)), 'a', 0o600)
-    await this.#file.appendFile(bytes)
-    await this.#file.datasync()
-    this.#bytes += bytes.length
-  }
-
-  async #rotate(): Promise<void> {
-    await this.#file?.close()
-    this.#file = undefined
-    this.#segment++
-    this.#bytes = 0
-    const { directory, maxBytes, segmentBytes } = this.#options
-    // The one that begins now is not there yet.
-    const others = Math.max(1, Math.floor(maxBytes / segmentBytes) - 1)
-    for (const name of segmentsOf(directory).slice(0, -others))
-      await rm(join(directory, name), { force: true })
-  }
-
-  async #reopen(): Promise<void> {
-    const path = join(this.#options.directory, nameOf(this.#segment))
-    try {
-      await this.#file?.close()
-      this.#file = undefined
-      const there = await stat(path).catch(() => undefined)
-      if (there !== undefined && there.size > this.#bytes) truncateSync(path, this.#bytes)
-    } catch (error) {
-      this.#options.report(error, 'decision log cannot be mended')
-    }
+  #all(): Ring[] {
+    return [this.#rings.acts, this.#rings.flow]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#flush()
-    this.#closed = true
+    await this.anchor()
     clearTimeout(this.#timer)
-    await this.#file?.close()
+    for (const ring of this.#all()) await ring[Symbol.asyncDispose]()
   }
-}
-
-function nameOf(segment: number): string {
-  return `${String(segment).padStart(12, '0')}.jsonl`
-}
-
-function segmentsOf(directory: string): string[] {
-  return readdirSync(directory)
-    .filter((name) => NAME.test(name))
-    .toSorted()
-}
-
-interface Found {
-  readonly segment: number
-  readonly bytes: number
-  readonly head: string
-}
-
-/** Where the log goes on: after the last whole line of the newest segment. */
-function lookAround(directory: string): Found {
-  const names = segmentsOf(directory)
-  for (const name of names.toReversed()) {
-    const path = join(directory, name)
-    const bytes = readFileSync(path)
-    const end = bytes.lastIndexOf(0x0a) + 1
-    if (end === 0) {
-      rmSync(path)
-      continue
-    }
-    if (end < bytes.length) truncateSync(path, end)
-    const begin = bytes.lastIndexOf(0x0a, end - 2) + 1
-    const head = hashOf(bytes.toString('utf8', begin, end - 1))
-    return { segment: Number(name.slice(0, 12)), bytes: end, head }
-  }
-  return { segment: 0, bytes: 0, head: FIRST_PREV }
 }

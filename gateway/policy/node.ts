@@ -1,11 +1,11 @@
 /** The policy of a node as its composition needs it: what decides, what records, where bundles come from. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { AuditLog } from '#audit'
+import type { AuditLog, EventInput } from '#audit'
 import { BUILTIN_BUNDLE, keyIdOf, type PublicKeys } from '#policy'
 import type { Config } from '../config.ts'
 import { Decisions } from '../decisions.ts'
-import { DecisionJournal } from './journal.ts'
+import { DecisionJournal, type Anchor } from './journal.ts'
 import { openNodePolicy } from './open.ts'
 import { PolicyService, type ServiceParts } from './service.ts'
 import { BundleSource } from './source.ts'
@@ -37,11 +37,28 @@ export async function openPolicy(
   const { tenant, gateway, site, timezone } = config
   const place = { tenant, gateway, site, timezone }
   const directory = join(config.data, 'decisions')
-  const journal = undo.use(DecisionJournal.open({ directory, place, report }))
+  const anchor = (where: Anchor) => log.append(anchorEvent(where))
+  const journal = undo.use(await DecisionJournal.open({ directory, place, report, anchor }))
   const settings = config.policy?.source
   const take = (archive: Uint8Array<ArrayBuffer>, from: string) => service.take(archive, from)
   const source = settings && new BundleSource(settings, { take, now, report })
   return { service, journal, source, decisions: new Decisions(engine, place, now, journal) }
+}
+
+/** Where a chain of decisions stands, said where it cannot be changed with the chain. */
+function anchorEvent({ ring, count, head, before }: Anchor): EventInput {
+  return {
+    code: 'policy.decision',
+    message: `decision log ${ring}: ${count} records`,
+    status: 'success',
+    data: {
+      operation: 'decisions.anchor',
+      entity: `decisions/${ring}`,
+      count,
+      before_sha256: before,
+      record_sha256: head,
+    },
+  }
 }
 
 interface Room extends Pick<ServiceParts, 'now' | 'report'> {

@@ -29,7 +29,9 @@ export interface DecisionRecord {
     readonly subject: string | null
     readonly session: string | null
   }
-  /** SHA-256, hex, of the line before; 64 zeros in the first line of a node's log. */
+  /** How many lines of this chain came before. */
+  readonly seq: number
+  /** SHA-256, hex, of the line before; 64 zeros in the first line of a chain. Always the last field. */
   readonly prev: string
 }
 
@@ -44,11 +46,11 @@ export interface Decided {
   readonly at: number
 }
 
-/** The line of a decision, without its line feed. `prev` is the hash of the line before. */
+/** The line of a decision, without its line feed; `seq` and `prev` say where it stands in its chain. */
 export function lineOf(
   { point, input, decision, at }: Decided,
   place: Place,
-  prev: string,
+  { seq, prev }: Pick<DecisionRecord, 'seq' | 'prev'>,
 ): string {
   const { effect, allow, reasons, denials, obligations } = decision
   const record: DecisionRecord = {
@@ -70,13 +72,14 @@ export function lineOf(
       subject: input.subject.id,
       session: input.session?.id ?? null,
     },
+    seq,
     prev,
   }
   return JSON.stringify(record)
 }
 
 /** SHA-256, hex, of a line: what the next one names. */
-export function hashOf(line: string): string {
+export function hashOf(line: string | Uint8Array): string {
   return createHash('sha256').update(line).digest('hex')
 }
 
@@ -91,12 +94,57 @@ export function readLine(line: string): DecisionRecord | undefined {
   }
 }
 
-/** Where a chain of lines breaks: the index of the first line that does not name the one before, or undefined. */
-export function brokenAt(lines: readonly string[], prev: string): number | undefined {
-  let before = prev
-  for (const [at, line] of lines.entries()) {
-    if (readLine(line)?.prev !== before) return at
-    before = hashOf(line)
+const ID = Buffer.from('"decision_id":"')
+const END = /,(?:"seq":(\d{1,15}),)?"prev":"([0-9a-f]{64})"\}$/
+const END_BYTES = 128
+
+/** Names and numbers of a line without decoding its input: nothing before the first id is the customer's own. */
+function linkOf(line: Buffer): { id: string; seq: number | undefined; prev: string } | undefined {
+  const at = line.indexOf(ID) + ID.length
+  const end = END.exec(line.toString('latin1', Math.max(0, line.length - END_BYTES)))
+  if (at < ID.length || end === null) return undefined
+  const [, seq, prev = ''] = end
+  const id = line.toString('latin1', at, line.indexOf('"', at))
+  return { id, seq: seq === undefined ? undefined : Number(seq), prev }
+}
+
+/** Where a chain stands: what its next line names. */
+export interface Standing {
+  readonly seq: number
+  /** undefined where the line before is not kept any more: then the next is believed. */
+  readonly head: string | undefined
+}
+
+/** What a walk along a chain found. */
+export interface Walked extends Standing {
+  /** Offset of each record by its id. */
+  readonly ids: Map<string, number>
+  /** First line, counted from 0, that does not name the one before. */
+  readonly broken: number | undefined
+}
+
+/** Lines of earlier releases have no place of their own. */
+function follows(link: ReturnType<typeof linkOf>, { seq, head }: Standing): boolean {
+  if (link === undefined || head === undefined) return link !== undefined
+  return link.prev === head && (link.seq === undefined || link.seq === seq)
+}
+
+/** Walks along whole lines (octets of a segment), checking that each names the one before it. */
+export function walk(bytes: Buffer, from: Standing): Walked {
+  let { seq, head } = from
+  let broken: number | undefined
+  const ids = new Map<string, number>()
+  let count = 0
+  for (let begin = 0; begin < bytes.length; count++) {
+    const found = bytes.indexOf(0x0a, begin)
+    const end = found < 0 ? bytes.length : found
+    const line = bytes.subarray(begin, end)
+    const link = linkOf(line)
+    if (!follows(link, { seq, head })) broken ??= count
+    if (link !== undefined) ids.set(link.id, begin)
+    seq = (link?.seq ?? seq) + 1
+    head = hashOf(line)
+    begin = end + 1
   }
-  return undefined
+  return { seq, head, ids, broken }
 }

@@ -3,7 +3,7 @@
  * now, then the record, and only then a session that a connection can use.
  */
 import { randomBytes } from 'node:crypto'
-import { CATALOGUE, type Input, type Partially } from '#policy'
+import { CATALOGUE, type Decision, type Input, type Partially } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
 import type { Presence } from '../devices/presence.ts'
@@ -191,14 +191,14 @@ async function admit(
     openedAt: now,
     expiresAt: end,
   })
-  await record(room, request, session, grant)
+  await record(room, request, session, { grant, decision })
   return session
 }
 
 /** The decision with its whole input is on disk before the session is (policy brief, section 11). */
-async function kept(room: SessionRoom): Promise<void> {
+async function kept(room: SessionRoom, decision: Decision): Promise<void> {
   try {
-    await room.decisions.recorded()
+    await room.decisions.recorded(decision)
   } catch (cause) {
     throw new Refusal(
       'log.unavailable',
@@ -221,15 +221,21 @@ function crowded(room: SessionRoom, grant: Grant, subject: Subject): boolean {
   return ofGrant >= MAX_PER_GRANT || ofPerson >= MAX_PER_PERSON
 }
 
+/** What a session is opened under. */
+interface Permission {
+  readonly grant: Grant
+  readonly decision: Decision
+}
+
 /** From here on a withdrawal sees the session; if one came meanwhile, nothing was opened. */
 async function record(
   room: SessionRoom,
   request: OpenRequest,
   session: LiveSession,
-  grant: Grant,
+  permission: Permission,
 ): Promise<void> {
   room.live.set(session.id, session)
-  session.recorded = start(room, session, grant)
+  session.recorded = start(room, session, permission)
   try {
     await session.recorded
   } catch (error) {
@@ -255,8 +261,12 @@ async function record(
     )
 }
 
-async function start(room: SessionRoom, session: LiveSession, grant: Grant): Promise<void> {
-  await kept(room)
+async function start(
+  room: SessionRoom,
+  session: LiveSession,
+  { grant, decision }: Permission,
+): Promise<void> {
+  await kept(room, decision)
   const facts = {
     actor: actorOf(session.subject),
     src: srcOf(session.source),

@@ -23,6 +23,7 @@ import { whoCan } from '../../policy/who-can.ts'
 import { Refusal } from '../../problem.ts'
 import type { SessionRoom } from '../../sessions/room.ts'
 import type { Api } from '../api.ts'
+import { Allowance } from '../allowance.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 
 export interface PolicyRoutes extends Omit<Authorization, 'api'> {
@@ -53,7 +54,31 @@ function nextStepOf(code: string): string | null {
   return Object.hasOwn(CATALOGUE, code) ? CATALOGUE[code as keyof typeof CATALOGUE].next : null
 }
 
-function view(record: DecisionRecord, whole: boolean): LoggedDecision {
+/**
+ * What a vendor was shown, and no more: who has no grant gets one answer for what exists and what does
+ * not (sessions/open.ts), so its record has one too.
+ */
+function viewOfVendor(record: DecisionRecord): LoggedDecision {
+  const { custom, input } = record
+  const unknown = custom.point === 'session.open' && input.grants.length === 0
+  const { msg, remedy } = CATALOGUE['grant.none']
+  const whole = view(record)
+  return {
+    ...whole,
+    effect: unknown ? 'deny' : whole.effect,
+    revision: null,
+    data_digest: null,
+    layer: null,
+    zone: null,
+    why: unknown
+      ? [{ code: 'grant.none', msg, remedy, next_step: nextStepOf('grant.none'), ref: null }]
+      : whole.why.map((one) => ({ ...one, ref: null })),
+    obligations: null,
+    input: null,
+  }
+}
+
+function view(record: DecisionRecord): LoggedDecision {
   const { result, custom, input } = record
   const said: Pick<Decision, 'allow' | 'reasons' | 'denials'> = result
   const why = said.allow
@@ -77,7 +102,7 @@ function view(record: DecisionRecord, whole: boolean): LoggedDecision {
     zone: input.device?.zone ?? null,
     why,
     obligations: result.obligations,
-    input: whole ? input : null,
+    input,
   }
 }
 
@@ -90,11 +115,12 @@ function reading(api: Api, routes: PolicyRoutes): void {
       await authorize(authorization, request, 'policy:read')
       const { policy, journal } = routes
       const status = policy.status()
+      const log = journal.health()
       return {
         ...status,
         trusted_keys: [...status.trusted_keys],
         boot_failures: [...status.boot_failures],
-        journal: journal.health(),
+        journal: { ...log, rings: [...log.rings] },
       }
     },
   )
@@ -111,30 +137,30 @@ function reading(api: Api, routes: PolicyRoutes): void {
     },
   )
 
+  lookingBack(api, routes)
+}
+
+function lookingBack(api: Api, routes: PolicyRoutes): void {
+  const allowance = new Allowance(1, 20)
   api.server.get(
     '/api/v1/decisions/:id',
     { schema: { params: Type.Object({ id: DecisionId }), response: { 200: LoggedDecision } } },
     async (request) => {
+      const { id } = request.params
       const subject = await api.caller(request)
-      const record = await routes.journal.find(request.params.id)
-      const unknown = new Refusal(
-        'decision.unknown',
-        `no decision ${request.params.id} is kept here`,
-        {
+      const vendor = subject.party === 'vendor'
+      if (!allowance.take(subject.id, performance.now()))
+        throw new Refusal('decision.limit', 'one decision each second may be asked about', {
+          nextStep: 'wait a moment',
+        })
+      if (!vendor) await authorize({ ...routes, api }, request, 'policy:read')
+      const record = await routes.journal.find(id)
+      // Vendors may ask about their own; those of others do not exist for them.
+      if (record === undefined || (vendor && record.input.subject.id !== subject.id))
+        throw new Refusal('decision.unknown', `no decision ${id} is kept here`, {
           nextStep: 'decisions are kept for a time, on the node that made them',
-        },
-      )
-      // One's own decisions may be asked about by anybody; others' exist only for those who read policy.
-      if (
-        record !== undefined &&
-        record.input.subject.id === subject.id &&
-        subject.party === 'vendor'
-      )
-        return view(record, false)
-      if (subject.party === 'vendor') throw unknown
-      await authorize(authorization, request, 'policy:read')
-      if (record === undefined) throw unknown
-      return view(record, true)
+        })
+      return vendor ? viewOfVendor(record) : view(record)
     },
   )
 }

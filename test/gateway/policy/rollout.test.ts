@@ -8,6 +8,7 @@ import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
 import type { LoggedDecision, PolicyImpact, PolicyStatus, WhoCan } from '#api'
 import { saveCredentials } from '../../../cli/login/index.ts'
 import { findOpa, processEnvironment } from '../../../policy/toolchain/opa.ts'
+import { hashOf } from '../../../gateway/policy/record.ts'
 import { run } from '../../cli/run.ts'
 import {
   grantFor,
@@ -139,6 +140,7 @@ describe('rolled out', () => {
     expect(pushed.out).toMatch(
       new RegExp(`${session.id} +press-07 +plc +vera.* grant\\.unapproved`),
     )
+    expect(pushed.out).toMatch(/decisions from \d{4}-\d\d-\d\dT[\d:.]+Z on/)
     expect(pushed.out).toMatch(/1 +newly_denied +session\.open +vera.* default +grant\.unapproved/)
     expect(pushed.out).toMatch(/next: another person runs sallyport policy activate [0-9a-f]{64}/)
     const digest = (await status()).candidate?.digest ?? ''
@@ -181,6 +183,50 @@ describe('rolled out', () => {
     expect([answer.status, answer.body.code]).toEqual([404, 'decision.unknown'])
   })
 
+  describe('without a grant a vendor learns nothing of what is there', () => {
+    const told = async (device: string, process: string) => {
+      const refused = await vendor.call('POST', '/sessions', { device, process })
+      const id = refused.body.decision_id ?? ''
+      const shown = await vendor.call<LoggedDecision>('GET', `/decisions/${id}`)
+      const alike = ({ text }: { text: string }) =>
+        text
+          .replaceAll(id, 'ID')
+          .replace(/"request_id":"[^"]*"/, '"request_id":"R"')
+          .replace(/"timestamp":"[^"]*"/, '"timestamp":"T"')
+      return { id, refused: alike(refused), shown: alike(shown), body: shown.body }
+    }
+    test('what exists and what does not have one answer, refused and looked back at', async () => {
+      await node.device('press-hidden', { plc: expecting() })
+      const there = await told('press-hidden', 'plc')
+      const nowhere = await told('press-nowhere', 'plc')
+      expect(there.refused).toBe(nowhere.refused)
+      expect(there.shown).toBe(nowhere.shown)
+      expect(there.body).toMatchObject({
+        effect: 'deny',
+        zone: null,
+        input: null,
+        obligations: null,
+      })
+      expect(there.body.why.map(({ code }) => code)).toEqual(['grant.none'])
+      const staff = (id: string) => node.admin.ask<LoggedDecision>('GET', `/decisions/${id}`)
+      expect((await staff(there.id)).zone).toBe('default')
+      expect((await staff(nowhere.id)).zone).toBeNull()
+    })
+  })
+
+  test('one person does not ask about decisions without end', async () => {
+    const asked = await node.person('asker', {
+      party: 'vendor',
+      roles: ['vendor'],
+      vendor: 'press-makers',
+    })
+    const id = `d_${'0'.repeat(26)}`
+    const asking = Array.from({ length: 50 }, () => asked.call('GET', `/decisions/${id}`))
+    const codes = new Set((await Promise.all(asking)).map(({ body }) => body.code))
+    expect(codes).toEqual(new Set(['decision.unknown', 'decision.limit']))
+    expect((await node.admin.call('GET', `/decisions/${id}`)).body.code).toBe('decision.unknown')
+  })
+
   test('an older bundle, and another one with the same number', async () => {
     for (const path of [release('again', 1), release('older', 1)]) {
       const ran = await run(await home(node.admin, 'admin'), 'policy', 'push', path)
@@ -204,6 +250,7 @@ describe('rolled out', () => {
     const path = release('open-1', 2)
     const found = await run(await home(node.admin, 'admin'), '--json', 'policy', 'impact', path)
     const impact = JSON.parse(found.out) as PolicyImpact
+    expect(Date.parse(impact.past?.from ?? '')).toBeGreaterThan(0)
     expect(impact.past?.turned).toContainEqual(
       expect.objectContaining({
         change: 'newly_allowed',
@@ -265,6 +312,13 @@ describe('rolled out', () => {
 test('a restart brings back what was in force; a changed file does not get in', async () => {
   await agent[Symbol.asyncDispose]()
   await node.stop()
+  for (const ring of ['acts', 'flow']) {
+    const text = readFileSync(join(data, 'decisions', `${ring}-000000000000.jsonl`), 'utf8')
+    const lines = text.split('\n').slice(0, -1)
+    const anchor = node.events().findLast((one) => one.text.includes(`decisions/${ring}`))
+    expect(anchor?.message).toBe(`decision log ${ring}: ${lines.length} records`)
+    expect(anchor?.text).toContain(hashOf(lines.at(-1) ?? ''))
+  }
   node = await startNode({
     data,
     bare: true,
