@@ -103,6 +103,10 @@ const grantData = {
 const policyData = {
   revision: 'public text',
   bundle_sha256: 'public text?',
+  seq: 'public integer?',
+  high_water: 'public integer?',
+  high_water_sha256: 'public text?',
+  permit_sha256: 'public text?',
   previous: 'public text?',
   approvers: 'personal texts?',
   impact_sha256: 'public text?',

@@ -18,6 +18,7 @@ export type {
   EventOf,
   Json,
 } from './event.ts'
+export { joinOf } from './format/ocsf.ts'
 export { parseFrames, parseMessage } from './format/rfc5424.ts'
 export type { ParsedMessage } from './format/rfc5424.ts'
 export type { ActiveLine } from './heartbeat.ts'

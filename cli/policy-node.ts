@@ -12,7 +12,7 @@ import {
   type Api,
 } from './client.ts'
 import { CliError, usage } from './exit.ts'
-import { readBytes, readDuration, readInteger, readProcess } from './input.ts'
+import { readBytes, readDuration, readInteger, readProcess, readText } from './input.ts'
 import { facts, instant, layOut, note, plain, tell, show } from './print.ts'
 import { globalOptions } from './commands/options.ts'
 import { explained, explainedLines } from './commands/policy.ts'
@@ -60,33 +60,41 @@ function sinceOf(text: string): number {
   return Math.floor(Date.now() / 1000) - readDuration(text)
 }
 
-async function send(api: Api, path: string, bundle: string, since: string): Promise<PolicyImpact> {
-  const bytes = readBytes(bundle, 'bundle')
-  note('asking what it would do …')
-  return api.send(PolicyImpact, `${path}?since=${sinceOf(since)}`, { type: BUNDLE_TYPE, bytes })
+interface Sent {
+  readonly since: string
+  readonly permit?: string
 }
 
-export async function impact(
+async function send(
+  api: Api,
+  path: string,
   bundle: string,
-  flags: { since: string },
-  command: Command,
-): Promise<void> {
+  { since, permit }: Sent,
+): Promise<PolicyImpact> {
+  const bytes = readBytes(bundle, 'bundle')
+  const query = new URLSearchParams({ since: String(sinceOf(since)) })
+  if (permit !== undefined) query.set('permit', readText(permit, 'permit').trim())
+  note('asking what it would do …')
+  return api.send(PolicyImpact, `${path}?${query.toString()}`, { type: BUNDLE_TYPE, bytes })
+}
+
+export async function impact(bundle: string, flags: Sent, command: Command): Promise<void> {
   const options = globalOptions(command)
   const api = await openApi(options)
-  const found = await send(api, '/policy/impact', bundle, flags.since)
+  const found = await send(api, '/policy/impact', bundle, flags)
   tell(options, found, impactLines(found))
 }
 
 export async function push(
   bundle: string,
-  flags: { since: string; activate?: boolean; yes?: boolean },
+  flags: Sent & { activate?: boolean; yes?: boolean },
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
   if (flags.yes === true && flags.activate !== true)
     throw usage('--yes agrees to an activation', 'add --activate, or leave --yes out')
   const api = await openApi(options)
-  const found = await send(api, '/policy/candidate', bundle, flags.since)
+  const found = await send(api, '/policy/candidate', bundle, flags)
   const lines = [...impactLines(found), `uploaded: ${found.digest}`]
   if (flags.activate !== true) {
     tell(options, found, [

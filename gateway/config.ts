@@ -58,6 +58,10 @@ const PolicySettings = Type.Object(
   {
     /** PEM files of public keys (P-256, P-384) that sign bundles. */
     trust: Type.Array(Type.String({ minLength: 1 }), { maxItems: 16 }),
+    /** What a bundle past its max_age_s still allows. */
+    staleness: Type.Optional(
+      Type.Union([Type.Literal('warn'), Type.Literal('deny_new'), Type.Literal('deny_all')]),
+    ),
     /** An OPA bundle server to take bundles from by itself, or a file that somebody drops. */
     source: Type.Optional(
       Type.Union([

@@ -116,6 +116,12 @@ export class CompiledPolicy {
     return new CompiledPolicy(this.module, imageOf(this.module, dataText))
   }
 
+  /** One instance over another data document and no further ones, in half the time. Errors: module.data. */
+  instanceWith(dataText: string): PolicyInstance {
+    const loaded = loadWith(this.module, dataText)
+    return new PolicyInstance(loaded, loaded)
+  }
+
   /** A fresh instance with the data loaded. Errors: module.invalid. */
   instance(): PolicyInstance {
     const loaded = load(this.module)
@@ -143,7 +149,7 @@ function load(module: WebAssembly.Module): Loaded {
 }
 
 /** Loads the data into an instance of its own. Errors: module.abi, module.builtin, module.data. */
-function imageOf(module: WebAssembly.Module, dataText: string): Image {
+function loadWith(module: WebAssembly.Module, dataText: string): Loaded {
   const loaded = load(module)
   if (loaded.minorVersion !== 2 && loaded.minorVersion !== 3)
     throw new PolicyError('module.abi', `minor version ${String(loaded.minorVersion)}`)
@@ -154,6 +160,11 @@ function imageOf(module: WebAssembly.Module, dataText: string): Image {
   } catch (error) {
     throw new PolicyError('module.data', describe(error), { cause: error })
   }
+  return loaded
+}
+
+function imageOf(module: WebAssembly.Module, dataText: string): Image {
+  const loaded = loadWith(module, dataText)
   const { dataAddr, dataHeapPtr } = loaded
   const memory = new Uint8Array(loaded.mem.buffer.slice(0, dataHeapPtr))
   return { memory, dataAddr, dataHeapPtr }
@@ -175,12 +186,12 @@ function builtinsOf(loaded: Loaded): string[] {
 /** One instance; after a PolicyError from `evaluate` it must not be asked again. */
 export class PolicyInstance {
   readonly #loaded: Loaded
-  readonly #image: Image
+  readonly #image: Pick<Image, 'dataAddr' | 'dataHeapPtr'>
   readonly #opaEval: Exports['opa_eval']
   readonly #entrypoints: ReadonlyMap<string, number>
   #view: Uint8Array<ArrayBuffer>
 
-  constructor(loaded: Loaded, image: Image) {
+  constructor(loaded: Loaded, image: Pick<Image, 'dataAddr' | 'dataHeapPtr'>) {
     this.#loaded = loaded
     this.#image = image
     this.#opaEval = loaded.wasmInstance.exports.opa_eval

@@ -6,11 +6,18 @@ import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { Input, Point } from '#policy'
 import type * as toolchain from '#policy-toolchain'
-import type { ExplainedRule, Gate, Made, Opa, PolicyTree } from '#policy-toolchain'
+import type { ExplainedRule, Gate, Made, Opa, PolicyTree, Progress } from '#policy-toolchain'
 import { CliError, Exited, usage } from '../exit.ts'
-import { readInteger, readNewSecret, readSecret, readText } from '../input.ts'
+import {
+  readBytes,
+  readDuration,
+  readInteger,
+  readNewSecret,
+  readSecret,
+  readText,
+} from '../input.ts'
 import { writeOut } from '../output.ts'
-import { facts, plain, say, tell, type PrintOptions } from '../print.ts'
+import { facts, instant, plain, say, tell, type PrintOptions } from '../print.ts'
 import { globalOptions } from './options.ts'
 
 type Toolchain = typeof toolchain
@@ -43,7 +50,9 @@ opa, which is taken from PATH, from the cache, or installed with Go; gateways ne
     .action(check)
   policy
     .command('test')
-    .description('Rego tests, every vector in two engines, coverage, speed')
+    .description(
+      'Rego tests, coverage, every vector in two engines and with each field wrong, speed',
+    )
     .argument('[dir]', 'the policy folder; without one, the product’s own policy')
     .action(test)
   policy
@@ -71,6 +80,19 @@ opa, which is taken from PATH, from the cache, or installed with Go; gateways ne
     .requiredOption('--out <file>', 'where to write the bundle')
     .option('--passphrase-file <file>', 'what opens the key; - reads stdin')
     .action(sign)
+  policy
+    .command('permit')
+    .description('sign a downgrade permit: one older bundle may come back, once')
+    .argument('<bundle>', 'the signed bundle to go back to')
+    .requiredOption('--key <file>', 'PEM of the signing key')
+    .requiredOption(
+      '--over <seq>',
+      'the highest sequence in force on the gateway, as status shows it',
+    )
+    .requiredOption('--for <duration>', 'how long it may be used, as in 1h')
+    .requiredOption('--out <file>', 'where to write it')
+    .option('--passphrase-file <file>', 'what opens the key; - reads stdin')
+    .action(permit)
   policy
     .command('eval')
     .description('decide one input here, by a folder or a bundle')
@@ -114,6 +136,18 @@ function showGate(gate: Gate, options: PrintOptions): void {
   const one = lines.length === 1 && gate.ok ? `  ${lines[0]}` : ''
   say(`${gate.ok ? 'ok  ' : 'FAIL'}  ${gate.gate.padEnd(9)}${plain(one)}`.trimEnd())
   if (!gate.ok) for (const line of lines) say(`      ${plain(line)}`)
+}
+
+/** A line on stderr that counts up, where a person waits; nobody else is told. */
+function waiting({ json }: PrintOptions): Progress {
+  if (json || !process.stderr.isTTY) return () => undefined
+  let shown = ''
+  return (what, share) => {
+    const line = share >= 1 ? '' : `      ${what} … ${Math.floor(share * 100)} %`
+    if (line === shown) return
+    process.stderr.write(`\r\u001b[K${line}`)
+    shown = line
+  }
 }
 
 /** Runs every gate and says so; throws Exited where one fails. */
@@ -170,7 +204,7 @@ async function test(
   const options = globalOptions(command)
   const { room, opa } = await withCompiler()
   await onTree(room, directory, async (tree) =>
-    pass(room.testGates(tree, opa, await made(room, opa, tree)), options),
+    pass(room.testGates(tree, opa, await made(room, opa, tree), waiting(options)), options),
   )
 }
 
@@ -266,7 +300,7 @@ async function sign(
     const iat = Math.floor(Date.now() / 1000)
     const gates = await pass(room.checkGates(tree, opa), options, false)
     const bundle = await made(room, opa, tree, iat)
-    gates.push(...(await pass(room.testGates(tree, opa, bundle), options, false)))
+    gates.push(...(await pass(room.testGates(tree, opa, bundle, waiting(options)), options, false)))
     const release = room.signRelease(bundle.files, { pem, passphrase, seq, iat })
     writeOut(flags.out, release.archive)
     const { keyId, digest, files } = release
@@ -291,6 +325,40 @@ async function sign(
       `next: sallyport policy push ${flags.out}`,
     ])
   })
+}
+
+async function permit(
+  bundle: string,
+  flags: { key: string; over: string; for: string; out: string; passphraseFile?: string },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const over = readInteger(flags.over, 'sequence number', 1, 1_000_000_000)
+  const expiresAt = Math.floor(Date.now() / 1000) + readDuration(flags.for)
+  const pem = readText(flags.key, 'signing key')
+  const archive = readBytes(bundle, 'bundle')
+  const passphrase = await opener(pem, flags.passphraseFile)
+  const { permitFor } = await import('#policy-toolchain')
+  const made = permitFor(archive, { over, expiresAt }, { pem, passphrase })
+  if (made.seq >= over)
+    throw usage(
+      `the bundle is number ${made.seq}: it needs no permit over ${over}`,
+      `sallyport policy push ${bundle}`,
+    )
+  writeOut(flags.out, Buffer.from(`${made.token}\n`))
+  const { seq, digest, keyId } = made
+  const value = { file: flags.out, seq, over, sha256: digest, key_id: keyId, expires_at: expiresAt }
+  tell(options, value, [
+    ...facts([
+      ['permit', flags.out],
+      ['goes back to', seq],
+      ['over', over],
+      ['sha256', digest],
+      ['key id', keyId],
+      ['until', instant(expiresAt)],
+    ]),
+    `next: sallyport policy push ${bundle} --permit ${flags.out}`,
+  ])
 }
 
 async function opener(pem: string, file: string | undefined): Promise<string | undefined> {

@@ -52,6 +52,8 @@ export const ImpactQuery = Type.Object(
   {
     /** Replay past decisions from then on; without it only live sessions are asked about. */
     since: Type.Optional(Instant),
+    /** A downgrade permit (compact JWS): this bundle may be older than what has been in force. */
+    permit: Type.Optional(Type.String({ minLength: 1, maxLength: 2048 })),
   },
   { additionalProperties: false },
 )

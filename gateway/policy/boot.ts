@@ -6,7 +6,7 @@ import { PolicyError } from '#policy'
 import type { Candidate, HighWater, PublicKeys } from '#policy'
 import type { Examine } from './examiner.ts'
 import { archiveDigest } from './slots.ts'
-import type { PolicySlots } from './slots.ts'
+import type { PolicySlots, UsedPermit } from './slots.ts'
 
 /** Where the policy in force came from. */
 export type Origin = 'active' | 'last-good' | 'builtin'
@@ -49,6 +49,8 @@ interface Place {
   readonly bytes: Uint8Array | null
   /** What the archive is held against: its number must be at least this one's. */
   readonly floor: HighWater | null
+  /** What lets it be older. */
+  readonly permit?: UsedPermit | undefined
 }
 
 function places({ slots, builtin }: BootOptions, highWater: HighWater | null): Place[] {
@@ -57,7 +59,12 @@ function places({ slots, builtin }: BootOptions, highWater: HighWater | null): P
   // The fallback is older than the mark by right; it must be, to the byte, what once proved itself here.
   const proven = fallback !== null && good?.digest === archiveDigest(fallback)
   const all: Place[] = [
-    { origin: 'active', bytes: slots.read('active'), floor: highWater },
+    {
+      origin: 'active',
+      bytes: slots.read('active'),
+      floor: highWater,
+      permit: slots.state.permit ?? undefined,
+    },
     { origin: 'last-good', bytes: proven ? fallback : null, floor: good },
   ]
   const fresh = highWater === null || highWater.seq === 0
@@ -69,13 +76,17 @@ export async function bootPolicy(options: BootOptions): Promise<Boot> {
   const { slots, keys, examine } = options
   const highWater = highest([slots.state.high_water, ...options.marks])
   const passed: Passed[] = []
-  for (const { origin, bytes, floor } of places(options, highWater)) {
+  for (const { origin, bytes, floor, permit } of places(options, highWater)) {
     if (bytes === null) continue
     try {
       if (slots.state.poisoned.includes(archiveDigest(bytes)))
         throw new PolicyError('bundle.poisoned', 'an evaluation under it did not end')
       const trust = origin === 'builtin' ? 'builtin' : keys
-      const candidate = await examine(bytes, { trust, highWater: floor })
+      const candidate = await examine(bytes, {
+        trust,
+        highWater: floor,
+        ...(permit === undefined ? {} : { permit }),
+      })
       return { origin, candidate, highWater, passed }
     } catch (error) {
       if (!(error instanceof PolicyError)) throw error

@@ -6,6 +6,8 @@ import { BUILTIN_BUNDLE, keyIdOf, type PublicKeys } from '#policy'
 import type { Config } from '../config.ts'
 import { Decisions } from '../decisions.ts'
 import { DecisionJournal, type Anchor } from './journal.ts'
+import { DecisionJournal } from './journal.ts'
+import { loggedMarks } from './marks.ts'
 import { openNodePolicy } from './open.ts'
 import { PolicyService, type ServiceParts } from './service.ts'
 import { BundleSource } from './source.ts'
@@ -27,9 +29,11 @@ export async function openPolicy(
   { log, now, report }: Room,
   undo: AsyncDisposableStack,
 ): Promise<NodePolicy> {
-  const parts = await openNodePolicy(join(config.data, 'policy'), [], undo, {
+  const marks = await loggedMarks(log)
+  const parts = await openNodePolicy(join(config.data, 'policy'), marks, undo, {
     keys: readTrust(config.policy?.trust ?? []),
     now: () => performance.now(),
+    staleness: config.policy?.staleness,
   })
   const { engine } = parts
   const builtin = new Uint8Array(readFileSync(BUILTIN_BUNDLE))
@@ -62,7 +66,7 @@ function anchorEvent({ ring, count, head, before }: Anchor): EventInput {
 }
 
 interface Room extends Pick<ServiceParts, 'now' | 'report'> {
-  readonly log: Pick<AuditLog, 'append'>
+  readonly log: Pick<AuditLog, 'append' | 'read' | 'size'>
 }
 
 function readTrust(files: readonly string[]): PublicKeys {

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { BUILTIN_BUNDLE, examine, PolicyEngine } from '#policy'
-import type { HighWater, PublicKeys } from '#policy'
+import type { HighWater, PublicKeys, Staleness } from '#policy'
 import { bootPolicy } from './boot.ts'
 import type { Boot } from './boot.ts'
 import { examineApart } from './examiner.ts'
@@ -44,14 +44,20 @@ export async function openNodePolicy(
   directory: string,
   marks: readonly HighWater[],
   undo: AsyncDisposableStack,
-  more: { readonly keys?: PublicKeys; readonly now?: () => number } = {},
+  more: {
+    readonly keys?: PublicKeys
+    readonly now?: () => number
+    readonly staleness?: Staleness | undefined
+  } = {},
 ): Promise<PolicyParts> {
   const slots = PolicySlots.open(directory)
+  for (const mark of marks) slots.recall(mark)
   const watchdog = undo.use(new Watchdog({ directory }))
-  const { now } = more
+  const { now, staleness } = more
   const engine = PolicyEngine.unavailable({
     guard: watchdog.guard,
     ...(now === undefined ? {} : { now }),
+    ...(staleness === undefined ? {} : { staleness }),
   })
   const keys = new Map([...trustedKeys(join(directory, 'keys')), ...(more.keys ?? [])])
   const boot = await bootPolicy({

@@ -3,7 +3,15 @@
  * force. Verified at every step and at every start; a failure keeps what decides.
  */
 import { loadBundle, PolicyEngine, PolicyError } from '#policy'
-import type { Candidate, Decision, EngineStatus, Input, LoadOptions, Partially } from '#policy'
+import type {
+  Candidate,
+  Decision,
+  EngineStatus,
+  HighWater,
+  Input,
+  LoadOptions,
+  Partially,
+} from '#policy'
 import type { AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
 import { newId } from '../ids.ts'
@@ -13,7 +21,7 @@ import type { Passed } from './boot.ts'
 import { cutPreview, replay, type CutPreview, type Replay, type Turned } from './impact.ts'
 import type { DecisionJournal } from './journal.ts'
 import { look, settleLater, type PolicyParts } from './open.ts'
-import { archiveDigest } from './slots.ts'
+import { archiveDigest, type SlotState, type UsedPermit } from './slots.ts'
 import { Trial, type Share, type TrialStatus } from './trial.ts'
 
 export interface ServiceParts extends PolicyParts {
@@ -87,7 +95,11 @@ export class PolicyService implements Disposable {
         : `${boot.origin} policy active`,
       status: none ? 'failure' : 'success',
       reason: none ? boot.passed.at(-1)?.code : undefined,
-      data: { revision: revision ?? 'none', ...(digest === null ? {} : { bundle_sha256: digest }) },
+      data: {
+        revision: revision ?? 'none',
+        ...(digest === null ? {} : { bundle_sha256: digest, seq: engine.status().seq ?? 0 }),
+        ...markData(boot.highWater),
+      },
     })
     if (boot.candidate !== null && boot.origin === 'active') service.#settle(boot.candidate)
     return service
@@ -121,7 +133,7 @@ export class PolicyService implements Disposable {
       source: this.#source,
       activated_at: Math.floor(this.#activatedAt / 1000),
       high_water: state.high_water?.seq ?? 0,
-      candidate: state.waiting,
+      candidate: waitingOf(state.waiting),
       last_good: state.last_good !== null,
       trusted_keys: [...keys.keys()],
       boot_failures: boot.passed,
@@ -134,29 +146,42 @@ export class PolicyService implements Disposable {
   }
 
   /**
-   * Verifies an archive and keeps it as the candidate. Gives what it would do. Throws Refusal
-   * `policy.bundle` with the bundle's own code.
+   * Verifies an archive and keeps it as the candidate; an older one takes a downgrade permit. Gives what it
+   * would do. Throws Refusal `policy.bundle` with the bundle's own code.
    */
-  upload(archive: Uint8Array<ArrayBuffer>, by: string, since: number | null): Promise<Impact> {
-    return this.#alone(() => this.#upload(archive, by, since))
+  upload(
+    archive: Uint8Array<ArrayBuffer>,
+    by: string,
+    since: number | null,
+    permit?: string,
+  ): Promise<Impact> {
+    return this.#alone(() => this.#upload(archive, by, since, permit))
   }
 
   async #upload(
     archive: Uint8Array<ArrayBuffer>,
     by: string,
     since: number | null,
+    permit?: string,
   ): Promise<Impact> {
     const { slots, now, log } = this.#parts
-    const candidate = await this.#examine(archive)
+    const candidate = await this.#examine(archive, this.#shown(permit))
     const impact = await this.#impact(candidate, since)
-    await log.append(this.#event('policy.upload', candidate, 'uploaded', [by]))
-    slots.stage(archive, by, Math.floor(now() / 1000))
+    await log.append(this.#event('policy.upload', candidate, 'uploaded', [by], permit))
+    slots.stage(archive, by, Math.floor(now() / 1000), permit)
     return impact
   }
 
   /** What an archive would do; nothing is kept. Throws Refusal `policy.bundle`. */
-  impact(archive: Uint8Array<ArrayBuffer>, since: number | null): Promise<Impact> {
-    return this.#alone(async () => this.#impact(await this.#examine(archive), since))
+  impact(archive: Uint8Array<ArrayBuffer>, since: number | null, permit?: string): Promise<Impact> {
+    return this.#alone(async () =>
+      this.#impact(await this.#examine(archive, this.#shown(permit)), since),
+    )
+  }
+
+  /** A downgrade permit as it is shown now. */
+  #shown(token: string | undefined): UsedPermit | null {
+    return token === undefined ? null : { token, now: Math.floor(this.#parts.now() / 1000) }
   }
 
   /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
@@ -189,11 +214,12 @@ export class PolicyService implements Disposable {
     if (bytes === null || archiveDigest(bytes) !== digest)
       throw new Refusal('policy.candidate', 'the uploaded policy is gone')
     const archive = new Uint8Array(bytes)
-    const candidate = await this.#examine(archive)
+    const permit = this.#shown(slots.state.waiting?.permit)
+    const candidate = await this.#examine(archive, permit)
     const mark = { seq: candidate.identity.seq, digest }
-    return this.#enforce(candidate, archive, 'policy.activate', [uploader, by], () =>
-      slots.promote(mark, archive),
-    )
+    const keep = (): void => slots.promote(mark, archive, permit)
+    const people = [uploader, by]
+    return this.#enforce(candidate, archive, 'policy.activate', people, keep, permit?.token)
   }
 
   /**
@@ -251,7 +277,8 @@ export class PolicyService implements Disposable {
     this.uploader(digest)
     if (live === undefined || bytes === null || archiveDigest(bytes) !== digest)
       throw new Refusal('policy.candidate', 'the uploaded policy is gone')
-    const found = await this.#examine(new Uint8Array(bytes))
+    const permit = this.#shown(slots.state.waiting?.permit)
+    const found = await this.#examine(new Uint8Array(bytes), permit)
     const candidate = this.#beside(found)
     const { revision } = found.identity
     await this.#endTrial('another trial began')
@@ -336,7 +363,7 @@ export class PolicyService implements Disposable {
     if (good.digest === engine.status().bundle_digest)
       throw new Refusal('policy.candidate', 'the last good policy is the one in force')
     const archive = new Uint8Array(bytes)
-    const candidate = await this.#examine(archive, good)
+    const candidate = await this.#examine(archive, null, good)
     return this.#enforce(candidate, archive, 'policy.rollback', [by], () =>
       slots.retire(engine.status().bundle_digest ?? ''),
     )
@@ -345,13 +372,14 @@ export class PolicyService implements Disposable {
   /** Verified, compiled, and its own vectors decided, in a thread of its own. */
   async #examine(
     archive: Uint8Array<ArrayBuffer>,
+    permit: UsedPermit | null = null,
     highWater: LoadOptions['highWater'] = this.#parts.slots.state.high_water,
   ): Promise<Candidate> {
     const { slots, keys } = this.#parts
     if (slots.state.poisoned.includes(archiveDigest(archive)))
       throw refused(new PolicyError('bundle.poisoned', 'an evaluation under it did not end'))
     try {
-      return await look(archive, { trust: keys, highWater })
+      return await look(archive, { trust: keys, highWater, ...(permit === null ? {} : { permit }) })
     } catch (error) {
       throw refused(error)
     }
@@ -382,18 +410,19 @@ export class PolicyService implements Disposable {
     code: 'policy.activate' | 'policy.rollback',
     approvers: readonly string[],
     keep: () => void,
+    permit?: string,
   ): Promise<Activated> {
     const { engine, watchdog, log, now } = this.#parts
     const { revision, digest } = candidate.identity
     const words = code === 'policy.activate' ? 'activated' : 'brought back'
-    await log.append(this.#event(code, candidate, words, approvers))
+    await log.append(this.#event(code, candidate, words, approvers, permit))
     const at = performance.now()
     try {
       keep()
       engine.adopt(candidate)
     } catch (error) {
       await log.append({
-        ...this.#event(code, candidate, `not ${words}: ${String(error)}`, approvers),
+        ...this.#event(code, candidate, `not ${words}: ${String(error)}`, approvers, permit, true),
         status: 'failure',
       })
       throw refused(error)
@@ -419,11 +448,16 @@ export class PolicyService implements Disposable {
 
   #event(
     code: 'policy.upload' | 'policy.activate' | 'policy.rollback',
-    { identity: { revision, digest } }: Candidate,
+    { identity: { revision, digest, seq } }: Candidate,
     words: string,
     approvers: readonly string[],
+    permit?: string,
+    failed = false,
   ): Parameters<AuditLog['append']>[0] {
     const previous = this.#parts.engine.status().revision
+    const { slots } = this.#parts
+    const raised = code === 'policy.activate' && !failed
+    const after = raised ? slots.markWith({ seq, digest }) : slots.state.high_water
     return {
       code,
       message: `policy ${revision} ${words}`,
@@ -431,6 +465,9 @@ export class PolicyService implements Disposable {
       data: {
         revision,
         bundle_sha256: digest,
+        seq,
+        ...markData(after),
+        ...(permit === undefined ? {} : { permit_sha256: archiveDigest(Buffer.from(permit)) }),
         ...(previous === null ? {} : { previous }),
         approvers: [...approvers],
       },
@@ -440,6 +477,20 @@ export class PolicyService implements Disposable {
   [Symbol.dispose](): void {
     this.#settling?.[Symbol.dispose]()
   }
+}
+
+/** The high-water mark as an event carries it: marks.ts reads it at the next start. */
+function markData(mark: HighWater | null): { high_water?: number; high_water_sha256?: string } {
+  return mark === null ? {} : { high_water: mark.seq, high_water_sha256: mark.digest }
+}
+
+/** What waits, without the permit it came with. */
+function waitingOf(
+  waiting: SlotState['waiting'],
+): { readonly digest: string; readonly by: string; readonly at: number } | null {
+  if (waiting === null) return null
+  const { digest, by, at } = waiting
+  return { digest, by, at }
 }
 
 function refused(error: unknown): unknown {

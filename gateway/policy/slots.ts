@@ -22,7 +22,20 @@ export interface SlotState {
   /** Digests that people went back from: they come into force only by somebody's hand. */
   readonly withdrawn: readonly string[]
   /** What was uploaded and waits, from whom, since when (epoch seconds). */
-  readonly waiting: { readonly digest: string; readonly by: string; readonly at: number } | null
+  readonly waiting: {
+    readonly digest: string
+    readonly by: string
+    readonly at: number
+    /** The downgrade permit it came with. */
+    readonly permit?: string | undefined
+  } | null
+  /** What lets an active bundle be older than the mark, and when it was used (epoch seconds); verified again. */
+  readonly permit: UsedPermit | null
+}
+
+export interface UsedPermit {
+  readonly token: string
+  readonly now: number
 }
 
 const EMPTY: SlotState = {
@@ -31,6 +44,7 @@ const EMPTY: SlotState = {
   poisoned: [],
   withdrawn: [],
   waiting: null,
+  permit: null,
 }
 const MAX_POISONED = 64
 const STATE = 'state.json'
@@ -85,9 +99,22 @@ export class PolicySlots {
   }
 
   /** Puts an archive where an activation looks for it; `by` says who brought it, `at` when (epoch seconds). */
-  stage(bytes: Uint8Array, by = '', at = 0): void {
+  stage(bytes: Uint8Array, by = '', at = 0, permit?: string): void {
     this.#write('candidate.tar', bytes)
-    this.#remember({ ...this.#state, waiting: { digest: archiveDigest(bytes), by, at } })
+    this.#remember({ ...this.#state, waiting: { digest: archiveDigest(bytes), by, at, permit } })
+  }
+
+  /**
+   * What the log remembers counts like what is remembered here. An activation that was logged and not carried
+   * out, because the power went between, is carried out.
+   */
+  recall(mark: HighWater): void {
+    const { high_water } = this.#state
+    if (high_water !== null && high_water.seq >= mark.seq) return
+    const candidate = this.read('candidate')
+    if (candidate !== null && archiveDigest(candidate) === mark.digest)
+      this.promote(mark, candidate)
+    else this.#remember({ ...this.#state, high_water: mark })
   }
 
   /** The active one is given up, and remembered as that: the next start takes the last good one. */
@@ -100,25 +127,33 @@ export class PolicySlots {
 
   /**
    * These very octets become the active ones. They go first and the mark after: a power cut between leaves
-   * what the log already says, and the next start raises the mark.
+   * what the log already says, and the next start raises the mark. A permit goes before both: it harms nothing
+   * where the active one needs none.
    */
-  promote(mark: HighWater, archive: Uint8Array): void {
+  promote(mark: HighWater, archive: Uint8Array, permit: UsedPermit | null = null): void {
+    if (permit !== null) this.#remember({ ...this.#state, permit })
     this.#write('active.tar', archive)
-    this.raise(mark)
+    this.raise(mark, permit)
     rmSync(join(this.#directory, 'candidate.tar'), { force: true })
     this.#sync()
   }
 
   /** What is in force is never forgotten; nothing that was given up or waits under this digest is left. */
-  raise(mark: HighWater): void {
-    const { high_water: before, withdrawn } = this.#state
-    const higher = before === null || mark.seq >= before.seq
+  raise(mark: HighWater, permit: UsedPermit | null = null): void {
+    const { withdrawn } = this.#state
     this.#remember({
       ...this.#state,
-      high_water: higher ? mark : before,
+      high_water: this.markWith(mark),
       withdrawn: withdrawn.filter((digest) => digest !== mark.digest),
       waiting: null,
+      permit,
     })
+  }
+
+  /** The mark once this bundle is in force: the higher of the two. */
+  markWith(mark: HighWater): HighWater {
+    const { high_water } = this.#state
+    return high_water === null || mark.seq >= high_water.seq ? mark : high_water
   }
 
   /** After ten clean minutes: the active one is what a boot may fall back to. */

@@ -9,8 +9,17 @@ export type { Release, SigningKey } from './release.ts'
 export { makeBundle } from './build.ts'
 export { formatTree } from './format.ts'
 export { explain } from './explain.ts'
+export type { Progress } from './gates.ts'
 export { checkGates, testGates } from './gates.ts'
 export { processEnvironment, resolveOpa } from './opa.ts'
-export { bundleHere, newSigningKey, packed, regoOf, signRelease, untrusted } from './release.ts'
+export {
+  bundleHere,
+  newSigningKey,
+  packed,
+  permitFor,
+  regoOf,
+  signRelease,
+  untrusted,
+} from './release.ts'
 export { starter } from './starter.ts'
 export { DEFAULT_TREE, stageTree, TreeError } from './tree.ts'

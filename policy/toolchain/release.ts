@@ -5,7 +5,7 @@ import type { KeyObject } from 'node:crypto'
 import { loadBundle } from '../bundle.ts'
 import type { Bundle } from '../bundle.ts'
 import { keyIdOf } from '../key-id.ts'
-import { signFiles } from '../signature.ts'
+import { signFiles, signPermit } from '../signature.ts'
 import { readTar, writeTar } from '../tar.ts'
 import { digestOf } from './sources.ts'
 import { TreeError } from './tree.ts'
@@ -37,21 +37,13 @@ export interface Release {
   readonly files: readonly { readonly name: string; readonly sha256: string }[]
 }
 
-/**
- * Signs the files of a bundle. Takes a private key as PEM (P-256 or P-384), the sequence number
- * (grows with every release, from 1) and the time in epoch seconds. Errors: TreeError `policy.tree`
- * where the key is of no use.
- */
-export function signRelease(
-  files: ReadonlyMap<string, Uint8Array>,
-  signer: {
-    readonly pem: string
-    readonly passphrase?: string | undefined
-    readonly seq: number
-    readonly iat: number
-  },
-): Release {
-  const { pem, passphrase } = signer
+interface SealedKey {
+  /** PEM, P-256 or P-384. */
+  readonly pem: string
+  readonly passphrase?: string | undefined
+}
+
+function openKey({ pem, passphrase }: SealedKey): KeyObject {
   let key: KeyObject
   try {
     key = createPrivateKey({ key: pem, ...(passphrase === undefined ? {} : { passphrase }) })
@@ -68,6 +60,52 @@ export function signRelease(
       'the signing key is not P-256 or P-384',
       'sallyport policy keygen makes one',
     )
+  return key
+}
+
+/**
+ * Signs a downgrade permit for this archive: it may come into force although `over` has been. Takes the
+ * signed archive, the mark it is written over, and its end in epoch seconds. Errors: TreeError `policy.tree`
+ * where the key is of no use or the archive is not signed.
+ */
+export function permitFor(
+  archive: Uint8Array,
+  permit: { readonly over: number; readonly expiresAt: number },
+  signer: SealedKey,
+): { readonly token: string; readonly seq: number; readonly digest: string; keyId: string } {
+  const key = openKey(signer)
+  const keyId = keyIdOf(createPublicKey(key))
+  const seq = seqOf(untrusted(archive))
+  const digest = digestOf(archive)
+  return { token: signPermit({ seq, digest, ...permit }, { key, keyId }), seq, digest, keyId }
+}
+
+/** The number an archive says it has; whoever takes it verifies that. */
+function seqOf(files: ReadonlyMap<string, Uint8Array>): number {
+  try {
+    const text = new TextDecoder().decode(files.get('.signatures.json'))
+    const { signatures } = JSON.parse(text) as { signatures: readonly string[] }
+    const payload = Buffer.from(signatures[0]?.split('.')[1] ?? '', 'base64url').toString()
+    const { seq } = JSON.parse(payload) as { seq?: unknown }
+    if (Number.isSafeInteger(seq)) return Number(seq)
+    throw new Error('no seq')
+  } catch (cause) {
+    throw new TreeError('the bundle is not signed', 'name the signed bundle to go back to', {
+      cause,
+    })
+  }
+}
+
+/**
+ * Signs the files of a bundle. Takes a private key as PEM (P-256 or P-384), the sequence number
+ * (grows with every release, from 1) and the time in epoch seconds. Errors: TreeError `policy.tree`
+ * where the key is of no use.
+ */
+export function signRelease(
+  files: ReadonlyMap<string, Uint8Array>,
+  signer: SealedKey & { readonly seq: number; readonly iat: number },
+): Release {
+  const key = openKey(signer)
   const keyId = keyIdOf(createPublicKey(key))
   const signature = signFiles(files, { key, keyId, seq: signer.seq, iat: signer.iat })
   const archive = writeTar(new Map([...files, ['.signatures.json', signature]]))

@@ -26,7 +26,7 @@ The way of a change:
 
 \`\`\`
 sallyport policy check .       format, types, writing rules, codes
-sallyport policy test .        Rego tests, vectors in both engines, coverage, speed
+sallyport policy test .        Rego tests, coverage, vectors in both engines and with each field wrong, speed
 sallyport policy sign . --key KEY.pem --seq 1 --out bundle.tar
 sallyport policy push bundle.tar
 \`\`\`

@@ -1,11 +1,20 @@
 /** `sallyport policy` on a security team's own machine: a folder, its gates, a signed bundle, one decision. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { loadBundle } from '#policy'
+import { loadBundle, PolicyEngine } from '#policy'
+import type { Gate } from '#policy-toolchain'
 import { findOpa, processEnvironment } from '../../policy/toolchain/opa.ts'
-import { readVectors } from '../../policy/toolchain/vectors.ts'
+import { baseInputs, readVectors } from '../../policy/toolchain/vectors.ts'
 import { run } from './run.ts'
 
 const opa = await findOpa(processEnvironment())
@@ -130,18 +139,103 @@ describe.skipIf(opa === undefined)('with opa', () => {
     )
   })
 
-  test('what is not proven is not signed: a rule without a row', { timeout: 120_000 }, async () => {
-    await changed(
-      'tests/process.json',
-      () => '[]',
-      async () => {
-        const args = ['--key', at('key.pem'), '--passphrase-file', at('words'), '--seq', '1']
-        const ran = await policy('sign', at('site'), ...args, '--out', at('no.tar'))
-        expect(ran.code).toBe(1)
-        expect(ran.out).toMatch(/FAIL {2}coverage\n\s+[\d.]+ % of the lines, at least 95/)
-        expect(existsSync(at('no.tar'))).toBe(false)
-      },
+  const signTo = async (out: string, ...flags: string[]) => {
+    const key = ['--key', at('key.pem'), '--passphrase-file', at('words')]
+    return run(
+      folder,
+      ...flags,
+      'policy',
+      'sign',
+      at('site'),
+      ...key,
+      '--seq',
+      '1',
+      '--out',
+      at(out),
     )
+  }
+
+  /** Runs `work` with only these rows in the folder's tests. */
+  const withRows = async (kept: readonly string[], work: () => Promise<void>) => {
+    const names = readdirSync(at('site', 'tests')).filter(
+      (name) => name !== 'base.json' && !kept.includes(name),
+    )
+    await names.reduce<() => Promise<void>>(
+      (inner, name) => async () => changed(`tests/${name}`, () => '[]', inner),
+      work,
+    )()
+  }
+
+  test('what is not proven is not signed: rules without a row', { timeout: 300_000 }, async () => {
+    await withRows(['verbs.json'], async () => {
+      const ran = await signTo('no.tar')
+      expect(ran.code).toBe(1)
+      expect(ran.out.split('\n').filter((line) => line.startsWith('FAIL'))).toEqual([
+        'FAIL  coverage',
+      ])
+      expect(ran.out).toMatch(/FAIL {2}coverage\n\s+[\d.]+ % of the lines, at least 95/)
+      expect(existsSync(at('no.tar'))).toBe(false)
+    })
+  })
+
+  test(
+    'a rule that an unknown fact opens: the field and the vector named, nothing signed',
+    { timeout: 300_000 },
+    async () => {
+      const opened = (text: string) =>
+        text.replace('input.client.managed == true', 'input.client.managed != false')
+      const one = (text: string) =>
+        JSON.stringify(
+          (JSON.parse(text) as { name: string }[]).filter(
+            ({ name }) => name === 'managed clients only',
+          ),
+        )
+      await withRows(['circumstances.json'], async () =>
+        changed('tests/circumstances.json', one, async () =>
+          changed('rules/access.rego', opened, async () => {
+            const said = /circumstances: managed clients only: client\.managed nulled allows/
+            const tested = await run(folder, '--json', 'policy', 'test', at('site'))
+            expect(JSON.parse(tested.out)).toMatchObject({
+              ok: false,
+              gates: [
+                { gate: 'tests', ok: true },
+                { gate: 'coverage', ok: false },
+                { gate: 'engines', ok: true, detail: '1 vectors alike' },
+                { gate: 'fail-open', ok: false, detail: expect.stringMatching(said) as unknown },
+                { gate: 'speed', ok: true },
+              ],
+            })
+            const signed = await signTo('open.tar')
+            expect(signed.code).toBe(1)
+            expect(signed.out).toMatch(said)
+            expect(existsSync(at('open.tar'))).toBe(false)
+          }),
+        ),
+      )
+    },
+  )
+
+  test('a new folder, signed, loaded and in force', { timeout: 300_000 }, async () => {
+    const ran = await signTo('bundle.tar', '--json')
+    expect([ran.code, ran.err]).toEqual([0, ''])
+    const { gates, key_id: keyId } = JSON.parse(ran.out) as { gates: Gate[]; key_id: string }
+    expect(gates.filter(({ ok }) => ok).map(({ gate }) => gate)).toEqual(
+      'fmt types lint catalogue tests coverage engines fail-open speed'.split(' '),
+    )
+    expect(gates.find(({ gate }) => gate === 'fail-open')?.detail).toMatch(
+      /^\d{5} inputs and \d{5} decisions under other data, none opens$/,
+    )
+    const trust = new Map([[keyId, readFileSync(at('key.pem.pub'), 'utf8')]])
+    const bundle = await loadBundle(readFileSync(at('bundle.tar')), { trust, highWater: null })
+    const engine = PolicyEngine.unavailable()
+    await engine.activate(bundle)
+    expect(engine.status()).toMatchObject({ revision: 'site-1', seq: 1 })
+    for (const [point, input] of Object.entries(await baseInputs())) {
+      const decision = engine.decide(point as keyof Awaited<ReturnType<typeof baseInputs>>, input, {
+        decisionId: 'd_1',
+      })
+      expect([point, decision.effect]).toEqual([point, 'allow'])
+    }
   })
 
   test('one input, decided and explained at the line', { timeout: 120_000 }, async () => {

@@ -174,14 +174,17 @@ function rollout(server: Api['server'], api: Api, routes: PolicyRoutes): void {
     query.since === undefined ? null : query.since * 1000
   server.post('/api/v1/policy/impact', { schema, bodyLimit: MAX_BUNDLE_BYTES }, async (request) => {
     await authorize(authorization, request, 'policy:read')
-    return toImpact(await policy.impact(octets(request.body), since(request.query)))
+    return toImpact(
+      await policy.impact(octets(request.body), since(request.query), request.query.permit),
+    )
   })
   server.post(
     '/api/v1/policy/candidate',
     { schema, bodyLimit: MAX_BUNDLE_BYTES },
     async (request) => {
       const { subject } = await authorize(authorization, request, 'policy:upload')
-      return toImpact(await policy.upload(octets(request.body), subject.id, since(request.query)))
+      const { query, body } = request
+      return toImpact(await policy.upload(octets(body), subject.id, since(query), query.permit))
     },
   )
 }

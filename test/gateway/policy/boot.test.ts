@@ -144,6 +144,24 @@ describe('slots', () => {
     expect(PolicySlots.open(directory).state.last_good).toEqual(markOf(current, 8))
   })
 
+  test('a mark that only the log remembers counts from then on', () => {
+    const directory = used()
+    PolicySlots.open(directory).recall({ seq: 9, digest: 'aa' })
+    expect(PolicySlots.open(directory).state.high_water).toEqual({ seq: 9, digest: 'aa' })
+    PolicySlots.open(directory).recall({ seq: 8, digest: 'bb' })
+    expect(PolicySlots.open(directory).state.high_water?.seq).toBe(9)
+  })
+
+  test('an activation that was logged when the power went is carried out', async () => {
+    const directory = used()
+    const newer = signedArchive(signer(9))
+    const slots = PolicySlots.open(directory)
+    slots.stage(newer)
+    slots.recall(markOf(newer, 9))
+    expect(slots.read('active')).toEqual(newer)
+    expect(await boot(directory)).toMatchObject({ origin: 'active', highWater: { seq: 9 } })
+  })
+
   test('a mark never falls, whatever is promoted', () => {
     const slots = PolicySlots.open(used())
     slots.stage(old)

@@ -1,0 +1,57 @@
+/**
+ * The high-water mark as the node's own log remembers it: whoever removes state.json, or puts an old one
+ * back, does not make an older bundle acceptable. Every start and every activation writes the mark.
+ */
+import { joinOf, type AuditLog } from '#audit'
+import type { HighWater } from '#policy'
+
+const WINDOW = 4096
+const CODES: ReadonlySet<string> = new Set(['policy.activate', 'policy.rollback'])
+
+interface Body {
+  readonly unmapped: {
+    readonly sallyport: { readonly high_water?: unknown; readonly high_water_sha256?: unknown }
+  }
+}
+
+/** The mark in one event's body; undefined for an event of another kind, null where it had none. */
+function markIn(body: Uint8Array): HighWater | null | undefined {
+  if (!CODES.has(joinOf(body)?.code ?? '')) return undefined
+  const { sallyport } = (JSON.parse(new TextDecoder().decode(body)) as Body).unmapped
+  const { high_water: seq, high_water_sha256: digest } = sallyport
+  return Number.isSafeInteger(seq) && typeof digest === 'string'
+    ? { seq: Number(seq), digest }
+    : null
+}
+
+/**
+ * The last mark in the log, searched from its end: it is the highest, because each is written as the
+ * largest of what was known. Takes the open log. Gives no mark or one. Throws what reading throws: a log
+ * that cannot be read must not open the way back.
+ */
+export async function loggedMarks(log: Pick<AuditLog, 'read' | 'size'>): Promise<HighWater[]> {
+  for (let end = log.size; end > 0; end -= WINDOW) {
+    const mark = await lastMark(log, Math.max(0, end - WINDOW), end)
+    if (mark !== undefined) return mark === null ? [] : [mark]
+  }
+  return []
+}
+
+/** The last mark among the events of a range, which comes in as many pages as its bytes take. */
+async function lastMark(
+  log: Pick<AuditLog, 'read'>,
+  from: number,
+  end: number,
+): Promise<HighWater | null | undefined> {
+  let last: HighWater | null | undefined
+  for (let at = from; at < end;) {
+    const entries = await log.read(at, end - at)
+    if (entries.length === 0) throw new Error(`the log ends before event ${at}`)
+    for (const { body } of entries) {
+      const mark = markIn(body)
+      if (mark !== undefined) last = mark
+    }
+    at += entries.length
+  }
+  return last
+}
