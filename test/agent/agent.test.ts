@@ -282,7 +282,7 @@ describe.skipIf(noProc)('a stream', () => {
     await vi.waitFor(() => expect(opened.received.toString()).toBe('ping'), { timeout: 10_000 })
     await sleep(1500)
     opened.stream.write(Buffer.from('pong'))
-    await vi.waitFor(() => expect(opened.received.toString()).toBe('pingpong'))
+    await vi.waitFor(() => expect(opened.received.toString()).toBe('pingpong'), { timeout: 10_000 })
     const told = held.reports.filter((report) => report['type'] === 'owner_changed')
     for (const report of told) expect(report['observed']).toMatchObject({ sha256: node.sha256 })
   })
