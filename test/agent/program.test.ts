@@ -105,7 +105,9 @@ test('enroll, run, status, doctor: the agent serves, listens on nothing, and end
       tls: { group: 'X25519MLKEM768' },
     })
     const doctor = await sallyport(['agent', 'doctor', '--data', directory.path])
-    expect(doctor).toMatchObject({ code: 0, stderr: '' })
+    expect(doctor.code).toBe(0)
+    // A machine may have processes that nobody may look into; that is advice and no failure.
+    expect(doctor.stderr).toMatch(/^(?:processes: Where policy needs to know, .*\n)?$/)
     expect(doctor.stdout).toMatch(/tunnel +ok +the running agent is connected to gw1/)
     expect(doctor.stdout).toMatch(/target plc +ok/)
     expect(held.tunnel.draining).toBe(false)
