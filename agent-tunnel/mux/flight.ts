@@ -14,7 +14,7 @@ const MOST = 32 * 1024 * 1024
 /** Round trips' worth on its way: one that flows, and one that waits while the first is answered. */
 const GAIN = 2
 /** However short the path: so long may a process wait for its processor. */
-const LEAST_TRIP_MS = 0.5
+const LEAST_TRIP_MS = 2
 /** No clock is trusted to tell less. */
 const LEAST_TOOK_MS = 0.05
 /** A rate is forgotten after so many round trips, but not within this time. */

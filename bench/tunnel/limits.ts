@@ -8,6 +8,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { LIFETIMES } from '../../gateway/identity/setting.ts'
+import { PolicyEngine } from '../../policy/engine.ts'
 import { OBLIGATIONS } from '../../policy/obligations.ts'
 
 const rows: Record<string, { absent: unknown; ceiling?: number }> = OBLIGATIONS
@@ -17,7 +18,14 @@ rows['max_bandwidth_bps'] = {
   absent: bandwidth,
   ceiling: bandwidth,
 }
-rows['max_bytes'] = { ...OBLIGATIONS.max_bytes, absent: 2 ** 50, ceiling: 2 ** 50 }
+// The policy itself says 256 MiB where a grant states nothing: this site's grants state more.
+const asked = Reflect.get(PolicyEngine.prototype, 'decide') as (
+  ...question: Parameters<PolicyEngine['decide']>
+) => ReturnType<PolicyEngine['decide']>
+PolicyEngine.prototype.decide = function (...question): ReturnType<PolicyEngine['decide']> {
+  const decision = asked.apply(this, question)
+  return { ...decision, obligations: { ...decision.obligations, max_bytes: 2 ** 50 } }
+}
 rows['max_streams'] = { ...OBLIGATIONS.max_streams, absent: OBLIGATIONS.max_streams.ceiling }
 // A scripted person approves at once; nobody need wait two seconds to ask whether they have.
 Object.assign(LIFETIMES, { poll: 0.05 })
