@@ -34,7 +34,7 @@ const server = createServer({ allowHalfOpen: true }, (socket) => {
   if (mode === 'later') return void socket.once('data', () => giveAway(socket))
   socket.pause()
   if (mode === 'give') {
-    const child = spawn(process.execPath, ['-e', 'process.stdin.pipe(process.stdout)'], {
+    const child = spawn(process.execPath, [...process.argv.slice(1, 2), 'heir'], {
       stdio: [socket, socket, 'ignore'],
     })
     child.on('spawn', () => socket.destroy())
@@ -44,12 +44,16 @@ const server = createServer({ allowHalfOpen: true }, (socket) => {
   if (mode === 'exec') child.on('spawn', () => socket.destroy())
   process.on('exit', () => child.kill('SIGKILL'))
 })
-server.listen({ port: 0, host, ipv6Only: false }, () => {
-  const address = server.address()
-  if (typeof address === 'object') console.log(address?.port)
-})
+// The same script as its parent: what differs would be another program.
+if (mode === 'heir') process.stdin.pipe(process.stdout)
+else {
+  server.listen({ port: 0, host, ipv6Only: false }, () => {
+    const address = server.address()
+    if (typeof address === 'object') console.log(address?.port)
+  })
+  process.stdin.on('end', () => process.exit(0)).resume()
+}
 process.on('SIGTERM', () => process.exit(0))
-process.stdin.on('end', () => process.exit(0)).resume()
 if (mode === 'door')
   process.stdin.once('data', () => {
     const second = createServer((socket) => void socket.destroy())
