@@ -369,10 +369,10 @@ test('a node that is told to stop does, with people and devices connected', asyn
     await own.stop()
     expect((await soon('the device is told', agent.tunnel.closed)).code).toBe('node.stopping')
     await soon('the client is told', client.tunnel.closed)
-    const last = own.events().slice(-3)
-    expect(last.map(({ code }) => code)).toEqual(
-      expect.arrayContaining(['tunnel.down', 'node.stop', 'log.close']),
-    )
+    // Heads of the decision journal are recorded at their own moments, in between or behind.
+    const codes = own.events().flatMap(({ code }) => (code === 'policy.decision' ? [] : [code]))
+    expect(codes.slice(-3).toSorted()).toEqual(['log.close', 'node.stop', 'tunnel.down'])
+    expect(own.events().at(-1)?.code).toBe('log.close')
   } finally {
     await own[Symbol.asyncDispose]()
   }
