@@ -1,6 +1,6 @@
 /** The tables a node keeps: one row per room, its migrations and its operations. Runs in the worker. */
 import type { DatabaseSync } from 'node:sqlite'
-import { caRoom } from './ca.ts'
+import { caRoom } from './ca/room.ts'
 import { devicesRoom } from './devices.ts'
 import { enrolmentsRoom } from './enrolments.ts'
 import { inventoriesRoom } from './inventories.ts'
