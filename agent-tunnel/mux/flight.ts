@@ -11,10 +11,20 @@ import type { Monotonic } from './limits.ts'
 const LEAST = 64 * 1024
 /** However fast: more than any socket buffers. */
 const MOST = 32 * 1024 * 1024
+/** Closer together a peer need not answer PINGs. */
+const LEAST_SPACING = 16 * 1024
 /** Round trips' worth on its way: one that flows, and one that waits while the first is answered. */
 const GAIN = 2
 /** However short the path: so long may a process wait for its processor. */
 const LEAST_TRIP_MS = 2
+/**
+ * While small requests wait among bulk, all that is on its way is what they wait for: little more than
+ * the path itself holds, however that makes its processes wake.
+ */
+const SHARED_GAIN = 1.5
+const SHARED_LEAST_TRIP_MS = 0.25
+/** Since the last of them. */
+const SHARED_MS = 250
 /** No clock is trusted to tell less. */
 const LEAST_TOOK_MS = 0.05
 /** A rate is forgotten after so many round trips, but not within this time. */
@@ -105,6 +115,8 @@ export class Flight {
   #epochFrom = 0
   /** The position from which on a round trip is without the queue that is being drained. */
   #drained: number | undefined
+  /** Until then small requests are expected among the octets. */
+  #sharedUntil = -Infinity
 
   constructor(now: Monotonic) {
     this.#rate = new Extreme(Math.max, 0, now)
@@ -136,6 +148,7 @@ export class Flight {
   /** On a short path, where every PONG wakes a process, PINGs are fewer: a trip of the least length apart. */
   get #spacing(): number {
     const { cap } = this
+    if (this.#givenAt < this.#sharedUntil) return Math.max(cap / 8, LEAST_SPACING)
     return Math.max(cap / 4, Math.min(cap / 2, this.#rate.value * LEAST_TRIP_MS))
   }
 
@@ -154,6 +167,13 @@ export class Flight {
     }
     this.#given = this.#total
     this.#givenAt = now
+  }
+
+  /** A stream that sends little stood before others that wait for room. */
+  shared(now: Monotonic): void {
+    const anew = now >= this.#sharedUntil
+    this.#sharedUntil = now + SHARED_MS
+    if (anew) this.#resize(now)
   }
 
   /** A PING goes behind all there is; `idle` if nothing more waits for room. */
@@ -182,7 +202,7 @@ export class Flight {
     this.#delivered = Math.max(this.#delivered, mark.position)
     this.#deliveredAt = now
     this.#sentAt = mark.at
-    this.#resize()
+    this.#resize(now)
   }
 
   #tripped(ms: number, mark: Mark, now: Monotonic): void {
@@ -223,12 +243,14 @@ export class Flight {
     this.#epochFrom = this.#acknowledged
   }
 
-  #resize(): void {
+  #resize(now: Monotonic): void {
     const rate = this.#rate.value
     const trip = this.#trip.value
     if (rate === 0) return
-    const extra = Math.min(this.#extra.value, rate * trip)
-    const wanted = GAIN * rate * Math.max(trip, LEAST_TRIP_MS) + extra
+    const wanted =
+      now < this.#sharedUntil
+        ? SHARED_GAIN * rate * Math.max(trip, SHARED_LEAST_TRIP_MS)
+        : GAIN * rate * Math.max(trip, LEAST_TRIP_MS) + Math.min(this.#extra.value, rate * trip)
     this.#cap = Math.round(Math.min(MOST, Math.max(LEAST, wanted)))
   }
 }

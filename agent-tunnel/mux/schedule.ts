@@ -36,6 +36,11 @@ export class Scheduler {
     return this.#sparse.head ?? this.#bulk.head
   }
 
+  /** Whether a stream that sends little stands before others. */
+  get shared(): boolean {
+    return this.#sparse.head !== undefined && this.#bulk.head !== undefined
+  }
+
   /** A stream has something to send; `sparse` if it has been idle and this is little. */
   wake(stream: MuxStream, sparse: boolean): void {
     if (stream.lane !== 'none') return

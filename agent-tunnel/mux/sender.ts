@@ -36,6 +36,8 @@ export class Sender {
   #turn = 0
   #writers = 0
   #writersBefore = 0
+  /** A stream that sends little was served before others that wait. */
+  #shared = false
 
   constructor(
     { outbox, flight }: { readonly outbox: Outbox; readonly flight: Flight },
@@ -150,6 +152,7 @@ export class Sender {
   #serve(stream: MuxStream): 'full' | 'turn' | 'done' {
     const { waiting } = stream
     const beyond = stream.lane === 'sparse' ? SPARE : 0
+    this.#shared ||= this.#scheduler.shared
     for (;;) {
       const { first } = waiting
       if (first === undefined) return this.#emptied(stream)
@@ -195,6 +198,8 @@ export class Sender {
     if (this.#outbox.inFlight) return undefined
     this.pump()
     this.#flight.given(now)
+    if (this.#shared) this.#flight.shared(now)
+    this.#shared = false
     if (this.#flight.due) this.#watcher.pingDue(now, this.idle)
     const slab = this.#outbox.take()
     if (slab === undefined) return undefined

@@ -9,6 +9,9 @@ export interface Times {
   readonly bulk: Direction
   readonly idle: Quantiles
   readonly busy: Quantiles
+  /** The bulk stream's octets a second, by itself and beside the small requests. */
+  readonly alone: number
+  readonly beside: number
 }
 
 export interface Quantiles {
@@ -27,6 +30,8 @@ const REQUEST_BYTES = 64
 /** Between an answer and the next request. */
 const GAP_MS = 1
 const WARM_MS = 250
+/** For the rate of bulk by itself. */
+const ALONE_MS = 500
 const pause = (ms: number) => new Promise((wake) => setTimeout(wake, ms))
 
 export function quantiles(times: ArrayLike<number>): Quantiles {
@@ -67,10 +72,26 @@ async function once(ends: Ends, path: Running, bulk: Direction, ms: number): Pro
   const idle = quantiles(await ends.load.call('ping', ping))
   await pump(256 * 1024)
   await pause(WARM_MS)
-  const busy = quantiles(await ends.load.call('ping', ping))
+  const reads = { ends, path: number, bulk }
+  const [alone] = await during(reads, () => pause(ALONE_MS))
+  const [beside, times] = await during(reads, () => ends.load.call('ping', ping))
+  const busy = quantiles(times)
   await pump(0)
   await pause(WARM_MS)
-  return { path: path.name, bulk, idle, busy }
+  return { path: path.name, bulk, idle, busy, alone, beside }
+}
+
+/** Octets a second that arrive on the bulk stream during `work`, and what that gives. */
+async function during<T>(
+  { ends, path, bulk }: { readonly ends: Ends; readonly path: number; readonly bulk: Direction },
+  work: () => Promise<T>,
+): Promise<[number, T]> {
+  const receiver: Pick<typeof ends.target, 'call'> = bulk === 'up' ? ends.target : ends.load
+  const before = await receiver.call('read', { path, pids: [] })
+  const value = await work()
+  const after = await receiver.call('read', { path, pids: [] })
+  const octets = (after.bytes[0] ?? 0) - (before.bytes[0] ?? 0)
+  return [(octets / (after.at - before.at)) * 1_000, value]
 }
 
 /** What a small request may take beside bulk: three times what it takes alone, and two milliseconds. */
@@ -116,7 +137,7 @@ function figures(all: readonly Times[]): Row[] {
   const kinds = new Map(all.map((one) => [`${one.path}_${one.bulk}`, one]))
   return [...kinds].flatMap(([name, { path, bulk }]) => {
     const list = all.filter((one) => one.path === path && one.bulk === bulk)
-    return (['p50', 'p99'] as const).map((which) => {
+    const pings = (['p50', 'p99'] as const).map((which) => {
       const idle = median(list.map((one) => one.idle[which]))
       const reference = `64 octets there and back beside one bulk stream ${bulk}; idle ${idle.toFixed(2)} ms`
       return row(
@@ -125,5 +146,15 @@ function figures(all: readonly Times[]): Row[] {
         '',
       )
     })
+    const alone = median(list.map((one) => one.alone / 1e9))
+    const reference = `the bulk stream beside the small requests over itself alone, ${alone.toFixed(2)} GB/s`
+    return [
+      ...pings,
+      row(
+        { metric: `bulk_beside_ping_${name}`, unit: 'x', reference },
+        list.map((one) => one.beside / one.alone),
+        '',
+      ),
+    ]
   })
 }

@@ -136,6 +136,8 @@ test('small requests beside bulk are held to three times their idle p99 and two 
     bulk: 'up' as const,
     idle: { p50: idle, p99: idle },
     busy: { p50: busy, p99: busy },
+    alone: 2e9,
+    beside: 1e9,
   })
   const rows = latencyRows([times('sallyport', 1, 10), times('ssh', 1, 20)], 'no us', 'no ssh')
   expect(rows.slice(0, 2).map(({ value }) => value)).toEqual([2, 0.5])

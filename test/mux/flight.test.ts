@@ -176,6 +176,32 @@ test('an application that sends little does not talk the cap down', () => {
   expect(link.pair.dialler.session.stats().inFlightCap).toBeGreaterThan(before * 0.8)
 })
 
+test.each([
+  { what: 'a site on 100 Mbit/s, 20 ms', rate: 12_500, rttMs: 20 },
+  { what: '2 Gbit/s, 1 ms', rate: 250_000, rttMs: 1 },
+])('$what: keys typed beside bulk find a shorter queue, and the link full', ({ rate, rttMs }) => {
+  const link = new SlowLink({ rate, rttMs })
+  const ours = link.stream()
+  const keys = link.stream()
+  link.share(ours, 1000, 500)
+  const alone = link.mostQueuedMs
+  const type = (strokes: number): void => {
+    for (let at = 0; at < strokes; at++) {
+      link.pair.dialler.session.write(keys, Buffer.from('k'))
+      link.run(20, ours)
+    }
+  }
+  type(20)
+  link.mostQueuedMs = 0
+  const { bytesIn } = link.pair.acceptor.session.stats()
+  type(50)
+  expect(link.mostQueuedMs).toBeLessThan(alone * 0.6)
+  expect(link.pair.acceptor.session.stats().bytesIn - bytesIn).toBeGreaterThan(0.85 * 1000 * rate)
+  // And when nobody types any more it is as long as before.
+  link.share(ours, 500, 500)
+  expect(link.mostQueuedMs).toBeGreaterThan(alone * 0.65)
+})
+
 test('a peer that answers no PING gets a bounded amount, and what is small still goes', () => {
   const link = new SlowLink({ rate: 12_500, rttMs: 20 })
   const ours = link.stream()
