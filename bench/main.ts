@@ -21,6 +21,7 @@ const benches: Benches = {
   tunnel: () => import('./tunnel.ts'),
   abuse: () => import('./abuse.ts'),
   agent: () => import('./agent.ts'),
+  access: () => import('./access.ts'),
 }
 
 export const QUICK_SECONDS = 120

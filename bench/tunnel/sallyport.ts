@@ -63,7 +63,9 @@ export async function startSallyport(site: Site): Promise<SallyportPath> {
       const id = `press-${at}`
       const expecting = { kind: 'tcp', expect: { sha256: [sha256] } }
       const device = await node.device(id, { [PROCESS]: expecting })
-      agents.push(await startAgent({ programs, directory, node, device, site }))
+      const port = await site.uplink(node.port)
+      const targets = { [PROCESS]: site.target }
+      agents.push(await startAgent({ programs, directory, node, device, port, targets }))
       sessions.push(...(await sessionsOf(node, vendor, id, Math.min(left, PER_AGENT))))
     }
     // One more for small requests, on the first device, among the bulk.
@@ -85,7 +87,8 @@ export async function startSallyport(site: Site): Promise<SallyportPath> {
   }
 }
 
-async function startGateway(programs: Programs, directory: string) {
+/** A gateway with the numbers of limits.ts, ready, and its first administrator signed in. */
+export async function startGateway(programs: Programs, directory: string) {
   const [port, operations] = [await freePort(), await freePort()]
   const config = join(directory, 'gateway.yaml')
   const data = join(directory, 'data')
@@ -121,17 +124,20 @@ async function sessionsOf(
   return sessions
 }
 
-interface AgentStart {
+export interface AgentStart {
   readonly programs: Programs
   readonly directory: string
   readonly node: TestNode
   readonly device: DeviceIdentity
-  readonly site: Site
+  /** The gateway's port as this device dials it. */
+  readonly port: number
+  /** Ports of this machine, by process. */
+  readonly targets: Readonly<Record<string, number>>
 }
 
 /** Lays its identity where an agent keeps it (docs/agent.md), starts it, waits until it is connected. */
-async function startAgent(start: AgentStart): Promise<Program> {
-  const { programs, directory, node, device, site } = start
+export async function startAgent(start: AgentStart): Promise<Program> {
+  const { programs, directory, node, device, port, targets } = start
   const data = join(directory, device.id)
   mkdirSync(join(data, 'identity', 'a'), { recursive: true, mode: 0o700 })
   const file = (name: string, text: string) =>
@@ -139,10 +145,12 @@ async function startAgent(start: AgentStart): Promise<Program> {
   const pin = readFileSync(join(node.data, 'ca-root.sha256'), 'utf8').trim().split(/\s/)[0]
   const config = {
     v: 1,
-    gateway: `https://localhost:${await site.uplink(node.port)}`,
+    gateway: `https://localhost:${port}`,
     device: device.id,
     ca_sha256: pin,
-    targets: { [PROCESS]: { tcp: `127.0.0.1:${site.target}` } },
+    targets: Object.fromEntries(
+      Object.entries(targets).map(([name, at]) => [name, { tcp: `127.0.0.1:${at}` }]),
+    ),
   }
   const { key, cert } = presenting(device)
   const [, ...issuing] =
@@ -161,14 +169,18 @@ async function startAgent(start: AgentStart): Promise<Program> {
     `${device.id} connected and its target seen`,
     async () => {
       const seen = await node.admin.ask<Device>('GET', `/devices/${device.id}`)
-      return seen.connected && typeof seen.processes[0]?.listener?.sha256 === 'string'
+      return (
+        seen.connected &&
+        seen.processes.every(({ listener }) => typeof listener?.sha256 === 'string')
+      )
     },
     START_MS,
   )
   return agent
 }
 
-async function digest(path: string): Promise<string> {
+/** SHA-256 of a file, hex. */
+export async function digest(path: string): Promise<string> {
   const hash = createHash('sha256')
   for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 }))
     hash.update(chunk as Buffer)

@@ -177,8 +177,11 @@ export class AppForwarder implements Disposable {
       throw new Refusal('app.target', 'the address of this request could be read in two ways', {
         nextStep: 'use a plain path without encoded slashes or NUL',
       })
-    const target = await findTarget(room, session.device, session.process)
-    const grant = await room.grants.find(session.grant)
+    // In one turn of the store.
+    const [target, grant] = await Promise.all([
+      findTarget(room, session.device, session.process),
+      room.grants.find(session.grant),
+    ])
     if (target === undefined || grant === undefined)
       throw new Refusal('session.ended', 'the process is no longer registered')
     if (target.presence === undefined)
