@@ -3,7 +3,6 @@
  * nothing: while the agent runs, the tunnel is judged by what that agent says, not by a second one that
  * would take its place.
  */
-import { lookup } from 'node:dns/promises'
 import { printAddress, systemClock } from '#tunnel'
 import { DeviceClock } from './clock.ts'
 import { readConfig } from './config.ts'
@@ -151,6 +150,7 @@ async function examineName({ gateway, proxy }: AgentConfig, about: Examination):
   const by = openProxy(proxy)
   const { host } = by ?? gateway
   try {
+    const { lookup } = await import('node:dns/promises')
     const found = await lookup(host, { all: true })
     const whose = by === undefined ? '' : ' (the proxy)'
     about.ok('dns', `${host}${whose} is ${found.map(({ address }) => address).join(', ')}`)

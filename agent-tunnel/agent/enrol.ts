@@ -3,7 +3,6 @@
  * following ones by the one before. The token is shown only to a gateway that has proven itself.
  */
 import { X509Certificate } from 'node:crypto'
-import { request as httpRequest } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import { once } from 'node:events'
 import type { TLSSocket } from 'node:tls'
@@ -232,6 +231,8 @@ async function send(
   call: EstCall,
   signal?: AbortSignal,
 ): Promise<Response> {
+  // Loaded when it is needed: an agent that waits does without.
+  const { request: httpRequest } = await import('node:http')
   const limit = AbortSignal.timeout(TIMEOUT_MS)
   const request = httpRequest({
     createConnection: () => socket,

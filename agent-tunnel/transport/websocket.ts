@@ -1,9 +1,11 @@
-/** A tunnel inside WebSocket binary messages (RFC 6455), for networks that let nothing else pass. */
+/**
+ * A tunnel inside WebSocket binary messages (RFC 6455), for networks that let nothing else pass. `ws` and
+ * what it loads of Node are 7 MiB in a process that may never need them: they load with the first one.
+ */
 import { once } from 'node:events'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { WebSocket, WebSocketServer } from 'ws'
-import type { ClientOptions } from 'ws'
+import type { ClientOptions, WebSocket } from 'ws'
 import { defaultLimits, MuxError } from '#mux'
 import { driveWire } from './drive.ts'
 import type { Tunnel, TunnelOptions } from './tunnel.ts'
@@ -43,7 +45,7 @@ function webSocketWire(ws: WebSocket): Wire {
       for (const what of early) what(to)
     },
     write(bytes, done) {
-      if (ws.readyState !== WebSocket.OPEN) queueMicrotask(done)
+      if (ws.readyState !== ws.OPEN) queueMicrotask(done)
       else ws.send(bytes, { binary: true, compress: false }, () => done())
     },
     end() {
@@ -68,6 +70,7 @@ export async function acceptWebSocket(
   upgrade: { readonly request: IncomingMessage; readonly socket: Duplex; readonly head: Buffer },
   options: Omit<TunnelOptions, 'side'>,
 ): Promise<Tunnel> {
+  const { WebSocketServer } = await import('ws')
   const server = new WebSocketServer({
     noServer: true,
     clientTracking: false,
@@ -99,6 +102,7 @@ export async function dialWebSocket(
   client: ClientOptions,
   options: Omit<TunnelOptions, 'side'>,
 ): Promise<Tunnel> {
+  const { WebSocket } = await import('ws')
   const ws = new WebSocket(url, SUBPROTOCOL, {
     handshakeTimeout: options.limits?.helloTimeoutMs ?? defaultLimits.helloTimeoutMs,
     ...client,

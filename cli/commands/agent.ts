@@ -27,9 +27,13 @@ type AgentRoom = typeof agentRoom
 
 /** Adds `sallyport agent enroll|run|doctor|status`. */
 export function registerAgent(program: Command): void {
-  const agent = program
-    .command('agent')
-    .description('this machine as a device: enrol it, keep its tunnel')
+  addAgentCommands(
+    program.command('agent').description('this machine as a device: enrol it, keep its tunnel'),
+  )
+}
+
+/** The commands of an agent, under whatever they are called by. */
+export function addAgentCommands(agent: Command): void {
   agent
     .command('enroll')
     .description('make this machine a device; run the same line again after any failure')

@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs'
 
 // .gitignore says the same; test/house/tree.test.ts compares.
-const OUTPUT = ['.git', 'data', 'coverage']
+const OUTPUT = ['.git', 'data', 'dist', 'coverage']
 const LEFTOVERS = ['.log', '.tsbuildinfo', '.DS_Store']
 
 /**

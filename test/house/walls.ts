@@ -30,7 +30,17 @@ const DOORS = [
   '#api',
   '#gateway',
 ]
-const INSIDES = ['agent-tunnel', 'ca', 'policy', 'audit', 'gateway', 'cli', 'bench', 'test']
+const INSIDES = [
+  'agent-tunnel',
+  'ca',
+  'policy',
+  'audit',
+  'gateway',
+  'cli',
+  'deploy',
+  'bench',
+  'test',
+]
 
 export const rooms: readonly Room[] = [
   { folder: 'agent-tunnel/mux', may: [], pure: true },
@@ -51,6 +61,7 @@ export const rooms: readonly Room[] = [
   { folder: 'gateway/api', may: ['typebox'] },
   { folder: 'gateway', may: [...DOORS.filter((door) => door !== '#gateway'), 'npm:*', 'node:*'] },
   { folder: 'cli', may: [...DOORS, '#policy-toolchain', 'npm:*', 'node:*'], env: true },
+  { folder: 'deploy', may: ['cli', 'dev:*', 'node:*'], env: true },
   {
     folder: 'bench',
     may: [...DOORS, '#policy-toolchain', ...INSIDES, 'dev:*', 'node:*'],

@@ -8,8 +8,6 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from '
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { configFrom, enrolAgent, runAgent } from '#agent'
 import type { Way } from '#agent'
@@ -17,6 +15,7 @@ import type { DeviceToken } from '#api'
 import { deviceLogin, saveCredentials } from '../../cli/login/index.ts'
 import { takeWay } from '../../cli/way.ts'
 import { approveDevice, openBrowser } from '../support/browser.ts'
+import { throughConnect } from '../support/connect.ts'
 import {
   freePort,
   grantFor,
@@ -29,7 +28,6 @@ import {
 import { httpProxy, socksProxy } from '../support/proxy.ts'
 import { run } from '../cli/run.ts'
 
-const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
 const PASSWORD = 'correct horse battery staple'
 
 let node: TestNode
@@ -123,34 +121,6 @@ const options = ({ carrier, proxy, proxyAuthFile }: Way): string[] => [
   ...(proxyAuthFile === undefined ? [] : ['--proxy-auth-file', proxyAuthFile]),
 ]
 
-/** `sallyport connect` as a process; what goes through it comes back. */
-async function throughConnect(home: string, id: string, way: Way): Promise<string> {
-  const args = ['--json', ...options(way), 'connect', `${id}/plc`, '--listen', '127.0.0.1:0']
-  const env = { ...process.env, SALLYPORT_HOME: home }
-  const child = spawn(process.execPath, [bin, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
-  let said = ''
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text))
-  try {
-    const first = createInterface({ input: child.stdout })
-    const [line] = (await Promise.race([
-      once(first, 'line'),
-      once(child, 'close').then(() => {
-        throw new Error(`connect ended: ${said}`)
-      }),
-    ])) as [string]
-    const { port } = JSON.parse(line) as { port: number }
-    const socket = connect({ port, host: '127.0.0.1' })
-    socket.write(`to ${id}`)
-    const [chunk] = (await once(socket, 'data')) as [Buffer]
-    socket.destroy()
-    return chunk.toString()
-  } finally {
-    const over = child.exitCode === null ? once(child, 'close') : undefined
-    child.kill('SIGTERM')
-    await over
-  }
-}
-
 const pairs = [
   { name: 'HTTP CONNECT for the vendor, SOCKS5 for the device', carrier: 'tls' },
   { name: 'the same with WebSocket inside', carrier: 'websocket' },
@@ -169,7 +139,7 @@ test.for(pairs)('$name', async ({ carrier }, { expect: holds }) => {
   const way = { carrier, proxy: office.url, proxyAuthFile: secret('vera:secret') }
   const home = await signedIn(way)
   const before = office.asked.length
-  holds(await throughConnect(home, id, way)).toBe(`to ${id}`)
+  holds(await throughConnect(home, `${id}/plc`, `to ${id}`, options(way))).toBe(`to ${id}`)
   // The API calls and the tunnel, all of them through the proxy; the device's too.
   holds(office.asked.length - before).toBeGreaterThan(1)
   holds(new Set([...office.asked, ...plant.asked])).toEqual(new Set([`localhost:${node.port}`]))
@@ -261,7 +231,7 @@ describe.each(foreign)('$name', ({ name, absent, start, scheme }) => {
       await using _agent = await device(id, way)
       await approve(id)
       const home = await signedIn(way)
-      expect(await throughConnect(home, id, way)).toBe(`to ${id}`)
+      expect(await throughConnect(home, `${id}/plc`, `to ${id}`, options(way))).toBe(`to ${id}`)
       const wrong = { ...way, proxyAuthFile: secret('press:wrong') }
       const refused = await run(home, '--json', ...options(wrong), 'whoami')
       expect(JSON.parse(refused.err)).toMatchObject({ error: { code: 'proxy.auth' } })

@@ -4,11 +4,9 @@
  * start, or that means another file in the process's own mount namespace, cannot lie through it.
  */
 import { createHash } from 'node:crypto'
-import { readlinkSync } from 'node:fs'
+import * as fs from 'node:fs'
 import type { BigIntStats } from 'node:fs'
-import { open, stat } from 'node:fs/promises'
-import type { FileHandle } from 'node:fs/promises'
-import { TextDecoder } from 'node:util'
+import { promisify, TextDecoder } from 'node:util'
 
 /** What is known of a running file. `id` is null when not even that may be seen. */
 export interface Executable {
@@ -23,8 +21,34 @@ const MAX_HASHED_BYTES = 1024 * 1024 * 1024
 const MAX_PATH_BYTES = 1000
 const MAX_CONTENT_BYTES = 16n * 1024n * 1024n
 const CACHE_ENTRIES = 256
+const READ_BYTES = 128 * 1024
 /** open(2); the same on every architecture Node runs on under Linux. */
 const O_PATH = 0o10000000
+
+// Not node:fs/promises: that is 1.8 MiB of Node which an agent has no other use for.
+const stat = promisify<fs.PathLike, { bigint: true }, BigIntStats>(fs.stat)
+const fstat = promisify<number, { bigint: true }, BigIntStats>(fs.fstat)
+const read = promisify(fs.read)
+const close = promisify(fs.close)
+const openFile = promisify<fs.PathLike, string | number, number>(fs.open)
+
+/** An open file, closed with its block. */
+class File implements AsyncDisposable {
+  readonly fd: number
+  constructor(fd: number) {
+    this.fd = fd
+  }
+  stat(): Promise<BigIntStats> {
+    return fstat(this.fd, { bigint: true })
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    await close(this.fd)
+  }
+}
+
+async function open(path: fs.PathLike, flags: string | number): Promise<File> {
+  return new File(await openFile(path, flags))
+}
 
 /**
  * A file's identity and state. The ctime is in it because the owner of a file can set its mtime back
@@ -64,7 +88,7 @@ export class Executables {
     if (known !== undefined) return known
     try {
       await using file = await open(link, 'r')
-      const stats = await file.stat({ bigint: true })
+      const stats = await file.stat()
       return idOf(stats) === id ? await this.#hash(file, id, Number(stats.size)) : null
     } catch {
       // Readable path, unreadable file (mode 0711): the path was proven by identity all the same.
@@ -74,7 +98,7 @@ export class Executables {
 
   /** SHA-256 of a regular file of at most 16 MiB that a process names; null of anything else. */
   async content(path: Buffer): Promise<string | null> {
-    let named: FileHandle
+    let named: File
     try {
       const stats = await stat(path, { bigint: true })
       if (!stats.isFile() || stats.size > MAX_CONTENT_BYTES) return null
@@ -86,14 +110,14 @@ export class Executables {
       return null
     }
     try {
-      const stats = await named.stat({ bigint: true })
+      const stats = await named.stat()
       if (!stats.isFile() || stats.size > MAX_CONTENT_BYTES) return null
       await using file = await open(`/proc/self/fd/${named.fd}`, 'r')
       return await this.#hash(file, idOf(stats), Number(stats.size))
     } catch {
       return null
     } finally {
-      await named.close()
+      await close(named.fd)
     }
   }
 
@@ -105,7 +129,7 @@ export class Executables {
     return known
   }
 
-  #hash(file: FileHandle, id: string, size: number): Promise<string | null> {
+  #hash(file: File, id: string, size: number): Promise<string | null> {
     const known = this.#known(id)
     if (known !== undefined) return known
     if (size > MAX_HASHED_BYTES) return Promise.resolve(null)
@@ -120,18 +144,18 @@ export class Executables {
 }
 
 /** SHA-256 of an open file, hex; null when it could not be read or is not the same file state after. */
-async function hashOf(file: FileHandle, id: string): Promise<string | null> {
+async function hashOf(file: File, id: string): Promise<string | null> {
   const hash = createHash('sha256')
-  const chunk = Buffer.allocUnsafe(512 * 1024)
+  const chunk = Buffer.allocUnsafe(READ_BYTES)
   let at = 0
   try {
     for (;;) {
-      const { bytesRead } = await file.read(chunk, 0, chunk.length, at)
+      const { bytesRead } = await read(file.fd, chunk, 0, chunk.length, at)
       if (bytesRead === 0) break
       hash.update(chunk.subarray(0, bytesRead))
       at += bytesRead
     }
-    if (idOf(await file.stat({ bigint: true })) !== id) return null
+    if (idOf(await file.stat()) !== id) return null
   } catch {
     return null
   }
@@ -144,7 +168,7 @@ async function hashOf(file: FileHandle, id: string): Promise<string | null> {
  */
 function shownPath(link: string): string | null {
   try {
-    const shown = readlinkSync(link, { encoding: 'buffer' })
+    const shown = fs.readlinkSync(link, { encoding: 'buffer' })
     if (shown.length > MAX_PATH_BYTES) return null
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(shown)
   } catch {

@@ -1,0 +1,14 @@
+/**
+ * The command `sallyport-agent`: what a device needs of `sallyport`, and nothing else. `npm run
+ * build:agent` makes one file of it, which also answers to `sallyport agent …`.
+ */
+import { addAgentCommands } from './commands/agent.ts'
+import { becomeLean } from './lean.ts'
+import { program, run } from './program.ts'
+
+const [node = '', file = '', ...words] = process.argv
+if (words[0] === 'agent') words.shift()
+if (words.includes('run')) becomeLean()
+void run(program('sallyport-agent', [addAgentCommands]), [node, file, ...words]).then((code) => {
+  if (code !== 0) process.exitCode = code
+})

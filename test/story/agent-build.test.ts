@@ -1,0 +1,154 @@
+/**
+ * The agent as devices get it: one file, and one executable. Built here from these sources, then
+ * enrolled, connected and used at a real gateway.
+ */
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { DeviceToken } from '#api'
+import { saveCredentials } from '../../cli/login/index.ts'
+import { throughConnect } from '../support/connect.ts'
+import { grantFor, sha256, startNode, until, type Person, type TestNode } from '../support/node.ts'
+
+const run = promisify(execFile)
+const build = fileURLToPath(new URL('../../deploy/agent/build.ts', import.meta.url))
+/** The executable is 117 MB that were just written; a busy disk takes its time to read them. */
+const PATIENCE_MS = 60_000
+/** The executable that answers for the process: the one that runs this test. */
+const own = realpathSync('/proc/self/exe')
+
+let folder: string
+let node: TestNode
+let operator: Person
+let vendor: Person
+let echo: Server
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'sallyport-build-'))
+  const built = run(process.execPath, [build, '--out', folder])
+  node = await startNode()
+  operator = await node.person('otto', { party: 'staff', roles: ['operator'] })
+  vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+  await saveCredentials(join(folder, 'home/credentials'), vendor.credentials)
+  echo = createServer((socket) => void socket.on('error', () => {}).pipe(socket))
+  echo.listen(0, '127.0.0.1')
+  await once(echo, 'listening')
+  await built
+}, PATIENCE_MS)
+afterAll(async () => {
+  echo.close()
+  await node[Symbol.asyncDispose]()
+  rmSync(folder, { recursive: true })
+})
+
+const file = () => join(folder, 'sallyport-agent.cjs')
+
+/** Registers a device; gives the arguments to enrol it with, and its token. */
+async function created(id: string): Promise<{ enroll: string[]; token: string }> {
+  const { token } = await node.admin.ask<{ token: DeviceToken }>('POST', '/devices', { id })
+  await node.admin.ask('PUT', `/devices/${id}/processes/plc`, {
+    kind: 'tcp',
+    expect: { exe: [own], sha256: [sha256(readFileSync(own))] },
+  })
+  const { ca_sha256: pin } = await vendor.ask<{ ca_sha256: string }>('GET', '/info')
+  const { port } = echo.address() as AddressInfo
+  const words = ['agent', 'enroll', '--gateway', node.origin, '--device', id, '--ca-sha256', pin]
+  return {
+    enroll: [...words, '--data', join(folder, id), '--target', `plc=tcp:127.0.0.1:${port}`],
+    token: token.token,
+  }
+}
+
+const kinds: readonly { name: string; id: string; made: () => Promise<string[]> }[] = [
+  { name: 'the one file', id: 'filed', made: async () => [process.execPath, file()] },
+  {
+    name: 'the executable',
+    id: 'whole',
+    made: async () => {
+      await run(process.execPath, [build, '--sea', '--out', join(folder, 'sea')])
+      return [join(folder, 'sea/sallyport-agent')]
+    },
+  },
+]
+
+test.for(kinds)(
+  '$name enrols, connects and serves a session',
+  { timeout: 2 * PATIENCE_MS },
+  async ({ id, made }) => {
+    const { enroll, token } = await created(id)
+    const [program = '', ...first] = await made()
+    const env = { ...process.env, SALLYPORT_TOKEN: token }
+    const { stdout: said } = await run(program, [...first, ...enroll], { env })
+    expect(said).toContain('is enrolled')
+    await grantFor(vendor, operator, { device: id, process: 'plc' })
+    const data = join(folder, id)
+    const agent = spawn(program, [...first, 'agent', 'run', '--data', data], { stdio: 'pipe' })
+    let log = ''
+    agent.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
+    try {
+      await until('the device is connected', () => log.includes('"tunnel.up"'), PATIENCE_MS)
+      expect(await throughConnect(join(folder, 'home'), `${id}/plc`, `to ${id}`)).toBe(`to ${id}`)
+      // It became its lean self and stayed the process that was started; its log has nothing else in it.
+      const environment = readFileSync(`/proc/${agent.pid}/environ`, 'latin1').split('\0')
+      expect(environment).toContain('MALLOC_ARENA_MAX=1')
+      const status = JSON.parse(readFileSync(join(data, 'status.json'), 'utf8')) as { pid: number }
+      expect(status.pid).toBe(agent.pid)
+      for (const line of log.trim().split('\n')) expect(JSON.parse(line)).toHaveProperty('event')
+    } finally {
+      const ended = once(agent, 'exit')
+      agent.kill('SIGTERM')
+      expect(await ended).toEqual([0, null])
+    }
+  },
+)
+
+test('the same sources give the same file, with no path of this machine in it', async () => {
+  const again = join(folder, 'again')
+  await run(process.execPath, [build, '--out', again])
+  const bytes = readFileSync(join(again, 'sallyport-agent.cjs'))
+  expect(sha256(bytes)).toBe(sha256(readFileSync(file())))
+  expect(bytes.includes(fileURLToPath(new URL('../..', import.meta.url)))).toBe(false)
+  // One octet a character, or V8 keeps twice its size in memory.
+  expect(bytes.every((octet) => octet < 0x80)).toBe(true)
+  expect(statSync(file()).mode & 0o111).toBe(0o111)
+})
+
+test('every package in it is named with its licence', () => {
+  const map = JSON.parse(readFileSync(`${file()}.map`, 'utf8')) as { sources: string[] }
+  const packages = map.sources.flatMap(
+    (source) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(source)?.[1] ?? [],
+  )
+  const text = readFileSync(join(folder, 'THIRD-PARTY.txt'), 'utf8')
+  expect(packages.length).toBeGreaterThan(0)
+  for (const name of new Set(packages))
+    expect(text).toMatch(new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(MIT\\)$`, 'm'))
+  expect(text).toContain('Permission is hereby granted')
+})
+
+test('who gives Node arguments keeps them; a connected agent has not loaded what it can do without', async () => {
+  const heard = join(folder, 'heard.cjs')
+  writeFileSync(heard, `process.on('exit', () => console.log(process.moduleLoadList.join(' ')))`)
+  const words = ['--require', heard, file(), 'run', '--data', join(folder, 'filed')]
+  const agent = spawn(process.execPath, words, { stdio: 'pipe' })
+  let [log, loaded] = ['', '']
+  agent.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
+  agent.stdout.setEncoding('utf8').on('data', (text: string) => (loaded += text))
+  const ended = once(agent, 'close')
+  try {
+    await until('the device is connected', () => log.includes('"tunnel.up"'), PATIENCE_MS)
+    const environment = readFileSync(`/proc/${agent.pid}/environ`, 'latin1')
+    expect(environment).not.toContain('MALLOC_ARENA_MAX')
+  } finally {
+    agent.kill('SIGTERM')
+    await ended
+  }
+  expect(loaded).toContain('NativeModule tls')
+  const dear = ['http', 'zlib', 'child_process', 'dns/promises', 'fs/promises']
+  const names = [...dear, 'internal/deps/undici/undici'].map((name) => `NativeModule ${name} `)
+  expect(names.filter((name) => `${loaded.trim()} `.includes(name))).toEqual([])
+})
