@@ -5,11 +5,11 @@
 import { loadBundle } from './bundle.ts'
 import type { Bundle, LoadOptions } from './bundle.ts'
 import { PolicyError } from './errors.ts'
-import { judge } from './judge.ts'
-import { encodeInput } from './input.ts'
+import { judge, rulesOf } from './judge.ts'
 import { CompiledPolicy } from './module.ts'
 import type { Image } from './module.ts'
 import { ENTRYPOINTS } from './points.ts'
+import { placesWell } from './proof.ts'
 import { compile, siteSchema } from './schema.ts'
 
 /** What of a bundle is of use once it decides. */
@@ -31,11 +31,7 @@ const checkSite = compile({
 
 /** Decides the vectors a bundle carries. Errors: smoke.failed, module.eval. */
 function decideVectors(bundle: Bundle, compiled: CompiledPolicy): void {
-  const instance = compiled.instance()
-  const rules = {
-    encode: encodeInput(bundle.reads),
-    evaluate: (entrypoint: string, input: Uint8Array) => instance.evaluate(entrypoint, input),
-  }
+  const rules = rulesOf(compiled.instance(), bundle.reads, compiled.image.shape)
   for (const { name, point, input, effect, codes } of bundle.vectors) {
     const got = judge(rules, point, input)
     const found = (got.allow ? got.reasons : got.denials).map(({ code }) => code)
@@ -52,7 +48,8 @@ function decideVectors(bundle: Bundle, compiled: CompiledPolicy): void {
 export async function examineBundle(bundle: Bundle): Promise<Candidate> {
   const problem = checkSite(bundle.data)?.slice(1)
   if (problem !== undefined) throw new PolicyError('data.schema', problem)
-  const compiled = await CompiledPolicy.compile(bundle.wasm, bundle.dataText, ENTRYPOINTS)
+  const made = await CompiledPolicy.compile(bundle.wasm, bundle.dataText, ENTRYPOINTS, bundle.reads)
+  const compiled = placesWell(made, bundle.reads) ? made : made.withoutShape()
   decideVectors(bundle, compiled)
   const { wasm: _, data: __, dataText: ___, vectors: ____, ...identity } = bundle
   return { identity, module: compiled.module, image: compiled.image }

@@ -27,7 +27,8 @@ export class Page {
 export type Encode = (value: unknown, page: Page) => string | undefined
 
 const encoder = new TextEncoder()
-const TOO_LONG = `: longer than ${MAX_INPUT_BYTES} bytes in all`
+/** What is said of an input over the limit. */
+export const TOO_LONG = `: longer than ${MAX_INPUT_BYTES} bytes in all`
 const [QUOTE, COMMA, COLON, BACKSLASH] = [0x22, 0x2c, 0x3a, 0x5c]
 const [OPEN_LIST, CLOSE_LIST, OPEN, CLOSE] = [0x5b, 0x5d, 0x7b, 0x7d]
 

@@ -5,14 +5,13 @@ import type { Candidate, Identity } from './candidate.ts'
 import type { HostCode } from './catalogue.ts'
 import { complete } from './ceiling.ts'
 import type { Decision } from './decision.ts'
-import type { Encode } from './encode.ts'
 import type { Input, Point } from './envelope.ts'
 import { PolicyError } from './errors.ts'
-import { encodeInput } from './input.ts'
-import { denied, judge, STRICT } from './judge.ts'
+import { denied, judge, rulesOf, STRICT } from './judge.ts'
 import type { Rules, Verdict } from './judge.ts'
 import { CompiledPolicy } from './module.ts'
 import type { PolicyInstance } from './module.ts'
+import type { Shape } from './shape.ts'
 import { deniesStale, staleAt } from './staleness.ts'
 import type { Staleness } from './staleness.ts'
 
@@ -44,30 +43,30 @@ export interface EngineOptions {
 }
 
 /** A bundle in force: two instances, one decides, the other stands by for when it fails. */
-class Live implements Rules {
+class Live {
   readonly identity: Identity
-  readonly encode: Encode
+  /** Of the instance that decides. */
+  rules: Rules
   readonly #compiled: CompiledPolicy
+  readonly #shape: Shape | undefined
   #deciding: PolicyInstance
   #spare: PolicyInstance | undefined
   rebuilds = 0
 
   constructor({ identity, module, image }: Candidate) {
     this.identity = identity
-    this.encode = encodeInput(identity.reads)
     this.#compiled = CompiledPolicy.from(module, image)
     this.#deciding = this.#compiled.instance()
     this.#spare = this.#compiled.instance()
-  }
-
-  evaluate(entrypoint: string, input: Uint8Array): unknown {
-    return this.#deciding.evaluate(entrypoint, input)
+    this.#shape = image.shape
+    this.rules = rulesOf(this.#deciding, identity.reads, image.shape)
   }
 
   /** After a failed evaluation: the spare takes over, and a new one is made. */
   replace(): void {
     this.rebuilds++
     this.#deciding = this.#spare ?? this.#compiled.instance()
+    this.rules = rulesOf(this.#deciding, this.identity.reads, this.#shape)
     this.#spare = undefined
     this.#spare = this.#compiled.instance()
   }
@@ -199,7 +198,7 @@ export class PolicyEngine {
   #guarded(live: Live, point: Point, input: Input): Verdict {
     this.#guard?.enter()
     try {
-      const verdict = judge(live, point, input)
+      const verdict = judge(live.rules, point, input)
       const stale = verdict.allow && deniesStale(this.#staleness, live.identity, point, input)
       return stale ? denied('host', 'policy.stale', verdict.obligations, undefined) : verdict
     } catch (error) {

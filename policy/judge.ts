@@ -5,11 +5,16 @@ import { complete, readDocument, readObligations } from './ceiling.ts'
 import type { Decision, Denial, Layer } from './decision.ts'
 import type { Encode } from './encode.ts'
 import type { Input, Point } from './envelope.ts'
-import { prepare } from './input.ts'
+import { encodeInput, prepare } from './input.ts'
 import type { Prepared } from './input.ts'
 import { brokenInvariant } from './invariant.ts'
+import type { PolicyInstance } from './module.ts'
 import type { Obligations } from './obligations.ts'
+import { Placer } from './place.ts'
 import { POINTS } from './points.ts'
+import type { Reads } from './reads.ts'
+import { inputSchema } from './schema.ts'
+import type { Shape } from './shape.ts'
 
 /** What a decision says before it has a number and a revision. */
 export type Verdict = Pick<
@@ -17,10 +22,28 @@ export type Verdict = Pick<
   'effect' | 'allow' | 'reasons' | 'denials' | 'obligations' | 'layer'
 >
 
-/** What decides: how its input is written, and the module's evaluation, which may throw PolicyError. */
+/** What decides: how its input is made ready, and the module's evaluation of it, which may throw PolicyError. */
 export interface Rules {
   readonly encode: Encode
-  evaluate(entrypoint: string, input: Uint8Array): unknown
+  /** `text` is what `encode` wrote, where it writes text and does not place values. */
+  evaluate(entrypoint: string, text: Uint8Array): unknown
+}
+
+/**
+ * Rules asked of one instance, on inputs of which these parts are read: placed in its memory where its
+ * shape is known, written as text where it is not.
+ */
+export function rulesOf(instance: PolicyInstance, reads: Reads, shape: Shape | undefined): Rules {
+  if (shape === undefined)
+    return {
+      encode: encodeInput(reads),
+      evaluate: (entrypoint, text) => instance.evaluate(entrypoint, text),
+    }
+  const placer = new Placer(inputSchema, reads, shape, instance.ground)
+  return {
+    encode: placer.encode,
+    evaluate: (entrypoint) => instance.evaluatePlaced(entrypoint, placer.take()),
+  }
 }
 
 function denialOf(code: DenialCode, ref: string | undefined): Denial {

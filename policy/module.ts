@@ -5,10 +5,18 @@
  */
 import * as sdk from '@open-policy-agent/opa-wasm'
 import { PolicyError } from './errors.ts'
+import { ROOM_BYTES } from './place.ts'
+import type { Ground, Placed } from './place.ts'
+import type { Reads } from './reads.ts'
+import { inputSchema } from './schema.ts'
+import { findShape } from './shape.ts'
+import type { Shape } from './shape.ts'
 
 const PAGE = 65_536
 const MEMORY_PAGES = (64 * 1024 * 1024) / PAGE
 const INITIAL_PAGES = 16
+/** Room for what every input shares; it takes a tenth. */
+const SHAPE_BYTES = 256 * 1024
 
 interface Sdk {
   loadPolicySync(
@@ -31,6 +39,16 @@ interface Exports {
     format: number,
   ) => number
   readonly opa_json_dump: (address: number) => number
+  readonly opa_json_parse: (address: number, length: number) => number
+  readonly opa_malloc: (bytes: number) => number
+  readonly opa_heap_ptr_get: () => number
+  readonly opa_heap_ptr_set: (address: number) => void
+  readonly opa_eval_ctx_new: () => number
+  readonly opa_eval_ctx_set_input: (context: number, value: number) => void
+  readonly opa_eval_ctx_set_data: (context: number, value: number) => void
+  readonly opa_eval_ctx_set_entrypoint: (context: number, entrypoint: number) => void
+  readonly opa_eval_ctx_get_result: (context: number) => number
+  readonly eval: (context: number) => number
   readonly builtins: () => number
 }
 
@@ -68,8 +86,12 @@ function readJson(bytes: Uint8Array, address: number): unknown {
  */
 export interface Image {
   readonly memory: Uint8Array<ArrayBuffer>
+  /** As many as the module believes it has: one that has fewer would run into the end of its memory. */
+  readonly pages: number
   readonly dataAddr: number
   readonly dataHeapPtr: number
+  /** How inputs are placed in it; undefined where they come as text. */
+  readonly shape: Shape | undefined
 }
 
 /** A compiled module whose builtins and entry points have been looked at, and its data. */
@@ -84,7 +106,8 @@ export class CompiledPolicy {
 
   /**
    * Compiles the module and loads the data into a first instance.
-   * Takes: the module, the data document as JSON text, the entry points that must be there.
+   * Takes: the module, the data document as JSON text, the entry points that must be there; the parts of
+   * an input that its policy reads, where inputs are to be placed and not written.
    * Errors: module.invalid, module.abi, module.builtin (none is provided by this host),
    * module.entrypoint, module.data.
    */
@@ -92,6 +115,7 @@ export class CompiledPolicy {
     wasm: Uint8Array<ArrayBuffer>,
     dataText: string,
     entrypoints: readonly string[],
+    reads?: Reads,
   ): Promise<CompiledPolicy> {
     let module: WebAssembly.Module
     try {
@@ -99,11 +123,16 @@ export class CompiledPolicy {
     } catch (error) {
       throw new PolicyError('module.invalid', describe(error), { cause: error })
     }
-    const compiled = new CompiledPolicy(module, imageOf(module, dataText))
+    const compiled = new CompiledPolicy(module, imageOf(module, dataText, reads))
     const first = compiled.instance()
     const missing = entrypoints.find((name) => !first.has(name))
     if (missing !== undefined) throw new PolicyError('module.entrypoint', `${missing} is missing`)
     return compiled
+  }
+
+  /** The same, with inputs as text: for a module whose shape has not stood the test. */
+  withoutShape(): CompiledPolicy {
+    return new CompiledPolicy(this.module, { ...this.image, shape: undefined })
   }
 
   /** What another thread compiled and looked at. */
@@ -125,10 +154,10 @@ export class CompiledPolicy {
   /** A fresh instance with the data loaded. Errors: module.invalid. */
   instance(): PolicyInstance {
     const loaded = load(this.module)
-    const { memory } = this.image
+    const { memory, pages } = this.image
     try {
-      const missing = memory.length - loaded.mem.buffer.byteLength
-      if (missing > 0) loaded.mem.grow(Math.ceil(missing / PAGE))
+      const missing = pages - loaded.mem.buffer.byteLength / PAGE
+      if (missing > 0) loaded.mem.grow(missing)
     } catch (error) {
       throw new PolicyError('module.data', describe(error), { cause: error })
     }
@@ -163,11 +192,65 @@ function loadWith(module: WebAssembly.Module, dataText: string): Loaded {
   return loaded
 }
 
-function imageOf(module: WebAssembly.Module, dataText: string): Image {
+function imageOf(module: WebAssembly.Module, dataText: string, reads?: Reads): Image {
   const loaded = loadWith(module, dataText)
-  const { dataAddr, dataHeapPtr } = loaded
+  const { dataAddr } = loaded
+  const shaped = reads === undefined ? undefined : shapeOf(loaded, reads)
+  const dataHeapPtr = shaped?.base ?? loaded.dataHeapPtr
   const memory = new Uint8Array(loaded.mem.buffer.slice(0, dataHeapPtr))
-  return { memory, dataAddr, dataHeapPtr }
+  const pages = loaded.mem.buffer.byteLength / PAGE
+  return { memory, pages, dataAddr, dataHeapPtr, shape: shaped?.shape }
+}
+
+/** The value of a JSON text that is copied to an address; heap and value follow it. */
+function parseAt({ mem, wasmInstance }: Loaded, text: Uint8Array, at: number): number {
+  const { exports } = wasmInstance
+  new Uint8Array(mem.buffer).set(text, at)
+  exports.opa_heap_ptr_set(at + text.length)
+  const value = exports.opa_json_parse(at, text.length)
+  if (value === 0) throw new Error('a text of our own is not JSON')
+  return value
+}
+
+/**
+ * Finds the module's shape behind its data, and makes room for inputs behind that; the base is where
+ * they begin. Errors: module.data.
+ */
+function shapeOf(loaded: Loaded, reads: Reads): { shape: Shape; base: number } | undefined {
+  const { exports } = loaded.wasmInstance
+  const view = (): DataView => new DataView(loaded.mem.buffer)
+  try {
+    exports.opa_heap_ptr_set(loaded.dataHeapPtr)
+    exports.opa_malloc(SHAPE_BYTES + ROOM_BYTES)
+    exports.opa_heap_ptr_set(loaded.dataHeapPtr)
+    const shape = findShape(
+      {
+        // Not by opa_malloc, which would hand out what a parse before has freed in the middle.
+        parse: (text) => parseAt(loaded, encoder.encode(text), exports.opa_heap_ptr_get()),
+        reserve(bytes) {
+          const at = aligned(exports.opa_heap_ptr_get())
+          exports.opa_heap_ptr_set(at + bytes)
+          return at
+        },
+        word: (address) => view().getInt32(address, true),
+        set: (address, words) =>
+          words.forEach((word, at) => view().setInt32(address + 4 * at, word, true)),
+        bytes: (from, to) => new Uint8Array(loaded.mem.buffer).subarray(from, to),
+      },
+      inputSchema,
+      reads,
+    )
+    const base = aligned(exports.opa_heap_ptr_get())
+    if (shape === undefined || base > loaded.dataHeapPtr + SHAPE_BYTES) return undefined
+    exports.opa_heap_ptr_set(base)
+    return { shape, base }
+  } catch (error) {
+    throw new PolicyError('module.data', describe(error), { cause: error })
+  }
+}
+
+function aligned(address: number): number {
+  return Math.ceil(address / 4) * 4
 }
 
 function builtinsOf(loaded: Loaded): string[] {
@@ -183,7 +266,17 @@ function builtinsOf(loaded: Loaded): string[] {
   }
 }
 
-/** One instance; after a PolicyError from `evaluate` it must not be asked again. */
+/** The value of a result set's only result; undefined where there is none. */
+function onlyResult(results: unknown): unknown {
+  if (!Array.isArray(results)) throw new Error('the result set is not a list')
+  if (results.length === 0) return undefined
+  const [first] = results as readonly unknown[]
+  if (results.length > 1 || typeof first !== 'object' || first === null)
+    throw new Error('the result set is not one result')
+  return (first as { readonly result?: unknown }).result
+}
+
+/** One instance; after a PolicyError from `evaluate` or `evaluatePlaced` it must not be asked again. */
 export class PolicyInstance {
   readonly #loaded: Loaded
   readonly #image: Pick<Image, 'dataAddr' | 'dataHeapPtr'>
@@ -211,16 +304,43 @@ export class PolicyInstance {
    * Gives: the value, or undefined where the rules leave it undefined. Errors: module.eval.
    */
   evaluate(entrypoint: string, input: string | Uint8Array): unknown {
+    return this.#asked(entrypoint, (id) => this.#eval(id, input))
+  }
+
+  /** Evaluates one entry point on an input that lies in this instance's memory; as `evaluate` else. */
+  evaluatePlaced(entrypoint: string, input: Placed): unknown {
+    return this.#asked(entrypoint, (id) => this.#evalPlaced(id, input))
+  }
+
+  /** What the module finds where an input was placed. Errors: module.eval. */
+  readPlaced({ value, end }: Placed): unknown {
+    const { exports } = this.#loaded.wasmInstance
+    try {
+      exports.opa_heap_ptr_set(end)
+      return readJson(this.#memory(), exports.opa_json_dump(value))
+    } catch (error) {
+      throw new PolicyError('module.eval', describe(error), { cause: error })
+    }
+  }
+
+  /** Where inputs for this instance are placed. */
+  get ground(): Ground {
+    const loaded = this.#loaded
+    return {
+      memory: loaded.mem,
+      base: this.#image.dataHeapPtr,
+      parse(text, at) {
+        const value = parseAt(loaded, text, at)
+        return { value, end: loaded.wasmInstance.exports.opa_heap_ptr_get() }
+      },
+    }
+  }
+
+  #asked(entrypoint: string, evaluate: (id: number) => unknown): unknown {
     const id = this.#entrypoints.get(entrypoint)
     if (id === undefined) throw new PolicyError('module.entrypoint', `${entrypoint} is missing`)
     try {
-      const results = this.#eval(id, input)
-      if (!Array.isArray(results)) throw new Error('the result set is not a list')
-      if (results.length === 0) return undefined
-      const [first] = results as readonly unknown[]
-      if (results.length > 1 || typeof first !== 'object' || first === null)
-        throw new Error('the result set is not one result')
-      return (first as { readonly result?: unknown }).result
+      return onlyResult(evaluate(id))
     } catch (error) {
       throw new PolicyError('module.eval', describe(error), { cause: error })
     }
@@ -243,6 +363,19 @@ export class PolicyInstance {
     // The heap begins anew after the input: what the last decision left there is overwritten.
     const heap = dataHeapPtr + bytes.length
     const address = this.#opaEval(0, id, dataAddr, dataHeapPtr, bytes.length, heap, 0)
+    return readJson(this.#memory(), address)
+  }
+
+  /** The heap begins anew after the input, as in `#eval`. */
+  #evalPlaced(id: number, { value, end }: Placed): unknown {
+    const { exports } = this.#loaded.wasmInstance
+    exports.opa_heap_ptr_set(end)
+    const context = exports.opa_eval_ctx_new()
+    exports.opa_eval_ctx_set_input(context, value)
+    exports.opa_eval_ctx_set_data(context, this.#image.dataAddr)
+    exports.opa_eval_ctx_set_entrypoint(context, id)
+    if (exports.eval(context) !== 0) throw new Error('the evaluation failed')
+    const address = exports.opa_json_dump(exports.opa_eval_ctx_get_result(context))
     return readJson(this.#memory(), address)
   }
 }

@@ -1,0 +1,381 @@
+/**
+ * An input set down in a module's memory as the values it works on, so that it has no text to parse. The
+ * same checks, in the same order and with the same words, as of the text (encode.ts); what counts against
+ * the limit is the text it would have been. Where the module's shape is unknown nothing is placed.
+ */
+import { encodeOf, MAX_INPUT_BYTES, Page, TOO_LONG } from './encode.ts'
+import type { Encode } from './encode.ts'
+import { PolicyError } from './errors.ts'
+import { isPlain, numberCheck, stringCheck, typesOf } from './schema.ts'
+import type { Schema } from './schema.ts'
+import type { Reads } from './reads.ts'
+import { AS_DIGITS, AS_INTEGER, INDEXES, isRecord, NUMBER_BYTES, TYPE } from './shape.ts'
+import type { Shape } from './shape.ts'
+
+/**
+ * Bytes of memory that any input within the limit fits into. The costliest text is a list of numbers in
+ * a dictionary: two bytes of text, and some 70 with what its growing list leaves behind.
+ */
+export const ROOM_BYTES = 2 * 1024 * 1024
+
+/** What of an instance an input is placed in. */
+export interface Ground {
+  readonly memory: WebAssembly.Memory
+  /** The first address that is free before every decision; a multiple of four. */
+  readonly base: number
+  /** The value of a JSON text, made from an address on; gives it and the address after it. */
+  parse(text: Uint8Array, at: number): { readonly value: number; readonly end: number }
+}
+
+/** Sets a value down and gives its address; 0 where it breaks the schema, and the pen says how. */
+type Place = (value: unknown, pen: Pen) => number
+
+const encoder = new TextEncoder()
+const [QUOTE, BACKSLASH] = [0x22, 0x5c]
+const STRING_BYTES = 12
+const ARRAY_BYTES = 16
+const ELEMENT_BYTES = 8
+
+/** Where the next value comes to lie, and how much text it would have been. */
+class Pen {
+  readonly ground: Ground
+  words: Int32Array<ArrayBuffer>
+  bytes: Uint8Array<ArrayBuffer>
+  at = 0
+  /** Bytes of the text it would have been so far, fields no rule reads included. */
+  size = 0
+  problem = ''
+  /** Whether a string with a lone surrogate was made well-formed. */
+  repaired = false
+  /** For what is handed over as text. */
+  readonly page: Page = new Page()
+
+  constructor(ground: Ground) {
+    this.ground = ground
+    this.words = new Int32Array(ground.memory.buffer)
+    this.bytes = new Uint8Array(ground.memory.buffer)
+  }
+
+  begin(): void {
+    const { base, memory } = this.ground
+    if (this.words.buffer !== memory.buffer) {
+      this.words = new Int32Array(memory.buffer)
+      this.bytes = new Uint8Array(memory.buffer)
+    }
+    this.at = base
+    this.size = 0
+    this.repaired = false
+  }
+
+  wrong(problem: string): 0 {
+    this.problem = problem
+    return 0
+  }
+}
+
+/** The header of a string whose bytes follow it; gives its address. */
+function closeString(pen: Pen, length: number): number {
+  const { at, words } = pen
+  words[at >> 2] = TYPE.string
+  words[(at >> 2) + 1] = length
+  words[(at >> 2) + 2] = at + STRING_BYTES
+  pen.at = at + ((STRING_BYTES + length + 3) & ~3)
+  return at
+}
+
+/** A string that JSON escapes, or that is not ASCII. */
+function placeHard(text: string, pen: Pen): number {
+  if (text.includes('\0')) return pen.wrong(': holds NUL')
+  const good = text.toWellFormed()
+  if (good !== text) pen.repaired = true
+  const printed = JSON.stringify(good)
+  const { read, written } = encoder.encodeInto(printed, pen.page.bytes)
+  pen.size += written
+  if (read !== printed.length || pen.size > MAX_INPUT_BYTES) return pen.wrong(TOO_LONG)
+  const start = pen.at + STRING_BYTES
+  return closeString(pen, encoder.encodeInto(good, pen.bytes.subarray(start)).written)
+}
+
+function placeString(text: string, pen: Pen): number {
+  const { bytes } = pen
+  const { length } = text
+  if (length > MAX_INPUT_BYTES) return pen.wrong(TOO_LONG)
+  const start = pen.at + STRING_BYTES
+  for (let from = 0; from < length; from++) {
+    const code = text.charCodeAt(from)
+    if (code < 0x20 || code > 0x7e || code === QUOTE || code === BACKSLASH)
+      return placeHard(text, pen)
+    bytes[start + from] = code
+  }
+  pen.size += length + 2
+  return pen.size > MAX_INPUT_BYTES ? pen.wrong(TOO_LONG) : closeString(pen, length)
+}
+
+/** A number that is no integer is kept by the module as its digits. */
+function placeDigits(value: number, pen: Pen): number {
+  const text = String(value)
+  const { at, words, bytes } = pen
+  const start = at + 24
+  words.set([TYPE.number | AS_DIGITS, 0, start, text.length, 0, 0], at >> 2)
+  for (let from = 0; from < text.length; from++) bytes[start + from] = text.charCodeAt(from)
+  pen.size += text.length
+  pen.at = start + ((text.length + 3) & ~3)
+  return at
+}
+
+function placeNumber(value: number, pen: Pen): number {
+  if (!Number.isInteger(value)) return placeDigits(value, pen)
+  const { at, words } = pen
+  words[at >> 2] = TYPE.number | AS_INTEGER
+  words[(at >> 2) + 2] = value | 0
+  words[(at >> 2) + 3] = Math.floor(value / 2 ** 32)
+  pen.at = at + NUMBER_BYTES
+  pen.size += digits(value)
+  return at
+}
+
+/** Characters of a safe integer. */
+function digits(value: number): number {
+  const size = Math.abs(value)
+  let length = value < 0 ? 2 : 1
+  for (let power = 10; power <= size; power *= 10) length++
+  return length
+}
+
+function listPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+  const { maxItems = Infinity } = schema
+  if (maxItems > INDEXES) throw new Error(`a list longer than ${INDEXES}`)
+  const item = placeOf(schema.items ?? { type: 'null' }, reads, `${path}[]`, shape)
+  return (value, pen) => {
+    const list = value as readonly unknown[]
+    const { length } = list
+    if (length > maxItems) return pen.wrong(`: more than ${maxItems} items`)
+    const { at, words } = pen
+    words[at >> 2] = TYPE.array
+    words[(at >> 2) + 1] = at + ARRAY_BYTES
+    words[(at >> 2) + 2] = length
+    words[(at >> 2) + 3] = length
+    pen.at = at + ARRAY_BYTES + ELEMENT_BYTES * length
+    // Brackets, and a comma between two items.
+    pen.size += length === 0 ? 2 : length + 1
+    for (let index = 0; index < length; index++) {
+      const placed = item(list[index], pen)
+      if (placed === 0) return pen.wrong(`.${index}${pen.problem}`)
+      if (pen.size > MAX_INPUT_BYTES) return pen.wrong(TOO_LONG)
+      const element = (at + ARRAY_BYTES + ELEMENT_BYTES * index) >> 2
+      words[element] = shape.indexes + NUMBER_BYTES * index
+      words[element + 1] = placed
+    }
+    return at
+  }
+}
+
+interface Field {
+  readonly name: string
+  readonly place: Place
+  /** Word of the record its value is named in; -1 where no rule reads it. */
+  readonly slot: number
+}
+
+/** Checked and counted, and left out: what is set down of it, the next value is set down over. */
+function unread(schema: Schema): Place {
+  const encode = encodeOf(schema, true)
+  const plain = ['string', 'number', 'integer', 'boolean', 'null']
+  const scalar = typesOf(schema).every((type) => plain.includes(type))
+  const place = scalar ? placeOf(schema, true, '', NOWHERE) : undefined
+  return (value, pen) => {
+    if (place !== undefined) {
+      const { at } = pen
+      const placed = place(value, pen)
+      pen.at = at
+      return placed
+    }
+    const problem = textOf(encode, value, pen)
+    return problem === undefined ? 1 : pen.wrong(problem)
+  }
+}
+
+/** For scalars, which take nothing of a shape but that these are not 0. */
+const NOWHERE: Shape = { none: 1, yes: 1, no: 1, empty: 1, indexes: 1, records: new Map() }
+
+/** Writes a value on the pen's own page, and counts it. */
+function textOf(encode: Encode, value: unknown, pen: Pen): string | undefined {
+  const { page } = pen
+  page.at = 0
+  page.unread = 0
+  page.repaired = false
+  const problem = encode(value, page)
+  pen.size += page.at + page.unread
+  if (page.repaired) pen.repaired = true
+  return problem
+}
+
+function fieldsOf(schema: Schema, reads: Reads, path: string, shape: Shape): Field[] {
+  const slots = shape.records.get(path)?.slots
+  return Object.entries(schema.properties ?? {}).map(([name, part]) => {
+    const below = reads === true ? true : reads.get(name)
+    const slot = slots?.get(name) ?? -1
+    if (below !== undefined && slot < 0) throw new Error(`${path}.${name} has no place`)
+    const place =
+      below === undefined ? unread(part) : placeOf(part, below, `${path}.${name}`, shape)
+    return { name, place, slot: below === undefined ? -1 : slot }
+  })
+}
+
+/** Copies a record's blank form to the pen. */
+function putBlank(words: Int32Array, relative: readonly number[], pen: Pen): void {
+  const { at } = pen
+  const base = at >> 2
+  for (let word = 0; word < words.length; word++) pen.words[base + word] = words[word] ?? 0
+  for (const word of relative) pen.words[base + word] = at + (words[word] ?? 0)
+  pen.at = at + 4 * words.length
+}
+
+function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+  const fields = fieldsOf(schema, reads, path, shape)
+  const known = new Set(fields.map(({ name }) => name))
+  // Each key as `,"name":`; the first comma that is written is the opening brace.
+  const keys = fields.map(({ name }) => encoder.encode(`,${JSON.stringify(name)}:`).length)
+  const braces = fields.some(({ slot }) => slot >= 0) ? 1 : 2
+  const textBytes = keys.reduce((sum, bytes) => sum + bytes, braces)
+  const { words: blank, relative } = shape.records.get(path) ?? {
+    words: new Int32Array(0),
+    relative: [],
+  }
+  return (value, pen) => {
+    const object = value as Readonly<Record<string, unknown>>
+    if (!isPlain(object)) return pen.wrong(': not a plain object')
+    const { at, words } = pen
+    putBlank(blank, relative, pen)
+    for (const { name, place, slot } of fields) {
+      const part = object[name]
+      if (part === undefined) return pen.wrong(`.${name}: absent`)
+      const placed = place(part, pen)
+      if (placed === 0) return pen.wrong(`.${name}${pen.problem}`)
+      if (slot >= 0) words[(at >> 2) + slot] = placed
+    }
+    if (Object.keys(object).length !== fields.length) {
+      const extra = Object.keys(object).find((name) => !known.has(name))
+      return pen.wrong(extra === undefined ? ': an inherited key' : ': an unknown key')
+    }
+    pen.size += textBytes
+    return blank.length === 0 ? shape.empty : at
+  }
+}
+
+/** Any keys at all: the module hashes them itself, from text. */
+function dictionaryPlace(schema: Schema, reads: Reads, shape: Shape): Place {
+  const encode = encodeOf({ ...schema, type: 'object' }, reads)
+  return (value, pen) => {
+    const problem = textOf(encode, value, pen)
+    if (problem !== undefined) return pen.wrong(problem)
+    const { page } = pen
+    if (page.at === 2) return shape.empty
+    if (pen.size > MAX_INPUT_BYTES) return pen.wrong(TOO_LONG)
+    const placed = pen.ground.parse(page.bytes.subarray(0, page.at), pen.at)
+    // Memory that has grown has moved, and what would be set down from here on is lost.
+    if (pen.ground.memory.buffer !== pen.words.buffer)
+      throw new PolicyError('module.eval', 'the memory moved under an input')
+    pen.at = (placed.end + 3) & ~3
+    return placed.value
+  }
+}
+
+/** Strings, or strings and null: most of what an input holds. */
+function stringPlace(schema: Schema, nullable: boolean, { none }: Shape): Place {
+  const check = stringCheck(schema)
+  const wanted = `: not ${typesOf(schema).join(' or ')}`
+  return (value, pen) => {
+    if (typeof value === 'string') {
+      const problem = check(value)
+      return problem === undefined ? placeString(value, pen) : pen.wrong(problem)
+    }
+    if (value !== null || !nullable) return pen.wrong(wanted)
+    pen.size += 4
+    return none
+  }
+}
+
+function placeOf(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+  const types = typesOf(schema)
+  if (types.every((type) => type === 'string' || type === 'null') && types.includes('string'))
+    return stringPlace(schema, types.includes('null'), shape)
+  const wanted = `: not ${types.join(' or ')}`
+  const integer = types.includes('integer')
+  const string = types.includes('string') ? stringCheck(schema) : undefined
+  const number = integer || types.includes('number') ? numberCheck(schema, integer) : undefined
+  const list = types.includes('array') ? listPlace(schema, reads, path, shape) : undefined
+  const object = types.includes('object') ? objectPlace(schema, reads, path, shape) : undefined
+  const [nothing, flag] = [types.includes('null'), types.includes('boolean')]
+  return (value, pen) => {
+    if (value === null) {
+      if (!nothing) return pen.wrong(wanted)
+      pen.size += 4
+      return shape.none
+    }
+    if (typeof value === 'string') {
+      const problem = string === undefined ? wanted : string(value)
+      return problem === undefined ? placeString(value, pen) : pen.wrong(problem)
+    }
+    if (typeof value === 'number') {
+      const problem = number === undefined ? wanted : number(value)
+      return problem === undefined ? placeNumber(value, pen) : pen.wrong(problem)
+    }
+    if (typeof value === 'boolean') {
+      if (!flag) return pen.wrong(wanted)
+      pen.size += value ? 4 : 5
+      return value ? shape.yes : shape.no
+    }
+    if (Array.isArray(value)) return list === undefined ? pen.wrong(wanted) : list(value, pen)
+    if (typeof value !== 'object' || object === undefined) return pen.wrong(wanted)
+    return object(value, pen)
+  }
+}
+
+function objectPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+  return isRecord(schema)
+    ? recordPlace(schema, reads, path, shape)
+    : dictionaryPlace(schema, reads, shape)
+}
+
+/** An input that lies in a module's memory. */
+export interface Placed {
+  readonly value: number
+  /** The first free address after it. */
+  readonly end: number
+}
+
+/** Places inputs of one schema, of which these parts are read, in one instance of a module. */
+export class Placer {
+  readonly #pen: Pen
+  readonly #place: Place
+  #placed: Placed | undefined
+
+  /** Errors: a plain Error for a schema of another form than encode.ts takes, or that the shape is not of. */
+  constructor(schema: Schema, reads: Reads, shape: Shape, ground: Ground) {
+    this.#pen = new Pen(ground)
+    this.#place = placeOf(schema, reads, '', shape)
+  }
+
+  /** Checks, counts and places; the page gets the count, and no text. */
+  readonly encode: Encode = (value, page) => {
+    const pen = this.#pen
+    this.#placed = undefined
+    pen.begin()
+    const root = this.#place(value, pen)
+    page.at = pen.size
+    page.unread = 0
+    page.repaired = pen.repaired
+    if (root === 0) return pen.problem
+    this.#placed = { value: root, end: pen.at }
+    return undefined
+  }
+
+  /** What `encode` placed last, once. Errors: a plain Error where that was refused, or has been taken. */
+  take(): Placed {
+    const placed = this.#placed
+    this.#placed = undefined
+    if (placed === undefined) throw new Error('nothing was placed')
+    return placed
+  }
+}

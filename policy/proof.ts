@@ -1,0 +1,107 @@
+/**
+ * Before inputs are placed in a module's memory it has to show that it finds there just what was placed.
+ * It lists the keys of an object by looking each of them up, so a key that is not found is not listed.
+ */
+import { Page } from './encode.ts'
+import { encodeInput } from './input.ts'
+import type { CompiledPolicy } from './module.ts'
+import { Placer } from './place.ts'
+import type { Reads } from './reads.ts'
+import { inputSchema, typesOf } from './schema.ts'
+import type { Schema } from './schema.ts'
+
+/** For strings of a form. */
+const FORMED = ['192.0.2.7', 'a'.repeat(64), '/', 'GET', 'device:read']
+const TEXTS = ['plain', '', 'ä€😀', 'a "quoted" \\ text\n', 'x'.repeat(200)]
+const NUMBERS = [0, 7, 1795082400, 2 ** 53 - 1, -1, -(2 ** 40)]
+
+/** Counts up, so that no two values of a sample are the same. */
+interface Turn {
+  at: number
+}
+
+function stringOf(schema: Schema, turn: Turn): string {
+  if (schema.enum !== undefined)
+    return String(schema.enum.find((value) => typeof value === 'string'))
+  const text = TEXTS[turn.at++ % TEXTS.length] ?? ''
+  const { minLength = 0, maxLength = Infinity, pattern } = schema
+  if (pattern !== undefined) return FORMED.find((formed) => new RegExp(pattern).test(formed)) ?? ''
+  return text.length >= minLength ? text.slice(0, maxLength) : 'x'.repeat(minLength)
+}
+
+function numberOf(schema: Schema, turn: Turn): number {
+  const said = schema.const ?? schema.enum?.find((value) => typeof value === 'number')
+  if (typeof said === 'number') return said
+  const { minimum = -Infinity, maximum = Infinity } = schema
+  const number = NUMBERS[turn.at++ % NUMBERS.length] ?? 0
+  return Math.min(maximum, Math.max(minimum, number))
+}
+
+/** A value of a schema in which nothing that may be there is absent. */
+function full(schema: Schema, turn: Turn): unknown {
+  const types = typesOf(schema)
+  if (types.includes('object')) {
+    const parts = Object.entries(schema.properties ?? { one: schema.additionalProperties })
+    return Object.fromEntries(
+      parts.map(([name, part]) => [name, typeof part === 'object' ? full(part, turn) : null]),
+    )
+  }
+  const { items, maxItems = Infinity } = schema
+  if (types.includes('array') && items !== undefined)
+    return Array.from({ length: Math.min(2, maxItems) }, () => full(items, turn))
+  if (types.includes('string')) return stringOf(schema, turn)
+  if (types.includes('integer') || types.includes('number')) return numberOf(schema, turn)
+  return types.includes('boolean') ? turn.at++ % 2 === 0 : null
+}
+
+/** A value of a schema with as little in it as there may be. */
+function bare(schema: Schema): unknown {
+  const types = typesOf(schema)
+  if (types.includes('null')) return null
+  if (types.includes('array')) return []
+  if (!types.includes('object')) return full(schema, { at: 0 })
+  const parts = Object.entries(schema.properties ?? {})
+  return Object.fromEntries(parts.map(([name, part]) => [name, bare(part)]))
+}
+
+/** Whether two JSON values are the same, whatever the order of their keys. */
+function same(one: unknown, other: unknown): boolean {
+  if (typeof one !== 'object' || typeof other !== 'object' || one === null || other === null)
+    return one === other
+  const [left, right] = [Object.entries(one), new Map(Object.entries(other))]
+  return (
+    Array.isArray(one) === Array.isArray(other) &&
+    left.length === right.size &&
+    left.every(([name, part]) => right.has(name) && same(part, right.get(name)))
+  )
+}
+
+const decoder = new TextDecoder('utf-8', { fatal: true })
+/** Inputs that between them hold values of every form the schema admits. */
+export const SAMPLES: readonly unknown[] = [0, 1, 2, 3, 4].map((at) => {
+  const made = at === 0 ? bare(inputSchema) : full(inputSchema, { at })
+  // Objects in the engine's plain form: others would teach it that any may come, and slow every decision.
+  return JSON.parse(JSON.stringify(made)) as unknown
+})
+
+/** Whether the module finds in every sample what was placed; false also where it has no shape at all. */
+export function placesWell(compiled: CompiledPolicy, reads: Reads): boolean {
+  const { shape } = compiled.image
+  if (shape === undefined) return false
+  const instance = compiled.instance()
+  const placer = new Placer(inputSchema, reads, shape, instance.ground)
+  const encode = encodeInput(reads)
+  return SAMPLES.every((sample) => {
+    const [written, placed] = [new Page(), new Page()]
+    const refused = encode(sample, written)
+    if (placer.encode(sample, placed) !== refused || written.at + written.unread !== placed.at)
+      return false
+    if (refused !== undefined) return true
+    const text = decoder.decode(written.bytes.subarray(0, written.at))
+    try {
+      return same(JSON.parse(text), instance.readPlaced(placer.take()))
+    } catch {
+      return false
+    }
+  })
+}

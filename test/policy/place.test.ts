@@ -1,0 +1,236 @@
+/** An input that is placed in the module's memory is the input that would have been written as text. */
+import fc from 'fast-check'
+import { beforeAll, describe, expect, test } from 'vitest'
+import type { Input, Point } from '#policy'
+import { Page } from '../../policy/encode.ts'
+import { encodeInput, prepare } from '../../policy/input.ts'
+import { CompiledPolicy } from '../../policy/module.ts'
+import type { PolicyInstance } from '../../policy/module.ts'
+import { Placer, ROOM_BYTES } from '../../policy/place.ts'
+import { ENTRYPOINTS, POINTS } from '../../policy/points.ts'
+import { placesWell, SAMPLES } from '../../policy/proof.ts'
+import { readsOf } from '../../policy/reads.ts'
+import type { Reads } from '../../policy/reads.ts'
+import { inputSchema } from '../../policy/schema.ts'
+import { findShape } from '../../policy/shape.ts'
+import type { Shaping } from '../../policy/shape.ts'
+import { baseInputs, readVectors } from '../../policy/toolchain/vectors.ts'
+import { builtin } from './fixture.ts'
+
+const bases = await baseInputs()
+const open = bases['session.open']
+const decoder = new TextDecoder('utf-8', { fatal: true })
+
+/** Both ways in, for policies that read these parts of the input. */
+interface Ways {
+  readonly compiled: CompiledPolicy
+  readonly placing: PolicyInstance
+  readonly reading: PolicyInstance
+  readonly placer: Placer
+  readonly encode: ReturnType<typeof encodeInput>
+}
+
+async function waysOf(reads: Reads): Promise<Ways> {
+  const { wasm, dataText } = builtin
+  const compiled = await CompiledPolicy.compile(wasm, dataText, ENTRYPOINTS, reads)
+  const { shape } = compiled.image
+  if (shape === undefined) throw new Error('the built-in module has no known shape')
+  const placing = compiled.instance()
+  const placer = new Placer(inputSchema, reads, shape, placing.ground)
+  return { compiled, placing, placer, reading: compiled.instance(), encode: encodeInput(reads) }
+}
+
+let narrow: Ways
+let whole: Ways
+beforeAll(async () => {
+  narrow = await waysOf(builtin.reads)
+  whole = await waysOf(true)
+})
+
+/** What the module finds, or where the input is refused: written as text, and placed. */
+function bothWays(
+  { encode, placer, placing }: Ways,
+  input: Input,
+): { text: unknown; placed: unknown } {
+  const written = prepare(input.action, input, encode)
+  const text = written.ok ? JSON.parse(decoder.decode(written.bytes)) : written.at
+  const again = prepare(input.action, input, placer.encode)
+  const placed = again.ok ? placing.readPlaced(placer.take()) : again.at
+  return { text, placed }
+}
+
+test('every vector is decided alike, to the last obligation', async () => {
+  for (const { name, point, input } of await readVectors()) {
+    const { entrypoint } = POINTS[point]
+    for (const { encode, placer, placing, reading } of [narrow, whole]) {
+      const written = prepare(point, input, encode)
+      if (!written.ok) throw new Error(written.at)
+      const asText = reading.evaluate(entrypoint, written.bytes)
+      expect(prepare(point, input, placer.encode).ok).toBe(true)
+      expect(placing.evaluatePlaced(entrypoint, placer.take()), name).toEqual(asText)
+    }
+  }
+})
+
+test('the samples of the proof are inputs, and between them hold every field', () => {
+  const encode = encodeInput(true)
+  for (const sample of SAMPLES) expect(encode(sample, new Page())).toBeUndefined()
+  const nulls = (value: unknown, path: string): string[] => {
+    if (value === null) return [path]
+    if (typeof value !== 'object') return []
+    return Object.entries(value).flatMap(([name, part]) => nulls(part, `${path}.${name}`))
+  }
+  expect(nulls(SAMPLES[1], '')).toEqual([])
+})
+
+describe('any input, well-formed or not', () => {
+  const scalar = fc.oneof(
+    fc.string({ maxLength: 60, unit: 'binary' }),
+    fc.integer({ min: -(2 ** 53) + 1, max: 2 ** 53 - 1 }),
+    fc.double({ noNaN: true, min: -1e15, max: 1e15 }),
+    fc.boolean(),
+    fc.constant(null),
+  )
+
+  test('odd strings, keys and numbers', () => {
+    fc.assert(
+      fc.property(fc.dictionary(fc.string({ maxLength: 20 }), scalar, { maxKeys: 8 }), (claims) => {
+        const input = { ...open, subject: { ...open.subject, claims } }
+        const { text, placed } = bothWays(whole, input)
+        expect(placed).toEqual(text)
+      }),
+      { numRuns: 100 },
+    )
+  })
+
+  test('any value in the place of any part', () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...Object.keys(open)),
+        fc.oneof(
+          fc.anything().filter((value) => value !== undefined),
+          scalar,
+          fc.constantFrom(...Object.values(bases)),
+        ),
+        fc.constantFrom(...(Object.keys(bases) as Point[])),
+        (name, value, point) => {
+          const input = { ...bases[point], [name]: value } as Input
+          for (const ways of [narrow, whole]) {
+            const { text, placed } = bothWays(ways, input)
+            expect(placed).toEqual(text)
+          }
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+
+  test('any value deep in a grant or in what was observed', () => {
+    const [grant] = open.grants
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...Object.keys(grant ?? {})),
+        fc.oneof(scalar, fc.array(scalar, { maxLength: 5 }), fc.object()),
+        fc.integer({ min: 1, max: 33 }),
+        (name, value, count) => {
+          const grants = Array.from({ length: count }, () => ({ ...grant, [name]: value }))
+          const { text, placed } = bothWays(narrow, { ...open, grants } as unknown as Input)
+          expect(placed).toEqual(text)
+        },
+      ),
+      { numRuns: 200 },
+    )
+  })
+})
+
+test('the limit is to the byte, fields that no rule reads included', () => {
+  for (let bytes = 16_300; bytes < 16_460; bytes++) {
+    const groups = Array.from({ length: 140 }, () => 'g'.repeat(97))
+    const bare = { ...open, subject: { ...open.subject, groups } }
+    const missing = bytes - JSON.stringify(bare).length
+    const request_id = `${open.request_id}${'x'.repeat(Math.max(0, Math.min(missing, 100)))}`
+    const site = 'y'.repeat(Math.max(0, missing - 100))
+    const input = { ...bare, request_id, gateway: { ...open.gateway, site: `plant-7${site}` } }
+    for (const ways of [narrow, whole]) {
+      const { text, placed } = bothWays(ways, input)
+      expect(typeof placed, String(bytes)).toBe(typeof text)
+    }
+  }
+})
+
+test('the costliest input stays within the room that is made for it', () => {
+  const claims = Object.fromEntries(
+    Array.from({ length: 20 }, (_, at) => [`k${at}`, Array.from({ length: 230 }, () => '')]),
+  )
+  const ways = bothWays(whole, { ...open, subject: { ...open.subject, claims } })
+  expect(ways.placed).toEqual(ways.text)
+  expect(typeof ways.placed).toBe('object')
+  const { placer, placing } = whole
+  prepare('session.open', { ...open, subject: { ...open.subject, claims } }, placer.encode)
+  const { end } = placer.take()
+  expect(end - placing.ground.base).toBeLessThan(ROOM_BYTES)
+})
+
+test('nothing of an input is left to the next one', () => {
+  const { placer, placing } = narrow
+  const found = (input: Input): unknown => {
+    expect(prepare(input.action, input, placer.encode).ok).toBe(true)
+    return placing.readPlaced(placer.take())
+  }
+  const before = found(open)
+  for (const input of Object.values(bases)) found(input)
+  expect(found(open)).toEqual(before)
+  expect(prepare('session.open', { ...open, device: 1 as never }, placer.encode).ok).toBe(false)
+  expect(() => placer.take()).toThrow('nothing was placed')
+})
+
+describe('a module of another shape gets its input as text', () => {
+  const values = new Map<string, number>()
+  /** Answers every word alike: nothing in it is where it should be. */
+  const strange = (word: number): Shaping => ({
+    parse: (text) => {
+      values.set(text, 64)
+      return 64
+    },
+    reserve: () => 128,
+    word: () => word,
+    set: () => undefined,
+    bytes: () => new Uint8Array(0),
+  })
+  test.for([0, 1, 4, 6, 70_000, -1])('all words %i', (word) => {
+    expect(findShape(strange(word), inputSchema, true)).toBeUndefined()
+  })
+
+  test('one whose keys are not found', () => {
+    const { compiled } = narrow
+    const { shape } = compiled.image
+    if (shape === undefined) throw new Error('no shape')
+    expect(placesWell(compiled, builtin.reads)).toBe(true)
+    const root = shape.records.get('')
+    if (root === undefined) throw new Error('no record')
+    // Each bucket moved by one: the keys are all there, and none is where it is looked for.
+    const words = Int32Array.from(root.words)
+    const size = words[2] ?? 0
+    words.set([words[3 + size] ?? 0, ...root.words.subarray(4, 3 + size)], 4)
+    const relative = root.relative.map((word) =>
+      word >= 4 && word < 4 + size ? 4 + ((word - 3) % size) : word,
+    )
+    const records = new Map(shape.records).set('', { ...root, words, relative })
+    const moved = CompiledPolicy.from(compiled.module, {
+      ...compiled.image,
+      shape: { ...shape, records },
+    })
+    expect(placesWell(moved, builtin.reads)).toBe(false)
+    expect(placesWell(compiled.withoutShape(), builtin.reads)).toBe(false)
+  })
+
+  test('reads within a dictionary, and none at all', async () => {
+    for (const reads of [readsOf(['input.subject.claims.b']), readsOf([])]) {
+      const ways = await waysOf(reads)
+      expect(placesWell(ways.compiled, reads)).toBe(true)
+      const input = { ...open, subject: { ...open.subject, claims: { a: 1, b: ['2', '3'] } } }
+      const { text, placed } = bothWays(ways, input)
+      expect(placed).toEqual(text)
+    }
+  })
+})
