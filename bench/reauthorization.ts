@@ -217,6 +217,7 @@ function grantOf(number: number, device: string, requester: string): Grant {
     approvals: approvers.map((by) => ({
       by,
       email: null,
+      signature: null,
       at: now,
       hash: HASH,
       decision_id: 'd_1',

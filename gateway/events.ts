@@ -5,6 +5,7 @@ import type { IdentityEvent, Subject } from './identity/index.ts'
 import { plainAddress, type Source } from './facts.ts'
 
 type AccountEvent = Extract<IdentityEvent, { readonly code: 'account.create' | 'account.change' }>
+type PasskeyEvent = Extract<IdentityEvent, { readonly passkey: string }>
 type IdpEvent = Extract<IdentityEvent, { readonly idp: string; readonly by: string }>
 
 export function actorOf(subject: Subject): Actor {
@@ -150,10 +151,45 @@ export function identityEvent(event: IdentityEvent): EventInput {
     case 'account.create':
     case 'account.change':
       return accountEvent(event)
+    case 'auth.stepup': {
+      const ok = event.outcome === 'success'
+      return {
+        code: 'auth.stepup',
+        ...common,
+        actor: { uid: event.subject, name: event.email, authn: { methods: event.methods } },
+        status: ok ? 'success' : 'failure',
+        disposition: ok ? 'allowed' : 'unauthorized',
+        reason: event.reason ?? undefined,
+        message: `passkey ${ok ? 'accepted' : 'refused'} (${event.purpose})`,
+        data: { client: event.client ?? undefined },
+      }
+    }
+    case 'passkey.add':
+    case 'passkey.remove':
+      return passkeyEvent(event)
     case 'idp.create':
     case 'idp.change':
     case 'idp.remove':
       return idpEvent(event)
+  }
+}
+
+function passkeyEvent(event: PasskeyEvent): EventInput {
+  const { code, source, at: time, by, subject, passkey, name } = event
+  const added = code === 'passkey.add'
+  return {
+    code: 'admin.call',
+    src: at(source),
+    time,
+    actor: { uid: by },
+    status: 'success',
+    message: `passkey ${added ? 'added' : 'removed'}: ${name}`,
+    data: {
+      operation: added ? 'passkey:add' : 'passkey:remove',
+      verb: added ? 'create' : 'delete',
+      entity: subject,
+      changes: { passkey, name },
+    },
   }
 }
 

@@ -13,6 +13,7 @@ import { keyFile } from './keys/file.ts'
 import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
 import { SqliteIdpStore } from './store/sqlite/idps.ts'
+import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
 import { VERSION } from './version.ts'
@@ -52,6 +53,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
       store: new SqliteIdentityStore(thread),
       oidcStore: new SqliteOidcStore(thread),
       idpStore: new SqliteIdpStore(thread),
+      passkeyStore: new SqlitePasskeyStore(thread),
       log: async (event) => void (await log.append(identityEvent(event))),
       now,
       report: (error, id) => logger.error({ err: error, id }, 'identity'),

@@ -40,6 +40,7 @@ import { enrolmentRoutes } from './listen/routes/enrolments.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { idpRoutes } from './listen/routes/idps.ts'
 import { logRoutes } from './listen/routes/log.ts'
+import { passkeyRoutes } from './listen/routes/passkeys.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
@@ -464,8 +465,12 @@ function addRoutes(
   enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
   idpRoutes(calls, { decisions, log, identity })
   const personOf = personsOf(identity)
-  const grantRoom = { tenant, store: grants, devices, registry, decisions, log, personOf, now }
-  grantRoutes(calls, { decisions, log, grants: grantRoom, reauthorization })
+  const { relyingParty } = identity.passkeys
+  const known = { tenant, store: grants, devices, registry, decisions, log }
+  const grantRoom = { ...known, relyingParty, personOf, now }
+  const granting = { decisions, log, grants: grantRoom, reauthorization }
+  grantRoutes(calls, granting)
+  passkeyRoutes(calls, { ...granting, identity, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
   sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })

@@ -26,6 +26,8 @@ export const Approval = Type.Object({
   at: Instant,
   grant_hash: Type.String(),
   decision_id: Type.String(),
+  /** Whether the approver's passkey signed that hash. */
+  signed: Type.Boolean(),
 })
 export type Approval = Static<typeof Approval>
 

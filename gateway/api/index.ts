@@ -1,6 +1,17 @@
 /** The HTTP contract: the schemas that validate, document and type `/api/v1`. Knows typebox only. */
 export { Denial, GrantId, Instant, NAME, Name, Page, Problem, SessionId } from './common.ts'
 export { Idp, IdpId, NewIdp, RemovedIdp } from './idps.ts'
+export {
+  Ceremony,
+  CeremonyAnswer,
+  CeremonyDone,
+  CeremonySecret,
+  CeremonyShown,
+  NewPasskey,
+  Passkey,
+  PasskeyId,
+  SignedGrant,
+} from './passkeys.ts'
 export { Account, AccountId, Bootstrap, LinkAccount, Info, Me, NewAccount, Role } from './people.ts'
 export {
   AcceptBaseline,

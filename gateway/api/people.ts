@@ -1,6 +1,6 @@
 /** Who may sign in, and who is asking. */
 import { Type, type Static } from 'typebox'
-import { Text } from './common.ts'
+import { Instant, Text } from './common.ts'
 
 export const Role = Type.Union([
   Type.Literal('admin'),
@@ -67,6 +67,8 @@ export const Me = Type.Object({
   roles: Type.Array(Type.String()),
   groups: Type.Array(Type.String()),
   methods: Type.Array(Type.String()),
+  /** When they last proved who they are. */
+  authenticated_at: Instant,
 })
 export type Me = Static<typeof Me>
 

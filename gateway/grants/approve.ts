@@ -1,4 +1,5 @@
 /** Approving and ending: who may, on which statement, recorded before it holds. */
+import { checkAssertion, digestOf, type GrantSignature } from '#approval'
 import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -16,6 +17,8 @@ export interface ApproveAsk {
   readonly id: string
   /** What the approver was shown. */
   readonly hash: string
+  /** What the approver's passkey signed, already accepted as theirs; null: nothing. */
+  readonly signature?: GrantSignature | null
 }
 
 export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Promise<Grant> {
@@ -57,6 +60,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const shown = shownState(grant, now)
   if (shown !== 'requested')
     throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
+  signsThis(room, ask, grant)
   const decision = await decide(room, ask, grant)
   if (decision.allow) await countsOnce(room, ask, grant)
   const first = decision.denials[0]
@@ -75,6 +79,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     at: now,
     hash: ask.hash,
     decision_id: decision.decision_id,
+    signature: ask.signature ?? null,
   })
   if (after !== undefined) return after
   const message = 'the grant changed while it was being approved'
@@ -86,6 +91,19 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     reason: 'grant.state',
   })
   throw new Refusal('grant.state', message)
+}
+
+/** What is kept must prove by itself what it was given for: this grant, signed by its approver. */
+function signsThis(room: GrantRoom, { signature }: ApproveAsk, grant: Grant): void {
+  if (signature === null || signature === undefined) return
+  const { id: rpId, origins } = room.relyingParty
+  const expected = { challenge: Buffer.from(grant.hash, 'hex'), rpId, origins }
+  const outcome = checkAssertion(signature.assertion, signature.key, expected)
+  if (outcome.ok) return
+  throw new Refusal('grant.changed', 'the passkey signed another statement than this grant', {
+    nextStep: 'look at the grant again, then approve what you see',
+    denials: [{ code: outcome.code, msg: 'the passkey signed something else' }],
+  })
 }
 
 /** Two accounts of one person are one approver, whatever signed them in; the refusal is recorded. */
@@ -123,6 +141,10 @@ function approval(
     decisions: decision === undefined ? undefined : [refOf(decision)],
     data: {
       grant_sha256: grant.hash,
+      approver_assertion_sha256:
+        ask.signature === null || ask.signature === undefined
+          ? undefined
+          : digestOf(ask.signature.assertion),
       requester: grant.statement.requester,
       approvals,
       approvals_needed: grant.approvals_needed,

@@ -1,26 +1,8 @@
 /**
- * A grant: what was asked, frozen, and what became of it. The statement never changes; approvals
- * name its hash, so a changed statement would be another grant.
+ * A grant: what was asked, frozen (`#approval`), and what became of it. Approvals name the statement's hash, so a
+ * changed statement would be another grant.
  */
-import { createHash } from 'node:crypto'
-
-/** What the requester asks for and approvers approve. Instants are epoch seconds. */
-export interface Statement {
-  readonly v: 1
-  readonly id: string
-  readonly tenant: string
-  readonly requester: string
-  readonly vendor: string | null
-  readonly devices: readonly string[]
-  readonly processes: readonly string[]
-  readonly ot_level: number
-  readonly not_before: number
-  readonly not_after: number
-  readonly max_duration_s: number
-  readonly reason: string
-  readonly ticket: string | null
-  readonly created_at: number
-}
+import type { GrantSignature, Statement } from '#approval'
 
 export interface Approval {
   readonly by: string
@@ -28,6 +10,8 @@ export interface Approval {
   readonly at: number
   readonly hash: string
   readonly decision_id: string
+  /** The approver's passkey over that hash; null for an approval without one. */
+  readonly signature: GrantSignature | null
 }
 
 export type GrantState = 'requested' | 'approved' | 'active' | 'spent' | 'revoked' | 'rejected'
@@ -55,19 +39,6 @@ export interface Grant {
   readonly approvals_needed: number
   readonly first_used_at: number | null
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null
-}
-
-/** The bytes that are hashed and approved: RFC 8785 for values that are strings and integers. */
-export function canonical(statement: Statement): string {
-  return JSON.stringify(statement, (_key, value: unknown) =>
-    typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-      : value,
-  )
-}
-
-export function hashOf(statement: Statement): string {
-  return createHash('sha256').update(canonical(statement)).digest('hex')
 }
 
 /** The end of what the grant allows: its window, or its duration from first use, whichever is first. */

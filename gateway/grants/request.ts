@@ -1,4 +1,5 @@
 /** Asking for a grant: is the target there, is the window one, may it be asked, who must approve. */
+import { hashOf, type Statement } from '#approval'
 import type { AuditLog, EventInput } from '#audit'
 import { refOf, toRefusal, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
@@ -15,7 +16,7 @@ import {
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { expiresAt, hashOf, type Grant, type Statement } from './grant.ts'
+import { expiresAt, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
 export interface GrantRoom {
@@ -25,6 +26,8 @@ export interface GrantRoom {
   readonly registry: Registry
   readonly decisions: Decisions
   readonly log: Pick<AuditLog, 'append'>
+  /** Whom passkeys sign for: a host name, and the origins of its pages. */
+  readonly relyingParty: { readonly id: string; readonly origins: readonly string[] }
   /** The human being behind an identity: accounts that the owner linked give the same. Unknown ones stand for themselves. */
   readonly personOf: (identity: string) => Promise<string>
   /** Epoch milliseconds. */

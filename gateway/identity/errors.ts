@@ -8,6 +8,7 @@ export type IdentityCode =
   | 'account.groups'
   | 'account.exists'
   | 'account.unknown'
+  | 'account.disabled'
   | 'account.last_admin'
   | 'account.outside'
   | 'account.self'
@@ -16,6 +17,15 @@ export type IdentityCode =
   | 'password.weak'
   | 'bootstrap.invalid'
   | 'bootstrap.spent'
+  | 'passkey.address'
+  | 'passkey.none'
+  | 'passkey.stale'
+  | 'passkey.exists'
+  | 'passkey.full'
+  | 'passkey.unknown'
+  | 'passkey.refused'
+  | 'ceremony.unknown'
+  | 'ceremony.limit'
   | 'idp.entry'
   | 'idp.exists'
   | 'idp.taken'
@@ -30,7 +40,7 @@ export type IdentityCode =
   | 'log.incomplete'
 
 interface Row {
-  readonly status: 400 | 404 | 409 | 410 | 500 | 503
+  readonly status: 400 | 403 | 404 | 409 | 410 | 429 | 500 | 503
   readonly detail: string
   readonly nextStep: string
 }
@@ -71,6 +81,11 @@ export const identityRows = {
     status: 404,
     detail: 'There is no such account.',
     nextStep: 'List the accounts and check the id.',
+  },
+  'account.disabled': {
+    status: 403,
+    detail: 'The account is disabled or gone.',
+    nextStep: 'Ask an administrator.',
   },
   'account.last_admin': {
     status: 409,
@@ -113,6 +128,52 @@ export const identityRows = {
     status: 410,
     detail: 'The bootstrap token was used, or an account exists already.',
     nextStep: 'Sign in as an administrator and create the account from there.',
+  },
+  'passkey.address': {
+    status: 409,
+    detail: 'Passkeys belong to a host name, and this gateway is known by an IP address.',
+    nextStep: 'Set `public_host` to a name that everybody resolves, and use that address.',
+  },
+  'passkey.none': {
+    status: 409,
+    detail: 'This account has no passkey.',
+    nextStep: 'Add one: `sallyport passkey add`.',
+  },
+  'passkey.stale': {
+    status: 403,
+    detail:
+      'A passkey is added within 15 minutes of signing in, and by who has one already, with that one.',
+    nextStep: 'Run `sallyport step-up`, or without a passkey `sallyport login --again`.',
+  },
+  'passkey.exists': {
+    status: 409,
+    detail: 'This passkey is registered already.',
+    nextStep: 'Use another authenticator.',
+  },
+  'passkey.full': {
+    status: 409,
+    detail: 'The account has 10 passkeys, and there cannot be more.',
+    nextStep: 'Remove one that is not used any more: `sallyport passkey list`.',
+  },
+  'passkey.unknown': {
+    status: 404,
+    detail: 'The account has no such passkey.',
+    nextStep: 'List them: `sallyport passkey list`.',
+  },
+  'passkey.refused': {
+    status: 403,
+    detail: 'The answer of the passkey was not accepted.',
+    nextStep: 'Start again; if it stays, give the code to an administrator.',
+  },
+  'ceremony.unknown': {
+    status: 404,
+    detail: 'This link has been used, is older than five minutes, or its sign-in has ended.',
+    nextStep: 'Go back to where you got it, and ask for a new one.',
+  },
+  'ceremony.limit': {
+    status: 429,
+    detail: 'This account asked for a passkey too often.',
+    nextStep: 'Try again in ten minutes.',
   },
   'idp.entry': {
     status: 400,
@@ -188,8 +249,11 @@ export class IdentityError extends Error {
   readonly code: IdentityCode
   readonly status: Row['status']
   readonly nextStep: string
-  constructor(code: IdentityCode, options?: ErrorOptions) {
+  /** Which check said no, where there are several. */
+  readonly fault: string | undefined
+  constructor(code: IdentityCode, options?: ErrorOptions & { readonly fault?: string }) {
     super(identityRows[code].detail, options)
+    this.fault = options?.fault
     this.code = code
     this.status = identityRows[code].status
     this.nextStep = identityRows[code].nextStep

@@ -65,6 +65,30 @@ export interface AccountChangeEvent extends Common {
   readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
 }
 
+/** Somebody showed a passkey, or tried to. */
+export interface StepUpEvent extends Common {
+  readonly code: 'auth.stepup'
+  readonly outcome: 'success' | 'failure'
+  readonly subject: string
+  readonly email: string
+  readonly client: string | null
+  readonly methods: readonly string[]
+  /** What for: `sign_in`, `step_up`, `approve`, `sign`, `register`. */
+  readonly purpose: string
+  /** Which check said no; null on success. */
+  readonly reason: string | null
+}
+
+/** A passkey is about to be added to an account, or removed from it. */
+export interface PasskeyEvent extends Common {
+  readonly code: 'passkey.add' | 'passkey.remove'
+  readonly subject: string
+  readonly by: string
+  /** The credential id. */
+  readonly passkey: string
+  readonly name: string
+}
+
 /** A company's provider is about to be added, changed or removed. */
 export interface IdpEvent extends Common {
   readonly code: 'idp.create' | 'idp.change' | 'idp.remove'
@@ -78,6 +102,8 @@ export type IdentityEvent =
   | LogoutEvent
   | AccountCreateEvent
   | AccountChangeEvent
+  | StepUpEvent
+  | PasskeyEvent
   | IdpEvent
 
 /** Resolves when the event is durable; a rejection stops the act with `log.unavailable`. */

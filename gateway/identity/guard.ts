@@ -7,6 +7,7 @@ import { IdpError } from './idp/errors.ts'
 import { comeBack, hearLogout, refuse } from './idp/flow.ts'
 import { createPages } from './interaction.ts'
 import { CONTENT_SECURITY_POLICY, STYLE } from './pages.ts'
+import { passkeyPage, SCRIPT, SCRIPTED_POLICY } from './passkeys/page.ts'
 import type { Setting } from './setting.ts'
 
 /** The provider's own errors, as a page. */
@@ -129,6 +130,18 @@ export function route(setting: Setting, provider: Provider): Middleware {
       ctx.type = 'css'
       ctx.set('Cache-Control', 'public, max-age=3600')
       ctx.body = STYLE
+      return
+    }
+    if (path === '/passkey.js') {
+      ctx.type = 'js'
+      ctx.set('Cache-Control', 'no-cache')
+      ctx.body = SCRIPT
+      return
+    }
+    if (path === '/passkey' && ctx.method === 'GET') {
+      ctx.type = 'html'
+      ctx.set('Content-Security-Policy', SCRIPTED_POLICY)
+      ctx.body = passkeyPage(setting.base, new URL('/api/v1', setting.origin).pathname)
       return
     }
     const [, uid, step, idp] = INTERACTION.exec(ctx.path) ?? []

@@ -8,9 +8,10 @@ import { openIdpDoor } from './idp/door.ts'
 import { openIdps, type Idps } from './idp/idps.ts'
 import { openRelyingParty } from './idp/relying.ts'
 import { openIdentityKeys } from './keys.ts'
+import { ACR_PASSKEY, METHOD, openPasskeys, type Passkeys } from './passkeys/passkeys.ts'
 import { CLI_CLIENT_ID, createProvider } from './provider.ts'
 import type { Lifetimes, ProviderClient } from './setting.ts'
-import type { IdentityStore, IdpStore, OidcStore } from './store.ts'
+import type { IdentityStore, IdpStore, OidcStore, PasskeyStore } from './store.ts'
 import type { AuthRefusal, AuthRequest, Login, Subject } from './subject.ts'
 import { createVerifier } from './verify.ts'
 
@@ -22,6 +23,7 @@ export interface IdentityOptions {
   readonly store: IdentityStore
   readonly oidcStore: OidcStore
   readonly idpStore: IdpStore
+  readonly passkeyStore: PasskeyStore
   /** Awaited before every act it records; a rejection stops the act. */
   readonly log: IdentityLog
   /** Epoch milliseconds; default the system clock (the embedded provider always reads that one). */
@@ -47,7 +49,13 @@ export interface Identity extends AsyncDisposable {
   loginOf(subject: Subject): Login
   /** The same person as of now, or why the login no longer stands. Never throws. */
   current(login: Login, now: number): Promise<Subject | AuthRefusal>
+  /**
+   * Notes that a passkey was shown in this login at `now`: from then on its subject carries the method and the time.
+   * False where the login has ended.
+   */
+  stepUp(login: Login, now: number): Promise<boolean>
   readonly accounts: Accounts
+  readonly passkeys: Passkeys
   /** Companies' own providers. */
   readonly idps: Idps
   /** The file that holds the bootstrap token, while no account exists; null afterwards. */
@@ -79,9 +87,13 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const parts = { issuer, store, oidcStore, accounts, relying, log, changed, now }
   const door = openIdpDoor({ ...parts, idpStore: options.idpStore })
   const shared = { issuer, audience, keys, store, oidcStore, idps: door }
+  const { passkeyStore } = options
+  const held = { issuer, store, oidcStore, accounts, log, now }
+  const passkeys = openPasskeys({ ...held, origin, passkeyStore })
   const provider = createProvider({
     ...shared,
     accounts,
+    passkeys,
     log,
     changed,
     now,
@@ -105,6 +117,13 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     authenticate: async (request, at) => verifier.authenticate(request, at),
     loginOf: (subject) => verifier.loginOf(subject),
     current: async (login, at) => verifier.current(login, at),
+    async stepUp({ login, subject }, at) {
+      const authn = { methods: [METHOD], acr: ACR_PASSKEY, at: Math.floor(at / 1000) }
+      const stands = await oidcStore.stepUp(login, authn)
+      if (stands) changed({ kind: 'changed', subject, login })
+      return stands
+    },
+    passkeys,
     accounts: withoutFileAfterwards(accounts, options.directory),
     idps: openIdps({ issuer, store: options.idpStore, accounts, relying, keys, log, now }),
     onChange,

@@ -15,6 +15,8 @@ import {
   signOutPage,
   type Problem,
 } from './pages.ts'
+import { secondFactorPage, SCRIPTED_POLICY } from './passkeys/page.ts'
+import { ACR_PASSKEY, METHOD, readBrowserAnswer } from './passkeys/passkeys.ts'
 import type { Setting } from './setting.ts'
 
 export interface InteractionOptions extends Setting {
@@ -125,6 +127,7 @@ interface Act {
 
 const acts: Readonly<Record<string, Act>> = {
   login: { prompt: 'login', run: signIn },
+  passkey: { prompt: 'login', run: showPasskey },
   company: { prompt: 'login', run: findCompany },
   consent: { prompt: 'consent', run: consent },
   abort: {
@@ -196,10 +199,73 @@ async function signIn(
   }
   const { sub } = answer.account
   if (isAnother(details, sub)) return again(409, otherAccount)
+  if ((await options.passkeys.list(sub)).length > 0)
+    return askPasskey(ctx, provider, options, details, answer.account)
   const at = Math.floor(options.now() / 1000)
   const own = { methods: ['pwd'], acr: ACR_PASSWORD, at, loginSeconds: options.lifetimes.login }
   return enter(ctx, provider, options, details, { sub, ...own })
 }
+
+/** Who has a passkey shows it after the password: without it, the password alone would be enough after all. */
+async function askPasskey(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  { sub, email }: Account,
+): Promise<void> {
+  const question = { kind: 'sign_in', sub, login: null, about: details.uid } as const
+  const { secret, options: asked } = await options.passkeys.ask(question)
+  const { base } = options
+  ctx.type = 'html'
+  ctx.set('Content-Security-Policy', SCRIPTED_POLICY)
+  ctx.body = secondFactorPage({
+    base,
+    action: `${base}/interaction/${details.uid}`,
+    csrf: token(options, `interaction:${details.uid}`),
+    client: await clientName(provider, details),
+    email,
+    secret,
+    options: asked,
+  })
+}
+
+async function showPasskey(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  form: ReadonlyMap<string, string>,
+): Promise<void> {
+  const credential = readBrowserAnswer(form.get('credential') ?? '')
+  const secret = form.get('secret') ?? ''
+  if (credential === undefined)
+    return ask(ctx, provider, options, details, noPasskey('assertion.malformed'), 401)
+  const source = options.source(ctx.req)
+  const answered = await options.passkeys
+    .answer(secret, ['sign_in'], credential, source)
+    .catch((error: unknown) => {
+      if (error instanceof IdentityError && error.status < 500) return error
+      throw error
+    })
+  if (answered instanceof IdentityError)
+    return ask(ctx, provider, options, details, noPasskey(answered.fault ?? answered.code), 401)
+  const { account, about } = answered
+  // The password was given in this very sign-in, by this person.
+  if (about !== details.uid) return refuseStale(ctx, options)
+  if (isAnother(details, account.sub))
+    return ask(ctx, provider, options, details, otherAccount, 409)
+  const at = Math.floor(options.now() / 1000)
+  const own = { methods: ['pwd', METHOD], acr: ACR_PASSKEY, at }
+  const loginSeconds = options.lifetimes.login
+  return enter(ctx, provider, options, details, { sub: account.sub, ...own, loginSeconds })
+}
+
+const noPasskey = (code: string): Problem => ({
+  message: 'The passkey was not accepted.',
+  nextStep: 'Sign in again; if it stays, an administrator can take it off your account.',
+  id: code,
+})
 
 /** The provider would have to end the other person's session first; better they do it themselves. */
 function isAnother({ session }: Details, sub: string): boolean {

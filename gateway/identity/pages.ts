@@ -25,7 +25,8 @@ export function escape(text: string): string {
   return text.toWellFormed().replace(/[&<>"']/g, (character) => ENTITIES[character] ?? '')
 }
 
-function html(strings: TemplateStringsArray, ...parts: readonly Part[]): Markup {
+/** Markup from a template: whatever is put in is escaped, but for what `html` made. */
+export function html(strings: TemplateStringsArray, ...parts: readonly Part[]): Markup {
   const rendered = parts.map((part) => {
     if (part instanceof Markup) return part.text
     if (typeof part === 'object') return part.map((one) => one.text).join('')
@@ -62,10 +63,12 @@ dl { display: grid; grid-template-columns: auto 1fr; gap: .25rem 1rem; }
 dt { font-weight: 600; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .id { font-size: .875rem; }
+[hidden] { display: none; }
 code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
 `
 
-function page(base: string, title: string, body: Markup): string {
+/** A whole page around `body`; `script` is the address of the one script it runs. */
+export function page(base: string, title: string, body: Markup, script?: string): string {
   return html`<!doctype html>
     <html lang="en">
       <head>
@@ -74,6 +77,7 @@ function page(base: string, title: string, body: Markup): string {
         <meta name="robots" content="noindex" />
         <title>${title} - Sallyport</title>
         <link rel="stylesheet" href="${base}/style.css" />
+        ${script === undefined ? none : html`<script src="${script}" defer></script>`}
       </head>
       <body>
         <main>

@@ -5,6 +5,7 @@ import type { IdentityChange, IdentityLog } from './events.ts'
 import type { Person } from './idp/claims.ts'
 import type { RelyingParty } from './idp/relying.ts'
 import type { IdentityKeys } from './keys.ts'
+import type { Passkeys } from './passkeys/passkeys.ts'
 import type { AccountRow, IdentityStore, IdpRow, OidcStore } from './store.ts'
 
 /** Companies' own providers, as the pages meet them. */
@@ -64,6 +65,7 @@ export interface ProviderOptions {
   readonly oidcStore: OidcStore
   readonly idps: IdpDoor
   readonly accounts: Accounts
+  readonly passkeys: Passkeys
   readonly log: IdentityLog
   readonly changed: (change: IdentityChange) => void
   readonly now: () => number

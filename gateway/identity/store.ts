@@ -2,7 +2,8 @@
  * What this room must find again after a crash. Rows are structured-clone data; every method is one
  * durable transaction: when it resolves, it holds. Instants are epoch milliseconds.
  */
-import type { Party } from './subject.ts'
+import type { KeyAlgorithm } from '#approval'
+import type { Authentication, Party } from './subject.ts'
 
 export interface AccountRow {
   /** Never used again, never changed: 26 characters. */
@@ -158,6 +159,44 @@ export interface LoginRow {
   readonly tokenUntil: number
 }
 
+/** A login as it stands: with the last passkey that was shown in it, where one was. */
+export interface StandingLogin extends LoginRow {
+  readonly stepped: Authentication | null
+}
+
+/** A passkey of an account. Ids and keys are base64url. */
+export interface PasskeyRow {
+  /** The credential id that its authenticator chose. */
+  readonly id: string
+  readonly sub: string
+  /** What its owner calls it. */
+  readonly name: string
+  readonly alg: KeyAlgorithm
+  /** DER SubjectPublicKeyInfo. */
+  readonly spki: string
+  /** The same key as the authenticator gave it. */
+  readonly cose: string
+  /** The highest signature counter seen; 0 for authenticators that do not count. */
+  readonly counter: number
+  readonly transports: readonly string[]
+  /** Whether it may leave its device (a synchronised passkey). */
+  readonly backedUp: boolean
+  readonly createdAt: number
+  readonly usedAt: number | null
+}
+
+export interface PasskeyStore {
+  /** `exists`: some account has this credential; `full`: the account has `most` already. */
+  addPasskey(row: PasskeyRow, most: number): Promise<'added' | 'exists' | 'full'>
+  findPasskey(id: string): Promise<PasskeyRow | undefined>
+  /** Oldest first. */
+  passkeysOf(sub: string): Promise<readonly PasskeyRow[]>
+  /** Notes a use. False, and nothing written, where the counter did not go up (0 after 0 is none that counts). */
+  usePasskey(id: string, counter: number, at: number): Promise<boolean>
+  /** False where the account has no such passkey. */
+  removePasskey(sub: string, id: string): Promise<boolean>
+}
+
 export interface OidcStore {
   upsert(row: OidcRow): Promise<void>
   /** As upsert, but false (and nothing written) if the row exists. */
@@ -175,7 +214,9 @@ export interface OidcStore {
   /** The newest access token of a login is good until `tokenUntil`; makes the row with the first. */
   extendLogin(login: LoginRow): Promise<void>
   /** The login if its grant still stands at `now`. */
-  findLogin(login: string, now: number): Promise<LoginRow | undefined>
+  findLogin(login: string, now: number): Promise<StandingLogin | undefined>
+  /** Somebody showed a passkey in this login; false if it has ended. */
+  stepUp(login: string, authn: Authentication): Promise<boolean>
   /** Ends one login with every code and token under it; false if it had ended. */
   endLogin(login: string): Promise<boolean>
   /** Ends everything of a person, browser sessions included; gives the logins that ended. */

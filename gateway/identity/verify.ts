@@ -8,8 +8,15 @@ import { checkProof } from './proof.ts'
 import { refuse } from './refusal.ts'
 import { createReplayMemory, type ReplayMemory } from './replay.ts'
 import type { IdpDoor } from './setting.ts'
-import type { AccountRow, IdentityStore, LoginRow, OidcStore } from './store.ts'
-import type { AuthCode, AuthRefusal, AuthRequest, Login, Subject } from './subject.ts'
+import type { AccountRow, IdentityStore, OidcStore, StandingLogin } from './store.ts'
+import type {
+  Authentication,
+  AuthCode,
+  AuthRefusal,
+  AuthRequest,
+  Login,
+  Subject,
+} from './subject.ts'
 import { checkToken, publicKeysOf, type PublicKeys } from './token.ts'
 
 export interface VerifierOptions {
@@ -85,7 +92,7 @@ async function authenticate(
   if (typeof found === 'string') return found
   // Last, so that only a proof that would have been accepted takes room.
   const seen = context.replay.remember(proof.thumbprint, proof.jti, proof.until, now)
-  return seen === 'fresh' ? admit(context, login, found.account, exp) : `proof.${seen}`
+  return seen === 'fresh' ? admit(context, login, found, exp) : `proof.${seen}`
 }
 
 async function current(context: Context, login: Login, now: number): Promise<Subject | AuthCode> {
@@ -93,7 +100,7 @@ async function current(context: Context, login: Login, now: number): Promise<Sub
   if (typeof found === 'string') return found
   const { tokenUntil } = found.row
   if (tokenUntil <= now) return 'token.expired'
-  return admit(context, login, found.account, Math.floor(tokenUntil / 1000))
+  return admit(context, login, found, Math.floor(tokenUntil / 1000))
 }
 
 /** The person behind a login, as the store knows them now. */
@@ -101,7 +108,7 @@ async function lookUp(
   { issuer, store, oidcStore, idps }: Context,
   login: Login,
   now: number,
-): Promise<{ account: AccountRow; row: LoginRow } | AuthCode> {
+): Promise<{ account: AccountRow; row: StandingLogin } | AuthCode> {
   const sub = login.subject.slice(issuer.length + 1)
   if (login.subject !== `${issuer}|${sub}`) return 'token.issuer'
   try {
@@ -117,7 +124,12 @@ async function lookUp(
   }
 }
 
-function admit(context: Context, login: Login, account: AccountRow, tokenExp: number): Subject {
+function admit(
+  context: Context,
+  login: Login,
+  { account, row }: { readonly account: AccountRow; readonly row: StandingLogin },
+  tokenExp: number,
+): Subject {
   const { party, vendor, email, groups, roles } = account
   const subject: Subject = {
     id: login.subject,
@@ -129,12 +141,19 @@ function admit(context: Context, login: Login, account: AccountRow, tokenExp: nu
     groups,
     roles,
     token_exp: tokenExp,
-    authn: login.authn,
+    authn: newer(login.authn, row.stepped),
     claims: account.outside === null ? {} : { idp: account.outside.idp },
     break_glass: null,
   }
   context.logins.set(subject, login)
   return subject
+}
+
+/** The proof that policy counts: a passkey shown since the sign-in adds its method, and its time is the later one. */
+function newer(signIn: Authentication, stepped: Authentication | null): Authentication {
+  if (stepped === null || stepped.at < signIn.at) return signIn
+  const methods = [...new Set([...signIn.methods, ...stepped.methods])]
+  return { methods, acr: stepped.acr, at: stepped.at }
 }
 
 function readToken(

@@ -21,6 +21,7 @@ export interface Room {
 const DOORS = [
   '#mux',
   '#ot',
+  '#approval',
   '#tunnel',
   '#agent',
   '#ca',
@@ -32,6 +33,7 @@ const DOORS = [
 ]
 const INSIDES = [
   'agent-tunnel',
+  'approval',
   'ca',
   'policy',
   'audit',
@@ -46,7 +48,11 @@ export const rooms: readonly Room[] = [
   { folder: 'agent-tunnel/mux', may: [], pure: true },
   { folder: 'agent-tunnel/ot', may: [], pure: true },
   { folder: 'agent-tunnel/transport', may: ['#mux', 'node:*', 'ws'] },
-  { folder: 'agent-tunnel/agent', may: ['#mux', '#ot', '#tunnel', '#est', 'node:*', 'ws'] },
+  {
+    folder: 'agent-tunnel/agent',
+    may: ['#mux', '#ot', '#approval', '#tunnel', '#est', 'node:*', 'ws'],
+  },
+  { folder: 'approval', may: ['node:crypto'], pure: true },
   { folder: 'ca/der', may: [], pure: true },
   { folder: 'ca/client', may: ['ca/der', 'node:crypto'] },
   {

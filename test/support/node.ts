@@ -26,7 +26,7 @@ import {
 import { approveDevice, openBrowser } from './browser.ts'
 
 export const TENANT = 'main.sallyport.internal'
-const PASSWORD = 'correct horse battery staple'
+export const PASSWORD = 'correct horse battery staple'
 const PATIENCE_MS = 10_000
 
 /** Polls until `check` gives something; a condition that never comes is named in the error. */

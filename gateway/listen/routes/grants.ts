@@ -1,6 +1,14 @@
 /** `/grants`: asking, approving, rejecting, revoking, giving back. */
 import { Type } from 'typebox'
-import { Approve, EndReason, EndedGrant, Grant as GrantView, GrantId, NewGrant } from '#api'
+import {
+  Approve,
+  EndReason,
+  EndedGrant,
+  Grant as GrantView,
+  GrantId,
+  NewGrant,
+  SignedGrant,
+} from '#api'
 import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/approve.ts'
 import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
 import { requestGrant, type GrantRoom } from '../../grants/request.ts'
@@ -38,12 +46,13 @@ function view(grant: Grant, nowMs: number): GrantView {
     ot_level: statement.ot_level,
     reason: statement.reason,
     ticket: statement.ticket,
-    approvals: grant.approvals.map(({ by, email, at, hash, decision_id }) => ({
+    approvals: grant.approvals.map(({ by, email, at, hash, decision_id, signature }) => ({
       by,
       email,
       at,
       grant_hash: hash,
       decision_id,
+      signed: signature !== null,
     })),
     approvals_needed: grant.approvals_needed,
     ended: grant.ended,
@@ -89,6 +98,36 @@ function reading(api: Api, room: GrantRoutes): void {
       return view(grant, room.grants.now())
     },
   )
+
+  server.get(
+    '/api/v1/grants/:id/signed',
+    { schema: { params: Params, response: { 200: SignedGrant } } },
+    async (request) => {
+      const { grant } = await visible(api, room, request.params.id, request)
+      return signedGrant(room.grants, grant)
+    },
+  )
+}
+
+/** The grant as a file that is verified without us. */
+function signedGrant({ relyingParty }: GrantRoom, { statement, approvals }: Grant): SignedGrant {
+  const { id, origins } = relyingParty
+  return {
+    v: 1,
+    statement: {
+      ...statement,
+      devices: [...statement.devices],
+      processes: [...statement.processes],
+    },
+    relying_party: { id, origins: [...origins] },
+    approvals: approvals.map(({ by, email, at, decision_id, signature }) => ({
+      by,
+      email,
+      at,
+      decision_id,
+      signature,
+    })),
+  }
 }
 
 /** A vendor is told of another's grant exactly what they are told of one that does not exist. */
@@ -105,7 +144,8 @@ async function known(
   return { grant, subject }
 }
 
-async function visible(
+/** The grant, if the caller may see it; recorded where policy refuses. Throws Refusal `grant.unknown`, `policy.denied`. */
+export async function visible(
   api: Api,
   room: GrantRoutes,
   id: string,

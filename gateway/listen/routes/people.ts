@@ -39,9 +39,10 @@ function toAccount(account: IdentityAccount): Account {
 export function toRefusal(error: unknown): unknown {
   if (!(error instanceof IdentityError)) return error
   const { detail, nextStep } = identityRows[error.code]
+  const code = error.fault ?? error.code
   return new Refusal(problemOf(error.code), detail, {
     nextStep,
-    denials: [{ code: error.code, msg: detail, next_step: nextStep }],
+    denials: [{ code, msg: detail, next_step: nextStep }],
     cause: error,
   })
 }
@@ -53,6 +54,16 @@ const PROBLEMS: Readonly<Partial<Record<IdentityCode, ProblemCode>>> = {
   'account.outside': 'account.state',
   'account.self': 'account.state',
   'account.moved': 'account.state',
+  'account.disabled': 'account.state',
+  'passkey.address': 'passkey.state',
+  'passkey.none': 'passkey.state',
+  'passkey.stale': 'passkey.refused',
+  'passkey.exists': 'passkey.state',
+  'passkey.full': 'passkey.state',
+  'passkey.unknown': 'passkey.unknown',
+  'passkey.refused': 'passkey.refused',
+  'ceremony.unknown': 'ceremony.unknown',
+  'ceremony.limit': 'ceremony.limit',
   'log.unavailable': 'log.unavailable',
   'log.incomplete': 'log.unavailable',
   'idp.unknown': 'idp.unknown',
@@ -100,6 +111,7 @@ export function peopleRoutes(api: Api, room: PeopleRoutes): void {
       roles: [...roles],
       groups: [...groups],
       methods: [...authn.methods],
+      authenticated_at: authn.at,
     }
   })
 

@@ -1,7 +1,8 @@
 /** Grants in store.sqlite: the frozen statement as text, the rest as one row that the table moves. */
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
-import { canonical, transitions } from '../../grants/grant.ts'
-import type { Approval, Grant, GrantEvent, GrantState, Statement } from '../../grants/grant.ts'
+import { canonical, type GrantSignature, type Statement } from '#approval'
+import { transitions } from '../../grants/grant.ts'
+import type { Approval, Grant, GrantEvent, GrantState } from '../../grants/grant.ts'
 import type { GrantStore } from '../../grants/store.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
@@ -45,6 +46,10 @@ function approvalsOf(db: DatabaseSync, id: string): Approval[] {
     at: Number(row['at']),
     hash: String(row['hash']),
     decision_id: String(row['decision_id']),
+    signature:
+      typeof row['signature'] === 'string'
+        ? (JSON.parse(row['signature']) as GrantSignature)
+        : null,
   }))
 }
 
@@ -72,6 +77,7 @@ export const grantsRoom = {
        grant_id TEXT NOT NULL REFERENCES access_grant (id), by TEXT NOT NULL, email TEXT,
        at INTEGER NOT NULL, hash TEXT NOT NULL, decision_id TEXT NOT NULL,
        PRIMARY KEY (grant_id, by)) STRICT, WITHOUT ROWID;`,
+    'ALTER TABLE grant_approval ADD COLUMN signature TEXT;',
   ],
   operations: {
     add(db: DatabaseSync, grant: Grant): void {
@@ -125,13 +131,16 @@ export const grantsRoom = {
       if (before === undefined || before.state !== 'requested' || approval.hash !== before.hash)
         return undefined
       if (before.approvals.some((given) => given.by === approval.by)) return undefined
-      db.prepare('INSERT INTO grant_approval VALUES (?, ?, ?, ?, ?, ?)').run(
+      db.prepare(
+        'INSERT INTO grant_approval (grant_id, by, email, at, hash, decision_id, signature) VALUES (?, ?, ?, ?, ?, ?, ?)',
+      ).run(
         args.id,
         approval.by,
         approval.email,
         approval.at,
         approval.hash,
         approval.decision_id,
+        approval.signature === null ? null : JSON.stringify(approval.signature),
       )
       if (before.approvals.length + 1 >= before.approvals_needed)
         db.prepare('UPDATE access_grant SET state = ? WHERE id = ?').run('approved', args.id)

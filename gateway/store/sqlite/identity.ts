@@ -6,6 +6,7 @@ import type {
   ChangeOutcome,
   IdentityStore,
   LoginRow,
+  StandingLogin,
   OidcRow,
   OidcStore,
   OnlyIf,
@@ -13,6 +14,7 @@ import type {
   Throttle,
   ThrottleAnswer,
 } from '../../identity/store.ts'
+import type { Authentication } from '../../identity/subject.ts'
 import { idpOperations, MOST_PEOPLE, outsideKey } from './idps.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
@@ -207,6 +209,7 @@ export const oidcRoom = {
        until INTEGER NOT NULL) STRICT;
      CREATE INDEX login_sub ON login (sub);
      CREATE INDEX login_until ON login (until);`,
+    'ALTER TABLE login ADD COLUMN stepped TEXT;',
   ],
   operations: {
     upsert(db: DatabaseSync, row: OidcRecord): void {
@@ -268,10 +271,14 @@ export const oidcRoom = {
     },
     extendLogin(db: DatabaseSync, row: LoginRow): void {
       db.prepare(
-        'INSERT INTO login VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)',
+        'INSERT INTO login (login, sub, client, started, until) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)',
       ).run(row.login, row.sub, row.client, row.startedAt, row.tokenUntil)
     },
     findLogin,
+    stepUp: (db: DatabaseSync, args: { login: string; authn: Authentication }): boolean =>
+      db
+        .prepare('UPDATE login SET stepped = ? WHERE login = ?')
+        .run(JSON.stringify(args.authn), args.login).changes === 1,
     endLogin(db: DatabaseSync, login: string): boolean {
       db.prepare('DELETE FROM oidc WHERE grant_id = ?').run(login)
       db.prepare("DELETE FROM oidc WHERE model = 'Grant' AND id = ?").run(login)
@@ -299,7 +306,10 @@ export const oidcRoom = {
   },
 } as const satisfies Room
 
-function findLogin(db: DatabaseSync, args: { login: string; now: number }): LoginRow | undefined {
+function findLogin(
+  db: DatabaseSync,
+  args: { login: string; now: number },
+): StandingLogin | undefined {
   const row = db
     .prepare(
       `SELECT l.* FROM login l JOIN oidc g ON g.model = 'Grant' AND g.id = l.login
@@ -307,7 +317,9 @@ function findLogin(db: DatabaseSync, args: { login: string; now: number }): Logi
     )
     .get(args.login, args.now)
   if (row === undefined) return undefined
+  const stepped = text(row, 'stepped')
   return {
+    stepped: stepped === undefined ? null : (JSON.parse(stepped) as Authentication),
     login: args.login,
     sub: text(row, 'sub') ?? '',
     client: text(row, 'client') ?? '',
@@ -409,8 +421,11 @@ export class SqliteOidcStore implements OidcStore {
   async extendLogin(login: LoginRow): Promise<void> {
     await this.#thread.call('oidc', 'extendLogin', login)
   }
-  async findLogin(login: string, now: number): Promise<LoginRow | undefined> {
+  async findLogin(login: string, now: number): Promise<StandingLogin | undefined> {
     return this.#thread.call('oidc', 'findLogin', { login, now })
+  }
+  async stepUp(login: string, authn: Authentication): Promise<boolean> {
+    return this.#thread.call('oidc', 'stepUp', { login, authn })
   }
   async endLogin(login: string): Promise<boolean> {
     return this.#thread.call('oidc', 'endLogin', login)

@@ -5,6 +5,7 @@ import { devicesRoom } from './devices.ts'
 import { enrolmentsRoom } from './enrolments.ts'
 import { inventoriesRoom } from './inventories.ts'
 import { grantsRoom } from './grants.ts'
+import { passkeysRoom } from './passkeys.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
 
@@ -24,6 +25,7 @@ export const rooms = {
   enrolments: enrolmentsRoom,
   grants: grantsRoom,
   inventories: inventoriesRoom,
+  passkeys: passkeysRoom,
   sessions: sessionsRoom,
   identity: identityRoom,
   oidc: oidcRoom,

@@ -2,15 +2,8 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import {
-  canonical,
-  expiresAt,
-  hashOf,
-  shownState,
-  transitions,
-  type Grant,
-  type Statement,
-} from '../../../gateway/grants/grant.ts'
+import { canonical, hashOf, type Statement } from '#approval'
+import { expiresAt, shownState, transitions, type Grant } from '../../../gateway/grants/grant.ts'
 
 const statement: Statement = {
   v: 1,

@@ -3,12 +3,8 @@ import { describe, expect, test } from 'vitest'
 import type { Device, DeviceStore, Process } from '../../../gateway/devices/device.ts'
 import { inventoryOf } from '../../../gateway/devices/inventory.ts'
 import type { InventoryStore, KeptInventory } from '../../../gateway/devices/inventory.ts'
-import {
-  hashOf,
-  type Grant,
-  type GrantEvent,
-  type Statement,
-} from '../../../gateway/grants/grant.ts'
+import { hashOf, type Statement } from '#approval'
+import type { Grant, GrantEvent } from '../../../gateway/grants/grant.ts'
 import type { GrantStore } from '../../../gateway/grants/store.ts'
 import { newId } from '../../../gateway/ids.ts'
 import type { SessionRecord, SessionStore } from '../../../gateway/sessions/session.ts'
@@ -149,6 +145,7 @@ const approval = (by: string, hash: string) => ({
   at: NOW + 1,
   hash,
   decision_id: newId('d'),
+  signature: null,
 })
 
 export function grantStoreContract(name: string, make: Make<GrantStore>): void {

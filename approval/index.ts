@@ -1,0 +1,21 @@
+/** What people approved, and whether they did: the frozen statement, its signatures, the keys that count. */
+export { canonical, hashOf, readStatement, type Statement } from './statement.ts'
+export {
+  checkAssertion,
+  digestOf,
+  readAssertion,
+  readKey,
+  type Assertion,
+  type AssertionFault,
+  type Expected,
+  type KeyAlgorithm,
+  type SigningKey,
+} from './assertion.ts'
+export {
+  checkSignedGrant,
+  readSignedGrant,
+  type GrantProof,
+  type GrantSignature,
+  type SignedApproval,
+  type SignedGrant,
+} from './signed.ts'

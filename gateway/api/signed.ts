@@ -1,0 +1,28 @@
+/** What is signed and how, as it crosses the API: `#approval` says what it means. */
+import { Type } from 'typebox'
+import { Instant } from './common.ts'
+
+export const Assertion = Type.Object({
+  credential: Type.String(),
+  authenticator_data: Type.String(),
+  client_data: Type.String(),
+  signature: Type.String(),
+})
+
+/** The frozen statement of a grant: its canonical JSON is what is hashed and signed. */
+export const GrantStatement = Type.Object({
+  v: Type.Literal(1),
+  id: Type.String(),
+  tenant: Type.String(),
+  requester: Type.String(),
+  vendor: Type.Union([Type.String(), Type.Null()]),
+  devices: Type.Array(Type.String()),
+  processes: Type.Array(Type.String()),
+  ot_level: Type.Integer(),
+  not_before: Instant,
+  not_after: Instant,
+  max_duration_s: Type.Integer(),
+  reason: Type.String(),
+  ticket: Type.Union([Type.String(), Type.Null()]),
+  created_at: Instant,
+})

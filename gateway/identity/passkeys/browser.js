@@ -1,0 +1,117 @@
+/**
+ * What a browser runs on the pages that ask for a passkey: it hands the question to the authenticator and the answer
+ * back. Text goes in as text; no markup is made here.
+ */
+'use strict'
+
+const at = (id) => document.getElementById(id)
+
+/** A sentence for the person, and the code that finds it. */
+function fail(message, code) {
+  at('message').textContent = message
+  at('code').textContent = code
+  at('problem').hidden = false
+}
+
+/** What the browser says when no passkey answered, for a person. */
+function explain(error) {
+  if (error.name === 'NotAllowedError')
+    return 'No passkey answered: it was cancelled, it took too long, or none of yours is here.'
+  if (error.name === 'InvalidStateError') return 'This authenticator is registered already.'
+  if (error.name === 'SecurityError') return 'This page is not at the address the passkey is for.'
+  return `The browser could not use a passkey: ${error.message}`
+}
+
+/** The authenticator's answer to `options`, as JSON. */
+async function answer(kind, options) {
+  if (typeof globalThis.PublicKeyCredential?.parseRequestOptionsFromJSON !== 'function')
+    throw new Error('it is too old to know passkeys; update it')
+  const credential =
+    kind === 'register'
+      ? await navigator.credentials.create({
+          publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(options),
+        })
+      : await navigator.credentials.get({
+          publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options),
+        })
+  return credential.toJSON()
+}
+
+/** One call of the API; throws the problem it answers with. */
+async function call(path, body) {
+  const response = await fetch(`${at('ceremony').dataset.api}/ceremonies/${path}`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    credentials: 'omit',
+    body: JSON.stringify(body),
+  })
+  const said = await response.json()
+  if (response.ok) return said
+  const steps = said.next_step === undefined ? '' : ` ${said.next_step}`
+  throw Object.assign(new Error(`${said.detail}${steps}`), { problem: said })
+}
+
+function failed(error) {
+  const { problem } = error
+  if (problem === undefined) return fail(explain(error), error.name)
+  fail(error.message, `${problem.code} · ${problem.decision_id ?? problem.request_id}`)
+}
+
+function showFacts(facts) {
+  for (const [label, text] of facts) {
+    const [term, value] = [document.createElement('dt'), document.createElement('dd')]
+    term.textContent = label
+    value.textContent = text
+    at('facts').append(term, value)
+  }
+}
+
+/** The page of a link: what is asked, the answer, what came of it. */
+async function ceremony() {
+  const secret = location.hash.slice(1)
+  // The secret is this page's alone: not the history's.
+  history.replaceState(null, '', location.pathname)
+  const asked = await call('show', { secret })
+  document.querySelector('h1').textContent = asked.title
+  at('email').textContent = asked.email
+  showFacts(asked.facts)
+  at('go').textContent = asked.title
+  at('ceremony').hidden = false
+  at('go').addEventListener('click', () => void give(asked, secret))
+}
+
+/** Asks the authenticator and brings its answer. */
+async function give(asked, secret) {
+  at('go').disabled = true
+  at('problem').hidden = true
+  try {
+    const credential = await answer(asked.kind, asked.options)
+    const done = await call('answer', { secret, credential })
+    at('ceremony').hidden = true
+    at('done').textContent = done.message
+    at('done').hidden = false
+  } catch (error) {
+    failed(error)
+    // An answer that was sent used the question up; one that never came did not.
+    at('go').disabled = error.problem !== undefined
+  }
+}
+
+/** The second factor of a sign-in: the form goes when the authenticator has answered. */
+function secondFactor(form) {
+  form.addEventListener('submit', async (event) => {
+    if (event.submitter?.value !== 'passkey' || at('credential').value !== '') return
+    event.preventDefault()
+    try {
+      const credential = await answer('get', JSON.parse(form.dataset.options))
+      at('credential').value = JSON.stringify(credential)
+      form.requestSubmit(event.submitter)
+    } catch (error) {
+      failed(error)
+    }
+  })
+}
+
+const form = at('second')
+if (form !== null) secondFactor(form)
+else ceremony().catch(failed)

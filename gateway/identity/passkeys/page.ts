@@ -1,0 +1,71 @@
+/** The two pages that ask a browser for a passkey, and the one script they run: nothing inline, nothing from elsewhere. */
+import { readFileSync } from 'node:fs'
+import { html, page } from '../pages.ts'
+
+/** Served as `/oidc/passkey.js`. */
+export const SCRIPT = readFileSync(new URL('./browser.js', import.meta.url), 'utf8')
+
+/** One script, and calls to this gateway: no more than these pages need. */
+export const SCRIPTED_POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'"
+
+const NO_SCRIPT = html`<noscript
+  ><div class="problem" role="alert">
+    <p>Passkeys need a script of this gateway, and this browser runs none.</p>
+  </div></noscript
+>`
+
+/** The page of a link with a secret behind its hash: what is asked stands in the API, at `api`. */
+export function passkeyPage(base: string, api: string): string {
+  return page(
+    base,
+    'Passkey',
+    html`${NO_SCRIPT}
+      <div class="problem" role="alert" id="problem" hidden>
+        <p id="message"></p>
+        <p class="id" id="code"></p>
+      </div>
+      <div id="ceremony" data-api="${api}" hidden>
+        <p>You answer as <strong id="email"></strong>.</p>
+        <dl id="facts"></dl>
+        <button type="button" id="go">Continue</button>
+      </div>
+      <p id="done" role="status" hidden></p>`,
+    `${base}/passkey.js`,
+  )
+}
+
+export interface SecondFactorPage {
+  readonly base: string
+  readonly action: string
+  readonly csrf: string
+  readonly client: string
+  readonly email: string
+  readonly secret: string
+  /** For `navigator.credentials.get`, as JSON. */
+  readonly options: object
+}
+
+/** After the password, where the account has a passkey. */
+export function secondFactorPage(shown: SecondFactorPage): string {
+  const { base, action, csrf, client, email, secret, options } = shown
+  return page(
+    base,
+    'Confirm with your passkey',
+    html`${NO_SCRIPT}
+      <div class="problem" role="alert" id="problem" hidden>
+        <p id="message"></p>
+        <p class="id" id="code"></p>
+      </div>
+      <p>to continue to ${client} as <strong>${email}</strong></p>
+      <form method="post" action="${action}" id="second" data-options="${JSON.stringify(options)}">
+        <input type="hidden" name="csrf" value="${csrf}" />
+        <input type="hidden" name="secret" value="${secret}" />
+        <input type="hidden" name="credential" id="credential" value="" />
+        <button type="submit" name="do" value="passkey" id="go" autofocus>Use my passkey</button>
+        <button type="submit" name="do" value="abort" class="quiet" formnovalidate>Cancel</button>
+      </form>
+      <p class="id">Lost it? An administrator can take it off your account.</p>`,
+    `${base}/passkey.js`,
+  )
+}

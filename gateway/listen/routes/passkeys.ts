@@ -1,0 +1,297 @@
+/**
+ * `/passkeys`, `/step-up`, `/grants/{id}/approval`, `/ceremonies`: who is signed in asks for a question to their
+ * authenticator; the page that has its secret shows it and brings the answer.
+ */
+import { Type } from 'typebox'
+import {
+  AccountId,
+  Ceremony,
+  CeremonyAnswer,
+  CeremonyDone,
+  CeremonySecret,
+  CeremonyShown,
+  GrantId,
+  NewPasskey,
+  Passkey,
+  PasskeyId,
+} from '#api'
+import { approveGrant, findGrant } from '../../grants/approve.ts'
+import type { Grant } from '../../grants/grant.ts'
+import {
+  isRefusal,
+  type Answered,
+  type Ceremony as Asked,
+  type BrowserAnswer,
+  type Identity,
+  type Login,
+  type Passkey as Held,
+  type Subject,
+} from '../../identity/index.ts'
+import { Refusal } from '../../problem.ts'
+import type { Api } from '../api.ts'
+import { authorize } from '../authorize.ts'
+import { visible, type GrantRoutes } from './grants.ts'
+import { toRefusal } from './people.ts'
+
+export interface PasskeyRoutes extends GrantRoutes {
+  readonly identity: Identity
+  /** `https://<host>:<port>`. */
+  readonly origin: string
+  /** Epoch milliseconds. */
+  readonly now: () => number
+}
+
+const seconds = (ms: number) => Math.floor(ms / 1000)
+
+function view({ id, name, alg, spki, backedUp, createdAt, usedAt }: Held): Passkey {
+  return {
+    id,
+    name,
+    alg,
+    spki,
+    synced: backedUp,
+    created_at: seconds(createdAt),
+    used_at: usedAt === null ? null : seconds(usedAt),
+  }
+}
+
+const rethrow = (error: unknown): never => {
+  throw toRefusal(error)
+}
+
+export function passkeyRoutes(api: Api, room: PasskeyRoutes): void {
+  holding(api, room)
+  asking(api, room)
+  answering(api, room)
+}
+
+const subOf = ({ identity }: PasskeyRoutes, subject: Subject): string =>
+  subject.id.slice(identity.issuer.length + 1)
+
+const Items = Type.Object({ items: Type.Array(Passkey) })
+const Empty = Type.Object({}, { additionalProperties: false })
+
+/** One's own passkeys, and an administrator's way to take them from somebody who lost theirs. */
+function holding(api: Api, room: PasskeyRoutes): void {
+  const { server } = api
+  const { passkeys } = room.identity
+  server.get('/api/v1/passkeys', { schema: { response: { 200: Items } } }, async (request) => {
+    const subject = await api.caller(request)
+    return { items: (await passkeys.list(subOf(room, subject))).map(view) }
+  })
+  server.post(
+    '/api/v1/passkeys/:id/remove',
+    { schema: { params: Type.Object({ id: PasskeyId }), body: Empty, response: { 200: Items } } },
+    async (request) => {
+      const subject = await api.caller(request)
+      // Who took over a sign-in must not take the second factor off the account with it.
+      if (!subject.authn.methods.includes('webauthn') || !fresh(room, subject))
+        throw new Refusal('policy.denied', 'a passkey is removed by who has just shown one', {
+          nextStep: 'sallyport step-up, or ask an administrator',
+          denials: [
+            { code: 'mfa.stale', msg: 'a fresh second factor is required', remedy: 'step_up' },
+          ],
+        })
+      const sub = subOf(room, subject)
+      const by = { id: subject.id, source: api.source(request).ip }
+      await passkeys.remove(sub, request.params.id, by).catch(rethrow)
+      return { items: (await passkeys.list(sub)).map(view) }
+    },
+  )
+  server.post(
+    '/api/v1/accounts/:id/passkeys/remove',
+    { schema: { params: Type.Object({ id: AccountId }), body: Empty, response: { 200: Items } } },
+    async (request) => {
+      const { id } = request.params
+      const target = { kind: 'account', id }
+      const caller = await authorize({ ...room, api }, request, 'account:change', target)
+      const by = { id: caller.subject.id, source: caller.source.ip }
+      for (const { id: passkey } of await passkeys.list(id))
+        await passkeys.remove(id, passkey, by).catch(rethrow)
+      return { items: (await passkeys.list(id)).map(view) }
+    },
+  )
+}
+
+const FRESH_S = 300
+
+function fresh({ now }: PasskeyRoutes, { authn }: Subject): boolean {
+  const age = seconds(now()) - authn.at
+  return age >= -5 && age <= FRESH_S
+}
+
+function asked({ origin }: PasskeyRoutes, { secret, expiresAt, options }: Asked): Ceremony {
+  // Behind the hash: it reaches no server log and no referrer.
+  return { secret, url: `${origin}/oidc/passkey#${secret}`, expires_at: expiresAt, options }
+}
+
+function asking(api: Api, room: PasskeyRoutes): void {
+  const { server } = api
+  const { identity } = room
+  server.post(
+    '/api/v1/passkeys',
+    { schema: { body: NewPasskey, response: { 201: Ceremony } } },
+    async (request, reply) => {
+      const subject = await api.caller(request)
+      const login = identity.loginOf(subject)
+      const ceremony = await identity.passkeys
+        .register(subject, login, request.body.name)
+        .catch(rethrow)
+      return reply.status(201).send(asked(room, ceremony))
+    },
+  )
+  server.post(
+    '/api/v1/step-up',
+    { schema: { body: Empty, response: { 201: Ceremony } } },
+    async (request, reply) => {
+      const subject = await api.caller(request)
+      const login = identity.loginOf(subject)
+      const question = { kind: 'step_up', sub: subOf(room, subject), login, about: '' } as const
+      const ceremony = await identity.passkeys.ask(question).catch(rethrow)
+      return reply.status(201).send(asked(room, ceremony))
+    },
+  )
+  server.post(
+    '/api/v1/grants/:id/approval',
+    {
+      schema: { params: Type.Object({ id: GrantId }), body: Empty, response: { 201: Ceremony } },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const { grant, subject } = await visible(api, room, id, request)
+      const challenge = Buffer.from(grant.hash, 'hex')
+      const question = { sub: subOf(room, subject), login: identity.loginOf(subject), about: id }
+      const ceremony = await identity.passkeys
+        .ask({ kind: 'approve', ...question, challenge })
+        .catch(rethrow)
+      return reply.status(201).send(asked(room, ceremony))
+    },
+  )
+}
+
+const OPEN = ['register', 'step_up', 'approve'] as const
+type OpenKind = (typeof OPEN)[number]
+const isOpen = (kind: string): kind is OpenKind => OPEN.some((one) => one === kind)
+
+const TITLES: Readonly<Record<OpenKind, string>> = {
+  register: 'Add a passkey',
+  step_up: 'Show your passkey',
+  approve: 'Approve with your passkey',
+}
+
+/** Open to whoever has the secret: it shows a question, and its answer must be that person's passkey's. */
+function answering(api: Api, room: PasskeyRoutes): void {
+  const { server } = api
+  const { passkeys, accounts } = room.identity
+  server.post(
+    '/api/v1/ceremonies/show',
+    { schema: { security: [], body: CeremonySecret, response: { 200: CeremonyShown } } },
+    async (request) => {
+      const { question, options } = await passkeys.show(request.body.secret).catch(rethrow)
+      const { kind, sub, about } = question
+      if (!isOpen(kind)) throw new Refusal('ceremony.unknown', 'this is asked on another page')
+      const account = await accounts.find(sub)
+      return {
+        kind,
+        email: account?.email ?? '',
+        title: TITLES[kind],
+        facts: await factsOf(room, kind, about),
+        options,
+      }
+    },
+  )
+  server.post(
+    '/api/v1/ceremonies/answer',
+    { schema: { security: [], body: CeremonyAnswer, response: { 200: CeremonyDone } } },
+    async (request) => {
+      const { secret, credential } = request.body
+      const source = api.source(request)
+      const answered = await passkeys
+        .answer(secret, OPEN, credential as BrowserAnswer, source.ip)
+        .catch(rethrow)
+      return await ACTS[answered.kind as OpenKind](room, answered, source)
+    },
+  )
+}
+
+async function factsOf(
+  { grants }: PasskeyRoutes,
+  kind: OpenKind,
+  about: string,
+): Promise<[string, string][]> {
+  if (kind === 'register') return [['Name', about]]
+  if (kind === 'step_up') return []
+  return grantLines(await findGrant(grants, about))
+}
+
+const when = (at: number) => new Date(at * 1000).toISOString().replace('.000Z', 'Z')
+
+/** The statement as a person reads it: everything that is signed. */
+function grantLines({ statement, hash, requester_email: email }: Grant): [string, string][] {
+  return [
+    ['Who', email ?? statement.requester],
+    ['Identity', statement.requester],
+    ['Company', statement.vendor ?? 'none: staff'],
+    ['Device', statement.devices.join(', ')],
+    ['Process', statement.processes.join(', ')],
+    ['Window', `${when(statement.not_before)} to ${when(statement.not_after)}`],
+    ['How long', `${statement.max_duration_s} s from the first use`],
+    ['Industrial protocols', statement.ot_level === 2 ? 'read and write' : 'read only'],
+    ['Reason', statement.reason],
+    ['Ticket', statement.ticket ?? 'none'],
+    ['Statement', hash],
+  ]
+}
+
+type Act = (
+  room: PasskeyRoutes,
+  answered: Answered,
+  source: ReturnType<Api['source']>,
+) => Promise<CeremonyDone>
+
+/** What each question's answer does. */
+const ACTS: Readonly<Record<OpenKind, Act>> = {
+  register: async (_room, { passkey }) => ({
+    kind: 'register',
+    message: `The passkey “${passkey.name}” is yours now. You can close this page.`,
+    grant: null,
+  }),
+  async step_up({ identity, now }, { login }) {
+    if (login === null || !(await identity.stepUp(login, now()))) throw ended()
+    return {
+      kind: 'step_up',
+      message: 'Your passkey was accepted. Go on where you were asked for it.',
+      grant: null,
+    }
+  },
+  async approve(room, answered, source) {
+    const subject = await approver(room, answered)
+    const { about, signed } = answered
+    // What was asked to be signed is the hash of the grant as it was then; a statement never changes.
+    const { hash } = await findGrant(room.grants, about)
+    const ask = { subject, source, id: about, hash, signature: signed }
+    const grant = await approveGrant(room.grants, ask)
+    const { id } = grant.statement
+    const given = grant.approvals.length
+    return {
+      kind: 'approve',
+      message: `${id} has ${given} of ${grant.approvals_needed} approvals. You can close this page.`,
+      grant: { id, state: grant.state, approvals: given },
+    }
+  },
+}
+
+const ended = () =>
+  new Refusal('identity.refused', 'the sign-in that asked for this has ended', {
+    nextStep: 'sign in again: sallyport login',
+  })
+
+/** The person as of now, and of this very moment's proof: the passkey's. */
+async function approver(room: PasskeyRoutes, { login }: Answered): Promise<Subject> {
+  const current =
+    login === null ? undefined : await room.identity.current(login as Login, room.now())
+  if (current === undefined || isRefusal(current)) throw ended()
+  const methods = [...new Set([...current.authn.methods, 'webauthn'])]
+  const authn = { ...current.authn, methods, at: seconds(room.now()) }
+  return { ...current, authn }
+}

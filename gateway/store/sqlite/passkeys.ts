@@ -1,0 +1,81 @@
+/** Passkeys in store.sqlite: one row a credential, and a counter that only goes up. */
+import type { DatabaseSync } from 'node:sqlite'
+import type { PasskeyRow, PasskeyStore } from '../../identity/store.ts'
+import type { Room } from './rooms.ts'
+import type { SqliteThread } from './thread.ts'
+
+function rowOf(row: Record<string, unknown> | undefined): PasskeyRow | undefined {
+  const json = row?.['row']
+  return typeof json === 'string' ? (JSON.parse(json) as PasskeyRow) : undefined
+}
+
+const find = (db: DatabaseSync, id: string): PasskeyRow | undefined =>
+  rowOf(db.prepare('SELECT row FROM passkey WHERE id = ?').get(id))
+
+const ofAccount = (db: DatabaseSync, sub: string): PasskeyRow[] =>
+  db
+    .prepare('SELECT row FROM passkey WHERE sub = ? ORDER BY created, id')
+    .all(sub)
+    .map(rowOf)
+    .filter((row) => row !== undefined)
+
+export const passkeysRoom = {
+  migrations: [
+    `CREATE TABLE passkey (
+       id TEXT PRIMARY KEY, sub TEXT NOT NULL, created INTEGER NOT NULL, row TEXT NOT NULL) STRICT;
+     CREATE INDEX passkey_sub ON passkey (sub);`,
+  ],
+  operations: {
+    addPasskey(
+      db: DatabaseSync,
+      { row, most }: { row: PasskeyRow; most: number },
+    ): 'added' | 'exists' | 'full' {
+      if (find(db, row.id) !== undefined) return 'exists'
+      if (ofAccount(db, row.sub).length >= most) return 'full'
+      db.prepare('INSERT INTO passkey VALUES (?, ?, ?, ?)').run(
+        row.id,
+        row.sub,
+        row.createdAt,
+        JSON.stringify(row),
+      )
+      return 'added'
+    },
+    findPasskey: find,
+    passkeysOf: ofAccount,
+    usePasskey(
+      db: DatabaseSync,
+      { id, counter, at }: { id: string; counter: number; at: number },
+    ): boolean {
+      const row = find(db, id)
+      if (row === undefined) return false
+      if (counter <= row.counter && (counter !== 0 || row.counter !== 0)) return false
+      const after = { ...row, counter, usedAt: at }
+      db.prepare('UPDATE passkey SET row = ? WHERE id = ?').run(JSON.stringify(after), id)
+      return true
+    },
+    removePasskey: (db: DatabaseSync, { sub, id }: { sub: string; id: string }): boolean =>
+      db.prepare('DELETE FROM passkey WHERE id = ? AND sub = ?').run(id, sub).changes === 1,
+  },
+} as const satisfies Room
+
+export class SqlitePasskeyStore implements PasskeyStore {
+  readonly #thread: SqliteThread
+  constructor(thread: SqliteThread) {
+    this.#thread = thread
+  }
+  async addPasskey(row: PasskeyRow, most: number): Promise<'added' | 'exists' | 'full'> {
+    return this.#thread.call('passkeys', 'addPasskey', { row, most })
+  }
+  async findPasskey(id: string): Promise<PasskeyRow | undefined> {
+    return this.#thread.call('passkeys', 'findPasskey', id)
+  }
+  async passkeysOf(sub: string): Promise<readonly PasskeyRow[]> {
+    return this.#thread.call('passkeys', 'passkeysOf', sub)
+  }
+  async usePasskey(id: string, counter: number, at: number): Promise<boolean> {
+    return this.#thread.call('passkeys', 'usePasskey', { id, counter, at })
+  }
+  async removePasskey(sub: string, id: string): Promise<boolean> {
+    return this.#thread.call('passkeys', 'removePasskey', { sub, id })
+  }
+}
