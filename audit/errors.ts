@@ -9,6 +9,8 @@
  * - `log.corrupt`, `log.rollback`, `log.origin`: found when opening; a person must look, nothing was changed.
  * - `log.range`: an index outside the log. `key.*`, `note.*`: a verifier key or signed note that is not one.
  * - `evidence.*`: a catalogue or a time that no package can be made of.
+ * - `recording.*`: a key that is none, a file that was not sealed to it or is not as it was sealed, a disk that does
+ *   not take what is recorded, or more of it than was reserved.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
 export type AuditCode =
@@ -30,6 +32,13 @@ export type AuditCode =
   | 'cursor.invalid'
   | 'evidence.catalogue'
   | 'evidence.range'
+  | 'recording.key'
+  | 'recording.identity'
+  | 'recording.sealed'
+  | 'recording.write'
+  | 'recording.budget'
+  | 'recording.slow'
+  | 'recording.unknown'
   | 'frame.length'
   | 'frame.syntax'
 

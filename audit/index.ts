@@ -30,6 +30,33 @@ export type { Verifier } from './note.ts'
 export { proveConsistency, proveEntry, readLog, verifyProof } from './prove.ts'
 export type { Proof } from './prove.ts'
 export type { Entry } from './read.ts'
+export { Recorder } from './recorder.ts'
+export type {
+  RecorderLimits,
+  RecordingDisk,
+  RecordingEnd,
+  RecordingFacts,
+  Track,
+} from './recorder.ts'
+export { CastWriter, readCast } from './recording/asciicast.ts'
+export type { Cast } from './recording/asciicast.ts'
+export { formatIdentity, identityOf, parseIdentities, parseRecipient } from './recording/keys.ts'
+export type { Identity, Recipient } from './recording/keys.ts'
+export { compare, fileOf, rootOf } from './recording/parts.ts'
+export type { Fault, Format, Found, Logged, Part } from './recording/parts.ts'
+export { pcapHeader, pcapPacket } from './recording/pcapng.ts'
+export { readTrack } from './recording/read.ts'
+export { openSealed, Sealer } from './recording/seal.ts'
+export { webLine } from './recording/weblog.ts'
+export {
+  closeRecording,
+  findParts,
+  listRecordings,
+  partPath,
+  readRecording,
+  salvage,
+} from './recordings.ts'
+export type { StoredPart, StoredRecording } from './recordings.ts'
 export { linesOf, reconcile } from './reconcile.ts'
 export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
 export { cursorOf } from './ship/cursor.ts'

@@ -1,0 +1,161 @@
+/**
+ * Recordings as they lie on disk: a directory for each session, its manifest in the clear, its parts sealed. What a
+ * crash or a full disk left unfinished is kept, told to the log, and closed.
+ */
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import * as fs from 'node:fs/promises'
+import { join } from 'node:path'
+import { AuditError } from './errors.ts'
+import { MANIFEST, note, syncDirectory, UNFINISHED, type RecordingFacts } from './recorder.ts'
+import {
+  distinct,
+  fileOf,
+  inOrder,
+  numbersOf,
+  rootOf,
+  type Found,
+  type Part,
+} from './recording/parts.ts'
+
+export interface StoredPart extends Part {
+  /** Of the event that has its hash. */
+  readonly idx: number
+}
+
+export interface StoredEnd {
+  readonly parts: number
+  readonly root: string
+  /** Of the event that closes it; null where the log could not take one. */
+  readonly idx: number | null
+  /** Why it ended: the session's own reason, or `recording_failed`, or `node_crash`. */
+  readonly reason: string
+}
+
+export interface StoredRecording {
+  readonly facts: RecordingFacts
+  readonly parts: readonly StoredPart[]
+  /** Undefined while it goes on. */
+  readonly end: StoredEnd | undefined
+}
+
+const SESSION = /^s_[0-9a-z]{26}$/
+
+/** Sessions that have a recording in `directory`, oldest first: an id says nothing of its time, so the manifest does. */
+export async function listRecordings(directory: string): Promise<StoredRecording[]> {
+  const names = await fs.readdir(directory).catch(absent)
+  const all: StoredRecording[] = []
+  for (const name of names.filter((one) => SESSION.test(one))) {
+    const found = await readRecording(directory, name)
+    if (found !== undefined) all.push(found)
+  }
+  return all.toSorted((a, b) => a.facts.began - b.facts.began)
+}
+
+function absent(error: unknown): string[] {
+  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+  throw error
+}
+
+/** What the manifest of one session's recording says; undefined where there is none that can be read. */
+export async function readRecording(
+  directory: string,
+  session: string,
+): Promise<StoredRecording | undefined> {
+  if (!SESSION.test(session)) return undefined
+  let text: string
+  try {
+    text = await fs.readFile(join(directory, session, MANIFEST), 'utf8')
+  } catch {
+    return undefined
+  }
+  const [facts, ...lines] = text.split('\n').map(parse)
+  if (facts?.['v'] !== 1 || facts['session'] !== session) return undefined
+  // A line that a crash cut short is said again, whole, on the next one.
+  const said = lines.filter((line) => line !== undefined)
+  const end = said.findLast((line) => line['end'] === true)
+  const parts = said.filter((line) => typeof line['part'] === 'number')
+  return {
+    facts: facts as unknown as RecordingFacts,
+    parts: inOrder(distinct(parts as unknown as StoredPart[])),
+    end: end as unknown as StoredEnd | undefined,
+  }
+}
+
+function parse(line: string): Readonly<Record<string, unknown>> | undefined {
+  try {
+    const value: unknown = JSON.parse(line)
+    return typeof value === 'object' && value !== null
+      ? (value as Readonly<Record<string, unknown>>)
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Where a part lies. Throws AuditError `recording.unknown` for a name that no part has. */
+export function partPath(directory: string, session: string, file: string): string {
+  if (!SESSION.test(session) || numbersOf(file) === undefined)
+    throw new AuditError('recording.unknown', `${session}/${file} is no part of a recording`)
+  return join(directory, session, file)
+}
+
+/** Every part that lies there, hashed; one that is being written does not count. */
+export async function findParts(directory: string, session: string): Promise<Found[]> {
+  const path = join(directory, session)
+  const files = (await fs.readdir(path).catch(absent)).filter((file) => numbersOf(file))
+  const found: Found[] = []
+  for (const file of files.toSorted()) found.push({ file, ...(await digest(join(path, file))) })
+  return found
+}
+
+async function digest(path: string): Promise<{ sha256: string; bytes: number; at: number }> {
+  const hash = createHash('sha256')
+  let bytes = 0
+  for await (const chunk of createReadStream(path)) {
+    hash.update(chunk as Buffer)
+    bytes += (chunk as Buffer).length
+  }
+  return { sha256: hash.digest('hex'), bytes, at: Math.round((await fs.stat(path)).mtimeMs) }
+}
+
+/**
+ * Brings the log up to what lies there: parts that no line of the manifest knows are hashed and logged, one that was
+ * being written is kept as torn. Gives all parts, in order. Nobody may be writing the recording.
+ */
+export async function salvage(
+  directory: string,
+  session: string,
+  logged: (part: Part) => Promise<number>,
+): Promise<readonly StoredPart[]> {
+  const recording = await readRecording(directory, session)
+  if (recording === undefined)
+    throw new AuditError('recording.unknown', `no recording of ${session}`)
+  const path = join(directory, session)
+  const known = new Map(recording.parts.map((part) => [fileOf(part), part]))
+  for (const name of (await fs.readdir(path)).toSorted()) {
+    const torn = name.endsWith(UNFINISHED)
+    const file = torn ? name.slice(0, -UNFINISHED.length) : name
+    const numbers = numbersOf(file)
+    if (numbers === undefined || known.has(file)) continue
+    const { sha256, bytes, at } = await digest(join(path, name))
+    const part = { ...numbers, sha256, bytes, t0: at, t1: at, torn }
+    const idx = await logged(part)
+    if (torn) await fs.rename(join(path, name), join(path, file))
+    await note(path, { ...part, idx })
+    known.set(file, { ...part, idx })
+  }
+  await syncDirectory(path)
+  return inOrder([...known.values()])
+}
+
+/** The last line of a recording's manifest. */
+export async function closeRecording(
+  directory: string,
+  session: string,
+  parts: readonly Part[],
+  { idx, reason }: Pick<StoredEnd, 'idx' | 'reason'>,
+): Promise<void> {
+  const end = { end: true, parts: parts.length, root: rootOf(parts), idx, reason }
+  await note(join(directory, session), end)
+}
