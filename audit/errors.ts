@@ -9,6 +9,10 @@
  * - `log.corrupt`, `log.rollback`, `log.origin`: found when opening; a person must look, nothing was changed.
  * - `log.range`: an index outside the log. `key.*`, `note.*`: a verifier key or signed note that is not one.
  * - `evidence.*`: a catalogue or a time that no package can be made of.
+ * - `mirror.fork`, `mirror.rollback`: the log followed is not the one that was held; the evidence is kept, a person must
+ *   look. `mirror.unproven`: what was served does not lead to the signed head; asked again. `mirror.source`: it did not
+ *   answer, or not in the format. `mirror.conflict`: evidence from before lies there, so nothing is followed.
+ * - `witness.unknown`: no known witness signed. `witness.conflict`: one signed what this log is not.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
 export type AuditCode =
@@ -27,6 +31,13 @@ export type AuditCode =
   | 'key.invalid'
   | 'note.invalid'
   | 'note.signature'
+  | 'mirror.fork'
+  | 'mirror.rollback'
+  | 'mirror.unproven'
+  | 'mirror.source'
+  | 'mirror.conflict'
+  | 'witness.unknown'
+  | 'witness.conflict'
   | 'cursor.invalid'
   | 'evidence.catalogue'
   | 'evidence.range'
