@@ -137,7 +137,12 @@ export class Mirror implements Disposable {
   async follow(source: Source): Promise<Followed> {
     const head = openCheckpoint(await source.checkpoint(), this.#options.verifiers)
     const tiles = kept(source.tile)
-    await this.#judge(head, tiles)
+    await this.#judge(head, tiles).catch(async (error: unknown) => {
+      // The gateway is shown what is held here: an honest one that was put back records the conflict itself.
+      if (isConflict(error) && this.#held !== null)
+        await source.submit(this.#held.note).catch(() => undefined)
+      throw error
+    })
     if (head.size > (this.#seen?.size ?? 0)) this.#remember(head)
     const target = this.#seen
     if (target === null) throw new AuditError('mirror.source', 'the log has no event yet')
@@ -270,6 +275,11 @@ export class Mirror implements Disposable {
       return error instanceof Error ? error.message : String(error)
     }
   }
+}
+
+function isConflict(error: unknown): boolean {
+  const code = error instanceof AuditError ? error.code : null
+  return code === 'mirror.fork' || code === 'mirror.rollback'
 }
 
 /** Whether `tree` is what the signed tree begins with. */

@@ -2,9 +2,12 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { parseCheckpoint } from '../checkpoint.ts'
+import { cosignedBy } from '../cosign.ts'
 import { realDisk } from '../disk.ts'
 import { AuditError } from '../errors.ts'
-import { formatWitnessKey, isKeyName, parseVkey, witnessSigner } from '../note.ts'
+import { formatWitnessKey, isKeyName, parseVkey, parseWitnessKey, witnessSigner } from '../note.ts'
+import { conflictsIn } from './evidence.ts'
 import { Mirror } from './mirror.ts'
 
 /** Where a mirror's own keys are. */
@@ -77,4 +80,32 @@ export async function openMirror(
   const signers = [ed25519, mlDsa44].map((key) => witnessSigner(name, key))
   const verifiers = verifierKeys.map(parseVkey)
   return await Mirror.open({ directory, verifiers, signers, disk: realDisk, now })
+}
+
+/** What a mirror says of itself, from its files alone. */
+export interface MirrorStatus {
+  readonly name: string
+  /** The log followed; null while nothing was. */
+  readonly origin: string | null
+  /** Events of the newest cosigned head. */
+  readonly size: number
+  /** When it was cosigned, epoch seconds. */
+  readonly at: number | null
+  /** Files of evidence. */
+  readonly conflicts: readonly string[]
+}
+
+/** Reads it beside a running mirror. Errors: key.invalid where there is no mirror, note.invalid. */
+export function mirrorStatus(directory: string): MirrorStatus {
+  const { name, vkeys } = readMirrorKeys(directory)
+  const path = join(directory, 'checkpoint')
+  const head = existsSync(path) ? parseCheckpoint(readFileSync(path, 'utf8')) : null
+  const [own] = head === null ? [] : cosignedBy(head, vkeys.map(parseWitnessKey))
+  return {
+    name,
+    origin: head?.origin ?? null,
+    size: own?.size ?? 0,
+    at: own?.at ?? null,
+    conflicts: conflictsIn(directory),
+  }
 }
