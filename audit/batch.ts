@@ -39,3 +39,15 @@ export function pack(heads: readonly Head[], first: number, spare?: ArrayBuffer 
   }
   return { first, count: heads.length, bytes: new Uint8Array(memory, 0, at) }
 }
+
+/** Lays out whole bodies as the events from `first` on: what a mirror took from the log it follows. */
+export function packBodies(bodies: readonly Uint8Array[], first: number): Batch {
+  const into = Buffer.alloc(bodies.reduce((sum, body) => sum + headerBytes + body.length, 0))
+  let at = 0
+  for (const body of bodies) {
+    openFrame(into, at, body.length)
+    into.set(body, at + headerBytes)
+    at += headerBytes + body.length
+  }
+  return { first, count: bodies.length, bytes: into }
+}

@@ -15,7 +15,8 @@ export interface Checkpoint {
 /** A note is at most this long; ours is about 3.6 KB, witnesses add to it. */
 export const noteLimit = 64 * 1024
 
-function headText(head: SignedHead): string {
+/** The three lines of a head, as they are signed. */
+export function headText(head: SignedHead): string {
   return `${head.origin}\n${head.size}\n${Buffer.from(head.root).toString('base64')}\n`
 }
 

@@ -11,6 +11,10 @@
  * - `evidence.*`: a catalogue or a time that no package can be made of.
  * - `recording.*`: a key that is none, a file that was not sealed to it or is not as it was sealed, a disk that does
  *   not take what is recorded, or more of it than was reserved.
+ * - `mirror.fork`, `mirror.rollback`: the log followed is not the one that was held; the evidence is kept, a person must
+ *   look. `mirror.unproven`: what was served does not lead to the signed head; asked again. `mirror.source`: it did not
+ *   answer, or not in the format. `mirror.conflict`: evidence from before lies there, so nothing is followed.
+ * - `witness.unknown`: no known witness signed. `witness.conflict`: one signed what this log is not.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
 export type AuditCode =
@@ -29,6 +33,13 @@ export type AuditCode =
   | 'key.invalid'
   | 'note.invalid'
   | 'note.signature'
+  | 'mirror.fork'
+  | 'mirror.rollback'
+  | 'mirror.unproven'
+  | 'mirror.source'
+  | 'mirror.conflict'
+  | 'witness.unknown'
+  | 'witness.conflict'
   | 'cursor.invalid'
   | 'evidence.catalogue'
   | 'evidence.range'

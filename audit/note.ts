@@ -1,23 +1,29 @@
 /**
- * Signed notes and verifier keys (c2sp.org/signed-note), with the two signature types this log uses: 0x01 Ed25519
- * over the text, and 0x06 ML-DSA-44 over the cosigned message of c2sp.org/tlog-cosignature.
+ * Signed notes and verifier keys (c2sp.org/signed-note), with the signature types of this log and of its witnesses:
+ * 0x01 Ed25519 over the text, 0x04 Ed25519 over a dated text, and 0x06 ML-DSA-44 over the cosigned message, the last
+ * two of c2sp.org/tlog-cosignature.
  */
 import { createPublicKey, hash, sign, verify, type KeyObject } from 'node:crypto'
 import { AuditError } from './errors.ts'
 
-export type SignatureType = 1 | 6
+export type SignatureType = 1 | 4 | 6
+/** What a log signs its heads with, and what a witness signs them with. */
+const logTypes: readonly SignatureType[] = [1, 6]
+const witnessTypes: readonly SignatureType[] = [4, 6]
 
 interface TypeRow {
   readonly jwk: (pub: Uint8Array) => Record<string, string>
   readonly keyBytes: number
   readonly signatureBytes: number
 }
+const ed25519Jwk = (pub: Uint8Array): Record<string, string> => ({
+  kty: 'OKP',
+  crv: 'Ed25519',
+  x: Buffer.from(pub).toString('base64url'),
+})
 const types: Readonly<Record<SignatureType, TypeRow>> = {
-  1: {
-    jwk: (pub) => ({ kty: 'OKP', crv: 'Ed25519', x: Buffer.from(pub).toString('base64url') }),
-    keyBytes: 32,
-    signatureBytes: 64,
-  },
+  1: { jwk: ed25519Jwk, keyBytes: 32, signatureBytes: 64 },
+  4: { jwk: ed25519Jwk, keyBytes: 32, signatureBytes: 8 + 64 },
   6: {
     jwk: (pub) => ({ kty: 'AKP', alg: 'ML-DSA-44', pub: Buffer.from(pub).toString('base64url') }),
     keyBytes: 1312,
@@ -58,7 +64,7 @@ function keyId(name: string, type: SignatureType, pub: Uint8Array): string {
 }
 
 /** The raw public key of an Ed25519 or ML-DSA-44 key. Throws key.invalid for any other. */
-function rawPublic(key: KeyObject): { type: SignatureType; pub: Uint8Array } {
+function rawPublic(key: KeyObject): { type: 1 | 6; pub: Uint8Array } {
   const jwk = (key.type === 'private' ? createPublicKey(key) : key).export({ format: 'jwk' })
   const fields: Record<string, unknown> = { ...jwk }
   if (fields['crv'] === 'Ed25519')
@@ -70,14 +76,33 @@ function rawPublic(key: KeyObject): { type: SignatureType; pub: Uint8Array } {
 
 /** `<name>+<key id>+<base64(type || public key)>` for a public or private key. Errors: key.invalid. */
 export function formatVkey(name: string, key: KeyObject): string {
+  return vkeyOf(name, key, logTypes)
+}
+
+/** As `formatVkey`, for a witness: its Ed25519 key is of type 0x04. Errors: key.invalid. */
+export function formatWitnessKey(name: string, key: KeyObject): string {
+  return vkeyOf(name, key, witnessTypes)
+}
+
+function vkeyOf(name: string, key: KeyObject, [ed25519 = 1]: readonly SignatureType[]): string {
   if (!isKeyName(name))
     throw new AuditError('key.invalid', `not a key name: ${JSON.stringify(name)}`)
-  const { type, pub } = rawPublic(key)
+  const { type: own, pub } = rawPublic(key)
+  const type = own === 1 ? ed25519 : own
   return `${name}+${keyId(name, type, pub)}+${Buffer.concat([Buffer.of(type), pub]).toString('base64')}`
 }
 
-/** Reads a vkey line; its key id must be the one its contents give. Errors: key.invalid. */
+/** Reads the vkey line of a log; its key id must be the one its contents give. Errors: key.invalid. */
 export function parseVkey(vkey: string): Verifier {
+  return parseKey(vkey, logTypes, 'its type is neither Ed25519 (1) nor ML-DSA-44 (6)')
+}
+
+/** Reads the vkey line of a witness. Errors: key.invalid. */
+export function parseWitnessKey(vkey: string): Verifier {
+  return parseKey(vkey, witnessTypes, 'its type is no cosignature: Ed25519 (4), ML-DSA-44 (6)')
+}
+
+function parseKey(vkey: string, allowed: readonly SignatureType[], otherwise: string): Verifier {
   const refuse = (why: string): never => {
     throw new AuditError('key.invalid', `not a verifier key: ${why}`)
   }
@@ -87,8 +112,8 @@ export function parseVkey(vkey: string): Verifier {
   if (!isKeyName(name)) refuse('its name is empty or holds a blank')
   if (!/^[0-9a-f]{8}$/.test(id)) refuse('its key id is not 8 hex digits')
   if (material === null) return refuse('its last part is not base64')
-  const type = material[0]
-  if (type !== 1 && type !== 6) return refuse('its type is neither Ed25519 (1) nor ML-DSA-44 (6)')
+  const type = allowed.find((one) => one === material[0])
+  if (type === undefined) return refuse(otherwise)
   const pub = material.subarray(1)
   if (pub.length !== types[type].keyBytes) refuse('its key has the wrong length')
   if (keyId(name, type, pub) !== id) refuse('its key id does not belong to its key')
@@ -102,6 +127,11 @@ export function parseVkey(vkey: string): Verifier {
 
 export function noteSigner(name: string, key: KeyObject): NoteSigner {
   return { verifier: parseVkey(formatVkey(name, key)), key }
+}
+
+/** Signs as a witness. Errors: key.invalid. */
+export function witnessSigner(name: string, key: KeyObject): NoteSigner {
+  return { verifier: parseWitnessKey(formatWitnessKey(name, key)), key }
 }
 
 /** What a head commits to; a type 6 signature is over these values, not over the text. */
@@ -122,6 +152,11 @@ function u64(value: number): Uint8Array {
   return bytes
 }
 
+/** The dated text that an Ed25519 cosignature is over. */
+function datedText(seconds: number, text: string): Uint8Array {
+  return Buffer.from(`cosignature/v1\ntime ${seconds}\n${text}`)
+}
+
 /** The `cosigned_message` of c2sp.org/tlog-cosignature for a whole tree. */
 export function cosignedMessage(name: string, seconds: number, head: SignedHead): Uint8Array {
   return Buffer.concat([
@@ -135,6 +170,15 @@ export function cosignedMessage(name: string, seconds: number, head: SignedHead)
   ])
 }
 
+function datedMessage(
+  { name, type }: Verifier,
+  seconds: number,
+  text: string,
+  head: SignedHead,
+): Uint8Array {
+  return type === 4 ? datedText(seconds, text) : cosignedMessage(name, seconds, head)
+}
+
 /** The signature line, `— name base64(id || signature)\n`, at `seconds` since the epoch. */
 export function signLine(
   signer: NoteSigner,
@@ -143,10 +187,11 @@ export function signLine(
   seconds: number,
 ): string {
   const { name, id, type } = signer.verifier
+  const over = (message: Uint8Array): Buffer => sign(null, message, signer.key)
   const signature =
     type === 1
-      ? sign(null, Buffer.from(text), signer.key)
-      : Buffer.concat([u64(seconds), sign(null, cosignedMessage(name, seconds, head), signer.key)])
+      ? over(Buffer.from(text))
+      : Buffer.concat([u64(seconds), over(datedMessage(signer.verifier, seconds, text, head))])
   return `\u2014 ${name} ${Buffer.concat([Buffer.from(id, 'hex'), signature]).toString('base64')}\n`
 }
 
@@ -191,9 +236,15 @@ export function verifyLine(
   if (line.name !== verifier.name || line.id !== verifier.id) return false
   if (line.signature.length !== types[verifier.type].signatureBytes) return false
   if (verifier.type === 1) return verify(null, Buffer.from(text), verifier.key, line.signature)
-  const bytes = Buffer.from(line.signature)
-  const seconds = Number(bytes.readBigUInt64BE(0))
-  if (!Number.isSafeInteger(seconds)) return false
-  const message = cosignedMessage(verifier.name, seconds, head)
-  return verify(null, message, verifier.key, bytes.subarray(8))
+  const seconds = secondsOf(line)
+  if (seconds === null) return false
+  const message = datedMessage(verifier, seconds, text, head)
+  return verify(null, message, verifier.key, line.signature.subarray(8))
+}
+
+/** When a dated signature says it was made, seconds since the epoch; null for one that says nothing sensible. */
+export function secondsOf({ signature }: SignatureLine): number | null {
+  if (signature.length < 8) return null
+  const seconds = Number(Buffer.from(signature).readBigUInt64BE(0))
+  return Number.isSafeInteger(seconds) ? seconds : null
 }

@@ -7,10 +7,12 @@ import { dirname, join } from 'node:path'
 import type { Hash, Perfect } from './tree.ts'
 import { rootOf } from './tree.ts'
 
-const width = 256
+/** A tile holds this many hashes, an entry bundle this many entries. */
+export const tileWidth = 256
+const width = tileWidth
 
 /** `tile/<L>/x001/x234/067`: groups of three digits, all but the last led by an x. */
-export function tilePath(level: number, n: number): string {
+export function tilePath(level: number | 'entries', n: number): string {
   const digits = String(n)
   const padded = digits.padStart(Math.ceil(digits.length / 3) * 3, '0')
   const groups = padded.match(/\d{3}/g) ?? []

@@ -68,6 +68,14 @@ export class Frontier {
     this.size++
   }
 
+  /** The same tree, to grow on its own. */
+  copy(): Frontier {
+    const copy = new Frontier()
+    copy.size = this.size
+    copy.#perfect.push(...this.#perfect)
+    return copy
+  }
+
   root(): Hash {
     let root: Hash | undefined
     for (let i = this.#perfect.length - 1; i >= 0; i--) {
@@ -190,26 +198,34 @@ export function verifyConsistency(
   if (oldSize > size || oldSize < 0) return false
   if (oldSize === size) return proof.length === 0 && equalHash(oldRoot, root)
   if (oldSize === 0) return proof.length === 0 && equalHash(oldRoot, emptyRoot)
-  // An old tree that is one perfect subtree is its own first hash.
-  const path = Number.isInteger(Math.log2(oldSize)) ? [oldRoot, ...proof] : [...proof]
-  const first = path.shift()
-  return first !== undefined && climb(oldSize, size, first, path, oldRoot, root)
+  const first = startsWhole(oldSize) ? [oldRoot] : []
+  const roots = consistencyRoots(oldSize, size, [...first, ...proof])
+  return roots !== null && equalHash(roots.old, oldRoot) && equalHash(roots.whole, root)
 }
 
-function climb(
+/** An old tree that is one perfect subtree is its own first hash, so that a proof leaves it out. */
+export function startsWhole(oldSize: number): boolean {
+  return Number.isInteger(Math.log2(oldSize))
+}
+
+/**
+ * The roots of the tree of `oldSize` and of the tree of `size` that a consistency proof leads to, its first hash never
+ * left out; null for one of the wrong length. Needs 0 < oldSize < size. Where `whole` is a signed root, `old` is the
+ * root of what that tree begins with. RFC 9162 2.1.4.2.
+ */
+export function consistencyRoots(
   oldSize: number,
   size: number,
-  first: Hash,
-  path: readonly Hash[],
-  oldRoot: Hash,
-  root: Hash,
-): boolean {
+  proof: readonly Hash[],
+): { readonly old: Hash; readonly whole: Hash } | null {
+  const [first, ...path] = proof
+  if (first === undefined) return null
   let at: [number, number] = [oldSize - 1, size - 1]
   while (at[0] % 2 === 1) at = up(at)
   let [fr, sr] = [first, first]
   for (const value of path) {
     const [fn, sn] = at
-    if (sn === 0) return false
+    if (sn === 0) return null
     if (fn % 2 === 1 || fn === sn) {
       fr = nodeHash(value, fr)
       sr = nodeHash(value, sr)
@@ -217,5 +233,5 @@ function climb(
     } else sr = nodeHash(sr, value)
     at = up(at)
   }
-  return at[1] === 0 && equalHash(fr, oldRoot) && equalHash(sr, root)
+  return at[1] === 0 ? { old: fr, whole: sr } : null
 }

@@ -5,14 +5,16 @@
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import { openCheckpoint, splitNotes } from './checkpoint.ts'
+import { openCheckpoint, parseCheckpoint, splitNotes } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import type { Place } from './errors.ts'
-import { parseVkey, type Verifier } from './note.ts'
+import { byName, cosignedBy, type Cosigned } from './cosign.ts'
+import { parseVkey, parseWitnessKey, type Verifier } from './note.ts'
 import { isTornTail, listSegments } from './recover.ts'
 import { readFrame, segmentFirst } from './segment.ts'
 import { TileWriter } from './tile.ts'
 import { Frontier, leafHashInPlace } from './tree.ts'
+import { keptNotes } from './witnesses.ts'
 
 export interface Verdict {
   /** Everything up to the last checkpoint is as signed; something is not; or it cannot be told. */
@@ -27,6 +29,8 @@ export interface Verdict {
   readonly place?: Place
   /** Why it is not provable, in words. */
   readonly why?: string
+  /** The newest head of this log that each known witness cosigned, and when; only where witnesses were named. */
+  readonly witnesses?: readonly Cosigned[]
 }
 
 export interface VerifyOptions {
@@ -35,6 +39,10 @@ export interface VerifyOptions {
   readonly verifierKeys: readonly string[]
   /** Signed notes the reader kept from earlier: the log must still contain them. */
   readonly held?: readonly string[]
+  /** Vkeys of witnesses: what they cosigned, found beside the log or in `held`, must be this log. */
+  readonly witnessKeys?: readonly string[]
+  /** How many witnesses must have cosigned it; default every one named. */
+  readonly quorum?: number
 }
 
 /** Ends the reading: a verdict found before the end. */
@@ -147,6 +155,39 @@ function readHeld(reading: Reading, held: readonly string[]): void {
   }
 }
 
+/**
+ * What witnesses cosigned: in the log's own heads (a mirror's), beside it (a gateway's) and in the reader's notes. The
+ * tree must pass through each, as through a held note.
+ */
+function readCosigned(
+  reading: Reading,
+  witnesses: readonly Verifier[],
+  heads: readonly Checkpoint[],
+  held: readonly string[],
+): Cosigned[] {
+  const beside = keptNotes(reading.directory, reading.verifiers)
+  const brought = held.map((note) => parseCheckpoint(note))
+  const newest = new Map<string, Cosigned>()
+  for (const checkpoint of [...heads, ...beside, ...brought]) {
+    if (checkpoint.origin !== reading.origin) continue
+    const all = cosignedBy(checkpoint, witnesses)
+    if (all.length > 0) readHeld(reading, [checkpoint.note])
+    for (const one of all)
+      if (one.size > (newest.get(one.name)?.size ?? 0)) newest.set(one.name, one)
+  }
+  return [...newest.values()]
+}
+
+/** Fewer witnesses than the reader wants: intact, and nobody else says that it is all there was. */
+function demandQuorum(found: readonly Cosigned[], quorum: number): void {
+  if (found.length >= quorum) return
+  const names = found.map(({ name }) => name).join(', ')
+  throw new Found(
+    'not-provable',
+    `${found.length} of the ${quorum} witnesses wanted cosigned it${names === '' ? '' : `: ${names}`}`,
+  )
+}
+
 function checkHead(reading: Reading, file: string, offset: number): void {
   const { size } = reading.frontier
   const head = reading.heads.get(size)
@@ -233,42 +274,52 @@ function tileCheck(
  * wrong with the log itself is a verdict.
  */
 export async function verifyLog(options: VerifyOptions): Promise<Verdict> {
-  const verifiers = options.verifierKeys.map(parseVkey)
-  const origin = verifiers[0]?.name ?? ''
-  const reading: Reading = {
-    directory: options.directory,
-    origin,
-    verifiers,
-    frontier: new Frontier(),
-    tiles: new TileWriter(
-      options.directory,
-      tileCheck(options.directory, () => reading),
-    ),
-    heads: new Map(),
-    lastSigned: 0,
-    matched: 0,
-    batch: -1,
-  }
+  const reading = begin(options)
+  const witnesses = (options.witnessKeys ?? []).map(parseWitnessKey)
   let last: Checkpoint[] = []
   let checkpoints = 0
+  let cosigned: Cosigned[] | undefined
   const verdict = (): Omit<Verdict, 'outcome'> => ({
     events: reading.frontier.size,
     uncovered: Math.max(0, reading.frontier.size - (last.at(-1)?.size ?? 0)),
     checkpoint: last.at(-1) ?? null,
     checkpoints,
+    ...(cosigned === undefined ? {} : { witnesses: cosigned }),
   })
   try {
-    if (origin === '') throw new Found('not-provable', 'no verifier key was given')
+    if (reading.origin === '') throw new Found('not-provable', 'no verifier key was given')
     const heads = readHeads(reading)
     ;({ last, count: checkpoints } = heads)
     reading.lastSigned = last.at(-1)?.size ?? 0
     readPublished(reading, last)
-    readHeld(reading, options.held ?? [])
+    const held = options.held ?? []
+    readHeld(reading, held)
+    if (witnesses.length > 0) cosigned = readCosigned(reading, witnesses, last, held)
     await readSegments(reading)
+    demandQuorum(cosigned ?? [], options.quorum ?? byName(witnesses).size)
     return { outcome: 'proven', ...verdict() }
   } catch (error) {
     if (!(error instanceof Found)) throw error
     const { outcome, place, message } = error
     return { outcome, ...verdict(), ...(place === undefined ? {} : { place }), why: message }
   }
+}
+
+function begin({ directory, verifierKeys }: VerifyOptions): Reading {
+  const verifiers = verifierKeys.map(parseVkey)
+  const reading: Reading = {
+    directory,
+    origin: verifiers[0]?.name ?? '',
+    verifiers,
+    frontier: new Frontier(),
+    tiles: new TileWriter(
+      directory,
+      tileCheck(directory, () => reading),
+    ),
+    heads: new Map(),
+    lastSigned: 0,
+    matched: 0,
+    batch: -1,
+  }
+  return reading
 }

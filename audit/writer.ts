@@ -9,16 +9,18 @@ import { signCheckpoint } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { writeAll } from './disk.ts'
 import type { Disk } from './disk.ts'
-import type { NoteSigner } from './note.ts'
+import type { NoteSigner, Verifier } from './note.ts'
 import { recover } from './recover.ts'
 import type { Found } from './recover.ts'
 import { headerBytes, sealFrame, segmentName } from './segment.ts'
-import { leafHashInPlace, type Hash } from './tree.ts'
+import { leafHashInPlace, type Frontier, type Hash } from './tree.ts'
 
 export interface WriterOptions {
   readonly directory: string
   readonly origin: string
   readonly signers: readonly NoteSigner[]
+  /** Whose signatures the heads carry; default the signers' own. A mirror signs nothing in the log's name. */
+  readonly verifiers?: readonly Verifier[]
   readonly disk: Disk
   readonly segmentBytes: number
 }
@@ -68,7 +70,7 @@ export class Writer {
   /** Recovers, then holds the open segment. Errors: those of recover, and the disk's. */
   open(): Opened {
     const { directory, origin, signers, disk } = this.#options
-    const verifiers = signers.map((signer) => signer.verifier)
+    const verifiers = this.#options.verifiers ?? signers.map((signer) => signer.verifier)
     const found = recover(directory, origin, verifiers, disk)
     this.#found = found
     this.#batch = found.batch
@@ -84,6 +86,11 @@ export class Writer {
 
   get size(): number {
     return this.#found.frontier.size
+  }
+
+  /** The tree over what is durable, to try further leaves on. */
+  tree(): Frontier {
+    return this.#found.frontier.copy()
   }
 
   /** A file is durable as a name before it holds a byte that counts. */
@@ -144,18 +151,24 @@ export class Writer {
 
   /** Signs the head over all that is durable: noted durably first, then published. Null if it is signed already. */
   sign(nowMs: number): Checkpoint | null {
-    const { origin, signers, disk } = this.#options
+    const { origin, signers } = this.#options
     const { frontier } = this.#found
     if (frontier.size === this.#signedSize) return null
     const head = { origin, size: frontier.size, root: frontier.root() }
     const checkpoint = signCheckpoint(head, signers, nowMs)
+    this.keep(checkpoint)
+    return checkpoint
+  }
+
+  /** Notes a head over all that is durable, in checkpoints.log and then as the published one. */
+  keep(checkpoint: Checkpoint): void {
+    const { disk } = this.#options
     const record = Buffer.from(`${checkpoint.note}\n`)
     writeAll(disk, this.#notes.fd, record, this.#notes.bytes)
     disk.fdatasync(this.#notes.fd)
     this.#notes.bytes += record.length
     this.#publish(checkpoint)
     this.#signedSize = checkpoint.size
-    return checkpoint
   }
 
   #publish(checkpoint: Checkpoint): void {

@@ -115,6 +115,8 @@ const File = Type.Object(
     syslog: Type.Array(Syslog, { maxItems: 8 }),
     /** Receivers over HTTPS: Splunk, Elastic, a webhook, OTLP. */
     sinks: Type.Array(HttpsSink, { maxItems: 8 }),
+    /** Files with the keys of mirrors that follow the log and cosign it, one file each. */
+    witnesses: Type.Array(Type.String({ minLength: 1 }), { maxItems: 8 }),
     ca: Type.Optional(CaKeys),
     /** Labels, makers and limits of the certificate service. */
     est: Type.Optional(EstSettings),
@@ -149,6 +151,7 @@ const DEFAULTS: Config = {
   drain_s: 0,
   syslog: [],
   sinks: [],
+  witnesses: [],
   log_level: 'info',
 }
 
@@ -276,6 +279,7 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
   const absolute = (path: unknown) => (typeof path === 'string' ? resolve(directory, path) : path)
   const out = { ...value }
   if ('data' in out) out['data'] = absolute(out['data'])
+  if (Array.isArray(out['witnesses'])) out['witnesses'] = out['witnesses'].map(absolute)
   if (isRecord(out['ca'])) out['ca'] = caRelativeTo(out['ca'], absolute)
   if (Array.isArray(out['syslog']))
     out['syslog'] = out['syslog'].map((sink: Record<string, unknown>) => {

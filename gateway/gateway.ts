@@ -44,6 +44,7 @@ import { passkeyRoutes } from './listen/routes/passkeys.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
+import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
 import { keepSources } from './listen/sources.ts'
 import { Allowance } from './listen/allowance.ts'
@@ -53,6 +54,7 @@ import { BundleServer } from './policy/publish.ts'
 import type { PolicyService } from './policy/service.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
+import { WitnessRoom } from './witnesses.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
@@ -88,6 +90,7 @@ export async function serve(
   const { decisions } = policy
   const { revision } = policy.service.status()
   const access = await openAccess(foundation, decisions, report, undo)
+  const witnesses = new WitnessRoom(log, config.witnesses, now)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
   undo.use(watchSinks(shippers, logger))
@@ -102,7 +105,7 @@ export async function serve(
   const setup = estSetup(config.est)
   const admission = openAdmission(config, report, undo)
   const proven = (address: string) => admission.proven(address, performance.now())
-  const web = { setup, report, proven }
+  const web = { setup, report, proven, witnesses }
   const front = await openHttp(config, foundation, policy, access, web, undo)
   const door = { ...web, admission, front }
   const edge = await openEdge(config, foundation, decisions, access, door, undo)
@@ -111,7 +114,14 @@ export async function serve(
   const listen = await edge.listen(host, port)
   let serving = true
   const operations = undo.use(
-    await openHealth(config, foundation, access, shippers, policy.service, () => serving),
+    await openHealth(
+      config,
+      foundation,
+      access,
+      { shippers, witnesses },
+      policy.service,
+      () => serving,
+    ),
   )
   ready({ listen, operations: operations.address, origin: originOf(config) })
   logger.info(
@@ -311,6 +321,7 @@ interface Web {
   readonly report: Report
   /** Somebody at this address has proven to belong here. */
   readonly proven: (address: string) => void
+  readonly witnesses: WitnessRoom
 }
 
 /** Everything that speaks HTTP on the one port. */
@@ -319,7 +330,7 @@ async function openHttp(
   foundation: Foundation,
   policy: NodePolicy,
   access: Access,
-  { setup, report, proven }: Web,
+  { setup, report, proven, witnesses }: Web,
   undo: Undo,
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity, thread } = foundation
@@ -334,7 +345,10 @@ async function openHttp(
       now,
       report,
       proven,
-      routes: (calls) => addRoutes(calls, config, foundation, policy, access, publication, pending),
+      routes(calls) {
+        addRoutes(calls, config, foundation, policy, access, publication, pending)
+        witnessRoutes(calls, { decisions, log: foundation.log, room: witnesses })
+      },
     }),
   )
   const enrol = est({
@@ -597,7 +611,10 @@ async function openHealth(
   config: Config,
   { log, thread }: Foundation,
   { registry, room }: Access,
-  shippers: readonly Shipper[],
+  {
+    shippers,
+    witnesses,
+  }: { readonly shippers: readonly Shipper[]; readonly witnesses: WitnessRoom },
   policy: PolicyService,
   serving: () => boolean,
 ): Promise<Operations> {
@@ -619,9 +636,14 @@ async function openHealth(
     log_state: log.state,
     policy_revision: revision(),
     sinks: shippers.map((shipper) => {
-      const { name, state } = shipper.health()
-      return { name, state, lag: shipper.lag().events }
+      const { name, state, lastError } = shipper.health()
+      return { name, state, lag: shipper.lag().events, last_error: lastError }
     }),
+    witnesses: witnesses.status().map(({ name, cosigned, behind }) => ({
+      name,
+      cosigned_at: cosigned?.at ?? null,
+      behind,
+    })),
   })
   return await openOperations(host, port, health, bundles)
 }

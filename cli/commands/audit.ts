@@ -5,8 +5,9 @@ import type { Verdict } from '#audit'
 import { Exited, type Exit } from '../exit.ts'
 import { readInteger, readText } from '../input.ts'
 import { readKeys } from '../keys.ts'
-import { facts, layOut, plain, say, tell } from '../print.ts'
+import { facts, instant, layOut, plain, say, tell } from '../print.ts'
 import { registerEvidence } from './evidence.ts'
+import { registerMirror } from './mirror.ts'
 import { registerReconcile } from './reconcile.ts'
 import { collect, globalOptions } from './options.ts'
 
@@ -18,6 +19,8 @@ interface VerifyFlags {
   readonly log: string
   readonly key?: string[]
   readonly held?: string[]
+  readonly witness?: string[]
+  readonly quorum?: string
 }
 
 export function registerAudit(program: Command): void {
@@ -40,9 +43,16 @@ export function registerAudit(program: Command): void {
       collect,
     )
     .option('--held <file>', 'a signed checkpoint kept from earlier; may be repeated', collect)
+    .option(
+      '--witness <file|vkey>',
+      'a key of a mirror whose cosignature is wanted; may be repeated',
+      collect,
+    )
+    .option('--quorum <count>', 'how many witnesses must have cosigned; default all named')
     .action(verify)
   registerEvidence(audit)
   registerReconcile(audit)
+  registerMirror(audit)
 }
 
 async function tail(flags: TailFlags, command: Command): Promise<void> {
@@ -109,10 +119,13 @@ const outcomes: Readonly<Record<Verdict['outcome'], Exit>> = {
 async function verify(flags: VerifyFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
   const { verifyLog } = await import('#audit')
+  const quorum = flags.quorum === undefined ? undefined : readInteger(flags.quorum, 'quorum', 1, 64)
   const verdict = await verifyLog({
     directory: flags.log,
     verifierKeys: (flags.key ?? []).flatMap(readKeys),
     held: (flags.held ?? []).map((path) => readText(path, 'checkpoint')),
+    witnessKeys: (flags.witness ?? []).flatMap(readKeys),
+    ...(quorum === undefined ? {} : { quorum }),
   })
   tell(options, verdict, verdictLines(verdict))
   const exit = outcomes[verdict.outcome]
@@ -134,6 +147,10 @@ function verdictLines(verdict: Verdict): string[] {
       ['checkpoints', verdict.checkpoints],
       ['origin', verdict.checkpoint?.origin],
       ['root', verdict.checkpoint?.root],
+      ...(verdict.witnesses ?? []).map(
+        ({ name, size, at }) =>
+          ['witness', `${name} cosigned ${size} events at ${instant(at)}`] as const,
+      ),
       ...(verdict.why === undefined ? [] : [['why', verdict.why] as const]),
     ]),
     ...(place === undefined

@@ -12,13 +12,13 @@ export interface PinnedHttp extends AsyncDisposable {
   readonly clockSkew: () => number
 }
 
-/** `anchor` is the PEM of the root. */
-export function openPinnedHttp(anchor: string): PinnedHttp {
+/** `anchor` is the PEM of the root; an answer has at most `answerMax` bytes. */
+export function openPinnedHttp(anchor: string, answerMax = 1_048_576): PinnedHttp {
   const agent = new Agent({
     connect: proxyOut() === undefined ? { ca: anchor, timeout: TIMEOUT_MS } : throughProxy(anchor),
     headersTimeout: 30_000,
     bodyTimeout: 30_000,
-    maxResponseSize: 1_048_576,
+    maxResponseSize: answerMax,
   })
   let skew = 0
   return {

@@ -27,3 +27,29 @@ export const LogPage = Type.Object({
   next: Type.Union([Type.Integer(), Type.Null()]),
 })
 export type LogPage = Static<typeof LogPage>
+
+/** A head with cosignatures under it: a signed note. */
+export const Cosignature = Type.Object(
+  { note: Type.String({ minLength: 1, maxLength: 32_768 }) },
+  { additionalProperties: false },
+)
+
+/** Whose word was new, and on how many events. */
+export const CosignaturesTaken = Type.Object({
+  taken: Type.Array(Type.Object({ name: Type.String(), size: Type.Integer() })),
+})
+
+/** Every witness the configuration names. */
+export const WitnessList = Type.Object({
+  items: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      /** Events of the newest head it cosigned; null: none yet. */
+      size: Type.Union([Type.Integer(), Type.Null()]),
+      /** When, by its clock, epoch seconds. */
+      at: Type.Union([Type.Integer(), Type.Null()]),
+      /** Durable events that it has not cosigned. */
+      behind: Type.Integer(),
+    }),
+  ),
+})

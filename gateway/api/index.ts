@@ -57,7 +57,14 @@ export {
   OpenedSession,
   Session,
 } from './access.ts'
-export { LogEntry, LogPage, LogQuery } from './evidence.ts'
+export {
+  Cosignature,
+  CosignaturesTaken,
+  LogEntry,
+  LogPage,
+  LogQuery,
+  WitnessList,
+} from './evidence.ts'
 export {
   DecisionId,
   ImpactQuery,

@@ -16,6 +16,16 @@ export interface Health {
     readonly state: string
     /** Durable events not yet handed over. */
     readonly lag: number
+    /** What the receiver, or the way to it, last said no with; null while nothing did. */
+    readonly last_error: string | null
+  }[]
+  /** Who cosigns the log from outside. */
+  readonly witnesses: readonly {
+    readonly name: string
+    /** When its newest head was cosigned, epoch seconds; null: none yet. */
+    readonly cosigned_at: number | null
+    /** Durable events it has not cosigned. */
+    readonly behind: number
   }[]
 }
 

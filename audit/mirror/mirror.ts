@@ -1,0 +1,304 @@
+/**
+ * A copy of a log that its gateway cannot take back. A head is on disk before a leaf it covers is asked for, a leaf is
+ * shown to be in a signed tree before it is written, and a head is cosigned only when all it covers is durable here.
+ * docs/audit.md section "The mirror".
+ */
+import { existsSync, readFileSync, mkdirSync } from 'node:fs'
+import type { Server } from 'node:net'
+import { join } from 'node:path'
+import { packBodies } from '../batch.ts'
+import { openCheckpoint } from '../checkpoint.ts'
+import type { Checkpoint } from '../checkpoint.ts'
+import { claim } from '../claim.ts'
+import { cosign, withLines } from '../cosign.ts'
+import type { Disk } from '../disk.ts'
+import { AuditError } from '../errors.ts'
+import type { NoteSigner, Verifier } from '../note.ts'
+import { formatTilePath, parseBundle } from '../publish.ts'
+import { bodyLimit } from '../segment.ts'
+import { tileWidth } from '../tile.ts'
+import { leafHash } from '../tree.ts'
+import type { Frontier } from '../tree.ts'
+import { Writer } from '../writer.ts'
+import { conflictsIn, keepConflict, type Conflict } from './evidence.ts'
+import { compare, type FetchTile } from './tiles.ts'
+
+/** A log as it is served in the public format. Every call may reject; AuditError `mirror.source` says so. */
+export interface Source {
+  /** The newest head, a signed note. */
+  readonly checkpoint: () => Promise<string>
+  /** A tile or an entry bundle by its path (c2sp.org/tlog-tiles). */
+  readonly tile: FetchTile
+  /** Takes a head with this mirror's lines under it. */
+  readonly submit: (note: string) => Promise<void>
+}
+
+export interface MirrorOptions {
+  readonly directory: string
+  /** The log's keys; every one must have signed each head. Their name is the log's origin. */
+  readonly verifiers: readonly Verifier[]
+  /** This mirror's own. */
+  readonly signers: readonly NoteSigner[]
+  readonly disk: Disk
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  readonly segmentBytes?: number
+}
+
+/** What one look at the source brought. */
+export interface Followed {
+  /** Events written by it. */
+  readonly events: number
+  /** The head now held and cosigned. */
+  readonly checkpoint: Checkpoint
+  /** Whether the gateway has this head's cosignature. */
+  readonly submitted: boolean
+  /** Why not, where it has not. */
+  readonly why?: string
+}
+
+/** What is fetched before it is shown to belong to the head, at most. */
+const chunkBundles = 16
+const chunkBytes = 8 * 1024 * 1024
+const batchEvents = 1_024
+const batchBytes = 1024 * 1024
+
+export class Mirror implements Disposable {
+  readonly origin: string
+  readonly #options: MirrorOptions
+  readonly #claimed: Server | null
+  readonly #writer: Writer
+  /** The newest head that was found to extend all before it; its leaves may still be on their way. */
+  #seen: Checkpoint | null
+  /** The newest head of which everything is here, cosigned. */
+  #held: Checkpoint | null
+  #unsent: boolean
+
+  private constructor(options: MirrorOptions, claimed: Server | null) {
+    const { directory, verifiers, disk, segmentBytes = 64 * 1024 * 1024 } = options
+    this.origin = verifiers[0]?.name ?? ''
+    this.#options = options
+    this.#claimed = claimed
+    this.#writer = new Writer({
+      directory,
+      origin: this.origin,
+      signers: [],
+      verifiers,
+      disk,
+      segmentBytes,
+    })
+    this.#held = this.#writer.open().signed
+    const path = join(directory, 'seen')
+    this.#seen = existsSync(path)
+      ? openCheckpoint(readFileSync(path, 'utf8'), verifiers)
+      : this.#held
+    this.#unsent = this.#held !== null
+  }
+
+  /**
+   * Opens or makes the mirror in `directory`, recovering what a crash left. Errors: mirror.conflict, log.locked,
+   * log.corrupt, log.rollback, log.origin, key.invalid.
+   */
+  static async open(options: MirrorOptions): Promise<Mirror> {
+    const { directory, verifiers } = options
+    const name = verifiers[0]?.name
+    if (name === undefined || verifiers.some((key) => key.name !== name))
+      throw new AuditError('key.invalid', 'a mirror follows one log: keys of one origin are needed')
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    const evidence = conflictsIn(directory)
+    if (evidence.length > 0)
+      throw new AuditError(
+        'mirror.conflict',
+        `evidence of a conflict lies in ${directory}/conflict`,
+      )
+    const claimed = await claim(directory)
+    try {
+      return new Mirror(options, claimed)
+    } catch (error) {
+      claimed?.close()
+      throw error
+    }
+  }
+
+  /** Durable events. */
+  get size(): number {
+    return this.#writer.size
+  }
+
+  /** The newest cosigned head. */
+  get held(): Checkpoint | null {
+    return this.#held
+  }
+
+  /**
+   * Looks once: takes the newest head, what it covers, cosigns, hands the cosignature in. Errors: mirror.fork,
+   * mirror.rollback (evidence is durable then), mirror.unproven, mirror.source, note.*, and the disk's own.
+   */
+  async follow(source: Source): Promise<Followed> {
+    const head = openCheckpoint(await source.checkpoint(), this.#options.verifiers)
+    const tiles = kept(source.tile)
+    await this.#judge(head, tiles).catch(async (error: unknown) => {
+      // The gateway is shown what is held here: an honest one that was put back records the conflict itself.
+      if (isConflict(error) && this.#held !== null)
+        await source.submit(this.#held.note).catch(() => undefined)
+      throw error
+    })
+    if (head.size > (this.#seen?.size ?? 0)) this.#remember(head)
+    const target = this.#seen
+    if (target === null) throw new AuditError('mirror.source', 'the log has no event yet')
+    const before = this.size
+    await this.#fill(target, source.tile, tiles)
+    if (this.#held?.size !== target.size) this.#cosign(target)
+    const checkpoint = this.#held ?? target
+    const why = await this.#submit(source, checkpoint)
+    const events = this.size - before
+    return {
+      events,
+      checkpoint,
+      submitted: why === undefined,
+      ...(why === undefined ? {} : { why }),
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#writer.close()
+    this.#claimed?.close()
+  }
+
+  /** Whether `head` goes on from what was seen. Throws what the class of its failure is called. */
+  async #judge(head: Checkpoint, tiles: FetchTile): Promise<void> {
+    const seen = this.#seen
+    if (seen === null) return
+    const conflict = (code: Conflict['code'], what: string): never => {
+      const { directory, disk, now } = this.#options
+      keepConflict(directory, disk, now(), { code, what, held: seen.note, presented: head.note })
+      throw new AuditError(code, what)
+    }
+    if (head.size === seen.size) {
+      if (head.root !== seen.root)
+        conflict('mirror.fork', `two heads of ${head.size} events are signed, and they differ`)
+      return
+    }
+    if (head.size < seen.size)
+      return conflict(
+        'mirror.rollback',
+        `the log shows ${head.size} events where ${seen.size} were signed before`,
+      )
+    const old = { size: seen.size, root: Buffer.from(seen.root, 'hex') }
+    const found = await compare(tiles, old, head.size, Buffer.from(head.root, 'hex'))
+    if (found === 'differs')
+      conflict(
+        'mirror.fork',
+        `the head of ${head.size} events does not begin with the ${seen.size} signed before`,
+      )
+    if (found === 'unproven')
+      throw new AuditError(
+        'mirror.unproven',
+        `the log does not show that its head of ${head.size} events extends the one of ${seen.size}`,
+      )
+  }
+
+  #remember(head: Checkpoint): void {
+    const { directory, disk } = this.#options
+    disk.replace(join(directory, 'seen'), Buffer.from(head.note))
+    this.#seen = head
+  }
+
+  /** Takes the leaves up to `target`, each chunk shown to be in its tree before it is written. */
+  async #fill(target: Checkpoint, entries: FetchTile, tiles: FetchTile): Promise<void> {
+    const root = Buffer.from(target.root, 'hex')
+    while (this.size < target.size) {
+      const bodies = await this.#fetch(target.size, entries)
+      const tree = this.#writer.tree()
+      for (const body of bodies) tree.push(leafHash(body))
+      if (!(await belongs(tiles, tree, target.size, root)))
+        throw new AuditError(
+          'mirror.unproven',
+          `the events from ${this.size} on are not those that the head of ${target.size} signed`,
+        )
+      this.#append(bodies)
+    }
+    if (Buffer.compare(this.#writer.tree().root(), root) !== 0)
+      throw new AuditError('mirror.unproven', `the events here are not those of ${target.size}`)
+  }
+
+  async #fetch(size: number, entries: FetchTile): Promise<Uint8Array[]> {
+    const bodies: Uint8Array[] = []
+    let bytes = 0
+    const from = this.size
+    for (let n = Math.floor(from / tileWidth), end = n + chunkBundles; n < end; n++) {
+      const width = Math.min(tileWidth, size - n * tileWidth)
+      if (width <= 0 || bytes > chunkBytes) break
+      const path = formatTilePath({ level: 'entries', n, width })
+      const bundle = parseBundle(await entries(path), width)
+      if (bundle === null || bundle.some((body) => body.length === 0 || body.length > bodyLimit))
+        throw new AuditError('mirror.source', `${path} does not hold ${width} events`)
+      const fresh = bundle.slice(Math.max(0, from - n * tileWidth))
+      for (const body of fresh) bytes += body.length
+      bodies.push(...fresh)
+    }
+    return bodies
+  }
+
+  #append(bodies: readonly Uint8Array[]): void {
+    let batch: Uint8Array[] = []
+    let bytes = 0
+    const flush = (): void => {
+      if (batch.length > 0) this.#writer.append(packBodies(batch, this.size))
+      ;[batch, bytes] = [[], 0]
+    }
+    for (const body of bodies) {
+      if (batch.length >= batchEvents || bytes + body.length > batchBytes) flush()
+      batch.push(body)
+      bytes += body.length
+    }
+    flush()
+  }
+
+  /** Everything it covers is durable: says so, durably, before anybody hears of it. */
+  #cosign(target: Checkpoint): void {
+    const lines = cosign(target, this.#options.signers, this.#options.now())
+    const held = { ...target, note: withLines(target.note, lines) }
+    this.#writer.keep(held)
+    this.#held = held
+    this.#unsent = true
+  }
+
+  /** Hands in what the gateway has not got; that it does not take it stops no copying. */
+  async #submit(source: Source, checkpoint: Checkpoint): Promise<string | undefined> {
+    if (!this.#unsent) return undefined
+    try {
+      await source.submit(checkpoint.note)
+      this.#unsent = false
+      return undefined
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error)
+    }
+  }
+}
+
+function isConflict(error: unknown): boolean {
+  const code = error instanceof AuditError ? error.code : null
+  return code === 'mirror.fork' || code === 'mirror.rollback'
+}
+
+/** Whether `tree` is what the signed tree begins with. */
+async function belongs(
+  tiles: FetchTile,
+  tree: Frontier,
+  size: number,
+  root: Uint8Array,
+): Promise<boolean> {
+  if (tree.size === size) return Buffer.compare(tree.root(), root) === 0
+  return (await compare(tiles, { size: tree.size, root: tree.root() }, size, root)) === 'extends'
+}
+
+/** Full tiles never change: within one look each is asked for once. */
+function kept(fetch: FetchTile): FetchTile {
+  const known = new Map<string, Uint8Array>()
+  return async (path) => {
+    const bytes = known.get(path) ?? (await fetch(path))
+    if (known.size < 1_024) known.set(path, bytes)
+    return bytes
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * Who watches this node's log from outside: witnesses whose keys the configuration names. Naming a witness lets it read
+ * the whole log, as naming a sink lets that receive it; each says who it is by signing its requests.
+ */
+import { readFileSync } from 'node:fs'
+import { errors, jwtVerify } from 'jose'
+import {
+  AuditError,
+  openWitnesses,
+  parseTilePath,
+  parseWitnessKey,
+  Publisher,
+  type AuditLog,
+  type Cosigned,
+  type Verifier,
+  type Witnesses,
+} from '#audit'
+import { ConfigError } from './config.ts'
+import { Refusal } from './problem.ts'
+
+/** A request of a witness is good for this long, by either clock. */
+const PROOF_SECONDS = 60
+/** A witness that asked nothing for this long and comes again has begun to follow anew, and that is recorded. */
+const FOLLOWING_MS = 600_000
+const CONFLICTS_TOLD = 64
+
+/** What of a request its proof is over. */
+export interface Proven {
+  readonly authorization: string | undefined
+  readonly method: string
+  /** Path and query as sent. */
+  readonly path: string
+}
+
+export class WitnessRoom {
+  readonly #log: AuditLog
+  readonly #keys: readonly Verifier[]
+  readonly #witnesses: Witnesses
+  readonly #publisher: Publisher
+  readonly #now: () => number
+  readonly #following = new Map<string, number>()
+  readonly #told = new Set<string>()
+
+  /** `files` hold the vkeys of one witness each. Throws ConfigError for one that does not. */
+  constructor(log: AuditLog, files: readonly string[], now: () => number) {
+    const vkeys = files.flatMap(readKeys)
+    this.#log = log
+    this.#keys = vkeys.map(parseWitnessKey)
+    this.#witnesses = openWitnesses(log.directory, log.vkeys, vkeys)
+    this.#publisher = new Publisher(log.directory, log.origin)
+    this.#now = now
+  }
+
+  /** The newest head, with what witnesses put under just that one. */
+  head(): string {
+    return this.#witnesses.cosigned(this.#log.signed)
+  }
+
+  /** The newest head that a witness cosigned; null while none did. */
+  witnessed(): string | null {
+    return this.#witnesses.newest()?.note ?? null
+  }
+
+  /** The bytes of a tile of the newest head. Throws Refusal `tile.unknown`. */
+  tile(path: string): Uint8Array {
+    const name = parseTilePath(path)
+    if (name === null) throw new Refusal('tile.unknown', `${path} names no tile`)
+    try {
+      return this.#publisher.tile(name, this.#log.signed.size)
+    } catch (cause) {
+      if (cause instanceof AuditError && cause.code === 'log.range')
+        throw new Refusal('tile.unknown', cause.message, { cause })
+      throw cause
+    }
+  }
+
+  /** Hashes that show the newest head to extend the one of `old` leaves, base64. Throws Refusal `tile.unknown`. */
+  extend(old: number): { readonly note: string; readonly proof: readonly string[] } {
+    const { size } = this.#log.signed
+    if (old > size)
+      throw new Refusal('tile.unknown', `the log has ${size} events signed, not ${old}`)
+    const proof = this.#publisher.consistency(old, size)
+    return { note: this.head(), proof: proof.map((hash) => Buffer.from(hash).toString('base64')) }
+  }
+
+  /** Every witness named, and the newest head it handed in. */
+  status(): {
+    readonly name: string
+    readonly cosigned: Cosigned | null
+    readonly behind: number
+  }[] {
+    const known = new Map(this.#witnesses.list().map((one) => [one.name, one]))
+    const { size } = this.#log
+    return this.#witnesses.names.map((name) => {
+      const cosigned = known.get(name) ?? null
+      return { name, cosigned, behind: size - (cosigned?.size ?? 0) }
+    })
+  }
+
+  /**
+   * The witness that signed this request (a JWT by one of its Ed25519 keys, over method, path, time and the log's
+   * origin); undefined where none claims to have. Throws Refusal `witness.refused`.
+   */
+  async caller({ authorization, method, path }: Proven): Promise<string | undefined> {
+    const [scheme, token] = authorization?.split(' ', 2) ?? []
+    if (scheme !== 'Witness' || token === undefined) return undefined
+    try {
+      const { payload, protectedHeader } = await jwtVerify(token, ({ kid }) => this.#key(kid).key, {
+        algorithms: ['EdDSA'],
+        typ: 'witness+jwt',
+        audience: this.#log.origin,
+        currentDate: new Date(this.#now()),
+        maxTokenAge: PROOF_SECONDS,
+        clockTolerance: PROOF_SECONDS,
+      })
+      if (payload['htm'] !== method || payload['htu'] !== path) throw new Error('another request')
+      return this.#key(protectedHeader.kid).name
+    } catch (cause) {
+      const why = cause instanceof errors.JOSEError ? cause.code : 'it is of another request or key'
+      throw new Refusal('witness.refused', `the request is not a known witness's: ${why}`, {
+        cause,
+        nextStep:
+          'name the mirror’s keys under `witnesses` of the gateway’s configuration, and see that both clocks agree',
+      })
+    }
+  }
+
+  #key(kid: string | undefined): Verifier {
+    const key = this.#keys.find(({ id, type }) => id === kid && type === 4)
+    if (key === undefined) throw new Error(`no witness has the key ${kid}`)
+    return key
+  }
+
+  /** Records that a witness follows: once, not for every tile, or the log would be read for being read. */
+  async follows(name: string, ip: string | null): Promise<void> {
+    const at = this.#now()
+    const last = this.#following.get(name)
+    this.#following.set(name, at)
+    if (last !== undefined && at - last < FOLLOWING_MS) return
+    await this.#log.append({
+      code: 'admin.call',
+      message: `${name} follows the log`,
+      status: 'success',
+      disposition: 'allowed',
+      actor: { uid: name, party: 'service' },
+      src: ip === null ? undefined : { ip },
+      data: { operation: 'audit:follow', verb: 'read', path: '/api/v1/audit/log' },
+    })
+  }
+
+  /** Takes a cosigned head. Throws Refusal `witness.refused`, `witness.conflict`; a conflict is an event first. */
+  async take(note: string): Promise<Cosigned[]> {
+    try {
+      return this.#witnesses.offer(note)
+    } catch (cause) {
+      if (!(cause instanceof AuditError)) throw cause
+      if (cause.code !== 'witness.conflict')
+        throw new Refusal('witness.refused', cause.message, { cause })
+      await this.#tell(note, cause.message)
+      throw new Refusal('witness.conflict', cause.message, {
+        cause,
+        nextStep:
+          'compare the log with the witness’s copy: sallyport audit verify --log COPY --key FILE; one of the two was rewritten or put back',
+      })
+    }
+  }
+
+  /** One event per head: a witness says it again at every look. */
+  async #tell(note: string, why: string): Promise<void> {
+    const [, size = '', root = ''] = note.split('\n', 3)
+    if (this.#told.has(root) || this.#told.size >= CONFLICTS_TOLD) return
+    this.#told.add(root)
+    await this.#log.append({
+      code: 'finding.witness_conflict',
+      message: `The log is not what a witness holds: ${why}`,
+      status: 'failure',
+      data: {
+        finding: `witness-${size}`,
+        title: 'A witness holds another history of this log',
+        detail: { size, root },
+      },
+    })
+  }
+}
+
+function readKeys(path: string): string[] {
+  try {
+    const vkeys = readFileSync(path, 'utf8')
+      .split('\n')
+      .map((row) => row.trim())
+      .filter((row) => row !== '' && !row.startsWith('#'))
+    const [first, ...rest] = vkeys.map(parseWitnessKey)
+    if (first === undefined) throw new Error('it holds no key')
+    if (rest.some(({ name }) => name !== first.name)) throw new Error('one file is one witness')
+    if (![first, ...rest].some(({ type }) => type === 4)) throw new Error('it holds no Ed25519 key')
+    return vkeys
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw new ConfigError('config.value', 'witnesses', `${path}: ${why}`, { cause })
+  }
+}

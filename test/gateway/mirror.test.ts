@@ -1,0 +1,133 @@
+/** A mirror and a real node: followed, cosigned, counted; and what both say when the log was put back. */
+import { createHash } from 'node:crypto'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { X509Certificate } from 'node:crypto'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { openMirrorSource } from '../../cli/mirror.ts'
+import { readMirrorKeys } from '#audit'
+import { run, type Ran } from '../cli/run.ts'
+import { freePort, startNode, TENANT, type TestNode } from '../support/node.ts'
+
+const home = mkdtempSync(join(tmpdir(), 'sallyport-mirror-'))
+const data = join(home, 'gateway')
+const mirror = join(home, 'mirror')
+const name = 'mirror.soc.example/main'
+const log = join(data, 'log', 'gw1', '1')
+const origin = `${TENANT}/audit/gw1/1`
+let node: TestNode
+let port = 0
+
+const config = `witnesses:\n  - ${join(mirror, 'mirror-keys.txt')}\n`
+
+beforeAll(async () => {
+  expect(await run(home, 'audit', 'mirror', 'init', '--dir', mirror, '--name', name)).toMatchObject(
+    { code: 0 },
+  )
+  port = await freePort()
+  cpSync(mirror, data, { recursive: true })
+  for (const file of ['mirror-name', 'mirror-ed25519.key.pem', 'mirror-ml-dsa-44.key.pem'])
+    rmSync(join(data, file))
+  node = await startNode({ data, port, config })
+})
+afterAll(async () => {
+  await node[Symbol.asyncDispose]()
+  rmSync(home, { recursive: true })
+})
+
+const pin = (): string =>
+  createHash('sha256').update(new X509Certificate(node.anchor).raw).digest('hex')
+
+function follow(dir = mirror): Promise<Ran> {
+  const flags = [
+    '--gateway',
+    node.origin,
+    '--ca-sha256',
+    pin(),
+    '--key',
+    join(data, 'log-keys.txt'),
+  ]
+  return run(home, '--json', 'audit', 'mirror', 'run', '--once', '--dir', dir, ...flags)
+}
+
+function verify(dir: string): Promise<Ran> {
+  const keys = ['--key', join(data, 'log-keys.txt'), '--witness', join(mirror, 'mirror-keys.txt')]
+  return run(home, '--json', 'audit', 'verify', '--log', dir, ...keys)
+}
+
+test('a mirror that the node names copies its log, and the node serves what it cosigned', async () => {
+  const followed = await follow()
+  expect(followed).toMatchObject({ code: 0 })
+  const { size, submitted } = JSON.parse(followed.out) as { size: number; submitted: boolean }
+  expect(submitted).toBe(true)
+  expect(JSON.parse((await verify(mirror)).out)).toMatchObject({
+    outcome: 'proven',
+    events: size,
+    witnesses: [{ name, size }],
+  })
+  const admin = await node.admin.ask<{ items: unknown[] }>('GET', '/audit/witnesses')
+  expect(admin.items).toMatchObject([{ name, size }])
+  const { text } = await node.admin.call('GET', '/audit/log/witnessed')
+  expect(text).toContain(`\u2014 ${name} `)
+  // What was cosigned lies beside the gateway's own log too, for whoever verifies that.
+  const copy = join(home, 'copy')
+  cpSync(log, copy, { recursive: true })
+  expect(JSON.parse((await verify(copy)).out)).toMatchObject({ witnesses: [{ name, size }] })
+  const health = (await node.health()) as unknown as { witnesses: { name: string }[] }
+  expect(health.witnesses).toMatchObject([{ name }])
+})
+
+test('reading makes no reading: a mirror that looks again and again is one event', async () => {
+  await follow()
+  const from = node.size()
+  for (let look = 0; look < 3; look++) expect(await follow()).toMatchObject({ code: 0 })
+  expect(node.events(from).filter(({ text }) => text.includes('audit:follow'))).toEqual([])
+  expect(node.events().filter(({ text }) => text.includes('audit:follow'))).toHaveLength(1)
+})
+
+test('a key that the node does not name reads nothing', async () => {
+  const stranger = join(home, 'stranger')
+  await run(home, 'audit', 'mirror', 'init', '--dir', stranger, '--name', 'other.example/m')
+  const refused = await follow(stranger)
+  expect(refused.err).toContain('witness.refused')
+  expect(refused.code).toBe(4)
+  // Nor does a proof for another log, or a person without a right to the log.
+  const keys = readMirrorKeys(mirror)
+  const site = { gateway: new URL(node.origin), anchor: node.anchor, origin: 'another/log', keys }
+  await using source = openMirrorSource(site)
+  await expect(source.checkpoint()).rejects.toMatchObject({ code: 'witness.refused' })
+  const vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+  expect(await vendor.call('GET', '/audit/log/checkpoint')).toMatchObject({ status: 403 })
+})
+
+test('a path that names no tile, or one that is not there yet, is not found', async () => {
+  for (const path of ['tile/0/000.p/256', 'tile/0/x000/001', 'tile/0/999', 'tile/entries/1'])
+    expect(await node.admin.call('GET', `/audit/log/${path}`)).toMatchObject({ status: 404 })
+})
+
+test('a log that was put back is refused, kept as evidence, and recorded by the node itself', async () => {
+  const before = join(home, 'before')
+  await node.stop()
+  cpSync(log, before, { recursive: true })
+  node = await startNode({ data, port, config, bare: true })
+  expect(await follow()).toMatchObject({ code: 0 })
+  await node.stop()
+  rmSync(log, { recursive: true })
+  cpSync(before, log, { recursive: true })
+  node = await startNode({ data, port, config, bare: true })
+  const refused = await follow()
+  expect(refused.code).toBe(1)
+  expect(refused.err).toMatch(/mirror\.(rollback|fork)/)
+  expect(existsSync(join(mirror, 'conflict'))).toBe(true)
+  expect(node.events().filter(({ code }) => code === 'finding.witness_conflict')).toHaveLength(1)
+  const again = await follow()
+  expect(again).toMatchObject({ code: 1 })
+  expect(again.err).toContain('mirror.conflict')
+  const shown = await run(home, 'audit', 'mirror', 'status', '--dir', mirror)
+  expect(shown.code).toBe(1)
+  expect(shown.out).toContain('-held.note')
+  // The mirror has the events that the node lost, and proves them.
+  expect(JSON.parse((await verify(mirror)).out)).toMatchObject({ outcome: 'proven' })
+  expect(readFileSync(join(mirror, 'checkpoint'), 'utf8')).toContain(origin)
+})
