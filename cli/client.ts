@@ -14,6 +14,7 @@ import {
   Grant,
   Idp,
   OpenedSession,
+  Passkey,
   Problem,
   RevocationList,
   Session,
@@ -26,6 +27,7 @@ import { profileDirectory } from './profile.ts'
 
 export {
   Account,
+  Ceremony,
   Cut,
   Device,
   DeviceBaseline,
@@ -49,6 +51,7 @@ export {
   Revocation,
   RevokedDevice,
   Session,
+  SignedGrant,
   WhoCan,
 } from '#api'
 
@@ -57,6 +60,7 @@ export const Accounts = Type.Object({
   next: Type.Union([Type.String(), Type.Null()]),
 })
 export const Idps = Type.Object({ items: Type.Array(Idp) })
+export const Passkeys = Type.Object({ items: Type.Array(Passkey) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
 export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })
 export const EnrolmentTokens = Type.Object({ items: Type.Array(EnrolmentToken) })

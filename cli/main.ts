@@ -15,9 +15,11 @@ import { registerDoctor } from './commands/doctor.ts'
 import { registerEst } from './commands/est.ts'
 import { registerGateway } from './commands/gateway.ts'
 import { registerGrant } from './commands/grant.ts'
+import { registerGrantFile } from './commands/grant-file.ts'
 import { registerIdp } from './commands/idp.ts'
 import { registerLogin } from './commands/login.ts'
 import { registerOpen } from './commands/open.ts'
+import { registerPasskey } from './commands/passkey.ts'
 import { registerPolicy } from './commands/policy.ts'
 import { registerPolicyNode } from './commands/policy-node.ts'
 import { registerProcess } from './commands/process.ts'
@@ -33,10 +35,12 @@ const rooms = [
   registerCa,
   registerAccount,
   registerIdp,
+  registerPasskey,
   registerDevice,
   registerCaRevocation,
   registerProcess,
   registerGrant,
+  registerGrantFile,
   registerConnect,
   registerSsh,
   registerOpen,

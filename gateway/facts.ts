@@ -2,6 +2,7 @@
  * What the gateway knows, in the words policy reads (policy brief, section 3). Pure: every fact is
  * an argument; what is unknown stays null, and policy says what that means.
  */
+import { hashOf } from '#approval'
 import type { Input, Observed, Partially } from '#policy'
 import { expiresAt, type Grant } from './grants/grant.ts'
 import type { Device, Expectation, Process } from './devices/device.ts'
@@ -127,6 +128,13 @@ export function processFacts(
   }
 }
 
+/** The approvals of this very statement: of one that was edited where it is kept, there are none. */
+function standing({ statement, approvals }: Grant): Grant['approvals'] {
+  if (approvals.length === 0) return approvals
+  const hash = hashOf(statement)
+  return approvals.filter((approval) => approval.hash === hash)
+}
+
 export function grantFacts(grant: Grant): PolicyGrant {
   const { statement } = grant
   return {
@@ -135,7 +143,7 @@ export function grantFacts(grant: Grant): PolicyGrant {
     subject: statement.requester,
     vendor: statement.vendor,
     requester: statement.requester,
-    approvers: grant.approvals.map(({ by }) => by),
+    approvers: standing(grant).map(({ by }) => by),
     devices: statement.devices,
     processes: statement.processes,
     ot_level: statement.ot_level === 2 ? 2 : statement.ot_level === 1 ? 1 : 0,

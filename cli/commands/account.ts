@@ -73,6 +73,12 @@ function registerChanges(account: Command): void {
       change(email, 'enable', {}, command),
     )
   account
+    .command('reset-passkeys <email>')
+    .description('take every passkey off an account whose owner has lost theirs')
+    .action(async (email: string, _flags: unknown, command: Command) =>
+      resetPasskeys(email, command),
+    )
+  account
     .command('link <email> [other]')
     .description(
       'two accounts are one person, who then counts once; without the other: nobody else',
@@ -162,5 +168,17 @@ async function addAccount(flags: AddFlags, command: Command): Promise<void> {
       ['vendor', added.vendor],
       ['roles', added.roles.join(' ')],
     ]),
+  ])
+}
+
+async function resetPasskeys(email: string, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Passkeys } = await import('../client.ts')
+  const api = await openApi(options)
+  const { sub } = await find(api, email)
+  const { items } = await api.call(Passkeys, 'POST', `/accounts/${sub}/passkeys/remove`, {})
+  tell(options, items, [
+    `${plain(email)} has ${items.length} passkeys`,
+    'next: they sign in by password, and add a new one with `sallyport passkey add NAME`',
   ])
 }

@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { EndedGrant, Grant } from '#api'
 import { usage } from '../exit.ts'
 import { readDuration, readPlace } from '../input.ts'
-import { facts, instant, plain, show, tell } from '../print.ts'
+import { facts, instant, plain, say, show, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
 interface RequestFlags {
@@ -34,7 +34,8 @@ export function registerGrant(program: Command): void {
 function registerDecisions(program: Command): void {
   program
     .command('approve <grant>')
-    .description('approve a grant as it stands')
+    .description('approve a grant as it stands, with your passkey if you have one')
+    .option('--no-passkey', 'by the sign-in alone, where policy takes that')
     .action(approveGrant)
   program
     .command('reject <grant>')
@@ -70,7 +71,7 @@ function registerDecisions(program: Command): void {
     })
 }
 
-function grantId(text: string): string {
+export function grantId(text: string): string {
   if (/^g_[0-9a-z]{26}$/.test(text)) return text
   throw usage(
     `${JSON.stringify(text)} is not the id of a grant`,
@@ -143,15 +144,30 @@ async function listGrants(_flags: unknown, command: Command): Promise<void> {
   })
 }
 
-/** Reads the grant first and approves exactly that statement, by its hash. */
-async function approveGrant(id: string, _flags: unknown, command: Command): Promise<void> {
+/** Reads the grant first and approves exactly that statement, by its hash; a passkey signs that hash. */
+async function approveGrant(
+  id: string,
+  flags: { readonly passkey: boolean },
+  command: Command,
+): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Grant: schema } = await import('../client.ts')
+  const { openApi, Grant: schema, Passkeys } = await import('../client.ts')
   const api = await openApi(options)
   const path = `/grants/${grantId(id)}`
   const asked = await api.call(schema, 'GET', path)
-  const grant = await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash })
-  tell(options, grant, [`${grant.id} is ${grant.state}`, ...grantFacts(grant)])
+  const done = (grant: Grant) =>
+    tell(options, grant, [`${grant.id} is ${grant.state}`, ...grantFacts(grant)])
+  const { items } = flags.passkey ? await api.call(Passkeys, 'GET', '/passkeys') : { items: [] }
+  if (items.length === 0)
+    return done(await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash }))
+  if (!options.json) for (const line of grantFacts(asked)) say(line)
+  const { byPasskey } = await import('../passkey.ts')
+  done(
+    await byPasskey(api, options, `${path}/approval`, {}, async () => {
+      const grant = await api.call(schema, 'GET', path)
+      return grant.approvals.length > asked.approvals.length ? grant : undefined
+    }),
+  )
 }
 
 function endedLines(ended: EndedGrant): string[] {

@@ -1,5 +1,5 @@
 /** Approving and ending: who may, on which statement, recorded before it holds. */
-import { checkAssertion, digestOf, type GrantSignature } from '#approval'
+import { checkAssertion, digestOf, hashOf, type GrantSignature } from '#approval'
 import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -53,7 +53,7 @@ export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Gr
 async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const grant = await findGrant(room, ask.id)
   const now = Math.floor(room.now() / 1000)
-  if (ask.hash !== grant.hash)
+  if (ask.hash !== grant.hash || hashOf(grant.statement) !== grant.hash)
     throw new Refusal('grant.changed', 'the approval names another statement than this grant', {
       nextStep: 'look at the grant again, then approve what you see',
     })

@@ -1,0 +1,37 @@
+/** A question to a passkey from a terminal: a link for the browser, and patience until it was answered. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Ceremony, type Api } from './client.ts'
+import type { GlobalOptions } from './commands/options.ts'
+import { CliError } from './exit.ts'
+import { note, say } from './print.ts'
+
+const LOOK_MS = 1000
+
+/**
+ * Asks for a question by POST of `body` to `path`, prints its link, and looks every second with `answered` until that
+ * gives something. Throws CliError: what the gateway says, `passkey.unanswered` after the question's time.
+ */
+export async function byPasskey<T>(
+  api: Api,
+  options: GlobalOptions,
+  path: string,
+  body: object,
+  answered: () => Promise<T | undefined>,
+): Promise<T> {
+  const { url, expires_at: until } = await api.call(Ceremony, 'POST', path, body)
+  if (options.json) note(JSON.stringify({ open: url, expires_at: until }))
+  else {
+    say(`open    ${url}`)
+    note('waiting for at most 5 minutes; Ctrl-C to stop')
+  }
+  while (Date.now() / 1000 < until) {
+    await sleep(LOOK_MS)
+    const found = await answered()
+    if (found !== undefined) return found
+  }
+  throw new CliError('no passkey answered in time', {
+    code: 'passkey.unanswered',
+    exit: 'failed',
+    next: 'run the command again, and open the link within five minutes',
+  })
+}

@@ -1,0 +1,262 @@
+/** Passkeys against who would get in by them: each row is one way to try. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Ceremony, CeremonyShown, Grant, Passkey } from '#api'
+import { softKey, type Bend, type SoftKey } from '../../support/authenticator.ts'
+import { send, sha256, startNode, type Person, type TestNode } from '../../support/node.ts'
+import { expecting } from '../../support/tunnels.ts'
+
+let node: TestNode
+let oda: Person
+let olaf: Person
+let vera: Person
+let own: SoftKey
+let others: SoftKey
+
+const post = async (path: string, body: object) =>
+  send(node, { method: 'POST', path: `/api/v1/ceremonies/${path}`, body })
+const answer = async ({ secret }: Ceremony, credential: object) =>
+  post('answer', { secret, credential })
+const challengeOf = ({ options }: Ceremony) => (options as { challenge: string }).challenge
+
+async function addKey(who: Person, name: string): Promise<SoftKey> {
+  const key = softKey(node.origin)
+  const asked = await who.ask<Ceremony>('POST', '/passkeys', { name })
+  const reply = await answer(asked, key.register(challengeOf(asked)))
+  if (reply.status !== 200) throw new Error(reply.text)
+  return key
+}
+
+beforeAll(async () => {
+  node = await startNode()
+  await node.device('press-07', { plc: expecting() })
+  ;[oda, olaf, vera] = await Promise.all([
+    node.person('oda', { party: 'staff', roles: ['operator'] }),
+    node.person('olaf', { party: 'staff', roles: ['operator'] }),
+    node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
+  ])
+  own = await addKey(oda, 'key')
+  others = await addKey(olaf, 'key')
+}, 120_000)
+afterAll(async () => node[Symbol.asyncDispose]())
+
+let from = 0
+beforeEach(() => void (from = node.size()))
+const since = (code: string) => node.events(from).filter((event) => event.code === code)
+
+const WANTED = { device: 'press-07', processes: ['plc'], duration_s: 60, reason: 'service' }
+const request = async () => await vera.ask<Grant>('POST', '/grants', WANTED)
+const approval = async (who: Person, { id }: Grant) =>
+  await who.ask<Ceremony>('POST', `/grants/${id}/approval`, {})
+
+describe('an approval is refused, recorded, and changes nothing', () => {
+  const rows: readonly { readonly name: string; readonly bend: Bend; readonly code: string }[] = [
+    { name: 'of another site', bend: { origin: 'https://evil.example' }, code: 'assertion.origin' },
+    { name: 'for another relying party', bend: { rpId: 'evil.example' }, code: 'assertion.rp' },
+    { name: 'nobody was verified', bend: { flags: 0x01 }, code: 'assertion.verification' },
+    { name: 'nobody was present', bend: { flags: 0x04 }, code: 'assertion.presence' },
+    { name: 'the counter stands still', bend: { counter: 0 }, code: 'passkey.counter' },
+    { name: 'over another challenge', bend: { challenge: 'AAAA' }, code: 'assertion.challenge' },
+    { name: 'a registration instead', bend: { type: 'webauthn.create' }, code: 'assertion.type' },
+  ]
+  test.for(rows)('$name', async ({ bend, code }) => {
+    // One that counts: from here on, what does not go up is a copy's.
+    const first = await oda.ask<Ceremony>('POST', '/step-up', {})
+    expect((await answer(first, own.answer(challengeOf(first)))).status).toBe(200)
+    const grant = await request()
+    const asked = await approval(oda, grant)
+    from = node.size()
+    const reply = await answer(asked, own.answer(challengeOf(asked), bend))
+    expect([reply.status, reply.body.code]).toEqual([403, code])
+    const after = await oda.ask<Grant>('GET', `/grants/${grant.id}`)
+    expect([after.state, after.approvals]).toEqual(['requested', []])
+    expect(since('auth.stepup').map(({ text }) => text.includes(`"${code}"`))).toEqual([true])
+    expect(since('grant.approve')).toEqual([])
+    // And the question is used up.
+    const again = await answer(asked, own.answer(challengeOf(asked)))
+    expect([again.status, again.body.code]).toEqual([404, 'ceremony.unknown'])
+  })
+
+  test('the counter goes back: a copy of the authenticator', async () => {
+    const high = await oda.ask<Ceremony>('POST', '/step-up', {})
+    expect((await answer(high, own.answer(challengeOf(high), { counter: 1000 }))).status).toBe(200)
+    const low = await oda.ask<Ceremony>('POST', '/step-up', {})
+    const reply = await answer(low, own.answer(challengeOf(low), { counter: 999 }))
+    expect([reply.status, reply.body.code]).toEqual([403, 'passkey.counter'])
+    own = await replaced(oda)
+  })
+
+  test('by a passkey of another account', async () => {
+    const grant = await request()
+    const asked = await approval(oda, grant)
+    const reply = await answer(asked, others.answer(challengeOf(asked)))
+    expect([reply.status, reply.body.code]).toEqual([403, 'passkey.foreign'])
+    const handle = Buffer.from('somebody else').toString('base64url')
+    const second = await approval(oda, grant)
+    const bent = own.answer(challengeOf(second))
+    const named = { ...bent, response: { ...bent.response, userHandle: handle } }
+    expect((await answer(second, named)).body.code).toBe('passkey.foreign')
+  })
+
+  test('by a passkey that nobody registered', async () => {
+    const asked = await approval(oda, await request())
+    const reply = await answer(asked, softKey(node.origin).answer(challengeOf(asked)))
+    expect([reply.status, reply.body.code]).toEqual([403, 'passkey.foreign'])
+  })
+
+  test('with what was signed for another grant', async () => {
+    const [one, other] = [await request(), await request()]
+    const first = await approval(oda, one)
+    const signed = own.answer(challengeOf(first))
+    const second = await approval(oda, other)
+    const reply = await answer(second, signed)
+    expect([reply.status, reply.body.code]).toEqual([403, 'assertion.challenge'])
+    expect((await oda.ask<Grant>('GET', `/grants/${other.id}`)).approvals).toEqual([])
+    // The first is still what it was signed for.
+    expect((await answer(first, signed)).status).toBe(200)
+  })
+
+  test('once more for the same grant', async () => {
+    const grant = await request()
+    const asked = await approval(oda, grant)
+    const signed = own.answer(challengeOf(asked))
+    expect((await answer(asked, signed)).status).toBe(200)
+    expect((await answer(asked, signed)).body.code).toBe('ceremony.unknown')
+    const second = await approval(oda, grant)
+    const reply = await answer(second, signed)
+    expect([reply.status, reply.body.code]).toEqual([403, 'passkey.counter'])
+  })
+
+  test('of a grant that was edited in the store after it was asked, and of its hash', async () => {
+    const grant = await request()
+    const asked = await approval(oda, grant)
+    const row = node.rows('SELECT statement FROM access_grant WHERE id = ?', grant.id)[0]
+    const edited = String(row?.['statement']).replace(
+      '"max_duration_s":60',
+      '"max_duration_s":6000',
+    )
+    node.change('UPDATE access_grant SET statement = ? WHERE id = ?', edited, grant.id)
+    const reply = await answer(asked, own.answer(challengeOf(asked)))
+    expect([reply.status, reply.body.code]).toEqual([409, 'grant.changed'])
+    node.change('UPDATE access_grant SET hash = ? WHERE id = ?', sha256(edited), grant.id)
+    const second = await approval(olaf, grant)
+    const signed = own.answer(challengeOf(asked))
+    expect((await answer(second, signed)).body.code).toBe('passkey.foreign')
+    const third = await approval(oda, grant)
+    expect((await answer(third, signed)).body.code).toBe('assertion.challenge')
+    expect(node.rows('SELECT * FROM grant_approval WHERE grant_id = ?', grant.id)).toEqual([])
+  })
+
+  test('one’s own request', async () => {
+    const mine = await oda.ask<Grant>('POST', '/grants', WANTED)
+    const asked = await approval(oda, mine)
+    const reply = await answer(asked, own.answer(challengeOf(asked)))
+    expect([reply.status, reply.body.code]).toEqual([403, 'host.approver_is_requester'])
+  })
+})
+
+async function replaced(who: Person): Promise<SoftKey> {
+  const accounts = await node.admin.ask<{ items: { sub: string }[] }>(
+    'GET',
+    `/accounts?email=${who.email}`,
+  )
+  const { sub } = accounts.items[0]!
+  const left = await node.admin.ask<{ items: Passkey[] }>(
+    'POST',
+    `/accounts/${sub}/passkeys/remove`,
+    {},
+  )
+  expect(left.items).toEqual([])
+  return addKey(who, 'new')
+}
+
+describe('a question', () => {
+  test('is nobody’s after five minutes', async () => {
+    const asked = await oda.ask<Ceremony>('POST', '/step-up', {})
+    node.change(
+      "UPDATE oidc SET payload = json_set(payload, '$.until', 1) WHERE model = 'Ceremony'",
+    )
+    for (const path of ['show', 'answer'] as const) {
+      const credential = own.answer(challengeOf(asked))
+      const body = path === 'show' ? { secret: asked.secret } : { secret: asked.secret, credential }
+      expect((await post(path, body)).body.code).toBe('ceremony.unknown')
+    }
+  })
+
+  test('ends with the sign-in that asked it', async () => {
+    const asked = await vera.call<Ceremony>('POST', '/passkeys', { name: 'x' })
+    await node.admin.ask('POST', `/accounts/${await subOf(vera)}/disable`, {})
+    const reply = await post('show', { secret: asked.body.secret })
+    expect([reply.status, reply.body.code]).toEqual([404, 'ceremony.unknown'])
+    await node.admin.ask('POST', `/accounts/${await subOf(vera)}/enable`, {})
+    vera = await node.person('vanja', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+  })
+
+  test('two answers at once: one counts', async () => {
+    const asked = await oda.ask<Ceremony>('POST', '/step-up', {})
+    const replies = await Promise.all(
+      Array.from({ length: 6 }, async () => answer(asked, own.answer(challengeOf(asked)))),
+    )
+    expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 404, 404, 404, 404, 404])
+  })
+
+  test('of a sign-in is answered on its own page only', async () => {
+    const reply = await post('show', { secret: 'A'.repeat(43) })
+    expect([reply.status, reply.body.code]).toEqual([404, 'ceremony.unknown'])
+  })
+
+  test('shows the whole statement and whose passkey is asked', async () => {
+    const grant = await request()
+    const asked = await approval(oda, grant)
+    const shown = await send<CeremonyShown>(node, {
+      method: 'POST',
+      path: '/api/v1/ceremonies/show',
+      body: { secret: asked.secret },
+    })
+    expect(shown.body).toMatchObject({ kind: 'approve', email: oda.email })
+    const facts = Object.fromEntries(shown.body.facts)
+    expect(facts).toMatchObject({ Device: 'press-07', Process: 'plc', Statement: grant.hash })
+    expect(challengeOf(asked)).toBe(Buffer.from(grant.hash, 'hex').toString('base64url'))
+  })
+})
+
+const subOf = async (who: Person): Promise<string> => {
+  const found = await node.admin.ask<{ items: { sub: string }[] }>(
+    'GET',
+    `/accounts?email=${who.email}`,
+  )
+  return found.items[0]?.sub ?? ''
+}
+
+describe('a new passkey', () => {
+  test('takes the one there is: a password alone makes no second factor', async () => {
+    const reply = await olaf.call('POST', '/passkeys', { name: 'thief' })
+    expect([reply.status, reply.body.code]).toEqual([403, 'passkey.stale'])
+  })
+  test('of another account is not taken', async () => {
+    const person = await node.person('otto', { party: 'staff', roles: ['operator'] })
+    const asked = await person.ask<Ceremony>('POST', '/passkeys', { name: 'x' })
+    const reply = await answer(asked, others.register(challengeOf(asked)))
+    expect([reply.status, reply.body.code]).toEqual([409, 'passkey.exists'])
+  })
+  test.for([
+    { name: 'made at another site', bend: { origin: 'https://evil.example' } },
+    { name: 'for another relying party', bend: { rpId: 'evil.example' } },
+    { name: 'nobody was verified', bend: { flags: 0x41 } },
+    { name: 'over another challenge', bend: { challenge: 'AAAA' } },
+    { name: 'an assertion instead', bend: { type: 'webauthn.get' } },
+  ])('$name', async ({ bend }) => {
+    const person = await node.person(`p${from}`, { party: 'staff', roles: ['operator'] })
+    const asked = await person.ask<Ceremony>('POST', '/passkeys', { name: 'x' })
+    const reply = await answer(asked, softKey(node.origin).register(challengeOf(asked), bend))
+    expect([reply.status, reply.body.code]).toEqual([403, 'registration.invalid'])
+    expect((await person.ask<{ items: Passkey[] }>('GET', '/passkeys')).items).toEqual([])
+  })
+  test('is removed by who has just shown one', async () => {
+    const path = `/passkeys/${others.id}/remove`
+    const reply = await olaf.call('POST', path, {})
+    expect([reply.status, reply.body.code]).toEqual([403, 'mfa.stale'])
+    const asked = await olaf.ask<Ceremony>('POST', '/step-up', {})
+    await answer(asked, others.answer(challengeOf(asked)))
+    expect(await olaf.ask('POST', path, {})).toEqual({ items: [] })
+  })
+})
