@@ -19,3 +19,11 @@ export {
   type SignedApproval,
   type SignedGrant,
 } from './signed.ts'
+export {
+  checkOpening,
+  checkSuccession,
+  hashOfSet,
+  readApproverSet,
+  type ApproverSet,
+  type ApproversFault,
+} from './approvers.ts'

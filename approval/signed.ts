@@ -95,7 +95,7 @@ export function readSignedGrant(value: unknown): SignedGrant | undefined {
 }
 
 /** A relying party: its host name, and one to eight origins. */
-function readParty(value: unknown): SignedGrant['relying_party'] | undefined {
+export function readParty(value: unknown): SignedGrant['relying_party'] | undefined {
   if (typeof value !== 'object' || value === null || !('id' in value) || !('origins' in value))
     return undefined
   const { id, origins } = value

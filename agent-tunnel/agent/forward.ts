@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import type { ApproversFault } from '#approval'
 import type { ModbusOptions } from '#ot'
 import type { Clock, CloseReason, Offer, TunnelStream } from '#tunnel'
 import type { Target } from './config.ts'
@@ -22,6 +23,7 @@ import type { FourTuple } from './scope/address.ts'
 import { sameFacts, unseen } from './scope/observed.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope, Sighting, Unobserved } from './scope/owner.ts'
+import type { TwoKeys } from './two-keys.ts'
 import { ModbusLine, modbusRules } from './modbus.ts'
 import type { ModbusEnds } from './modbus.ts'
 import { splice } from './splice.ts'
@@ -39,6 +41,8 @@ export type ForwardCode =
   | 'lease.spent'
   | 'proceed.late'
   | 'process.changed'
+  | 'approvers.invalid'
+  | ApproversFault
 
 export interface ForwardOptions {
   readonly targets: ReadonlyMap<string, Target>
@@ -50,6 +54,8 @@ export interface ForwardOptions {
   readonly ownerChanged: (session: string, observed: Observed) => void
   /** The kernel's memory for TCP; tests give their own. */
   readonly tcpMemory?: () => TcpMemory | undefined
+  /** What the owner pinned; without it the gateway decides alone. */
+  readonly twoKeys?: Pick<TwoKeys, 'admit'>
 }
 
 /** What OPEN asked for. */
@@ -59,6 +65,8 @@ interface Ask {
   readonly remainingMs: number
   /** What a Modbus session is held to; undefined where it is none. */
   readonly modbus: ModbusOptions | undefined
+  /** The signed grant as it came, for a device that asks for one. */
+  readonly grant: unknown
 }
 
 class Refused extends Error {
@@ -119,7 +127,7 @@ export class Forwarder {
     this.#serving++
     try {
       const ask = this.#read(offer)
-      const leaseEnds = clock.now() + ask.remainingMs
+      const leaseEnds = clock.now() + this.#admitted(ask)
       const kind = this.#target(ask.process)
       target = await this.#connect(kind, cancelled.signal)
       const sighting = await this.#observe(kind, target, cancelled.signal)
@@ -151,6 +159,15 @@ export class Forwarder {
     if (offer.kind !== 'tcp')
       throw new Refused('open.kind', `this agent opens no ${offer.kind} streams`)
     return askOf(offer.metadata)
+  }
+
+  /** Before anything is dialled: what the pinned approvers signed, where there are any. Gives how long it may last. */
+  #admitted({ process, grant, modbus, remainingMs }: Ask): number {
+    const { twoKeys } = this.#options
+    if (twoKeys === undefined) return remainingMs
+    const admitted = twoKeys.admit({ process, grant, otLevel: modbus?.level })
+    if (!admitted.ok) throw new Refused(admitted.code, admitted.detail)
+    return Math.min(remainingMs, admitted.remainingMs)
   }
 
   #target(process: string): Target {
@@ -336,7 +353,7 @@ function askOf(metadata: Uint8Array): Ask {
     throw new Refused('open.metadata', 'the request does not say how long the session may last')
   }
   if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
-  return { session, process, remainingMs, modbus: modbusOf(more) }
+  return { session, process, remainingMs, modbus: modbusOf(more), grant: more['grant'] }
 }
 
 /** A session that is said to be Modbus without rules we understand is not opened with none. */

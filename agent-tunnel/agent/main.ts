@@ -19,6 +19,7 @@ import { ProcessScope } from './scope/owner.ts'
 import { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
 import { Tunnels } from './tunnels.ts'
+import { openTwoKeys } from './two-keys.ts'
 
 export interface RunOptions {
   /** Aborting it ends the run: open streams are cut, the tunnel is closed. */
@@ -35,7 +36,7 @@ export interface RunOptions {
 
 /**
  * Runs the agent until `signal` is aborted; then resolves. Rejects at once with AgentError
- * `identity.missing`, `identity.broken`, `gateway.pin` or `agent.running`; everything that happens
+ * `identity.missing`, `identity.broken`, `gateway.pin`, `approvers.invalid` or `agent.running`; everything that happens
  * later is logged and tried again.
  */
 export async function runAgent(config: AgentConfig, options: RunOptions): Promise<void> {
@@ -71,7 +72,9 @@ async function keep(
   const { targets, acceptDeadlineMs, dataDir } = config
   const clock = new DeviceClock({ monotonic, system, dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
+  const twoKeys = openTwoKeys(config, { system, log })
   const forwarder = new Forwarder({
+    ...(twoKeys === undefined ? {} : { twoKeys }),
     targets,
     scope,
     clock: monotonic,

@@ -1,10 +1,11 @@
 /** `sallyport agent`: the device's side. Everything it does is #agent's; here are the words for it. */
+import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type * as agentRoom from '#agent'
-import type { Status } from '#agent'
-import { CliError, Exited } from '../exit.ts'
+import type { AgentConfig, Status } from '#agent'
+import { CliError, Exited, usage } from '../exit.ts'
 import type { Exit } from '../exit.ts'
-import { facts, layOut, note, say, tell } from '../print.ts'
+import { facts, layOut, note, plain, say, tell } from '../print.ts'
 import { wayOut } from '../way.ts'
 import { collect, globalOptions } from './options.ts'
 
@@ -17,6 +18,7 @@ interface EnrollOptions {
   readonly data: string
   readonly target?: readonly string[]
   readonly keyExchange?: string
+  readonly approvers?: string
 }
 
 interface DataOptions {
@@ -48,6 +50,7 @@ export function addAgentCommands(agent: Command): void {
     .requiredOption('--data <dir>', 'where this device keeps its key, certificate and agent.json')
     .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
     .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
+    .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
     .action((options: EnrollOptions, command: Command) => enroll(options, command))
   agent
     .command('run')
@@ -64,6 +67,86 @@ export function addAgentCommands(agent: Command): void {
     .description('what the running agent says of itself')
     .requiredOption('--data <dir>', 'the directory given to enroll')
     .action((options: DataOptions, command: Command) => status(options, command))
+  registerApprovers(agent)
+}
+
+type Pinned = ReturnType<AgentRoom['pinApprovers']>
+
+function readFile(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw usage(`${path} cannot be read: ${why}`)
+  }
+}
+
+function pin(room: AgentRoom, config: AgentConfig, path: string): Pinned {
+  room.makeData(config.dataDir)
+  return room.pinApprovers(config, readFile(path), path)
+}
+
+function registerApprovers(agent: Command): void {
+  const approvers = agent
+    .command('approvers')
+    .description('two keys: people without whose passkeys this device lets nobody in')
+  const data = ['--data <dir>', 'the directory given to enroll'] as const
+  approvers
+    .command('show')
+    .description('who is pinned')
+    .requiredOption(...data)
+    .action(async (options: DataOptions, command: Command) =>
+      withAgent(async (room) => {
+        const set = room.readApprovers(room.readConfig(options.data))
+        tell(globalOptions(command), set ?? null, set === undefined ? NOBODY : setLines(set))
+      }),
+    )
+  approvers
+    .command('pin <file>')
+    .description('pin the first set of approvers')
+    .requiredOption(...data)
+    .action(async (file: string, options: DataOptions, command: Command) =>
+      withAgent(async (room) => {
+        const set = pin(room, room.readConfig(options.data), file)
+        const next = 'a running agent takes it at its next start: restart it now'
+        tell(globalOptions(command), set, [...setLines(set), next])
+      }),
+    )
+  approvers
+    .command('rotate <file>')
+    .description('replace the set by one that a quorum of the people in it signed')
+    .requiredOption(...data)
+    .requiredOption('--signature <file>', 'what an approver signed; may be repeated', collect)
+    .action(
+      async (file: string, options: DataOptions & { signature: string[] }, command: Command) =>
+        withAgent(async (room) => {
+          const config = room.readConfig(options.data)
+          const given = options.signature.map((path) => signature(path))
+          const set = room.rotateApprovers(config, readFile(file), file, given)
+          tell(globalOptions(command), set, [...setLines(set), 'it holds from the next session on'])
+        }),
+    )
+}
+
+function signature(path: string): unknown {
+  const text = readFile(path)
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw usage(`${path} is no signature`, 'it is what the page shows after `approvers sign`')
+  }
+}
+
+const NOBODY = ['nobody: the gateway decides alone', 'next: sallyport agent approvers pin FILE']
+
+function setLines(set: Pinned): string[] {
+  return facts([
+    ['device', set.device],
+    ['number', set.seq],
+    ['people needed', set.quorum],
+    ...set.approvers.map(({ person, key }) => ['approver', `${plain(person)} ${key.alg}`] as const),
+    ['held to Modbus', set.modbus.join(' ')],
+  ])
 }
 
 /** Does `work`; an agent's error becomes a command's, with its exit code and next step. */
@@ -105,6 +188,8 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
       way: wayOut(),
     }
     const config = room.configFrom(setup, options.data)
+    // Before there is an identity: a device that is to have two keys is never reachable with one.
+    if (options.approvers !== undefined) pin(room, config, options.approvers)
     const token = room.readToken(options.tokenFile, process.env['SALLYPORT_TOKEN'])
     const { json } = globalOptions(command)
     const log = json ? () => {} : (_level: string, event: string) => note(`agent: ${event}`)

@@ -24,6 +24,24 @@ export function registerGrantFile(program: Command): void {
     .description('check such a file by itself: exit 0 where every approval is signed, 1 where not')
     .option('--keys <file>', 'public keys of approvers you know, one base64url SPKI a line')
     .action(verifyGrant)
+  registerApproversFile(program)
+}
+
+/** `approvers sign`: an approver's signature under a new set of approvers of a device. */
+function registerApproversFile(program: Command): void {
+  program
+    .command('approvers')
+    .description('who must have signed before a device in two-key mode lets anybody in')
+    .command('sign <file>')
+    .description('prints a link: the page shows the set, and gives your signature under it')
+    .action(async (file: string, _flags: unknown, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, Ceremony } = await import('../client.ts')
+      const api = await openApi(options)
+      const body = { set: readJson(file) }
+      const asked = await api.call(Ceremony, 'POST', '/approvers/signature', body)
+      tell(options, { open: asked.url, expires_at: asked.expires_at }, [`open    ${asked.url}`])
+    })
 }
 
 function readJson(path: string): unknown {
@@ -31,7 +49,7 @@ function readJson(path: string): unknown {
     return JSON.parse(readFileSync(path, 'utf8'))
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
-    throw usage(`${path} cannot be read: ${why}`, 'give the output of `sallyport grant export`')
+    throw usage(`${path} cannot be read: ${why}`, 'it must be a file of JSON')
   }
 }
 

@@ -2,6 +2,7 @@
 export { Denial, GrantId, Instant, NAME, Name, Page, Problem, SessionId } from './common.ts'
 export { Idp, IdpId, NewIdp, RemovedIdp } from './idps.ts'
 export {
+  ApproversToSign,
   Ceremony,
   CeremonyAnswer,
   CeremonyDone,

@@ -40,7 +40,7 @@ export const CeremonySecret = Type.Object(
   { additionalProperties: false },
 )
 
-const Kind = Type.Enum(['register', 'step_up', 'approve'])
+const Kind = Type.Enum(['register', 'step_up', 'approve', 'sign'])
 
 /** What a person is shown before they answer: `facts` are label and text. */
 export const CeremonyShown = Type.Object({
@@ -80,8 +80,16 @@ export const CeremonyDone = Type.Object({
     Type.Object({ id: GrantId, state: Type.String(), approvals: Type.Integer() }),
     Type.Null(),
   ]),
+  /** For `sign`: what was signed, to be handed to the owner of the device. */
+  assertion: Type.Union([Assertion, Type.Null()]),
 })
 export type CeremonyDone = Static<typeof CeremonyDone>
+
+/** A set of approvers that a device will ask for: `#approval` says what it must hold. */
+export const ApproversToSign = Type.Object(
+  { set: Type.Unsafe<object>({ type: 'object' }) },
+  { additionalProperties: false },
+)
 
 const Party = Type.Object({ id: Type.String(), origins: Type.Array(Type.String()) })
 

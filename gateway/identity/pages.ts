@@ -64,6 +64,7 @@ dt { font-weight: 600; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .id { font-size: .875rem; }
 [hidden] { display: none; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid GrayText; padding: .75rem; }
 code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
 `
 

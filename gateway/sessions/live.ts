@@ -1,5 +1,6 @@
 /** A session while it lives: its facts, its connections, and what they have carried. */
 import { createHash, timingSafeEqual } from 'node:crypto'
+import type { Assertion, Statement } from '#approval'
 import type { Observed, Obligations } from '#policy'
 import type { DecisionRef } from '../decisions.ts'
 import type { Listeners, Presence } from '../devices/presence.ts'
@@ -46,6 +47,14 @@ export interface LiveSessionOptions {
   /** Epoch milliseconds. */
   readonly openedAt: number
   readonly expiresAt: number
+  /** What the approvers signed, for a device that asks for it; null: nobody signed. */
+  readonly signed?: SignedOpening | null
+}
+
+/** The grant as a device in two-key mode checks it. */
+export interface SignedOpening {
+  readonly statement: Statement
+  readonly assertions: readonly Assertion[]
 }
 
 export class LiveSession {
@@ -59,6 +68,7 @@ export class LiveSession {
   readonly secret: Uint8Array
   readonly openedAt: number
   readonly expiresAt: number
+  readonly signed: SignedOpening | null
   /** The person as of the last decision. */
   subject: Subject
   obligations: Obligations
@@ -103,6 +113,7 @@ export class LiveSession {
     this.secret = options.secret
     this.openedAt = options.openedAt
     this.expiresAt = options.expiresAt
+    this.signed = options.signed ?? null
     this.presence = options.presence
     const { max_bandwidth_bps: rate } = options.obligations
     const now = performance.now()

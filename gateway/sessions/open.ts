@@ -12,7 +12,7 @@ import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { LiveSession } from './live.ts'
+import { LiveSession, type SignedOpening } from './live.ts'
 import { unsupported } from './obligations.ts'
 import { findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
 import { terminate } from './terminate.ts'
@@ -190,9 +190,18 @@ async function admit(
     secret: randomBytes(32),
     openedAt: now,
     expiresAt: end,
+    signed: signedOpening(grant),
   })
   await record(room, request, session, { grant, decision })
   return session
+}
+
+/** What the device may ask to see: the statement, and what approvers' passkeys signed of it. */
+function signedOpening({ statement, approvals }: Grant): SignedOpening | null {
+  const assertions = approvals.flatMap(({ signature }) =>
+    signature === null ? [] : [signature.assertion],
+  )
+  return assertions.length === 0 ? null : { statement, assertions }
 }
 
 /** The decision with its whole input is on disk before the session is (policy brief, section 11). */

@@ -80,6 +80,15 @@ export async function openStream(
   }
 }
 
+/** docs/protocol.md: metadata in OPEN. */
+const MAX_METADATA_BYTES = 4096
+
+/** With what the approvers signed, which only devices in two-key mode read; where it is too long, they will say so. */
+function openMetadata(facts: object, signed: LiveSession['signed']): Uint8Array {
+  const whole = encode(signed === null ? facts : { ...facts, grant: signed })
+  return whole.length <= MAX_METADATA_BYTES ? whole : encode({ ...facts, grant: 'too_long' })
+}
+
 async function dial(
   room: SessionRoom,
   session: LiveSession,
@@ -103,15 +112,18 @@ async function dial(
     )
   }
   const { max_duration_s: _duration, not_after: _end, ...obligations } = session.obligations
-  const metadata = encode({
-    v: 1,
-    session: session.id,
-    process: session.process,
-    remaining_ms: Math.max(0, Math.round(session.end() - room.now())),
-    // The agent judges a Modbus session too, by the rules that hold here.
-    protocol: session.kind === 'modbus' ? 'modbus' : 'tcp',
-    obligations: { ...obligations, ot_level: heldLevel(obligations.ot_level) },
-  })
+  const metadata = openMetadata(
+    {
+      v: 1,
+      session: session.id,
+      process: session.process,
+      remaining_ms: Math.max(0, Math.round(session.end() - room.now())),
+      // The agent judges a Modbus session too, by the rules that hold here.
+      protocol: session.kind === 'modbus' ? 'modbus' : 'tcp',
+      obligations: { ...obligations, ot_level: heldLevel(obligations.ot_level) },
+    },
+    session.signed,
+  )
   try {
     return await target.presence.tunnel.open('tcp', metadata, {
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
@@ -132,6 +144,14 @@ const AGENT_SAYS: Readonly<Record<string, string>> = {
   'lease.spent': 'the time of the session is over',
   'agent.draining': 'the agent is restarting',
   'open.aborted': 'the device did not answer in time',
+  'approvers.missing':
+    'the device lets nobody in without a grant that its own approvers signed with their passkeys',
+  'approvers.statement': 'the device could not read the signed grant',
+  'approvers.target': 'what was signed is for another device or process',
+  'approvers.time': 'what was signed is not of now, by the clock of the device',
+  'approvers.level': 'what was signed allows less than was asked for',
+  'approvers.quorum': 'too few of the approvers that the device knows signed this grant',
+  'approvers.invalid': 'the device cannot read its approvers, so it lets nobody in',
 }
 
 function targetRefused(error: TunnelRefused): Refusal {

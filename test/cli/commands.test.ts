@@ -139,6 +139,7 @@ describe('what a command asks for', () => {
     })
   })
   test('an approval names the statement that was read', async () => {
+    gateway.answer('GET /api/v1/passkeys', { body: { items: [] } })
     gateway.answer(`GET /api/v1/grants/${G}`, { body: grant })
     gateway.answer(`POST /api/v1/grants/${G}/approve`, { body: { ...grant, state: 'approved' } })
     expect((await run(gateway.home, 'approve', G)).code).toBe(0)

@@ -90,6 +90,9 @@ async function give(asked, secret) {
     at('ceremony').hidden = true
     at('done').textContent = done.message
     at('done').hidden = false
+    if (done.assertion === null) return
+    at('signature').textContent = JSON.stringify(done.assertion, undefined, 2)
+    at('signature').hidden = false
   } catch (error) {
     failed(error)
     // An answer that was sent used the question up; one that never came did not.

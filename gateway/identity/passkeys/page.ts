@@ -30,7 +30,8 @@ export function passkeyPage(base: string, api: string): string {
         <dl id="facts"></dl>
         <button type="button" id="go">Continue</button>
       </div>
-      <p id="done" role="status" hidden></p>`,
+      <p id="done" role="status" hidden></p>
+      <pre id="signature" tabindex="0" hidden></pre>`,
     `${base}/passkey.js`,
   )
 }

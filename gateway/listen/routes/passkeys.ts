@@ -5,6 +5,7 @@
 import { Type } from 'typebox'
 import {
   AccountId,
+  ApproversToSign,
   Ceremony,
   CeremonyAnswer,
   CeremonyDone,
@@ -15,6 +16,8 @@ import {
   Passkey,
   PasskeyId,
 } from '#api'
+import { createHash } from 'node:crypto'
+import { hashOfSet, readApproverSet, type ApproverSet } from '#approval'
 import { approveGrant, findGrant } from '../../grants/approve.ts'
 import type { Grant } from '../../grants/grant.ts'
 import {
@@ -152,6 +155,22 @@ function asking(api: Api, room: PasskeyRoutes): void {
     },
   )
   server.post(
+    '/api/v1/approvers/signature',
+    { schema: { body: ApproversToSign, response: { 201: Ceremony } } },
+    async (request, reply) => {
+      const subject = await api.caller(request)
+      const set = readApproverSet(request.body.set)
+      if (typeof set === 'string')
+        throw new Refusal('body.invalid', `this is no set of approvers: ${set}`)
+      const question = { sub: subOf(room, subject), login: identity.loginOf(subject) }
+      const challenge = Buffer.from(hashOfSet(set), 'hex')
+      const ceremony = await identity.passkeys
+        .ask({ kind: 'sign', ...question, about: JSON.stringify(set), challenge })
+        .catch(rethrow)
+      return reply.status(201).send(asked(room, ceremony))
+    },
+  )
+  server.post(
     '/api/v1/grants/:id/approval',
     {
       schema: { params: Type.Object({ id: GrantId }), body: Empty, response: { 201: Ceremony } },
@@ -169,7 +188,7 @@ function asking(api: Api, room: PasskeyRoutes): void {
   )
 }
 
-const OPEN = ['register', 'step_up', 'approve'] as const
+const OPEN = ['register', 'step_up', 'approve', 'sign'] as const
 type OpenKind = (typeof OPEN)[number]
 const isOpen = (kind: string): kind is OpenKind => OPEN.some((one) => one === kind)
 
@@ -177,6 +196,7 @@ const TITLES: Readonly<Record<OpenKind, string>> = {
   register: 'Add a passkey',
   step_up: 'Show your passkey',
   approve: 'Approve with your passkey',
+  sign: 'Sign the new approvers',
 }
 
 /** Open to whoever has the secret: it shows a question, and its answer must be that person's passkey's. */
@@ -221,6 +241,7 @@ async function factsOf(
 ): Promise<[string, string][]> {
   if (kind === 'register') return [['Name', about]]
   if (kind === 'step_up') return []
+  if (kind === 'sign') return setLines(JSON.parse(about) as ApproverSet)
   return grantLines(await findGrant(grants, about))
 }
 
@@ -243,6 +264,24 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
   ]
 }
 
+/** A set of approvers as a person reads it: everything that is signed. */
+function setLines(set: ApproverSet): [string, string][] {
+  const keyOf = (spki: string) =>
+    createHash('sha256').update(Buffer.from(spki, 'base64url')).digest('hex').slice(0, 16)
+  return [
+    ['Device', set.device],
+    ['Number', String(set.seq)],
+    ['People needed', String(set.quorum)],
+    ...set.approvers.map(({ person, key }): [string, string] => [
+      'Approver',
+      `${person}, key ${key.alg} ${keyOf(key.spki)}`,
+    ]),
+    ['Held to Modbus', set.modbus.join(', ') || 'none'],
+    ['Signed at', set.relying_party.origins.join(', ')],
+    ['Set', hashOfSet(set)],
+  ]
+}
+
 type Act = (
   room: PasskeyRoutes,
   answered: Answered,
@@ -255,6 +294,7 @@ const ACTS: Readonly<Record<OpenKind, Act>> = {
     kind: 'register',
     message: `The passkey “${passkey.name}” is yours now. You can close this page.`,
     grant: null,
+    assertion: null,
   }),
   async step_up({ identity, now }, { login }) {
     if (login === null || !(await identity.stepUp(login, now()))) throw ended()
@@ -262,6 +302,7 @@ const ACTS: Readonly<Record<OpenKind, Act>> = {
       kind: 'step_up',
       message: 'Your passkey was accepted. Go on where you were asked for it.',
       grant: null,
+      assertion: null,
     }
   },
   async approve(room, answered, source) {
@@ -277,8 +318,15 @@ const ACTS: Readonly<Record<OpenKind, Act>> = {
       kind: 'approve',
       message: `${id} has ${given} of ${grant.approvals_needed} approvals. You can close this page.`,
       grant: { id, state: grant.state, approvals: given },
+      assertion: null,
     }
   },
+  sign: async (_room, { signed }) => ({
+    kind: 'sign',
+    message: 'Signed. Give these lines to the owner of the device, as a file:',
+    grant: null,
+    assertion: signed?.assertion ?? null,
+  }),
 }
 
 const ended = () =>

@@ -2,8 +2,17 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Ceremony, CeremonyShown, Grant, Passkey } from '#api'
 import { softKey, type Bend, type SoftKey } from '../../support/authenticator.ts'
-import { send, sha256, startNode, type Person, type TestNode } from '../../support/node.ts'
-import { expecting } from '../../support/tunnels.ts'
+import { checkOpening, type ApproverSet } from '#approval'
+import {
+  openSession,
+  send,
+  sha256,
+  startNode,
+  TENANT,
+  type Person,
+  type TestNode,
+} from '../../support/node.ts'
+import { attach, Client, expecting, PLC, seen } from '../../support/tunnels.ts'
 
 let node: TestNode
 let oda: Person
@@ -196,7 +205,9 @@ describe('a question', () => {
     const replies = await Promise.all(
       Array.from({ length: 6 }, async () => answer(asked, own.answer(challengeOf(asked)))),
     )
-    expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 404, 404, 404, 404, 404])
+    expect(replies.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([
+      200, 404, 404, 404, 404, 404,
+    ])
   })
 
   test('of a sign-in is answered on its own page only', async () => {
@@ -228,13 +239,16 @@ const subOf = async (who: Person): Promise<string> => {
 }
 
 describe('a new passkey', () => {
+  let nina: Person
+  beforeAll(async () => {
+    nina = await node.person('nina', { party: 'staff', roles: ['operator'] })
+  })
   test('takes the one there is: a password alone makes no second factor', async () => {
     const reply = await olaf.call('POST', '/passkeys', { name: 'thief' })
     expect([reply.status, reply.body.code]).toEqual([403, 'passkey.stale'])
   })
   test('of another account is not taken', async () => {
-    const person = await node.person('otto', { party: 'staff', roles: ['operator'] })
-    const asked = await person.ask<Ceremony>('POST', '/passkeys', { name: 'x' })
+    const asked = await nina.ask<Ceremony>('POST', '/passkeys', { name: 'x' })
     const reply = await answer(asked, others.register(challengeOf(asked)))
     expect([reply.status, reply.body.code]).toEqual([409, 'passkey.exists'])
   })
@@ -245,11 +259,10 @@ describe('a new passkey', () => {
     { name: 'over another challenge', bend: { challenge: 'AAAA' } },
     { name: 'an assertion instead', bend: { type: 'webauthn.get' } },
   ])('$name', async ({ bend }) => {
-    const person = await node.person(`p${from}`, { party: 'staff', roles: ['operator'] })
-    const asked = await person.ask<Ceremony>('POST', '/passkeys', { name: 'x' })
+    const asked = await nina.ask<Ceremony>('POST', '/passkeys', { name: 'x' })
     const reply = await answer(asked, softKey(node.origin).register(challengeOf(asked), bend))
     expect([reply.status, reply.body.code]).toEqual([403, 'registration.invalid'])
-    expect((await person.ask<{ items: Passkey[] }>('GET', '/passkeys')).items).toEqual([])
+    expect((await nina.ask<{ items: Passkey[] }>('GET', '/passkeys')).items).toEqual([])
   })
   test('is removed by who has just shown one', async () => {
     const path = `/passkeys/${others.id}/remove`
@@ -259,4 +272,43 @@ describe('a new passkey', () => {
     await answer(asked, others.answer(challengeOf(asked)))
     expect(await olaf.ask('POST', path, {})).toEqual({ items: [] })
   })
+})
+
+test('a device in two-key mode gets all it needs to decide by itself', async () => {
+  const identity = await node.device('press-09', { plc: expecting() })
+  const seenNow = seen(PLC, 'listener')
+  await using agent = await attach(node, identity, { listeners: { plc: seenNow } })
+  const person = await node.person('vito', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+  const grant = await person.ask<Grant>('POST', '/grants', { ...WANTED, device: 'press-09' })
+  const asked = await approval(oda, grant)
+  expect((await answer(asked, own.answer(challengeOf(asked)))).status).toBe(200)
+  const session = await openSession(person, 'press-09', 'plc')
+  await using client = await Client.dial(node)
+  await client.stream(session)
+  const [opened] = agent.opened
+  const set = {
+    v: 1,
+    tenant: TENANT,
+    device: 'press-09',
+    seq: 1,
+    quorum: 1,
+    relying_party: { id: 'localhost', origins: [node.origin] },
+    approvers: [{ person: 'oda', credential: own.id, key: own.signing }],
+    modbus: [],
+  } as const satisfies ApproverSet
+  const now = Math.floor(Date.now() / 1000)
+  const open = {
+    process: 'plc',
+    otLevel: undefined,
+    now,
+    grant: (opened as { grant?: unknown }).grant,
+  }
+  expect(checkOpening(set, open)).toMatchObject({ ok: true, hash: grant.hash })
+
+  // Edited where it is kept, after it was approved: it has no approvals any more.
+  const row = node.rows('SELECT statement FROM access_grant WHERE id = ?', grant.id)[0]
+  const edited = String(row?.['statement']).replace('"max_duration_s":60', '"max_duration_s":6000')
+  node.change('UPDATE access_grant SET statement = ? WHERE id = ?', edited, grant.id)
+  const reply = await person.call('POST', '/sessions', { device: 'press-09', process: 'plc' })
+  expect([reply.status, reply.body.code]).toEqual([403, 'grant.unapproved'])
 })

@@ -1,0 +1,186 @@
+/**
+ * Two-key mode on a device: the approvers that its owner pinned, and what they signed. The gateway brings a grant and its
+ * assertions; this file decides whether they are enough, by the clock of the machine and not by what the gateway says of
+ * the time, and remembers when a grant was first used, so that neither a restart nor the gateway makes it last longer.
+ */
+import { join } from 'node:path'
+import {
+  checkOpening,
+  checkSuccession,
+  hashOfSet,
+  readApproverSet,
+  type ApproverSet,
+  type ApproversFault,
+} from '#approval'
+import type { AgentConfig } from './config.ts'
+import { AgentError, messageOf } from './errors.ts'
+import { readIfPresent, writeDurably } from './files.ts'
+import type { Log } from './log.ts'
+
+const FILE = 'approvers.json'
+const USES = 'first-uses.json'
+/** Grants whose first use is remembered: what is full takes no new grant until one has ended. */
+const MOST_USES = 1024
+
+type Device = Pick<AgentConfig, 'dataDir' | 'device' | 'tenant'>
+
+function invalid(path: string, why: string, cause?: unknown): AgentError {
+  return new AgentError(
+    'approvers.invalid',
+    `${path} is no set of approvers: ${why}.`,
+    'Compare it with docs/agent.md, section "Two keys"; nobody is let in until it is one.',
+    { cause },
+  )
+}
+
+/** The set in the text of a file. Throws AgentError `approvers.invalid`. */
+function parse(text: string, path: string, device: Device): ApproverSet {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    throw invalid(path, messageOf(error), error)
+  }
+  const set = readApproverSet(value)
+  if (typeof set === 'string') throw invalid(path, set)
+  if (set.device !== device.device || set.tenant !== device.tenant)
+    throw invalid(path, `it is for ${set.device} of ${set.tenant}`)
+  return set
+}
+
+/** The set that is pinned here, or undefined. Throws AgentError `approvers.invalid`. */
+export function readApprovers(device: Device): ApproverSet | undefined {
+  const path = join(device.dataDir, FILE)
+  let text: string | undefined
+  try {
+    text = readIfPresent(path)
+  } catch (error) {
+    throw invalid(path, messageOf(error), error)
+  }
+  return text === undefined ? undefined : parse(text, path, device)
+}
+
+function write(device: Device, set: ApproverSet): void {
+  writeDurably(join(device.dataDir, FILE), `${JSON.stringify(set, undefined, 2)}\n`, 0o600)
+}
+
+/**
+ * Pins the first set of a device: the text of `path`. The same one again changes nothing. Throws AgentError
+ * `approvers.invalid`, `approvers.pinned` (there is another: it is replaced by `rotateApprovers`), `data.unwritable`.
+ */
+export function pinApprovers(device: Device, text: string, path: string): ApproverSet {
+  const set = parse(text, path, device)
+  const held = readApprovers(device)
+  if (held !== undefined && hashOfSet(held) !== hashOfSet(set))
+    throw new AgentError(
+      'approvers.pinned',
+      `${device.device} has approvers already, as number ${held.seq}.`,
+      'Have the new set signed by them: sallyport agent approvers rotate FILE --signature FILE …',
+    )
+  if (held === undefined) write(device, set)
+  return set
+}
+
+/**
+ * Replaces the set by the text of `path`, signed by a quorum of the people of the one before. Throws AgentError
+ * `approvers.invalid`, `approvers.refused`, `data.unwritable`.
+ */
+export function rotateApprovers(
+  device: Device,
+  text: string,
+  path: string,
+  assertions: readonly unknown[],
+): ApproverSet {
+  const next = parse(text, path, device)
+  const held = readApprovers(device)
+  if (held === undefined)
+    throw new AgentError(
+      'approvers.refused',
+      `${device.device} has no approvers yet.`,
+      'Pin the first set: sallyport agent approvers pin FILE',
+    )
+  const outcome = checkSuccession(held, next, assertions)
+  if (!outcome.ok)
+    throw new AgentError(
+      'approvers.refused',
+      `The new set is not taken: ${outcome.detail} (${outcome.code}).`,
+      'Each approver of the set before signs the new one: sallyport approvers sign FILE',
+    )
+  write(device, next)
+  return next
+}
+
+/** What the gateway asks for. */
+interface Ask {
+  readonly process: string
+  readonly otLevel: number | undefined
+  readonly grant: unknown
+}
+
+export type Admitted =
+  | { readonly ok: true; readonly remainingMs: number }
+  | {
+      readonly ok: false
+      readonly code: ApproversFault | 'approvers.invalid'
+      readonly detail: string
+    }
+
+export interface TwoKeys {
+  /** Whether the pinned approvers signed what is asked, and for how long that still is. Never throws. */
+  admit(ask: Ask): Admitted
+}
+
+interface TwoKeysOptions {
+  /** The machine's own clock, epoch milliseconds. */
+  readonly system: () => number
+  readonly log: Log
+}
+
+/**
+ * Two-key mode, if this device has approvers; the file is read again for each session, so that a new set holds at once.
+ * One that is gone or broken lets nobody in. Throws AgentError `approvers.invalid`.
+ */
+export function openTwoKeys(device: Device, options: TwoKeysOptions): TwoKeys | undefined {
+  const first = readApprovers(device)
+  if (first === undefined) return undefined
+  options.log('info', 'approvers.pinned', { seq: first.seq, quorum: first.quorum })
+  return { admit: (ask) => admit(device, options, ask) }
+}
+
+function admit(device: Device, { system, log }: TwoKeysOptions, ask: Ask): Admitted {
+  try {
+    const set = readApprovers(device)
+    if (set === undefined)
+      return { ok: false, code: 'approvers.invalid', detail: 'the pinned approvers are gone' }
+    const now = Math.floor(system() / 1000)
+    const outcome = checkOpening(set, { ...ask, now })
+    if (!outcome.ok) return outcome
+    const { statement, hash } = outcome
+    const firstUse = useOf(device, hash, statement.not_after, now)
+    // A clock that was set back since makes nothing longer.
+    const { not_after: end, max_duration_s: most } = statement
+    const ends = Math.min(end, firstUse + most, now + most)
+    if (now >= ends)
+      return { ok: false, code: 'approvers.time', detail: 'the time of the grant is used up' }
+    return { ok: true, remainingMs: (ends - now) * 1000 }
+  } catch (error) {
+    log('error', 'approvers.failed', { reason: messageOf(error) })
+    return { ok: false, code: 'approvers.invalid', detail: 'the approvers cannot be checked here' }
+  }
+}
+
+type Uses = Readonly<Record<string, { readonly first: number; readonly until: number }>>
+
+/** When a grant was first used here, epoch seconds; written down before it is. Throws where that cannot be done. */
+function useOf({ dataDir }: Device, hash: string, until: number, now: number): number {
+  const path = join(dataDir, USES)
+  const text = readIfPresent(path)
+  const uses = text === undefined ? {} : (JSON.parse(text) as Uses)
+  const known = Object.hasOwn(uses, hash) ? uses[hash] : undefined
+  if (known !== undefined) return known.first
+  const left = Object.entries(uses).filter(([, use]) => use.until > now)
+  if (left.length >= MOST_USES) throw new Error(`${MOST_USES} grants are in use`)
+  const after = Object.fromEntries([...left, [hash, { first: now, until }]])
+  writeDurably(path, `${JSON.stringify(after)}\n`, 0o600)
+  return now
+}

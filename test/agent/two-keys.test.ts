@@ -1,0 +1,257 @@
+/** Two keys on a device: a gateway alone opens nothing, whatever it sends; what is pinned changes by its own people. */
+import { once } from 'node:events'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { AgentError, pinApprovers, readApprovers, rotateApprovers } from '#agent'
+import { hashOf, hashOfSet, type ApproverSet, type Statement } from '#approval'
+import { driveTunnel, memoryPair, type TunnelRefused } from '#tunnel'
+import { Forwarder, type ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
+import { openTwoKeys } from '../../agent-tunnel/agent/two-keys.ts'
+import { softKey, type SoftKey } from '../support/authenticator.ts'
+import { HandClock } from '../support/clock.ts'
+import { Directory } from './device.ts'
+
+const ORIGIN = 'https://gw.plant.example:8443'
+const NOW = 1_780_000_000
+const [oda, olaf, thief] = [0, 1, 2].map(() => softKey(ORIGIN)) as [SoftKey, SoftKey, SoftKey]
+const approver = (person: string, key: SoftKey) => ({
+  person,
+  credential: key.id,
+  key: key.signing,
+})
+const SET: ApproverSet = {
+  v: 1,
+  tenant: 'main.sallyport.internal',
+  device: 'press-07',
+  seq: 1,
+  quorum: 1,
+  relying_party: { id: 'gw.plant.example', origins: [ORIGIN] },
+  approvers: [approver('oda', oda), approver('olaf', olaf)],
+  modbus: [],
+}
+const STATEMENT: Statement = {
+  v: 1,
+  id: 'g_00000000000000000000000001',
+  tenant: 'main.sallyport.internal',
+  requester: 'https://gw/oidc|a',
+  vendor: 'Pumpworks',
+  devices: ['press-07'],
+  processes: ['plc'],
+  ot_level: 1,
+  not_before: NOW,
+  not_after: NOW + 3600,
+  max_duration_s: 600,
+  reason: 'service',
+  ticket: null,
+  created_at: NOW,
+}
+const text = (set: object) => JSON.stringify(set)
+const signed = (hash: string, ...by: SoftKey[]) =>
+  by.map((key) => key.assertion(Buffer.from(hash, 'hex').toString('base64url')))
+
+function device() {
+  const directory = new Directory()
+  onTestFinished(() => directory[Symbol.dispose]())
+  return { dataDir: directory.path, device: SET.device, tenant: SET.tenant }
+}
+
+const sighting = {
+  observed: {
+    phase: 'accepted',
+    exe: '/usr/bin/plc',
+    sha256: null,
+    script_sha256: null,
+    uid: null,
+    unit: null,
+    image: null,
+    started_at: null,
+    pid: 7,
+  },
+  dialled: undefined,
+  sights: [],
+  complete: true,
+  unreadable: 0,
+}
+
+/** A device whose owner pinned SET, its program, and the tunnel's other end. */
+async function pinned() {
+  const place = device()
+  pinApprovers(place, text(SET), 'set.json')
+  let dialled = 0
+  const server = createServer(() => dialled++).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const [one, two] = memoryPair()
+  const [agent, gateway] = await Promise.all([
+    driveTunnel(one, { role: 'agent', side: 'dialler', instance: 'a', epoch: 1 }),
+    driveTunnel(two, { role: 'gateway', side: 'acceptor', instance: 'g', epoch: 1 }),
+  ])
+  onTestFinished(() => {
+    agent.close('test.over')
+    server.close()
+  })
+  const clock = new HandClock()
+  let system = NOW * 1000
+  const serve = () => {
+    const twoKeys = openTwoKeys(place, { system: () => system, log: () => {} })
+    const options = {
+      targets: new Map([['plc', { kind: 'tcp', endpoint: { address: '127.0.0.1', port } }]]),
+      scope: {
+        observeAccepted: async () => ({ ok: true, sighting }),
+        recheck: async () => new Promise(() => {}),
+      },
+      clock,
+      acceptDeadlineMs: 1000,
+      log: () => {},
+      ownerChanged: () => {},
+      twoKeys,
+    } as unknown as ForwardOptions
+    const forwarder = new Forwarder(options)
+    agent.onOpen = (offer) => void forwarder.serve(offer)
+  }
+  serve()
+  const open = async (more: object, remaining_ms = 86_400_000) => {
+    const ask = { v: 1, session: `s_${'0'.repeat(26)}`, process: 'plc', remaining_ms, ...more }
+    return gateway.open('tcp', Buffer.from(JSON.stringify(ask)))
+  }
+  return {
+    place,
+    clock,
+    open,
+    restart: serve,
+    pass: (seconds: number) => {
+      system += seconds * 1000
+    },
+    dialled: () => dialled,
+    refusal: async (more: object) =>
+      open(more).then(
+        () => 'opened',
+        (error: unknown) => (error as TunnelRefused).code,
+      ),
+  }
+}
+
+const grant = (statement = STATEMENT, by: readonly SoftKey[] = [oda]) => ({
+  grant: { statement, assertions: signed(hashOf(statement), ...by) },
+})
+
+describe('a forged OPEN is refused before anything is dialled', () => {
+  const edited = { ...STATEMENT, not_after: NOW + 360_000 }
+  const rows: readonly (readonly [string, object, string])[] = [
+    ['without a grant', {}, 'approvers.missing'],
+    ['without assertions', { grant: { statement: STATEMENT, assertions: [] } }, 'approvers.quorum'],
+    ['signed by the gateway’s own passkey', grant(STATEMENT, [thief]), 'approvers.quorum'],
+    [
+      'with assertions for another grant',
+      { grant: { ...grant({ ...STATEMENT, reason: 'another' }).grant, statement: STATEMENT } },
+      'approvers.quorum',
+    ],
+    [
+      'replayed for an edited grant',
+      { grant: { ...grant().grant, statement: edited } },
+      'approvers.quorum',
+    ],
+    ['for another device', grant({ ...STATEMENT, devices: ['press-08'] }), 'approvers.target'],
+  ]
+  test.for(rows)('%s', async ([, more, code]) => {
+    const { refusal, dialled } = await pinned()
+    expect(await refusal(more)).toBe(code)
+    expect(dialled()).toBe(0)
+  })
+
+  test('of a grant that is over by the device’s clock, whatever the gateway says of the time', async () => {
+    const { refusal, pass } = await pinned()
+    pass(3600 + 121)
+    expect(await refusal(grant())).toBe('approvers.time')
+  })
+
+  test('after the pinned file was broken or taken away', async () => {
+    const { refusal, place } = await pinned()
+    writeFileSync(join(place.dataDir, 'approvers.json'), '{')
+    expect(await refusal(grant())).toBe('approvers.invalid')
+    rmSync(join(place.dataDir, 'approvers.json'))
+    expect(await refusal(grant())).toBe('approvers.invalid')
+  })
+})
+
+test('signed: it opens, for as long as was signed, and the time is used up once', async () => {
+  const { open, refusal, clock, pass, restart, dialled } = await pinned()
+  const stream = await open(grant())
+  expect(dialled()).toBe(1)
+  const closed = new Promise<{ code: string }>((resolve) => {
+    stream.onClose = resolve
+  })
+  stream.signal(Buffer.from('{"t":"proceed"}'))
+  clock.pass(600_000)
+  expect((await closed).code).toBe('lease.spent')
+  pass(599)
+  restart()
+  expect(await refusal(grant())).toBe('opened')
+  pass(1)
+  expect(await refusal(grant())).toBe('approvers.time')
+})
+
+test('a first use that cannot be written down is none', async () => {
+  const { refusal, place, dialled } = await pinned()
+  writeFileSync(join(place.dataDir, 'first-uses.json'), 'not JSON')
+  expect(await refusal(grant())).toBe('approvers.invalid')
+  expect(dialled()).toBe(0)
+})
+
+describe('the pinned set', () => {
+  const code = (work: () => unknown): string => {
+    try {
+      work()
+      return 'done'
+    } catch (error) {
+      return error instanceof AgentError ? error.code : String(error)
+    }
+  }
+  const next: ApproverSet = {
+    ...SET,
+    seq: 2,
+    quorum: 2,
+    approvers: [approver('oda', oda), approver('new', thief)],
+  }
+
+  test('is for this device, is pinned once, and its file is the owner’s alone', () => {
+    const place = device()
+    expect(code(() => pinApprovers({ ...place, device: 'press-08' }, text(SET), 'f'))).toBe(
+      'approvers.invalid',
+    )
+    expect(code(() => pinApprovers(place, text(SET), 'f'))).toBe('done')
+    expect(code(() => pinApprovers(place, text(SET), 'f'))).toBe('done')
+    expect(code(() => pinApprovers(place, text(next), 'f'))).toBe('approvers.pinned')
+    expect(readApprovers(place)).toEqual(SET)
+  })
+
+  test('is replaced by what its own people signed, and by nothing else', () => {
+    const place = device()
+    expect(code(() => rotateApprovers(place, text(next), 'f', []))).toBe('approvers.refused')
+    pinApprovers(place, text(SET), 'f')
+    const before = readFileSync(join(place.dataDir, 'approvers.json'), 'utf8')
+    const tries: readonly (readonly unknown[])[] = [
+      [],
+      signed(hashOfSet(next), thief),
+      signed(hashOf(STATEMENT), oda),
+    ]
+    for (const given of tries)
+      expect(code(() => rotateApprovers(place, text(next), 'f', given))).toBe('approvers.refused')
+    expect(readFileSync(join(place.dataDir, 'approvers.json'), 'utf8')).toBe(before)
+    const given = signed(hashOfSet(next), oda)
+    expect(code(() => rotateApprovers(place, text(next), 'f', given))).toBe('done')
+    expect(readApprovers(place)).toEqual(next)
+    // And there is no way back to the one before.
+    expect(code(() => rotateApprovers(place, text(SET), 'f', signed(hashOfSet(SET), oda)))).toBe(
+      'approvers.refused',
+    )
+  })
+
+  test('absent: the gateway decides alone, as ever', () => {
+    const place = device()
+    expect(openTwoKeys(place, { system: () => 0, log: () => {} })).toBeUndefined()
+    expect(existsSync(join(place.dataDir, 'approvers.json'))).toBe(false)
+  })
+})

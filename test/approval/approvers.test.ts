@@ -1,0 +1,223 @@
+/** The approvers that an owner pinned: what they let in, and what a gateway that turned would try. */
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  checkOpening,
+  checkSuccession,
+  hashOf,
+  hashOfSet,
+  readApproverSet,
+  type ApproverSet,
+  type Assertion,
+  type Statement,
+} from '#approval'
+import { softKey, type SoftKey } from '../support/authenticator.ts'
+
+const ORIGIN = 'https://gw.plant.example:8443'
+const NOW = 1_780_000_100
+const [oda, olaf, olafs2nd, stranger] = [0, 1, 2, 3].map(() => softKey(ORIGIN)) as [
+  SoftKey,
+  SoftKey,
+  SoftKey,
+  SoftKey,
+]
+const approver = (person: string, key: SoftKey) => ({
+  person,
+  credential: key.id,
+  key: key.signing,
+})
+const set: ApproverSet = {
+  v: 1,
+  tenant: 'main.sallyport.internal',
+  device: 'press-07',
+  seq: 1,
+  quorum: 2,
+  relying_party: { id: 'gw.plant.example', origins: [ORIGIN] },
+  approvers: [approver('oda', oda), approver('olaf', olaf), approver('olaf', olafs2nd)],
+  modbus: ['plc'],
+}
+const statement: Statement = {
+  v: 1,
+  id: 'g_00000000000000000000000001',
+  tenant: 'main.sallyport.internal',
+  requester: 'https://gw/oidc|a',
+  vendor: 'Pumpworks',
+  devices: ['press-07'],
+  processes: ['plc', 'hmi'],
+  ot_level: 1,
+  not_before: NOW - 100,
+  not_after: NOW + 3600,
+  max_duration_s: 600,
+  reason: 'service',
+  ticket: null,
+  created_at: NOW - 100,
+}
+const signed = (by: readonly SoftKey[], of: Statement = statement): readonly Assertion[] =>
+  by.map((key) => key.assertion(Buffer.from(hashOf(of), 'hex').toString('base64url')))
+const opening = (
+  grant: unknown,
+  more: { process?: string; otLevel?: number | undefined; now?: number } = {},
+) => {
+  const outcome = checkOpening(set, { process: 'plc', otLevel: 1, now: NOW, ...more, grant })
+  return outcome.ok ? 'opened' : outcome.code
+}
+const both = { statement, assertions: signed([oda, olaf]) }
+
+test('two people signed this grant: it opens', () => {
+  expect(opening(both)).toBe('opened')
+  expect(checkOpening(set, { process: 'hmi', otLevel: undefined, now: NOW, grant: both })).toEqual({
+    ok: true,
+    statement,
+    hash: hashOf(statement),
+  })
+})
+
+describe('a gateway that turned is refused', () => {
+  const other = { ...statement, id: 'g_00000000000000000000000002' }
+  const rows: readonly (readonly [name: string, grant: unknown, code: string, more?: object])[] = [
+    ['with nothing', undefined, 'approvers.missing'],
+    ['with a word', 'too_long', 'approvers.missing'],
+    ['without assertions', { statement }, 'approvers.statement'],
+    ['with an empty list of them', { statement, assertions: [] }, 'approvers.quorum'],
+    ['with one person', { statement, assertions: signed([oda]) }, 'approvers.quorum'],
+    ['with one person twice', { statement, assertions: signed([oda, oda]) }, 'approvers.quorum'],
+    [
+      'with one person’s two passkeys',
+      { statement, assertions: signed([olaf, olafs2nd]) },
+      'approvers.quorum',
+    ],
+    [
+      'with a passkey that nobody pinned',
+      { statement, assertions: signed([oda, stranger]) },
+      'approvers.quorum',
+    ],
+    [
+      'with a passkey of its own under a pinned name',
+      {
+        statement,
+        assertions: [...signed([oda]), { ...signed([stranger])[0], credential: olaf.id }],
+      },
+      'approvers.quorum',
+    ],
+    [
+      'with what was signed for another grant',
+      { statement, assertions: signed([oda, olaf], other) },
+      'approvers.quorum',
+    ],
+    [
+      'with the grant edited after it was signed',
+      { ...both, statement: { ...statement, max_duration_s: 6000 } },
+      'approvers.quorum',
+    ],
+    [
+      'with a process added',
+      { ...both, statement: { ...statement, processes: ['plc', 'ssh'] } },
+      'approvers.quorum',
+    ],
+    [
+      'with a member added',
+      { ...both, statement: { ...statement, more: 1 } },
+      'approvers.statement',
+    ],
+    ['for another process', both, 'approvers.target', { process: 'ssh' }],
+    [
+      'with a grant for another device',
+      { ...both, statement: { ...statement, devices: ['press-08'] } },
+      'approvers.target',
+    ],
+    [
+      'with a grant of another tenant',
+      { ...both, statement: { ...statement, tenant: 'x' } },
+      'approvers.target',
+    ],
+    ['after the window', both, 'approvers.time', { now: NOW + 3600 + 120 }],
+    ['before the window', both, 'approvers.time', { now: NOW - 100 - 121 }],
+    ['for writing, where reading was signed', both, 'approvers.level', { otLevel: 2 }],
+    ['as plain TCP, where it is Modbus', both, 'approvers.level', { otLevel: undefined }],
+  ]
+  test.for(rows)('%s', ([, grant, code, more]) => {
+    expect(opening(grant, more)).toBe(code)
+  })
+  test('behind more assertions than are looked at', () => {
+    const noise = Array.from({ length: 8 }, () => signed([stranger])[0])
+    expect(opening({ statement, assertions: [...noise, ...both.assertions] })).toBe(
+      'approvers.quorum',
+    )
+  })
+  test('with anything at all, and nothing is thrown', () => {
+    fc.assert(
+      fc.property(fc.anything(), fc.array(fc.anything()), (one, many) => {
+        expect(opening(one)).not.toBe('opened')
+        expect(opening({ statement, assertions: many })).toBe('approvers.quorum')
+      }),
+    )
+  })
+})
+
+describe('a set', () => {
+  const faults: readonly (readonly [string, object])[] = [
+    ['of another version', { v: 2 }],
+    ['without a device', { device: '' }],
+    ['number 0', { seq: 0 }],
+    ['that needs nobody', { quorum: 0 }],
+    ['that needs more people than there are', { quorum: 3 }],
+    ['without origins', { relying_party: { id: 'x', origins: [] } }],
+    ['of nobody', { approvers: [] }],
+    [
+      'with a credential twice',
+      { approvers: [set.approvers[0], { ...set.approvers[1], credential: oda.id }] },
+    ],
+    [
+      'with a key twice: one person would be two',
+      { approvers: [set.approvers[0], { ...set.approvers[1], key: oda.signing }] },
+    ],
+    [
+      'with a key that is none',
+      { approvers: [{ ...set.approvers[0], key: { alg: 'ES256', spki: 'AAAA' } }] },
+    ],
+    ['with a member more', { more: 1 }],
+  ]
+  test.for(faults)('%s is none', ([, change]) => {
+    expect(readApproverSet({ ...set, ...change })).toBeTypeOf('string')
+  })
+  test('that is read is what was written', () => {
+    expect(readApproverSet(JSON.parse(JSON.stringify(set)))).toEqual(set)
+  })
+})
+
+describe('the next set', () => {
+  const next: ApproverSet = {
+    ...set,
+    seq: 2,
+    approvers: [approver('oda', oda), approver('new', stranger)],
+  }
+  const signedSet = (by: readonly SoftKey[], of: ApproverSet = next) =>
+    by.map((key) => key.assertion(Buffer.from(hashOfSet(of), 'hex').toString('base64url')))
+  const succession = (after: ApproverSet, given: readonly unknown[]) => {
+    const outcome = checkSuccession(set, after, given)
+    return outcome.ok ? [...outcome.people] : outcome.code
+  }
+  test('is taken where a quorum of the old one signed it', () => {
+    expect(succession(next, signedSet([oda, olaf]))).toEqual(['oda', 'olaf'])
+  })
+  test.for([
+    ['signed by one', next, [oda]],
+    ['signed by one twice', next, [olaf, olafs2nd]],
+    ['signed by who comes with it', next, [oda, stranger]],
+  ] as const)('is refused: %s', ([, after, by]) => {
+    expect(succession(after, signedSet(by))).toBe('approvers.quorum')
+  })
+  test('is refused: signed for another set, of another device, out of order', () => {
+    const lower = { ...next, quorum: 1 }
+    expect(succession(lower, signedSet([oda, olaf]))).toBe('approvers.quorum')
+    for (const seq of [1, 3]) {
+      const after = { ...next, seq }
+      expect(succession(after, signedSet([oda, olaf], after))).toBe('approvers.sequence')
+    }
+    const foreign = { ...next, device: 'press-08' }
+    expect(succession(foreign, signedSet([oda, olaf], foreign))).toBe('approvers.target')
+  })
+  test('is not signed by signing a grant', () => {
+    expect(succession(next, signed([oda, olaf]))).toBe('approvers.quorum')
+  })
+})
