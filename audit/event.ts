@@ -147,12 +147,17 @@ const sessionData = {
   stream: 'public text?',
   party: 'public text?',
   kind: 'public text?',
+  // What is recorded (`flow`: bytes a second alone), and who can open it. Absent: policy asked for nothing.
+  recording: 'public text?',
+  recipients: 'public texts?',
 } as const satisfies Fields
 
 const trafficData = {
   bytes_in: 'public integer',
   bytes_out: 'public integer',
   duration_ms: 'public integer',
+  // `[epoch second, in, out]` of each second in which something passed.
+  buckets: 'public json?',
 } as const satisfies Fields
 
 const otData = {
@@ -203,6 +208,9 @@ const logData = {
 } as const satisfies Fields
 
 const partData = {
+  track: 'public integer?',
+  // It was being written when the gateway died.
+  torn: 'public flag?',
   part: 'public integer?',
   parts: 'public integer?',
   file: 'public text?',

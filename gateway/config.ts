@@ -87,6 +87,19 @@ const PolicySettings = Type.Object(
   { additionalProperties: false },
 )
 
+/** What sessions leave behind that must be recorded. */
+const RecordingSettings = Type.Object(
+  {
+    /** What one session's recording may take on disk, in bytes; default 256 MiB. */
+    session_bytes: Type.Optional(Type.Integer({ minimum: 4_194_304, maximum: 68_719_476_736 })),
+    /** Free bytes that no recording may touch; default 64 MiB. */
+    floor_bytes: Type.Optional(Type.Integer({ minimum: 0, maximum: 1_099_511_627_776 })),
+    /** Keeps what people type in a terminal too, passwords among it; default false. */
+    terminal_input: Type.Optional(Type.Boolean()),
+  },
+  { additionalProperties: false },
+)
+
 const File = Type.Object(
   {
     tenant: HostName,
@@ -121,6 +134,7 @@ const File = Type.Object(
     /** Labels, makers and limits of the certificate service. */
     est: Type.Optional(EstSettings),
     policy: Type.Optional(PolicySettings),
+    recordings: Type.Optional(RecordingSettings),
     log_level: Type.Union([
       Type.Literal('debug'),
       Type.Literal('info'),

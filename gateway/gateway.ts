@@ -33,6 +33,7 @@ import { openOperations, type Health, type Operations } from './listen/operation
 import { refusePage } from './listen/page.ts'
 import { Quiet } from './listen/quiet.ts'
 import { Publication } from './listen/revocation.ts'
+import { auditorRoutes } from './listen/routes/auditors.ts'
 import { baselineRoutes } from './listen/routes/baseline.ts'
 import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
@@ -43,6 +44,7 @@ import { logRoutes } from './listen/routes/log.ts'
 import { passkeyRoutes } from './listen/routes/passkeys.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
+import { recordingRoutes } from './listen/routes/recordings.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
@@ -52,9 +54,13 @@ import { acceptTunnel } from './listen/tunnel.ts'
 import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import type { PolicyService } from './policy/service.ts'
+import type { AuditorStore } from './recordings/auditors.ts'
+import { Recordings } from './recordings/recordings.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { WitnessRoom } from './witnesses.ts'
+import { watchFlows } from './sessions/stats.ts'
+import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
@@ -89,7 +95,7 @@ export async function serve(
   const policy = await openPolicy(config, { log, now, report }, undo)
   const { decisions } = policy
   const { revision } = policy.service.status()
-  const access = await openAccess(foundation, decisions, report, undo)
+  const access = await openAccess(config, foundation, decisions, report, undo)
   const witnesses = new WitnessRoom(log, config.witnesses, now)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
@@ -170,9 +176,12 @@ interface Access {
   readonly reauthorization: Reauthorization
   readonly signIns: AppSignIns
   readonly apps: AppForwarder
+  readonly recordings: Recordings
+  readonly auditors: AuditorStore
 }
 
 async function openAccess(
+  config: Config,
   { thread, log, identity, caStore }: Foundation,
   decisions: Decisions,
   report: Report,
@@ -180,6 +189,8 @@ async function openAccess(
 ): Promise<Access> {
   const registry = new Registry()
   const signIns = new AppSignIns()
+  const auditors = new SqliteAuditorStore(thread)
+  const recordings = openRecordings(config, { auditors, log, report })
   const room: SessionRoom = {
     log,
     store: new SqliteSessionStore(thread),
@@ -189,6 +200,7 @@ async function openAccess(
     decisions,
     identity,
     live: new Map(),
+    recordings,
     stands: (peer) => stillStands(peer, { store: caStore, now: instant(now()) }),
     now,
     report,
@@ -199,6 +211,8 @@ async function openAccess(
   }
   const apps = undo.use(new AppForwarder({ room, log, signIns, refuse: refusePage }))
   await closeCrashed(room)
+  await recordings.recover()
+  undo.use(watchFlows(room))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
   const store = new SqliteInventoryStore(thread)
@@ -209,7 +223,28 @@ async function openAccess(
     const touches = (session: { subject: { id: string } }) => session.subject.id === subject
     void reauthorization.withdraw(touches, { trigger: 'identity', at })
   })
-  return { registry, inventories, room, reauthorization, signIns, apps }
+  return { registry, inventories, room, reauthorization, signIns, apps, recordings, auditors }
+}
+
+const RECORDING_BYTES = 256 * 1024 * 1024
+const FLOOR_BYTES = 64 * 1024 * 1024
+
+function openRecordings(
+  { data, recordings: settings = {} }: Config,
+  { auditors, log, report }: { auditors: AuditorStore; log: Foundation['log']; report: Report },
+): Recordings {
+  return new Recordings({
+    directory: join(data, 'recordings'),
+    auditors,
+    log,
+    floorBytes: settings.floor_bytes ?? FLOOR_BYTES,
+    sessionBytes: settings.session_bytes ?? RECORDING_BYTES,
+    terminalInput: settings.terminal_input ?? false,
+    version: VERSION,
+    now,
+    random: (bytes) => randomBytes(bytes),
+    report,
+  })
 }
 
 /** The sessions whose start is in the log: one that is still opening has no place there yet. */
@@ -425,7 +460,7 @@ function addRoutes(
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
   { decisions, service, journal }: NodePolicy,
-  { registry, inventories, room, reauthorization, signIns }: Access,
+  { registry, inventories, room, reauthorization, signIns, recordings, auditors }: Access,
   publication: Publication,
   pending: PendingStore,
 ): void {
@@ -489,6 +524,8 @@ function addRoutes(
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
   sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })
   logRoutes(calls, { decisions, log })
+  recordingRoutes(calls, { ...guard, directory: recordings.directory })
+  auditorRoutes(calls, { ...guard, auditors, now, random: (bytes) => randomBytes(bytes) })
   policyRoutes(calls, { decisions, log, policy: service, journal, identity, room, personOf })
 }
 

@@ -14,6 +14,8 @@ export interface ModbusOptions extends Rules {
 /** What was asked, and whether it passed. */
 export interface ModbusVerdict {
   readonly allowed: boolean
+  /** The whole frame, as the client sent it. */
+  readonly request: Uint8Array
   readonly operation: Operation
   readonly unit: number
   readonly functionCode: number
@@ -145,6 +147,7 @@ export class ModbusGate {
     const [first] = reading.spans
     return {
       allowed: exception === undefined,
+      request: whole,
       operation: reading.operation,
       unit,
       functionCode,

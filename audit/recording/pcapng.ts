@@ -25,6 +25,7 @@ export interface Packet {
   readonly at: number
   /** A dissector's name, for instance `mbtcp`; `data` where nothing is known. */
   readonly protocol: string
+  readonly transport?: 'tcp' | 'udp' | undefined
   readonly from: PcapEnd
   readonly to: PcapEnd
   /** `in`: from the person to the device. */
@@ -111,11 +112,11 @@ function addresses(from: string, to: string): Uint8Array[] {
 
 /** One message of the protocol. */
 export function pcapPacket(packet: Packet): Uint8Array {
-  const { at, protocol, from, to, direction, bytes, comment } = packet
+  const { at, protocol, transport, from, to, direction, bytes, comment } = packet
   const pdu = Buffer.concat([
     tag(12, encoder.encode(protocol)),
     ...addresses(from.ip, to.ip),
-    tag(24, port(2)),
+    tag(24, port(transport === 'udp' ? 3 : 2)),
     tag(25, port(from.port)),
     tag(26, port(to.port)),
     Buffer.alloc(4),

@@ -3,7 +3,6 @@
  * over the session's own tunnel streams. One pool per session; nothing of one session serves another.
  */
 import { ServerResponse, type IncomingMessage } from 'node:http'
-import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { Pool, type Dispatcher } from 'undici'
 import type { AuditLog } from '#audit'
@@ -28,6 +27,7 @@ import { Metered } from './metered.ts'
 import { relay } from './relay.ts'
 import { sourceOf } from './source.ts'
 import { count } from './tcp.ts'
+import { Witness } from './weblog.ts'
 import { carryUpgrade, takeSocket, upgradeToken, type Upgrade } from './upgrade.ts'
 
 export interface Apps {
@@ -97,15 +97,21 @@ export class AppForwarder implements Disposable {
       this.#enter(request, response, name)
       return
     }
-    await this.#forward(request, response, await this.#admit(request, name))
+    const { session, witness } = await this.#admit(request, name)
+    await witnessed(witness, this.#forward(request, response, session, witness))
   }
 
-  async #carry(asked: Omit<Upgrade, 'token' | 'target' | 'patienceMs'>, label: string) {
+  async #carry(asked: Omit<Upgrade, 'token' | 'target' | 'patienceMs' | 'watch'>, label: string) {
     const { request } = asked
-    const session = await this.#admit(request, nameOf(label), upgradeToken)
+    const { session, witness } = await this.#admit(request, nameOf(label), upgradeToken)
     const token = upgradeToken(request)
-    const target = await this.#dial(session, sourceOf(request))
-    await carryUpgrade({ ...asked, token, target, patienceMs: HEADERS_TIMEOUT_MS })
+    const carried = async (): Promise<void> => {
+      const target = await this.#dial(session, sourceOf(request))
+      target.once('close', () => witness?.closed(token, target))
+      const watch = witness?.watch.bind(witness)
+      await carryUpgrade({ ...asked, token, target, patienceMs: HEADERS_TIMEOUT_MS, watch })
+    }
+    await witnessed(witness, carried())
   }
 
   /** The session of a request that may be carried; `check` looks at it before anybody is asked. */
@@ -113,17 +119,17 @@ export class AppForwarder implements Disposable {
     request: IncomingMessage,
     name: AppName,
     check?: (request: IncomingMessage) => unknown,
-  ): Promise<LiveSession> {
+  ): Promise<Admitted> {
     const session = this.#sessionOf(request, name)
     if (foreign(request))
       throw new Refusal('app.foreign', 'another site asked for this in your name', {
         nextStep: 'open the application by itself and do it there',
       })
     check?.(request)
-    await this.#decide(request, session)
+    const witness = await this.#decide(request, session)
     // It may have ended while the request was recorded: then it gets no pool that nobody would close.
     if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
-    return session
+    return { session, witness }
   }
 
   #enter(request: IncomingMessage, response: ServerResponse, name: AppName): void {
@@ -170,7 +176,7 @@ export class AppForwarder implements Disposable {
   }
 
   /** Every request is decided; what policy may not see through is refused before it is asked. */
-  async #decide(request: IncomingMessage, session: LiveSession): Promise<void> {
+  async #decide(request: IncomingMessage, session: LiveSession): Promise<Witness | undefined> {
     const { room, log } = this.#apps
     const http = httpFacts(request.method ?? '', request.headers.host ?? '', request.url ?? '')
     if (http === null)
@@ -197,15 +203,21 @@ export class AppForwarder implements Disposable {
     })
     const allowed = decision.allow && decision.obligations.methods.includes(http.method)
     if (!allowed) session.denials++
+    const code = allowed ? undefined : (decision.denials[0]?.code ?? 'http.method_refused')
+    const ref = refOf(decision)
+    const asked = { request, user: session.subject.id, decision: ref.id, now: room.now }
+    const witness =
+      session.recording?.format === 'weblog' ? new Witness(session.recording, asked) : undefined
+    if (!allowed) witness?.end(code)
     await log.append({
       code: 'http.request',
       message: `${http.method} ${allowed ? 'forwarded' : 'refused'}`,
       status: allowed ? 'success' : 'failure',
       disposition: allowed ? 'allowed' : 'blocked',
-      reason: allowed ? undefined : (decision.denials[0]?.code ?? 'http.method_refused'),
+      reason: code,
       actor: actorOf(session.subject),
       src: srcOf(source),
-      decisions: [refOf(decision)],
+      decisions: [ref],
       device: session.device,
       process: session.process,
       grant: session.grant,
@@ -217,18 +229,21 @@ export class AppForwarder implements Disposable {
       throw new Refusal('policy.denied', `policy does not allow ${http.method} here`, {
         decisionId: decision.decision_id,
       })
+    return witness
   }
 
   async #forward(
     request: IncomingMessage,
     response: ServerResponse,
     session: LiveSession,
+    witness: Witness | undefined,
   ): Promise<void> {
     const hasBody =
       request.headers['transfer-encoding'] !== undefined ||
       Number(request.headers['content-length'] ?? 0) > 0
     const pool = this.#poolOf(session, sourceOf(request))
     await new Promise<void>((resolve, reject) => {
+      const answer = relay(request, response, resolve, reject)
       pool.dispatch(
         {
           origin: 'http://target',
@@ -238,9 +253,9 @@ export class AppForwarder implements Disposable {
             request.rawHeaders,
             hasBody ? (request.headers['content-length'] ?? null) : null,
           ),
-          body: hasBody ? request : null,
+          body: hasBody ? (witness?.body() ?? request) : null,
         },
-        relay(request, response, resolve, reject),
+        witness?.watch(answer) ?? answer,
       )
     })
   }
@@ -266,7 +281,7 @@ export class AppForwarder implements Disposable {
   }
 
   /** A connection of the pool is a stream of the session: proven, decided and metered like any other. */
-  async #dial(session: LiveSession, source: Source): Promise<Duplex> {
+  async #dial(session: LiveSession, source: Source): Promise<Metered> {
     const { room } = this.#apps
     const { stream, entry } = await openStream(room, session, source)
     const duplex = new Metered(stream.duplex(), {
@@ -292,6 +307,23 @@ export class AppForwarder implements Disposable {
 
   [Symbol.dispose](): void {
     for (const id of this.#pools.keys()) this.close(id)
+  }
+}
+
+interface Admitted {
+  readonly session: LiveSession
+  /** Of a session that is recorded. */
+  readonly witness: Witness | undefined
+}
+
+/** What became of a request is written down, whichever way it ended. */
+async function witnessed(witness: Witness | undefined, work: Promise<void>): Promise<void> {
+  try {
+    await work
+    witness?.done()
+  } catch (error) {
+    witness?.end(error instanceof Refusal ? error.shownCode : 'app.upstream')
+    throw error
   }
 }
 

@@ -16,6 +16,9 @@ export class Metered extends Duplex {
   readonly #meter: MeterOptions['meter']
   readonly #paces: { readonly in: Pace; readonly out: Pace }
   readonly #timers = new Set<NodeJS.Timeout>()
+  /** What passed: to the device, and from it. */
+  bytesIn = 0
+  bytesOut = 0
   #unpaid = false
   #full = false
 
@@ -35,6 +38,7 @@ export class Metered extends Duplex {
 
   #arrived(chunk: Buffer): void {
     if (!this.#meter('out', chunk.length)) return
+    this.bytesOut += chunk.length
     this.#full = !this.push(chunk)
     const wait = this.#paces.out.take(chunk.length, performance.now())
     if (wait > 0) {
@@ -61,6 +65,7 @@ export class Metered extends Duplex {
       done(new Error('the session has carried as much as its grant allows'))
       return
     }
+    this.bytesIn += chunk.length
     const wait = this.#paces.in.take(chunk.length, performance.now())
     const taken = () => (wait > 0 ? this.#after(wait, done) : done())
     if (this.#inner.write(chunk)) taken()

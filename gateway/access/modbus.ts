@@ -4,6 +4,7 @@ import { ModbusGate, type GateOutcome, type ModbusVerdict } from '#ot'
 import { actorOf } from '../events.ts'
 import { heldLevel } from '../sessions/stream.ts'
 import type { LiveSession } from '../sessions/live.ts'
+import type { Tap } from '../recordings/taps.ts'
 import type { Filter, Filtered } from './splice.ts'
 
 /** The first refusal is an event at once; those after it are counted, one event a second. */
@@ -14,6 +15,7 @@ export function modbusFilter(
   session: LiveSession,
   log: Pick<AuditLog, 'append'>,
   report: (error: unknown, what: string) => void,
+  tap?: Tap,
 ): Filter {
   const { ot_level, ot_windows } = session.obligations
   const gate = new ModbusGate({ level: heldLevel(ot_level), windows: ot_windows })
@@ -35,6 +37,7 @@ export function modbusFilter(
     timer.unref()
   }
   const settle = (out: GateOutcome, from: 'client' | 'device'): Filtered => {
+    tap?.judged(from === 'client' ? 'in' : 'out', out)
     for (const verdict of out.verdicts) if (!verdict.allowed) refusals.add(verdict)
     if (out.violation !== undefined) refusals.violation(out.violation.message)
     const cut = out.violation

@@ -4,6 +4,7 @@
  */
 import type { CloseReason, TunnelStream } from '#tunnel'
 import type { Carrier } from '../sessions/live.ts'
+import type { Tap } from '../recordings/taps.ts'
 import type { Pace } from '../sessions/pace.ts'
 
 /** What a protocol filter makes of bytes: some go on, some go back, or the connection ends. */
@@ -30,6 +31,8 @@ export interface SpliceOptions {
   /** Counts bytes as they pass; false cuts, because a limit is reached. */
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
   readonly filter?: Filter | undefined
+  /** Sees what passes before it goes on, and has it wait where the disk is behind. */
+  readonly tap?: Tap | undefined
   /** Called once, when neither side can pass a byte any more. */
   readonly onEnd: (why: CloseReason) => void
 }
@@ -95,6 +98,10 @@ class Splice implements Carrier {
     })
     this.#lanes = [lane(person, target, 'in'), lane(target, person, 'out')]
     options.filter?.attach((made) => this.#pass(this.#lanes[0], made))
+    if (options.tap !== undefined)
+      options.tap.onDrain = () => {
+        for (const one of this.#lanes) this.#giveBack(one)
+      }
     for (const one of this.#lanes) this.#serve(one)
   }
 
@@ -121,7 +128,7 @@ class Splice implements Carrier {
       for (const one of this.#lanes) this.#giveBack(one)
     }
     // The person is told things by us, the device's owner by the agent; neither tells the other.
-    stream.onSignal = () => {}
+    stream.onSignal = (payload) => this.#options.tap?.signal(lane.direction, payload)
     stream.onClose = (why) => this.#closed(why, lane)
   }
 
@@ -130,6 +137,7 @@ class Splice implements Carrier {
       void this.cut('byte.limit', 'the session has carried as much as its grant allows')
       return
     }
+    this.#options.tap?.data(lane.direction, chunk)
     lane.owed += chunk.length
     if (read === undefined) lane.to.write(chunk)
     else this.#pass(lane, read(chunk))
@@ -152,7 +160,8 @@ class Splice implements Carrier {
 
   /** A filter writes back to whoever sent, so that side must have room too before it may send more. */
   #giveBack(lane: Lane): void {
-    const blocked = lane.to.full || (this.#options.filter !== undefined && lane.from.full)
+    const { filter, tap } = this.#options
+    const blocked = lane.to.full || (filter !== undefined && lane.from.full) || tap?.full === true
     if (blocked || lane.waiting !== undefined || lane.owed === 0) return
     const bytes = lane.owed
     lane.owed = 0
@@ -165,6 +174,7 @@ class Splice implements Carrier {
     if (why.code !== 'done') lane.to.stream.reset(why.code, why.message)
     if (--this.#open > 0) return
     this.#options.filter?.stop()
+    this.#options.tap?.end()
     this.#done.resolve()
     this.#options.onEnd(this.#first)
   }

@@ -134,13 +134,16 @@ async function answer(
       session.streams.delete(entry)
       return
     }
+    const tap = session.recording?.tap(client.source.ip)
     const accepted = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
     entry.carrier = splice({
       client: accepted,
       device: stream,
       pace: session.pace,
       meter: (direction, bytes) => count(room, session, direction, bytes),
-      filter: session.kind === 'modbus' ? modbusFilter(session, room.log, room.report) : undefined,
+      filter:
+        session.kind === 'modbus' ? modbusFilter(session, room.log, room.report, tap) : undefined,
+      tap,
       onEnd: () => {
         session.streams.delete(entry)
         standing.release()
@@ -194,7 +197,9 @@ export function count(
 ): boolean {
   if (direction === 'in') session.bytesIn += bytes
   else session.bytesOut += bytes
-  session.lastActivityAt = room.now()
+  const now = room.now()
+  session.flow.add(direction, bytes, now)
+  session.lastActivityAt = now
   if (session.bytesIn + session.bytesOut <= session.obligations.max_bytes) return true
   terminate(room, session, {
     reason: 'byte_limit',

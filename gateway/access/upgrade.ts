@@ -6,7 +6,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
-import { Client } from 'undici'
+import { Client, type Dispatcher } from 'undici'
 import { Refusal } from '../problem.ts'
 import { requestHeaders, responseHeaders } from './headers.ts'
 import { rawHeaders, relay } from './relay.ts'
@@ -31,6 +31,8 @@ export interface Upgrade {
   readonly target: Duplex
   /** How long the application may take to answer, in milliseconds. */
   readonly patienceMs: number
+  /** Gives a handler that sees what the given one is told. */
+  readonly watch?: ((handler: Dispatcher.DispatchHandler) => Dispatcher.DispatchHandler) | undefined
 }
 
 /**
@@ -97,6 +99,22 @@ export async function carryUpgrade(upgrade: Upgrade): Promise<void> {
   const left = (): void => void upgrade.response.destroy()
   socket.once('end', left)
   const answer = relay(request, upgrade.response, resolve, reject)
+  const handler: Dispatcher.DispatchHandler = {
+    ...answer,
+    onRequestUpgrade(started, status, _headers, upstream) {
+      socket.off('end', left)
+      const raw = rawHeaders(started)
+      const refusal = agreed(status, raw, token)
+      if (refusal === undefined && !socket.destroyed) {
+        switchOver(upgrade, raw, upstream, early())
+        resolve()
+        return
+      }
+      upstream.destroy()
+      if (refusal === undefined) resolve()
+      else reject(refusal)
+    },
+  }
   try {
     client.dispatch(
       {
@@ -106,22 +124,7 @@ export async function carryUpgrade(upgrade: Upgrade): Promise<void> {
         headers: requestHeaders(request.rawHeaders, null),
         upgrade: token,
       },
-      {
-        ...answer,
-        onRequestUpgrade(started, status, _headers, upstream) {
-          socket.off('end', left)
-          const raw = rawHeaders(started)
-          const refusal = agreed(status, raw, token)
-          if (refusal === undefined && !socket.destroyed) {
-            switchOver(upgrade, raw, upstream, early())
-            resolve()
-            return
-          }
-          upstream.destroy()
-          if (refusal === undefined) resolve()
-          else reject(refusal)
-        },
-      },
+      upgrade.watch?.(handler) ?? handler,
     )
     await promise
   } finally {

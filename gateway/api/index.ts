@@ -32,6 +32,15 @@ export {
   Observed,
   Process,
 } from './devices.ts'
+export {
+  AddedAuditor,
+  Auditor,
+  ConfirmAuditor,
+  NewAuditor,
+  Recording,
+  RecordingPart,
+  RecordingView,
+} from './recordings.ts'
 export { Enrolment, EnrolmentAnswer, EnrolmentId } from './enrolments.ts'
 export {
   Certificate,

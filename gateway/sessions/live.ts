@@ -6,6 +6,8 @@ import type { DecisionRef } from '../decisions.ts'
 import type { Listeners, Presence } from '../devices/presence.ts'
 import type { Source } from '../facts.ts'
 import type { Login, Subject } from '../identity/index.ts'
+import type { SessionRecording } from '../recordings/recordings.ts'
+import { Flow } from './flow.ts'
 import { Pace } from './pace.ts'
 import { step, type SessionEvent, type SessionState } from './state.ts'
 
@@ -98,6 +100,9 @@ export class LiveSession {
   /** Settles when its start is durable, or has failed to be. */
   recorded: Promise<void> = Promise.resolve()
   timeToCutMs: number | null = null
+  /** What passes is recorded; undefined where policy asked for nothing when it was opened. */
+  recording: SessionRecording | undefined
+  readonly flow: Flow
   #state: SessionState = 'opening'
 
   constructor(options: LiveSessionOptions) {
@@ -120,6 +125,7 @@ export class LiveSession {
     this.pace = { in: new Pace(rate, now), out: new Pace(rate, now) }
     this.lastActivityAt = options.openedAt
     this.lastDecidedAt = options.openedAt
+    this.flow = new Flow(options.openedAt)
     this.decisions = [options.decision]
   }
 

@@ -1,14 +1,25 @@
 /** What this gateway can hold a session to. */
 import type { Obligations } from '#policy'
+import { formatOf } from '../recordings/taps.ts'
 
 /**
  * The first obligation of an allow that nobody here enforces, or undefined. Such an allow is
  * refused: a promise in the log that was not kept is worse than a no.
  */
 export function unsupported(obligations: Obligations): string | undefined {
-  if (obligations.record) return 'record'
   if (obligations.supervise) return 'supervise'
   if (obligations.notify) return 'notify'
   if (obligations.ot_each) return 'ot_each'
   return undefined
+}
+
+/**
+ * Whether policy now asks that an open session be recorded which is not: a recording begins with its session, or there
+ * is none. Where only the flow is ever kept, that is kept already.
+ */
+export function unrecorded(
+  obligations: Obligations,
+  session: { readonly kind: string; readonly recording: object | undefined },
+): boolean {
+  return obligations.record && session.recording === undefined && formatOf(session.kind) !== 'flow'
 }

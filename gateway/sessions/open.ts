@@ -11,6 +11,7 @@ import { clientFacts, type Source } from '../facts.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
+import { formatOf } from '../recordings/taps.ts'
 import { Refusal } from '../problem.ts'
 import { LiveSession, type SignedOpening } from './live.ts'
 import { unsupported } from './obligations.ts'
@@ -249,6 +250,7 @@ async function record(
     await session.recorded
   } catch (error) {
     room.live.delete(session.id)
+    if (session.startIdx === 0) await session.recording?.discard()
     // Its start may be in the log: then so is its end.
     if (session.startIdx > 0)
       await terminate(room, session, {
@@ -275,6 +277,7 @@ async function start(
   session: LiveSession,
   { grant, decision }: Permission,
 ): Promise<void> {
+  if (session.obligations.record) await beginRecording(room, session)
   await kept(room, decision)
   const facts = {
     actor: actorOf(session.subject),
@@ -315,10 +318,34 @@ async function start(
       kind: session.kind,
       remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())),
       obligations: { ...session.obligations, ot_windows: [] },
+      ...recordingOf(session),
     },
   })
   session.startIdx = started.idx
   await room.store.add(toRecord(session))
+}
+
+/** Room for the recording, and those who can open it, before anything says that the session is open. */
+async function beginRecording(room: SessionRoom, session: LiveSession): Promise<void> {
+  const { id, device, process, grant, kind, obligations } = session
+  if (formatOf(kind) === 'flow') return
+  const asked = { id, device, process, grant, kind, maxBytes: obligations.max_bytes }
+  session.recording = await room.recordings.admit(asked, () => {
+    terminate(room, session, {
+      reason: 'recording_failed',
+      code: 'recording.failed',
+      message: 'the session must be recorded, and cannot be any more',
+    }).catch((error: unknown) =>
+      room.report(error, `the end of session ${id} could not be recorded`),
+    )
+  })
+}
+
+/** What its start says of the recording that policy asked for. */
+function recordingOf({ obligations, recording }: LiveSession) {
+  if (!obligations.record) return {}
+  if (recording === undefined) return { recording: 'flow' }
+  return { recording: recording.format, recipients: recording.recipients }
 }
 
 function toRecord(session: LiveSession) {

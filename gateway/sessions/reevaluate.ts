@@ -9,7 +9,7 @@ import type { Presence } from '../devices/presence.ts'
 import { isRefusal, type Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import type { LiveSession } from './live.ts'
-import { unsupported } from './obligations.ts'
+import { unrecorded, unsupported } from './obligations.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
 import { terminate, type Cause } from './terminate.ts'
 
@@ -247,7 +247,7 @@ export class Reauthorization implements Disposable {
         ...sessionFacts(subject, source, { ...target, presence }, [grant], observed),
         session: openedFacts(session, withdrawal.trigger),
       })
-      const cause = objection(decision, reason)
+      const cause = objection(session, decision, reason)
       if (cause !== undefined) return { cause }
       decisions.push(decision)
     }
@@ -278,10 +278,21 @@ export class Reauthorization implements Disposable {
 }
 
 /** Why a decision ends the session, or undefined where it lets it go on. */
-function objection(decision: Decision, reason: Cause['reason']): Cause | undefined {
+function objection(
+  session: LiveSession,
+  decision: Decision,
+  reason: Cause['reason'],
+): Cause | undefined {
   const ref = refOf(decision)
   if (decision.allow) {
     const missing = unsupported(decision.obligations)
+    if (missing === undefined && unrecorded(decision.obligations, session))
+      return {
+        reason,
+        code: 'obligation.record',
+        message: 'policy now asks for a recording, which begins with a session or not at all',
+        decision: ref,
+      }
     if (missing === undefined) return undefined
     const message = `policy now asks for ${missing}, which this gateway cannot do`
     return { reason, code: 'obligation.unsupported', message, decision: ref }

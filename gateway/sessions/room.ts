@@ -16,6 +16,7 @@ import {
 import type { Grant } from '../grants/grant.ts'
 import type { GrantStore } from '../grants/store.ts'
 import type { Identity, Subject } from '../identity/index.ts'
+import type { Recordings } from '../recordings/recordings.ts'
 import type { LiveSession } from './live.ts'
 import type { SessionStore } from './session.ts'
 
@@ -28,6 +29,7 @@ export interface SessionRoom {
   readonly decisions: Decisions
   readonly identity: Pick<Identity, 'current' | 'loginOf'>
   readonly live: Map<string, LiveSession>
+  readonly recordings: Pick<Recordings, 'admit'>
   /** Whether the certificate a tunnel was admitted with still holds: read from the store, each time. */
   readonly stands: (peer: Peer) => Promise<Peer | Stranger>
   /** Epoch milliseconds. */

@@ -11,6 +11,7 @@ import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream } from './live.ts'
 import { DeviceReportError, readObserved } from './observed.ts'
+import { unrecorded } from './obligations.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom, type Target } from './room.ts'
 
 /** How long the agent may take to reach the target and see who accepted. */
@@ -210,6 +211,12 @@ async function decide(
     expected: plain(target.process.expect),
   }
   if (decision.allow) {
+    if (unrecorded(decision.obligations, session))
+      throw new Refusal(
+        'recording.unavailable',
+        'policy now asks for a recording, which begins with a session or not at all',
+        { nextStep: 'end this session and open another', decisionId: decision.decision_id },
+      )
     await room.log.append({
       code: 'policy.decision',
       message: `connection to ${session.device}/${session.process} allowed: ${observed?.exe ?? 'the network target'} answers`,

@@ -3,6 +3,7 @@ import type { EndReason } from '#audit'
 import type { DecisionRef } from '../decisions.ts'
 import type { LiveSession } from './live.ts'
 import type { SessionRoom } from './room.ts'
+import { tellFlow } from './stats.ts'
 
 export interface Cause {
   readonly reason: EndReason
@@ -44,6 +45,7 @@ export async function terminate(
   // Cut while it was being opened: what its start becomes decides whether there is an end to record.
   await Promise.allSettled([session.recorded])
   if (session.startIdx > 0) await recordEnd(room, session, cause)
+  else await session.recording?.discard()
   return session.timeToCutMs
 }
 
@@ -53,6 +55,11 @@ async function recordEnd(
   cause: Cause,
 ): Promise<void> {
   const now = room.now()
+  // Both before the end itself, which is the last word on the session.
+  const [root] = await Promise.all([
+    session.recording?.end(cause.reason),
+    tellFlow(room.log, session, now),
+  ])
   await room.log.append({
     code: 'session.end',
     message: `session to ${session.device}/${session.process} ended: ${cause.message}`,
@@ -80,6 +87,7 @@ async function recordEnd(
       decision_ids: session.decisions.map(({ id }) => id),
       time_to_cut_ms: session.timeToCutMs === null ? undefined : Math.ceil(session.timeToCutMs),
       by: cause.by,
+      recording_root: root,
     },
   })
   await room.store.end({

@@ -1,6 +1,7 @@
 /** The tables a node keeps: one row per room, its migrations and its operations. Runs in the worker. */
 import type { DatabaseSync } from 'node:sqlite'
 import { caRoom } from './ca/room.ts'
+import { auditorsRoom } from './auditors.ts'
 import { devicesRoom } from './devices.ts'
 import { enrolmentsRoom } from './enrolments.ts'
 import { inventoriesRoom } from './inventories.ts'
@@ -20,6 +21,7 @@ export interface Room {
 }
 
 export const rooms = {
+  auditors: auditorsRoom,
   ca: caRoom,
   devices: devicesRoom,
   enrolments: enrolmentsRoom,

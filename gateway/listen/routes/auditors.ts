@@ -1,0 +1,91 @@
+/** `/auditors`: whose keys open recordings. Each change is an event that names the key. */
+import { Type } from 'typebox'
+import { AddedAuditor, Auditor as AuditorView, ConfirmAuditor, Name, NewAuditor } from '#api'
+import {
+  addAuditor,
+  confirmAuditor,
+  unknown,
+  type Auditor,
+  type AuditorStore,
+} from '../../recordings/auditors.ts'
+import type { Api } from '../api.ts'
+import { authorize, type Authorization } from '../authorize.ts'
+
+export interface AuditorRoutes extends Omit<Authorization, 'api'> {
+  readonly auditors: AuditorStore
+  /** Epoch milliseconds. */
+  readonly now: () => number
+  readonly random: (bytes: number) => Uint8Array
+}
+
+const Params = Type.Object({ name: Name })
+
+function view({ name, recipient, confirmed_at, added_at, by }: Auditor): AuditorView {
+  return { name, recipient, state: confirmed_at === null ? 'unconfirmed' : 'active', added_at, by }
+}
+
+export function auditorRoutes(api: Api, room: AuditorRoutes): void {
+  const { auditors } = room
+  const authorization = { ...room, api }
+  const seconds = () => Math.floor(room.now() / 1000)
+  const target = (name: string, recipient: string) => ({
+    kind: 'auditor',
+    id: `${name}:${recipient}`,
+  })
+  api.server.get(
+    '/api/v1/auditors',
+    { schema: { response: { 200: Type.Object({ items: Type.Array(AuditorView) }) } } },
+    async (request) => {
+      await authorize(authorization, request, 'auditor:list')
+      return { items: (await auditors.list()).map(view) }
+    },
+  )
+
+  api.server.post(
+    '/api/v1/auditors',
+    { schema: { body: NewAuditor, response: { 201: AddedAuditor } } },
+    async (request, reply) => {
+      const { name, recipient } = request.body
+      const { subject } = await authorize(
+        authorization,
+        request,
+        'auditor:change',
+        target(name, recipient),
+      )
+      const added = { name, recipient, by: subject.id, at: seconds() }
+      const { auditor, test } = await addAuditor(auditors, added, room.random)
+      return reply
+        .status(201)
+        .send({ auditor: view(auditor), test: Buffer.from(test).toString('base64') })
+    },
+  )
+
+  api.server.post(
+    '/api/v1/auditors/:name/confirm',
+    { schema: { params: Params, body: ConfirmAuditor, response: { 200: AuditorView } } },
+    async (request) => {
+      const { name } = request.params
+      const { recipient = '' } = (await auditors.find(name)) ?? {}
+      await authorize(authorization, request, 'auditor:change', target(name, recipient))
+      return view(await confirmAuditor(auditors, name, request.body.secret, seconds()))
+    },
+  )
+
+  api.server.post(
+    '/api/v1/auditors/:name/remove',
+    { schema: { params: Params, response: { 200: AuditorView } } },
+    async (request) => {
+      const { name } = request.params
+      const auditor = await auditors.find(name)
+      await authorize(
+        authorization,
+        request,
+        'auditor:change',
+        target(name, auditor?.recipient ?? ''),
+      )
+      if (auditor === undefined) throw unknown(name)
+      await auditors.remove(name)
+      return view(auditor)
+    },
+  )
+}
