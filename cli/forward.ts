@@ -25,6 +25,7 @@ import {
   type TunnelStream,
 } from '#tunnel'
 import { unreachable } from './anchor.ts'
+import { DatagramPort } from './datagrams.ts'
 import { dialTls, inWebSocket } from './dial.ts'
 import { CliError } from './exit.ts'
 import { Pace, turn } from './pace.ts'
@@ -36,6 +37,8 @@ export interface ForwardOptions {
   /** PEM of the gateway's root: nothing else is trusted. */
   readonly anchor: string
   readonly session: { readonly id: string; readonly secret: string; readonly remaining_ms: number }
+  /** What carries the connections of the session; default tcp. Of udp the local port is one too. */
+  readonly kind?: 'tcp' | 'udp' | 'spawn'
   /** The local port; absent where none is wanted, but `carry`. */
   readonly listen?: { readonly host: string; readonly port: number }
   /** This run's name in HELLO. */
@@ -170,6 +173,8 @@ class Forwarding implements Forward {
   readonly #metadata: Uint8Array
   readonly #options: ForwardOptions
   readonly #server: Server
+  readonly #kind: 'tcp' | 'udp' | 'spawn'
+  #datagrams: DatagramPort | undefined
   readonly #local = new Set<Socket>()
   readonly #timers: NodeJS.Timeout[] = []
   readonly #pace = new Pace()
@@ -180,6 +185,7 @@ class Forwarding implements Forward {
     this.#tunnel = tunnel
     this.#metadata = metadata
     this.#options = options
+    this.#kind = options.kind ?? 'tcp'
     // Half-open: a client that has said all it has to say still hears the answer.
     this.#server = createServer(
       { allowHalfOpen: true, pauseOnConnect: true, noDelay: true },
@@ -211,9 +217,9 @@ class Forwarding implements Forward {
   }
 
   async listen({ host, port }: NonNullable<ForwardOptions['listen']>): Promise<void> {
-    this.#server.listen(port, host)
+    let bound: number
     try {
-      await once(this.#server, 'listening')
+      bound = this.#kind === 'udp' ? await this.#bind(host, port) : await this.#serve(host, port)
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause)
       const next = 'choose another port with --listen, or port 0 for a free one'
@@ -223,10 +229,43 @@ class Forwarding implements Forward {
         { cause },
       )
     }
-    if (this.#over) this.#server.close()
-    const address = this.#server.address()
-    const bound = typeof address === 'object' && address !== null ? address.port : port
+    if (this.#over) this.#deaf()
     this.#options.news({ event: 'listening', host, port: bound })
+  }
+
+  async #serve(host: string, port: number): Promise<number> {
+    this.#server.listen(port, host)
+    await once(this.#server, 'listening')
+    const address = this.#server.address()
+    return typeof address === 'object' && address !== null ? address.port : port
+  }
+
+  async #bind(host: string, port: number): Promise<number> {
+    const { news } = this.#options
+    this.#datagrams = new DatagramPort({
+      host,
+      port,
+      open: (signal) => this.#stream(signal),
+      opened: (from, stream) => {
+        stream.onSignal = (payload) => this.#hear(payload)
+        news({ event: 'connected', from })
+      },
+      refused: (from, error) => news({ event: 'refused', from, reason: refusal(error) }),
+      closed: (from, stream, closed) => this.#tellClosed(from, stream, closed),
+    })
+    return this.#datagrams.listen()
+  }
+
+  /** Takes no more connections. */
+  #deaf(): void {
+    this.#server.close()
+    this.#datagrams?.close()
+  }
+
+  #tellClosed(from: string, stream: TunnelStream, closed: CloseReason): void {
+    const reason = this.#ending ?? reasonOf(closed.code, closed.message)
+    const { bytesOut: sent, bytesIn: received } = stream
+    this.#options.news({ event: 'closed', from, reason, sent, received })
   }
 
   end(reason: Reason): void {
@@ -259,7 +298,7 @@ class Forwarding implements Forward {
 
   async close(): Promise<void> {
     this.#over = true
-    this.#server.close()
+    this.#deaf()
     for (const socket of this.#local) socket.destroy()
     this.#tunnel.close('client.done')
     await this.#tunnel.closed
@@ -268,7 +307,7 @@ class Forwarding implements Forward {
   #finish(closed: CloseReason): Reason {
     this.#over = true
     for (const timer of this.#timers) clearTimeout(timer)
-    this.#server.close()
+    this.#deaf()
     for (const socket of this.#local) socket.resetAndDestroy()
     return this.#ending ?? reasonOf(closed.code, closed.message)
   }
@@ -317,7 +356,7 @@ class Forwarding implements Forward {
         throw new TunnelRefused('client.pace', 'too many connections wait for their turn here')
       await turn(waits, signal)
       try {
-        return await this.#tunnel.open('tcp', this.#metadata, { signal })
+        return await this.#tunnel.open(this.#kind, this.#metadata, { signal })
       } catch (error) {
         const fast = error instanceof TunnelRefused && error.code === 'tunnel.pace'
         if (!fast || left <= 1) throw error
@@ -333,9 +372,7 @@ class Forwarding implements Forward {
     stream.onDrain = () => void local.resume()
     stream.onEnd = () => writer.end()
     stream.onClose = (closed) => {
-      const reason = this.#ending ?? reasonOf(closed.code, closed.message)
-      const { bytesOut: sent, bytesIn: received } = stream
-      this.#options.news({ event: 'closed', from, reason, sent, received })
+      this.#tellClosed(from, stream, closed)
       if (closed.code !== 'done') local.resetAndDestroy()
       else flush(local, systemClock)
     }

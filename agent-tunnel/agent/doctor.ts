@@ -8,6 +8,7 @@ import { printAddress, systemClock } from '#tunnel'
 import { DeviceClock } from './clock.ts'
 import { readConfig } from './config.ts'
 import type { AgentConfig } from './config.ts'
+import { isBeside, reachedAt } from './target.ts'
 import { carry, dialGateway } from './connect.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
@@ -227,9 +228,9 @@ async function examineTunnel(
 
 async function examineTargets(config: AgentConfig): Promise<Finding[]> {
   const targets = [...config.targets]
-  const local = targets.filter(([, { kind }]) => kind === 'tcp')
+  const local = targets.filter(([, target]) => !isBeside(target))
   const scope = new ProcessScope()
-  const seen = await scope.exposures(local.map(([, target]) => target.endpoint))
+  const seen = await scope.exposures(local.map(([, target]) => reachedAt(target)))
   const findings = local.map(([name, { endpoint: end }], at): Finding => {
     const hop = `target ${name}`
     const listener = seen[at]?.observed ?? null

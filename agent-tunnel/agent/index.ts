@@ -1,8 +1,9 @@
 /** #agent: the device's program. It dials out, serves what its own file names, and listens on nothing. */
 export { configFrom, readConfig, readToken } from './config.ts'
 export { withWay } from './way.ts'
+export type { Target } from './target.ts'
 export type { Way } from './way.ts'
-export type { AgentConfig, Gateway, KeyExchange, Setup, Target } from './config.ts'
+export type { AgentConfig, Gateway, KeyExchange, Setup } from './config.ts'
 export { examineAgent } from './doctor.ts'
 export type { Finding } from './doctor.ts'
 export { enrolAgent } from './enrol.ts'

@@ -1,6 +1,7 @@
 /** Who listens for each target now, looked at every few seconds, told when it changes. */
 import type { Clock } from '#tunnel'
-import type { Target } from './config.ts'
+import { isBeside, reachedAt } from './target.ts'
+import type { Target } from './target.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope } from './scope/owner.ts'
 
@@ -72,9 +73,9 @@ export class ListenerWatch implements Disposable {
   }
 
   async #look(): Promise<void> {
-    const local = [...this.#targets].filter(([, target]) => target.kind === 'tcp')
+    const local = [...this.#targets].filter(([, target]) => !isBeside(target))
     const seen = await this.#scope.exposures(
-      local.map(([, target]) => target.endpoint),
+      local.map(([, target]) => reachedAt(target)),
       this.#looks++ % FULL_LOOK_EVERY === 0,
     )
     const byName = new Map(local.map(([name], at) => [name, seen[at]]))

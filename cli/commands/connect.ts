@@ -5,7 +5,7 @@ import type { OpenedSession, Session as SessionSchema } from '#api'
 import type { Api } from '../client.ts'
 import { CliError, Exited, usage } from '../exit.ts'
 import type { Forward, News, Reason } from '../forward.ts'
-import { readListen, readProcess } from '../input.ts'
+import { readListen, readProcess, type ListenAddress } from '../input.ts'
 import { explain, note, plain, remaining, say } from '../print.ts'
 import { readSshHost } from '../ssh.ts'
 import { globalOptions, type GlobalOptions } from './options.ts'
@@ -24,7 +24,7 @@ export function registerConnect(program: Command): void {
     )
     .option(
       '--listen <host:port>',
-      'where your own tools connect, as 127.0.0.1:1502; port 0 takes a free one',
+      'where your own tools connect, as 127.0.0.1:1502 or udp:127.0.0.1:1161; port 0 takes a free one',
     )
     .option('--stdio', 'one connection over stdin and stdout, as for the ProxyCommand of ssh')
     .option('--grant <id>', 'the grant to use, where several apply')
@@ -33,19 +33,22 @@ export function registerConnect(program: Command): void {
 
 async function connect(place: string, flags: ConnectFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  if ((flags.listen === undefined) === (flags.stdio === undefined))
-    throw usage(
-      'one of --listen and --stdio is needed',
-      `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`,
-    )
+  if (flags.listen !== undefined && flags.stdio !== undefined)
+    throw usage('--listen and --stdio do not go together', 'choose one of the two')
   const target = readSshHost(place, options.profile) ?? readProcess(place)
-  const listen = flags.listen === undefined ? {} : { listen: readListen(flags.listen) }
+  const listen = flags.listen === undefined ? undefined : readListen(flags.listen)
   const [{ openApi, openSession, Session: record }, { openForward }] = await Promise.all([
     import('../client.ts'),
     import('../forward.ts'),
   ])
   const api = await openApi(options)
   const opened = await openSession(api, target, flags.grant)
+  const kind = opened.kind === 'udp' || opened.kind === 'spawn' ? opened.kind : 'tcp'
+  const misuse = misuseOf(place, kind, listen, flags)
+  if (misuse !== undefined) {
+    await endSession(api, opened)
+    throw misuse
+  }
   const opening = openForward({
     gateway: {
       host: api.gateway.hostname.replace(/^\[|\]$/g, ''),
@@ -53,7 +56,8 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     },
     anchor: api.anchor,
     session: opened,
-    ...listen,
+    kind,
+    ...(listen === undefined ? {} : { listen }),
     instance: randomUUID(),
     news: (news) => print(news, opened, options, flags.stdio === undefined ? say : note),
   })
@@ -75,6 +79,28 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   } finally {
     clearInterval(watch)
   }
+}
+
+/** What the process is is known once the session is open: whether it can be used as it was asked for. */
+function misuseOf(
+  place: string,
+  kind: 'tcp' | 'udp' | 'spawn',
+  listen: ListenAddress | undefined,
+  flags: ConnectFlags,
+): CliError | undefined {
+  const port = `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`
+  if (listen !== undefined && listen.transport !== undefined && listen.transport !== kind)
+    return usage(`${place} is reached by ${kind}, not by ${listen.transport}`, port)
+  if (kind === 'tcp' && listen === undefined && flags.stdio === undefined)
+    return usage('one of --listen and --stdio is needed', port)
+  if (kind === 'udp' && listen === undefined)
+    return usage(`${place} is reached by UDP: --listen is needed`, port)
+  if (kind === 'spawn' && listen !== undefined)
+    return usage(
+      `${place} is a program that is started for you: it has no port`,
+      `sallyport connect ${place} runs it here`,
+    )
+  return undefined
 }
 
 /** Resolves at Ctrl-C; throws how the session ended. */

@@ -1,6 +1,7 @@
 /**
  * Two streams as one connection: bytes, ends and back-pressure pass; what passes is counted and held
- * to the session's limits. Credit goes back to one side only when the other side took the bytes.
+ * to the session's limits. Credit goes back to one side only when the other side took the bytes. Of
+ * datagrams, which nobody can be asked to hold back, those over the session's rate are dropped.
  */
 import type { CloseReason, TunnelStream } from '#tunnel'
 import type { Carrier } from '../sessions/live.ts'
@@ -126,6 +127,10 @@ class Splice implements Carrier {
   }
 
   #take(lane: Lane, chunk: Uint8Array, read: ((chunk: Uint8Array) => Filtered) | undefined): void {
+    if (lane.waiting !== undefined && lane.from.stream.kind === 'udp') {
+      lane.from.stream.consumed(chunk.length)
+      return
+    }
     if (!this.#options.meter(lane.direction, chunk.length)) {
       void this.cut('byte.limit', 'the session has carried as much as its grant allows')
       return

@@ -3,6 +3,7 @@ import { createHmac } from 'node:crypto'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { Offer, Tunnel } from '#tunnel'
+import { streamKindOf } from '../devices/device.ts'
 import type { Source } from '../facts.ts'
 import type { Carrier, LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
@@ -111,9 +112,13 @@ async function answer(
   offer: Offer,
 ): Promise<void> {
   try {
-    if (offer.kind !== 'tcp' && offer.kind !== 'control')
-      throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
     const session = prove(room, client, offer.metadata)
+    if (offer.kind !== 'control' && offer.kind !== streamKindOf(session.kind))
+      throw new Refusal(
+        'session.proof',
+        `streams of kind ${offer.kind} do not carry this session`,
+        { nextStep: 'open a session first: `sallyport connect` does it for you' },
+      )
     if (!standing.is(session.id)) {
       if (!client.proven(session.id)) {
         client.tunnel.close(

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import type { Observed } from '#policy'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
 import { refOf, toRefusal } from '../decisions.ts'
+import { streamKindOf } from '../devices/device.ts'
 import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
@@ -102,6 +103,7 @@ async function dial(
       },
     )
   }
+  const kind = streamKindOf(session.kind)
   const { max_duration_s: _duration, not_after: _end, ...obligations } = session.obligations
   const metadata = encode({
     v: 1,
@@ -109,11 +111,11 @@ async function dial(
     process: session.process,
     remaining_ms: Math.max(0, Math.round(session.end() - room.now())),
     // The agent judges a Modbus session too, by the rules that hold here.
-    protocol: session.kind === 'modbus' ? 'modbus' : 'tcp',
+    protocol: session.kind === 'modbus' ? 'modbus' : kind,
     obligations: { ...obligations, ot_level: heldLevel(obligations.ot_level) },
   })
   try {
-    return await target.presence.tunnel.open('tcp', metadata, {
+    return await target.presence.tunnel.open(kind, metadata, {
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
     })
   } catch (error) {
