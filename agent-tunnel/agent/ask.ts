@@ -5,6 +5,7 @@ import { isId } from './config.ts'
 import { readRecord, writeRecord } from './json.ts'
 import { modbusRules } from './modbus.ts'
 import type { Observed } from './scope/observed.ts'
+import type { WindowSize } from './spawn/pty.ts'
 
 /** Codes the agent refuses or ends a stream with; docs/agent.md says what each means. */
 export type ForwardCode =
@@ -20,6 +21,9 @@ export type ForwardCode =
   | 'lease.spent'
   | 'proceed.late'
   | 'process.changed'
+  | 'spawn.unavailable'
+  | 'spawn.program'
+  | 'spawn.failed'
 
 /** A stream is not opened. */
 export class Refused extends Error {
@@ -38,6 +42,15 @@ export interface Ask {
   readonly remainingMs: number
   /** What a Modbus session is held to; undefined where it is none. */
   readonly modbus: ModbusOptions | undefined
+  /** The person's terminal, for a program that may have one; undefined where there is none. */
+  readonly terminal: Terminal | undefined
+}
+
+export interface Terminal {
+  readonly rows: number
+  readonly cols: number
+  /** As TERM names it. */
+  readonly term: string
 }
 
 /** docs/protocol.md: metadata in OPEN and ACCEPT. */
@@ -58,7 +71,14 @@ export function askOf(kind: StreamKind, metadata: Uint8Array): Ask {
     throw new Refused('open.metadata', 'the request does not say how long the session may last')
   }
   if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
-  return { kind, session, process, remainingMs, modbus: modbusOf(kind, more) }
+  return {
+    kind,
+    session,
+    process,
+    remainingMs,
+    modbus: modbusOf(kind, more),
+    terminal: terminalOf(more),
+  }
 }
 
 /** A session that is said to be Modbus without rules we understand is not opened with none. */
@@ -73,12 +93,34 @@ function modbusOf(
   return rules
 }
 
+const MAX_CHARACTERS = 1000
+
+/** Rows and columns as a window may have them; undefined for what is none. */
+export function sizeOf({ rows, cols }: Record<string, unknown>): WindowSize | undefined {
+  const fits = (count: unknown): count is number =>
+    Number.isInteger(count) && Number(count) >= 1 && Number(count) <= MAX_CHARACTERS
+  return fits(rows) && fits(cols) ? { rows, cols } : undefined
+}
+
+function terminalOf({ terminal }: Record<string, unknown>): Terminal | undefined {
+  if (terminal === undefined || terminal === null) return undefined
+  const value = typeof terminal === 'object' ? { ...terminal } : {}
+  const size = sizeOf(value)
+  const term = 'term' in value ? value.term : undefined
+  if (size === undefined || typeof term !== 'string' || !/^[A-Za-z0-9+._-]{1,64}$/.test(term))
+    throw new Refused('open.metadata', 'the request is for a terminal that is none')
+  return { ...size, term }
+}
+
 /**
  * The answer to OPEN, whole or not at all: a list of owners cut to fit would hide one. Throws Refused
  * `target.unobserved`.
  */
-export function answerOf(observed: Observed | null): Uint8Array {
-  const answer = writeRecord({ v: 1, observed })
+export function answerOf(
+  observed: Observed | null,
+  more: Readonly<Record<string, unknown>> = {},
+): Uint8Array {
+  const answer = writeRecord({ v: 1, observed, ...more })
   if (answer.length <= MAX_METADATA_BYTES) return answer
   throw new Refused('target.unobserved', 'the owners of the connection are too many to tell')
 }

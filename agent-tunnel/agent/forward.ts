@@ -3,7 +3,7 @@
  * nothing until the gateway says proceed; then bytes or datagrams, watched by the lease and by looking
  * again at who owns the other end. The list in `serve` is the order; a step that fails says so by its code.
  */
-import type { Clock, CloseReason, Offer, TunnelStream } from '#tunnel'
+import type { Clock, CloseReason, Offer, StreamKind, TunnelStream } from '#tunnel'
 import { answerOf, askOf, Refused } from './ask.ts'
 import type { Ask, ForwardCode } from './ask.ts'
 import { messageOf } from './errors.ts'
@@ -15,7 +15,8 @@ import { Pressure } from './pressure.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope } from './scope/owner.ts'
 import type { TcpMemory } from './scope/procfs.ts'
-import type { Target } from './target.ts'
+import type { Dialled, Target } from './target.ts'
+import { spawned } from './spawn/line.ts'
 import { tcp } from './tcp.ts'
 import { udp } from './udp.ts'
 import { OwnerWatch } from './watch.ts'
@@ -32,7 +33,18 @@ export interface ForwardOptions {
   readonly tcpMemory?: () => TcpMemory | undefined
 }
 
-const KINDS: Readonly<Record<Target['kind'], Kind>> = { tcp, lan: tcp, udp, lan_udp: udp }
+const DIALLED: Readonly<Record<Dialled['kind'], Kind>> = { tcp, lan: tcp, udp, lan_udp: udp }
+
+function kindOf(target: Target): Pick<Kind, 'stream'> {
+  return target.kind === 'spawn' ? spawned : DIALLED[target.kind]
+}
+
+function openLine(target: Target, ask: Ask, room: LineRoom, cancelled: AbortSignal): Promise<Line> {
+  if (target.kind === 'spawn') return spawned.open(target, ask, room, cancelled)
+  return DIALLED[target.kind].open(target, ask, room, cancelled)
+}
+
+const STREAMS: readonly StreamKind[] = ['tcp', 'udp', 'spawn']
 
 /** The gateway decides in milliseconds; a paused target is not kept for one that does not. */
 const PROCEED_TIMEOUT_MS = 30_000
@@ -71,10 +83,10 @@ export class Forwarder {
       const ask = this.#read(offer)
       const leaseEnds = clock.now() + ask.remainingMs
       const target = this.#target(ask)
-      line = await KINDS[target.kind].open(target, ask, this.#room, cancelled.signal)
+      line = await openLine(target, ask, this.#room, cancelled.signal)
       cancelled.signal.throwIfAborted()
-      const { observed, sighting } = line
-      const stream = offer.accept(answerOf(observed))
+      const { observed, sighting, says } = line
+      const stream = offer.accept(answerOf(observed, says))
       const names = { session: ask.session, process: ask.process }
       log('info', 'stream.accepted', { ...names, observed, unreadable: sighting?.unreadable })
       const closed = await this.#carry(stream, line, ask, leaseEnds - clock.now())
@@ -97,7 +109,7 @@ export class Forwarder {
     if (this.#draining) throw new Refused('agent.draining', 'the agent is stopping')
     if (this.#serving > MAX_SESSIONS)
       throw new Refused('agent.full', `${MAX_SESSIONS} streams are open`)
-    if (!Object.values(KINDS).some(({ stream }) => stream === offer.kind))
+    if (!STREAMS.includes(offer.kind))
       throw new Refused('open.kind', `this agent opens no ${offer.kind} streams`)
     return askOf(offer.kind, offer.metadata)
   }
@@ -106,7 +118,7 @@ export class Forwarder {
     const target = this.#options.targets.get(process)
     if (target === undefined)
       throw new Refused('target.unknown', `no target is called ${process} here`)
-    const { stream } = KINDS[target.kind]
+    const { stream } = kindOf(target)
     if (stream !== kind)
       throw new Refused('open.kind', `${process} is reached by ${stream} streams, not by ${kind}`)
     return target

@@ -8,7 +8,7 @@ import type { Log } from './log.ts'
 import type { Pressure } from './pressure.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope, Sighting } from './scope/owner.ts'
-import type { Target } from './target.ts'
+import type { Dialled, Target } from './target.ts'
 
 /** What opening a line needs beside its target. */
 export interface LineRoom {
@@ -23,17 +23,19 @@ export interface LineRoom {
 export interface Session {
   readonly stream: TunnelStream
   /** Ends stream and line now, with a code of ours. */
-  end(code: ForwardCode, message: string): void
+  readonly end: (code: ForwardCode, message: string) => void
   /** The stream has closed; to be called once, in place of the stream's `onClose`. */
-  over(reason: CloseReason): void
+  readonly over: (reason: CloseReason) => void
   /** Has the owners looked at now, and not first at their next second. */
-  lookNow(): void
+  readonly lookNow: () => void
 }
 
 export interface Line {
   readonly observed: Observed | null
   /** Who is looked at again while it flows; absent where nobody can be. */
   readonly sighting?: Sighting | undefined
+  /** What else ACCEPT says. */
+  readonly says?: Readonly<Record<string, unknown>>
   /** Begins to pass what comes either way; called once at most. */
   flow(session: Session): void
   /** Another look found this to be the case now; no later call of `flow` is older. */
@@ -43,8 +45,8 @@ export interface Line {
 }
 
 /** One kind of target: the streams it is for, and how it is opened. */
-export interface Kind {
+export interface Kind<T extends Target = Dialled> {
   readonly stream: StreamKind
   /** Rejects with Refused, or the signal's reason. */
-  open(target: Target, ask: Ask, room: LineRoom, cancelled: AbortSignal): Promise<Line>
+  open(target: T, ask: Ask, room: LineRoom, cancelled: AbortSignal): Promise<Line>
 }

@@ -6,7 +6,7 @@ import { canonicalAddress, endpoint } from './scope/address.ts'
 import type { FourTuple } from './scope/address.ts'
 import type { Sighting, Unobserved } from './scope/owner.ts'
 import { isBeside } from './target.ts'
-import type { Target } from './target.ts'
+import type { Dialled } from './target.ts'
 
 /** A look at the processes takes milliseconds; one that has not come back by then never will. */
 export const LOOK_TIMEOUT_MS = 10_000
@@ -41,7 +41,7 @@ export async function observe(
 }
 
 /** A target beside this machine that is this machine would get around the observation. Throws Refused. */
-export function assertBeside(process: string, target: Target): void {
+export function assertBeside(process: string, target: Dialled): void {
   if (!isBeside(target) || !isOwnAddress(target.endpoint.address)) return
   const here = target.kind === 'lan' ? 'tcp' : 'udp'
   throw new Refused(

@@ -3,6 +3,8 @@
  * program to start. Read from agent.json and the command line, and printed again; nothing is dialled here.
  */
 import type { At } from './at.ts'
+import { declarationOf, printDeclaration } from './spawn/declaration.ts'
+import type { Spawned } from './spawn/declaration.ts'
 import { endpoint, isLoopback, isWildcard, printEndpoint } from './scope/address.ts'
 import type { Endpoint, Reached } from './scope/address.ts'
 
@@ -14,13 +16,22 @@ export interface Dialled {
   readonly endpoint: Endpoint
 }
 
-export type Target = Dialled
+export type Target = Dialled | Spawned
 
 const DIALLED: readonly DialledKind[] = ['tcp', 'udp', 'lan', 'lan_udp']
 
 /** Whether it is on the network beside this machine, where no owner can be observed. */
 export function isBeside({ kind }: Pick<Target, 'kind'>): boolean {
   return kind === 'lan' || kind === 'lan_udp'
+}
+
+/** The targets on this machine that somebody else has started and listens for. */
+export function listenedFor(
+  targets: ReadonlyMap<string, Target>,
+): readonly (readonly [string, Dialled])[] {
+  return [...targets].flatMap(([name, target]) =>
+    target.kind === 'spawn' || isBeside(target) ? [] : [[name, target] as const],
+  )
 }
 
 /** Where, and by what, it is reached. */
@@ -32,10 +43,11 @@ export function reachedAt({ kind, endpoint: end }: Dialled): Endpoint & Reached 
 export function targetOf(at: At): Target {
   const value = at.record()
   const [kind, ...more] = Object.keys(value)
+  if (kind === 'spawn' && more.length === 0) return declarationOf(at.inside(kind, value[kind]))
   const dialled = DIALLED.find((known) => known === kind)
   if (dialled === undefined || more.length > 0) {
     throw at.fail(
-      'exactly one of "tcp" and "udp" (on this machine), "lan" and "lan_udp" (beside it) is expected',
+      'exactly one of "tcp" and "udp" (on this machine), "lan" and "lan_udp" (beside it), and "spawn" (a program) is expected',
     )
   }
   return dialledOf(dialled, at.inside(dialled, value[dialled]))
@@ -78,5 +90,6 @@ export function readTarget(text: string): { name: string; value: object } | unde
 
 /** The value of the file that `targetOf` reads. */
 export function printTarget(target: Target): object {
+  if (target.kind === 'spawn') return { spawn: printDeclaration(target) }
   return { [target.kind]: printEndpoint(target.endpoint) }
 }

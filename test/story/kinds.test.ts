@@ -104,7 +104,7 @@ describe('a udp process', () => {
     await until('all came back', () => back.length === 4)
     expect(back).toEqual([1, 0, 1400, 30_000])
     const id = String(listening['session'])
-    await node.admin.ask('POST', `/sessions/${id}/end`)
+    await node.admin.ask('POST', `/sessions/${id}/cut`, { reason: 'test' })
     expect(await soon('the command ends', running.over, 30_000)).toBe(6)
     tool.close()
     const session = await node.admin.ask<Session>('GET', `/sessions/${id}`)

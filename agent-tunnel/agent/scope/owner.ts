@@ -97,7 +97,8 @@ interface Listeners {
 /** Looks at the processes of this machine. Holds no descriptor between calls, only hashes of executables. */
 export class ProcessScope {
   readonly #proc: string
-  readonly #executables = new Executables()
+  /** What files hold, remembered by their identity. */
+  readonly executables = new Executables()
   readonly #sockets: Sockets
   readonly #scan = new Shared<readonly number[], Holders>((asked) =>
     findHolders(this.#proc, new Set(asked.flat())),
@@ -300,7 +301,7 @@ export class ProcessScope {
   /** One owner's facts, or undefined when it let go, ended or ran another program meanwhile. */
   async #look(holder: Holder, phase: ProcessFacts['phase']): Promise<Sight | undefined> {
     const directory = `${this.#proc}/${holder.task}`
-    const exe = await this.#executables.look(`${directory}/exe`)
+    const exe = await this.executables.look(`${directory}/exe`)
     const facts: ProcessFacts = {
       phase,
       exe: exe.path,
@@ -318,7 +319,7 @@ export class ProcessScope {
 
   async #script({ task }: Holder, exe: string | null): Promise<string | null> {
     const path = exe === null ? undefined : scriptPath(this.#proc, task, exe)
-    return path === undefined ? null : this.#executables.content(path)
+    return path === undefined ? null : this.executables.content(path)
   }
 
   async #holdsStill(sights: readonly Sight[]): Promise<boolean> {
