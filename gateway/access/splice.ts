@@ -23,6 +23,12 @@ export interface Filter {
   stop(): void
 }
 
+/** What each side may tell the other: what goes on, read and written anew; undefined where nothing does. */
+export interface Signals {
+  readonly fromClient: (payload: Uint8Array) => Uint8Array | undefined
+  readonly fromDevice: (payload: Uint8Array) => Uint8Array | undefined
+}
+
 export interface SpliceOptions {
   /** The person's side, and the device's. */
   readonly client: TunnelStream
@@ -31,6 +37,8 @@ export interface SpliceOptions {
   /** Counts bytes as they pass; false cuts, because a limit is reached. */
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
   readonly filter?: Filter | undefined
+  /** Which signals pass; absent, none do. */
+  readonly signals?: Signals | undefined
   /** Called once, when neither side can pass a byte any more. */
   readonly onEnd: (why: CloseReason) => void
 }
@@ -62,6 +70,9 @@ class Outlet {
   }
   drained(): void {
     this.#full = false
+  }
+  signal(payload: Uint8Array): void {
+    if (!this.#ending) this.stream.signal(payload)
   }
 }
 
@@ -121,8 +132,13 @@ class Splice implements Carrier {
       lane.from.drained()
       for (const one of this.#lanes) this.#giveBack(one)
     }
-    // The person is told things by us, the device's owner by the agent; neither tells the other.
-    stream.onSignal = () => {}
+    // The person is told things by us, the device's owner by the agent; what else passes is named.
+    const { signals } = this.#options
+    const heard = lane.direction === 'in' ? signals?.fromClient : signals?.fromDevice
+    stream.onSignal = (payload) => {
+      const onward = heard?.(payload)
+      if (onward !== undefined) lane.to.signal(onward)
+    }
     stream.onClose = (why) => this.#closed(why, lane)
   }
 

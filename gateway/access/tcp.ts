@@ -11,12 +11,16 @@ import type { SessionRoom } from '../sessions/room.ts'
 import { terminate } from '../sessions/terminate.ts'
 import { Refusal } from '../problem.ts'
 import { modbusFilter } from './modbus.ts'
+import { Terminal } from '../sessions/terminal.ts'
+import { spawnSignals } from './spawn.ts'
 import { splice } from './splice.ts'
 
 const OpenMetadata = Type.Object({
   v: Type.Literal(1),
   session: Type.String({ maxLength: 40 }),
   proof: Type.String({ maxLength: 64 }),
+  /** Of a spawned program: the person's terminal, where there is one. */
+  terminal: Type.Optional(Terminal),
 })
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
@@ -112,7 +116,7 @@ async function answer(
   offer: Offer,
 ): Promise<void> {
   try {
-    const session = prove(room, client, offer.metadata)
+    const { session, terminal } = prove(room, client, offer.metadata)
     if (offer.kind !== 'control' && offer.kind !== streamKindOf(session.kind))
       throw new Refusal(
         'session.proof',
@@ -133,18 +137,21 @@ async function answer(
       watch(room, session, standing, offer)
       return
     }
-    const { stream, entry } = await openStream(room, session, client.source)
+    const { stream, entry, says } = await openStream(room, session, client.source, terminal)
     if (offer.cancelled) {
       stream.reset('client.gone', '')
       session.streams.delete(entry)
       return
     }
-    const accepted = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
+    const accepted = offer.accept(
+      encode({ v: 1, remaining_ms: remainingMs(room, session), ...says }),
+    )
     entry.carrier = splice({
       client: accepted,
       device: stream,
       pace: session.pace,
       meter: (direction, bytes) => count(room, session, direction, bytes),
+      signals: session.kind === 'spawn' ? spawnSignals : undefined,
       filter: session.kind === 'modbus' ? modbusFilter(session, room.log, room.report) : undefined,
       onEnd: () => {
         session.streams.delete(entry)
@@ -211,7 +218,11 @@ export function count(
   return false
 }
 
-function prove(room: SessionRoom, client: ClientTunnel, metadata: Uint8Array): LiveSession {
+function prove(
+  room: SessionRoom,
+  client: ClientTunnel,
+  metadata: Uint8Array,
+): { readonly session: LiveSession; readonly terminal: Terminal | undefined } {
   const stranger = new Refusal('session.proof', 'no open session is proven by this connection', {
     nextStep: 'open a session first: `sallyport connect` does it for you',
   })
@@ -229,7 +240,7 @@ function prove(room: SessionRoom, client: ClientTunnel, metadata: Uint8Array): L
     session?.provenBy(Buffer.from(value.proof, 'base64url'), proofOf(secret, client.exporter)) ??
     false
   if (session === undefined || !held) throw stranger
-  return session
+  return { session, terminal: value.terminal }
 }
 
 function message(refusal: Refusal): string {
