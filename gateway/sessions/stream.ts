@@ -139,7 +139,8 @@ const AGENT_SAYS: Readonly<Record<string, string>> = {
   'target.unobserved': 'the agent could not see which program accepted the connection',
   'open.kind': 'the agent on the device exposes that process as another kind',
   'spawn.unavailable': 'the device cannot start a program that ends with its session',
-  'spawn.program': 'the program that the device should start is not there, or is none that it may start',
+  'spawn.program':
+    'the program that the device should start is not there, or is none that it may start',
   'agent.full': 'as much as may be runs on the device already',
   'lease.spent': 'the time of the session is over',
   'agent.draining': 'the agent is restarting',
