@@ -210,5 +210,6 @@ describe.skipIf(missing)('unshare: a spawned process', () => {
       child.stdin.write('exit 9\r')
       expect(await soon('the command ends', over, 60_000)).toBe(9)
     },
+    120_000,
   )
 })
