@@ -25,10 +25,12 @@ import {
   type TunnelStream,
 } from '#tunnel'
 import { unreachable } from './anchor.ts'
+import { DatagramPort } from './datagrams.ts'
 import { dialTls, inWebSocket } from './dial.ts'
 import { CliError } from './exit.ts'
 import { Pace, turn } from './pace.ts'
 import { carry, type Ends } from './stdio.ts'
+import type { PersonTerminal } from './terminal.ts'
 
 export interface ForwardOptions {
   /** Where the gateway's one port is. */
@@ -36,6 +38,8 @@ export interface ForwardOptions {
   /** PEM of the gateway's root: nothing else is trusted. */
   readonly anchor: string
   readonly session: { readonly id: string; readonly secret: string; readonly remaining_ms: number }
+  /** What carries the connections of the session; default tcp. Of udp the local port is one too. */
+  readonly kind?: 'tcp' | 'udp' | 'spawn'
   /** The local port; absent where none is wanted, but `carry`. */
   readonly listen?: { readonly host: string; readonly port: number }
   /** This run's name in HELLO. */
@@ -49,6 +53,14 @@ export interface Reason {
   readonly message: string
   readonly next?: string | undefined
   readonly id?: string | undefined
+}
+
+/** How a spawned program ended: with a code, or by a signal. */
+export type ProgramEnd = { readonly code: number } | { readonly signal: string }
+
+/** How a carried connection ended; `program` is there where it was a program that did. */
+export interface Carried extends Reason {
+  readonly program?: ProgramEnd | undefined
 }
 
 export type News =
@@ -88,9 +100,10 @@ export interface Forward {
   end(reason: Reason): void
   /**
    * Carries one connection between the session and `ends`; resolves when it is over, with `done` or why
-   * not. Throws CliError with the code of the refusal where it was not opened.
+   * not. With `terminal` a spawned program is offered it. Throws CliError with the code of the refusal
+   * where it was not opened.
    */
-  carry(ends: Ends): Promise<Reason>
+  carry(ends: Ends, terminal?: PersonTerminal): Promise<Carried>
   /** Takes no more connections, ends those there are, leaves. */
   close(): Promise<void>
 }
@@ -104,7 +117,7 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
   const proof = createHmac('sha256', Buffer.from(options.session.secret, 'base64url'))
     .update(socket.exportKeyingMaterial(32, EXPORTER_LABEL, Buffer.alloc(0)))
     .digest('base64url')
-  const metadata = Buffer.from(JSON.stringify({ v: 1, session: options.session.id, proof }))
+  const metadata = { v: 1, session: options.session.id, proof }
   const tunnel = await shakeHands(socket, options)
   const forwarding = new Forwarding(tunnel, metadata, options)
   try {
@@ -167,19 +180,22 @@ async function shakeHands(
 class Forwarding implements Forward {
   readonly ended: Promise<Reason>
   readonly #tunnel: Tunnel
-  readonly #metadata: Uint8Array
+  readonly #metadata: object
   readonly #options: ForwardOptions
   readonly #server: Server
+  readonly #kind: 'tcp' | 'udp' | 'spawn'
+  #datagrams: DatagramPort | undefined
   readonly #local = new Set<Socket>()
   readonly #timers: NodeJS.Timeout[] = []
   readonly #pace = new Pace()
   #ending: Reason | undefined
   #over = false
 
-  constructor(tunnel: Tunnel, metadata: Uint8Array, options: ForwardOptions) {
+  constructor(tunnel: Tunnel, metadata: object, options: ForwardOptions) {
     this.#tunnel = tunnel
     this.#metadata = metadata
     this.#options = options
+    this.#kind = options.kind ?? 'tcp'
     // Half-open: a client that has said all it has to say still hears the answer.
     this.#server = createServer(
       { allowHalfOpen: true, pauseOnConnect: true, noDelay: true },
@@ -194,7 +210,8 @@ class Forwarding implements Forward {
   /** A stream of its own for the end of the session, which may come while no connection is open. */
   async watch(): Promise<void> {
     try {
-      const stream = await this.#tunnel.open('control', this.#metadata)
+      const metadata = Buffer.from(JSON.stringify(this.#metadata))
+      const stream = await this.#tunnel.open('control', metadata)
       stream.onSignal = (payload) => this.#hear(payload)
       stream.onClose = (closed) => {
         if (!this.#over) this.end(reasonOf(closed.code, closed.message))
@@ -211,9 +228,9 @@ class Forwarding implements Forward {
   }
 
   async listen({ host, port }: NonNullable<ForwardOptions['listen']>): Promise<void> {
-    this.#server.listen(port, host)
+    let bound: number
     try {
-      await once(this.#server, 'listening')
+      bound = this.#kind === 'udp' ? await this.#bind(host, port) : await this.#serve(host, port)
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause)
       const next = 'choose another port with --listen, or port 0 for a free one'
@@ -223,10 +240,43 @@ class Forwarding implements Forward {
         { cause },
       )
     }
-    if (this.#over) this.#server.close()
-    const address = this.#server.address()
-    const bound = typeof address === 'object' && address !== null ? address.port : port
+    if (this.#over) this.#deaf()
     this.#options.news({ event: 'listening', host, port: bound })
+  }
+
+  async #serve(host: string, port: number): Promise<number> {
+    this.#server.listen(port, host)
+    await once(this.#server, 'listening')
+    const address = this.#server.address()
+    return typeof address === 'object' && address !== null ? address.port : port
+  }
+
+  async #bind(host: string, port: number): Promise<number> {
+    const { news } = this.#options
+    this.#datagrams = new DatagramPort({
+      host,
+      port,
+      open: (signal) => this.#stream(signal),
+      opened: (from, stream) => {
+        stream.onSignal = (payload) => this.#hear(payload)
+        news({ event: 'connected', from })
+      },
+      refused: (from, error) => news({ event: 'refused', from, reason: refusal(error) }),
+      closed: (from, stream, closed) => this.#tellClosed(from, stream, closed),
+    })
+    return this.#datagrams.listen()
+  }
+
+  /** Takes no more connections. */
+  #deaf(): void {
+    this.#server.close()
+    this.#datagrams?.close()
+  }
+
+  #tellClosed(from: string, stream: TunnelStream, closed: CloseReason): void {
+    const reason = this.#ending ?? reasonOf(closed.code, closed.message)
+    const { bytesOut: sent, bytesIn: received } = stream
+    this.#options.news({ event: 'closed', from, reason, sent, received })
   }
 
   end(reason: Reason): void {
@@ -238,13 +288,15 @@ class Forwarding implements Forward {
     this.#timers.push(setTimeout(() => this.#tunnel.close('client.done'), ENDING_MS))
   }
 
-  async carry(ends: Ends): Promise<Reason> {
+  async carry(ends: Ends, terminal?: PersonTerminal): Promise<Carried> {
     const gone = new AbortController()
     const leave = (): void => gone.abort()
     ends.writer.once('error', leave)
     let stream: TunnelStream
     try {
-      stream = await this.#stream(gone.signal)
+      const told =
+        terminal === undefined ? {} : { terminal: { ...terminal.size(), term: terminal.term } }
+      stream = await this.#stream(gone.signal, told)
     } catch (cause) {
       const { code, message, next, id } = refusal(cause)
       const why = message === '' ? undefined : message
@@ -252,14 +304,29 @@ class Forwarding implements Forward {
       throw new CliError('the connection was not opened', { code, exit, why, next, id }, { cause })
     }
     ends.writer.off('error', leave)
-    stream.onSignal = (payload) => this.#hear(payload)
+    let program: ProgramEnd | undefined
+    stream.onSignal = (payload) => {
+      this.#hear(payload)
+      const end = programEnd(payload)
+      if (end === undefined) return
+      program = end
+      // Nobody is there any more who could be told something.
+      ends.reader.destroy()
+      stream.end()
+    }
+    if (terminal !== undefined && readObject(stream.answer)['terminal'] === true) {
+      terminal.onResize((size) =>
+        stream.signal(Buffer.from(JSON.stringify({ t: 'winsize', ...size }))),
+      )
+      terminal.begin()
+    }
     const closed = await carry(stream, ends)
-    return reasonOf(closed.code, closed.message)
+    return { ...reasonOf(closed.code, closed.message), program }
   }
 
   async close(): Promise<void> {
     this.#over = true
-    this.#server.close()
+    this.#deaf()
     for (const socket of this.#local) socket.destroy()
     this.#tunnel.close('client.done')
     await this.#tunnel.closed
@@ -268,7 +335,7 @@ class Forwarding implements Forward {
   #finish(closed: CloseReason): Reason {
     this.#over = true
     for (const timer of this.#timers) clearTimeout(timer)
-    this.#server.close()
+    this.#deaf()
     for (const socket of this.#local) socket.resetAndDestroy()
     return this.#ending ?? reasonOf(closed.code, closed.message)
   }
@@ -310,14 +377,15 @@ class Forwarding implements Forward {
   }
 
   /** Waits its turn. A gateway that finds this too fast all the same is asked again, a few times. */
-  async #stream(signal: AbortSignal): Promise<TunnelStream> {
+  async #stream(signal: AbortSignal, told: object = {}): Promise<TunnelStream> {
+    const metadata = Buffer.from(JSON.stringify({ ...this.#metadata, ...told }))
     for (let left = TRIES; ; left--) {
       const waits = this.#pace.next(performance.now())
       if (waits === undefined)
         throw new TunnelRefused('client.pace', 'too many connections wait for their turn here')
       await turn(waits, signal)
       try {
-        return await this.#tunnel.open('tcp', this.#metadata, { signal })
+        return await this.#tunnel.open(this.#kind, metadata, { signal })
       } catch (error) {
         const fast = error instanceof TunnelRefused && error.code === 'tunnel.pace'
         if (!fast || left <= 1) throw error
@@ -333,9 +401,7 @@ class Forwarding implements Forward {
     stream.onDrain = () => void local.resume()
     stream.onEnd = () => writer.end()
     stream.onClose = (closed) => {
-      const reason = this.#ending ?? reasonOf(closed.code, closed.message)
-      const { bytesOut: sent, bytesIn: received } = stream
-      this.#options.news({ event: 'closed', from, reason, sent, received })
+      this.#tellClosed(from, stream, closed)
       if (closed.code !== 'done') local.resetAndDestroy()
       else flush(local, systemClock)
     }
@@ -367,6 +433,13 @@ function reasonOf(code: string, message: string): Reason {
     next: text(said['next_step']) ?? text(said['remedy']),
     id: text(said['decision_id']),
   }
+}
+
+function programEnd(payload: Uint8Array): ProgramEnd | undefined {
+  const { t, code, signal } = readObject(payload)
+  if (t !== 'exit') return undefined
+  if (typeof signal === 'string') return { signal }
+  return typeof code === 'number' ? { code } : undefined
 }
 
 function refusal(error: unknown): Reason {

@@ -73,18 +73,27 @@ export function readInteger(text: string, what: string, least: number, most: num
 export interface ListenAddress {
   readonly host: string
   readonly port: number
+  /** Where it was said: the process has to be reached by that. */
+  readonly transport?: 'tcp' | 'udp'
 }
 
-/** `127.0.0.1:1502`, `[::1]:1502` or `1502` (loopback). Port 0 takes a free one. Throws usage. */
+/**
+ * `127.0.0.1:1502`, `[::1]:1502` or `1502` (loopback), `tcp:` or `udp:` before it. Port 0 takes a free
+ * one. Throws usage.
+ */
 export function readListen(text: string): ListenAddress {
-  const match = /^(?:(\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):)?(\d{1,5})$/.exec(text)
+  const [, transport, rest = ''] = /^(tcp:|udp:)?(.*)$/s.exec(text) ?? []
+  const match = /^(?:(\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):)?(\d{1,5})$/.exec(rest)
   if (match === null)
     throw usage(
       `${JSON.stringify(text)} is not an address to listen on`,
       'write it as 127.0.0.1:1502',
     )
   const host = (match[1] ?? '127.0.0.1').replace(/^\[|\]$/g, '')
-  return { host, port: readInteger(match[2] ?? '', 'port', 0, 65_535) }
+  const port = readInteger(match[2] ?? '', 'port', 0, 65_535)
+  return transport === undefined
+    ? { host, port }
+    : { host, port, transport: transport === 'udp:' ? 'udp' : 'tcp' }
 }
 
 /** A small text file; throws usage naming it. */

@@ -22,7 +22,7 @@ export function standardEnds(): Ends {
 
 // process.stdout never closes, and on a pipe writes synchronously: a reader that does not read would
 // hold up the whole program, its countdown and its cut with it.
-function outOf(fd: number): Writable {
+export function outOf(fd: number): Writable {
   const kind = fstatSync(fd)
   return kind.isFIFO() || kind.isSocket()
     ? new Socket({ fd, readable: false, writable: true })

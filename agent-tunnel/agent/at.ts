@@ -17,6 +17,14 @@ export class At {
     return new At(this.#source, this.#place === '' ? key : `${this.#place}.${key}`, value)
   }
 
+  /** The value as an object. Throws `fail` where it is none. */
+  record(): Record<string, unknown> {
+    const { value } = this
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw this.fail('an object is expected')
+    return value as Record<string, unknown>
+  }
+
   fail(says: string): AgentError {
     const where = this.#place === '' ? this.#source : `${this.#source}: ${this.#place}`
     return new AgentError('config.invalid', `${where}: ${says}.`, `Correct ${where} and try again.`)

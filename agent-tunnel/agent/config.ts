@@ -11,16 +11,10 @@ import { readAlternative } from './elsewhere.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { readIfPresent, writeDurably } from './files.ts'
 import { PLAIN_MS } from './patience.ts'
-import { endpoint, isLoopback, isWildcard, printEndpoint } from './scope/address.ts'
-import type { Endpoint } from './scope/address.ts'
+import { printTarget, readTarget, targetOf } from './target.ts'
+import type { Target } from './target.ts'
 import { carrierOf, proxyOf } from './way.ts'
 import type { Carrier, ProxySetting, Way } from './way.ts'
-
-/** A process name's target: `tcp` on this machine (its owner is observed), `lan` on the network beside it. */
-export interface Target {
-  readonly kind: 'tcp' | 'lan'
-  readonly endpoint: Endpoint
-}
 
 export type Gateway = Address
 
@@ -59,13 +53,6 @@ const TENANT = new RegExp(`^(?=.{1,253}$)${LABEL}(?:\\.${LABEL})+$`)
 /** Whether `text` can be a device or process id. */
 export function isId(text: unknown): text is string {
   return typeof text === 'string' && ID.test(text) && !text.includes('--')
-}
-
-function record(at: At): Record<string, unknown> {
-  if (typeof at.value !== 'object' || at.value === null || Array.isArray(at.value)) {
-    throw at.fail('an object is expected')
-  }
-  return at.value as Record<string, unknown>
 }
 
 function gatewayOf(at: At): Gateway {
@@ -123,37 +110,8 @@ function pinOf(at: At): string {
   return hex
 }
 
-function endpointOf(at: At): Endpoint {
-  const match =
-    typeof at.value === 'string' ? /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(at.value) : null
-  const address = match?.[1] ?? match?.[2]
-  if (address === undefined) throw at.fail('"address:port" is expected, IPv6 in brackets')
-  const end = endpoint(address, Number(match?.[3]))
-  // A name would be looked up by somebody else's rules at somebody else's time.
-  if (end === undefined)
-    throw at.fail('an IP address (not a name) and a port from 1 to 65535 are expected')
-  if (isWildcard(end.address)) throw at.fail('the address to dial is expected, not the wildcard')
-  return end
-}
-
-function targetOf(at: At): Target {
-  const value = record(at)
-  const [kind, ...more] = Object.keys(value)
-  if ((kind !== 'tcp' && kind !== 'lan') || more.length > 0) {
-    throw at.fail('exactly one of "tcp" (on this machine) and "lan" (beside it) is expected')
-  }
-  const inner = at.inside(kind, value[kind])
-  const end = endpointOf(inner)
-  if (kind === 'lan' && isLoopback(end.address)) {
-    throw inner.fail(
-      'a loopback address is on this machine: write "tcp", so that its owner is observed',
-    )
-  }
-  return { kind, endpoint: end }
-}
-
 function targetsOf(at: At): ReadonlyMap<string, Target> {
-  const entries = Object.entries(at.value === undefined ? {} : record(at))
+  const entries = Object.entries(at.value === undefined ? {} : at.record())
   if (entries.length > MAX_TARGETS) throw at.fail(`at most ${MAX_TARGETS} targets are expected`)
   const targets = new Map<string, Target>()
   for (const [name, value] of entries) {
@@ -211,7 +169,7 @@ const KEYS = [
 ] as const
 
 function configOf(root: At, dataDir: string): AgentConfig {
-  const value = record(root)
+  const value = root.record()
   for (const key of Object.keys(value)) {
     if (!KEYS.some((known) => known === key)) {
       throw root.inside(key, value[key]).fail(`unknown; the keys are ${KEYS.join(', ')}`)
@@ -257,7 +215,7 @@ export interface Setup {
   readonly device: string
   readonly tenant?: string | undefined
   readonly rootSha256: string
-  /** Each `name=tcp:ADDRESS:PORT` or `name=lan:ADDRESS:PORT`. */
+  /** Each `name=KIND:ADDRESS:PORT`; KIND as in agent.json. */
   readonly targets?: readonly string[]
   readonly keyExchange?: string | undefined
   readonly way?: Way | undefined
@@ -267,14 +225,15 @@ export interface Setup {
 export function configFrom(setup: Setup, dataDir: string): AgentConfig {
   const targets: Record<string, unknown> = {}
   for (const text of setup.targets ?? []) {
-    const [, name, kind, where] = /^([^=]*)=(tcp|lan):(.+)$/.exec(text) ?? []
-    if (name === undefined || kind === undefined) {
+    const read = readTarget(text)
+    if (read === undefined) {
       throw new At('--target', text, text).fail(
-        'NAME=tcp:ADDRESS:PORT or NAME=lan:ADDRESS:PORT is expected',
+        'NAME=KIND:ADDRESS:PORT is expected, KIND one of tcp, udp, lan and lan_udp',
       )
     }
+    const { name, value } = read
     if (Object.hasOwn(targets, name)) throw new At('--target', name, text).fail('named twice')
-    targets[name] = { [kind]: where }
+    targets[name] = value
   }
   const value = {
     v: 1,
@@ -294,10 +253,7 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
 /** The text of the file for a config. */
 export function printConfig(config: AgentConfig): string {
   const { host, port } = config.gateway
-  const targets = [...config.targets].map(([name, { kind, endpoint: end }]) => [
-    name,
-    { [kind]: printEndpoint(end) },
-  ])
+  const targets = [...config.targets].map(([name, target]) => [name, printTarget(target)])
   const value = {
     v: 1,
     gateway: `https://${host.includes(':') ? `[${host}]` : host}:${port}`,

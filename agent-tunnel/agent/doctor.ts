@@ -7,6 +7,11 @@ import { printAddress, systemClock } from '#tunnel'
 import { DeviceClock } from './clock.ts'
 import { readConfig } from './config.ts'
 import type { AgentConfig } from './config.ts'
+import { Refused } from './ask.ts'
+import type { Spawned } from './spawn/declaration.ts'
+import { Program } from './spawn/program.ts'
+import { Sandbox } from './spawn/sandbox.ts'
+import { listenedFor, reachedAt } from './target.ts'
 import { carry, dialGateway } from './connect.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
@@ -226,10 +231,9 @@ async function examineTunnel(
 }
 
 async function examineTargets(config: AgentConfig): Promise<Finding[]> {
-  const targets = [...config.targets]
-  const local = targets.filter(([, { kind }]) => kind === 'tcp')
+  const local = listenedFor(config.targets)
   const scope = new ProcessScope()
-  const seen = await scope.exposures(local.map(([, target]) => target.endpoint))
+  const seen = await scope.exposures(local.map(([, target]) => reachedAt(target)))
   const findings = local.map(([name, { endpoint: end }], at): Finding => {
     const hop = `target ${name}`
     const listener = seen[at]?.observed ?? null
@@ -254,7 +258,37 @@ async function examineTargets(config: AgentConfig): Promise<Finding[]> {
       says: `${listener.exe ?? 'an unnamed file'} (${listener.sha256.slice(0, 16)}…) on ${printEndpoint(end)}`,
     }
   })
-  return local.length === 0 ? findings : [...findings, ...unreadable(scope.unreadable)]
+  const programs = await Promise.all(
+    [...config.targets].flatMap(([name, target]) =>
+      target.kind === 'spawn' ? [examineProgram(scope, name, target)] : [],
+    ),
+  )
+  const all = [...findings, ...programs]
+  return local.length === 0 ? all : [...all, ...unreadable(scope.unreadable)]
+}
+
+/** Whether the program could be started, and would end with its session; it is not started. */
+async function examineProgram(
+  scope: ProcessScope,
+  name: string,
+  declared: Spawned,
+): Promise<Finding> {
+  const hop = `target ${name}`
+  try {
+    using program = await Program.open(declared, scope.executables, 'listener')
+    const sandbox = await Sandbox.make(program.user.uid)
+    await sandbox.end()
+    const { exe, sha256, uid } = program.observed
+    const says = `${exe ?? declared.argv[0]} (${sha256?.slice(0, 16)}…) can be started as user ${uid}`
+    return { hop, verdict: 'ok', says }
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error
+    const next =
+      error.code === 'spawn.unavailable'
+        ? 'Give the agent CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID and CAP_SETPCAP, or declare its own user (docs/process-scope.md).'
+        : `Correct targets.${name} in agent.json.`
+    return { hop, verdict: 'broken', says: error.message, next }
+  }
 }
 
 /** Said only where there is something to say: at the level that sees all, there is not. */

@@ -1,6 +1,10 @@
 /** Who listens for each target now, looked at every few seconds, told when it changes. */
 import type { Clock } from '#tunnel'
-import type { Target } from './config.ts'
+import { Refused } from './ask.ts'
+import type { Spawned } from './spawn/declaration.ts'
+import { Program } from './spawn/program.ts'
+import { listenedFor, reachedAt } from './target.ts'
+import type { Target } from './target.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope } from './scope/owner.ts'
 
@@ -71,15 +75,37 @@ export class ListenerWatch implements Disposable {
     this.#cancel?.()
   }
 
+  /** Of programs that are started for a session: what would be started now. */
+  async #programs(): Promise<readonly (readonly [string, Observed | null])[]> {
+    const declared = [...this.#targets].flatMap(([name, target]) =>
+      target.kind === 'spawn' ? [[name, target] as const] : [],
+    )
+    return Promise.all(
+      declared.map(async ([name, target]) => [name, await this.#program(target)] as const),
+    )
+  }
+
+  async #program(target: Spawned): Promise<Observed | null> {
+    try {
+      using program = await Program.open(target, this.#scope.executables, 'listener')
+      return program.observed
+    } catch (error) {
+      // It cannot be started now: nobody is there.
+      if (error instanceof Refused) return null
+      throw error
+    }
+  }
+
   async #look(): Promise<void> {
-    const local = [...this.#targets].filter(([, target]) => target.kind === 'tcp')
+    const local = listenedFor(this.#targets)
     const seen = await this.#scope.exposures(
-      local.map(([, target]) => target.endpoint),
+      local.map(([, target]) => reachedAt(target)),
       this.#looks++ % FULL_LOOK_EVERY === 0,
     )
     const byName = new Map(local.map(([name], at) => [name, seen[at]]))
+    const programs = new Map(await this.#programs())
     const targets = [...this.#targets].map(([process, { kind }]): TargetReport => {
-      const { observed = null, listens = [] } = byName.get(process) ?? {}
+      const { observed = programs.get(process) ?? null, listens = [] } = byName.get(process) ?? {}
       return { process, kind, listener: observed, listens }
     })
     const report = { targets, unreadable: this.#scope.unreadable }

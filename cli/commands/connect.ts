@@ -1,13 +1,15 @@
 /** `sallyport connect`: a local port, or stdin and stdout, that is one process on one device, for as long as policy says. */
 import { randomUUID } from 'node:crypto'
+import { constants } from 'node:os'
 import type { Command } from 'commander'
 import type { OpenedSession, Session as SessionSchema } from '#api'
 import type { Api } from '../client.ts'
-import { CliError, Exited, usage } from '../exit.ts'
-import type { Forward, News, Reason } from '../forward.ts'
-import { readListen, readProcess } from '../input.ts'
+import { CliError, Exited, Passed, usage } from '../exit.ts'
+import type { Forward, News, ProgramEnd, Reason } from '../forward.ts'
+import { readListen, readProcess, type ListenAddress } from '../input.ts'
 import { explain, note, plain, remaining, say } from '../print.ts'
 import { readSshHost } from '../ssh.ts'
+import type { PersonTerminal } from '../terminal.ts'
 import { globalOptions, type GlobalOptions } from './options.ts'
 
 interface ConnectFlags {
@@ -20,11 +22,11 @@ export function registerConnect(program: Command): void {
   program
     .command('connect <device/process>')
     .description(
-      'open a session and a local port for it; ends when the session ends, or with Ctrl-C',
+      'open a session, and a local port for it or the program that it starts; ends when the session ends, or with Ctrl-C',
     )
     .option(
       '--listen <host:port>',
-      'where your own tools connect, as 127.0.0.1:1502; port 0 takes a free one',
+      'where your own tools connect, as 127.0.0.1:1502 or udp:127.0.0.1:1161; port 0 takes a free one',
     )
     .option('--stdio', 'one connection over stdin and stdout, as for the ProxyCommand of ssh')
     .option('--grant <id>', 'the grant to use, where several apply')
@@ -33,19 +35,22 @@ export function registerConnect(program: Command): void {
 
 async function connect(place: string, flags: ConnectFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  if ((flags.listen === undefined) === (flags.stdio === undefined))
-    throw usage(
-      'one of --listen and --stdio is needed',
-      `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`,
-    )
+  if (flags.listen !== undefined && flags.stdio !== undefined)
+    throw usage('--listen and --stdio do not go together', 'choose one of the two')
   const target = readSshHost(place, options.profile) ?? readProcess(place)
-  const listen = flags.listen === undefined ? {} : { listen: readListen(flags.listen) }
+  const listen = flags.listen === undefined ? undefined : readListen(flags.listen)
   const [{ openApi, openSession, Session: record }, { openForward }] = await Promise.all([
     import('../client.ts'),
     import('../forward.ts'),
   ])
   const api = await openApi(options)
   const opened = await openSession(api, target, flags.grant)
+  const kind = opened.kind === 'udp' || opened.kind === 'spawn' ? opened.kind : 'tcp'
+  const misuse = misuseOf(place, kind, listen, flags)
+  if (misuse !== undefined) {
+    await endSession(api, opened)
+    throw misuse
+  }
   const opening = openForward({
     gateway: {
       host: api.gateway.hostname.replace(/^\[|\]$/g, ''),
@@ -53,9 +58,10 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     },
     anchor: api.anchor,
     session: opened,
-    ...listen,
+    kind,
+    ...(listen === undefined ? {} : { listen }),
     instance: randomUUID(),
-    news: (news) => print(news, opened, options, flags.stdio === undefined ? say : note),
+    news: (news) => print(news, opened, options, listen === undefined ? note : say),
   })
   const forward = await opening.catch(async (error: unknown) => {
     // A session that nobody can use is not left behind; why it cannot be used is what is told.
@@ -64,7 +70,8 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   })
   const watch = watchSession(api, record, opened, forward)
   try {
-    if (flags.stdio === undefined) await untilEnded(forward, place)
+    if (listen !== undefined) await untilEnded(forward, place)
+    else if (kind === 'spawn') await runProgram(forward, place, flags.stdio === undefined)
     else await carryStandard(forward, place)
     await leave(forward, api, opened)
   } catch (error) {
@@ -77,20 +84,79 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   }
 }
 
+/** What the process is is known once the session is open: whether it can be used as it was asked for. */
+function misuseOf(
+  place: string,
+  kind: 'tcp' | 'udp' | 'spawn',
+  listen: ListenAddress | undefined,
+  flags: ConnectFlags,
+): CliError | undefined {
+  const port = `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`
+  if (listen !== undefined && listen.transport !== undefined && listen.transport !== kind)
+    return usage(`${place} is reached by ${kind}, not by ${listen.transport}`, port)
+  if (kind === 'tcp' && listen === undefined && flags.stdio === undefined)
+    return usage('one of --listen and --stdio is needed', port)
+  if (kind === 'udp' && listen === undefined)
+    return usage(`${place} is reached by UDP: --listen is needed`, port)
+  if (kind === 'spawn' && listen !== undefined)
+    return usage(
+      `${place} is a program that is started for you: it has no port`,
+      `sallyport connect ${place} runs it here`,
+    )
+  return undefined
+}
+
 /** Resolves at Ctrl-C; throws how the session ended. */
 async function untilEnded(forward: Forward, place: string): Promise<void> {
   const reason = await Promise.race([forward.ended, firstInterrupt()])
   if (reason !== 'interrupted') throw ended(reason, place)
 }
 
-/** Resolves when the connection is done; throws how the session ended, or why the connection did. */
-async function carryStandard(forward: Forward, place: string): Promise<void> {
-  const { standardEnds } = await import('../stdio.ts')
-  const ends = standardEnds()
+/** Runs a program on this terminal, or between these pipes; throws its exit code, as a shell would. */
+async function runProgram(forward: Forward, place: string, interactive: boolean): Promise<void> {
+  const { personTerminal } = await import('../terminal.ts')
+  const left = Promise.withResolvers<'interrupted'>()
+  const terminal = interactive ? personTerminal(() => left.resolve('interrupted')) : undefined
   try {
-    const first = await Promise.race([forward.carry(ends), forward.ended, firstInterrupt()])
+    const end = await carryStandard(forward, place, { terminal, left: left.promise })
+    if (end === undefined) return
+    const code = 'code' in end ? end.code : 128 + (signalNumber(end.signal) ?? 0)
+    if (code !== 0) throw new Passed(code)
+  } finally {
+    terminal?.restore()
+  }
+}
+
+function signalNumber(name: string): number | undefined {
+  return Object.entries(constants.signals).find(([known]) => known === name)?.[1]
+}
+
+interface Person {
+  readonly terminal: PersonTerminal | undefined
+  /** The person wants to leave. */
+  readonly left: Promise<'interrupted'>
+}
+
+/**
+ * Resolves when the connection is done, with how the program ended where it was one; throws how the
+ * session ended, or why the connection did.
+ */
+async function carryStandard(
+  forward: Forward,
+  place: string,
+  person?: Person,
+): Promise<ProgramEnd | undefined> {
+  const { standardEnds } = await import('../stdio.ts')
+  const ends = person?.terminal ?? standardEnds()
+  try {
+    const first = await Promise.race([
+      forward.carry(ends, person?.terminal),
+      forward.ended,
+      firstInterrupt(),
+      ...(person === undefined ? [] : [person.left]),
+    ])
     if (first === 'interrupted') throw new Exited('interrupted')
-    if (first.code === 'done') return
+    if (first.code === 'done') return 'program' in first ? first.program : undefined
     if (forward.announced() || lost.has(first.code)) throw ended(await forward.ended, place)
     const gone = first.code === 'client.gone'
     throw new CliError(gone ? 'nobody reads stdout any more' : 'the connection was cut', {

@@ -28,7 +28,11 @@ export function registerProcess(program: Command): void {
   command
     .command('set <device/process>')
     .description('register a process, or change what must answer')
-    .option('--kind <kind>', 'tcp, modbus, http or ssh', 'tcp')
+    .option(
+      '--kind <kind>',
+      'tcp, udp, modbus, http, ssh, or spawn for a program that the agent starts',
+      'tcp',
+    )
     .option('--locality <where>', 'device, or lan for a target that the agent only reaches')
     .option('--port <port>', 'its port, for people to read; the agent dials what its own file says')
     .option('--sha256 <hex>', 'an approved executable; may be repeated', collect)

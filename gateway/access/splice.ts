@@ -1,6 +1,7 @@
 /**
  * Two streams as one connection: bytes, ends and back-pressure pass; what passes is counted and held
- * to the session's limits. Credit goes back to one side only when the other side took the bytes.
+ * to the session's limits. Credit goes back to one side only when the other side took the bytes. Of
+ * datagrams, which nobody can be asked to hold back, those over the session's rate are dropped.
  */
 import type { CloseReason, TunnelStream } from '#tunnel'
 import type { Carrier } from '../sessions/live.ts'
@@ -23,6 +24,12 @@ export interface Filter {
   stop(): void
 }
 
+/** What each side may tell the other: what goes on, read and written anew; undefined where nothing does. */
+export interface Signals {
+  readonly fromClient: (payload: Uint8Array) => Uint8Array | undefined
+  readonly fromDevice: (payload: Uint8Array) => Uint8Array | undefined
+}
+
 export interface SpliceOptions {
   /** The person's side, and the device's. */
   readonly client: TunnelStream
@@ -33,6 +40,8 @@ export interface SpliceOptions {
   readonly filter?: Filter | undefined
   /** Sees what passes before it goes on, and has it wait where the disk is behind. */
   readonly tap?: Tap | undefined
+  /** Which signals pass; absent, none do. */
+  readonly signals?: Signals | undefined
   /** Called once, when neither side can pass a byte any more. */
   readonly onEnd: (why: CloseReason) => void
 }
@@ -64,6 +73,9 @@ class Outlet {
   }
   drained(): void {
     this.#full = false
+  }
+  signal(payload: Uint8Array): void {
+    if (!this.#ending) this.stream.signal(payload)
   }
 }
 
@@ -127,12 +139,22 @@ class Splice implements Carrier {
       lane.from.drained()
       for (const one of this.#lanes) this.#giveBack(one)
     }
-    // The person is told things by us, the device's owner by the agent; neither tells the other.
-    stream.onSignal = (payload) => this.#options.tap?.signal(lane.direction, payload)
+    // The person is told things by us, the device's owner by the agent; what else passes is named.
+    const { signals, tap } = this.#options
+    const heard = lane.direction === 'in' ? signals?.fromClient : signals?.fromDevice
+    stream.onSignal = (payload) => {
+      tap?.signal(lane.direction, payload)
+      const onward = heard?.(payload)
+      if (onward !== undefined) lane.to.signal(onward)
+    }
     stream.onClose = (why) => this.#closed(why, lane)
   }
 
   #take(lane: Lane, chunk: Uint8Array, read: ((chunk: Uint8Array) => Filtered) | undefined): void {
+    if (lane.waiting !== undefined && lane.from.stream.kind === 'udp') {
+      lane.from.stream.consumed(chunk.length)
+      return
+    }
     if (!this.#options.meter(lane.direction, chunk.length)) {
       void this.cut('byte.limit', 'the session has carried as much as its grant allows')
       return

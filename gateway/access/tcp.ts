@@ -3,6 +3,7 @@ import { createHmac } from 'node:crypto'
 import { Type } from 'typebox'
 import { Value } from 'typebox/value'
 import type { Offer, Tunnel } from '#tunnel'
+import { streamKindOf } from '../devices/device.ts'
 import type { Source } from '../facts.ts'
 import type { Carrier, LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
@@ -10,12 +11,16 @@ import type { SessionRoom } from '../sessions/room.ts'
 import { terminate } from '../sessions/terminate.ts'
 import { Refusal } from '../problem.ts'
 import { modbusFilter } from './modbus.ts'
+import { Terminal } from '../sessions/terminal.ts'
+import { spawnSignals } from './spawn.ts'
 import { splice } from './splice.ts'
 
 const OpenMetadata = Type.Object({
   v: Type.Literal(1),
   session: Type.String({ maxLength: 40 }),
   proof: Type.String({ maxLength: 64 }),
+  /** Of a spawned program: the person's terminal, where there is one. */
+  terminal: Type.Optional(Terminal),
 })
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
@@ -111,9 +116,13 @@ async function answer(
   offer: Offer,
 ): Promise<void> {
   try {
-    if (offer.kind !== 'tcp' && offer.kind !== 'control')
-      throw new Refusal('session.proof', `streams of kind ${offer.kind} are not served here`)
-    const session = prove(room, client, offer.metadata)
+    const { session, terminal } = prove(room, client, offer.metadata)
+    if (offer.kind !== 'control' && offer.kind !== streamKindOf(session.kind))
+      throw new Refusal(
+        'session.proof',
+        `streams of kind ${offer.kind} do not carry this session`,
+        { nextStep: 'open a session first: `sallyport connect` does it for you' },
+      )
     if (!standing.is(session.id)) {
       if (!client.proven(session.id)) {
         client.tunnel.close(
@@ -128,19 +137,22 @@ async function answer(
       watch(room, session, standing, offer)
       return
     }
-    const { stream, entry } = await openStream(room, session, client.source)
+    const { stream, entry, says } = await openStream(room, session, client.source, terminal)
     if (offer.cancelled) {
       stream.reset('client.gone', '')
       session.streams.delete(entry)
       return
     }
     const tap = session.recording?.tap(client.source.ip)
-    const accepted = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
+    const accepted = offer.accept(
+      encode({ v: 1, remaining_ms: remainingMs(room, session), ...says }),
+    )
     entry.carrier = splice({
       client: accepted,
       device: stream,
       pace: session.pace,
       meter: (direction, bytes) => count(room, session, direction, bytes),
+      signals: session.kind === 'spawn' ? spawnSignals : undefined,
       filter:
         session.kind === 'modbus' ? modbusFilter(session, room.log, room.report, tap) : undefined,
       tap,
@@ -211,7 +223,11 @@ export function count(
   return false
 }
 
-function prove(room: SessionRoom, client: ClientTunnel, metadata: Uint8Array): LiveSession {
+function prove(
+  room: SessionRoom,
+  client: ClientTunnel,
+  metadata: Uint8Array,
+): { readonly session: LiveSession; readonly terminal: Terminal | undefined } {
   const stranger = new Refusal('session.proof', 'no open session is proven by this connection', {
     nextStep: 'open a session first: `sallyport connect` does it for you',
   })
@@ -229,7 +245,7 @@ function prove(room: SessionRoom, client: ClientTunnel, metadata: Uint8Array): L
     session?.provenBy(Buffer.from(value.proof, 'base64url'), proofOf(secret, client.exporter)) ??
     false
   if (session === undefined || !held) throw stranger
-  return session
+  return { session, terminal: value.terminal }
 }
 
 function message(refusal: Refusal): string {

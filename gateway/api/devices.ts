@@ -43,7 +43,8 @@ export type Expectation = Static<typeof Expectation>
 
 export const NewProcess = Type.Object(
   {
-    kind: Type.Enum(['tcp', 'http', 'modbus', 'ssh']),
+    kind: Type.Enum(['tcp', 'udp', 'http', 'modbus', 'ssh', 'spawn']),
+    /** Of kind `spawn` it is `spawned`, and not said. */
     locality: Type.Optional(Type.Union([Type.Literal('device'), Type.Literal('lan')])),
     port: Type.Optional(Type.Integer({ minimum: 1, maximum: 65_535 })),
     expect: Expectation,

@@ -11,7 +11,16 @@ export interface Device {
   readonly created_at: number
 }
 
-export type ProcessKind = 'tcp' | 'http' | 'modbus' | 'ssh'
+/** `spawn`: a program that the agent starts for each connection; all others are reached. */
+export type ProcessKind = 'tcp' | 'udp' | 'http' | 'modbus' | 'ssh' | 'spawn'
+
+/** Where a process is: on the device, started there by the agent, or on the network beside it. */
+export type Locality = 'device' | 'spawned' | 'lan'
+
+/** The streams that carry connections to a process of that kind. */
+export function streamKindOf(kind: string): 'tcp' | 'udp' | 'spawn' {
+  return kind === 'udp' || kind === 'spawn' ? kind : 'tcp'
+}
 
 /** What must answer. A key that is absent is not checked. */
 export interface Expectation {
@@ -27,7 +36,7 @@ export interface Process {
   readonly device: string
   readonly id: string
   readonly kind: ProcessKind
-  readonly locality: 'device' | 'lan'
+  readonly locality: Locality
   readonly port: number | null
   readonly expect: Expectation
 }

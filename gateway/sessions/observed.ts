@@ -2,6 +2,7 @@
 import { Type, type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import type { Observed, Owner } from '#policy'
+import type { TunnelStream } from '#tunnel'
 import { inventoryOf } from '../devices/inventory.ts'
 import type { Inventory } from '../devices/inventory.ts'
 import type { Listeners } from '../devices/presence.ts'
@@ -28,6 +29,7 @@ const ObservedSchema = Type.Intersect([
   }),
 ])
 const AnswerSchema = Type.Object({ v: Type.Literal(1), observed: OrNull(ObservedSchema) })
+const SpawnAnswer = Type.Object({ terminal: Type.Boolean() })
 
 const TargetSchema = Type.Object({
   process: Type.String({ minLength: 1, maxLength: 40 }),
@@ -68,6 +70,12 @@ export function readObserved(answer: Uint8Array): Observed | null {
   if (!Value.Check(AnswerSchema, value))
     throw new DeviceReportError('the device answered with facts of another form')
   return toObserved(value.observed)
+}
+
+/** What else an answer that was read says, for the client: whether a spawned program has a terminal. */
+export function saysOf({ kind, answer }: TunnelStream): { readonly terminal?: boolean } {
+  const value = kind === 'spawn' ? parse(answer) : undefined
+  return Value.Check(SpawnAnswer, value) ? { terminal: value.terminal } : {}
 }
 
 /** What the device exposes, for its inventory. */

@@ -6,12 +6,14 @@ import { createHash } from 'node:crypto'
 import type { Observed } from '#policy'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
 import { refOf, toRefusal } from '../decisions.ts'
+import { streamKindOf } from '../devices/device.ts'
 import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream } from './live.ts'
-import { DeviceReportError, readObserved } from './observed.ts'
+import { DeviceReportError, readObserved, saysOf } from './observed.ts'
 import { unrecorded } from './obligations.ts'
+import type { Terminal } from './terminal.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom, type Target } from './room.ts'
 
 /** How long the agent may take to reach the target and see who accepted. */
@@ -21,6 +23,8 @@ export interface OpenedStream {
   /** Paused on the device until `proceed`. */
   readonly stream: TunnelStream
   readonly entry: LiveStream
+  /** What the client is told beside that it was accepted. */
+  readonly says: Readonly<Record<string, unknown>>
 }
 
 /**
@@ -42,6 +46,7 @@ export async function openStream(
   room: SessionRoom,
   session: LiveSession,
   source: Source,
+  terminal?: Terminal,
 ): Promise<OpenedStream> {
   if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
   if (session.streams.size >= session.obligations.max_streams)
@@ -56,7 +61,7 @@ export async function openStream(
     const target = await findTarget(room, session.device, session.process)
     if (target === undefined)
       throw new Refusal('target.unknown', 'the process is no longer registered')
-    const stream = await dial(room, session, target)
+    const stream = await dial(room, session, target, terminal)
     try {
       const observed = saidBy(stream)
       // From here on a withdrawal judges this connection too, while it is still being decided.
@@ -67,7 +72,7 @@ export async function openStream(
       session.connections++
       session.lastActivityAt = room.now()
       stream.signal(encode({ t: 'proceed' }))
-      return { stream, entry }
+      return { stream, entry, says: saysOf(stream) }
     } catch (error) {
       const code = error instanceof Refusal ? error.shownCode : 'node.fault'
       stream.reset(code, error instanceof Refusal ? error.detail : '')
@@ -94,6 +99,7 @@ async function dial(
   room: SessionRoom,
   session: LiveSession,
   target: Target,
+  terminal: Terminal | undefined,
 ): Promise<TunnelStream> {
   if (target.presence === undefined)
     throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
@@ -112,6 +118,7 @@ async function dial(
       },
     )
   }
+  const kind = streamKindOf(session.kind)
   const { max_duration_s: _duration, not_after: _end, ...obligations } = session.obligations
   const metadata = openMetadata(
     {
@@ -120,13 +127,14 @@ async function dial(
       process: session.process,
       remaining_ms: Math.max(0, Math.round(session.end() - room.now())),
       // The agent judges a Modbus session too, by the rules that hold here.
-      protocol: session.kind === 'modbus' ? 'modbus' : 'tcp',
+      protocol: session.kind === 'modbus' ? 'modbus' : kind,
+      ...(terminal === undefined || kind !== 'spawn' ? {} : { terminal }),
       obligations: { ...obligations, ot_level: heldLevel(obligations.ot_level) },
     },
     session.signed,
   )
   try {
-    return await target.presence.tunnel.open('tcp', metadata, {
+    return await target.presence.tunnel.open(kind, metadata, {
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
     })
   } catch (error) {
@@ -142,6 +150,11 @@ const AGENT_SAYS: Readonly<Record<string, string>> = {
   'target.unknown': 'the agent on the device exposes no process of that name',
   'target.unreachable': 'nothing answers at the address the agent has for this process',
   'target.unobserved': 'the agent could not see which program accepted the connection',
+  'open.kind': 'the agent on the device exposes that process as another kind',
+  'spawn.unavailable': 'the device cannot start a program that ends with its session',
+  'spawn.program':
+    'the program that the device should start is not there, or is none that it may start',
+  'agent.full': 'as much as may be runs on the device already',
   'lease.spent': 'the time of the session is over',
   'agent.draining': 'the agent is restarting',
   'open.aborted': 'the device did not answer in time',

@@ -13,7 +13,7 @@ import { createServer as createTlsServer } from 'node:tls'
 import type { SecureContextOptions, Server, TLSSocket } from 'node:tls'
 import { instant, issueServer } from '#ca'
 import { acceptWebSocket, driveTunnel } from '#tunnel'
-import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
+import type { CloseReason, Offer, StreamKind, Tunnel, TunnelStream } from '#tunnel'
 import { Bench, newHouse, newKey, pem, random, TENANT } from '../ca/support.ts'
 import type { House } from '../ca/support.ts'
 
@@ -45,6 +45,9 @@ export interface Opened {
   readonly stream: TunnelStream
   readonly observed: Record<string, unknown> | null
   received: Buffer
+  /** The same, as it came: of a udp stream, the datagrams. */
+  readonly pieces: Buffer[]
+  readonly signals: Record<string, unknown>[]
   ended: boolean
   readonly closed: Promise<CloseReason>
 }
@@ -263,6 +266,7 @@ export async function openStream(
   held: Held,
   process: string,
   overrides: Readonly<Record<string, unknown>> = {},
+  kind: StreamKind = 'tcp',
 ): Promise<Opened> {
   const metadata = {
     v: 1,
@@ -272,7 +276,7 @@ export async function openStream(
     obligations: {},
     ...overrides,
   }
-  const stream = await held.tunnel.open('tcp', encode(metadata))
+  const stream = await held.tunnel.open(kind, encode(metadata))
   return follow(stream)
 }
 
@@ -283,15 +287,18 @@ function follow(stream: TunnelStream): Opened {
     stream,
     observed: answer['observed'] as Opened['observed'],
     received: Buffer.alloc(0),
+    pieces: [],
+    signals: [],
     ended: false,
     closed: promise,
   }
   stream.onData = (chunk) => {
     opened.received = Buffer.concat([opened.received, chunk])
+    opened.pieces.push(Buffer.from(chunk))
     stream.consumed(chunk.length)
   }
   stream.onEnd = () => (opened.ended = true)
-  stream.onSignal = () => undefined
+  stream.onSignal = (payload) => opened.signals.push(decode(payload))
   stream.onClose = resolve
   return opened
 }

@@ -202,7 +202,12 @@ describe('agent.json', () => {
       { targets: { plc: { tcp: '127.0.0.1:1', lan: '10.0.0.1:1' } } },
       /targets\.plc: exactly one/,
     ],
-    ['an unknown kind', { targets: { plc: { udp: '127.0.0.1:1' } } }, /targets\.plc: exactly one/],
+    ['an unknown kind', { targets: { plc: { sctp: '127.0.0.1:1' } } }, /targets\.plc: exactly one/],
+    [
+      'a loopback address beside this machine, by UDP',
+      { targets: { plc: { lan_udp: '127.0.0.1:1' } } },
+      /targets\.plc\.lan_udp: a loopback address/,
+    ],
     [
       'a name instead of an address',
       { targets: { plc: { tcp: 'localhost:1502' } } },

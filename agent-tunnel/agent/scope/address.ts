@@ -11,8 +11,13 @@ export interface Endpoint {
   readonly port: number
 }
 
-/** The two ends of a connection as its own side sees them. */
-export interface FourTuple {
+/** How an endpoint is reached; where nothing is said, by TCP. */
+export interface Reached {
+  readonly transport?: 'udp'
+}
+
+/** The two ends of a connection, or of a connected UDP socket, as its own side sees them. */
+export interface FourTuple extends Reached {
   readonly local: Endpoint
   readonly remote: Endpoint
 }

@@ -18,6 +18,8 @@ const NLM_F_REQUEST = 0x1
 /** NLM_F_ROOT | NLM_F_MATCH. */
 const NLM_F_DUMP = 0x300
 const IPPROTO_TCP = 6
+const IPPROTO_UDP = 17
+const EVERY_STATE = 0xffff_ffff
 const ENOENT = 2
 
 /** nlmsghdr; inet_diag_req_v2; inet_diag_msg. */
@@ -29,7 +31,7 @@ const ID = 4
 const UID = 64
 const INODE = 68
 
-interface Writing {
+export interface Writing {
   readonly order: ByteOrder
   /** Echoed in every answer. */
   readonly sequence: number
@@ -40,6 +42,7 @@ function request(
   flags: number,
   states: number,
   { order, sequence }: Writing,
+  protocol = IPPROTO_TCP,
 ): { readonly bytes: Uint8Array; readonly view: DataView } {
   const bytes = new Uint8Array(REQUEST)
   const view = new DataView(bytes.buffer)
@@ -49,7 +52,7 @@ function request(
   view.setUint16(6, NLM_F_REQUEST | flags, little)
   view.setUint32(8, sequence, little)
   bytes[HEADER] = family
-  bytes[HEADER + 1] = IPPROTO_TCP
+  bytes[HEADER + 1] = protocol
   view.setUint32(HEADER + 4, states, little)
   // INET_DIAG_NOCOOKIE: whichever socket it is.
   bytes.fill(0xff, REQUEST - 8)
@@ -60,7 +63,7 @@ function request(
 export function askOtherEnd(dialled: FourTuple, writing: Writing): Uint8Array {
   const { local, remote } = dialled
   const own = toOctets(remote.address)
-  const { bytes, view } = request(own.length === 4 ? AF_INET : AF_INET6, 0, 0xffff_ffff, writing)
+  const { bytes, view } = request(own.length === 4 ? AF_INET : AF_INET6, 0, EVERY_STATE, writing)
   view.setUint16(HEADER + 8, remote.port)
   view.setUint16(HEADER + 10, local.port)
   bytes.set(own, HEADER + 12)
@@ -71,6 +74,13 @@ export function askOtherEnd(dialled: FourTuple, writing: Writing): Uint8Array {
 /** Asks for every listening socket of one family. Answered by rows, then DONE. */
 export function askListeners(family: number, writing: Writing): Uint8Array {
   return request(family, NLM_F_DUMP, 1 << TCP_LISTEN, writing).bytes
+}
+
+/** Asks for every UDP socket of one family that has the local `port`. Answered by rows, then DONE. */
+export function askBound(family: number, port: number, writing: Writing): Uint8Array {
+  const { bytes, view } = request(family, NLM_F_DUMP, EVERY_STATE, writing, IPPROTO_UDP)
+  view.setUint16(HEADER + 8, port)
+  return bytes
 }
 
 /** What one datagram of the kernel says to the question numbered `sequence`. */

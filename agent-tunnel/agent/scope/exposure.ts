@@ -7,20 +7,25 @@ import { socketsOf } from './holders.ts'
 import type { Holder } from './holders.ts'
 import { combine, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
+import { TCP_LISTEN } from './procfs.ts'
 import type { SocketRow } from './procfs.ts'
 
 export interface Exposure {
   /** Null when nobody listens, or too many differing ones. */
   readonly observed: Observed | null
   /**
-   * TCP addresses that the listening processes listen on, each once, in order; empty when nobody
-   * listens. Null where they could not be seen, or are over `MAX_LISTENS`: a list is not cut.
+   * TCP addresses that the listening processes listen on, and with `udp:` before them those of a UDP
+   * target that they are bound to, each once, in order; empty when nobody listens. Null where they could not be seen, or are over `MAX_LISTENS`: a list is not cut.
    */
   readonly listens: readonly string[] | null
 }
 
 /** More addresses than this are not told one by one. */
 const MAX_LISTENS = 64
+
+function addressOf({ local, state }: SocketRow): string {
+  return state === TCP_LISTEN ? printEndpoint(local) : `udp:${printEndpoint(local)}`
+}
 
 /** All listening sockets of the machine as one text, to be compared. */
 export function machineOf(rows: readonly SocketRow[]): string {
@@ -32,7 +37,8 @@ export function machineOf(rows: readonly SocketRow[]): string {
 
 /**
  * The exposure of each target, whose listening sockets are `inodesOf` in the same order, among the
- * owners `sights`. `rows` are the listening sockets of the machine, `proc` the mount point of procfs.
+ * owners `sights`. `rows` are the sockets they may have: TCP ones that listen, UDP ones of targets;
+ * `proc` is the mount point of procfs.
  */
 export function exposuresOf(
   proc: string,
@@ -40,7 +46,7 @@ export function exposuresOf(
   inodesOf: readonly (readonly number[])[],
   sights: readonly { readonly holder: Holder; readonly facts: ProcessFacts }[],
 ): readonly Exposure[] {
-  const addresses = new Map(rows.map(({ inode, local }) => [inode, printEndpoint(local)]))
+  const addresses = new Map(rows.map((row) => [row.inode, addressOf(row)]))
   addresses.delete(0)
   const inodes = new Set(addresses.keys())
   return inodesOf.map((targets): Exposure => {

@@ -44,6 +44,36 @@ export function findAccepted(rows: readonly SocketRow[], dialled: FourTuple): Ac
 }
 
 /**
+ * Finds the UDP sockets that get a datagram from `dialled.local` to `dialled.remote`, as the kernel
+ * chooses: those connected to us, else those bound to exactly that address, else those bound to every
+ * address. More than one (SO_REUSEPORT, SO_REUSEADDR, udp beside udp6): any of them may, now or next,
+ * so that all are told. Without `local` it is anybody's datagram.
+ */
+export function findBound(
+  rows: readonly SocketRow[],
+  { local, remote }: { readonly local?: Endpoint; readonly remote: Endpoint },
+): Accepted {
+  if (local !== undefined && sameEndpoint(local, remote)) return { state: 'absent' }
+  const there = rows.filter((row) => row.local.port === remote.port && row.inode !== 0)
+  const ours = there.filter(
+    (row) =>
+      local !== undefined && sameEndpoint(row.remote, local) && sameEndpoint(row.local, remote),
+  )
+  // A socket that is connected to somebody else gets nothing from us.
+  const open = there.filter((row) => row.remote.port === 0)
+  const exact = open.filter((row) => row.local.address === remote.address)
+  const tiers = [ours, exact, open.filter((row) => isWildFor(row, remote))]
+  const chosen = tiers.find((tier) => tier.length > 0)
+  if (chosen === undefined) return { state: 'absent' }
+  return { state: 'accepted', inodes: [...new Set(chosen.map((row) => row.inode))] }
+}
+
+/** An IPv6 wildcard takes IPv4 too, as a rule; the table does not say where it does not. */
+function isWildFor({ local }: SocketRow, target: Endpoint): boolean {
+  return isWildcard(local.address) && (!target.address.includes(':') || local.address === '::')
+}
+
+/**
  * Inodes of the sockets that would be given a new connection to `target`: those bound to exactly its
  * address, else those bound to every address. More than one (SO_REUSEPORT, or tcp beside tcp6) means
  * the kernel chooses, so all of them are told.
@@ -51,11 +81,7 @@ export function findAccepted(rows: readonly SocketRow[], dialled: FourTuple): Ac
 export function findListeners(rows: readonly SocketRow[], target: Endpoint): readonly number[] {
   const listening = rows.filter((row) => row.state === TCP_LISTEN && row.local.port === target.port)
   const exact = listening.filter((row) => row.local.address === target.address)
-  const family = target.address.includes(':') ? '::' : undefined
-  const wild = listening.filter(
-    (row) =>
-      isWildcard(row.local.address) && (family === undefined || row.local.address === family),
-  )
+  const wild = listening.filter((row) => isWildFor(row, target))
   const chosen = exact.length > 0 ? exact : wild
   return [...new Set(chosen.map((row) => row.inode).filter((inode) => inode !== 0))]
 }

@@ -4,7 +4,8 @@
  * instead. decisions/0011.
  */
 import type { FourTuple } from './address.ts'
-import { AF_INET, AF_INET6, askListeners, askOtherEnd, readSaid } from './diag.ts'
+import { AF_INET, AF_INET6, askBound, askListeners, askOtherEnd, readSaid } from './diag.ts'
+import type { Writing } from './diag.ts'
 import { libc } from './libc.ts'
 import type { Libc } from './libc.ts'
 import { findAccepted } from './match.ts'
@@ -50,9 +51,20 @@ export class Diag {
 
   /** Every listening socket; undefined where the kernel did not say, or has no module for it. */
   listeners(): readonly SocketRow[] | undefined {
+    return this.#ofBothFamilies(askListeners)
+  }
+
+  /** Every UDP socket with the local `port`; undefined as for `listeners`. */
+  bound(port: number): readonly SocketRow[] | undefined {
+    return this.#ofBothFamilies((family, writing) => askBound(family, port, writing))
+  }
+
+  #ofBothFamilies(
+    question: (family: number, writing: Writing) => Uint8Array,
+  ): readonly SocketRow[] | undefined {
     const rows: SocketRow[] = []
     for (const family of [AF_INET, AF_INET6]) {
-      const some = this.#ask((writing) => askListeners(family, writing), true)
+      const some = this.#ask((writing) => question(family, writing), true)
       if (some === undefined) return undefined
       rows.push(...some)
     }
@@ -60,7 +72,7 @@ export class Diag {
   }
 
   #ask(
-    question: (writing: { order: ByteOrder; sequence: number }) => Uint8Array,
+    question: (writing: Writing) => Uint8Array,
     many: boolean,
   ): readonly SocketRow[] | undefined {
     const fd = this.#libc.socket(AF_NETLINK, SOCK_KIND, NETLINK_SOCK_DIAG)
@@ -74,7 +86,7 @@ export class Diag {
 
   #askOver(
     fd: number,
-    question: (writing: { order: ByteOrder; sequence: number }) => Uint8Array,
+    question: (writing: Writing) => Uint8Array,
     many: boolean,
   ): readonly SocketRow[] | undefined {
     this.#sequence = (this.#sequence + 1) >>> 0

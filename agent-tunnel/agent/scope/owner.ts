@@ -5,14 +5,14 @@
  */
 import { readFileSync } from 'node:fs'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
-import { printEndpoint } from './address.ts'
-import type { Endpoint, FourTuple } from './address.ts'
+import { isLoopback, printEndpoint } from './address.ts'
+import type { Endpoint, FourTuple, Reached } from './address.ts'
 import { Executables, identify } from './executable.ts'
 import { exposuresOf, machineOf } from './exposure.ts'
 import type { Exposure } from './exposure.ts'
 import { findHolders, holdersAmong, holdsSockets, Slice, startTicksOf } from './holders.ts'
 import type { Holder, Holders } from './holders.ts'
-import { findListeners } from './match.ts'
+import { findBound, findListeners } from './match.ts'
 import type { Accepted } from './match.ts'
 import { combine, sameFacts, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
@@ -20,6 +20,7 @@ import { parseBootTime, parseUid, parseUnit } from './procfs.ts'
 import { imageOf } from './image.ts'
 import { scriptPath } from './script.ts'
 import { Shared } from './shared.ts'
+import type { SocketRow } from './procfs.ts'
 import { Sockets } from './sockets.ts'
 import { Usual } from './usual.ts'
 
@@ -46,6 +47,8 @@ type Still = ReadonlySet<Sight>
 export interface Sighting {
   readonly observed: Observed
   readonly dialled: FourTuple
+  /** The sockets whose owners they are. */
+  readonly inodes: readonly number[]
   readonly sights: readonly Sight[]
   /**
    * Whether all processes were looked at. Otherwise the owner was found where owners were found
@@ -58,7 +61,7 @@ export interface Sighting {
 
 /** Why a connection could not be observed. */
 export type Unobserved =
-  /** Nobody accepted the connection before the deadline. */
+  /** Nobody accepted the connection before the deadline. Not by UDP. */
   | 'not_accepted'
   /** The other end is no socket of this machine's (this network namespace's) table. */
   | 'elsewhere'
@@ -94,7 +97,8 @@ interface Listeners {
 /** Looks at the processes of this machine. Holds no descriptor between calls, only hashes of executables. */
 export class ProcessScope {
   readonly #proc: string
-  readonly #executables = new Executables()
+  /** What files hold, remembered by their identity. */
+  readonly executables = new Executables()
   readonly #sockets: Sockets
   readonly #scan = new Shared<readonly number[], Holders>((asked) =>
     findHolders(this.#proc, new Set(asked.flat())),
@@ -112,7 +116,8 @@ export class ProcessScope {
   }
 
   /**
-   * Finds who accepted the connection `dialled` (as this side sees it).
+   * Finds who accepted the connection `dialled` (as this side sees it); by UDP, who holds the sockets
+   * that get what is sent on it.
    *
    * Looks until the socket is accepted and its owners hold still, at most `deadlineMs`; `signal`
    * ends it early with an abort error. A socket that is accepted while none of its owners may be
@@ -137,6 +142,8 @@ export class ProcessScope {
         why = 'unsettled'
         unownedSince ??= performance.now()
       } else why = accepted.state === 'pending' ? 'not_accepted' : 'elsewhere'
+      // Nothing is on its way: who is not bound is not there.
+      if (why === 'elsewhere' && dialled.transport === 'udp') return { ok: false, why }
       const wait = waitAfter(accepted, look)
       if (performance.now() + wait >= ends) return { ok: false, why }
       await (wait === 0 ? turn() : sleep(wait, undefined, signal === undefined ? {} : { signal }))
@@ -147,9 +154,18 @@ export class ProcessScope {
    * Who listens for each of `targets` now, in their order, and what else they listen on. Without `full` it is enough that the sockets and their known owners are as
    * they were; who joined them is found by a full look.
    */
-  async exposures(targets: readonly Endpoint[], full = true): Promise<readonly Exposure[]> {
-    const rows = await this.#sockets.listeners()
-    const inodesOf = targets.map((target) => findListeners(rows, target))
+  async exposures(
+    targets: readonly (Endpoint & Reached)[],
+    full = true,
+  ): Promise<readonly Exposure[]> {
+    const listeners = await this.#sockets.listeners()
+    const bound = targets.map((target) => (target.transport === 'udp' ? this.#bound(target) : []))
+    const rows = [...listeners, ...bound.flat()]
+    const inodesOf = targets.map((target, at) =>
+      target.transport === 'udp'
+        ? (bound[at] ?? []).map(({ inode }) => inode)
+        : findListeners(listeners, target),
+    )
     const inodes = inodesOf.flat()
     const machine = machineOf(rows)
     const before = this.#listeners
@@ -171,6 +187,24 @@ export class ProcessScope {
     return exposures
   }
 
+  /** The UDP sockets that get a datagram of anybody's to `target`. */
+  #bound(target: Endpoint): readonly SocketRow[] {
+    const rows = this.#sockets.bound(target)
+    const found = findBound(rows, { remote: target })
+    return rows.filter(({ inode }) => found.state === 'accepted' && found.inodes.includes(inode))
+  }
+
+  /**
+   * Whether what is sent on `sighting`'s UDP socket still goes to the sockets that were looked at, and
+   * to no other: a look at the kernel's table and no process, before it returns. Undefined where they
+   * are in another network namespace, which cannot be looked at so fast.
+   */
+  glance({ dialled, inodes }: Sighting): boolean | undefined {
+    const now = this.#sockets.boundHere(dialled)
+    if (now.state === 'accepted') return sameMembers(now.inodes, inodes)
+    return isLoopback(dialled.remote.address) ? false : undefined
+  }
+
   /** Processes whose descriptors could not be read at the last look at all of them, for lack of privilege. */
   get unreadable(): number {
     return this.#unreadable
@@ -182,16 +216,25 @@ export class ProcessScope {
    * that an owner who joined later is found too.
    */
   async recheck(sighting: Sighting, full = false): Promise<Recheck> {
-    if (!full && (await this.#holdsStill(sighting.sights))) return { state: 'same' }
+    if (!full && (await this.#asBefore(sighting))) return { state: 'same' }
     const accepted = await this.#sockets.otherEnd(sighting.dialled)
     if (accepted.state !== 'accepted') return { state: 'closed' }
     const now = await this.#sight(sighting.dialled, accepted.inodes, true)
     if (now !== undefined && sameSights(sighting.sights, now.sights)) return { state: 'same' }
     if (!sighting.complete && !(now !== undefined && sameFacts(sighting.observed, now.observed)))
-      this.#usual.missed(printEndpoint(sighting.dialled.remote))
+      this.#usual.missed(targetOf(sighting.dialled))
     if ((await this.#sockets.otherEnd(sighting.dialled)).state !== 'accepted')
       return { state: 'closed' }
     return { state: 'changed', sighting: now }
+  }
+
+  /** Who binds beside the known owner of a UDP port gets what is sent, without touching that owner. */
+  async #asBefore({ dialled, inodes, sights }: Sighting): Promise<boolean> {
+    if (dialled.transport === 'udp') {
+      const now = await this.#sockets.otherEnd(dialled)
+      if (now.state !== 'accepted' || !sameMembers(now.inodes, inodes)) return false
+    }
+    return this.#holdsStill(sights)
   }
 
   /** Who holds one of `inodes`, found by a scan that others may share. */
@@ -207,7 +250,7 @@ export class ProcessScope {
 
   /** Owners found where owners of this target were found before; undefined when there are none. */
   async #sightFirst(dialled: FourTuple, inodes: readonly number[]): Promise<Sighting | undefined> {
-    const pids = this.#usual.first(printEndpoint(dialled.remote))
+    const pids = this.#usual.first(targetOf(dialled))
     const holders = holdersAmong(this.#proc, pids, new Set(inodes))
     if (holders.length === 0) return undefined
     return this.#sightOf(dialled, inodes, holders, {
@@ -231,11 +274,10 @@ export class ProcessScope {
     if (holders.length === 0) {
       const again = await this.#sockets.otherEnd(dialled)
       if (!settle || again.state !== 'accepted') return undefined
-      return { observed: unseen('accepted'), dialled, sights: [], ...how }
+      return { observed: unseen('accepted'), dialled, inodes, sights: [], ...how }
     }
-    const target = printEndpoint(dialled.remote)
     this.#usual.found(
-      target,
+      targetOf(dialled),
       holders.map(({ pid }) => pid),
     )
     return this.#sightOf(dialled, inodes, holders, how)
@@ -253,13 +295,13 @@ export class ProcessScope {
     const again = await this.#sockets.otherEnd(dialled)
     if (again.state !== 'accepted' || !sameMembers(again.inodes, inodes)) return undefined
     const observed = combine(sights.map((sight) => sight.facts))
-    return observed === undefined ? undefined : { observed, dialled, sights, ...how }
+    return observed === undefined ? undefined : { observed, dialled, inodes, sights, ...how }
   }
 
   /** One owner's facts, or undefined when it let go, ended or ran another program meanwhile. */
   async #look(holder: Holder, phase: ProcessFacts['phase']): Promise<Sight | undefined> {
     const directory = `${this.#proc}/${holder.task}`
-    const exe = await this.#executables.look(`${directory}/exe`)
+    const exe = await this.executables.look(`${directory}/exe`)
     const facts: ProcessFacts = {
       phase,
       exe: exe.path,
@@ -277,7 +319,7 @@ export class ProcessScope {
 
   async #script({ task }: Holder, exe: string | null): Promise<string | null> {
     const path = exe === null ? undefined : scriptPath(this.#proc, task, exe)
-    return path === undefined ? null : this.#executables.content(path)
+    return path === undefined ? null : this.executables.content(path)
   }
 
   async #holdsStill(sights: readonly Sight[]): Promise<boolean> {
@@ -311,6 +353,11 @@ export class ProcessScope {
       ? null
       : this.#bootTime + Math.floor(ticks / TICKS_PER_SECOND)
   }
+}
+
+/** The name of what was dialled. */
+function targetOf({ transport, remote }: FourTuple): string {
+  return `${transport ?? 'tcp'}:${printEndpoint(remote)}`
 }
 
 /** How long to wait after the nth look, ms. */

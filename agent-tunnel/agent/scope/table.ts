@@ -11,7 +11,7 @@ import type { Accepted } from './match.ts'
 import { parseSocketTable } from './procfs.ts'
 import type { ByteOrder, SocketRow } from './procfs.ts'
 
-/** The tables of one network namespace: tcp, then tcp6. */
+/** The tables of one network namespace and transport: of IPv4, then of IPv6. */
 export type Tables = readonly Buffer[]
 
 const NEWLINE = 0x0a
@@ -20,11 +20,11 @@ const FIRST_BYTES = 64 * 1024
 const MAX_TABLE_BYTES = 64 * 1024 * 1024
 
 /**
- * Reads `net/tcp` and `net/tcp6` below `process` (`/proc/self`, `/proc/PID`). A family the kernel
+ * Reads `net/tcp` and `net/tcp6` (`net/udp` and `net/udp6`) below `process` (`/proc/self`, `/proc/PID`). A family the kernel
  * lacks is empty. Throws what the file system throws otherwise, and a RangeError over 64 MiB.
  */
-export function readTables(process: string): Tables {
-  return ['tcp', 'tcp6'].map((name) => readWhole(`${process}/net/${name}`))
+export function readTables(process: string, transport: 'tcp' | 'udp' = 'tcp'): Tables {
+  return ['', '6'].map((family) => readWhole(`${process}/net/${transport}${family}`))
 }
 
 function readWhole(path: string): Buffer {
@@ -61,6 +61,13 @@ export function acceptedIn(tables: Tables, dialled: FourTuple, order: ByteOrder)
   return findAccepted(rows, dialled)
 }
 
+/** The rows with the local `port`. */
+export function boundTo(tables: Tables, port: number, order: ByteOrder): SocketRow[] {
+  const needle = `:${printedPort(port)} `
+  const rows = tables.flatMap((table) => rowsWith(table, needle, order))
+  return rows.filter(({ local }) => local.port === port)
+}
+
 /** The rows of listening sockets. */
 export function listening(tables: Tables, order: ByteOrder): SocketRow[] {
   return tables.flatMap((table) => rowsWith(table, ':0000 0A ', order))
@@ -91,8 +98,11 @@ function printed(end: Endpoint, form: 'plain' | 'mapped', order: ByteOrder): str
   const whole = form === 'mapped' ? [...MAPPED_PREFIX, ...octets] : octets
   const bytes = Buffer.from(whole)
   if (order === 'LE') bytes.swap32()
-  const port = end.port.toString(16).toUpperCase().padStart(4, '0')
-  return `${bytes.toString('hex').toUpperCase()}:${port}`
+  return `${bytes.toString('hex').toUpperCase()}:${printedPort(end.port)}`
+}
+
+function printedPort(port: number): string {
+  return port.toString(16).toUpperCase().padStart(4, '0')
 }
 
 const MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255]

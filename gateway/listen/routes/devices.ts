@@ -307,12 +307,16 @@ function processes(api: Api, room: DeviceRoutes): void {
         id: `${id}/${name}`,
       })
       await known(room, id)
-      const { kind, locality = 'device', port, expect } = request.body
+      const { kind, locality, port, expect } = request.body
+      if (kind === 'spawn' && locality !== undefined)
+        throw new Refusal('body.invalid', 'a process of kind spawn is started on the device', {
+          nextStep: 'leave the locality out',
+        })
       const process: Process = {
         device: id,
         id: name,
         kind: kind as Process['kind'],
-        locality,
+        locality: kind === 'spawn' ? 'spawned' : (locality ?? 'device'),
         port: port ?? null,
         expect,
       }

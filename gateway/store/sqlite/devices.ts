@@ -5,6 +5,7 @@ import type {
   DeviceState,
   DeviceStore,
   Expectation,
+  Locality,
   Process,
   ProcessKind,
 } from '../../devices/device.ts'
@@ -28,7 +29,7 @@ function toProcess(row: Row): Process {
     device: String(row['device']),
     id: String(row['id']),
     kind: String(row['kind']) as ProcessKind,
-    locality: row['locality'] === 'lan' ? 'lan' : 'device',
+    locality: String(row['locality']) as Locality,
     port: row['port'] === null ? null : Number(row['port']),
     expect: JSON.parse(String(row['expect'])) as Expectation,
   }

@@ -1,0 +1,110 @@
+/**
+ * Where a spawned program lives and cannot outlive its session: a PID namespace of its own, with an IPC
+ * namespace and a /proc to match. Its first process waits for the end of a pipe from the agent. When
+ * that ends, however the agent ends, the kernel kills everything in it. pid_namespaces(7), unshare(1).
+ */
+import { spawn } from 'node:child_process'
+import type { ChildProcessByStdio } from 'node:child_process'
+import { once } from 'node:events'
+import type { Readable, Writable } from 'node:stream'
+import { Refused } from '../ask.ts'
+
+const READY_MS = 5000
+/** Killing what is left takes the kernel milliseconds; after this the rest is forced. */
+const END_MS = 2000
+const MAX_SAYS = 512
+// SIGCHLD is ignored by whoever adopts what was left behind, so that the kernel reaps it.
+const WAIT = "trap '' CHLD; echo ready; exec cat >/dev/null"
+export const TOOLS_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+
+export class Sandbox {
+  readonly #anchor: ChildProcessByStdio<Writable, Readable, Readable>
+  readonly #own: boolean
+  readonly #gone: Promise<unknown>
+
+  private constructor(anchor: ChildProcessByStdio<Writable, Readable, Readable>, own: boolean) {
+    this.#anchor = anchor
+    this.#own = own
+    this.#gone = anchor.exitCode === null ? once(anchor, 'exit') : Promise.resolve()
+  }
+
+  /**
+   * Makes one for a program that runs as `uid`. For the agent's own user it is in a user namespace as
+   * well, where no privilege is needed. Rejects with Refused `spawn.unavailable`.
+   */
+  static async make(uid: number): Promise<Sandbox> {
+    const own = uid === process.getuid?.()
+    const user = own ? ['--user', '--map-current-user', '--keep-caps'] : []
+    const anchor = spawn(
+      'unshare',
+      [
+        ...user,
+        '--pid',
+        '--ipc',
+        '--mount',
+        '--fork',
+        '--kill-child',
+        '--mount-proc',
+        'sh',
+        '-c',
+        WAIT,
+      ],
+      { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: TOOLS_PATH }, cwd: '/' },
+    )
+    anchor.stdin.on('error', () => {})
+    try {
+      await ready(anchor)
+    } catch (error) {
+      anchor.stdin.destroy()
+      anchor.kill('SIGKILL')
+      throw error
+    }
+    return new Sandbox(anchor, own)
+  }
+
+  /** The command that runs `command` inside, and ends as it ends. */
+  enter(command: readonly string[]): { readonly file: string; readonly args: readonly string[] } {
+    const at = `/proc/${this.#anchor.pid}/ns`
+    const user = this.#own ? [`--user=${at}/user`, '--preserve-credentials'] : []
+    const spaces = [`--pid=${at}/pid_for_children`, `--mount=${at}/mnt`, `--ipc=${at}/ipc`]
+    return { file: 'nsenter', args: [...user, ...spaces, '--', ...command] }
+  }
+
+  /** Kills everything in it; resolves when there is nothing left. Idempotent. */
+  async end(): Promise<void> {
+    this.#anchor.stdin.destroy()
+    const force = setTimeout(() => this.kill(), END_MS)
+    await this.#gone
+    clearTimeout(force)
+  }
+
+  /** Kills everything in it now. */
+  kill(): void {
+    this.#anchor.stdin.destroy()
+    this.#anchor.kill('SIGKILL')
+  }
+}
+
+async function ready(anchor: ChildProcessByStdio<Writable, Readable, Readable>): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  let says = ''
+  const refuse = (why: string) =>
+    reject(
+      new Refused(
+        'spawn.unavailable',
+        `no namespace that ends with the session can be had here: ${why}`,
+      ),
+    )
+  anchor.stderr.setEncoding('utf8').on('data', (text: string) => {
+    says = (says + text).slice(0, MAX_SAYS)
+  })
+  anchor.once('error', (error) => refuse(`unshare: ${error.message}`))
+  anchor.once('close', () => refuse(says.trim() || 'unshare ended'))
+  anchor.stdout.once('data', () => resolve())
+  const late = setTimeout(() => refuse('unshare did not come up in time'), READY_MS)
+  try {
+    await promise
+  } finally {
+    clearTimeout(late)
+  }
+}
