@@ -1,5 +1,6 @@
 /** `sallyport agent`: the device's side. Everything it does is #agent's; here are the words for it. */
 import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type * as agentRoom from '#agent'
 import type { AgentConfig, Status } from '#agent'
@@ -25,9 +26,13 @@ interface DataOptions {
   readonly data: string
 }
 
+interface IslandOptions extends DataOptions {
+  readonly reason?: string
+}
+
 type AgentRoom = typeof agentRoom
 
-/** Adds `sallyport agent enroll|run|doctor|status`. */
+/** Adds `sallyport agent enroll|run|doctor|status|island`. */
 export function registerAgent(program: Command): void {
   addAgentCommands(
     program.command('agent').description('this machine as a device: enrol it, keep its tunnel'),
@@ -68,6 +73,7 @@ export function addAgentCommands(agent: Command): void {
     .requiredOption('--data <dir>', 'the directory given to enroll')
     .action((options: DataOptions, command: Command) => status(options, command))
   registerApprovers(agent)
+  addIslandCommands(agent)
 }
 
 type Pinned = ReturnType<AgentRoom['pinApprovers']>
@@ -149,6 +155,29 @@ function setLines(set: Pinned): string[] {
   ])
 }
 
+/** Adds `island on|off|status`. */
+function addIslandCommands(agent: Command): void {
+  const island = agent
+    .command('island')
+    .description('cut this device off from every gateway, until it is lifted here')
+  island
+    .command('on')
+    .description('cut: sessions end, the tunnel closes, none is dialled, also after a restart')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .option('--reason <text>', 'kept on this device, for who finds it cut off')
+    .action((options: IslandOptions, command: Command) => islandOn(options, command))
+  island
+    .command('off')
+    .description('lift it: the agent dials again')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .action((options: DataOptions, command: Command) => islandOff(options, command))
+  island
+    .command('status')
+    .description('whether this device is cut off, since when and why')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .action((options: DataOptions, command: Command) => islandStatus(options, command))
+}
+
 /** Does `work`; an agent's error becomes a command's, with its exit code and next step. */
 async function withAgent<T>(work: (room: AgentRoom) => Promise<T>): Promise<T> {
   const room = await import('#agent')
@@ -206,7 +235,8 @@ async function run({ data }: DataOptions): Promise<void> {
   await withAgent(async (room) => {
     const log = room.lineLog((line) => process.stderr.write(line))
     const config = room.withWay(room.readConfig(data), wayOut())
-    await room.runAgent(config, { signal: untilStopped(), log })
+    const onCut = (cut: () => void) => process.on('SIGUSR2', cut)
+    await room.runAgent(config, { signal: untilStopped(), log, onCut })
   })
 }
 
@@ -244,7 +274,12 @@ async function status({ data }: DataOptions, command: Command): Promise<void> {
 function lines(status: Status, running: boolean): string[] {
   return facts([
     ['agent', running ? `runs as process ${status.pid}` : 'does not run'],
-    ['tunnel', running ? `${status.state} since ${status.since}` : 'none'],
+    [
+      'tunnel',
+      running
+        ? `${status.state === 'island' ? 'none: cut off by the owner' : status.state} since ${status.since}`
+        : 'none',
+    ],
     ['gateway', status.gateway],
     ['key exchange', status.tls?.group],
     ['certificate', status.certificate?.serial],
@@ -252,4 +287,63 @@ function lines(status: Status, running: boolean): string[] {
     ['processes not readable', status.unreadable],
     ['last error', status.last_error?.message],
   ])
+}
+
+/** How long a running agent has to do what its owner says. */
+const OBEDIENCE_MS = 15_000
+
+/** Waits until the agent that runs, if one does, is cut off or no longer is. */
+async function obeyed(room: AgentRoom, data: string, island: boolean): Promise<boolean> {
+  for (const end = performance.now() + OBEDIENCE_MS; performance.now() < end;) {
+    const found = room.readStatus(data)
+    if (found?.alive !== true) return false
+    if ((found.status.state === 'island') === island) return true
+    await sleep(50)
+  }
+  throw new CliError(`The agent on ${data} runs and has not noticed.`, {
+    code: 'agent.deaf',
+    exit: 'failed',
+    next: island
+      ? 'The switch is set, and holds when the agent is started again: end that agent now.'
+      : 'Start the agent again.',
+  })
+}
+
+async function islandOn({ data, reason }: IslandOptions, command: Command): Promise<void> {
+  await withAgent(async (room) => {
+    const { device } = room.readConfig(data)
+    room.layIsland(data, reason, new Date().toISOString())
+    const running = await obeyed(room, data, true)
+    tell(globalOptions(command), { device, island: true, running }, [
+      running
+        ? `${device} is cut off: its sessions have ended, and its agent dials nobody.`
+        : `${device} is cut off: no agent runs, and one that is started will dial nobody.`,
+      `Lift it: sallyport agent island off --data ${data}`,
+    ])
+  })
+}
+
+async function islandOff({ data }: DataOptions, command: Command): Promise<void> {
+  await withAgent(async (room) => {
+    const { device } = room.readConfig(data)
+    room.liftIsland(data)
+    const running = await obeyed(room, data, false)
+    tell(globalOptions(command), { device, island: false, running }, [
+      running
+        ? `${device} is no longer cut off; its agent dials.`
+        : `${device} is no longer cut off.`,
+    ])
+  })
+}
+
+async function islandStatus({ data }: DataOptions, command: Command): Promise<void> {
+  await withAgent(async (room) => {
+    const { device } = room.readConfig(data)
+    const note = room.readIsland(data)
+    tell(globalOptions(command), { device, island: note !== undefined, ...note }, [
+      note === undefined
+        ? `${device} is not cut off`
+        : `${device} is cut off since ${note.since ?? 'an unknown time'}: ${note.reason ?? 'no reason was given'}`,
+    ])
+  })
 }
