@@ -20,6 +20,8 @@ import type { Carrier, ProxySetting, Way } from './way.ts'
 export interface Target {
   readonly kind: 'tcp' | 'lan'
   readonly endpoint: Endpoint
+  /** A session to it waits until somebody on the device has said yes. */
+  readonly consent: boolean
 }
 
 export type Gateway = Address
@@ -46,10 +48,13 @@ export interface AgentConfig {
   readonly drainMs: number
   /** How long a target may take to accept a connection before it counts as unobserved. */
   readonly acceptDeadlineMs: number
+  /** How long the owner has to consent to a session. */
+  readonly consentWaitMs: number
 }
 
 const DEFAULT_TENANT = 'main.sallyport.internal'
 const DEFAULT_ACCEPT_DEADLINE_MS = 2000
+const DEFAULT_CONSENT_WAIT_S = 120
 const MAX_TARGETS = 256
 const MAX_OTHERS = 32
 const ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
@@ -137,7 +142,9 @@ function endpointOf(at: At): Endpoint {
 }
 
 function targetOf(at: At): Target {
-  const value = record(at)
+  const { consent = false, ...value } = record(at)
+  if (typeof consent !== 'boolean')
+    throw at.inside('consent', consent).fail('true or false is expected')
   const [kind, ...more] = Object.keys(value)
   if ((kind !== 'tcp' && kind !== 'lan') || more.length > 0) {
     throw at.fail('exactly one of "tcp" (on this machine) and "lan" (beside it) is expected')
@@ -149,7 +156,7 @@ function targetOf(at: At): Target {
       'a loopback address is on this machine: write "tcp", so that its owner is observed',
     )
   }
-  return { kind, endpoint: end }
+  return { kind, endpoint: end, consent }
 }
 
 function targetsOf(at: At): ReadonlyMap<string, Target> {
@@ -177,6 +184,13 @@ function deadlineOf(at: At): number {
     throw at.fail('whole milliseconds from 50 to 30000 are expected')
   }
   return Number(at.value)
+}
+
+function consentWaitOf(at: At): number {
+  const value = at.value ?? DEFAULT_CONSENT_WAIT_S
+  if (!Number.isInteger(value) || Number(value) < 10 || Number(value) > 3600)
+    throw at.fail('whole seconds from 10 to 3600 are expected')
+  return Number(value) * 1000
 }
 
 function drainOf(at: At): number {
@@ -208,6 +222,7 @@ const KEYS = [
   'keepalive_max_s',
   'drain_s',
   'accept_deadline_ms',
+  'consent_wait_s',
 ] as const
 
 function configOf(root: At, dataDir: string): AgentConfig {
@@ -233,6 +248,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
     keepaliveMaxMs: keepaliveOf(at('keepalive_max_s')),
     drainMs: drainOf(at('drain_s')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
+    consentWaitMs: consentWaitOf(at('consent_wait_s')),
   }
 }
 
@@ -259,6 +275,8 @@ export interface Setup {
   readonly rootSha256: string
   /** Each `name=tcp:ADDRESS:PORT` or `name=lan:ADDRESS:PORT`. */
   readonly targets?: readonly string[]
+  /** Names of targets that want consent on the device. */
+  readonly consent?: readonly string[]
   readonly keyExchange?: string | undefined
   readonly way?: Way | undefined
 }
@@ -274,8 +292,11 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
       )
     }
     if (Object.hasOwn(targets, name)) throw new At('--target', name, text).fail('named twice')
-    targets[name] = { [kind]: where }
+    targets[name] = { [kind]: where, consent: setup.consent?.includes(name) === true }
   }
+  for (const name of setup.consent ?? [])
+    if (!Object.hasOwn(targets, name))
+      throw new At('--consent', name, name).fail('no --target is called so')
   const value = {
     v: 1,
     gateway: setup.gateway,
@@ -294,9 +315,9 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
 /** The text of the file for a config. */
 export function printConfig(config: AgentConfig): string {
   const { host, port } = config.gateway
-  const targets = [...config.targets].map(([name, { kind, endpoint: end }]) => [
+  const targets = [...config.targets].map(([name, { kind, endpoint: end, consent }]) => [
     name,
-    { [kind]: printEndpoint(end) },
+    { [kind]: printEndpoint(end), ...(consent ? { consent } : {}) },
   ])
   const value = {
     v: 1,
@@ -313,6 +334,7 @@ export function printConfig(config: AgentConfig): string {
     drain_s: config.drainMs / 1000,
     keepalive_max_s: config.keepaliveMaxMs / 1000,
     accept_deadline_ms: config.acceptDeadlineMs,
+    consent_wait_s: config.consentWaitMs / 1000,
   }
   return `${JSON.stringify(value, undefined, 2)}\n`
 }

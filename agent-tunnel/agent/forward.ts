@@ -12,6 +12,7 @@ import type { ModbusOptions } from '#ot'
 import type { Clock, CloseReason, Offer, TunnelStream } from '#tunnel'
 import type { Target } from './config.ts'
 import { isId } from './config.ts'
+import type { Consent, ConsentCode, Consents } from './consent.ts'
 import { messageOf } from './errors.ts'
 import { readRecord, writeRecord } from './json.ts'
 import { startLease } from './lease.ts'
@@ -43,12 +44,15 @@ export type ForwardCode =
   | 'process.changed'
   | 'approvers.invalid'
   | ApproversFault
+  | ConsentCode
 
 export interface ForwardOptions {
   readonly targets: ReadonlyMap<string, Target>
   readonly scope: ProcessScope
   readonly clock: Clock
   readonly acceptDeadlineMs: number
+  /** Who asks the owner, for targets that want it. */
+  readonly consents: Consents
   readonly log: Log
   /** Tells the gateway that another process owns the session's connection now. */
   readonly ownerChanged: (session: string, observed: Observed) => void
@@ -63,6 +67,8 @@ interface Ask {
   readonly session: string
   readonly process: string
   readonly remainingMs: number
+  /** Who is behind it, as the gateway says. */
+  readonly who: string | null
   /** What a Modbus session is held to; undefined where it is none. */
   readonly modbus: ModbusOptions | undefined
   /** The signed grant as it came, for a device that asks for one. */
@@ -94,6 +100,13 @@ const UNOBSERVED: Readonly<Record<Unobserved, string>> = {
   not_accepted: 'no process accepted the connection in time',
   elsewhere: 'no process of this machine accepted the connection; is it a "lan" target?',
   unsettled: 'the processes that own the connection kept changing, or are too many',
+}
+
+const OWNER: Readonly<Record<ConsentCode, string>> = {
+  'owner.asked': 'the people at the device have been asked and have not answered yet',
+  'owner.denied': 'the people at the device said no',
+  'owner.silent': 'the people at the device were asked and did not answer',
+  'owner.busy': 'the people at the device have too many questions before them',
 }
 
 /** Serves the streams a gateway opens. One for all tunnels of an agent. */
@@ -129,11 +142,12 @@ export class Forwarder {
       const ask = this.#read(offer)
       const leaseEnds = clock.now() + this.#admitted(ask)
       const kind = this.#target(ask.process)
+      const consent = await this.#consent(ask, kind, cancelled.signal)
       target = await this.#connect(kind, cancelled.signal)
       const sighting = await this.#observe(kind, target, cancelled.signal)
       cancelled.signal.throwIfAborted()
       const observed = sighting?.observed ?? null
-      const stream = offer.accept(answerOf(observed))
+      const stream = offer.accept(answerOf(observed, consent))
       const names = { session: ask.session, process: ask.process }
       log('info', 'stream.accepted', { ...names, observed, unreadable: sighting?.unreadable })
       const closed = await this.#carry(stream, target, ask, leaseEnds - clock.now(), sighting)
@@ -182,6 +196,20 @@ export class Forwarder {
       )
     }
     return target
+  }
+
+  /** What the owner says, before the target hears of anything. */
+  async #consent(
+    { session, process, who, remainingMs }: Ask,
+    { consent, endpoint: end }: Target,
+    cancelled: AbortSignal,
+  ): Promise<Consent | undefined> {
+    if (!consent) return undefined
+    const question = { session, process, target: printEndpoint(end), who }
+    const answer = await this.#options.consents.ask(question, remainingMs, cancelled)
+    cancelled.throwIfAborted()
+    if ('code' in answer) throw new Refused(answer.code, OWNER[answer.code])
+    return answer.consent
   }
 
   async #connect({ endpoint: end }: Target, cancelled: AbortSignal): Promise<Socket> {
@@ -353,7 +381,15 @@ function askOf(metadata: Uint8Array): Ask {
     throw new Refused('open.metadata', 'the request does not say how long the session may last')
   }
   if (remainingMs <= 0) throw new Refused('lease.spent', 'the time of the session is over')
-  return { session, process, remainingMs, modbus: modbusOf(more), grant: more['grant'] }
+  const who = whoOf(more['who'])
+  return { session, process, remainingMs, who, modbus: modbusOf(more), grant: more['grant'] }
+}
+
+const MAX_WHO = 320
+
+/** For people to read on a terminal: nothing that would move its cursor. */
+function whoOf(value: unknown): string | null {
+  return typeof value === 'string' ? value.replaceAll(/[^\P{C} ]/gu, '?').slice(0, MAX_WHO) : null
 }
 
 /** A session that is said to be Modbus without rules we understand is not opened with none. */
@@ -366,8 +402,8 @@ function modbusOf({ protocol, obligations }: Record<string, unknown>): ModbusOpt
 }
 
 /** The answer to OPEN, whole or not at all: a list of owners cut to fit would hide one. */
-function answerOf(observed: Observed | null): Uint8Array {
-  const answer = writeRecord({ v: 1, observed })
+function answerOf(observed: Observed | null, consent: Consent | undefined): Uint8Array {
+  const answer = writeRecord({ v: 1, observed, ...(consent === undefined ? {} : { consent }) })
   if (answer.length <= MAX_METADATA_BYTES) return answer
   throw new Refused('target.unobserved', UNOBSERVED.unsettled)
 }

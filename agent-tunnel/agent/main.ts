@@ -7,6 +7,7 @@ import { systemClock } from '#tunnel'
 import type { Clock } from '#tunnel'
 import { DeviceClock } from './clock.ts'
 import type { AgentConfig } from './config.ts'
+import { Consents } from './consent.ts'
 import { renew } from './enrol.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { Forwarder } from './forward.ts'
@@ -102,12 +103,20 @@ async function keep(
   const clock = new DeviceClock({ monotonic, system, dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
   const twoKeys = openTwoKeys(config, { system, log })
+  using consents = new Consents({
+    dataDir,
+    clock: monotonic,
+    now: () => clock.now(),
+    waitMs: config.consentWaitMs,
+    log,
+  })
   const forwarder = new Forwarder({
     ...(twoKeys === undefined ? {} : { twoKeys }),
     targets,
     scope,
     clock: monotonic,
     acceptDeadlineMs,
+    consents,
     log,
     ownerChanged: (session, observed) => tunnels.tell({ type: 'owner_changed', session, observed }),
   })

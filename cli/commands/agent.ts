@@ -1,5 +1,6 @@
 /** `sallyport agent`: the device's side. Everything it does is #agent's; here are the words for it. */
 import { readFileSync } from 'node:fs'
+import { userInfo } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type * as agentRoom from '#agent'
@@ -18,6 +19,7 @@ interface EnrollOptions {
   readonly caSha256: string
   readonly data: string
   readonly target?: readonly string[]
+  readonly consent?: readonly string[]
   readonly keyExchange?: string
   readonly approvers?: string
 }
@@ -32,7 +34,7 @@ interface IslandOptions extends DataOptions {
 
 type AgentRoom = typeof agentRoom
 
-/** Adds `sallyport agent enroll|run|doctor|status|island`. */
+/** Adds `sallyport agent enroll|run|doctor|status|island|consent`. */
 export function registerAgent(program: Command): void {
   addAgentCommands(
     program.command('agent').description('this machine as a device: enrol it, keep its tunnel'),
@@ -54,6 +56,11 @@ export function addAgentCommands(agent: Command): void {
     .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
     .requiredOption('--data <dir>', 'where this device keeps its key, certificate and agent.json')
     .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
+    .option(
+      '--consent <name>',
+      'sessions to this target wait for a yes here; may be repeated',
+      collect,
+    )
     .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
     .action((options: EnrollOptions, command: Command) => enroll(options, command))
@@ -74,6 +81,7 @@ export function addAgentCommands(agent: Command): void {
     .action((options: DataOptions, command: Command) => status(options, command))
   registerApprovers(agent)
   addIslandCommands(agent)
+  addConsentCommands(agent)
 }
 
 type Pinned = ReturnType<AgentRoom['pinApprovers']>
@@ -178,6 +186,27 @@ function addIslandCommands(agent: Command): void {
     .action((options: DataOptions, command: Command) => islandStatus(options, command))
 }
 
+/** Adds `consent list|allow|deny`. */
+function addConsentCommands(agent: Command): void {
+  const consent = agent
+    .command('consent')
+    .description('sessions that wait for a yes on this device')
+  consent
+    .command('list')
+    .description('who waits, for what, and until when')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .action((options: DataOptions, command: Command) => consentList(options, command))
+  for (const answer of ['allow', 'deny'] as const)
+    consent
+      .command(answer)
+      .description(answer === 'allow' ? 'let a session in' : 'keep a session out')
+      .argument('<session>', 'its id, as `list` shows it')
+      .requiredOption('--data <dir>', 'the directory given to enroll')
+      .action((session: string, options: DataOptions, command: Command) =>
+        consentAnswer(session, answer, options, command),
+      )
+}
+
 /** Does `work`; an agent's error becomes a command's, with its exit code and next step. */
 async function withAgent<T>(work: (room: AgentRoom) => Promise<T>): Promise<T> {
   const room = await import('#agent')
@@ -213,6 +242,7 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
       tenant: options.tenant,
       rootSha256: options.caSha256,
       targets: options.target ?? [],
+      consent: options.consent ?? [],
       keyExchange: options.keyExchange,
       way: wayOut(),
     }
@@ -344,6 +374,38 @@ async function islandStatus({ data }: DataOptions, command: Command): Promise<vo
       note === undefined
         ? `${device} is not cut off`
         : `${device} is cut off since ${note.since ?? 'an unknown time'}: ${note.reason ?? 'no reason was given'}`,
+    ])
+  })
+}
+
+async function consentList({ data }: DataOptions, command: Command): Promise<void> {
+  await withAgent(async (room) => {
+    room.readConfig(data)
+    const questions = room.standingQuestions(data)
+    const head = ['session', 'who', 'process', 'target', 'until'] as const
+    const rows = questions.map(({ session, who, process, target, lapses_at: until }) => [
+      session,
+      who,
+      process,
+      target,
+      until,
+    ])
+    tell(globalOptions(command), questions, [layOut({ head, rows, empty: 'nobody waits' })])
+  })
+}
+
+async function consentAnswer(
+  session: string,
+  answer: 'allow' | 'deny',
+  { data }: DataOptions,
+  command: Command,
+): Promise<void> {
+  await withAgent(async (room) => {
+    room.readConfig(data)
+    const by = process.env['SUDO_USER'] ?? userInfo().username
+    const { who, process: name } = room.answerQuestion(data, session, { answer, by })
+    tell(globalOptions(command), { session, answer, by }, [
+      `${who ?? 'the session'} is ${answer === 'allow' ? 'let in to' : 'kept out of'} ${name}.`,
     ])
   })
 }
