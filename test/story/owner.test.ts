@@ -95,11 +95,15 @@ test('cut off: its sessions end with that reason, nobody is let in, and it is al
     denials: [{ code: 'device.island' }],
   })
 
+  const shown = await node.admin.ask<{ island: boolean }>('GET', '/devices/press-07')
+  expect(shown).toMatchObject({ connected: false, island: true })
+
   const from = node.size()
   liftIsland(cut.data)
   await logged('tunnel.up', 'press-07', from)
   const again = await vendor.ask<OpenedSession>('POST', '/sessions', ask)
   expect(again.id).not.toBe(session.id)
+  expect(await node.admin.ask('GET', '/devices/press-07')).toMatchObject({ island: false })
 })
 
 test('consent: bytes flow once somebody on the device said yes; a no is told to the vendor; both are in the log', async () => {
