@@ -77,6 +77,7 @@ export function clientFacts(source: Source): Partially<Input['client']> {
 export function deviceFacts(
   device: Device,
   presence: Presence | undefined,
+  island: boolean,
 ): Partially<Input['device']> {
   return {
     id: device.id,
@@ -88,8 +89,7 @@ export function deviceFacts(
       presence === undefined
         ? { serial: null, not_after: null }
         : { serial: presence.peer.serial, not_after: Math.floor(presence.peer.notAfter / 1000) },
-    // The owner's switch is reported by the agent; until it can be, nobody has thrown it.
-    island: false,
+    island,
   }
 }
 

@@ -3,6 +3,7 @@ import type { ApproversFault } from '#approval'
 import type { ModbusOptions } from '#ot'
 import type { StreamKind } from '#tunnel'
 import { isId } from './config.ts'
+import type { ConsentCode } from './consent.ts'
 import { readRecord, writeRecord } from './json.ts'
 import { modbusRules } from './modbus.ts'
 import type { Observed } from './scope/observed.ts'
@@ -27,6 +28,7 @@ export type ForwardCode =
   | 'spawn.failed'
   | 'approvers.invalid'
   | ApproversFault
+  | ConsentCode
 
 /** A stream is not opened. */
 export class Refused extends Error {
@@ -43,6 +45,8 @@ export interface Ask {
   readonly session: string
   readonly process: string
   readonly remainingMs: number
+  /** Who is behind it, as the gateway says. */
+  readonly who: string | null
   /** What a Modbus session is held to; undefined where it is none. */
   readonly modbus: ModbusOptions | undefined
   /** The person's terminal, for a program that may have one; undefined where there is none. */
@@ -81,10 +85,18 @@ export function askOf(kind: StreamKind, metadata: Uint8Array): Ask {
     session,
     process,
     remainingMs,
+    who: whoOf(more['who']),
     modbus: modbusOf(kind, more),
     terminal: terminalOf(more),
     grant: more['grant'],
   }
+}
+
+const MAX_WHO = 320
+
+/** For people to read on a terminal: nothing that would move its cursor. */
+function whoOf(value: unknown): string | null {
+  return typeof value === 'string' ? value.replaceAll(/[^\P{C} ]/gu, '?').slice(0, MAX_WHO) : null
 }
 
 /** A session that is said to be Modbus without rules we understand is not opened with none. */

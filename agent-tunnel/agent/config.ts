@@ -40,10 +40,13 @@ export interface AgentConfig {
   readonly drainMs: number
   /** How long a target may take to accept a connection before it counts as unobserved. */
   readonly acceptDeadlineMs: number
+  /** How long the owner has to consent to a session. */
+  readonly consentWaitMs: number
 }
 
 const DEFAULT_TENANT = 'main.sallyport.internal'
 const DEFAULT_ACCEPT_DEADLINE_MS = 2000
+const DEFAULT_CONSENT_WAIT_S = 120
 const MAX_TARGETS = 256
 const MAX_OTHERS = 32
 const ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
@@ -137,6 +140,13 @@ function deadlineOf(at: At): number {
   return Number(at.value)
 }
 
+function consentWaitOf(at: At): number {
+  const value = at.value ?? DEFAULT_CONSENT_WAIT_S
+  if (!Number.isInteger(value) || Number(value) < 10 || Number(value) > 3600)
+    throw at.fail('whole seconds from 10 to 3600 are expected')
+  return Number(value) * 1000
+}
+
 function drainOf(at: At): number {
   if (at.value === undefined) return 0
   if (!Number.isInteger(at.value) || Number(at.value) < 0 || Number(at.value) > 86_400)
@@ -166,6 +176,7 @@ const KEYS = [
   'keepalive_max_s',
   'drain_s',
   'accept_deadline_ms',
+  'consent_wait_s',
 ] as const
 
 function configOf(root: At, dataDir: string): AgentConfig {
@@ -191,6 +202,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
     keepaliveMaxMs: keepaliveOf(at('keepalive_max_s')),
     drainMs: drainOf(at('drain_s')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
+    consentWaitMs: consentWaitOf(at('consent_wait_s')),
   }
 }
 
@@ -217,6 +229,8 @@ export interface Setup {
   readonly rootSha256: string
   /** Each `name=KIND:ADDRESS:PORT`; KIND as in agent.json. */
   readonly targets?: readonly string[]
+  /** Names of targets that want consent on the device. */
+  readonly consent?: readonly string[]
   readonly keyExchange?: string | undefined
   readonly way?: Way | undefined
 }
@@ -233,8 +247,11 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
     }
     const { name, value } = read
     if (Object.hasOwn(targets, name)) throw new At('--target', name, text).fail('named twice')
-    targets[name] = value
+    targets[name] = { ...value, consent: setup.consent?.includes(name) === true }
   }
+  for (const name of setup.consent ?? [])
+    if (!Object.hasOwn(targets, name))
+      throw new At('--consent', name, name).fail('no --target is called so')
   const value = {
     v: 1,
     gateway: setup.gateway,
@@ -269,6 +286,7 @@ export function printConfig(config: AgentConfig): string {
     drain_s: config.drainMs / 1000,
     keepalive_max_s: config.keepaliveMaxMs / 1000,
     accept_deadline_ms: config.acceptDeadlineMs,
+    consent_wait_s: config.consentWaitMs / 1000,
   }
   return `${JSON.stringify(value, undefined, 2)}\n`
 }

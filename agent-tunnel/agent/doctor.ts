@@ -17,6 +17,7 @@ import type { Dialled } from './connect.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
 import { Identity } from './identity.ts'
 import type { Pair } from './identity.ts'
+import { assertNoIsland } from './island.ts'
 import { printEndpoint } from './scope/address.ts'
 import { ProcessScope } from './scope/owner.ts'
 import { readStatus } from './status.ts'
@@ -101,6 +102,7 @@ export async function examineAgent(
       'config',
       `device ${config.device}, gateway ${config.gateway.host} port ${config.gateway.port}`,
     )
+    assertNoIsland(dataDir)
     if (config.proxy === undefined) about.without('proxy')
     if (config.carrier === 'tls') about.without('websocket')
     await examineWay(config, about, signal)

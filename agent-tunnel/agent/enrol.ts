@@ -31,6 +31,7 @@ import { AgentError, messageOf } from './errors.ts'
 import { makeDirectory } from './files.ts'
 import { Identity } from './identity.ts'
 import type { Pair, Prepared } from './identity.ts'
+import { assertNoIsland } from './island.ts'
 import type { Log } from './log.ts'
 import type { Anchors } from './trust.ts'
 
@@ -318,12 +319,13 @@ export interface EnrolOptions {
  *
  * A device whose gateway has a new root is given the new pin and a new token here, and keeps what it has.
  *
- * Throws AgentError: `config.other_device` when the directory belongs to another device,
+ * Throws AgentError: `agent.island` where the owner has cut the device off, `config.other_device` when the directory belongs to another device,
  * `data.unwritable`, and those of `fetchAnchors` and `enrol`.
  */
 export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Promise<Pair> {
   const { token, signal, log } = options
   makeDirectory(config.dataDir)
+  assertNoIsland(config.dataDir)
   const identity = new Identity(config.dataDir)
   const before = assertSameDevice(config, identity)
   // Under a new pin the old one stays until the gateway has shown a root that the new one names: a

@@ -26,6 +26,8 @@ const rows = {
   'config.other_device': { exit: 2, hop: 'config' },
   'token.missing': { exit: 2, hop: 'config' },
   'agent.running': { exit: 2, hop: 'config' },
+  'agent.island': { exit: 1, hop: 'config' },
+  'consent.none': { exit: 2, hop: 'config' },
   'data.unwritable': { exit: 1, hop: 'config' },
   'approvers.invalid': { exit: 2, hop: 'config' },
   'approvers.pinned': { exit: 2, hop: 'config' },

@@ -57,7 +57,7 @@ export function readIfPresent(path: string): string | undefined {
   }
 }
 
-function syncDirectory(path: string): void {
+export function syncDirectory(path: string): void {
   const directory = openSync(path, 'r')
   try {
     fsyncSync(directory)

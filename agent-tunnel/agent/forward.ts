@@ -6,6 +6,7 @@
 import type { Clock, CloseReason, Offer, StreamKind, TunnelStream } from '#tunnel'
 import { answerOf, askOf, Refused } from './ask.ts'
 import type { Ask, ForwardCode } from './ask.ts'
+import type { Consent, ConsentCode, Consents } from './consent.ts'
 import { messageOf } from './errors.ts'
 import { readRecord } from './json.ts'
 import { startLease } from './lease.ts'
@@ -15,6 +16,7 @@ import { Pressure } from './pressure.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope } from './scope/owner.ts'
 import type { TcpMemory } from './scope/procfs.ts'
+import { placeOf } from './target.ts'
 import type { Dialled, Target } from './target.ts'
 import type { TwoKeys } from './two-keys.ts'
 import { spawned } from './spawn/line.ts'
@@ -27,6 +29,8 @@ export interface ForwardOptions {
   readonly scope: ProcessScope
   readonly clock: Clock
   readonly acceptDeadlineMs: number
+  /** Who asks the owner, for targets that want it. */
+  readonly consents: Consents
   readonly log: Log
   /** Tells the gateway that another process owns the session's connection now. */
   readonly ownerChanged: (session: string, observed: Observed) => void
@@ -52,6 +56,13 @@ const STREAMS: readonly StreamKind[] = ['tcp', 'udp', 'spawn']
 /** The gateway decides in milliseconds; a paused target is not kept for one that does not. */
 const PROCEED_TIMEOUT_MS = 30_000
 const MAX_SESSIONS = 1024
+
+const OWNER: Readonly<Record<ConsentCode, string>> = {
+  'owner.asked': 'the people at the device have been asked and have not answered yet',
+  'owner.denied': 'the people at the device said no',
+  'owner.silent': 'the people at the device were asked and did not answer',
+  'owner.busy': 'the people at the device have too many questions before them',
+}
 
 /** Serves the streams a gateway opens. One for all tunnels of an agent. */
 export class Forwarder {
@@ -86,10 +97,11 @@ export class Forwarder {
       const ask = this.#read(offer)
       const leaseEnds = clock.now() + this.#admitted(ask)
       const target = this.#target(ask)
+      const consent = await this.#consent(ask, target, cancelled.signal)
       line = await openLine(target, ask, this.#room, cancelled.signal)
       cancelled.signal.throwIfAborted()
       const { observed, sighting, says } = line
-      const stream = offer.accept(answerOf(observed, says))
+      const stream = offer.accept(answerOf(observed, { ...says, consent }))
       const names = { session: ask.session, process: ask.process }
       log('info', 'stream.accepted', { ...names, observed, unreadable: sighting?.unreadable })
       const closed = await this.#carry(stream, line, ask, leaseEnds - clock.now())
@@ -134,6 +146,20 @@ export class Forwarder {
     if (stream !== kind)
       throw new Refused('open.kind', `${process} is reached by ${stream} streams, not by ${kind}`)
     return target
+  }
+
+  /** What the owner says, before the target hears of anything. */
+  async #consent(
+    { session, process, who, remainingMs }: Ask,
+    target: Target,
+    cancelled: AbortSignal,
+  ): Promise<Consent | undefined> {
+    if (!target.consent) return undefined
+    const question = { session, process, target: placeOf(target), who }
+    const answer = await this.#options.consents.ask(question, remainingMs, cancelled)
+    cancelled.throwIfAborted()
+    if ('code' in answer) throw new Refused(answer.code, OWNER[answer.code])
+    return answer.consent
   }
 
   /** From ACCEPT to the end of the stream. */

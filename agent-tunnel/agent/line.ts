@@ -8,7 +8,7 @@ import type { Log } from './log.ts'
 import type { Pressure } from './pressure.ts'
 import type { Observed } from './scope/observed.ts'
 import type { ProcessScope, Sighting } from './scope/owner.ts'
-import type { Dialled, Target } from './target.ts'
+import type { Body, Dialled } from './target.ts'
 
 /** What opening a line needs beside its target. */
 export interface LineRoom {
@@ -45,7 +45,7 @@ export interface Line {
 }
 
 /** One kind of target: the streams it is for, and how it is opened. */
-export interface Kind<T extends Target = Dialled> {
+export interface Kind<T extends Body = Dialled> {
   readonly stream: StreamKind
   /** Rejects with Refused, or the signal's reason. */
   open(target: T, ask: Ask, room: LineRoom, cancelled: AbortSignal): Promise<Line>

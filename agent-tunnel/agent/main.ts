@@ -1,16 +1,18 @@
 /**
  * The agent as a program: a tunnel that is kept up, the renewal of the certificate, the watch over the
  * targets, and what serves the streams, put together. It dials out and never listens; it takes no
- * address from the gateway.
+ * address from the gateway. While its owner cuts the device off there is none of all that.
  */
 import { systemClock } from '#tunnel'
 import type { Clock } from '#tunnel'
 import { DeviceClock } from './clock.ts'
 import type { AgentConfig } from './config.ts'
+import { Consents } from './consent.ts'
 import { renew } from './enrol.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { Forwarder } from './forward.ts'
 import { Identity } from './identity.ts'
+import { Island } from './island.ts'
 import type { Pair } from './identity.ts'
 import type { Log } from './log.ts'
 import { Renewal } from './renewal.ts'
@@ -32,6 +34,8 @@ export interface RunOptions {
   /** Uniform in [0, 1). */
   readonly random?: () => number
   readonly scope?: ProcessScope
+  /** Is given, once, what cuts the device off until its owner lifts that: for a signal of theirs. */
+  readonly onCut?: (cut: () => void) => void
 }
 
 /**
@@ -51,21 +55,47 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   const status = new StatusFile(config.dataDir)
   // Timers of the tunnel do not keep a process alive; between two tunnels this does.
   const alive = setInterval(() => {}, 2 ** 30)
+  const { log, signal, clock = systemClock, system = Date.now } = options
+  using island = new Island(config.dataDir, clock, log)
+  options.onCut?.(() => island.cut(new Date(system()).toISOString()))
   try {
-    await keep(config, options, identity, anchors, status)
+    while (!signal.aborted) {
+      if (island.on) {
+        status.update({ state: 'island', gateway: null, tls: null })
+        await island.until(false, signal)
+      } else await live(config, options, { identity, anchors, status, island })
+    }
   } finally {
     clearInterval(alive)
     status.update({ state: 'stopped', gateway: null, tls: null })
-    options.log('info', 'agent.stopped')
+    log('info', 'agent.stopped')
+  }
+}
+
+interface Parts {
+  readonly identity: Identity
+  readonly anchors: Anchors
+  readonly status: StatusFile
+  readonly island: Island
+}
+
+/** Keeps a tunnel until the owner cuts the device off, or the agent ends. */
+async function live(config: AgentConfig, options: RunOptions, parts: Parts): Promise<void> {
+  const { island } = parts
+  const over = new AbortController()
+  const ended = AbortSignal.any([options.signal, over.signal])
+  void island.until(true, ended).then(() => over.abort())
+  try {
+    await keep(config, { ...options, signal: ended }, parts)
+  } finally {
+    over.abort()
   }
 }
 
 async function keep(
   config: AgentConfig,
   options: RunOptions,
-  identity: Identity,
-  anchors: Anchors,
-  status: StatusFile,
+  { identity, anchors, status, island }: Parts,
 ): Promise<void> {
   const { signal, log, clock: monotonic = systemClock, random = Math.random } = options
   const { scope = new ProcessScope(), system = Date.now } = options
@@ -73,12 +103,20 @@ async function keep(
   const clock = new DeviceClock({ monotonic, system, dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
   const twoKeys = openTwoKeys(config, { system, log })
+  using consents = new Consents({
+    dataDir,
+    clock: monotonic,
+    now: () => clock.now(),
+    waitMs: config.consentWaitMs,
+    log,
+  })
   const forwarder = new Forwarder({
     ...(twoKeys === undefined ? {} : { twoKeys }),
     targets,
     scope,
     clock: monotonic,
     acceptDeadlineMs,
+    consents,
     log,
     ownerChanged: (session, observed) => tunnels.tell({ type: 'owner_changed', session, observed }),
   })
@@ -106,6 +144,7 @@ async function keep(
     targets: () => watch.current,
     serve: (offer) => forwarder.serve(offer),
     serving: () => forwarder.serving,
+    cutOff: () => island.on,
     renew: () => renewal.ask(),
   })
   using renewal = new Renewal({

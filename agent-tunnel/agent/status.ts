@@ -8,7 +8,7 @@ export interface Status {
   readonly pid: number
   /** With the pid it names one process; null where there is no procfs. */
   readonly start_ticks: number | null
-  readonly state: 'dialling' | 'connected' | 'stopped'
+  readonly state: 'dialling' | 'connected' | 'island' | 'stopped'
   /** When the state began, ISO 8601 by this device's clock. */
   readonly since: string
   readonly gateway: string | null

@@ -16,7 +16,13 @@ export interface Dialled {
   readonly endpoint: Endpoint
 }
 
-export type Target = Dialled | Spawned
+/** What stands behind a name, without what its owner wants to be asked. */
+export type Body = Dialled | Spawned
+
+export type Target = Body & {
+  /** A session to it waits until somebody on the device has said yes. */
+  readonly consent: boolean
+}
 
 const DIALLED: readonly DialledKind[] = ['tcp', 'udp', 'lan', 'lan_udp']
 
@@ -41,7 +47,13 @@ export function reachedAt({ kind, endpoint: end }: Dialled): Endpoint & Reached 
 
 /** One target of agent.json. Throws AgentError `config.invalid` with the place of the mistake. */
 export function targetOf(at: At): Target {
-  const value = at.record()
+  const { consent = false, ...value } = at.record()
+  if (typeof consent !== 'boolean')
+    throw at.inside('consent', consent).fail('true or false is expected')
+  return { ...bodyOf(at, value), consent }
+}
+
+function bodyOf(at: At, value: Readonly<Record<string, unknown>>): Body {
   const [kind, ...more] = Object.keys(value)
   if (kind === 'spawn' && more.length === 0) return declarationOf(at.inside(kind, value[kind]))
   const dialled = DIALLED.find((known) => known === kind)
@@ -90,6 +102,12 @@ export function readTarget(text: string): { name: string; value: object } | unde
 
 /** The value of the file that `targetOf` reads. */
 export function printTarget(target: Target): object {
-  if (target.kind === 'spawn') return { spawn: printDeclaration(target) }
-  return { [target.kind]: printEndpoint(target.endpoint) }
+  const consent = target.consent ? { consent: true } : {}
+  if (target.kind === 'spawn') return { spawn: printDeclaration(target), ...consent }
+  return { [target.kind]: printEndpoint(target.endpoint), ...consent }
+}
+
+/** Where it leads, for people. */
+export function placeOf(target: Target): string {
+  return target.kind === 'spawn' ? target.argv.join(' ') : printEndpoint(target.endpoint)
 }

@@ -39,6 +39,8 @@ export interface TunnelsOptions {
   readonly serving: () => number
   /** The gateway asks for a renewal. */
   readonly renew: () => void
+  /** Whether the owner is why the signal was aborted: then nothing is let go on. */
+  readonly cutOff: () => boolean
 }
 
 /** Why the loop looks up from a tunnel. */
@@ -364,8 +366,12 @@ export class Tunnels {
   /** Says GOAWAY, lets streams go on as long as the config allows, then closes. */
   async #stop(): Promise<void> {
     const tunnels = [...this.#links.keys()].map(({ tunnel }) => tunnel)
-    const until = this.#monotonic.now() + this.#options.config.drainMs
-    for (const tunnel of tunnels) if (!tunnel.draining) tunnel.goaway('agent.stopping')
+    const cutOff = this.#options.cutOff()
+    const until = this.#monotonic.now() + (cutOff ? 0 : this.#options.config.drainMs)
+    for (const tunnel of tunnels) {
+      if (cutOff) tunnel.close('owner.island', 'the owner of the device has cut it off')
+      else if (!tunnel.draining) tunnel.goaway('agent.stopping')
+    }
     while (this.#options.serving() > 0 && this.#monotonic.now() < until) {
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#monotonic.after(LOOK_MS / 4, resolve)

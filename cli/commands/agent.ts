@@ -1,12 +1,13 @@
 /** `sallyport agent`: the device's side. Everything it does is #agent's; here are the words for it. */
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import type * as agentRoom from '#agent'
 import type { AgentConfig, Status } from '#agent'
-import { CliError, Exited, usage } from '../exit.ts'
-import type { Exit } from '../exit.ts'
+import { withAgent } from '../agent-room.ts'
+import type { AgentRoom } from '../agent-room.ts'
+import { Exited, usage } from '../exit.ts'
 import { facts, layOut, note, plain, say, tell } from '../print.ts'
 import { wayOut } from '../way.ts'
+import { addConsentCommands, addIslandCommands } from './agent-owner.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface EnrollOptions {
@@ -17,6 +18,7 @@ interface EnrollOptions {
   readonly caSha256: string
   readonly data: string
   readonly target?: readonly string[]
+  readonly consent?: readonly string[]
   readonly keyExchange?: string
   readonly approvers?: string
 }
@@ -25,9 +27,7 @@ interface DataOptions {
   readonly data: string
 }
 
-type AgentRoom = typeof agentRoom
-
-/** Adds `sallyport agent enroll|run|doctor|status`. */
+/** Adds `sallyport agent enroll|run|doctor|status|island|consent`. */
 export function registerAgent(program: Command): void {
   addAgentCommands(
     program.command('agent').description('this machine as a device: enrol it, keep its tunnel'),
@@ -49,6 +49,11 @@ export function addAgentCommands(agent: Command): void {
     .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
     .requiredOption('--data <dir>', 'where this device keeps its key, certificate and agent.json')
     .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
+    .option(
+      '--consent <name>',
+      'sessions to this target wait for a yes here; may be repeated',
+      collect,
+    )
     .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
     .action((options: EnrollOptions, command: Command) => enroll(options, command))
@@ -68,6 +73,8 @@ export function addAgentCommands(agent: Command): void {
     .requiredOption('--data <dir>', 'the directory given to enroll')
     .action((options: DataOptions, command: Command) => status(options, command))
   registerApprovers(agent)
+  addIslandCommands(agent)
+  addConsentCommands(agent)
 }
 
 type Pinned = ReturnType<AgentRoom['pinApprovers']>
@@ -149,26 +156,6 @@ function setLines(set: Pinned): string[] {
   ])
 }
 
-/** Does `work`; an agent's error becomes a command's, with its exit code and next step. */
-async function withAgent<T>(work: (room: AgentRoom) => Promise<T>): Promise<T> {
-  const room = await import('#agent')
-  try {
-    return await work(room)
-  } catch (error) {
-    if (!(error instanceof room.AgentError)) throw error
-    const exit: Exit = ({ 1: 'failed', 2: 'usage', 3: 'denied' } as const)[
-      room.agentCodes[error.code].exit
-    ]
-    const why =
-      error.serverCode === undefined ? undefined : `the gateway's code is ${error.serverCode}`
-    throw new CliError(
-      error.message,
-      { code: error.code, exit, why, next: error.next },
-      { cause: error },
-    )
-  }
-}
-
 /** Aborts at the first signal of a service manager or a terminal; the second one ends the process as usual. */
 function untilStopped(): AbortSignal {
   const stopping = new AbortController()
@@ -184,6 +171,7 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
       tenant: options.tenant,
       rootSha256: options.caSha256,
       targets: options.target ?? [],
+      consent: options.consent ?? [],
       keyExchange: options.keyExchange,
       way: wayOut(),
     }
@@ -206,7 +194,8 @@ async function run({ data }: DataOptions): Promise<void> {
   await withAgent(async (room) => {
     const log = room.lineLog((line) => process.stderr.write(line))
     const config = room.withWay(room.readConfig(data), wayOut())
-    await room.runAgent(config, { signal: untilStopped(), log })
+    const onCut = (cut: () => void) => process.on('SIGUSR2', cut)
+    await room.runAgent(config, { signal: untilStopped(), log, onCut })
   })
 }
 
@@ -244,7 +233,12 @@ async function status({ data }: DataOptions, command: Command): Promise<void> {
 function lines(status: Status, running: boolean): string[] {
   return facts([
     ['agent', running ? `runs as process ${status.pid}` : 'does not run'],
-    ['tunnel', running ? `${status.state} since ${status.since}` : 'none'],
+    [
+      'tunnel',
+      running
+        ? `${status.state === 'island' ? 'none: cut off by the owner' : status.state} since ${status.since}`
+        : 'none',
+    ],
     ['gateway', status.gateway],
     ['key exchange', status.tls?.group],
     ['certificate', status.certificate?.serial],

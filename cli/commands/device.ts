@@ -284,12 +284,17 @@ async function showDevice(id: string, _flags: unknown, command: Command): Promis
   if (!options.json) say(layOut(processTable(row.processes)))
 }
 
+const CUT_OFF = 'no: its owner has cut it off'
+
 function describe(row: Device): string[] {
   return facts([
     ['device', row.id],
     ['zone', row.zone],
     ['state', row.state],
-    ['connected', row.connected ? `since ${instant(row.connected_at)}` : false],
+    [
+      'connected',
+      row.connected ? `since ${instant(row.connected_at)}` : row.island ? CUT_OFF : false,
+    ],
     [
       'tunnel',
       row.tls === null ? null : `${row.tls.version} ${row.tls.cipher} ${row.tls.group ?? '-'}`,

@@ -95,6 +95,8 @@ export const Device = Type.Object({
   created_at: Instant,
   connected: Type.Boolean(),
   connected_at: Type.Union([Instant, Type.Null()]),
+  /** Whether its owner cut it off, as it said when it left. */
+  island: Type.Boolean(),
   tls: Type.Union([DeviceTls, Type.Null()]),
   certificate: Type.Union([
     Type.Object({ serial: Type.String(), not_after: Instant }),

@@ -50,6 +50,7 @@ export class Registry {
   /** Devices by what their tunnel was admitted with; a revocation must not search. */
   readonly #bySerial = new Map<string, Set<string>>()
   readonly #byIssuer = new Map<string, Set<string>>()
+  readonly #cutOff = new Set<string>()
   readonly #watchers = new Set<(change: PresenceChange) => void>()
 
   get size(): number {
@@ -62,6 +63,16 @@ export class Registry {
 
   all(): readonly Presence[] {
     return [...this.#here.values()]
+  }
+
+  /** Whether the owner of a device cut it off, as it said when it left; until it is back. */
+  isCutOff(device: string): boolean {
+    return this.#cutOff.has(device)
+  }
+
+  /** Remembers that; a device that has a tunnel again is not cut off. */
+  cutOff(device: string): void {
+    if (!this.#here.has(device)) this.#cutOff.add(device)
   }
 
   /** The tunnels that a revocation ends. */
@@ -94,6 +105,7 @@ export class Registry {
     if (before !== undefined && presence.epoch < before.epoch) return { placed: false }
     if (before !== undefined) this.#unindex(before)
     this.#here.set(presence.device, presence)
+    this.#cutOff.delete(presence.device)
     this.#index(presence)
     this.#tell({ kind: 'up', presence })
     return { placed: true, replaced: before }

@@ -167,7 +167,7 @@ async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
     subject: ask.subject,
     client: clientFacts(ask.source),
     tls: tlsFacts(ask.source, presence),
-    device: deviceFacts(device, presence),
+    device: deviceFacts(device, presence, room.registry.isCutOff(device.id)),
     grants: [grantFacts(grant)],
     approval: { grant: grantFacts(grant), approvals: grant.approvals.map(({ by }) => by) },
   })

@@ -76,7 +76,7 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     subject: ask.subject,
     client: clientFacts(ask.source),
     tls: tlsFacts(ask.source, presence),
-    device: deviceFacts(device, presence),
+    device: deviceFacts(device, presence, room.registry.isCutOff(device.id)),
     process: process === undefined ? null : processFacts(process, null),
     grants: [grantFacts(proposed)],
     request: {

@@ -206,8 +206,21 @@ function serve(listener: TunnelListener, presence: Presence, offer: Offer): void
   readReports(listener, presence, control)
   void tunnel.closed.then((why) => {
     const was = listener.registry.remove(device, tunnel)
+    if (was !== undefined && why.code === ISLAND && why.fault === 'remote') cutOff(listener, device)
     return recordDown(listener, presence, was === undefined ? 'tunnel.replaced' : why.code)
   })
+}
+
+/** What an agent says as it leaves because the owner of its device wants that. */
+const ISLAND = 'owner.island'
+
+/** The sessions of the device end: policy is told that its owner has cut it off. */
+function cutOff(listener: TunnelListener, device: string): void {
+  listener.registry.cutOff(device)
+  const withdrawal = { trigger: 'device', at: performance.now() } as const
+  listener.reauthorization
+    .withdraw((session) => session.device === device, withdrawal)
+    .catch((error: unknown) => listener.report(error, `the sessions of ${device} could not be cut`))
 }
 
 /** A peer that is cut may hear why for this long; one that does not read its socket loses it all the same. */
@@ -268,7 +281,8 @@ async function admit(
   const decision = listener.decisions.ask('tunnel.connect', {
     subject: { id: device.id, kind: 'device' },
     device: {
-      ...deviceFacts(device, undefined),
+      // Who dials is not cut off.
+      ...deviceFacts(device, undefined, false),
       cert: { serial: peer.serial, not_after: Math.floor(peer.notAfter / 1000) },
     },
     tunnel: { peer_device_id: peer.device, peer_ip: from === '' ? null : from },

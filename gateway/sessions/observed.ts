@@ -28,8 +28,23 @@ const ObservedSchema = Type.Intersect([
     others: Type.Array(Type.Intersect([OwnerSchema, Type.Object({})]), { maxItems: 16 }),
   }),
 ])
-const AnswerSchema = Type.Object({ v: Type.Literal(1), observed: OrNull(ObservedSchema) })
+const ConsentSchema = Type.Object({
+  by: Type.String({ pattern: '^[\\x20-\\x7e]{1,64}$' }),
+  at: Type.Integer({ minimum: 0 }),
+})
+const AnswerSchema = Type.Object({
+  v: Type.Literal(1),
+  observed: OrNull(ObservedSchema),
+  consent: Type.Optional(ConsentSchema),
+})
 const SpawnAnswer = Type.Object({ terminal: Type.Boolean() })
+
+/** What a device answers to OPEN. */
+export interface DeviceAnswer {
+  readonly observed: Observed | null
+  /** Who on the device said yes, by their own word, where the device asks somebody. */
+  readonly consent: { readonly by: string; readonly at: number } | undefined
+}
 
 const TargetSchema = Type.Object({
   process: Type.String({ minLength: 1, maxLength: 40 }),
@@ -65,11 +80,11 @@ export function toObserved(value: Static<typeof ObservedSchema> | null): Observe
 }
 
 /** The answer to OPEN. Throws DeviceReportError; null where the agent says the target has no process. */
-export function readObserved(answer: Uint8Array): Observed | null {
+export function readAnswer(answer: Uint8Array): DeviceAnswer {
   const value = parse(answer)
   if (!Value.Check(AnswerSchema, value))
     throw new DeviceReportError('the device answered with facts of another form')
-  return toObserved(value.observed)
+  return { observed: toObserved(value.observed), consent: value.consent }
 }
 
 /** What else an answer that was read says, for the client: whether a spawned program has a terminal. */

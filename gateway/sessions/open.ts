@@ -44,15 +44,20 @@ export async function openSession(room: SessionRoom, request: OpenRequest): Prom
   const grants = await candidates(room, request)
   if (target === undefined || (request.subject.party === 'vendor' && grants.length === 0))
     throw await unknownTarget(room, request, target)
-  if (target.presence === undefined)
-    throw await refused(
-      room,
-      request,
-      new Refusal('device.offline', 'the device has no tunnel to this gateway', {
-        nextStep: 'ask the plant whether the device is running and its network is up',
-      }),
-    )
+  if (target.presence === undefined) throw await refused(room, request, away(target.island))
   return await admit(room, request, { ...target, presence: target.presence }, grants)
+}
+
+function away(island: boolean): Refusal {
+  if (!island)
+    return new Refusal('device.offline', 'the device has no tunnel to this gateway', {
+      nextStep: 'ask the plant whether the device is running and its network is up',
+    })
+  const { msg, next: nextStep } = CATALOGUE['device.island']
+  return new Refusal('device.offline', msg, {
+    nextStep,
+    denials: [{ code: 'device.island', msg }],
+  })
 }
 
 /** One live grant where there is one (the one that ends last); else all, so that policy can say why not. */

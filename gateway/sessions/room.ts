@@ -45,6 +45,8 @@ export interface Target {
   readonly device: Device
   readonly process: Process
   readonly presence: Presence | undefined
+  /** Its owner has cut it off. */
+  readonly island: boolean
 }
 
 export async function findTarget(
@@ -57,7 +59,12 @@ export async function findTarget(
     room.devices.findProcess(device, process),
   ])
   if (found === undefined || registered === undefined) return undefined
-  return { device: found, process: registered, presence: room.registry.find(device) }
+  return {
+    device: found,
+    process: registered,
+    presence: room.registry.find(device),
+    island: room.registry.isCutOff(device),
+  }
 }
 
 /** The question `session.open` and `session.reevaluate` share. */
@@ -72,7 +79,7 @@ export function sessionFacts(
     subject,
     client: clientFacts(source),
     tls: tlsFacts(source, target.presence),
-    device: deviceFacts(target.device, target.presence),
+    device: deviceFacts(target.device, target.presence, target.island),
     process: processFacts(target.process, observed),
     grants: grants.map(grantFacts),
     locks: [],

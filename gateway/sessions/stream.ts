@@ -3,7 +3,6 @@
  * executable answered; policy decides on that; only then may a byte pass.
  */
 import { createHash } from 'node:crypto'
-import type { Observed } from '#policy'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
 import { refOf, toRefusal } from '../decisions.ts'
 import { streamKindOf } from '../devices/device.ts'
@@ -11,7 +10,7 @@ import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream } from './live.ts'
-import { DeviceReportError, readObserved, saysOf } from './observed.ts'
+import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
 import { unrecorded } from './obligations.ts'
 import type { Terminal } from './terminal.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom, type Target } from './room.ts'
@@ -63,10 +62,11 @@ export async function openStream(
       throw new Refusal('target.unknown', 'the process is no longer registered')
     const stream = await dial(room, session, target, terminal)
     try {
-      const observed = saidBy(stream)
+      const said = saidBy(stream)
+      const { observed } = said
       // From here on a withdrawal judges this connection too, while it is still being decided.
       entry.observed = observed
-      await decide(room, session, source, observed)
+      await decide(room, session, source, said)
       if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
       session.observed = observed
       session.connections++
@@ -125,6 +125,7 @@ async function dial(
       v: 1,
       session: session.id,
       process: session.process,
+      who: session.subject.email,
       remaining_ms: Math.max(0, Math.round(session.end() - room.now())),
       // The agent judges a Modbus session too, by the rules that hold here.
       protocol: session.kind === 'modbus' ? 'modbus' : kind,
@@ -166,20 +167,32 @@ const AGENT_SAYS: Readonly<Record<string, string>> = {
   'approvers.level': 'what was signed allows less than was asked for',
   'approvers.quorum': 'too few of the approvers that the device knows signed this grant',
   'approvers.invalid': 'the device cannot read its approvers, so it lets nobody in',
+  'owner.asked': 'the people at the device have been asked and have not answered yet',
+  'owner.denied': 'the people at the device said no',
+  'owner.silent': 'the people at the device were asked and did not answer',
+  'owner.busy': 'the people at the device have too many questions before them',
+}
+
+const OWNER_STEPS: Readonly<Record<string, string>> = {
+  'owner.asked': 'connect again in a moment',
+  'owner.denied': 'speak with the plant, then open a new session',
+  'owner.silent': 'ask the plant to have somebody at the device, then open a new session',
 }
 
 function targetRefused(error: TunnelRefused): Refusal {
   const detail = AGENT_SAYS[error.code] ?? 'the agent refused the connection'
   return new Refusal('target.refused', `${detail} (${error.code})`, {
-    nextStep: 'ask the plant to check the process on the device: `sallyport agent doctor`',
+    nextStep:
+      OWNER_STEPS[error.code] ??
+      'ask the plant to check the process on the device: `sallyport agent doctor`',
     denials: [{ code: error.code, msg: detail }],
   })
 }
 
 /** What the device says it saw; where it said anything else, the connection is refused and the device named. */
-function saidBy(stream: TunnelStream): Observed | null {
+function saidBy(stream: TunnelStream): DeviceAnswer {
   try {
-    return readObserved(stream.answer)
+    return readAnswer(stream.answer)
   } catch (cause) {
     if (!(cause instanceof DeviceReportError)) throw cause
     throw new Refusal('target.refused', cause.message, {
@@ -195,7 +208,7 @@ async function decide(
   room: SessionRoom,
   session: LiveSession,
   source: Source,
-  observed: Observed | null,
+  { observed, consent }: DeviceAnswer,
 ): Promise<void> {
   // Read after the device has answered: how long that takes is the device's to choose.
   const [grant, target] = await Promise.all([
@@ -232,7 +245,7 @@ async function decide(
       )
     await room.log.append({
       code: 'policy.decision',
-      message: `connection to ${session.device}/${session.process} allowed: ${observed?.exe ?? 'the network target'} answers`,
+      message: `connection to ${session.device}/${session.process} allowed: ${observed?.exe ?? 'the network target'} answers${consent === undefined ? '' : `, and ${consent.by} consented on the device`}`,
       status: 'success',
       disposition: 'allowed',
       ...facts,

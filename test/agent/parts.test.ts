@@ -76,6 +76,7 @@ const good = {
   keepalive_max_s: 240,
   drain_s: 60,
   accept_deadline_ms: 2000,
+  consent_wait_s: 60,
 }
 
 test.for([
@@ -154,6 +155,7 @@ describe('agent.json', () => {
     expect(config.targets.get('plc')).toEqual({
       kind: 'tcp',
       endpoint: { address: '127.0.0.1', port: 1502 },
+      consent: false,
     })
   })
 

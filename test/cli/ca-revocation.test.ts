@@ -32,6 +32,7 @@ const device = (state: string) => ({
   created_at: 1_795_224_923,
   connected: false,
   connected_at: null,
+  island: false,
   tls: null,
   certificate: null,
   agent_version: null,

@@ -260,6 +260,7 @@ describe('a process taken over from what was observed', () => {
     created_at: 1,
     connected: true,
     connected_at: 1,
+    island: false,
     tls: null,
     certificate: null,
     agent_version: '0.1.0',

@@ -30,7 +30,12 @@ export async function throughConnect(
     const { port } = JSON.parse(line) as { port: number }
     const socket = connect({ port, host: '127.0.0.1' })
     socket.write(text)
-    const [chunk] = (await once(socket, 'data')) as [Buffer]
+    const [chunk] = (await Promise.race([
+      once(socket, 'data'),
+      once(socket, 'close').then(() => {
+        throw new Error(`closed: ${said}`)
+      }),
+    ])) as [Buffer]
     socket.destroy()
     return chunk.toString()
   } finally {

@@ -73,6 +73,7 @@ async function view(room: DeviceRoutes, device: Device): Promise<DeviceView> {
     created_at: device.created_at,
     connected: presence !== undefined,
     connected_at: presence === undefined ? null : Math.floor(presence.since / 1000),
+    island: room.registry.isCutOff(device.id),
     tls: presence?.tls ?? null,
     certificate:
       certificate === undefined
