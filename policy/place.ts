@@ -243,6 +243,21 @@ function isClean(): boolean {
   return true
 }
 
+/** Places the value of one field of the record that begins at `at`. */
+function placeField(field: Field, part: unknown, at: number, pen: Pen): boolean {
+  if (part === null && field.nullable) {
+    pen.size += 4
+    return true
+  }
+  const placed = part === undefined ? pen.wrong(': absent') : field.place(part, pen)
+  if (placed === 0) {
+    pen.problem = `.${field.name}${pen.problem}`
+    return false
+  }
+  if (field.slot >= 0) pen.words[(at >> 2) + field.slot] = placed
+  return true
+}
+
 function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
   const fields = fieldsOf(schema, reads, path, shape)
   const known = new Set(fields.map(({ name }) => name))
@@ -254,18 +269,8 @@ function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): 
     words: new Int32Array(0),
     relative: [],
   }
-  const one = (field: Field, part: unknown, at: number, pen: Pen): boolean => {
-    if (part === null && field.nullable) {
-      pen.size += 4
-      return true
-    }
-    const placed = part === undefined ? pen.wrong(': absent') : field.place(part, pen)
-    if (placed !== 0 && field.slot >= 0) pen.words[(at >> 2) + field.slot] = placed
-    if (placed === 0) pen.problem = `.${field.name}${pen.problem}`
-    return placed !== 0
-  }
   const slowly = (object: Readonly<Record<string, unknown>>, at: number, pen: Pen): boolean => {
-    for (const field of fields) if (!one(field, object[field.name], at, pen)) return false
+    for (const field of fields) if (!placeField(field, object[field.name], at, pen)) return false
     const own = Object.keys(object)
     if (own.length === fields.length) return true
     const extra = own.find((name) => !known.has(name))
@@ -286,7 +291,7 @@ function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): 
         const field = fields[index]
         other = field?.name !== name
         if (other || field === undefined) break
-        if (!one(field, object[name], at, pen)) return 0
+        if (!placeField(field, object[name], at, pen)) return 0
         index++
       }
     if (other || index < fields.length) {
@@ -332,10 +337,49 @@ function stringPlace(schema: Schema, nullable: boolean, { none }: Shape): Place 
   }
 }
 
+/** Integers, or integers and null. */
+function integerPlace(schema: Schema, nullable: boolean, { none }: Shape): Place {
+  const check = numberCheck(schema, true)
+  const wanted = `: not ${typesOf(schema).join(' or ')}`
+  return (value, pen) => {
+    if (typeof value === 'number') {
+      const problem = check(value)
+      return problem === undefined ? placeNumber(value, pen) : pen.wrong(problem)
+    }
+    if (value !== null || !nullable) return pen.wrong(wanted)
+    pen.size += 4
+    return none
+  }
+}
+
+/** Booleans, or booleans and null. */
+function flagPlace(schema: Schema, nullable: boolean, { none, yes, no }: Shape): Place {
+  const wanted = `: not ${typesOf(schema).join(' or ')}`
+  return (value, pen) => {
+    if (value !== true && value !== false && (value !== null || !nullable)) return pen.wrong(wanted)
+    pen.size += value === false ? 5 : 4
+    if (value === null) return none
+    return value ? yes : no
+  }
+}
+
+const SIMPLE = { string: stringPlace, integer: integerPlace, boolean: flagPlace }
+
+/** The place of a scalar of one kind, with null or without, which is nearly every one. */
+function simplePlace(schema: Schema, shape: Shape): Place | undefined {
+  const [kind, ...others] = typesOf(schema).filter((type) => type !== 'null')
+  const nullable = typesOf(schema).includes('null')
+  return (kind === 'string' || kind === 'integer' || kind === 'boolean') && others.length === 0
+    ? SIMPLE[kind](schema, nullable, shape)
+    : undefined
+}
+
 function placeOf(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+  return simplePlace(schema, shape) ?? mixedPlace(schema, reads, path, shape)
+}
+
+function mixedPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
   const types = typesOf(schema)
-  if (types.every((type) => type === 'string' || type === 'null') && types.includes('string'))
-    return stringPlace(schema, types.includes('null'), shape)
   const wanted = `: not ${types.join(' or ')}`
   const integer = types.includes('integer')
   const string = types.includes('string') ? stringCheck(schema) : undefined

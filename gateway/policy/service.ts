@@ -68,6 +68,8 @@ export class PolicyService implements Disposable {
   #activatedAt: number
   #settling: Disposable | undefined
   #trial: Trial | undefined
+  /** Whom the last preview of a bundle named: they are decided first when it comes into force. */
+  #named: { readonly digest: string; readonly sessions: ReadonlySet<string> } | undefined
   /** One change of the policy at a time: each begins on what the one before left. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -398,6 +400,7 @@ export class PolicyService implements Disposable {
       const input = live.decisions.question('session.reevaluate', facts, at)
       return engine.decide('session.reevaluate', input, { decisionId: newId('d') })
     })
+    this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
     const past =
       since === null ? null : await replay(live.journal.since(since), this.#parts.engine, engine)
     return { revision, seq, digest, live: { sessions: asked, cut: cutPreview(found) }, past }
@@ -434,7 +437,8 @@ export class PolicyService implements Disposable {
     this.#source = code === 'policy.activate' ? 'active' : 'last-good'
     this.#activatedAt = now()
     this.#settle(candidate)
-    const cut = (await this.#live?.withdraw({ trigger: 'policy', at })) ?? []
+    const first = this.#named?.digest === digest ? this.#named.sessions : undefined
+    const cut = (await this.#live?.withdraw({ trigger: 'policy', at, first })) ?? []
     return { revision, digest, cut }
   }
 
