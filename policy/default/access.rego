@@ -41,7 +41,7 @@ _complete(g) if {
 	_bytes_stated(g)
 }
 
-# null: the grant states no limit of its own, and the host's default binds.
+# null: the grant states no limit of its own, and the zone's binds.
 _bytes_stated(g) if {
 	is_number(g.max_bytes)
 } else if {
@@ -325,10 +325,10 @@ obligations contains {
 	"reeval_after_s": _reeval_after_s,
 }
 
-# A grant that states no limit has the host's own default, 256 MiB.
-default _max_bytes := 268435456
-
-_max_bytes := base.max_bytes if is_number(base.max_bytes)
+# A grant that states no limit has the zone's.
+_max_bytes := base.max_bytes if {
+	is_number(base.max_bytes)
+} else := facts.zone.session_bytes
 
 default _reeval_after_s := 60
 
