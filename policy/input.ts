@@ -202,7 +202,7 @@ export function prepare(point: Point, given: Input, encode: Encode): Prepared {
   page.at = 0
   page.unread = 0
   page.repaired = false
-  const problem = encode(input, page)?.slice(1) ?? disagreement(point, input)
+  const problem = encode(input, page)?.replace(/^[.:] ?/, '') ?? disagreement(point, input)
   if (problem !== undefined) return { ok: false, at: problem }
   if (page.at + page.unread > MAX_INPUT_BYTES)
     return { ok: false, at: `longer than ${MAX_INPUT_BYTES} bytes` }

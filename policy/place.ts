@@ -6,7 +6,7 @@
 import { encodeOf, MAX_INPUT_BYTES, Page, TOO_LONG } from './encode.ts'
 import type { Encode } from './encode.ts'
 import { PolicyError } from './errors.ts'
-import { isPlain, numberCheck, stringCheck, typesOf } from './schema.ts'
+import { isPlain, numberCheck, stringCheck, typesOf, unknownKey } from './schema.ts'
 import type { Schema } from './schema.ts'
 import type { Reads } from './reads.ts'
 import { AS_DIGITS, AS_INTEGER, INDEXES, isRecord, NUMBER_BYTES, TYPE } from './shape.ts'
@@ -274,7 +274,7 @@ function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): 
     const own = Object.keys(object)
     if (own.length === fields.length) return true
     const extra = own.find((name) => !known.has(name))
-    pen.wrong(extra === undefined ? ': an inherited key' : ': an unknown key')
+    pen.wrong(extra === undefined ? ': an inherited key' : unknownKey(extra))
     return false
   }
   return (value, pen) => {

@@ -111,6 +111,11 @@ function arrayCheck(schema: Schema): Check {
   }
 }
 
+/** What is said of a key that no schema names. */
+export function unknownKey(name: string): string {
+  return `: an unknown key ${JSON.stringify(name.slice(0, 40).toWellFormed())}`
+}
+
 /** Whether nothing but its own keys is in an object. */
 export function isPlain(object: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(object)
@@ -132,7 +137,7 @@ function recordCheck(names: readonly string[], checks: readonly Check[]): Check 
     }
     if (Object.keys(object).length === names.length) return undefined
     const extra = Object.keys(object).find((name) => !known.has(name))
-    return extra === undefined ? ': an inherited key' : ': an unknown key'
+    return extra === undefined ? ': an inherited key' : unknownKey(extra)
   }
 }
 
@@ -157,7 +162,7 @@ function objectCheck(schema: Schema): Check {
     for (const name of keys) {
       if (name.length > nameLength) return `: a key longer than ${nameLength}`
       const check = named.get(name) ?? other
-      if (check === undefined && rest !== true) return ': an unknown key'
+      if (check === undefined && rest !== true) return unknownKey(name)
       const problem = check?.(object[name])
       if (problem !== undefined) return `.${name}${problem}`
     }
