@@ -310,12 +310,26 @@ export async function explain(id: string, _flags: object, command: Command): Pro
   tell(options, { ...decision, rules }, [...whyLines(decision), ...explainedLines(rules)])
 }
 
+/** Every account, page by page, those who may first. */
+async function everybody(api: Api, device: string, process: string): Promise<WhoCan> {
+  const items: WhoCan['items'] = []
+  let after: string | null = null
+  for (;;) {
+    const query = new URLSearchParams({ device, process, ...(after === null ? {} : { after }) })
+    const page: WhoCan = await api.call(WhoCan, 'GET', `/policy/who-can?${query.toString()}`)
+    items.push(...page.items)
+    after = page.next
+    if (after === null) {
+      const may = (one: WhoCan['items'][number]): number => Number(one.effect === 'allow')
+      return { ...page, items: items.toSorted((a, b) => may(b) - may(a)) }
+    }
+  }
+}
+
 export async function whoCan(text: string, _flags: object, command: Command): Promise<void> {
   const options = globalOptions(command)
   const { device, process: name } = readProcess(text)
-  const api = await openApi(options)
-  const query = new URLSearchParams({ device, process: name })
-  const answer = await api.call(WhoCan, 'GET', `/policy/who-can?${query.toString()}`)
+  const answer = await everybody(await openApi(options), device, name)
   show(options, answer, {
     head: ['person', 'party', 'company', 'now', 'because', 'grant'],
     rows: answer.items.map((one) => [
@@ -328,4 +342,6 @@ export async function whoCan(text: string, _flags: object, command: Command): Pr
     ]),
     empty: 'there are no accounts',
   })
+  const may = answer.items.filter(({ effect }) => effect === 'allow').length
+  note(`${may} of ${answer.items.length} accounts may right now`)
 }

@@ -103,7 +103,7 @@ export async function serve(
   undo.defer(onLogState(foundation, access, report))
   policy.service.serve({
     decisions,
-    journal: policy.journal,
+    replay: policy.replay,
     preview: (decide) => access.reauthorization.preview(decide),
     withdraw: (withdrawal) => access.reauthorization.withdraw(() => true, withdrawal),
   })

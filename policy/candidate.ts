@@ -49,7 +49,7 @@ export async function examineBundle(bundle: Bundle): Promise<Candidate> {
   const problem = checkSite(bundle.data)?.slice(1)
   if (problem !== undefined) throw new PolicyError('data.schema', problem)
   const made = await CompiledPolicy.compile(bundle.wasm, bundle.dataText, ENTRYPOINTS, bundle.reads)
-  const compiled = placesWell(made, bundle.reads) ? made : made.withoutShape()
+  const compiled = placesWell(made, bundle.reads, bundle.vectors) ? made : made.withoutShape()
   decideVectors(bundle, compiled)
   const { wasm: _, data: __, dataText: ___, vectors: ____, ...identity } = bundle
   return { identity, module: compiled.module, image: compiled.image }

@@ -3,7 +3,7 @@
  * that is used again for the next one. A value is read once, so what was checked is what is written.
  * A field no rule reads is checked and counted like the others, and not handed over.
  */
-import { isPlain, numberCheck, stringCheck, typesOf } from './schema.ts'
+import { isPlain, numberCheck, stringCheck, typesOf, unknownKey } from './schema.ts'
 import type { Schema } from './schema.ts'
 import type { Reads } from './reads.ts'
 
@@ -165,7 +165,7 @@ function recordEncode(schema: Schema, reads: Reads): Encode {
     }
     if (Object.keys(object).length !== fields.length) {
       const extra = Object.keys(object).find((name) => !known.has(name))
-      return extra === undefined ? ': an inherited key' : ': an unknown key'
+      return extra === undefined ? ': an inherited key' : unknownKey(extra)
     }
     if (page.at === from) page.at++
     page.bytes[from] = OPEN

@@ -4,7 +4,9 @@ import type { Encode } from './encode.ts'
 import type { Input, Partially, Point } from './envelope.ts'
 import { missingPart } from './points.ts'
 import type { Reads } from './reads.ts'
-import { fill, inputSchema } from './schema.ts'
+import { fillOf, inputSchema } from './schema.ts'
+
+const completed = fillOf(inputSchema)
 
 /** The envelope of a point with everything unknown: null, [] and nothing else. */
 export function emptyInput(point: Point): Input {
@@ -17,7 +19,7 @@ export function emptyInput(point: Point): Input {
  * null and [] for the rest. It does not validate: `decide` does, and denies `input.invalid`.
  */
 export function inputFor(point: Point, known: Partially<Input>): Input {
-  return fill(inputSchema, { ...known, action: point }) as Input
+  return completed({ ...known, action: point }) as Input
 }
 
 const V4 = /^(?:\d{1,3}\.){3}\d{1,3}$/
@@ -200,7 +202,7 @@ export function prepare(point: Point, given: Input, encode: Encode): Prepared {
   page.at = 0
   page.unread = 0
   page.repaired = false
-  const problem = encode(input, page)?.slice(1) ?? disagreement(point, input)
+  const problem = encode(input, page)?.replace(/^[.:] ?/, '') ?? disagreement(point, input)
   if (problem !== undefined) return { ok: false, at: problem }
   if (page.at + page.unread > MAX_INPUT_BYTES)
     return { ok: false, at: `longer than ${MAX_INPUT_BYTES} bytes` }

@@ -5,6 +5,7 @@
  */
 import * as sdk from '@open-policy-agent/opa-wasm'
 import { PolicyError } from './errors.ts'
+import { Lift, UNREAD } from './lift.ts'
 import { ROOM_BYTES } from './place.ts'
 import type { Ground, Placed } from './place.ts'
 import type { Reads } from './reads.ts'
@@ -282,6 +283,7 @@ export class PolicyInstance {
   readonly #image: Pick<Image, 'dataAddr' | 'dataHeapPtr'>
   readonly #opaEval: Exports['opa_eval']
   readonly #entrypoints: ReadonlyMap<string, number>
+  readonly #lift: Lift
   #view: Uint8Array<ArrayBuffer>
 
   constructor(loaded: Loaded, image: Pick<Image, 'dataAddr' | 'dataHeapPtr'>) {
@@ -289,6 +291,7 @@ export class PolicyInstance {
     this.#image = image
     this.#opaEval = loaded.wasmInstance.exports.opa_eval
     this.#view = new Uint8Array(loaded.mem.buffer)
+    this.#lift = new Lift(loaded.mem, image.dataHeapPtr)
     const named = Object.entries(loaded.entrypoints as Record<string, number>)
     this.#entrypoints = new Map(named)
   }
@@ -304,7 +307,7 @@ export class PolicyInstance {
    * Gives: the value, or undefined where the rules leave it undefined. Errors: module.eval.
    */
   evaluate(entrypoint: string, input: string | Uint8Array): unknown {
-    return this.#asked(entrypoint, (id) => this.#eval(id, input))
+    return this.#asked(entrypoint, (id) => onlyResult(this.#eval(id, input)))
   }
 
   /** Evaluates one entry point on an input that lies in this instance's memory; as `evaluate` else. */
@@ -312,15 +315,19 @@ export class PolicyInstance {
     return this.#asked(entrypoint, (id) => this.#evalPlaced(id, input))
   }
 
-  /** What the module finds where an input was placed. Errors: module.eval. */
-  readPlaced({ value, end }: Placed): unknown {
-    const { exports } = this.#loaded.wasmInstance
+  /** What the module finds where an input was placed, printed and lifted. Errors: module.eval. */
+  readPlaced({ value, end }: Placed): { readonly printed: unknown; readonly lifted: unknown } {
     try {
-      exports.opa_heap_ptr_set(end)
-      return readJson(this.#memory(), exports.opa_json_dump(value))
+      this.#loaded.wasmInstance.exports.opa_heap_ptr_set(end)
+      return { printed: this.#printed(value), lifted: this.#lift.value(value) }
     } catch (error) {
       throw new PolicyError('module.eval', describe(error), { cause: error })
     }
+  }
+
+  #printed(value: number): unknown {
+    const { exports } = this.#loaded.wasmInstance
+    return readJson(this.#memory(), exports.opa_json_dump(value))
   }
 
   /** Where inputs for this instance are placed. */
@@ -340,7 +347,7 @@ export class PolicyInstance {
     const id = this.#entrypoints.get(entrypoint)
     if (id === undefined) throw new PolicyError('module.entrypoint', `${entrypoint} is missing`)
     try {
-      return onlyResult(evaluate(id))
+      return evaluate(id)
     } catch (error) {
       throw new PolicyError('module.eval', describe(error), { cause: error })
     }
@@ -375,7 +382,9 @@ export class PolicyInstance {
     exports.opa_eval_ctx_set_data(context, this.#image.dataAddr)
     exports.opa_eval_ctx_set_entrypoint(context, id)
     if (exports.eval(context) !== 0) throw new Error('the evaluation failed')
-    const address = exports.opa_json_dump(exports.opa_eval_ctx_get_result(context))
-    return readJson(this.#memory(), address)
+    const results = exports.opa_eval_ctx_get_result(context)
+    const lifted = this.#lift.value(results)
+    const read = lifted === UNREAD ? this.#printed(results) : lifted
+    return onlyResult(read)
   }
 }

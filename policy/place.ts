@@ -6,7 +6,7 @@
 import { encodeOf, MAX_INPUT_BYTES, Page, TOO_LONG } from './encode.ts'
 import type { Encode } from './encode.ts'
 import { PolicyError } from './errors.ts'
-import { isPlain, numberCheck, stringCheck, typesOf } from './schema.ts'
+import { isPlain, numberCheck, stringCheck, typesOf, unknownKey } from './schema.ts'
 import type { Schema } from './schema.ts'
 import type { Reads } from './reads.ts'
 import { AS_DIGITS, AS_INTEGER, INDEXES, isRecord, NUMBER_BYTES, TYPE } from './shape.ts'
@@ -47,6 +47,8 @@ class Pen {
   problem = ''
   /** Whether a string with a lone surrogate was made well-formed. */
   repaired = false
+  /** Whether nothing was added to all objects at once. */
+  clean = true
   /** For what is handed over as text. */
   readonly page: Page = new Page()
 
@@ -65,6 +67,7 @@ class Pen {
     this.at = base
     this.size = 0
     this.repaired = false
+    this.clean = isClean()
   }
 
   wrong(problem: string): 0 {
@@ -173,6 +176,8 @@ function listPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Pl
 interface Field {
   readonly name: string
   readonly place: Place
+  /** null is what its blank form holds. */
+  readonly nullable: boolean
   /** Word of the record its value is named in; -1 where no rule reads it. */
   readonly slot: number
 }
@@ -218,17 +223,39 @@ function fieldsOf(schema: Schema, reads: Reads, path: string, shape: Shape): Fie
     if (below !== undefined && slot < 0) throw new Error(`${path}.${name} has no place`)
     const place =
       below === undefined ? unread(part) : placeOf(part, below, `${path}.${name}`, shape)
-    return { name, place, slot: below === undefined ? -1 : slot }
+    const nullable = typesOf(part).includes('null')
+    return { name, place, nullable, slot: below === undefined ? -1 : slot }
   })
 }
 
 /** Copies a record's blank form to the pen. */
 function putBlank(words: Int32Array, relative: readonly number[], pen: Pen): void {
-  const { at } = pen
+  const { at, words: memory } = pen
   const base = at >> 2
-  for (let word = 0; word < words.length; word++) pen.words[base + word] = words[word] ?? 0
-  for (const word of relative) pen.words[base + word] = at + (words[word] ?? 0)
+  for (let word = 0; word < words.length; word++) memory[base + word] = words[word] ?? 0
+  for (const word of relative) memory[base + word] = at + (words[word] ?? 0)
   pen.at = at + 4 * words.length
+}
+
+/** Whether every object that is plain has no keys but its own. */
+function isClean(): boolean {
+  for (const _ in Object.prototype) return false
+  return true
+}
+
+/** Places the value of one field of the record that begins at `at`. */
+function placeField(field: Field, part: unknown, at: number, pen: Pen): boolean {
+  if (part === null && field.nullable) {
+    pen.size += 4
+    return true
+  }
+  const placed = part === undefined ? pen.wrong(': absent') : field.place(part, pen)
+  if (placed === 0) {
+    pen.problem = `.${field.name}${pen.problem}`
+    return false
+  }
+  if (field.slot >= 0) pen.words[(at >> 2) + field.slot] = placed
+  return true
 }
 
 function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
@@ -242,21 +269,35 @@ function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): 
     words: new Int32Array(0),
     relative: [],
   }
+  const slowly = (object: Readonly<Record<string, unknown>>, at: number, pen: Pen): boolean => {
+    for (const field of fields) if (!placeField(field, object[field.name], at, pen)) return false
+    const own = Object.keys(object)
+    if (own.length === fields.length) return true
+    const extra = own.find((name) => !known.has(name))
+    pen.wrong(extra === undefined ? ': an inherited key' : unknownKey(extra))
+    return false
+  }
   return (value, pen) => {
     const object = value as Readonly<Record<string, unknown>>
     if (!isPlain(object)) return pen.wrong(': not a plain object')
-    const { at, words } = pen
+    const { at, size } = pen
     putBlank(blank, relative, pen)
-    for (const { name, place, slot } of fields) {
-      const part = object[name]
-      if (part === undefined) return pen.wrong(`.${name}: absent`)
-      const placed = place(part, pen)
-      if (placed === 0) return pen.wrong(`.${name}${pen.problem}`)
-      if (slot >= 0) words[(at >> 2) + slot] = placed
-    }
-    if (Object.keys(object).length !== fields.length) {
-      const extra = Object.keys(object).find((name) => !known.has(name))
-      return pen.wrong(extra === undefined ? ': an inherited key' : ': an unknown key')
+    const begun = pen.at
+    // Keys in the order of the schema, which is how `inputFor` makes them, are walked as they lie.
+    let index = 0
+    let other = !pen.clean
+    if (pen.clean)
+      for (const name in object) {
+        const field = fields[index]
+        other = field?.name !== name
+        if (other || field === undefined) break
+        if (!placeField(field, object[name], at, pen)) return 0
+        index++
+      }
+    if (other || index < fields.length) {
+      pen.at = begun
+      pen.size = size
+      if (!slowly(object, at, pen)) return 0
     }
     pen.size += textBytes
     return blank.length === 0 ? shape.empty : at
@@ -296,10 +337,49 @@ function stringPlace(schema: Schema, nullable: boolean, { none }: Shape): Place 
   }
 }
 
+/** Integers, or integers and null. */
+function integerPlace(schema: Schema, nullable: boolean, { none }: Shape): Place {
+  const check = numberCheck(schema, true)
+  const wanted = `: not ${typesOf(schema).join(' or ')}`
+  return (value, pen) => {
+    if (typeof value === 'number') {
+      const problem = check(value)
+      return problem === undefined ? placeNumber(value, pen) : pen.wrong(problem)
+    }
+    if (value !== null || !nullable) return pen.wrong(wanted)
+    pen.size += 4
+    return none
+  }
+}
+
+/** Booleans, or booleans and null. */
+function flagPlace(schema: Schema, nullable: boolean, { none, yes, no }: Shape): Place {
+  const wanted = `: not ${typesOf(schema).join(' or ')}`
+  return (value, pen) => {
+    if (value !== true && value !== false && (value !== null || !nullable)) return pen.wrong(wanted)
+    pen.size += value === false ? 5 : 4
+    if (value === null) return none
+    return value ? yes : no
+  }
+}
+
+const SIMPLE = { string: stringPlace, integer: integerPlace, boolean: flagPlace }
+
+/** The place of a scalar of one kind, with null or without, which is nearly every one. */
+function simplePlace(schema: Schema, shape: Shape): Place | undefined {
+  const [kind, ...others] = typesOf(schema).filter((type) => type !== 'null')
+  const nullable = typesOf(schema).includes('null')
+  return (kind === 'string' || kind === 'integer' || kind === 'boolean') && others.length === 0
+    ? SIMPLE[kind](schema, nullable, shape)
+    : undefined
+}
+
 function placeOf(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+  return simplePlace(schema, shape) ?? mixedPlace(schema, reads, path, shape)
+}
+
+function mixedPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
   const types = typesOf(schema)
-  if (types.every((type) => type === 'string' || type === 'null') && types.includes('string'))
-    return stringPlace(schema, types.includes('null'), shape)
   const wanted = `: not ${types.join(' or ')}`
   const integer = types.includes('integer')
   const string = types.includes('string') ? stringCheck(schema) : undefined

@@ -2,10 +2,13 @@
  * Before inputs are placed in a module's memory it has to show that it finds there just what was placed.
  * It lists the keys of an object by looking each of them up, so a key that is not found is not listed.
  */
+import type { Bundle } from './bundle.ts'
 import { Page } from './encode.ts'
+import type { Encode } from './encode.ts'
 import { encodeInput } from './input.ts'
-import type { CompiledPolicy } from './module.ts'
+import type { CompiledPolicy, PolicyInstance } from './module.ts'
 import { Placer } from './place.ts'
+import { POINTS } from './points.ts'
 import type { Reads } from './reads.ts'
 import { inputSchema, typesOf } from './schema.ts'
 import type { Schema } from './schema.ts'
@@ -14,6 +17,8 @@ import type { Schema } from './schema.ts'
 const FORMED = ['192.0.2.7', 'a'.repeat(64), '/', 'GET', 'device:read']
 const TEXTS = ['plain', '', 'ä€😀', 'a "quoted" \\ text\n', 'x'.repeat(200)]
 const NUMBERS = [0, 7, 1795082400, 2 ** 53 - 1, -1, -(2 ** 40)]
+
+type Vector = Bundle['vectors'][number]
 
 /** Counts up, so that no two values of a sample are the same. */
 interface Turn {
@@ -84,24 +89,48 @@ export const SAMPLES: readonly unknown[] = [0, 1, 2, 3, 4].map((at) => {
   return JSON.parse(JSON.stringify(made)) as unknown
 })
 
-/** Whether the module finds in every sample what was placed; false also where it has no shape at all. */
-export function placesWell(compiled: CompiledPolicy, reads: Reads): boolean {
+/** Whether the module finds what was placed, and what it finds is read as it would print it. */
+function finds(sample: unknown, text: Encode, placer: Placer, instance: PolicyInstance): boolean {
+  const [written, counted] = [new Page(), new Page()]
+  const refused = text(sample, written)
+  if (placer.encode(sample, counted) !== refused) return false
+  if (refused !== undefined || written.at + written.unread !== counted.at) return false
+  const wanted: unknown = JSON.parse(decoder.decode(written.bytes.subarray(0, written.at)))
+  const { printed, lifted } = instance.readPlaced(placer.take())
+  return same(wanted, printed) && same(wanted, lifted)
+}
+
+/** Whether both ways give one document, with all that the module makes of its own constants. */
+function agrees(vector: Vector, text: Encode, placer: Placer, instance: PolicyInstance): boolean {
+  const [written, counted] = [new Page(), new Page()]
+  const refused = text(vector.input, written)
+  if (placer.encode(vector.input, counted) !== refused) return false
+  if (refused !== undefined) return true
+  const { entrypoint } = POINTS[vector.point]
+  const placed = instance.evaluatePlaced(entrypoint, placer.take())
+  return same(placed, instance.evaluate(entrypoint, written.bytes.slice(0, written.at)))
+}
+
+/**
+ * Whether a module finds in every sample what was placed, and decides every vector as it does on text;
+ * false also where it has no shape at all, or fails.
+ */
+export function placesWell(
+  compiled: CompiledPolicy,
+  reads: Reads,
+  vectors: readonly Vector[],
+): boolean {
   const { shape } = compiled.image
   if (shape === undefined) return false
   const instance = compiled.instance()
   const placer = new Placer(inputSchema, reads, shape, instance.ground)
-  const encode = encodeInput(reads)
-  return SAMPLES.every((sample) => {
-    const [written, placed] = [new Page(), new Page()]
-    const refused = encode(sample, written)
-    if (placer.encode(sample, placed) !== refused || written.at + written.unread !== placed.at)
-      return false
-    if (refused !== undefined) return true
-    const text = decoder.decode(written.bytes.subarray(0, written.at))
-    try {
-      return same(JSON.parse(text), instance.readPlaced(placer.take()))
-    } catch {
-      return false
-    }
-  })
+  const text = encodeInput(reads)
+  try {
+    return (
+      SAMPLES.every((sample) => finds(sample, text, placer, instance)) &&
+      vectors.every((vector) => agrees(vector, text, placer, instance))
+    )
+  } catch {
+    return false
+  }
 }

@@ -111,6 +111,11 @@ function arrayCheck(schema: Schema): Check {
   }
 }
 
+/** What is said of a key that no schema names. */
+export function unknownKey(name: string): string {
+  return `: an unknown key ${JSON.stringify(name.slice(0, 40).toWellFormed())}`
+}
+
 /** Whether nothing but its own keys is in an object. */
 export function isPlain(object: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(object)
@@ -132,7 +137,7 @@ function recordCheck(names: readonly string[], checks: readonly Check[]): Check 
     }
     if (Object.keys(object).length === names.length) return undefined
     const extra = Object.keys(object).find((name) => !known.has(name))
-    return extra === undefined ? ': an inherited key' : ': an unknown key'
+    return extra === undefined ? ': an inherited key' : unknownKey(extra)
   }
 }
 
@@ -157,7 +162,7 @@ function objectCheck(schema: Schema): Check {
     for (const name of keys) {
       if (name.length > nameLength) return `: a key longer than ${nameLength}`
       const check = named.get(name) ?? other
-      if (check === undefined && rest !== true) return ': an unknown key'
+      if (check === undefined && rest !== true) return unknownKey(name)
       const problem = check?.(object[name])
       if (problem !== undefined) return `.${name}${problem}`
     }
@@ -201,27 +206,43 @@ export function compile(schema: Schema): Check {
   }
 }
 
+/** Completes a partial value. */
+export type Fill = (value: unknown) => unknown
+
 /**
- * Completes a partial value: absent keys become [] where the schema says list, the filled object
- * where it says object and never null, null elsewhere. Keys given are kept, unknown ones too (the check refuses them).
+ * Compiles what completes partial values: absent keys become [] where the schema says list, the filled
+ * object where it says object and never null, null elsewhere. Keys given are kept, unknown ones too (the
+ * check refuses them); those known come first, in the order of the schema, so that objects are read alike.
  */
-export function fill(schema: Schema, value: unknown): unknown {
+export function fillOf(schema: Schema): Fill {
   const types = typesOf(schema)
-  if (value === undefined) {
+  const item = schema.items === undefined ? undefined : fillOf(schema.items)
+  const parts = Object.entries(schema.properties ?? {}).map(
+    ([name, part]) => [name, fillOf(part)] as const,
+  )
+  const known = new Set(parts.map(([name]) => name))
+  const record = (given: Readonly<Record<string, unknown>>): Record<string, unknown> => {
+    const full: Record<string, unknown> = {}
+    for (const [name, part] of parts) full[name] = part(given[name])
+    const unknown = Object.keys(given).filter((name) => !known.has(name))
+    if (unknown.length === 0) return full
+    return { ...full, ...Object.fromEntries(unknown.map((name) => [name, given[name]])) }
+  }
+  const absent = (): unknown => {
     if (schema.const !== undefined) return schema.const
     if (types.includes('null')) return null
     if (types.includes('array')) return []
-    return types.includes('object') ? fill(schema, {}) : null
+    if (!types.includes('object')) return null
+    return schema.properties === undefined ? {} : record({})
   }
-  if (Array.isArray(value)) {
-    const items = schema.items
-    return items === undefined ? value : value.map((item: unknown) => fill(items, item ?? null))
+  const nothing = types.includes('null') && schema.const === undefined
+  return (value) => {
+    if (value === undefined) return nothing ? null : absent()
+    if (Array.isArray(value))
+      return item === undefined ? value : value.map((one: unknown) => item(one ?? null))
+    if (typeof value !== 'object' || value === null || schema.properties === undefined) return value
+    return record(value as Readonly<Record<string, unknown>>)
   }
-  if (typeof value !== 'object' || value === null || schema.properties === undefined) return value
-  const given = value as Readonly<Record<string, unknown>>
-  const full: Record<string, unknown> = { ...given }
-  for (const [name, part] of Object.entries(schema.properties)) full[name] = fill(part, given[name])
-  return full
 }
 
 /** The published input schema of each point: the envelope, with the parts that point cannot do without. */

@@ -1,7 +1,7 @@
 /**
- * Loaded before the gateway of the bench (`node --import`), and only there. The built-in policy says
- * nothing about bytes, streams and bandwidth, and the host's strict answer to that (10 Mbit/s, 256
- * MiB, 8 connections) is what a bench would then measure. Here are the numbers of a site that allows
+ * Loaded before the gateway of the bench (`node --import`), and only there. The built-in policy allows
+ * 256 MiB and says nothing about streams and bandwidth, and the host's strict answer to that (10
+ * Mbit/s, 8 connections) is what a bench would then measure. Here are the numbers of a site that allows
  * more; every one is still counted, paced and decided as always. On SIGUSR2 garbage is collected, so
  * that memory can be read without it.
  */
@@ -18,7 +18,7 @@ rows['max_bandwidth_bps'] = {
   absent: bandwidth,
   ceiling: bandwidth,
 }
-// The policy itself says 256 MiB where a grant states nothing: this site's grants state more.
+// The zones of the built-in site say 256 MiB (`session_bytes`), and the host stops at 64 GiB: a bench carries more.
 const asked = Reflect.get(PolicyEngine.prototype, 'decide') as (
   ...question: Parameters<PolicyEngine['decide']>
 ) => ReturnType<PolicyEngine['decide']>

@@ -97,8 +97,11 @@ opa, which is taken from PATH, from the cache, or installed with Go; gateways ne
     .command('eval')
     .description('decide one input here, by a folder or a bundle')
     .argument('<what>', 'policy folder, or bundle file')
-    .requiredOption('--point <name>', 'the decision point, as in session.open')
-    .requiredOption('--input <file>', 'JSON; what it leaves out is unknown (null)')
+    .option('--point <name>', 'the decision point, as in session.open; a vector names its own')
+    .requiredOption(
+      '--input <file>',
+      'JSON: an input, a vector, or what explain --json gave; what it leaves out is unknown (null)',
+    )
     .option('--explain', 'rule by rule: what fired, what held, and why')
     .action(evaluate)
 }
@@ -270,7 +273,7 @@ async function keygen(
   const passphrase = unsealed
     ? undefined
     : passphraseFile === undefined
-      ? await readNewSecret(undefined, 'passphrase of the signing key', 12)
+      ? await readNewSecret(undefined, 'passphrase', 12)
       : await readSecret(passphraseFile, 'passphrase')
   const { newSigningKey } = await import('#policy-toolchain')
   const key = newSigningKey(passphrase)
@@ -363,27 +366,34 @@ async function permit(
 
 async function opener(pem: string, file: string | undefined): Promise<string | undefined> {
   if (file !== undefined) return readSecret(file, 'passphrase')
-  return pem.includes('ENCRYPTED')
-    ? readSecret(undefined, 'passphrase of the signing key')
-    : undefined
+  return pem.includes('ENCRYPTED') ? readSecret(undefined, 'passphrase') : undefined
 }
 
 async function evaluate(
   what: string,
-  flags: { point: string; input: string; explain?: boolean },
+  flags: { point?: string; input: string; explain?: boolean },
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
   const { POINT_NAMES, PolicyEngine, inputFor } = await import('#policy')
-  const point = POINT_NAMES.find((name) => name === flags.point)
+  const asked = questionOf(readJson(flags.input))
+  const named = flags.point ?? asked.point
+  if (named === undefined)
+    throw usage(
+      `${flags.input} does not say which decision it asks for`,
+      'add --point, as in session.open',
+    )
+  const point = POINT_NAMES.find((name) => name === named)
   if (point === undefined)
-    throw usage(`${flags.point} is no decision point`, `one of ${POINT_NAMES.join(', ')}`)
+    throw usage(`${named} is no decision point`, `one of ${POINT_NAMES.join(', ')}`)
   const room = await import('#policy-toolchain')
   const files = await filesOf(room, what)
   const bundle = await room.bundleHere(files)
   const engine = PolicyEngine.unavailable({ now: () => performance.now() })
   await engine.activate(bundle)
-  const input = inputFor(point, readJson(flags.input) as Parameters<typeof inputFor>[1])
+  const input = inputFor(point, asked.input as Parameters<typeof inputFor>[1])
+  // What a gateway takes for it: the first evaluations of a module are many times slower.
+  for (let at = 0; at < 200; at++) engine.decide(point, input, { decisionId: 'd_here' })
   const decision = engine.decide(point, input, { decisionId: 'd_here' })
   const rules = flags.explain === true ? await explained(room, files, point, input) : undefined
   tell(options, { ...decision, ...(rules === undefined ? {} : { rules }) }, [
@@ -397,6 +407,20 @@ async function evaluate(
     ]),
     ...(rules === undefined ? [] : explainedLines(rules)),
   ])
+}
+
+/** An input as it is, or in a vector of a folder, or in a logged decision (`explain --json`). */
+function questionOf(value: unknown): {
+  readonly point: string | undefined
+  readonly input: unknown
+} {
+  if (typeof value !== 'object' || value === null) return { point: undefined, input: value }
+  const { point, action, input } = value as Partial<Record<'point' | 'action' | 'input', unknown>>
+  const name = input === undefined ? action : point
+  return {
+    point: typeof name === 'string' ? name : undefined,
+    input: input === undefined ? value : input,
+  }
 }
 
 function oneLine(one: {

@@ -170,7 +170,12 @@ export const LoggedDecision = Type.Object({
 export type LoggedDecision = Static<typeof LoggedDecision>
 
 export const WhoCanQuery = Type.Object(
-  { device: Type.String({ maxLength: 40 }), process: Type.String({ maxLength: 40 }) },
+  {
+    device: Type.String({ maxLength: 40 }),
+    process: Type.String({ maxLength: 40 }),
+    /** `next` of the page before. */
+    after: Type.Optional(Type.String({ maxLength: 64 })),
+  },
   { additionalProperties: false },
 )
 
@@ -188,5 +193,7 @@ export const WhoCan = Type.Object({
       grant: Nullable(Type.String()),
     }),
   ),
+  /** Where the next page begins; null where this is the last. */
+  next: Nullable(Type.String()),
 })
 export type WhoCan = Static<typeof WhoCan>

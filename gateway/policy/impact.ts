@@ -45,8 +45,6 @@ export interface Replay {
 
 /** The most kinds of change a report lists. */
 const MAX_TURNED = 500
-/** The most decisions one report looks at. */
-const MAX_DECISIONS = 200_000
 const SLICE_MS = 8
 
 export function cutPreview(found: readonly WouldEnd[]): CutPreview[] {
@@ -86,7 +84,7 @@ export function turn(before: Said, after: Said): Pick<Turned, 'change' | 'codes'
 
 /**
  * Replays records against a candidate. Takes the records oldest first, the engine in force and the
- * candidate's. Lets the loop turn every 8 ms. Looks at 200,000 decisions at most.
+ * candidate's. Lets the loop turn every 8 ms. Looks at all of them: what a node keeps is bounded.
  */
 export async function replay(
   records: AsyncIterable<DecisionRecord>,
@@ -100,10 +98,6 @@ export async function replay(
   let truncated = false
   let began = performance.now()
   for await (const record of records) {
-    if (decisions >= MAX_DECISIONS) {
-      truncated = true
-      break
-    }
     decisions++
     from ??= record.timestamp
     if (performance.now() - began > SLICE_MS) {

@@ -5,7 +5,7 @@
  */
 import type { Place } from '../facts.ts'
 import type { Decided, DecisionRecord } from './record.ts'
-import { Ring, type RingHealth, type RingName, type RingOptions } from './ring.ts'
+import { readSince, Ring, type RingHealth, type RingName, type RingOptions } from './ring.ts'
 
 export { JournalError } from './ring.ts'
 
@@ -55,6 +55,31 @@ function ringOf({ point, input, decision }: Decided): RingName {
   if (point === 'session.reevaluate') return decision.allow ? 'flow' : 'acts'
   const looking = point === 'admin.api' && input.admin?.mutating === false
   return looking && decision.allow ? 'flow' : 'acts'
+}
+
+/** What is on disk of both chains in a directory from a time on, oldest first; for any thread. */
+export function recordsSince(directory: string, from: number): AsyncGenerator<DecisionRecord> {
+  return inTime((['acts', 'flow'] as const).map((name) => readSince({ directory, name }, from)))
+}
+
+/** Records of several chains as one, oldest first. */
+async function* inTime(
+  streams: readonly AsyncGenerator<DecisionRecord>[],
+): AsyncGenerator<DecisionRecord> {
+  try {
+    const next = await Promise.all(streams.map((stream) => stream.next()))
+    for (;;) {
+      const [first] = next
+        .flatMap(({ done, value }, at) => (done === true ? [] : [{ record: value, at }]))
+        .toSorted((a, b) => (a.record.timestamp < b.record.timestamp ? -1 : 1))
+      const stream = streams[first?.at ?? -1]
+      if (first === undefined || stream === undefined) return
+      yield first.record
+      next[first.at] = await stream.next()
+    }
+  } finally {
+    await Promise.all(streams.map((stream) => stream.return(undefined)))
+  }
 }
 
 export class DecisionJournal implements AsyncDisposable {
@@ -116,25 +141,6 @@ export class DecisionJournal implements AsyncDisposable {
   /** The record of a decision; undefined where it is not kept (any more). Reads one line. */
   async find(id: string): Promise<DecisionRecord | undefined> {
     return (await this.#rings.acts.find(id)) ?? (await this.#rings.flow.find(id))
-  }
-
-  /** Records of both chains from a time on (epoch milliseconds), oldest first. */
-  async *since(from: number): AsyncGenerator<DecisionRecord> {
-    const streams = this.#all().map((ring) => ring.since(from))
-    try {
-      const next = await Promise.all(streams.map((stream) => stream.next()))
-      for (;;) {
-        const [first] = next
-          .flatMap(({ done, value }, at) => (done === true ? [] : [{ record: value, at }]))
-          .toSorted((a, b) => (a.record.timestamp < b.record.timestamp ? -1 : 1))
-        const stream = streams[first?.at ?? -1]
-        if (first === undefined || stream === undefined) return
-        yield first.record
-        next[first.at] = await stream.next()
-      }
-    } finally {
-      await Promise.all(streams.map((stream) => stream.return(undefined)))
-    }
   }
 
   /** Has it written down where the chains stand, where they moved since. What fails is reported and tried again. */

@@ -2,12 +2,14 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { AuditLog, EventInput } from '#audit'
-import { BUILTIN_BUNDLE, keyIdOf, type PublicKeys } from '#policy'
+import { BUILTIN_BUNDLE, keyIdOf, type Candidate, type PublicKeys } from '#policy'
 import type { Config } from '../config.ts'
 import { Decisions } from '../decisions.ts'
+import type { Replay } from './impact.ts'
 import { DecisionJournal, type Anchor } from './journal.ts'
 import { loggedMarks } from './marks.ts'
 import { openNodePolicy } from './open.ts'
+import { replayApart } from './replayer.ts'
 import { PolicyService, type ServiceParts } from './service.ts'
 import { BundleSource } from './source.ts'
 
@@ -15,6 +17,8 @@ export interface NodePolicy {
   readonly service: PolicyService
   readonly journal: DecisionJournal
   readonly decisions: Decisions
+  /** Replays what is logged from a time on, in a thread of its own. */
+  readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
   /** Where bundles come from by themselves; undefined where the configuration names nothing. */
   readonly source: BundleSource | undefined
 }
@@ -45,7 +49,14 @@ export async function openPolicy(
   const settings = config.policy?.source
   const take = (archive: Uint8Array<ArrayBuffer>, from: string) => service.take(archive, from)
   const source = settings && new BundleSource(settings, { take, now, report })
-  return { service, journal, source, decisions: new Decisions(engine, place, now, journal) }
+  const replay: NodePolicy['replay'] = async (from, inForce, candidate) => {
+    // What cannot be written is not in the log, and `policy status` counts it.
+    await journal.settled().catch(() => undefined)
+    const staleness = config.policy?.staleness
+    return replayApart({ directory, from, inForce, candidate, staleness })
+  }
+  const decisions = new Decisions(engine, place, now, journal)
+  return { service, journal, source, decisions, replay }
 }
 
 /** Where a chain of decisions stands, said where it cannot be changed with the chain. */

@@ -157,20 +157,6 @@ export class Ring implements AsyncDisposable {
     return undefined
   }
 
-  /** Records from a time on (epoch milliseconds), oldest first, a segment in memory at a time; the loop turns every 8 ms. */
-  async *since(from: number): AsyncGenerator<DecisionRecord> {
-    await this.#flush()
-    const kept = [...this.#segments.keys()]
-    for (const segment of kept) {
-      const path = pathOf(this.#options, segment)
-      const bytes = await readFile(path).catch(unlessGone(Buffer.alloc(0)))
-      const last = bytes.lastIndexOf(0x0a, -2) + 1
-      const newest = readLine(bytes.toString('utf8', last))
-      if (newest !== undefined && Date.parse(newest.timestamp) < from) continue
-      yield* recordsOf(bytes, from)
-    }
-  }
-
   async #lineAt(segment: number, offset: number): Promise<string> {
     const file = await open(pathOf(this.#options, segment)).catch(unlessGone(undefined))
     if (file === undefined) return ''
@@ -279,6 +265,23 @@ export class Ring implements AsyncDisposable {
   }
 }
 
+/**
+ * What is on disk of a chain from a time on (epoch milliseconds), oldest first, for any thread: a segment
+ * in memory at a time; the loop turns every 8 ms. Throws what the file system throws.
+ */
+export async function* readSince(
+  chain: Pick<RingOptions, 'directory' | 'name'>,
+  from: number,
+): AsyncGenerator<DecisionRecord> {
+  for (const segment of segmentsOf(chain)) {
+    const bytes = await readFile(pathOf(chain, segment)).catch(unlessGone(Buffer.alloc(0)))
+    const last = bytes.lastIndexOf(0x0a, -2) + 1
+    const newest = readLine(bytes.toString('utf8', last))
+    if (newest !== undefined && Date.parse(newest.timestamp) < from) continue
+    yield* recordsOf(bytes, from)
+  }
+}
+
 async function* recordsOf(bytes: Buffer, from: number): AsyncGenerator<DecisionRecord> {
   let began = performance.now()
   for (let begin = 0, end = 0; begin < bytes.length; begin = end + 1) {
@@ -293,7 +296,10 @@ async function* recordsOf(bytes: Buffer, from: number): AsyncGenerator<DecisionR
   }
 }
 
-function pathOf({ directory, name }: RingOptions, segment: number): string {
+function pathOf(
+  { directory, name }: Pick<RingOptions, 'directory' | 'name'>,
+  segment: number,
+): string {
   return join(directory, `${name}-${String(segment).padStart(12, '0')}.jsonl`)
 }
 
@@ -306,7 +312,7 @@ function unlessGone<T>(instead: T): (error: unknown) => T {
 }
 
 /** Numbers of the segments there are. A log from before there were two chains is the beginning of `acts`. */
-function segmentsOf({ directory, name }: RingOptions): number[] {
+function segmentsOf({ directory, name }: Pick<RingOptions, 'directory' | 'name'>): number[] {
   const there = readdirSync(directory)
   if (name === 'acts' && !there.some((file) => file.startsWith('acts-')))
     for (const file of there.filter((one) => /^\d{12}\.jsonl$/.test(one)))

@@ -18,8 +18,7 @@ import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import type { CutSession, WouldEnd, Withdrawal } from '../sessions/reevaluate.ts'
 import type { Passed } from './boot.ts'
-import { cutPreview, replay, type CutPreview, type Replay, type Turned } from './impact.ts'
-import type { DecisionJournal } from './journal.ts'
+import { cutPreview, type CutPreview, type Replay, type Turned } from './impact.ts'
 import { look, settleLater, type PolicyParts } from './open.ts'
 import { archiveDigest, type SlotState, type UsedPermit } from './slots.ts'
 import { Trial, type Share, type TrialStatus } from './trial.ts'
@@ -36,7 +35,8 @@ export interface ServiceParts extends PolicyParts {
 /** What live sessions answer to; known once the node can have any. */
 export interface Live {
   readonly decisions: Pick<Decisions, 'question' | 'trial'>
-  readonly journal: Pick<DecisionJournal, 'since'>
+  /** Past decisions from a time on (epoch milliseconds) under both policies. */
+  readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
   preview(decide: (facts: Partially<Input>) => Decision): Promise<readonly WouldEnd[]>
   withdraw(withdrawal: Withdrawal): Promise<readonly CutSession[]>
 }
@@ -64,10 +64,13 @@ export class PolicyService implements Disposable {
   readonly #parts: ServiceParts
   #live: Live | undefined
   #archive: Uint8Array<ArrayBuffer>
+  #inForce: Candidate | null
   #source: Source
   #activatedAt: number
   #settling: Disposable | undefined
   #trial: Trial | undefined
+  /** Whom the last preview of a bundle named: they are decided first when it comes into force. */
+  #named: { readonly digest: string; readonly sessions: ReadonlySet<string> } | undefined
   /** One change of the policy at a time: each begins on what the one before left. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -77,6 +80,7 @@ export class PolicyService implements Disposable {
     this.#source = origin ?? 'none'
     this.#activatedAt = parts.now()
     const bytes = origin === null || origin === 'builtin' ? null : parts.slots.read(origin)
+    this.#inForce = parts.boot.candidate
     this.#archive = bytes === null ? parts.builtin : new Uint8Array(bytes)
   }
 
@@ -398,9 +402,19 @@ export class PolicyService implements Disposable {
       const input = live.decisions.question('session.reevaluate', facts, at)
       return engine.decide('session.reevaluate', input, { decisionId: newId('d') })
     })
-    const past =
-      since === null ? null : await replay(live.journal.since(since), this.#parts.engine, engine)
+    this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
+    const past = since === null ? null : await this.#past(live, since, candidate)
     return { revision, seq, digest, live: { sessions: asked, cut: cutPreview(found) }, past }
+  }
+
+  /** Nothing can be said of the past where nothing is in force. Throws Refusal `policy.bundle`. */
+  async #past(live: Live, since: number, candidate: Candidate): Promise<Replay | null> {
+    if (this.#inForce === null) return null
+    try {
+      return await live.replay(since, this.#inForce, candidate)
+    } catch (error) {
+      throw refused(error)
+    }
   }
 
   /** Logs, then keeps, then swaps between two decisions, then cuts what is no longer allowed. */
@@ -431,10 +445,12 @@ export class PolicyService implements Disposable {
     this.#trial?.end(`${revision} came into force`)
     watchdog.watch(digest)
     this.#archive = archive
+    this.#inForce = candidate
     this.#source = code === 'policy.activate' ? 'active' : 'last-good'
     this.#activatedAt = now()
     this.#settle(candidate)
-    const cut = (await this.#live?.withdraw({ trigger: 'policy', at })) ?? []
+    const first = this.#named?.digest === digest ? this.#named.sessions : undefined
+    const cut = (await this.#live?.withdraw({ trigger: 'policy', at, first })) ?? []
     return { revision, digest, cut }
   }
 

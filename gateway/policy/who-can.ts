@@ -6,6 +6,13 @@ import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import { findTarget, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 
+/** One process, and where the page begins: after this account, or at the beginning. */
+export interface WhoCanAt {
+  readonly device: string
+  readonly process: string
+  readonly after?: string | undefined
+}
+
 interface Answer {
   readonly person: string
   readonly party: string
@@ -15,20 +22,28 @@ interface Answer {
   readonly grant: string | null
 }
 
-const MAX_ACCOUNTS = 500
+/** Accounts a page asks about. */
+const PAGE = 500
 const SLICE_MS = 8
 
 /**
- * Takes the names of device and process. Gives a line for each enabled account, those who may first.
+ * Takes the names of device and process, and which page. Gives a line for each enabled account of the
+ * page, those who may first, and where the next page begins.
  * Everybody counts as freshly signed in with a password, from the address of whoever asks: what a
  * second factor would change is in the codes. Nothing is recorded. Throws Refusal `target.unknown`.
  */
 export async function whoCan(
   room: SessionRoom,
   identity: Pick<Identity, 'accounts' | 'issuer'>,
-  at: { readonly device: string; readonly process: string },
+  { after = '', ...at }: WhoCanAt,
   source: Source,
-): Promise<{ device: string; process: string; at: number; items: Answer[] }> {
+): Promise<{
+  device: string
+  process: string
+  at: number
+  items: Answer[]
+  next: string | null
+}> {
   const target = await findTarget(room, at.device, at.process)
   if (target === undefined)
     throw new Refusal('target.unknown', `no process ${at.device}/${at.process} is registered`, {
@@ -38,7 +53,8 @@ export async function whoCan(
   const listener = target.presence?.listeners.get(at.process) ?? null
   const items: Answer[] = []
   let began = performance.now()
-  for (const account of await identity.accounts.list('', MAX_ACCOUNTS)) {
+  const accounts = await identity.accounts.list(after, PAGE)
+  for (const account of accounts) {
     if (account.disabled) continue
     const subject = subjectOf(account, identity.issuer, now)
     const grants = await held(room, subject, at, now)
@@ -58,7 +74,8 @@ export async function whoCan(
     }
   }
   items.sort((a, b) => Number(b.effect === 'allow') - Number(a.effect === 'allow'))
-  return { ...at, at: Math.floor(now / 1000), items }
+  const next = accounts.length < PAGE ? null : (accounts.at(-1)?.sub ?? null)
+  return { ...at, at: Math.floor(now / 1000), items, next }
 }
 
 async function held(

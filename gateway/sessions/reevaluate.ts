@@ -18,6 +18,8 @@ export interface Withdrawal {
   /** Monotonic milliseconds at which the change happened. */
   readonly at: number
   readonly by?: string | undefined
+  /** Ids of sessions that are expected to end, from a preview: they are decided before all others. */
+  readonly first?: ReadonlySet<string> | undefined
   /** The reason that a cut under this trigger is recorded with; default `policy_recheck`. */
   readonly reason?: Cause['reason'] | undefined
 }
@@ -94,6 +96,25 @@ async function inSlices<T>(items: readonly T[], work: (item: T) => Promise<void>
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, worker))
 }
 
+/**
+ * The order to decide in: whom a preview named, then who may write to a controller, then vendors. The
+ * order changes nothing of what is decided, only how long what may do most harm goes on.
+ */
+export function byDanger<
+  S extends Pick<LiveSession, 'id'> & {
+    readonly obligations: Pick<LiveSession['obligations'], 'ot_level'>
+    readonly subject: Pick<Subject, 'party'>
+  },
+>(sessions: readonly S[], first: ReadonlySet<string> = new Set()): S[] {
+  const rank = ({ id, obligations, subject }: S): number =>
+    (first.has(id) ? 0 : 4) +
+    (obligations.ot_level > 1 ? 0 : 2) +
+    (subject.party === 'vendor' ? 0 : 1)
+  const ranks: S[][] = [[], [], [], [], [], [], [], []]
+  for (const session of sessions) ranks[rank(session)]?.push(session)
+  return ranks.flat()
+}
+
 // Longer timers overflow in Node and would fire at once.
 const LONGEST_TIMER_MS = 2_000_000_000
 
@@ -127,7 +148,7 @@ export class Reauthorization implements Disposable {
     touches: (session: LiveSession) => boolean,
     withdrawal: Withdrawal,
   ): Promise<readonly CutSession[]> {
-    const touched = [...this.#room.live.values()].filter(touches)
+    const touched = byDanger([...this.#room.live.values()].filter(touches), withdrawal.first)
     const known = new Looks(this.#room)
     // An end waits for the log; the next session must not wait for that before it is decided and cut.
     const ends: Promise<CutSession>[] = []

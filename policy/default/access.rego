@@ -41,7 +41,7 @@ _complete(g) if {
 	_bytes_stated(g)
 }
 
-# null: the grant states no limit of its own, and the host's default binds.
+# null: the grant states no limit of its own, and the zone's binds.
 _bytes_stated(g) if {
 	is_number(g.max_bytes)
 } else if {
@@ -51,7 +51,7 @@ _bytes_stated(g) if {
 live contains at if {
 	some at in _mine
 	g := input.grants[at]
-	g.state in {"approved", "active"}
+	g.state in ["approved", "active"]
 	_in_time(g)
 	_approved(g)
 	_ticketed(g)
@@ -97,7 +97,7 @@ _pending if {
 	input.grants[at].state == "requested"
 }
 
-_held if _latest.state in {"approved", "active"}
+_held if _latest.state in ["approved", "active"]
 
 default _grant_denial := {
 	"code": "grant.none",
@@ -184,7 +184,7 @@ deny contains {"code": "identity.expired", "msg": "your sign-in has ended", "rem
 
 deny contains {"code": "identity.kind", "msg": "sessions are for people and services, not for devices"} if not _visitor
 
-_visitor if input.subject.kind in {"human", "service"}
+_visitor if input.subject.kind in ["human", "service"]
 
 deny contains {
 	"code": "window.closed",
@@ -253,7 +253,7 @@ _bound if {
 	_lan
 	facts.zone.lan_targets == true
 } else if {
-	input.process.locality in {"device", "spawned"}
+	input.process.locality in ["device", "spawned"]
 	_phase_ok
 	_expected
 	every owner in array.concat([input.process.observed], input.process.observed.others) {
@@ -270,7 +270,7 @@ _phase_ok if {
 	input.process.observed.phase == "accepted"
 } else if {
 	input.process.observed.phase == "listener"
-	input.action in {"session.open", "http.request"}
+	input.action in ["session.open", "http.request"]
 } else if {
 	input.process.observed.phase == "listener"
 	is_string(input.session.trigger)
@@ -325,10 +325,10 @@ obligations contains {
 	"reeval_after_s": _reeval_after_s,
 }
 
-# A grant that states no limit has the host's own default, 256 MiB.
-default _max_bytes := 268435456
-
-_max_bytes := base.max_bytes if is_number(base.max_bytes)
+# A grant that states no limit has the zone's.
+_max_bytes := base.max_bytes if {
+	is_number(base.max_bytes)
+} else := facts.zone.session_bytes
 
 default _reeval_after_s := 60
 
@@ -378,12 +378,12 @@ default _ot_level := 0
 _ot_level := 2 if {
 	count(write_grants) > 0
 } else := 1 if {
-	base.ot_level in {1, 2}
+	base.ot_level in [1, 2]
 } else := 1 if {
 	count(standing) > 0
 }
 
-readable if _ot_level in {1, 2}
+readable if _ot_level in [1, 2]
 
 default _base_windows := [[]]
 

@@ -46,7 +46,7 @@ _may_change if {
 	input.admin.mutating == true
 	some role in input.subject.roles
 	role != "auditor"
-	data.site.roles[role][input.admin.operation] in {"any", "own"}
+	data.site.roles[role][input.admin.operation] in ["any", "own"]
 }
 
 deny contains {"code": "admin.role_missing", "msg": "your role does not include this operation"} if not _may_change

@@ -22,7 +22,7 @@ _key_ok if {
 	input.enroll.key.alg in facts.settings.key_algs
 }
 
-_state_ok if input.device.state in {"pending", "active"}
+_state_ok if input.device.state in ["pending", "active"]
 
 _serial_ok if facts.zone.serial_required == false
 

@@ -19,6 +19,7 @@ zone_known if {
 	is_number(zone.max_session_s)
 	is_number(zone.max_grant_s)
 	is_number(zone.max_write_s)
+	is_number(zone.session_bytes)
 	is_number(settings.cert_ttl_s)
 }
 

@@ -16,7 +16,7 @@ deny contains {"code": "identity.expired", "msg": "your sign-in has ended", "rem
 
 deny contains {"code": "identity.kind", "msg": "sessions are for people and services, not for devices"} if not _visitor
 
-_visitor if input.subject.kind in {"human", "service"}
+_visitor if input.subject.kind in ["human", "service"]
 
 deny contains {"code": "request.reason_missing", "msg": "a reason is required"} if not _reasoned
 
@@ -50,7 +50,7 @@ _short_enough if {
 }
 
 _longest := facts.zone.max_grant_s if {
-	input.request.ot_level in {0, 1}
+	input.request.ot_level in [0, 1]
 } else := facts.zone.max_write_s if {
 	input.request.ot_level == 2
 }

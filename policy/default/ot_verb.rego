@@ -9,7 +9,7 @@ _reads if {
 }
 
 _writes if {
-	input.ot.op in {"write", "control", "unknown"}
+	input.ot.op in ["write", "control", "unknown"]
 	_covered
 }
 

@@ -191,9 +191,13 @@ _binding(obligations) := binding if {
 	count(merged) == count(union)
 }
 
+# Nothing in it but keys this library knows.
+_all_known(merged) if count([key | some key in _known; _ = merged[key]]) == count(merged)
+
 # The one document every entry point returns. allow, deny and obligations are sets; an undefined
 # one leaves the decision undefined, which the host reads as a denial. First what every allow goes
-# through, in as few steps as it takes; whatever is amiss there is put into words below.
+# through, then what every denial in the right form does, in as few steps as it takes; whatever is
+# amiss there is put into words below.
 decision(allow, deny, obligations) := {
 	"v": 1,
 	"effect": "allow",
@@ -211,7 +215,28 @@ decision(allow, deny, obligations) := {
 		_reason_ok(reason)
 	}
 	merged := _binding(obligations)
-	count([key | some key in _known; _ = merged[key]]) == count(merged)
+	_all_known(merged)
+} else := {
+	"v": 1,
+	"effect": _effect(denials),
+	"allow": false,
+	"reasons": sort(allow),
+	"denials": sort(denials),
+	"obligations": merged,
+} if {
+	is_set(obligations)
+	is_set(allow)
+	is_set(deny)
+	count(deny) > 0
+	every denial in deny {
+		_denial_ok(denial)
+	}
+	every reason in allow {
+		_reason_ok(reason)
+	}
+	merged := _binding(obligations)
+	_all_known(merged)
+	denials := deny | _unmatched(allow, deny)
 } else := document if {
 	is_set(obligations)
 	union := _union(obligations)

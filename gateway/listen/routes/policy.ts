@@ -249,8 +249,7 @@ function deciding(api: Api, routes: PolicyRoutes): void {
     { schema: { querystring: WhoCanQuery, response: { 200: WhoCan } } },
     async (request) => {
       await authorize(authorization, request, 'policy:read')
-      const { device, process } = request.query
-      return whoCan(routes.room, routes.identity, { device, process }, api.source(request))
+      return whoCan(routes.room, routes.identity, request.query, api.source(request))
     },
   )
 }

@@ -12,19 +12,27 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { inputFor, PolicyEngine, type Decision, type Point } from '#policy'
+import { inputFor, PolicyEngine } from '#policy'
+import type { Bundle, Candidate, Decision, Point } from '#policy'
 import { Decisions } from '../../../gateway/decisions.ts'
 import { replay } from '../../../gateway/policy/impact.ts'
 import {
   DecisionJournal,
   JournalError,
+  recordsSince,
   type Anchor,
   type JournalOptions,
 } from '../../../gateway/policy/journal.ts'
+import { replayApart } from '../../../gateway/policy/replayer.ts'
+import { canonicalJson } from '../../../policy/canonical.ts'
+import { examineBundle } from '../../../policy/candidate.ts'
+import { baseInputs } from '../../../policy/toolchain/vectors.ts'
+import { builtin } from '../../policy/fixture.ts'
 import { FIRST_PREV, hashOf, walk, type Decided } from '../../../gateway/policy/record.ts'
 
 const place = { tenant: 't', gateway: 'gw1', site: 'main', timezone: 'UTC' }
 const engine = PolicyEngine.unavailable()
+const bases = await baseInputs()
 let directory: string
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'sallyport-journal-'))
@@ -90,7 +98,8 @@ test('found by id, newest or oldest, on disk or still waiting; unknown is undefi
   for (const { decision } of all)
     expect((await journal.find(decision.decision_id))?.decision_id).toBe(decision.decision_id)
   expect(await journal.find('d_nobody')).toBeUndefined()
-  expect(await Array.fromAsync(journal.since(all[9]?.at ?? 0))).toHaveLength(3)
+  await journal.settled()
+  expect(await Array.fromAsync(recordsSince(directory, all[9]?.at ?? 0))).toHaveLength(3)
 })
 
 test('segments and the whole are bounded; the newest stays', async () => {
@@ -243,13 +252,57 @@ test('both chains come back as one, by time, and a replay says from when on', as
   const all = Array.from({ length: 25 }, (_, at) => of(points[at % 5] ?? 'session.open'))
   for (const one of all) journal.add(one)
   const from = all[7]?.at ?? 0
-  const found = await Array.fromAsync(journal.since(from))
+  await journal.settled()
+  const found = await Array.fromAsync(recordsSince(directory, from))
   expect(found.map((record) => record.decision_id)).toEqual(
     all.slice(7).map(({ decision }) => decision.decision_id),
   )
-  const past = await replay(journal.since(from), engine, engine)
+  const past = await replay(recordsSince(directory, from), engine, engine)
   expect(past).toMatchObject({ decisions: 18, from: new Date(from).toISOString() })
-  expect((await replay(journal.since(from + 1e6), engine, engine)).from).toBeNull()
+  expect((await replay(recordsSince(directory, from + 1e6), engine, engine)).from).toBeNull()
+})
+
+describe('a replay in a thread of its own', () => {
+  const candidate = async (more: Partial<Bundle> = {}): Promise<Candidate> =>
+    examineBundle({ ...builtin, vectors: [], ...more })
+
+  test('looks at every decision kept, and says what would turn', async () => {
+    await using journal = await open({ segmentBytes: 8_000 })
+    const inForce = await candidate()
+    const deciding = PolicyEngine.unavailable()
+    deciding.adopt(inForce)
+    const input = bases['session.open']
+    for (let at = 0; at < 300; at++) {
+      const decision = deciding.decide('session.open', input, { decisionId: `d_${at}` })
+      journal.add({ point: 'session.open', input, decision, at: 1e12 + at })
+      if (at % 50 === 0) await journal.settled()
+    }
+    await journal.settled()
+    const data = structuredClone(builtin.data) as {
+      site: { zones: { default: { approvals: number } } }
+    }
+    data.site.zones.default.approvals = 2
+    const strict = await candidate({ data, dataText: canonicalJson(data) })
+    const task = { directory, from: 1e12 + 100, inForce, candidate: strict, staleness: undefined }
+    const found = await replayApart(task)
+    expect(found).toMatchObject({ decisions: 200, replayed: 200, truncated: false })
+    expect(found.from).toBe(new Date(1e12 + 100).toISOString())
+    expect(found.turned).toMatchObject([{ change: 'newly_denied', count: 200 }])
+    expect((await replayApart({ ...task, candidate: inForce })).turned).toEqual([])
+  })
+
+  test('is given up when it does not end in time', async () => {
+    const inForce = await candidate()
+    const task = { directory, from: 0, inForce, candidate: inForce, staleness: undefined }
+    await expect(replayApart(task, 1)).rejects.toMatchObject({ code: 'bundle.loops' })
+  })
+
+  test('a log that cannot be read is said so', async () => {
+    const inForce = await candidate()
+    const nowhere = join(directory, 'nowhere')
+    const task = { directory: nowhere, from: 0, inForce, candidate: inForce, staleness: undefined }
+    await expect(replayApart(task)).rejects.toThrow('the decision log could not be replayed')
+  })
 })
 
 test('where the chains stand is written down when they moved, once a minute and at the end', async () => {

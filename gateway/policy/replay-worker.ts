@@ -1,0 +1,22 @@
+/** The thread the decision log is replayed in: what loops or eats memory here stops no decision. replayer.ts. */
+import { parentPort, workerData } from 'node:worker_threads'
+import { PolicyEngine } from '#policy'
+import { replay } from './impact.ts'
+import { recordsSince } from './journal.ts'
+import type { ReplayReply, ReplayTask } from './replayer.ts'
+
+const { directory, from, inForce, candidate, staleness } = workerData as ReplayTask
+
+async function reply(): Promise<ReplayReply> {
+  try {
+    const today = PolicyEngine.unavailable(staleness === undefined ? {} : { staleness })
+    today.adopt(inForce)
+    const then = PolicyEngine.unavailable()
+    then.adopt(candidate)
+    return { ok: true, replay: await replay(recordsSince(directory, from), today, then) }
+  } catch (error) {
+    return { ok: false, detail: String(error) }
+  }
+}
+
+parentPort?.postMessage(await reply())
