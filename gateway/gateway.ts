@@ -514,9 +514,7 @@ function addRoutes(
   enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
   idpRoutes(calls, { decisions, log, identity })
   const personOf = personsOf(identity)
-  const { relyingParty } = identity.passkeys
-  const known = { tenant, store: grants, devices, registry, decisions, log }
-  const grantRoom = { ...known, relyingParty, personOf, now }
+  const grantRoom = { tenant, store: grants, devices, registry, decisions, log, personOf, now }
   const granting = { decisions, log, grants: grantRoom, reauthorization }
   grantRoutes(calls, granting)
   passkeyRoutes(calls, { ...granting, identity, origin, now })
