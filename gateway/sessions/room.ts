@@ -75,7 +75,6 @@ export function sessionFacts(
     device: deviceFacts(target.device, target.presence),
     process: processFacts(target.process, observed),
     grants: grants.map(grantFacts),
-    locks: [],
   }
 }
 
