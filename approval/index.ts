@@ -16,6 +16,7 @@ export {
   readSignedGrant,
   type GrantProof,
   type GrantSignature,
+  type RelyingParty,
   type SignedApproval,
   type SignedGrant,
 } from './signed.ts'

@@ -17,6 +17,13 @@ import { hashOf, readStatement, type Statement } from './statement.ts'
 export interface GrantSignature {
   readonly assertion: Assertion
   readonly key: SigningKey
+  readonly relying_party: RelyingParty
+}
+
+/** Whom a passkey signed for: a host name, and the origins whose pages may have asked. */
+export interface RelyingParty {
+  readonly id: string
+  readonly origins: readonly string[]
 }
 
 /** One approval. `by` is `<iss>|<sub>`, `at` epoch seconds; `signature` is null for one without a passkey. */
@@ -31,7 +38,6 @@ export interface SignedApproval {
 export interface SignedGrant {
   readonly v: 1
   readonly statement: Statement
-  readonly relying_party: { readonly id: string; readonly origins: readonly string[] }
   readonly approvals: readonly SignedApproval[]
 }
 
@@ -74,9 +80,10 @@ function readSignature(value: unknown): GrantSignature | null | undefined {
   const members = new Map<string, unknown>(Object.entries(value))
   const assertion = readAssertion(members.get('assertion'))
   const key = members.get('key')
-  if (assertion === undefined || readKey(key) === undefined) return undefined
+  const party = readParty(members.get('relying_party'))
+  if (assertion === undefined || party === undefined || readKey(key) === undefined) return undefined
   const { alg, spki } = key as SigningKey
-  return { assertion, key: { alg, spki } }
+  return { assertion, key: { alg, spki }, relying_party: party }
 }
 
 /** The signed grant in `value` (parsed JSON), or undefined for anything that is not one of version 1. */
@@ -85,17 +92,16 @@ export function readSignedGrant(value: unknown): SignedGrant | undefined {
     return undefined
   const members = new Map<string, unknown>(Object.entries(value))
   const statement = readStatement(members.get('statement'))
-  const party = readParty(members.get('relying_party'))
   const given = members.get('approvals')
-  if (statement === undefined || party === undefined) return undefined
+  if (statement === undefined) return undefined
   if (!Array.isArray(given) || given.length > MAX_APPROVALS) return undefined
   const approvals = given.map(readApproval).filter((one) => one !== undefined)
   if (approvals.length !== given.length) return undefined
-  return { v: 1, statement, relying_party: party, approvals }
+  return { v: 1, statement, approvals }
 }
 
 /** A relying party: its host name, and one to eight origins. */
-export function readParty(value: unknown): SignedGrant['relying_party'] | undefined {
+export function readParty(value: unknown): RelyingParty | undefined {
   if (typeof value !== 'object' || value === null || !('id' in value) || !('origins' in value))
     return undefined
   const { id, origins } = value
@@ -113,11 +119,7 @@ export function readParty(value: unknown): SignedGrant['relying_party'] | undefi
 export function checkSignedGrant(grant: SignedGrant, pinned?: ReadonlySet<string>): GrantProof {
   const hash = hashOf(grant.statement)
   const seen = new Set<string>()
-  const expected = {
-    challenge: Buffer.from(hash, 'hex'),
-    rpId: grant.relying_party.id,
-    origins: grant.relying_party.origins,
-  }
+  const challenge = Buffer.from(hash, 'hex')
   const approvals = grant.approvals.map(({ by, email, at, signature }): ApprovalProof => {
     const common = { by, email, at }
     if (signature === null) return { ...common, state: 'unsigned', fault: null }
@@ -126,7 +128,8 @@ export function checkSignedGrant(grant: SignedGrant, pinned?: ReadonlySet<string
       state: 'refused',
       fault,
     })
-    const { assertion, key } = signature
+    const { assertion, key, relying_party: party } = signature
+    const expected = { challenge, rpId: party.id, origins: party.origins }
     const outcome = checkAssertion(assertion, key, expected)
     if (!outcome.ok) return refused(outcome.code)
     if (pinned !== undefined && !pinned.has(key.spki)) return refused('key.unpinned')

@@ -13,6 +13,7 @@ import {
   EnrolmentToken,
   Grant,
   Idp,
+  Lock,
   OpenedSession,
   Passkey,
   Problem,
@@ -37,6 +38,8 @@ export {
   EnrolmentToken,
   Grant,
   Idp,
+  Lock,
+  Locked,
   LogPage,
   LoggedDecision,
   Me,
@@ -60,6 +63,7 @@ export const Accounts = Type.Object({
   next: Type.Union([Type.String(), Type.Null()]),
 })
 export const Idps = Type.Object({ items: Type.Array(Idp) })
+export const Locks = Type.Object({ items: Type.Array(Lock) })
 export const Passkeys = Type.Object({ items: Type.Array(Passkey) })
 export const Devices = Type.Object({ items: Type.Array(Device) })
 export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })

@@ -17,6 +17,7 @@ import { registerGateway } from './commands/gateway.ts'
 import { registerGrant } from './commands/grant.ts'
 import { registerGrantFile } from './commands/grant-file.ts'
 import { registerIdp } from './commands/idp.ts'
+import { registerLock } from './commands/lock.ts'
 import { registerLogin } from './commands/login.ts'
 import { registerOpen } from './commands/open.ts'
 import { registerPasskey } from './commands/passkey.ts'
@@ -45,6 +46,7 @@ const rooms = [
   registerSsh,
   registerOpen,
   registerSession,
+  registerLock,
   registerAudit,
   registerPolicy,
   registerPolicyNode,

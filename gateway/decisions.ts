@@ -3,6 +3,7 @@ import { CATALOGUE, inputFor } from '#policy'
 import type { Decision, HostCode, Input, Partially, Point, PolicyEngine } from '#policy'
 import { timeFacts, type Place } from './facts.ts'
 import { newId } from './ids.ts'
+import type { Locks } from './locks/locks.ts'
 import { JournalError, type DecisionJournal, type Ticket } from './policy/journal.ts'
 import type { Trial } from './policy/trial.ts'
 import { denied, type Refusal } from './problem.ts'
@@ -20,6 +21,8 @@ export class Decisions {
   readonly #now: () => number
   /** A candidate beside the policy in force, while there is one. */
   trial: Pick<Trial, 'answer'> | undefined
+  /** Who and what is shut out; nothing where there are none. */
+  locks: Pick<Locks, 'on'> | undefined
   #second: Input['time'] | undefined
   readonly #journal: Pick<DecisionJournal, 'add' | 'settled'> | undefined
   /** What the log took; a decision that is not in here was dropped. */
@@ -62,6 +65,7 @@ export class Decisions {
       gateway: { id: gateway, site },
       time: this.#time(at, timezone),
       ...facts,
+      locks: this.locks?.on(facts) ?? [],
     })
   }
 

@@ -2,7 +2,7 @@
  * What the gateway knows, in the words policy reads (policy brief, section 3). Pure: every fact is
  * an argument; what is unknown stays null, and policy says what that means.
  */
-import { hashOf } from '#approval'
+import { checkAssertion, digestOf, hashOf, type GrantSignature } from '#approval'
 import type { Input, Observed, Partially } from '#policy'
 import { expiresAt, type Grant } from './grants/grant.ts'
 import type { Device, Expectation, Process } from './devices/device.ts'
@@ -135,6 +135,28 @@ function standing({ statement, approvals }: Grant): Grant['approvals'] {
   return approvals.filter((approval) => approval.hash === hash)
 }
 
+/** Those whose passkey signed it, checked each time: what is kept with an approval proves itself or counts for nothing. */
+function signers(grant: Grant): string[] {
+  return standing(grant).flatMap(({ by, hash, signature }) =>
+    signature !== null && signs(signature, hash) ? [by] : [],
+  )
+}
+
+/** Verified signatures, by all that was verified; a decision is made more often than an approval. */
+const verified = new Set<string>()
+const MOST_VERIFIED = 4096
+
+function signs({ assertion, key, relying_party: party }: GrantSignature, hash: string): boolean {
+  const { id, origins } = party
+  const name = JSON.stringify([hash, key, party, digestOf(assertion)])
+  if (verified.has(name)) return true
+  const expected = { challenge: Buffer.from(hash, 'hex'), rpId: id, origins }
+  if (!checkAssertion(assertion, key, expected).ok) return false
+  if (verified.size >= MOST_VERIFIED) verified.clear()
+  verified.add(name)
+  return true
+}
+
 export function grantFacts(grant: Grant): PolicyGrant {
   const { statement } = grant
   return {
@@ -144,6 +166,7 @@ export function grantFacts(grant: Grant): PolicyGrant {
     vendor: statement.vendor,
     requester: statement.requester,
     approvers: standing(grant).map(({ by }) => by),
+    signers: signers(grant),
     devices: statement.devices,
     processes: statement.processes,
     ot_level: statement.ot_level === 2 ? 2 : statement.ot_level === 1 ? 1 : 0,

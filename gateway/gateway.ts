@@ -38,6 +38,7 @@ import { baselineRoutes } from './listen/routes/baseline.ts'
 import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
 import { enrolmentRoutes } from './listen/routes/enrolments.ts'
+import { lockRoutes } from './listen/routes/locks.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { idpRoutes } from './listen/routes/idps.ts'
 import { logRoutes } from './listen/routes/log.ts'
@@ -51,6 +52,7 @@ import { sessionRoutes } from './listen/routes/sessions.ts'
 import { keepSources } from './listen/sources.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel } from './listen/tunnel.ts'
+import { Locks } from './locks/locks.ts'
 import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import type { PolicyService } from './policy/service.ts'
@@ -65,6 +67,7 @@ import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
+import { SqliteLockStore } from './store/sqlite/locks.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
 /** Where people and programs find a running node. */
@@ -174,6 +177,7 @@ interface Access {
   readonly inventories: InventoryWatch
   readonly room: SessionRoom
   readonly reauthorization: Reauthorization
+  readonly locks: Locks
   readonly signIns: AppSignIns
   readonly apps: AppForwarder
   readonly recordings: Recordings
@@ -223,7 +227,11 @@ async function openAccess(
     const touches = (session: { subject: { id: string } }) => session.subject.id === subject
     void reauthorization.withdraw(touches, { trigger: 'identity', at })
   })
-  return { registry, inventories, room, reauthorization, signIns, apps, recordings, auditors }
+  // From here on no decision is made without them.
+  const locks = await Locks.open({ store: new SqliteLockStore(thread), log, now })
+  decisions.locks = locks
+  const inside = { registry, inventories, room, reauthorization, locks }
+  return { ...inside, signIns, apps, recordings, auditors }
 }
 
 const RECORDING_BYTES = 256 * 1024 * 1024
@@ -460,7 +468,7 @@ function addRoutes(
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
   { decisions, service, journal }: NodePolicy,
-  { registry, inventories, room, reauthorization, signIns, recordings, auditors }: Access,
+  { registry, inventories, room, reauthorization, locks, signIns, recordings, auditors }: Access,
   publication: Publication,
   pending: PendingStore,
 ): void {
@@ -514,15 +522,15 @@ function addRoutes(
   enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
   idpRoutes(calls, { decisions, log, identity })
   const personOf = personsOf(identity)
-  const { relyingParty } = identity.passkeys
-  const known = { tenant, store: grants, devices, registry, decisions, log }
-  const grantRoom = { ...known, relyingParty, personOf, now }
+  const grantRoom = { tenant, store: grants, devices, registry, decisions, log, personOf, now }
   const granting = { decisions, log, grants: grantRoom, reauthorization }
   grantRoutes(calls, granting)
   passkeyRoutes(calls, { ...granting, identity, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
   sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })
+  const { live } = room
+  lockRoutes(calls, { decisions, log, locks, identity, devices, live, reauthorization })
   logRoutes(calls, { decisions, log })
   recordingRoutes(calls, { ...guard, directory: recordings.directory })
   auditorRoutes(calls, { ...guard, auditors, now, random: (bytes) => randomBytes(bytes) })

@@ -31,6 +31,11 @@ export const CATALOGUE = {
     next: 'Upgrade the agent, then try again.',
     remedy: 'upgrade',
   },
+  'approval.unsigned': {
+    msg: 'this zone takes approvals that a passkey signed',
+    next: 'Approve with your passkey: sallyport approve asks for it, and sallyport passkey add makes one.',
+    remedy: 'step_up',
+  },
   'approver.already_approved': {
     msg: 'you have approved this already',
     next: 'Wait for another approver.',

@@ -188,6 +188,8 @@ export interface Grant {
   readonly vendor: string | null
   readonly requester: string | null
   readonly approvers: readonly string[]
+  /** Those of the approvers whose passkey signed this very statement. */
+  readonly signers: readonly string[]
   readonly devices: readonly string[]
   readonly processes: readonly string[]
   readonly ot_level: 0 | 1 | 2 | null
@@ -268,6 +270,8 @@ export interface Approval {
   readonly grant: Grant | null
   /** Who has approved so far, this person not counted. */
   readonly approvals: readonly string[]
+  /** Whether this person's passkey signed the grant. */
+  readonly signed: boolean | null
 }
 
 export interface HttpFacts {

@@ -97,7 +97,6 @@ const Party = Type.Object({ id: Type.String(), origins: Type.Array(Type.String()
 export const SignedGrant = Type.Object({
   v: Type.Literal(1),
   statement: GrantStatement,
-  relying_party: Party,
   approvals: Type.Array(
     Type.Object({
       by: Type.String(),
@@ -108,6 +107,7 @@ export const SignedGrant = Type.Object({
         Type.Object({
           assertion: Assertion,
           key: Type.Object({ alg: Type.String(), spki: Type.String() }),
+          relying_party: Party,
         }),
         Type.Null(),
       ]),

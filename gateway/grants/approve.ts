@@ -60,7 +60,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const shown = shownState(grant, now)
   if (shown !== 'requested')
     throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
-  signsThis(room, ask, grant)
+  signsThis(ask, grant)
   const decision = await decide(room, ask, grant)
   if (decision.allow) await countsOnce(room, ask, grant)
   const first = decision.denials[0]
@@ -94,11 +94,15 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
 }
 
 /** What is kept must prove by itself what it was given for: this grant, signed by its approver. */
-function signsThis(room: GrantRoom, { signature }: ApproveAsk, grant: Grant): void {
+function signsThis({ signature }: ApproveAsk, grant: Grant): void {
   if (signature === null || signature === undefined) return
-  const { id: rpId, origins } = room.relyingParty
-  const expected = { challenge: Buffer.from(grant.hash, 'hex'), rpId, origins }
-  const outcome = checkAssertion(signature.assertion, signature.key, expected)
+  const { assertion, key, relying_party: party } = signature
+  const challenge = Buffer.from(grant.hash, 'hex')
+  const outcome = checkAssertion(assertion, key, {
+    challenge,
+    rpId: party.id,
+    origins: party.origins,
+  })
   if (outcome.ok) return
   throw new Refusal('grant.changed', 'the passkey signed another statement than this grant', {
     nextStep: 'look at the grant again, then approve what you see',
@@ -169,7 +173,11 @@ async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
     tls: tlsFacts(ask.source, presence),
     device: deviceFacts(device, presence, room.registry.isCutOff(device.id)),
     grants: [grantFacts(grant)],
-    approval: { grant: grantFacts(grant), approvals: grant.approvals.map(({ by }) => by) },
+    approval: {
+      grant: grantFacts(grant),
+      approvals: grant.approvals.map(({ by }) => by),
+      signed: ask.signature !== null && ask.signature !== undefined,
+    },
   })
 }
 

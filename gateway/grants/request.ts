@@ -26,8 +26,6 @@ export interface GrantRoom {
   readonly registry: Registry
   readonly decisions: Decisions
   readonly log: Pick<AuditLog, 'append'>
-  /** Whom passkeys sign for: a host name, and the origins of its pages. */
-  readonly relyingParty: { readonly id: string; readonly origins: readonly string[] }
   /** The human being behind an identity: accounts that the owner linked give the same. Unknown ones stand for themselves. */
   readonly personOf: (identity: string) => Promise<string>
   /** Epoch milliseconds. */

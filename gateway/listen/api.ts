@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import swagger from '@fastify/swagger'
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify'
+import { Problem } from '#api'
 import { sourceOf } from '../access/source.ts'
 import { plainAddress, type Source } from '../facts.ts'
 import { isRefusal, type Identity, type Subject } from '../identity/index.ts'
@@ -75,6 +76,7 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
   // A proof is good once (RFC 9449, 11.1), and a call asks who its caller is more than once.
   const callers = new WeakMap<FastifyRequest, Promise<Subject>>()
   await server.register(swagger, {
+    transform: described,
     openapi: {
       openapi: '3.1.0',
       info: { title: 'Sallyport', version: options.version },
@@ -100,6 +102,32 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
   await server.ready()
   if (handle === undefined) throw new Error('fastify made no handler')
   return Object.assign(handle, { [Symbol.asyncDispose]: () => server.close() })
+}
+
+/** What every call's description has beside its own schemas: a name, the room it belongs to, how it refuses. */
+function described<S>({
+  schema,
+  url,
+  route,
+}: {
+  schema: S
+  url: string
+  route: { method: string | string[] }
+}) {
+  const words = url.replace('/api/v1/', '').replaceAll(/[:{}]/g, '').split('/')
+  const own = schema as { readonly response?: object } | undefined
+  return {
+    url,
+    schema: {
+      ...schema,
+      operationId: [String(route.method).toLowerCase(), ...words].join('_').replaceAll('-', '_'),
+      tags: [words[0] ?? ''],
+      response: {
+        ...own?.response,
+        default: { description: 'RFC 9457: application/problem+json', ...Problem },
+      },
+    },
+  }
 }
 
 async function authenticate(options: ApiOptions, request: FastifyRequest): Promise<Subject> {

@@ -82,7 +82,6 @@ export function sessionFacts(
     device: deviceFacts(target.device, target.presence, target.island),
     process: processFacts(target.process, observed),
     grants: grants.map(grantFacts),
-    locks: [],
   }
 }
 

@@ -21,7 +21,14 @@ _approvals_needed := 0 if {
 _approved(g) if {
 	is_string(g.requester)
 	is_number(_approvals_needed)
-	count({a | some a in g.approvers; is_string(a)} - {g.requester, g.subject}) >= _approvals_needed
+	count(_agreed(g) - {g.requester, g.subject}) >= _approvals_needed
+}
+
+# Where the zone wants signatures, an approval without one is none; where it does not say, nothing is.
+_agreed(g) := {a | some a in g.approvers; is_string(a)} if {
+	facts.zone.signed_approvals == false
+} else := {a | some a in g.approvers; is_string(a)} & {a | some a in g.signers; is_string(a)} if {
+	facts.zone.signed_approvals == true
 }
 
 _ticketed(g) if {

@@ -57,6 +57,18 @@ deny contains {
 	"remedy": "step_up",
 } if not facts.mfa_fresh_to_approve
 
+deny contains {
+	"code": "approval.unsigned",
+	"msg": "this zone takes approvals that a passkey signed",
+	"remedy": "step_up",
+} if not _signed
+
+_signed if {
+	facts.zone.signed_approvals == false
+} else if {
+	input.approval.signed == true
+}
+
 obligations contains {"approvals": facts.zone.approvals, "max_duration_s": facts.zone.max_grant_s}
 
 obligations contains {"notify": true} if not facts.ordinary

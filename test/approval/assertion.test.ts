@@ -144,7 +144,11 @@ describe('a signed grant as a file', () => {
     email: `${by}@plant.example`,
     at: 1_780_000_100,
     decision_id: 'd_1',
-    signature: { assertion: key.assertion(challengeOf), key: key.signing },
+    signature: {
+      assertion: key.assertion(challengeOf),
+      key: key.signing,
+      relying_party: { id: 'gw.plant.example', origins: [ORIGIN] },
+    },
   })
   const file = (
     approvals: SignedGrant['approvals'],
@@ -152,7 +156,6 @@ describe('a signed grant as a file', () => {
   ): SignedGrant => ({
     v: 1,
     statement,
-    relying_party: { id: 'gw.plant.example', origins: [ORIGIN] },
     approvals,
     ...more,
   })

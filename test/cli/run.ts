@@ -10,10 +10,20 @@ export interface Ran {
 
 /** Runs one command line with a SALLYPORT_HOME of its own. */
 export async function run(home: string, ...args: string[]): Promise<Ran> {
+  return listen(home, () => {}, ...args)
+}
+
+/** The same; `heard` is given each piece of stdout as it comes. */
+export async function listen(
+  home: string,
+  heard: (text: string) => void,
+  ...args: string[]
+): Promise<Ran> {
   let out = ''
   let err = ''
   const stdout = vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
     out += String(text)
+    heard(String(text))
     return true
   })
   const stderr = vi.spyOn(process.stderr, 'write').mockImplementation((text) => {

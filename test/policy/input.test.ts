@@ -48,6 +48,7 @@ test('a part given is completed, to any depth', () => {
     id: 'g_1',
     state: null,
     approvers: [],
+    signers: [],
     ot_windows: [],
     ticket: null,
   })

@@ -11,7 +11,7 @@ import {
   verifyAuthenticationResponse,
   verifyRegistrationResponse,
 } from '@simplewebauthn/server'
-import { checkAssertion, readAssertion, type Assertion, type SigningKey } from '#approval'
+import { checkAssertion, readAssertion, type GrantSignature, type RelyingParty } from '#approval'
 import type { Account, Accounts, Actor } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
 import type { IdentityEvent, IdentityLog } from '../events.ts'
@@ -93,11 +93,10 @@ export interface Answered {
   readonly about: string
   readonly passkey: Passkey
   /** What was signed; null for a registration. */
-  readonly signed: { readonly assertion: Assertion; readonly key: SigningKey } | null
+  readonly signed: GrantSignature | null
 }
 
 export interface Passkeys {
-  readonly relyingParty: { readonly id: string; readonly origins: readonly string[] }
   list(sub: string): Promise<readonly Passkey[]>
   /** Asks for a new passkey called `name`. Errors: passkey.address, .stale, .full, ceremony.limit. */
   register(subject: Subject, login: Login, name: string): Promise<Ceremony>
@@ -137,7 +136,7 @@ export interface PasskeysOptions {
 }
 
 interface Context extends PasskeysOptions {
-  readonly relyingParty: Passkeys['relyingParty']
+  readonly relyingParty: RelyingParty
 }
 
 export function openPasskeys(options: PasskeysOptions): Passkeys {
@@ -145,7 +144,6 @@ export function openPasskeys(options: PasskeysOptions): Passkeys {
   const relyingParty = { id: hostname, origins: [origin] }
   const context: Context = { ...options, relyingParty }
   return {
-    relyingParty,
     list: async (sub) => (await options.passkeyStore.passkeysOf(sub)).map(shown),
     register: async (subject, login, name) => register(context, subject, login, name),
     async ask({ challenge, ...rest }) {
@@ -368,7 +366,8 @@ async function proven(context: Context, asked: Asked, answer: BrowserAnswer): Pr
   if (!(await context.passkeyStore.usePasskey(row.id, counter, context.now())))
     return refuse(context, asked, 'passkey.counter')
   const { kind, login, about } = question
-  return { kind, login, account, about, passkey: shown(row), signed: { assertion, key } }
+  const signed = { assertion, key, relying_party: context.relyingParty }
+  return { kind, login, account, about, passkey: shown(row), signed }
 }
 
 /** The library's own verification of the same answer. */

@@ -9,6 +9,7 @@ import {
   NewGrant,
   SignedGrant,
 } from '#api'
+import type { GrantSignature } from '#approval'
 import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/approve.ts'
 import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
 import { requestGrant, type GrantRoom } from '../../grants/request.ts'
@@ -104,14 +105,13 @@ function reading(api: Api, room: GrantRoutes): void {
     { schema: { params: Params, response: { 200: SignedGrant } } },
     async (request) => {
       const { grant } = await visible(api, room, request.params.id, request)
-      return signedGrant(room.grants, grant)
+      return signedGrant(grant)
     },
   )
 }
 
 /** The grant as a file that is verified without us. */
-function signedGrant({ relyingParty }: GrantRoom, { statement, approvals }: Grant): SignedGrant {
-  const { id, origins } = relyingParty
+function signedGrant({ statement, approvals }: Grant): SignedGrant {
   return {
     v: 1,
     statement: {
@@ -119,15 +119,18 @@ function signedGrant({ relyingParty }: GrantRoom, { statement, approvals }: Gran
       devices: [...statement.devices],
       processes: [...statement.processes],
     },
-    relying_party: { id, origins: [...origins] },
     approvals: approvals.map(({ by, email, at, decision_id, signature }) => ({
       by,
       email,
       at,
       decision_id,
-      signature,
+      signature: signature === null ? null : copied(signature),
     })),
   }
+}
+
+function copied({ assertion, key, relying_party: { id, origins } }: GrantSignature) {
+  return { assertion, key, relying_party: { id, origins: [...origins] } }
 }
 
 /** A vendor is told of another's grant exactly what they are told of one that does not exist. */

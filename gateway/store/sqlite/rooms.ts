@@ -6,6 +6,7 @@ import { devicesRoom } from './devices.ts'
 import { enrolmentsRoom } from './enrolments.ts'
 import { inventoriesRoom } from './inventories.ts'
 import { grantsRoom } from './grants.ts'
+import { locksRoom } from './locks.ts'
 import { passkeysRoom } from './passkeys.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
@@ -27,6 +28,7 @@ export const rooms = {
   enrolments: enrolmentsRoom,
   grants: grantsRoom,
   inventories: inventoriesRoom,
+  locks: locksRoom,
   passkeys: passkeysRoom,
   sessions: sessionsRoom,
   identity: identityRoom,

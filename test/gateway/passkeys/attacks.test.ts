@@ -1,8 +1,13 @@
 /** Passkeys against who would get in by them: each row is one way to try. */
+import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Ceremony, CeremonyShown, Grant, Passkey } from '#api'
+import { grantFacts } from '../../../gateway/facts.ts'
+import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { softKey, type Bend, type SoftKey } from '../../support/authenticator.ts'
 import { checkOpening, type ApproverSet } from '#approval'
+import type { Input } from '#policy'
 import {
   openSession,
   send,
@@ -12,6 +17,7 @@ import {
   type Person,
   type TestNode,
 } from '../../support/node.ts'
+import { answer as answerPolicy } from '../../support/policy.ts'
 import { attach, Client, expecting, PLC, seen } from '../../support/tunnels.ts'
 
 let node: TestNode
@@ -278,11 +284,20 @@ test('a device in two-key mode gets all it needs to decide by itself', async () 
   const identity = await node.device('press-09', { plc: expecting() })
   const seenNow = seen(PLC, 'listener')
   await using agent = await attach(node, identity, { listeners: { plc: seenNow } })
+  const inputs = new Map<string, Input>()
+  answerPolicy((decision, point, input) => {
+    inputs.set(point, input as Input)
+    return decision
+  })
   const person = await node.person('vito', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
   const grant = await person.ask<Grant>('POST', '/grants', { ...WANTED, device: 'press-09' })
   const asked = await approval(oda, grant)
   expect((await answer(asked, own.answer(challengeOf(asked)))).status).toBe(200)
   const session = await openSession(person, 'press-09', 'plc')
+  expect(inputs.get('grant.approve')?.approval).toMatchObject({ signed: true })
+  const [facts] = inputs.get('session.open')?.grants ?? []
+  expect(facts?.signers).toEqual(facts?.approvers)
+  expect(facts?.signers).toHaveLength(1)
   await using client = await Client.dial(node)
   await client.stream(session)
   const [opened] = agent.opened
@@ -311,4 +326,23 @@ test('a device in two-key mode gets all it needs to decide by itself', async () 
   node.change('UPDATE access_grant SET statement = ? WHERE id = ?', edited, grant.id)
   const reply = await person.call('POST', '/sessions', { device: 'press-09', process: 'plc' })
   expect([reply.status, reply.body.code]).toEqual([403, 'grant.unapproved'])
+})
+
+test('what is kept as a signature proves itself, or is none for the policy', async () => {
+  const person = await node.person('viki', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+  await node.device('press-10', { plc: expecting() })
+  const grant = await person.ask<Grant>('POST', '/grants', { ...WANTED, device: 'press-10' })
+  const asked = await approval(oda, grant)
+  expect((await answer(asked, own.answer(challengeOf(asked)))).status).toBe(200)
+  const signers = async () => {
+    await using thread = await SqliteThread.open(join(node.data, 'store.sqlite'))
+    const found = await new SqliteGrantStore(thread).find(grant.id)
+    return grantFacts(found!).signers
+  }
+  expect(await signers()).toHaveLength(1)
+  const kept = { key: own.signing, relying_party: { id: 'localhost', origins: [node.origin] } }
+  const assertion = others.assertion(challengeOf(asked))
+  const forged = JSON.stringify({ ...kept, assertion })
+  node.change('UPDATE grant_approval SET signature = ? WHERE grant_id = ?', forged, grant.id)
+  expect(await signers()).toEqual([])
 })

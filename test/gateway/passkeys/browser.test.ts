@@ -1,10 +1,23 @@
 /** Passkeys as people meet them: a real browser, its authenticator, the pages of a running gateway. */
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Ceremony, Grant, Me, Passkey } from '#api'
 import { checkSignedGrant, readSignedGrant } from '#approval'
-import { deviceLogin } from '../../../cli/login/index.ts'
+import { configFrom } from '#agent'
+import { writeConfig } from '../../../agent-tunnel/agent/config.ts'
+import { deviceLogin, saveCredentials } from '../../../cli/login/index.ts'
+import { listen, run, type Ran } from '../../cli/run.ts'
 import { noChromium, openChromium, type Chromium, type Tab } from '../../support/chromium.ts'
-import { PASSWORD, personWith, startNode, type Person, type TestNode } from '../../support/node.ts'
+import {
+  PASSWORD,
+  personWith,
+  startNode,
+  TENANT,
+  type Person,
+  type TestNode,
+} from '../../support/node.ts'
 import { expecting } from '../../support/tunnels.ts'
 
 const name = noChromium === undefined ? 'in Chromium' : `in Chromium (${noChromium})`
@@ -99,6 +112,96 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     // It was never answered, so it still can be.
     await tab.click('#go')
     await tab.until('the answer', visible('done'))
+  })
+
+  describe('from a terminal', () => {
+    let home: string
+    beforeAll(async () => {
+      home = mkdtempSync(join(tmpdir(), 'sallyport-passkeys-'))
+      await saveCredentials(join(home, 'credentials'), oda.credentials)
+    })
+    afterAll(() => rmSync(home, { recursive: true }))
+
+    /** Runs a command that prints a link, and answers behind it. */
+    const answered = async (...args: string[]): Promise<Ran> => {
+      const { promise: link, resolve } = Promise.withResolvers<string>()
+      const heard = (text: string) => {
+        const [, url] = /^open {4}(https:\S+)$/m.exec(text) ?? []
+        if (url !== undefined) resolve(url)
+      }
+      const running = listen(home, heard, ...args)
+      await tab.open(await link)
+      await tab.until('the question', visible('ceremony'))
+      await tab.click('#go')
+      await tab.until('the answer', visible('done'))
+      return running
+    }
+
+    test('a grant is approved, exported and proven, and an edited file is not', async () => {
+      const wanted = { device: 'press-07', processes: ['plc'], duration_s: 60, reason: 'x' }
+      const grant = await vera.ask<Grant>('POST', '/grants', wanted)
+      const approved = await answered('approve', grant.id)
+      expect([approved.code, approved.err]).toEqual([0, expect.stringContaining('waiting')])
+      expect(approved.out).toContain(`${grant.id} is approved`)
+      const file = join(home, 'grant.json')
+      writeFileSync(file, (await run(home, 'grant', 'export', grant.id)).out)
+      const keys = join(home, 'approvers.txt')
+      const listed = await run(home, 'passkey', 'list', '--json')
+      const [{ spki, id }] = JSON.parse(listed.out) as [Passkey]
+      writeFileSync(keys, `# Oda\n${spki}\n`)
+      const proven = await run(home, 'grant', 'verify', file, '--keys', keys)
+      expect([proven.code, proven.out]).toEqual([0, expect.stringContaining('proven: every')])
+      writeFileSync(keys, '')
+      const unpinned = await run(home, 'grant', 'verify', file, '--keys', keys)
+      expect([unpinned.code, unpinned.out]).toEqual([1, expect.stringContaining('key.unpinned')])
+      writeFileSync(
+        file,
+        readFileSync(file, 'utf8').replace('"max_duration_s": 60', '"max_duration_s": 61'),
+      )
+      const edited = await run(home, 'grant', 'verify', file)
+      expect([edited.code, edited.out]).toEqual([1, expect.stringContaining('assertion.challenge')])
+      writeFileSync(file, '{}')
+      expect((await run(home, 'grant', 'verify', file)).code).toBe(2)
+
+      // The owner of a device pins this key, and its holder signs the set that follows.
+      const set = {
+        v: 1,
+        tenant: TENANT,
+        device: 'press-07',
+        seq: 1,
+        quorum: 1,
+        relying_party: { id: 'localhost', origins: [node.origin] },
+        approvers: [{ person: 'Oda', credential: id, key: { alg: 'ES256', spki } }],
+        modbus: [],
+      }
+      const [first, next, signature] = ['first', 'next', 'oda'].map((one) =>
+        join(home, `${one}.json`),
+      ) as [string, string, string]
+      writeFileSync(first, JSON.stringify(set))
+      writeFileSync(next, JSON.stringify({ ...set, seq: 2, modbus: ['plc'] }))
+      const data = ['--data', join(home, 'device')]
+      const targets = ['plc=tcp:127.0.0.1:1502']
+      const setup = {
+        gateway: node.origin,
+        device: 'press-07',
+        rootSha256: 'ab'.repeat(32),
+        targets,
+      }
+      mkdirSync(join(home, 'device'))
+      writeConfig(configFrom(setup, join(home, 'device')))
+      const pinned = await run(home, 'agent', 'approvers', 'pin', first, ...data)
+      expect([pinned.code, pinned.out]).toEqual([0, expect.stringContaining('Oda ES256')])
+      expect((await answered('approvers', 'sign', next)).code).toBe(0)
+      writeFileSync(signature, await text('#signature'))
+      const rotate = ['agent', 'approvers', 'rotate', next, '--signature', signature, ...data]
+      expect((await run(home, ...rotate)).code).toBe(0)
+      expect((await run(home, ...rotate)).err).toContain('approvers.sequence')
+      expect((await run(home, 'agent', 'approvers', 'show', ...data)).out).toMatch(/number +2/)
+    })
+
+    test('a step up', async () => {
+      expect((await answered('step-up')).code).toBe(0)
+    })
   })
 
   test('signing in takes the password and then the passkey', async () => {

@@ -1,0 +1,77 @@
+/** Locks in store.sqlite: one row each, kept after they were lifted. */
+import type { DatabaseSync } from 'node:sqlite'
+import type { Lock, LockStore } from '../../locks/lock.ts'
+import type { Room } from './rooms.ts'
+import type { SqliteThread } from './thread.ts'
+
+function lockOf(row: Record<string, unknown> | undefined): Lock | undefined {
+  const json = row?.['row']
+  return typeof json === 'string' ? (JSON.parse(json) as Lock) : undefined
+}
+
+const all = (rows: readonly Record<string, unknown>[]): Lock[] =>
+  rows.map(lockOf).filter((lock) => lock !== undefined)
+
+const find = (db: DatabaseSync, id: string): Lock | undefined =>
+  lockOf(db.prepare('SELECT row FROM access_lock WHERE id = ?').get(id))
+
+const standing = (db: DatabaseSync): Lock[] =>
+  all(db.prepare('SELECT row FROM access_lock WHERE lifted = 0 ORDER BY at, id').all())
+
+export const locksRoom = {
+  migrations: [
+    `CREATE TABLE access_lock (
+       id TEXT PRIMARY KEY, at INTEGER NOT NULL, lifted INTEGER NOT NULL, row TEXT NOT NULL) STRICT;
+     CREATE INDEX access_lock_standing ON access_lock (at) WHERE lifted = 0;`,
+  ],
+  operations: {
+    addLock(db: DatabaseSync, { lock, most }: { lock: Lock; most: number }): boolean {
+      if (standing(db).length >= most) return false
+      db.prepare('INSERT INTO access_lock VALUES (?, ?, 0, ?)').run(
+        lock.id,
+        lock.at,
+        JSON.stringify(lock),
+      )
+      return true
+    },
+    findLock: find,
+    standingLocks: (db: DatabaseSync, _: null): Lock[] => standing(db),
+    listLocks: (db: DatabaseSync, limit: number): Lock[] =>
+      all(db.prepare('SELECT row FROM access_lock ORDER BY at DESC, id DESC LIMIT ?').all(limit)),
+    liftLock(
+      db: DatabaseSync,
+      { id, lifted }: { id: string; lifted: NonNullable<Lock['lifted']> },
+    ): Lock | undefined {
+      const before = find(db, id)
+      if (before === undefined || before.lifted !== null) return undefined
+      const after = { ...before, lifted }
+      db.prepare('UPDATE access_lock SET lifted = 1, row = ? WHERE id = ?').run(
+        JSON.stringify(after),
+        id,
+      )
+      return after
+    },
+  },
+} as const satisfies Room
+
+export class SqliteLockStore implements LockStore {
+  readonly #thread: SqliteThread
+  constructor(thread: SqliteThread) {
+    this.#thread = thread
+  }
+  async addLock(lock: Lock, most: number): Promise<boolean> {
+    return this.#thread.call('locks', 'addLock', { lock, most })
+  }
+  async findLock(id: string): Promise<Lock | undefined> {
+    return this.#thread.call('locks', 'findLock', id)
+  }
+  async standingLocks(): Promise<readonly Lock[]> {
+    return this.#thread.call('locks', 'standingLocks', null)
+  }
+  async listLocks(limit: number): Promise<readonly Lock[]> {
+    return this.#thread.call('locks', 'listLocks', limit)
+  }
+  async liftLock(id: string, lifted: NonNullable<Lock['lifted']>): Promise<Lock | undefined> {
+    return this.#thread.call('locks', 'liftLock', { id, lifted })
+  }
+}

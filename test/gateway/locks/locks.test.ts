@@ -1,0 +1,183 @@
+/** Locks: whom and what each shuts out, what it cuts, and who lifts it. */
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import type { Lock, Locked } from '#api'
+import type { Input, Partially } from '#policy'
+import { Locks } from '../../../gateway/locks/locks.ts'
+import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { touches, type LockScope, type Touched } from '../../../gateway/locks/lock.ts'
+import {
+  grantFor,
+  openSession,
+  startNode,
+  type DeviceIdentity,
+  type Person,
+  type TestNode,
+} from '../../support/node.ts'
+import { attach, dialDevice, expecting, PLC, seen, type FakeAgent } from '../../support/tunnels.ts'
+
+const of: Touched = {
+  subject: 'iss|vera',
+  company: 'acme',
+  device: 'press-07',
+  process: 'plc',
+  zone: 'default',
+}
+const rows: readonly (readonly [LockScope, string, boolean])[] = [
+  ['identity', 'iss|vera', true],
+  ['identity', 'iss|ver', false],
+  ['company', 'acme', true],
+  ['company', 'Acme', false],
+  ['device', 'press-07', true],
+  ['device', 'press-0', false],
+  ['process', 'press-07/plc', true],
+  ['process', 'press-07/hmi', false],
+  ['process', 'press-07/', false],
+  ['zone', 'default', true],
+  ['zone', 'critical', false],
+  ['everything', '*', true],
+]
+test.for(rows)('%s %s touches: %s', ([scope, target, expected]) => {
+  expect(touches({ scope, target }, of)).toBe(expected)
+})
+test.for(rows)('%s %s touches nothing where nothing is known', ([scope, target]) => {
+  const nothing = { subject: null, company: null, device: null, process: null, zone: null }
+  expect(touches({ scope, target }, nothing)).toBe(scope === 'everything')
+})
+
+describe('on a running gateway', () => {
+  let node: TestNode
+  let identity: DeviceIdentity
+  let agent: FakeAgent
+  let vera: Person
+  let oda: Person
+  let second: Person
+
+  beforeAll(async () => {
+    node = await startNode()
+    identity = await node.device('press-07', { plc: expecting() })
+    ;[vera, oda, second] = await Promise.all([
+      node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
+      node.person('oda', { party: 'staff', roles: ['operator'] }),
+      node.person('ada', { party: 'staff', roles: ['admin'] }),
+    ])
+    agent = await attach(node, identity, { listeners: { plc: seen(PLC, 'listener') } })
+    await grantFor(vera, oda, { device: 'press-07', process: 'plc' })
+  }, 120_000)
+  afterAll(async () => {
+    await agent[Symbol.asyncDispose]()
+    await node[Symbol.asyncDispose]()
+  })
+
+  const add = async (scope: string, target?: string) =>
+    await oda.ask<Locked>('POST', '/locks', {
+      scope,
+      reason: 'incident 7',
+      ...(target === undefined ? {} : { target }),
+    })
+  const lift = async ({ id }: Lock, who: Person = node.admin) =>
+    await who.call<Lock>('POST', `/locks/${id}/lift`, { reason: 'over' })
+  afterEach(async () => {
+    for (const lock of (await oda.ask<{ items: Lock[] }>('GET', '/locks')).items)
+      if (lock.lifted === null) await lift(lock)
+  })
+
+  test.for([
+    ['identity', 'vera@acme.example'],
+    ['company', 'acme'],
+    ['device', 'press-07'],
+    ['process', 'press-07/plc'],
+    ['zone', 'default'],
+    ['everything', undefined],
+  ] as const)(
+    '%s: its session is cut, none begins, and after the lift one does',
+    async ([scope, target]) => {
+      const session = await openSession(vera, 'press-07', 'plc')
+      const from = node.size()
+      const { lock, cut } = await add(scope, target)
+      expect(cut.sessions.map(({ id }) => id)).toEqual([session.id])
+      const codes = node.events(from).map(({ code }) => code)
+      expect(codes.indexOf('session.lock')).toBeLessThan(codes.indexOf('session.end'))
+      const again = await vera.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+      expect([again.status, again.body.code]).toEqual([403, 'lock.active'])
+      expect((await lift(lock)).status).toBe(200)
+      await vera.ask('POST', `/sessions/${(await openSession(vera, 'press-07', 'plc')).id}/end`)
+    },
+  )
+
+  test.for([
+    ['company', 'other'],
+    ['device', 'press-08'],
+    ['process', 'press-07/hmi'],
+    ['zone', 'critical'],
+    ['identity', 'oda@plant.example'],
+  ] as const)('%s %s: somebody else’s session goes on', async ([scope, target]) => {
+    const session = await openSession(vera, 'press-07', 'plc')
+    expect((await add(scope, target)).cut.sessions).toEqual([])
+    await vera.ask('POST', `/sessions/${session.id}/end`)
+  })
+
+  test('a locked device does not come back', async () => {
+    const { lock } = await add('device', 'press-07')
+    await expect(
+      dialDevice(node, identity).then((tunnel) => tunnel.open('control', Buffer.from('{}'))),
+    ).rejects.toThrow()
+    await lift(lock)
+  })
+
+  test('a request and an approval wait for the lift too', async () => {
+    await add('everything')
+    const wanted = { device: 'press-07', processes: ['plc'], duration_s: 60, reason: 'x' }
+    const reply = await vera.call('POST', '/grants', wanted)
+    expect([reply.status, reply.body.code]).toEqual([403, 'lock.active'])
+  })
+
+  test('two locks: lifting one is not enough', async () => {
+    const [one, two] = [(await add('company', 'acme')).lock, (await add('zone', 'default')).lock]
+    await lift(one)
+    const reply = await vera.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+    expect(reply.body.code).toBe('lock.active')
+    expect((await lift(one)).body).toMatchObject({ code: 'lock.unknown' })
+    await lift(two)
+  })
+
+  test('who may: an operator locks, an administrator lifts, a vendor neither', async () => {
+    const { lock } = await add('company', 'other')
+    expect((await lift(lock, oda)).status).toBe(403)
+    expect((await lift(lock, vera)).status).toBe(403)
+    const vendor = await vera.call('POST', '/locks', { scope: 'everything', reason: 'x' })
+    expect([vendor.status, vendor.body.code]).toEqual([403, 'admin.role_missing'])
+    expect((await lift(lock)).body).toMatchObject({ lifted: { reason: 'over' } })
+  })
+
+  test('nobody lifts a lock that is on themselves', async () => {
+    const { lock } = await add('identity', second.email)
+    const reply = await lift(lock, second)
+    expect([reply.status, (reply.body as unknown as { code: string }).code]).toEqual([
+      403,
+      'lock.own',
+    ])
+  })
+
+  test.for([
+    { scope: 'everything', target: 'x' },
+    { scope: 'device' },
+    { scope: 'process', target: 'plc' },
+    { scope: 'identity', target: 'nobody@plant.example' },
+    { scope: 'planet', target: 'x' },
+  ])('no lock: %o', async (body) => {
+    const reply = await oda.call('POST', '/locks', { ...body, reason: 'x' })
+    expect([reply.status, reply.body.code]).toEqual([400, 'body.invalid'])
+  })
+
+  test('is in force again after a restart', async () => {
+    const { lock } = await add('company', 'acme')
+    await using thread = await SqliteThread.open(join(node.data, 'store.sqlite'))
+    const store = new SqliteLockStore(thread)
+    const again = await Locks.open({ store, log: { append: vi.fn() }, now: Date.now })
+    const facts = { subject: { vendor: 'acme' } } as Partially<Input>
+    expect(again.on(facts)).toEqual([{ id: lock.id, scope: 'vendor', reason: 'incident 7' }])
+    expect(again.on({ subject: { vendor: 'other' } } as Partially<Input>)).toEqual([])
+  })
+})
