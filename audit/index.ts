@@ -60,6 +60,7 @@ export {
   closeRecording,
   findParts,
   listRecordings,
+  loggedRecordings,
   partPath,
   readRecording,
   salvage,

@@ -23,6 +23,7 @@ import { registerPasskey } from './commands/passkey.ts'
 import { registerPolicy } from './commands/policy.ts'
 import { registerPolicyNode } from './commands/policy-node.ts'
 import { registerProcess } from './commands/process.ts'
+import { registerRecording } from './commands/recording.ts'
 import { registerSession } from './commands/session.ts'
 import { registerSsh } from './commands/ssh.ts'
 import { program, run } from './program.ts'
@@ -45,6 +46,7 @@ const rooms = [
   registerSsh,
   registerOpen,
   registerSession,
+  registerRecording,
   registerAudit,
   registerPolicy,
   registerPolicyNode,
