@@ -502,7 +502,11 @@ describe('a session that had to be recorded', () => {
     ['with a part that was not logged', { logged: parts.toSpliced(1, 1) }, /stands where 2 is due/],
     ['without its last part', { logged: parts.slice(0, 2) }, /not what its end says/],
     ['with another root', { end: { parts: 3, root: 'f'.repeat(64) } }, /not what its end says/],
-    ['with the root of another in its own end', { named: 'e'.repeat(64) }, /root of another/],
+    [
+      'with the root of another in its own end',
+      { named: 'e'.repeat(64) },
+      /names the root of another/,
+    ],
     [
       'with two hashes for one part',
       { logged: [...parts, { ...(parts[2] as (typeof parts)[number]), sha256: 'f'.repeat(64) }] },
