@@ -8,7 +8,7 @@ import * as fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { AuditError } from './errors.ts'
 import { LogReader } from './read.ts'
-import { MANIFEST, note, syncDirectory, UNFINISHED, type RecordingFacts } from './recorder.ts'
+import { MANIFEST, note, OPEN, syncDirectory, UNFINISHED, type RecordingFacts } from './recorder.ts'
 import {
   distinct,
   fileOf,
@@ -43,15 +43,44 @@ export interface StoredRecording {
 
 const SESSION = /^s_[0-9a-z]{26}$/
 
-/** Sessions that have a recording in `directory`, oldest first: an id says nothing of its time, so the manifest does. */
-export async function listRecordings(directory: string): Promise<StoredRecording[]> {
-  const names = await fs.readdir(directory).catch(absent)
+/** The `limit` recordings in `directory` that something was written to last, oldest first. */
+export async function listRecordings(
+  directory: string,
+  limit = Number.POSITIVE_INFINITY,
+): Promise<StoredRecording[]> {
+  const names = (await fs.readdir(directory).catch(absent)).filter((name) => SESSION.test(name))
+  const touched: { readonly name: string; readonly at: number }[] = []
+  for (const name of names) {
+    const { mtimeMs: at } = await fs.stat(join(directory, name))
+    touched.push({ name, at })
+  }
   const all: StoredRecording[] = []
-  for (const name of names.filter((one) => SESSION.test(one))) {
+  for (const { name } of touched.toSorted((a, b) => b.at - a.at).slice(0, limit)) {
     const found = await readRecording(directory, name)
     if (found !== undefined) all.push(found)
   }
   return all.toSorted((a, b) => a.facts.began - b.facts.began)
+}
+
+/** Sessions whose recording has no end yet. */
+export async function openRecordings(directory: string): Promise<string[]> {
+  const names = await fs.readdir(join(directory, OPEN)).catch(absent)
+  return names.filter((name) => SESSION.test(name))
+}
+
+/**
+ * Takes away what was begun and never said what it is. The manifest is durable before the first part is begun; parts
+ * without one are nobody's crash, and stay. Throws AuditError `recording.unknown`.
+ */
+export async function dropRecording(directory: string, session: string): Promise<void> {
+  const files = await fs.readdir(join(directory, session)).catch(absent)
+  if (files.some((file) => file !== MANIFEST))
+    throw new AuditError(
+      'recording.unknown',
+      `${session} has parts, and no manifest that can be read`,
+    )
+  await fs.rm(join(directory, session), { recursive: true, force: true })
+  await fs.rm(join(directory, OPEN, session), { force: true })
 }
 
 function absent(error: unknown): string[] {
@@ -167,6 +196,7 @@ export async function closeRecording(
 ): Promise<void> {
   const end = { end: true, parts: parts.length, root: rootOf(parts), idx, reason }
   await note(join(directory, session), end)
+  await fs.rm(join(directory, OPEN, session), { force: true })
 }
 
 /** What a log says of every recording, by session. Reads all of it; whether it is what was signed is another question. */

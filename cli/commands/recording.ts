@@ -158,10 +158,15 @@ async function exportOne(session: string, flags: ExportFlags, command: Command):
     const why = cause instanceof Error ? cause.message : String(cause)
     throw usage(`${flags.out} cannot be written: ${why}`, 'give the name of a new file', { cause })
   }
-  const { format } = recording
+  const format = formatOf(recording, content)
   tell(globalOptions(command), { file: flags.out, format, bytes: content.length }, [
     `${flags.out}: ${content.length} bytes of ${format}, not sealed any more`,
   ])
+}
+
+/** Beside the requests of a web process there may be the packets of a native connection to it. */
+function formatOf({ format }: Recording, content: Uint8Array): Recording['format'] {
+  return content[0] === 0x0a && content[1] === 0x0d ? 'pcapng' : format
 }
 
 /** Milliseconds from the first to the last thing in a track. */
@@ -177,7 +182,7 @@ async function replay(session: string, flags: ReplayFlags, command: Command): Pr
   const idle = flags.idle === undefined ? Number.POSITIVE_INFINITY : Number(flags.idle) * 1000
   if (!(idle >= 0)) throw usage(`--idle ${flags.idle ?? ''} is not a number of seconds`)
   const { source, track, content } = await openOne(session, flags, command)
-  const { format } = source.recording
+  const format = formatOf(source.recording, content)
   const text = new TextDecoder().decode(content)
   if (format === 'weblog') {
     await source.viewed('replay', [{ track, from_ms: 0, to_ms: lengthOf(source.recording, track) }])

@@ -106,6 +106,27 @@ describe('a program that the agent starts', () => {
   })
 })
 
+test('a native connection to a web process is packets, in a file beside the requests', async () => {
+  const session = sessionOf('http')
+  const recording = await place.open().admit(session, ignore)
+  const request = { at: 0, endedAt: 1, method: 'GET', host: 'h', target: '/a', ip: null, user: 'u' }
+  const rest = {
+    status: 200,
+    requestType: undefined,
+    responseType: undefined,
+    bytesIn: 0,
+    bytesOut: 0,
+  }
+  recording.web({ ...request, ...rest, upgraded: undefined, decision: undefined, code: undefined })
+  const tap = recording.tap('192.0.2.7')
+  tap.data('in', bytes('GET / HTTP/1.1\r\n\r\n'))
+  tap.end()
+  await recording.end('client_done')
+  expect(JSON.parse(await content(session, 1))).toMatchObject({ class_uid: 4002 })
+  expect(await content(session, 2)).toContain('GET / HTTP/1.1')
+  expect(await faults(session)).toEqual([])
+})
+
 test('datagrams are packets of UDP', async () => {
   const session = sessionOf('udp')
   const recording = await place.open().admit(session, ignore)
@@ -185,6 +206,7 @@ describe('admission', () => {
     const recording = await place.open().admit(session, ignore)
     await recording.discard()
     expect(readdirSync(place.directory)).not.toContain(session.id)
+    expect(readdirSync(join(place.directory, '.open'))).toEqual([])
   })
 })
 
@@ -274,6 +296,27 @@ describe('the next start', () => {
     expect(await content(session)).toContain('one')
     const told = place.events().filter(({ text }) => text.includes(session.id))
     expect(told.filter(({ code }) => code === 'recording.end')).toHaveLength(1)
+  })
+
+  test('takes away what had not even said what it is', async () => {
+    const { id } = sessionOf('tcp')
+    writeFileSync(join(place.directory, '.open', id), '')
+    expect(await place.open().recover()).toEqual([id])
+    expect(readdirSync(join(place.directory, '.open'))).not.toContain(id)
+  })
+
+  test('leaves parts alone whose manifest cannot be read', async () => {
+    const session = sessionOf('tcp')
+    const recording = await place.open().admit(session, ignore)
+    recording.tap(null).data('out', bytes('evidence'))
+    await recording.end('client_done')
+    writeFileSync(join(place.directory, '.open', session.id), '')
+    writeFileSync(join(place.directory, session.id, 'manifest.ndjson'), 'garbage')
+    const before = place.reports.length
+    expect(await place.open().recover()).not.toContain(session.id)
+    expect(place.reports).toHaveLength(before + 1)
+    expect(readdirSync(join(place.directory, session.id))).toContain('001-000001.age')
+    rmSync(join(place.directory, '.open', session.id))
   })
 
   test('goes on where one of them cannot be closed', async () => {
