@@ -137,3 +137,11 @@ export async function openTrack(
     )
   }
 }
+
+/** What the person who opened a session is told of its recording; undefined where there is none. */
+export function noticeOf(format: string | null | undefined): string | undefined {
+  if (format === null || format === undefined) return undefined
+  return format === 'flow'
+    ? 'how much passes, second by second, is recorded; what passes is not'
+    : `this session is recorded for auditors (${format})`
+}

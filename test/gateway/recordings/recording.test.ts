@@ -257,6 +257,7 @@ describe('a session of another protocol in the clear', () => {
   test('is kept byte for byte, and nothing of it is on disk unsealed', async () => {
     oblige({ record: true })
     const session = await open('plc')
+    expect(session.recording).toBe('pcapng')
     await using client = await Client.dial(node)
     const line = await client.line(session)
     const secret = `password-${randomBytes(8).toString('hex')}`
@@ -361,6 +362,7 @@ test('a web session is kept as what was asked, and nothing of what was said', as
 describe('the flow record', () => {
   test('is there for every session, recorded or not, and adds up to what its end says', async () => {
     const session = await open('plc')
+    expect(session.recording).toBeNull()
     await using client = await Client.dial(node)
     const line = await client.line(session)
     line.write('x'.repeat(10_000))

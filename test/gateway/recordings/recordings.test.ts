@@ -56,15 +56,15 @@ describe('a program that the agent starts', () => {
     const session = sessionOf('spawn')
     const recording = await place.open().admit(session, ignore)
     const tap = recording.tap('192.0.2.7', { cols: 100, rows: 30, term: 'xterm' })
-    tap.signal('in', signal({ t: 'resize', cols: 120, rows: 40 }))
+    tap.signal('in', signal({ t: 'winsize', cols: 120, rows: 40 }))
     tap.data('out', bytes('$ '))
     place.now += 500
     tap.data('in', bytes('secret\r'))
     place.now += 500
     tap.data('out', bytes('ok\r\n'))
-    tap.signal('in', signal({ t: 'resize', cols: 80, rows: 24 }))
-    tap.signal('in', signal({ t: 'resize', cols: -1, rows: 24 }))
-    tap.signal('out', signal({ t: 'resize', cols: 1, rows: 1 }))
+    tap.signal('in', signal({ t: 'winsize', cols: 80, rows: 24 }))
+    tap.signal('in', signal({ t: 'winsize', cols: -1, rows: 24 }))
+    tap.signal('out', signal({ t: 'winsize', cols: 1, rows: 1 }))
     tap.signal('in', bytes('not JSON'))
     place.now += 250
     tap.signal('out', signal({ t: 'exit', code: 3 }))
@@ -81,6 +81,22 @@ describe('a program that the agent starts', () => {
       { at: 1250, code: 'x', text: '3' },
     ])
     expect(await faults(session)).toEqual([])
+  })
+
+  test.for<[string, unknown, string[]]>([
+    ['a code', { t: 'exit', code: 0 }, ['0']],
+    ['a signal', { t: 'exit', signal: 'SIGKILL' }, ['137']],
+    ['a signal that is none', { t: 'exit', signal: 'SIGNONE' }, []],
+    ['nothing', { t: 'exit' }, []],
+  ])('that ended with %s has that as its last line', async ([, told, expected]) => {
+    const session = sessionOf('spawn')
+    const recording = await place.open().admit(session, ignore)
+    const tap = recording.tap(null)
+    tap.signal('out', signal(told))
+    tap.end()
+    await recording.end('client_done')
+    const events = readCast(await content(session))?.events ?? []
+    expect(events.filter(({ code }) => code === 'x').map(({ text }) => text)).toEqual(expected)
   })
 
   test('has what was typed where the node is told to keep it', async () => {
