@@ -58,8 +58,11 @@ export { openSealed, Sealer } from './recording/seal.ts'
 export { webLine } from './recording/weblog.ts'
 export {
   closeRecording,
+  dropRecording,
   findParts,
   listRecordings,
+  loggedRecordings,
+  openRecordings,
   partPath,
   readRecording,
   salvage,

@@ -106,6 +106,8 @@ export interface RecordingEnd {
 
 /** The manifest of one recording: its facts, a line for each part, and a last line once it has ended. */
 export const MANIFEST = 'manifest.ndjson'
+/** A folder with the name of each recording that has no end: what the next start must close. */
+export const OPEN = '.open'
 /** Behind the name of a part that is being written. */
 export const UNFINISHED = '.part'
 
@@ -131,7 +133,10 @@ export class Recorder {
   static async open(options: RecorderOptions): Promise<Recorder> {
     const recorder = new Recorder(options)
     try {
-      await fs.mkdir(options.directory, { recursive: true, mode: 0o700 })
+      const open = join(options.directory, OPEN)
+      await fs.mkdir(open, { recursive: true, mode: 0o700 })
+      await fs.writeFile(join(open, options.facts.session), '', { flag: 'wx', mode: 0o600 })
+      await syncDirectory(open)
       await fs.mkdir(recorder.directory, { mode: 0o700 })
       const handle = await fs.open(join(recorder.directory, MANIFEST), 'wx', 0o600)
       try {
@@ -196,7 +201,9 @@ export class Recorder {
 
   /** Takes away what was begun for a session that was never opened. */
   async discard(): Promise<void> {
+    const { directory, facts } = this.#options
     await fs.rm(this.directory, { recursive: true, force: true })
+    await fs.rm(join(directory, OPEN, facts.session), { force: true })
   }
 
   #spend(bytes: number): AuditError | undefined {

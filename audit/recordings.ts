@@ -7,7 +7,8 @@ import { createReadStream } from 'node:fs'
 import * as fs from 'node:fs/promises'
 import { join } from 'node:path'
 import { AuditError } from './errors.ts'
-import { MANIFEST, note, syncDirectory, UNFINISHED, type RecordingFacts } from './recorder.ts'
+import { LogReader } from './read.ts'
+import { MANIFEST, note, OPEN, syncDirectory, UNFINISHED, type RecordingFacts } from './recorder.ts'
 import {
   distinct,
   fileOf,
@@ -15,6 +16,7 @@ import {
   numbersOf,
   rootOf,
   type Found,
+  type Logged,
   type Part,
 } from './recording/parts.ts'
 
@@ -41,15 +43,44 @@ export interface StoredRecording {
 
 const SESSION = /^s_[0-9a-z]{26}$/
 
-/** Sessions that have a recording in `directory`, oldest first: an id says nothing of its time, so the manifest does. */
-export async function listRecordings(directory: string): Promise<StoredRecording[]> {
-  const names = await fs.readdir(directory).catch(absent)
+/** The `limit` recordings in `directory` that something was written to last, oldest first. */
+export async function listRecordings(
+  directory: string,
+  limit = Number.POSITIVE_INFINITY,
+): Promise<StoredRecording[]> {
+  const names = (await fs.readdir(directory).catch(absent)).filter((name) => SESSION.test(name))
+  const touched: { readonly name: string; readonly at: number }[] = []
+  for (const name of names) {
+    const { mtimeMs: at } = await fs.stat(join(directory, name))
+    touched.push({ name, at })
+  }
   const all: StoredRecording[] = []
-  for (const name of names.filter((one) => SESSION.test(one))) {
+  for (const { name } of touched.toSorted((a, b) => b.at - a.at).slice(0, limit)) {
     const found = await readRecording(directory, name)
     if (found !== undefined) all.push(found)
   }
   return all.toSorted((a, b) => a.facts.began - b.facts.began)
+}
+
+/** Sessions whose recording has no end yet. */
+export async function openRecordings(directory: string): Promise<string[]> {
+  const names = await fs.readdir(join(directory, OPEN)).catch(absent)
+  return names.filter((name) => SESSION.test(name))
+}
+
+/**
+ * Takes away what was begun and never said what it is. The manifest is durable before the first part is begun; parts
+ * without one are nobody's crash, and stay. Throws AuditError `recording.unknown`.
+ */
+export async function dropRecording(directory: string, session: string): Promise<void> {
+  const files = await fs.readdir(join(directory, session)).catch(absent)
+  if (files.some((file) => file !== MANIFEST))
+    throw new AuditError(
+      'recording.unknown',
+      `${session} has parts, and no manifest that can be read`,
+    )
+  await fs.rm(join(directory, session), { recursive: true, force: true })
+  await fs.rm(join(directory, OPEN, session), { force: true })
 }
 
 function absent(error: unknown): string[] {
@@ -132,6 +163,7 @@ export async function salvage(
   if (recording === undefined)
     throw new AuditError('recording.unknown', `no recording of ${session}`)
   const path = join(directory, session)
+  await endLine(join(path, MANIFEST))
   const known = new Map(recording.parts.map((part) => [fileOf(part), part]))
   for (const name of (await fs.readdir(path)).toSorted()) {
     const torn = name.endsWith(UNFINISHED)
@@ -149,6 +181,12 @@ export async function salvage(
   return inOrder([...known.values()])
 }
 
+/** What a crash cut short stays a line of its own, and spoils no other. */
+async function endLine(path: string): Promise<void> {
+  const text = await fs.readFile(path)
+  if (text.at(-1) !== 0x0a) await fs.appendFile(path, '\n')
+}
+
 /** The last line of a recording's manifest. */
 export async function closeRecording(
   directory: string,
@@ -158,4 +196,42 @@ export async function closeRecording(
 ): Promise<void> {
   const end = { end: true, parts: parts.length, root: rootOf(parts), idx, reason }
   await note(join(directory, session), end)
+  await fs.rm(join(directory, OPEN, session), { force: true })
+}
+
+/** What a log says of every recording, by session. Reads all of it; whether it is what was signed is another question. */
+export function loggedRecordings(directory: string, origin: string): Map<string, Logged> {
+  const all = new Map<string, { parts: (Part & { idx: number })[]; end: Logged['end'] }>()
+  for (const { idx, body } of new LogReader(directory, origin).bodies(0)) {
+    const text = Buffer.from(body.buffer, body.byteOffset, body.length)
+    // Most events are of other things, and parsing is what costs.
+    if (!text.includes('"event_code":"recording.')) continue
+    const event = JSON.parse(text.toString()) as LoggedEvent
+    const { event_code: code, correlation_uid: session } = event.metadata
+    const facts = event.unmapped?.sallyport
+    if (session === undefined || facts === undefined) continue
+    const one = all.get(session) ?? { parts: [], end: undefined }
+    all.set(session, one)
+    if (code === 'recording.part') one.parts.push({ ...partOf(facts), idx })
+    if (code === 'recording.end')
+      one.end = { idx, parts: Number(facts['parts']), root: String(facts['root']) }
+  }
+  return all
+}
+
+interface LoggedEvent {
+  readonly metadata: { readonly event_code: string; readonly correlation_uid?: string }
+  readonly unmapped?: { readonly sallyport?: Readonly<Record<string, unknown>> }
+}
+
+function partOf(facts: Readonly<Record<string, unknown>>): Part {
+  return {
+    track: Number(facts['track']),
+    part: Number(facts['part']),
+    sha256: String(facts['sha256']),
+    bytes: Number(facts['bytes']),
+    t0: Number(facts['t0']),
+    t1: Number(facts['t1']),
+    torn: facts['torn'] === true,
+  }
 }

@@ -20,6 +20,7 @@ const benches: Benches = {
   ca: () => import('./ca.ts'),
   tunnel: () => import('./tunnel.ts'),
   abuse: () => import('./abuse.ts'),
+  recording: () => import('./recording.ts'),
   agent: () => import('./agent.ts'),
   access: () => import('./access.ts'),
 }

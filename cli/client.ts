@@ -6,6 +6,7 @@ import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 import {
   Account,
+  Auditor,
   Certificate,
   Device,
   DeviceToken,
@@ -17,6 +18,7 @@ import {
   OpenedSession,
   Passkey,
   Problem,
+  Recording,
   RevocationList,
   Session,
 } from '#api'
@@ -28,6 +30,8 @@ import { profileDirectory } from './profile.ts'
 
 export {
   Account,
+  AddedAuditor,
+  Auditor,
   Ceremony,
   Cut,
   Device,
@@ -49,6 +53,8 @@ export {
   PolicyStatus,
   PolicyTrial,
   Process,
+  Recording,
+  RecordingView,
   RemovedIdp,
   ReplacedDevice,
   Revocation,
@@ -62,6 +68,8 @@ export const Accounts = Type.Object({
   items: Type.Array(Account),
   next: Type.Union([Type.String(), Type.Null()]),
 })
+export const Auditors = Type.Object({ items: Type.Array(Auditor) })
+export const Recordings = Type.Object({ items: Type.Array(Recording) })
 export const Idps = Type.Object({ items: Type.Array(Idp) })
 export const Locks = Type.Object({ items: Type.Array(Lock) })
 export const Passkeys = Type.Object({ items: Type.Array(Passkey) })

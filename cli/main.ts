@@ -24,6 +24,7 @@ import { registerPasskey } from './commands/passkey.ts'
 import { registerPolicy } from './commands/policy.ts'
 import { registerPolicyNode } from './commands/policy-node.ts'
 import { registerProcess } from './commands/process.ts'
+import { registerRecording } from './commands/recording.ts'
 import { registerSession } from './commands/session.ts'
 import { registerSsh } from './commands/ssh.ts'
 import { program, run } from './program.ts'
@@ -47,6 +48,7 @@ const rooms = [
   registerOpen,
   registerSession,
   registerLock,
+  registerRecording,
   registerAudit,
   registerPolicy,
   registerPolicyNode,

@@ -17,7 +17,10 @@
  *     sessions' starts and ends say;
  *  5. the sessions: each was its grant's holder's, to a device and a process the grant names, and began while the grant
  *     was in force: requested, approved by somebody else, neither rejected, revoked, expired nor given back;
- *  6. what people read: report.html, the CSV and JSON files, README.txt and manifest.json are made anew from the proven
+ *  6. the recordings: each session that had to be recorded has an end of its recording, whose parts are all there, in
+ *     order, and hash to the root that the session's own end names. The files themselves are not in the package:
+ *     `sallyport recording verify` compares them;
+ *  7. what people read: report.html, the CSV and JSON files, README.txt and manifest.json are made anew from the proven
  *     events and must be the same to the byte. Each file is listed with what it is worth. Take this program from whoever
  *     you trust, not from the package: a forger may have changed the one in there.
  */
@@ -678,6 +681,68 @@ function checkGrants(events, first) {
   return { exceptions, untold }
 }
 
+/** @typedef {{ start: Event | null, closed: Event | null, parts: Map<string, Event>, end: Event | null }} Recording */
+
+/** @param {Event[]} events @returns {Map<string, Recording>} what was to be recorded, and what of it was logged */
+function recordingsOf(events) {
+  /** @type {Map<string, Recording>} */
+  const found = new Map()
+  for (const event of events) {
+    const what = code(event)
+    const id = own(event)['session']
+    if (what === 'session.start' && ![undefined, 'flow'].includes(own(event)['recording']))
+      found.set(id, { start: event, closed: null, parts: new Map(), end: null })
+    const recording = found.get(id)
+    if (recording === undefined) continue
+    if (what === 'session.end') recording.closed = event
+    if (what === 'recording.end') recording.end = event
+    if (what !== 'recording.part') continue
+    const { track, part, sha256: digest } = own(event)
+    // A gateway that died with an event on disk, and did not know it, says the same again.
+    recording.parts.set(`${track}/${part}/${digest}`, event)
+  }
+  return found
+}
+
+/** RFC 6962 root over `track|part|bytes|sha256`, in order. @param {Record<string, any>[]} parts */
+function recordingRoot(parts) {
+  const edge = new Edge(0, [])
+  for (const { track, part, bytes, sha256: digest } of parts)
+    edge.push(leafHash(Buffer.from(`${track}|${part}|${bytes}|${digest}`)))
+  return edge.root()
+}
+
+/** How a recording is not whole, as far as the log tells. @param {Recording} recording @returns {string[]} */
+function recordingFaults({ closed, parts, end }) {
+  if (end === null) return closed === null ? [] : ['its recording has no end']
+  const told = [...parts.values()]
+    .map((event) => own(event))
+    .toSorted((a, b) => a['track'] - b['track'] || a['part'] - b['part'])
+  const faults = []
+  told.forEach(({ track, part }, at) => {
+    const before = told[at - 1]
+    const due = before?.['track'] === track ? before?.['part'] + 1 : 1
+    if (part !== due)
+      faults.push(`part ${track}/${part} of its recording stands where ${due} is due`)
+  })
+  const { parts: count, root } = own(end)
+  if (count !== told.length || root !== recordingRoot(told))
+    faults.push('its recording is not what its end says')
+  const named = closed === null ? root : (own(closed)['recording_root'] ?? root)
+  if (named !== root) faults.push('its end names the root of another recording')
+  return faults
+}
+
+/** @param {Event[]} events @returns {Exception[]} */
+function checkRecordings(events) {
+  return [...recordingsOf(events)].flatMap(([id, recording]) =>
+    recordingFaults(recording).map((what) => ({
+      idx: (recording.end ?? recording.closed ?? recording.start)?.['metadata'].sequence ?? -1,
+      what: `session ${id}: ${what}`,
+    })),
+  )
+}
+
 // ------------------------------------------------------------------ the verdict
 
 /**
@@ -694,7 +759,7 @@ export function judge({ events, first }, from, to) {
   const silent = gaps.filter(({ kind }) => kind !== 'stopped' && kind !== 'crashed')
   const beats = checkActiveSets(events, first)
   const { exceptions, untold } = checkGrants(events, first)
-  exceptions.push(...beats.exceptions)
+  exceptions.push(...beats.exceptions, ...checkRecordings(events))
   const all = [
     ...untold,
     ...beats.untold.map(
@@ -800,7 +865,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  */
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
-const rendering = 1
+const rendering = 2
 const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
@@ -968,6 +1033,40 @@ function cell(value) {
   return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain
 }
 
+/** @type {readonly string[]} */
+const recordingColumns = [
+  'recording',
+  'recipients',
+  'track',
+  'part',
+  'file',
+  'sha256',
+  'bytes',
+  't0',
+  't1',
+  'torn',
+  'parts',
+  'root',
+]
+
+/** What was recorded, sealed to whom, its hashes, and who looked at it. @param {Question} question */
+function recordingsCsv(question) {
+  const wanted = (/** @type {Event} */ event) =>
+    code(event).startsWith('recording.') ||
+    (code(event) === 'session.start' && own(event)['recording'] !== undefined)
+  const lines = inRange(question)
+    .filter(wanted)
+    .map((event) => {
+      const row = rowOf(event)
+      const facts = own(event)
+      return [
+        ...columns.map((name) => cell(row[name])),
+        ...recordingColumns.map((name) => cell(plainText(facts[name]))),
+      ].join(',')
+    })
+  return `${[[...columns, ...recordingColumns].join(','), ...lines].join('\r\n')}\r\n`
+}
+
 /** @param {readonly EvidenceRow[]} rows */
 function csvOf(rows) {
   const lines = rows.map((row) => columns.map((name) => cell(row[name])).join(','))
@@ -1094,8 +1193,17 @@ function sessionRow(session, grants) {
     grant === undefined
       ? esc(facts['grant'])
       : `${grant.approvals.map(({ who }) => esc(who)).join(', ') || 'no approval needed'}<br><small>${esc(grant.id)}</small>`,
-    `${bytes}${done === '' ? '' : `<br>${done}`}`,
+    `${bytes}${recordedText(start, end)}${done === '' ? '' : `<br>${done}`}`,
   ]
+}
+
+/** @param {Event | null} start @param {Event | null} end */
+function recordedText(start, end) {
+  const format = factsOf(start)['recording']
+  if (format === undefined) return ''
+  const root = factsOf(end)['recording_root']
+  const what = format === 'flow' ? 'bytes a second alone' : `as ${format}`
+  return `<br><small>recorded ${esc(what)}${root === undefined ? '' : `, root ${esc(String(root).slice(0, 16))}`}</small>`
 }
 
 /** @param {Event} event */
@@ -1240,7 +1348,8 @@ const readme = `What is in here, and what to trust
   log/              PROVEN, once a verifier of your own says so: every event of that time, byte for byte, and the signed
                     heads that no event can be missing between
   report.html       for reading and printing
-  sessions.csv      sessions; grants.csv: grants, who asked and who approved
+  sessions.csv      sessions; grants.csv: grants, who asked and who approved; recordings.csv: what was recorded, sealed
+                    to whom, the hash of each part, and who looked at it
   controls/         the events by the clause they speak to; a mapping, not legal advice
   manifest.json     the time asked for, the verdict, and the SHA-256 of every other file
   README.txt        this
@@ -1278,6 +1387,7 @@ export function derive(proven, judgement, asked, controls) {
   }
   files.set('sessions.csv', csvOf(ask('sessions')))
   files.set('grants.csv', csvOf(ask('grants')))
+  files.set('recordings.csv', recordingsCsv(question))
   files.set(
     'report.html',
     reportHtml({ question, judgement, controls: answered, device: asked.device }),

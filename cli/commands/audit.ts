@@ -6,6 +6,7 @@ import { Exited, type Exit } from '../exit.ts'
 import { readInteger, readText } from '../input.ts'
 import { readKeys } from '../keys.ts'
 import { facts, instant, layOut, plain, say, tell } from '../print.ts'
+import { registerAuditor } from './auditor.ts'
 import { registerEvidence } from './evidence.ts'
 import { registerMirror } from './mirror.ts'
 import { registerReconcile } from './reconcile.ts'
@@ -50,6 +51,7 @@ export function registerAudit(program: Command): void {
     )
     .option('--quorum <count>', 'how many witnesses must have cosigned; default all named')
     .action(verify)
+  registerAuditor(audit)
   registerEvidence(audit)
   registerReconcile(audit)
   registerMirror(audit)

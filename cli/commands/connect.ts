@@ -8,6 +8,7 @@ import { CliError, Exited, Passed, usage } from '../exit.ts'
 import type { Forward, News, ProgramEnd, Reason } from '../forward.ts'
 import { readListen, readProcess, type ListenAddress } from '../input.ts'
 import { explain, note, plain, remaining, say } from '../print.ts'
+import { noticeOf } from '../recorded.ts'
 import { readSshHost } from '../ssh.ts'
 import type { PersonTerminal } from '../terminal.ts'
 import { globalOptions, type GlobalOptions } from './options.ts'
@@ -51,6 +52,7 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     await endSession(api, opened)
     throw misuse
   }
+  tellRecorded(opened, options, flags.stdio === undefined && kind !== 'spawn' ? say : note)
   const opening = openForward({
     gateway: {
       host: api.gateway.hostname.replace(/^\[|\]$/g, ''),
@@ -104,6 +106,17 @@ function misuseOf(
       `sallyport connect ${place} runs it here`,
     )
   return undefined
+}
+
+/** Whoever works in a session that is recorded knows it before the first byte. */
+function tellRecorded(
+  { recording }: OpenedSession,
+  { json }: GlobalOptions,
+  out: (line: string) => void,
+): void {
+  const notice = noticeOf(recording)
+  if (notice === undefined) return
+  out(json ? JSON.stringify({ event: 'recorded', format: recording }) : notice)
 }
 
 /** Resolves at Ctrl-C; throws how the session ended. */

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { CliError } from '../exit.ts'
 import { readProcess } from '../input.ts'
 import { instant, tell } from '../print.ts'
+import { noticeOf } from '../recorded.ts'
 import { globalOptions } from './options.ts'
 
 export function registerOpen(program: Command): void {
@@ -23,6 +24,11 @@ export function registerOpen(program: Command): void {
           next: `sallyport connect ${place} --listen 127.0.0.1:0`,
         })
       const { secret: _secret, ...shown } = opened
-      tell(options, shown, [opened.url, `until ${instant(opened.expires_at)}`])
+      const notice = noticeOf(opened.recording)
+      tell(options, shown, [
+        opened.url,
+        `until ${instant(opened.expires_at)}`,
+        ...(notice === undefined ? [] : [notice]),
+      ])
     })
 }

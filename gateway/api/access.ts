@@ -86,6 +86,8 @@ export const OpenedSession = Type.Object({
   expires_at: Instant,
   remaining_ms: Type.Integer(),
   decision_id: Type.String(),
+  /** What of it is kept for auditors (`flow`: bytes a second alone); null where policy asked for nothing. */
+  recording: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   /** For web processes: opens the app in a browser, once, within a minute. */
   url: Type.Union([Type.String(), Type.Null()]),
 })

@@ -8,8 +8,10 @@ import {
   AuditError,
   closeRecording,
   fileOf,
-  listRecordings,
+  dropRecording,
+  openRecordings,
   pcapHeader,
+  readRecording,
   Recorder,
   rootOf,
   salvage,
@@ -168,11 +170,12 @@ export class Recordings {
   async recover(): Promise<readonly string[]> {
     const { directory, log, report } = this.#options
     const closed: string[] = []
-    for (const { facts, end } of await listRecordings(directory)) {
-      if (end !== undefined) continue
-      const { session: id, device, process, grant } = facts
+    for (const id of await openRecordings(directory)) {
       try {
-        await close(directory, log, { id, device, process, grant }, 'node_crash')
+        const { facts } = (await readRecording(directory, id)) ?? {}
+        // It died before anything said what this is; then nothing was let through either.
+        if (facts === undefined) await dropRecording(directory, id)
+        else await close(directory, log, { ...facts, id }, 'node_crash')
         closed.push(id)
       } catch (error) {
         report(error, `the recording of ${id} could not be closed`)
@@ -273,7 +276,8 @@ export class SessionRecording {
   readonly #over: () => void
   readonly #waiting = new Set<Tap>()
   #recorder: Recorder | undefined
-  #shared: Track | undefined
+  #packets: Track | undefined
+  #requests: Track | undefined
   #connections = 0
 
   constructor(
@@ -319,9 +323,10 @@ export class SessionRecording {
       })
       return tap
     }
-    const shared = this.#common(() =>
+    // A native connection to a web process is packets too, in a file beside the requests.
+    const shared = (this.#packets ??= this.#common(
       pcapHeader(`Sallyport ${this.#options.version}`, `session ${this.id}, ${device}/${process}`),
-    )
+    ))
     const tap = packetTap({
       kind,
       ip,
@@ -336,19 +341,16 @@ export class SessionRecording {
   /** One request of a web session. */
   web(request: Omit<WebRequest, 'session' | 'device' | 'process'>): void {
     const { id, device, process } = this.#session
-    const line = webLine({ ...request, session: id, device, process })
-    const track = this.#common(() => new Uint8Array(0))
-    track.write(line)
+    this.#requests ??= this.#common(new Uint8Array(0))
+    this.#requests.write(webLine({ ...request, session: id, device, process }))
   }
 
-  /** The file that all connections share. */
-  #common(header: () => Uint8Array): Track {
-    if (this.#shared !== undefined) return this.#shared
-    const track = this.#track(header())
+  /** A file that all connections share. */
+  #common(header: Uint8Array): Track {
+    const track = this.#track(header)
     track.onDrain = () => {
       for (const tap of this.#waiting) tap.onDrain?.()
     }
-    this.#shared = track
     return track
   }
 

@@ -1,4 +1,5 @@
 /** What of a connection is recorded, by the kind of its process: bytes and controls in, records of the format out. */
+import { constants } from 'node:os'
 import { CastWriter, pcapPacket, type Format } from '#audit'
 import type { GateOutcome, ModbusVerdict } from '#ot'
 
@@ -77,14 +78,13 @@ export function terminalTap(options: TerminalOptions): Tap {
     },
     signal(direction, payload) {
       const told = readSignal(payload)
-      if (direction === 'in' && told?.t === 'resize') {
+      if (direction === 'in' && told?.t === 'winsize') {
         const { cols, rows } = told
         if (!isSize(cols) || !isSize(rows)) return
         if (sink === undefined) terminal = { ...terminal, cols, rows }
         else sink.write(cast.resize(cols, rows, now()))
       }
-      if (direction === 'out' && told?.t === 'exit' && Number.isInteger(told.code))
-        status = told.code as number
+      if (direction === 'out' && told?.t === 'exit') status = statusOf(told)
     },
     judged() {},
     end() {
@@ -100,8 +100,16 @@ function isSize(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) > 0 && (value as number) <= 65_535
 }
 
+/** As a shell has it: the code, or 128 and the number of the signal. */
+function statusOf({ code, signal }: Told): number | undefined {
+  if (Number.isInteger(code)) return code as number
+  const number = Object.entries(constants.signals).find(([name]) => name === signal)?.[1]
+  return number === undefined ? undefined : 128 + number
+}
+
 interface Told {
   readonly t?: unknown
+  readonly signal?: unknown
   readonly cols?: unknown
   readonly rows?: unknown
   readonly code?: unknown

@@ -346,8 +346,11 @@ async function beginRecording(room: SessionRoom, session: LiveSession): Promise<
   })
 }
 
-/** What its start says of the recording that policy asked for. */
-function recordingOf({ obligations, recording }: LiveSession) {
+/** What its start, and the person who opened it, are told of the recording that policy asked for. */
+export function recordingOf({ obligations, recording }: LiveSession): {
+  readonly recording?: string
+  readonly recipients?: readonly string[]
+} {
   if (!obligations.record) return {}
   if (recording === undefined) return { recording: 'flow' }
   return { recording: recording.format, recipients: recording.recipients }

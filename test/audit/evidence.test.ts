@@ -7,6 +7,7 @@ import { packEntry, zipOf, type Packed } from '../../audit/evidence/zip.ts'
 import { readZip, verifyPackage } from '../../audit/evidence/verify.mjs'
 import { origin, shared, temporary, vkeys } from './fixture.ts'
 import { hash } from 'node:crypto'
+import { fileOf, rootOf } from '../../audit/recording/parts.ts'
 import { begin, minute, Month, ordinary } from './month.ts'
 
 const catalogue = readCatalogue()
@@ -87,6 +88,7 @@ describe('a package of an ordinary time', () => {
       'DERIVED AND RECOMPUTED: report.html',
       'DERIVED AND RECOMPUTED: sessions.csv',
       'DERIVED AND RECOMPUTED: grants.csv',
+      'DERIVED AND RECOMPUTED: recordings.csv',
       'DERIVED AND RECOMPUTED: README.txt',
       'DERIVED AND RECOMPUTED: manifest.json',
       `DERIVED AND RECOMPUTED: controls/*, ${2 * catalogue.controls.length} files`,
@@ -283,7 +285,7 @@ describe('a forger who mends every hash of the package', () => {
   test('and says that another release wrote the report gets no PROVEN for it', () => {
     const forgery = forged({
       'report.html': (text) => text.replaceAll('olga', 'otto'),
-      'manifest.json': (text) => text.replace('"rendering": 1', '"rendering": 2'),
+      'manifest.json': (text) => text.replace('"rendering": 2', '"rendering": 3'),
     })
     const { exit, lines: said } = verifyPackage(forgery, vkeys)
     expect(exit).toBe(2)
@@ -436,3 +438,89 @@ describe('a session that its grant does not cover is found by both verifiers', (
 function sha256(bytes: Uint8Array): string {
   return hash('sha256', bytes)
 }
+
+describe('a session that had to be recorded', () => {
+  const parts = [1, 2, 3].map((part) => ({
+    track: 1,
+    part,
+    bytes: 100,
+    sha256: String(part).repeat(64),
+    t0: 1,
+    t1: 2,
+    torn: false,
+  }))
+  const facts = {
+    session: 's_1',
+    device: 'press-07',
+    process: 'plc',
+    grant: 'g_1',
+    status: 'success',
+  } as const
+  interface Told {
+    readonly logged?: typeof parts
+    readonly end?: { parts: number; root: string } | null
+    readonly named?: string
+  }
+  /** A log in which this is what was said of the recording. */
+  function told({ logged = parts, end = { parts: 3, root: rootOf(parts) }, named }: Told) {
+    const at = shared()
+    const one = new Month(at)
+    one.open()
+    one.pass(2)
+    one.grant('g_1')
+    one.pass(2)
+    one.start('s_1', 'g_1', {
+      recording: { recording: 'pcapng', recipients: ['age1anna', 'age1bert'] },
+    })
+    one.pass(2)
+    for (const { torn: _, ...data } of logged)
+      one.write({
+        ...facts,
+        code: 'recording.part',
+        message: 'a part',
+        data: { ...data, file: fileOf(data) },
+      })
+    if (end !== null) one.write({ ...facts, code: 'recording.end', message: 'the end', data: end })
+    one.end('s_1', named ?? (end === null ? undefined : end.root))
+    one.write({
+      ...facts,
+      code: 'recording.view',
+      message: 'the recording was opened: replay',
+      actor: { uid: 'i|aude', name: 'aude@plant.test' },
+      data: { ranges: [{ track: 1, from_ms: 0, to_ms: 5 }] },
+    })
+    one.pass(2)
+    return verifyPackage(packageOf(at, begin, one.time), vkeys)
+  }
+
+  test('and was, is no exception; its hashes, who can open it and who did are in recordings.csv', () => {
+    expect(told({})).toMatchObject({ exit: 0 })
+  })
+
+  test.for<[string, Told, RegExp]>([
+    ['without an end', { end: null }, /its recording has no end/],
+    ['with a part that was not logged', { logged: parts.toSpliced(1, 1) }, /stands where 2 is due/],
+    ['without its last part', { logged: parts.slice(0, 2) }, /not what its end says/],
+    ['with another root', { end: { parts: 3, root: 'f'.repeat(64) } }, /not what its end says/],
+    [
+      'with the root of another in its own end',
+      { named: 'e'.repeat(64) },
+      /names the root of another/,
+    ],
+    [
+      'with two hashes for one part',
+      { logged: [...parts, { ...(parts[2] as (typeof parts)[number]), sha256: 'f'.repeat(64) }] },
+      /stands where 4 is due/,
+    ],
+  ])('%s is an exception that names it', ([, what, finds]) => {
+    const { exit, lines: said } = told(what)
+    expect(exit).toBe(1)
+    expect(said.join('\n')).toMatch(finds)
+  })
+
+  test('says the same part twice after a crash, and is no exception', () => {
+    expect(told({ logged: [...parts, parts[2] as (typeof parts)[number]] })).toMatchObject({
+      exit: 0,
+    })
+  })
+})

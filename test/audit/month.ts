@@ -101,8 +101,16 @@ export class Month {
     })
   }
 
-  start(session: string, grant: string, other: { process?: string; person?: Person } = {}): void {
-    const { process = 'plc', person = vera } = other
+  start(
+    session: string,
+    grant: string,
+    other: {
+      process?: string
+      person?: Person
+      recording?: { recording: string; recipients: string[] }
+    } = {},
+  ): void {
+    const { process = 'plc', person = vera, recording = {} } = other
     const facts = { device: 'press-07', process, grant, session }
     const startIdx = this.write({
       ...facts,
@@ -112,12 +120,12 @@ export class Month {
       actor: { ...person, authn: { methods: ['pwd', 'otp'], at: Math.floor(this.time / 1000) } },
       src: { ip: '192.0.2.7', port: 50_000 },
       disposition: 'allowed',
-      data: { party: 'vendor', kind: 'ira' },
+      data: { party: 'vendor', kind: 'ira', ...recording },
     })
     this.active.set(session, { ...facts, party: 'vendor', kind: 'ira', startIdx })
   }
 
-  end(session: string): void {
+  end(session: string, root?: string): void {
     const line = this.active.get(session)
     this.active.delete(session)
     if (line === undefined) throw new Error(`${session} is not active`)
@@ -131,7 +139,13 @@ export class Month {
       process: line.process,
       grant: line.grant,
       session,
-      data: { bytes_in: 51_200, bytes_out: 8_192, duration_ms: 600_000, start_idx: line.startIdx },
+      data: {
+        bytes_in: 51_200,
+        bytes_out: 8_192,
+        duration_ms: 600_000,
+        start_idx: line.startIdx,
+        recording_root: root,
+      },
     })
   }
 

@@ -223,6 +223,18 @@ describe('a session through a local port', () => {
       path: `/api/v1/sessions/${S}/end`,
     })
   })
+  test.for([
+    ['weblog', /this session is recorded for auditors \(weblog\)/],
+    ['flow', /what passes is not/],
+  ] as const)('that is recorded as %s tells who opens it', async ([recording, said]) => {
+    const web = { ...opened, kind: 'http', url: 'https://hmi--press-07.apps.test/', recording }
+    gateway.answer('POST /api/v1/sessions', { status: 201, body: web })
+    const ran = await run(gateway.home, 'open', 'press-07/hmi')
+    expect([ran.code, ran.out]).toEqual([0, expect.stringMatching(said)])
+    const plain = { ...web, recording: null }
+    gateway.answer('POST /api/v1/sessions', { status: 201, body: plain })
+    expect((await run(gateway.home, 'open', 'press-07/hmi')).out).not.toContain('recorded')
+  })
   test('what is no web app is not opened in a browser', async () => {
     gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
     const ran = await run(gateway.home, 'open', 'press-07/plc')

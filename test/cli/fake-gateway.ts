@@ -22,6 +22,8 @@ export interface Call {
 export interface Answer {
   readonly status?: number
   readonly body: unknown
+  /** In place of `body`, where that is not JSON. */
+  readonly bytes?: Uint8Array
 }
 
 export interface FakeGateway extends AsyncDisposable {
@@ -63,7 +65,7 @@ export async function startFakeGateway(): Promise<FakeGateway> {
       response.writeHead(answer === undefined ? 404 : (answer.status ?? 200), {
         'content-type': 'application/json',
       })
-      response.end(JSON.stringify(answer?.body ?? null))
+      response.end(answer?.bytes ?? JSON.stringify(answer?.body ?? null))
     })
   })
   const sockets = new Set<TLSSocket>()

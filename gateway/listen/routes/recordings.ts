@@ -67,9 +67,9 @@ export function recordingRoutes(api: Api, room: RecordingRoutes): void {
     async (request) => {
       await authorize(authorization, request, 'recording:list')
       const { limit = 200 } = request.query
-      const all = await listRecordings(room.directory)
+      const all = await listRecordings(room.directory, limit)
       // Of a list, the parts are many and nobody's question.
-      return { items: all.slice(-limit).map((one) => ({ ...view(one), parts: [] })) }
+      return { items: all.map((one) => ({ ...view(one), parts: [] })) }
     },
   )
 

@@ -7,7 +7,7 @@ import { ENTER_PATH, type AppSignIns } from '../../access/apps.ts'
 import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
 import type { LiveSession } from '../../sessions/live.ts'
-import { openSession } from '../../sessions/open.ts'
+import { openSession, recordingOf } from '../../sessions/open.ts'
 import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import type { SessionRoom } from '../../sessions/room.ts'
 import type { SessionRecord } from '../../sessions/session.ts'
@@ -96,6 +96,7 @@ function opening(api: Api, routes: SessionRoutes): void {
           expires_at: Math.floor(session.expiresAt / 1000),
           remaining_ms: Math.max(0, Math.round(session.end() - now)),
           decision_id: session.decisions[0]?.id ?? '',
+          recording: recordingOf(session).recording ?? null,
           url,
         })
     },

@@ -21,6 +21,7 @@ import {
   closeRecording,
   findParts,
   listRecordings,
+  openRecordings,
   readRecording,
   salvage,
 } from '../../../audit/recordings.ts'
@@ -85,7 +86,9 @@ describe('a recording', () => {
     expect(end).toMatchObject({ parts: end.parts, root: rootOf(events) })
     const logged = { parts: events, end: { idx: 99, parts: events.length, root: end.root } }
     expect(compare(logged, await findParts(directory, SESSION))).toEqual([])
+    expect(await openRecordings(directory)).toEqual([SESSION])
     await closeRecording(directory, SESSION, end.parts, { idx: 99, reason: 'client_done' })
+    expect(await openRecordings(directory)).toEqual([])
     const [stored] = await listRecordings(directory)
     expect(stored?.end).toMatchObject({
       parts: events.length,

@@ -1,14 +1,23 @@
 /** Sessions that must be recorded, on a real node: not opened where they cannot be, ended where they cannot go on. */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type Server } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { AddedAuditor, Auditor, OpenedSession, Problem, Recording, Session } from '#api'
-import { compare, findParts, identityOf, openSealed, readTrack, type Identity } from '#audit'
+import {
+  compare,
+  findParts,
+  identityOf,
+  openSealed,
+  readRecording,
+  readTrack,
+  type Identity,
+} from '#audit'
 import {
   grantFor,
   openSession,
@@ -19,6 +28,7 @@ import {
   type Person,
   type TestNode,
 } from '../../support/node.ts'
+import { run } from '../../cli/run.ts'
 import { oblige } from '../../support/policy.ts'
 import {
   attach,
@@ -247,6 +257,7 @@ describe('a session of another protocol in the clear', () => {
   test('is kept byte for byte, and nothing of it is on disk unsealed', async () => {
     oblige({ record: true })
     const session = await open('plc')
+    expect(session.recording).toBe('pcapng')
     await using client = await Client.dial(node)
     const line = await client.line(session)
     const secret = `password-${randomBytes(8).toString('hex')}`
@@ -351,6 +362,7 @@ test('a web session is kept as what was asked, and nothing of what was said', as
 describe('the flow record', () => {
   test('is there for every session, recorded or not, and adds up to what its end says', async () => {
     const session = await open('plc')
+    expect(session.recording).toBeNull()
     await using client = await Client.dial(node)
     const line = await client.line(session)
     line.write('x'.repeat(10_000))
@@ -442,6 +454,37 @@ describe('a recording that cannot go on', () => {
     const { code } = await refusalOf(client.line(session))
     expect(code).toBe('recording.unavailable')
   })
+})
+
+test('a node that died is followed by one that closes what was open, and all of it is proven', async () => {
+  oblige({ record: true })
+  const session = await open('plc')
+  await using client = await Client.dial(node)
+  const line = await client.line(session)
+  line.write('before the end')
+  await line.until('the echo', ({ text }) => text === 'before the end')
+  // What the disk holds while the session is open is what a dead node leaves.
+  const data = mkdtempSync(join(tmpdir(), 'sallyport-dead-'))
+  onTestFinished(() => rmSync(data, { recursive: true, force: true }))
+  await until('a part is begun', () =>
+    readdirSync(join(directory(), session.id)).some((name) => name.endsWith('.part')),
+  )
+  cpSync(node.data, data, { recursive: true })
+  await (await startNode({ data, bare: true }))[Symbol.asyncDispose]()
+  const log = join(data, 'log', 'gw1', '1')
+  const flags = [
+    '--from',
+    join(data, 'recordings'),
+    '--log',
+    log,
+    '--key',
+    join(data, 'log-keys.txt'),
+  ]
+  const ran = await run(data, 'recording', 'verify', ...flags, session.id)
+  expect(ran.out).toContain(`proven: ${session.id}, 1 parts, 1 of them cut off`)
+  expect(ran.code).toBe(0)
+  const stored = await readRecording(join(data, 'recordings'), session.id)
+  expect(stored?.end?.reason).toBe('node_crash')
 })
 
 test('an auditor who is removed opens nothing that is recorded later, and too few of them close the door', async () => {
