@@ -23,6 +23,8 @@ export type {
 export { joinOf } from './format/ocsf.ts'
 export { parseFrames, parseMessage } from './format/rfc5424.ts'
 export type { ParsedMessage } from './format/rfc5424.ts'
+export { HeadKeeper, openHeads } from './heads.ts'
+export type { Kept, Verdict as HeadVerdict } from './heads.ts'
 export type { ActiveLine } from './heartbeat.ts'
 export { openLog } from './log.ts'
 export type { Appended, AuditLog, LogState, Recovered } from './log.ts'

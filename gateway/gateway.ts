@@ -540,7 +540,7 @@ async function openEdge(
   foundation: Foundation,
   decisions: Decisions,
   { registry, inventories, room, reauthorization, apps }: Access,
-  { setup, report, proven, admission, front }: Web & Door,
+  { setup, report, proven, witnesses, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
   const { authority, caStore, caLog, log, logger } = foundation
@@ -554,6 +554,7 @@ async function openEdge(
     inventories,
     decisions,
     log,
+    witnesses,
     room,
     reauthorization,
     now,

@@ -15,6 +15,7 @@ import { endpoint, isLoopback, isWildcard, printEndpoint } from './scope/address
 import type { Endpoint } from './scope/address.ts'
 import { carrierOf, proxyOf } from './way.ts'
 import type { Carrier, ProxySetting, Way } from './way.ts'
+import type { OnConflict } from './witness.ts'
 
 /** A process name's target: `tcp` on this machine (its owner is observed), `lan` on the network beside it. */
 export interface Target {
@@ -46,6 +47,8 @@ export interface AgentConfig {
   readonly drainMs: number
   /** How long a target may take to accept a connection before it counts as unobserved. */
   readonly acceptDeadlineMs: number
+  /** What a gateway gets that shows another history of its log than before. */
+  readonly onLogConflict: OnConflict
 }
 
 const DEFAULT_TENANT = 'main.sallyport.internal'
@@ -179,6 +182,13 @@ function deadlineOf(at: At): number {
   return Number(at.value)
 }
 
+function onConflictOf(at: At): OnConflict {
+  if (at.value === undefined) return 'refuse'
+  if (at.value !== 'refuse' && at.value !== 'report')
+    throw at.fail('"refuse" or "report" is expected')
+  return at.value
+}
+
 function drainOf(at: At): number {
   if (at.value === undefined) return 0
   if (!Number.isInteger(at.value) || Number(at.value) < 0 || Number(at.value) > 86_400)
@@ -208,6 +218,7 @@ const KEYS = [
   'keepalive_max_s',
   'drain_s',
   'accept_deadline_ms',
+  'log_conflict',
 ] as const
 
 function configOf(root: At, dataDir: string): AgentConfig {
@@ -233,6 +244,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
     keepaliveMaxMs: keepaliveOf(at('keepalive_max_s')),
     drainMs: drainOf(at('drain_s')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
+    onLogConflict: onConflictOf(at('log_conflict')),
   }
 }
 
@@ -313,6 +325,7 @@ export function printConfig(config: AgentConfig): string {
     drain_s: config.drainMs / 1000,
     keepalive_max_s: config.keepaliveMaxMs / 1000,
     accept_deadline_ms: config.acceptDeadlineMs,
+    log_conflict: config.onLogConflict,
   }
   return `${JSON.stringify(value, undefined, 2)}\n`
 }

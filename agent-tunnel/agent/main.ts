@@ -18,6 +18,7 @@ import { ListenerWatch } from './reports.ts'
 import { ProcessScope } from './scope/owner.ts'
 import { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
+import type { LogWitness } from './witness.ts'
 import { Tunnels } from './tunnels.ts'
 import { openTwoKeys } from './two-keys.ts'
 
@@ -32,6 +33,8 @@ export interface RunOptions {
   /** Uniform in [0, 1). */
   readonly random?: () => number
   readonly scope?: ProcessScope
+  /** Keeps the heads of the gateway's log; absent: the log is not watched from here. */
+  readonly witness?: LogWitness
 }
 
 /**
@@ -107,6 +110,10 @@ async function keep(
     serve: (offer) => forwarder.serve(offer),
     serving: () => forwarder.serving,
     renew: () => renewal.ask(),
+    watch:
+      options.witness === undefined
+        ? undefined
+        : { witness: options.witness, onConflict: config.onLogConflict },
   })
   using renewal = new Renewal({
     clock,

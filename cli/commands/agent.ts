@@ -206,7 +206,9 @@ async function run({ data }: DataOptions): Promise<void> {
   await withAgent(async (room) => {
     const log = room.lineLog((line) => process.stderr.write(line))
     const config = room.withWay(room.readConfig(data), wayOut())
-    await room.runAgent(config, { signal: untilStopped(), log })
+    const { openKeeper } = await import('../witness.ts')
+    const witness = await openKeeper(config.dataDir)
+    await room.runAgent(config, { signal: untilStopped(), log, witness })
   })
 }
 
@@ -250,6 +252,7 @@ function lines(status: Status, running: boolean): string[] {
     ['certificate', status.certificate?.serial],
     ['until', status.certificate?.not_after],
     ['processes not readable', status.unreadable],
+    ['log of the gateway', status.log_conflict?.message ?? 'as before'],
     ['last error', status.last_error?.message],
   ])
 }

@@ -9,6 +9,7 @@ import { facts, instant, layOut, plain, say, tell } from '../print.ts'
 import { registerEvidence } from './evidence.ts'
 import { registerMirror } from './mirror.ts'
 import { registerReconcile } from './reconcile.ts'
+import { registerWitness } from './witness.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface TailFlags {
@@ -53,6 +54,7 @@ export function registerAudit(program: Command): void {
   registerEvidence(audit)
   registerReconcile(audit)
   registerMirror(audit)
+  registerWitness(audit)
 }
 
 async function tail(flags: TailFlags, command: Command): Promise<void> {

@@ -76,6 +76,7 @@ const good = {
   keepalive_max_s: 240,
   drain_s: 60,
   accept_deadline_ms: 2000,
+  log_conflict: 'report',
 }
 
 test.for([
@@ -228,6 +229,7 @@ describe('agent.json', () => {
     ],
     ['a key exchange nobody knows', { key_exchange: 'rot13' }, /key_exchange: /],
     ['a deadline of a year', { accept_deadline_ms: 1e10 }, /accept_deadline_ms: /],
+    ['a conflict to be ignored', { log_conflict: 'ignore' }, /log_conflict: /],
   ] as const)('%s is named with its place', ([, change, message]) => {
     const text = typeof change === 'string' ? change : JSON.stringify({ ...good, ...change })
     expect(() => parseConfig(text, '/data')).toThrow(message)
