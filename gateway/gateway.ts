@@ -672,6 +672,13 @@ async function openHealth(
     devices: registry.size,
     sessions: room.live.size,
     log_state: log.state,
+    log_space: {
+      free: log.room.freeBytes,
+      promised: log.room.reservedBytes,
+      closeout: log.room.reserve?.closeout ?? 0,
+      breakglass: log.room.reserve?.breakglass ?? 0,
+      missing: log.room.reserve?.missing ?? 0,
+    },
     policy_revision: revision(),
     sinks: shippers.map((shipper) => {
       const { name, state, lastError } = shipper.health()
