@@ -81,7 +81,8 @@ export type {
   WebhookOptions,
 } from './ship/kinds.ts'
 export { shipSyslog } from './ship/syslog.ts'
-export type { Shipper, SinkHealth, SyslogOptions } from './ship/syslog.ts'
+export type { Shipper, SinkHealth } from './ship/sink.ts'
+export type { SyslogOptions } from './ship/syslog.ts'
 export { verifyConsistency, verifyInclusion } from './tree.ts'
 export { verifyLog } from './verify.ts'
 export type { Verdict, VerifyOptions } from './verify.ts'
