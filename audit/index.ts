@@ -10,16 +10,9 @@ export type { Catalogue } from './evidence/catalogue.ts'
 export { buildEvidence } from './evidence/package.ts'
 export type { Evidence, EvidenceOptions } from './evidence/package.ts'
 export type { Control } from './evidence/verify.mjs'
+export type { Json } from './event-row.ts'
 export { endReasons, eventCodes } from './event.ts'
-export type {
-  Actor,
-  Disposition,
-  EndReason,
-  EventCode,
-  EventInput,
-  EventOf,
-  Json,
-} from './event.ts'
+export type { Actor, Disposition, EndReason, EventCode, EventInput, EventOf } from './event.ts'
 export { joinOf } from './format/ocsf.ts'
 export { parseFrames, parseMessage } from './format/rfc5424.ts'
 export type { ParsedMessage } from './format/rfc5424.ts'
