@@ -4,6 +4,8 @@
  * - `event.*`: the event as given cannot be written (a mistake of the caller).
  * - `log.closed`: closed or closing. `log.locked`: another writer has this directory. `log.overloaded`: the queue is full.
  * - `log.write`: the write or sync failed; nothing may be done on the strength of this event.
+ * - `log.full`: the disk is full, and this event is none that the reserve is for. `log.room`: no room for one more
+ *   session beside those that were admitted.
  * - `log.poisoned`: refused at once, because an earlier write failed and recovery has not succeeded yet.
  * - `log.draining`: the log cannot append and has given up trying quietly.
  * - `log.corrupt`, `log.rollback`, `log.origin`: found when opening; a person must look, nothing was changed.
@@ -26,6 +28,8 @@ export type AuditCode =
   | 'log.overloaded'
   | 'log.write'
   | 'log.poisoned'
+  | 'log.full'
+  | 'log.room'
   | 'log.corrupt'
   | 'log.rollback'
   | 'log.origin'

@@ -4,251 +4,34 @@
  * design: audit.md section 1.
  */
 import { AuditError } from './errors.ts'
-
-/** OCSF classes in use: `uid` is class_uid, `category` is category_uid. */
-export const classes = {
-  entity: { uid: 3004, category: 3 },
-  authentication: { uid: 3002, category: 3 },
-  authorizeSession: { uid: 3003, category: 3 },
-  network: { uid: 4001, category: 4 },
-  http: { uid: 4002, category: 4 },
-  tunnel: { uid: 4014, category: 4 },
-  inventory: { uid: 5001, category: 5 },
-  application: { uid: 6002, category: 6 },
-  api: { uid: 6003, category: 6 },
-  eventLog: { uid: 1008, category: 1 },
-  finding: { uid: 2004, category: 2 },
-} as const
-export type OcsfClass = keyof typeof classes
-
-/** OCSF severity_id: 1 informational, 2 low, 3 medium, 4 high, 5 critical, 6 fatal. */
-export type Severity = 1 | 2 | 3 | 4 | 5 | 6
-
-/** Facts of an event that are not its code's own: a row lists those it cannot do without. */
-type Fact = 'actor' | 'src' | 'device' | 'process' | 'grant' | 'session'
-
-type Privacy = 'public' | 'personal' | 'secret'
-type Kind = 'text' | 'integer' | 'flag' | 'texts' | 'json'
-/** `public text` is required, `public text?` may be absent; `secret` is accepted and never written. */
-export type FieldType = `${Privacy} ${Kind}` | `${Privacy} ${Kind}?`
-type Fields = Readonly<Record<string, FieldType>>
-
-export type Json =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly Json[]
-  | { readonly [key: string]: Json | undefined }
-
-/** What managed entity (OCSF `entity`) an entity event speaks of, and where its uid is found. */
-export interface EntityRow {
-  readonly type: string
-  readonly typeId: 1 | 5 | 99
-  readonly from: 'device' | 'grant' | 'session' | { readonly field: string }
-}
-
-export interface Row {
-  readonly class: OcsfClass
-  /** OCSF activity_id; `verb`: from `data.verb`; `method`: from `data.method`; `how`: from `data.how`. */
-  readonly activity: number | 'verb' | 'method' | 'how'
-  /** The name that activity_id 99 requires. */
-  readonly activityName?: string
-  readonly severity: Severity
-  readonly needs: readonly Fact[]
-  readonly entity?: EntityRow
-  readonly data: Fields
-}
-
-const device: EntityRow = { type: 'Device', typeId: 1, from: 'device' }
-const grant: EntityRow = { type: 'Grant', typeId: 99, from: 'grant' }
-const session: EntityRow = { type: 'Session', typeId: 99, from: 'session' }
-const certificate: EntityRow = { type: 'Certificate', typeId: 99, from: { field: 'serial' } }
-const policy: EntityRow = { type: 'Policy', typeId: 5, from: { field: 'revision' } }
-const sink: EntityRow = { type: 'Sink', typeId: 99, from: { field: 'sink' } }
-const recording: EntityRow = { type: 'Recording', typeId: 99, from: 'session' }
-const target: EntityRow = { type: 'Scope', typeId: 99, from: { field: 'target' } }
-
-const certificateData = {
-  serial: 'public text',
-  spki_sha256: 'public text?',
-  certificate_sha256: 'public text?',
-  not_before: 'public integer?',
-  not_after: 'public integer?',
-  profile: 'public text?',
-  subject: 'public text?',
-  sans: 'public texts?',
-  replaces: 'public text?',
-  token: 'public text?',
-  one_time_token: 'secret text?',
-} as const satisfies Fields
-
-const grantData = {
-  processes: 'public texts?',
-  devices: 'public texts?',
-  verbs: 'public texts?',
-  not_before: 'public integer?',
-  not_after: 'public integer?',
-  max_seconds: 'public integer?',
-  max_bytes: 'public integer?',
-  reason_given: 'personal text?',
-  ticket: 'public text?',
-  requester: 'personal text?',
-  grant_sha256: 'public text?',
-  approver_assertion_sha256: 'public text?',
-  approvals: 'public integer?',
-  approvals_needed: 'public integer?',
-} as const satisfies Fields
-
-const policyData = {
-  revision: 'public text',
-  bundle_sha256: 'public text?',
-  seq: 'public integer?',
-  high_water: 'public integer?',
-  high_water_sha256: 'public text?',
-  permit_sha256: 'public text?',
-  previous: 'public text?',
-  approvers: 'personal texts?',
-  impact_sha256: 'public text?',
-  cuts: 'public integer?',
-} as const satisfies Fields
-
-const cutData = {
-  target: 'public text?',
-  scope: 'public text?',
-  sessions: 'public texts?',
-  time_to_cut_ms: 'public integer?',
-  until: 'public integer?',
-} as const satisfies Fields
-const lockData = { ...cutData, target: 'public text' } as const satisfies Fields
-
-const sinkData = {
-  sink: 'public text',
-  kind: 'public text?',
-  address: 'public text?',
-  second_person: 'personal text?',
-  before_sha256: 'public text?',
-  after_sha256: 'public text?',
-} as const satisfies Fields
-
-/** Observed and expected executable: which program answered, how that is known, what was approved. */
-const processData = {
-  observed: 'public json?',
-  expected: 'public json?',
-  proof: 'public text?',
-} as const satisfies Fields
-
-const sessionData = {
-  ...processData,
-  verbs: 'public texts?',
-  start_idx: 'public integer?',
-  remaining_ms: 'public integer?',
-  obligations: 'public json?',
-  stream: 'public text?',
-  party: 'public text?',
-  kind: 'public text?',
-  // What is recorded (`flow`: bytes a second alone), and who can open it. Absent: policy asked for nothing.
-  recording: 'public text?',
-  recipients: 'public texts?',
-} as const satisfies Fields
-
-const trafficData = {
-  bytes_in: 'public integer',
-  bytes_out: 'public integer',
-  duration_ms: 'public integer',
-  // `[epoch second, in, out]` of each second in which something passed.
-  buckets: 'public json?',
-} as const satisfies Fields
-
-const otData = {
-  unit: 'public integer?',
-  function_code: 'public integer?',
-  address: 'public integer?',
-  quantity: 'public integer?',
-  value_sha256: 'public text?',
-  count: 'public integer?',
-  exception: 'public integer?',
-} as const satisfies Fields
-
-const tunnelData = {
-  tunnel: 'public text',
-  tls_version: 'public text?',
-  group: 'public text?',
-  cipher: 'public text?',
-  serial: 'public text?',
-  agent_version: 'public text?',
-  clock_offset_ms: 'public integer?',
-  epoch: 'public integer?',
-  targets: 'public json?',
-  duration_ms: 'public integer?',
-  // Refusals like this one that have no event of their own.
-  suppressed: 'public integer?',
-  time_to_cut_ms: 'public integer?',
-} as const satisfies Fields
-
-const apiData = {
-  operation: 'public text',
-  revision: 'public text?',
-  before_sha256: 'public text?',
-  after_sha256: 'public text?',
-  record_sha256: 'public text?',
-  point: 'public text?',
-  trigger: 'public text?',
-  path: 'public text?',
-  response_code: 'public integer?',
-  entity: 'public text?',
-  // Fields with their new values.
-  changes: 'personal json?',
-} as const satisfies Fields
-
-const logData = {
-  size: 'public integer?',
-  root: 'public text?',
-  detail: 'public json?',
-} as const satisfies Fields
-
-const partData = {
-  track: 'public integer?',
-  // It was being written when the gateway died.
-  torn: 'public flag?',
-  part: 'public integer?',
-  parts: 'public integer?',
-  file: 'public text?',
-  sha256: 'public text?',
-  bytes: 'public integer?',
-  t0: 'public integer?',
-  t1: 'public integer?',
-  root: 'public text?',
-} as const satisfies Fields
-
-const findingData = {
-  ...processData,
-  finding: 'public text',
-  title: 'public text',
-  detail: 'public json?',
-} as const satisfies Fields
-
-const nodeData = { version: 'public text', detail: 'public json?' } as const satisfies Fields
-
-function row<const R extends Row>(value: R): R {
-  return value
-}
-const entityRow = <const A extends number, const N extends readonly Fact[], const D extends Fields>(
-  entity: EntityRow,
-  activity: A,
-  needs: N,
-  data: D,
-  activityName?: string,
-  severity: Severity = 1,
-): Omit<Row, 'data' | 'needs'> & { readonly data: D; readonly needs: N } => ({
-  class: 'entity',
-  activity,
-  severity,
-  needs,
-  entity,
-  data,
-  ...(activityName === undefined ? {} : { activityName }),
-})
+import {
+  apiData,
+  certificate,
+  certificateData,
+  cutData,
+  device,
+  findingData,
+  grant,
+  grantData,
+  lockData,
+  logData,
+  nodeData,
+  otData,
+  partData,
+  policy,
+  policyData,
+  processData,
+  recording,
+  session,
+  sessionData,
+  sink,
+  sinkData,
+  target,
+  trafficData,
+  tunnelData,
+} from './event-data.ts'
+import { entityRow, row } from './event-row.ts'
+import type { Json, Kind, Privacy, Row } from './event-row.ts'
 
 const recordingPart = row({
   class: 'eventLog',

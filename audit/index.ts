@@ -10,22 +10,17 @@ export type { Catalogue } from './evidence/catalogue.ts'
 export { buildEvidence } from './evidence/package.ts'
 export type { Evidence, EvidenceOptions } from './evidence/package.ts'
 export type { Control } from './evidence/verify.mjs'
+export type { Json } from './event-row.ts'
 export { endReasons, eventCodes } from './event.ts'
-export type {
-  Actor,
-  Disposition,
-  EndReason,
-  EventCode,
-  EventInput,
-  EventOf,
-  Json,
-} from './event.ts'
+export type { Actor, Disposition, EndReason, EventCode, EventInput, EventOf } from './event.ts'
 export { joinOf } from './format/ocsf.ts'
 export { parseFrames, parseMessage } from './format/rfc5424.ts'
 export type { ParsedMessage } from './format/rfc5424.ts'
+export { HeadKeeper, openHeads } from './heads.ts'
+export type { Kept, Verdict as HeadVerdict } from './heads.ts'
 export type { ActiveLine } from './heartbeat.ts'
 export { openLog } from './log.ts'
-export type { Appended, AuditLog, LogState, Recovered } from './log.ts'
+export type { Appended, AuditLog, LogState, Recovered, Room } from './log.ts'
 export type { LogLimits, LogOptions, Signers } from './options.ts'
 export { Mirror } from './mirror/mirror.ts'
 export type { Followed, Source as MirrorSource } from './mirror/mirror.ts'
@@ -82,7 +77,8 @@ export type {
   WebhookOptions,
 } from './ship/kinds.ts'
 export { shipSyslog } from './ship/syslog.ts'
-export type { Shipper, SinkHealth, SyslogOptions } from './ship/syslog.ts'
+export type { Shipper, SinkHealth } from './ship/sink.ts'
+export type { SyslogOptions } from './ship/syslog.ts'
 export { verifyConsistency, verifyInclusion } from './tree.ts'
 export { verifyLog } from './verify.ts'
 export type { Verdict, VerifyOptions } from './verify.ts'

@@ -16,6 +16,7 @@ import type { ActiveLine } from './heartbeat.ts'
 import { formatVkey } from './note.ts'
 import { defaults } from './options.ts'
 import type { LogLimits, LogOptions } from './options.ts'
+import { spendOf, type Spend } from './reserve.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
 import type { Answer, Request, ThreadData } from './serve.ts'
@@ -75,9 +76,61 @@ export interface AuditLog extends AsyncDisposable {
   setHeartbeat(active: () => readonly ActiveLine[]): void
   /** Writes log.close, signs, ends the thread. Later appends reject with log.closed. */
   close(): Promise<void>
+  /**
+   * Keeps room on the disk for something that is about to be admitted and will write up to `bytes`, until it is released
+   * (once; again does nothing). Throws AuditError log.room where that would leave less than the floor beside all that was
+   * admitted before, and log.closed, log.poisoned.
+   */
+  admit(bytes: number): { release(): void }
+  /** The room there is. */
+  readonly room: Room
+}
+
+/** Room on the disk, as it was last looked at. */
+export interface Room {
+  /** Null before the first look. */
+  readonly freeBytes: number | null
+  /** Promised to what was admitted. */
+  readonly reservedBytes: number
+  /** Kept back, and missing from what was to be kept back; null where nothing is. */
+  readonly reserve: Watched['reserve'] | null
 }
 
 const reopenLimitMs = 30_000
+/** Below this the disk counts as full. */
+const fullBytes = 512 * 1024
+/** A state that want of room brought is left when there is a tenth more than its limit, or it would come and go. */
+const relief = 1.1
+
+function stateOf(
+  free: number,
+  { floorBytes, warnBytes }: Required<LogLimits>,
+  now: LogState,
+): readonly [LogState, string] {
+  const below = (limit: number, held: boolean): boolean => free < limit * (held ? relief : 1)
+  if (below(floorBytes, now === 'CLOSED_NEW' || now === 'DRAIN'))
+    return ['CLOSED_NEW', `${free} bytes are free, the floor is ${floorBytes}`]
+  if (below(warnBytes, now !== 'OK'))
+    return ['WARN', `${free} bytes are free, which is less than ${warnBytes}`]
+  return ['OK', 'the disk has room again']
+}
+
+/** What the writer keeps back; undefined: nothing, and it need not look at the disk before it writes. */
+function keptBack({
+  closeoutBytes,
+  breakglassBytes,
+  floorBytes,
+}: Required<LogLimits>): ThreadData['reserve'] {
+  if (closeoutBytes + breakglassBytes === 0) return undefined
+  return { closeoutBytes, breakglassBytes, floorBytes }
+}
+
+/** What a batch may spend: nothing, if one of it may not; what operators need, only if all are theirs. */
+function cheapest(batch: readonly { readonly spend: Spend | null }[]): Spend | null {
+  if (batch.some(({ spend }) => spend === null)) return null
+  return batch.some(({ spend }) => spend === 'closeout') ? 'closeout' : 'breakglass'
+}
+
 /** How long a batch may wait for its next events, how many end the wait, and after how many batches it is tried anew. */
 const gatherMs = 6
 const gatherEvents = 96
@@ -98,6 +151,8 @@ const signedAtOnce: ReadonlySet<EventCode> = new Set([
 interface Waiting {
   readonly rendered: Rendered
   readonly signNow: boolean
+  /** From what it may be paid on a full disk. */
+  readonly spend: Spend | null
   resolve(appended: Appended): void
   reject(error: AuditError): void
 }
@@ -145,7 +200,8 @@ class ThreadedLog implements AuditLog {
   #gone = false
   #poisonedSince: number | null = null
   #reopenPause = 0
-  #alarm: string | null = null
+  #full = false
+  #room: Room = { freeBytes: null, reservedBytes: 0, reserve: null }
   #heartbeat: number | null = null
   #beating = false
   #active: () => readonly ActiveLine[] = () => []
@@ -173,6 +229,7 @@ class ThreadedLog implements AuditLog {
       origin: options.origin,
       keys,
       segmentBytes: this.#limits.segmentBytes,
+      reserve: keptBack(this.#limits),
     }
     const thread = options.thread ?? new URL('./thread.ts', import.meta.url)
     this.#worker = new Worker(thread, { workerData })
@@ -209,6 +266,8 @@ class ThreadedLog implements AuditLog {
     for (const end of ends) owed.push(this.append(end))
     await Promise.all(owed)
     await this.checkpoint()
+    this.#watchDue = true
+    this.#pump()
     this.#every(this.#limits.heartbeatMs, () => this.#beat())
     this.#every(this.#limits.watchMs, () => {
       this.#watchDue = true
@@ -228,7 +287,8 @@ class ThreadedLog implements AuditLog {
 
   append(event: EventInput): Promise<Appended> {
     return new Promise((resolve, reject) => {
-      const refused = this.#refusal()
+      const spend = spendOf(event)
+      const refused = this.#refusal() ?? this.#unpaid(spend)
       if (refused !== null) return reject(refused)
       let rendered: Rendered
       try {
@@ -237,7 +297,8 @@ class ThreadedLog implements AuditLog {
       } catch (error) {
         return reject(error as Error)
       }
-      this.#queue.push({ rendered, signNow: signedAtOnce.has(event.code), resolve, reject })
+      const signNow = signedAtOnce.has(event.code)
+      this.#queue.push({ rendered, signNow, spend, resolve, reject })
       this.#schedule()
     })
   }
@@ -257,6 +318,12 @@ class ThreadedLog implements AuditLog {
     if (this.#queue.length >= this.#limits.queueEvents)
       return new AuditError('log.overloaded', `${this.#queue.length} events wait for the disk`)
     return null
+  }
+
+  /** On a full disk the rest is for what ends access, and for operators. */
+  #unpaid(spend: Spend | null): AuditError | null {
+    if (!this.#full || spend !== null) return null
+    return new AuditError('log.full', 'the disk of the audit log is full; nothing new may be done')
   }
 
   /** Events of one turn of the event loop go into one batch. */
@@ -293,7 +360,8 @@ class ThreadedLog implements AuditLog {
     this.#spare = null
     const signAt = this.#signWithBatch() ? this.#options.clock.now() : null
     this.#busy = true
-    this.#worker.postMessage({ kind: 'batch', batch, signAt } satisfies Request, [
+    const spend = cheapest(flying)
+    this.#worker.postMessage({ kind: 'batch', batch, signAt, spend } satisfies Request, [
       batch.bytes.buffer,
     ])
   }
@@ -394,6 +462,7 @@ class ThreadedLog implements AuditLog {
     failed: ({ during, code, message, place }) => {
       const error = new AuditError(code, message, place === undefined ? {} : { place })
       if (this.#onOpened !== null) this.#onOpened(error)
+      else if (code === 'log.full') this.#starved(error)
       else if (during === 'watch') {
         this.#setState('CLOSED_NEW', message)
         this.#idle()
@@ -468,6 +537,22 @@ class ThreadedLog implements AuditLog {
     for (const listener of this.#headListeners) listener(checkpoint)
   }
 
+  /** The disk is full and nothing was written: what may not spend the reserve is refused, the rest goes again. */
+  #starved(error: AuditError): void {
+    this.#full = true
+    const waiting = [...this.#flying, ...this.#queue]
+    this.#flying = []
+    // All of a batch may spend, and there was nothing left to spend: that is the end.
+    const spent = cheapest(waiting) !== null
+    this.#queue = spent ? [] : waiting.filter(({ spend }) => spend !== null)
+    for (const one of waiting) if (spent || one.spend === null) one.reject(error)
+    for (const waiter of spent || waiting.length === 0 ? this.#headWaiters.splice(0) : [])
+      waiter.reject(error)
+    this.#signDue = false
+    this.#setState(spent || waiting.length === 0 ? 'DRAIN' : 'CLOSED_NEW', error.message)
+    this.#idle()
+  }
+
   /** A failed write or sync: nobody is told yes, and the file is not touched again before it was read anew. */
   #poison(error: AuditError, during: Request['kind'] | 'open'): void {
     const lost = [...this.#flying, ...this.#queue]
@@ -511,16 +596,14 @@ class ThreadedLog implements AuditLog {
     if (!this.#closing) this.#setState('DRAIN', error.message)
   }
 
-  #watched({ alarm, freeBytes }: Watched): void {
-    const short = freeBytes < this.#limits.floorBytes
-    const why =
-      alarm ??
-      (short ? `${freeBytes} bytes are free, the floor is ${this.#limits.floorBytes}` : null)
-    if (why !== null && this.#alarm === null) this.#setState('CLOSED_NEW', why)
+  #watched({ alarm, freeBytes, reserve }: Watched): void {
+    this.#room = { ...this.#room, freeBytes, reserve }
+    if (freeBytes >= 2 * fullBytes) this.#full = false
+    if (this.#poisonedSince !== null || (this.#full && this.state === 'DRAIN')) return
     // A file taken away does not come back: only want of space passes by itself.
-    if (why === null && this.#alarm !== null && this.#poisonedSince === null)
-      this.#setState('OK', 'the disk has room again')
-    this.#alarm = why
+    if (alarm !== null) return this.#setState('CLOSED_NEW', alarm)
+    const [state, why] = stateOf(freeBytes, this.#limits, this.state)
+    this.#setState(state, why)
   }
 
   #setState(state: LogState, why: string): void {
@@ -578,6 +661,35 @@ class ThreadedLog implements AuditLog {
       this.#headWaiters.push({ size, resolve, reject })
       this.#schedule()
     })
+  }
+
+  get room(): Room {
+    return this.#room
+  }
+
+  admit(bytes: number): { release(): void } {
+    const refused = this.#refusal()
+    if (refused !== null && refused.code !== 'log.overloaded') throw refused
+    const { freeBytes, reservedBytes } = this.#room
+    const closed = this.state === 'CLOSED_NEW' || this.state === 'DRAIN'
+    const left = freeBytes === null ? Infinity : freeBytes - reservedBytes - bytes
+    if (closed || left < this.#limits.floorBytes)
+      throw new AuditError(
+        'log.room',
+        `the disk of the audit log has no room for ${bytes} bytes more beside ${reservedBytes} promised`,
+      )
+    this.#promise(bytes)
+    let held = bytes
+    return {
+      release: () => {
+        this.#promise(-held)
+        held = 0
+      },
+    }
+  }
+
+  #promise(bytes: number): void {
+    this.#room = { ...this.#room, reservedBytes: this.#room.reservedBytes + bytes }
   }
 
   async read(fromIdx: number, limit: number): Promise<Entry[]> {

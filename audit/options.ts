@@ -24,6 +24,12 @@ export interface LogLimits {
   readonly heartbeatMs?: number
   /** Free bytes on the file system below which no new session may open. Default 64 MiB. */
   readonly floorBytes?: number
+  /** Free bytes below which the state is WARN. Default 256 MiB. */
+  readonly warnBytes?: number
+  /** Kept back for the ends of what was admitted. Default none; a gateway keeps 16 MiB. */
+  readonly closeoutBytes?: number
+  /** Kept back for operators. Default none; a gateway keeps 64 MiB. */
+  readonly breakglassBytes?: number
   /** How often the open segment and the free space are looked at. Default 1,000 ms. */
   readonly watchMs?: number
   /** First pause before a log whose write failed is opened anew; doubles to 30 s. Default 250 ms. */
@@ -60,6 +66,9 @@ export const defaults: Required<LogLimits> = {
   checkpointMs: 1_000,
   heartbeatMs: 60_000,
   floorBytes: 64 * 1024 * 1024,
+  warnBytes: 256 * 1024 * 1024,
+  closeoutBytes: 0,
+  breakglassBytes: 0,
   watchMs: 1_000,
   reopenMs: 250,
   drainMs: 5_000,

@@ -6,7 +6,7 @@ import { AuditError } from './errors.ts'
 import { hashesOf } from './prove.ts'
 import { LogReader } from './read.ts'
 import { tilePath, tileWidth } from './tile.ts'
-import { consistencyProof, type Hash } from './tree.ts'
+import { consistencyProof, type Hash, type Perfect } from './tree.ts'
 
 /** What a path of the public format names. */
 export interface TileName {
@@ -42,6 +42,8 @@ export function formatTilePath({ level, n, width }: TileName): string {
 export class Publisher {
   readonly #directory: string
   readonly #reader: LogReader
+  /** Hashes already read for the head of this size: many ask about the newest one. */
+  #known: { readonly size: number; readonly perfect: Perfect; asked: number } | null = null
 
   constructor(directory: string, origin: string) {
     this.#directory = directory
@@ -59,7 +61,7 @@ export class Publisher {
     if (!(last <= size))
       throw new AuditError('log.range', `${formatTilePath(name)} of ${size} events`)
     if (level === 'entries') return bundle(this.#reader, n * tileWidth, width)
-    const perfect = hashesOf(this.#directory, this.#reader)
+    const perfect = this.#hashes(size)
     return Buffer.concat(
       Array.from({ length: width }, (_, i) => perfect(level * 8, n * tileWidth + i)),
     )
@@ -67,7 +69,16 @@ export class Publisher {
 
   /** Hashes that show the tree of `size` to begin with the tree of `old`. Needs 0 <= old <= size. */
   consistency(old: number, size: number): Hash[] {
-    return consistencyProof(hashesOf(this.#directory, this.#reader), old, size)
+    return consistencyProof(this.#hashes(size), old, size)
+  }
+
+  #hashes(size: number): Perfect {
+    let known = this.#known
+    if (known?.size !== size || known.asked > 1_024)
+      known = { size, perfect: hashesOf(this.#directory, this.#reader), asked: 0 }
+    known.asked++
+    this.#known = known
+    return known.perfect
   }
 }
 

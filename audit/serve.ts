@@ -7,8 +7,9 @@ import type { Disk } from './disk.ts'
 import { AuditError } from './errors.ts'
 import type { AuditCode, Place } from './errors.ts'
 import { noteSigner } from './note.ts'
+import type { Spend } from './reserve.ts'
 import { Writer } from './writer.ts'
-import type { Opened, Watched, Written } from './writer.ts'
+import type { Opened, Watched, WriterOptions, Written } from './writer.ts'
 
 /** Given as workerData. */
 export interface ThreadData {
@@ -16,10 +17,17 @@ export interface ThreadData {
   readonly origin: string
   readonly keys: readonly KeyObject[]
   readonly segmentBytes: number
+  readonly reserve: WriterOptions['reserve']
 }
 
 export type Request =
-  | { readonly kind: 'batch'; readonly batch: Batch; readonly signAt: number | null }
+  | {
+      readonly kind: 'batch'
+      readonly batch: Batch
+      readonly signAt: number | null
+      /** From what it may be paid where the disk is full. */
+      readonly spend: Spend | null
+    }
   | { readonly kind: 'sign'; readonly signAt: number }
   | { readonly kind: 'reopen' }
   | { readonly kind: 'watch' }
@@ -52,7 +60,13 @@ export function serve(disk: Disk): void {
   if (port === null) throw new Error('the audit writer runs in a worker thread')
   const data = workerData as ThreadData
   const signers = data.keys.map((key) => noteSigner(data.origin, key))
-  const writer = new Writer({ ...data, signers, disk })
+  const { reserve, ...where } = data
+  const writer = new Writer({
+    ...where,
+    signers,
+    disk,
+    ...(reserve === undefined ? {} : { reserve }),
+  })
   const answer = (value: Answer): void => port.postMessage(value)
   const attempt = (during: Request['kind'] | 'open', act: () => void): void => {
     try {
@@ -67,9 +81,9 @@ export function serve(disk: Disk): void {
   const acts: {
     readonly [K in Request['kind']]: (request: Extract<Request, { kind: K }>) => void
   } = {
-    batch: ({ batch, signAt }) => {
+    batch: ({ batch, signAt, spend }) => {
       const spare = batch.bytes.buffer
-      const written = writer.append(batch)
+      const written = writer.appendWithin(batch, spend)
       port.postMessage(
         { kind: 'written', written, more: signAt !== null, spare } satisfies Answer,
         [spare],

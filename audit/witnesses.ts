@@ -85,6 +85,18 @@ export class Witnesses {
     return { ...top.checkpoint, note: this.cosigned(top.checkpoint) }
   }
 
+  /** Why a head speaks against this log: its keys signed it, and it is not there. Null for any other text. */
+  stray(note: string): string | null {
+    try {
+      this.#demandOurs(openCheckpoint(note, this.#options.verifiers))
+      return null
+    } catch (error) {
+      if (error instanceof AuditError && error.code === 'witness.conflict') return error.message
+      if (error instanceof AuditError) return null
+      throw error
+    }
+  }
+
   /** A head that both signed is one of ours, or somebody rewrote something. */
   #demandOurs(checkpoint: Checkpoint): void {
     const own = checkpoint.size === 0 ? null : this.#notes.covering(checkpoint.size - 1)

@@ -7,11 +7,13 @@ import { join } from 'node:path'
 import type { Batch } from './batch.ts'
 import { signCheckpoint } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
+import { AuditError } from './errors.ts'
 import { writeAll } from './disk.ts'
 import type { Disk } from './disk.ts'
 import type { NoteSigner, Verifier } from './note.ts'
 import { recover } from './recover.ts'
 import type { Found } from './recover.ts'
+import { Reserve, type ReserveSizes, type Spend } from './reserve.ts'
 import { headerBytes, sealFrame, segmentName } from './segment.ts'
 import { leafHashInPlace, type Frontier, type Hash } from './tree.ts'
 
@@ -23,6 +25,8 @@ export interface WriterOptions {
   readonly verifiers?: readonly Verifier[]
   readonly disk: Disk
   readonly segmentBytes: number
+  /** Room kept back, and what must stay free while it is filled. */
+  readonly reserve?: ReserveSizes & { readonly floorBytes: number }
 }
 
 export interface Written {
@@ -46,6 +50,12 @@ export interface Watched {
   /** What is wrong with the open segment's file; null when nothing is. */
   readonly alarm: string | null
   readonly freeBytes: number
+  /** Bytes still kept back, and how many are missing. */
+  readonly reserve: {
+    readonly closeout: number
+    readonly breakglass: number
+    readonly missing: number
+  }
 }
 
 interface Open {
@@ -54,17 +64,28 @@ interface Open {
   bytes: number
 }
 
+/** Room for a head in two files and a tile or two. */
+const marginBytes = 64 * 1024
+
+function isFull(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : ''
+  return code === 'ENOSPC' || code === 'EDQUOT'
+}
+
 export class Writer {
   readonly #options: WriterOptions
   #found!: Found
   #segment!: Open
   #notes!: Open
+  readonly #reserve: Reserve
   readonly #held = new Set<number>()
   #batch = -1
   #signedSize = 0
 
   constructor(options: WriterOptions) {
     this.#options = options
+    const none = { closeoutBytes: 0, breakglassBytes: 0 }
+    this.#reserve = new Reserve(options.directory, options.disk, options.reserve ?? none)
   }
 
   /** Recovers, then holds the open segment. Errors: those of recover, and the disk's. */
@@ -73,6 +94,7 @@ export class Writer {
     const verifiers = this.#options.verifiers ?? signers.map((signer) => signer.verifier)
     const found = recover(directory, origin, verifiers, disk)
     this.#found = found
+    this.#fill()
     this.#batch = found.batch
     this.#signedSize = found.signed?.size ?? 0
     this.#segment = this.#create(join('seg', segmentName(found.segment.first)), found.segment.bytes)
@@ -103,6 +125,41 @@ export class Writer {
     disk.syncDirectory(join(path, '..'))
     disk.syncDirectory(directory)
     return { path, fd, bytes }
+  }
+
+  #fill(): void {
+    const { reserve } = this.#options
+    if (reserve !== undefined) this.#reserve.fill(reserve.floorBytes)
+  }
+
+  /**
+   * Sees to it that `bytes` fit beside a head and a tile, giving up what is kept back for `spend`. Errors: log.full
+   * where there is neither room nor a reserve; nothing was written then.
+   */
+  #makeRoom(bytes: number, spend: Spend | null): void {
+    const { directory, disk, reserve } = this.#options
+    if (reserve === undefined) return
+    const need = bytes + marginBytes
+    const free = disk.freeBytes(directory)
+    if (free >= need) return
+    if (spend === null || !this.#reserve.release(spend, need - free))
+      throw new AuditError('log.full', `${free} bytes are free on the disk of the audit log`)
+  }
+
+  /**
+   * `append` where the disk may be full: makes room first, and where another program took it meanwhile, once more, on
+   * files opened anew. Errors: log.full, and those of `append`.
+   */
+  appendWithin(batch: Batch, spend: Spend | null): Written {
+    this.#makeRoom(batch.bytes.length, spend)
+    try {
+      return this.append(batch)
+    } catch (error) {
+      if (spend === null || !isFull(error) || !this.#reserve.release(spend, batch.bytes.length))
+        throw error
+      this.reopen()
+      return this.append(batch)
+    }
   }
 
   /**
@@ -154,6 +211,7 @@ export class Writer {
     const { origin, signers } = this.#options
     const { frontier } = this.#found
     if (frontier.size === this.#signedSize) return null
+    this.#makeRoom(0, 'closeout')
     const head = { origin, size: frontier.size, root: frontier.root() }
     const checkpoint = signCheckpoint(head, signers, nowMs)
     this.keep(checkpoint)
@@ -185,7 +243,17 @@ export class Writer {
     if (named === undefined || held.nlink === 0) alarm = 'the open segment was unlinked'
     else if (named.ino !== held.ino) alarm = 'the open segment was replaced'
     else if (held.size < this.#segment.bytes) alarm = 'the open segment was shortened'
-    return { alarm, freeBytes: disk.freeBytes(directory) }
+    this.#fill()
+    const [closeout, breakglass] = [
+      this.#reserve.left('closeout'),
+      this.#reserve.left('breakglass'),
+    ]
+    const { missing } = this.#reserve
+    return {
+      alarm,
+      freeBytes: disk.freeBytes(directory),
+      reserve: { closeout, breakglass, missing },
+    }
   }
 
   /** Closes the files, also after a failure. */

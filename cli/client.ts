@@ -27,6 +27,7 @@ import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
 import { authorizedFetch, loadCredentials, saveCredentials } from './login/index.ts'
 import { profileDirectory } from './profile.ts'
+import { witnessing } from './witness.ts'
 
 export {
   Account,
@@ -114,9 +115,14 @@ export interface Octets {
 
 /**
  * The API in the name of whoever is signed in under the profile. Throws CliError `login.none`, and
- * what reading the kept login throws.
+ * what reading the kept login throws; calls reject with `log.conflict` where the gateway's log was rewritten.
  */
-export async function openApi({ profile }: GlobalOptions): Promise<Api> {
+export async function openApi(options: GlobalOptions): Promise<Api> {
+  return witnessing(await openPlainApi(options), profileDirectory(options.profile))
+}
+
+/** As `openApi`, and nobody looks at the log first. */
+export async function openPlainApi({ profile }: GlobalOptions): Promise<Api> {
   const directory = profileDirectory(profile)
   const credentials = await loadCredentials(directory)
   if (credentials === undefined) throw notSignedIn(profile)

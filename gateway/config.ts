@@ -128,6 +128,16 @@ const File = Type.Object(
     syslog: Type.Array(Syslog, { maxItems: 8 }),
     /** Receivers over HTTPS: Splunk, Elastic, a webhook, OTLP. */
     sinks: Type.Array(HttpsSink, { maxItems: 8 }),
+    /** Room on the disk that the log keeps back, and below which it warns and closes, in MiB. */
+    log_space: Type.Object(
+      {
+        closeout_mib: Type.Integer({ minimum: 1, maximum: 4096 }),
+        breakglass_mib: Type.Integer({ minimum: 1, maximum: 4096 }),
+        floor_mib: Type.Integer({ minimum: 1, maximum: 1_048_576 }),
+        warn_mib: Type.Integer({ minimum: 1, maximum: 1_048_576 }),
+      },
+      { additionalProperties: false },
+    ),
     /** Files with the keys of mirrors that follow the log and cosign it, one file each. */
     witnesses: Type.Array(Type.String({ minLength: 1 }), { maxItems: 8 }),
     ca: Type.Optional(CaKeys),
@@ -166,6 +176,7 @@ const DEFAULTS: Config = {
   syslog: [],
   sinks: [],
   witnesses: [],
+  log_space: { closeout_mib: 16, breakglass_mib: 64, floor_mib: 64, warn_mib: 256 },
   log_level: 'info',
 }
 

@@ -95,6 +95,8 @@ export function publicPort(config: Config): number {
   return config.public_port ?? splitHostPort(config.listen).port
 }
 
+const MIB = 1024 * 1024
+
 async function openNodeLog(config: Config): Promise<AuditLog> {
   const keys = join(config.data, 'keys')
   const log = await openLog({
@@ -109,6 +111,12 @@ async function openNodeLog(config: Config): Promise<AuditLog> {
     node: config.gateway,
     version: VERSION,
     tenant: config.tenant,
+    limits: {
+      closeoutBytes: config.log_space.closeout_mib * MIB,
+      breakglassBytes: config.log_space.breakglass_mib * MIB,
+      floorBytes: config.log_space.floor_mib * MIB,
+      warnBytes: config.log_space.warn_mib * MIB,
+    },
   })
   writeFileSync(join(config.data, 'log-keys.txt'), log.vkeys.map((key) => `${key}\n`).join(''))
   return log

@@ -548,7 +548,7 @@ async function openEdge(
   foundation: Foundation,
   decisions: Decisions,
   { registry, inventories, room, reauthorization, apps }: Access,
-  { setup, report, proven, admission, front }: Web & Door,
+  { setup, report, proven, witnesses, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
   const { authority, caStore, caLog, log, logger } = foundation
@@ -562,6 +562,7 @@ async function openEdge(
     inventories,
     decisions,
     log,
+    witnesses,
     room,
     reauthorization,
     now,
@@ -679,6 +680,13 @@ async function openHealth(
     devices: registry.size,
     sessions: room.live.size,
     log_state: log.state,
+    log_space: {
+      free: log.room.freeBytes,
+      promised: log.room.reservedBytes,
+      closeout: log.room.reserve?.closeout ?? 0,
+      breakglass: log.room.reserve?.breakglass ?? 0,
+      missing: log.room.reserve?.missing ?? 0,
+    },
     policy_revision: revision(),
     sinks: shippers.map((shipper) => {
       const { name, state, lastError } = shipper.health()

@@ -12,9 +12,11 @@ import {
   Publisher,
   type AuditLog,
   type Cosigned,
+  type EventInput,
   type Verifier,
   type Witnesses,
 } from '#audit'
+import type { ShownHead } from '#api'
 import { ConfigError } from './config.ts'
 import { Refusal } from './problem.ts'
 
@@ -51,6 +53,11 @@ export class WitnessRoom {
     this.#now = now
   }
 
+  /** The log's own name. */
+  get origin(): string {
+    return this.#log.origin
+  }
+
   /** The newest head, with what witnesses put under just that one. */
   head(): string {
     return this.#witnesses.cosigned(this.#log.signed)
@@ -74,15 +81,35 @@ export class WitnessRoom {
     }
   }
 
-  /** Hashes that show the newest head to extend the one of `old` leaves, base64. Throws Refusal `tile.unknown`. */
-  extend(old: number): { readonly note: string; readonly proof: readonly string[] } {
-    const { size } = this.#log.signed
-    if (old > size)
-      throw new Refusal('tile.unknown', `the log has ${size} events signed, not ${old}`)
-    const proof = this.#publisher.consistency(old, size)
-    return { note: this.head(), proof: proof.map((hash) => Buffer.from(hash).toString('base64')) }
+  /**
+   * The newest head for somebody who holds the one of `from` leaves: devices and people are witnesses too. Where the log
+   * has fewer, that is what is shown.
+   */
+  show(from: number): ShownHead {
+    const { origin, vkeys, signed } = this.#log
+    const proof = from > signed.size ? [] : this.#publisher.consistency(from, signed.size)
+    return {
+      origin,
+      keys: [...vkeys],
+      note: signed.note,
+      from,
+      proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
+    }
   }
 
+  /**
+   * Takes the head that somebody holds against this log. One that this log signed and has not got is recorded,
+   * and true is given; anything else is nothing.
+   */
+  async accuse(
+    note: string,
+    by: { readonly device: string } | Pick<EventInput, 'actor'>,
+  ): Promise<boolean> {
+    const why = this.#witnesses.stray(note)
+    if (why === null) return false
+    await this.#tell(note, why, by)
+    return true
+  }
   /** Every witness named, and the newest head it handed in. */
   status(): {
     readonly name: string
@@ -156,7 +183,7 @@ export class WitnessRoom {
       if (!(cause instanceof AuditError)) throw cause
       if (cause.code !== 'witness.conflict')
         throw new Refusal('witness.refused', cause.message, { cause })
-      await this.#tell(note, cause.message)
+      await this.#tell(note, cause.message, {})
       throw new Refusal('witness.conflict', cause.message, {
         cause,
         nextStep:
@@ -166,7 +193,7 @@ export class WitnessRoom {
   }
 
   /** One event per head: a witness says it again at every look. */
-  async #tell(note: string, why: string): Promise<void> {
+  async #tell(note: string, why: string, by: Pick<EventInput, 'actor' | 'device'>): Promise<void> {
     const [, size = '', root = ''] = note.split('\n', 3)
     if (this.#told.has(root) || this.#told.size >= CONFLICTS_TOLD) return
     this.#told.add(root)
@@ -174,6 +201,7 @@ export class WitnessRoom {
       code: 'finding.witness_conflict',
       message: `The log is not what a witness holds: ${why}`,
       status: 'failure',
+      ...by,
       data: {
         finding: `witness-${size}`,
         title: 'A witness holds another history of this log',

@@ -15,6 +15,7 @@ import { printTarget, readTarget, targetOf } from './target.ts'
 import type { Target } from './target.ts'
 import { carrierOf, proxyOf } from './way.ts'
 import type { Carrier, ProxySetting, Way } from './way.ts'
+import type { OnConflict } from './witness.ts'
 
 export type Gateway = Address
 
@@ -42,6 +43,8 @@ export interface AgentConfig {
   readonly acceptDeadlineMs: number
   /** How long the owner has to consent to a session. */
   readonly consentWaitMs: number
+  /** What a gateway gets that shows another history of its log than before. */
+  readonly onLogConflict: OnConflict
 }
 
 const DEFAULT_TENANT = 'main.sallyport.internal'
@@ -147,6 +150,13 @@ function consentWaitOf(at: At): number {
   return Number(value) * 1000
 }
 
+function onConflictOf(at: At): OnConflict {
+  if (at.value === undefined) return 'refuse'
+  if (at.value !== 'refuse' && at.value !== 'report')
+    throw at.fail('"refuse" or "report" is expected')
+  return at.value
+}
+
 function drainOf(at: At): number {
   if (at.value === undefined) return 0
   if (!Number.isInteger(at.value) || Number(at.value) < 0 || Number(at.value) > 86_400)
@@ -177,6 +187,7 @@ const KEYS = [
   'drain_s',
   'accept_deadline_ms',
   'consent_wait_s',
+  'log_conflict',
 ] as const
 
 function configOf(root: At, dataDir: string): AgentConfig {
@@ -203,6 +214,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
     drainMs: drainOf(at('drain_s')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
     consentWaitMs: consentWaitOf(at('consent_wait_s')),
+    onLogConflict: onConflictOf(at('log_conflict')),
   }
 }
 
@@ -287,6 +299,7 @@ export function printConfig(config: AgentConfig): string {
     keepalive_max_s: config.keepaliveMaxMs / 1000,
     accept_deadline_ms: config.acceptDeadlineMs,
     consent_wait_s: config.consentWaitMs / 1000,
+    log_conflict: config.onLogConflict,
   }
   return `${JSON.stringify(value, undefined, 2)}\n`
 }

@@ -1,6 +1,7 @@
 /** The control stream of a tunnel: newline-delimited JSON both ways, bounded both ways. */
 import type { CloseReason, TunnelStream } from '#tunnel'
 import { readRecord, writeRecord } from './json.ts'
+import type { JsonRecord } from './json.ts'
 import type { TargetsReport } from './reports.ts'
 import type { Observed } from './scope/observed.ts'
 
@@ -8,6 +9,10 @@ import type { Observed } from './scope/observed.ts'
 export type Told =
   | ({ readonly type: 'targets' } & TargetsReport)
   | { readonly type: 'owner_changed'; readonly session: string; readonly observed: Observed }
+  /** Show the log; a head of this size was shown before. */
+  | { readonly type: 'log'; readonly size: number }
+  /** This head was shown before, and what is shown now does not go on from it. */
+  | { readonly type: 'log_conflict'; readonly note: string }
 
 const MAX_LINE_BYTES = 16 * 1024
 /** Messages kept while the gateway does not read; more, and the two are no longer in step. */
@@ -17,6 +22,8 @@ const NEWLINE = 0x0a
 export interface ControlHandlers {
   /** The gateway asks for a renewal of the certificate. */
   readonly renew: () => void
+  /** The gateway shows its log. */
+  readonly shown: (log: JsonRecord) => void
   /** The gateway broke the form, or stopped reading: the tunnel is of no use. */
   readonly broken: (code: string, says: string) => void
   readonly closed: (reason: CloseReason) => void
@@ -93,6 +100,7 @@ export class Control {
         'a message on the control stream is not of the protocol',
       )
     } else if (message['type'] === 'renew') this.#handlers.renew()
+    else if (message['type'] === 'log') this.#handlers.shown(message)
     // `ping` needs no answer here (the tunnel has its own), and what a later version says is skipped.
   }
 }

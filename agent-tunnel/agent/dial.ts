@@ -40,6 +40,8 @@ export interface Link {
   readonly goaway: Promise<Goaway>
   /** The gateway's own name. */
   readonly gateway: string
+  /** The log that it shows, where it shows one. */
+  readonly logOrigin: string | undefined
   /** False: the targets are still to be told, because the greeting has none. */
   readonly targetsTold: boolean
 }
@@ -78,7 +80,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
     const greeting = greet(options, tls)
     const limit = AbortSignal.any([options.signal, AbortSignal.timeout(CONTROL_TIMEOUT_MS)])
     const control = await tunnel.open('control', greeting.bytes, { signal: limit })
-    const gateway = readWelcome(control, options)
+    const { gateway, logOrigin } = readWelcome(control, options)
     return {
       tunnel,
       control,
@@ -86,6 +88,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
       tls,
       goaway: goaway.promise,
       gateway,
+      logOrigin,
       targetsTold: greeting.whole,
     }
   } catch (error) {
@@ -105,7 +108,10 @@ function greet(options: LinkOptions, tls: Dialled['tls']): { bytes: Uint8Array; 
   return { bytes: writeRecord({ v: 1, agent, tls, targets: [] }), whole: false }
 }
 
-function readWelcome(control: TunnelStream, { config, clock }: LinkOptions): string {
+function readWelcome(
+  control: TunnelStream,
+  { config, clock }: LinkOptions,
+): Pick<Link, 'gateway' | 'logOrigin'> {
   const welcome = readRecord(control.answer)
   const gateway = welcome?.['gateway']
   const now = welcome?.['now_ms']
@@ -115,7 +121,8 @@ function readWelcome(control: TunnelStream, { config, clock }: LinkOptions): str
   if (welcome['device'] !== config.device) throw failed('it took this device for another one')
   // The handshake is fresh and the peer proven: what it says is the time cannot be an old recording.
   clock.told(now)
-  return gateway
+  const log = welcome['log']
+  return { gateway, logOrigin: typeof log === 'string' ? log : undefined }
 }
 
 function refusalOf(error: unknown): AgentError {

@@ -20,6 +20,7 @@ import { ListenerWatch } from './reports.ts'
 import { ProcessScope } from './scope/owner.ts'
 import { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
+import type { LogWitness } from './witness.ts'
 import { Tunnels } from './tunnels.ts'
 import { openTwoKeys } from './two-keys.ts'
 
@@ -36,6 +37,8 @@ export interface RunOptions {
   readonly scope?: ProcessScope
   /** Is given, once, what cuts the device off until its owner lifts that: for a signal of theirs. */
   readonly onCut?: (cut: () => void) => void
+  /** Keeps the heads of the gateway's log; absent: the log is not watched from here. */
+  readonly witness?: LogWitness
 }
 
 /**
@@ -146,6 +149,10 @@ async function keep(
     serving: () => forwarder.serving,
     cutOff: () => island.on,
     renew: () => renewal.ask(),
+    watch:
+      options.witness === undefined
+        ? undefined
+        : { witness: options.witness, onConflict: config.onLogConflict },
   })
   using renewal = new Renewal({
     clock,

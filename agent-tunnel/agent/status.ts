@@ -23,6 +23,8 @@ export interface Status {
    * null before the first look. docs/process-scope.md.
    */
   readonly unreadable: number | null
+  /** Why the gateway's log is not believed; null while it is. docs/agent.md. */
+  readonly log_conflict: { readonly code: string; readonly message: string } | null
   readonly last_error: { readonly code: string; readonly message: string } | null
 }
 
@@ -70,6 +72,7 @@ export class StatusFile {
       tls: null,
       certificate: null,
       unreadable: null,
+      log_conflict: null,
       last_error: null,
     }
     this.#write()

@@ -21,6 +21,8 @@ import type { Happening, Standing } from './reconnect.ts'
 import type { TargetsReport } from './reports.ts'
 import type { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
+import { LogWatch } from './witness.ts'
+import type { LogWatchOptions } from './witness.ts'
 
 export interface TunnelsOptions {
   readonly config: AgentConfig
@@ -41,6 +43,8 @@ export interface TunnelsOptions {
   readonly renew: () => void
   /** Whether the owner is why the signal was aborted: then nothing is let go on. */
   readonly cutOff: () => boolean
+  /** Whom the gateway shows its log; absent: nobody, and every session is served. */
+  readonly watch?: Omit<LogWatchOptions, 'conflict' | 'log' | 'monotonic'> | undefined
 }
 
 /** Why the loop looks up from a tunnel. */
@@ -271,16 +275,20 @@ export class Tunnels {
   /** Wires a new tunnel up. */
   #take(link: Link): void {
     const { tunnel } = link
-    const control = new Control(link.control, {
+    const control: Control = new Control(link.control, {
       renew: () => this.#options.renew(),
+      shown: (log) => watch?.shown(log),
       broken: (code, says) => tunnel.close(code, says),
       closed: () => tunnel.close('control.closed', 'the control stream ended'),
     })
     this.#links.set(link, control)
-    tunnel.onOpen = (offer) => void this.#options.serve(offer)
+    const watch = this.#watch(link, control)
+    const { serve } = this.#options
+    tunnel.onOpen = (offer) => void (watch === undefined ? serve(offer) : watch.admit(offer, serve))
     if (!link.targetsTold) control.tell({ type: 'targets', ...this.#options.targets() })
     void tunnel.closed.then((reason) => {
       this.#links.delete(link)
+      watch?.[Symbol.dispose]()
       this.#patienceMs = patienceAfter(this.#patienceMs, { ...tunnel.stats(), code: reason.code })
       this.#log('info', 'tunnel.down', {
         gateway: link.gateway,
@@ -288,6 +296,14 @@ export class Tunnels {
         message: reason.message,
       })
     })
+  }
+
+  #watch({ logOrigin }: Link, control: Control): LogWatch | undefined {
+    const { watch, status } = this.#options
+    if (watch === undefined) return undefined
+    const conflict: LogWatchOptions['conflict'] = (found) => status.update({ log_conflict: found })
+    const options = { ...watch, conflict, log: this.#log, monotonic: this.#monotonic }
+    return new LogWatch(options, logOrigin, (message) => control.tell(message))
   }
 
   /** Resolves when there is something to do about `link`. */

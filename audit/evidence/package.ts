@@ -2,8 +2,11 @@
  * An evidence package: every event of a time with the signed heads around it, the answers people ask for, and the program
  * that checks both. Same log, time and catalogue: same bytes, on any node. docs/audit.md section "Evidence".
  */
+import type { KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { signCheckpoint } from '../checkpoint.ts'
 import { AuditError } from '../errors.ts'
+import { noteSigner } from '../note.ts'
 import { hashesOf } from '../prove.ts'
 import { LogReader } from '../read.ts'
 import { leafHash } from '../tree.ts'
@@ -30,6 +33,10 @@ export interface EvidenceOptions {
   readonly framework?: string
   /** Narrows the report, not the proof. */
   readonly device?: string
+  /** Private keys of the log: with them the manifest is signed, and so the package vouched for. */
+  readonly signWith?: readonly KeyObject[]
+  /** Dates that signature, epoch ms; needed with `signWith`. */
+  readonly now?: number
 }
 
 export interface Evidence {
@@ -163,7 +170,7 @@ const own = (name: string): Buffer => readFileSync(new URL(name, import.meta.url
 
 /**
  * Builds the package, checking every byte of it with the same keys a reader will use. Needs no gateway and no network.
- * Errors: evidence.range (no signed event of that time), key.invalid; Violated when the log is not what was signed.
+ * Errors: evidence.range (no signed event of that time), key.invalid (also for `signWith`); Violated when the log is not what was signed.
  */
 export function buildEvidence(options: EvidenceOptions): Evidence {
   const keys = options.vkeys.map(readVkey)
@@ -197,10 +204,32 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
   const name = `evidence-${options.framework ?? 'all'}-${day(options.from)}_${day(options.to)}.zip`
   return {
     name,
-    bytes: zipOf([...entries, manifest, sum]),
+    bytes: zipOf([...entries, manifest, ...signatureOf(manifest, origin, options), sum]),
     judgement,
     events: proven.last - proven.first,
   }
+}
+
+/**
+ * manifest.note: a head of a tree whose only leaf is the manifest, under an origin that is no log's, so that what signs
+ * heads signs packages, both keys alike, and neither can be taken for the other. Errors: key.invalid.
+ */
+function signatureOf(
+  manifest: Packed,
+  origin: string,
+  { signWith = [], vkeys, now }: EvidenceOptions,
+): Packed[] {
+  if (signWith.length === 0) return []
+  const signers = signWith.map((key) => noteSigner(origin, key))
+  const unsigned = vkeys.filter((vkey) => !signers.some(({ verifier }) => verifier.vkey === vkey))
+  if (unsigned.length > 0 || signers.length !== vkeys.length || now === undefined)
+    throw new AuditError(
+      'key.invalid',
+      'the keys to sign with are not those of the log: one private key for each verifier key is needed',
+    )
+  const root = leafHash(manifest.bytes)
+  const { note } = signCheckpoint({ origin: `${origin}/evidence`, size: 1, root }, signers, now)
+  return [packEntry('manifest.note', note)]
 }
 
 function asRead({ name, bytes, packed }: Packed): { name: string; bytes: Buffer; packed: Buffer } {

@@ -20,7 +20,8 @@
  *  6. the recordings: each session that had to be recorded has an end of its recording, whose parts are all there, in
  *     order, and hash to the root that the session's own end names. The files themselves are not in the package:
  *     `sallyport recording verify` compares them;
- *  7. what people read: report.html, the CSV and JSON files, README.txt and manifest.json are made anew from the proven
+ *  7. manifest.note, where there is one: that whoever holds the log's own keys made this very package;
+ *  8. what people read: report.html, the CSV and JSON files, README.txt and manifest.json are made anew from the proven
  *     events and must be the same to the byte. Each file is listed with what it is worth. Take this program from whoever
  *     you trust, not from the package: a forger may have changed the one in there.
  */
@@ -187,6 +188,7 @@ function readManifest(entries) {
   const unlisted = new Set(entries.keys())
   unlisted.delete('manifest.json')
   unlisted.delete('manifest.sha256')
+  unlisted.delete('manifest.note')
   for (const { name, size, sha256: hash, packed_sha256: packedHash } of manifest.entries) {
     const entry = entries.get(name)
     if (entry === undefined) throw new Violated(name, 'the manifest lists it and it is not there')
@@ -1352,6 +1354,7 @@ const readme = `What is in here, and what to trust
                     to whom, the hash of each part, and who looked at it
   controls/         the events by the clause they speak to; a mapping, not legal advice
   manifest.json     the time asked for, the verdict, and the SHA-256 of every other file
+  manifest.note     where there is one: SIGNED by the log's own keys, whose holder made this package
   README.txt        this
                     DERIVED from the events: worth nothing until verify.mjs has made them anew and found the same bytes
   catalogue.json    NOT PROVEN: which clauses are asked and how they are paraphrased is an opinion
@@ -1442,7 +1445,27 @@ function controlsOf(entries) {
   return JSON.parse(entry.bytes.toString())
 }
 
-/** @typedef {'PROVEN' | 'RECOMPUTED' | 'NOT PROVEN'} Standing */
+/** @typedef {'PROVEN' | 'SIGNED' | 'RECOMPUTED' | 'NOT PROVEN'} Standing */
+
+/**
+ * Whether the holder of the log's keys vouches for this package: a head of a tree whose only leaf is the manifest, under
+ * the log's name and `/evidence`, signed by every key given.
+ * @param {Map<string, Entry>} entries @param {string} origin @param {Vkey[]} keys
+ * @returns {boolean} false: there is no such signature, or no key to check it with
+ */
+function signedManifest(entries, origin, keys) {
+  const entry = entries.get('manifest.note')
+  const own = entries.get('manifest.json')
+  if (entry === undefined || own === undefined || keys.length === 0) return false
+  const head = readHead(entry.bytes.toString(), keys, 'manifest.note')
+  if (
+    head.origin !== `${origin}/evidence` ||
+    head.size !== 1 ||
+    head.root !== leafHash(own.bytes).toString('hex')
+  )
+    throw new Violated('manifest.note', 'it signs another package')
+  return keys.some(({ key }) => key !== null)
+}
 
 /**
  * What each file of the package is worth: made anew from the proven events, and compared to the byte. A file that is not
@@ -1480,8 +1503,11 @@ function standings(entries, manifest, proven, judged, pinned) {
   return found
 }
 
+const unsignedWords =
+  'NOT SIGNED as a package: anybody with a copy of the log may have chosen its time and catalogue; what is marked PROVEN below does not depend on that'
 const standingWords = {
   PROVEN: 'PROVEN',
+  SIGNED: 'SIGNED BY THE LOG\u2019S KEYS',
   RECOMPUTED: 'DERIVED AND RECOMPUTED',
   'NOT PROVEN': 'NOT PROVEN',
 }
@@ -1489,6 +1515,7 @@ const standingWords = {
 const notProvenWhy = {
   'catalogue.json':
     ' (an opinion: which clauses are asked and how they are paraphrased is the choice of who made the package; those words stand in report.html and controls/ too)',
+  'manifest.note': ' (no key was given that it can be checked with)',
   'verify.mjs': ' (a program: use the one you have from whoever you trust)',
   'verify.py': ' (a program: use the one you have from whoever you trust)',
 }
@@ -1550,6 +1577,8 @@ export function verifyPackage(zip, vkeys, device) {
     const pinned = keys.some(({ key }) => key !== null)
     const files = standings(entries, manifest, proven, judged, pinned)
     const lines = report(manifest, proven, judged, device, from, to)
+    if (signedManifest(entries, proven.origin, keys)) files.set('manifest.note', 'SIGNED')
+    else if (!entries.has('manifest.note')) lines.push(unsignedWords)
     lines.push(...standingLines(files))
     return conclude(judged, keys, manifest['rendering'], lines)
   } catch (error) {

@@ -65,7 +65,7 @@ def read_manifest(entries):
     own = entries["manifest.json"][0]
     need(entries["manifest.sha256"][0].decode() == sha256(own).hex() + "  manifest.json\n", "manifest.json", "its hash")
     manifest = json.loads(own)
-    left = set(entries) - {"manifest.json", "manifest.sha256"}
+    left = set(entries) - {"manifest.json", "manifest.sha256", "manifest.note"}
     for one in manifest["entries"]:
         name = one["name"]
         need(name in entries, name, "listed and not there")
@@ -313,6 +313,16 @@ def text_of(ms):
     return datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def check_signature(entries, origin, keys, skipped):
+    """manifest.note: a head of a tree whose only leaf is the manifest; signed by every key given."""
+    if "manifest.note" not in entries:
+        print("NOT SIGNED as a package: anybody with a copy of the log may have chosen its time and catalogue")
+    elif keys:
+        name, size, root = read_head(entries["manifest.note"][0].decode(), keys, "manifest.note", skipped)
+        leaf = sha256(b"\0" + entries["manifest.json"][0])
+        need((name, size, root) == (origin + "/evidence", 1, leaf), "manifest.note", "it signs another package")
+
+
 def epoch_ms(text):
     return round(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
 
@@ -324,6 +334,8 @@ def print_standings(entries, pinned):
         shown = "controls/*" if name.startswith("controls/") else name
         if name.startswith("log/"):
             line = f"PROVEN: {shown}" if pinned else f"NOT PROVEN: {shown} (no key was given or could be used)"
+        elif name == "manifest.note" and pinned:
+            line = f"SIGNED BY THE LOG'S KEYS: {shown}"
         elif name in ("catalogue.json", "verify.mjs", "verify.py"):
             line = f"NOT PROVEN HERE: {shown} (the choice of who made the package)"
         else:
@@ -351,6 +363,7 @@ def main(args):
         entries = read_zip(file.read())
     manifest, skipped = read_manifest(entries), set()
     origin, first, events = prove_events(entries, keys, skipped)
+    check_signature(entries, origin, keys, skipped)
     start, stop = epoch_ms(manifest["from"]), epoch_ms(manifest["to"])
     gaps = gaps_of(events, start, stop)
     untold_beats, wrong_beats = check_beats(events, first)

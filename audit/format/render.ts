@@ -3,8 +3,10 @@
  * member by member, because building an object to have it written takes twice as long. design: audit.md section 1.
  */
 import { AuditError } from '../errors.ts'
-import { classes, rowOf } from '../event.ts'
-import type { Disposition, EventInput, OcsfClass, Row } from '../event.ts'
+import { classes } from '../event-row.ts'
+import type { OcsfClass, Row } from '../event-row.ts'
+import { rowOf } from '../event.ts'
+import type { Disposition, EventInput } from '../event.ts'
 import { bodyLimit } from '../segment.ts'
 import { ocsfVersion } from './ocsf.ts'
 

@@ -6,14 +6,14 @@
 import { request, Agent } from 'node:https'
 import { join } from 'node:path'
 import { shortName, type Checkpoint } from '../checkpoint.ts'
-import { ocsfVersion } from '../format/ocsf.ts'
+import { formatHead, headCode } from '../format/head.ts'
 import type { AuditLog } from '../log.ts'
-import { LogReader, type Entry } from '../read.ts'
-import { Cursor } from './cursor.ts'
+import type { Entry } from '../read.ts'
 import { bury } from './dead.ts'
 import { isIndexed, splunkAck } from './kinds.ts'
 import type { Answer, Item, Judgement, Kind, Outgoing, SplunkOptions } from './kinds.ts'
-import type { Shipper, SinkHealth } from './syslog.ts'
+import { backoffLimitMs, Sink } from './sink.ts'
+import type { Shipper, SinkHealth } from './sink.ts'
 
 export interface HttpsOptions {
   /** The sink's name, in health, in its cursor's and in its dead-letter file. */
@@ -41,9 +41,7 @@ export interface HttpsOptions {
   readonly clock?: { now(): number }
 }
 
-const backoffLimitMs = 30_000
 const answerLimit = 4 * 1024 * 1024
-const laggingEvents = 10_000
 
 /** So many events one behind the other of which none will do are no longer the events' fault. */
 const deadRunLimit = 64
@@ -62,33 +60,21 @@ interface Batch {
 }
 
 class HttpsShipper implements Shipper {
-  readonly #log: AuditLog
+  readonly #sink: Sink
   readonly #options: HttpsOptions
-  readonly #reader: LogReader
-  readonly #cursor: Cursor
   readonly #agent: Agent
   readonly #deadFile: string
-  readonly #unlisten: () => void
   readonly #done: Promise<void>
-  readonly #closing = new AbortController()
-  #wake: () => void = () => undefined
-  #woken = false
-  #next: number
   #batchEvents: number
   /** Batches taken and, for want of an acknowledgement, not yet believed. */
   #trail: { readonly next: number; readonly at: number }[] = []
-  #counts = { sent: 0, connects: 0, rewinds: 0, stubs: 0, dead: 0 }
-  #lastError: string | null = null
+  #dead = 0
   #taken = false
-  #flushers: { readonly size: number; resolve(): void }[] = []
 
   constructor(log: AuditLog, options: HttpsOptions) {
-    this.#log = log
+    this.#sink = new Sink(log, options.name)
     this.#options = options
-    this.#reader = new LogReader(log.directory, log.origin)
-    this.#cursor = new Cursor(join(log.directory, 'ship', `${options.name}.cur`), log.size)
     this.#deadFile = join(log.directory, 'ship', `${options.name}.dead`)
-    this.#next = this.#cursor.idx
     this.#batchEvents = options.batchEvents ?? 1_000
     this.#agent = new Agent({
       keepAlive: true,
@@ -99,40 +85,17 @@ class HttpsShipper implements Shipper {
       ...(options.cert === undefined ? {} : { cert: options.cert }),
       ...(options.key === undefined ? {} : { key: options.key }),
     })
-    this.#unlisten = log.onCheckpoint(() => this.#rouse())
     this.#done = this.#run()
-  }
-
-  #rouse(): void {
-    this.#woken = true
-    this.#wake()
-  }
-
-  /** Resolves when roused, or after `ms`; `deaf`: new events do not cut it short. */
-  async #rest(ms: number, deaf = false): Promise<void> {
-    const until = performance.now() + ms
-    while (!this.#closing.signal.aborted && performance.now() < until) {
-      if (this.#woken && !deaf) break
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, Math.max(1, until - performance.now()))
-        timer.unref()
-        this.#wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
-    }
-    this.#woken = false
   }
 
   async #run(): Promise<void> {
     const { backoffMs = 250 } = this.#options
     let pause = backoffMs
-    while (!this.#closing.signal.aborted) {
+    while (!this.#sink.closing) {
       const batch = this.#nextBatch()
       if (batch === null) {
-        this.#settleFlushes()
-        await this.#rest(1_000)
+        this.#sink.settleFlushes()
+        await this.#sink.rest(1_000)
         await this.#believe()
         continue
       }
@@ -142,8 +105,8 @@ class HttpsShipper implements Shipper {
         this.#batchEvents = Math.min(this.#options.batchEvents ?? 1_000, this.#batchEvents * 2)
         continue
       }
-      if (this.#closing.signal.aborted) return
-      await this.#rest(failed.afterMs ?? pause * (0.5 + Math.random() / 2), true)
+      if (this.#sink.closing) return
+      await this.#sink.rest(failed.afterMs ?? pause * (0.5 + Math.random() / 2), true)
       pause = Math.min(backoffLimitMs, pause * 2)
     }
   }
@@ -151,15 +114,20 @@ class HttpsShipper implements Shipper {
   /** The next covered events, each head behind the last event it covers; null when there are none. */
   #nextBatch(): Batch | null {
     const { batchBytes = 1024 * 1024 } = this.#options
-    const { signed } = this.#log
-    const entries = this.#reader.entries(this.#next, signed.size, this.#batchEvents, batchBytes)
+    const { signed } = this.#sink.log
+    const entries = this.#sink.reader.entries(
+      this.#sink.next,
+      signed.size,
+      this.#batchEvents,
+      batchBytes,
+    )
     const items: Item[] = []
-    let next = this.#next
+    let next = this.#sink.next
     for (const entry of entries) {
       if (entry.cp === null) break
       items.push(itemOf(entry))
       next = entry.idx + 1
-      const head = this.#reader.notes.covering(entry.idx)
+      const head = this.#sink.reader.notes.covering(entry.idx)
       if (head !== null && head.size === next) items.push(headItem(head, items.at(-1)?.time ?? 0))
     }
     return items.length === 0 ? null : { items, next }
@@ -222,31 +190,31 @@ class HttpsShipper implements Shipper {
     }
     const again = judged.again.flatMap((at) => group[at] ?? [])
     if (again.length > 0 && judged.dead.length === 0)
-      await this.#rest(this.#options.backoffMs ?? 250, true)
-    return this.#closing.signal.aborted && again.length > 0 ? null : again
+      await this.#sink.rest(this.#options.backoffMs ?? 250, true)
+    return this.#sink.closing && again.length > 0 ? null : again
   }
 
   #fail(why: string): void {
-    this.#lastError = why
+    this.#sink.lastError = why
     this.#taken = false
-    if (this.#options.kind.acknowledges || this.#next === this.#cursor.idx) return
+    if (this.#options.kind.acknowledges || this.#sink.next === this.#sink.cursor.idx) return
     // What was taken and never acknowledged may have been lost with the receiver.
-    this.#next = this.#cursor.idx
+    this.#sink.next = this.#sink.cursor.idx
     this.#trail = []
-    this.#counts.rewinds++
+    this.#sink.counts.rewinds++
   }
 
   async #accepted(next: number, items: readonly Item[], dead: number): Promise<void> {
-    this.#next = next
-    this.#counts.sent += items.filter(({ idx }) => idx !== null).length - dead
-    this.#lastError = null
+    this.#sink.next = next
+    this.#sink.counts.sent += items.filter(({ idx }) => idx !== null).length - dead
+    this.#sink.lastError = null
     this.#taken = true
-    if (this.#options.kind.acknowledges) await this.#cursor.advance(next)
+    if (this.#options.kind.acknowledges) await this.#sink.cursor.advance(next)
     else {
       this.#trail.push({ next, at: performance.now() })
       await this.#believe()
     }
-    this.#settleFlushes()
+    this.#sink.settleFlushes()
   }
 
   async #believe(): Promise<void> {
@@ -255,7 +223,7 @@ class HttpsShipper implements Shipper {
     let idx = 0
     while (this.#trail[0] !== undefined && now - this.#trail[0].at >= trailMs)
       idx = this.#trail.shift()?.next ?? idx
-    if (idx > 0) await this.#cursor.advance(idx)
+    if (idx > 0) await this.#sink.cursor.advance(idx)
   }
 
   /**
@@ -269,11 +237,11 @@ class HttpsShipper implements Shipper {
     )
     if (events.length === 0) return
     bury(this.#deadFile, events)
-    this.#counts.dead += events.length
+    this.#dead += events.length
     const complaints = dead.filter(({ item }) => item.code !== rejectedCode && item.idx !== null)
     const [first] = complaints
     if (first === undefined) return
-    const told = this.#log.append({
+    const told = this.#sink.log.append({
       code: rejectedCode,
       message: `${complaints.length} events will never be taken by ${this.#options.name}`,
       status: 'failure',
@@ -291,10 +259,10 @@ class HttpsShipper implements Shipper {
     const { ack, ackMs = 300_000, backoffMs = 250 } = this.#options
     if (ack === undefined) return true
     const until = performance.now() + ackMs
-    while (performance.now() < until && !this.#closing.signal.aborted) {
+    while (performance.now() < until && !this.#sink.closing) {
       const answer = await this.#ask(splunkAck(ack, id)).catch(() => null)
       if (answer !== null && isIndexed(answer, id)) return true
-      await this.#rest(backoffMs, true)
+      await this.#sink.rest(backoffMs, true)
     }
     return false
   }
@@ -302,9 +270,11 @@ class HttpsShipper implements Shipper {
   async #send(items: readonly Item[]): Promise<Judgement> {
     const { kind, clock } = this.#options
     const now = clock?.now() ?? Date.now()
-    const host = this.#log.origin.split('/').at(-2) ?? this.#log.origin
+    const host = this.#sink.log.origin.split('/').at(-2) ?? this.#sink.log.origin
     try {
-      const answer = await this.#ask(kind.encode(items, { origin: this.#log.origin, host, now }))
+      const answer = await this.#ask(
+        kind.encode(items, { origin: this.#sink.log.origin, host, now }),
+      )
       return kind.judge(answer, items)
     } catch (error) {
       return { kind: 'later', why: error instanceof Error ? error.message : String(error) }
@@ -321,7 +291,7 @@ class HttpsShipper implements Shipper {
         path,
         method: 'POST',
         headers: { ...headers, 'content-length': String(body.length) },
-        signal: this.#closing.signal,
+        signal: this.#sink.signal,
       })
       const timer = setTimeout(() => asked.destroy(new Error('no answer in time')), answerMs)
       const settle = (act: () => void): void => {
@@ -330,7 +300,7 @@ class HttpsShipper implements Shipper {
       }
       asked.on('error', (error) => settle(() => reject(error)))
       asked.on('socket', (socket) => {
-        if (socket.connecting) this.#counts.connects++
+        if (socket.connecting) this.#sink.counts.connects++
       })
       asked.on('response', (response) => {
         const chunks: Buffer[] = []
@@ -352,53 +322,22 @@ class HttpsShipper implements Shipper {
     })
   }
 
-  #settleFlushes(): void {
-    const reached = this.#flushers.filter(({ size }) => size <= this.#next)
-    this.#flushers = this.#flushers.filter(({ size }) => size > this.#next)
-    for (const flusher of reached) flusher.resolve()
-  }
-
   health(): SinkHealth & { readonly dead: number } {
-    const late = this.lag().events > laggingEvents
-    const up = this.#lastError === null && (this.#taken || this.#next >= this.#log.signed.size)
-    return {
-      name: this.#options.name,
-      state: up ? (late ? 'LAGGING' : 'OK') : 'DOWN',
-      ...this.#counts,
-      next: this.#next,
-      cursor: this.#cursor.idx,
-      lastError: this.#lastError,
-    }
+    const { lastError, next, log } = this.#sink
+    const up = lastError === null && (this.#taken || next >= log.signed.size)
+    return { ...this.#sink.health(up), dead: this.#dead }
   }
 
   lag(): { readonly events: number } {
-    return { events: Math.max(0, this.#log.size - this.#next) }
+    return this.#sink.lag()
   }
 
-  async flush(timeoutMs: number): Promise<boolean> {
-    const { promise, resolve } = Promise.withResolvers<boolean>()
-    const timer = setTimeout(() => resolve(false), timeoutMs)
-    this.#log.checkpoint().then(
-      ({ size }) => {
-        this.#flushers.push({ size, resolve: () => resolve(true) })
-        this.#rouse()
-      },
-      () => resolve(false),
-    )
-    const done = await promise
-    clearTimeout(timer)
-    return done
+  flush(timeoutMs: number): Promise<boolean> {
+    return this.#sink.flush(timeoutMs)
   }
 
   async close(): Promise<void> {
-    // A descriptor closed twice might by then be somebody else's.
-    if (this.#closing.signal.aborted) return this.#done
-    this.#closing.abort()
-    this.#unlisten()
-    this.#rouse()
-    await this.#done
-    this.#agent.destroy()
-    this.#cursor.close()
+    if (await this.#sink.close(this.#done, () => undefined)) this.#agent.destroy()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -430,30 +369,11 @@ function rejectedOf(
 
 /** A signed head in the stream, behind the last event it covers. */
 function headItem(head: Checkpoint, time: number): Item {
-  const { origin, size, root, note } = head
-  const body = JSON.stringify({
-    class_uid: 1008,
-    category_uid: 1,
-    activity_id: 99,
-    activity_name: 'Checkpoint',
-    type_uid: 100_899,
-    time,
-    severity_id: 1,
-    message: `Signed head of ${size} events`,
-    log_name: origin,
-    unmapped: { sallyport: { size, root, note } },
-    metadata: {
-      version: ocsfVersion,
-      product: { name: 'Sallyport', vendor_name: 'Sallyport' },
-      log_name: origin,
-      event_code: 'audit.checkpoint',
-    },
-  })
   return {
     idx: null,
     uid: `cp-${shortName(head)}`,
-    code: 'audit.checkpoint',
-    body,
+    code: headCode,
+    body: formatHead(head, time),
     leaf: '',
     cp: shortName(head),
     time,

@@ -2,17 +2,17 @@
  * The log to a SIEM, as syslog over TLS (RFC 5425). There is no acknowledgement, so what was sent lately is sent again
  * after every new connection, and the receiver drops what it knows by uid. design: audit.md section 3.
  */
-import { join } from 'node:path'
 import { connect, type TLSSocket } from 'node:tls'
 import type { Checkpoint } from '../checkpoint.ts'
 import { shortName } from '../checkpoint.ts'
 import { formatCef } from '../format/cef.ts'
-import { joinOf, ocsfVersion } from '../format/ocsf.ts'
+import { joinOf } from '../format/ocsf.ts'
+import { formatHead, headCode } from '../format/head.ts'
 import { formatMessage, frameMessage, messageLimit } from '../format/rfc5424.ts'
 import type { AuditLog } from '../log.ts'
-import { LogReader } from '../read.ts'
 import type { Entry } from '../read.ts'
-import { Cursor } from './cursor.ts'
+import { backoffLimitMs, Sink } from './sink.ts'
+import type { Shipper, SinkHealth } from './sink.ts'
 
 export interface SyslogOptions {
   readonly host: string
@@ -46,37 +46,8 @@ export interface SyslogOptions {
   readonly connectMs?: number
 }
 
-export interface SinkHealth {
-  readonly name: string
-  readonly state: 'OK' | 'LAGGING' | 'DOWN'
-  /** Events handed to the transport since the start, sent-again ones included. Handed over is not delivered. */
-  readonly sent: number
-  readonly connects: number
-  /** Connections that had to begin again at the durable cursor. */
-  readonly rewinds: number
-  /** Events too long to send whole: a stub with the join fields went instead. */
-  readonly stubs: number
-  /** Next index to send; and the one a restart would begin at. */
-  readonly next: number
-  readonly cursor: number
-  readonly lastError: string | null
-}
-
-export interface Shipper extends AsyncDisposable {
-  health(): SinkHealth
-  /** Durable events not yet handed to the transport. */
-  lag(): { readonly events: number }
-  /** Resolves true once everything now durable is signed and handed to the transport; false after `timeoutMs`. */
-  flush(timeoutMs: number): Promise<boolean>
-  /** Ends the connection after what is written; what was not sent stays for the next start. */
-  close(): Promise<void>
-}
-
 const batchEvents = 1_000
 const batchBytes = 1024 * 1024
-const backoffLimitMs = 30_000
-/** A sink this many events behind is LAGGING. */
-const laggingEvents = 10_000
 
 interface Facts {
   readonly severity: number
@@ -115,31 +86,6 @@ function stubOf(body: Body): Uint8Array {
   return Buffer.from(JSON.stringify({ ...join, metadata: { ...metadata, is_truncated: true } }))
 }
 
-/** The head itself, sent in the stream behind the last event it covers. */
-function checkpointBody(checkpoint: Checkpoint, time: number): Uint8Array {
-  const { origin, size, root, note } = checkpoint
-  return Buffer.from(
-    JSON.stringify({
-      class_uid: 1008,
-      category_uid: 1,
-      activity_id: 99,
-      activity_name: 'Checkpoint',
-      type_uid: 100899,
-      time,
-      severity_id: 1,
-      message: `Signed head of ${size} events`,
-      log_name: origin,
-      unmapped: { sallyport: { size, root, note } },
-      metadata: {
-        version: ocsfVersion,
-        product: { name: 'Sallyport', vendor_name: 'Sallyport' },
-        log_name: origin,
-        event_code: 'audit.checkpoint',
-      },
-    }),
-  )
-}
-
 interface Sent {
   readonly idx: number
   readonly bytes: number
@@ -147,82 +93,41 @@ interface Sent {
 }
 
 class SyslogShipper implements Shipper {
-  readonly #log: AuditLog
+  readonly #sink: Sink
   readonly #options: SyslogOptions
-  readonly #reader: LogReader
-  readonly #cursor: Cursor
   readonly #host: string
   readonly #element: string
-  readonly #unlisten: () => void
   readonly #done: Promise<void>
-  #wake: () => void = () => undefined
-  #woken = false
   #socket: TLSSocket | null = null
-  #next: number
   #lastTime = 0
   #sentBytes = 0
   /** Marks of what was sent on this connection and is not yet old enough to be believed. */
   #trail: Sent[] = []
-  #counts = { sent: 0, connects: 0, rewinds: 0, stubs: 0 }
-  #lastError: string | null = null
-  #closing = false
-  #flushers: { readonly size: number; resolve(): void }[] = []
 
   constructor(log: AuditLog, options: SyslogOptions) {
-    this.#log = log
+    this.#sink = new Sink(log, options.name, options.cursorFile)
     this.#options = options
-    this.#reader = new LogReader(log.directory, log.origin)
-    const file = options.cursorFile ?? join(log.directory, 'ship', `${options.name}.cur`)
-    this.#cursor = new Cursor(file, log.size)
-    this.#next = this.#cursor.idx
     this.#host = options.hostname ?? log.origin.split('/').at(-2) ?? '-'
     this.#element = `sallyport@${options.enterpriseNumber}`
-    this.#unlisten = log.onCheckpoint(() => this.#rouse())
     this.#done = this.#run()
-  }
-
-  #rouse(): void {
-    this.#woken = true
-    this.#wake()
-  }
-
-  /** Resolves when roused, or after `ms`. */
-  async #rest(ms?: number): Promise<void> {
-    if (!this.#woken)
-      await new Promise<void>((resolve) => {
-        const timer = ms === undefined ? undefined : setTimeout(resolve, ms)
-        timer?.unref()
-        this.#wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
-    this.#woken = false
   }
 
   /** Connect, send until it breaks, pause, begin again at the durable cursor. */
   async #run(): Promise<void> {
     const { backoffMs = 250 } = this.#options
     let pause = backoffMs
-    while (!this.#closing) {
-      const before = this.#counts.sent
+    while (!this.#sink.closing) {
+      const before = this.#sink.counts.sent
       try {
         await this.#connection()
       } catch (error) {
-        this.#lastError = error instanceof Error ? error.message : String(error)
+        this.#sink.lastError = error instanceof Error ? error.message : String(error)
       }
       this.#socket = null
-      if (this.#closing) return
-      pause = this.#counts.sent > before ? backoffMs : Math.min(backoffLimitMs, pause * 2)
-      await this.#pause(pause * (0.5 + Math.random() / 2))
+      if (this.#sink.closing) return
+      pause = this.#sink.counts.sent > before ? backoffMs : Math.min(backoffLimitMs, pause * 2)
+      await this.#sink.rest(pause * (0.5 + Math.random() / 2), true)
     }
-  }
-
-  /** Unlike a rest, new events do not cut it short. */
-  async #pause(ms: number): Promise<void> {
-    const until = performance.now() + ms
-    while (!this.#closing && performance.now() < until)
-      await this.#rest(Math.max(1, until - performance.now()))
   }
 
   async #connection(): Promise<void> {
@@ -230,35 +135,36 @@ class SyslogShipper implements Shipper {
     const socket = await this.#dial()
     const fail = (error?: Error): void => {
       broken.error ??= error ?? new Error('the receiver closed the connection')
-      this.#rouse()
+      this.#sink.rouse()
     }
     socket.on('error', fail)
     socket.on('close', () => fail())
     socket.on('end', () => fail())
     // A syslog receiver says nothing; reading is how its closing is noticed.
     socket.resume()
-    socket.on('drain', () => this.#rouse())
+    socket.on('drain', () => this.#sink.rouse())
     this.#socket = socket
-    this.#counts.connects++
-    if (this.#counts.connects > 1 && this.#next > this.#cursor.idx) this.#counts.rewinds++
-    this.#next = this.#cursor.idx
+    this.#sink.counts.connects++
+    if (this.#sink.counts.connects > 1 && this.#sink.next > this.#sink.cursor.idx)
+      this.#sink.counts.rewinds++
+    this.#sink.next = this.#sink.cursor.idx
     this.#trail = []
-    this.#lastError = null
+    this.#sink.lastError = null
     try {
-      while (broken.error === null && !this.#closing) {
-        if (socket.writableNeedDrain) await this.#rest()
+      while (broken.error === null && !this.#sink.closing) {
+        if (socket.writableNeedDrain) await this.#sink.rest()
         else if (!this.#sendBatch(socket)) {
           this.#settleFlushes(socket)
-          await this.#rest(1_000)
+          await this.#sink.rest(1_000)
         }
         await this.#believe(socket)
         this.#settleFlushes(socket)
       }
     } finally {
-      if (this.#closing && broken.error === null) await endSocket(socket)
+      if (this.#sink.closing && broken.error === null) await endSocket(socket)
       else socket.destroy()
     }
-    if (broken.error !== null && !this.#closing) throw broken.error
+    if (broken.error !== null && !this.#sink.closing) throw broken.error
   }
 
   #dial(): Promise<TLSSocket> {
@@ -294,24 +200,29 @@ class SyslogShipper implements Shipper {
 
   /** Sends the next covered events; false when there are none. */
   #sendBatch(socket: TLSSocket): boolean {
-    const entries = this.#reader.entries(this.#next, this.#log.signed.size, batchEvents, batchBytes)
+    const entries = this.#sink.reader.entries(
+      this.#sink.next,
+      this.#sink.log.signed.size,
+      batchEvents,
+      batchBytes,
+    )
     const frames: Uint8Array[] = []
     let sent = 0
     for (const entry of entries) {
       if (entry.cp === null) break
       frames.push(this.#eventFrame(entry))
       sent++
-      const checkpoint = this.#reader.notes.covering(entry.idx)
+      const checkpoint = this.#sink.reader.notes.covering(entry.idx)
       if (checkpoint !== null && entry.idx === checkpoint.size - 1)
         frames.push(this.#checkpointFrame(checkpoint))
     }
     if (sent === 0) return false
     const block = Buffer.concat(frames)
     socket.write(block)
-    this.#next += sent
-    this.#counts.sent += sent
+    this.#sink.next += sent
+    this.#sink.counts.sent += sent
     this.#sentBytes += block.length
-    this.#trail.push({ idx: this.#next, bytes: this.#sentBytes, at: performance.now() })
+    this.#trail.push({ idx: this.#sink.next, bytes: this.#sentBytes, at: performance.now() })
     return true
   }
 
@@ -327,7 +238,7 @@ class SyslogShipper implements Shipper {
       id: joinOf(entry.body)?.code ?? '-',
       elementId: this.#element,
       elements: {
-        origin: this.#log.origin,
+        origin: this.#sink.log.origin,
         idx: String(entry.idx),
         uid: entry.uid,
         leaf: entry.leaf,
@@ -338,13 +249,17 @@ class SyslogShipper implements Shipper {
       body:
         this.#options.format === 'cef'
           ? Buffer.from(
-              formatCef(entry.body, { origin: this.#log.origin, leaf: entry.leaf, cp: entry.cp }),
+              formatCef(entry.body, {
+                origin: this.#sink.log.origin,
+                leaf: entry.leaf,
+                cp: entry.cp,
+              }),
             )
           : entry.body,
     }
     const whole = formatMessage(message)
     if (whole.length <= messageLimit) return frameMessage(whole)
-    this.#counts.stubs++
+    this.#sink.counts.stubs++
     return frameMessage(formatMessage({ ...message, body: stubOf(body) }))
   }
 
@@ -355,10 +270,10 @@ class SyslogShipper implements Shipper {
         time: this.#lastTime,
         host: this.#host,
         app: 'sallyport',
-        id: 'audit.checkpoint',
+        id: headCode,
         elementId: this.#element,
         elements: { origin: checkpoint.origin, cp: shortName(checkpoint) },
-        body: checkpointBody(checkpoint, this.#lastTime),
+        body: Buffer.from(formatHead(checkpoint, this.#lastTime)),
       }),
     )
   }
@@ -376,58 +291,31 @@ class SyslogShipper implements Shipper {
       idx = oldest.idx
       this.#trail.shift()
     }
-    if (idx > 0) await this.#cursor.advance(idx)
+    if (idx > 0) await this.#sink.cursor.advance(idx)
   }
 
   #settleFlushes(socket: TLSSocket): void {
-    if (socket.writableLength > 0 || this.#flushers.length === 0) return
-    const reached = this.#flushers.filter((flusher) => flusher.size <= this.#next)
-    this.#flushers = this.#flushers.filter((flusher) => flusher.size > this.#next)
-    for (const flusher of reached) flusher.resolve()
+    if (socket.writableLength === 0) this.#sink.settleFlushes()
   }
 
   health(): SinkHealth {
-    const up =
-      this.#socket !== null && this.#lastError === null && this.#socket.readyState === 'open'
-    const late = this.lag().events > laggingEvents
-    return {
-      name: this.#options.name,
-      state: up ? (late ? 'LAGGING' : 'OK') : 'DOWN',
-      ...this.#counts,
-      next: this.#next,
-      cursor: this.#cursor.idx,
-      lastError: this.#lastError,
-    }
+    const open = this.#socket !== null && this.#socket.readyState === 'open'
+    return this.#sink.health(open && this.#sink.lastError === null)
   }
 
   lag(): { readonly events: number } {
-    return { events: Math.max(0, this.#log.size - this.#next) }
+    return this.#sink.lag()
   }
 
-  async flush(timeoutMs: number): Promise<boolean> {
-    const { promise, resolve } = Promise.withResolvers<boolean>()
-    const timer = setTimeout(() => resolve(false), timeoutMs)
-    this.#log.checkpoint().then(
-      ({ size }) => {
-        this.#flushers.push({ size, resolve: () => resolve(true) })
-        this.#rouse()
-      },
-      () => resolve(false),
-    )
-    const done = await promise
-    clearTimeout(timer)
-    return done
+  flush(timeoutMs: number): Promise<boolean> {
+    return this.#sink.flush(timeoutMs)
   }
 
   async close(): Promise<void> {
-    if (this.#closing) return this.#done
-    this.#closing = true
-    this.#unlisten()
-    // A dial under way has nothing to finish.
-    if (this.#socket?.connecting === true) this.#socket.destroy()
-    this.#rouse()
-    await this.#done
-    this.#cursor.close()
+    await this.#sink.close(this.#done, () => {
+      // A dial under way has nothing to finish.
+      if (this.#socket?.connecting === true) this.#socket.destroy()
+    })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -195,7 +195,9 @@ async function run({ data }: DataOptions): Promise<void> {
     const log = room.lineLog((line) => process.stderr.write(line))
     const config = room.withWay(room.readConfig(data), wayOut())
     const onCut = (cut: () => void) => process.on('SIGUSR2', cut)
-    await room.runAgent(config, { signal: untilStopped(), log, onCut })
+    const { openKeeper } = await import('../witness.ts')
+    const witness = await openKeeper(config.dataDir)
+    await room.runAgent(config, { signal: untilStopped(), log, onCut, witness })
   })
 }
 
@@ -244,6 +246,7 @@ function lines(status: Status, running: boolean): string[] {
     ['certificate', status.certificate?.serial],
     ['until', status.certificate?.not_after],
     ['processes not readable', status.unreadable],
+    ['log of the gateway', status.log_conflict?.message ?? 'as before'],
     ['last error', status.last_error?.message],
   ])
 }

@@ -10,6 +10,7 @@ import { registerAuditor } from './auditor.ts'
 import { registerEvidence } from './evidence.ts'
 import { registerMirror } from './mirror.ts'
 import { registerReconcile } from './reconcile.ts'
+import { registerWitness } from './witness.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface TailFlags {
@@ -55,6 +56,7 @@ export function registerAudit(program: Command): void {
   registerEvidence(audit)
   registerReconcile(audit)
   registerMirror(audit)
+  registerWitness(audit)
 }
 
 async function tail(flags: TailFlags, command: Command): Promise<void> {

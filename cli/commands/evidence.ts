@@ -1,9 +1,10 @@
 /** `sallyport audit evidence`: what happened in a time, and the proof that nothing else did, in one file. */
+import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { Evidence } from '#audit'
 import { CliError, Exited, usage, type Exit } from '../exit.ts'
-import { readInteger, readText } from '../input.ts'
+import { readInteger, readPrivate, readText } from '../input.ts'
 import { readKeys } from '../keys.ts'
 import { facts, plain, tell } from '../print.ts'
 import { collect, globalOptions } from './options.ts'
@@ -18,6 +19,7 @@ interface EvidenceFlags {
   readonly lead: string
   readonly catalogue?: string
   readonly out?: string
+  readonly sign?: string[]
 }
 
 const dayMs = 86_400_000
@@ -34,6 +36,11 @@ export function registerEvidence(audit: Command): void {
     .option('--device <name>', 'what the report is about; the proof is of everything')
     .option('--lead <days>', 'how long before, for grants that were in force', '31')
     .option('--catalogue <file>', 'entries of your own, over the shipped ones by their id')
+    .option(
+      '--sign <file>',
+      'a private key of the log (PEM) to vouch for the package with; give each of them',
+      collect,
+    )
     .option('--out <file>', 'default: a name made of framework and time')
     .action(evidence)
 }
@@ -67,6 +74,7 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
     catalogue,
     ...(flags.framework === undefined ? {} : { framework: flags.framework }),
     ...(flags.device === undefined ? {} : { device: flags.device }),
+    ...(flags.sign === undefined ? {} : { signWith: flags.sign.map(signingKey), now: Date.now() }),
   }
   let made: Evidence
   try {
@@ -79,6 +87,8 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
         why: error.message,
         next: 'ask for another time, or give the directory of the log that covers it',
       })
+    if (error instanceof AuditError && error.code === 'key.invalid')
+      throw usage(error.message, 'see --key and --sign', { cause: error })
     throw new CliError('the log does not hold', {
       code: 'log.violated',
       exit: 'failed',
@@ -91,6 +101,15 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
   tell(options, { file: out, events: made.events, ...made.judgement }, lines(out, made))
   const exit = exitOf(made)
   if (exit !== 'ok') throw new Exited(exit)
+}
+
+function signingKey(path: string): KeyObject {
+  const pem = readPrivate(path, 'key')
+  try {
+    return createPrivateKey(pem)
+  } catch (cause) {
+    throw usage(`${path} does not hold a private key`, undefined, { cause })
+  }
 }
 
 function readJson(path: string): object[] {

@@ -53,3 +53,23 @@ export const WitnessList = Type.Object({
     }),
   ),
 })
+
+/** What a log shows of itself to somebody who holds an earlier head. */
+export const ShownHead = Type.Object({
+  origin: Type.String(),
+  /** Verifier keys (C2SP vkey). */
+  keys: Type.Array(Type.String()),
+  /** The newest head, a signed note. */
+  note: Type.String(),
+  /** The size that was asked from; `proof` leads from it to the newest head (RFC 9162 2.1.4, base64). */
+  from: Type.Integer(),
+  proof: Type.Array(Type.String()),
+})
+export type ShownHead = Static<typeof ShownHead>
+
+export const HeadQuery = Type.Object(
+  { from: Type.Optional(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })) },
+  { additionalProperties: false },
+)
+
+export const Accused = Type.Object({ recorded: Type.Boolean() })

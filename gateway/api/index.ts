@@ -69,7 +69,10 @@ export {
   Session,
 } from './access.ts'
 export {
+  Accused,
   Cosignature,
+  HeadQuery,
+  ShownHead,
   CosignaturesTaken,
   LogEntry,
   LogPage,

@@ -25,7 +25,7 @@ export interface GrantRoom {
   readonly devices: DeviceStore
   readonly registry: Registry
   readonly decisions: Decisions
-  readonly log: Pick<AuditLog, 'append'>
+  readonly log: Pick<AuditLog, 'append' | 'state'>
   /** The human being behind an identity: accounts that the owner linked give the same. Unknown ones stand for themselves. */
   readonly personOf: (identity: string) => Promise<string>
   /** Epoch milliseconds. */
@@ -53,6 +53,10 @@ const DAY_S = 86_400
  * `target.unknown`, `grant.window`, `policy.denied`, `log.unavailable`.
  */
 export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
+  if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
+    throw new Refusal('log.unavailable', 'the log cannot take a new grant, so none is made', {
+      nextStep: 'tell the platform owner: the disk of the gateway needs room',
+    })
   const now = Math.floor(room.now() / 1000)
   const statement = state(room.tenant, ask, now)
   const found = await targets(room, ask)

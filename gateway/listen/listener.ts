@@ -7,6 +7,7 @@ import type { InventoryWatch } from '../devices/drift.ts'
 import type { Registry } from '../devices/presence.ts'
 import type { Reauthorization } from '../sessions/reevaluate.ts'
 import type { SessionRoom } from '../sessions/room.ts'
+import type { WitnessRoom } from '../witnesses.ts'
 import type { Allowance } from './allowance.ts'
 import type { Quiet } from './quiet.ts'
 
@@ -21,6 +22,8 @@ export interface TunnelListener {
   readonly inventories: Pick<InventoryWatch, 'seen'>
   readonly decisions: Decisions
   readonly log: Pick<AuditLog, 'append'>
+  /** The log as it is shown to devices, which are its witnesses. */
+  readonly witnesses: Pick<WitnessRoom, 'show' | 'accuse' | 'origin'>
   readonly room: SessionRoom
   readonly reauthorization: Reauthorization
   /** Epoch milliseconds. */

@@ -9,6 +9,15 @@ export interface Health {
   readonly devices: number
   readonly sessions: number
   readonly log_state: string
+  /** Bytes free for the log, promised to what was admitted, and kept back for ends and operators. */
+  readonly log_space: {
+    readonly free: number | null
+    readonly promised: number
+    readonly closeout: number
+    readonly breakglass: number
+    /** Of what is to be kept back: not on the disk, or spent. */
+    readonly missing: number
+  }
   readonly policy_revision: string | null
   /** Where events are shipped to: behind or down is worth knowing, and keeps the node from nothing. */
   readonly sinks: readonly {

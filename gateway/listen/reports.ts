@@ -27,6 +27,11 @@ const Report = Type.Union([
     observed: Type.Unknown(),
   }),
   Type.Object({ type: Type.Literal('ping') }),
+  Type.Object({
+    type: Type.Literal('log'),
+    size: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+  }),
+  Type.Object({ type: Type.Literal('log_conflict'), note: Type.String({ maxLength: 16_384 }) }),
 ])
 
 /** Reports of a device: each may make the node decide its sessions again. */
@@ -41,7 +46,7 @@ export function readReports(
   presence: Presence,
   control: TunnelStream,
 ): void {
-  const reporting: Reporting = { listener, presence, asking: new Map() }
+  const reporting: Reporting = { listener, presence, control, asking: new Map() }
   const allowance = new Allowance(REPORTS_PER_SECOND, REPORTS_AT_ONCE, 1)
   const lines = new Lines(REPORT_LIMIT)
   control.onData = (chunk) => {
@@ -68,6 +73,7 @@ export function readReports(
 interface Reporting {
   readonly listener: TunnelListener
   readonly presence: Presence
+  readonly control: TunnelStream
   /** Sessions being decided again, with the instant of the earliest change that came since. */
   readonly asking: Map<LiveSession, number | undefined>
 }
@@ -84,6 +90,16 @@ function report(reporting: Reporting, line: string): boolean {
   const at = performance.now()
   switch (value.type) {
     case 'ping':
+      return true
+    case 'log':
+      show(reporting, value.size)
+      return true
+    case 'log_conflict':
+      listener.witnesses
+        .accuse(value.note, { device: presence.device })
+        .catch((error: unknown) =>
+          listener.report(error, `what ${presence.device} holds against the log is not recorded`),
+        )
       return true
     case 'targets':
       listener.registry.report(presence.device, presence.tunnel, toListeners(value.targets))
@@ -102,6 +118,17 @@ function report(reporting: Reporting, line: string): boolean {
       void decideAgain(reporting, session, at)
       return true
     }
+  }
+}
+
+/** Shows the log to a device that was shown so many events of it before. */
+function show({ listener, control }: Reporting, from: number): void {
+  try {
+    const head = { type: 'log', ...listener.witnesses.show(from) }
+    control.write(new TextEncoder().encode(`${JSON.stringify(head)}\n`))
+  } catch (error) {
+    // The device is shown nothing, and makes of that what it must.
+    listener.report(error, 'the log could not be shown to a device')
   }
 }
 

@@ -202,7 +202,10 @@ async function place(
 function serve(listener: TunnelListener, presence: Presence, offer: Offer): void {
   const { device, epoch, tunnel } = presence
   const { gateway } = listener
-  const control = offer.accept(encode({ v: 1, device, now_ms: listener.now(), gateway, epoch }))
+  const log = listener.witnesses.origin
+  const control = offer.accept(
+    encode({ v: 1, device, now_ms: listener.now(), gateway, epoch, log }),
+  )
   readReports(listener, presence, control)
   void tunnel.closed.then((why) => {
     const was = listener.registry.remove(device, tunnel)

@@ -97,6 +97,8 @@ export class LiveSession {
   presence: Presence
   /** The rate of the whole session, whatever carries it. */
   readonly pace: { readonly in: Pace; readonly out: Pace }
+  /** Room on the disk for what it will write, given back when its end is there. */
+  room: { release(): void } = { release: () => undefined }
   /** Settles when its start is durable, or has failed to be. */
   recorded: Promise<void> = Promise.resolve()
   timeToCutMs: number | null = null

@@ -36,10 +36,7 @@ const MAX_PER_PERSON = 32
  * learns nothing about devices that no grant of theirs names.
  */
 export async function openSession(room: SessionRoom, request: OpenRequest): Promise<LiveSession> {
-  if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
-    throw new Refusal('log.unavailable', 'the log cannot take a new session, so none is opened', {
-      nextStep: 'tell the platform owner: the disk of the gateway needs room',
-    })
+  if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN') throw noRoom()
   const target = await findTarget(room, request.device, request.process)
   const grants = await candidates(room, request)
   if (target === undefined || (request.subject.party === 'vendor' && grants.length === 0))
@@ -242,6 +239,25 @@ interface Permission {
   readonly decision: Decision
 }
 
+/** Events of a session: its start, a minute's count now and then, its end. */
+const EVENT_BYTES = 64 * 1024
+
+/** Room for what a session will write, before it writes anything. */
+async function roomFor(room: SessionRoom, request: OpenRequest): Promise<{ release(): void }> {
+  try {
+    return room.log.admit(EVENT_BYTES)
+  } catch (cause) {
+    throw await refused(room, request, noRoom(cause))
+  }
+}
+
+function noRoom(cause?: unknown): Refusal {
+  return new Refusal('log.unavailable', 'the log cannot take a new session, so none is opened', {
+    cause,
+    nextStep: 'tell the platform owner: the disk of the gateway needs room',
+  })
+}
+
 /** From here on a withdrawal sees the session; if one came meanwhile, nothing was opened. */
 async function record(
   room: SessionRoom,
@@ -249,12 +265,14 @@ async function record(
   session: LiveSession,
   permission: Permission,
 ): Promise<void> {
+  session.room = await roomFor(room, request)
   room.live.set(session.id, session)
   session.recorded = start(room, session, permission)
   try {
     await session.recorded
   } catch (error) {
     room.live.delete(session.id)
+    session.room.release()
     if (session.startIdx === 0) await session.recording?.discard()
     // Its start may be in the log: then so is its end.
     if (session.startIdx > 0)

@@ -21,7 +21,7 @@ import type { LiveSession } from './live.ts'
 import type { SessionStore } from './session.ts'
 
 export interface SessionRoom {
-  readonly log: Pick<AuditLog, 'append' | 'state'>
+  readonly log: Pick<AuditLog, 'append' | 'state' | 'admit'>
   readonly store: SessionStore
   readonly grants: GrantStore
   readonly devices: DeviceStore

@@ -44,8 +44,12 @@ export async function terminate(
   room.ended(session)
   // Cut while it was being opened: what its start becomes decides whether there is an end to record.
   await Promise.allSettled([session.recorded])
-  if (session.startIdx > 0) await recordEnd(room, session, cause)
-  else await session.recording?.discard()
+  try {
+    if (session.startIdx > 0) await recordEnd(room, session, cause)
+    else await session.recording?.discard()
+  } finally {
+    session.room.release()
+  }
   return session.timeToCutMs
 }
 

@@ -77,6 +77,7 @@ const good = {
   drain_s: 60,
   accept_deadline_ms: 2000,
   consent_wait_s: 60,
+  log_conflict: 'report',
 }
 
 test.for([
@@ -235,6 +236,7 @@ describe('agent.json', () => {
     ],
     ['a key exchange nobody knows', { key_exchange: 'rot13' }, /key_exchange: /],
     ['a deadline of a year', { accept_deadline_ms: 1e10 }, /accept_deadline_ms: /],
+    ['a conflict to be ignored', { log_conflict: 'ignore' }, /log_conflict: /],
   ] as const)('%s is named with its place', ([, change, message]) => {
     const text = typeof change === 'string' ? change : JSON.stringify({ ...good, ...change })
     expect(() => parseConfig(text, '/data')).toThrow(message)

@@ -5,8 +5,8 @@ import { describe, expect, test } from 'vitest'
 import { buildEvidence, readCatalogue } from '#audit'
 import { packEntry, zipOf, type Packed } from '../../audit/evidence/zip.ts'
 import { readZip, verifyPackage } from '../../audit/evidence/verify.mjs'
-import { origin, shared, temporary, vkeys } from './fixture.ts'
-import { hash } from 'node:crypto'
+import { keys, origin, shared, temporary, vkeys } from './fixture.ts'
+import { generateKeyPairSync, hash } from 'node:crypto'
 import { fileOf, rootOf } from '../../audit/recording/parts.ts'
 import { begin, minute, Month, ordinary } from './month.ts'
 
@@ -522,5 +522,74 @@ describe('a session that had to be recorded', () => {
     expect(told({ logged: [...parts, parts[2] as (typeof parts)[number]] })).toMatchObject({
       exit: 0,
     })
+  })
+})
+
+describe('a signed package', () => {
+  const signWith = [keys.ed25519, keys.mlDsa44]
+  const asked = { directory, vkeys, from, to, catalogue, device: 'press-07' }
+  const signed = buildEvidence({ ...asked, signWith, now: to }).bytes
+  const entriesOf = (bytes: Buffer): Packed[] => [...readZip(bytes).values()]
+
+  test('says who made it, and is otherwise the same bytes', () => {
+    const said = verifyPackage(signed, vkeys)
+    expect(said.exit).toBe(0)
+    expect(said.lines).toContain('SIGNED BY THE LOG\u2019S KEYS: manifest.note')
+    expect(verifyPackage(zip, vkeys).lines.join('\n')).toContain('NOT SIGNED as a package')
+    expect(zipOf(entriesOf(signed).filter(({ name }) => name !== 'manifest.note'))).toEqual(zip)
+    // Nobody who brings no key is told that it is signed.
+    expect(verifyPackage(signed, []).lines.join('\n')).not.toContain('SIGNED BY')
+  })
+
+  test.skipIf(!hasPython || !hasOpenssl)('says so to a stranger’s program too', () => {
+    expect(foreign(signed)).toMatchObject({
+      exit: 0,
+      out: expect.stringContaining('SIGNED BY') as string,
+    })
+    expect(foreign(zip).out).toContain('NOT SIGNED')
+  })
+
+  const other = buildEvidence({ ...asked, to: to - 60_000, signWith, now: to }).bytes
+  const noteOf = (bytes: Buffer): Packed | undefined =>
+    entriesOf(bytes).find(({ name }) => name === 'manifest.note')
+  const rows: { name: string; note: (text: string) => string }[] = [
+    {
+      name: 'of another package',
+      note: () => Buffer.from(noteOf(other)?.bytes ?? []).toString(),
+    },
+    {
+      name: 'with one character changed',
+      note: (text) => text.replace('/evidence\n1', '/evidence\n2'),
+    },
+    {
+      name: 'with one of its signatures gone',
+      note: (text) => `${text.split('\n').slice(0, -2).join('\n')}\n`,
+    },
+    {
+      name: 'that is a head of the log itself',
+      note: () =>
+        `${entriesOf(signed)[0]?.bytes.toString().split('\n\n').slice(0, 2).join('\n\n')}\n`,
+    },
+  ]
+  test.for(rows)('a signature $name is a violation', ({ note }) => {
+    const changed = zipOf(
+      entriesOf(signed).map((entry) =>
+        entry.name === 'manifest.note'
+          ? packEntry(entry.name, note(Buffer.from(entry.bytes).toString()))
+          : entry,
+      ),
+    )
+    const said = verifyPackage(changed, vkeys)
+    expect(said.exit).toBe(1)
+    expect(said.lines[0]).toBe('VIOLATED at manifest.note')
+    if (hasPython && hasOpenssl) expect(foreign(changed).exit).toBe(1)
+  })
+
+  test('is not made with other keys, or with half of them', () => {
+    const stranger = generateKeyPairSync('ed25519').privateKey
+    for (const some of [[keys.ed25519], [keys.ed25519, stranger], [...signWith, stranger]])
+      expect(() => buildEvidence({ ...asked, signWith: some, now: to })).toThrow(
+        /not those of the log/,
+      )
   })
 })

@@ -336,7 +336,7 @@ test.skipIf(small === null)(
     writeFileSync(join(directory, 'ballast'), Buffer.alloc(1024 * 1024))
     const log = await openLog(
       logOptions(join(directory, 'log'), {
-        limits: { reopenMs: 5, floorBytes: 0, checkpointMs: 3_600_000 },
+        limits: { reopenMs: 5, floorBytes: 0, warnBytes: 0, checkpointMs: 3_600_000 },
       }),
     )
     const acked: number[] = []

@@ -47,6 +47,12 @@ test('a package of a node’s own log is made, named, and proven by the program 
   expect(made).toMatchObject({ code: 0 })
   expect(made.out).toContain('complete: ')
   expect(verifyPackage(readFileSync(out), vkeys, 'press-07')).toMatchObject({ exit: 0 })
+  // A key that others may read, or that is none, signs nothing.
+  const pem = join(home, 'pem')
+  writeFileSync(pem, 'no key', { mode: 0o600 })
+  const unsigned = await run(home, 'audit', 'evidence', ...flags, '--sign', pem, '--out', out)
+  expect(unsigned).toMatchObject({ code: 2 })
+  expect(unsigned.err).toContain('does not hold a private key')
   const longer: string[] = ['--log', directory, '--key', keys, '--from', '2020-01-01', '--to', to]
   expect(await run(home, 'audit', 'evidence', ...longer, '--out', out)).toMatchObject({ code: 2 })
   const none = ['--log', directory, '--key', keys, '--from', '2020-01-01', '--to', '2020-02-01']

@@ -1,14 +1,17 @@
 /** A mirror and a real node: followed, cosigned, counted; and what both say when the log was put back. */
 import { createHash } from 'node:crypto'
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { X509Certificate } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { configFrom, enrolAgent, runAgent, type AgentConfig } from '#agent'
+import type { DeviceToken } from '#api'
+import { credentialsDirectory, saveCredentials } from '../../cli/login/index.ts'
 import { openMirrorSource } from '../../cli/mirror.ts'
-import { readMirrorKeys } from '#audit'
+import { HeadKeeper, readMirrorKeys } from '#audit'
 import { run, type Ran } from '../cli/run.ts'
-import { freePort, startNode, TENANT, type TestNode } from '../support/node.ts'
+import { freePort, startNode, TENANT, until, type TestNode } from '../support/node.ts'
 
 const home = mkdtempSync(join(tmpdir(), 'sallyport-mirror-'))
 const data = join(home, 'gateway')
@@ -18,6 +21,7 @@ const log = join(data, 'log', 'gw1', '1')
 const origin = `${TENANT}/audit/gw1/1`
 let node: TestNode
 let port = 0
+let device: AgentConfig
 
 const config = `witnesses:\n  - ${join(mirror, 'mirror-keys.txt')}\n`
 
@@ -30,6 +34,11 @@ beforeAll(async () => {
   for (const file of ['mirror-name', 'mirror-ed25519.key.pem', 'mirror-ml-dsa-44.key.pem'])
     rmSync(join(data, file))
   node = await startNode({ data, port, config })
+  await saveCredentials(credentialsDirectory({ SALLYPORT_HOME: home }), node.admin.credentials)
+  const made = await node.admin.ask<{ token: DeviceToken }>('POST', '/devices', { id: 'press-09' })
+  const setup = { gateway: node.origin, device: 'press-09', rootSha256: pin() }
+  device = configFrom(setup, join(home, 'device'))
+  await enrolAgent(device, { token: made.token.token, log: () => undefined })
 })
 afterAll(async () => {
   await node[Symbol.asyncDispose]()
@@ -106,28 +115,74 @@ test('a path that names no tile, or one that is not there yet, is not found', as
     expect(await node.admin.call('GET', `/audit/log/${path}`)).toMatchObject({ status: 404 })
 })
 
-test('a log that was put back is refused, kept as evidence, and recorded by the node itself', async () => {
-  const before = join(home, 'before')
-  await node.stop()
-  cpSync(log, before, { recursive: true })
-  node = await startNode({ data, port, config, bare: true })
-  expect(await follow()).toMatchObject({ code: 0 })
-  await node.stop()
-  rmSync(log, { recursive: true })
-  cpSync(before, log, { recursive: true })
-  node = await startNode({ data, port, config, bare: true })
-  const refused = await follow()
-  expect(refused.code).toBe(1)
-  expect(refused.err).toMatch(/mirror\.(rollback|fork)/)
-  expect(existsSync(join(mirror, 'conflict'))).toBe(true)
-  expect(node.events().filter(({ code }) => code === 'finding.witness_conflict')).toHaveLength(1)
-  const again = await follow()
-  expect(again).toMatchObject({ code: 1 })
-  expect(again.err).toContain('mirror.conflict')
-  const shown = await run(home, 'audit', 'mirror', 'status', '--dir', mirror)
-  expect(shown.code).toBe(1)
-  expect(shown.out).toContain('-held.note')
-  // The mirror has the events that the node lost, and proves them.
-  expect(JSON.parse((await verify(mirror)).out)).toMatchObject({ outcome: 'proven' })
-  expect(readFileSync(join(mirror, 'checkpoint'), 'utf8')).toContain(origin)
-})
+/** Runs the device until its log says `event`. */
+async function agentUntil(own: AgentConfig, event: string): Promise<Record<string, unknown>> {
+  const stopping = new AbortController()
+  let found: Record<string, unknown> | undefined
+  const done = runAgent(own, {
+    signal: stopping.signal,
+    log: (_level, said, fields = {}) => void (said === event && (found ??= { ...fields })),
+    witness: new HeadKeeper(join(own.dataDir, 'witness'), () => Date.now()),
+  })
+  const fields = await until(`the device says ${event}`, () => found)
+  stopping.abort()
+  await done
+  return fields
+}
+
+test(
+  'a log that was put back is refused, kept as evidence, and recorded by the node itself',
+  { timeout: 120_000 },
+  async () => {
+    const before = join(home, 'before')
+    await node.stop()
+    cpSync(log, before, { recursive: true })
+    node = await startNode({ data, port, config, bare: true })
+    expect(await follow()).toMatchObject({ code: 0 })
+    // A person and a device see the log too, and keep what they saw.
+    expect(await run(home, 'audit', 'witness', 'check')).toMatchObject({ code: 0 })
+    await agentUntil(device, 'log.first')
+    const heads = join(home, 'heads')
+    expect(await run(home, 'audit', 'witness', 'export', '--out', heads)).toMatchObject({ code: 0 })
+    await node.stop()
+    rmSync(log, { recursive: true })
+    cpSync(before, log, { recursive: true })
+    node = await startNode({ data, port, config, bare: true })
+    const refused = await follow()
+    expect(refused.code).toBe(1)
+    expect(refused.err).toMatch(/mirror\.(rollback|fork)/)
+    expect(existsSync(join(mirror, 'conflict'))).toBe(true)
+    expect(node.events().filter(({ code }) => code === 'finding.witness_conflict')).not.toEqual([])
+    const again = await follow()
+    expect(again).toMatchObject({ code: 1 })
+    expect(again.err).toContain('mirror.conflict')
+    const shown = await run(home, 'audit', 'mirror', 'status', '--dir', mirror)
+    expect(shown.code).toBe(1)
+    expect(shown.out).toContain('-held.note')
+    // So say the person's command line, before it does anything, and the device, which serves no session.
+    const person = await run(home, 'audit', 'witness', 'check')
+    expect(person.code).toBe(1)
+    expect(person.err).toMatch(/log\.conflict.*head\./s)
+    const said = await agentUntil(device, 'log.conflict')
+    expect(said['code']).toMatch(/^head\.(rollback|unproven|fork)$/)
+    await until('the node records what the device holds', () =>
+      node
+        .events()
+        .some(({ code, text }) => code === 'finding.witness_conflict' && text.includes('press-09')),
+    )
+    expect(await run(home, 'audit', 'witness', 'show')).toMatchObject({ code: 1 })
+    const deviceHeads = await run(home, 'audit', 'witness', 'export', '--data', device.dataDir)
+    writeFileSync(join(home, 'device-heads'), deviceHeads.out)
+    // An auditor tells from the heads alone: the mirror passes through them, the node's log does not.
+    const compare = (dir: string): Promise<Ran> => {
+      const flags = ['--key', join(data, 'log-keys.txt'), '--log', dir]
+      return run(home, 'audit', 'witness', 'compare', heads, join(home, 'device-heads'), ...flags)
+    }
+    const copy = join(home, 'rewritten')
+    cpSync(log, copy, { recursive: true })
+    expect(await compare(copy)).toMatchObject({ code: 1 })
+    // The mirror has the events that the node lost, and proves them.
+    expect(JSON.parse((await verify(mirror)).out)).toMatchObject({ outcome: 'proven' })
+    expect(readFileSync(join(mirror, 'checkpoint'), 'utf8')).toContain(origin)
+  },
+)

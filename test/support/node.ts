@@ -158,7 +158,12 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   const configFile = join(data, 'node.yaml')
   // Every test comes from one address, and more often than one address does.
   const open = 'handshakes_per_source: 0\nhandshakes_of_strangers: 0\n'
-  writeFileSync(configFile, `log_level: error\n${open}${options.config ?? ''}`)
+  // A test has little to keep room for, and there are many.
+  const space = 'log_space: { closeout_mib: 1, breakglass_mib: 1, floor_mib: 64, warn_mib: 128 }\n'
+  writeFileSync(
+    configFile,
+    `log_level: error\n${open}${/^log_space:/m.test(options.config ?? '') ? '' : space}${options.config ?? ''}`,
+  )
   const stopping = new AbortController()
   const ready = Promise.withResolvers<Addresses>()
   const running = runGateway(

@@ -1,6 +1,7 @@
 /** `/audit/log`: the log in the public format, for witnesses and auditors, and the cosignatures that come back. */
 import type { FastifyRequest } from 'fastify'
-import { Cosignature, CosignaturesTaken, WitnessList } from '#api'
+import { Accused, Cosignature, CosignaturesTaken, HeadQuery, ShownHead, WitnessList } from '#api'
+import { actorOf } from '../../events.ts'
 import { plainAddress } from '../../facts.ts'
 import { Refusal } from '../../problem.ts'
 import type { WitnessRoom } from '../../witnesses.ts'
@@ -52,6 +53,23 @@ export function witnessRoutes(api: Api, { room, ...guard }: WitnessRoutes): void
         throw new Refusal('witness.refused', 'only a witness hands in cosignatures')
       const taken = await room.take(request.body.note)
       return { taken: taken.map(({ name, size }) => ({ name, size })) }
+    },
+  )
+  // A head holds hashes and a size: whoever is signed in may hold it against the gateway.
+  server.get(
+    `${PREFIX}/head`,
+    { schema: { querystring: HeadQuery, response: { 200: ShownHead } } },
+    async (request) => {
+      await api.caller(request)
+      return room.show(request.query.from ?? 0)
+    },
+  )
+  server.post(
+    `${PREFIX}/head`,
+    { schema: { body: Cosignature, response: { 200: Accused } } },
+    async (request) => {
+      const subject = await api.caller(request)
+      return { recorded: await room.accuse(request.body.note, { actor: actorOf(subject) }) }
     },
   )
   server.get(

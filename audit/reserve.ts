@@ -1,0 +1,148 @@
+/**
+ * Room kept back: two files of real blocks that are given up bit by bit when the disk is full, so that what ends access,
+ * and what operators do about it, can still be recorded. docs/audit.md section "A full disk".
+ */
+import * as fs from 'node:fs'
+import { randomFillSync } from 'node:crypto'
+import { join } from 'node:path'
+import type { Disk } from './disk.ts'
+import type { EventCode, EventInput } from './event.ts'
+
+/** `closeout`: ends of what was admitted, and cuts. `breakglass`: what operators do. */
+export type Spend = 'closeout' | 'breakglass'
+
+const ending: ReadonlySet<EventCode> = new Set([
+  'session.end',
+  'session.kill',
+  'session.lock',
+  'grant.revoke',
+  'grant.burn',
+  'grant.expire',
+  'cert.revoke',
+  'device.quarantine',
+  'device.retire',
+  'tunnel.down',
+  'recording.end',
+  'recording.fail',
+  'log.close',
+  'log.state',
+  'log.recovered',
+  'log.heartbeat',
+  'node.stop',
+])
+const operating: ReadonlySet<EventCode> = new Set([
+  'auth.login',
+  'auth.logout',
+  'auth.stepup',
+  'admin.call',
+  'session.unlock',
+  'device.resume',
+  'policy.upload',
+  'policy.activate',
+  'policy.rollback',
+  'sink.change',
+  'sink.remove',
+  'finding.break_glass',
+])
+/** What a node writes to come up at all: without it nobody could look. */
+const starting: ReadonlySet<EventCode> = new Set(['log.open', 'node.start'])
+
+/** From what an event may be paid on a full disk; null: it is refused, and with it what it was to record. */
+export function spendOf(event: Pick<EventInput, 'code' | 'actor'>): Spend | null {
+  if (ending.has(event.code)) return 'closeout'
+  if (starting.has(event.code)) return 'breakglass'
+  // Vendors could spend what operators need.
+  if (operating.has(event.code) && event.actor?.party === 'staff') return 'breakglass'
+  return null
+}
+
+export interface ReserveSizes {
+  readonly closeoutBytes: number
+  readonly breakglassBytes: number
+}
+
+const folder = 'reserve'
+const files: Readonly<Record<Spend, string>> = {
+  closeout: 'closeout.bin',
+  breakglass: 'breakglass.bin',
+}
+/** Given up at a time: an end has a few KiB, and a head over it. */
+const stepBytes = 1024 * 1024
+/** Filled at a time, so that no batch waits long behind it. */
+const fillBytes = 8 * 1024 * 1024
+
+export class Reserve {
+  readonly #directory: string
+  readonly #disk: Disk
+  readonly #sizes: Readonly<Record<Spend, number>>
+
+  constructor(directory: string, disk: Disk, sizes: ReserveSizes) {
+    this.#directory = directory
+    this.#disk = disk
+    this.#sizes = { closeout: sizes.closeoutBytes, breakglass: sizes.breakglassBytes }
+  }
+
+  /** Bytes that are still kept back. */
+  left(spend: Spend): number {
+    return fs.statSync(this.#path(spend), { throwIfNoEntry: false })?.size ?? 0
+  }
+
+  /** Bytes that are missing from what was wanted. */
+  get missing(): number {
+    return (['closeout', 'breakglass'] as const).reduce(
+      (sum, spend) => sum + Math.max(0, this.#sizes[spend] - this.left(spend)),
+      0,
+    )
+  }
+
+  /** Gives up at least `bytes` where there are as many; an end may take what operators have left. False: nothing was left. */
+  release(spend: Spend, bytes: number): boolean {
+    const from = spend === 'closeout' ? (['closeout', 'breakglass'] as const) : [spend]
+    let wanted = Math.max(stepBytes, bytes)
+    let given = false
+    for (const file of from) {
+      const left = this.left(file)
+      const take = Math.min(left, wanted)
+      if (take === 0) continue
+      this.#disk.truncate(this.#path(file), left - take)
+      wanted -= take
+      given = true
+      if (wanted <= 0) break
+    }
+    return given
+  }
+
+  /** Fills up by a step, while the disk keeps `floor` bytes free beside it. Gives how much was written. */
+  fill(floor: number): number {
+    for (const spend of ['closeout', 'breakglass'] as const) {
+      const left = this.left(spend)
+      const step = Math.min(fillBytes, this.#sizes[spend] - left)
+      if (step <= 0) continue
+      if (this.#disk.freeBytes(this.#directory) - step < floor) return 0
+      this.#grow(spend, left, step)
+      return step
+    }
+    return 0
+  }
+
+  #grow(spend: Spend, from: number, bytes: number): void {
+    fs.mkdirSync(join(this.#directory, folder), { recursive: true, mode: 0o700 })
+    const fd = this.#disk.openAppend(this.#path(spend))
+    try {
+      // Random: a file system that compresses or leaves holes for zeros would keep back nothing.
+      const chunk = randomFillSync(Buffer.alloc(Math.min(bytes, stepBytes)))
+      for (let done = 0; done < bytes; done += chunk.length) {
+        const part = chunk.subarray(0, Math.min(chunk.length, bytes - done))
+        for (let at = 0; at < part.length;)
+          at += this.#disk.pwrite(fd, part.subarray(at), from + done + at)
+      }
+      this.#disk.fdatasync(fd)
+    } finally {
+      this.#disk.close(fd)
+    }
+  }
+
+  #path(spend: Spend): string {
+    return join(this.#directory, folder, files[spend])
+  }
+}

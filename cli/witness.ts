@@ -1,0 +1,117 @@
+/**
+ * Whoever uses the command line is a witness of the gateway's log: before the first call of a command, at most every ten
+ * minutes, the gateway shows its head, and one that does not go on from the head kept here ends the command.
+ */
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { Accused, ShownHead } from '#api'
+import type { HeadKeeper, HeadVerdict } from '#audit'
+import type { Api } from './client.ts'
+import { CliError } from './exit.ts'
+
+const AGAIN_MS = 600_000
+/** In a profile's folder, and in an agent's data directory. */
+const WITNESS_FOLDER = 'witness'
+
+/** The heads kept in `directory`, a profile's folder or an agent's. */
+export async function openKeeper(directory: string): Promise<HeadKeeper> {
+  const room = await import('#audit')
+  return new room.HeadKeeper(join(directory, WITNESS_FOLDER), () => Date.now())
+}
+
+/** The same API; its first call is made once the log has been looked at. Calls may reject with `log.conflict`. */
+export function witnessing(api: Api, directory: string): Api {
+  let looked: Promise<unknown> | undefined
+  const first = (): Promise<unknown> => (looked ??= lookIfDue(api, directory))
+  return {
+    ...api,
+    call: async (...args) => {
+      await first()
+      return await api.call(...args)
+    },
+    send: async (...args) => {
+      await first()
+      return await api.send(...args)
+    },
+    fetch: async (...args) => {
+      await first()
+      return await api.fetch(...args)
+    },
+  }
+}
+
+async function lookIfDue(api: Api, directory: string): Promise<void> {
+  if (!isDue(join(directory, WITNESS_FOLDER), Date.now())) return
+  await look(api, await openKeeper(directory))
+}
+
+/** By the times of the files alone, so that a command that need not look loads nothing for it. */
+function isDue(folder: string, now: number): boolean {
+  if (!existsSync(folder)) return true
+  return !readdirSync(folder)
+    .filter((name) => /^[0-9a-f]{16}\.json$/.test(name))
+    .map((name) => statSync(join(folder, name)).mtimeMs)
+    // A clock that was put back makes a look due, never one less.
+    .some((at) => at <= now && now - at < AGAIN_MS)
+}
+
+/** Looks at the gateway's log now. Rejects with CliError `log.conflict`; a gateway that fails otherwise proves nothing. */
+export async function look(api: Api, keeper: HeadKeeper): Promise<HeadVerdict | null> {
+  let shown: ShownHead
+  try {
+    shown = await ask(api, keeper)
+  } catch (error) {
+    if (!(error instanceof CliError) || error.code !== 'route.unknown') return null
+    const hidden = keeper.hidden()
+    if (hidden === null) return null
+    throw convicted(hidden, undefined)
+  }
+  const held = reading(() => keeper.held(shown.origin))
+  const verdict = reading(() => keeper.see(shown))
+  if (verdict.kind !== 'conflict') return verdict
+  if (held !== null)
+    await api
+      .call(Accused, 'POST', '/audit/head', { note: held.note })
+      // Whether the gateway hears it changes nothing here.
+      .catch(() => undefined)
+  throw convicted(verdict, shown.origin)
+}
+
+/** Asks from the head last kept; the answer names the log, and another log is asked from its own head. */
+async function ask(api: Api, keeper: HeadKeeper): Promise<ShownHead> {
+  const newest = keeper.all().toSorted((a, b) => b.at - a.at)[0]
+  const from = newest?.size ?? 0
+  const shown = await api.call(ShownHead, 'GET', `/audit/head?from=${from}`)
+  const held = keeper.held(shown.origin)?.size ?? 0
+  if (held === from) return shown
+  return await api.call(ShownHead, 'GET', `/audit/head?from=${held}`)
+}
+
+function convicted(verdict: HeadVerdict, origin: string | undefined): CliError {
+  const { code, message } = verdict.kind === 'conflict' ? verdict : { code: '', message: '' }
+  const forget = origin === undefined ? '' : ` --origin ${origin}`
+  return new CliError('ALARM: the gateway’s log is not the one it showed before', {
+    code: 'log.conflict',
+    exit: 'failed',
+    why: `${message} (${code})`,
+    next: `tell your auditor, who compares: sallyport audit witness export; if it was restored with everybody’s knowledge: sallyport audit witness forget${forget}`,
+  })
+}
+
+/** What is kept here must be readable: a damaged file is said, not taken for nothing. */
+function reading<T>(act: () => T): T {
+  try {
+    return act()
+  } catch (cause) {
+    throw new CliError(
+      'the heads of the gateway’s log that are kept here cannot be used',
+      {
+        code: 'log.kept',
+        exit: 'usage',
+        why: cause instanceof Error ? cause.message : String(cause),
+        next: 'move that file elsewhere, keep it, and repeat this',
+      },
+      { cause },
+    )
+  }
+}

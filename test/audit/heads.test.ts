@@ -1,0 +1,161 @@
+/** Who is shown heads of a log: what they keep, what they refuse, what two of them can show together. */
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { HeadKeeper, openHeads } from '#audit'
+import { signCheckpoint } from '../../audit/checkpoint.ts'
+import { formatVkey, noteSigner } from '../../audit/note.ts'
+import { consistencyProof, leafHash, rootOf } from '../../audit/tree.ts'
+import type { Hash, Perfect } from '../../audit/tree.ts'
+import { keys, origin, signers, temporary, vkeys } from './fixture.ts'
+
+/** A history: `size` leaves, of which those from `forked` on are other ones. */
+function history(size: number, forked = size): Hash[] {
+  return Array.from({ length: size }, (_, i) =>
+    leafHash(Buffer.from(`${i < forked ? '' : 'x'}${i}`)),
+  )
+}
+
+function perfectOf(leaves: readonly Hash[]): Perfect {
+  return (level, index) => rootOf(leaves.slice(index * 2 ** level, (index + 1) * 2 ** level))
+}
+
+function shown(size: number, from = 0, forked = size, name = origin) {
+  const leaves = history(size, forked)
+  const sign =
+    name === origin ? signers : [noteSigner(name, keys.ed25519), noteSigner(name, keys.mlDsa44)]
+  const proof = from > 0 && from < size ? consistencyProof(perfectOf(leaves), from, size) : []
+  return {
+    origin: name,
+    keys: name === origin ? vkeys : sign.map(({ verifier }) => verifier.vkey),
+    note: signCheckpoint({ origin: name, size, root: rootOf(leaves) }, sign, 1_800_000_000_000)
+      .note,
+    from,
+    proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
+  }
+}
+
+const keeperIn = (directory = temporary()): HeadKeeper => new HeadKeeper(directory, () => 1_000)
+
+test('a log that grows is followed, across restarts', () => {
+  const directory = temporary()
+  expect(keeperIn(directory).see(shown(7))).toEqual({ kind: 'first' })
+  expect(keeperIn(directory).see(shown(7, 7))).toEqual({ kind: 'same' })
+  for (const [from, size] of [
+    [7, 8],
+    [8, 300],
+    [300, 301],
+  ] as const)
+    expect(keeperIn(directory).see(shown(size, from))).toEqual({ kind: 'grew' })
+  expect(keeperIn(directory).held(origin)).toMatchObject({ size: 301, at: 1_000 })
+  expect(keeperIn(directory).conflicts()).toEqual([])
+})
+
+const other = generateKeyPairSync('ed25519').privateKey
+const wrong: { name: string; held: number; shows: object; code: string }[] = [
+  { name: 'fewer events', held: 9, shows: shown(8), code: 'head.rollback' },
+  { name: 'others, as many', held: 9, shows: shown(9, 9, 3), code: 'head.fork' },
+  { name: 'more, with another beginning', held: 9, shows: shown(20, 9, 3), code: 'head.unproven' },
+  {
+    name: 'more, without a proof',
+    held: 9,
+    shows: { ...shown(20, 9), proof: [] },
+    code: 'head.unproven',
+  },
+  {
+    name: 'more, proven from another size',
+    held: 9,
+    shows: shown(20, 8),
+    code: 'head.unproven',
+  },
+  {
+    name: 'a head under other keys',
+    held: 9,
+    shows: {
+      ...shown(20, 9),
+      keys: [formatVkey(origin, other)],
+      note: signCheckpoint(
+        { origin, size: 20, root: rootOf(history(20)) },
+        [noteSigner(origin, other)],
+        0,
+      ).note,
+    },
+    code: 'head.signature',
+  },
+  {
+    name: 'a head with one bit changed',
+    held: 9,
+    shows: { ...shown(20, 9), note: shown(20, 9).note.replace(/^20$/m, '21') },
+    code: 'head.signature',
+  },
+  { name: 'no head', held: 9, shows: { note: 'hello' }, code: 'head.invalid' },
+  {
+    name: 'a proof without end',
+    held: 9,
+    shows: { ...shown(20, 9), proof: Array.from({ length: 65 }, () => 'AA==') },
+    code: 'head.invalid',
+  },
+]
+test.for(wrong)('$name: refused, and what was held stays', ({ held, shows, code }) => {
+  const directory = temporary()
+  const keeper = keeperIn(directory)
+  const before = shown(held)
+  keeper.see(before)
+  expect(keeper.see(shows)).toMatchObject({ kind: 'conflict', code })
+  expect(keeper.held(origin)).toMatchObject({ size: held })
+  const evidence = keeper.conflicts()
+  expect(evidence).toHaveLength(code === 'head.invalid' ? 0 : 1)
+  for (const path of evidence) {
+    const kept = JSON.parse(readFileSync(path, 'utf8')) as { held: { note: string }; shown: object }
+    expect(kept.held.note).toBe(before.note)
+    expect(kept.shown).toEqual(shows)
+  }
+  // The log as it was goes on being believed.
+  expect(keeper.see(shown(held + 5, held))).toEqual({ kind: 'grew' })
+})
+
+test('evidence is bounded, however often a gateway lies', () => {
+  const keeper = keeperIn()
+  keeper.see(shown(9))
+  for (let size = 10; size < 40; size++) keeper.see(shown(size, 9, 2))
+  expect(keeper.conflicts()).toHaveLength(8)
+})
+
+test('a later epoch is another log, an earlier one a step back, and there is no end of logs', () => {
+  const keeper = keeperIn()
+  const of = (name: string) => keeper.see(shown(3, 0, 3, name))
+  expect(of('d.test/audit/n/1')).toEqual({ kind: 'first' })
+  expect(of('d.test/audit/n/3')).toEqual({ kind: 'first' })
+  expect(of('d.test/audit/n/2')).toMatchObject({ code: 'head.rollback' })
+  for (let node = 0; node < 14; node++) of(`d.test/audit/m${node}/1`)
+  expect(of('d.test/audit/last/1')).toMatchObject({ code: 'head.full' })
+  expect(keeper.all()).toHaveLength(16)
+})
+
+test('a gateway that stops showing its log is not one that never did', () => {
+  const keeper = keeperIn()
+  expect(keeper.hidden()).toBeNull()
+  keeper.see(shown(3))
+  expect(keeper.hidden()).toMatchObject({ code: 'head.hidden' })
+  expect(keeper.forget(origin)).toBe(true)
+  expect(keeper.forget(origin)).toBe(false)
+  expect(keeper.hidden()).toBeNull()
+})
+
+test('a file that somebody changed is said, not taken for nothing', () => {
+  const directory = join(temporary(), 'witness')
+  mkdirSync(directory)
+  const keeper = keeperIn(directory)
+  keeper.see(shown(3))
+  const file = join(directory, readdirSync(directory)[0] ?? '')
+  writeFileSync(file, readFileSync(file, 'utf8').replace('\\n3\\n', '\\n4\\n'))
+  expect(() => keeper.see(shown(4, 3))).toThrow(/cannot be used/)
+})
+
+test('heads that were exported are read back, of this log alone', () => {
+  const text = `${shown(3).note}\n${shown(5).note}\n`
+  expect(openHeads(text, vkeys).map(({ size }) => size)).toEqual([3, 5])
+  expect(() => openHeads('', vkeys)).toThrow(/no head/)
+  expect(() => openHeads(`${shown(3, 0, 3, 'd.test/audit/n/1').note}\n`, vkeys)).toThrow()
+})

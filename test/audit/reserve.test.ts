@@ -1,0 +1,199 @@
+/** A disk that fills up: who is refused, who is not, and that every acknowledged event is there afterwards. */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
+import { openLog, readLog, verifyLog, type AuditLog, type EventInput, type LogState } from '#audit'
+import { realDisk, type Disk } from '../../audit/disk.ts'
+import { Reserve, spendOf } from '../../audit/reserve.ts'
+import { eventually, logOptions, open, origin, start, stats, temporary, vkeys } from './fixture.ts'
+
+const MIB = 1024 * 1024
+const end: EventInput = {
+  code: 'session.end',
+  message: 'ended',
+  status: 'success',
+  session: 's_1',
+  reason: 'client_done',
+  data: {},
+}
+const call = (party: 'staff' | 'vendor'): EventInput => ({
+  code: 'admin.call',
+  message: 'sessions:cut',
+  status: 'success',
+  actor: { uid: 'i|olga', party },
+  data: { operation: 'session:cut', verb: 'update' },
+})
+
+describe('what an event may spend', () => {
+  const rows: { name: string; event: EventInput; spend: string | null }[] = [
+    { name: 'the end of a session', event: end, spend: 'closeout' },
+    { name: 'its start', event: start, spend: null },
+    { name: 'its counts', event: stats(1), spend: null },
+    { name: 'what staff do', event: call('staff'), spend: 'breakglass' },
+    { name: 'what vendors do', event: call('vendor'), spend: null },
+    {
+      name: 'a finding that anybody may cause',
+      event: {
+        code: 'finding.intrusion',
+        message: 'x',
+        status: 'failure',
+        data: { finding: 'f', title: 't' },
+      },
+      spend: null,
+    },
+  ]
+  test.for(rows)('$name: $spend', ({ event, spend }) => expect(spendOf(event)).toBe(spend))
+})
+
+describe('the files of the reserve', () => {
+  const sizes = { closeoutBytes: 3 * MIB, breakglassBytes: 2 * MIB }
+  const filled = (directory: string): Reserve => {
+    const reserve = new Reserve(directory, realDisk, sizes)
+    while (reserve.fill(0) > 0);
+    return reserve
+  }
+  test('are of real blocks, and of no more than was asked for', () => {
+    const directory = temporary()
+    const reserve = filled(directory)
+    expect(reserve.missing).toBe(0)
+    const { blocks, size } = statSync(join(directory, 'reserve', 'closeout.bin'))
+    expect(size).toBe(3 * MIB)
+    expect(blocks * 512).toBeGreaterThanOrEqual(size)
+  })
+  test('are given up bit by bit, ends first from their own', () => {
+    const reserve = filled(temporary())
+    expect(reserve.release('closeout', 100)).toBe(true)
+    expect([reserve.left('closeout'), reserve.left('breakglass')]).toEqual([2 * MIB, 2 * MIB])
+    expect(reserve.release('closeout', 3 * MIB)).toBe(true)
+    expect([reserve.left('closeout'), reserve.left('breakglass')]).toEqual([0, MIB])
+    expect(reserve.release('breakglass', 1)).toBe(true)
+    expect(reserve.release('breakglass', 1)).toBe(false)
+    expect(reserve.release('closeout', 1)).toBe(false)
+    expect(reserve.missing).toBe(5 * MIB)
+  })
+  test('operators never spend what ends are recorded with', () => {
+    const reserve = filled(temporary())
+    while (reserve.release('breakglass', 1));
+    expect(reserve.left('closeout')).toBe(3 * MIB)
+  })
+  test('are not filled at the price of the floor', () => {
+    const disk: Disk = { ...realDisk, freeBytes: () => 10 * MIB }
+    const reserve = new Reserve(temporary(), disk, sizes)
+    expect(reserve.fill(8 * MIB)).toBe(0)
+    expect(reserve.fill(7 * MIB)).toBe(3 * MIB)
+  })
+})
+
+describe('room for one more', () => {
+  test('is promised until it is given back, and not twice', async () => {
+    const log = await open(temporary(), { limits: { watchMs: 5, floorBytes: MIB } })
+    await eventually(() => log.room.freeBytes !== null)
+    const free = log.room.freeBytes ?? 0
+    const half = log.admit(Math.floor(free * 0.6))
+    expect(() => log.admit(Math.floor(free * 0.6))).toThrow(/no room/)
+    half.release()
+    half.release()
+    expect(log.room.reservedBytes).toBe(0)
+    log.admit(Math.floor(free * 0.6)).release()
+  })
+  test('is not there where new sessions are closed out', async () => {
+    const log = await open(temporary(), {
+      limits: { watchMs: 5, floorBytes: Number.MAX_SAFE_INTEGER },
+    })
+    await eventually(() => log.state === 'CLOSED_NEW')
+    expect(() => log.admit(1)).toThrow(/no room/)
+  })
+})
+
+test('the state says early that room is short, and each change is an event', async () => {
+  const log = await open(temporary(), {
+    limits: { watchMs: 5, floorBytes: 0, warnBytes: Number.MAX_SAFE_INTEGER },
+  })
+  await eventually(() => log.state === 'WARN')
+  await log.checkpoint()
+  const said = [...readLog(log.directory, origin)].map(({ body }) => Buffer.from(body).toString())
+  expect(said.filter((text) => text.includes('"log.state"'))).toHaveLength(1)
+})
+
+/** A file system of 8 MiB, if this process may mount one (CAP_SYS_ADMIN is bit 21). */
+function smallDisk(): string | null {
+  const status = process.platform === 'linux' ? readFileSync('/proc/self/status', 'utf8') : ''
+  if (!/^CapEff:\s*[0-9a-f]*[2367abef][0-9a-f]{5}$/m.test(status)) return null
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-reserve-'))
+  const mounted =
+    spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', directory]).status === 0
+  afterAll(() => {
+    if (mounted) spawnSync('umount', ['--lazy', directory])
+    rmSync(directory, { recursive: true, force: true })
+  })
+  return mounted ? directory : null
+}
+const small = smallDisk()
+
+const codeOf = (appended: Promise<unknown>): Promise<string> =>
+  appended.then(
+    () => 'taken',
+    (error: unknown) => (error as { code: string }).code,
+  )
+
+test.skipIf(small === null)(
+  'on a disk that is really full (needs a tmpfs to fill) ends and operators are recorded, and the log closes in order',
+  { timeout: 60_000 },
+  async () => {
+    const directory = small as string
+    const kept = { closeoutBytes: MIB, breakglassBytes: MIB }
+    const limits = { ...kept, floorBytes: 2 * MIB, warnBytes: 4 * MIB, watchMs: 5 }
+    const options = logOptions(join(directory, 'log'), { limits })
+    const log: AuditLog = await openLog(options)
+    const states: LogState[] = []
+    log.onState((state) => states.push(state))
+    await eventually(() => log.room.reserve?.missing === 0)
+    const acked: number[] = []
+    let refused = ''
+    while (refused === '')
+      await log.append(stats(acked.length, 'x'.repeat(900))).then(
+        ({ idx }) => acked.push(idx),
+        (error: unknown) => (refused = (error as { code: string }).code),
+      )
+    expect(refused).toBe('log.full')
+    expect(states).toEqual(['WARN', 'CLOSED_NEW'])
+    expect(() => log.admit(1)).toThrow(/no room/)
+    // Another program takes the last byte.
+    let ballast = 0
+    try {
+      for (; ; ballast++) writeFileSync(join(directory, `ballast-${ballast}`), Buffer.alloc(4096))
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'ENOSPC' })
+    }
+    for (let n = 0; n < 100; n++) {
+      const { idx } = await log.append({ ...end, session: `s_${n}` })
+      acked.push(idx)
+    }
+    expect(await codeOf(log.append(call('staff')))).toBe('taken')
+    expect(await codeOf(log.append(call('vendor')))).toBe('log.full')
+    expect(await codeOf(log.append(start))).toBe('log.full')
+    await eventually(() => (log.room.reserve?.missing ?? 0) > 0)
+    await log.checkpoint()
+    await log.close()
+    // Whoever restarts it on the full disk is not locked out either.
+    const again = await openLog(options)
+    expect(await codeOf(again.append(call('staff')))).toBe('taken')
+    await again.close()
+    const verdict = await verifyLog({ directory: log.directory, verifierKeys: vkeys })
+    expect(verdict).toMatchObject({ outcome: 'proven', uncovered: 0 })
+    const last = [...readLog(log.directory, origin)].map(({ body }) => Buffer.from(body).toString())
+    expect(acked.every((idx) => idx < last.length)).toBe(true)
+    expect(last.filter((text) => text.includes('"log.close"'))).toHaveLength(2)
+    expect(last.filter((text) => text.includes('"log.recovered"'))).toEqual([])
+    // With room again everything goes on, and what was spent is kept back anew.
+    for (let n = 0; n <= ballast; n++) rmSync(join(directory, `ballast-${n}`), { force: true })
+    spawnSync('mount', ['-o', 'remount,size=24m', directory])
+    const mended = await openLog(options)
+    await eventually(() => mended.room.reserve?.missing === 0 && mended.state === 'OK')
+    expect(await codeOf(mended.append(stats(1)))).toBe('taken')
+    mended.admit(MIB).release()
+    await mended.close()
+  },
+)
