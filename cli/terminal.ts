@@ -22,8 +22,9 @@ export interface PersonTerminal extends Ends {
 }
 
 const MOST = 1000
+/** A terminal that was never told its size says 0. */
 const within = (count: number | undefined, otherwise: number) =>
-  Math.min(MOST, Math.max(1, count ?? otherwise))
+  count === undefined || count < 1 ? otherwise : Math.min(MOST, count)
 
 /**
  * The terminal that this program runs on; undefined where either end is none. `leave` is called when
@@ -57,7 +58,7 @@ const DOT = 0x2e
 const LINE_ENDS = [0x0a, 0x0d]
 
 /** Passes keys on, and takes `~.` at the beginning of a line for itself. `~~` there is one `~`. */
-export class Escape extends Transform {
+class Escape extends Transform {
   readonly #leave: () => void
   #state: 'start' | 'tilde' | 'line' = 'start'
 
