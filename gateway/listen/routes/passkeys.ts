@@ -149,7 +149,9 @@ function asking(api: Api, room: PasskeyRoutes): void {
     async (request, reply) => {
       const subject = await api.caller(request)
       const login = identity.loginOf(subject)
-      const question = { kind: 'step_up', sub: subOf(room, subject), login, about: '' } as const
+      // Who was sent somebody else's link sees that it is not theirs.
+      const about = api.source(request).ip ?? 'unknown'
+      const question = { kind: 'step_up', sub: subOf(room, subject), login, about } as const
       const ceremony = await identity.passkeys.ask(question).catch(rethrow)
       return reply.status(201).send(asked(room, ceremony))
     },
@@ -240,7 +242,11 @@ async function factsOf(
   about: string,
 ): Promise<[string, string][]> {
   if (kind === 'register') return [['Name', about]]
-  if (kind === 'step_up') return []
+  if (kind === 'step_up')
+    return [
+      ['Asked from', about],
+      ['Continue only if', 'you asked for this yourself, a moment ago'],
+    ]
   if (kind === 'sign') return setLines(JSON.parse(about) as ApproverSet)
   return grantLines(await findGrant(grants, about))
 }

@@ -221,6 +221,16 @@ describe('a question', () => {
     expect([reply.status, reply.body.code]).toEqual([404, 'ceremony.unknown'])
   })
 
+  test('of a step up shows where it was asked from', async () => {
+    const { secret } = await oda.ask<Ceremony>('POST', '/step-up', {})
+    const shown = await send<CeremonyShown>(node, {
+      method: 'POST',
+      path: '/api/v1/ceremonies/show',
+      body: { secret },
+    })
+    expect(shown.body.facts[0]).toEqual(['Asked from', '127.0.0.1'])
+  })
+
   test('shows the whole statement and whose passkey is asked', async () => {
     const grant = await request()
     const asked = await approval(oda, grant)
