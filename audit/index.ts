@@ -16,7 +16,7 @@ export type { Actor, Disposition, EndReason, EventCode, EventInput, EventOf } fr
 export { joinOf } from './format/ocsf.ts'
 export { parseFrames, parseMessage } from './format/rfc5424.ts'
 export type { ParsedMessage } from './format/rfc5424.ts'
-export { HeadKeeper, openHeads } from './heads.ts'
+export { openHeads } from './heads.ts'
 export type { Kept, Verdict as HeadVerdict } from './heads.ts'
 export type { ActiveLine } from './heartbeat.ts'
 export { openLog } from './log.ts'

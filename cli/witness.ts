@@ -5,7 +5,8 @@
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { Accused, ShownHead } from '#api'
-import type { HeadKeeper, HeadVerdict } from '#audit'
+import type { HeadVerdict } from '#audit'
+import type { HeadKeeper } from '#heads'
 import type { Api } from './client.ts'
 import { CliError } from './exit.ts'
 
@@ -15,7 +16,7 @@ const WITNESS_FOLDER = 'witness'
 
 /** The heads kept in `directory`, a profile's folder or an agent's. */
 export async function openKeeper(directory: string): Promise<HeadKeeper> {
-  const room = await import('#audit')
+  const room = await import('#heads')
   return new room.HeadKeeper(join(directory, WITNESS_FOLDER), () => Date.now())
 }
 

@@ -192,11 +192,12 @@ export class WitnessRoom {
     }
   }
 
-  /** One event per head: a witness says it again at every look. */
+  /** One event per head and witness: each says it again at every look. */
   async #tell(note: string, why: string, by: Pick<EventInput, 'actor' | 'device'>): Promise<void> {
     const [, size = '', root = ''] = note.split('\n', 3)
-    if (this.#told.has(root) || this.#told.size >= CONFLICTS_TOLD) return
-    this.#told.add(root)
+    const told = JSON.stringify([root, by.device ?? by.actor?.uid ?? null])
+    if (this.#told.has(told) || this.#told.size >= CONFLICTS_TOLD) return
+    this.#told.add(told)
     await this.#log.append({
       code: 'finding.witness_conflict',
       message: `The log is not what a witness holds: ${why}`,

@@ -1,5 +1,6 @@
 /** `sallyport agent`: the device's side. Everything it does is #agent's; here are the words for it. */
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Command } from 'commander'
 import type { AgentConfig, Status } from '#agent'
 import { withAgent } from '../agent-room.ts'
@@ -9,6 +10,9 @@ import { facts, layOut, note, plain, say, tell } from '../print.ts'
 import { wayOut } from '../way.ts'
 import { addConsentCommands, addIslandCommands } from './agent-owner.ts'
 import { collect, globalOptions } from './options.ts'
+
+/** Where in its data directory an agent keeps the heads of the gateway's log; `audit witness --data` reads it. */
+const WITNESS_FOLDER = 'witness'
 
 interface EnrollOptions {
   readonly gateway: string
@@ -195,8 +199,8 @@ async function run({ data }: DataOptions): Promise<void> {
     const log = room.lineLog((line) => process.stderr.write(line))
     const config = room.withWay(room.readConfig(data), wayOut())
     const onCut = (cut: () => void) => process.on('SIGUSR2', cut)
-    const { openKeeper } = await import('../witness.ts')
-    const witness = await openKeeper(config.dataDir)
+    const { HeadKeeper } = await import('#heads')
+    const witness = new HeadKeeper(join(config.dataDir, WITNESS_FOLDER), () => Date.now())
     await room.runAgent(config, { signal: untilStopped(), log, onCut, witness })
   })
 }

@@ -1,6 +1,7 @@
 /** `sallyport audit witness`: the heads of a log that were shown to somebody outside, listed, exported, compared. */
 import type { Command } from 'commander'
-import type { HeadKeeper, Kept, Verdict } from '#audit'
+import type { Kept, Verdict } from '#audit'
+import type { HeadKeeper } from '#heads'
 import { CliError, Exited, usage, type Exit } from '../exit.ts'
 import { readText } from '../input.ts'
 import { readKeys } from '../keys.ts'

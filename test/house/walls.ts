@@ -28,6 +28,7 @@ const DOORS = [
   '#est',
   '#policy',
   '#audit',
+  '#heads',
   '#api',
   '#gateway',
 ]
@@ -62,6 +63,7 @@ export const rooms: readonly Room[] = [
   },
   { folder: 'policy/toolchain', may: ['policy', '@open-policy-agent/opa-wasm', 'node:*'] },
   { folder: 'policy', may: ['@open-policy-agent/opa-wasm', 'node:crypto'], pure: true },
+  { folder: 'audit/heads', may: ['audit'] },
   { folder: 'audit/format', may: ['audit', 'node:*'], pure: true },
   { folder: 'audit/recording', may: ['audit', 'audit/format', 'node:*'], pure: true },
   { folder: 'audit', may: ['audit/format', 'audit/recording', 'node:*'] },
