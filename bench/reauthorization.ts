@@ -8,6 +8,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { hashOf } from '#approval'
 import { openLog, type AuditLog } from '#audit'
 import { PolicyEngine } from '#policy'
 import type { Candidate, Observed, Obligations } from '#policy'
@@ -201,26 +202,28 @@ function subjectOf(number: number): Subject {
 function grantOf(number: number, device: string, requester: string): Grant {
   const now = Math.floor(Date.now() / 1000)
   const approvers = number % 2 === 0 ? ['a', 'b'] : ['a']
+  const statement: Grant['statement'] = {
+    ...({
+      v: 1,
+      id: `g_${number}`,
+      tenant: 'bench.example',
+      requester,
+      vendor: 'press-makers',
+    } as const),
+    devices: [device],
+    processes: ['plc'],
+    ot_level: 1,
+    not_before: now - 60,
+    not_after: now + 7200,
+    max_duration_s: 7200,
+    reason: 'x',
+    ticket: null,
+    created_at: now - 60,
+  }
+  const hash = hashOf(statement)
   return {
-    statement: {
-      ...({
-        v: 1,
-        id: `g_${number}`,
-        tenant: 'bench.example',
-        requester,
-        vendor: 'press-makers',
-      } as const),
-      devices: [device],
-      processes: ['plc'],
-      ot_level: 1,
-      not_before: now - 60,
-      not_after: now + 7200,
-      max_duration_s: 7200,
-      reason: 'x',
-      ticket: null,
-      created_at: now - 60,
-    },
-    hash: HASH,
+    statement,
+    hash,
     state: 'active',
     requester_email: null,
     approvals: approvers.map((by) => ({
@@ -228,7 +231,7 @@ function grantOf(number: number, device: string, requester: string): Grant {
       email: null,
       signature: null,
       at: now,
-      hash: HASH,
+      hash,
       decision_id: 'd_1',
     })),
     approvals_needed: 1,

@@ -128,10 +128,14 @@ export function processFacts(
   }
 }
 
+/** One look at a grant serves every session that stands on it; what is read anew is another object. */
+const hashes = new WeakMap<Grant['statement'], string>()
+
 /** The approvals of this very statement: of one that was edited where it is kept, there are none. */
 function standing({ statement, approvals }: Grant): Grant['approvals'] {
   if (approvals.length === 0) return approvals
-  const hash = hashOf(statement)
+  const hash = hashes.get(statement) ?? hashOf(statement)
+  hashes.set(statement, hash)
   return approvals.filter((approval) => approval.hash === hash)
 }
 
