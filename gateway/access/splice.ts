@@ -143,9 +143,10 @@ class Splice implements Carrier {
     const { signals, tap } = this.#options
     const heard = lane.direction === 'in' ? signals?.fromClient : signals?.fromDevice
     stream.onSignal = (payload) => {
-      tap?.signal(lane.direction, payload)
       const onward = heard?.(payload)
-      if (onward !== undefined) lane.to.signal(onward)
+      if (onward === undefined) return
+      tap?.signal(lane.direction, onward)
+      lane.to.signal(onward)
     }
     stream.onClose = (why) => this.#closed(why, lane)
   }

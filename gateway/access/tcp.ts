@@ -143,7 +143,7 @@ async function answer(
       session.streams.delete(entry)
       return
     }
-    const tap = session.recording?.tap(client.source.ip)
+    const tap = session.recording?.tap(client.source.ip, terminal)
     const accepted = offer.accept(
       encode({ v: 1, remaining_ms: remainingMs(room, session), ...says }),
     )

@@ -490,11 +490,17 @@ describe('a session that had to be recorded', () => {
       data: { ranges: [{ track: 1, from_ms: 0, to_ms: 5 }] },
     })
     one.pass(2)
-    return verifyPackage(packageOf(at, begin, one.time), vkeys)
+    const made = packageOf(at, begin, one.time)
+    const csv = readZip(made).get('recordings.csv')?.bytes.toString() ?? ''
+    return { ...verifyPackage(made, vkeys), csv }
   }
 
   test('and was, is no exception; its hashes, who can open it and who did are in recordings.csv', () => {
-    expect(told({})).toMatchObject({ exit: 0 })
+    const { exit, csv } = told({})
+    expect(exit).toBe(0)
+    for (const { sha256: digest } of parts) expect(csv).toContain(digest)
+    for (const said of ['age1anna', 'age1bert', 'aude@plant.test', rootOf(parts)])
+      expect(csv).toContain(said)
   })
 
   test.for<[string, Told, RegExp]>([

@@ -267,7 +267,7 @@ export class Client implements AsyncDisposable {
   async stream(
     session: Pick<OpenedSession, 'id' | 'secret'>,
     change: Readonly<Record<string, unknown>> = {},
-    kind: 'tcp' | 'udp' = 'tcp',
+    kind: 'tcp' | 'udp' | 'spawn' = 'tcp',
   ): Promise<TunnelStream> {
     const metadata = { v: 1, session: session.id, proof: this.proof(session), ...change }
     return await this.tunnel.open(kind, encode(metadata))

@@ -14,6 +14,7 @@ import {
   findParts,
   identityOf,
   openSealed,
+  readCast,
   readRecording,
   readTrack,
   type Identity,
@@ -35,6 +36,7 @@ import {
   Client,
   echo,
   expecting,
+  Line,
   PLC,
   refusalOf,
   seen,
@@ -42,7 +44,7 @@ import {
   type FakeAgent,
 } from '../../support/tunnels.ts'
 
-const KINDS = { plc: 'tcp', registers: 'modbus', shell: 'ssh', hmi: 'http' } as const
+const KINDS = { plc: 'tcp', registers: 'modbus', shell: 'ssh', hmi: 'http', term: 'spawn' } as const
 const anna = identityOf(randomBytes(32))
 const bert = identityOf(randomBytes(32))
 
@@ -251,6 +253,41 @@ describe('a Modbus session', () => {
     const closing = told.find(({ code }) => code === 'recording.end') as LoggedEvent
     expect(own(last)['recording_root']).toBe(own(closing)['root'])
   })
+})
+
+test('a program that the agent starts is kept as the terminal it was seen on', async () => {
+  oblige({ record: true })
+  agent.target = (stream) => {
+    stream.write(Buffer.from('$ '))
+    stream.onData = (chunk) => {
+      stream.consumed(chunk.length)
+      stream.write(Buffer.from('uid=1000\r\n'))
+      stream.signal(Buffer.from('{"t":"exit","code":0}'))
+      stream.end()
+    }
+    stream.onEnd = () => {}
+  }
+  const session = await open('term')
+  expect(session.recording).toBe('asciicast')
+  await using client = await Client.dial(node)
+  const terminal = { rows: 30, cols: 100, term: 'xterm' }
+  const line = new Line(await client.stream(session, { terminal }, 'spawn'))
+  await line.until('the prompt', ({ text }) => text === '$ ')
+  line.stream.signal(Buffer.from('{"t":"winsize","rows":50,"cols":132}'))
+  line.stream.signal(Buffer.from('{"t":"winsize","rows":0,"cols":1}'))
+  line.write('id\r')
+  await line.until('how it ended', ({ signals }) => signals.length > 0)
+  line.stream.end()
+  await line.gone()
+  await end(session)
+  const cast = readCast((await read(session, bert)).toString())
+  expect(cast).toMatchObject({ cols: 100, rows: 30 })
+  expect(cast?.events.map(({ code, text }) => [code, text])).toEqual([
+    ['o', '$ '],
+    ['r', '132x50'],
+    ['o', 'uid=1000\r\n'],
+    ['x', '0'],
+  ])
 })
 
 describe('a session of another protocol in the clear', () => {
