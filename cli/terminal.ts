@@ -22,8 +22,9 @@ export interface PersonTerminal extends Ends {
 }
 
 const MOST = 1000
+/** A terminal that was never told its size says 0. */
 const within = (count: number | undefined, otherwise: number) =>
-  Math.min(MOST, Math.max(1, count ?? otherwise))
+  count === undefined || count < 1 ? otherwise : Math.min(MOST, count)
 
 /**
  * The terminal that this program runs on; undefined where either end is none. `leave` is called when

@@ -11,7 +11,7 @@ import { enrolled, Directory, running } from './device.ts'
 import type { Running } from './device.ts'
 import { FakeGateway, openStream, proceed, soon } from './gateway.ts'
 import type { Held, Opened } from './gateway.ts'
-import { sha256Of } from './programs/process.ts'
+import { sha256Of, startProgram } from './programs/process.ts'
 
 const root = userInfo().uid === 0
 const user = root ? 'nobody' : userInfo().uid
@@ -26,6 +26,15 @@ const namespaces = spawnSync('unshare', [
 const missing = process.platform !== 'linux' || namespaces.status !== 0
 const PYTHON = '/usr/bin/python3'
 const SH = '/bin/sh'
+/** Whether an unprivileged user may have a user namespace here. */
+const own =
+  spawnSync(
+    'unshare',
+    ['--user', '--map-current-user', '--pid', '--fork', '--mount-proc', 'true'],
+    {
+      ...(root ? { uid: 65_534, gid: 65_534 } : {}),
+    },
+  ).status === 0
 const shell = missing ? '' : realpathSync(SH)
 
 const target = (declaration: object) =>
@@ -47,7 +56,7 @@ beforeEach(() => {
 interface Device extends AsyncDisposable {
   readonly agent: Running
   readonly held: Held
-  open(overrides?: object): Promise<Opened>
+  open(overrides?: Readonly<Record<string, unknown>>): Promise<Opened>
 }
 
 async function device(tool: ReturnType<typeof target>): Promise<Device> {
@@ -57,7 +66,7 @@ async function device(tool: ReturnType<typeof target>): Promise<Device> {
   return {
     agent,
     held,
-    open: (overrides = {}) => openStream(held, 'tool', { ...overrides }, 'spawn'),
+    open: (overrides = {}) => openStream(held, 'tool', overrides, 'spawn'),
     [Symbol.asyncDispose]: () => agent.stop(),
   }
 }
@@ -144,7 +153,13 @@ describe.skipIf(missing)('unshare: a spawned program', () => {
       .split('\n')
       .filter(Boolean)
       .map((line) => line.split('=')[0])
-    expect(names.toSorted()).toEqual(['HOME', 'LANG', 'LOGNAME', 'PATH', 'USER'])
+    expect(names.toSorted((one, other) => (one ?? '').localeCompare(other ?? ''))).toEqual([
+      'HOME',
+      'LANG',
+      'LOGNAME',
+      'PATH',
+      'USER',
+    ])
   })
 
   test('has its own words, its first one too, and sees no descriptor but its three', async () => {
@@ -283,6 +298,32 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
     await none(name)
   })
 
+  const users = [
+    { name: 'another user’s', uid: 0, able: root },
+    { name: 'the agent’s own user’s, without privilege', uid: root ? 65_534 : uid, able: own },
+  ].filter(({ able }) => able)
+  test.for(users)('an agent that is killed by SIGKILL: $name program', async (row) => {
+    const name = mark()
+    const options = row.uid === userInfo().uid ? {} : { uid: row.uid }
+    await using agent = await startProgram('spawner.ts', [hold(name)], options)
+    expect(agent.port).toBe(1)
+    await up(name, 2)
+    agent.child.kill('SIGKILL')
+    await none(name)
+  })
+
+  test.skipIf(!own)('in a user namespace: no privilege, its own user, its end told', async () => {
+    const script =
+      'sleep 0.5; id -u; grep -E "^(CapEff|NoNewPrivs)" /proc/self/status; ls /proc | grep -c "^[0-9]"; exit 4'
+    const options = root ? { uid: 65_534 } : {}
+    await using agent = await startProgram('spawner.ts', [script], options)
+    let said = ''
+    agent.child.stdout!.setEncoding('utf8').on('data', (text: string) => (said += text))
+    await vi.waitFor(() => expect(said).toContain('exit'), 10_000)
+    expect(said).toMatch(/^\d+\nCapEff:\t0+\nNoNewPrivs:\t1\n[2-7]\n\{"t":"exit","code":4\}\n$/)
+    expect(said.split('\n')[0]).toBe(String(uid))
+  })
+
   test('one that is never decided on was never started, and its sandbox is gone', async () => {
     const name = mark()
     await using one = await device(sh(`sleep ${name}`))
@@ -357,7 +398,7 @@ describe.skipIf(missing)('unshare: what cannot be started', () => {
     for (let at = 0; at < 32; at++) all.push(await one.open())
     await expect(one.open()).rejects.toMatchObject({ code: 'agent.full' })
     all.pop()!.stream.reset('client.gone')
-    await vi.waitFor(async () => void (await one.open()).stream.reset('client.gone'), 5000)
+    await vi.waitFor(async () => (await one.open()).stream.reset('client.gone'), 5000)
   }, 60_000)
 })
 

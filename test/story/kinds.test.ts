@@ -30,9 +30,14 @@ const home = mkdtempSync(join(tmpdir(), 'sallyport-kinds-'))
 const root = userInfo().uid === 0
 const user = root ? 'nobody' : userInfo().uid
 const uid = root ? 65_534 : userInfo().uid
-const namespaces = ['unshare', '--pid', '--fork', '--mount-proc', 'true']
 const missing =
-  spawnSync('env', root ? namespaces : [...namespaces.toSpliced(1, 0, '--user')]).status !== 0
+  spawnSync('unshare', [
+    ...(root ? [] : ['--user', '--map-current-user']),
+    '--pid',
+    '--fork',
+    '--mount-proc',
+    'true',
+  ]).status !== 0
 const stopping = new AbortController()
 let node: TestNode
 let vendor: Person
