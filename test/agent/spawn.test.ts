@@ -31,9 +31,7 @@ const own =
   spawnSync(
     'unshare',
     ['--user', '--map-current-user', '--pid', '--fork', '--mount-proc', 'true'],
-    {
-      ...(root ? { uid: 65_534, gid: 65_534 } : {}),
-    },
+    root ? { uid: 65_534, gid: 65_534 } : {},
   ).status === 0
 const shell = missing ? '' : realpathSync(SH)
 
