@@ -211,8 +211,11 @@ describe.skipIf(missing)('unshare: a spawned process', () => {
       // Node's raw mode still writes a line's end as two characters: there may be a further CR.
       const answers = /\/dev\/pts\/\d+\r+\n31 97\r+\nxterm\r+\n/
       await until('the answers', () => answers.test(out), 30_000)
-      child.stdin.write('sleep 100\r')
+      const loop = `trap "echo caught; exit 1" INT; echo ready; while :; do sleep 0.1; done`
+      child.stdin.write(`sh -c '${loop}'\r`)
+      await until('it runs', () => /ready\r+\n/.test(out), 30_000)
       child.stdin.write('\x03')
+      await until('it was interrupted', () => /caught\r+\n/.test(out), 30_000)
       child.stdin.write('exit 9\r')
       expect(await soon('the command ends', over, 60_000)).toBe(9)
     },
