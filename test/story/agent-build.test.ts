@@ -148,7 +148,7 @@ test('who gives Node arguments keeps them; a connected agent has not loaded what
     await ended
   }
   expect(loaded).toContain('NativeModule tls')
-  const dear = ['http', 'zlib', 'child_process', 'dns/promises', 'fs/promises']
+  const dear = ['http', 'zlib', 'child_process', 'dgram', 'dns/promises', 'fs/promises']
   const names = [...dear, 'internal/deps/undici/undici'].map((name) => `NativeModule ${name} `)
   expect(names.filter((name) => `${loaded.trim()} `.includes(name))).toEqual([])
 })
