@@ -9,6 +9,8 @@ import { program, run } from './program.ts'
 const [node = '', file = '', ...words] = process.argv
 if (words[0] === 'agent') words.shift()
 if (words.includes('run')) becomeLean()
-void run(program('sallyport-agent', [addAgentCommands]), [node, file, ...words]).then((code) => {
-  if (code !== 0) process.exitCode = code
-})
+if (words[0] === 'become-program') void import('#agent').then((agent) => agent.becomeProgram())
+else
+  void run(program('sallyport-agent', [addAgentCommands]), [node, file, ...words]).then((code) => {
+    if (code !== 0) process.exitCode = code
+  })

@@ -18,17 +18,28 @@ const EXECUTABLE = 'sallyport-agent'
 const LICENCES = 'THIRD-PARTY.txt'
 
 /**
- * commander can start programs of its own; an agent never does, and what Node loads for that is 1.5 MiB.
- * So it gets the module when it first asks for something in it.
+ * What most agents never need of Node, or commander asks for and does not use: it is loaded with the
+ * first call. An import of another name fails the build.
  */
-const lateChildProcess: Plugin = {
-  name: 'late-child-process',
-  resolveId: (id, importer) =>
-    id === 'node:child_process' && importer?.includes('/commander/') === true ? '\0late' : null,
-  load: (id) =>
-    id === '\0late'
-      ? `export default new Proxy({}, { get: (_, name) => process.getBuiltinModule('node:child_process')[name] })`
-      : null,
+const LATE: Readonly<Record<string, readonly string[]>> = {
+  'node:child_process': ['spawn'],
+  'node:dgram': ['createSocket'],
+}
+const MARK = '\0late:'
+
+const late: Plugin = {
+  name: 'late',
+  resolveId: (id) => (LATE[id] === undefined ? null : `${MARK}${id}`),
+  load(id) {
+    const name = id.startsWith(MARK) ? id.slice(MARK.length) : ''
+    const calls = LATE[name]
+    if (calls === undefined) return null
+    return [
+      `const late = () => process.getBuiltinModule('${name}')`,
+      ...calls.map((call) => `export const ${call} = (...given) => late().${call}(...given)`),
+      'export default new Proxy({}, { get: (_, key) => late()[key] })',
+    ].join('\n')
+  },
 }
 
 async function bundle(): Promise<OutputChunk> {
@@ -36,7 +47,7 @@ async function bundle(): Promise<OutputChunk> {
     input: ENTRY,
     cwd: ROOT,
     platform: 'node',
-    plugins: [lateChildProcess],
+    plugins: [late],
   })
   const { output } = await build.generate({
     file: BUNDLE,

@@ -4,10 +4,20 @@
  */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -107,6 +117,26 @@ test.for(kinds)(
   },
 )
 
+test('the one file is its own launcher of declared programs', async () => {
+  const program = openSync('/bin/echo', 'r')
+  try {
+    // As agent-tunnel/agent/spawn/line.ts starts it: the program on one descriptor, the words on the next.
+    const child = spawn(process.execPath, [file(), 'become-program'], {
+      env: {},
+      stdio: ['pipe', 'pipe', 'inherit', program, 'pipe'],
+    })
+    let said = ''
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => (said += text))
+    const spec = { argv: ['echo', 'it is'], env: [], cwd: '/', user: null, terminal: false }
+    const control = child.stdio[4] as Writable
+    control.end(JSON.stringify({ ...spec, limits: [] }))
+    expect(await once(child, 'close')).toEqual([0, null])
+    expect(said).toBe('it is\n')
+  } finally {
+    closeSync(program)
+  }
+})
+
 test('the same sources give the same file, with no path of this machine in it', async () => {
   const again = join(folder, 'again')
   await run(process.execPath, [build, '--out', again])
@@ -148,7 +178,7 @@ test('who gives Node arguments keeps them; a connected agent has not loaded what
     await ended
   }
   expect(loaded).toContain('NativeModule tls')
-  const dear = ['http', 'zlib', 'child_process', 'dns/promises', 'fs/promises']
+  const dear = ['http', 'zlib', 'child_process', 'dgram', 'dns/promises', 'fs/promises']
   const names = [...dear, 'internal/deps/undici/undici'].map((name) => `NativeModule ${name} `)
   expect(names.filter((name) => `${loaded.trim()} `.includes(name))).toEqual([])
 })

@@ -5,7 +5,6 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import type { Readable, Writable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 import { readInto, SlabWriter } from '#tunnel'
 import type { TunnelStream } from '#tunnel'
 import { Refused, sizeOf } from '../ask.ts'
@@ -20,6 +19,7 @@ import { openPty } from './pty.ts'
 import type { Pty } from './pty.ts'
 import { Sandbox, TOOLS_PATH } from './sandbox.ts'
 import { launched } from './launched.ts'
+import { launcherCommand } from './launcher.ts'
 import type { LaunchSpec } from './spec.ts'
 
 /** Each has a sandbox, and its own processes within their limits. */
@@ -144,8 +144,7 @@ class SpawnLine implements Line {
 
   /** The launcher, on its way to become the program. */
   #start(): ChildProcess {
-    const launcher = fileURLToPath(new URL('launch.ts', import.meta.url))
-    const { file, args } = this.#sandbox.enter([process.execPath, launcher])
+    const { file, args } = this.#sandbox.enter(launcherCommand())
     const own = this.#pty?.slave ?? 'pipe'
     return spawn(file, args, {
       cwd: '/',
