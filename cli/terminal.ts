@@ -58,7 +58,7 @@ const DOT = 0x2e
 const LINE_ENDS = [0x0a, 0x0d]
 
 /** Passes keys on, and takes `~.` at the beginning of a line for itself. `~~` there is one `~`. */
-class Escape extends Transform {
+export class Escape extends Transform {
   readonly #leave: () => void
   #state: 'start' | 'tilde' | 'line' = 'start'
 
