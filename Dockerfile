@@ -15,7 +15,6 @@ FROM base AS sallyport
 COPY --from=packages /opt/sallyport/node_modules node_modules
 COPY package.json ./
 COPY agent-tunnel agent-tunnel
-COPY approval approval
 COPY audit audit
 COPY ca ca
 COPY cli cli

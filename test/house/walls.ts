@@ -34,7 +34,6 @@ const DOORS = [
 ]
 const INSIDES = [
   'agent-tunnel',
-  'approval',
   'ca',
   'policy',
   'audit',
@@ -48,12 +47,12 @@ const INSIDES = [
 export const rooms: readonly Room[] = [
   { folder: 'agent-tunnel/mux', may: [], pure: true },
   { folder: 'agent-tunnel/ot', may: [], pure: true },
+  { folder: 'agent-tunnel/approval', may: ['node:crypto'], pure: true },
   { folder: 'agent-tunnel/transport', may: ['#mux', 'node:*', 'ws'] },
   {
     folder: 'agent-tunnel/agent',
     may: ['#mux', '#ot', '#approval', '#tunnel', '#est', 'node:*', 'ws'],
   },
-  { folder: 'approval', may: ['node:crypto'], pure: true },
   { folder: 'ca/der', may: [], pure: true },
   { folder: 'ca/client', may: ['ca/der', 'node:crypto'] },
   {
