@@ -85,10 +85,16 @@ function kept(before: string, text: Buffer): string {
   return (before + text.toString('utf8')).slice(0, MAX_SAYS)
 }
 
-/** Whether a child of `parent` runs the file. */
+/**
+ * Whether a child of `parent` runs the file, or what the file has become since: the launcher executes
+ * nothing else, so whoever no longer runs the launcher's own executable was the program.
+ */
 async function runs(parent: number | undefined, id: string): Promise<boolean> {
-  for (const pid of childrenOf(parent ?? 0))
-    if ((await identify(`/proc/${pid}/exe`)) === id) return true
+  const launcher = await identify(process.execPath)
+  for (const pid of childrenOf(parent ?? 0)) {
+    const now = await identify(`/proc/${pid}/exe`)
+    if (now === id || (now !== null && launcher !== null && now !== launcher)) return true
+  }
   return false
 }
 
