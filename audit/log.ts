@@ -6,8 +6,8 @@ import { endOf, recoveredEvent } from './aftermath.ts'
 import { pack } from './batch.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
+import type { Appended, AuditLog, LogState, Recovered, Room } from './contract.ts'
 import { AuditError } from './errors.ts'
-import type { Place } from './errors.ts'
 import type { EventCode, EventInput } from './event.ts'
 import { render } from './format/render.ts'
 import type { Rendered, Source } from './format/render.ts'
@@ -17,119 +17,15 @@ import { formatVkey } from './note.ts'
 import { defaults } from './options.ts'
 import type { LogLimits, LogOptions } from './options.ts'
 import { spendOf, type Spend } from './reserve.ts'
+import { cheapest, keptBack, stateOf } from './room.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
 import type { Answer, Request, ThreadData } from './serve.ts'
 import type { Opened, Watched, Written } from './writer.ts'
 
-/**
- * `OK`. `WARN`: near a limit. `CLOSED_NEW`: open no new session or grant, admitted ones go on.
- * `DRAIN`: nothing can be appended; end the sessions.
- */
-export type LogState = 'OK' | 'WARN' | 'CLOSED_NEW' | 'DRAIN'
-
-export interface Appended {
-  readonly idx: number
-  /** UUIDv7, the receiver's key for dropping duplicates. */
-  readonly uid: string
-  /** Leaf hash, 64 hex digits. */
-  readonly leaf: string
-}
-
-export interface Recovered {
-  /** Bytes of a torn tail that were moved to quarantine/; 0 if the log ended cleanly. */
-  readonly quarantinedBytes: number
-  readonly place: Place | null
-  /** Leaves found. */
-  readonly size: number
-  /** Sessions whose start had no end; an end with reason node_crash was written for each. */
-  readonly sessions: readonly string[]
-}
-
-export interface AuditLog extends AsyncDisposable {
-  readonly directory: string
-  readonly origin: string
-  /** What opening found and did. */
-  readonly recovered: Recovered
-  /** Verifier keys (C2SP vkey), one per signer; hand them to auditors. */
-  readonly vkeys: readonly string[]
-  readonly state: LogState
-  /** Durable leaves. */
-  readonly size: number
-  /** Last signed checkpoint. */
-  readonly signed: Checkpoint
-
-  /**
-   * Resolves when the event is durable. Rejects with AuditError: event.* (the event cannot be written), log.closed,
-   * log.overloaded, log.write, log.poisoned. After a rejection nothing may be done that the event was to record.
-   */
-  append(event: EventInput): Promise<Appended>
-  /** Signs now, over everything durable so far (after what is queued), and resolves with the published checkpoint. */
-  checkpoint(): Promise<Checkpoint>
-  /** At most `limit` durable entries from `fromIdx` on. */
-  read(fromIdx: number, limit: number): Promise<Entry[]>
-  /** Called on every change of state, with why. Returns the function that stops it. */
-  onState(listener: (state: LogState, why: string) => void): () => void
-  /** Called when a checkpoint was published. Returns the function that stops it. */
-  onCheckpoint(listener: (checkpoint: Checkpoint) => void): () => void
-  /** Where the heartbeat finds the active sessions, and optionally clock offset and sink lag. */
-  setHeartbeat(active: () => readonly ActiveLine[]): void
-  /** Writes log.close, signs, ends the thread. Later appends reject with log.closed. */
-  close(): Promise<void>
-  /**
-   * Keeps room on the disk for something that is about to be admitted and will write up to `bytes`, until it is released
-   * (once; again does nothing). Throws AuditError log.room where that would leave less than the floor beside all that was
-   * admitted before, and log.closed, log.poisoned.
-   */
-  admit(bytes: number): { release(): void }
-  /** The room there is. */
-  readonly room: Room
-}
-
-/** Room on the disk, as it was last looked at. */
-export interface Room {
-  /** Null before the first look. */
-  readonly freeBytes: number | null
-  /** Promised to what was admitted. */
-  readonly reservedBytes: number
-  /** Kept back, and missing from what was to be kept back; null where nothing is. */
-  readonly reserve: Watched['reserve'] | null
-}
-
 const reopenLimitMs = 30_000
 /** Below this the disk counts as full. */
 const fullBytes = 512 * 1024
-/** A state that want of room brought is left when there is a tenth more than its limit, or it would come and go. */
-const relief = 1.1
-
-function stateOf(
-  free: number,
-  { floorBytes, warnBytes }: Required<LogLimits>,
-  now: LogState,
-): readonly [LogState, string] {
-  const below = (limit: number, held: boolean): boolean => free < limit * (held ? relief : 1)
-  if (below(floorBytes, now === 'CLOSED_NEW' || now === 'DRAIN'))
-    return ['CLOSED_NEW', `${free} bytes are free, the floor is ${floorBytes}`]
-  if (below(warnBytes, now !== 'OK'))
-    return ['WARN', `${free} bytes are free, which is less than ${warnBytes}`]
-  return ['OK', 'the disk has room again']
-}
-
-/** What the writer keeps back; undefined: nothing, and it need not look at the disk before it writes. */
-function keptBack({
-  closeoutBytes,
-  breakglassBytes,
-  floorBytes,
-}: Required<LogLimits>): ThreadData['reserve'] {
-  if (closeoutBytes + breakglassBytes === 0) return undefined
-  return { closeoutBytes, breakglassBytes, floorBytes }
-}
-
-/** What a batch may spend: nothing, if one of it may not; what operators need, only if all are theirs. */
-function cheapest(batch: readonly { readonly spend: Spend | null }[]): Spend | null {
-  if (batch.some(({ spend }) => spend === null)) return null
-  return batch.some(({ spend }) => spend === 'closeout') ? 'closeout' : 'breakglass'
-}
 
 /** How long a batch may wait for its next events, how many end the wait, and after how many batches it is tried anew. */
 const gatherMs = 6

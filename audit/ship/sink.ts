@@ -3,7 +3,7 @@
  * is, and that it rests between. docs/audit.md section "Shipping to a SIEM".
  */
 import { join } from 'node:path'
-import type { AuditLog } from '../log.ts'
+import type { AuditLog } from '../contract.ts'
 import { LogReader } from '../read.ts'
 import { Cursor } from './cursor.ts'
 

@@ -1,0 +1,81 @@
+/** What an audit log is to whoever writes to it, and what it says of itself. */
+import type { Checkpoint } from './checkpoint.ts'
+import type { Place } from './errors.ts'
+import type { EventInput } from './event.ts'
+import type { ActiveLine } from './heartbeat.ts'
+import type { Entry } from './read.ts'
+import type { Watched } from './writer.ts'
+
+/**
+ * `OK`. `WARN`: near a limit. `CLOSED_NEW`: open no new session or grant, admitted ones go on.
+ * `DRAIN`: nothing can be appended; end the sessions.
+ */
+export type LogState = 'OK' | 'WARN' | 'CLOSED_NEW' | 'DRAIN'
+
+export interface Appended {
+  readonly idx: number
+  /** UUIDv7, the receiver's key for dropping duplicates. */
+  readonly uid: string
+  /** Leaf hash, 64 hex digits. */
+  readonly leaf: string
+}
+
+export interface Recovered {
+  /** Bytes of a torn tail that were moved to quarantine/; 0 if the log ended cleanly. */
+  readonly quarantinedBytes: number
+  readonly place: Place | null
+  /** Leaves found. */
+  readonly size: number
+  /** Sessions whose start had no end; an end with reason node_crash was written for each. */
+  readonly sessions: readonly string[]
+}
+
+export interface AuditLog extends AsyncDisposable {
+  readonly directory: string
+  readonly origin: string
+  /** What opening found and did. */
+  readonly recovered: Recovered
+  /** Verifier keys (C2SP vkey), one per signer; hand them to auditors. */
+  readonly vkeys: readonly string[]
+  readonly state: LogState
+  /** Durable leaves. */
+  readonly size: number
+  /** Last signed checkpoint. */
+  readonly signed: Checkpoint
+
+  /**
+   * Resolves when the event is durable. Rejects with AuditError: event.* (the event cannot be written), log.closed,
+   * log.overloaded, log.write, log.poisoned. After a rejection nothing may be done that the event was to record.
+   */
+  append(event: EventInput): Promise<Appended>
+  /** Signs now, over everything durable so far (after what is queued), and resolves with the published checkpoint. */
+  checkpoint(): Promise<Checkpoint>
+  /** At most `limit` durable entries from `fromIdx` on. */
+  read(fromIdx: number, limit: number): Promise<Entry[]>
+  /** Called on every change of state, with why. Returns the function that stops it. */
+  onState(listener: (state: LogState, why: string) => void): () => void
+  /** Called when a checkpoint was published. Returns the function that stops it. */
+  onCheckpoint(listener: (checkpoint: Checkpoint) => void): () => void
+  /** Where the heartbeat finds the active sessions, and optionally clock offset and sink lag. */
+  setHeartbeat(active: () => readonly ActiveLine[]): void
+  /** Writes log.close, signs, ends the thread. Later appends reject with log.closed. */
+  close(): Promise<void>
+  /**
+   * Keeps room on the disk for something that is about to be admitted and will write up to `bytes`, until it is released
+   * (once; again does nothing). Throws AuditError log.room where that would leave less than the floor beside all that was
+   * admitted before, and log.closed, log.poisoned.
+   */
+  admit(bytes: number): { release(): void }
+  /** The room there is. */
+  readonly room: Room
+}
+
+/** Room on the disk, as it was last looked at. */
+export interface Room {
+  /** Null before the first look. */
+  readonly freeBytes: number | null
+  /** Promised to what was admitted. */
+  readonly reservedBytes: number
+  /** Kept back, and missing from what was to be kept back; null where nothing is. */
+  readonly reserve: Watched['reserve'] | null
+}
