@@ -18,6 +18,11 @@ import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
 import { VERSION } from './version.ts'
 
+/** A part that is undone when the node stops; the stack keeps the order. */
+export type Undo = AsyncDisposableStack
+/** Told of failures that have no caller to go to. */
+export type Report = (error: unknown, what: string) => void
+
 /** Epoch milliseconds; the one place where a node reads its clock. */
 export const now = () => Date.now()
 

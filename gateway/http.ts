@@ -1,0 +1,210 @@
+/** What a node answers over HTTP: its routes, its pages, and what its CA publishes. */
+import { randomBytes } from 'node:crypto'
+import { est, instant, type PendingStore } from '#ca'
+import type { Config } from './config.ts'
+import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
+import { decideIssuance, inventory, type EstSetup } from './enrolment.ts'
+import { now, originOf, publicPort, type Foundation, type Report, type Undo } from './foundation.ts'
+import { VERSION } from './version.ts'
+import { createApi, type Api } from './listen/api.ts'
+import { estHandler } from './listen/est.ts'
+import { dispatch, type Handler } from './listen/front.ts'
+import { Publication } from './listen/revocation.ts'
+import { auditorRoutes } from './listen/routes/auditors.ts'
+import { baselineRoutes } from './listen/routes/baseline.ts'
+import { certificateRoutes } from './listen/routes/certificates.ts'
+import { deviceRoutes } from './listen/routes/devices.ts'
+import { enrolmentRoutes } from './listen/routes/enrolments.ts'
+import { lockRoutes } from './listen/routes/locks.ts'
+import { grantRoutes } from './listen/routes/grants.ts'
+import { idpRoutes } from './listen/routes/idps.ts'
+import { logRoutes } from './listen/routes/log.ts'
+import { passkeyRoutes } from './listen/routes/passkeys.ts'
+import { policyRoutes } from './listen/routes/policy.ts'
+import { peopleRoutes } from './listen/routes/people.ts'
+import { recordingRoutes } from './listen/routes/recordings.ts'
+import { tokenRoutes } from './listen/routes/tokens.ts'
+import { witnessRoutes } from './listen/routes/witness.ts'
+import { sessionRoutes } from './listen/routes/sessions.ts'
+import type { NodePolicy } from './policy/node.ts'
+import type { WitnessRoom } from './witnesses.ts'
+import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
+import type { Access } from './live.ts'
+
+export interface Web {
+  readonly setup: EstSetup
+  readonly report: Report
+  /** Somebody at this address has proven to belong here. */
+  readonly proven: (address: string) => void
+  readonly witnesses: WitnessRoom
+}
+
+/** Everything that speaks HTTP on the one port. */
+export async function openHttp(
+  config: Config,
+  foundation: Foundation,
+  policy: NodePolicy,
+  access: Access,
+  { setup, report, proven, witnesses }: Web,
+  undo: Undo,
+): Promise<Handler> {
+  const { authority, caStore, caLog, identity, thread } = foundation
+  const { decisions } = policy
+  const { devices } = access.room
+  const publication = undo.use(await openPublication(config, foundation, access, report))
+  const pending = new SqlitePendingStore(thread)
+  const api = undo.use(
+    await createApi({
+      version: VERSION,
+      identity,
+      now,
+      report,
+      proven,
+      routes(calls) {
+        addRoutes(calls, config, foundation, policy, access, publication, pending)
+        witnessRoutes(calls, { decisions, log: foundation.log, room: witnesses })
+      },
+    }),
+  )
+  const enrol = est({
+    ...setup.options,
+    pending,
+    tenant: config.tenant,
+    store: caStore,
+    issuers: () => authority.issuers,
+    devices: inventory(devices),
+    decide: decideIssuance(decisions),
+    log: caLog,
+    now: () => instant(now()),
+    random: (bytes) => randomBytes(bytes),
+    failed: (error, requestId) => report(error, `enrolment request ${requestId}`),
+    issued: async ({ device }) => {
+      await devices.move(device, ['pending'], 'active')
+    },
+  })
+  return dispatch({
+    appsDomain: config.apps_domain,
+    est: estHandler(enrol, { report, proven }),
+    revocation: publication.handle,
+    oidc: (request, response) => identity.handle(request, response),
+    api,
+    app: (request, response, label) => access.apps.handle(request, response, label),
+  })
+}
+
+/** Carries out what a crash left intended, then publishes the first lists; before anybody is admitted. */
+async function openPublication(
+  { tenant, gateway }: Config,
+  { authority, caStore, caLog }: Foundation,
+  { registry, room, reauthorization }: Access,
+  report: Report,
+): Promise<Publication> {
+  const open = { registry, live: room.live, reauthorization, report }
+  const issuers = () => authority.issuers
+  return await Publication.open({
+    tenant,
+    gateway,
+    issuers,
+    store: caStore,
+    log: caLog,
+    cut: async (row) => {
+      await cutRevoked(open, row, { by: 'gateway', at: performance.now() })
+    },
+    now,
+    report,
+  })
+}
+
+function revocationRoom(
+  { tenant }: Config,
+  { caStore: store, caLog: log }: Pick<Foundation, 'caStore' | 'caLog'>,
+  { registry, room, reauthorization }: Pick<Access, 'registry' | 'room' | 'reauthorization'>,
+  { revoked }: Publication,
+): RevocationRoom {
+  const { live, report } = room
+  return { tenant, store, log, registry, live, reauthorization, revoked, now, report }
+}
+
+/** Who is behind an identity of ours; one that is not there any more stands for itself. */
+function personsOf({ issuer, accounts }: Foundation['identity']) {
+  return async (identity: string): Promise<string> => {
+    const account = identity.startsWith(`${issuer}|`)
+      ? await accounts.find(identity.slice(issuer.length + 1))
+      : undefined
+    return account?.person ?? identity
+  }
+}
+
+function addRoutes(
+  calls: Api,
+  config: Config,
+  { log, identity, authority, caStore, caLog }: Foundation,
+  { decisions, service, journal }: NodePolicy,
+  { registry, inventories, room, reauthorization, locks, signIns, recordings, auditors }: Access,
+  publication: Publication,
+  pending: PendingStore,
+): void {
+  const { tenant } = config
+  const { devices, grants } = room
+  const origin = originOf(config)
+  peopleRoutes(calls, {
+    decisions,
+    log,
+    identity,
+    info: {
+      product: 'sallyport',
+      version: VERSION,
+      tenant,
+      gateway: config.gateway,
+      issuer: identity.issuer,
+      client_id: identity.clientId,
+      resource: identity.audience,
+      apps_domain: config.apps_domain,
+      // After a rollover of the root: the new one, without a restart.
+      get ca_sha256() {
+        return authority.rootSha256
+      },
+    },
+  })
+  const caSha256 = () => authority.rootSha256
+  const tokens = { tenant, store: caStore, origin, caSha256, now }
+  const revocation = revocationRoom(
+    config,
+    { caStore, caLog },
+    { registry, room, reauthorization },
+    publication,
+  )
+  const guard = { decisions, log }
+  const stock = {
+    devices,
+    registry,
+    inventories,
+    caStore,
+    tokens,
+    reauthorization,
+    revocation,
+    now,
+  }
+  deviceRoutes(calls, { ...guard, ...stock })
+  baselineRoutes(calls, { ...guard, devices, inventories, now })
+  tokenRoutes(calls, { ...guard, devices, caStore, revocation, tokens, now })
+  const crls = () => publication.lists()
+  const issuers = () => authority.issuers
+  certificateRoutes(calls, { ...guard, tenant, origin, caStore, revocation, crls, issuers })
+  enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
+  idpRoutes(calls, { decisions, log, identity })
+  const personOf = personsOf(identity)
+  const grantRoom = { tenant, store: grants, devices, registry, decisions, log, personOf, now }
+  const granting = { decisions, log, grants: grantRoom, reauthorization }
+  grantRoutes(calls, granting)
+  passkeyRoutes(calls, { ...granting, identity, origin, now })
+  const appOrigin = (process: string, device: string) =>
+    `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
+  sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })
+  const { live } = room
+  lockRoutes(calls, { decisions, log, locks, identity, devices, live, reauthorization })
+  logRoutes(calls, { decisions, log })
+  recordingRoutes(calls, { ...guard, directory: recordings.directory })
+  auditorRoutes(calls, { ...guard, auditors, now, random: (bytes) => randomBytes(bytes) })
+  policyRoutes(calls, { decisions, log, policy: service, journal, identity, room, personOf })
+}

@@ -1,0 +1,161 @@
+/** Who is connected and what is open: the registry, the sessions, what carries, records and withdraws them. */
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import type { ActiveLine } from '#audit'
+import { instant, stillStands } from '#ca'
+import { systemClock } from '#tunnel'
+import { AppSignIns } from './access/apps.ts'
+import { AppForwarder } from './access/http.ts'
+import type { Config } from './config.ts'
+import type { Decisions } from './decisions.ts'
+import { InventoryWatch } from './devices/drift.ts'
+import { Registry } from './devices/presence.ts'
+import { now, type Foundation, type Report, type Undo } from './foundation.ts'
+import { VERSION } from './version.ts'
+import { refusePage } from './listen/page.ts'
+import { Locks } from './locks/locks.ts'
+import type { AuditorStore } from './recordings/auditors.ts'
+import { Recordings } from './recordings/recordings.ts'
+import { Reauthorization } from './sessions/reevaluate.ts'
+import type { SessionRoom } from './sessions/room.ts'
+import { watchFlows } from './sessions/stats.ts'
+import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
+import { SqliteDeviceStore } from './store/sqlite/devices.ts'
+import { SqliteGrantStore } from './store/sqlite/grants.ts'
+import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
+import { SqliteLockStore } from './store/sqlite/locks.ts'
+import { SqliteSessionStore } from './store/sqlite/sessions.ts'
+
+/** Devices, sessions, and what carries them. */
+export interface Access {
+  readonly registry: Registry
+  readonly inventories: InventoryWatch
+  readonly room: SessionRoom
+  readonly reauthorization: Reauthorization
+  readonly locks: Locks
+  readonly signIns: AppSignIns
+  readonly apps: AppForwarder
+  readonly recordings: Recordings
+  readonly auditors: AuditorStore
+}
+
+export async function openAccess(
+  config: Config,
+  { thread, log, identity, caStore }: Foundation,
+  decisions: Decisions,
+  report: Report,
+  undo: Undo,
+): Promise<Access> {
+  const registry = new Registry()
+  const signIns = new AppSignIns()
+  const auditors = new SqliteAuditorStore(thread)
+  const recordings = openRecordings(config, { auditors, log, report })
+  const room: SessionRoom = {
+    log,
+    store: new SqliteSessionStore(thread),
+    grants: new SqliteGrantStore(thread),
+    devices: new SqliteDeviceStore(thread),
+    registry,
+    decisions,
+    identity,
+    live: new Map(),
+    recordings,
+    stands: (peer) => stillStands(peer, { store: caStore, now: instant(now()) }),
+    now,
+    report,
+    ended: (session) => {
+      apps.close(session.id)
+      signIns.forget(session.id)
+    },
+  }
+  const apps = undo.use(new AppForwarder({ room, log, signIns, refuse: refusePage }))
+  await closeCrashed(room)
+  await recordings.recover()
+  undo.use(watchFlows(room))
+  log.setHeartbeat(() => heartbeatOf(room))
+  const reauthorization = undo.use(new Reauthorization(room))
+  const store = new SqliteInventoryStore(thread)
+  const watching = { store, log, reauthorization, clock: systemClock, now, report }
+  const inventories = undo.use(new InventoryWatch(watching))
+  identity.onChange(({ subject }) => {
+    const at = performance.now()
+    const touches = (session: { subject: { id: string } }) => session.subject.id === subject
+    void reauthorization.withdraw(touches, { trigger: 'identity', at })
+  })
+  // From here on no decision is made without them.
+  const locks = await Locks.open({ store: new SqliteLockStore(thread), log, now })
+  decisions.locks = locks
+  const inside = { registry, inventories, room, reauthorization, locks }
+  return { ...inside, signIns, apps, recordings, auditors }
+}
+
+const RECORDING_BYTES = 256 * 1024 * 1024
+const FLOOR_BYTES = 64 * 1024 * 1024
+
+function openRecordings(
+  { data, recordings: settings = {} }: Config,
+  { auditors, log, report }: { auditors: AuditorStore; log: Foundation['log']; report: Report },
+): Recordings {
+  return new Recordings({
+    directory: join(data, 'recordings'),
+    auditors,
+    log,
+    floorBytes: settings.floor_bytes ?? FLOOR_BYTES,
+    sessionBytes: settings.session_bytes ?? RECORDING_BYTES,
+    terminalInput: settings.terminal_input ?? false,
+    version: VERSION,
+    now,
+    random: (bytes) => randomBytes(bytes),
+    report,
+  })
+}
+
+/** The sessions whose start is in the log: one that is still opening has no place there yet. */
+function heartbeatOf({ live }: SessionRoom): ActiveLine[] {
+  return [...live.values()]
+    .filter(({ state }) => state !== 'opening')
+    .map(({ id, grant, device, process, subject, kind, startIdx }) => ({
+      session: id,
+      grant,
+      device,
+      process,
+      party: subject.party,
+      kind,
+      startIdx,
+    }))
+}
+
+/** What cannot be recorded must not go on: every session ends when the log is lost. Gives what stops it. */
+export function onLogState(
+  { log, logger }: Foundation,
+  { room, reauthorization }: Access,
+  report: Report,
+): () => void {
+  const why = { reason: 'audit_state', code: 'log.unavailable' } as const
+  return log.onState((state, detail) => {
+    const level = state === 'OK' ? 'info' : state === 'DRAIN' ? 'error' : 'warn'
+    logger[level]({ state, detail }, 'audit log changed its state')
+    if (state !== 'DRAIN') return
+    for (const session of room.live.values())
+      reauthorization
+        .end(session, { ...why, message: 'the log cannot be written' })
+        .catch((error: unknown) =>
+          report(error, `the end of session ${session.id} could not be recorded`),
+        )
+  })
+}
+
+/** The log's own recovery wrote `session.end` for what a crash left open; the list follows it. */
+async function closeCrashed(room: SessionRoom): Promise<void> {
+  const at = Math.floor(room.now() / 1000)
+  for (const { id, bytes_in, bytes_out, connections } of await room.store.open())
+    await room.store.end({
+      id,
+      at,
+      reason: 'node_crash',
+      bytes_in,
+      bytes_out,
+      connections,
+      time_to_cut_ms: null,
+    })
+}
