@@ -227,7 +227,7 @@ describe('a body that is not what the call takes', () => {
       name: 'a process of an unknown kind',
       method: 'PUT',
       path: '/devices/press-07/processes/x',
-      body: { ...good.process, kind: 'udp' },
+      body: { ...good.process, kind: 'serial' },
     },
     {
       name: 'a process without an expectation',
