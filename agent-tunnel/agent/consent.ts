@@ -50,6 +50,8 @@ const MAX_BY = 64
 const SESSION_ID = /^s_[0-9a-hjkmnp-tv-z]{26}$/
 
 interface Entry {
+  /** What the answer is to: it is none to another process, target or person. */
+  readonly question: Question
   answer: Answer | undefined
   /** Monotonic; then the session is over and its answer forgotten. */
   readonly ends: number
@@ -81,13 +83,18 @@ export class Consents implements Disposable {
   }
 
   /**
-   * What the owner says to a session that may live `remainingMs`. Asks once a session; resolves at the
-   * answer, or with `owner.asked` while it is still awaited. Rejects where nobody can be asked.
+   * What the owner says to a session that may live `remainingMs`. Asks once a session, about one process,
+   * target and person; whatever else comes under its id is denied. Resolves at the answer, or with
+   * `owner.asked` while it is still awaited. Rejects where nobody can be asked.
    */
   async ask(question: Question, remainingMs: number, signal: AbortSignal): Promise<Answer> {
     const { clock } = this.#options
     this.#forget()
     const known = this.#entries.get(question.session)
+    if (known !== undefined && !isSame(known.question, question)) {
+      this.#options.log('warn', 'consent.differs', { ...question })
+      return { code: 'owner.denied' }
+    }
     if (known?.answer !== undefined) return known.answer
     if (known === undefined && this.#full()) return { code: 'owner.busy' }
     const entry = known ?? this.#put(question, clock.now() + remainingMs)
@@ -124,6 +131,7 @@ export class Consents implements Disposable {
     const path = join(this.#folder, `${question.session}.json`)
     writeDurably(path, `${JSON.stringify(standing)}\n`)
     const entry = {
+      question,
       answer: undefined,
       ends,
       lapses: clock.now() + waitMs,
@@ -190,6 +198,11 @@ export class Consents implements Disposable {
       this.#options.log('error', 'data.unwritable', { reason: messageOf(error) })
     }
   }
+}
+
+/** Session ids are the gateway's to give: one that comes again for something else is another question. */
+function isSame(one: Question, other: Question): boolean {
+  return one.process === other.process && one.target === other.target && one.who === other.who
 }
 
 /** Printable, because it goes into other people's logs. */

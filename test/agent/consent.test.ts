@@ -79,6 +79,24 @@ describe('a question', () => {
     expect(await on.consents.ask(about(1), HOUR_MS, forever)).toHaveProperty('consent')
   })
 
+  test.for([
+    ['another process', { process: 'snmp' }],
+    ['another target', { target: '127.0.0.1:161' }],
+    ['another person', { who: 'mallory@acme.example' }],
+    ['nobody', { who: null }],
+  ] as const)('is not answered for %s under the id of its session', async ([, other]) => {
+    using on = stage()
+    const ask = (more: Partial<Question>) =>
+      on.consents.ask({ ...about(1), ...more }, HOUR_MS, forever)
+    const first = ask({})
+    expect(await ask(other)).toEqual({ code: 'owner.denied' })
+    answerQuestion(on.path, idOf(1), { answer: 'allow', by: 'a' })
+    on.clock.pass(200)
+    expect(await first).toHaveProperty('consent')
+    expect(await ask(other)).toEqual({ code: 'owner.denied' })
+    expect(await ask({})).toHaveProperty('consent')
+  })
+
   test('that nobody answers is a no for good', async () => {
     using on = stage()
     const first = on.consents.ask(about(1), HOUR_MS, forever)
@@ -184,7 +202,7 @@ test('on an agent: nothing reaches the target before the yes, and the gateway is
   const words = ['--json', 'agent', 'consent', 'allow', question.session, '--data', directory.path]
   const child = spawn(process.execPath, [bin, ...words], { stdio: 'ignore' })
   expect(await once(child, 'exit')).toEqual([0, null])
-  const opened = await opening.catch(() => openStream(held, 'plc'))
+  const opened = await opening.catch(() => openStream(held, 'plc', { who: 'vera@acme.example' }))
   expect(JSON.parse(Buffer.from(opened.stream.answer).toString())).toMatchObject({
     consent: { by: expect.any(String) as string, at: expect.any(Number) as number },
   })
