@@ -43,8 +43,9 @@ export interface RunOptions {
 
 /**
  * Runs the agent until `signal` is aborted; then resolves. Rejects at once with AgentError
- * `identity.missing`, `identity.broken`, `gateway.pin`, `approvers.invalid` or `agent.running`; everything that happens
- * later is logged and tried again.
+ * `identity.missing`, `identity.broken`, `gateway.pin`, `approvers.invalid`, `data.unwritable` or `agent.running`, and with
+ * `approvers.invalid` also where the owner lifts the switch over approvers that are gone; everything else that happens later
+ * is logged and tried again.
  */
 export async function runAgent(config: AgentConfig, options: RunOptions): Promise<void> {
   const identity = new Identity(config.dataDir)

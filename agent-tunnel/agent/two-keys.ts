@@ -14,10 +14,12 @@ import {
 } from '#approval'
 import type { AgentConfig } from './config.ts'
 import { AgentError, messageOf } from './errors.ts'
-import { readIfPresent, writeDurably } from './files.ts'
+import { readIfPresent, removeDurably, writeDurably } from './files.ts'
 import type { Log } from './log.ts'
 
 const FILE = 'approvers.json'
+/** Says that there must be a set: one that is missing then is a fault, and no return to one key. */
+const MARK = 'two-keys'
 const USES = 'first-uses.json'
 /** Grants whose first use is remembered: what is full takes no new grant until one has ended. */
 const MOST_USES = 1024
@@ -48,20 +50,44 @@ function parse(text: string, path: string, device: Device): ApproverSet {
   return set
 }
 
-/** The set that is pinned here, or undefined. Throws AgentError `approvers.invalid`. */
+/** The set that is pinned here, or undefined where none ever was. Throws AgentError `approvers.invalid`, also for one that is gone. */
 export function readApprovers(device: Device): ApproverSet | undefined {
   const path = join(device.dataDir, FILE)
   let text: string | undefined
+  let marked: boolean
   try {
     text = readIfPresent(path)
+    marked = readIfPresent(join(device.dataDir, MARK)) !== undefined
   } catch (error) {
     throw invalid(path, messageOf(error), error)
   }
-  return text === undefined ? undefined : parse(text, path, device)
+  if (text !== undefined) return parse(text, path, device)
+  if (!marked) return undefined
+  throw new AgentError(
+    'approvers.invalid',
+    `${path} is gone, and this device lets nobody in without its approvers.`,
+    'Put the file back, or give up two keys here: sallyport agent approvers remove',
+  )
 }
 
 function write(device: Device, set: ApproverSet): void {
   writeDurably(join(device.dataDir, FILE), `${JSON.stringify(set, undefined, 2)}\n`, 0o600)
+  mark(device, set)
+}
+
+function mark({ dataDir }: Device, { seq }: ApproverSet): void {
+  const path = join(dataDir, MARK)
+  if (readIfPresent(path) === undefined)
+    writeDurably(path, `${JSON.stringify({ v: 1, since_seq: seq })}\n`, 0o600)
+}
+
+/**
+ * Ends two-key mode: the set goes, then the mark that there must be one, so that half of it lets nobody in. Gives whether
+ * there was anything. A running agent lets nobody in until its next start. Throws AgentError `data.unwritable`.
+ */
+export function removeApprovers({ dataDir }: Pick<Device, 'dataDir'>): boolean {
+  const removed = [FILE, MARK].map((name) => removeDurably(join(dataDir, name)))
+  return removed.includes(true)
 }
 
 /**
@@ -78,6 +104,7 @@ export function pinApprovers(device: Device, text: string, path: string): Approv
       'Have the new set signed by them: sallyport agent approvers rotate FILE --signature FILE …',
     )
   if (held === undefined) write(device, set)
+  else mark(device, held)
   return set
 }
 
@@ -138,11 +165,13 @@ interface TwoKeysOptions {
 
 /**
  * Two-key mode, if this device has approvers; the file is read again for each session, so that a new set holds at once.
- * One that is gone or broken lets nobody in. Throws AgentError `approvers.invalid`.
+ * One that is gone or broken lets nobody in. Throws AgentError `approvers.invalid`, `data.unwritable`.
  */
 export function openTwoKeys(device: Device, options: TwoKeysOptions): TwoKeys | undefined {
   const first = readApprovers(device)
   if (first === undefined) return undefined
+  // A set that was laid here by hand, or before there was a mark.
+  mark(device, first)
   options.log('info', 'approvers.pinned', { seq: first.seq, quorum: first.quorum })
   return { admit: (ask) => admit(device, options, ask) }
 }

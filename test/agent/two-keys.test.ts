@@ -4,14 +4,16 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { AgentError, pinApprovers, readApprovers, rotateApprovers } from '#agent'
+import { AgentError, layIsland, liftIsland, pinApprovers, readApprovers } from '#agent'
+import { removeApprovers, rotateApprovers, runAgent } from '#agent'
 import { hashOf, hashOfSet, type ApproverSet, type Statement } from '#approval'
 import { driveTunnel, memoryPair, type TunnelRefused } from '#tunnel'
 import { Forwarder, type ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
 import { openTwoKeys } from '../../agent-tunnel/agent/two-keys.ts'
 import { softKey, type SoftKey } from '../support/authenticator.ts'
 import { HandClock } from '../support/clock.ts'
-import { Directory } from './device.ts'
+import { Directory, enrolled } from './device.ts'
+import { DEVICE, FakeGateway, soon } from './gateway.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'
 const NOW = 1_780_000_000
@@ -247,6 +249,58 @@ describe('the pinned set', () => {
     expect(code(() => rotateApprovers(place, text(SET), 'f', signed(hashOfSet(SET), oda)))).toBe(
       'approvers.refused',
     )
+  })
+
+  const opened = (place: ReturnType<typeof device>) =>
+    openTwoKeys(place, { system: () => 0, log: () => {} }) === undefined ? 'one key' : 'two keys'
+  const gone = (place: ReturnType<typeof device>) => rmSync(join(place.dataDir, 'approvers.json'))
+
+  test('gone from a device that was pinned or held it once: nobody is let in, and it is not pinned anew', () => {
+    const place = device()
+    pinApprovers(place, text(SET), 'f')
+    gone(place)
+    expect(code(() => opened(place))).toBe('approvers.invalid')
+    expect(code(() => pinApprovers(place, text(next), 'f'))).toBe('approvers.invalid')
+    expect(code(() => rotateApprovers(place, text(next), 'f', []))).toBe('approvers.invalid')
+    const byHand = device()
+    writeFileSync(join(byHand.dataDir, 'approvers.json'), text(SET))
+    expect(opened(byHand)).toBe('two keys')
+    gone(byHand)
+    expect(code(() => opened(byHand))).toBe('approvers.invalid')
+  })
+
+  test('is given up by its own command alone, also one that is gone', () => {
+    const place = device()
+    expect(removeApprovers(place)).toBe(false)
+    pinApprovers(place, text(SET), 'f')
+    gone(place)
+    expect(removeApprovers(place)).toBe(true)
+    expect(opened(place)).toBe('one key')
+    expect(code(() => pinApprovers(place, text(next), 'f'))).toBe('done')
+    expect(opened(place)).toBe('two keys')
+  })
+
+  test('gone before the owner’s switch is lifted: the agent ends rather than to go on with one key', async () => {
+    await using gateway = await FakeGateway.start()
+    using directory = new Directory()
+    const config = await enrolled(gateway, directory)
+    pinApprovers(config, text({ ...SET, device: DEVICE, tenant: config.tenant }), 'f')
+    const cut = Promise.withResolvers<void>()
+    const options = {
+      signal: new AbortController().signal,
+      log: (_level: string, event: string) => event === 'island.on' && cut.resolve(),
+      random: () => 0,
+    }
+    const code = async (run: Promise<void>) =>
+      soon('it ends', run).catch((error: unknown) => (error as AgentError).code)
+    const run = runAgent(config, options)
+    const [ended] = [code(run), await gateway.nextTunnel()]
+    layIsland(directory.path, undefined, '2026-01-02T03:04:05.000Z')
+    await soon('it is cut off', cut.promise)
+    rmSync(join(directory.path, 'approvers.json'))
+    liftIsland(directory.path)
+    expect(await ended).toBe('approvers.invalid')
+    expect(await code(runAgent(config, options))).toBe('approvers.invalid')
   })
 
   test('absent: the gateway decides alone, as ever', () => {
