@@ -106,7 +106,7 @@ async function keep(
   const { targets, acceptDeadlineMs, dataDir } = config
   const clock = new DeviceClock({ monotonic, system, dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
-  const twoKeys = openTwoKeys(config, { system, log })
+  const twoKeys = openTwoKeys(config, { system, monotonic, log })
   using consents = new Consents({
     dataDir,
     clock: monotonic,

@@ -12,17 +12,16 @@ import {
   type ApproverSet,
   type ApproversFault,
 } from '#approval'
+import type { Clock } from '#tunnel'
 import type { AgentConfig } from './config.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { readIfPresent, removeDurably, writeDurably } from './files.ts'
+import { FirstUses } from './first-uses.ts'
 import type { Log } from './log.ts'
 
 const FILE = 'approvers.json'
 /** Says that there must be a set: one that is missing then is a fault, and no return to one key. */
 const MARK = 'two-keys'
-const USES = 'first-uses.json'
-/** Grants whose first use is remembered: what is full takes no new grant until one has ended. */
-const MOST_USES = 1024
 
 type Device = Pick<AgentConfig, 'dataDir' | 'device' | 'tenant'>
 
@@ -144,22 +143,35 @@ interface Ask {
   readonly grant: unknown
 }
 
-export type Admitted =
-  | { readonly ok: true; readonly remainingMs: number }
-  | {
-      readonly ok: false
-      readonly code: ApproversFault | 'approvers.invalid'
-      readonly detail: string
-    }
+type Refusal = {
+  readonly ok: false
+  readonly code: ApproversFault | 'approvers.invalid'
+  readonly detail: string
+}
+
+/** What was signed, and may be opened once the rest is in order too. */
+export interface Signed {
+  readonly ok: true
+  /**
+   * Call just before the stream is opened: writes down the first use, or that there was one, and gives how long it may
+   * last from now. Never throws.
+   */
+  readonly use: () => Used
+}
+
+export type Admitted = Signed | Refusal
+export type Used = { readonly ok: true; readonly remainingMs: number } | Refusal
 
 export interface TwoKeys {
-  /** Whether the pinned approvers signed what is asked, and for how long that still is. Never throws. */
+  /** Whether the pinned approvers signed what is asked, and time of it is left. Writes nothing, never throws. */
   admit(ask: Ask): Admitted
 }
 
 interface TwoKeysOptions {
   /** The machine's own clock, epoch milliseconds. */
   readonly system: () => number
+  /** Time that nobody sets, milliseconds. */
+  readonly monotonic: Pick<Clock, 'now'>
   readonly log: Log
 }
 
@@ -172,44 +184,39 @@ export function openTwoKeys(device: Device, options: TwoKeysOptions): TwoKeys | 
   if (first === undefined) return undefined
   // A set that was laid here by hand, or before there was a mark.
   mark(device, first)
-  options.log('info', 'approvers.pinned', { seq: first.seq, quorum: first.quorum })
-  return { admit: (ask) => admit(device, options, ask) }
-}
-
-function admit(device: Device, { system, log }: TwoKeysOptions, ask: Ask): Admitted {
-  try {
-    const set = readApprovers(device)
-    if (set === undefined)
-      return { ok: false, code: 'approvers.invalid', detail: 'the pinned approvers are gone' }
-    const now = Math.floor(system() / 1000)
-    const outcome = checkOpening(set, { ...ask, now })
-    if (!outcome.ok) return outcome
-    const { statement, hash } = outcome
-    const firstUse = useOf(device, hash, statement.not_after, now)
-    // A clock that was set back since makes nothing longer.
-    const { not_after: end, max_duration_s: most } = statement
-    const ends = Math.min(end, firstUse + most, now + most)
-    if (now >= ends)
-      return { ok: false, code: 'approvers.time', detail: 'the time of the grant is used up' }
-    return { ok: true, remainingMs: (ends - now) * 1000 }
-  } catch (error) {
-    log('error', 'approvers.failed', { reason: messageOf(error) })
-    return { ok: false, code: 'approvers.invalid', detail: 'the approvers cannot be checked here' }
+  const { system, monotonic, log } = options
+  log('info', 'approvers.pinned', { seq: first.seq, quorum: first.quorum })
+  const uses = new FirstUses(device.dataDir, system, monotonic)
+  const orInvalid = <T>(work: () => T): T | Refusal => {
+    try {
+      return work()
+    } catch (error) {
+      log('error', 'approvers.failed', { reason: messageOf(error) })
+      const detail = 'the approvers cannot be checked here'
+      return { ok: false, code: 'approvers.invalid', detail }
+    }
+  }
+  return {
+    admit: (ask) =>
+      orInvalid(() => {
+        const admitted = admit(device, uses, ask)
+        return admitted.ok ? { ok: true, use: () => orInvalid(admitted.use) } : admitted
+      }),
   }
 }
 
-type Uses = Readonly<Record<string, { readonly first: number; readonly until: number }>>
+function admit(device: Device, uses: FirstUses, ask: Ask): Admitted {
+  const set = readApprovers(device)
+  if (set === undefined)
+    return { ok: false, code: 'approvers.invalid', detail: 'the pinned approvers are gone' }
+  const outcome = checkOpening(set, { ...ask, now: uses.now() })
+  if (!outcome.ok) return outcome
+  const { statement, hash } = outcome
+  const left = saidOf(uses.left(statement, hash))
+  return left.ok ? { ok: true, use: () => saidOf(uses.use(statement, hash)) } : left
+}
 
-/** When a grant was first used here, epoch seconds; written down before it is. Throws where that cannot be done. */
-function useOf({ dataDir }: Device, hash: string, until: number, now: number): number {
-  const path = join(dataDir, USES)
-  const text = readIfPresent(path)
-  const uses = text === undefined ? {} : (JSON.parse(text) as Uses)
-  const known = Object.hasOwn(uses, hash) ? uses[hash] : undefined
-  if (known !== undefined) return known.first
-  const left = Object.entries(uses).filter(([, use]) => use.until > now)
-  if (left.length >= MOST_USES) throw new Error(`${MOST_USES} grants are in use`)
-  const after = Object.fromEntries([...left, [hash, { first: now, until }]])
-  writeDurably(path, `${JSON.stringify(after)}\n`, 0o600)
-  return now
+function saidOf(remainingMs: number): Used {
+  if (remainingMs > 0) return { ok: true, remainingMs }
+  return { ok: false, code: 'approvers.time', detail: 'the time of the grant is used up' }
 }

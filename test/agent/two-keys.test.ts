@@ -1,6 +1,6 @@
 /** Two keys on a device: a gateway alone opens nothing, whatever it sends; what is pinned changes by its own people. */
 import { once } from 'node:events'
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -96,10 +96,15 @@ async function pinned() {
   })
   const clock = new HandClock()
   let system = NOW * 1000
+  const says: { owner: object } = { owner: { code: 'owner.asked' } }
   const serve = () => {
-    const twoKeys = openTwoKeys(place, { system: () => system, log: () => {} })
+    const twoKeys = openTwoKeys(place, { system: () => system, monotonic: clock, log: () => {} })
     const options = {
-      targets: new Map([['plc', { kind: 'tcp', endpoint: { address: '127.0.0.1', port } }]]),
+      targets: new Map([
+        ['plc', { kind: 'tcp', endpoint: { address: '127.0.0.1', port } }],
+        ['asked', { kind: 'tcp', endpoint: { address: '127.0.0.1', port }, consent: true }],
+      ]),
+      consents: { ask: async () => says.owner },
       scope: {
         observeAccepted: async () => ({ ok: true, sighting }),
         recheck: async () => new Promise(() => {}),
@@ -120,6 +125,7 @@ async function pinned() {
   }
   return {
     place,
+    says,
     clock,
     open,
     restart: serve,
@@ -195,12 +201,80 @@ test('signed: it opens, for as long as was signed, and the time is used up once'
   expect(await refusal(grant())).toBe('approvers.time')
 })
 
+test('a clock that is set back makes no grant longer, across a restart neither', async () => {
+  const { refusal, pass, clock, restart } = await pinned()
+  expect(await refusal(grant())).toBe('opened')
+  // Time that nobody sets goes on, while the clock of the machine stands still.
+  clock.pass(599_000)
+  expect(await refusal(grant())).toBe('opened')
+  pass(-100)
+  restart()
+  expect(await refusal(grant())).toBe('opened')
+  clock.pass(1_000)
+  expect(await refusal(grant())).toBe('approvers.time')
+})
+
+test('a clock that goes ahead and back forgets no use, and locks nobody out', async () => {
+  const { refusal, pass, restart } = await pinned()
+  const other = { ...STATEMENT, id: 'g_00000000000000000000000002' }
+  const far = { ...other, not_before: NOW + 86_400, not_after: NOW + 90_000 }
+  expect(await refusal(grant())).toBe('opened')
+  pass(86_400)
+  expect(await refusal(grant())).toBe('approvers.time')
+  restart()
+  pass(-86_400 + 600)
+  expect(await refusal(grant(other))).toBe('opened')
+  expect(await refusal(grant())).toBe('approvers.time')
+  // One that was signed for then has been opened then: there is no way back behind it.
+  pass(86_400)
+  expect(await refusal(grant(far))).toBe('opened')
+  restart()
+  pass(-86_400)
+  expect(await refusal(grant())).toBe('approvers.time')
+})
+
+test('uses written down before the file held the latest time count on', async () => {
+  const { refusal, place } = await pinned()
+  const use = { first: NOW - 600, until: STATEMENT.not_after }
+  const uses = join(place.dataDir, 'first-uses.json')
+  writeFileSync(uses, JSON.stringify({ [hashOf(STATEMENT)]: use }))
+  expect(await refusal(grant())).toBe('approvers.time')
+})
+
+test('what is refused is no first use', async () => {
+  const { refusal, place, says, pass, dialled } = await pinned()
+  const wide = { ...STATEMENT, processes: ['asked', 'none'] }
+  expect(await refusal({ ...grant(wide), process: 'none' })).toBe('target.unknown')
+  expect(await refusal({ ...grant(wide), process: 'asked' })).toBe('owner.asked')
+  expect(existsSync(join(place.dataDir, 'first-uses.json'))).toBe(false)
+  pass(600)
+  says.owner = { consent: { by: 'a', at: NOW } }
+  expect(dialled()).toBe(0)
+  expect(await refusal({ ...grant(wide), process: 'asked' })).toBe('opened')
+})
+
 test('a first use that cannot be written down is none', async () => {
   const { refusal, place, dialled } = await pinned()
-  writeFileSync(join(place.dataDir, 'first-uses.json'), 'not JSON')
-  expect(await refusal(grant())).toBe('approvers.invalid')
+  const uses = join(place.dataDir, 'first-uses.json')
+  for (const text of [
+    'not JSON',
+    '[]',
+    '{"seen":1}',
+    '{"seen":"1","uses":{}}',
+    '{"a":{"first":1}}',
+  ]) {
+    writeFileSync(uses, text)
+    expect(await refusal(grant())).toBe('approvers.invalid')
+  }
   expect(dialled()).toBe(0)
+  rmSync(uses)
+  // Writing aside fails, reading does not: it is noticed just before the stream would be opened.
+  mkdirSync(`${uses}.new`)
+  expect(await refusal(grant())).toBe('approvers.invalid')
+  expect(existsSync(uses)).toBe(false)
 })
+
+const bare = { system: () => 0, monotonic: new HandClock(), log: () => {} }
 
 describe('the pinned set', () => {
   const code = (work: () => unknown): string => {
@@ -252,7 +326,7 @@ describe('the pinned set', () => {
   })
 
   const opened = (place: ReturnType<typeof device>) =>
-    openTwoKeys(place, { system: () => 0, log: () => {} }) === undefined ? 'one key' : 'two keys'
+    openTwoKeys(place, bare) === undefined ? 'one key' : 'two keys'
   const gone = (place: ReturnType<typeof device>) => rmSync(join(place.dataDir, 'approvers.json'))
 
   test('gone from a device that was pinned or held it once: nobody is let in, and it is not pinned anew', () => {
@@ -305,7 +379,7 @@ describe('the pinned set', () => {
 
   test('absent: the gateway decides alone, as ever', () => {
     const place = device()
-    expect(openTwoKeys(place, { system: () => 0, log: () => {} })).toBeUndefined()
+    expect(openTwoKeys(place, bare)).toBeUndefined()
     expect(existsSync(join(place.dataDir, 'approvers.json'))).toBe(false)
   })
 })
