@@ -128,6 +128,8 @@ export class Consents implements Disposable {
       lapses_at: new Date(at + waitMs).toISOString(),
     }
     makeDirectory(this.#folder)
+    // An answer that is older than the question is to another one, or to none.
+    rmSync(join(this.#folder, `${question.session}.answer`), { force: true })
     const path = join(this.#folder, `${question.session}.json`)
     writeDurably(path, `${JSON.stringify(standing)}\n`)
     const entry = {
@@ -171,10 +173,10 @@ export class Consents implements Disposable {
 
   #settle(session: string, entry: Entry, answer: Answer): void {
     entry.answer = answer
-    this.#remove(session)
+    for (const wake of entry.waiting) wake()
     const said = 'consent' in answer ? { by: answer.consent.by } : { code: answer.code }
     this.#options.log('warn', 'consent.settled', { session, ...said })
-    for (const wake of entry.waiting) wake()
+    this.#remove(session)
   }
 
   /** Answers of sessions that are over; a question whose session is over is withdrawn. */
@@ -186,9 +188,14 @@ export class Consents implements Disposable {
     }
   }
 
+  /** What cannot be removed is told and left: its answer is known here, and no answer to another question. */
   #remove(session: string): void {
     for (const end of ['json', 'answer'])
-      rmSync(join(this.#folder, `${session}.${end}`), { force: true })
+      try {
+        rmSync(join(this.#folder, `${session}.${end}`), { force: true })
+      } catch (error) {
+        this.#options.log('error', 'data.unwritable', { session, reason: messageOf(error) })
+      }
   }
 
   #clear(): void {

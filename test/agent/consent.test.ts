@@ -1,7 +1,7 @@
 /** Consent on the device: asked once a session, waited for a moment, remembered, and no unless it is a plain yes. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test, vi } from 'vitest'
@@ -28,6 +28,7 @@ const HOUR_MS = 3_600_000
 
 interface Stage extends Disposable {
   readonly path: string
+  readonly logged: readonly string[]
   readonly clock: HandClock
   readonly consents: Consents
 }
@@ -35,14 +36,16 @@ interface Stage extends Disposable {
 function stage(): Stage {
   const directory = new Directory()
   const clock = new HandClock()
+  const logged: string[] = []
   const consents = new Consents({
     dataDir: directory.path,
     clock,
     now: () => NOW,
     waitMs: 60_000,
-    log: () => {},
+    log: (_level, event) => void logged.push(event),
   })
   return {
+    logged,
     path: directory.path,
     clock,
     consents,
@@ -154,6 +157,27 @@ test.for([
   writeFileSync(join(on.path, 'consent', `${idOf(1)}.answer`), text)
   on.clock.pass(200)
   expect(await asked).toEqual({ code })
+})
+
+test('an answer that is a directory is a no, is told, and keeps no other question from its answer', async () => {
+  using on = stage()
+  const asked = [1, 2].map((at) => on.consents.ask(about(at), HOUR_MS, forever))
+  mkdirSync(join(on.path, 'consent', `${idOf(1)}.answer`))
+  on.clock.pass(200)
+  expect(await asked[0]).toEqual({ code: 'owner.denied' })
+  expect(on.logged).toContain('data.unwritable')
+  answerQuestion(on.path, idOf(2), { answer: 'allow', by: 'a' })
+  on.clock.pass(200)
+  expect(await asked[1]).toHaveProperty('consent')
+})
+
+test('an answer that was there before the question is none', async () => {
+  using on = stage()
+  mkdirSync(join(on.path, 'consent'))
+  writeFileSync(join(on.path, 'consent', `${idOf(1)}.answer`), '{"answer":"allow","by":"a"}')
+  const asked = on.consents.ask(about(1), HOUR_MS, forever)
+  on.clock.pass(6_000)
+  expect(await asked).toEqual({ code: 'owner.asked' })
 })
 
 test('what somebody calls themselves cannot write into a log', async () => {
