@@ -94,8 +94,9 @@ export class Forwarder {
     this.#draining = true
   }
 
-  /** Answers `offer` and serves the stream to its end. Never rejects. */
+  /** Answers `offer` and serves the stream to its end; nothing for one that was taken back before. Never rejects. */
   async serve(offer: Offer): Promise<void> {
+    if (offer.cancelled) return
     const { clock, log } = this.#options
     const cancelled = new AbortController()
     offer.onCancel = () => cancelled.abort()
