@@ -11,7 +11,12 @@ import { makeDirectory, readIfPresent, writeDurably } from './files.ts'
 import { readRecord } from './json.ts'
 import type { Log } from './log.ts'
 
-export type ConsentCode = 'owner.asked' | 'owner.denied' | 'owner.silent' | 'owner.busy'
+export type ConsentCode =
+  | 'owner.asked'
+  | 'owner.denied'
+  | 'owner.silent'
+  | 'owner.busy'
+  | 'owner.unasked'
 
 /** What the owner is asked. */
 export interface Question {
@@ -85,7 +90,7 @@ export class Consents implements Disposable {
   /**
    * What the owner says to a session that may live `remainingMs`. Asks once a session, about one process,
    * target and person; whatever else comes under its id is denied. Resolves at the answer, or with
-   * `owner.asked` while it is still awaited. Rejects where nobody can be asked.
+   * `owner.asked` while it is still awaited, or `owner.unasked` where the question cannot be laid before anybody.
    */
   async ask(question: Question, remainingMs: number, signal: AbortSignal): Promise<Answer> {
     const { clock } = this.#options
@@ -97,7 +102,14 @@ export class Consents implements Disposable {
     }
     if (known?.answer !== undefined) return known.answer
     if (known === undefined && this.#full()) return { code: 'owner.busy' }
-    const entry = known ?? this.#put(question, clock.now() + remainingMs)
+    let entry: Entry
+    try {
+      entry = known ?? this.#put(question, clock.now() + remainingMs)
+    } catch (error) {
+      const { session } = question
+      this.#options.log('error', 'data.unwritable', { session, reason: messageOf(error) })
+      return { code: 'owner.unasked' }
+    }
     const { promise, resolve } = Promise.withResolvers<void>()
     const cancel = clock.after(HOLD_MS, resolve)
     entry.waiting.add(resolve)

@@ -62,6 +62,8 @@ const OWNER: Readonly<Record<ConsentCode, string>> = {
   'owner.denied': 'the people at the device said no',
   'owner.silent': 'the people at the device were asked and did not answer',
   'owner.busy': 'the people at the device have too many questions before them',
+  'owner.unasked':
+    'the people at the device cannot be asked: the question could not be written down',
 }
 
 /** Uses what was signed from now on; gives how long it may last. */

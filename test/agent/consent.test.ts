@@ -171,6 +171,13 @@ test('an answer that is a directory is a no, is told, and keeps no other questio
   expect(await asked[1]).toHaveProperty('consent')
 })
 
+test('a question that cannot be written down is asked of nobody, and has a code of its own', async () => {
+  using on = stage()
+  writeFileSync(join(on.path, 'consent'), 'no directory')
+  expect(await on.consents.ask(about(1), HOUR_MS, forever)).toEqual({ code: 'owner.unasked' })
+  expect(on.logged).toEqual(['data.unwritable'])
+})
+
 test('an answer that was there before the question is none', async () => {
   using on = stage()
   mkdirSync(join(on.path, 'consent'))
