@@ -11,7 +11,12 @@ import { makeDirectory, readIfPresent, writeDurably } from './files.ts'
 import { readRecord } from './json.ts'
 import type { Log } from './log.ts'
 
-export type ConsentCode = 'owner.asked' | 'owner.denied' | 'owner.silent' | 'owner.busy'
+export type ConsentCode =
+  | 'owner.asked'
+  | 'owner.denied'
+  | 'owner.silent'
+  | 'owner.busy'
+  | 'owner.unasked'
 
 /** What the owner is asked. */
 export interface Question {
@@ -50,6 +55,8 @@ const MAX_BY = 64
 const SESSION_ID = /^s_[0-9a-hjkmnp-tv-z]{26}$/
 
 interface Entry {
+  /** What the answer is to: it is none to another process, target or person. */
+  readonly question: Question
   answer: Answer | undefined
   /** Monotonic; then the session is over and its answer forgotten. */
   readonly ends: number
@@ -81,16 +88,28 @@ export class Consents implements Disposable {
   }
 
   /**
-   * What the owner says to a session that may live `remainingMs`. Asks once a session; resolves at the
-   * answer, or with `owner.asked` while it is still awaited. Rejects where nobody can be asked.
+   * What the owner says to a session that may live `remainingMs`. Asks once a session, about one process,
+   * target and person; whatever else comes under its id is denied. Resolves at the answer, or with
+   * `owner.asked` while it is still awaited, or `owner.unasked` where the question cannot be laid before anybody.
    */
   async ask(question: Question, remainingMs: number, signal: AbortSignal): Promise<Answer> {
     const { clock } = this.#options
     this.#forget()
     const known = this.#entries.get(question.session)
+    if (known !== undefined && !isSame(known.question, question)) {
+      this.#options.log('warn', 'consent.differs', { ...question })
+      return { code: 'owner.denied' }
+    }
     if (known?.answer !== undefined) return known.answer
     if (known === undefined && this.#full()) return { code: 'owner.busy' }
-    const entry = known ?? this.#put(question, clock.now() + remainingMs)
+    let entry: Entry
+    try {
+      entry = known ?? this.#put(question, clock.now() + remainingMs)
+    } catch (error) {
+      const { session } = question
+      this.#options.log('error', 'data.unwritable', { session, reason: messageOf(error) })
+      return { code: 'owner.unasked' }
+    }
     const { promise, resolve } = Promise.withResolvers<void>()
     const cancel = clock.after(HOLD_MS, resolve)
     entry.waiting.add(resolve)
@@ -121,9 +140,12 @@ export class Consents implements Disposable {
       lapses_at: new Date(at + waitMs).toISOString(),
     }
     makeDirectory(this.#folder)
+    // An answer that is older than the question is to another one, or to none.
+    rmSync(join(this.#folder, `${question.session}.answer`), { force: true })
     const path = join(this.#folder, `${question.session}.json`)
     writeDurably(path, `${JSON.stringify(standing)}\n`)
     const entry = {
+      question,
       answer: undefined,
       ends,
       lapses: clock.now() + waitMs,
@@ -163,10 +185,10 @@ export class Consents implements Disposable {
 
   #settle(session: string, entry: Entry, answer: Answer): void {
     entry.answer = answer
-    this.#remove(session)
+    for (const wake of entry.waiting) wake()
     const said = 'consent' in answer ? { by: answer.consent.by } : { code: answer.code }
     this.#options.log('warn', 'consent.settled', { session, ...said })
-    for (const wake of entry.waiting) wake()
+    this.#remove(session)
   }
 
   /** Answers of sessions that are over; a question whose session is over is withdrawn. */
@@ -178,9 +200,14 @@ export class Consents implements Disposable {
     }
   }
 
+  /** What cannot be removed is told and left: its answer is known here, and no answer to another question. */
   #remove(session: string): void {
     for (const end of ['json', 'answer'])
-      rmSync(join(this.#folder, `${session}.${end}`), { force: true })
+      try {
+        rmSync(join(this.#folder, `${session}.${end}`), { force: true })
+      } catch (error) {
+        this.#options.log('error', 'data.unwritable', { session, reason: messageOf(error) })
+      }
   }
 
   #clear(): void {
@@ -190,6 +217,11 @@ export class Consents implements Disposable {
       this.#options.log('error', 'data.unwritable', { reason: messageOf(error) })
     }
   }
+}
+
+/** Session ids are the gateway's to give: one that comes again for something else is another question. */
+function isSame(one: Question, other: Question): boolean {
+  return one.process === other.process && one.target === other.target && one.who === other.who
 }
 
 /** Printable, because it goes into other people's logs. */

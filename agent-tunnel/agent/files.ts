@@ -35,6 +35,21 @@ export function writeDurably(path: string, data: string | Uint8Array, mode = 0o6
   }
 }
 
+/**
+ * Removes the file `path`; when it returns, a power cut does not bring it back. Gives whether there was one.
+ * Throws AgentError `data.unwritable`.
+ */
+export function removeDurably(path: string): boolean {
+  try {
+    rmSync(path)
+    syncDirectory(dirname(path))
+    return true
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return false
+    throw unwritable(path, error)
+  }
+}
+
 /** Makes `path` (0700) and its parents, durable. Throws AgentError `data.unwritable`. */
 export function makeDirectory(path: string): void {
   try {

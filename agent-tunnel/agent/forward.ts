@@ -1,5 +1,5 @@
 /**
- * What becomes of an OPEN: config target, connection, observation, ACCEPT with what was seen, then
+ * What becomes of an OPEN: config target, what was signed, consent, connection, observation, first use, ACCEPT with what was seen, then
  * nothing until the gateway says proceed; then bytes or datagrams, watched by the lease and by looking
  * again at who owns the other end. The list in `serve` is the order; a step that fails says so by its code.
  */
@@ -18,7 +18,7 @@ import type { ProcessScope } from './scope/owner.ts'
 import type { TcpMemory } from './scope/procfs.ts'
 import { placeOf } from './target.ts'
 import type { Dialled, Target } from './target.ts'
-import type { TwoKeys } from './two-keys.ts'
+import type { Signed, TwoKeys } from './two-keys.ts'
 import { spawned } from './spawn/line.ts'
 import { tcp } from './tcp.ts'
 import { udp } from './udp.ts'
@@ -62,6 +62,16 @@ const OWNER: Readonly<Record<ConsentCode, string>> = {
   'owner.denied': 'the people at the device said no',
   'owner.silent': 'the people at the device were asked and did not answer',
   'owner.busy': 'the people at the device have too many questions before them',
+  'owner.unasked':
+    'the people at the device cannot be asked: the question could not be written down',
+}
+
+/** Uses what was signed from now on; gives how long it may last. */
+function usedNow(signed: Signed | undefined): number {
+  const used = signed?.use()
+  if (used === undefined) return Infinity
+  if (!used.ok) throw new Refused(used.code, used.detail)
+  return used.remainingMs
 }
 
 /** Serves the streams a gateway opens. One for all tunnels of an agent. */
@@ -86,8 +96,9 @@ export class Forwarder {
     this.#draining = true
   }
 
-  /** Answers `offer` and serves the stream to its end. Never rejects. */
+  /** Answers `offer` and serves the stream to its end; nothing for one that was taken back before. Never rejects. */
   async serve(offer: Offer): Promise<void> {
+    if (offer.cancelled) return
     const { clock, log } = this.#options
     const cancelled = new AbortController()
     offer.onCancel = () => cancelled.abort()
@@ -95,16 +106,25 @@ export class Forwarder {
     this.#serving++
     try {
       const ask = this.#read(offer)
-      const leaseEnds = clock.now() + this.#admitted(ask)
+      const leaseEnds = clock.now() + ask.remainingMs
       const target = this.#target(ask)
+      const signed = this.#signed(ask)
       const consent = await this.#consent(ask, target, cancelled.signal)
       line = await openLine(target, ask, this.#room, cancelled.signal)
       cancelled.signal.throwIfAborted()
       const { observed, sighting, says } = line
-      const stream = offer.accept(answerOf(observed, { ...says, consent }))
+      const answer = answerOf(observed, { ...says, consent })
+      // Nothing may fail between the two: what is not opened is no use of the grant.
+      const signedMs = usedNow(signed)
+      const stream = offer.accept(answer)
       const names = { session: ask.session, process: ask.process }
       log('info', 'stream.accepted', { ...names, observed, unreadable: sighting?.unreadable })
-      const closed = await this.#carry(stream, line, ask, leaseEnds - clock.now())
+      const closed = await this.#carry(
+        stream,
+        line,
+        ask,
+        Math.min(signedMs, leaseEnds - clock.now()),
+      )
       log('info', 'stream.closed', { ...names, code: closed.code })
     } catch (error) {
       line?.destroy()
@@ -129,13 +149,11 @@ export class Forwarder {
     return askOf(offer.kind, offer.metadata)
   }
 
-  /** Before anything is dialled: what the pinned approvers signed, where there are any. Gives how long it may last. */
-  #admitted({ process, grant, modbus, remainingMs }: Ask): number {
-    const { twoKeys } = this.#options
-    if (twoKeys === undefined) return remainingMs
-    const admitted = twoKeys.admit({ process, grant, otLevel: modbus?.level })
-    if (!admitted.ok) throw new Refused(admitted.code, admitted.detail)
-    return Math.min(remainingMs, admitted.remainingMs)
+  /** Before anybody is asked or anything is dialled: what the pinned approvers signed, where there are any. */
+  #signed({ process, grant, modbus }: Ask): Signed | undefined {
+    const admitted = this.#options.twoKeys?.admit({ process, grant, otLevel: modbus?.level })
+    if (admitted?.ok === false) throw new Refused(admitted.code, admitted.detail)
+    return admitted
   }
 
   #target({ kind, process }: Ask): Target {

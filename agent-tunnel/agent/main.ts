@@ -43,8 +43,9 @@ export interface RunOptions {
 
 /**
  * Runs the agent until `signal` is aborted; then resolves. Rejects at once with AgentError
- * `identity.missing`, `identity.broken`, `gateway.pin`, `approvers.invalid` or `agent.running`; everything that happens
- * later is logged and tried again.
+ * `identity.missing`, `identity.broken`, `gateway.pin`, `approvers.invalid`, `data.unwritable` or `agent.running`, and with
+ * `approvers.invalid` also where the owner lifts the switch over approvers that are gone; everything else that happens later
+ * is logged and tried again.
  */
 export async function runAgent(config: AgentConfig, options: RunOptions): Promise<void> {
   const identity = new Identity(config.dataDir)
@@ -105,7 +106,7 @@ async function keep(
   const { targets, acceptDeadlineMs, dataDir } = config
   const clock = new DeviceClock({ monotonic, system, dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
-  const twoKeys = openTwoKeys(config, { system, log })
+  const twoKeys = openTwoKeys(config, { system, monotonic, log })
   using consents = new Consents({
     dataDir,
     clock: monotonic,

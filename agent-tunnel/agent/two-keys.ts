@@ -12,15 +12,16 @@ import {
   type ApproverSet,
   type ApproversFault,
 } from '#approval'
+import type { Clock } from '#tunnel'
 import type { AgentConfig } from './config.ts'
 import { AgentError, messageOf } from './errors.ts'
-import { readIfPresent, writeDurably } from './files.ts'
+import { readIfPresent, removeDurably, writeDurably } from './files.ts'
+import { FirstUses } from './first-uses.ts'
 import type { Log } from './log.ts'
 
 const FILE = 'approvers.json'
-const USES = 'first-uses.json'
-/** Grants whose first use is remembered: what is full takes no new grant until one has ended. */
-const MOST_USES = 1024
+/** Says that there must be a set: one that is missing then is a fault, and no return to one key. */
+const MARK = 'two-keys'
 
 type Device = Pick<AgentConfig, 'dataDir' | 'device' | 'tenant'>
 
@@ -48,20 +49,44 @@ function parse(text: string, path: string, device: Device): ApproverSet {
   return set
 }
 
-/** The set that is pinned here, or undefined. Throws AgentError `approvers.invalid`. */
+/** The set that is pinned here, or undefined where none ever was. Throws AgentError `approvers.invalid`, also for one that is gone. */
 export function readApprovers(device: Device): ApproverSet | undefined {
   const path = join(device.dataDir, FILE)
   let text: string | undefined
+  let marked: boolean
   try {
     text = readIfPresent(path)
+    marked = readIfPresent(join(device.dataDir, MARK)) !== undefined
   } catch (error) {
     throw invalid(path, messageOf(error), error)
   }
-  return text === undefined ? undefined : parse(text, path, device)
+  if (text !== undefined) return parse(text, path, device)
+  if (!marked) return undefined
+  throw new AgentError(
+    'approvers.invalid',
+    `${path} is gone, and this device lets nobody in without its approvers.`,
+    'Put the file back, or give up two keys here: sallyport agent approvers remove',
+  )
 }
 
 function write(device: Device, set: ApproverSet): void {
   writeDurably(join(device.dataDir, FILE), `${JSON.stringify(set, undefined, 2)}\n`, 0o600)
+  mark(device, set)
+}
+
+function mark({ dataDir }: Device, { seq }: ApproverSet): void {
+  const path = join(dataDir, MARK)
+  if (readIfPresent(path) === undefined)
+    writeDurably(path, `${JSON.stringify({ v: 1, since_seq: seq })}\n`, 0o600)
+}
+
+/**
+ * Ends two-key mode: the set goes, then the mark that there must be one, so that half of it lets nobody in. Gives whether
+ * there was anything. A running agent lets nobody in until its next start. Throws AgentError `data.unwritable`.
+ */
+export function removeApprovers({ dataDir }: Pick<Device, 'dataDir'>): boolean {
+  const removed = [FILE, MARK].map((name) => removeDurably(join(dataDir, name)))
+  return removed.includes(true)
 }
 
 /**
@@ -78,6 +103,7 @@ export function pinApprovers(device: Device, text: string, path: string): Approv
       'Have the new set signed by them: sallyport agent approvers rotate FILE --signature FILE …',
     )
   if (held === undefined) write(device, set)
+  else mark(device, held)
   return set
 }
 
@@ -117,70 +143,80 @@ interface Ask {
   readonly grant: unknown
 }
 
-export type Admitted =
-  | { readonly ok: true; readonly remainingMs: number }
-  | {
-      readonly ok: false
-      readonly code: ApproversFault | 'approvers.invalid'
-      readonly detail: string
-    }
+type Refusal = {
+  readonly ok: false
+  readonly code: ApproversFault | 'approvers.invalid'
+  readonly detail: string
+}
+
+/** What was signed, and may be opened once the rest is in order too. */
+export interface Signed {
+  readonly ok: true
+  /**
+   * Call just before the stream is opened: writes down the first use, or that there was one, and gives how long it may
+   * last from now. Never throws.
+   */
+  readonly use: () => Used
+}
+
+export type Admitted = Signed | Refusal
+export type Used = { readonly ok: true; readonly remainingMs: number } | Refusal
 
 export interface TwoKeys {
-  /** Whether the pinned approvers signed what is asked, and for how long that still is. Never throws. */
+  /** Whether the pinned approvers signed what is asked, and time of it is left. Writes nothing, never throws. */
   admit(ask: Ask): Admitted
 }
 
 interface TwoKeysOptions {
   /** The machine's own clock, epoch milliseconds. */
   readonly system: () => number
+  /** Time that nobody sets, milliseconds. */
+  readonly monotonic: Pick<Clock, 'now'>
   readonly log: Log
 }
 
 /**
  * Two-key mode, if this device has approvers; the file is read again for each session, so that a new set holds at once.
- * One that is gone or broken lets nobody in. Throws AgentError `approvers.invalid`.
+ * One that is gone or broken lets nobody in. Throws AgentError `approvers.invalid`, `data.unwritable`.
  */
 export function openTwoKeys(device: Device, options: TwoKeysOptions): TwoKeys | undefined {
   const first = readApprovers(device)
   if (first === undefined) return undefined
-  options.log('info', 'approvers.pinned', { seq: first.seq, quorum: first.quorum })
-  return { admit: (ask) => admit(device, options, ask) }
-}
-
-function admit(device: Device, { system, log }: TwoKeysOptions, ask: Ask): Admitted {
-  try {
-    const set = readApprovers(device)
-    if (set === undefined)
-      return { ok: false, code: 'approvers.invalid', detail: 'the pinned approvers are gone' }
-    const now = Math.floor(system() / 1000)
-    const outcome = checkOpening(set, { ...ask, now })
-    if (!outcome.ok) return outcome
-    const { statement, hash } = outcome
-    const firstUse = useOf(device, hash, statement.not_after, now)
-    // A clock that was set back since makes nothing longer.
-    const { not_after: end, max_duration_s: most } = statement
-    const ends = Math.min(end, firstUse + most, now + most)
-    if (now >= ends)
-      return { ok: false, code: 'approvers.time', detail: 'the time of the grant is used up' }
-    return { ok: true, remainingMs: (ends - now) * 1000 }
-  } catch (error) {
-    log('error', 'approvers.failed', { reason: messageOf(error) })
-    return { ok: false, code: 'approvers.invalid', detail: 'the approvers cannot be checked here' }
+  // A set that was laid here by hand, or before there was a mark.
+  mark(device, first)
+  const { system, monotonic, log } = options
+  log('info', 'approvers.pinned', { seq: first.seq, quorum: first.quorum })
+  const uses = new FirstUses(device.dataDir, system, monotonic)
+  const orInvalid = <T>(work: () => T): T | Refusal => {
+    try {
+      return work()
+    } catch (error) {
+      log('error', 'approvers.failed', { reason: messageOf(error) })
+      const detail = 'the approvers cannot be checked here'
+      return { ok: false, code: 'approvers.invalid', detail }
+    }
+  }
+  return {
+    admit: (ask) =>
+      orInvalid(() => {
+        const admitted = admit(device, uses, ask)
+        return admitted.ok ? { ok: true, use: () => orInvalid(admitted.use) } : admitted
+      }),
   }
 }
 
-type Uses = Readonly<Record<string, { readonly first: number; readonly until: number }>>
+function admit(device: Device, uses: FirstUses, ask: Ask): Admitted {
+  const set = readApprovers(device)
+  if (set === undefined)
+    return { ok: false, code: 'approvers.invalid', detail: 'the pinned approvers are gone' }
+  const outcome = checkOpening(set, { ...ask, now: uses.now() })
+  if (!outcome.ok) return outcome
+  const { statement, hash } = outcome
+  const left = saidOf(uses.left(statement, hash))
+  return left.ok ? { ok: true, use: () => saidOf(uses.use(statement, hash)) } : left
+}
 
-/** When a grant was first used here, epoch seconds; written down before it is. Throws where that cannot be done. */
-function useOf({ dataDir }: Device, hash: string, until: number, now: number): number {
-  const path = join(dataDir, USES)
-  const text = readIfPresent(path)
-  const uses = text === undefined ? {} : (JSON.parse(text) as Uses)
-  const known = Object.hasOwn(uses, hash) ? uses[hash] : undefined
-  if (known !== undefined) return known.first
-  const left = Object.entries(uses).filter(([, use]) => use.until > now)
-  if (left.length >= MOST_USES) throw new Error(`${MOST_USES} grants are in use`)
-  const after = Object.fromEntries([...left, [hash, { first: now, until }]])
-  writeDurably(path, `${JSON.stringify(after)}\n`, 0o600)
-  return now
+function saidOf(remainingMs: number): Used {
+  if (remainingMs > 0) return { ok: true, remainingMs }
+  return { ok: false, code: 'approvers.time', detail: 'the time of the grant is used up' }
 }

@@ -56,9 +56,11 @@ export class LogWatch implements Disposable {
     else this.#ask(origin)
   }
 
-  /** Serves an offer once the log is in order, or refuses it. */
+  /** Serves an offer once the log is in order, or refuses it; neither for one that was taken back meanwhile. */
   async admit(offer: Offer, serve: (offer: Offer) => Promise<void>): Promise<void> {
-    if (this.#state === 'open' || (await this.#settled())) return await serve(offer)
+    const open = this.#state === 'open' || (await this.#settled())
+    if (offer.cancelled) return
+    if (open) return await serve(offer)
     offer.refuse(
       'log.conflict',
       'this device was shown another history of the gateway’s log before',

@@ -137,6 +137,21 @@ function registerApprovers(agent: Command): void {
           tell(globalOptions(command), set, [...setLines(set), 'it holds from the next session on'])
         }),
     )
+  addRemove(approvers)
+}
+
+function addRemove(approvers: Command): void {
+  approvers
+    .command('remove')
+    .description('give up two keys on this device: the gateway decides alone again')
+    .requiredOption('--data <dir>', 'the directory given to enroll')
+    .action(async (options: DataOptions, command: Command) =>
+      withAgent(async (room) => {
+        const removed = room.removeApprovers(room.readConfig(options.data))
+        const next = 'a running agent lets nobody in until its next start: restart it now'
+        tell(globalOptions(command), { removed }, removed ? [NOBODY[0], next] : NOBODY)
+      }),
+    )
 }
 
 function signature(path: string): unknown {
@@ -148,7 +163,10 @@ function signature(path: string): unknown {
   }
 }
 
-const NOBODY = ['nobody: the gateway decides alone', 'next: sallyport agent approvers pin FILE']
+const NOBODY = [
+  'nobody: the gateway decides alone',
+  'next: sallyport agent approvers pin FILE',
+] as const
 
 function setLines(set: Pinned): string[] {
   return facts([

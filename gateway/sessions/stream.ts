@@ -171,11 +171,15 @@ const AGENT_SAYS: Readonly<Record<string, string>> = {
   'owner.denied': 'the people at the device said no',
   'owner.silent': 'the people at the device were asked and did not answer',
   'owner.busy': 'the people at the device have too many questions before them',
+  'owner.unasked':
+    'the people at the device cannot be asked: the device cannot write the question down',
 }
 
 const OWNER_STEPS: Readonly<Record<string, string>> = {
   'owner.asked': 'connect again in a moment',
   'owner.denied': 'speak with the plant, then open a new session',
+  'owner.unasked':
+    'ask the plant to look at the data directory of the agent, which it cannot write to',
   'owner.silent': 'ask the plant to have somebody at the device, then open a new session',
 }
 

@@ -1,7 +1,7 @@
 /** Consent on the device: asked once a session, waited for a moment, remembered, and no unless it is a plain yes. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test, vi } from 'vitest'
@@ -28,6 +28,7 @@ const HOUR_MS = 3_600_000
 
 interface Stage extends Disposable {
   readonly path: string
+  readonly logged: readonly string[]
   readonly clock: HandClock
   readonly consents: Consents
 }
@@ -35,14 +36,16 @@ interface Stage extends Disposable {
 function stage(): Stage {
   const directory = new Directory()
   const clock = new HandClock()
+  const logged: string[] = []
   const consents = new Consents({
     dataDir: directory.path,
     clock,
     now: () => NOW,
     waitMs: 60_000,
-    log: () => {},
+    log: (_level, event) => void logged.push(event),
   })
   return {
+    logged,
     path: directory.path,
     clock,
     consents,
@@ -77,6 +80,24 @@ describe('a question', () => {
     answerQuestion(on.path, idOf(1), { answer: 'allow', by: 'a' })
     on.clock.pass(200)
     expect(await on.consents.ask(about(1), HOUR_MS, forever)).toHaveProperty('consent')
+  })
+
+  test.for([
+    ['another process', { process: 'snmp' }],
+    ['another target', { target: '127.0.0.1:161' }],
+    ['another person', { who: 'mallory@acme.example' }],
+    ['nobody', { who: null }],
+  ] as const)('is not answered for %s under the id of its session', async ([, other]) => {
+    using on = stage()
+    const ask = (more: Partial<Question>) =>
+      on.consents.ask({ ...about(1), ...more }, HOUR_MS, forever)
+    const first = ask({})
+    expect(await ask(other)).toEqual({ code: 'owner.denied' })
+    answerQuestion(on.path, idOf(1), { answer: 'allow', by: 'a' })
+    on.clock.pass(200)
+    expect(await first).toHaveProperty('consent')
+    expect(await ask(other)).toEqual({ code: 'owner.denied' })
+    expect(await ask({})).toHaveProperty('consent')
   })
 
   test('that nobody answers is a no for good', async () => {
@@ -138,6 +159,34 @@ test.for([
   expect(await asked).toEqual({ code })
 })
 
+test('an answer that is a directory is a no, is told, and keeps no other question from its answer', async () => {
+  using on = stage()
+  const asked = [1, 2].map((at) => on.consents.ask(about(at), HOUR_MS, forever))
+  mkdirSync(join(on.path, 'consent', `${idOf(1)}.answer`))
+  on.clock.pass(200)
+  expect(await asked[0]).toEqual({ code: 'owner.denied' })
+  expect(on.logged).toContain('data.unwritable')
+  answerQuestion(on.path, idOf(2), { answer: 'allow', by: 'a' })
+  on.clock.pass(200)
+  expect(await asked[1]).toHaveProperty('consent')
+})
+
+test('a question that cannot be written down is asked of nobody, and has a code of its own', async () => {
+  using on = stage()
+  writeFileSync(join(on.path, 'consent'), 'no directory')
+  expect(await on.consents.ask(about(1), HOUR_MS, forever)).toEqual({ code: 'owner.unasked' })
+  expect(on.logged).toEqual(['data.unwritable'])
+})
+
+test('an answer that was there before the question is none', async () => {
+  using on = stage()
+  mkdirSync(join(on.path, 'consent'))
+  writeFileSync(join(on.path, 'consent', `${idOf(1)}.answer`), '{"answer":"allow","by":"a"}')
+  const asked = on.consents.ask(about(1), HOUR_MS, forever)
+  on.clock.pass(6_000)
+  expect(await asked).toEqual({ code: 'owner.asked' })
+})
+
 test('what somebody calls themselves cannot write into a log', async () => {
   using on = stage()
   const asked = on.consents.ask(about(1), HOUR_MS, forever)
@@ -184,7 +233,7 @@ test('on an agent: nothing reaches the target before the yes, and the gateway is
   const words = ['--json', 'agent', 'consent', 'allow', question.session, '--data', directory.path]
   const child = spawn(process.execPath, [bin, ...words], { stdio: 'ignore' })
   expect(await once(child, 'exit')).toEqual([0, null])
-  const opened = await opening.catch(() => openStream(held, 'plc'))
+  const opened = await opening.catch(() => openStream(held, 'plc', { who: 'vera@acme.example' }))
   expect(JSON.parse(Buffer.from(opened.stream.answer).toString())).toMatchObject({
     consent: { by: expect.any(String) as string, at: expect.any(Number) as number },
   })

@@ -1,17 +1,19 @@
 /** Two keys on a device: a gateway alone opens nothing, whatever it sends; what is pinned changes by its own people. */
 import { once } from 'node:events'
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { AgentError, pinApprovers, readApprovers, rotateApprovers } from '#agent'
+import { AgentError, layIsland, liftIsland, pinApprovers, readApprovers } from '#agent'
+import { removeApprovers, rotateApprovers, runAgent } from '#agent'
 import { hashOf, hashOfSet, type ApproverSet, type Statement } from '#approval'
 import { driveTunnel, memoryPair, type TunnelRefused } from '#tunnel'
 import { Forwarder, type ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
 import { openTwoKeys } from '../../agent-tunnel/agent/two-keys.ts'
 import { softKey, type SoftKey } from '../support/authenticator.ts'
 import { HandClock } from '../support/clock.ts'
-import { Directory } from './device.ts'
+import { Directory, enrolled } from './device.ts'
+import { DEVICE, FakeGateway, soon } from './gateway.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'
 const NOW = 1_780_000_000
@@ -94,10 +96,15 @@ async function pinned() {
   })
   const clock = new HandClock()
   let system = NOW * 1000
+  const says: { owner: object } = { owner: { code: 'owner.asked' } }
   const serve = () => {
-    const twoKeys = openTwoKeys(place, { system: () => system, log: () => {} })
+    const twoKeys = openTwoKeys(place, { system: () => system, monotonic: clock, log: () => {} })
     const options = {
-      targets: new Map([['plc', { kind: 'tcp', endpoint: { address: '127.0.0.1', port } }]]),
+      targets: new Map([
+        ['plc', { kind: 'tcp', endpoint: { address: '127.0.0.1', port } }],
+        ['asked', { kind: 'tcp', endpoint: { address: '127.0.0.1', port }, consent: true }],
+      ]),
+      consents: { ask: async () => says.owner },
       scope: {
         observeAccepted: async () => ({ ok: true, sighting }),
         recheck: async () => new Promise(() => {}),
@@ -118,6 +125,7 @@ async function pinned() {
   }
   return {
     place,
+    says,
     clock,
     open,
     restart: serve,
@@ -193,12 +201,80 @@ test('signed: it opens, for as long as was signed, and the time is used up once'
   expect(await refusal(grant())).toBe('approvers.time')
 })
 
+test('a clock that is set back makes no grant longer, across a restart neither', async () => {
+  const { refusal, pass, clock, restart } = await pinned()
+  expect(await refusal(grant())).toBe('opened')
+  // Time that nobody sets goes on, while the clock of the machine stands still.
+  clock.pass(599_000)
+  expect(await refusal(grant())).toBe('opened')
+  pass(-100)
+  restart()
+  expect(await refusal(grant())).toBe('opened')
+  clock.pass(1_000)
+  expect(await refusal(grant())).toBe('approvers.time')
+})
+
+test('a clock that goes ahead and back forgets no use, and locks nobody out', async () => {
+  const { refusal, pass, restart } = await pinned()
+  const other = { ...STATEMENT, id: 'g_00000000000000000000000002' }
+  const far = { ...other, not_before: NOW + 86_400, not_after: NOW + 90_000 }
+  expect(await refusal(grant())).toBe('opened')
+  pass(86_400)
+  expect(await refusal(grant())).toBe('approvers.time')
+  restart()
+  pass(-86_400 + 600)
+  expect(await refusal(grant(other))).toBe('opened')
+  expect(await refusal(grant())).toBe('approvers.time')
+  // One that was signed for then has been opened then: there is no way back behind it.
+  pass(86_400)
+  expect(await refusal(grant(far))).toBe('opened')
+  restart()
+  pass(-86_400)
+  expect(await refusal(grant())).toBe('approvers.time')
+})
+
+test('uses written down before the file held the latest time count on', async () => {
+  const { refusal, place } = await pinned()
+  const use = { first: NOW - 600, until: STATEMENT.not_after }
+  const uses = join(place.dataDir, 'first-uses.json')
+  writeFileSync(uses, JSON.stringify({ [hashOf(STATEMENT)]: use }))
+  expect(await refusal(grant())).toBe('approvers.time')
+})
+
+test('what is refused is no first use', async () => {
+  const { refusal, place, says, pass, dialled } = await pinned()
+  const wide = { ...STATEMENT, processes: ['asked', 'none'] }
+  expect(await refusal({ ...grant(wide), process: 'none' })).toBe('target.unknown')
+  expect(await refusal({ ...grant(wide), process: 'asked' })).toBe('owner.asked')
+  expect(existsSync(join(place.dataDir, 'first-uses.json'))).toBe(false)
+  pass(600)
+  says.owner = { consent: { by: 'a', at: NOW } }
+  expect(dialled()).toBe(0)
+  expect(await refusal({ ...grant(wide), process: 'asked' })).toBe('opened')
+})
+
 test('a first use that cannot be written down is none', async () => {
   const { refusal, place, dialled } = await pinned()
-  writeFileSync(join(place.dataDir, 'first-uses.json'), 'not JSON')
-  expect(await refusal(grant())).toBe('approvers.invalid')
+  const uses = join(place.dataDir, 'first-uses.json')
+  for (const text of [
+    'not JSON',
+    '[]',
+    '{"seen":1}',
+    '{"seen":"1","uses":{}}',
+    '{"a":{"first":1}}',
+  ]) {
+    writeFileSync(uses, text)
+    expect(await refusal(grant())).toBe('approvers.invalid')
+  }
   expect(dialled()).toBe(0)
+  rmSync(uses)
+  // Writing aside fails, reading does not: it is noticed just before the stream would be opened.
+  mkdirSync(`${uses}.new`)
+  expect(await refusal(grant())).toBe('approvers.invalid')
+  expect(existsSync(uses)).toBe(false)
 })
+
+const bare = { system: () => 0, monotonic: new HandClock(), log: () => {} }
 
 describe('the pinned set', () => {
   const code = (work: () => unknown): string => {
@@ -249,9 +325,61 @@ describe('the pinned set', () => {
     )
   })
 
+  const opened = (place: ReturnType<typeof device>) =>
+    openTwoKeys(place, bare) === undefined ? 'one key' : 'two keys'
+  const gone = (place: ReturnType<typeof device>) => rmSync(join(place.dataDir, 'approvers.json'))
+
+  test('gone from a device that was pinned or held it once: nobody is let in, and it is not pinned anew', () => {
+    const place = device()
+    pinApprovers(place, text(SET), 'f')
+    gone(place)
+    expect(code(() => opened(place))).toBe('approvers.invalid')
+    expect(code(() => pinApprovers(place, text(next), 'f'))).toBe('approvers.invalid')
+    expect(code(() => rotateApprovers(place, text(next), 'f', []))).toBe('approvers.invalid')
+    const byHand = device()
+    writeFileSync(join(byHand.dataDir, 'approvers.json'), text(SET))
+    expect(opened(byHand)).toBe('two keys')
+    gone(byHand)
+    expect(code(() => opened(byHand))).toBe('approvers.invalid')
+  })
+
+  test('is given up by its own command alone, also one that is gone', () => {
+    const place = device()
+    expect(removeApprovers(place)).toBe(false)
+    pinApprovers(place, text(SET), 'f')
+    gone(place)
+    expect(removeApprovers(place)).toBe(true)
+    expect(opened(place)).toBe('one key')
+    expect(code(() => pinApprovers(place, text(next), 'f'))).toBe('done')
+    expect(opened(place)).toBe('two keys')
+  })
+
+  test('gone before the owner’s switch is lifted: the agent ends rather than to go on with one key', async () => {
+    await using gateway = await FakeGateway.start()
+    using directory = new Directory()
+    const config = await enrolled(gateway, directory)
+    pinApprovers(config, text({ ...SET, device: DEVICE, tenant: config.tenant }), 'f')
+    const cut = Promise.withResolvers<void>()
+    const options = {
+      signal: new AbortController().signal,
+      log: (_level: string, event: string) => event === 'island.on' && cut.resolve(),
+      random: () => 0,
+    }
+    const code = async (run: Promise<void>) =>
+      soon('it ends', run).catch((error: unknown) => (error as AgentError).code)
+    const run = runAgent(config, options)
+    const [ended] = [code(run), await gateway.nextTunnel()]
+    layIsland(directory.path, undefined, '2026-01-02T03:04:05.000Z')
+    await soon('it is cut off', cut.promise)
+    rmSync(join(directory.path, 'approvers.json'))
+    liftIsland(directory.path)
+    expect(await ended).toBe('approvers.invalid')
+    expect(await code(runAgent(config, options))).toBe('approvers.invalid')
+  })
+
   test('absent: the gateway decides alone, as ever', () => {
     const place = device()
-    expect(openTwoKeys(place, { system: () => 0, log: () => {} })).toBeUndefined()
+    expect(openTwoKeys(place, bare)).toBeUndefined()
     expect(existsSync(join(place.dataDir, 'approvers.json'))).toBe(false)
   })
 })

@@ -2,12 +2,16 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, afterEach, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, afterEach, expect, test, vi } from 'vitest'
 import type { AgentConfig, RunOptions } from '#agent'
 import { HeadKeeper } from '#heads'
+import type { Offer } from '#tunnel'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { noteSigner } from '../../audit/note.ts'
 import { consistencyProof, leafHash, rootOf } from '../../audit/tree.ts'
+import { Forwarder, type ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
+import { LogWatch } from '../../agent-tunnel/agent/witness.ts'
+import { HandClock } from '../support/clock.ts'
 import { until } from '../support/node.ts'
 import { Directory, enrolled, running, type Running } from './device.ts'
 import { FakeGateway, openStream, type Held } from './gateway.ts'
@@ -136,6 +140,66 @@ test.for([
   expect(String(told['note'])).toMatch(new RegExp(`^${origin}\n9\n`))
   expect(conflict()).toMatchObject({ code: row.code })
   expect(agent?.logged('log.conflict')).toMatchObject([{ level: 'error' }])
+})
+
+/** What OPEN asks for, as the gateway sends it; `cancelled` as in Offer. */
+function offered(asked: object) {
+  const refused: string[] = []
+  const offer = {
+    id: 1,
+    kind: 'tcp' as const,
+    metadata: Buffer.from(JSON.stringify(asked)),
+    cancelled: false,
+    accept: () => {
+      throw new Error('it was taken back')
+    },
+    refuse: (code: string) => void refused.push(code),
+    onCancel: undefined,
+  }
+  return { offer: offer satisfies Offer, refused }
+}
+
+test.for(['served', 'refused'] as const)(
+  'an OPEN that was taken back while it waited for the log is not %s',
+  async (how) => {
+    const witness = {
+      held: () => null,
+      see: () =>
+        how === 'served'
+          ? ({ kind: 'same' } as const)
+          : ({ kind: 'conflict', code: 'head.fork', message: 'another' } as const),
+      hidden: () => null,
+    }
+    const options = { witness, onConflict: 'refuse' as const, monotonic: new HandClock() }
+    using watch = new LogWatch({ ...options, log: () => {}, conflict: () => {} }, origin, () => {})
+    const [kept, back] = [offered({}), offered({})]
+    const served: Offer[] = []
+    const serve = async (offer: Offer) => void served.push(offer)
+    const both = [kept, back].map(({ offer }) => watch.admit(offer, serve))
+    back.offer.cancelled = true
+    watch.shown({})
+    await Promise.all(both)
+    expect(served).toEqual(how === 'served' ? [kept.offer] : [])
+    expect([kept.refused, back.refused]).toEqual([how === 'served' ? [] : ['log.conflict'], []])
+  },
+)
+
+test('an OPEN that was taken back before it is served uses no grant, asks nobody and dials nothing', async () => {
+  const admit = vi.fn<() => never>()
+  const ask = vi.fn<() => never>()
+  const target = { kind: 'tcp', endpoint: { address: '127.0.0.1', port: 9 }, consent: true }
+  const forwarder = new Forwarder({
+    targets: new Map([['plc', target]]),
+    clock: new HandClock(),
+    consents: { ask },
+    twoKeys: { admit },
+    log: () => {},
+  } as unknown as ForwardOptions)
+  const asked = { v: 1, session: `s_${'0'.repeat(26)}`, process: 'plc', remaining_ms: 60_000 }
+  const { offer, refused } = offered(asked)
+  offer.cancelled = true
+  await forwarder.serve(offer)
+  expect([admit.mock.calls, ask.mock.calls, refused]).toEqual([[], [], []])
 })
 
 test('where the file says report, it is told and served', async () => {
