@@ -109,8 +109,7 @@ function holding(api: Api, room: PasskeyRoutes): void {
       const target = { kind: 'account', id }
       const caller = await authorize({ ...room, api }, request, 'account:change', target)
       const by = { id: caller.subject.id, source: caller.source.ip }
-      for (const { id: passkey } of await passkeys.list(id))
-        await passkeys.remove(id, passkey, by).catch(rethrow)
+      await passkeys.reset(id, by).catch(rethrow)
       return { items: (await passkeys.list(id)).map(view) }
     },
   )

@@ -181,7 +181,14 @@ async function replaced(who: Person): Promise<SoftKey> {
     {},
   )
   expect(left.items).toEqual([])
-  return addKey(who, 'new')
+  return addKey(await signedInAgain(who), 'new')
+}
+
+/** An administrator's reset ended every login. */
+async function signedInAgain({ email }: Person): Promise<Person> {
+  const again = await node.signIn(email)
+  if (email === oda.email) oda = again
+  return again
 }
 
 describe('a question', () => {
@@ -287,6 +294,43 @@ describe('a new passkey', () => {
     const asked = await olaf.ask<Ceremony>('POST', '/step-up', {})
     await answer(asked, others.answer(challengeOf(asked)))
     expect(await olaf.ask('POST', path, {})).toEqual({ items: [] })
+  })
+})
+
+describe('a passkey that was taken away', () => {
+  const stepUp = async (who: Person, key: SoftKey) => {
+    const asked = await who.ask<Ceremony>('POST', '/step-up', {})
+    expect((await answer(asked, key.answer(challengeOf(asked)))).status).toBe(200)
+  }
+  test('by an administrator: who had shown it is signed out, and their questions ended', async () => {
+    const rita = await node.person('rita', { party: 'staff', roles: ['operator'] })
+    const key = await addKey(rita, 'lost')
+    await stepUp(rita, key)
+    const mine = softKey(node.origin)
+    const asked = await rita.ask<Ceremony>('POST', '/passkeys', { name: 'thief' })
+    await node.admin.ask('POST', `/accounts/${await subOf(rita)}/passkeys/remove`, {})
+    const reply = await answer(asked, mine.register(challengeOf(asked)))
+    expect([reply.status, reply.body.code]).toEqual([404, 'ceremony.unknown'])
+    await expect(rita.call('POST', '/passkeys', { name: 'thief' })).rejects.toThrow(
+      'the login has ended',
+    )
+    const again = await node.signIn(rita.email)
+    expect(await again.ask('GET', '/passkeys')).toEqual({ items: [] })
+  })
+  test('by its owner: no login has stepped up by it any more', async () => {
+    const rolf = await node.person('rolf', { party: 'staff', roles: ['operator'] })
+    const first = await addKey(rolf, 'first')
+    await stepUp(rolf, first)
+    const second = softKey(node.origin)
+    const asked = await rolf.ask<Ceremony>('POST', '/passkeys', { name: 'second' })
+    expect((await answer(asked, second.register(challengeOf(asked)))).status).toBe(200)
+    await rolf.ask('POST', `/passkeys/${first.id}/remove`, {})
+    const other = await rolf.call('POST', `/passkeys/${second.id}/remove`, {})
+    expect([other.status, other.body.code]).toEqual([403, 'mfa.stale'])
+    const more = await rolf.call('POST', '/passkeys', { name: 'third' })
+    expect([more.status, more.body.code]).toEqual([403, 'passkey.stale'])
+    await stepUp(rolf, second)
+    expect(await rolf.ask('POST', `/passkeys/${second.id}/remove`, {})).toEqual({ items: [] })
   })
 })
 
