@@ -16,12 +16,17 @@ import type { Account, Accounts, Actor } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
 import type { IdentityChange, IdentityEvent, IdentityLog } from '../events.ts'
 import type { IdentityStore, OidcStore, PasskeyRow, PasskeyStore } from '../store.ts'
-import type { Login, Subject } from '../subject.ts'
+import type { Authentication, Login, Subject } from '../subject.ts'
 import { askOnce, lookUp, takeUp, type CeremonyKind, type Question } from './ceremony.ts'
 import { ALGORITHMS, signingKey } from './key.ts'
 
 /** The acr of somebody who showed a passkey. */
 export const ACR_PASSKEY = 'urn:sallyport:acr:passkey'
+/**
+ * Whether it was this gateway that was shown a passkey, at `at`: in `methods` a company's provider may have said so too,
+ * and its passkeys are none of ours.
+ */
+export const shownHere = ({ acr }: Pick<Authentication, 'acr'>): boolean => acr === ACR_PASSKEY
 /** How policy calls the method (policy: `subject.authn.methods`). */
 export const METHOD = 'webauthn'
 
@@ -204,10 +209,9 @@ async function register(
   const sub = subject.id.slice(context.issuer.length + 1)
   const held = await context.passkeyStore.passkeysOf(sub)
   if (held.length >= MOST_PASSKEYS) throw new IdentityError('passkey.full')
-  const { methods, at } = subject.authn
-  const fresh = context.now() / 1000 - at <= FRESH_S
+  const fresh = context.now() / 1000 - subject.authn.at <= FRESH_S
   // Who has a passkey shows it before another is added: a password alone must not make a second factor.
-  if (!fresh || (held.length > 0 && !methods.includes(METHOD)))
+  if (!fresh || (held.length > 0 && !shownHere(subject.authn)))
     throw new IdentityError('passkey.stale')
   const challenge = randomBytes(32).toString('base64url')
   const question = { kind: 'register', sub, login, challenge, about: name } as const

@@ -22,6 +22,7 @@ import { approveGrant, findGrant } from '../../grants/approve.ts'
 import type { Grant } from '../../grants/grant.ts'
 import {
   isRefusal,
+  shownHere,
   type Answered,
   type Ceremony as Asked,
   type BrowserAnswer,
@@ -88,7 +89,7 @@ function holding(api: Api, room: PasskeyRoutes): void {
     async (request) => {
       const subject = await api.caller(request)
       // Who took over a sign-in must not take the second factor off the account with it.
-      if (!subject.authn.methods.includes('webauthn') || !fresh(room, subject))
+      if (!shownHere(subject.authn) || !fresh(room, subject))
         throw new Refusal('policy.denied', 'a passkey is removed by who has just shown one', {
           nextStep: 'sallyport step-up, or ask an administrator',
           denials: [

@@ -317,6 +317,22 @@ describe('a passkey that was taken away', () => {
     const again = await node.signIn(rita.email)
     expect(await again.ask('GET', '/passkeys')).toEqual({ items: [] })
   })
+  test('by nobody for whom a company’s provider claims a passkey, and none is added', async () => {
+    const fred = await node.person('fred', { party: 'staff', roles: ['operator'] })
+    const key = await addKey(fred, 'key')
+    // As `--method hwk=webauthn` has it: the method, of now, and not our own question.
+    const acr = 'urn:sallyport:acr:federated'
+    const claimed = { methods: ['webauthn'], acr, at: Math.floor(Date.now() / 1000) }
+    node.change(
+      'UPDATE login SET stepped = ? WHERE sub = ?',
+      JSON.stringify(claimed),
+      await subOf(fred),
+    )
+    const removal = await fred.call('POST', `/passkeys/${key.id}/remove`, {})
+    expect([removal.status, removal.body.code]).toEqual([403, 'mfa.stale'])
+    const more = await fred.call('POST', '/passkeys', { name: 'thief' })
+    expect([more.status, more.body.code]).toEqual([403, 'passkey.stale'])
+  })
   test('by its owner: no login has stepped up by it any more', async () => {
     const rolf = await node.person('rolf', { party: 'staff', roles: ['operator'] })
     const first = await addKey(rolf, 'first')
