@@ -253,6 +253,9 @@ async function factsOf(
 
 const when = (at: number) => new Date(at * 1000).toISOString().replace('.000Z', 'Z')
 
+/** `ot_level` 0, 1, 2. */
+const LEVELS = ['none', 'read only', 'read and write']
+
 /** The statement as a person reads it: everything that is signed. */
 function grantLines({ statement, hash, requester_email: email }: Grant): [string, string][] {
   return [
@@ -263,9 +266,12 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Process', statement.processes.join(', ')],
     ['Window', `${when(statement.not_before)} to ${when(statement.not_after)}`],
     ['How long', `${statement.max_duration_s} s from the first use`],
-    ['Industrial protocols', statement.ot_level === 2 ? 'read and write' : 'read only'],
+    ['Industrial protocols', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
     ['Reason', statement.reason],
     ['Ticket', statement.ticket ?? 'none'],
+    ['Asked at', when(statement.created_at)],
+    ['Grant', statement.id],
+    ['Tenant', statement.tenant],
     ['Statement', hash],
   ]
 }

@@ -248,7 +248,15 @@ describe('a question', () => {
     })
     expect(shown.body).toMatchObject({ kind: 'approve', email: oda.email })
     const facts = Object.fromEntries(shown.body.facts)
-    expect(facts).toMatchObject({ Device: 'press-07', Process: 'plc', Statement: grant.hash })
+    expect(facts).toMatchObject({
+      Device: 'press-07',
+      Process: 'plc',
+      Grant: grant.id,
+      Tenant: TENANT,
+      'Asked at': new Date(grant.created_at * 1000).toISOString().replace('.000Z', 'Z'),
+      'Industrial protocols': ['none', 'read only', 'read and write'][grant.ot_level],
+      Statement: grant.hash,
+    })
     expect(challengeOf(asked)).toBe(Buffer.from(grant.hash, 'hex').toString('base64url'))
   })
 })
