@@ -4,6 +4,7 @@ import type { CaEvent } from '#ca'
 import type { IdentityEvent, Subject } from './identity/index.ts'
 import { plainAddress, type Source } from './facts.ts'
 
+type LoginEvent = Extract<IdentityEvent, { readonly code: 'auth.login' }>
 type AccountEvent = Extract<IdentityEvent, { readonly code: 'account.create' | 'account.change' }>
 type PasskeyEvent = Extract<IdentityEvent, { readonly passkey: string }>
 type IdpEvent = Extract<IdentityEvent, { readonly idp: string; readonly by: string }>
@@ -116,6 +117,13 @@ function revoked(event: Extract<CaEvent, { code: 'cert.revoke' }>): EventInput {
   }
 }
 
+function loginOutcome({ outcome, reason }: LoginEvent): string {
+  if (outcome === 'success') return 'signed in'
+  return reason === 'second_factor'
+    ? 'not signed in yet: a passkey is asked for'
+    : 'sign-in refused'
+}
+
 /** Sign-ins and accounts. Changes to accounts are calls of the administration. */
 export function identityEvent(event: IdentityEvent): EventInput {
   const common = { src: at(event.source), time: event.at }
@@ -134,7 +142,7 @@ export function identityEvent(event: IdentityEvent): EventInput {
         status: ok ? 'success' : 'failure',
         disposition: ok ? 'allowed' : 'unauthorized',
         reason: event.reason ?? undefined,
-        message: `${ok ? 'signed in' : 'sign-in refused'}${event.detail === undefined ? '' : `: ${event.detail}`}`,
+        message: `${loginOutcome(event)}${event.detail === undefined ? '' : `: ${event.detail}`}`,
         data: { client: event.client ?? undefined },
       }
     }

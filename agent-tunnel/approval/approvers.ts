@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import {
   checkAssertion,
+  digestOf,
   readAssertion,
   readKey,
   type Assertion,
@@ -53,8 +54,11 @@ export type ApproversOutcome<T> =
   | { readonly ok: false; readonly code: ApproversFault; readonly detail: string }
 
 const MOST_APPROVERS = 32
-/** Assertions that are looked at; a signature costs time. */
-const MOST_ASSERTIONS = 8
+/** What one OPEN of 4 KiB surely holds beside its statement: a quorum of more people could be pinned and never met. */
+const MOST_QUORUM = 4
+/** Assertions that are read, and signatures by pinned passkeys that are checked; a signature costs time. */
+const MOST_READ = 256
+const MOST_CHECKED = 32
 /** How far the clock of a device may be off. Seconds. */
 const SKEW_S = 120
 
@@ -101,6 +105,8 @@ export function readApproverSet(value: unknown): ApproverSet | string {
   const people = distinct((one) => one.person)
   if (typeof quorum !== 'number' || !Number.isSafeInteger(quorum) || quorum < 1 || quorum > people)
     return `the quorum is no number from 1 to the ${people} people there are`
+  if (quorum > MOST_QUORUM)
+    return `a quorum of more than ${MOST_QUORUM} people can never be met: their signatures do not fit into one OPEN`
   if (!Array.isArray(modbus) || modbus.length > 64 || !modbus.every(isName))
     return 'modbus is no list of processes'
   const processes = modbus as string[]
@@ -121,7 +127,10 @@ export function hashOfSet(set: ApproverSet): string {
   return createHash('sha256').update(canonical(set)).digest('hex')
 }
 
-/** The people of `set` whose passkeys signed `challenge`, each once. What is no such signature does not count. */
+/**
+ * The people of `set` whose passkeys signed `challenge`, each once. What is no such signature does not count, and
+ * neither what nobody pinned nor what stands there twice takes the place of one that does.
+ */
 function signersOf(
   set: ApproverSet,
   challenge: Uint8Array,
@@ -130,10 +139,14 @@ function signersOf(
   const { id: rpId, origins } = set.relying_party
   const expected: Expected = { challenge, rpId, origins }
   const people = new Set<string>()
-  for (const given of assertions.slice(0, MOST_ASSERTIONS)) {
+  const seen = new Set<string>()
+  for (const given of assertions.slice(0, MOST_READ)) {
     const assertion: Assertion | undefined = readAssertion(given)
     const approver = set.approvers.find(({ credential }) => credential === assertion?.credential)
-    if (assertion === undefined || approver === undefined) continue
+    if (assertion === undefined || approver === undefined || people.has(approver.person)) continue
+    const id = digestOf(assertion)
+    if (seen.has(id) || seen.size === MOST_CHECKED) continue
+    seen.add(id)
     if (checkAssertion(assertion, approver.key, expected).ok) people.add(approver.person)
   }
   return people

@@ -43,6 +43,9 @@ export interface SignedGrant {
 
 /** What is known of one approval. `key.unpinned`: a good signature by a key that nobody vouches for. */
 export interface ApprovalProof {
+  /** By the name that the reader has for the key; null: they have none. */
+  readonly person: string | null
+  /** These three are the gateway's word: nobody signed them. */
   readonly by: string
   readonly email: string | null
   readonly at: number
@@ -55,7 +58,9 @@ export interface GrantProof {
   readonly hash: string
   readonly statement: Statement
   readonly approvals: readonly ApprovalProof[]
-  /** Every approval is signed, and there is one. */
+  /** How many people signed. */
+  readonly people: number
+  /** As many people signed as were asked for, or, without a number, every approval is signed and there is one. */
   readonly proven: boolean
 }
 
@@ -112,16 +117,22 @@ export function readParty(value: unknown): RelyingParty | undefined {
 }
 
 /**
- * Checks every approval of `grant`, from the file alone. `pinned` are keys (base64url SPKI) that the reader
- * trusts; without it the file's own keys are taken, which proves that nothing was changed since, not whose keys
- * they are. One key, and one approver, counts once.
+ * Checks every approval of `grant`, from the file alone. `pinned` are keys (base64url SPKI) that the reader trusts, with
+ * the name of the person or null; without it the file's own keys are taken, which proves that nothing was changed since,
+ * not whose keys they are. One key, and one person, counts once: by the reader's name, else by what the gateway says.
+ * `quorum` is how many people must have signed.
  */
-export function checkSignedGrant(grant: SignedGrant, pinned?: ReadonlySet<string>): GrantProof {
+export function checkSignedGrant(
+  grant: SignedGrant,
+  pinned?: ReadonlyMap<string, string | null>,
+  quorum?: number,
+): GrantProof {
   const hash = hashOf(grant.statement)
   const seen = new Set<string>()
   const challenge = Buffer.from(hash, 'hex')
   const approvals = grant.approvals.map(({ by, email, at, signature }): ApprovalProof => {
-    const common = { by, email, at }
+    const person = signature === null ? null : (pinned?.get(signature.key.spki) ?? null)
+    const common = { person: null, by, email, at }
     if (signature === null) return { ...common, state: 'unsigned', fault: null }
     const refused = (fault: NonNullable<ApprovalProof['fault']>): ApprovalProof => ({
       ...common,
@@ -133,10 +144,13 @@ export function checkSignedGrant(grant: SignedGrant, pinned?: ReadonlySet<string
     const outcome = checkAssertion(assertion, key, expected)
     if (!outcome.ok) return refused(outcome.code)
     if (pinned !== undefined && !pinned.has(key.spki)) return refused('key.unpinned')
-    if (seen.has(key.spki) || seen.has(by)) return refused('approver.repeated')
-    seen.add(key.spki).add(by)
-    return { ...common, state: 'signed', fault: null }
+    const names = [`key ${key.spki}`, person === null ? `by ${by}` : `person ${person}`]
+    if (names.some((name) => seen.has(name))) return refused('approver.repeated')
+    for (const name of names) seen.add(name)
+    return { ...common, person, state: 'signed', fault: null }
   })
-  const proven = approvals.length > 0 && approvals.every(({ state }) => state === 'signed')
-  return { hash, statement: grant.statement, approvals, proven }
+  const people = approvals.filter(({ state }) => state === 'signed').length
+  const all = approvals.length > 0 && people === approvals.length
+  const proven = quorum === undefined ? all : people >= quorum
+  return { hash, statement: grant.statement, approvals, people, proven }
 }

@@ -74,7 +74,7 @@ function registerChanges(account: Command): void {
     )
   account
     .command('reset-passkeys <email>')
-    .description('take every passkey off an account whose owner has lost theirs')
+    .description('take every passkey off an account whose owner lost theirs, and end its logins')
     .action(async (email: string, _flags: unknown, command: Command) =>
       resetPasskeys(email, command),
     )

@@ -22,7 +22,8 @@ export function registerGrantFile(program: Command): void {
   grant
     .command('verify <file>')
     .description('check such a file by itself: exit 0 where every approval is signed, 1 where not')
-    .option('--keys <file>', 'public keys of approvers you know, one base64url SPKI a line')
+    .option('--keys <file>', 'public keys of approvers you know: base64url SPKI and a name a line')
+    .option('--quorum <n>', 'how many of these people must have signed, instead of every approval')
     .action(verifyGrant)
   registerApproversFile(program)
 }
@@ -53,7 +54,8 @@ function readJson(path: string): unknown {
   }
 }
 
-function readKeys(path: string | undefined): ReadonlySet<string> | undefined {
+/** Lines of a key and, after a blank, whose it is; `#` begins a comment. */
+function readKeys(path: string | undefined): ReadonlyMap<string, string | null> | undefined {
   if (path === undefined) return undefined
   let text: string
   try {
@@ -63,28 +65,66 @@ function readKeys(path: string | undefined): ReadonlySet<string> | undefined {
     throw usage(`${path} cannot be read: ${why}`, 'one key a line, as `passkey list --json` has it')
   }
   const lines = text.split('\n').map((line) => line.replace(/#.*/, '').trim())
-  return new Set(lines.filter((line) => line !== ''))
+  return new Map(
+    lines
+      .filter((line) => line !== '')
+      .map((line): [string, string | null] => {
+        const [key = '', ...name] = line.split(/\s+/)
+        return [key, name.length === 0 ? null : name.join(' ')]
+      }),
+  )
 }
 
-async function verifyGrant(
-  file: string,
-  flags: { readonly keys?: string },
-  command: Command,
-): Promise<void> {
+function readQuorum(
+  { quorum }: VerifyFlags,
+  keys: ReadonlyMap<string, string | null> | undefined,
+): number | undefined {
+  if (quorum === undefined) return undefined
+  if (keys === undefined)
+    throw usage('--quorum counts people by their keys', 'name the keys: --keys FILE')
+  // By the gateway's word alone two keys of one person would be two.
+  if ([...keys.values()].includes(null))
+    throw usage('--quorum counts people, and a key has no name', 'write `KEY NAME` in each line')
+  if (/^[1-9]\d?$/.test(quorum)) return Number(quorum)
+  throw usage(`${JSON.stringify(quorum)} is no number of people`, 'write it as --quorum 2')
+}
+
+interface VerifyFlags {
+  readonly keys?: string
+  readonly quorum?: string
+}
+
+async function verifyGrant(file: string, flags: VerifyFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
   const { checkSignedGrant, readSignedGrant } = await import('#approval')
   const grant = readSignedGrant(readJson(file))
   if (grant === undefined)
     throw usage(`${file} is not a signed grant`, 'give the output of `sallyport grant export`')
   const pinned = readKeys(flags.keys)
-  const proof = checkSignedGrant(grant, pinned)
-  tell(options, proof, proofLines(proof, pinned !== undefined))
+  const quorum = readQuorum(flags, pinned)
+  const proof = checkSignedGrant(grant, pinned, quorum)
+  tell(options, proof, proofLines(proof, pinned !== undefined, quorum))
   if (!proof.proven) throw new Exited('failed')
 }
 
-const WORDS = { signed: 'signed by', unsigned: 'NOT signed by', refused: 'REFUSED, said to be by' }
+const WORDS = { signed: 'signed by', unsigned: 'NOT signed', refused: 'REFUSED' }
 
-function proofLines({ hash, statement, approvals, proven }: GrantProof, pinned: boolean): string[] {
+/** Whose signature it is says the reader's own list; the rest of the line is what the gateway wrote beside it. */
+function approvalLine({ person, by, email, at, state, fault }: GrantProof['approvals'][number]) {
+  const whose = state === 'signed' ? ` ${plain(person ?? 'a key without a name')}` : ''
+  const why = fault === null ? '' : ` (${fault})`
+  return `${WORDS[state]}${whose}${why}; the gateway says: ${plain(email ?? by)}, ${instant(at)}`
+}
+
+function proofLines(
+  { hash, statement, approvals, people, proven }: GrantProof,
+  pinned: boolean,
+  quorum: number | undefined,
+): string[] {
+  const said =
+    quorum === undefined
+      ? 'proven: every approval signs this statement'
+      : `proven: ${people} people signed this statement, ${quorum} must have`
   return [
     ...facts([
       ['grant', statement.id],
@@ -95,12 +135,9 @@ function proofLines({ hash, statement, approvals, proven }: GrantProof, pinned: 
       ['how long', `${statement.max_duration_s} s from the first use`],
       ['reason', plain(statement.reason)],
     ]),
-    ...approvals.map(
-      ({ by, email, at, state, fault }) =>
-        `${WORDS[state]} ${plain(email ?? by)}, ${instant(at)}${fault === null ? '' : ` (${fault})`}`,
-    ),
+    ...approvals.map(approvalLine),
     ...(approvals.length === 0 ? ['nobody approved it'] : []),
-    proven ? 'proven: every approval signs this statement' : 'not proven',
+    proven ? said : `not ${said.replace(': every', ': not every')}`,
     ...(proven && !pinned
       ? ['whose keys they are, the file alone cannot say: add --keys FILE']
       : []),

@@ -1,6 +1,6 @@
 /** `sallyport request … done`: asking for a window of time at one process, deciding on it, ending it. */
 import type { Command } from 'commander'
-import type { EndedGrant, Grant } from '#api'
+import type { Approval, EndedGrant, Grant } from '#api'
 import { usage } from '../exit.ts'
 import { readDuration, readPlace } from '../input.ts'
 import { facts, instant, plain, say, show, tell } from '../print.ts'
@@ -151,7 +151,7 @@ async function approveGrant(
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Grant: schema, Passkeys } = await import('../client.ts')
+  const { openApi, Grant: schema, Me, Passkeys } = await import('../client.ts')
   const api = await openApi(options)
   const path = `/grants/${grantId(id)}`
   const asked = await api.call(schema, 'GET', path)
@@ -162,12 +162,21 @@ async function approveGrant(
     return done(await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash }))
   if (!options.json) for (const line of grantFacts(asked)) say(line)
   const { byPasskey } = await import('../passkey.ts')
+  const { id: me } = await api.call(Me, 'GET', '/me')
   done(
     await byPasskey(api, options, `${path}/approval`, {}, async () => {
       const grant = await api.call(schema, 'GET', path)
-      return grant.approvals.length > asked.approvals.length ? grant : undefined
+      return hasNewOf(me, asked, grant) ? grant : undefined
     }),
   )
+}
+
+type Given = { readonly approvals: readonly Pick<Approval, 'by' | 'decision_id'>[] }
+
+/** Whether `after` has an approval by `who` that `before` had not: another's, given meanwhile, is not one's own. */
+export function hasNewOf(who: string, before: Given, after: Given): boolean {
+  const known = new Set(before.approvals.map(({ decision_id: id }) => id))
+  return after.approvals.some(({ by, decision_id: id }) => by === who && !known.has(id))
 }
 
 function endedLines(ended: EndedGrant): string[] {

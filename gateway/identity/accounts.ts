@@ -34,11 +34,13 @@ export interface LoginAttempt {
   readonly source: string
   /** The client the person signs in to. */
   readonly client: string | null
+  /** Whether the password is half of it only; such a sign-in is recorded as none, until whoever asks completes it. */
+  readonly asksMore?: (account: Account) => Promise<boolean>
 }
 
 /** `login.failed` covers wrong password, unknown and disabled alike; `login.locked` depends on attempts only. */
 export type LoginAnswer =
-  | { readonly ok: true; readonly account: Account }
+  | { readonly ok: true; readonly account: Account; readonly more: boolean }
   | {
       readonly ok: false
       readonly code: 'login.failed' | 'login.locked' | 'login.busy'
@@ -309,7 +311,8 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
       subject: sub === null ? null : `${context.issuer}|${sub}`,
       email: EMAIL.test(email) && email.length <= 320 ? email : null,
       client: attempt.client,
-      methods: reason === null ? ['pwd'] : [],
+      // What was given: of who is asked for more, the password was right.
+      methods: reason === null || reason === 'second_factor' ? ['pwd'] : [],
       reason,
     })
   const taken = await context.store.take(throttles, context.now())
@@ -331,10 +334,12 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
     await tell(whyNot(row, right), row?.sub ?? null)
     return { ok: false, code: 'login.failed', retryAfterMs: 0 }
   }
-  await tell(null, row.sub)
+  const account = withoutPassword(row)
+  const more = (await attempt.asksMore?.(account)) ?? false
+  await tell(more ? 'second_factor' : null, row.sub)
   await context.store.settle(pair === undefined ? [] : [pair], wider)
   await refreshHash(context, row, attempt.password)
-  return { ok: true, account: withoutPassword(row) }
+  return { ok: true, account, more }
 }
 
 function isNewLock({ toldLocks, now }: Context, key: string): boolean {

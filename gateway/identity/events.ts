@@ -20,8 +20,19 @@ export interface LoginEvent extends Common {
   /** The client the person signs in to, e.g. `sallyport-cli`. */
   readonly client: string | null
   readonly methods: readonly string[]
-  /** Why not; null on success. The page never tells these apart, the log does. */
-  readonly reason: 'password' | 'unknown' | 'disabled' | 'locked' | 'busy' | IdpCode | null
+  /**
+   * Why not; null on success. The page never tells these apart, the log does. `second_factor`: the password was right and
+   * a passkey is asked for; nobody is signed in until a success follows.
+   */
+  readonly reason:
+    | 'password'
+    | 'unknown'
+    | 'disabled'
+    | 'locked'
+    | 'busy'
+    | 'second_factor'
+    | IdpCode
+    | null
   /** Who signed them in, where it was a company's own provider: its id here. */
   readonly idp?: string
   /** Which check said no, where `reason` is a provider's. */

@@ -88,7 +88,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const door = openIdpDoor({ ...parts, idpStore: options.idpStore })
   const shared = { issuer, audience, keys, store, oidcStore, idps: door }
   const { passkeyStore } = options
-  const held = { issuer, store, oidcStore, accounts, log, now }
+  const held = { issuer, store, oidcStore, accounts, log, changed, now }
   const passkeys = openPasskeys({ ...held, origin, passkeyStore })
   const provider = createProvider({
     ...shared,

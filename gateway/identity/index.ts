@@ -18,6 +18,7 @@ export {
   type Subject,
 } from './subject.ts'
 export type { Answered, BrowserAnswer, Ceremony, Passkey } from './passkeys/passkeys.ts'
+export { shownHere } from './passkeys/passkeys.ts'
 export { IdentityError, identityRows, type IdentityCode } from './errors.ts'
 export type { Idp, NewIdp } from './idp/idps.ts'
 export type { IdentityChange, IdentityEvent } from './events.ts'

@@ -191,6 +191,7 @@ async function signIn(
     password: (form.get('password') ?? '').slice(0, 1024),
     source: options.source(ctx.req),
     client: String(details.params['client_id']),
+    asksMore: async ({ sub }) => (await options.passkeys.list(sub)).length > 0,
   })
   if (!answer.ok) {
     if (answer.retryAfterMs > 0)
@@ -199,8 +200,7 @@ async function signIn(
   }
   const { sub } = answer.account
   if (isAnother(details, sub)) return again(409, otherAccount)
-  if ((await options.passkeys.list(sub)).length > 0)
-    return askPasskey(ctx, provider, options, details, answer.account)
+  if (answer.more) return askPasskey(ctx, provider, options, details, answer.account)
   const at = Math.floor(options.now() / 1000)
   const own = { methods: ['pwd'], acr: ACR_PASSWORD, at, loginSeconds: options.lifetimes.login }
   return enter(ctx, provider, options, details, { sub, ...own })
@@ -257,6 +257,13 @@ async function showPasskey(
     return ask(ctx, provider, options, details, otherAccount, 409)
   const at = Math.floor(options.now() / 1000)
   const own = { methods: ['pwd', METHOD], acr: ACR_PASSKEY, at }
+  await record(options, {
+    source,
+    subject: `${options.issuer}|${account.sub}`,
+    email: account.email,
+    client: String(details.params['client_id']),
+    methods: own.methods,
+  })
   const loginSeconds = options.lifetimes.login
   return enter(ctx, provider, options, details, { sub: account.sub, ...own, loginSeconds })
 }

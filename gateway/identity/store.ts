@@ -193,7 +193,7 @@ export interface PasskeyStore {
   passkeysOf(sub: string): Promise<readonly PasskeyRow[]>
   /** Notes a use. False, and nothing written, where the counter did not go up (0 after 0 is none that counts). */
   usePasskey(id: string, counter: number, at: number): Promise<boolean>
-  /** False where the account has no such passkey. */
+  /** And forgets, in every login of the account, that a passkey was shown. False where it has no such passkey. */
   removePasskey(sub: string, id: string): Promise<boolean>
 }
 

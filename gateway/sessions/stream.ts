@@ -89,10 +89,20 @@ export async function openStream(
 /** docs/protocol.md: metadata in OPEN. */
 const MAX_METADATA_BYTES = 4096
 
-/** With what the approvers signed, which only devices in two-key mode read; where it is too long, they will say so. */
-function openMetadata(facts: object, signed: LiveSession['signed']): Uint8Array {
-  const whole = encode(signed === null ? facts : { ...facts, grant: signed })
-  return whole.length <= MAX_METADATA_BYTES ? whole : encode({ ...facts, grant: 'too_long' })
+/**
+ * With what the approvers signed, which only devices in two-key mode read: of the signatures, one a person, as many as
+ * there is room for, the shortest first, so that they are of the most people. Where not one fits the device will say so.
+ */
+export function openMetadata(facts: object, signed: LiveSession['signed']): Uint8Array {
+  if (signed === null) return encode(facts)
+  const length = (assertion: object) => JSON.stringify(assertion).length
+  const assertions = signed.assertions.toSorted((one, other) => length(one) - length(other))
+  for (let count = assertions.length; count > 0; count--) {
+    const grant = { ...signed, assertions: assertions.slice(0, count) }
+    const whole = encode({ ...facts, grant })
+    if (whole.length <= MAX_METADATA_BYTES) return whole
+  }
+  return encode({ ...facts, grant: 'too_long' })
 }
 
 async function dial(

@@ -11,6 +11,7 @@ import {
   type Assertion,
   type Statement,
 } from '#approval'
+import { openMetadata } from '../../gateway/sessions/stream.ts'
 import { softKey, type SoftKey } from '../support/authenticator.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'
@@ -69,6 +70,41 @@ test('two people signed this grant: it opens', () => {
     ok: true,
     statement,
     hash: hashOf(statement),
+  })
+})
+
+test('what nobody pinned, and what stands there often, takes nobody’s place', () => {
+  const [noise, again] = [signed([stranger])[0], signed([oda])[0]]
+  const before = Array.from({ length: 40 }, () => [noise, again]).flat()
+  expect(opening({ statement, assertions: [...before, ...both.assertions] })).toBe('opened')
+  // And one person by as many signatures as there may be is still one.
+  expect(opening({ statement, assertions: before })).toBe('approvers.quorum')
+})
+
+test('signatures that do not count are checked so often and no more', () => {
+  const wrong = Array.from({ length: 32 }, (_, id) =>
+    signed([oda], { ...statement, reason: String(id) }),
+  ).flat()
+  expect(opening({ statement, assertions: [...wrong.slice(0, 30), ...both.assertions] })).toBe(
+    'opened',
+  )
+  expect(opening({ statement, assertions: [...wrong, ...both.assertions] })).toBe(
+    'approvers.quorum',
+  )
+})
+
+test('the most people that may be asked for do fit into an OPEN, and no more may be', () => {
+  const keys = Array.from({ length: 8 }, () => softKey(ORIGIN))
+  const approvers = keys.map((key, at) => approver(`person-${at}`, key))
+  const of = (quorum: number) => readApproverSet({ ...set, approvers, quorum })
+  expect(of(5)).toContain('can never be met')
+  const four = of(4)
+  if (typeof four === 'string') throw new Error(four)
+  const metadata = openMetadata({ process: 'plc' }, { statement, assertions: signed(keys) })
+  expect(metadata.length).toBeLessThanOrEqual(4096)
+  const { grant } = JSON.parse(new TextDecoder().decode(metadata)) as { grant: unknown }
+  expect(checkOpening(four, { process: 'plc', otLevel: 1, now: NOW, grant })).toMatchObject({
+    ok: true,
   })
 })
 
@@ -137,12 +173,6 @@ describe('a gateway that turned is refused', () => {
   ]
   test.for(rows)('%s', ([, grant, code, more]) => {
     expect(opening(grant, more)).toBe(code)
-  })
-  test('behind more assertions than are looked at', () => {
-    const noise = Array.from({ length: 8 }, () => signed([stranger])[0])
-    expect(opening({ statement, assertions: [...noise, ...both.assertions] })).toBe(
-      'approvers.quorum',
-    )
   })
   test('with anything at all, and nothing is thrown', () => {
     fc.assert(

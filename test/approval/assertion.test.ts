@@ -159,7 +159,7 @@ describe('a signed grant as a file', () => {
     approvals,
     ...more,
   })
-  const states = (grant: SignedGrant, pinned?: ReadonlySet<string>) =>
+  const states = (grant: SignedGrant, pinned?: ReadonlyMap<string, string | null>) =>
     checkSignedGrant(grant, pinned).approvals.map(({ state, fault }) => fault ?? state)
 
   test('what is read is what was written', () => {
@@ -181,8 +181,38 @@ describe('a signed grant as a file', () => {
     expect(checkSignedGrant(grant).proven).toBe(false)
   })
   test('a key that nobody pinned', () => {
-    const pinned = new Set([another.signing.spki])
+    const pinned = new Map([[another.signing.spki, null]])
     expect(states(file([approval('oda')]), pinned)).toEqual(['key.unpinned'])
+  })
+  test('one person with two keys under two accounts: the reader’s name counts, not the gateway’s', () => {
+    const pinned = new Map([
+      [passkey.signing.spki, 'Oda'],
+      [another.signing.spki, 'Oda'],
+    ])
+    const grant = file([approval('oda'), approval('olaf', another)])
+    expect(states(grant, pinned)).toEqual(['signed', 'approver.repeated'])
+    expect(checkSignedGrant(grant, pinned).approvals.map(({ person }) => person)).toEqual([
+      'Oda',
+      null,
+    ])
+    expect([1, 2].map((quorum) => checkSignedGrant(grant, pinned, quorum).proven)).toEqual([
+      true,
+      false,
+    ])
+  })
+  test('two people under one account name of the gateway’s are two, and no more', () => {
+    const pinned = new Map([
+      [passkey.signing.spki, 'Oda'],
+      [another.signing.spki, 'Olaf'],
+    ])
+    const grant = file([approval('oda'), approval('oda', another)])
+    const proof = (quorum: number) => checkSignedGrant(grant, pinned, quorum)
+    expect([proof(2).people, proof(2).proven, proof(3).proven]).toEqual([2, true, false])
+  })
+  test('who must have signed is asked beyond what the file has', () => {
+    const pinned = new Map([[passkey.signing.spki, 'Oda']])
+    expect(checkSignedGrant(file([approval('oda')]), pinned).proven).toBe(true)
+    expect(checkSignedGrant(file([approval('oda')]), pinned, 2).proven).toBe(false)
   })
   test('an approval of another grant', () => {
     const foreign = Buffer.from(randomBytes(32)).toString('base64url')

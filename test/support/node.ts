@@ -124,6 +124,8 @@ export interface TestNode extends AsyncDisposable {
   /** Everybody who signed in here. */
   people(): readonly Person[]
   person(name: string, account: Account): Promise<Person>
+  /** A person there is, signed in once more. */
+  signIn(email: string): Promise<Person>
   /** Creates a device with its processes and enrols it over EST. */
   device(id: string, processes?: Readonly<Record<string, unknown>>): Promise<DeviceIdentity>
   renew(device: DeviceIdentity): Promise<DeviceIdentity>

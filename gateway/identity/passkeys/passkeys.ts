@@ -14,14 +14,19 @@ import {
 import { checkAssertion, readAssertion, type GrantSignature, type RelyingParty } from '#approval'
 import type { Account, Accounts, Actor } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
-import type { IdentityEvent, IdentityLog } from '../events.ts'
+import type { IdentityChange, IdentityEvent, IdentityLog } from '../events.ts'
 import type { IdentityStore, OidcStore, PasskeyRow, PasskeyStore } from '../store.ts'
-import type { Login, Subject } from '../subject.ts'
+import type { Authentication, Login, Subject } from '../subject.ts'
 import { askOnce, lookUp, takeUp, type CeremonyKind, type Question } from './ceremony.ts'
 import { ALGORITHMS, signingKey } from './key.ts'
 
 /** The acr of somebody who showed a passkey. */
 export const ACR_PASSKEY = 'urn:sallyport:acr:passkey'
+/**
+ * Whether it was this gateway that was shown a passkey, at `at`: in `methods` a company's provider may have said so too,
+ * and its passkeys are none of ours.
+ */
+export const shownHere = ({ acr }: Pick<Authentication, 'acr'>): boolean => acr === ACR_PASSKEY
 /** How policy calls the method (policy: `subject.authn.methods`). */
 export const METHOD = 'webauthn'
 
@@ -119,8 +124,16 @@ export interface Passkeys {
     answer: BrowserAnswer,
     source: string | null,
   ): Promise<Answered>
-  /** Errors: passkey.unknown, log.unavailable. */
+  /**
+   * One's own: what any passkey of the account proved in a login under way, it proves no longer.
+   * Errors: passkey.unknown, log.unavailable.
+   */
   remove(sub: string, id: string, by: Actor): Promise<void>
+  /**
+   * An administrator's: all of an account's passkeys, then all its logins, and the questions under them; whoever showed
+   * a lost one starts again too. Errors: passkey.unknown, log.unavailable; log.incomplete after they ended.
+   */
+  reset(sub: string, by: Actor): Promise<void>
 }
 
 export interface PasskeysOptions {
@@ -130,8 +143,10 @@ export interface PasskeysOptions {
   readonly passkeyStore: PasskeyStore
   readonly store: Pick<IdentityStore, 'take'>
   readonly oidcStore: OidcStore
-  readonly accounts: Pick<Accounts, 'find'>
+  readonly accounts: Pick<Accounts, 'find' | 'endLogins'>
   readonly log: IdentityLog
+  /** Told after a removal holds. */
+  readonly changed: (change: IdentityChange) => void
   readonly now: () => number
 }
 
@@ -157,7 +172,20 @@ export function openPasskeys(options: PasskeysOptions): Passkeys {
       return { question, options: await optionsOf(context, question) }
     },
     answer: async (secret, kinds, answer, source) => take(context, secret, kinds, answer, source),
-    remove: async (sub, id, by) => remove(context, sub, id, by),
+    async remove(sub, id, by) {
+      await remove(context, sub, id, by)
+      const subject = `${options.issuer}|${sub}`
+      options.changed({ kind: 'changed', subject, login: null })
+    },
+    async reset(sub, by) {
+      try {
+        for (const { id } of await options.passkeyStore.passkeysOf(sub))
+          await remove(context, sub, id, by)
+      } finally {
+        // Also where nothing is left to remove: a thief may have removed it.
+        await options.accounts.endLogins(sub, by)
+      }
+    },
   }
 }
 
@@ -181,10 +209,9 @@ async function register(
   const sub = subject.id.slice(context.issuer.length + 1)
   const held = await context.passkeyStore.passkeysOf(sub)
   if (held.length >= MOST_PASSKEYS) throw new IdentityError('passkey.full')
-  const { methods, at } = subject.authn
-  const fresh = context.now() / 1000 - at <= FRESH_S
+  const fresh = context.now() / 1000 - subject.authn.at <= FRESH_S
   // Who has a passkey shows it before another is added: a password alone must not make a second factor.
-  if (!fresh || (held.length > 0 && !methods.includes(METHOD)))
+  if (!fresh || (held.length > 0 && !shownHere(subject.authn)))
     throw new IdentityError('passkey.stale')
   const challenge = randomBytes(32).toString('base64url')
   const question = { kind: 'register', sub, login, challenge, about: name } as const

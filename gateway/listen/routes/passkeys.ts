@@ -22,6 +22,7 @@ import { approveGrant, findGrant } from '../../grants/approve.ts'
 import type { Grant } from '../../grants/grant.ts'
 import {
   isRefusal,
+  shownHere,
   type Answered,
   type Ceremony as Asked,
   type BrowserAnswer,
@@ -88,7 +89,7 @@ function holding(api: Api, room: PasskeyRoutes): void {
     async (request) => {
       const subject = await api.caller(request)
       // Who took over a sign-in must not take the second factor off the account with it.
-      if (!subject.authn.methods.includes('webauthn') || !fresh(room, subject))
+      if (!shownHere(subject.authn) || !fresh(room, subject))
         throw new Refusal('policy.denied', 'a passkey is removed by who has just shown one', {
           nextStep: 'sallyport step-up, or ask an administrator',
           denials: [
@@ -109,8 +110,7 @@ function holding(api: Api, room: PasskeyRoutes): void {
       const target = { kind: 'account', id }
       const caller = await authorize({ ...room, api }, request, 'account:change', target)
       const by = { id: caller.subject.id, source: caller.source.ip }
-      for (const { id: passkey } of await passkeys.list(id))
-        await passkeys.remove(id, passkey, by).catch(rethrow)
+      await passkeys.reset(id, by).catch(rethrow)
       return { items: (await passkeys.list(id)).map(view) }
     },
   )
@@ -253,6 +253,9 @@ async function factsOf(
 
 const when = (at: number) => new Date(at * 1000).toISOString().replace('.000Z', 'Z')
 
+/** `ot_level` 0, 1, 2. */
+const LEVELS = ['none', 'read only', 'read and write']
+
 /** The statement as a person reads it: everything that is signed. */
 function grantLines({ statement, hash, requester_email: email }: Grant): [string, string][] {
   return [
@@ -263,9 +266,12 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Process', statement.processes.join(', ')],
     ['Window', `${when(statement.not_before)} to ${when(statement.not_after)}`],
     ['How long', `${statement.max_duration_s} s from the first use`],
-    ['Industrial protocols', statement.ot_level === 2 ? 'read and write' : 'read only'],
+    ['Industrial protocols', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
     ['Reason', statement.reason],
     ['Ticket', statement.ticket ?? 'none'],
+    ['Asked at', when(statement.created_at)],
+    ['Grant', statement.id],
+    ['Tenant', statement.tenant],
     ['Statement', hash],
   ]
 }

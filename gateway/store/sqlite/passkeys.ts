@@ -53,8 +53,13 @@ export const passkeysRoom = {
       db.prepare('UPDATE passkey SET row = ? WHERE id = ?').run(JSON.stringify(after), id)
       return true
     },
-    removePasskey: (db: DatabaseSync, { sub, id }: { sub: string; id: string }): boolean =>
-      db.prepare('DELETE FROM passkey WHERE id = ? AND sub = ?').run(id, sub).changes === 1,
+    removePasskey(db: DatabaseSync, { sub, id }: { sub: string; id: string }): boolean {
+      const removed = db.prepare('DELETE FROM passkey WHERE id = ? AND sub = ?').run(id, sub)
+      if (removed.changes !== 1) return false
+      // One transaction: no instant at which the key is gone and still counts.
+      db.prepare('UPDATE login SET stepped = NULL WHERE sub = ?').run(sub)
+      return true
+    },
   },
 } as const satisfies Room
 

@@ -4,10 +4,15 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { send, startNode, type TestNode } from '../../support/node.ts'
 
+type Content = Readonly<Record<string, { readonly schema: Schema }>>
+interface Schema {
+  readonly required: readonly string[]
+  readonly properties: Readonly<Record<string, object>>
+}
 interface Operation {
   readonly operationId: string
   readonly tags: readonly string[]
-  readonly responses: Readonly<Record<string, { readonly description?: string }>>
+  readonly responses: Readonly<Record<string, { readonly content?: Content }>>
 }
 interface Document {
   readonly openapi: string
@@ -38,11 +43,14 @@ afterAll(async () => node[Symbol.asyncDispose]())
 /** A path as it stands in a source, as a pattern: what is put in is one segment. */
 function pattern(method: string, path: string): RegExp {
   const plain = path
+    // What is put in first may itself be a path; the rest is enough to tell.
+    .replace(/^\$\{[^}]*\}/, '<')
     .replaceAll(/\$\{[^}]*\}/g, '*')
     .replaceAll(/:[a-z]+/g, '*')
     .replace(/\?.*$/, '')
     .replaceAll(/[.+^{}()|[\]\\]/g, String.raw`\$&`)
     .replaceAll('*', '[^/]+')
+    .replace('<', '/.+')
   return new RegExp(`^${method.toLowerCase()} ${plain.replace('/api/v1', '')}$`)
 }
 
@@ -67,7 +75,7 @@ function found(folder: string, calling: RegExp): readonly { file: string; call: 
       [...spelledOut(readFileSync(join(root, folder, file), 'utf8')).matchAll(calling)].map(
         ([, method = '', plain, template = '']) => ({
           file,
-          call: pattern(method, plain ?? template),
+          call: pattern(method === '' ? 'POST' : method, plain ?? template),
         }),
       ),
     )
@@ -90,10 +98,32 @@ test('is OpenAPI 3.1, and every call has a name of its own, a success and a refu
   for (const [call, { responses }] of calls) {
     const answers = Object.keys(responses).some((status) => status.startsWith('2'))
     expect([call, answers || RAW.has(call)]).toEqual([call, true])
-    expect([call, responses['default']?.description]).toEqual([
+  }
+})
+
+test('refuses as it says, whatever is called', async () => {
+  const refusing = [...calls].filter(([call]) => call !== 'get /info')
+  expect(refusing.length).toBeGreaterThan(60)
+  for (const [call, { responses }] of refusing) {
+    const [method = '', path = ''] = call.split(' ')
+    // By nobody, about nothing.
+    const reply = await send<Record<string, unknown>>(node, {
+      method: method.toUpperCase(),
+      path: `/api/v1${path.replaceAll(/\{[^}]*\}/g, 'x')}`,
+      ...(method === 'get' ? {} : { body: {} }),
+    })
+    // Described under the media type of the call's own answers.
+    const said = Object.values(responses['default']?.content ?? {})[0]?.schema
+    expect([call, reply.status >= 400 && reply.status < 500]).toEqual([call, true])
+    expect([call, reply.headers.get('content-type')]).toEqual([
       call,
-      expect.stringContaining('9457'),
+      expect.stringContaining('application/problem+json'),
     ])
+    const names = Object.keys(reply.body)
+    expect([call, said?.required.filter((name) => !names.includes(name))]).toEqual([call, []])
+    const more = names.filter((name) => !Object.hasOwn(said?.properties ?? {}, name))
+    expect([call, more]).toEqual([call, []])
+    expect([call, reply.body['status']]).toEqual([call, reply.status])
   }
 })
 
@@ -110,8 +140,15 @@ test('has what the routes declare, and nothing else', () => {
 })
 
 test('has every call of the command line', () => {
-  const made = found('cli/commands', /'(GET|POST|PUT)',\s*(?:'(\/[^']*)'|`(\/[^`]*)`)/g)
+  const made = [
+    ...found('cli/commands', /'(GET|POST|PUT)',\s*(?:'(\/[^']*)'|`((?:\/|\$\{)[^`]*)`)/g),
+    // A question to a passkey is a POST.
+    ...found('cli/commands', /byPasskey\(\s*api,\s*options,()\s*(?:'(\/[^']*)'|`([^`]*)`)/g),
+  ]
+  const asked = made.filter(({ call }) =>
+    ['post /passkeys', 'post /step-up', 'post /grants/{id}/approval'].some((one) => call.test(one)),
+  )
+  expect(asked.length).toBeGreaterThanOrEqual(3)
   expect(made.length).toBeGreaterThan(30)
-  // What is put in first may itself be a path; the rest is enough to tell.
   expect(made.filter(({ call }) => ![...calls.keys()].some((one) => call.test(one)))).toEqual([])
 })

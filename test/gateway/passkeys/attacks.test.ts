@@ -181,7 +181,14 @@ async function replaced(who: Person): Promise<SoftKey> {
     {},
   )
   expect(left.items).toEqual([])
-  return addKey(who, 'new')
+  return addKey(await signedInAgain(who), 'new')
+}
+
+/** An administrator's reset ended every login. */
+async function signedInAgain({ email }: Person): Promise<Person> {
+  const again = await node.signIn(email)
+  if (email === oda.email) oda = again
+  return again
 }
 
 describe('a question', () => {
@@ -241,7 +248,15 @@ describe('a question', () => {
     })
     expect(shown.body).toMatchObject({ kind: 'approve', email: oda.email })
     const facts = Object.fromEntries(shown.body.facts)
-    expect(facts).toMatchObject({ Device: 'press-07', Process: 'plc', Statement: grant.hash })
+    expect(facts).toMatchObject({
+      Device: 'press-07',
+      Process: 'plc',
+      Grant: grant.id,
+      Tenant: TENANT,
+      'Asked at': new Date(grant.created_at * 1000).toISOString().replace('.000Z', 'Z'),
+      'Industrial protocols': ['none', 'read only', 'read and write'][grant.ot_level],
+      Statement: grant.hash,
+    })
     expect(challengeOf(asked)).toBe(Buffer.from(grant.hash, 'hex').toString('base64url'))
   })
 })
@@ -287,6 +302,59 @@ describe('a new passkey', () => {
     const asked = await olaf.ask<Ceremony>('POST', '/step-up', {})
     await answer(asked, others.answer(challengeOf(asked)))
     expect(await olaf.ask('POST', path, {})).toEqual({ items: [] })
+  })
+})
+
+describe('a passkey that was taken away', () => {
+  const stepUp = async (who: Person, key: SoftKey) => {
+    const asked = await who.ask<Ceremony>('POST', '/step-up', {})
+    expect((await answer(asked, key.answer(challengeOf(asked)))).status).toBe(200)
+  }
+  test('by an administrator: who had shown it is signed out, and their questions ended', async () => {
+    const rita = await node.person('rita', { party: 'staff', roles: ['operator'] })
+    const key = await addKey(rita, 'lost')
+    await stepUp(rita, key)
+    const mine = softKey(node.origin)
+    const asked = await rita.ask<Ceremony>('POST', '/passkeys', { name: 'thief' })
+    await node.admin.ask('POST', `/accounts/${await subOf(rita)}/passkeys/remove`, {})
+    const reply = await answer(asked, mine.register(challengeOf(asked)))
+    expect([reply.status, reply.body.code]).toEqual([404, 'ceremony.unknown'])
+    await expect(rita.call('POST', '/passkeys', { name: 'thief' })).rejects.toThrow(
+      'the login has ended',
+    )
+    const again = await node.signIn(rita.email)
+    expect(await again.ask('GET', '/passkeys')).toEqual({ items: [] })
+  })
+  test('by nobody for whom a company’s provider claims a passkey, and none is added', async () => {
+    const fred = await node.person('fred', { party: 'staff', roles: ['operator'] })
+    const key = await addKey(fred, 'key')
+    // As `--method hwk=webauthn` has it: the method, of now, and not our own question.
+    const acr = 'urn:sallyport:acr:federated'
+    const claimed = { methods: ['webauthn'], acr, at: Math.floor(Date.now() / 1000) }
+    node.change(
+      'UPDATE login SET stepped = ? WHERE sub = ?',
+      JSON.stringify(claimed),
+      await subOf(fred),
+    )
+    const removal = await fred.call('POST', `/passkeys/${key.id}/remove`, {})
+    expect([removal.status, removal.body.code]).toEqual([403, 'mfa.stale'])
+    const more = await fred.call('POST', '/passkeys', { name: 'thief' })
+    expect([more.status, more.body.code]).toEqual([403, 'passkey.stale'])
+  })
+  test('by its owner: no login has stepped up by it any more', async () => {
+    const rolf = await node.person('rolf', { party: 'staff', roles: ['operator'] })
+    const first = await addKey(rolf, 'first')
+    await stepUp(rolf, first)
+    const second = softKey(node.origin)
+    const asked = await rolf.ask<Ceremony>('POST', '/passkeys', { name: 'second' })
+    expect((await answer(asked, second.register(challengeOf(asked)))).status).toBe(200)
+    await rolf.ask('POST', `/passkeys/${first.id}/remove`, {})
+    const other = await rolf.call('POST', `/passkeys/${second.id}/remove`, {})
+    expect([other.status, other.body.code]).toEqual([403, 'mfa.stale'])
+    const more = await rolf.call('POST', '/passkeys', { name: 'third' })
+    expect([more.status, more.body.code]).toEqual([403, 'passkey.stale'])
+    await stepUp(rolf, second)
+    expect(await rolf.ask('POST', `/passkeys/${second.id}/remove`, {})).toEqual({ items: [] })
   })
 })
 

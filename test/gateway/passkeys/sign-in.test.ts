@@ -71,7 +71,12 @@ const give = async (browser: Browser, page: Page, fields: Readonly<Record<string
 
 test('the password alone signs nobody in', async () => {
   await using browser = openBrowser(house.anchor)
+  house.events.length = 0
   const { page } = await begun(browser)
+  // Nor does the log say so.
+  expect(house.events).toMatchObject([
+    { code: 'auth.login', outcome: 'failure', reason: 'second_factor', methods: ['pwd'] },
+  ])
   expect([page.status, page.title]).toEqual([200, 'Confirm with your passkey - Sallyport'])
   expect(page.headers.get('content-security-policy')).toContain("script-src 'self'")
   await nobody(browser)
@@ -81,7 +86,12 @@ test('with the passkey: both methods are in the token, and the proof is of now',
   await using browser = openBrowser(house.anchor)
   const { page, login } = await begun(browser)
   const credential = JSON.stringify(key.answer(challengeOf(page)))
+  house.events.length = 0
   expect((await give(browser, page, { credential })).title).toContain('You are signed in')
+  expect(house.events).toMatchObject([
+    { code: 'auth.stepup', outcome: 'success', purpose: 'sign_in' },
+    { code: 'auth.login', outcome: 'success', methods: ['pwd', 'webauthn'], reason: null },
+  ])
   const credentials: Credentials = await login
   const headers = {
     authorization: `DPoP ${credentials.accessToken}`,
