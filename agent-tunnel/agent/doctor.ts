@@ -262,7 +262,7 @@ async function examineTargets(config: AgentConfig): Promise<Finding[]> {
   })
   const programs = await Promise.all(
     [...config.targets].flatMap(([name, target]) =>
-      target.kind === 'spawn' ? [examineProgram(scope, name, target)] : [],
+      target.kind === 'spawn' ? [examineProgram(scope, config.dataDir, [name, target])] : [],
     ),
   )
   const all = [...findings, ...programs]
@@ -272,13 +272,13 @@ async function examineTargets(config: AgentConfig): Promise<Finding[]> {
 /** Whether the program could be started, and would end with its session; it is not started. */
 async function examineProgram(
   scope: ProcessScope,
-  name: string,
-  declared: Spawned,
+  dataDir: string,
+  [name, declared]: readonly [name: string, declared: Spawned],
 ): Promise<Finding> {
   const hop = `target ${name}`
   try {
     using program = await Program.open(declared, scope.executables, 'listener')
-    const sandbox = await Sandbox.make(program.user.uid)
+    const sandbox = await Sandbox.make(program.user.uid, dataDir)
     await sandbox.end()
     const { exe, sha256, uid } = program.observed
     const says = `${exe ?? declared.argv[0]} (${sha256?.slice(0, 16)}…) can be started as user ${uid}`

@@ -1,7 +1,7 @@
 /** Spawned programs as real processes: what they may be, what they may not, and that nothing of them stays. */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs'
-import { appendFileSync, copyFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, chownSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -321,6 +321,33 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
     expect(said).toMatch(/^\d+\nCapEff:\t0+\nNoNewPrivs:\t1\n[2-7]\n\{"t":"exit","code":4\}\n$/)
     expect(said.split('\n')[0]).toBe(String(uid))
   })
+
+  test.skipIf(!own)(
+    'in a user namespace: the agent’s data directory is empty to its own user, whatever is tried',
+    async () => {
+      const data = join(directory.path, 'data')
+      mkdirSync(data, { mode: 0o700 })
+      writeFileSync(join(data, 'key'), 'the key of the device')
+      if (root) for (const path of [join(data, 'key'), data]) chownSync(path, uid, uid)
+      const script = [
+        `ls -A ${data} | wc -l`,
+        `cat ${data}/key /proc/1/root${data}/key /proc/1/cwd${data}/key`,
+        `echo x > ${data}/consent; rm -f ${data}/key; umount ${data}; umount -l ${data}`,
+        `unshare --user --map-root-user --mount sh -c 'umount ${data}; umount -l ${data}; cat ${data}/key'`,
+        `unshare --user --map-root-user --mount sh -c 'mount --bind ${directory.path} /mnt; cat /mnt/data/key'`,
+        'echo over',
+      ].join('\n')
+      const options = root ? { uid: 65_534 } : {}
+      await using agent = await startProgram('spawner.ts', [`sleep 0.5\n${script}`, data], options)
+      let said = ''
+      agent.child.stdout!.setEncoding('utf8').on('data', (text: string) => (said += text))
+      await vi.waitFor(() => expect(said).toContain('exit'), 10_000)
+      expect(said).toMatch(/^0\n/)
+      expect(said).toContain('over\n')
+      expect(said).not.toContain('the key')
+      expect(readdirSync(data)).toEqual(['key'])
+    },
+  )
 
   test('one that is never decided on was never started, and its sandbox is gone', async () => {
     const name = mark()

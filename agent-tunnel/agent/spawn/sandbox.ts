@@ -6,8 +6,10 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcessByStdio } from 'node:child_process'
 import { once } from 'node:events'
+import { realpathSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
 import { Refused } from '../ask.ts'
+import { messageOf } from '../errors.ts'
 
 const READY_MS = 5000
 /** Killing what is left takes the kernel milliseconds; after this the rest is forced. */
@@ -15,6 +17,9 @@ const END_MS = 2000
 const MAX_SAYS = 512
 // SIGCHLD is ignored by whoever adopts what was left behind, so that the kernel reaps it.
 const WAIT = "trap '' CHLD; echo ready; exec cat >/dev/null"
+// Over it lies an empty one. Inside it cannot be taken away: what lives there has no right over mounts, and
+// in a namespace of its own the mounts of this one are locked. mount_namespaces(7).
+const HIDE = 'mount -t tmpfs -o ro,nosuid,nodev,noexec,mode=0555,size=4k none "$1" || exit; shift; '
 export const TOOLS_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 export class Sandbox {
@@ -30,10 +35,12 @@ export class Sandbox {
 
   /**
    * Makes one for a program that runs as `uid`. For the agent's own user it is in a user namespace as
-   * well, where no privilege is needed. Rejects with Refused `spawn.unavailable`.
+   * well, where no privilege is needed, and `dataDir`, which that user owns, is an empty directory inside.
+   * Rejects with Refused `spawn.unavailable`; for the agent's own user without a `dataDir` too.
    */
-  static async make(uid: number): Promise<Sandbox> {
+  static async make(uid: number, dataDir: string | undefined): Promise<Sandbox> {
     const own = uid === process.getuid?.()
+    const hidden = own ? [hiddenOf(dataDir)] : []
     const user = own ? ['--user', '--map-current-user', '--keep-caps'] : []
     const anchor = spawn(
       'unshare',
@@ -47,7 +54,9 @@ export class Sandbox {
         '--mount-proc',
         'sh',
         '-c',
-        WAIT,
+        own ? HIDE + WAIT : WAIT,
+        'sh',
+        ...hidden,
       ],
       { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: TOOLS_PATH }, cwd: '/' },
     )
@@ -85,16 +94,27 @@ export class Sandbox {
   }
 }
 
+/** The directory itself: a mount on a link would be one on what it leads to. */
+function hiddenOf(dataDir: string | undefined): string {
+  try {
+    if (dataDir !== undefined) return realpathSync(dataDir)
+  } catch (error) {
+    throw unavailable(`the agent's data directory cannot be hidden: ${messageOf(error)}`)
+  }
+  throw unavailable("the agent's data directory, which its own user may read, is not known")
+}
+
+function unavailable(why: string): Refused {
+  return new Refused(
+    'spawn.unavailable',
+    `no namespace that ends with the session can be had here: ${why}`,
+  )
+}
+
 async function ready(anchor: ChildProcessByStdio<Writable, Readable, Readable>): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   let says = ''
-  const refuse = (why: string) =>
-    reject(
-      new Refused(
-        'spawn.unavailable',
-        `no namespace that ends with the session can be had here: ${why}`,
-      ),
-    )
+  const refuse = (why: string) => reject(unavailable(why))
   anchor.stderr.setEncoding('utf8').on('data', (text: string) => {
     says = (says + text).slice(0, MAX_SAYS)
   })

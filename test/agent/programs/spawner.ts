@@ -1,7 +1,10 @@
 /**
- * An agent's hand alone, as a process of its own: `spawner.ts SCRIPT` starts a shell for SCRIPT as a
+ * An agent's hand alone, as a process of its own: `spawner.ts SCRIPT [DATA]` starts a shell for SCRIPT as a
  * session would, as this very user or, by root, as nobody. Prints 1 when it runs, then what it says.
  */
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { spawned } from '../../../agent-tunnel/agent/spawn/line.ts'
 import { At } from '../../../agent-tunnel/agent/at.ts'
 import { targetOf } from '../../../agent-tunnel/agent/target.ts'
@@ -22,7 +25,7 @@ const room = {
 }
 const ask = { kind: 'spawn', session: 's', process: 'tool', remainingMs: 1, modbus: undefined }
 const line = await spawned.open(
-  target,
+  { ...target, dataDir: process.argv[3] ?? mkdtempSync(join(tmpdir(), 'sallyport-spawner-')) },
   { ...ask, terminal: undefined } as never,
   room as never,
   new AbortController().signal,
