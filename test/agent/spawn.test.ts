@@ -1,11 +1,13 @@
 /** Spawned programs as real processes: what they may be, what they may not, and that nothing of them stays. */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs'
 import { appendFileSync, chownSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { At } from '../../agent-tunnel/agent/at.ts'
+import { Sandbox } from '../../agent-tunnel/agent/spawn/sandbox.ts'
 import { targetOf } from '../../agent-tunnel/agent/target.ts'
 import { enrolled, Directory, running } from './device.ts'
 import type { Running } from './device.ts'
@@ -24,6 +26,7 @@ const namespaces = spawnSync('unshare', [
   'true',
 ])
 const missing = process.platform !== 'linux' || namespaces.status !== 0
+const spawner = fileURLToPath(new URL('programs/spawner.ts', import.meta.url))
 const PYTHON = '/usr/bin/python3'
 const SH = '/bin/sh'
 /** Whether an unprivileged user may have a user namespace here. */
@@ -356,6 +359,82 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
     opened.stream.reset('policy.denied')
     await none(name)
     expect(one.agent.logged('spawn.started')).toEqual([])
+  })
+})
+
+/** docs/process-scope.md, of an agent that is not root and starts programs of other users on a terminal. */
+const CAPABILITIES = ['sys_admin', 'sys_chroot', 'setuid', 'setgid', 'setpcap', 'chown']
+const capable = (names: readonly string[]) => {
+  const set = names.map((name) => `+${name}`).join(',')
+  return [
+    '--reuid=65534',
+    '--regid=65534',
+    '--clear-groups',
+    `--bounding-set=-all,${set}`,
+    `--inh-caps=-all,${set}`,
+    `--ambient-caps=${set}`,
+  ]
+}
+const setpriv = root && spawnSync('setpriv', [...capable(CAPABILITIES), 'true']).status === 0
+
+describe.skipIf(missing || !setpriv)('unshare, setpriv: an agent with capabilities', () => {
+  /** What an agent with those says of a program of user daemon, with a terminal. */
+  const says = async (names: readonly string[]): Promise<string> => {
+    const words = [process.execPath, spawner, 'tty; id -u', directory.path, 'daemon']
+    const agent = spawn('setpriv', [...capable(names), ...words])
+    let said = ''
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const hear = (text: Buffer) => {
+      said += text.toString()
+      if (said.includes('"exit"')) resolve()
+    }
+    agent.stdout.on('data', hear)
+    agent.stderr.on('data', hear)
+    agent.once('close', () => resolve())
+    await soon('it runs or does not', promise, 20_000)
+    agent.kill('SIGKILL')
+    return said
+  }
+  test('has enough of those that are documented to start a program of another user on a terminal', async () => {
+    expect(await says(CAPABILITIES)).toMatch(
+      /^1\n\/dev\/pts\/\d+\r\n1\r\n\{"t":"exit","code":0\}\n/,
+    )
+  })
+  // Without CAP_SETPCAP it starts with a bounding set that no_new_privs makes worth nothing.
+  const needed = CAPABILITIES.filter((name) => name !== 'setpcap')
+  test.for(needed)(
+    'needs each other one of them: without %s nothing is started',
+    async (without) => {
+      const said = await says(CAPABILITIES.filter((name) => name !== without))
+      expect(said).toMatch(/spawn\.|fchown|EPERM/)
+      expect(said).not.toContain('"code":0')
+    },
+  )
+})
+
+describe.skipIf(missing)('unshare: a sandbox', () => {
+  test('whose first process is gone is entered by nobody', async () => {
+    const sandbox = await Sandbox.make(65_534, directory.path)
+    await sandbox.end()
+    expect(() => sandbox.enter(['true'])).toThrow(/has ended already/)
+  })
+  test('that is killed is told to be gone when all in it is gone', async () => {
+    for (let at = 0; at < 5; at++) {
+      const name = mark()
+      const sandbox = await Sandbox.make(65_534, directory.path)
+      const { file, args } = sandbox.enter([
+        'sh',
+        '-c',
+        `for i in 1 2 3 4 5 6 7 8; do sleep ${name} & done; wait`,
+      ])
+      const child = spawn(file, args, { stdio: 'ignore' })
+      await up(name, 8)
+      sandbox.kill()
+      await sandbox.end()
+      // nsenter itself is outside, and bears the words too.
+      expect(alive(name).filter((pid) => Number(pid) !== child.pid)).toEqual([])
+      child.kill('SIGKILL')
+    }
   })
 })
 
