@@ -496,6 +496,29 @@ describe.skipIf(missing)('unshare: what cannot be started', () => {
     expect(second.received).toHaveLength(0)
   })
 
+  test('a script that is replaced or changed between decision and start: not a byte of it', async () => {
+    const script = join(directory.path, 'script')
+    writeFileSync(script, 'echo the decided one\n', { mode: 0o755 })
+    await using one = await device(target({ argv: [SH, script] }))
+    const spoil = [
+      () => {
+        rmSync(script)
+        writeFileSync(script, 'echo the decided one\n', { mode: 0o755 })
+      },
+      () => appendFileSync(script, 'echo and more\n'),
+      () => rmSync(script),
+    ]
+    for (const change of spoil) {
+      const opened = await one.open()
+      expect(opened.observed!['script_sha256']).toBe(sha256Of(script))
+      change()
+      proceed(opened)
+      opened.stream.end()
+      expect(await closed(opened)).toMatchObject({ code: 'spawn.program' })
+      expect(opened.received).toHaveLength(0)
+    }
+  })
+
   test('more than 32 at once: refused, and room again when one has ended', async () => {
     await using one = await device(sh('exit 0'))
     const all: Opened[] = []
