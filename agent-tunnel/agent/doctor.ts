@@ -262,7 +262,7 @@ async function examineTargets(config: AgentConfig): Promise<Finding[]> {
   })
   const programs = await Promise.all(
     [...config.targets].flatMap(([name, target]) =>
-      target.kind === 'spawn' ? [examineProgram(scope, name, target)] : [],
+      target.kind === 'spawn' ? [examineProgram(scope, config.dataDir, [name, target])] : [],
     ),
   )
   const all = [...findings, ...programs]
@@ -272,14 +272,18 @@ async function examineTargets(config: AgentConfig): Promise<Finding[]> {
 /** Whether the program could be started, and would end with its session; it is not started. */
 async function examineProgram(
   scope: ProcessScope,
-  name: string,
-  declared: Spawned,
+  dataDir: string,
+  [name, declared]: readonly [name: string, declared: Spawned],
 ): Promise<Finding> {
   const hop = `target ${name}`
   try {
     using program = await Program.open(declared, scope.executables, 'listener')
-    const sandbox = await Sandbox.make(program.user.uid)
-    await sandbox.end()
+    const sandbox = await Sandbox.make(program.user.uid, dataDir)
+    try {
+      await sandbox.tryEntering()
+    } finally {
+      await sandbox.end()
+    }
     const { exe, sha256, uid } = program.observed
     const says = `${exe ?? declared.argv[0]} (${sha256?.slice(0, 16)}…) can be started as user ${uid}`
     return { hop, verdict: 'ok', says }
@@ -287,7 +291,7 @@ async function examineProgram(
     if (!(error instanceof Refused)) throw error
     const next =
       error.code === 'spawn.unavailable'
-        ? 'Give the agent CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID and CAP_SETPCAP, or declare its own user (docs/process-scope.md).'
+        ? 'Give the agent CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_SETUID, CAP_SETGID, CAP_SETPCAP and for a terminal CAP_CHOWN, or declare its own user (docs/process-scope.md).'
         : `Correct targets.${name} in agent.json.`
     return { hop, verdict: 'broken', says: error.message, next }
   }

@@ -116,7 +116,7 @@ async function keep(
   })
   const forwarder = new Forwarder({
     ...(twoKeys === undefined ? {} : { twoKeys }),
-    targets,
+    targets: knowing(dataDir, targets),
     scope,
     clock: monotonic,
     acceptDeadlineMs,
@@ -167,6 +167,16 @@ async function keep(
   signal.addEventListener('abort', () => forwarder.drain(), { once: true })
   await watch.start()
   await tunnels.run()
+}
+
+/** The same targets; each program to start knows what it must not see. */
+function knowing(dataDir: string, targets: AgentConfig['targets']): AgentConfig['targets'] {
+  return new Map(
+    [...targets].map(([name, target]) => [
+      name,
+      target.kind === 'spawn' ? { ...target, dataDir } : target,
+    ]),
+  )
 }
 
 function newestOf(identity: Identity): Pair {

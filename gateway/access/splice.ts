@@ -30,6 +30,42 @@ export interface Signals {
   readonly fromDevice: (payload: Uint8Array) => Uint8Array | undefined
 }
 
+/** The client's, each of which replaces the one before: of many in this time the last passes. */
+const SIGNAL_MS = 100
+
+/**
+ * What one side may make the other hear: nothing twice in a row, and one each `SIGNAL_MS`, the latest.
+ * All streams of a device share its tunnel's rate of SIGNALs, which a client must not reach.
+ */
+class Latest {
+  readonly #pass: (payload: Uint8Array) => void
+  #last: Uint8Array | undefined
+  #next: Uint8Array | undefined
+  #resting: NodeJS.Timeout | undefined
+
+  constructor(pass: (payload: Uint8Array) => void) {
+    this.#pass = pass
+  }
+  tell(payload: Uint8Array): void {
+    this.#next = payload
+    if (this.#resting === undefined) this.#go()
+  }
+  stop(): void {
+    clearTimeout(this.#resting)
+  }
+  #go(): void {
+    this.#resting = undefined
+    const next = this.#next
+    this.#next = undefined
+    if (next === undefined || (this.#last !== undefined && Buffer.compare(next, this.#last) === 0))
+      return
+    this.#last = next
+    this.#resting = setTimeout(() => this.#go(), SIGNAL_MS)
+    this.#resting.unref()
+    this.#pass(next)
+  }
+}
+
 export interface SpliceOptions {
   /** The person's side, and the device's. */
   readonly client: TunnelStream
@@ -94,6 +130,7 @@ class Splice implements Carrier {
   readonly #done = Promise.withResolvers<void>()
   readonly #lanes: readonly [Lane, Lane]
   #open = 2
+  #person: Latest | undefined
   #first: CloseReason | undefined
 
   constructor(options: SpliceOptions) {
@@ -142,11 +179,17 @@ class Splice implements Carrier {
     // The person is told things by us, the device's owner by the agent; what else passes is named.
     const { signals, tap } = this.#options
     const heard = lane.direction === 'in' ? signals?.fromClient : signals?.fromDevice
+    const pass = (onward: Uint8Array) => {
+      tap?.signal(lane.direction, onward)
+      lane.to.signal(onward)
+    }
+    const latest = lane.direction === 'in' ? new Latest(pass) : undefined
+    this.#person ??= latest
     stream.onSignal = (payload) => {
       const onward = heard?.(payload)
       if (onward === undefined) return
-      tap?.signal(lane.direction, onward)
-      lane.to.signal(onward)
+      if (latest === undefined) pass(onward)
+      else latest.tell(onward)
     }
     stream.onClose = (why) => this.#closed(why, lane)
   }
@@ -193,6 +236,7 @@ class Splice implements Carrier {
 
   #closed(why: CloseReason, lane: Lane): void {
     clearTimeout(lane.waiting)
+    this.#person?.stop()
     this.#first ??= why
     if (why.code !== 'done') lane.to.stream.reset(why.code, why.message)
     if (--this.#open > 0) return

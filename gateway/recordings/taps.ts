@@ -65,8 +65,16 @@ export function terminalTap(options: TerminalOptions): Tap {
   let { terminal } = options
   let sink: Sink | undefined
   let status: number | undefined
+  // Of sizes nobody's credit is taken: while the disk is behind only the latest is kept.
+  let held: { readonly cols: number; readonly rows: number } | undefined
+  const resized = (out: Sink): Sink => {
+    if (held !== undefined) out.write(cast.resize(held.cols, held.rows, now()))
+    held = undefined
+    return out
+  }
   // Made when something is there to see, so that a size that is told first is the size it begins with.
-  const file = (): Sink => (sink ??= options.open(cast.header({ ...terminal, at: now(), title })))
+  const file = (): Sink =>
+    resized((sink ??= options.open(cast.header({ ...terminal, at: now(), title }))))
   const tap: Tap = {
     onDrain: undefined,
     get full() {
@@ -82,7 +90,10 @@ export function terminalTap(options: TerminalOptions): Tap {
         const { cols, rows } = told
         if (!isSize(cols) || !isSize(rows)) return
         if (sink === undefined) terminal = { ...terminal, cols, rows }
-        else sink.write(cast.resize(cols, rows, now()))
+        else {
+          held = { cols, rows }
+          if (!sink.full) resized(sink)
+        }
       }
       if (direction === 'out' && told?.t === 'exit') status = statusOf(told)
     },

@@ -165,6 +165,9 @@ const AGENT_SAYS: Readonly<Record<string, string>> = {
   'spawn.unavailable': 'the device cannot start a program that ends with its session',
   'spawn.program':
     'the program that the device should start is not there, or is none that it may start',
+  'spawn.failed': 'the device could not start the program',
+  'agent.memory': 'the device has no memory left for another connection',
+  'log.conflict': 'the device found two versions of the gateway’s log and lets nobody in',
   'agent.full': 'as much as may be runs on the device already',
   'lease.spent': 'the time of the session is over',
   'agent.draining': 'the agent is restarting',

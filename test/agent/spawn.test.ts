@@ -1,11 +1,13 @@
 /** Spawned programs as real processes: what they may be, what they may not, and that nothing of them stays. */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs'
-import { appendFileSync, copyFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, chownSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { At } from '../../agent-tunnel/agent/at.ts'
+import { Sandbox } from '../../agent-tunnel/agent/spawn/sandbox.ts'
 import { targetOf } from '../../agent-tunnel/agent/target.ts'
 import { enrolled, Directory, running } from './device.ts'
 import type { Running } from './device.ts'
@@ -24,6 +26,7 @@ const namespaces = spawnSync('unshare', [
   'true',
 ])
 const missing = process.platform !== 'linux' || namespaces.status !== 0
+const spawner = fileURLToPath(new URL('programs/spawner.ts', import.meta.url))
 const PYTHON = '/usr/bin/python3'
 const SH = '/bin/sh'
 /** Whether an unprivileged user may have a user namespace here. */
@@ -322,6 +325,33 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
     expect(said.split('\n')[0]).toBe(String(uid))
   })
 
+  test.skipIf(!own)(
+    'in a user namespace: the agent’s data directory is empty to its own user, whatever is tried',
+    async () => {
+      const data = join(directory.path, 'data')
+      mkdirSync(data, { mode: 0o700 })
+      writeFileSync(join(data, 'key'), 'the key of the device')
+      if (root) for (const path of [join(data, 'key'), data]) chownSync(path, uid, uid)
+      const script = [
+        `ls -A ${data} | wc -l`,
+        `cat ${data}/key /proc/1/root${data}/key /proc/1/cwd${data}/key`,
+        `echo x > ${data}/consent; rm -f ${data}/key; umount ${data}; umount -l ${data}`,
+        `unshare --user --map-root-user --mount sh -c 'umount ${data}; umount -l ${data}; cat ${data}/key'`,
+        `unshare --user --map-root-user --mount sh -c 'mount --bind ${directory.path} /mnt; cat /mnt/data/key'`,
+        'echo over',
+      ].join('\n')
+      const options = root ? { uid: 65_534 } : {}
+      await using agent = await startProgram('spawner.ts', [`sleep 0.5\n${script}`, data], options)
+      let said = ''
+      agent.child.stdout!.setEncoding('utf8').on('data', (text: string) => (said += text))
+      await vi.waitFor(() => expect(said).toContain('exit'), 10_000)
+      expect(said).toMatch(/^0\n/)
+      expect(said).toContain('over\n')
+      expect(said).not.toContain('the key')
+      expect(readdirSync(data)).toEqual(['key'])
+    },
+  )
+
   test('one that is never decided on was never started, and its sandbox is gone', async () => {
     const name = mark()
     await using one = await device(sh(`sleep ${name}`))
@@ -329,6 +359,82 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
     opened.stream.reset('policy.denied')
     await none(name)
     expect(one.agent.logged('spawn.started')).toEqual([])
+  })
+})
+
+/** docs/process-scope.md, of an agent that is not root and starts programs of other users on a terminal. */
+const CAPABILITIES = ['sys_admin', 'sys_chroot', 'setuid', 'setgid', 'setpcap', 'chown']
+const capable = (names: readonly string[]) => {
+  const set = names.map((name) => `+${name}`).join(',')
+  return [
+    '--reuid=65534',
+    '--regid=65534',
+    '--clear-groups',
+    `--bounding-set=-all,${set}`,
+    `--inh-caps=-all,${set}`,
+    `--ambient-caps=${set}`,
+  ]
+}
+const setpriv = root && spawnSync('setpriv', [...capable(CAPABILITIES), 'true']).status === 0
+
+describe.skipIf(missing || !setpriv)('unshare, setpriv: an agent with capabilities', () => {
+  /** What an agent with those says of a program of user daemon, with a terminal. */
+  const says = async (names: readonly string[]): Promise<string> => {
+    const words = [process.execPath, spawner, 'tty; id -u', directory.path, 'daemon']
+    const agent = spawn('setpriv', [...capable(names), ...words])
+    let said = ''
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const hear = (text: Buffer) => {
+      said += text.toString()
+      if (said.includes('"exit"')) resolve()
+    }
+    agent.stdout.on('data', hear)
+    agent.stderr.on('data', hear)
+    agent.once('close', () => resolve())
+    await soon('it runs or does not', promise, 20_000)
+    agent.kill('SIGKILL')
+    return said
+  }
+  test('has enough of those that are documented to start a program of another user on a terminal', async () => {
+    expect(await says(CAPABILITIES)).toMatch(
+      /^1\n\/dev\/pts\/\d+\r\n1\r\n\{"t":"exit","code":0\}\n/,
+    )
+  })
+  // Without CAP_SETPCAP it starts with a bounding set that no_new_privs makes worth nothing.
+  const needed = CAPABILITIES.filter((name) => name !== 'setpcap')
+  test.for(needed)(
+    'needs each other one of them: without %s nothing is started',
+    async (without) => {
+      const said = await says(CAPABILITIES.filter((name) => name !== without))
+      expect(said).toMatch(/spawn\.|fchown|EPERM/)
+      expect(said).not.toContain('"code":0')
+    },
+  )
+})
+
+describe.skipIf(missing)('unshare: a sandbox', () => {
+  test('whose first process is gone is entered by nobody', async () => {
+    const sandbox = await Sandbox.make(65_534, directory.path)
+    await sandbox.end()
+    expect(() => sandbox.enter(['true'])).toThrow(/has ended already/)
+  })
+  test('that is killed is told to be gone when all in it is gone', async () => {
+    for (let at = 0; at < 5; at++) {
+      const name = mark()
+      const sandbox = await Sandbox.make(65_534, directory.path)
+      const { file, args } = sandbox.enter([
+        'sh',
+        '-c',
+        `for i in 1 2 3 4 5 6 7 8; do sleep ${name} & done; wait`,
+      ])
+      const child = spawn(file, args, { stdio: 'ignore' })
+      await up(name, 8)
+      sandbox.kill()
+      await sandbox.end()
+      // nsenter itself is outside, and bears the words too.
+      expect(alive(name).filter((pid) => Number(pid) !== child.pid)).toEqual([])
+      child.kill('SIGKILL')
+    }
   })
 })
 
@@ -388,6 +494,29 @@ describe.skipIf(missing)('unshare: what cannot be started', () => {
     second.stream.end()
     expect(await closed(second)).toMatchObject({ code: 'spawn.program' })
     expect(second.received).toHaveLength(0)
+  })
+
+  test('a script that is replaced or changed between decision and start: not a byte of it', async () => {
+    const script = join(directory.path, 'script')
+    writeFileSync(script, 'echo the decided one\n', { mode: 0o755 })
+    await using one = await device(target({ argv: [SH, script] }))
+    const spoil = [
+      () => {
+        rmSync(script)
+        writeFileSync(script, 'echo the decided one\n', { mode: 0o755 })
+      },
+      () => appendFileSync(script, 'echo and more\n'),
+      () => rmSync(script),
+    ]
+    for (const change of spoil) {
+      const opened = await one.open()
+      expect(opened.observed!['script_sha256']).toBe(sha256Of(script))
+      change()
+      proceed(opened)
+      opened.stream.end()
+      expect(await closed(opened)).toMatchObject({ code: 'spawn.program' })
+      expect(opened.received).toHaveLength(0)
+    }
   })
 
   test('more than 32 at once: refused, and room again when one has ended', async () => {

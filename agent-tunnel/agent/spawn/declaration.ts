@@ -26,6 +26,8 @@ export interface Spawned {
   /** Whether a person who has a terminal gets one there. */
   readonly terminal: boolean
   readonly limits: Limits
+  /** Not of the declaration: the agent's data directory, which a program of its own user must not see. */
+  readonly dataDir?: string
 }
 
 const KEYS = ['argv', 'user', 'cwd', 'env', 'terminal', 'limits'] as const
@@ -137,7 +139,8 @@ function limitsOf(at: At): Limits {
 }
 
 /** The value of the file that `declarationOf` reads. */
-export function printDeclaration({ kind: _kind, env, limits, ...plain }: Spawned): object {
+export function printDeclaration(declared: Spawned): object {
+  const { kind: _kind, dataDir: _dataDir, env, limits, ...plain } = declared
   const { processes, files, memoryMb, fileMb, cpuS } = limits
   const told = { processes, files, memory_mb: memoryMb, file_mb: fileMb, cpu_s: cpuS }
   return {

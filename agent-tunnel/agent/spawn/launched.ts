@@ -1,14 +1,15 @@
 /**
  * Whether the launcher has become the program: it says when it is about to, and the kernel says when the
- * process runs the very file that was hashed. One that ends before it could be seen has been it as well.
+ * process no longer runs the launcher's own file, but the one that was hashed or what that has become since.
+ * One that ends before it could be seen has been it as well.
  */
 import type { ChildProcess } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Refused } from '../ask.ts'
 import { readRecord } from '../json.ts'
 import { identify } from '../scope/executable.ts'
+import { childrenOf } from './children.ts'
 import { GOING } from './spec.ts'
 import type { LaunchSpec } from './spec.ts'
 
@@ -96,24 +97,4 @@ async function runs(parent: number | undefined, id: string): Promise<boolean> {
     if (now === id || (now !== null && launcher !== null && now !== launcher)) return true
   }
   return false
-}
-
-/** By the kernel's list; without CONFIG_PROC_CHILDREN there is none, and all processes are asked. */
-function childrenOf(parent: number): readonly string[] {
-  try {
-    return readFileSync(`/proc/${parent}/task/${parent}/children`, 'latin1')
-      .split(' ')
-      .filter(Boolean)
-  } catch {
-    return readdirSync('/proc').filter((pid) => /^\d+$/.test(pid) && parentOf(pid) === parent)
-  }
-}
-
-function parentOf(pid: string): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
-  } catch {
-    return undefined
-  }
 }

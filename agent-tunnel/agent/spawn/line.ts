@@ -44,7 +44,7 @@ export const spawned: Kind<Spawned> = {
     let program: Program | undefined
     try {
       program = await Program.open(declared, room.scope.executables, 'accepted')
-      const sandbox = await Sandbox.make(program.user.uid)
+      const sandbox = await Sandbox.make(program.user.uid, declared.dataDir)
       return new SpawnLine(declared, ask, room, program, sandbox)
     } catch (error) {
       spawnedNow--

@@ -14,6 +14,13 @@ import { scriptArgument } from '../scope/script.ts'
 import { findUser } from './declaration.ts'
 import type { Spawned, User } from './declaration.ts'
 
+/** The file that an interpreter is told to run, as it was when it was hashed. */
+interface Script {
+  readonly path: Buffer
+  readonly id: string | null
+  readonly sha256: string | null
+}
+
 export class Program implements Disposable {
   /** Of the file that was hashed. */
   readonly fd: number
@@ -21,13 +28,19 @@ export class Program implements Disposable {
   readonly observed: Observed
   /** Of the file's state: what identifies it as the one that was hashed. */
   readonly id: string
+  readonly #script: Script | undefined
   #open = true
 
-  private constructor(fd: number, user: User, observed: Observed, id: string) {
+  private constructor(
+    fd: number,
+    user: User,
+    { observed, id, script }: { observed: Observed; id: string; script: Script | undefined },
+  ) {
     this.fd = fd
     this.user = user
     this.observed = observed
     this.id = id
+    this.#script = script
   }
 
   /** Rejects with Refused `spawn.program`. */
@@ -44,25 +57,47 @@ export class Program implements Disposable {
       const { id, path, sha256 } = await executables.look(`/proc/self/fd/${fd}`)
       if (id === null || path === null || sha256 === null)
         throw new Refused('spawn.program', `${declared.argv[0]} cannot be read whole, or changes`)
-      const script = scriptOf(declared, path)
-      const script_sha256 = script === undefined ? null : await executables.content(script)
-      const facts = { exe: path, sha256, script_sha256, uid: user.uid }
-      return new Program(fd, user, { ...unseen(phase), ...facts }, id)
+      const script = await seen(scriptOf(declared, path), executables)
+      const facts = { exe: path, sha256, script_sha256: script?.sha256 ?? null, uid: user.uid }
+      return new Program(fd, user, { observed: { ...unseen(phase), ...facts }, id, script })
     } catch (error) {
       closeSync(fd)
       throw error
     }
   }
 
-  /** Whether the file still is what was hashed. */
+  /**
+   * Whether the file still is what was hashed, and the name of the script still leads to what was. The
+   * interpreter opens the script by its name itself: what happens to it after this call is not seen.
+   */
   async unchanged(): Promise<boolean> {
-    return this.#open && (await identify(`/proc/self/fd/${this.fd}`)) === this.id
+    if (!this.#open || (await identify(`/proc/self/fd/${this.fd}`)) !== this.id) return false
+    return (
+      this.#script === undefined || (await identifyNamed(this.#script.path)) === this.#script.id
+    )
   }
 
   [Symbol.dispose](): void {
     if (this.#open) closeSync(this.fd)
     this.#open = false
   }
+}
+
+/** Rejects with Refused `spawn.program` where it changes while it is read. */
+async function seen(
+  path: Buffer | undefined,
+  executables: Executables,
+): Promise<Script | undefined> {
+  if (path === undefined) return undefined
+  const id = await identifyNamed(path)
+  const sha256 = await executables.content(path)
+  if ((await identifyNamed(path)) !== id)
+    throw new Refused('spawn.program', `${path.toString('utf8')} changes while it is read`)
+  return { path, id, sha256 }
+}
+
+function identifyNamed(path: Buffer): Promise<string | null> {
+  return identify(path.toString('utf8'))
 }
 
 function openExecutable(path: string): number {

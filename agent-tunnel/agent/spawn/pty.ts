@@ -21,12 +21,14 @@ export interface Pty {
 
 const TIOCSWINSZ = 0x5414n
 const NAME_BYTES = 64
+/** open(2): a program that is started for somebody else does not have this terminal too. */
+const O_CLOEXEC = 0o2000000
 
 /** A new terminal that belongs to `uid`. Throws an Error that says which call failed. */
 export function openPty(uid: number, size: WindowSize): Pty {
   const libc = calls()
   if (libc === undefined) throw new Error('this runtime cannot call libc')
-  const fd = libc.posix_openpt(constants.O_RDWR | constants.O_NOCTTY)
+  const fd = libc.posix_openpt(constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC)
   if (fd < 0) throw new Error(`posix_openpt: ${lastError(libc)}`)
   let slave: number
   try {
@@ -60,8 +62,14 @@ function openSlave(libc: NonNullable<ReturnType<typeof calls>>, fd: number, uid:
   if (libc.ptsname_r(fd, name, BigInt(NAME_BYTES)) !== 0) throw new Error('ptsname_r failed')
   const path = Buffer.from(name.subarray(0, name.indexOf(0))).toString('latin1')
   const slave = openSync(path, constants.O_RDWR | constants.O_NOCTTY)
-  // The program opens /dev/tty and the name it is told; nobody else does.
-  if (uid !== process.getuid?.()) fchownSync(slave, uid, process.getgid?.() ?? 0)
-  fchmodSync(slave, 0o600)
+  try {
+    // The program opens /dev/tty and the name it is told; nobody else does. Once it is not ours any more
+    // its mode would take CAP_FOWNER.
+    fchmodSync(slave, 0o600)
+    if (uid !== process.getuid?.()) fchownSync(slave, uid, process.getgid?.() ?? 0)
+  } catch (error) {
+    closeSync(slave)
+    throw error
+  }
   return slave
 }

@@ -1,7 +1,11 @@
 /**
- * An agent's hand alone, as a process of its own: `spawner.ts SCRIPT` starts a shell for SCRIPT as a
- * session would, as this very user or, by root, as nobody. Prints 1 when it runs, then what it says.
+ * An agent's hand alone, as a process of its own: `spawner.ts SCRIPT [DATA [USER]]` starts a shell for SCRIPT as a
+ * session would, as this very user or as USER, by root as nobody. Prints 1 when it runs, then what it says.
+ * With USER it has a terminal.
  */
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { spawned } from '../../../agent-tunnel/agent/spawn/line.ts'
 import { At } from '../../../agent-tunnel/agent/at.ts'
 import { targetOf } from '../../../agent-tunnel/agent/target.ts'
@@ -11,7 +15,8 @@ import { systemClock } from '#tunnel'
 const uid = process.getuid?.() ?? 0
 const declaration = {
   argv: ['/bin/sh', '-c', process.argv[2] ?? ''],
-  user: uid === 0 ? 'nobody' : uid,
+  user: process.argv[4] ?? (uid === 0 ? 'nobody' : uid),
+  terminal: process.argv[4] !== undefined,
 }
 const target = targetOf(new At('test', 'tool', { spawn: declaration }))
 if (target.kind !== 'spawn') throw new Error('no program')
@@ -22,8 +27,8 @@ const room = {
 }
 const ask = { kind: 'spawn', session: 's', process: 'tool', remainingMs: 1, modbus: undefined }
 const line = await spawned.open(
-  target,
-  { ...ask, terminal: undefined } as never,
+  { ...target, dataDir: process.argv[3] ?? mkdtempSync(join(tmpdir(), 'sallyport-spawner-')) },
+  { ...ask, terminal: { rows: 24, cols: 80, term: 'xterm' } } as never,
   room as never,
   new AbortController().signal,
 )

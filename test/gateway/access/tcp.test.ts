@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { OpenedSession, Session } from '#api'
 import { driveTunnel, memoryPair, type Limits, type Tunnel, type TunnelStream } from '#tunnel'
+import { spawnSignals } from '../../../gateway/access/spawn.ts'
 import { splice } from '../../../gateway/access/splice.ts'
 import { Pace } from '../../../gateway/sessions/pace.ts'
 import {
@@ -557,6 +558,43 @@ describe('two streams joined', () => {
     await line.until('all of it', ({ total }) => total === 16 * MiB)
     await line.until('its end', (one) => one.ended)
     fromGateway.end()
+    await soon('both are over', ended.promise)
+    for (const tunnel of [vendorEnd, gatewayEnd, gatewaySide, deviceEnd]) tunnel.close('done')
+  })
+
+  test('1,500 sizes of a window at once: the device hears few, the last among them, none twice in a row', async () => {
+    const [gatewayEnd, vendorEnd] = await tunnels({})
+    const [gatewaySide, deviceEnd] = await tunnels({})
+    const [toVendor, fromGateway] = await pair(gatewayEnd, vendorEnd)
+    const [toDevice, atDevice] = await pair(gatewaySide, deviceEnd)
+    const ended = Promise.withResolvers<void>()
+    splice({
+      client: toVendor,
+      device: toDevice,
+      pace: { in: new Pace(1e12, 0), out: new Pace(1e12, 0) },
+      meter: () => true,
+      signals: spawnSignals,
+      onEnd: () => ended.resolve(),
+    })
+    const heard: string[] = []
+    atDevice.onData = () => {}
+    atDevice.onSignal = (payload) => heard.push(Buffer.from(payload).toString())
+    const size = (rows: number) => JSON.stringify({ t: 'winsize', rows, cols: 80 })
+    const tell = (rows: number) => fromGateway.signal(Buffer.from(size(rows)))
+    for (let at = 0; at < 1490; at++) {
+      // A stream keeps few for somebody who does not listen yet.
+      if (at % 100 === 0) await new Promise((resolve) => setImmediate(resolve))
+      tell(1 + (at % 900))
+    }
+    for (let at = 0; at < 10; at++) tell(999)
+    await until('the last of them is there', () => heard.includes(size(999)))
+    tell(999)
+    tell(1000)
+    await until('another is there', () => heard.includes(size(1000)))
+    expect(heard[0]).toBe(size(1))
+    expect(heard.slice(-2)).toEqual([size(999), size(1000)])
+    expect(heard.length).toBeLessThan(100)
+    atDevice.reset('target.closed')
     await soon('both are over', ended.promise)
     for (const tunnel of [vendorEnd, gatewayEnd, gatewaySide, deviceEnd]) tunnel.close('done')
   })

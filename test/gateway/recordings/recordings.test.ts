@@ -14,6 +14,7 @@ import {
 } from '#audit'
 import { Refusal } from '../../../gateway/problem.ts'
 import type { Recorded, Recordings } from '../../../gateway/recordings/recordings.ts'
+import { terminalTap } from '../../../gateway/recordings/taps.ts'
 import { auditorOf, makePlace, sessionOf, type Place } from '../../support/recordings.ts'
 import { until } from '../../support/node.ts'
 
@@ -52,6 +53,32 @@ async function refused(recordings: Recordings, session = sessionOf('tcp')): Prom
 }
 
 describe('a program that the agent starts', () => {
+  test('whose window changes while the disk is behind: one size is kept, the latest, before what is shown next', () => {
+    const written: string[] = []
+    const sink = {
+      full: false,
+      write: (record: Uint8Array) => void written.push(Buffer.from(record).toString()),
+      end: () => {},
+    }
+    const tap = terminalTap({
+      title: 't',
+      terminal: { cols: 80, rows: 24 },
+      input: false,
+      now: () => 0,
+      open: () => sink,
+    })
+    tap.data('out', bytes('one'))
+    sink.full = true
+    for (let cols = 1; cols <= 1000; cols++)
+      tap.signal('in', signal({ t: 'winsize', cols, rows: 24 }))
+    expect(written).toHaveLength(1)
+    sink.full = false
+    tap.data('out', bytes('two'))
+    expect(written).toHaveLength(3)
+    expect(written[1]).toContain('1000x24')
+    expect(written[2]).toContain('two')
+  })
+
   test('is kept as a terminal: what it showed and when, its size, how it ended, and nothing that was typed', async () => {
     const session = sessionOf('spawn')
     const recording = await place.open().admit(session, ignore)
