@@ -290,6 +290,23 @@ test('a program that the agent starts is kept as the terminal it was seen on', a
   ])
 })
 
+test('a program whose caller asked for no terminal is kept with all that went into it', async () => {
+  oblige({ record: true })
+  const session = await open('term')
+  await using client = await Client.dial(node)
+  const line = new Line(await client.stream(session, {}, 'spawn'))
+  line.write('rm -r /opt/line')
+  await line.until('the echo', ({ text }) => text === 'rm -r /opt/line')
+  line.stream.end()
+  await line.gone()
+  await end(session)
+  const cast = readCast((await read(session, bert)).toString())
+  expect(cast?.events.map(({ code, text }) => [code, text])).toEqual([
+    ['i', 'rm -r /opt/line'],
+    ['o', 'rm -r /opt/line'],
+  ])
+})
+
 describe('a session of another protocol in the clear', () => {
   test('is kept byte for byte, and nothing of it is on disk unsealed', async () => {
     oblige({ record: true })

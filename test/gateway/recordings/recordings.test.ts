@@ -55,7 +55,7 @@ describe('a program that the agent starts', () => {
   test('is kept as a terminal: what it showed and when, its size, how it ended, and nothing that was typed', async () => {
     const session = sessionOf('spawn')
     const recording = await place.open().admit(session, ignore)
-    const tap = recording.tap('192.0.2.7', { cols: 100, rows: 30, term: 'xterm' })
+    const tap = recording.tap('192.0.2.7', { cols: 100, rows: 30, term: 'xterm', granted: true })
     tap.signal('in', signal({ t: 'winsize', cols: 120, rows: 40 }))
     tap.data('out', bytes('$ '))
     place.now += 500
@@ -102,11 +102,27 @@ describe('a program that the agent starts', () => {
   test('has what was typed where the node is told to keep it', async () => {
     const session = sessionOf('spawn')
     const recording = await place.open({ terminalInput: true }).admit(session, ignore)
-    const tap = recording.tap(null)
+    const tap = recording.tap(null, { cols: 80, rows: 24, granted: true })
     tap.data('in', bytes('ls\r'))
     tap.end()
     await recording.end('client_done')
     expect(readCast(await content(session))?.events).toEqual([{ at: 0, code: 'i', text: 'ls\r' }])
+  })
+
+  test.for([
+    ['was asked for by nobody', undefined],
+    ['was asked for and not given', { cols: 80, rows: 24, granted: false }],
+    ['the agent does not speak of', { cols: 80, rows: 24 }],
+  ] as const)('with a terminal that %s has all that went into it kept', async ([, terminal]) => {
+    const session = sessionOf('spawn')
+    const recording = await place.open().admit(session, ignore)
+    const tap = recording.tap(null, terminal)
+    tap.data('in', bytes('rm -r /opt/line\n'))
+    tap.end()
+    await recording.end('client_done')
+    expect(readCast(await content(session))?.events).toEqual([
+      { at: 0, code: 'i', text: 'rm -r /opt/line\n' },
+    ])
   })
 
   test('has a file for each connection', async () => {
