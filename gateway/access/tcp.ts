@@ -145,7 +145,7 @@ async function answer(
     }
     const tap = session.recording?.tap(client.source.ip, {
       ...(terminal ?? { cols: 80, rows: 24 }),
-      granted: says.terminal === true,
+      granted: says['terminal'] === true,
     })
     const accepted = offer.accept(
       encode({ v: 1, remaining_ms: remainingMs(room, session), ...says }),
