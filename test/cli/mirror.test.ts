@@ -29,7 +29,7 @@ async function following(failures: readonly Error[]): Promise<{ looks: number; s
       return Promise.resolve({ events: 0, checkpoint: { size: 1, root: '' }, submitted: true })
     },
   } as unknown as Mirror
-  const source = { [Symbol.asyncDispose]: () => Promise.resolve() } as MirrorSource &
+  const source = { [Symbol.asyncDispose]: () => Promise.resolve() } as unknown as MirrorSource &
     AsyncDisposable
   await keep({
     mirror,
