@@ -30,7 +30,7 @@ import {
   type TestNode,
 } from '../../support/node.ts'
 import { run } from '../../cli/run.ts'
-import { oblige } from '../../support/policy.ts'
+import { answer, oblige } from '../../support/policy.ts'
 import {
   attach,
   Client,
@@ -412,6 +412,45 @@ test('a web session is kept as what was asked, and nothing of what was said', as
     { activity_id: 2, status_code: 'http.method_refused' },
   ])
 })
+
+test.for([
+  ['a recording', { record: true }, 'obligation.record'],
+  ['somebody who watches', { supervise: true }, 'obligation.unsupported'],
+  ['news to somebody', { notify: true }, 'obligation.unsupported'],
+] as const)(
+  'a request for which policy asks %s that the session does not have goes nowhere',
+  async ([, change, code]) => {
+    agent.target = toPort((hmi.address() as AddressInfo).port)
+    const session = await open('hmi')
+    const { pathname, search, hostname } = new URL(session.url ?? '')
+    const ask = async (path: string, headers = {}) => {
+      const request = httpsRequest({
+        host: '127.0.0.1',
+        port: node.port,
+        servername: hostname,
+        ca: node.anchor,
+        agent: false,
+        path,
+        headers: { host: `${hostname}:${node.port}`, ...headers },
+      }).end()
+      const [response] = (await soon('an answer', once(request, 'response'))) as [IncomingMessage]
+      for await (const _ of response);
+      return response
+    }
+    const cookie = (await ask(pathname + search)).headers['set-cookie']?.[0]?.split(';')[0] ?? ''
+    answer((decision, point) =>
+      point === 'http.request' && decision.allow
+        ? { ...decision, obligations: { ...decision.obligations, ...change } }
+        : decision,
+    )
+    let reached = 0
+    hmi.on('request', () => reached++)
+    expect((await ask('/start', { cookie })).statusCode).toBe(403)
+    expect(reached).toBe(0)
+    const told = (await events(session)).findLast((one) => one.code === 'http.request')
+    expect(told?.text).toContain(code)
+  },
+)
 
 describe('the flow record', () => {
   test('is there for every session, recorded or not, and adds up to what its end says', async () => {
