@@ -1,6 +1,6 @@
 /** `sallyport recording`: what sessions left behind, opened by auditors alone, each look an event. */
 import { writeFileSync } from 'node:fs'
-import { setTimeout } from 'node:timers/promises'
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Recording } from '#api'
 import type { Cast, Fault, Logged } from '#audit'
@@ -223,7 +223,9 @@ async function play(cast: Cast, speed: number, idle: number): Promise<number> {
     for (const event of cast.events) {
       const pause = Math.min(event.at - at, idle) / speed
       // A recording that is played fast must still be one that can be stopped.
-      if (pause > 0) await setTimeout(pause, undefined, { signal: stopped.signal })
+      const { signal } = stopped
+      if (pause > 0) await setTimeout(pause, undefined, { signal })
+      else await setImmediate(undefined, { signal })
       at = event.at
       if (event.code === 'o') process.stdout.write(screen.show(event.text))
     }

@@ -364,7 +364,7 @@ describe('proving recordings against the log', () => {
       await place.log.checkpoint()
       const ran = await prove(place.directory)
       expect(ran.code).toBe(1)
-      expect(ran.out).toMatch(new RegExp(`VIOLATED: ${missing}\n +end\.missing`))
+      expect(ran.out).toMatch(new RegExp(`VIOLATED: ${missing}\n +end[.]missing`))
       expect(ran.out).not.toContain(flow)
     })
 
@@ -564,6 +564,9 @@ describe('a recorded terminal on another', () => {
   test('what puts it back leaves colours, screen and cursor as they were', () => {
     expect(RESTORE).toContain('\u001b[?25h')
     expect(RESTORE).toContain('\u001b[?1049l')
+    for (const left of ['(B', ')B', '[?1l', '[?5l', '[?6l', '[?7h', '[4l', '[20l', '>'])
+      expect(RESTORE).toContain(`\u001b${left}`)
+    expect(show('\u001b[20h')).toBe('')
   })
 })
 
