@@ -174,6 +174,7 @@ describe('before there are two auditors', () => {
       secret: 'guessed',
     })
     expect([wrong.status, wrong.body.code]).toEqual([403, 'auditor.test'])
+    expect(node.events().some(({ text }) => text.includes('is not confirmed'))).toBe(true)
     await enrol('bert', bert)
     oblige({ record: true })
     const refused = await vendor.call<Problem>('POST', '/sessions', {
@@ -191,8 +192,12 @@ describe('before there are two auditors', () => {
       secret: Buffer.from(plain).toString(),
     })
     expect(confirmed.state).toBe('active')
-    const calls = node.events().filter(({ text }) => text.includes('auditor:change'))
-    expect(calls.some(({ text }) => text.includes(anna.recipient.text))).toBe(true)
+    const told = (operation: string) =>
+      node
+        .events()
+        .filter(({ text }) => text.includes(operation) && text.includes(anna.recipient.text))
+    expect(told('auditor:add')).not.toEqual([])
+    expect(told('auditor:confirm').at(-1)?.text).toContain('is confirmed')
   })
 
   test('only an administrator says who they are', async () => {
