@@ -199,24 +199,64 @@ export async function closeRecording(
   await fs.rm(join(directory, OPEN, session), { force: true })
 }
 
-/** What a log says of every recording, by session. Reads all of it; whether it is what was signed is another question. */
-export function loggedRecordings(directory: string, origin: string): Map<string, Logged> {
-  const all = new Map<string, { parts: (Part & { idx: number })[]; end: Logged['end'] }>()
+/**
+ * What the first `size` events of a log say of every recording, by session: those that have events, and those that
+ * `session.start` says are made. Whether they are what was signed is another question: give the size of a checkpoint.
+ */
+export function loggedRecordings(
+  directory: string,
+  origin: string,
+  size = Number.POSITIVE_INFINITY,
+): Map<string, Logged> {
+  const all = new Map<string, Told>()
+  const over = new Set<string>()
   for (const { idx, body } of new LogReader(directory, origin).bodies(0)) {
+    if (idx >= size) break
     const text = Buffer.from(body.buffer, body.byteOffset, body.length)
     // Most events are of other things, and parsing is what costs.
-    if (!text.includes('"event_code":"recording.')) continue
+    if (!CODES.some((code) => text.includes(code))) continue
     const event = JSON.parse(text.toString()) as LoggedEvent
     const { event_code: code, correlation_uid: session } = event.metadata
-    const facts = event.unmapped?.sallyport
-    if (session === undefined || facts === undefined) continue
-    const one = all.get(session) ?? { parts: [], end: undefined }
-    all.set(session, one)
-    if (code === 'recording.part') one.parts.push({ ...partOf(facts), idx })
-    if (code === 'recording.end')
-      one.end = { idx, parts: Number(facts['parts']), root: String(facts['root']) }
+    if (session === undefined) continue
+    if (code === 'session.end') over.add(session)
+    else tell(all, session, { code, idx, facts: event.unmapped?.sallyport ?? {} })
   }
-  return all
+  return new Map(
+    [...all].map(([session, { began, ...told }]) => [
+      session,
+      { ...told, goesOn: began && told.end === undefined && !over.has(session) },
+    ]),
+  )
+}
+
+/** As they stand in the bytes of an event. */
+const CODES = ['recording.', 'session.start"', 'session.end"'].map(
+  (code) => `"event_code":"${code}`,
+)
+
+interface Told {
+  /** The log has its `session.start`. */
+  began: boolean
+  readonly parts: (Part & { idx: number })[]
+  end: Logged['end']
+}
+
+interface Telling {
+  readonly code: string
+  readonly idx: number
+  readonly facts: Readonly<Record<string, unknown>>
+}
+
+function tell(all: Map<string, Told>, session: string, { code, idx, facts }: Telling): void {
+  const starts = code === 'session.start'
+  // Of `flow` there are no parts.
+  if (starts && (facts['recording'] === undefined || facts['recording'] === 'flow')) return
+  const one = all.get(session) ?? { began: false, parts: [], end: undefined }
+  all.set(session, one)
+  if (starts) one.began = true
+  if (code === 'recording.part') one.parts.push({ ...partOf(facts), idx })
+  if (code === 'recording.end')
+    one.end = { idx, parts: Number(facts['parts']), root: String(facts['root']) }
 }
 
 interface LoggedEvent {

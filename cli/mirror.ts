@@ -5,7 +5,7 @@ import { Problem } from '#api'
 import type { MirrorKeys, MirrorSource } from '#audit'
 import { Value } from 'typebox/value'
 import { unreachable } from './anchor.ts'
-import { CliError } from './exit.ts'
+import { CliError, type Exit } from './exit.ts'
 import { openPinnedHttp } from './login/tls.ts'
 
 /** An entry bundle is 256 events of at most 32 KiB, each behind its length. */
@@ -74,11 +74,18 @@ function refusal(url: URL, status: number, text: string): CliError {
   if (!Value.Check(Problem, problem))
     return new CliError('the gateway gave an answer that this program does not understand', {
       code: 'gateway.answer',
-      exit: 'failed',
+      exit: status >= 500 ? 'unreachable' : 'failed',
       why: `${url.pathname}: status ${status}`,
       next: 'use the sallyport command of the same version as the gateway',
     })
-  const exit = status === 401 ? 'unauthenticated' : status === 403 ? 'denied' : 'failed'
+  const exit = exitOf(status)
   const { code, title, detail: why, next_step: next, request_id: id } = problem
   return new CliError(title, { code, exit, why, next, id })
+}
+
+/** `failed` is what a rewritten log ends with; a gateway that fails is one that does not answer. */
+function exitOf(status: number): Exit {
+  if (status >= 500) return 'unreachable'
+  if (status === 401) return 'unauthenticated'
+  return status === 403 ? 'denied' : 'failed'
 }

@@ -5,6 +5,7 @@ import type { Recording } from '#api'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, usage } from './exit.ts'
 import { readText } from './input.ts'
+import { note } from './print.ts'
 
 const SESSION = /^s_[0-9a-z]{26}$/
 
@@ -107,15 +108,34 @@ export function trackOf({ recording }: Source, chosen: number | undefined): numb
   )
 }
 
-/** Fetches, checks and opens one track. Throws CliError `recording.sealed`, `recording.identity`. */
+const VERIFY = 'sallyport recording verify, with the log, names every part that differs'
+
+/**
+ * Fetches, checks and opens one track. Throws CliError `recording.sealed`, `recording.identity`. Which parts there are
+ * is what their list says, and a list without a log proves nothing: what it leaves open is told on stderr.
+ */
 export async function openTrack(
   source: Source,
   track: number,
   identities: readonly Identity[],
 ): Promise<Uint8Array> {
-  const { AuditError, readTrack } = await import('#audit')
+  const { AuditError, fileOf, readTrack, rootOf } = await import('#audit')
   const { recording } = source
-  const own = recording.parts.filter((part) => part.track === track)
+  const { end, parts } = recording
+  const own = parts.filter((part) => part.track === track)
+  if (end === null) note('the recording has no end: it goes on, or what is missing was taken away')
+  else if (end.parts !== parts.length || end.root !== rootOf(parts))
+    throw new CliError('the recording is not as it was made', {
+      code: 'recording.sealed',
+      exit: 'failed',
+      why: `${parts.length} parts are listed, and its end speaks of ${end.parts} with another root`,
+      next: VERIFY,
+    })
+  for (const part of own)
+    if (part.torn)
+      note(
+        `${fileOf(part)}: its end is missing. The list says that the gateway died writing it; only the log proves that: ${VERIFY}`,
+      )
   const sealed = []
   for (const part of own) sealed.push({ ...part, sealed: await source.part(track, part.part) })
   try {
@@ -129,9 +149,7 @@ export async function openTrack(
         code: cause.code,
         exit: 'failed',
         why: cause.message,
-        next: foreign
-          ? `it was sealed to ${recording.recipients.join(', ')}`
-          : 'sallyport recording verify, with the log, names every part that differs',
+        next: foreign ? `it was sealed to ${recording.recipients.join(', ')}` : VERIFY,
       },
       { cause },
     )

@@ -22,15 +22,34 @@ const MODES = new Set([
   '?1048',
   '?1049',
   '4',
-  '20',
 ])
 /** What an escape alone may do: save, restore, index, tabs, keypad, reset. */
 const ESCAPES = /^[78DEHMc=>]$/
 /** Longer than any sequence that draws. */
 const MAX_SEQUENCE = 64
 
-/** Puts back what a recording may have left: colours, the other screen, a hidden cursor, a character set. */
-export const RESTORE = '\u001b[0m\u001b[?1049l\u001b[?25h\u001b[r\u000f\r\n'
+/**
+ * Puts back what a recording may have left: colours, the other screen, a hidden cursor, margins, character sets, the
+ * keys' modes, reverse video, origin, wrapping, insertion.
+ */
+export const RESTORE = [
+  '[0m',
+  '[?1049l',
+  '[?25h',
+  '[?1l',
+  '[?5l',
+  '[?6l',
+  '[?7h',
+  '[4l',
+  '[20l',
+  '[r',
+  '(B',
+  ')B',
+  '>',
+]
+  .map((sequence) => `\u001b${sequence}`)
+  .join('')
+  .concat('\u000f\r\n')
 
 type State = 'text' | 'escape' | 'charset' | 'sequence' | 'string' | 'string-escape'
 

@@ -9,8 +9,11 @@ import type { HeadVerdict } from '#audit'
 import type { HeadKeeper } from '#heads'
 import type { Api } from './client.ts'
 import { CliError } from './exit.ts'
+import { note } from './print.ts'
 
 const AGAIN_MS = 600_000
+/** So long without a look that succeeded, though a head is held, and the person is told. */
+const SILENT_MS = 3_600_000
 /** In a profile's folder, and in an agent's data directory. */
 const WITNESS_FOLDER = 'witness'
 
@@ -43,17 +46,33 @@ export function witnessing(api: Api, directory: string): Api {
 
 async function lookIfDue(api: Api, directory: string): Promise<void> {
   if (!isDue(join(directory, WITNESS_FOLDER), Date.now())) return
-  await look(api, await openKeeper(directory))
+  const verdict = await look(api, await openKeeper(directory))
+  const last = lastLook(join(directory, WITNESS_FOLDER))
+  const age = last === undefined ? 0 : Date.now() - last
+  if (verdict === null && age >= SILENT_MS)
+    note(
+      `the gateway has not shown its log for ${Math.floor(age / 60_000)} minutes, so nobody here sees whether it was rewritten; if this stays so, tell your auditor`,
+    )
 }
 
 /** By the times of the files alone, so that a command that need not look loads nothing for it. */
 function isDue(folder: string, now: number): boolean {
-  if (!existsSync(folder)) return true
-  return !readdirSync(folder)
+  // A clock that was put back makes a look due, never one less.
+  return !looks(folder).some((at) => at <= now && now - at < AGAIN_MS)
+}
+
+/** When each head kept there was last shown, epoch milliseconds. */
+function looks(folder: string): number[] {
+  if (!existsSync(folder)) return []
+  return readdirSync(folder)
     .filter((name) => /^[0-9a-f]{16}\.json$/.test(name))
     .map((name) => statSync(join(folder, name)).mtimeMs)
-    // A clock that was put back makes a look due, never one less.
-    .some((at) => at <= now && now - at < AGAIN_MS)
+}
+
+/** Undefined where no head is held yet: then nothing can have been taken back. */
+function lastLook(folder: string): number | undefined {
+  const all = looks(folder)
+  return all.length === 0 ? undefined : Math.max(...all)
 }
 
 /** Looks at the gateway's log now. Rejects with CliError `log.conflict`; a gateway that fails otherwise proves nothing. */

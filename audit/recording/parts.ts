@@ -80,6 +80,8 @@ export interface Logged {
   readonly parts: readonly (Part & { readonly idx: number })[]
   /** Undefined while it has no end. */
   readonly end: { readonly idx: number; readonly parts: number; readonly root: string } | undefined
+  /** The log has the start of its session and neither an end of it nor of the recording. */
+  readonly goesOn?: boolean | undefined
 }
 
 export interface Fault {
@@ -106,8 +108,8 @@ export interface Found {
 }
 
 /** Compares what lies there with what was logged; nothing found is a recording that is whole and in order. */
-export function compare({ parts, end }: Logged, found: readonly Found[]): Fault[] {
-  const logged = { parts: distinct(parts), end }
+export function compare({ parts, end, goesOn }: Logged, found: readonly Found[]): Fault[] {
+  const logged = { parts: distinct(parts), end, goesOn }
   return [...inLog(logged), ...onDisk(logged, found)]
 }
 
@@ -122,7 +124,7 @@ export function distinct<P extends Part>(parts: readonly P[]): P[] {
   })
 }
 
-function inLog({ parts, end }: Logged): Fault[] {
+function inLog({ parts, end, goesOn }: Logged): Fault[] {
   const faults: Fault[] = []
   const next = new Map<number, number>()
   for (const one of parts) {
@@ -142,6 +144,7 @@ function inLog({ parts, end }: Logged): Fault[] {
     if (end !== undefined && idx > end.idx)
       faults.push({ code: 'part.late', file, idx, what: 'it was logged after the end' })
   }
+  if (end === undefined && goesOn === true) return faults
   if (end === undefined)
     return [
       ...faults,
@@ -157,7 +160,7 @@ function inLog({ parts, end }: Logged): Fault[] {
   return faults
 }
 
-function onDisk({ parts }: Logged, found: readonly Found[]): Fault[] {
+function onDisk({ parts, goesOn }: Logged, found: readonly Found[]): Fault[] {
   const files = new Map(found.map((one) => [one.file, one]))
   const faults: Fault[] = []
   for (const one of inOrder(parts)) {
@@ -174,7 +177,18 @@ function onDisk({ parts }: Logged, found: readonly Found[]): Fault[] {
         what: `it has ${here.bytes} bytes with SHA-256 ${here.sha256}; logged are ${one.bytes} with ${one.sha256}`,
       })
   }
+  // The next parts of what goes on may be there before an event of theirs is signed.
   for (const { file } of files.values())
-    faults.push({ code: 'part.extra', file, idx: null, what: 'no event knows this file' })
+    if (goesOn !== true || !follows(file, parts))
+      faults.push({ code: 'part.extra', file, idx: null, what: 'no event knows this file' })
   return faults
+}
+
+/** Whether that file is a part after all that were logged of its track. */
+function follows(file: string, parts: readonly Part[]): boolean {
+  const numbers = numbersOf(file)
+  return (
+    numbers !== undefined &&
+    parts.every(({ track, part }) => track !== numbers.track || part < numbers.part)
+  )
 }

@@ -26,6 +26,8 @@ export function readTrack(
       throw new AuditError('recording.sealed', `${file}: ${what}`)
     }
     if (one.part !== at + 1) refuse(`part ${at + 1} is missing before it`)
+    // Whoever can cut a part can say that it is torn. The last of a track is the only one that can be.
+    if (one.torn && at < parts.length - 1) refuse('it is called torn, and another part follows')
     if (sha256(one.sealed) !== one.sha256) refuse('its hash is not the one in the log')
     const opened = open(file, one, identities)
     if (opened === undefined) continue

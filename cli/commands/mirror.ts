@@ -99,7 +99,14 @@ interface Keeping {
 }
 
 /** Looks again and again. What may pass is said and tried again, ever more slowly; what may not is thrown. */
-async function keep({ mirror, connect, every, signal, options, dir }: Keeping): Promise<void> {
+export async function keep({
+  mirror,
+  connect,
+  every,
+  signal,
+  options,
+  dir,
+}: Keeping): Promise<void> {
   let source: (MirrorSource & AsyncDisposable) | undefined
   let wait = every
   let told = ''
@@ -125,9 +132,14 @@ async function keep({ mirror, connect, every, signal, options, dir }: Keeping): 
   }
 }
 
-/** A gateway that is away, or does not know this mirror yet, may come to its senses; a rewritten log may not. */
+/** What two signed heads prove. Nothing else ends a mirror: whoever rewrites a log could answer 500 first. */
+const FINAL: ReadonlySet<string> = new Set(['mirror.fork', 'mirror.rollback', 'mirror.conflict'])
+
+/** A gateway that is away, fails, or does not know this mirror yet may come to its senses; a rewritten log may not. */
 function mayPass(error: unknown): error is CliError {
-  return error instanceof CliError && error.exit !== 'failed'
+  if (!(error instanceof CliError)) return false
+  // A gateway may send a problem with such a code too; only what was found here has a cause.
+  return !(FINAL.has(error.code) && error.cause instanceof Error)
 }
 
 const outcomes: Readonly<Record<string, { readonly exit: Exit; readonly next: string }>> = {

@@ -1,6 +1,6 @@
 /** `sallyport recording`: what sessions left behind, opened by auditors alone, each look an event. */
 import { writeFileSync } from 'node:fs'
-import { setTimeout } from 'node:timers/promises'
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Recording } from '#api'
 import type { Cast, Fault, Logged } from '#audit'
@@ -223,7 +223,9 @@ async function play(cast: Cast, speed: number, idle: number): Promise<number> {
     for (const event of cast.events) {
       const pause = Math.min(event.at - at, idle) / speed
       // A recording that is played fast must still be one that can be stopped.
-      if (pause > 0) await setTimeout(pause, undefined, { signal: stopped.signal })
+      const { signal } = stopped
+      if (pause > 0) await setTimeout(pause, undefined, { signal })
+      else await setImmediate(undefined, { signal })
       at = event.at
       if (event.code === 'o') process.stdout.write(screen.show(event.text))
     }
@@ -295,14 +297,17 @@ async function verify(
         next: `sallyport audit verify --log ${flags.log} says more`,
       },
     )
-  const logged = loggedRecordings(flags.log, verdict.checkpoint?.origin ?? '')
+  const { origin, size } = verdict.checkpoint ?? { origin: '', size: 0 }
+  // What comes after the checkpoint anybody could have written.
+  const logged = loggedRecordings(flags.log, origin, size)
   const onDisk = (await listRecordings(flags.from)).map(({ facts: { session: id } }) => id)
   const ids = session === undefined ? [...new Set([...logged.keys(), ...onDisk])] : [session]
   const found: Checked[] = []
   for (const id of ids) {
     const told: Logged = logged.get(id) ?? { parts: [], end: undefined }
     const faults = compare(told, await findParts(flags.from, id))
-    found.push({ session: id, parts: told.parts.length, torn: tornOf(told), faults })
+    const { parts, goesOn = false } = told
+    found.push({ session: id, parts: parts.length, torn: tornOf(told), goes_on: goesOn, faults })
   }
   tell(options, found, found.length === 0 ? ['nothing was recorded'] : found.flatMap(checkedLines))
   if (found.some(({ faults }) => faults.length > 0)) throw new Exited('failed')
@@ -312,6 +317,7 @@ interface Checked {
   readonly session: string
   readonly parts: number
   readonly torn: number
+  readonly goes_on: boolean
   readonly faults: readonly Fault[]
 }
 
@@ -319,7 +325,9 @@ function tornOf({ parts }: Logged): number {
   return parts.filter(({ torn }) => torn).length
 }
 
-function checkedLines({ session, parts, torn, faults }: Checked): string[] {
+function checkedLines({ session, parts, torn, goes_on, faults }: Checked): string[] {
+  if (faults.length === 0 && goes_on)
+    return [`goes on: ${session}, ${parts} parts are as logged; it is proven once it has an end`]
   const rest = torn > 0 ? `, ${torn} of them cut off when the gateway died` : ''
   if (faults.length === 0) return [`proven: ${session}, ${parts} parts${rest}`]
   return [

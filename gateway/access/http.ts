@@ -12,6 +12,7 @@ import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession } from '../sessions/live.ts'
+import { unheld } from '../sessions/obligations.ts'
 import { findTarget, openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 import { openStream } from '../sessions/stream.ts'
 import {
@@ -201,9 +202,13 @@ export class AppForwarder implements Disposable {
       session: openedFacts(session, null),
       http,
     })
-    const allowed = decision.allow && decision.obligations.methods.includes(http.method)
+    const missing = decision.allow ? unheld(decision.obligations, session) : undefined
+    const allowed =
+      decision.allow && missing === undefined && decision.obligations.methods.includes(http.method)
     if (!allowed) session.denials++
-    const code = allowed ? undefined : (decision.denials[0]?.code ?? 'http.method_refused')
+    const code = allowed
+      ? undefined
+      : (missing?.code ?? decision.denials[0]?.code ?? 'http.method_refused')
     const ref = refOf(decision)
     const asked = { request, user: session.subject.id, decision: ref.id, now: room.now }
     const witness =
@@ -225,6 +230,12 @@ export class AppForwarder implements Disposable {
       data: { method: http.method, path: http.path, host: http.host },
     })
     if (!decision.allow) throw toRefusal(decision)
+    if (missing !== undefined)
+      throw new Refusal('policy.denied', missing.msg, {
+        decisionId: decision.decision_id,
+        denials: [missing],
+        nextStep: missing.next,
+      })
     if (!allowed)
       throw new Refusal('policy.denied', `policy does not allow ${http.method} here`, {
         decisionId: decision.decision_id,

@@ -143,7 +143,10 @@ async function answer(
       session.streams.delete(entry)
       return
     }
-    const tap = session.recording?.tap(client.source.ip, terminal)
+    const tap = session.recording?.tap(client.source.ip, {
+      ...(terminal ?? { cols: 80, rows: 24 }),
+      granted: says['terminal'] === true,
+    })
     const accepted = offer.accept(
       encode({ v: 1, remaining_ms: remainingMs(room, session), ...says }),
     )

@@ -20,6 +20,8 @@ export interface CallTarget {
   readonly zone?: string
   /** Identity that owns the thing: vendors may see and end what is theirs. */
   readonly owner?: string
+  /** What the event calls the act, where the operation that policy is asked about covers several. */
+  readonly act?: `${string}:${string}`
 }
 
 export interface Authorization {
@@ -29,9 +31,9 @@ export interface Authorization {
 }
 
 /** How `admin.call` names what an operation does. */
-function verbOf(operation: AdminOperation): string {
+function verbOf(operation: string): string {
   const verb = operation.slice(operation.indexOf(':') + 1)
-  if (verb === 'create' || verb === 'register') return 'create'
+  if (verb === 'create' || verb === 'register' || verb === 'add') return 'create'
   if (verb === 'list' || verb === 'show' || verb === 'read') return 'read'
   return 'update'
 }
@@ -60,10 +62,11 @@ export async function authorize(
     ...(consents.length === 0 ? {} : { approval: { approvals: [...consents] } }),
   })
   const ref = refOf(decision)
+  const act = target?.act ?? operation
   if (!decision.allow || call.mutating || operation === 'audit:read')
     await log.append({
       code: 'admin.call',
-      message: `${operation}${target === undefined ? '' : ` ${target.kind} ${target.id}`} ${decision.allow ? 'allowed' : 'refused'}`,
+      message: `${act}${target === undefined ? '' : ` ${target.kind} ${target.id}`} ${decision.allow ? 'allowed' : 'refused'}`,
       status: decision.allow ? 'success' : 'failure',
       disposition: decision.allow ? 'allowed' : 'unauthorized',
       reason: decision.allow ? undefined : decision.denials[0]?.code,
@@ -71,8 +74,8 @@ export async function authorize(
       src: srcOf(source),
       decisions: [ref],
       data: {
-        operation,
-        verb: verbOf(operation),
+        operation: act,
+        verb: verbOf(act),
         path: request.routeOptions.url,
         entity: target === undefined ? undefined : `${target.kind}:${target.id}`,
       },

@@ -45,12 +45,14 @@ export interface Terminal {
   readonly cols: number
   readonly rows: number
   readonly term?: string | undefined
+  /** The agent says that the program has it; where it does not, the program has pipes. */
+  readonly granted?: boolean | undefined
 }
 
 export interface TerminalOptions {
   readonly title: string
   readonly terminal: Terminal
-  /** What the person types is kept too, passwords among it. */
+  /** What the person types at a terminal is kept too, passwords among it. */
   readonly input: boolean
   /** Epoch milliseconds. */
   readonly now: () => number
@@ -58,9 +60,13 @@ export interface TerminalOptions {
   readonly open: (header: Uint8Array) => Sink
 }
 
-/** A program with a terminal: what it showed, and when. */
+/**
+ * A program that the agent started: what it showed, and when. A terminal echoes what is typed; pipes echo nothing, and
+ * whether there is a terminal is the person's choice. So what goes into a program without one is always kept.
+ */
 export function terminalTap(options: TerminalOptions): Tap {
-  const { title, input, now } = options
+  const { title, now } = options
+  const input = options.input || options.terminal.granted !== true
   const cast = new CastWriter(now())
   let { terminal } = options
   let sink: Sink | undefined

@@ -23,3 +23,23 @@ export function unrecorded(
 ): boolean {
   return obligations.record && session.recording === undefined && formatOf(session.kind) !== 'flow'
 }
+
+/** What an open session is not held to of what policy now asks, in words; undefined where it is held to all of it. */
+export function unheld(
+  obligations: Obligations,
+  session: Parameters<typeof unrecorded>[1],
+): { readonly code: string; readonly msg: string; readonly next: string } | undefined {
+  const missing = unsupported(obligations)
+  if (missing !== undefined)
+    return {
+      code: 'obligation.unsupported',
+      msg: `policy now asks for ${missing}, which this gateway cannot do`,
+      next: 'ask the security engineer to lift the obligation',
+    }
+  if (!unrecorded(obligations, session)) return undefined
+  return {
+    code: 'obligation.record',
+    msg: 'policy now asks for a recording, which begins with a session or not at all',
+    next: 'end this session and open another',
+  }
+}

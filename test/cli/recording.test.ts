@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import {
   cpSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -11,9 +12,12 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { openSealed, parseIdentities, readRecording, Sealer, parseRecipient } from '#audit'
+import { openSealed, parseIdentities, readRecording, rootOf, Sealer, parseRecipient } from '#audit'
+import { sha256 } from '../../audit/recording/parts.ts'
+import { framesAfter, headerBytes, openFrame, sealFrame } from '../../audit/segment.ts'
 import { RESTORE, Screen } from '../../cli/screen.ts'
 import { makePlace, sessionOf, type Place } from '../support/recordings.ts'
+import { until } from '../support/node.ts'
 import { startFakeGateway, type FakeGateway } from './fake-gateway.ts'
 import { run } from './run.ts'
 
@@ -165,6 +169,67 @@ describe('with a copy', () => {
   })
 })
 
+describe('a list of parts that somebody cut', () => {
+  const replayed = (copy: string) =>
+    run(
+      place.home,
+      'recording',
+      'replay',
+      terminal.id,
+      '--from',
+      copy,
+      '--identity',
+      place.identities.anna,
+      '--speed',
+      '1000',
+      '--idle',
+      '0',
+    )
+  /** The manifest's lines, parsed, after `change`. */
+  function edit(copy: string, change: (lines: Record<string, unknown>[]) => unknown[]): void {
+    const path = join(copy, terminal.id, 'manifest.ndjson')
+    const lines = readFileSync(path, 'utf8').trim().split('\n')
+    const parsed = lines.map((line) => JSON.parse(line) as Record<string, unknown>)
+    const changed = change(parsed).map((line) => `${JSON.stringify(line)}\n`)
+    writeFileSync(path, changed.join(''))
+  }
+
+  test('by its last part is not played: its end says how many there are', async () => {
+    const copy = copied()
+    edit(copy, (lines) => lines.toSpliced(-2, 1))
+    const ran = await replayed(copy)
+    expect(ran).toMatchObject({ code: 1, out: '' })
+    expect(ran.err).toContain('recording.sealed')
+  })
+
+  test('by its end is said to have none', async () => {
+    const copy = copied()
+    edit(copy, (lines) => lines.slice(0, -2))
+    const ran = await replayed(copy)
+    expect(ran.code).toBe(0)
+    expect(ran.err).toContain('has no end')
+  })
+
+  test('that calls a part torn in the middle is not believed, and at its end is said', async () => {
+    const torn = (at: number) => {
+      const copy = copied()
+      edit(copy, (lines) =>
+        lines.map((line, line_at) => (line_at === at ? { ...line, torn: true } : line)),
+      )
+      return copy
+    }
+    const middle = await replayed(torn(1))
+    expect(middle).toMatchObject({ code: 1, out: '' })
+    expect(middle.err).toContain('called torn')
+    const count = readFileSync(join(place.directory, terminal.id, 'manifest.ndjson'), 'utf8')
+      .trim()
+      .split('\n').length
+    const final = await replayed(torn(count - 2))
+    expect(final.code).toBe(0)
+    expect(final.err).toContain('only the log proves that')
+  })
+})
+
 function copied(): string {
   const copy = mkdtempSync(join(place.home, 'copy-'))
   cpSync(place.directory, copy, { recursive: true })
@@ -221,6 +286,113 @@ describe('proving recordings against the log', () => {
       .filter((name) => name.endsWith('.age'))
       .toSorted()
       .at(-1) ?? ''
+
+  test('what stands behind the last checkpoint proves nothing', async () => {
+    const id = `s_${'7'.repeat(26)}`
+    const copy = copied()
+    mkdirSync(join(copy, id))
+    const forged = Buffer.from('forged')
+    writeFileSync(join(copy, id, '001-000001.age'), forged)
+    const part = { track: 1, part: 1, bytes: 6, sha256: sha256(forged), t0: 0, t1: 0, torn: false }
+    const events = [
+      { code: 'recording.part', facts: part },
+      { code: 'recording.end', facts: { parts: 1, root: rootOf([part]) } },
+    ]
+    const log = mkdtempSync(join(place.home, 'log-'))
+    cpSync(place.logDirectory, log, { recursive: true })
+    const bodies = events.map(({ code, facts }) => ({
+      metadata: { event_code: code, correlation_uid: id },
+      unmapped: { sallyport: facts },
+    }))
+    forge(log, bodies)
+    const args = ['--from', copy, '--log', log, '--key', place.keys]
+    const ran = await run(place.home, 'recording', 'verify', id, ...args)
+    expect([ran.code, ran.out]).toEqual([1, expect.stringMatching(/part\.extra 001-000001/)])
+  })
+
+  /** Frames with a good checksum behind what was signed, as whoever holds the directory can write them. */
+  function forge(log: string, bodies: readonly unknown[]): void {
+    const name = readdirSync(join(log, 'seg')).toSorted().at(-1) ?? ''
+    const path = join(log, 'seg', name)
+    const file = readFileSync(path)
+    const frames = [...framesAfter(file, 0)]
+    const last = frames.at(-1)
+    if (last === undefined) throw new Error('the log is empty')
+    const made = bodies.map((body, at) => {
+      const bytes = Buffer.from(JSON.stringify(body))
+      const frame = Buffer.alloc(headerBytes + bytes.length)
+      frame.set(bytes, headerBytes)
+      openFrame(frame, 0, bytes.length)
+      sealFrame(frame, 0, last.idx + 1 + at, last.idx + 1)
+      return frame
+    })
+    writeFileSync(path, Buffer.concat([file.subarray(0, last.end), ...made]))
+  }
+
+  describe('of which the log has the start of the session', () => {
+    const start = (session: string, recording: string) =>
+      place.log.append({
+        code: 'session.start',
+        message: 'session opened',
+        status: 'success',
+        actor: { uid: 'i|vera' },
+        device: 'press-07',
+        process: 'spawn',
+        grant: terminal.grant,
+        session,
+        data: { kind: 'spawn', recording },
+      } as never)
+    const end = (session: string) =>
+      place.log.append({
+        code: 'session.end',
+        message: 'session ended',
+        status: 'success',
+        reason: 'client_done',
+        session,
+        data: {},
+      } as never)
+
+    test('a recording that nothing else speaks of is missed; of a flow there is none', async () => {
+      const [missing, flow] = [sessionOf('spawn').id, sessionOf('ssh').id]
+      for (const [id, format] of [
+        [missing, 'asciicast'],
+        [flow, 'flow'],
+      ] as const) {
+        await start(id, format)
+        await end(id)
+      }
+      await place.log.checkpoint()
+      const ran = await prove(place.directory)
+      expect(ran.code).toBe(1)
+      expect(ran.out).toMatch(new RegExp(`VIOLATED: ${missing}\n +end[.]missing`))
+      expect(ran.out).not.toContain(flow)
+    })
+
+    test('one that goes on is said to, with parts that are not signed yet, and not convicted', async () => {
+      const session = sessionOf('spawn')
+      await start(session.id, 'asciicast')
+      const recording = await place.open({ limits: { partBytes: 100 } }).admit(session, () => {})
+      const tap = recording.tap(null)
+      for (let at = 0; at < 10; at++) tap.data('out', bytes(`line ${at}`.repeat(5)))
+      await until('a part is logged', () =>
+        place
+          .events()
+          .some(({ code, text }) => code === 'recording.part' && text.includes(session.id)),
+      )
+      await place.log.checkpoint()
+      const copy = copied()
+      writeFileSync(join(copy, session.id, '001-000099.age'), 'written since')
+      const ran = await prove(copy, session.id)
+      expect([ran.code, ran.out]).toEqual([0, expect.stringContaining(`goes on: ${session.id}`)])
+      rmSync(join(copy, session.id, '001-000001.age'))
+      expect((await prove(copy, session.id)).out).toContain('part.missing 001-000001')
+      tap.end()
+      await recording.end('client_done')
+      await end(session.id)
+      await place.log.checkpoint()
+      expect((await prove(place.directory, session.id)).out).toContain(`proven: ${session.id}`)
+    })
+  })
 
   test('each octet of a part counts: one in 50 flipped, every one found', async () => {
     const copy = copied()
@@ -392,6 +564,9 @@ describe('a recorded terminal on another', () => {
   test('what puts it back leaves colours, screen and cursor as they were', () => {
     expect(RESTORE).toContain('\u001b[?25h')
     expect(RESTORE).toContain('\u001b[?1049l')
+    for (const left of ['(B', ')B', '[?1l', '[?5l', '[?6l', '[?7h', '[4l', '[20l', '>'])
+      expect(RESTORE).toContain(`\u001b${left}`)
+    expect(show('\u001b[20h')).toBe('')
   })
 })
 

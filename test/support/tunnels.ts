@@ -111,6 +111,7 @@ export interface OpenMetadata {
   readonly session: string
   readonly process: string
   readonly remaining_ms: number
+  readonly terminal?: unknown
   readonly obligations: Readonly<Record<string, unknown>>
 }
 
@@ -236,7 +237,9 @@ export function serve(
   const { observed } = agent
   const facts: unknown =
     typeof observed === 'function' ? (observed as (m: OpenMetadata) => unknown)(metadata) : observed
-  const stream = offer.accept(encode({ v: 1, observed: facts }))
+  // As an agent does whose declaration allows a terminal to whoever asks for one.
+  const terminal = metadata.terminal === undefined ? {} : { terminal: true }
+  const stream = offer.accept(encode({ v: 1, observed: facts, ...terminal }))
   stream.onSignal = (payload) => {
     if ((decode(payload) as { t?: unknown }).t !== 'proceed') return
     agent.proceeded++

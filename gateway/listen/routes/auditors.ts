@@ -8,6 +8,8 @@ import {
   type Auditor,
   type AuditorStore,
 } from '../../recordings/auditors.ts'
+import { actorOf, srcOf } from '../../events.ts'
+import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 
@@ -28,9 +30,10 @@ export function auditorRoutes(api: Api, room: AuditorRoutes): void {
   const { auditors } = room
   const authorization = { ...room, api }
   const seconds = () => Math.floor(room.now() / 1000)
-  const target = (name: string, recipient: string) => ({
+  const target = (act: 'add' | 'confirm' | 'remove', name: string, recipient: string) => ({
     kind: 'auditor',
     id: `${name}:${recipient}`,
+    act: `auditor:${act}` as const,
   })
   api.server.get(
     '/api/v1/auditors',
@@ -50,7 +53,7 @@ export function auditorRoutes(api: Api, room: AuditorRoutes): void {
         authorization,
         request,
         'auditor:change',
-        target(name, recipient),
+        target('add', name, recipient),
       )
       const added = { name, recipient, by: subject.id, at: seconds() }
       const { auditor, test } = await addAuditor(auditors, added, room.random)
@@ -66,8 +69,26 @@ export function auditorRoutes(api: Api, room: AuditorRoutes): void {
     async (request) => {
       const { name } = request.params
       const { recipient = '' } = (await auditors.find(name)) ?? {}
-      await authorize(authorization, request, 'auditor:change', target(name, recipient))
-      return view(await confirmAuditor(auditors, name, request.body.secret, seconds()))
+      const asked = target('confirm', name, recipient)
+      const { subject, source } = await authorize(authorization, request, 'auditor:change', asked)
+      const told = async (status: 'success' | 'failure', reason?: string) =>
+        await room.log.append({
+          code: 'admin.call',
+          message: `the key of auditor ${name} ${status === 'success' ? 'is confirmed' : 'is not confirmed'}`,
+          status,
+          reason,
+          actor: actorOf(subject),
+          src: srcOf(source),
+          data: { operation: asked.act, verb: 'update', entity: `auditor:${asked.id}` },
+        })
+      try {
+        const confirmed = await confirmAuditor(auditors, name, request.body.secret, seconds())
+        await told('success')
+        return view(confirmed)
+      } catch (error) {
+        if (error instanceof Refusal) await told('failure', error.code)
+        throw error
+      }
     },
   )
 
@@ -81,7 +102,7 @@ export function auditorRoutes(api: Api, room: AuditorRoutes): void {
         authorization,
         request,
         'auditor:change',
-        target(name, auditor?.recipient ?? ''),
+        target('remove', name, auditor?.recipient ?? ''),
       )
       if (auditor === undefined) throw unknown(name)
       await auditors.remove(name)

@@ -30,7 +30,7 @@ import {
   type TestNode,
 } from '../../support/node.ts'
 import { run } from '../../cli/run.ts'
-import { oblige } from '../../support/policy.ts'
+import { answer, oblige } from '../../support/policy.ts'
 import {
   attach,
   Client,
@@ -174,6 +174,7 @@ describe('before there are two auditors', () => {
       secret: 'guessed',
     })
     expect([wrong.status, wrong.body.code]).toEqual([403, 'auditor.test'])
+    expect(node.events().some(({ text }) => text.includes('is not confirmed'))).toBe(true)
     await enrol('bert', bert)
     oblige({ record: true })
     const refused = await vendor.call<Problem>('POST', '/sessions', {
@@ -191,8 +192,12 @@ describe('before there are two auditors', () => {
       secret: Buffer.from(plain).toString(),
     })
     expect(confirmed.state).toBe('active')
-    const calls = node.events().filter(({ text }) => text.includes('auditor:change'))
-    expect(calls.some(({ text }) => text.includes(anna.recipient.text))).toBe(true)
+    const told = (operation: string) =>
+      node
+        .events()
+        .filter(({ text }) => text.includes(operation) && text.includes(anna.recipient.text))
+    expect(told('auditor:add')).not.toEqual([])
+    expect(told('auditor:confirm').at(-1)?.text).toContain('is confirmed')
   })
 
   test('only an administrator says who they are', async () => {
@@ -287,6 +292,23 @@ test('a program that the agent starts is kept as the terminal it was seen on', a
     ['r', '132x50'],
     ['o', 'uid=1000\r\n'],
     ['x', '0'],
+  ])
+})
+
+test('a program whose caller asked for no terminal is kept with all that went into it', async () => {
+  oblige({ record: true })
+  const session = await open('term')
+  await using client = await Client.dial(node)
+  const line = new Line(await client.stream(session, {}, 'spawn'))
+  line.write('rm -r /opt/line')
+  await line.until('the echo', ({ text }) => text === 'rm -r /opt/line')
+  line.stream.end()
+  await line.gone()
+  await end(session)
+  const cast = readCast((await read(session, bert)).toString())
+  expect(cast?.events.map(({ code, text }) => [code, text])).toEqual([
+    ['i', 'rm -r /opt/line'],
+    ['o', 'rm -r /opt/line'],
   ])
 })
 
@@ -395,6 +417,45 @@ test('a web session is kept as what was asked, and nothing of what was said', as
     { activity_id: 2, status_code: 'http.method_refused' },
   ])
 })
+
+test.for([
+  ['a recording', { record: true }, 'obligation.record'],
+  ['somebody who watches', { supervise: true }, 'obligation.unsupported'],
+  ['news to somebody', { notify: true }, 'obligation.unsupported'],
+] as const)(
+  'a request for which policy asks %s that the session does not have goes nowhere',
+  async ([, change, code]) => {
+    agent.target = toPort((hmi.address() as AddressInfo).port)
+    const session = await open('hmi')
+    const { pathname, search, hostname } = new URL(session.url ?? '')
+    const ask = async (path: string, headers = {}) => {
+      const request = httpsRequest({
+        host: '127.0.0.1',
+        port: node.port,
+        servername: hostname,
+        ca: node.anchor,
+        agent: false,
+        path,
+        headers: { host: `${hostname}:${node.port}`, ...headers },
+      }).end()
+      const [response] = (await soon('an answer', once(request, 'response'))) as [IncomingMessage]
+      for await (const _ of response);
+      return response
+    }
+    const cookie = (await ask(pathname + search)).headers['set-cookie']?.[0]?.split(';')[0] ?? ''
+    answer((decision, point) =>
+      point === 'http.request' && decision.allow
+        ? { ...decision, obligations: { ...decision.obligations, ...change } }
+        : decision,
+    )
+    let reached = 0
+    hmi.on('request', () => reached++)
+    expect((await ask('/start', { cookie })).statusCode).toBe(403)
+    expect(reached).toBe(0)
+    const told = (await events(session)).findLast((one) => one.code === 'http.request')
+    expect(told?.text).toContain(code)
+  },
+)
 
 describe('the flow record', () => {
   test('is there for every session, recorded or not, and adds up to what its end says', async () => {

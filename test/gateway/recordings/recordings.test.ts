@@ -82,7 +82,7 @@ describe('a program that the agent starts', () => {
   test('is kept as a terminal: what it showed and when, its size, how it ended, and nothing that was typed', async () => {
     const session = sessionOf('spawn')
     const recording = await place.open().admit(session, ignore)
-    const tap = recording.tap('192.0.2.7', { cols: 100, rows: 30, term: 'xterm' })
+    const tap = recording.tap('192.0.2.7', { cols: 100, rows: 30, term: 'xterm', granted: true })
     tap.signal('in', signal({ t: 'winsize', cols: 120, rows: 40 }))
     tap.data('out', bytes('$ '))
     place.now += 500
@@ -129,11 +129,27 @@ describe('a program that the agent starts', () => {
   test('has what was typed where the node is told to keep it', async () => {
     const session = sessionOf('spawn')
     const recording = await place.open({ terminalInput: true }).admit(session, ignore)
-    const tap = recording.tap(null)
+    const tap = recording.tap(null, { cols: 80, rows: 24, granted: true })
     tap.data('in', bytes('ls\r'))
     tap.end()
     await recording.end('client_done')
     expect(readCast(await content(session))?.events).toEqual([{ at: 0, code: 'i', text: 'ls\r' }])
+  })
+
+  test.for([
+    ['was asked for by nobody', undefined],
+    ['was asked for and not given', { cols: 80, rows: 24, granted: false }],
+    ['the agent does not speak of', { cols: 80, rows: 24 }],
+  ] as const)('with a terminal that %s has all that went into it kept', async ([, terminal]) => {
+    const session = sessionOf('spawn')
+    const recording = await place.open().admit(session, ignore)
+    const tap = recording.tap(null, terminal)
+    tap.data('in', bytes('rm -r /opt/line\n'))
+    tap.end()
+    await recording.end('client_done')
+    expect(readCast(await content(session))?.events).toEqual([
+      { at: 0, code: 'i', text: 'rm -r /opt/line\n' },
+    ])
   })
 
   test('has a file for each connection', async () => {
@@ -184,31 +200,63 @@ test('datagrams are packets of UDP', async () => {
 
 describe('admission', () => {
   test('sets aside what a session may need, once, and gives it back', async () => {
-    const recordings = place.open({ free: () => Promise.resolve(20 * MiB), floorBytes: 5 * MiB })
-    const session = sessionOf('tcp', { maxBytes: 5 * MiB })
+    const recordings = place.open({ free: () => Promise.resolve(92 * MiB), floorBytes: 5 * MiB })
+    const session = sessionOf('tcp', { maxBytes: 2.5 * MiB })
     const one = await recordings.admit(session, ignore)
-    expect(recordings.reserved).toBe(Math.ceil(6.5 * MiB))
-    const two = await recordings.admit(sessionOf('tcp', { maxBytes: 5 * MiB }), ignore)
-    const refusal = await refused(recordings, sessionOf('tcp', { maxBytes: 5 * MiB }))
+    expect(recordings.reserved).toBe(40 * MiB)
+    const two = await recordings.admit(sessionOf('tcp', { maxBytes: 2.5 * MiB }), ignore)
+    const refusal = await refused(recordings, sessionOf('tcp', { maxBytes: 2.5 * MiB }))
     expect([refusal.code, refusal.detail]).toEqual([
       'recording.unavailable',
       expect.stringContaining('left'),
     ])
     await one.end('client_done')
-    const three = await recordings.admit(sessionOf('tcp', { maxBytes: 5 * MiB }), ignore)
+    const three = await recordings.admit(sessionOf('tcp', { maxBytes: 2.5 * MiB }), ignore)
     for (const each of [two, three]) await each.end('client_done')
     expect(recordings.reserved).toBe(0)
   })
 
   test('of a hundred at once gives no room twice', async () => {
     const recordings = place.open({ free: () => Promise.resolve(50 * MiB), floorBytes: 0 })
-    const asked = Array.from({ length: 100 }, () => recordings.admit(sessionOf('tcp'), ignore))
+    const asked = Array.from({ length: 100 }, () =>
+      recordings.admit(sessionOf('tcp', { maxBytes: 1 }), ignore),
+    )
     const outcomes = await Promise.allSettled(asked)
     const admitted = outcomes.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
     // 4 MiB each, and 64 KiB for the events.
     expect(admitted).toHaveLength(12)
     await Promise.all(admitted.map((one) => one.discard()))
     expect(recordings.reserved).toBe(0)
+  })
+
+  test('sets aside for Modbus what its small requests become', async () => {
+    const recordings = place.open()
+    const session = sessionOf('modbus', { maxBytes: MiB })
+    const recording = await recordings.admit(session, ignore)
+    const budget = recordings.reserved
+    const tap = recording.tap('2001:db8::1234:5678')
+    const request = Buffer.from('000100000006010300000001', 'hex')
+    const reply = Buffer.from('0001000000050103020000', 'hex')
+    const verdict = {
+      allowed: false,
+      operation: 'write',
+      unit: 247,
+      functionCode: 16,
+      address: 65_535,
+      quantity: 123,
+      exception: 1,
+      request,
+    }
+    const outcome = { verdicts: [verdict], toClient: [reply], toDevice: [] }
+    const rounds = 2_000
+    for (let round = 0; round < rounds; round++) tap.judged('in', outcome as never)
+    tap.end()
+    await recording.end('client_done')
+    const stored = await readRecording(place.directory, session.id)
+    const taken = stored?.parts.reduce((sum, part) => sum + part.bytes, 0) ?? 0
+    const passed = rounds * (request.length + reply.length)
+    expect(taken / passed).toBeGreaterThan(8)
+    expect(taken / passed).toBeLessThan(budget / session.maxBytes)
   })
 
   test('reserves no more than one session may take', async () => {
