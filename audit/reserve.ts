@@ -22,6 +22,8 @@ const ending: ReadonlySet<EventCode> = new Set([
   'device.quarantine',
   'device.retire',
   'tunnel.down',
+  // The last parts come before the end; the recording's own budget bounds how many.
+  'recording.part',
   'recording.end',
   'recording.fail',
   'log.close',
