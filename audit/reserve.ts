@@ -46,16 +46,18 @@ const operating: ReadonlySet<EventCode> = new Set([
   'sink.remove',
   'finding.break_glass',
 ])
+/** Whoever tries to sign in causes these: an attempt that failed is not paid for. */
+const signingIn: ReadonlySet<EventCode> = new Set(['auth.login', 'auth.stepup'])
 /** What a node writes to come up at all: without it nobody could look. */
 const starting: ReadonlySet<EventCode> = new Set(['log.open', 'node.start'])
 
 /** From what an event may be paid on a full disk; null: it is refused, and with it what it was to record. */
-export function spendOf(event: Pick<EventInput, 'code' | 'actor'>): Spend | null {
+export function spendOf(event: Pick<EventInput, 'code' | 'actor' | 'status'>): Spend | null {
   if (ending.has(event.code)) return 'closeout'
   if (starting.has(event.code)) return 'breakglass'
-  // Vendors could spend what operators need.
-  if (operating.has(event.code) && event.actor?.party === 'staff') return 'breakglass'
-  return null
+  // Vendors, and whoever knows an operator's name, could spend what operators need.
+  if (!operating.has(event.code) || event.actor?.party !== 'staff') return null
+  return signingIn.has(event.code) && event.status !== 'success' ? null : 'breakglass'
 }
 
 export interface ReserveSizes {

@@ -285,7 +285,9 @@ async function endLogins(
   source: string | null,
 ): Promise<void> {
   const subject = `${context.issuer}|${sub}`
-  const event = { code: 'auth.logout', at: context.now(), source, subject, login: null } as const
+  const party = (await context.store.findAccount(sub))?.party ?? null
+  const at = context.now()
+  const event = { code: 'auth.logout', at, source, subject, party, login: null } as const
   const logged = await record(context.log, { ...event, reason }).then(
     () => undefined,
     (error: unknown) => ({ error }),
@@ -300,13 +302,14 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
   const email = normalise(attempt.email)
   const throttles = loginThrottles(email, attempt.source)
   const [pair, ...wider] = throttles.map((throttle) => throttle.key)
-  const tell = async (reason: LoginEvent['reason'], sub: string | null): Promise<void> =>
+  const tell = async (reason: LoginEvent['reason'], who: AccountRow | undefined): Promise<void> =>
     record(context.log, {
       code: 'auth.login',
       at: context.now(),
       source: attempt.source,
       outcome: reason === null ? 'success' : 'failure',
-      subject: sub === null ? null : `${context.issuer}|${sub}`,
+      subject: who === undefined ? null : `${context.issuer}|${who.sub}`,
+      party: who?.party ?? null,
       email: EMAIL.test(email) && email.length <= 320 ? email : null,
       client: attempt.client,
       methods: reason === null ? ['pwd'] : [],
@@ -314,7 +317,7 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
     })
   const taken = await context.store.take(throttles, context.now())
   if (!taken.allowed) {
-    if (isNewLock(context, `${attempt.source}:${email}`)) await tell('locked', null)
+    if (isNewLock(context, `${attempt.source}:${email}`)) await tell('locked', undefined)
     return { ok: false, code: 'login.locked', retryAfterMs: taken.retryAfterMs }
   }
   const row = await context.store.findAccountByEmail(email)
@@ -324,14 +327,14 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
       [],
       throttles.map((throttle) => throttle.key),
     )
-    await tell('busy', null)
+    await tell('busy', undefined)
     return { ok: false, code: 'login.busy', retryAfterMs: 5_000 }
   }
   if (row === undefined || !right || row.disabled) {
-    await tell(whyNot(row, right), row?.sub ?? null)
+    await tell(whyNot(row, right), row)
     return { ok: false, code: 'login.failed', retryAfterMs: 0 }
   }
-  await tell(null, row.sub)
+  await tell(null, row)
   await context.store.settle(pair === undefined ? [] : [pair], wider)
   await refreshHash(context, row, attempt.password)
   return { ok: true, account: withoutPassword(row) }

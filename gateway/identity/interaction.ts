@@ -381,6 +381,7 @@ async function consent(
       source: options.source(ctx.req),
       subject: `${options.issuer}|${account.sub}`,
       email: account.email,
+      party: account.party,
       client: String(details.params['client_id']),
       methods: session.amr ?? [],
     })
