@@ -26,6 +26,8 @@ const ending: ReadonlySet<EventCode> = new Set([
   'recording.part',
   'recording.end',
   'recording.fail',
+  // A few a run, of heads that this log signed: who fills a disk must not hide that it was rewritten.
+  'finding.witness_conflict',
   'log.close',
   'log.state',
   'log.recovered',

@@ -39,6 +39,16 @@ describe('what an event may spend', () => {
     { name: 'what staff do', event: call('staff'), spend: 'breakglass' },
     { name: 'what vendors do', event: call('vendor'), spend: null },
     {
+      name: 'a finding that only a head of this log brings',
+      event: {
+        code: 'finding.witness_conflict',
+        message: 'x',
+        status: 'failure',
+        data: { finding: 'f', title: 't' },
+      },
+      spend: 'closeout',
+    },
+    {
       name: 'a finding that anybody may cause',
       event: {
         code: 'finding.intrusion',
