@@ -1,4 +1,6 @@
 /** What the gateway records of those who watch its log: durably before anybody is told, and again where that failed. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { AuditError, type AuditLog, type EventInput } from '#audit'
 import { WitnessRoom } from '../../gateway/witnesses.ts'
@@ -41,6 +43,16 @@ test('a conflict that the log refused is recorded when it is shown again, and th
   expect(await room.accuse(note, device)).toBe(true)
   expect(await room.accuse(note, device)).toBe(true)
   expect(codes).toEqual(['finding.witness_conflict'])
+})
+
+test('evidence of a conflict is not written over by whoever shows the same head again', async () => {
+  const { log, note } = await rewritten()
+  const { room } = roomOver(log, 0)
+  await room.accuse(note, device)
+  await room.accuse(`${note}— somebody AAAAAAAA\n`, { actor: { uid: 'i|mallory' } })
+  const folder = join(log.directory, 'witness')
+  const [name = '', ...more] = readdirSync(folder)
+  expect([readFileSync(join(folder, name), 'utf8'), more]).toEqual([note, []])
 })
 
 test('nobody is told that a conflict is recorded before it is, however many show it at once', async () => {
