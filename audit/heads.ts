@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { openCheckpoint, splitNotes } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { realDisk, type Disk } from './disk.ts'
@@ -14,8 +14,11 @@ import { verifyConsistency, type Hash } from './tree.ts'
 
 /** Logs whose heads are kept, at most: a gateway has one, and its alternatives each one. */
 const logsKept = 16
-/** Evidence kept of one log. */
+/** Evidence kept of heads that were signed with the keys held. */
 const conflictsKept = 8
+/** What was signed with other keys or not at all, anybody can make: one file of each kind, and none of the places above. */
+const unproven = { unsigned: 'conflict-unsigned.json', earlier: 'conflict-earlier.json' } as const
+const unprovenNames: ReadonlySet<string> = new Set(Object.values(unproven))
 /** A tree of 2^53 leaves has proofs of at most so many hashes. */
 const proofLimit = 64
 const keysLimit = 4
@@ -103,6 +106,7 @@ export class HeadKeeper {
         shown,
         'head.signature',
         `the head of the log is not signed: ${why}`,
+        unproven.unsigned,
       )
     }
     if (head.origin !== shown.origin)
@@ -142,7 +146,7 @@ export class HeadKeeper {
     const later = all.find(({ origin }) => succeeds(origin, shown.origin))
     if (later !== undefined) {
       const message = `the gateway shows ${shown.origin}, and showed ${later.origin} before`
-      return this.#refuse(later, shown, 'head.rollback', message)
+      return this.#refuse(later, shown, 'head.rollback', message, unproven.earlier)
     }
     if (all.length >= logsKept)
       return conflict('head.full', `${all.length} logs were shown here; forget those that are gone`)
@@ -156,11 +160,12 @@ export class HeadKeeper {
   }
 
   /** Keeps both heads, a bounded number of times. */
-  #refuse(kept: Kept | null, shown: Shown, code: string, message: string): Verdict {
+  #refuse(kept: Kept | null, shown: Shown, code: string, message: string, place?: string): Verdict {
     if (kept === null) return conflict(code, message)
     const id = createHash('sha256').update(shown.note).digest('hex').slice(0, 16)
-    const path = join(this.#directory, `conflict-${id}.json`)
-    if (!existsSync(path) && this.conflicts().length < conflictsKept)
+    const path = join(this.#directory, place ?? `conflict-${id}.json`)
+    const proven = this.conflicts().filter((name) => !unprovenNames.has(basename(name)))
+    if (!existsSync(path) && (place !== undefined || proven.length < conflictsKept))
       this.#write(path, { code, message, at: this.#now(), held: kept, shown })
     return conflict(code, message)
   }

@@ -122,6 +122,7 @@ export class Recorder {
   readonly #parts: Part[] = []
   #bytes = 0
   #failure: AuditError | undefined
+  #ended = false
 
   private constructor(options: RecorderOptions) {
     this.#options = options
@@ -161,7 +162,7 @@ export class Recorder {
     return this.#failure
   }
 
-  /** One more file of its own; `header` is what it begins with. */
+  /** One more file of its own; `header` is what it begins with. After the end it takes nothing, as every track then. */
   track(header: Uint8Array): Track {
     const number = this.#tracks.length + 1
     const { facts, recipients, clock, random, disk = realDisk, logged } = this.#options
@@ -181,6 +182,10 @@ export class Recorder {
       },
       failed: (error) => this.#fail(error),
     })
+    if (this.#ended) {
+      track.abandon()
+      return track
+    }
     this.#tracks.push(track)
     track.write(header)
     return track
@@ -193,6 +198,7 @@ export class Recorder {
 
   /** Ends every track; resolves when each part is durable and logged. Rejects with what made it fail. */
   async end(): Promise<RecordingEnd> {
+    this.#ended = true
     await Promise.all(this.#tracks.map((track) => track.end()))
     if (this.#failure !== undefined) throw this.#failure
     const parts = inOrder(this.#parts)

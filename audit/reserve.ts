@@ -22,8 +22,12 @@ const ending: ReadonlySet<EventCode> = new Set([
   'device.quarantine',
   'device.retire',
   'tunnel.down',
+  // The last parts come before the end; the recording's own budget bounds how many.
+  'recording.part',
   'recording.end',
   'recording.fail',
+  // A few a run, of heads that this log signed: who fills a disk must not hide that it was rewritten.
+  'finding.witness_conflict',
   'log.close',
   'log.state',
   'log.recovered',
@@ -44,16 +48,23 @@ const operating: ReadonlySet<EventCode> = new Set([
   'sink.remove',
   'finding.break_glass',
 ])
+/** Whoever tries to sign in causes these: an attempt that failed is not paid for. */
+const signingIn: ReadonlySet<EventCode> = new Set(['auth.login', 'auth.stepup'])
 /** What a node writes to come up at all: without it nobody could look. */
 const starting: ReadonlySet<EventCode> = new Set(['log.open', 'node.start'])
 
 /** From what an event may be paid on a full disk; null: it is refused, and with it what it was to record. */
-export function spendOf(event: Pick<EventInput, 'code' | 'actor'>): Spend | null {
+export function spendOf(
+  event: Pick<EventInput, 'code' | 'actor' | 'status' | 'reason'>,
+): Spend | null {
   if (ending.has(event.code)) return 'closeout'
   if (starting.has(event.code)) return 'breakglass'
-  // Vendors could spend what operators need.
-  if (operating.has(event.code) && event.actor?.party === 'staff') return 'breakglass'
-  return null
+  // Vendors, and whoever knows an operator's name, could spend what operators need.
+  if (!operating.has(event.code) || event.actor?.party !== 'staff') return null
+  // The password was right, and the passkey is still asked for.
+  const onTheWay = event.reason === 'second_factor'
+  const failed = event.status !== 'success' && !onTheWay
+  return signingIn.has(event.code) && failed ? null : 'breakglass'
 }
 
 export interface ReserveSizes {

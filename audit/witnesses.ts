@@ -105,7 +105,8 @@ export class Witnesses {
     const { directory } = this.#options
     const names = readdirSync(this.#folder()).filter((name) => name.startsWith('conflict-'))
     const name = `conflict-${size}-${root.slice(0, 16)}.note`
-    if (names.length < conflictsKept || names.includes(name)) this.#keep(name, note)
+    // The first is the evidence: whoever has the note may add lines to it and show it again.
+    if (names.length < conflictsKept && !names.includes(name)) this.#keep(name, note)
     throw new AuditError(
       'witness.conflict',
       `a witness holds a head of ${size} events with this log's signature that is not in ${directory}`,

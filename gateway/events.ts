@@ -136,6 +136,7 @@ export function identityEvent(event: IdentityEvent): EventInput {
         actor: {
           uid: event.subject ?? 'unknown',
           name: event.email ?? undefined,
+          party: event.party ?? undefined,
           issuer: event.idp === undefined ? undefined : `idp:${event.idp}`,
           authn: { methods: event.methods },
         },
@@ -150,7 +151,7 @@ export function identityEvent(event: IdentityEvent): EventInput {
       return {
         code: 'auth.logout',
         ...common,
-        actor: { uid: event.subject },
+        actor: { uid: event.subject, party: event.party ?? undefined },
         status: 'success',
         reason: event.reason,
         message: event.login === null ? 'all logins ended' : 'login ended',
@@ -164,7 +165,12 @@ export function identityEvent(event: IdentityEvent): EventInput {
       return {
         code: 'auth.stepup',
         ...common,
-        actor: { uid: event.subject, name: event.email, authn: { methods: event.methods } },
+        actor: {
+          uid: event.subject,
+          name: event.email,
+          party: event.party ?? undefined,
+          authn: { methods: event.methods },
+        },
         status: ok ? 'success' : 'failure',
         disposition: ok ? 'allowed' : 'unauthorized',
         reason: event.reason ?? undefined,

@@ -59,6 +59,7 @@ export async function openAccess(
     decisions,
     identity,
     live: new Map(),
+    ending: new Set(),
     recordings,
     stands: (peer) => stillStands(peer, { store: caStore, now: instant(now()) }),
     now,
@@ -110,10 +111,10 @@ function openRecordings(
   })
 }
 
-/** The sessions whose start is in the log: one that is still opening has no place there yet. */
-function heartbeatOf({ live }: SessionRoom): ActiveLine[] {
-  return [...live.values()]
-    .filter(({ state }) => state !== 'opening')
+/** The sessions whose start is in the log and whose end is not. */
+export function heartbeatOf({ live, ending }: Pick<SessionRoom, 'live' | 'ending'>): ActiveLine[] {
+  return [...live.values(), ...ending]
+    .filter(({ startIdx }) => startIdx > 0)
     .map(({ id, grant, device, process, subject, kind, startIdx }) => ({
       session: id,
       grant,

@@ -40,8 +40,10 @@ export class WitnessRoom {
   readonly #witnesses: Witnesses
   readonly #publisher: Publisher
   readonly #now: () => number
-  readonly #following = new Map<string, number>()
-  readonly #told = new Set<string>()
+  /** When each witness was last seen, and what records that it follows. */
+  readonly #following = new Map<string, { at: number; readonly recorded: Promise<unknown> }>()
+  /** What records each conflict: settled well, or on its way. */
+  readonly #told = new Map<string, Promise<unknown>>()
 
   /** `files` hold the vkeys of one witness each. Throws ConfigError for one that does not. */
   constructor(log: AuditLog, files: readonly string[], now: () => number) {
@@ -162,9 +164,12 @@ export class WitnessRoom {
   async follows(name: string, ip: string | null): Promise<void> {
     const at = this.#now()
     const last = this.#following.get(name)
-    this.#following.set(name, at)
-    if (last !== undefined && at - last < FOLLOWING_MS) return
-    await this.#log.append({
+    if (last !== undefined && at - last.at < FOLLOWING_MS) {
+      last.at = at
+      await last.recorded
+      return
+    }
+    const recorded = this.#log.append({
       code: 'admin.call',
       message: `${name} follows the log`,
       status: 'success',
@@ -172,6 +177,11 @@ export class WitnessRoom {
       actor: { uid: name, party: 'service' },
       src: ip === null ? undefined : { ip },
       data: { operation: 'audit:follow', verb: 'read', path: '/api/v1/audit/log' },
+    })
+    const following = { at, recorded }
+    this.#following.set(name, following)
+    await kept(recorded, () => {
+      if (this.#following.get(name) === following) this.#following.delete(name)
     })
   }
 
@@ -196,9 +206,10 @@ export class WitnessRoom {
   async #tell(note: string, why: string, by: Pick<EventInput, 'actor' | 'device'>): Promise<void> {
     const [, size = '', root = ''] = note.split('\n', 3)
     const told = JSON.stringify([root, by.device ?? by.actor?.uid ?? null])
-    if (this.#told.has(told) || this.#told.size >= CONFLICTS_TOLD) return
-    this.#told.add(told)
-    await this.#log.append({
+    const before = this.#told.get(told)
+    if (before !== undefined) return void (await before)
+    if (this.#told.size >= CONFLICTS_TOLD) return
+    const recorded = this.#log.append({
       code: 'finding.witness_conflict',
       message: `The log is not what a witness holds: ${why}`,
       status: 'failure',
@@ -209,6 +220,18 @@ export class WitnessRoom {
         detail: { size, root },
       },
     })
+    this.#told.set(told, recorded)
+    await kept(recorded, () => this.#told.delete(told))
+  }
+}
+
+/** Everybody who asks meanwhile waits for the same event; where it is not durable, it is as if nobody had asked. */
+async function kept(recorded: Promise<unknown>, undo: () => void): Promise<void> {
+  try {
+    await recorded
+  } catch (error) {
+    undo()
+    throw error
   }
 }
 

@@ -287,7 +287,9 @@ async function endLogins(
   source: string | null,
 ): Promise<void> {
   const subject = `${context.issuer}|${sub}`
-  const event = { code: 'auth.logout', at: context.now(), source, subject, login: null } as const
+  const party = (await context.store.findAccount(sub))?.party ?? null
+  const at = context.now()
+  const event = { code: 'auth.logout', at, source, subject, party, login: null } as const
   const logged = await record(context.log, { ...event, reason }).then(
     () => undefined,
     (error: unknown) => ({ error }),
@@ -302,13 +304,14 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
   const email = normalise(attempt.email)
   const throttles = loginThrottles(email, attempt.source)
   const [pair, ...wider] = throttles.map((throttle) => throttle.key)
-  const tell = async (reason: LoginEvent['reason'], sub: string | null): Promise<void> =>
+  const tell = async (reason: LoginEvent['reason'], who: AccountRow | undefined): Promise<void> =>
     record(context.log, {
       code: 'auth.login',
       at: context.now(),
       source: attempt.source,
       outcome: reason === null ? 'success' : 'failure',
-      subject: sub === null ? null : `${context.issuer}|${sub}`,
+      subject: who === undefined ? null : `${context.issuer}|${who.sub}`,
+      party: who?.party ?? null,
       email: EMAIL.test(email) && email.length <= 320 ? email : null,
       client: attempt.client,
       // What was given: of who is asked for more, the password was right.
@@ -317,7 +320,7 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
     })
   const taken = await context.store.take(throttles, context.now())
   if (!taken.allowed) {
-    if (isNewLock(context, `${attempt.source}:${email}`)) await tell('locked', null)
+    if (isNewLock(context, `${attempt.source}:${email}`)) await tell('locked', undefined)
     return { ok: false, code: 'login.locked', retryAfterMs: taken.retryAfterMs }
   }
   const row = await context.store.findAccountByEmail(email)
@@ -327,16 +330,16 @@ async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnsw
       [],
       throttles.map((throttle) => throttle.key),
     )
-    await tell('busy', null)
+    await tell('busy', undefined)
     return { ok: false, code: 'login.busy', retryAfterMs: 5_000 }
   }
   if (row === undefined || !right || row.disabled) {
-    await tell(whyNot(row, right), row?.sub ?? null)
+    await tell(whyNot(row, right), row)
     return { ok: false, code: 'login.failed', retryAfterMs: 0 }
   }
   const account = withoutPassword(row)
   const more = (await attempt.asksMore?.(account)) ?? false
-  await tell(more ? 'second_factor' : null, row.sub)
+  await tell(more ? 'second_factor' : null, row)
   await context.store.settle(pair === undefined ? [] : [pair], wider)
   await refreshHash(context, row, attempt.password)
   return { ok: true, account, more }

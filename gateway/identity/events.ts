@@ -9,8 +9,13 @@ interface Common {
   readonly source: string | null
 }
 
+/** Whose the account is that this is about; null where it is nobody's we know. */
+interface OfAccount {
+  readonly party: Party | null
+}
+
 /** Somebody tried to sign in. */
-export interface LoginEvent extends Common {
+export interface LoginEvent extends Common, OfAccount {
   readonly code: 'auth.login'
   readonly outcome: 'success' | 'failure'
   /** `<issuer>|<sub>`; null when the attempt named nobody we know. */
@@ -40,7 +45,7 @@ export interface LoginEvent extends Common {
 }
 
 /** A login is about to end. */
-export interface LogoutEvent extends Common {
+export interface LogoutEvent extends Common, OfAccount {
   readonly code: 'auth.logout'
   readonly subject: string
   /** The login that ends; null: all of that person's. */
@@ -77,7 +82,7 @@ export interface AccountChangeEvent extends Common {
 }
 
 /** Somebody showed a passkey, or tried to. */
-export interface StepUpEvent extends Common {
+export interface StepUpEvent extends Common, OfAccount {
   readonly code: 'auth.stepup'
   readonly outcome: 'success' | 'failure'
   readonly subject: string

@@ -260,6 +260,7 @@ async function showPasskey(
   await record(options, {
     source,
     subject: `${options.issuer}|${account.sub}`,
+    party: account.party,
     email: account.email,
     client: String(details.params['client_id']),
     methods: own.methods,
@@ -388,6 +389,7 @@ async function consent(
       source: options.source(ctx.req),
       subject: `${options.issuer}|${account.sub}`,
       email: account.email,
+      party: account.party,
       client: String(details.params['client_id']),
       methods: session.amr ?? [],
     })

@@ -88,7 +88,9 @@ async function endLogin(
   const request = Provider.ctx?.req
   const source = request === undefined ? null : options.source(request)
   if (subject !== undefined) {
-    const event = { code: 'auth.logout', at: now(), source, subject, login, reason } as const
+    const party = (await options.accounts.find(row?.sub ?? ''))?.party ?? null
+    const about = { at: now(), source, subject, party, login, reason }
+    const event = { code: 'auth.logout', ...about } as const
     await options.log(event).catch((error: unknown) => report(error, login))
   }
   await oidcStore.endLogin(login)

@@ -12,7 +12,7 @@ import type {
   LoadOptions,
   Partially,
 } from '#policy'
-import type { AuditLog } from '#audit'
+import type { Actor, AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
@@ -155,7 +155,7 @@ export class PolicyService implements Disposable {
    */
   upload(
     archive: Uint8Array<ArrayBuffer>,
-    by: string,
+    by: Actor,
     since: number | null,
     permit?: string,
   ): Promise<Impact> {
@@ -164,15 +164,15 @@ export class PolicyService implements Disposable {
 
   async #upload(
     archive: Uint8Array<ArrayBuffer>,
-    by: string,
+    by: Actor,
     since: number | null,
     permit?: string,
   ): Promise<Impact> {
     const { slots, now, log } = this.#parts
     const candidate = await this.#examine(archive, this.#shown(permit))
     const impact = await this.#impact(candidate, since)
-    await log.append(this.#event('policy.upload', candidate, 'uploaded', [by], permit))
-    slots.stage(archive, by, Math.floor(now() / 1000), permit)
+    await log.append(this.#event('policy.upload', candidate, 'uploaded', by, [by.uid], permit))
+    slots.stage(archive, by.uid, Math.floor(now() / 1000), permit)
     return impact
   }
 
@@ -207,11 +207,11 @@ export class PolicyService implements Disposable {
    * Brings the candidate with this digest into force and decides every live session again. Throws
    * Refusal `policy.candidate`, `policy.bundle`; then what was in force stays.
    */
-  activate(digest: string, by: string): Promise<Activated> {
+  activate(digest: string, by: Actor): Promise<Activated> {
     return this.#alone(() => this.#activate(digest, by))
   }
 
-  async #activate(digest: string, by: string): Promise<Activated> {
+  async #activate(digest: string, by: Actor): Promise<Activated> {
     const { slots } = this.#parts
     const uploader = this.uploader(digest)
     const bytes = slots.read('candidate')
@@ -222,8 +222,8 @@ export class PolicyService implements Disposable {
     const candidate = await this.#examine(archive, permit)
     const mark = { seq: candidate.identity.seq, digest }
     const keep = (): void => slots.promote(mark, archive, permit)
-    const people = [uploader, by]
-    return this.#enforce(candidate, archive, 'policy.activate', people, keep, permit?.token)
+    const people = [uploader, by.uid]
+    return this.#enforce(candidate, archive, 'policy.activate', by, people, keep, permit?.token)
   }
 
   /**
@@ -241,7 +241,7 @@ export class PolicyService implements Disposable {
           denials: [{ code: 'bundle.withdrawn', msg: 'people went back from this bundle' }],
           nextStep: 'push and activate it by hand, or serve a newer one',
         })
-      const by = `${SOURCE}${from}`
+      const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
       await this.#upload(archive, by, null)
       if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
     })
@@ -265,7 +265,7 @@ export class PolicyService implements Disposable {
    * share of people and devices (`canary`). One trial at a time; a restart ends it. Throws Refusal
    * `policy.candidate`, `policy.bundle`.
    */
-  try(digest: string, mode: 'shadow' | 'canary', share: Share, by: string): Promise<TrialStatus> {
+  try(digest: string, mode: 'shadow' | 'canary', share: Share, by: Actor): Promise<TrialStatus> {
     return this.#alone(() => this.#try(digest, mode, share, by))
   }
 
@@ -273,7 +273,7 @@ export class PolicyService implements Disposable {
     digest: string,
     mode: 'shadow' | 'canary',
     share: Share,
-    by: string,
+    by: Actor,
   ): Promise<TrialStatus> {
     const { slots, log, now, report } = this.#parts
     const live = this.#live
@@ -286,7 +286,7 @@ export class PolicyService implements Disposable {
     const candidate = this.#beside(found)
     const { revision } = found.identity
     await this.#endTrial('another trial began')
-    await log.append(this.#event('policy.upload', found, `on trial as ${mode}`, [by]))
+    await log.append(this.#event('policy.upload', found, `on trial as ${mode}`, by, [by.uid]))
     const ended = (reason: string): void => {
       live.decisions.trial = undefined
       this.#backFromTrial(found, reason).catch((error: unknown) =>
@@ -352,11 +352,11 @@ export class PolicyService implements Disposable {
    * Goes back to the last bundle that proved good here. Throws Refusal `policy.candidate` where there is
    * none, `policy.bundle` where it does not verify any more.
    */
-  rollback(by: string): Promise<Activated> {
+  rollback(by: Actor): Promise<Activated> {
     return this.#alone(() => this.#rollback(by))
   }
 
-  async #rollback(by: string): Promise<Activated> {
+  async #rollback(by: Actor): Promise<Activated> {
     const { slots, engine } = this.#parts
     const { last_good: good } = slots.state
     const bytes = slots.read('last-good')
@@ -368,7 +368,7 @@ export class PolicyService implements Disposable {
       throw new Refusal('policy.candidate', 'the last good policy is the one in force')
     const archive = new Uint8Array(bytes)
     const candidate = await this.#examine(archive, null, good)
-    return this.#enforce(candidate, archive, 'policy.rollback', [by], () =>
+    return this.#enforce(candidate, archive, 'policy.rollback', by, [by.uid], () =>
       slots.retire(engine.status().bundle_digest ?? ''),
     )
   }
@@ -422,6 +422,7 @@ export class PolicyService implements Disposable {
     candidate: Candidate,
     archive: Uint8Array<ArrayBuffer>,
     code: 'policy.activate' | 'policy.rollback',
+    by: Actor,
     approvers: readonly string[],
     keep: () => void,
     permit?: string,
@@ -429,14 +430,22 @@ export class PolicyService implements Disposable {
     const { engine, watchdog, log, now } = this.#parts
     const { revision, digest } = candidate.identity
     const words = code === 'policy.activate' ? 'activated' : 'brought back'
-    await log.append(this.#event(code, candidate, words, approvers, permit))
+    await log.append(this.#event(code, candidate, words, by, approvers, permit))
     const at = performance.now()
     try {
       keep()
       engine.adopt(candidate)
     } catch (error) {
       await log.append({
-        ...this.#event(code, candidate, `not ${words}: ${String(error)}`, approvers, permit, true),
+        ...this.#event(
+          code,
+          candidate,
+          `not ${words}: ${String(error)}`,
+          by,
+          approvers,
+          permit,
+          true,
+        ),
         status: 'failure',
       })
       throw refused(error)
@@ -466,6 +475,7 @@ export class PolicyService implements Disposable {
     code: 'policy.upload' | 'policy.activate' | 'policy.rollback',
     { identity: { revision, digest, seq } }: Candidate,
     words: string,
+    by: Actor,
     approvers: readonly string[],
     permit?: string,
     failed = false,
@@ -477,6 +487,7 @@ export class PolicyService implements Disposable {
     return {
       code,
       message: `policy ${revision} ${words}`,
+      actor: by,
       status: 'success',
       data: {
         revision,

@@ -29,6 +29,8 @@ export interface SessionRoom {
   readonly decisions: Decisions
   readonly identity: Pick<Identity, 'current' | 'loginOf'>
   readonly live: Map<string, LiveSession>
+  /** Silent, and their end is not in the log yet: heartbeats name them still. */
+  readonly ending: Set<LiveSession>
   readonly recordings: Pick<Recordings, 'admit'>
   /** Whether the certificate a tunnel was admitted with still holds: read from the store, each time. */
   readonly stands: (peer: Peer) => Promise<Peer | Stranger>

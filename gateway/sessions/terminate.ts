@@ -17,13 +17,15 @@ export interface Cause {
   readonly withdrawnAt?: number | undefined
 }
 
+type Ending = Pick<SessionRoom, 'log' | 'store' | 'live' | 'ending' | 'now' | 'ended' | 'report'>
+
 /**
  * Ends a session once; a second call waits for nothing and changes nothing. Resolves with the
  * milliseconds from withdrawal until no byte could pass, or null where nothing was withdrawn,
  * when the end is durable. Rejects where it could not be recorded; the session is cut all the same.
  */
 export async function terminate(
-  room: Pick<SessionRoom, 'log' | 'store' | 'live' | 'now' | 'ended' | 'report'>,
+  room: Ending,
   session: LiveSession,
   cause: Cause,
 ): Promise<number | null> {
@@ -40,6 +42,8 @@ export async function terminate(
     session.timeToCutMs = Math.round((performance.now() - cause.withdrawnAt) * 1000) / 1000
   if (cause.decision !== undefined) session.decided(cause.decision, room.now())
   session.advance('silent')
+  // What brings a recording to its end takes time, and until its own end the log holds it for open.
+  room.ending.add(session)
   room.live.delete(session.id)
   room.ended(session)
   // Cut while it was being opened: what its start becomes decides whether there is an end to record.
@@ -48,21 +52,20 @@ export async function terminate(
     if (session.startIdx > 0) await recordEnd(room, session, cause)
     else await session.recording?.discard()
   } finally {
+    room.ending.delete(session)
     session.room.release()
   }
   return session.timeToCutMs
 }
 
-async function recordEnd(
-  room: Pick<SessionRoom, 'log' | 'store' | 'now'>,
-  session: LiveSession,
-  cause: Cause,
-): Promise<void> {
+async function recordEnd(room: Ending, session: LiveSession, cause: Cause): Promise<void> {
   const now = room.now()
-  // Both before the end itself, which is the last word on the session.
+  // Both before the end itself, which is the last word on the session, and which neither may keep from being said.
   const [root] = await Promise.all([
     session.recording?.end(cause.reason),
-    tellFlow(room.log, session, now),
+    tellFlow(room.log, session, now).catch((error: unknown) =>
+      room.report(error, `the last traffic of session ${session.id} could not be recorded`),
+    ),
   ])
   await room.log.append({
     code: 'session.end',
@@ -94,6 +97,7 @@ async function recordEnd(
       recording_root: root,
     },
   })
+  room.ending.delete(session)
   await room.store.end({
     id: session.id,
     at: Math.floor(now / 1000),

@@ -123,6 +123,22 @@ test('evidence is bounded, however often a gateway lies', () => {
   expect(keeper.conflicts()).toHaveLength(8)
 })
 
+test('heads that nobody signed take one place, and leave the others to those that are evidence', () => {
+  const keeper = keeperIn()
+  keeper.see(shown(20))
+  for (let i = 0; i < 20; i++)
+    expect(keeper.see({ ...shown(20), note: `garbage ${i}\n` })).toMatchObject({
+      code: 'head.signature',
+    })
+  expect(keeper.conflicts()).toHaveLength(1)
+  for (let forked = 0; forked < 12; forked++) keeper.see(shown(20, 0, forked))
+  expect(keeper.conflicts()).toHaveLength(9)
+  const codes = keeper
+    .conflicts()
+    .map((path) => (JSON.parse(readFileSync(path, 'utf8')) as { code: string }).code)
+  expect(codes.filter((code) => code === 'head.fork')).toHaveLength(8)
+})
+
 test('a later epoch is another log, an earlier one a step back, and there is no end of logs', () => {
   const keeper = keeperIn()
   const of = (name: string) => keeper.see(shown(3, 0, 3, name))

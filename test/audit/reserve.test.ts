@@ -29,10 +29,25 @@ const call = (party: 'staff' | 'vendor'): EventInput => ({
 describe('what an event may spend', () => {
   const rows: { name: string; event: EventInput; spend: string | null }[] = [
     { name: 'the end of a session', event: end, spend: 'closeout' },
+    {
+      name: 'the last part of its recording, without which that has no end',
+      event: { code: 'recording.part', message: 'x', status: 'success', session: 's_1', data: {} },
+      spend: 'closeout',
+    },
     { name: 'its start', event: start, spend: null },
     { name: 'its counts', event: stats(1), spend: null },
     { name: 'what staff do', event: call('staff'), spend: 'breakglass' },
     { name: 'what vendors do', event: call('vendor'), spend: null },
+    {
+      name: 'a finding that only a head of this log brings',
+      event: {
+        code: 'finding.witness_conflict',
+        message: 'x',
+        status: 'failure',
+        data: { finding: 'f', title: 't' },
+      },
+      spend: 'closeout',
+    },
     {
       name: 'a finding that anybody may cause',
       event: {

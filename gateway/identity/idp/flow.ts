@@ -94,6 +94,9 @@ function setCookie(ctx: Context, value: string): void {
   })
 }
 
+type Told = Pick<LoginEvent, 'email' | 'subject' | 'party' | 'client'>
+type Writable<T> = { -readonly [K in keyof T]: T[K] }
+
 /** Answers that belong to no sign-in here, which are recorded of one source within ten minutes. */
 const STRAY = { limit: 30, windowMs: 10 * 60_000 }
 
@@ -102,11 +105,7 @@ const STRAY = { limit: 30, windowMs: 10 * 60_000 }
  * bringing answers to nothing: a stranger fills no log, and locks nobody out.
  */
 export async function comeBack(setting: Setting, ctx: Context, id: string): Promise<void> {
-  const facts: { email: string | null; subject: string | null; client: string | null } = {
-    email: null,
-    subject: null,
-    client: null,
-  }
+  const facts: Writable<Told> = { email: null, subject: null, party: null, client: null }
   try {
     const waiting = await takeState(setting, ctx, id)
     facts.client = waiting.client
@@ -121,6 +120,7 @@ export async function comeBack(setting: Setting, ctx: Context, id: string): Prom
     const source = setting.source(ctx.req)
     const account = await setting.idps.admit(idp, person, source)
     facts.subject = `${setting.issuer}|${account.sub}`
+    facts.party = account.party
     await tell(setting, ctx, id, facts, person.methods, null)
     const ticket = await keep(setting, idp, waiting.interaction, account, person)
     ctx.status = 303
@@ -230,7 +230,7 @@ async function tell(
   { log, now, source }: Setting,
   ctx: Context,
   idp: string,
-  facts: Pick<LoginEvent, 'email' | 'subject' | 'client'>,
+  facts: Told,
   methods: readonly string[],
   error: IdpError | null,
 ): Promise<void> {

@@ -311,6 +311,7 @@ function event(
     outcome: fault === null ? 'success' : 'failure',
     subject: `${context.issuer}|${account.sub}`,
     email: account.email,
+    party: account.party,
     client: question.login?.client ?? null,
     methods: fault === null ? [METHOD] : [],
     purpose: question.kind,

@@ -15,6 +15,7 @@ import {
   WhoCanQuery,
 } from '#api'
 import { CATALOGUE, type Decision } from '#policy'
+import { actorOf } from '../../events.ts'
 import type { Identity } from '../../identity/index.ts'
 import type { DecisionJournal } from '../../policy/journal.ts'
 import type { DecisionRecord } from '../../policy/record.ts'
@@ -184,7 +185,9 @@ function rollout(server: Api['server'], api: Api, routes: PolicyRoutes): void {
     async (request) => {
       const { subject } = await authorize(authorization, request, 'policy:upload')
       const { query, body } = request
-      return toImpact(await policy.upload(octets(body), subject.id, since(query), query.permit))
+      return toImpact(
+        await policy.upload(octets(body), actorOf(subject), since(query), query.permit),
+      )
     },
   )
 }
@@ -232,7 +235,7 @@ function deciding(api: Api, routes: PolicyRoutes): void {
       const agreed = policy.consents(digest)
       const { subject } = await authorize(authorization, request, 'policy:push', target, agreed)
       await twoPeople(routes, subject.id, agreed)
-      return toActivated(await policy.activate(digest, subject.id))
+      return toActivated(await policy.activate(digest, actorOf(subject)))
     },
   )
   api.server.post(
@@ -240,7 +243,7 @@ function deciding(api: Api, routes: PolicyRoutes): void {
     { schema: { response: { 200: PolicyActivated } } },
     async (request) => {
       const { subject } = await authorize(authorization, request, 'policy:rollback')
-      return toActivated(await policy.rollback(subject.id))
+      return toActivated(await policy.rollback(actorOf(subject)))
     },
   )
   trials(api, routes)
@@ -305,7 +308,7 @@ function trials(api: Api, routes: PolicyRoutes): void {
         label:
           label === undefined ? null : { name: label.slice(0, at), value: label.slice(at + 1) },
       }
-      await policy.try(digest, mode, share, subject.id)
+      await policy.try(digest, mode, share, actorOf(subject))
       return shown()
     },
   )

@@ -98,6 +98,21 @@ describe('a recording', () => {
     expect(stored?.parts.map(({ idx }) => idx)).toEqual(events.map(({ idx }) => idx))
   })
 
+  test('takes nothing of a request that was on its way when it ended', async () => {
+    const { recorder, directory, events } = await make({ limits: { partMs: 1 } })
+    recorder.track(Buffer.from('header\n'))
+    const ending = recorder.end()
+    const late = recorder.track(Buffer.from('late\n'))
+    late.write(Buffer.from('later\n'))
+    const { parts, bytes } = await ending
+    recorder.track(Buffer.from('latest\n'))
+    await late.end()
+    await recorder.idle()
+    expect([events.length, parts.length, recorder.bytes]).toEqual([1, 1, bytes])
+    const files = readdirSync(join(directory, SESSION)).filter((name) => name.includes('.age'))
+    expect(files).toHaveLength(1)
+  })
+
   test('has nothing in the clear on disk, and its files are nobody else’s', async () => {
     const { recorder, directory } = await make()
     recorder.track(Buffer.from('header\n')).write(Buffer.from('the password is hunter2\n'))

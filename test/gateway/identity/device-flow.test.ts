@@ -95,6 +95,7 @@ describe('device flow', () => {
         code: 'auth.login',
         outcome: 'success',
         email,
+        party: 'vendor',
         client: 'sallyport-cli',
         source: '127.0.0.1',
       },
@@ -320,7 +321,9 @@ describe('after the login', () => {
     expect(await authenticate(house, headers)).toMatchObject({ code: 'token.revoked' })
     const subject = `${house.identity.issuer}|${credentials.subject}`
     expect(house.changes).toMatchObject([{ kind: 'logged_out', subject }])
-    expect(house.events).toMatchObject([{ code: 'auth.logout', reason: 'revoked', subject }])
+    expect(house.events).toMatchObject([
+      { code: 'auth.logout', reason: 'revoked', subject, party: 'vendor' },
+    ])
     expect(await loadCredentials(directory)).toBeUndefined()
     await using api = authorizedFetch(credentials)
     await expect(api('/api/v1/me')).rejects.toMatchObject({ code: 'login.expired' })

@@ -188,7 +188,13 @@ describe('a vendor signs in with their company', () => {
     })
     expect(house.events).toMatchObject([
       { code: 'account.create', by: 'idp:acme', party: 'vendor', vendor: 'acme' },
-      { code: 'auth.login', outcome: 'success', idp: 'acme', client: 'sallyport-cli' },
+      {
+        code: 'auth.login',
+        outcome: 'success',
+        idp: 'acme',
+        client: 'sallyport-cli',
+        party: 'vendor',
+      },
     ])
     expect(house.failures).toEqual([])
   })

@@ -163,6 +163,8 @@ describe('rolled out', () => {
     )
     expect(end?.text).toContain('policy_recheck')
     expect(activation?.text).toContain(digest)
+    // Or a full disk would refuse it: spendOf pays for what staff do.
+    expect(activation?.text).toContain('"party":"staff"')
 
     const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
     expect(refused.body.code).toBe('grant.unapproved')

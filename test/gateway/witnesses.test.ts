@@ -1,0 +1,75 @@
+/** What the gateway records of those who watch its log: durably before anybody is told, and again where that failed. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { AuditError, type AuditLog, type EventInput } from '#audit'
+import { WitnessRoom } from '../../gateway/witnesses.ts'
+import { open, start, temporary } from '../audit/fixture.ts'
+
+/** A log that refuses its next `refusals` events; the rest it takes when `gate` opens. */
+function roomOver(log: AuditLog, refusals: number, gate: Promise<void> = Promise.resolve()) {
+  const codes: string[] = []
+  let left = refusals
+  const append = async (event: EventInput) => {
+    await gate
+    if (left-- > 0) throw new AuditError('log.overloaded', 'too much waits')
+    codes.push(event.code)
+    return { idx: codes.length, uid: 'u', leaf: '0'.repeat(64) }
+  }
+  const { directory, origin, vkeys, signed } = log
+  const room = new WitnessRoom(
+    { directory, origin, vkeys, signed, append } as unknown as AuditLog,
+    [],
+    () => 1_750_000_000_000,
+  )
+  return { room, codes }
+}
+
+/** A log, and a head that its keys signed and it has not got. */
+async function rewritten(): Promise<{ log: AuditLog; note: string }> {
+  const log = await open(temporary())
+  const other = await open(temporary())
+  await other.append(start)
+  const { note } = await other.checkpoint()
+  await log.checkpoint()
+  return { log, note }
+}
+const device = { device: 'press-07' }
+
+test('a conflict that the log refused is recorded when it is shown again, and then once', async () => {
+  const { log, note } = await rewritten()
+  const { room, codes } = roomOver(log, 1)
+  await expect(room.accuse(note, device)).rejects.toThrow('too much waits')
+  expect(await room.accuse(note, device)).toBe(true)
+  expect(await room.accuse(note, device)).toBe(true)
+  expect(codes).toEqual(['finding.witness_conflict'])
+})
+
+test('evidence of a conflict is not written over by whoever shows the same head again', async () => {
+  const { log, note } = await rewritten()
+  const { room } = roomOver(log, 0)
+  await room.accuse(note, device)
+  await room.accuse(`${note}— somebody AAAAAAAA\n`, { actor: { uid: 'i|mallory' } })
+  const folder = join(log.directory, 'witness')
+  const [name = '', ...more] = readdirSync(folder)
+  expect([readFileSync(join(folder, name), 'utf8'), more]).toEqual([note, []])
+})
+
+test('nobody is told that a conflict is recorded before it is, however many show it at once', async () => {
+  const { log, note } = await rewritten()
+  const gate = Promise.withResolvers<void>()
+  const { room, codes } = roomOver(log, 1, gate.promise)
+  const both = Promise.allSettled([room.accuse(note, device), room.accuse(note, device)])
+  gate.resolve()
+  expect((await both).map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+  expect(codes).toEqual([])
+})
+
+test('a witness whose following the log refused reads nothing, and is recorded when it comes again', async () => {
+  const { room, codes } = roomOver(await open(temporary()), 1)
+  const both = await Promise.allSettled([room.follows('m', null), room.follows('m', null)])
+  expect(both.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+  await room.follows('m', null)
+  await room.follows('m', null)
+  expect(codes).toEqual(['admin.call'])
+})
