@@ -79,7 +79,7 @@ describe('on a running gateway', () => {
   const lift = async ({ id }: Lock, who: Person = node.admin) =>
     await who.call<Lock>('POST', `/locks/${id}/lift`, { reason: 'over' })
   afterEach(async () => {
-    for (const lock of (await oda.ask<{ items: Lock[] }>('GET', '/locks')).items)
+    for (const lock of (await node.admin.ask<{ items: Lock[] }>('GET', '/locks')).items)
       if (lock.lifted === null) await lift(lock)
   })
 
@@ -111,7 +111,7 @@ describe('on a running gateway', () => {
     ['device', 'press-08'],
     ['process', 'press-07/hmi'],
     ['zone', 'critical'],
-    ['identity', 'oda@plant.example'],
+    ['identity', 'ada@plant.example'],
   ] as const)('%s %s: somebody else’s session goes on', async ([scope, target]) => {
     const session = await openSession(vera, 'press-07', 'plc')
     expect((await add(scope, target)).cut.sessions).toEqual([])
@@ -151,13 +151,29 @@ describe('on a running gateway', () => {
     expect((await lift(lock)).body).toMatchObject({ lifted: { reason: 'over' } })
   })
 
-  test('nobody lifts a lock that is on themselves', async () => {
+  test('an administrator who is shut out administers nothing, least of all the lift', async () => {
     const { lock } = await add('identity', second.email)
-    const reply = await lift(lock, second)
-    expect([reply.status, (reply.body as unknown as { code: string }).code]).toEqual([
-      403,
-      'lock.own',
+    const calls = await Promise.all([
+      lift(lock, second),
+      second.call('GET', '/locks'),
+      second.call('POST', '/locks', { scope: 'device', target: 'press-08', reason: 'x' }),
+      second.call('POST', '/accounts', {
+        email: 'new@plant.example',
+        name: 'New',
+        party: 'staff',
+        roles: ['admin'],
+        password: 'a password that is long enough',
+      }),
     ])
+    expect(
+      calls.map(({ status, body }) => [status, (body as unknown as { code: string }).code]),
+    ).toEqual(calls.map(() => [403, 'lock.active']))
+  })
+
+  test('a lock on everything leaves administration alone', async () => {
+    const { lock } = await add('everything')
+    expect((await second.call('GET', '/locks')).status).toBe(200)
+    expect((await lift(lock, second)).status).toBe(200)
   })
 
   test.for([
