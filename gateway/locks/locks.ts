@@ -43,7 +43,7 @@ export class Locks {
     if (this.#standing.size === 0) return []
     const of = touchedBy(facts)
     return [...this.#standing.values()]
-      .filter((lock) => touches(lock, of))
+      .filter((lock) => of.some((one) => touches(lock, one)))
       .slice(0, SHOWN)
       .map(({ id, scope, reason }) => ({ id, scope: SCOPES[scope], reason }))
   }

@@ -1,7 +1,7 @@
 /** Locks: whom and what each shuts out, what it cuts, and who lifts it. */
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import type { Lock, Locked } from '#api'
+import type { Grant, Lock, Locked } from '#api'
 import type { Input, Partially } from '#policy'
 import { Locks } from '../../../gateway/locks/locks.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
@@ -56,7 +56,7 @@ describe('on a running gateway', () => {
 
   beforeAll(async () => {
     node = await startNode()
-    identity = await node.device('press-07', { plc: expecting() })
+    identity = await node.device('press-07', { plc: expecting(), hmi: expecting() })
     ;[vera, oda, second] = await Promise.all([
       node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
       node.person('oda', { party: 'staff', roles: ['operator'] }),
@@ -131,6 +131,22 @@ describe('on a running gateway', () => {
     const wanted = { device: 'press-07', processes: ['plc'], duration_s: 60, reason: 'x' }
     const reply = await vera.call('POST', '/grants', wanted)
     expect([reply.status, reply.body.code]).toEqual([403, 'lock.active'])
+  })
+
+  test.for([
+    ['identity', 'vera@acme.example'],
+    ['company', 'acme'],
+    ['process', 'press-07/hmi'],
+  ] as const)('%s %s: nobody approves what would go round it', async ([scope, target]) => {
+    const wanted = { device: 'press-07', processes: ['plc', 'hmi'], duration_s: 60, reason: 'x' }
+    const grant = await vera.ask<Grant>('POST', '/grants', wanted)
+    const { lock } = await add(scope, target)
+    const approve = async () =>
+      await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    const [reply, asked] = [await approve(), await vera.call('POST', '/grants', wanted)]
+    expect([reply.body.code, asked.body.code]).toEqual(['lock.active', 'lock.active'])
+    await lift(lock)
+    expect((await approve()).status).toBe(200)
   })
 
   test('two locks: lifting one is not enough', async () => {
