@@ -85,7 +85,7 @@ export interface LockStore {
   findLock(id: string): Promise<Lock | undefined>
   /** Those that are not lifted, oldest first. */
   standingLocks(): Promise<readonly Lock[]>
-  /** Newest first. */
+  /** All that stand, then the newest `limit` that were lifted; newest first. */
   listLocks(limit: number): Promise<readonly Lock[]>
   /** Undefined where there is none of this id, or it is lifted already. */
   liftLock(id: string, lifted: NonNullable<Lock['lifted']>): Promise<Lock | undefined>
