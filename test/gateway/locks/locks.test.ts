@@ -1,12 +1,19 @@
 /** Locks: whom and what each shuts out, what it cuts, and who lifts it. */
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import type { Grant, Lock, Locked } from '#api'
+import type { Account, Grant, Lock, Locked } from '#api'
+import type { AuditLog, EventInput } from '#audit'
 import type { Input, Partially } from '#policy'
 import { Locks } from '../../../gateway/locks/locks.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
-import { touches, type LockScope, type Touched } from '../../../gateway/locks/lock.ts'
+import type { Subject } from '../../../gateway/identity/index.ts'
+import {
+  touches,
+  type LockScope,
+  type LockStore,
+  type Touched,
+} from '../../../gateway/locks/lock.ts'
 import {
   grantFor,
   openSession,
@@ -186,6 +193,63 @@ describe('on a running gateway', () => {
     ).toEqual(calls.map(() => [403, 'lock.active']))
   })
 
+  test('a lock on a person is on every account of theirs', async () => {
+    const [ida, other] = await Promise.all([
+      node.person('ida', { party: 'staff', roles: ['admin'] }),
+      node.person('ida-2', { party: 'staff', roles: ['admin'] }),
+    ])
+    const { lock } = await add('identity', ida.email)
+    expect((await other.call('GET', '/locks')).status).toBe(200)
+    const subOf = async (email: string) => {
+      const { items } = await node.admin.ask<{ items: Account[] }>('GET', '/accounts')
+      return items.find((account) => account.email === email)?.sub ?? ''
+    }
+    const [one, two] = await Promise.all([subOf(ida.email), subOf(other.email)])
+    await node.admin.ask('POST', `/accounts/${two}/link`, { to: one })
+    const list = async () => await other.call('GET', '/locks')
+    await vi.waitFor(async () => expect((await list()).status).toBe(403))
+    expect((await lift(lock, other)).status).toBe(403)
+    await lift(lock)
+    expect((await list()).status).toBe(200)
+    await add('identity', other.email)
+    expect((await ida.call('GET', '/locks')).status).toBe(403)
+  })
+
+  test('the list holds every lock that stands, whatever was lifted since', async () => {
+    await using thread = await SqliteThread.open(':memory:')
+    const store = new SqliteLockStore(thread)
+    const lock = (id: string, at: number): Lock => ({
+      id,
+      at,
+      scope: 'company',
+      target: 'acme',
+      reason: 'x',
+      by: 'oda',
+      by_email: null,
+      lifted: null,
+    })
+    for (const [at, id] of ['old', 'a', 'b', 'c'].entries()) await store.addLock(lock(id, at), 9)
+    for (const id of ['a', 'b', 'c']) await store.liftLock(id, { at: 9, by: 'ada', reason: 'x' })
+    expect((await store.listLocks(2)).map(({ id }) => id)).toEqual(['old', 'c', 'b'])
+  })
+
+  test('a lock that the store does not take is recorded as without effect', async () => {
+    const append = vi.fn(async (_: EventInput) => undefined)
+    const refusing = vi.fn(async () => false)
+    const store = { addLock: refusing, standingLocks: async () => [] } as unknown as LockStore
+    const log = { append } as unknown as AuditLog
+    const locks = await Locks.open({ store, log, people: async () => [], now: Date.now })
+    const authn = { methods: [] }
+    const subject = { id: 'oda', email: null, vendor: null, authn } as unknown as Subject
+    const by = { subject, source: { ip: null, tls: null }, reason: 'x' }
+    const statuses = () => append.mock.calls.map(([{ status }]) => status)
+    await expect(locks.add('company', 'acme', by)).rejects.toMatchObject({ code: 'lock.full' })
+    refusing.mockRejectedValueOnce(new Error('disk'))
+    await expect(locks.add('company', 'acme', by)).rejects.toThrow('disk')
+    expect(statuses()).toEqual(['success', 'failure', 'success', 'failure'])
+    expect(locks.on({ subject: { vendor: 'acme' } } as Partially<Input>)).toEqual([])
+  })
+
   test('a lock on everything leaves administration alone', async () => {
     const { lock } = await add('everything')
     expect((await second.call('GET', '/locks')).status).toBe(200)
@@ -193,9 +257,25 @@ describe('on a running gateway', () => {
   })
 
   test.for([
+    ['identity', 'vera@acme.example', true],
+    ['identity', 'https://elsewhere.example|vera', false],
+    ['company', 'acme', true],
+    ['company', 'acmee', false],
+    ['device', 'press-07', true],
+    ['device', 'press-70', false],
+    ['process', 'press-07/plc', true],
+    ['process', 'press-07/plcc', false],
+    ['zone', 'default', true],
+    ['zone', 'defaultt', false],
+  ] as const)('%s %s is in force, and said to be known: %s', async ([scope, target, known]) => {
+    expect(await add(scope, target)).toMatchObject({ known, lock: { lifted: null } })
+  })
+
+  test.for([
     { scope: 'everything', target: 'x' },
     { scope: 'device' },
     { scope: 'process', target: 'plc' },
+    { scope: 'device', target: 'press-07/plc' },
     { scope: 'identity', target: 'nobody@plant.example' },
     { scope: 'planet', target: 'x' },
   ])('no lock: %o', async (body) => {
@@ -207,7 +287,8 @@ describe('on a running gateway', () => {
     const { lock } = await add('company', 'acme')
     await using thread = await SqliteThread.open(join(node.data, 'store.sqlite'))
     const store = new SqliteLockStore(thread)
-    const again = await Locks.open({ store, log: { append: vi.fn() }, now: Date.now })
+    const people = async () => []
+    const again = await Locks.open({ store, log: { append: vi.fn() }, people, now: Date.now })
     const facts = { subject: { vendor: 'acme' } } as Partially<Input>
     expect(again.on(facts)).toEqual([{ id: lock.id, scope: 'vendor', reason: 'incident 7' }])
     expect(again.on({ subject: { vendor: 'other' } } as Partially<Input>)).toEqual([])
