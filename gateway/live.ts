@@ -78,16 +78,34 @@ export async function openAccess(
   const store = new SqliteInventoryStore(thread)
   const watching = { store, log, reauthorization, clock: systemClock, now, report }
   const inventories = undo.use(new InventoryWatch(watching))
+  // From here on no decision is made without them.
+  const people = async () => await peopleOf(identity)
+  const locks = await Locks.open({ store: new SqliteLockStore(thread), log, people, now })
+  decisions.locks = locks
   identity.onChange(({ subject }) => {
     const at = performance.now()
     const touches = (session: { subject: { id: string } }) => session.subject.id === subject
     void reauthorization.withdraw(touches, { trigger: 'identity', at })
+    const relinked = locks.relink().then(async () => {
+      if (locks.shutsOut(subject)) await reauthorization.withdraw(touches, { trigger: 'lock', at })
+    })
+    relinked.catch((error: unknown) => report(error, 'which accounts are under a lock'))
   })
-  // From here on no decision is made without them.
-  const locks = await Locks.open({ store: new SqliteLockStore(thread), log, now })
-  decisions.locks = locks
   const inside = { registry, inventories, room, reauthorization, locks }
   return { ...inside, signIns, apps, recordings, auditors }
+}
+
+/** Every account, with the human being it is of. */
+async function peopleOf({ issuer, accounts }: Foundation['identity']) {
+  const found: { identity: string; company: string | null; person: string }[] = []
+  for (let after = ''; ;) {
+    const page = await accounts.list(after, 500)
+    for (const { sub, vendor, person } of page)
+      found.push({ identity: `${issuer}|${sub}`, company: vendor, person })
+    const last = page.at(-1)
+    if (last === undefined || page.length < 500) return found
+    after = last.sub
+  }
 }
 
 const RECORDING_BYTES = 256 * 1024 * 1024

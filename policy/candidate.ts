@@ -5,12 +5,14 @@
 import { loadBundle } from './bundle.ts'
 import type { Bundle, LoadOptions } from './bundle.ts'
 import { PolicyError } from './errors.ts'
+import { inputFor } from './input.ts'
 import { judge, rulesOf } from './judge.ts'
 import { CompiledPolicy } from './module.ts'
 import type { Image } from './module.ts'
 import { ENTRYPOINTS } from './points.ts'
 import { placesWell } from './proof.ts'
 import { compile, siteSchema } from './schema.ts'
+import type { Schema } from './schema.ts'
 
 /** What of a bundle is of use once it decides. */
 export type Identity = Omit<Bundle, 'wasm' | 'data' | 'dataText' | 'vectors'>
@@ -22,12 +24,42 @@ export interface Candidate {
   readonly image: Image
 }
 
+/**
+ * Keys of a zone that came after bundles were signed which a node may still stand on. Rules that read them deny
+ * where they are absent, and the toolchain builds no bundle without them: only rules that never ask go without.
+ */
+const LATER: ReadonlySet<string> = new Set(['signed_approvals', 'session_bytes'])
+
+/** The schema of site data, without the demand for what came later. */
+function lenient(schema: Schema): Schema {
+  const zones = schema.properties?.['zones']
+  const zone = zones?.additionalProperties
+  if (zones === undefined || typeof zone !== 'object')
+    throw new Error('the schema of site data has no zones')
+  const required = zone.required?.filter((name) => !LATER.has(name)) ?? []
+  return {
+    ...schema,
+    properties: {
+      ...schema.properties,
+      zones: { ...zones, additionalProperties: { ...zone, required } },
+    },
+  }
+}
+
 const checkSite = compile({
   type: 'object',
   required: ['site'],
   additionalProperties: false,
-  properties: { site: siteSchema },
+  properties: { site: lenient(siteSchema) },
 })
+
+/** The vectors of a bundle, with null and [] for the facts that inputs have only had since it was signed. */
+function vectorsOf({ vectors }: Bundle): Bundle['vectors'] {
+  return vectors.map((vector) => {
+    const { point, input } = vector
+    return { ...vector, input: { ...inputFor(point, input), action: input.action } }
+  })
+}
 
 /** Decides the vectors a bundle carries. Errors: smoke.failed, module.eval. */
 function decideVectors(bundle: Bundle, compiled: CompiledPolicy): void {
@@ -45,7 +77,8 @@ function decideVectors(bundle: Bundle, compiled: CompiledPolicy): void {
  * Errors (PolicyError): module.* (cannot run here), data.schema, smoke.failed (a vector of its own comes
  * out otherwise).
  */
-export async function examineBundle(bundle: Bundle): Promise<Candidate> {
+export async function examineBundle(signed: Bundle): Promise<Candidate> {
+  const bundle = { ...signed, vectors: vectorsOf(signed) }
   const problem = checkSite(bundle.data)?.slice(1)
   if (problem !== undefined) throw new PolicyError('data.schema', problem)
   const made = await CompiledPolicy.compile(bundle.wasm, bundle.dataText, ENTRYPOINTS, bundle.reads)

@@ -5,6 +5,7 @@ import { complete, readDocument, readObligations } from './ceiling.ts'
 import type { Decision, Denial, Layer } from './decision.ts'
 import type { Encode } from './encode.ts'
 import type { Input, Point } from './envelope.ts'
+import { PolicyError } from './errors.ts'
 import { encodeInput, prepare } from './input.ts'
 import type { Prepared } from './input.ts'
 import { brokenInvariant } from './invariant.ts'
@@ -72,11 +73,12 @@ export function denied(
 /** What a decision of no known point binds to: the strict defaults of the shortest ceiling. */
 export const STRICT = complete('admin.api', undefined, {})
 
-/** `prepare`, with what a hostile object throws turned into the refusal it deserves. */
+/** `prepare`, with what a hostile object throws turned into the refusal it deserves. What the module throws while an input is placed in it is not the input's. */
 function attempt(point: Point, given: Input, encode: Encode): Prepared {
   try {
     return prepare(point, given, encode)
-  } catch {
+  } catch (error) {
+    if (error instanceof PolicyError || error instanceof WebAssembly.RuntimeError) throw error
     return { ok: false, at: 'cannot be read' }
   }
 }

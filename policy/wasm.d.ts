@@ -9,6 +9,8 @@ declare namespace WebAssembly {
     readonly buffer: ArrayBuffer
     grow(pages: number): number
   }
+  /** A trap. */
+  class RuntimeError extends Error {}
   class Module {
     constructor(bytes: Uint8Array<ArrayBuffer>)
     static imports(module: Module): { module: string; name: string; kind: string }[]

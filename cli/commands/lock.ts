@@ -46,9 +46,12 @@ async function addLock(
     throw usage(`${JSON.stringify(scope)} is nothing to lock`, `say one of ${SCOPES.join(', ')}`)
   const { openApi, Locked } = await import('../client.ts')
   const body = { scope, reason: flags.reason, ...(target === undefined ? {} : { target }) }
-  const { lock, cut } = await (await openApi(options)).call(Locked, 'POST', '/locks', body)
-  tell(options, { lock, cut }, [
+  const { lock, known, cut } = await (await openApi(options)).call(Locked, 'POST', '/locks', body)
+  tell(options, { lock, known, cut }, [
     `${lock.id} locks ${lock.scope} ${plain(lock.target)}`,
+    ...(known
+      ? []
+      : [`warning: no ${lock.scope} of this name is known here; check it, the lock is in force`]),
     ...cut.sessions.map(({ id, time_to_cut_ms }) => `cut ${id} in ${time_to_cut_ms.toFixed(1)} ms`),
     ...(cut.sessions.length === 0 ? ['no session was open under it'] : []),
     `next: sallyport lock lift ${lock.id} --reason …`,

@@ -31,6 +31,6 @@ export const Lock = Type.Object({
 })
 export type Lock = Static<typeof Lock>
 
-/** A lock that was put on, and what it cut. */
-export const Locked = Type.Object({ lock: Lock, cut: Cut })
+/** A lock that was put on, whether its target is known here, and what it cut. */
+export const Locked = Type.Object({ lock: Lock, known: Type.Boolean(), cut: Cut })
 export type Locked = Static<typeof Locked>

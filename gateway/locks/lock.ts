@@ -37,15 +37,30 @@ export interface Touched {
   readonly zone: string | null
 }
 
-/** The same, of the facts of a question to policy. */
-export function touchedBy({ subject, device, process }: Partially<Input>): Touched {
-  return {
+/**
+ * The same, of the facts of a question to policy: of whoever asks and what they ask about; where a grant is asked for
+ * or approved, of each of its processes, and of whom it would let in.
+ */
+export function touchedBy({
+  subject,
+  device,
+  process,
+  request,
+  approval,
+}: Partially<Input>): readonly Touched[] {
+  const asks: Touched = {
     subject: subject?.id ?? null,
     company: subject?.vendor ?? null,
     device: device?.id ?? null,
     process: process?.id ?? null,
     zone: device?.zone ?? null,
   }
+  const grant = approval?.grant
+  const people = [grant?.requester, grant?.subject]
+    .filter((id) => typeof id === 'string')
+    .map((id) => ({ ...asks, subject: id, company: grant?.vendor ?? null }))
+  const processes = [...(request?.processes ?? []), ...(grant?.processes ?? [])]
+  return [asks, ...people, ...processes.map((id) => ({ ...asks, process: id }))]
 }
 
 const TOUCHES: Readonly<Record<LockScope, (target: string, of: Touched) => boolean>> = {
@@ -70,7 +85,7 @@ export interface LockStore {
   findLock(id: string): Promise<Lock | undefined>
   /** Those that are not lifted, oldest first. */
   standingLocks(): Promise<readonly Lock[]>
-  /** Newest first. */
+  /** All that stand, then the newest `limit` that were lifted; newest first. */
   listLocks(limit: number): Promise<readonly Lock[]>
   /** Undefined where there is none of this id, or it is lifted already. */
   liftLock(id: string, lifted: NonNullable<Lock['lifted']>): Promise<Lock | undefined>

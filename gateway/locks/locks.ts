@@ -5,19 +5,30 @@ import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
-import { Refusal } from '../problem.ts'
-import { SCOPES, touchedBy, touches, type Lock, type LockScope, type LockStore } from './lock.ts'
+import { Refusal, type ProblemCode } from '../problem.ts'
+import { SCOPES, touchedBy, touches } from './lock.ts'
+import type { Lock, LockScope, LockStore, Touched } from './lock.ts'
 
 const MOST = 1000
 /** What policy is shown of the locks that touch a question; one is enough to deny. */
 const SHOWN = 16
 
+interface Owned {
+  readonly identity: string
+  readonly company: string | null
+  readonly person: string
+}
+
 interface LocksRoom {
   readonly store: LockStore
   readonly log: Pick<AuditLog, 'append'>
+  /** Every account here, and the human being it is of. */
+  readonly people: () => Promise<readonly Owned[]>
   /** Epoch milliseconds. */
   readonly now: () => number
 }
+
+type LockCode = 'session.lock' | 'session.unlock'
 
 interface By {
   readonly subject: Subject
@@ -28,6 +39,9 @@ interface By {
 export class Locks {
   readonly #room: LocksRoom
   readonly #standing: Map<string, Lock>
+  /** By locked identity, every account of that person. */
+  #accounts: ReadonlyMap<string, ReadonlySet<string>> = new Map()
+  #linking: Promise<unknown> = Promise.resolve()
 
   private constructor(room: LocksRoom, standing: readonly Lock[]) {
     this.#room = room
@@ -35,7 +49,40 @@ export class Locks {
   }
 
   static async open(room: LocksRoom): Promise<Locks> {
-    return new Locks(room, await room.store.standingLocks())
+    const locks = new Locks(room, await room.store.standingLocks())
+    await locks.relink()
+    return locks
+  }
+
+  /** Looks again which accounts are whose: at the start, and after accounts were linked or parted. */
+  relink(): Promise<void> {
+    const link = async (): Promise<void> => {
+      this.#accounts = await this.#accountsOfLocked()
+    }
+    const mine = this.#linking.then(link, link)
+    this.#linking = mine.catch(() => undefined)
+    return mine
+  }
+
+  async #accountsOfLocked(): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
+    const locked = [...this.#standing.values()].filter(({ scope }) => scope === 'identity')
+    if (locked.length === 0) return new Map()
+    const people = await this.#room.people()
+    const personOf = new Map(people.map(({ identity, person }) => [identity, person]))
+    const accounts = Map.groupBy(people, ({ person }) => person)
+    return new Map(
+      locked.map(({ target }) => {
+        const theirs = accounts.get(personOf.get(target) ?? '') ?? []
+        return [target, new Set(theirs.map(({ identity }) => identity))]
+      }),
+    )
+  }
+
+  /** Whether a lock is on whom or what is asked about; one on a person is on every account of theirs. */
+  touches(lock: Pick<Lock, 'scope' | 'target'>, of: Touched): boolean {
+    if (touches(lock, of)) return true
+    if (lock.scope !== 'identity' || of.subject === null) return false
+    return this.#accounts.get(lock.target)?.has(of.subject) ?? false
   }
 
   /** The locks on whom and what the facts are about, in policy's words. */
@@ -43,11 +90,24 @@ export class Locks {
     if (this.#standing.size === 0) return []
     const of = touchedBy(facts)
     return [...this.#standing.values()]
-      .filter((lock) => touches(lock, of))
+      .filter((lock) => of.some((one) => this.touches(lock, one)))
       .slice(0, SHOWN)
       .map(({ id, scope, reason }) => ({ id, scope: SCOPES[scope], reason }))
   }
 
+  /** Whether an account of this identity, or of this company, is there. */
+  async names(scope: 'identity' | 'company', target: string): Promise<boolean> {
+    return (await this.#room.people()).some((account) => account[scope] === target)
+  }
+
+  /** Whether a lock is on this person, under whichever of their accounts. */
+  shutsOut(subject: string): boolean {
+    const of = { subject, company: null, device: null, process: null, zone: null }
+    const locks = [...this.#standing.values()]
+    return locks.some((lock) => lock.scope === 'identity' && this.touches(lock, of))
+  }
+
+  /** All that stand, then the newest `limit` that were lifted. */
   list(limit: number): Promise<readonly Lock[]> {
     return this.#room.store.listLocks(limit)
   }
@@ -69,11 +129,15 @@ export class Locks {
       lifted: null,
     }
     await this.#record('session.lock', lock, by, `locked: ${scope} ${target}`)
-    if (!(await store.addLock(lock, MOST)))
+    const kept = await this.#kept('session.lock', lock, by, () => store.addLock(lock, MOST))
+    if (!kept) {
+      await this.#record('session.lock', lock, by, 'not locked: there are too many', 'lock.full')
       throw new Refusal('lock.full', `${MOST} locks are in force; there cannot be more`, {
         nextStep: 'lift those that are not needed any more: sallyport lock list',
       })
+    }
     this.#standing.set(lock.id, lock)
+    await this.relink()
     return lock
   }
 
@@ -90,32 +154,45 @@ export class Locks {
       })
     const { id: subject, vendor: company } = by.subject
     const own = { subject, company, device: null, process: null, zone: null }
-    if (lock.scope !== 'everything' && touches(lock, own))
+    if (lock.scope !== 'everything' && this.touches(lock, own))
       throw new Refusal('lock.own', 'nobody lifts a lock that is on themselves', {
         nextStep: 'ask another administrator',
       })
     await this.#record('session.unlock', lock, by, `lock lifted: ${lock.scope} ${lock.target}`)
     const lifted = { at: Math.floor(now() / 1000), by: subject, reason: by.reason }
-    const after = await store.liftLock(id, lifted)
-    if (after === undefined)
+    const after = await this.#kept('session.unlock', lock, by, () => store.liftLock(id, lifted))
+    if (after === undefined) {
+      await this.#record('session.unlock', lock, by, 'not lifted: it was before', 'lock.unknown')
       throw new Refusal('lock.unknown', `the lock ${id} was lifted meanwhile`)
+    }
     this.#standing.delete(id)
     return after
   }
 
+  /** What the log has said already holds when the store has it; where it fails, the log says that too. */
+  async #kept<T>(code: LockCode, lock: Lock, by: By, keep: () => Promise<T>): Promise<T> {
+    try {
+      return await keep()
+    } catch (error) {
+      await this.#record(code, lock, by, 'without effect: the store failed', 'store.unavailable')
+      throw error
+    }
+  }
+
   async #record(
-    code: 'session.lock' | 'session.unlock',
+    code: LockCode,
     { id, scope, target }: Lock,
     { subject, source, reason }: By,
     message: string,
+    failure?: ProblemCode,
   ): Promise<void> {
     await this.#room.log.append({
       code,
       message: `${message} (${id}): ${reason}`,
-      status: 'success',
+      status: failure === undefined ? 'success' : 'failure',
       actor: actorOf(subject),
       src: srcOf(source),
-      reason: id,
+      reason: failure ?? id,
       data: { target, scope },
     })
   }

@@ -9,9 +9,11 @@ const { directory, from, inForce, candidate, staleness } = workerData as ReplayT
 
 async function reply(): Promise<ReplayReply> {
   try {
-    const today = PolicyEngine.unavailable(staleness === undefined ? {} : { staleness })
+    // What differs between the two is the policy, and nothing else.
+    const options = staleness === undefined ? {} : { staleness }
+    const today = PolicyEngine.unavailable(options)
     today.adopt(inForce)
-    const then = PolicyEngine.unavailable()
+    const then = PolicyEngine.unavailable(options)
     then.adopt(candidate)
     return { ok: true, replay: await replay(recordsSince(directory, from), today, then) }
   } catch (error) {

@@ -74,6 +74,10 @@ export class PolicyService implements Disposable {
   /** One change of the policy at a time: each begins on what the one before left. */
   #turn: Promise<unknown> = Promise.resolve()
 
+  /** Looks into the past that are under way or wait; no change of the policy waits for one. */
+  #looking = 0
+  #looks: Promise<unknown> = Promise.resolve()
+
   private constructor(parts: ServiceParts) {
     this.#parts = parts
     const { origin } = parts.boot
@@ -116,6 +120,14 @@ export class PolicyService implements Disposable {
     return mine
   }
 
+  /** The same for what takes long and changes nothing, so that nothing that changes something waits behind it. */
+  #look<T>(work: () => Promise<T>): Promise<T> {
+    this.#looking++
+    const mine = this.#looks.then(work, work)
+    this.#looks = mine.catch(() => undefined).then(() => this.#looking--)
+    return mine
+  }
+
   /** From here on sessions can be asked about and cut. */
   serve(live: Live): void {
     this.#live = live
@@ -153,34 +165,50 @@ export class PolicyService implements Disposable {
    * Verifies an archive and keeps it as the candidate; an older one takes a downgrade permit. Gives what it
    * would do. Throws Refusal `policy.bundle` with the bundle's own code.
    */
-  upload(
+  async upload(
     archive: Uint8Array<ArrayBuffer>,
     by: Actor,
     since: number | null,
     permit?: string,
   ): Promise<Impact> {
-    return this.#alone(() => this.#upload(archive, by, since, permit))
+    const look = async (): Promise<Replay | null> =>
+      this.#past(since, await this.#examine(archive, this.#shown(permit)))
+    const past = since === null ? null : await this.#look(look)
+    const impact = await this.#alone(() => this.#upload(archive, by, permit))
+    return { ...impact, past }
   }
 
   async #upload(
     archive: Uint8Array<ArrayBuffer>,
     by: Actor,
-    since: number | null,
     permit?: string,
-  ): Promise<Impact> {
+  ): Promise<Omit<Impact, 'past'>> {
     const { slots, now, log } = this.#parts
     const candidate = await this.#examine(archive, this.#shown(permit))
-    const impact = await this.#impact(candidate, since)
+    const impact = await this.#preview(candidate)
     await log.append(this.#event('policy.upload', candidate, 'uploaded', by, [by.uid], permit))
     slots.stage(archive, by.uid, Math.floor(now() / 1000), permit)
     return impact
   }
 
-  /** What an archive would do; nothing is kept. Throws Refusal `policy.bundle`. */
-  impact(archive: Uint8Array<ArrayBuffer>, since: number | null, permit?: string): Promise<Impact> {
-    return this.#alone(async () =>
-      this.#impact(await this.#examine(archive, this.#shown(permit)), since),
-    )
+  /**
+   * What an archive would do; nothing is kept, and no change of the policy waits for it. Throws Refusal
+   * `policy.bundle`, and `policy.busy` while another bundle is looked at like this.
+   */
+  async impact(
+    archive: Uint8Array<ArrayBuffer>,
+    since: number | null,
+    permit?: string,
+  ): Promise<Impact> {
+    if (this.#looking > 0)
+      throw new Refusal('policy.busy', 'what another bundle would do is being looked at', {
+        nextStep: 'ask again when that answer has come; it takes two minutes at most',
+      })
+    return this.#look(async () => {
+      const candidate = await this.#examine(archive, this.#shown(permit))
+      const past = await this.#past(since, candidate)
+      return { ...(await this.#alone(() => this.#preview(candidate))), past }
+    })
   }
 
   /** A downgrade permit as it is shown now. */
@@ -242,7 +270,7 @@ export class PolicyService implements Disposable {
           nextStep: 'push and activate it by hand, or serve a newer one',
         })
       const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
-      await this.#upload(archive, by, null)
+      await this.#upload(archive, by)
       if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
     })
   }
@@ -389,12 +417,12 @@ export class PolicyService implements Disposable {
     }
   }
 
-  async #impact(candidate: Candidate, since: number | null): Promise<Impact> {
+  /** What it would do to the sessions that are open. Alone: a loop is blamed on the one engine that is beside. */
+  async #preview(candidate: Candidate): Promise<Omit<Impact, 'past'>> {
     const { revision, seq, digest } = candidate.identity
     const engine = this.#beside(candidate)
     const live = this.#live
-    if (live === undefined)
-      return { revision, seq, digest, live: { sessions: 0, cut: [] }, past: null }
+    if (live === undefined) return { revision, seq, digest, live: { sessions: 0, cut: [] } }
     let asked = 0
     const at = this.#parts.now()
     const found = await live.preview((facts) => {
@@ -403,15 +431,14 @@ export class PolicyService implements Disposable {
       return engine.decide('session.reevaluate', input, { decisionId: newId('d') })
     })
     this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
-    const past = since === null ? null : await this.#past(live, since, candidate)
-    return { revision, seq, digest, live: { sessions: asked, cut: cutPreview(found) }, past }
+    return { revision, seq, digest, live: { sessions: asked, cut: cutPreview(found) } }
   }
 
   /** Nothing can be said of the past where nothing is in force. Throws Refusal `policy.bundle`. */
-  async #past(live: Live, since: number, candidate: Candidate): Promise<Replay | null> {
-    if (this.#inForce === null) return null
+  async #past(since: number | null, candidate: Candidate): Promise<Replay | null> {
+    if (since === null || this.#live === undefined || this.#inForce === null) return null
     try {
-      return await live.replay(since, this.#inForce, candidate)
+      return await this.#live.replay(since, this.#inForce, candidate)
     } catch (error) {
       throw refused(error)
     }

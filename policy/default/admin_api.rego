@@ -51,6 +51,17 @@ _may_change if {
 
 deny contains {"code": "admin.role_missing", "msg": "your role does not include this operation"} if not _may_change
 
+# Whoever is shut out, or is of a company that is, administers nothing: not even the lift. A lock on everything, a
+# device or a zone leaves administration alone, or nobody could lift it.
+_unshut if {
+	is_array(input.locks)
+	every lock in input.locks {
+		lock.scope in ["all", "device", "site"]
+	}
+}
+
+deny contains {"code": "lock.active", "msg": "access is locked"} if not _unshut
+
 deny contains {"code": "identity.expired", "msg": "your sign-in has ended", "remedy": "step_up"} if not facts.identity_live
 
 _mfa := facts.settings.admin_mfa

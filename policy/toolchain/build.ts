@@ -8,6 +8,7 @@ import { gunzipSync } from 'node:zlib'
 import { canonicalJson } from '../canonical.ts'
 import { ENTRYPOINTS } from '../points.ts'
 import { readPaths } from '../reads.ts'
+import { compile, siteSchema } from '../schema.ts'
 import { readTar, writeTar } from '../tar.ts'
 import { OPA_VERSION } from './opa.ts'
 import type { Opa } from './opa.ts'
@@ -85,6 +86,8 @@ async function bundleFiles(
     },
   }
   const site = { site: await readJson(tree.site) }
+  const problem = compile(siteSchema)(site.site)
+  if (problem !== undefined) throw new Error(`${tree.site}: ${problem.slice(1)}`)
   const files = new Map<string, Uint8Array>()
   files.set('policy.wasm', module)
   files.set('.manifest', encoder.encode(`${canonicalJson(manifest)}\n`))

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { emptyInput, inputFor, loadBundle, POINT_NAMES, PolicyEngine, PolicyError } from '#policy'
 import type { Bundle, Decision, Input, Point } from '#policy'
+import { judge } from '../../policy/judge.ts'
 import { baseInputs } from '../../policy/toolchain/vectors.ts'
 import { archive, builtin, handmade, resultSet, withData, withModule } from './fixture.ts'
 import type { Handmade } from './fixture.ts'
@@ -534,4 +535,17 @@ test('the guard is told of every evaluation and its end, failed ones too', async
   await engine.activate(withModule(handmade({ evaluation: 'trap' })))
   decide(engine, open)
   expect(seen).toEqual(['enter', 'leave'])
+})
+
+test.for([
+  ['the memory that moved', new PolicyError('module.eval', 'the memory moved')],
+  ['a trap', new WebAssembly.RuntimeError('unreachable')],
+])('%s while an input is placed is the module’s fault, not the input’s', ([, fault]) => {
+  const rules = {
+    encode: () => {
+      throw fault as Error
+    },
+    evaluate: () => [],
+  }
+  expect(() => judge(rules, 'session.open', emptyInput('session.open'))).toThrow(fault as Error)
 })

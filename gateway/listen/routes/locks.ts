@@ -2,7 +2,7 @@
 import { Type } from 'typebox'
 import { EndReason, Lock as LockView, Locked, LockId, NAME, NewLock } from '#api'
 import type { Identity } from '../../identity/index.ts'
-import { touches, type Lock, type LockScope } from '../../locks/lock.ts'
+import type { Lock, LockScope } from '../../locks/lock.ts'
 import type { Locks } from '../../locks/locks.ts'
 import { Refusal } from '../../problem.ts'
 import type { LiveSession } from '../../sessions/live.ts'
@@ -14,7 +14,7 @@ import { authorize, type Authorization } from '../authorize.ts'
 export interface LockRoutes extends Omit<Authorization, 'api'> {
   readonly locks: Locks
   readonly identity: Identity
-  readonly devices: Pick<DeviceStore, 'find'>
+  readonly devices: Pick<DeviceStore, 'find' | 'findProcess' | 'list'>
   readonly live: ReadonlyMap<string, LiveSession>
   readonly reauthorization: Reauthorization
 }
@@ -40,7 +40,8 @@ export function lockRoutes(api: Api, room: LockRoutes): void {
       const caller = await authorize(authorization, request, 'lock:create', call)
       const lock = await room.locks.add(scope, target, { ...caller, reason })
       const cut = await cutUnder(room, lock, at, caller.subject.id)
-      return reply.status(201).send({ lock, cut })
+      const known = await isKnown(room, scope, target)
+      return reply.status(201).send({ lock, known, cut })
     },
   )
   api.server.post(
@@ -61,7 +62,7 @@ export function lockRoutes(api: Api, room: LockRoutes): void {
 async function cutUnder(room: LockRoutes, lock: Lock, at: number, by: string) {
   const zones = await zonesOf(room, lock)
   const touched = ({ subject, device, process }: LiveSession): boolean =>
-    touches(lock, {
+    room.locks.touches(lock, {
       subject: subject.id,
       company: subject.vendor,
       device,
@@ -103,10 +104,35 @@ async function targetOf(
   const parts = given.split('/')
   if (scope === 'process' && !(parts.length === 2 && parts.every((part) => NAMED.test(part))))
     throw wrong('a process is named as device/process')
+  if (scope === 'device' && !NAMED.test(given))
+    throw wrong('this is not the name of a device; a process of one is locked with scope process')
   if (scope !== 'identity' || given.includes('|')) return given
   const account = await identity.accounts.findByEmail(given)
   if (account === undefined) throw wrong('nobody signs in here with this address')
   return `${identity.issuer}|${account.sub}`
+}
+
+/** Whether what was locked is there: a slip in a name is said at once, and not seen when somebody gets in. */
+async function isKnown(
+  { devices, locks }: LockRoutes,
+  scope: LockScope,
+  target: string,
+): Promise<boolean> {
+  switch (scope) {
+    case 'everything':
+      return true
+    case 'device':
+      return (await devices.find(target)) !== undefined
+    case 'process': {
+      const [device = '', process = ''] = target.split('/')
+      return (await devices.findProcess(device, process)) !== undefined
+    }
+    case 'zone':
+      return (await devices.list()).some(({ zone }) => zone === target)
+    case 'identity':
+    case 'company':
+      return await locks.names(scope, target)
+  }
 }
 
 const wrong = (detail: string) => new Refusal('body.invalid', detail)

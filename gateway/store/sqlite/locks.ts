@@ -36,8 +36,11 @@ export const locksRoom = {
     },
     findLock: find,
     standingLocks: (db: DatabaseSync, _: null): Lock[] => standing(db),
-    listLocks: (db: DatabaseSync, limit: number): Lock[] =>
-      all(db.prepare('SELECT row FROM access_lock ORDER BY at DESC, id DESC LIMIT ?').all(limit)),
+    listLocks: (db: DatabaseSync, limit: number): Lock[] => {
+      const lifted =
+        'SELECT row FROM access_lock WHERE lifted = 1 ORDER BY at DESC, id DESC LIMIT ?'
+      return [...standing(db).toReversed(), ...all(db.prepare(lifted).all(limit))]
+    },
     liftLock(
       db: DatabaseSync,
       { id, lifted }: { id: string; lifted: NonNullable<Lock['lifted']> },

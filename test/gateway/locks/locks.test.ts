@@ -1,12 +1,19 @@
 /** Locks: whom and what each shuts out, what it cuts, and who lifts it. */
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import type { Lock, Locked } from '#api'
+import type { Account, Grant, Lock, Locked } from '#api'
+import type { AuditLog, EventInput } from '#audit'
 import type { Input, Partially } from '#policy'
 import { Locks } from '../../../gateway/locks/locks.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
-import { touches, type LockScope, type Touched } from '../../../gateway/locks/lock.ts'
+import type { Subject } from '../../../gateway/identity/index.ts'
+import {
+  touches,
+  type LockScope,
+  type LockStore,
+  type Touched,
+} from '../../../gateway/locks/lock.ts'
 import {
   grantFor,
   openSession,
@@ -56,7 +63,7 @@ describe('on a running gateway', () => {
 
   beforeAll(async () => {
     node = await startNode()
-    identity = await node.device('press-07', { plc: expecting() })
+    identity = await node.device('press-07', { plc: expecting(), hmi: expecting() })
     ;[vera, oda, second] = await Promise.all([
       node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
       node.person('oda', { party: 'staff', roles: ['operator'] }),
@@ -79,7 +86,7 @@ describe('on a running gateway', () => {
   const lift = async ({ id }: Lock, who: Person = node.admin) =>
     await who.call<Lock>('POST', `/locks/${id}/lift`, { reason: 'over' })
   afterEach(async () => {
-    for (const lock of (await oda.ask<{ items: Lock[] }>('GET', '/locks')).items)
+    for (const lock of (await node.admin.ask<{ items: Lock[] }>('GET', '/locks')).items)
       if (lock.lifted === null) await lift(lock)
   })
 
@@ -111,7 +118,7 @@ describe('on a running gateway', () => {
     ['device', 'press-08'],
     ['process', 'press-07/hmi'],
     ['zone', 'critical'],
-    ['identity', 'oda@plant.example'],
+    ['identity', 'ada@plant.example'],
   ] as const)('%s %s: somebody else’s session goes on', async ([scope, target]) => {
     const session = await openSession(vera, 'press-07', 'plc')
     expect((await add(scope, target)).cut.sessions).toEqual([])
@@ -133,6 +140,22 @@ describe('on a running gateway', () => {
     expect([reply.status, reply.body.code]).toEqual([403, 'lock.active'])
   })
 
+  test.for([
+    ['identity', 'vera@acme.example'],
+    ['company', 'acme'],
+    ['process', 'press-07/hmi'],
+  ] as const)('%s %s: nobody approves what would go round it', async ([scope, target]) => {
+    const wanted = { device: 'press-07', processes: ['plc', 'hmi'], duration_s: 60, reason: 'x' }
+    const grant = await vera.ask<Grant>('POST', '/grants', wanted)
+    const { lock } = await add(scope, target)
+    const approve = async () =>
+      await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    const [reply, asked] = [await approve(), await vera.call('POST', '/grants', wanted)]
+    expect([reply.body.code, asked.body.code]).toEqual(['lock.active', 'lock.active'])
+    await lift(lock)
+    expect((await approve()).status).toBe(200)
+  })
+
   test('two locks: lifting one is not enough', async () => {
     const [one, two] = [(await add('company', 'acme')).lock, (await add('zone', 'default')).lock]
     await lift(one)
@@ -151,19 +174,108 @@ describe('on a running gateway', () => {
     expect((await lift(lock)).body).toMatchObject({ lifted: { reason: 'over' } })
   })
 
-  test('nobody lifts a lock that is on themselves', async () => {
+  test('an administrator who is shut out administers nothing, least of all the lift', async () => {
     const { lock } = await add('identity', second.email)
-    const reply = await lift(lock, second)
-    expect([reply.status, (reply.body as unknown as { code: string }).code]).toEqual([
-      403,
-      'lock.own',
+    const calls = await Promise.all([
+      lift(lock, second),
+      second.call('GET', '/locks'),
+      second.call('POST', '/locks', { scope: 'device', target: 'press-08', reason: 'x' }),
+      second.call('POST', '/accounts', {
+        email: 'new@plant.example',
+        name: 'New',
+        party: 'staff',
+        roles: ['admin'],
+        password: 'a password that is long enough',
+      }),
     ])
+    expect(
+      calls.map(({ status, body }) => [status, (body as unknown as { code: string }).code]),
+    ).toEqual(calls.map(() => [403, 'lock.active']))
+  })
+
+  test('a lock on a person is on every account of theirs', async () => {
+    const [ida, other] = await Promise.all([
+      node.person('ida', { party: 'staff', roles: ['admin'] }),
+      node.person('ida-2', { party: 'staff', roles: ['admin'] }),
+    ])
+    const { lock } = await add('identity', ida.email)
+    expect((await other.call('GET', '/locks')).status).toBe(200)
+    const subOf = async (email: string) => {
+      const { items } = await node.admin.ask<{ items: Account[] }>('GET', '/accounts')
+      return items.find((account) => account.email === email)?.sub ?? ''
+    }
+    const [one, two] = await Promise.all([subOf(ida.email), subOf(other.email)])
+    await node.admin.ask('POST', `/accounts/${two}/link`, { to: one })
+    const list = async () => await other.call('GET', '/locks')
+    await vi.waitFor(async () => expect((await list()).status).toBe(403))
+    expect((await lift(lock, other)).status).toBe(403)
+    await lift(lock)
+    expect((await list()).status).toBe(200)
+    await add('identity', other.email)
+    expect((await ida.call('GET', '/locks')).status).toBe(403)
+  })
+
+  test('the list holds every lock that stands, whatever was lifted since', async () => {
+    await using thread = await SqliteThread.open(':memory:')
+    const store = new SqliteLockStore(thread)
+    const lock = (id: string, at: number): Lock => ({
+      id,
+      at,
+      scope: 'company',
+      target: 'acme',
+      reason: 'x',
+      by: 'oda',
+      by_email: null,
+      lifted: null,
+    })
+    for (const [at, id] of ['old', 'a', 'b', 'c'].entries()) await store.addLock(lock(id, at), 9)
+    for (const id of ['a', 'b', 'c']) await store.liftLock(id, { at: 9, by: 'ada', reason: 'x' })
+    expect((await store.listLocks(2)).map(({ id }) => id)).toEqual(['old', 'c', 'b'])
+  })
+
+  test('a lock that the store does not take is recorded as without effect', async () => {
+    const append = vi.fn(async (_: EventInput) => undefined)
+    const refusing = vi.fn(async () => false)
+    const store = { addLock: refusing, standingLocks: async () => [] } as unknown as LockStore
+    const log = { append } as unknown as AuditLog
+    const locks = await Locks.open({ store, log, people: async () => [], now: Date.now })
+    const authn = { methods: [] }
+    const subject = { id: 'oda', email: null, vendor: null, authn } as unknown as Subject
+    const by = { subject, source: { ip: null, tls: null }, reason: 'x' }
+    const statuses = () => append.mock.calls.map(([{ status }]) => status)
+    await expect(locks.add('company', 'acme', by)).rejects.toMatchObject({ code: 'lock.full' })
+    refusing.mockRejectedValueOnce(new Error('disk'))
+    await expect(locks.add('company', 'acme', by)).rejects.toThrow('disk')
+    expect(statuses()).toEqual(['success', 'failure', 'success', 'failure'])
+    expect(locks.on({ subject: { vendor: 'acme' } } as Partially<Input>)).toEqual([])
+  })
+
+  test('a lock on everything leaves administration alone', async () => {
+    const { lock } = await add('everything')
+    expect((await second.call('GET', '/locks')).status).toBe(200)
+    expect((await lift(lock, second)).status).toBe(200)
+  })
+
+  test.for([
+    ['identity', 'vera@acme.example', true],
+    ['identity', 'https://elsewhere.example|vera', false],
+    ['company', 'acme', true],
+    ['company', 'acmee', false],
+    ['device', 'press-07', true],
+    ['device', 'press-70', false],
+    ['process', 'press-07/plc', true],
+    ['process', 'press-07/plcc', false],
+    ['zone', 'default', true],
+    ['zone', 'defaultt', false],
+  ] as const)('%s %s is in force, and said to be known: %s', async ([scope, target, known]) => {
+    expect(await add(scope, target)).toMatchObject({ known, lock: { lifted: null } })
   })
 
   test.for([
     { scope: 'everything', target: 'x' },
     { scope: 'device' },
     { scope: 'process', target: 'plc' },
+    { scope: 'device', target: 'press-07/plc' },
     { scope: 'identity', target: 'nobody@plant.example' },
     { scope: 'planet', target: 'x' },
   ])('no lock: %o', async (body) => {
@@ -175,7 +287,8 @@ describe('on a running gateway', () => {
     const { lock } = await add('company', 'acme')
     await using thread = await SqliteThread.open(join(node.data, 'store.sqlite'))
     const store = new SqliteLockStore(thread)
-    const again = await Locks.open({ store, log: { append: vi.fn() }, now: Date.now })
+    const people = async () => []
+    const again = await Locks.open({ store, log: { append: vi.fn() }, people, now: Date.now })
     const facts = { subject: { vendor: 'acme' } } as Partially<Input>
     expect(again.on(facts)).toEqual([{ id: lock.id, scope: 'vendor', reason: 'incident 7' }])
     expect(again.on({ subject: { vendor: 'other' } } as Partially<Input>)).toEqual([])
