@@ -151,7 +151,7 @@ function crowdedRoom(engine: PolicyEngine, log: AuditLog): SessionRoom {
       findProcess: (device: string) => Promise.resolve(process(device)),
     },
     grants: { find: (id: string) => Promise.resolve(grants.get(id)) },
-    registry: { find: (id: string) => presences.get(id) },
+    registry: { find: (id: string) => presences.get(id), isCutOff: () => false },
     identity: {
       current: ({ subject }: { subject: string }) => Promise.resolve(people.get(subject)),
     },
@@ -160,6 +160,7 @@ function crowdedRoom(engine: PolicyEngine, log: AuditLog): SessionRoom {
     report: (error: unknown, what: string) => {
       throw new Error(what, { cause: error })
     },
+    ending: new Set(),
     ended: () => undefined,
   }
   return room as unknown as SessionRoom
