@@ -175,9 +175,10 @@ test(
       )
       expect(gateway.tunnels.length).toBe(tunnels)
 
+      const coming = gateway.nextTunnel()
       const off = await command('--json', 'agent', 'island', 'off', ...data)
       expect(JSON.parse(off.out)).toEqual({ device: DEVICE, island: false, running: true })
-      const again = await gateway.nextTunnel()
+      const again = await coming
       second.kill('SIGUSR2')
       expect((await soon('the tunnel ends', again.tunnel.closed)).code).toBe('owner.island')
       expect(readIsland(directory.path)?.reason).toBe('signal')

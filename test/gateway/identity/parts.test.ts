@@ -148,6 +148,7 @@ describe('provider store', () => {
       client: 'c',
       startedAt: 0,
       tokenUntil: 500,
+      stepped: null,
     })
     expect(await store.findLogin('g', 2_000)).toBeUndefined()
     expect(await store.sweep(999)).toBe(0)
