@@ -36,7 +36,7 @@ const room = {
       Promise.resolve({ id: 'plc', kind: 'tcp', locality: 'device', port: 502, expect: {} }),
   },
   grants: { applicable: () => Promise.resolve([]) },
-  registry: { find: () => undefined },
+  registry: { find: () => undefined, isCutOff: () => false },
   decisions: {
     weigh: (_: string, { subject }: { subject: { email: string } }) => ({
       effect: subject.email.endsWith('7@plant.example') ? 'allow' : 'deny',
