@@ -21,7 +21,7 @@ const LEAST_TRIP_MS = 2
  * While small requests wait among bulk, all that is on its way is what they wait for: little more than
  * the path itself holds, however that makes its processes wake.
  */
-const SHARED_GAIN = 1.5
+const SHARED_GAIN = 1.25
 const SHARED_LEAST_TRIP_MS = 0.25
 /** Since the last of them. */
 const SHARED_MS = 250
