@@ -153,6 +153,7 @@ test(
     try {
       const first = agent()
       const held = await gateway.nextTunnel()
+      await become(() => expect(stateOf(directory)).toBe('connected'))
       const on = await command('agent', 'island', 'on', ...data, '--reason', 'line 3 is open')
       expect(on).toMatchObject({ code: 0 })
       expect(on.out).toContain('its sessions have ended')
@@ -179,6 +180,8 @@ test(
       const off = await command('--json', 'agent', 'island', 'off', ...data)
       expect(JSON.parse(off.out)).toEqual({ device: DEVICE, island: false, running: true })
       const again = await coming
+      // The gateway has a tunnel before the agent has: only one that the agent holds can be told why it ends.
+      await become(() => expect(stateOf(directory)).toBe('connected'))
       second.kill('SIGUSR2')
       expect((await soon('the tunnel ends', again.tunnel.closed)).code).toBe('owner.island')
       expect(readIsland(directory.path)?.reason).toBe('signal')
