@@ -1,115 +1,49 @@
 /** WebSocket, and any other protocol behind a request, to a web app on a device: who may, what passes, how it ends. */
 import { once } from 'node:events'
-import { createServer, ServerResponse, type IncomingMessage, type Server } from 'node:http'
-import { request as httpsRequest } from 'node:https'
-import { connect, createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
+import { createServer, ServerResponse, type IncomingMessage } from 'node:http'
+import { connect, type AddressInfo, type Socket } from 'node:net'
 import { duplexPair } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { WebSocket, WebSocketServer, type ClientOptions } from 'ws'
 import type { OpenedSession, Problem } from '#api'
-import { carryUpgrade, takeSocket, upgradeToken } from '../../../gateway/access/upgrade.ts'
-import {
-  dial,
-  grantFor,
-  openSession,
-  soon,
-  startNode,
-  until,
-  type DeviceIdentity,
-  type Person,
-  type TestNode,
-} from '../../support/node.ts'
-import { oblige } from '../../support/policy.ts'
-import { attach, expecting, PLC, seen, toPort, type FakeAgent } from '../../support/tunnels.ts'
+import { carryUpgrade, takeSocket, upgradeToken } from '../../../../gateway/access/upgrade.ts'
+import { dial, soon, until } from '../../../support/node.ts'
+import { oblige } from '../../../support/policy.ts'
+import { hostOf, WebApp } from './web-app.ts'
 
 const MiB = 1024 * 1024
 
-let node: TestNode
-let vendor: Person
-let identity: DeviceIdentity
-let agent: FakeAgent
-let hmi: Server
-let wire: ReturnType<typeof createTcpServer>
 const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * MiB })
-/** What the app does with a WebSocket, and what the app on a bare socket does with a connection. */
+/** What the app does with a WebSocket; each test says. */
 let onSocket: (socket: WebSocket, request: IncomingMessage) => void
-let onWire: (socket: Socket) => void
 
+let web: WebApp
 beforeAll(async () => {
-  node = await startNode()
-  hmi = createServer((_request, response) => response.end('hello'))
-  hmi.on('upgrade', (request, socket, head) =>
+  web = await WebApp.start()
+  web.hmi.on('upgrade', (request, socket, head) =>
     sockets.handleUpgrade(request, socket, head, (one) => onSocket(one, request)),
   )
-  wire = createTcpServer({ allowHalfOpen: true }, (socket) => {
-    socket.on('error', () => {})
-    onWire(socket)
-  })
-  for (const server of [hmi, wire]) server.listen(0, '127.0.0.1')
-  await Promise.all([once(hmi, 'listening'), once(wire, 'listening')])
-  identity = await node.device('press-07', {
-    hmi: expecting(PLC, 'http'),
-    wire: expecting(PLC, 'http'),
-  })
-  const listener = seen(PLC, 'listener')
-  ;[vendor, agent] = await Promise.all([
-    node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
-    attach(node, identity, { listeners: { hmi: listener, wire: listener } }),
-  ])
-  const ports = { hmi, wire }
-  agent.target = (stream, { process }) =>
-    toPort((ports[process as keyof typeof ports].address() as AddressInfo).port)(stream)
-  for (const process of ['hmi', 'wire'])
-    await grantFor(vendor, node.admin, { device: 'press-07', process })
 })
-afterAll(async () => {
-  hmi.closeAllConnections()
-  hmi.close()
-  wire.close()
-  await agent[Symbol.asyncDispose]()
-  await node[Symbol.asyncDispose]()
-})
+afterAll(() => web[Symbol.asyncDispose]())
 beforeEach(() => {
+  web.reset()
   onSocket = (socket) =>
     socket.on('message', (data: Buffer, binary) => socket.send(data, { binary }))
-  onWire = (socket) => socket.destroy()
 })
 
-const hostOf = (process: string) => `${process}--press-07.apps.localhost`
-const originOf = (process: string) => `https://${hostOf(process)}:${node.port}`
+const originOf = (process: string) => `https://${hostOf(process)}:${web.node.port}`
 
 interface Entered {
   readonly session: OpenedSession
   readonly cookie: string
 }
 
-/** A session and the browser's cookie for it; it ends with the test, and then nothing is open. */
+/** A session and the browser's cookie for it; with the test it ends, and then nothing is open. */
 async function enter(process = 'hmi'): Promise<Entered> {
-  const session = await openSession(vendor, 'press-07', process)
-  onTestFinished(async () => {
-    await vendor.call('POST', `/sessions/${session.id}/end`)
-    await nothingOpen()
-  })
-  const { pathname, search } = new URL(session.url ?? '')
-  const request = httpsRequest({
-    host: '127.0.0.1',
-    port: node.port,
-    servername: hostOf(process),
-    ca: node.anchor,
-    agent: false,
-    path: pathname + search,
-    headers: { host: hostOf(process) },
-  }).end()
-  const [response] = (await once(request, 'response')) as [IncomingMessage]
-  response.resume()
-  const [line = ''] = response.headers['set-cookie'] ?? []
-  return { session, cookie: line.split(';')[0] ?? '' }
-}
-
-async function nothingOpen(): Promise<void> {
-  await until('no stream is left on the device', () => agent.open() === 0)
+  onTestFinished(() => web.nothingOpen())
+  return await web.enter(process)
 }
 
 /** A WebSocket as a browser opens it, before anything was answered. */
@@ -118,12 +52,12 @@ function browse(
   { process = 'hmi', origin = originOf(process), protocols = [] as string[] } = {},
 ): WebSocket {
   const options: ClientOptions & { readonly servername: string } = {
-    ca: node.anchor,
+    ca: web.node.anchor,
     servername: hostOf(process),
-    headers: { host: `${hostOf(process)}:${node.port}`, cookie, origin },
+    headers: { host: `${hostOf(process)}:${web.node.port}`, cookie, origin },
     maxPayload: 64 * MiB,
   }
-  const socket = new WebSocket(`wss://127.0.0.1:${node.port}/live?x=1`, protocols, options)
+  const socket = new WebSocket(`wss://127.0.0.1:${web.node.port}/live?x=1`, protocols, options)
   socket.on('error', () => {})
   onTestFinished(() => socket.terminate())
   return socket
@@ -156,7 +90,7 @@ interface Talk {
 }
 /** Bytes as they are, to one app. */
 async function talk(process: string, text: string): Promise<Talk> {
-  const socket = await dial(node, {
+  const socket = await dial(web.node, {
     servername: hostOf(process),
     ALPNProtocols: ['http/1.1'],
   })
@@ -174,7 +108,7 @@ const SWITCHED =
 /** The app on a bare socket answers each request head with `answer`, then does `then` with the rest. */
 function answering(answer: string, then: (socket: Socket, heard: () => string) => void = () => {}) {
   const got = { text: '', connections: 0, gone: 0 }
-  onWire = (socket) => {
+  web.onWire = (socket) => {
     let head = true
     got.connections++
     socket.on('close', () => got.gone++)
@@ -199,7 +133,7 @@ describe('a WebSocket', () => {
       asked = request
       echo(socket, request)
     }
-    const from = node.size()
+    const from = web.node.size()
     const socket = await opened(browse(`${cookie}; own=1`, { protocols: ['hmi.v2', 'hmi.v1'] }))
     socket.send('hello')
     const [data] = (await soon('an echo', once(socket, 'message'))) as [Buffer]
@@ -209,13 +143,13 @@ describe('a WebSocket', () => {
       'own=1',
       originOf('hmi'),
     ])
-    const events = node.events(from).filter(({ code }) => code === 'http.request')
+    const events = web.node.events(from).filter(({ code }) => code === 'http.request')
     expect(events.map(({ message }) => message)).toEqual(['GET forwarded'])
     socket.close(4000, 'done')
     const [code] = (await soon('the close', once(socket, 'close'))) as [number]
     expect(code).toBe(4000)
     await until('its bytes are counted', async () => {
-      const { bytes_in, bytes_out } = await vendor.ask<{ bytes_in: number; bytes_out: number }>(
+      const { bytes_in, bytes_out } = await web.vendor.ask<{ bytes_in: number; bytes_out: number }>(
         'GET',
         `/sessions/${session.id}`,
       )
@@ -231,7 +165,7 @@ describe('a WebSocket', () => {
     const back: Buffer[] = []
     socket.on('message', (data: Buffer) => back.push(data))
     for (const frame of frames) socket.send(frame)
-    await until('all came back', () => back.length === frames.length)
+    await until('all came back', () => back.length === frames.length, 25_000)
     expect(back.map((frame, at) => frame.equals(frames[at] ?? frame))).toEqual([true, true, true])
   })
 
@@ -263,7 +197,7 @@ describe('a WebSocket', () => {
     const socket = await opened(browse(cookie))
     socket.terminate()
     await until('the app is told', () => gone)
-    await nothingOpen()
+    await web.nothingOpen()
   })
 
   test('the session is cut in the middle: both sides see the end', async () => {
@@ -277,7 +211,7 @@ describe('a WebSocket', () => {
     const socket = await opened(browse(cookie))
     await once(socket, 'message')
     const closed = once(socket, 'close')
-    await node.admin.ask('POST', `/sessions/${session.id}/cut`, { reason: 'enough' })
+    await web.node.admin.ask('POST', `/sessions/${session.id}/cut`, { reason: 'enough' })
     const [code] = (await soon('the browser is cut off', closed)) as [number]
     expect(code).toBe(1006)
     await until('the app is cut off', () => gone)
@@ -315,9 +249,9 @@ describe('nobody is upgraded', () => {
     { name: 'without a cookie', cookie: '' },
     { name: 'with a guessed cookie', cookie: '__Host-sallyport-app=AAAA' },
   ])('$name', async ({ cookie }) => {
-    const before = agent.opened.length
+    const before = web.agent.opened.length
     expect(await refused(browse(cookie))).toEqual([401, 'app.cookie'])
-    expect(agent.opened.length).toBe(before)
+    expect(web.agent.opened.length).toBe(before)
   })
 
   test.for([
@@ -326,9 +260,9 @@ describe('nobody is upgraded', () => {
     { name: 'for nobody in particular', origin: 'null' },
   ])('$name', async ({ origin }) => {
     const { cookie } = await enter()
-    const before = agent.opened.length
+    const before = web.agent.opened.length
     expect(await refused(browse(cookie, { origin }))).toEqual([403, 'app.foreign'])
-    expect(agent.opened.length).toBe(before)
+    expect(web.agent.opened.length).toBe(before)
   })
 
   test('with the cookie of another app', async () => {
@@ -387,7 +321,7 @@ describe('what the app answers to an upgrade', () => {
     // What came behind the head is nobody's request: not the gateway's, not the app's.
     expect(one.text.match(/HTTP\/1\.1/g)).toHaveLength(1)
     expect(got.text).not.toContain('/smuggled')
-    await nothingOpen()
+    await web.nothingOpen()
   })
 
   test.for([
@@ -404,7 +338,7 @@ describe('what the app answers to an upgrade', () => {
     await soon('the connection closes', one.closed)
     expect(one.text).toMatch(/^HTTP\/1\.1 502 /)
     expect(one.text).not.toContain('101')
-    await nothingOpen()
+    await web.nothingOpen()
   })
 
   test('bytes at once behind the 101 arrive, and so do those at once behind the request, once', async () => {
@@ -418,7 +352,7 @@ describe('what the app answers to an upgrade', () => {
     expect(got.text.indexOf('\r\n\r\n') + 4).toBe(got.text.length - early.length)
     expect(got.connections).toBe(1)
     one.socket.destroy()
-    await nothingOpen()
+    await web.nothingOpen()
   })
 
   test('nothing while the browser leaves: the app is let go', async () => {
@@ -428,7 +362,7 @@ describe('what the app answers to an upgrade', () => {
     await until('the app has the request', () => got.text.includes('\r\n\r\n'))
     one.socket.destroy()
     await until('the app is let go', () => got.gone === 1)
-    await nothingOpen()
+    await web.nothingOpen()
   })
 
   test('nothing while the browser sends on: it is made to wait', async () => {
@@ -449,7 +383,7 @@ describe('what the app answers to an upgrade', () => {
     const got = answering('')
     const one = await talk('wire', asking('wire', cookie))
     await until('the app has the request', () => got.text.includes('\r\n\r\n'))
-    await node.admin.ask('POST', `/sessions/${session.id}/cut`, { reason: 'enough' })
+    await web.node.admin.ask('POST', `/sessions/${session.id}/cut`, { reason: 'enough' })
     await soon('the browser hears of it', one.closed)
     expect(one.text).not.toContain('101')
     await until('the app is let go', () => got.gone === 1)
@@ -464,7 +398,7 @@ describe('what the app answers to an upgrade', () => {
     await until('the app has ended too', () => got.gone === 1)
     expect(got.text.endsWith('the last word')).toBe(true)
     await soon('the connection closes', one.closed)
-    await nothingOpen()
+    await web.nothingOpen()
   })
 })
 
