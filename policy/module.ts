@@ -4,6 +4,8 @@
  * first decision: after a failed setData it would answer wrongly and in silence.
  */
 import * as sdk from '@open-policy-agent/opa-wasm'
+import { findConstants, useConstants } from './constants.ts'
+import type { Constants } from './constants.ts'
 import { PolicyError } from './errors.ts'
 import { Lift, UNREAD } from './lift.ts'
 import { ROOM_BYTES } from './place.ts'
@@ -58,6 +60,7 @@ interface Loaded {
   readonly mem: WebAssembly.Memory
   readonly wasmInstance: { readonly exports: Exports }
   readonly dataAddr: number
+  readonly baseHeapPtr: number
   readonly dataHeapPtr: number
   readonly entrypoints: unknown
   setData(data: ArrayBuffer): void
@@ -74,11 +77,15 @@ function describe(thrown: unknown): string {
   return 'a thrown value that is not an error'
 }
 
-/** The JSON text, ended by NUL, at an address. */
-function readJson(bytes: Uint8Array, address: number): unknown {
+/** The text, ended by NUL, at an address. */
+function readText(bytes: Uint8Array, address: number): string {
   const end = bytes.indexOf(0, address)
   if (address <= 0 || end < 0) throw new Error('no result')
-  return JSON.parse(decoder.decode(bytes.subarray(address, end)))
+  return decoder.decode(bytes.subarray(address, end))
+}
+
+function readJson(bytes: Uint8Array, address: number): unknown {
+  return JSON.parse(readText(bytes, address))
 }
 
 /**
@@ -193,10 +200,41 @@ function loadWith(module: WebAssembly.Module, dataText: string): Loaded {
   return loaded
 }
 
-function imageOf(module: WebAssembly.Module, dataText: string, reads?: Reads): Image {
+/** The module over the data, which uses its constants where it comes to the same: it is printed before and after. */
+function loadSharing(
+  module: WebAssembly.Module,
+  dataText: string,
+): { loaded: Loaded; constants: Constants } {
   const loaded = loadWith(module, dataText)
+  const { mem, dataAddr, baseHeapPtr } = loaded
+  const constants = findConstants(new Uint8Array(mem.buffer, 0, baseHeapPtr))
+  if (constants.size === 0) return { loaded, constants }
+  try {
+    const before = printedAt(loaded, dataAddr)
+    useConstants(mem.buffer, dataAddr, constants)
+    if (printedAt(loaded, dataAddr) === before) return { loaded, constants }
+  } catch {
+    // As below: the data is laid out in a way that is not known here.
+  }
+  return { loaded: loadWith(module, dataText), constants: new Map() }
+}
+
+/** A value as JSON text; what printing takes of the heap is given back. */
+function printedAt(loaded: Loaded, value: number): string {
+  const { exports } = loaded.wasmInstance
+  const heap = exports.opa_heap_ptr_get()
+  const text = readText(new Uint8Array(loaded.mem.buffer), exports.opa_json_dump(value))
+  exports.opa_heap_ptr_set(heap)
+  return text
+}
+
+function imageOf(module: WebAssembly.Module, dataText: string, reads?: Reads): Image {
+  const { loaded, constants } =
+    reads === undefined
+      ? { loaded: loadWith(module, dataText), constants: new Map<string, number>() }
+      : loadSharing(module, dataText)
   const { dataAddr } = loaded
-  const shaped = reads === undefined ? undefined : shapeOf(loaded, reads)
+  const shaped = reads === undefined ? undefined : shapeOf(loaded, reads, constants)
   const dataHeapPtr = shaped?.base ?? loaded.dataHeapPtr
   const memory = new Uint8Array(loaded.mem.buffer.slice(0, dataHeapPtr))
   const pages = loaded.mem.buffer.byteLength / PAGE
@@ -217,7 +255,11 @@ function parseAt({ mem, wasmInstance }: Loaded, text: Uint8Array, at: number): n
  * Finds the module's shape behind its data, and makes room for inputs behind that; the base is where
  * they begin. Errors: module.data.
  */
-function shapeOf(loaded: Loaded, reads: Reads): { shape: Shape; base: number } | undefined {
+function shapeOf(
+  loaded: Loaded,
+  reads: Reads,
+  constants: Constants,
+): { shape: Shape; base: number } | undefined {
   const { exports } = loaded.wasmInstance
   const view = (): DataView => new DataView(loaded.mem.buffer)
   try {
@@ -237,6 +279,7 @@ function shapeOf(loaded: Loaded, reads: Reads): { shape: Shape; base: number } |
         set: (address, words) =>
           words.forEach((word, at) => view().setInt32(address + 4 * at, word, true)),
         bytes: (from, to) => new Uint8Array(loaded.mem.buffer).subarray(from, to),
+        constants,
       },
       inputSchema,
       reads,

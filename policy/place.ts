@@ -201,7 +201,15 @@ function unread(schema: Schema): Place {
 }
 
 /** For scalars, which take nothing of a shape but that these are not 0. */
-const NOWHERE: Shape = { none: 1, yes: 1, no: 1, empty: 1, indexes: 1, records: new Map() }
+const NOWHERE: Shape = {
+  none: 1,
+  yes: 1,
+  no: 1,
+  empty: 1,
+  indexes: 1,
+  records: new Map(),
+  constants: new Map(),
+}
 
 /** Writes a value on the pen's own page, and counts it. */
 function textOf(encode: Encode, value: unknown, pen: Pen): string | undefined {
@@ -322,8 +330,31 @@ function dictionaryPlace(schema: Schema, reads: Reads, shape: Shape): Place {
   }
 }
 
+/** One of a few words, of which the module has most among its constants. */
+function wordPlace(schema: Schema, nullable: boolean, shape: Shape): Place {
+  const place = textPlace(schema, nullable, shape)
+  const check = stringCheck(schema)
+  const known = new Map<unknown, number>()
+  for (const word of schema.enum ?? []) {
+    if (typeof word !== 'string' || !/^[\w.:-]+$/.test(word) || check(word) !== undefined) continue
+    const address = shape.constants.get(word)
+    if (address !== undefined) known.set(word, address)
+  }
+  return (value, pen) => {
+    const address = known.get(value)
+    if (address === undefined) return place(value, pen)
+    pen.size += String(value).length + 2
+    return pen.size > MAX_INPUT_BYTES ? pen.wrong(TOO_LONG) : address
+  }
+}
+
 /** Strings, or strings and null: most of what an input holds. */
-function stringPlace(schema: Schema, nullable: boolean, { none }: Shape): Place {
+function stringPlace(schema: Schema, nullable: boolean, shape: Shape): Place {
+  const place = schema.enum === undefined ? textPlace : wordPlace
+  return place(schema, nullable, shape)
+}
+
+function textPlace(schema: Schema, nullable: boolean, { none }: Shape): Place {
   const check = stringCheck(schema)
   const wanted = `: not ${typesOf(schema).join(' or ')}`
   return (value, pen) => {

@@ -24,6 +24,8 @@ export interface Shape {
   readonly empty: number
   /** The numbers 0 to INDEXES - 1, one after the other. */
   readonly indexes: number
+  /** Texts that the module was compiled with. */
+  readonly constants: ReadonlyMap<string, number>
   readonly records: ReadonlyMap<string, RecordShape>
 }
 
@@ -38,6 +40,8 @@ export interface Shaping {
   /** Sets words from an address on that is. */
   set(address: number, words: readonly number[]): void
   bytes(from: number, to: number): Uint8Array
+  /** Texts that the module was compiled with, by where it keeps them. */
+  readonly constants: ReadonlyMap<string, number>
 }
 
 /** The type a value begins with (OPA's wasm/src/value.h), in the lowest byte of its first word. */
@@ -88,9 +92,10 @@ function recordShape(from: Shaping, names: readonly string[]): RecordShape {
       expect(typeAt(from, value) === TYPE.null && slots.size < length, 'a null under each key')
       words[link] = 4 * words.length
       relative.push(link)
-      slots.set(textAt(from, key), words.length + 1)
+      const name = textAt(from, key)
+      slots.set(name, words.length + 1)
       link = words.length + 2
-      words.push(key, value, 0)
+      words.push(from.constants.get(name) ?? key, value, 0)
       at = from.word(at + 8)
     }
   }
@@ -147,7 +152,8 @@ export function findShape(from: Shaping, schema: Schema, reads: Reads): Shape | 
     const empty = from.parse('{}')
     expect(typeAt(from, none) === TYPE.null, 'null')
     expect(typeAt(from, empty) === TYPE.object, 'an object')
-    return { none, yes, no, empty, indexes: indexesOf(from), records }
+    const { constants } = from
+    return { none, yes, no, empty, indexes: indexesOf(from), records, constants }
   } catch (error) {
     if (error instanceof Unknown) return undefined
     throw error

@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { Input, Point } from '#policy'
+import { findConstants, useConstants } from '../../policy/constants.ts'
 import { Page } from '../../policy/encode.ts'
 import { encodeInput, prepare } from '../../policy/input.ts'
 import { Lift, UNREAD } from '../../policy/lift.ts'
@@ -210,6 +211,52 @@ test('a memory that holds no such value is not read, whatever it holds', () => {
   )
 })
 
+describe("the module's own constants", () => {
+  test('each is found under its text, and stands for it in records', () => {
+    const { memory, shape } = whole.compiled.image
+    const constants = shape?.constants ?? new Map<string, number>()
+    expect(constants.size).toBeGreaterThan(200)
+    for (const [text, at] of constants)
+      expect(whole.placing.readPlaced({ value: at, end: whole.placing.ground.base })).toEqual({
+        printed: text,
+        lifted: text,
+      })
+    const keys = [...(shape?.records.get('.device')?.words ?? [])]
+    expect(keys).toContain(constants.get('zone'))
+    expect(findConstants(memory.slice(0, 60_000)).size).toBe(0)
+  })
+
+  test('data that uses them is the data, to the last digit', () => {
+    const constants = whole.compiled.image.shape?.constants ?? new Map<string, number>()
+    const odd = fc.constantFrom('1.5', '1e3', '-0', '9007199254740993', '-7', '007'.slice(2), '10')
+    const word = fc.oneof(fc.constantFrom(...constants.keys()), fc.string({ maxLength: 9 }))
+    const { ground } = whole.placing
+    const { buffer } = ground.memory
+    const found = (text: string, shared: boolean): unknown => {
+      const { value, end } = ground.parse(new TextEncoder().encode(text), ground.base)
+      if (shared) useConstants(buffer, value, constants)
+      return whole.placing.readPlaced({ value, end }).printed
+    }
+    fc.assert(
+      fc.property(fc.dictionary(word, fc.array(word, { maxLength: 3 })), odd, (record, digits) => {
+        const text = `{"n":[${digits},${digits}],"r":${JSON.stringify(record)}}`
+        expect(found(text, true)).toEqual(found(text, false))
+      }),
+      { numRuns: 300 },
+    )
+  })
+
+  test('what is no value, or never ends, is left by a throw', () => {
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 1 }).buffer
+    const words = new Int32Array(memory)
+    // An array whose only element is the array itself.
+    words.set([5, 32, 1, 1], 4)
+    words.set([0, 16], 8)
+    expect(() => useConstants(memory, 16, new Map())).toThrow(RangeError)
+    expect(() => useConstants(memory, 70_000, new Map())).toThrow(RangeError)
+  })
+})
+
 describe('a module of another shape gets its input as text', () => {
   const values = new Map<string, number>()
   /** Answers every word alike: nothing in it is where it should be. */
@@ -222,6 +269,7 @@ describe('a module of another shape gets its input as text', () => {
     word: () => word,
     set: () => undefined,
     bytes: () => new Uint8Array(0),
+    constants: new Map(),
   })
   test.for([0, 1, 4, 6, 70_000, -1])('all words %i', (word) => {
     expect(findShape(strange(word), inputSchema, true)).toBeUndefined()
