@@ -6,12 +6,15 @@ import data.sallyport.lib
 
 # Grants are named by their place in the input: a set of whole grants costs a hash of each, many times over.
 _mine contains at if {
+	device := input.device.id
+	is_string(device)
+	process := input.process.id
+	is_string(process)
+	subject := input.subject.id
 	some at, g in input.grants
-	lib.same(g.subject, input.subject.id)
-	is_string(input.device.id)
-	is_string(input.process.id)
-	input.device.id in g.devices
-	input.process.id in g.processes
+	lib.same(g.subject, subject)
+	device in g.devices
+	process in g.processes
 }
 
 _approvals_needed := 0 if {
@@ -66,17 +69,18 @@ live contains at if {
 }
 
 # The grant a session stands on: the one that ends last.
-_last := max([[input.grants[at].expires_at, input.grants[at].id, at] | some at in live])
-
-base := input.grants[_last[2]]
+base := input.grants[last[2]] if {
+	last := max([[g.expires_at, g.id, at] | some at in live; g := input.grants[at]])
+}
 
 standing contains s.id if {
 	input.subject.party == "staff"
+	kind := input.process.kind
+	is_string(kind)
 	some s in facts.zone.standing
 	is_string(s.id)
 	s.group in input.subject.groups
-	is_string(input.process.kind)
-	input.process.kind in s.kinds
+	kind in s.kinds
 }
 
 entitled if {
@@ -173,7 +177,7 @@ deny contains {"code": "requester.not_eligible", "msg": "your party may not be a
 
 deny contains {"code": "lock.active", "msg": "access is locked"} if not facts.unlocked
 
-deny contains facts.device_denial if not facts.device_active
+deny contains facts.device_denial if not input.device.state == "active"
 
 deny contains {"code": "device.island", "msg": "the device is cut off by its owner"} if not input.device.island == false
 
@@ -252,19 +256,17 @@ deny contains {
 } if not facts.pq_ok
 
 # The process. A LAN target has no owner to observe, so the zone must say that such targets may be reached.
-default _lan := false
-
-_lan if input.process.locality == "lan"
-
 _bound if {
-	_lan
+	input.process.locality == "lan"
 	facts.zone.lan_targets == true
 } else if {
-	input.process.locality in ["device", "spawned"]
+	process := input.process
+	process.locality in ["device", "spawned"]
 	_phase_ok
 	_expected
-	every owner in array.concat([input.process.observed], input.process.observed.others) {
-		every fact in input.process.expect.match {
+	match := process.expect.match
+	every owner in array.concat([process.observed], process.observed.others) {
+		every fact in match {
 			owner[fact] != null
 			owner[fact] in input.process.expect[fact]
 		}
@@ -299,7 +301,7 @@ _process_denial := {
 	"code": "process.lan_refused",
 	"msg": "targets beside the device are not allowed in this zone",
 } if {
-	_lan
+	input.process.locality == "lan"
 } else := {
 	"code": "process.no_expectation",
 	"msg": "no executable has been approved for this process",
@@ -320,16 +322,18 @@ deny contains _process_denial if not _bound
 # What an allow binds to, in one object: every further one is a set to merge.
 obligations contains {
 	"max_duration_s": facts.zone.max_session_s,
-	"not_after": _not_after,
+	"not_after": min(_limits),
 	"ot_level": _ot_level,
-	"ot_windows": _ot_windows,
+	"ot_windows": array.concat(_base_windows, _write_windows),
 	"record": _recorded,
-	"supervise": _watched,
-	"justification": _watched,
+	"supervise": watched,
+	"justification": watched,
 	"notify": _recorded,
-	"ot_each": _watched,
+	"ot_each": watched,
 	"max_bytes": _max_bytes,
-	"reeval_after_s": _reeval_after_s,
+	"reeval_after_s": _reeval_after_s(watched),
+} if {
+	watched := facts.ordinary == false
 }
 
 # A grant that states no limit has the zone's.
@@ -337,18 +341,14 @@ _max_bytes := base.max_bytes if {
 	is_number(base.max_bytes)
 } else := facts.zone.session_bytes
 
-default _reeval_after_s := 60
-
-_reeval_after_s := 300 if facts.ordinary
-
-default _watched := true
-
-_watched := false if facts.ordinary
+_reeval_after_s(watched) := 60 if {
+	watched
+} else := 300
 
 default _recorded := true
 
 _recorded := false if {
-	facts.ordinary
+	facts.ordinary == true
 	not facts.break_glass
 }
 
@@ -360,8 +360,6 @@ _limits contains facts.now + facts.zone.max_session_s
 _limits contains max(facts.window_ends) if not _any_time
 
 _limits contains max({input.grants[at].expires_at | some at in write_grants}) if count(write_grants) > 0
-
-_not_after := min(_limits)
 
 _any_time if {
 	facts.zone.windows_required == false
@@ -408,5 +406,3 @@ default _write_windows := []
 _write_windows := [[window | some at in write_grants; some window in input.grants[at].ot_windows]] if {
 	count(write_grants) > 0
 }
-
-_ot_windows := array.concat(_base_windows, _write_windows)

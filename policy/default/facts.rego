@@ -14,16 +14,19 @@ settings := data.site.settings
 
 zone_known if {
 	is_string(input.device.zone)
-	is_number(zone.criticality)
-	is_number(zone.approvals)
-	is_number(zone.max_session_s)
-	is_number(zone.max_grant_s)
-	is_number(zone.max_write_s)
-	is_number(zone.session_bytes)
-	is_number(settings.cert_ttl_s)
+	rules := zone
+	is_number(rules.criticality)
+	is_number(rules.approvals)
+	is_number(rules.max_session_s)
+	is_number(rules.max_grant_s)
+	is_number(rules.max_write_s)
+	is_number(rules.session_bytes)
+	is_number(data.site.settings.cert_ttl_s)
 }
 
 # Zones below criticality 3 may do with less; unknown criticality is not below 3.
+default ordinary := false
+
 ordinary if {
 	is_number(zone.criticality)
 	zone.criticality < 3
@@ -42,19 +45,23 @@ unlocked if {
 
 identity_live if {
 	is_number(now)
-	is_number(input.subject.token_exp)
-	now < input.subject.token_exp
+	end := input.subject.token_exp
+	is_number(end)
+	now < end
 }
 
 party_eligible if {
-	is_string(input.subject.party)
-	input.subject.party in zone.requesters
+	party := input.subject.party
+	is_string(party)
+	party in zone.requesters
 }
 
 agent_current if {
-	is_number(input.device.agent_version_int)
-	is_number(settings.min_agent_int)
-	input.device.agent_version_int >= settings.min_agent_int
+	version := input.device.agent_version_int
+	is_number(version)
+	least := data.site.settings.min_agent_int
+	is_number(least)
+	version >= least
 }
 
 mfa_fresh if {

@@ -47,27 +47,6 @@ _merge := {
 	"ot_windows": "all",
 }
 
-# An array: a set would be hashed anew for every decision.
-_known := [
-	"max_duration_s",
-	"not_after",
-	"idle_timeout_s",
-	"reeval_after_s",
-	"max_bandwidth_bps",
-	"max_bytes",
-	"max_streams",
-	"ot_level",
-	"approvals",
-	"record",
-	"justification",
-	"supervise",
-	"notify",
-	"ot_each",
-	"processes",
-	"methods",
-	"ot_windows",
-]
-
 _merged("min", values) := min(values) if {
 	every value in values {
 		is_number(value)
@@ -148,7 +127,7 @@ _unknown(union) := {{
 	"ref": key,
 } |
 	some key, _ in union
-	not key in _known
+	not _merge[key]
 }
 
 _asks_for_grant(deny) if {
@@ -183,7 +162,7 @@ _said(obligations) := sum([count(obligation) | some obligation in obligations])
 # What all obligations come to; undefined where a key has no merged value. One alone is its own merge.
 _binding(obligations) := binding if {
 	count(obligations) == 1
-	some binding in obligations
+	binding := max(obligations)
 	is_object(binding)
 } else := merged if {
 	union := _union(obligations)
@@ -192,7 +171,29 @@ _binding(obligations) := binding if {
 }
 
 # Nothing in it but keys this library knows.
-_all_known(merged) if count([key | some key in _known; _ = merged[key]]) == count(merged)
+# The keys of _merge once more, as an array: an object or a set would be hashed anew for every decision.
+_all_known(merged) if {
+	known := [
+		"max_duration_s",
+		"not_after",
+		"idle_timeout_s",
+		"reeval_after_s",
+		"max_bandwidth_bps",
+		"max_bytes",
+		"max_streams",
+		"ot_level",
+		"approvals",
+		"record",
+		"justification",
+		"supervise",
+		"notify",
+		"ot_each",
+		"processes",
+		"methods",
+		"ot_windows",
+	]
+	count([key | some key in known; _ = merged[key]]) == count(merged)
+}
 
 # The one document every entry point returns. allow, deny and obligations are sets; an undefined
 # one leaves the decision undefined, which the host reads as a denial. First what every allow goes
