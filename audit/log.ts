@@ -28,9 +28,11 @@ const reopenLimitMs = 30_000
 const fullBytes = 512 * 1024
 
 /** How long a batch may wait for its next events, how many end the wait, and after how many batches it is tried anew. */
-const gatherMs = 6
-const gatherEvents = 96
+const gatherMs = 12
+const gatherEvents = 192
 const gatherPause = 256
+/** More callers than this that wait for each other's batch are served in two turns. */
+const crowdEvents = 128
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
 const signedAtOnce: ReadonlySet<EventCode> = new Set([
@@ -89,6 +91,8 @@ class ThreadedLog implements AuditLog {
   #sentAt = 0
   #gathering: { readonly from: number; over: boolean } | null = null
   #gatherAgainIn = 0
+  /** Events that waited for the disk, on it or in the queue, when it was last heard of. */
+  #crowd = 0
   #signTimer: NodeJS.Timeout | undefined
   #signDue = false
   #watchDue = false
@@ -302,8 +306,14 @@ class ThreadedLog implements AuditLog {
     )
   }
 
+  /**
+   * Half of a crowd at most: where all callers waited for one batch, the disk would rest while they are answered, and
+   * they while it writes.
+   */
   #takeBatch(): Waiting[] {
-    const { batchEvents, batchBytes } = this.#limits
+    const { batchBytes } = this.#limits
+    const half = Math.max(crowdEvents, Math.ceil(this.#crowd / 2))
+    const batchEvents = Math.min(this.#limits.batchEvents, half)
     let [count, bytes] = [0, 0]
     for (const { rendered } of this.#queue) {
       if (count > 0 && (count >= batchEvents || bytes + rendered.bytes > batchBytes)) break
@@ -393,6 +403,7 @@ class ThreadedLog implements AuditLog {
 
   #written(written: Written, more: boolean): void {
     const flying = this.#flying
+    this.#crowd = flying.length + this.#queue.length
     this.#flying = []
     this.size = written.first + flying.length
     const hex = Buffer.from(written.leaves).toString('hex')
