@@ -6,7 +6,7 @@ import { endOf, recoveredEvent } from './aftermath.ts'
 import { pack } from './batch.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
-import type { Appended, AuditLog, LogState, Recovered, Room } from './contract.ts'
+import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
 import { AuditError } from './errors.ts'
 import type { EventCode, EventInput } from './event.ts'
 import { render } from './format/render.ts'
@@ -18,6 +18,7 @@ import { defaults } from './options.ts'
 import type { LogLimits, LogOptions } from './options.ts'
 import { spendOf, type Spend } from './reserve.ts'
 import { cheapest, keptBack, stateOf } from './room.ts'
+import { Ledger, noRoom } from './ledger.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
 import type { Answer, Request, ThreadData } from './serve.ts'
@@ -101,7 +102,7 @@ class ThreadedLog implements AuditLog {
   #poisonedSince: number | null = null
   #reopenPause = 0
   #full = false
-  #room: Room = { freeBytes: null, reservedBytes: 0, reserve: null }
+  readonly #ledger = new Ledger()
   #heartbeat: number | null = null
   #beating = false
   #active: () => readonly ActiveLine[] = () => []
@@ -244,7 +245,7 @@ class ThreadedLog implements AuditLog {
     } else if (this.#signDue || this.#headWaiters.length > 0) this.#sign()
     else if (this.#watchDue) {
       this.#watchDue = false
-      this.#ask({ kind: 'watch' })
+      this.#ask({ kind: 'watch', promised: this.room.reservedBytes })
     } else if (this.#onClosed !== null) this.#ask({ kind: 'close' })
   }
 
@@ -483,7 +484,7 @@ class ThreadedLog implements AuditLog {
     this.#reopenPause = Math.min(reopenLimitMs, this.#reopenPause * 2 || this.#limits.reopenMs)
     const timer = setTimeout(() => {
       this.#timers.delete(timer)
-      if (!this.#gone) this.#ask({ kind: 'reopen' })
+      if (!this.#gone) this.#ask({ kind: 'reopen', promised: this.room.reservedBytes })
     }, this.#reopenPause)
     this.#timers.add(timer)
   }
@@ -504,7 +505,7 @@ class ThreadedLog implements AuditLog {
   }
 
   #watched({ alarm, freeBytes, reserve }: Watched): void {
-    this.#room = { ...this.#room, freeBytes, reserve }
+    this.#ledger.look({ freeBytes, reserve })
     if (freeBytes >= 2 * fullBytes) this.#full = false
     if (this.#poisonedSince !== null || (this.#full && this.state === 'DRAIN')) return
     // A file taken away does not come back: only want of space passes by itself.
@@ -571,32 +572,15 @@ class ThreadedLog implements AuditLog {
   }
 
   get room(): Room {
-    return this.#room
+    return this.#ledger.room
   }
 
-  admit(bytes: number): { release(): void } {
+  admit(bytes: number): Promised {
     const refused = this.#refusal()
     if (refused !== null && refused.code !== 'log.overloaded') throw refused
-    const { freeBytes, reservedBytes } = this.#room
-    const closed = this.state === 'CLOSED_NEW' || this.state === 'DRAIN'
-    const left = freeBytes === null ? Infinity : freeBytes - reservedBytes - bytes
-    if (closed || left < this.#limits.floorBytes)
-      throw new AuditError(
-        'log.room',
-        `the disk of the audit log has no room for ${bytes} bytes more beside ${reservedBytes} promised`,
-      )
-    this.#promise(bytes)
-    let held = bytes
-    return {
-      release: () => {
-        this.#promise(-held)
-        held = 0
-      },
-    }
-  }
-
-  #promise(bytes: number): void {
-    this.#room = { ...this.#room, reservedBytes: this.#room.reservedBytes + bytes }
+    if (this.state === 'CLOSED_NEW' || this.state === 'DRAIN')
+      throw noRoom(bytes, this.room.reservedBytes)
+    return this.#ledger.admit(bytes, this.#limits.floorBytes)
   }
 
   async read(fromIdx: number, limit: number): Promise<Entry[]> {
