@@ -62,12 +62,19 @@ export interface AuditLog extends AsyncDisposable {
   close(): Promise<void>
   /**
    * Keeps room on the disk for something that is about to be admitted and will write up to `bytes`, until it is released
-   * (once; again does nothing). Throws AuditError log.room where that would leave less than the floor beside all that was
+   * (once; again does nothing). Recordings on that disk ask here too: there is one account. Throws AuditError log.room where that would leave less than the floor beside all that was
    * admitted before, and log.closed, log.poisoned.
    */
-  admit(bytes: number): { release(): void }
+  admit(bytes: number): Promised
   /** The room there is. */
   readonly room: Room
+}
+
+/** Room that was promised, until it is written or given back. */
+export interface Promised {
+  /** So many of its bytes are on disk now: they are promised no longer. */
+  used(bytes: number): void
+  release(): void
 }
 
 /** Room on the disk, as it was last looked at. */

@@ -6,7 +6,7 @@ import { endOf, recoveredEvent } from './aftermath.ts'
 import { pack } from './batch.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
-import type { Appended, AuditLog, LogState, Recovered, Room } from './contract.ts'
+import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
 import { AuditError } from './errors.ts'
 import type { EventCode, EventInput } from './event.ts'
 import { render } from './format/render.ts'
@@ -18,6 +18,7 @@ import { defaults } from './options.ts'
 import type { LogLimits, LogOptions } from './options.ts'
 import { spendOf, type Spend } from './reserve.ts'
 import { cheapest, keptBack, stateOf } from './room.ts'
+import { Ledger, noRoom } from './ledger.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
 import type { Answer, Request, ThreadData } from './serve.ts'
@@ -28,9 +29,11 @@ const reopenLimitMs = 30_000
 const fullBytes = 512 * 1024
 
 /** How long a batch may wait for its next events, how many end the wait, and after how many batches it is tried anew. */
-const gatherMs = 6
-const gatherEvents = 96
+const gatherMs = 12
+const gatherEvents = 192
 const gatherPause = 256
+/** More callers than this that wait for each other's batch are served in two turns. */
+const crowdEvents = 128
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
 const signedAtOnce: ReadonlySet<EventCode> = new Set([
@@ -89,6 +92,8 @@ class ThreadedLog implements AuditLog {
   #sentAt = 0
   #gathering: { readonly from: number; over: boolean } | null = null
   #gatherAgainIn = 0
+  /** Events that waited for the disk, on it or in the queue, when it was last heard of. */
+  #crowd = 0
   #signTimer: NodeJS.Timeout | undefined
   #signDue = false
   #watchDue = false
@@ -97,7 +102,7 @@ class ThreadedLog implements AuditLog {
   #poisonedSince: number | null = null
   #reopenPause = 0
   #full = false
-  #room: Room = { freeBytes: null, reservedBytes: 0, reserve: null }
+  readonly #ledger = new Ledger()
   #heartbeat: number | null = null
   #beating = false
   #active: () => readonly ActiveLine[] = () => []
@@ -240,7 +245,7 @@ class ThreadedLog implements AuditLog {
     } else if (this.#signDue || this.#headWaiters.length > 0) this.#sign()
     else if (this.#watchDue) {
       this.#watchDue = false
-      this.#ask({ kind: 'watch' })
+      this.#ask({ kind: 'watch', promised: this.room.reservedBytes })
     } else if (this.#onClosed !== null) this.#ask({ kind: 'close' })
   }
 
@@ -302,8 +307,14 @@ class ThreadedLog implements AuditLog {
     )
   }
 
+  /**
+   * Half of a crowd at most: where all callers waited for one batch, the disk would rest while they are answered, and
+   * they while it writes.
+   */
   #takeBatch(): Waiting[] {
-    const { batchEvents, batchBytes } = this.#limits
+    const { batchBytes } = this.#limits
+    const half = Math.max(crowdEvents, Math.ceil(this.#crowd / 2))
+    const batchEvents = Math.min(this.#limits.batchEvents, half)
     let [count, bytes] = [0, 0]
     for (const { rendered } of this.#queue) {
       if (count > 0 && (count >= batchEvents || bytes + rendered.bytes > batchBytes)) break
@@ -393,6 +404,7 @@ class ThreadedLog implements AuditLog {
 
   #written(written: Written, more: boolean): void {
     const flying = this.#flying
+    this.#crowd = flying.length + this.#queue.length
     this.#flying = []
     this.size = written.first + flying.length
     const hex = Buffer.from(written.leaves).toString('hex')
@@ -472,7 +484,7 @@ class ThreadedLog implements AuditLog {
     this.#reopenPause = Math.min(reopenLimitMs, this.#reopenPause * 2 || this.#limits.reopenMs)
     const timer = setTimeout(() => {
       this.#timers.delete(timer)
-      if (!this.#gone) this.#ask({ kind: 'reopen' })
+      if (!this.#gone) this.#ask({ kind: 'reopen', promised: this.room.reservedBytes })
     }, this.#reopenPause)
     this.#timers.add(timer)
   }
@@ -493,7 +505,7 @@ class ThreadedLog implements AuditLog {
   }
 
   #watched({ alarm, freeBytes, reserve }: Watched): void {
-    this.#room = { ...this.#room, freeBytes, reserve }
+    this.#ledger.look({ freeBytes, reserve })
     if (freeBytes >= 2 * fullBytes) this.#full = false
     if (this.#poisonedSince !== null || (this.#full && this.state === 'DRAIN')) return
     // A file taken away does not come back: only want of space passes by itself.
@@ -560,32 +572,15 @@ class ThreadedLog implements AuditLog {
   }
 
   get room(): Room {
-    return this.#room
+    return this.#ledger.room
   }
 
-  admit(bytes: number): { release(): void } {
+  admit(bytes: number): Promised {
     const refused = this.#refusal()
     if (refused !== null && refused.code !== 'log.overloaded') throw refused
-    const { freeBytes, reservedBytes } = this.#room
-    const closed = this.state === 'CLOSED_NEW' || this.state === 'DRAIN'
-    const left = freeBytes === null ? Infinity : freeBytes - reservedBytes - bytes
-    if (closed || left < this.#limits.floorBytes)
-      throw new AuditError(
-        'log.room',
-        `the disk of the audit log has no room for ${bytes} bytes more beside ${reservedBytes} promised`,
-      )
-    this.#promise(bytes)
-    let held = bytes
-    return {
-      release: () => {
-        this.#promise(-held)
-        held = 0
-      },
-    }
-  }
-
-  #promise(bytes: number): void {
-    this.#room = { ...this.#room, reservedBytes: this.#room.reservedBytes + bytes }
+    if (this.state === 'CLOSED_NEW' || this.state === 'DRAIN')
+      throw noRoom(bytes, this.room.reservedBytes)
+    return this.#ledger.admit(bytes, this.#limits.floorBytes)
   }
 
   async read(fromIdx: number, limit: number): Promise<Entry[]> {

@@ -92,6 +92,8 @@ export interface RecorderOptions {
   readonly clock: { now(): number }
   readonly random: (bytes: number) => Uint8Array
   readonly disk?: RecordingDisk | undefined
+  /** Told how many octets more are in a file. */
+  readonly written?: ((bytes: number) => void) | undefined
   /** Records the hash of a part that is on disk; resolves with the event's index when that is durable. */
   readonly logged: (part: Part) => Promise<number>
   /** Told once, when the recording cannot go on. */
@@ -175,6 +177,7 @@ export class Recorder {
       seal: (part, previous) =>
         new Sealer(recipients, [markOf(facts.session, { track: number, part }, previous)], random),
       spend: (bytes) => this.#spend(bytes),
+      written: (bytes) => this.#options.written?.(bytes),
       finished: async (part) => {
         const idx = await logged(part)
         this.#parts.push(part)
@@ -250,6 +253,7 @@ interface TrackOptions {
   readonly seal: (part: number, previous: string | undefined) => Sealer
   /** Counts octets that go to disk; an error where they were the last there is room for. */
   readonly spend: (bytes: number) => AuditError | undefined
+  readonly written: (bytes: number) => void
   readonly finished: (part: Part) => Promise<void>
   readonly failed: (error: AuditError) => void
 }
@@ -352,6 +356,7 @@ export class Track {
     this.#then(async () => {
       await this.#file?.write(bytes)
       this.#waiting -= bytes.length
+      this.#options.written(bytes.length)
       if (this.#waiting <= highBytes / 2) this.#drain()
     })
     const spent = this.#options.spend(bytes.length)

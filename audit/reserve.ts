@@ -13,6 +13,8 @@ export type Spend = 'closeout' | 'breakglass'
 
 const ending: ReadonlySet<EventCode> = new Set([
   'session.end',
+  // As many as there are logins, and on a full disk only staff begin one.
+  'auth.logout',
   'session.kill',
   'session.lock',
   'grant.revoke',
@@ -36,7 +38,6 @@ const ending: ReadonlySet<EventCode> = new Set([
 ])
 const operating: ReadonlySet<EventCode> = new Set([
   'auth.login',
-  'auth.logout',
   'auth.stepup',
   'admin.call',
   'session.unlock',
@@ -59,6 +60,8 @@ export function spendOf(
 ): Spend | null {
   if (ending.has(event.code)) return 'closeout'
   if (starting.has(event.code)) return 'breakglass'
+  // A trial that ends by itself: once, and staff began it.
+  if (event.code === 'policy.rollback' && event.actor === undefined) return 'breakglass'
   // Vendors, and whoever knows an operator's name, could spend what operators need.
   if (!operating.has(event.code) || event.actor?.party !== 'staff') return null
   // The password was right, and the passkey is still asked for.

@@ -48,8 +48,8 @@ function readIndex(bytes: Buffer, offset: number): number {
   return bytes.readUInt32LE(offset) + bytes.readUInt32LE(offset + 4) * 0x1_0000_0000
 }
 
-/** Reads the frame at `offset`; a string says in words why there is none (`cut short` when the bytes end first). */
-export function readFrame(bytes: Buffer, offset: number): Frame | string {
+/** Why no frame stands at `offset`, in words (`cut short` when the bytes end first); null where one does. */
+export function frameFault(bytes: Buffer, offset: number): string | null {
   if (offset + headerBytes > bytes.length) return 'cut short'
   if (bytes.readUInt32LE(offset) !== magic) return 'no frame begins here'
   const length = bytes.readUInt32LE(offset + 4)
@@ -58,9 +58,30 @@ export function readFrame(bytes: Buffer, offset: number): Frame | string {
   if (end > bytes.length) return 'cut short'
   if (bytes.readUInt32LE(offset + 12) !== 0) return 'reserved field is not zero'
   if (crc32(bytes.subarray(offset + 12, end)) !== bytes.readUInt32LE(offset + 8)) return 'checksum'
+  return null
+}
+
+/** Where the frame at `offset`, which has no fault, ends. */
+export function frameEnd(bytes: Buffer, offset: number): number {
+  return offset + headerBytes + bytes.readUInt32LE(offset + 4)
+}
+/** Its index. */
+export function frameIdx(bytes: Buffer, offset: number): number {
+  return readIndex(bytes, offset + 16)
+}
+/** The batch it was written with. */
+export function frameBatch(bytes: Buffer, offset: number): number {
+  return readIndex(bytes, offset + 24)
+}
+
+/** Reads the frame at `offset`; a string says in words why there is none. */
+export function readFrame(bytes: Buffer, offset: number): Frame | string {
+  const fault = frameFault(bytes, offset)
+  if (fault !== null) return fault
+  const end = frameEnd(bytes, offset)
   return {
-    idx: readIndex(bytes, offset + 16),
-    batch: readIndex(bytes, offset + 24),
+    idx: frameIdx(bytes, offset),
+    batch: frameBatch(bytes, offset),
     body: bytes.subarray(offset + headerBytes, end),
     end,
   }

@@ -29,8 +29,9 @@ export type Request =
       readonly spend: Spend | null
     }
   | { readonly kind: 'sign'; readonly signAt: number }
-  | { readonly kind: 'reopen' }
-  | { readonly kind: 'watch' }
+  /** `promised`: bytes of the disk that the reserve must leave to others. */
+  | { readonly kind: 'reopen'; readonly promised: number }
+  | { readonly kind: 'watch'; readonly promised: number }
   | { readonly kind: 'close' }
 
 /** A batch to be signed is answered twice: `written` when it is durable, `signed` when the head is. */
@@ -91,8 +92,8 @@ export function serve(disk: Disk): void {
       if (signAt !== null) answer({ kind: 'signed', checkpoint: writer.sign(signAt) })
     },
     sign: ({ signAt }) => answer({ kind: 'signed', checkpoint: writer.sign(signAt) }),
-    reopen: () => answer({ kind: 'opened', opened: writer.reopen() }),
-    watch: () => answer({ kind: 'watched', watched: writer.watch() }),
+    reopen: ({ promised }) => answer({ kind: 'opened', opened: writer.reopen(promised) }),
+    watch: ({ promised }) => answer({ kind: 'watched', watched: writer.watch(promised) }),
     close: () => {
       writer.close()
       answer({ kind: 'closed' })

@@ -47,8 +47,14 @@ export class TileWriter {
 }
 
 function writeTile(path: string, bytes: Uint8Array): void {
-  mkdirSync(dirname(path), { recursive: true })
-  writeFileSync(path, bytes, { mode: 0o600 })
+  try {
+    writeFileSync(path, bytes, { mode: 0o600 })
+  } catch (error) {
+    // Only the first tile of a folder finds none.
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+    mkdirSync(dirname(path), { recursive: true })
+    writeFileSync(path, bytes, { mode: 0o600 })
+  }
 }
 
 /** Writes a tile unless the disk already holds it, byte for byte: what recovery does. */

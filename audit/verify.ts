@@ -11,7 +11,7 @@ import type { Place } from './errors.ts'
 import { byName, cosignedBy, type Cosigned } from './cosign.ts'
 import { parseVkey, parseWitnessKey, type Verifier } from './note.ts'
 import { isTornTail, listSegments } from './recover.ts'
-import { readFrame, segmentFirst } from './segment.ts'
+import { frameBatch, frameEnd, frameFault, frameIdx, headerBytes, segmentFirst } from './segment.ts'
 import { TileWriter } from './tile.ts'
 import { Frontier, leafHashInPlace } from './tree.ts'
 import { keptNotes } from './witnesses.ts'
@@ -68,6 +68,7 @@ interface Reading {
   /** Size of the last head the events were found to match. */
   matched: number
   batch: number
+  readonly window: Buffer
 }
 
 function violated(
@@ -202,35 +203,77 @@ function checkHead(reading: Reading, file: string, offset: number): void {
   violated(reading, file, offset, since, what)
 }
 
+/** Read at a time: memory that is used again costs less than a new piece for every segment. */
+const windowBytes = 1024 * 1024
+
 function readFrames(reading: Reading, name: string, isLast: boolean): void {
-  const file = `seg/${name}`
-  const bytes = fs.readFileSync(join(reading.directory, file))
-  let offset = 0
-  while (offset < bytes.length) {
-    const idx = reading.frontier.size
-    const frame = readFrame(bytes, offset)
-    if (typeof frame === 'string') {
-      const unsigned =
-        isLast && idx >= reading.lastSigned && isTornTail(bytes, offset, reading.batch)
-      const place = { origin: reading.origin, idx, segment: file, offset, what: frame }
-      if (unsigned)
-        throw new Found(
-          'not-provable',
-          'the last, unsigned write is incomplete; opening the log recovers it',
-          place,
-        )
-      throw new Found('violated', frame, place)
+  const path = join(reading.directory, 'seg', name)
+  const { size } = fs.statSync(path)
+  const fd = fs.openSync(path, 'r')
+  try {
+    for (let base = 0; base < size;) {
+      const read = fs.readSync(fd, reading.window, 0, windowBytes, base)
+      if (read === 0) return
+      const bytes = reading.window.subarray(0, read)
+      const { end, fault } = readWindow(reading, name, base, bytes)
+      base += end
+      // A frame may go on past the window: it is looked at again as the first of the next.
+      if (fault === null || (fault === 'cut short' && end > 0 && base + read - end < size)) continue
+      badFrame(reading, { name, isLast, offset: base, fault })
     }
-    if (frame.idx !== idx)
-      violated(reading, file, offset, idx, `index ${frame.idx} where ${idx} belongs`)
-    if (frame.batch !== reading.batch && frame.batch !== reading.batch + 1)
-      violated(reading, file, offset, idx, `batch ${frame.batch} after batch ${reading.batch}`)
-    reading.batch = frame.batch
-    const leaf = leafHashInPlace(bytes, frame.end - frame.body.length, frame.end)
-    reading.frontier.push(leaf, reading.tiles.add)
-    checkHead(reading, file, offset)
-    offset = frame.end
+  } finally {
+    fs.closeSync(fd)
   }
+}
+
+/** Follows the frames of a window that begins at `base` of its file: where they end, and why. */
+function readWindow(
+  reading: Reading,
+  name: string,
+  base: number,
+  bytes: Buffer,
+): { readonly end: number; readonly fault: string | null } {
+  let at = 0
+  while (at < bytes.length) {
+    const fault = frameFault(bytes, at)
+    if (fault !== null) return { end: at, fault }
+    const [idx, batch, end] = [frameIdx(bytes, at), frameBatch(bytes, at), frameEnd(bytes, at)]
+    const belongs = reading.frontier.size
+    if (idx !== belongs || (batch !== reading.batch && batch !== reading.batch + 1)) {
+      const what =
+        idx === belongs
+          ? `batch ${batch} after batch ${reading.batch}`
+          : `index ${idx} where ${belongs} belongs`
+      violated(reading, `seg/${name}`, base + at, belongs, what)
+    }
+    reading.batch = batch
+    reading.frontier.push(leafHashInPlace(bytes, at + headerBytes, end), reading.tiles.add)
+    checkHead(reading, `seg/${name}`, base + at)
+    at = end
+  }
+  return { end: at, fault: null }
+}
+
+interface Bad {
+  readonly name: string
+  readonly isLast: boolean
+  readonly offset: number
+  readonly fault: string
+}
+
+/** A tail that an interrupted write explains is not provable; everything else is a violation. */
+function badFrame(reading: Reading, { name, isLast, offset, fault }: Bad): never {
+  const file = `seg/${name}`
+  const idx = reading.frontier.size
+  const place = { origin: reading.origin, idx, segment: file, offset, what: fault }
+  const tail = (): Buffer => fs.readFileSync(join(reading.directory, file)).subarray(offset)
+  if (isLast && idx >= reading.lastSigned && isTornTail(tail(), 0, reading.batch))
+    throw new Found(
+      'not-provable',
+      'the last, unsigned write is incomplete; opening the log recovers it',
+      place,
+    )
+  throw new Found('violated', fault, place)
 }
 
 async function readSegments(reading: Reading): Promise<void> {
@@ -320,6 +363,7 @@ function begin({ directory, verifierKeys }: VerifyOptions): Reading {
     lastSigned: 0,
     matched: 0,
     batch: -1,
+    window: Buffer.allocUnsafe(windowBytes),
   }
   return reading
 }

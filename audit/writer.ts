@@ -81,6 +81,8 @@ export class Writer {
   readonly #held = new Set<number>()
   #batch = -1
   #signedSize = 0
+  /** Bytes that were promised to others: the reserve is not filled at their price. */
+  #promised = 0
 
   constructor(options: WriterOptions) {
     this.#options = options
@@ -89,11 +91,12 @@ export class Writer {
   }
 
   /** Recovers, then holds the open segment. Errors: those of recover, and the disk's. */
-  open(): Opened {
+  open(promised = 0): Opened {
     const { directory, origin, signers, disk } = this.#options
     const verifiers = this.#options.verifiers ?? signers.map((signer) => signer.verifier)
     const found = recover(directory, origin, verifiers, disk)
     this.#found = found
+    this.#promised = promised
     this.#fill()
     this.#batch = found.batch
     this.#signedSize = found.signed?.size ?? 0
@@ -129,7 +132,7 @@ export class Writer {
 
   #fill(): void {
     const { reserve } = this.#options
-    if (reserve !== undefined) this.#reserve.fill(reserve.floorBytes)
+    if (reserve !== undefined) this.#reserve.fill(reserve.floorBytes + this.#promised)
   }
 
   /**
@@ -235,7 +238,8 @@ export class Writer {
   }
 
   /** Whether the open segment is still the file that its name leads to, as long as it was left. */
-  watch(): Watched {
+  watch(promised = 0): Watched {
+    this.#promised = promised
     const { directory, disk } = this.#options
     const held = fstatSync(this.#segment.fd)
     const named = statSync(this.#segment.path, { throwIfNoEntry: false })
@@ -270,12 +274,12 @@ export class Writer {
   }
 
   /** After a failed write: cuts back to what was durable, then recovers as if just started. */
-  reopen(): Opened {
+  reopen(promised = this.#promised): Opened {
     this.close()
     const { disk } = this.#options
     // Pages of a failed sync may look written and not be: only what was synced before it counts.
     for (const open of [this.#segment, this.#notes])
       if (statSync(open.path).size > open.bytes) disk.truncate(open.path, open.bytes)
-    return this.open()
+    return this.open(promised)
   }
 }

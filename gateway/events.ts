@@ -189,13 +189,13 @@ export function identityEvent(event: IdentityEvent): EventInput {
 }
 
 function passkeyEvent(event: PasskeyEvent): EventInput {
-  const { code, source, at: time, by, subject, passkey, name } = event
+  const { code, source, at: time, by, byParty, subject, passkey, name } = event
   const added = code === 'passkey.add'
   return {
     code: 'admin.call',
     src: at(source),
     time,
-    actor: { uid: by },
+    actor: { uid: by, party: byParty },
     status: 'success',
     message: `passkey ${added ? 'added' : 'removed'}: ${name}`,
     data: {
@@ -213,13 +213,13 @@ const IDP_VERBS = {
   'idp.remove': { verb: 'delete', operation: 'idp:remove', message: 'removed' },
 } as const
 
-function idpEvent({ code, source, at: time, by, idp, changes }: IdpEvent): EventInput {
+function idpEvent({ code, source, at: time, by, byParty, idp, changes }: IdpEvent): EventInput {
   const { verb, operation, message } = IDP_VERBS[code]
   return {
     code: 'admin.call',
     src: at(source),
     time,
-    actor: { uid: by },
+    actor: { uid: by, party: byParty },
     status: 'success',
     message: `provider of a company ${message}: ${idp}`,
     data: { operation, verb, entity: `idp:${idp}`, changes },
@@ -227,7 +227,11 @@ function idpEvent({ code, source, at: time, by, idp, changes }: IdpEvent): Event
 }
 
 function accountEvent(event: AccountEvent): EventInput {
-  const common = { src: at(event.source), time: event.at, actor: { uid: event.by } }
+  const common = {
+    src: at(event.source),
+    time: event.at,
+    actor: { uid: event.by, party: event.byParty },
+  }
   switch (event.code) {
     case 'account.create': {
       const { email, party, vendor, roles, groups } = event

@@ -51,6 +51,8 @@ export type LoginAnswer =
 export interface Actor {
   readonly id: string
   readonly source: string | null
+  /** Absent where it is no person. */
+  readonly party?: 'staff' | 'vendor' | undefined
 }
 
 export interface Accounts {
@@ -164,7 +166,7 @@ async function redeem(
 function createEvent(context: Context, row: AccountRow, by: Actor): IdentityEvent {
   const { email, party, vendor, roles, groups } = row
   const subject = `${context.issuer}|${row.sub}`
-  const common = { at: context.now(), source: by.source, by: by.id }
+  const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party }
   return { code: 'account.create', ...common, subject, email, party, vendor, roles, groups }
 }
 
@@ -215,7 +217,7 @@ async function changeAccount(
   }
   const after: AccountRow = { ...before, ...fields }
   const subject = `${context.issuer}|${sub}`
-  const common = { at: context.now(), source: by.source, by: by.id, subject }
+  const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party, subject }
   await record(context.log, {
     code: 'account.change',
     ...common,
@@ -242,7 +244,7 @@ async function link(context: Context, sub: string, to: string | null, by: Actor)
   const person = other?.person ?? newSub()
   const change = { sub, person, changedAt: context.now() }
   const subject = `${context.issuer}|${sub}`
-  const common = { at: context.now(), source: by.source, by: by.id, subject }
+  const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party, subject }
   await record(context.log, { code: 'account.change', ...common, changes: { person } })
   if ((await context.store.changeAccount(change)) !== 'changed')
     throw new IdentityError('account.unknown')

@@ -71,6 +71,7 @@ export interface AccountCreateEvent extends Common {
   readonly groups: readonly string[]
   /** `<iss>|<sub>` of who did it, or `bootstrap`, `system`. */
   readonly by: string
+  readonly byParty?: Party | undefined
 }
 
 /** An account is about to change; `changes` names the fields and, but for the password, their new values. */
@@ -78,6 +79,7 @@ export interface AccountChangeEvent extends Common {
   readonly code: 'account.change'
   readonly subject: string
   readonly by: string
+  readonly byParty?: Party | undefined
   readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
 }
 
@@ -100,6 +102,7 @@ export interface PasskeyEvent extends Common {
   readonly code: 'passkey.add' | 'passkey.remove'
   readonly subject: string
   readonly by: string
+  readonly byParty?: Party | undefined
   /** The credential id. */
   readonly passkey: string
   readonly name: string
@@ -110,6 +113,7 @@ export interface IdpEvent extends Common {
   readonly code: 'idp.create' | 'idp.change' | 'idp.remove'
   readonly idp: string
   readonly by: string
+  readonly byParty?: Party | undefined
   readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
 }
 

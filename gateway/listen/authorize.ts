@@ -83,3 +83,13 @@ export async function authorize(
   if (!decision.allow) throw toRefusal(decision)
   return { subject, source, decision: ref }
 }
+
+/** Who does something about accounts, and from where, as the events of it say. */
+export function doneBy(by: {
+  readonly subject: { readonly id: string; readonly party: string }
+  readonly source: { readonly ip: string | null }
+}): { readonly id: string; readonly source: string | null; readonly party?: 'staff' | 'vendor' } {
+  const { id, party } = by.subject
+  const person = party === 'staff' || party === 'vendor'
+  return { id, source: by.source.ip, ...(person ? { party } : {}) }
+}

@@ -358,13 +358,17 @@ export class PolicyService implements Disposable {
     { identity: { revision, digest } }: Candidate,
     reason: string,
   ): Promise<void> {
-    await this.#parts.log.append({
-      code: 'policy.rollback',
-      message: `policy ${revision} taken off trial: ${reason}`,
-      status: 'success',
-      data: { revision, bundle_sha256: digest },
-    })
-    await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
+    try {
+      await this.#parts.log.append({
+        code: 'policy.rollback',
+        message: `policy ${revision} taken off trial: ${reason}`,
+        status: 'success',
+        data: { revision, bundle_sha256: digest },
+      })
+    } finally {
+      // What only the candidate let in is decided again even where that could not be recorded: it takes access, and gives none.
+      await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
+    }
   }
 
   /** An engine that decides beside the one in force; what loops in it is blamed on its own bundle. */

@@ -2,7 +2,7 @@
  * Recordings of this node: room is set aside and auditors are there before a session that must be recorded opens; every
  * part's hash is in the log; what cannot be recorded any more ends the session.
  */
-import { statfs } from 'node:fs/promises'
+import { stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import {
   AuditError,
@@ -19,6 +19,7 @@ import {
   type AuditLog,
   type Format,
   type Part,
+  type Promised,
   type Recipient,
   type RecorderLimits,
   type RecordingDisk,
@@ -33,8 +34,9 @@ type WebRequest = Parameters<typeof webLine>[0]
 export interface RecordingsOptions {
   readonly directory: string
   readonly auditors: Pick<AuditorStore, 'list'>
-  readonly log: Pick<AuditLog, 'append'>
-  /** Free bytes that no recording may touch: the log lives there too. */
+  /** On the same disk it has the one account of its room, and recordings are promised theirs by it. */
+  readonly log: Pick<AuditLog, 'append' | 'admit' | 'directory' | 'room'>
+  /** Free bytes that no recording may touch. */
   readonly floorBytes: number
   /** What one session may take at most. */
   readonly sessionBytes: number
@@ -61,8 +63,6 @@ export interface Recorded {
   readonly maxBytes: number
 }
 
-/** The session's events, over and above the recording itself (audit brief, section 4). */
-const EVENT_BYTES = 64 * 1024
 /**
  * Recorded bytes are more than those that passed, by how small the pieces are: a Modbus request of 12 bytes has its
  * addresses, its verdict and its block around it (7.2 times, measured; 15.2 where each is refused, over IPv6); a control
@@ -106,9 +106,10 @@ export class Recordings {
     const { auditors, directory, log, now, random, limits, disk, report } = this.#options
     const sealedTo = await recipients(auditors)
     const format = formatOf(session.kind)
-    const recording = new SessionRecording(session, format, sealedTo, this.#options, () =>
-      this.#open.delete(recording),
-    )
+    const recording = new SessionRecording(session, format, sealedTo, this.#options, () => {
+      this.#open.delete(recording)
+      recording.room?.release()
+    })
     await this.#reserve(recording, this.#budget(session))
     try {
       const recorder = await Recorder.open({
@@ -128,6 +129,7 @@ export class Recordings {
         clock: { now },
         random,
         disk,
+        written: (bytes) => recording.room?.used(bytes),
         logged: (part) => appendPart(log, session, part),
         failed(error) {
           tellFailure(log, session, error).catch((unlogged: unknown) =>
@@ -139,7 +141,7 @@ export class Recordings {
       })
       recording.attach(recorder)
     } catch (cause) {
-      this.#open.delete(recording)
+      recording.over()
       throw unavailable('the recording could not be begun', cause)
     }
     return recording
@@ -154,18 +156,25 @@ export class Recordings {
 
   /** Once what is free is known nothing is awaited, so that two cannot be given the same room. */
   async #reserve(recording: SessionRecording, budget: number): Promise<void> {
-    const { directory, floorBytes, free = freeBytes } = this.#options
+    const { directory, floorBytes, log, free = freeBytes } = this.#options
     let available: number
+    let shared: boolean
     try {
+      shared = (await deviceOf(directory)) === (await deviceOf(log.directory))
       available = await free(directory)
     } catch (cause) {
       throw unavailable('it is not known how much room the disk has', cause)
     }
-    const need = budget + EVENT_BYTES
-    if (available - this.reserved - need < floorBytes)
+    const left = available - (shared ? log.room.reservedBytes : this.reserved) - floorBytes
+    if (left < budget)
       throw unavailable(
-        `a recording of this session may need ${need} bytes, and ${Math.max(0, available - this.reserved - floorBytes)} are left`,
+        `a recording of this session may need ${budget} bytes, and ${Math.max(0, left)} are left`,
       )
+    try {
+      if (shared) recording.room = log.admit(budget)
+    } catch (cause) {
+      throw unavailable('the audit log, on the same disk, has promised the room to others', cause)
+    }
     recording.budget = budget
     this.#open.add(recording)
   }
@@ -191,12 +200,21 @@ export class Recordings {
 
 /** Free bytes of the file system that holds `directory`, or will. */
 async function freeBytes(directory: string): Promise<number> {
-  const { bavail, bsize } = await statfs(directory).catch((error: unknown) => {
+  const { bavail, bsize } = await orAbove((path) => statfs(path), directory)
+  return bavail * bsize
+}
+
+/** Which file system holds `directory`, or will. */
+async function deviceOf(directory: string): Promise<number> {
+  return (await orAbove((path) => stat(path), directory)).dev
+}
+
+async function orAbove<T>(look: (path: string) => Promise<T>, directory: string): Promise<T> {
+  return look(directory).catch((error: unknown) => {
     const absent = error instanceof Error && 'code' in error && error.code === 'ENOENT'
     if (!absent) throw error
-    return statfs(dirname(directory))
+    return look(dirname(directory))
   })
-  return bavail * bsize
 }
 
 function unavailable(detail: string, cause?: unknown): Refusal {
@@ -275,9 +293,12 @@ export class SessionRecording {
   readonly format: Format
   readonly recipients: readonly string[]
   budget = 0
+  /** What the log promised it; undefined on a disk of its own. */
+  room: Promised | undefined
+  /** Gives back what it was promised. */
+  readonly over: () => void
   readonly #session: Recorded
   readonly #options: RecordingsOptions
-  readonly #over: () => void
   readonly #waiting = new Set<Tap>()
   #recorder: Recorder | undefined
   #packets: Track | undefined
@@ -296,7 +317,7 @@ export class SessionRecording {
     this.recipients = sealedTo.map(({ text }) => text)
     this.#session = session
     this.#options = options
-    this.#over = over
+    this.over = over
   }
 
   /** Bytes it may still write. */
@@ -377,7 +398,7 @@ export class SessionRecording {
       report(error, `the recording of session ${this.id} could not be closed`)
       return undefined
     } finally {
-      this.#over()
+      this.over()
     }
   }
 
@@ -388,7 +409,7 @@ export class SessionRecording {
     } catch (error) {
       this.#options.report(error, `what was begun for ${this.id} could not be taken away`)
     } finally {
-      this.#over()
+      this.over()
     }
   }
 }

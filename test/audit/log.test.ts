@@ -6,6 +6,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { openLog, verifyLog, type AuditLog, type LogState } from '#audit'
 import { activeRoot } from '../../audit/heartbeat.ts'
 import { faults, joinOf } from '../../audit/format/ocsf.ts'
+import { framesAfter } from '../../audit/segment.ts'
 import { faultyThread, type Fault } from './faulty.ts'
 import { logOptions, open, origin, start, stats, temporary, until, vkeys } from './fixture.ts'
 
@@ -61,6 +62,24 @@ describe('appending', () => {
     expect((await log.read(0, 10_000)).map(({ idx }) => idx)).toEqual(
       Array.from({ length: log.size }, (_, i) => i),
     )
+  })
+  test('a crowd that waits for one batch is served in two turns, not all at once', async () => {
+    const log = await open()
+    const callers = 600
+    await Promise.all(
+      Array.from({ length: callers }, async () => {
+        for (let turn = 0; turn < 4; turn++) await log.append(stats(turn))
+      }),
+    )
+    await log.close()
+    const sizes = new Map<number, number>()
+    const [name = ''] = readdirSync(join(log.directory, 'seg'))
+    const bytes = readFileSync(join(log.directory, 'seg', name))
+    for (const { batch } of framesAfter(bytes, 0)) sizes.set(batch, (sizes.get(batch) ?? 0) + 1)
+    // The first to come are not known to be a crowd.
+    const [most = 0, ...others] = [...sizes.values()].toSorted((a, b) => b - a)
+    expect(most).toBeLessThanOrEqual(callers)
+    expect(Math.max(...others)).toBeLessThanOrEqual(callers / 2)
   })
   test('an event that cannot be written is refused by code and leaves no trace', async () => {
     const log = await open()

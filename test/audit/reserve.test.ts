@@ -6,8 +6,21 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { openLog, readLog, verifyLog, type AuditLog, type EventInput, type LogState } from '#audit'
 import { realDisk, type Disk } from '../../audit/disk.ts'
+import { Ledger } from '../../audit/ledger.ts'
 import { Reserve, spendOf } from '../../audit/reserve.ts'
-import { eventually, logOptions, open, origin, start, stats, temporary, vkeys } from './fixture.ts'
+import { Writer } from '../../audit/writer.ts'
+import { identityEvent } from '../../gateway/events.ts'
+import {
+  eventually,
+  logOptions,
+  open,
+  origin,
+  signers,
+  start,
+  stats,
+  temporary,
+  vkeys,
+} from './fixture.ts'
 
 const MIB = 1024 * 1024
 const end: EventInput = {
@@ -26,6 +39,15 @@ const call = (party: 'staff' | 'vendor'): EventInput => ({
   data: { operation: 'session:cut', verb: 'update' },
 })
 
+const disabling = {
+  code: 'account.change',
+  at: 0,
+  source: null,
+  subject: 'i|v',
+  by: 'i|olga',
+  changes: { disabled: true },
+} as const
+
 describe('what an event may spend', () => {
   const rows: { name: string; event: EventInput; spend: string | null }[] = [
     { name: 'the end of a session', event: end, spend: 'closeout' },
@@ -34,6 +56,28 @@ describe('what an event may spend', () => {
       event: { code: 'recording.part', message: 'x', status: 'success', session: 's_1', data: {} },
       spend: 'closeout',
     },
+    {
+      name: 'a trial of a policy that ends by itself',
+      event: { code: 'policy.rollback', message: 'x', status: 'success', data: { revision: 'r' } },
+      spend: 'breakglass',
+    },
+    {
+      name: 'the end of a vendor’s login',
+      event: {
+        code: 'auth.logout',
+        message: 'x',
+        status: 'success',
+        actor: { uid: 'i|v', party: 'vendor' },
+        data: {},
+      },
+      spend: 'closeout',
+    },
+    {
+      name: 'staff that disable an account',
+      event: identityEvent({ ...disabling, byParty: 'staff' }),
+      spend: 'breakglass',
+    },
+    { name: 'a provider that changes one', event: identityEvent(disabling), spend: null },
     { name: 'its start', event: start, spend: null },
     { name: 'its counts', event: stats(1), spend: null },
     { name: 'what staff do', event: call('staff'), spend: 'breakglass' },
@@ -93,6 +137,22 @@ describe('the files of the reserve', () => {
     while (reserve.release('breakglass', 1));
     expect(reserve.left('closeout')).toBe(3 * MIB)
   })
+  test('are not filled at the price of what was promised to others', () => {
+    const disk: Disk = { ...realDisk, freeBytes: () => 10 * MIB }
+    const reserve = { ...sizes, floorBytes: 2 * MIB }
+    const one = new Writer({
+      directory: temporary(),
+      origin,
+      signers,
+      disk,
+      segmentBytes: MIB,
+      reserve,
+    })
+    one.open(6 * MIB)
+    expect(one.watch(6 * MIB).reserve.missing).toBe(5 * MIB)
+    expect(one.watch(5 * MIB).reserve.missing).toBe(2 * MIB)
+    one.close()
+  })
   test('are not filled at the price of the floor', () => {
     const disk: Disk = { ...realDisk, freeBytes: () => 10 * MIB }
     const reserve = new Reserve(temporary(), disk, sizes)
@@ -102,6 +162,22 @@ describe('the files of the reserve', () => {
 })
 
 describe('room for one more', () => {
+  test('is counted once: what is written of it is neither promised nor free', () => {
+    const ledger = new Ledger()
+    ledger.look({ freeBytes: 100, reserve: { closeout: 0, breakglass: 0, missing: 0 } })
+    const one = ledger.admit(60, 10)
+    expect(() => ledger.admit(31, 10)).toThrow(/no room/)
+    one.used(50)
+    expect(ledger.room).toMatchObject({ freeBytes: 50, reservedBytes: 10 })
+    expect(() => ledger.admit(31, 10)).toThrow(/no room/)
+    // More than it was promised takes from what is free, and from nobody's promise.
+    one.used(20)
+    expect(ledger.room).toMatchObject({ freeBytes: 30, reservedBytes: 0 })
+    one.release()
+    expect(ledger.room.reservedBytes).toBe(0)
+    ledger.admit(20, 10)
+    expect(() => ledger.admit(1, 10)).toThrow(/no room/)
+  })
   test('is promised until it is given back, and not twice', async () => {
     const log = await open(temporary(), { limits: { watchMs: 5, floorBytes: MIB } })
     await eventually(() => log.room.freeBytes !== null)

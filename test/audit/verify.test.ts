@@ -14,7 +14,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { formatVkey, verifyLog, type Verdict } from '#audit'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk } from '../../audit/disk.ts'
-import { readFrame } from '../../audit/segment.ts'
+import { framesAfter, headerBytes, readFrame } from '../../audit/segment.ts'
 import { heads, origin, shared, signers, temporary, vkeys, writeFrame, writer } from './fixture.ts'
 
 const now = 1_800_000_000_000
@@ -118,6 +118,37 @@ describe('one byte changed', () => {
       }
     },
   )
+  test('in a frame that goes on past what is read at a time is found, and its frame named', async () => {
+    const directory = temporary()
+    const one = writer(directory, realDisk, 8 * 1024 * 1024)
+    one.open()
+    for (let i = 0; i < 9; i++) one.write(heads(100, 'x'.repeat(900)))
+    one.sign(now)
+    one.write(heads(100, 'x'.repeat(900)))
+    one.close()
+    expect(await verify(directory)).toMatchObject({ outcome: 'proven', events: 1_000 })
+    const [name = ''] = readdirSync(join(directory, 'seg'))
+    const path = join(directory, 'seg', name)
+    const bytes = readFileSync(path)
+    const window = 1024 * 1024
+    expect(bytes.length).toBeGreaterThan(window + 100_000)
+    const [across] = [...framesAfter(bytes, 0)].filter(({ end }) => end > window)
+    if (across === undefined) throw new Error('no frame lies across')
+    const begin = across.end - across.body.length - headerBytes
+    expect(begin).toBeLessThan(window)
+    for (const at of [begin, begin + 40, window - 1, window, across.end - 1]) {
+      const changed = Buffer.from(bytes)
+      changed[at] = (changed[at] as number) ^ 1
+      writeFileSync(path, changed)
+      const place = { segment: `seg/${name}`, offset: begin, idx: across.idx }
+      expect(await verify(directory), `${at}`).toMatchObject({ outcome: 'violated', place })
+    }
+    // Cut off behind the last signed event, that is an interrupted write; before it, events are missing.
+    writeFileSync(path, bytes.subarray(0, bytes.length - 7))
+    expect(await verify(directory)).toMatchObject({ outcome: 'not-provable' })
+    writeFileSync(path, bytes.subarray(0, window))
+    expect(await verify(directory)).toMatchObject({ outcome: 'violated', place: { offset: begin } })
+  })
   test('in a stored tile is found, and its byte named', async () => {
     const directory = build(temporary(), 60)
     const path = join(directory, 'tile/0/000')

@@ -102,6 +102,21 @@ export async function makePlace(): Promise<Place> {
   return place
 }
 
+/** The place's log, but for what becomes of an event. */
+export function logWith(
+  { log }: Pick<Place, 'log'>,
+  append: AuditLog['append'],
+): Pick<AuditLog, 'append' | 'admit' | 'directory' | 'room'> {
+  return {
+    append,
+    admit: (bytes) => log.admit(bytes),
+    directory: log.directory,
+    get room() {
+      return log.room
+    },
+  }
+}
+
 export function auditorOf(name: string, { recipient }: Identity, confirmed = true): Auditor {
   return {
     name,

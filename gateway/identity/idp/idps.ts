@@ -157,7 +157,7 @@ async function record(
   changes: IdpEvent['changes'],
 ): Promise<void> {
   try {
-    await log({ code, at: now(), source: by.source, by: by.id, idp, changes })
+    await log({ code, at: now(), source: by.source, by: by.id, byParty: by.party, idp, changes })
   } catch (cause) {
     throw new IdentityError('log.unavailable', { cause })
   }

@@ -430,7 +430,7 @@ async function remove(context: Context, sub: string, id: string, by: Actor): Pro
   const row = await context.passkeyStore.findPasskey(id)
   if (row?.sub !== sub) throw new IdentityError('passkey.unknown')
   const subject = `${context.issuer}|${sub}`
-  const common = { at: context.now(), source: by.source, by: by.id, subject }
+  const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party, subject }
   await record(context, { code: 'passkey.remove', ...common, passkey: id, name: row.name })
   if (!(await context.passkeyStore.removePasskey(sub, id)))
     throw new IdentityError('passkey.unknown')

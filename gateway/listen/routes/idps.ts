@@ -4,7 +4,7 @@ import { Idp, IdpId, NewIdp, RemovedIdp } from '#api'
 import type { Identity, Idp as IdentityIdp } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
-import { authorize, type Authorization } from '../authorize.ts'
+import { authorize, doneBy, type Authorization } from '../authorize.ts'
 import { toRefusal } from './people.ts'
 
 export interface IdpRoutes extends Omit<Authorization, 'api'> {
@@ -120,9 +120,7 @@ function adding(api: Api, room: IdpRoutes): void {
         groupsClaim: request.body.groups_claim ?? 'groups',
         loginSeconds: request.body.login_s ?? 8 * 3_600,
       }
-      const added = await room.identity.idps
-        .add(entry, { id: subject.id, source: source.ip })
-        .catch(rethrow)
+      const added = await room.identity.idps.add(entry, doneBy({ subject, source })).catch(rethrow)
       return reply.status(201).send(view(added))
     },
   )
@@ -140,7 +138,7 @@ function acting(api: Api, room: IdpRoutes): void {
         const target = { kind: 'idp', id }
         const operation = act === 'disable' ? 'account:disable' : 'idp:change'
         const { subject, source } = await authorize(authorization, request, operation, target)
-        const by = { id: subject.id, source: source.ip }
+        const by = doneBy({ subject, source })
         return view(await room.identity.idps.enable(id, act === 'enable', by).catch(rethrow))
       },
     )
@@ -151,7 +149,7 @@ function acting(api: Api, room: IdpRoutes): void {
       const { id } = request.params
       const target = { kind: 'idp', id }
       const { subject, source } = await authorize(authorization, request, 'account:disable', target)
-      const by = { id: subject.id, source: source.ip }
+      const by = doneBy({ subject, source })
       return { id, people: await room.identity.idps.remove(id, by).catch(rethrow) }
     },
   )

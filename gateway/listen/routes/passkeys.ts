@@ -33,7 +33,7 @@ import {
 } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
-import { authorize } from '../authorize.ts'
+import { authorize, doneBy } from '../authorize.ts'
 import { visible, type GrantRoutes } from './grants.ts'
 import { toRefusal } from './people.ts'
 
@@ -97,7 +97,7 @@ function holding(api: Api, room: PasskeyRoutes): void {
           ],
         })
       const sub = subOf(room, subject)
-      const by = { id: subject.id, source: api.source(request).ip }
+      const by = doneBy({ subject, source: api.source(request) })
       await passkeys.remove(sub, request.params.id, by).catch(rethrow)
       return { items: (await passkeys.list(sub)).map(view) }
     },
@@ -109,7 +109,7 @@ function holding(api: Api, room: PasskeyRoutes): void {
       const { id } = request.params
       const target = { kind: 'account', id }
       const caller = await authorize({ ...room, api }, request, 'account:change', target)
-      const by = { id: caller.subject.id, source: caller.source.ip }
+      const by = doneBy(caller)
       await passkeys.reset(id, by).catch(rethrow)
       return { items: (await passkeys.list(id)).map(view) }
     },

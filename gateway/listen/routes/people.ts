@@ -11,7 +11,7 @@ import {
 import { plainAddress } from '../../facts.ts'
 import { Refusal, type ProblemCode } from '../../problem.ts'
 import type { Api } from '../api.ts'
-import { authorize, type Authorization } from '../authorize.ts'
+import { authorize, doneBy, type Authorization } from '../authorize.ts'
 
 export interface PeopleRoutes extends Omit<Authorization, 'api'> {
   readonly identity: Identity
@@ -124,10 +124,7 @@ export function peopleRoutes(api: Api, room: PeopleRoutes): void {
       const caller = await authorize(authorization, request, 'account:create')
       const { vendor, groups, ...rest } = request.body
       const account = await room.identity.accounts
-        .create(
-          { ...rest, vendor: vendor ?? null, groups: groups ?? [] },
-          { id: caller.subject.id, source: caller.source.ip },
-        )
+        .create({ ...rest, vendor: vendor ?? null, groups: groups ?? [] }, doneBy(caller))
         .catch((error: unknown) => {
           throw toRefusal(error)
         })
@@ -187,7 +184,7 @@ function changing(api: Api, room: PeopleRoutes): void {
         // Taking access away is an act of its own: it must not wait for whom making accounts waits for.
         const operation = act === 'disable' ? 'account:disable' : 'account:change'
         const caller = await authorize(authorization, request, operation, target)
-        const by = { id: caller.subject.id, source: caller.source.ip }
+        const by = doneBy(caller)
         const disabled = act === 'disable'
         return toAccount(await accounts.change(id, { disabled }, by).catch(rethrow))
       },
@@ -199,7 +196,7 @@ function changing(api: Api, room: PeopleRoutes): void {
       const { id } = request.params
       const target = { kind: 'account', id }
       const caller = await authorize(authorization, request, 'account:change', target)
-      const by = { id: caller.subject.id, source: caller.source.ip }
+      const by = doneBy(caller)
       return toAccount(await accounts.link(id, request.body.to, by).catch(rethrow))
     },
   )

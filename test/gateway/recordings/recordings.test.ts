@@ -13,9 +13,10 @@ import {
   type AuditError,
 } from '#audit'
 import { Refusal } from '../../../gateway/problem.ts'
+import { eventually } from '../../audit/fixture.ts'
 import type { Recorded, Recordings } from '../../../gateway/recordings/recordings.ts'
 import { terminalTap } from '../../../gateway/recordings/taps.ts'
-import { auditorOf, makePlace, sessionOf, type Place } from '../../support/recordings.ts'
+import { auditorOf, logWith, makePlace, sessionOf, type Place } from '../../support/recordings.ts'
 import { until } from '../../support/node.ts'
 
 const MiB = 1024 * 1024
@@ -223,9 +224,38 @@ describe('admission', () => {
     )
     const outcomes = await Promise.allSettled(asked)
     const admitted = outcomes.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
-    // 4 MiB each, and 64 KiB for the events.
+    // 4 MiB each.
     expect(admitted).toHaveLength(12)
     await Promise.all(admitted.map((one) => one.discard()))
+    expect(recordings.reserved).toBe(0)
+  })
+
+  test('on the disk of the log is promised by the log: neither gives what the other has promised', async () => {
+    const { log } = place
+    const before = log.room.reservedBytes
+    const recordings = place.open({ free: () => Promise.resolve(92 * MiB + before), floorBytes: 0 })
+    const asked = { maxBytes: 2.5 * MiB }
+    const one = await recordings.admit(sessionOf('tcp', asked), ignore)
+    expect(log.room.reservedBytes - before).toBe(40 * MiB)
+    const session = log.admit(20 * MiB)
+    expect((await refused(recordings, sessionOf('tcp', asked))).detail).toContain('left')
+    session.release()
+    const two = await recordings.admit(sessionOf('tcp', asked), ignore)
+    const tap = one.tap('192.0.2.7')
+    tap.data('in', Buffer.alloc(MiB))
+    tap.end()
+    await eventually(() => log.room.reservedBytes - before < 79 * MiB)
+    for (const each of [one, two]) await each.end('client_done')
+    expect(log.room.reservedBytes).toBe(before)
+  })
+
+  test('is refused where the log has no room, and leaves nothing promised', async () => {
+    const admit = (): never => {
+      throw new Error('log.room')
+    }
+    const log = { ...logWith(place, (event) => place.log.append(event)), admit }
+    const recordings = place.open({ log })
+    expect((await refused(recordings)).code).toBe('recording.unavailable')
     expect(recordings.reserved).toBe(0)
   })
 
@@ -414,10 +444,9 @@ describe('the next start', () => {
     const [bad, good] = [sessionOf('tcp'), sessionOf('tcp')]
     const first = place.open()
     for (const session of [bad, good]) await first.admit(session, ignore)
-    const log = {
-      append: (event: Parameters<Place['log']['append']>[0]) =>
-        event.session === bad.id ? Promise.reject(new Error('no room')) : place.log.append(event),
-    }
+    const log = logWith(place, (event) =>
+      event.session === bad.id ? Promise.reject(new Error('no room')) : place.log.append(event),
+    )
     const closed = await place.open({ log }).recover()
     expect(closed).toContain(good.id)
     expect(closed).not.toContain(bad.id)

@@ -6,7 +6,7 @@ import { heartbeatOf } from '../../../gateway/live.ts'
 import type { SessionRecording } from '../../../gateway/recordings/recordings.ts'
 import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
 import { terminate, type Cause } from '../../../gateway/sessions/terminate.ts'
-import { makePlace, sessionOf, type Place } from '../../support/recordings.ts'
+import { logWith, makePlace, sessionOf, type Place } from '../../support/recordings.ts'
 
 let place: Place
 beforeAll(async () => {
@@ -63,7 +63,9 @@ function fullRoom(session: LiveSession) {
 test('on a full disk the last counts are passed over, and the parts and both ends are recorded', async () => {
   const session = sessionIn()
   const { room, codes, stored, reports, append } = fullRoom(session)
-  session.recording = await place.open({ log: { append } }).admit(recorded, () => undefined)
+  session.recording = await place
+    .open({ log: logWith(place, append) })
+    .admit(recorded, () => undefined)
   const tap = session.recording.tap('192.0.2.7')
   tap.data('out', Buffer.from('$ '))
   session.flow.add('out', 2, place.now)

@@ -1,0 +1,58 @@
+/**
+ * One account of the room on the log's disk: what is free, what is promised to whoever was admitted, what is kept back.
+ * Everything that writes to that disk is admitted here, or two could be promised the same room. docs/audit.md section
+ * "A full disk".
+ */
+import type { Promised, Room } from './contract.ts'
+import { AuditError } from './errors.ts'
+import type { Watched } from './writer.ts'
+
+export class Ledger {
+  #room: Room = { freeBytes: null, reservedBytes: 0, reserve: null }
+
+  get room(): Room {
+    return this.#room
+  }
+
+  /** What the disk was last seen to hold. */
+  look({ freeBytes, reserve }: Pick<Watched, 'freeBytes' | 'reserve'>): void {
+    this.#room = { ...this.#room, freeBytes, reserve }
+  }
+
+  /** Promises `bytes`, where `floorBytes` stay free beside all promises; throws AuditError log.room where not. */
+  admit(bytes: number, floorBytes: number): Promised {
+    const { freeBytes, reservedBytes } = this.#room
+    const left = freeBytes === null ? Infinity : freeBytes - reservedBytes - bytes
+    if (left < floorBytes) throw noRoom(bytes, reservedBytes)
+    this.#change(bytes, 0)
+    let held = bytes
+    const give = (given: number, written: number): void => {
+      held -= given
+      this.#change(-given, written)
+    }
+    return {
+      used: (written) => {
+        give(Math.min(held, written), written)
+      },
+      release: () => give(held, 0),
+    }
+  }
+
+  /** What is written is no longer free, which the disk itself says only when it is looked at again. */
+  #change(promised: number, written: number): void {
+    const { freeBytes, reservedBytes } = this.#room
+    this.#room = {
+      ...this.#room,
+      freeBytes: freeBytes === null ? null : Math.max(0, freeBytes - written),
+      reservedBytes: reservedBytes + promised,
+    }
+  }
+}
+
+/** The refusal of what has no room. */
+export function noRoom(bytes: number, reservedBytes: number): AuditError {
+  return new AuditError(
+    'log.room',
+    `the disk of the audit log has no room for ${bytes} bytes more beside ${reservedBytes} promised`,
+  )
+}
