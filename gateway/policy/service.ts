@@ -11,6 +11,7 @@ import type {
   Input,
   LoadOptions,
   Partially,
+  PolicyCode,
 } from '#policy'
 import type { Actor, AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
@@ -224,8 +225,11 @@ export class PolicyService implements Disposable {
 
   /** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */
   uploader(digest: string): string {
-    const { waiting } = this.#parts.slots.state
+    const { slots, engine } = this.#parts
+    const { waiting } = slots.state
     if (waiting?.digest === digest) return waiting.by
+    if (engine.status().bundle_digest === digest)
+      throw new Refusal('policy.candidate', 'the policy with this digest is in force already')
     throw new Refusal('policy.candidate', 'no uploaded policy has this digest', {
       nextStep: 'see what waits: sallyport policy status',
     })
@@ -389,11 +393,14 @@ export class PolicyService implements Disposable {
     const { last_good: good } = slots.state
     const bytes = slots.read('last-good')
     if (good === null || bytes === null || archiveDigest(bytes) !== good.digest)
-      throw new Refusal('policy.candidate', 'no earlier policy has proved good on this node', {
-        nextStep: 'sign the rules you want with a higher --seq, and push them',
+      throw new Refusal('policy.nothing_good', 'no earlier policy has proved good on this node', {
+        nextStep:
+          'one proves good by deciding for ten minutes without an error; until then sign the rules you want with a higher --seq and push them',
       })
     if (good.digest === engine.status().bundle_digest)
-      throw new Refusal('policy.candidate', 'the last good policy is the one in force')
+      throw new Refusal('policy.nothing_good', 'the last good policy is the one in force', {
+        nextStep: 'an older one comes back with a permit: sallyport policy permit --help',
+      })
     const archive = new Uint8Array(bytes)
     const candidate = await this.#examine(archive, null, good)
     return this.#enforce(candidate, archive, 'policy.rollback', by, [by.uid], () =>
@@ -547,11 +554,28 @@ function waitingOf(
   return { digest, by, at }
 }
 
+/** What whoever signed or runs the gateway can do about a refused bundle. */
+const REFUSED_NEXT: Readonly<Partial<Record<PolicyCode, string>>> = {
+  'bundle.unsigned': 'sign it: sallyport policy sign',
+  'bundle.key':
+    'name its public key under policy.trust in the configuration of the gateway and start that again, or sign with a key that sallyport policy status lists',
+  'bundle.signature':
+    'it was changed after it was signed, or by another key: fetch or sign it again',
+  'bundle.files': 'it was changed after it was signed: fetch or sign it again',
+  'bundle.rollback':
+    'sign it with a higher --seq than the highest ever in force (sallyport policy status), or write a permit: sallyport policy permit --help',
+  'bundle.permit': 'write another: sallyport policy permit --help',
+  'bundle.poisoned': 'mend the rule that does not end, and sign with a higher --seq',
+  'bundle.loops': 'mend the rule that does not end, and sign with a higher --seq',
+  'data.schema': 'mend site.json: every key of schema/site.json is required; then sign again',
+  'smoke.failed': 'sallyport policy test shows it too; mend the rule or vectors/, then sign again',
+}
+
 function refused(error: unknown): unknown {
   if (!(error instanceof PolicyError)) return error
   return new Refusal('policy.bundle', `the bundle was refused: ${error.code} ${error.detail}`, {
     cause: error,
     denials: [{ code: error.code, msg: error.detail }],
-    nextStep: 'docs/policy.md lists the codes; what was in force still decides',
+    nextStep: `${REFUSED_NEXT[error.code] ?? 'docs/policy.md lists the codes'}; what was in force still decides`,
   })
 }

@@ -79,6 +79,11 @@ test('without a compiler: what is missing, how to get it, and an exit code of it
   }
 })
 
+test('a label that is none is said before anybody is asked', async () => {
+  const ran = await policy('try', '0'.repeat(64), '--label', 'ring')
+  expect([ran.code, ran.err.includes('write it as NAME=VALUE, as in ring=test')]).toEqual([2, true])
+})
+
 describe.skipIf(opa === undefined)('with opa', () => {
   test('a new folder passes the gates that need no tests', { timeout: 120_000 }, async () => {
     const ran = await policy('check', at('site'))
