@@ -15,9 +15,9 @@ import type {
 } from '#policy'
 import type { Actor, AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
-import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import type { CutSession, WouldEnd, Withdrawal } from '../sessions/reevaluate.ts'
+import { Asker } from './asker.ts'
 import type { Passed } from './boot.ts'
 import { cutPreview, type CutPreview, type Replay, type Turned } from './impact.ts'
 import { look, settleLater, type PolicyParts } from './open.ts'
@@ -38,7 +38,9 @@ export interface Live {
   readonly decisions: Pick<Decisions, 'question' | 'trial'>
   /** Past decisions from a time on (epoch milliseconds) under both policies. */
   readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
-  preview(decide: (facts: Partially<Input>) => Decision): Promise<readonly WouldEnd[]>
+  preview(
+    decide: (questions: readonly Partially<Input>[]) => Promise<readonly Decision[]>,
+  ): Promise<readonly WouldEnd[]>
   withdraw(withdrawal: Withdrawal): Promise<readonly CutSession[]>
 }
 
@@ -424,21 +426,27 @@ export class PolicyService implements Disposable {
     }
   }
 
-  /** What it would do to the sessions that are open. Alone: a loop is blamed on the one engine that is beside. */
+  /** What it would do to the sessions that are open; asked in a thread of its own. Throws Refusal `policy.bundle`. */
   async #preview(candidate: Candidate): Promise<Omit<Impact, 'past'>> {
     const { revision, seq, digest } = candidate.identity
-    const engine = this.#beside(candidate)
     const live = this.#live
     if (live === undefined) return { revision, seq, digest, live: { sessions: 0, cut: [] } }
-    let asked = 0
+    await using asker = new Asker(candidate)
+    let sessions = 0
     const at = this.#parts.now()
-    const found = await live.preview((facts) => {
-      asked++
-      const input = live.decisions.question('session.reevaluate', facts, at)
-      return engine.decide('session.reevaluate', input, { decisionId: newId('d') })
-    })
-    this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
-    return { revision, seq, digest, live: { sessions: asked, cut: cutPreview(found) } }
+    try {
+      const found = await live.preview((questions) => {
+        sessions++
+        const inputs = questions.map((facts) =>
+          live.decisions.question('session.reevaluate', facts, at),
+        )
+        return asker.ask('session.reevaluate', inputs)
+      })
+      this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
+      return { revision, seq, digest, live: { sessions, cut: cutPreview(found) } }
+    } catch (error) {
+      throw refused(error)
+    }
   }
 
   /** Nothing can be said of the past where nothing is in force. Throws Refusal `policy.bundle`. */
