@@ -35,7 +35,7 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['highest seq', now.high_water],
     ['decisions', now.decisions],
     ['errors', now.errors],
-    ['can go back', now.last_good],
+    ['can go back', now.last_good && now.source !== 'last-good'],
     ['trusted keys', now.trusted_keys.join(', ')],
     [
       'decision log',
@@ -99,7 +99,8 @@ export async function push(
   if (flags.activate !== true) {
     tell(options, found, [
       ...lines,
-      `next: another person runs sallyport policy activate ${found.digest}`,
+      `next: sallyport policy activate ${found.digest}, by another person where the site asks for two;`,
+      `      or first sallyport policy try ${found.digest} --shadow`,
     ])
     return
   }
@@ -149,6 +150,11 @@ export async function trial(
       'say what to try and for whom',
       'policy try DIGEST with one of --shadow, --percent N, --label NAME=VALUE; policy try; policy try --end',
     )
+  if (label !== undefined && !/^[^=]{1,64}=.{0,128}$/.test(label))
+    throw usage(
+      `${JSON.stringify(label)} is no label of a device`,
+      'write it as NAME=VALUE, as in ring=test',
+    )
   const api = await openApi(options)
   const now = await tried(api, digest, { shadow, percent, label, end })
   tell(options, now, trialLines(now))
@@ -184,6 +190,9 @@ function trialLines(now: PolicyTrial): string[] {
       ['errors', now.errors],
     ]),
     ...turnedLines(now.differences),
+    ...(now.state === 'running'
+      ? ['next: sallyport policy try shows how it fares; sallyport policy try --end ends it']
+      : []),
   ]
 }
 

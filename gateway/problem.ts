@@ -16,6 +16,7 @@ export const problems = {
   'policy.denied': { status: 403, title: 'Policy does not allow this' },
   'policy.bundle': { status: 422, title: 'The policy bundle was refused' },
   'policy.candidate': { status: 409, title: 'There is no such policy to activate' },
+  'policy.nothing_good': { status: 409, title: 'There is no policy to go back to' },
   'policy.busy': { status: 429, title: 'Another bundle is being looked at' },
   'policy.trial': { status: 404, title: 'No policy is or was on trial' },
   'decision.limit': { status: 429, title: 'Too many decisions were asked about' },

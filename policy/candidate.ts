@@ -61,15 +61,24 @@ function vectorsOf({ vectors }: Bundle): Bundle['vectors'] {
   })
 }
 
-/** Decides the vectors a bundle carries. Errors: smoke.failed, module.eval. */
+/** The most vectors that a refusal tells of. */
+const MAX_TOLD = 8
+
+/** Decides the vectors a bundle carries. Errors: smoke.failed, which names those that come out otherwise; module.eval. */
 function decideVectors(bundle: Bundle, compiled: CompiledPolicy): void {
   const rules = rulesOf(compiled.instance(), bundle.reads, compiled.image.shape)
+  const otherwise: string[] = []
   for (const { name, point, input, effect, codes } of bundle.vectors) {
     const got = judge(rules, point, input)
     const found = (got.allow ? got.reasons : got.denials).map(({ code }) => code)
-    if (got.effect !== effect || found.toSorted().join() !== codes.toSorted().join())
-      throw new PolicyError('smoke.failed', `${name}: ${got.effect} ${found.join(', ')}`)
+    if (got.effect === effect && found.toSorted().join() === codes.toSorted().join()) continue
+    const [wanted, came] = [codes.join(', '), found.join(', ')]
+    otherwise.push(
+      `${name}: ${effect} (${wanted}) was to come out, and ${got.effect} (${came}) did`,
+    )
   }
+  if (otherwise.length > 0)
+    throw new PolicyError('smoke.failed', otherwise.slice(0, MAX_TOLD).join('; '))
 }
 
 /**

@@ -7,7 +7,7 @@ import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { shownState, type Grant, type GrantEvent } from './grant.ts'
+import { shownState, type Approval, type Grant, type GrantEvent } from './grant.ts'
 import { activation, type GrantRoom } from './request.ts'
 import type { GrantStore } from './store.ts'
 
@@ -65,22 +65,27 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   if (decision.allow) await countsOnce(room, ask, grant)
   const first = decision.denials[0]
   const approvals = grant.approvals.length + (decision.allow ? 1 : 0)
-  const event = approval(ask, grant, decision, approvals)
+  // What is worth nothing under the policy in force has others to make up for it: it says how many are needed in all.
+  const needed = decision.allow
+    ? Math.max(grant.approvals_needed, decision.obligations.approvals)
+    : grant.approvals_needed
+  const event = approval(ask, { ...grant, approvals_needed: needed }, decision, approvals)
   await room.log.append(
     decision.allow
       ? { ...event, message: 'approval given', status: 'success', disposition: 'approved' }
       : { ...event, ...REFUSED, message: 'approval refused', reason: first?.code },
   )
   if (!decision.allow) throw toRefusal(decision)
-  if (approvals >= grant.approvals_needed) await room.log.append(activation(grant, approvals))
-  const after = await room.store.approve(ask.id, {
+  if (approvals >= needed) await room.log.append(activation(grant, approvals))
+  const given: Approval = {
     by: ask.subject.id,
     email: ask.subject.email,
     at: now,
     hash: ask.hash,
     decision_id: decision.decision_id,
     signature: ask.signature ?? null,
-  })
+  }
+  const after = await room.store.approve(ask.id, given, needed)
   if (after !== undefined) return after
   const message = 'the grant changed while it was being approved'
   const without = approval(ask, grant, decision, grant.approvals.length)

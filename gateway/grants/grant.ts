@@ -35,7 +35,7 @@ export interface Grant {
   readonly state: GrantState
   readonly requester_email: string | null
   readonly approvals: readonly Approval[]
-  /** How many distinct people policy wanted when it was requested. */
+  /** How many distinct people policy wanted when it was requested, or at a later approval where that is more. */
   readonly approvals_needed: number
   readonly first_used_at: number | null
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null

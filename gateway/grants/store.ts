@@ -10,10 +10,10 @@ export interface GrantStore {
   /** The grants of one requester that name one device and have not ended, at most 32, newest first. */
   applicable(requester: string, device: string): Promise<readonly Grant[]>
   /**
-   * Adds an approval and moves to `approved` when `approvals_needed` distinct people have approved.
-   * Undefined where the grant is not waiting for approval any more, or this person has approved.
+   * Adds an approval and moves to `approved` when as many distinct people have approved as the grant needs:
+   * `needed`, or what it needed before where that is more. Undefined where the grant is not waiting for approval any more, or this person has approved.
    */
-  approve(id: string, approval: Approval): Promise<Grant | undefined>
+  approve(id: string, approval: Approval, needed: number): Promise<Grant | undefined>
   /** One transition of the table, with its time and cause. Undefined where the table forbids it. */
   apply(
     id: string,

@@ -11,12 +11,13 @@ import type {
   Input,
   LoadOptions,
   Partially,
+  PolicyCode,
 } from '#policy'
 import type { Actor, AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
-import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import type { CutSession, WouldEnd, Withdrawal } from '../sessions/reevaluate.ts'
+import { Asker } from './asker.ts'
 import type { Passed } from './boot.ts'
 import { cutPreview, type CutPreview, type Replay, type Turned } from './impact.ts'
 import { look, settleLater, type PolicyParts } from './open.ts'
@@ -37,7 +38,9 @@ export interface Live {
   readonly decisions: Pick<Decisions, 'question' | 'trial'>
   /** Past decisions from a time on (epoch milliseconds) under both policies. */
   readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
-  preview(decide: (facts: Partially<Input>) => Decision): Promise<readonly WouldEnd[]>
+  preview(
+    decide: (questions: readonly Partially<Input>[]) => Promise<readonly Decision[]>,
+  ): Promise<readonly WouldEnd[]>
   withdraw(withdrawal: Withdrawal): Promise<readonly CutSession[]>
 }
 
@@ -224,8 +227,11 @@ export class PolicyService implements Disposable {
 
   /** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */
   uploader(digest: string): string {
-    const { waiting } = this.#parts.slots.state
+    const { slots, engine } = this.#parts
+    const { waiting } = slots.state
     if (waiting?.digest === digest) return waiting.by
+    if (engine.status().bundle_digest === digest)
+      throw new Refusal('policy.candidate', 'the policy with this digest is in force already')
     throw new Refusal('policy.candidate', 'no uploaded policy has this digest', {
       nextStep: 'see what waits: sallyport policy status',
     })
@@ -393,11 +399,14 @@ export class PolicyService implements Disposable {
     const { last_good: good } = slots.state
     const bytes = slots.read('last-good')
     if (good === null || bytes === null || archiveDigest(bytes) !== good.digest)
-      throw new Refusal('policy.candidate', 'no earlier policy has proved good on this node', {
-        nextStep: 'sign the rules you want with a higher --seq, and push them',
+      throw new Refusal('policy.nothing_good', 'no earlier policy has proved good on this node', {
+        nextStep:
+          'one proves good by deciding for ten minutes without an error; until then sign the rules you want with a higher --seq and push them',
       })
     if (good.digest === engine.status().bundle_digest)
-      throw new Refusal('policy.candidate', 'the last good policy is the one in force')
+      throw new Refusal('policy.nothing_good', 'the last good policy is the one in force', {
+        nextStep: 'an older one comes back with a permit: sallyport policy permit --help',
+      })
     const archive = new Uint8Array(bytes)
     const candidate = await this.#examine(archive, null, good)
     return this.#enforce(candidate, archive, 'policy.rollback', by, [by.uid], () =>
@@ -421,21 +430,27 @@ export class PolicyService implements Disposable {
     }
   }
 
-  /** What it would do to the sessions that are open. Alone: a loop is blamed on the one engine that is beside. */
+  /** What it would do to the sessions that are open; asked in a thread of its own. Throws Refusal `policy.bundle`. */
   async #preview(candidate: Candidate): Promise<Omit<Impact, 'past'>> {
     const { revision, seq, digest } = candidate.identity
-    const engine = this.#beside(candidate)
     const live = this.#live
     if (live === undefined) return { revision, seq, digest, live: { sessions: 0, cut: [] } }
-    let asked = 0
+    await using asker = new Asker(candidate)
+    let sessions = 0
     const at = this.#parts.now()
-    const found = await live.preview((facts) => {
-      asked++
-      const input = live.decisions.question('session.reevaluate', facts, at)
-      return engine.decide('session.reevaluate', input, { decisionId: newId('d') })
-    })
-    this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
-    return { revision, seq, digest, live: { sessions: asked, cut: cutPreview(found) } }
+    try {
+      const found = await live.preview((questions) => {
+        sessions++
+        const inputs = questions.map((facts) =>
+          live.decisions.question('session.reevaluate', facts, at),
+        )
+        return asker.ask('session.reevaluate', inputs)
+      })
+      this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
+      return { revision, seq, digest, live: { sessions, cut: cutPreview(found) } }
+    } catch (error) {
+      throw refused(error)
+    }
   }
 
   /** Nothing can be said of the past where nothing is in force. Throws Refusal `policy.bundle`. */
@@ -551,11 +566,28 @@ function waitingOf(
   return { digest, by, at }
 }
 
+/** What whoever signed or runs the gateway can do about a refused bundle. */
+const REFUSED_NEXT: Readonly<Partial<Record<PolicyCode, string>>> = {
+  'bundle.unsigned': 'sign it: sallyport policy sign',
+  'bundle.key':
+    'name its public key under policy.trust in the configuration of the gateway and start that again, or sign with a key that sallyport policy status lists',
+  'bundle.signature':
+    'it was changed after it was signed, or by another key: fetch or sign it again',
+  'bundle.files': 'it was changed after it was signed: fetch or sign it again',
+  'bundle.rollback':
+    'sign it with a higher --seq than the highest ever in force (sallyport policy status), or write a permit: sallyport policy permit --help',
+  'bundle.permit': 'write another: sallyport policy permit --help',
+  'bundle.poisoned': 'mend the rule that does not end, and sign with a higher --seq',
+  'bundle.loops': 'mend the rule that does not end, and sign with a higher --seq',
+  'data.schema': 'mend site.json: every key of schema/site.json is required; then sign again',
+  'smoke.failed': 'sallyport policy test shows it too; mend the rule or vectors/, then sign again',
+}
+
 function refused(error: unknown): unknown {
   if (!(error instanceof PolicyError)) return error
   return new Refusal('policy.bundle', `the bundle was refused: ${error.code} ${error.detail}`, {
     cause: error,
     denials: [{ code: error.code, msg: error.detail }],
-    nextStep: 'docs/policy.md lists the codes; what was in force still decides',
+    nextStep: `${REFUSED_NEXT[error.code] ?? 'docs/policy.md lists the codes'}; what was in force still decides`,
   })
 }

@@ -58,7 +58,7 @@ export class Watchdog implements AsyncDisposable {
   /** For `EngineOptions.guard` of the engine in force. */
   readonly guard = this.#guardOf(IN_FORCE)
 
-  /** For that of an engine on trial or asked for a preview. */
+  /** For that of an engine on trial. */
   readonly beside = this.#guardOf(BESIDE)
 
   #guardOf(whose: number): { enter(): void; leave(): void } {

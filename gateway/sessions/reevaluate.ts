@@ -35,6 +35,16 @@ export interface WouldEnd {
   readonly cause: Cause
 }
 
+/** What is asked about a session as things stand, one question for each process seen; or why it ends unasked. */
+interface Matter {
+  readonly cause?: Cause
+  readonly open?: {
+    readonly subject: Subject
+    readonly presence: Presence
+    readonly questions: readonly Partially<Input>[]
+  }
+}
+
 /** What was decided about a session: why it ends, or what it goes on under. */
 interface Judgement {
   readonly cause?: Cause
@@ -161,14 +171,20 @@ export class Reauthorization implements Disposable {
   }
 
   /**
-   * Asks about every live session without ending any: `decide` answers in place of the policy in force.
-   * Gives those that would end, and why.
+   * Asks about every live session without ending any: `decide` answers the questions of one session in
+   * place of the policy in force, wherever it does that. Gives those that would end, and why.
    */
-  async preview(decide: (input: Partially<Input>) => Decision): Promise<readonly WouldEnd[]> {
+  async preview(
+    decide: (questions: readonly Partially<Input>[]) => Promise<readonly Decision[]>,
+  ): Promise<readonly WouldEnd[]> {
     const found: WouldEnd[] = []
     const known = new Looks(this.#room)
+    const withdrawal: Withdrawal = { trigger: 'policy', at: 0 }
     await inSlices([...this.#room.live.values()], async (session) => {
-      const { cause } = await this.#judge(session, { trigger: 'policy', at: 0 }, known, decide)
+      const matter = await this.#matter(session, withdrawal, known)
+      const decisions = matter.open === undefined ? [] : await decide(matter.open.questions)
+      const causes = decisions.map((decision) => objection(session, decision, 'policy_recheck'))
+      const cause = matter.cause ?? causes.find((one) => one !== undefined)
       if (cause !== undefined) found.push({ session, cause })
     })
     return found
@@ -218,9 +234,7 @@ export class Reauthorization implements Disposable {
   ): Promise<Cause | undefined> {
     const changed = session.changed
     const now = this.#room.now()
-    const { cause, kept } = await this.#judge(session, withdrawal, known, (facts) =>
-      this.#room.decisions.ask('session.reevaluate', facts),
-    )
+    const { cause, kept } = await this.#judge(session, withdrawal, known)
     if (cause !== undefined || kept === undefined) return cause
     for (const decision of kept.decisions) {
       session.obligations = decision.obligations
@@ -232,13 +246,22 @@ export class Reauthorization implements Disposable {
     return undefined
   }
 
-  /** The questions on facts as they are now, put to `decide`, up to the first that is not allowed. */
-  async #judge(
-    session: LiveSession,
-    withdrawal: Withdrawal,
-    known: Looks,
-    decide: (facts: Partially<Input>) => Decision,
-  ): Promise<Judgement> {
+  /** The questions on facts as they are now, decided up to the first that is not allowed. */
+  async #judge(session: LiveSession, withdrawal: Withdrawal, known: Looks): Promise<Judgement> {
+    const { cause, open } = await this.#matter(session, withdrawal, known)
+    if (open === undefined) return cause === undefined ? {} : { cause }
+    const { subject, presence, questions } = open
+    const decisions: Decision[] = []
+    for (const facts of questions) {
+      const decision = this.#room.decisions.ask('session.reevaluate', facts)
+      const against = objection(session, decision, withdrawal.reason ?? 'policy_recheck')
+      if (against !== undefined) return { cause: against }
+      decisions.push(decision)
+    }
+    return { kept: { subject, presence, decisions } }
+  }
+
+  async #matter(session: LiveSession, withdrawal: Withdrawal, known: Looks): Promise<Matter> {
     const room = this.#room
     const now = room.now()
     const reason = withdrawal.reason ?? 'policy_recheck'
@@ -262,17 +285,11 @@ export class Reauthorization implements Disposable {
       }
     // A device that is away for a moment carries nothing; what it was when last here still stands for it.
     const presence = target.presence ?? session.presence
-    const decisions: Decision[] = []
-    for (const { source, observed } of session.sights(target.presence?.listeners)) {
-      const decision = decide({
-        ...sessionFacts(subject, source, { ...target, presence }, [grant], observed),
-        session: openedFacts(session, withdrawal.trigger),
-      })
-      const cause = objection(session, decision, reason)
-      if (cause !== undefined) return { cause }
-      decisions.push(decision)
-    }
-    return { kept: { subject, presence, decisions } }
+    const questions = session.sights(target.presence?.listeners).map(({ source, observed }) => ({
+      ...sessionFacts(subject, source, { ...target, presence }, [grant], observed),
+      session: openedFacts(session, withdrawal.trigger),
+    }))
+    return { open: { subject, presence, questions } }
   }
 
   #arm(): void {

@@ -69,6 +69,23 @@ _signed if {
 	input.approval.signed == true
 }
 
-obligations contains {"approvals": facts.zone.approvals, "max_duration_s": facts.zone.max_grant_s}
+# How many approvals the grant needs in all: those made before the zone asked for signatures are worth nothing
+# here, and others must make up for them.
+obligations contains {
+	"approvals": facts.zone.approvals + _worthless,
+	"max_duration_s": facts.zone.max_grant_s,
+}
+
+_worthless := 0 if {
+	facts.zone.signed_approvals == false
+} else := count(input.approval.approvals) - count(_signed_before) if {
+	is_array(input.approval.approvals)
+}
+
+_signed_before contains a if {
+	some a in input.approval.approvals
+	is_string(a)
+	a in input.approval.grant.signers
+}
 
 obligations contains {"notify": true} if not facts.ordinary

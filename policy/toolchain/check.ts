@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { CATALOGUE, REASONS } from '../catalogue.ts'
+import type { CatalogueRow } from '../catalogue.ts'
 import { codesIn, lintTree } from './lint.ts'
 import type { Finding, Tree } from './lint.ts'
 import type { Opa } from './opa.ts'
@@ -47,7 +48,13 @@ async function attempt(
 
 /** `opa fmt`: nothing to change. */
 export async function checkFormat(opa: Opa, tree: PolicyTree = DEFAULT_TREE): Promise<Gate> {
-  return attempt('fmt', opa, tree, ['fmt', '--fail', '--list', ...folders(tree)])
+  const gate = await attempt('fmt', opa, tree, ['fmt', '--fail', '--list', ...folders(tree)])
+  if (gate.ok) return gate
+  // What the compiler says of a file that is merely laid out otherwise is no more than that.
+  const files = gate.detail.split('\n').filter((line) => line !== 'unexpected diff')
+  const plain = files.every((line) => line.endsWith('.rego'))
+  const next = 'the compiler lays these out otherwise: sallyport policy fmt DIR rewrites them'
+  return { ...gate, detail: (plain ? [...files, next] : files).join('\n') }
 }
 
 /** Rewrites the sources in the compiler's format. */
@@ -141,11 +148,24 @@ export async function lintCatalogue(tree: PolicyTree = DEFAULT_TREE): Promise<Fi
       const worded = msg === undefined || (row?.msg === msg && row.remedy === remedy)
       if (known && worded) continue
       const line = source.slice(0, source.indexOf(`"${code}"`)).split('\n').length
-      const fix = known ? `word it as ${book} does` : `add it to ${book}`
+      const other = row !== undefined && msg !== undefined ? differing({ msg, remedy }, row) : ''
+      const fix = known ? `word it as ${book} does: ${other}` : `add it to ${book}`
       findings.push({ rule: `catalogue ${code}`, file: `${prefix}${path}`, line, fix })
     }
   }
   return findings
+}
+
+/** In which words a rule and the catalogue differ. */
+function differing(
+  rule: { readonly msg: string; readonly remedy: string | undefined },
+  row: CatalogueRow,
+): string {
+  const shown = (text: string | undefined): string => (text === undefined ? 'none' : `"${text}"`)
+  return (['msg', 'remedy'] as const)
+    .filter((name) => rule[name] !== row[name])
+    .map((name) => `${name} is ${shown(row[name])} there and ${shown(rule[name])} here`)
+    .join('; ')
 }
 
 /** Codes of the catalogue that neither the Rego nor the host's own code gives. */

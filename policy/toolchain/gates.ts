@@ -9,6 +9,9 @@ import { join } from 'node:path'
 import { isDeepStrictEqual, promisify } from 'node:util'
 import { CompiledPolicy } from '../module.ts'
 import type { PolicyInstance } from '../module.ts'
+import { examineBundle } from '../candidate.ts'
+import type { Decision } from '../decision.ts'
+import { PolicyError } from '../errors.ts'
 import { ENTRYPOINTS, POINTS } from '../points.ts'
 import { readsOf } from '../reads.ts'
 import type { Made } from './build.ts'
@@ -25,6 +28,7 @@ import { dataFindings, inputFindings } from './fail-open.ts'
 import type { Trial } from './fail-open.ts'
 import type { Finding } from './lint.ts'
 import type { Opa } from './opa.ts'
+import { bundleHere } from './release.ts'
 import { LIBRARY } from './sources.ts'
 import type { PolicyTree } from './tree.ts'
 import { readVectors, vectorData } from './vectors.ts'
@@ -56,7 +60,7 @@ export async function* checkGates(tree: PolicyTree, opa: Opa): AsyncGenerator<Ga
 export type Progress = (what: string, share: number) => void
 
 /**
- * Tests, their coverage, every vector in both engines and with each single field wrong, and how long the
+ * The vectors that travel, tests, their coverage, every vector in both engines and with each single field wrong, and how long the
  * slowest takes.
  */
 export async function* testGates(
@@ -68,10 +72,20 @@ export async function* testGates(
   const directory = await mkdtemp(join(tmpdir(), 'sallyport-vectors-'))
   const data = join(directory, 'vectors.json')
   try {
+    yield await carried(made)
     const vectors = await readVectors(tree)
     await writeFile(data, JSON.stringify(await vectorData(tree)))
+    const wasm = required(made, 'policy.wasm')
+    const compiled = await CompiledPolicy.compile(
+      wasm,
+      new TextDecoder().decode(required(made, 'data.json')),
+      ENTRYPOINTS,
+    )
     const tests = await runRegoTests(opa, [data], tree)
-    yield { ...tests, detail: tests.ok ? (tests.detail.split('\n').at(-1) ?? '') : failures(tests) }
+    const detail = tests.ok
+      ? (tests.detail.split('\n').at(-1) ?? '')
+      : failures(tests, outcomes(compiled, vectors))
+    yield { ...tests, detail }
     if (!tests.ok) return
     const { percent } = await coverage(opa, [data], tree)
     yield {
@@ -79,12 +93,6 @@ export async function* testGates(
       ok: percent >= COVERAGE_FLOOR_PERCENT,
       detail: `${percent.toFixed(1)} % of the lines, at least ${COVERAGE_FLOOR_PERCENT}`,
     }
-    const wasm = required(made, 'policy.wasm')
-    const compiled = await CompiledPolicy.compile(
-      wasm,
-      new TextDecoder().decode(required(made, 'data.json')),
-      ENTRYPOINTS,
-    )
     yield await engines(tree, opa, compiled, vectors, data)
     yield failOpen({ compiled, vectors, reads: readsOf(made.reads) }, progress)
     yield speed(compiled, vectors)
@@ -101,11 +109,53 @@ function required({ files }: Made, name: string): Uint8Array<ArrayBuffer> {
 
 const MAX_FAILURES = 40
 
-/** Names of the tests that failed and what the compiler complained of, without its traces. */
-function failures({ detail }: Gate): string {
+/** The vectors that travel, decided as a gateway decides them before it takes the bundle. */
+async function carried({ files }: Made): Promise<Gate> {
+  const gate = 'carried'
+  try {
+    const bundle = await bundleHere(files)
+    await examineBundle(bundle)
+    const detail = `${bundle.vectors.length} vectors of vectors/ come out as they say`
+    return { gate, ok: true, detail }
+  } catch (error) {
+    if (!(error instanceof PolicyError)) throw error
+    return { gate, ok: false, detail: `vectors/ (${error.code}):\n${error.detail}` }
+  }
+}
+
+/** What a row says must come out, and what did, in one line: told where its test fails. */
+function outcomes(
+  compiled: CompiledPolicy,
+  vectors: readonly Vector[],
+): (test: string) => string | undefined {
+  const instanceFor = instances(compiled)
+  const byName = new Map(vectors.map((one) => [`${one.topic}: ${one.name}`, one]))
+  return (test) => {
+    const vector = byName.get(test)
+    if (vector === undefined) return undefined
+    const { point, input, data, effect, codes, obligations = {} } = vector
+    const text = JSON.stringify(input)
+    const got = instanceFor(data).evaluate(POINTS[point].entrypoint, text) as Partial<Decision>
+    const found = (got.allow === true ? got.reasons : got.denials)?.map(({ code }) => code) ?? []
+    const [wanted, came] = [said(effect, codes), said(got.effect, found)]
+    if (wanted !== came) return `${test}: ${wanted} was to come out, and ${came} did`
+    const bound = (got.obligations ?? {}) as Readonly<Record<string, unknown>>
+    const other = Object.entries(obligations)
+      .filter(([key, value]) => !isDeepStrictEqual(bound[key], value))
+      .map(([key, value]) => `${key} ${JSON.stringify(bound[key])}, not ${JSON.stringify(value)}`)
+    return `${test}: ${wanted} came out, with ${other.join('; ')}`
+  }
+}
+
+const said = (effect: unknown, codes: readonly string[]): string =>
+  `${String(effect)} (${codes.join(', ')})`
+
+/** The tests that failed and what came out, or what the compiler complained of, without its traces. */
+function failures({ detail }: Gate, outcome: (test: string) => string | undefined): string {
   const lines = detail.split('\n').map((line) => line.trim())
   const named = lines.filter((line) => /: (?:FAIL|ERROR)$|^(?:PASS|FAIL|ERROR): /.test(line))
-  const told = [...new Set(named.length === 0 ? lines : named)]
+  const worded = named.map((line) => outcome(line.replace(/: (?:FAIL|ERROR)$/, '')) ?? line)
+  const told = [...new Set(worded.length === 0 ? lines : worded)]
   const more = told.length - MAX_FAILURES
   return [...told.slice(0, MAX_FAILURES), ...(more > 0 ? [`and ${more} more`] : [])].join('\n')
 }

@@ -17,17 +17,18 @@ they find \`opa\` on PATH, in the cache, or install the one they need with Go.
 | \`rules/\` | packages \`policy.<point>\`: they fill the sets \`allow\`, \`deny\`, \`obligations\`; yours to change |
 | \`site.json\` | zones, roles, limits: data, checked against \`schema/site.json\` |
 | \`codes.json\` | the codes your rules add, with the sentence and the next step a person reads |
-| \`tests/\` | decision vectors: \`base.json\` has an input per point, the rows say what is different and what comes out |
+| \`tests/\` | decision vectors: \`base.json\` has an input per point and \`site.json\` the data they stand on, whatever yours becomes; the rows say what is different and what comes out |
 | \`vectors/\` | the few vectors that travel in the bundle; a gateway decides them before it activates |
 | \`manifest.json\` | \`revision\`: the name of this release; \`max_age_s\`: when it counts as stale, 0 for never |
 | \`schema/\` | the input, the site data and the decision, for your editor |
+| \`ci.sh\` | the gates, for any CI that runs commands |
 
 The way of a change:
 
 \`\`\`
 sallyport policy check .       format, types, writing rules, codes
 sallyport policy test .        Rego tests, coverage, vectors in both engines and with each field wrong, speed
-sallyport policy sign . --key KEY.pem --seq 1 --out bundle.tar
+sallyport policy sign . --key KEY.pem --seq 1 --out bundle.tar      the next release: --seq 2
 sallyport policy push bundle.tar
 \`\`\`
 
@@ -66,6 +67,7 @@ export async function starter(directory: string): Promise<string[]> {
   await cp(join(BASE, 'test', 'vectors', 'decisions'), join(directory, 'tests'), {
     recursive: true,
   })
+  await cp(DEFAULT_TREE.site, join(directory, 'tests', 'site.json'))
   const json = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`
   await writeFile(join(directory, 'manifest.json'), json(MANIFEST))
   await writeFile(join(directory, 'codes.json'), json({ denials: {}, reasons: {} }))

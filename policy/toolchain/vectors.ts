@@ -1,4 +1,5 @@
 /** Decision vectors: a base per point, and rows that say what is different and what must come out. */
+import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Input, Partially, Point } from '../envelope.ts'
@@ -14,7 +15,7 @@ interface Row {
   readonly point: Point
   /** Changes to the base input of the point. */
   readonly set?: Changes
-  /** Changes to the default site data. */
+  /** Changes to the site data that rows stand on. */
   readonly site?: Changes
   readonly effect: 'allow' | 'deny' | 'challenge'
   /** Codes of all denials; for an allow, of all reasons. Sorted. */
@@ -68,9 +69,16 @@ export async function baseInputs({ rows }: PolicyTree = DEFAULT_TREE): Promise<
   return Object.fromEntries(pairs) as Record<Point, Input>
 }
 
-/** The site data of a tree. */
-export async function defaultSite({ site }: PolicyTree = DEFAULT_TREE): Promise<unknown> {
-  return json(site)
+/** In the folder of rows, and no rows: the input of each point, and the site data the rows stand on. */
+const NO_ROWS: ReadonlySet<string> = new Set(['base.json', 'site.json'])
+
+/**
+ * The site data that rows stand on: `site.json` beside them, so that a site which changes its own data
+ * does not break rows that speak of other data; the tree's where there is none.
+ */
+export async function defaultSite({ site, rows }: PolicyTree = DEFAULT_TREE): Promise<unknown> {
+  const own = join(rows, 'site.json')
+  return json(existsSync(own) ? own : site)
 }
 
 /** Every vector, with its whole input and data. */
@@ -79,7 +87,7 @@ export async function readVectors(tree: PolicyTree = DEFAULT_TREE): Promise<Vect
   const site = await defaultSite(tree)
   const vectors: Vector[] = []
   for (const file of (await readdir(tree.rows)).toSorted()) {
-    if (file === 'base.json' || !file.endsWith('.json')) continue
+    if (NO_ROWS.has(file) || !file.endsWith('.json')) continue
     for (const row of await json<readonly Row[]>(join(tree.rows, file))) {
       // What a row sets inside a part that the base leaves null is completed like a caller's.
       const input = inputFor(row.point, apply(bases[row.point], row.set))

@@ -79,6 +79,11 @@ test('without a compiler: what is missing, how to get it, and an exit code of it
   }
 })
 
+test('a label that is none is said before anybody is asked', async () => {
+  const ran = await policy('try', '0'.repeat(64), '--label', 'ring')
+  expect([ran.code, ran.err.includes('write it as NAME=VALUE, as in ring=test')]).toEqual([2, true])
+})
+
 describe.skipIf(opa === undefined)('with opa', () => {
   test('a new folder passes the gates that need no tests', { timeout: 120_000 }, async () => {
     const ran = await policy('check', at('site'))
@@ -112,7 +117,13 @@ describe.skipIf(opa === undefined)('with opa', () => {
       'spaces of one’s own',
       'rules/facts.rego',
       (text) => text.replace('\nzone :=', '\nzone    :='),
-      /FAIL {2}fmt\n\s+rules\/facts\.rego/,
+      /FAIL {2}fmt\n\s+rules\/facts\.rego\n\s+the compiler lays these out otherwise: sallyport policy fmt DIR/,
+    ],
+    [
+      'a remedy that the catalogue does not know of',
+      'rules/access.rego',
+      (text) => text.replace('"access is locked"}', '"access is locked", "remedy": "approve"}'),
+      /catalogue lock\.active: word it as codes\.json does: remedy is none there and "approve" here/,
     ],
   ]
   test.for(faults)('%s is found, with its place', { timeout: 120_000 }, async (row) => {
@@ -158,7 +169,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
   /** Runs `work` with only these rows in the folder's tests. */
   const withRows = async (kept: readonly string[], work: () => Promise<void>) => {
     const names = readdirSync(at('site', 'tests')).filter(
-      (name) => name !== 'base.json' && !kept.includes(name),
+      (name) => !['base.json', 'site.json', ...kept].includes(name),
     )
     await names.reduce<() => Promise<void>>(
       (inner, name) => async () => changed(`tests/${name}`, () => '[]', inner),
@@ -184,12 +195,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
     async () => {
       const opened = (text: string) =>
         text.replace('input.client.managed == true', 'input.client.managed != false')
-      const one = (text: string) =>
-        JSON.stringify(
-          (JSON.parse(text) as { name: string }[]).filter(
-            ({ name }) => name === 'managed clients only',
-          ),
-        )
+      const one = only('managed clients only')
       await withRows(['circumstances.json'], async () =>
         changed('tests/circumstances.json', one, async () =>
           changed('rules/access.rego', opened, async () => {
@@ -198,6 +204,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
             expect(JSON.parse(tested.out)).toMatchObject({
               ok: false,
               gates: [
+                { gate: 'carried', ok: true },
                 { gate: 'tests', ok: true },
                 { gate: 'coverage', ok: false },
                 { gate: 'engines', ok: true, detail: '1 vectors alike' },
@@ -215,12 +222,51 @@ describe.skipIf(opa === undefined)('with opa', () => {
     },
   )
 
+  const only = (name: string) => (text: string) =>
+    JSON.stringify((JSON.parse(text) as { name: string }[]).filter((row) => row.name === name))
+  const closed = (text: string) =>
+    text.replace('"windows_required": false', '"windows_required": true')
+
+  test(
+    'a site’s own data: rows stand on theirs, what travels is decided on it',
+    { timeout: 300_000 },
+    async () => {
+      await withRows(['circumstances.json'], async () =>
+        changed('tests/circumstances.json', only('island'), async () =>
+          changed('site.json', closed, async () => {
+            const { out } = await policy('test', at('site'))
+            expect(out).toMatch(/ok {4}tests/)
+            expect(out).toMatch(
+              /FAIL {2}carried\n\s+vectors\/ \(smoke\.failed\):\n[^]*a vendor with a live grant: allow \(grant\.live\) was to come out, and challenge \(window\.closed\) did/,
+            )
+          }),
+        ),
+      )
+    },
+  )
+
+  test('a row that comes out otherwise says how', { timeout: 300_000 }, async () => {
+    await withRows(['circumstances.json'], async () =>
+      changed(
+        'tests/circumstances.json',
+        (text) => only('island')(text).replace('device.island"]', 'x"],"obligations":{"record":1}'),
+        async () => {
+          const { out, code } = await policy('test', at('site'))
+          expect(code).toBe(1)
+          expect(out).toContain(
+            'circumstances: island: deny (x) was to come out, and deny (device.island) did',
+          )
+        },
+      ),
+    )
+  })
+
   test('a new folder, signed, loaded and in force', { timeout: 300_000 }, async () => {
     const ran = await signTo('bundle.tar', '--json')
     expect([ran.code, ran.err]).toEqual([0, ''])
     const { gates, key_id: keyId } = JSON.parse(ran.out) as { gates: Gate[]; key_id: string }
     expect(gates.filter(({ ok }) => ok).map(({ gate }) => gate)).toEqual(
-      'fmt types lint catalogue tests coverage engines fail-open speed'.split(' '),
+      'fmt types lint catalogue carried tests coverage engines fail-open speed'.split(' '),
     )
     expect(gates.find(({ gate }) => gate === 'fail-open')?.detail).toMatch(
       /^\d{5} inputs and \d{5} decisions under other data, none opens$/,

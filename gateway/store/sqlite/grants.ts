@@ -125,7 +125,10 @@ export const grantsRoom = {
         .all(of.device, of.requester)
       return collect(db, rows)
     },
-    approve(db: DatabaseSync, args: { id: string; approval: Approval }): Grant | undefined {
+    approve(
+      db: DatabaseSync,
+      args: { id: string; approval: Approval; needed: number },
+    ): Grant | undefined {
       const before = find(db, args.id)
       const { approval } = args
       if (before === undefined || before.state !== 'requested' || approval.hash !== before.hash)
@@ -142,7 +145,9 @@ export const grantsRoom = {
         approval.decision_id,
         approval.signature === null ? null : JSON.stringify(approval.signature),
       )
-      if (before.approvals.length + 1 >= before.approvals_needed)
+      const needed = Math.max(args.needed, before.approvals_needed)
+      db.prepare('UPDATE access_grant SET approvals_needed = ? WHERE id = ?').run(needed, args.id)
+      if (before.approvals.length + 1 >= needed)
         db.prepare('UPDATE access_grant SET state = ? WHERE id = ?').run('approved', args.id)
       return find(db, args.id)
     },
@@ -180,8 +185,8 @@ export class SqliteGrantStore implements GrantStore {
   applicable(requester: string, device: string): Promise<readonly Grant[]> {
     return this.#thread.call('grants', 'applicable', { requester, device })
   }
-  approve(id: string, approval: Approval): Promise<Grant | undefined> {
-    return this.#thread.call('grants', 'approve', { id, approval })
+  approve(id: string, approval: Approval, needed: number): Promise<Grant | undefined> {
+    return this.#thread.call('grants', 'approve', { id, approval, needed })
   }
   apply(
     id: string,

@@ -243,6 +243,28 @@ describe('approving', () => {
       expect(codesSince().filter((code) => code === 'grant.activate')).toHaveLength(5)
     })
 
+    test('an approval that a stricter policy gives nothing for: one more is needed', async () => {
+      let needed = 2
+      answer((decision, point) =>
+        point === 'grant.request' || point === 'grant.approve'
+          ? { ...decision, obligations: { ...decision.obligations, approvals: needed } }
+          : decision,
+      )
+      const grant = await asked()
+      const body = { hash: grant.hash }
+      await oda.ask('POST', `/grants/${grant.id}/approve`, body)
+      needed = 3
+      const second = await olaf.ask<Grant>('POST', `/grants/${grant.id}/approve`, body)
+      expect([second.state, second.approvals.length, second.approvals_needed]).toEqual([
+        'requested',
+        2,
+        3,
+      ])
+      expect(codesSince()).not.toContain('grant.activate')
+      const opening = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+      expect(opening.body.code).toBe('grant.pending')
+    })
+
     test('the same person, from two windows at once: counts once', async () => {
       two()
       for (let round = 0; round < 5; round++) {

@@ -125,5 +125,5 @@ test('where two must agree: not the same one, not their other account, not the p
   expect((await activate(other, digest)).body.code).toBe('admin.second_person')
   expect((await activate(node.admin, digest)).status).toBe(200)
   // Going back narrows nothing that two had to agree to, and needs one.
-  expect((await second.call('POST', '/policy/rollback', {})).body.code).toBe('policy.candidate')
+  expect((await second.call('POST', '/policy/rollback', {})).body.code).toBe('policy.nothing_good')
 })

@@ -94,7 +94,11 @@ test('a node comes up with what it was built with', async () => {
 
 describe('what is refused, the old policy still deciding', () => {
   const rows: [string, () => string, RegExp][] = [
-    ['signed by nobody we trust', () => release('strange', 1, undefined, stranger), /bundle\.key/],
+    [
+      'signed by nobody we trust',
+      () => release('strange', 1, undefined, stranger),
+      /bundle\.key[^]*next {2}name its public key under policy\.trust in the configuration/,
+    ],
     [
       'a bit turned on its way',
       () => {
@@ -142,7 +146,9 @@ describe('rolled out', () => {
     )
     expect(pushed.out).toMatch(/decisions from \d{4}-\d\d-\d\dT[\d:.]+Z on/)
     expect(pushed.out).toMatch(/1 +newly_denied +session\.open +vera.* default +grant\.unapproved/)
-    expect(pushed.out).toMatch(/next: another person runs sallyport policy activate [0-9a-f]{64}/)
+    expect(pushed.out).toMatch(
+      /next: sallyport policy activate [0-9a-f]{64}, by another person where/,
+    )
     const digest = (await status()).candidate?.digest ?? ''
 
     const done = await run(await home(second, 'second'), 'policy', 'activate', digest)

@@ -211,17 +211,27 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       const asked = grant({}, { approvals_needed: 2 })
       const { id } = asked.statement
       await store.add(asked)
-      expect(await store.approve(id, approval('oda', '0'.repeat(64)))).toBeUndefined()
-      expect(await store.approve(newId('g'), approval('oda', asked.hash))).toBeUndefined()
-      const first = await store.approve(id, approval('oda', asked.hash))
+      expect(await store.approve(id, approval('oda', '0'.repeat(64)), 1)).toBeUndefined()
+      expect(await store.approve(newId('g'), approval('oda', asked.hash), 1)).toBeUndefined()
+      const first = await store.approve(id, approval('oda', asked.hash), 1)
       expect([first?.state, first?.approvals.length]).toEqual(['requested', 1])
-      expect(await store.approve(id, approval('oda', asked.hash))).toBeUndefined()
-      const second = await store.approve(id, approval('olaf', asked.hash))
+      expect(await store.approve(id, approval('oda', asked.hash), 1)).toBeUndefined()
+      const second = await store.approve(id, approval('olaf', asked.hash), 1)
       expect([second?.state, second?.approvals.map(({ by }) => by)]).toEqual([
         'approved',
         ['oda', 'olaf'],
       ])
-      expect(await store.approve(id, approval('otto', asked.hash))).toBeUndefined()
+      expect(await store.approve(id, approval('otto', asked.hash), 1)).toBeUndefined()
+    })
+    test('an approval that policy gives nothing for is made up for by another', async () => {
+      const store = await make()
+      const asked = grant({}, { approvals_needed: 1 })
+      const { id } = asked.statement
+      await store.add(asked)
+      const first = await store.approve(id, approval('oda', asked.hash), 2)
+      expect([first?.state, first?.approvals_needed]).toEqual(['requested', 2])
+      const second = await store.approve(id, approval('olaf', asked.hash), 1)
+      expect([second?.state, second?.approvals_needed]).toEqual(['approved', 2])
     })
     test('twenty approve at once: exactly as many count as were needed', async () => {
       const store = await make()
@@ -229,7 +239,7 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       await store.add(asked)
       const all = await Promise.all(
         Array.from({ length: 20 }, (_, at) =>
-          store.approve(asked.statement.id, approval(`p${at}`, asked.hash)),
+          store.approve(asked.statement.id, approval(`p${at}`, asked.hash), 1),
         ),
       )
       expect(all.filter((one) => one !== undefined)).toHaveLength(3)
@@ -251,7 +261,7 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       const { id } = one.statement
       await store.add(one)
       if (state === 'approved' || state === 'active')
-        await store.approve(id, approval('oda', one.hash))
+        await store.approve(id, approval('oda', one.hash), 1)
       const way = { active: 'use', spent: 'burn', revoked: 'revoke', rejected: 'reject' } as const
       if (state in way) await store.apply(id, way[state as keyof typeof way], NOW + 2, 'oda', 'why')
       const before = await store.find(id)
@@ -265,7 +275,7 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       const one = grant()
       const { id } = one.statement
       await store.add(one)
-      await store.approve(id, approval('oda', one.hash))
+      await store.approve(id, approval('oda', one.hash), 1)
       await store.apply(id, 'use', NOW + 5, 'vera', '')
       const again = await store.apply(id, 'use', NOW + 50, 'vera', '')
       expect([again?.state, again?.first_used_at, again?.ended]).toEqual(['active', NOW + 5, null])
@@ -278,7 +288,7 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
         const one = grant()
         const { id } = one.statement
         await store.add(one)
-        await store.approve(id, approval('oda', one.hash))
+        await store.approve(id, approval('oda', one.hash), 1)
         await Promise.all([
           store.apply(id, 'use', NOW, 'vera', ''),
           store.apply(id, 'revoke', NOW, 'oda', 'x'),

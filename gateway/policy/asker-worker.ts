@@ -1,0 +1,15 @@
+/** The thread that a candidate is asked in: what loops or eats memory here stops no decision. asker.ts. */
+import { parentPort, workerData } from 'node:worker_threads'
+import { PolicyEngine } from '#policy'
+import type { Candidate } from '#policy'
+import type { Questions } from './asker.ts'
+
+const engine = PolicyEngine.unavailable()
+engine.adopt(workerData as Candidate)
+
+/** Nobody acts on these: they have no id of their own. */
+const options = { decisionId: 'd_asked' }
+
+parentPort?.on('message', ({ point, inputs }: Questions) =>
+  parentPort?.postMessage(inputs.map((input) => engine.decide(point, input, options))),
+)
