@@ -31,13 +31,13 @@ const OPEN = new Map([
  * Puts `text` at `path`. A file is on disk before this returns, in whole or not at all, and keeps the mode
  * it had: whoever reads meanwhile, and whoever starts after a power cut, has the old file or the new one.
  * Terminals, pipes and character devices get the text as it is. Throws CliError `file.kind` for a link, a
- * folder, a disk, a socket (what is behind it is not touched), `file.unwritable`.
+ * folder, a disk, a socket (what is behind it is not touched), `file.unwritable`. `mode` is that of a new file.
  */
-export function writeOut(path: string, text: string | Uint8Array): void {
+export function writeOut(path: string, text: string | Uint8Array, mode = 0o666): void {
   const fd = OPEN.get(path)
   try {
     if (fd !== undefined) (fd === 1 ? process.stdout : process.stderr).write(text)
-    else writeTo(path, text)
+    else writeTo(path, text, mode)
   } catch (cause) {
     if (cause instanceof CliError) throw cause
     throw new CliError(
@@ -53,10 +53,10 @@ export function writeOut(path: string, text: string | Uint8Array): void {
   }
 }
 
-function writeTo(path: string, text: string | Uint8Array): void {
+function writeTo(path: string, text: string | Uint8Array, mode: number): void {
   const there = lstatSync(path, { throwIfNoEntry: false })
   if (there?.isCharacterDevice() === true || there?.isFIFO() === true) writeThrough(path, text)
-  else if (there === undefined || there.isFile()) replaceFile(path, text, there)
+  else if (there === undefined || there.isFile()) replaceFile(path, text, there, mode)
   else
     throw new CliError(`${path} is ${kindOf(there)}, and stays as it is`, {
       code: 'file.kind',
@@ -82,11 +82,17 @@ function writeThrough(path: string, text: string | Uint8Array): void {
 }
 
 /** A name of its own, made new: nothing that somebody put there is written to. */
-function replaceFile(path: string, text: string | Uint8Array, before: Stats | undefined): void {
+function replaceFile(
+  path: string,
+  text: string | Uint8Array,
+  before: Stats | undefined,
+  mode: number,
+): void {
   const name = `.${basename(path)}.${randomBytes(6).toString('hex')}`
   const beside = join(dirname(resolve(path)), name)
   try {
-    writeFileSync(beside, text, { flag: 'wx', flush: true })
+    writeFileSync(beside, text, { flag: 'wx', flush: true, mode })
+    // What is made new is made with its mode: a secret is open to nobody at no time.
     if (before !== undefined) chmodSync(beside, before.mode & 0o777)
     // A folder, a disk or a link that took its place meanwhile: a rename replaces no folder, and a link itself.
     renameSync(beside, path)

@@ -6,7 +6,7 @@ import {
   X509Certificate,
   type KeyObject,
 } from 'node:crypto'
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import type * as estRoom from '#est'
 import type { EstAnswer } from '#est'
@@ -119,7 +119,7 @@ function keyIn(file: string): KeyObject {
   if (!existsSync(file)) {
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
     const pem = privateKey.export({ type: 'pkcs8', format: 'pem' })
-    writeFileSync(file, pem, { mode: 0o600, flag: 'wx', flush: true })
+    writeOut(file, pem, 0o600)
     return privateKey
   }
   const pem = readPrivate(file, 'key')

@@ -75,6 +75,9 @@ export async function revokeDevice(
   return { device: after ?? device, revoked }
 }
 
+/** What is left to do where an id has been retired: nothing gives it back. */
+export const ANOTHER_ID = 'add the new machine under an id of its own: `sallyport device add ID`'
+
 /**
  * Readies the identity for another machine: the old certificates and tokens are revoked, the device
  * waits under the same id, and a new one-time token is made. Throws Refusal `device.state` for a
@@ -88,7 +91,7 @@ export async function replace(
   const { id, state } = device
   if (state === 'retired')
     throw new Refusal('device.state', `${id} is retired, and stays so`, {
-      nextStep: 'add the new machine under an id of its own: `sallyport device add ID`',
+      nextStep: ANOTHER_ID,
     })
   if (state === 'quarantined')
     throw new Refusal('device.state', `${id} is in quarantine`, {

@@ -160,6 +160,16 @@ describe('refused', () => {
     expect(existsSync(at('open2.crt'))).toBe(false)
   })
 
+  test('a new key that cannot be written: what to do, and nothing is left of it', async () => {
+    const ran = await enroll('a', '--key', at('nowhere/new.key'))
+    expect(complaint(ran)).toMatchObject({
+      exit: 2,
+      code: 'file.unwritable',
+      next: expect.stringContaining('name another place'),
+    })
+    expect(existsSync(at('a.crt'))).toBe(false)
+  })
+
   const wrong = [
     ['no root and no pin', ['enroll', '--key', 'k', '--out', 'o']],
     ['a roots file that is not there', ['csrattrs', '--ca', 'none.pem']],

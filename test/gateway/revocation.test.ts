@@ -386,6 +386,21 @@ describe('decommission', () => {
     expect((await node.admin.call('POST', '/devices/twice-01/token')).status).toBe(409)
   })
 
+  test('no next step sends anybody from a retired id to one that is refused as well', async () => {
+    await node.device('gone-01')
+    await node.admin.ask('POST', '/devices/gone-01/decommission', { reason: 'scrap' })
+    const calls = [
+      ['/devices/gone-01/token', {}, 'device.state'],
+      ['/devices/gone-01/replace', { reason: 'x' }, 'device.state'],
+      ['/devices', { id: 'gone-01' }, 'device.exists'],
+    ] as const
+    for (const [path, body, code] of calls) {
+      const refused = await node.admin.call('POST', path, body)
+      expect([refused.status, refused.body.code]).toEqual([409, code])
+      expect(refused.body.next_step).toContain('under an id of its own')
+    }
+  })
+
   test('its event says who, why and what ended', async () => {
     const device = await node.device('told-01')
     await using agent = await attach(node, device)

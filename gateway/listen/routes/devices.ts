@@ -18,7 +18,7 @@ import type { AuditLog } from '#audit'
 import { actorOf, srcOf } from '../../events.ts'
 import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
 import type { Presence, Registry } from '../../devices/presence.ts'
-import { decommission, replace, revokeDevice } from '../../devices/retire.ts'
+import { ANOTHER_ID, decommission, replace, revokeDevice } from '../../devices/retire.ts'
 import type { RevocationRoom } from '../../devices/revoke.ts'
 import { deviceToken, type TokenRoom } from '../../devices/token.ts'
 import { Refusal } from '../../problem.ts'
@@ -158,10 +158,7 @@ function collection(api: Api, room: DeviceRoutes): void {
         labels,
         created_at: Math.floor(room.now() / 1000),
       }
-      if (!(await room.devices.add(device)))
-        throw new Refusal('device.exists', `a device ${id} exists`, {
-          nextStep: `a new token for it: sallyport device token ${id}`,
-        })
+      if (!(await room.devices.add(device))) throw exists(await known(room, id))
       const token = await deviceToken(room.tokens, id)
       return reply.status(201).send({ device: await view(room, device), token })
     },
@@ -176,6 +173,16 @@ function collection(api: Api, room: DeviceRoutes): void {
       return await view(room, await known(room, id))
     },
   )
+}
+
+function exists({ id, state }: Device): Refusal {
+  if (state === 'retired')
+    return new Refusal('device.exists', `a device ${id} was retired, and its id with it`, {
+      nextStep: ANOTHER_ID,
+    })
+  return new Refusal('device.exists', `a device ${id} exists`, {
+    nextStep: `a new token for it: sallyport device token ${id}`,
+  })
 }
 
 function states(api: Api, room: DeviceRoutes): void {

@@ -11,6 +11,7 @@ import {
   type TokenRow,
 } from '#ca'
 import type { Device, DeviceStore } from '../../devices/device.ts'
+import { ANOTHER_ID } from '../../devices/retire.ts'
 import { revokeAndCut, type Reach, type RevocationRoom } from '../../devices/revoke.ts'
 import { deviceToken, TOKEN_LIFETIME_S, type TokenRoom } from '../../devices/token.ts'
 import { Refusal } from '../../problem.ts'
@@ -176,7 +177,10 @@ async function tokenOf(room: TokenRoutes, device: string, token: string): Promis
 function takesTokens({ id, state }: Device): void {
   if (state !== 'revoked' && state !== 'retired') return
   throw new Refusal('device.state', `the device is ${state}; it gets no token`, {
-    nextStep: `ready it for another machine: sallyport device replace ${id} --reason …`,
+    nextStep:
+      state === 'retired'
+        ? ANOTHER_ID
+        : `ready it for another machine: sallyport device replace ${id} --reason …`,
   })
 }
 

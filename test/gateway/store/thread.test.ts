@@ -7,7 +7,11 @@ import { DatabaseSync } from 'node:sqlite'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { newId } from '../../../gateway/ids.ts'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
-import { DirectoryInUse, lockDirectory } from '../../../gateway/store/sqlite/lock.ts'
+import {
+  DirectoryInUse,
+  DirectoryUnusable,
+  lockDirectory,
+} from '../../../gateway/store/sqlite/lock.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 
@@ -140,6 +144,15 @@ describe('one gateway per directory', () => {
     expect(() => lockDirectory(path)).toThrow(DirectoryInUse)
     first[Symbol.dispose]()
     lockDirectory(path)[Symbol.dispose]()
+  })
+
+  test('what the system refuses is not said to be held by another gateway', () => {
+    const path = join(directory, 'lock-text')
+    writeFileSync(path, 'no lock, but long enough to be looked at'.repeat(100))
+    for (const wrong of [path, join(directory, 'no', 'lock')]) {
+      expect(() => lockDirectory(wrong)).toThrow(DirectoryUnusable)
+      expect(() => lockDirectory(wrong)).toThrow('cannot be locked')
+    }
   })
 
   test('a process that was killed holds nothing', async () => {
