@@ -2,17 +2,45 @@
  * Modbus/TCP as a gate: requests are read whole, judged, and written anew; nothing is passed on as
  * it came. Replies reach the client in the order of its requests. audit brief, section 6.
  */
-import { read, refusal, type Operation, type Rules, type Window } from './verdict.ts'
+import {
+  ILLEGAL_FUNCTION,
+  read,
+  refusal,
+  type Operation,
+  type Rules,
+  type Span,
+  type Window,
+} from './verdict.ts'
 
 export type { Window } from './verdict.ts'
 
 export interface ModbusOptions extends Rules {
   readonly level: number
   readonly windows: ReadonlyArray<readonly Window[]>
+  /**
+   * Asked of each well-formed request that the rules let pass, at once and in order. `hold`: it goes on, and what comes
+   * behind it, when `settle` says so. Absent: every one passes.
+   */
+  readonly rule?: (request: ModbusRequest) => Ruling
 }
+
+/** A request as whoever rules on it sees it. */
+export interface ModbusRequest {
+  /** Names it to `settle`. */
+  readonly number: number
+  readonly operation: Operation
+  readonly unit: number
+  readonly functionCode: number
+  /** What it touches: none where it names no addresses, two where it reads and writes. */
+  readonly spans: readonly Span[]
+}
+
+export type Ruling = 'pass' | 'hold' | 'refuse'
 
 /** What was asked, and whether it passed. */
 export interface ModbusVerdict {
+  /** Of its request, as whoever ruled on it was told. */
+  readonly number: number
   readonly allowed: boolean
   /** The whole frame, as the client sent it. */
   readonly request: Uint8Array
@@ -37,9 +65,14 @@ interface Outstanding {
   readonly tid: number
   readonly unit: number
   readonly functionCode: number
+  verdict: ModbusVerdict
   /** Set once it can be answered; a refused request has its answer from the start. */
   answer: Uint8Array | undefined
-  readonly since: number
+  /** What the target has not got yet; a held one keeps those behind it. */
+  unsent: Uint8Array | undefined
+  held: boolean
+  /** When it came, or, once the target has it, when that was. */
+  since: number
 }
 
 const HEADER = 7
@@ -48,6 +81,8 @@ const MAX_OUTSTANDING = 16
 const MAX_QUEUED = 64
 const TIMEOUT_MS = 5_000
 const SERVER_BUSY = 6
+/** The way to the target is ours, and it is shut: the target is not at fault, and 04 would say that it is. */
+const PATH_UNAVAILABLE = 0x0a
 const TARGET_SILENT = 0x0b
 
 function frame(tid: number, unit: number, pdu: Uint8Array): Uint8Array {
@@ -63,6 +98,14 @@ function exceptionTo(
   code: number,
 ): Uint8Array {
   return frame(request.tid, request.unit, Uint8Array.of(request.functionCode | 0x80, code))
+}
+
+/** Answers a request that has not gone on, and never will. */
+function shut(one: Outstanding): void {
+  one.answer = exceptionTo(one, PATH_UNAVAILABLE)
+  one.unsent = undefined
+  one.held = false
+  one.verdict = { ...one.verdict, allowed: false, exception: PATH_UNAVAILABLE }
 }
 
 /** Collects frames of at most 260 octets from any chunks. */
@@ -101,10 +144,13 @@ class Frames {
 }
 
 export class ModbusGate {
-  readonly #rules: Rules
+  readonly #rules: ModbusOptions
   readonly #fromClient = new Frames()
   readonly #fromTarget = new Frames()
   readonly #outstanding: Outstanding[] = []
+  /** Those of them whose verdict has not been told yet, because they are held or behind one that is. */
+  readonly #queue: Outstanding[] = []
+  #number = 0
   #closed = false
 
   constructor(options: ModbusOptions) {
@@ -126,34 +172,84 @@ export class ModbusGate {
         return this.#violation('function code is not a request', toTarget, verdicts)
       if (this.#outstanding.length >= MAX_QUEUED)
         return this.#violation('too many requests without an answer', toTarget, verdicts)
-      verdicts.push(this.#judge(whole, pdu, now, toTarget))
+      this.#judge(whole, pdu, now)
+      this.#go(now, toTarget, verdicts)
     }
     return { toTarget, toClient: this.#ready(), verdicts }
   }
 
-  #judge(whole: Uint8Array, pdu: Uint8Array, now: number, toTarget: Uint8Array[]): ModbusVerdict {
+  /**
+   * What became of a request that was held: it passes, or is answered that it cannot. One that was answered meanwhile,
+   * because that took too long, passes no more.
+   */
+  settle(number: number, passes: boolean, now: number): GateOutcome {
+    const toTarget: Uint8Array[] = []
+    const verdicts: ModbusVerdict[] = []
+    const held = this.#queue.find((one) => one.verdict.number === number)
+    if (held !== undefined && held.held && !this.#closed) {
+      held.held = false
+      if (!passes) shut(held)
+      this.#go(now, toTarget, verdicts)
+    }
+    return { toTarget, toClient: this.#ready(), verdicts }
+  }
+
+  /** How many requests wait for `settle`. */
+  get holding(): number {
+    return this.#closed ? 0 : this.#queue.filter(({ held }) => held).length
+  }
+
+  /** Puts a whole request behind those before it, with the answer that it has already. */
+  #judge(whole: Uint8Array, pdu: Uint8Array, now: number): void {
     const tid = ((whole[0] ?? 0) << 8) | (whole[1] ?? 0)
     const unit = whole[6] ?? 0
     const functionCode = pdu[0] ?? 0
     const reading = read(pdu)
     const waiting = this.#outstanding.filter(({ answer }) => answer === undefined).length
-    const exception =
+    const number = ++this.#number
+    let exception =
       refusal(unit, pdu, reading, this.#rules) ??
       (waiting >= MAX_OUTSTANDING ? SERVER_BUSY : undefined)
+    const { operation, spans } = reading
+    const ruling =
+      exception === undefined
+        ? this.#rules.rule?.({ number, operation, unit, functionCode, spans })
+        : undefined
+    if (ruling === 'refuse') exception = ILLEGAL_FUNCTION
     const request = { tid, unit, functionCode }
-    const answer = exception === undefined ? undefined : exceptionTo(request, exception)
-    this.#outstanding.push({ ...request, answer, since: now })
-    if (exception === undefined) toTarget.push(frame(tid, unit, pdu))
-    const [first] = reading.spans
-    return {
-      allowed: exception === undefined,
-      request: whole,
-      operation: reading.operation,
-      unit,
-      functionCode,
-      address: first?.address ?? null,
-      quantity: first?.quantity ?? null,
-      exception: exception ?? null,
+    const one: Outstanding = {
+      ...request,
+      verdict: {
+        number,
+        allowed: exception === undefined,
+        request: whole,
+        operation,
+        unit,
+        functionCode,
+        address: spans[0]?.address ?? null,
+        quantity: spans[0]?.quantity ?? null,
+        exception: exception ?? null,
+      },
+      answer: exception === undefined ? undefined : exceptionTo(request, exception),
+      unsent: exception === undefined ? frame(tid, unit, pdu) : undefined,
+      held: ruling === 'hold',
+      since: now,
+    }
+    this.#outstanding.push(one)
+    this.#queue.push(one)
+  }
+
+  /** Lets go what nothing holds any more, in the order in which it came. */
+  #go(now: number, toTarget: Uint8Array[], verdicts: ModbusVerdict[]): void {
+    for (;;) {
+      const next = this.#queue[0]
+      if (next === undefined || next.held) return
+      this.#queue.shift()
+      verdicts.push(next.verdict)
+      if (next.unsent === undefined) continue
+      toTarget.push(next.unsent)
+      next.unsent = undefined
+      next.since = now
     }
   }
 
@@ -169,6 +265,7 @@ export class ModbusGate {
       const asked = this.#outstanding.find(
         (one) =>
           one.answer === undefined &&
+          one.unsent === undefined &&
           one.tid === tid &&
           one.unit === whole[6] &&
           one.functionCode === functionCode,
@@ -184,13 +281,18 @@ export class ModbusGate {
     const late = (began: number | undefined) => began !== undefined && now - began >= TIMEOUT_MS
     if (late(this.#fromClient.since))
       return this.#violation('a frame did not end within 5 s', [], [])
-    for (const one of this.#outstanding)
-      if (one.answer === undefined && now - one.since >= TIMEOUT_MS)
-        one.answer = exceptionTo(one, TARGET_SILENT)
+    for (const one of this.#outstanding) {
+      if (one.answer !== undefined || now - one.since < TIMEOUT_MS) continue
+      if (one.unsent === undefined) one.answer = exceptionTo(one, TARGET_SILENT)
+      else shut(one)
+    }
+    const toTarget: Uint8Array[] = []
+    const verdicts: ModbusVerdict[] = []
+    this.#go(now, toTarget, verdicts)
     // After the answers: what it left unsaid has been waited for as long.
     if (late(this.#fromTarget.since))
-      return this.#violation('reply: a frame did not end within 5 s', [], [])
-    return { toTarget: [], toClient: this.#ready(), verdicts: [] }
+      return this.#violation('reply: a frame did not end within 5 s', toTarget, verdicts)
+    return { toTarget, toClient: this.#ready(), verdicts }
   }
 
   /** When `tick` has something to do, in the same clock; undefined while nothing waits. */
@@ -220,10 +322,13 @@ export class ModbusGate {
     verdicts: readonly ModbusVerdict[],
   ): GateOutcome {
     this.#closed = true
+    // What is held never goes on now, and is told as what it is.
+    const never = this.#queue.splice(0)
+    for (const one of never) if (one.unsent !== undefined) shut(one)
     return {
       toTarget,
       toClient: this.#ready(),
-      verdicts,
+      verdicts: [...verdicts, ...never.map(({ verdict }) => verdict)],
       violation: { code: 'modbus.violation', message },
     }
   }

@@ -16,7 +16,7 @@ export interface Rules {
 
 export type Operation = 'read' | 'write' | 'identify' | 'unknown'
 /** Modbus exception codes that a refusal is answered with. */
-const ILLEGAL_FUNCTION = 1
+export const ILLEGAL_FUNCTION = 1
 const ILLEGAL_ADDRESS = 2
 const ILLEGAL_VALUE = 3
 const NO_SUCH_UNIT = 0x0b
@@ -145,4 +145,22 @@ export function refusal(
     rules.windows.every((windows) => within(unit, one, windows)),
   )
   return inside ? undefined : ILLEGAL_ADDRESS
+}
+
+/**
+ * Whether `rules` let nothing pass that `bound` would refuse. Where lists overlap in a way that is not seen at a glance the
+ * answer is no: whoever asks ends what is too wide.
+ */
+export function isWithin(rules: Rules, bound: Rules): boolean {
+  if (rules.level < 1) return true
+  return (
+    rules.level <= bound.level &&
+    bound.windows.every((outer) =>
+      rules.windows.some((inner) =>
+        inner.every(({ unit, from, to }) =>
+          within(unit, { address: from, quantity: to - from + 1 }, outer),
+        ),
+      ),
+    )
+  )
 }
