@@ -151,7 +151,12 @@ export class Forwarder {
 
   /** Before anybody is asked or anything is dialled: what the pinned approvers signed, where there are any. */
   #signed({ process, grant, modbus }: Ask): Signed | undefined {
-    const admitted = this.#options.twoKeys?.admit({ process, grant, otLevel: modbus?.level })
+    const admitted = this.#options.twoKeys?.admit({
+      process,
+      grant,
+      otLevel: modbus?.level,
+      otWindows: modbus?.windows,
+    })
     if (admitted?.ok === false) throw new Refused(admitted.code, admitted.detail)
     return admitted
   }

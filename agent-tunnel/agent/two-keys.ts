@@ -12,6 +12,7 @@ import {
   type ApproverSet,
   type ApproversFault,
 } from '#approval'
+import type { ModbusOptions } from '#ot'
 import type { Clock } from '#tunnel'
 import type { AgentConfig } from './config.ts'
 import { AgentError, messageOf } from './errors.ts'
@@ -140,6 +141,7 @@ export function rotateApprovers(
 interface Ask {
   readonly process: string
   readonly otLevel: number | undefined
+  readonly otWindows?: ModbusOptions['windows'] | undefined
   readonly grant: unknown
 }
 

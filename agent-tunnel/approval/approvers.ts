@@ -13,7 +13,13 @@ import {
   type SigningKey,
 } from './assertion.ts'
 import { readParty } from './signed.ts'
-import { canonical, hashOf, readStatement, type Statement } from './statement.ts'
+import {
+  canonical,
+  hashOf,
+  readStatement,
+  type AddressWindow,
+  type Statement,
+} from './statement.ts'
 
 /** One passkey that counts, and whose: a person may have several, and counts once. */
 export interface Approver {
@@ -157,6 +163,8 @@ export interface Opening {
   readonly process: string
   /** The Modbus level it says it holds the session to; undefined where it says it is none. */
   readonly otLevel: number | undefined
+  /** The addresses it says it holds the session to: lists of windows that must all hold. */
+  readonly otWindows?: ReadonlyArray<readonly AddressWindow[]> | undefined
   /** Statement and assertions as they came: `{ statement, assertions }`. */
   readonly grant: unknown
   /** Epoch seconds, by a clock that the gateway does not set. */
@@ -168,7 +176,7 @@ const no = (code: ApproversFault, detail: string) => ({ ok: false, code, detail 
 /** Whether enough pinned people signed a grant for exactly this; gives its statement and hash. */
 export function checkOpening(
   set: ApproverSet,
-  { process, otLevel, grant, now }: Opening,
+  { process, otLevel, otWindows, grant, now }: Opening,
 ): ApproversOutcome<{ readonly statement: Statement; readonly hash: string }> {
   if (typeof grant !== 'object' || grant === null || !('statement' in grant))
     return no('approvers.missing', 'the gateway showed no signed grant')
@@ -176,7 +184,10 @@ export function checkOpening(
   const assertions: unknown = 'assertions' in grant ? grant.assertions : undefined
   if (statement === undefined || !Array.isArray(assertions))
     return no('approvers.statement', 'what the gateway showed is no signed grant')
-  const fault = targetFault(set, statement, process) ?? levelFault(set, statement, process, otLevel)
+  const fault =
+    targetFault(set, statement, process) ??
+    levelFault(set, statement, process, otLevel) ??
+    addressFault(statement, otLevel, otWindows ?? [])
   if (fault !== undefined) return fault
   if (now + SKEW_S < statement.not_before || now - SKEW_S >= statement.not_after)
     return no('approvers.time', 'the grant is not of now, by the clock of this device')
@@ -209,6 +220,27 @@ function levelFault(
     ? undefined
     : no('approvers.level', 'the gateway asks for more than the grant was signed for')
 }
+
+/**
+ * What was signed for some addresses is opened for no others: one of the lists that must all hold lies within them. A
+ * level that writes takes addresses that were signed, whatever the gateway says of them.
+ */
+function addressFault(
+  { ot_windows: signed = [] }: Statement,
+  otLevel: number | undefined,
+  otWindows: ReadonlyArray<readonly AddressWindow[]>,
+) {
+  if (signed.length === 0 && (otLevel ?? 0) < 2) return undefined
+  if (otLevel === undefined)
+    return no('approvers.level', 'addresses were signed, so the process is opened as Modbus')
+  const within = otWindows.some((list) => list.every((one) => signed.some(holds(one))))
+  return within
+    ? undefined
+    : no('approvers.level', 'the gateway asks for other addresses than were signed')
+}
+
+const holds = (inner: AddressWindow) => (outer: AddressWindow) =>
+  outer.unit === inner.unit && outer.from <= inner.from && inner.to <= outer.to
 
 /** Whether a quorum of the people of `before` signed `next`, its immediate successor. */
 export function checkSuccession(

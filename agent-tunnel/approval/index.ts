@@ -1,5 +1,14 @@
 /** What people approved, and whether they did: the frozen statement, its signatures, the keys that count. */
-export { canonical, hashOf, readStatement, type Statement } from './statement.ts'
+export {
+  areWindows,
+  canonical,
+  hashOf,
+  MOST_WINDOWS,
+  readStatement,
+  windowsInWords,
+  type AddressWindow,
+  type Statement,
+} from './statement.ts'
 export {
   checkAssertion,
   digestOf,

@@ -4,6 +4,13 @@
  */
 import { createHash } from 'node:crypto'
 
+/** Addresses `from`..`to` of one Modbus unit, both inclusive, coils and registers alike. */
+export interface AddressWindow {
+  readonly unit: number
+  readonly from: number
+  readonly to: number
+}
+
 /** What the requester asks for and approvers approve. Instants are epoch seconds. */
 export interface Statement {
   readonly v: 1
@@ -14,6 +21,8 @@ export interface Statement {
   readonly devices: readonly string[]
   readonly processes: readonly string[]
   readonly ot_level: number
+  /** The addresses it is for, at least one; absent: it names none. */
+  readonly ot_windows?: readonly AddressWindow[]
   readonly not_before: number
   readonly not_after: number
   readonly max_duration_s: number
@@ -40,6 +49,40 @@ const isText = (value: unknown): value is string =>
   typeof value === 'string' && value.length <= 2000 && value.isWellFormed()
 const isTextOrNull = (value: unknown): boolean => value === null || isText(value)
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0
+/** So many windows one grant may name: their text stands in an OPEN of 4 KiB. */
+export const MOST_WINDOWS = 16
+
+function isWindow(value: unknown): value is AddressWindow {
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 3) return false
+  const { unit, from, to } = value as Partial<Record<keyof AddressWindow, unknown>>
+  const isAddress = (at: unknown): at is number =>
+    Number.isSafeInteger(at) && Number(at) >= 0 && Number(at) <= 65_535
+  if (!Number.isSafeInteger(unit) || !isAddress(from) || !isAddress(to)) return false
+  // 1 to 247 are units of a serial line, 255 is a device that needs no number; 0 is every unit at once.
+  return ((Number(unit) >= 1 && Number(unit) <= 247) || unit === 255) && from <= to
+}
+
+/** Whether it is a list of windows as a statement may name them: 1 to 16, none of unit 0. */
+export function areWindows(value: unknown): value is readonly AddressWindow[] {
+  return (
+    Array.isArray(value) &&
+    value.length >= 1 &&
+    value.length <= MOST_WINDOWS &&
+    value.every((one) => isWindow(one))
+  )
+}
+
+/** For people who must judge them: `unit 1, registers and coils 0–9; unit 2, register or coil 5`. */
+export function windowsInWords(windows: readonly AddressWindow[]): string {
+  return windows
+    .map(({ unit, from, to }) =>
+      from === to
+        ? `unit ${unit}, register or coil ${from}`
+        : `unit ${unit}, registers and coils ${from}–${to}`,
+    )
+    .join('; ')
+}
+
 const isNames = (value: unknown): boolean =>
   Array.isArray(value) && value.length >= 1 && value.length <= 64 && value.every(isText)
 
@@ -53,6 +96,8 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
   devices: isNames,
   processes: isNames,
   ot_level: (value) => value === 0 || value === 1 || value === 2,
+  // Only where it is there: a statement without it reads, and hashes, as one did before there were any.
+  ot_windows: areWindows,
   not_before: isCount,
   not_after: isCount,
   max_duration_s: isCount,
@@ -61,12 +106,14 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
   created_at: isCount,
 }
 
+const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>(['ot_windows'])
+
 /** The statement in `value` (parsed JSON), or undefined for anything that is not exactly one of version 1. */
 export function readStatement(value: unknown): Statement | undefined {
   if (typeof value !== 'object' || value === null) return undefined
-  const rows = Object.entries(MEMBERS)
-  if (Object.keys(value).length !== rows.length) return undefined
   const members = new Map<string, unknown>(Object.entries(value))
+  const rows = Object.entries(MEMBERS).filter(([name]) => members.has(name) || !OPTIONAL.has(name))
+  if (members.size !== rows.length) return undefined
   return rows.every(([name, is]) => members.has(name) && is(members.get(name)))
     ? (value as Statement)
     : undefined

@@ -57,7 +57,12 @@ const signed = (by: readonly SoftKey[], of: Statement = statement): readonly Ass
   by.map((key) => key.assertion(Buffer.from(hashOf(of), 'hex').toString('base64url')))
 const opening = (
   grant: unknown,
-  more: { process?: string; otLevel?: number | undefined; now?: number } = {},
+  more: {
+    process?: string
+    otLevel?: number | undefined
+    otWindows?: { unit: number; from: number; to: number }[][]
+    now?: number
+  } = {},
 ) => {
   const outcome = checkOpening(set, { process: 'plc', otLevel: 1, now: NOW, ...more, grant })
   return outcome.ok ? 'opened' : outcome.code
@@ -249,5 +254,66 @@ describe('the next set', () => {
   })
   test('is not signed by signing a grant', () => {
     expect(succession(next, signed([oda, olaf]))).toBe('approvers.quorum')
+  })
+})
+
+describe('addresses that were signed', () => {
+  const window = (from: number, to: number, unit = 1) => ({ unit, from, to })
+  const writing: Statement = {
+    ...statement,
+    ot_level: 2,
+    ot_windows: [window(0, 9), window(20, 29)],
+  }
+  const grant = { statement: writing, assertions: signed([oda, olaf], writing) }
+  const reading = { ...statement, ot_windows: [window(0, 9)] }
+  const some = { statement: reading, assertions: signed([oda, olaf], reading) }
+  const rows: readonly (readonly [string, unknown, Parameters<typeof opening>[1], string])[] = [
+    ['all of them', grant, { otLevel: 2, otWindows: [[window(0, 9), window(20, 29)]] }, 'opened'],
+    ['some of them', grant, { otLevel: 2, otWindows: [[window(3, 4)]] }, 'opened'],
+    [
+      'beside a list that is wider',
+      grant,
+      { otLevel: 2, otWindows: [[window(0, 99)], [window(3, 4)]] },
+      'opened',
+    ],
+    ['to read them', grant, { otLevel: 1, otWindows: [[window(0, 9)]] }, 'opened'],
+    ['one more', grant, { otLevel: 2, otWindows: [[window(0, 10)]] }, 'approvers.level'],
+    ['those between', grant, { otLevel: 2, otWindows: [[window(0, 29)]] }, 'approvers.level'],
+    ['of another unit', grant, { otLevel: 2, otWindows: [[window(0, 9, 2)]] }, 'approvers.level'],
+    [
+      'some of them and another',
+      grant,
+      { otLevel: 2, otWindows: [[window(0, 9), window(10, 10)]] },
+      'approvers.level',
+    ],
+    ['all there are', grant, { otLevel: 2, otWindows: [] }, 'approvers.level'],
+    ['all there are, to read', grant, { otLevel: 1, otWindows: [] }, 'approvers.level'],
+    [
+      'a level that nobody signed',
+      both,
+      { otLevel: 2, otWindows: [[window(0, 9)]] },
+      'approvers.level',
+    ],
+    [
+      'more than may be read',
+      some,
+      { otLevel: 1, otWindows: [[window(0, 10)]] },
+      'approvers.level',
+    ],
+    ['what may be read', some, { otLevel: 1, otWindows: [[window(0, 9)]] }, 'opened'],
+    ['as no Modbus', some, { process: 'hmi', otLevel: undefined }, 'approvers.level'],
+  ]
+  test.for(rows)('%s', ([, of, more, outcome]) => {
+    expect(opening(of, more)).toBe(outcome)
+  })
+
+  test('a grant to write whose addresses were edited afterwards', () => {
+    const edited = { ...writing, ot_windows: [window(0, 99)] }
+    const given = { ...grant, statement: edited }
+    expect(opening(given, { otLevel: 2, otWindows: [[window(0, 99)]] })).toBe('approvers.quorum')
+    const { ot_windows: _none, ...without } = writing
+    expect(opening({ ...grant, statement: without }, { otLevel: 2, otWindows: [[]] })).toBe(
+      'approvers.quorum',
+    )
   })
 })

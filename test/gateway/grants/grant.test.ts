@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { canonical, hashOf, type Statement } from '#approval'
+import { canonical, hashOf, readStatement, windowsInWords, type Statement } from '#approval'
 import { expiresAt, shownState, transitions, type Grant } from '../../../gateway/grants/grant.ts'
 
 const statement: Statement = {
@@ -61,6 +61,57 @@ describe('canonical', () => {
         typeof value === 'number' ? value + 1 : typeof value === 'string' ? `${value}x` : ['other']
       expect(hashOf({ ...statement, [key]: changed })).not.toBe(hashOf(statement))
     }
+  })
+})
+
+describe('addresses', () => {
+  const windows = [
+    { unit: 1, from: 0, to: 9 },
+    { unit: 255, from: 40, to: 40 },
+  ]
+  const named: Statement = { ...statement, ot_level: 2, ot_windows: windows }
+
+  test('are signed with the rest, and in words for whoever signs', () => {
+    expect(canonical(named)).toContain(
+      '"ot_level":2,"ot_windows":[{"from":0,"to":9,"unit":1},{"from":40,"to":40,"unit":255}],"processes"',
+    )
+    expect(windowsInWords(windows)).toBe(
+      'unit 1, registers and coils 0–9; unit 255, register or coil 40',
+    )
+    expect(readStatement(named)).toEqual(named)
+  })
+
+  test('a statement from before there were any keeps its text and its hash', () => {
+    expect(hashOf(statement)).toBe(
+      createHash('sha256')
+        .update(
+          '{"created_at":1000,"devices":["press-07"],"id":"g_00000000000000000000000001","max_duration_s":120,' +
+            '"not_after":2000,"not_before":1000,"ot_level":1,"processes":["plc"],"reason":"bearing",' +
+            '"requester":"https://gw/oidc|a","tenant":"main.sallyport.internal","ticket":null,"v":1,"vendor":"Pumpworks"}',
+        )
+        .digest('hex'),
+    )
+    expect(readStatement(statement)).toEqual(statement)
+  })
+
+  const window = { unit: 1, from: 0, to: 9 }
+  test.for([
+    ['an empty list', []],
+    ['no list', 'all'],
+    ['null', null],
+    ['seventeen', Array.from({ length: 17 }, () => window)],
+    ['unit 0', [{ ...window, unit: 0 }]],
+    ['unit 248', [{ ...window, unit: 248 }]],
+    ['unit 256', [{ ...window, unit: 256 }]],
+    ['a unit that is text', [{ ...window, unit: '1' }]],
+    ['an end before its beginning', [{ ...window, from: 10 }]],
+    ['an address over 65535', [{ ...window, to: 65_536 }]],
+    ['an address under 0', [{ ...window, from: -1 }]],
+    ['a fraction', [{ ...window, from: 0.5 }]],
+    ['a member more', [{ ...window, level: 2 }]],
+    ['a member less', [{ unit: 1, from: 0 }]],
+  ])('%s: no statement', ([, ot_windows]) => {
+    expect(readStatement({ ...statement, ot_level: 2, ot_windows })).toBeUndefined()
   })
 })
 
