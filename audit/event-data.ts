@@ -28,6 +28,8 @@ export const grantData = {
   processes: 'public texts?',
   devices: 'public texts?',
   verbs: 'public texts?',
+  // The Modbus addresses it is for, in words; absent: it names none.
+  addresses: 'public text?',
   not_before: 'public integer?',
   not_after: 'public integer?',
   max_seconds: 'public integer?',

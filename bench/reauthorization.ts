@@ -275,6 +275,8 @@ function sessionOf(at: number, grant: Grant, subject: Subject, presence: Presenc
     source: session.source,
     observed,
     carrier: { cut: () => Promise.resolve() },
+    gate: undefined,
+    narrowed: undefined,
   })
   return session
 }

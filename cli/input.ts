@@ -70,6 +70,25 @@ export function readInteger(text: string, what: string, least: number, most: num
   throw usage(`${what} ${JSON.stringify(text)} is not a whole number from ${least} to ${most}`)
 }
 
+export interface Addresses {
+  readonly unit: number
+  readonly from: number
+  readonly to: number
+}
+
+/** `UNIT:FROM-TO` or `UNIT:ADDRESS`, several with commas, as Modbus counts them on the wire: from 0. Throws usage. */
+export function readAddresses(text: string): Addresses[] {
+  return text.split(',').map((part) => {
+    const [, unit, from, to = from] = /^(\d{1,3}):(\d{1,5})(?:-(\d{1,5}))?$/.exec(part.trim()) ?? []
+    if (unit === undefined || from === undefined || to === undefined)
+      throw usage(
+        `${JSON.stringify(part)} names no addresses`,
+        'write them as UNIT:FROM-TO, as in 1:0-9,1:40',
+      )
+    return { unit: Number(unit), from: Number(from), to: Number(to) }
+  })
+}
+
 export interface ListenAddress {
   readonly host: string
   readonly port: number

@@ -174,7 +174,7 @@ export function grantFacts(grant: Grant): PolicyGrant {
     devices: statement.devices,
     processes: statement.processes,
     ot_level: statement.ot_level === 2 ? 2 : statement.ot_level === 1 ? 1 : 0,
-    ot_windows: [],
+    ot_windows: statement.ot_windows ?? [],
     not_before: statement.not_before,
     not_after: statement.not_after,
     max_duration_s: statement.max_duration_s,

@@ -4,11 +4,23 @@ import type { Command } from 'commander'
 import type { GrantProof } from '#approval'
 import { Exited, usage } from '../exit.ts'
 import { facts, instant, plain, say, tell } from '../print.ts'
-import { grantId } from './grant.ts'
+import { grantFacts, grantId, LEVELS } from './grant.ts'
 import { globalOptions } from './options.ts'
 
 export function registerGrantFile(program: Command): void {
-  const grant = program.command('grant').description('a grant and its signatures as a file')
+  const grant = program
+    .command('grant')
+    .description('a grant: what was asked, and its signatures as a file')
+  grant
+    .command('show <grant>')
+    .description('what was asked, for whom, and what became of it')
+    .action(async (id: string, _flags: unknown, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, Grant: schema } = await import('../client.ts')
+      const api = await openApi(options)
+      const found = await api.call(schema, 'GET', `/grants/${grantId(id)}`)
+      tell(options, found, [`${found.id} is ${found.state}`, ...(await grantFacts(found))])
+    })
   grant
     .command('export <grant>')
     .description('print a grant with its signed approvals as JSON')
@@ -96,14 +108,15 @@ interface VerifyFlags {
 
 async function verifyGrant(file: string, flags: VerifyFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { checkSignedGrant, readSignedGrant } = await import('#approval')
+  const { checkSignedGrant, readSignedGrant, windowsInWords } = await import('#approval')
   const grant = readSignedGrant(readJson(file))
   if (grant === undefined)
     throw usage(`${file} is not a signed grant`, 'give the output of `sallyport grant export`')
   const pinned = readKeys(flags.keys)
   const quorum = readQuorum(flags, pinned)
   const proof = checkSignedGrant(grant, pinned, quorum)
-  tell(options, proof, proofLines(proof, pinned !== undefined, quorum))
+  const addresses = windowsInWords(proof.statement.ot_windows ?? [])
+  tell(options, proof, proofLines(proof, addresses, pinned !== undefined, quorum))
   if (!proof.proven) throw new Exited('failed')
 }
 
@@ -118,6 +131,7 @@ function approvalLine({ person, by, email, at, state, fault }: GrantProof['appro
 
 function proofLines(
   { hash, statement, approvals, people, proven }: GrantProof,
+  addresses: string,
   pinned: boolean,
   quorum: number | undefined,
 ): string[] {
@@ -132,6 +146,8 @@ function proofLines(
       ['who', statement.requester],
       ['where', `${statement.devices.join(',')}/${statement.processes.join(',')}`],
       ['window', `${instant(statement.not_before)} to ${instant(statement.not_after)}`],
+      ['may', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
+      ['addresses', addresses || 'all'],
       ['how long', `${statement.max_duration_s} s from the first use`],
       ['reason', plain(statement.reason)],
     ]),

@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import type { Approval, EndedGrant, Grant } from '#api'
 import { usage } from '../exit.ts'
-import { readDuration, readPlace } from '../input.ts'
+import { readAddresses, readDuration, readPlace } from '../input.ts'
 import { facts, instant, plain, say, show, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
@@ -12,6 +12,8 @@ interface RequestFlags {
   readonly ticket?: string
   readonly from?: string
   readonly until?: string
+  readonly write?: true
+  readonly addresses?: string
 }
 
 export function registerGrant(program: Command): void {
@@ -23,6 +25,11 @@ export function registerGrant(program: Command): void {
     .option('--ticket <ref>', 'the work order or ticket')
     .option('--from <time>', 'not before this time (ISO 8601)')
     .option('--until <time>', 'not after this time (ISO 8601)')
+    .option('--write', 'to write too, beside a grant to read that ends later; needs --addresses')
+    .option(
+      '--addresses <windows>',
+      'the Modbus addresses alone: UNIT:FROM-TO or UNIT:ADDRESS, several with commas',
+    )
     .action(requestGrant)
   program
     .command('grants')
@@ -89,6 +96,8 @@ function readTime(text: string): number {
 async function requestGrant(place: string, flags: RequestFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
   const { device, processes } = readPlace(place)
+  if (flags.write === true && flags.addresses === undefined)
+    throw usage('--write needs --addresses', 'name what will be written, as in --addresses 1:0-9')
   const body = {
     device,
     processes,
@@ -97,24 +106,38 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
     ...(flags.ticket === undefined ? {} : { ticket: flags.ticket }),
     ...(flags.from === undefined ? {} : { not_before: readTime(flags.from) }),
     ...(flags.until === undefined ? {} : { not_after: readTime(flags.until) }),
+    ...(flags.write === undefined ? {} : { ot_level: 2 }),
+    ...(flags.addresses === undefined ? {} : { ot_windows: readAddresses(flags.addresses) }),
   }
   const { openApi, Grant: schema } = await import('../client.ts')
   const grant = await (await openApi(options)).call(schema, 'POST', '/grants', body)
   const waiting = grant.approvals_needed - grant.approvals.length
   tell(options, grant, [
     `${grant.id} is ${grant.state}`,
-    ...grantFacts(grant),
+    ...(await grantFacts(grant)),
+    ...(grant.ot_level === 2
+      ? [
+          'once approved: a new connection of your session may write; the session ends with this grant',
+        ]
+      : []),
     waiting > 0
       ? `next: ${waiting === 1 ? 'an approver runs' : `${waiting} approvers run`} sallyport approve ${grant.id}`
       : `next: sallyport connect ${device}/${processes[0]} --listen 127.0.0.1:1502`,
   ])
 }
 
-function grantFacts(grant: Grant): string[] {
+/** `ot_level` 0, 1, 2: what may be done on protocols that Sallyport understands. */
+export const LEVELS = ['nothing', 'read', 'read and write']
+
+/** What was asked and what became of it, for people. */
+export async function grantFacts(grant: Grant): Promise<string[]> {
+  const { windowsInWords } = await import('#approval')
   return facts([
     ['who', grant.requester_email ?? grant.requester],
     ['company', grant.vendor],
     ['where', `${grant.device}/${grant.processes.join(',')}`],
+    ['may', LEVELS[grant.ot_level] ?? `level ${grant.ot_level}`],
+    ['addresses', windowsInWords(grant.ot_windows) || 'all'],
     ['how long', `${grant.duration_s} s from the first use`],
     ['window', `${instant(grant.not_before)} to ${instant(grant.not_after)}`],
     ['reason', grant.reason],
@@ -155,15 +178,15 @@ async function approveGrant(
   const api = await openApi(options)
   const path = `/grants/${grantId(id)}`
   const asked = await api.call(schema, 'GET', path)
-  const done = (grant: Grant) =>
-    tell(options, grant, [`${grant.id} is ${grant.state}`, ...grantFacts(grant)])
+  const done = async (grant: Grant) =>
+    tell(options, grant, [`${grant.id} is ${grant.state}`, ...(await grantFacts(grant))])
   const { items } = flags.passkey ? await api.call(Passkeys, 'GET', '/passkeys') : { items: [] }
   if (items.length === 0)
-    return done(await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash }))
-  if (!options.json) for (const line of grantFacts(asked)) say(line)
+    return await done(await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash }))
+  if (!options.json) for (const line of await grantFacts(asked)) say(line)
   const { byPasskey } = await import('../passkey.ts')
   const { id: me } = await api.call(Me, 'GET', '/me')
-  done(
+  await done(
     await byPasskey(api, options, `${path}/approval`, {}, async () => {
       const grant = await api.call(schema, 'GET', path)
       return hasNewOf(me, asked, grant) ? grant : undefined
@@ -181,9 +204,14 @@ export function hasNewOf(who: string, before: Given, after: Given): boolean {
 
 function endedLines(ended: EndedGrant): string[] {
   const { grant, cut } = ended
+  const { connections = [] } = cut
   return [
     `${grant.id} is ${grant.state}${grant.ended === null ? '' : `: ${plain(grant.ended.reason)}`}`,
     ...cut.sessions.map(({ id, time_to_cut_ms }) => `cut ${id} in ${time_to_cut_ms.toFixed(1)} ms`),
-    ...(cut.sessions.length === 0 ? ['no session was open under it'] : []),
+    ...connections.map(
+      ({ session, time_to_cut_ms }) =>
+        `cut a connection of ${session} that might write, in ${time_to_cut_ms.toFixed(1)} ms`,
+    ),
+    ...(cut.sessions.length + connections.length === 0 ? ['no session was open under it'] : []),
   ]
 }

@@ -1,27 +1,48 @@
-/** A Modbus session's connection held to its obligations: refused requests are answered, counted and logged. */
+/**
+ * A Modbus session's connection held to its obligations. What writes is decided by policy, and is in the log before it
+ * is on its way; refused requests are answered, counted and logged.
+ */
 import type { AuditLog } from '#audit'
-import { ModbusGate, type GateOutcome, type ModbusVerdict } from '#ot'
-import { actorOf } from '../events.ts'
-import { heldLevel } from '../sessions/stream.ts'
-import type { LiveSession } from '../sessions/live.ts'
+import { ModbusGate } from '#ot'
+import type { GateOutcome, ModbusRequest, ModbusVerdict, Rules, Ruling } from '#ot'
+import type { Decision } from '#policy'
+import { refOf, type DecisionRef } from '../decisions.ts'
+import { actorOf, srcOf } from '../events.ts'
+import { coveringGrant } from '../grants/elevation.ts'
+import type { LiveSession, LiveStream } from '../sessions/live.ts'
+import { openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 import type { Tap } from '../recordings/taps.ts'
 import type { Filter, Filtered } from './splice.ts'
 
 /** The first refusal is an event at once; those after it are counted, one event a second. */
 const COUNT_MS = 1000
 
-/** The filter of one connection. The agent has the same rules. */
+type Room = Pick<SessionRoom, 'log' | 'decisions' | 'report'>
+
+/** The filter of one connection, which `rules` were agreed for with the agent. */
 export function modbusFilter(
+  room: Room,
   session: LiveSession,
-  log: Pick<AuditLog, 'append'>,
-  report: (error: unknown, what: string) => void,
+  stream: LiveStream,
+  rules: Rules,
   tap?: Tap,
 ): Filter {
-  const { ot_level, ot_windows } = session.obligations
-  const gate = new ModbusGate({ level: heldLevel(ot_level), windows: ot_windows })
-  const refusals = new Refusals(session, log, report)
+  const refusals = new Refusals(session, room.log, room.report)
+  const writes = new Writes(room, session, stream)
+  const gate = new ModbusGate({
+    ...rules,
+    rule: (request) => {
+      const { ruling, denied, decisions } = writes.rule(request)
+      if (denied !== undefined) refusals.explain(request.number, denied)
+      if (ruling === 'hold')
+        void writes.record(request, decisions).then((passes) => settle(request.number, passes))
+      return ruling
+    },
+  })
   let act: ((made: Filtered) => void) | undefined
   let timer: NodeJS.Timeout | undefined
+  let passed: (() => void) | undefined
+  let stopped = false
   const arm = () => {
     clearTimeout(timer)
     const at = gate.wakeAt()
@@ -29,14 +50,15 @@ export function modbusFilter(
     timer = setTimeout(
       () => {
         const out = gate.tick(performance.now())
-        act?.(settle(out, 'client'))
+        act?.(tell(out, 'client'))
         arm()
+        leave()
       },
       Math.max(1, at - performance.now()),
     )
     timer.unref()
   }
-  const settle = (out: GateOutcome, from: 'client' | 'device'): Filtered => {
+  const tell = (out: GateOutcome, from: 'client' | 'device'): Filtered => {
     tap?.judged(from === 'client' ? 'in' : 'out', out)
     for (const verdict of out.verdicts) if (!verdict.allowed) refusals.add(verdict)
     if (out.violation !== undefined) refusals.violation(out.violation.message)
@@ -45,24 +67,130 @@ export function modbusFilter(
       ? { onward: out.toTarget, back: out.toClient, cut }
       : { onward: out.toClient, back: [], cut }
   }
+  const leave = () => {
+    if (passed === undefined || gate.holding > 0) return
+    const done = passed
+    passed = undefined
+    done()
+  }
+  /** A write is in the log, or cannot be. Withdrawn meanwhile, it goes nowhere. */
+  const settle = (number: number, recorded: boolean) => {
+    if (stopped) return
+    const passes = recorded && session.state === 'open' && stream.narrowed === undefined
+    act?.(tell(gate.settle(number, passes, performance.now()), 'client'))
+    arm()
+    leave()
+  }
   return {
     attach(given) {
       act = given
     },
     fromClient(chunk) {
-      const made = settle(gate.fromClient(chunk, performance.now()), 'client')
+      const made = tell(gate.fromClient(chunk, performance.now()), 'client')
       arm()
       return made
     },
     fromDevice(chunk) {
-      const made = settle(gate.fromTarget(chunk, performance.now()), 'device')
+      const made = tell(gate.fromTarget(chunk, performance.now()), 'device')
       arm()
       return made
     },
+    ended(given) {
+      passed = given
+      leave()
+    },
     stop() {
+      stopped = true
       clearTimeout(timer)
       refusals.stop()
     },
+  }
+}
+
+/** What became of one request: with the decisions that let it pass, or the one that did not. */
+interface Ruled {
+  readonly ruling: Ruling
+  readonly decisions: readonly Decision[]
+  readonly denied?: Decision
+}
+
+/** Operations that policy decides one by one: every write, and under `ot_each` every other. */
+class Writes {
+  readonly #room: Room
+  readonly #session: LiveSession
+  readonly #stream: LiveStream
+
+  constructor(room: Room, session: LiveSession, stream: LiveStream) {
+    this.#room = room
+    this.#session = session
+    this.#stream = stream
+  }
+
+  /** On what the last decision about the session stood on, at this very moment. */
+  rule({ operation, unit, functionCode, spans }: ModbusRequest): Ruled {
+    const { obligations, footing, subject, state } = this.#session
+    const writes = operation === 'write'
+    const decisions: Decision[] = []
+    if (!writes && !obligations.ot_each) return { ruling: 'pass', decisions }
+    if (footing === undefined || state !== 'open' || this.#stream.narrowed !== undefined)
+      return { ruling: 'refuse', decisions }
+    const { source, observed = null } = this.#stream
+    // One that reads and writes touches two ranges, and must be allowed both.
+    for (const span of spans.length === 0 ? [undefined] : spans) {
+      const decision = this.#room.decisions.ask('ot.verb', {
+        ...sessionFacts(subject, source, footing.target, footing.grants, observed),
+        session: openedFacts(this.#session, null),
+        ot: {
+          protocol: 'modbus',
+          op: writes ? 'write' : 'read',
+          function: functionCode,
+          unit,
+          address: span?.address ?? null,
+          count: span?.quantity ?? null,
+        },
+      })
+      if (!decision.allow) return { ruling: 'refuse', decisions, denied: decision }
+      decisions.push(decision)
+    }
+    return { ruling: writes ? 'hold' : 'pass', decisions }
+  }
+
+  /** Whether the write is on disk with the decision that allowed it. Never rejects. */
+  async record(
+    { unit, functionCode, spans }: ModbusRequest,
+    decisions: readonly Decision[],
+  ): Promise<boolean> {
+    const { id, subject, device, process, grant, elevation } = this.#session
+    const written = spans.at(-1)
+    const by = coveringGrant(elevation.grants, unit, spans)?.statement
+    const event = {
+      code: 'ot.write' as const,
+      message: `Modbus function ${functionCode} to unit ${unit}, from address ${written?.address ?? 0} on ${written?.quantity ?? 0}`,
+      status: 'success' as const,
+      disposition: 'allowed' as const,
+      actor: actorOf(subject),
+      src: srcOf(this.#stream.source),
+      device,
+      process,
+      grant: by?.id ?? grant,
+      ticket: by?.ticket ?? undefined,
+      session: id,
+      decisions: decisions.map(refOf),
+      data: {
+        unit,
+        function_code: functionCode,
+        address: written?.address,
+        quantity: written?.quantity,
+      },
+    }
+    try {
+      const kept = decisions.map((decision) => this.#room.decisions.recorded(decision))
+      await Promise.all([this.#room.log.append(event), ...kept])
+      return true
+    } catch (error) {
+      this.#room.report(error, `a write in session ${id} could not be recorded, and was refused`)
+      return false
+    }
   }
 }
 
@@ -70,8 +198,11 @@ class Refusals {
   readonly #session: LiveSession
   readonly #log: Pick<AuditLog, 'append'>
   readonly #report: (error: unknown, what: string) => void
+  /** Decisions of policy that refused a request, until its verdict comes. */
+  readonly #denied = new Map<number, Decision>()
   #count = 0
   #last: ModbusVerdict | undefined
+  #lastDenied: Decision | undefined
   #timer: NodeJS.Timeout | undefined
 
   constructor(
@@ -84,14 +215,22 @@ class Refusals {
     this.#report = report
   }
 
+  /** The decision that refuses a request whose verdict comes next. */
+  explain(number: number, denied: Decision): void {
+    this.#denied.set(number, denied)
+  }
+
   add(verdict: ModbusVerdict): void {
     this.#session.denials++
+    const denied = this.#denied.get(verdict.number)
+    this.#denied.delete(verdict.number)
     if (this.#timer !== undefined) {
       this.#count++
       this.#last = verdict
+      this.#lastDenied = denied
       return
     }
-    this.#tell('ot.deny', verdict, 1)
+    this.#tell(verdict, 1, denied)
     this.#timer = setTimeout(() => this.#flush(), COUNT_MS)
     this.#timer.unref()
   }
@@ -107,14 +246,15 @@ class Refusals {
 
   #flush(): void {
     this.#timer = undefined
-    if (this.#last !== undefined) this.#tell('ot.deny', this.#last, this.#count)
+    if (this.#last !== undefined) this.#tell(this.#last, this.#count, this.#lastDenied)
     this.#count = 0
     this.#last = undefined
+    this.#lastDenied = undefined
   }
 
-  #tell(code: 'ot.deny', verdict: ModbusVerdict, count: number): void {
+  #tell(verdict: ModbusVerdict, count: number, denied: Decision | undefined): void {
     this.#append(
-      code,
+      'ot.deny',
       `Modbus function ${verdict.functionCode} refused ${count === 1 ? 'once' : `${count} times`}`,
       {
         unit: verdict.unit,
@@ -124,6 +264,7 @@ class Refusals {
         exception: verdict.exception ?? undefined,
         count,
       },
+      denied === undefined ? undefined : refOf(denied),
     )
   }
 
@@ -138,6 +279,7 @@ class Refusals {
       exception?: number | undefined
       count?: number
     },
+    decision?: DecisionRef,
   ): void {
     const { device, process, grant, id, subject } = this.#session
     this.#log
@@ -151,6 +293,8 @@ class Refusals {
         process,
         grant,
         session: id,
+        reason: decision?.codes[0],
+        decisions: decision === undefined ? undefined : [decision],
         data,
       })
       .catch((error: unknown) =>

@@ -20,6 +20,8 @@ export interface Filter {
   fromDevice(chunk: Uint8Array): Filtered
   /** Gives the filter a way to act by itself, when its time has come; called once, before any byte. */
   attach(act: (made: Filtered) => void): void
+  /** The client has ended its side: calls back once nothing of what it sent is still to be passed on. */
+  ended(passed: () => void): void
   /** No byte will come any more. */
   stop(): void
 }
@@ -171,7 +173,10 @@ class Splice implements Carrier {
       lane.direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter)
     const { stream } = lane.from
     stream.onData = (chunk) => this.#take(lane, chunk, read)
-    stream.onEnd = () => lane.to.end()
+    stream.onEnd = () => {
+      if (lane.direction === 'in' && filter !== undefined) filter.ended(() => lane.to.end())
+      else lane.to.end()
+    }
     stream.onDrain = () => {
       lane.from.drained()
       for (const one of this.#lanes) this.#giveBack(one)

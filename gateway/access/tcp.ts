@@ -157,7 +157,7 @@ async function answer(
       meter: (direction, bytes) => count(room, session, direction, bytes),
       signals: session.kind === 'spawn' ? spawnSignals : undefined,
       filter:
-        session.kind === 'modbus' ? modbusFilter(session, room.log, room.report, tap) : undefined,
+        entry.gate === undefined ? undefined : modbusFilter(room, session, entry, entry.gate, tap),
       tap,
       onEnd: () => {
         session.streams.delete(entry)
@@ -167,6 +167,8 @@ async function answer(
     standing.hold()
     // Withdrawn while the answer was on its way: the carrier was not there to be cut.
     if (session.state !== 'open') await entry.carrier.cut('session.ended', 'the session has ended')
+    if (entry.narrowed !== undefined)
+      await entry.carrier.cut(entry.narrowed.code, entry.narrowed.message)
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
     if (error.code === 'session.proof') standing.guessed()

@@ -1,6 +1,6 @@
 /** Grants and sessions: asking, approving, using, ending. */
 import { Type, type Static } from 'typebox'
-import { GrantId, Instant, Name, Seconds, SessionId, Text } from './common.ts'
+import { AddressWindow, GrantId, Instant, Name, Seconds, SessionId, Text } from './common.ts'
 
 export const NewGrant = Type.Object(
   {
@@ -8,13 +8,18 @@ export const NewGrant = Type.Object(
     processes: Type.Array(Name, { minItems: 1, maxItems: 16, uniqueItems: true }),
     /** How long sessions may run, counted from the first use. */
     duration_s: Seconds,
-    /** From when to when the grant may be used; now until a day from now where absent. */
+    /** From when to when the grant may be used; now until a day from now where absent, and to write, until `duration_s` from now. */
     not_before: Type.Optional(Instant),
     not_after: Type.Optional(Instant),
     reason: Text,
     ticket: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
-    /** 1: read-only on protocols Sallyport understands. */
-    ot_level: Type.Optional(Type.Union([Type.Literal(0), Type.Literal(1)])),
+    /**
+     * On protocols Sallyport understands: 0 nothing, 1 (where absent) reading, 2 writing too, for whoever holds another
+     * grant for the process that ends later.
+     */
+    ot_level: Type.Optional(Type.Union([Type.Literal(0), Type.Literal(1), Type.Literal(2)])),
+    /** The Modbus addresses it is for; to write, they are required. */
+    ot_windows: Type.Optional(Type.Array(AddressWindow, { minItems: 1, maxItems: 16 })),
   },
   { additionalProperties: false },
 )
@@ -47,6 +52,8 @@ export const Grant = Type.Object({
   first_used_at: Type.Union([Instant, Type.Null()]),
   expires_at: Instant,
   ot_level: Type.Integer(),
+  /** The Modbus addresses it is for; empty: it names none. */
+  ot_windows: Type.Array(AddressWindow),
   reason: Type.String(),
   ticket: Type.Union([Type.String(), Type.Null()]),
   approvals: Type.Array(Approval),
@@ -117,6 +124,10 @@ export type Session = Static<typeof Session>
 /** What a withdrawal did: which sessions it cut, and how long the slowest took to be silent. */
 export const Cut = Type.Object({
   sessions: Type.Array(Type.Object({ id: Type.String(), time_to_cut_ms: Type.Number() })),
+  /** Connections that were cut in sessions that go on, because they might do more than the session may now. */
+  connections: Type.Optional(
+    Type.Array(Type.Object({ session: Type.String(), time_to_cut_ms: Type.Number() })),
+  ),
   slowest_ms: Type.Union([Type.Number(), Type.Null()]),
 })
 export type Cut = Static<typeof Cut>

@@ -42,3 +42,13 @@ export const Page = Type.Object(
   },
   { additionalProperties: false },
 )
+
+/** Addresses `from`..`to` of one Modbus unit, both inclusive; coils and registers alike. Unit 0 is every unit, and none that can be asked for. */
+export const AddressWindow = Type.Object(
+  {
+    unit: Type.Integer({ minimum: 1, maximum: 255 }),
+    from: Type.Integer({ minimum: 0, maximum: 65_535 }),
+    to: Type.Integer({ minimum: 0, maximum: 65_535 }),
+  },
+  { additionalProperties: false },
+)

@@ -1,6 +1,6 @@
 /** What is signed and how, as it crosses the API: `#approval` says what it means. */
 import { Type } from 'typebox'
-import { Instant } from './common.ts'
+import { AddressWindow, Instant } from './common.ts'
 
 export const Assertion = Type.Object({
   credential: Type.String(),
@@ -19,6 +19,8 @@ export const GrantStatement = Type.Object({
   devices: Type.Array(Type.String()),
   processes: Type.Array(Type.String()),
   ot_level: Type.Integer(),
+  /** Absent: it names no addresses. */
+  ot_windows: Type.Optional(Type.Array(AddressWindow)),
   not_before: Instant,
   not_after: Instant,
   max_duration_s: Type.Integer(),

@@ -1,5 +1,5 @@
 /** Asking for a grant: is the target there, is the window one, may it be asked, who must approve. */
-import { hashOf, type Statement } from '#approval'
+import { hashOf, windowsInWords, type AddressWindow, type Statement } from '#approval'
 import type { AuditLog, EventInput } from '#audit'
 import { refOf, toRefusal, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
@@ -16,6 +16,7 @@ import {
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
+import { addressFault, writeFault } from './addresses.ts'
 import { expiresAt, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
@@ -42,15 +43,19 @@ export interface GrantAsk {
   readonly not_after?: number | undefined
   readonly reason: string
   readonly ticket?: string | undefined
-  readonly ot_level: 0 | 1
+  readonly ot_level: 0 | 1 | 2
+  /** The Modbus addresses it is for; absent: all, which level 2 may not ask for. */
+  readonly ot_windows?: readonly AddressWindow[] | undefined
 }
 
 const DAY_S = 86_400
+/** `ot_level` 0, 1, 2, as events say it. */
+const VERBS = ['none', 'read', 'write']
 
 /**
  * Records a request; the grant waits for approvals unless policy wants none, and is then recorded
  * as activated too. Throws Refusal:
- * `target.unknown`, `grant.window`, `policy.denied`, `log.unavailable`.
+ * `target.unknown`, `grant.window`, `grant.addresses`, `grant.limit`, `policy.denied`, `log.unavailable`.
  */
 export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
   if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
@@ -89,6 +94,9 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
       ticket: ask.ticket ?? null,
     },
   })
+  const refusal = decision.allow
+    ? await withinReach(room, statement, processes, decision.obligations.max_duration_s)
+    : toRefusal(decision)
   const needed = decision.obligations.approvals
   const grant: Grant = {
     ...proposed,
@@ -97,10 +105,10 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
   }
   await room.log.append({
     code: 'grant.request',
-    message: `grant for ${device.id} ${decision.allow ? 'requested' : 'may not be requested'}`,
-    status: decision.allow ? 'success' : 'failure',
-    disposition: decision.allow ? 'allowed' : 'blocked',
-    reason: decision.allow ? undefined : decision.denials[0]?.code,
+    message: `grant for ${device.id} ${refusal === undefined ? 'requested' : 'may not be requested'}`,
+    status: refusal === undefined ? 'success' : 'failure',
+    disposition: refusal === undefined ? 'allowed' : 'blocked',
+    reason: decision.allow ? refusal?.code : decision.denials[0]?.code,
     actor: actorOf(ask.subject),
     src: srcOf(ask.source),
     device: device.id,
@@ -110,7 +118,7 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     decisions: [refOf(decision)],
     data: { ...asked(statement), grant_sha256: grant.hash, approvals_needed: needed },
   })
-  if (!decision.allow) throw toRefusal(decision)
+  if (refusal !== undefined) throw refusal
   if (grant.state === 'approved') await room.log.append(activation(grant, 0))
   await room.store.add(grant)
   return grant
@@ -134,9 +142,13 @@ export function activation(grant: Grant, approvals: number): EventInput {
 
 function state(tenant: string, ask: GrantAsk, now: number): Statement {
   const not_before = ask.not_before ?? now
-  const not_after = ask.not_after ?? not_before + Math.max(DAY_S, ask.duration_s)
+  // To write there is no day to choose from: the window that approvers see is the time asked for.
+  const usual = ask.ot_level === 2 ? ask.duration_s : Math.max(DAY_S, ask.duration_s)
+  const not_after = ask.not_after ?? not_before + usual
   if (not_after <= not_before) throw new Refusal('grant.window', 'the window ends before it begins')
   if (not_after <= now) throw new Refusal('grant.window', 'the window is in the past')
+  const fault = addressFault(ask)
+  if (fault !== undefined) throw fault
   return {
     v: 1,
     id: newId('g'),
@@ -146,6 +158,9 @@ function state(tenant: string, ask: GrantAsk, now: number): Statement {
     devices: [ask.device],
     processes: ask.processes.toSorted(),
     ot_level: ask.ot_level,
+    ...(ask.ot_windows === undefined
+      ? {}
+      : { ot_windows: ask.ot_windows.map(({ unit, from, to }) => ({ unit, from, to })) }),
     not_before,
     not_after,
     max_duration_s: ask.duration_s,
@@ -153,6 +168,25 @@ function state(tenant: string, ask: GrantAsk, now: number): Statement {
     ticket: ask.ticket ?? null,
     created_at: now,
   }
+}
+
+/** What the gateway itself says no to, of what policy allows to be asked for. */
+async function withinReach(
+  room: GrantRoom,
+  statement: Statement,
+  processes: readonly Process[],
+  longest: number,
+): Promise<Refusal | undefined> {
+  const other =
+    statement.ot_windows === undefined ? undefined : processes.find(({ kind }) => kind !== 'modbus')
+  if (other !== undefined)
+    return new Refusal('grant.addresses', `${other.id} is ${other.kind}, not modbus`, {
+      nextStep: 'ask without addresses, or for Modbus processes alone',
+    })
+  if (statement.ot_level < 2) return undefined
+  const [device = ''] = statement.devices
+  const held = await room.store.applicable(statement.requester, device)
+  return writeFault(statement, held, longest, Math.floor(room.now() / 1000))
 }
 
 /** The statement as events carry it. */
@@ -163,6 +197,10 @@ function asked(statement: Statement) {
     not_before: statement.not_before,
     not_after: statement.not_after,
     max_seconds: statement.max_duration_s,
+    verbs: [VERBS[statement.ot_level] ?? 'read'],
+    ...(statement.ot_windows === undefined
+      ? {}
+      : { addresses: windowsInWords(statement.ot_windows) }),
     reason_given: statement.reason,
     ticket: statement.ticket ?? undefined,
   }

@@ -1,6 +1,9 @@
 /** What grants need of a store. Every method resolves when the change is durable. */
 import type { Approval, Grant, GrantEvent } from './grant.ts'
 
+/** So many grants to write count at once for one person at one process: what policy is asked with has a size. */
+export const MOST_WRITES = 4
+
 export interface GrantStore {
   /** Adds a requested grant; its id is new. */
   add(grant: Grant): Promise<void>
@@ -9,6 +12,16 @@ export interface GrantStore {
   list(filter: { readonly requester?: string; readonly limit: number }): Promise<readonly Grant[]>
   /** The grants of one requester that name one device and have not ended, at most 32, newest first. */
   applicable(requester: string, device: string): Promise<readonly Grant[]>
+  /**
+   * Grants of level 2 that one requester may use at one process of a device, now or from their `not_before` on, at most
+   * `MOST_WRITES`, those first that end last. `now` is epoch seconds.
+   */
+  writes(of: {
+    readonly requester: string
+    readonly device: string
+    readonly process: string
+    readonly now: number
+  }): Promise<readonly Grant[]>
   /**
    * Adds an approval and moves to `approved` when as many distinct people have approved as the grant needs:
    * `needed`, or what it needed before where that is more. Undefined where the grant is not waiting for approval any more, or this person has approved.

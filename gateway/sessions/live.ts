@@ -1,14 +1,18 @@
 /** A session while it lives: its facts, its connections, and what they have carried. */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Assertion, Statement } from '#approval'
+import type { Rules } from '#ot'
 import type { Observed, Obligations } from '#policy'
 import type { DecisionRef } from '../decisions.ts'
 import type { Listeners, Presence } from '../devices/presence.ts'
 import type { Source } from '../facts.ts'
 import type { Login, Subject } from '../identity/index.ts'
 import type { SessionRecording } from '../recordings/recordings.ts'
+import { NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
+import type { Grant } from '../grants/grant.ts'
 import { Flow } from './flow.ts'
 import { Pace } from './pace.ts'
+import type { Target } from './room.ts'
 import { step, type SessionEvent, type SessionState } from './state.ts'
 
 /** One connection of a session, as whoever carries it lets it be ended. */
@@ -23,12 +27,32 @@ export interface LiveStream {
   /** Who accepted it; undefined until the agent has said so, null where it saw nobody. */
   observed: Observed | null | undefined
   carrier: Carrier | undefined
+  /** What a Modbus connection is held to on both ends, as it was opened; undefined for all others. */
+  gate: Rules | undefined
+  /** Set once it may do more than its session may now: it ends, and carries nothing from then on. */
+  narrowed: Narrowed | undefined
+}
+
+export interface Narrowed {
+  readonly code: 'grant.narrowed'
+  readonly message: string
+}
+
+/** What the last decision about a session stood on, for those about single operations. */
+export interface Footing {
+  readonly target: Target
+  readonly grants: readonly Grant[]
 }
 
 /** What one decision about an open session stands on. */
 export interface Sight {
   readonly source: Source
   readonly observed: Observed | null
+}
+
+/** Two that are the same are decided on once. */
+export function sightName(source: Source, observed: Observed | null | undefined): string {
+  return JSON.stringify([source, observed])
 }
 
 export interface LiveSessionOptions {
@@ -51,6 +75,7 @@ export interface LiveSessionOptions {
   readonly expiresAt: number
   /** What the approvers signed, for a device that asks for it; null: nobody signed. */
   readonly signed?: SignedOpening | null
+  readonly elevation?: Elevation
 }
 
 /** The grant as a device in two-key mode checks it. */
@@ -71,6 +96,11 @@ export class LiveSession {
   readonly openedAt: number
   readonly expiresAt: number
   readonly signed: SignedOpening | null
+  /** The grants to write that the last decision counted in. */
+  elevation: Elevation
+  footing: Footing | undefined
+  /** Has whoever keeps its deadlines look at them again. */
+  rearm: () => void = () => undefined
   /** The person as of the last decision. */
   subject: Subject
   obligations: Obligations
@@ -121,6 +151,7 @@ export class LiveSession {
     this.openedAt = options.openedAt
     this.expiresAt = options.expiresAt
     this.signed = options.signed ?? null
+    this.elevation = options.elevation ?? NOT_ELEVATED
     this.presence = options.presence
     const { max_bandwidth_bps: rate } = options.obligations
     const now = performance.now()
@@ -143,6 +174,14 @@ export class LiveSession {
     return true
   }
 
+  /** What the last decision that let it go on stood on. */
+  stands(elevation: Elevation, footing: Footing): void {
+    const before = this.elevation.changesAt
+    this.elevation = elevation
+    this.footing = footing
+    if (elevation.changesAt !== before) this.rearm()
+  }
+
   /** Keeps the last decisions only: a session of months must not grow. */
   decided(decision: DecisionRef, now: number): void {
     this.lastDecidedAt = now
@@ -161,9 +200,7 @@ export class LiveSession {
       if (observed !== undefined) all.push({ source, observed })
     if (this.changed !== undefined) all.push({ source: this.source, observed: this.changed })
     if (all.length === 0) all.push({ source: this.source, observed: this.seen(listeners) })
-    return [
-      ...new Map(all.map((one) => [JSON.stringify([one.source, one.observed]), one])).values(),
-    ]
+    return [...new Map(all.map((one) => [sightName(one.source, one.observed), one])).values()]
   }
 
   /** When it ends whatever happens: its own end, or an earlier one that a later decision set. Epoch milliseconds. */
@@ -180,6 +217,7 @@ export class LiveSession {
       this.lastActivityAt + idle_timeout_s * 1000,
       this.lastDecidedAt + reeval_after_s * 1000,
       this.subject.token_exp * 1000,
+      this.elevation.changesAt * 1000,
     )
   }
 

@@ -1,4 +1,5 @@
 /** What this gateway can hold a session to. */
+import type { Rules } from '#ot'
 import type { Obligations } from '#policy'
 import { formatOf } from '../recordings/taps.ts'
 
@@ -6,11 +7,17 @@ import { formatOf } from '../recordings/taps.ts'
  * The first obligation of an allow that nobody here enforces, or undefined. Such an allow is
  * refused: a promise in the log that was not kept is worse than a no.
  */
-export function unsupported(obligations: Obligations): string | undefined {
+export function unsupported(obligations: Obligations, kind: string): string | undefined {
   if (obligations.supervise) return 'supervise'
   if (obligations.notify) return 'notify'
-  if (obligations.ot_each) return 'ot_each'
+  // Of what is no Modbus nobody here sees single operations.
+  if (obligations.ot_each && kind !== 'modbus') return 'ot_each'
   return undefined
+}
+
+/** What a Modbus connection is held to under them. */
+export function rulesOf({ ot_level: level, ot_windows: windows }: Obligations): Rules {
+  return { level, windows }
 }
 
 /**
@@ -29,7 +36,7 @@ export function unheld(
   obligations: Obligations,
   session: Parameters<typeof unrecorded>[1],
 ): { readonly code: string; readonly msg: string; readonly next: string } | undefined {
-  const missing = unsupported(obligations)
+  const missing = unsupported(obligations, session.kind)
   if (missing !== undefined)
     return {
       code: 'obligation.unsupported',

@@ -3,11 +3,13 @@
  * now, then the record, and only then a session that a connection can use.
  */
 import { randomBytes } from 'node:crypto'
+import { windowsInWords } from '#approval'
 import { CATALOGUE, type Decision, type Input, type Partially } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
 import type { Presence } from '../devices/presence.ts'
 import { clientFacts, type Source } from '../facts.ts'
+import { NOT_ELEVATED } from '../grants/elevation.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
@@ -15,7 +17,7 @@ import { formatOf } from '../recordings/taps.ts'
 import { Refusal } from '../problem.ts'
 import { LiveSession, type SignedOpening } from './live.ts'
 import { unsupported } from './obligations.ts'
-import { findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
+import { findElevation, findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
 import { terminate } from './terminate.ts'
 
 export interface OpenRequest {
@@ -29,6 +31,8 @@ export interface OpenRequest {
 /** One grant or one person opens so many sessions at once; every session costs rows, memory and events. */
 const MAX_PER_GRANT = 8
 const MAX_PER_PERSON = 32
+/** Of grants that let nobody in, the newest say why not; all of them would be more than policy is asked with. */
+const MOST_EXPLAINED = 8
 
 /**
  * Opens a session of `subject` to one process under one grant. Throws Refusal: `policy.denied`
@@ -70,7 +74,7 @@ async function candidates(room: SessionRoom, request: OpenRequest): Promise<read
     .filter((grant) => grant.state === 'approved' || grant.state === 'active')
     .filter((grant) => grant.statement.not_before <= now && now < expiresAt(grant))
     .toSorted((a, b) => expiresAt(b) - expiresAt(a))
-  return live[0] === undefined ? named : [live[0]]
+  return live[0] === undefined ? named.slice(0, MOST_EXPLAINED) : [live[0]]
 }
 
 /**
@@ -140,14 +144,24 @@ async function admit(
   grants: readonly Grant[],
 ): Promise<LiveSession> {
   const listener = target.presence.listeners.get(request.process) ?? null
+  const grant = grants[0]
+  const elevation =
+    grant === undefined
+      ? NOT_ELEVATED
+      : await findElevation(room, { ...request, kind: target.process.kind }, grant)
   const decision = room.decisions.ask(
     'session.open',
-    sessionFacts(request.subject, request.source, target, grants, listener),
+    sessionFacts(
+      request.subject,
+      request.source,
+      target,
+      [...grants, ...elevation.grants],
+      listener,
+    ),
   )
-  const grant = grants[0]
   if (!decision.allow || grant === undefined)
     throw await refused(room, request, toRefusal(decision))
-  const missing = unsupported(decision.obligations)
+  const missing = unsupported(decision.obligations, target.process.kind)
   if (missing !== undefined)
     throw await refused(
       room,
@@ -194,13 +208,15 @@ async function admit(
     openedAt: now,
     expiresAt: end,
     signed: signedOpening(grant),
+    elevation,
   })
+  session.footing = { target, grants: [grant, ...elevation.grants] }
   await record(room, request, session, { grant, decision })
   return session
 }
 
 /** What the device may ask to see: the statement, and what approvers' passkeys signed of it. */
-function signedOpening({ statement, approvals }: Grant): SignedOpening | null {
+export function signedOpening({ statement, approvals }: Grant): SignedOpening | null {
   const assertions = approvals.flatMap(({ signature }) =>
     signature === null ? [] : [signature.assertion],
   )
@@ -340,12 +356,17 @@ async function start(
       party: session.subject.party,
       kind: session.kind,
       remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())),
-      obligations: { ...session.obligations, ot_windows: [] },
+      obligations: { ...session.obligations, ot_windows: windowsIn(session) },
       ...recordingOf(session),
     },
   })
   session.startIdx = started.idx
   await room.store.add(toRecord(session))
+}
+
+/** Event data is flat: a list that must hold is its windows in words. */
+function windowsIn({ obligations }: LiveSession): string[] {
+  return obligations.ot_windows.map(windowsInWords)
 }
 
 /** Room for the recording, and those who can open it, before anything says that the session is open. */

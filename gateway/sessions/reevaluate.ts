@@ -3,14 +3,18 @@
  * they are then. Anything but allow cuts; so does an error. Deadlines are exact, one timer for all.
  */
 import { setImmediate } from 'node:timers/promises'
+import { isWithin } from '#ot'
 import type { Decision, Input, Partially, Trigger } from '#policy'
 import { refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
+import { actorOf } from '../events.ts'
+import type { Elevation } from '../grants/elevation.ts'
+import type { Grant } from '../grants/grant.ts'
 import { isRefusal, type Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
-import type { LiveSession } from './live.ts'
-import { unrecorded, unsupported } from './obligations.ts'
-import { findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
+import { sightName, type Footing, type LiveSession, type LiveStream, type Sight } from './live.ts'
+import { rulesOf, unrecorded, unsupported } from './obligations.ts'
+import { findElevation, findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
 import { terminate, type Cause } from './terminate.ts'
 
 export interface Withdrawal {
@@ -20,12 +24,20 @@ export interface Withdrawal {
   readonly by?: string | undefined
   /** Ids of sessions that are expected to end, from a preview: they are decided before all others. */
   readonly first?: ReadonlySet<string> | undefined
+  /** Told of every connection that is cut in a session that goes on. */
+  readonly narrowed?: ((cut: CutConnection) => void) | undefined
   /** The reason that a cut under this trigger is recorded with; default `policy_recheck`. */
   readonly reason?: Cause['reason'] | undefined
 }
 
 export interface CutSession {
   readonly id: string
+  readonly time_to_cut_ms: number
+}
+
+/** A connection that might do more than its session may now. */
+export interface CutConnection {
+  readonly session: string
   readonly time_to_cut_ms: number
 }
 
@@ -42,6 +54,12 @@ interface Matter {
     readonly subject: Subject
     readonly presence: Presence
     readonly questions: readonly Partially<Input>[]
+    /** What each question is about, in the same order. */
+    readonly sights: readonly Sight[]
+    readonly elevation: Elevation
+    readonly footing: Footing
+    /** The question about one of them on the session's own grant alone. */
+    readonly alone: (sight: Sight) => Partially<Input>
   }
 }
 
@@ -52,6 +70,10 @@ interface Judgement {
     readonly subject: Subject
     readonly presence: Presence
     readonly decisions: readonly Decision[]
+    readonly elevation: Elevation
+    readonly footing: Footing
+    /** Connections that might do more than is allowed now. */
+    readonly wider: readonly LiveStream[]
   }
 }
 
@@ -63,6 +85,9 @@ class Looks {
   readonly #room: SessionRoom
   readonly #targets = new Map<string, ReturnType<typeof findTarget>>()
   readonly #grants = new Map<string, ReturnType<SessionRoom['grants']['find']>>()
+  readonly #elevations = new Map<string, Promise<Elevation>>()
+  /** Connections that are being cut in sessions that go on. */
+  readonly narrowing: Promise<void>[] = []
 
   constructor(room: SessionRoom) {
     this.#room = room
@@ -78,6 +103,13 @@ class Looks {
   grant({ grant }: LiveSession): ReturnType<SessionRoom['grants']['find']> {
     const look = this.#grants.get(grant) ?? this.#room.grants.find(grant)
     this.#grants.set(grant, look)
+    return look
+  }
+
+  elevation(session: LiveSession, own: Grant): Promise<Elevation> {
+    const name = `${session.grant} ${session.device}/${session.process}`
+    const look = this.#elevations.get(name) ?? findElevation(this.#room, session, own)
+    this.#elevations.set(name, look)
     return look
   }
 }
@@ -139,17 +171,20 @@ export class Reauthorization implements Disposable {
 
   /** Starts watching a session's own deadlines. */
   watch(session: LiveSession): void {
+    session.rearm = () => this.watch(session)
     this.#deadlines.set(session.id, session.deadline())
     this.#arm()
   }
 
   /** After an allow: what is due already must not be asked again in the same turn for ever. */
   #watchOn(session: LiveSession): void {
+    session.rearm = () => this.watch(session)
     this.#deadlines.set(session.id, Math.max(session.deadline(), this.#room.now() + 250))
     this.#arm()
   }
 
   forget(session: LiveSession): void {
+    session.rearm = () => undefined
     this.#deadlines.clear(session.id)
   }
 
@@ -167,6 +202,7 @@ export class Reauthorization implements Disposable {
       if (cause === undefined) this.#watchOn(session)
       else ends.push(this.#cut(session, withdrawal, cause))
     })
+    await Promise.all(known.narrowing)
     return await Promise.all(ends)
   }
 
@@ -197,9 +233,11 @@ export class Reauthorization implements Disposable {
   }
 
   async #again(session: LiveSession, withdrawal: Withdrawal): Promise<void> {
-    const cause = await this.#cause(session, withdrawal, new Looks(this.#room))
+    const known = new Looks(this.#room)
+    const cause = await this.#cause(session, withdrawal, known)
     if (cause === undefined) this.#watchOn(session)
     else await this.#cut(session, withdrawal, cause)
+    await Promise.all(known.narrowing)
   }
 
   /** Why it ends, or undefined where it goes on. An error is a reason to end. */
@@ -243,22 +281,66 @@ export class Reauthorization implements Disposable {
     if (session.changed === changed) session.changed = undefined
     session.subject = kept.subject
     session.presence = kept.presence
+    session.stands(kept.elevation, kept.footing)
+    for (const stream of kept.wider) known.narrowing.push(this.#narrow(session, stream, withdrawal))
     return undefined
+  }
+
+  /** Ends one connection; the session goes on with less. Silent first, then recorded. */
+  async #narrow(session: LiveSession, stream: LiveStream, withdrawal: Withdrawal): Promise<void> {
+    if (stream.narrowed !== undefined) return
+    stream.narrowed = {
+      code: 'grant.narrowed',
+      message: 'what the session may do is less now: connect again',
+    }
+    const { code, message } = stream.narrowed
+    try {
+      // One that is still being opened finds out before it carries anything.
+      await stream.carrier?.cut(code, message)
+    } catch (error) {
+      this.#room.report(error, `a connection of session ${session.id} resisted its cut`)
+    }
+    const took = performance.now() - withdrawal.at
+    withdrawal.narrowed?.({ session: session.id, time_to_cut_ms: Math.round(took * 1000) / 1000 })
+    await this.#room.log
+      .append({
+        code: 'session.kill',
+        message: `a connection of the session was cut: ${code}`,
+        status: 'success',
+        disposition: 'revoked',
+        reason: code,
+        actor: actorOf(session.subject),
+        device: session.device,
+        process: session.process,
+        grant: session.grant,
+        session: session.id,
+        decisions: session.decisions.slice(-1),
+        data: { scope: 'connection', time_to_cut_ms: Math.ceil(took) },
+      })
+      .catch((error: unknown) =>
+        this.#room.report(error, `a cut in session ${session.id} could not be recorded`),
+      )
   }
 
   /** The questions on facts as they are now, decided up to the first that is not allowed. */
   async #judge(session: LiveSession, withdrawal: Withdrawal, known: Looks): Promise<Judgement> {
     const { cause, open } = await this.#matter(session, withdrawal, known)
     if (open === undefined) return cause === undefined ? {} : { cause }
-    const { subject, presence, questions } = open
+    const { subject, presence, questions, sights, elevation, footing, alone } = open
+    const ask = (facts: Partially<Input>) =>
+      this.#room.decisions.ask('session.reevaluate', facts)
     const decisions: Decision[] = []
-    for (const facts of questions) {
-      const decision = this.#room.decisions.ask('session.reevaluate', facts)
+    const wider: LiveStream[] = []
+    for (const [at, facts] of questions.entries()) {
+      const decision = ask(facts)
       const against = objection(session, decision, withdrawal.reason ?? 'policy_recheck')
       if (against !== undefined) return { cause: against }
       decisions.push(decision)
+      const sight = sights[at]
+      if (sight !== undefined)
+        wider.push(...tooWide(session, sight, decision, () => ask(alone(sight))))
     }
-    return { kept: { subject, presence, decisions } }
+    return { kept: { subject, presence, decisions, elevation, footing, wider } }
   }
 
   async #matter(session: LiveSession, withdrawal: Withdrawal, known: Looks): Promise<Matter> {
@@ -283,13 +365,18 @@ export class Reauthorization implements Disposable {
           message: 'the process was registered as another kind',
         },
       }
+    const elevation = await known.elevation(session, grant)
     // A device that is away for a moment carries nothing; what it was when last here still stands for it.
     const presence = target.presence ?? session.presence
-    const questions = session.sights(target.presence?.listeners).map(({ source, observed }) => ({
-      ...sessionFacts(subject, source, { ...target, presence }, [grant], observed),
+    const footing = { target: { ...target, presence }, grants: [grant, ...elevation.grants] }
+    const question = ({ source, observed }: Sight, grants: readonly Grant[]) => ({
+      ...sessionFacts(subject, source, footing.target, grants, observed),
       session: openedFacts(session, withdrawal.trigger),
-    }))
-    return { open: { subject, presence, questions } }
+    })
+    const sights = session.sights(target.presence?.listeners)
+    const questions = sights.map((sight) => question(sight, footing.grants))
+    const alone = (sight: Sight) => question(sight, [grant])
+    return { open: { subject, presence, questions, sights, elevation, footing, alone } }
   }
 
   #arm(): void {
@@ -315,6 +402,30 @@ export class Reauthorization implements Disposable {
   }
 }
 
+/**
+ * The connections of one sight that might do more than is allowed now. One that was opened to read stands on the
+ * session's own grant alone: another that writes adds to new connections, and takes nothing from this one. `plainly`
+ * decides without it.
+ */
+function tooWide(
+  session: LiveSession,
+  sight: Sight,
+  decision: Decision,
+  plainly: () => Decision,
+): LiveStream[] {
+  const name = sightName(sight.source, sight.observed)
+  const here = [...session.streams].filter(
+    ({ gate, source, observed }) => gate !== undefined && sightName(source, observed) === name,
+  )
+  const within = ({ allow, obligations }: Decision, { gate }: LiveStream) =>
+    allow && (gate === undefined || isWithin(gate, rulesOf(obligations)))
+  const suspects = here.filter((stream) => !within(decision, stream))
+  const readers = suspects.filter(({ gate }) => gate !== undefined && gate.level < 2)
+  if (readers.length === 0 || decision.obligations.ot_level < 2) return suspects
+  const alone = plainly()
+  return suspects.filter((stream) => !readers.includes(stream) || !within(alone, stream))
+}
+
 /** Why a decision ends the session, or undefined where it lets it go on. */
 function objection(
   session: LiveSession,
@@ -323,7 +434,7 @@ function objection(
 ): Cause | undefined {
   const ref = refOf(decision)
   if (decision.allow) {
-    const missing = unsupported(decision.obligations)
+    const missing = unsupported(decision.obligations, session.kind)
     if (missing === undefined && unrecorded(decision.obligations, session))
       return {
         reason,

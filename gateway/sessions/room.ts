@@ -13,6 +13,7 @@ import {
   tlsFacts,
   type Source,
 } from '../facts.ts'
+import { elevationOf, NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
 import type { GrantStore } from '../grants/store.ts'
 import type { Identity, Subject } from '../identity/index.ts'
@@ -67,6 +68,27 @@ export async function findTarget(
     presence: room.registry.find(device),
     island: room.registry.isCutOff(device),
   }
+}
+
+/**
+ * The grants to write that a session of `subject` under `own` is decided on as well. Only a Modbus session can be held
+ * to what they say, so for others nobody asks.
+ */
+export async function findElevation(
+  room: Pick<SessionRoom, 'grants' | 'now'>,
+  of: {
+    readonly subject: { readonly id: string }
+    readonly device: string
+    readonly process: string
+    readonly kind: string
+  },
+  own: Grant,
+): Promise<Elevation> {
+  if (of.kind !== 'modbus') return NOT_ELEVATED
+  const now = Math.floor(room.now() / 1000)
+  const { device, process } = of
+  const requester = of.subject.id
+  return elevationOf(own, await room.grants.writes({ requester, device, process, now }), now)
 }
 
 /** The question `session.open` and `session.reevaluate` share. */

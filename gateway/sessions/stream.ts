@@ -4,16 +4,27 @@
  */
 import { createHash } from 'node:crypto'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
+import { isWithin, type Rules } from '#ot'
 import { refOf, toRefusal } from '../decisions.ts'
 import { streamKindOf } from '../devices/device.ts'
 import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
+import { NOT_ELEVATED } from '../grants/elevation.ts'
+import { expiresAt, type Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
-import type { LiveSession, LiveStream } from './live.ts'
+import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
-import { unrecorded } from './obligations.ts'
+import { rulesOf, unrecorded } from './obligations.ts'
+import { signedOpening } from './open.ts'
 import type { Terminal } from './terminal.ts'
-import { findTarget, openedFacts, sessionFacts, type SessionRoom, type Target } from './room.ts'
+import {
+  findElevation,
+  findTarget,
+  openedFacts,
+  sessionFacts,
+  type SessionRoom,
+  type Target,
+} from './room.ts'
 
 /** How long the agent may take to reach the target and see who accepted. */
 const OPEN_TIMEOUT_MS = 10_000
@@ -26,20 +37,12 @@ export interface OpenedStream {
   readonly says: Readonly<Record<string, unknown>>
 }
 
-/**
- * The Modbus level that is enforced. Write elevation needs a second grant, which cannot be requested
- * yet: until then every Modbus session is held to reading, whatever its obligations say.
- */
-export function heldLevel(level: number): number {
-  return Math.min(1, level)
-}
-
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
 /**
  * Opens for a connection from `source`, has the observed process decided, records the decision, lets the device proceed.
  * Throws Refusal: `policy.denied` (for instance with `process.mismatch`), `session.ended`,
- * `session.limit`, `device.offline`, `target.refused`, `log.unavailable`.
+ * `session.limit`, `grant.narrowed`, `device.offline`, `target.refused`, `log.unavailable`.
  */
 export async function openStream(
   room: SessionRoom,
@@ -54,20 +57,27 @@ export async function openStream(
       `the session allows ${session.obligations.max_streams} connections at once`,
     )
   // Taken before anything is awaited, so that the limit holds for connections that race.
-  const entry: LiveStream = { source, observed: undefined, carrier: undefined }
+  const entry: LiveStream = {
+    source,
+    observed: undefined,
+    carrier: undefined,
+    gate: gateOf(session),
+    narrowed: undefined,
+  }
   session.streams.add(entry)
   try {
     const target = await findTarget(room, session.device, session.process)
     if (target === undefined)
       throw new Refusal('target.unknown', 'the process is no longer registered')
-    const stream = await dial(room, session, target, terminal)
+    const stream = await dial(room, session, { target, terminal, gate: entry.gate })
     try {
       const said = saidBy(stream)
       const { observed } = said
       // From here on a withdrawal judges this connection too, while it is still being decided.
       entry.observed = observed
-      await decide(room, session, source, said)
+      await decide(room, session, entry, said)
       if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
+      if (entry.narrowed !== undefined) throw narrowed()
       session.observed = observed
       session.connections++
       session.lastActivityAt = room.now()
@@ -105,11 +115,41 @@ export function openMetadata(facts: object, signed: LiveSession['signed']): Uint
   return encode({ ...facts, grant: 'too_long' })
 }
 
+/** What a new connection is held to; undefined where nobody judges what passes. */
+function gateOf({ kind, obligations, elevation }: LiveSession): Rules | undefined {
+  if (kind !== 'modbus') return undefined
+  const rules = rulesOf(obligations)
+  const [write, ...others] = elevation.grants
+  const addresses = write?.statement.ot_windows
+  // A device that wants to see it signed is shown one grant, so what that one names is all it may let through.
+  const alone = write === undefined || others.length === 0 || signedOpening(write) === null
+  if (rules.level < 2 || alone || addresses === undefined) return rules
+  return { level: rules.level, windows: [...rules.windows, addresses] }
+}
+
+interface Dialling {
+  readonly target: Target
+  readonly terminal: Terminal | undefined
+  readonly gate: Rules | undefined
+}
+
+/** What the device must see signed: of a connection that may write, the grant to write and not the one to read. */
+function signedFor(session: LiveSession, gate: Rules | undefined): SignedOpening | null {
+  const [write] = session.elevation.grants
+  return gate !== undefined && gate.level > 1 && write !== undefined
+    ? signedOpening(write)
+    : session.signed
+}
+
+const narrowed = () =>
+  new Refusal('grant.narrowed', 'what the session may do became less while it was connecting', {
+    nextStep: 'connect again',
+  })
+
 async function dial(
   room: SessionRoom,
   session: LiveSession,
-  target: Target,
-  terminal: Terminal | undefined,
+  { target, terminal, gate }: Dialling,
 ): Promise<TunnelStream> {
   if (target.presence === undefined)
     throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
@@ -140,10 +180,18 @@ async function dial(
       // The agent judges a Modbus session too, by the rules that hold here.
       protocol: session.kind === 'modbus' ? 'modbus' : kind,
       ...(terminal === undefined || kind !== 'spawn' ? {} : { terminal }),
-      obligations: { ...obligations, ot_level: heldLevel(obligations.ot_level) },
+      obligations: gate === undefined ? obligations : { ...obligations, ...obligedBy(gate) },
     },
-    session.signed,
+    signedFor(session, gate),
   )
+  if (metadata.length > MAX_METADATA_BYTES)
+    throw new Refusal(
+      'session.limit',
+      'your grants name more addresses than one connection holds',
+      {
+        nextStep: 'give back a grant to write that you no longer need: sallyport done GRANT',
+      },
+    )
   try {
     return await target.presence.tunnel.open(kind, metadata, {
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
@@ -155,6 +203,8 @@ async function dial(
     throw error
   }
 }
+
+const obligedBy = ({ level, windows }: Rules) => ({ ot_level: level, ot_windows: windows })
 
 /** The agent's codes, for the person who tried. */
 const AGENT_SAYS: Readonly<Record<string, string>> = {
@@ -224,7 +274,7 @@ function saidBy(stream: TunnelStream): DeviceAnswer {
 async function decide(
   room: SessionRoom,
   session: LiveSession,
-  source: Source,
+  { source, gate }: LiveStream,
   { observed, consent }: DeviceAnswer,
 ): Promise<void> {
   // Read after the device has answered: how long that takes is the device's to choose.
@@ -234,8 +284,10 @@ async function decide(
   ])
   if (target === undefined || target.process.kind !== session.kind)
     throw new Refusal('session.ended', 'the registration of the process has changed')
+  const elevation = grant === undefined ? NOT_ELEVATED : await findElevation(room, session, grant)
+  const grants = grant === undefined ? [] : [grant, ...elevation.grants]
   const decision = room.decisions.ask('session.reevaluate', {
-    ...sessionFacts(session.subject, source, target, grant === undefined ? [] : [grant], observed),
+    ...sessionFacts(session.subject, source, target, grants, observed),
     session: openedFacts(session, 'stream'),
   })
   const ref = refOf(decision)
@@ -254,6 +306,8 @@ async function decide(
     expected: plain(target.process.expect),
   }
   if (decision.allow) {
+    session.stands(elevation, { target, grants })
+    if (gate !== undefined && !isWithin(gate, rulesOf(decision.obligations))) throw narrowed()
     if (unrecorded(decision.obligations, session))
       throw new Refusal(
         'recording.unavailable',
@@ -273,6 +327,7 @@ async function decide(
         record_sha256: digest(seen),
       },
     })
+    if (gate !== undefined && gate.level > 1) await useWrites(room, session)
     return
   }
   const refusal = toRefusal(decision)
@@ -305,6 +360,41 @@ async function decide(
     )
   await Promise.all(events)
   throw refusal
+}
+
+/** The first connection that may write is the first use of every grant that lets it, recorded before it carries a byte. */
+async function useWrites(room: SessionRoom, session: LiveSession): Promise<void> {
+  const { elevation, footing } = session
+  const unused = elevation.grants.filter((grant) => grant.first_used_at === null)
+  if (unused.length === 0 || footing === undefined) return
+  const used = new Map<string, Grant>()
+  for (const grant of unused) {
+    const { id } = grant.statement
+    await room.log.append({
+      code: 'grant.use',
+      message: 'grant to write used for the first time',
+      status: 'success',
+      actor: actorOf(session.subject),
+      device: session.device,
+      process: session.process,
+      grant: id,
+      session: session.id,
+      data: { verbs: ['write'] },
+    })
+    const now = Math.floor(room.now() / 1000)
+    const after = await room.grants.apply(id, 'use', now, session.subject.id, '')
+    if (after === undefined) throw narrowed()
+    used.set(id, after)
+  }
+  const current = (grant: Grant) => used.get(grant.statement.id) ?? grant
+  const ends = [...used.values()].map(expiresAt)
+  session.stands(
+    {
+      grants: elevation.grants.map(current),
+      changesAt: Math.min(elevation.changesAt, ...ends),
+    },
+    { ...footing, grants: footing.grants.map(current) },
+  )
 }
 
 /** At most one such event a second and session; the next one says how many there were. */

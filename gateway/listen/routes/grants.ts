@@ -16,7 +16,8 @@ import { requestGrant, type GrantRoom } from '../../grants/request.ts'
 import type { Source } from '../../facts.ts'
 import type { Subject } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
-import type { Reauthorization } from '../../sessions/reevaluate.ts'
+import type { LiveSession } from '../../sessions/live.ts'
+import type { CutConnection, Reauthorization } from '../../sessions/reevaluate.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 import type { DecisionRef } from '../../decisions.ts'
@@ -45,6 +46,7 @@ function view(grant: Grant, nowMs: number): GrantView {
     first_used_at: grant.first_used_at,
     expires_at: expiresAt(grant),
     ot_level: statement.ot_level,
+    ot_windows: [...(statement.ot_windows ?? [])],
     reason: statement.reason,
     ticket: statement.ticket,
     approvals: grant.approvals.map(({ by, email, at, hash, decision_id, signature }) => ({
@@ -112,12 +114,14 @@ function reading(api: Api, room: GrantRoutes): void {
 
 /** The grant as a file that is verified without us. */
 function signedGrant({ statement, approvals }: Grant): SignedGrant {
+  const { ot_windows: windows, ...rest } = statement
   return {
     v: 1,
     statement: {
-      ...statement,
+      ...rest,
       devices: [...statement.devices],
       processes: [...statement.processes],
+      ...(windows === undefined ? {} : { ot_windows: [...windows] }),
     },
     approvals: approvals.map(({ by, email, at, decision_id, signature }) => ({
       by,
@@ -169,6 +173,7 @@ function asking(api: Api, room: GrantRoutes): void {
     '/api/v1/grants',
     { schema: { body: NewGrant, response: { 201: GrantView } } },
     async (request, reply) => {
+      const at = performance.now()
       const subject = await api.caller(request)
       const { ot_level = 1, ...ask } = request.body
       const grant = await requestGrant(room.grants, {
@@ -177,6 +182,7 @@ function asking(api: Api, room: GrantRoutes): void {
         subject,
         source: api.source(request),
       })
+      await takesEffect(room, grant, at)
       return reply.status(201).send(view(grant, room.grants.now()))
     },
   )
@@ -185,6 +191,7 @@ function asking(api: Api, room: GrantRoutes): void {
     '/api/v1/grants/:id/approve',
     { schema: { params: Params, body: Approve, response: { 200: GrantView } } },
     async (request) => {
+      const at = performance.now()
       const { subject } = await visible(api, room, request.params.id, request)
       const grant = await approveGrant(room.grants, {
         subject,
@@ -192,6 +199,7 @@ function asking(api: Api, room: GrantRoutes): void {
         id: request.params.id,
         hash: request.body.hash,
       })
+      await takesEffect(room, grant, at)
       return view(grant, room.grants.now())
     },
   )
@@ -208,23 +216,44 @@ interface Withdrawn {
   readonly at: number
 }
 
-/** Ends the grant, then every session under it; the answer says how long the cuts took. */
+/** The sessions that a grant bears on: those opened under it, and of one to write, those of its holder that it adds to. */
+function touchedBy({ statement }: Grant): (session: LiveSession) => boolean {
+  const { id, requester, devices, processes, ot_level: level } = statement
+  return (session) =>
+    session.grant === id ||
+    (level === 2 &&
+      session.kind === 'modbus' &&
+      session.subject.id === requester &&
+      devices.includes(session.device) &&
+      processes.includes(session.process))
+}
+
+/** A grant to write that may be used from now on: its holder's sessions are told, and new connections may write. */
+export async function takesEffect(
+  { reauthorization }: Pick<GrantRoutes, 'reauthorization'>,
+  grant: Grant,
+  at: number,
+): Promise<void> {
+  if (grant.statement.ot_level === 2 && grant.state === 'approved')
+    await reauthorization.withdraw(touchedBy(grant), { trigger: 'grant', at })
+}
+
+/** Ends the grant, then all that stands on it; the answer says how long the cuts took. */
 async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
   const grant = await endGrant(room.grants, ask)
-  const sessions = await room.reauthorization.withdraw(
-    (session) => session.grant === grant.statement.id,
-    {
-      trigger: 'grant',
-      at: ask.at,
-      by: ask.subject.id,
-      ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
-    },
-  )
-  const slowest =
-    sessions.length === 0 ? null : Math.max(...sessions.map((one) => one.time_to_cut_ms))
+  const connections: CutConnection[] = []
+  const sessions = await room.reauthorization.withdraw(touchedBy(grant), {
+    trigger: 'grant',
+    at: ask.at,
+    by: ask.subject.id,
+    narrowed: (cut) => connections.push(cut),
+    ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
+  })
+  const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
+  const slowest = times.length === 0 ? null : Math.max(...times)
   return {
     grant: view(grant, room.grants.now()),
-    cut: { sessions: [...sessions], slowest_ms: slowest },
+    cut: { sessions: [...sessions], connections, slowest_ms: slowest },
   }
 }
 

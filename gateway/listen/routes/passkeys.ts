@@ -17,7 +17,7 @@ import {
   PasskeyId,
 } from '#api'
 import { createHash } from 'node:crypto'
-import { hashOfSet, readApproverSet, type ApproverSet } from '#approval'
+import { hashOfSet, readApproverSet, windowsInWords, type ApproverSet } from '#approval'
 import { approveGrant, findGrant } from '../../grants/approve.ts'
 import type { Grant } from '../../grants/grant.ts'
 import {
@@ -34,7 +34,7 @@ import {
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy } from '../authorize.ts'
-import { visible, type GrantRoutes } from './grants.ts'
+import { takesEffect, visible, type GrantRoutes } from './grants.ts'
 import { toRefusal } from './people.ts'
 
 export interface PasskeyRoutes extends GrantRoutes {
@@ -267,6 +267,7 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Window', `${when(statement.not_before)} to ${when(statement.not_after)}`],
     ['How long', `${statement.max_duration_s} s from the first use`],
     ['Industrial protocols', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
+    ['Addresses', windowsInWords(statement.ot_windows ?? []) || 'all that the process has'],
     ['Reason', statement.reason],
     ['Ticket', statement.ticket ?? 'none'],
     ['Asked at', when(statement.created_at)],
@@ -318,12 +319,14 @@ const ACTS: Readonly<Record<OpenKind, Act>> = {
     }
   },
   async approve(room, answered, source) {
+    const at = performance.now()
     const subject = await approver(room, answered)
     const { about, signed } = answered
     // What was asked to be signed is the hash of the grant as it was then; a statement never changes.
     const { hash } = await findGrant(room.grants, about)
     const ask = { subject, source, id: about, hash, signature: signed }
     const grant = await approveGrant(room.grants, ask)
+    await takesEffect(room, grant, at)
     const { id } = grant.statement
     const given = grant.approvals.length
     return {

@@ -93,7 +93,7 @@ function opening(api: Api, routes: SessionRoutes): void {
           kind: session.kind,
           grant: session.grant,
           secret: Buffer.from(session.secret).toString('base64url'),
-          expires_at: Math.floor(session.expiresAt / 1000),
+          expires_at: Math.floor(session.end() / 1000),
           remaining_ms: Math.max(0, Math.round(session.end() - now)),
           decision_id: session.decisions[0]?.id ?? '',
           recording: recordingOf(session).recording ?? null,

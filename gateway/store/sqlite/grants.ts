@@ -3,7 +3,7 @@ import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
 import { canonical, type GrantSignature, type Statement } from '#approval'
 import { transitions } from '../../grants/grant.ts'
 import type { Approval, Grant, GrantEvent, GrantState } from '../../grants/grant.ts'
-import type { GrantStore } from '../../grants/store.ts'
+import { MOST_WRITES, type GrantStore } from '../../grants/store.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -62,6 +62,18 @@ function collect(db: DatabaseSync, rows: readonly Row[]): Grant[] {
   return rows.map((row) => toGrant(row, approvalsOf(db, String(row['id']))))
 }
 
+type Writes = Parameters<GrantStore['writes']>[0]
+
+/** By the partial index, whose own words these are. */
+export const WRITES = `
+  SELECT g.* FROM access_grant g JOIN grant_device d ON d.grant_id = g.id
+  WHERE g.ended_at IS NULL AND g.statement ->> '$.ot_level' = 2 AND g.requester = ? AND d.device = ?
+    AND EXISTS (SELECT 1 FROM json_each(g.statement, '$.processes') p WHERE p.value = ?)
+    AND g.state IN ('approved', 'active')
+    AND g.statement ->> '$.not_after' > ?
+    AND (g.first_used_at IS NULL OR g.first_used_at + (g.statement ->> '$.max_duration_s') > ?)
+  ORDER BY g.statement ->> '$.not_after' DESC, g.id DESC LIMIT ${MOST_WRITES}`
+
 export const grantsRoom = {
   migrations: [
     `CREATE TABLE access_grant (
@@ -78,6 +90,9 @@ export const grantsRoom = {
        at INTEGER NOT NULL, hash TEXT NOT NULL, decision_id TEXT NOT NULL,
        PRIMARY KEY (grant_id, by)) STRICT, WITHOUT ROWID;`,
     'ALTER TABLE grant_approval ADD COLUMN signature TEXT;',
+    // Few grants write, and whoever holds one is asked about at every connection.
+    `CREATE INDEX access_grant_writes ON access_grant (requester)
+       WHERE ended_at IS NULL AND statement ->> '$.ot_level' = 2;`,
   ],
   operations: {
     add(db: DatabaseSync, grant: Grant): void {
@@ -123,6 +138,10 @@ export const grantsRoom = {
            ORDER BY g.ended_at IS NOT NULL, g.created_at DESC, g.id DESC LIMIT 32`,
         )
         .all(of.device, of.requester)
+      return collect(db, rows)
+    },
+    writes(db: DatabaseSync, of: Writes): Grant[] {
+      const rows = db.prepare(WRITES).all(of.requester, of.device, of.process, of.now, of.now)
       return collect(db, rows)
     },
     approve(
@@ -184,6 +203,9 @@ export class SqliteGrantStore implements GrantStore {
   }
   applicable(requester: string, device: string): Promise<readonly Grant[]> {
     return this.#thread.call('grants', 'applicable', { requester, device })
+  }
+  writes(of: Writes): Promise<readonly Grant[]> {
+    return this.#thread.call('grants', 'writes', of)
   }
   approve(id: string, approval: Approval, needed: number): Promise<Grant | undefined> {
     return this.#thread.call('grants', 'approve', { id, approval, needed })

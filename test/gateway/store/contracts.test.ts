@@ -1,7 +1,8 @@
 /** The stores of a single node, under the contract that any other must pass too. */
-import { onTestFinished } from 'vitest'
+import { DatabaseSync } from 'node:sqlite'
+import { expect, onTestFinished, test } from 'vitest'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
-import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
+import { grantsRoom, SqliteGrantStore, WRITES } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteInventoryStore } from '../../../gateway/store/sqlite/inventories.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
@@ -22,3 +23,10 @@ deviceStoreContract('SQLite', async () => new SqliteDeviceStore(await thread()))
 grantStoreContract('SQLite', async () => new SqliteGrantStore(await thread()))
 sessionStoreContract('SQLite', async () => new SqliteSessionStore(await thread()))
 inventoryStoreContract('SQLite', async () => new SqliteInventoryStore(await thread()))
+
+test('grants to write are found by their index, however many others somebody has', () => {
+  using db = new DatabaseSync(':memory:')
+  for (const migration of grantsRoom.migrations) db.exec(migration)
+  const plan = db.prepare(`EXPLAIN QUERY PLAN ${WRITES}`).all('a', 'b', 'c', 1, 1)
+  expect(plan.map(({ detail }) => detail).join('; ')).toContain('access_grant_writes')
+})

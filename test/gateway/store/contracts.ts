@@ -206,6 +206,40 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       expect(found).toHaveLength(32)
       expect(found[0]).toEqual(live)
     })
+    test('gives the grants to write that count: of this person, there, approved, and not over', async () => {
+      const store = await make()
+      const windows = [{ unit: 1, from: 0, to: 9 }]
+      const writing = (change: Partial<Statement> = {}, more: Partial<Grant> = {}) =>
+        grant({ ot_level: 2, ot_windows: windows, not_after: NOW + 500, ...change }, more)
+      const put = async (one: Grant) => {
+        await store.add(one)
+        return one.statement.id
+      }
+      const of = { requester: 'iss|vera', device: 'press-07', process: 'plc', now: NOW }
+      const approved = { state: 'approved' as const }
+      const counted = writing({ processes: ['hmi', 'plc'] }, approved)
+      const begins = writing({ not_before: NOW + 100, not_after: NOW + 400 }, approved)
+      await put(counted)
+      await put(begins)
+      for (const [change, more] of [
+        [{}, {}],
+        [{ ot_level: 1 }, approved],
+        [{ requester: 'iss|otto' }, approved],
+        [{ devices: ['press-08'] }, approved],
+        [{ processes: ['hmi'] }, approved],
+        [{ not_after: NOW }, approved],
+      ] as const)
+        await put(writing(change, more))
+      await store.apply(await put(writing({}, approved)), 'revoke', NOW, 'x', 'x')
+      const used = await put(writing({ max_duration_s: 60 }, approved))
+      await store.apply(used, 'use', NOW - 60, 'x', 'x')
+      expect(await store.writes(of)).toEqual([counted, begins])
+      expect(await store.writes({ ...of, now: NOW + 400 })).toEqual([counted])
+      expect(await store.writes({ ...of, now: NOW - 1 })).toHaveLength(4)
+      for (let at = 0; at < 9; at++) await put(writing({ not_after: NOW + 600 + at }, approved))
+      const most = await store.writes(of)
+      expect(most.map(({ statement }) => statement.not_after - NOW)).toEqual([608, 607, 606, 605])
+    })
     test('an approval counts once per person, for this hash, while it waits', async () => {
       const store = await make()
       const asked = grant({}, { approvals_needed: 2 })

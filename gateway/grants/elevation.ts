@@ -1,0 +1,49 @@
+/**
+ * Which grants to write count beside the grant that a session was opened under. Pure: the instant is an argument. Policy
+ * decides what they are worth; this file says which it is shown, so that none stands in for a grant that has ended.
+ */
+import { expiresAt, type Grant } from './grant.ts'
+
+export interface Elevation {
+  /** In effect now, at most `MOST_WRITES`. */
+  readonly grants: readonly Grant[]
+  /** When the first of them ends or another begins: epoch seconds, Infinity where nothing will. */
+  readonly changesAt: number
+}
+
+export const NOT_ELEVATED: Elevation = { grants: [], changesAt: Infinity }
+
+/**
+ * Of the grants to write in `writes`, those that add to `own` at `now` (epoch seconds): while `own` itself holds, and
+ * only what ends before it. One that outlasts it would be what the session stands on, and its addresses the only ones.
+ */
+export function elevationOf(own: Grant, writes: readonly Grant[], now: number): Elevation {
+  const end = expiresAt(own)
+  const usable = own.state === 'approved' || own.state === 'active'
+  if (!usable || now < own.statement.not_before || now >= end) return NOT_ELEVATED
+  const shorter = writes.filter(
+    (grant) =>
+      grant.statement.id !== own.statement.id && now < expiresAt(grant) && expiresAt(grant) < end,
+  )
+  const begun = (grant: Grant) => grant.statement.not_before <= now
+  const grants = shorter.filter(begun)
+  const changes = shorter.map((grant) =>
+    begun(grant) ? expiresAt(grant) : grant.statement.not_before,
+  )
+  return { grants, changesAt: Math.min(...changes) }
+}
+
+/** The grant to write that names every one of these addresses of a unit, or undefined. */
+export function coveringGrant(
+  grants: readonly Grant[],
+  unit: number,
+  spans: readonly { readonly address: number; readonly quantity: number }[],
+): Grant | undefined {
+  return grants.find(({ statement: { ot_windows: windows = [] } }) =>
+    spans.every(({ address, quantity }) =>
+      windows.some(
+        (one) => one.unit === unit && one.from <= address && address + quantity - 1 <= one.to,
+      ),
+    ),
+  )
+}

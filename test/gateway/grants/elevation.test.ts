@@ -1,0 +1,165 @@
+/** Grants to write: what may be asked for, and which count beside the grant that a session stands on. */
+import { describe, expect, test } from 'vitest'
+import { hashOf, type Statement } from '#approval'
+import { addressFault, writeFault } from '../../../gateway/grants/addresses.ts'
+import { coveringGrant, elevationOf } from '../../../gateway/grants/elevation.ts'
+import type { Grant } from '../../../gateway/grants/grant.ts'
+
+const NOW = 10_000
+const WINDOW = { unit: 1, from: 0, to: 9 }
+
+function grant(id: string, change: Partial<Statement> = {}, more: Partial<Grant> = {}): Grant {
+  const statement: Statement = {
+    v: 1,
+    id,
+    tenant: 'main.sallyport.internal',
+    requester: 'iss|vera',
+    vendor: 'acme',
+    devices: ['press-07'],
+    processes: ['plc'],
+    ot_level: 1,
+    not_before: NOW - 100,
+    not_after: NOW + 1000,
+    max_duration_s: 86_400,
+    reason: 'service',
+    ticket: null,
+    created_at: NOW - 100,
+    ...change,
+  }
+  return {
+    statement,
+    hash: hashOf(statement),
+    state: 'active',
+    requester_email: null,
+    approvals: [],
+    approvals_needed: 1,
+    first_used_at: null,
+    ended: null,
+    ...more,
+  }
+}
+const own = grant('g_own')
+const write = (id: string, change: Partial<Statement> = {}, more: Partial<Grant> = {}) =>
+  grant(
+    id,
+    { ot_level: 2, ot_windows: [WINDOW], not_after: NOW + 500, ...change },
+    { state: 'approved', ...more },
+  )
+const ids = (grants: readonly Grant[]) => grants.map(({ statement }) => statement.id)
+
+describe('a grant to write', () => {
+  test('adds to the grant of the session until it ends', () => {
+    const { grants, changesAt } = elevationOf(own, [write('g_w')], NOW)
+    expect([ids(grants), changesAt]).toEqual([['g_w'], NOW + 500])
+    expect(ids(elevationOf(own, [write('g_w')], NOW + 499).grants)).toEqual(['g_w'])
+    expect(elevationOf(own, [write('g_w')], NOW + 500)).toEqual({ grants: [], changesAt: Infinity })
+  })
+  test('counts from its first use, where that ends it sooner', () => {
+    const used = write('g_w', { max_duration_s: 60 }, { first_used_at: NOW - 10 })
+    expect(elevationOf(own, [used], NOW).changesAt).toBe(NOW + 50)
+    expect(elevationOf(own, [used], NOW + 50).grants).toEqual([])
+  })
+  test('that begins later is waited for', () => {
+    const later = write('g_w', { not_before: NOW + 100 })
+    expect(elevationOf(own, [later], NOW)).toEqual({ grants: [], changesAt: NOW + 100 })
+    expect(ids(elevationOf(own, [later], NOW + 100).grants)).toEqual(['g_w'])
+  })
+  test('the first that ends is when it must be looked at again', () => {
+    const two = [write('g_a'), write('g_b', { not_after: NOW + 200 })]
+    const { grants, changesAt } = elevationOf(own, two, NOW)
+    expect([ids(grants), changesAt]).toEqual([['g_a', 'g_b'], NOW + 200])
+  })
+  test.for([
+    { name: 'revoked', own: grant('g_own', {}, { state: 'revoked' }) },
+    { name: 'given back', own: grant('g_own', {}, { state: 'spent' }) },
+    { name: 'not approved', own: grant('g_own', {}, { state: 'requested' }) },
+    { name: 'over', own: grant('g_own', { not_after: NOW }) },
+    { name: 'used up', own: grant('g_own', { max_duration_s: 50 }, { first_used_at: NOW - 50 }) },
+    { name: 'not begun', own: grant('g_own', { not_before: NOW + 1 }) },
+  ])('stands in for no grant that is $name', ({ own: ended }) => {
+    expect(elevationOf(ended, [write('g_w')], NOW)).toEqual({ grants: [], changesAt: Infinity })
+  })
+  test.for([
+    { name: 'ends with it', not_after: NOW + 1000 },
+    { name: 'outlasts it', not_after: NOW + 1001 },
+  ])('that $name adds nothing: the session would stand on it alone', ({ not_after }) => {
+    expect(elevationOf(own, [write('g_w', { not_after })], NOW).grants).toEqual([])
+  })
+  test('adds nothing to itself', () => {
+    expect(elevationOf(write('g_w'), [write('g_w')], NOW).grants).toEqual([])
+  })
+})
+
+describe('the grant of a write', () => {
+  const grants = [
+    write('g_a'),
+    write('g_b', {
+      ot_windows: [
+        { unit: 2, from: 0, to: 9 },
+        { unit: 1, from: 20, to: 29 },
+      ],
+    }),
+  ]
+  const span = (address: number, quantity = 1) => ({ address, quantity })
+  test.for([
+    { name: 'the first', unit: 1, spans: [span(0, 10)], by: 'g_a' },
+    { name: 'the second', unit: 1, spans: [span(20, 10)], by: 'g_b' },
+    { name: 'of another unit', unit: 2, spans: [span(3)], by: 'g_b' },
+    { name: 'across an end', unit: 1, spans: [span(5, 6)], by: undefined },
+    { name: 'that reads beside it', unit: 1, spans: [span(20), span(0)], by: undefined },
+    { name: 'nobody’s', unit: 3, spans: [span(0)], by: undefined },
+  ])('$name', ({ unit, spans, by }) => {
+    expect(coveringGrant(grants, unit, spans)?.statement.id).toBe(by)
+  })
+})
+
+describe('asked for', () => {
+  test.for([
+    { name: 'to write, without addresses', ask: { ot_level: 2 }, fine: false },
+    { name: 'to write, with them', ask: { ot_level: 2, ot_windows: [WINDOW] }, fine: true },
+    { name: 'to read some', ask: { ot_level: 1, ot_windows: [WINDOW] }, fine: true },
+    { name: 'to read all', ask: { ot_level: 1 }, fine: true },
+    { name: 'to do nothing to some', ask: { ot_level: 0, ot_windows: [WINDOW] }, fine: false },
+    {
+      name: 'of every unit',
+      ask: { ot_level: 2, ot_windows: [{ ...WINDOW, unit: 0 }] },
+      fine: false,
+    },
+    {
+      name: 'of unit 248',
+      ask: { ot_level: 2, ot_windows: [{ ...WINDOW, unit: 248 }] },
+      fine: false,
+    },
+    { name: 'backwards', ask: { ot_level: 2, ot_windows: [{ ...WINDOW, from: 10 }] }, fine: false },
+    {
+      name: 'seventeen',
+      ask: { ot_level: 2, ot_windows: Array.from({ length: 17 }, () => WINDOW) },
+      fine: false,
+    },
+  ])('$name', ({ ask, fine }) => {
+    expect(addressFault(ask)?.code).toBe(fine ? undefined : 'grant.addresses')
+  })
+
+  const asked = write('g_w').statement
+  const fault = (held: readonly Grant[], statement = asked, longest = 3600) =>
+    writeFault(statement, held, longest, NOW)?.code
+  test('beside one to read that ends later, or that is still to be asked for', () => {
+    expect([fault([own]), fault([])]).toEqual([undefined, undefined])
+  })
+  test('for longer than policy lets anybody write', () => {
+    expect(fault([own], asked, 599)).toBe('grant.window')
+    expect(fault([own], asked, 600)).toBeUndefined()
+  })
+  test('until after all there is to add to', () => {
+    expect(fault([grant('g_r', { not_after: NOW + 500 })])).toBe('grant.window')
+    expect(fault([grant('g_r', { not_after: NOW + 501 })])).toBeUndefined()
+    expect(fault([grant('g_r', { processes: ['hmi'], not_after: NOW + 500 })])).toBeUndefined()
+  })
+  test('a fifth', () => {
+    const held = ['a', 'b', 'c', 'd'].map((id) => write(`g_${id}`, {}, { state: 'requested' }))
+    expect(fault([own, ...held.slice(1)])).toBeUndefined()
+    expect(fault([own, ...held])).toBe('grant.limit')
+    const over = held.map((one) => ({ ...one, state: 'spent' as const }))
+    expect(fault([own, ...over])).toBeUndefined()
+  })
+})
