@@ -83,6 +83,28 @@ describe('a session that is said to be Modbus', () => {
     expect(await soon('close', opened.closed)).toMatchObject({ code: 'modbus.violation' })
   })
 
+  test('a gateway that checks nothing writes inside the addresses of its own OPEN alone', async () => {
+    using directory = new Directory()
+    await using target = await plc()
+    const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${target.port}`])
+    await using _agent = running(config)
+    const writing = { protocol: 'modbus', obligations: { ot_level: 2, ot_windows: [[window]] } }
+    const opened = await openStream(await gateway.nextTunnel(), 'plc', writing)
+    proceed(opened)
+    // One past the window, the unit that is every unit, another unit, and then what may pass.
+    opened.stream.write(frame('000100000006' + '0106006e00ff' + '000200000006' + '0006006400ff'))
+    opened.stream.write(frame('000300000006' + '0206006400ff' + '000400000006' + '0106006400ff'))
+    await vi.waitFor(() =>
+      expect(opened.received.toString('hex')).toBe(
+        '000100000003018602' +
+          '00020000000300860b' +
+          '00030000000302860b' +
+          '000400000005010602002a',
+      ),
+    )
+    expect(target.got()).toBe('0004000000060106006400ff')
+  })
+
   test('a silent target is answered for; bytes it sends unasked go nowhere', async () => {
     using directory = new Directory()
     await using target = await plc()
