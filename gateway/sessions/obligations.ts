@@ -1,6 +1,6 @@
 /** What this gateway can hold a session to. */
-import type { Rules } from '#ot'
-import type { Obligations } from '#policy'
+import { isWithin, type Rules } from '#ot'
+import type { Decision, Obligations } from '#policy'
 import { formatOf } from '../recordings/taps.ts'
 
 /**
@@ -18,6 +18,16 @@ export function unsupported(obligations: Obligations, kind: string): string | un
 /** What a Modbus connection is held to under them. */
 export function rulesOf({ ot_level: level, ot_windows: windows }: Obligations): Rules {
   return { level, windows }
+}
+
+/**
+ * Whether a connection does no more than is allowed now. One that was opened to read stands on the session's own grant
+ * alone: another that writes adds to new connections, and takes nothing from this one. `plainly` decides without it.
+ */
+export function isHeld(gate: Rules, decision: Decision, plainly: () => Decision): boolean {
+  const holds = ({ allow, obligations }: Decision) => allow && isWithin(gate, rulesOf(obligations))
+  if (holds(decision)) return true
+  return gate.level < 2 && decision.obligations.ot_level > 1 && holds(plainly())
 }
 
 /**

@@ -3,7 +3,6 @@
  * they are then. Anything but allow cuts; so does an error. Deadlines are exact, one timer for all.
  */
 import { setImmediate } from 'node:timers/promises'
-import { isWithin } from '#ot'
 import type { Decision, Input, Partially, Trigger } from '#policy'
 import { refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
@@ -13,7 +12,7 @@ import type { Grant } from '../grants/grant.ts'
 import { isRefusal, type Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import { sightName, type Footing, type LiveSession, type LiveStream, type Sight } from './live.ts'
-import { rulesOf, unrecorded, unsupported } from './obligations.ts'
+import { isHeld, unrecorded, unsupported } from './obligations.ts'
 import { findElevation, findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
 import { terminate, type Cause } from './terminate.ts'
 
@@ -402,11 +401,7 @@ export class Reauthorization implements Disposable {
   }
 }
 
-/**
- * The connections of one sight that might do more than is allowed now. One that was opened to read stands on the
- * session's own grant alone: another that writes adds to new connections, and takes nothing from this one. `plainly`
- * decides without it.
- */
+/** The connections of one sight that might do more than is allowed now; `plainly` decides on the session's own grant alone. */
 function tooWide(
   session: LiveSession,
   sight: Sight,
@@ -414,16 +409,13 @@ function tooWide(
   plainly: () => Decision,
 ): LiveStream[] {
   const name = sightName(sight.source, sight.observed)
-  const here = [...session.streams].filter(
-    ({ gate, source, observed }) => gate !== undefined && sightName(source, observed) === name,
+  let alone: Decision | undefined
+  return [...session.streams].filter(
+    ({ gate, source, observed }) =>
+      gate !== undefined &&
+      sightName(source, observed) === name &&
+      !isHeld(gate, decision, () => (alone ??= plainly())),
   )
-  const within = ({ allow, obligations }: Decision, { gate }: LiveStream) =>
-    allow && (gate === undefined || isWithin(gate, rulesOf(obligations)))
-  const suspects = here.filter((stream) => !within(decision, stream))
-  const readers = suspects.filter(({ gate }) => gate !== undefined && gate.level < 2)
-  if (readers.length === 0 || decision.obligations.ot_level < 2) return suspects
-  const alone = plainly()
-  return suspects.filter((stream) => !readers.includes(stream) || !within(alone, stream))
 }
 
 /** Why a decision ends the session, or undefined where it lets it go on. */

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
-import { isWithin, type Rules } from '#ot'
+import type { Rules } from '#ot'
 import { refOf, toRefusal } from '../decisions.ts'
 import { streamKindOf } from '../devices/device.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -14,7 +14,7 @@ import { expiresAt, type Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
-import { rulesOf, unrecorded } from './obligations.ts'
+import { isHeld, rulesOf, unrecorded } from './obligations.ts'
 import { signedOpening } from './open.ts'
 import type { Terminal } from './terminal.ts'
 import {
@@ -286,10 +286,12 @@ async function decide(
     throw new Refusal('session.ended', 'the registration of the process has changed')
   const elevation = grant === undefined ? NOT_ELEVATED : await findElevation(room, session, grant)
   const grants = grant === undefined ? [] : [grant, ...elevation.grants]
-  const decision = room.decisions.ask('session.reevaluate', {
-    ...sessionFacts(session.subject, source, target, grants, observed),
-    session: openedFacts(session, 'stream'),
-  })
+  const ask = (standing: readonly Grant[]) =>
+    room.decisions.ask('session.reevaluate', {
+      ...sessionFacts(session.subject, source, target, standing, observed),
+      session: openedFacts(session, 'stream'),
+    })
+  const decision = ask(grants)
   const ref = refOf(decision)
   session.decided(ref, room.now())
   const facts = {
@@ -307,7 +309,8 @@ async function decide(
   }
   if (decision.allow) {
     session.stands(elevation, { target, grants })
-    if (gate !== undefined && !isWithin(gate, rulesOf(decision.obligations))) throw narrowed()
+    if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1))))
+      throw narrowed()
     if (unrecorded(decision.obligations, session))
       throw new Refusal(
         'recording.unavailable',

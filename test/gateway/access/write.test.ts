@@ -37,6 +37,7 @@ import {
   PLC,
   refusalOf,
   seen,
+  serve,
   type FakeAgent,
   type Line,
 } from '../../support/tunnels.ts'
@@ -454,6 +455,24 @@ describe('what ends it', () => {
     expect((await vendor.ask<Grant>('GET', `/grants/${grant.id}`)).state).toBe('active')
   })
 
+  test('approved while a connection is being opened: that one reads, and the next may write', async () => {
+    await reading()
+    const opened = await session()
+    await using client = await Client.dial(node)
+    const held = Promise.withResolvers<void>()
+    onTestFinished(() => (agent.answer = undefined))
+    agent.answer = (offer, metadata) => void held.promise.then(() => serve(agent, offer, metadata))
+    const before = agent.opened.length
+    const asking = client.line(opened)
+    await until('the device is asked', () => agent.opened.length > before)
+    await writing()
+    held.resolve()
+    const line = await asking
+    expect(await exchange(line, READ)).toContain('0302002a')
+    expect(await exchange(line, WRITE)).toBe('000200000003018601')
+    expect(await exchange(await client.line(opened), WRITE)).toBe(WRITE.toString('hex'))
+  })
+
   test('revoked while a connection is being opened: it never carries a byte', async () => {
     await reading()
     const grant = await writing()
@@ -470,8 +489,9 @@ describe('what ends it', () => {
       void held.promise.then(() =>
         offer.accept(Buffer.from(JSON.stringify({ v: 1, observed: seen(PLC) }))),
       )
+    const asked = agent.opened.length
     const asking = client.stream(opened)
-    await until('the device is asked', () => agent.opened.length > 0)
+    await until('the device is asked', () => agent.opened.length > asked)
     await node.admin.ask('POST', `/grants/${grant.id}/revoke`, { reason: 'x' })
     held.resolve()
     expect((await refusalOf(asking)).code).toBe('grant.narrowed')
