@@ -137,7 +137,7 @@ export async function grantFacts(grant: Grant): Promise<string[]> {
     ['company', grant.vendor],
     ['where', `${grant.device}/${grant.processes.join(',')}`],
     ['may', LEVELS[grant.ot_level] ?? `level ${grant.ot_level}`],
-    ['addresses', windowsInWords(grant.ot_windows) || 'all'],
+    ['addresses', windowsInWords(grant.ot_windows ?? []) || 'all'],
     ['how long', `${grant.duration_s} s from the first use`],
     ['window', `${instant(grant.not_before)} to ${instant(grant.not_after)}`],
     ['reason', grant.reason],

@@ -52,8 +52,8 @@ export const Grant = Type.Object({
   first_used_at: Type.Union([Instant, Type.Null()]),
   expires_at: Instant,
   ot_level: Type.Integer(),
-  /** The Modbus addresses it is for; empty: it names none. */
-  ot_windows: Type.Array(AddressWindow),
+  /** The Modbus addresses it is for; empty: it names none. Absent from gateways that know of none. */
+  ot_windows: Type.Optional(Type.Array(AddressWindow)),
   reason: Type.String(),
   ticket: Type.Union([Type.String(), Type.Null()]),
   approvals: Type.Array(Approval),

@@ -138,6 +138,19 @@ describe('what a command asks for', () => {
       not_after: 1_798_761_600,
     })
   })
+  test('a request to write names its addresses, and reads back in words', async () => {
+    const ot_windows = [{ unit: 1, from: 0, to: 9 }]
+    gateway.answer('POST /api/v1/grants', {
+      status: 201,
+      body: { ...grant, ot_level: 2, ot_windows },
+    })
+    const args = ['request', 'press-07/plc', '--for', '2m', '--reason', 'look', '--write']
+    const ran = await run(gateway.home, ...args, '--addresses', '1:0-9')
+    expect(gateway.calls.at(-1)?.body).toMatchObject({ ot_level: 2, ot_windows })
+    expect(ran.out).toContain('unit 1, registers and coils 0–9')
+    expect(ran.out).toContain('the session ends with this grant')
+    expect((await run(gateway.home, ...args)).code).toBe(2)
+  })
   test('an approval names the statement that was read', async () => {
     gateway.answer('GET /api/v1/passkeys', { body: { items: [] } })
     gateway.answer(`GET /api/v1/grants/${G}`, { body: grant })

@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { CliError } from '../../cli/exit.ts'
 import {
+  readAddresses,
   readDuration,
   readInteger,
   readListen,
@@ -129,4 +130,17 @@ describe('secrets', () => {
       next: /--password-file/,
     })
   })
+})
+
+describe('addresses', () => {
+  test('windows and single ones, as many as there are commas', () => {
+    expect(readAddresses('1:0-9, 255:40')).toEqual([
+      { unit: 1, from: 0, to: 9 },
+      { unit: 255, from: 40, to: 40 },
+    ])
+  })
+  test.for(['', '1', '1:', ':5', '1:5-', '1:a-b', '1:0-9,', '-1:0', '1:0-9-10', '1:123456'])(
+    '%s is none',
+    (text) => expect(refused(() => readAddresses(text)).exit).toBe('usage'),
+  )
 })
