@@ -326,8 +326,7 @@ export class Reauthorization implements Disposable {
     const { cause, open } = await this.#matter(session, withdrawal, known)
     if (open === undefined) return cause === undefined ? {} : { cause }
     const { subject, presence, questions, sights, elevation, footing, alone } = open
-    const ask = (facts: Partially<Input>) =>
-      this.#room.decisions.ask('session.reevaluate', facts)
+    const ask = (facts: Partially<Input>) => this.#room.decisions.ask('session.reevaluate', facts)
     const decisions: Decision[] = []
     const wider: LiveStream[] = []
     for (const [at, facts] of questions.entries()) {
