@@ -47,6 +47,8 @@ export class Sender {
   #littleAt = -Infinity
   /** The last turn in which somebody sent more than little. */
   #bulkTurn = -1
+  /** The last look at the clock. */
+  #now = -Infinity
 
   constructor(
     { outbox, flight }: { readonly outbox: Outbox; readonly flight: Flight },
@@ -102,7 +104,9 @@ export class Sender {
     stream.credit -= length
     stream.bytesOut += length
     stream.turnBytes += length
-    if (length > SPARSE) this.#bulkTurn = this.#turn
+    if (length <= SPARSE) return
+    this.#bulkTurn = this.#turn
+    stream.bulkAt = this.#now
   }
 
   /** A datagram waits its turn as a whole; false when the stream's budget is spent. */
@@ -217,6 +221,7 @@ export class Sender {
 
   #isLittle(stream: MuxStream): boolean {
     if (stream.state === 'closed' || stream.state === 'reset') return false
+    if (this.#now - stream.bulkAt < EXPECTED_MS) return false
     return this.#recent(stream) + stream.pendingBytes <= SPARSE
   }
 
@@ -234,6 +239,7 @@ export class Sender {
     if (this.#outbox.inFlight) return undefined
     this.pump()
     this.#flight.given(now)
+    this.#now = now
     if (this.#expects(now) || this.#shared) this.#flight.shared(now)
     this.#shared = false
     if (this.#flight.due) this.#watcher.pingDue(now, this.idle)
