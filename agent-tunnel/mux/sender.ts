@@ -166,7 +166,8 @@ export class Sender {
   #serve(stream: MuxStream): 'full' | 'turn' | 'done' {
     const { waiting } = stream
     const beyond = stream.lane === 'sparse' ? SPARE : 0
-    this.#shared ||= this.#scheduler.shared
+    // Of many that send bulk one often has little left when its turn comes: that is nobody who waits for an answer.
+    this.#shared ||= this.#scheduler.shared && this.#isLittle(stream)
     for (;;) {
       const { first } = waiting
       if (first === undefined) return this.#emptied(stream)

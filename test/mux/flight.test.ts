@@ -276,3 +276,19 @@ test.each([
   if (short) expect(link.mostQueuedMs).toBeLessThan(alone * 0.6)
   else expect(link.mostQueuedMs).toBeGreaterThan(alone * 0.6)
 })
+
+test('the rest of what a sender of bulk had is nobody’s small request', () => {
+  const link = new SlowLink({ rate: 80_000, rttMs: 1 })
+  const [ours, other] = [link.stream(), link.stream()]
+  const alone = (link.share(ours, 1000, 500), link.mostQueuedMs)
+  link.mostQueuedMs = 0
+  for (let at = 0; at < 20; at++) {
+    // Its own turn is long over when the rest of a read comes.
+    link.pair.dialler.session.write(other, Buffer.alloc(64 * KiB))
+    link.run(15, ours)
+    if (at === 10) link.mostQueuedMs = 0
+    link.pair.dialler.session.write(other, Buffer.alloc(4 * KiB))
+    link.run(15, ours)
+  }
+  expect(link.mostQueuedMs).toBeGreaterThan(alone * 0.6)
+})
