@@ -18,6 +18,8 @@ const SPARSE = 8 * 1024
 
 /** Streams that send little may go this far beyond what may be in flight: nothing is worth their waiting. */
 const SPARE = 64 * 1024
+/** A stream that sent little, a key or a poll of a device, is expected to do so again within this time. */
+const EXPECTED_MS = 3000
 
 interface Watcher {
   drained(stream: MuxStream): void
@@ -38,6 +40,15 @@ export class Sender {
   #writersBefore = 0
   /** A stream that sends little was served before others that wait. */
   #shared = false
+  /** Who wrote last in this turn and had sent little until then. */
+  #writer: MuxStream | undefined
+  /** The stream that last sent little, and when it did. */
+  #little: MuxStream | undefined
+  #littleAt = -Infinity
+  /** The last turn in which somebody sent more than little. */
+  #bulkTurn = -1
+  /** The last look at the clock. */
+  #now = -Infinity
 
   constructor(
     { outbox, flight }: { readonly outbox: Outbox; readonly flight: Flight },
@@ -63,8 +74,9 @@ export class Sender {
       sent = Math.min(chunk.length, stream.credit, this.#room(0), this.#grant(stream))
       if (sent > 0) this.#data(stream, chunk, 0, sent)
     }
+    if (sent < chunk.length) stream.waiting.data(chunk, sent, this.#pool)
+    if (this.#isLittle(stream)) this.#writer = stream
     if (sent === chunk.length) return true
-    stream.waiting.data(chunk, sent, this.#pool)
     if (stream.credit > 0) this.#wait(stream)
     if (stream.pendingBytes <= LOW_WATER) return true
     stream.wantsDrain = true
@@ -92,6 +104,9 @@ export class Sender {
     stream.credit -= length
     stream.bytesOut += length
     stream.turnBytes += length
+    if (length <= SPARSE) return
+    this.#bulkTurn = this.#turn
+    stream.bulkAt = this.#now
   }
 
   /** A datagram waits its turn as a whole; false when the stream's budget is spent. */
@@ -133,8 +148,7 @@ export class Sender {
   }
 
   #wait(stream: MuxStream): void {
-    const recent = stream.turn >= this.#turn - 1 ? stream.turnBytes : 0
-    this.#scheduler.wake(stream, recent + stream.pendingBytes <= SPARSE)
+    this.#scheduler.wake(stream, this.#recent(stream) + stream.pendingBytes <= SPARSE)
   }
 
   /** Moves what waits into the slab, in turn, until it is full. */
@@ -152,7 +166,8 @@ export class Sender {
   #serve(stream: MuxStream): 'full' | 'turn' | 'done' {
     const { waiting } = stream
     const beyond = stream.lane === 'sparse' ? SPARE : 0
-    this.#shared ||= this.#scheduler.shared
+    // Of many that send bulk one often has little left when its turn comes: that is nobody who waits for an answer.
+    this.#shared ||= this.#scheduler.shared && this.#isLittle(stream)
     for (;;) {
       const { first } = waiting
       if (first === undefined) return this.#emptied(stream)
@@ -188,6 +203,33 @@ export class Sender {
     this.#watcher.drained(stream)
   }
 
+  /** Whether there is bulk beside a stream that sent little a short time ago: its next request is to find a short queue too. */
+  #expects(now: Monotonic): boolean {
+    const writer = this.#writer
+    this.#writer = undefined
+    if (writer !== undefined && this.#isLittle(writer)) {
+      this.#little = writer
+      this.#littleAt = now
+    }
+    const little = this.#little
+    // Bulk that waits for credit is none the less on its way.
+    const alone = this.#scheduler.head === undefined && this.#bulkTurn !== this.#turn
+    if (little === undefined || alone) return false
+    if (now - this.#littleAt < EXPECTED_MS && this.#isLittle(little)) return true
+    this.#little = undefined
+    return false
+  }
+
+  #isLittle(stream: MuxStream): boolean {
+    if (stream.state === 'closed' || stream.state === 'reset') return false
+    if (this.#now - stream.bulkAt < EXPECTED_MS) return false
+    return this.#recent(stream) + stream.pendingBytes <= SPARSE
+  }
+
+  #recent(stream: MuxStream): number {
+    return stream.turn >= this.#turn - 1 ? stream.turnBytes : 0
+  }
+
   /** Whether nothing waits for room. */
   get idle(): boolean {
     return this.#scheduler.head === undefined
@@ -198,7 +240,8 @@ export class Sender {
     if (this.#outbox.inFlight) return undefined
     this.pump()
     this.#flight.given(now)
-    if (this.#shared) this.#flight.shared(now)
+    this.#now = now
+    if (this.#expects(now) || this.#shared) this.#flight.shared(now)
     this.#shared = false
     if (this.#flight.due) this.#watcher.pingDue(now, this.idle)
     const slab = this.#outbox.take()

@@ -42,6 +42,8 @@ export class MuxStream {
   /** The output turn it last wrote in, and how much. */
   turn = -1
   turnBytes = 0
+  /** When it last sent more than a little at once. */
+  bulkAt = -Infinity
 
   constructor(
     facts: {

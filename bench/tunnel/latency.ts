@@ -9,7 +9,7 @@ export interface Times {
   readonly bulk: Direction
   readonly idle: Quantiles
   readonly busy: Quantiles
-  /** The bulk stream's octets a second, by itself and beside the small requests. */
+  /** The bulk stream's octets a second, by itself before the first small request and beside them. */
   readonly alone: number
   readonly beside: number
 }
@@ -30,7 +30,8 @@ const REQUEST_BYTES = 64
 /** Between an answer and the next request. */
 const GAP_MS = 1
 const WARM_MS = 250
-/** For the rate of bulk by itself. */
+/** For the rate of bulk by itself; it is the first that a path does, and programs compile meanwhile. */
+const ALONE_WARM_MS = 1500
 const ALONE_MS = 500
 const pause = (ms: number) => new Promise((wake) => setTimeout(wake, ms))
 
@@ -53,32 +54,58 @@ export async function measureLatency(
     const ask = { path: number, entry: made.entry, purpose: 'echo', count: ECHO } as const
     await ends.load.call('open', ask)
   }
+  // Before the first small request: after one a path may expect more of them for seconds.
+  const alone = new Map<string, number>()
+  for (const path of running)
+    for (const bulk of plan.directions)
+      alone.set(`${path.name} ${bulk}`, await bulkAlone(ends, path, bulk))
   for (let round = 0; round < plan.rounds; round++)
     for (const bulk of plan.directions)
-      for (const path of running) all.push(await once(ends, path, bulk, plan.ms))
+      for (const path of running) {
+        const times = await once(ends, path, bulk, plan.ms)
+        all.push({ ...times, alone: alone.get(`${path.name} ${bulk}`) ?? Number.NaN })
+      }
   return all
+}
+
+function pumpOf(ends: Ends, { number }: Running, bulk: Direction) {
+  return async (size: number): Promise<void> => {
+    const ask = { path: number, count: 1, size }
+    await (bulk === 'up' ? ends.load.call('pump', ask) : ends.target.call('pump', ask))
+  }
+}
+
+async function bulkAlone(ends: Ends, path: Running, bulk: Direction): Promise<number> {
+  const pump = pumpOf(ends, path, bulk)
+  await pump(256 * 1024)
+  await pause(ALONE_WARM_MS)
+  const [rate] = await during({ ends, path: path.number, bulk }, () => pause(ALONE_MS))
+  await pump(0)
+  await pause(WARM_MS)
+  return rate
 }
 
 /** The number of the line for small requests: beyond all others. */
 const ECHO = 0xfffff
 
-async function once(ends: Ends, path: Running, bulk: Direction, ms: number): Promise<Times> {
+async function once(
+  ends: Ends,
+  path: Running,
+  bulk: Direction,
+  ms: number,
+): Promise<Omit<Times, 'alone'>> {
   const { number } = path
   const ping = { path: number, ms, gap: GAP_MS, size: REQUEST_BYTES }
-  const pump = async (size: number): Promise<void> => {
-    const ask = { path: number, count: 1, size }
-    await (bulk === 'up' ? ends.load.call('pump', ask) : ends.target.call('pump', ask))
-  }
+  const pump = pumpOf(ends, path, bulk)
   const idle = quantiles(await ends.load.call('ping', ping))
   await pump(256 * 1024)
   await pause(WARM_MS)
   const reads = { ends, path: number, bulk }
-  const [alone] = await during(reads, () => pause(ALONE_MS))
   const [beside, times] = await during(reads, () => ends.load.call('ping', ping))
   const busy = quantiles(times)
   await pump(0)
   await pause(WARM_MS)
-  return { path: path.name, bulk, idle, busy, alone, beside }
+  return { path: path.name, bulk, idle, busy, beside }
 }
 
 /** Octets a second that arrive on the bulk stream during `work`, and what that gives. */

@@ -178,7 +178,7 @@ test('an application that sends little does not talk the cap down', () => {
 
 test.each([
   { what: 'a site on 100 Mbit/s, 20 ms', rate: 12_500, rttMs: 20 },
-  { what: '2 Gbit/s, 1 ms', rate: 250_000, rttMs: 1 },
+  { what: '1 Gbit/s, 1 ms', rate: 125_000, rttMs: 1 },
 ])('$what: keys typed beside bulk find a shorter queue, and the link full', ({ rate, rttMs }) => {
   const link = new SlowLink({ rate, rttMs })
   const ours = link.stream()
@@ -197,7 +197,12 @@ test.each([
   type(50)
   expect(link.mostQueuedMs).toBeLessThan(alone * 0.6)
   expect(link.pair.acceptor.session.stats().bytesIn - bytesIn).toBeGreaterThan(0.8 * 1000 * rate)
+  // So does a key after a pause for thought, or a device that is polled every second.
+  link.mostQueuedMs = 0
+  link.run(600, ours)
+  expect(link.mostQueuedMs).toBeLessThan(alone * 0.6)
   // And when nobody types any more it is as long as before.
+  link.run(3000)
   link.share(ours, 500, 500)
   expect(link.mostQueuedMs).toBeGreaterThan(alone * 0.65)
 })
@@ -252,4 +257,38 @@ test('PINGs without octets are not: rate.ping', () => {
   for (let at = 0; at < 4; at++) pair.acceptor.hear(ping)
   pair.acceptor.deliver()
   expect(pair.acceptor.failure).toBe('rate.ping')
+})
+
+test.each([
+  { what: 'before bulk begins: it finds a short queue at once', size: 1, before: 0, short: true },
+  { what: 'long before', size: 1, before: 4000, short: false },
+  { what: 'and is bulk itself by now', size: 64 * KiB, before: 0, short: false },
+])('somebody sent little, $what', ({ size, before, short }) => {
+  const link = new SlowLink({ rate: 80_000, rttMs: 1 })
+  const [ours, other] = [link.stream(), link.stream()]
+  const alone = (link.share(ours, 1000, 500), link.mostQueuedMs)
+  link.run(500)
+  link.pair.dialler.session.write(other, Buffer.from('k'))
+  link.run(10)
+  link.pair.dialler.session.write(other, Buffer.alloc(size))
+  link.run(before + 250)
+  link.share(ours, 100, 200)
+  if (short) expect(link.mostQueuedMs).toBeLessThan(alone * 0.6)
+  else expect(link.mostQueuedMs).toBeGreaterThan(alone * 0.6)
+})
+
+test('the rest of what a sender of bulk had is nobody’s small request', () => {
+  const link = new SlowLink({ rate: 80_000, rttMs: 1 })
+  const [ours, other] = [link.stream(), link.stream()]
+  const alone = (link.share(ours, 1000, 500), link.mostQueuedMs)
+  link.mostQueuedMs = 0
+  for (let at = 0; at < 20; at++) {
+    // Its own turn is long over when the rest of a read comes.
+    link.pair.dialler.session.write(other, Buffer.alloc(64 * KiB))
+    link.run(15, ours)
+    if (at === 10) link.mostQueuedMs = 0
+    link.pair.dialler.session.write(other, Buffer.alloc(4 * KiB))
+    link.run(15, ours)
+  }
+  expect(link.mostQueuedMs).toBeGreaterThan(alone * 0.6)
 })
