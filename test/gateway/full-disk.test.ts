@@ -14,9 +14,9 @@ const logout = { code: 'auth.logout', login: null, reason: 'signed_out' } as con
 const rows: [string, IdentityEvent, string | null][] = [
   ['staff who sign in', { ...common, ...login, ...who }, 'breakglass'],
   ['staff who show a passkey', { ...common, ...stepUp, ...who }, 'breakglass'],
-  ['staff who sign out', { ...common, ...logout, ...who }, 'breakglass'],
+  ['staff who sign out: an end', { ...common, ...logout, ...who }, 'closeout'],
   ['a vendor who signs in', { ...common, ...login, ...who, party: 'vendor' }, null],
-  ['a vendor who signs out', { ...common, ...logout, ...who, party: 'vendor' }, null],
+  ['a vendor who signs out: an end', { ...common, ...logout, ...who, party: 'vendor' }, 'closeout'],
   [
     'somebody who guesses at the password of staff',
     { ...common, ...login, ...who, ...wrong },
