@@ -1,6 +1,6 @@
 /** Asking policy: where and when we are is the same in every question, the rest is the caller's. */
 import { CATALOGUE, inputFor } from '#policy'
-import type { Decision, HostCode, Input, Partially, Point, PolicyEngine } from '#policy'
+import type { Decision, Denial, HostCode, Input, Partially, Point, PolicyEngine } from '#policy'
 import { timeFacts, type Place } from './facts.ts'
 import { newId } from './ids.ts'
 import type { Locks } from './locks/locks.ts'
@@ -76,6 +76,11 @@ export class Decisions {
     return this.#second
   }
 
+  /** What the site tells people to do about a code, where it says something of its own. */
+  nextStep(code: string): string | undefined {
+    return this.#engine.nextStep(code)
+  }
+
   /** Resolves when this very decision is on disk. Throws JournalError where it is not and cannot be. */
   async recorded(decision: Decision): Promise<void> {
     if (this.#journal === undefined) return
@@ -99,8 +104,9 @@ export function refOf(decision: Decision): DecisionRef {
   }
 }
 
-/** What a person can do about a code of the product's own; a customer's codes bring their own words. */
-function nextStepOf(code: string): string | undefined {
+/** What a person can do about a denial: what the site says, where its bundle does, else the product. */
+export function nextStepOf({ code, next }: Pick<Denial, 'code' | 'next'>): string | undefined {
+  if (next !== undefined) return next
   return Object.hasOwn(CATALOGUE, code) ? CATALOGUE[code as keyof typeof CATALOGUE].next : undefined
 }
 

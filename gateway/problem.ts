@@ -1,6 +1,6 @@
 /** A refusal as a value: closed code, sentence, next step; one table gives each code its HTTP status. */
 import type { Denial, Problem } from '#api'
-import type { Decision } from '#policy'
+import type { Decision, Denial as PolicyDenial } from '#policy'
 
 /** Codes of the gateway itself. Denials of policy come from its own catalogue and are always 403. */
 export const problems = {
@@ -129,10 +129,11 @@ export class Refusal extends Error {
 /** What policy said, as the refusal of whatever was asked. */
 export function denied(
   decision: Decision,
-  nextSteps: (code: string) => string | undefined,
+  nextSteps: (denial: PolicyDenial) => string | undefined,
 ): Refusal {
-  const denials = decision.denials.map(({ code, msg, remedy }) => {
-    const next_step = nextSteps(code)
+  const denials = decision.denials.map((denial) => {
+    const { code, msg, remedy } = denial
+    const next_step = nextSteps(denial)
     return {
       code,
       msg,

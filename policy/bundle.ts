@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import lock from './default/lock.json' with { type: 'json' }
 import { canonicalJson } from './canonical.ts'
 import type { Input, Point } from './envelope.ts'
+import { isSentence } from './catalogue.ts'
 import { PolicyError } from './errors.ts'
 import { POINTS } from './points.ts'
 import { readPaths, readsOf } from './reads.ts'
@@ -56,6 +57,8 @@ export interface Bundle {
   readonly dataText: string
   readonly data: unknown
   readonly vectors: readonly SmokeVector[]
+  /** By code, what people are told to do next: the site's own sentences. */
+  readonly next: ReadonlyMap<string, string>
   /** What its rules read of the input; true (everything) where it brings no sources. */
   readonly reads: Reads
 }
@@ -68,6 +71,9 @@ export const builtinDigest: string = lock.bundle_sha256
 
 const MAX_ARCHIVE_BYTES = 16 * 1024 * 1024
 const MAX_DATA_BYTES = 1024 * 1024
+/** Codes that carry a next step, and the length of one code. */
+const MAX_CODES = 1024
+const MAX_CODE = 128
 const ROOTS = 'policy,sallyport,site,system/log'
 const decoder = new TextDecoder()
 const ALLOWED =
@@ -113,10 +119,21 @@ function seconds(value: unknown, what: string): number {
   return Number(value)
 }
 
+/** The next steps of the site's codes; a bundle of an earlier release carries none. */
+function readNext(given: unknown): ReadonlyMap<string, string> {
+  const rows = Object.entries(given === undefined ? {} : record(given, 'next'))
+  const [code] =
+    rows.find(([name, text]) => name.length > MAX_CODE || !isSentence(text)) ??
+    (rows.length > MAX_CODES ? ['the number of codes'] : [])
+  if (code !== undefined) throw new PolicyError('bundle.manifest', `next: ${code.slice(0, 256)}`)
+  return new Map(rows as [string, string][])
+}
+
 function readManifest(bytes: Uint8Array): {
   revision: string
   issuedAt: number
   maxAgeSeconds: number
+  next: ReadonlyMap<string, string>
 } {
   const manifest = record(parseJson(bytes, '.manifest'), '.manifest')
   const { revision, roots } = manifest
@@ -127,7 +144,8 @@ function readManifest(bytes: Uint8Array): {
   const ours = record(record(manifest['metadata'], 'metadata')['sallyport'], 'metadata.sallyport')
   if (ours['input_v'] !== 1) throw new PolicyError('bundle.manifest', 'made for another input')
   const issuedAt = seconds(ours['issued_at'], 'issued_at')
-  return { revision, issuedAt, maxAgeSeconds: seconds(ours['max_age_s'], 'max_age_s') }
+  const maxAgeSeconds = seconds(ours['max_age_s'], 'max_age_s')
+  return { revision, issuedAt, maxAgeSeconds, next: readNext(ours['next']) }
 }
 
 function readVectors(files: ReadonlyMap<string, Uint8Array>): SmokeVector[] {

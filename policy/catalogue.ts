@@ -337,6 +337,22 @@ export const REASONS = {
   'standing.access': 'a standing right of the zone for staff',
 } as const satisfies Record<string, string>
 
+const MAX_SENTENCE = 512
+/** What would break a line, or look like another; Go and Node print these in two ways as well. */
+// oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+const BROKEN = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/
+
+/** Whether a value is a text that can stand in front of a person as one line, of at most 512 characters. */
+export function isSentence(value: unknown): value is string {
+  return (
+    typeof value === 'string' &&
+    value.trim() !== '' &&
+    value.length <= MAX_SENTENCE &&
+    value.isWellFormed() &&
+    !BROKEN.test(value)
+  )
+}
+
 /** The catalogue's row for a code, or nothing for a customer's own. */
 export function catalogueRow(code: string): CatalogueRow | undefined {
   return Object.hasOwn(CATALOGUE, code) ? CATALOGUE[code as DenialCode] : undefined

@@ -26,6 +26,8 @@ export interface Denial {
   readonly msg: string
   readonly remedy?: Remedy
   readonly ref?: string
+  /** What whoever was denied does next, in the site's own words, where its `codes.json` says so. */
+  readonly next?: string
 }
 
 export interface Decision {

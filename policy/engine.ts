@@ -4,7 +4,7 @@ import { examineBundle } from './candidate.ts'
 import type { Candidate, Identity } from './candidate.ts'
 import type { HostCode } from './catalogue.ts'
 import { complete } from './ceiling.ts'
-import type { Decision } from './decision.ts'
+import type { Decision, Denial } from './decision.ts'
 import type { Input, Point } from './envelope.ts'
 import { PolicyError } from './errors.ts'
 import { denied, judge, rulesOf, STRICT } from './judge.ts'
@@ -184,6 +184,11 @@ export class PolicyEngine {
     return this.#sealed(denied('host', code, STRICT, options.ref), options.decisionId, started)
   }
 
+  /** What the bundle in force tells people to do about a code; undefined where it says nothing of its own. */
+  nextStep(code: string): string | undefined {
+    return this.#live?.identity.next.get(code)
+  }
+
   /** What is in force and how it fares. */
   status(): EngineStatus {
     return {
@@ -228,7 +233,7 @@ export class PolicyEngine {
       effect: verdict.effect,
       allow: verdict.allow,
       reasons: verdict.reasons,
-      denials: verdict.denials,
+      denials: withNext(verdict.denials, bundle?.next),
       obligations: verdict.obligations,
       decision_id: decisionId,
       revision: bundle?.revision ?? null,
@@ -239,6 +244,18 @@ export class PolicyEngine {
         ended === undefined ? null : Math.max(0, Math.round((ended - (started ?? ended)) * 1000)),
     }
   }
+}
+
+/** Denials with what the bundle in force tells people to do about them. */
+function withNext(
+  denials: readonly Denial[],
+  sentences: Identity['next'] | undefined,
+): readonly Denial[] {
+  if (sentences === undefined || sentences.size === 0) return denials
+  return denials.map((denial) => {
+    const next = sentences.get(denial.code)
+    return next === undefined ? denial : { ...denial, next }
+  })
 }
 
 function withoutPolicy(point: Point, input: Input): Verdict {

@@ -399,9 +399,11 @@ async function evaluate(
   tell(options, { ...decision, ...(rules === undefined ? {} : { rules }) }, [
     ...facts([
       ['effect', decision.effect],
-      ...(decision.allow ? decision.reasons : decision.denials).map(
-        (one) => [decision.allow ? 'because' : 'not', oneLine(one)] as const,
-      ),
+      ...decision.reasons.map((reason) => ['because', oneLine(reason)] as const),
+      ...decision.denials.flatMap((denial) => [
+        ['not', oneLine(denial)] as const,
+        ...(denial.next === undefined ? [] : [['next', denial.next] as const]),
+      ]),
       ['revision', decision.revision],
       ['took', `${decision.eval_us} µs`],
     ]),

@@ -100,10 +100,9 @@ async function unknownTarget(
       ? { subject, client: clientFacts(source), device: { id: device }, process: { id: process } }
       : sessionFacts(subject, source, target, [], null)
   const decision = room.decisions.ask('session.open', facts)
-  const shown = decision.denials.filter(({ code }) => code === 'grant.none')
-  const none = { code: 'grant.none', ...CATALOGUE['grant.none'] }
-  const denials =
-    shown.length > 0 ? shown : [{ code: none.code, msg: none.msg, remedy: none.remedy }]
+  const { msg, remedy } = CATALOGUE['grant.none']
+  const next = room.decisions.nextStep('grant.none')
+  const denials = [{ code: 'grant.none', msg, remedy, ...(next === undefined ? {} : { next }) }]
   return await refused(room, request, toRefusal({ ...decision, denials }))
 }
 

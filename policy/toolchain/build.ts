@@ -82,6 +82,7 @@ async function bundleFiles(
         issued_at: about.issued_at,
         max_age_s: about.max_age_s,
         reads,
+        ...(Object.keys(tree.next).length === 0 ? {} : { next: tree.next }),
       },
     },
   }

@@ -6,7 +6,7 @@
 import { cp, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { CATALOGUE, REASONS } from '../catalogue.ts'
+import { CATALOGUE, isSentence, REASONS } from '../catalogue.ts'
 import type { CatalogueRow } from '../catalogue.ts'
 import { BASE, ROOM } from './sources.ts'
 
@@ -28,6 +28,8 @@ export interface PolicyTree {
   /** Denials by code, and reasons: what the rules may say, in which words. */
   readonly codes: Readonly<Record<string, CatalogueRow>>
   readonly reasons: Readonly<Record<string, string>>
+  /** Next steps that travel in the bundle, by code: those that the gateway does not have itself. */
+  readonly next: Readonly<Record<string, string>>
 }
 
 /** The product's own policy. */
@@ -42,6 +44,7 @@ export const DEFAULT_TREE: PolicyTree = {
   rows: join(BASE, 'test', 'vectors', 'decisions'),
   codes: CATALOGUE,
   reasons: REASONS,
+  next: {},
 }
 
 /** What is wrong with a folder that should be a policy tree. */
@@ -84,8 +87,11 @@ async function codesOf(path: string): Promise<{
       'it looks like {"denials": {"code": {"msg": "…", "next": "…"}}, "reasons": {"code": "…"}}',
     )
   for (const [code, row] of Object.entries(denials as Record<string, Partial<CatalogueRow>>))
-    if (typeof row.msg !== 'string' || typeof row.next !== 'string')
-      throw new TreeError(`${path}: ${code} lacks msg or next`, 'give both as one sentence each')
+    if (!isSentence(row.msg) || !isSentence(row.next))
+      throw new TreeError(
+        `${path}: ${code} lacks msg or next`,
+        'give both as one sentence each, on one line of at most 512 characters',
+      )
   return {
     denials: denials as Record<string, CatalogueRow>,
     reasons: reasons as Record<string, string>,
@@ -133,6 +139,7 @@ export async function stageTree(directory: string): Promise<StagedTree> {
     vectors: join(directory, 'vectors'),
     rows: join(directory, 'tests'),
     codes: { ...CATALOGUE, ...denials },
+    next: Object.fromEntries(Object.entries(denials).map(([code, { next }]) => [code, next])),
     reasons: { ...REASONS, ...reasons },
     [Symbol.asyncDispose]: async () => rm(stage, { recursive: true, force: true }),
   }

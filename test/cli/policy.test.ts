@@ -12,8 +12,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { loadBundle, PolicyEngine } from '#policy'
-import type { Gate } from '#policy-toolchain'
-import { findOpa, processEnvironment } from '../../policy/toolchain/opa.ts'
+import { type Gate, makeBundle, stageTree } from '#policy-toolchain'
+import { findOpa, processEnvironment, resolveOpa } from '../../policy/toolchain/opa.ts'
 import { baseInputs, readVectors } from '../../policy/toolchain/vectors.ts'
 import { run } from './run.ts'
 
@@ -145,7 +145,15 @@ describe.skipIf(opa === undefined)('with opa', () => {
         changed(
           'codes.json',
           () => JSON.stringify({ ...codes, reasons: {} }),
-          async () => expect((await policy('check', at('site'))).out).not.toContain('FAIL'),
+          async () => {
+            expect((await policy('check', at('site'))).out).not.toContain('FAIL')
+            await using tree = await stageTree(at('site'))
+            const { files } = await makeBundle(await resolveOpa(processEnvironment()), tree)
+            const manifest = new TextDecoder().decode(files.get('.manifest'))
+            expect(JSON.parse(manifest)).toHaveProperty('metadata.sallyport.next', {
+              'site.closed': 'Wait.',
+            })
+          },
         ),
     )
   })

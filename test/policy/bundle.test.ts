@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { builtinDigest, loadBundle, PolicyEngine, PolicyError } from '#policy'
+import { builtinDigest, inputFor, loadBundle, PolicyEngine, PolicyError } from '#policy'
 import type { HighWater, PublicKeys } from '#policy'
 import { canonicalJson } from '../../policy/canonical.ts'
 import { fileDigest, signFiles, signPermit } from '../../policy/signature.ts'
@@ -89,6 +89,39 @@ describe('a signed bundle', () => {
     expect((await loadBundle(writeTar(other), { trust, highWater: null })).dataDigest).toBe(
       (await loadBundle(bytes, { trust, highWater: null })).dataDigest,
     )
+  })
+
+  const withNext = (next: unknown) => {
+    const manifest = JSON.parse(new TextDecoder().decode(files.get('.manifest'))) as {
+      metadata: { sallyport: { next?: unknown } }
+    }
+    manifest.metadata.sallyport.next = next
+    return writeTar(signed({ '.manifest': json(manifest) }))
+  }
+  test('carries what people do next about a code, and decisions say it', async () => {
+    const bytes = withNext({ 'input.invalid': 'Ring <hall> 2 & wait.', __proto__x: 'No.' })
+    const engine = PolicyEngine.unavailable()
+    await engine.activate(await loadBundle(bytes, { trust, highWater: null }))
+    const nobody = engine.decide('admin.api', inputFor('admin.api', {}), { decisionId: 'd_1' })
+    expect(nobody.denials).toContainEqual(
+      expect.objectContaining({ code: 'input.invalid', next: 'Ring <hall> 2 & wait.' }),
+    )
+    expect(engine.nextStep('toString')).toBeUndefined()
+  })
+  const sentences: [string, unknown][] = [
+    ['a list', []],
+    ['a number', { 'a.b': 1 }],
+    ['an empty one', { 'a.b': ' ' }],
+    ['one of two lines', { 'a.b': 'Wait.\nthen: rm' }],
+    ['one that turns its direction', { 'a.b': 'Wait.\u202egnihton' }],
+    ['one without end', { 'a.b': 'x'.repeat(513) }],
+    ['one for a code without end', { ['x'.repeat(129)]: 'Wait.' }],
+    ['too many', Object.fromEntries(Array.from({ length: 1025 }, (_, n) => [`a.${n}`, 'Wait.']))],
+  ]
+  test.for(sentences)('a next step that is %s is refused', async ([, next]) => {
+    const refusal = await Promise.try(() => refusalOf(withNext(next))).catch(String)
+    // The signer refuses what Go and Node print in two ways before anybody else could.
+    expect(refusal).toMatch(/bundle\.(?:manifest|json)/)
   })
 
   test.skipIf(opa === undefined)(

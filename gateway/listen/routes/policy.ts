@@ -15,6 +15,7 @@ import {
   WhoCanQuery,
 } from '#api'
 import { CATALOGUE, type Decision } from '#policy'
+import { nextStepOf } from '../../decisions.ts'
 import { actorOf } from '../../events.ts'
 import type { Identity } from '../../identity/index.ts'
 import type { DecisionJournal } from '../../policy/journal.ts'
@@ -51,18 +52,14 @@ export function policyRoutes(api: Api, routes: PolicyRoutes): void {
 
 const NONE = { code: '', msg: null, remedy: null, next_step: null, ref: null }
 
-function nextStepOf(code: string): string | null {
-  return Object.hasOwn(CATALOGUE, code) ? CATALOGUE[code as keyof typeof CATALOGUE].next : null
-}
-
 /**
  * What a vendor was shown, and no more: who has no grant gets one answer for what exists and what does
  * not (sessions/open.ts), so its record has one too.
  */
-function viewOfVendor(record: DecisionRecord): LoggedDecision {
+function viewOfVendor(record: DecisionRecord, siteNext: string | undefined): LoggedDecision {
   const { custom, input } = record
+  const { msg, remedy, next } = CATALOGUE['grant.none']
   const unknown = custom.point === 'session.open' && input.grants.length === 0
-  const { msg, remedy } = CATALOGUE['grant.none']
   const whole = view(record)
   return {
     ...whole,
@@ -72,7 +69,7 @@ function viewOfVendor(record: DecisionRecord): LoggedDecision {
     layer: null,
     zone: null,
     why: unknown
-      ? [{ code: 'grant.none', msg, remedy, next_step: nextStepOf('grant.none'), ref: null }]
+      ? [{ code: 'grant.none', msg, remedy, next_step: siteNext ?? next, ref: null }]
       : whole.why.map((one) => ({ ...one, ref: null })),
     obligations: null,
     input: null,
@@ -84,13 +81,10 @@ function view(record: DecisionRecord): LoggedDecision {
   const said: Pick<Decision, 'allow' | 'reasons' | 'denials'> = result
   const why = said.allow
     ? said.reasons.map(({ code, ref = null }) => ({ ...NONE, code, ref }))
-    : said.denials.map(({ code, msg, remedy = null, ref = null }) => ({
-        code,
-        msg,
-        remedy,
-        next_step: nextStepOf(code),
-        ref,
-      }))
+    : said.denials.map((denial) => {
+        const { code, msg, remedy = null, ref = null } = denial
+        return { code, msg, remedy, next_step: nextStepOf(denial) ?? null, ref }
+      })
   return {
     decision_id: record.decision_id,
     timestamp: record.timestamp,
@@ -161,7 +155,9 @@ function lookingBack(api: Api, routes: PolicyRoutes): void {
         throw new Refusal('decision.unknown', `no decision ${id} is kept here`, {
           nextStep: 'decisions are kept for a time, on the node that made them',
         })
-      return vendor ? viewOfVendor(record) : view(record)
+      return vendor
+        ? viewOfVendor(record, routes.room.decisions.nextStep('grant.none'))
+        : view(record)
     },
   )
 }

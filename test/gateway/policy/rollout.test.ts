@@ -31,6 +31,10 @@ let second: Person
 let vendor: Person
 let agent: FakeAgent
 
+/** What this site tells people to do, where the product would say something else. */
+const RING = 'Ring the shift leader of hall 2 – she approves.'
+const CALL = 'Call the plant.'
+
 interface Site {
   site: { zones: { default: { approvals: number } } }
 }
@@ -44,7 +48,12 @@ function release(
 ): string {
   const files = new Map([...builtin].filter(([name]) => !name.startsWith('vectors/')))
   const text = (name: string) => new TextDecoder().decode(files.get(name))
-  const manifest = { ...(JSON.parse(text('.manifest')) as object), revision }
+  const manifest = JSON.parse(text('.manifest')) as {
+    revision: string
+    metadata: { sallyport: { next?: object } }
+  }
+  manifest.revision = revision
+  manifest.metadata.sallyport.next = { 'grant.unapproved': RING, 'grant.none': CALL }
   const document = JSON.parse(text('data.json')) as Site
   change(document.site)
   files.set('.manifest', Buffer.from(JSON.stringify(manifest)))
@@ -174,10 +183,14 @@ describe('rolled out', () => {
 
     const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
     expect(refused.body.code).toBe('grant.unapproved')
+    expect(refused.body.next_step).toBe(RING)
+    const connecting = await run(await home(vendor, 'vera'), 'connect', 'press-07/plc')
+    expect(connecting.err).toMatch(/grant\.unapproved[^]*next {2}Ring the shift leader of hall 2/)
     const id = refused.body.decision_id ?? ''
     const own = await run(await home(vendor, 'vera'), 'policy', 'why', id)
     expect(own.out).toMatch(/decision +session\.open: deny/)
     expect(own.out).toContain('not  grant.unapproved')
+    expect(own.out).toContain(RING)
     expect((await vendor.ask<LoggedDecision>('GET', `/decisions/${id}`)).input).toBeNull()
     const theirs = await node.admin.ask<LoggedDecision>('GET', `/decisions/${id}`)
     expect(theirs.input).toMatchObject({ device: { id: 'press-07' }, action: 'session.open' })
@@ -215,7 +228,7 @@ describe('rolled out', () => {
         input: null,
         obligations: null,
       })
-      expect(there.body.why.map(({ code }) => code)).toEqual(['grant.none'])
+      expect(there.body.why).toMatchObject([{ code: 'grant.none', next_step: CALL }])
       const staff = (id: string) => node.admin.ask<LoggedDecision>('GET', `/decisions/${id}`)
       expect((await staff(there.id)).zone).toBe('default')
       expect((await staff(nowhere.id)).zone).toBeNull()
