@@ -2,7 +2,7 @@
 import { encodeOf, MAX_INPUT_BYTES, Page } from './encode.ts'
 import type { Encode } from './encode.ts'
 import type { Input, Partially, Point } from './envelope.ts'
-import { missingPart } from './points.ts'
+import { missingPart, POINTS } from './points.ts'
 import type { Reads } from './reads.ts'
 import { fillOf, inputSchema } from './schema.ts'
 
@@ -20,6 +20,15 @@ export function emptyInput(point: Point): Input {
  */
 export function inputFor(point: Point, known: Partially<Input>): Input {
   return completed({ ...known, action: point }) as Input
+}
+
+/**
+ * The barest question of a point that still reaches the rules: every part it insists on is there, and everything
+ * in it is unknown. Takes the point and a time in epoch seconds. Rules answer it with denials.
+ */
+export function bareInput(point: Point, at: number): Input {
+  const parts = Object.fromEntries(POINTS[point].needs.map((part) => [part, {}]))
+  return inputFor(point, { time: { epoch_s: at }, ...parts } as Partially<Input>)
 }
 
 const V4 = /^(?:\d{1,3}\.){3}\d{1,3}$/

@@ -369,6 +369,11 @@ async function opener(pem: string, file: string | undefined): Promise<string | u
   return pem.includes('ENCRYPTED') ? readSecret(undefined, 'passphrase') : undefined
 }
 
+const NEEDS_GRANT = 'a gateway opens no session without a grant, whatever else allows it'
+
+const isApproved = ({ state }: { readonly state: string | null }): boolean =>
+  state === 'approved' || state === 'active'
+
 async function evaluate(
   what: string,
   flags: { point?: string; input: string; explain?: boolean },
@@ -404,6 +409,9 @@ async function evaluate(
         ['not', oneLine(denial)] as const,
         ...(denial.next === undefined ? [] : [['next', denial.next] as const]),
       ]),
+      ...(decision.allow && point === 'session.open' && !input.grants.some(isApproved)
+        ? [['but', NEEDS_GRANT] as const]
+        : []),
       ['revision', decision.revision],
       ['took', `${decision.eval_us} µs`],
     ]),

@@ -3,7 +3,7 @@
  * it ends that thread, and costs the thread that decides no more than handing the questions over.
  */
 import { Worker } from 'node:worker_threads'
-import { PolicyError } from '#policy'
+import { bareInput, POINT_NAMES, PolicyError } from '#policy'
 import type { Candidate, Decision, Input, Point } from '#policy'
 
 /** What the thread is sent, any number of times, each answered in its turn. */
@@ -47,6 +47,19 @@ export class Asker implements AsyncDisposable {
     return await promise
   }
 
+  /**
+   * Has it answer at every point before it is kept: no vector that it carries need have asked it anything.
+   * Takes the time in epoch seconds. Errors (PolicyError): bundle.loops; module.eval where it cannot answer,
+   * or not with a decision document.
+   */
+  async prove(at: number): Promise<void> {
+    for (const point of POINT_NAMES) {
+      const [decision] = await this.ask(point, [bareInput(point, at)])
+      const broken = decision?.denials.find(({ code }) => code === 'policy.error')
+      if (broken !== undefined) throw new PolicyError('module.eval', `${point}: ${broken.ref}`)
+    }
+  }
+
   #start(): Worker {
     const worker = new Worker(new URL('./asker-worker.ts', import.meta.url), {
       workerData: this.#candidate,
@@ -65,7 +78,7 @@ export class Asker implements AsyncDisposable {
   #watch(): void {
     clearTimeout(this.#timer)
     if (this.#waiting.length === 0) return
-    const text = `no answer about a live session within ${this.#silentMs} ms`
+    const text = `no answer within ${this.#silentMs} ms`
     this.#timer = setTimeout(() => this.#fail(text), this.#silentMs)
   }
 

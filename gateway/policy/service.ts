@@ -190,7 +190,13 @@ export class PolicyService implements Disposable {
     const candidate = await this.#examine(archive, this.#shown(permit))
     const impact = await this.#preview(candidate)
     await log.append(this.#event('policy.upload', candidate, 'uploaded', by, [by.uid], permit))
-    slots.stage(archive, by.uid, Math.floor(now() / 1000), permit)
+    try {
+      slots.stage(archive, by.uid, Math.floor(now() / 1000), permit)
+    } catch (error) {
+      const failed = this.#event('policy.upload', candidate, 'not kept', by, [by.uid], permit, true)
+      await log.append({ ...failed, status: 'failure' })
+      throw refused(error)
+    }
     return impact
   }
 
@@ -439,6 +445,7 @@ export class PolicyService implements Disposable {
     let sessions = 0
     const at = this.#parts.now()
     try {
+      await asker.prove(Math.floor(at / 1000))
       const found = await live.preview((questions) => {
         sessions++
         const inputs = questions.map((facts) =>
@@ -579,11 +586,24 @@ const REFUSED_NEXT: Readonly<Partial<Record<PolicyCode, string>>> = {
   'bundle.permit': 'write another: sallyport policy permit --help',
   'bundle.poisoned': 'mend the rule that does not end, and sign with a higher --seq',
   'bundle.loops': 'mend the rule that does not end, and sign with a higher --seq',
+  'module.entrypoint': 'build it with this release: sallyport policy sign',
+  'module.builtin':
+    'use the builtins of capabilities.json alone: sallyport policy check names the place',
+  'module.eval': 'build it with this release: sallyport policy sign',
   'data.schema': 'mend site.json: every key of schema/site.json is required; then sign again',
   'smoke.failed': 'sallyport policy test shows it too; mend the rule or vectors/, then sign again',
 }
 
 function refused(error: unknown): unknown {
+  if (error instanceof Error && 'syscall' in error)
+    return new Refusal(
+      'log.unavailable',
+      'the policy could not be kept on the disk of the gateway',
+      {
+        cause: error,
+        nextStep: 'make room there, and do it again; what was in force still decides',
+      },
+    )
   if (!(error instanceof PolicyError)) return error
   return new Refusal('policy.bundle', `the bundle was refused: ${error.code} ${error.detail}`, {
     cause: error,

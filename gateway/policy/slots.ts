@@ -60,6 +60,10 @@ function isMark(value: unknown): value is HighWater {
   return Number.isSafeInteger(seq) && typeof digest === 'string'
 }
 
+function encoded(state: SlotState): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`)
+}
+
 function absent(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'ENOENT'
 }
@@ -128,26 +132,33 @@ export class PolicySlots {
   /**
    * These very octets become the active ones. They go first and the mark after: a power cut between leaves
    * what the log already says, and the next start raises the mark. A permit goes before both: it harms nothing
-   * where the active one needs none.
+   * where the active one needs none. Both are on the disk before either takes its place, so a full one changes
+   * nothing.
    */
   promote(mark: HighWater, archive: Uint8Array, permit: UsedPermit | null = null): void {
     if (permit !== null) this.#remember({ ...this.#state, permit })
-    this.#write('active.tar', archive)
-    this.raise(mark, permit)
+    const state = this.#raised(mark, permit)
+    const keeps = [this.#beside('active.tar', archive), this.#beside(STATE, encoded(state))]
+    for (const keep of keeps) keep()
+    this.#state = state
     rmSync(join(this.#directory, 'candidate.tar'), { force: true })
     this.#sync()
   }
 
   /** What is in force is never forgotten; nothing that was given up or waits under this digest is left. */
   raise(mark: HighWater, permit: UsedPermit | null = null): void {
+    this.#remember(this.#raised(mark, permit))
+  }
+
+  #raised(mark: HighWater, permit: UsedPermit | null): SlotState {
     const { withdrawn } = this.#state
-    this.#remember({
+    return {
       ...this.#state,
       high_water: this.markWith(mark),
       withdrawn: withdrawn.filter((digest) => digest !== mark.digest),
       waiting: null,
       permit,
-    })
+    }
   }
 
   /** The mark once this bundle is in force: the higher of the two. */
@@ -171,7 +182,7 @@ export class PolicySlots {
   }
 
   #remember(state: SlotState): void {
-    this.#write(STATE, new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`))
+    this.#write(STATE, encoded(state))
     this.#state = state
   }
 
@@ -185,6 +196,11 @@ export class PolicySlots {
   }
 
   #write(name: string, bytes: Uint8Array): void {
+    this.#beside(name, bytes)()
+  }
+
+  /** Writes a file beside the one it will be; calling what this gives puts it in its place. */
+  #beside(name: string, bytes: Uint8Array): () => void {
     const path = join(this.#directory, name)
     const beside = `${path}.new`
     rmSync(beside, { force: true })
@@ -192,11 +208,17 @@ export class PolicySlots {
     try {
       for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at)
       fsyncSync(file)
+    } catch (error) {
+      // The room it took is wanted back.
+      rmSync(beside, { force: true })
+      throw error
     } finally {
       closeSync(file)
     }
-    renameSync(beside, path)
-    this.#sync()
+    return () => {
+      renameSync(beside, path)
+      this.#sync()
+    }
   }
 
   #sync(): void {

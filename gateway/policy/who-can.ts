@@ -4,6 +4,7 @@ import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Account, Identity, Subject } from '../identity/index.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
+import { usable } from '../sessions/open.ts'
 import { findTarget, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 
 /** One process, and where the page begins: after this account, or at the beginning. */
@@ -60,12 +61,15 @@ export async function whoCan(
     const grants = await held(room, subject, at, now)
     const facts = sessionFacts(subject, source, target, grants, listener)
     const decision = room.decisions.weigh('session.open', facts)
+    const said = (decision.allow ? decision.reasons : decision.denials).map(({ code }) => code)
+    // A session stands on a grant, whatever policy would allow without one: opening it answers the same.
+    const grantless = decision.allow && usable(grants, Math.floor(now / 1000)) === undefined
     items.push({
       person: account.email,
       party: account.party,
       vendor: account.vendor,
-      effect: decision.effect,
-      codes: (decision.allow ? decision.reasons : decision.denials).map(({ code }) => code),
+      effect: grantless ? 'challenge' : decision.effect,
+      codes: grantless ? ['grant.none'] : said,
       grant: grants[0]?.statement.id ?? null,
     })
     if (performance.now() - began > SLICE_MS) {

@@ -70,11 +70,23 @@ async function candidates(room: SessionRoom, request: OpenRequest): Promise<read
       grant.statement.processes.includes(request.process) &&
       (request.grant === undefined || grant.statement.id === request.grant),
   )
-  const live = named
+  const live = usable(named, now)
+  return live === undefined ? named.slice(0, MOST_EXPLAINED) : [live]
+}
+
+/** Of these grants the one that a session can be opened under at `now` (epoch seconds); of several, what ends last. */
+export function usable(grants: readonly Grant[], now: number): Grant | undefined {
+  return grants
     .filter((grant) => grant.state === 'approved' || grant.state === 'active')
     .filter((grant) => grant.statement.not_before <= now && now < expiresAt(grant))
-    .toSorted((a, b) => expiresAt(b) - expiresAt(a))
-  return live[0] === undefined ? named.slice(0, MOST_EXPLAINED) : [live[0]]
+    .toSorted((a, b) => expiresAt(b) - expiresAt(a))[0]
+}
+
+/** What policy allows without a grant (standing access) opens nothing: a session stands on a grant. */
+function grantless(): Refusal {
+  const { msg, remedy, next: nextStep } = CATALOGUE['grant.none']
+  const denials = [{ code: 'grant.none', msg, remedy, next_step: nextStep }]
+  return new Refusal('policy.denied', msg, { nextStep, denials })
 }
 
 /**
@@ -158,8 +170,9 @@ async function admit(
       listener,
     ),
   )
-  if (!decision.allow || grant === undefined)
-    throw await refused(room, request, toRefusal(decision))
+  if (!decision.allow) throw await refused(room, request, toRefusal(decision))
+  if (grant === undefined || usable([grant], Math.floor(room.now() / 1000)) === undefined)
+    throw await refused(room, request, grantless())
   const missing = unsupported(decision.obligations, target.process.kind)
   if (missing !== undefined)
     throw await refused(

@@ -1,6 +1,6 @@
 /** Which policy a node starts with, whatever is on its disk; and what an evaluation that does not end leads to. */
 import { spawnSync } from 'node:child_process'
-import { appendFileSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -75,6 +75,20 @@ describe('the order of a boot', () => {
     slots.stage(older)
     slots.promote(markOf(older, 7), older)
     expect(await boot(directory)).toMatchObject({ origin: 'active', passed: [] })
+  })
+
+  test('an activation whose mark cannot be written: the one before, not the one half activated', async () => {
+    const directory = used()
+    const newer = signedArchive(signer(9))
+    const slots = PolicySlots.open(directory)
+    slots.stage(newer)
+    // Where the state would be written beside: as a full disk, it takes nothing.
+    mkdirSync(join(directory, 'state.json.new'))
+    expect(() => slots.promote(markOf(newer, 9), newer)).toThrow(/state\.json\.new/)
+    expect(slots.state.high_water).toEqual(markOf(current, 8))
+    const found = await boot(directory)
+    expect(found).toMatchObject({ origin: 'active', highWater: { seq: 8 } })
+    expect(found.candidate?.identity.seq).toBe(8)
   })
 
   test('nothing on disk: the built-in policy', async () => {

@@ -24,6 +24,16 @@ const identity = {
   },
 } as unknown as Identity
 
+const NOW_S = 1795082400
+const grantOf = (sub: string) => ({
+  statement: { id: `g_${sub}`, processes: ['plc'], not_before: 0, not_after: NOW_S + 60 },
+  state: 'approved',
+  first_used_at: null,
+  approvals: [],
+})
+/** Who holds a live grant, beside a standing right of the zone. */
+const holds = (id: string) => id.endsWith('17')
+
 const room = {
   devices: {
     find: (id: string) =>
@@ -35,7 +45,7 @@ const room = {
     findProcess: () =>
       Promise.resolve({ id: 'plc', kind: 'tcp', locality: 'device', port: 502, expect: {} }),
   },
-  grants: { applicable: () => Promise.resolve([]) },
+  grants: { applicable: (id: string) => Promise.resolve(holds(id) ? [grantOf(id)] : []) },
   registry: { find: () => undefined, isCutOff: () => false },
   decisions: {
     weigh: (_: string, { subject }: { subject: { email: string } }) => ({
@@ -45,7 +55,7 @@ const room = {
       denials: [{ code: 'grant.none' }],
     }),
   },
-  now: () => 1795082400000,
+  now: () => NOW_S * 1000,
 } as unknown as SessionRoom
 
 const source = { ip: '192.0.2.7' } as unknown as Source
@@ -65,6 +75,13 @@ test('page by page until nobody is left, those who may first on each', async () 
   expect(pages).toBe(3)
   const enabled = accounts.filter(({ disabled }) => !disabled).map(({ email }) => email)
   expect(people.toSorted()).toEqual(enabled.toSorted())
+})
+
+test('a standing right without a grant: asked for one, as opening a session answers', async () => {
+  const { items } = await whoCan(room, identity, { device: 'press-07', process: 'plc' }, source)
+  const of = (name: string) => items.find(({ person }) => person === `${name}@plant.example`)
+  expect(of('p17')).toMatchObject({ effect: 'allow', codes: ['standing.access'] })
+  expect(of('p7')).toMatchObject({ effect: 'challenge', codes: ['grant.none'], grant: null })
 })
 
 test('a process that is not registered', async () => {
