@@ -157,14 +157,19 @@ class Splice implements Carrier {
   }
 
   async cut(code: string, message: string): Promise<void> {
-    const { client, device } = this.#options
     try {
-      client.signal(encode({ t: 'ending', code, msg: message }))
+      this.#options.client.signal(encode({ t: 'ending', code, msg: message }))
     } finally {
-      client.reset(code, message)
-      device.reset(code, message)
+      this.#drop(code, message)
     }
     await this.#done.promise
+  }
+
+  /** This connection alone: nothing is said of the session, which goes on. */
+  #drop(code: string, message: string): void {
+    const { client, device } = this.#options
+    client.reset(code, message)
+    device.reset(code, message)
   }
 
   #serve(lane: Lane): void {
@@ -226,7 +231,7 @@ class Splice implements Carrier {
   #pass(lane: Lane, made: Filtered): void {
     for (const bytes of made.onward) lane.to.write(bytes)
     for (const bytes of made.back) lane.from.write(bytes)
-    if (made.cut !== undefined) void this.cut(made.cut.code, made.cut.message)
+    if (made.cut !== undefined) this.#drop(made.cut.code, made.cut.message)
   }
 
   /** A filter writes back to whoever sent, so that side must have room too before it may send more. */

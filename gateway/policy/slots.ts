@@ -138,8 +138,16 @@ export class PolicySlots {
   promote(mark: HighWater, archive: Uint8Array, permit: UsedPermit | null = null): void {
     if (permit !== null) this.#remember({ ...this.#state, permit })
     const state = this.#raised(mark, permit)
-    const keeps = [this.#beside('active.tar', archive), this.#beside(STATE, encoded(state))]
-    for (const keep of keeps) keep()
+    const activate = this.#beside('active.tar', archive)
+    let remember: () => void
+    try {
+      remember = this.#beside(STATE, encoded(state))
+    } catch (error) {
+      rmSync(join(this.#directory, 'active.tar.new'), { force: true })
+      throw error
+    }
+    activate()
+    remember()
     this.#state = state
     rmSync(join(this.#directory, 'candidate.tar'), { force: true })
     this.#sync()

@@ -489,7 +489,7 @@ describe('Modbus', () => {
     await nothingOpen()
   })
 
-  test('what is not Modbus ends the connection', async () => {
+  test('what is not Modbus ends the connection, and says nothing of the session', async () => {
     agent.target = (stream) => registers(stream, [])
     const session = await openSession(vendor, 'press-07', 'registers')
     await using client = await Client.dial(node)
@@ -497,7 +497,12 @@ describe('Modbus', () => {
     const from = node.size()
     line.write('GET / HTTP/1.1\r\nHost: plc\r\n\r\n')
     expect((await line.gone()).code).toMatch(/^modbus\./)
+    expect(line.signals).not.toContainEqual(expect.objectContaining({ t: 'ending' }))
     await nothingOpen()
+    const next = await client.line(session)
+    next.write(Buffer.from(read, 'hex'))
+    await next.until('the next connection reads', ({ total }) => total === 13)
+    next.stream.end()
     await until('it is in the log', () =>
       node.events(from).some(({ code }) => code === 'ot.violation'),
     )

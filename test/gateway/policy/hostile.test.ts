@@ -2,8 +2,9 @@
  * Bundles that a trusted key signed and no toolchain made, uploads that break off, and a node killed between
  * the record of an activation and its effect: refused with a code, and what decided before decides on.
  */
+import { spawnSync } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -13,6 +14,7 @@ import { archiveDigest } from '../../../gateway/policy/slots.ts'
 import { ENTRYPOINTS } from '../../../policy/points.ts'
 import { handmade, resultSet, signedArchive, withoutVectors } from '../../policy/fixture.ts'
 import type { Handmade } from '../../policy/fixture.ts'
+import { besieged } from '../../support/besieged.ts'
 import { startNode, type Person, type TestNode } from '../../support/node.ts'
 import { attach, expecting, type FakeAgent, PLC, seen } from '../../support/tunnels.ts'
 
@@ -55,10 +57,13 @@ const upload = (person: Person, body: Uint8Array<ArrayBuffer>) =>
   })
 const status = () => node.admin.ask<PolicyStatus>('GET', '/policy')
 
-beforeAll(async () => {
+const trusting = (): string => {
   writeFileSync(join(folder, 'trust.pub'), pem)
-  const trust = JSON.stringify(join(folder, 'trust.pub'))
-  node = await startNode({ config: `policy:\n  trust: [${trust}]\n` })
+  return `policy:\n  trust: [${JSON.stringify(join(folder, 'trust.pub'))}]\n`
+}
+
+beforeAll(async () => {
+  node = await startNode({ config: trusting() })
   const device = await node.device('press-07', { plc: expecting() })
   agent = await attach(node, device, { listeners: { plc: seen(PLC, 'listener') } })
 })
@@ -108,8 +113,116 @@ describe('a module made by hand', () => {
   })
 })
 
+test('an upload that breaks off in the middle leaves nothing, and the next one is taken', async () => {
+  const bytes = signedArchive({ key: privateKey, keyId, seq: 1 })
+  let given = 0
+  const broken = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      if (given >= bytes.length / 2) return controller.error(new Error('the line is down'))
+      controller.enqueue(bytes.slice(given, (given += 8192)))
+    },
+  })
+  const init = { method: 'POST', headers: { 'content-type': TYPE }, body: broken, duplex: 'half' }
+  await expect(
+    Promise.resolve(
+      node.admin.fetch('/api/v1/policy/candidate', init as Parameters<Person['fetch']>[1]),
+    ),
+  ).rejects.toThrow()
+  expect(given).toBeGreaterThan(bytes.length / 3)
+  expect(readdirSync(join(node.data, 'policy'))).not.toContain('candidate.tar')
+  expect(await status()).toMatchObject({ source: 'builtin', candidate: null })
+  expect((await upload(node.admin, bytes)).status).toBe(200)
+})
+
+/** A file system of a megabyte and a half at this place; needs root and mount(8). */
+function smallDisk(path: string): boolean {
+  mkdirSync(path, { recursive: true })
+  return spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1536k', 'tmpfs', path]).status === 0
+}
+const disk = mkdtempSync(join(tmpdir(), 'sallyport-full-policy-'))
+const mounted = smallDisk(join(disk, 'policy'))
+afterAll(() => {
+  if (mounted) spawnSync('umount', [join(disk, 'policy')])
+  rmSync(disk, { recursive: true, force: true })
+})
+
+test.skipIf(!mounted)(
+  'a full disk (needs a tmpfs to fill): neither kept nor activated, and both work once there is room',
+  async () => {
+    await using full = await startNode({ data: disk, config: trusting() })
+    const asked = () => full.admin.ask<PolicyStatus>('GET', '/policy')
+    const filler = join(disk, 'policy', 'filler')
+    const fill = (left: number) => {
+      const { bavail, bsize } = statfsSync(join(disk, 'policy'))
+      writeFileSync(filler, new Uint8Array(Math.max(0, bavail * bsize - left)))
+    }
+    const first = signedArchive({ key: privateKey, keyId, seq: 1 })
+    fill(64 * 1024)
+    const refused = await upload(full.admin, first)
+    expect([refused.status, await refused.json()]).toMatchObject([
+      503,
+      { code: 'log.unavailable', next_step: expect.stringContaining('make room') as unknown },
+    ])
+    expect(full.events().at(-1)).toMatchObject({ code: 'policy.upload' })
+    expect(full.events().at(-1)?.text).toContain('not kept')
+    expect(await asked()).toMatchObject({ source: 'builtin', candidate: null })
+
+    rmSync(filler)
+    expect((await upload(full.admin, first)).status).toBe(200)
+    // The archive fits, what is remembered beside it does not.
+    fill(Math.ceil(first.length / 4096) * 4096)
+    const digest = archiveDigest(first)
+    const half = await full.admin.call('POST', '/policy/activate', { digest })
+    expect([half.status, half.body.code]).toEqual([503, 'log.unavailable'])
+    expect(await asked()).toMatchObject({ source: 'builtin', seq: 0, high_water: 0 })
+    expect(readdirSync(join(disk, 'policy')).toSorted()).toEqual([
+      'candidate.tar',
+      'filler',
+      'state.json',
+    ])
+
+    rmSync(filler)
+    await full.admin.ask('POST', '/policy/activate', { digest })
+    expect(await asked()).toMatchObject({ source: 'active', seq: 1, high_water: 1 })
+  },
+)
+
+/** Ends its own process, unasked, in the moment the activated archive would take its place. */
+const DIES = `import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
+const { renameSync } = fs
+fs.renameSync = (from, to) => {
+  if (String(to).endsWith('active.tar')) process.kill(process.pid, 'SIGKILL')
+  renameSync(from, to)
+}
+syncBuiltinESMExports()
+`
+
+test('killed between the record of an activation and its effect: the next start carries it out', async () => {
+  const preload = join(folder, 'dies.mjs')
+  writeFileSync(preload, DIES)
+  await using siege = await besieged({ preload, config: trusting() })
+  const bytes = signedArchive({ key: privateKey, keyId, seq: 4 })
+  expect((await upload(siege.node.admin, bytes)).status).toBe(200)
+  const digest = archiveDigest(bytes)
+  await expect(siege.node.admin.call('POST', '/policy/activate', { digest })).rejects.toThrow()
+  expect(await siege.exited).toBe('SIGKILL')
+  const { data, port } = siege.node
+  expect(readdirSync(join(data, 'policy'))).not.toContain('active.tar')
+
+  await using again = await startNode({ data, port, bare: true, config: trusting() })
+  const after = await siege.node.admin.ask<PolicyStatus>('GET', '/policy')
+  expect(after).toMatchObject({ source: 'active', seq: 4, high_water: 4, candidate: null })
+  const said = again.events().filter(({ code }) => code === 'policy.activate')
+  expect(said.map(({ message }) => message)).toEqual([
+    'builtin policy active',
+    'policy builtin-1 activated',
+    'active policy active',
+  ])
+})
+
 test('allowed by a standing right, without a grant: refused, and who-can says the same', async () => {
-  const bytes = crafted(1, { evaluation: allowing })
+  const bytes = crafted(2, { evaluation: allowing })
   const answer = await upload(node.admin, bytes)
   expect([answer.status, await answer.text()]).toEqual([200, expect.any(String)])
   const digest = archiveDigest(bytes)
