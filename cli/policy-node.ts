@@ -50,7 +50,7 @@ export async function status(_flags: object, command: Command): Promise<void> {
     lines.push(`the last activation failed: ${now.last_failure.code} ${now.last_failure.detail}`)
   if (now.candidate !== null)
     lines.push(
-      `waits since ${instant(now.candidate.at)}: ${now.candidate.digest}, from ${now.candidate.by}`,
+      `waits since ${instant(now.candidate.at)}: ${now.candidate.digest}, from ${now.candidate.person}`,
       `next: sallyport policy activate ${now.candidate.digest}`,
     )
   tell(options, now, lines.map(plain))
@@ -196,9 +196,23 @@ function trialLines(now: PolicyTrial): string[] {
   ]
 }
 
-export async function rollback(_flags: object, command: Command): Promise<void> {
+export async function rollback(
+  flags: { since: string; yes?: boolean },
+  command: Command,
+): Promise<void> {
   const options = globalOptions(command)
   const api = await openApi(options)
+  if (flags.yes !== true) {
+    const path = `/policy/rollback?since=${sinceOf(flags.since)}`
+    const found = await api.call(PolicyImpact, 'GET', path)
+    for (const line of ['going back:', ...impactLines(found)]) note(line)
+    if (!(await agreed()))
+      throw new CliError('nothing was changed', {
+        code: 'policy.not_agreed',
+        exit: 'failed',
+        next: 'what is in force still decides; --yes goes back without a question',
+      })
+  }
   const done = await api.call(PolicyActivated, 'POST', '/policy/rollback')
   tell(options, done, activatedLines(done))
 }

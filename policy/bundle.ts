@@ -204,7 +204,10 @@ function admit(
   const older = highWater !== null && signed.seq < highWater.seq
   const other = highWater !== null && signed.seq === highWater.seq && digest !== highWater.digest
   if ((older || other) && !permitted(options, trust, signed.seq, digest))
-    throw new PolicyError('bundle.rollback', `seq ${signed.seq}, in force ${highWater.seq}`)
+    throw new PolicyError(
+      'bundle.rollback',
+      `seq ${signed.seq}; the highest that was ever in force here is ${highWater.seq}`,
+    )
   return signed
 }
 

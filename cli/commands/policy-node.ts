@@ -52,7 +52,9 @@ export function registerPolicyNode(program: Command): void {
     .action(lazily('trial'))
   policy
     .command('rollback')
-    .description('go back to the last bundle that proved good on the gateway')
+    .description('go back to the last bundle that proved good, once it is seen what that would cut')
+    .option('--since <duration>', 'replay past decisions, as in 30d', '7d')
+    .option('--yes', 'go back at once, without a look')
     .action(lazily('rollback'))
   policy
     .command('why')

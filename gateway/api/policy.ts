@@ -16,7 +16,16 @@ export const PolicyStatus = Type.Object({
   activated_at: Instant,
   /** The highest sequence ever in force here; bundles below are refused. */
   high_water: Type.Integer(),
-  candidate: Nullable(Type.Object({ digest: Type.String(), by: Type.String(), at: Instant })),
+  candidate: Nullable(
+    Type.Object({
+      digest: Type.String(),
+      /** The identity that uploaded it, or the source that it came from. */
+      by: Type.String(),
+      /** The same for people: the address of the account, where there is one. */
+      person: Type.String(),
+      at: Instant,
+    }),
+  ),
   last_good: Type.Boolean(),
   trusted_keys: Type.Array(Type.String()),
   decisions: Type.Integer(),

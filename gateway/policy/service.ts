@@ -213,11 +213,19 @@ export class PolicyService implements Disposable {
       throw new Refusal('policy.busy', 'what another bundle would do is being looked at', {
         nextStep: 'ask again when that answer has come; it takes two minutes at most',
       })
-    return this.#look(async () => {
-      const candidate = await this.#examine(archive, this.#shown(permit))
-      const past = await this.#past(since, candidate)
-      return { ...(await this.#alone(() => this.#preview(candidate))), past }
-    })
+    return this.#look(async () =>
+      this.#foreseen(await this.#examine(archive, this.#shown(permit)), since),
+    )
+  }
+
+  /** What `rollback` would do. Throws as that does; waits for its turn as `upload` does. */
+  goingBack(since: number | null): Promise<Impact> {
+    return this.#look(async () => this.#foreseen((await this.#lastGood()).candidate, since))
+  }
+
+  async #foreseen(candidate: Candidate, since: number | null): Promise<Impact> {
+    const past = await this.#past(since, candidate)
+    return { ...(await this.#alone(() => this.#preview(candidate))), past }
   }
 
   /** A downgrade permit as it is shown now. */
@@ -402,6 +410,18 @@ export class PolicyService implements Disposable {
 
   async #rollback(by: Actor): Promise<Activated> {
     const { slots, engine } = this.#parts
+    const { archive, candidate } = await this.#lastGood()
+    return this.#enforce(candidate, archive, 'policy.rollback', by, [by.uid], () =>
+      slots.retire(engine.status().bundle_digest ?? ''),
+    )
+  }
+
+  /** What there is to go back to. */
+  async #lastGood(): Promise<{
+    readonly archive: Uint8Array<ArrayBuffer>
+    readonly candidate: Candidate
+  }> {
+    const { slots, engine } = this.#parts
     const { last_good: good } = slots.state
     const bytes = slots.read('last-good')
     if (good === null || bytes === null || archiveDigest(bytes) !== good.digest)
@@ -414,10 +434,7 @@ export class PolicyService implements Disposable {
         nextStep: 'an older one comes back with a permit: sallyport policy permit --help',
       })
     const archive = new Uint8Array(bytes)
-    const candidate = await this.#examine(archive, null, good)
-    return this.#enforce(candidate, archive, 'policy.rollback', by, [by.uid], () =>
-      slots.retire(engine.status().bundle_digest ?? ''),
-    )
+    return { archive, candidate: await this.#examine(archive, null, good) }
   }
 
   /** Verified, compiled, and its own vectors decided, in a thread of its own. */

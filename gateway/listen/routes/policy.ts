@@ -111,8 +111,11 @@ function reading(api: Api, routes: PolicyRoutes): void {
       const { policy, journal } = routes
       const status = policy.status()
       const log = journal.health()
+      const { candidate } = status
       return {
         ...status,
+        candidate:
+          candidate === null ? null : { ...candidate, person: await called(routes, candidate.by) },
         trusted_keys: [...status.trusted_keys],
         boot_failures: [...status.boot_failures],
         journal: { ...log, rings: [...log.rings] },
@@ -133,6 +136,13 @@ function reading(api: Api, routes: PolicyRoutes): void {
   )
 
   lookingBack(api, routes)
+}
+
+/** The address of an account here; what else brought a bundle is called as it is. */
+async function called({ identity }: PolicyRoutes, by: string): Promise<string> {
+  const own = `${identity.issuer}|`
+  if (!by.startsWith(own)) return by
+  return (await identity.accounts.find(by.slice(own.length)))?.email ?? by
 }
 
 function lookingBack(api: Api, routes: PolicyRoutes): void {
@@ -162,13 +172,23 @@ function lookingBack(api: Api, routes: PolicyRoutes): void {
   )
 }
 
+const since = (query: { since?: number }): number | null =>
+  query.since === undefined ? null : query.since * 1000
+
+const GOING_BACK = {
+  querystring: Type.Pick(ImpactQuery, ['since'], { additionalProperties: false }),
+  response: { 200: PolicyImpact },
+}
+
 function rollout(server: Api['server'], api: Api, routes: PolicyRoutes): void {
   const authorization = { ...routes, api }
   const { policy } = routes
   takeOctets(server as unknown as FastifyInstance)
   const schema = { querystring: ImpactQuery, response: { 200: PolicyImpact } }
-  const since = (query: { since?: number }): number | null =>
-    query.since === undefined ? null : query.since * 1000
+  server.get('/api/v1/policy/rollback', { schema: GOING_BACK }, async (request) => {
+    await authorize(authorization, request, 'policy:read')
+    return toImpact(await policy.goingBack(since(request.query)))
+  })
   server.post('/api/v1/policy/impact', { schema, bodyLimit: MAX_BUNDLE_BYTES }, async (request) => {
     await authorize(authorization, request, 'policy:read')
     return toImpact(

@@ -7,6 +7,8 @@ import { BUILTIN_BUNDLE } from '#policy'
 import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
 import type { Account, PolicyImpact, PolicyStatus } from '#api'
 import { archiveDigest, PolicySlots } from '../../../gateway/policy/slots.ts'
+import { saveCredentials } from '../../../cli/login/index.ts'
+import { run, type Ran } from '../../cli/run.ts'
 import { startNode, until, type Person, type TestNode } from '../../support/node.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-rollback-'))
@@ -39,6 +41,12 @@ const upload = (person: Person, archive: Uint8Array) =>
   })
 const status = (person: Person) => person.ask<PolicyStatus>('GET', '/policy')
 
+async function cli(person: Person, ...args: string[]): Promise<Ran> {
+  const place = mkdtempSync(join(folder, 'home-'))
+  await saveCredentials(join(place, 'credentials'), person.credentials)
+  return run(place, 'policy', ...args)
+}
+
 test('a rollback stays, though the source still serves what was left, and a person may bring it again', async () => {
   const data = mkdtempSync(join(folder, 'node-'))
   const [good, bad] = [release('good', 1), release('bad', 2)]
@@ -51,7 +59,14 @@ test('a rollback stays, though the source still serves what was left, and a pers
   const source = `  source: { file: ${JSON.stringify(drop)}, poll_s: 1 }\n`
   await using node = await start(data, source)
   expect(await status(node.admin)).toMatchObject({ revision: 'bad', source: 'active' })
-  await node.admin.ask('POST', '/policy/rollback', {})
+  const seen = await cli(node.admin, 'rollback')
+  expect([seen.code, seen.err]).toEqual([
+    1,
+    expect.stringMatching(/revision good, seq 1, will cut 0 of 0 live sessions[^]*add --yes/),
+  ])
+  expect(await status(node.admin)).toMatchObject({ revision: 'bad' })
+  const back = await cli(node.admin, 'rollback', '--yes')
+  expect(back.out).toMatch(/in force +good/)
   expect(await status(node.admin)).toMatchObject({ revision: 'good', high_water: 2 })
   await node.stop()
   const events = node.size()

@@ -159,6 +159,8 @@ describe('rolled out', () => {
       /next: sallyport policy activate [0-9a-f]{64}, by another person where/,
     )
     const digest = (await status()).candidate?.digest ?? ''
+    const waits = await run(await home(node.admin, 'admin'), 'policy', 'status')
+    expect(waits.out).toContain(`${digest}, from ${node.admin.email}`)
 
     const done = await run(await home(second, 'second'), 'policy', 'activate', digest)
     expect(done.code).toBe(0)
