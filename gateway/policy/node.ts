@@ -10,7 +10,8 @@ import { DecisionJournal, type Anchor } from './journal.ts'
 import { loggedMarks } from './marks.ts'
 import { openNodePolicy } from './open.ts'
 import { replayApart } from './replayer.ts'
-import { PolicyService, type ServiceParts } from './service.ts'
+import type { ServiceParts } from './parts.ts'
+import { PolicyService } from './service.ts'
 import { BundleSource } from './source.ts'
 
 export interface NodePolicy {

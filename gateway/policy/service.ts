@@ -2,66 +2,20 @@
  * The policy of a node over its life: what it starts with, what waits to be activated, what is in
  * force. Verified at every step and at every start; a failure keeps what decides.
  */
-import { loadBundle, PolicyEngine, PolicyError } from '#policy'
-import type {
-  Candidate,
-  Decision,
-  EngineStatus,
-  HighWater,
-  Input,
-  LoadOptions,
-  Partially,
-  PolicyCode,
-} from '#policy'
-import type { Actor, AuditLog } from '#audit'
-import type { Decisions } from '../decisions.ts'
+import type { Candidate, EngineStatus } from '#policy'
+import type { Actor } from '#audit'
 import { Refusal } from '../problem.ts'
-import type { CutSession, WouldEnd, Withdrawal } from '../sessions/reevaluate.ts'
-import { Asker } from './asker.ts'
+import { admit, lastGood, refused, shown } from './admission.ts'
 import type { Passed } from './boot.ts'
-import { cutPreview, type CutPreview, type Replay, type Turned } from './impact.ts'
-import { look, settleLater, type PolicyParts } from './open.ts'
-import { archiveDigest, type SlotState, type UsedPermit } from './slots.ts'
-import { Trial, type Share, type TrialStatus } from './trial.ts'
-
-export interface ServiceParts extends PolicyParts {
-  /** The archive this release was built with. */
-  readonly builtin: Uint8Array<ArrayBuffer>
-  readonly log: Pick<AuditLog, 'append'>
-  /** Epoch milliseconds. */
-  readonly now: () => number
-  readonly report: (error: unknown, what: string) => void
-}
-
-/** What live sessions answer to; known once the node can have any. */
-export interface Live {
-  readonly decisions: Pick<Decisions, 'question' | 'trial'>
-  /** Past decisions from a time on (epoch milliseconds) under both policies. */
-  readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
-  preview(
-    decide: (questions: readonly Partially<Input>[]) => Promise<readonly Decision[]>,
-  ): Promise<readonly WouldEnd[]>
-  withdraw(withdrawal: Withdrawal): Promise<readonly CutSession[]>
-}
-
-export interface Impact {
-  readonly revision: string
-  readonly seq: number
-  readonly digest: string
-  readonly live: { readonly sessions: number; readonly cut: readonly CutPreview[] }
-  readonly past: Replay | null
-}
-
-export interface Activated {
-  readonly revision: string
-  readonly digest: string
-  readonly cut: readonly CutSession[]
-}
-
-/** How an upload that no person brought is signed in the log. */
-const SOURCE = 'source '
-
-type Source = 'active' | 'last-good' | 'builtin' | 'none'
+import { consents, needsSecondPerson, SOURCE, uploaderOf } from './consent.ts'
+import { markData, policyEvent } from './event.ts'
+import { lookBack, preview } from './foresight.ts'
+import type { Replay } from './impact.ts'
+import { settleLater } from './open.ts'
+import type { Activated, Impact, Live, ServiceParts, Source } from './parts.ts'
+import { archiveDigest, type SlotState } from './slots.ts'
+import type { Share, TrialStatus } from './trial.ts'
+import { Trials } from './trials.ts'
 
 export class PolicyService implements Disposable {
   readonly #parts: ServiceParts
@@ -71,7 +25,7 @@ export class PolicyService implements Disposable {
   #source: Source
   #activatedAt: number
   #settling: Disposable | undefined
-  #trial: Trial | undefined
+  readonly #trials: Trials
   /** Whom the last preview of a bundle named: they are decided first when it comes into force. */
   #named: { readonly digest: string; readonly sessions: ReadonlySet<string> } | undefined
   /** One change of the policy at a time: each begins on what the one before left. */
@@ -83,6 +37,7 @@ export class PolicyService implements Disposable {
 
   private constructor(parts: ServiceParts) {
     this.#parts = parts
+    this.#trials = new Trials(parts)
     const { origin } = parts.boot
     this.#source = origin ?? 'none'
     this.#activatedAt = parts.now()
@@ -134,6 +89,7 @@ export class PolicyService implements Disposable {
   /** From here on sessions can be asked about and cut. */
   serve(live: Live): void {
     this.#live = live
+    this.#trials.serve(live)
   }
 
   status(): EngineStatus & {
@@ -175,7 +131,7 @@ export class PolicyService implements Disposable {
     permit?: string,
   ): Promise<Impact> {
     const look = async (): Promise<Replay | null> =>
-      this.#past(since, await this.#examine(archive, this.#shown(permit)))
+      this.#past(since, await admit(this.#parts, archive, shown(permit, this.#parts.now())))
     const past = since === null ? null : await this.#look(look)
     const impact = await this.#alone(() => this.#upload(archive, by, permit))
     return { ...impact, past }
@@ -187,13 +143,24 @@ export class PolicyService implements Disposable {
     permit?: string,
   ): Promise<Omit<Impact, 'past'>> {
     const { slots, now, log } = this.#parts
-    const candidate = await this.#examine(archive, this.#shown(permit))
+    const candidate = await admit(this.#parts, archive, shown(permit, this.#parts.now()))
     const impact = await this.#preview(candidate)
-    await log.append(this.#event('policy.upload', candidate, 'uploaded', by, [by.uid], permit))
+    await log.append(
+      policyEvent(this.#parts, 'policy.upload', candidate, 'uploaded', by, [by.uid], permit),
+    )
     try {
       slots.stage(archive, by.uid, Math.floor(now() / 1000), permit)
     } catch (error) {
-      const failed = this.#event('policy.upload', candidate, 'not kept', by, [by.uid], permit, true)
+      const failed = policyEvent(
+        this.#parts,
+        'policy.upload',
+        candidate,
+        'not kept',
+        by,
+        [by.uid],
+        permit,
+        true,
+      )
       await log.append({ ...failed, status: 'failure' })
       throw refused(error)
     }
@@ -214,13 +181,13 @@ export class PolicyService implements Disposable {
         nextStep: 'ask again when that answer has come; it takes two minutes at most',
       })
     return this.#look(async () =>
-      this.#foreseen(await this.#examine(archive, this.#shown(permit)), since),
+      this.#foreseen(await admit(this.#parts, archive, shown(permit, this.#parts.now())), since),
     )
   }
 
   /** What `rollback` would do. Throws as that does; waits for its turn as `upload` does. */
   goingBack(since: number | null): Promise<Impact> {
-    return this.#look(async () => this.#foreseen((await this.#lastGood()).candidate, since))
+    return this.#look(async () => this.#foreseen((await lastGood(this.#parts)).candidate, since))
   }
 
   async #foreseen(candidate: Candidate, since: number | null): Promise<Impact> {
@@ -228,27 +195,14 @@ export class PolicyService implements Disposable {
     return { ...(await this.#alone(() => this.#preview(candidate))), past }
   }
 
-  /** A downgrade permit as it is shown now. */
-  #shown(token: string | undefined): UsedPermit | null {
-    return token === undefined ? null : { token, now: Math.floor(this.#parts.now() / 1000) }
-  }
-
   /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
   consents(digest: string): readonly string[] {
-    const by = this.uploader(digest)
-    return by.startsWith(SOURCE) ? [] : [by]
+    return consents(this.#parts, digest)
   }
 
-  /** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */
-  uploader(digest: string): string {
-    const { slots, engine } = this.#parts
-    const { waiting } = slots.state
-    if (waiting?.digest === digest) return waiting.by
-    if (engine.status().bundle_digest === digest)
-      throw new Refusal('policy.candidate', 'the policy with this digest is in force already')
-    throw new Refusal('policy.candidate', 'no uploaded policy has this digest', {
-      nextStep: 'see what waits: sallyport policy status',
-    })
+  /** Whether the site data in force asks for two people to activate a policy. */
+  async needsSecondPerson(): Promise<boolean> {
+    return await needsSecondPerson(this.#archive, this.#source, this.#parts.keys)
   }
 
   /**
@@ -261,13 +215,13 @@ export class PolicyService implements Disposable {
 
   async #activate(digest: string, by: Actor): Promise<Activated> {
     const { slots } = this.#parts
-    const uploader = this.uploader(digest)
+    const uploader = uploaderOf(this.#parts, digest)
     const bytes = slots.read('candidate')
     if (bytes === null || archiveDigest(bytes) !== digest)
       throw new Refusal('policy.candidate', 'the uploaded policy is gone')
     const archive = new Uint8Array(bytes)
-    const permit = this.#shown(slots.state.waiting?.permit)
-    const candidate = await this.#examine(archive, permit)
+    const permit = shown(slots.state.waiting?.permit, this.#parts.now())
+    const candidate = await admit(this.#parts, archive, permit)
     const mark = { seq: candidate.identity.seq, digest }
     const keep = (): void => slots.promote(mark, archive, permit)
     const people = [uploader, by.uid]
@@ -296,19 +250,6 @@ export class PolicyService implements Disposable {
   }
 
   /**
-   * Whether the site data in force asks for two people to activate a policy. Where nothing is in force
-   * nobody knows what the site wanted, and it does.
-   */
-  async needsSecondPerson(): Promise<boolean> {
-    if (this.#source === 'none') return true
-    const trust = this.#source === 'builtin' ? 'builtin' : this.#parts.keys
-    const { data } = await loadBundle(this.#archive, { trust, highWater: null })
-    const { site } = data as { site?: { settings?: { second_person?: unknown } } }
-    const named = site?.settings?.second_person
-    return !Array.isArray(named) || named.includes('policy:push')
-  }
-
-  /**
    * Asks the uploaded bundle with this digest beside the one in force: for nobody (`shadow`), or for a
    * share of people and devices (`canary`). One trial at a time; a restart ends it. Throws Refusal
    * `policy.candidate`, `policy.bundle`.
@@ -323,81 +264,24 @@ export class PolicyService implements Disposable {
     share: Share,
     by: Actor,
   ): Promise<TrialStatus> {
-    const { slots, log, now, report } = this.#parts
-    const live = this.#live
+    const { slots } = this.#parts
     const bytes = slots.read('candidate')
-    this.uploader(digest)
-    if (live === undefined || bytes === null || archiveDigest(bytes) !== digest)
+    uploaderOf(this.#parts, digest)
+    if (this.#live === undefined || bytes === null || archiveDigest(bytes) !== digest)
       throw new Refusal('policy.candidate', 'the uploaded policy is gone')
-    const permit = this.#shown(slots.state.waiting?.permit)
-    const found = await this.#examine(new Uint8Array(bytes), permit)
-    const candidate = this.#beside(found)
-    const { revision } = found.identity
-    await this.#endTrial('another trial began')
-    await log.append(this.#event('policy.upload', found, `on trial as ${mode}`, by, [by.uid]))
-    const ended = (reason: string): void => {
-      live.decisions.trial = undefined
-      this.#backFromTrial(found, reason).catch((error: unknown) =>
-        report(error, 'the end of a policy trial'),
-      )
-    }
-    this.#trial = new Trial({
-      digest,
-      revision,
-      candidate,
-      mode,
-      share,
-      since: now(),
-      ended,
-      report,
-    })
-    live.decisions.trial = this.#trial
-    if (mode === 'canary') await live.withdraw({ trigger: 'policy', at: performance.now() })
-    return this.#trial.status()
+    const permit = shown(slots.state.waiting?.permit, this.#parts.now())
+    const found = await admit(this.#parts, new Uint8Array(bytes), permit)
+    return await this.#trials.begin(found, mode, share, by)
   }
 
   /** How the trial fares; null where there has been none since the start. */
-  trial(): { readonly status: TrialStatus; readonly differences: readonly Turned[] } | null {
-    if (this.#trial === undefined) return null
-    return { status: this.#trial.status(), differences: this.#trial.differences() }
+  trial(): ReturnType<Trials['status']> {
+    return this.#trials.status()
   }
 
   /** Ends the trial, if one runs; sessions that a canary let in are decided again. */
   endTrial(reason: string): Promise<void> {
-    return this.#alone(() => this.#endTrial(reason))
-  }
-
-  async #endTrial(reason: string): Promise<void> {
-    if (this.#trial?.status().state !== 'running') return
-    this.#trial.end(reason)
-    if (this.#live !== undefined) this.#live.decisions.trial = undefined
-    await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
-  }
-
-  async #backFromTrial(
-    { identity: { revision, digest } }: Candidate,
-    reason: string,
-  ): Promise<void> {
-    try {
-      await this.#parts.log.append({
-        code: 'policy.rollback',
-        message: `policy ${revision} taken off trial: ${reason}`,
-        status: 'success',
-        data: { revision, bundle_sha256: digest },
-      })
-    } finally {
-      // What only the candidate let in is decided again even where that could not be recorded: it takes access, and gives none.
-      await this.#live?.withdraw({ trigger: 'policy', at: performance.now() })
-    }
-  }
-
-  /** An engine that decides beside the one in force; what loops in it is blamed on its own bundle. */
-  #beside(candidate: Candidate): PolicyEngine {
-    const { watchdog } = this.#parts
-    const engine = PolicyEngine.unavailable({ guard: watchdog.beside })
-    engine.adopt(candidate)
-    watchdog.watchBeside(candidate.identity.digest)
-    return engine
+    return this.#alone(() => this.#trials.end(reason))
   }
 
   /**
@@ -410,81 +294,20 @@ export class PolicyService implements Disposable {
 
   async #rollback(by: Actor): Promise<Activated> {
     const { slots, engine } = this.#parts
-    const { archive, candidate } = await this.#lastGood()
+    const { archive, candidate } = await lastGood(this.#parts)
     return this.#enforce(candidate, archive, 'policy.rollback', by, [by.uid], () =>
       slots.retire(engine.status().bundle_digest ?? ''),
     )
   }
 
-  /** What there is to go back to. */
-  async #lastGood(): Promise<{
-    readonly archive: Uint8Array<ArrayBuffer>
-    readonly candidate: Candidate
-  }> {
-    const { slots, engine } = this.#parts
-    const { last_good: good } = slots.state
-    const bytes = slots.read('last-good')
-    if (good === null || bytes === null || archiveDigest(bytes) !== good.digest)
-      throw new Refusal('policy.nothing_good', 'no earlier policy has proved good on this node', {
-        nextStep:
-          'one proves good by deciding for ten minutes without an error; until then sign the rules you want with a higher --seq and push them',
-      })
-    if (good.digest === engine.status().bundle_digest)
-      throw new Refusal('policy.nothing_good', 'the last good policy is the one in force', {
-        nextStep: 'an older one comes back with a permit: sallyport policy permit --help',
-      })
-    const archive = new Uint8Array(bytes)
-    return { archive, candidate: await this.#examine(archive, null, good) }
-  }
-
-  /** Verified, compiled, and its own vectors decided, in a thread of its own. */
-  async #examine(
-    archive: Uint8Array<ArrayBuffer>,
-    permit: UsedPermit | null = null,
-    highWater: LoadOptions['highWater'] = this.#parts.slots.state.high_water,
-  ): Promise<Candidate> {
-    const { slots, keys } = this.#parts
-    if (slots.state.poisoned.includes(archiveDigest(archive)))
-      throw refused(new PolicyError('bundle.poisoned', 'an evaluation under it did not end'))
-    try {
-      return await look(archive, { trust: keys, highWater, ...(permit === null ? {} : { permit }) })
-    } catch (error) {
-      throw refused(error)
-    }
-  }
-
-  /** What it would do to the sessions that are open; asked in a thread of its own. Throws Refusal `policy.bundle`. */
   async #preview(candidate: Candidate): Promise<Omit<Impact, 'past'>> {
-    const { revision, seq, digest } = candidate.identity
-    const live = this.#live
-    if (live === undefined) return { revision, seq, digest, live: { sessions: 0, cut: [] } }
-    await using asker = new Asker(candidate)
-    let sessions = 0
-    const at = this.#parts.now()
-    try {
-      await asker.prove(Math.floor(at / 1000))
-      const found = await live.preview((questions) => {
-        sessions++
-        const inputs = questions.map((facts) =>
-          live.decisions.question('session.reevaluate', facts, at),
-        )
-        return asker.ask('session.reevaluate', inputs)
-      })
-      this.#named = { digest, sessions: new Set(found.map(({ session }) => session.id)) }
-      return { revision, seq, digest, live: { sessions, cut: cutPreview(found) } }
-    } catch (error) {
-      throw refused(error)
-    }
+    const { impact, named } = await preview(candidate, this.#live, this.#parts.now())
+    this.#named = { digest: impact.digest, sessions: named }
+    return impact
   }
 
-  /** Nothing can be said of the past where nothing is in force. Throws Refusal `policy.bundle`. */
-  async #past(since: number | null, candidate: Candidate): Promise<Replay | null> {
-    if (since === null || this.#live === undefined || this.#inForce === null) return null
-    try {
-      return await this.#live.replay(since, this.#inForce, candidate)
-    } catch (error) {
-      throw refused(error)
-    }
+  #past(since: number | null, candidate: Candidate): Promise<Replay | null> {
+    return lookBack(since, candidate, this.#inForce, this.#live)
   }
 
   /** Logs, then keeps, then swaps between two decisions, then cuts what is no longer allowed. */
@@ -500,14 +323,15 @@ export class PolicyService implements Disposable {
     const { engine, watchdog, log, now } = this.#parts
     const { revision, digest } = candidate.identity
     const words = code === 'policy.activate' ? 'activated' : 'brought back'
-    await log.append(this.#event(code, candidate, words, by, approvers, permit))
+    await log.append(policyEvent(this.#parts, code, candidate, words, by, approvers, permit))
     const at = performance.now()
     try {
       keep()
       engine.adopt(candidate)
     } catch (error) {
       await log.append({
-        ...this.#event(
+        ...policyEvent(
+          this.#parts,
           code,
           candidate,
           `not ${words}: ${String(error)}`,
@@ -520,8 +344,7 @@ export class PolicyService implements Disposable {
       })
       throw refused(error)
     }
-    if (this.#live !== undefined) this.#live.decisions.trial = undefined
-    this.#trial?.end(`${revision} came into force`)
+    this.#trials.overtaken(revision)
     watchdog.watch(digest)
     this.#archive = archive
     this.#inForce = candidate
@@ -541,44 +364,9 @@ export class PolicyService implements Disposable {
     )
   }
 
-  #event(
-    code: 'policy.upload' | 'policy.activate' | 'policy.rollback',
-    { identity: { revision, digest, seq } }: Candidate,
-    words: string,
-    by: Actor,
-    approvers: readonly string[],
-    permit?: string,
-    failed = false,
-  ): Parameters<AuditLog['append']>[0] {
-    const previous = this.#parts.engine.status().revision
-    const { slots } = this.#parts
-    const raised = code === 'policy.activate' && !failed
-    const after = raised ? slots.markWith({ seq, digest }) : slots.state.high_water
-    return {
-      code,
-      message: `policy ${revision} ${words}`,
-      actor: by,
-      status: 'success',
-      data: {
-        revision,
-        bundle_sha256: digest,
-        seq,
-        ...markData(after),
-        ...(permit === undefined ? {} : { permit_sha256: archiveDigest(Buffer.from(permit)) }),
-        ...(previous === null ? {} : { previous }),
-        approvers: [...approvers],
-      },
-    }
-  }
-
   [Symbol.dispose](): void {
     this.#settling?.[Symbol.dispose]()
   }
-}
-
-/** The high-water mark as an event carries it: marks.ts reads it at the next start. */
-function markData(mark: HighWater | null): { high_water?: number; high_water_sha256?: string } {
-  return mark === null ? {} : { high_water: mark.seq, high_water_sha256: mark.digest }
 }
 
 /** What waits, without the permit it came with. */
@@ -588,43 +376,4 @@ function waitingOf(
   if (waiting === null) return null
   const { digest, by, at } = waiting
   return { digest, by, at }
-}
-
-/** What whoever signed or runs the gateway can do about a refused bundle. */
-const REFUSED_NEXT: Readonly<Partial<Record<PolicyCode, string>>> = {
-  'bundle.unsigned': 'sign it: sallyport policy sign',
-  'bundle.key':
-    'name its public key under policy.trust in the configuration of the gateway and start that again, or sign with a key that sallyport policy status lists',
-  'bundle.signature':
-    'it was changed after it was signed, or by another key: fetch or sign it again',
-  'bundle.files': 'it was changed after it was signed: fetch or sign it again',
-  'bundle.rollback':
-    'sign it with a higher --seq than the highest ever in force (sallyport policy status), or write a permit: sallyport policy permit --help',
-  'bundle.permit': 'write another: sallyport policy permit --help',
-  'bundle.poisoned': 'mend the rule that does not end, and sign with a higher --seq',
-  'bundle.loops': 'mend the rule that does not end, and sign with a higher --seq',
-  'module.entrypoint': 'build it with this release: sallyport policy sign',
-  'module.builtin':
-    'use the builtins of capabilities.json alone: sallyport policy check names the place',
-  'module.eval': 'build it with this release: sallyport policy sign',
-  'data.schema': 'mend site.json: every key of schema/site.json is required; then sign again',
-  'smoke.failed': 'sallyport policy test shows it too; mend the rule or vectors/, then sign again',
-}
-
-function refused(error: unknown): unknown {
-  if (error instanceof Error && 'syscall' in error)
-    return new Refusal(
-      'log.unavailable',
-      'the policy could not be kept on the disk of the gateway',
-      {
-        cause: error,
-        nextStep: 'make room there, and do it again; what was in force still decides',
-      },
-    )
-  if (!(error instanceof PolicyError)) return error
-  return new Refusal('policy.bundle', `the bundle was refused: ${error.code} ${error.detail}`, {
-    cause: error,
-    denials: [{ code: error.code, msg: error.detail }],
-    nextStep: `${REFUSED_NEXT[error.code] ?? 'docs/policy.md lists the codes'}; what was in force still decides`,
-  })
 }

@@ -1,0 +1,49 @@
+/** Who stands behind a policy that waits, and whether one person is enough. */
+import { loadBundle } from '#policy'
+import type { PublicKeys } from '#policy'
+import { Refusal } from '../problem.ts'
+import type { PolicyParts } from './open.ts'
+import type { Source } from './parts.ts'
+
+/** How an upload that no person brought is signed in the log. */
+export const SOURCE = 'source '
+
+/** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
+export function consents(
+  parts: Pick<PolicyParts, 'slots' | 'engine'>,
+  digest: string,
+): readonly string[] {
+  const by = uploaderOf(parts, digest)
+  return by.startsWith(SOURCE) ? [] : [by]
+}
+
+/** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */
+export function uploaderOf(
+  { slots, engine }: Pick<PolicyParts, 'slots' | 'engine'>,
+  digest: string,
+): string {
+  const { waiting } = slots.state
+  if (waiting?.digest === digest) return waiting.by
+  if (engine.status().bundle_digest === digest)
+    throw new Refusal('policy.candidate', 'the policy with this digest is in force already')
+  throw new Refusal('policy.candidate', 'no uploaded policy has this digest', {
+    nextStep: 'see what waits: sallyport policy status',
+  })
+}
+
+/**
+ * Whether the site data in force asks for two people to activate a policy. Where nothing is in force
+ * nobody knows what the site wanted, and it does.
+ */
+export async function needsSecondPerson(
+  archive: Uint8Array,
+  source: Source,
+  keys: PublicKeys,
+): Promise<boolean> {
+  if (source === 'none') return true
+  const trust = source === 'builtin' ? 'builtin' : keys
+  const { data } = await loadBundle(archive, { trust, highWater: null })
+  const { site } = data as { site?: { settings?: { second_person?: unknown } } }
+  const named = site?.settings?.second_person
+  return !Array.isArray(named) || named.includes('policy:push')
+}

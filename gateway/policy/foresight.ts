@@ -1,0 +1,51 @@
+/** What a candidate would do to those who are in, and would have done to those who asked. */
+import type { Candidate } from '#policy'
+import { refused } from './admission.ts'
+import { Asker } from './asker.ts'
+import { cutPreview, type Replay } from './impact.ts'
+import type { Impact, Live } from './parts.ts'
+
+/**
+ * What it would do to the sessions that are open; asked in a thread of its own at a time (epoch
+ * milliseconds); `named` are those it would cut. Throws Refusal `policy.bundle`.
+ */
+export async function preview(
+  candidate: Candidate,
+  live: Live | undefined,
+  at: number,
+): Promise<{ readonly impact: Omit<Impact, 'past'>; readonly named: ReadonlySet<string> }> {
+  const { revision, seq, digest } = candidate.identity
+  if (live === undefined)
+    return { impact: { revision, seq, digest, live: { sessions: 0, cut: [] } }, named: new Set() }
+  await using asker = new Asker(candidate)
+  let sessions = 0
+  try {
+    await asker.prove(Math.floor(at / 1000))
+    const found = await live.preview((questions) => {
+      sessions++
+      const inputs = questions.map((facts) =>
+        live.decisions.question('session.reevaluate', facts, at),
+      )
+      return asker.ask('session.reevaluate', inputs)
+    })
+    const named = new Set(found.map(({ session }) => session.id))
+    return { impact: { revision, seq, digest, live: { sessions, cut: cutPreview(found) } }, named }
+  } catch (error) {
+    throw refused(error)
+  }
+}
+
+/** Nothing can be said of the past where nothing is in force. Throws Refusal `policy.bundle`. */
+export async function lookBack(
+  since: number | null,
+  candidate: Candidate,
+  inForce: Candidate | null,
+  live: Live | undefined,
+): Promise<Replay | null> {
+  if (since === null || live === undefined || inForce === null) return null
+  try {
+    return await live.replay(since, inForce, candidate)
+  } catch (error) {
+    throw refused(error)
+  }
+}
