@@ -1,6 +1,7 @@
 /** A change of the policy as the log has it. */
 import type { Candidate, HighWater } from '#policy'
 import type { Actor, AuditLog } from '#audit'
+import { SOURCE } from './consent.ts'
 import type { PolicyParts } from './open.ts'
 import { archiveDigest } from './slots.ts'
 
@@ -30,7 +31,8 @@ export function policyEvent(
       ...markData(after),
       ...(permit === undefined ? {} : { permit_sha256: archiveDigest(Buffer.from(permit)) }),
       ...(previous === null ? {} : { previous }),
-      approvers: [...approvers],
+      // A place that bundles come from agrees to nothing, and one person counts once.
+      approvers: [...new Set(approvers)].filter((one) => !one.startsWith(SOURCE)),
     },
   }
 }

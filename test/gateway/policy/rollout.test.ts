@@ -179,6 +179,18 @@ describe('rolled out', () => {
       ({ code, idx }) => code === 'session.end' && idx > (activation?.idx ?? 1e9),
     )
     expect(end?.text).toContain('policy_recheck')
+    // The decision it was opened under, the one that ended it, and how long that took.
+    const ended = end?.event['unmapped'] as
+      | { sallyport: { decisions: { id: string }[] } }
+      | undefined
+    const decisions = ended?.sallyport.decisions ?? []
+    expect(decisions[0]?.id).toBe(session.decision_id)
+    expect(decisions.at(-1)).toMatchObject({
+      revision: 'strict-1',
+      codes: ['grant.unapproved', 'policy.no_match'],
+    })
+    expect(decisions.at(-1)?.id).not.toBe(session.decision_id)
+    expect(end?.text).toMatch(/"time_to_cut_ms":\d+/)
     expect(activation?.text).toContain(digest)
     // Or a full disk would refuse it: spendOf pays for what staff do.
     expect(activation?.text).toContain('"party":"staff"')
