@@ -37,6 +37,7 @@ const crowdEvents = 128
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
 const signedAtOnce: ReadonlySet<EventCode> = new Set([
+  'notify.session',
   'session.start',
   'session.end',
   'grant.request',
