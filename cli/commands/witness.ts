@@ -198,8 +198,10 @@ async function accept(flags: AcceptFlags, command: Command): Promise<void> {
   try {
     news = keeper.accept(flags.origin, keys)
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : undefined
-    throw usage('the log cannot be accepted', why, { cause })
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw usage(`the log cannot be accepted: ${why}`, 'give the log-keys.txt of that log', {
+      cause,
+    })
   }
   const by = keys.length === 0 ? 'the keys it comes with are believed' : 'signed by these keys'
   tell(globalOptions(command), { origin: flags.origin, accepted: news }, [

@@ -3,11 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { AddedAuditor, OpenedSession, PolicyStatus, Recording, Session } from '#api'
-import { identityOf, openSealed } from '#audit'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import type { AddedAuditor, OpenedSession, PolicyStatus, Problem, Recording, Session } from '#api'
+import { AuditError, identityOf, openSealed } from '#audit'
 import { BUILTIN_BUNDLE } from '#policy'
 import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
+import { Scribe } from '../../../audit/scribe.ts'
 import { saveCredentials } from '../../../cli/login/index.ts'
 import { run } from '../../cli/run.ts'
 import {
@@ -129,4 +130,26 @@ test('a zone that records ends what is not recorded; what opens then has its not
   })
   const kept = await node.admin.ask<{ items: Recording[] }>('GET', '/recordings')
   expect(kept.items.map(({ session: id }) => id)).toEqual([session.id])
+})
+
+test('where the log does not take the notice, nothing opens', async () => {
+  // oxlint-disable-next-line typescript/unbound-method -- called with the scribe as `this` below
+  const write = Scribe.prototype.write
+  const refusing = vi.spyOn(Scribe.prototype, 'write').mockImplementation(function (
+    this: Scribe,
+    event,
+  ) {
+    if (event.code === 'notify.session') throw new AuditError('log.full', 'the disk is full')
+    return write.call(this, event)
+  })
+  const from = node.size()
+  const refused = await vendor.call<Problem>('POST', '/sessions', {
+    device: 'press-07',
+    process: 'plc',
+  })
+  expect([refused.status, refused.body.code]).toEqual([503, 'log.unavailable'])
+  expect(node.events(from).map(({ code }) => code)).not.toContain('session.start')
+  expect((await node.health()).sessions).toBe(0)
+  refusing.mockRestore()
+  expect((await openSession(vendor, 'press-07', 'plc')).recording).not.toBeNull()
 })
