@@ -15,7 +15,7 @@
  *   not take what is recorded, or more of it than was reserved.
  * - `mirror.fork`, `mirror.rollback`: the log followed is not the one that was held; the evidence is kept, a person must
  *   look. `mirror.unproven`: what was served does not lead to the signed head; asked again. `mirror.source`: it did not
- *   answer, or not in the format. `mirror.conflict`: evidence from before lies there, so nothing is followed.
+ *   answer, or not in the format. `mirror.other`: it is a log of another name. `mirror.conflict`: evidence from before lies there, so nothing is followed.
  * - `witness.unknown`: no known witness signed. `witness.conflict`: one signed what this log is not.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
@@ -39,6 +39,7 @@ export type AuditCode =
   | 'note.signature'
   | 'mirror.fork'
   | 'mirror.rollback'
+  | 'mirror.other'
   | 'mirror.unproven'
   | 'mirror.source'
   | 'mirror.conflict'

@@ -16,6 +16,19 @@ export const classes = {
 } as const
 export type OcsfClass = keyof typeof classes
 
+/** activity_id of an HTTP Activity, by method; any other is 99. */
+export const httpActivities: Readonly<Record<string, number>> = {
+  CONNECT: 1,
+  DELETE: 2,
+  GET: 3,
+  HEAD: 4,
+  OPTIONS: 5,
+  POST: 6,
+  PUT: 7,
+  TRACE: 8,
+  PATCH: 9,
+}
+
 /** OCSF severity_id: 1 informational, 2 low, 3 medium, 4 high, 5 critical, 6 fatal. */
 export type Severity = 1 | 2 | 3 | 4 | 5 | 6
 

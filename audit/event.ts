@@ -120,6 +120,14 @@ export const events = {
     needs: ['actor', 'device', 'process', 'grant', 'session'],
     data: sessionData,
   }),
+  // What the obligation `notify` is: it stands before the session does.
+  'notify.session': row({
+    class: 'finding',
+    activity: 1,
+    severity: 3,
+    needs: ['actor', 'device', 'process', 'grant', 'session'],
+    data: findingData,
+  }),
   'session.deny': row({
     class: 'network',
     activity: 5,

@@ -9,57 +9,40 @@ import { openCheckpoint, splitNotes } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { realDisk, type Disk } from './disk.ts'
 import { AuditError } from './errors.ts'
-import { fromBase64, parseVkey } from './note.ts'
-import { verifyConsistency, type Hash } from './tree.ts'
+import { parseVkey } from './note.ts'
+import { hashOf, keysLimit, parseKept, parsed, parseShown, shownIn, texts } from './shown.ts'
+import type { Kept, Shown } from './shown.ts'
+import { verifyConsistency } from './tree.ts'
 
-/** Logs whose heads are kept, at most: a gateway has one, and its alternatives each one. */
+/** Logs whose heads are kept, at most: a gateway has one, and its alternatives, which the owner accepts, each one. */
 const logsKept = 16
 /** Evidence kept of heads that were signed with the keys held. */
 const conflictsKept = 8
 /** What was signed with other keys or not at all, anybody can make: one file of each kind, and none of the places above. */
-const unproven = { unsigned: 'conflict-unsigned.json', earlier: 'conflict-earlier.json' } as const
+const unproven = {
+  unsigned: 'conflict-unsigned.json',
+  earlier: 'conflict-earlier.json',
+  other: 'conflict-other.json',
+} as const
 const unprovenNames: ReadonlySet<string> = new Set(Object.values(unproven))
-/** A tree of 2^53 leaves has proofs of at most so many hashes. */
-const proofLimit = 64
-const keysLimit = 4
-
-/** What a gateway shows of its log. */
-export interface Shown {
-  readonly origin: string
-  /** Vkeys of the log, believed only the first time. */
-  readonly keys: readonly string[]
-  /** The newest head, a signed note. */
-  readonly note: string
-  /** The size of the head that was held, and the hashes (base64) that lead from it to this one. */
-  readonly from: number
-  readonly proof: readonly string[]
-}
-
-/** What is kept of one log. */
-export interface Kept {
-  readonly origin: string
-  /** Vkeys that signed the first head seen, and must have signed every other. */
-  readonly keys: readonly string[]
-  readonly note: string
-  readonly size: number
-  /** Root, 64 hex digits. */
-  readonly root: string
-  /** When it was last shown, epoch ms by this machine's clock. */
-  readonly at: number
-}
-
 /**
  * `first`, `same`, `grew`: in order. `conflict`: the head is not kept; `code` is `head.rollback` (shorter, or of an
  * epoch gone by), `head.fork` (two of one size), `head.unproven` (longer, and not shown to begin with what was held),
  * `head.signature` (not signed by the keys known), `head.invalid` (not of the format), `head.hidden` (not shown at
- * all), `head.full` (more logs than one place needs).
+ * all), `head.other` (a log of another name, which the owner has not accepted), `head.full` (more logs than one place
+ * needs). `held` is the note that it speaks against, for whoever is told.
  */
 export type Verdict =
   | { readonly kind: 'first' | 'same' | 'grew' }
-  | { readonly kind: 'conflict'; readonly code: string; readonly message: string }
+  | {
+      readonly kind: 'conflict'
+      readonly code: string
+      readonly message: string
+      readonly held?: string
+    }
 
-function conflict(code: string, message: string): Verdict {
-  return { kind: 'conflict', code, message }
+function conflict(code: string, message: string, held?: Kept | null): Verdict {
+  return { kind: 'conflict', code, message, ...(held ? { held: held.note } : {}) }
 }
 
 export class HeadKeeper {
@@ -95,7 +78,7 @@ export class HeadKeeper {
     if (shown === null)
       return conflict('head.invalid', 'what the gateway shows of its log is no head')
     const kept = this.held(shown.origin)
-    const known = kept?.keys ?? shown.keys
+    const known = kept?.keys ?? this.#accepted(shown.origin)?.keys ?? shown.keys
     let head: Checkpoint
     try {
       head = openCheckpoint(shown.note, known.map(parseVkey))
@@ -122,7 +105,24 @@ export class HeadKeeper {
   hidden(): Verdict | null {
     const [kept] = this.all()
     if (kept === undefined) return null
-    return conflict('head.hidden', `the gateway showed ${kept.origin} before, and now shows no log`)
+    const message = `the gateway showed ${kept.origin} before, and now shows no log`
+    return conflict('head.hidden', message, kept)
+  }
+
+  /**
+   * The owner's word that a gateway may show a log of this name too: the next head of it is a first one, signed by
+   * `keys` (vkeys; none: by those it comes with). What lies here against that name is let go of. Says whether that was
+   * news: a log whose head is kept already needs no word. Errors: key.invalid.
+   */
+  accept(origin: string, keys: readonly string[]): boolean {
+    if (keys.map(parseVkey).some(({ name }) => name !== origin))
+      throw new AuditError('key.invalid', `not all of these keys are of ${origin}`)
+    if (this.held(origin) !== null) return false
+    this.#write(this.#path(origin, 'accepted-'), { origin, keys, at: this.#now() })
+    const against = join(this.#directory, unproven.other)
+    if (existsSync(against) && shownIn(readFileSync(against, 'utf8')) === origin)
+      rmSync(against, { force: true })
+    return true
   }
 
   /** Lets go of a log: the next head of it is a first one. Says whether there was one. */
@@ -130,6 +130,7 @@ export class HeadKeeper {
     const path = this.#path(origin)
     const there = existsSync(path)
     rmSync(path, { force: true })
+    rmSync(this.#path(origin, 'accepted-'), { force: true })
     return there
   }
 
@@ -148,10 +149,26 @@ export class HeadKeeper {
       const message = `the gateway shows ${shown.origin}, and showed ${later.origin} before`
       return this.#refuse(later, shown, 'head.rollback', message, unproven.earlier)
     }
+    const [newest] = all.toSorted((a, b) => b.at - a.at)
+    const accepted = this.#accepted(shown.origin)
+    if (newest !== undefined && accepted === null) {
+      const message = `the gateway shows the log ${shown.origin}, which nobody has accepted here, and showed ${newest.origin} before`
+      return this.#refuse(newest, shown, 'head.other', message, unproven.other)
+    }
     if (all.length >= logsKept)
       return conflict('head.full', `${all.length} logs were shown here; forget those that are gone`)
-    this.#keep(shown.origin, shown.keys, head)
+    this.#keep(shown.origin, accepted?.keys ?? shown.keys, head)
+    rmSync(this.#path(shown.origin, 'accepted-'), { force: true })
     return { kind: 'first' }
+  }
+
+  /** The owner's word for a log not seen yet. Errors: note.invalid for a file that somebody damaged. */
+  #accepted(origin: string): { readonly keys: readonly string[] | undefined } | null {
+    const path = this.#path(origin, 'accepted-')
+    if (!existsSync(path)) return null
+    const keys = texts(parsed(readFileSync(path, 'utf8'))['keys'], keysLimit)
+    if (keys === null) throw new AuditError('note.invalid', `${path} cannot be used`)
+    return { keys: keys.length === 0 ? undefined : keys }
   }
 
   #keep(origin: string, keys: readonly string[], { note, size, root }: Checkpoint): void {
@@ -167,7 +184,7 @@ export class HeadKeeper {
     const proven = this.conflicts().filter((name) => !unprovenNames.has(basename(name)))
     if (!existsSync(path) && (place !== undefined || proven.length < conflictsKept))
       this.#write(path, { code, message, at: this.#now(), held: kept, shown })
-    return conflict(code, message)
+    return conflict(code, message, kept)
   }
 
   #write(path: string, value: unknown): void {
@@ -175,9 +192,9 @@ export class HeadKeeper {
     this.#disk.replace(path, Buffer.from(`${JSON.stringify(value)}\n`))
   }
 
-  #path(origin: string): string {
+  #path(origin: string, kind: 'accepted-' | '' = ''): string {
     const name = createHash('sha256').update(origin).digest('hex').slice(0, 16)
-    return join(this.#directory, `${name}.json`)
+    return join(this.#directory, `${kind}${name}.json`)
   }
 }
 
@@ -212,44 +229,6 @@ function compare(
   return {
     code: 'head.unproven',
     message: `the log of ${head.size} events is not shown to begin with the ${kept.size} it had before`,
-  }
-}
-
-function hashOf(text: string): Hash {
-  return fromBase64(text) ?? new Uint8Array(0)
-}
-
-function record(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {}
-}
-
-function texts(value: unknown, most: number): string[] | null {
-  if (!Array.isArray(value) || value.length > most) return null
-  return value.every((one) => typeof one === 'string') ? value : null
-}
-
-function parseShown(value: unknown): Shown | null {
-  const { origin, keys: keysOf, note, from, proof: proofOf } = record(value)
-  const [keys, proof] = [texts(keysOf, keysLimit), texts(proofOf, proofLimit)]
-  if (typeof origin !== 'string' || typeof note !== 'string' || !Number.isSafeInteger(from))
-    return null
-  if (keys === null || keys.length === 0 || proof === null) return null
-  if (proof.some((one) => hashOf(one).length !== 32)) return null
-  return { origin, keys, note, from: from as number, proof }
-}
-
-/** A file of ours, read as strictly as if it were not. */
-function parseKept(text: string, path: string): Kept {
-  try {
-    const { origin, keys: keysOf, note, at } = record(JSON.parse(text))
-    const keys = texts(keysOf, keysLimit)
-    if (keys === null || typeof origin !== 'string' || typeof note !== 'string')
-      throw new Error('it is not of the format')
-    const { size, root } = openCheckpoint(note, keys.map(parseVkey))
-    return { origin, keys, note, size, root, at: typeof at === 'number' ? at : 0 }
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause)
-    throw new AuditError('note.invalid', `${path} cannot be used: ${why}`, { cause })
   }
 }
 

@@ -1,42 +1,37 @@
 /** append -> durable index: the room's story. */
 import { mkdirSync } from 'node:fs'
 import type { Server } from 'node:net'
-import { Worker } from 'node:worker_threads'
 import { endOf, recoveredEvent } from './aftermath.ts'
-import { pack } from './batch.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
 import { AuditError } from './errors.ts'
 import type { EventCode, EventInput } from './event.ts'
-import { render } from './format/render.ts'
-import type { Rendered, Source } from './format/render.ts'
-import { activeRoot } from './heartbeat.ts'
+import { HeadDemand } from './demand.ts'
+import type { Rendered } from './format/render.ts'
 import type { ActiveLine } from './heartbeat.ts'
 import { formatVkey } from './note.ts'
 import { defaults } from './options.ts'
 import type { LogLimits, LogOptions } from './options.ts'
 import { spendOf, type Spend } from './reserve.ts'
-import { cheapest, keptBack, stateOf } from './room.ts'
+import { Pulse } from './pulse.ts'
+import { Queue, type Waiting } from './queue.ts'
+import { cheapest, stateOf } from './room.ts'
+import { Scribe } from './scribe.ts'
 import { Ledger, noRoom } from './ledger.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
-import type { Answer, Request, ThreadData } from './serve.ts'
+import type { Answer, Request } from './serve.ts'
+import { ThreadLink } from './thread-link.ts'
 import type { Opened, Watched, Written } from './writer.ts'
 
 const reopenLimitMs = 30_000
 /** Below this the disk counts as full. */
 const fullBytes = 512 * 1024
 
-/** How long a batch may wait for its next events, how many end the wait, and after how many batches it is tried anew. */
-const gatherMs = 12
-const gatherEvents = 192
-const gatherPause = 256
-/** More callers than this that wait for each other's batch are served in two turns. */
-const crowdEvents = 128
-
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
 const signedAtOnce: ReadonlySet<EventCode> = new Set([
+  'notify.session',
   'session.start',
   'session.end',
   'grant.request',
@@ -46,22 +41,6 @@ const signedAtOnce: ReadonlySet<EventCode> = new Set([
   'grant.revoke',
   'grant.burn',
 ])
-
-interface Waiting {
-  readonly rendered: Rendered
-  readonly signNow: boolean
-  /** From what it may be paid on a full disk. */
-  readonly spend: Spend | null
-  resolve(appended: Appended): void
-  reject(error: AuditError): void
-}
-
-interface HeadWaiter {
-  /** Resolved by a head of at least this size. */
-  readonly size: number
-  resolve(checkpoint: Checkpoint): void
-  reject(error: AuditError): void
-}
 
 class ThreadedLog implements AuditLog {
   readonly directory: string
@@ -74,28 +53,16 @@ class ThreadedLog implements AuditLog {
 
   readonly #options: LogOptions
   readonly #limits: Required<LogLimits>
-  readonly #source: Source
-  readonly #worker: Worker
+  readonly #scribe: Scribe
+  readonly #thread: ThreadLink
+  readonly #queue: Queue
+  readonly #demand = new HeadDemand(() => this.#pump())
+  readonly #pulse = new Pulse((event) => this.append(event))
   readonly #reader: LogReader
   readonly #stateListeners = new Set<(state: LogState, why: string) => void>()
-  readonly #headListeners = new Set<(checkpoint: Checkpoint) => void>()
   readonly #timers = new Set<NodeJS.Timeout>()
-  #random: Uint8Array = new Uint8Array(0)
-  #queue: Waiting[] = []
-  #flying: Waiting[] = []
-  #headWaiters: HeadWaiter[] = []
   #claim: Server | null = null
-  #busy = true
   #pumping = false
-  /** Memory that came back from the writer. */
-  #spare: ArrayBuffer | null = null
-  #sentAt = 0
-  #gathering: { readonly from: number; over: boolean } | null = null
-  #gatherAgainIn = 0
-  /** Events that waited for the disk, on it or in the queue, when it was last heard of. */
-  #crowd = 0
-  #signTimer: NodeJS.Timeout | undefined
-  #signDue = false
   #watchDue = false
   #closing = false
   #gone = false
@@ -103,9 +70,6 @@ class ThreadedLog implements AuditLog {
   #reopenPause = 0
   #full = false
   readonly #ledger = new Ledger()
-  #heartbeat: number | null = null
-  #beating = false
-  #active: () => readonly ActiveLine[] = () => []
   #onOpened: ((opened: Opened | AuditError) => void) | null = null
   #onClosed: (() => void) | null = null
 
@@ -118,27 +82,13 @@ class ThreadedLog implements AuditLog {
     if (options.signers.mlDsa44 !== undefined) keys.push(options.signers.mlDsa44)
     this.vkeys = keys.map((key) => formatVkey(options.origin, key))
     this.signed = { origin: options.origin, size: 0, root: '', note: '' }
-    this.#source = {
-      origin: options.origin,
-      node: options.node ?? options.origin.split('/').at(-2) ?? options.origin,
-      version: options.version ?? '0',
-      tenant: options.tenant,
-    }
+    this.#scribe = new Scribe(options)
+    this.#queue = new Queue(this.#limits, () => this.#pump())
     this.#reader = new LogReader(options.directory, options.origin)
-    const workerData: ThreadData = {
-      directory: options.directory,
-      origin: options.origin,
-      keys,
-      segmentBytes: this.#limits.segmentBytes,
-      reserve: keptBack(this.#limits),
-    }
-    const thread = options.thread ?? new URL('./thread.ts', import.meta.url)
-    this.#worker = new Worker(thread, { workerData })
-    this.#worker.on('message', (answer: Answer) => this.#receive(answer))
-    this.#worker.on('error', (error) =>
-      this.#lost(error instanceof Error ? error : new Error(String(error))),
-    )
-    this.#worker.on('exit', () => this.#lost(new Error('the writer thread ended')))
+    this.#thread = new ThreadLink(options, this.#limits, keys, {
+      heard: (answer) => this.#receive(answer),
+      lost: (error) => this.#lost(error),
+    })
   }
 
   /** Waits for recovery, then writes what recovery owes: log.open, log.recovered, the ends of cut-off sessions. */
@@ -169,7 +119,7 @@ class ThreadedLog implements AuditLog {
     await this.checkpoint()
     this.#watchDue = true
     this.#pump()
-    this.#every(this.#limits.heartbeatMs, () => this.#beat())
+    this.#every(this.#limits.heartbeatMs, () => this.#pulse.beat())
     this.#every(this.#limits.watchMs, () => {
       this.#watchDue = true
       this.#pump()
@@ -193,8 +143,7 @@ class ThreadedLog implements AuditLog {
       if (refused !== null) return reject(refused)
       let rendered: Rendered
       try {
-        const { clock } = this.#options
-        rendered = render(event, this.#source, clock.now(), this.#entropy())
+        rendered = this.#scribe.write(event)
       } catch (error) {
         return reject(error as Error)
       }
@@ -202,14 +151,6 @@ class ThreadedLog implements AuditLog {
       this.#queue.push({ rendered, signNow, spend, resolve, reject })
       this.#schedule()
     })
-  }
-
-  /** Ten random bytes for a uid; asked for many at a time, because each asking costs a system call. */
-  #entropy(): Uint8Array {
-    if (this.#random.length < 10) this.#random = this.#options.random(2_560)
-    const taken = this.#random.subarray(0, 10)
-    this.#random = this.#random.subarray(10)
-    return taken
   }
 
   #refusal(): AuditError | null {
@@ -239,125 +180,44 @@ class ThreadedLog implements AuditLog {
 
   /** Gives the thread its next piece of work, if it has none: never two batches in flight. */
   #pump(): void {
-    if (this.#busy || this.#gone || this.#poisonedSince !== null) return
+    if (this.#thread.busy || this.#gone || this.#poisonedSince !== null) return
     if (this.#queue.length > 0) {
-      if (!this.#gathers()) this.#sendBatch()
-    } else if (this.#signDue || this.#headWaiters.length > 0) this.#sign()
+      if (!this.#queue.gathers(this.#demand.pressing || this.#closing)) this.#sendBatch()
+    } else if (this.#demand.pressing) this.#sign()
     else if (this.#watchDue) {
       this.#watchDue = false
-      this.#ask({ kind: 'watch', promised: this.room.reservedBytes })
-    } else if (this.#onClosed !== null) this.#ask({ kind: 'close' })
+      this.#thread.ask({ kind: 'watch', promised: this.room.reservedBytes })
+    } else if (this.#onClosed !== null) this.#thread.ask({ kind: 'close' })
   }
 
   #sendBatch(): void {
-    const flying = this.#takeBatch()
-    this.#flying = flying
-    this.#sentAt = performance.now()
-    const batch = pack(
-      flying.map(({ rendered }) => rendered),
-      this.size,
-      this.#spare,
-    )
-    this.#spare = null
-    const signAt = this.#signWithBatch() ? this.#options.clock.now() : null
-    this.#busy = true
-    const spend = cheapest(flying)
-    this.#worker.postMessage({ kind: 'batch', batch, signAt, spend } satisfies Request, [
-      batch.bytes.buffer,
-    ])
+    const flying = this.#queue.take()
+    const signAt = this.#signWithBatch(flying) ? this.#options.clock.now() : null
+    this.#thread.send(flying, this.size, signAt)
   }
 
-  /**
-   * Under steady load a batch waits a moment for its next events, because a sync costs the same for one and for
-   * fifty. A lone event never waits, nor does one whose head is wanted at once; and where waiting brings nothing,
-   * because those who would write wait for this very batch, it is not tried again for a while.
-   */
-  #gathers(): boolean {
-    const waiting = this.#queue.length
-    const begun = this.#gathering
-    if (begun !== null) {
-      if (!begun.over && waiting < gatherEvents && !this.#hurried()) return true
-      if (begun.over && waiting < begun.from * 1.5) this.#gatherAgainIn = gatherPause
-      this.#gathering = null
-      return false
-    }
-    if (this.#gatherAgainIn > 0) {
-      this.#gatherAgainIn--
-      return false
-    }
-    const steady = performance.now() - this.#sentAt < 2 * gatherMs && waiting > 1
-    if (!steady || waiting >= gatherEvents || this.#hurried()) return false
-    const gathering = { from: waiting, over: false }
-    this.#gathering = gathering
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer)
-      gathering.over = true
-      this.#pump()
-    }, gatherMs)
-    this.#timers.add(timer)
-    return true
-  }
-
-  #hurried(): boolean {
+  #signWithBatch(flying: readonly Waiting[]): boolean {
+    const after = this.size + flying.length
     return (
-      this.#signDue ||
-      this.#headWaiters.length > 0 ||
-      this.#closing ||
-      this.#queue.some((waiting) => waiting.signNow)
-    )
-  }
-
-  /**
-   * Half of a crowd at most: where all callers waited for one batch, the disk would rest while they are answered, and
-   * they while it writes.
-   */
-  #takeBatch(): Waiting[] {
-    const { batchBytes } = this.#limits
-    const half = Math.max(crowdEvents, Math.ceil(this.#crowd / 2))
-    const batchEvents = Math.min(this.#limits.batchEvents, half)
-    let [count, bytes] = [0, 0]
-    for (const { rendered } of this.#queue) {
-      if (count > 0 && (count >= batchEvents || bytes + rendered.bytes > batchBytes)) break
-      count++
-      bytes += rendered.bytes
-    }
-    if (count < this.#queue.length) return this.#queue.splice(0, count)
-    const all = this.#queue
-    this.#queue = []
-    return all
-  }
-
-  #signWithBatch(): boolean {
-    const after = this.size + this.#flying.length
-    return (
-      this.#signDue ||
       after - this.signed.size >= this.#limits.checkpointLeaves ||
-      this.#flying.some((waiting) => waiting.signNow) ||
-      this.#headWaiters.some((waiter) => waiter.size <= after)
+      flying.some((waiting) => waiting.signNow) ||
+      this.#demand.wants(after)
     )
   }
 
   #sign(): void {
-    if (this.signed.size === this.size) this.#headReached(this.signed)
-    else this.#ask({ kind: 'sign', signAt: this.#options.clock.now() })
-  }
-
-  #ask(request: Request): void {
-    this.#busy = true
-    this.#worker.postMessage(request)
+    if (this.signed.size === this.size) this.#demand.reached(this.signed)
+    else this.#thread.ask({ kind: 'sign', signAt: this.#options.clock.now() })
   }
 
   readonly #answers: {
     readonly [K in Answer['kind']]: (answer: Extract<Answer, { kind: K }>) => void
   } = {
     opened: ({ opened }) => this.#opened(opened),
-    written: ({ written, more, spare }) => {
-      this.#spare = spare
-      this.#written(written, more)
-    },
+    written: ({ written, more }) => this.#written(written, more),
     signed: ({ checkpoint }) => {
       if (checkpoint !== null) this.signed = checkpoint
-      this.#headReached(this.signed)
+      this.#demand.reached(this.signed)
       this.#armSigning()
       this.#idle()
     },
@@ -382,18 +242,18 @@ class ThreadedLog implements AuditLog {
   }
 
   #idle(): void {
-    this.#busy = false
+    this.#thread.busy = false
     this.#pump()
   }
 
   #opened(opened: Opened): void {
     this.size = opened.size
-    this.#heartbeat = opened.heartbeat
+    this.#pulse.previous = opened.heartbeat
     if (opened.signed !== null) this.signed = opened.signed
     const again = this.#poisonedSince !== null
     this.#poisonedSince = null
     this.#reopenPause = 0
-    this.#busy = false
+    this.#thread.busy = false
     this.#onOpened?.(opened)
     if (again) {
       void this.append(recoveredEvent(opened)).catch(() => undefined)
@@ -403,9 +263,7 @@ class ThreadedLog implements AuditLog {
   }
 
   #written(written: Written, more: boolean): void {
-    const flying = this.#flying
-    this.#crowd = flying.length + this.#queue.length
-    this.#flying = []
+    const flying = this.#queue.landed()
     this.size = written.first + flying.length
     const hex = Buffer.from(written.leaves).toString('hex')
     for (const [i, waiting] of flying.entries())
@@ -428,44 +286,27 @@ class ThreadedLog implements AuditLog {
 
   /** No leaf stays unsigned for longer than checkpointMs. */
   #armSigning(): void {
-    if (this.size === this.signed.size || this.#signTimer !== undefined) return
-    this.#signTimer = setTimeout(() => {
-      this.#signTimer = undefined
-      this.#signDue = true
-      this.#pump()
-    }, this.#limits.checkpointMs)
-    this.#signTimer.unref()
-  }
-
-  #headReached(checkpoint: Checkpoint): void {
-    this.#signDue = false
-    const waiters = this.#headWaiters
-    this.#headWaiters = waiters.filter((waiter) => waiter.size > checkpoint.size)
-    for (const waiter of waiters) if (waiter.size <= checkpoint.size) waiter.resolve(checkpoint)
-    for (const listener of this.#headListeners) listener(checkpoint)
+    if (this.size !== this.signed.size) this.#demand.arm(this.#limits.checkpointMs)
   }
 
   /** The disk is full and nothing was written: what may not spend the reserve is refused, the rest goes again. */
   #starved(error: AuditError): void {
     this.#full = true
-    const waiting = [...this.#flying, ...this.#queue]
-    this.#flying = []
+    const waiting = this.#queue.empty()
     // All of a batch may spend, and there was nothing left to spend: that is the end.
     const spent = cheapest(waiting) !== null
-    this.#queue = spent ? [] : waiting.filter(({ spend }) => spend !== null)
-    for (const one of waiting) if (spent || one.spend === null) one.reject(error)
-    for (const waiter of spent || waiting.length === 0 ? this.#headWaiters.splice(0) : [])
-      waiter.reject(error)
-    this.#signDue = false
+    for (const one of waiting)
+      if (spent || one.spend === null) one.reject(error)
+      else this.#queue.push(one)
+    if (spent || waiting.length === 0) this.#demand.reject(error)
+    this.#demand.defer()
     this.#setState(spent || waiting.length === 0 ? 'DRAIN' : 'CLOSED_NEW', error.message)
     this.#idle()
   }
 
   /** A failed write or sync: nobody is told yes, and the file is not touched again before it was read anew. */
   #poison(error: AuditError, during: Request['kind'] | 'open'): void {
-    const lost = [...this.#flying, ...this.#queue]
-    this.#flying = []
-    this.#queue = []
+    const lost = this.#queue.empty()
     const told = new AuditError(
       'log.write',
       `the audit log could not be written: ${error.message}`,
@@ -473,8 +314,8 @@ class ThreadedLog implements AuditLog {
         cause: error,
       },
     )
-    for (const waiting of [...lost, ...this.#headWaiters]) waiting.reject(told)
-    this.#headWaiters = []
+    for (const waiting of lost) waiting.reject(told)
+    this.#demand.reject(told)
     this.#poisonedSince ??= performance.now()
     const hopeless = error.code !== 'log.write' && during === 'reopen'
     const late = performance.now() - this.#poisonedSince > this.#limits.drainMs
@@ -484,7 +325,7 @@ class ThreadedLog implements AuditLog {
     this.#reopenPause = Math.min(reopenLimitMs, this.#reopenPause * 2 || this.#limits.reopenMs)
     const timer = setTimeout(() => {
       this.#timers.delete(timer)
-      if (!this.#gone) this.#ask({ kind: 'reopen', promised: this.room.reservedBytes })
+      if (!this.#gone) this.#thread.ask({ kind: 'reopen', promised: this.room.reservedBytes })
     }, this.#reopenPause)
     this.#timers.add(timer)
   }
@@ -493,11 +334,8 @@ class ThreadedLog implements AuditLog {
     if (this.#gone) return
     this.#gone = true
     const told = new AuditError('log.write', error.message, { cause: error })
-    for (const waiting of [...this.#flying, ...this.#queue, ...this.#headWaiters])
-      waiting.reject(told)
-    this.#flying = []
-    this.#queue = []
-    this.#headWaiters = []
+    for (const waiting of this.#queue.empty()) waiting.reject(told)
+    this.#demand.reject(told)
     this.#onOpened?.(told)
     this.#onClosed?.()
     this.#release()
@@ -527,33 +365,6 @@ class ThreadedLog implements AuditLog {
     }).catch(() => undefined)
   }
 
-  /** One at a time: a heartbeat names the one before, which must have its index by then. */
-  #beat(): void {
-    if (this.#beating) return
-    this.#beating = true
-    const active = this.#active()
-    const previous = this.#heartbeat
-    this.append({
-      code: 'log.heartbeat',
-      message: `${active.length} active sessions`,
-      status: 'success',
-      data: {
-        active_root: activeRoot(active),
-        active: active.length,
-        ...(previous === null ? {} : { previous }),
-      },
-    }).then(
-      ({ idx }) => {
-        this.#heartbeat = idx
-        this.#beating = false
-      },
-      () => {
-        // The state says so already; the gap is the evidence.
-        this.#beating = false
-      },
-    )
-  }
-
   #every(ms: number, act: () => void): void {
     const timer = setInterval(act, ms)
     timer.unref()
@@ -564,9 +375,9 @@ class ThreadedLog implements AuditLog {
     return new Promise((resolve, reject) => {
       const refused = this.#refusal()
       if (refused !== null && refused.code !== 'log.overloaded') return reject(refused)
-      const size = this.size + this.#flying.length + this.#queue.length
+      const size = this.size + this.#queue.flying.length + this.#queue.length
       if (this.signed.size >= size && size > 0) return resolve(this.signed)
-      this.#headWaiters.push({ size, resolve, reject })
+      this.#demand.add({ size, resolve, reject })
       this.#schedule()
     })
   }
@@ -595,12 +406,11 @@ class ThreadedLog implements AuditLog {
   }
 
   onCheckpoint(listener: (checkpoint: Checkpoint) => void): () => void {
-    this.#headListeners.add(listener)
-    return () => this.#headListeners.delete(listener)
+    return this.#demand.onHead(listener)
   }
 
   setHeartbeat(active: () => readonly ActiveLine[]): void {
-    this.#active = active
+    this.#pulse.active = active
   }
 
   async close(): Promise<void> {
@@ -617,7 +427,7 @@ class ThreadedLog implements AuditLog {
     })
     this.#gone = true
     this.#release()
-    await this.#worker.terminate()
+    await this.#thread.end()
   }
 
   /** Lets go of everything without writing another byte: what a refused opening ends with. */
@@ -625,7 +435,7 @@ class ThreadedLog implements AuditLog {
     this.#closing = true
     this.#gone = true
     this.#release()
-    await this.#worker.terminate()
+    await this.#thread.end()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -633,7 +443,8 @@ class ThreadedLog implements AuditLog {
   }
 
   #release(): void {
-    clearTimeout(this.#signTimer)
+    this.#demand.stop()
+    this.#queue.stop()
     for (const timer of this.#timers) clearTimeout(timer)
     this.#claim?.close()
   }

@@ -28,7 +28,7 @@ const ending: ReadonlySet<EventCode> = new Set([
   'recording.part',
   'recording.end',
   'recording.fail',
-  // A few a run, of heads that this log signed: who fills a disk must not hide that it was rewritten.
+  // A few a run, one for each head or witness: who fills a disk must not hide that the log was rewritten.
   'finding.witness_conflict',
   'log.close',
   'log.state',

@@ -2,7 +2,7 @@
 import { SignJWT } from 'jose'
 import { fetch, type Response } from 'undici'
 import { Problem } from '#api'
-import type { MirrorKeys, MirrorSource } from '#audit'
+import { AuditError, type MirrorKeys, type MirrorSource } from '#audit'
 import { Value } from 'typebox/value'
 import { unreachable } from './anchor.ts'
 import { CliError, type Exit } from './exit.ts'
@@ -23,7 +23,8 @@ export interface MirrorSite {
 
 /**
  * The log at `gateway`. Calls reject with CliError: `gateway.unreachable`, `gateway.untrusted`, `gateway.answer`, or
- * the gateway's own code (`witness.refused`, `witness.conflict`). Leaving the block closes the connections.
+ * the gateway's own code (`witness.refused`, `witness.conflict`); AuditError `mirror.other` where the gateway says that
+ * its log has another name. Leaving the block closes the connections.
  */
 export function openMirrorSource(site: MirrorSite): MirrorSource & AsyncDisposable {
   const http = openPinnedHttp(site.anchor, ANSWER_MAX)
@@ -64,7 +65,7 @@ export function openMirrorSource(site: MirrorSite): MirrorSource & AsyncDisposab
   }
 }
 
-function refusal(url: URL, status: number, text: string): CliError {
+function refusal(url: URL, status: number, text: string): CliError | AuditError {
   let problem: unknown
   try {
     problem = JSON.parse(text)
@@ -78,6 +79,8 @@ function refusal(url: URL, status: number, text: string): CliError {
       why: `${url.pathname}: status ${status}`,
       next: 'use the sallyport command of the same version as the gateway',
     })
+  if (problem.code === 'witness.other_log')
+    return new AuditError('mirror.other', problem.detail ?? problem.title)
   const exit = exitOf(status)
   const { code, title, detail: why, next_step: next, request_id: id } = problem
   return new CliError(title, { code, exit, why, next, id })

@@ -89,9 +89,10 @@ export async function look(api: Api, keeper: HeadKeeper): Promise<HeadVerdict | 
   const held = reading(() => keeper.held(shown.origin))
   const verdict = reading(() => keeper.see(shown))
   if (verdict.kind !== 'conflict') return verdict
-  if (held !== null)
+  const against = verdict.held ?? held?.note
+  if (against !== undefined)
     await api
-      .call(Accused, 'POST', '/audit/head', { note: held.note })
+      .call(Accused, 'POST', '/audit/head', { note: against })
       // Whether the gateway hears it changes nothing here.
       .catch(() => undefined)
   throw convicted(verdict, shown.origin)
@@ -109,6 +110,13 @@ async function ask(api: Api, keeper: HeadKeeper): Promise<ShownHead> {
 
 function convicted(verdict: HeadVerdict, origin: string | undefined): CliError {
   const { code, message } = verdict.kind === 'conflict' ? verdict : { code: '', message: '' }
+  if (code === 'head.other')
+    return new CliError('ALARM: the gateway shows another log than before', {
+      code: 'log.conflict',
+      exit: 'failed',
+      why: `${message} (${code})`,
+      next: `ask your administrator why; if it is meant to be so, as with another gateway: sallyport audit witness accept --origin ${origin} --key FILE, with its log-keys.txt`,
+    })
   const forget = origin === undefined ? '' : ` --origin ${origin}`
   return new CliError('ALARM: the gateway’s log is not the one it showed before', {
     code: 'log.conflict',

@@ -73,6 +73,7 @@ export const problems = {
   'target.refused': { status: 502, title: 'The device could not reach the process' },
   'tile.unknown': { status: 404, title: 'The log has no such part' },
   'witness.refused': { status: 401, title: 'This is no witness known here' },
+  'witness.other_log': { status: 409, title: 'The log here is not the one this witness follows' },
   'witness.conflict': { status: 409, title: 'The log is not what a witness holds' },
   'recording.unavailable': {
     status: 503,

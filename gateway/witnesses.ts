@@ -7,6 +7,7 @@ import { errors, jwtVerify } from 'jose'
 import {
   AuditError,
   openWitnesses,
+  parseCheckpoint,
   parseTilePath,
   parseWitnessKey,
   Publisher,
@@ -25,6 +26,8 @@ const PROOF_SECONDS = 60
 /** A witness that asked nothing for this long and comes again has begun to follow anew, and that is recorded. */
 const FOLLOWING_MS = 600_000
 const CONFLICTS_TOLD = 64
+/** What a witness says of a log of another name, in the event: nobody here can tell whether it is so. */
+const MAX_NAME = 256
 
 /** What of a request its proof is over. */
 export interface Proven {
@@ -44,6 +47,8 @@ export class WitnessRoom {
   readonly #following = new Map<string, { at: number; readonly recorded: Promise<unknown> }>()
   /** What records each conflict: settled well, or on its way. */
   readonly #told = new Map<string, Promise<unknown>>()
+  /** The same for those who were shown a log of another name: one a witness, and none of the places of the former. */
+  readonly #others = new Map<string, Promise<unknown>>()
 
   /** `files` hold the vkeys of one witness each. Throws ConfigError for one that does not. */
   constructor(log: AuditLog, files: readonly string[], now: () => number) {
@@ -100,18 +105,25 @@ export class WitnessRoom {
   }
 
   /**
-   * Takes the head that somebody holds against this log. One that this log signed and has not got is recorded,
-   * and true is given; anything else is nothing.
+   * Takes the head that somebody holds against this log. One that this log signed and has not got is recorded, and
+   * so is, once for each who says it, that somebody was shown a log of another name; then true is given. Anything else
+   * is nothing.
    */
   async accuse(
     note: string,
     by: { readonly device: string } | Pick<EventInput, 'actor'>,
   ): Promise<boolean> {
     const why = this.#witnesses.stray(note)
-    if (why === null) return false
-    await this.#tell(note, why, by)
+    if (why !== null) {
+      await this.#tell(note, why, by)
+      return true
+    }
+    const head = readHead(note)
+    if (head === null || head.origin === this.#log.origin) return false
+    await this.#tellOther(head, by)
     return true
   }
+
   /** Every witness named, and the newest head it handed in. */
   status(): {
     readonly name: string
@@ -128,22 +140,42 @@ export class WitnessRoom {
 
   /**
    * The witness that signed this request (a JWT by one of its Ed25519 keys, over method, path, time and the log's
-   * origin); undefined where none claims to have. Throws Refusal `witness.refused`.
+   * origin); undefined where none claims to have. Throws Refusal `witness.refused`; `witness.other_log` for one that
+   * follows a log of another name, which is an event first.
    */
   async caller({ authorization, method, path }: Proven): Promise<string | undefined> {
     const [scheme, token] = authorization?.split(' ', 2) ?? []
     if (scheme !== 'Witness' || token === undefined) return undefined
+    const { name, follows } = await this.#proven(token, method, path)
+    if (follows === this.#log.origin) return name
+    await this.#tellOther({ origin: follows }, { actor: { uid: name, party: 'service' } })
+    throw new Refusal(
+      'witness.other_log',
+      `the log here is ${this.#log.origin}, and ${name} follows ${follows.slice(0, MAX_NAME)}`,
+      {
+        nextStep:
+          'find out why the log has another name; a mirror of the new one is another directory with the new keys',
+      },
+    )
+  }
+
+  /** Who signed a request, and the log it is meant for. */
+  async #proven(
+    token: string,
+    method: string,
+    path: string,
+  ): Promise<{ readonly name: string; readonly follows: string }> {
     try {
       const { payload, protectedHeader } = await jwtVerify(token, ({ kid }) => this.#key(kid).key, {
         algorithms: ['EdDSA'],
         typ: 'witness+jwt',
-        audience: this.#log.origin,
         currentDate: new Date(this.#now()),
         maxTokenAge: PROOF_SECONDS,
         clockTolerance: PROOF_SECONDS,
       })
       if (payload['htm'] !== method || payload['htu'] !== path) throw new Error('another request')
-      return this.#key(protectedHeader.kid).name
+      if (typeof payload.aud !== 'string') throw new Error('it names no log')
+      return { name: this.#key(protectedHeader.kid).name, follows: payload.aud }
     } catch (cause) {
       const why = cause instanceof errors.JOSEError ? cause.code : 'it is of another request or key'
       throw new Refusal('witness.refused', `the request is not a known witness's: ${why}`, {
@@ -202,6 +234,34 @@ export class WitnessRoom {
     }
   }
 
+  /** One event a witness, whatever it says: its word alone stands behind it. */
+  async #tellOther(
+    {
+      origin,
+      ...head
+    }: { readonly origin: string; readonly size?: number; readonly root?: string },
+    by: Pick<EventInput, 'actor' | 'device'>,
+  ): Promise<void> {
+    const told = JSON.stringify([by.device ?? null, by.actor?.uid ?? null])
+    const before = this.#others.get(told)
+    if (before !== undefined) return void (await before)
+    if (this.#others.size >= CONFLICTS_TOLD) return
+    const name = origin.slice(0, MAX_NAME)
+    const recorded = this.#log.append({
+      code: 'finding.witness_conflict',
+      message: `A witness was shown a log of another name before: ${name}`,
+      status: 'failure',
+      ...by,
+      data: {
+        finding: 'witness-other',
+        title: 'A witness holds a log of another name',
+        detail: { ...head, origin: name },
+      },
+    })
+    this.#others.set(told, recorded)
+    await kept(recorded, () => this.#others.delete(told))
+  }
+
   /** One event per head and witness: each says it again at every look. */
   async #tell(note: string, why: string, by: Pick<EventInput, 'actor' | 'device'>): Promise<void> {
     const [, size = '', root = ''] = note.split('\n', 3)
@@ -222,6 +282,19 @@ export class WitnessRoom {
     })
     this.#told.set(told, recorded)
     await kept(recorded, () => this.#told.delete(told))
+  }
+}
+
+/** What a note says it is a head of, whoever signed it; null for another text. */
+function readHead(
+  note: string,
+): { readonly origin: string; readonly size: number; readonly root: string } | null {
+  try {
+    const { origin, size, root } = parseCheckpoint(note)
+    return { origin, size, root }
+  } catch (error) {
+    if (error instanceof AuditError) return null
+    throw error
   }
 }
 

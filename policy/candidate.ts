@@ -28,7 +28,7 @@ export interface Candidate {
  * Keys of a zone that came after bundles were signed which a node may still stand on. Rules that read them deny
  * where they are absent, and the toolchain builds no bundle without them: only rules that never ask go without.
  */
-const LATER: ReadonlySet<string> = new Set(['signed_approvals', 'session_bytes'])
+const LATER: ReadonlySet<string> = new Set(['signed_approvals', 'session_bytes', 'recorded'])
 
 /** The schema of site data, without the demand for what came later. */
 function lenient(schema: Schema): Schema {

@@ -17,9 +17,15 @@ export interface LogWitness {
   hidden(): WitnessVerdict | null
 }
 
-export type WitnessVerdict =
-  | { readonly kind: 'first' | 'same' | 'grew' }
-  | { readonly kind: 'conflict'; readonly code: string; readonly message: string }
+export type WitnessVerdict = { readonly kind: 'first' | 'same' | 'grew' } | Conflict
+
+interface Conflict {
+  readonly kind: 'conflict'
+  readonly code: string
+  readonly message: string
+  /** The note that it speaks against, where the witness holds one. */
+  readonly held?: string
+}
 
 /** What a conflict does: `refuse` opens no new session, `report` tells gateway and log alone. */
 export type OnConflict = 'refuse' | 'report'
@@ -63,7 +69,7 @@ export class LogWatch implements Disposable {
     if (open) return await serve(offer)
     offer.refuse(
       'log.conflict',
-      'this device was shown another history of the gateway’s log before',
+      'this device was shown another log of the gateway, or another history of it, before',
     )
   }
 
@@ -122,15 +128,15 @@ export class LogWatch implements Disposable {
   /** What cannot be read or kept is no proof of anything, and none that all is well. */
   #unkept(error: unknown): void {
     const message = error instanceof Error ? error.message : String(error)
-    this.#accuse({ code: 'head.unkept', message: `what the log showed cannot be kept: ${message}` })
+    const why = `what the log showed cannot be kept: ${message}`
+    this.#accuse({ kind: 'conflict', code: 'head.unkept', message: why })
   }
 
-  #accuse({ code, message }: { readonly code: string; readonly message: string }): void {
+  #accuse({ code, message, held = this.#heldNote() ?? undefined }: Conflict): void {
     const { log, conflict, onConflict } = this.#options
     log('error', 'log.conflict', { code, message, on_conflict: onConflict })
     conflict({ code, message })
-    const held = this.#heldNote()
-    if (held !== null) this.#tell({ type: 'log_conflict', note: held })
+    if (held !== undefined) this.#tell({ type: 'log_conflict', note: held })
     this.#settle(onConflict === 'report')
   }
 

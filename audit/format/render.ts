@@ -3,7 +3,7 @@
  * member by member, because building an object to have it written takes twice as long. design: audit.md section 1.
  */
 import { AuditError } from '../errors.ts'
-import { classes } from '../event-row.ts'
+import { classes, httpActivities } from '../event-row.ts'
 import type { OcsfClass, Row } from '../event-row.ts'
 import { rowOf } from '../event.ts'
 import type { Disposition, EventInput } from '../event.ts'
@@ -35,17 +35,7 @@ type Loose = EventInput & { readonly data?: Data | undefined }
 
 const activities: Readonly<Record<'verb' | 'method' | 'how', Readonly<Record<string, number>>>> = {
   verb: { create: 1, read: 2, update: 3, delete: 4 },
-  method: {
-    CONNECT: 1,
-    DELETE: 2,
-    GET: 3,
-    HEAD: 4,
-    OPTIONS: 5,
-    POST: 6,
-    PUT: 7,
-    TRACE: 8,
-    PATCH: 9,
-  },
+  method: httpActivities,
   how: { close: 2, reset: 3, failed: 4 },
 }
 const dispositions: Readonly<Record<Disposition, { readonly id: number; readonly action: 1 | 2 }>> =

@@ -6,9 +6,9 @@ import type { Disk } from '../disk.ts'
 const folder = 'conflict'
 
 export interface Conflict {
-  readonly code: 'mirror.fork' | 'mirror.rollback'
+  readonly code: 'mirror.fork' | 'mirror.rollback' | 'mirror.other'
   readonly what: string
-  /** Signed notes. */
+  /** Signed notes; of a log of another name it may be its gateway's word alone. */
   readonly held: string
   readonly presented: string
 }

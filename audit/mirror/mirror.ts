@@ -7,7 +7,7 @@ import { existsSync, readFileSync, mkdirSync } from 'node:fs'
 import type { Server } from 'node:net'
 import { join } from 'node:path'
 import { packBodies } from '../batch.ts'
-import { openCheckpoint } from '../checkpoint.ts'
+import { openCheckpoint, parseCheckpoint } from '../checkpoint.ts'
 import type { Checkpoint } from '../checkpoint.ts'
 import { claim } from '../claim.ts'
 import { cosign, withLines } from '../cosign.ts'
@@ -23,7 +23,10 @@ import { Writer } from '../writer.ts'
 import { conflictsIn, keepConflict, type Conflict } from './evidence.ts'
 import { compare, type FetchTile } from './tiles.ts'
 
-/** A log as it is served in the public format. Every call may reject; AuditError `mirror.source` says so. */
+/**
+ * A log as it is served in the public format. Every call may reject; AuditError `mirror.source` says so, and
+ * `mirror.other` that the log there has another name.
+ */
 export interface Source {
   /** The newest head, a signed note. */
   readonly checkpoint: () => Promise<string>
@@ -132,10 +135,10 @@ export class Mirror implements Disposable {
 
   /**
    * Looks once: takes the newest head, what it covers, cosigns, hands the cosignature in. Errors: mirror.fork,
-   * mirror.rollback (evidence is durable then), mirror.unproven, mirror.source, note.*, and the disk's own.
+   * mirror.rollback, mirror.other (evidence is durable then), mirror.unproven, mirror.source, note.*, and the disk's own.
    */
   async follow(source: Source): Promise<Followed> {
-    const head = openCheckpoint(await source.checkpoint(), this.#options.verifiers)
+    const head = await this.#newest(source)
     const tiles = kept(source.tile)
     await this.#judge(head, tiles).catch(async (error: unknown) => {
       // The gateway is shown what is held here: an honest one that was put back records the conflict itself.
@@ -165,15 +168,35 @@ export class Mirror implements Disposable {
     this.#claimed?.close()
   }
 
+  /** The newest head, signed by the log that is followed. One of another name is a conflict, where a head is held. */
+  async #newest(source: Source): Promise<Checkpoint> {
+    let presented: string | undefined
+    try {
+      presented = await source.checkpoint()
+      const { origin } = parseCheckpoint(presented)
+      if (origin !== this.origin)
+        throw new AuditError('mirror.other', `the gateway shows the log ${origin}`)
+      return openCheckpoint(presented, this.#options.verifiers)
+    } catch (error) {
+      if (!(error instanceof AuditError) || error.code !== 'mirror.other') throw error
+      const what = `${error.message}, where this mirror follows ${this.origin}`
+      if (this.#seen === null) throw new AuditError('note.invalid', what, { cause: error })
+      return this.#conflict('mirror.other', what, this.#seen, presented ?? `${error.message}\n`)
+    }
+  }
+
+  #conflict(code: Conflict['code'], what: string, held: Checkpoint, presented: string): never {
+    const { directory, disk, now } = this.#options
+    keepConflict(directory, disk, now(), { code, what, held: held.note, presented })
+    throw new AuditError(code, what)
+  }
+
   /** Whether `head` goes on from what was seen. Throws what the class of its failure is called. */
   async #judge(head: Checkpoint, tiles: FetchTile): Promise<void> {
     const seen = this.#seen
     if (seen === null) return
-    const conflict = (code: Conflict['code'], what: string): never => {
-      const { directory, disk, now } = this.#options
-      keepConflict(directory, disk, now(), { code, what, held: seen.note, presented: head.note })
-      throw new AuditError(code, what)
-    }
+    const conflict = (code: Conflict['code'], what: string): never =>
+      this.#conflict(code, what, seen, head.note)
     if (head.size === seen.size) {
       if (head.root !== seen.root)
         conflict('mirror.fork', `two heads of ${head.size} events are signed, and they differ`)

@@ -2,6 +2,7 @@
  * The requests of a web session, one OCSF 1.8.0 HTTP Activity (4002) a line. What was asked and what came back, never
  * what was said: no value of a query, no cookie, no authorization, no body.
  */
+import { classes, httpActivities } from '../event-row.ts'
 import { ocsfVersion } from '../format/ocsf.ts'
 
 export interface WebRequest {
@@ -31,17 +32,6 @@ export interface WebRequest {
   readonly code: string | undefined
 }
 
-const METHODS: Readonly<Record<string, number>> = {
-  CONNECT: 1,
-  DELETE: 2,
-  GET: 3,
-  HEAD: 4,
-  OPTIONS: 5,
-  POST: 6,
-  PUT: 7,
-  TRACE: 8,
-  PATCH: 9,
-}
 const MAX_PATH = 2_048
 const MAX_NAMES = 64
 
@@ -60,14 +50,14 @@ export function queryNames(query: string): string {
 /** One line. A media type is kept without its parameters, which may hold anything. */
 export function webLine(request: WebRequest): Uint8Array {
   const [path, query] = splitOnce(request.target.split('#')[0] ?? '', '?')
-  const activity = METHODS[request.method] ?? 99
+  const activity = httpActivities[request.method] ?? 99
   const media = (type: string | undefined) => type?.split(';')[0]?.trim().slice(0, 128)
   const line = {
     activity_id: activity,
     ...(activity === 99 ? { activity_name: request.method } : {}),
-    category_uid: 4,
-    class_uid: 4002,
-    type_uid: 400_200 + activity,
+    category_uid: classes.http.category,
+    class_uid: classes.http.uid,
+    type_uid: classes.http.uid * 100 + activity,
     severity_id: 1,
     time: Math.round(request.at),
     end_time: Math.round(request.endedAt),

@@ -132,8 +132,16 @@ export async function keep({
   }
 }
 
-/** What two signed heads prove. Nothing else ends a mirror: whoever rewrites a log could answer 500 first. */
-const FINAL: ReadonlySet<string> = new Set(['mirror.fork', 'mirror.rollback', 'mirror.conflict'])
+/**
+ * What two signed heads prove, and a log of another name in the place of the one held. Nothing else ends a mirror:
+ * whoever rewrites a log could answer 500 first.
+ */
+const FINAL: ReadonlySet<string> = new Set([
+  'mirror.fork',
+  'mirror.rollback',
+  'mirror.other',
+  'mirror.conflict',
+])
 
 /** A gateway that is away, fails, or does not know this mirror yet may come to its senses; a rewritten log may not. */
 function mayPass(error: unknown): error is CliError {
@@ -150,6 +158,10 @@ const outcomes: Readonly<Record<string, { readonly exit: Exit; readonly next: st
   'mirror.rollback': {
     exit: 'failed',
     next: 'keep the folder conflict/; was the gateway restored from a backup? Its missing events are in this mirror',
+  },
+  'mirror.other': {
+    exit: 'failed',
+    next: 'find out why the gateway’s log has another name; if it is meant to, keep this mirror as it is, and begin one of the new log in another directory, with its keys',
   },
   'mirror.conflict': {
     exit: 'failed',

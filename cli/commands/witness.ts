@@ -39,6 +39,17 @@ export function registerWitness(audit: Command): void {
     .option('--log <dir>', 'the log or a mirror: with it heads of different sizes can be told too')
     .action(compare)
   witness
+    .command('accept')
+    .description('believe a log of another name too: a second gateway, or one that was set up anew')
+    .requiredOption('--origin <origin>', 'the log’s name')
+    .option(
+      '--key <file|vkey>',
+      'a verifier key of it, not to depend on what is shown; may be repeated',
+      collect,
+    )
+    .option(...DATA)
+    .action(accept)
+  witness
     .command('forget')
     .description('let go of a log’s head: the next one shown is believed')
     .requiredOption('--origin <origin>', 'the log’s name')
@@ -172,5 +183,30 @@ async function forget(flags: Where & { readonly origin: string }, command: Comma
   if (!keeper.forget(flags.origin)) throw usage(`no head of ${flags.origin} is kept here`)
   tell(globalOptions(command), { origin: flags.origin, forgotten: true }, [
     `the next head of ${flags.origin} is believed as it comes; the evidence stays`,
+  ])
+}
+
+interface AcceptFlags extends Where {
+  readonly origin: string
+  readonly key?: string[]
+}
+
+async function accept(flags: AcceptFlags, command: Command): Promise<void> {
+  const keeper = await keeperOf(flags, command)
+  const keys = (flags.key ?? []).flatMap(readKeys)
+  let news: boolean
+  try {
+    news = keeper.accept(flags.origin, keys)
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw usage(`the log cannot be accepted: ${why}`, 'give the log-keys.txt of that log', {
+      cause,
+    })
+  }
+  const by = keys.length === 0 ? 'the keys it comes with are believed' : 'signed by these keys'
+  tell(globalOptions(command), { origin: flags.origin, accepted: news }, [
+    news
+      ? `the next head of ${flags.origin} is taken as its first: ${by}`
+      : `${flags.origin} is held already; there is nothing to accept`,
   ])
 }

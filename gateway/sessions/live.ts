@@ -134,6 +134,8 @@ export class LiveSession {
   timeToCutMs: number | null = null
   /** What passes is recorded; undefined where policy asked for nothing when it was opened. */
   recording: SessionRecording | undefined
+  /** A notice of it stands in the log: what policy asks for by `notify`. */
+  noticed = false
   readonly flow: Flow
   #state: SessionState = 'opening'
 

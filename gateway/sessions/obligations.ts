@@ -3,13 +3,20 @@ import { isWithin, type Rules } from '#ot'
 import type { Decision, Obligations } from '#policy'
 import { formatOf } from '../recordings/taps.ts'
 
+/** What an open session already is. */
+interface Open {
+  readonly kind: string
+  readonly recording: object | undefined
+  /** Whether a notice of it stands in the log. */
+  readonly noticed: boolean
+}
+
 /**
  * The first obligation of an allow that nobody here enforces, or undefined. Such an allow is
  * refused: a promise in the log that was not kept is worse than a no.
  */
 export function unsupported(obligations: Obligations, kind: string): string | undefined {
   if (obligations.supervise) return 'supervise'
-  if (obligations.notify) return 'notify'
   // Of what is no Modbus nobody here sees single operations.
   if (obligations.ot_each && kind !== 'modbus') return 'ot_each'
   return undefined
@@ -34,17 +41,19 @@ export function isHeld(gate: Rules, decision: Decision, plainly: () => Decision)
  * Whether policy now asks that an open session be recorded which is not: a recording begins with its session, or there
  * is none. Where only the flow is ever kept, that is kept already.
  */
-export function unrecorded(
-  obligations: Obligations,
-  session: { readonly kind: string; readonly recording: object | undefined },
-): boolean {
+function unrecorded(obligations: Obligations, session: Open): boolean {
   return obligations.record && session.recording === undefined && formatOf(session.kind) !== 'flow'
+}
+
+/** Whether policy now asks for a notice of an open session that had none: it stands before its session, or there is none. */
+function unnoticed(obligations: Obligations, session: Open): boolean {
+  return obligations.notify && !session.noticed
 }
 
 /** What an open session is not held to of what policy now asks, in words; undefined where it is held to all of it. */
 export function unheld(
   obligations: Obligations,
-  session: Parameters<typeof unrecorded>[1],
+  session: Open,
 ): { readonly code: string; readonly msg: string; readonly next: string } | undefined {
   const missing = unsupported(obligations, session.kind)
   if (missing !== undefined)
@@ -53,10 +62,18 @@ export function unheld(
       msg: `policy now asks for ${missing}, which this gateway cannot do`,
       next: 'ask the security engineer to lift the obligation',
     }
-  if (!unrecorded(obligations, session)) return undefined
-  return {
-    code: 'obligation.record',
-    msg: 'policy now asks for a recording, which begins with a session or not at all',
-    next: 'end this session and open another',
-  }
+  const next = 'end this session and open another'
+  if (unrecorded(obligations, session))
+    return {
+      code: 'obligation.record',
+      msg: 'policy now asks for a recording, which begins with a session or not at all',
+      next,
+    }
+  if (unnoticed(obligations, session))
+    return {
+      code: 'obligation.notify',
+      msg: 'policy now asks for a notice, which stands before a session or not at all',
+      next,
+    }
+  return undefined
 }

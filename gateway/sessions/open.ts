@@ -16,6 +16,7 @@ import { newId } from '../ids.ts'
 import { formatOf } from '../recordings/taps.ts'
 import { Refusal } from '../problem.ts'
 import { LiveSession, type SignedOpening } from './live.ts'
+import { giveNotice } from './notice.ts'
 import { unsupported } from './obligations.ts'
 import { findElevation, findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
 import { terminate } from './terminate.ts'
@@ -358,6 +359,8 @@ async function start(
     throw new Refusal('grant.state', 'the grant ended while the session was being opened', {
       nextStep: 'request a new grant',
     })
+  if (session.obligations.notify)
+    await giveNotice(room.log, session, { ...facts, why: grant.statement.reason })
   const started = await room.log.append({
     code: 'session.start',
     message: `session to ${session.device}/${session.process} opened`,

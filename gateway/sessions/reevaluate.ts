@@ -12,7 +12,7 @@ import type { Grant } from '../grants/grant.ts'
 import { isRefusal, type Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import { sightName, type Footing, type LiveSession, type LiveStream, type Sight } from './live.ts'
-import { isHeld, unrecorded, unsupported } from './obligations.ts'
+import { isHeld, unheld } from './obligations.ts'
 import { findElevation, findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
 import { terminate, type Cause } from './terminate.ts'
 
@@ -425,17 +425,9 @@ function objection(
 ): Cause | undefined {
   const ref = refOf(decision)
   if (decision.allow) {
-    const missing = unsupported(decision.obligations, session.kind)
-    if (missing === undefined && unrecorded(decision.obligations, session))
-      return {
-        reason,
-        code: 'obligation.record',
-        message: 'policy now asks for a recording, which begins with a session or not at all',
-        decision: ref,
-      }
+    const missing = unheld(decision.obligations, session)
     if (missing === undefined) return undefined
-    const message = `policy now asks for ${missing}, which this gateway cannot do`
-    return { reason, code: 'obligation.unsupported', message, decision: ref }
+    return { reason, code: missing.code, message: missing.msg, decision: ref }
   }
   const first = decision.denials[0]
   return {

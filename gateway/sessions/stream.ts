@@ -14,7 +14,7 @@ import { expiresAt, type Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
-import { isHeld, rulesOf, unrecorded } from './obligations.ts'
+import { isHeld, rulesOf, unheld } from './obligations.ts'
 import { signedOpening } from './open.ts'
 import type { Terminal } from './terminal.ts'
 import {
@@ -311,11 +311,16 @@ async function decide(
     session.stands(elevation, { target, grants })
     if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1))))
       throw narrowed()
-    if (unrecorded(decision.obligations, session))
+    const missing = unheld(decision.obligations, session)
+    if (missing !== undefined)
       throw new Refusal(
-        'recording.unavailable',
-        'policy now asks for a recording, which begins with a session or not at all',
-        { nextStep: 'end this session and open another', decisionId: decision.decision_id },
+        missing.code === 'obligation.record' ? 'recording.unavailable' : 'policy.denied',
+        missing.msg,
+        {
+          nextStep: missing.next,
+          decisionId: decision.decision_id,
+          denials: missing.code === 'obligation.record' ? [] : [missing],
+        },
       )
     await room.log.append({
       code: 'policy.decision',

@@ -348,7 +348,7 @@ _reeval_after_s(watched) := 60 if {
 default _recorded := true
 
 _recorded := false if {
-	facts.ordinary == true
+	facts.recorded == false
 	not facts.break_glass
 }
 

@@ -32,6 +32,14 @@ ordinary if {
 	zone.criticality < 3
 }
 
+# Recorded, with a notice before it: where the zone says so, and wherever a session is not ordinary.
+default recorded := true
+
+recorded := false if {
+	ordinary == true
+	zone.recorded == false
+}
+
 device_active if input.device.state == "active"
 
 device_denial := {"code": "device.quarantined", "msg": "the device is in quarantine"} if {

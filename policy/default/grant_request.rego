@@ -63,4 +63,12 @@ obligations contains {
 
 obligations contains {"record": true, "supervise": true, "justification": true, "notify": true, "ot_each": true} if not facts.ordinary
 
-obligations contains {"record": false, "supervise": false, "justification": true, "notify": false, "ot_each": false} if facts.ordinary
+obligations contains {
+	"record": facts.recorded,
+	"supervise": false,
+	"justification": true,
+	"notify": facts.recorded,
+	"ot_each": false,
+} if {
+	facts.ordinary
+}

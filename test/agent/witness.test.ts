@@ -21,6 +21,7 @@ const signers = [
   noteSigner(origin, generateKeyPairSync('ed25519').privateKey),
   noteSigner(origin, generateKeyPairSync('ml-dsa-44').privateKey),
 ]
+const strangers = (log: string) => [noteSigner(log, generateKeyPairSync('ed25519').privateKey)]
 let gateway: FakeGateway
 let directory: Directory
 let config: AgentConfig
@@ -57,7 +58,7 @@ function history(size: number, tag: string) {
 }
 
 /** Waits until the device asks, and shows it a log of `size` events; `tag` makes two histories differ. */
-async function show(held: Held, size: number, tag = 'a'): Promise<void> {
+async function show(held: Held, size: number, tag = 'a', log = origin): Promise<void> {
   const asked = await until('the device asks for the log', () =>
     held.reports.find(({ type }) => type === 'log'),
   )
@@ -66,11 +67,12 @@ async function show(held: Held, size: number, tag = 'a'): Promise<void> {
   const perfect = (level: number, index: number) =>
     rootOf(leaves.slice(index * 2 ** level, (index + 1) * 2 ** level))
   const proof = from > 0 && from < size ? consistencyProof(perfect, from, size) : []
+  const sign = log === origin ? signers : strangers(log)
   const head = {
     type: 'log',
-    origin,
-    keys: signers.map(({ verifier }) => verifier.vkey),
-    note: signCheckpoint({ origin, size, root: rootOf(leaves) }, signers, Date.now()).note,
+    origin: log,
+    keys: sign.map(({ verifier }) => verifier.vkey),
+    note: signCheckpoint({ origin: log, size, root: rootOf(leaves) }, sign, Date.now()).note,
     from,
     proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
   }
@@ -140,6 +142,27 @@ test.for([
   expect(String(told['note'])).toMatch(new RegExp(`^${origin}\n9\n`))
   expect(conflict()).toMatchObject({ code: row.code })
   expect(agent?.logged('log.conflict')).toMatchObject([{ level: 'error' }])
+})
+
+test('a log of a new name opens no session until the owner accepts it, and the gateway is told', async () => {
+  const before = await dial()
+  await show(before, 9)
+  expect(await refusalOf(before)).toBe(NO_TARGET)
+  const other = 'main.sallyport.internal/audit/gw1/2'
+  welcome(other)
+  const after = await dial()
+  await show(after, 3, 'b', other)
+  expect(await refusalOf(after)).toBe('log.conflict')
+  const told = await until('the gateway is told', () =>
+    after.reports.find(({ type }) => type === 'log_conflict'),
+  )
+  expect(String(told['note'])).toMatch(new RegExp(`^${origin}\n9\n`))
+  expect(conflict()).toMatchObject({ code: 'head.other' })
+  new HeadKeeper(join(directory.path, 'witness'), () => Date.now()).accept(other, [])
+  const accepted = await dial()
+  await show(accepted, 3, 'b', other)
+  expect(await refusalOf(accepted)).toBe(NO_TARGET)
+  expect(conflict()).toBeNull()
 })
 
 /** What OPEN asks for, as the gateway sends it; `cancelled` as in Offer. */

@@ -139,9 +139,69 @@ test('heads that nobody signed take one place, and leave the others to those tha
   expect(codes.filter((code) => code === 'head.fork')).toHaveLength(8)
 })
 
-test('a later epoch is another log, an earlier one a step back, and there is no end of logs', () => {
+const second = 'd.test/audit/other/1'
+
+test.for([
+  { name: 'a node never heard of', log: second },
+  { name: 'a later epoch of the same node', log: origin.replace(/[0-9]+$/, '999') },
+])('the log of $name is refused where one is held, until the owner accepts it', ({ log }) => {
+  const directory = temporary()
+  const before = shown(9)
+  keeperIn(directory).see(before)
+  const said = keeperIn(directory).see(shown(3, 0, 3, log))
+  expect(said).toMatchObject({ kind: 'conflict', code: 'head.other', held: before.note })
+  expect(said).toHaveProperty('message', expect.stringContaining(log))
+  expect(keeperIn(directory).held(log)).toBeNull()
+  // However many names are shown, they take one place.
+  keeperIn(directory).see(shown(3, 0, 3, `${second}0`))
+  expect(keeperIn(directory).conflicts()).toHaveLength(1)
+  expect(keeperIn(directory).accept(log, [])).toBe(true)
+  expect(keeperIn(directory).conflicts()).toEqual([])
+  expect(keeperIn(directory).see(shown(3, 0, 3, log))).toEqual({ kind: 'first' })
+  expect(keeperIn(directory).see(shown(4, 3, 4, log))).toEqual({ kind: 'grew' })
+  // Both go on, each from its own head; a third is as unknown as the second was.
+  expect(keeperIn(directory).see(shown(10, 9))).toEqual({ kind: 'grew' })
+  expect(keeperIn(directory).see(shown(3, 0, 3, `${second}1`))).toMatchObject({
+    code: 'head.other',
+  })
+  expect(keeperIn(directory).accept(log, [])).toBe(false)
+})
+
+test('a log that is accepted by its keys is believed under no others, and not twice', () => {
   const keeper = keeperIn()
-  const of = (name: string) => keeper.see(shown(3, 0, 3, name))
+  keeper.see(shown(9))
+  const real = shown(3, 0, 3, second)
+  expect(() => keeper.accept(second, vkeys)).toThrow(/not all of these keys/)
+  keeper.accept(second, real.keys)
+  const forged = [formatVkey(second, other)]
+  const note = signCheckpoint(
+    { origin: second, size: 3, root: rootOf(history(3)) },
+    [noteSigner(second, other)],
+    0,
+  ).note
+  expect(keeper.see({ ...real, keys: forged, note })).toMatchObject({ code: 'head.signature' })
+  expect(keeper.see({ ...real, keys: forged })).toEqual({ kind: 'first' })
+  expect(keeper.held(second)).toMatchObject({ keys: real.keys })
+  // Once forgotten, the word for it is spent.
+  keeper.forget(second)
+  expect(keeper.see(real)).toMatchObject({ code: 'head.other' })
+})
+
+test('an accepted log whose file somebody changed is said, not taken for a word', () => {
+  const directory = temporary()
+  keeperIn(directory).see(shown(9))
+  keeperIn(directory).accept(second, [])
+  const file = readdirSync(directory).find((one) => one.startsWith('accepted-')) ?? ''
+  writeFileSync(join(directory, file), 'yes')
+  expect(() => keeperIn(directory).see(shown(3, 0, 3, second))).toThrow(/cannot be used/)
+})
+
+test('an earlier epoch is a step back, and there is no end of logs', () => {
+  const keeper = keeperIn()
+  const of = (name: string) => {
+    keeper.accept(name, [])
+    return keeper.see(shown(3, 0, 3, name))
+  }
   expect(of('d.test/audit/n/1')).toEqual({ kind: 'first' })
   expect(of('d.test/audit/n/3')).toEqual({ kind: 'first' })
   expect(of('d.test/audit/n/2')).toMatchObject({ code: 'head.rollback' })

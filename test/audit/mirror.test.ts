@@ -5,7 +5,14 @@ import { generateKeyPairSync } from 'node:crypto'
 import { cpSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { makeMirrorKeys, Mirror, readMirrorKeys, verifyLog, type MirrorSource } from '#audit'
+import {
+  AuditError,
+  makeMirrorKeys,
+  Mirror,
+  readMirrorKeys,
+  verifyLog,
+  type MirrorSource,
+} from '#audit'
 import { openCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk, type Disk } from '../../audit/disk.ts'
 import { formatWitnessKey, parseVkey, parseWitnessKey, witnessSigner } from '../../audit/note.ts'
@@ -173,6 +180,47 @@ describe('a log that is not the one held', () => {
     const source = sourceOf(logOf([3]), { checkpoint: () => Promise.resolve(forged) })
     expect(await codeOf(() => own.follow(source))).toBe('note.signature')
     expect(own.size).toBe(0)
+  })
+})
+
+describe('a log of another name', () => {
+  const other = 'plant.example/audit/other/1'
+  const renamed = async (log: string): Promise<string> =>
+    (await sourceOf(log).checkpoint()).replace(/^.*$/m, other)
+
+  test.for([
+    { name: 'shown as a head', checkpoint: renamed },
+    {
+      name: 'named by its gateway',
+      checkpoint: () => Promise.reject(new AuditError('mirror.other', `the log here is ${other}`)),
+    },
+  ])('$name, is an alarm with evidence where one is held', async ({ checkpoint }) => {
+    const log = logOf([5])
+    const directory = temporary()
+    const own = await mirrorIn(directory)
+    await own.follow(sourceOf(log))
+    const before = own.held?.note
+    const source = sourceOf(log, { checkpoint: () => checkpoint(log) })
+    await expect(own.follow(source)).rejects.toMatchObject({
+      code: 'mirror.other',
+      message: expect.stringContaining(other) as string,
+    })
+    expect(own.held?.note).toBe(before)
+    const files = conflictsIn(directory)
+    const held = files.find((file) => file.endsWith('-held.note')) ?? ''
+    expect(readFileSync(join(directory, held), 'utf8')).toContain(`${origin}\n5\n`)
+    own[Symbol.dispose]()
+    // It does not go on by itself after a restart: somebody has to look first.
+    expect(await codeOf(() => mirrorIn(directory))).toBe('mirror.conflict')
+  })
+
+  test('is a mistake of whoever gave the keys where nothing is held', async () => {
+    const log = logOf([5])
+    const directory = temporary()
+    const own = await mirrorIn(directory)
+    const source = sourceOf(log, { checkpoint: () => renamed(log) })
+    expect(await codeOf(() => own.follow(source))).toBe('note.invalid')
+    expect(conflictsIn(directory)).toEqual([])
   })
 })
 

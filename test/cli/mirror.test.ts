@@ -53,7 +53,7 @@ test.for([
   expect(said.split(`(${code}); tries again`)).toHaveLength(2)
 })
 
-test.for(['mirror.fork', 'mirror.rollback', 'mirror.conflict'] as const)(
+test.for(['mirror.fork', 'mirror.rollback', 'mirror.other', 'mirror.conflict'] as const)(
   '%s, found here, ends it with 1',
   async (code) => {
     const found = new AuditError(code, 'two heads')

@@ -2,10 +2,15 @@
 import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { generateKeyPairSync } from 'node:crypto'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import type { Api } from '../../cli/client.ts'
 import { CliError } from '../../cli/exit.ts'
-import { witnessing } from '../../cli/witness.ts'
+import { look, openKeeper, witnessing } from '../../cli/witness.ts'
+import { signCheckpoint } from '../../audit/checkpoint.ts'
+import { noteSigner } from '../../audit/note.ts'
+import { leafHash, rootOf } from '../../audit/tree.ts'
+import { run } from './run.ts'
 
 const failing = {
   call: (_schema: unknown, _method: string, path: string) =>
@@ -36,4 +41,40 @@ test.for([
   onTestFinished(() => stderr.mockRestore())
   await witnessing(failing, directory).call({} as never, 'GET', '/sessions')
   expect(said.includes('has not shown its log for 120 minutes')).toBe(told)
+})
+
+/** A gateway whose log is of this name; it hears what is held against it. */
+function showing(origin: string): { readonly api: Api; readonly heard: string[] } {
+  const signer = noteSigner(origin, generateKeyPairSync('ed25519').privateKey)
+  const head = { origin, size: 1, root: rootOf([leafHash(Buffer.from(origin))]) }
+  const { note } = signCheckpoint(head, [signer], 0)
+  const heard: string[] = []
+  const call = (_schema: unknown, method: string, path: string, body?: { note: string }) => {
+    if (method === 'GET') {
+      const from = Number(path.split('=')[1])
+      return Promise.resolve({ origin, keys: [signer.verifier.vkey], note, from, proof: [] })
+    }
+    heard.push(body?.note ?? '')
+    return Promise.resolve({ recorded: true })
+  }
+  return { api: { call } as unknown as Api, heard }
+}
+
+test('a log of a new name ends a command until it is accepted, and the gateway is told', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-witness-'))
+  onTestFinished(() => rmSync(directory, { recursive: true }))
+  const keeper = await openKeeper(directory)
+  const [first, other] = [showing('plant.test/audit/gw1/1'), showing('plant.test/audit/gw1/2')]
+  expect(await look(first.api, keeper)).toEqual({ kind: 'first' })
+  await expect(look(other.api, keeper)).rejects.toMatchObject({
+    code: 'log.conflict',
+    exit: 'failed',
+    message: 'ALARM: the gateway shows another log than before',
+    next: expect.stringContaining('witness accept --origin plant.test/audit/gw1/2') as string,
+  })
+  expect(other.heard).toEqual([keeper.held('plant.test/audit/gw1/1')?.note])
+  const flags = ['--origin', 'plant.test/audit/gw1/2', '--data', directory]
+  expect(await run(directory, 'audit', 'witness', 'accept', ...flags)).toMatchObject({ code: 0 })
+  expect(await look(other.api, keeper)).toEqual({ kind: 'first' })
+  expect(await look(first.api, keeper)).toEqual({ kind: 'same' })
 })

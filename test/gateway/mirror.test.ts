@@ -106,7 +106,14 @@ test('a key that the node does not name reads nothing', async () => {
   const keys = readMirrorKeys(mirror)
   const site = { gateway: new URL(node.origin), anchor: node.anchor, origin: 'another/log', keys }
   await using source = openMirrorSource(site)
-  await expect(source.checkpoint()).rejects.toMatchObject({ code: 'witness.refused' })
+  const from = node.size()
+  for (let again = 0; again < 2; again++)
+    await expect(source.checkpoint()).rejects.toMatchObject({ code: 'mirror.other' })
+  // That a mirror which the node names follows another log is an event, once.
+  const told = node.events(from).filter(({ code }) => code === 'finding.witness_conflict')
+  expect(told.map(({ text }) => text.includes('another/log') && text.includes(name))).toEqual([
+    true,
+  ])
   const vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
   expect(await vendor.call('GET', '/audit/log/checkpoint')).toMatchObject({ status: 403 })
 })

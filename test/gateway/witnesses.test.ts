@@ -1,9 +1,12 @@
 /** What the gateway records of those who watch its log: durably before anybody is told, and again where that failed. */
+import { generateKeyPairSync } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { AuditError, type AuditLog, type EventInput } from '#audit'
 import { WitnessRoom } from '../../gateway/witnesses.ts'
+import { signCheckpoint } from '../../audit/checkpoint.ts'
+import { noteSigner } from '../../audit/note.ts'
 import { open, start, temporary } from '../audit/fixture.ts'
 
 /** A log that refuses its next `refusals` events; the rest it takes when `gate` opens. */
@@ -43,6 +46,23 @@ test('a conflict that the log refused is recorded when it is shown again, and th
   expect(await room.accuse(note, device)).toBe(true)
   expect(await room.accuse(note, device)).toBe(true)
   expect(codes).toEqual(['finding.witness_conflict'])
+})
+
+test('what somebody was shown of a log of another name is recorded once for each, and proves nothing', async () => {
+  const log = await open(temporary())
+  await log.checkpoint()
+  const { room, codes } = roomOver(log, 1)
+  const said = (name: string): string => {
+    const head = { origin: name, size: 7, root: new Uint8Array(32) }
+    const signer = noteSigner(name, generateKeyPairSync('ed25519').privateKey)
+    return signCheckpoint(head, [signer], 0).note
+  }
+  await expect(room.accuse(said('other/1'), device)).rejects.toThrow('too much waits')
+  for (let i = 0; i < 5; i++) expect(await room.accuse(said(`other/${i}`), device)).toBe(true)
+  expect(await room.accuse(said('other/1'), { actor: { uid: 'i|olga' } })).toBe(true)
+  expect(codes).toEqual(['finding.witness_conflict', 'finding.witness_conflict'])
+  expect(await room.accuse(said(log.origin), device)).toBe(false)
+  expect(await room.accuse('no head', device)).toBe(false)
 })
 
 test('evidence of a conflict is not written over by whoever shows the same head again', async () => {

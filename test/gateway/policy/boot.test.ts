@@ -23,7 +23,7 @@ const markOf = (bytes: Uint8Array, seq: number): HighWater => ({
   digest: archiveDigest(bytes),
 })
 
-const LATER = new Set(['signed_approvals', 'session_bytes', 'signers', 'signed'])
+const LATER = new Set(['signed_approvals', 'session_bytes', 'recorded', 'signers', 'signed'])
 
 function without(bytes: Uint8Array): Uint8Array {
   const document: unknown = JSON.parse(Buffer.from(bytes).toString(), (key, value: unknown) =>

@@ -1,6 +1,15 @@
 /** A candidate beside the policy in force: what it answers for, what it only counts, and when it ends by itself. */
-import { expect, test } from 'vitest'
-import { inputFor, type Decision, type Input } from '#policy'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test, vi } from 'vitest'
+import { AuditError, type EventInput } from '#audit'
+import { BUILTIN_BUNDLE, inputFor, type Decision, type Input } from '#policy'
+import type { Decisions } from '../../../gateway/decisions.ts'
+import { openNodePolicy } from '../../../gateway/policy/open.ts'
+import { PolicyService } from '../../../gateway/policy/service.ts'
+import { archiveDigest } from '../../../gateway/policy/slots.ts'
+import { keyPair, signedArchive } from '../../policy/fixture.ts'
 import { Trial, type TrialOptions } from '../../../gateway/policy/trial.ts'
 import { until } from '../../support/node.ts'
 
@@ -160,4 +169,44 @@ test('what nobody is denied does not end it: newly allowed, bound otherwise', ()
     trial.answer('session.open', asking(`p${at}`), at % 2 === 0 ? yes : no)
   expect(ended).toEqual([])
   expect(trial.status()).toMatchObject({ newly_allowed: 30, obligations: 30, state: 'running' })
+})
+
+test('what a canary let in is decided again when it ends, though its end could not be logged', async () => {
+  await using undo = new AsyncDisposableStack()
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-trial-'))
+  undo.defer(() => rmSync(directory, { recursive: true }))
+  const { key, pem } = keyPair('P-256')
+  const parts = await openNodePolicy(directory, [], undo, { keys: new Map([['plant', pem]]) })
+  const full = new AuditError('log.full', 'the disk is full')
+  const written: string[] = []
+  const append = async ({ code }: EventInput) => {
+    if (code === 'policy.rollback') throw full
+    return { idx: written.push(code), uid: 'u', leaf: '' }
+  }
+  const report = vi.fn<(error: unknown, what: string) => void>()
+  const builtin = new Uint8Array(readFileSync(BUILTIN_BUNDLE))
+  const service = undo.use(
+    await PolicyService.start({ ...parts, builtin, log: { append }, now: Date.now, report }),
+  )
+  const decisions: Pick<Decisions, 'question' | 'trial'> = {} as unknown as Decisions
+  const withdraw = vi.fn(async () => [])
+  const live = { decisions, replay: vi.fn(), preview: async () => [], withdraw }
+  service.serve(live as unknown as Parameters<PolicyService['serve']>[0])
+  const ada = { uid: 'ada', party: 'staff' } as const
+  const bundle = signedArchive({ key, keyId: 'plant', seq: 1 })
+  await service.upload(bundle, ada, null)
+  const share = { percent: 100, label: null }
+  await service.try(archiveDigest(bundle), 'canary', share, ada)
+  withdraw.mockClear()
+
+  // It denies whoever asks, which ends it; the log takes nothing of that.
+  for (let at = 0; at < 40; at++) decisions.trial?.answer('session.open', asking(`p${at}`), yes)
+  expect(service.trial()?.status).toMatchObject({ state: 'ended' })
+  await until('sessions are decided again', () => withdraw.mock.calls.length > 0)
+  expect(withdraw.mock.calls).toMatchObject([[{ trigger: 'policy' }]])
+  await until('the lost event is told', () => report.mock.calls.length > 0)
+  expect(report.mock.calls).toEqual([[full, 'the end of a policy trial']])
+  expect(written).not.toContain('policy.rollback')
+  // The canary answers for nobody any more.
+  expect(decisions.trial).toBeUndefined()
 })

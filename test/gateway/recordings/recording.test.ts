@@ -421,7 +421,7 @@ test('a web session is kept as what was asked, and nothing of what was said', as
 test.for([
   ['a recording', { record: true }, 'obligation.record'],
   ['somebody who watches', { supervise: true }, 'obligation.unsupported'],
-  ['news to somebody', { notify: true }, 'obligation.unsupported'],
+  ['news to somebody', { notify: true }, 'obligation.notify'],
 ] as const)(
   'a request for which policy asks %s that the session does not have goes nowhere',
   async ([, change, code]) => {
@@ -542,15 +542,19 @@ describe('a recording that cannot go on', () => {
     expect(last.text).toContain('recording_failed')
   })
 
-  test('that policy wants only later ends the session: it would have no beginning', async () => {
+  test.for([
+    [{ record: true }, 'recording.unavailable'],
+    [{ notify: true }, 'obligation.notify'],
+    [{ supervise: true }, 'obligation.unsupported'],
+  ] as const)('what policy wants only later (%o) opens no line', async ([change, expected]) => {
     const session = await open('plc')
     await using client = await Client.dial(node)
     const line = await client.line(session)
     line.write('a')
     await line.until('the echo', ({ text }) => text === 'a')
-    oblige({ record: true })
+    oblige(change)
     const { code } = await refusalOf(client.line(session))
-    expect(code).toBe('recording.unavailable')
+    expect(code).toBe(expected)
   })
 })
 

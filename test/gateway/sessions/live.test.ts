@@ -211,7 +211,7 @@ describe('opening', () => {
     await vendor.ask('POST', `/grants/${grant.id}/done`)
   })
 
-  test.for(['supervise', 'notify', 'ot_each'] as const)(
+  test.for(['supervise', 'ot_each'] as const)(
     'policy asks for %s, which cannot be held',
     async (key) => {
       const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
