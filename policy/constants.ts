@@ -15,7 +15,8 @@ const LONGEST = 65_536
 /** Deeper than any data that the schema admits. */
 const DEEPEST = 32
 
-const decoder = new TextDecoder('utf-8', { fatal: true })
+/** Every character counts: a mark that a text begins with makes it another text. */
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** Entries from an address on, each text where the one before ends with its NUL. */
 function entriesAt(view: DataView, at: number): number {
@@ -35,7 +36,7 @@ function entriesAt(view: DataView, at: number): number {
 
 /**
  * Finds the table of a module's constants in what lies below its heap.
- * Gives: every constant of up to 64 KiB by its text; nothing where there is no such table.
+ * Gives: every constant of up to 64 KiB by its text, where it is met first; nothing where there is no such table.
  */
 export function findConstants(memory: Uint8Array<ArrayBuffer>): Constants {
   const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength)
@@ -46,8 +47,9 @@ export function findConstants(memory: Uint8Array<ArrayBuffer>): Constants {
     if (count >= FEWEST) {
       for (let entry = at; entry < at + count * ENTRY_BYTES; entry += ENTRY_BYTES) {
         const place = view.getUint32(entry + 8, true)
-        const text = memory.subarray(place, place + view.getUint32(entry + 4, true))
-        found.set(decoder.decode(text), entry)
+        const bytes = memory.subarray(place, place + view.getUint32(entry + 4, true))
+        const text = decoder.decode(bytes)
+        if (!found.has(text)) found.set(text, entry)
       }
       return found
     }

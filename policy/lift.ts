@@ -11,7 +11,7 @@ const [INTEGER, DIGITS] = [1, 2]
 const MOST_VALUES = 4096
 const DEEPEST = 16
 
-const decoder = new TextDecoder('utf-8', { fatal: true })
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** Not read: the value is to be printed. */
 export const UNREAD: unique symbol = Symbol('unread')

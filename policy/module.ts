@@ -67,7 +67,7 @@ interface Loaded {
 }
 
 const encoder = new TextEncoder()
-const decoder = new TextDecoder('utf-8', { fatal: true })
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 function describe(thrown: unknown): string {
   if (typeof thrown === 'string') return thrown

@@ -15,19 +15,27 @@ import type { Schema } from './schema.ts'
 
 /** For strings of a form. */
 const FORMED = ['192.0.2.7', 'a'.repeat(64), '/', 'GET', 'device:read']
-const TEXTS = ['plain', '', 'ä€😀', 'a "quoted" \\ text\n', 'x'.repeat(200)]
+const TEXTS = ['plain', '', 'ä€😀', 'a "quoted" \\ text\n', 'x'.repeat(200), '\ufeffplain']
 const NUMBERS = [0, 7, 1795082400, 2 ** 53 - 1, -1, -(2 ** 40)]
 
 type Vector = Bundle['vectors'][number]
 
-/** Counts up, so that no two values of a sample are the same. */
 interface Turn {
+  /** Counts up, so that no two values of a sample are the same. */
   at: number
+  /** Which of its words a field of few holds; the same throughout a sample. */
+  readonly word: number
+}
+
+function wordsOf({ enum: words = [] }: Schema): string[] {
+  return words.filter((word) => typeof word === 'string')
 }
 
 function stringOf(schema: Schema, turn: Turn): string {
-  if (schema.enum !== undefined)
-    return String(schema.enum.find((value) => typeof value === 'string'))
+  if (schema.enum !== undefined) {
+    const words = wordsOf(schema)
+    return words[turn.word % words.length] ?? ''
+  }
   const text = TEXTS[turn.at++ % TEXTS.length] ?? ''
   const { minLength = 0, maxLength = Infinity, pattern } = schema
   if (pattern !== undefined) return FORMED.find((formed) => new RegExp(pattern).test(formed)) ?? ''
@@ -64,7 +72,7 @@ function bare(schema: Schema): unknown {
   const types = typesOf(schema)
   if (types.includes('null')) return null
   if (types.includes('array')) return []
-  if (!types.includes('object')) return full(schema, { at: 0 })
+  if (!types.includes('object')) return full(schema, { at: 0, word: 0 })
   const parts = Object.entries(schema.properties ?? {})
   return Object.fromEntries(parts.map(([name, part]) => [name, bare(part)]))
 }
@@ -81,10 +89,21 @@ function same(one: unknown, other: unknown): boolean {
   )
 }
 
-const decoder = new TextDecoder('utf-8', { fatal: true })
-/** Inputs that between them hold values of every form the schema admits. */
-export const SAMPLES: readonly unknown[] = [0, 1, 2, 3, 4].map((at) => {
-  const made = at === 0 ? bare(inputSchema) : full(inputSchema, { at })
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+/** As many as the longest list of words has, in a schema or below it. */
+function mostWords(schema: Schema): number {
+  const { properties = {}, items, additionalProperties: others } = schema
+  const below = [...Object.values(properties), ...(items === undefined ? [] : [items])]
+  if (typeof others === 'object') below.push(others)
+  return Math.max(wordsOf(schema).length, ...below.map(mostWords))
+}
+
+/** Inputs that between them hold values of every form the schema admits, and in each field every word it may. */
+export const SAMPLES: readonly unknown[] = Array.from(
+  { length: 1 + Math.max(TEXTS.length, mostWords(inputSchema)) },
+  (_, at) => at,
+).map((at) => {
+  const made = at === 0 ? bare(inputSchema) : full(inputSchema, { at, word: at })
   // Objects in the engine's plain form: others would teach it that any may come, and slow every decision.
   return JSON.parse(JSON.stringify(made)) as unknown
 })

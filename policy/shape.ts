@@ -54,7 +54,7 @@ export const NUMBER_BYTES = 16
 /** As many as the longest list of the schema has items. */
 export const INDEXES = 256
 
-const decoder = new TextDecoder('utf-8', { fatal: true })
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 class Unknown extends Error {}
 

@@ -14,6 +14,7 @@ import { placesWell, SAMPLES } from '../../policy/proof.ts'
 import { readsOf } from '../../policy/reads.ts'
 import type { Reads } from '../../policy/reads.ts'
 import { inputSchema } from '../../policy/schema.ts'
+import type { Schema } from '../../policy/schema.ts'
 import { findShape } from '../../policy/shape.ts'
 import type { Shaping } from '../../policy/shape.ts'
 import { baseInputs, readVectors } from '../../policy/toolchain/vectors.ts'
@@ -32,8 +33,8 @@ interface Ways {
   readonly encode: ReturnType<typeof encodeInput>
 }
 
-async function waysOf(reads: Reads): Promise<Ways> {
-  const { wasm, dataText } = builtin
+async function waysOf(reads: Reads, wasm = builtin.wasm): Promise<Ways> {
+  const { dataText } = builtin
   const compiled = await CompiledPolicy.compile(wasm, dataText, ENTRYPOINTS, reads)
   const { shape } = compiled.image
   if (shape === undefined) throw new Error('the built-in module has no known shape')
@@ -86,6 +87,31 @@ test('the samples of the proof are inputs, and between them hold every field', (
     return Object.entries(value).flatMap(([name, part]) => nulls(part, `${path}.${name}`))
   }
   expect(nulls(SAMPLES[1], '')).toEqual([])
+})
+
+/** The fields of a schema that hold one of a few words, by path, and the words. */
+function wordFields(schema: Schema, path = ''): [path: string, words: string[]][] {
+  const { properties = {}, items, enum: known = [] } = schema
+  const words = known.filter((word) => typeof word === 'string')
+  return [
+    ...(words.length > 0 ? [[path, words] satisfies [string, string[]]] : []),
+    ...Object.entries(properties).flatMap(([name, part]) => wordFields(part, `${path}.${name}`)),
+    ...(items === undefined ? [] : wordFields(items, `${path}.0`)),
+  ]
+}
+
+test('the samples hold in each field every word it may hold', () => {
+  const at = (value: unknown, path: string): unknown =>
+    path
+      .split('.')
+      .slice(1)
+      .reduce<unknown>((part, name) => (part as Record<string, unknown>)[name], value)
+  const fields = wordFields(inputSchema)
+  expect(fields.length).toBeGreaterThan(10)
+  for (const [path, words] of fields) {
+    const held = new Set(SAMPLES.slice(1).map((sample) => at(sample, path)))
+    expect(held, path).toEqual(new Set<unknown>(words))
+  }
 })
 
 describe('any input, well-formed or not', () => {
@@ -211,6 +237,33 @@ test('a memory that holds no such value is not read, whatever it holds', () => {
   )
 })
 
+const TABLE_AT = 64
+
+/** Memory with a table of constants, as a compiler writes it. */
+function tableOf(texts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const memory = new Uint8Array(4096)
+  const view = new DataView(memory.buffer)
+  let place = 2048
+  for (const [at, text] of texts.entries()) {
+    const words = [8, text.length, place]
+    for (const [index, word] of words.entries())
+      view.setUint32(TABLE_AT + 12 * at + 4 * index, word, true)
+    memory.set(text, place)
+    place += text.length + 1
+  }
+  return memory
+}
+
+/** The built-in module with another text of as many bytes for one of its constants. */
+function replaced(constant: string, other: Uint8Array | string): Uint8Array<ArrayBuffer> {
+  const wasm = Uint8Array.from(builtin.wasm)
+  const bytes = Buffer.from(other)
+  const at = Buffer.from(wasm.buffer).indexOf(`\0${constant}\0`)
+  if (at < 0 || bytes.length !== constant.length) throw new Error(`no room in ${constant}`)
+  wasm.set(bytes, at + 1)
+  return wasm
+}
+
 describe("the module's own constants", () => {
   test('each is found under its text, and stands for it in records', () => {
     const { memory, shape } = whole.compiled.image
@@ -224,6 +277,45 @@ describe("the module's own constants", () => {
     const keys = [...(shape?.records.get('.device')?.words ?? [])]
     expect(keys).toContain(constants.get('zone'))
     expect(findConstants(memory.slice(0, 60_000)).size).toBe(0)
+  })
+
+  test('a text that begins with a byte order mark is another text', async () => {
+    // A constant of as many bytes, behind the word itself: met later, it would take its place.
+    const marked = await waysOf(true, replaced('mutating', '\ufeffwrite'))
+    const { shape } = marked.compiled.image
+    const { base } = marked.placing.ground
+    for (const text of ['write', '\ufeffwrite']) {
+      const found = { value: shape?.constants.get(text) ?? 0, end: base }
+      expect(marked.placing.readPlaced(found)).toEqual({ printed: text, lifted: text })
+    }
+    for (const request_id of ['\ufeffwrite', `\ufeff${'ä'.repeat(50)}`]) {
+      const input = { ...bases['ot.verb'], request_id }
+      const asked = { ...input, ot: { ...input.ot, op: 'write' as const } } as Input
+      const { text, placed } = bothWays(marked, asked)
+      expect(placed).toEqual(text)
+      expect(placed).toMatchObject({ ot: { op: 'write' }, request_id })
+    }
+  })
+
+  test('of two with one text the first stays', () => {
+    const texts = Array.from({ length: 40 }, (_, at) => (at === 30 ? 'text3' : `text${at}`))
+    const found = findConstants(tableOf(texts.map((text) => Buffer.from(text))))
+    expect(found.size).toBe(39)
+    expect(found.get('text3')).toBe(TABLE_AT + 3 * 12)
+  })
+
+  test('a module in which one word is another is not placed in', () => {
+    const { compiled } = whole
+    const { shape } = compiled.image
+    if (shape === undefined) throw new Error('no shape')
+    const words = new Set(wordFields(inputSchema).flatMap(([, known]) => known))
+    const kept = [...words].filter((word) => shape.constants.has(word))
+    expect(kept.length).toBeGreaterThan(20)
+    for (const word of kept) {
+      const constants = new Map(shape.constants).set(word, shape.constants.get('msg') ?? 0)
+      const image = { ...compiled.image, shape: { ...shape, constants } }
+      expect(placesWell(CompiledPolicy.from(compiled.module, image), true, []), word).toBe(false)
+    }
   })
 
   test('data that uses them is the data, to the last digit', () => {
