@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { PolicyEngine } from '#policy'
 import type { Candidate } from '#policy'
-import type { Questions } from './asker.ts'
+import type { Answer, Questions } from './asker.ts'
 
 const engine = PolicyEngine.unavailable()
 engine.adopt(workerData as Candidate)
@@ -10,6 +10,9 @@ engine.adopt(workerData as Candidate)
 /** Nobody acts on these: they have no id of their own. */
 const options = { decisionId: 'd_asked' }
 
+const say = (answer: Answer): void => parentPort?.postMessage(answer)
+
 parentPort?.on('message', ({ point, inputs }: Questions) =>
-  parentPort?.postMessage(inputs.map((input) => engine.decide(point, input, options))),
+  say(inputs.map((input) => engine.decide(point, input, options))),
 )
+say('ready')

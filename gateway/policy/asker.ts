@@ -1,6 +1,7 @@
 /**
  * Asks a candidate in a thread of its own. Nobody has let it near a request yet: what loops or eats memory in
- * it ends that thread, and costs the thread that decides no more than handing the questions over.
+ * it ends that thread, and costs the thread that decides no more than handing the questions over. What is
+ * slow is given up, too: by each answer, and by all of them together.
  */
 import { Worker } from 'node:worker_threads'
 import { bareInput, POINT_NAMES, PolicyError } from '#policy'
@@ -12,36 +13,57 @@ export interface Questions {
   readonly inputs: readonly Input[]
 }
 
+/** What it sends: once that it is ready to decide, then an answer to each. */
+export type Answer = 'ready' | readonly Decision[]
+
 const HEAP_MB = 256
-/** So long the thread may be silent while something is asked: an evaluation takes microseconds. */
-const SILENT_MS = 5_000
+
+/** Milliseconds. */
+interface AskerLimits {
+  /** From the first question until the thread is ready to decide. */
+  readonly startMs: number
+  /** For one answer, of a thread that is ready: an evaluation takes microseconds, and in force it would have 250 ms. */
+  readonly answerMs: number
+  /** For all answers, from when the thread is ready: whoever asks holds up what changes the policy. */
+  readonly totalMs: number
+}
+
+const LIMITS: AskerLimits = { startMs: 15_000, answerMs: 1_000, totalMs: 60_000 }
 
 interface Waiting {
   readonly resolve: (decisions: readonly Decision[]) => void
-  readonly reject: (error: PolicyError) => void
+  readonly reject: (error: Error) => void
 }
 
-/** Starts its thread at the first question; disposing it ends that. */
+/** Starts its thread at the first question; disposing it ends that, and what is asked from then on is refused. */
 export class Asker implements AsyncDisposable {
   readonly #candidate: Candidate
-  readonly #silentMs: number
+  readonly #limits: AskerLimits
   readonly #waiting: Waiting[] = []
   #worker: Worker | undefined
+  #ready = false
+  /** Messages that have come. */
+  #came = 0
+  /** Until it is ready, or the next answer; and for all. */
   #timer: NodeJS.Timeout | undefined
-  #failed: PolicyError | undefined
+  #deadline: NodeJS.Timeout | undefined
+  #failed: Error | undefined
 
-  constructor(candidate: Candidate, silentMs = SILENT_MS) {
+  constructor(candidate: Candidate, limits: Partial<AskerLimits> = {}) {
     this.#candidate = candidate
-    this.#silentMs = silentMs
+    this.#limits = { ...LIMITS, ...limits }
   }
 
-  /** Errors (PolicyError): bundle.loops where no answer came in time, or the thread failed; then for ever. */
+  /**
+   * Errors: PolicyError bundle.loops where the thread was not ready, an answer did not come or all of them
+   * took too long, or the thread failed; then for ever. A plain Error once it is disposed of.
+   */
   async ask(point: Point, inputs: readonly Input[]): Promise<readonly Decision[]> {
     if (this.#failed !== undefined) throw this.#failed
     const worker = (this.#worker ??= this.#start())
     const { promise, resolve, reject } = Promise.withResolvers<readonly Decision[]>()
     this.#waiting.push({ resolve, reject })
-    if (this.#waiting.length === 1) this.#watch()
+    if (this.#ready && this.#waiting.length === 1) this.#watch()
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
     worker.postMessage({ point, inputs } satisfies Questions)
     return await promise
@@ -65,31 +87,60 @@ export class Asker implements AsyncDisposable {
       workerData: this.#candidate,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
     })
-    worker.on('message', (decisions: readonly Decision[]) => {
-      this.#waiting.shift()?.resolve(decisions)
-      this.#watch()
-    })
-    worker.once('error', (cause) => this.#fail('the thread that it was asked in failed', cause))
-    worker.once('exit', () => this.#fail('the thread that it was asked in ended'))
+    worker.on('message', (answer: Answer) => this.#take(answer))
+    worker.once('error', (cause) => this.#loops('the thread that it was asked in failed', cause))
+    worker.once('exit', () => this.#loops('the thread that it was asked in ended'))
+    const { startMs } = this.#limits
+    this.#timer = this.#after(
+      startMs,
+      `the thread that it is asked in was not ready within ${startMs} ms`,
+    )
     return worker
+  }
+
+  #take(answer: Answer): void {
+    if (this.#failed !== undefined) return
+    this.#came++
+    if (answer === 'ready') {
+      this.#ready = true
+      const { totalMs } = this.#limits
+      const text = `the answers took longer than ${totalMs} ms together`
+      this.#deadline = setTimeout(() => this.#loops(text), totalMs)
+    } else this.#waiting.shift()?.resolve(answer)
+    this.#watch()
   }
 
   /** From now on, while something is asked: an answer, or the end. */
   #watch(): void {
     clearTimeout(this.#timer)
     if (this.#waiting.length === 0) return
-    const text = `no answer within ${this.#silentMs} ms`
-    this.#timer = setTimeout(() => this.#fail(text), this.#silentMs)
+    const { answerMs } = this.#limits
+    this.#timer = this.#after(answerMs, `no answer within ${answerMs} ms`)
   }
 
-  #fail(detail: string, cause?: unknown): void {
+  /** Fails unless something comes in time: after a turn that itself took long, what came during it is taken first. */
+  #after(ms: number, detail: string): NodeJS.Timeout {
+    return setTimeout(() => {
+      const came = this.#came
+      setImmediate(() => {
+        if (this.#came === came) this.#loops(detail)
+      })
+    }, ms)
+  }
+
+  #loops(detail: string, cause?: unknown): void {
+    this.#fail(new PolicyError('bundle.loops', detail, cause === undefined ? {} : { cause }))
+  }
+
+  #fail(error: Error): void {
     clearTimeout(this.#timer)
-    this.#failed ??= new PolicyError('bundle.loops', detail, cause === undefined ? {} : { cause })
+    clearTimeout(this.#deadline)
+    this.#failed ??= error
     for (const { reject } of this.#waiting.splice(0)) reject(this.#failed)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#timer)
+    this.#fail(new Error('the candidate is asked no more'))
     await this.#worker?.terminate()
   }
 }
