@@ -219,11 +219,17 @@ function loadSharing(
   return { loaded: loadWith(module, dataText), constants: new Map() }
 }
 
-/** A value as JSON text; what printing takes of the heap is given back. */
+/** A value as JSON text. Printing may grow the memory, which takes every view made before it away. */
+function dumpedAt({ mem, wasmInstance }: Loaded, value: number): string {
+  const address = wasmInstance.exports.opa_json_dump(value)
+  return readText(new Uint8Array(mem.buffer), address)
+}
+
+/** The same; what printing takes of the heap is given back. */
 function printedAt(loaded: Loaded, value: number): string {
   const { exports } = loaded.wasmInstance
   const heap = exports.opa_heap_ptr_get()
-  const text = readText(new Uint8Array(loaded.mem.buffer), exports.opa_json_dump(value))
+  const text = dumpedAt(loaded, value)
   exports.opa_heap_ptr_set(heap)
   return text
 }
@@ -300,10 +306,7 @@ function aligned(address: number): number {
 function builtinsOf(loaded: Loaded): string[] {
   const { exports } = loaded.wasmInstance
   try {
-    const names = readJson(
-      new Uint8Array(loaded.mem.buffer),
-      exports.opa_json_dump(exports.builtins()),
-    )
+    const names: unknown = JSON.parse(dumpedAt(loaded, exports.builtins()))
     return Object.keys(names as object).toSorted()
   } catch (error) {
     throw new PolicyError('module.invalid', describe(error), { cause: error })
@@ -369,8 +372,8 @@ export class PolicyInstance {
   }
 
   #printed(value: number): unknown {
-    const { exports } = this.#loaded.wasmInstance
-    return readJson(this.#memory(), exports.opa_json_dump(value))
+    const address = this.#loaded.wasmInstance.exports.opa_json_dump(value)
+    return readJson(this.#memory(), address)
   }
 
   /** Where inputs for this instance are placed. */

@@ -297,6 +297,20 @@ describe("the module's own constants", () => {
     }
   })
 
+  test('they are used over data whose printing grows the memory, too', async () => {
+    const { data, wasm, vectors } = builtin
+    const { site } = data as { site: { zones: { default: object } } }
+    for (const count of [60, 250, 1000]) {
+      const names = Array.from({ length: count }, (_, at) => [`zone-${at}`, site.zones.default])
+      const zones = { ...site.zones, ...Object.fromEntries(names) }
+      const dataText = JSON.stringify({ site: { ...site, zones } })
+      expect(dataText.length).toBeGreaterThan(count * 500)
+      const compiled = await CompiledPolicy.compile(wasm, dataText, ENTRYPOINTS, builtin.reads)
+      expect(compiled.image.shape?.constants.size, String(count)).toBeGreaterThan(200)
+      expect(placesWell(compiled, builtin.reads, vectors)).toBe(true)
+    }
+  })
+
   test('of two with one text the first stays', () => {
     const texts = Array.from({ length: 40 }, (_, at) => (at === 30 ? 'text3' : `text${at}`))
     const found = findConstants(tableOf(texts.map((text) => Buffer.from(text))))
