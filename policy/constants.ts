@@ -34,9 +34,19 @@ function entriesAt(view: DataView, at: number): number {
   return count
 }
 
+/** Undefined where the bytes are not UTF-8: no input has such a text. */
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    return decoder.decode(bytes)
+  } catch {
+    return undefined
+  }
+}
+
 /**
  * Finds the table of a module's constants in what lies below its heap.
- * Gives: every constant of up to 64 KiB by its text, where it is met first; nothing where there is no such table.
+ * Gives: every constant of up to 64 KiB by its text, where it is met first, without those that are no text;
+ * nothing where there is no such table.
  */
 export function findConstants(memory: Uint8Array<ArrayBuffer>): Constants {
   const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength)
@@ -48,8 +58,8 @@ export function findConstants(memory: Uint8Array<ArrayBuffer>): Constants {
       for (let entry = at; entry < at + count * ENTRY_BYTES; entry += ENTRY_BYTES) {
         const place = view.getUint32(entry + 8, true)
         const bytes = memory.subarray(place, place + view.getUint32(entry + 4, true))
-        const text = decoder.decode(bytes)
-        if (!found.has(text)) found.set(text, entry)
+        const text = textOf(bytes)
+        if (text !== undefined && !found.has(text)) found.set(text, entry)
       }
       return found
     }

@@ -207,9 +207,9 @@ function loadSharing(
 ): { loaded: Loaded; constants: Constants } {
   const loaded = loadWith(module, dataText)
   const { mem, dataAddr, baseHeapPtr } = loaded
-  const constants = findConstants(new Uint8Array(mem.buffer, 0, baseHeapPtr))
-  if (constants.size === 0) return { loaded, constants }
   try {
+    const constants = findConstants(new Uint8Array(mem.buffer, 0, baseHeapPtr))
+    if (constants.size === 0) return { loaded, constants }
     const before = printedAt(loaded, dataAddr)
     useConstants(mem.buffer, dataAddr, constants)
     if (printedAt(loaded, dataAddr) === before) return { loaded, constants }
