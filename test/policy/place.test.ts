@@ -56,14 +56,17 @@ function bothWays(
   input: Input,
 ): { text: unknown; placed: unknown } {
   const written = prepare(input.action, input, encode)
-  const text = written.ok ? JSON.parse(decoder.decode(written.bytes)) : written.at
+  const text = written.ok ? JSON.parse(decoder.decode(written.bytes)) : inWords(written.at)
   const again = prepare(input.action, input, placer.encode)
   const found = again.ok ? placing.readPlaced(placer.take()) : undefined
   // A number with a fraction, or very many values, are not lifted but printed.
   if (found !== undefined && found.lifted !== UNREAD) expect(found.lifted).toEqual(found.printed)
-  const placed = again.ok ? found?.printed : again.at
+  const placed = again.ok ? found?.printed : inWords(again.at)
   return { text, placed }
 }
+
+/** Of an input that is too long as a whole, text and placing may come upon it at different fields. */
+const inWords = (at: string) => at.replace(/^.*(longer than \d+ bytes)( in all)?$/, '$1')
 
 test('every vector is decided alike, to the last obligation', async () => {
   for (const { name, point, input } of await readVectors()) {
