@@ -174,9 +174,12 @@ describe('rolled out', () => {
 
     const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
     expect(refused.body.code).toBe('grant.unapproved')
+    // What it says to do can be done: an approved grant takes no further approval.
+    expect(refused.body.denials?.[0]).toMatchObject({ remedy: 'request_grant' })
+    expect(refused.body.next_step).toMatch(/^Request a new grant/)
     const id = refused.body.decision_id ?? ''
     const own = await run(await home(vendor, 'vera'), 'policy', 'why', id)
-    expect(own.out).toMatch(/decision +session\.open: deny/)
+    expect(own.out).toMatch(/decision +session\.open: challenge/)
     expect(own.out).toContain('not  grant.unapproved')
     expect((await vendor.ask<LoggedDecision>('GET', `/decisions/${id}`)).input).toBeNull()
     const theirs = await node.admin.ask<LoggedDecision>('GET', `/decisions/${id}`)
@@ -248,7 +251,7 @@ describe('rolled out', () => {
       '/policy/who-can?device=press-07&process=plc',
     )
     const vera = answer.items.find(({ person }) => person === vendor.email)
-    expect(vera).toMatchObject({ effect: 'deny', codes: ['grant.unapproved', 'policy.no_match'] })
+    expect(vera).toMatchObject({ effect: 'challenge', codes: ['grant.unapproved'] })
     expect(answer.items.every(({ effect }) => effect !== 'allow')).toBe(true)
     const table = await run(await home(node.admin, 'admin'), 'policy', 'who-can', 'press-07/plc')
     expect(table.out).toMatch(/^PERSON +PARTY/m)
