@@ -186,7 +186,6 @@ async function replaced(who: Person): Promise<SoftKey> {
 }
 
 describe('a reset while a passkey is being added leaves none', () => {
-  const { addPasskey, passkeysOf } = SqlitePasskeyStore.prototype
   const started = async (name: string) => {
     const who = await node.person(name, { party: 'staff', roles: ['operator'] })
     const { items } = await node.admin.ask<{ items: { sub: string }[] }>(
@@ -206,7 +205,7 @@ describe('a reset while a passkey is being added leaves none', () => {
     onTestFinished(() => spy.mockRestore())
     spy.mockImplementationOnce(async function (this: SqlitePasskeyStore, ...args) {
       await reset()
-      return addPasskey.apply(this, args)
+      return this.addPasskey(...args)
     })
     const reply = await add()
     expect([reply.status, reply.body.code]).toEqual([403, 'login.ended'])
@@ -220,7 +219,7 @@ describe('a reset while a passkey is being added leaves none', () => {
     const spy = vi.spyOn(SqlitePasskeyStore.prototype, 'passkeysOf')
     onTestFinished(() => spy.mockRestore())
     spy.mockImplementationOnce(async function (this: SqlitePasskeyStore, sub) {
-      const held = await passkeysOf.call(this, sub)
+      const held = await this.passkeysOf(sub)
       expect((await add()).status).toBe(200)
       return held
     })
