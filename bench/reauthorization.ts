@@ -245,6 +245,7 @@ function grantOf(number: number, device: string, requester: string): Grant {
       hash,
       decision_id: 'd_1',
     })),
+    approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: now - 30,
     ended: null,

@@ -7,6 +7,7 @@ import {
   chmodSync,
   closeSync,
   constants,
+  linkSync,
   lstatSync,
   openSync,
   renameSync,
@@ -31,32 +32,23 @@ const OPEN = new Map([
  * Puts `text` at `path`. A file is on disk before this returns, in whole or not at all, and keeps the mode
  * it had: whoever reads meanwhile, and whoever starts after a power cut, has the old file or the new one.
  * Terminals, pipes and character devices get the text as it is. Throws CliError `file.kind` for a link, a
- * folder, a disk, a socket (what is behind it is not touched), `file.unwritable`. `mode` is that of a new file.
+ * folder, a disk, a socket (what is behind it is not touched), `file.unwritable`. A secret that is made goes by `writeNew`.
  */
-export function writeOut(path: string, text: string | Uint8Array, mode = 0o666): void {
+export function writeOut(path: string, text: string | Uint8Array): void {
   const fd = OPEN.get(path)
   try {
     if (fd !== undefined) (fd === 1 ? process.stdout : process.stderr).write(text)
-    else writeTo(path, text, mode)
+    else writeTo(path, text)
   } catch (cause) {
     if (cause instanceof CliError) throw cause
-    throw new CliError(
-      `${path} cannot be written`,
-      {
-        code: 'file.unwritable',
-        exit: 'usage',
-        why: cause instanceof Error ? cause.message : String(cause),
-        next: 'what was there before is unchanged; name another place, and run the same command again',
-      },
-      { cause },
-    )
+    throw unwritable(path, cause)
   }
 }
 
-function writeTo(path: string, text: string | Uint8Array, mode: number): void {
+function writeTo(path: string, text: string | Uint8Array): void {
   const there = lstatSync(path, { throwIfNoEntry: false })
   if (there?.isCharacterDevice() === true || there?.isFIFO() === true) writeThrough(path, text)
-  else if (there === undefined || there.isFile()) replaceFile(path, text, there, mode)
+  else if (there === undefined || there.isFile()) replaceFile(path, text, there)
   else
     throw new CliError(`${path} is ${kindOf(there)}, and stays as it is`, {
       code: 'file.kind',
@@ -71,6 +63,49 @@ function kindOf(there: Stats): string {
   return there.isBlockDevice() ? 'a disk' : 'a socket'
 }
 
+/**
+ * Puts a new secret at `path`, mode 0600, on disk before this returns, in whole or not at all. Where anything is there
+ * already, made before or at the same instant, it stays and this throws CliError `file.exists`; else `file.unwritable`.
+ */
+export function writeNew(path: string, secret: string | Uint8Array): void {
+  const beside = nameBeside(path)
+  try {
+    writeFileSync(beside, secret, { flag: 'wx', flush: true, mode: 0o600 })
+    // It was made with its mode: open to nobody at no time. A rename would replace what another run put there meanwhile; a link does not.
+    linkSync(beside, path)
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST')
+      throw new CliError(
+        `${path} is there already, and stays as it is`,
+        {
+          code: 'file.exists',
+          exit: 'usage',
+          next: 'run the same command again to use what is there, or name another file',
+        },
+        { cause },
+      )
+    throw unwritable(path, cause)
+  } finally {
+    rmSync(beside, { force: true })
+  }
+}
+
+function unwritable(path: string, cause: unknown): CliError {
+  return new CliError(
+    `${path} cannot be written`,
+    {
+      code: 'file.unwritable',
+      exit: 'usage',
+      why: cause instanceof Error ? cause.message : String(cause),
+      next: 'what was there before is unchanged; name another place, and run the same command again',
+    },
+    { cause },
+  )
+}
+
+const nameBeside = (path: string): string =>
+  join(dirname(resolve(path)), `.${basename(path)}.${randomBytes(6).toString('hex')}`)
+
 /** Neither made nor cut: it is there, and has no length. A pipe waits for its reader. */
 function writeThrough(path: string, text: string | Uint8Array): void {
   const fd = openSync(path, constants.O_WRONLY | constants.O_NOCTTY)
@@ -82,17 +117,10 @@ function writeThrough(path: string, text: string | Uint8Array): void {
 }
 
 /** A name of its own, made new: nothing that somebody put there is written to. */
-function replaceFile(
-  path: string,
-  text: string | Uint8Array,
-  before: Stats | undefined,
-  mode: number,
-): void {
-  const name = `.${basename(path)}.${randomBytes(6).toString('hex')}`
-  const beside = join(dirname(resolve(path)), name)
+function replaceFile(path: string, text: string | Uint8Array, before: Stats | undefined): void {
+  const beside = nameBeside(path)
   try {
-    writeFileSync(beside, text, { flag: 'wx', flush: true, mode })
-    // What is made new is made with its mode: a secret is open to nobody at no time.
+    writeFileSync(beside, text, { flag: 'wx', flush: true })
     if (before !== undefined) chmodSync(beside, before.mode & 0o777)
     // A folder, a disk or a link that took its place meanwhile: a rename replaces no folder, and a link itself.
     renameSync(beside, path)

@@ -155,8 +155,8 @@ export const CATALOGUE = {
   },
   'grant.unapproved': {
     msg: 'your grant has fewer approvals than the zone requires',
-    next: 'Ask another approver of the zone to decide it.',
-    remedy: 'approve',
+    next: 'Request a new grant: this one takes no further approvals.',
+    remedy: 'request_grant',
   },
   'http.method_refused': {
     msg: 'this kind of web request is not allowed here',

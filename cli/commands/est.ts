@@ -13,7 +13,7 @@ import type { EstAnswer } from '#est'
 import type { EstServer } from '../est.ts'
 import { CliError, usage } from '../exit.ts'
 import { readBytes, readPrivate, readSecret, readText } from '../input.ts'
-import { writeOut } from '../output.ts'
+import { writeNew, writeOut } from '../output.ts'
 import { facts, instant, note, plain, tell } from '../print.ts'
 import { collect, globalOptions } from './options.ts'
 
@@ -119,7 +119,7 @@ function keyIn(file: string): KeyObject {
   if (!existsSync(file)) {
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
     const pem = privateKey.export({ type: 'pkcs8', format: 'pem' })
-    writeOut(file, pem, 0o600)
+    writeNew(file, pem)
     return privateKey
   }
   const pem = readPrivate(file, 'key')

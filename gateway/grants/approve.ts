@@ -66,8 +66,9 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const first = decision.denials[0]
   const approvals = grant.approvals.length + (decision.allow ? 1 : 0)
   // What is worth nothing under the policy in force has others to make up for it: it says how many are needed in all.
+  // What an earlier policy wanted beyond the request binds no longer.
   const needed = decision.allow
-    ? Math.max(grant.approvals_needed, decision.obligations.approvals)
+    ? Math.max(grant.approvals_asked, decision.obligations.approvals)
     : grant.approvals_needed
   const event = approval(ask, { ...grant, approvals_needed: needed }, decision, approvals)
   await room.log.append(

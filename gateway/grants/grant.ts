@@ -35,7 +35,9 @@ export interface Grant {
   readonly state: GrantState
   readonly requester_email: string | null
   readonly approvals: readonly Approval[]
-  /** How many distinct people policy wanted when it was requested, or at a later approval where that is more. */
+  /** How many distinct people policy wanted when it was requested; no later policy asks for fewer. */
+  readonly approvals_asked: number
+  /** `approvals_asked`, or what policy wanted at the latest approval where that is more: it falls again with the policy. */
   readonly approvals_needed: number
   readonly first_used_at: number | null
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null

@@ -75,6 +75,7 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     state: 'requested',
     requester_email: ask.subject.email,
     approvals: [],
+    approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: null,
     ended: null,
@@ -100,6 +101,7 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
   const needed = decision.obligations.approvals
   const grant: Grant = {
     ...proposed,
+    approvals_asked: needed,
     approvals_needed: needed,
     state: needed === 0 ? 'approved' : 'requested',
   }

@@ -24,7 +24,7 @@ export interface GrantStore {
   }): Promise<readonly Grant[]>
   /**
    * Adds an approval and moves to `approved` when as many distinct people have approved as the grant needs:
-   * `needed`, or what it needed before where that is more. Undefined where the grant is not waiting for approval any more, or this person has approved.
+   * `needed`, or what was asked at its request where that is more; `approvals_needed` is that number from then on. Undefined where the grant is not waiting for approval any more, or this person has approved.
    */
   approve(id: string, approval: Approval, needed: number): Promise<Grant | undefined>
   /** One transition of the table, with its time and cause. Undefined where the table forbids it. */

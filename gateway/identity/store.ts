@@ -186,8 +186,15 @@ export interface PasskeyRow {
 }
 
 export interface PasskeyStore {
-  /** `exists`: some account has this credential; `full`: the account has `most` already. */
-  addPasskey(row: PasskeyRow, most: number): Promise<'added' | 'exists' | 'full'>
+  /**
+   * Added by somebody signed in with `login`. `exists`: some account has this credential; `full`: the account has `most`
+   * already; `ended`: the login has ended, so what it asked for counts no longer.
+   */
+  addPasskey(
+    row: PasskeyRow,
+    most: number,
+    login: string,
+  ): Promise<'added' | 'exists' | 'full' | 'ended'>
   findPasskey(id: string): Promise<PasskeyRow | undefined>
   /** Oldest first. */
   passkeysOf(sub: string): Promise<readonly PasskeyRow[]>

@@ -150,7 +150,7 @@ _grant_denial := {
 } else := {
 	"code": "grant.unapproved",
 	"msg": "your grant has fewer approvals than the zone requires",
-	"remedy": "approve",
+	"remedy": "request_grant",
 } if {
 	_held
 	not _approved(_latest)

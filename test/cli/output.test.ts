@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { readPrivate } from '../../cli/input.ts'
-import { writeOut } from '../../cli/output.ts'
+import { writeNew, writeOut } from '../../cli/output.ts'
 
 let folder: string
 const at = (name: string) => join(folder, name)
@@ -49,6 +49,33 @@ describe('a file', () => {
 
   test('in a folder that is not there: said, and nothing is made', () => {
     expect(() => writeOut(at('none/a.pem'), 'new')).toThrow(/cannot be written/)
+    expect(readdirSync(folder)).toEqual([])
+  })
+})
+
+describe('a new secret', () => {
+  test('is made for its owner alone, and nothing is left beside it', () => {
+    writeNew(at('key'), 'mine')
+    expect([readFileSync(at('key'), 'utf8'), statSync(at('key')).mode & 0o777]).toEqual([
+      'mine',
+      0o600,
+    ])
+    expect(readdirSync(folder)).toEqual(['key'])
+  })
+
+  test('replaces none that another run made at the same time', () => {
+    writeNew(at('key'), 'first')
+    expect(() => writeNew(at('key'), 'second')).toThrow(
+      expect.objectContaining({ code: 'file.exists', exit: 'usage' }) as Error,
+    )
+    expect(readFileSync(at('key'), 'utf8')).toBe('first')
+    expect(readdirSync(folder)).toEqual(['key'])
+  })
+
+  test('in a folder that is not there: said, and nothing is made', () => {
+    expect(() => writeNew(at('none/key'), 'new')).toThrow(
+      expect.objectContaining({ code: 'file.unwritable' }) as Error,
+    )
     expect(readdirSync(folder)).toEqual([])
   })
 })

@@ -131,7 +131,7 @@ export interface Passkeys {
   remove(sub: string, id: string, by: Actor): Promise<void>
   /**
    * An administrator's: all of an account's passkeys, then all its logins, and the questions under them; whoever showed
-   * a lost one starts again too. Errors: passkey.unknown, log.unavailable; log.incomplete after they ended.
+   * a lost one starts again too, and no registration under way lands afterwards. Errors: passkey.unknown, log.unavailable; log.incomplete after they ended.
    */
   reset(sub: string, by: Actor): Promise<void>
 }
@@ -179,12 +179,13 @@ export function openPasskeys(options: PasskeysOptions): Passkeys {
     },
     async reset(sub, by) {
       try {
-        for (const { id } of await options.passkeyStore.passkeysOf(sub))
-          await remove(context, sub, id, by)
+        await removeAll(context, sub, by)
       } finally {
         // Also where nothing is left to remove: a thief may have removed it.
         await options.accounts.endLogins(sub, by)
       }
+      // What was added while the others were removed: the logins that could add more are gone.
+      if ((await removeAll(context, sub, by)) > 0) await options.accounts.endLogins(sub, by)
     },
   }
 }
@@ -359,7 +360,8 @@ async function added(context: Context, asked: Asked, answer: BrowserAnswer): Pro
   const subject = `${context.issuer}|${account.sub}`
   const common = { at: context.now(), source, by: subject, subject }
   await record(context, { code: 'passkey.add', ...common, passkey: row.id, name: row.name })
-  const outcome = await passkeyStore.addPasskey(row, MOST_PASSKEYS)
+  const outcome = await passkeyStore.addPasskey(row, MOST_PASSKEYS, question.login?.login ?? '')
+  if (outcome === 'ended') return refuse(context, asked, 'login.ended')
   if (outcome !== 'added') throw new IdentityError(`passkey.${outcome}`)
   const { login, about } = question
   return { kind: 'register', login, account, about, passkey: shown(row), signed: null }
@@ -424,6 +426,13 @@ async function agrees(
     credential: { id: row.id, publicKey: octets(row.cose), counter: row.counter },
   }).catch(() => undefined)
   return verified?.verified === true
+}
+
+/** Gives how many there were. */
+async function removeAll(context: Context, sub: string, by: Actor): Promise<number> {
+  const held = await context.passkeyStore.passkeysOf(sub)
+  for (const { id } of held) await remove(context, sub, id, by)
+  return held.length
 }
 
 async function remove(context: Context, sub: string, id: string, by: Actor): Promise<void> {

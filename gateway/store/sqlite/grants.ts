@@ -25,6 +25,7 @@ function toGrant(row: Row, approvals: readonly Approval[]): Grant {
     state: String(row['state']) as GrantState,
     requester_email: row['requester_email'] === null ? null : String(row['requester_email']),
     approvals,
+    approvals_asked: Number(row['approvals_asked']),
     approvals_needed: Number(row['approvals_needed']),
     first_used_at: first === null || first === undefined ? null : Number(first),
     ended:
@@ -93,13 +94,16 @@ export const grantsRoom = {
     // Few grants write, and whoever holds one is asked about at every connection.
     `CREATE INDEX access_grant_writes ON access_grant (requester)
        WHERE ended_at IS NULL AND statement ->> '$.ot_level' = 2;`,
+    `ALTER TABLE access_grant ADD COLUMN approvals_asked INTEGER NOT NULL DEFAULT 1;
+     UPDATE access_grant SET approvals_asked = approvals_needed;`,
   ],
   operations: {
     add(db: DatabaseSync, grant: Grant): void {
       const { statement } = grant
       db.prepare(
-        `INSERT INTO access_grant (id, statement, hash, state, requester, requester_email, approvals_needed, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+        `INSERT INTO access_grant (id, statement, hash, state, requester, requester_email, approvals_asked,
+           approvals_needed, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       ).run(
         statement.id,
         canonical(statement),
@@ -107,6 +111,7 @@ export const grantsRoom = {
         grant.state,
         statement.requester,
         grant.requester_email,
+        grant.approvals_asked,
         grant.approvals_needed,
         statement.created_at,
       )
@@ -164,7 +169,7 @@ export const grantsRoom = {
         approval.decision_id,
         approval.signature === null ? null : JSON.stringify(approval.signature),
       )
-      const needed = Math.max(args.needed, before.approvals_needed)
+      const needed = Math.max(args.needed, before.approvals_asked)
       db.prepare('UPDATE access_grant SET approvals_needed = ? WHERE id = ?').run(needed, args.id)
       if (before.approvals.length + 1 >= needed)
         db.prepare('UPDATE access_grant SET state = ? WHERE id = ?').run('approved', args.id)

@@ -28,8 +28,10 @@ export const passkeysRoom = {
   operations: {
     addPasskey(
       db: DatabaseSync,
-      { row, most }: { row: PasskeyRow; most: number },
-    ): 'added' | 'exists' | 'full' {
+      { row, most, login }: { row: PasskeyRow; most: number; login: string },
+    ): Awaited<ReturnType<PasskeyStore['addPasskey']>> {
+      // In the same transaction: a reset ends the login, and nothing that it had under way lands after that.
+      if (db.prepare('SELECT 1 FROM login WHERE login = ?').get(login) === undefined) return 'ended'
       if (find(db, row.id) !== undefined) return 'exists'
       if (ofAccount(db, row.sub).length >= most) return 'full'
       db.prepare('INSERT INTO passkey VALUES (?, ?, ?, ?)').run(
@@ -68,8 +70,12 @@ export class SqlitePasskeyStore implements PasskeyStore {
   constructor(thread: SqliteThread) {
     this.#thread = thread
   }
-  async addPasskey(row: PasskeyRow, most: number): Promise<'added' | 'exists' | 'full'> {
-    return this.#thread.call('passkeys', 'addPasskey', { row, most })
+  async addPasskey(
+    row: PasskeyRow,
+    most: number,
+    login: string,
+  ): Promise<'added' | 'exists' | 'full' | 'ended'> {
+    return this.#thread.call('passkeys', 'addPasskey', { row, most, login })
   }
   async findPasskey(id: string): Promise<PasskeyRow | undefined> {
     return this.#thread.call('passkeys', 'findPasskey', id)

@@ -32,6 +32,7 @@ function grant(id: string, change: Partial<Statement> = {}, more: Partial<Grant>
     state: 'active',
     requester_email: null,
     approvals: [],
+    approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: null,
     ended: null,

@@ -27,6 +27,7 @@ const grant = (change: Partial<Grant> = {}): Grant => ({
   state: 'approved',
   requester_email: null,
   approvals: [],
+  approvals_asked: 1,
   approvals_needed: 1,
   first_used_at: null,
   ended: null,

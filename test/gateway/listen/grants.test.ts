@@ -265,6 +265,24 @@ describe('approving', () => {
       expect(opening.body.code).toBe('grant.pending')
     })
 
+    test('a stricter policy that was taken back: as many are needed as were asked for', async () => {
+      let needed = 2
+      answer((decision, point) =>
+        point === 'grant.request' || point === 'grant.approve'
+          ? { ...decision, obligations: { ...decision.obligations, approvals: needed } }
+          : decision,
+      )
+      const grant = await asked()
+      const body = { hash: grant.hash }
+      needed = 4
+      const first = await oda.ask<Grant>('POST', `/grants/${grant.id}/approve`, body)
+      expect([first.state, first.approvals_needed]).toEqual(['requested', 4])
+      needed = 1
+      const second = await olaf.ask<Grant>('POST', `/grants/${grant.id}/approve`, body)
+      expect([second.state, second.approvals_needed]).toEqual(['approved', 2])
+      expect(codesSince()).toContain('grant.activate')
+    })
+
     test('the same person, from two windows at once: counts once', async () => {
       two()
       for (let round = 0; round < 5; round++) {

@@ -226,7 +226,7 @@ describe('one person with two accounts', () => {
     expect((await run(home, 'account', 'link', first.email, second.email)).code).toBe(0)
     const grant = await vendor.ask<Grant>('POST', '/grants', WANTED)
     // Two approvals are wanted, as a zone of two keys has it.
-    node.change('UPDATE access_grant SET approvals_needed = 2 WHERE id = ?', grant.id)
+    node.change('UPDATE access_grant SET approvals_asked = 2 WHERE id = ?', grant.id)
     const approve = { hash: grant.hash }
     await first.ask('POST', `/grants/${grant.id}/approve`, approve)
     const again = await second.call('POST', `/grants/${grant.id}/approve`, approve)

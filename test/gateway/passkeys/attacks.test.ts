@@ -1,9 +1,10 @@
 /** Passkeys against who would get in by them: each row is one way to try. */
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Ceremony, CeremonyShown, Grant, Passkey } from '#api'
 import { grantFacts } from '../../../gateway/facts.ts'
 import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
+import { SqlitePasskeyStore } from '../../../gateway/store/sqlite/passkeys.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { softKey, type Bend, type SoftKey } from '../../support/authenticator.ts'
 import { checkOpening, type ApproverSet } from '#approval'
@@ -183,6 +184,50 @@ async function replaced(who: Person): Promise<SoftKey> {
   expect(left.items).toEqual([])
   return addKey(await signedInAgain(who), 'new')
 }
+
+describe('a reset while a passkey is being added leaves none', () => {
+  const started = async (name: string) => {
+    const who = await node.person(name, { party: 'staff', roles: ['operator'] })
+    const { items } = await node.admin.ask<{ items: { sub: string }[] }>(
+      'GET',
+      `/accounts?email=${who.email}`,
+    )
+    const asked = await who.ask<Ceremony>('POST', '/passkeys', { name: 'late' })
+    const add = async () => answer(asked, softKey(node.origin).register(challengeOf(asked)))
+    const path = `/accounts/${items[0]!.sub}/passkeys/remove`
+    const reset = async () => node.admin.ask<{ items: Passkey[] }>('POST', path, {})
+    return { who, add, reset }
+  }
+
+  test('answered before, added after', async () => {
+    const { add, reset, who } = await started('otto')
+    const spy = vi.spyOn(SqlitePasskeyStore.prototype, 'addPasskey')
+    onTestFinished(() => spy.mockRestore())
+    spy.mockImplementationOnce(async function (this: SqlitePasskeyStore, ...args) {
+      await reset()
+      return this.addPasskey(...args)
+    })
+    const reply = await add()
+    expect([reply.status, reply.body.code]).toEqual([403, 'login.ended'])
+    expect(since('auth.stepup').at(-1)?.text).toContain('"login.ended"')
+    const again = await node.signIn(who.email)
+    expect((await again.ask<{ items: Passkey[] }>('GET', '/passkeys')).items).toEqual([])
+  })
+
+  test('added after the reset counted them', async () => {
+    const { add, reset, who } = await started('otis')
+    const spy = vi.spyOn(SqlitePasskeyStore.prototype, 'passkeysOf')
+    onTestFinished(() => spy.mockRestore())
+    spy.mockImplementationOnce(async function (this: SqlitePasskeyStore, sub) {
+      const held = await this.passkeysOf(sub)
+      expect((await add()).status).toBe(200)
+      return held
+    })
+    await reset()
+    const again = await node.signIn(who.email)
+    expect((await again.ask<{ items: Passkey[] }>('GET', '/passkeys')).items).toEqual([])
+  })
+})
 
 /** An administrator's reset ended every login. */
 async function signedInAgain({ email }: Person): Promise<Person> {

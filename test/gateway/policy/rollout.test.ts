@@ -200,9 +200,11 @@ describe('rolled out', () => {
     expect(refused.body.next_step).toBe(RING)
     const connecting = await run(await home(vendor, 'vera'), 'connect', 'press-07/plc')
     expect(connecting.err).toMatch(/grant\.unapproved[^]*next {2}Ring the shift leader of hall 2/)
+    // What it says to do can be done: an approved grant takes no further approval.
+    expect(refused.body.denials?.[0]).toMatchObject({ remedy: 'request_grant' })
     const id = refused.body.decision_id ?? ''
     const own = await run(await home(vendor, 'vera'), 'policy', 'why', id)
-    expect(own.out).toMatch(/decision +session\.open: deny/)
+    expect(own.out).toMatch(/decision +session\.open: challenge/)
     expect(own.out).toContain('not  grant.unapproved')
     expect(own.out).toContain(RING)
     expect((await vendor.ask<LoggedDecision>('GET', `/decisions/${id}`)).input).toBeNull()
@@ -275,7 +277,7 @@ describe('rolled out', () => {
       '/policy/who-can?device=press-07&process=plc',
     )
     const vera = answer.items.find(({ person }) => person === vendor.email)
-    expect(vera).toMatchObject({ effect: 'deny', codes: ['grant.unapproved', 'policy.no_match'] })
+    expect(vera).toMatchObject({ effect: 'challenge', codes: ['grant.unapproved'] })
     expect(answer.items.every(({ effect }) => effect !== 'allow')).toBe(true)
     const table = await run(await home(node.admin, 'admin'), 'policy', 'who-can', 'press-07/plc')
     expect(table.out).toMatch(/^PERSON +PARTY/m)

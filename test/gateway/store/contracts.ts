@@ -44,6 +44,7 @@ function grant(more: Partial<Statement> = {}, rest: Partial<Grant> = {}): Grant 
     state: 'requested',
     requester_email: 'vera@acme.example',
     approvals: [],
+    approvals_asked: rest.approvals_needed ?? 1,
     approvals_needed: 1,
     first_used_at: null,
     ended: null,
@@ -264,6 +265,17 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       await store.add(asked)
       const first = await store.approve(id, approval('oda', asked.hash), 2)
       expect([first?.state, first?.approvals_needed]).toEqual(['requested', 2])
+      const second = await store.approve(id, approval('olaf', asked.hash), 2)
+      expect([second?.state, second?.approvals_needed]).toEqual(['approved', 2])
+    })
+    test('what a policy wanted meanwhile binds no longer than it; what was asked at the request does', async () => {
+      const store = await make()
+      const asked = grant({}, { approvals_needed: 2 })
+      const { id } = asked.statement
+      await store.add(asked)
+      const first = await store.approve(id, approval('oda', asked.hash), 3)
+      expect([first?.state, first?.approvals_needed]).toEqual(['requested', 3])
+      expect((await store.find(id))?.approvals_asked).toBe(2)
       const second = await store.approve(id, approval('olaf', asked.hash), 1)
       expect([second?.state, second?.approvals_needed]).toEqual(['approved', 2])
     })
