@@ -187,7 +187,7 @@ describe('rolled out', () => {
     expect(decisions[0]?.id).toBe(session.decision_id)
     expect(decisions.at(-1)).toMatchObject({
       revision: 'strict-1',
-      codes: ['grant.unapproved', 'policy.no_match'],
+      codes: ['grant.unapproved'],
     })
     expect(decisions.at(-1)?.id).not.toBe(session.decision_id)
     expect(end?.text).toMatch(/"time_to_cut_ms":\d+/)
