@@ -83,6 +83,11 @@ describe('what an event may spend', () => {
     { name: 'what staff do', event: call('staff'), spend: 'breakglass' },
     { name: 'what vendors do', event: call('vendor'), spend: null },
     {
+      name: 'what staff without a role for it were refused',
+      event: { ...call('staff'), status: 'failure' },
+      spend: null,
+    },
+    {
       name: 'a finding that only a head of this log brings',
       event: {
         code: 'finding.witness_conflict',
