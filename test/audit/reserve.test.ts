@@ -183,9 +183,19 @@ describe('room for one more', () => {
     ledger.admit(20, 10)
     expect(() => ledger.admit(1, 10)).toThrow(/no room/)
   })
+  test('is not what the reserve still lacks, or that could never be kept back', () => {
+    const ledger = new Ledger()
+    ledger.look({ freeBytes: 100, reserve: { closeout: 0, breakglass: 10, missing: 60 } })
+    expect(() => ledger.admit(31, 10)).toThrow(/no room/)
+    ledger.admit(30, 10)
+    // Filled by a step: as much less is free, and as much less is missing.
+    ledger.look({ freeBytes: 60, reserve: { closeout: 20, breakglass: 30, missing: 20 } })
+    expect(() => ledger.admit(1, 10)).toThrow(/no room/)
+    ledger.admit(0, 10)
+  })
   test('is promised until it is given back, and not twice', async () => {
     const log = await open(temporary(), { limits: { watchMs: 5, floorBytes: MIB } })
-    await eventually(() => log.room.freeBytes !== null)
+    await eventually(() => log.room.reserve?.missing === 0)
     const free = log.room.freeBytes ?? 0
     const half = log.admit(Math.floor(free * 0.6))
     expect(() => log.admit(Math.floor(free * 0.6))).toThrow(/no room/)
