@@ -181,13 +181,14 @@ class ThreadedLog implements AuditLog {
   /** Gives the thread its next piece of work, if it has none: never two batches in flight. */
   #pump(): void {
     if (this.#thread.busy || this.#gone || this.#poisonedSince !== null) return
-    if (this.#queue.length > 0) {
-      if (!this.#queue.gathers(this.#demand.pressing || this.#closing)) this.#sendBatch()
-    } else if (this.#demand.pressing) this.#sign()
-    else if (this.#watchDue) {
+    // First, and once for each time it is due: under load something always waits.
+    if (this.#watchDue) {
       this.#watchDue = false
       this.#thread.ask({ kind: 'watch', promised: this.room.reservedBytes })
-    } else if (this.#onClosed !== null) this.#thread.ask({ kind: 'close' })
+    } else if (this.#queue.length > 0) {
+      if (!this.#queue.gathers(this.#demand.pressing || this.#closing)) this.#sendBatch()
+    } else if (this.#demand.pressing) this.#sign()
+    else if (this.#onClosed !== null) this.#thread.ask({ kind: 'close' })
   }
 
   #sendBatch(): void {

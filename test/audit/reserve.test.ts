@@ -223,6 +223,20 @@ test('the state says early that room is short, and each change is an event', asy
   expect(said.filter((text) => text.includes('"log.state"'))).toHaveLength(1)
 })
 
+test('is looked at while so many write that something always waits', async () => {
+  const log = await open(temporary(), { limits: { watchMs: 5 } })
+  let [looks, written, seen] = [0, 0, log.room]
+  const caller = async (): Promise<void> => {
+    while (looks < 5 && written < 30_000) {
+      await log.append(stats(written++))
+      if (log.room !== seen) looks++
+      seen = log.room
+    }
+  }
+  await Promise.all(Array.from({ length: 300 }, caller))
+  expect(looks).toBeGreaterThanOrEqual(5)
+})
+
 /** A file system of 8 MiB, if this process may mount one (CAP_SYS_ADMIN is bit 21). */
 function smallDisk(): string | null {
   const status = process.platform === 'linux' ? readFileSync('/proc/self/status', 'utf8') : ''
