@@ -114,6 +114,13 @@ export class Queue {
     return flying
   }
 
+  /** Nothing of the batch in flight was written: it waits before the rest, so far as `keep` says. Gives the others. */
+  again(keep: (one: Waiting) => boolean): readonly Waiting[] {
+    const all = this.empty()
+    this.#waiting = all.filter(keep)
+    return all.filter((one) => !keep(one))
+  }
+
   /** Everything, in flight or not; nothing waits then. */
   empty(): Waiting[] {
     const all = [...this.#flying, ...this.#waiting]
