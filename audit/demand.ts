@@ -4,7 +4,7 @@ import type { AuditError } from './errors.ts'
 
 interface HeadWaiter {
   /** Resolved by a head of at least this size. */
-  readonly size: number
+  size: number
   resolve(checkpoint: Checkpoint): void
   reject(error: AuditError): void
 }
@@ -58,6 +58,11 @@ export class HeadDemand {
     this.#waiters = waiters.filter((waiter) => waiter.size > checkpoint.size)
     for (const waiter of waiters) if (waiter.size <= checkpoint.size) waiter.resolve(checkpoint)
     for (const listener of this.#listeners) listener(checkpoint)
+  }
+
+  /** There will be no more than `size` leaves of what was waiting: whoever counted on more would wait for ever. */
+  lower(size: number): void {
+    for (const waiter of this.#waiters) waiter.size = Math.min(waiter.size, size)
   }
 
   /** None is due any more, for want of room to write it. */

@@ -19,10 +19,14 @@ export class Ledger {
     this.#room = { ...this.#room, freeBytes, reserve }
   }
 
-  /** Promises `bytes`, where `floorBytes` stay free beside all promises; throws AuditError log.room where not. */
+  /**
+   * Promises `bytes`, where `floorBytes` stay free beside all promises and what the reserve still lacks: it is not
+   * filled at the price of a promise, so no promise is made at its price. Throws AuditError log.room.
+   */
   admit(bytes: number, floorBytes: number): Promised {
-    const { freeBytes, reservedBytes } = this.#room
-    const left = freeBytes === null ? Infinity : freeBytes - reservedBytes - bytes
+    const { freeBytes, reservedBytes, reserve } = this.#room
+    const kept = reservedBytes + (reserve?.missing ?? 0)
+    const left = freeBytes === null ? Infinity : freeBytes - kept - bytes
     if (left < floorBytes) throw noRoom(bytes, reservedBytes)
     this.#change(bytes, 0)
     let held = bytes

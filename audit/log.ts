@@ -181,13 +181,14 @@ class ThreadedLog implements AuditLog {
   /** Gives the thread its next piece of work, if it has none: never two batches in flight. */
   #pump(): void {
     if (this.#thread.busy || this.#gone || this.#poisonedSince !== null) return
-    if (this.#queue.length > 0) {
-      if (!this.#queue.gathers(this.#demand.pressing || this.#closing)) this.#sendBatch()
-    } else if (this.#demand.pressing) this.#sign()
-    else if (this.#watchDue) {
+    // First, and once for each time it is due: under load something always waits.
+    if (this.#watchDue) {
       this.#watchDue = false
       this.#thread.ask({ kind: 'watch', promised: this.room.reservedBytes })
-    } else if (this.#onClosed !== null) this.#thread.ask({ kind: 'close' })
+    } else if (this.#queue.length > 0) {
+      if (!this.#queue.gathers(this.#demand.pressing || this.#closing)) this.#sendBatch()
+    } else if (this.#demand.pressing) this.#sign()
+    else if (this.#onClosed !== null) this.#thread.ask({ kind: 'close' })
   }
 
   #sendBatch(): void {
@@ -289,18 +290,23 @@ class ThreadedLog implements AuditLog {
     if (this.size !== this.signed.size) this.#demand.arm(this.#limits.checkpointMs)
   }
 
-  /** The disk is full and nothing was written: what may not spend the reserve is refused, the rest goes again. */
+  /**
+   * The disk is full and nothing was written: what may spend no more than what could not be paid is refused, the rest
+   * goes again. Where an end, or a head, could not be paid, nothing is left.
+   */
   #starved(error: AuditError): void {
     this.#full = true
-    const waiting = this.#queue.empty()
-    // All of a batch may spend, and there was nothing left to spend: that is the end.
-    const spent = cheapest(waiting) !== null
-    for (const one of waiting)
-      if (spent || one.spend === null) one.reject(error)
-      else this.#queue.push(one)
-    if (spent || waiting.length === 0) this.#demand.reject(error)
+    const { flying } = this.#queue
+    const unpaid = flying.length === 0 ? 'closeout' : cheapest(flying)
+    const over = unpaid === 'closeout'
+    const refused = this.#queue.again(
+      ({ spend }) => !over && (spend === 'closeout' || (spend === 'breakglass' && unpaid === null)),
+    )
+    for (const one of refused) one.reject(error)
+    if (over) this.#demand.reject(error)
+    else this.#demand.lower(this.size + this.#queue.length)
     this.#demand.defer()
-    this.#setState(spent || waiting.length === 0 ? 'DRAIN' : 'CLOSED_NEW', error.message)
+    if (over || this.state !== 'DRAIN') this.#setState(over ? 'DRAIN' : 'CLOSED_NEW', error.message)
     this.#idle()
   }
 

@@ -10,7 +10,7 @@ const gatherMs = 12
 const gatherEvents = 192
 const gatherPause = 256
 /** More callers than this that wait for each other's batch are served in two turns. */
-const crowdEvents = 128
+const crowdEvents = 256
 
 export interface Waiting {
   readonly rendered: Rendered
@@ -89,8 +89,10 @@ export class Queue {
    */
   take(): readonly Waiting[] {
     const { batchBytes } = this.#limits
-    const half = Math.max(crowdEvents, Math.ceil(this.#crowd / 2))
-    const batchEvents = Math.min(this.#limits.batchEvents, half)
+    // Those who came since are of the crowd too, or the first of many would go in small pieces.
+    const crowd = Math.max(this.#crowd, this.#waiting.length)
+    const turn = crowd > crowdEvents ? Math.ceil(crowd / 2) : crowdEvents
+    const batchEvents = Math.min(this.#limits.batchEvents, turn)
     let [count, bytes] = [0, 0]
     for (const { rendered } of this.#waiting) {
       if (count > 0 && (count >= batchEvents || bytes + rendered.bytes > batchBytes)) break
@@ -112,6 +114,13 @@ export class Queue {
     this.#crowd = flying.length + this.#waiting.length
     this.#flying = []
     return flying
+  }
+
+  /** Nothing of the batch in flight was written: it waits before the rest, so far as `keep` says. Gives the others. */
+  again(keep: (one: Waiting) => boolean): readonly Waiting[] {
+    const all = this.empty()
+    this.#waiting = all.filter(keep)
+    return all.filter((one) => !keep(one))
   }
 
   /** Everything, in flight or not; nothing waits then. */

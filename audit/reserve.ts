@@ -64,6 +64,8 @@ export function spendOf(
   if (event.code === 'policy.rollback' && event.actor === undefined) return 'breakglass'
   // Vendors, and whoever knows an operator's name, could spend what operators need.
   if (!operating.has(event.code) || event.actor?.party !== 'staff') return null
+  // Refused: anybody on the staff may ask for what no role lets them do, as often as they like.
+  if (event.code === 'admin.call' && event.status !== 'success') return null
   // The password was right, and the passkey is still asked for.
   const onTheWay = event.reason === 'second_factor'
   const failed = event.status !== 'success' && !onTheWay

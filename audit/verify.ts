@@ -85,13 +85,48 @@ function words(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
+/** What was signed, as it stood at one moment: null where there is no such file. */
+interface Signed {
+  readonly published: string | null
+  readonly notes: Buffer | null
+}
+
+/** The published head first: a note is in checkpoints.log before it is published, also while heads are being signed. */
+function readSigned({ directory }: Reading): Signed {
+  const [published, notes] = ['checkpoint', 'checkpoints.log'].map((name) => {
+    const path = join(directory, name)
+    return fs.existsSync(path) ? fs.readFileSync(path) : null
+  })
+  return { published: published?.toString() ?? null, notes: notes ?? null }
+}
+
+/** How often the heads are read where they change meanwhile. */
+const looks = 3
+
+/** The heads of a log that may be signing at this moment: what two files say is a fault only where neither moved. */
+function readSettled(reading: Reading): { last: Checkpoint[]; count: number } {
+  let signed = readSigned(reading)
+  for (let look = 1; ; look++) {
+    try {
+      const heads = readHeads(reading, signed.notes)
+      readPublished(reading, signed.published, heads.last)
+      return heads
+    } catch (error) {
+      const before = signed
+      signed = readSigned(reading)
+      const moved =
+        signed.published !== before.published ||
+        Buffer.compare(signed.notes ?? Buffer.alloc(0), before.notes ?? Buffer.alloc(0)) !== 0
+      if (look === looks || !moved) throw error
+      reading.heads.clear()
+    }
+  }
+}
+
 /** Every note of checkpoints.log: well-formed, signed by every key, growing. Gives the last two. */
-function readHeads(reading: Reading): { last: Checkpoint[]; count: number } {
+function readHeads(reading: Reading, bytes: Buffer | null): { last: Checkpoint[]; count: number } {
   const file = 'checkpoints.log'
-  const path = join(reading.directory, file)
-  if (!fs.existsSync(path))
-    throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
-  const bytes = fs.readFileSync(path)
+  if (bytes === null) throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
   const last: Checkpoint[] = []
   let count = 0
   for (const found of splitNotes(bytes)) {
@@ -118,11 +153,8 @@ function readHeads(reading: Reading): { last: Checkpoint[]; count: number } {
 }
 
 /** The published head must be the last note, or the one before it (a crash between the two). */
-function readPublished(reading: Reading, last: readonly Checkpoint[]): void {
-  const path = join(reading.directory, 'checkpoint')
-  if (!fs.existsSync(path))
-    violated(reading, 'checkpoint', 0, null, 'the published checkpoint is missing')
-  const note = fs.readFileSync(path, 'utf8')
+function readPublished(reading: Reading, note: string | null, last: readonly Checkpoint[]): void {
+  if (note === null) violated(reading, 'checkpoint', 0, null, 'the published checkpoint is missing')
   if (last.some((checkpoint) => checkpoint.note === note)) return
   const known = last.at(-1)?.note ?? ''
   let offset = 0
@@ -206,20 +238,20 @@ function checkHead(reading: Reading, file: string, offset: number): void {
 /** Read at a time: memory that is used again costs less than a new piece for every segment. */
 const windowBytes = 1024 * 1024
 
+/** Reads a segment to where it ended when it was opened: what its log writes behind that is not looked at. */
 function readFrames(reading: Reading, name: string, isLast: boolean): void {
-  const path = join(reading.directory, 'seg', name)
-  const { size } = fs.statSync(path)
-  const fd = fs.openSync(path, 'r')
+  const fd = fs.openSync(join(reading.directory, 'seg', name), 'r')
   try {
+    const { size } = fs.fstatSync(fd)
     for (let base = 0; base < size;) {
-      const read = fs.readSync(fd, reading.window, 0, windowBytes, base)
+      const read = fs.readSync(fd, reading.window, 0, Math.min(windowBytes, size - base), base)
       if (read === 0) return
       const bytes = reading.window.subarray(0, read)
       const { end, fault } = readWindow(reading, name, base, bytes)
       base += end
       // A frame may go on past the window: it is looked at again as the first of the next.
       if (fault === null || (fault === 'cut short' && end > 0 && base + read - end < size)) continue
-      badFrame(reading, { name, isLast, offset: base, fault })
+      badFrame(reading, { name, isLast, offset: base, size, fault })
     }
   } finally {
     fs.closeSync(fd)
@@ -258,15 +290,17 @@ interface Bad {
   readonly name: string
   readonly isLast: boolean
   readonly offset: number
+  /** Where the segment ended when it was opened. */
+  readonly size: number
   readonly fault: string
 }
 
 /** A tail that an interrupted write explains is not provable; everything else is a violation. */
-function badFrame(reading: Reading, { name, isLast, offset, fault }: Bad): never {
+function badFrame(reading: Reading, { name, isLast, offset, size, fault }: Bad): never {
   const file = `seg/${name}`
   const idx = reading.frontier.size
   const place = { origin: reading.origin, idx, segment: file, offset, what: fault }
-  const tail = (): Buffer => fs.readFileSync(join(reading.directory, file)).subarray(offset)
+  const tail = (): Buffer => fs.readFileSync(join(reading.directory, file)).subarray(offset, size)
   if (isLast && idx >= reading.lastSigned && isTornTail(tail(), 0, reading.batch))
     throw new Found(
       'not-provable',
@@ -331,10 +365,8 @@ export async function verifyLog(options: VerifyOptions): Promise<Verdict> {
   })
   try {
     if (reading.origin === '') throw new Found('not-provable', 'no verifier key was given')
-    const heads = readHeads(reading)
-    ;({ last, count: checkpoints } = heads)
+    ;({ last, count: checkpoints } = readSettled(reading))
     reading.lastSigned = last.at(-1)?.size ?? 0
-    readPublished(reading, last)
     const held = options.held ?? []
     readHeld(reading, held)
     if (witnesses.length > 0) cosigned = readCosigned(reading, witnesses, last, held)

@@ -102,6 +102,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
     ...options,
     passwords: options.passwords ?? createPasswords(),
     toldLocks: new Map<string, number>(),
+    ending: new Map<string, Promise<void>>(),
   }
   const { store } = context
   return {
@@ -115,7 +116,10 @@ export function openAccounts(options: AccountsOptions): Accounts {
       return rows.map(withoutPassword)
     },
     login: async (attempt) => login(context, attempt),
-    endLogins: async (sub, by, reason = 'ended') => endLogins(context, sub, reason, by.source),
+    endLogins: async (sub, by, reason = 'ended') =>
+      reason === 'backchannel'
+        ? endFromOutside(context, sub, by.source)
+        : endLogins(context, sub, reason, by.source),
     redeemBootstrap: async (token, account, source) => redeem(context, token, account, source),
   }
 }
@@ -124,6 +128,8 @@ type Context = AccountsOptions & {
   readonly passwords: Passwords
   /** Locks that the log has heard of, and until when: hammering a locked door must not fill the log. */
   readonly toldLocks: Map<string, number>
+  /** By person: what their company's provider asked for, while it is done. */
+  readonly ending: Map<string, Promise<void>>
 }
 
 /** Records, or stops the act. */
@@ -279,6 +285,27 @@ function differences(before: AccountRow, after: AccountRow): AccountChangeEvent[
     .map((field) => [field, after[field]] as const)
   const secret = before.password === after.password ? [] : [['password', 'changed'] as const]
   return Object.fromEntries([...changed, ...secret])
+}
+
+/**
+ * What a company's provider asks for, as often as it likes, and unasked by anybody here: one after the other for one
+ * person, and nothing is recorded where nobody is signed in, or the room kept back for ends could be spent on none.
+ */
+async function endFromOutside(context: Context, sub: string, source: string | null): Promise<void> {
+  const before = context.ending.get(sub) ?? Promise.resolve()
+  const mine = before
+    .catch(() => undefined)
+    .then(async () => {
+      const standing = await context.oidcStore.hasLogins(sub)
+      if (standing) await endLogins(context, sub, 'backchannel', source)
+      else context.changed({ kind: 'logged_out', subject: `${context.issuer}|${sub}`, login: null })
+    })
+  context.ending.set(sub, mine)
+  try {
+    await mine
+  } finally {
+    if (context.ending.get(sub) === mine) context.ending.delete(sub)
+  }
 }
 
 /** Cuts first and reports a dead log afterwards: taking access away must not wait for a disk. */

@@ -35,13 +35,21 @@ export function createProvider(options: ProviderOptions): OidcProvider {
   const origin = new URL(options.issuer)
   if (origin.protocol !== 'https:' || origin.pathname.length < 2)
     throw new TypeError('the issuer is an https URL with a path')
+  // A token that is revoked ten times at once is one login that ends.
+  const ending = new Map<string, Promise<void>>()
   const setting: Setting = {
     ...options,
     origin,
     base: origin.pathname,
     lifetimes: { ...LIFETIMES, ...options.lifetimes },
     newId: () => `e_${randomBytes(8).toString('hex')}`,
-    endLogin: async (login) => endLogin(options, login, logoutReason()),
+    endLogin: async (login) => {
+      const begun = ending.get(login)
+      if (begun !== undefined) return begun
+      const mine = endLogin(options, login, logoutReason()).finally(() => ending.delete(login))
+      ending.set(login, mine)
+      return mine
+    },
   }
   const provider = new Provider(options.issuer, configure(setting))
   // What every address the provider writes is made of, whichever socket and headers a request came with.

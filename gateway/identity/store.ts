@@ -226,6 +226,8 @@ export interface OidcStore {
   stepUp(login: string, authn: Authentication): Promise<boolean>
   /** Ends one login with every code and token under it; false if it had ended. */
   endLogin(login: string): Promise<boolean>
+  /** Whether a person is signed in anywhere, browsers included. */
+  hasLogins(sub: string): Promise<boolean>
   /** Ends everything of a person, browser sessions included; gives the logins that ended. */
   endLoginsOf(sub: string): Promise<readonly string[]>
   /** Removes what had expired by `before`, at most 10,000 rows; gives how many. */

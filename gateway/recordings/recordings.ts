@@ -387,18 +387,26 @@ export class SessionRecording {
 
   /**
    * Nothing more is recorded: brings the last parts to disk and the end to the log. Gives the root over all parts;
-   * undefined where the disk or the log did not take it, which the next start of the node makes up for.
+   * undefined where the disk or the log did not take it in time, which the next start of the node makes up for. What it
+   * was promised it keeps for as long as the disk may still take what it has.
    */
   async end(reason: string): Promise<string | undefined> {
     const { directory, log, report } = this.#options
+    const written = this.#recorder?.end().then(
+      () => undefined,
+      async () => this.#recorder?.idle(),
+    )
+    let late = written !== undefined
     try {
-      await inTime(this.#recorder?.end().catch(() => this.#recorder?.idle()))
+      await inTime(written)
+      late = false
       return await close(directory, log, this.#session, reason)
     } catch (error) {
       report(error, `the recording of session ${this.id} could not be closed`)
       return undefined
     } finally {
-      this.over()
+      if (late) void written?.then(this.over, this.over)
+      else this.over()
     }
   }
 

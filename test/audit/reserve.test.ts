@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
 import { openLog, readLog, verifyLog, type AuditLog, type EventInput, type LogState } from '#audit'
 import { realDisk, type Disk } from '../../audit/disk.ts'
@@ -82,6 +83,11 @@ describe('what an event may spend', () => {
     { name: 'its counts', event: stats(1), spend: null },
     { name: 'what staff do', event: call('staff'), spend: 'breakglass' },
     { name: 'what vendors do', event: call('vendor'), spend: null },
+    {
+      name: 'what staff without a role for it were refused',
+      event: { ...call('staff'), status: 'failure' },
+      spend: null,
+    },
     {
       name: 'a finding that only a head of this log brings',
       event: {
@@ -178,9 +184,19 @@ describe('room for one more', () => {
     ledger.admit(20, 10)
     expect(() => ledger.admit(1, 10)).toThrow(/no room/)
   })
+  test('is not what the reserve still lacks, or that could never be kept back', () => {
+    const ledger = new Ledger()
+    ledger.look({ freeBytes: 100, reserve: { closeout: 0, breakglass: 10, missing: 60 } })
+    expect(() => ledger.admit(31, 10)).toThrow(/no room/)
+    ledger.admit(30, 10)
+    // Filled by a step: as much less is free, and as much less is missing.
+    ledger.look({ freeBytes: 60, reserve: { closeout: 20, breakglass: 30, missing: 20 } })
+    expect(() => ledger.admit(1, 10)).toThrow(/no room/)
+    ledger.admit(0, 10)
+  })
   test('is promised until it is given back, and not twice', async () => {
     const log = await open(temporary(), { limits: { watchMs: 5, floorBytes: MIB } })
-    await eventually(() => log.room.freeBytes !== null)
+    await eventually(() => log.room.reserve?.missing === 0)
     const free = log.room.freeBytes ?? 0
     const half = log.admit(Math.floor(free * 0.6))
     expect(() => log.admit(Math.floor(free * 0.6))).toThrow(/no room/)
@@ -206,6 +222,62 @@ test('the state says early that room is short, and each change is an event', asy
   await log.checkpoint()
   const said = [...readLog(log.directory, origin)].map(({ body }) => Buffer.from(body).toString())
   expect(said.filter((text) => text.includes('"log.state"'))).toHaveLength(1)
+})
+
+/** A writer's thread whose disk has no byte free once there is a file `full` beside its own. */
+function fillable(directory: string): { readonly thread: URL; fill(): void } {
+  const [path, full] = [join(directory, 'fillable.mjs'), join(directory, 'full')]
+  const from = (name: string): string => new URL(`../../audit/${name}.ts`, import.meta.url).href
+  writeFileSync(
+    path,
+    `import { existsSync } from 'node:fs'
+import { realDisk } from '${from('disk')}'
+import { serve } from '${from('serve')}'
+serve({ ...realDisk, freeBytes: (path) => existsSync(${JSON.stringify(full)}) ? 0 : realDisk.freeBytes(path) })
+`,
+  )
+  return { thread: pathToFileURL(path), fill: () => writeFileSync(full, '') }
+}
+
+test('where what operators have is spent, ends are recorded still, also those behind what was refused', async () => {
+  const directory = temporary()
+  const disk = fillable(directory)
+  const kept = { closeoutBytes: 8 * MIB, breakglassBytes: 2 * MIB }
+  const log = await open(join(directory, 'log'), {
+    thread: disk.thread,
+    limits: { ...kept, floorBytes: MIB, warnBytes: MIB, watchMs: 5, checkpointMs: 600_000 },
+  })
+  await eventually(() => log.room.reserve?.missing === 0)
+  const states: LogState[] = []
+  log.onState((state) => states.push(state))
+  disk.fill()
+  await eventually(() => log.state === 'CLOSED_NEW')
+  while ((await codeOf(log.append(call('staff')))) === 'taken');
+  const refused = codeOf(log.append(call('staff')))
+  // Its batch is on its way when the end comes, and a head over both is wanted.
+  await Promise.resolve()
+  await Promise.resolve()
+  const ended = codeOf(log.append(end))
+  const head = log.checkpoint()
+  // Where the disk was just looked at, both are in one batch, which an end pays for.
+  expect(['log.full', 'taken']).toContain(await refused)
+  expect(await ended).toBe('taken')
+  expect((await head).size).toBe(log.size)
+  expect(states).toEqual(['CLOSED_NEW'])
+})
+
+test('is looked at while so many write that something always waits', async () => {
+  const log = await open(temporary(), { limits: { watchMs: 5 } })
+  let [looks, written, seen] = [0, 0, log.room]
+  const caller = async (): Promise<void> => {
+    while (looks < 5 && written < 30_000) {
+      await log.append(stats(written++))
+      if (log.room !== seen) looks++
+      seen = log.room
+    }
+  }
+  await Promise.all(Array.from({ length: 300 }, caller))
+  expect(looks).toBeGreaterThanOrEqual(5)
 })
 
 /** A file system of 8 MiB, if this process may mount one (CAP_SYS_ADMIN is bit 21). */

@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto'
-import {
+import fs, {
   cpSync,
   mkdirSync,
   readdirSync,
@@ -9,8 +9,9 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { dirname, join } from 'node:path'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { formatVkey, verifyLog, type Verdict } from '#audit'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk } from '../../audit/disk.ts'
@@ -76,6 +77,73 @@ describe('an untouched log', () => {
     one.write(heads(3))
     one.close()
     expect(await verify(directory)).toMatchObject({ outcome: 'proven', events: 43, uncovered: 3 })
+  })
+})
+
+/** Does `act` once, in the middle of the reading: when `name` of node:fs is called with what `when` knows. */
+function meanwhile(
+  name: 'readSync' | 'readFileSync',
+  when: (...args: readonly unknown[]) => boolean,
+  act: () => void,
+): { done: boolean } {
+  const original = fs[name] as (...args: unknown[]) => unknown
+  const seen = { done: false }
+  const restore = (): void => {
+    Object.assign(fs, { [name]: original })
+    syncBuiltinESMExports()
+  }
+  const watching = (...args: unknown[]): unknown => {
+    const result = original(...args)
+    if (!when(...args)) return result
+    restore()
+    act()
+    seen.done = true
+    // What is read of a file that grew includes what it grew by.
+    return name === 'readSync' ? original(...args) : result
+  }
+  Object.assign(fs, { [name]: watching })
+  syncBuiltinESMExports()
+  onTestFinished(restore)
+  return seen
+}
+
+describe('a log that is being written', () => {
+  test('is read to where it ended when its segment was opened, not into what is written meanwhile', async () => {
+    const directory = temporary()
+    const one = writer(directory, realDisk, 8 * 1024 * 1024)
+    one.open()
+    one.write(heads(100, 'x'.repeat(900)))
+    one.sign(now)
+    const grown = meanwhile(
+      'readSync',
+      (_, into) => (into as Buffer).length === 1024 * 1024,
+      () => {
+        for (let i = 0; i < 11; i++) one.write(heads(100, 'x'.repeat(900)))
+      },
+    )
+    expect(await verify(directory)).toMatchObject({ outcome: 'proven', events: 100 })
+    expect(grown.done).toBe(true)
+    expect(await verify(directory)).toMatchObject({ outcome: 'proven', events: 1_200 })
+    one.close()
+  })
+  test.for(['checkpoint', 'checkpoints.log'])('may sign heads while %s is read', async (name) => {
+    const directory = copy()
+    const one = writer(directory, realDisk, 12_000)
+    one.open()
+    const signing = meanwhile(
+      'readFileSync',
+      (path) => path === join(directory, name),
+      () => {
+        for (let i = 0; i < 3; i++) {
+          one.write(heads(2))
+          one.sign(now)
+        }
+      },
+    )
+    const { outcome, events, why } = await verify(directory)
+    expect({ outcome, events, why }).toEqual({ outcome: 'proven', events: 46, why: undefined })
+    expect(signing.done).toBe(true)
+    one.close()
   })
 })
 

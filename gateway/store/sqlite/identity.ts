@@ -284,6 +284,12 @@ export const oidcRoom = {
       db.prepare("DELETE FROM oidc WHERE model = 'Grant' AND id = ?").run(login)
       return db.prepare('DELETE FROM login WHERE login = ?').run(login).changes === 1
     },
+    hasLogins: (db: DatabaseSync, sub: string): boolean =>
+      db
+        .prepare(
+          "SELECT 1 FROM login WHERE sub = ?1 UNION ALL SELECT 1 FROM oidc WHERE sub = ?1 AND model IN ('Session', 'Grant') LIMIT 1",
+        )
+        .get(sub) !== undefined,
     endLoginsOf(db: DatabaseSync, sub: string): string[] {
       db.prepare('DELETE FROM oidc WHERE sub = ?').run(sub)
       return db
@@ -429,6 +435,9 @@ export class SqliteOidcStore implements OidcStore {
   }
   async endLogin(login: string): Promise<boolean> {
     return this.#thread.call('oidc', 'endLogin', login)
+  }
+  async hasLogins(sub: string): Promise<boolean> {
+    return this.#thread.call('oidc', 'hasLogins', sub)
   }
   async endLoginsOf(sub: string): Promise<readonly string[]> {
     return this.#thread.call('oidc', 'endLoginsOf', sub)

@@ -329,6 +329,14 @@ describe('after the login', () => {
     await expect(api('/api/v1/me')).rejects.toMatchObject({ code: 'login.expired' })
   })
 
+  test('a login that is revoked several times at once ends once', async () => {
+    const credentials = await signIn(house)
+    house.events.length = 0
+    const times = Array.from({ length: 5 }, (_, n) => join(scratch, `at-once-${n}`))
+    await Promise.allSettled(times.map(async (directory) => logout(directory, credentials)))
+    expect(house.events.map(({ code }) => code)).toEqual(['auth.logout'])
+  })
+
   test('signing out is possible while the log is gone; the failure is reported', async () => {
     const credentials = await signIn(house)
     house.breakLog(true)

@@ -670,6 +670,16 @@ describe('back-channel logout', () => {
     expect((await sendToken('forger', token)).status).toBe(200)
     expect(await subjectOf(credentials)).toMatchObject({ code: 'token.revoked' })
   })
+  test('as often as a provider likes: one event for what ended, none where nobody is signed in', async () => {
+    await signIn(byLink, newBrowser())
+    house.events.length = 0
+    const tokens = await Promise.all(Array.from({ length: 5 }, async () => forger.token({})))
+    const answers = await Promise.all(tokens.map(async (token) => sendToken('forger', token)))
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200])
+    expect((await sendToken('forger', await forger.token({}))).status).toBe(200)
+    expect(house.events).toMatchObject([{ code: 'auth.logout', reason: 'backchannel' }])
+    expect(house.events).toHaveLength(1)
+  })
   test('of somebody we never saw: done, nothing to do', async () => {
     const token = await forger.token({ claims: { sub: 'nobody' } })
     const answer = await sendToken('forger', token)

@@ -1,7 +1,7 @@
 /** What is recorded of each kind of process, from a script of bytes; when a session is admitted; what a crash leaves. */
 import { renameSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   compare,
   fileOf,
@@ -11,6 +11,7 @@ import {
   readRecording,
   readTrack,
   type AuditError,
+  type RecordingDisk,
 } from '#audit'
 import { Refusal } from '../../../gateway/problem.ts'
 import { eventually } from '../../audit/fixture.ts'
@@ -247,6 +248,44 @@ describe('admission', () => {
     await eventually(() => log.room.reservedBytes - before < 79 * MiB)
     for (const each of [one, two]) await each.end('client_done')
     expect(log.room.reservedBytes).toBe(before)
+  })
+
+  test('that ends while the disk takes nothing keeps its promise until the disk has taken what it has', async () => {
+    const { log } = place
+    const before = log.room.reservedBytes
+    const taken = Promise.withResolvers<void>()
+    const disk: RecordingDisk = {
+      async open(path) {
+        writeFileSync(path, '')
+        return {
+          async write(piece) {
+            await taken.promise
+            writeFileSync(path, piece, { flag: 'a' })
+          },
+          sync: async () => {},
+          close: async () => {},
+        }
+      },
+      rename: async (from, to) => renameSync(from, to),
+      syncDirectory: async () => {},
+    }
+    const recordings = place.open({ disk, report: ignore })
+    const recording = await recordings.admit(sessionOf('tcp'), ignore)
+    const tap = recording.tap('192.0.2.7')
+    tap.data('in', Buffer.alloc(1000))
+    tap.end()
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const ended = recording.end('client_done')
+    await vi.advanceTimersByTimeAsync(20_000)
+    vi.useRealTimers()
+    expect(await ended).toBeUndefined()
+    expect(log.room.reservedBytes).toBeGreaterThan(before)
+    expect(recordings.writes(recording.id)).toBe(true)
+    taken.resolve()
+    await eventually(() => log.room.reservedBytes === before)
+    expect(recordings.reserved).toBe(0)
+    // Its end is what the next start of the node says.
+    expect(await place.open().recover()).toEqual([recording.id])
   })
 
   test('is refused where the log has no room, and leaves nothing promised', async () => {
