@@ -8,7 +8,7 @@ import type { GateOutcome, ModbusRequest, ModbusVerdict, Rules, Ruling } from '#
 import type { Decision } from '#policy'
 import { refOf, type DecisionRef } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
-import { coveringGrant } from '../grants/elevation.ts'
+import { coveringGrant, inUse } from '../grants/elevation.ts'
 import type { LiveSession, LiveStream } from '../sessions/live.ts'
 import { openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 import type { Tap } from '../recordings/taps.ts'
@@ -128,17 +128,18 @@ class Writes {
 
   /** On what the last decision about the session stood on, at this very moment. */
   rule({ operation, unit, functionCode, spans }: ModbusRequest): Ruled {
-    const { obligations, footing, subject, state } = this.#session
+    const { obligations, footing, subject, state, grant } = this.#session
     const writes = operation === 'write'
     const decisions: Decision[] = []
     if (!writes && !obligations.ot_each) return { ruling: 'pass', decisions }
     if (footing === undefined || state !== 'open' || this.#stream.narrowed !== undefined)
       return { ruling: 'refuse', decisions }
     const { source, observed = null } = this.#stream
+    const grants = inUse(footing.grants, grant)
     // One that reads and writes touches two ranges, and must be allowed both.
     for (const span of spans.length === 0 ? [undefined] : spans) {
       const decision = this.#room.decisions.ask('ot.verb', {
-        ...sessionFacts(subject, source, footing.target, footing.grants, observed),
+        ...sessionFacts(subject, source, footing.target, grants, observed),
         session: openedFacts(this.#session, null),
         ot: {
           protocol: 'modbus',
@@ -162,7 +163,7 @@ class Writes {
   ): Promise<boolean> {
     const { id, subject, device, process, grant, elevation } = this.#session
     const written = spans.at(-1)
-    const by = coveringGrant(elevation.grants, unit, spans)?.statement
+    const by = coveringGrant(inUse(elevation.grants, grant), unit, spans)?.statement
     const event = {
       code: 'ot.write' as const,
       message: `Modbus function ${functionCode} to unit ${unit}, from address ${written?.address ?? 0} on ${written?.quantity ?? 0}`,

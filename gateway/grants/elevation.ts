@@ -33,6 +33,17 @@ export function elevationOf(own: Grant, writes: readonly Grant[], now: number): 
   return { grants, changesAt: Math.min(...changes) }
 }
 
+/**
+ * Of the grants that a session under `own` stands on, those that may let a write pass. One to write that no connection
+ * was opened under does not: its duration would never begin.
+ */
+export function inUse(grants: readonly Grant[], own: string): readonly Grant[] {
+  return grants.filter(
+    ({ statement, first_used_at: used }) =>
+      statement.id === own || statement.ot_level < 2 || used !== null,
+  )
+}
+
 /** The grant to write that names every one of these addresses of a unit, or undefined. */
 export function coveringGrant(
   grants: readonly Grant[],

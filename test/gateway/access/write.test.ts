@@ -437,6 +437,26 @@ describe('what ends it', () => {
     expect(await exchange(again, WRITE)).toBe(WRITE.toString('hex'))
   })
 
+  test('its grant is over: another for the same addresses, approved meanwhile and never used, lets it write nothing', async () => {
+    const at = () => Math.floor(Date.now() / 1000)
+    await reading()
+    const first = await writing({ duration_s: 2, not_after: at() + 60 })
+    const opened = await session()
+    await using client = await Client.dial(node)
+    const line = await client.line(opened)
+    expect(await exchange(line, WRITE)).toBe(WRITE.toString('hex'))
+    const second = await writing({ duration_s: 2, not_after: at() + 60 })
+    await until('the first is over', async () => {
+      const { state } = await vendor.ask<Grant>('GET', `/grants/${first.id}`)
+      return state === 'expired'
+    })
+    expect(await exchange(line, WRITE)).toBe('000200000003018601')
+    expect((await vendor.ask<Grant>('GET', `/grants/${second.id}`)).first_used_at).toBeNull()
+    // A new connection is its first use, and from then on its time runs.
+    expect(await exchange(await client.line(opened), WRITE)).toBe(WRITE.toString('hex'))
+    expect((await vendor.ask<Grant>('GET', `/grants/${second.id}`)).first_used_at).not.toBeNull()
+  })
+
   test('it begins later: a connection opened then may write', async () => {
     await reading()
     const opened = await session()

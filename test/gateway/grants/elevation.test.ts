@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { hashOf, type Statement } from '#approval'
 import { addressFault, writeFault } from '../../../gateway/grants/addresses.ts'
-import { coveringGrant, elevationOf } from '../../../gateway/grants/elevation.ts'
+import { coveringGrant, elevationOf, inUse } from '../../../gateway/grants/elevation.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
 
 const NOW = 10_000
@@ -88,6 +88,12 @@ describe('a grant to write', () => {
   test('adds nothing to itself', () => {
     expect(elevationOf(write('g_w'), [write('g_w')], NOW).grants).toEqual([])
   })
+})
+
+test('a write stands on no grant to write that was never used, on the session’s own it does', () => {
+  const used = write('g_used', {}, { first_used_at: NOW })
+  expect(ids(inUse([own, write('g_new'), used], 'g_own'))).toEqual(['g_own', 'g_used'])
+  expect(ids(inUse([write('g_own')], 'g_own'))).toEqual(['g_own'])
 })
 
 describe('the grant of a write', () => {
