@@ -295,8 +295,9 @@ export class ModbusGate {
     return { toTarget, toClient: this.#ready(), verdicts }
   }
 
-  /** When `tick` has something to do, in the same clock; undefined while nothing waits. */
+  /** When `tick` has something to do, in the same clock; undefined while nothing waits, and after a violation. */
   wakeAt(): number | undefined {
+    if (this.#closed) return undefined
     const times = this.#outstanding
       .filter(({ answer }) => answer === undefined)
       .map(({ since }) => since)

@@ -45,6 +45,7 @@ export function modbusFilter(
   let stopped = false
   const arm = () => {
     clearTimeout(timer)
+    if (stopped) return
     const at = gate.wakeAt()
     if (at === undefined) return
     timer = setTimeout(

@@ -622,6 +622,17 @@ describe('log before act', () => {
     expect([onward, back]).toEqual([[], []])
   })
 
+  test('half a frame is one violation in the log, and no more after the connection is over', () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { appended, filter } = gate()
+    filter.attach(({ cut }) => cut === undefined || filter.stop())
+    filter.fromClient(WRITE.subarray(0, 3))
+    vi.advanceTimersByTime(60_000)
+    expect(appended.map(({ event }) => event.code)).toEqual(['ot.violation'])
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
   test('the client has ended its side: the device hears it after the last write', async () => {
     const { appended, filter, onward, send, told } = gate()
     let ended: number | undefined
