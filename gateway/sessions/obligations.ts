@@ -10,9 +10,11 @@ import { formatOf } from '../recordings/taps.ts'
 export function unsupported(obligations: Obligations, kind: string): string | undefined {
   if (obligations.supervise) return 'supervise'
   if (obligations.notify) return 'notify'
-  // Of what is no Modbus nobody here sees single operations.
-  if (obligations.ot_each && kind !== 'modbus') return 'ot_each'
-  return undefined
+  if (kind === 'modbus') return undefined
+  // Of what is no Modbus nobody here sees single operations, nor the addresses that they touch.
+  if (obligations.ot_each) return 'ot_each'
+  if (obligations.ot_windows.length > 0) return 'ot_windows'
+  return obligations.ot_level > 1 ? 'ot_level' : undefined
 }
 
 /** What a Modbus connection is held to under them. */
