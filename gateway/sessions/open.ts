@@ -64,7 +64,7 @@ function away(island: boolean): Refusal {
 /** One live grant where there is one (the one that ends last); else all, so that policy can say why not. */
 async function candidates(room: SessionRoom, request: OpenRequest): Promise<readonly Grant[]> {
   const now = Math.floor(room.now() / 1000)
-  const all = await room.grants.applicable(request.subject.id, request.device)
+  const all = await room.grants.applicable(request.subject.id, request.device, now)
   const named = all.filter(
     (grant) =>
       grant.statement.processes.includes(request.process) &&
