@@ -44,17 +44,19 @@ export function inUse(grants: readonly Grant[], own: string): readonly Grant[] {
   )
 }
 
-/** The grant to write that names every one of these addresses of a unit, or undefined. */
+/** The grant to write that names every one of these addresses of a unit, of those that were used and are not over at `now`. */
 export function coveringGrant(
   grants: readonly Grant[],
   unit: number,
-  spans: readonly { readonly address: number; readonly quantity: number }[],
+  { address, quantity }: { readonly address: number; readonly quantity: number },
+  now: number,
 ): Grant | undefined {
-  return grants.find(({ statement: { ot_windows: windows = [] } }) =>
-    spans.every(({ address, quantity }) =>
-      windows.some(
+  return grants.find(
+    (grant) =>
+      grant.first_used_at !== null &&
+      now < expiresAt(grant) &&
+      (grant.statement.ot_windows ?? []).some(
         (one) => one.unit === unit && one.from <= address && address + quantity - 1 <= one.to,
       ),
-    ),
   )
 }

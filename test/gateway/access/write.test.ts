@@ -341,6 +341,29 @@ describe('a session', () => {
     expect(await exchange(line, hex('000100000006010300050001'))).toBe('000100000005010302002a')
   })
 
+  test('a grant that names addresses opens nothing that is registered as tcp by now', async () => {
+    await writing()
+    const body = { device: 'press-07', process: 'plc' }
+    onTestFinished(
+      async () =>
+        void (await node.admin.ask(
+          'PUT',
+          '/devices/press-07/processes/plc',
+          expecting(undefined, 'modbus'),
+        )),
+    )
+    await node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting(undefined, 'tcp'))
+    const refused = await vendor.call<Problem>('POST', '/sessions', body)
+    expect([refused.status, refused.body.denials?.[0]?.code]).toEqual([
+      403,
+      'obligation.unsupported',
+    ])
+    expect(refused.body.detail).toContain('ot_windows')
+    // One that names none is as good as before.
+    await reading()
+    await session()
+  })
+
   test('two grants to write: each has its own addresses, and each write names its own grant', async () => {
     await reading()
     const first = await writing()
@@ -475,6 +498,19 @@ describe('what ends it', () => {
     expect((await vendor.ask<Grant>('GET', `/grants/${grant.id}`)).state).toBe('active')
   })
 
+  test('reads under one and writes under another: the event names the one that it writes under', async () => {
+    await reading()
+    await writing()
+    const second = await writing({ ot_windows: [{ unit: 1, from: 100, to: 109 }], duration_s: 500 })
+    const opened = await session()
+    await using client = await Client.dial(node)
+    const line = await client.line(opened)
+    const from = node.size()
+    line.write(hex('00070000000d0117' + '00000001' + '00640001' + '02' + '1234'))
+    const event = await until('it is in the log', () => writes(from)[0])
+    expect(event.text).toContain(`"grant":"${second.id}"`)
+  })
+
   test('approved while a connection is being opened: that one reads, and the next may write', async () => {
     await reading()
     const opened = await session()
@@ -546,7 +582,13 @@ describe('log before act', () => {
     }
     const allow = { allow: true, decision_id: 'd_1', revision: 'r', reasons: [], denials: [] }
     const decisions = { ask: () => allow, recorded: () => Promise.resolve() }
-    const room = { log, decisions, report: () => undefined } as unknown as SessionRoom
+    const clock = { now: 1_000_000 }
+    const room = {
+      log,
+      decisions,
+      now: () => clock.now,
+      report: () => undefined,
+    } as unknown as SessionRoom
     const session = {
       id: 's_1',
       state: 'open',
@@ -570,7 +612,7 @@ describe('log before act', () => {
     const send = (frame: Buffer) => take(filter.fromClient(frame))
     const told = async (count: number) =>
       await until('the log was asked', () => appended.length >= count)
-    return { appended, filter, onward, back, send, session, stream, told }
+    return { appended, clock, filter, onward, back, send, session, stream, told }
   }
   const INSIDE = hex('000300000006010300050001')
   const turn = () => new Promise(setImmediate)
@@ -610,6 +652,23 @@ describe('log before act', () => {
     appended[0]?.resolve()
     await until('an answer', () => back.length === 1)
     expect([onward, back]).toEqual([[], ['00020000000301860a']])
+  })
+
+  test('on disk when the grant is over that let it pass: it goes nowhere', async () => {
+    const { appended, clock, filter, onward, back, send, told, session } = gate()
+    const statement = { id: 'g_w', ot_windows: [WINDOW], not_after: 1010, max_duration_s: 5 }
+    Object.assign(session, { elevation: { grants: [{ statement, first_used_at: 1000 }] } })
+    send(Buffer.concat([WRITE, WRITE]))
+    await told(2)
+    expect(appended[0]?.event).toMatchObject({ grant: 'g_w' })
+    clock.now = 1_004_999
+    appended[0]?.resolve()
+    await until('the first goes on', () => onward.length === 1)
+    filter.fromDevice(WRITE)
+    clock.now = 1_005_000
+    appended[1]?.resolve()
+    await until('an answer', () => back.length === 1)
+    expect([onward.length, back]).toEqual([1, ['00020000000301860a']])
   })
 
   test('on disk after the connection is over: it goes nowhere', async () => {

@@ -97,25 +97,30 @@ test('a write stands on no grant to write that was never used, on the session’
 })
 
 describe('the grant of a write', () => {
+  const used = { first_used_at: NOW - 10 }
   const grants = [
-    write('g_a'),
-    write('g_b', {
-      ot_windows: [
-        { unit: 2, from: 0, to: 9 },
-        { unit: 1, from: 20, to: 29 },
-      ],
-    }),
+    write('g_new'),
+    write('g_over', { max_duration_s: 10 }, used),
+    write('g_a', {}, used),
+    write(
+      'g_b',
+      {
+        ot_windows: [
+          { unit: 2, from: 0, to: 9 },
+          { unit: 1, from: 20, to: 29 },
+        ],
+      },
+      used,
+    ),
   ]
-  const span = (address: number, quantity = 1) => ({ address, quantity })
   test.for([
-    { name: 'the first', unit: 1, spans: [span(0, 10)], by: 'g_a' },
-    { name: 'the second', unit: 1, spans: [span(20, 10)], by: 'g_b' },
-    { name: 'of another unit', unit: 2, spans: [span(3)], by: 'g_b' },
-    { name: 'across an end', unit: 1, spans: [span(5, 6)], by: undefined },
-    { name: 'that reads beside it', unit: 1, spans: [span(20), span(0)], by: undefined },
-    { name: 'nobody’s', unit: 3, spans: [span(0)], by: undefined },
-  ])('$name', ({ unit, spans, by }) => {
-    expect(coveringGrant(grants, unit, spans)?.statement.id).toBe(by)
+    { name: 'the first that was used and is not over', unit: 1, span: [0, 10], by: 'g_a' },
+    { name: 'another', unit: 1, span: [20, 10], by: 'g_b' },
+    { name: 'of another unit', unit: 2, span: [3, 1], by: 'g_b' },
+    { name: 'across an end', unit: 1, span: [5, 6], by: undefined },
+    { name: 'nobody’s', unit: 3, span: [0, 1], by: undefined },
+  ] as const)('$name', ({ unit, span: [address, quantity], by }) => {
+    expect(coveringGrant(grants, unit, { address, quantity }, NOW)?.statement.id).toBe(by)
   })
 })
 
