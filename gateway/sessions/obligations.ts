@@ -1,5 +1,5 @@
 /** What this gateway can hold a session to. */
-import { isWithin, type Rules } from '#ot'
+import { isWithin, type Rules, type Window } from '#ot'
 import type { Decision, Obligations } from '#policy'
 import { formatOf } from '../recordings/taps.ts'
 
@@ -20,6 +20,18 @@ export function unsupported(obligations: Obligations, kind: string): string | un
 /** What a Modbus connection is held to under them. */
 export function rulesOf({ ot_level: level, ot_windows: windows }: Obligations): Rules {
   return { level, windows }
+}
+
+/** Whether any of these addresses may pass the gate. */
+export function reaches(gate: Rules, addresses: readonly Window[]): boolean {
+  let left = addresses
+  for (const list of gate.windows)
+    left = left.flatMap(({ unit, from, to }) =>
+      list
+        .filter((one) => one.unit === unit && one.from <= to && from <= one.to)
+        .map((one) => ({ unit, from: Math.max(from, one.from), to: Math.min(to, one.to) })),
+    )
+  return left.length > 0
 }
 
 /**
