@@ -145,17 +145,22 @@ async function admit(
 ): Promise<LiveSession> {
   const listener = target.presence.listeners.get(request.process) ?? null
   const grant = grants[0]
+  const now = room.now()
+  const firstUse = grant?.first_used_at ?? Math.floor(now / 1000)
+  // It counts from here on, and what does not end before it then adds nothing.
+  const used = grant === undefined ? undefined : { ...grant, first_used_at: firstUse }
   const elevation =
-    grant === undefined
+    used === undefined
       ? NOT_ELEVATED
-      : await findElevation(room, { ...request, kind: target.process.kind }, grant)
+      : await findElevation(room, { ...request, kind: target.process.kind }, used)
+  const base = used !== undefined && elevation.grants.length > 0 ? [used] : grants
   const decision = room.decisions.ask(
     'session.open',
     sessionFacts(
       request.subject,
       request.source,
       target,
-      [...grants, ...elevation.grants],
+      [...base, ...elevation.grants],
       listener,
     ),
   )
@@ -185,8 +190,6 @@ async function admit(
         nextStep: 'end one of them: sallyport sessions lists them',
       }),
     )
-  const now = room.now()
-  const firstUse = grant.first_used_at ?? Math.floor(now / 1000)
   const end = Math.min(
     expiresAt({ ...grant, first_used_at: firstUse }) * 1000,
     decision.obligations.not_after * 1000,

@@ -313,6 +313,31 @@ describe('a session', () => {
     expect(await exchange(await client.line(opened), WRITE)).toBe(WRITE.toString('hex'))
   })
 
+  test('is opened under one to read that will end first: it is not announced as one that writes', async () => {
+    const write = await writing({ duration_s: 700 })
+    const own = await approved(await asked(vendor, { duration_s: 600 }))
+    const body = { device: 'press-07', process: 'plc', grant: own.id }
+    const from = node.size()
+    const opened = await vendor.ask<OpenedSession>('POST', '/sessions', body)
+    open.sessions.push(opened)
+    const start = node.events(from).find(({ code }) => code === 'session.start')
+    expect(start?.text).toContain('"ot_level":1')
+    await using client = await Client.dial(node)
+    expect(await exchange(await client.line(opened), READ)).toContain('0302002a')
+    const kept = await vendor.ask<Grant>('GET', `/grants/${write.id}`)
+    expect(kept.first_used_at).toBeNull()
+    // Nor can one be asked for that could never count.
+    const refused = await vendor.call<Problem>('POST', '/grants', {
+      device: 'press-07',
+      processes: ['plc'],
+      duration_s: 700,
+      reason: 'service',
+      ot_level: 2,
+      ot_windows: [WINDOW],
+    })
+    expect(refused.body.code).toBe('grant.window')
+  })
+
   test('of somebody else gains nothing', async () => {
     await reading()
     await reading(other)

@@ -166,6 +166,17 @@ describe('asked for', () => {
     expect(fault([grant('g_r', { not_after: NOW + 501 })])).toBeUndefined()
     expect(fault([grant('g_r', { processes: ['hmi'], not_after: NOW + 500 })])).toBeUndefined()
   })
+  test.for([
+    { name: 'unused, which ends its duration after the next session begins', used: null, at: 0 },
+    { name: 'used, which ends it from then', used: NOW - 100, at: -100 },
+    { name: 'that begins later', used: null, at: 300, more: { not_before: NOW + 300 } },
+  ])('until after the duration of one that is $name', ({ used, at, more = {} }) => {
+    const held = (s: number) => [
+      grant('g_r', { max_duration_s: s, ...more }, { first_used_at: used }),
+    ]
+    expect(fault(held(500 - at))).toBe('grant.window')
+    expect(fault(held(501 - at))).toBeUndefined()
+  })
   test('a fifth', () => {
     const held = ['a', 'b', 'c', 'd'].map((id) => write(`g_${id}`, {}, { state: 'requested' }))
     expect(fault([own, ...held.slice(1)])).toBeUndefined()
