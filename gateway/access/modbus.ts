@@ -143,6 +143,9 @@ class Writes {
     if (!writes && !obligations.ot_each) return { ruling: 'pass', ...untouched }
     if (footing === undefined || state !== 'open' || this.#stream.narrowed !== undefined)
       return { ruling: 'refuse', ...untouched }
+    // Policy is not asked about what could not be written down as fast as it comes.
+    if (writes && !this.#session.writes.take(performance.now()))
+      return { ruling: 'busy', ...untouched }
     const decisions: Decision[] = []
     const now = Math.floor(this.#room.now() / 1000)
     let by: Grant | undefined

@@ -20,6 +20,7 @@ import { modbusFilter } from '../../../gateway/access/modbus.ts'
 import type { Filtered } from '../../../gateway/access/splice.ts'
 import { Decisions } from '../../../gateway/decisions.ts'
 import type { LiveSession, LiveStream } from '../../../gateway/sessions/live.ts'
+import { Allowance } from '../../../gateway/sessions/pace.ts'
 import type { SessionRoom } from '../../../gateway/sessions/room.ts'
 import {
   openSession,
@@ -623,6 +624,7 @@ describe('log before act', () => {
       elevation: { grants: [] },
       decisions: [],
       denials: 0,
+      writes: new Allowance(50, 3, performance.now()),
     } as unknown as LiveSession
     const stream = { source: { ip: null, tls: null }, observed: null } as unknown as LiveStream
     const filter = modbusFilter(room, session, stream, { level: 2, windows: [[WINDOW]] })
@@ -694,6 +696,24 @@ describe('log before act', () => {
     appended[1]?.resolve()
     await until('an answer', () => back.length === 1)
     expect([onward.length, back]).toEqual([1, ['00020000000301860a']])
+  })
+
+  test('more than a session may write: answered 06, refused and counted, and policy is not asked', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { appended, filter, onward, send, told, session } = gate()
+    send(Buffer.concat([WRITE, WRITE, WRITE, WRITE]))
+    await told(3)
+    const codes = () => appended.map(({ event }) => event.code)
+    expect(codes()).toEqual(['ot.write', 'ot.write', 'ot.write'])
+    for (const { resolve } of appended) resolve()
+    await until('the first three go on', () => onward.length === 3)
+    expect([codes().at(-1), session.denials]).toEqual(['ot.deny', 1])
+    const answers = [1, 2, 3].flatMap(() => filter.fromDevice(WRITE).onward)
+    expect(answers.map((one) => Buffer.from(one).toString('hex')).at(-1)).toBe('000200000003018606')
+    vi.advanceTimersByTime(20)
+    send(Buffer.concat([WRITE, WRITE]))
+    expect(codes().filter((code) => code === 'ot.write')).toHaveLength(4)
   })
 
   test('on disk after the connection is over: it goes nowhere', async () => {
