@@ -19,7 +19,7 @@ export interface ModbusOptions extends Rules {
   readonly windows: ReadonlyArray<readonly Window[]>
   /**
    * Asked of each well-formed request that the rules let pass, at once and in order. `hold`: it goes on, and what comes
-   * behind it, when `settle` says so. Absent: every one passes.
+   * behind it, when `settle` says so. `busy`: it is answered 06, to be sent again later. Absent: every one passes.
    */
   readonly rule?: (request: ModbusRequest) => Ruling
 }
@@ -35,7 +35,7 @@ export interface ModbusRequest {
   readonly spans: readonly Span[]
 }
 
-export type Ruling = 'pass' | 'hold' | 'refuse'
+export type Ruling = 'pass' | 'hold' | 'refuse' | 'busy'
 
 /** What was asked, and whether it passed. */
 export interface ModbusVerdict {
@@ -216,6 +216,7 @@ export class ModbusGate {
         ? this.#rules.rule?.({ number, operation, unit, functionCode, spans })
         : undefined
     if (ruling === 'refuse') exception = ILLEGAL_FUNCTION
+    if (ruling === 'busy') exception = SERVER_BUSY
     const request = { tid, unit, functionCode }
     const one: Outstanding = {
       ...request,
@@ -295,8 +296,9 @@ export class ModbusGate {
     return { toTarget, toClient: this.#ready(), verdicts }
   }
 
-  /** When `tick` has something to do, in the same clock; undefined while nothing waits. */
+  /** When `tick` has something to do, in the same clock; undefined while nothing waits, and after a violation. */
   wakeAt(): number | undefined {
+    if (this.#closed) return undefined
     const times = this.#outstanding
       .filter(({ answer }) => answer === undefined)
       .map(({ since }) => since)

@@ -8,7 +8,8 @@ import type { GateOutcome, ModbusRequest, ModbusVerdict, Rules, Ruling } from '#
 import type { Decision } from '#policy'
 import { refOf, type DecisionRef } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
-import { coveringGrant } from '../grants/elevation.ts'
+import { coveringGrant, inUse } from '../grants/elevation.ts'
+import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { LiveSession, LiveStream } from '../sessions/live.ts'
 import { openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 import type { Tap } from '../recordings/taps.ts'
@@ -17,7 +18,7 @@ import type { Filter, Filtered } from './splice.ts'
 /** The first refusal is an event at once; those after it are counted, one event a second. */
 const COUNT_MS = 1000
 
-type Room = Pick<SessionRoom, 'log' | 'decisions' | 'report'>
+type Room = Pick<SessionRoom, 'log' | 'decisions' | 'now' | 'report'>
 
 /** The filter of one connection, which `rules` were agreed for with the agent. */
 export function modbusFilter(
@@ -32,11 +33,13 @@ export function modbusFilter(
   const gate = new ModbusGate({
     ...rules,
     rule: (request) => {
-      const { ruling, denied, decisions } = writes.rule(request)
-      if (denied !== undefined) refusals.explain(request.number, denied)
-      if (ruling === 'hold')
-        void writes.record(request, decisions).then((passes) => settle(request.number, passes))
-      return ruling
+      const ruled = writes.rule(request)
+      if (ruled.denied !== undefined) refusals.explain(request.number, ruled.denied)
+      if (ruled.ruling === 'hold')
+        void writes
+          .record(request, ruled)
+          .then((recorded) => settle(request.number, recorded && room.now() < ruled.until))
+      return ruled.ruling
     },
   })
   let act: ((made: Filtered) => void) | undefined
@@ -45,6 +48,7 @@ export function modbusFilter(
   let stopped = false
   const arm = () => {
     clearTimeout(timer)
+    if (stopped) return
     const at = gate.wakeAt()
     if (at === undefined) return
     timer = setTimeout(
@@ -73,10 +77,10 @@ export function modbusFilter(
     passed = undefined
     done()
   }
-  /** A write is in the log, or cannot be. Withdrawn meanwhile, it goes nowhere. */
-  const settle = (number: number, recorded: boolean) => {
+  /** A write is in the log and in time, or is not. Withdrawn meanwhile, it goes nowhere. */
+  const settle = (number: number, fine: boolean) => {
     if (stopped) return
-    const passes = recorded && session.state === 'open' && stream.narrowed === undefined
+    const passes = fine && session.state === 'open' && stream.narrowed === undefined
     act?.(tell(gate.settle(number, passes, performance.now()), 'client'))
     arm()
     leave()
@@ -112,7 +116,13 @@ interface Ruled {
   readonly ruling: Ruling
   readonly decisions: readonly Decision[]
   readonly denied?: Decision
+  /** Of a write: the grant that names what is written. */
+  readonly by?: Grant | undefined
+  /** Of a write: when the first of the grants that let it pass is over, in epoch milliseconds. */
+  readonly until: number
 }
+
+const untouched = { decisions: [], until: Infinity } as const
 
 /** Operations that policy decides one by one: every write, and under `ot_each` every other. */
 class Writes {
@@ -128,17 +138,24 @@ class Writes {
 
   /** On what the last decision about the session stood on, at this very moment. */
   rule({ operation, unit, functionCode, spans }: ModbusRequest): Ruled {
-    const { obligations, footing, subject, state } = this.#session
+    const { obligations, footing, subject, state, grant, elevation } = this.#session
     const writes = operation === 'write'
-    const decisions: Decision[] = []
-    if (!writes && !obligations.ot_each) return { ruling: 'pass', decisions }
+    if (!writes && !obligations.ot_each) return { ruling: 'pass', ...untouched }
     if (footing === undefined || state !== 'open' || this.#stream.narrowed !== undefined)
-      return { ruling: 'refuse', decisions }
+      return { ruling: 'refuse', ...untouched }
+    // Policy is not asked about what could not be written down as fast as it comes.
+    if (writes && !this.#session.writes.take(performance.now()))
+      return { ruling: 'busy', ...untouched }
+    const decisions: Decision[] = []
+    const now = Math.floor(this.#room.now() / 1000)
+    let by: Grant | undefined
+    let until = Infinity
     const { source, observed = null } = this.#stream
+    const grants = inUse(footing.grants, grant)
     // One that reads and writes touches two ranges, and must be allowed both.
     for (const span of spans.length === 0 ? [undefined] : spans) {
       const decision = this.#room.decisions.ask('ot.verb', {
-        ...sessionFacts(subject, source, footing.target, footing.grants, observed),
+        ...sessionFacts(subject, source, footing.target, grants, observed),
         session: openedFacts(this.#session, null),
         ot: {
           protocol: 'modbus',
@@ -149,20 +166,23 @@ class Writes {
           count: span?.quantity ?? null,
         },
       })
-      if (!decision.allow) return { ruling: 'refuse', decisions, denied: decision }
+      if (!decision.allow) return { ruling: 'refuse', ...untouched, denied: decision }
       decisions.push(decision)
+      // What is written comes last.
+      by = span && coveringGrant(elevation.grants, unit, span, now)
+      if (by !== undefined) until = Math.min(until, expiresAt(by) * 1000)
     }
-    return { ruling: writes ? 'hold' : 'pass', decisions }
+    return { ruling: writes ? 'hold' : 'pass', decisions, by, until }
   }
 
   /** Whether the write is on disk with the decision that allowed it. Never rejects. */
   async record(
     { unit, functionCode, spans }: ModbusRequest,
-    decisions: readonly Decision[],
+    { decisions, by: covering }: Ruled,
   ): Promise<boolean> {
-    const { id, subject, device, process, grant, elevation } = this.#session
+    const { id, subject, device, process, grant } = this.#session
     const written = spans.at(-1)
-    const by = coveringGrant(elevation.grants, unit, spans)?.statement
+    const by = covering?.statement
     const event = {
       code: 'ot.write' as const,
       message: `Modbus function ${functionCode} to unit ${unit}, from address ${written?.address ?? 0} on ${written?.quantity ?? 0}`,

@@ -4,7 +4,7 @@
  */
 import { areWindows, type Statement } from '#approval'
 import { Refusal } from '../problem.ts'
-import { expiresAt, shownState, type Grant } from './grant.ts'
+import { shownState, type Grant } from './grant.ts'
 import { MOST_WRITES } from './store.ts'
 
 /** Why these addresses are none that can be asked for, or undefined. */
@@ -55,7 +55,10 @@ export function writeFault(
       nextStep: 'give one back that you no longer need: sallyport done GRANT',
     })
   const adds = open.filter((grant) => grant.statement.ot_level < 2 && grant.state !== 'requested')
-  const last = Math.max(...adds.map(expiresAt))
+  // One that is still unused ends its duration after the next session begins, which may be now.
+  const ends = ({ statement: one, first_used_at: used }: Grant) =>
+    Math.min(one.not_after, (used ?? Math.max(now, one.not_before)) + one.max_duration_s)
+  const last = Math.max(...adds.map(ends))
   if (adds.length === 0 || statement.not_after < last) return undefined
   return new Refusal(
     'grant.window',

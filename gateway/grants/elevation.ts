@@ -33,17 +33,30 @@ export function elevationOf(own: Grant, writes: readonly Grant[], now: number): 
   return { grants, changesAt: Math.min(...changes) }
 }
 
-/** The grant to write that names every one of these addresses of a unit, or undefined. */
+/**
+ * Of the grants that a session under `own` stands on, those that may let a write pass. One to write that no connection
+ * was opened under does not: its duration would never begin.
+ */
+export function inUse(grants: readonly Grant[], own: string): readonly Grant[] {
+  return grants.filter(
+    ({ statement, first_used_at: used }) =>
+      statement.id === own || statement.ot_level < 2 || used !== null,
+  )
+}
+
+/** The grant to write that names every one of these addresses of a unit, of those that were used and are not over at `now`. */
 export function coveringGrant(
   grants: readonly Grant[],
   unit: number,
-  spans: readonly { readonly address: number; readonly quantity: number }[],
+  { address, quantity }: { readonly address: number; readonly quantity: number },
+  now: number,
 ): Grant | undefined {
-  return grants.find(({ statement: { ot_windows: windows = [] } }) =>
-    spans.every(({ address, quantity }) =>
-      windows.some(
+  return grants.find(
+    (grant) =>
+      grant.first_used_at !== null &&
+      now < expiresAt(grant) &&
+      (grant.statement.ot_windows ?? []).some(
         (one) => one.unit === unit && one.from <= address && address + quantity - 1 <= one.to,
       ),
-    ),
   )
 }

@@ -187,8 +187,9 @@ async function withinReach(
     })
   if (statement.ot_level < 2) return undefined
   const [device = ''] = statement.devices
-  const held = await room.store.applicable(statement.requester, device)
-  return writeFault(statement, held, longest, Math.floor(room.now() / 1000))
+  const now = Math.floor(room.now() / 1000)
+  const held = await room.store.applicable(statement.requester, device, now)
+  return writeFault(statement, held, longest, now)
 }
 
 /** The statement as events carry it. */

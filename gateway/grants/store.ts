@@ -10,8 +10,11 @@ export interface GrantStore {
   find(id: string): Promise<Grant | undefined>
   /** Newest first. */
   list(filter: { readonly requester?: string; readonly limit: number }): Promise<readonly Grant[]>
-  /** The grants of one requester that name one device and have not ended, at most 32, newest first. */
-  applicable(requester: string, device: string): Promise<readonly Grant[]>
+  /**
+   * The grants of one requester that name one device, at most 32: first those that may be used at `now` (epoch
+   * seconds), then the others that nobody ended, then the ended; of each the newest first.
+   */
+  applicable(requester: string, device: string, now: number): Promise<readonly Grant[]>
   /**
    * Grants of level 2 that one requester may use at one process of a device, now or from their `not_before` on, at most
    * `MOST_WRITES`, those first that end last. `now` is epoch seconds.

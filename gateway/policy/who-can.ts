@@ -88,7 +88,7 @@ async function held(
   at: { readonly device: string; readonly process: string },
   now: number,
 ): Promise<readonly Grant[]> {
-  const all = await room.grants.applicable(subject.id, at.device)
+  const all = await room.grants.applicable(subject.id, at.device, Math.floor(now / 1000))
   const named = all.filter(({ statement }) => statement.processes.includes(at.process))
   return named.toSorted((a, b) => rank(b, now) - rank(a, now)).slice(0, 1)
 }

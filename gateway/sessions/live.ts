@@ -11,9 +11,13 @@ import type { SessionRecording } from '../recordings/recordings.ts'
 import { NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
 import { Flow } from './flow.ts'
-import { Pace } from './pace.ts'
+import { Allowance, Pace } from './pace.ts'
 import type { Target } from './room.ts'
 import { step, type SessionEvent, type SessionState } from './state.ts'
+
+/** So many writes a session makes a second, and at once: each is an event on disk and a decision before it goes. */
+const WRITES_PER_S = 50
+const WRITES_AT_ONCE = 100
 
 /** One connection of a session, as whoever carries it lets it be ended. */
 export interface Carrier {
@@ -127,6 +131,8 @@ export class LiveSession {
   presence: Presence
   /** The rate of the whole session, whatever carries it. */
   readonly pace: { readonly in: Pace; readonly out: Pace }
+  /** Its writes to a controller, whatever carries them. */
+  readonly writes = new Allowance(WRITES_PER_S, WRITES_AT_ONCE, performance.now())
   /** Room on the disk for what it will write, given back when its end is there. */
   room: { release(): void } = { release: () => undefined }
   /** Settles when its start is durable, or has failed to be. */

@@ -1,5 +1,5 @@
 /** What this gateway can hold a session to. */
-import { isWithin, type Rules } from '#ot'
+import { isWithin, type Rules, type Window } from '#ot'
 import type { Decision, Obligations } from '#policy'
 import { formatOf } from '../recordings/taps.ts'
 
@@ -17,14 +17,28 @@ interface Open {
  */
 export function unsupported(obligations: Obligations, kind: string): string | undefined {
   if (obligations.supervise) return 'supervise'
-  // Of what is no Modbus nobody here sees single operations.
-  if (obligations.ot_each && kind !== 'modbus') return 'ot_each'
-  return undefined
+  if (kind === 'modbus') return undefined
+  // Of what is no Modbus nobody here sees single operations, nor the addresses that they touch.
+  if (obligations.ot_each) return 'ot_each'
+  if (obligations.ot_windows.length > 0) return 'ot_windows'
+  return obligations.ot_level > 1 ? 'ot_level' : undefined
 }
 
 /** What a Modbus connection is held to under them. */
 export function rulesOf({ ot_level: level, ot_windows: windows }: Obligations): Rules {
   return { level, windows }
+}
+
+/** Whether any of these addresses may pass the gate. */
+export function reaches(gate: Rules, addresses: readonly Window[]): boolean {
+  let left = addresses
+  for (const list of gate.windows)
+    left = left.flatMap(({ unit, from, to }) =>
+      list
+        .filter((one) => one.unit === unit && one.from <= to && from <= one.to)
+        .map((one) => ({ unit, from: Math.max(from, one.from), to: Math.min(to, one.to) })),
+    )
+  return left.length > 0
 }
 
 /**

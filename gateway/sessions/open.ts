@@ -65,7 +65,7 @@ function away(island: boolean): Refusal {
 /** One live grant where there is one (the one that ends last); else all, so that policy can say why not. */
 async function candidates(room: SessionRoom, request: OpenRequest): Promise<readonly Grant[]> {
   const now = Math.floor(room.now() / 1000)
-  const all = await room.grants.applicable(request.subject.id, request.device)
+  const all = await room.grants.applicable(request.subject.id, request.device, now)
   const named = all.filter(
     (grant) =>
       grant.statement.processes.includes(request.process) &&
@@ -157,19 +157,18 @@ async function admit(
 ): Promise<LiveSession> {
   const listener = target.presence.listeners.get(request.process) ?? null
   const grant = grants[0]
+  const now = room.now()
+  const firstUse = grant?.first_used_at ?? Math.floor(now / 1000)
+  // It counts from here on, and what does not end before it then adds nothing.
+  const used = grant === undefined ? undefined : { ...grant, first_used_at: firstUse }
   const elevation =
-    grant === undefined
+    used === undefined
       ? NOT_ELEVATED
-      : await findElevation(room, { ...request, kind: target.process.kind }, grant)
+      : await findElevation(room, { ...request, kind: target.process.kind }, used)
+  const base = used !== undefined && elevation.grants.length > 0 ? [used] : grants
   const decision = room.decisions.ask(
     'session.open',
-    sessionFacts(
-      request.subject,
-      request.source,
-      target,
-      [...grants, ...elevation.grants],
-      listener,
-    ),
+    sessionFacts(request.subject, request.source, target, [...base, ...elevation.grants], listener),
   )
   if (!decision.allow) throw await refused(room, request, toRefusal(decision))
   if (grant === undefined || usable([grant], Math.floor(room.now() / 1000)) === undefined)
@@ -198,8 +197,6 @@ async function admit(
         nextStep: 'end one of them: sallyport sessions lists them',
       }),
     )
-  const now = room.now()
-  const firstUse = grant.first_used_at ?? Math.floor(now / 1000)
   const end = Math.min(
     expiresAt({ ...grant, first_used_at: firstUse }) * 1000,
     decision.obligations.not_after * 1000,

@@ -1,3 +1,28 @@
+/** So many at once, and so many a second: a pure token bucket of whole things. */
+export class Allowance {
+  readonly #perMs: number
+  readonly #burst: number
+  #left: number
+  #at: number
+
+  /** `now` is monotonic milliseconds, here and in `take`. */
+  constructor(perSecond: number, burst: number, now: number) {
+    this.#perMs = perSecond / 1000
+    this.#burst = burst
+    this.#left = burst
+    this.#at = now
+  }
+
+  /** Whether one more fits now; then it is taken. */
+  take(now: number): boolean {
+    this.#left = Math.min(this.#burst, this.#left + (now - this.#at) * this.#perMs)
+    this.#at = now
+    if (this.#left < 1) return false
+    this.#left--
+    return true
+  }
+}
+
 /** A byte rate as a pure token bucket: how long to wait before the next bytes are asked for. */
 export class Pace {
   readonly #bytesPerMs: number

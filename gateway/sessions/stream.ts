@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
-import type { Rules } from '#ot'
+import { isWithin, type Rules } from '#ot'
 import { refOf, toRefusal } from '../decisions.ts'
 import { streamKindOf } from '../devices/device.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -14,7 +14,7 @@ import { expiresAt, type Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
-import { isHeld, rulesOf, unheld } from './obligations.ts'
+import { isHeld, reaches, rulesOf, unheld } from './obligations.ts'
 import { signedOpening } from './open.ts'
 import type { Terminal } from './terminal.ts'
 import {
@@ -69,7 +69,7 @@ export async function openStream(
     const target = await findTarget(room, session.device, session.process)
     if (target === undefined)
       throw new Refusal('target.unknown', 'the process is no longer registered')
-    const stream = await dial(room, session, { target, terminal, gate: entry.gate })
+    const stream = await reach(room, session, entry, { target, terminal })
     try {
       const said = saidBy(stream)
       const { observed } = said
@@ -103,16 +103,19 @@ const MAX_METADATA_BYTES = 4096
  * With what the approvers signed, which only devices in two-key mode read: of the signatures, one a person, as many as
  * there is room for, the shortest first, so that they are of the most people. Where not one fits the device will say so.
  */
-export function openMetadata(facts: object, signed: LiveSession['signed']): Uint8Array {
-  if (signed === null) return encode(facts)
+export function openMetadata(
+  facts: object,
+  signed: LiveSession['signed'],
+): { readonly metadata: Uint8Array; readonly tooLong: boolean } {
+  if (signed === null) return { metadata: encode(facts), tooLong: false }
   const length = (assertion: object) => JSON.stringify(assertion).length
   const assertions = signed.assertions.toSorted((one, other) => length(one) - length(other))
   for (let count = assertions.length; count > 0; count--) {
     const grant = { ...signed, assertions: assertions.slice(0, count) }
-    const whole = encode({ ...facts, grant })
-    if (whole.length <= MAX_METADATA_BYTES) return whole
+    const metadata = encode({ ...facts, grant })
+    if (metadata.length <= MAX_METADATA_BYTES) return { metadata, tooLong: false }
   }
-  return encode({ ...facts, grant: 'too_long' })
+  return { metadata: encode({ ...facts, grant: 'too_long' }), tooLong: true }
 }
 
 /** What a new connection is held to; undefined where nobody judges what passes. */
@@ -120,17 +123,31 @@ function gateOf({ kind, obligations, elevation }: LiveSession): Rules | undefine
   if (kind !== 'modbus') return undefined
   const rules = rulesOf(obligations)
   const [write, ...others] = elevation.grants
-  const addresses = write?.statement.ot_windows
   // A device that wants to see it signed is shown one grant, so what that one names is all it may let through.
   const alone = write === undefined || others.length === 0 || signedOpening(write) === null
-  if (rules.level < 2 || alone || addresses === undefined) return rules
-  return { level: rules.level, windows: [...rules.windows, addresses] }
+  return rules.level < 2 || alone ? rules : heldTo(rules, write)
 }
 
-interface Dialling {
+function heldTo({ level, windows }: Rules, { statement: { ot_windows: addresses } }: Grant): Rules {
+  return { level, windows: addresses === undefined ? windows : narrowedTo(windows, addresses) }
+}
+
+/** With one more list that must hold, in place of those that say nothing beside it: there is little room in an OPEN. */
+function narrowedTo(windows: Rules['windows'], addresses: Rules['windows'][number]) {
+  const own = { level: 1, windows: [addresses] }
+  const kept = windows.filter((list) => !isWithin(own, { level: 1, windows: [list] }))
+  return [...kept, addresses]
+}
+
+/** What a connection is opened with: what it is held to, and what the device is shown of it. */
+interface Way {
+  readonly gate: Rules | undefined
+  readonly signed: SignedOpening | null
+}
+
+interface Dialling extends Way {
   readonly target: Target
   readonly terminal: Terminal | undefined
-  readonly gate: Rules | undefined
 }
 
 /** What the device must see signed: of a connection that may write, the grant to write and not the one to read. */
@@ -141,6 +158,52 @@ function signedFor(session: LiveSession, gate: Rules | undefined): SignedOpening
     : session.signed
 }
 
+const UNSIGNED = 'approvers.missing'
+
+/**
+ * Opens on the device. One that lets nobody in without signatures says so of a grant to write that has none; it is then
+ * asked once more, under what was signed.
+ */
+async function reach(
+  room: SessionRoom,
+  session: LiveSession,
+  entry: LiveStream,
+  to: Pick<Dialling, 'target' | 'terminal'>,
+): Promise<TunnelStream> {
+  const signed = signedFor(session, entry.gate)
+  try {
+    return await dial(room, session, { ...to, gate: entry.gate, signed })
+  } catch (error) {
+    const missing = error instanceof Refusal && error.denials.some(({ code }) => code === UNSIGNED)
+    const way = missing && signed === null ? otherWay(room, session, entry, to.target) : undefined
+    if (way === undefined) throw error
+    entry.gate = way.gate
+    return await dial(room, session, { ...to, ...way })
+  }
+}
+
+/** To write under the first grant that was signed; else to read, under the session's own if that was. */
+function otherWay(
+  room: SessionRoom,
+  session: LiveSession,
+  { gate, source }: LiveStream,
+  target: Target,
+): Way | undefined {
+  const { elevation, footing, obligations, signed, subject } = session
+  if (gate === undefined || gate.level < 2) return undefined
+  const write = elevation.grants.find((grant) => signedOpening(grant) !== null)
+  if (write !== undefined)
+    return { gate: heldTo(rulesOf(obligations), write), signed: signedOpening(write) }
+  const own = footing?.grants.find(({ statement }) => statement.id === session.grant)
+  if (signed === null || own === undefined) return undefined
+  const observed = session.seen(target.presence?.listeners)
+  const decision = room.decisions.ask('session.reevaluate', {
+    ...sessionFacts(subject, source, target, [own], observed),
+    session: openedFacts(session, 'grant'),
+  })
+  return decision.allow ? { gate: rulesOf(decision.obligations), signed } : undefined
+}
+
 const narrowed = () =>
   new Refusal('grant.narrowed', 'what the session may do became less while it was connecting', {
     nextStep: 'connect again',
@@ -149,7 +212,7 @@ const narrowed = () =>
 async function dial(
   room: SessionRoom,
   session: LiveSession,
-  { target, terminal, gate }: Dialling,
+  { target, terminal, gate, signed }: Dialling,
 ): Promise<TunnelStream> {
   if (target.presence === undefined)
     throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
@@ -170,7 +233,7 @@ async function dial(
   }
   const kind = streamKindOf(session.kind)
   const { max_duration_s: _duration, not_after: _end, ...obligations } = session.obligations
-  const metadata = openMetadata(
+  const { metadata, tooLong } = openMetadata(
     {
       v: 1,
       session: session.id,
@@ -182,27 +245,29 @@ async function dial(
       ...(terminal === undefined || kind !== 'spawn' ? {} : { terminal }),
       obligations: gate === undefined ? obligations : { ...obligations, ...obligedBy(gate) },
     },
-    signedFor(session, gate),
+    signed,
   )
-  if (metadata.length > MAX_METADATA_BYTES)
-    throw new Refusal(
-      'session.limit',
-      'your grants name more addresses than one connection holds',
-      {
-        nextStep: 'give back a grant to write that you no longer need: sallyport done GRANT',
-      },
-    )
+  if (metadata.length > MAX_METADATA_BYTES) throw tooMany()
   try {
     return await target.presence.tunnel.open(kind, metadata, {
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
     })
   } catch (error) {
-    if (error instanceof TunnelRefused) throw targetRefused(error)
+    // Where not one signature fitted, a device that wants none takes the connection all the same.
+    if (error instanceof TunnelRefused)
+      throw tooLong && error.code === UNSIGNED && (gate?.level ?? 0) > 1
+        ? tooMany()
+        : targetRefused(error)
     if (error instanceof TunnelClosed)
       throw new Refusal('device.offline', 'the tunnel of the device ended', { cause: error })
     throw error
   }
 }
+
+const tooMany = () =>
+  new Refusal('session.limit', 'your grants name more addresses than one connection holds', {
+    nextStep: 'give back a grant to write that you no longer need: sallyport done GRANT',
+  })
 
 const obligedBy = ({ level, windows }: Rules) => ({ ot_level: level, ot_windows: windows })
 
@@ -335,7 +400,7 @@ async function decide(
         record_sha256: digest(seen),
       },
     })
-    if (gate !== undefined && gate.level > 1) await useWrites(room, session)
+    if (gate !== undefined && gate.level > 1) await useWrites(room, session, gate)
     return
   }
   const refusal = toRefusal(decision)
@@ -371,9 +436,12 @@ async function decide(
 }
 
 /** The first connection that may write is the first use of every grant that lets it, recorded before it carries a byte. */
-async function useWrites(room: SessionRoom, session: LiveSession): Promise<void> {
+async function useWrites(room: SessionRoom, session: LiveSession, gate: Rules): Promise<void> {
   const { elevation, footing } = session
-  const unused = elevation.grants.filter((grant) => grant.first_used_at === null)
+  const unused = elevation.grants.filter(
+    ({ first_used_at: used, statement: { ot_windows: addresses = [] } }) =>
+      used === null && reaches(gate, addresses),
+  )
   if (unused.length === 0 || footing === undefined) return
   const used = new Map<string, Grant>()
   for (const grant of unused) {

@@ -105,7 +105,7 @@ test('the most people that may be asked for do fit into an OPEN, and no more may
   expect(of(5)).toContain('can never be met')
   const four = of(4)
   if (typeof four === 'string') throw new Error(four)
-  const metadata = openMetadata({ process: 'plc' }, { statement, assertions: signed(keys) })
+  const { metadata } = openMetadata({ process: 'plc' }, { statement, assertions: signed(keys) })
   expect(metadata.length).toBeLessThanOrEqual(4096)
   const { grant } = JSON.parse(new TextDecoder().decode(metadata)) as { grant: unknown }
   expect(checkOpening(four, { process: 'plc', otLevel: 1, now: NOW, grant })).toMatchObject({

@@ -81,6 +81,8 @@ test('a reply that never ends is waited for as long as a request', () => {
   expect(join(gate.tick(5000).toClient)).toBe(join([frame(7, 1, hex('830b'))]))
   expect(gate.wakeAt()).toBe(5010)
   expect(gate.tick(5010).violation?.code).toBe('modbus.violation')
+  // What is over waits for nothing: whoever asks would be told the same for ever.
+  expect(gate.wakeAt()).toBeUndefined()
 })
 
 describe('what is not Modbus ends the connection', () => {

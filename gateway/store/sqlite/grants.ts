@@ -65,14 +65,17 @@ function collect(db: DatabaseSync, rows: readonly Row[]): Grant[] {
 
 type Writes = Parameters<GrantStore['writes']>[0]
 
+/** Approved, and its time is not over: of two instants that are the same. */
+const USABLE = `g.state IN ('approved', 'active')
+    AND g.statement ->> '$.not_after' > ?
+    AND (g.first_used_at IS NULL OR g.first_used_at + (g.statement ->> '$.max_duration_s') > ?)`
+
 /** By the partial index, whose own words these are. */
 export const WRITES = `
   SELECT g.* FROM access_grant g JOIN grant_device d ON d.grant_id = g.id
   WHERE g.ended_at IS NULL AND g.statement ->> '$.ot_level' = 2 AND g.requester = ? AND d.device = ?
     AND EXISTS (SELECT 1 FROM json_each(g.statement, '$.processes') p WHERE p.value = ?)
-    AND g.state IN ('approved', 'active')
-    AND g.statement ->> '$.not_after' > ?
-    AND (g.first_used_at IS NULL OR g.first_used_at + (g.statement ->> '$.max_duration_s') > ?)
+    AND ${USABLE}
   ORDER BY g.statement ->> '$.not_after' DESC, g.id DESC LIMIT ${MOST_WRITES}`
 
 export const grantsRoom = {
@@ -134,15 +137,16 @@ export const grantsRoom = {
               .all(filter.requester, filter.limit)
       return collect(db, rows)
     },
-    applicable(db: DatabaseSync, of: { requester: string; device: string }): Grant[] {
-      // Ended grants come last: they explain a denial, and never crowd out a live one.
+    applicable(db: DatabaseSync, of: { requester: string; device: string; now: number }): Grant[] {
+      // What has ended, or was left to run out, comes later: it explains a denial, and never crowds out a live one.
       const rows = db
         .prepare(
           `SELECT g.* FROM access_grant g JOIN grant_device d ON d.grant_id = g.id
            WHERE d.device = ? AND g.requester = ?
-           ORDER BY g.ended_at IS NOT NULL, g.created_at DESC, g.id DESC LIMIT 32`,
+           ORDER BY g.ended_at IS NOT NULL, NOT (${USABLE}),
+             g.statement ->> '$.not_before' > ?, g.created_at DESC, g.id DESC LIMIT 32`,
         )
-        .all(of.device, of.requester)
+        .all(of.device, of.requester, of.now, of.now, of.now)
       return collect(db, rows)
     },
     writes(db: DatabaseSync, of: Writes): Grant[] {
@@ -206,8 +210,8 @@ export class SqliteGrantStore implements GrantStore {
   list(filter: { readonly requester?: string; readonly limit: number }): Promise<readonly Grant[]> {
     return this.#thread.call('grants', 'list', filter)
   }
-  applicable(requester: string, device: string): Promise<readonly Grant[]> {
-    return this.#thread.call('grants', 'applicable', { requester, device })
+  applicable(requester: string, device: string, now: number): Promise<readonly Grant[]> {
+    return this.#thread.call('grants', 'applicable', { requester, device, now })
   }
   writes(of: Writes): Promise<readonly Grant[]> {
     return this.#thread.call('grants', 'writes', of)

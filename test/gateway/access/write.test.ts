@@ -20,6 +20,7 @@ import { modbusFilter } from '../../../gateway/access/modbus.ts'
 import type { Filtered } from '../../../gateway/access/splice.ts'
 import { Decisions } from '../../../gateway/decisions.ts'
 import type { LiveSession, LiveStream } from '../../../gateway/sessions/live.ts'
+import { Allowance } from '../../../gateway/sessions/pace.ts'
 import type { SessionRoom } from '../../../gateway/sessions/room.ts'
 import {
   openSession,
@@ -313,6 +314,31 @@ describe('a session', () => {
     expect(await exchange(await client.line(opened), WRITE)).toBe(WRITE.toString('hex'))
   })
 
+  test('is opened under one to read that will end first: it is not announced as one that writes', async () => {
+    const write = await writing({ duration_s: 700 })
+    const own = await approved(await asked(vendor, { duration_s: 600 }))
+    const body = { device: 'press-07', process: 'plc', grant: own.id }
+    const from = node.size()
+    const opened = await vendor.ask<OpenedSession>('POST', '/sessions', body)
+    open.sessions.push(opened)
+    const start = node.events(from).find(({ code }) => code === 'session.start')
+    expect(start?.text).toContain('"ot_level":1')
+    await using client = await Client.dial(node)
+    expect(await exchange(await client.line(opened), READ)).toContain('0302002a')
+    const kept = await vendor.ask<Grant>('GET', `/grants/${write.id}`)
+    expect(kept.first_used_at).toBeNull()
+    // Nor can one be asked for that could never count.
+    const refused = await vendor.call<Problem>('POST', '/grants', {
+      device: 'press-07',
+      processes: ['plc'],
+      duration_s: 700,
+      reason: 'service',
+      ot_level: 2,
+      ot_windows: [WINDOW],
+    })
+    expect(refused.body.code).toBe('grant.window')
+  })
+
   test('of somebody else gains nothing', async () => {
     await reading()
     await reading(other)
@@ -339,6 +365,29 @@ describe('a session', () => {
     const line = await client.line(opened)
     expect(await exchange(line, READ)).toBe('000100000003018302')
     expect(await exchange(line, hex('000100000006010300050001'))).toBe('000100000005010302002a')
+  })
+
+  test('a grant that names addresses opens nothing that is registered as tcp by now', async () => {
+    await writing()
+    const body = { device: 'press-07', process: 'plc' }
+    onTestFinished(
+      async () =>
+        void (await node.admin.ask(
+          'PUT',
+          '/devices/press-07/processes/plc',
+          expecting(undefined, 'modbus'),
+        )),
+    )
+    await node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting(undefined, 'tcp'))
+    const refused = await vendor.call<Problem>('POST', '/sessions', body)
+    expect([refused.status, refused.body.denials?.[0]?.code]).toEqual([
+      403,
+      'obligation.unsupported',
+    ])
+    expect(refused.body.detail).toContain('ot_windows')
+    // One that names none is as good as before.
+    await reading()
+    await session()
   })
 
   test('two grants to write: each has its own addresses, and each write names its own grant', async () => {
@@ -437,6 +486,26 @@ describe('what ends it', () => {
     expect(await exchange(again, WRITE)).toBe(WRITE.toString('hex'))
   })
 
+  test('its grant is over: another for the same addresses, approved meanwhile and never used, lets it write nothing', async () => {
+    const at = () => Math.floor(Date.now() / 1000)
+    await reading()
+    const first = await writing({ duration_s: 2, not_after: at() + 60 })
+    const opened = await session()
+    await using client = await Client.dial(node)
+    const line = await client.line(opened)
+    expect(await exchange(line, WRITE)).toBe(WRITE.toString('hex'))
+    const second = await writing({ duration_s: 2, not_after: at() + 60 })
+    await until('the first is over', async () => {
+      const { state } = await vendor.ask<Grant>('GET', `/grants/${first.id}`)
+      return state === 'expired'
+    })
+    expect(await exchange(line, WRITE)).toBe('000200000003018601')
+    expect((await vendor.ask<Grant>('GET', `/grants/${second.id}`)).first_used_at).toBeNull()
+    // A new connection is its first use, and from then on its time runs.
+    expect(await exchange(await client.line(opened), WRITE)).toBe(WRITE.toString('hex'))
+    expect((await vendor.ask<Grant>('GET', `/grants/${second.id}`)).first_used_at).not.toBeNull()
+  })
+
   test('it begins later: a connection opened then may write', async () => {
     await reading()
     const opened = await session()
@@ -453,6 +522,19 @@ describe('what ends it', () => {
       return reply === WRITE.toString('hex')
     })
     expect((await vendor.ask<Grant>('GET', `/grants/${grant.id}`)).state).toBe('active')
+  })
+
+  test('reads under one and writes under another: the event names the one that it writes under', async () => {
+    await reading()
+    await writing()
+    const second = await writing({ ot_windows: [{ unit: 1, from: 100, to: 109 }], duration_s: 500 })
+    const opened = await session()
+    await using client = await Client.dial(node)
+    const line = await client.line(opened)
+    const from = node.size()
+    line.write(hex('00070000000d0117' + '00000001' + '00640001' + '02' + '1234'))
+    const event = await until('it is in the log', () => writes(from)[0])
+    expect(event.text).toContain(`"grant":"${second.id}"`)
   })
 
   test('approved while a connection is being opened: that one reads, and the next may write', async () => {
@@ -526,7 +608,13 @@ describe('log before act', () => {
     }
     const allow = { allow: true, decision_id: 'd_1', revision: 'r', reasons: [], denials: [] }
     const decisions = { ask: () => allow, recorded: () => Promise.resolve() }
-    const room = { log, decisions, report: () => undefined } as unknown as SessionRoom
+    const clock = { now: 1_000_000 }
+    const room = {
+      log,
+      decisions,
+      now: () => clock.now,
+      report: () => undefined,
+    } as unknown as SessionRoom
     const session = {
       id: 's_1',
       state: 'open',
@@ -536,6 +624,7 @@ describe('log before act', () => {
       elevation: { grants: [] },
       decisions: [],
       denials: 0,
+      writes: new Allowance(50, 3, performance.now()),
     } as unknown as LiveSession
     const stream = { source: { ip: null, tls: null }, observed: null } as unknown as LiveStream
     const filter = modbusFilter(room, session, stream, { level: 2, windows: [[WINDOW]] })
@@ -550,7 +639,7 @@ describe('log before act', () => {
     const send = (frame: Buffer) => take(filter.fromClient(frame))
     const told = async (count: number) =>
       await until('the log was asked', () => appended.length >= count)
-    return { appended, filter, onward, back, send, session, stream, told }
+    return { appended, clock, filter, onward, back, send, session, stream, told }
   }
   const INSIDE = hex('000300000006010300050001')
   const turn = () => new Promise(setImmediate)
@@ -592,6 +681,41 @@ describe('log before act', () => {
     expect([onward, back]).toEqual([[], ['00020000000301860a']])
   })
 
+  test('on disk when the grant is over that let it pass: it goes nowhere', async () => {
+    const { appended, clock, filter, onward, back, send, told, session } = gate()
+    const statement = { id: 'g_w', ot_windows: [WINDOW], not_after: 1010, max_duration_s: 5 }
+    Object.assign(session, { elevation: { grants: [{ statement, first_used_at: 1000 }] } })
+    send(Buffer.concat([WRITE, WRITE]))
+    await told(2)
+    expect(appended[0]?.event).toMatchObject({ grant: 'g_w' })
+    clock.now = 1_004_999
+    appended[0]?.resolve()
+    await until('the first goes on', () => onward.length === 1)
+    filter.fromDevice(WRITE)
+    clock.now = 1_005_000
+    appended[1]?.resolve()
+    await until('an answer', () => back.length === 1)
+    expect([onward.length, back]).toEqual([1, ['00020000000301860a']])
+  })
+
+  test('more than a session may write: answered 06, refused and counted, and policy is not asked', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { appended, filter, onward, send, told, session } = gate()
+    send(Buffer.concat([WRITE, WRITE, WRITE, WRITE]))
+    await told(3)
+    const codes = () => appended.map(({ event }) => event.code)
+    expect(codes()).toEqual(['ot.write', 'ot.write', 'ot.write'])
+    for (const { resolve } of appended) resolve()
+    await until('the first three go on', () => onward.length === 3)
+    expect([codes().at(-1), session.denials]).toEqual(['ot.deny', 1])
+    const answers = [1, 2, 3].flatMap(() => filter.fromDevice(WRITE).onward)
+    expect(answers.map((one) => Buffer.from(one).toString('hex')).at(-1)).toBe('000200000003018606')
+    vi.advanceTimersByTime(20)
+    send(Buffer.concat([WRITE, WRITE]))
+    expect(codes().filter((code) => code === 'ot.write')).toHaveLength(4)
+  })
+
   test('on disk after the connection is over: it goes nowhere', async () => {
     const { appended, filter, onward, back, send, told } = gate()
     send(WRITE)
@@ -600,6 +724,17 @@ describe('log before act', () => {
     appended[0]?.resolve()
     await turn()
     expect([onward, back]).toEqual([[], []])
+  })
+
+  test('half a frame is one violation in the log, and no more after the connection is over', () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { appended, filter } = gate()
+    filter.attach(({ cut }) => cut === undefined || filter.stop())
+    filter.fromClient(WRITE.subarray(0, 3))
+    vi.advanceTimersByTime(60_000)
+    expect(appended.map(({ event }) => event.code)).toEqual(['ot.violation'])
+    expect(vi.getTimerCount()).toBe(0)
   })
 
   test('the client has ended its side: the device hears it after the last write', async () => {

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { hashOf, type Statement } from '#approval'
 import { addressFault, writeFault } from '../../../gateway/grants/addresses.ts'
-import { coveringGrant, elevationOf } from '../../../gateway/grants/elevation.ts'
+import { coveringGrant, elevationOf, inUse } from '../../../gateway/grants/elevation.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
 
 const NOW = 10_000
@@ -91,26 +91,37 @@ describe('a grant to write', () => {
   })
 })
 
+test('a write stands on no grant to write that was never used, on the session’s own it does', () => {
+  const used = write('g_used', {}, { first_used_at: NOW })
+  expect(ids(inUse([own, write('g_new'), used], 'g_own'))).toEqual(['g_own', 'g_used'])
+  expect(ids(inUse([write('g_own')], 'g_own'))).toEqual(['g_own'])
+})
+
 describe('the grant of a write', () => {
+  const used = { first_used_at: NOW - 10 }
   const grants = [
-    write('g_a'),
-    write('g_b', {
-      ot_windows: [
-        { unit: 2, from: 0, to: 9 },
-        { unit: 1, from: 20, to: 29 },
-      ],
-    }),
+    write('g_new'),
+    write('g_over', { max_duration_s: 10 }, used),
+    write('g_a', {}, used),
+    write(
+      'g_b',
+      {
+        ot_windows: [
+          { unit: 2, from: 0, to: 9 },
+          { unit: 1, from: 20, to: 29 },
+        ],
+      },
+      used,
+    ),
   ]
-  const span = (address: number, quantity = 1) => ({ address, quantity })
   test.for([
-    { name: 'the first', unit: 1, spans: [span(0, 10)], by: 'g_a' },
-    { name: 'the second', unit: 1, spans: [span(20, 10)], by: 'g_b' },
-    { name: 'of another unit', unit: 2, spans: [span(3)], by: 'g_b' },
-    { name: 'across an end', unit: 1, spans: [span(5, 6)], by: undefined },
-    { name: 'that reads beside it', unit: 1, spans: [span(20), span(0)], by: undefined },
-    { name: 'nobody’s', unit: 3, spans: [span(0)], by: undefined },
-  ])('$name', ({ unit, spans, by }) => {
-    expect(coveringGrant(grants, unit, spans)?.statement.id).toBe(by)
+    { name: 'the first that was used and is not over', unit: 1, span: [0, 10], by: 'g_a' },
+    { name: 'another', unit: 1, span: [20, 10], by: 'g_b' },
+    { name: 'of another unit', unit: 2, span: [3, 1], by: 'g_b' },
+    { name: 'across an end', unit: 1, span: [5, 6], by: undefined },
+    { name: 'nobody’s', unit: 3, span: [0, 1], by: undefined },
+  ] as const)('$name', ({ unit, span: [address, quantity], by }) => {
+    expect(coveringGrant(grants, unit, { address, quantity }, NOW)?.statement.id).toBe(by)
   })
 })
 
@@ -155,6 +166,17 @@ describe('asked for', () => {
     expect(fault([grant('g_r', { not_after: NOW + 500 })])).toBe('grant.window')
     expect(fault([grant('g_r', { not_after: NOW + 501 })])).toBeUndefined()
     expect(fault([grant('g_r', { processes: ['hmi'], not_after: NOW + 500 })])).toBeUndefined()
+  })
+  test.for([
+    { name: 'unused, which ends its duration after the next session begins', used: null, at: 0 },
+    { name: 'used, which ends it from then', used: NOW - 100, at: -100 },
+    { name: 'that begins later', used: null, at: 300, more: { not_before: NOW + 300 } },
+  ])('until after the duration of one that is $name', ({ used, at, more = {} }) => {
+    const held = (s: number) => [
+      grant('g_r', { max_duration_s: s, ...more }, { first_used_at: used }),
+    ]
+    expect(fault(held(500 - at))).toBe('grant.window')
+    expect(fault(held(501 - at))).toBeUndefined()
   })
   test('a fifth', () => {
     const held = ['a', 'b', 'c', 'd'].map((id) => write(`g_${id}`, {}, { state: 'requested' }))

@@ -19,7 +19,7 @@ import {
   type TestNode,
 } from '../../support/node.ts'
 import { answer as answerPolicy } from '../../support/policy.ts'
-import { attach, Client, expecting, PLC, seen } from '../../support/tunnels.ts'
+import { attach, Client, expecting, PLC, seen, serve } from '../../support/tunnels.ts'
 
 let node: TestNode
 let oda: Person
@@ -449,6 +449,53 @@ test('a device in two-key mode gets all it needs to decide by itself', async () 
   node.change('UPDATE access_grant SET statement = ? WHERE id = ?', edited, grant.id)
   const reply = await person.call('POST', '/sessions', { device: 'press-09', process: 'plc' })
   expect([reply.status, reply.body.code]).toEqual([403, 'grant.unapproved'])
+})
+
+interface Shown {
+  readonly obligations: { readonly ot_level: number; readonly ot_windows: unknown }
+  readonly grant?: { readonly statement: { readonly id: string } }
+}
+
+test('a device in two-key mode and a grant to write that nobody signed: it goes on reading, and writes under one that was', async () => {
+  const identity = await node.device('press-11', { plc: expecting(undefined, 'modbus') })
+  await using agent = await attach(node, identity, { listeners: { plc: seen(PLC, 'listener') } })
+  agent.answer = (offer, metadata) =>
+    'grant' in metadata ? serve(agent, offer, metadata) : offer.refuse('approvers.missing', '')
+  const person = await node.person('vlad', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+  const ask = async (change: object) =>
+    await person.ask<Grant>('POST', '/grants', { ...WANTED, device: 'press-11', ...change })
+  const sign = async (grant: Grant) => {
+    const asked = await approval(oda, grant)
+    expect((await answer(asked, own.answer(challengeOf(asked)))).status).toBe(200)
+    return grant
+  }
+  const at = (from: number) => ({ ot_level: 2, ot_windows: [{ unit: 1, from, to: from + 9 }] })
+  const shown = () =>
+    (agent.opened.splice(0) as unknown as Shown[]).map(({ obligations, grant }) => [
+      obligations.ot_level,
+      obligations.ot_windows,
+      grant?.statement.id,
+    ])
+  const used = async ({ id }: Grant) =>
+    (await person.ask<Grant>('GET', `/grants/${id}`)).first_used_at !== null
+
+  const read = await sign(await ask({ duration_s: 3600 }))
+  const unsigned = await ask({ duration_s: 600, ...at(0) })
+  await node.admin.ask('POST', `/grants/${unsigned.id}/approve`, { hash: unsigned.hash })
+  const session = await openSession(person, 'press-11', 'plc')
+  await using client = await Client.dial(node)
+  await client.stream(session)
+  expect(shown()).toEqual([
+    [2, [unsigned.ot_windows], undefined],
+    [1, [], read.id],
+  ])
+  expect(await used(unsigned)).toBe(false)
+
+  const signed = await sign(await ask({ duration_s: 500, ...at(100) }))
+  await client.stream(session)
+  // It is shown one grant, held to that one alone, and only that one is used.
+  expect(shown().at(-1)).toEqual([2, [signed.ot_windows], signed.id])
+  expect([await used(unsigned), await used(signed)]).toEqual([false, true])
 })
 
 test('what is kept as a signature proves itself, or is none for the policy', async () => {

@@ -211,15 +211,17 @@ describe('opening', () => {
     await vendor.ask('POST', `/grants/${grant.id}/done`)
   })
 
-  test.for(['supervise', 'ot_each'] as const)(
-    'policy asks for %s, which cannot be held',
-    async (key) => {
-      const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
-      oblige({ [key]: true })
-      await refusedWith(403, 'obligation.unsupported', { device: 'press-07', process: 'plc' })
-      await vendor.ask('POST', `/grants/${grant.id}/done`)
-    },
-  )
+  test.for([
+    ['supervise', true],
+    ['ot_each', true],
+    ['ot_windows', [[{ unit: 1, from: 0, to: 9 }]]],
+    ['ot_level', 2],
+  ] as const)('policy asks for %s, which cannot be held', async ([key, value]) => {
+    const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
+    oblige({ [key]: value })
+    await refusedWith(403, 'obligation.unsupported', { device: 'press-07', process: 'plc' })
+    await vendor.ask('POST', `/grants/${grant.id}/done`)
+  })
 })
 
 describe('a connection', () => {

@@ -1,7 +1,7 @@
 /** A rate, held over any sequence of sizes and times. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { Pace } from '../../../gateway/sessions/pace.ts'
+import { Allowance, Pace } from '../../../gateway/sessions/pace.ts'
 
 test('who waits as told never exceeds the rate by more than the burst', () => {
   fc.assert(
@@ -31,4 +31,10 @@ test('an idle minute does not save up a minute of bytes', () => {
   const pace = new Pace(8_000_000, 0)
   expect(pace.take(100_000, 60_000)).toBe(0)
   expect(pace.take(1_000_000, 60_000)).toBeCloseTo(1000)
+})
+
+test('an allowance gives so many at once and so many a second, however long nobody asked', () => {
+  const allowance = new Allowance(50, 3, 0)
+  const given = (now: number) => [1, 2, 3, 4, 5].filter(() => allowance.take(now)).length
+  expect([given(0), given(19), given(20), given(60), given(60_000)]).toEqual([3, 0, 1, 2, 3])
 })

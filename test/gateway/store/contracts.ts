@@ -188,7 +188,7 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       ])
         await store.add(one)
       await store.apply(newer.statement.id, 'revoke', NOW, 'iss|oda', 'x')
-      const found = await store.applicable('iss|vera', 'press-07')
+      const found = await store.applicable('iss|vera', 'press-07', NOW)
       expect(found.map(({ statement }) => statement.id)).toEqual([
         old.statement.id,
         newer.statement.id,
@@ -203,7 +203,24 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
         await store.add(ended)
         await store.apply(ended.statement.id, 'revoke', NOW, 'x', 'x')
       }
-      const found = await store.applicable('iss|vera', 'press-07')
+      const found = await store.applicable('iss|vera', 'press-07', NOW)
+      expect(found).toHaveLength(32)
+      expect(found[0]).toEqual(live)
+    })
+    test('forty grants that ran out do not crowd out the live one, nor do forty that begin later', async () => {
+      const store = await make()
+      const approved = { state: 'approved' as const }
+      const live = grant({ created_at: NOW - 1000 }, approved)
+      await store.add(live)
+      for (let at = 0; at < 40; at++) {
+        const made = { created_at: NOW - 500 + at }
+        await store.add(grant({ ...made, not_after: NOW }, at % 2 === 0 ? approved : {}))
+        await store.add(grant({ ...made, not_before: NOW + 1 }, approved))
+        const used = grant({ ...made, max_duration_s: 60 }, approved)
+        await store.add(used)
+        await store.apply(used.statement.id, 'use', NOW - 60, 'x', 'x')
+      }
+      const found = await store.applicable('iss|vera', 'press-07', NOW)
       expect(found).toHaveLength(32)
       expect(found[0]).toEqual(live)
     })
