@@ -156,13 +156,7 @@ async function admit(
   const base = used !== undefined && elevation.grants.length > 0 ? [used] : grants
   const decision = room.decisions.ask(
     'session.open',
-    sessionFacts(
-      request.subject,
-      request.source,
-      target,
-      [...base, ...elevation.grants],
-      listener,
-    ),
+    sessionFacts(request.subject, request.source, target, [...base, ...elevation.grants], listener),
   )
   if (!decision.allow || grant === undefined)
     throw await refused(room, request, toRefusal(decision))
