@@ -169,14 +169,20 @@ test('read only, then a second grant: in its addresses, each write in the log, a
   await vendor.ask('POST', `/sessions/${session.id}/end`)
 }, 60_000)
 
-test('two keys: what its approvers signed is written; a gateway that says so without them opens nothing', async () => {
+test('two keys: what its approvers signed is written; without them a connection reads, and a gateway that says more opens nothing', async () => {
   await granted('press-08', { duration_s: 3600 }, true)
   const session = await openSession(vendor, 'press-08', 'plc')
   await using client = await Client.dial(node)
   expect(await ask(await client.line(session), READ_3)).toMatch(/^0302/)
   // Approved by the sign-in alone: good enough for this gateway, and not for the device.
   const unsigned = await granted('press-08', { ot_level: 2, ot_windows: [WINDOW] })
-  expect((await refusalOf(client.stream(session))).told?.msg).toMatch(/approvers\./)
+  // The device opens it to read, which is what was signed.
+  const reader = await client.line(session)
+  expect([await ask(reader, SET_3), (await ask(reader, READ_3)).slice(0, 4)]).toEqual([
+    '8601',
+    '0302',
+  ])
+  expect((await vendor.ask<Grant>('GET', `/grants/${unsigned.id}`)).first_used_at).toBeNull()
   await node.admin.ask('POST', `/grants/${unsigned.id}/revoke`, { reason: 'x' })
 
   await granted('press-08', { ot_level: 2, ot_windows: [WINDOW] }, true)
