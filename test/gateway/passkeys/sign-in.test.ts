@@ -1,7 +1,7 @@
 /** Signing in where there is a passkey: the password is half of it, and the other half is this sign-in's own. */
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { deviceLogin, type Credentials } from '../../../cli/login/index.ts'
-import type { BrowserAnswer, Subject } from '../../../gateway/identity/index.ts'
+import type { BrowserAnswer } from '../../../gateway/identity/index.ts'
 import { softKey, type SoftKey } from '../../support/authenticator.ts'
 import {
   approveDevice,
@@ -16,6 +16,7 @@ import {
   makeProof,
   openHouse,
   PASSWORD,
+  signIn,
   type House,
 } from '../identity/house.ts'
 
@@ -25,19 +26,24 @@ let email: string
 
 beforeAll(async () => {
   house = await openHouse()
-  const sub = await addVendor(house)
+  await addVendor(house)
   email = 'vera@acme.example'
-  const { issuer, passkeys } = house.identity
-  const authn = { methods: ['pwd'], acr: '', at: Math.floor(house.now() / 1000) }
-  const id = `${issuer}|${sub}`
-  const login = { subject: id, login: 'made-by-hand', client: 'test', authn }
-  const asked = await passkeys.register({ id, authn } as unknown as Subject, login, 'key')
+  const { identity } = house
+  const credentials = await signIn(house)
+  const subject = await authenticate(house, await headersOf(credentials))
+  if ('code' in subject) throw new Error(subject.code)
+  const asked = await identity.passkeys.register(subject, identity.loginOf(subject), 'key')
   key = softKey(house.origin)
   const { challenge } = asked.options as { challenge: string }
   const registered = key.register(challenge) as BrowserAnswer
-  await passkeys.answer(asked.secret, ['register'], registered, null)
+  await identity.passkeys.answer(asked.secret, ['register'], registered, null)
 })
 afterAll(async () => house[Symbol.asyncDispose]())
+
+const headersOf = async (credentials: Credentials) => ({
+  authorization: `DPoP ${credentials.accessToken}`,
+  dpop: await makeProof(house, credentials),
+})
 
 /** A sign-in up to the question for the passkey. */
 async function begun(browser: Browser) {
@@ -93,11 +99,7 @@ test('with the passkey: both methods are in the token, and the proof is of now',
     { code: 'auth.login', outcome: 'success', methods: ['pwd', 'webauthn'], reason: null },
   ])
   const credentials: Credentials = await login
-  const headers = {
-    authorization: `DPoP ${credentials.accessToken}`,
-    dpop: await makeProof(house, credentials),
-  }
-  expect(await authenticate(house, headers)).toMatchObject({
+  expect(await authenticate(house, await headersOf(credentials))).toMatchObject({
     authn: { methods: ['pwd', 'webauthn'], acr: 'urn:sallyport:acr:passkey' },
   })
 })
