@@ -304,7 +304,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
     ).rejects.toMatchObject({ code: 'bundle.unsigned' })
     const args = ['--point', 'session.open', '--input', at('input.json')]
     const ran = await policy('eval', at('b.tar'), ...args, '--explain')
-    expect(ran.out).toMatch(/effect +deny\nnot +process\.mismatch/)
+    expect(ran.out).toMatch(/effect +deny\nbecause +grant\.live.*\nnot +process\.mismatch/)
     expect(ran.out).toMatch(/deny {2}_process_denial {2}policy\/rules\/access\.rego:\d+/)
     expect(ran.out).toMatch(
       /failed {2}policy\/rules\/access\.rego:\d+ {2}owner\[fact\] in input\.process\.expect\[fact\] {3}with fact="uid"/,

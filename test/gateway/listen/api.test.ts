@@ -281,7 +281,11 @@ describe('a body that is not what the call takes', () => {
       path: '/grants',
       body: { ...good.grant, reason: undefined },
     },
-    { name: 'a grant to write', path: '/grants', body: { ...good.grant, ot_level: 2 } },
+    {
+      name: 'a grant of a level there is none',
+      path: '/grants',
+      body: { ...good.grant, ot_level: 3 },
+    },
     {
       name: 'a grant in somebody else’s name',
       path: '/grants',
