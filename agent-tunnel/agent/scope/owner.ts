@@ -3,7 +3,7 @@
  * facts that were the same before and after they were read. What may not be seen stays null; what
  * cannot be pinned down within the deadline is not observed at all. docs/process-scope.md.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import { isLoopback, printEndpoint } from './address.ts'
 import type { Endpoint, FourTuple, Reached } from './address.ts'
@@ -30,8 +30,11 @@ const TICKS_PER_SECOND = 100
 const POLL_MS = [0, 0, 1, 2, 5, 10, 20, 40]
 /** The same where it is in no table: nothing is on its way then, and such a look reads them all. */
 const ABSENT_POLL_MS = [1, 10, 40, 160]
-/** From one process to the next, a socket may for a moment be in neither. */
+/** From one process to the next, a socket may for a moment be in neither, or in both. */
 const IN_PASSING_MS = 50
+/** How long owners of an open connection may be on the move before that counts as another owner. */
+const SETTLE_MS = 500
+const SETTLE_POLL_MS = 10
 
 /** One owner as it was seen, with what a later check compares. */
 interface Sight {
@@ -217,14 +220,28 @@ export class ProcessScope {
    */
   async recheck(sighting: Sighting, full = false): Promise<Recheck> {
     if (!full && (await this.#asBefore(sighting))) return { state: 'same' }
-    const accepted = await this.#sockets.otherEnd(sighting.dialled)
+    const began = performance.now()
+    for (;;) {
+      const now = await this.#again(sighting)
+      const waited = performance.now() - began
+      // Between two programs, and at its end, a process may hold what it is about to let go of.
+      const stands = now.state !== 'changed' || waited >= standsAfter(sighting, now.sighting)
+      if (!stands) await sleep(SETTLE_POLL_MS)
+      else {
+        if (now.state === 'changed' && !sighting.complete && !alike(sighting, now.sighting))
+          this.#usual.missed(targetOf(sighting.dialled))
+        return now
+      }
+    }
+  }
+
+  /** One look at all processes. */
+  async #again({ dialled, sights }: Sighting): Promise<Recheck> {
+    const accepted = await this.#sockets.otherEnd(dialled)
     if (accepted.state !== 'accepted') return { state: 'closed' }
-    const now = await this.#sight(sighting.dialled, accepted.inodes, true)
-    if (now !== undefined && sameSights(sighting.sights, now.sights)) return { state: 'same' }
-    if (!sighting.complete && !(now !== undefined && sameFacts(sighting.observed, now.observed)))
-      this.#usual.missed(targetOf(sighting.dialled))
-    if ((await this.#sockets.otherEnd(sighting.dialled)).state !== 'accepted')
-      return { state: 'closed' }
+    const now = await this.#sight(dialled, accepted.inodes, true)
+    if (now !== undefined && sameSights(sights, now.sights)) return { state: 'same' }
+    if ((await this.#sockets.otherEnd(dialled)).state !== 'accepted') return { state: 'closed' }
     return { state: 'changed', sighting: now }
   }
 
@@ -302,6 +319,7 @@ export class ProcessScope {
   async #look(holder: Holder, phase: ProcessFacts['phase']): Promise<Sight | undefined> {
     const directory = `${this.#proc}/${holder.task}`
     const exe = await this.executables.look(`${directory}/exe`)
+    if (exe.id === null && hasEnded(`${directory}/exe`)) return undefined
     const facts: ProcessFacts = {
       phase,
       exe: exe.path,
@@ -364,6 +382,30 @@ function targetOf({ transport, remote }: FourTuple): string {
 function waitAfter({ state }: Accepted, look: number): number {
   const waits = state === 'absent' ? ABSENT_POLL_MS : POLL_MS
   return waits[Math.min(look, waits.length - 1)] ?? 0
+}
+
+/** How long a change of owners has to stand, ms: one that no declaration can tell, not at all. */
+function standsAfter(before: Sighting, now: Sighting | undefined): number {
+  if (now === undefined) return SETTLE_MS
+  return alike(before, now) ? 0 : IN_PASSING_MS
+}
+
+function alike(before: Sighting, now: Sighting | undefined): boolean {
+  return now !== undefined && sameFacts(before.observed, now.observed)
+}
+
+/**
+ * Whether the process of this /proc/PID/exe runs no program any more. The kernel takes the program
+ * from one that ends before it closes its descriptors: it still holds a socket, and answers nothing.
+ */
+function hasEnded(link: string): boolean {
+  try {
+    readlinkSync(link)
+    return false
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    return code === 'ENOENT' || code === 'ESRCH'
+  }
 }
 
 /** Whether a socket has been without a visible owner for longer than handing it on takes. */

@@ -10,6 +10,7 @@ Prints its port, then for each connection writes the pid of whoever accepted it:
   flight    leaves each connection in a Unix socket that nobody reads, and lets go of it
   thread    gives each connection to a thread with descriptors of its own
   leader    serves from a thread after the main thread has ended
+  leave     keeps each connection, as do four large children that end when the client says something
 """
 import array, ctypes, os, signal, socket, sys, threading, time
 
@@ -130,8 +131,28 @@ def leader():
     libc.syscall(number, 0)
 
 
+def leave():
+    kept = []
+    while True:
+        connection, _ = server.accept()
+        kept.append(connection)
+        for _ in range(4):
+            ready, told = socket.socketpair()
+            if os.fork() == 0:
+                until_parent_ends()
+                # The kernel takes its memory before its descriptors; of much that takes a while.
+                large = bytearray(96 << 20)
+                large[::4096] = b'x' * len(large[::4096])
+                told.send(b'x')
+                connection.recv(1, socket.MSG_PEEK)
+                os._exit(0)
+            ready.recv(1)
+        say(connection)
+
+
 server.bind((host, port))
 server.listen(16)
 print(server.getsockname()[1], flush=True)
 {'plain': plain, 'defer': plain, 'share': plain, 'fork': fork, 'prefork': prefork,
- 'pass': passing, 'flight': flight, 'thread': thread, 'leader': leader}[mode]()
+ 'pass': passing, 'flight': flight, 'thread': thread, 'leader': leader,
+ 'leave': leave}[mode]()

@@ -81,6 +81,27 @@ describe.skipIf(absent)('python3', () => {
     expect(sights.map(({ holder }) => holder.pid)).toContain(target.pid)
   })
 
+  test('an owner at its end, without a program already and still with the socket, is not another one', async () => {
+    await using target = await startServer('leave')
+    await using socket = await dial(target.port)
+    await said(socket)
+    const scope = new ProcessScope()
+    const first = await observe(scope, socket)
+    expect(first.sights).toHaveLength(5)
+    const seen = new Set<string>()
+    socket.write('x')
+    for (let owners = 5; owners > 1;) {
+      const now = await observe(scope, socket)
+      owners = now.sights.length
+      for (const facts of [now.observed, ...now.observed.others]) seen.add(String(facts.sha256))
+      const again = await scope.recheck(first, true)
+      if (again.state === 'changed') seen.add(String(again.sighting?.observed.sha256))
+      else seen.add(again.state)
+    }
+    seen.delete('same')
+    expect(seen).toEqual(new Set([sha256]))
+  })
+
   test('a connection that is in no table of descriptors is unseen, not whoever let go of it', async () => {
     await using target = await startServer('flight')
     await using socket = await dial(target.port)
