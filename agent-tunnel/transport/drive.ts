@@ -43,6 +43,8 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
   onGoaway: ((goaway: Goaway) => void) | undefined = undefined
   #scheduled = false
   #writing = false
+  /** Within `write`, whose caller does not know yet that it is to wait. */
+  #called = false
   #ending = false
   #wakeAt: Monotonic | undefined
   #cancelWake: (() => void) | undefined
@@ -151,9 +153,14 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
     const owner = effect.stream.owner
     if (!(owner instanceof LiveStream) || effect.stream.state === 'reset') return
     if (effect.type === 'end') owner.ended()
-    else if (effect.type === 'drain') owner.drained()
+    else if (effect.type === 'drain') this.#drained(owner)
     else if (effect.type === 'datagram') owner.data(effect.payload)
     else if (effect.type === 'signal') owner.signalled(effect.payload)
+  }
+
+  #drained(owner: LiveStream): void {
+    if (this.#called) queueMicrotask(() => owner.drained())
+    else owner.drained()
   }
 
   #ready(hello: Hello): void {
@@ -275,7 +282,12 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
   write(stream: MuxStream, chunk: Uint8Array): boolean {
     const more = this.#session.write(stream, chunk)
     // A slab's worth need not wait for the end of the turn.
-    if (!more && !this.#writing) this.#push()
+    if (!more && !this.#writing) {
+      const within = this.#called
+      this.#called = true
+      this.#push()
+      this.#called = within
+    }
     this.#schedule()
     return more
   }

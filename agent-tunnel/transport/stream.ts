@@ -138,7 +138,7 @@ export class LiveStream implements TunnelStream {
     this.#hold({ type: 'signal', bytes: Uint8Array.from(payload) })
   }
   drained(): void {
-    this.onDrain?.()
+    if (!this.#told) this.onDrain?.()
   }
 
   #hold(event: Held): void {

@@ -61,7 +61,7 @@ export interface TunnelStream {
   onData: ((chunk: Uint8Array) => void) | undefined
   /** The peer's FIN: no more data will come. */
   onEnd: (() => void) | undefined
-  /** After a `write` that said false: write on. */
+  /** After a `write` that said false, never within it: write on. */
   onDrain: (() => void) | undefined
   onSignal: ((payload: Uint8Array) => void) | undefined
   /** Exactly once, last. Also called, soon, when it is assigned after the end. */
