@@ -5,6 +5,7 @@
 import type { Flight } from './flight.ts'
 import { HEADER, TYPE } from './frame.ts'
 import type { Monotonic } from './limits.ts'
+import { Little } from './little.ts'
 import type { Outbox, SlabPool } from './outbox.ts'
 import { QUANTUM, Scheduler } from './schedule.ts'
 import type { MuxStream } from './stream.ts'
@@ -13,13 +14,8 @@ import type { MuxStream } from './stream.ts'
 const GRANT = 80 * 1024
 /** A stream with no more than this waiting may be written on. */
 const LOW_WATER = QUANTUM
-/** A stream that has sent no more than this lately, what waits included, goes first. */
-const SPARSE = 8 * 1024
-
 /** Streams that send little may go this far beyond what may be in flight: nothing is worth their waiting. */
 const SPARE = 64 * 1024
-/** A stream that sent little, a key or a poll of a device, is expected to do so again within this time. */
-const EXPECTED_MS = 3000
 
 interface Watcher {
   drained(stream: MuxStream): void
@@ -35,20 +31,10 @@ export class Sender {
   readonly #pool: SlabPool
   readonly #watcher: Watcher
   readonly #scheduler = new Scheduler()
-  #turn = 0
+  readonly #little = new Little()
+  /** Who wrote in this turn, and in the one before. */
   #writers = 0
   #writersBefore = 0
-  /** A stream that sends little was served before others that wait. */
-  #shared = false
-  /** Who wrote last in this turn and had sent little until then. */
-  #writer: MuxStream | undefined
-  /** The stream that last sent little, and when it did. */
-  #little: MuxStream | undefined
-  #littleAt = -Infinity
-  /** The last turn in which somebody sent more than little. */
-  #bulkTurn = -1
-  /** The last look at the clock. */
-  #now = -Infinity
 
   constructor(
     { outbox, flight }: { readonly outbox: Outbox; readonly flight: Flight },
@@ -75,7 +61,7 @@ export class Sender {
       if (sent > 0) this.#data(stream, chunk, 0, sent)
     }
     if (sent < chunk.length) stream.waiting.data(chunk, sent, this.#pool)
-    if (this.#isLittle(stream)) this.#writer = stream
+    this.#little.wrote(stream)
     if (sent === chunk.length) return true
     if (stream.credit > 0) this.#wait(stream)
     if (stream.pendingBytes <= LOW_WATER) return true
@@ -89,8 +75,8 @@ export class Sender {
   }
 
   #grant(stream: MuxStream): number {
-    if (stream.turn !== this.#turn) {
-      stream.turn = this.#turn
+    if (stream.turn !== this.#little.turn) {
+      stream.turn = this.#little.turn
       stream.turnBytes = 0
       this.#writers++
     }
@@ -103,10 +89,7 @@ export class Sender {
     this.#outbox.data(stream.id, source, start, end)
     stream.credit -= length
     stream.bytesOut += length
-    stream.turnBytes += length
-    if (length <= SPARSE) return
-    this.#bulkTurn = this.#turn
-    stream.bulkAt = this.#now
+    this.#little.sent(stream, length)
   }
 
   /** A datagram waits its turn as a whole; false when the stream's budget is spent. */
@@ -148,7 +131,7 @@ export class Sender {
   }
 
   #wait(stream: MuxStream): void {
-    this.#scheduler.wake(stream, this.#recent(stream) + stream.pendingBytes <= SPARSE)
+    this.#scheduler.wake(stream, this.#little.isFew(stream))
   }
 
   /** Moves what waits into the slab, in turn, until it is full. */
@@ -166,8 +149,7 @@ export class Sender {
   #serve(stream: MuxStream): 'full' | 'turn' | 'done' {
     const { waiting } = stream
     const beyond = stream.lane === 'sparse' ? SPARE : 0
-    // Of many that send bulk one often has little left when its turn comes: that is nobody who waits for an answer.
-    this.#shared ||= this.#scheduler.shared && this.#isLittle(stream)
+    if (this.#scheduler.shared) this.#little.first(stream)
     for (;;) {
       const { first } = waiting
       if (first === undefined) return this.#emptied(stream)
@@ -203,33 +185,6 @@ export class Sender {
     this.#watcher.drained(stream)
   }
 
-  /** Whether there is bulk beside a stream that sent little a short time ago: its next request is to find a short queue too. */
-  #expects(now: Monotonic): boolean {
-    const writer = this.#writer
-    this.#writer = undefined
-    if (writer !== undefined && this.#isLittle(writer)) {
-      this.#little = writer
-      this.#littleAt = now
-    }
-    const little = this.#little
-    // Bulk that waits for credit is none the less on its way.
-    const alone = this.#scheduler.head === undefined && this.#bulkTurn !== this.#turn
-    if (little === undefined || alone) return false
-    if (now - this.#littleAt < EXPECTED_MS && this.#isLittle(little)) return true
-    this.#little = undefined
-    return false
-  }
-
-  #isLittle(stream: MuxStream): boolean {
-    if (stream.state === 'closed' || stream.state === 'reset') return false
-    if (this.#now - stream.bulkAt < EXPECTED_MS) return false
-    return this.#recent(stream) + stream.pendingBytes <= SPARSE
-  }
-
-  #recent(stream: MuxStream): number {
-    return stream.turn >= this.#turn - 1 ? stream.turnBytes : 0
-  }
-
   /** Whether nothing waits for room. */
   get idle(): boolean {
     return this.#scheduler.head === undefined
@@ -240,13 +195,11 @@ export class Sender {
     if (this.#outbox.inFlight) return undefined
     this.pump()
     this.#flight.given(now)
-    this.#now = now
-    if (this.#expects(now) || this.#shared) this.#flight.shared(now)
-    this.#shared = false
+    if (this.#little.expected(now, !this.idle)) this.#flight.shared(now)
     if (this.#flight.due) this.#watcher.pingDue(now, this.idle)
     const slab = this.#outbox.take()
     if (slab === undefined) return undefined
-    this.#turn++
+    this.#little.turn++
     this.#writersBefore = this.#writers
     this.#writers = 0
     this.pump()
