@@ -63,7 +63,10 @@ export class End {
 
   /** Delivers up to `most` of the arriving octets as one chunk. */
   deliver(most = Infinity): number {
-    const all = Buffer.concat(this.#arriving)
+    // Joined once, not for every octet of a piece that is delivered octet by octet.
+    const [only] = this.#arriving
+    const all =
+      only !== undefined && this.#arriving.length === 1 ? only : Buffer.concat(this.#arriving)
     const length = Math.min(most, all.length)
     this.#arriving = length < all.length ? [all.subarray(length)] : []
     if (length > 0) {
