@@ -14,8 +14,10 @@ export default defineConfig({
     env: {
       NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/compiled', import.meta.url)),
     },
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // When to give up on what never comes; nothing is measured by it (test/support/patience.ts).
+    expect: { poll: { timeout: 60_000 } },
+    testTimeout: 120_000,
+    hookTimeout: 180_000,
     reporters: ['default', './test/support/tally.ts'],
   },
 })

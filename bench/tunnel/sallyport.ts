@@ -165,17 +165,12 @@ export async function startAgent(start: AgentStart): Promise<Program> {
     args: [...profiled, bin, 'agent', 'run', '--data', data],
     cwd: directory,
   })
-  await until(
-    `${device.id} connected and its target seen`,
-    async () => {
-      const seen = await node.admin.ask<Device>('GET', `/devices/${device.id}`)
-      return (
-        seen.connected &&
-        seen.processes.every(({ listener }) => typeof listener?.sha256 === 'string')
-      )
-    },
-    START_MS,
-  )
+  await until(`${device.id} connected and its target seen`, async () => {
+    const seen = await node.admin.ask<Device>('GET', `/devices/${device.id}`)
+    return (
+      seen.connected && seen.processes.every(({ listener }) => typeof listener?.sha256 === 'string')
+    )
+  })
   return agent
 }
 

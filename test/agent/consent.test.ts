@@ -4,14 +4,14 @@ import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, test, vi } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { answerQuestion, standingQuestions } from '#agent'
 import { Consents } from '../../agent-tunnel/agent/consent.ts'
 import type { Question } from '../../agent-tunnel/agent/consent.ts'
 import { parseConfig, printConfig } from '../../agent-tunnel/agent/config.ts'
 import { HandClock } from '../support/clock.ts'
 import { configOf, Directory, enrolled, running } from './device.ts'
-import { FakeGateway, openStream, proceed } from './gateway.ts'
+import { FakeGateway, holds, openStream, proceed } from './gateway.ts'
 import { startProgram } from './programs/process.ts'
 
 const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
@@ -224,7 +224,7 @@ test('on an agent: nothing reaches the target before the yes, and the gateway is
   await using agent = running({ ...plain, targets: new Map([['plc', { ...plc, consent: true }]]) })
   const held = await gateway.nextTunnel()
   const opening = openStream(held, 'plc', { who: 'vera@acme.example' })
-  const question = await vi.waitFor(() => {
+  const question = await holds(() => {
     const [first] = standingQuestions(directory.path)
     expect(first).toMatchObject({ process: 'plc', who: 'vera@acme.example' })
     return first!
@@ -239,6 +239,6 @@ test('on an agent: nothing reaches the target before the yes, and the gateway is
   })
   proceed(opened)
   opened.stream.write(Buffer.from('through'))
-  await vi.waitFor(() => expect(opened.received.toString()).toBe('through'))
+  await holds(() => expect(opened.received.toString()).toBe('through'))
   expect(configOf(gateway, directory).consentWaitMs).toBe(120_000)
 })

@@ -7,13 +7,13 @@ import type { AddressInfo } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { configFrom, enrolAgent } from '#agent'
 import type { AgentConfig } from '#agent'
 import { Identity } from '../../agent-tunnel/agent/identity.ts'
 import { pem, TENANT } from '../ca/support.ts'
 import { configOf, Directory, enrolled, running } from './device.ts'
-import { DEVICE, FakeGateway, soon } from './gateway.ts'
+import { DEVICE, FakeGateway, holds, soon } from './gateway.ts'
 
 const HOUR = 3_600_000
 const quiet = { log: () => undefined }
@@ -257,7 +257,7 @@ describe('the clock', () => {
     expect(pair.notAfter).toBeGreaterThan(Date.now())
     await using agent = running(config, { system })
     await gateway.nextTunnel()
-    await vi.waitFor(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
+    await holds(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
     expect(Number(agent.logged('tunnel.up')[0]?.fields['clock_off_ms'])).toBeLessThan(-HOUR)
     expect(Number(readFileSync(join(directory.path, 'clock'), 'utf8'))).toBeGreaterThan(
       Date.now() - HOUR,
@@ -376,7 +376,7 @@ describe('renewal', () => {
     const [newest] = identity.pairs()
     expect(newest?.leaf.serialNumber.toLowerCase()).toBe(second.serial)
     expect(newest?.keyPem).not.toBe(old?.keyPem)
-    await vi.waitFor(() => expect(identity.connected).toBe(newest?.slot))
+    await holds(() => expect(identity.connected).toBe(newest?.slot))
     expect(agent.logged('certificate.renewed')).toHaveLength(1)
   })
 
@@ -431,7 +431,7 @@ describe('renewal', () => {
     gateway.onEst = async () => 'drop'
     await using agent = running(config, travel(66 * HOUR))
     const held = await gateway.nextTunnel()
-    await vi.waitFor(() => expect(agent.logged('certificate.not_renewed')).toHaveLength(1))
+    await holds(() => expect(agent.logged('certificate.not_renewed')).toHaveLength(1))
     // 66 of 72 hours are past nine tenths: an alarm, not a warning.
     expect(agent.logged('certificate.not_renewed')[0]?.level).toBe('error')
     expect(held.tunnel.draining).toBe(false)

@@ -16,6 +16,10 @@ import { acceptWebSocket, driveTunnel } from '#tunnel'
 import type { CloseReason, Offer, StreamKind, Tunnel, TunnelStream } from '#tunnel'
 import { Bench, newHouse, newKey, pem, random, TENANT } from '../ca/support.ts'
 import type { House } from '../ca/support.ts'
+import { soon } from '../support/patience.ts'
+import { freePort } from '../support/port.ts'
+
+export { holds, soon } from '../support/patience.ts'
 
 export const DEVICE = 'press-07'
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
@@ -124,7 +128,7 @@ export class FakeGateway implements AsyncDisposable {
     face: ServerFace,
     extra: SecureContextOptions & { ALPNProtocols?: string[] } = {},
   ): Promise<void> {
-    const port = this.#server === undefined ? 0 : this.port
+    const port = this.#server === undefined ? await freePort() : this.port
     await this.silence()
     const server = createTlsServer({
       key: String(face.key.export({ type: 'pkcs8', format: 'pem' })),
@@ -305,15 +309,4 @@ function follow(stream: TunnelStream): Opened {
 
 export function proceed(opened: Opened): void {
   opened.stream.signal(encode({ t: 'proceed' }))
-}
-
-/** `promise`, or a failure that says what did not happen in time. */
-export async function soon<T>(what: string, promise: Promise<T>, ms = 15_000): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(`not in time: ${what}`)), ms)
-  try {
-    return await Promise.race([promise, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }

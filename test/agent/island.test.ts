@@ -7,10 +7,10 @@ import { createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { configFrom, layIsland, liftIsland, readIsland, readStatus } from '#agent'
 import { Directory, enrolled, running } from './device.ts'
-import { DEVICE, FakeGateway, openStream, proceed, soon } from './gateway.ts'
+import { DEVICE, FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 import { startProgram } from './programs/process.ts'
 
 const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
@@ -23,7 +23,7 @@ beforeAll(async () => {
 afterAll(() => gateway[Symbol.asyncDispose]())
 
 /** Polls; a condition that never comes is a failure. */
-const become = (check: () => void) => vi.waitFor(check, { timeout: 15_000, interval: 10 })
+const become = (check: () => void) => holds(check)
 const stateOf = ({ path }: Directory) => readStatus(path)?.status.state
 
 test('the owner cuts: the stream and the tunnel end, the gateway is told why, nothing is dialled until it is lifted', async () => {
@@ -137,70 +137,66 @@ async function command(...args: readonly string[]): Promise<{ code: number; out:
   return { code, out }
 }
 
-test(
-  'command and signal on a real agent: cut, cut still after kill -9, lifted by the command only',
-  { timeout: 90_000 },
-  async () => {
-    using directory = new Directory()
-    await enrolled(gateway, directory)
-    const data = ['--data', directory.path]
-    const children: ChildProcess[] = []
-    const agent = () => {
-      const child = start(['agent', 'run', ...data])
-      children.push(child)
-      return child
-    }
-    try {
-      const first = agent()
-      const held = await gateway.nextTunnel()
-      await become(() => expect(stateOf(directory)).toBe('connected'))
-      const on = await command('agent', 'island', 'on', ...data, '--reason', 'line 3 is open')
-      expect(on).toMatchObject({ code: 0 })
-      expect(on.out).toContain('its sessions have ended')
-      expect((await soon('the tunnel ends', held.tunnel.closed)).code).toBe('owner.island')
-      const status = await command('agent', 'island', 'status', ...data)
-      expect(status.out).toContain('line 3 is open')
-      expect((await command('agent', 'status', ...data)).out).toContain('cut off by the owner')
-      const doctor = await command('agent', 'doctor', ...data)
-      expect(doctor).toMatchObject({ code: 1 })
-      expect(doctor.out).toContain('island off')
+test('command and signal on a real agent: cut, cut still after kill -9, lifted by the command only', async () => {
+  using directory = new Directory()
+  await enrolled(gateway, directory)
+  const data = ['--data', directory.path]
+  const children: ChildProcess[] = []
+  const agent = () => {
+    const child = start(['agent', 'run', ...data])
+    children.push(child)
+    return child
+  }
+  try {
+    const first = agent()
+    const held = await gateway.nextTunnel()
+    await become(() => expect(stateOf(directory)).toBe('connected'))
+    const on = await command('agent', 'island', 'on', ...data, '--reason', 'line 3 is open')
+    expect(on).toMatchObject({ code: 0 })
+    expect(on.out).toContain('its sessions have ended')
+    expect((await soon('the tunnel ends', held.tunnel.closed)).code).toBe('owner.island')
+    const status = await command('agent', 'island', 'status', ...data)
+    expect(status.out).toContain('line 3 is open')
+    expect((await command('agent', 'status', ...data)).out).toContain('cut off by the owner')
+    const doctor = await command('agent', 'doctor', ...data)
+    expect(doctor).toMatchObject({ code: 1 })
+    expect(doctor.out).toContain('island off')
 
-      const tunnels = gateway.tunnels.length
-      first.kill('SIGKILL')
-      await once(first, 'exit')
-      const second = agent()
-      await become(() =>
-        expect(readStatus(directory.path)).toMatchObject({
-          status: { pid: second.pid, state: 'island' },
-        }),
-      )
-      expect(gateway.tunnels.length).toBe(tunnels)
+    const tunnels = gateway.tunnels.length
+    first.kill('SIGKILL')
+    await once(first, 'exit')
+    const second = agent()
+    await become(() =>
+      expect(readStatus(directory.path)).toMatchObject({
+        status: { pid: second.pid, state: 'island' },
+      }),
+    )
+    expect(gateway.tunnels.length).toBe(tunnels)
 
-      const coming = gateway.nextTunnel()
-      const off = await command('--json', 'agent', 'island', 'off', ...data)
-      expect(JSON.parse(off.out)).toEqual({ device: DEVICE, island: false, running: true })
-      const again = await coming
-      // The gateway has a tunnel before the agent has: only one that the agent holds can be told why it ends.
-      await become(() => expect(stateOf(directory)).toBe('connected'))
-      second.kill('SIGUSR2')
-      expect((await soon('the tunnel ends', again.tunnel.closed)).code).toBe('owner.island')
-      expect(readIsland(directory.path)?.reason).toBe('signal')
-      // The signal only cuts.
-      await become(() => expect(stateOf(directory)).toBe('island'))
-      second.kill('SIGUSR2')
-      second.kill('SIGTERM')
-      expect(await soon('the end', once(second, 'exit'))).toEqual([0, null])
-      expect(gateway.tunnels.length).toBe(tunnels + 1)
-      const idle = await command('agent', 'island', 'off', ...data)
-      expect(idle).toMatchObject({
-        code: 0,
-        out: expect.stringContaining('no longer cut off') as string,
-      })
-    } finally {
-      for (const child of children) child.kill('SIGKILL')
-    }
-  },
-)
+    const coming = gateway.nextTunnel()
+    const off = await command('--json', 'agent', 'island', 'off', ...data)
+    expect(JSON.parse(off.out)).toEqual({ device: DEVICE, island: false, running: true })
+    const again = await coming
+    // The gateway has a tunnel before the agent has: only one that the agent holds can be told why it ends.
+    await become(() => expect(stateOf(directory)).toBe('connected'))
+    second.kill('SIGUSR2')
+    expect((await soon('the tunnel ends', again.tunnel.closed)).code).toBe('owner.island')
+    expect(readIsland(directory.path)?.reason).toBe('signal')
+    // The signal only cuts.
+    await become(() => expect(stateOf(directory)).toBe('island'))
+    second.kill('SIGUSR2')
+    second.kill('SIGTERM')
+    expect(await soon('the end', once(second, 'exit'))).toEqual([0, null])
+    expect(gateway.tunnels.length).toBe(tunnels + 1)
+    const idle = await command('agent', 'island', 'off', ...data)
+    expect(idle).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('no longer cut off') as string,
+    })
+  } finally {
+    for (const child of children) child.kill('SIGKILL')
+  }
+})
 
 test('a device that is cut off does not enrol', async () => {
   using directory = new Directory()

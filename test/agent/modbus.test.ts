@@ -2,10 +2,10 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { Socket } from 'node:net'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { modbusRules } from '../../agent-tunnel/agent/modbus.ts'
 import { Directory, enrolled, running } from './device.ts'
-import { FakeGateway, openStream, proceed, soon } from './gateway.ts'
+import { FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 
 let gateway: FakeGateway
 beforeAll(async () => {
@@ -60,12 +60,12 @@ describe('a session that is said to be Modbus', () => {
     const opened = await openStream(await gateway.nextTunnel(), 'plc', reading)
     proceed(opened)
     opened.stream.write(frame('000100000006010300640001'))
-    await vi.waitFor(() => expect(opened.received.toString('hex')).toBe('000100000005010302002a'))
+    await holds(() => expect(opened.received.toString('hex')).toBe('000100000005010302002a'))
     // A write, a read one past the window, another unit, and then in pieces what may pass.
     opened.stream.write(frame('0002000000060106006400ff' + '000300000006010300640014'))
     opened.stream.write(frame('000400000006020300640001' + '00050000'))
     opened.stream.write(frame('0006010300650001'))
-    await vi.waitFor(() =>
+    await holds(() =>
       expect(opened.received.subarray(11).toString('hex')).toBe(
         '000200000003018601' +
           '000300000003018302' +
@@ -94,7 +94,7 @@ describe('a session that is said to be Modbus', () => {
     // One past the window, the unit that is every unit, another unit, and then what may pass.
     opened.stream.write(frame('000100000006' + '0106006e00ff' + '000200000006' + '0006006400ff'))
     opened.stream.write(frame('000300000006' + '0206006400ff' + '000400000006' + '0106006400ff'))
-    await vi.waitFor(() =>
+    await holds(() =>
       expect(opened.received.toString('hex')).toBe(
         '000100000003018602' +
           '00020000000300860b' +
@@ -112,12 +112,10 @@ describe('a session that is said to be Modbus', () => {
     await using _agent = running(config)
     const opened = await openStream(await gateway.nextTunnel(), 'plc', reading)
     proceed(opened)
-    await vi.waitFor(() => expect(target.sockets).toHaveLength(1))
+    await holds(() => expect(target.sockets).toHaveLength(1))
     target.sockets[0]!.write(frame('000900000005010302dead'))
     opened.stream.write(frame('000700000002' + '0111'))
-    await vi.waitFor(() => expect(opened.received.toString('hex')).toBe('00070000000301910b'), {
-      timeout: 10_000,
-    })
+    await holds(() => expect(opened.received.toString('hex')).toBe('00070000000301910b'))
   })
 
   test.for([

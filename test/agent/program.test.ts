@@ -6,11 +6,11 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { findHolders } from '../../agent-tunnel/agent/scope/holders.ts'
 import { parseSocketTable } from '../../agent-tunnel/agent/scope/procfs.ts'
 import { Directory } from './device.ts'
-import { DEVICE, FakeGateway, openStream, proceed, soon } from './gateway.ts'
+import { DEVICE, FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 import { startProgram } from './programs/process.ts'
 
 const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
@@ -83,6 +83,9 @@ test('enroll, run, status, doctor: the agent serves, listens on nothing, and end
   })
 
   const child = start(['agent', 'run', '--data', directory.path])
+  // When it has ended and all that it said is here.
+  const over = once(child, 'close')
+  child.stdout?.resume()
   const lines: Record<string, unknown>[] = []
   createInterface({ input: child.stderr! }).on('line', (line) =>
     lines.push(JSON.parse(line) as Record<string, unknown>),
@@ -92,7 +95,7 @@ test('enroll, run, status, doctor: the agent serves, listens on nothing, and end
     const opened = await openStream(held, 'plc')
     proceed(opened)
     opened.stream.write(Buffer.from('through'))
-    await vi.waitFor(() => expect(opened.received.toString()).toBe('through'))
+    await holds(() => expect(opened.received.toString()).toBe('through'))
 
     if (existsSync('/proc/self/net/tcp')) expect(await listeningSockets(child.pid!)).toEqual([])
 
@@ -120,7 +123,7 @@ test('enroll, run, status, doctor: the agent serves, listens on nothing, and end
   } finally {
     child.kill('SIGTERM')
   }
-  expect(await soon('exit', once(child, 'exit'))).toEqual([0, null])
+  expect(await soon('exit', over)).toEqual([0, null])
   expect(lines.map((line) => line['event'])).toContain('tunnel.up')
   expect(lines.at(-1)).toMatchObject({ level: 'info', event: 'agent.stopped' })
   const key = readFileSync(join(directory.path, 'identity', 'a', 'key.pem'), 'utf8').split('\n')[1]!

@@ -5,13 +5,14 @@ import { appendFileSync, chownSync, copyFileSync, mkdirSync, rmSync, writeFileSy
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { At } from '../../agent-tunnel/agent/at.ts'
 import { Sandbox } from '../../agent-tunnel/agent/spawn/sandbox.ts'
 import { targetOf } from '../../agent-tunnel/agent/target.ts'
+import { HandClock } from '../support/clock.ts'
 import { enrolled, Directory, running } from './device.ts'
 import type { Running } from './device.ts'
-import { FakeGateway, openStream, proceed, soon } from './gateway.ts'
+import { FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 import type { Held, Opened } from './gateway.ts'
 import { sha256Of, startProgram } from './programs/process.ts'
 
@@ -60,9 +61,10 @@ interface Device extends AsyncDisposable {
   open(overrides?: Readonly<Record<string, unknown>>): Promise<Opened>
 }
 
-async function device(tool: ReturnType<typeof target>): Promise<Device> {
+async function device(tool: ReturnType<typeof target>, clock?: HandClock): Promise<Device> {
   const config = await enrolled(gateway, directory)
-  const agent = running({ ...config, targets: new Map([['tool', tool]]) })
+  const targets = new Map([['tool', tool]])
+  const agent = running({ ...config, targets }, clock === undefined ? {} : { clock })
   const held = await gateway.nextTunnel()
   return {
     agent,
@@ -101,10 +103,10 @@ let marks = 0
 const mark = () => `${4000 + (process.pid % 1000)}.${process.pid}${++marks}`
 
 async function up(name: string, count: number): Promise<void> {
-  await vi.waitFor(() => expect(alive(name).length).toBeGreaterThanOrEqual(count), 10_000)
+  await holds(() => expect(alive(name).length).toBeGreaterThanOrEqual(count))
 }
 async function none(name: string): Promise<void> {
-  await vi.waitFor(() => expect(alive(name)).toEqual([]), 5000)
+  await holds(() => expect(alive(name)).toEqual([]))
 }
 
 describe.skipIf(missing)('unshare: a spawned program', () => {
@@ -224,7 +226,7 @@ describe.skipIf(missing)('unshare: a spawned program', () => {
       )
       const opened = await one.open()
       proceed(opened)
-      await vi.waitFor(() => expect(opened.received.toString()).toMatch(/\n/), 20_000)
+      await holds(() => expect(opened.received.toString()).toMatch(/\n/))
       expect(Number(opened.received.toString())).toBeLessThan(40)
       expect(alive(name).length).toBeGreaterThan(1)
       opened.stream.reset('client.gone')
@@ -281,10 +283,12 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
 
   test('the end of the lease', async () => {
     const name = mark()
-    await using one = await device(sh(hold(name)))
+    const clock = new HandClock()
+    await using one = await device(sh(hold(name)), clock)
     const opened = await one.open({ remaining_ms: 3000 })
     proceed(opened)
     await up(name, 2)
+    clock.pass(3000)
     expect(await closed(opened)).toMatchObject({ code: 'lease.spent' })
     await none(name)
   })
@@ -315,12 +319,11 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
 
   test.skipIf(!own)('in a user namespace: no privilege, its own user, its end told', async () => {
     const script =
-      'sleep 0.5; id -u; grep -E "^(CapEff|NoNewPrivs)" /proc/self/status; ls /proc | grep -c "^[0-9]"; exit 4'
+      'id -u; grep -E "^(CapEff|NoNewPrivs)" /proc/self/status; ls /proc | grep -c "^[0-9]"; exit 4'
     const options = root ? { uid: 65_534 } : {}
     await using agent = await startProgram('spawner.ts', [script], options)
-    let said = ''
-    agent.child.stdout!.setEncoding('utf8').on('data', (text: string) => (said += text))
-    await vi.waitFor(() => expect(said).toContain('exit'), 10_000)
+    await holds(() => expect(agent.said()).toMatch(/"exit".*\n/))
+    const said = agent.said()
     expect(said).toMatch(/^\d+\nCapEff:\t0+\nNoNewPrivs:\t1\n[2-7]\n\{"t":"exit","code":4\}\n$/)
     expect(said.split('\n')[0]).toBe(String(uid))
   })
@@ -341,10 +344,9 @@ describe.skipIf(missing)('unshare: nothing survives', () => {
         'echo over',
       ].join('\n')
       const options = root ? { uid: 65_534 } : {}
-      await using agent = await startProgram('spawner.ts', [`sleep 0.5\n${script}`, data], options)
-      let said = ''
-      agent.child.stdout!.setEncoding('utf8').on('data', (text: string) => (said += text))
-      await vi.waitFor(() => expect(said).toContain('exit'), 10_000)
+      await using agent = await startProgram('spawner.ts', [script, data], options)
+      await holds(() => expect(agent.said()).toMatch(/"exit".*\n/))
+      const said = agent.said()
       expect(said).toMatch(/^0\n/)
       expect(said).toContain('over\n')
       expect(said).not.toContain('the key')
@@ -391,7 +393,7 @@ describe.skipIf(missing || !setpriv)('unshare, setpriv: an agent with capabiliti
     agent.stdout.on('data', hear)
     agent.stderr.on('data', hear)
     agent.once('close', () => resolve())
-    await soon('it runs or does not', promise, 20_000)
+    await soon('it runs or does not', promise)
     agent.kill('SIGKILL')
     return said
   }
@@ -525,8 +527,8 @@ describe.skipIf(missing)('unshare: what cannot be started', () => {
     for (let at = 0; at < 32; at++) all.push(await one.open())
     await expect(one.open()).rejects.toMatchObject({ code: 'agent.full' })
     all.pop()!.stream.reset('client.gone')
-    await vi.waitFor(async () => (await one.open()).stream.reset('client.gone'), 5000)
-  }, 60_000)
+    await holds(async () => (await one.open()).stream.reset('client.gone'))
+  })
 })
 
 describe.skipIf(missing)('unshare: how much it says and hears', () => {
@@ -542,14 +544,14 @@ describe.skipIf(missing)('unshare: how much it says and hears', () => {
       else owed += chunk.length
     }
     proceed(opened)
-    await vi.waitFor(() => expect(got).toBeGreaterThan(100_000), 10_000)
+    await holds(() => expect(got).toBeGreaterThan(100_000))
     expect(got).toBeLessThan(32 * 1024 * 1024)
     reading = true
     opened.stream.consumed(owed)
     opened.stream.end()
-    expect(await soon('all of it', opened.closed, 60_000)).toMatchObject({ code: 'done' })
+    expect(await soon('all of it', opened.closed)).toMatchObject({ code: 'done' })
     expect(got).toBe(67_108_864)
-  }, 90_000)
+  })
 
   test('input to a program that does not read it is held back by credit, and ends with it', async () => {
     await using one = await device(sh('sleep 2'))
@@ -560,7 +562,7 @@ describe.skipIf(missing)('unshare: how much it says and hears', () => {
     while (taken < 64 && opened.stream.write(chunk)) taken++
     expect(taken).toBeLessThan(64)
     expect(opened.signals).toEqual([])
-    await vi.waitFor(() => expect(opened.signals).toEqual([{ t: 'exit', code: 0 }]), 15_000)
+    await holds(() => expect(opened.signals).toEqual([{ t: 'exit', code: 0 }]))
     opened.stream.reset('client.done')
   })
 })
@@ -571,7 +573,7 @@ describe.skipIf(missing)('unshare: a terminal', () => {
   test('of the size and kind of the person’s, which is its own and follows', async () => {
     await using one = await device(
       sh(
-        'tty; stty size; echo $TERM; trap "stty size; exit 3" WINCH; while :; do sleep 0.05; done',
+        'tty; stty size; echo $TERM; trap "stty size; exit 3" WINCH; echo ready; while :; do sleep 0.05; done',
         {
           terminal: true,
         },
@@ -582,13 +584,15 @@ describe.skipIf(missing)('unshare: a terminal', () => {
       terminal: true,
     })
     proceed(opened)
-    await vi.waitFor(() => expect(opened.received.toString()).toContain('xterm-256color'), 10_000)
-    expect(opened.received.toString()).toMatch(/^\/dev\/pts\/\d+\r\n33 101\r\nxterm-256color\r\n/)
-    await new Promise((done) => setTimeout(done, 200))
+    await holds(() =>
+      expect(opened.received.toString()).toMatch(
+        /^\/dev\/pts\/\d+\r\n33 101\r\nxterm-256color\r\nready\r\n/,
+      ),
+    )
     opened.stream.signal(Buffer.from('{"t":"winsize","rows":50,"cols":0}'))
     opened.stream.signal(Buffer.from('{"t":"winsize","rows":50,"cols":132}'))
-    await vi.waitFor(() => expect(opened.signals).toEqual([{ t: 'exit', code: 3 }]), 10_000)
-    expect(opened.received.toString()).toMatch(/50 132\r\n$/)
+    await holds(() => expect(opened.signals).toEqual([{ t: 'exit', code: 3 }]))
+    await holds(() => expect(opened.received.toString()).toMatch(/50 132\r\n$/))
   })
 
   test('has job control: an interrupt reaches the program and not what runs it', async () => {
@@ -599,10 +603,10 @@ describe.skipIf(missing)('unshare: a terminal', () => {
     )
     const opened = await one.open({ terminal })
     proceed(opened)
-    await vi.waitFor(() => expect(opened.received.toString()).toContain('ready'), 10_000)
+    await holds(() => expect(opened.received.toString()).toContain('ready'))
     opened.stream.write(Buffer.from('\x03'))
-    await vi.waitFor(() => expect(opened.signals).toEqual([{ t: 'exit', code: 5 }]), 10_000)
-    expect(opened.received.toString()).toContain('caught')
+    await holds(() => expect(opened.signals).toEqual([{ t: 'exit', code: 5 }]))
+    await holds(() => expect(opened.received.toString()).toContain('caught'))
   })
 
   test('the end of input is the end of file', async () => {

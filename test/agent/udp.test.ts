@@ -2,16 +2,17 @@
 import { createSocket } from 'node:dgram'
 import { existsSync, realpathSync } from 'node:fs'
 import { createInterface } from 'node:readline'
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { networkInterfaces, userInfo } from 'node:os'
 import { ProcessScope } from '../../agent-tunnel/agent/scope/owner.ts'
 import { enrolled, Directory, running } from './device.ts'
 import type { Running } from './device.ts'
-import { FakeGateway, openStream, proceed, soon } from './gateway.ts'
+import { FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 import type { Held, Opened } from './gateway.ts'
 import { copyOf, sha256Of, startProgram } from './programs/process.ts'
 import type { Started } from './programs/process.ts'
-import { freePort } from '../support/node.ts'
+import { HandClock } from '../support/clock.ts'
+import { freePort, until } from '../support/node.ts'
 
 const PYTHON = '/usr/bin/python3'
 const absent = !existsSync(PYTHON) || !existsSync('/proc/self/net/udp')
@@ -52,10 +53,14 @@ class Device implements AsyncDisposable {
   agent!: Running
   held!: Held
 
-  static async with(targets: readonly string[], scope = new ProcessScope()): Promise<Device> {
+  static async with(
+    targets: readonly string[],
+    scope = new ProcessScope(),
+    clock?: HandClock,
+  ): Promise<Device> {
     const device = new Device()
     const config = await enrolled(gateway, device.directory, targets)
-    device.agent = running(config, { scope })
+    device.agent = running(config, { scope, ...(clock === undefined ? {} : { clock }) })
     device.held = await gateway.nextTunnel()
     return device
   }
@@ -68,17 +73,19 @@ class Device implements AsyncDisposable {
   }
 }
 
-/** Sends until an answer comes: a datagram may be lost, by the rules. */
-async function ask(opened: Opened, text: string): Promise<string> {
+/** Sends until an answer to that comes: a datagram may be lost, by the rules. */
+async function ask(opened: Opened, text: string, back = [text]): Promise<string> {
   const before = opened.pieces.length
-  await vi.waitFor(
-    () => {
+  let sent = -Infinity
+  const answer = await until(`an answer to ${text}`, () => {
+    if (performance.now() - sent > 250) {
       opened.stream.write(Buffer.from(text))
-      expect(opened.pieces.length).toBeGreaterThan(before)
-    },
-    { timeout: 10_000, interval: 50 },
-  )
-  return opened.pieces[before]!.toString()
+      sent = performance.now()
+    }
+    const pieces = opened.pieces.slice(before).map(String)
+    return pieces.find((piece) => back.some((one) => piece.endsWith(` ${one}`)))
+  })
+  return answer
 }
 
 describe.skipIf(absent)('python3: a udp target', () => {
@@ -104,16 +111,16 @@ describe.skipIf(absent)('python3: a udp target', () => {
     expect(target.got).toBe(0)
     proceed(opened)
     opened.stream.write(Buffer.from('hello'))
-    await vi.waitFor(() => expect(opened.pieces).toHaveLength(1))
+    await holds(() => expect(opened.pieces).toHaveLength(1))
     expect(opened.received.toString()).toBe(`${target.pid} hello`)
     const before = opened.pieces.length
     const sizes = [0, 1, 2, 1200, 1473, 9000, 65_000]
     for (const size of sizes) opened.stream.write(Buffer.alloc(size, 97))
-    await vi.waitFor(() => expect(opened.pieces).toHaveLength(before + sizes.length))
+    await holds(() => expect(opened.pieces).toHaveLength(before + sizes.length))
     const head = `${target.pid} `.length
     expect(opened.pieces.slice(before).map(({ length }) => length - head)).toEqual(sizes)
     opened.stream.write(Buffer.alloc(65_507, 98))
-    await vi.waitFor(() => expect(opened.pieces.at(-1)).toHaveLength(65_507))
+    await holds(() => expect(opened.pieces.at(-1)).toHaveLength(65_507))
     expect(opened.stream.dropped).toBe(0)
     opened.stream.end()
     expect(await soon('close', opened.closed)).toMatchObject({ code: 'done' })
@@ -171,9 +178,12 @@ describe.skipIf(absent)('python3: a udp target', () => {
 
   test('the lease ends it whatever the gateway does', async () => {
     await using target = await server('plain')
-    await using device = await Device.with([`plc=udp:127.0.0.1:${target.port}`])
+    const clock = new HandClock()
+    const targets = [`plc=udp:127.0.0.1:${target.port}`]
+    await using device = await Device.with(targets, new ProcessScope(), clock)
     const opened = await device.open('plc', { remaining_ms: 300 })
     proceed(opened)
+    clock.pass(300)
     expect(await soon('close', opened.closed)).toMatchObject({ code: 'lease.spent' })
   })
 })
@@ -264,14 +274,16 @@ describe.skipIf(absent).each(ways)('python3: who gets the datagrams, by $name', 
     await using device = await Device.with([`plc=udp:127.0.0.1:${target.port}`], way.scope())
     const opened = await device.open()
     proceed(opened)
-    const met = await ask(opened, 'hello')
+    const met = await ask(opened, 'hello', ['met', 'hello'])
     const child = Number(met.split(' ')[0])
     expect(child).not.toBe(target.pid)
     expect(await ask(opened, 'again')).toMatch(new RegExp(`^${child} `))
-    expect(device.agent.logged('owner.changed').at(-1)?.fields).toMatchObject({
-      alike: true,
-      observed: { pid: child },
-    })
+    await holds(() =>
+      expect(device.agent.logged('owner.changed').at(-1)?.fields).toMatchObject({
+        alike: true,
+        observed: { pid: child },
+      }),
+    )
   })
 })
 

@@ -1,13 +1,13 @@
 /** An agent behind proxies and in WebSocket: it enrols, its tunnel stands, and the doctor names the hop that fails. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { configFrom, enrolAgent, examineAgent, readConfig, withWay } from '#agent'
 import type { AgentConfig, Finding, Way } from '#agent'
 import { freePort } from '../support/node.ts'
 import { httpProxy, socksProxy } from '../support/proxy.ts'
 import { Directory, running } from './device.ts'
-import { DEVICE, FakeGateway, openStream, proceed, soon } from './gateway.ts'
+import { DEVICE, FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 import { startProgram } from './programs/process.ts'
 
 let gateway: FakeGateway
@@ -59,7 +59,7 @@ test.for(ways)(
     const opened = await openStream(held, 'plc')
     proceed(opened)
     opened.stream.write(Buffer.alloc(300_000, 7))
-    await vi.waitFor(() => expect(opened.received).toHaveLength(300_000), { timeout: 10_000 })
+    await holds(() => expect(opened.received).toHaveLength(300_000))
     expect(proxy.asked.slice(forEst)).toEqual([`127.0.0.1:${gateway.port}`])
     expect(proxy.carried()).toBeGreaterThan(600_000)
     expect(agent.logged('tunnel.up')).toHaveLength(1)
@@ -89,7 +89,7 @@ test('the environment wins over the file, and the password over one that was cha
   const file = secretIn(directory, 'press:old')
   const behind = withWay(config, { proxy: proxy.url, proxyAuthFile: file })
   await using agent = running(behind)
-  await vi.waitFor(() => expect(agent.logged('tunnel.not_up')).not.toHaveLength(0))
+  await holds(() => expect(agent.logged('tunnel.not_up')).not.toHaveLength(0))
   expect(agent.logged('tunnel.not_up')[0]?.fields).toMatchObject({ code: 'proxy.auth' })
   expect(JSON.stringify(agent.lines)).not.toContain('press:old')
   secretIn(directory, 'press:new')

@@ -28,29 +28,25 @@ async function runAndKill(directory: string, count: number): Promise<string[]> {
   return said.split('\n').slice(0, -1)
 }
 
-test(
-  'killed ten times under 64 writers: every acknowledged event is there, no alarm is false',
-  { timeout: 120_000 },
-  async () => {
-    const directory = temporary()
-    const acked: string[] = []
-    for (let loop = 0; loop < 10; loop++)
-      acked.push(...(await runAndKill(directory, 50 + loop * 171)))
-    const signers = { ed25519: keys.ed25519 }
-    const log = await openLog(logOptions(directory, { signers }))
-    const kept = new Map((await log.read(0, log.size)).map((entry) => [entry.idx, entry]))
-    // read gives what fits one answer; ask on until all is there.
-    while (kept.size < log.size)
-      for (const entry of await log.read(kept.size, log.size)) kept.set(entry.idx, entry)
-    await log.close()
-    expect(acked.length).toBeGreaterThan(5_000)
-    const lost = acked.filter((line) => {
-      const [idx, uid, leaf] = line.split(' ')
-      const entry = kept.get(Number(idx))
-      return entry?.uid !== uid || entry?.leaf !== leaf
-    })
-    expect(lost).toEqual([])
-    const verdict = await verifyLog({ directory, verifierKeys: [formatVkey(origin, keys.ed25519)] })
-    expect(verdict).toMatchObject({ outcome: 'proven', uncovered: 0 })
-  },
-)
+test('killed ten times under 64 writers: every acknowledged event is there, no alarm is false', async () => {
+  const directory = temporary()
+  const acked: string[] = []
+  for (let loop = 0; loop < 10; loop++)
+    acked.push(...(await runAndKill(directory, 50 + loop * 171)))
+  const signers = { ed25519: keys.ed25519 }
+  const log = await openLog(logOptions(directory, { signers }))
+  const kept = new Map((await log.read(0, log.size)).map((entry) => [entry.idx, entry]))
+  // read gives what fits one answer; ask on until all is there.
+  while (kept.size < log.size)
+    for (const entry of await log.read(kept.size, log.size)) kept.set(entry.idx, entry)
+  await log.close()
+  expect(acked.length).toBeGreaterThan(5_000)
+  const lost = acked.filter((line) => {
+    const [idx, uid, leaf] = line.split(' ')
+    const entry = kept.get(Number(idx))
+    return entry?.uid !== uid || entry?.leaf !== leaf
+  })
+  expect(lost).toEqual([])
+  const verdict = await verifyLog({ directory, verifierKeys: [formatVkey(origin, keys.ed25519)] })
+  expect(verdict).toMatchObject({ outcome: 'proven', uncovered: 0 })
+})

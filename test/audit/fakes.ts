@@ -1,9 +1,10 @@
 /** HTTPS receivers that refuse what the real ones refuse, and keep the bytes that they took. */
 import type { IncomingMessage } from 'node:http'
 import { createServer, type Server } from 'node:https'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { gunzipSync } from 'node:zlib'
 import { createHmac } from 'node:crypto'
+import { freePort } from '../support/port.ts'
 import type { Certificates } from './receiver.ts'
 
 export interface Reply {
@@ -64,8 +65,9 @@ export class Fake {
       socket.on('close', () => this.#sockets.delete(socket))
     })
     server.on('tlsClientError', () => undefined)
+    // It comes back to the port that it had.
+    if (this.port === 0) this.port = await freePort()
     await new Promise<void>((resolve) => server.listen(this.port, '127.0.0.1', resolve))
-    this.port = (server.address() as AddressInfo).port
     this.#server = server
   }
 

@@ -1,10 +1,11 @@
 /** A syslog receiver over TLS that can be killed and started again on the same port, and its certificates. */
 import 'reflect-metadata'
 import { webcrypto } from 'node:crypto'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
 import * as x509 from '@peculiar/x509'
 import { parseFrames, parseMessage, type ParsedMessage } from '#audit'
+import { freePort } from '../support/port.ts'
 
 export interface Pem {
   readonly cert: string
@@ -89,8 +90,9 @@ export class Receiver {
       socket.on('close', () => this.#sockets.delete(socket))
     })
     this.#server.on('tlsClientError', () => undefined)
+    // It comes back to the port that it had.
+    if (this.port === 0) this.port = await freePort()
     await new Promise<void>((resolve) => this.#server?.listen(this.port, '127.0.0.1', resolve))
-    this.port = (this.#server.address() as AddressInfo).port
   }
 
   #serve(socket: TLSSocket): void {

@@ -303,7 +303,6 @@ const codeOf = (appended: Promise<unknown>): Promise<string> =>
 
 test.skipIf(small === null)(
   'on a disk that is really full (needs a tmpfs to fill) ends and operators are recorded, and the log closes in order',
-  { timeout: 60_000 },
   async () => {
     const directory = small as string
     const kept = { closeoutBytes: MIB, breakglassBytes: MIB }

@@ -2,7 +2,6 @@ import fc from 'fast-check'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, statSync, watch, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { connect } from 'node:tls'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
@@ -19,6 +18,7 @@ import {
 import { formatMessage, frameMessage } from '../../audit/format/rfc5424.ts'
 import { Cursor, decodeSlots, encodeSlot } from '../../audit/ship/cursor.ts'
 import { leafHash, rootOf } from '../../audit/tree.ts'
+import { freePort } from '../support/port.ts'
 import { eventually, open, origin, start, stats, temporary } from './fixture.ts'
 import { makeCertificates, Receiver, type Certificates } from './receiver.ts'
 
@@ -199,7 +199,7 @@ describe('shipping to a receiver', () => {
     const shipper = ship(log, receiver.port)
     await log.append(start)
     for (let n = 0; n < 200; n++) await log.append(stats(n, `"quoted" [and] bracketed \\ ${n} é`))
-    expect(await shipper.flush(20_000)).toBe(true)
+    expect(await shipper.flush(60_000)).toBe(true)
     const { size } = log.signed
     await received(receiver, () => receiver.indexes.size >= size)
     const stored = await log.read(0, 1_000)
@@ -238,7 +238,7 @@ describe('shipping to a receiver', () => {
     const log = await open()
     const shipper = ship(log, receiver.port)
     const { idx, uid } = await log.append({ ...start, ticket: 'x'.repeat(9_000) })
-    expect(await shipper.flush(20_000)).toBe(true)
+    expect(await shipper.flush(60_000)).toBe(true)
     await received(receiver, () => receiver.indexes.has(idx))
     const stub = receiver.events().find(({ elements }) => elements[element]?.['uid'] === uid)
     expect(JSON.parse(Buffer.from(stub?.body ?? []).toString())).toMatchObject({
@@ -248,49 +248,45 @@ describe('shipping to a receiver', () => {
     expect(Math.max(...receiver.sizes)).toBeLessThanOrEqual(8_000)
     expect(shipper.health().stubs).toBe(1)
   })
-  test(
-    'killed five times in the middle of a stream, it misses nothing',
-    { timeout: 60_000 },
-    async () => {
-      const receiver = await receiving()
-      const log = await open()
-      const shipper = ship(log, receiver.port)
-      let last = 0
-      for (let round = 1; round <= 5; round++) {
-        const before = receiver.messages.length
-        const appended = await Promise.all(
-          Array.from({ length: 800 }, (_, n) => log.append(stats(n, `round ${round}`))),
-        )
-        last = appended.at(-1)?.idx ?? 0
-        await log.checkpoint()
-        await received(receiver, () => receiver.messages.length > before + 300)
-        await receiver.kill()
-        await receiver.start()
-      }
-      expect(await shipper.flush(30_000)).toBe(true)
-      await received(receiver, () => receiver.indexes.has(last))
-      const have = receiver.indexes
-      const missing = Array.from({ length: last + 1 }, (_, i) => i).filter((i) => !have.has(i))
-      expect(missing).toEqual([])
-      expect(
-        new Set(receiver.events().map(({ elements }) => elements[element]?.['uid'])).size,
-      ).toBe(have.size)
-      expect(shipper.health().rewinds).toBeGreaterThan(0)
-    },
-  )
+  test('killed five times in the middle of a stream, it misses nothing', async () => {
+    const receiver = await receiving()
+    const log = await open()
+    const shipper = ship(log, receiver.port)
+    let last = 0
+    for (let round = 1; round <= 5; round++) {
+      const before = receiver.messages.length
+      const appended = await Promise.all(
+        Array.from({ length: 800 }, (_, n) => log.append(stats(n, `round ${round}`))),
+      )
+      last = appended.at(-1)?.idx ?? 0
+      await log.checkpoint()
+      await received(receiver, () => receiver.messages.length > before + 300)
+      await receiver.kill()
+      await receiver.start()
+    }
+    expect(await shipper.flush(60_000)).toBe(true)
+    await received(receiver, () => receiver.indexes.has(last))
+    const have = receiver.indexes
+    const missing = Array.from({ length: last + 1 }, (_, i) => i).filter((i) => !have.has(i))
+    expect(missing).toEqual([])
+    expect(new Set(receiver.events().map(({ elements }) => elements[element]?.['uid'])).size).toBe(
+      have.size,
+    )
+    expect(shipper.health().rewinds).toBeGreaterThan(0)
+  })
   test('begins where its cursor stands after a restart of the gateway', async () => {
     const receiver = await receiving()
     const log = await open()
     const one = ship(log, receiver.port, { trailBytes: 0, trailMs: 0 })
     for (let n = 0; n < 50; n++) await log.append(stats(n))
-    expect(await one.flush(20_000)).toBe(true)
+    expect(await one.flush(60_000)).toBe(true)
     await eventually(() => one.health().cursor > 20)
     await one.close()
     const { cursor } = one.health()
     const before = receiver.events().length
     const two = ship(log, receiver.port, { trailBytes: 0, trailMs: 0 })
     const { idx } = await log.append(stats(1))
-    expect(await two.flush(20_000)).toBe(true)
+    expect(await two.flush(60_000)).toBe(true)
     await received(receiver, () => receiver.indexes.has(idx))
     expect(Number(receiver.events()[before]?.elements[element]?.['idx'])).toBe(cursor)
   })
@@ -346,14 +342,6 @@ const hasRsyslog =
     '/usr/lib64',
   ].some((at) => existsSync(`${at}/rsyslog/lmnsd_ossl.so`))
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise<void>((resolve) => server.close(() => resolve()))
-  return port
-}
-
 /** rsyslogd with stock limits, ended after the test. Resolves when it takes TLS connections. */
 async function rsyslogd(directory: string, port: number): Promise<() => Promise<void>> {
   const at = (name: string): string => join(directory, name)
@@ -402,7 +390,6 @@ input(type="imtcp" address="127.0.0.1" port="${port}" ruleset="r")
 describe('shipping to rsyslogd', () => {
   test.skipIf(!hasRsyslog)(
     'killed and started again under load: every event is on its disk, byte for byte',
-    { timeout: 90_000 },
     async () => {
       const directory = temporary()
       const port = await freePort()
@@ -422,7 +409,7 @@ describe('shipping to rsyslogd', () => {
         await stop()
         stop = await rsyslogd(directory, port)
       }
-      expect(await shipper.flush(30_000)).toBe(true)
+      expect(await shipper.flush(60_000)).toBe(true)
       const stored = await log.read(0, 5_000)
       const covered = stored.filter(
         ({ cp }) => cp !== null && Number(cp.split('-')[0]) <= log.signed.size,

@@ -162,7 +162,7 @@ describe.skipIf(noSwan)('strongSwan pki', () => {
     swan.bench.decision = decision
     expect(waits.err).toMatch(/pending|retry|waiting/i)
     expect(await swan.bench.pending.list(TENANT, instant(swan.bench.now))).toHaveLength(1)
-  }, 60_000)
+  })
 })
 
 describe.skipIf(noGo)('globalsign estclient', () => {

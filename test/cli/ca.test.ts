@@ -14,7 +14,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { run, type Ran } from './run.ts'
 
 const PASSPHRASE = 'correct horse battery'
@@ -23,7 +23,6 @@ let folder: string
 const at = (...names: string[]) => join(folder, ...names)
 
 // Sealing is slow on purpose, and this machine may be busy.
-vi.setConfig({ testTimeout: 60_000, hookTimeout: 120_000 })
 
 /** CAs made once and copied: `kept` with its root, `made` without, `asked` with a request alone. */
 let stock: string

@@ -1,12 +1,13 @@
 /** The local UDP port of a session: a stream for each program that sends, given back when it is silent. */
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
-import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Offer, Tunnel, TunnelStream } from '#tunnel'
 import { TunnelRefused } from '#tunnel'
 import { DatagramPort } from '../../cli/datagrams.ts'
 import { openForward, type News } from '../../cli/forward.ts'
 import { HandClock } from '../support/clock.ts'
+import { holds } from '../support/patience.ts'
 import { startFakeGateway, type FakeGateway } from './fake-gateway.ts'
 
 let gateway: FakeGateway
@@ -76,17 +77,17 @@ test('each program has a stream of its own; what was sent before it was there is
   await using two = await tool(port)
   for (const text of ['a', 'bb', '']) one.say(text)
   two.say('other')
-  await vi.waitFor(() => expect(one.heard).toEqual(['[a]', '[bb]', '[]']))
-  await vi.waitFor(() => expect(two.heard).toEqual(['[other]']))
+  await holds(() => expect(one.heard).toEqual(['[a]', '[bb]', '[]']))
+  await holds(() => expect(two.heard).toEqual(['[other]']))
   expect(seen.offers.map(({ kind }) => kind)).toEqual(['udp', 'udp'])
   seen.streams[0]!.reset('policy.denied', 'no longer')
-  await vi.waitFor(() =>
+  await holds(() =>
     expect(news.find((item) => item.event === 'closed')).toMatchObject({
       reason: { code: 'policy.denied', message: 'no longer' },
     }),
   )
   one.say('again')
-  await vi.waitFor(() => expect(one.heard.at(-1)).toBe('[again]'))
+  await holds(() => expect(one.heard.at(-1)).toBe('[again]'))
   expect(seen.offers).toHaveLength(3)
   await forward.close()
 })
@@ -128,10 +129,10 @@ test('a stream is given back after a minute of silence, and not a moment before'
   const at = await local(async () => silent(written, ends))
   await using one = await tool(at.number)
   one.say('first')
-  await vi.waitFor(() => expect(written).toEqual(['first']))
+  await holds(() => expect(written).toEqual(['first']))
   at.clock.pass(59_000)
   one.say('second')
-  await vi.waitFor(() => expect(written).toHaveLength(2))
+  await holds(() => expect(written).toHaveLength(2))
   at.clock.pass(59_999)
   expect(ends.count).toBe(0)
   at.clock.pass(1)
@@ -149,11 +150,11 @@ test('a refusal is asked for once a second, not with each datagram', async () =>
   await using stranger = await tool(at.number)
   for (let each = 0; each < 50; each++) one.say('please')
   stranger.say('me too')
-  await vi.waitFor(() => expect(at.refused).toHaveLength(2))
+  await holds(() => expect(at.refused).toHaveLength(2))
   expect(asked).toBe(2)
   at.clock.pass(1000)
   one.say('now?')
-  await vi.waitFor(() => expect(asked).toBe(3))
+  await holds(() => expect(asked).toBe(3))
   at.port.close()
 })
 
@@ -166,7 +167,7 @@ test('no more than 64 programs at once are served, and what waits for them is bo
   })
   const tools = await Promise.all(Array.from({ length: 70 }, () => tool(at.number)))
   for (const one of tools) one.say('x')
-  await vi.waitFor(() => expect(asked).toBe(64))
+  await holds(() => expect(asked).toBe(64))
   for (let each = 0; each < 100; each++) tools[0]!.say('y'.repeat(1000))
   for (const one of tools) await one[Symbol.asyncDispose]()
   expect(asked).toBe(64)

@@ -138,59 +138,55 @@ async function agentUntil(own: AgentConfig, event: string): Promise<Record<strin
   return fields
 }
 
-test(
-  'a log that was put back is refused, kept as evidence, and recorded by the node itself',
-  { timeout: 120_000 },
-  async () => {
-    const before = join(home, 'before')
-    await node.stop()
-    cpSync(log, before, { recursive: true })
-    node = await startNode({ data, port, config, bare: true })
-    expect(await follow()).toMatchObject({ code: 0 })
-    // A person and a device see the log too, and keep what they saw.
-    expect(await run(home, 'audit', 'witness', 'check')).toMatchObject({ code: 0 })
-    await agentUntil(device, 'log.first')
-    const heads = join(home, 'heads')
-    expect(await run(home, 'audit', 'witness', 'export', '--out', heads)).toMatchObject({ code: 0 })
-    await node.stop()
-    rmSync(log, { recursive: true })
-    cpSync(before, log, { recursive: true })
-    node = await startNode({ data, port, config, bare: true })
-    const refused = await follow()
-    expect(refused.code).toBe(1)
-    expect(refused.err).toMatch(/mirror\.(rollback|fork)/)
-    expect(existsSync(join(mirror, 'conflict'))).toBe(true)
-    expect(node.events().filter(({ code }) => code === 'finding.witness_conflict')).not.toEqual([])
-    const again = await follow()
-    expect(again).toMatchObject({ code: 1 })
-    expect(again.err).toContain('mirror.conflict')
-    const shown = await run(home, 'audit', 'mirror', 'status', '--dir', mirror)
-    expect(shown.code).toBe(1)
-    expect(shown.out).toContain('-held.note')
-    // So say the person's command line, before it does anything, and the device, which serves no session.
-    const person = await run(home, 'audit', 'witness', 'check')
-    expect(person.code).toBe(1)
-    expect(person.err).toMatch(/log\.conflict.*head\./s)
-    const said = await agentUntil(device, 'log.conflict')
-    expect(said['code']).toMatch(/^head\.(rollback|unproven|fork)$/)
-    await until('the node records what the device holds', () =>
-      node
-        .events()
-        .some(({ code, text }) => code === 'finding.witness_conflict' && text.includes('press-09')),
-    )
-    expect(await run(home, 'audit', 'witness', 'show')).toMatchObject({ code: 1 })
-    const deviceHeads = await run(home, 'audit', 'witness', 'export', '--data', device.dataDir)
-    writeFileSync(join(home, 'device-heads'), deviceHeads.out)
-    // An auditor tells from the heads alone: the mirror passes through them, the node's log does not.
-    const compare = (dir: string): Promise<Ran> => {
-      const flags = ['--key', join(data, 'log-keys.txt'), '--log', dir]
-      return run(home, 'audit', 'witness', 'compare', heads, join(home, 'device-heads'), ...flags)
-    }
-    const copy = join(home, 'rewritten')
-    cpSync(log, copy, { recursive: true })
-    expect(await compare(copy)).toMatchObject({ code: 1 })
-    // The mirror has the events that the node lost, and proves them.
-    expect(JSON.parse((await verify(mirror)).out)).toMatchObject({ outcome: 'proven' })
-    expect(readFileSync(join(mirror, 'checkpoint'), 'utf8')).toContain(origin)
-  },
-)
+test('a log that was put back is refused, kept as evidence, and recorded by the node itself', async () => {
+  const before = join(home, 'before')
+  await node.stop()
+  cpSync(log, before, { recursive: true })
+  node = await startNode({ data, port, config, bare: true })
+  expect(await follow()).toMatchObject({ code: 0 })
+  // A person and a device see the log too, and keep what they saw.
+  expect(await run(home, 'audit', 'witness', 'check')).toMatchObject({ code: 0 })
+  await agentUntil(device, 'log.first')
+  const heads = join(home, 'heads')
+  expect(await run(home, 'audit', 'witness', 'export', '--out', heads)).toMatchObject({ code: 0 })
+  await node.stop()
+  rmSync(log, { recursive: true })
+  cpSync(before, log, { recursive: true })
+  node = await startNode({ data, port, config, bare: true })
+  const refused = await follow()
+  expect(refused.code).toBe(1)
+  expect(refused.err).toMatch(/mirror\.(rollback|fork)/)
+  expect(existsSync(join(mirror, 'conflict'))).toBe(true)
+  expect(node.events().filter(({ code }) => code === 'finding.witness_conflict')).not.toEqual([])
+  const again = await follow()
+  expect(again).toMatchObject({ code: 1 })
+  expect(again.err).toContain('mirror.conflict')
+  const shown = await run(home, 'audit', 'mirror', 'status', '--dir', mirror)
+  expect(shown.code).toBe(1)
+  expect(shown.out).toContain('-held.note')
+  // So say the person's command line, before it does anything, and the device, which serves no session.
+  const person = await run(home, 'audit', 'witness', 'check')
+  expect(person.code).toBe(1)
+  expect(person.err).toMatch(/log\.conflict.*head\./s)
+  const said = await agentUntil(device, 'log.conflict')
+  expect(said['code']).toMatch(/^head\.(rollback|unproven|fork)$/)
+  await until('the node records what the device holds', () =>
+    node
+      .events()
+      .some(({ code, text }) => code === 'finding.witness_conflict' && text.includes('press-09')),
+  )
+  expect(await run(home, 'audit', 'witness', 'show')).toMatchObject({ code: 1 })
+  const deviceHeads = await run(home, 'audit', 'witness', 'export', '--data', device.dataDir)
+  writeFileSync(join(home, 'device-heads'), deviceHeads.out)
+  // An auditor tells from the heads alone: the mirror passes through them, the node's log does not.
+  const compare = (dir: string): Promise<Ran> => {
+    const flags = ['--key', join(data, 'log-keys.txt'), '--log', dir]
+    return run(home, 'audit', 'witness', 'compare', heads, join(home, 'device-heads'), ...flags)
+  }
+  const copy = join(home, 'rewritten')
+  cpSync(log, copy, { recursive: true })
+  expect(await compare(copy)).toMatchObject({ code: 1 })
+  // The mirror has the events that the node lost, and proves them.
+  expect(JSON.parse((await verify(mirror)).out)).toMatchObject({ outcome: 'proven' })
+  expect(readFileSync(join(mirror, 'checkpoint'), 'utf8')).toContain(origin)
+})

@@ -3,7 +3,6 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, globSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,6 +10,7 @@ import { connect } from 'node:tls'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { readConfig } from '../../gateway/config.ts'
+import { freePort } from '../support/port.ts'
 import { code, invocations, misused } from './pages.ts'
 
 const root = join(import.meta.dirname, '../..')
@@ -143,14 +143,6 @@ const rsyslog = ['/usr/sbin/rsyslogd', '/sbin/rsyslogd'].find((path) => existsSy
 // Debian packs the TLS driver apart from the daemon: rsyslog-openssl.
 const driver = globSync('/usr/lib/{*/,}rsyslog/lmnsd_ossl.so').length > 0
 const openssl = spawnSync('openssl', ['version']).status === 0
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  return typeof address === 'object' && address !== null ? address.port : 0
-}
 
 describe('the SIEM of the compose file', () => {
   test.skipIf(rsyslog === undefined || !driver || !openssl)(

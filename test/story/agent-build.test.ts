@@ -28,8 +28,6 @@ import { grantFor, sha256, startNode, until, type Person, type TestNode } from '
 
 const run = promisify(execFile)
 const build = fileURLToPath(new URL('../../deploy/agent/build.ts', import.meta.url))
-/** The executable is 117 MB that were just written; a busy disk takes its time to read them. */
-const PATIENCE_MS = 60_000
 /** The executable that answers for the process: the one that runs this test. */
 const own = realpathSync('/proc/self/exe')
 
@@ -49,7 +47,7 @@ beforeAll(async () => {
   echo.listen(0, '127.0.0.1')
   await once(echo, 'listening')
   await built
-}, PATIENCE_MS)
+})
 afterAll(async () => {
   echo.close()
   await node[Symbol.asyncDispose]()
@@ -86,36 +84,32 @@ const kinds: readonly { name: string; id: string; made: () => Promise<string[]> 
   },
 ]
 
-test.for(kinds)(
-  '$name enrols, connects and serves a session',
-  { timeout: 2 * PATIENCE_MS },
-  async ({ id, made }) => {
-    const { enroll, token } = await created(id)
-    const [program = '', ...first] = await made()
-    const env = { ...process.env, SALLYPORT_TOKEN: token }
-    const { stdout: said } = await run(program, [...first, ...enroll], { env })
-    expect(said).toContain('is enrolled')
-    await grantFor(vendor, operator, { device: id, process: 'plc' })
-    const data = join(folder, id)
-    const agent = spawn(program, [...first, 'agent', 'run', '--data', data], { stdio: 'pipe' })
-    let log = ''
-    agent.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
-    try {
-      await until('the device is connected', () => log.includes('"tunnel.up"'), PATIENCE_MS)
-      expect(await throughConnect(join(folder, 'home'), `${id}/plc`, `to ${id}`)).toBe(`to ${id}`)
-      // It became its lean self and stayed the process that was started; its log has nothing else in it.
-      const environment = readFileSync(`/proc/${agent.pid}/environ`, 'latin1').split('\0')
-      expect(environment).toContain('MALLOC_ARENA_MAX=1')
-      const status = JSON.parse(readFileSync(join(data, 'status.json'), 'utf8')) as { pid: number }
-      expect(status.pid).toBe(agent.pid)
-      for (const line of log.trim().split('\n')) expect(JSON.parse(line)).toHaveProperty('event')
-    } finally {
-      const ended = once(agent, 'exit')
-      agent.kill('SIGTERM')
-      expect(await ended).toEqual([0, null])
-    }
-  },
-)
+test.for(kinds)('$name enrols, connects and serves a session', async ({ id, made }) => {
+  const { enroll, token } = await created(id)
+  const [program = '', ...first] = await made()
+  const env = { ...process.env, SALLYPORT_TOKEN: token }
+  const { stdout: said } = await run(program, [...first, ...enroll], { env })
+  expect(said).toContain('is enrolled')
+  await grantFor(vendor, operator, { device: id, process: 'plc' })
+  const data = join(folder, id)
+  const agent = spawn(program, [...first, 'agent', 'run', '--data', data], { stdio: 'pipe' })
+  let log = ''
+  agent.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
+  try {
+    await until('the device is connected', () => log.includes('"tunnel.up"'))
+    expect(await throughConnect(join(folder, 'home'), `${id}/plc`, `to ${id}`)).toBe(`to ${id}`)
+    // It became its lean self and stayed the process that was started; its log has nothing else in it.
+    const environment = readFileSync(`/proc/${agent.pid}/environ`, 'latin1').split('\0')
+    expect(environment).toContain('MALLOC_ARENA_MAX=1')
+    const status = JSON.parse(readFileSync(join(data, 'status.json'), 'utf8')) as { pid: number }
+    expect(status.pid).toBe(agent.pid)
+    for (const line of log.trim().split('\n')) expect(JSON.parse(line)).toHaveProperty('event')
+  } finally {
+    const ended = once(agent, 'exit')
+    agent.kill('SIGTERM')
+    expect(await ended).toEqual([0, null])
+  }
+})
 
 test('the one file is its own launcher of declared programs', async () => {
   const program = openSync('/bin/echo', 'r')
@@ -170,7 +164,7 @@ test('who gives Node arguments keeps them; a connected agent has not loaded what
   agent.stdout.setEncoding('utf8').on('data', (text: string) => (loaded += text))
   const ended = once(agent, 'close')
   try {
-    await until('the device is connected', () => log.includes('"tunnel.up"'), PATIENCE_MS)
+    await until('the device is connected', () => log.includes('"tunnel.up"'))
     const environment = readFileSync(`/proc/${agent.pid}/environ`, 'latin1')
     expect(environment).not.toContain('MALLOC_ARENA_MAX')
   } finally {

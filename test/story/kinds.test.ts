@@ -86,7 +86,7 @@ beforeAll(async () => {
   await until('the device is connected', async () => (await node.health()).devices === 1)
   for (const process of ['snmp', 'shell', 'other'])
     await grantFor(vendor, node.admin, { device: 'press-07', process })
-}, 60_000)
+})
 afterAll(async () => {
   stopping.abort()
   await agent
@@ -134,7 +134,7 @@ describe('a udp process', () => {
     expect(back).toEqual([1, 0, 1400, 30_000])
     const id = String(listening['session'])
     await node.admin.ask('POST', `/sessions/${id}/cut`, { reason: 'test' })
-    expect(await soon('the command ends', running.over, 30_000)).toBe(6)
+    expect(await soon('the command ends', running.over)).toBe(6)
     tool.close()
     const session = await node.admin.ask<Session>('GET', `/sessions/${id}`)
     expect(session).toMatchObject({
@@ -150,7 +150,7 @@ describe('a udp process', () => {
     { name: 'nothing said', args: [] },
   ])('asked for by $name: told what it is, and no session is left', async ({ args }) => {
     const running = sallyport('connect', 'press-07/snmp', ...args)
-    expect(await soon('the command ends', running.over, 30_000)).toBe(2)
+    expect(await soon('the command ends', running.over)).toBe(2)
     expect(running.err).toMatch(/press-07\/snmp is reached by (?:UDP|udp)/)
     const { items } = await node.admin.ask<{ items: Session[] }>('GET', '/sessions')
     expect(items.filter(({ state }) => state === 'open')).toEqual([])
@@ -168,7 +168,7 @@ async function piped(process_: string, input: string, ...args: string[]) {
   child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text))
   child.stdin.on('error', () => {})
   child.stdin.end(input)
-  const code = await soon('the command ends', over, 60_000)
+  const code = await soon('the command ends', over)
   return { code, out, err }
 }
 
@@ -206,19 +206,18 @@ describe.skipIf(missing)('unshare: a spawned process', () => {
       let out = ''
       child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
       const over = new Promise<number | null>((done) => child.on('close', done))
-      await until('a prompt', () => out.includes('$ '), 30_000)
+      await until('a prompt', () => out.includes('$ '))
       child.stdin.write('tty; stty size; echo $TERM\r')
       // Node's raw mode still writes a line's end as two characters: there may be a further CR.
       const answers = /\/dev\/pts\/\d+\r+\n31 97\r+\nxterm\r+\n/
-      await until('the answers', () => answers.test(out), 30_000)
+      await until('the answers', () => answers.test(out))
       const loop = `trap "echo caught; exit 1" INT; echo ready; while :; do sleep 0.1; done`
       child.stdin.write(`sh -c '${loop}'\r`)
-      await until('it runs', () => /ready\r+\n/.test(out), 30_000)
+      await until('it runs', () => /ready\r+\n/.test(out))
       child.stdin.write('\x03')
-      await until('it was interrupted', () => /caught\r+\n/.test(out), 30_000)
+      await until('it was interrupted', () => /caught\r+\n/.test(out))
       child.stdin.write('exit 9\r')
-      expect(await soon('the command ends', over, 60_000)).toBe(9)
+      expect(await soon('the command ends', over)).toBe(9)
     },
-    120_000,
   )
 })

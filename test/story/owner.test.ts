@@ -49,6 +49,13 @@ const logged = (code: string, word: string, from = 0) =>
     node.events(from).find((event) => event.code === code && event.text.includes(word)),
   )
 
+/** The device can be reached: its tunnel is in the log a moment before that. */
+const reachable = (id: string) =>
+  until(`${id} is connected`, async () => {
+    const { connected } = await node.admin.ask<{ connected: boolean }>('GET', `/devices/${id}`)
+    return connected
+  })
+
 /** A device that is enrolled and connected, for whose process the vendor has a grant. */
 async function device(id: string, more: Partial<Setup> = {}): Promise<Device> {
   const data = join(folder, id)
@@ -64,7 +71,7 @@ async function device(id: string, more: Partial<Setup> = {}): Promise<Device> {
   await enrolAgent(config, { token: token.token, log: () => {} })
   const stopping = new AbortController()
   const done = runAgent(config, { signal: stopping.signal, log: () => {}, random: () => 0 })
-  await logged('tunnel.up', id)
+  await reachable(id)
   await grantFor(vendor, operator, { device: id, process: 'plc' })
   return {
     data,
@@ -101,6 +108,7 @@ test('cut off: its sessions end with that reason, nobody is let in, and it is al
   const from = node.size()
   liftIsland(cut.data)
   await logged('tunnel.up', 'press-07', from)
+  await reachable('press-07')
   const again = await vendor.ask<OpenedSession>('POST', '/sessions', ask)
   expect(again.id).not.toBe(session.id)
   expect(await node.admin.ask('GET', '/devices/press-07')).toMatchObject({ island: false })

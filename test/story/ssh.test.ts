@@ -90,7 +90,7 @@ beforeAll(async () => {
   await until('the device is connected', async () => (await node.health()).devices === 1)
   for (const process of Object.keys(expected))
     await grantFor(vendor, node.admin, { device: 'press-07', process })
-}, 60_000)
+})
 afterAll(async () => {
   stopping.abort()
   await agent
@@ -156,7 +156,7 @@ const connect = (process = 'tool') =>
   sallyport('--json', 'connect', `press-07/${process}`, '--stdio')
 
 const ended = async (running: Running): Promise<number | null> =>
-  await soon(`the command ends; it said ${running.err}`, running.over, 30_000)
+  await soon(`the command ends; it said ${running.err}`, running.over)
 
 async function openSessions(): Promise<Session[]> {
   const { items } = await node.admin.ask<{ items: Session[] }>('GET', '/sessions')
@@ -188,7 +188,7 @@ describe('one connection over stdin and stdout', () => {
       socket.setEncoding('utf8').on('data', (text: string) => (heard += text))
     }
     const running = connect()
-    await soon('stdout ends before stdin does', once(running.child.stdout, 'end'), 30_000)
+    await soon('stdout ends before stdin does', once(running.child.stdout, 'end'))
     running.child.stdin.end('last word')
     expect([await ended(running), running.out.toString(), heard]).toEqual([
       0,
@@ -266,7 +266,7 @@ describe('one connection over stdin and stdout', () => {
     const args = [bin, 'connect', 'press-07/tool', '--stdio']
     const running = start(process.execPath, args, false)
     running.child.stdin.end()
-    await until('the device has to wait', () => held > 0, 30_000)
+    await until('the device has to wait', () => held > 0)
     // Quiet means: a while in which nothing more was taken from it.
     for (let before = -1; before !== held;) {
       before = held

@@ -84,9 +84,10 @@ async function device(id: string, way: Way): Promise<AsyncDisposable> {
   await enrolAgent(config, { token: token.token, log: () => {} })
   const stopping = new AbortController()
   const done = runAgent(config, { signal: stopping.signal, log: () => {} })
-  await until('the device is connected', () =>
-    node.events().some((event) => event.code === 'tunnel.up' && event.text.includes(`"${id}"`)),
-  )
+  await until('the device is connected', async () => {
+    const { connected } = await node.admin.ask<{ connected: boolean }>('GET', `/devices/${id}`)
+    return connected
+  })
   return {
     async [Symbol.asyncDispose]() {
       stopping.abort()

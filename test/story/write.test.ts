@@ -115,7 +115,7 @@ beforeAll(async () => {
   })
   vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
   await until('both devices are connected', async () => (await node.health()).devices === 2)
-}, 60_000)
+})
 afterAll(async () => {
   stopping.abort()
   await Promise.all(agents)
@@ -167,7 +167,7 @@ test('read only, then a second grant: in its addresses, each write in the log, a
   expect(await ask(reader, READ_3)).toMatch(/^0302/)
   expect(await ask(await client.line(session), SET_3)).toBe('8601')
   await vendor.ask('POST', `/sessions/${session.id}/end`)
-}, 60_000)
+})
 
 test('two keys: what its approvers signed is written; without them a connection reads, and a gateway that says more opens nothing', async () => {
   await granted('press-08', { duration_s: 3600 }, true)
@@ -198,4 +198,4 @@ test('two keys: what its approvers signed is written; without them a connection 
   await vendor.ask('POST', `/sessions/${session.id}/end`)
   const wider = await openSession(vendor, 'press-08', 'plc')
   expect((await refusalOf(client.stream(wider))).told?.msg).toContain('approvers.level')
-}, 60_000)
+})

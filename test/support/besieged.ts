@@ -22,7 +22,6 @@ import { attach, Client, expecting, PLC, seen, type FakeAgent } from './tunnels.
 
 const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
 const attacker = fileURLToPath(new URL('attacker.ts', import.meta.url))
-const MINUTE = 60_000
 
 export interface Besieged extends AsyncDisposable {
   readonly node: TestNode
@@ -84,12 +83,8 @@ export async function besieged({ preload, config = '' }: Siege = {}): Promise<Be
   const log: string[] = []
   for (const stream of [child.stdout, child.stderr])
     createInterface({ input: stream }).on('line', (line) => log.push(line))
-  await until(
-    'the gateway has made its directory',
-    () => exists(join(data, 'bootstrap-token')),
-    MINUTE,
-  )
-  await until('the port answers', async () => await answers(port, data), MINUTE)
+  await until('the gateway has made its directory', () => exists(join(data, 'bootstrap-token')))
+  await until('the port answers', async () => await answers(port, data))
   const node = await atNode(data, port)
   const operator = await node.person('otto', { party: 'staff', roles: ['operator'] })
   const vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })

@@ -143,7 +143,7 @@ class Pipe {
   }
 }
 
-const LIMIT_MS = 15_000
+const LIMIT_MS = 60_000
 
 async function openTab(pipe: Pipe): Promise<Tab> {
   const { targetId } = await pipe.send('Target.createTarget', { url: 'about:blank' })

@@ -7,7 +7,6 @@ import { createHash, generateKeyPairSync, X509Certificate, type KeyObject } from
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest, type RequestOptions } from 'node:https'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -24,52 +23,13 @@ import {
   type Credentials,
 } from '../../cli/login/index.ts'
 import { approveDevice, openBrowser } from './browser.ts'
+import { soon } from './patience.ts'
+import { freePort } from './port.ts'
 
 export const TENANT = 'main.sallyport.internal'
 export const PASSWORD = 'correct horse battery staple'
-const PATIENCE_MS = 10_000
-
-/** Polls until `check` gives something; a condition that never comes is named in the error. */
-export async function until<T>(
-  what: string,
-  check: () => T | undefined | false | Promise<T | undefined | false>,
-  patienceMs = PATIENCE_MS,
-): Promise<T> {
-  const deadline = performance.now() + patienceMs
-  for (;;) {
-    const value = await check()
-    if (value !== undefined && value !== false) return value
-    if (performance.now() > deadline) throw new Error(`waited in vain: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}
-
-/** The promise, or an error that names what did not come in time. */
-export async function soon<T>(
-  what: string,
-  promise: Promise<T>,
-  patienceMs = PATIENCE_MS,
-): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited in vain: ${what}`)), patienceMs)
-  })
-  try {
-    return await Promise.race([promise, late])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
-/** A loopback port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
-}
+export { soon, until } from './patience.ts'
+export { freePort } from './port.ts'
 
 /** An event as it stands in the log, with the facts that tests ask about in plain names. */
 export interface LoggedEvent {
@@ -131,6 +91,8 @@ export interface TestNode extends AsyncDisposable {
   renew(device: DeviceIdentity): Promise<DeviceIdentity>
   /** Events on disk, from `from` on. */
   events(from?: number): LoggedEvent[]
+  /** The same, but for what the node writes each minute by itself, beside whatever is done to it. */
+  acts(from?: number): LoggedEvent[]
   /** How many events there are: where the next one will stand. */
   size(): number
   health(): Promise<{ readonly devices: number; readonly sessions: number }>
@@ -295,6 +257,12 @@ class RunningNode implements TestNode {
     return entries.map(({ idx, body }) => toEvent(idx, new TextDecoder().decode(body)))
   }
 
+  acts(from = 0): LoggedEvent[] {
+    return this.events(from).filter(
+      ({ code, text }) => code !== 'session.stats' && !text.includes('"decisions.anchor"'),
+    )
+  }
+
   size(): number {
     // What is written stays: only what came since the last time is read.
     this.#size += this.events(this.#size).length
@@ -335,7 +303,7 @@ class RunningNode implements TestNode {
 
   async stop(): Promise<void> {
     this.#here?.stopping.abort()
-    if (this.#here !== undefined) await soon('the node stops', this.#here.running, 15_000)
+    if (this.#here !== undefined) await soon('the node stops', this.#here.running)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

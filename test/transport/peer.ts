@@ -1,6 +1,6 @@
 /**
- * One end of a tunnel as a process: `listen HOST PORT` or `dial HOST PORT`, plain TCP, keepalives every
- * 200 to 300 ms. Prints a line of JSON for what happens; on stdin takes `write N`, `read`, `stop`.
+ * One end of a tunnel as a process: `listen HOST PORT EACH` or `dial HOST PORT EACH`, plain TCP, keepalives every
+ * EACH to one and a half EACH ms. Prints a line of JSON for what happens; on stdin takes `write N`, `read`, `stop`.
  */
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
@@ -8,9 +8,10 @@ import { createInterface } from 'node:readline'
 import { driveTunnel } from '#tunnel'
 import type { Tunnel, TunnelStream } from '#tunnel'
 
-const [how = 'dial', host = '127.0.0.1', port = '0'] = process.argv.slice(2)
+const [how = 'dial', host = '127.0.0.1', port = '0', each = '200'] = process.argv.slice(2)
 const tell = (what: object) => console.log(JSON.stringify(what))
-const limits = { keepaliveMs: [200, 300], keepalivePatienceMs: 300 } as const
+const least = Number(each)
+const limits = { keepaliveMs: [least, least * 1.5], keepalivePatienceMs: least * 1.5 } as const
 
 function take(stream: TunnelStream, consumes: boolean): void {
   let got = 0

@@ -7,7 +7,7 @@ import type { Proxy } from '#tunnel'
 import { httpProxy, socksProxy, type TestProxy } from '../support/proxy.ts'
 import { freePort } from '../support/node.ts'
 
-const quickly = () => AbortSignal.timeout(5000)
+const patiently = () => AbortSignal.timeout(60_000)
 const proxyOf = (url: string, login?: string): Proxy => {
   const proxy = readProxy(url)
   const read = login === undefined ? undefined : readProxyLogin(login)
@@ -50,7 +50,7 @@ const kinds = [
 describe.each(kinds)('$name', ({ start }) => {
   test('carries what it is asked to', async () => {
     await using proxy = await start()
-    const socket = await reach(there(), proxyOf(proxy.url), quickly())
+    const socket = await reach(there(), proxyOf(proxy.url), patiently())
     expect(await echoed(socket, 'hello')).toBe('hello')
     expect(proxy.asked).toEqual([printAddress(there())])
   })
@@ -58,20 +58,20 @@ describe.each(kinds)('$name', ({ start }) => {
   test('looks up the name itself', async () => {
     await using proxy = await start()
     const { port } = there()
-    const socket = await reach({ host: 'localhost', port }, proxyOf(proxy.url), quickly())
+    const socket = await reach({ host: 'localhost', port }, proxyOf(proxy.url), patiently())
     expect(await echoed(socket, 'hello')).toBe('hello')
     expect(proxy.asked).toEqual([`localhost:${port}`])
   })
 
   test('is told user and password, with colons, spaces and umlauts', async () => {
     await using proxy = await start({ login: 'press:pa:ss w\u00f6rd' })
-    const socket = await reach(there(), proxyOf(proxy.url, login), quickly())
+    const socket = await reach(there(), proxyOf(proxy.url, login), patiently())
     expect(await echoed(socket, 'hello')).toBe('hello')
   })
 
   test('wants a login, and there is none', async () => {
     await using proxy = await start({ login })
-    const { code, message, next } = await failure(reach(there(), proxyOf(proxy.url), quickly()))
+    const { code, message, next } = await failure(reach(there(), proxyOf(proxy.url), patiently()))
     expect(code).toBe('proxy.auth')
     expect(message).toContain('wants a')
     expect(next).toContain('file')
@@ -80,7 +80,7 @@ describe.each(kinds)('$name', ({ start }) => {
   test('does not take this password', async () => {
     await using proxy = await start({ login })
     const { code, message } = await failure(
-      reach(there(), proxyOf(proxy.url, 'press:wrong'), quickly()),
+      reach(there(), proxyOf(proxy.url, 'press:wrong'), patiently()),
     )
     expect(code).toBe('proxy.auth')
     expect(message).toContain('does not accept the user press')
@@ -90,7 +90,7 @@ describe.each(kinds)('$name', ({ start }) => {
   test('cannot reach the gateway', async () => {
     await using proxy = await start()
     const nowhere = { host: '127.0.0.1', port: await freePort() }
-    const { code, message } = await failure(reach(nowhere, proxyOf(proxy.url), quickly()))
+    const { code, message } = await failure(reach(nowhere, proxyOf(proxy.url), patiently()))
     expect(code).toBe('proxy.gateway_unreachable')
     expect(message).toContain(printAddress(nowhere))
   })
@@ -98,12 +98,14 @@ describe.each(kinds)('$name', ({ start }) => {
   test('is not there', async () => {
     const scheme = start === httpProxy ? 'http' : 'socks5'
     const url = `${scheme}://127.0.0.1:${await freePort()}`
-    expect((await failure(reach(there(), proxyOf(url), quickly()))).code).toBe('proxy.unreachable')
+    expect((await failure(reach(there(), proxyOf(url), patiently()))).code).toBe(
+      'proxy.unreachable',
+    )
   })
 
   test('has a name that nobody knows', async () => {
     const url = `${start === httpProxy ? 'http' : 'socks5'}://egress.invalid:1`
-    const { code } = await failure(reach(there(), proxyOf(url), quickly()))
+    const { code } = await failure(reach(there(), proxyOf(url), patiently()))
     expect(code).toBe('proxy.name_unknown')
   })
 
@@ -121,14 +123,14 @@ describe.each(kinds)('$name', ({ start }) => {
     'is another kind of server: %j',
     async (greeting) => {
       await using other = await speaking(greeting)
-      const { code } = await failure(reach(there(), proxyOf(other.as(start)), quickly()))
+      const { code } = await failure(reach(there(), proxyOf(other.as(start)), patiently()))
       expect(code).toBe('proxy.answer')
     },
   )
 
   test('hangs up', async () => {
     await using other = await speaking(undefined)
-    const { code, message } = await failure(reach(there(), proxyOf(other.as(start)), quickly()))
+    const { code, message } = await failure(reach(there(), proxyOf(other.as(start)), patiently()))
     expect(code).toBe('proxy.answer')
     expect(message).toContain('ended the connection')
   })
@@ -175,7 +177,7 @@ describe('HTTP CONNECT', () => {
   ] as const
   test.for(rows)('%s', async ([says, wanted, remedy]) => {
     await using proxy = await httpProxy({ says })
-    const { code, next } = await failure(reach(there(), proxyOf(proxy.url, 'a:b'), quickly()))
+    const { code, next } = await failure(reach(there(), proxyOf(proxy.url, 'a:b'), patiently()))
     expect(code).toBe(wanted)
     expect(next).toMatch(remedy)
   })
@@ -188,7 +190,7 @@ describe('HTTP CONNECT', () => {
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-    const socket = await reach(there(), proxyOf(url), quickly())
+    const socket = await reach(there(), proxyOf(url), patiently())
     let got = ''
     for await (const chunk of socket as AsyncIterable<Buffer>) {
       got += chunk.toString()
@@ -220,7 +222,7 @@ describe('SOCKS5', () => {
   ] as const
   test.for(rows)('reply %s is %s', async ([says, wanted]) => {
     await using proxy = await socksProxy({ says })
-    expect((await failure(reach(there(), proxyOf(proxy.url), quickly()))).code).toBe(wanted)
+    expect((await failure(reach(there(), proxyOf(proxy.url), patiently()))).code).toBe(wanted)
   })
 
   test.for([
@@ -230,7 +232,7 @@ describe('SOCKS5', () => {
     ['fe80::', 'fe80:0:0:0:0:0:0:0'],
   ])('the address %s is sent as sixteen octets', async ([host = '', told = '']) => {
     await using proxy: TestProxy = await socksProxy()
-    await reach({ host, port: 9 }, proxyOf(proxy.url), quickly()).catch(() => {})
+    await reach({ host, port: 9 }, proxyOf(proxy.url), patiently()).catch(() => {})
     expect(proxy.asked).toEqual([`${told}:9`])
   })
 })
@@ -246,7 +248,7 @@ test('SOCKS5: a name longer than its length octet is refused here, not sent as a
   const { port } = server.address() as AddressInfo
   const to = { host: `${'a'.repeat(255)}.example`, port: 443 }
   const proxy = { scheme: 'socks5', host: '127.0.0.1', port } as const
-  await expect(reach(to, proxy, AbortSignal.timeout(5000))).rejects.toMatchObject({
+  await expect(reach(to, proxy, AbortSignal.timeout(60_000))).rejects.toMatchObject({
     code: 'proxy.gateway_unreachable',
     message: expect.stringContaining('263') as string,
   })

@@ -201,9 +201,7 @@ describe('the stream', () => {
       theirs.consumed(held)
       held = 0
     }, 1)
-    await expect
-      .poll(() => seen, { timeout: 10_000 })
-      .toEqual([`signal at ${total}`, `end at ${total}`])
+    await expect.poll(() => seen).toEqual([`signal at ${total}`, `end at ${total}`])
     clearInterval(read)
   })
 

@@ -11,7 +11,7 @@ const local = endpoint(socket.localAddress ?? '', socket.localPort ?? 0)
 const remote = endpoint('127.0.0.1', port)
 if (local === undefined || remote === undefined) process.exit(2)
 const scope = new ProcessScope()
-const seen = await scope.observeAccepted({ local, remote }, 2000)
+const seen = await scope.observeAccepted({ local, remote }, 60_000)
 console.log(
   JSON.stringify({
     accepted: seen.ok ? seen.sighting.observed : seen.why,

@@ -9,7 +9,6 @@ import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { endpoint } from '../../../agent-tunnel/agent/scope/address.ts'
 import type { FourTuple } from '../../../agent-tunnel/agent/scope/address.ts'
@@ -20,6 +19,8 @@ export interface Started extends AsyncDisposable {
   readonly pid: number
   /** The first line it printed, as a number. */
   readonly port: number
+  /** All that it has printed behind its first line. */
+  said(): string
 }
 
 /**
@@ -44,11 +45,20 @@ export async function startProgram(
     ...(options.env === undefined ? {} : { env: options.env }),
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
   })
-  const [line] = (await once(createInterface({ input: child.stdout! }), 'line')) as [string]
+  let printed = ''
+  const first = Promise.withResolvers<string>()
+  child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+    printed += text
+    if (printed.includes('\n')) first.resolve(printed.slice(0, printed.indexOf('\n')))
+  })
+  child.on('error', first.reject)
+  child.on('close', (...how) => first.reject(new Error(`${program} ended: ${how.join(' ')}`)))
+  const line = await first.promise
   return {
     child,
     pid: child.pid!,
     port: Number(line),
+    said: () => printed.slice(line.length + 1),
     async [Symbol.asyncDispose]() {
       if (child.exitCode !== null || child.signalCode !== null) return
       const ended = once(child, 'exit')
@@ -114,7 +124,7 @@ export function tupleOf(socket: Socket): FourTuple {
 export async function observe(
   scope: ProcessScope,
   socket: Socket,
-  deadlineMs = 5000,
+  deadlineMs = 60_000,
 ): Promise<Sighting> {
   const seen = await scope.observeAccepted(tupleOf(socket), deadlineMs)
   if (!seen.ok) throw new Error(seen.why)

@@ -59,13 +59,19 @@ def fork():
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = server.accept()
+        ready, gone = socket.socketpair()
         if os.fork() == 0:
             until_parent_ends()
+            gone.close()
             server.close()
+            # The end of it: the parent has let go of the connection.
+            ready.recv(1)
             say(connection)
             connection.recv(1)
             os._exit(0)
         connection.close()
+        ready.close()
+        gone.close()
 
 
 def prefork():
@@ -85,12 +91,14 @@ def passing():
         kept = []
         while True:
             kept.append(take(theirs))
+            theirs.send(b'x')
     theirs.close()
     kept = []
     while True:
         connection, _ = server.accept()
         kept.append(connection)
         hand(ours, connection)
+        ours.recv(1)
         say(connection)
 
 

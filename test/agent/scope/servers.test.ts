@@ -4,6 +4,7 @@ import { existsSync, realpathSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
+import { holds } from '../../support/patience.ts'
 import { copyOf, dial, observe, sha256Of, startServer, tupleOf } from '../programs/process.ts'
 
 const PYTHON = '/usr/bin/python3'
@@ -26,7 +27,7 @@ describe.skipIf(absent)('python3', () => {
       ok: false,
       why: 'not_accepted',
     })
-    const { observed } = await observe(scope, socket, 15_000)
+    const { observed } = await observe(scope, socket)
     expect(observed).toMatchObject({ exe: python, sha256, pid: target.pid, others: [] })
   })
 
@@ -106,9 +107,12 @@ describe.skipIf(absent)('python3', () => {
     await using target = await startServer('flight')
     await using socket = await dial(target.port)
     await said(socket)
-    const { observed, sights } = await observe(new ProcessScope(), socket)
-    expect(observed).toMatchObject({ pid: null, exe: null, sha256: null, others: [] })
-    expect(sights).toEqual([])
+    // It is said before it is let go of.
+    await holds(async () => {
+      const { observed, sights } = await observe(new ProcessScope(), socket)
+      expect(observed).toMatchObject({ pid: null, exe: null, sha256: null, others: [] })
+      expect(sights).toEqual([])
+    })
   })
 
   test.for(['thread', 'leader'])(

@@ -345,7 +345,7 @@ describe('a connection that holds the session', () => {
     agent.observed = null
     const from = node.size()
     expect((await refusalOf(client.stream(session))).code).toBe('process.unobserved')
-    expect(node.events(from).map(({ code }) => code)).toEqual(['session.deny'])
+    expect(node.acts(from).map(({ code }) => code)).toEqual(['session.deny'])
   })
 })
 

@@ -39,10 +39,13 @@ afterAll(async () => {
   await rm(scratch, { recursive: true })
 })
 
-/** Starts a login whose prompt is handed to `act`; gives how both ended. */
+/**
+ * Starts a login whose prompt is handed to `act`; gives how both ended. `hopeless`: what is done there neither lets
+ * the program in nor tells it so; it would wait for ten minutes.
+ */
 async function attempt(
   act: (url: string, browser: Browser, code: string) => Promise<Page>,
-  browser: Browser = openBrowser(house.anchor),
+  { browser = openBrowser(house.anchor), hopeless = false } = {},
 ): Promise<{ login: PromiseSettledResult<unknown>; page: Page }> {
   let page: Promise<Page> | undefined
   const abort = new AbortController()
@@ -52,8 +55,8 @@ async function attempt(
     signal: abort.signal,
     onPrompt({ completeUrl, code }) {
       page = act(completeUrl, browser, code).finally(() => {
-        // Long enough for the next question of the program, then it would wait for ten minutes.
-        setTimeout(() => abort.abort(), 800)
+        // Long enough for the next question of the program.
+        if (hopeless) setTimeout(() => abort.abort(), 800)
       })
     },
   })
@@ -105,8 +108,10 @@ describe('device flow', () => {
 
   test('wrong password: no login, the page says so, the log says why', async () => {
     house.events.length = 0
-    const { login, page } = await attempt(async (url, browser) =>
-      approveDevice(browser, { url, email, password: 'not the password at all' }),
+    const { login, page } = await attempt(
+      async (url, browser) =>
+        approveDevice(browser, { url, email, password: 'not the password at all' }),
+      { hopeless: true },
     )
     expect(page.status).toBe(401)
     expect(page.text).toContain('do not belong together')
@@ -120,12 +125,14 @@ describe('device flow', () => {
     await house.identity.accounts.change(sub, { disabled: true }, SYSTEM)
     const pages = await Promise.all(
       ['nobody', 'ida', 'vera'].map(async (name) => {
-        const { page } = await attempt(async (url, browser) =>
-          approveDevice(browser, {
-            url,
-            email: `${name}@acme.example`,
-            password: name === 'ida' ? PASSWORD : 'wrong wrong wrong',
-          }),
+        const { page } = await attempt(
+          async (url, browser) =>
+            approveDevice(browser, {
+              url,
+              email: `${name}@acme.example`,
+              password: name === 'ida' ? PASSWORD : 'wrong wrong wrong',
+            }),
+          { hopeless: true },
         )
         return page
       }),
@@ -156,32 +163,38 @@ describe('device flow', () => {
 
   test('an unknown code is refused, a used one too', async () => {
     await using browser = openBrowser(house.anchor)
-    const { page } = await attempt(async (url, own) => {
-      const empty = await own.open(`${house.origin}/oidc/device`)
-      const unknown = await own.submit(empty, 'Continue', { user_code: 'BBBB-BBBB' })
-      expect(unknown.status).toBe(400)
-      expect(unknown.text).toContain('There is no such code.')
-      const none = await own.submit(unknown, 'Continue', { user_code: '' })
-      expect(none.text).toContain('No code was given.')
-      await approve(url, own)
-      const again = await own.submit(await own.open(url), 'Continue')
-      return again
-    }, browser)
+    const { page } = await attempt(
+      async (url, own) => {
+        const empty = await own.open(`${house.origin}/oidc/device`)
+        const unknown = await own.submit(empty, 'Continue', { user_code: 'BBBB-BBBB' })
+        expect(unknown.status).toBe(400)
+        expect(unknown.text).toContain('There is no such code.')
+        const none = await own.submit(unknown, 'Continue', { user_code: '' })
+        expect(none.text).toContain('No code was given.')
+        await approve(url, own)
+        const again = await own.submit(await own.open(url), 'Continue')
+        return again
+      },
+      { browser },
+    )
     expect(page.text).toContain('This code was used already.')
   })
 
   test('a browser that is signed in asks whether to continue, and that is a login of its own', async () => {
     await using browser = openBrowser(house.anchor)
-    const first = await attempt(approve, browser)
+    const first = await attempt(approve, { browser })
     expect(first.page.title).toContain('You are signed in')
     house.events.length = 0
-    const second = await attempt(async (url, own) => {
-      const compare = await own.submit(await own.open(url), 'Continue')
-      const consent = await own.submit(compare, 'Yes, the code matches')
-      expect(consent.title).toBe('Let Sallyport CLI act as you? - Sallyport')
-      expect(consent.text).toContain(email)
-      return own.submit(consent, 'Continue')
-    }, browser)
+    const second = await attempt(
+      async (url, own) => {
+        const compare = await own.submit(await own.open(url), 'Continue')
+        const consent = await own.submit(compare, 'Yes, the code matches')
+        expect(consent.title).toBe('Let Sallyport CLI act as you? - Sallyport')
+        expect(consent.text).toContain(email)
+        return own.submit(consent, 'Continue')
+      },
+      { browser },
+    )
     expect(second.page.title).toContain('You are signed in')
     expect(house.events).toMatchObject([
       { code: 'auth.login', outcome: 'success', methods: ['pwd'] },
@@ -197,7 +210,7 @@ describe('device flow', () => {
 
   test('no log, no login', async () => {
     house.breakLog(true)
-    const { login, page } = await attempt(approve)
+    const { login, page } = await attempt(approve, { hopeless: true })
     house.breakLog(false)
     expect(page.status).toBe(503)
     expect(page.text).toContain('log.unavailable')
@@ -353,7 +366,7 @@ describe('after the login', () => {
   test('everything survives a restart: login, refresh, browser session', async () => {
     const credentials = await signIn(house)
     await using browser = openBrowser(house.anchor)
-    await attempt(approve, browser)
+    await attempt(approve, { browser })
     await house.restart()
     await using api = authorizedFetch(credentials)
     expect((await api('/api/v1/me')).status).toBe(200)

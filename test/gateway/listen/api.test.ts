@@ -347,7 +347,7 @@ describe('a body that is not what the call takes', () => {
       400,
       'body.invalid',
     )
-    expect(node.events(from)).toEqual([])
+    expect(node.acts(from)).toEqual([])
   })
 
   test('a query nobody knows', async () => {
@@ -462,7 +462,7 @@ describe('a person whose role does not include it', () => {
     const answer = await person.call(method, path, body)
     refusal(answer, 403, 'admin.role_missing')
     expect(answer.body.decision_id).toMatch(/^d_/)
-    const events = node.events(from)
+    const events = node.acts(from)
     expect(events.map(({ code }) => code)).toEqual(['admin.call'])
     expect(events[0]?.text).toContain('admin.role_missing')
     expect(events[0]?.text).toContain(person.email)
@@ -474,7 +474,7 @@ describe('a person whose role does not include it', () => {
       403,
       'admin.role_missing',
     )
-    expect(node.events(from).map(({ code }) => code)).toEqual(['admin.call'])
+    expect(node.acts(from).map(({ code }) => code)).toEqual(['admin.call'])
   })
 })
 

@@ -46,7 +46,7 @@ beforeEach(async () => {
   from = node.size()
   rows = stored()
 })
-const codesSince = () => node.events(from).map(({ code }) => code)
+const codesSince = () => node.acts(from).map(({ code }) => code)
 const asked = async (more = {}) =>
   await vendor.ask<Grant>('POST', '/grants', { ...WANTED, ...more })
 const read = async (grant: Grant) => await oda.ask<Grant>('GET', `/grants/${grant.id}`)
@@ -66,7 +66,7 @@ describe('asking', () => {
     expect(reply.body.detail).toBe('there is no such device with all of these processes')
     expect(stored()).toBe(rows)
     expect(codesSince()).toEqual(['grant.request'])
-    expect(node.events(from)[0]?.text).toContain('target.unknown')
+    expect(node.acts(from)[0]?.text).toContain('target.unknown')
   })
 
   test.for([
@@ -192,7 +192,7 @@ describe('approving', () => {
     const grant = await asked()
     const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
     expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
-    const [, , , last] = node.events(from)
+    const [, , , last] = node.acts(from)
     expect(codesSince().slice(1)).toEqual(['grant.approve', 'grant.activate', 'grant.approve'])
     expect(last?.text).toContain('"grant.state"')
   })
@@ -381,7 +381,7 @@ describe('using', () => {
   })
 
   test('its window ends before anybody used it', async () => {
-    const grant = await asked({ not_after: now() + 2 })
+    const grant = await asked({ not_after: now() + 3 })
     await oda.ask('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
     await until('the window is over', async () => (await read(grant)).state === 'expired')
     const reply = await use(grant)
@@ -390,14 +390,14 @@ describe('using', () => {
   })
 
   test('it counts from the first use, and never again', async () => {
-    const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc', duration_s: 2 })
+    const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc', duration_s: 3 })
     const first = await use(grant)
     expect(first.status).toBe(201)
     await vendor.ask('POST', `/sessions/${first.body.id}/end`)
     const second = await use(grant)
     expect(second.body.expires_at).toBe(first.body.expires_at)
     const used = await read(grant)
-    expect(used.expires_at).toBe((used.first_used_at ?? 0) + 2)
+    expect(used.expires_at).toBe((used.first_used_at ?? 0) + 3)
     await until('its time is over', async () => (await read(grant)).state === 'expired')
     const reply = await use(grant)
     expect([reply.status, reply.body.code]).toEqual([403, 'grant.expired'])
@@ -405,7 +405,7 @@ describe('using', () => {
   })
 
   test('a request that nobody approves ends with its window', async () => {
-    const grant = await asked({ not_after: now() + 1 })
+    const grant = await asked({ not_after: now() + 2 })
     await until('its window is over', async () => (await read(grant)).state === 'expired')
     const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
     expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])

@@ -231,7 +231,7 @@ describe('one person with two accounts', () => {
     await first.ask('POST', `/grants/${grant.id}/approve`, approve)
     const again = await second.call('POST', `/grants/${grant.id}/approve`, approve)
     expect([again.status, again.body.code]).toEqual([409, 'grant.person'])
-    expect(node.events(from).at(-1)?.text).toContain('grant.person')
+    expect(node.acts(from).at(-1)?.text).toContain('grant.person')
     const after = await oda.ask<Grant>('POST', `/grants/${grant.id}/approve`, approve)
     expect(after.state).toBe('approved')
   })

@@ -22,6 +22,7 @@ import {
   type Person,
   type TestNode,
 } from '../../support/node.ts'
+import { holds } from '../../support/patience.ts'
 import { attach, dialDevice, expecting, PLC, seen, type FakeAgent } from '../../support/tunnels.ts'
 
 const of: Touched = {
@@ -71,7 +72,7 @@ describe('on a running gateway', () => {
     ])
     agent = await attach(node, identity, { listeners: { plc: seen(PLC, 'listener') } })
     await grantFor(vera, oda, { device: 'press-07', process: 'plc' })
-  }, 120_000)
+  })
   afterAll(async () => {
     await agent[Symbol.asyncDispose]()
     await node[Symbol.asyncDispose]()
@@ -207,7 +208,7 @@ describe('on a running gateway', () => {
     const [one, two] = await Promise.all([subOf(ida.email), subOf(other.email)])
     await node.admin.ask('POST', `/accounts/${two}/link`, { to: one })
     const list = async () => await other.call('GET', '/locks')
-    await vi.waitFor(async () => expect((await list()).status).toBe(403))
+    await holds(async () => expect((await list()).status).toBe(403))
     expect((await lift(lock, other)).status).toBe(403)
     await lift(lock)
     expect((await list()).status).toBe(200)

@@ -52,7 +52,7 @@ beforeAll(async () => {
   ])
   own = await addKey(oda, 'key')
   others = await addKey(olaf, 'key')
-}, 120_000)
+})
 afterAll(async () => node[Symbol.asyncDispose]())
 
 let from = 0

@@ -39,7 +39,7 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     ])
     tab = await chromium.tab()
     // Where many tests run at once, a browser takes its time to start.
-  }, 150_000)
+  })
   afterAll(async () => {
     await chromium[Symbol.asyncDispose]()
     await node[Symbol.asyncDispose]()

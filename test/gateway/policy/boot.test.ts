@@ -244,34 +244,30 @@ describe('a bundle looked at in another thread', () => {
   })
 })
 
-test(
-  'an evaluation that does not end: poisoned, the process ends, the next one has the last good',
-  { timeout: 120_000 },
-  () => {
-    const directory = used()
-    const slots = PolicySlots.open(directory)
-    const wasm = handmade({ evaluation: 'loop' })
-    const looping = signedArchive(signer(9), { ...withoutVectors(), 'policy.wasm': wasm })
-    slots.stage(looping)
-    slots.promote(markOf(looping, 9), looping)
-    const program = join(import.meta.dirname, 'programs.ts')
-    const run = () =>
-      spawnSync(process.execPath, [program, directory, 'plant', ours.pem], {
-        encoding: 'utf8',
-        timeout: 50_000,
-      })
-    const first = run()
-    expect(first.signal).toBe('SIGKILL')
-    expect(first.stdout).toBe('')
-    expect(first.stderr).toMatch(/did not end.*bundle\.poisoned/)
-    expect(PolicySlots.open(directory).state.poisoned).toEqual([archiveDigest(looping)])
-    const second = run()
-    expect(second.status).toBe(0)
-    expect(JSON.parse(second.stdout)).toMatchObject({
-      origin: 'last-good',
-      passed: [{ origin: 'active', code: 'bundle.poisoned' }],
-      allow: true,
-      codes: [],
+test('an evaluation that does not end: poisoned, the process ends, the next one has the last good', () => {
+  const directory = used()
+  const slots = PolicySlots.open(directory)
+  const wasm = handmade({ evaluation: 'loop' })
+  const looping = signedArchive(signer(9), { ...withoutVectors(), 'policy.wasm': wasm })
+  slots.stage(looping)
+  slots.promote(markOf(looping, 9), looping)
+  const program = join(import.meta.dirname, 'programs.ts')
+  const run = () =>
+    spawnSync(process.execPath, [program, directory, 'plant', ours.pem], {
+      encoding: 'utf8',
+      timeout: 50_000,
     })
-  },
-)
+  const first = run()
+  expect(first.signal).toBe('SIGKILL')
+  expect(first.stdout).toBe('')
+  expect(first.stderr).toMatch(/did not end.*bundle\.poisoned/)
+  expect(PolicySlots.open(directory).state.poisoned).toEqual([archiveDigest(looping)])
+  const second = run()
+  expect(second.status).toBe(0)
+  expect(JSON.parse(second.stdout)).toMatchObject({
+    origin: 'last-good',
+    passed: [{ origin: 'active', code: 'bundle.poisoned' }],
+    allow: true,
+    codes: [],
+  })
+})

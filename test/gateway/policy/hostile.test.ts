@@ -148,7 +148,6 @@ afterAll(() => {
 
 test.skipIf(!mounted)(
   'a full disk (needs a tmpfs to fill): neither kept nor activated, and both work once there is room',
-  { timeout: 120_000 },
   async () => {
     await using full = await startNode({ data: disk, config: trusting() })
     const asked = () => full.admin.ask<PolicyStatus>('GET', '/policy')
@@ -164,8 +163,8 @@ test.skipIf(!mounted)(
       503,
       { code: 'log.unavailable', next_step: expect.stringContaining('make room') as unknown },
     ])
-    expect(full.events().at(-1)).toMatchObject({ code: 'policy.upload' })
-    expect(full.events().at(-1)?.text).toContain('not kept')
+    expect(full.acts().at(-1)).toMatchObject({ code: 'policy.upload' })
+    expect(full.acts().at(-1)?.text).toContain('not kept')
     expect(await asked()).toMatchObject({ source: 'builtin', candidate: null })
 
     rmSync(filler)
@@ -199,32 +198,28 @@ fs.renameSync = (from, to) => {
 syncBuiltinESMExports()
 `
 
-test(
-  'killed between the record of an activation and its effect: the next start carries it out',
-  { timeout: 120_000 },
-  async () => {
-    const preload = join(folder, 'dies.mjs')
-    writeFileSync(preload, DIES)
-    await using siege = await besieged({ preload, config: trusting() })
-    const bytes = signedArchive({ key: privateKey, keyId, seq: 4 })
-    expect((await upload(siege.node.admin, bytes)).status).toBe(200)
-    const digest = archiveDigest(bytes)
-    await expect(siege.node.admin.call('POST', '/policy/activate', { digest })).rejects.toThrow()
-    expect(await siege.exited).toBe('SIGKILL')
-    const { data, port } = siege.node
-    expect(readdirSync(join(data, 'policy'))).not.toContain('active.tar')
+test('killed between the record of an activation and its effect: the next start carries it out', async () => {
+  const preload = join(folder, 'dies.mjs')
+  writeFileSync(preload, DIES)
+  await using siege = await besieged({ preload, config: trusting() })
+  const bytes = signedArchive({ key: privateKey, keyId, seq: 4 })
+  expect((await upload(siege.node.admin, bytes)).status).toBe(200)
+  const digest = archiveDigest(bytes)
+  await expect(siege.node.admin.call('POST', '/policy/activate', { digest })).rejects.toThrow()
+  expect(await siege.exited).toBe('SIGKILL')
+  const { data, port } = siege.node
+  expect(readdirSync(join(data, 'policy'))).not.toContain('active.tar')
 
-    await using again = await startNode({ data, port, bare: true, config: trusting() })
-    const after = await siege.node.admin.ask<PolicyStatus>('GET', '/policy')
-    expect(after).toMatchObject({ source: 'active', seq: 4, high_water: 4, candidate: null })
-    const said = again.events().filter(({ code }) => code === 'policy.activate')
-    expect(said.map(({ message }) => message)).toEqual([
-      'builtin policy active',
-      'policy builtin-1 activated',
-      'active policy active',
-    ])
-  },
-)
+  await using again = await startNode({ data, port, bare: true, config: trusting() })
+  const after = await siege.node.admin.ask<PolicyStatus>('GET', '/policy')
+  expect(after).toMatchObject({ source: 'active', seq: 4, high_water: 4, candidate: null })
+  const said = again.events().filter(({ code }) => code === 'policy.activate')
+  expect(said.map(({ message }) => message)).toEqual([
+    'builtin policy active',
+    'policy builtin-1 activated',
+    'active policy active',
+  ])
+})
 
 test('allowed by a standing right, without a grant: refused, and who-can says the same', async () => {
   const bytes = crafted(2, { evaluation: allowing })

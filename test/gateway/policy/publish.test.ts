@@ -76,61 +76,51 @@ test('whoever waits hears of a change, and a connection that goes ends the waiti
   expect((await left).status).toBe(304)
 })
 
-test.skipIf(opa === undefined)(
-  'a stock OPA takes it and decides alike',
-  { timeout: 60_000 },
-  async () => {
-    const { server } = serving()
-    const http = createServer((request, response) => {
-      void server
-        .answer(request.url?.split('?')[0] ?? '', request.headers, never)
-        .then((answer) => {
-          response.writeHead(answer.status, answer.headers)
-          response.end(answer.body)
-        })
+test.skipIf(opa === undefined)('a stock OPA takes it and decides alike', async () => {
+  const { server } = serving()
+  const http = createServer((request, response) => {
+    void server.answer(request.url?.split('?')[0] ?? '', request.headers, never).then((answer) => {
+      response.writeHead(answer.status, answer.headers)
+      response.end(answer.body)
     })
-    await new Promise<void>((resolve) => void http.listen(0, '127.0.0.1', resolve))
-    const { port } = http.address() as AddressInfo
-    const config = {
-      services: { sallyport: { url: `http://127.0.0.1:${port}` } },
-      bundles: { sallyport: { service: 'sallyport', resource: 'bundles/sallyport-rego' } },
-    }
-    writeFileSync(join(folder, 'opa.json'), JSON.stringify(config))
-    const listen = await freePort()
-    const args = [
-      'run',
-      '--server',
-      '--addr',
-      `127.0.0.1:${listen}`,
-      '--config-file',
-      join(folder, 'opa.json'),
-    ]
-    const child = spawn(opa?.path ?? '', args, { stdio: 'ignore' })
-    try {
-      const vector = (await readVectors()).find(({ name }) => name === 'another executable')
-      const decision = await until(
-        'OPA decides',
-        async () => {
-          const answer = await fetch(
-            `http://127.0.0.1:${listen}/v1/data/sallyport/session/open/decision`,
-            {
-              method: 'POST',
-              headers: { 'content-type': 'application/json' },
-              body: JSON.stringify({ input: vector?.input }),
-            },
-          ).catch(() => undefined)
-          const body = (await answer?.json()) as
-            | { result?: { effect: string; denials: unknown[] } }
-            | undefined
-          return body?.result
+  })
+  await new Promise<void>((resolve) => void http.listen(0, '127.0.0.1', resolve))
+  const { port } = http.address() as AddressInfo
+  const config = {
+    services: { sallyport: { url: `http://127.0.0.1:${port}` } },
+    bundles: { sallyport: { service: 'sallyport', resource: 'bundles/sallyport-rego' } },
+  }
+  writeFileSync(join(folder, 'opa.json'), JSON.stringify(config))
+  const listen = await freePort()
+  const args = [
+    'run',
+    '--server',
+    '--addr',
+    `127.0.0.1:${listen}`,
+    '--config-file',
+    join(folder, 'opa.json'),
+  ]
+  const child = spawn(opa?.path ?? '', args, { stdio: 'ignore' })
+  try {
+    const vector = (await readVectors()).find(({ name }) => name === 'another executable')
+    const decision = await until('OPA decides', async () => {
+      const answer = await fetch(
+        `http://127.0.0.1:${listen}/v1/data/sallyport/session/open/decision`,
+        {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify({ input: vector?.input }),
         },
-        40_000,
-      )
-      expect(decision).toMatchObject({ effect: 'deny', denials: [{ code: 'process.mismatch' }] })
-    } finally {
-      child.kill('SIGTERM')
-      http.closeAllConnections()
-      http.close()
-    }
-  },
-)
+      ).catch(() => undefined)
+      const body = (await answer?.json()) as
+        | { result?: { effect: string; denials: unknown[] } }
+        | undefined
+      return body?.result
+    })
+    expect(decision).toMatchObject({ effect: 'deny', denials: [{ code: 'process.mismatch' }] })
+  } finally {
+    child.kill('SIGTERM')
+    http.closeAllConnections()
+    http.close()
+  }
+})

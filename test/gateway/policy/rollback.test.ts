@@ -2,10 +2,11 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, expect, onTestFinished, test, vi } from 'vitest'
 import { BUILTIN_BUNDLE } from '#policy'
 import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
 import type { Account, PolicyImpact, PolicyStatus } from '#api'
+import { PolicyService } from '../../../gateway/policy/service.ts'
 import { archiveDigest, PolicySlots } from '../../../gateway/policy/slots.ts'
 import { saveCredentials } from '../../../cli/login/index.ts'
 import { run, type Ran } from '../../cli/run.ts'
@@ -47,43 +48,42 @@ async function cli(person: Person, ...args: string[]): Promise<Ran> {
   return run(place, 'policy', ...args)
 }
 
-test(
-  'a rollback stays, though the source still serves what was left, and a person may bring it again',
-  { timeout: 120_000 },
-  async () => {
-    const data = mkdtempSync(join(folder, 'node-'))
-    const [good, bad] = [release('good', 1), release('bad', 2)]
-    const slots = PolicySlots.open(join(data, 'policy'))
-    slots.promote(markOf(good, 1), good)
-    slots.settle(markOf(good, 1))
-    slots.promote(markOf(bad, 2), bad)
-    const drop = join(folder, 'drop.tar')
-    writeFileSync(drop, bad)
-    const source = `  source: { file: ${JSON.stringify(drop)}, poll_s: 1 }\n`
-    await using node = await start(data, source)
-    expect(await status(node.admin)).toMatchObject({ revision: 'bad', source: 'active' })
-    const seen = await cli(node.admin, 'rollback')
-    expect([seen.code, seen.err]).toEqual([
-      1,
-      expect.stringMatching(/revision good, seq 1, will cut 0 of 0 live sessions[^]*add --yes/),
-    ])
-    expect(await status(node.admin)).toMatchObject({ revision: 'bad' })
-    const back = await cli(node.admin, 'rollback', '--yes')
-    expect(back.out).toMatch(/in force +good/)
-    expect(await status(node.admin)).toMatchObject({ revision: 'good', high_water: 2 })
-    await node.stop()
-    const events = node.size()
-    await using again = await start(data, source, true)
-    await until(
-      'the source was looked at',
-      () =>
-        // The node says once that people went back from this one.
-        again.size() > events,
-    )
-    const said = again.events(events).filter(({ code }) => code === 'policy.activate')
-    expect(said.map(({ message }) => message)).toEqual(['last-good policy active'])
-  },
-)
+test('a rollback stays, though the source still serves what was left, and a person may bring it again', async () => {
+  const data = mkdtempSync(join(folder, 'node-'))
+  const [good, bad] = [release('good', 1), release('bad', 2)]
+  const slots = PolicySlots.open(join(data, 'policy'))
+  slots.promote(markOf(good, 1), good)
+  slots.settle(markOf(good, 1))
+  slots.promote(markOf(bad, 2), bad)
+  const drop = join(folder, 'drop.tar')
+  writeFileSync(drop, bad)
+  const source = `  source: { file: ${JSON.stringify(drop)}, poll_s: 1 }\n`
+  await using node = await start(data, source)
+  expect(await status(node.admin)).toMatchObject({ revision: 'bad', source: 'active' })
+  const seen = await cli(node.admin, 'rollback')
+  expect([seen.code, seen.err]).toEqual([
+    1,
+    expect.stringMatching(/revision good, seq 1, will cut 0 of 0 live sessions[^]*add --yes/),
+  ])
+  expect(await status(node.admin)).toMatchObject({ revision: 'bad' })
+  const back = await cli(node.admin, 'rollback', '--yes')
+  expect(back.out).toMatch(/in force +good/)
+  expect(await status(node.admin)).toMatchObject({ revision: 'good', high_water: 2 })
+  await node.stop()
+  const events = node.size()
+  const take = vi.spyOn(PolicyService.prototype, 'take')
+  onTestFinished(() => take.mockRestore())
+  await using again = await start(data, source, true)
+  const looked = await until('the source was looked at', () =>
+    take.mock.settledResults.find(({ type }) => type !== 'incomplete'),
+  )
+  expect(looked).toMatchObject({
+    type: 'rejected',
+    value: { code: 'policy.bundle', detail: 'people went back from this bundle' },
+  })
+  const said = again.events(events).filter(({ code }) => code === 'policy.activate')
+  expect(said.map(({ message }) => message)).toEqual(['last-good policy active'])
+})
 
 test('what is uploaded while another is activated waits, and does not come into force at the next start', async () => {
   const data = mkdtempSync(join(folder, 'node-'))

@@ -331,19 +331,15 @@ describe('rolled out', () => {
     expect(ran.err).toMatch(/no earlier policy has proved good[^]*higher --seq/)
   })
 
-  test.skipIf(opa === undefined)(
-    'explain: the failed expression with its line',
-    { timeout: 60_000 },
-    async () => {
-      const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
-      const place = await home(node.admin, 'admin')
-      const ran = await run(place, 'policy', 'explain', refused.body.decision_id ?? '')
-      expect(ran.out).toMatch(/deny {2}_grant_denial {2}policy\/default\/access\.rego:\d+/)
-      expect(ran.out).toMatch(
-        /failed {2}policy\/default\/access\.rego:\d+ {2}count\(.*_approvals_needed/,
-      )
-    },
-  )
+  test.skipIf(opa === undefined)('explain: the failed expression with its line', async () => {
+    const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
+    const place = await home(node.admin, 'admin')
+    const ran = await run(place, 'policy', 'explain', refused.body.decision_id ?? '')
+    expect(ran.out).toMatch(/deny {2}_grant_denial {2}policy\/default\/access\.rego:\d+/)
+    expect(ran.out).toMatch(
+      /failed {2}policy\/default\/access\.rego:\d+ {2}count\(.*_approvals_needed/,
+    )
+  })
 })
 
 test('a restart brings back what was in force; a changed file does not get in', async () => {

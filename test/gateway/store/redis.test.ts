@@ -96,9 +96,7 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     })
     await own.run()
     await expect
-      .poll(async () => await store.findToken(TENANT, token.hash).catch(() => 'away'), {
-        timeout: 10_000,
-      })
+      .poll(async () => await store.findToken(TENANT, token.hash).catch(() => 'away'))
       .toEqual(token)
     expect(await store.openIntentions(TENANT)).toHaveLength(50)
     // The server has forgotten its scripts: they are sent again.
@@ -164,11 +162,11 @@ describe.skipIf(!haveRedis)('redis-server', () => {
       )
     await own.kill()
     await own.run({ appendfsync: 'everysec' })
-    await expect.poll(said, { timeout: 10_000 }).toBe('store.volatile')
+    await expect.poll(said).toBe('store.volatile')
     await expect(store.addToken(tokenRow())).rejects.toMatchObject({ code: 'store.volatile' })
     await own.kill()
     await own.run({ appendfsync: 'always' })
-    await expect.poll(said, { timeout: 10_000 }).toBe(1)
+    await expect.poll(said).toBe(1)
   })
 
   const hasty = async (port: number, prefix = newPrefix()) => {

@@ -165,7 +165,7 @@ describe('a WebSocket', () => {
     const back: Buffer[] = []
     socket.on('message', (data: Buffer) => back.push(data))
     for (const frame of frames) socket.send(frame)
-    await until('all came back', () => back.length === frames.length, 25_000)
+    await until('all came back', () => back.length === frames.length)
     expect(back.map((frame, at) => frame.equals(frames[at] ?? frame))).toEqual([true, true, true])
   })
 
@@ -241,7 +241,7 @@ describe('a WebSocket', () => {
     )
     expect(outcomes.filter((one) => one === 'open')).toHaveLength(5)
     expect(new Set(outcomes)).toEqual(new Set(['open', '429 session.limit']))
-  }, 30_000)
+  })
 })
 
 describe('nobody is upgraded', () => {
