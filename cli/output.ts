@@ -7,6 +7,7 @@ import {
   chmodSync,
   closeSync,
   constants,
+  fsyncSync,
   linkSync,
   lstatSync,
   openSync,
@@ -32,7 +33,7 @@ const OPEN = new Map([
  * Puts `text` at `path`. A file is on disk before this returns, in whole or not at all, and keeps the mode
  * it had: whoever reads meanwhile, and whoever starts after a power cut, has the old file or the new one.
  * Terminals, pipes and character devices get the text as it is. Throws CliError `file.kind` for a link, a
- * folder, a disk, a socket (what is behind it is not touched), `file.unwritable`. A secret that is made goes by `writeNew`.
+ * folder, a disk, a socket (what is behind it is not touched), `file.unwritable`, `file.unsettled`. A secret that is made goes by `writeNew`.
  */
 export function writeOut(path: string, text: string | Uint8Array): void {
   const fd = OPEN.get(path)
@@ -65,7 +66,7 @@ function kindOf(there: Stats): string {
 
 /**
  * Puts a new secret at `path`, mode 0600, on disk before this returns, in whole or not at all. Where anything is there
- * already, made before or at the same instant, it stays and this throws CliError `file.exists`; else `file.unwritable`.
+ * already, made before or at the same instant, it stays and this throws CliError `file.exists`; else `file.unwritable`, `file.unsettled`.
  */
 export function writeNew(path: string, secret: string | Uint8Array): void {
   const beside = nameBeside(path)
@@ -88,6 +89,7 @@ export function writeNew(path: string, secret: string | Uint8Array): void {
   } finally {
     rmSync(beside, { force: true })
   }
+  settle(path)
 }
 
 function unwritable(path: string, cause: unknown): CliError {
@@ -127,5 +129,36 @@ function replaceFile(path: string, text: string | Uint8Array, before: Stats | un
   } catch (cause) {
     rmSync(beside, { force: true })
     throw cause
+  }
+  settle(path)
+}
+
+/** File systems without durable folders, and folders that take files and show none: there is nothing to ask for. */
+const NOTHING_TO_SETTLE: ReadonlySet<unknown> = new Set(['EINVAL', 'ENOTSUP', 'EACCES'])
+
+/**
+ * Makes a new name as durable as the file it names: without it a power cut can take back what was said to be done.
+ * Throws CliError `file.unsettled`: the file is there, and the disk does not say that it stays.
+ */
+function settle(path: string): void {
+  try {
+    const fd = openSync(dirname(resolve(path)), constants.O_RDONLY | constants.O_DIRECTORY)
+    try {
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && NOTHING_TO_SETTLE.has(cause.code)) return
+    throw new CliError(
+      `${path} was written, and a power cut may take it away`,
+      {
+        code: 'file.unsettled',
+        exit: 'failed',
+        why: cause instanceof Error ? cause.message : String(cause),
+        next: 'look at the disk; keep the file, and run the same command again once the disk is well',
+      },
+      { cause },
+    )
   }
 }

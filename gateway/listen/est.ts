@@ -1,5 +1,6 @@
 /** EST over HTTP: reads a bounded body in bounded time, and what TLS knows, and lets the CA answer. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import {
   bodyTooLarge,
@@ -59,7 +60,8 @@ function presented(socket: TLSSocket): Uint8Array[] {
 }
 const MOST_PRESENTED = 5
 
-function send(response: ServerResponse, answer: EstResponse): void {
+/** Gives whether the connection may carry another request. */
+function send(response: ServerResponse, answer: EstResponse): boolean {
   const { status, headers, body, close } = answer
   response.writeHead(status, {
     ...headers,
@@ -68,6 +70,7 @@ function send(response: ServerResponse, answer: EstResponse): void {
     ...(status === 204 ? {} : { 'content-length': Buffer.byteLength(body) }),
   })
   response.end(body)
+  return !close
 }
 
 /** An answer of this file's own: RFC 7030 4.2.3 wants text, and the connection is of no further use. */
@@ -95,11 +98,23 @@ export function estHandler(
 ): Handler {
   const { report, limits = LIMITS } = edge
   const underway = new Map<string, number>()
+  // What is sent before an answer has come is begun after it, and not at all where that ends the connection: a
+  // binding authenticates one request (RFC 9266 4.1), however fast the next one follows.
+  const turns = new WeakMap<Socket, Promise<boolean>>()
   return (request, response) => {
-    const from = request.socket.remoteAddress ?? ''
+    const { socket } = request
+    const from = socket.remoteAddress ?? ''
     const count = underway.get(from) ?? 0
     underway.set(from, count + 1)
-    const work = count < limits.atOnce ? answer(serve, edge, request, response) : busy(response)
+    const begin = () =>
+      count < limits.atOnce ? answer(serve, edge, request, response) : busy(response)
+    const before = turns.get(socket)
+    const work =
+      before === undefined
+        ? begin()
+        : before.then((goesOn) => (goesOn ? begin() : forgotten(response)))
+    const settled = work.catch(() => false)
+    turns.set(socket, settled)
     void work
       .catch((error: unknown) => {
         if (!request.destroyed) report(error, 'an EST request could not be answered')
@@ -113,9 +128,15 @@ export function estHandler(
   }
 }
 
-async function busy(response: ServerResponse): Promise<void> {
+/** What came after the request that ended its connection. */
+function forgotten(response: ServerResponse): false {
+  response.destroy()
+  return false
+}
+
+async function busy(response: ServerResponse): Promise<boolean> {
   const line = 'rate: too many requests of this address are under way; try again after Retry-After'
-  send(response, refusal(429, line, newId('r'), { 'retry-after': '5' }))
+  return send(response, refusal(429, line, newId('r'), { 'retry-after': '5' }))
 }
 
 /** What one reader of a request may take for another than the next one does; Node takes the first of two. */
@@ -143,26 +164,21 @@ async function answer(
   { proven, limits = LIMITS }: EstEdge,
   request: IncomingMessage,
   response: ServerResponse,
-): Promise<void> {
+): Promise<boolean> {
   const { socket } = request
   if (!(socket instanceof TLSSocket)) throw new Error('EST is served over TLS only')
   const requestId = newId('r')
   const fault = ambiguity(request)
   if (fault !== undefined) {
     request.resume()
-    send(response, refusal(...fault, requestId))
-    return
+    return send(response, refusal(...fault, requestId))
   }
   const body = await readBody(request, limits)
   if (body === 'late') {
     const line = `body.late: a body is sent within ${limits.bodyMs / 1_000} s; send it in one piece`
-    send(response, refusal(408, line, requestId))
-    return
+    return send(response, refusal(408, line, requestId))
   }
-  if (body === 'long') {
-    send(response, bodyTooLarge(requestId))
-    return
-  }
+  if (body === 'long') return send(response, bodyTooLarge(requestId))
   const headers: Record<string, string | undefined> = {}
   for (const [name, value] of Object.entries(request.headers))
     headers[name] = Array.isArray(value) ? value.join(', ') : value
@@ -171,7 +187,7 @@ async function answer(
   const said = await serve({ method, path, headers, body, connection })
   // A posted question that is answered with 200 came with a token or a certificate that held.
   if (said.status === 200 && method === 'POST') proven(plainAddress(connection.remoteAddress))
-  send(response, said)
+  return send(response, said)
 }
 
 /** What costs is found out only for who asks: with a token nobody does for the chain, without a challengePassword nobody for the binding. */

@@ -383,6 +383,37 @@ test('a connection cut in each phase leaves nothing, and the same request then g
   expect(mine).toHaveLength(1)
 })
 
+test('2.17 requests sent without waiting for an answer: a binding authenticates the first, and the next is not begun', async () => {
+  const key = newKey()
+  const first = await speak(
+    await dial(),
+    enrolling(createCsr(key, names), await site.bench.token()),
+  )
+  const chain = parseCertsOnly(first.body)
+  const cert = chain.map((each) => pem(each)).join('')
+  const socket = await dial({ cert, key: key.export({ type: 'pkcs8', format: 'pem' }) })
+  const challengePassword = bindingOf(socket)
+  const renewing = (): string => {
+    const body = encodeEstBody(createRenewalCsr(newKey(), chain[0]!, challengePassword))
+    const headers = { 'content-type': 'application/pkcs10', 'content-length': body.length }
+    return head(`POST ${PATH}/simplereenroll`, headers).replace('connection: close\r\n', '') + body
+  }
+  const rows = async () => (await site.bench.store.listCertificates(TENANT, {})).length
+  const before = await rows()
+  const { raw } = await speak(socket, renewing() + renewing() + renewing())
+  expect(raw.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200'])
+  expect(await rows()).toBe(before + 1)
+})
+
+test('requests sent without waiting for an answer, and nothing that ends the connection: each has its answer, in order', async () => {
+  const plain = (path: string) => head(`GET ${PATH}/${path}`).replace('connection: close\r\n', '')
+  const text = plain('cacerts') + plain('csrattrs') + plain('nothing') + head(`GET ${PATH}/cacerts`)
+  const { raw } = await speak(await dial(), text)
+  expect(raw.match(/HTTP\/1\.1 \d+/g)).toEqual(
+    ['200', '200', '404', '200'].map((status) => `HTTP/1.1 ${status}`),
+  )
+})
+
 test('200 requests at once with one token over 200 connections: one certificate, the same bytes', async () => {
   const token = await site.bench.token()
   const key = newKey()

@@ -1,7 +1,7 @@
 /** `--out` by what is there already: files whole, pipes and devices through, anything else untouched. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
+import fs, {
   chmodSync,
   existsSync,
   mkdirSync,
@@ -14,6 +14,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -77,6 +78,62 @@ describe('a new secret', () => {
       expect.objectContaining({ code: 'file.unwritable' }) as Error,
     )
     expect(readdirSync(folder)).toEqual([])
+  })
+})
+
+describe('after a power cut it is still there', () => {
+  const { fsyncSync } = fs
+  /** What the disk says when it is asked to keep a folder; what was asked before is in `kept`. */
+  function asking(answer: () => void): { readonly kept: string[] } {
+    const kept: string[] = []
+    fs.fsyncSync = (fd) => {
+      const path = readlinkSync(`/proc/self/fd/${fd}`)
+      if (statSync(path).isDirectory()) {
+        kept.push(`${path}: ${readdirSync(path).join()}`)
+        answer()
+      }
+      fsyncSync(fd)
+    }
+    syncBuiltinESMExports()
+    return { kept }
+  }
+  const failing = (code: string) => () => {
+    throw Object.assign(new Error(`${code}: fsync`), { code })
+  }
+  afterEach(() => {
+    fs.fsyncSync = fsyncSync
+    syncBuiltinESMExports()
+  })
+  const rows = [
+    ['a file', writeOut],
+    ['a new secret', writeNew],
+  ] as const
+
+  test.for(rows)(
+    '%s: its folder is kept with its name in it, and with nothing beside',
+    ([, put]) => {
+      const { kept } = asking(() => undefined)
+      put(at('a.pem'), 'new')
+      expect(kept).toEqual([`${folder}: a.pem`])
+    },
+  )
+
+  test.for(rows)('%s, and the disk does not say so: told, and the file stays', ([, put]) => {
+    asking(failing('EIO'))
+    expect(() => put(at('a.pem'), 'new')).toThrow(
+      expect.objectContaining({
+        code: 'file.unsettled',
+        exit: 'failed',
+        why: 'EIO: fsync',
+      }) as Error,
+    )
+    expect([readFileSync(at('a.pem'), 'utf8'), readdirSync(folder)]).toEqual(['new', ['a.pem']])
+  })
+
+  test.for(rows)('%s, on a file system that keeps no folders: nothing is said', ([, put]) => {
+    asking(failing('EINVAL'))
+    put(at('a.pem'), 'new')
+    expect(readFileSync(at('a.pem'), 'utf8')).toBe('new')
   })
 })
 
