@@ -1,17 +1,28 @@
-/** People: who they are, whether a password is theirs, and the end of what they may do. */
-import { randomBytes } from 'node:crypto'
+/** People: who they are, how that is changed, and who did it. */
+import { login, type LoginAnswer, type LoginAttempt } from './attempt.ts'
 import { hashBootstrapToken } from './bootstrap.ts'
+import { endFromOutside, endLogins } from './ending.ts'
 import { IdentityError } from './errors.ts'
-import type { AccountChangeEvent, IdentityChange, IdentityEvent, IdentityLog } from './events.ts'
-import type { LoginEvent, LogoutEvent } from './events.ts'
+import {
+  record,
+  type AccountChangeEvent,
+  type IdentityChange,
+  type IdentityEvent,
+  type IdentityLog,
+  type LogoutEvent,
+} from './events.ts'
+import {
+  checkFacts,
+  checkPassword,
+  newSub,
+  normalise,
+  withoutPassword,
+  type Account,
+  type Facts,
+} from './facts.ts'
 import { createPasswords, type Passwords } from './password.ts'
-import type { AccountFields, AccountRow, IdentityStore, OidcStore, Throttle } from './store.ts'
+import type { AccountFields, AccountRow, IdentityStore, OidcStore } from './store.ts'
 import type { Party } from './subject.ts'
-
-export const ROLES = ['admin', 'engineer', 'operator', 'auditor', 'vendor'] as const
-
-/** An account as others see it: without the password. */
-export type Account = Omit<AccountRow, 'password'>
 
 export interface NewAccount {
   readonly email: string
@@ -26,26 +37,6 @@ export interface NewAccount {
 }
 
 export type AccountChange = Partial<NewAccount & { readonly disabled: boolean }>
-
-export interface LoginAttempt {
-  readonly email: string
-  readonly password: string
-  /** The address it comes from. */
-  readonly source: string
-  /** The client the person signs in to. */
-  readonly client: string | null
-  /** Whether the password is half of it only; such a sign-in is recorded as none, until whoever asks completes it. */
-  readonly asksMore?: (account: Account) => Promise<boolean>
-}
-
-/** `login.failed` covers wrong password, unknown and disabled alike; `login.locked` depends on attempts only. */
-export type LoginAnswer =
-  | { readonly ok: true; readonly account: Account; readonly more: boolean }
-  | {
-      readonly ok: false
-      readonly code: 'login.failed' | 'login.locked' | 'login.busy'
-      readonly retryAfterMs: number
-    }
 
 /** Who does it, for the log: `<iss>|<sub>` or `system`, and from where. */
 export interface Actor {
@@ -93,10 +84,6 @@ export interface AccountsOptions {
   readonly passwords?: Passwords
 }
 
-const MINUTE = 60_000
-/** A person at a keyboard, a source that tries many accounts, many sources that try one account. */
-const LIMITS = { pair: 5, source: 50, account: 100, windowMs: 15 * MINUTE }
-
 export function openAccounts(options: AccountsOptions): Accounts {
   const context = {
     ...options,
@@ -130,15 +117,6 @@ type Context = AccountsOptions & {
   readonly toldLocks: Map<string, number>
   /** By person: what their company's provider asked for, while it is done. */
   readonly ending: Map<string, Promise<void>>
-}
-
-/** Records, or stops the act. */
-async function record(log: IdentityLog, event: IdentityEvent): Promise<void> {
-  try {
-    await log(event)
-  } catch (cause) {
-    throw new IdentityError('log.unavailable', { cause })
-  }
 }
 
 async function create(context: Context, account: NewAccount, by: Actor): Promise<Account> {
@@ -287,208 +265,6 @@ function differences(before: AccountRow, after: AccountRow): AccountChangeEvent[
   return Object.fromEntries([...changed, ...secret])
 }
 
-/**
- * What a company's provider asks for, as often as it likes, and unasked by anybody here: one after the other for one
- * person, and nothing is recorded where nobody is signed in, or the room kept back for ends could be spent on none.
- */
-async function endFromOutside(context: Context, sub: string, source: string | null): Promise<void> {
-  const before = context.ending.get(sub) ?? Promise.resolve()
-  const mine = before
-    .catch(() => undefined)
-    .then(async () => {
-      const standing = await context.oidcStore.hasLogins(sub)
-      if (standing) await endLogins(context, sub, 'backchannel', source)
-      else context.changed({ kind: 'logged_out', subject: `${context.issuer}|${sub}`, login: null })
-    })
-  context.ending.set(sub, mine)
-  try {
-    await mine
-  } finally {
-    if (context.ending.get(sub) === mine) context.ending.delete(sub)
-  }
-}
-
-/** Cuts first and reports a dead log afterwards: taking access away must not wait for a disk. */
-async function endLogins(
-  context: Context,
-  sub: string,
-  reason: LogoutEvent['reason'],
-  source: string | null,
-): Promise<void> {
-  const subject = `${context.issuer}|${sub}`
-  const party = (await context.store.findAccount(sub))?.party ?? null
-  const at = context.now()
-  const event = { code: 'auth.logout', at, source, subject, party, login: null } as const
-  const logged = await record(context.log, { ...event, reason }).then(
-    () => undefined,
-    (error: unknown) => ({ error }),
-  )
-  await context.oidcStore.endLoginsOf(sub)
-  const kind = reason === 'disabled' ? 'disabled' : 'logged_out'
-  context.changed({ kind, subject, login: null })
-  if (logged !== undefined) throw new IdentityError('log.incomplete', { cause: logged.error })
-}
-
-async function login(context: Context, attempt: LoginAttempt): Promise<LoginAnswer> {
-  const email = normalise(attempt.email)
-  const throttles = loginThrottles(email, attempt.source)
-  const [pair, ...wider] = throttles.map((throttle) => throttle.key)
-  const tell = async (reason: LoginEvent['reason'], who: AccountRow | undefined): Promise<void> =>
-    record(context.log, {
-      code: 'auth.login',
-      at: context.now(),
-      source: attempt.source,
-      outcome: reason === null ? 'success' : 'failure',
-      subject: who === undefined ? null : `${context.issuer}|${who.sub}`,
-      party: who?.party ?? null,
-      email: EMAIL.test(email) && email.length <= 320 ? email : null,
-      client: attempt.client,
-      // What was given: of who is asked for more, the password was right.
-      methods: reason === null || reason === 'second_factor' ? ['pwd'] : [],
-      reason,
-    })
-  const taken = await context.store.take(throttles, context.now())
-  if (!taken.allowed) {
-    if (isNewLock(context, `${attempt.source}:${email}`)) await tell('locked', undefined)
-    return { ok: false, code: 'login.locked', retryAfterMs: taken.retryAfterMs }
-  }
-  const row = await context.store.findAccountByEmail(email)
-  const right = await checked(context, attempt.password, row?.password ?? null)
-  if (right === 'busy') {
-    await context.store.settle(
-      [],
-      throttles.map((throttle) => throttle.key),
-    )
-    await tell('busy', undefined)
-    return { ok: false, code: 'login.busy', retryAfterMs: 5_000 }
-  }
-  if (row === undefined || !right || row.disabled) {
-    await tell(whyNot(row, right), row)
-    return { ok: false, code: 'login.failed', retryAfterMs: 0 }
-  }
-  const account = withoutPassword(row)
-  const more = (await attempt.asksMore?.(account)) ?? false
-  await tell(more ? 'second_factor' : null, row)
-  await context.store.settle(pair === undefined ? [] : [pair], wider)
-  await refreshHash(context, row, attempt.password)
-  return { ok: true, account, more }
-}
-
-function isNewLock({ toldLocks, now }: Context, key: string): boolean {
-  const at = now()
-  if ((toldLocks.get(key) ?? 0) > at) return false
-  for (const [old, until] of toldLocks)
-    if (until <= at || toldLocks.size > 10_000) toldLocks.delete(old)
-  toldLocks.set(key, at + LIMITS.windowMs)
-  return true
-}
-
-function whyNot(row: AccountRow | undefined, right: boolean): 'unknown' | 'disabled' | 'password' {
-  if (row === undefined) return 'unknown'
-  return right ? 'disabled' : 'password'
-}
-
-async function checked(
-  context: Context,
-  password: string,
-  stored: string | null,
-): Promise<boolean | 'busy'> {
-  try {
-    return await context.passwords.matches(password, stored)
-  } catch (error) {
-    if (error instanceof IdentityError && error.code === 'busy') return 'busy'
-    throw error
-  }
-}
-
-/** A hash made with older parameters is replaced while the password is at hand; not worth failing a login. */
-async function refreshHash(context: Context, row: AccountRow, password: string): Promise<void> {
-  if (row.password === null || !context.passwords.isOutdated(row.password)) return
-  const hash = await context.passwords.hash(password).catch(() => undefined)
-  const now = await context.store.findAccount(row.sub)
-  if (hash === undefined || now?.password !== row.password) return
-  const change = { sub: row.sub, password: hash, changedAt: context.now() }
-  await context.store.changeAccount(change, { changedAt: now.changedAt })
-}
-
-function loginThrottles(email: string, source: string): readonly [Throttle, Throttle, Throttle] {
-  const { windowMs } = LIMITS
-  const name = email.slice(0, 320)
-  return [
-    { key: `login:${source}:${name}`, limit: LIMITS.pair, windowMs },
-    { key: `login-source:${source}`, limit: LIMITS.source, windowMs },
-    { key: `login-account:${name}`, limit: LIMITS.account, windowMs },
-  ]
-}
-
-const EMAIL = /^[^\s@<>"]{1,64}@[^\s@<>"]{1,255}$/
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/
-
-/** One spelling per address: composed, lower-cased, without blanks around it. */
-function normalise(email: string): string {
-  return email.normalize('NFKC').trim().toLowerCase().toWellFormed()
-}
-
-type Facts = Pick<AccountRow, 'email' | 'name' | 'party' | 'vendor' | 'roles' | 'groups'>
-
-/** A name people can read: no control characters, nothing that turns the text around. */
-function isText(value: string): boolean {
-  return value.trim() !== '' && value.length <= 200 && !CONTROL.test(value) && value.isWellFormed()
-}
-
-/** The facts, if an account may have them. Errors: account.email, .name, .vendor, .roles, .groups. */
-export function checkFacts(facts: Facts): Facts {
-  const { email, vendor, roles } = facts
-  if (!EMAIL.test(email) || email.length > 320 || CONTROL.test(email))
-    throw new IdentityError('account.email')
-  if (!isText(facts.name)) throw new IdentityError('account.name')
-  if ((facts.party === 'vendor') !== (vendor !== null)) throw new IdentityError('account.vendor')
-  if (vendor !== null && !isText(vendor)) throw new IdentityError('account.vendor')
-  const known: readonly string[] = facts.party === 'vendor' ? ['vendor'] : ROLES
-  if (!roles.every((role) => known.includes(role))) throw new IdentityError('account.roles')
-  if (facts.groups.length > 64 || !facts.groups.every(isText))
-    throw new IdentityError('account.groups')
-  return facts
-}
-
-const COMMON = new Set([
-  'password',
-  'passwort',
-  'sallyport',
-  'administrator',
-  'changeme',
-  'letmein',
-])
-
-function checkPassword(password: string, facts: Facts): void {
-  const normal = password.normalize('NFKC')
-  // By code point, as people count; an emoji of several counts as several, which does no harm.
-  const length = Array.from(normal).length
-  if (length < 12 || normal.length > 256) throw new IdentityError('password.length')
-  const letters = normal.toLowerCase()
-  const stem = letters.replace(/[^\p{L}]/gu, '')
-  const own = [facts.email, facts.email.split('@')[0] ?? '', facts.name.toLowerCase()]
-  const known = COMMON.has(stem) || own.includes(letters) || own.includes(stem)
-  if (known || new Set(letters).size < 5) throw new IdentityError('password.weak')
-}
-
-const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
-
-/** 26 characters of Crockford's base 32: 128 random bits and two of padding. */
-export function newSub(): string {
-  let bits = BigInt(`0x${randomBytes(16).toString('hex')}`)
-  let sub = ''
-  for (let at = 0; at < 26; at++) {
-    sub = (ALPHABET[Number(bits & 31n)] ?? '') + sub
-    bits >>= 5n
-  }
-  return sub
-}
-
-function withoutPassword({ password: _, ...account }: AccountRow): Account {
-  return account
-}
 function shown(row: AccountRow | undefined): Account | undefined {
   return row === undefined ? undefined : withoutPassword(row)
 }

@@ -1,4 +1,5 @@
 /** What this room tells the log, always before the act it records. Passwords, codes and tokens never appear. */
+import { IdentityError } from './errors.ts'
 import type { IdpCode } from './idp/errors.ts'
 import type { Party } from './subject.ts'
 
@@ -128,6 +129,15 @@ export type IdentityEvent =
 
 /** Resolves when the event is durable; a rejection stops the act with `log.unavailable`. */
 export type IdentityLog = (event: IdentityEvent) => Promise<void>
+
+/** Records the event, or stops the act. Error: log.unavailable. */
+export async function record(log: IdentityLog, event: IdentityEvent): Promise<void> {
+  try {
+    await log(event)
+  } catch (cause) {
+    throw new IdentityError('log.unavailable', { cause })
+  }
+}
 
 /** Something about a person changed: whoever holds a session of theirs asks again. Sent after the change holds. */
 export interface IdentityChange {

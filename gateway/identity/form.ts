@@ -1,4 +1,5 @@
-/** A posted form: bounded, urlencoded, each field once. */
+/** A posted form: bounded, urlencoded, each field once, and of the page that it says it is of. */
+import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 
 const LIMIT = 8_192
@@ -23,4 +24,20 @@ export async function readForm(
     fields.set(name, value)
   }
   return fields
+}
+
+export interface FormKey {
+  /** Signs the hidden field of every form. */
+  readonly formKey: string
+}
+
+/** Bound to one purpose, so that a form of one page cannot be sent as another's. */
+export function token({ formKey }: FormKey, purpose: string): string {
+  return createHmac('sha256', formKey).update(`form:${purpose}`).digest('base64url')
+}
+
+export function isToken(options: FormKey, purpose: string, given: string): boolean {
+  const expected = Buffer.from(token(options, purpose))
+  const actual = Buffer.from(given)
+  return actual.length === expected.length && timingSafeEqual(actual, expected)
 }

@@ -1,13 +1,9 @@
 /** Identity: who is asking. The embedded provider, its accounts, and the check of every token. */
 export { openIdentity, type Identity, type IdentityOptions } from './identity.ts'
 export type { ProviderClient } from './setting.ts'
-export {
-  openAccounts,
-  type Account,
-  type Accounts,
-  type LoginAnswer,
-  type NewAccount,
-} from './accounts.ts'
+export { openAccounts, type Accounts, type NewAccount } from './accounts.ts'
+export type { LoginAnswer } from './attempt.ts'
+export type { Account } from './facts.ts'
 export { openBootstrap } from './bootstrap.ts'
 export { openIdentityKeys } from './keys.ts'
 export {

@@ -16,9 +16,9 @@ import {
 } from 'oidc-provider'
 import { createAdapter } from './adapter.ts'
 import { deviceFlow } from './codes.ts'
+import { API_SCOPE } from './enter.ts'
 import type { LogoutEvent } from './events.ts'
 import { guard, renderError, route } from './guard.ts'
-import { API_SCOPE } from './interaction.ts'
 import {
   LIFETIMES,
   type OidcProvider,

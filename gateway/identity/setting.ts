@@ -1,7 +1,8 @@
 /** What a provider is made of, and its times. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Account, Accounts } from './accounts.ts'
+import type { Accounts } from './accounts.ts'
 import type { IdentityChange, IdentityLog } from './events.ts'
+import type { Account } from './facts.ts'
 import type { Person } from './idp/claims.ts'
 import type { RelyingParty } from './idp/relying.ts'
 import type { IdentityKeys } from './keys.ts'

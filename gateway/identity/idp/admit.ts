@@ -1,5 +1,5 @@
 /** The account behind somebody whom a company signed in: made at the first sign-in, brought up to date at each. */
-import { checkFacts, newSub, type Account } from '../accounts.ts'
+import { checkFacts, newSub, type Account } from '../facts.ts'
 import { IdentityError } from '../errors.ts'
 import type { IdentityChange, IdentityEvent, IdentityLog } from '../events.ts'
 import type { AccountRow, IdentityStore, IdpRow, Outside } from '../store.ts'

@@ -1,6 +1,7 @@
 /** The companies whose own providers sign people in: entered, listed, switched off and removed by the owner. */
 import { X509Certificate } from 'node:crypto'
-import { ROLES, type Accounts, type Actor } from '../accounts.ts'
+import type { Accounts, Actor } from '../accounts.ts'
+import { ROLES } from '../facts.ts'
 import { IdentityError } from '../errors.ts'
 import type { IdentityLog, IdpEvent } from '../events.ts'
 import type { IdentityKeys } from '../keys.ts'

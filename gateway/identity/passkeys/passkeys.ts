@@ -12,9 +12,10 @@ import {
   verifyRegistrationResponse,
 } from '@simplewebauthn/server'
 import { checkAssertion, readAssertion, type GrantSignature, type RelyingParty } from '#approval'
-import type { Account, Accounts, Actor } from '../accounts.ts'
+import type { Accounts, Actor } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
-import type { IdentityChange, IdentityEvent, IdentityLog } from '../events.ts'
+import { record, type IdentityChange, type IdentityEvent, type IdentityLog } from '../events.ts'
+import type { Account } from '../facts.ts'
 import type { IdentityStore, OidcStore, PasskeyRow, PasskeyStore } from '../store.ts'
 import type { Authentication, Login, Subject } from '../subject.ts'
 import { askOnce, lookUp, takeUp, type CeremonyKind, type Question } from './ceremony.ts'
@@ -261,15 +262,6 @@ async function requestOptions(context: Context, { sub, challenge }: Question): P
   })
 }
 
-/** Records, or stops the act. */
-async function record({ log }: Context, event: IdentityEvent): Promise<void> {
-  try {
-    await log(event)
-  } catch (cause) {
-    throw new IdentityError('log.unavailable', { cause })
-  }
-}
-
 async function take(
   context: Context,
   secret: string,
@@ -296,7 +288,7 @@ interface Asked {
 
 /** A wrong answer is recorded with what is wrong with it, and refused. */
 async function refuse(context: Context, asked: Asked, fault: string): Promise<never> {
-  await record(context, event(context, asked, fault))
+  await record(context.log, event(context, asked, fault))
   throw new IdentityError('passkey.refused', { fault })
 }
 
@@ -359,7 +351,7 @@ async function added(context: Context, asked: Asked, answer: BrowserAnswer): Pro
   }
   const subject = `${context.issuer}|${account.sub}`
   const common = { at: context.now(), source, by: subject, subject }
-  await record(context, { code: 'passkey.add', ...common, passkey: row.id, name: row.name })
+  await record(context.log, { code: 'passkey.add', ...common, passkey: row.id, name: row.name })
   const outcome = await passkeyStore.addPasskey(row, MOST_PASSKEYS, question.login?.login ?? '')
   if (outcome === 'ended') return refuse(context, asked, 'login.ended')
   if (outcome !== 'added') throw new IdentityError(`passkey.${outcome}`)
@@ -391,7 +383,7 @@ async function proven(context: Context, asked: Asked, answer: BrowserAnswer): Pr
     return refuse(context, asked, 'passkey.counter')
   if (!(await agrees(context, question, row, answer)))
     return refuse(context, asked, 'assertion.signature')
-  await record(context, event(context, asked, null))
+  await record(context.log, event(context, asked, null))
   // Two answers at once: the store takes one of them.
   if (!(await context.passkeyStore.usePasskey(row.id, counter, context.now())))
     return refuse(context, asked, 'passkey.counter')
@@ -440,7 +432,7 @@ async function remove(context: Context, sub: string, id: string, by: Actor): Pro
   if (row?.sub !== sub) throw new IdentityError('passkey.unknown')
   const subject = `${context.issuer}|${sub}`
   const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party, subject }
-  await record(context, { code: 'passkey.remove', ...common, passkey: id, name: row.name })
+  await record(context.log, { code: 'passkey.remove', ...common, passkey: id, name: row.name })
   if (!(await context.passkeyStore.removePasskey(sub, id)))
     throw new IdentityError('passkey.unknown')
 }

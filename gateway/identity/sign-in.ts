@@ -1,0 +1,147 @@
+/** Signing in by what this gateway knows of a person: a password, and the passkey of who has one. */
+import type { Provider } from 'oidc-provider'
+import type { LoginAnswer } from './attempt.ts'
+import type { Context } from './answer.ts'
+import { enter, recordLogin } from './enter.ts'
+import { IdentityError } from './errors.ts'
+import type { Account } from './facts.ts'
+import { token } from './form.ts'
+import type { Problem } from './pages.ts'
+import { secondFactorPage, SCRIPTED_POLICY } from './passkeys/page.ts'
+import { ACR_PASSKEY, METHOD, readBrowserAnswer } from './passkeys/passkeys.ts'
+import {
+  ask,
+  clientName,
+  isAnother,
+  otherAccount,
+  refuseStale,
+  type Details,
+  type InteractionOptions,
+} from './question.ts'
+
+/** The acr of somebody who gave a password and nothing else. */
+const ACR_PASSWORD = 'urn:sallyport:acr:password'
+
+/** An address and a password. Error: log.unavailable. */
+export async function signIn(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  form: ReadonlyMap<string, string>,
+): Promise<void> {
+  const email = form.get('email') ?? ''
+  const again = async (status: number, problem: Problem): Promise<void> =>
+    ask(ctx, provider, options, details, problem, status, email.slice(0, 320))
+  const answer = await options.accounts.login({
+    email,
+    password: (form.get('password') ?? '').slice(0, 1024),
+    source: options.source(ctx.req),
+    client: String(details.params['client_id']),
+    asksMore: async ({ sub }) => (await options.passkeys.list(sub)).length > 0,
+  })
+  if (!answer.ok) {
+    if (answer.retryAfterMs > 0)
+      ctx.set('Retry-After', String(Math.ceil(answer.retryAfterMs / 1000)))
+    return again(answer.code === 'login.failed' ? 401 : 429, whyNot(answer, options.newId()))
+  }
+  const { sub } = answer.account
+  if (isAnother(details, sub)) return again(409, otherAccount)
+  if (answer.more) return askPasskey(ctx, provider, options, details, answer.account)
+  const at = Math.floor(options.now() / 1000)
+  const own = { methods: ['pwd'], acr: ACR_PASSWORD, at, loginSeconds: options.lifetimes.login }
+  return enter(ctx, provider, options, details, { sub, ...own })
+}
+
+/** Who has a passkey shows it after the password: without it, the password alone would be enough after all. */
+async function askPasskey(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  { sub, email }: Account,
+): Promise<void> {
+  const question = { kind: 'sign_in', sub, login: null, about: details.uid } as const
+  const { secret, options: asked } = await options.passkeys.ask(question)
+  const { base } = options
+  ctx.type = 'html'
+  ctx.set('Content-Security-Policy', SCRIPTED_POLICY)
+  ctx.body = secondFactorPage({
+    base,
+    action: `${base}/interaction/${details.uid}`,
+    csrf: token(options, `interaction:${details.uid}`),
+    client: await clientName(provider, details),
+    email,
+    secret,
+    options: asked,
+  })
+}
+
+export async function showPasskey(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  form: ReadonlyMap<string, string>,
+): Promise<void> {
+  const credential = readBrowserAnswer(form.get('credential') ?? '')
+  const secret = form.get('secret') ?? ''
+  if (credential === undefined)
+    return ask(ctx, provider, options, details, noPasskey('assertion.malformed'), 401)
+  const source = options.source(ctx.req)
+  const answered = await options.passkeys
+    .answer(secret, ['sign_in'], credential, source)
+    .catch((error: unknown) => {
+      if (error instanceof IdentityError && error.status < 500) return error
+      throw error
+    })
+  if (answered instanceof IdentityError)
+    return ask(ctx, provider, options, details, noPasskey(answered.fault ?? answered.code), 401)
+  const { account, about } = answered
+  // The password was given in this very sign-in, by this person.
+  if (about !== details.uid) return refuseStale(ctx, options)
+  if (isAnother(details, account.sub))
+    return ask(ctx, provider, options, details, otherAccount, 409)
+  const at = Math.floor(options.now() / 1000)
+  const own = { methods: ['pwd', METHOD], acr: ACR_PASSKEY, at }
+  await recordLogin(options, {
+    source,
+    subject: `${options.issuer}|${account.sub}`,
+    party: account.party,
+    email: account.email,
+    client: String(details.params['client_id']),
+    methods: own.methods,
+  })
+  const loginSeconds = options.lifetimes.login
+  return enter(ctx, provider, options, details, { sub: account.sub, ...own, loginSeconds })
+}
+
+const noPasskey = (code: string): Problem => ({
+  message: 'The passkey was not accepted.',
+  nextStep: 'Sign in again; if it stays, an administrator can take it off your account.',
+  id: code,
+})
+
+function whyNot(answer: LoginAnswer & { ok: false }, id: string): Problem {
+  const minutes = Math.max(1, Math.ceil(answer.retryAfterMs / 60_000))
+  switch (answer.code) {
+    case 'login.failed':
+      return {
+        message: 'The address and the password do not belong together, or the account is disabled.',
+        nextStep: 'Check both; an administrator can set a new password.',
+        id: null,
+      }
+    case 'login.locked':
+      return {
+        message: 'There were too many attempts.',
+        nextStep: `Try again in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}.`,
+        id,
+      }
+    case 'login.busy':
+      return {
+        message: 'Too many people are signing in at this moment.',
+        nextStep: 'Try again in a few seconds.',
+        id,
+      }
+  }
+}
