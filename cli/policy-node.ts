@@ -35,7 +35,8 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['highest seq', now.high_water],
     ['decisions', now.decisions],
     ['errors', now.errors],
-    ['can go back', now.last_good && now.source !== 'last-good'],
+    ['last good', now.last_good === null ? null : `seq ${now.last_good.seq}`],
+    ['can go back', now.can_go_back],
     ['trusted keys', now.trusted_keys.join(', ')],
     [
       'decision log',
@@ -244,6 +245,7 @@ function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
         empty: '',
       }),
     )
+  lines.push(...narrowedLines(live.narrowed))
   if (past === null) return lines
   lines.push(
     `${past.replayed} of ${past.decisions} past decisions replayed, ${past.not_replayable} not replayable; ` +
@@ -251,6 +253,36 @@ function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
     past.from === null ? 'no decision of that time is kept' : `decisions from ${past.from} on`,
   )
   return [...lines, ...turnedLines(past.turned)]
+}
+
+function narrowedLines(narrowed: PolicyImpact['live']['narrowed']): string[] {
+  if (narrowed.length === 0) return []
+  const cut = narrowed.reduce((all, { connections }) => all + connections, 0)
+  return [
+    `${narrowed.length} of those that stay may do less; ${cut} of their connections are cut`,
+    layOut({
+      head: ['session', 'device', 'process', 'person', 'less', 'cut'],
+      rows: narrowed.map((one) => [
+        one.session,
+        one.device,
+        one.process,
+        one.person,
+        one.tightened.map(lessOf).join(', '),
+        one.connections,
+      ]),
+      empty: '',
+    }),
+  ]
+}
+
+/** `max_bytes 1000 (was 2000)`; lists are told by name, --json has them. */
+function lessOf({
+  name,
+  before,
+  after,
+}: PolicyImpact['live']['narrowed'][number]['tightened'][number]): string {
+  const plainly = [before, after].every((one) => ['number', 'boolean'].includes(typeof one))
+  return plainly ? `${name} ${String(after)} (was ${String(before)})` : name
 }
 
 function turnedLines(turned: PolicyTrial['differences']): string[] {

@@ -31,6 +31,7 @@ import { acceptTunnel } from './listen/tunnel.ts'
 import { openPolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import type { PolicyService } from './policy/service.ts'
+import { foresee } from './sessions/foresee.ts'
 import { WitnessRoom } from './witnesses.ts'
 import { openHttp, type Web } from './http.ts'
 import { openShippers, watchSinks } from './shipping.ts'
@@ -70,7 +71,7 @@ export async function serve(
   policy.service.serve({
     decisions,
     replay: policy.replay,
-    preview: (decide) => access.reauthorization.preview(decide),
+    preview: (decide) => foresee(access.room, decide),
     withdraw: (withdrawal) => access.reauthorization.withdraw(() => true, withdrawal),
   })
   if (policy.source !== undefined) undo.use(policy.source).start()

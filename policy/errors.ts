@@ -17,6 +17,7 @@ export type PolicyCode =
   | 'bundle.rollback'
   | 'bundle.permit'
   | 'bundle.loops'
+  | 'bundle.slow'
   | 'bundle.poisoned'
   | 'module.invalid'
   | 'module.abi'

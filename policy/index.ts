@@ -21,7 +21,7 @@ export type {
   Trigger,
 } from './envelope.ts'
 export type { PolicyCode } from './errors.ts'
-export type { ObligationKey, Obligations, ObligedWindow } from './obligations.ts'
+export type { ObligationKey, Obligations, ObligedWindow, Tightened } from './obligations.ts'
 export type { Staleness } from './staleness.ts'
 export type { AdminOperation, Role } from './operations.ts'
 
@@ -34,5 +34,6 @@ export { asRego } from './flavour.ts'
 export { keyIdOf } from './key-id.ts'
 export { authnMethods, bareInput, canonicalIp, emptyInput, httpFacts, inputFor } from './input.ts'
 export { ADMIN_OPERATIONS, ROLES, adminCall } from './operations.ts'
+export { tightened } from './obligations.ts'
 export { POINT_NAMES } from './points.ts'
 export { inputSchema, pointSchemas } from './schema.ts'

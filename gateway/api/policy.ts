@@ -26,7 +26,10 @@ export const PolicyStatus = Type.Object({
       at: Instant,
     }),
   ),
-  last_good: Type.Boolean(),
+  /** What a start falls back to, and a rollback goes to; null before one has proved good here. */
+  last_good: Nullable(Type.Object({ seq: Type.Integer(), digest: Type.String() })),
+  /** Whether there is something to go back to: a last good one that is not in force. */
+  can_go_back: Type.Boolean(),
   trusted_keys: Type.Array(Type.String()),
   decisions: Type.Integer(),
   errors: Type.Integer(),
@@ -67,14 +70,29 @@ export const ImpactQuery = Type.Object(
   { additionalProperties: false },
 )
 
-const CutPreview = Type.Object({
+const SESSION_PREVIEW = {
   session: Type.String(),
   device: Type.String(),
   process: Type.String(),
   person: Type.String(),
   vendor: Nullable(Type.String()),
+}
+
+const CutPreview = Type.Object({
+  ...SESSION_PREVIEW,
   code: Type.String(),
   message: Type.String(),
+})
+
+/** A session that goes on with less than the policy in force leaves it. */
+const NarrowPreview = Type.Object({
+  ...SESSION_PREVIEW,
+  /** Obligations, and what they are under the one policy and the other. */
+  tightened: Type.Array(
+    Type.Object({ name: Type.String(), before: Type.Unknown(), after: Type.Unknown() }),
+  ),
+  /** Connections that are cut because they might do more; others of the session go on. */
+  connections: Type.Integer(),
 })
 
 const Turned = Type.Object({
@@ -123,7 +141,11 @@ export const PolicyImpact = Type.Object({
   revision: Type.String(),
   seq: Type.Integer(),
   digest: Type.String(),
-  live: Type.Object({ sessions: Type.Integer(), cut: Type.Array(CutPreview) }),
+  live: Type.Object({
+    sessions: Type.Integer(),
+    cut: Type.Array(CutPreview),
+    narrowed: Type.Array(NarrowPreview),
+  }),
   past: Nullable(
     Type.Object({
       decisions: Type.Integer(),

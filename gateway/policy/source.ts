@@ -57,7 +57,7 @@ type Look = (signal: AbortSignal) => Promise<Found>
 /** A verdict that the same octets will always meet; anything else may pass. */
 function isFinal(error: unknown): boolean {
   if (!(error instanceof Refusal) || error.code !== 'policy.bundle') return false
-  return error.shownCode !== 'bundle.loops'
+  return error.shownCode !== 'bundle.loops' && error.shownCode !== 'bundle.slow'
 }
 
 /** Looks until it is disposed. */

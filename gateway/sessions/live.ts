@@ -182,6 +182,16 @@ export class LiveSession {
     return true
   }
 
+  /** What the last decision lets it go on under; a rate that is another one holds from the next byte on. */
+  bind(obligations: Obligations): void {
+    const { max_bandwidth_bps: rate } = obligations
+    if (rate !== this.obligations.max_bandwidth_bps) {
+      const now = performance.now()
+      for (const pace of [this.pace.in, this.pace.out]) pace.keep(rate, now)
+    }
+    this.obligations = obligations
+  }
+
   /** What the last decision that let it go on stood on. */
   stands(elevation: Elevation, footing: Footing): void {
     const before = this.elevation.changesAt

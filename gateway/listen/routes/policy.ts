@@ -227,7 +227,11 @@ function toImpact({ revision, seq, digest, live, past }: Impact): PolicyImpact {
     revision,
     seq,
     digest,
-    live: { sessions: live.sessions, cut: [...live.cut] },
+    live: {
+      sessions: live.sessions,
+      cut: [...live.cut],
+      narrowed: live.narrowed.map((one) => ({ ...one, tightened: [...one.tightened] })),
+    },
     past:
       past === null
         ? null

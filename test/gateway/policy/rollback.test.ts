@@ -62,6 +62,8 @@ test(
     const source = `  source: { file: ${JSON.stringify(drop)}, poll_s: 1 }\n`
     await using node = await start(data, source)
     expect(await status(node.admin)).toMatchObject({ revision: 'bad', source: 'active' })
+    const said = async () => (await cli(node.admin, 'status')).out
+    expect(await said()).toMatch(/last good +seq 1\ncan go back +yes/)
     const seen = await cli(node.admin, 'rollback')
     expect([seen.code, seen.err]).toEqual([
       1,
@@ -71,6 +73,7 @@ test(
     const back = await cli(node.admin, 'rollback', '--yes')
     expect(back.out).toMatch(/in force +good/)
     expect(await status(node.admin)).toMatchObject({ revision: 'good', high_water: 2 })
+    expect(await said()).toMatch(/last good +seq 1\ncan go back +no/)
     await node.stop()
     const events = node.size()
     await using again = await start(data, source, true)
@@ -80,8 +83,8 @@ test(
         // The node says once that people went back from this one.
         again.size() > events,
     )
-    const said = again.events(events).filter(({ code }) => code === 'policy.activate')
-    expect(said.map(({ message }) => message)).toEqual(['last-good policy active'])
+    const began = again.events(events).filter(({ code }) => code === 'policy.activate')
+    expect(began.map(({ message }) => message)).toEqual(['last-good policy active'])
   },
 )
 
