@@ -62,6 +62,7 @@ export {
   RevokedDevice,
   Session,
   SignedGrant,
+  type SessionUse,
   WhoCan,
 } from '#api'
 
@@ -219,10 +220,12 @@ export async function openSession(
   api: Api,
   target: { readonly device: string; readonly process: string },
   grant: string | undefined,
+  uses: readonly SessionUse[],
 ): Promise<OpenedSession> {
   try {
     return await api.call(OpenedSession, 'POST', '/sessions', {
       ...target,
+      uses,
       ...(grant === undefined ? {} : { grant }),
     })
   } catch (error) {

@@ -49,6 +49,7 @@ export const problems = {
   'issuer.active': { status: 409, title: 'This issuing CA is in use' },
   'issuer.next': { status: 409, title: 'This issuing CA is to be used' },
   'certificate.unknown': { status: 404, title: 'There is no such certificate' },
+  'process.kind': { status: 409, title: 'The process is not used like this' },
   'target.unknown': { status: 404, title: 'There is no such device or process' },
   'grant.unknown': { status: 404, title: 'There is no such grant' },
   'grant.state': { status: 409, title: 'The grant is not in a state that allows this' },

@@ -65,6 +65,7 @@ export {
   Grant,
   NewGrant,
   NewSession,
+  SessionUse,
   OpenedSession,
   Session,
 } from './access.ts'

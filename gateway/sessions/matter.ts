@@ -82,11 +82,19 @@ export async function matterOf(
   const overdue = spent(session, now)
   if (overdue !== undefined) return { cause: overdue }
   const subject = await room.identity.current(session.login, now)
-  if (isRefusal(subject)) return { cause: { reason, code: subject.code, message: subject.detail } }
+  if (isRefusal(subject)) {
+    const { code, detail: message, nextStep: next } = subject
+    return { cause: { reason, code, message, next } }
+  }
   const [target, grant] = await Promise.all([known.target(session), known.grant(session)])
   if (target === undefined || grant === undefined)
     return {
-      cause: { reason, code: 'target.unknown', message: 'the process is no longer registered' },
+      cause: {
+        reason,
+        code: 'target.unknown',
+        message: 'the process is no longer registered',
+        next: 'ask the plant what has become of it',
+      },
     }
   if (target.process.kind !== session.kind)
     return {
@@ -94,6 +102,7 @@ export async function matterOf(
         reason,
         code: 'process.kind',
         message: 'the process was registered as another kind',
+        next: 'connect again, as what it is now',
       },
     }
   const elevation = await known.elevation(session, grant)
@@ -151,13 +160,19 @@ export function objection(
 /** What time alone ends, whatever policy would say. */
 function spent(session: LiveSession, now: number): Cause | undefined {
   if (now >= session.end())
-    return { reason: 'window_end', code: 'window.end', message: 'the time of the grant is over' }
+    return {
+      reason: 'window_end',
+      code: 'window.end',
+      message: 'the time of the grant is over',
+      next: `connect again where another grant is left, or ask for one: sallyport request ${session.device}/${session.process} --for 2h --reason …`,
+    }
   const idle = session.obligations.idle_timeout_s * 1000
   if (now - session.lastActivityAt >= idle)
     return {
       reason: 'idle',
       code: 'session.idle',
       message: 'nothing used the session for too long',
+      next: 'connect again; the grant is yours until its end',
     }
   return undefined
 }

@@ -136,6 +136,7 @@ export class Reauthorization implements Disposable {
         reason: 'policy_recheck',
         code: 'policy.error',
         message: 'the permission could not be checked again',
+        next: 'connect again; where that fails too, tell the security engineer of the plant',
       }
     })
   }
@@ -177,11 +178,12 @@ export class Reauthorization implements Disposable {
     stream.narrowed = {
       code: 'grant.narrowed',
       message: 'what the session may do is less now: connect again',
+      decision: session.decisions.at(-1),
     }
-    const { code, message } = stream.narrowed
+    const { code } = stream.narrowed
     try {
       // One that is still being opened finds out before it carries anything.
-      await stream.carrier?.cut(code, message)
+      await stream.carrier?.cut(stream.narrowed, 'goes on')
     } catch (error) {
       this.#room.report(error, `a connection of session ${session.id} resisted its cut`)
     }
