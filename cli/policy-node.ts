@@ -43,6 +43,7 @@ export async function status(_flags: object, command: Command): Promise<void> {
       `${now.journal.state}, ${now.journal.written} written since the start, ${now.journal.dropped} dropped`,
     ],
   ])
+  lines.push(...sourceLines(now.bundle_source))
   for (const { broken } of now.journal.rings)
     if (broken !== null) lines.push(`the decision log is broken: ${broken}`)
   for (const { origin, code, detail } of now.boot_failures)
@@ -55,6 +56,17 @@ export async function status(_flags: object, command: Command): Promise<void> {
       `next: sallyport policy activate ${now.candidate.digest}`,
     )
   tell(options, now, lines.map(plain))
+}
+
+function sourceLines(source: PolicyStatus['bundle_source']): string[] {
+  if (source === null) return []
+  const { from, state, checked_at: at, etag, error } = source
+  const looked = at === null ? 'not looked at yet' : `looked at last ${instant(at)}`
+  const called = etag === null ? '' : `, ETag ${etag}`
+  return [
+    ...facts([['bundles from', `${from}: ${state}, ${looked}${called}`]]),
+    ...(error === null ? [] : [`  nothing is taken from there now: ${error}`]),
+  ]
 }
 
 function sinceOf(text: string): number {

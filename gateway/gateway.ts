@@ -28,9 +28,8 @@ import { Quiet } from './listen/quiet.ts'
 import { keepSources } from './listen/sources.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel } from './listen/tunnel.ts'
-import { openPolicy } from './policy/node.ts'
+import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
-import type { PolicyService } from './policy/service.ts'
 import { foresee } from './sessions/foresee.ts'
 import { WitnessRoom } from './witnesses.ts'
 import { openHttp, type Web } from './http.ts'
@@ -87,14 +86,7 @@ export async function serve(
   const listen = await edge.listen(host, port)
   let serving = true
   const operations = undo.use(
-    await openHealth(
-      config,
-      foundation,
-      access,
-      { shippers, witnesses },
-      policy.service,
-      () => serving,
-    ),
+    await openHealth(config, foundation, access, { shippers, witnesses }, policy, () => serving),
   )
   ready({ listen, operations: operations.address, origin: originOf(config) })
   logger.info(
@@ -220,14 +212,14 @@ async function openHealth(
     shippers,
     witnesses,
   }: { readonly shippers: readonly Shipper[]; readonly witnesses: WitnessRoom },
-  policy: PolicyService,
+  { service, source }: Pick<NodePolicy, 'service' | 'source'>,
   serving: () => boolean,
 ): Promise<Operations> {
   const { host, port } = splitHostPort(config.operations)
-  const revision = (): string | null => policy.status().revision
+  const revision = (): string | null => service.status().revision
   const bundles = new BundleServer({
-    digest: () => policy.status().bundle_digest,
-    archive: () => policy.archive(),
+    digest: () => service.status().bundle_digest,
+    archive: () => service.archive(),
   })
   const health = (): Health => ({
     parts: {
@@ -247,6 +239,7 @@ async function openHealth(
       missing: log.room.reserve?.missing ?? 0,
     },
     policy_revision: revision(),
+    policy_source: source?.health() ?? null,
     sinks: shippers.map((shipper) => {
       const { name, state, lastError } = shipper.health()
       return { name, state, lag: shipper.lag().events, last_error: lastError }

@@ -37,6 +37,17 @@ export const PolicyStatus = Type.Object({
   /** Epoch seconds from which what is in force counts as stale; null: never. */
   stale_at: Nullable(Type.Integer()),
   last_failure: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
+  /** Where bundles come from by themselves, and how that fares; null where the configuration names nothing. */
+  bundle_source: Nullable(
+    Type.Object({
+      from: Type.String(),
+      state: Type.Enum(['WAITING', 'OK', 'FAILED']),
+      /** Of the last look that worked. */
+      checked_at: Nullable(Instant),
+      etag: Nullable(Type.String()),
+      error: Nullable(Type.String()),
+    }),
+  ),
   boot_failures: Type.Array(
     Type.Object({ origin: Type.String(), code: Type.String(), detail: Type.String() }),
   ),

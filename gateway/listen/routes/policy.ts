@@ -22,6 +22,7 @@ import type { DecisionJournal } from '../../policy/journal.ts'
 import type { DecisionRecord } from '../../policy/record.ts'
 import type { Activated, Impact } from '../../policy/parts.ts'
 import type { PolicyService } from '../../policy/service.ts'
+import type { BundleSource } from '../../policy/source.ts'
 import { whoCan } from '../../policy/who-can.ts'
 import { Refusal } from '../../problem.ts'
 import type { SessionRoom } from '../../sessions/room.ts'
@@ -32,6 +33,7 @@ import { authorize, type Authorization } from '../authorize.ts'
 export interface PolicyRoutes extends Omit<Authorization, 'api'> {
   readonly policy: PolicyService
   readonly journal: DecisionJournal
+  readonly source: Pick<BundleSource, 'health'> | undefined
   readonly identity: Pick<Identity, 'accounts' | 'issuer'>
   readonly room: SessionRoom
   /** The human being behind an identity. */
@@ -119,6 +121,7 @@ function reading(api: Api, routes: PolicyRoutes): void {
           candidate === null ? null : { ...candidate, person: await called(routes, candidate.by) },
         trusted_keys: [...status.trusted_keys],
         boot_failures: [...status.boot_failures],
+        bundle_source: routes.source?.health() ?? null,
         journal: { ...log, rings: [...log.rings] },
       }
     },

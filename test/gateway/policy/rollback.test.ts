@@ -74,6 +74,8 @@ test(
     expect(back.out).toMatch(/in force +good/)
     expect(await status(node.admin)).toMatchObject({ revision: 'good', high_water: 2 })
     expect(await said()).toMatch(/last good +seq 1\ncan go back +no/)
+    expect(await said()).toMatch(/bundles from +\/.*drop\.tar: OK, looked at last 2/)
+    expect((await node.health()).policy_source).toMatchObject({ state: 'OK', error: null })
     await node.stop()
     const events = node.size()
     await using again = await start(data, source, true)
