@@ -5,12 +5,15 @@
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import type { AddressInfo } from 'node:net'
+import type { Logger } from 'pino'
 import type { Shipper } from '#audit'
 import { edgeCertificate } from './authority.ts'
+import type { SteadyClock } from './clock.ts'
 import { splitHostPort, type Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { estSetup } from './enrolment.ts'
 import {
+  clock,
   now,
   openFoundation,
   originOf,
@@ -66,6 +69,7 @@ export async function serve(
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
   undo.use(watchSinks(shippers, logger))
+  undo.use(watchClock(clock, logger))
   undo.defer(onLogState(foundation, access, report))
   policy.service.serve({
     decisions,
@@ -125,6 +129,23 @@ function aborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve()
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
+}
+
+const CLOCK_CHECK_MS = 10_000
+
+/** Says in the node's own log when the clock of the machine was set back, and when it has caught up. */
+function watchClock({ held }: Pick<SteadyClock, 'held'>, logger: Logger): Disposable {
+  let told = 0
+  const timer = setInterval(() => {
+    const seconds = Math.round(held() / 1000)
+    if (Math.abs(seconds - told) < 5 && (seconds === 0) === (told === 0)) return
+    told = seconds
+    const says =
+      seconds > 0 ? 'the clock was set back: time goes on without it' : 'the clock is right'
+    logger[seconds > 0 ? 'warn' : 'info']({ held_s: seconds }, says)
+  }, CLOCK_CHECK_MS)
+  timer.unref()
+  return { [Symbol.dispose]: () => clearInterval(timer) }
 }
 
 /** Who may begin a handshake, with what was known of them before this start. */
@@ -238,6 +259,7 @@ async function openHealth(
       breakglass: log.room.reserve?.breakglass ?? 0,
       missing: log.room.reserve?.missing ?? 0,
     },
+    clock_held_s: Math.round(clock.held() / 1000),
     policy_revision: revision(),
     policy_source: source?.health() ?? null,
     sinks: shippers.map((shipper) => {

@@ -19,6 +19,8 @@ export interface Health {
     /** Of what is to be kept back: not on the disk, or spent. */
     readonly missing: number
   }
+  /** Seconds that the clock of the machine was set back while the node ran: it goes on by its own. */
+  readonly clock_held_s: number
   readonly policy_revision: string | null
   /** Where bundles come from by themselves; null where they do not. It keeps the node from nothing: what is in force decides. */
   readonly policy_source: SourceHealth | null

@@ -1,5 +1,5 @@
 /** A session from its opening to its end: what it stands on, and that losing it cuts at once, durably and for a stated reason. */
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { CATALOGUE } from '#policy'
 import type { EndedGrant, Grant, OpenedSession, Problem, Session } from '#api'
 import {
@@ -383,6 +383,14 @@ describe('what ends a session', () => {
 
   test('the time of its grant is over', async () => {
     const one = await carried(2)
+    await isCut(one, /^window\.end$/, 'window_end')
+  })
+
+  test('the time of its grant is over, though the clock of the machine was set back by a day', async () => {
+    const one = await carried(2)
+    const real = Date.now
+    const set = vi.spyOn(Date, 'now').mockImplementation(() => real() - 86_400_000)
+    await one.line.gone().finally(() => set.mockRestore())
     await isCut(one, /^window\.end$/, 'window_end')
   })
 
