@@ -49,6 +49,7 @@ export {
   LoggedDecision,
   Me,
   OpenedSession,
+  DecisionsPage,
   PolicyActivated,
   PolicyImpact,
   PolicyStatus,

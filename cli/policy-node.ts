@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { Input, Point } from '#policy'
 import {
+  DecisionsPage,
   LoggedDecision,
   openApi,
   PolicyActivated,
@@ -13,7 +14,8 @@ import {
 } from './client.ts'
 import { CliError, usage } from './exit.ts'
 import { readBytes, readDuration, readInteger, readProcess, readText } from './input.ts'
-import { facts, instant, layOut, note, plain, tell, show } from './print.ts'
+import { writeOut } from './output.ts'
+import { facts, instant, layOut, note, plain, say, tell, show } from './print.ts'
 import { globalOptions } from './commands/options.ts'
 import { explained, explainedLines } from './commands/policy.ts'
 
@@ -320,6 +322,31 @@ async function logged(api: Api, id: string): Promise<LoggedDecision> {
   if (!/^d_[0-9a-z]{26}$/.test(id))
     throw usage(`${JSON.stringify(id)} is not the id of a decision`, 'it begins with d_')
   return api.call(LoggedDecision, 'GET', `/decisions/${id}`)
+}
+
+/** Records of the decision log, a line each, as the policy in force lets them leave. */
+export async function decisions(
+  flags: { since: string; out?: string },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const api = await openApi(options)
+  const lines: string[] = []
+  const put = (line: string): void => {
+    if (flags.out === undefined) say(line)
+    else lines.push(line)
+  }
+  let query = `from=${sinceOf(flags.since) * 1000}`
+  let count = 0
+  for (;;) {
+    const page = await api.call(DecisionsPage, 'GET', `/decisions?${query}`)
+    for (const item of page.items) put(JSON.stringify(item))
+    count += page.items.length
+    if (page.next === null) break
+    query = `from=${page.next.at}&after=${page.next.id}`
+  }
+  if (flags.out !== undefined) writeOut(flags.out, lines.map((line) => `${line}\n`).join(''))
+  note(`${count} decisions`)
 }
 
 export async function why(id: string, _flags: object, command: Command): Promise<void> {

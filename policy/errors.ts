@@ -27,6 +27,7 @@ export type PolicyCode =
   | 'module.eval'
   | 'data.schema'
   | 'smoke.failed'
+  | 'mask.failed'
 
 /** A refusal of a bundle: the code to act on, and what exactly was found. */
 export class PolicyError extends Error {

@@ -1,4 +1,4 @@
-/** `sallyport policy status|push|activate|rollback|impact|why|explain|who-can`: the policy of a running gateway. */
+/** `sallyport policy status|push|activate|rollback|impact|decisions|why|explain|who-can`: the policy of a running gateway. */
 import type { Command } from 'commander'
 import type * as node from '../policy-node.ts'
 
@@ -56,6 +56,12 @@ export function registerPolicyNode(program: Command): void {
     .option('--since <duration>', 'replay past decisions, as in 30d', '7d')
     .option('--yes', 'go back at once, without a look')
     .action(lazily('rollback'))
+  policy
+    .command('decisions')
+    .description('the decision log, a line a decision, without what the policy masks')
+    .option('--since <duration>', 'from then on, as in 1h', '1d')
+    .option('--out <file>', 'where to write it, in place of stdout')
+    .action(lazily('decisions'))
   policy
     .command('why')
     .description('a decision in sentences: why, and what would change it')

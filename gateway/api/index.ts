@@ -82,6 +82,8 @@ export {
 } from './evidence.ts'
 export {
   DecisionId,
+  DecisionsPage,
+  DecisionsQuery,
   ImpactQuery,
   LoggedDecision,
   NewTrial,

@@ -211,6 +211,23 @@ export const LoggedDecision = Type.Object({
 })
 export type LoggedDecision = Static<typeof LoggedDecision>
 
+export const DecisionsQuery = Type.Object(
+  {
+    /** Decisions from then on, in epoch milliseconds. */
+    from: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+    /** With `from` the `next` of the page before: what comes behind that decision. */
+    after: Type.Optional(DecisionId),
+  },
+  { additionalProperties: false },
+)
+
+/** Decision records in OPA's form, oldest first, as the mask of the policy in force lets them leave. */
+export const DecisionsPage = Type.Object({
+  items: Type.Array(Type.Object({ decision_id: Type.String() }, { additionalProperties: true })),
+  next: Nullable(Type.Object({ at: Type.Integer(), id: DecisionId })),
+})
+export type DecisionsPage = Static<typeof DecisionsPage>
+
 export const WhoCanQuery = Type.Object(
   {
     device: Type.String({ maxLength: 40 }),

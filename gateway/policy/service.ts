@@ -118,6 +118,11 @@ export class PolicyService implements Disposable {
     }
   }
 
+  /** What decides; null where nothing does. */
+  inForce(): Candidate | null {
+    return this.#inForce
+  }
+
   /** The archive in force. */
   archive(): Uint8Array<ArrayBuffer> {
     return this.#archive

@@ -254,6 +254,28 @@ describe('rolled out', () => {
     expect(theirs.input).toMatchObject({ device: { id: 'press-07' }, action: 'session.open' })
   })
 
+  test('the decision log leaves without addresses, each page an event; a vendor gets none', async () => {
+    const from = node.size()
+    const told = await run(await home(node.admin, 'admin'), 'policy', 'decisions', '--since', '1h')
+    const lines = told.out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as object)
+    expect(lines).toContainEqual(
+      expect.objectContaining({
+        path: 'sallyport/session/open/decision',
+        erased: expect.arrayContaining(['/input/subject/email']) as unknown,
+      }),
+    )
+    expect(told.out).not.toContain(vendor.email)
+    expect(told.err).toContain(`${lines.length} decisions`)
+    const calls = node.events(from).filter(({ code }) => code === 'admin.call')
+    expect(calls.map(({ message }) => message)).toEqual([
+      expect.stringMatching(/^audit:read decisions .* allowed$/),
+    ])
+    expect((await vendor.call('GET', '/decisions?from=0')).status).toBe(403)
+  })
+
   test('somebody else’s decision does not exist for a vendor', async () => {
     const { decision_id: id = '' } = (
       await second.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
