@@ -96,11 +96,17 @@ export function usable(grants: readonly Grant[], now: number): Grant | undefined
     .toSorted((a, b) => expiresAt(b) - expiresAt(a))[0]
 }
 
-/** What policy allows without a grant (standing access) opens nothing: a session stands on a grant. */
-function grantless(): Refusal {
-  const { msg, remedy, next: nextStep } = CATALOGUE['grant.none']
+/**
+ * What policy allows without a grant (standing access) opens nothing: a session stands on a grant, from which its end, its
+ * bytes and who answers for it come. `policy why` shows what allowed it.
+ */
+function grantless(room: SessionRoom, { decision_id: decisionId, revision }: Decision): Refusal {
+  const { remedy, next } = CATALOGUE['grant.none']
+  const msg = 'policy would let you in, and a session takes a grant that is live: you hold none'
+  const nextStep = room.decisions.nextStep('grant.none') ?? next
   const denials = [{ code: 'grant.none', msg, remedy, next_step: nextStep }]
-  return new Refusal('policy.denied', msg, { nextStep, denials })
+  const more = { nextStep, denials, decisionId, revision: revision ?? undefined }
+  return new Refusal('policy.denied', msg, more)
 }
 
 /**
@@ -185,7 +191,7 @@ async function admit(
   )
   if (!decision.allow) throw await refused(room, request, toRefusal(decision))
   if (grant === undefined || usable([grant], Math.floor(room.now() / 1000)) === undefined)
-    throw await refused(room, request, grantless())
+    throw await refused(room, request, grantless(room, decision))
   const missing = unsupported(decision.obligations, target.process.kind)
   if (missing !== undefined)
     throw await refused(
