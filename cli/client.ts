@@ -49,6 +49,7 @@ export {
   LoggedDecision,
   Me,
   OpenedSession,
+  DecisionsPage,
   PolicyActivated,
   PolicyImpact,
   PolicyStatus,
@@ -62,6 +63,7 @@ export {
   RevokedDevice,
   Session,
   SignedGrant,
+  type SessionUse,
   WhoCan,
 } from '#api'
 
@@ -219,10 +221,12 @@ export async function openSession(
   api: Api,
   target: { readonly device: string; readonly process: string },
   grant: string | undefined,
+  uses: readonly SessionUse[],
 ): Promise<OpenedSession> {
   try {
     return await api.call(OpenedSession, 'POST', '/sessions', {
       ...target,
+      uses,
       ...(grant === undefined ? {} : { grant }),
     })
   } catch (error) {

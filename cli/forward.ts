@@ -420,7 +420,12 @@ class Forwarding implements Forward {
     if (signal['t'] === 'countdown' && typeof signal['remaining_ms'] === 'number')
       this.#options.news({ event: 'countdown', remaining_ms: signal['remaining_ms'] })
     if (signal['t'] === 'ending')
-      this.end(reasonOf(text(signal['code']) ?? 'session.ended', text(signal['msg']) ?? ''))
+      this.end({
+        code: text(signal['code']) ?? 'session.ended',
+        message: text(signal['msg']) ?? '',
+        next: text(signal['next_step']),
+        id: text(signal['decision_id']),
+      })
   }
 }
 

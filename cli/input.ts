@@ -51,6 +51,11 @@ export function readProcess(text: string): { readonly device: string; readonly p
   return { device, process: processes[0] }
 }
 
+/** Epoch seconds of so long ago, as in `7d`. Throws usage. */
+export function readSince(text: string): number {
+  return Math.floor(Date.now() / 1000) - readDuration(text)
+}
+
 /** `90s`, `2m`, `1h30m`, `1d` as whole seconds, at least one; throws usage. */
 export function readDuration(text: string): number {
   const match = text === '' ? null : DURATION.exec(text)

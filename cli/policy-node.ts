@@ -1,21 +1,18 @@
-/** What `sallyport policy` asks of a running gateway, and what a person reads of its answers. */
+/** `sallyport policy status|push|activate|rollback|impact|try`: what is in force on a running gateway, and what is to be. */
 import type { Command } from 'commander'
-import type { Input, Point } from '#policy'
 import {
-  LoggedDecision,
   openApi,
   PolicyActivated,
   PolicyImpact,
   PolicyStatus,
   PolicyTrial,
-  WhoCan,
   type Api,
 } from './client.ts'
 import { CliError, usage } from './exit.ts'
-import { readBytes, readDuration, readInteger, readProcess, readText } from './input.ts'
-import { facts, instant, layOut, note, plain, tell, show } from './print.ts'
+import { readBytes, readInteger, readSince, readText } from './input.ts'
+import { activatedLines, impactLines, sourceLines, trialLines } from './policy-words.ts'
+import { facts, instant, note, plain, tell } from './print.ts'
 import { globalOptions } from './commands/options.ts'
-import { explained, explainedLines } from './commands/policy.ts'
 
 const BUNDLE_TYPE = 'application/vnd.openpolicyagent.bundles'
 
@@ -35,13 +32,15 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['highest seq', now.high_water],
     ['decisions', now.decisions],
     ['errors', now.errors],
-    ['can go back', now.last_good && now.source !== 'last-good'],
+    ['last good', now.last_good === null ? null : `seq ${now.last_good.seq}`],
+    ['can go back', now.can_go_back],
     ['trusted keys', now.trusted_keys.join(', ')],
     [
       'decision log',
       `${now.journal.state}, ${now.journal.written} written since the start, ${now.journal.dropped} dropped`,
     ],
   ])
+  lines.push(...sourceLines(now.bundle_source))
   for (const { broken } of now.journal.rings)
     if (broken !== null) lines.push(`the decision log is broken: ${broken}`)
   for (const { origin, code, detail } of now.boot_failures)
@@ -56,10 +55,6 @@ export async function status(_flags: object, command: Command): Promise<void> {
   tell(options, now, lines.map(plain))
 }
 
-function sinceOf(text: string): number {
-  return Math.floor(Date.now() / 1000) - readDuration(text)
-}
-
 interface Sent {
   readonly since: string
   readonly permit?: string
@@ -72,7 +67,7 @@ async function send(
   { since, permit }: Sent,
 ): Promise<PolicyImpact> {
   const bytes = readBytes(bundle, 'bundle')
-  const query = new URLSearchParams({ since: String(sinceOf(since)) })
+  const query = new URLSearchParams({ since: String(readSince(since)) })
   if (permit !== undefined) query.set('permit', readText(permit, 'permit').trim())
   note('asking what it would do …')
   return api.send(PolicyImpact, `${path}?${query.toString()}`, { type: BUNDLE_TYPE, bytes })
@@ -175,27 +170,6 @@ async function tried(
   })
 }
 
-function trialLines(now: PolicyTrial): string[] {
-  const whom = now.label ?? `${now.percent} % of people and devices`
-  return [
-    ...facts([
-      ['on trial', `${now.revision}, ${now.mode === 'shadow' ? 'as a shadow' : `for ${whom}`}`],
-      ['state', now.reason === null ? now.state : `${now.state}: ${now.reason}`],
-      ['since', instant(now.since)],
-      ['decisions', now.decisions],
-      ['passed over', now.passed_over],
-      ['newly denied', now.newly_denied],
-      ['newly allowed', now.newly_allowed],
-      ['bound otherwise', now.obligations],
-      ['errors', now.errors],
-    ]),
-    ...turnedLines(now.differences),
-    ...(now.state === 'running'
-      ? ['next: sallyport policy try shows how it fares; sallyport policy try --end ends it']
-      : []),
-  ]
-}
-
 export async function rollback(
   flags: { since: string; yes?: boolean },
   command: Command,
@@ -203,7 +177,7 @@ export async function rollback(
   const options = globalOptions(command)
   const api = await openApi(options)
   if (flags.yes !== true) {
-    const path = `/policy/rollback?since=${sinceOf(flags.since)}`
+    const path = `/policy/rollback?since=${readSince(flags.since)}`
     const found = await api.call(PolicyImpact, 'GET', path)
     for (const line of ['going back:', ...impactLines(found)]) note(line)
     if (!(await agreed()))
@@ -215,156 +189,4 @@ export async function rollback(
   }
   const done = await api.call(PolicyActivated, 'POST', '/policy/rollback')
   tell(options, done, activatedLines(done))
-}
-
-function activatedLines({ revision, digest, sessions, slowest_ms }: PolicyActivated): string[] {
-  const cut = sessions.map(
-    ({ id, time_to_cut_ms }) => `cut ${id} in ${time_to_cut_ms.toFixed(1)} ms`,
-  )
-  return [
-    ...facts([
-      ['in force', revision],
-      ['sha256', digest],
-      ['sessions cut', sessions.length],
-      ['slowest cut', slowest_ms === null ? null : `${slowest_ms.toFixed(1)} ms`],
-    ]),
-    ...cut,
-  ]
-}
-
-function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
-  const lines = [
-    `revision ${revision}, seq ${seq}, will cut ${live.cut.length} of ${live.sessions} live sessions`,
-  ]
-  if (live.cut.length > 0)
-    lines.push(
-      layOut({
-        head: ['session', 'device', 'process', 'person', 'code'],
-        rows: live.cut.map((one) => [one.session, one.device, one.process, one.person, one.code]),
-        empty: '',
-      }),
-    )
-  if (past === null) return lines
-  lines.push(
-    `${past.replayed} of ${past.decisions} past decisions replayed, ${past.not_replayable} not replayable; ` +
-      `${past.turned.length}${past.truncated ? '+' : ''} kinds come out otherwise`,
-    past.from === null ? 'no decision of that time is kept' : `decisions from ${past.from} on`,
-  )
-  return [...lines, ...turnedLines(past.turned)]
-}
-
-function turnedLines(turned: PolicyTrial['differences']): string[] {
-  if (turned.length === 0) return []
-  return [
-    layOut({
-      head: ['count', 'change', 'point', 'person', 'zone', 'codes', 'for example'],
-      rows: turned.map((one) => [
-        one.count,
-        one.change,
-        one.point,
-        one.person,
-        one.zone,
-        one.codes.join(' '),
-        one.example,
-      ]),
-      empty: '',
-    }),
-  ]
-}
-
-async function logged(api: Api, id: string): Promise<LoggedDecision> {
-  if (!/^d_[0-9a-z]{26}$/.test(id))
-    throw usage(`${JSON.stringify(id)} is not the id of a decision`, 'it begins with d_')
-  return api.call(LoggedDecision, 'GET', `/decisions/${id}`)
-}
-
-export async function why(id: string, _flags: object, command: Command): Promise<void> {
-  const options = globalOptions(command)
-  const api = await openApi(options)
-  const decision = await logged(api, id)
-  tell(options, { ...decision, input: null }, whyLines(decision))
-}
-
-const REMEDIES: Readonly<Record<string, string>> = {
-  step_up: 'sign in again with a second factor',
-  request_grant: 'request a grant: sallyport request DEVICE/PROCESS --for 2h --reason …',
-  request_window: 'ask for a time in which the zone is open',
-  approve: 'an approver of the zone has to approve: sallyport grants, sallyport approve',
-  upgrade: 'the engineer of the device upgrades its agent',
-  attest: 'let the device, or the computer, be checked again',
-  consent: 'the people at the device consent there',
-}
-
-function whyLines(decision: LoggedDecision): string[] {
-  const { point, effect, timestamp, revision, zone } = decision
-  const lines = facts([
-    ['decision', `${point}: ${effect}`],
-    ['at', timestamp],
-    ['revision', revision],
-    ['zone', zone],
-  ])
-  for (const one of decision.why) {
-    lines.push(`${effect === 'allow' ? 'because' : 'not'}  ${one.code}  ${one.msg ?? ''}`.trimEnd())
-    const remedy = one.remedy === null ? undefined : (REMEDIES[one.remedy] ?? one.remedy)
-    if (one.next_step !== null) lines.push(`    ${one.next_step}`)
-    if (remedy !== undefined) lines.push(`    ${remedy}`)
-  }
-  return lines.map(plain)
-}
-
-export async function explain(id: string, _flags: object, command: Command): Promise<void> {
-  const options = globalOptions(command)
-  const api = await openApi(options)
-  const decision = await logged(api, id)
-  const now = await api.call(PolicyStatus, 'GET', '/policy')
-  if (decision.layer !== 'rego')
-    throw new CliError('Rego was not asked: the gateway itself refused', {
-      code: 'policy.layer',
-      exit: 'failed',
-      why: decision.why.map(({ code, msg }) => `${code}: ${msg ?? ''}`).join('; '),
-    })
-  if (now.revision !== decision.revision || now.data_digest !== decision.data_digest)
-    note(
-      `decided by revision ${plain(decision.revision ?? 'none')}; explained by ${plain(now.revision ?? 'none')}, which is in force now`,
-    )
-  const room = await import('#policy-toolchain')
-  const files = room.untrusted(await api.fetch('/policy/bundle'))
-  const rules = await explained(room, files, decision.point as Point, decision.input as Input)
-  tell(options, { ...decision, rules }, [...whyLines(decision), ...explainedLines(rules)])
-}
-
-/** Every account, page by page, those who may first. */
-async function everybody(api: Api, device: string, process: string): Promise<WhoCan> {
-  const items: WhoCan['items'] = []
-  let after: string | null = null
-  for (;;) {
-    const query = new URLSearchParams({ device, process, ...(after === null ? {} : { after }) })
-    const page: WhoCan = await api.call(WhoCan, 'GET', `/policy/who-can?${query.toString()}`)
-    items.push(...page.items)
-    after = page.next
-    if (after === null) {
-      const may = (one: WhoCan['items'][number]): number => Number(one.effect === 'allow')
-      return { ...page, items: items.toSorted((a, b) => may(b) - may(a)) }
-    }
-  }
-}
-
-export async function whoCan(text: string, _flags: object, command: Command): Promise<void> {
-  const options = globalOptions(command)
-  const { device, process: name } = readProcess(text)
-  const answer = await everybody(await openApi(options), device, name)
-  show(options, answer, {
-    head: ['person', 'party', 'company', 'now', 'because', 'grant'],
-    rows: answer.items.map((one) => [
-      one.person,
-      one.party,
-      one.vendor,
-      one.effect,
-      one.codes.join(' '),
-      one.grant,
-    ]),
-    empty: 'there are no accounts',
-  })
-  const may = answer.items.filter(({ effect }) => effect === 'allow').length
-  note(`${may} of ${answer.items.length} accounts may right now`)
 }

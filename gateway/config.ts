@@ -67,7 +67,7 @@ const PolicySettings = Type.Object(
       Type.Union([
         Type.Object(
           {
-            url: Type.String({ pattern: '^https?://' }),
+            url: Type.String({ pattern: '^https?://[^/?#@]+(?:[/?#]|$)' }),
             ca_file: Type.Optional(Type.String({ minLength: 1 })),
             token_file: Type.Optional(Type.String({ minLength: 1 })),
             poll_s: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400 })),

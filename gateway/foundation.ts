@@ -16,6 +16,7 @@ import { SqliteIdpStore } from './store/sqlite/idps.ts'
 import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
+import { SteadyClock } from './clock.ts'
 import { VERSION } from './version.ts'
 
 /** A part that is undone when the node stops; the stack keeps the order. */
@@ -23,8 +24,12 @@ export type Undo = AsyncDisposableStack
 /** Told of failures that have no caller to go to. */
 export type Report = (error: unknown, what: string) => void
 
-/** Epoch milliseconds; the one place where a node reads its clock. */
-export const now = () => Date.now()
+const monotonic = () => Number(process.hrtime.bigint() / 1_000_000n)
+
+/** The one place where a node reads its clock. */
+export const clock = new SteadyClock(() => Date.now(), monotonic)
+/** Epoch milliseconds. */
+export const { now } = clock
 
 export interface Foundation extends AsyncDisposable {
   readonly logger: Logger

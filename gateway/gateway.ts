@@ -5,12 +5,15 @@
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import type { AddressInfo } from 'node:net'
+import type { Logger } from 'pino'
 import type { Shipper } from '#audit'
 import { edgeCertificate } from './authority.ts'
+import type { SteadyClock } from './clock.ts'
 import { splitHostPort, type Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { estSetup } from './enrolment.ts'
 import {
+  clock,
   now,
   openFoundation,
   originOf,
@@ -28,9 +31,9 @@ import { Quiet } from './listen/quiet.ts'
 import { keepSources } from './listen/sources.ts'
 import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel } from './listen/tunnel.ts'
-import { openPolicy } from './policy/node.ts'
+import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
-import type { PolicyService } from './policy/service.ts'
+import { foresee } from './sessions/foresee.ts'
 import { WitnessRoom } from './witnesses.ts'
 import { openHttp, type Web } from './http.ts'
 import { openShippers, watchSinks } from './shipping.ts'
@@ -66,11 +69,12 @@ export async function serve(
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
   undo.use(watchSinks(shippers, logger))
+  undo.use(watchClock(clock, logger))
   undo.defer(onLogState(foundation, access, report))
   policy.service.serve({
     decisions,
     replay: policy.replay,
-    preview: (decide) => access.reauthorization.preview(decide),
+    preview: (decide) => foresee(access.room, decide),
     withdraw: (withdrawal) => access.reauthorization.withdraw(() => true, withdrawal),
   })
   if (policy.source !== undefined) undo.use(policy.source).start()
@@ -86,14 +90,7 @@ export async function serve(
   const listen = await edge.listen(host, port)
   let serving = true
   const operations = undo.use(
-    await openHealth(
-      config,
-      foundation,
-      access,
-      { shippers, witnesses },
-      policy.service,
-      () => serving,
-    ),
+    await openHealth(config, foundation, access, { shippers, witnesses }, policy, () => serving),
   )
   ready({ listen, operations: operations.address, origin: originOf(config) })
   logger.info(
@@ -132,6 +129,23 @@ function aborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve()
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
+}
+
+const CLOCK_CHECK_MS = 10_000
+
+/** Says in the node's own log when the clock of the machine was set back, and when it has caught up. */
+function watchClock({ held }: Pick<SteadyClock, 'held'>, logger: Logger): Disposable {
+  let told = 0
+  const timer = setInterval(() => {
+    const seconds = Math.round(held() / 1000)
+    if (Math.abs(seconds - told) < 5 && (seconds === 0) === (told === 0)) return
+    told = seconds
+    const says =
+      seconds > 0 ? 'the clock was set back: time goes on without it' : 'the clock is right'
+    logger[seconds > 0 ? 'warn' : 'info']({ held_s: seconds }, says)
+  }, CLOCK_CHECK_MS)
+  timer.unref()
+  return { [Symbol.dispose]: () => clearInterval(timer) }
 }
 
 /** Who may begin a handshake, with what was known of them before this start. */
@@ -219,14 +233,14 @@ async function openHealth(
     shippers,
     witnesses,
   }: { readonly shippers: readonly Shipper[]; readonly witnesses: WitnessRoom },
-  policy: PolicyService,
+  { service, source }: Pick<NodePolicy, 'service' | 'source'>,
   serving: () => boolean,
 ): Promise<Operations> {
   const { host, port } = splitHostPort(config.operations)
-  const revision = (): string | null => policy.status().revision
+  const revision = (): string | null => service.status().revision
   const bundles = new BundleServer({
-    digest: () => policy.status().bundle_digest,
-    archive: () => policy.archive(),
+    digest: () => service.status().bundle_digest,
+    archive: () => service.archive(),
   })
   const health = (): Health => ({
     parts: {
@@ -245,7 +259,9 @@ async function openHealth(
       breakglass: log.room.reserve?.breakglass ?? 0,
       missing: log.room.reserve?.missing ?? 0,
     },
+    clock_held_s: Math.round(clock.held() / 1000),
     policy_revision: revision(),
+    policy_source: source?.health() ?? null,
     sinks: shippers.map((shipper) => {
       const { name, state, lastError } = shipper.health()
       return { name, state, lag: shipper.lag().events, last_error: lastError }

@@ -139,7 +139,7 @@ function addRoutes(
   calls: Api,
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
-  { decisions, service, journal }: NodePolicy,
+  { decisions, service, journal, source, exported }: NodePolicy,
   { registry, inventories, room, reauthorization, locks, signIns, recordings, auditors }: Access,
   publication: Publication,
   pending: PendingStore,
@@ -206,5 +206,15 @@ function addRoutes(
   logRoutes(calls, { decisions, log })
   recordingRoutes(calls, { ...guard, directory: recordings.directory })
   auditorRoutes(calls, { ...guard, auditors, now, random: (bytes) => randomBytes(bytes) })
-  policyRoutes(calls, { decisions, log, policy: service, journal, identity, room, personOf })
+  policyRoutes(calls, {
+    decisions,
+    log,
+    policy: service,
+    journal,
+    source,
+    exported,
+    identity,
+    room,
+    personOf,
+  })
 }

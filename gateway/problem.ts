@@ -18,6 +18,10 @@ export const problems = {
   'policy.candidate': { status: 409, title: 'There is no such policy to activate' },
   'policy.nothing_good': { status: 409, title: 'There is no policy to go back to' },
   'policy.busy': { status: 429, title: 'Another bundle is being looked at' },
+  'policy.mask': {
+    status: 503,
+    title: 'The decision log cannot be masked, so none of it is handed out',
+  },
   'policy.trial': { status: 404, title: 'No policy is or was on trial' },
   'decision.limit': { status: 429, title: 'Too many decisions were asked about' },
   'decision.unknown': { status: 404, title: 'There is no such decision' },
@@ -49,6 +53,7 @@ export const problems = {
   'issuer.active': { status: 409, title: 'This issuing CA is in use' },
   'issuer.next': { status: 409, title: 'This issuing CA is to be used' },
   'certificate.unknown': { status: 404, title: 'There is no such certificate' },
+  'process.kind': { status: 409, title: 'The process is not used like this' },
   'target.unknown': { status: 404, title: 'There is no such device or process' },
   'grant.unknown': { status: 404, title: 'There is no such grant' },
   'grant.state': { status: 409, title: 'The grant is not in a state that allows this' },

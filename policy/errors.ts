@@ -17,6 +17,7 @@ export type PolicyCode =
   | 'bundle.rollback'
   | 'bundle.permit'
   | 'bundle.loops'
+  | 'bundle.slow'
   | 'bundle.poisoned'
   | 'module.invalid'
   | 'module.abi'
@@ -26,6 +27,7 @@ export type PolicyCode =
   | 'module.eval'
   | 'data.schema'
   | 'smoke.failed'
+  | 'mask.failed'
 
 /** A refusal of a bundle: the code to act on, and what exactly was found. */
 export class PolicyError extends Error {

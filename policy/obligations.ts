@@ -72,3 +72,39 @@ export const OBLIGATIONS = {
 } as const satisfies Record<keyof Obligations, Row>
 
 export type ObligationKey = keyof typeof OBLIGATIONS
+
+/** An obligation of which one decision leaves less than another. */
+export interface Tightened {
+  readonly name: ObligationKey
+  readonly before: Obligations[ObligationKey]
+  readonly after: Obligations[ObligationKey]
+}
+
+/** Asked when somebody asks for access or opens; they bind nothing that is open. */
+const AT_THE_DOOR: ReadonlySet<ObligationKey> = new Set(['approvals', 'justification'])
+
+/**
+ * What `after` leaves an open session less of than `before`: a smaller number, a duty that was none, a name or a list
+ * of addresses that is gone or was not there. In the order of the keys; [] where it is bound to no more.
+ */
+export function tightened(before: Obligations, after: Obligations): readonly Tightened[] {
+  const names = (Object.keys(OBLIGATIONS) as ObligationKey[]).filter((n) => !AT_THE_DOOR.has(n))
+  return names
+    .filter((name) => isLess(name, before, after))
+    .map((name) => ({ name, before: before[name], after: after[name] }))
+}
+
+function isLess(name: ObligationKey, before: Obligations, after: Obligations): boolean {
+  const { kind } = OBLIGATIONS[name]
+  if (kind === 'count') return Number(after[name]) < Number(before[name])
+  if (kind === 'flag') return after[name] === true && before[name] === false
+  if (name === 'ot_windows') return limits(after).some((list) => !limits(before).includes(list))
+  const [had, has] = [before[name], after[name]] as (readonly string[] | null)[]
+  if (has === null || has === undefined) return false
+  return had === null || had === undefined || had.some((one) => !has.includes(one))
+}
+
+/** Each list is one more limit, whatever the order. */
+function limits({ ot_windows }: Obligations): string[] {
+  return ot_windows.map((list) => JSON.stringify(list))
+}

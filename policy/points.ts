@@ -70,7 +70,8 @@ export const POINTS = {
 } as const satisfies Record<Point, PointRow>
 
 export const POINT_NAMES = Object.keys(POINTS) as readonly Point[]
-const LOG_MASK = 'system/log/mask'
+/** Asked of a decision record before it leaves the node: what of it stays here. */
+export const LOG_MASK = 'system/log/mask'
 export const ENTRYPOINTS: readonly string[] = [
   ...POINT_NAMES.map((point) => POINTS[point].entrypoint),
   LOG_MASK,

@@ -14,6 +14,9 @@ interface Aged {
   readonly maxAgeSeconds: number
 }
 
+/** So much a signer's clock may be ahead. Earlier than that, the clock here was set back, and the age is not known. */
+const AHEAD_S = 3600
+
 /** What begins something; the rest keeps what runs running, or ends it. */
 const BEGINS: ReadonlySet<Point> = new Set([
   'device.enroll',
@@ -30,6 +33,8 @@ export function staleAt({ issuedAt, maxAgeSeconds }: Aged): number | null {
 /** Whether an allow of this point is turned into `policy.stale`. */
 export function deniesStale(rule: Staleness, bundle: Aged, point: Point, input: Input): boolean {
   const at = staleAt(bundle)
-  if (at === null || rule === 'warn' || (input.time.epoch_s ?? Infinity) < at) return false
+  const now = input.time.epoch_s ?? Infinity
+  if (at === null || rule === 'warn') return false
+  if (now < at && now >= bundle.issuedAt - AHEAD_S) return false
   return rule === 'deny_all' ? point !== 'admin.api' : BEGINS.has(point)
 }

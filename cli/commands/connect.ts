@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:os'
 import type { Command } from 'commander'
-import type { OpenedSession, Session as SessionSchema } from '#api'
+import type { OpenedSession, Session as SessionSchema, SessionUse } from '#api'
 import type { Api } from '../client.ts'
 import { CliError, Exited, Passed, usage } from '../exit.ts'
 import type { Forward, News, ProgramEnd, Reason } from '../forward.ts'
@@ -45,13 +45,12 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
     import('../forward.ts'),
   ])
   const api = await openApi(options)
-  const opened = await openSession(api, target, flags.grant)
+  const opened = await openSession(api, target, flags.grant, usesOf(listen, flags)).catch(
+    (error: unknown) => {
+      throw misuse(error, place, listen)
+    },
+  )
   const kind = opened.kind === 'udp' || opened.kind === 'spawn' ? opened.kind : 'tcp'
-  const misuse = misuseOf(place, kind, listen, flags)
-  if (misuse !== undefined) {
-    await endSession(api, opened)
-    throw misuse
-  }
   tellRecorded(opened, options, flags.stdio === undefined && kind !== 'spawn' ? say : note)
   const opening = openForward({
     gateway: {
@@ -86,26 +85,22 @@ async function connect(place: string, flags: ConnectFlags, command: Command): Pr
   }
 }
 
-/** What the process is is known once the session is open: whether it can be used as it was asked for. */
-function misuseOf(
-  place: string,
-  kind: 'tcp' | 'udp' | 'spawn',
-  listen: ListenAddress | undefined,
-  flags: ConnectFlags,
-): CliError | undefined {
+/** What can be done with the process as it was asked for. */
+function usesOf(listen: ListenAddress | undefined, flags: ConnectFlags): readonly SessionUse[] {
+  if (listen !== undefined)
+    return listen.transport === undefined ? ['tcp', 'udp'] : [listen.transport]
+  return flags.stdio === undefined ? ['spawn'] : ['tcp', 'spawn']
+}
+
+/** What the process is the gateway knows: it opens nothing that could not be used as it was asked for. */
+function misuse(error: unknown, place: string, listen: ListenAddress | undefined): unknown {
+  if (!(error instanceof CliError) || error.code !== 'process.kind') return error
+  const what = error.why ?? `${place} is not used like this`
   const port = `sallyport connect ${place} --listen 127.0.0.1:0 takes a free port`
-  if (listen !== undefined && listen.transport !== undefined && listen.transport !== kind)
-    return usage(`${place} is reached by ${kind}, not by ${listen.transport}`, port)
-  if (kind === 'tcp' && listen === undefined && flags.stdio === undefined)
-    return usage('one of --listen and --stdio is needed', port)
-  if (kind === 'udp' && listen === undefined)
-    return usage(`${place} is reached by UDP: --listen is needed`, port)
-  if (kind === 'spawn' && listen !== undefined)
-    return usage(
-      `${place} is a program that is started for you: it has no port`,
-      `sallyport connect ${place} runs it here`,
-    )
-  return undefined
+  const [message, next] = what.includes('is a program')
+    ? [`${what}: it has no port`, `sallyport connect ${place} runs it here`]
+    : [listen === undefined ? `${what}: one of --listen and --stdio is needed` : what, port]
+  return usage(message, next, { cause: error })
 }
 
 /** Whoever works in a session that is recorded knows it before the first byte. */

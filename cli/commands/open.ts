@@ -15,14 +15,13 @@ export function registerOpen(program: Command): void {
       const options = globalOptions(command)
       const target = readProcess(place)
       const { openApi, openSession } = await import('../client.ts')
-      const opened = await openSession(await openApi(options), target, flags.grant)
-      if (opened.url === null)
-        throw new CliError(`${place} is not a web app`, {
-          code: 'process.kind',
-          exit: 'failed',
-          why: `its kind is ${opened.kind}`,
-          next: `sallyport connect ${place} --listen 127.0.0.1:0`,
-        })
+      const api = await openApi(options)
+      const opened = await openSession(api, target, flags.grant, ['app']).catch(
+        (error: unknown) => {
+          throw notAnApp(error, place)
+        },
+      )
+      if (opened.url === null) throw new Error(`the gateway gave no address for ${place}`)
       const { secret: _secret, ...shown } = opened
       const notice = noticeOf(opened.recording)
       tell(options, shown, [
@@ -31,4 +30,16 @@ export function registerOpen(program: Command): void {
         ...(notice === undefined ? [] : [notice]),
       ])
     })
+}
+
+/** The gateway opens nothing for a process that no browser can use; what it says of it becomes the way on. */
+function notAnApp(error: unknown, place: string): unknown {
+  if (!(error instanceof CliError) || error.code !== 'process.kind') return error
+  const { code, why } = error
+  const next = `sallyport connect ${place} --listen 127.0.0.1:0`
+  return new CliError(
+    `${place} is not a web app`,
+    { code, exit: 'failed', why, next },
+    { cause: error },
+  )
 }

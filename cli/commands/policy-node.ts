@@ -1,15 +1,11 @@
-/** `sallyport policy status|push|activate|rollback|impact|why|explain|who-can`: the policy of a running gateway. */
+/** `sallyport policy status|push|activate|rollback|impact|decisions|why|explain|who-can`: the policy of a running gateway. */
 import type { Command } from 'commander'
-import type * as node from '../policy-node.ts'
+import type * as asks from '../policy-asking.ts'
+import type * as acts from '../policy-node.ts'
+import { lazily } from './lazily.ts'
 
-/** An act of the page beside, loaded when it is asked for: commander gives it what the command declares. */
-function lazily(name: keyof typeof node): (...given: unknown[]) => Promise<void> {
-  return async (...given) => {
-    const acts = await import('../policy-node.ts')
-    const act = acts[name] as unknown as (...values: unknown[]) => Promise<void>
-    await act(...given)
-  }
-}
+const acting = (name: keyof typeof acts) => lazily(() => import('../policy-node.ts'), name)
+const asking = (name: keyof typeof asks) => lazily(() => import('../policy-asking.ts'), name)
 
 export function registerPolicyNode(program: Command): void {
   const policy = program.commands.find((command) => command.name() === 'policy')
@@ -17,14 +13,14 @@ export function registerPolicyNode(program: Command): void {
   policy
     .command('status')
     .description('what decides on the gateway, what waits, and how it fares')
-    .action(lazily('status'))
+    .action(acting('status'))
   policy
     .command('impact')
     .description('what a signed bundle would cut and turn, without keeping it')
     .argument('<bundle>', 'the signed bundle')
     .option('--since <duration>', 'replay past decisions, as in 30d', '7d')
     .option('--permit <file>', 'the downgrade permit of an older bundle')
-    .action(lazily('impact'))
+    .action(acting('impact'))
   policy
     .command('push')
     .description('upload a signed bundle, and see what it would cut and turn')
@@ -33,12 +29,12 @@ export function registerPolicyNode(program: Command): void {
     .option('--permit <file>', 'the downgrade permit of an older bundle')
     .option('--activate', 'bring it into force at once, if what it cuts is agreed to')
     .option('--yes', 'with --activate: agree beforehand')
-    .action(lazily('push'))
+    .action(acting('push'))
   policy
     .command('activate')
     .description('bring the uploaded bundle into force; every live session is decided again')
     .argument('<digest>', 'its SHA-256, as push printed it')
-    .action(lazily('activate'))
+    .action(acting('activate'))
   policy
     .command('try')
     .description(
@@ -49,26 +45,32 @@ export function registerPolicyNode(program: Command): void {
     .option('--percent <n>', 'it answers for this share of people and devices')
     .option('--label <name=value>', 'it answers for the devices with this label')
     .option('--end', 'end the trial')
-    .action(lazily('trial'))
+    .action(acting('trial'))
   policy
     .command('rollback')
     .description('go back to the last bundle that proved good, once it is seen what that would cut')
     .option('--since <duration>', 'replay past decisions, as in 30d', '7d')
     .option('--yes', 'go back at once, without a look')
-    .action(lazily('rollback'))
+    .action(acting('rollback'))
+  policy
+    .command('decisions')
+    .description('the decision log, a line a decision, without what the policy masks')
+    .option('--since <duration>', 'from then on, as in 1h', '1d')
+    .option('--out <file>', 'where to write it, in place of stdout')
+    .action(asking('decisions'))
   policy
     .command('why')
     .description('a decision in sentences: why, and what would change it')
     .argument('<decision>', 'its id, as a refusal or an event shows it')
-    .action(lazily('why'))
+    .action(asking('why'))
   policy
     .command('explain')
     .description('a logged decision rule by rule, with the expressions that failed')
     .argument('<decision>', 'its id, as a refusal or an event shows it')
-    .action(lazily('explain'))
+    .action(asking('explain'))
   policy
     .command('who-can')
     .description('who could open a session to a process right now, and what stops the others')
     .argument('<device/process>', 'as in press-07/plc')
-    .action(lazily('whoCan'))
+    .action(asking('whoCan'))
 }

@@ -302,7 +302,7 @@ export class AppForwarder implements Disposable {
     duplex.once('close', () => session.streams.delete(entry))
     duplex.on('error', () => {})
     entry.carrier = {
-      cut(code, message) {
+      cut({ code, message }) {
         const closed = new Promise<void>((resolve) => void duplex.once('close', resolve))
         if (duplex.closed) return Promise.resolve()
         duplex.destroy(Object.assign(new Error(message), { code }))
@@ -310,7 +310,7 @@ export class AppForwarder implements Disposable {
       },
     }
     if (session.state !== 'open') {
-      await entry.carrier.cut('session.ended', 'the session has ended')
+      await entry.carrier.cut({ code: 'session.ended', message: 'the session has ended' }, 'over')
       throw new Refusal('session.ended', 'the session has ended')
     }
     return duplex

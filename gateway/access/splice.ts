@@ -4,7 +4,7 @@
  * datagrams, which nobody can be asked to hold back, those over the session's rate are dropped.
  */
 import type { CloseReason, TunnelStream } from '#tunnel'
-import type { Carrier } from '../sessions/live.ts'
+import type { Carrier, Goodbye } from '../sessions/live.ts'
 import type { Tap } from '../recordings/taps.ts'
 import type { Pace } from '../sessions/pace.ts'
 
@@ -84,7 +84,18 @@ export interface SpliceOptions {
   readonly onEnd: (why: CloseReason) => void
 }
 
-const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
+/** The session has carried what it may. */
+export const BYTE_LIMIT: Goodbye = {
+  code: 'byte.limit',
+  message: 'the session has carried as much as its grant allows',
+  next: 'connect again for as many bytes more, or ask for a grant that states more',
+}
+
+/** Tells a client that its session is over, why, and what the person can do. */
+export function endingSignal({ code, message, next, decision }: Goodbye): Uint8Array {
+  const told = { t: 'ending', code, msg: message, next_step: next, decision_id: decision?.id }
+  return new TextEncoder().encode(JSON.stringify(told))
+}
 
 /**
  * Where bytes are written to. What finds no room waits in the stream, bounded by the credit of whoever
@@ -156,17 +167,17 @@ class Splice implements Carrier {
     for (const one of this.#lanes) this.#serve(one)
   }
 
-  async cut(code: string, message: string): Promise<void> {
+  async cut(why: Goodbye, session: 'over' | 'goes on'): Promise<void> {
     try {
-      this.#options.client.signal(encode({ t: 'ending', code, msg: message }))
+      if (session === 'over') this.#options.client.signal(endingSignal(why))
     } finally {
-      this.#drop(code, message)
+      this.#drop(why)
     }
     await this.#done.promise
   }
 
   /** This connection alone: nothing is said of the session, which goes on. */
-  #drop(code: string, message: string): void {
+  #drop({ code, message }: Goodbye): void {
     const { client, device } = this.#options
     client.reset(code, message)
     device.reset(code, message)
@@ -210,7 +221,7 @@ class Splice implements Carrier {
       return
     }
     if (!this.#options.meter(lane.direction, chunk.length)) {
-      void this.cut('byte.limit', 'the session has carried as much as its grant allows')
+      void this.cut(BYTE_LIMIT, 'over')
       return
     }
     this.#options.tap?.data(lane.direction, chunk)
@@ -231,7 +242,7 @@ class Splice implements Carrier {
   #pass(lane: Lane, made: Filtered): void {
     for (const bytes of made.onward) lane.to.write(bytes)
     for (const bytes of made.back) lane.from.write(bytes)
-    if (made.cut !== undefined) this.#drop(made.cut.code, made.cut.message)
+    if (made.cut !== undefined) this.#drop(made.cut)
   }
 
   /** A filter writes back to whoever sent, so that side must have room too before it may send more. */

@@ -13,7 +13,7 @@ import { Refusal } from '../problem.ts'
 import { modbusFilter } from './modbus.ts'
 import { Terminal } from '../sessions/terminal.ts'
 import { spawnSignals } from './spawn.ts'
-import { splice } from './splice.ts'
+import { BYTE_LIMIT, endingSignal, splice } from './splice.ts'
 
 const OpenMetadata = Type.Object({
   v: Type.Literal(1),
@@ -22,6 +22,9 @@ const OpenMetadata = Type.Object({
   /** Of a spawned program: the person's terminal, where there is one. */
   terminal: Type.Optional(Terminal),
 })
+
+/** It was withdrawn while its answer was on its way, and whoever cut it has said why. */
+const ENDED = { code: 'session.ended', message: 'the session has ended' } as const
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
@@ -166,9 +169,8 @@ async function answer(
     })
     standing.hold()
     // Withdrawn while the answer was on its way: the carrier was not there to be cut.
-    if (session.state !== 'open') await entry.carrier.cut('session.ended', 'the session has ended')
-    if (entry.narrowed !== undefined)
-      await entry.carrier.cut(entry.narrowed.code, entry.narrowed.message)
+    if (session.state !== 'open') await entry.carrier.cut(ENDED, 'over')
+    if (entry.narrowed !== undefined) await entry.carrier.cut(entry.narrowed, 'goes on')
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
     if (error.code === 'session.proof') standing.guessed()
@@ -186,9 +188,9 @@ function watch(room: SessionRoom, session: LiveSession, standing: Standing, offe
     throw new Refusal('session.limit', 'enough clients watch this session already')
   const stream = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
   const watcher: Carrier = {
-    cut(code, message) {
-      stream.signal(encode({ t: 'ending', code, msg: message }))
-      stream.reset(code, message)
+    cut(why) {
+      stream.signal(endingSignal(why))
+      stream.reset(why.code, why.message)
       return Promise.resolve()
     },
   }
@@ -218,11 +220,7 @@ export function count(
   session.flow.add(direction, bytes, now)
   session.lastActivityAt = now
   if (session.bytesIn + session.bytesOut <= session.obligations.max_bytes) return true
-  terminate(room, session, {
-    reason: 'byte_limit',
-    code: 'byte.limit',
-    message: 'the session has carried as much as its grant allows',
-  }).catch((error: unknown) =>
+  terminate(room, session, { reason: 'byte_limit', ...BYTE_LIMIT }).catch((error: unknown) =>
     room.report(error, `the end of session ${session.id} could not be recorded`),
   )
   return false

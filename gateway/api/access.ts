@@ -76,8 +76,18 @@ export type Approve = Static<typeof Approve>
 export const EndReason = Type.Object({ reason: Text }, { additionalProperties: false })
 export type EndReason = Static<typeof EndReason>
 
+/** How a client uses a process: over a local port or two ends, by datagrams, as a program here, in a browser. */
+export const SessionUse = Type.Enum(['tcp', 'udp', 'spawn', 'app'])
+export type SessionUse = Static<typeof SessionUse>
+
 export const NewSession = Type.Object(
-  { device: Name, process: Name, grant: Type.Optional(GrantId) },
+  {
+    device: Name,
+    process: Name,
+    grant: Type.Optional(GrantId),
+    /** What the client is ready for; a process that is used in no such way is told (`process.kind`) and nothing is opened. */
+    uses: Type.Optional(Type.Array(SessionUse, { minItems: 1, maxItems: 4 })),
+  },
   { additionalProperties: false },
 )
 export type NewSession = Static<typeof NewSession>

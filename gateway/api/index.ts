@@ -65,6 +65,7 @@ export {
   Grant,
   NewGrant,
   NewSession,
+  SessionUse,
   OpenedSession,
   Session,
 } from './access.ts'
@@ -81,6 +82,8 @@ export {
 } from './evidence.ts'
 export {
   DecisionId,
+  DecisionsPage,
+  DecisionsQuery,
   ImpactQuery,
   LoggedDecision,
   NewTrial,

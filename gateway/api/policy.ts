@@ -26,7 +26,10 @@ export const PolicyStatus = Type.Object({
       at: Instant,
     }),
   ),
-  last_good: Type.Boolean(),
+  /** What a start falls back to, and a rollback goes to; null before one has proved good here. */
+  last_good: Nullable(Type.Object({ seq: Type.Integer(), digest: Type.String() })),
+  /** Whether there is something to go back to: a last good one that is not in force. */
+  can_go_back: Type.Boolean(),
   trusted_keys: Type.Array(Type.String()),
   decisions: Type.Integer(),
   errors: Type.Integer(),
@@ -34,6 +37,17 @@ export const PolicyStatus = Type.Object({
   /** Epoch seconds from which what is in force counts as stale; null: never. */
   stale_at: Nullable(Type.Integer()),
   last_failure: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
+  /** Where bundles come from by themselves, and how that fares; null where the configuration names nothing. */
+  bundle_source: Nullable(
+    Type.Object({
+      from: Type.String(),
+      state: Type.Enum(['WAITING', 'OK', 'FAILED']),
+      /** Of the last look that worked. */
+      checked_at: Nullable(Instant),
+      etag: Nullable(Type.String()),
+      error: Nullable(Type.String()),
+    }),
+  ),
   boot_failures: Type.Array(
     Type.Object({ origin: Type.String(), code: Type.String(), detail: Type.String() }),
   ),
@@ -67,14 +81,29 @@ export const ImpactQuery = Type.Object(
   { additionalProperties: false },
 )
 
-const CutPreview = Type.Object({
+const SESSION_PREVIEW = {
   session: Type.String(),
   device: Type.String(),
   process: Type.String(),
   person: Type.String(),
   vendor: Nullable(Type.String()),
+}
+
+const CutPreview = Type.Object({
+  ...SESSION_PREVIEW,
   code: Type.String(),
   message: Type.String(),
+})
+
+/** A session that goes on with less than the policy in force leaves it. */
+const NarrowPreview = Type.Object({
+  ...SESSION_PREVIEW,
+  /** Obligations, and what they are under the one policy and the other. */
+  tightened: Type.Array(
+    Type.Object({ name: Type.String(), before: Type.Unknown(), after: Type.Unknown() }),
+  ),
+  /** Connections that are cut because they might do more; others of the session go on. */
+  connections: Type.Integer(),
 })
 
 const Turned = Type.Object({
@@ -123,7 +152,11 @@ export const PolicyImpact = Type.Object({
   revision: Type.String(),
   seq: Type.Integer(),
   digest: Type.String(),
-  live: Type.Object({ sessions: Type.Integer(), cut: Type.Array(CutPreview) }),
+  live: Type.Object({
+    sessions: Type.Integer(),
+    cut: Type.Array(CutPreview),
+    narrowed: Type.Array(NarrowPreview),
+  }),
   past: Nullable(
     Type.Object({
       decisions: Type.Integer(),
@@ -177,6 +210,23 @@ export const LoggedDecision = Type.Object({
   input: Type.Union([Type.Unknown(), Type.Null()]),
 })
 export type LoggedDecision = Static<typeof LoggedDecision>
+
+export const DecisionsQuery = Type.Object(
+  {
+    /** Decisions from then on, in epoch milliseconds. */
+    from: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+    /** With `from` the `next` of the page before: what comes behind that decision. */
+    after: Type.Optional(DecisionId),
+  },
+  { additionalProperties: false },
+)
+
+/** Decision records in OPA's form, oldest first, as the mask of the policy in force lets them leave. */
+export const DecisionsPage = Type.Object({
+  items: Type.Array(Type.Object({ decision_id: Type.String() }, { additionalProperties: true })),
+  next: Nullable(Type.Object({ at: Type.Integer(), id: DecisionId })),
+})
+export type DecisionsPage = Static<typeof DecisionsPage>
 
 export const WhoCanQuery = Type.Object(
   {

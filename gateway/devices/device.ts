@@ -22,6 +22,11 @@ export function streamKindOf(kind: string): 'tcp' | 'udp' | 'spawn' {
   return kind === 'udp' || kind === 'spawn' ? kind : 'tcp'
 }
 
+/** How a process of that kind is used: as its streams are carried, and a web application in a browser too. */
+export function usesOf(kind: string): readonly ('tcp' | 'udp' | 'spawn' | 'app')[] {
+  return kind === 'http' ? ['tcp', 'app'] : [streamKindOf(kind)]
+}
+
 /** What must answer. A key that is absent is not checked. */
 export interface Expectation {
   readonly exe?: readonly string[] | undefined

@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { BundleServer } from '../policy/publish.ts'
+import type { SourceHealth } from '../policy/source.ts'
 
 export interface Health {
   /** One line per part; the node is ready when every one is true. */
@@ -18,7 +19,11 @@ export interface Health {
     /** Of what is to be kept back: not on the disk, or spent. */
     readonly missing: number
   }
+  /** Seconds that the clock of the machine was set back while the node ran: it goes on by its own. */
+  readonly clock_held_s: number
   readonly policy_revision: string | null
+  /** Where bundles come from by themselves; null where they do not. It keeps the node from nothing: what is in force decides. */
+  readonly policy_source: SourceHealth | null
   /** Where events are shipped to: behind or down is worth knowing, and keeps the node from nothing. */
   readonly sinks: readonly {
     readonly name: string

@@ -26,6 +26,17 @@ export async function admit(
   }
 }
 
+/** Whether there is an earlier policy to go back to; that it still verifies is found out on the way. */
+export function hasLastGood({ slots, engine }: Pick<PolicyParts, 'slots' | 'engine'>): boolean {
+  const { last_good: good, poisoned } = slots.state
+  return (
+    good !== null &&
+    good.digest !== engine.status().bundle_digest &&
+    !poisoned.includes(good.digest) &&
+    slots.has('last-good')
+  )
+}
+
 /** What there is to go back to. Throws Refusal `policy.nothing_good`, `policy.bundle`. */
 export async function lastGood(parts: Pick<PolicyParts, 'slots' | 'keys' | 'engine'>): Promise<{
   readonly archive: Uint8Array<ArrayBuffer>
@@ -59,7 +70,10 @@ const REFUSED_NEXT: Readonly<Partial<Record<PolicyCode, string>>> = {
     'sign it with a higher --seq than the highest ever in force (sallyport policy status), or write a permit: sallyport policy permit --help',
   'bundle.permit': 'write another: sallyport policy permit --help',
   'bundle.poisoned': 'mend the rule that does not end, and sign with a higher --seq',
-  'bundle.loops': 'mend the rule that does not end, and sign with a higher --seq',
+  'bundle.loops':
+    'mend the rule that does not end or takes ever more memory, and sign with a higher --seq',
+  'bundle.slow':
+    'nothing is wrong with the bundle as far as was seen: do it again when the gateway has less to do, or look back less far, as with --since 1d',
   'module.entrypoint': 'build it with this release: sallyport policy sign',
   'module.builtin':
     'use the builtins of capabilities.json alone: sallyport policy check names the place',

@@ -55,8 +55,8 @@ export class Asker implements AsyncDisposable {
   }
 
   /**
-   * Errors: PolicyError bundle.loops where the thread was not ready, an answer did not come or all of them
-   * took too long, or the thread failed; then for ever. A plain Error once it is disposed of.
+   * Errors: PolicyError bundle.slow where the thread was not ready or all answers took too long, bundle.loops
+   * where one did not come or the thread failed; then for ever. A plain Error once it is disposed of.
    */
   async ask(point: Point, inputs: readonly Input[]): Promise<readonly Decision[]> {
     if (this.#failed !== undefined) throw this.#failed
@@ -71,8 +71,8 @@ export class Asker implements AsyncDisposable {
 
   /**
    * Has it answer at every point before it is kept: no vector that it carries need have asked it anything.
-   * Takes the time in epoch seconds. Errors (PolicyError): bundle.loops; module.eval where it cannot answer,
-   * or not with a decision document.
+   * Takes the time in epoch seconds. Errors (PolicyError): those of `ask`; module.eval where it cannot
+   * answer, or not with a decision document.
    */
   async prove(at: number): Promise<void> {
     for (const point of POINT_NAMES) {
@@ -88,11 +88,12 @@ export class Asker implements AsyncDisposable {
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
     })
     worker.on('message', (answer: Answer) => this.#take(answer))
-    worker.once('error', (cause) => this.#loops('the thread that it was asked in failed', cause))
-    worker.once('exit', () => this.#loops('the thread that it was asked in ended'))
+    worker.once('error', (cause) => this.#broke('the thread that it was asked in failed', cause))
+    worker.once('exit', () => this.#broke('the thread that it was asked in ended'))
     const { startMs } = this.#limits
     this.#timer = this.#after(
       startMs,
+      'bundle.slow',
       `the thread that it is asked in was not ready within ${startMs} ms`,
     )
     return worker
@@ -105,7 +106,7 @@ export class Asker implements AsyncDisposable {
       this.#ready = true
       const { totalMs } = this.#limits
       const text = `the answers took longer than ${totalMs} ms together`
-      this.#deadline = setTimeout(() => this.#loops(text), totalMs)
+      this.#deadline = setTimeout(() => this.#fail(new PolicyError('bundle.slow', text)), totalMs)
     } else this.#waiting.shift()?.resolve(answer)
     this.#watch()
   }
@@ -115,20 +116,20 @@ export class Asker implements AsyncDisposable {
     clearTimeout(this.#timer)
     if (this.#waiting.length === 0) return
     const { answerMs } = this.#limits
-    this.#timer = this.#after(answerMs, `no answer within ${answerMs} ms`)
+    this.#timer = this.#after(answerMs, 'bundle.loops', `no answer within ${answerMs} ms`)
   }
 
   /** Fails unless something comes in time: after a turn that itself took long, what came during it is taken first. */
-  #after(ms: number, detail: string): NodeJS.Timeout {
+  #after(ms: number, code: 'bundle.loops' | 'bundle.slow', detail: string): NodeJS.Timeout {
     return setTimeout(() => {
       const came = this.#came
       setImmediate(() => {
-        if (this.#came === came) this.#loops(detail)
+        if (this.#came === came) this.#fail(new PolicyError(code, detail))
       })
     }, ms)
   }
 
-  #loops(detail: string, cause?: unknown): void {
+  #broke(detail: string, cause?: unknown): void {
     this.#fail(new PolicyError('bundle.loops', detail, cause === undefined ? {} : { cause }))
   }
 

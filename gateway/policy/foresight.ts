@@ -2,8 +2,10 @@
 import type { Candidate } from '#policy'
 import { refused } from './admission.ts'
 import { Asker } from './asker.ts'
-import { cutPreview, type Replay } from './impact.ts'
+import { cutPreview, narrowPreview, type Replay } from './impact.ts'
 import type { Impact, Live } from './parts.ts'
+
+const NOBODY = { sessions: 0, cut: [], narrowed: [] }
 
 /**
  * What it would do to the sessions that are open; asked in a thread of its own at a time (epoch
@@ -16,20 +18,19 @@ export async function preview(
 ): Promise<{ readonly impact: Omit<Impact, 'past'>; readonly named: ReadonlySet<string> }> {
   const { revision, seq, digest } = candidate.identity
   if (live === undefined)
-    return { impact: { revision, seq, digest, live: { sessions: 0, cut: [] } }, named: new Set() }
+    return { impact: { revision, seq, digest, live: NOBODY }, named: new Set() }
   await using asker = new Asker(candidate)
-  let sessions = 0
   try {
     await asker.prove(Math.floor(at / 1000))
-    const found = await live.preview((questions) => {
-      sessions++
+    const { sessions, ended, narrowed } = await live.preview((questions) => {
       const inputs = questions.map((facts) =>
         live.decisions.question('session.reevaluate', facts, at),
       )
       return asker.ask('session.reevaluate', inputs)
     })
-    const named = new Set(found.map(({ session }) => session.id))
-    return { impact: { revision, seq, digest, live: { sessions, cut: cutPreview(found) } }, named }
+    const found = { sessions, cut: cutPreview(ended), narrowed: narrowPreview(narrowed) }
+    const named = new Set(ended.map(({ session }) => session.id))
+    return { impact: { revision, seq, digest, live: found }, named }
   } catch (error) {
     throw refused(error)
   }

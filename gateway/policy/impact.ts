@@ -3,18 +3,29 @@
  * turn. Past ones count only where the policy in force still says what it said then.
  */
 import { setImmediate } from 'node:timers/promises'
-import type { Decision, Input, Obligations, Point, PolicyEngine } from '#policy'
-import type { WouldEnd } from '../sessions/reevaluate.ts'
+import type { Decision, Input, Obligations, Point, PolicyEngine, Tightened } from '#policy'
+import type { WouldEnd, WouldNarrow } from '../sessions/foresee.ts'
+import type { LiveSession } from '../sessions/live.ts'
 import type { DecisionRecord } from './record.ts'
 
-export interface CutPreview {
+interface SessionPreview {
   readonly session: string
   readonly device: string
   readonly process: string
   readonly person: string
   readonly vendor: string | null
+}
+
+export interface CutPreview extends SessionPreview {
   readonly code: string
   readonly message: string
+}
+
+/** A session that goes on with less. */
+export interface NarrowPreview extends SessionPreview {
+  readonly tightened: readonly Tightened[]
+  /** Connections that are cut because they might do more. */
+  readonly connections: number
 }
 
 /** Decisions that come out alike in these respects, counted. */
@@ -47,16 +58,25 @@ export interface Replay {
 const MAX_TURNED = 500
 const SLICE_MS = 8
 
-export function cutPreview(found: readonly WouldEnd[]): CutPreview[] {
-  return found.map(({ session, cause }) => ({
-    session: session.id,
-    device: session.device,
-    process: session.process,
-    person: session.subject.email ?? session.subject.id,
-    vendor: session.subject.vendor,
+export function cutPreview(ended: readonly WouldEnd[]): CutPreview[] {
+  return ended.map(({ session, cause }) => ({
+    ...named(session),
     code: cause.code,
     message: cause.message,
   }))
+}
+
+export function narrowPreview(narrowed: readonly WouldNarrow[]): NarrowPreview[] {
+  return narrowed.map(({ session, tightened, connections }) => ({
+    ...named(session),
+    tightened,
+    connections,
+  }))
+}
+
+function named({ id, device, process, subject }: LiveSession): SessionPreview {
+  const { email, vendor } = subject
+  return { session: id, device, process, person: email ?? subject.id, vendor }
 }
 
 type Said = Pick<Decision, 'effect' | 'allow' | 'reasons' | 'denials' | 'obligations'>
@@ -85,11 +105,13 @@ export function turn(before: Said, after: Said): Pick<Turned, 'change' | 'codes'
 /**
  * Replays records against a candidate. Takes the records oldest first, the engine in force and the
  * candidate's. Lets the loop turn every 8 ms. Looks at all of them: what a node keeps is bounded.
+ * `asking` is told before each that is asked about, with how many came before.
  */
 export async function replay(
   records: AsyncIterable<DecisionRecord>,
   inForce: Pick<PolicyEngine, 'decide'>,
   candidate: Pick<PolicyEngine, 'decide'>,
+  asking: (before: number) => void = () => undefined,
 ): Promise<Replay> {
   const turned = new Map<string, Turned>()
   let from: string | null = null
@@ -98,7 +120,7 @@ export async function replay(
   let truncated = false
   let began = performance.now()
   for await (const record of records) {
-    decisions++
+    asking(decisions++)
     from ??= record.timestamp
     if (performance.now() - began > SLICE_MS) {
       await setImmediate()

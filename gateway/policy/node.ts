@@ -6,6 +6,7 @@ import { BUILTIN_BUNDLE, keyIdOf, type Candidate, type PublicKeys } from '#polic
 import type { Config } from '../config.ts'
 import { Decisions } from '../decisions.ts'
 import type { Replay } from './impact.ts'
+import { exportApart, unmasked } from './exporter.ts'
 import { DecisionJournal, type Anchor } from './journal.ts'
 import { loggedMarks } from './marks.ts'
 import { openNodePolicy } from './open.ts'
@@ -14,12 +15,17 @@ import type { ServiceParts } from './parts.ts'
 import { PolicyService } from './service.ts'
 import { BundleSource } from './source.ts'
 
+/** Of one page of the decision log that is handed out. */
+const EXPORT_BYTES = 1024 * 1024
+
 export interface NodePolicy {
   readonly service: PolicyService
   readonly journal: DecisionJournal
   readonly decisions: Decisions
   /** Replays what is logged from a time on, in a thread of its own. */
   readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
+  /** A page of the decision log as it may leave, masked by the policy in force; from a time on (epoch milliseconds), behind a decision. */
+  readonly exported: (from: number, after: string | null) => Promise<string>
   /** Where bundles come from by themselves; undefined where the configuration names nothing. */
   readonly source: BundleSource | undefined
 }
@@ -56,8 +62,14 @@ export async function openPolicy(
     const staleness = config.policy?.staleness
     return replayApart({ directory, from, inForce, candidate, staleness })
   }
+  const exported: NodePolicy['exported'] = async (from, after) => {
+    const candidate = service.inForce()
+    if (candidate === null) throw unmasked('no policy is in force that says what to mask')
+    await journal.settled().catch(() => undefined)
+    return exportApart({ directory, from, after, candidate, maxBytes: EXPORT_BYTES })
+  }
   const decisions = new Decisions(engine, place, now, journal)
-  return { service, journal, source, decisions, replay }
+  return { service, journal, source, decisions, replay, exported }
 }
 
 /** Where a chain of decisions stands, said where it cannot be changed with the chain. */

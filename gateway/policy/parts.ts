@@ -1,9 +1,10 @@
 /** What the policy of a node is made of, and what those who change it get to see. */
-import type { Candidate, Decision, Input, Partially } from '#policy'
+import type { Candidate } from '#policy'
 import type { AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
-import type { CutSession, WouldEnd, Withdrawal } from '../sessions/reevaluate.ts'
-import type { CutPreview, Replay } from './impact.ts'
+import type { Decide, Foreseen } from '../sessions/foresee.ts'
+import type { CutSession, Withdrawal } from '../sessions/reevaluate.ts'
+import type { CutPreview, NarrowPreview, Replay } from './impact.ts'
 import type { PolicyParts } from './open.ts'
 
 export interface ServiceParts extends PolicyParts {
@@ -20,9 +21,8 @@ export interface Live {
   readonly decisions: Pick<Decisions, 'question' | 'trial'>
   /** Past decisions from a time on (epoch milliseconds) under both policies. */
   readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
-  preview(
-    decide: (questions: readonly Partially<Input>[]) => Promise<readonly Decision[]>,
-  ): Promise<readonly WouldEnd[]>
+  /** What answers of `decide` in place of the policy in force would do to every session. */
+  preview(decide: Decide): Promise<Foreseen>
   withdraw(withdrawal: Withdrawal): Promise<readonly CutSession[]>
 }
 
@@ -30,7 +30,11 @@ export interface Impact {
   readonly revision: string
   readonly seq: number
   readonly digest: string
-  readonly live: { readonly sessions: number; readonly cut: readonly CutPreview[] }
+  readonly live: {
+    readonly sessions: number
+    readonly cut: readonly CutPreview[]
+    readonly narrowed: readonly NarrowPreview[]
+  }
   readonly past: Replay | null
 }
 

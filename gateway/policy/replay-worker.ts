@@ -3,9 +3,9 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { PolicyEngine } from '#policy'
 import { replay } from './impact.ts'
 import { recordsSince } from './journal.ts'
-import type { ReplayReply, ReplayTask } from './replayer.ts'
+import { ASKED, type ReplayReply, type ReplayTask } from './replayer.ts'
 
-const { directory, from, inForce, candidate, staleness } = workerData as ReplayTask
+const { directory, from, inForce, candidate, staleness, progress } = workerData as ReplayTask
 
 async function reply(): Promise<ReplayReply> {
   try {
@@ -15,7 +15,9 @@ async function reply(): Promise<ReplayReply> {
     today.adopt(inForce)
     const then = PolicyEngine.unavailable(options)
     then.adopt(candidate)
-    return { ok: true, replay: await replay(recordsSince(directory, from), today, then) }
+    const asking = (before: number) => void Atomics.store(progress, ASKED, before + 1)
+    const found = await replay(recordsSince(directory, from), today, then, asking)
+    return { ok: true, replay: found }
   } catch (error) {
     return { ok: false, detail: String(error) }
   }

@@ -2,10 +2,10 @@
  * The policy of a node over its life: what it starts with, what waits to be activated, what is in
  * force. Verified at every step and at every start; a failure keeps what decides.
  */
-import type { Candidate, EngineStatus } from '#policy'
+import type { Candidate, EngineStatus, HighWater } from '#policy'
 import type { Actor } from '#audit'
 import { Refusal } from '../problem.ts'
-import { admit, lastGood, refused, shown } from './admission.ts'
+import { admit, hasLastGood, lastGood, refused, shown } from './admission.ts'
 import type { Passed } from './boot.ts'
 import { consents, needsSecondPerson, SOURCE, uploaderOf } from './consent.ts'
 import { markData, policyEvent } from './event.ts'
@@ -97,7 +97,9 @@ export class PolicyService implements Disposable {
     readonly activated_at: number
     readonly high_water: number
     readonly candidate: { readonly digest: string; readonly by: string; readonly at: number } | null
-    readonly last_good: boolean
+    readonly last_good: HighWater | null
+    /** Whether `rollback` has something to go back to. */
+    readonly can_go_back: boolean
     readonly trusted_keys: readonly string[]
     readonly boot_failures: readonly Passed[]
   } {
@@ -109,10 +111,16 @@ export class PolicyService implements Disposable {
       activated_at: Math.floor(this.#activatedAt / 1000),
       high_water: state.high_water?.seq ?? 0,
       candidate: waitingOf(state.waiting),
-      last_good: state.last_good !== null,
+      last_good: state.last_good,
+      can_go_back: hasLastGood(this.#parts),
       trusted_keys: [...keys.keys()],
       boot_failures: boot.passed,
     }
+  }
+
+  /** What decides; null where nothing does. */
+  inForce(): Candidate | null {
+    return this.#inForce
   }
 
   /** The archive in force. */

@@ -4,7 +4,15 @@
  * Nothing read here is believed: boot.ts verifies each again.
  */
 import { createHash } from 'node:crypto'
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+} from 'node:fs'
 import { rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { HighWater } from '#policy'
@@ -100,6 +108,11 @@ export class PolicySlots {
   /** The archive in a slot, or null. */
   read(slot: Slot): Uint8Array | null {
     return this.#read(`${slot}.tar`)
+  }
+
+  /** Whether there is an archive in a slot; what it holds is another matter. */
+  has(slot: Slot): boolean {
+    return existsSync(join(this.#directory, `${slot}.tar`))
   }
 
   /** Puts an archive where an activation looks for it; `by` says who brought it, `at` when (epoch seconds). */

@@ -24,10 +24,14 @@ export interface SourceSettings {
 }
 
 export interface SourceHealth {
+  /** The file, or the address without what may be secret in it. */
   readonly from: string
-  readonly state: 'OK' | 'FAILED'
-  /** Epoch seconds of the last look that worked; 0 before the first. */
-  readonly checked_at: number
+  readonly state: 'WAITING' | 'OK' | 'FAILED'
+  /** Epoch seconds of the last look that worked; null before the first. */
+  readonly checked_at: number | null
+  /** Of what the server has, as it called that last; null where it calls it nothing, and of a file. */
+  readonly etag: string | null
+  /** What went wrong at the last look, or why what is there is refused. */
   readonly error: string | null
 }
 
@@ -44,6 +48,9 @@ const POLL_S = 30
 const WAIT_S = 55
 /** Longer than the server may wait. */
 const REQUEST_MS = 75_000
+/** An answer within this was not waited for; so many in a row are taken for what a busy server sends. */
+const QUICK_MS = 1_000
+const MOST_QUICK = 4
 const BACKOFF_MS = [1_000, 2_000, 5_000, 15_000, 30_000] as const
 
 /** What a look found: an archive, and how to remember that it was dealt with. */
@@ -51,13 +58,14 @@ interface Found {
   readonly archive?: Uint8Array<ArrayBuffer>
   readonly waited: boolean
   readonly done?: () => void
+  readonly etag?: string | undefined
 }
 type Look = (signal: AbortSignal) => Promise<Found>
 
 /** A verdict that the same octets will always meet; anything else may pass. */
 function isFinal(error: unknown): boolean {
   if (!(error instanceof Refusal) || error.code !== 'policy.bundle') return false
-  return error.shownCode !== 'bundle.loops'
+  return error.shownCode !== 'bundle.loops' && error.shownCode !== 'bundle.slow'
 }
 
 /** Looks until it is disposed. */
@@ -74,9 +82,10 @@ export class BundleSource implements AsyncDisposable {
 
   constructor(settings: SourceSettings, room: SourceRoom) {
     this.#room = room
-    this.#from = settings.url ?? settings.file ?? ''
+    this.#from = settings.url === undefined ? (settings.file ?? '') : shownUrl(settings.url)
     this.#pollMs = (settings.poll_s ?? POLL_S) * 1000
-    this.#health = { from: this.#from, state: 'OK', checked_at: 0, error: null }
+    const [checked_at, etag, error] = [null, null, null]
+    this.#health = { from: this.#from, state: 'WAITING', checked_at, etag, error }
     if (settings.url === undefined) this.#look = dropped(settings.file ?? '')
     else {
       const ca = settings.ca_file === undefined ? {} : { ca: readFileSync(settings.ca_file) }
@@ -100,18 +109,21 @@ export class BundleSource implements AsyncDisposable {
 
   async #run(): Promise<void> {
     const { signal } = this.#stopping
-    let failures = 0
+    let [failures, quick] = [0, 0]
     while (!signal.aborted) {
       let pause: number
+      const began = performance.now()
       try {
         const found = await this.#look(signal)
         if (found.archive !== undefined) await this.#taken(found, found.archive)
         failures = 0
-        pause = found.waited ? 0 : this.#pollMs
-        const checked = Math.floor(this.#room.now() / 1000)
-        const error = this.#refused
+        quick = performance.now() - began < QUICK_MS ? quick + 1 : 0
+        // A server that says it waits and answers at once, again and again, is polled like one that does not wait.
+        pause = found.waited && quick < MOST_QUICK ? 0 : this.#pollMs
+        const checked_at = Math.floor(this.#room.now() / 1000)
+        const [error, etag = null] = [this.#refused, found.etag]
         const state = error === null ? 'OK' : 'FAILED'
-        this.#health = { from: this.#from, state, checked_at: checked, error }
+        this.#health = { from: this.#from, state, checked_at, etag, error }
       } catch (error) {
         if (signal.aborted) return
         this.#failed(error)
@@ -135,7 +147,7 @@ export class BundleSource implements AsyncDisposable {
   }
 
   #failed(error: unknown): void {
-    const text = error instanceof Error ? error.message : String(error)
+    const text = textOf(error)
     if (text !== this.#health.error) this.#room.report(error, `policy from ${this.#from}`)
     this.#health = { ...this.#health, state: 'FAILED', error: text }
   }
@@ -145,6 +157,19 @@ export class BundleSource implements AsyncDisposable {
     await this.#running
     await this.#agent?.destroy()
   }
+}
+
+/** Without the query: who may see the status need not know them. */
+function shownUrl(text: string): string {
+  const { origin, pathname } = new URL(text)
+  return `${origin}${pathname}`
+}
+
+/** `fetch failed` says nothing; what is under it does. */
+function textOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const { cause } = error
+  return cause instanceof Error ? `${error.message}: ${cause.message}` : error.message
 }
 
 /** A bundle server: ETag, and a wait where it offers one (OPA's long polling). */
@@ -163,7 +188,7 @@ function served({ url = '', token_file: tokenFile }: SourceSettings, dispatcher:
       },
     })
     const waited = answer.headers.get('content-type')?.startsWith(BUNDLE_TYPE) === true
-    if (answer.status === 304) return { waited }
+    if (answer.status === 304) return { waited, etag }
     if (answer.status !== 200) {
       await answer.body?.cancel()
       throw new Error(`the bundle server answered ${answer.status}`)
@@ -173,7 +198,7 @@ function served({ url = '', token_file: tokenFile }: SourceSettings, dispatcher:
     const done = (): void => {
       etag = tag
     }
-    return { archive, done, waited: waited && tag !== undefined }
+    return { archive, done, waited: waited && tag !== undefined, etag: tag }
   }
 }
 
@@ -196,6 +221,8 @@ function dropped(path: string): Look {
     const there = statSync(path, { throwIfNoEntry: false })
     const mark = there === undefined ? '' : `${there.ino}.${there.size}.${there.mtimeMs}`
     if (there === undefined || mark === seen) return { waited: false }
+    // A pipe or a device would have the gateway stand still until somebody writes.
+    if (!there.isFile()) throw new Error('what is there is no file')
     if (there.size > MAX_BUNDLE_BYTES) throw new PolicyError('bundle.size', 'longer than 16 MB')
     const done = (): void => {
       seen = mark

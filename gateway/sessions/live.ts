@@ -19,10 +19,21 @@ import { step, type SessionEvent, type SessionState } from './state.ts'
 const WRITES_PER_S = 50
 const WRITES_AT_ONCE = 100
 
+/** What the person's client is told of an end. */
+export interface Goodbye {
+  /** A code of policy's or ours, and a sentence. */
+  readonly code: string
+  readonly message: string
+  /** What the person can do about it. */
+  readonly next?: string | undefined
+  /** What was decided, for `policy why`. */
+  readonly decision?: Pick<DecisionRef, 'id'> | undefined
+}
+
 /** One connection of a session, as whoever carries it lets it be ended. */
 export interface Carrier {
-  /** Ends both directions and says why; resolves when no byte can pass any more. */
-  cut(code: string, message: string): Promise<void>
+  /** Ends both directions and says why; resolves when no byte can pass any more. The session is over with it, or goes on. */
+  cut(why: Goodbye, session: 'over' | 'goes on'): Promise<void>
 }
 
 export interface LiveStream {
@@ -37,9 +48,8 @@ export interface LiveStream {
   narrowed: Narrowed | undefined
 }
 
-export interface Narrowed {
+export interface Narrowed extends Goodbye {
   readonly code: 'grant.narrowed'
-  readonly message: string
 }
 
 /** What the last decision about a session stood on, for those about single operations. */
@@ -180,6 +190,16 @@ export class LiveSession {
     if (next === undefined) return false
     this.#state = next
     return true
+  }
+
+  /** What the last decision lets it go on under; a rate that is another one holds from the next byte on. */
+  bind(obligations: Obligations): void {
+    const { max_bandwidth_bps: rate } = obligations
+    if (rate !== this.obligations.max_bandwidth_bps) {
+      const now = performance.now()
+      for (const pace of [this.pace.in, this.pace.out]) pace.keep(rate, now)
+    }
+    this.obligations = obligations
   }
 
   /** What the last decision that let it go on stood on. */

@@ -7,6 +7,7 @@ import { windowsInWords } from '#approval'
 import { CATALOGUE, type Decision, type Input, type Partially } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
+import { usesOf, type Process } from '../devices/device.ts'
 import type { Presence } from '../devices/presence.ts'
 import { clientFacts, type Source } from '../facts.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
@@ -27,6 +28,8 @@ export interface OpenRequest {
   readonly device: string
   readonly process: string
   readonly grant?: string | undefined
+  /** What the client can do with it; absent, whatever it is. */
+  readonly uses?: readonly string[] | undefined
 }
 
 /** One grant or one person opens so many sessions at once; every session costs rows, memory and events. */
@@ -37,7 +40,7 @@ const MOST_EXPLAINED = 8
 
 /**
  * Opens a session of `subject` to one process under one grant. Throws Refusal: `policy.denied`
- * with every denial, `device.offline`, `log.unavailable`, or `target.unknown` for staff. A vendor
+ * with every denial, `process.kind`, `device.offline`, `log.unavailable`, or `target.unknown` for staff. A vendor
  * learns nothing about devices that no grant of theirs names.
  */
 export async function openSession(room: SessionRoom, request: OpenRequest): Promise<LiveSession> {
@@ -46,8 +49,18 @@ export async function openSession(room: SessionRoom, request: OpenRequest): Prom
   const grants = await candidates(room, request)
   if (target === undefined || (request.subject.party === 'vendor' && grants.length === 0))
     throw await unknownTarget(room, request, target)
+  const misused = misuseOf(request, target.process)
+  if (misused !== undefined) throw misused
   if (target.presence === undefined) throw await refused(room, request, away(target.island))
   return await admit(room, request, { ...target, presence: target.presence }, grants)
+}
+
+/** Nobody asked for access yet: it was asked for in a way that could not be used, and that is no denial. */
+function misuseOf({ device, process, uses }: OpenRequest, { kind }: Process): Refusal | undefined {
+  const ways = usesOf(kind)
+  if (uses === undefined || ways.some((way) => uses.includes(way))) return undefined
+  const how = ways.includes('spawn') ? 'is a program that is started' : `is reached by ${ways[0]}`
+  return new Refusal('process.kind', `${device}/${process} ${how}, and its kind is ${kind}`)
 }
 
 function away(island: boolean): Refusal {
@@ -83,11 +96,17 @@ export function usable(grants: readonly Grant[], now: number): Grant | undefined
     .toSorted((a, b) => expiresAt(b) - expiresAt(a))[0]
 }
 
-/** What policy allows without a grant (standing access) opens nothing: a session stands on a grant. */
-function grantless(): Refusal {
-  const { msg, remedy, next: nextStep } = CATALOGUE['grant.none']
+/**
+ * What policy allows without a grant (standing access) opens nothing: a session stands on a grant, from which its end, its
+ * bytes and who answers for it come. `policy why` shows what allowed it.
+ */
+function grantless(room: SessionRoom, { decision_id: decisionId, revision }: Decision): Refusal {
+  const { remedy, next } = CATALOGUE['grant.none']
+  const msg = 'policy would let you in, and a session takes a grant that is live: you hold none'
+  const nextStep = room.decisions.nextStep('grant.none') ?? next
   const denials = [{ code: 'grant.none', msg, remedy, next_step: nextStep }]
-  return new Refusal('policy.denied', msg, { nextStep, denials })
+  const more = { nextStep, denials, decisionId, revision: revision ?? undefined }
+  return new Refusal('policy.denied', msg, more)
 }
 
 /**
@@ -172,7 +191,7 @@ async function admit(
   )
   if (!decision.allow) throw await refused(room, request, toRefusal(decision))
   if (grant === undefined || usable([grant], Math.floor(room.now() / 1000)) === undefined)
-    throw await refused(room, request, grantless())
+    throw await refused(room, request, grantless(room, decision))
   const missing = unsupported(decision.obligations, target.process.kind)
   if (missing !== undefined)
     throw await refused(

@@ -25,17 +25,26 @@ export class Allowance {
 
 /** A byte rate as a pure token bucket: how long to wait before the next bytes are asked for. */
 export class Pace {
-  readonly #bytesPerMs: number
-  readonly #burst: number
+  #bytesPerMs: number
   #level: number
   #at: number
 
   /** `bitsPerSecond` of the obligation; a tenth of a second may be spent at once. */
   constructor(bitsPerSecond: number, now: number) {
     this.#bytesPerMs = bitsPerSecond / 8000
-    this.#burst = Math.max(16_384, this.#bytesPerMs * 100)
     this.#level = this.#burst
     this.#at = now
+  }
+
+  /** Another rate from now on. What is owed stays owed; what was saved up counts up to the new burst. */
+  keep(bitsPerSecond: number, now: number): void {
+    this.take(0, now)
+    this.#bytesPerMs = bitsPerSecond / 8000
+    this.#level = Math.min(this.#level, this.#burst)
+  }
+
+  get #burst(): number {
+    return Math.max(16_384, this.#bytesPerMs * 100)
   }
 
   /** Takes `bytes` and gives the milliseconds until they are paid for; 0 while within the burst. */

@@ -1,15 +1,12 @@
 /** Ending a session: its connections are silent first, then the end is recorded, with how long it took. */
 import type { EndReason } from '#audit'
 import type { DecisionRef } from '../decisions.ts'
-import type { LiveSession } from './live.ts'
+import type { Goodbye, LiveSession } from './live.ts'
 import type { SessionRoom } from './room.ts'
 import { tellFlow } from './stats.ts'
 
-export interface Cause {
+export interface Cause extends Goodbye {
   readonly reason: EndReason
-  /** What the person's client is told: a code of policy's or ours, and a sentence. */
-  readonly code: string
-  readonly message: string
   /** Who withdrew, where somebody did. */
   readonly by?: string | undefined
   readonly decision?: DecisionRef | undefined
@@ -32,9 +29,7 @@ export async function terminate(
   if (!session.advance('cut')) return session.timeToCutMs
   const carriers = [...session.streams].flatMap(({ carrier }) => carrier ?? [])
   carriers.push(...session.watchers)
-  const cuts = await Promise.allSettled(
-    carriers.map((carrier) => carrier.cut(cause.code, cause.message)),
-  )
+  const cuts = await Promise.allSettled(carriers.map((carrier) => carrier.cut(cause, 'over')))
   for (const cut of cuts)
     if (cut.status === 'rejected')
       room.report(cut.reason, `a connection of session ${session.id} resisted its cut`)

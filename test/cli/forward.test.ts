@@ -200,13 +200,17 @@ test('an announced end is the reason of everything that follows', async () => {
   const closed = new Promise<boolean>((resolve) => socket.once('close', resolve))
   const stream: TunnelStream = (await offer).accept(Buffer.from('{"v":1}'))
   stream.signal(Buffer.from('{"t":"countdown","remaining_ms":3000}'))
-  stream.signal(Buffer.from('{"t":"ending","code":"grant.revoked","msg":"work order withdrawn"}'))
+  const told = { t: 'ending', code: 'grant.revoked', msg: 'work order withdrawn' }
+  const more = { next_step: 'Call the plant.', decision_id: 'd_7' }
+  stream.signal(Buffer.from(JSON.stringify({ ...told, ...more })))
   expect(await seen('ending')).toMatchObject({ reason: { code: 'grant.revoked' } })
   stream.reset('grant.revoked')
   one.tunnel.close('grant.revoked')
   expect(await one.forward.ended).toMatchObject({
     code: 'grant.revoked',
     message: 'work order withdrawn',
+    next: 'Call the plant.',
+    id: 'd_7',
   })
   expect(one.forward.announced()).toBe(true)
   expect(await closed).toBe(true)

@@ -490,6 +490,15 @@ test('twenty thousand decisions take no more memory than one', { timeout: 120_00
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(8 * 1024 * 1024)
 })
 
+test('a start with the clock a day back: what was given since then is not there yet', async () => {
+  const engine = await engineOf(builtin)
+  const time = { ...open.time, epoch_s: open.time.epoch_s! - 86_400 }
+  const given = decide(engine, { ...open, time })
+  expect([given.allow, codes(given)]).toEqual([false, ['grant.not_yet']])
+  const approving = bases['grant.approve']
+  expect(decide(engine, { ...approving, time }, 'grant.approve').allow).toBe(false)
+})
+
 describe('a stale bundle', () => {
   const aged = { ...builtin, issuedAt: open.time.epoch_s! - 60, maxAgeSeconds: 60, vectors: [] }
   const rows: ['warn' | 'deny_new' | 'deny_all', Point, number, boolean][] = [
@@ -520,6 +529,15 @@ describe('a stale bundle', () => {
     expect(engine.status().stale_at).toBeNull()
     await engine.activate(aged)
     expect(codes(decide(engine, open))).toEqual(['policy.stale'])
+  })
+
+  test('a clock that was set back to before it was issued: its age is not known, and that is no youth', async () => {
+    const at = (ahead: number) => ({ ...aged, issuedAt: open.time.epoch_s! + ahead })
+    const engine = await engineOf(at(3600))
+    expect(decide(engine, open).allow).toBe(true)
+    await engine.activate(at(3601))
+    expect(codes(decide(engine, open))).toEqual(['policy.stale'])
+    expect(decide(engine, bases['admin.api'], 'admin.api').allow).toBe(true)
   })
 
   test('what the policy denies keeps its own code', async () => {

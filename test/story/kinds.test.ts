@@ -148,12 +148,12 @@ describe('a udp process', () => {
     { name: '--stdio', args: ['--stdio'] },
     { name: 'a TCP port', args: ['--listen', 'tcp:127.0.0.1:0'] },
     { name: 'nothing said', args: [] },
-  ])('asked for by $name: told what it is, and no session is left', async ({ args }) => {
+  ])('asked for by $name: told what it is, before any session is opened', async ({ args }) => {
+    const from = node.size()
     const running = sallyport('connect', 'press-07/snmp', ...args)
     expect(await soon('the command ends', running.over)).toBe(2)
     expect(running.err).toMatch(/press-07\/snmp is reached by (?:UDP|udp)/)
-    const { items } = await node.admin.ask<{ items: Session[] }>('GET', '/sessions')
-    expect(items.filter(({ state }) => state === 'open')).toEqual([])
+    expect(node.events(from).filter(({ code }) => code.startsWith('session.'))).toEqual([])
   })
 })
 

@@ -3,6 +3,7 @@ import { Type } from 'typebox'
 import type { FastifyInstance } from 'fastify'
 import {
   DecisionId,
+  DecisionsQuery,
   ImpactQuery,
   LoggedDecision,
   NewTrial,
@@ -19,9 +20,11 @@ import { nextStepOf } from '../../decisions.ts'
 import { actorOf } from '../../events.ts'
 import type { Identity } from '../../identity/index.ts'
 import type { DecisionJournal } from '../../policy/journal.ts'
+import type { NodePolicy } from '../../policy/node.ts'
 import type { DecisionRecord } from '../../policy/record.ts'
 import type { Activated, Impact } from '../../policy/parts.ts'
 import type { PolicyService } from '../../policy/service.ts'
+import type { BundleSource } from '../../policy/source.ts'
 import { whoCan } from '../../policy/who-can.ts'
 import { Refusal } from '../../problem.ts'
 import type { SessionRoom } from '../../sessions/room.ts'
@@ -32,6 +35,8 @@ import { authorize, type Authorization } from '../authorize.ts'
 export interface PolicyRoutes extends Omit<Authorization, 'api'> {
   readonly policy: PolicyService
   readonly journal: DecisionJournal
+  readonly source: Pick<BundleSource, 'health'> | undefined
+  readonly exported: NodePolicy['exported']
   readonly identity: Pick<Identity, 'accounts' | 'issuer'>
   readonly room: SessionRoom
   /** The human being behind an identity. */
@@ -119,6 +124,7 @@ function reading(api: Api, routes: PolicyRoutes): void {
           candidate === null ? null : { ...candidate, person: await called(routes, candidate.by) },
         trusted_keys: [...status.trusted_keys],
         boot_failures: [...status.boot_failures],
+        bundle_source: routes.source?.health() ?? null,
         journal: { ...log, rings: [...log.rings] },
       }
     },
@@ -137,6 +143,7 @@ function reading(api: Api, routes: PolicyRoutes): void {
   )
 
   lookingBack(api, routes)
+  exporting(api, routes)
 }
 
 /** The address of an account here; what else brought a bundle is called as it is. */
@@ -172,6 +179,32 @@ function lookingBack(api: Api, routes: PolicyRoutes): void {
     },
   )
 }
+
+/** Who may read the log of events may have that of decisions, and each page is an event there. */
+function exporting(api: Api, routes: PolicyRoutes): void {
+  let turn: Promise<unknown> = Promise.resolve()
+  let waiting = 0
+  api.server.get(
+    '/api/v1/decisions',
+    { schema: { querystring: DecisionsQuery, produces: ['application/json'] } },
+    async (request, reply) => {
+      const { from, after = null } = request.query
+      const target = { kind: 'decisions', id: new Date(from).toISOString() } as const
+      await authorize({ ...routes, api }, request, 'audit:read', target)
+      if (waiting >= MOST_EXPORTS)
+        throw new Refusal('policy.busy', 'the decision log is being handed out to others', {
+          nextStep: 'ask again in a moment',
+        })
+      waiting++
+      const page = turn.then(() => routes.exported(from, after)).finally(() => waiting--)
+      turn = page.catch(() => undefined)
+      return reply.type('application/json').send(await page)
+    },
+  )
+}
+
+/** So many pages are asked for at once; they are made one after the other. */
+const MOST_EXPORTS = 4
 
 const since = (query: { since?: number }): number | null =>
   query.since === undefined ? null : query.since * 1000
@@ -227,7 +260,11 @@ function toImpact({ revision, seq, digest, live, past }: Impact): PolicyImpact {
     revision,
     seq,
     digest,
-    live: { sessions: live.sessions, cut: [...live.cut] },
+    live: {
+      sessions: live.sessions,
+      cut: [...live.cut],
+      narrowed: live.narrowed.map((one) => ({ ...one, tightened: [...one.tightened] })),
+    },
     past:
       past === null
         ? null

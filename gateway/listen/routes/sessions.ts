@@ -60,13 +60,14 @@ function opening(api: Api, routes: SessionRoutes): void {
     async (request, reply) => {
       const at = performance.now()
       const subject = await api.caller(request)
-      const { device, process, grant } = request.body
+      const { device, process, grant, uses } = request.body
       const session = await openSession(routes.room, {
         subject,
         source: api.source(request),
         device,
         process,
         grant,
+        uses,
       })
       // A change after the facts were read and before the session could be seen has not met it yet.
       const cut = await routes.reauthorization.withdraw((one) => one === session, {

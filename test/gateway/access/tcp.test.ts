@@ -286,7 +286,9 @@ describe('a connection that holds the session', () => {
     const line = await client.line(small)
     line.write(new Uint8Array(300_000))
     expect((await line.gone()).code).toBe('byte.limit')
-    expect(line.signals).toMatchObject([{ t: 'ending', code: 'byte.limit' }])
+    expect(line.signals).toMatchObject([
+      { t: 'ending', code: 'byte.limit', next_step: expect.stringMatching(/^connect again/) },
+    ])
     await nothingOpen()
     expect(arrived).toBeLessThanOrEqual(100_000)
     const ended = await until('the session has ended', async () => {

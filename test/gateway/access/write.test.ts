@@ -432,6 +432,8 @@ describe('what ends it', () => {
         how === 'done' ? undefined : { reason: 'enough' },
       )
       expect((await line.gone()).code).toBe('grant.narrowed')
+      // Of the session, which goes on, no end is told: a client would give up all of it.
+      expect(line.signals).toEqual([])
       expect(ended.cut.sessions).toEqual([])
       expect(ended.cut.connections).toMatchObject([{ session: opened.id }])
       expect(ended.cut.slowest_ms).toBeGreaterThan(0)

@@ -59,7 +59,7 @@ test('the clock of answers begins when the thread is ready, and coming up has it
   const limits = { ...PATIENT, startMs: 300, answerMs: 1 }
   await using asker = new Asker({ ...candidate, module }, limits)
   await expect(asker.ask('session.reevaluate', [input])).rejects.toMatchObject({
-    code: 'bundle.loops',
+    code: 'bundle.slow',
     detail: 'the thread that it is asked in was not ready within 300 ms',
   })
 })
@@ -80,7 +80,7 @@ test('answers that come each in time, and go on coming, end at the limit for all
     for (;;) expect(await asker.ask('session.reevaluate', [input])).toHaveLength(1)
   }
   await expect(forEver()).rejects.toMatchObject({
-    code: 'bundle.loops',
+    code: 'bundle.slow',
     detail: 'the answers took longer than 300 ms together',
   })
 })

@@ -8,7 +8,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, statfsSync, writeFileSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { PolicyStatus, WhoCan } from '#api'
+import type { LoggedDecision, PolicyStatus, WhoCan } from '#api'
 import { keyIdOf } from '#policy'
 import { archiveDigest } from '../../../gateway/policy/slots.ts'
 import { ENTRYPOINTS } from '../../../policy/points.ts'
@@ -230,7 +230,16 @@ test('allowed by a standing right, without a grant: refused, and who-can says th
   const refused = await node.admin.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
   expect(refused).toMatchObject({
     status: 403,
-    body: { code: 'grant.none', next_step: 'Request a grant.' },
+    body: {
+      code: 'grant.none',
+      detail: expect.stringContaining('a session takes a grant') as unknown,
+      next_step: 'Request a grant.',
+    },
+  })
+  const id = refused.body.decision_id ?? ''
+  expect(await node.admin.ask<LoggedDecision>('GET', `/decisions/${id}`)).toMatchObject({
+    effect: 'allow',
+    why: [{ code: 'standing.access' }],
   })
   const { items } = await node.admin.ask<WhoCan>(
     'GET',

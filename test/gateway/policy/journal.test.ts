@@ -27,7 +27,7 @@ import { replayApart } from '../../../gateway/policy/replayer.ts'
 import { canonicalJson } from '../../../policy/canonical.ts'
 import { examineBundle } from '../../../policy/candidate.ts'
 import { baseInputs } from '../../../policy/toolchain/vectors.ts'
-import { builtin } from '../../policy/fixture.ts'
+import { builtin, handmade, withModule } from '../../policy/fixture.ts'
 import { FIRST_PREV, hashOf, walk, type Decided } from '../../../gateway/policy/record.ts'
 
 const place = { tenant: 't', gateway: 'gw1', site: 'main', timezone: 'UTC' }
@@ -294,7 +294,26 @@ describe('a replay in a thread of its own', () => {
   test('is given up when it does not end in time', async () => {
     const inForce = await candidate()
     const task = { directory, from: 0, inForce, candidate: inForce, staleness: undefined }
-    await expect(replayApart(task, 1)).rejects.toMatchObject({ code: 'bundle.loops' })
+    await expect(replayApart(task, { totalMs: 1 })).rejects.toMatchObject({ code: 'bundle.slow' })
+  })
+
+  test('a candidate that loops over one past decision is blamed, and the time of all is not waited for', async () => {
+    await using journal = await open()
+    const inForce = await candidate()
+    const input = bases['session.open']
+    const deciding = PolicyEngine.unavailable()
+    deciding.adopt(inForce)
+    const decision = deciding.decide('session.open', input, { decisionId: 'd_0' })
+    journal.add({ point: 'session.open', input, decision, at: 1e12 })
+    await journal.settled()
+    const { wasm, vectors } = withModule(handmade({ evaluation: 'loop' }))
+    const looping = await candidate({ wasm, vectors })
+    const task = { directory, from: 0, inForce, candidate: looping, staleness: undefined }
+    const said = replayApart(task, { oneMs: 100 })
+    await expect(said).rejects.toMatchObject({
+      code: 'bundle.loops',
+      detail: 'past decision 1 did not come to its end within 100 ms',
+    })
   })
 
   test('a log that cannot be read is said so', async () => {

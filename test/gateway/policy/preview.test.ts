@@ -22,6 +22,7 @@ const NOTHING: Replay = {
   from: null,
   truncated: false,
 }
+const NOBODY = { sessions: 0, ended: [], narrowed: [] }
 
 test('a replay that does not end holds up no upload, activation or going back', async () => {
   await using undo = new AsyncDisposableStack()
@@ -44,7 +45,7 @@ test('a replay that does not end holds up no upload, activation or going back', 
     return await over.promise
   })
   const decisions = {} as unknown as Decisions
-  const live = { decisions, replay, preview: async () => [], withdraw: async () => [] }
+  const live = { decisions, replay, preview: async () => NOBODY, withdraw: async () => [] }
   service.serve(live)
 
   const looking = service.impact(bundle(9), 0)
@@ -53,10 +54,16 @@ test('a replay that does not end holds up no upload, activation or going back', 
   const [first, second] = [bundle(1), bundle(2)]
   await service.upload(first, ada, null)
   await service.activate(archiveDigest(first), ada)
-  parts.slots.settle({ seq: 1, digest: archiveDigest(first) })
+  const good = { seq: 1, digest: archiveDigest(first) }
+  expect(service.status()).toMatchObject({ last_good: null, can_go_back: false })
+  parts.slots.settle(good)
+  // What is in force itself is nothing to go back to.
+  expect(service.status()).toMatchObject({ last_good: good, can_go_back: false })
   await service.upload(second, ada, null)
   await service.activate(archiveDigest(second), ada)
+  expect(service.status()).toMatchObject({ last_good: good, can_go_back: true })
   expect((await service.rollback(ada)).digest).toBe(archiveDigest(first))
+  expect(service.status()).toMatchObject({ last_good: good, can_go_back: false })
 
   over.resolve(NOTHING)
   expect(await looking).toMatchObject({ seq: 9, past: NOTHING, live: { sessions: 0 } })

@@ -48,42 +48,51 @@ async function cli(person: Person, ...args: string[]): Promise<Ran> {
   return run(place, 'policy', ...args)
 }
 
-test('a rollback stays, though the source still serves what was left, and a person may bring it again', async () => {
-  const data = mkdtempSync(join(folder, 'node-'))
-  const [good, bad] = [release('good', 1), release('bad', 2)]
-  const slots = PolicySlots.open(join(data, 'policy'))
-  slots.promote(markOf(good, 1), good)
-  slots.settle(markOf(good, 1))
-  slots.promote(markOf(bad, 2), bad)
-  const drop = join(folder, 'drop.tar')
-  writeFileSync(drop, bad)
-  const source = `  source: { file: ${JSON.stringify(drop)}, poll_s: 1 }\n`
-  await using node = await start(data, source)
-  expect(await status(node.admin)).toMatchObject({ revision: 'bad', source: 'active' })
-  const seen = await cli(node.admin, 'rollback')
-  expect([seen.code, seen.err]).toEqual([
-    1,
-    expect.stringMatching(/revision good, seq 1, will cut 0 of 0 live sessions[^]*add --yes/),
-  ])
-  expect(await status(node.admin)).toMatchObject({ revision: 'bad' })
-  const back = await cli(node.admin, 'rollback', '--yes')
-  expect(back.out).toMatch(/in force +good/)
-  expect(await status(node.admin)).toMatchObject({ revision: 'good', high_water: 2 })
-  await node.stop()
-  const events = node.size()
-  const take = vi.spyOn(PolicyService.prototype, 'take')
-  onTestFinished(() => take.mockRestore())
-  await using again = await start(data, source, true)
-  const looked = await until('the source was looked at', () =>
-    take.mock.settledResults.find(({ type }) => type !== 'incomplete'),
-  )
-  expect(looked).toMatchObject({
-    type: 'rejected',
-    value: { code: 'policy.bundle', detail: 'people went back from this bundle' },
-  })
-  const said = again.events(events).filter(({ code }) => code === 'policy.activate')
-  expect(said.map(({ message }) => message)).toEqual(['last-good policy active'])
-})
+test(
+  'a rollback stays, though the source still serves what was left, and a person may bring it again',
+  { timeout: 120_000 },
+  async () => {
+    const data = mkdtempSync(join(folder, 'node-'))
+    const [good, bad] = [release('good', 1), release('bad', 2)]
+    const slots = PolicySlots.open(join(data, 'policy'))
+    slots.promote(markOf(good, 1), good)
+    slots.settle(markOf(good, 1))
+    slots.promote(markOf(bad, 2), bad)
+    const drop = join(folder, 'drop.tar')
+    writeFileSync(drop, bad)
+    const source = `  source: { file: ${JSON.stringify(drop)}, poll_s: 1 }\n`
+    await using node = await start(data, source)
+    expect(await status(node.admin)).toMatchObject({ revision: 'bad', source: 'active' })
+    const said = async () => (await cli(node.admin, 'status')).out
+    expect(await said()).toMatch(/last good +seq 1\ncan go back +yes/)
+    const seen = await cli(node.admin, 'rollback')
+    expect([seen.code, seen.err]).toEqual([
+      1,
+      expect.stringMatching(/revision good, seq 1, will cut 0 of 0 live sessions[^]*add --yes/),
+    ])
+    expect(await status(node.admin)).toMatchObject({ revision: 'bad' })
+    const back = await cli(node.admin, 'rollback', '--yes')
+    expect(back.out).toMatch(/in force +good/)
+    expect(await status(node.admin)).toMatchObject({ revision: 'good', high_water: 2 })
+    expect(await said()).toMatch(/last good +seq 1\ncan go back +no/)
+    expect(await said()).toMatch(/bundles from +\/.*drop\.tar: OK, looked at last 2/)
+    expect((await node.health()).policy_source).toMatchObject({ state: 'OK', error: null })
+    await node.stop()
+    const events = node.size()
+    const take = vi.spyOn(PolicyService.prototype, 'take')
+    onTestFinished(() => take.mockRestore())
+    await using again = await start(data, source, true)
+    const looked = await until('the source was looked at', () =>
+      take.mock.settledResults.find(({ type }) => type !== 'incomplete'),
+    )
+    expect(looked).toMatchObject({
+      type: 'rejected',
+      value: { code: 'policy.bundle', detail: 'people went back from this bundle' },
+    })
+    const began = again.events(events).filter(({ code }) => code === 'policy.activate')
+    expect(began.map(({ message }) => message)).toEqual(['last-good policy active'])
+  },
+)
 
 test('what is uploaded while another is activated waits, and does not come into force at the next start', async () => {
   const data = mkdtempSync(join(folder, 'node-'))

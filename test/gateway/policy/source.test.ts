@@ -1,4 +1,5 @@
 /** Bundles that come by themselves: from a server that waits, one that does not, and a file that is dropped. */
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -67,7 +68,40 @@ test('each bundle is taken once, though the server is asked again and again, wit
   held.pop()?.writeHead(304).end()
   await until('the second bundle', () => room.taken.length === 2)
   expect(room.taken).toEqual(['bundle 1', 'bundle 2'])
-  expect(room.source.health()).toMatchObject({ state: 'OK', error: null })
+  expect(room.source.health()).toMatchObject({ state: 'OK', etag: '"v2"', error: null })
+})
+
+test('a server that says it waits and answers at once is not asked without a pause', async () => {
+  let asked = 0
+  await using server = await serving((request, response) => {
+    asked++
+    const known = request.headers['if-none-match'] === '"lie"'
+    response.writeHead(known ? 304 : 200, { 'content-type': TYPE, etag: '"lie"' })
+    response.end(known ? undefined : 'bundle')
+  })
+  const room = watching({ url: server.url, poll_s: 3600 })
+  await using _source = room.source
+  await until('it has been asked', () => asked >= 4)
+  const stopped = asked
+  // Were it asked on, it would be in the time that these take, which go the same way.
+  for (let at = 0; at < 50; at++) await fetch(server.url)
+  expect(asked - 50).toBe(stopped)
+  expect(room.source.health()).toMatchObject({ state: 'OK', etag: '"lie"', checked_at: 1 })
+})
+
+test('what stands in the address for the server alone is not shown', async () => {
+  await using server = await serving((_request, response) => void response.writeHead(404).end())
+  const room = watching({ url: `${server.url}?token=hidden` })
+  expect(room.source.health()).toEqual({
+    from: server.url,
+    state: 'WAITING',
+    checked_at: null,
+    etag: null,
+    error: null,
+  })
+  await using _source = room.source
+  await until('it has failed', () => room.source.health().state === 'FAILED')
+  expect(JSON.stringify([room.source.health(), room.told])).not.toContain('hidden')
 })
 
 test('a token goes with each question, and is read anew', async () => {
@@ -92,7 +126,7 @@ test('a bundle that is refused is said once, and the next good one taken', async
     asked++
     response.writeHead(200, { 'content-type': TYPE, etag: `"${body}${asked}"` }).end(body)
   })
-  const room = watching({ url: server.url }, (text) => text === 'bad')
+  const room = watching({ url: server.url, poll_s: 0.01 }, (text) => text === 'bad')
   await using _source = room.source
   await until('it is asked again', () => asked > 1)
   expect(room.told).toEqual(['Error: bundle.signature bad'])
@@ -107,7 +141,7 @@ const broken: [string, (response: ServerResponse) => void, RegExp][] = [
   [
     'a redirect elsewhere',
     (response) => void response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end(),
-    /fetch failed/,
+    /fetch failed: .*redirect/,
   ],
   [
     'a body without an end',
@@ -123,6 +157,15 @@ test.for(broken)('%s is a failure, and not the end', async ([, answer, says]) =>
   await until('the failure is known', () => room.source.health().state === 'FAILED')
   expect(room.source.health().error).toMatch(says)
   expect(room.taken).toEqual([])
+})
+
+test('a pipe in the place of the file is said, and nobody waits for it', async () => {
+  const file = join(folder, 'pipe')
+  execFileSync('mkfifo', [file])
+  const room = watching({ file, poll_s: 0.01 })
+  await using _source = room.source
+  await until('it is said', () => room.source.health().error !== null)
+  expect(room.source.health().error).toBe('what is there is no file')
 })
 
 test('a file is read when it is there, and again when it is another', async () => {

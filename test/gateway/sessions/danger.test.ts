@@ -1,7 +1,7 @@
 /** The order in which sessions are decided again: what may do most harm goes first, and nobody is left out. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { byDanger } from '../../../gateway/sessions/reevaluate.ts'
+import { byDanger } from '../../../gateway/sessions/slices.ts'
 
 interface One {
   readonly id: string

@@ -1,5 +1,6 @@
 /** A session from its opening to its end: what it stands on, and that losing it cuts at once, durably and for a stated reason. */
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { CATALOGUE } from '#policy'
 import type { EndedGrant, Grant, OpenedSession, Problem, Session } from '#api'
 import {
   grantFor,
@@ -177,6 +178,21 @@ describe('opening', () => {
     expect(told[0]?.next_step).toBeDefined()
   })
 
+  test('in a way in which the process is not used: told what it is, nothing decided and nothing opened', async () => {
+    const ask = (who: Person, uses: string[]) =>
+      who.call<Problem>('POST', '/sessions', { device: 'press-07', process: 'plc', uses })
+    expect((await ask(vendor, ['spawn'])).body.code).toBe('grant.none')
+    await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
+    const from = node.size()
+    for (const uses of [['spawn'], ['udp'], ['app', 'spawn']])
+      expect(await ask(vendor, uses)).toMatchObject({
+        status: 409,
+        body: { code: 'process.kind', detail: expect.stringContaining('is reached by tcp') },
+      })
+    expect(node.events(from)).toEqual([])
+    expect((await ask(vendor, ['udp', 'tcp'])).status).toBe(201)
+  })
+
   test('staff are told what is not there', async () => {
     await refusedWith(404, 'target.unknown', { device: 'nowhere', process: 'plc' }, operator)
   })
@@ -279,6 +295,13 @@ describe('what ends a session', () => {
     // When the answer is there, everything it says is durable and nothing passes any more.
     expect(endsSince(one.from)).toHaveLength(1)
     const record = await isCut(one, /^grant\.revoked$/, 'policy_recheck')
+    // Who is cut is told what to do, and what to ask about, as who is refused is.
+    const { next_step, decision_id } = one.line.signals.at(-1) as Record<string, string>
+    expect(next_step).toBe(CATALOGUE['grant.revoked'].next)
+    expect((await vendor.call('GET', `/decisions/${decision_id}`)).body).toMatchObject({
+      point: 'session.reevaluate',
+      why: [{ code: 'grant.revoked' }],
+    })
     expect(record.time_to_cut_ms).toBe(ended.cut.sessions[0]?.time_to_cut_ms)
     const again = await vendor.call('POST', '/sessions', {
       device: 'press-07',
@@ -368,6 +391,14 @@ describe('what ends a session', () => {
 
   test('the time of its grant is over', async () => {
     const one = await carried(2)
+    await isCut(one, /^window\.end$/, 'window_end')
+  })
+
+  test('the time of its grant is over, though the clock of the machine was set back by a day', async () => {
+    const one = await carried(2)
+    const real = Date.now
+    const set = vi.spyOn(Date, 'now').mockImplementation(() => real() - 86_400_000)
+    await one.line.gone().finally(() => set.mockRestore())
     await isCut(one, /^window\.end$/, 'window_end')
   })
 

@@ -33,6 +33,15 @@ test('an idle minute does not save up a minute of bytes', () => {
   expect(pace.take(1_000_000, 60_000)).toBeCloseTo(1000)
 })
 
+test('a lower rate holds from the next byte on, and what was saved up for the higher one is gone', () => {
+  const pace = new Pace(80_000_000, 0)
+  pace.keep(8_000_000, 1000)
+  expect(pace.take(100_000, 1000)).toBe(0)
+  expect(pace.take(1_000_000, 1000)).toBeCloseTo(1000)
+  pace.keep(80_000_000, 1000)
+  expect(pace.take(0, 1000)).toBeCloseTo(100)
+})
+
 test('an allowance gives so many at once and so many a second, however long nobody asked', () => {
   const allowance = new Allowance(50, 3, 0)
   const given = (now: number) => [1, 2, 3, 4, 5].filter(() => allowance.take(now)).length
