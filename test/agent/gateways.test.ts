@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { afterEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, describe, expect, test } from 'vitest'
 import { AgentError, examineAgent, layIsland } from '#agent'
 import type { AgentConfig } from '#agent'
 import { systemClock } from '#tunnel'
@@ -12,10 +12,8 @@ import { atFirstReached, gatewaysOf, walk, type Pace } from '../../agent-tunnel/
 import { HandClock } from '../support/clock.ts'
 import { freePort } from '../support/node.ts'
 import { Directory, enrolled, running } from './device.ts'
-import { FakeGateway, openStream, proceed } from './gateway.ts'
+import { FakeGateway, holds, openStream, proceed } from './gateway.ts'
 
-/** For what comes as soon as it can, on however slow a machine. */
-const PATIENCE = { timeout: 30_000 }
 const gw = (name: string) => ({ host: name, port: 8443 })
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
 
@@ -159,7 +157,7 @@ describe('an agent', () => {
   /** When it has looked so often more. */
   async function looked(clock: Looking, times: number): Promise<void> {
     const from = clock.looks
-    await vi.waitFor(() => expect(clock.looks - from).toBeGreaterThan(times), PATIENCE)
+    await holds(() => expect(clock.looks - from).toBeGreaterThan(times))
   }
 
   test('whose gateway is gone serves at the next that takes it, and is home again in a quiet moment', async () => {
@@ -175,7 +173,7 @@ describe('an agent', () => {
     const opened = await openStream(held, 'plc')
     proceed(opened)
     opened.stream.write(Buffer.from('there'))
-    await vi.waitFor(() => expect(opened.received.toString()).toBe('there'), PATIENCE)
+    await holds(() => expect(opened.received.toString()).toBe('there'))
     await own.listen(face)
 
     // Its time has come, and a session is open.
@@ -198,14 +196,11 @@ describe('an agent', () => {
     undo.push(agent)
     const held = await other.nextTunnel()
     const before = agent.logged('tunnel.not_up').length
-    await vi.waitFor(
-      () => expect(agent.logged('tunnel.not_up').length).toBeGreaterThan(before + 2),
-      PATIENCE,
-    )
+    await holds(() => expect(agent.logged('tunnel.not_up').length).toBeGreaterThan(before + 2))
     const opened = await openStream(held, 'plc')
     proceed(opened)
     opened.stream.write(Buffer.from('still'))
-    await vi.waitFor(() => expect(opened.received.toString()).toBe('still'), PATIENCE)
+    await holds(() => expect(opened.received.toString()).toBe('still'))
     expect(other.tunnels).toHaveLength(1)
   })
 
@@ -253,10 +248,7 @@ describe('an agent', () => {
     await other.silence()
     const agent = running(config)
     undo.push(agent)
-    await vi.waitFor(
-      () => expect(agent.logged('tunnel.not_up').length).toBeGreaterThan(5),
-      PATIENCE,
-    )
+    await holds(() => expect(agent.logged('tunnel.not_up').length).toBeGreaterThan(5))
     await other.listen(face)
     await other.nextTunnel()
   })
