@@ -11,6 +11,17 @@ FROM base AS packages
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev
 
+# The agent in one file, for devices to fetch from the gateway.
+FROM base AS agent
+COPY package.json package-lock.json .npmrc tsconfig.json ./
+RUN npm ci
+COPY agent-tunnel agent-tunnel
+COPY audit audit
+COPY ca ca
+COPY cli cli
+COPY deploy/agent deploy/agent
+RUN npm run build:agent
+
 FROM base AS sallyport
 COPY --from=packages /opt/sallyport/node_modules node_modules
 COPY package.json ./
@@ -20,6 +31,7 @@ COPY ca ca
 COPY cli cli
 COPY gateway gateway
 COPY policy policy
+COPY --from=agent /opt/sallyport/dist/agent dist/agent
 RUN ln -s /opt/sallyport/cli/bin.mjs /usr/local/bin/sallyport \
   && mkdir /data \
   && chown node:node /data

@@ -2,6 +2,7 @@
  * The command `sallyport-agent`: what a device needs of `sallyport`, and nothing else. `npm run
  * build:agent` makes one file of it, which also answers to `sallyport agent …`.
  */
+import { addInstallCommands } from './commands/agent-install.ts'
 import { addAgentCommands } from './commands/agent.ts'
 import { becomeLean } from './lean.ts'
 import { program, run } from './program.ts'
@@ -11,6 +12,10 @@ if (words[0] === 'agent') words.shift()
 if (words.includes('run')) becomeLean()
 if (words[0] === 'become-program') void import('#agent').then((agent) => agent.becomeProgram())
 else
-  void run(program('sallyport-agent', [addAgentCommands]), [node, file, ...words]).then((code) => {
+  void run(program('sallyport-agent', [addAgentCommands, addInstallCommands]), [
+    node,
+    file,
+    ...words,
+  ]).then((code) => {
     if (code !== 0) process.exitCode = code
   })

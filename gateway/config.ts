@@ -145,6 +145,8 @@ const File = Type.Object(
     est: Type.Optional(EstSettings),
     policy: Type.Optional(PolicySettings),
     recordings: Type.Optional(RecordingSettings),
+    /** The folder that `npm run build:agent` filled, for devices to fetch the agent from. */
+    agent_files: Type.String({ minLength: 1 }),
     log_level: Type.Union([
       Type.Literal('debug'),
       Type.Literal('info'),
@@ -177,6 +179,7 @@ const DEFAULTS: Config = {
   sinks: [],
   witnesses: [],
   log_space: { closeout_mib: 16, breakglass_mib: 64, floor_mib: 64, warn_mib: 256 },
+  agent_files: resolve(import.meta.dirname, '../dist/agent'),
   log_level: 'info',
 }
 
@@ -304,6 +307,7 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
   const absolute = (path: unknown) => (typeof path === 'string' ? resolve(directory, path) : path)
   const out = { ...value }
   if ('data' in out) out['data'] = absolute(out['data'])
+  if ('agent_files' in out) out['agent_files'] = absolute(out['agent_files'])
   if (Array.isArray(out['witnesses'])) out['witnesses'] = out['witnesses'].map(absolute)
   if (isRecord(out['ca'])) out['ca'] = caRelativeTo(out['ca'], absolute)
   if (Array.isArray(out['syslog']))
@@ -373,6 +377,7 @@ const TEXT_KEYS = [
   'apps_domain',
   'site',
   'timezone',
+  'agent_files',
   'log_level',
 ] as const satisfies readonly (keyof Config)[]
 

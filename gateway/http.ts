@@ -6,6 +6,8 @@ import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
 import { decideIssuance, inventory, type EstSetup } from './enrolment.ts'
 import { now, originOf, publicPort, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
+import { AgentBuild } from './devices/onboarding.ts'
+import { agentFiles } from './listen/agent-files.ts'
 import { createApi, type Api } from './listen/api.ts'
 import { estHandler } from './listen/est.ts'
 import { dispatch, type Handler } from './listen/front.ts'
@@ -53,6 +55,7 @@ export async function openHttp(
   const { devices } = access.room
   const publication = undo.use(await openPublication(config, foundation, access, report))
   const pending = new SqlitePendingStore(thread)
+  const build = new AgentBuild(config.agent_files)
   const api = undo.use(
     await createApi({
       version: VERSION,
@@ -61,7 +64,7 @@ export async function openHttp(
       report,
       proven,
       routes(calls) {
-        addRoutes(calls, config, foundation, policy, access, publication, pending)
+        addRoutes(calls, config, foundation, policy, access, publication, pending, build)
         witnessRoutes(calls, { decisions, log: foundation.log, room: witnesses })
       },
     }),
@@ -86,6 +89,7 @@ export async function openHttp(
     appsDomain: config.apps_domain,
     est: estHandler(enrol, { report, proven }),
     revocation: publication.handle,
+    agent: agentFiles({ build, report }),
     oidc: (request, response) => identity.handle(request, response),
     api,
     app: (request, response, label) => access.apps.handle(request, response, label),
@@ -143,6 +147,7 @@ function addRoutes(
   { registry, inventories, room, reauthorization, locks, signIns, recordings, auditors }: Access,
   publication: Publication,
   pending: PendingStore,
+  build: AgentBuild,
 ): void {
   const { tenant } = config
   const { devices, grants } = room
@@ -167,7 +172,7 @@ function addRoutes(
     },
   })
   const caSha256 = () => authority.rootSha256
-  const tokens = { tenant, store: caStore, origin, caSha256, now }
+  const tokens = { tenant, store: caStore, origin, caSha256, build, now }
   const revocation = revocationRoom(
     config,
     { caStore, caLog },

@@ -24,8 +24,13 @@ export type KeyExchange = 'hybrid' | 'classical'
 
 export interface AgentConfig {
   readonly gateway: Gateway
-  /** Where a gateway that goes may send us, beyond its own host and the names beside it. */
+  /**
+   * Dialled in this order where the one before cannot be reached; and where a gateway that goes may send us,
+   * beyond its own host and the names beside it.
+   */
   readonly others: readonly Gateway[]
+  /** How long, at least, the device stays at another gateway before it tries its own again. */
+  readonly homeAfterMs: number
   readonly device: string
   readonly tenant: string
   readonly dataDir: string
@@ -50,6 +55,7 @@ export interface AgentConfig {
 const DEFAULT_TENANT = 'main.sallyport.internal'
 const DEFAULT_ACCEPT_DEADLINE_MS = 2000
 const DEFAULT_CONSENT_WAIT_S = 120
+const DEFAULT_HOME_AFTER_S = 600
 const MAX_TARGETS = 256
 const MAX_OTHERS = 32
 const ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
@@ -150,6 +156,13 @@ function consentWaitOf(at: At): number {
   return Number(value) * 1000
 }
 
+function homeAfterOf(at: At): number {
+  const value = at.value ?? DEFAULT_HOME_AFTER_S
+  if (!Number.isInteger(value) || Number(value) < 10 || Number(value) > 86_400)
+    throw at.fail('whole seconds from 10 to 86400 are expected')
+  return Number(value) * 1000
+}
+
 function onConflictOf(at: At): OnConflict {
   if (at.value === undefined) return 'refuse'
   if (at.value !== 'refuse' && at.value !== 'report')
@@ -175,6 +188,7 @@ const KEYS = [
   'v',
   'gateway',
   'other_gateways',
+  'home_after_s',
   'device',
   'tenant',
   'ca_sha256',
@@ -202,6 +216,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
   return {
     gateway: gatewayOf(at('gateway')),
     others: othersOf(at('other_gateways')),
+    homeAfterMs: homeAfterOf(at('home_after_s')),
     device: deviceOf(at('device')),
     tenant: tenantOf(at('tenant')),
     dataDir,
@@ -236,6 +251,8 @@ export function parseConfig(text: string, dataDir: string, source = 'agent.json'
 /** What a caller gives before there is a file: the command line, a provisioning program. */
 export interface Setup {
   readonly gateway: string
+  /** Each `host:port`, dialled in this order where the one before cannot be reached. */
+  readonly others?: readonly string[] | undefined
   readonly device: string
   readonly tenant?: string | undefined
   readonly rootSha256: string
@@ -267,6 +284,7 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
   const value = {
     v: 1,
     gateway: setup.gateway,
+    other_gateways: setup.others,
     device: setup.device,
     tenant: setup.tenant,
     ca_sha256: setup.rootSha256,
@@ -287,6 +305,7 @@ export function printConfig(config: AgentConfig): string {
     v: 1,
     gateway: `https://${host.includes(':') ? `[${host}]` : host}:${port}`,
     other_gateways: config.others.length === 0 ? undefined : config.others.map(printAddress),
+    home_after_s: config.homeAfterMs / 1000,
     device: config.device,
     tenant: config.tenant,
     ca_sha256: config.rootSha256,

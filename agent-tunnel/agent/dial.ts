@@ -35,6 +35,8 @@ export interface Link {
   readonly tunnel: Tunnel
   readonly control: TunnelStream
   readonly pair: Pair
+  /** Where it was dialled. */
+  readonly at: Gateway
   readonly tls: Dialled['tls']
   /** Resolves when the gateway says GOAWAY; listened for from the first frame on. */
   readonly goaway: Promise<Goaway>
@@ -85,6 +87,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
       tunnel,
       control,
       pair,
+      at: options.at,
       tls,
       goaway: goaway.promise,
       gateway,

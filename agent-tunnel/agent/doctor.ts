@@ -13,6 +13,7 @@ import { Program } from './spawn/program.ts'
 import { Sandbox } from './spawn/sandbox.ts'
 import { listenedFor, reachedAt } from './target.ts'
 import { carry, dialGateway } from './connect.ts'
+import { examineOthers } from './doctor-gateways.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
 import { Identity } from './identity.ts'
@@ -96,6 +97,8 @@ export async function examineAgent(
 ): Promise<readonly Finding[]> {
   const about = new Examination()
   let config: AgentConfig | undefined
+  // Who is cut off dials nobody, to look neither.
+  let cutOff = true
   try {
     config = withWay(readConfig(dataDir), way)
     about.ok(
@@ -103,14 +106,16 @@ export async function examineAgent(
       `device ${config.device}, gateway ${config.gateway.host} port ${config.gateway.port}`,
     )
     assertNoIsland(dataDir)
+    cutOff = false
     if (config.proxy === undefined) about.without('proxy')
     if (config.carrier === 'tls') about.without('websocket')
     await examineWay(config, about, signal)
   } catch (error) {
     about.broken(error)
   }
+  const others = config === undefined || cutOff ? [] : await examineOthers(config, signal)
   const targets = config === undefined ? [] : await examineTargets(config)
-  return [...about.finish(), ...targets]
+  return [...about.finish(), ...others, ...targets]
 }
 
 async function examineWay(

@@ -55,6 +55,9 @@ const rows = {
   'enrol.refused': { exit: 3, hop: 'enrol' },
   'enrol.pending': { exit: 3, hop: 'enrol' },
   'enrol.failed': { exit: 1, hop: 'enrol' },
+  'install.unfit': { exit: 2, hop: 'config' },
+  'install.failed': { exit: 1, hop: 'config' },
+  'install.unconnected': { exit: 1, hop: 'tunnel' },
   'tunnel.refused': { exit: 3, hop: 'tunnel' },
   'tunnel.failed': { exit: 1, hop: 'tunnel' },
 } as const satisfies Record<string, Row>

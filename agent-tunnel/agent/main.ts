@@ -10,6 +10,7 @@ import type { AgentConfig } from './config.ts'
 import { Consents } from './consent.ts'
 import { renew } from './enrol.ts'
 import { AgentError, messageOf } from './errors.ts'
+import { atFirstReached } from './gateways.ts'
 import { Forwarder } from './forward.ts'
 import { Identity } from './identity.ts'
 import { Island } from './island.ts'
@@ -161,7 +162,8 @@ async function keep(
     random,
     log,
     pair: () => newestOf(identity),
-    renew: (pair) => renew({ config, clock, identity, signal }, anchors, pair),
+    renew: (pair) =>
+      atFirstReached(config, (at) => renew({ config: at, clock, identity, signal }, anchors, pair)),
     renewed: (pair) => tunnels.use(pair),
   })
   signal.addEventListener('abort', () => forwarder.drain(), { once: true })

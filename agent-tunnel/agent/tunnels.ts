@@ -3,16 +3,16 @@
  * a gap, moves to a renewed certificate at a quiet moment. What waits how long is reconnect.ts's.
  */
 import { randomBytes } from 'node:crypto'
-import { printAddress } from '#tunnel'
 import type { Clock, Offer, Tunnel } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
-import type { AgentConfig, Gateway } from './config.ts'
+import type { AgentConfig } from './config.ts'
 import { Control } from './control.ts'
 import type { Told } from './control.ts'
 import { openLink } from './dial.ts'
 import type { Link } from './dial.ts'
 import { mayFollow, spread } from './elsewhere.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
+import { gatewaysOf, isSame, pause, walk } from './gateways.ts'
 import type { Identity, Pair } from './identity.ts'
 import type { Log } from './log.ts'
 import { patienceAfter } from './patience.ts'
@@ -59,8 +59,8 @@ const SWITCH_BY = 0.9
 const LOOK_MS = 1000
 const SWITCH_RETRY_MS = 600_000
 const FAREWELL_MS = 2000
-/** Devices that were sent elsewhere together do not arrive together. */
-const ELSEWHERE_MS = 1000
+/** Of several gateways, what each may take: one that says nothing must not keep the device from the next. */
+const EACH_MS = 10_000
 /** All alternatives together have so long, each a fair part of it but at least a quarter; then it is home again. */
 const WALK_MS = 20_000
 const LEAST_PARTS = 4
@@ -77,6 +77,7 @@ export class Tunnels {
   /** A newer pair than the one the tunnel stands on. */
   #better: Pair | undefined
   #switchNotBefore = -Infinity
+  #homeNotBefore = -Infinity
   /** Serials of certificates the gateway did not take since the last tunnel was up. */
   readonly #turnedDown = new Set<string>()
   #retryIn = 0
@@ -110,7 +111,7 @@ export class Tunnels {
       const turn = await this.#turnOf(link)
       if (turn.type === 'stop') break
       if (turn.type === 'switch') {
-        const next = await this.#switch()
+        const next = await this.#switch(link)
         if (next !== undefined) void this.#drain(link.tunnel)
         link = next ?? link
         continue
@@ -154,18 +155,31 @@ export class Tunnels {
     return chosen ?? this.#newest()
   }
 
+  /** A tunnel to the first of the owner's gateways that takes us; they are dialled in turn until one does. */
   async #dialUntilUp(): Promise<Link | undefined> {
     this.#options.status.update({ state: 'dialling', gateway: null, tls: null })
+    const gateways = gatewaysOf(this.#options.config)
+    const eachMs = gateways.length > 1 ? EACH_MS : Infinity
     while (!this.#signal.aborted) {
-      let pair: Pair | undefined
-      try {
-        pair = this.#choose()
-        return await this.#dial(pair)
-      } catch (error) {
-        if (this.#signal.aborted) return undefined
-        if (pair !== undefined && tookOffence(error)) this.#turnedDown.add(serialOf(pair))
-        this.#report(error, this.#happened({ type: 'failed' }))
-      }
+      const link = await walk(
+        gateways,
+        { pauseFrom: 1, eachMs, allMs: Infinity },
+        {
+          ...this.#walking,
+          dial: async (at, signal) => {
+            const pair = this.#choose()
+            try {
+              return await this.#dial(pair, at, signal)
+            } catch (error) {
+              if (tookOffence(error)) this.#turnedDown.add(serialOf(pair))
+              throw error
+            }
+          },
+          failed: (error, _at, left) =>
+            this.#report(error, left > 0 ? 0 : this.#happened({ type: 'failed' })),
+        },
+      )
+      if (link !== undefined) return link
       await this.#pause(this.#retryIn)
     }
     return undefined
@@ -177,39 +191,21 @@ export class Tunnels {
     const allowed = named.filter((one) => mayFollow(one, this.#options.config))
     for (const { host, port } of named.filter((one) => !allowed.includes(one)))
       this.#log('warn', 'tunnel.elsewhere', { host, port, followed: false })
-    const until = this.#monotonic.now() + WALK_MS
-    for (const gateway of allowed) {
-      await this.#pause(this.#options.random() * ELSEWHERE_MS)
-      const left = until - this.#monotonic.now()
-      if (this.#signal.aborted || left <= 0) return undefined
-      try {
-        const each = WALK_MS / Math.min(allowed.length, LEAST_PARTS)
-        return await this.#dialWithin(Math.min(left, each), gateway)
-      } catch (error) {
-        if (this.#signal.aborted) return undefined
-        this.#report(error, 0)
-      }
-    }
-    return undefined
+    const eachMs = WALK_MS / Math.min(allowed.length, LEAST_PARTS)
+    return await walk(
+      allowed,
+      { pauseFrom: 0, eachMs, allMs: WALK_MS },
+      {
+        ...this.#walking,
+        dial: async (at, signal) => await this.#dial(this.#choose(), at, signal),
+        failed: (error) => this.#report(error, 0),
+      },
+    )
   }
 
-  /** Rejects as `#dial`, and with `gateway.unreachable` after `ms`. */
-  async #dialWithin(ms: number, at: Gateway): Promise<Link> {
-    const late = new AbortController()
-    const cancel = this.#monotonic.after(ms, () => late.abort())
-    try {
-      return await this.#dial(this.#choose(), at, AbortSignal.any([this.#signal, late.signal]))
-    } catch (error) {
-      if (!late.signal.aborted || this.#signal.aborted) throw error
-      throw new AgentError(
-        'gateway.unreachable',
-        `The gateway at ${printAddress(at)} did not take the tunnel in time.`,
-        'The agent goes on by itself, to the next address it was told or to its own gateway.',
-        { cause: error },
-      )
-    } finally {
-      cancel()
-    }
+  get #walking() {
+    const { random } = this.#options
+    return { clock: this.#monotonic, random, signal: this.#signal }
   }
 
   #report(error: unknown, retryInMs: number): void {
@@ -252,6 +248,7 @@ export class Tunnels {
     }
     this.#turnedDown.clear()
     this.#take(link)
+    this.#stayAway()
     this.#happened({ type: 'up' })
     const certificate = {
       serial: serialOf(pair),
@@ -319,7 +316,7 @@ export class Tunnels {
     void link.tunnel.closed.then(() => resolve({ type: 'lost' }))
     let cancel = () => {}
     const look = () => {
-      if (this.#maySwitch(link)) resolve({ type: 'switch' })
+      if (this.#maySwitch(link) || this.#mayGoHome(link)) resolve({ type: 'switch' })
       else cancel = this.#monotonic.after(LOOK_MS, look)
     }
     look()
@@ -342,15 +339,30 @@ export class Tunnels {
     return this.#options.serving() === 0 || lived >= SWITCH_BY
   }
 
-  /** The tunnel with the newest pair, or nothing when that did not come up: the old one stays. */
-  async #switch(): Promise<Link | undefined> {
+  /** Whether to try the device's own gateway again, from another one: when nothing is open that it would end. */
+  #mayGoHome({ at }: Link): boolean {
+    if (isSame(at, this.#options.config.gateway) || this.#options.serving() > 0) return false
+    return this.#monotonic.now() >= this.#homeNotBefore
+  }
+
+  /** The tunnel with the newest pair, at home where it is time for that, or nothing: the old one stays. */
+  async #switch(link: Link): Promise<Link | undefined> {
+    const home = this.#mayGoHome(link)
     try {
-      return await this.#dial(this.#newest())
+      return await this.#dial(this.#newest(), home ? this.#options.config.gateway : link.at)
     } catch (error) {
-      this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
-      if (!this.#signal.aborted) this.#report(error, SWITCH_RETRY_MS)
+      const again = home ? this.#stayAway() : SWITCH_RETRY_MS
+      if (!home) this.#switchNotBefore = this.#monotonic.now() + again
+      if (!this.#signal.aborted) this.#report(error, again)
       return undefined
     }
+  }
+
+  /** How long the own gateway is left alone: as the config says, or up to twice that, drawn for each time. */
+  #stayAway(): number {
+    const ms = this.#options.config.homeAfterMs * (1 + this.#options.random())
+    this.#homeNotBefore = this.#monotonic.now() + ms
+    return ms
   }
 
   /** Closes a tunnel that takes nothing new once only its control stream is left. */
@@ -364,19 +376,8 @@ export class Tunnels {
     if (!this.#signal.aborted) tunnel.close('agent.drained')
   }
 
-  #pause(ms: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const cancel = this.#monotonic.after(ms, () => {
-      this.#signal.removeEventListener('abort', stop)
-      resolve()
-    })
-    const stop = () => {
-      cancel()
-      resolve()
-    }
-    if (this.#signal.aborted) stop()
-    else this.#signal.addEventListener('abort', stop, { once: true })
-    return promise
+  async #pause(ms: number): Promise<void> {
+    await pause(ms, this.#monotonic, this.#signal)
   }
 
   /** Says GOAWAY, lets streams go on as long as the config allows, then closes. */

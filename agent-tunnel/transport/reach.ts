@@ -1,11 +1,14 @@
 /**
  * A TCP connection, direct or by a proxy: HTTP CONNECT (RFC 9110 section 9.3.6) with Basic (RFC 7617),
  * SOCKS5 (RFC 1928) with user and password (RFC 1929). Nothing a proxy says is trusted: what travels
- * through is TLS to the gateway, from end to end.
+ * through is TLS to the gateway, from end to end. Of a name's addresses the first that answers counts: eyeballs.ts.
  */
 import { once } from 'node:events'
-import { connect as connectTcp } from 'node:net'
+import { lookup } from 'node:dns'
+import { connect as connectTcp, isIP } from 'node:net'
 import type { Socket } from 'node:net'
+import { systemClock } from './clock.ts'
+import { firstOf } from './eyeballs.ts'
 import { askConnect } from './http-connect.ts'
 import { printAddress, ProxyError } from './proxy.ts'
 import type { Address, Proxy } from './proxy.ts'
@@ -41,10 +44,32 @@ export async function reach(
 const KEEPALIVE_MS = 30_000
 
 async function connect({ host, port }: Address, signal: AbortSignal): Promise<Socket> {
+  return await firstOf({
+    lookUp: async (family) => await addressesOf(host, family),
+    begin: async (address, over) => await connectOne(address, port, over),
+    discard: (late) => late.destroy(),
+    clock: systemClock,
+    signal,
+  })
+}
+
+/** Those of one family. Rejects with the system's error (ENOTFOUND, EAI_AGAIN) where there are none. */
+async function addressesOf(host: string, family: 4 | 6): Promise<readonly string[]> {
+  const literal = isIP(host)
+  if (literal !== 0) return literal === family ? [host] : []
+  const { promise, resolve, reject } = Promise.withResolvers<string[]>()
+  // As the system looks it up, /etc/hosts and all; not with node:dns/promises, which an idle agent does without.
+  lookup(host, { family, all: true }, (error, found) => {
+    if (error === null) resolve(found.map(({ address }) => address))
+    else reject(error)
+  })
+  return await promise
+}
+
+async function connectOne(host: string, port: number, signal: AbortSignal): Promise<Socket> {
   const socket = connectTcp({
     host,
     port,
-    autoSelectFamily: true,
     noDelay: true,
     // The kernel's own look, for what holds no tunnel; docs/decisions/0006-keepalive.md.
     keepAlive: true,

@@ -16,6 +16,7 @@ const WITNESS_FOLDER = 'witness'
 
 interface EnrollOptions {
   readonly gateway: string
+  readonly otherGateway?: readonly string[]
   readonly device: string
   readonly tenant?: string
   readonly tokenFile?: string
@@ -44,6 +45,11 @@ export function addAgentCommands(agent: Command): void {
     .command('enroll')
     .description('make this machine a device; run the same line again after any failure')
     .requiredOption('--gateway <url>', 'https://HOST:PORT of the gateway')
+    .option(
+      '--other-gateway <host:port>',
+      'dialled where the one before cannot be reached; may be repeated',
+      collect,
+    )
     .requiredOption('--device <id>', 'the id the device was created with')
     .option('--tenant <name>', 'the tenant, where it is not the default')
     .option(
@@ -189,6 +195,7 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
   await withAgent(async (room) => {
     const setup = {
       gateway: options.gateway,
+      others: options.otherGateway,
       device: options.device,
       tenant: options.tenant,
       rootSha256: options.caSha256,

@@ -236,8 +236,14 @@ function tokenLines(token: DeviceToken): string[] {
       ['expires', instant(token.expires_at)],
       ['CA SHA-256', token.ca_sha256],
     ]),
-    'run on the device (the token is shown once):',
-    `  ${plain(token.enrol_command)}`,
+    ...(token.install_command === null
+      ? ['run on the device (the token is shown once):', `  ${plain(token.enrol_command)}`]
+      : [
+          'run on the device, with --target NAME=KIND:ADDRESS:PORT behind it for each target (the token is shown once):',
+          `  ${plain(token.install_command)}`,
+          'or, where the agent is there already:',
+          `  ${plain(token.enrol_command)}`,
+        ]),
   ]
 }
 

@@ -115,6 +115,9 @@ export const DeviceToken = Type.Object({
   token: Type.String(),
   expires_at: Instant,
   ca_sha256: Type.String(),
+  /** One line for the device, which fetches the agent from here; null where this gateway has none. */
+  install_command: Type.Union([Type.String(), Type.Null()]),
+  /** For a device that has the agent already. */
   enrol_command: Type.String(),
 })
 export type DeviceToken = Static<typeof DeviceToken>

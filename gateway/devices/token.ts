@@ -1,7 +1,8 @@
-/** A device's one-time token, and the one line that uses it. */
+/** A device's one-time token, and the two ways to use it: the line that installs, and the command that enrols. */
 import type { DeviceToken } from '#api'
 import { instant, newToken, type CaStore } from '#ca'
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
+import { installLine, type AgentBuild } from './onboarding.ts'
 
 /** How long a first use is possible. */
 export const TOKEN_LIFETIME_S = 3600
@@ -13,6 +14,8 @@ export interface TokenRoom {
   readonly origin: string
   /** Of the root that devices pin today. */
   readonly caSha256: () => string
+  /** What a device can fetch from here. */
+  readonly build: Pick<AgentBuild, 'script'>
   /** Epoch milliseconds. */
   readonly now: () => number
 }
@@ -29,17 +32,30 @@ export async function deviceToken(room: TokenRoom, device: string): Promise<Devi
     },
     room.store,
   )
+  const { tenant, origin, build } = room
   const pin = room.caSha256()
+  const script = await build.script()
   return {
     device,
     token: text,
     expires_at: Math.floor(row.expiresAt / 1000),
     ca_sha256: pin,
+    install_command:
+      script === undefined
+        ? null
+        : installLine({
+            origin,
+            device,
+            tenant,
+            caSha256: pin,
+            token: text,
+            scriptSha256: createHash('sha256').update(script).digest('hex'),
+          }),
     enrol_command: [
       'sallyport agent enroll',
-      `--gateway ${room.origin}`,
+      `--gateway ${origin}`,
       `--device ${device}`,
-      `--tenant ${room.tenant}`,
+      `--tenant ${tenant}`,
       `--ca-sha256 ${pin}`,
       '--token-file TOKEN_FILE',
       '--data DIRECTORY',

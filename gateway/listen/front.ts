@@ -10,6 +10,8 @@ export interface Front {
   readonly est: Handler
   /** `/crl/…` and `/ocsp`, for everybody. */
   readonly revocation: Handler
+  /** `/agent/…`, for everybody: what a machine fetches to become a device. */
+  readonly agent: Handler
   readonly oidc: Handler
   readonly api: Handler
   readonly app: (request: IncomingMessage, response: ServerResponse, host: string) => void
@@ -83,6 +85,7 @@ export function dispatch(front: Front): Handler {
     if (host.endsWith(suffix)) front.app(request, response, host.slice(0, -suffix.length))
     else if (path.startsWith('/.well-known/est/')) front.est(request, response)
     else if (/^\/(?:crl\/|ocsp(?:[/?]|$))/.test(path)) front.revocation(request, response)
+    else if (path.startsWith('/agent/')) front.agent(request, response)
     else if (path === '/oidc' || path.startsWith('/oidc/') || path.startsWith('/oidc?'))
       front.oidc(request, response)
     else front.api(request, response)

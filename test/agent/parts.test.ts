@@ -61,6 +61,7 @@ const good = {
   v: 1,
   gateway: 'https://gw.example:8443',
   other_gateways: ['10.0.0.2:8443', '[2001:db8::2]:443', 'gw.other.example:8443'],
+  home_after_s: 900,
   device: 'press-07',
   tenant: 'main.sallyport.internal',
   ca_sha256: PIN,
@@ -236,6 +237,7 @@ describe('agent.json', () => {
     ],
     ['a key exchange nobody knows', { key_exchange: 'rot13' }, /key_exchange: /],
     ['a deadline of a year', { accept_deadline_ms: 1e10 }, /accept_deadline_ms: /],
+    ['home after a second', { home_after_s: 1 }, /home_after_s: /],
     ['a conflict to be ignored', { log_conflict: 'ignore' }, /log_conflict: /],
   ] as const)('%s is named with its place', ([, change, message]) => {
     const text = typeof change === 'string' ? change : JSON.stringify({ ...good, ...change })

@@ -44,6 +44,7 @@ const token = {
   token: 'spt_0',
   expires_at: 1_795_224_923,
   ca_sha256: 'c'.repeat(64),
+  install_command: null,
   enrol_command: 'sallyport agent enroll --device press-07',
 }
 const list = (issuer: string) => ({

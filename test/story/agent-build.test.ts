@@ -6,6 +6,8 @@ import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   closeSync,
+  existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -39,7 +41,8 @@ let echo: Server
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sallyport-build-'))
   const built = run(process.execPath, [build, '--out', folder])
-  node = await startNode()
+  // What it offers is there once the executable is built.
+  node = await startNode({ config: `agent_files: ${join(folder, 'sea')}\n` })
   operator = await node.person('otto', { party: 'staff', roles: ['operator'] })
   vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
   await saveCredentials(join(folder, 'home/credentials'), vendor.credentials)
@@ -111,11 +114,39 @@ test.for(kinds)('$name enrols, connects and serves a session', async ({ id, made
   }
 })
 
-test('the one file is its own launcher of declared programs', async () => {
+test('a machine without Node becomes a device by the line, with the executable', async () => {
+  const { token } = await node.admin.ask<{ token: DeviceToken }>('POST', '/devices', { id: 'bare' })
+  const tools = join(folder, 'tools')
+  mkdirSync(tools)
+  // Whatever Node the machine that runs this has: on this one it does not run.
+  writeFileSync(join(tools, 'node'), '#!/bin/sh\nexit 1\n', { mode: 0o755 })
+  const root = join(folder, 'bare')
+  const shell = spawn('sh', { env: { PATH: `${tools}:${process.env['PATH']}` }, stdio: 'pipe' })
+  let said = ''
+  for (const stream of [shell.stdout, shell.stderr])
+    stream.setEncoding('utf8').on('data', (text: string) => (said += text))
+  shell.stdin.end(`${token.install_command ?? ''} --root ${root}\n`)
+  const ended = await once(shell, 'close')
+  expect([ended, said]).toEqual([[0, null], expect.stringContaining('bare is enrolled') as string])
+  const unit = readFileSync(join(root, 'etc/systemd/system/sallyport-agent.service'), 'utf8')
+  expect(unit).toContain(
+    '\nExecStart=/usr/local/lib/sallyport/sallyport-agent run --data /var/lib/sallyport\n',
+  )
+  const installed = join(root, 'usr/local/lib/sallyport')
+  expect(statSync(join(installed, 'sallyport-agent')).mode & 0o777).toBe(0o755)
+  expect(existsSync(join(installed, 'NODE-LICENSE.txt'))).toBe(true)
+})
+
+const launchers: readonly { name: string; command: () => readonly [string, ...string[]] }[] = [
+  { name: 'the one file', command: () => [process.execPath, file()] },
+  { name: 'the executable', command: () => [join(folder, 'sea/sallyport-agent')] },
+]
+test.for(launchers)('$name is its own launcher of declared programs', async ({ command }) => {
+  const [launcher, ...first] = command()
   const program = openSync('/bin/echo', 'r')
   try {
     // As agent-tunnel/agent/spawn/line.ts starts it: the program on one descriptor, the words on the next.
-    const child = spawn(process.execPath, [file(), 'become-program'], {
+    const child = spawn(launcher, [...first, 'become-program'], {
       env: {},
       stdio: ['pipe', 'pipe', 'inherit', program, 'pipe'],
     })

@@ -18,7 +18,8 @@ function asked(url: string, host: string): readonly [string, string] {
     },
     end: () => answer,
   }
-  const front = { est: to('est'), revocation: to('revocation'), oidc: to('oidc'), api: to('api') }
+  const open = { est: to('est'), revocation: to('revocation'), agent: to('agent') }
+  const front = { ...open, oidc: to('oidc'), api: to('api') }
   const handle = dispatch({ ...front, appsDomain: 'apps.example', app: to('app') })
   const request = { url, headers: { host }, headersDistinct: { host: [host] } }
   handle(request as unknown as IncomingMessage, answer as unknown as ServerResponse)
@@ -30,6 +31,9 @@ const rows = [
   ['https://gw:8443/.well-known/est/cacerts', 'gw:8443', 'est', '/.well-known/est/cacerts'],
   ['HTTPS://GW:8443/crl/x.crl', 'gw:8443', 'revocation', '/crl/x.crl'],
   ['https://gw:8443?x', 'gw:8443', 'api', '/?x'],
+  ['/agent/install', 'gw:8443', 'agent', '/agent/install'],
+  ['/agent', 'gw:8443', 'api', '/agent'],
+  ['/agent/install', 'a.apps.example', 'app', '/agent/install'],
   ['https://a.apps.example/oidc', 'a.apps.example', 'app', '/oidc'],
   ['https://gw/oidc', 'a.apps.example', '400', ''],
   ['https://a.apps.example/', 'gw', '400', ''],

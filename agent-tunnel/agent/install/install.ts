@@ -1,0 +1,291 @@
+/**
+ * This machine becomes a device and stays one: the program, a user for it, a certificate, a service that keeps the
+ * tunnel. Every step leaves the old or the new state whatever ends it, and done again changes nothing, so the same
+ * command goes on after any failure. docs/agent.md "As a service".
+ */
+import { chownSync, closeSync, existsSync, openSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { isAbsolute } from 'node:path'
+import { configFrom, printConfig, readConfig, writeConfig } from '../config.ts'
+import type { AgentConfig, Setup } from '../config.ts'
+import { enrolAgent } from '../enrol.ts'
+import { AgentError, messageOf } from '../errors.ts'
+import { makeDirectory } from '../files.ts'
+import { gatewaysOf } from '../gateways.ts'
+import { Identity } from '../identity.ts'
+import type { Log } from '../log.ts'
+import { readStatus } from '../status.ts'
+import type { Target } from '../target.ts'
+import { pinApprovers } from '../two-keys.ts'
+import { COMMAND, Place, USERS } from './place.ts'
+import type { Program } from './place.ts'
+import { as, isActive, run, userOf } from './system.ts'
+import type { User } from './system.ts'
+import { capabilitiesOf, printUnit, spawnsOf, UNIT } from './unit.ts'
+import type { Level } from './unit.ts'
+
+/** The user that the service runs as. */
+const USER = 'sallyport'
+
+export interface InstallOptions {
+  readonly setup: Setup
+  /** Undefined: the device has a certificate already. */
+  readonly token: string | undefined
+  /** Absolute, without `root`. */
+  readonly dataDir: string
+  readonly level: Level
+  readonly program: Program
+  /** `/`, or the folder of an image: there nothing is started, and no user is made. */
+  readonly root: string
+  /** Text of a file with approvers, and its name. */
+  readonly approvers?: { readonly text: string; readonly path: string } | undefined
+  readonly signal: AbortSignal
+  readonly log: Log
+  /** Told of each thing that was done. */
+  readonly did: (what: string) => void
+}
+
+export interface Installed {
+  readonly device: string
+  readonly serial: string
+  readonly notAfter: string
+  /** The gateway that it is connected to; null in an image. */
+  readonly gateway: string | null
+  readonly capabilities: readonly string[]
+}
+
+const CONNECT_MS = 60_000
+const LOOK_MS = 200
+
+/**
+ * Installs, enrols, starts, and waits until the tunnel is up. Rejects with AgentError `install.unfit` before anything
+ * was changed, `install.failed`, `install.unconnected`, `token.missing`, and those of `enrolAgent` and `pinApprovers`.
+ */
+export async function installAgent(options: InstallOptions): Promise<Installed> {
+  const { root, program, level, did } = options
+  const live = root === '/'
+  if (live) assertFit()
+  const place = new Place(root)
+  const dataDir = place.at(options.dataDir)
+  const unitFor = (targets: Iterable<Target>, own: readonly string[]) => ({
+    exec: place.exec(program),
+    dataDir: options.dataDir,
+    user: USER,
+    level,
+    spawns: spawnsOf(targets, own),
+  })
+  // Whether the paths can stand in a unit is known before anything is changed.
+  printUnit(unitFor([], []))
+  // An earlier run may have been ended between a change and the restart that puts it to use.
+  const unfinished = place.begin()
+  const { placed, user } = await prepare(options, place, dataDir)
+  const { config, pair, fresh, corrected } = await as(user, () => becomeDevice(options, dataDir))
+  did(`enrolled as ${config.device}${fresh ? '' : ' already'}`)
+  const own = user === undefined ? [USER] : [USER, String(user.uid)]
+  const service = unitFor(config.targets.values(), own)
+  const written = place.unit(printUnit(service))
+  did(`the service ${UNIT} ${written ? 'is written' : 'was there already'}`)
+  let gateway: string | null = null
+  if (live) {
+    await start([unfinished, placed, fresh, corrected, written].includes(true), did)
+    gateway = await connected(dataDir, options.signal)
+  } else place.enable()
+  place.finish()
+  return {
+    device: config.device,
+    serial: pair.leaf.serialNumber.toLowerCase(),
+    notAfter: pair.leaf.validToDate.toISOString(),
+    gateway,
+    capabilities: capabilitiesOf(service),
+  }
+}
+
+/** The program, the user, and the data directory that belongs to it. */
+async function prepare(
+  { root, program, dataDir, did }: InstallOptions,
+  place: Place,
+  ownDataDir: string,
+): Promise<{ readonly placed: boolean; readonly user: User | undefined }> {
+  const live = root === '/'
+  const placed = place.program(program)
+  did(placed ? `the program is ${COMMAND}` : 'the program was there already')
+  place.users(USER, dataDir, live)
+  const user = live ? await ensureUser() : undefined
+  if (user !== undefined) await assertReadable(program.node, user)
+  ownData(ownDataDir, user)
+  did(`its data is in ${dataDir}, and belongs to the user ${USER}`)
+  return { placed, user }
+}
+
+/** Throws AgentError `install.unfit`. */
+function assertFit(): void {
+  if (process.geteuid?.() !== 0)
+    throw unfit('A service is installed by root, and this is another user.', 'Run it as root.')
+  if (!existsSync('/run/systemd/system'))
+    throw unfit(
+      'This machine is not run by systemd.',
+      'Enrol with `sallyport-agent enroll`, and have your own service manager run `sallyport-agent run`.',
+    )
+}
+
+/** Has systemd make the user of the service; it does nothing where there is one. sysusers.d(5). */
+async function ensureUser(): Promise<User> {
+  const next = `Make a user and a group \`${USER}\` without a login yourself, then run this again.`
+  const before = await userOf(USER)
+  if (before !== undefined) return before
+  await run('systemd-sysusers', [USERS], next)
+  const made = await userOf(USER)
+  if (made === undefined) throw new AgentError('install.failed', `There is no user ${USER}.`, next)
+  return made
+}
+
+/** Throws AgentError `install.unfit` where the service's user could not run it. */
+async function assertReadable(path: string | undefined, user: User): Promise<void> {
+  if (path === undefined) return
+  try {
+    // Not access(2), which asks for the real user, and that is still root.
+    await as(user, async () => closeSync(openSync(path, 'r')))
+  } catch (error) {
+    throw unfit(
+      `The user ${USER} cannot run ${path}: ${messageOf(error)}.`,
+      'Put Node where every user can run it, such as /usr/local, or take the agent as one executable.',
+    )
+  }
+}
+
+/** Makes the data directory, and gives it to `user` where nobody has used it yet. Throws AgentError `install.unfit`. */
+function ownData(dataDir: string, user: User | undefined): void {
+  makeDirectory(dataDir)
+  if (user === undefined) return
+  const { uid } = statSync(dataDir)
+  if (uid === user.uid) return
+  if (readdirSync(dataDir).length > 0)
+    throw unfit(
+      `${dataDir} belongs to another user (${uid}) and is not empty.`,
+      `If it is this device's: stop its agent, chown -R ${USER}:${USER} ${dataDir}, and run this again.`,
+    )
+  chownSync(dataDir, user.uid, user.gid)
+}
+
+type Enrolled = Awaited<ReturnType<typeof enrolAgent>>
+
+/** Has a certificate for this device, by what is here already or by the token. */
+async function becomeDevice(
+  options: InstallOptions,
+  dataDir: string,
+): Promise<{ config: AgentConfig; pair: Enrolled; fresh: boolean; corrected: boolean }> {
+  const { setup, approvers, token, log, signal } = options
+  const { config, corrected } = merged(setup, configFrom(setup, dataDir))
+  if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
+  const [before] = new Identity(dataDir).pairs()
+  if (token === undefined) {
+    if (before === undefined || readConfig(dataDir).device !== config.device)
+      throw new AgentError(
+        'token.missing',
+        'There is no enrolment token.',
+        'Run the line that `sallyport device add` or `sallyport device token` printed.',
+      )
+    writeConfig(config)
+    return { config, pair: before, fresh: false, corrected }
+  }
+  const pair = await enrolAgent(config, { token, log, signal })
+  return { config, pair, fresh: pair.leaf.serialNumber !== before?.leaf.serialNumber, corrected }
+}
+
+/** What the line says, on what the device's file says: an owner's edits outlive a second run, and a correction counts. */
+function merged(
+  setup: Setup,
+  given: AgentConfig,
+): { readonly config: AgentConfig; readonly corrected: boolean } {
+  let before: AgentConfig
+  try {
+    before = readConfig(given.dataDir)
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'config.missing')
+      return { config: given, corrected: true }
+    throw error
+  }
+  const { gateway, device, tenant, rootSha256 } = given
+  const targets = new Map(before.targets)
+  for (const [name, target] of given.targets) {
+    const consent = target.consent || before.targets.get(name)?.consent === true
+    targets.set(name, { ...target, consent })
+  }
+  const config = {
+    ...before,
+    gateway,
+    others: gatewaysOf({ gateway, others: [...before.others, ...given.others] }).slice(1),
+    device,
+    tenant,
+    rootSha256,
+    targets,
+    proxy: given.proxy ?? before.proxy,
+    carrier: setup.way?.carrier === undefined ? before.carrier : given.carrier,
+    keyExchange: setup.keyExchange === undefined ? before.keyExchange : given.keyExchange,
+  }
+  return { config, corrected: printConfig(config) !== printConfig(before) }
+}
+
+/** Has the service run what was installed. */
+async function start(changed: boolean, did: InstallOptions['did']): Promise<void> {
+  const next = `See \`systemctl status ${UNIT}\` and \`journalctl -u ${UNIT}\`, then run this again.`
+  await run('systemctl', ['daemon-reload'], next)
+  await run('systemctl', ['enable', '--quiet', UNIT], next)
+  // What runs already and is the same goes on: a restart ends the sessions that are open.
+  if (!changed && (await isActive(UNIT))) return
+  await run('systemctl', ['restart', UNIT], next)
+  did('the service is started')
+}
+
+/** The name of the gateway once the tunnel to it is up. Rejects with AgentError `install.unconnected`. */
+async function connected(dataDir: string, signal: AbortSignal): Promise<string> {
+  const until = performance.now() + CONNECT_MS
+  for (;;) {
+    const found = readStatus(dataDir)
+    const { gateway, state, last_error: last } = found?.status ?? {}
+    if (found?.alive === true && state === 'connected') return gateway ?? ''
+    if (performance.now() > until || signal.aborted)
+      throw new AgentError(
+        'install.unconnected',
+        `The service runs, and has no tunnel yet: ${last?.message ?? 'it is dialling.'}`,
+        `It goes on trying. \`${COMMAND} doctor --data ${dataDir}\` names the hop that is broken.`,
+      )
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+  }
+}
+
+export interface UninstallOptions {
+  readonly root: string
+  readonly dataDir: string
+  /** Forgets the device's key and certificate too. */
+  readonly purge: boolean
+  readonly did: (what: string) => void
+}
+
+/**
+ * Takes the service, the program and with `purge` the data away; the user stays, because files may still be its.
+ * Done again it changes nothing. Rejects with AgentError `install.unfit`, `install.failed`.
+ */
+export async function uninstallAgent(options: UninstallOptions): Promise<void> {
+  const { root, purge, did } = options
+  if (!isAbsolute(options.dataDir)) throw unfit('--data must be absolute.', 'Name it from / on.')
+  const place = new Place(root)
+  const live = root === '/'
+  if (live) assertFit()
+  const next = `See \`systemctl status ${UNIT}\`.`
+  const unit = place.installed()
+  if (live && unit !== undefined) {
+    await run('systemctl', ['disable', '--now', '--quiet', UNIT], next)
+    did('the service is stopped')
+  }
+  place.remove()
+  if (live) await run('systemctl', ['daemon-reload'], next)
+  did('service and program are gone')
+  const dataDir = place.at(options.dataDir)
+  if (!existsSync(dataDir)) return
+  if (purge) rmSync(dataDir, { recursive: true })
+  did(purge ? `${options.dataDir} is gone` : `${options.dataDir} stays, with the device's key`)
+}
+
+function unfit(message: string, next: string): AgentError {
+  return new AgentError('install.unfit', message, next)
+}

@@ -1,0 +1,162 @@
+/** `sallyport-agent install|uninstall`: this machine as a device that starts by itself. The work is #agent's. */
+import { readFileSync, realpathSync } from 'node:fs'
+import { isSea } from 'node:sea'
+import type { Command } from 'commander'
+import { withAgent } from '../agent-room.ts'
+import { usage } from '../exit.ts'
+import { instant, note, tell } from '../print.ts'
+import { wayOut } from '../way.ts'
+import { collect, globalOptions } from './options.ts'
+
+interface InstallFlags {
+  readonly gateway: string
+  readonly otherGateway?: readonly string[]
+  readonly device: string
+  readonly tenant?: string
+  readonly tokenStdin?: true
+  readonly tokenFile?: string
+  readonly caSha256: string
+  readonly data?: string
+  readonly target?: readonly string[]
+  readonly consent?: readonly string[]
+  readonly keyExchange?: string
+  readonly approvers?: string
+  readonly level: string
+  readonly root: string
+}
+
+interface UninstallFlags {
+  readonly data?: string
+  readonly root: string
+  readonly purge?: true
+}
+
+/** Adds both; they are the single file's, because it is that file which is installed. */
+export function addInstallCommands(agent: Command): void {
+  agent
+    .command('install')
+    .description('enrol this machine and keep its tunnel as a service; run again after any failure')
+    .requiredOption('--gateway <url>', 'https://HOST:PORT of the gateway')
+    .option(
+      '--other-gateway <host:port>',
+      'dialled where the one before cannot be reached; may be repeated',
+      collect,
+    )
+    .requiredOption('--device <id>', 'the id the device was created with')
+    .option('--tenant <name>', 'the tenant, where it is not the default')
+    .option('--token-stdin', 'the one-time token comes on standard input')
+    .option('--token-file <file>', 'or in this file; else in the variable SALLYPORT_TOKEN')
+    .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
+    .option('--data <dir>', 'where the device keeps its key (default: /var/lib/sallyport)')
+    .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
+    .option(
+      '--consent <name>',
+      'sessions to this target wait for a yes here; may be repeated',
+      collect,
+    )
+    .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
+    .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
+    .option('--level <number>', 'what it sees of processes: 2, or 0 with no capability', '2')
+    .option('--root <dir>', 'put everything below DIR, an image; nothing is started', '/')
+    .action((flags: InstallFlags, command: Command) => install(flags, command))
+  agent
+    .command('uninstall')
+    .description('stop the service and take it away; the data stays unless --purge')
+    .option('--data <dir>', 'the directory given to install (default: /var/lib/sallyport)')
+    .option('--purge', "remove the device's key and certificate too")
+    .option('--root <dir>', 'the folder that was given to install', '/')
+    .action((flags: UninstallFlags, command: Command) => uninstall(flags, command))
+}
+
+async function install(flags: InstallFlags, command: Command): Promise<void> {
+  const { json } = globalOptions(command)
+  const { level, root } = flags
+  if (level !== '0' && level !== '2')
+    throw usage(`there is no level ${level} to run at`, 'see docs/process-scope.md: 0 or 2')
+  await withAgent(async (room) => {
+    const installed = await room.installAgent({
+      setup: {
+        gateway: flags.gateway,
+        others: flags.otherGateway,
+        device: flags.device,
+        tenant: flags.tenant,
+        rootSha256: flags.caSha256,
+        targets: flags.target ?? [],
+        consent: flags.consent ?? [],
+        keyExchange: flags.keyExchange,
+        way: wayOut(),
+      },
+      token: tokenOf(flags, room.readToken),
+      dataDir: flags.data ?? room.SERVICE_DATA,
+      level: level === '2' ? 2 : 0,
+      program: ownProgram(),
+      root,
+      approvers: approversOf(flags.approvers),
+      signal: untilInterrupted(),
+      log: () => {},
+      did: (what) => note(`- ${what}`),
+    })
+    const { device, serial, notAfter, gateway, capabilities } = installed
+    const until = instant(Math.floor(Date.parse(notAfter) / 1000))
+    tell({ json }, { device, serial, not_after: notAfter, gateway, capabilities }, [
+      gateway === null
+        ? `${device} is enrolled below ${root}; the service starts with the image`
+        : `${device} is connected to ${gateway}`,
+      `certificate ${serial}, until ${until}; it renews itself`,
+      `capabilities of the service: ${capabilities.length === 0 ? 'none' : capabilities.join(' ')}`,
+      'take it away again: sallyport-agent uninstall',
+    ])
+  })
+}
+
+async function uninstall(flags: UninstallFlags, command: Command): Promise<void> {
+  const { json } = globalOptions(command)
+  const purge = flags.purge === true
+  await withAgent(async (room) => {
+    const dataDir = flags.data ?? room.SERVICE_DATA
+    const did = (what: string) => note(`- ${what}`)
+    await room.uninstallAgent({ root: flags.root, dataDir, purge, did })
+    tell({ json }, { uninstalled: true, purged: purge }, [
+      'nothing of the agent runs here any more',
+      'the gateway still knows the device: sallyport device decommission ID --reason TEXT',
+    ])
+  })
+}
+
+/** Undefined where none was given: a device that has its certificate needs none. */
+function tokenOf(
+  { tokenStdin, tokenFile }: InstallFlags,
+  readToken: (file: string | undefined, variable: string | undefined) => string,
+): string | undefined {
+  if (tokenStdin === true) return readToken(undefined, readFileSync(0, 'utf8'))
+  const variable = process.env['SALLYPORT_TOKEN']
+  return tokenFile === undefined && (variable === undefined || variable === '')
+    ? undefined
+    : readToken(tokenFile, variable)
+}
+
+/** The single file that this is. */
+function ownProgram(): { file: string; node: string | undefined } {
+  if (isSea()) return { file: process.execPath, node: undefined }
+  const file = realpathSync(process.argv[1] ?? '')
+  if (file.endsWith('.cjs')) return { file, node: realpathSync(process.execPath) }
+  throw usage(
+    'only the agent in one file can be installed, and this is its source',
+    'npm run build:agent, then: node dist/agent/sallyport-agent.cjs install …',
+  )
+}
+
+function approversOf(path: string | undefined): { text: string; path: string } | undefined {
+  if (path === undefined) return undefined
+  try {
+    return { text: readFileSync(path, 'utf8'), path }
+  } catch (error) {
+    throw usage(`${path} cannot be read: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+function untilInterrupted(): AbortSignal {
+  const stopping = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stopping.abort())
+  return stopping.signal
+}

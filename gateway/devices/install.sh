@@ -1,0 +1,120 @@
+#!/bin/sh
+# Makes this machine a device of the gateway that served this: takes the agent from there, checks it, and has it
+# install itself. The line that runs this holds the SHA-256 of this text, and this text those of what it fetches.
+# The one-time token comes on standard input; no argument and no file ever holds it. Run it again after any failure.
+set -eu
+umask 077
+
+BUILT=@BUILT@
+FILES='@FILES@'
+NODE_MAJOR=@NODE_MAJOR@
+NODE_MINOR=@NODE_MINOR@
+
+fail() {
+  printf 'sallyport: %s\n  next  %s\n' "$1" "$2" >&2
+  exit "${3:-1}"
+}
+
+gateway= root=/ login=
+previous=
+for word in "$@"; do
+  case $previous in
+    --gateway) gateway=$word ;;
+    --root) root=$word ;;
+    --proxy) export https_proxy="$word" ;;
+    --proxy-auth-file) login=$word ;;
+  esac
+  previous=$word
+done
+[ -n "$gateway" ] || fail 'no --gateway was given' 'run the line that `sallyport device add` printed' 2
+
+# What can be seen of this machine before anything is fetched.
+[ "$(uname -s)" = Linux ] || fail "this is $(uname -s), and the agent is for Linux" 'see docs/agent.md' 2
+if [ "$root" = / ]; then
+  [ "$(id -u)" = 0 ] || fail 'a service is installed by root, and this is another user' 'run it as root' 2
+  [ -d /run/systemd/system ] ||
+    fail 'this machine is not run by systemd' 'enrol by hand: docs/agent.md "Bringing a device online"' 2
+fi
+for program in mktemp sha256sum; do
+  command -v "$program" >/dev/null || fail "there is no $program" "install $program" 2
+done
+if [ "$(date +%s)" -lt "$BUILT" ]; then
+  echo '- the clock of this machine is behind; the agent takes the time from the gateway' >&2
+fi
+case $(uname -m) in
+  x86_64 | amd64) arch=x64 ;;
+  aarch64 | arm64) arch=arm64 ;;
+  *) arch=none ;;
+esac
+
+# Whether a file, and every folder above it, is for everybody: `x` or `t` is the last of its ten letters.
+everybody_runs() {
+  path=$(readlink -f "$1")
+  while [ -n "$path" ]; do
+    case $(ls -ld "$path") in ?????????[xt]*) ;; *) return 1 ;; esac
+    path=${path%/*}
+  done
+}
+
+# A Node that the service's own user can run as well.
+node_here() {
+  node=$(command -v node) || return 1
+  everybody_runs "$node" || return 1
+  "$node" -e "const [a, b] = process.versions.node.split('.').map(Number)
+    process.exit(a > $NODE_MAJOR || (a === $NODE_MAJOR && b >= $NODE_MINOR) ? 0 : 1)" 2>/dev/null </dev/null
+}
+
+has() { case $FILES in *" $1="*) return 0 ;; *) return 1 ;; esac; }
+
+if node_here && has sallyport-agent.cjs; then
+  name=sallyport-agent.cjs
+elif has "sallyport-agent-$arch"; then
+  name=sallyport-agent-$arch
+elif has sallyport-agent.cjs; then
+  fail "this machine ($(uname -m)) has no Node $NODE_MAJOR.$NODE_MINOR that every user can run, and the gateway no executable for it" \
+    'install Node, or have `npm run build:agent -- --sea` run for this architecture and its result beside the gateway'
+else
+  fail "the gateway has no agent for $(uname -m)" 'have `npm run build:agent` run beside the gateway'
+fi
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# As a setting of curl: an argument would show the password to every user.
+proxy_login() {
+  [ -z "$login" ] || printf 'proxy-user = "%s"\n' "$(sed 's/[\\"]/\\&/g' "$login")"
+}
+
+# The certificate of the gateway is not looked at here: what comes is taken by its hash or not at all.
+fetch() {
+  for pause in 1 2 4 0; do
+    if command -v curl >/dev/null; then
+      proxy_login | curl -K - -fsSk --proto =https --connect-timeout 15 -o "$folder/$1" "$gateway/agent/$1" && return 0
+    else
+      wget -q --no-check-certificate -T 30 -O "$folder/$1" "$gateway/agent/$1" </dev/null && return 0
+    fi
+    sleep "$pause"
+  done
+  fail "$gateway/agent/$1 could not be fetched" 'check the name, the network and the proxy of this machine'
+}
+
+# Its licences go with the agent.
+for one in "$name" THIRD-PARTY.txt NODE-LICENSE.txt; do
+  has "$one" || continue
+  fetch "$one"
+  rest=${FILES#*" $one="}
+  printf '%s  %s\n' "${rest%% *}" "$folder/$one" | sha256sum -c - >/dev/null 2>&1 ||
+    fail "what came from $gateway as $one is not what the gateway promised" \
+      'nothing was installed; make a new line with `sallyport device token`; if it happens again, somebody is in between'
+done
+echo "- $name is what the gateway promised" >&2
+
+case $name in
+  *.cjs) "$node" "$folder/$name" install --token-stdin "$@" ;;
+  *)
+    chmod 0755 "$folder/$name"
+    "$folder/$name" install --token-stdin "$@"
+    ;;
+esac

@@ -1,0 +1,191 @@
+/** What a gateway offers a machine that wants to become a device: files by hash, a script, one line. */
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { createServer, get, type IncomingMessage, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { once } from 'node:events'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { AgentBuild, installLine } from '../../../gateway/devices/onboarding.ts'
+import { agentFiles } from '../../../gateway/listen/agent-files.ts'
+
+const sha256 = (text: string | Uint8Array) => createHash('sha256').update(text).digest('hex')
+
+/** The head of an ELF file for a machine, and something behind it. */
+function elf(machine: number, more = ''): Buffer {
+  const head = Buffer.alloc(20)
+  head.writeUInt32BE(0x7f454c46, 0)
+  head.writeUInt16LE(machine, 18)
+  return Buffer.concat([head, Buffer.from(more)])
+}
+
+let folder: string
+let build: AgentBuild
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sallyport-files-'))
+  build = new AgentBuild(folder)
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+const put = (name: string, bytes: string | Buffer) => writeFileSync(join(folder, name), bytes)
+
+describe('the files', () => {
+  test('no folder, no files, no script', async () => {
+    const none = new AgentBuild(join(folder, 'none'))
+    expect(await none.files()).toEqual([])
+    expect(await none.script()).toBeUndefined()
+    put('THIRD-PARTY.txt', 'MIT')
+    expect(await build.script()).toBeUndefined()
+  })
+
+  test('an executable is served by the architecture it is for, whatever it is called', async () => {
+    put('sallyport-agent', elf(62))
+    put('sallyport-agent-x64', elf(183))
+    put('sallyport-agent.cjs', 'bundle')
+    put('sallyport-agent.cjs.map', 'stays at home')
+    put('THIRD-PARTY.txt', 'MIT')
+    put('passwords', 'secret')
+    const files = await build.files()
+    expect(files.map(({ name }) => name).sort()).toEqual([
+      'THIRD-PARTY.txt',
+      'sallyport-agent-arm64',
+      'sallyport-agent-x64',
+      'sallyport-agent.cjs',
+    ])
+    expect(files.find(({ name }) => name === 'sallyport-agent.cjs')?.sha256).toBe(sha256('bundle'))
+  })
+
+  test.for([
+    ['no ELF', Buffer.from('#!/bin/sh\necho twenty octets and more\n')],
+    ['cut off', elf(62).subarray(0, 10)],
+    ['of another machine', elf(40)],
+  ] as const)('an executable that is %s is not served', async ([, bytes]) => {
+    put('sallyport-agent', bytes)
+    expect(await build.files()).toEqual([])
+  })
+
+  test('a file that was replaced, even by one as long and as old, is hashed again', async () => {
+    put('sallyport-agent.cjs', 'one')
+    const path = join(folder, 'sallyport-agent.cjs')
+    utimesSync(path, 1000, 1000)
+    const before = await build.script()
+    put('sallyport-agent.cjs', 'two')
+    utimesSync(path, 1000, 1000)
+    const after = await build.script()
+    expect(before).toContain(sha256('one'))
+    expect(after).toContain(sha256('two'))
+    expect(after).not.toContain(sha256('one'))
+  })
+})
+
+test('script and line are sh: every shell here that can read them does', async () => {
+  put('sallyport-agent.cjs', 'bundle')
+  put('sallyport-agent', elf(62))
+  const script = (await build.script()) ?? ''
+  expect(script).not.toMatch(/@[A-Z_]+@/)
+  const line = installLine({
+    origin: 'https://gw.example:8443',
+    device: 'press-07',
+    tenant: 'main.sallyport.internal',
+    caSha256: 'c'.repeat(64),
+    token: 'spt_0',
+    scriptSha256: sha256(script),
+  })
+  expect(line).not.toContain('\n')
+  for (const shell of ['sh', 'dash', 'bash'])
+    for (const text of [script, line]) {
+      const read = spawnSync(shell, ['-n'], { input: text })
+      if (read.error === undefined) expect([shell, String(read.stderr)]).toEqual([shell, ''])
+    }
+})
+
+test('the bundle is offered to the Node that it was made for', async () => {
+  put('sallyport-agent.cjs', 'bundle')
+  const text = readFileSync(join(import.meta.dirname, '../../../package.json'), 'utf8')
+  const pins = (JSON.parse(text) as { optionalDependencies: Record<string, string> })
+    .optionalDependencies
+  const script = (await build.script()) ?? ''
+  const [, major] = /^NODE_MAJOR=(\d+)$/m.exec(script) ?? []
+  const [, minor] = /^NODE_MINOR=(\d+)$/m.exec(script) ?? []
+  for (const version of Object.values(pins)) expect(version).toMatch(`${major}.${minor}.`)
+})
+
+describe('served', () => {
+  let server: Server
+  const reports: unknown[] = []
+  beforeEach(async () => {
+    reports.length = 0
+    server = createServer(agentFiles({ build, report: (error) => void reports.push(error) }))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+  })
+  afterEach(async () => {
+    const closed = once(server, 'close')
+    server.close()
+    server.closeAllConnections()
+    await closed
+  })
+  const at = (path: string) => `http://127.0.0.1:${(server.address() as AddressInfo).port}${path}`
+
+  test('script, agent and licences, whole and with their length', async () => {
+    put('sallyport-agent.cjs', 'bundle')
+    put('THIRD-PARTY.txt', 'MIT')
+    for (const [name, body] of [
+      ['install', await build.script()],
+      ['sallyport-agent.cjs', 'bundle'],
+      ['THIRD-PARTY.txt', 'MIT'],
+    ] as const) {
+      const answer = await fetch(at(`/agent/${name}`))
+      expect([answer.status, await answer.text()]).toEqual([200, body])
+      expect(answer.headers.get('content-length')).toBe(String(Buffer.byteLength(body ?? '')))
+      const head = await fetch(at(`/agent/${name}`), { method: 'HEAD' })
+      expect([head.status, await head.text()]).toEqual([200, ''])
+    }
+  })
+
+  test.for([
+    ['GET', '/agent/passwords', 404],
+    ['GET', '/agent/..%2fpasswords', 404],
+    ['GET', '/agent/sallyport-agent.cjs/', 404],
+    ['GET', '/agent/', 404],
+    ['GET', '/agent/sallyport-agent-arm64', 404],
+    ['POST', '/agent/install', 405],
+  ] as const)('%s %s: %i', async ([method, path, status]) => {
+    put('sallyport-agent.cjs', 'bundle')
+    put('passwords', 'secret')
+    expect((await fetch(at(path), { method })).status).toBe(status)
+  })
+
+  test('a gateway without a build says what to do', async () => {
+    const answer = await fetch(at('/agent/install'))
+    expect([answer.status, await answer.text()]).toEqual([
+      404,
+      expect.stringContaining('npm run build:agent') as string,
+    ])
+  })
+
+  test('the seventeenth at once is told to come again, and may when one has left; nobody who leaves is a failure', async () => {
+    // Longer than what a connection buffers, so that who does not read is still being served.
+    put('sallyport-agent.cjs', Buffer.alloc(64 * 1024 * 1024))
+    const readers = await Promise.all(
+      Array.from({ length: 16 }, async () => {
+        const request = get(at('/agent/sallyport-agent.cjs'), { agent: false })
+        const [response] = (await once(request, 'response')) as [IncomingMessage]
+        return { request, response }
+      }),
+    )
+    const refused = await fetch(at('/agent/install'))
+    await refused.text()
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '10'])
+    readers[0]?.request.destroy()
+    for (;;) {
+      const again = await fetch(at('/agent/install'))
+      await again.text()
+      if (again.status === 200) break
+      expect(again.status).toBe(503)
+    }
+    for (const { request } of readers) request.destroy()
+    expect(reports).toEqual([])
+  })
+})
