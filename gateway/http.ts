@@ -152,6 +152,7 @@ function addRoutes(
     log,
     identity,
     info: {
+    locks,
       product: 'sallyport',
       version: VERSION,
       tenant,

@@ -33,6 +33,7 @@ export const problems = {
   'lock.own': { status: 403, title: 'Nobody lifts a lock that is on themselves' },
   'lock.full': { status: 409, title: 'There are as many locks as there can be' },
   'passkey.unknown': { status: 404, title: 'There is no such passkey' },
+  'lock.last_admin': { status: 409, title: 'This is the last who may administer' },
   'passkey.state': { status: 409, title: 'The passkeys of this account do not allow this' },
   'passkey.refused': { status: 403, title: 'The passkey was not accepted' },
   'ceremony.unknown': { status: 404, title: 'There is no such question to a passkey' },

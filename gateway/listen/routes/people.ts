@@ -9,12 +9,14 @@ import {
   type IdentityCode,
 } from '../../identity/index.ts'
 import { plainAddress } from '../../facts.ts'
+import type { Locks } from '../../locks/locks.ts'
 import { Refusal, type ProblemCode } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy, type Authorization } from '../authorize.ts'
 
 export interface PeopleRoutes extends Omit<Authorization, 'api'> {
   readonly identity: Identity
+  readonly locks: Pick<Locks, 'keepingAdministrator'>
   readonly info: Info
 }
 
@@ -170,6 +172,12 @@ const Empty = Type.Object({}, { additionalProperties: false })
 /** Taking access away, giving it back, and saying that two accounts are one person. */
 function changing(api: Api, room: PeopleRoutes): void {
   const authorization = { ...room, api }
+/** Of an account, the refusal has the name that it has everywhere. */
+function asLast(error: unknown): never {
+  const last = error instanceof Refusal && error.code === 'lock.last_admin'
+  throw last ? toRefusal(new IdentityError('account.last_admin', { cause: error })) : error
+}
+
   const { accounts } = room.identity
   const rethrow = (error: unknown): never => {
     throw toRefusal(error)
@@ -185,8 +193,13 @@ function changing(api: Api, room: PeopleRoutes): void {
         const operation = act === 'disable' ? 'account:disable' : 'account:change'
         const caller = await authorize(authorization, request, operation, target)
         const by = doneBy(caller)
-        const disabled = act === 'disable'
-        return toAccount(await accounts.change(id, { disabled }, by).catch(rethrow))
+        const change = async () =>
+          await accounts.change(id, { disabled: act === 'disable' }, by).catch(rethrow)
+        if (act === 'enable') return toAccount(await change())
+        // One who is locked administers nothing, so they are not who is left.
+        const identity = `${room.identity.issuer}|${id}`
+        const gone = () => (account: { identity: string }) => account.identity === identity
+        return toAccount(await room.locks.keepingAdministrator(gone, change).catch(asLast))
       },
     )
   api.server.post(
