@@ -5,6 +5,7 @@ import { facts, plain, show, tell } from '../print.ts'
 import type { Account } from '#api'
 import type { Api } from '../client.ts'
 import { CliError, usage } from '../exit.ts'
+import { registerInvitations } from './invitation.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface AddFlags {
@@ -56,6 +57,7 @@ export function registerAccount(program: Command): void {
         empty: 'nobody yet',
       })
     })
+  registerInvitations(account)
   registerChanges(account)
 }
 

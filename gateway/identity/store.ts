@@ -141,6 +141,47 @@ export interface IdentityStore {
   redeemBootstrap(hash: string, account: AccountRow): Promise<'redeemed' | 'invalid' | 'spent'>
 }
 
+/** Who may come in as a guest, once, by a link whose secret hashes to `hash` (SHA-256, hex). */
+export interface InvitationRow {
+  readonly id: string
+  readonly hash: string
+  /** The account that comes of it. */
+  readonly sub: string
+  readonly email: string
+  readonly name: string
+  readonly vendor: string
+  readonly groups: readonly string[]
+  /** `<iss>|<sub>` of who invited. */
+  readonly by: string
+  readonly createdAt: number
+  readonly expiresAt: number
+  readonly closed: { readonly at: number; readonly how: 'used' | 'revoked' } | null
+}
+
+export interface InvitationStore {
+  /** Whether an account has the address, or an invitation that stands at `now`. */
+  isTaken(email: string, now: number): Promise<boolean>
+  /** `exists`: the address is taken; `full`: `most` of them stand. */
+  addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'>
+  findInvitation(
+    key: { readonly id: string } | { readonly hash: string },
+  ): Promise<InvitationRow | undefined>
+  /** Newest first; of those that are past, a thousand are kept. */
+  listInvitations(limit: number): Promise<readonly InvitationRow[]>
+  /** Withdraws it, unless it was used or withdrawn before; gives it as it is then. */
+  closeInvitation(id: string, at: number): Promise<InvitationRow | undefined>
+  /**
+   * One transaction: the invitation stands, the address and the passkey are nobody's; then the account and the passkey
+   * are there, and the invitation is used. `taken`: the address; `exists`: the passkey.
+   */
+  redeemInvitation(
+    hash: string,
+    account: AccountRow,
+    passkey: PasskeyRow | null,
+    at: number,
+  ): Promise<'redeemed' | 'closed' | 'taken' | 'exists'>
+}
+
 /** A model of the OpenID provider, as it hands it over: JSON data under an id. */
 export interface OidcRow {
   readonly model: string
@@ -200,8 +241,11 @@ export interface PasskeyStore {
   passkeysOf(sub: string): Promise<readonly PasskeyRow[]>
   /** Notes a use. False, and nothing written, where the counter did not go up (0 after 0 is none that counts). */
   usePasskey(id: string, counter: number, at: number): Promise<boolean>
-  /** And forgets, in every login of the account, that a passkey was shown. False where it has no such passkey. */
-  removePasskey(sub: string, id: string): Promise<boolean>
+  /**
+   * And forgets, in every login of the account, that a passkey was shown. `unknown`: it has no such passkey; `last`: it
+   * would have fewer than `least`.
+   */
+  removePasskey(sub: string, id: string, least: number): Promise<'removed' | 'unknown' | 'last'>
 }
 
 export interface OidcStore {

@@ -62,8 +62,14 @@ const PROBLEMS: Readonly<Partial<Record<IdentityCode, ProblemCode>>> = {
   'passkey.stale': 'passkey.refused',
   'passkey.exists': 'passkey.state',
   'passkey.full': 'passkey.state',
+  'passkey.last': 'passkey.state',
   'passkey.unknown': 'passkey.unknown',
   'passkey.refused': 'passkey.refused',
+  'invitation.unknown': 'invitation.unknown',
+  'invitation.used': 'invitation.state',
+  'invitation.revoked': 'invitation.state',
+  'invitation.full': 'invitation.state',
+  'invitation.company': 'invitation.state',
   'ceremony.unknown': 'ceremony.unknown',
   'ceremony.limit': 'ceremony.limit',
   'log.unavailable': 'log.unavailable',
@@ -166,18 +172,18 @@ function listing(api: Api, room: PeopleRoutes): void {
   )
 }
 
-const AccountParams = Type.Object({ id: AccountId })
-const Empty = Type.Object({}, { additionalProperties: false })
-
-/** Taking access away, giving it back, and saying that two accounts are one person. */
-function changing(api: Api, room: PeopleRoutes): void {
-  const authorization = { ...room, api }
 /** Of an account, the refusal has the name that it has everywhere. */
 function asLast(error: unknown): never {
   const last = error instanceof Refusal && error.code === 'lock.last_admin'
   throw last ? toRefusal(new IdentityError('account.last_admin', { cause: error })) : error
 }
 
+const AccountParams = Type.Object({ id: AccountId })
+const Empty = Type.Object({}, { additionalProperties: false })
+
+/** Taking access away, giving it back, and saying that two accounts are one person. */
+function changing(api: Api, room: PeopleRoutes): void {
+  const authorization = { ...room, api }
   const { accounts } = room.identity
   const rethrow = (error: unknown): never => {
     throw toRefusal(error)

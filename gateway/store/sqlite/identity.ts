@@ -42,7 +42,7 @@ function isAdmin(row: AccountRow): 0 | 1 {
   return !row.disabled && row.roles.includes('admin') ? 1 : 0
 }
 
-function insertAccount(db: DatabaseSync, row: AccountRow): boolean {
+export function insertAccount(db: DatabaseSync, row: AccountRow): boolean {
   const idp = row.outside?.idp ?? null
   const held = idp === null ? 0 : number(countOf(db, idp), 'count')
   if (held >= MOST_PEOPLE) return false
