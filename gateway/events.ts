@@ -214,18 +214,20 @@ function passkeyEvent(event: PasskeyEvent): EventInput {
 function invitationEvent(event: InvitationEvent): EventInput {
   const { source, at: time, by, byParty, invitation, email } = event
   const made = event.code === 'invitation.create'
+  const renews = made && event.renews
   const more = made
     ? { vendor: event.vendor, groups: event.groups, expires_at: Math.floor(event.expiresAt / 1000) }
     : {}
+  const acts = renews ? 'account:renew' : 'account:invite'
   return {
     code: 'admin.call',
     src: at(source),
     time,
     actor: { uid: by, party: byParty },
     status: 'success',
-    message: `invitation of a guest ${made ? 'made' : 'withdrawn'}: ${invitation}`,
+    message: `invitation ${renews ? 'to renew an account ' : ''}${made ? 'made' : 'withdrawn'}: ${invitation}`,
     data: {
-      operation: made ? 'account:invite' : 'account:uninvite',
+      operation: made ? acts : 'account:uninvite',
       verb: made ? 'create' : 'delete',
       entity: `invitation:${invitation}`,
       changes: { email, ...more },

@@ -57,7 +57,7 @@ export function registerAccount(program: Command): void {
         empty: 'nobody yet',
       })
     })
-  registerInvitations(account)
+  registerInvitations(account, find)
   registerChanges(account)
 }
 
@@ -181,6 +181,6 @@ async function resetPasskeys(email: string, command: Command): Promise<void> {
   const { items } = await api.call(Passkeys, 'POST', `/accounts/${sub}/passkeys/remove`, {})
   tell(options, items, [
     `${plain(email)} has ${items.length} passkeys`,
-    'next: they sign in by password, and add a new one with `sallyport passkey add NAME`',
+    `next: they sign in by password, and add a new one with \`sallyport passkey add NAME\`; who has no password needs a link: sallyport account renew ${plain(email)}`,
   ])
 }

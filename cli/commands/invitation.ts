@@ -1,10 +1,11 @@
-/** `sallyport account invite …`: guests, who come in by a link. */
+/** `sallyport account invite …`: guests, and owners of an account, who come in by a link. */
 import type { Command } from 'commander'
+import type { Account, MadeInvitation } from '#api'
 import type { Api } from '../client.ts'
 import { usage } from '../exit.ts'
 import { readDuration } from '../input.ts'
 import { facts, instant, note, plain, show, tell } from '../print.ts'
-import { collect, globalOptions } from './options.ts'
+import { collect, globalOptions, type GlobalOptions } from './options.ts'
 
 interface InviteFlags {
   readonly name: string
@@ -14,7 +15,11 @@ interface InviteFlags {
   readonly for?: string
 }
 
-export function registerInvitations(account: Command): void {
+/** `find`: the account of an address. */
+export function registerInvitations(
+  account: Command,
+  find: (api: Api, email: string) => Promise<Account>,
+): void {
   account
     .command('invite')
     .description('invite a guest: prints a link, good once, by which they choose how to sign in')
@@ -24,6 +29,20 @@ export function registerInvitations(account: Command): void {
     .option('--group <group>', 'a group that policy knows; may be repeated', collect)
     .option('--for <duration>', 'how long the link stands: 10m to 720h; 72h where absent')
     .action(invite)
+  account
+    .command('renew <email>')
+    .description(
+      'for who lost passkey or password: prints a link, good once, by which they choose anew; the old ones end then',
+    )
+    .option('--for <duration>', 'how long the link stands: 10m to 720h; 72h where absent')
+    .action(async (email: string, flags: { for?: string }, command: Command) => {
+      const options = globalOptions(command)
+      const { openApi, MadeInvitation } = await import('../client.ts')
+      const api = await openApi(options)
+      const { sub } = await find(api, email)
+      const made = await api.call(MadeInvitation, 'POST', `/accounts/${sub}/renew`, stands(flags))
+      await tellLink(api, options, made)
+    })
   account
     .command('invitations')
     .description('who was invited, by whom, and what became of it')
@@ -48,7 +67,6 @@ export function registerInvitations(account: Command): void {
 async function invite(flags: InviteFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
   const { name, vendor, email, group } = flags
-  const stands = flags.for === undefined ? {} : { stands_s: readDuration(flags.for) }
   const { openApi, MadeInvitation } = await import('../client.ts')
   const api = await openApi(options)
   const made = await api.call(MadeInvitation, 'POST', '/invitations', {
@@ -56,8 +74,16 @@ async function invite(flags: InviteFlags, command: Command): Promise<void> {
     vendor,
     ...(email === undefined ? {} : { email }),
     ...(group === undefined ? {} : { groups: group }),
-    ...stands,
+    ...stands(flags),
   })
+  await tellLink(api, options, made)
+}
+
+const stands = (flags: { readonly for?: string }): { readonly stands_s?: number } =>
+  flags.for === undefined ? {} : { stands_s: readDuration(flags.for) }
+
+/** What the administrator sends on, and how they take it back. */
+async function tellLink(api: Api, options: GlobalOptions, made: MadeInvitation): Promise<void> {
   const login = await loginLine(api)
   const { invitation, url } = made
   if (!options.json)
@@ -85,9 +111,20 @@ async function listInvitations(_flags: unknown, command: Command): Promise<void>
   const { openApi, Invitations } = await import('../client.ts')
   const { items } = await (await openApi(options)).call(Invitations, 'GET', '/invitations')
   show(options, items, {
-    head: ['invitation', 'state', 'email', 'name', 'vendor', 'groups', 'good until', 'closed'],
+    head: [
+      'invitation',
+      'for',
+      'state',
+      'email',
+      'name',
+      'vendor',
+      'groups',
+      'good until',
+      'closed',
+    ],
     rows: items.map((row) => [
       row.id,
+      row.renews ? 'renewal' : 'guest',
       row.state,
       row.email,
       row.name,

@@ -1,4 +1,4 @@
-/** Guests who are invited: what an administrator says of them, and what became of it. */
+/** Guests who are invited, and owners who lost the way into their account: what an administrator says of them, and what became of it. */
 import { Type, type Static } from 'typebox'
 import { Instant, Text } from './common.ts'
 import { Email } from './people.ts'
@@ -24,8 +24,10 @@ export const Invitation = Type.Object({
   id: InvitationId,
   email: Type.String(),
   name: Type.String(),
-  vendor: Type.String(),
+  vendor: Type.Union([Type.String(), Type.Null()]),
   groups: Type.Array(Type.String()),
+  /** Whether it gives an account that is there a new way in. */
+  renews: Type.Boolean(),
   state: Type.Enum(['open', 'used', 'revoked', 'expired']),
   /** Whose invitation it is. */
   by: Type.String(),
@@ -35,6 +37,11 @@ export const Invitation = Type.Object({
   closed_at: Type.Union([Instant, Type.Null()]),
 })
 export type Invitation = Static<typeof Invitation>
+
+export const RenewAccount = Type.Object(
+  { stands_s: NewInvitation.properties.stands_s },
+  { additionalProperties: false },
+)
 
 /** The only time that the link is told. */
 export const MadeInvitation = Type.Object({ invitation: Invitation, url: Type.String() })

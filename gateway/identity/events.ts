@@ -111,13 +111,16 @@ export interface PasskeyEvent extends Common {
   readonly name: string
 }
 
-/** Somebody is about to be invited as a guest. */
+/** Somebody is about to be invited as a guest, or to be given a new way into their account. */
 export interface InviteEvent extends Common {
   readonly code: 'invitation.create'
   readonly invitation: string
   readonly email: string
-  readonly vendor: string
+  readonly vendor: string | null
   readonly groups: readonly string[]
+  /** The account. */
+  readonly sub: string
+  readonly renews: boolean
   /** Epoch milliseconds. */
   readonly expiresAt: number
   readonly by: string

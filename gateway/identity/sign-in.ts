@@ -179,7 +179,8 @@ const passwordToo: Problem = {
 
 const noPasskey = (code: string): Problem => ({
   message: 'The passkey was not accepted.',
-  nextStep: 'Sign in again; if it stays, an administrator can take it off your account.',
+  nextStep:
+    'Sign in again; if it stays, an administrator can send you a link by which you choose a new one.',
   id: code,
 })
 
@@ -189,7 +190,8 @@ function whyNot(answer: LoginAnswer & { ok: false }, id: string): Problem {
     case 'login.failed':
       return {
         message: 'The address and the password do not belong together, or the account is disabled.',
-        nextStep: 'Check both; an administrator can set a new password.',
+        nextStep:
+          'Check both; an administrator can send you a link by which you choose a new password.',
         id: null,
       }
     case 'login.locked':

@@ -141,15 +141,17 @@ export interface IdentityStore {
   redeemBootstrap(hash: string, account: AccountRow): Promise<'redeemed' | 'invalid' | 'spent'>
 }
 
-/** Who may come in as a guest, once, by a link whose secret hashes to `hash` (SHA-256, hex). */
+/** Who may come in, once, by a link whose secret hashes to `hash` (SHA-256, hex). */
 export interface InvitationRow {
   readonly id: string
   readonly hash: string
-  /** The account that comes of it. */
+  /** The account that comes of it, or that it renews. */
   readonly sub: string
+  /** False: a guest is to become an account. True: an account that is there gets a new way in, and loses the old ones. */
+  readonly renews: boolean
   readonly email: string
   readonly name: string
-  readonly vendor: string
+  readonly vendor: string | null
   readonly groups: readonly string[]
   /** `<iss>|<sub>` of who invited. */
   readonly by: string
@@ -161,7 +163,7 @@ export interface InvitationRow {
 export interface InvitationStore {
   /** Whether an account has the address, or an invitation that stands at `now`. */
   isTaken(email: string, now: number): Promise<boolean>
-  /** `exists`: the address is taken; `full`: `most` of them stand. */
+  /** `exists`: the address is taken; `full`: `most` of them stand. One that renews ends those that would renew the same. */
   addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'>
   findInvitation(
     key: { readonly id: string } | { readonly hash: string },
@@ -180,6 +182,16 @@ export interface InvitationStore {
     passkey: PasskeyRow | null,
     at: number,
   ): Promise<'redeemed' | 'closed' | 'taken' | 'exists'>
+  /**
+   * One transaction: the invitation stands, its account is there, enabled and our own, the passkey nobody else's; then
+   * the password is this one or none, the passkeys are this one or none, and the invitation is used.
+   */
+  renewAccount(
+    hash: string,
+    password: string | null,
+    passkey: PasskeyRow | null,
+    at: number,
+  ): Promise<'renewed' | 'closed' | 'gone' | 'exists'>
 }
 
 /** A model of the OpenID provider, as it hands it over: JSON data under an id. */

@@ -1,25 +1,17 @@
 /**
- * Invitations: an administrator says who may come in as a guest, and gets a link that does it once. What the guest
- * becomes stands in the invitation; what they bring is a password or a passkey, and nothing else that they send counts.
- * The store has the hash of the link's secret alone.
+ * Invitations: an administrator says who may come in, and gets a link that does it once. A guest becomes an account, as
+ * the invitation says; who has one and lost the way into it gets a new one, and the old ones end. What they bring is a
+ * password or a passkey, and nothing else that they send counts. The store has the hash of the link's secret alone.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { generateRegistrationOptions } from '@simplewebauthn/server'
 import type { RelyingParty } from '#approval'
 import { newId } from '../../ids.ts'
-import type { Actor } from '../accounts.ts'
+import type { Accounts, Actor } from '../accounts.ts'
 import { ACR_PASSWORD } from '../attempt.ts'
 import { IdentityError } from '../errors.ts'
-import { record, type IdentityLog } from '../events.ts'
-import {
-  checkFacts,
-  checkPassword,
-  newSub,
-  normalise,
-  withoutPassword,
-  type Account,
-  type Facts,
-} from '../facts.ts'
+import { record, type IdentityEvent, type IdentityLog } from '../events.ts'
+import { checkFacts, checkPassword, newSub, normalise, type Account, type Facts } from '../facts.ts'
 import type { Passwords } from '../password.ts'
 import {
   askOnce,
@@ -84,6 +76,15 @@ export interface Invitations {
     asked: NewInvitation,
     by: Actor,
   ): Promise<{ readonly invitation: Invitation; readonly secret: string }>
+  /**
+   * A link by which the owner of an account chooses anew how to sign in; it ends those made before it.
+   * Errors: account.unknown, .disabled, .outside, invitation.expiry, .full, log.unavailable.
+   */
+  renew(
+    sub: string,
+    standsSeconds: number | undefined,
+    by: Actor,
+  ): Promise<{ readonly invitation: Invitation; readonly secret: string }>
   /** Newest first, at most `limit`. */
   list(limit: number): Promise<readonly Invitation[]>
   /** The link opens nothing any more. Errors: invitation.unknown, .used, .revoked, log.unavailable. */
@@ -97,8 +98,9 @@ export interface Invitations {
     source: string,
   ): Promise<{ readonly invitation: Invitation; readonly question: Ceremony | null }>
   /**
-   * The guest's account is made, and the invitation used up, in one; a refusal leaves it as it was.
-   * Errors: as `show`, and account.exists, password.*, ceremony.unknown, passkey.refused, .exists, busy, log.unavailable.
+   * The guest's account is made, or the owner's renewed and every login of theirs ended, and the invitation used up; a
+   * refusal leaves it as it was. Errors: as `show`, and account.exists, .disabled, password.*, ceremony.unknown,
+   * passkey.refused, .exists, busy, log.unavailable; log.incomplete after the logins ended.
    */
   accept(secret: string, way: Way, source: string): Promise<Accepted>
 }
@@ -108,6 +110,7 @@ export interface InvitationsRoom extends CeremonyRoom {
   readonly relyingParty: RelyingParty
   readonly store: Pick<IdentityStore, 'take' | 'settle'>
   readonly invitationStore: InvitationStore
+  readonly accounts: Pick<Accounts, 'find' | 'endLogins'>
   readonly passwords: Passwords
   readonly idps: Pick<IdpDoor, 'forAddress'>
   readonly log: IdentityLog
@@ -117,6 +120,7 @@ export function openInvitations(room: InvitationsRoom): Invitations {
   const turns = new Map<string, Promise<unknown>>()
   return {
     invite: async (asked, by) => invite(room, asked, by),
+    renew: async (sub, seconds, by) => renew(room, sub, seconds, by),
     list: async (limit) => (await room.invitationStore.listInvitations(limit)).map(shown),
     revoke: async (id, by) => revoke(room, id, by),
     async show(secret, source) {
@@ -163,7 +167,6 @@ async function invite(
   asked: NewInvitation,
   by: Actor,
 ): Promise<{ invitation: Invitation; secret: string }> {
-  const { invitationStore, log, now } = room
   const facts = checkFacts({
     email: normalise(asked.email ?? addressOf(asked.name)),
     name: asked.name.normalize('NFC').trim(),
@@ -172,30 +175,47 @@ async function invite(
     roles: ['vendor'],
     groups: [...new Set(asked.groups)],
   })
-  const seconds = asked.standsSeconds ?? STANDS_S.usual
-  if (!Number.isSafeInteger(seconds) || seconds < STANDS_S.least || seconds > STANDS_S.most)
-    throw new IdentityError('invitation.expiry')
   if ((await room.idps.forAddress(facts.email)) !== undefined)
     throw new IdentityError('invitation.company')
+  if (await room.invitationStore.isTaken(facts.email, room.now()))
+    throw new IdentityError('account.exists')
+  const { email, name, vendor, groups } = facts
+  const row = { sub: newSub(), renews: false, email, name, vendor, groups }
+  return put(room, row, asked.standsSeconds, by)
+}
+
+async function renew(
+  room: InvitationsRoom,
+  sub: string,
+  standsSeconds: number | undefined,
+  by: Actor,
+): Promise<{ invitation: Invitation; secret: string }> {
+  const account = await room.accounts.find(sub)
+  if (account === undefined) throw new IdentityError('account.unknown')
+  if (account.outside !== null) throw new IdentityError('account.outside')
+  if (account.disabled) throw new IdentityError('account.disabled')
+  const { email, name, vendor, groups } = account
+  return put(room, { sub, renews: true, email, name, vendor, groups }, standsSeconds, by)
+}
+
+/** Records it, then keeps it; gives the secret, which is kept nowhere. */
+async function put(
+  { invitationStore, log, now }: InvitationsRoom,
+  about: Pick<InvitationRow, 'sub' | 'renews' | 'email' | 'name' | 'vendor' | 'groups'>,
+  standsSeconds: number | undefined,
+  by: Actor,
+): Promise<{ invitation: Invitation; secret: string }> {
+  const seconds = standsSeconds ?? STANDS_S.usual
+  if (!Number.isSafeInteger(seconds) || seconds < STANDS_S.least || seconds > STANDS_S.most)
+    throw new IdentityError('invitation.expiry')
   const secret = randomBytes(32).toString('base64url')
-  const { email, name, groups } = facts
-  const row: InvitationRow = {
-    id: newId('i'),
-    hash: hashOf(secret),
-    sub: newSub(),
-    email,
-    name,
-    vendor: facts.vendor ?? '',
-    groups,
-    by: by.id,
-    createdAt: now(),
-    expiresAt: now() + seconds * 1000,
-    closed: null,
-  }
-  if (await invitationStore.isTaken(email, now())) throw new IdentityError('account.exists')
+  const times = { createdAt: now(), expiresAt: now() + seconds * 1000 }
+  const hash = hashOf(secret)
+  const row: InvitationRow = { id: newId('i'), hash, ...about, by: by.id, ...times, closed: null }
+  const { id, sub, renews, email, vendor, groups, expiresAt } = row
   const common = { at: now(), source: by.source, by: by.id, byParty: by.party }
-  const told = { email, vendor: row.vendor, groups, expiresAt: row.expiresAt }
-  await record(log, { code: 'invitation.create', ...common, invitation: row.id, ...told })
+  const told = { invitation: id, sub, renews, email, vendor, groups, expiresAt }
+  await record(log, { code: 'invitation.create', ...common, ...told })
   const outcome = await invitationStore.addInvitation(row, MOST)
   if (outcome === 'exists') throw new IdentityError('account.exists')
   if (outcome === 'full') throw new IdentityError('invitation.full')
@@ -265,31 +285,72 @@ async function accept(
   way: Way,
   source: string,
 ): Promise<Accepted> {
-  const { issuer, invitationStore, log, now } = room
   const row = await standing(room, secret, source)
-  const proof = await proofOf(room, row, way)
-  const account = accountOf(row, proof.password, now())
-  const { sub, email, party, vendor, roles, groups } = account
-  const subject = `${issuer}|${sub}`
-  const common = { at: now(), source, subject }
-  const by = `invitation:${row.id}`
-  const facts = { email, party, vendor, roles, groups }
-  await record(log, { code: 'account.create', ...common, by, ...facts })
-  const { passkey } = proof
-  if (passkey !== null) {
-    const { id, name } = passkey
-    await record(log, { code: 'passkey.add', ...common, by: subject, passkey: id, name })
-  }
-  const outcome = await invitationStore.redeemInvitation(row.hash, account, passkey, now())
+  const facts = row.renews ? await ownerOf(room, row) : factsOf(row)
+  const proof = await proofOf(room, row, facts, way)
+  const outcome = row.renews
+    ? await renewed(room, row, proof, source)
+    : await redeemed(room, accountOf(row, proof.password, room.now()), row, proof, source)
   if (outcome === 'taken') throw new IdentityError('account.exists')
   if (outcome === 'exists') throw new IdentityError('passkey.exists')
-  // Revoked or run out between the look and the act.
+  if (outcome === 'gone') throw new IdentityError('account.disabled')
+  // Withdrawn or run out between the look and the act.
   if (outcome === 'closed') {
     await standing(room, secret, source)
     throw new IdentityError('invitation.used')
   }
+  const account = await room.accounts.find(row.sub)
+  if (account === undefined) throw new IdentityError('account.unknown')
   const { methods, acr } = proof
-  return { account: withoutPassword(account), methods, acr }
+  return { account, methods, acr }
+}
+
+/** The account that is to be renewed, as it is now. Error: account.disabled. */
+async function ownerOf({ accounts }: InvitationsRoom, { sub }: InvitationRow): Promise<Account> {
+  const account = await accounts.find(sub)
+  if (account === undefined || account.disabled) throw new IdentityError('account.disabled')
+  return account
+}
+
+async function redeemed(
+  { issuer, invitationStore, log, now }: InvitationsRoom,
+  account: AccountRow,
+  row: InvitationRow,
+  { passkey }: Proof,
+  source: string,
+) {
+  const { sub, email, party, vendor, roles, groups } = account
+  const common = { at: now(), source, subject: `${issuer}|${sub}` }
+  const by = `invitation:${row.id}`
+  const facts = { email, party, vendor, roles, groups }
+  await record(log, { code: 'account.create', ...common, by, ...facts })
+  if (passkey !== null) await record(log, passkeyAdded(common, passkey))
+  return invitationStore.redeemInvitation(row.hash, account, passkey, now())
+}
+
+async function renewed(
+  { issuer, invitationStore, accounts, log, now }: InvitationsRoom,
+  row: InvitationRow,
+  { password, passkey }: Proof,
+  source: string,
+) {
+  const common = { at: now(), source, subject: `${issuer}|${row.sub}` }
+  const by = `invitation:${row.id}`
+  const changes = { password: password === null ? 'removed' : 'changed', passkeys: 'removed' }
+  await record(log, { code: 'account.change', ...common, by, changes })
+  if (passkey !== null) await record(log, passkeyAdded(common, passkey))
+  const outcome = await invitationStore.renewAccount(row.hash, password, passkey, now())
+  // Whoever is in by an old way is out before the owner is in by the new one.
+  if (outcome === 'renewed')
+    await accounts.endLogins(row.sub, { id: by, source }, 'password_changed')
+  return outcome
+}
+
+function passkeyAdded(
+  common: { readonly at: number; readonly source: string; readonly subject: string },
+  { id, name }: PasskeyRow,
+): IdentityEvent {
+  return { code: 'passkey.add', ...common, by: common.subject, passkey: id, name }
 }
 
 interface Proof {
@@ -300,9 +361,14 @@ interface Proof {
 }
 
 /** What the guest brought, checked. Errors: password.*, ceremony.unknown, passkey.refused, busy. */
-async function proofOf(room: InvitationsRoom, row: InvitationRow, way: Way): Promise<Proof> {
+async function proofOf(
+  room: InvitationsRoom,
+  row: InvitationRow,
+  facts: Facts,
+  way: Way,
+): Promise<Proof> {
   if ('password' in way) {
-    checkPassword(way.password, factsOf(row))
+    checkPassword(way.password, facts)
     const password = await room.passwords.hash(way.password)
     return { password, passkey: null, methods: ['pwd'], acr: ACR_PASSWORD }
   }

@@ -38,18 +38,24 @@ const when = (at: number): string =>
   `${new Date(at).toISOString().slice(0, 16).replace('T', ' ')} UTC`
 
 export function invitedPage({ base, secret, invitation, question, problem }: InvitedPage): string {
-  const { name, email, vendor, groups, expiresAt } = invitation
+  const { name, email, vendor, groups, renews, expiresAt } = invitation
   const action = `${base}/invitation`
   return page(
     base,
-    `Welcome, ${name}`,
+    renews ? `A new way in for ${name}` : `Welcome, ${name}`,
     html`${problemBox(problem, 'refused')}
-      <p>You are invited here as a guest. From now on you sign in with what you choose below.</p>
+      <p>
+        ${
+          renews
+            ? 'What you choose below takes the place of your password and your passkeys. Every sign-in of yours ends.'
+            : 'You are invited here as a guest. From now on you sign in with what you choose below.'
+        }
+      </p>
       <dl>
         <dt>You sign in as</dt>
         <dd>${email}</dd>
         <dt>Company</dt>
-        <dd>${vendor}</dd>
+        <dd>${vendor ?? 'none: staff'}</dd>
         <dt>Groups</dt>
         <dd>${groups.length === 0 ? 'none' : groups.join(', ')}</dd>
         <dt>Good until</dt>

@@ -81,7 +81,9 @@ export function secondFactorPage(shown: SecondFactorPage): string {
         </button>
         <button type="submit" name="do" value="abort" class="quiet" formnovalidate>Cancel</button>
       </form>
-      <p class="id">Lost it? An administrator can take it off your account.</p>`,
+      <p class="id">
+        Lost it? An administrator can send you a link by which you choose a new one.
+      </p>`,
     `${base}/passkey.js`,
   )
 }

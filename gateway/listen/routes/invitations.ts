@@ -1,6 +1,13 @@
 /** `/invitations`: guests. Who may make accounts invites, who may take access away withdraws. */
 import { Type } from 'typebox'
-import { Invitation, InvitationId, MadeInvitation, NewInvitation } from '#api'
+import {
+  AccountId,
+  Invitation,
+  InvitationId,
+  MadeInvitation,
+  NewInvitation,
+  RenewAccount,
+} from '#api'
 import type { Identity, Invitation as Held } from '../../identity/index.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy, type Authorization } from '../authorize.ts'
@@ -17,12 +24,13 @@ export interface InvitationRoutes extends Omit<Authorization, 'api'> {
 const seconds = (ms: number) => Math.floor(ms / 1000)
 
 function view(held: Held, now: number): Invitation {
-  const { id, email, name, vendor, groups, by, closed, createdAt, expiresAt } = held
+  const { id, email, name, vendor, groups, renews, by, closed, createdAt, expiresAt } = held
   return {
     id,
     email,
     name,
     vendor,
+    renews,
     by,
     groups: [...groups],
     state: closed?.how ?? (expiresAt <= now ? 'expired' : 'open'),
@@ -40,6 +48,11 @@ const Items = Type.Object({ items: Type.Array(Invitation) })
 const Empty = Type.Object({}, { additionalProperties: false })
 const LISTED = 500
 
+function made({ origin, now }: InvitationRoutes, invitation: Held, secret: string): MadeInvitation {
+  // Behind the hash: it reaches no server log and no referrer.
+  return { invitation: view(invitation, now()), url: `${origin}/oidc/invitation#${secret}` }
+}
+
 export function invitationRoutes(api: Api, room: InvitationRoutes): void {
   const authorization = { ...room, api }
   const { server } = api
@@ -56,9 +69,26 @@ export function invitationRoutes(api: Api, room: InvitationRoutes): void {
       const { stands_s: standsSeconds, groups = [], ...rest } = request.body
       const asked = { ...rest, groups, standsSeconds }
       const { invitation, secret } = await invitations.invite(asked, doneBy(caller)).catch(rethrow)
-      // Behind the hash: it reaches no server log and no referrer.
-      const url = `${room.origin}/oidc/invitation#${secret}`
-      return reply.status(201).send({ invitation: view(invitation, room.now()), url })
+      return reply.status(201).send(made(room, invitation, secret))
+    },
+  )
+  server.post(
+    '/api/v1/accounts/:id/renew',
+    {
+      schema: {
+        params: Type.Object({ id: AccountId }),
+        body: RenewAccount,
+        response: { 201: MadeInvitation },
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const target = { kind: 'account', id, act: 'account:renew' } as const
+      const caller = await authorize(authorization, request, 'account:change', target)
+      const { invitation, secret } = await invitations
+        .renew(id, request.body.stands_s, doneBy(caller))
+        .catch(rethrow)
+      return reply.status(201).send(made(room, invitation, secret))
     },
   )
   server.post(

@@ -6,8 +6,8 @@ import type {
   InvitationStore,
   PasskeyRow,
 } from '../../identity/store.ts'
-import { insertAccount } from './identity.ts'
-import { insertPasskey, isPasskey } from './passkeys.ts'
+import { changeAccount, findAccount, insertAccount } from './identity.ts'
+import { insertPasskey, isPasskey, removePasskeys } from './passkeys.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -33,6 +33,9 @@ function isTaken(db: DatabaseSync, { email, now }: { email: string; now: number 
   return db.prepare(`${OPEN} AND email = ?`).get(now, email) !== undefined
 }
 
+const stands = ({ closed, expiresAt }: InvitationRow, at: number): boolean =>
+  closed === null && expiresAt > at
+
 function close(db: DatabaseSync, row: InvitationRow, closed: InvitationRow['closed']) {
   const after: InvitationRow = { ...row, closed }
   db.prepare('UPDATE invitation SET open = 0, row = ? WHERE id = ?').run(
@@ -40,6 +43,13 @@ function close(db: DatabaseSync, row: InvitationRow, closed: InvitationRow['clos
     row.id,
   )
   return after
+}
+
+/** The newest link is the one that counts. */
+function closeRenewals(db: DatabaseSync, { sub, email, createdAt }: InvitationRow): void {
+  const open = db.prepare('SELECT row FROM invitation WHERE open = 1 AND email = ?').all(email)
+  for (const row of open.map(rowOf))
+    if (row?.renews === true && row.sub === sub) close(db, row, { at: createdAt, how: 'revoked' })
 }
 
 export const invitationsRoom = {
@@ -57,12 +67,13 @@ export const invitationsRoom = {
       { row, most }: { row: InvitationRow; most: number },
     ): Awaited<ReturnType<InvitationStore['addInvitation']>> {
       const { id, hash, email, createdAt, expiresAt } = row
-      if (isTaken(db, { email, now: createdAt })) return 'exists'
+      if (!row.renews && isTaken(db, { email, now: createdAt })) return 'exists'
       if (db.prepare(OPEN).all(createdAt).length >= most) return 'full'
       db.prepare(
         `DELETE FROM invitation WHERE id IN (SELECT id FROM invitation WHERE open = 0 OR expires <= ?
          ORDER BY created DESC LIMIT -1 OFFSET ${KEPT})`,
       ).run(createdAt)
+      if (row.renews) closeRenewals(db, row)
       db.prepare('INSERT INTO invitation VALUES (?, ?, ?, ?, ?, 1, ?)').run(
         id,
         hash,
@@ -93,13 +104,30 @@ export const invitationsRoom = {
     ): Awaited<ReturnType<InvitationStore['redeemInvitation']>> {
       const { account, passkey, at } = args
       const row = find(db, { hash: args.hash })
-      if (row === undefined || row.closed !== null || row.expiresAt <= at) return 'closed'
+      if (row === undefined || row.renews || !stands(row, at)) return 'closed'
       // Everything is looked at before anything is written: an answer here rolls nothing back.
       if (passkey !== null && isPasskey(db, passkey.id)) return 'exists'
       if (!insertAccount(db, account)) return 'taken'
       if (passkey !== null) insertPasskey(db, passkey)
       close(db, row, { at, how: 'used' })
       return 'redeemed'
+    },
+    renewAccount(
+      db: DatabaseSync,
+      args: { hash: string; password: string | null; passkey: PasskeyRow | null; at: number },
+    ): Awaited<ReturnType<InvitationStore['renewAccount']>> {
+      const { password, passkey, at } = args
+      const row = find(db, { hash: args.hash })
+      if (row === undefined || !row.renews || !stands(row, at)) return 'closed'
+      const { sub } = row
+      if (findAccount(db, sub)?.outside !== null) return 'gone'
+      if (passkey !== null && isPasskey(db, passkey.id, sub)) return 'exists'
+      const change = { sub, password, changedAt: at }
+      if (changeAccount(db, { change, only: { enabled: true } }) !== 'changed') return 'gone'
+      removePasskeys(db, sub)
+      if (passkey !== null) insertPasskey(db, passkey)
+      close(db, row, { at, how: 'used' })
+      return 'renewed'
     },
   },
 } as const satisfies Room
@@ -131,5 +159,13 @@ export class SqliteInvitationStore implements InvitationStore {
     at: number,
   ): Promise<'redeemed' | 'closed' | 'taken' | 'exists'> {
     return this.#thread.call('invitations', 'redeemInvitation', { hash, account, passkey, at })
+  }
+  async renewAccount(
+    hash: string,
+    password: string | null,
+    passkey: PasskeyRow | null,
+    at: number,
+  ): Promise<'renewed' | 'closed' | 'gone' | 'exists'> {
+    return this.#thread.call('invitations', 'renewAccount', { hash, password, passkey, at })
   }
 }

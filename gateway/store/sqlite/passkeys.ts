@@ -12,7 +12,17 @@ function rowOf(row: Record<string, unknown> | undefined): PasskeyRow | undefined
 const find = (db: DatabaseSync, id: string): PasskeyRow | undefined =>
   rowOf(db.prepare('SELECT row FROM passkey WHERE id = ?').get(id))
 
-export const isPasskey = (db: DatabaseSync, id: string): boolean => find(db, id) !== undefined
+/** Whether somebody has this credential; `but` does not count. */
+export function isPasskey(db: DatabaseSync, id: string, but?: string): boolean {
+  const row = find(db, id)
+  return row !== undefined && row.sub !== but
+}
+
+/** Takes all of an account's, and forgets that one of them was shown. */
+export function removePasskeys(db: DatabaseSync, sub: string): void {
+  db.prepare('DELETE FROM passkey WHERE sub = ?').run(sub)
+  db.prepare('UPDATE login SET stepped = NULL WHERE sub = ?').run(sub)
+}
 
 export function insertPasskey(db: DatabaseSync, row: PasskeyRow): void {
   db.prepare('INSERT INTO passkey VALUES (?, ?, ?, ?)').run(
