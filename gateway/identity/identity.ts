@@ -100,7 +100,10 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const held = { issuer, store, oidcStore, accounts, log, changed, now }
   const passkeys = openPasskeys({ ...held, relyingParty, passkeyStore })
   const invitations = openInvitations({
-    ...{ issuer, store, oidcStore, relyingParty, passwords, accounts, idps: door, log, now },
+    ...held,
+    relyingParty,
+    passwords,
+    idps: door,
     invitationStore: options.invitationStore,
   })
   const provider = createProvider({

@@ -16,7 +16,7 @@ export {
 export type { Answered } from './passkeys/answer.ts'
 export { shownHere, type BrowserAnswer, type Passkey } from './passkeys/credential.ts'
 export type { Ceremony } from './passkeys/ceremony.ts'
-export { STANDS_S, type Invitation } from './invitations/invitations.ts'
+export type { Invitation } from './invitations/invitations.ts'
 export { IdentityError, identityRows, type IdentityCode } from './errors.ts'
 export type { Idp, NewIdp } from './idp/idps.ts'
 export type { IdentityChange, IdentityEvent } from './events.ts'

@@ -4,7 +4,7 @@
  */
 
 /** Markup that may stand in a page as it is. Made by `html` alone. */
-class Markup {
+export class Markup {
   readonly text: string
   constructor(text: string) {
     this.text = text

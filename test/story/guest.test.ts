@@ -68,7 +68,7 @@ beforeAll(async () => {
   agent = runAgent(config, { signal: stopping.signal, log: () => undefined })
   await saveCredentials(join(homeOf('admin'), 'credentials'), node.admin.credentials)
   await until('the device is connected', async () => (await node.health()).devices === 1)
-}, 120_000)
+})
 afterAll(async () => {
   for (const child of children) child.kill('SIGTERM')
   stopping.abort()
@@ -124,7 +124,7 @@ test.for([
   ['a passkey and no password', 'Gala Guest', byPasskey, 'webauthn'],
 ] as const)(
   'with %s: link, login, request, connect, read; the approver types one line',
-  { timeout: 120_000 },
+
   async ([, name, choose, method]) => {
     await using browser = openBrowser(node.anchor)
     const home = homeOf(name)

@@ -34,7 +34,7 @@ import type {
 
 const HOUR_S = 3_600
 /** How long an invitation stands: where nothing is said, at least, and at most. Seconds. */
-export const STANDS_S = { usual: 72 * HOUR_S, least: 600, most: 30 * 24 * HOUR_S } as const
+const STANDS_S = { usual: 72 * HOUR_S, least: 600, most: 30 * 24 * HOUR_S } as const
 /** Of those that stand; more are somebody's loop. */
 const MOST = 1_000
 /** Links that open nothing, from one source; one that does costs nothing. */

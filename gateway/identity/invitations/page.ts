@@ -1,5 +1,5 @@
 /** The pages of an invitation: what somebody is invited as, how they will sign in, and that they are in. */
-import { html, page, problemBox, type Problem } from '../pages.ts'
+import { html, page, problemBox, type Markup, type Problem } from '../pages.ts'
 import { SCRIPT_PROBLEM } from '../passkeys/page.ts'
 import type { Invitation } from './invitations.ts'
 
@@ -61,51 +61,57 @@ export function invitedPage({ base, secret, invitation, question, problem }: Inv
         <dt>Good until</dt>
         <dd>${when(expiresAt)}, once</dd>
       </dl>
-      ${
-        question === null
-          ? html``
-          : html`<h2>With a passkey: finger, face or PIN of your device</h2>
-              ${SCRIPT_PROBLEM}
-              <form
-                method="post"
-                action="${action}"
-                id="second"
-                data-kind="register"
-                data-options="${JSON.stringify(question.options)}"
-              >
-                <input type="hidden" name="secret" value="${secret}" />
-                <input type="hidden" name="question" value="${question.secret}" />
-                <input type="hidden" name="credential" id="credential" value="" />
-                <button type="submit" name="do" value="passkey" id="go">Use a passkey</button>
-              </form>`
-      }
+      ${question === null ? html`` : passkeyForm(action, secret, question)}
       <h2>${question === null ? 'With a password' : 'Or with a password'}</h2>
-      <form method="post" action="${action}">
-        <input type="hidden" name="secret" value="${secret}" />
-        <input type="hidden" name="email" value="${email}" autocomplete="username" />
-        <label for="password">Password, 12 characters or more</label>
-        <input
-          id="password"
-          name="password"
-          type="password"
-          autocomplete="new-password"
-          minlength="12"
-          maxlength="256"
-          required
-        />
-        <label for="again">The same again</label>
-        <input
-          id="again"
-          name="again"
-          type="password"
-          autocomplete="new-password"
-          maxlength="256"
-          required
-        />
-        <button type="submit" name="do" value="password" class="quiet">Set this password</button>
-      </form>`,
+      ${passwordForm(action, secret, email)}`,
     `${base}/passkey.js`,
   )
+}
+
+type Question = NonNullable<InvitedPage['question']>
+
+function passkeyForm(action: string, secret: string, question: Question): Markup {
+  return html`<h2>With a passkey: finger, face or PIN of your device</h2>
+    ${SCRIPT_PROBLEM}
+    <form
+      method="post"
+      action="${action}"
+      id="second"
+      data-kind="register"
+      data-options="${JSON.stringify(question.options)}"
+    >
+      <input type="hidden" name="secret" value="${secret}" />
+      <input type="hidden" name="question" value="${question.secret}" />
+      <input type="hidden" name="credential" id="credential" value="" />
+      <button type="submit" name="do" value="passkey" id="go">Use a passkey</button>
+    </form>`
+}
+
+function passwordForm(action: string, secret: string, email: string): Markup {
+  return html`<form method="post" action="${action}">
+    <input type="hidden" name="secret" value="${secret}" />
+    <input type="hidden" name="email" value="${email}" autocomplete="username" />
+    <label for="password">Password, 12 characters or more</label>
+    <input
+      id="password"
+      name="password"
+      type="password"
+      autocomplete="new-password"
+      minlength="12"
+      maxlength="256"
+      required
+    />
+    <label for="again">The same again</label>
+    <input
+      id="again"
+      name="again"
+      type="password"
+      autocomplete="new-password"
+      maxlength="256"
+      required
+    />
+    <button type="submit" name="do" value="password" class="quiet">Set this password</button>
+  </form>`
 }
 
 /** In: what comes next. `origin`: the address of the gateway. */

@@ -54,13 +54,15 @@ function made({ origin, now }: InvitationRoutes, invitation: Held, secret: strin
 }
 
 export function invitationRoutes(api: Api, room: InvitationRoutes): void {
+  making(api, room)
+  keeping(api, room)
+}
+
+/** A link for a guest, and one for the owner of an account. */
+function making(api: Api, room: InvitationRoutes): void {
   const authorization = { ...room, api }
   const { server } = api
   const { invitations } = room.identity
-  server.get('/api/v1/invitations', { schema: { response: { 200: Items } } }, async (request) => {
-    await authorize(authorization, request, 'account:list')
-    return { items: (await invitations.list(LISTED)).map((one) => view(one, room.now())) }
-  })
   server.post(
     '/api/v1/invitations',
     { schema: { body: NewInvitation, response: { 201: MadeInvitation } } },
@@ -91,6 +93,17 @@ export function invitationRoutes(api: Api, room: InvitationRoutes): void {
       return reply.status(201).send(made(room, invitation, secret))
     },
   )
+}
+
+/** Those there are, and withdrawing one. */
+function keeping(api: Api, room: InvitationRoutes): void {
+  const authorization = { ...room, api }
+  const { server } = api
+  const { invitations } = room.identity
+  server.get('/api/v1/invitations', { schema: { response: { 200: Items } } }, async (request) => {
+    await authorize(authorization, request, 'account:list')
+    return { items: (await invitations.list(LISTED)).map((one) => view(one, room.now())) }
+  })
   server.post(
     '/api/v1/invitations/:id/revoke',
     {

@@ -211,7 +211,7 @@ describe('on a running gateway', () => {
     })
     test('of two who are locked at once, one remains', async () => {
       const both = await Promise.all([put(second.email), put('root@plant.example')])
-      expect(both.map(({ status }) => status).toSorted()).toEqual([201, 409])
+      expect(both.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([201, 409])
       const made = both.find(({ status }) => status === 201)?.body.lock
       if (made !== undefined)
         await lift(made, made.target.endsWith(await subOf(second.email)) ? node.admin : second)
