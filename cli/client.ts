@@ -14,6 +14,7 @@ import {
   EnrolmentToken,
   Grant,
   Idp,
+  Invitation,
   Lock,
   OpenedSession,
   Passkey,
@@ -43,10 +44,13 @@ export {
   EnrolmentToken,
   Grant,
   Idp,
+  Info,
+  Invitation,
   Lock,
   Locked,
   LogPage,
   LoggedDecision,
+  MadeInvitation,
   Me,
   OpenedSession,
   DecisionsPage,
@@ -74,6 +78,7 @@ export const Accounts = Type.Object({
 export const Auditors = Type.Object({ items: Type.Array(Auditor) })
 export const Recordings = Type.Object({ items: Type.Array(Recording) })
 export const Idps = Type.Object({ items: Type.Array(Idp) })
+export const Invitations = Type.Object({ items: Type.Array(Invitation) })
 export const Locks = Type.Object({ items: Type.Array(Lock) })
 export const Passkeys = Type.Object({ items: Type.Array(Passkey) })
 export const Devices = Type.Object({ items: Type.Array(Device) })

@@ -7,6 +7,7 @@ import { plainAddress, type Source } from './facts.ts'
 type LoginEvent = Extract<IdentityEvent, { readonly code: 'auth.login' }>
 type AccountEvent = Extract<IdentityEvent, { readonly code: 'account.create' | 'account.change' }>
 type PasskeyEvent = Extract<IdentityEvent, { readonly passkey: string }>
+type InvitationEvent = Extract<IdentityEvent, { readonly invitation: string }>
 type IdpEvent = Extract<IdentityEvent, { readonly idp: string; readonly by: string }>
 
 export function actorOf(subject: Subject): Actor {
@@ -181,6 +182,9 @@ export function identityEvent(event: IdentityEvent): EventInput {
     case 'passkey.add':
     case 'passkey.remove':
       return passkeyEvent(event)
+    case 'invitation.create':
+    case 'invitation.revoke':
+      return invitationEvent(event)
     case 'idp.create':
     case 'idp.change':
     case 'idp.remove':
@@ -203,6 +207,30 @@ function passkeyEvent(event: PasskeyEvent): EventInput {
       verb: added ? 'create' : 'delete',
       entity: subject,
       changes: { passkey, name },
+    },
+  }
+}
+
+function invitationEvent(event: InvitationEvent): EventInput {
+  const { source, at: time, by, byParty, invitation, email } = event
+  const made = event.code === 'invitation.create'
+  const renews = made && event.renews
+  const more = made
+    ? { vendor: event.vendor, groups: event.groups, expires_at: Math.floor(event.expiresAt / 1000) }
+    : {}
+  const acts = renews ? 'account:renew' : 'account:invite'
+  return {
+    code: 'admin.call',
+    src: at(source),
+    time,
+    actor: { uid: by, party: byParty },
+    status: 'success',
+    message: `invitation ${renews ? 'to renew an account ' : ''}${made ? 'made' : 'withdrawn'}: ${invitation}`,
+    data: {
+      operation: made ? acts : 'account:uninvite',
+      verb: made ? 'create' : 'delete',
+      entity: `invitation:${invitation}`,
+      changes: { email, ...more },
     },
   }
 }

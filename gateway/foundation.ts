@@ -13,6 +13,7 @@ import { keyFile } from './keys/file.ts'
 import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
 import { SqliteIdpStore } from './store/sqlite/idps.ts'
+import { SqliteInvitationStore } from './store/sqlite/invitations.ts'
 import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
@@ -64,6 +65,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
       oidcStore: new SqliteOidcStore(thread),
       idpStore: new SqliteIdpStore(thread),
       passkeyStore: new SqlitePasskeyStore(thread),
+      invitationStore: new SqliteInvitationStore(thread),
       log: async (event) => void (await log.append(identityEvent(event))),
       now,
       report: (error, id) => logger.error({ err: error, id }, 'identity'),

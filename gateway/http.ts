@@ -21,6 +21,7 @@ import { lockRoutes } from './listen/routes/locks.ts'
 import { grantRoutes } from './listen/routes/grants.ts'
 import { idpRoutes } from './listen/routes/idps.ts'
 import { logRoutes } from './listen/routes/log.ts'
+import { invitationRoutes } from './listen/routes/invitations.ts'
 import { passkeyRoutes } from './listen/routes/passkeys.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
@@ -156,6 +157,7 @@ function addRoutes(
     decisions,
     log,
     identity,
+    locks,
     info: {
       product: 'sallyport',
       version: VERSION,
@@ -202,6 +204,7 @@ function addRoutes(
   const grantRoom = { tenant, store: grants, devices, registry, decisions, log, personOf, now }
   const granting = { decisions, log, grants: grantRoom, reauthorization }
   grantRoutes(calls, granting)
+  invitationRoutes(calls, { decisions, log, identity, origin, now })
   passkeyRoutes(calls, { ...granting, identity, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`

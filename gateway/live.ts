@@ -13,7 +13,7 @@ import { Registry } from './devices/presence.ts'
 import { now, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
 import { refusePage } from './listen/page.ts'
-import { Locks } from './locks/locks.ts'
+import { Locks, type Owned } from './locks/locks.ts'
 import type { AuditorStore } from './recordings/auditors.ts'
 import { Recordings } from './recordings/recordings.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
@@ -96,12 +96,14 @@ export async function openAccess(
 }
 
 /** Every account, with the human being it is of. */
-async function peopleOf({ issuer, accounts }: Foundation['identity']) {
-  const found: { identity: string; company: string | null; person: string }[] = []
+async function peopleOf({ issuer, accounts }: Foundation['identity']): Promise<readonly Owned[]> {
+  const found: Owned[] = []
   for (let after = ''; ;) {
     const page = await accounts.list(after, 500)
-    for (const { sub, vendor, person } of page)
-      found.push({ identity: `${issuer}|${sub}`, company: vendor, person })
+    for (const { sub, vendor, person, outside, disabled, roles } of page) {
+      const administers = outside === null && !disabled && roles.includes('admin')
+      found.push({ identity: `${issuer}|${sub}`, company: vendor, person, administers })
+    }
     const last = page.at(-1)
     if (last === undefined || page.length < 500) return found
     after = last.sub

@@ -5,6 +5,7 @@ import { facts, plain, show, tell } from '../print.ts'
 import type { Account } from '#api'
 import type { Api } from '../client.ts'
 import { CliError, usage } from '../exit.ts'
+import { registerInvitations } from './invitation.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface AddFlags {
@@ -56,6 +57,7 @@ export function registerAccount(program: Command): void {
         empty: 'nobody yet',
       })
     })
+  registerInvitations(account, find)
   registerChanges(account)
 }
 
@@ -179,6 +181,6 @@ async function resetPasskeys(email: string, command: Command): Promise<void> {
   const { items } = await api.call(Passkeys, 'POST', `/accounts/${sub}/passkeys/remove`, {})
   tell(options, items, [
     `${plain(email)} has ${items.length} passkeys`,
-    'next: they sign in by password, and add a new one with `sallyport passkey add NAME`',
+    `next: they sign in by password, and add a new one with \`sallyport passkey add NAME\`; who has no password needs a link: sallyport account renew ${plain(email)}`,
   ])
 }

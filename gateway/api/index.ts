@@ -1,6 +1,13 @@
 /** The HTTP contract: the schemas that validate, document and type `/api/v1`. Knows typebox only. */
 export { Denial, GrantId, Instant, NAME, Name, Page, Problem, SessionId } from './common.ts'
 export { Idp, IdpId, NewIdp, RemovedIdp } from './idps.ts'
+export {
+  Invitation,
+  InvitationId,
+  MadeInvitation,
+  NewInvitation,
+  RenewAccount,
+} from './invitations.ts'
 export { Lock, Locked, LockId, NewLock } from './locks.ts'
 export {
   ApproversToSign,

@@ -11,7 +11,7 @@ export const Role = Type.Union([
 ])
 export type Role = Static<typeof Role>
 
-const Email = Type.String({ pattern: '^[^\\s@]{1,64}@[^\\s@]{1,255}$', maxLength: 320 })
+export const Email = Type.String({ pattern: '^[^\\s@]{1,64}@[^\\s@]{1,255}$', maxLength: 320 })
 const Password = Type.String({ minLength: 12, maxLength: 256 })
 
 export const Bootstrap = Type.Object(

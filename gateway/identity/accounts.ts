@@ -58,6 +58,8 @@ export interface Accounts {
   link(sub: string, to: string | null, by: Actor): Promise<Account>
   find(sub: string): Promise<Account | undefined>
   findByEmail(email: string): Promise<Account | undefined>
+  /** Whether a password opens this account. */
+  hasPassword(sub: string): Promise<boolean>
   /** In order of `sub`, after `after` ('' for the first page), at most `limit` (500). */
   list(after: string, limit: number): Promise<readonly Account[]>
   /** Checks a password: counted, logged, and equally slow for accounts that do not exist. Error: log.unavailable. */
@@ -98,6 +100,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
     link: async (sub, to, by) => link(context, sub, to, by),
     find: async (sub) => shown(await store.findAccount(sub)),
     findByEmail: async (email) => shown(await store.findAccountByEmail(normalise(email))),
+    hasPassword: async (sub) => ((await store.findAccount(sub))?.password ?? null) !== null,
     async list(after, limit) {
       const rows = await store.listAccounts(after, Math.min(Math.max(limit, 1), 500))
       return rows.map(withoutPassword)

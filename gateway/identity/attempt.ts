@@ -5,6 +5,9 @@ import { EMAIL, normalise, withoutPassword, type Account } from './facts.ts'
 import type { Passwords } from './password.ts'
 import type { AccountRow, IdentityStore, Throttle } from './store.ts'
 
+/** The acr of somebody who gave a password and nothing else. */
+export const ACR_PASSWORD = 'urn:sallyport:acr:password'
+
 export interface LoginAttempt {
   readonly email: string
   readonly password: string

@@ -24,6 +24,15 @@ export type IdentityCode =
   | 'passkey.full'
   | 'passkey.unknown'
   | 'passkey.refused'
+  | 'passkey.last'
+  | 'invitation.unknown'
+  | 'invitation.used'
+  | 'invitation.revoked'
+  | 'invitation.expired'
+  | 'invitation.limit'
+  | 'invitation.full'
+  | 'invitation.expiry'
+  | 'invitation.company'
   | 'ceremony.unknown'
   | 'ceremony.limit'
   | 'idp.entry'
@@ -164,6 +173,53 @@ export const identityRows = {
     status: 403,
     detail: 'The answer of the passkey was not accepted.',
     nextStep: 'Start again; if it stays, give the code to an administrator.',
+  },
+  'passkey.last': {
+    status: 409,
+    detail:
+      'This is the only passkey of an account without a password: nobody could sign in to it.',
+    nextStep: 'Add another passkey first: `sallyport passkey add NAME`.',
+  },
+  'invitation.unknown': {
+    status: 404,
+    detail: 'This opens no invitation.',
+    nextStep: 'Open the whole link, with what stands behind the #, or ask for a new one.',
+  },
+  'invitation.used': {
+    status: 410,
+    detail: 'This invitation was used already.',
+    nextStep: 'If that was you, sign in. If it was not, tell whoever invited you at once.',
+  },
+  'invitation.revoked': {
+    status: 410,
+    detail: 'This invitation was withdrawn.',
+    nextStep: 'Ask whoever invited you.',
+  },
+  'invitation.expired': {
+    status: 410,
+    detail: 'This invitation has run out.',
+    nextStep: 'Ask whoever invited you for a new one.',
+  },
+  'invitation.limit': {
+    status: 429,
+    detail: 'From your network, too many links that open nothing were tried.',
+    nextStep: 'Try again in ten minutes.',
+  },
+  'invitation.full': {
+    status: 409,
+    detail: '1,000 invitations stand, and there cannot be more.',
+    nextStep: 'Withdraw those that nobody will use: `sallyport account invitations`.',
+  },
+  'invitation.expiry': {
+    status: 400,
+    detail: 'An invitation stands for ten minutes at least and 30 days at most.',
+    nextStep: 'Choose a time between the two.',
+  },
+  'invitation.company': {
+    status: 409,
+    detail:
+      'People with such an address are signed in by their company, whose provider is entered here.',
+    nextStep: 'Have them sign in with it, or invite them under an address of another domain.',
   },
   'ceremony.unknown': {
     status: 404,

@@ -28,7 +28,8 @@ export interface LoginEvent extends Common, OfAccount {
   readonly methods: readonly string[]
   /**
    * Why not; null on success. The page never tells these apart, the log does. `second_factor`: the password was right and
-   * a passkey is asked for; nobody is signed in until a success follows.
+   * a passkey is asked for; nobody is signed in until a success follows. `passkey`: one that was shown alone was not
+   * accepted; `detail` says why.
    */
   readonly reason:
     | 'password'
@@ -37,11 +38,12 @@ export interface LoginEvent extends Common, OfAccount {
     | 'locked'
     | 'busy'
     | 'second_factor'
+    | 'passkey'
     | IdpCode
     | null
   /** Who signed them in, where it was a company's own provider: its id here. */
   readonly idp?: string
-  /** Which check said no, where `reason` is a provider's. */
+  /** Which check said no, where `reason` is a provider's or `passkey`. */
   readonly detail?: string
 }
 
@@ -70,7 +72,7 @@ export interface AccountCreateEvent extends Common {
   readonly vendor: string | null
   readonly roles: readonly string[]
   readonly groups: readonly string[]
-  /** `<iss>|<sub>` of who did it, or `bootstrap`, `system`. */
+  /** `<iss>|<sub>` of who did it, or `bootstrap`, `system`, `invitation:<id>`. */
   readonly by: string
   readonly byParty?: Party | undefined
 }
@@ -109,6 +111,31 @@ export interface PasskeyEvent extends Common {
   readonly name: string
 }
 
+/** Somebody is about to be invited as a guest, or to be given a new way into their account. */
+export interface InviteEvent extends Common {
+  readonly code: 'invitation.create'
+  readonly invitation: string
+  readonly email: string
+  readonly vendor: string | null
+  readonly groups: readonly string[]
+  /** The account. */
+  readonly sub: string
+  readonly renews: boolean
+  /** Epoch milliseconds. */
+  readonly expiresAt: number
+  readonly by: string
+  readonly byParty?: Party | undefined
+}
+
+/** An invitation is about to be withdrawn. */
+export interface UninviteEvent extends Common {
+  readonly code: 'invitation.revoke'
+  readonly invitation: string
+  readonly email: string
+  readonly by: string
+  readonly byParty?: Party | undefined
+}
+
 /** A company's provider is about to be added, changed or removed. */
 export interface IdpEvent extends Common {
   readonly code: 'idp.create' | 'idp.change' | 'idp.remove'
@@ -125,6 +152,8 @@ export type IdentityEvent =
   | AccountChangeEvent
   | StepUpEvent
   | PasskeyEvent
+  | InviteEvent
+  | UninviteEvent
   | IdpEvent
 
 /** Resolves when the event is durable; a rejection stops the act with `log.unavailable`. */

@@ -6,6 +6,7 @@ import { IdentityError } from './errors.ts'
 import { IdpError } from './idp/errors.ts'
 import { comeBack, hearLogout, refuse } from './idp/flow.ts'
 import { createPages } from './interaction.ts'
+import { invitationDoor } from './invitations/door.ts'
 import { CONTENT_SECURITY_POLICY, STYLE } from './pages.ts'
 import { passkeyPage, SCRIPT, SCRIPTED_POLICY } from './passkeys/page.ts'
 import type { Setting } from './setting.ts'
@@ -69,7 +70,7 @@ const notFound: PageError = {
 }
 
 /** Paths that browsers post forms to; the others are for programs and carry no cookie. */
-const FORM_PATHS = /^\/(?:device|sign-out|interaction\/[^/]+|session\/end\/confirm)\/?$/i
+const FORM_PATHS = /^\/(?:device|sign-out|invitation|interaction\/[^/]+|session\/end\/confirm)\/?$/i
 
 function refuseRequest(setting: Setting, ctx: Context): PageError | undefined {
   const { origin } = setting
@@ -163,6 +164,7 @@ export function route(setting: Setting, provider: Provider): Middleware {
       if (found) return
     }
     if (path === '/sign-out') return pages.signOut(ctx)
+    if (path === '/invitation') return invitationDoor(ctx, provider, setting)
     if (path === '/device' && ctx.method === 'POST') return throttleCodes(setting, ctx, next)
     if (path === '/device') prefillCode(ctx)
     await next()

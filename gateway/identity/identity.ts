@@ -7,11 +7,15 @@ import type { IdentityChange, IdentityLog } from './events.ts'
 import { openIdpDoor } from './idp/door.ts'
 import { openIdps, type Idps } from './idp/idps.ts'
 import { openRelyingParty } from './idp/relying.ts'
+import { openInvitations, type Invitations } from './invitations/invitations.ts'
 import { openIdentityKeys } from './keys.ts'
-import { ACR_PASSKEY, METHOD, openPasskeys, type Passkeys } from './passkeys/passkeys.ts'
+import { createPasswords } from './password.ts'
+import { ACR_PASSKEY, METHOD } from './passkeys/credential.ts'
+import { openPasskeys, type Passkeys } from './passkeys/passkeys.ts'
+import { relyingPartyOf } from './passkeys/verify.ts'
 import { CLI_CLIENT_ID, createProvider } from './provider.ts'
 import type { Lifetimes, ProviderClient } from './setting.ts'
-import type { IdentityStore, IdpStore, OidcStore, PasskeyStore } from './store.ts'
+import type { IdentityStore, IdpStore, InvitationStore, OidcStore, PasskeyStore } from './store.ts'
 import type { AuthRefusal, AuthRequest, Login, Subject } from './subject.ts'
 import { createVerifier } from './verify.ts'
 
@@ -24,6 +28,7 @@ export interface IdentityOptions {
   readonly oidcStore: OidcStore
   readonly idpStore: IdpStore
   readonly passkeyStore: PasskeyStore
+  readonly invitationStore: InvitationStore
   /** Awaited before every act it records; a rejection stops the act. */
   readonly log: IdentityLog
   /** Epoch milliseconds; default the system clock (the embedded provider always reads that one). */
@@ -56,6 +61,8 @@ export interface Identity extends AsyncDisposable {
   stepUp(login: Login, now: number): Promise<boolean>
   readonly accounts: Accounts
   readonly passkeys: Passkeys
+  /** Guests, and how they come in. */
+  readonly invitations: Invitations
   /** Companies' own providers. */
   readonly idps: Idps
   /** The file that holds the bootstrap token, while no account exists; null afterwards. */
@@ -82,18 +89,28 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const audience = `${origin}/api`
   const keys = await openIdentityKeys(join(options.directory, 'identity', 'keys.json'))
   const { changed, onChange } = createChanges(report)
-  const accounts = openAccounts({ issuer, store, oidcStore, log, changed, now })
+  const passwords = createPasswords()
+  const accounts = openAccounts({ issuer, store, oidcStore, log, changed, now, passwords })
   const relying = openRelyingParty({ keys, now })
   const parts = { issuer, store, oidcStore, accounts, relying, log, changed, now }
   const door = openIdpDoor({ ...parts, idpStore: options.idpStore })
   const shared = { issuer, audience, keys, store, oidcStore, idps: door }
   const { passkeyStore } = options
+  const relyingParty = relyingPartyOf(origin)
   const held = { issuer, store, oidcStore, accounts, log, changed, now }
-  const passkeys = openPasskeys({ ...held, origin, passkeyStore })
+  const passkeys = openPasskeys({ ...held, relyingParty, passkeyStore })
+  const invitations = openInvitations({
+    ...held,
+    relyingParty,
+    passwords,
+    idps: door,
+    invitationStore: options.invitationStore,
+  })
   const provider = createProvider({
     ...shared,
     accounts,
     passkeys,
+    invitations,
     log,
     changed,
     now,
@@ -124,6 +141,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
       return stands
     },
     passkeys,
+    invitations,
     accounts: withoutFileAfterwards(accounts, options.directory),
     idps: openIdps({ issuer, store: options.idpStore, accounts, relying, keys, log, now }),
     onChange,

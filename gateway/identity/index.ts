@@ -13,8 +13,10 @@ export {
   type Login,
   type Subject,
 } from './subject.ts'
-export type { Answered, BrowserAnswer, Ceremony, Passkey } from './passkeys/passkeys.ts'
-export { shownHere } from './passkeys/passkeys.ts'
+export type { Answered } from './passkeys/answer.ts'
+export { shownHere, type BrowserAnswer, type Passkey } from './passkeys/credential.ts'
+export type { Ceremony } from './passkeys/ceremony.ts'
+export type { Invitation } from './invitations/invitations.ts'
 export { IdentityError, identityRows, type IdentityCode } from './errors.ts'
 export type { Idp, NewIdp } from './idp/idps.ts'
 export type { IdentityChange, IdentityEvent } from './events.ts'

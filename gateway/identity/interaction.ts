@@ -6,7 +6,7 @@ import { enter, finish, grantWhatWasAsked, loginSecondsOf, recordLogin } from '.
 import { isToken, readForm } from './form.ts'
 import { leave, returned } from './idp/flow.ts'
 import { ask, isAnother, refuseStale, type Details, type InteractionOptions } from './question.ts'
-import { showPasskey, signIn } from './sign-in.ts'
+import { askAlone, showAlone, showPasskey, signIn } from './sign-in.ts'
 import { signOut } from './sign-out.ts'
 
 export interface Pages {
@@ -93,6 +93,8 @@ interface Act {
 const acts: Readonly<Record<string, Act>> = {
   login: { prompt: 'login', run: signIn },
   passkey: { prompt: 'login', run: showPasskey },
+  key: { prompt: 'login', run: askAlone },
+  alone: { prompt: 'login', run: showAlone },
   company: { prompt: 'login', run: findCompany },
   consent: { prompt: 'consent', run: consent },
   abort: {

@@ -4,7 +4,7 @@
  */
 
 /** Markup that may stand in a page as it is. Made by `html` alone. */
-class Markup {
+export class Markup {
   readonly text: string
   constructor(text: string) {
     this.text = text
@@ -98,9 +98,10 @@ export interface Problem {
   readonly id: string | null
 }
 
-function problemBox(problem: Problem | null): Markup {
+/** `id`: of the element, where the page has a box of its script's too. */
+export function problemBox(problem: Problem | null, id = 'problem'): Markup {
   if (problem === null) return none
-  return html`<div class="problem" role="alert" id="problem">
+  return html`<div class="problem" role="alert" id="${id}">
     <p>${problem.message} ${problem.nextStep}</p>
     ${problem.id === null ? none : html`<p class="id">Id: <code>${problem.id}</code></p>`}
   </div>`
@@ -155,6 +156,9 @@ export function loginPage(shown: LoginPage): string {
         <button type="submit" name="do" value="login">Sign in</button>
         <button type="submit" name="do" value="company" class="quiet" formnovalidate>
           Use my company’s sign-in
+        </button>
+        <button type="submit" name="do" value="key" class="quiet" formnovalidate>
+          Use a passkey alone
         </button>
         <button type="submit" name="do" value="abort" class="quiet" formnovalidate>Cancel</button>
       </form>

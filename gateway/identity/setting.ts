@@ -6,6 +6,7 @@ import type { Account } from './facts.ts'
 import type { Person } from './idp/claims.ts'
 import type { RelyingParty } from './idp/relying.ts'
 import type { IdentityKeys } from './keys.ts'
+import type { Invitations } from './invitations/invitations.ts'
 import type { Passkeys } from './passkeys/passkeys.ts'
 import type { AccountRow, IdentityStore, IdpRow, OidcStore } from './store.ts'
 
@@ -67,6 +68,7 @@ export interface ProviderOptions {
   readonly idps: IdpDoor
   readonly accounts: Accounts
   readonly passkeys: Passkeys
+  readonly invitations: Invitations
   readonly log: IdentityLog
   readonly changed: (change: IdentityChange) => void
   readonly now: () => number

@@ -1,14 +1,14 @@
 /** Signing in by what this gateway knows of a person: a password, and the passkey of who has one. */
 import type { Provider } from 'oidc-provider'
-import type { LoginAnswer } from './attempt.ts'
+import { ACR_PASSWORD, type LoginAnswer } from './attempt.ts'
 import type { Context } from './answer.ts'
 import { enter, recordLogin } from './enter.ts'
 import { IdentityError } from './errors.ts'
 import type { Account } from './facts.ts'
 import { token } from './form.ts'
 import type { Problem } from './pages.ts'
-import { secondFactorPage, SCRIPTED_POLICY } from './passkeys/page.ts'
-import { ACR_PASSKEY, METHOD, readBrowserAnswer } from './passkeys/passkeys.ts'
+import { secondFactorPage, SCRIPTED_POLICY, type SecondFactorPage } from './passkeys/page.ts'
+import { ACR_PASSKEY, METHOD, readBrowserAnswer } from './passkeys/credential.ts'
 import {
   ask,
   clientName,
@@ -18,9 +18,6 @@ import {
   type Details,
   type InteractionOptions,
 } from './question.ts'
-
-/** The acr of somebody who gave a password and nothing else. */
-const ACR_PASSWORD = 'urn:sallyport:acr:password'
 
 /** An address and a password. Error: log.unavailable. */
 export async function signIn(
@@ -63,6 +60,16 @@ async function askPasskey(
 ): Promise<void> {
   const question = { kind: 'sign_in', sub, login: null, about: details.uid } as const
   const { secret, options: asked } = await options.passkeys.ask(question)
+  await showQuestion(ctx, provider, options, details, { email, secret, options: asked })
+}
+
+async function showQuestion(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  asked: Pick<SecondFactorPage, 'email' | 'secret' | 'options'>,
+): Promise<void> {
   const { base } = options
   ctx.type = 'html'
   ctx.set('Content-Security-Policy', SCRIPTED_POLICY)
@@ -71,9 +78,62 @@ async function askPasskey(
     action: `${base}/interaction/${details.uid}`,
     csrf: token(options, `interaction:${details.uid}`),
     client: await clientName(provider, details),
-    email,
-    secret,
-    options: asked,
+    ...asked,
+  })
+}
+
+/** No address, no password: whoever holds a passkey of this site is asked for it. */
+export async function askAlone(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+): Promise<void> {
+  const attempt = { about: details.uid, source: options.source(ctx.req) }
+  const asked = await refusalOf(options.passkeys.askAnybody(attempt))
+  if (asked instanceof IdentityError) {
+    const problem = { message: asked.message, nextStep: asked.nextStep, id: asked.code }
+    return ask(ctx, provider, options, details, problem, asked.status)
+  }
+  const { secret, options: request } = asked
+  await showQuestion(ctx, provider, options, details, { email: null, secret, options: request })
+}
+
+/** Its answer: the passkey says who it is, and is the whole proof. */
+export async function showAlone(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  form: ReadonlyMap<string, string>,
+): Promise<void> {
+  const credential = readBrowserAnswer(form.get('credential') ?? '')
+  if (credential === undefined)
+    return ask(ctx, provider, options, details, noPasskey('assertion.malformed'), 401)
+  const source = options.source(ctx.req)
+  const client = String(details.params['client_id'])
+  const attempt = { about: details.uid, source, client }
+  const secret = form.get('secret') ?? ''
+  const account = await refusalOf(options.passkeys.answerAlone(secret, credential, attempt))
+  if (account instanceof IdentityError) {
+    const fault = account.fault ?? account.code
+    const problem = fault === 'passkey.second' ? passwordToo : noPasskey(fault)
+    return ask(ctx, provider, options, details, problem, 401)
+  }
+  const { sub, party, email } = account
+  if (isAnother(details, sub)) return ask(ctx, provider, options, details, otherAccount, 409)
+  const at = Math.floor(options.now() / 1000)
+  const own = { methods: [METHOD], acr: ACR_PASSKEY, at, loginSeconds: options.lifetimes.login }
+  const subject = `${options.issuer}|${sub}`
+  await recordLogin(options, { source, subject, party, email, client, methods: own.methods })
+  return enter(ctx, provider, options, details, { sub, ...own })
+}
+
+/** What was asked for, or the refusal that a person is to read. Throws what is a fault of ours. */
+async function refusalOf<T>(asked: Promise<T>): Promise<T | IdentityError> {
+  return asked.catch((error: unknown) => {
+    if (error instanceof IdentityError && error.status < 500) return error
+    throw error
   })
 }
 
@@ -89,12 +149,7 @@ export async function showPasskey(
   if (credential === undefined)
     return ask(ctx, provider, options, details, noPasskey('assertion.malformed'), 401)
   const source = options.source(ctx.req)
-  const answered = await options.passkeys
-    .answer(secret, ['sign_in'], credential, source)
-    .catch((error: unknown) => {
-      if (error instanceof IdentityError && error.status < 500) return error
-      throw error
-    })
+  const answered = await refusalOf(options.passkeys.answer(secret, ['sign_in'], credential, source))
   if (answered instanceof IdentityError)
     return ask(ctx, provider, options, details, noPasskey(answered.fault ?? answered.code), 401)
   const { account, about } = answered
@@ -116,9 +171,16 @@ export async function showPasskey(
   return enter(ctx, provider, options, details, { sub: account.sub, ...own, loginSeconds })
 }
 
+const passwordToo: Problem = {
+  message: 'This account has a password too, and asks for both.',
+  nextStep: 'Sign in with the address and the password; the passkey is asked for after it.',
+  id: 'passkey.second',
+}
+
 const noPasskey = (code: string): Problem => ({
   message: 'The passkey was not accepted.',
-  nextStep: 'Sign in again; if it stays, an administrator can take it off your account.',
+  nextStep:
+    'Sign in again; if it stays, an administrator can send you a link by which you choose a new one.',
   id: code,
 })
 
@@ -128,7 +190,8 @@ function whyNot(answer: LoginAnswer & { ok: false }, id: string): Problem {
     case 'login.failed':
       return {
         message: 'The address and the password do not belong together, or the account is disabled.',
-        nextStep: 'Check both; an administrator can set a new password.',
+        nextStep:
+          'Check both; an administrator can send you a link by which you choose a new password.',
         id: null,
       }
     case 'login.locked':

@@ -141,6 +141,59 @@ export interface IdentityStore {
   redeemBootstrap(hash: string, account: AccountRow): Promise<'redeemed' | 'invalid' | 'spent'>
 }
 
+/** Who may come in, once, by a link whose secret hashes to `hash` (SHA-256, hex). */
+export interface InvitationRow {
+  readonly id: string
+  readonly hash: string
+  /** The account that comes of it, or that it renews. */
+  readonly sub: string
+  /** False: a guest is to become an account. True: an account that is there gets a new way in, and loses the old ones. */
+  readonly renews: boolean
+  readonly email: string
+  readonly name: string
+  readonly vendor: string | null
+  readonly groups: readonly string[]
+  /** `<iss>|<sub>` of who invited. */
+  readonly by: string
+  readonly createdAt: number
+  readonly expiresAt: number
+  readonly closed: { readonly at: number; readonly how: 'used' | 'revoked' } | null
+}
+
+export interface InvitationStore {
+  /** Whether an account has the address, or an invitation that stands at `now`. */
+  isTaken(email: string, now: number): Promise<boolean>
+  /** `exists`: the address is taken; `full`: `most` of them stand. One that renews ends those that would renew the same. */
+  addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'>
+  findInvitation(
+    key: { readonly id: string } | { readonly hash: string },
+  ): Promise<InvitationRow | undefined>
+  /** Newest first; of those that are past, a thousand are kept. */
+  listInvitations(limit: number): Promise<readonly InvitationRow[]>
+  /** Withdraws it, unless it was used or withdrawn before; gives it as it is then. */
+  closeInvitation(id: string, at: number): Promise<InvitationRow | undefined>
+  /**
+   * One transaction: the invitation stands, the address and the passkey are nobody's; then the account and the passkey
+   * are there, and the invitation is used. `taken`: the address; `exists`: the passkey.
+   */
+  redeemInvitation(
+    hash: string,
+    account: AccountRow,
+    passkey: PasskeyRow | null,
+    at: number,
+  ): Promise<'redeemed' | 'closed' | 'taken' | 'exists'>
+  /**
+   * One transaction: the invitation stands, its account is there, enabled and our own, the passkey nobody else's; then
+   * the password is this one or none, the passkeys are this one or none, and the invitation is used.
+   */
+  renewAccount(
+    hash: string,
+    password: string | null,
+    passkey: PasskeyRow | null,
+    at: number,
+  ): Promise<'renewed' | 'closed' | 'gone' | 'exists'>
+}
+
 /** A model of the OpenID provider, as it hands it over: JSON data under an id. */
 export interface OidcRow {
   readonly model: string
@@ -200,8 +253,11 @@ export interface PasskeyStore {
   passkeysOf(sub: string): Promise<readonly PasskeyRow[]>
   /** Notes a use. False, and nothing written, where the counter did not go up (0 after 0 is none that counts). */
   usePasskey(id: string, counter: number, at: number): Promise<boolean>
-  /** And forgets, in every login of the account, that a passkey was shown. False where it has no such passkey. */
-  removePasskey(sub: string, id: string): Promise<boolean>
+  /**
+   * And forgets, in every login of the account, that a passkey was shown. `unknown`: it has no such passkey; `last`: it
+   * would have fewer than `least`.
+   */
+  removePasskey(sub: string, id: string, least: number): Promise<'removed' | 'unknown' | 'last'>
 }
 
 export interface OidcStore {

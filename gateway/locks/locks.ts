@@ -13,10 +13,13 @@ const MOST = 1000
 /** What policy is shown of the locks that touch a question; one is enough to deny. */
 const SHOWN = 16
 
-interface Owned {
+/** An account, and the human being it is of. */
+export interface Owned {
   readonly identity: string
   readonly company: string | null
   readonly person: string
+  /** An enabled administrator with an account of the gateway's own. */
+  readonly administers: boolean
 }
 
 interface LocksRoom {
@@ -36,12 +39,21 @@ interface By {
   readonly reason: string
 }
 
+/** Of one identity: every account of that person. */
+function accountsOf(target: string) {
+  return (people: readonly Owned[]) => {
+    const person = people.find(({ identity }) => identity === target)?.person
+    return (account: Owned) => account.identity === target || account.person === person
+  }
+}
+
 export class Locks {
   readonly #room: LocksRoom
   readonly #standing: Map<string, Lock>
   /** By locked identity, every account of that person. */
   #accounts: ReadonlyMap<string, ReadonlySet<string>> = new Map()
   #linking: Promise<unknown> = Promise.resolve()
+  #keeping: Promise<unknown> = Promise.resolve()
 
   private constructor(room: LocksRoom, standing: readonly Lock[]) {
     this.#room = room
@@ -107,6 +119,29 @@ export class Locks {
     return locks.some((lock) => lock.scope === 'identity' && this.touches(lock, of))
   }
 
+  /**
+   * Does `act`, which shuts out whomever `gone` names, one such act after the other; not where it would shut out the
+   * last who may administer, since then nobody could take it back. Throws Refusal `lock.last_admin`.
+   */
+  keepingAdministrator<T>(
+    gone: (people: readonly Owned[]) => (account: Owned) => boolean,
+    act: () => Promise<T>,
+  ): Promise<T> {
+    const guarded = async (): Promise<T> => {
+      const people = await this.#room.people()
+      const able = people.filter((one) => one.administers && !this.shutsOut(one.identity))
+      if (able.length > 0 && able.every(gone(people)))
+        throw new Refusal('lock.last_admin', 'nobody would be left who may administer', {
+          nextStep:
+            'make another account an administrator first, or lift the lock on one; open sessions can be ended one by one',
+        })
+      return await act()
+    }
+    const mine = this.#keeping.then(guarded, guarded)
+    this.#keeping = mine.catch(() => undefined)
+    return mine
+  }
+
   /** All that stand, then the newest `limit` that were lifted. */
   list(limit: number): Promise<readonly Lock[]> {
     return this.#room.store.listLocks(limit)
@@ -114,9 +149,16 @@ export class Locks {
 
   /**
    * Puts a lock on: recorded, kept, and in force when this resolves. The caller cuts what it touches.
-   * Throws Refusal `lock.full`, and `log.unavailable` through the log.
+   * Throws Refusal `lock.full`, `lock.last_admin`, and `log.unavailable` through the log.
    */
   async add(scope: LockScope, target: string, by: By): Promise<Lock> {
+    const put = async () => await this.#put(scope, target, by)
+    return scope === 'identity'
+      ? await this.keepingAdministrator(accountsOf(target), put)
+      : await put()
+  }
+
+  async #put(scope: LockScope, target: string, by: By): Promise<Lock> {
     const { store, now } = this.#room
     const lock: Lock = {
       id: newId('l'),

@@ -15,6 +15,8 @@ export interface Bend {
   /** Bits of the flags: 1 presence, 4 verification. */
   readonly flags?: number
   readonly counter?: number
+  /** The account it answers for, as it was told at the registration. */
+  readonly userHandle?: string
   /** Signs instead of its own key. */
   readonly key?: KeyObject
   readonly extra?: Uint8Array
@@ -106,7 +108,7 @@ export function softKey(origin: string, alg: KeyAlgorithm = 'ES256'): SoftKey {
           clientDataJSON: client_data,
           authenticatorData: authenticator_data,
           signature,
-          userHandle: null,
+          userHandle: bend.userHandle === undefined ? null : b64(bend.userHandle),
         },
       }
     },

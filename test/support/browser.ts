@@ -37,7 +37,7 @@ interface Cookie {
 export interface Browser extends AsyncDisposable {
   /** Opens an address and follows redirects, at most ten, on this origin only; the last page may lead elsewhere. */
   readonly open: (url: string | URL) => Promise<Page>
-  /** Submits the page's first form by the button with this label, with some fields filled in. */
+  /** Submits the form that has the button with this label, with some fields filled in. */
   readonly submit: (
     page: Page,
     button: string,
@@ -96,7 +96,8 @@ export function openBrowser(anchor: string): Browser {
   return {
     open: async (url) => follow(await send(url, { method: 'GET' })),
     async submit(page, label, fields = {}) {
-      const form = page.forms[0]
+      const has = (one: Form) => one.buttons.some((button) => button.label === label)
+      const form = page.forms.find(has)
       const button = form?.buttons.find((one) => one.label === label)
       if (form === undefined || button === undefined)
         throw new Error(`no button "${label}" on "${page.title}" (${page.status}):\n${page.text}`)

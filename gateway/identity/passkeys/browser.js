@@ -100,13 +100,13 @@ async function give(asked, secret) {
   }
 }
 
-/** The second factor of a sign-in: the form goes when the authenticator has answered. */
+/** A form that goes when the authenticator has answered. */
 function secondFactor(form) {
   form.addEventListener('submit', async (event) => {
-    if (event.submitter?.value !== 'passkey' || at('credential').value !== '') return
+    if (event.submitter?.id !== 'go' || at('credential').value !== '') return
     event.preventDefault()
     try {
-      const credential = await answer('get', JSON.parse(form.dataset.options))
+      const credential = await answer(form.dataset.kind, JSON.parse(form.dataset.options))
       at('credential').value = JSON.stringify(credential)
       form.requestSubmit(event.submitter)
     } catch (error) {
@@ -115,6 +115,15 @@ function secondFactor(form) {
   })
 }
 
-const form = at('second')
-if (form !== null) secondFactor(form)
-else ceremony().catch(failed)
+/** The page of an invitation's link: what stands behind the hash is sent, and stays in no history. */
+function openInvitation(form) {
+  const secret = location.hash.slice(1)
+  if (secret === '') return
+  history.replaceState(null, '', location.pathname)
+  at('secret').value = secret
+  form.requestSubmit(form.querySelector('button'))
+}
+
+if (at('second') !== null) secondFactor(at('second'))
+else if (at('invitation') !== null) openInvitation(at('invitation'))
+else if (at('ceremony') !== null) ceremony().catch(failed)

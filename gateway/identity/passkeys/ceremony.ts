@@ -8,10 +8,18 @@ import type { IdentityStore, OidcStore } from '../store.ts'
 import type { Login } from '../subject.ts'
 
 /** What the answer is for. */
-export type CeremonyKind = 'register' | 'step_up' | 'approve' | 'sign' | 'sign_in'
+export type CeremonyKind =
+  | 'register'
+  | 'step_up'
+  | 'approve'
+  | 'sign'
+  | 'sign_in'
+  | 'alone'
+  | 'invited'
 
 export interface Question {
   readonly kind: CeremonyKind
+  /** Whom it is put to; '' where the answer is to tell. */
   readonly sub: string
   /** The login that it belongs to and ends with; null while somebody signs in. */
   readonly login: Login | null
@@ -21,6 +29,15 @@ export interface Question {
   readonly about: string
 }
 
+/** A question as it is handed out: the secret finds it, `options` go to the browser. */
+export interface Ceremony {
+  readonly secret: string
+  readonly expiresAt: number
+  readonly options: object
+}
+
+/** How long a browser waits for its authenticator. */
+export const TIMEOUT_MS = 5 * 60_000
 const MODEL = 'Ceremony'
 const LIFETIME_MS = 5 * 60_000
 /** Questions of one account in ten minutes; more are somebody's loop. */
@@ -36,19 +53,23 @@ export interface CeremonyRoom {
 const idOf = (secret: string): string =>
   createHash('sha256').update(secret.slice(0, 200)).digest('base64url')
 
-/** Keeps a question; gives the secret that finds it and the epoch second it ends at. Error: ceremony.limit. */
+/**
+ * Keeps a question; gives the secret that finds it and the epoch second it ends at. Questions are counted for `asker`:
+ * the account, or where nobody is known yet the address that asks. Error: ceremony.limit.
+ */
 export async function askOnce(
   { oidcStore, store, now }: CeremonyRoom,
   question: Question,
+  asker: string = question.sub,
 ): Promise<{ readonly secret: string; readonly expiresAt: number }> {
-  const taken = await store.take([{ key: `ceremony:${question.sub}`, ...RATE }], now())
+  const taken = await store.take([{ key: `ceremony:${asker}`, ...RATE }], now())
   if (!taken.allowed) throw new IdentityError('ceremony.limit')
   const secret = randomBytes(32).toString('base64url')
   const expiresAt = now() + LIFETIME_MS
   const payload = {
     ...question,
     // The provider's own names: what a login or an account ends, ends this too.
-    accountId: question.sub,
+    ...(question.sub === '' ? {} : { accountId: question.sub }),
     ...(question.login === null ? {} : { grantId: question.login.login }),
     until: expiresAt,
   }

@@ -15,16 +15,19 @@ const NO_SCRIPT = html`<noscript
   </div></noscript
 >`
 
+/** Where the script says what went wrong. */
+export const SCRIPT_PROBLEM = html`${NO_SCRIPT}
+  <div class="problem" role="alert" id="problem" hidden>
+    <p id="message"></p>
+    <p class="id" id="code"></p>
+  </div>`
+
 /** The page of a link with a secret behind its hash: what is asked stands in the API, at `api`. */
 export function passkeyPage(base: string, api: string): string {
   return page(
     base,
     'Passkey',
-    html`${NO_SCRIPT}
-      <div class="problem" role="alert" id="problem" hidden>
-        <p id="message"></p>
-        <p class="id" id="code"></p>
-      </div>
+    html`${SCRIPT_PROBLEM}
       <div id="ceremony" data-api="${api}" hidden>
         <p>You answer as <strong id="email"></strong>.</p>
         <dl id="facts"></dl>
@@ -41,32 +44,46 @@ export interface SecondFactorPage {
   readonly action: string
   readonly csrf: string
   readonly client: string
-  readonly email: string
+  /** Whose password was given; null: the passkey is to say who it is. */
+  readonly email: string | null
   readonly secret: string
   /** For `navigator.credentials.get`, as JSON. */
   readonly options: object
 }
 
-/** After the password, where the account has a passkey. */
+/** After the password, where the account has a passkey; and where it has nothing else, in its place. */
 export function secondFactorPage(shown: SecondFactorPage): string {
   const { base, action, csrf, client, email, secret, options } = shown
+  const as = email === null ? html`` : html` as <strong>${email}</strong>`
   return page(
     base,
-    'Confirm with your passkey',
-    html`${NO_SCRIPT}
-      <div class="problem" role="alert" id="problem" hidden>
-        <p id="message"></p>
-        <p class="id" id="code"></p>
-      </div>
-      <p>to continue to ${client} as <strong>${email}</strong></p>
-      <form method="post" action="${action}" id="second" data-options="${JSON.stringify(options)}">
+    email === null ? 'Sign in with your passkey' : 'Confirm with your passkey',
+    html`${SCRIPT_PROBLEM}
+      <p>to continue to ${client}${as}</p>
+      <form
+        method="post"
+        action="${action}"
+        id="second"
+        data-kind="get"
+        data-options="${JSON.stringify(options)}"
+      >
         <input type="hidden" name="csrf" value="${csrf}" />
         <input type="hidden" name="secret" value="${secret}" />
         <input type="hidden" name="credential" id="credential" value="" />
-        <button type="submit" name="do" value="passkey" id="go" autofocus>Use my passkey</button>
+        <button
+          type="submit"
+          name="do"
+          value="${email === null ? 'alone' : 'passkey'}"
+          id="go"
+          autofocus
+        >
+          Use my passkey
+        </button>
         <button type="submit" name="do" value="abort" class="quiet" formnovalidate>Cancel</button>
       </form>
-      <p class="id">Lost it? An administrator can take it off your account.</p>`,
+      <p class="id">
+        Lost it? An administrator can send you a link by which you choose a new one.
+      </p>`,
     `${base}/passkey.js`,
   )
 }

@@ -1,106 +1,32 @@
 /**
- * Passkeys (WebAuthn Level 3): registered by somebody who has just proven who they are, and asked for a second
- * factor, a step up, or a signature. Every answer is verified twice, by our own check, whose codes people see, and by
- * the library; both must agree.
+ * Passkeys (WebAuthn Level 3): registered by somebody who has just proven who they are, and asked for a sign-in, a step
+ * up, or a signature.
  */
 import { randomBytes } from 'node:crypto'
-import { isIP } from 'node:net'
-import {
-  generateAuthenticationOptions,
-  generateRegistrationOptions,
-  verifyAuthenticationResponse,
-  verifyRegistrationResponse,
-} from '@simplewebauthn/server'
-import { checkAssertion, readAssertion, type GrantSignature, type RelyingParty } from '#approval'
+import { generateAuthenticationOptions, generateRegistrationOptions } from '@simplewebauthn/server'
+import type { RelyingParty } from '#approval'
 import type { Accounts, Actor } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
-import { record, type IdentityChange, type IdentityEvent, type IdentityLog } from '../events.ts'
+import { record, type IdentityChange, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
-import type { IdentityStore, OidcStore, PasskeyRow, PasskeyStore } from '../store.ts'
-import type { Authentication, Login, Subject } from '../subject.ts'
-import { askOnce, lookUp, takeUp, type CeremonyKind, type Question } from './ceremony.ts'
-import { ALGORITHMS, signingKey } from './key.ts'
+import type { IdentityStore, OidcStore, PasskeyStore } from '../store.ts'
+import type { Login, Subject } from '../subject.ts'
+import { MOST_PASSKEYS, take, type Answered } from './answer.ts'
+import { answerAlone, askAnybody, type AloneAttempt } from './alone.ts'
+import {
+  askOnce,
+  lookUp,
+  TIMEOUT_MS,
+  type Ceremony,
+  type CeremonyKind,
+  type Question,
+} from './ceremony.ts'
+import { shown, shownHere, type BrowserAnswer, type Passkey } from './credential.ts'
+import { ALGORITHMS } from './key.ts'
+import { checkAddress, octets } from './verify.ts'
 
-/** The acr of somebody who showed a passkey. */
-export const ACR_PASSKEY = 'urn:sallyport:acr:passkey'
-/**
- * Whether it was this gateway that was shown a passkey, at `at`: in `methods` a company's provider may have said so too,
- * and its passkeys are none of ours.
- */
-export const shownHere = ({ acr }: Pick<Authentication, 'acr'>): boolean => acr === ACR_PASSKEY
-/** How policy calls the method (policy: `subject.authn.methods`). */
-export const METHOD = 'webauthn'
-
-const MOST_PASSKEYS = 10
 /** How long after signing in a passkey may be added. Seconds. */
 const FRESH_S = 15 * 60
-const TIMEOUT_MS = 5 * 60_000
-
-/** A passkey as its owner sees it. Instants are epoch milliseconds. */
-export type Passkey = Pick<
-  PasskeyRow,
-  'id' | 'name' | 'alg' | 'backedUp' | 'createdAt' | 'usedAt' | 'spki'
->
-
-/** What the browser's `toJSON()` of a credential holds, as far as it is read. All base64url. */
-export interface BrowserAnswer {
-  readonly id: string
-  readonly response: {
-    readonly clientDataJSON: string
-    readonly attestationObject?: string
-    readonly authenticatorData?: string
-    readonly signature?: string
-    readonly userHandle?: string | null
-    readonly transports?: readonly string[]
-  }
-}
-
-/** The browser's answer in `text` (JSON), or undefined for what cannot be one. */
-export function readBrowserAnswer(text: string): BrowserAnswer | undefined {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return undefined
-  }
-  if (typeof value !== 'object' || value === null || !('id' in value) || !('response' in value))
-    return undefined
-  const { id, response } = value
-  if (typeof id !== 'string' || typeof response !== 'object' || response === null) return undefined
-  const members = new Map<string, unknown>(Object.entries(response))
-  const text64 = (name: string): string => {
-    const member = members.get(name)
-    return typeof member === 'string' ? member : ''
-  }
-  const handle = members.get('userHandle')
-  return {
-    id,
-    response: {
-      clientDataJSON: text64('clientDataJSON'),
-      authenticatorData: text64('authenticatorData'),
-      signature: text64('signature'),
-      userHandle: typeof handle === 'string' ? handle : null,
-    },
-  }
-}
-
-/** A question as it is handed out: the secret finds it, `options` go to the browser. */
-export interface Ceremony {
-  readonly secret: string
-  readonly expiresAt: number
-  readonly options: object
-}
-
-/** What a good answer proves. */
-export interface Answered {
-  readonly kind: CeremonyKind
-  readonly login: Login | null
-  readonly account: Account
-  readonly about: string
-  readonly passkey: Passkey
-  /** What was signed; null for a registration. */
-  readonly signed: GrantSignature | null
-}
 
 export interface Passkeys {
   list(sub: string): Promise<readonly Passkey[]>
@@ -125,9 +51,16 @@ export interface Passkeys {
     answer: BrowserAnswer,
     source: string | null,
   ): Promise<Answered>
+  /** Asks whoever is there, by a passkey alone. Errors: passkey.address, ceremony.limit. */
+  askAnybody(attempt: Pick<AloneAttempt, 'about' | 'source'>): Promise<Ceremony>
+  /**
+   * The account whose passkey answered such a question: one that is enabled and has no password. The caller records
+   * the sign-in. Errors: ceremony.unknown, passkey.refused (its `fault` says why), log.unavailable.
+   */
+  answerAlone(secret: string, answer: BrowserAnswer, attempt: AloneAttempt): Promise<Account>
   /**
    * One's own: what any passkey of the account proved in a login under way, it proves no longer.
-   * Errors: passkey.unknown, log.unavailable.
+   * Errors: passkey.unknown, passkey.last (nothing else opens the account), log.unavailable.
    */
   remove(sub: string, id: string, by: Actor): Promise<void>
   /**
@@ -138,29 +71,21 @@ export interface Passkeys {
 }
 
 export interface PasskeysOptions {
-  /** `https://<public host>:<port>`: its host is the relying party. */
-  readonly origin: string
+  readonly relyingParty: RelyingParty
   readonly issuer: string
   readonly passkeyStore: PasskeyStore
   readonly store: Pick<IdentityStore, 'take'>
   readonly oidcStore: OidcStore
-  readonly accounts: Pick<Accounts, 'find' | 'endLogins'>
+  readonly accounts: Pick<Accounts, 'find' | 'hasPassword' | 'endLogins'>
   readonly log: IdentityLog
   /** Told after a removal holds. */
   readonly changed: (change: IdentityChange) => void
   readonly now: () => number
 }
 
-interface Context extends PasskeysOptions {
-  readonly relyingParty: RelyingParty
-}
-
-export function openPasskeys(options: PasskeysOptions): Passkeys {
-  const { origin, hostname } = new URL(options.origin)
-  const relyingParty = { id: hostname, origins: [origin] }
-  const context: Context = { ...options, relyingParty }
+export function openPasskeys(context: PasskeysOptions): Passkeys {
   return {
-    list: async (sub) => (await options.passkeyStore.passkeysOf(sub)).map(shown),
+    list: async (sub) => (await context.passkeyStore.passkeysOf(sub)).map(shown),
     register: async (subject, login, name) => register(context, subject, login, name),
     async ask({ challenge, ...rest }) {
       const bytes = challenge ?? randomBytes(32)
@@ -173,41 +98,35 @@ export function openPasskeys(options: PasskeysOptions): Passkeys {
       return { question, options: await optionsOf(context, question) }
     },
     answer: async (secret, kinds, answer, source) => take(context, secret, kinds, answer, source),
+    askAnybody: async (attempt) => askAnybody(context, attempt),
+    answerAlone: async (secret, answer, attempt) => answerAlone(context, secret, answer, attempt),
     async remove(sub, id, by) {
-      await remove(context, sub, id, by)
-      const subject = `${options.issuer}|${sub}`
-      options.changed({ kind: 'changed', subject, login: null })
+      const account = await context.accounts.find(sub)
+      const other = account?.outside !== null || (await context.accounts.hasPassword(sub))
+      await remove(context, sub, id, by, other ? 0 : 1)
+      const subject = `${context.issuer}|${sub}`
+      context.changed({ kind: 'changed', subject, login: null })
     },
     async reset(sub, by) {
       try {
         await removeAll(context, sub, by)
       } finally {
         // Also where nothing is left to remove: a thief may have removed it.
-        await options.accounts.endLogins(sub, by)
+        await context.accounts.endLogins(sub, by)
       }
       // What was added while the others were removed: the logins that could add more are gone.
-      if ((await removeAll(context, sub, by)) > 0) await options.accounts.endLogins(sub, by)
+      if ((await removeAll(context, sub, by)) > 0) await context.accounts.endLogins(sub, by)
     },
   }
 }
 
-function shown({ id, name, alg, backedUp, createdAt, usedAt, spki }: PasskeyRow): Passkey {
-  return { id, name, alg, backedUp, createdAt, usedAt, spki }
-}
-
-function checkAddress({ relyingParty }: Context): void {
-  // WebAuthn knows domains only; an address in brackets is IPv6.
-  if (isIP(relyingParty.id.replace(/^\[|\]$/g, '')) !== 0)
-    throw new IdentityError('passkey.address')
-}
-
 async function register(
-  context: Context,
+  context: PasskeysOptions,
   subject: Subject,
   login: Login,
   name: string,
 ): Promise<Ceremony> {
-  checkAddress(context)
+  checkAddress(context.relyingParty)
   const sub = subject.id.slice(context.issuer.length + 1)
   const held = await context.passkeyStore.passkeysOf(sub)
   if (held.length >= MOST_PASSKEYS) throw new IdentityError('passkey.full')
@@ -221,16 +140,16 @@ async function register(
   return { ...(await askOnce(context, question)), options }
 }
 
-async function optionsOf(context: Context, question: Question): Promise<object> {
+async function optionsOf(context: PasskeysOptions, question: Question): Promise<object> {
   return question.kind === 'register'
     ? creationOptions(context, question)
     : requestOptions(context, question)
 }
 
-const octets = (text: string): Uint8Array<ArrayBuffer> =>
-  Uint8Array.from(Buffer.from(text, 'base64url'))
-
-async function creationOptions(context: Context, { sub, challenge }: Question): Promise<object> {
+async function creationOptions(
+  context: PasskeysOptions,
+  { sub, challenge }: Question,
+): Promise<object> {
   const account = await context.accounts.find(sub)
   if (account === undefined) throw new IdentityError('account.unknown')
   const held = await context.passkeyStore.passkeysOf(sub)
@@ -249,8 +168,11 @@ async function creationOptions(context: Context, { sub, challenge }: Question): 
   })
 }
 
-async function requestOptions(context: Context, { sub, challenge }: Question): Promise<object> {
-  checkAddress(context)
+async function requestOptions(
+  context: PasskeysOptions,
+  { sub, challenge }: Question,
+): Promise<object> {
+  checkAddress(context.relyingParty)
   const held = await context.passkeyStore.passkeysOf(sub)
   if (held.length === 0) throw new IdentityError('passkey.none')
   return generateAuthenticationOptions({
@@ -262,177 +184,28 @@ async function requestOptions(context: Context, { sub, challenge }: Question): P
   })
 }
 
-async function take(
-  context: Context,
-  secret: string,
-  kinds: readonly CeremonyKind[],
-  answer: BrowserAnswer,
-  source: string | null,
-): Promise<Answered> {
-  const shownQuestion = await lookUp(context, secret)
-  if (!kinds.includes(shownQuestion.kind)) throw new IdentityError('ceremony.unknown')
-  const question = await takeUp(context, secret)
-  const account = await context.accounts.find(question.sub)
-  if (account === undefined || account.disabled) throw new IdentityError('account.disabled')
-  const asked = { question, account, source }
-  return question.kind === 'register'
-    ? added(context, asked, answer)
-    : proven(context, asked, answer)
-}
-
-interface Asked {
-  readonly question: Question
-  readonly account: Account
-  readonly source: string | null
-}
-
-/** A wrong answer is recorded with what is wrong with it, and refused. */
-async function refuse(context: Context, asked: Asked, fault: string): Promise<never> {
-  await record(context.log, event(context, asked, fault))
-  throw new IdentityError('passkey.refused', { fault })
-}
-
-function event(
-  context: Context,
-  { question, account, source }: Asked,
-  fault: string | null,
-): IdentityEvent {
-  return {
-    code: 'auth.stepup',
-    at: context.now(),
-    source,
-    outcome: fault === null ? 'success' : 'failure',
-    subject: `${context.issuer}|${account.sub}`,
-    email: account.email,
-    party: account.party,
-    client: question.login?.client ?? null,
-    methods: fault === null ? [METHOD] : [],
-    purpose: question.kind,
-    reason: fault,
-  }
-}
-
-async function added(context: Context, asked: Asked, answer: BrowserAnswer): Promise<Answered> {
-  const { question, account, source } = asked
-  const { relyingParty, passkeyStore } = context
-  const { id, response } = answer
-  const verified = await verifyRegistrationResponse({
-    response: {
-      id,
-      rawId: id,
-      type: 'public-key',
-      clientExtensionResults: {},
-      response: {
-        clientDataJSON: response.clientDataJSON,
-        attestationObject: response.attestationObject ?? '',
-      },
-    },
-    expectedChallenge: question.challenge,
-    expectedOrigin: [...relyingParty.origins],
-    expectedRPID: relyingParty.id,
-    requireUserVerification: true,
-    supportedAlgorithmIDs: [...ALGORITHMS],
-  }).catch(() => undefined)
-  const info = verified?.registrationInfo
-  const key = info === undefined ? undefined : signingKey(info.credential.publicKey)
-  if (verified?.verified !== true || info === undefined || key === undefined)
-    return refuse(context, asked, 'registration.invalid')
-  const row: PasskeyRow = {
-    id: info.credential.id,
-    sub: account.sub,
-    name: question.about,
-    ...key,
-    cose: Buffer.from(info.credential.publicKey).toString('base64url'),
-    counter: info.credential.counter,
-    transports: (response.transports ?? []).filter((one) => /^[a-z-]{1,20}$/.test(one)).slice(0, 8),
-    backedUp: info.credentialBackedUp,
-    createdAt: context.now(),
-    usedAt: null,
-  }
-  const subject = `${context.issuer}|${account.sub}`
-  const common = { at: context.now(), source, by: subject, subject }
-  await record(context.log, { code: 'passkey.add', ...common, passkey: row.id, name: row.name })
-  const outcome = await passkeyStore.addPasskey(row, MOST_PASSKEYS, question.login?.login ?? '')
-  if (outcome === 'ended') return refuse(context, asked, 'login.ended')
-  if (outcome !== 'added') throw new IdentityError(`passkey.${outcome}`)
-  const { login, about } = question
-  return { kind: 'register', login, account, about, passkey: shown(row), signed: null }
-}
-
-async function proven(context: Context, asked: Asked, answer: BrowserAnswer): Promise<Answered> {
-  const { question, account } = asked
-  const { response } = answer
-  const assertion = readAssertion({
-    credential: answer.id,
-    authenticator_data: response.authenticatorData,
-    client_data: response.clientDataJSON,
-    signature: response.signature,
-  })
-  if (assertion === undefined) return refuse(context, asked, 'assertion.malformed')
-  const row = await context.passkeyStore.findPasskey(answer.id)
-  const handle = response.userHandle ?? null
-  const own = handle === null || handle === Buffer.from(account.sub).toString('base64url')
-  if (row?.sub !== account.sub || !own) return refuse(context, asked, 'passkey.foreign')
-  const { id: rpId, origins } = context.relyingParty
-  const challenge = Buffer.from(question.challenge, 'base64url')
-  const key = { alg: row.alg, spki: row.spki }
-  const outcome = checkAssertion(assertion, key, { challenge, rpId, origins })
-  if (!outcome.ok) return refuse(context, asked, outcome.code)
-  const { counter } = outcome
-  if (counter <= row.counter && (counter !== 0 || row.counter !== 0))
-    return refuse(context, asked, 'passkey.counter')
-  if (!(await agrees(context, question, row, answer)))
-    return refuse(context, asked, 'assertion.signature')
-  await record(context.log, event(context, asked, null))
-  // Two answers at once: the store takes one of them.
-  if (!(await context.passkeyStore.usePasskey(row.id, counter, context.now())))
-    return refuse(context, asked, 'passkey.counter')
-  const { kind, login, about } = question
-  const signed = { assertion, key, relying_party: context.relyingParty }
-  return { kind, login, account, about, passkey: shown(row), signed }
-}
-
-/** The library's own verification of the same answer. */
-async function agrees(
-  { relyingParty }: Context,
-  question: Question,
-  row: PasskeyRow,
-  { id, response }: BrowserAnswer,
-): Promise<boolean> {
-  const verified = await verifyAuthenticationResponse({
-    response: {
-      id,
-      rawId: id,
-      type: 'public-key',
-      clientExtensionResults: {},
-      response: {
-        clientDataJSON: response.clientDataJSON,
-        authenticatorData: response.authenticatorData ?? '',
-        signature: response.signature ?? '',
-      },
-    },
-    expectedChallenge: question.challenge,
-    expectedOrigin: [...relyingParty.origins],
-    expectedRPID: relyingParty.id,
-    requireUserVerification: true,
-    credential: { id: row.id, publicKey: octets(row.cose), counter: row.counter },
-  }).catch(() => undefined)
-  return verified?.verified === true
-}
-
 /** Gives how many there were. */
-async function removeAll(context: Context, sub: string, by: Actor): Promise<number> {
+async function removeAll(context: PasskeysOptions, sub: string, by: Actor): Promise<number> {
   const held = await context.passkeyStore.passkeysOf(sub)
-  for (const { id } of held) await remove(context, sub, id, by)
+  for (const { id } of held) await remove(context, sub, id, by, 0)
   return held.length
 }
 
-async function remove(context: Context, sub: string, id: string, by: Actor): Promise<void> {
-  const row = await context.passkeyStore.findPasskey(id)
-  if (row?.sub !== sub) throw new IdentityError('passkey.unknown')
+/** `least`: how many passkeys must be left. */
+async function remove(
+  context: PasskeysOptions,
+  sub: string,
+  id: string,
+  by: Actor,
+  least: 0 | 1,
+): Promise<void> {
+  const held = await context.passkeyStore.passkeysOf(sub)
+  const row = held.find((one) => one.id === id)
+  if (row === undefined) throw new IdentityError('passkey.unknown')
+  if (held.length <= least) throw new IdentityError('passkey.last')
   const subject = `${context.issuer}|${sub}`
   const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party, subject }
   await record(context.log, { code: 'passkey.remove', ...common, passkey: id, name: row.name })
-  if (!(await context.passkeyStore.removePasskey(sub, id)))
-    throw new IdentityError('passkey.unknown')
+  const outcome = await context.passkeyStore.removePasskey(sub, id, least)
+  if (outcome !== 'removed') throw new IdentityError(`passkey.${outcome}`)
 }

@@ -9,12 +9,14 @@ import {
   type IdentityCode,
 } from '../../identity/index.ts'
 import { plainAddress } from '../../facts.ts'
+import type { Locks } from '../../locks/locks.ts'
 import { Refusal, type ProblemCode } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy, type Authorization } from '../authorize.ts'
 
 export interface PeopleRoutes extends Omit<Authorization, 'api'> {
   readonly identity: Identity
+  readonly locks: Pick<Locks, 'keepingAdministrator'>
   readonly info: Info
 }
 
@@ -60,8 +62,14 @@ const PROBLEMS: Readonly<Partial<Record<IdentityCode, ProblemCode>>> = {
   'passkey.stale': 'passkey.refused',
   'passkey.exists': 'passkey.state',
   'passkey.full': 'passkey.state',
+  'passkey.last': 'passkey.state',
   'passkey.unknown': 'passkey.unknown',
   'passkey.refused': 'passkey.refused',
+  'invitation.unknown': 'invitation.unknown',
+  'invitation.used': 'invitation.state',
+  'invitation.revoked': 'invitation.state',
+  'invitation.full': 'invitation.state',
+  'invitation.company': 'invitation.state',
   'ceremony.unknown': 'ceremony.unknown',
   'ceremony.limit': 'ceremony.limit',
   'log.unavailable': 'log.unavailable',
@@ -164,6 +172,12 @@ function listing(api: Api, room: PeopleRoutes): void {
   )
 }
 
+/** Of an account, the refusal has the name that it has everywhere. */
+function asLast(error: unknown): never {
+  const last = error instanceof Refusal && error.code === 'lock.last_admin'
+  throw last ? toRefusal(new IdentityError('account.last_admin', { cause: error })) : error
+}
+
 const AccountParams = Type.Object({ id: AccountId })
 const Empty = Type.Object({}, { additionalProperties: false })
 
@@ -185,8 +199,13 @@ function changing(api: Api, room: PeopleRoutes): void {
         const operation = act === 'disable' ? 'account:disable' : 'account:change'
         const caller = await authorize(authorization, request, operation, target)
         const by = doneBy(caller)
-        const disabled = act === 'disable'
-        return toAccount(await accounts.change(id, { disabled }, by).catch(rethrow))
+        const change = async () =>
+          await accounts.change(id, { disabled: act === 'disable' }, by).catch(rethrow)
+        if (act === 'enable') return toAccount(await change())
+        // One who is locked administers nothing, so they are not who is left.
+        const identity = `${room.identity.issuer}|${id}`
+        const gone = () => (account: { identity: string }) => account.identity === identity
+        return toAccount(await room.locks.keepingAdministrator(gone, change).catch(asLast))
       },
     )
   api.server.post(

@@ -42,7 +42,11 @@ function isAdmin(row: AccountRow): 0 | 1 {
   return !row.disabled && row.roles.includes('admin') ? 1 : 0
 }
 
-function insertAccount(db: DatabaseSync, row: AccountRow): boolean {
+export function findAccount(db: DatabaseSync, sub: string): AccountRow | undefined {
+  return account(db.prepare('SELECT row FROM account WHERE sub = ?').get(sub))
+}
+
+export function insertAccount(db: DatabaseSync, row: AccountRow): boolean {
   const idp = row.outside?.idp ?? null
   const held = idp === null ? 0 : number(countOf(db, idp), 'count')
   if (held >= MOST_PEOPLE) return false
@@ -84,8 +88,7 @@ export const identityRoom = {
     findAccountByOutside: (db: DatabaseSync, outside: Outside): AccountRow | undefined =>
       account(db.prepare('SELECT row FROM account WHERE outside = ?').get(outsideKey(outside))),
     addAccount: (db: DatabaseSync, row: AccountRow): boolean => insertAccount(db, row),
-    findAccount: (db: DatabaseSync, sub: string): AccountRow | undefined =>
-      account(db.prepare('SELECT row FROM account WHERE sub = ?').get(sub)),
+    findAccount,
     findAccountByEmail: (db: DatabaseSync, email: string): AccountRow | undefined =>
       account(db.prepare('SELECT row FROM account WHERE email = ?').get(email)),
     listAccounts: (db: DatabaseSync, args: { after: string; limit: number }): AccountRow[] =>
@@ -129,7 +132,7 @@ export const identityRoom = {
   },
 } as const satisfies Room
 
-function changeAccount(
+export function changeAccount(
   db: DatabaseSync,
   { change, only }: { readonly change: AccountFields; readonly only: OnlyIf },
 ): ChangeOutcome {

@@ -12,6 +12,27 @@ function rowOf(row: Record<string, unknown> | undefined): PasskeyRow | undefined
 const find = (db: DatabaseSync, id: string): PasskeyRow | undefined =>
   rowOf(db.prepare('SELECT row FROM passkey WHERE id = ?').get(id))
 
+/** Whether somebody has this credential; `but` does not count. */
+export function isPasskey(db: DatabaseSync, id: string, but?: string): boolean {
+  const row = find(db, id)
+  return row !== undefined && row.sub !== but
+}
+
+/** Takes all of an account's, and forgets that one of them was shown. */
+export function removePasskeys(db: DatabaseSync, sub: string): void {
+  db.prepare('DELETE FROM passkey WHERE sub = ?').run(sub)
+  db.prepare('UPDATE login SET stepped = NULL WHERE sub = ?').run(sub)
+}
+
+export function insertPasskey(db: DatabaseSync, row: PasskeyRow): void {
+  db.prepare('INSERT INTO passkey VALUES (?, ?, ?, ?)').run(
+    row.id,
+    row.sub,
+    row.createdAt,
+    JSON.stringify(row),
+  )
+}
+
 const ofAccount = (db: DatabaseSync, sub: string): PasskeyRow[] =>
   db
     .prepare('SELECT row FROM passkey WHERE sub = ? ORDER BY created, id')
@@ -32,14 +53,9 @@ export const passkeysRoom = {
     ): Awaited<ReturnType<PasskeyStore['addPasskey']>> {
       // In the same transaction: a reset ends the login, and nothing that it had under way lands after that.
       if (db.prepare('SELECT 1 FROM login WHERE login = ?').get(login) === undefined) return 'ended'
-      if (find(db, row.id) !== undefined) return 'exists'
+      if (isPasskey(db, row.id)) return 'exists'
       if (ofAccount(db, row.sub).length >= most) return 'full'
-      db.prepare('INSERT INTO passkey VALUES (?, ?, ?, ?)').run(
-        row.id,
-        row.sub,
-        row.createdAt,
-        JSON.stringify(row),
-      )
+      insertPasskey(db, row)
       return 'added'
     },
     findPasskey: find,
@@ -55,12 +71,16 @@ export const passkeysRoom = {
       db.prepare('UPDATE passkey SET row = ? WHERE id = ?').run(JSON.stringify(after), id)
       return true
     },
-    removePasskey(db: DatabaseSync, { sub, id }: { sub: string; id: string }): boolean {
-      const removed = db.prepare('DELETE FROM passkey WHERE id = ? AND sub = ?').run(id, sub)
-      if (removed.changes !== 1) return false
+    removePasskey(
+      db: DatabaseSync,
+      { sub, id, least }: { sub: string; id: string; least: number },
+    ): Awaited<ReturnType<PasskeyStore['removePasskey']>> {
+      if (find(db, id)?.sub !== sub) return 'unknown'
+      if (ofAccount(db, sub).length <= least) return 'last'
+      db.prepare('DELETE FROM passkey WHERE id = ?').run(id)
       // One transaction: no instant at which the key is gone and still counts.
       db.prepare('UPDATE login SET stepped = NULL WHERE sub = ?').run(sub)
-      return true
+      return 'removed'
     },
   },
 } as const satisfies Room
@@ -86,7 +106,11 @@ export class SqlitePasskeyStore implements PasskeyStore {
   async usePasskey(id: string, counter: number, at: number): Promise<boolean> {
     return this.#thread.call('passkeys', 'usePasskey', { id, counter, at })
   }
-  async removePasskey(sub: string, id: string): Promise<boolean> {
-    return this.#thread.call('passkeys', 'removePasskey', { sub, id })
+  async removePasskey(
+    sub: string,
+    id: string,
+    least: number,
+  ): Promise<'removed' | 'unknown' | 'last'> {
+    return this.#thread.call('passkeys', 'removePasskey', { sub, id, least })
   }
 }

@@ -6,6 +6,7 @@ import { devicesRoom } from './devices.ts'
 import { enrolmentsRoom } from './enrolments.ts'
 import { inventoriesRoom } from './inventories.ts'
 import { grantsRoom } from './grants.ts'
+import { invitationsRoom } from './invitations.ts'
 import { locksRoom } from './locks.ts'
 import { passkeysRoom } from './passkeys.ts'
 import { sessionsRoom } from './sessions.ts'
@@ -28,6 +29,7 @@ export const rooms = {
   enrolments: enrolmentsRoom,
   grants: grantsRoom,
   inventories: inventoriesRoom,
+  invitations: invitationsRoom,
   locks: locksRoom,
   passkeys: passkeysRoom,
   sessions: sessionsRoom,

@@ -59,7 +59,7 @@ export const hrefOf = ({ text, url }: Page, part: string): URL => {
 }
 
 /** From the printed address to the page where one signs in. */
-export async function toSignIn(at: Browser, url: string): Promise<Page> {
+async function toSignIn(at: Browser, url: string): Promise<Page> {
   const code = await at.open(url)
   const compare = await at.submit(code, 'Continue')
   return at.submit(compare, 'Yes, the code matches')

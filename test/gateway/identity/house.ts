@@ -30,6 +30,7 @@ import {
 } from '../../../gateway/identity/index.ts'
 import { SqliteIdpStore } from '../../../gateway/store/sqlite/idps.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
+import { SqliteInvitationStore } from '../../../gateway/store/sqlite/invitations.ts'
 import { SqlitePasskeyStore } from '../../../gateway/store/sqlite/passkeys.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { approveDevice, openBrowser, type Page } from '../../support/browser.ts'
@@ -175,6 +176,7 @@ export async function openHouse(
       oidcStore: new SqliteOidcStore(thread),
       idpStore: new SqliteIdpStore(thread),
       passkeyStore: new SqlitePasskeyStore(thread),
+      invitationStore: new SqliteInvitationStore(thread),
       async log(event) {
         if (broken) throw new Error('the log is full')
         events.push(event)

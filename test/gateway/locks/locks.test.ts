@@ -194,6 +194,44 @@ describe('on a running gateway', () => {
     ).toEqual(calls.map(() => [403, 'lock.active']))
   })
 
+  describe('the last who may administer', () => {
+    const put = async (email: string) =>
+      await oda.call<Locked & { code: string }>('POST', '/locks', {
+        scope: 'identity',
+        target: email,
+        reason: 'incident 8',
+      })
+    test('is locked by nobody: who would lift it?', async () => {
+      expect((await put(second.email)).status).toBe(201)
+      const from = node.size()
+      const refused = await put('root@plant.example')
+      expect([refused.status, refused.body.code]).toEqual([409, 'lock.last_admin'])
+      expect(node.events(from).some(({ code }) => code === 'session.lock')).toBe(false)
+      expect((await node.admin.call('GET', '/locks')).status).toBe(200)
+    })
+    test('of two who are locked at once, one remains', async () => {
+      const both = await Promise.all([put(second.email), put('root@plant.example')])
+      expect(both.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([201, 409])
+      const made = both.find(({ status }) => status === 201)?.body.lock
+      if (made !== undefined)
+        await lift(made, made.target.endsWith(await subOf(second.email)) ? node.admin : second)
+    })
+    test('is not disabled either, where the others are locked', async () => {
+      await put(second.email)
+      const sub = await subOf('root@plant.example')
+      const refused = await node.admin.call('POST', `/accounts/${sub}/disable`, {})
+      expect([refused.status, refused.text.includes('account.last_admin')]).toEqual([409, true])
+    })
+    test('a vendor is locked all the same, and so is an operator', async () => {
+      expect((await put(vera.email)).status).toBe(201)
+      expect((await put(oda.email)).status).toBe(201)
+    })
+  })
+  const subOf = async (email: string) => {
+    const { items } = await node.admin.ask<{ items: Account[] }>('GET', '/accounts')
+    return items.find((account) => account.email === email)?.sub ?? ''
+  }
+
   test('a lock on a person is on every account of theirs', async () => {
     const [ida, other] = await Promise.all([
       node.person('ida', { party: 'staff', roles: ['admin'] }),
@@ -201,10 +239,6 @@ describe('on a running gateway', () => {
     ])
     const { lock } = await add('identity', ida.email)
     expect((await other.call('GET', '/locks')).status).toBe(200)
-    const subOf = async (email: string) => {
-      const { items } = await node.admin.ask<{ items: Account[] }>('GET', '/accounts')
-      return items.find((account) => account.email === email)?.sub ?? ''
-    }
     const [one, two] = await Promise.all([subOf(ida.email), subOf(other.email)])
     await node.admin.ask('POST', `/accounts/${two}/link`, { to: one })
     const list = async () => await other.call('GET', '/locks')

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Ceremony, Grant, Me, Passkey } from '#api'
+import type { Ceremony, Grant, MadeInvitation, Me, Passkey } from '#api'
 import { checkSignedGrant, readSignedGrant } from '#approval'
 import { configFrom } from '#agent'
 import { writeConfig } from '../../../agent-tunnel/agent/config.ts'
@@ -227,6 +227,46 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     await tab.until('the end', "document.title.startsWith('You are signed in')")
     await using again = personWith(node, oda.email, await signingIn)
     expect((await again.ask<Me>('GET', '/me')).methods).toEqual(['pwd', 'webauthn'])
+  })
+
+  test('a guest comes in by a link and a passkey, and later by the passkey alone', async () => {
+    const guest = await chromium.tab()
+    const asked = { name: 'Gil Guest', vendor: 'acme' }
+    const { url } = await node.admin.ask<MadeInvitation>('POST', '/invitations', asked)
+    await guest.open(url)
+    await guest.until('the invitation', "document.title.startsWith('Welcome, Gil Guest')")
+    expect(await guest.run<string>('location.href')).toBe(`${node.origin}/oidc/invitation`)
+    await guest.click('#go')
+    await guest.until('coming in', "document.title.startsWith('You are in')")
+    expect(await guest.authenticator.credentials()).toHaveLength(1)
+    // The link once more, from the history or by somebody else: it says what became of it.
+    await guest.open(`${node.origin}/oidc/sign-out`)
+    await guest.click('button')
+    await guest.until('signing out', "document.title.startsWith('You are signed out')")
+    await guest.open(url)
+    await guest.until('a refusal', "document.body.innerText.includes('invitation.used')")
+
+    const prompt = Promise.withResolvers<string>()
+    const signingIn = deviceLogin({
+      gateway: node.origin,
+      trust: { anchor: node.anchor },
+      onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
+    })
+    await guest.open(await prompt.promise)
+    await guest.click('button')
+    await guest.until('the comparison', "document.title.startsWith('Did you ask')")
+    await guest.click('button[name=confirm]')
+    await guest.until('the sign-in', "document.title.startsWith('Sign in -')")
+    await guest.click('button[value=key]')
+    await guest.until('the question', "document.title.startsWith('Sign in with')")
+    await guest.click('#go')
+    await guest.until('being signed in', "document.title.startsWith('You are signed in')")
+    await using gil = personWith(node, 'gil.guest@guest.invalid', await signingIn)
+    expect(await gil.ask<Me>('GET', '/me')).toMatchObject({
+      email: 'gil.guest@guest.invalid',
+      methods: ['webauthn'],
+    })
+    expect(guest.console.filter((line) => /policy|TrustedHTML/i.test(line))).toEqual([])
   })
 
   test('no page broke its own policy', () => {
