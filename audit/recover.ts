@@ -24,6 +24,8 @@ export interface Found {
   /** The open segment: its first idx and its length in bytes. */
   readonly segment: { readonly first: number; readonly bytes: number }
   readonly signed: Checkpoint | null
+  /** The note that is published; a crash may have left it one behind. */
+  readonly published: string | null
   /** Length of checkpoints.log. */
   readonly notesBytes: number
   readonly heartbeat: number | null
@@ -168,6 +170,7 @@ function readSegments(scan: Scan): { first: number; bytes: number } {
 const tailBytes = 256 * 1024
 
 interface Notes {
+  readonly published: string | null
   readonly last: Checkpoint | null
   readonly bytes: number
   readonly torn: { readonly offset: number; readonly bytes: Uint8Array } | null
@@ -195,7 +198,11 @@ function signedBy(note: string, verifiers: readonly Verifier[]): Checkpoint | nu
 }
 
 /** The last note of checkpoints.log that holds, and what an interrupted write left behind it. */
-function readNotes(directory: string, origin: string, verifiers: readonly Verifier[]): Notes {
+function readNotes(
+  directory: string,
+  origin: string,
+  verifiers: readonly Verifier[],
+): Omit<Notes, 'published'> {
   const path = join(directory, 'checkpoints.log')
   if (!fs.existsSync(path)) return { last: null, bytes: 0, torn: null }
   const { bytes, start } = readTail(path)
@@ -254,7 +261,7 @@ function readSigned(directory: string, origin: string, verifiers: readonly Verif
       offset: notes.bytes,
       what: `it ends before the published size ${published.size}`,
     })
-  return notes
+  return { ...notes, published: published?.note ?? null }
 }
 
 /**
@@ -295,5 +302,5 @@ export function recover(
     }
     quarantine(scan, 'checkpoints.log', notes.torn.offset, notes.torn.bytes)
   }
-  return { ...scan, segment, notesBytes: notes.bytes }
+  return { ...scan, segment, published: notes.published, notesBytes: notes.bytes }
 }
