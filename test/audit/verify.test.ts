@@ -82,7 +82,7 @@ describe('an untouched log', () => {
 
 /** Does `act` once, in the middle of the reading: when `name` of node:fs is called with what `when` knows. */
 function meanwhile(
-  name: 'readSync' | 'readFileSync',
+  name: 'readSync' | 'readFileSync' | 'statSync',
   when: (...args: readonly unknown[]) => boolean,
   act: () => void,
 ): { done: boolean } {
@@ -126,12 +126,15 @@ describe('a log that is being written', () => {
     expect(await verify(directory)).toMatchObject({ outcome: 'proven', events: 1_200 })
     one.close()
   })
-  test.for(['checkpoint', 'checkpoints.log'])('may sign heads while %s is read', async (name) => {
+  test.for([
+    ['checkpoint', 'readFileSync'],
+    ['checkpoints.log', 'statSync'],
+  ] as const)('may sign heads while %s is read', async ([name, call]) => {
     const directory = copy()
     const one = writer(directory, realDisk, 12_000)
     one.open()
     const signing = meanwhile(
-      'readFileSync',
+      call,
       (path) => path === join(directory, name),
       () => {
         for (let i = 0; i < 3; i++) {
