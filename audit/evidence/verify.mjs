@@ -567,12 +567,21 @@ function subsets(items, size) {
 // ------------------------------------------------------------------ 5. grants and sessions
 
 /**
- * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, reason: string, ticket: string,
+ * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, reason: string, ticket: string,
  *   approvals: { by: string, who: string, time: number, idx: number }[], rejections: { who: string, idx: number }[], needed: number, requestIdx: number, activated: number | null, ended: { time: number, how: string, by: string, idx: number } | null }} Grant
  */
 
 /** After any of these a grant opens nothing more: refused, taken back, run out, given back. */
 const endings = ['grant.reject', 'grant.revoke', 'grant.expire', 'grant.burn']
+
+/**
+ * When a grant ends by itself: with its window, or with its duration from the first use, whichever is first.
+ * @param {Grant} grant
+ */
+const endsAt = ({ notAfter, firstUse, maxMs }) =>
+  firstUse === null ? notAfter : Math.min(notAfter, firstUse + maxMs)
+/** Until when it opened something, epoch ms. @param {Grant} grant */
+const openUntil = (grant) => Math.min(endsAt(grant), grant.ended?.time ?? Number.MAX_SAFE_INTEGER)
 
 /** @param {Event} event */
 const whoOf = (event) => event['actor']?.user?.name ?? event['actor']?.user?.uid ?? 'the gateway'
@@ -595,6 +604,10 @@ function grantsOf(events) {
         processes: facts['processes'] ?? [facts['process']],
         notBefore: (facts['not_before'] ?? 0) * 1000,
         notAfter: (facts['not_after'] ?? Number.MAX_SAFE_INTEGER / 1000) * 1000,
+        maxMs: (facts['max_seconds'] ?? Number.POSITIVE_INFINITY) * 1000,
+        maxUses: facts['max_uses'] ?? Number.POSITIVE_INFINITY,
+        maxBytes: facts['max_bytes'] ?? Number.POSITIVE_INFINITY,
+        firstUse: null,
         reason: facts['reason_given'] ?? '',
         ticket: facts['ticket'] ?? '',
         approvals: [],
@@ -617,21 +630,28 @@ function grantsOf(events) {
     if (what === 'grant.approve') grant.approvals.push(person)
     if (what === 'grant.reject') grant.rejections.push(person)
     if (what === 'grant.activate') grant.activated = event['time']
-    if (what === 'grant.extend' && facts['not_after'] !== undefined)
-      grant.notAfter = facts['not_after'] * 1000
-    if (endings.includes(what))
-      grant.ended ??= { time: event['time'], how: what.slice(6), by: whoOf(event), idx }
+    if (what === 'grant.use') grant.firstUse ??= event['time']
+    if (what === 'grant.extend') extend(grant, facts)
+    // One that ended by itself may have done so while nobody was there to record it.
+    const time = facts['ended_at'] === undefined ? event['time'] : facts['ended_at'] * 1000
+    if (endings.includes(what)) grant.ended ??= { time, how: what.slice(6), by: whoOf(event), idx }
   }
   return grants
+}
+
+/** @param {Grant} grant @param {Record<string, any>} facts */
+function extend(grant, facts) {
+  if (facts['not_after'] !== undefined) grant.notAfter = facts['not_after'] * 1000
+  if (facts['max_seconds'] !== undefined) grant.maxMs = facts['max_seconds'] * 1000
 }
 
 /** @typedef {{ idx: number, what: string }} Exception */
 
 /**
- * How a session does not agree with the grant it began under.
- * @param {Event} start @param {Grant} grant @returns {string[]}
+ * How a session does not agree with the grant it began under; `earlier` sessions began under it before.
+ * @param {Event} start @param {Grant} grant @param {number} earlier @returns {string[]}
  */
-function faultsOf(start, grant) {
+function faultsOf(start, grant, earlier) {
   const idx = start['metadata'].sequence
   const { device, process } = own(start)
   const faults = []
@@ -644,8 +664,9 @@ function faultsOf(start, grant) {
   if (!grant.processes.includes(process)) faults.push(`its grant is not for the process ${process}`)
   if ((start['actor']?.user?.uid ?? '') !== grant.requester)
     faults.push(`its grant is ${grant.who}\u2019s, and ${whoOf(start)} used it`)
-  if (start['time'] < grant.notBefore - fluxMs || start['time'] > grant.notAfter + fluxMs)
+  if (start['time'] < grant.notBefore - fluxMs || start['time'] > endsAt(grant) + fluxMs)
     faults.push('it began outside the time of its grant')
+  if (earlier >= grant.maxUses) faults.push(`its grant was for ${grant.maxUses} sessions`)
   if (grant.ended !== null && grant.ended.idx < idx)
     faults.push(`its grant had ended (${grant.ended.how})`)
   return faults
@@ -661,6 +682,8 @@ function checkGrants(events, first) {
   /** @type {Exception[]} */
   const exceptions = []
   const untold = []
+  /** @type {Map<string, number>} */
+  const begun = new Map()
   for (const { id, start } of sessionsOf(events).values()) {
     if (start === null) {
       if (first === 0) exceptions.push({ idx: -1, what: `session ${id} ended and never began` })
@@ -678,7 +701,9 @@ function checkGrants(events, first) {
       else bad('its grant was never requested')
       continue
     }
-    for (const fault of faultsOf(start, grant)) bad(fault)
+    const earlier = begun.get(grant.id) ?? 0
+    begun.set(grant.id, earlier + 1)
+    for (const fault of faultsOf(start, grant, earlier)) bad(fault)
   }
   return { exceptions, untold }
 }
@@ -802,8 +827,7 @@ function answer(events, from, to, device) {
       (device === undefined || grant.devices.includes(device)) &&
       grant.requestIdx >= 0 &&
       grant.notBefore <= to &&
-      grant.notAfter >= from &&
-      (grant.ended === null || grant.ended.time >= from) &&
+      openUntil(grant) >= from &&
       (grant.activated ?? Number.POSITIVE_INFINITY) <= to,
   )
   const about = events.filter((event) => device === undefined || own(event)['device'] === device)
@@ -840,7 +864,9 @@ function answer(events, from, to, device) {
         'session.unlock',
         'device.quarantine',
         'grant.revoke',
+        'grant.reject',
         'cert.revoke',
+        'finding.break_glass',
       ].includes(code(event)),
     ),
   }
@@ -867,7 +893,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  */
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
-const rendering = 2
+const rendering = 3
 const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
@@ -1142,21 +1168,63 @@ function gapText({ kind }) {
   }[kind]
 }
 
+/** @type {Readonly<Record<string, string>>} */
+const endWords = { reject: 'rejected', revoke: 'revoked', burn: 'given back' }
+
+/** How it came to its end before its time. @param {Grant} grant */
+function endText({ ended }) {
+  if (ended === null || ended.how === 'expire') return ''
+  return `, when it was ${endWords[ended.how] ?? ended.how} by ${ended.by} (event ${ended.idx})`
+}
+
+/** What it was limited to beside its time. @param {Grant} grant */
+function limitsText({ maxUses, maxBytes }) {
+  const limits = []
+  if (maxUses !== Number.POSITIVE_INFINITY) limits.push(`for ${count(maxUses, 'session')}`)
+  if (maxBytes !== Number.POSITIVE_INFINITY) limits.push(`for ${count(maxBytes, 'byte')}`)
+  return limits.map((limit) => `${limit}, `).join('')
+}
+
+/** @param {number} ms */
+function lengthText(ms) {
+  const seconds = Math.round(ms / 1000)
+  if (seconds % 3600 === 0) return `${seconds / 3600} h`
+  return seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`
+}
+
 /** @param {Grant} grant */
-function grantRow(grant) {
+function timeOfGrant(grant) {
+  const { notAfter, firstUse, maxMs, ended } = grant
+  const small = []
+  if (Number.isFinite(maxMs))
+    small.push(
+      firstUse === null
+        ? `window to ${stamp(notAfter)}, ${lengthText(maxMs)} from the first use: never used`
+        : `window to ${stamp(notAfter)}, ${lengthText(maxMs)} from the first use at ${stamp(firstUse)}`,
+    )
+  const limits = limitsText(grant)
+  if (limits !== '') small.push(limits.slice(0, -2))
+  if (ended !== null && ended.how !== 'expire')
+    small.push(
+      `${endWords[ended.how] ?? ended.how} ${stamp(ended.time)} by ${ended.by} #${ended.idx}`,
+    )
+  else if (ended !== null) small.push(`ended by itself #${ended.idx}`)
+  const lines = small.map((line) => `<br><small>${esc(line)}</small>`).join('')
+  return `${stamp(grant.notBefore)}<br>to ${stamp(openUntil(grant))}${lines}`
+}
+
+/** @param {Grant} grant @param {number} sessions */
+function grantRow(grant, sessions) {
   const approved = grant.approvals.map(
     ({ who, time: at, idx }) => `${esc(who)}<br><small>${stamp(at)} #${idx}</small>`,
   )
-  const ended =
-    grant.ended === null
-      ? ''
-      : `<br><small>${esc(grant.ended.how)} ${stamp(grant.ended.time)} by ${esc(grant.ended.by)}</small>`
   return [
     `${esc(grant.who)}<br><small>${esc(grant.id)} #${grant.requestIdx}</small>`,
     `${esc(grant.devices.join(', '))} / ${esc(grant.processes.join(', '))}`,
-    `${stamp(grant.notBefore)}<br>to ${stamp(grant.notAfter)}${ended}`,
+    timeOfGrant(grant),
     approved.length === 0 ? 'nobody: policy asked for none' : approved.join('<br>'),
     `${esc(grant.reason)}${grant.ticket === '' ? '' : `<br><small>ticket ${esc(grant.ticket)}</small>`}`,
+    sessions === 0 ? 'no' : count(sessions, 'session'),
   ]
 }
 
@@ -1227,9 +1295,15 @@ function deviceSection({ question }, device) {
     question.to,
     device,
   )
+  const under = (/** @type {Grant} */ { id }) =>
+    sessions.filter(({ start, end }) => factsOf(start ?? end)['grant'] === id).length
   return `<section><h2>${esc(device)}</h2>
 <h3>Who could reach it: ${count(grants.length, 'grant')} in force</h3>
-${table(['Who', 'What', 'When', 'Approved by', 'Why'], grants.map(grantRow), 'Nobody could: no grant for it was in force.')}
+${table(
+  ['Who', 'What', 'When (UTC)', 'Approved by', 'Why', 'Used'],
+  grants.map((grant) => grantRow(grant, under(grant))),
+  'Nobody could: no grant for it was in force.',
+)}
 <h3>Who did: ${count(sessions.length, 'session')}</h3>
 ${table(
   ['Who', 'What', 'When (UTC)', 'On whose approval', 'Doing what'],
@@ -1619,7 +1693,7 @@ function report(manifest, proven, judged, device, from, to) {
   )
   for (const grant of grants)
     lines.push(
-      `  ${grant.who}: ${grant.devices.join(', ')} ${grant.processes.join(', ')}, ${timeText(grant.notBefore)} to ${timeText(grant.ended?.time ?? grant.notAfter)}, approved by ${grant.approvals.map(({ who }) => who).join(', ') || 'nobody: policy asked for none'} (${grant.id}, event ${grant.requestIdx})`,
+      `  ${grant.who}: ${grant.devices.join(', ')} ${grant.processes.join(', ')}, ${timeText(grant.notBefore)} to ${timeText(openUntil(grant))}${endText(grant)}, ${limitsText(grant)}approved by ${grant.approvals.map(({ who }) => who).join(', ') || 'nobody: policy asked for none'} (${grant.id}, event ${grant.requestIdx})`,
     )
   lines.push(`who did: ${count(sessions.length, 'session')}`)
   for (const { id, start, end, acts } of sessions)

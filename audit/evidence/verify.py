@@ -275,13 +275,18 @@ def check_grants(events, first):
         good = event["status_id"] == 1
         who = event.get("actor", {}).get("user", {}).get("uid", "")
         if code(event) == "grant.request" and good:
-            grants[name] = {"by": who, "request": event, "approvals": [], "until": own(event).get("not_after"), "ended": None}
+            asked = own(event)
+            grants[name] = {"by": who, "request": event, "approvals": [], "until": asked.get("not_after"), "ended": None,
+                            "seconds": asked.get("max_seconds"), "used": None, "begun": 0}
         elif name in grants and good:
             grant = grants[name]
             if code(event) == "grant.approve":
                 grant["approvals"].append((idx_of(event), who))
-            if code(event) == "grant.extend" and "not_after" in own(event):
-                grant["until"] = own(event)["not_after"]
+            if code(event) == "grant.use" and grant["used"] is None:
+                grant["used"] = event["time"]
+            if code(event) == "grant.extend":
+                grant["until"] = own(event).get("not_after", grant["until"])
+                grant["seconds"] = own(event).get("max_seconds", grant["seconds"])
             if code(event) in ENDINGS and grant["ended"] is None:
                 grant["ended"] = idx_of(event)
     for session, (start, _) in sessions_of(events).items():
@@ -295,6 +300,10 @@ def check_grants(events, first):
             continue
         asked = own(grant["request"])
         approvers = {who for at, who in grant["approvals"] if at < idx}
+        ends = [] if grant["until"] is None else [grant["until"] * 1000]
+        if grant["used"] is not None and grant["seconds"] is not None:
+            ends.append(grant["used"] + grant["seconds"] * 1000)
+        grant["begun"] += 1
         faults = {
             "approved by who requested it": grant["by"] in approvers,
             "too few approvals": len(approvers) < asked.get("approvals_needed", 0),
@@ -302,7 +311,8 @@ def check_grants(events, first):
             "another process": own(start)["process"] not in asked.get("processes", [asked.get("process")]),
             "another person": start.get("actor", {}).get("user", {}).get("uid", "") != grant["by"],
             "outside its time": start["time"] < asked.get("not_before", 0) * 1000 - FLUX_MS
-            or (grant["until"] is not None and start["time"] > grant["until"] * 1000 + FLUX_MS),
+            or any(start["time"] > end + FLUX_MS for end in ends),
+            "more sessions than it was for": grant["begun"] > asked.get("max_uses", grant["begun"]),
             "its grant had ended": grant["ended"] is not None and grant["ended"] < idx,
         }
         exceptions += [f"event {idx}: session {session}: {what}" for what, bad in faults.items() if bad]
