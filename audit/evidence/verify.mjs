@@ -857,17 +857,24 @@ function answer(events, from, to, device) {
         code(event) === 'session.deny' ||
         (code(event) === 'grant.request' && event['status_id'] === 2),
     ),
-    cuts: inside.filter((event) =>
-      [
-        'session.kill',
-        'session.lock',
-        'session.unlock',
-        'device.quarantine',
-        'grant.revoke',
-        'grant.reject',
-        'cert.revoke',
-        'finding.break_glass',
-      ].includes(code(event)),
+    // A lock of a vendor, a site or of all shuts out of this device too, and names another target.
+    cuts: events.filter(
+      (event) =>
+        event['time'] >= from &&
+        event['time'] <= to &&
+        (device === undefined ||
+          own(event)['device'] === device ||
+          ['session.lock', 'session.unlock'].includes(code(event))) &&
+        [
+          'session.kill',
+          'session.lock',
+          'session.unlock',
+          'device.quarantine',
+          'grant.revoke',
+          'grant.reject',
+          'cert.revoke',
+          'finding.break_glass',
+        ].includes(code(event)),
     ),
   }
 }
@@ -1391,7 +1398,7 @@ const style = `@page{size:A4;margin:16mm 14mm 18mm;@bottom-right{content:counter
 :root{color-scheme:light}body{font:13px/1.45 system-ui,sans-serif;color:#1a1f24;max-width:1000px;margin:24px auto;padding:0 16px}
 h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:28px 0 6px;border-bottom:2px solid #1a1f24;padding-bottom:3px}h3{font-size:14px;margin:16px 0 4px}
 .verdict{border:2px solid;border-radius:4px;padding:10px 14px;margin:14px 0;font-size:15px}.good{border-color:#1b6b3a;background:#eef7f1}.bad{border-color:#a3261d;background:#fbeeed}
-table{border-collapse:collapse;width:100%;margin:4px 0 8px}th,td{text-align:left;vertical-align:top;border-bottom:1px solid #c9d0d6;padding:4px 8px 4px 0;overflow-wrap:anywhere}th{font-size:11px;color:#4a545d}
+table{border-collapse:collapse;width:100%;margin:4px 0 8px}th,td{text-align:left;vertical-align:top;border-bottom:1px solid #c9d0d6;padding:4px 8px 4px 0;overflow-wrap:anywhere}td:first-child{min-width:9em}th{font-size:11px;color:#4a545d}
 thead{display:table-header-group}tr{break-inside:avoid}h2,h3{break-after:avoid}small{color:#56616b;font-size:11px}.none{color:#56616b;margin:2px 0}code{font-size:12px;overflow-wrap:anywhere}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:8px 0}dt{color:#56616b}dd{margin:0;overflow-wrap:anywhere}
 @media print{body{margin:0;max-width:none;padding:0;font-size:10.5px}section.control{break-inside:avoid-page}*{print-color-adjust:exact}}`
 

@@ -396,6 +396,8 @@ def main(args):
         print(f"EXCEPTION: {what}")
     for session, (begun, ended) in sessions_of(events).items():
         some = begun or ended
+        if (begun and begun["time"] > stop) or (ended and ended["time"] < start):
+            continue
         if device in (None, own(some).get("device")):
             who = some.get("actor", {}).get("user", {}).get("name", "?")
             until = "open" if ended is None else text_of(ended["time"])

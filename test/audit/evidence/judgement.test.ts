@@ -259,6 +259,34 @@ describe('a session that had to be recorded', () => {
   })
 })
 
+test('a lock that names no device is told of with every device, and sessions of another time are not', () => {
+  const at = temporary()
+  const one = new Month(at)
+  one.open()
+  one.grant('g_1')
+  one.start('s_1', 'g_1')
+  one.pass(2)
+  one.end('s_1')
+  one.pass(2)
+  const from = one.time
+  one.write({
+    code: 'session.lock',
+    message: 'locked: vendor Pumpworks',
+    status: 'success',
+    actor: olga,
+    data: { scope: 'vendor', target: 'Pumpworks' },
+  })
+  one.pass(2)
+  one.one.close()
+  const bytes = packageOf(at, from, one.time)
+  const html = readZip(bytes).get('report.html')?.bytes.toString() ?? ''
+  expect(html.split('Refused, cut, locked or revoked')[1]).toMatch(/^[^]*?locked: vendor Pumpworks/)
+  const { lines } = verifyPackage(bytes, vkeys, 'press-07')
+  expect(lines).toContain('refused: 0; cut, locked or revoked: 1')
+  expect(lines).toContain('who did: 0 sessions')
+  if (hasForeign) expect(foreign(bytes).out).not.toContain('(s_1)')
+})
+
 describe('until when somebody could is told from', () => {
   const told = (act: (one: Month) => void, asked = (one: Month) => [begin, one.time] as const) => {
     const at = temporary()
