@@ -429,6 +429,8 @@ function followEvents(bytes, leaves, edge, heads) {
 // ------------------------------------------------------------------ 4. the heartbeats
 
 const silenceMs = 90_000
+/** Kinds of gaps that have a reason: they are listed, and spoil no proof. */
+const listedGaps = ['stopped', 'crashed', 'clock']
 /** A session whose start or end lies this close to a heartbeat may or may not be in it yet. */
 const fluxMs = 5_000
 
@@ -437,11 +439,12 @@ const code = (event) => event['metadata'].event_code
 /** @param {Event} event @returns {Record<string, any>} */
 const own = (event) => event['unmapped'].sallyport
 
-/** @typedef {{ from: number, to: number, kind: 'stopped' | 'crashed' | 'silent' | 'before' | 'after', idx: number }} Gap */
+/** @typedef {{ from: number, to: number, kind: 'stopped' | 'crashed' | 'clock' | 'silent' | 'before' | 'after', idx: number }} Gap */
 
 /**
  * Times of [from, to] in which no heartbeat says what was active. `stopped` lies between log.close and log.open,
- * `crashed` before a log.open; `silent`, `before` and `after` have no such reason.
+ * `crashed` before a log.open; `clock` between two heartbeats that another clock knows to be near, or where the time went
+ * back; `silent`, `before` and `after` have no such reason.
  * @param {Event[]} events @param {number} from @param {number} to @returns {Gap[]}
  */
 function heartbeatGaps(events, from, to) {
@@ -460,8 +463,12 @@ function heartbeatGaps(events, from, to) {
     const { time } = event
     const idx = event['metadata'].sequence
     if (last === null && time > from + silenceMs) gaps.push({ from, to: time, kind: 'before', idx })
-    if (last !== null && time - last.time > silenceMs)
-      gaps.push({ from: last.time, to: time, kind: since, idx })
+    if (last !== null && time - last.time > silenceMs) {
+      const near = what === 'log.heartbeat' && own(event)['elapsed_ms'] <= silenceMs
+      gaps.push({ from: last.time, to: time, kind: near ? 'clock' : since, idx })
+    }
+    if (last !== null && time < last.time - fluxMs)
+      gaps.push({ from: time, to: last.time, kind: 'clock', idx })
     last = { time, idx }
     since = 'silent'
   }
@@ -783,7 +790,7 @@ function checkRecordings(events) {
  */
 export function judge({ events, first }, from, to) {
   const gaps = heartbeatGaps(events, from, to)
-  const silent = gaps.filter(({ kind }) => kind !== 'stopped' && kind !== 'crashed')
+  const silent = gaps.filter(({ kind }) => !listedGaps.includes(kind))
   const beats = checkActiveSets(events, first)
   const { exceptions, untold } = checkGrants(events, first)
   exceptions.push(...beats.exceptions, ...checkRecordings(events))
@@ -1169,6 +1176,8 @@ function gapText({ kind }) {
   return {
     stopped: 'the gateway was stopped in order; it lets nobody through while it is',
     crashed: 'the gateway ended without a word and was started again; no session could begin',
+    clock:
+      'the clock was set and heartbeats went on: no time is missing, or this time passed twice',
     silent: 'no heartbeat although the gateway ran: what was active is not attested',
     before: 'the log says nothing of this time yet',
     after: 'the log says nothing of this time any more',
@@ -1683,7 +1692,7 @@ function report(manifest, proven, judged, device, from, to) {
     `asked for ${manifest['from']} to ${manifest['to']}`,
     ...judged.gaps.map(
       (gap) =>
-        `${gap.kind === 'stopped' || gap.kind === 'crashed' ? 'listed' : 'GAP'}: no heartbeat from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, event ${gap.idx})`,
+        `${listedGaps.includes(gap.kind) ? 'listed' : 'GAP'}: ${gap.kind === 'clock' ? 'the clock was set, and heartbeats went on,' : 'no heartbeat'} from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, event ${gap.idx})`,
     ),
     ...judged.recoveries.map(
       ({ idx, time, message }) => `recovery: event ${idx}, ${timeText(time)}: ${message}`,

@@ -222,7 +222,10 @@ def gaps_of(events, start, stop):
         if last is None and time > start + SILENCE_MS:
             found.append((start, time, "before", idx_of(event)))
         if last is not None and time - last[0] > SILENCE_MS:
-            found.append((last[0], time, since, idx_of(event)))
+            near = what == "log.heartbeat" and own(event).get("elapsed_ms", SILENCE_MS + 1) <= SILENCE_MS
+            found.append((last[0], time, "clock" if near else since, idx_of(event)))
+        if last is not None and time < last[0] - FLUX_MS:
+            found.append((time, last[0], "clock", idx_of(event)))
         last, since = (time, idx_of(event)), "silent"
     quiet = last[0] if last else start
     if stop - quiet > SILENCE_MS:
@@ -379,7 +382,7 @@ def main(args):
     untold_beats, wrong_beats = check_beats(events, first)
     exceptions, untold = check_grants(events, first)
     exceptions += [f"event {idx}: this heartbeat commits to other sessions" for idx in wrong_beats]
-    silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed")]
+    silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed", "clock")]
     recovered = [e for e in events if code(e) in ("log.recovered", "log.prune") and start <= e["time"] <= stop]
     provable = not silent and not untold and not untold_beats
     words = ("complete with listed recoveries" if gaps or recovered else "complete") if provable else "not provable"

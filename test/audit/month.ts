@@ -49,7 +49,8 @@ export class Month {
     }
   }
 
-  beat(lines: readonly ActiveLine[] = [...this.active.values()]): void {
+  /** `elapsed`: ms since the heartbeat before by a clock that nobody sets; older logs do not say. */
+  beat(lines: readonly ActiveLine[] = [...this.active.values()], elapsed?: number): void {
     this.#previous = this.write({
       code: 'log.heartbeat',
       message: `${lines.length} active sessions`,
@@ -57,6 +58,7 @@ export class Month {
       data: {
         active_root: activeRoot(lines),
         active: lines.length,
+        ...(elapsed === undefined ? {} : { elapsed_ms: elapsed }),
         ...(this.#previous === null ? {} : { previous: this.#previous }),
       },
     })

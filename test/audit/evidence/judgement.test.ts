@@ -27,6 +27,25 @@ describe('what is not provable is not called proven', () => {
     )
     expect(exit).toBe(2)
   })
+  test.for([
+    ['forward', 3 * 60 * minute],
+    ['back', -30 * minute],
+  ] as const)('a clock that was set %s is listed, and is no silence', ([, by]) => {
+    const at = temporary()
+    const one = new Month(at)
+    one.open()
+    one.pass(40)
+    one.time += by + minute
+    one.beat(undefined, minute)
+    one.pass(by < 0 ? 60 : 3)
+    one.one.close()
+    const bytes = packageOf(at, begin, one.time)
+    const { exit, lines } = verifyPackage(bytes, vkeys)
+    expect(lines[0]).toBe('PROVEN: complete with listed recoveries')
+    expect(lines.join('\n')).toMatch(/^listed: the clock was set, and heartbeats went on, from/m)
+    expect(exit).toBe(0)
+    if (hasForeign) expect(foreign(bytes)).toMatchObject({ exit: 0 })
+  })
   test('a crash is listed, and does not spoil the rest', () => {
     const { exit, text } = judge((one) => {
       one.time += 5 * minute
