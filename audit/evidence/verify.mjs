@@ -1138,11 +1138,22 @@ function answerControl(control, ask) {
   return { control, rows, exceptions: asked.filter(isException).length }
 }
 
+const obeyed = new RegExp(
+  '[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]',
+  'g',
+)
+/** @param {string} text @returns {string} what a screen would obey (controls, marks that turn the order of writing round) is shown */
+export const shownText = (text) =>
+  text.replace(
+    obeyed,
+    (one) => `<U+${one.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}>`,
+  )
+
 /** @param {unknown} value */
 function esc(value) {
   const text = typeof value === 'string' ? value : (JSON.stringify(value ?? '') ?? '')
   const shown = value === undefined || value === null ? '' : text
-  return shown.replace(/[&<>"']/g, (found) => `&#${found.charCodeAt(0)};`)
+  return shownText(shown).replace(/[&<>"']/g, (found) => `&#${found.charCodeAt(0)};`)
 }
 
 /** @param {number} ms */
@@ -1742,7 +1753,7 @@ function main(args) {
       .filter((line) => line.trim() !== '' && line[0] !== '#'),
   )
   const { exit, lines } = verifyPackage(readFileSync(zip), vkeys, device)
-  for (const line of lines) console.log(line)
+  for (const line of lines) console.log(shownText(line).replaceAll(/[\n\t]/g, ' '))
   return exit
 }
 

@@ -322,6 +322,14 @@ def check_grants(events, first):
     return exceptions, untold
 
 
+# What a screen would obey: controls, and marks that turn the order of writing round.
+OBEYED = re.compile("[\\0-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]")
+
+
+def say(line):
+    print(OBEYED.sub(lambda one: f"<U+{ord(one.group()):04X}>", line))
+
+
 def text_of(ms):
     return datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
@@ -355,7 +363,7 @@ def print_standings(entries, pinned):
             line = f"NOT PROVEN HERE: {shown} (not recomputed by this program; verify.mjs does)"
         counts[line] = counts.get(line, 0) + 1
     for line, count in counts.items():
-        print(line if count == 1 else f"{line}, {count} files")
+        say(line if count == 1 else f"{line}, {count} files")
 
 
 def main(args):
@@ -396,7 +404,7 @@ def main(args):
     for a, b, kind, idx in gaps:
         print(f"no heartbeat from {text_of(a)} to {text_of(b)} ({kind}, event {idx})")
     for what in exceptions:
-        print(f"EXCEPTION: {what}")
+        say(f"EXCEPTION: {what}")
     for session, (begun, ended) in sessions_of(events).items():
         some = begun or ended
         if (begun and begun["time"] > stop) or (ended and ended["time"] < start):
@@ -404,7 +412,7 @@ def main(args):
         if device in (None, own(some).get("device")):
             who = some.get("actor", {}).get("user", {}).get("name", "?")
             until = "open" if ended is None else text_of(ended["time"])
-            print(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session})")
+            say(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session})")
     print_standings(entries, bool(keys) and len(skipped) < len(keys))
     if exceptions:
         return 1
@@ -415,8 +423,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except Violated as found:
-        print(f"VIOLATED at {found}")
+        say(f"VIOLATED at {found}")
         sys.exit(1)
     except (ValueError, KeyError, TypeError, IndexError, struct.error) as found:
-        print(f"VIOLATED: the package cannot be read: {found!r}")
+        say(f"VIOLATED: the package cannot be read: {found!r}")
         sys.exit(1)

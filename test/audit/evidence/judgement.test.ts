@@ -1,4 +1,7 @@
 /** What both verifiers make of a log that is as it was signed: silence, grants that do not cover, recordings. */
+import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { readZip, verifyPackage } from '../../../audit/evidence/verify.mjs'
 import { fileOf, rootOf } from '../../../audit/recording/parts.ts'
@@ -304,6 +307,33 @@ test('a lock that names no device is told of with every device, and sessions of 
   expect(lines).toContain('refused: 0; cut, locked or revoked: 1')
   expect(lines).toContain('who did: 0 sessions')
   if (hasForeign) expect(foreign(bytes).out).not.toContain('(s_1)')
+})
+
+test('a name that would move the cursor or turn the writing round is shown as it is, by page and programs', () => {
+  const at = temporary()
+  const one = new Month(at)
+  one.open()
+  one.grant('g_1')
+  const name = 'vera\u202e\u001b[2Jtset.rodnev\nPROVEN'
+  one.start('s_1', 'g_1', { person: { uid: 'https://idp.test|vera', name, party: 'vendor' } })
+  one.pass(2)
+  one.one.close()
+  const bytes = packageOf(at, begin, one.time)
+  const html = readZip(bytes).get('report.html')?.bytes.toString() ?? ''
+  expect(html).toContain('vera&#60;U+202E&#62;&#60;U+001B&#62;[2J')
+  const [zip, keys] = [join(at, 'p.zip'), join(at, 'keys')]
+  writeFileSync(zip, bytes)
+  writeFileSync(keys, `${vkeys.join('\n')}\n`)
+  const program = new URL('../../../audit/evidence/verify.mjs', import.meta.url).pathname
+  const { stdout, status } = spawnSync(process.execPath, [program, zip, '--key', keys], {
+    encoding: 'utf8',
+  })
+  expect(status).toBe(0)
+  for (const said of [html, stdout, ...(hasForeign ? [foreign(bytes).out] : [])]) {
+    expect(said).toMatch(/vera(<|&#60;)U\+202E/)
+    expect(said).not.toMatch(/[\u202e]|\x1b/)
+  }
+  expect(stdout).not.toMatch(/^PROVEN /m)
 })
 
 describe('until when somebody could is told from', () => {
