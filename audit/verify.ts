@@ -400,6 +400,8 @@ export async function verifyLog(options: VerifyOptions): Promise<Verdict> {
     demandQuorum(cosigned ?? [], options.quorum ?? byName(witnesses).size)
     return { outcome: 'proven', ...verdict() }
   } catch (error) {
+    if (error instanceof Error && 'syscall' in error)
+      return { outcome: 'not-provable', ...verdict(), why: `it cannot be read: ${error.message}` }
     if (!(error instanceof Found)) throw error
     const { outcome, place, message } = error
     return { outcome, ...verdict(), ...(place === undefined ? {} : { place }), why: message }

@@ -324,6 +324,8 @@ describe('what cannot be proven is not called proven', () => {
     { name: 'no key', prepare: () => copy(), use: [] as string[] },
     { name: 'no checkpoint', prepare: () => gone('checkpoints.log'), use: vkeys },
     { name: 'an empty directory', prepare: () => temporary(), use: vkeys },
+    { name: 'a file that cannot be read', prepare: () => folder('checkpoint'), use: vkeys },
+    { name: 'a tile that cannot be read', prepare: () => folder('tile/0/000'), use: vkeys },
     { name: 'a pruned beginning', prepare: () => gone(`seg/${firstSegment}`), use: vkeys },
   ])('$name', async ({ prepare, use }) => {
     const verdict = await verify(prepare(), use)
@@ -355,6 +357,14 @@ describe('what cannot be proven is not called proven', () => {
     await expect(verify(copy(), ['nonsense'])).rejects.toMatchObject({ code: 'key.invalid' })
   })
 })
+
+/** A folder where a file of this name belongs; the log is long enough for a tile. */
+function folder(name: string): string {
+  const directory = build(temporary(), 60)
+  rmSync(join(directory, name))
+  mkdirSync(join(directory, name))
+  return directory
+}
 
 function gone(name: string): string {
   const directory = copy()
