@@ -1,6 +1,23 @@
-/** The events that recovery owes: that it happened, and the ends of sessions that a crash cut off. */
+/** The events that opening owes: that it happened, what recovery did, and the ends of sessions that a crash cut off. */
 import type { EventInput } from './event.ts'
 import type { Opened } from './writer.ts'
+
+/** All of them, in order. */
+export function owedBy(opened: Opened): EventInput[] {
+  return [
+    {
+      code: 'log.open',
+      message: `Log opened with ${opened.size} events`,
+      status: 'success',
+      data: {
+        size: opened.size,
+        ...(opened.signed === null ? {} : { root: opened.signed.root }),
+      },
+    },
+    ...(opened.quarantinedBytes > 0 ? [recoveredEvent(opened)] : []),
+    ...opened.sessions.map(([session, start]) => endOf(session, start)),
+  ]
+}
 
 export function recoveredEvent(opened: Opened): EventInput {
   const where =
@@ -17,7 +34,7 @@ export function recoveredEvent(opened: Opened): EventInput {
 }
 
 /** The end a crash kept a session from having, told from its start. */
-export function endOf(session: string, start: string): EventInput {
+function endOf(session: string, start: string): EventInput {
   const body = JSON.parse(start) as {
     readonly unmapped?: { readonly sallyport?: Readonly<Record<string, unknown>> }
     readonly actor?: { readonly user?: { readonly uid?: string } }

@@ -17,6 +17,7 @@
  *   look. `mirror.unproven`: what was served does not lead to the signed head; asked again. `mirror.source`: it did not
  *   answer, or not in the format. `mirror.other`: it is a log of another name. `mirror.conflict`: evidence from before lies there, so nothing is followed.
  * - `witness.unknown`: no known witness signed. `witness.conflict`: one signed what this log is not.
+ * - `prune.archive`: what is to be let go of is not shown to be kept elsewhere.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
 export type AuditCode =
@@ -45,6 +46,7 @@ export type AuditCode =
   | 'mirror.conflict'
   | 'witness.unknown'
   | 'witness.conflict'
+  | 'prune.archive'
   | 'cursor.invalid'
   | 'evidence.catalogue'
   | 'evidence.range'

@@ -32,8 +32,13 @@ export const grantData = {
   addresses: 'public text?',
   not_before: 'public integer?',
   not_after: 'public integer?',
+  // Epoch seconds: when it ended by itself, which may have been while nobody was there to record it.
+  ended_at: 'public integer?',
   max_seconds: 'public integer?',
   max_bytes: 'public integer?',
+  max_uses: 'public integer?',
+  // Sessions under it so far, with the one that this event is about.
+  uses: 'public integer?',
   reason_given: 'personal text?',
   ticket: 'public text?',
   requester: 'personal text?',

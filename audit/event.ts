@@ -244,6 +244,8 @@ export const events = {
       active_root: 'public text',
       active: 'public integer',
       previous: 'public integer?',
+      // Since the heartbeat before, or the opening, by a clock that nobody sets.
+      elapsed_ms: 'public integer?',
       clock_offset_ms: 'public integer?',
       sinks: 'public json?',
     },

@@ -8,15 +8,25 @@ import { AuditError } from './errors.ts'
 import type { Watched } from './writer.ts'
 
 export class Ledger {
+  /** What is promised, as the writer's thread sees it too, at every moment: one number (`promisedIn`). */
+  readonly shared = new SharedArrayBuffer(BigInt64Array.BYTES_PER_ELEMENT)
+  readonly #shared = new BigInt64Array(this.shared)
   #room: Room = { freeBytes: null, reservedBytes: 0, reserve: null }
+  /** Written of promises since the disk began to be looked at: the answer may not know of it. */
+  #since = 0
 
   get room(): Room {
     return this.#room
   }
 
-  /** What the disk was last seen to hold. */
+  /** The disk is about to be looked at. */
+  asked(): void {
+    this.#since = 0
+  }
+
+  /** What it was seen to hold. */
   look({ freeBytes, reserve }: Pick<Watched, 'freeBytes' | 'reserve'>): void {
-    this.#room = { ...this.#room, freeBytes, reserve }
+    this.#room = { ...this.#room, freeBytes: Math.max(0, freeBytes - this.#since), reserve }
   }
 
   /**
@@ -45,12 +55,20 @@ export class Ledger {
   /** What is written is no longer free, which the disk itself says only when it is looked at again. */
   #change(promised: number, written: number): void {
     const { freeBytes, reservedBytes } = this.#room
+    this.#since += written
     this.#room = {
       ...this.#room,
       freeBytes: freeBytes === null ? null : Math.max(0, freeBytes - written),
       reservedBytes: reservedBytes + promised,
     }
+    Atomics.store(this.#shared, 0, BigInt(this.#room.reservedBytes))
   }
+}
+
+/** Reads, in whichever thread, what a ledger has promised. */
+export function promisedIn(shared: SharedArrayBuffer): () => number {
+  const cells = new BigInt64Array(shared)
+  return () => Number(Atomics.load(cells, 0))
 }
 
 /** The refusal of what has no room. */

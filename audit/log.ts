@@ -1,7 +1,7 @@
 /** append -> durable index: the room's story. */
 import { mkdirSync } from 'node:fs'
 import type { Server } from 'node:net'
-import { endOf, recoveredEvent } from './aftermath.ts'
+import { owedBy, recoveredEvent } from './aftermath.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
@@ -13,21 +13,18 @@ import type { ActiveLine } from './heartbeat.ts'
 import { formatVkey } from './note.ts'
 import { defaults } from './options.ts'
 import type { LogLimits, LogOptions } from './options.ts'
-import { spendOf, type Spend } from './reserve.ts'
+import { spendOf } from './reserve.ts'
 import { Pulse } from './pulse.ts'
 import { Queue, type Waiting } from './queue.ts'
-import { cheapest, stateOf } from './room.ts'
+import { purseOf } from './room.ts'
 import { Scribe } from './scribe.ts'
 import { Ledger, noRoom } from './ledger.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
 import type { Answer, Request } from './serve.ts'
+import { Standing } from './standing.ts'
 import { ThreadLink } from './thread-link.ts'
-import type { Opened, Watched, Written } from './writer.ts'
-
-const reopenLimitMs = 30_000
-/** Below this the disk counts as full. */
-const fullBytes = 512 * 1024
+import type { Opened, Written } from './writer.ts'
 
 /** Events whose head is signed with the batch that holds them: an agent asks for their proof at once. */
 const signedAtOnce: ReadonlySet<EventCode> = new Set([
@@ -39,6 +36,7 @@ const signedAtOnce: ReadonlySet<EventCode> = new Set([
   'grant.activate',
   'grant.extend',
   'grant.revoke',
+  'grant.expire',
   'grant.burn',
 ])
 
@@ -49,7 +47,6 @@ class ThreadedLog implements AuditLog {
   recovered: Recovered = { quarantinedBytes: 0, place: null, size: 0, sessions: [] }
   signed: Checkpoint
   size = 0
-  state: LogState = 'OK'
 
   readonly #options: LogOptions
   readonly #limits: Required<LogLimits>
@@ -59,18 +56,16 @@ class ThreadedLog implements AuditLog {
   readonly #demand = new HeadDemand(() => this.#pump())
   readonly #pulse = new Pulse((event) => this.append(event))
   readonly #reader: LogReader
-  readonly #stateListeners = new Set<(state: LogState, why: string) => void>()
+  readonly #standing: Standing
   readonly #timers = new Set<NodeJS.Timeout>()
   #claim: Server | null = null
   #pumping = false
   #watchDue = false
   #closing = false
   #gone = false
-  #poisonedSince: number | null = null
-  #reopenPause = 0
-  #full = false
   readonly #ledger = new Ledger()
   #onOpened: ((opened: Opened | AuditError) => void) | null = null
+  #onLook: (() => void) | null = null
   #onClosed: (() => void) | null = null
 
   constructor(options: LogOptions) {
@@ -85,7 +80,8 @@ class ThreadedLog implements AuditLog {
     this.#scribe = new Scribe(options)
     this.#queue = new Queue(this.#limits, () => this.#pump())
     this.#reader = new LogReader(options.directory, options.origin)
-    this.#thread = new ThreadLink(options, this.#limits, keys, {
+    this.#standing = new Standing(this.#limits, (event) => this.append(event))
+    this.#thread = new ThreadLink(options, this.#limits, keys, this.#ledger.shared, {
       heard: (answer) => this.#receive(answer),
       lost: (error) => this.#lost(error),
     })
@@ -95,35 +91,26 @@ class ThreadedLog implements AuditLog {
   async start(claimed: Server | null): Promise<void> {
     this.#claim = claimed
     const opened = await this.#whenOpened()
-    const ends = opened.sessions.map(([session, start]) => endOf(session, start))
     this.recovered = {
       quarantinedBytes: opened.quarantinedBytes,
       place: opened.place,
       size: opened.size,
       sessions: opened.sessions.map(([session]) => session),
     }
-    const owed: Promise<Appended>[] = [
-      this.append({
-        code: 'log.open',
-        message: `Log opened with ${opened.size} events`,
-        status: 'success',
-        data: {
-          size: opened.size,
-          ...(opened.signed === null ? {} : { root: opened.signed.root }),
-        },
-      }),
-    ]
-    if (opened.quarantinedBytes > 0) owed.push(this.append(recoveredEvent(opened)))
-    for (const end of ends) owed.push(this.append(end))
-    await Promise.all(owed)
+    await Promise.all(owedBy(opened).map((event) => this.append(event)))
     await this.checkpoint()
+    // Before the disk was looked at there would be room for everybody.
+    await new Promise<void>((resolve) => {
+      this.#onLook = resolve
+      this.#look()
+    })
+    this.#every(this.#limits.heartbeatMs, () => this.#pulse.beat())
+    this.#every(this.#limits.watchMs, () => this.#look())
+  }
+
+  #look(): void {
     this.#watchDue = true
     this.#pump()
-    this.#every(this.#limits.heartbeatMs, () => this.#pulse.beat())
-    this.#every(this.#limits.watchMs, () => {
-      this.#watchDue = true
-      this.#pump()
-    })
   }
 
   #whenOpened(): Promise<Opened> {
@@ -139,7 +126,7 @@ class ThreadedLog implements AuditLog {
   append(event: EventInput): Promise<Appended> {
     return new Promise((resolve, reject) => {
       const spend = spendOf(event)
-      const refused = this.#refusal() ?? this.#unpaid(spend)
+      const refused = this.#closed() ?? this.#standing.refusal(spend) ?? this.#crowded()
       if (refused !== null) return reject(refused)
       let rendered: Rendered
       try {
@@ -153,19 +140,14 @@ class ThreadedLog implements AuditLog {
     })
   }
 
-  #refusal(): AuditError | null {
-    if (this.#closing || this.#gone) return new AuditError('log.closed', 'the audit log is closed')
-    if (this.#poisonedSince !== null)
-      return new AuditError('log.poisoned', 'the audit log cannot be written; nothing may be done')
-    if (this.#queue.length >= this.#limits.queueEvents)
-      return new AuditError('log.overloaded', `${this.#queue.length} events wait for the disk`)
-    return null
+  #closed(): AuditError | null {
+    if (!this.#closing && !this.#gone) return null
+    return new AuditError('log.closed', 'the audit log is closed')
   }
 
-  /** On a full disk the rest is for what ends access, and for operators. */
-  #unpaid(spend: Spend | null): AuditError | null {
-    if (!this.#full || spend !== null) return null
-    return new AuditError('log.full', 'the disk of the audit log is full; nothing new may be done')
+  #crowded(): AuditError | null {
+    if (this.#queue.length < this.#limits.queueEvents) return null
+    return new AuditError('log.overloaded', `${this.#queue.length} events wait for the disk`)
   }
 
   /** Events of one turn of the event loop go into one batch. */
@@ -180,11 +162,12 @@ class ThreadedLog implements AuditLog {
 
   /** Gives the thread its next piece of work, if it has none: never two batches in flight. */
   #pump(): void {
-    if (this.#thread.busy || this.#gone || this.#poisonedSince !== null) return
+    if (this.#thread.busy || this.#gone || this.#standing.poisoned) return
     // First, and once for each time it is due: under load something always waits.
     if (this.#watchDue) {
       this.#watchDue = false
-      this.#thread.ask({ kind: 'watch', promised: this.room.reservedBytes })
+      this.#ledger.asked()
+      this.#thread.ask({ kind: 'watch' })
     } else if (this.#queue.length > 0) {
       if (!this.#queue.gathers(this.#demand.pressing || this.#closing)) this.#sendBatch()
     } else if (this.#demand.pressing) this.#sign()
@@ -192,7 +175,7 @@ class ThreadedLog implements AuditLog {
   }
 
   #sendBatch(): void {
-    const flying = this.#queue.take()
+    const flying = this.#queue.take(this.#standing.full)
     const signAt = this.#signWithBatch(flying) ? this.#options.clock.now() : null
     this.#thread.send(flying, this.size, signAt)
   }
@@ -223,7 +206,9 @@ class ThreadedLog implements AuditLog {
       this.#idle()
     },
     watched: ({ watched }) => {
-      this.#watched(watched)
+      this.#ledger.look(watched)
+      this.#standing.looked(watched)
+      this.#onLook?.()
       this.#idle()
     },
     closed: () => this.#onClosed?.(),
@@ -232,7 +217,8 @@ class ThreadedLog implements AuditLog {
       if (this.#onOpened !== null) this.#onOpened(error)
       else if (code === 'log.full') this.#starved(error)
       else if (during === 'watch') {
-        this.#setState('CLOSED_NEW', message)
+        this.#standing.set('CLOSED_NEW', message)
+        this.#onLook?.()
         this.#idle()
       } else this.#poison(error, during)
     },
@@ -251,14 +237,12 @@ class ThreadedLog implements AuditLog {
     this.size = opened.size
     this.#pulse.previous = opened.heartbeat
     if (opened.signed !== null) this.signed = opened.signed
-    const again = this.#poisonedSince !== null
-    this.#poisonedSince = null
-    this.#reopenPause = 0
+    const again = this.#standing.opened()
     this.#thread.busy = false
     this.#onOpened?.(opened)
     if (again) {
       void this.append(recoveredEvent(opened)).catch(() => undefined)
-      this.#setState('OK', 'the log was opened anew')
+      this.#standing.set('OK', 'the log was opened anew')
     }
     this.#pump()
   }
@@ -292,21 +276,22 @@ class ThreadedLog implements AuditLog {
 
   /**
    * The disk is full and nothing was written: what may spend no more than what could not be paid is refused, the rest
-   * goes again. Where an end, or a head, could not be paid, nothing is left.
+   * goes again, what one file pays for apart from what the other does. Where an end, or a head, could not be paid,
+   * nothing is left.
    */
   #starved(error: AuditError): void {
-    this.#full = true
     const { flying } = this.#queue
-    const unpaid = flying.length === 0 ? 'closeout' : cheapest(flying)
+    const unpaid = flying.length === 0 ? 'closeout' : purseOf(flying)
     const over = unpaid === 'closeout'
     const refused = this.#queue.again(
-      ({ spend }) => !over && (spend === 'closeout' || (spend === 'breakglass' && unpaid === null)),
+      ({ spend }) =>
+        !over && (spend === 'closeout' || (spend === 'breakglass' && unpaid !== 'breakglass')),
     )
     for (const one of refused) one.reject(error)
     if (over) this.#demand.reject(error)
     else this.#demand.lower(this.size + this.#queue.length)
     this.#demand.defer()
-    if (over || this.state !== 'DRAIN') this.#setState(over ? 'DRAIN' : 'CLOSED_NEW', error.message)
+    this.#standing.starved(over, error.message)
     this.#idle()
   }
 
@@ -322,17 +307,14 @@ class ThreadedLog implements AuditLog {
     )
     for (const waiting of lost) waiting.reject(told)
     this.#demand.reject(told)
-    this.#poisonedSince ??= performance.now()
-    const hopeless = error.code !== 'log.write' && during === 'reopen'
-    const late = performance.now() - this.#poisonedSince > this.#limits.drainMs
-    this.#setState(hopeless || late ? 'DRAIN' : 'CLOSED_NEW', error.message)
+    const pause = this.#standing.failed(error, during)
     if (this.#onClosed !== null) return this.#onClosed()
-    if (hopeless) return
-    this.#reopenPause = Math.min(reopenLimitMs, this.#reopenPause * 2 || this.#limits.reopenMs)
+    this.#onLook?.()
+    if (pause === null) return
     const timer = setTimeout(() => {
       this.#timers.delete(timer)
-      if (!this.#gone) this.#thread.ask({ kind: 'reopen', promised: this.room.reservedBytes })
-    }, this.#reopenPause)
+      if (!this.#gone) this.#thread.ask({ kind: 'reopen' })
+    }, pause)
     this.#timers.add(timer)
   }
 
@@ -343,32 +325,10 @@ class ThreadedLog implements AuditLog {
     for (const waiting of this.#queue.empty()) waiting.reject(told)
     this.#demand.reject(told)
     this.#onOpened?.(told)
+    this.#onLook?.()
     this.#onClosed?.()
     this.#release()
-    if (!this.#closing) this.#setState('DRAIN', error.message)
-  }
-
-  #watched({ alarm, freeBytes, reserve }: Watched): void {
-    this.#ledger.look({ freeBytes, reserve })
-    if (freeBytes >= 2 * fullBytes) this.#full = false
-    if (this.#poisonedSince !== null || (this.#full && this.state === 'DRAIN')) return
-    // A file taken away does not come back: only want of space passes by itself.
-    if (alarm !== null) return this.#setState('CLOSED_NEW', alarm)
-    const [state, why] = stateOf(freeBytes, this.#limits, this.state)
-    this.#setState(state, why)
-  }
-
-  #setState(state: LogState, why: string): void {
-    if (state === this.state) return
-    const from = this.state
-    this.state = state
-    for (const listener of this.#stateListeners) listener(state, why)
-    void this.append({
-      code: 'log.state',
-      message: `Audit log: ${from} to ${state}: ${why}`,
-      status: state === 'OK' ? 'success' : 'failure',
-      data: { from, to: state },
-    }).catch(() => undefined)
+    if (!this.#closing) this.#standing.set('DRAIN', error.message)
   }
 
   #every(ms: number, act: () => void): void {
@@ -379,8 +339,8 @@ class ThreadedLog implements AuditLog {
 
   checkpoint(): Promise<Checkpoint> {
     return new Promise((resolve, reject) => {
-      const refused = this.#refusal()
-      if (refused !== null && refused.code !== 'log.overloaded') return reject(refused)
+      const refused = this.#unable()
+      if (refused !== null) return reject(refused)
       const size = this.size + this.#queue.flying.length + this.#queue.length
       if (this.signed.size >= size && size > 0) return resolve(this.signed)
       this.#demand.add({ size, resolve, reject })
@@ -388,13 +348,22 @@ class ThreadedLog implements AuditLog {
     })
   }
 
+  get state(): LogState {
+    return this.#standing.state
+  }
+
   get room(): Room {
     return this.#ledger.room
   }
 
+  /** Why nothing at all can be written; null where something can. */
+  #unable(): AuditError | null {
+    return this.#closed() ?? this.#standing.refusal('closeout')
+  }
+
   admit(bytes: number): Promised {
-    const refused = this.#refusal()
-    if (refused !== null && refused.code !== 'log.overloaded') throw refused
+    const refused = this.#unable()
+    if (refused !== null) throw refused
     if (this.state === 'CLOSED_NEW' || this.state === 'DRAIN')
       throw noRoom(bytes, this.room.reservedBytes)
     return this.#ledger.admit(bytes, this.#limits.floorBytes)
@@ -407,8 +376,7 @@ class ThreadedLog implements AuditLog {
   }
 
   onState(listener: (state: LogState, why: string) => void): () => void {
-    this.#stateListeners.add(listener)
-    return () => this.#stateListeners.delete(listener)
+    return this.#standing.onState(listener)
   }
 
   onCheckpoint(listener: (checkpoint: Checkpoint) => void): () => void {
@@ -428,7 +396,7 @@ class ThreadedLog implements AuditLog {
     this.#closing = true
     await new Promise<void>((resolve) => {
       this.#onClosed = resolve
-      if (this.#poisonedSince !== null) resolve()
+      if (this.#standing.poisoned) resolve()
       this.#pump()
     })
     this.#gone = true

@@ -56,7 +56,7 @@ export function proveEntry(
   const reader = new LogReader(directory, origin)
   const idx = find(reader, which)
   const [entry] = reader.entries(idx, Number.MAX_SAFE_INTEGER, 1)
-  if (entry === undefined) throw new AuditError('log.range', `event ${idx} is not in the log`)
+  if (entry?.idx !== idx) throw new AuditError('log.range', `event ${idx} is not in the log`)
   const checkpoint = note === undefined ? reader.notes.covering(idx) : parseCheckpoint(note)
   if (checkpoint === null || checkpoint.size <= idx)
     throw new AuditError('log.range', `event ${idx} is not covered by a checkpoint yet`)
@@ -114,9 +114,10 @@ export function* readLog(
   let left = limit
   while (left > 0) {
     const entries = reader.entries(at, Number.MAX_SAFE_INTEGER, Math.min(left, 1_000), 1024 * 1024)
-    if (entries.length === 0) return
+    const last = entries.at(-1)
+    if (last === undefined) return
     yield* entries
-    at += entries.length
+    at = last.idx + 1
     left -= entries.length
   }
 }

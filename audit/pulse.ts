@@ -11,6 +11,8 @@ export class Pulse {
   previous: number | null = null
   readonly #append: (event: EventInput) => Promise<Appended>
   #beating = false
+  /** When the last one was written, by a clock that nobody sets. */
+  #at = performance.now()
 
   constructor(append: (event: EventInput) => Promise<Appended>) {
     this.#append = append
@@ -22,6 +24,7 @@ export class Pulse {
     this.#beating = true
     const active = this.active()
     const { previous } = this
+    const at = performance.now()
     this.#append({
       code: 'log.heartbeat',
       message: `${active.length} active sessions`,
@@ -29,11 +32,13 @@ export class Pulse {
       data: {
         active_root: activeRoot(active),
         active: active.length,
+        elapsed_ms: Math.round(at - this.#at),
         ...(previous === null ? {} : { previous }),
       },
     }).then(
       ({ idx }) => {
         this.previous = idx
+        this.#at = at
         this.#beating = false
       },
       () => {

@@ -85,17 +85,19 @@ export class Queue {
 
   /**
    * The next batch, in flight from now on. Half of a crowd at most: where all callers waited for one batch, the disk
-   * would rest while they are answered, and they while it writes.
+   * would rest while they are answered, and they while it writes. `apart`: only what is paid from where its first event is.
    */
-  take(): readonly Waiting[] {
+  take(apart: boolean): readonly Waiting[] {
     const { batchBytes } = this.#limits
     // Those who came since are of the crowd too, or the first of many would go in small pieces.
     const crowd = Math.max(this.#crowd, this.#waiting.length)
     const turn = crowd > crowdEvents ? Math.ceil(crowd / 2) : crowdEvents
     const batchEvents = Math.min(this.#limits.batchEvents, turn)
     let [count, bytes] = [0, 0]
-    for (const { rendered } of this.#waiting) {
+    const purse = this.#waiting[0]?.spend
+    for (const { rendered, spend } of this.#waiting) {
       if (count > 0 && (count >= batchEvents || bytes + rendered.bytes > batchBytes)) break
+      if (apart && spend !== purse) break
       count++
       bytes += rendered.bytes
     }

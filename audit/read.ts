@@ -5,6 +5,7 @@ import { noteLimit, shortName, splitNotes } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { joinOf } from './format/ocsf.ts'
 import { listSegments } from './recover.ts'
+import { firstOf } from './pruned.ts'
 import { headerBytes, readFrame, segmentFirst } from './segment.ts'
 import { leafHash } from './tree.ts'
 
@@ -158,7 +159,12 @@ export class LogReader {
     return found
   }
 
-  /** Bodies from `from` on, to the end of what is whole. */
+  /** The index of the first event that is left; 0 where none was pruned. */
+  get first(): number {
+    return firstOf(listSegments(this.#directory))
+  }
+
+  /** Bodies from `from` on, or from the first that is left where that is later, to the end of what is whole. */
   *bodies(from: number): Generator<{ readonly idx: number; readonly body: Uint8Array }> {
     let at = this.#locate(from)
     while (at !== null) {
@@ -203,7 +209,8 @@ export class LogReader {
 
   #locate(idx: number): { name: string; idx: number; offset: number } | null {
     this.#names = listSegments(this.#directory)
-    const name = this.#names.findLast((candidate) => (segmentFirst(candidate) ?? 0) <= idx)
+    const name =
+      this.#names.findLast((candidate) => (segmentFirst(candidate) ?? 0) <= idx) ?? this.#names[0]
     if (name === undefined) return null
     const mark = this.#marks.get(name)?.findLast(([marked]) => marked <= idx)
     return { name, idx: mark?.[0] ?? segmentFirst(name) ?? 0, offset: mark?.[1] ?? 0 }

@@ -8,8 +8,9 @@ import { openCheckpoint } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { joinOf } from './format/ocsf.ts'
 import { parseVkey } from './note.ts'
+import { prunedLeaves } from './pruned.ts'
 import { LogReader } from './read.ts'
-import { Frontier, leafHash } from './tree.ts'
+import { Frontier, leafHash, type Hash } from './tree.ts'
 
 /** One event as an export shows it. `body` is null where the sink was sent no verbatim body (CEF, a stub). */
 interface Found {
@@ -188,14 +189,25 @@ function runs(tally: Tally): { from: number; to: number }[] {
 }
 
 /** Leaf hashes of the log up to the head, which they must hash to. Errors: log.rollback. */
-function signedLeaves(reader: LogReader, head: Checkpoint, from: number, to: number): Buffer {
+function signedLeaves(
+  directory: string,
+  reader: LogReader,
+  head: Checkpoint,
+  from: number,
+  to: number,
+): Buffer {
   const leaves = Buffer.alloc((to - from) * 32)
   const frontier = new Frontier()
-  for (const { idx, body } of reader.bodies(0)) {
-    if (idx >= head.size) break
-    const leaf = leafHash(body)
+  const take = (leaf: Hash): void => {
+    const idx = frontier.size
     frontier.push(leaf)
     if (idx >= from && idx < to) leaves.set(leaf, (idx - from) * 32)
+  }
+  // Of what was pruned the hashes are left, and an export is held to them.
+  for (const leaf of prunedLeaves(directory, reader.first)) take(leaf)
+  for (const { idx, body } of reader.bodies(0)) {
+    if (idx >= head.size) break
+    take(leafHash(body))
   }
   if (frontier.size !== head.size || Buffer.from(frontier.root()).toString('hex') !== head.root)
     throw new AuditError('log.rollback', `the log is not what was signed at ${head.size}`)
@@ -240,7 +252,7 @@ export async function reconcile(options: ReconcileOptions): Promise<Reconciliati
   const tally: Tally = {
     from,
     seen: new Uint8Array(to - from),
-    leaves: signedLeaves(reader, head, from, to),
+    leaves: signedLeaves(options.directory, reader, head, from, to),
     verbatim: 0,
     stubs: 0,
     duplicates: 0,

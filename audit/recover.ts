@@ -11,6 +11,7 @@ import { AuditError } from './errors.ts'
 import type { AuditCode, Place } from './errors.ts'
 import { joinOf } from './format/ocsf.ts'
 import type { Verifier } from './note.ts'
+import { beginningFault, firstOf, prunedEdge, prunedHashes, pruneIn } from './pruned.ts'
 import { framesAfter, readFrame, segmentFirst, segmentName } from './segment.ts'
 import { mendTile, TileWriter } from './tile.ts'
 import { Frontier, leafHash } from './tree.ts'
@@ -24,6 +25,8 @@ export interface Found {
   /** The open segment: its first idx and its length in bytes. */
   readonly segment: { readonly first: number; readonly bytes: number }
   readonly signed: Checkpoint | null
+  /** The note that is published; a crash may have left it one behind. */
+  readonly published: string | null
   /** Length of checkpoints.log. */
   readonly notesBytes: number
   readonly heartbeat: number | null
@@ -37,9 +40,11 @@ interface Scan {
   readonly directory: string
   readonly origin: string
   readonly disk: Disk
-  readonly frontier: Frontier
+  frontier: Frontier
   readonly tiles: TileWriter
   readonly sessions: Map<string, string>
+  /** Up to which index events of the log say that it was pruned. */
+  pruned: number
   /** The last signed head: the tree must pass through it. */
   readonly signed: Checkpoint | null
   batch: number
@@ -90,6 +95,9 @@ function follow(scan: Scan, body: Uint8Array): void {
   }
   const code = joinOf(body)?.code
   if (code === 'log.heartbeat') scan.heartbeat = idx
+  // What is not signed may have been written by whoever took the beginning away.
+  if (code === 'log.prune' && idx < (scan.signed?.size ?? 0))
+    scan.pruned = Math.max(scan.pruned, pruneIn(body))
   if (code !== 'session.start' && code !== 'session.end') return
   const text = Buffer.from(body).toString()
   const session = correlation(text)
@@ -137,6 +145,8 @@ function readSegment(scan: Scan, name: string, isLast: boolean): number {
       return offset
     }
     if (frame.idx !== idx) refuse('log.corrupt', place(`index ${frame.idx} where ${idx} belongs`))
+    // What came before the first that is left is not known.
+    if (scan.batch === -1 && idx > 0) scan.batch = frame.batch
     if (frame.batch !== scan.batch && frame.batch !== scan.batch + 1)
       refuse('log.corrupt', place(`batch ${frame.batch} after batch ${scan.batch}`))
     scan.batch = frame.batch
@@ -146,8 +156,30 @@ function readSegment(scan: Scan, name: string, isLast: boolean): number {
   return offset
 }
 
+/** Goes on behind events that were pruned: their hashes are held to by the signed head over what follows. */
+function skipPruned(scan: Scan, first: number): void {
+  const place = (what: string): Place => ({
+    origin: scan.origin,
+    idx: first,
+    segment: `seg/${segmentName(first)}`,
+    offset: 0,
+    what,
+  })
+  if ((scan.signed?.size ?? 0) <= first)
+    refuse('log.corrupt', place(`the events before ${first} are gone, and no later head is signed`))
+  try {
+    scan.frontier = prunedEdge(scan.directory, first)
+    scan.tiles.resume(first, prunedHashes(scan.directory))
+  } catch (error) {
+    if (!(error instanceof AuditError)) throw error
+    refuse('log.corrupt', place(error.message))
+  }
+}
+
 function readSegments(scan: Scan): { first: number; bytes: number } {
   const names = listSegments(scan.directory)
+  const begin = firstOf(names)
+  if (begin > 0) skipPruned(scan, begin)
   let segment = { first: 0, bytes: 0 }
   for (const [i, name] of names.entries()) {
     const first = segmentFirst(name) ?? 0
@@ -161,6 +193,15 @@ function readSegments(scan: Scan): { first: number; bytes: number } {
       })
     segment = { first, bytes: readSegment(scan, name, i === names.length - 1) }
   }
+  const what = beginningFault(begin, scan.pruned)
+  if (what !== null)
+    refuse('log.corrupt', {
+      origin: scan.origin,
+      idx: begin,
+      segment: `seg/${segmentName(begin)}`,
+      offset: 0,
+      what,
+    })
   return segment
 }
 
@@ -168,6 +209,7 @@ function readSegments(scan: Scan): { first: number; bytes: number } {
 const tailBytes = 256 * 1024
 
 interface Notes {
+  readonly published: string | null
   readonly last: Checkpoint | null
   readonly bytes: number
   readonly torn: { readonly offset: number; readonly bytes: Uint8Array } | null
@@ -195,7 +237,11 @@ function signedBy(note: string, verifiers: readonly Verifier[]): Checkpoint | nu
 }
 
 /** The last note of checkpoints.log that holds, and what an interrupted write left behind it. */
-function readNotes(directory: string, origin: string, verifiers: readonly Verifier[]): Notes {
+function readNotes(
+  directory: string,
+  origin: string,
+  verifiers: readonly Verifier[],
+): Omit<Notes, 'published'> {
   const path = join(directory, 'checkpoints.log')
   if (!fs.existsSync(path)) return { last: null, bytes: 0, torn: null }
   const { bytes, start } = readTail(path)
@@ -254,7 +300,7 @@ function readSigned(directory: string, origin: string, verifiers: readonly Verif
       offset: notes.bytes,
       what: `it ends before the published size ${published.size}`,
     })
-  return notes
+  return { ...notes, published: published?.note ?? null }
 }
 
 /**
@@ -278,6 +324,7 @@ export function recover(
     tiles: new TileWriter(directory, mendTile),
     sessions: new Map(),
     signed,
+    pruned: 0,
     batch: -1,
     heartbeat: null,
     quarantinedBytes: 0,
@@ -295,5 +342,5 @@ export function recover(
     }
     quarantine(scan, 'checkpoints.log', notes.torn.offset, notes.torn.bytes)
   }
-  return { ...scan, segment, notesBytes: notes.bytes }
+  return { ...scan, segment, published: notes.published, notesBytes: notes.bytes }
 }

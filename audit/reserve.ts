@@ -111,48 +111,52 @@ export class Reserve {
     )
   }
 
-  /** Gives up at least `bytes` where there are as many; an end may take what operators have left. False: nothing was left. */
-  release(spend: Spend, bytes: number): boolean {
+  /** Gives up at least `bytes` where there are as many; an end may take what operators have left. Gives how many it were. */
+  release(spend: Spend, bytes: number): number {
     const from = spend === 'closeout' ? (['closeout', 'breakglass'] as const) : [spend]
-    let wanted = Math.max(stepBytes, bytes)
-    let given = false
+    const wanted = Math.max(stepBytes, bytes)
+    let given = 0
     for (const file of from) {
       const left = this.left(file)
-      const take = Math.min(left, wanted)
+      const take = Math.min(left, wanted - given)
       if (take === 0) continue
       this.#disk.truncate(this.#path(file), left - take)
-      wanted -= take
-      given = true
-      if (wanted <= 0) break
+      given += take
+      if (given >= wanted) break
     }
     return given
   }
 
-  /** Fills up by a step, while the disk keeps `floor` bytes free beside it. Gives how much was written. */
-  fill(floor: number): number {
+  /**
+   * Fills up by a step, while the disk keeps `floor()` bytes free beside it: asked again before every MiB, because what
+   * is promised to others changes while it is filled. Gives how much was written.
+   */
+  fill(floor: () => number): number {
     for (const spend of ['closeout', 'breakglass'] as const) {
       const left = this.left(spend)
       const step = Math.min(fillBytes, this.#sizes[spend] - left)
-      if (step <= 0) continue
-      if (this.#disk.freeBytes(this.#directory) - step < floor) return 0
-      this.#grow(spend, left, step)
-      return step
+      if (step > 0) return this.#grow(spend, left, step, floor)
     }
     return 0
   }
 
-  #grow(spend: Spend, from: number, bytes: number): void {
+  #grow(spend: Spend, from: number, bytes: number, floor: () => number): number {
+    const fits = (rest: number): boolean => this.#disk.freeBytes(this.#directory) - rest >= floor()
+    if (!fits(bytes)) return 0
     fs.mkdirSync(join(this.#directory, folder), { recursive: true, mode: 0o700 })
     const fd = this.#disk.openAppend(this.#path(spend))
     try {
       // Random: a file system that compresses or leaves holes for zeros would keep back nothing.
       const chunk = randomFillSync(Buffer.alloc(Math.min(bytes, stepBytes)))
-      for (let done = 0; done < bytes; done += chunk.length) {
+      let done = 0
+      while (done < bytes && (done === 0 || fits(bytes - done))) {
         const part = chunk.subarray(0, Math.min(chunk.length, bytes - done))
         for (let at = 0; at < part.length;)
           at += this.#disk.pwrite(fd, part.subarray(at), from + done + at)
+        done += part.length
       }
       this.#disk.fdatasync(fd)
+      return done
     } finally {
       this.#disk.close(fd)
     }

@@ -31,8 +31,15 @@ export function keptBack({
   return { closeoutBytes, breakglassBytes, floorBytes }
 }
 
-/** What a batch may spend: nothing, if one of it may not; what operators need, only if all are theirs. */
-export function cheapest(batch: readonly { readonly spend: Spend | null }[]): Spend | null {
-  if (batch.some(({ spend }) => spend === null)) return null
-  return batch.some(({ spend }) => spend === 'closeout') ? 'closeout' : 'breakglass'
+/** From what a batch may be paid: nothing, if one of it may not be; `mixed`: it must be divided first. */
+export type Purse = Spend | 'mixed' | null
+
+/** The purse of a batch: each file pays for its own events alone, so one of both is of neither. */
+export function purseOf(batch: readonly { readonly spend: Spend | null }[]): Purse {
+  let purse: Purse = batch[0]?.spend ?? null
+  for (const { spend } of batch) {
+    if (spend === null) return null
+    if (spend !== purse) purse = 'mixed'
+  }
+  return purse
 }

@@ -7,7 +7,8 @@ import type { Disk } from './disk.ts'
 import { AuditError } from './errors.ts'
 import type { AuditCode, Place } from './errors.ts'
 import { noteSigner } from './note.ts'
-import type { Spend } from './reserve.ts'
+import { promisedIn } from './ledger.ts'
+import type { Purse } from './room.ts'
 import { Writer } from './writer.ts'
 import type { Opened, Watched, WriterOptions, Written } from './writer.ts'
 
@@ -18,6 +19,8 @@ export interface ThreadData {
   readonly keys: readonly KeyObject[]
   readonly segmentBytes: number
   readonly reserve: WriterOptions['reserve']
+  /** What the log's ledger shares. */
+  readonly promised: SharedArrayBuffer
 }
 
 export type Request =
@@ -26,12 +29,11 @@ export type Request =
       readonly batch: Batch
       readonly signAt: number | null
       /** From what it may be paid where the disk is full. */
-      readonly spend: Spend | null
+      readonly purse: Purse
     }
   | { readonly kind: 'sign'; readonly signAt: number }
-  /** `promised`: bytes of the disk that the reserve must leave to others. */
-  | { readonly kind: 'reopen'; readonly promised: number }
-  | { readonly kind: 'watch'; readonly promised: number }
+  | { readonly kind: 'reopen' }
+  | { readonly kind: 'watch' }
   | { readonly kind: 'close' }
 
 /** A batch to be signed is answered twice: `written` when it is durable, `signed` when the head is. */
@@ -61,11 +63,12 @@ export function serve(disk: Disk): void {
   if (port === null) throw new Error('the audit writer runs in a worker thread')
   const data = workerData as ThreadData
   const signers = data.keys.map((key) => noteSigner(data.origin, key))
-  const { reserve, ...where } = data
+  const { reserve, promised, ...where } = data
   const writer = new Writer({
     ...where,
     signers,
     disk,
+    promised: promisedIn(promised),
     ...(reserve === undefined ? {} : { reserve }),
   })
   const answer = (value: Answer): void => port.postMessage(value)
@@ -82,9 +85,9 @@ export function serve(disk: Disk): void {
   const acts: {
     readonly [K in Request['kind']]: (request: Extract<Request, { kind: K }>) => void
   } = {
-    batch: ({ batch, signAt, spend }) => {
+    batch: ({ batch, signAt, purse }) => {
       const spare = batch.bytes.buffer
-      const written = writer.appendWithin(batch, spend)
+      const written = writer.appendWithin(batch, purse)
       port.postMessage(
         { kind: 'written', written, more: signAt !== null, spare } satisfies Answer,
         [spare],
@@ -92,8 +95,8 @@ export function serve(disk: Disk): void {
       if (signAt !== null) answer({ kind: 'signed', checkpoint: writer.sign(signAt) })
     },
     sign: ({ signAt }) => answer({ kind: 'signed', checkpoint: writer.sign(signAt) }),
-    reopen: ({ promised }) => answer({ kind: 'opened', opened: writer.reopen(promised) }),
-    watch: ({ promised }) => answer({ kind: 'watched', watched: writer.watch(promised) }),
+    reopen: () => answer({ kind: 'opened', opened: writer.reopen() }),
+    watch: () => answer({ kind: 'watched', watched: writer.watch() }),
     close: () => {
       writer.close()
       answer({ kind: 'closed' })

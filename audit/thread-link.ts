@@ -3,7 +3,7 @@ import type { KeyObject } from 'node:crypto'
 import { Worker } from 'node:worker_threads'
 import { pack } from './batch.ts'
 import type { LogLimits, LogOptions } from './options.ts'
-import { cheapest, keptBack } from './room.ts'
+import { keptBack, purseOf } from './room.ts'
 import type { Answer, Request, ThreadData } from './serve.ts'
 import type { Waiting } from './queue.ts'
 
@@ -19,6 +19,7 @@ export class ThreadLink {
     options: LogOptions,
     limits: Required<LogLimits>,
     keys: readonly KeyObject[],
+    promised: SharedArrayBuffer,
     on: { heard(answer: Answer): void; lost(error: Error): void },
   ) {
     const workerData: ThreadData = {
@@ -27,6 +28,7 @@ export class ThreadLink {
       keys,
       segmentBytes: limits.segmentBytes,
       reserve: keptBack(limits),
+      promised,
     }
     const thread = options.thread ?? new URL('./thread.ts', import.meta.url)
     this.#worker = new Worker(thread, { workerData })
@@ -51,7 +53,7 @@ export class ThreadLink {
     const batch = pack(rendered, first, this.#spare)
     this.#spare = null
     this.busy = true
-    const request: Request = { kind: 'batch', batch, signAt, spend: cheapest(flying) }
+    const request: Request = { kind: 'batch', batch, signAt, purse: purseOf(flying) }
     this.#worker.postMessage(request, [batch.bytes.buffer])
   }
 

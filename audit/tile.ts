@@ -32,6 +32,17 @@ export class TileWriter {
     this.#keep = keep
   }
 
+  /** Goes on behind `size` leaves whose hashes are at hand. */
+  resume(size: number, perfect: Perfect): void {
+    for (let level = 0; width ** level <= size; level++) {
+      const count = Math.floor(size / width ** level)
+      const from = count - (count % width)
+      this.#edges[level] = Array.from({ length: count - from }, (_, i) =>
+        perfect(8 * level, from + i),
+      )
+    }
+  }
+
   /** Takes a perfect subtree's hash; only levels that are multiples of 8 stand in tiles. */
   add = (level: number, index: number, value: Hash): void => {
     if (level % 8 !== 0) return

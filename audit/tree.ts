@@ -49,6 +49,14 @@ export class Frontier {
   size = 0
   readonly #perfect: Hash[] = []
 
+  /** The tree of `size` leaves, of the perfect subtrees it is made of. */
+  static of(size: number, perfect: Perfect): Frontier {
+    const tree = new Frontier()
+    tree.size = size
+    tree.#perfect.push(...subtreesOf(size).map(({ level, index }) => perfect(level, index)))
+    return tree
+  }
+
   /**
    * Appends a leaf hash. `onPerfect` hears of every perfect subtree this leaf completes: its level (leaves are 0)
    * and its index on that level.
@@ -95,6 +103,19 @@ export function rootOf(leaves: Iterable<Hash>): Hash {
 
 /** Gives the hash of a perfect subtree: `index` counts on its own `level`. */
 export type Perfect = (level: number, index: number) => Hash
+
+/** The perfect subtrees that the tree of `size` leaves is made of, the largest first. */
+export function subtreesOf(size: number): { readonly level: number; readonly index: number }[] {
+  const found: { level: number; index: number }[] = []
+  let at = 0
+  for (let level = Math.floor(Math.log2(Math.max(1, size))); level >= 0; level--) {
+    const width = 2 ** level
+    if (Math.floor(size / width) % 2 === 0) continue
+    found.push({ level, index: at / width })
+    at += width
+  }
+  return found
+}
 
 /** Largest power of two below n (n > 1): where RFC 6962 splits. */
 function split(n: number): number {

@@ -5,22 +5,26 @@
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import { openCheckpoint, parseCheckpoint, splitNotes } from './checkpoint.ts'
+import { openCheckpoint, parseCheckpoint } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
-import type { Place } from './errors.ts'
+import { AuditError, type Place } from './errors.ts'
+import { walkNotes } from './notes.ts'
 import { byName, cosignedBy, type Cosigned } from './cosign.ts'
 import { parseVkey, parseWitnessKey, type Verifier } from './note.ts'
+import { beginningFault, firstOf, prunedLeaves, pruneIn } from './pruned.ts'
 import { isTornTail, listSegments } from './recover.ts'
 import { frameBatch, frameEnd, frameFault, frameIdx, headerBytes, segmentFirst } from './segment.ts'
-import { TileWriter } from './tile.ts'
+import { TileWriter, tileWidth } from './tile.ts'
 import { Frontier, leafHashInPlace } from './tree.ts'
 import { keptNotes } from './witnesses.ts'
 
 export interface Verdict {
   /** Everything up to the last checkpoint is as signed; something is not; or it cannot be told. */
   readonly outcome: 'proven' | 'violated' | 'not-provable'
-  /** Leaves read. */
+  /** Leaves in all. */
   readonly events: number
+  /** Of the first so many only the hashes are left: they were pruned, as a later event says. Absent: of none. */
+  readonly pruned?: number
   /** Leaves after the last checkpoint: intact by checksum, not yet signed. */
   readonly uncovered: number
   readonly checkpoint: Checkpoint | null
@@ -68,6 +72,9 @@ interface Reading {
   /** Size of the last head the events were found to match. */
   matched: number
   batch: number
+  /** The index of the first event that is left, and up to which the log says that it was pruned. */
+  begin: number
+  said: number
   readonly window: Buffer
 }
 
@@ -85,19 +92,18 @@ function words(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
-/** What was signed, as it stood at one moment: null where there is no such file. */
+/** What was signed, as it stood at one moment: the published head, and how long the notes are. Null: no such file. */
 interface Signed {
   readonly published: string | null
-  readonly notes: Buffer | null
+  readonly notes: number | null
 }
 
 /** The published head first: a note is in checkpoints.log before it is published, also while heads are being signed. */
 function readSigned({ directory }: Reading): Signed {
-  const [published, notes] = ['checkpoint', 'checkpoints.log'].map((name) => {
-    const path = join(directory, name)
-    return fs.existsSync(path) ? fs.readFileSync(path) : null
-  })
-  return { published: published?.toString() ?? null, notes: notes ?? null }
+  const path = join(directory, 'checkpoint')
+  const published = fs.existsSync(path) ? fs.readFileSync(path, 'utf8') : null
+  const notes = fs.statSync(join(directory, 'checkpoints.log'), { throwIfNoEntry: false })
+  return { published, notes: notes?.size ?? null }
 }
 
 /** How often the heads are read where they change meanwhile. */
@@ -114,9 +120,7 @@ function readSettled(reading: Reading): { last: Checkpoint[]; count: number } {
     } catch (error) {
       const before = signed
       signed = readSigned(reading)
-      const moved =
-        signed.published !== before.published ||
-        Buffer.compare(signed.notes ?? Buffer.alloc(0), before.notes ?? Buffer.alloc(0)) !== 0
+      const moved = signed.published !== before.published || signed.notes !== before.notes
       if (look === looks || !moved) throw error
       reading.heads.clear()
     }
@@ -124,12 +128,12 @@ function readSettled(reading: Reading): { last: Checkpoint[]; count: number } {
 }
 
 /** Every note of checkpoints.log: well-formed, signed by every key, growing. Gives the last two. */
-function readHeads(reading: Reading, bytes: Buffer | null): { last: Checkpoint[]; count: number } {
+function readHeads(reading: Reading, length: number | null): { last: Checkpoint[]; count: number } {
   const file = 'checkpoints.log'
-  if (bytes === null) throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
+  if (length === null) throw new Found('not-provable', 'there is no checkpoint: nothing was signed')
   const last: Checkpoint[] = []
   let count = 0
-  for (const found of splitNotes(bytes)) {
+  for (const found of walkNotes(join(reading.directory, file), length)) {
     const { offset } = found
     if ('what' in found) violated(reading, file, offset, null, found.what)
     const { checkpoint } = found
@@ -271,6 +275,7 @@ function readWindow(
     if (fault !== null) return { end: at, fault }
     const [idx, batch, end] = [frameIdx(bytes, at), frameBatch(bytes, at), frameEnd(bytes, at)]
     const belongs = reading.frontier.size
+    if (reading.batch === -1 && belongs > 0) reading.batch = batch
     if (idx !== belongs || (batch !== reading.batch && batch !== reading.batch + 1)) {
       const what =
         idx === belongs
@@ -279,6 +284,8 @@ function readWindow(
       violated(reading, `seg/${name}`, base + at, belongs, what)
     }
     reading.batch = batch
+    if (reading.begin > 0 && belongs < reading.lastSigned)
+      reading.said = Math.max(reading.said, pruneIn(bytes.subarray(at + headerBytes, end)))
     reading.frontier.push(leafHashInPlace(bytes, at + headerBytes, end), reading.tiles.add)
     checkHead(reading, `seg/${name}`, base + at)
     at = end
@@ -310,10 +317,26 @@ function badFrame(reading: Reading, { name, isLast, offset, size, fault }: Bad):
   throw new Found('violated', fault, place)
 }
 
+/** The hashes of what was pruned, held to every head that was signed over it and, with what follows, to every later one. */
+async function readPruned(reading: Reading): Promise<void> {
+  const { directory, begin, frontier } = reading
+  if (begin === 0) return
+  try {
+    for (const leaf of prunedLeaves(directory, begin)) {
+      frontier.push(leaf, reading.tiles.add)
+      checkHead(reading, 'tile/0', Math.floor((frontier.size - 1) / tileWidth))
+      if (frontier.size % 65_536 === 0) await setImmediate()
+    }
+  } catch (error) {
+    if (!(error instanceof AuditError)) throw error
+    throw new Found('not-provable', error.message)
+  }
+}
+
 async function readSegments(reading: Reading): Promise<void> {
   const names = listSegments(reading.directory)
-  if (names[0] !== undefined && segmentFirst(names[0]) !== 0)
-    throw new Found('not-provable', `the events before ${segmentFirst(names[0])} were pruned`)
+  reading.begin = firstOf(names)
+  await readPruned(reading)
   for (const [i, name] of names.entries()) {
     const idx = reading.frontier.size
     if (segmentFirst(name) !== idx)
@@ -321,6 +344,8 @@ async function readSegments(reading: Reading): Promise<void> {
     readFrames(reading, name, i === names.length - 1)
     await setImmediate()
   }
+  const unsaid = beginningFault(reading.begin, reading.said)
+  if (unsaid !== null) violated(reading, `seg/${names[0]}`, 0, reading.begin, unsaid)
   const { size } = reading.frontier
   if (size >= reading.lastSigned) return
   const name = names.at(-1)
@@ -361,6 +386,7 @@ export async function verifyLog(options: VerifyOptions): Promise<Verdict> {
     uncovered: Math.max(0, reading.frontier.size - (last.at(-1)?.size ?? 0)),
     checkpoint: last.at(-1) ?? null,
     checkpoints,
+    ...(reading.begin === 0 ? {} : { pruned: reading.begin }),
     ...(cosigned === undefined ? {} : { witnesses: cosigned }),
   })
   try {
@@ -374,6 +400,8 @@ export async function verifyLog(options: VerifyOptions): Promise<Verdict> {
     demandQuorum(cosigned ?? [], options.quorum ?? byName(witnesses).size)
     return { outcome: 'proven', ...verdict() }
   } catch (error) {
+    if (error instanceof Error && 'syscall' in error)
+      return { outcome: 'not-provable', ...verdict(), why: `it cannot be read: ${error.message}` }
     if (!(error instanceof Found)) throw error
     const { outcome, place, message } = error
     return { outcome, ...verdict(), ...(place === undefined ? {} : { place }), why: message }
@@ -395,6 +423,8 @@ function begin({ directory, verifierKeys }: VerifyOptions): Reading {
     lastSigned: 0,
     matched: 0,
     batch: -1,
+    begin: 0,
+    said: 0,
     window: Buffer.allocUnsafe(windowBytes),
   }
   return reading

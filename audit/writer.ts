@@ -14,6 +14,7 @@ import type { NoteSigner, Verifier } from './note.ts'
 import { recover } from './recover.ts'
 import type { Found } from './recover.ts'
 import { Reserve, type ReserveSizes, type Spend } from './reserve.ts'
+import type { Purse } from './room.ts'
 import { headerBytes, sealFrame, segmentName } from './segment.ts'
 import { leafHashInPlace, type Frontier, type Hash } from './tree.ts'
 
@@ -27,6 +28,8 @@ export interface WriterOptions {
   readonly segmentBytes: number
   /** Room kept back, and what must stay free while it is filled. */
   readonly reserve?: ReserveSizes & { readonly floorBytes: number }
+  /** Bytes of the disk that are promised to others at this moment: the reserve is not filled at their price. */
+  readonly promised?: () => number
 }
 
 export interface Written {
@@ -49,6 +52,7 @@ export interface Opened {
 export interface Watched {
   /** What is wrong with the open segment's file; null when nothing is. */
   readonly alarm: string | null
+  /** Free to everybody: without what the reserve gave up for its own events. */
   readonly freeBytes: number
   /** Bytes still kept back, and how many are missing. */
   readonly reserve: {
@@ -81,8 +85,8 @@ export class Writer {
   readonly #held = new Set<number>()
   #batch = -1
   #signedSize = 0
-  /** Bytes that were promised to others: the reserve is not filled at their price. */
-  #promised = 0
+  /** Given up by each file of the reserve and not written yet: room for what that file pays for, and for nothing else. */
+  readonly #credit: Record<Spend, number> = { closeout: 0, breakglass: 0 }
 
   constructor(options: WriterOptions) {
     this.#options = options
@@ -91,19 +95,21 @@ export class Writer {
   }
 
   /** Recovers, then holds the open segment. Errors: those of recover, and the disk's. */
-  open(promised = 0): Opened {
+  open(): Opened {
     const { directory, origin, signers, disk } = this.#options
     const verifiers = this.#options.verifiers ?? signers.map((signer) => signer.verifier)
     const found = recover(directory, origin, verifiers, disk)
     this.#found = found
-    this.#promised = promised
     this.#fill()
     this.#batch = found.batch
     this.#signedSize = found.signed?.size ?? 0
     this.#segment = this.#create(join('seg', segmentName(found.segment.first)), found.segment.bytes)
     this.#notes = this.#create('checkpoints.log', found.notesBytes)
     // A crash between the two writes of a checkpoint left the published one behind.
-    if (found.signed !== null) this.#publish(found.signed)
+    if (found.signed !== null && found.signed.note !== found.published) {
+      this.#makeRoom(0, 'closeout')
+      this.#publish(found.signed)
+    }
     const { signed, heartbeat, quarantinedBytes, place } = found
     const sessions = [...found.sessions]
     return { size: found.frontier.size, signed, heartbeat, sessions, quarantinedBytes, place }
@@ -131,38 +137,71 @@ export class Writer {
   }
 
   #fill(): void {
-    const { reserve } = this.#options
-    if (reserve !== undefined) this.#reserve.fill(reserve.floorBytes + this.#promised)
+    const { reserve, promised = () => 0 } = this.#options
+    if (reserve === undefined) return
+    // There is room for everybody again, so nothing that was given up need be told apart from it.
+    if (this.#reserve.fill(() => reserve.floorBytes + promised()) > 0)
+      this.#credit.closeout = this.#credit.breakglass = 0
+  }
+
+  /** Gives up room for what `purse` pays for. False: it has none, or is none. */
+  #give(purse: Purse, bytes: number): boolean {
+    if (purse === null || purse === 'mixed') return false
+    const given = this.#reserve.release(purse, bytes)
+    this.#credit[purse] += given
+    return given > 0
+  }
+
+  #spent(purse: Purse, bytes: number): void {
+    if (purse === null || purse === 'mixed') return
+    this.#credit[purse] = Math.max(0, this.#credit[purse] - bytes)
+  }
+
+  /** Bytes free to what `purse` pays for: without what was given up for others. */
+  #freeFor(purse: Purse): number {
+    const { closeout, breakglass } = this.#credit
+    const own = purse === null || purse === 'mixed' ? 0 : this.#credit[purse]
+    const free = this.#options.disk.freeBytes(this.#options.directory)
+    return Math.max(0, free - (closeout + breakglass - own))
+  }
+
+  #full(free: number): AuditError {
+    return new AuditError('log.full', `${free} bytes are free on the disk of the audit log`)
   }
 
   /**
-   * Sees to it that `bytes` fit beside a head and a tile, giving up what is kept back for `spend`. Errors: log.full
+   * Sees to it that `bytes` fit beside a head and a tile, giving up what is kept back for `purse`. Errors: log.full
    * where there is neither room nor a reserve; nothing was written then.
    */
-  #makeRoom(bytes: number, spend: Spend | null): void {
-    const { directory, disk, reserve } = this.#options
-    if (reserve === undefined) return
+  #makeRoom(bytes: number, purse: Purse): void {
+    if (this.#options.reserve === undefined) return
     const need = bytes + marginBytes
-    const free = disk.freeBytes(directory)
-    if (free >= need) return
-    if (spend === null || !this.#reserve.release(spend, need - free))
-      throw new AuditError('log.full', `${free} bytes are free on the disk of the audit log`)
+    const free = this.#freeFor(purse)
+    if (free < need && !this.#give(purse, need - free)) throw this.#full(free)
   }
 
   /**
    * `append` where the disk may be full: makes room first, and where another program took it meanwhile, once more, on
-   * files opened anew. Errors: log.full, and those of `append`.
+   * files opened anew. Errors: log.full (nothing was written), and those of `append`.
    */
-  appendWithin(batch: Batch, spend: Spend | null): Written {
-    this.#makeRoom(batch.bytes.length, spend)
+  appendWithin(batch: Batch, purse: Purse): Written {
+    const { length } = batch.bytes
+    this.#makeRoom(length, purse)
     try {
-      return this.append(batch)
+      return this.#paid(batch, purse)
     } catch (error) {
-      if (spend === null || !isFull(error) || !this.#reserve.release(spend, batch.bytes.length))
-        throw error
+      if (!isFull(error) || this.#options.reserve === undefined) throw error
+      const more = this.#give(purse, length)
       this.reopen()
-      return this.append(batch)
+      if (!more) throw this.#full(this.#freeFor(purse))
+      return this.#paid(batch, purse)
     }
+  }
+
+  #paid(batch: Batch, purse: Purse): Written {
+    const written = this.append(batch)
+    this.#spent(purse, batch.bytes.length)
+    return written
   }
 
   /**
@@ -218,6 +257,7 @@ export class Writer {
     const head = { origin, size: frontier.size, root: frontier.root() }
     const checkpoint = signCheckpoint(head, signers, nowMs)
     this.keep(checkpoint)
+    this.#spent('closeout', 2 * checkpoint.note.length)
     return checkpoint
   }
 
@@ -238,9 +278,7 @@ export class Writer {
   }
 
   /** Whether the open segment is still the file that its name leads to, as long as it was left. */
-  watch(promised = 0): Watched {
-    this.#promised = promised
-    const { directory, disk } = this.#options
+  watch(): Watched {
     const held = fstatSync(this.#segment.fd)
     const named = statSync(this.#segment.path, { throwIfNoEntry: false })
     let alarm: string | null = null
@@ -255,7 +293,7 @@ export class Writer {
     const { missing } = this.#reserve
     return {
       alarm,
-      freeBytes: disk.freeBytes(directory),
+      freeBytes: this.#freeFor(null),
       reserve: { closeout, breakglass, missing },
     }
   }
@@ -274,12 +312,12 @@ export class Writer {
   }
 
   /** After a failed write: cuts back to what was durable, then recovers as if just started. */
-  reopen(promised = this.#promised): Opened {
+  reopen(): Opened {
     this.close()
     const { disk } = this.#options
     // Pages of a failed sync may look written and not be: only what was synced before it counts.
     for (const open of [this.#segment, this.#notes])
       if (statSync(open.path).size > open.bytes) disk.truncate(open.path, open.bytes)
-    return this.open(promised)
+    return this.open()
   }
 }

@@ -4,7 +4,7 @@
  */
 import { checkAssertion, digestOf, hashOf, type GrantSignature } from '#approval'
 import type { Input, Observed, Partially } from '#policy'
-import { expiresAt, type Grant } from './grants/grant.ts'
+import { expiresAt, type Grant, type GrantState } from './grants/grant.ts'
 import type { Device, Expectation, Process } from './devices/device.ts'
 import type { Presence } from './devices/presence.ts'
 
@@ -161,11 +161,22 @@ function signs({ assertion, key, relying_party: party }: GrantSignature, hash: s
   return true
 }
 
+/** The states of a grant as policy knows them: it asks whether one opens anything, and if not, why. */
+const STATES: Readonly<Record<GrantState, PolicyGrant['state']>> = {
+  requested: 'requested',
+  approved: 'approved',
+  active: 'active',
+  spent: 'spent',
+  expired: 'spent',
+  revoked: 'revoked',
+  rejected: 'revoked',
+}
+
 export function grantFacts(grant: Grant): PolicyGrant {
   const { statement } = grant
   return {
     id: statement.id,
-    state: grant.state === 'rejected' ? 'revoked' : grant.state,
+    state: STATES[grant.state],
     subject: statement.requester,
     vendor: statement.vendor,
     requester: statement.requester,

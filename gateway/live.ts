@@ -9,6 +9,7 @@ import { AppForwarder } from './access/http.ts'
 import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { InventoryWatch } from './devices/drift.ts'
+import { watchEnds } from './grants/expiry.ts'
 import { Registry } from './devices/presence.ts'
 import { now, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
@@ -73,6 +74,7 @@ export async function openAccess(
   await closeCrashed(room)
   await recordings.recover()
   undo.use(watchFlows(room))
+  undo.use(watchEnds({ log, store: room.grants, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
   const store = new SqliteInventoryStore(thread)

@@ -9,7 +9,7 @@ import { AuditError } from '../errors.ts'
 import { noteSigner } from '../note.ts'
 import { hashesOf } from '../prove.ts'
 import { LogReader } from '../read.ts'
-import { leafHash } from '../tree.ts'
+import { leafHash, subtreesOf } from '../tree.ts'
 import type { Checkpoint } from '../checkpoint.ts'
 import type { Catalogue } from './catalogue.ts'
 import { derive, judge, manifestText, proveEvents, readVkey } from './verify.mjs'
@@ -86,9 +86,14 @@ function isHeartbeat(body: Uint8Array): boolean {
 function headBefore(reader: LogReader, idx: number): Checkpoint | null {
   for (let back = 1; back <= idx; back *= 2) {
     const head = reader.notes.covering(idx - back)
-    if (head !== null && head.size <= idx) return head
+    if (head !== null && head.size <= idx) return head.size < reader.first ? null : head
   }
   return null
+}
+
+/** Where the events before the first that is left were pruned: the first head that has them all; else null. */
+function headOver(reader: LogReader): Checkpoint | null {
+  return reader.first === 0 ? null : reader.notes.covering(reader.first - 1)
 }
 
 /** About `count` heads from the one at `first` on, the last one that is signed at or after `last` among them. */
@@ -123,22 +128,16 @@ function lastHead(reader: LogReader, below: number): Checkpoint | null {
 /** Hashes of the perfect subtrees that make up the tree of `size`, the largest first. */
 function edgeOf(directory: string, reader: LogReader, size: number): string[] {
   const perfect = hashesOf(directory, reader)
-  const hashes: string[] = []
-  let at = 0
-  for (let level = Math.floor(Math.log2(Math.max(1, size))); level >= 0; level--) {
-    const width = 2 ** level
-    if (Math.floor(size / width) % 2 === 0) continue
-    hashes.push(Buffer.from(perfect(level, at / width)).toString('hex'))
-    at += width
-  }
-  return hashes
+  return subtreesOf(size).map(({ level, index }) =>
+    Buffer.from(perfect(level, index)).toString('hex'),
+  )
 }
 
 function logEntries(options: EvidenceOptions, origin: string): Packed[] {
   const { directory, from, to, leadMs = 31 * 24 * hourMs } = options
   const reader = new LogReader(directory, origin)
   const span = spanOf(reader, from - leadMs, to)
-  const before = headBefore(reader, span.first)
+  const before = headBefore(reader, span.first) ?? headOver(reader)
   const first = before?.size ?? 0
   const heads = headsBetween(reader, first, span.last)
   const last = heads.at(-1)?.size ?? 0

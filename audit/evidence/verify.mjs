@@ -429,6 +429,8 @@ function followEvents(bytes, leaves, edge, heads) {
 // ------------------------------------------------------------------ 4. the heartbeats
 
 const silenceMs = 90_000
+/** Kinds of gaps that have a reason: they are listed, and spoil no proof. */
+const listedGaps = ['stopped', 'crashed', 'clock']
 /** A session whose start or end lies this close to a heartbeat may or may not be in it yet. */
 const fluxMs = 5_000
 
@@ -437,11 +439,12 @@ const code = (event) => event['metadata'].event_code
 /** @param {Event} event @returns {Record<string, any>} */
 const own = (event) => event['unmapped'].sallyport
 
-/** @typedef {{ from: number, to: number, kind: 'stopped' | 'crashed' | 'silent' | 'before' | 'after', idx: number }} Gap */
+/** @typedef {{ from: number, to: number, kind: 'stopped' | 'crashed' | 'clock' | 'silent' | 'before' | 'after', idx: number }} Gap */
 
 /**
  * Times of [from, to] in which no heartbeat says what was active. `stopped` lies between log.close and log.open,
- * `crashed` before a log.open; `silent`, `before` and `after` have no such reason.
+ * `crashed` before a log.open; `clock` between two heartbeats that another clock knows to be near, or where the time went
+ * back; `silent`, `before` and `after` have no such reason.
  * @param {Event[]} events @param {number} from @param {number} to @returns {Gap[]}
  */
 function heartbeatGaps(events, from, to) {
@@ -460,8 +463,12 @@ function heartbeatGaps(events, from, to) {
     const { time } = event
     const idx = event['metadata'].sequence
     if (last === null && time > from + silenceMs) gaps.push({ from, to: time, kind: 'before', idx })
-    if (last !== null && time - last.time > silenceMs)
-      gaps.push({ from: last.time, to: time, kind: since, idx })
+    if (last !== null && time - last.time > silenceMs) {
+      const near = what === 'log.heartbeat' && own(event)['elapsed_ms'] <= silenceMs
+      gaps.push({ from: last.time, to: time, kind: near ? 'clock' : since, idx })
+    }
+    if (last !== null && time < last.time - fluxMs)
+      gaps.push({ from: time, to: last.time, kind: 'clock', idx })
     last = { time, idx }
     since = 'silent'
   }
@@ -567,12 +574,21 @@ function subsets(items, size) {
 // ------------------------------------------------------------------ 5. grants and sessions
 
 /**
- * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, reason: string, ticket: string,
+ * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, reason: string, ticket: string,
  *   approvals: { by: string, who: string, time: number, idx: number }[], rejections: { who: string, idx: number }[], needed: number, requestIdx: number, activated: number | null, ended: { time: number, how: string, by: string, idx: number } | null }} Grant
  */
 
 /** After any of these a grant opens nothing more: refused, taken back, run out, given back. */
 const endings = ['grant.reject', 'grant.revoke', 'grant.expire', 'grant.burn']
+
+/**
+ * When a grant ends by itself: with its window, or with its duration from the first use, whichever is first.
+ * @param {Grant} grant
+ */
+const endsAt = ({ notAfter, firstUse, maxMs }) =>
+  firstUse === null ? notAfter : Math.min(notAfter, firstUse + maxMs)
+/** Until when it opened something, epoch ms. @param {Grant} grant */
+const openUntil = (grant) => Math.min(endsAt(grant), grant.ended?.time ?? Number.MAX_SAFE_INTEGER)
 
 /** @param {Event} event */
 const whoOf = (event) => event['actor']?.user?.name ?? event['actor']?.user?.uid ?? 'the gateway'
@@ -595,6 +611,10 @@ function grantsOf(events) {
         processes: facts['processes'] ?? [facts['process']],
         notBefore: (facts['not_before'] ?? 0) * 1000,
         notAfter: (facts['not_after'] ?? Number.MAX_SAFE_INTEGER / 1000) * 1000,
+        maxMs: (facts['max_seconds'] ?? Number.POSITIVE_INFINITY) * 1000,
+        maxUses: facts['max_uses'] ?? Number.POSITIVE_INFINITY,
+        maxBytes: facts['max_bytes'] ?? Number.POSITIVE_INFINITY,
+        firstUse: null,
         reason: facts['reason_given'] ?? '',
         ticket: facts['ticket'] ?? '',
         approvals: [],
@@ -617,21 +637,28 @@ function grantsOf(events) {
     if (what === 'grant.approve') grant.approvals.push(person)
     if (what === 'grant.reject') grant.rejections.push(person)
     if (what === 'grant.activate') grant.activated = event['time']
-    if (what === 'grant.extend' && facts['not_after'] !== undefined)
-      grant.notAfter = facts['not_after'] * 1000
-    if (endings.includes(what))
-      grant.ended ??= { time: event['time'], how: what.slice(6), by: whoOf(event), idx }
+    if (what === 'grant.use') grant.firstUse ??= event['time']
+    if (what === 'grant.extend') extend(grant, facts)
+    // One that ended by itself may have done so while nobody was there to record it.
+    const time = facts['ended_at'] === undefined ? event['time'] : facts['ended_at'] * 1000
+    if (endings.includes(what)) grant.ended ??= { time, how: what.slice(6), by: whoOf(event), idx }
   }
   return grants
+}
+
+/** @param {Grant} grant @param {Record<string, any>} facts */
+function extend(grant, facts) {
+  if (facts['not_after'] !== undefined) grant.notAfter = facts['not_after'] * 1000
+  if (facts['max_seconds'] !== undefined) grant.maxMs = facts['max_seconds'] * 1000
 }
 
 /** @typedef {{ idx: number, what: string }} Exception */
 
 /**
- * How a session does not agree with the grant it began under.
- * @param {Event} start @param {Grant} grant @returns {string[]}
+ * How a session does not agree with the grant it began under; `earlier` sessions began under it before.
+ * @param {Event} start @param {Grant} grant @param {number} earlier @returns {string[]}
  */
-function faultsOf(start, grant) {
+function faultsOf(start, grant, earlier) {
   const idx = start['metadata'].sequence
   const { device, process } = own(start)
   const faults = []
@@ -644,8 +671,9 @@ function faultsOf(start, grant) {
   if (!grant.processes.includes(process)) faults.push(`its grant is not for the process ${process}`)
   if ((start['actor']?.user?.uid ?? '') !== grant.requester)
     faults.push(`its grant is ${grant.who}\u2019s, and ${whoOf(start)} used it`)
-  if (start['time'] < grant.notBefore - fluxMs || start['time'] > grant.notAfter + fluxMs)
+  if (start['time'] < grant.notBefore - fluxMs || start['time'] > endsAt(grant) + fluxMs)
     faults.push('it began outside the time of its grant')
+  if (earlier >= grant.maxUses) faults.push(`its grant was for ${grant.maxUses} sessions`)
   if (grant.ended !== null && grant.ended.idx < idx)
     faults.push(`its grant had ended (${grant.ended.how})`)
   return faults
@@ -661,6 +689,8 @@ function checkGrants(events, first) {
   /** @type {Exception[]} */
   const exceptions = []
   const untold = []
+  /** @type {Map<string, number>} */
+  const begun = new Map()
   for (const { id, start } of sessionsOf(events).values()) {
     if (start === null) {
       if (first === 0) exceptions.push({ idx: -1, what: `session ${id} ended and never began` })
@@ -678,7 +708,9 @@ function checkGrants(events, first) {
       else bad('its grant was never requested')
       continue
     }
-    for (const fault of faultsOf(start, grant)) bad(fault)
+    const earlier = begun.get(grant.id) ?? 0
+    begun.set(grant.id, earlier + 1)
+    for (const fault of faultsOf(start, grant, earlier)) bad(fault)
   }
   return { exceptions, untold }
 }
@@ -758,7 +790,7 @@ function checkRecordings(events) {
  */
 export function judge({ events, first }, from, to) {
   const gaps = heartbeatGaps(events, from, to)
-  const silent = gaps.filter(({ kind }) => kind !== 'stopped' && kind !== 'crashed')
+  const silent = gaps.filter(({ kind }) => !listedGaps.includes(kind))
   const beats = checkActiveSets(events, first)
   const { exceptions, untold } = checkGrants(events, first)
   exceptions.push(...beats.exceptions, ...checkRecordings(events))
@@ -802,8 +834,7 @@ function answer(events, from, to, device) {
       (device === undefined || grant.devices.includes(device)) &&
       grant.requestIdx >= 0 &&
       grant.notBefore <= to &&
-      grant.notAfter >= from &&
-      (grant.ended === null || grant.ended.time >= from) &&
+      openUntil(grant) >= from &&
       (grant.activated ?? Number.POSITIVE_INFINITY) <= to,
   )
   const about = events.filter((event) => device === undefined || own(event)['device'] === device)
@@ -833,15 +864,24 @@ function answer(events, from, to, device) {
         code(event) === 'session.deny' ||
         (code(event) === 'grant.request' && event['status_id'] === 2),
     ),
-    cuts: inside.filter((event) =>
-      [
-        'session.kill',
-        'session.lock',
-        'session.unlock',
-        'device.quarantine',
-        'grant.revoke',
-        'cert.revoke',
-      ].includes(code(event)),
+    // A lock of a vendor, a site or of all shuts out of this device too, and names another target.
+    cuts: events.filter(
+      (event) =>
+        event['time'] >= from &&
+        event['time'] <= to &&
+        (device === undefined ||
+          own(event)['device'] === device ||
+          ['session.lock', 'session.unlock'].includes(code(event))) &&
+        [
+          'session.kill',
+          'session.lock',
+          'session.unlock',
+          'device.quarantine',
+          'grant.revoke',
+          'grant.reject',
+          'cert.revoke',
+          'finding.break_glass',
+        ].includes(code(event)),
     ),
   }
 }
@@ -867,7 +907,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  */
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
-const rendering = 2
+const rendering = 3
 const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
@@ -1098,11 +1138,22 @@ function answerControl(control, ask) {
   return { control, rows, exceptions: asked.filter(isException).length }
 }
 
+const obeyed = new RegExp(
+  '[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]',
+  'g',
+)
+/** @param {string} text @returns {string} what a screen would obey (controls, marks that turn the order of writing round) is shown */
+export const shownText = (text) =>
+  text.replace(
+    obeyed,
+    (one) => `<U+${one.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}>`,
+  )
+
 /** @param {unknown} value */
 function esc(value) {
   const text = typeof value === 'string' ? value : (JSON.stringify(value ?? '') ?? '')
   const shown = value === undefined || value === null ? '' : text
-  return shown.replace(/[&<>"']/g, (found) => `&#${found.charCodeAt(0)};`)
+  return shownText(shown).replace(/[&<>"']/g, (found) => `&#${found.charCodeAt(0)};`)
 }
 
 /** @param {number} ms */
@@ -1136,27 +1187,71 @@ function gapText({ kind }) {
   return {
     stopped: 'the gateway was stopped in order; it lets nobody through while it is',
     crashed: 'the gateway ended without a word and was started again; no session could begin',
+    clock:
+      'the clock was set and heartbeats went on: no time is missing, or this time passed twice',
     silent: 'no heartbeat although the gateway ran: what was active is not attested',
     before: 'the log says nothing of this time yet',
     after: 'the log says nothing of this time any more',
   }[kind]
 }
 
+/** @type {Readonly<Record<string, string>>} */
+const endWords = { reject: 'rejected', revoke: 'revoked', burn: 'given back' }
+
+/** How it came to its end before its time. @param {Grant} grant */
+function endText({ ended }) {
+  if (ended === null || ended.how === 'expire') return ''
+  return `, when it was ${endWords[ended.how] ?? ended.how} by ${ended.by} (event ${ended.idx})`
+}
+
+/** What it was limited to beside its time. @param {Grant} grant */
+function limitsText({ maxUses, maxBytes }) {
+  const limits = []
+  if (maxUses !== Number.POSITIVE_INFINITY) limits.push(`for ${count(maxUses, 'session')}`)
+  if (maxBytes !== Number.POSITIVE_INFINITY) limits.push(`for ${count(maxBytes, 'byte')}`)
+  return limits.map((limit) => `${limit}, `).join('')
+}
+
+/** @param {number} ms */
+function lengthText(ms) {
+  const seconds = Math.round(ms / 1000)
+  if (seconds % 3600 === 0) return `${seconds / 3600} h`
+  return seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`
+}
+
 /** @param {Grant} grant */
-function grantRow(grant) {
+function timeOfGrant(grant) {
+  const { notAfter, firstUse, maxMs, ended } = grant
+  const small = []
+  if (Number.isFinite(maxMs))
+    small.push(
+      firstUse === null
+        ? `window to ${stamp(notAfter)}, ${lengthText(maxMs)} from the first use: never used`
+        : `window to ${stamp(notAfter)}, ${lengthText(maxMs)} from the first use at ${stamp(firstUse)}`,
+    )
+  const limits = limitsText(grant)
+  if (limits !== '') small.push(limits.slice(0, -2))
+  if (ended !== null && ended.how !== 'expire')
+    small.push(
+      `${endWords[ended.how] ?? ended.how} ${stamp(ended.time)} by ${ended.by} #${ended.idx}`,
+    )
+  else if (ended !== null) small.push(`ended by itself #${ended.idx}`)
+  const lines = small.map((line) => `<br><small>${esc(line)}</small>`).join('')
+  return `${stamp(grant.notBefore)}<br>to ${stamp(openUntil(grant))}${lines}`
+}
+
+/** @param {Grant} grant @param {number} sessions */
+function grantRow(grant, sessions) {
   const approved = grant.approvals.map(
     ({ who, time: at, idx }) => `${esc(who)}<br><small>${stamp(at)} #${idx}</small>`,
   )
-  const ended =
-    grant.ended === null
-      ? ''
-      : `<br><small>${esc(grant.ended.how)} ${stamp(grant.ended.time)} by ${esc(grant.ended.by)}</small>`
   return [
     `${esc(grant.who)}<br><small>${esc(grant.id)} #${grant.requestIdx}</small>`,
     `${esc(grant.devices.join(', '))} / ${esc(grant.processes.join(', '))}`,
-    `${stamp(grant.notBefore)}<br>to ${stamp(grant.notAfter)}${ended}`,
+    timeOfGrant(grant),
     approved.length === 0 ? 'nobody: policy asked for none' : approved.join('<br>'),
     `${esc(grant.reason)}${grant.ticket === '' ? '' : `<br><small>ticket ${esc(grant.ticket)}</small>`}`,
+    sessions === 0 ? 'no' : count(sessions, 'session'),
   ]
 }
 
@@ -1227,9 +1322,15 @@ function deviceSection({ question }, device) {
     question.to,
     device,
   )
+  const under = (/** @type {Grant} */ { id }) =>
+    sessions.filter(({ start, end }) => factsOf(start ?? end)['grant'] === id).length
   return `<section><h2>${esc(device)}</h2>
 <h3>Who could reach it: ${count(grants.length, 'grant')} in force</h3>
-${table(['Who', 'What', 'When', 'Approved by', 'Why'], grants.map(grantRow), 'Nobody could: no grant for it was in force.')}
+${table(
+  ['Who', 'What', 'When (UTC)', 'Approved by', 'Why', 'Used'],
+  grants.map((grant) => grantRow(grant, under(grant))),
+  'Nobody could: no grant for it was in force.',
+)}
 <h3>Who did: ${count(sessions.length, 'session')}</h3>
 ${table(
   ['Who', 'What', 'When (UTC)', 'On whose approval', 'Doing what'],
@@ -1317,7 +1418,7 @@ const style = `@page{size:A4;margin:16mm 14mm 18mm;@bottom-right{content:counter
 :root{color-scheme:light}body{font:13px/1.45 system-ui,sans-serif;color:#1a1f24;max-width:1000px;margin:24px auto;padding:0 16px}
 h1{font-size:24px;margin:0 0 4px}h2{font-size:18px;margin:28px 0 6px;border-bottom:2px solid #1a1f24;padding-bottom:3px}h3{font-size:14px;margin:16px 0 4px}
 .verdict{border:2px solid;border-radius:4px;padding:10px 14px;margin:14px 0;font-size:15px}.good{border-color:#1b6b3a;background:#eef7f1}.bad{border-color:#a3261d;background:#fbeeed}
-table{border-collapse:collapse;width:100%;margin:4px 0 8px}th,td{text-align:left;vertical-align:top;border-bottom:1px solid #c9d0d6;padding:4px 8px 4px 0;overflow-wrap:anywhere}th{font-size:11px;color:#4a545d}
+table{border-collapse:collapse;width:100%;margin:4px 0 8px}th,td{text-align:left;vertical-align:top;border-bottom:1px solid #c9d0d6;padding:4px 8px 4px 0;overflow-wrap:anywhere}td:first-child{min-width:9em}th{font-size:11px;color:#4a545d}
 thead{display:table-header-group}tr{break-inside:avoid}h2,h3{break-after:avoid}small{color:#56616b;font-size:11px}.none{color:#56616b;margin:2px 0}code{font-size:12px;overflow-wrap:anywhere}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:8px 0}dt{color:#56616b}dd{margin:0;overflow-wrap:anywhere}
 @media print{body{margin:0;max-width:none;padding:0;font-size:10.5px}section.control{break-inside:avoid-page}*{print-color-adjust:exact}}`
 
@@ -1602,7 +1703,7 @@ function report(manifest, proven, judged, device, from, to) {
     `asked for ${manifest['from']} to ${manifest['to']}`,
     ...judged.gaps.map(
       (gap) =>
-        `${gap.kind === 'stopped' || gap.kind === 'crashed' ? 'listed' : 'GAP'}: no heartbeat from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, event ${gap.idx})`,
+        `${listedGaps.includes(gap.kind) ? 'listed' : 'GAP'}: ${gap.kind === 'clock' ? 'the clock was set, and heartbeats went on,' : 'no heartbeat'} from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, event ${gap.idx})`,
     ),
     ...judged.recoveries.map(
       ({ idx, time, message }) => `recovery: event ${idx}, ${timeText(time)}: ${message}`,
@@ -1619,7 +1720,7 @@ function report(manifest, proven, judged, device, from, to) {
   )
   for (const grant of grants)
     lines.push(
-      `  ${grant.who}: ${grant.devices.join(', ')} ${grant.processes.join(', ')}, ${timeText(grant.notBefore)} to ${timeText(grant.ended?.time ?? grant.notAfter)}, approved by ${grant.approvals.map(({ who }) => who).join(', ') || 'nobody: policy asked for none'} (${grant.id}, event ${grant.requestIdx})`,
+      `  ${grant.who}: ${grant.devices.join(', ')} ${grant.processes.join(', ')}, ${timeText(grant.notBefore)} to ${timeText(openUntil(grant))}${endText(grant)}, ${limitsText(grant)}approved by ${grant.approvals.map(({ who }) => who).join(', ') || 'nobody: policy asked for none'} (${grant.id}, event ${grant.requestIdx})`,
     )
   lines.push(`who did: ${count(sessions.length, 'session')}`)
   for (const { id, start, end, acts } of sessions)
@@ -1652,7 +1753,7 @@ function main(args) {
       .filter((line) => line.trim() !== '' && line[0] !== '#'),
   )
   const { exit, lines } = verifyPackage(readFileSync(zip), vkeys, device)
-  for (const line of lines) console.log(line)
+  for (const line of lines) console.log(shownText(line).replaceAll(/[\n\t]/g, ' '))
   return exit
 }
 

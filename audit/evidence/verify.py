@@ -222,7 +222,10 @@ def gaps_of(events, start, stop):
         if last is None and time > start + SILENCE_MS:
             found.append((start, time, "before", idx_of(event)))
         if last is not None and time - last[0] > SILENCE_MS:
-            found.append((last[0], time, since, idx_of(event)))
+            near = what == "log.heartbeat" and own(event).get("elapsed_ms", SILENCE_MS + 1) <= SILENCE_MS
+            found.append((last[0], time, "clock" if near else since, idx_of(event)))
+        if last is not None and time < last[0] - FLUX_MS:
+            found.append((time, last[0], "clock", idx_of(event)))
         last, since = (time, idx_of(event)), "silent"
     quiet = last[0] if last else start
     if stop - quiet > SILENCE_MS:
@@ -275,13 +278,18 @@ def check_grants(events, first):
         good = event["status_id"] == 1
         who = event.get("actor", {}).get("user", {}).get("uid", "")
         if code(event) == "grant.request" and good:
-            grants[name] = {"by": who, "request": event, "approvals": [], "until": own(event).get("not_after"), "ended": None}
+            asked = own(event)
+            grants[name] = {"by": who, "request": event, "approvals": [], "until": asked.get("not_after"), "ended": None,
+                            "seconds": asked.get("max_seconds"), "used": None, "begun": 0}
         elif name in grants and good:
             grant = grants[name]
             if code(event) == "grant.approve":
                 grant["approvals"].append((idx_of(event), who))
-            if code(event) == "grant.extend" and "not_after" in own(event):
-                grant["until"] = own(event)["not_after"]
+            if code(event) == "grant.use" and grant["used"] is None:
+                grant["used"] = event["time"]
+            if code(event) == "grant.extend":
+                grant["until"] = own(event).get("not_after", grant["until"])
+                grant["seconds"] = own(event).get("max_seconds", grant["seconds"])
             if code(event) in ENDINGS and grant["ended"] is None:
                 grant["ended"] = idx_of(event)
     for session, (start, _) in sessions_of(events).items():
@@ -295,6 +303,10 @@ def check_grants(events, first):
             continue
         asked = own(grant["request"])
         approvers = {who for at, who in grant["approvals"] if at < idx}
+        ends = [] if grant["until"] is None else [grant["until"] * 1000]
+        if grant["used"] is not None and grant["seconds"] is not None:
+            ends.append(grant["used"] + grant["seconds"] * 1000)
+        grant["begun"] += 1
         faults = {
             "approved by who requested it": grant["by"] in approvers,
             "too few approvals": len(approvers) < asked.get("approvals_needed", 0),
@@ -302,11 +314,20 @@ def check_grants(events, first):
             "another process": own(start)["process"] not in asked.get("processes", [asked.get("process")]),
             "another person": start.get("actor", {}).get("user", {}).get("uid", "") != grant["by"],
             "outside its time": start["time"] < asked.get("not_before", 0) * 1000 - FLUX_MS
-            or (grant["until"] is not None and start["time"] > grant["until"] * 1000 + FLUX_MS),
+            or any(start["time"] > end + FLUX_MS for end in ends),
+            "more sessions than it was for": grant["begun"] > asked.get("max_uses", grant["begun"]),
             "its grant had ended": grant["ended"] is not None and grant["ended"] < idx,
         }
         exceptions += [f"event {idx}: session {session}: {what}" for what, bad in faults.items() if bad]
     return exceptions, untold
+
+
+# What a screen would obey: controls, and marks that turn the order of writing round.
+OBEYED = re.compile("[\\0-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]")
+
+
+def say(line):
+    print(OBEYED.sub(lambda one: f"<U+{ord(one.group()):04X}>", line))
 
 
 def text_of(ms):
@@ -342,7 +363,7 @@ def print_standings(entries, pinned):
             line = f"NOT PROVEN HERE: {shown} (not recomputed by this program; verify.mjs does)"
         counts[line] = counts.get(line, 0) + 1
     for line, count in counts.items():
-        print(line if count == 1 else f"{line}, {count} files")
+        say(line if count == 1 else f"{line}, {count} files")
 
 
 def main(args):
@@ -369,7 +390,7 @@ def main(args):
     untold_beats, wrong_beats = check_beats(events, first)
     exceptions, untold = check_grants(events, first)
     exceptions += [f"event {idx}: this heartbeat commits to other sessions" for idx in wrong_beats]
-    silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed")]
+    silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed", "clock")]
     recovered = [e for e in events if code(e) in ("log.recovered", "log.prune") and start <= e["time"] <= stop]
     provable = not silent and not untold and not untold_beats
     words = ("complete with listed recoveries" if gaps or recovered else "complete") if provable else "not provable"
@@ -383,13 +404,15 @@ def main(args):
     for a, b, kind, idx in gaps:
         print(f"no heartbeat from {text_of(a)} to {text_of(b)} ({kind}, event {idx})")
     for what in exceptions:
-        print(f"EXCEPTION: {what}")
+        say(f"EXCEPTION: {what}")
     for session, (begun, ended) in sessions_of(events).items():
         some = begun or ended
+        if (begun and begun["time"] > stop) or (ended and ended["time"] < start):
+            continue
         if device in (None, own(some).get("device")):
             who = some.get("actor", {}).get("user", {}).get("name", "?")
             until = "open" if ended is None else text_of(ended["time"])
-            print(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session})")
+            say(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session})")
     print_standings(entries, bool(keys) and len(skipped) < len(keys))
     if exceptions:
         return 1
@@ -400,8 +423,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except Violated as found:
-        print(f"VIOLATED at {found}")
+        say(f"VIOLATED at {found}")
         sys.exit(1)
     except (ValueError, KeyError, TypeError, IndexError, struct.error) as found:
-        print(f"VIOLATED: the package cannot be read: {found!r}")
+        say(f"VIOLATED: the package cannot be read: {found!r}")
         sys.exit(1)

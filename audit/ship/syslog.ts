@@ -207,11 +207,12 @@ class SyslogShipper implements Shipper {
       batchBytes,
     )
     const frames: Uint8Array[] = []
-    let sent = 0
+    let [sent, next] = [0, this.#sink.next]
     for (const entry of entries) {
       if (entry.cp === null) break
       frames.push(this.#eventFrame(entry))
       sent++
+      next = entry.idx + 1
       const checkpoint = this.#sink.reader.notes.covering(entry.idx)
       if (checkpoint !== null && entry.idx === checkpoint.size - 1)
         frames.push(this.#checkpointFrame(checkpoint))
@@ -219,7 +220,7 @@ class SyslogShipper implements Shipper {
     if (sent === 0) return false
     const block = Buffer.concat(frames)
     socket.write(block)
-    this.#sink.next += sent
+    this.#sink.next = next
     this.#sink.counts.sent += sent
     this.#sentBytes += block.length
     this.#trail.push({ idx: this.#sink.next, bytes: this.#sentBytes, at: performance.now() })

@@ -9,6 +9,7 @@ import { facts, instant, layOut, plain, say, tell } from '../print.ts'
 import { registerAuditor } from './auditor.ts'
 import { registerEvidence } from './evidence.ts'
 import { registerMirror } from './mirror.ts'
+import { registerPrune } from './prune.ts'
 import { registerReconcile } from './reconcile.ts'
 import { registerWitness } from './witness.ts'
 import { collect, globalOptions } from './options.ts'
@@ -56,6 +57,7 @@ export function registerAudit(program: Command): void {
   registerEvidence(audit)
   registerReconcile(audit)
   registerMirror(audit)
+  registerPrune(audit)
   registerWitness(audit)
 }
 
@@ -147,6 +149,9 @@ function verdictLines(verdict: Verdict): string[] {
     head,
     ...facts([
       ['events', verdict.events],
+      ...(verdict.pruned === undefined
+        ? []
+        : [['pruned', `the first ${verdict.pruned}: their hashes are left`] as const]),
       ['not yet signed', verdict.uncovered],
       ['checkpoints', verdict.checkpoints],
       ['origin', verdict.checkpoint?.origin],

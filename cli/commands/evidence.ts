@@ -103,7 +103,8 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
   if (exit !== 'ok') throw new Exited(exit)
 }
 
-function signingKey(path: string): KeyObject {
+/** A private key of the log, from its file. Throws usage. */
+export function signingKey(path: string): KeyObject {
   const pem = readPrivate(path, 'key')
   try {
     return createPrivateKey(pem)

@@ -14,19 +14,33 @@ export interface Approval {
   readonly signature: GrantSignature | null
 }
 
-export type GrantState = 'requested' | 'approved' | 'active' | 'spent' | 'revoked' | 'rejected'
-export type GrantEvent = 'approve' | 'use' | 'burn' | 'revoke' | 'reject'
+export type GrantState =
+  | 'requested'
+  | 'approved'
+  | 'active'
+  | 'spent'
+  | 'revoked'
+  | 'rejected'
+  | 'expired'
+export type GrantEvent = 'approve' | 'use' | 'burn' | 'revoke' | 'reject' | 'expire'
 
 /** States × events; what is absent cannot happen. */
 export const transitions: Readonly<
   Record<GrantState, Readonly<Partial<Record<GrantEvent, GrantState>>>>
 > = {
-  requested: { approve: 'approved', reject: 'rejected', revoke: 'revoked', burn: 'spent' },
-  approved: { use: 'active', revoke: 'revoked', burn: 'spent' },
-  active: { use: 'active', revoke: 'revoked', burn: 'spent' },
+  requested: {
+    approve: 'approved',
+    reject: 'rejected',
+    revoke: 'revoked',
+    burn: 'spent',
+    expire: 'expired',
+  },
+  approved: { use: 'active', revoke: 'revoked', burn: 'spent', expire: 'expired' },
+  active: { use: 'active', revoke: 'revoked', burn: 'spent', expire: 'expired' },
   spent: {},
   revoked: {},
   rejected: {},
+  expired: {},
 }
 
 export interface Grant {
@@ -51,8 +65,8 @@ export function expiresAt(grant: Grant): number {
     : Math.min(not_after, grant.first_used_at + max_duration_s)
 }
 
-/** What a person is shown: the stored state, or `expired` where time has passed it by. */
-export function shownState(grant: Grant, nowSeconds: number): GrantState | 'expired' {
+/** What a person is shown: the stored state, or `expired` where time has passed it by and it is not recorded yet. */
+export function shownState(grant: Grant, nowSeconds: number): GrantState {
   const over = grant.state === 'requested' || grant.state === 'approved' || grant.state === 'active'
   return over && nowSeconds >= expiresAt(grant) ? 'expired' : grant.state
 }

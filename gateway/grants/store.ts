@@ -25,6 +25,8 @@ export interface GrantStore {
     readonly process: string
     readonly now: number
   }): Promise<readonly Grant[]>
+  /** Grants that nobody and nothing has ended yet, at most `limit`: first those that end first. */
+  running(limit: number): Promise<readonly Grant[]>
   /**
    * Adds an approval and moves to `approved` when as many distinct people have approved as the grant needs:
    * `needed`, or what was asked at its request where that is more; `approvals_needed` is that number from then on. Undefined where the grant is not waiting for approval any more, or this person has approved.

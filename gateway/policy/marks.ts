@@ -46,12 +46,14 @@ async function lastMark(
   let last: HighWater | null | undefined
   for (let at = from; at < end;) {
     const entries = await log.read(at, end - at)
-    if (entries.length === 0) throw new Error(`the log ends before event ${at}`)
+    const newest = entries.at(-1)
+    if (newest === undefined) throw new Error(`the log ends before event ${at}`)
     for (const { body } of entries) {
       const mark = markIn(body)
       if (mark !== undefined) last = mark
     }
-    at += entries.length
+    // Of a pruned log the first page begins where the log does.
+    at = newest.idx + 1
   }
   return last
 }

@@ -9,7 +9,11 @@ export const begin = Date.parse('2026-03-10T08:00:00Z')
 export const minute = 60_000
 
 const vera = { uid: 'https://idp.test|vera', name: 'vera@vendor.test', party: 'vendor' } as const
-const olga = { uid: 'https://idp.test|olga', name: 'olga@plant.test', party: 'staff' } as const
+export const olga = {
+  uid: 'https://idp.test|olga',
+  name: 'olga@plant.test',
+  party: 'staff',
+} as const
 /** A person of the test's plant. */
 type Person = NonNullable<EventInput['actor']>
 
@@ -18,10 +22,14 @@ export class Month {
   time = begin
   #count = 0
   #previous: number | null = null
+  /** Every so many heartbeats a head is signed. */
+  every = 1
+  #beats = 0
   readonly active = new Map<string, ActiveLine>()
 
-  constructor(directory: string) {
-    this.one = writer(directory)
+  /** A new segment begins after `segmentBytes`. */
+  constructor(directory: string, segmentBytes?: number) {
+    this.one = writer(directory, undefined, segmentBytes)
     this.one.open()
   }
 
@@ -41,7 +49,8 @@ export class Month {
     }
   }
 
-  beat(lines: readonly ActiveLine[] = [...this.active.values()]): void {
+  /** `elapsed`: ms since the heartbeat before by a clock that nobody sets; older logs do not say. */
+  beat(lines: readonly ActiveLine[] = [...this.active.values()], elapsed?: number): void {
     this.#previous = this.write({
       code: 'log.heartbeat',
       message: `${lines.length} active sessions`,
@@ -49,13 +58,19 @@ export class Month {
       data: {
         active_root: activeRoot(lines),
         active: lines.length,
+        ...(elapsed === undefined ? {} : { elapsed_ms: elapsed }),
         ...(this.#previous === null ? {} : { previous: this.#previous }),
       },
     })
-    this.one.sign(this.time)
+    if (++this.#beats % this.every === 0) this.one.sign(this.time)
   }
 
-  grant(id: string, needed = 1, approver: typeof olga | typeof vera = olga): void {
+  grant(
+    id: string,
+    needed = 1,
+    approver: typeof olga | typeof vera = olga,
+    { seconds: maxSeconds = 3_600, uses }: { seconds?: number; uses?: number } = {},
+  ): void {
     const seconds = Math.floor(this.time / 1000)
     const facts = { status: 'success' as const, device: 'press-07', grant: id }
     this.write({
@@ -70,7 +85,8 @@ export class Month {
         processes: ['plc'],
         not_before: seconds,
         not_after: seconds + 8 * 3_600,
-        max_seconds: 3_600,
+        max_seconds: maxSeconds,
+        ...(uses === undefined ? {} : { max_uses: uses }),
         reason_given: 'replace the <worn> valve block & test',
         approvals_needed: needed,
       },
@@ -89,7 +105,7 @@ export class Month {
   }
 
   /** The grant is over: rejected, revoked, expired or given back. */
-  endGrant(id: string, how: 'reject' | 'revoke' | 'expire' | 'burn'): void {
+  endGrant(id: string, how: 'reject' | 'revoke' | 'expire' | 'burn', endedAt?: number): void {
     this.write({
       code: `grant.${how}`,
       message: `grant ended: ${how}`,
@@ -97,7 +113,18 @@ export class Month {
       actor: how === 'burn' ? vera : olga,
       device: 'press-07',
       grant: id,
-      data: {},
+      data: endedAt === undefined ? {} : { ended_at: Math.floor(endedAt / 1000) },
+    })
+  }
+
+  use(id: string): void {
+    this.write({
+      code: 'grant.use',
+      message: 'grant used for the first time',
+      status: 'success',
+      actor: vera,
+      device: 'press-07',
+      grant: id,
     })
   }
 

@@ -1,18 +1,21 @@
 /** A disk that fills up: who is refused, who is not, and that every acknowledged event is there afterwards. */
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
 import { openLog, readLog, verifyLog, type AuditLog, type EventInput, type LogState } from '#audit'
 import { realDisk, type Disk } from '../../audit/disk.ts'
-import { Ledger } from '../../audit/ledger.ts'
+import { Ledger, promisedIn } from '../../audit/ledger.ts'
+import { pack } from '../../audit/batch.ts'
+import { purseOf, type Purse } from '../../audit/room.ts'
 import { Reserve, spendOf } from '../../audit/reserve.ts'
 import { Writer } from '../../audit/writer.ts'
 import { identityEvent } from '../../gateway/events.ts'
 import {
   eventually,
+  heads,
   logOptions,
   open,
   origin,
@@ -116,7 +119,7 @@ describe('the files of the reserve', () => {
   const sizes = { closeoutBytes: 3 * MIB, breakglassBytes: 2 * MIB }
   const filled = (directory: string): Reserve => {
     const reserve = new Reserve(directory, realDisk, sizes)
-    while (reserve.fill(0) > 0);
+    while (reserve.fill(() => 0) > 0);
     return reserve
   }
   test('are of real blocks, and of no more than was asked for', () => {
@@ -129,23 +132,24 @@ describe('the files of the reserve', () => {
   })
   test('are given up bit by bit, ends first from their own', () => {
     const reserve = filled(temporary())
-    expect(reserve.release('closeout', 100)).toBe(true)
+    expect(reserve.release('closeout', 100)).toBe(MIB)
     expect([reserve.left('closeout'), reserve.left('breakglass')]).toEqual([2 * MIB, 2 * MIB])
-    expect(reserve.release('closeout', 3 * MIB)).toBe(true)
+    expect(reserve.release('closeout', 3 * MIB)).toBe(3 * MIB)
     expect([reserve.left('closeout'), reserve.left('breakglass')]).toEqual([0, MIB])
-    expect(reserve.release('breakglass', 1)).toBe(true)
-    expect(reserve.release('breakglass', 1)).toBe(false)
-    expect(reserve.release('closeout', 1)).toBe(false)
+    expect(reserve.release('breakglass', 1)).toBe(MIB)
+    expect(reserve.release('breakglass', 1)).toBe(0)
+    expect(reserve.release('closeout', 1)).toBe(0)
     expect(reserve.missing).toBe(5 * MIB)
   })
   test('operators never spend what ends are recorded with', () => {
     const reserve = filled(temporary())
-    while (reserve.release('breakglass', 1));
+    while (reserve.release('breakglass', 1) > 0);
     expect(reserve.left('closeout')).toBe(3 * MIB)
   })
   test('are not filled at the price of what was promised to others', () => {
     const disk: Disk = { ...realDisk, freeBytes: () => 10 * MIB }
     const reserve = { ...sizes, floorBytes: 2 * MIB }
+    let promised = 6 * MIB
     const one = new Writer({
       directory: temporary(),
       origin,
@@ -153,18 +157,132 @@ describe('the files of the reserve', () => {
       disk,
       segmentBytes: MIB,
       reserve,
+      promised: () => promised,
     })
-    one.open(6 * MIB)
-    expect(one.watch(6 * MIB).reserve.missing).toBe(5 * MIB)
-    expect(one.watch(5 * MIB).reserve.missing).toBe(2 * MIB)
+    one.open()
+    expect(one.watch().reserve.missing).toBe(5 * MIB)
+    promised = 5 * MIB
+    expect(one.watch().reserve.missing).toBe(2 * MIB)
     one.close()
+  })
+  test('are not filled at the price of what is promised while they are', () => {
+    let promised = 0
+    const disk: Disk = {
+      ...realDisk,
+      freeBytes: () => 10 * MIB,
+      pwrite: (...given) => {
+        promised = 9 * MIB
+        return realDisk.pwrite(...given)
+      },
+    }
+    const reserve = new Reserve(temporary(), disk, sizes)
+    expect(reserve.fill(() => promised)).toBe(MIB)
+    expect(reserve.left('closeout')).toBe(MIB)
   })
   test('are not filled at the price of the floor', () => {
     const disk: Disk = { ...realDisk, freeBytes: () => 10 * MIB }
     const reserve = new Reserve(temporary(), disk, sizes)
-    expect(reserve.fill(8 * MIB)).toBe(0)
-    expect(reserve.fill(7 * MIB)).toBe(3 * MIB)
+    expect(reserve.fill(() => 8 * MIB)).toBe(0)
+    expect(reserve.fill(() => 7 * MIB)).toBe(3 * MIB)
   })
+})
+
+describe('the purse of a batch', () => {
+  const of = (...spends: ('closeout' | 'breakglass' | null)[]): Purse =>
+    purseOf(spends.map((spend) => ({ spend })))
+  test.for([
+    ['ends alone', of('closeout', 'closeout'), 'closeout'],
+    ['operators alone', of('breakglass'), 'breakglass'],
+    ['both', of('closeout', 'breakglass', 'closeout'), 'mixed'],
+    ['both the other way round', of('breakglass', 'closeout'), 'mixed'],
+    ['one that nothing pays for', of('closeout', 'breakglass', null), null],
+  ] as const)('%s', ([, purse, expected]) => expect(purse).toBe(expected))
+})
+
+/** A writer on a disk of so many bytes, its reserve filled and the rest taken by others. */
+function nearlyFull(kept: { closeoutBytes: number; breakglassBytes: number }) {
+  const directory = temporary()
+  let others = 0
+  const used = (): number =>
+    readdirSync(directory, { recursive: true, encoding: 'utf8' })
+      .map((name) => statSync(join(directory, name)))
+      .reduce((sum, found) => sum + (found.isFile() ? found.size : 0), 0)
+  let [capacity, failing] = [Number.MAX_SAFE_INTEGER, 0]
+  const disk: Disk = {
+    ...realDisk,
+    freeBytes: () => Math.max(0, capacity - used() - others),
+    pwrite: (fd, bytes, position) => {
+      if (failing-- > 0) throw Object.assign(new Error('no space left'), { code: 'ENOSPC' })
+      return realDisk.pwrite(fd, bytes, position)
+    },
+  }
+  const reserve = { ...kept, floorBytes: 4 * MIB }
+  const one = new Writer({ directory, origin, signers, disk, segmentBytes: 64 * MIB, reserve })
+  one.open()
+  while (one.watch().reserve.missing > 0);
+  capacity = used() + 1024
+  return {
+    one,
+    left: () => one.watch().reserve,
+    write: (purse: Purse, n = 1) =>
+      one.appendWithin(
+        pack(
+          heads(n).map((head) => ({ head, bytes: Buffer.byteLength(head) + 18 })),
+          one.size,
+        ),
+        purse,
+      ).first,
+    /** The next `n` writes find no room, whatever was free a moment before. */
+    fail: (n: number) => {
+      ;[capacity, failing] = [Number.MAX_SAFE_INTEGER, n]
+    },
+    take: (bytes: number) => (others += bytes),
+  }
+}
+
+describe('what one file of the reserve gave up', () => {
+  const kept = { closeoutBytes: 3 * MIB, breakglassBytes: 3 * MIB }
+  test('is for its own events, and for nothing that came beside them', () => {
+    const disk = nearlyFull(kept)
+    expect(disk.write('closeout')).toBe(0)
+    expect(disk.left()).toMatchObject({ closeout: 2 * MIB, breakglass: 3 * MIB })
+    // Almost a MiB is free now, and it is the ends'.
+    expect(() => disk.write(null)).toThrow(/free on the disk/)
+    expect(disk.one.watch().freeBytes).toBeLessThan(2 * 1024)
+    expect(disk.write('breakglass')).toBe(1)
+    expect(disk.left()).toMatchObject({ closeout: 2 * MIB, breakglass: 2 * MIB })
+    expect(disk.write('closeout', 100)).toBe(2)
+    expect(disk.write('breakglass', 100)).toBe(102)
+    expect(disk.left()).toMatchObject({ closeout: 2 * MIB, breakglass: 2 * MIB })
+    disk.one.close()
+  })
+  test('pays for no batch that is of both', () => {
+    const disk = nearlyFull(kept)
+    expect(() => disk.write('mixed')).toThrow(/free on the disk/)
+    expect(disk.left()).toMatchObject({ closeout: 3 * MIB, breakglass: 3 * MIB })
+    disk.one.close()
+  })
+  test('is given up anew where another program took it', () => {
+    const disk = nearlyFull(kept)
+    disk.write('closeout')
+    disk.take(MIB)
+    expect(disk.write('closeout')).toBe(1)
+    expect(disk.write('breakglass')).toBe(2)
+    disk.one.close()
+  })
+})
+
+test('a disk that fills under a write refuses what nothing pays for, and the log goes on', () => {
+  const disk = nearlyFull({ closeoutBytes: MIB, breakglassBytes: MIB })
+  disk.fail(1)
+  expect(() => disk.write(null)).toThrow(/free on the disk/)
+  expect(disk.write(null)).toBe(0)
+  disk.fail(1)
+  expect(disk.write('closeout')).toBe(1)
+  disk.fail(1)
+  expect(() => disk.write('mixed')).toThrow(/free on the disk/)
+  expect(disk.write('mixed')).toBe(2)
+  disk.one.close()
 })
 
 describe('room for one more', () => {
@@ -193,6 +311,21 @@ describe('room for one more', () => {
     ledger.look({ freeBytes: 60, reserve: { closeout: 20, breakglass: 30, missing: 20 } })
     expect(() => ledger.admit(1, 10)).toThrow(/no room/)
     ledger.admit(0, 10)
+  })
+  test('is not what was written while the disk was looked at', () => {
+    const ledger = new Ledger()
+    ledger.look({ freeBytes: 100, reserve: { closeout: 0, breakglass: 0, missing: 0 } })
+    const one = ledger.admit(60, 0)
+    one.used(10)
+    ledger.asked()
+    one.used(20)
+    ledger.look({ freeBytes: 90, reserve: { closeout: 0, breakglass: 0, missing: 0 } })
+    expect(ledger.room).toMatchObject({ freeBytes: 70, reservedBytes: 30 })
+    expect(promisedIn(ledger.shared)()).toBe(30)
+  })
+  test('is looked for before the first session could ask', async () => {
+    const log = await open(temporary())
+    expect(log.room.freeBytes).not.toBeNull()
   })
   test('is promised until it is given back, and not twice', async () => {
     const log = await open(temporary(), { limits: { watchMs: 5, floorBytes: MIB } })
@@ -253,15 +386,16 @@ test('where what operators have is spent, ends are recorded still, also those be
   disk.fill()
   await eventually(() => log.state === 'CLOSED_NEW')
   while ((await codeOf(log.append(call('staff')))) === 'taken');
-  const refused = codeOf(log.append(call('staff')))
-  // Its batch is on its way when the end comes, and a head over both is wanted.
+  // Whether they are in one batch or the second comes while the first is on its way, and a head over both is wanted.
+  const refused = [codeOf(log.append(call('staff')))]
+  const ended = [codeOf(log.append(end))]
   await Promise.resolve()
   await Promise.resolve()
-  const ended = codeOf(log.append(end))
+  refused.push(codeOf(log.append(call('staff'))))
+  ended.push(codeOf(log.append(end)))
   const head = log.checkpoint()
-  // Where the disk was just looked at, both are in one batch, which an end pays for.
-  expect(['log.full', 'taken']).toContain(await refused)
-  expect(await ended).toBe('taken')
+  expect(await Promise.all(refused)).toEqual(['log.full', 'log.full'])
+  expect(await Promise.all(ended)).toEqual(['taken', 'taken'])
   expect((await head).size).toBe(log.size)
   expect(states).toEqual(['CLOSED_NEW'])
 })
@@ -314,11 +448,12 @@ test.skipIf(small === null)(
     await eventually(() => log.room.reserve?.missing === 0)
     const acked: number[] = []
     let refused = ''
-    while (refused === '')
-      await log.append(stats(acked.length, 'x'.repeat(900))).then(
+    const one = (): Promise<unknown> =>
+      log.append(stats(acked.length, 'x'.repeat(900))).then(
         ({ idx }) => acked.push(idx),
         (error: unknown) => (refused = (error as { code: string }).code),
       )
+    while (refused === '') await Promise.all(Array.from({ length: 32 }, one))
     expect(refused).toBe('log.full')
     expect(states).toEqual(['WARN', 'CLOSED_NEW'])
     expect(() => log.admit(1)).toThrow(/no room/)

@@ -82,7 +82,7 @@ describe('an untouched log', () => {
 
 /** Does `act` once, in the middle of the reading: when `name` of node:fs is called with what `when` knows. */
 function meanwhile(
-  name: 'readSync' | 'readFileSync',
+  name: 'readSync' | 'readFileSync' | 'statSync',
   when: (...args: readonly unknown[]) => boolean,
   act: () => void,
 ): { done: boolean } {
@@ -126,12 +126,15 @@ describe('a log that is being written', () => {
     expect(await verify(directory)).toMatchObject({ outcome: 'proven', events: 1_200 })
     one.close()
   })
-  test.for(['checkpoint', 'checkpoints.log'])('may sign heads while %s is read', async (name) => {
+  test.for([
+    ['checkpoint', 'readFileSync'],
+    ['checkpoints.log', 'statSync'],
+  ] as const)('may sign heads while %s is read', async ([name, call]) => {
     const directory = copy()
     const one = writer(directory, realDisk, 12_000)
     one.open()
     const signing = meanwhile(
-      'readFileSync',
+      call,
       (path) => path === join(directory, name),
       () => {
         for (let i = 0; i < 3; i++) {
@@ -321,6 +324,8 @@ describe('what cannot be proven is not called proven', () => {
     { name: 'no key', prepare: () => copy(), use: [] as string[] },
     { name: 'no checkpoint', prepare: () => gone('checkpoints.log'), use: vkeys },
     { name: 'an empty directory', prepare: () => temporary(), use: vkeys },
+    { name: 'a file that cannot be read', prepare: () => folder('checkpoint'), use: vkeys },
+    { name: 'a tile that cannot be read', prepare: () => folder('tile/0/000'), use: vkeys },
     { name: 'a pruned beginning', prepare: () => gone(`seg/${firstSegment}`), use: vkeys },
   ])('$name', async ({ prepare, use }) => {
     const verdict = await verify(prepare(), use)
@@ -352,6 +357,14 @@ describe('what cannot be proven is not called proven', () => {
     await expect(verify(copy(), ['nonsense'])).rejects.toMatchObject({ code: 'key.invalid' })
   })
 })
+
+/** A folder where a file of this name belongs; the log is long enough for a tile. */
+function folder(name: string): string {
+  const directory = build(temporary(), 60)
+  rmSync(join(directory, name))
+  mkdirSync(join(directory, name))
+  return directory
+}
 
 function gone(name: string): string {
   const directory = copy()

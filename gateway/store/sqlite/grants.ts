@@ -70,6 +70,12 @@ const USABLE = `g.state IN ('approved', 'active')
     AND g.statement ->> '$.not_after' > ?
     AND (g.first_used_at IS NULL OR g.first_used_at + (g.statement ->> '$.max_duration_s') > ?)`
 
+/** By the partial index on what has not ended. Not approved in time is an end too. */
+const RUNNING = `
+  SELECT g.*, min(g.statement ->> '$.not_after',
+      coalesce(g.first_used_at + (g.statement ->> '$.max_duration_s'), g.statement ->> '$.not_after')) AS over
+  FROM access_grant g WHERE g.ended_at IS NULL ORDER BY over, g.id LIMIT ?`
+
 /** By the partial index, whose own words these are. */
 export const WRITES = `
   SELECT g.* FROM access_grant g JOIN grant_device d ON d.grant_id = g.id
@@ -99,6 +105,8 @@ export const grantsRoom = {
        WHERE ended_at IS NULL AND statement ->> '$.ot_level' = 2;`,
     `ALTER TABLE access_grant ADD COLUMN approvals_asked INTEGER NOT NULL DEFAULT 1;
      UPDATE access_grant SET approvals_asked = approvals_needed;`,
+    // Of all grants there ever were, few have not ended.
+    'CREATE INDEX access_grant_running ON access_grant (id) WHERE ended_at IS NULL;',
   ],
   operations: {
     add(db: DatabaseSync, grant: Grant): void {
@@ -152,6 +160,9 @@ export const grantsRoom = {
     writes(db: DatabaseSync, of: Writes): Grant[] {
       const rows = db.prepare(WRITES).all(of.requester, of.device, of.process, of.now, of.now)
       return collect(db, rows)
+    },
+    running(db: DatabaseSync, of: { limit: number }): Grant[] {
+      return collect(db, db.prepare(RUNNING).all(of.limit))
     },
     approve(
       db: DatabaseSync,
@@ -215,6 +226,9 @@ export class SqliteGrantStore implements GrantStore {
   }
   writes(of: Writes): Promise<readonly Grant[]> {
     return this.#thread.call('grants', 'writes', of)
+  }
+  running(limit: number): Promise<readonly Grant[]> {
+    return this.#thread.call('grants', 'running', { limit })
   }
   approve(id: string, approval: Approval, needed: number): Promise<Grant | undefined> {
     return this.#thread.call('grants', 'approve', { id, approval, needed })

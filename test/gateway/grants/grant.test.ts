@@ -136,6 +136,6 @@ describe('time', () => {
 })
 
 test('no state that ended can be left', () => {
-  for (const state of ['spent', 'revoked', 'rejected'] as const)
+  for (const state of ['spent', 'revoked', 'rejected', 'expired'] as const)
     expect(transitions[state]).toEqual({})
 })

@@ -386,7 +386,18 @@ describe('using', () => {
     await until('the window is over', async () => (await read(grant)).state === 'expired')
     const reply = await use(grant)
     expect([reply.status, reply.body.code]).toEqual([403, 'grant.expired'])
-    expect((await read(grant)).first_used_at).toBeNull()
+    await until('its end is recorded', async () => (await read(grant)).ended !== null, 60_000)
+    expect(await read(grant)).toMatchObject({
+      state: 'expired',
+      first_used_at: null,
+      ended: { at: grant.not_after, by: 'time' },
+    })
+    const ends = node.events(from).filter(({ code }) => code === 'grant.expire')
+    expect(ends.map(({ text }) => text.includes(`"ended_at":${grant.not_after}`))).toEqual([true])
+    const later = await use(grant)
+    expect([later.status, later.body.code]).toEqual([403, 'grant.expired'])
+    const revoked = await oda.call('POST', `/grants/${grant.id}/revoke`, { reason: 'too late' })
+    expect([revoked.status, revoked.body.code]).toEqual([409, 'grant.state'])
   })
 
   test('it counts from the first use, and never again', async () => {

@@ -314,9 +314,10 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       ['requested', ['use']],
       ['approved', ['reject']],
       ['active', ['reject']],
-      ['spent', ['use', 'burn', 'revoke', 'reject']],
-      ['revoked', ['use', 'burn', 'revoke', 'reject']],
-      ['rejected', ['use', 'burn', 'revoke', 'reject']],
+      ['spent', ['use', 'burn', 'revoke', 'reject', 'expire']],
+      ['revoked', ['use', 'burn', 'revoke', 'reject', 'expire']],
+      ['rejected', ['use', 'burn', 'revoke', 'reject', 'expire']],
+      ['expired', ['use', 'burn', 'revoke', 'reject', 'expire']],
     ]
     test.for(never)('a grant that is %s', async ([state, events]) => {
       const store = await make()
@@ -325,13 +326,41 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
       await store.add(one)
       if (state === 'approved' || state === 'active')
         await store.approve(id, approval('oda', one.hash), 1)
-      const way = { active: 'use', spent: 'burn', revoked: 'revoke', rejected: 'reject' } as const
+      const way = {
+        active: 'use',
+        spent: 'burn',
+        revoked: 'revoke',
+        rejected: 'reject',
+        expired: 'expire',
+      } as const
       if (state in way) await store.apply(id, way[state as keyof typeof way], NOW + 2, 'oda', 'why')
       const before = await store.find(id)
       expect(before?.state).toBe(state)
       for (const event of events)
         expect([event, await store.apply(id, event, NOW + 9, 'x', 'x')]).toEqual([event, undefined])
       expect(await store.find(id)).toEqual(before)
+    })
+    test('knows what has not ended, first what ends first', async () => {
+      const store = await make()
+      const [late, used, soon, over] = [
+        grant({ not_after: NOW + 900 }),
+        grant({ not_after: NOW + 800, max_duration_s: 60 }),
+        grant({ not_after: NOW + 100 }),
+        grant({ not_after: NOW + 10 }),
+      ] as [Grant, Grant, Grant, Grant]
+      for (const one of [late, used, soon, over]) await store.add(one)
+      await store.approve(used.statement.id, approval('oda', used.hash), 1)
+      await store.apply(used.statement.id, 'use', NOW, 'vera', '')
+      await store.apply(over.statement.id, 'expire', NOW + 10, 'time', 'over')
+      const ids = async (limit: number) =>
+        (await store.running(limit)).map(({ statement }) => statement.id)
+      expect(await ids(9)).toEqual([used, soon, late].map(({ statement }) => statement.id))
+      expect(await ids(1)).toEqual([used.statement.id])
+      expect((await store.find(over.statement.id))?.ended).toEqual({
+        at: NOW + 10,
+        by: 'time',
+        reason: 'over',
+      })
     })
     test('the first use is the first, however often it is used', async () => {
       const store = await make()

@@ -1,0 +1,279 @@
+/**
+ * Lets go of the oldest events of a log that nobody writes to: recorded and signed first, only what an archive is shown to
+ * hold, whole segments, hashes kept. docs/audit.md section "Pruning".
+ */
+import * as fs from 'node:fs'
+import { join } from 'node:path'
+import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
+import { claim } from './claim.ts'
+import { realDisk } from './disk.ts'
+import { AuditError } from './errors.ts'
+import { joinOf } from './format/ocsf.ts'
+import { openLog } from './log.ts'
+import { formatVkey } from './note.ts'
+import { walkNotes } from './notes.ts'
+import type { LogOptions } from './options.ts'
+import { hashesOf } from './prove.ts'
+import { LogReader } from './read.ts'
+import { listSegments } from './recover.ts'
+import { segmentFirst } from './segment.ts'
+import { cursorOf } from './ship/cursor.ts'
+import { tilePath, tileWidth } from './tile.ts'
+import { Frontier } from './tree.ts'
+import { verifyLog } from './verify.ts'
+
+export interface PruneOptions extends Pick<
+  LogOptions,
+  'directory' | 'signers' | 'clock' | 'random' | 'version' | 'tenant'
+> {
+  /** A mirror, or another copy, that keeps what is let go of. */
+  readonly archive: string
+  /** Events of before this instant may go, epoch ms. */
+  readonly before: number
+  /** Only says what would go. */
+  readonly dry?: boolean
+}
+
+export interface Pruned {
+  readonly origin: string
+  /** The first event that is left, and that was the first before. */
+  readonly first: number
+  readonly from: number
+  readonly segments: number
+  readonly bytes: number
+  /** Signed heads over pruned events that were let go of: about one in a thousand events is kept. */
+  readonly heads: number
+  /** What keeps more from going, in words. */
+  readonly held: string
+}
+
+/** Of the heads over pruned events one is kept for so many. */
+const headEvery = 1_000
+
+/**
+ * Prunes whole segments. Errors: prune.archive (it does not hold, or not all of it), log.locked (a gateway runs),
+ * log.corrupt, log.rollback, key.invalid and note.* from reading, the disk's own. Killed at any point the log holds:
+ * what was recorded and not done is done the next time.
+ */
+export async function pruneLog(options: PruneOptions): Promise<Pruned> {
+  const { directory, dry = false } = options
+  const head = parseCheckpoint(fs.readFileSync(join(directory, 'checkpoint'), 'utf8'))
+  const { origin } = head
+  const keys = [options.signers.ed25519, options.signers.mlDsa44].filter((key) => key !== undefined)
+  const archived = await archivedUpTo(
+    options,
+    head,
+    keys.map((key) => formatVkey(origin, key)),
+  )
+  const segments = listSegments(directory)
+  const from = segmentFirst(segments[0] ?? '') ?? 0
+  const { first, held } = choose(options, origin, segments, archived)
+  const going = segments.filter((name) => (segmentFirst(name) ?? 0) < first)
+  const bytes = going.reduce((sum, name) => sum + fs.statSync(join(directory, 'seg', name)).size, 0)
+  const pruned = { origin, first, from, segments: going.length, bytes, heads: 0, held }
+  if (dry || going.length === 0) return pruned
+  keepTiles(directory, origin, from, first)
+  await record(options, pruned)
+  const claimed = await claim(directory)
+  try {
+    const heads = thinHeads(directory, first)
+    for (const name of going) {
+      fs.rmSync(join(directory, 'seg', name))
+      realDisk.syncDirectory(join(directory, 'seg'))
+    }
+    return { ...pruned, heads }
+  } finally {
+    claimed?.close()
+  }
+}
+
+function refuse(what: string): never {
+  throw new AuditError('prune.archive', what)
+}
+
+/** How many events the archive is shown to hold, of this very log. Errors: prune.archive. */
+async function archivedUpTo(
+  { directory, archive }: PruneOptions,
+  head: Checkpoint,
+  verifierKeys: readonly string[],
+): Promise<number> {
+  if (fs.realpathSync(archive) === fs.realpathSync(directory))
+    refuse('the archive is the log itself: give a mirror, or a copy on another disk')
+  const verdict = await verifyLog({ directory: archive, verifierKeys })
+  const signed = verdict.checkpoint
+  if (verdict.outcome !== 'proven' || signed === null)
+    refuse(`the archive does not hold: ${verdict.why ?? verdict.outcome}`)
+  const from = segmentFirst(listSegments(directory)[0] ?? '') ?? 0
+  if ((verdict.pruned ?? 0) > from)
+    refuse(`the archive itself was pruned: it begins at ${verdict.pruned}, the log at ${from}`)
+  const shared = Math.min(signed.size, head.size)
+  // Of two heads of one log the smaller one is what the larger begins with.
+  const own = rootAt(directory, head.origin, shared)
+  if (own !== rootAt(archive, head.origin, shared)) refuse('the archive is of another history')
+  return shared
+}
+
+function rootAt(directory: string, origin: string, size: number): string {
+  const perfect = hashesOf(directory, new LogReader(directory, origin))
+  return Buffer.from(Frontier.of(size, perfect).root()).toString('hex')
+}
+
+/** The first event to be left: where a segment begins, and nothing that is still needed lies before it. */
+function choose(
+  { directory, before }: PruneOptions,
+  origin: string,
+  segments: readonly string[],
+  archived: number,
+): { first: number; held: string } {
+  const reader = new LogReader(directory, origin)
+  let [first, held] = [segmentFirst(segments[0] ?? '') ?? 0, 'the newest segment always stays']
+  const sinks = sinksOf(directory)
+  const mark = newestMark(reader, segments)
+  for (const name of segments.slice(1)) {
+    const next = segmentFirst(name) ?? 0
+    const behind = sinks.find(({ idx }) => idx < next)
+    const reasons = [
+      next > archived && `the archive holds ${archived} events`,
+      timeOf(reader, next) >= before && `event ${next} is of ${iso(before)} or later`,
+      behind !== undefined && `sink ${behind.name} has ${behind.idx} events`,
+      mark !== null &&
+        mark < next &&
+        `event ${mark} is the newest that keeps an older policy from coming back: start the gateway once more`,
+      !hasTile(directory, next) && `event ${next} stands in a tile that is not full yet`,
+    ]
+    const why = reasons.find((reason) => reason !== false)
+    if (why !== undefined) return { first, held: why }
+    first = next
+  }
+  return { first, held }
+}
+
+const iso = (ms: number): string => new Date(ms).toISOString()
+
+/** The time of the event at `idx`: those before it are of before, as far as the clock went forward. */
+function timeOf(reader: LogReader, idx: number): number {
+  for (const { body } of reader.bodies(idx))
+    return (JSON.parse(Buffer.from(body).toString()) as { readonly time: number }).time
+  return Number.POSITIVE_INFINITY
+}
+
+/** The last event that says which policy was in force: a gateway looks for it at its start, and writes another. */
+function newestMark(reader: LogReader, segments: readonly string[]): number | null {
+  let end = Number.POSITIVE_INFINITY
+  for (const name of segments.toReversed()) {
+    const from = segmentFirst(name) ?? 0
+    let mark: number | null = null
+    for (const { idx, body } of reader.bodies(from)) {
+      if (idx >= end) break
+      if (marks.has(joinOf(body)?.code ?? '')) mark = idx
+    }
+    if (mark !== null) return mark
+    end = from
+  }
+  return null
+}
+const marks: ReadonlySet<string> = new Set(['policy.activate', 'policy.rollback'])
+
+/** How far each sink has everything. */
+function sinksOf(directory: string): { readonly name: string; readonly idx: number }[] {
+  const ship = join(directory, 'ship')
+  if (!fs.existsSync(ship)) return []
+  return fs
+    .readdirSync(ship)
+    .filter((name) => name.endsWith('.cur'))
+    .map((name) => ({ name: name.slice(0, -4), idx: cursorOf(join(ship, name)) ?? 0 }))
+}
+
+/** Whether the hashes of everything before `size` stand in full tiles. */
+function hasTile(directory: string, size: number): boolean {
+  return (
+    size % tileWidth === 0 ||
+    fs.existsSync(join(directory, tilePath(0, Math.floor(size / tileWidth))))
+  )
+}
+
+/** Sees to it that the hashes of what goes are on the disk for good: until now they could be made anew. */
+function keepTiles(directory: string, origin: string, from: number, first: number): void {
+  const reader = new LogReader(directory, origin)
+  const hashes = hashesOf(directory, reader)
+  const begin = Math.floor(from / tileWidth)
+  const folders = new Set<string>()
+  for (let n = begin; n * tileWidth < first; n++) {
+    const path = join(directory, tilePath(0, n))
+    folders.add(join(path, '..'))
+    const leaves = Array.from({ length: tileWidth }, (_, at) => hashes(0, n * tileWidth + at))
+    if (!fs.existsSync(path)) realDisk.replace(path, Buffer.concat(leaves))
+    const fd = fs.openSync(path, 'r')
+    try {
+      fs.fsyncSync(fd)
+    } finally {
+      fs.closeSync(fd)
+    }
+  }
+  for (const folder of folders) realDisk.syncDirectory(folder)
+}
+
+/** The event, signed, before anything goes: who reads the rest learns from it where the beginning went. */
+async function record(
+  options: PruneOptions,
+  { first, from, segments, bytes, origin }: Pruned,
+): Promise<void> {
+  const { directory, signers, clock, random, version, tenant, archive } = options
+  const log = await openLog({
+    directory,
+    origin,
+    signers,
+    clock,
+    random,
+    ...(version === undefined ? {} : { version }),
+    ...(tenant === undefined ? {} : { tenant }),
+  })
+  try {
+    await log.append({
+      code: 'log.prune',
+      message: `Log pruned: the events ${from} to ${first - 1} are in an archive`,
+      status: 'success',
+      data: { size: first, detail: { from, segments, bytes, archive } },
+    })
+    await log.checkpoint()
+  } finally {
+    await log.close()
+  }
+}
+
+/** Keeps one head for a thousand pruned events, and the last of them; gives how many went. */
+function thinHeads(directory: string, first: number): number {
+  const path = join(directory, 'checkpoints.log')
+  const temporary = `${path}.tmp`
+  const fd = fs.openSync(temporary, 'w', 0o600)
+  let [kept, gone] = [-headEvery, 0]
+  let last: Checkpoint | null = null
+  const keep = (checkpoint: Checkpoint): void => {
+    fs.writeSync(fd, `${checkpoint.note}\n`)
+    kept = checkpoint.size
+    last = null
+  }
+  try {
+    for (const found of walkNotes(path)) {
+      if ('what' in found) throw new AuditError('log.corrupt', `checkpoints.log: ${found.what}`)
+      const { checkpoint } = found
+      const over = checkpoint.size <= first
+      if (over && checkpoint.size < kept + headEvery) {
+        if (last !== null) gone++
+        last = checkpoint
+        continue
+      }
+      if (last !== null) {
+        if (over) gone++
+        else keep(last)
+      }
+      keep(checkpoint)
+    }
+    fs.fsyncSync(fd)
+  } finally {
+    fs.closeSync(fd)
+  }
+  fs.renameSync(temporary, path)
+  realDisk.syncDirectory(directory)
+  return gone
+}

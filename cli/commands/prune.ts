@@ -1,0 +1,95 @@
+/** `sallyport audit prune`: letting go of the oldest events of a log, once an archive is shown to hold them. */
+import { randomBytes, type KeyObject } from 'node:crypto'
+import type { Command } from 'commander'
+import type { Pruned, PruneOptions } from '#audit'
+import { CliError, usage } from '../exit.ts'
+import { facts, plain, tell } from '../print.ts'
+import { readTime, signingKey } from './evidence.ts'
+import { collect, globalOptions } from './options.ts'
+
+interface PruneFlags {
+  readonly log: string
+  readonly archive: string
+  readonly before: string
+  readonly sign: string[]
+  readonly dryRun?: true
+}
+
+export function registerPrune(audit: Command): void {
+  audit
+    .command('prune')
+    .description('let go of the oldest events of a stopped gateway’s log; hashes and proofs stay')
+    .requiredOption('--log <dir>', 'the log of the gateway, which must not be running')
+    .requiredOption('--archive <dir>', 'a mirror or a copy that is shown to hold what goes')
+    .requiredOption('--before <time>', 'events of before this day or instant may go')
+    .requiredOption('--sign <file>', 'a private key of the log (PEM); give each of them', collect)
+    .option('--dry-run', 'only say what would go')
+    .action(prune)
+}
+
+async function prune(flags: PruneFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { pruneLog } = await import('#audit')
+  const pruned = await explained(pruneLog, {
+    directory: flags.log,
+    archive: flags.archive,
+    before: readTime(flags.before, 'before', false),
+    signers: signersOf(flags.sign.map(signingKey)),
+    clock: { now: () => Date.now() },
+    random: (bytes) => randomBytes(bytes),
+    dry: flags.dryRun === true,
+  })
+  tell(options, pruned, lines(pruned, flags.dryRun === true))
+}
+
+function signersOf(keys: readonly KeyObject[]): PruneOptions['signers'] {
+  const of = (type: string) => keys.find((key) => key.asymmetricKeyType === type)
+  const [ed25519, mlDsa44] = [of('ed25519'), of('ml-dsa-44')]
+  if (ed25519 === undefined || mlDsa44 === undefined || keys.length !== 2)
+    throw usage(
+      'the two private keys of the log are needed',
+      '--sign data/keys/log-ed25519.key.pem --sign data/keys/log-ml-dsa-44.key.pem',
+    )
+  return { ed25519, mlDsa44 }
+}
+
+async function explained(
+  pruneLog: (options: PruneOptions) => Promise<Pruned>,
+  asked: PruneOptions,
+): Promise<Pruned> {
+  try {
+    return await pruneLog(asked)
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+    const next = NEXT[code]
+    if (!(error instanceof Error) || next === undefined) throw error
+    throw new CliError('nothing was let go of', { code, exit: 'failed', why: error.message, next })
+  }
+}
+
+const NEXT: Readonly<Record<string, string>> = {
+  'prune.archive': 'let a mirror follow the log to its end, then give its directory: docs/audit.md',
+  'log.locked': 'stop the gateway first, and start it again afterwards',
+  'log.corrupt': 'sallyport audit verify names the place; a damaged log is not pruned',
+  'log.rollback': 'sallyport audit verify names the place; a damaged log is not pruned',
+  'log.origin': 'these keys are of another log',
+  'note.signature': 'these keys are not those that signed the log',
+}
+
+function lines(pruned: Pruned, dry: boolean): string[] {
+  const { first, from, segments, bytes, heads, held, origin } = pruned
+  const what =
+    segments === 0
+      ? `nothing is let go of: ${plain(held)}`
+      : `${dry ? 'would let go of' : 'let go of'} the events ${from} to ${first - 1}`
+  return [
+    what,
+    ...facts([
+      ['log', origin],
+      ['segments', segments],
+      ['bytes', bytes],
+      ...(dry || segments === 0 ? [] : [['heads', heads] as const]),
+      ...(segments === 0 ? [] : [['no more', plain(held)] as const]),
+    ]),
+  ]
+}

@@ -1,0 +1,95 @@
+/**
+ * Grants that end by themselves: each end is recorded, with the instant it came, also where the gateway was down then.
+ * docs/audit.md section "When a grant ends by itself".
+ */
+import type { AuditLog } from '#audit'
+import { expiresAt, type Grant } from './grant.ts'
+import type { GrantStore } from './store.ts'
+
+export interface ExpiryRoom {
+  readonly log: Pick<AuditLog, 'append'>
+  readonly store: Pick<GrantStore, 'running' | 'apply'>
+  /** Epoch milliseconds. */
+  readonly now: () => number
+}
+
+/** So many grants are looked at together. */
+const AT_ONCE = 64
+/** Looked for at least as often; sooner where an end is known to come sooner. */
+const LOOK_MS = 5_000
+const SOONEST_MS = 100
+
+/**
+ * Records every end that has come by now, first what came first, and then marks the grant. Gives the epoch second of
+ * the next end, null where none is known. Rejects with what the log or the store throws: what was recorded and not
+ * marked is recorded again the next time.
+ */
+export async function recordEnds({ log, store, now }: ExpiryRoom): Promise<number | null> {
+  for (;;) {
+    const seconds = Math.floor(now() / 1000)
+    const running = await store.running(AT_ONCE)
+    const over = running.filter((grant) => expiresAt(grant) <= seconds)
+    for (const grant of over) {
+      const { at, words, reason } = endOf(grant)
+      await log.append({
+        code: 'grant.expire',
+        message: `grant ended by itself: ${words}`,
+        status: 'success',
+        reason,
+        device: grant.statement.devices.join(','),
+        process: grant.statement.processes.join(','),
+        grant: grant.statement.id,
+        data: { grant_sha256: grant.hash, ended_at: at },
+      })
+      await store.apply(grant.statement.id, 'expire', at, 'time', words)
+    }
+    const next = running[over.length]
+    if (next !== undefined) return expiresAt(next)
+    if (running.length < AT_ONCE) return null
+  }
+}
+
+function endOf(grant: Grant): { readonly at: number; readonly words: string; reason: string } {
+  const at = expiresAt(grant)
+  if (grant.state === 'requested')
+    return { at, reason: 'unapproved', words: 'its window was over before it was approved' }
+  if (grant.first_used_at === null)
+    return { at, reason: 'unused', words: 'its window was over, and it was never used' }
+  return at < grant.statement.not_after
+    ? { at, reason: 'duration_end', words: 'its time from the first use was over' }
+    : { at, reason: 'window_end', words: 'its window was over' }
+}
+
+/** Records the ends as they come, from now on until it is disposed of; what cannot be recorded is told to `report`. */
+export function watchEnds(
+  room: ExpiryRoom & { readonly report: (error: unknown, what: string) => void },
+): AsyncDisposable {
+  let [timer, stopped] = [undefined as NodeJS.Timeout | undefined, false]
+  let failing = false
+  const look = async (): Promise<void> => {
+    let wait = LOOK_MS
+    try {
+      const next = await recordEnds(room)
+      if (next !== null) wait = Math.min(wait, next * 1000 - room.now())
+      failing = false
+    } catch (error) {
+      // Tried again at every look, and said once.
+      if (!failing && !stopped) room.report(error, 'the ends of grants could not be recorded')
+      failing = true
+    }
+    if (stopped) return
+    const again = (): void => {
+      turn = look()
+    }
+    timer = setTimeout(again, Math.max(SOONEST_MS, wait))
+    timer.unref()
+  }
+  let turn = look()
+  return {
+    async [Symbol.asyncDispose]() {
+      stopped = true
+      clearTimeout(timer)
+      await turn
+    },
+  }
+}

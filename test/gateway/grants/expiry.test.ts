@@ -1,0 +1,159 @@
+/** Grants that nobody ends: the log says when they did, whoever was there to see it. */
+import { describe, expect, test } from 'vitest'
+import { hashOf, type Statement } from '#approval'
+import type { EventInput } from '#audit'
+import { recordEnds, watchEnds } from '../../../gateway/grants/expiry.ts'
+import { expiresAt, transitions, type Grant } from '../../../gateway/grants/grant.ts'
+import { until } from '../../support/node.ts'
+
+const START = 1_700_000_000
+
+function grantOf(id: string, change: Partial<Statement>, more: Partial<Grant> = {}): Grant {
+  const statement: Statement = {
+    v: 1,
+    id,
+    tenant: 't',
+    requester: 'iss|vera',
+    vendor: 'Pumpworks',
+    devices: ['press-07'],
+    processes: ['plc'],
+    ot_level: 1,
+    not_before: START,
+    not_after: START + 1000,
+    max_duration_s: 100,
+    reason: 'bearing',
+    ticket: null,
+    created_at: START,
+    ...change,
+  }
+  return {
+    statement,
+    hash: hashOf(statement),
+    state: 'approved',
+    requester_email: null,
+    approvals: [],
+    approvals_asked: 1,
+    approvals_needed: 1,
+    first_used_at: null,
+    ended: null,
+    ...more,
+  }
+}
+
+/** Grants and a log in memory; `now` is epoch seconds. */
+function room(...held: Grant[]) {
+  const grants = new Map(held.map((one) => [one.statement.id, one]))
+  const events: EventInput[] = []
+  const at = { now: START, broken: false }
+  return {
+    at,
+    events,
+    grants,
+    now: () => at.now * 1000,
+    log: {
+      append: async (event: EventInput) => {
+        if (at.broken) throw new Error('the disk failed')
+        events.push(event)
+        return { idx: events.length, uid: '', leaf: '' }
+      },
+    },
+    store: {
+      running: async (limit: number) =>
+        [...grants.values()]
+          .filter(({ ended }) => ended === null)
+          .toSorted((a, b) => expiresAt(a) - expiresAt(b))
+          .slice(0, limit),
+      apply: async (
+        id: string,
+        event: 'expire' | 'use' | 'burn' | 'revoke' | 'reject',
+        when: number,
+        by: string,
+        reason: string,
+      ) => {
+        const one = grants.get(id)
+        const state = one === undefined ? undefined : transitions[one.state][event]
+        if (one === undefined || state === undefined) return undefined
+        const after = { ...one, state, ended: { at: when, by, reason } }
+        grants.set(id, after)
+        return after
+      },
+    },
+  }
+}
+
+const told = (events: readonly EventInput[]) =>
+  events.map(({ code, grant, reason, data }) => [
+    code,
+    grant,
+    reason,
+    (data as { ended_at?: number }).ended_at,
+  ])
+
+describe('the end of a grant', () => {
+  test.for([
+    ['that nobody approved', grantOf('g', {}, { state: 'requested' }), 'unapproved', 1000],
+    ['that nobody used', grantOf('g', {}), 'unused', 1000],
+    [
+      'that was used: its duration',
+      grantOf('g', {}, { state: 'active', first_used_at: START + 50 }),
+      'duration_end',
+      150,
+    ],
+    [
+      'that was used late: its window',
+      grantOf('g', {}, { state: 'active', first_used_at: START + 950 }),
+      'window_end',
+      1000,
+    ],
+  ] as const)('%s', async ([, grant, reason, after]) => {
+    const here = room(grant)
+    here.at.now = START + after - 1
+    expect(await recordEnds(here)).toBe(START + after)
+    expect(here.events).toEqual([])
+    here.at.now = START + after
+    expect(await recordEnds(here)).toBeNull()
+    expect(told(here.events)).toEqual([['grant.expire', 'g', reason, START + after]])
+    const { state, ended } = here.grants.get('g') as Grant
+    expect([state, ended?.at, ended?.by]).toEqual(['expired', START + after, 'time'])
+  })
+
+  test('that came while the gateway was down has its own time, and they stand in the order they came', async () => {
+    const here = room(
+      grantOf('late', { not_after: START + 500 }),
+      grantOf('soon', { not_after: START + 400 }),
+    )
+    here.at.now = START + 86_400
+    await recordEnds(here)
+    expect(told(here.events).map(([, id, , at]) => [id, at])).toEqual([
+      ['soon', START + 400],
+      ['late', START + 500],
+    ])
+  })
+
+  test('is recorded once, of however many', async () => {
+    const here = room(
+      ...Array.from({ length: 200 }, (_, n) => grantOf(`g${n}`, { not_after: START + n })),
+      grantOf('open', { not_after: START + 5000 }),
+    )
+    here.at.now = START + 300
+    expect(await recordEnds(here)).toBe(START + 5000)
+    await recordEnds(here)
+    expect(new Set(here.events.map(({ grant }) => grant)).size).toBe(200)
+    expect(here.events).toHaveLength(200)
+  })
+
+  test('that cannot be recorded is not marked, and is said once', async () => {
+    const here = room(grantOf('g', { not_after: START + 1 }))
+    here.at.now = START + 2
+    here.at.broken = true
+    const said: string[] = []
+    const report = (_: unknown, what: string) => void said.push(what)
+    await using _watch = watchEnds({ ...here, report })
+    await until('it was said', () => said.length > 0)
+    expect(here.grants.get('g')?.ended).toBeNull()
+    here.at.broken = false
+    await recordEnds(here)
+    expect(here.grants.get('g')?.state).toBe('expired')
+    expect(said).toEqual(['the ends of grants could not be recorded'])
+  })
+})
