@@ -22,6 +22,7 @@ import {
   Recording,
   RevocationList,
   Session,
+  type SessionUse,
 } from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import type { GlobalOptions } from './commands/options.ts'
@@ -67,7 +68,6 @@ export {
   RevokedDevice,
   Session,
   SignedGrant,
-  type SessionUse,
   WhoCan,
 } from '#api'
 

@@ -3,13 +3,15 @@
  * same checks, in the same order and with the same words, as of the text (encode.ts); what counts against
  * the limit is the text it would have been. Where the module's shape is unknown nothing is placed.
  */
-import { encodeOf, MAX_INPUT_BYTES, Page, TOO_LONG } from './encode.ts'
+import { encodeOf, MAX_INPUT_BYTES, TOO_LONG } from './encode.ts'
 import type { Encode } from './encode.ts'
 import { PolicyError } from './errors.ts'
+import { Pen, placeNumber, placeString, type Ground, type Place } from './pen.ts'
 import { isPlain, numberCheck, stringCheck, typesOf, unknownKey } from './schema.ts'
 import type { Schema } from './schema.ts'
 import type { Reads } from './reads.ts'
-import { AS_DIGITS, AS_INTEGER, INDEXES, isRecord, NUMBER_BYTES, TYPE } from './shape.ts'
+import { simplePlace } from './scalar.ts'
+import { INDEXES, isRecord, NUMBER_BYTES, TYPE } from './shape.ts'
 import type { Shape } from './shape.ts'
 
 /**
@@ -18,132 +20,9 @@ import type { Shape } from './shape.ts'
  */
 export const ROOM_BYTES = 2 * 1024 * 1024
 
-/** What of an instance an input is placed in. */
-export interface Ground {
-  readonly memory: WebAssembly.Memory
-  /** The first address that is free before every decision; a multiple of four. */
-  readonly base: number
-  /** The value of a JSON text, made from an address on; gives it and the address after it. */
-  parse(text: Uint8Array, at: number): { readonly value: number; readonly end: number }
-}
-
-/** Sets a value down and gives its address; 0 where it breaks the schema, and the pen says how. */
-type Place = (value: unknown, pen: Pen) => number
-
 const encoder = new TextEncoder()
-const [QUOTE, BACKSLASH] = [0x22, 0x5c]
-const STRING_BYTES = 12
 const ARRAY_BYTES = 16
 const ELEMENT_BYTES = 8
-
-/** Where the next value comes to lie, and how much text it would have been. */
-class Pen {
-  readonly ground: Ground
-  words: Int32Array<ArrayBuffer>
-  bytes: Uint8Array<ArrayBuffer>
-  at = 0
-  /** Bytes of the text it would have been so far, fields no rule reads included. */
-  size = 0
-  problem = ''
-  /** Whether a string with a lone surrogate was made well-formed. */
-  repaired = false
-  /** Whether nothing was added to all objects at once. */
-  clean = true
-  /** For what is handed over as text. */
-  readonly page: Page = new Page()
-
-  constructor(ground: Ground) {
-    this.ground = ground
-    this.words = new Int32Array(ground.memory.buffer)
-    this.bytes = new Uint8Array(ground.memory.buffer)
-  }
-
-  begin(): void {
-    const { base, memory } = this.ground
-    if (this.words.buffer !== memory.buffer) {
-      this.words = new Int32Array(memory.buffer)
-      this.bytes = new Uint8Array(memory.buffer)
-    }
-    this.at = base
-    this.size = 0
-    this.repaired = false
-    this.clean = isClean()
-  }
-
-  wrong(problem: string): 0 {
-    this.problem = problem
-    return 0
-  }
-}
-
-/** The header of a string whose bytes follow it; gives its address. */
-function closeString(pen: Pen, length: number): number {
-  const { at, words } = pen
-  words[at >> 2] = TYPE.string
-  words[(at >> 2) + 1] = length
-  words[(at >> 2) + 2] = at + STRING_BYTES
-  pen.at = at + ((STRING_BYTES + length + 3) & ~3)
-  return at
-}
-
-/** A string that JSON escapes, or that is not ASCII. */
-function placeHard(text: string, pen: Pen): number {
-  if (text.includes('\0')) return pen.wrong(': holds NUL')
-  const good = text.toWellFormed()
-  if (good !== text) pen.repaired = true
-  const printed = JSON.stringify(good)
-  const { read, written } = encoder.encodeInto(printed, pen.page.bytes)
-  pen.size += written
-  if (read !== printed.length || pen.size > MAX_INPUT_BYTES) return pen.wrong(TOO_LONG)
-  const start = pen.at + STRING_BYTES
-  return closeString(pen, encoder.encodeInto(good, pen.bytes.subarray(start)).written)
-}
-
-function placeString(text: string, pen: Pen): number {
-  const { bytes } = pen
-  const { length } = text
-  if (length > MAX_INPUT_BYTES) return pen.wrong(TOO_LONG)
-  const start = pen.at + STRING_BYTES
-  for (let from = 0; from < length; from++) {
-    const code = text.charCodeAt(from)
-    if (code < 0x20 || code > 0x7e || code === QUOTE || code === BACKSLASH)
-      return placeHard(text, pen)
-    bytes[start + from] = code
-  }
-  pen.size += length + 2
-  return pen.size > MAX_INPUT_BYTES ? pen.wrong(TOO_LONG) : closeString(pen, length)
-}
-
-/** A number that is no integer is kept by the module as its digits. */
-function placeDigits(value: number, pen: Pen): number {
-  const text = String(value)
-  const { at, words, bytes } = pen
-  const start = at + 24
-  words.set([TYPE.number | AS_DIGITS, 0, start, text.length, 0, 0], at >> 2)
-  for (let from = 0; from < text.length; from++) bytes[start + from] = text.charCodeAt(from)
-  pen.size += text.length
-  pen.at = start + ((text.length + 3) & ~3)
-  return at
-}
-
-function placeNumber(value: number, pen: Pen): number {
-  if (!Number.isInteger(value)) return placeDigits(value, pen)
-  const { at, words } = pen
-  words[at >> 2] = TYPE.number | AS_INTEGER
-  words[(at >> 2) + 2] = value | 0
-  words[(at >> 2) + 3] = Math.floor(value / 2 ** 32)
-  pen.at = at + NUMBER_BYTES
-  pen.size += digits(value)
-  return at
-}
-
-/** Characters of a safe integer. */
-function digits(value: number): number {
-  const size = Math.abs(value)
-  let length = value < 0 ? 2 : 1
-  for (let power = 10; power <= size; power *= 10) length++
-  return length
-}
 
 function listPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
   const { maxItems = Infinity } = schema
@@ -245,12 +124,6 @@ function putBlank(words: Int32Array, relative: readonly number[], pen: Pen): voi
   pen.at = at + 4 * words.length
 }
 
-/** Whether every object that is plain has no keys but its own. */
-function isClean(): boolean {
-  for (const _ in Object.prototype) return false
-  return true
-}
-
 /** Places the value of one field of the record that begins at `at`. */
 function placeField(field: Field, part: unknown, at: number, pen: Pen): boolean {
   if (part === null && field.nullable) {
@@ -328,81 +201,6 @@ function dictionaryPlace(schema: Schema, reads: Reads, shape: Shape): Place {
     pen.at = (placed.end + 3) & ~3
     return placed.value
   }
-}
-
-/** One of a few words, of which the module has most among its constants. */
-function wordPlace(schema: Schema, nullable: boolean, shape: Shape): Place {
-  const place = textPlace(schema, nullable, shape)
-  const check = stringCheck(schema)
-  const known = new Map<unknown, number>()
-  for (const word of schema.enum ?? []) {
-    if (typeof word !== 'string' || !/^[\w.:-]+$/.test(word) || check(word) !== undefined) continue
-    const address = shape.constants.get(word)
-    if (address !== undefined) known.set(word, address)
-  }
-  return (value, pen) => {
-    const address = known.get(value)
-    if (address === undefined) return place(value, pen)
-    pen.size += String(value).length + 2
-    return pen.size > MAX_INPUT_BYTES ? pen.wrong(TOO_LONG) : address
-  }
-}
-
-/** Strings, or strings and null: most of what an input holds. */
-function stringPlace(schema: Schema, nullable: boolean, shape: Shape): Place {
-  const place = schema.enum === undefined ? textPlace : wordPlace
-  return place(schema, nullable, shape)
-}
-
-function textPlace(schema: Schema, nullable: boolean, { none }: Shape): Place {
-  const check = stringCheck(schema)
-  const wanted = `: not ${typesOf(schema).join(' or ')}`
-  return (value, pen) => {
-    if (typeof value === 'string') {
-      const problem = check(value)
-      return problem === undefined ? placeString(value, pen) : pen.wrong(problem)
-    }
-    if (value !== null || !nullable) return pen.wrong(wanted)
-    pen.size += 4
-    return none
-  }
-}
-
-/** Integers, or integers and null. */
-function integerPlace(schema: Schema, nullable: boolean, { none }: Shape): Place {
-  const check = numberCheck(schema, true)
-  const wanted = `: not ${typesOf(schema).join(' or ')}`
-  return (value, pen) => {
-    if (typeof value === 'number') {
-      const problem = check(value)
-      return problem === undefined ? placeNumber(value, pen) : pen.wrong(problem)
-    }
-    if (value !== null || !nullable) return pen.wrong(wanted)
-    pen.size += 4
-    return none
-  }
-}
-
-/** Booleans, or booleans and null. */
-function flagPlace(schema: Schema, nullable: boolean, { none, yes, no }: Shape): Place {
-  const wanted = `: not ${typesOf(schema).join(' or ')}`
-  return (value, pen) => {
-    if (value !== true && value !== false && (value !== null || !nullable)) return pen.wrong(wanted)
-    pen.size += value === false ? 5 : 4
-    if (value === null) return none
-    return value ? yes : no
-  }
-}
-
-const SIMPLE = { string: stringPlace, integer: integerPlace, boolean: flagPlace }
-
-/** The place of a scalar of one kind, with null or without, which is nearly every one. */
-function simplePlace(schema: Schema, shape: Shape): Place | undefined {
-  const [kind, ...others] = typesOf(schema).filter((type) => type !== 'null')
-  const nullable = typesOf(schema).includes('null')
-  return (kind === 'string' || kind === 'integer' || kind === 'boolean') && others.length === 0
-    ? SIMPLE[kind](schema, nullable, shape)
-    : undefined
 }
 
 function placeOf(schema: Schema, reads: Reads, path: string, shape: Shape): Place {

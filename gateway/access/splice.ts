@@ -85,11 +85,11 @@ export interface SpliceOptions {
 }
 
 /** The session has carried what it may. */
-export const BYTE_LIMIT: Goodbye = {
+export const BYTE_LIMIT = {
   code: 'byte.limit',
   message: 'the session has carried as much as its grant allows',
   next: 'connect again for as many bytes more, or ask for a grant that states more',
-}
+} as const
 
 /** Tells a client that its session is over, why, and what the person can do. */
 export function endingSignal({ code, message, next, decision }: Goodbye): Uint8Array {

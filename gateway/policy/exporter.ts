@@ -8,7 +8,7 @@ import { Refusal } from '../problem.ts'
 import type { DecisionRecord } from './record.ts'
 
 /** Where the next page begins: after this decision, which was taken at that time (epoch milliseconds). */
-export interface Cursor {
+interface Cursor {
   readonly at: number
   readonly id: string
 }

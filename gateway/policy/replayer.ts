@@ -7,7 +7,7 @@ import { PolicyError } from '#policy'
 import type { Candidate, Staleness } from '#policy'
 import type { Replay } from './impact.ts'
 
-export interface ReplayRequest {
+interface ReplayRequest {
   /** Directory of the decision log. */
   readonly directory: string
   /** Epoch milliseconds. */

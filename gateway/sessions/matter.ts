@@ -3,7 +3,7 @@
  * means for it. Whether anything then happens is whose asks: reevaluate.ts acts on it, foresee.ts only says so.
  */
 import type { Decision, Input, Partially, Trigger } from '#policy'
-import { refOf } from '../decisions.ts'
+import { nextStepOf, refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
 import type { Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
@@ -146,13 +146,15 @@ export function objection(
   if (decision.allow) {
     const missing = unheld(decision.obligations, session)
     if (missing === undefined) return undefined
-    return { reason, code: missing.code, message: missing.msg, decision: ref }
+    const { code, msg: message, next } = missing
+    return { reason, code, message, next, decision: ref }
   }
   const first = decision.denials[0]
   return {
     reason: first?.code === 'process.mismatch' ? 'process_mismatch' : reason,
     code: first?.code ?? 'policy.denied',
     message: first?.msg ?? 'policy no longer allows this',
+    next: decision.denials.map(nextStepOf).find((step) => step !== undefined),
     decision: ref,
   }
 }

@@ -12,6 +12,7 @@ import type { PolicyInstance } from '../module.ts'
 import { examineBundle } from '../candidate.ts'
 import type { Decision } from '../decision.ts'
 import { PolicyError } from '../errors.ts'
+import { masking } from '../mask.ts'
 import { ENTRYPOINTS, POINTS } from '../points.ts'
 import { readsOf } from '../reads.ts'
 import type { Made } from './build.ts'
@@ -109,13 +110,14 @@ function required({ files }: Made, name: string): Uint8Array<ArrayBuffer> {
 
 const MAX_FAILURES = 40
 
-/** The vectors that travel, decided as a gateway decides them before it takes the bundle. */
+/** The vectors that travel, decided as a gateway decides them before it takes the bundle, and masked as it masks what leaves. */
 async function carried({ files }: Made): Promise<Gate> {
   const gate = 'carried'
   try {
     const bundle = await bundleHere(files)
-    await examineBundle(bundle)
-    const detail = `${bundle.vectors.length} vectors of vectors/ come out as they say`
+    const mask = masking(await examineBundle(bundle))
+    for (const { input } of bundle.vectors) mask({ input, result: {} })
+    const detail = `${bundle.vectors.length} vectors of vectors/ come out as they say, and can be masked`
     return { gate, ok: true, detail }
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error

@@ -493,10 +493,10 @@ test('twenty thousand decisions take no more memory than one', { timeout: 120_00
 test('a start with the clock a day back: what was given since then is not there yet', async () => {
   const engine = await engineOf(builtin)
   const time = { ...open.time, epoch_s: open.time.epoch_s! - 86_400 }
-  const given = decide(engine, { ...open, time })
-  expect([given.allow, codes(given)]).toEqual([false, ['grant.not_yet']])
-  const approving = bases['grant.approve']
-  expect(decide(engine, { ...approving, time }, 'grant.approve').allow).toBe(false)
+  for (const point of ['session.open', 'session.reevaluate', 'ot.verb', 'http.request'] as const) {
+    const decision = decide(engine, { ...bases[point], time }, point)
+    expect([point, decision.allow, codes(decision)[0]]).toEqual([point, false, 'grant.not_yet'])
+  }
 })
 
 describe('a stale bundle', () => {

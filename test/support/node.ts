@@ -73,6 +73,13 @@ export interface Account {
   readonly vendor?: string
 }
 
+/** What /healthz says, as far as tests ask. */
+interface NodeHealth {
+  readonly devices: number
+  readonly sessions: number
+  readonly policy_source: { readonly state: string; readonly error: string | null } | null
+}
+
 export interface TestNode extends AsyncDisposable {
   readonly origin: string
   readonly port: number
@@ -95,7 +102,7 @@ export interface TestNode extends AsyncDisposable {
   acts(from?: number): LoggedEvent[]
   /** How many events there are: where the next one will stand. */
   size(): number
-  health(): Promise<{ readonly devices: number; readonly sessions: number }>
+  health(): Promise<NodeHealth>
   /** Rows of store.sqlite, read beside the node. */
   rows(sql: string, ...values: (string | number)[]): Record<string, unknown>[]
   /** Changes store.sqlite beside the node, where no call exists that would. */
@@ -269,7 +276,7 @@ class RunningNode implements TestNode {
     return this.#size
   }
 
-  async health(): Promise<{ devices: number; sessions: number }> {
+  async health(): Promise<NodeHealth> {
     if (this.#here === undefined) throw new Error('this node runs elsewhere')
     const { port } = this.#here.addresses.operations
     const { promise, resolve, reject } = Promise.withResolvers<string>()
@@ -279,7 +286,7 @@ class RunningNode implements TestNode {
       response.on('end', () => resolve(text))
     })
     request.on('error', reject).end()
-    return JSON.parse(await promise) as { devices: number; sessions: number }
+    return JSON.parse(await promise) as NodeHealth
   }
 
   rows(sql: string, ...values: (string | number)[]): Record<string, unknown>[] {

@@ -266,7 +266,7 @@ describe('a replay in a thread of its own', () => {
   const candidate = async (more: Partial<Bundle> = {}): Promise<Candidate> =>
     examineBundle({ ...builtin, vectors: [], ...more })
 
-  test('looks at every decision kept, and says what would turn', async () => {
+  test('looks at every decision kept, and says what would turn', { timeout: 120_000 }, async () => {
     await using journal = await open({ segmentBytes: 8_000 })
     const inForce = await candidate()
     const deciding = PolicyEngine.unavailable()

@@ -24,49 +24,53 @@ const NOTHING: Replay = {
 }
 const NOBODY = { sessions: 0, ended: [], narrowed: [] }
 
-test('a replay that does not end holds up no upload, activation or going back', async () => {
-  await using undo = new AsyncDisposableStack()
-  const directory = mkdtempSync(join(tmpdir(), 'sallyport-preview-'))
-  undo.defer(() => rmSync(directory, { recursive: true }))
-  const parts = await openNodePolicy(directory, [], undo, { keys: new Map([['plant', pem]]) })
-  const service = undo.use(
-    await PolicyService.start({
-      ...parts,
-      builtin: new Uint8Array(readFileSync(BUILTIN_BUNDLE)),
-      log: { append: vi.fn() },
-      now: Date.now,
-      report: vi.fn(),
-    }),
-  )
-  const begun = Promise.withResolvers<void>()
-  const over = Promise.withResolvers<Replay>()
-  const replay = vi.fn(async () => {
-    begun.resolve()
-    return await over.promise
-  })
-  const decisions = {} as unknown as Decisions
-  const live = { decisions, replay, preview: async () => NOBODY, withdraw: async () => [] }
-  service.serve(live)
+test(
+  'a replay that does not end holds up no upload, activation or going back',
+  { timeout: 120_000 },
+  async () => {
+    await using undo = new AsyncDisposableStack()
+    const directory = mkdtempSync(join(tmpdir(), 'sallyport-preview-'))
+    undo.defer(() => rmSync(directory, { recursive: true }))
+    const parts = await openNodePolicy(directory, [], undo, { keys: new Map([['plant', pem]]) })
+    const service = undo.use(
+      await PolicyService.start({
+        ...parts,
+        builtin: new Uint8Array(readFileSync(BUILTIN_BUNDLE)),
+        log: { append: vi.fn() },
+        now: Date.now,
+        report: vi.fn(),
+      }),
+    )
+    const begun = Promise.withResolvers<void>()
+    const over = Promise.withResolvers<Replay>()
+    const replay = vi.fn(async () => {
+      begun.resolve()
+      return await over.promise
+    })
+    const decisions = {} as unknown as Decisions
+    const live = { decisions, replay, preview: async () => NOBODY, withdraw: async () => [] }
+    service.serve(live)
 
-  const looking = service.impact(bundle(9), 0)
-  await begun.promise
-  await expect(service.impact(bundle(9), null)).rejects.toMatchObject({ code: 'policy.busy' })
-  const [first, second] = [bundle(1), bundle(2)]
-  await service.upload(first, ada, null)
-  await service.activate(archiveDigest(first), ada)
-  const good = { seq: 1, digest: archiveDigest(first) }
-  expect(service.status()).toMatchObject({ last_good: null, can_go_back: false })
-  parts.slots.settle(good)
-  // What is in force itself is nothing to go back to.
-  expect(service.status()).toMatchObject({ last_good: good, can_go_back: false })
-  await service.upload(second, ada, null)
-  await service.activate(archiveDigest(second), ada)
-  expect(service.status()).toMatchObject({ last_good: good, can_go_back: true })
-  expect((await service.rollback(ada)).digest).toBe(archiveDigest(first))
-  expect(service.status()).toMatchObject({ last_good: good, can_go_back: false })
+    const looking = service.impact(bundle(9), 0)
+    await begun.promise
+    await expect(service.impact(bundle(9), null)).rejects.toMatchObject({ code: 'policy.busy' })
+    const [first, second] = [bundle(1), bundle(2)]
+    await service.upload(first, ada, null)
+    await service.activate(archiveDigest(first), ada)
+    const good = { seq: 1, digest: archiveDigest(first) }
+    expect(service.status()).toMatchObject({ last_good: null, can_go_back: false })
+    parts.slots.settle(good)
+    // What is in force itself is nothing to go back to.
+    expect(service.status()).toMatchObject({ last_good: good, can_go_back: false })
+    await service.upload(second, ada, null)
+    await service.activate(archiveDigest(second), ada)
+    expect(service.status()).toMatchObject({ last_good: good, can_go_back: true })
+    expect((await service.rollback(ada)).digest).toBe(archiveDigest(first))
+    expect(service.status()).toMatchObject({ last_good: good, can_go_back: false })
 
-  over.resolve(NOTHING)
-  expect(await looking).toMatchObject({ seq: 9, past: NOTHING, live: { sessions: 0 } })
-  expect(await service.impact(bundle(9), 0)).toMatchObject({ past: NOTHING })
-  expect(replay).toHaveBeenCalledTimes(2)
-})
+    over.resolve(NOTHING)
+    expect(await looking).toMatchObject({ seq: 9, past: NOTHING, live: { sessions: 0 } })
+    expect(await service.impact(bundle(9), 0)).toMatchObject({ past: NOTHING })
+    expect(replay).toHaveBeenCalledTimes(2)
+  },
+)
