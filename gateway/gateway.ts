@@ -31,6 +31,7 @@ import { acceptTunnel } from './listen/tunnel.ts'
 import { openPolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import type { PolicyService } from './policy/service.ts'
+import { networksOf } from './networks.ts'
 import { WitnessRoom } from './witnesses.ts'
 import { openHttp, type Web } from './http.ts'
 import { openShippers, watchSinks } from './shipping.ts'
@@ -204,6 +205,7 @@ async function openEdge(
       onFault: (code, from, suppressed) =>
         logger.warn({ code, from, suppressed }, 'connection refused'),
       admission,
+      balancers: networksOf(config.balancers),
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )
