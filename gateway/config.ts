@@ -9,6 +9,7 @@ import { HttpsSink, SINK_FILES } from './sinks.ts'
 import { Value } from 'typebox/value'
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
 import { EstSettings } from './est-settings.ts'
+import { networksOf } from './networks.ts'
 
 const HostPort = Type.String({ pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^:\\s\\[\\]]+):\\d{1,5}$' })
 const HostName = Type.String({ pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$' })
@@ -115,12 +116,14 @@ const File = Type.Object(
     names: Type.Array(Type.String({ minLength: 1 }), { maxItems: 32 }),
     site: Type.String({ minLength: 1, maxLength: 64 }),
     timezone: Type.String({ minLength: 1 }),
-    /** TLS handshakes a second that one address may begin; 0: no limit. Behind a balancer all come from it. */
+    /** TLS handshakes a second that one address may begin; 0: no limit. Behind a balancer that is not named in `balancers` all come from it. */
     handshakes_per_source: Type.Integer({ minimum: 0, maximum: 100_000 }),
     /** The same for all together who have not lately proven to belong here. */
     handshakes_of_strangers: Type.Integer({ minimum: 0, maximum: 100_000 }),
     /** Connections that one address may have open; 0: no limit. */
     connections_per_source: Type.Integer({ minimum: 0, maximum: 100_000 }),
+    /** Addresses and networks of TCP balancers, each of whose connections begins with a PROXY header, version 2. */
+    balancers: Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 32 }),
     /** Where devices may go instead while this node stops: `host:port` of others under the same root. */
     alternatives: Type.Array(HostPort, { maxItems: 8 }),
     /** How long a node that is told to stop lets its sessions go on. */
@@ -173,6 +176,7 @@ const DEFAULTS: Config = {
   handshakes_per_source: 50,
   handshakes_of_strangers: 200,
   connections_per_source: 4096,
+  balancers: [],
   alternatives: [],
   drain_s: 0,
   syslog: [],
@@ -423,6 +427,12 @@ function checkMeaning(config: Config): void {
       'operations',
       'health and metrics are served on loopback only',
     )
+  try {
+    networksOf(config.balancers)
+  } catch (cause) {
+    const message = `an address or a network (192.0.2.0/24) is expected, not ${String(cause instanceof Error ? cause.message : cause)}`
+    throw new ConfigError('config.value', 'balancers', message, { cause })
+  }
   const names = [...config.syslog, ...config.sinks].map((sink) => sink.name)
   if (new Set(names).size !== names.length)
     throw new ConfigError('config.value', 'syslog', 'two sinks share one name')

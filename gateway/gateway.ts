@@ -33,6 +33,7 @@ import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel } from './listen/tunnel.ts'
 import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
+import { networksOf } from './networks.ts'
 import { foresee } from './sessions/foresee.ts'
 import { WitnessRoom } from './witnesses.ts'
 import { openHttp, type Web } from './http.ts'
@@ -218,6 +219,7 @@ async function openEdge(
       onFault: (code, from, suppressed) =>
         logger.warn({ code, from, suppressed }, 'connection refused'),
       admission,
+      balancers: networksOf(config.balancers),
       onTunnel: (socket) => void acceptTunnel(tunnels, socket, ++epoch),
     }),
   )

@@ -6,10 +6,17 @@ import {
   type ServerResponse,
 } from 'node:http'
 import { constants } from 'node:crypto'
-import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net'
+import {
+  createServer as createTcpServer,
+  type AddressInfo,
+  type BlockList,
+  type Socket,
+} from 'node:net'
 import { createServer, TLSSocket, type Server as TlsServer } from 'node:tls'
 import { plainAddress } from '../facts.ts'
+import { isIn } from '../networks.ts'
 import { Admission, DEFAULT_ADMISSION, MAX_CONNECTIONS } from './admission.ts'
+import { hearBalancer, type Announced } from './balancer.ts'
 import { Quiet } from './quiet.ts'
 
 const TUNNEL_PROTOCOL = 'sallyport/1'
@@ -30,6 +37,8 @@ export interface EdgeOptions {
   /** Told of connections that were refused or failed, the first of a kind and minute, with how many were not told since. */
   readonly onFault: (code: string, from: string, suppressed: number) => void
   readonly admission?: Admission
+  /** Balancers, each of whose connections begins with whom it is of. */
+  readonly balancers?: BlockList | undefined
 }
 
 export interface Edge extends AsyncDisposable {
@@ -71,34 +80,27 @@ function tlsOptions({ chain, key, clientAuthorities }: EdgeCertificate) {
 export function createEdge(options: EdgeOptions): Edge {
   const http = createHttp(options)
   const faults = quietly(options.onFault)
-  const admission = options.admission ?? new Admission(DEFAULT_ADMISSION, performance.now())
+  const passedOn = new PassedOn()
   const secure: TlsServer = createServer(tlsOptions(options.certificate), (socket) => {
+    passedOn.name(socket)
     const from = addressOf(socket)
     socket.on('error', (error: NodeJS.ErrnoException) => faults(error.code ?? 'socket', from))
     socket.setNoDelay(true)
     if (socket.alpnProtocol === TUNNEL_PROTOCOL) options.onTunnel(socket)
     else http.emit('connection', socket)
   })
+  const receive = receiving(options, passedOn, faults, (socket) =>
+    secure.emit('connection', socket),
+  )
   const open = new Set<Socket>()
   const server = createTcpServer(TCP, (socket) => {
-    const from = addressOf(socket)
-    const entered = admission.enter(from, performance.now())
-    // Reset, not closed: no state is left of it here, and its sender knows at once.
-    if (typeof entered === 'string') {
-      socket.on('error', () => {})
-      socket.resetAndDestroy()
-      faults(entered, from)
-      return
-    }
     open.add(socket)
-    socket.once('close', () => {
-      open.delete(socket)
-      admission.leave(entered, performance.now())
-    })
-    secure.emit('connection', socket)
+    socket.once('close', () => open.delete(socket))
+    receive(socket)
   })
   server.maxConnections = MAX_CONNECTIONS
   secure.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+    passedOn.name(socket)
     faults(error.code ?? 'tls', addressOf(socket))
     socket.destroy()
   })
@@ -129,6 +131,45 @@ export function createEdge(options: EdgeOptions): Edge {
       for (const socket of open) socket.destroy()
       await Promise.all(closed)
     },
+  }
+}
+
+/** What becomes of a TCP connection: whose it is, whether they may, and on to TLS with it. */
+function receiving(
+  { admission = new Admission(DEFAULT_ADMISSION, performance.now()), balancers }: EdgeOptions,
+  passedOn: PassedOn,
+  faults: (code: string, from: string) => void,
+  onward: (socket: Socket) => void,
+): (socket: Socket) => void {
+  const refuse = (socket: Socket, code: string, from: string): void => {
+    // Reset, not closed: no state is left of it here, and its sender knows at once.
+    socket.on('error', () => {})
+    socket.resetAndDestroy()
+    faults(code, from)
+  }
+  const enter = (socket: Socket, from: string): void => {
+    const entered = admission.enter(from, performance.now())
+    if (typeof entered === 'string') return refuse(socket, entered, from)
+    socket.once('close', () => admission.leave(entered, performance.now()))
+    onward(socket)
+  }
+  return (socket) => {
+    const from = addressOf(socket)
+    const deaf = () => {}
+    if (from === '') {
+      // Gone before it was looked at; whose it was nobody can say.
+      socket.on('error', deaf)
+      socket.destroy()
+    } else if (balancers === undefined || !isIn(balancers, from)) enter(socket, from)
+    else {
+      socket.on('error', deaf)
+      hearBalancer(socket, (said) => {
+        socket.off('error', deaf)
+        if (said === 'broken' || socket.destroyed) return refuse(socket, 'balancer.header', from)
+        if (said !== 'own') passedOn.add(socket, said)
+        enter(socket, said === 'own' ? from : said.address)
+      })
+    }
   }
 }
 
@@ -170,6 +211,30 @@ function answerTo(code: string | undefined): string {
         ? '408 Request Timeout'
         : '400 Bad Request'
   return `HTTP/1.1 ${line}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`
+}
+
+/** Connections that a balancer has passed on, and whose they are. */
+class PassedOn {
+  readonly #sources = new Map<string, Announced>()
+
+  add(socket: Socket, source: Announced): void {
+    const key = keyOf(socket)
+    this.#sources.set(key, source)
+    socket.once('close', () => this.#sources.delete(key))
+  }
+
+  /** From here on the TLS socket over such a connection says whose it is, to all who ask it. */
+  name(socket: TLSSocket): void {
+    const source = this.#sources.get(keyOf(socket))
+    if (source === undefined) return
+    Object.defineProperty(socket, 'remoteAddress', { value: source.address })
+    Object.defineProperty(socket, 'remotePort', { value: source.port })
+  }
+}
+
+/** No two connections to one port have the same. */
+function keyOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress ?? ''} ${remotePort ?? 0}`
 }
 
 /** Where it comes from; empty for what is gone already. */

@@ -95,6 +95,7 @@ describe('what a schema cannot say', () => {
       text: 'syslog:\n  - {name: a, host: h, port: 1, ca_file: x}\n  - {name: a, host: h, port: 2, ca_file: x}\n',
       place: 'syslog',
     },
+    { name: 'a balancer by name', text: 'balancers: [lb.plant.example]\n', place: 'balancers' },
   ])('$name', ({ text, place }) => {
     expect(fault(text)).toMatchObject({ code: 'config.value', place })
   })
