@@ -148,9 +148,22 @@ function templateFor(profile: Profile, issuer: ActiveIssuer): Template {
   return template
 }
 
+/** A clock of a node is wrong more often than its CA has ended: both dates are said. */
+function notInDate({ notBefore, notAfter }: Issuer, now: Instant): CaError {
+  const date = (at: number) => new Date(at).toISOString()
+  const [what, next] =
+    now < notBefore
+      ? [`begins at ${date(notBefore)}`, 'set its clock']
+      : [
+          `ended at ${date(notAfter)}`,
+          'set its clock if that is wrong, else: sallyport ca rotate --now',
+        ]
+  const said = `the issuing CA ${what}, and this gateway believes it is ${date(now)}: ${next}`
+  return new CaError('issuer.expired', 'local', said)
+}
+
 function datesOf(profile: Profile, request: IssueRequest, issuer: Issuer, now: Instant) {
-  if (now < issuer.notBefore || now >= issuer.notAfter)
-    throw new CaError('issuer.expired', 'local', 'the issuing CA is not in date by this clock')
+  if (now < issuer.notBefore || now >= issuer.notAfter) throw notInDate(issuer, now)
   const { shortened } = request
   const wanted = lifetimeWithin(profile, request.lifetimeSeconds)
   const life = Math.min(wanted, Math.floor(shortened?.lifetimeSeconds ?? wanted))

@@ -99,7 +99,23 @@ export async function verifyPeer(
     recordFault(await relying('store.unavailable', find), { device, tenant, kind })
   return fault === undefined
     ? peerOf(leaf.parsed, device, issuer, options.now)
-    : stranger(fault, device, serial)
+    : { ...stranger(fault, device, serial), ...dated(fault, leaf.parsed, options.now) }
+}
+
+/** A clock may be wrong on either side: both dates are said, so that a person sees which. */
+function dated(
+  code: PeerCode,
+  { notBefore, notAfter }: ParsedCertificate,
+  now: Instant,
+): Pick<Stranger, 'message'> | undefined {
+  const date = (at: number) => new Date(at).toISOString()
+  const here = `this gateway believes it is ${date(now)}`
+  if (code === 'peer.early')
+    return {
+      message: `the client certificate begins at ${date(notBefore)}, and ${here}: one of the two clocks is wrong`,
+    }
+  if (code !== 'peer.expired') return undefined
+  return { message: `the client certificate ended at ${date(notAfter)}, and ${here}` }
 }
 
 /** Whether a certificate names one of our issuing CAs, rightly or not: whose it claims to be. */

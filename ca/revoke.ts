@@ -19,6 +19,8 @@ export interface RevocationDesk {
   readonly log: CaLog
   /** Told of each row that `resumeRevocations` and `revokeLapsed` add, once it holds: who admits peers cuts. */
   readonly carriedOut?: (row: RevocationRow) => Promise<void>
+  /** Told once what `revoke` was asked for is on disk: until then its failure means that nothing was done. */
+  readonly intended?: () => void
 }
 
 /**
@@ -33,7 +35,7 @@ function reasonFor(target: RevocationTarget, reason: RevocationReason): Revocati
  * Ends one certificate, all of a device, or all of an issuer. When it resolves, `verifyPeer` and
  * `stillStands` refuse them; the row's epoch and serials are what to cut. Revoking what ended
  * before adds a row without serials. Throws CaError `log.unavailable` (nothing was done),
- * `store.unavailable` (it may be carried out by a later `resumeRevocations`).
+ * `store.unavailable` (nothing was done, or once `intended` was told: a later `resumeRevocations` may carry it out).
  */
 export async function revoke(
   target: RevocationTarget,
@@ -50,6 +52,7 @@ export async function revoke(
   const id = await relying('store.unavailable', () =>
     desk.store.intendRevocation(tenant, { target, reason, at }),
   )
+  desk.intended?.()
   try {
     await announce(desk, { tenant, target, reason, at, requestId, resumed: false })
   } catch (error) {

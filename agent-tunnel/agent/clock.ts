@@ -62,9 +62,18 @@ export class DeviceClock {
     this.#floorAt = at
   }
 
-  /** A gateway under the pinned root said `instant` on a connection just made. */
-  told(instant: number): void {
-    if (!Number.isSafeInteger(instant) || instant < BUILT_AT || instant >= LATEST) return
+  /** The system's own answer, right or wrong. */
+  system(): number {
+    return this.#system()
+  }
+
+  /**
+   * A gateway under the pinned root said `instant` on a connection just made. `until`: the end of the certificate
+   * that it showed there; a gateway that says it is later has a clock that runs ahead, and is not believed.
+   */
+  told(instant: number, until = LATEST): void {
+    if (!Number.isSafeInteger(instant) || instant < BUILT_AT) return
+    if (instant >= LATEST || instant > until) return
     const at = this.#monotonic.now()
     this.#told = { instant, at }
     if (this.#file === undefined || at - this.#savedAt < SAVE_EVERY_MS) return

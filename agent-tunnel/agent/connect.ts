@@ -37,6 +37,8 @@ export interface Dial {
   /** Null: the peer is not checked. Only for fetching what the pin will check. */
   readonly anchors: Anchors | null
   readonly now: () => Instant
+  /** What the device's own clock says, epoch ms; for the words of an error. */
+  readonly system: () => number
   /** Our own certificate, where we have one. */
   readonly pair?: Pair | undefined
   readonly signal?: AbortSignal | undefined
@@ -64,7 +66,7 @@ export async function dialGateway(dial: Dial): Promise<Dialled> {
     await once(socket, 'secureConnect', { signal })
     if (socket.alpnProtocol !== alpnOf(dial)) throw alpnError(dial, socket.alpnProtocol)
     if (dial.anchors !== null)
-      assertGateway(socket, dial.anchors, dial.config.gateway.host, dial.now())
+      assertGateway(socket, dial.anchors, dial.config.gateway.host, dial.now(), dial.system())
   } catch (error) {
     socket.destroy()
     raw.destroy()

@@ -9,6 +9,7 @@ import { AgentError, messageOf } from './errors.ts'
 import type { Pair } from './identity.ts'
 import { readRecord, writeRecord } from './json.ts'
 import type { TargetsReport } from './reports.ts'
+import { endOf } from './trust.ts'
 import type { Anchors } from './trust.ts'
 
 /** This agent as it names itself; the number is what policy compares (major, minor, patch by thousands). */
@@ -63,6 +64,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
     use: 'tunnel',
     anchors: options.anchors,
     now: () => clock.now(),
+    system: () => clock.system(),
     pair,
     signal: options.signal,
   })
@@ -82,7 +84,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
     const greeting = greet(options, tls)
     const limit = AbortSignal.any([options.signal, AbortSignal.timeout(CONTROL_TIMEOUT_MS)])
     const control = await tunnel.open('control', greeting.bytes, { signal: limit })
-    const { gateway, logOrigin } = readWelcome(control, options)
+    const { gateway, logOrigin } = readWelcome(control, options, endOf(socket))
     return {
       tunnel,
       control,
@@ -114,6 +116,7 @@ function greet(options: LinkOptions, tls: Dialled['tls']): { bytes: Uint8Array; 
 function readWelcome(
   control: TunnelStream,
   { config, clock }: LinkOptions,
+  until: number | undefined,
 ): Pick<Link, 'gateway' | 'logOrigin'> {
   const welcome = readRecord(control.answer)
   const gateway = welcome?.['gateway']
@@ -123,7 +126,7 @@ function readWelcome(
   }
   if (welcome['device'] !== config.device) throw failed('it took this device for another one')
   // The handshake is fresh and the peer proven: what it says is the time cannot be an old recording.
-  clock.told(now)
+  clock.told(now, until)
   const log = welcome['log']
   return { gateway, logOrigin: typeof log === 'string' ? log : undefined }
 }

@@ -19,13 +19,19 @@ export async function examineOthers(config: AgentConfig, signal: AbortSignal): P
   if (anchors === undefined) return []
   const clock = new DeviceClock({ monotonic: systemClock, dataDir: config.dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
-  const now = () => clock.now()
+  const time = { now: () => clock.now(), system: () => clock.system() }
   return await Promise.all(
     others.map(async (gateway): Promise<Finding> => {
       const hop = `gateway ${printAddress(gateway)}`
       try {
         const at = { ...config, gateway }
-        const { socket, tls } = await dialGateway({ config: at, use: 'est', anchors, now, signal })
+        const { socket, tls } = await dialGateway({
+          ...time,
+          config: at,
+          use: 'est',
+          anchors,
+          signal,
+        })
         socket.destroy()
         const says = `under the pinned root and named as dialled; key exchange ${tls.group ?? 'unknown'}`
         return { hop, verdict: 'ok', says }

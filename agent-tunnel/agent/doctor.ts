@@ -139,6 +139,7 @@ async function examineWay(
     use: 'tunnel',
     anchors,
     now: () => clock.now(),
+    system: () => clock.system(),
     pair,
     signal,
   })

@@ -33,6 +33,7 @@ import { Identity } from './identity.ts'
 import type { Pair, Prepared } from './identity.ts'
 import { assertNoIsland } from './island.ts'
 import type { Log } from './log.ts'
+import { endOf } from './trust.ts'
 import type { Anchors } from './trust.ts'
 
 /** What every exchange needs. */
@@ -205,12 +206,20 @@ async function converse(
   pair: Pair | undefined,
   ask: (socket: TLSSocket) => EstCall,
 ): Promise<EstAnswer> {
-  const dial: Dial = { config, use: 'est', anchors, now: () => clock.now(), pair, signal }
+  const dial: Dial = {
+    config,
+    use: 'est',
+    anchors,
+    now: () => clock.now(),
+    system: () => clock.system(),
+    pair,
+    signal,
+  }
   const { socket } = await dialGateway(dial)
   try {
     const response = await send(socket, config.gateway.host, ask(socket), signal)
     // The handshake was fresh and its peer proven, so this is no old recording; to the second is enough.
-    if (anchors !== null) clock.told(Date.parse(response.headers['date'] ?? ''))
+    if (anchors !== null) clock.told(Date.parse(response.headers['date'] ?? ''), endOf(socket))
     return readCertificates(response)
   } catch (error) {
     signal?.throwIfAborted()

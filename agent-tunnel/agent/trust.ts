@@ -83,25 +83,52 @@ function presentedBy(socket: TLSSocket): X509Certificate[] {
 }
 
 /**
- * Lets a finished handshake (made with `rejectUnauthorized: false` and `ca` the root) count, or throws
- * AgentError `gateway.untrusted`, `gateway.wrong_name` or `gateway.expired`.
+ * Lets a finished handshake (made with `rejectUnauthorized: false` and `ca` the root) count at `now`, or throws
+ * AgentError `gateway.untrusted`, `gateway.wrong_name` or `gateway.expired`; `system` is what the device's own
+ * clock says, for the words alone. Both in epoch ms.
  */
 export function assertGateway(
   socket: TLSSocket,
   anchors: Anchors,
   host: string,
   now: number,
+  system = now,
 ): void {
   const fault = faultOf(presentedBy(socket), anchors, { host, now, passed: socket.authorized })
-  if (fault !== undefined) throw errorFor(fault, host, now)
+  if (fault !== undefined) throw errorFor(fault, host, { now, system })
   if (socket.authorized) return
   const verdict = String(socket.authorizationError)
   // By the system's clock, not ours, and perhaps in place of another error: faultOf has looked for those.
   if (verdict === 'CERT_NOT_YET_VALID' || verdict === 'CERT_HAS_EXPIRED') return
-  throw errorFor({ kind: 'untrusted', says: `OpenSSL says ${verdict}` }, host, now)
+  throw errorFor({ kind: 'untrusted', says: `OpenSSL says ${verdict}` }, host, { now, system })
 }
 
-function errorFor(fault: Fault, host: string, now: number): AgentError {
+/** What the device believes, and what its own clock says, epoch ms. */
+interface Belief {
+  readonly now: number
+  readonly system: number
+}
+
+/** So far apart a clock and what was learned since are two stories. */
+const APART_MS = 3_600_000
+
+function expiredError(message: string, { now, system }: Belief): AgentError {
+  const date = (at: number) => new Date(at).toISOString()
+  const believed = `${message} This device believes it is ${date(now)}`
+  if (now - system < APART_MS)
+    return new AgentError(
+      'gateway.expired',
+      `${believed}.`,
+      'Set the clock of this device if that is wrong; else renew the certificate of the gateway.',
+    )
+  return new AgentError(
+    'gateway.expired',
+    `${believed}, the latest that a gateway told it or that its certificate begins; its own clock says ${date(system)}.`,
+    'Renew the certificate of the gateway. If a gateway once had the wrong time: enrol this device again, with a new token and an empty data directory.',
+  )
+}
+
+function errorFor(fault: Fault, host: string, belief: Belief): AgentError {
   const message = `The certificate that ${host} presented is not acceptable: ${fault.says}.`
   if (fault.kind === 'wrong_name') {
     return new AgentError(
@@ -110,16 +137,15 @@ function errorFor(fault: Fault, host: string, now: number): AgentError {
       "Dial the gateway by a name in its certificate, or add this one to the gateway's names.",
     )
   }
-  if (fault.kind === 'expired') {
-    return new AgentError(
-      'gateway.expired',
-      `${message} This device believes it is ${new Date(now).toISOString()}.`,
-      'Set the clock of this device if that is wrong; else renew the certificate of the gateway.',
-    )
-  }
+  if (fault.kind === 'expired') return expiredError(message, belief)
   return new AgentError(
     'gateway.untrusted',
     message,
     'If the gateway is right, something between opens the TLS connection (an inspecting proxy): exempt it. If the CA was replaced, enrol again with the new --ca-sha256.',
   )
+}
+
+/** When the certificate that a server showed ends, epoch ms; undefined where it showed none. */
+export function endOf(socket: TLSSocket): number | undefined {
+  return socket.getPeerX509Certificate()?.validToDate.getTime()
 }

@@ -98,9 +98,14 @@ async function durable(
   target: RevocationTarget,
   { reason, requestId }: Reach,
 ): Promise<RevocationRow> {
+  let intended = false
   try {
     const request = { tenant: room.tenant, reason, now: instant(room.now()), requestId }
-    return await revoke(target, request, room)
+    return await revoke(target, request, {
+      store: room.store,
+      log: room.log,
+      intended: () => (intended = true),
+    })
   } catch (cause) {
     if (!(cause instanceof CaError)) throw cause
     if (cause.code === 'log.unavailable')
@@ -108,6 +113,15 @@ async function durable(
         nextStep: 'look at the disk of the gateway: its log must be writable',
         cause,
       })
+    if (!intended)
+      throw new Refusal(
+        'store.unavailable',
+        'the revocation could not be kept, so nothing was done',
+        {
+          nextStep: 'look at the disk of the gateway: its store must be writable; then ask again',
+          cause,
+        },
+      )
     throw new Refusal('store.unavailable', 'the store does not answer', {
       nextStep:
         'ask again; the revocation is also carried out within the hour, and when the gateway starts again',

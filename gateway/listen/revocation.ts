@@ -54,6 +54,8 @@ export class Publication implements AsyncDisposable {
   readonly #options: PublicationOptions
   readonly #crls = new Map<string, Crl>()
   readonly #responders = new Map<string, Promise<Responder>>()
+  /** When none could be made, by issuer; epoch milliseconds. */
+  readonly #without = new Map<string, number>()
   readonly #answers = new OcspAnswers()
   readonly #timer: NodeJS.Timeout
   /** CRLs are made one after another, so that a later number never tells less. Never rejects. */
@@ -150,6 +152,12 @@ export class Publication implements AsyncDisposable {
     const { tenant, gateway, issuers, store, log } = this.#options
     const now = instant(this.#options.now())
     if (known !== undefined && now < known.notAfter - RESPONDER_LEFT_MS) return known
+    // Anybody may ask, and each try leaves an intention: while disk or key are away, questions make none.
+    if (
+      kept !== undefined &&
+      Math.abs(now - (this.#without.get(issuer.id) ?? -Infinity)) < RETRY_MS
+    )
+      return await kept
     // Somebody who waited as well was quicker: one responder is enough.
     const newer = this.#responders.get(issuer.id)
     if (newer !== kept && newer !== undefined) return await newer
@@ -159,6 +167,7 @@ export class Publication implements AsyncDisposable {
     const request = { tenant, gateway, issuers: issuers(), issuer, signer, now, random }
     const made = issueResponder(request, { store, log })
     this.#responders.set(issuer.id, made)
+    made.catch(() => this.#without.set(issuer.id, now))
     return await made
   }
 
@@ -245,6 +254,9 @@ export class Publication implements AsyncDisposable {
     await (this.#queued ?? this.#making).catch(() => {})
   }
 }
+
+/** So long after a failure no responder is made. */
+const RETRY_MS = 10_000
 
 /** A responder lives seven days; with a third of them left it is replaced. */
 const RESPONDER_LEFT_MS = (7 * 24 * 3_600_000) / 3

@@ -166,6 +166,21 @@ describe('revokeAndCut', () => {
     })
   })
 
+  test('a store that does not even keep the intention: nothing was done, nobody says that it will be, and no log has it', async () => {
+    const registry = new Registry()
+    const here = presence('a', 's1', 'i1')
+    registry.put(here)
+    const { room, told } = scene(registry, {
+      intendRevocation: () => Promise.reject(new Error('full')),
+    })
+    await expect(revokeAndCut(room, { device: 'a' }, reach)).rejects.toMatchObject({
+      code: 'store.unavailable',
+      detail: 'the revocation could not be kept, so nothing was done',
+      nextStep: expect.not.stringContaining('within the hour') as string,
+    })
+    expect([here.cuts, told]).toEqual([[], []])
+  })
+
   test('nothing open: nothing took time', async () => {
     const { room } = scene(new Registry())
     expect(await revokeAndCut(room, { device: 'a' }, reach)).toMatchObject({
