@@ -18,6 +18,10 @@ export function registerPolicy(program: Command): void {
     .addHelpText(
       'after',
       `
+From a rule to a gateway: new DIR, change it, fmt, check, test; keygen once, and its public half under policy.trust
+of the gateway; sign; push shows what it would cut and turn, activate brings it into force, rollback takes it back.
+why says of one decision what it stands on, who-can of one process who may.
+
 A site's rules live in a folder of their own (policy new DIR). check, test and sign compile it with
 opa, which is taken from PATH, from the cache, or installed with Go; gateways need none.`,
     )
