@@ -263,6 +263,8 @@ function grantOf(number: number, device: string, requester: string): Grant {
     approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: now - 30,
+    uses: 1,
+    bytes: 0,
     ended: null,
   }
 }

@@ -191,7 +191,7 @@ export function grantFacts(grant: Grant): PolicyGrant {
     max_duration_s: statement.max_duration_s,
     first_used_at: grant.first_used_at,
     expires_at: expiresAt(grant),
-    max_bytes: null,
+    max_bytes: statement.max_bytes ?? null,
     // Tickets are recorded; a validator that could say more is not configured.
     ticket: statement.ticket === null ? null : { ref: statement.ticket, valid: null },
   }

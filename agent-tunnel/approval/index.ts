@@ -3,6 +3,8 @@ export {
   areWindows,
   canonical,
   hashOf,
+  MOST_BYTES,
+  MOST_USES,
   MOST_WINDOWS,
   readStatement,
   windowsInWords,

@@ -26,6 +26,10 @@ export interface Statement {
   readonly not_before: number
   readonly not_after: number
   readonly max_duration_s: number
+  /** How many sessions may be opened under it, at least one; absent: any number. */
+  readonly max_uses?: number
+  /** How many octets all its sessions together may carry, both ways; absent: it states no limit. */
+  readonly max_bytes?: number
   readonly reason: string
   readonly ticket: string | null
   readonly created_at: number
@@ -49,6 +53,12 @@ const isText = (value: unknown): value is string =>
   typeof value === 'string' && value.length <= 2000 && value.isWellFormed()
 const isTextOrNull = (value: unknown): boolean => value === null || isText(value)
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0
+const isWithin = (least: number, most: number) => (value: unknown) =>
+  Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most
+/** What a grant may limit itself to: more is no limit that anybody would notice. */
+export const MOST_USES = 1000
+export const MOST_BYTES = 64 * 1024 ** 3
+
 /** So many windows one grant may name: their text stands in an OPEN of 4 KiB. */
 export const MOST_WINDOWS = 16
 
@@ -101,12 +111,18 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
   not_before: isCount,
   not_after: isCount,
   max_duration_s: isCount,
+  max_uses: isWithin(1, MOST_USES),
+  max_bytes: isWithin(1, MOST_BYTES),
   reason: isText,
   ticket: isTextOrNull,
   created_at: isCount,
 }
 
-const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>(['ot_windows'])
+const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>([
+  'ot_windows',
+  'max_uses',
+  'max_bytes',
+])
 
 /** The statement in `value` (parsed JSON), or undefined for anything that is not exactly one of version 1. */
 export function readStatement(value: unknown): Statement | undefined {

@@ -149,6 +149,8 @@ function proofLines(
       ['may', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
       ['addresses', addresses || 'all'],
       ['how long', `${statement.max_duration_s} s from the first use`],
+      ['sessions', statement.max_uses?.toString() ?? null],
+      ['bytes', statement.max_bytes?.toString() ?? null],
       ['reason', plain(statement.reason)],
     ]),
     ...approvals.map(approvalLine),

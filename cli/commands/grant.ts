@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import type { Approval, EndedGrant, Grant } from '#api'
 import { usage } from '../exit.ts'
-import { readAddresses, readDuration, readPlace } from '../input.ts'
+import { readAddresses, readDuration, readInteger, readPlace, readSize } from '../input.ts'
 import { facts, instant, plain, say, show, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
@@ -14,6 +14,8 @@ interface RequestFlags {
   readonly until?: string
   readonly write?: true
   readonly addresses?: string
+  readonly uses?: string
+  readonly bytes?: string
 }
 
 export function registerGrant(program: Command): void {
@@ -30,6 +32,8 @@ export function registerGrant(program: Command): void {
       '--addresses <windows>',
       'the Modbus addresses alone: UNIT:FROM-TO or UNIT:ADDRESS, several with commas',
     )
+    .option('--uses <n>', 'for so many sessions and no more, 1 to 1000')
+    .option('--bytes <size>', 'for so much in all sessions together, as 20M, both ways')
     .action(requestGrant)
   program
     .command('grants')
@@ -106,6 +110,8 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
     ...(flags.ticket === undefined ? {} : { ticket: flags.ticket }),
     ...(flags.from === undefined ? {} : { not_before: readTime(flags.from) }),
     ...(flags.until === undefined ? {} : { not_after: readTime(flags.until) }),
+    ...(flags.uses === undefined ? {} : { max_uses: readInteger(flags.uses, 'uses', 1, 1000) }),
+    ...(flags.bytes === undefined ? {} : { max_bytes: readSize(flags.bytes) }),
     ...(flags.write === undefined ? {} : { ot_level: 2 }),
     ...(flags.addresses === undefined ? {} : { ot_windows: readAddresses(flags.addresses) }),
   }
@@ -140,11 +146,25 @@ export async function grantFacts(grant: Grant): Promise<string[]> {
     ['addresses', windowsInWords(grant.ot_windows ?? []) || 'all'],
     ['how long', `${grant.duration_s} s from the first use`],
     ['window', `${instant(grant.not_before)} to ${instant(grant.not_after)}`],
+    ...countFacts(grant),
     ['reason', grant.reason],
     ['ticket', grant.ticket],
     ['approvals', `${grant.approvals.length} of ${grant.approvals_needed}`],
     ['statement', grant.hash],
   ])
+}
+
+/** What is counted, where it is limited, and how much of it there was. */
+function countFacts({
+  max_uses,
+  max_bytes,
+  uses = 0,
+  bytes = 0,
+}: Grant): [string, string | null][] {
+  return [
+    ['sessions', typeof max_uses === 'number' ? `${uses} of ${max_uses}` : null],
+    ['bytes', typeof max_bytes === 'number' ? `${bytes} of ${max_bytes}` : null],
+  ]
 }
 
 async function listGrants(_flags: unknown, command: Command): Promise<void> {

@@ -9,7 +9,7 @@ import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import { shownState, type Approval, type Grant, type GrantEvent } from './grant.ts'
 import { activation, type GrantRoom } from './request.ts'
-import type { GrantStore } from './store.ts'
+import { inTurn } from './turn.ts'
 
 export interface ApproveAsk {
   readonly subject: Subject
@@ -27,9 +27,6 @@ export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Pro
   return grant
 }
 
-/** The last approval of each grant under way: the next one waits, so that it counts what there is. */
-const underway = new WeakMap<GrantStore, Map<string, Promise<unknown>>>()
-
 /**
  * Adds an approval, one at a time per grant. Recorded before it holds, as is the activation where
  * this approval is the last one needed; where the grant ends meanwhile, a further event takes it
@@ -37,17 +34,7 @@ const underway = new WeakMap<GrantStore, Map<string, Promise<unknown>>>()
  * `grant.person` (whoever asks has approved it before, under this or another account), `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
  */
 export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
-  const turns = underway.get(room.store) ?? new Map<string, Promise<unknown>>()
-  underway.set(room.store, turns)
-  const before = turns.get(ask.id) ?? Promise.resolve()
-  const turn = before.then(() => approve(room, ask))
-  const settled = turn.catch(() => undefined)
-  turns.set(ask.id, settled)
-  try {
-    return await turn
-  } finally {
-    if (turns.get(ask.id) === settled) turns.delete(ask.id)
-  }
+  return await inTurn(room.store, ask.id, () => approve(room, ask))
 }
 
 async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {

@@ -54,6 +54,10 @@ export interface Grant {
   /** `approvals_asked`, or what policy wanted at the latest approval where that is more: it falls again with the policy. */
   readonly approvals_needed: number
   readonly first_used_at: number | null
+  /** Sessions that were opened under it. */
+  readonly uses: number
+  /** Octets that its sessions carried, or have been set aside for those that are open. */
+  readonly bytes: number
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null
 }
 
@@ -63,6 +67,17 @@ export function expiresAt(grant: Grant): number {
   return grant.first_used_at === null
     ? not_after
     : Math.min(not_after, grant.first_used_at + max_duration_s)
+}
+
+/**
+ * Whether it has let in as many sessions, or carried as many octets, as it may; what is open then goes on. `spare` are
+ * octets of `bytes` that are set aside for open sessions and were not carried.
+ */
+export function usedUp(
+  { statement: { max_uses, max_bytes }, uses, bytes }: Grant,
+  spare: number,
+): boolean {
+  return uses >= (max_uses ?? Infinity) || bytes - spare >= (max_bytes ?? Infinity)
 }
 
 /** What a person is shown: the stored state, or `expired` where time has passed it by and it is not recorded yet. */

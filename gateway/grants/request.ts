@@ -16,7 +16,7 @@ import {
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { addressFault, writeFault } from './addresses.ts'
+import { addressFault, countFault, writeFault } from './addresses.ts'
 import { expiresAt, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
@@ -27,6 +27,8 @@ export interface GrantRoom {
   readonly registry: Registry
   readonly decisions: Decisions
   readonly log: Pick<AuditLog, 'append' | 'state'>
+  /** Of the octets that were set aside for open sessions of this grant, those that were not carried. */
+  readonly spare: (grant: string) => number
   /** The human being behind an identity: accounts that the owner linked give the same. Unknown ones stand for themselves. */
   readonly personOf: (identity: string) => Promise<string>
   /** Epoch milliseconds. */
@@ -46,6 +48,9 @@ export interface GrantAsk {
   readonly ot_level: 0 | 1 | 2
   /** The Modbus addresses it is for; absent: all, which level 2 may not ask for. */
   readonly ot_windows?: readonly AddressWindow[] | undefined
+  /** How many sessions, and how many octets in all of them, both ways; absent: no limit of its own. */
+  readonly max_uses?: number | undefined
+  readonly max_bytes?: number | undefined
 }
 
 const DAY_S = 86_400
@@ -55,7 +60,7 @@ const VERBS = ['none', 'read', 'write']
 /**
  * Records a request; the grant waits for approvals unless policy wants none, and is then recorded
  * as activated too. Throws Refusal:
- * `target.unknown`, `grant.window`, `grant.addresses`, `grant.limit`, `policy.denied`, `log.unavailable`.
+ * `target.unknown`, `grant.window`, `grant.addresses`, `grant.counts`, `grant.limit`, `policy.denied`, `log.unavailable`.
  */
 export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
   if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
@@ -78,6 +83,8 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: null,
+    uses: 0,
+    bytes: 0,
     ended: null,
   }
   const decision = room.decisions.ask('grant.request', {
@@ -149,7 +156,7 @@ function state(tenant: string, ask: GrantAsk, now: number): Statement {
   const not_after = ask.not_after ?? not_before + usual
   if (not_after <= not_before) throw new Refusal('grant.window', 'the window ends before it begins')
   if (not_after <= now) throw new Refusal('grant.window', 'the window is in the past')
-  const fault = addressFault(ask)
+  const fault = addressFault(ask) ?? countFault(ask)
   if (fault !== undefined) throw fault
   return {
     v: 1,
@@ -166,6 +173,8 @@ function state(tenant: string, ask: GrantAsk, now: number): Statement {
     not_before,
     not_after,
     max_duration_s: ask.duration_s,
+    ...(ask.max_uses === undefined ? {} : { max_uses: ask.max_uses }),
+    ...(ask.max_bytes === undefined ? {} : { max_bytes: ask.max_bytes }),
     reason: ask.reason,
     ticket: ask.ticket ?? null,
     created_at: now,
@@ -200,6 +209,8 @@ function asked(statement: Statement) {
     not_before: statement.not_before,
     not_after: statement.not_after,
     max_seconds: statement.max_duration_s,
+    max_uses: statement.max_uses,
+    max_bytes: statement.max_bytes,
     verbs: [VERBS[statement.ot_level] ?? 'read'],
     ...(statement.ot_windows === undefined
       ? {}

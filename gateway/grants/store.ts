@@ -32,7 +32,10 @@ export interface GrantStore {
    * `needed`, or what was asked at its request where that is more; `approvals_needed` is that number from then on. Undefined where the grant is not waiting for approval any more, or this person has approved.
    */
   approve(id: string, approval: Approval, needed: number): Promise<Grant | undefined>
-  /** One transition of the table, with its time and cause. Undefined where the table forbids it. */
+  /**
+   * One transition of the table, with its time and cause. `use` is one more session; it is counted here, so that of
+   * several that come at once no more get in than may. Undefined where the table forbids it, or the uses are up.
+   */
   apply(
     id: string,
     event: Exclude<GrantEvent, 'approve'>,
@@ -40,4 +43,11 @@ export interface GrantStore {
     by: string,
     reason: string,
   ): Promise<Grant | undefined>
+  /**
+   * Sets aside up to `wanted` of the octets that a grant may carry; gives how many that are, less than wanted where
+   * there were not so many left. A grant that states no limit has none to set aside: 0.
+   */
+  takeBytes(id: string, wanted: number): Promise<number>
+  /** What was set aside and not carried is left for others. */
+  returnBytes(id: string, unused: number): Promise<void>
 }

@@ -10,6 +10,7 @@ import type { Login, Subject } from '../identity/index.ts'
 import type { SessionRecording } from '../recordings/recordings.ts'
 import { NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
+import type { Share } from './allotment.ts'
 import { Flow } from './flow.ts'
 import { Allowance, Pace } from './pace.ts'
 import type { Target } from './room.ts'
@@ -148,6 +149,8 @@ export class LiveSession {
   /** Settles when its start is durable, or has failed to be. */
   recorded: Promise<void> = Promise.resolve()
   timeToCutMs: number | null = null
+  /** Of what its grant may carry in all; undefined where that states no limit. */
+  share: Share | undefined
   /** What passes is recorded; undefined where policy asked for nothing when it was opened. */
   recording: SessionRecording | undefined
   /** A notice of it stands in the log: what policy asks for by `notify`. */

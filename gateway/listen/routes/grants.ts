@@ -29,7 +29,8 @@ export interface GrantRoutes extends Omit<Authorization, 'api'> {
 
 const Params = Type.Object({ id: GrantId })
 
-function view(grant: Grant, nowMs: number): GrantView {
+function view({ now, spare }: GrantRoom, grant: Grant): GrantView {
+  const nowMs = now()
   const { statement } = grant
   return {
     id: statement.id,
@@ -47,6 +48,10 @@ function view(grant: Grant, nowMs: number): GrantView {
     expires_at: expiresAt(grant),
     ot_level: statement.ot_level,
     ot_windows: [...(statement.ot_windows ?? [])],
+    max_uses: statement.max_uses ?? null,
+    max_bytes: statement.max_bytes ?? null,
+    uses: grant.uses,
+    bytes: grant.bytes - spare(statement.id),
     reason: statement.reason,
     ticket: statement.ticket,
     approvals: grant.approvals.map(({ by, email, at, hash, decision_id, signature }) => ({
@@ -89,7 +94,7 @@ function reading(api: Api, room: GrantRoutes): void {
         ...(own ? { requester: subject.id } : {}),
         limit: 500,
       })
-      return { items: items.map((grant) => view(grant, room.grants.now())) }
+      return { items: items.map((grant) => view(room.grants, grant)) }
     },
   )
 
@@ -98,7 +103,7 @@ function reading(api: Api, room: GrantRoutes): void {
     { schema: { params: Params, response: { 200: GrantView } } },
     async (request) => {
       const { grant } = await visible(api, room, request.params.id, request)
-      return view(grant, room.grants.now())
+      return view(room.grants, grant)
     },
   )
 
@@ -183,7 +188,7 @@ function asking(api: Api, room: GrantRoutes): void {
         source: api.source(request),
       })
       await takesEffect(room, grant, at)
-      return reply.status(201).send(view(grant, room.grants.now()))
+      return reply.status(201).send(view(room.grants, grant))
     },
   )
 
@@ -200,7 +205,7 @@ function asking(api: Api, room: GrantRoutes): void {
         hash: request.body.hash,
       })
       await takesEffect(room, grant, at)
-      return view(grant, room.grants.now())
+      return view(room.grants, grant)
     },
   )
 }
@@ -252,7 +257,7 @@ async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> 
   const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
   const slowest = times.length === 0 ? null : Math.max(...times)
   return {
-    grant: view(grant, room.grants.now()),
+    grant: view(room.grants, grant),
     cut: { sessions: [...sessions], connections, slowest_ms: slowest },
   }
 }

@@ -266,6 +266,11 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Process', statement.processes.join(', ')],
     ['Window', `${when(statement.not_before)} to ${when(statement.not_after)}`],
     ['How long', `${statement.max_duration_s} s from the first use`],
+    ['Sessions', statement.max_uses === undefined ? 'any number' : String(statement.max_uses)],
+    [
+      'Bytes',
+      statement.max_bytes === undefined ? 'no limit of its own' : String(statement.max_bytes),
+    ],
     ['Industrial protocols', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
     ['Addresses', windowsInWords(statement.ot_windows ?? []) || 'all that the process has'],
     ['Reason', statement.reason],

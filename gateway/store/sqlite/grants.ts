@@ -28,6 +28,8 @@ function toGrant(row: Row, approvals: readonly Approval[]): Grant {
     approvals_asked: Number(row['approvals_asked']),
     approvals_needed: Number(row['approvals_needed']),
     first_used_at: first === null || first === undefined ? null : Number(first),
+    uses: Number(row['uses']),
+    bytes: Number(row['bytes']),
     ended:
       row['ended_at'] === null
         ? null
@@ -107,6 +109,8 @@ export const grantsRoom = {
      UPDATE access_grant SET approvals_asked = approvals_needed;`,
     // Of all grants there ever were, few have not ended.
     'CREATE INDEX access_grant_running ON access_grant (id) WHERE ended_at IS NULL;',
+    `ALTER TABLE access_grant ADD COLUMN uses INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE access_grant ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;`,
   ],
   operations: {
     add(db: DatabaseSync, grant: Grant): void {
@@ -194,15 +198,30 @@ export const grantsRoom = {
       const before = find(db, args.id)
       const next = before === undefined ? undefined : transitions[before.state][args.event]
       if (before === undefined || next === undefined) return undefined
-      if (args.event === 'use')
+      if (args.event === 'use') {
+        if (before.uses >= (before.statement.max_uses ?? Infinity)) return undefined
         db.prepare(
-          'UPDATE access_grant SET state = ?, first_used_at = coalesce(first_used_at, ?) WHERE id = ?',
+          'UPDATE access_grant SET state = ?, first_used_at = coalesce(first_used_at, ?), uses = uses + 1 WHERE id = ?',
         ).run(next, args.at, args.id)
-      else
+      } else
         db.prepare(
           'UPDATE access_grant SET state = ?, ended_at = ?, ended_by = ?, ended_reason = ? WHERE id = ?',
         ).run(next, args.at, args.by, args.reason, args.id)
       return find(db, args.id)
+    },
+    takeBytes(db: DatabaseSync, args: { id: string; wanted: number }): number {
+      const grant = find(db, args.id)
+      const most = grant?.statement.max_bytes
+      if (grant === undefined || most === undefined) return 0
+      const taken = Math.max(0, Math.min(args.wanted, most - grant.bytes))
+      db.prepare('UPDATE access_grant SET bytes = bytes + ? WHERE id = ?').run(taken, args.id)
+      return taken
+    },
+    returnBytes(db: DatabaseSync, args: { id: string; unused: number }): void {
+      db.prepare('UPDATE access_grant SET bytes = max(0, bytes - ?) WHERE id = ?').run(
+        args.unused,
+        args.id,
+      )
     },
   },
 } satisfies Room
@@ -241,5 +260,11 @@ export class SqliteGrantStore implements GrantStore {
     reason: string,
   ): Promise<Grant | undefined> {
     return this.#thread.call('grants', 'apply', { id, event, at, by, reason })
+  }
+  takeBytes(id: string, wanted: number): Promise<number> {
+    return this.#thread.call('grants', 'takeBytes', { id, wanted })
+  }
+  async returnBytes(id: string, unused: number): Promise<void> {
+    await this.#thread.call('grants', 'returnBytes', { id, unused })
   }
 }

@@ -47,6 +47,8 @@ function grant(more: Partial<Statement> = {}, rest: Partial<Grant> = {}): Grant 
     approvals_asked: rest.approvals_needed ?? 1,
     approvals_needed: 1,
     first_used_at: null,
+    uses: 0,
+    bytes: 0,
     ended: null,
     ...rest,
   }
@@ -193,6 +195,40 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
         old.statement.id,
         newer.statement.id,
       ])
+    })
+    test('lets in as many sessions as it may, also when more come at once', async () => {
+      const store = await make()
+      const kept = grant({ max_uses: 3 }, { state: 'approved' })
+      await store.add(kept)
+      const { id } = kept.statement
+      const all = await Promise.all(
+        Array.from({ length: 10 }, (_, at) => store.apply(id, 'use', NOW + at, 'iss|vera', '')),
+      )
+      expect(all.map((used) => used?.uses)).toEqual([1, 2, 3, ...Array(7).fill(undefined)])
+      const after = await store.find(id)
+      expect([after?.uses, after?.state, after?.first_used_at]).toEqual([3, 'active', NOW])
+      expect((await store.apply(id, 'revoke', NOW + 9, 'iss|oda', 'x'))?.state).toBe('revoked')
+    })
+    test('sets aside what a grant may carry, also when many ask at once, and takes back the rest', async () => {
+      const store = await make()
+      const kept = grant({ max_bytes: 100 })
+      await store.add(kept)
+      const { id } = kept.statement
+      const all = await Promise.all([30, 30, 30, 30, 30].map((some) => store.takeBytes(id, some)))
+      expect(all).toEqual([30, 30, 30, 10, 0])
+      await store.returnBytes(id, 25)
+      expect((await store.find(id))?.bytes).toBe(75)
+      expect(await store.takeBytes(id, 1000)).toBe(25)
+      expect(await store.takeBytes(id, 1)).toBe(0)
+    })
+    test('sets nothing aside where there is no limit, or no grant', async () => {
+      const store = await make()
+      const kept = grant()
+      await store.add(kept)
+      expect(await store.takeBytes(kept.statement.id, 10)).toBe(0)
+      expect(await store.takeBytes(newId('g'), 10)).toBe(0)
+      await store.returnBytes(kept.statement.id, 10)
+      expect((await store.find(kept.statement.id))?.bytes).toBe(0)
     })
     test('forty ended grants do not crowd out the live one', async () => {
       const store = await make()
