@@ -9,6 +9,7 @@ export {
   readStatement,
   windowsInWords,
   type AddressWindow,
+  type GrantRef,
   type Statement,
 } from './statement.ts'
 export {

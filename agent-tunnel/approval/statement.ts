@@ -11,6 +11,13 @@ export interface AddressWindow {
   readonly to: number
 }
 
+/** Another grant, and exactly the statement of it that was seen. */
+export interface GrantRef {
+  readonly grant: string
+  /** SHA-256 of its canonical statement, hex. */
+  readonly sha256: string
+}
+
 /** What the requester asks for and approvers approve. Instants are epoch seconds. */
 export interface Statement {
   readonly v: 1
@@ -33,6 +40,10 @@ export interface Statement {
   readonly reason: string
   readonly ticket: string | null
   readonly created_at: number
+  /** It makes that grant last longer, in whose place its own window and duration hold; it opens nothing by itself. */
+  readonly extends?: GrantRef
+  /** That grant ends when this one is approved. */
+  readonly supersedes?: GrantRef
 }
 
 /** The bytes that are hashed and approved, as text: RFC 8785 for values that are strings and integers. */
@@ -96,6 +107,12 @@ export function windowsInWords(windows: readonly AddressWindow[]): string {
 const isNames = (value: unknown): boolean =>
   Array.isArray(value) && value.length >= 1 && value.length <= 64 && value.every(isText)
 
+function isRef(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 2) return false
+  const { grant, sha256 } = value as Partial<Record<keyof GrantRef, unknown>>
+  return isText(grant) && typeof sha256 === 'string' && /^[0-9a-f]{64}$/.test(sha256)
+}
+
 /** Each member and what it must be: a statement has these and no others, for what is not read is not known. */
 const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = {
   v: (value) => value === 1,
@@ -116,12 +133,16 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
   reason: isText,
   ticket: isTextOrNull,
   created_at: isCount,
+  extends: isRef,
+  supersedes: isRef,
 }
 
 const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>([
   'ot_windows',
   'max_uses',
   'max_bytes',
+  'extends',
+  'supersedes',
 ])
 
 /** The statement in `value` (parsed JSON), or undefined for anything that is not exactly one of version 1. */

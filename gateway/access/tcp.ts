@@ -188,6 +188,7 @@ function watch(room: SessionRoom, session: LiveSession, standing: Standing, offe
     throw new Refusal('session.limit', 'enough clients watch this session already')
   const stream = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
   const watcher: Carrier = {
+    tell: (told) => stream.signal(told),
     cut(why) {
       stream.signal(endingSignal(why))
       stream.reset(why.code, why.message)
@@ -208,10 +209,7 @@ function remainingMs(room: SessionRoom, session: LiveSession): number {
 }
 
 /** Why these octets may not pass any more, or undefined where they may; then they are counted with their grant. */
-function overOf(
-  session: LiveSession,
-  bytes: number,
-): Cause | undefined {
+function overOf(session: LiveSession, bytes: number): Cause | undefined {
   if (session.bytesIn + session.bytesOut + bytes > session.obligations.max_bytes)
     return { reason: 'byte_limit', ...BYTE_LIMIT }
   const carried = session.share?.carry(bytes) ?? 'carried'
@@ -226,6 +224,7 @@ function overOf(
       reason: 'audit_state',
       code: 'store.unavailable',
       message: 'what the grant carries could not be counted in time',
+      next: 'connect again; if it ends again, tell the platform owner that the store is slow',
     }
   return undefined
 }

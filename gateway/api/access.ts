@@ -24,10 +24,25 @@ export const NewGrant = Type.Object(
     max_uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
     /** How many octets all of them together may carry, both ways; no limit of its own where absent. Not to write. */
     max_bytes: Type.Optional(Type.Integer({ minimum: 1, maximum: 68_719_476_736 })),
+    /** The grant of the same person that ends when this one is approved. */
+    supersedes: Type.Optional(GrantId),
   },
   { additionalProperties: false },
 )
 export type NewGrant = Static<typeof NewGrant>
+
+/** More time for a grant that holds: a grant of its own, which approvers approve. */
+export const NewExtension = Type.Object(
+  {
+    /** By how much later it ends. */
+    longer_s: Seconds,
+    reason: Text,
+    /** The ticket of the grant where absent. */
+    ticket: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+  },
+  { additionalProperties: false },
+)
+export type NewExtension = Static<typeof NewExtension>
 
 export const Approval = Type.Object({
   by: Type.String(),
@@ -63,6 +78,16 @@ export const Grant = Type.Object({
   max_bytes: Type.Optional(Type.Union([Type.Integer(), Type.Null()])),
   /** Sessions that were opened under it; octets that they carried, where those are limited. */
   uses: Type.Optional(Type.Integer()),
+  /** The grant that it makes last longer, and that ended when it was approved. */
+  extends: Type.Optional(Type.Union([GrantId, Type.Null()])),
+  supersedes: Type.Optional(Type.Union([GrantId, Type.Null()])),
+  /** By which it lasts longer than its own statement says. */
+  extension: Type.Optional(
+    Type.Union([
+      Type.Object({ grant: GrantId, duration_s: Type.Integer(), not_after: Instant }),
+      Type.Null(),
+    ]),
+  ),
   bytes: Type.Optional(Type.Integer()),
   reason: Type.String(),
   ticket: Type.Union([Type.String(), Type.Null()]),

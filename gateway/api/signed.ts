@@ -30,4 +30,6 @@ export const GrantStatement = Type.Object({
   reason: Type.String(),
   ticket: Type.Union([Type.String(), Type.Null()]),
   created_at: Instant,
+  extends: Type.Optional(Type.Object({ grant: Type.String(), sha256: Type.String() })),
+  supersedes: Type.Optional(Type.Object({ grant: Type.String(), sha256: Type.String() })),
 })

@@ -43,6 +43,9 @@ export const transitions: Readonly<
   expired: {},
 }
 
+/** What makes a grant last longer: a statement of its own, that was approved like any. */
+export type Extension = Pick<Grant, 'statement' | 'hash' | 'approvals'>
+
 export interface Grant {
   readonly statement: Statement
   readonly hash: string
@@ -58,12 +61,22 @@ export interface Grant {
   readonly uses: number
   /** Octets that its sessions carried, or have been set aside for those that are open. */
   readonly bytes: number
+  /** Of the approved extensions the one that lasts longest: its terms hold in place of the statement's. */
+  readonly extension: Extension | null
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null
+}
+
+/** The window and the duration that hold: its own, or those of its extension. */
+export function termsOf({
+  statement,
+  extension,
+}: Grant): Pick<Statement, 'not_after' | 'max_duration_s'> {
+  return extension?.statement ?? statement
 }
 
 /** The end of what the grant allows: its window, or its duration from first use, whichever is first. */
 export function expiresAt(grant: Grant): number {
-  const { not_after, max_duration_s } = grant.statement
+  const { not_after, max_duration_s } = termsOf(grant)
   return grant.first_used_at === null
     ? not_after
     : Math.min(not_after, grant.first_used_at + max_duration_s)

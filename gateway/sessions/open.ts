@@ -11,7 +11,7 @@ import { usesOf, type Process } from '../devices/device.ts'
 import type { Presence } from '../devices/presence.ts'
 import { clientFacts, type Source } from '../facts.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
-import { expiresAt, type Grant } from '../grants/grant.ts'
+import { expiresAt, type Extension, type Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { formatOf } from '../recordings/taps.ts'
@@ -234,6 +234,7 @@ async function admit(
     secret: randomBytes(32),
     openedAt: now,
     expiresAt: end,
+    extension: grant.extension?.hash ?? null,
     signed: signedOpening(grant),
     elevation,
   })
@@ -243,7 +244,12 @@ async function admit(
 }
 
 /** What the device may ask to see: the statement, and what approvers' passkeys signed of it. */
-export function signedOpening({ statement, approvals }: Grant): SignedOpening | null {
+export function signedOpening(grant: Grant): SignedOpening | null {
+  // An extension that nobody signed lengthens nothing there; the grant itself still lets them in.
+  return (grant.extension === null ? null : signedOf(grant.extension)) ?? signedOf(grant)
+}
+
+function signedOf({ statement, approvals }: Extension): SignedOpening | null {
   const assertions = approvals.flatMap(({ signature }) =>
     signature === null ? [] : [signature.assertion],
   )

@@ -8,8 +8,8 @@ import type { Presence, Registry } from '../devices/presence.ts'
 import {
   clientFacts,
   deviceFacts,
-  grantFacts,
   processFacts,
+  standingFacts,
   tlsFacts,
   type Source,
 } from '../facts.ts'
@@ -108,7 +108,7 @@ export function sessionFacts(
     tls: tlsFacts(source, target.presence),
     device: deviceFacts(target.device, target.presence, target.island),
     process: processFacts(target.process, observed),
-    grants: grants.map(grantFacts),
+    grants: grants.flatMap(standingFacts),
   }
 }
 

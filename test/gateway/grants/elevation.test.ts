@@ -37,6 +37,7 @@ function grant(id: string, change: Partial<Statement> = {}, more: Partial<Grant>
     first_used_at: null,
     uses: 0,
     bytes: 0,
+    extension: null,
     ended: null,
     ...more,
   }

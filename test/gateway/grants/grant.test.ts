@@ -38,6 +38,7 @@ const grant = (change: Partial<Grant> = {}): Grant => ({
   first_used_at: null,
   uses: 0,
   bytes: 0,
+  extension: null,
   ended: null,
   ...change,
 })

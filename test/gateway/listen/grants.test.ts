@@ -423,7 +423,9 @@ describe('using', () => {
       ended: { at: grant.not_after - 3600, by: 'time' },
     })
     const ends = node.events(from).filter(({ code }) => code === 'grant.expire')
-    expect(ends.map(({ text }) => text.includes(`"ended_at":${grant.not_after - 3600}`))).toEqual([true])
+    expect(ends.map(({ text }) => text.includes(`"ended_at":${grant.not_after - 3600}`))).toEqual([
+      true,
+    ])
     const later = await use(grant)
     expect([later.status, later.body.code]).toEqual([403, 'grant.expired'])
     const revoked = await oda.call('POST', `/grants/${grant.id}/revoke`, { reason: 'too late' })

@@ -32,7 +32,12 @@ const deny = {
 const grant = (id: string, level: number) => {
   const statement = {
     ...{ id, requester: subject.id, devices: ['press'], processes: ['plc'], ot_level: level },
-    ...{ not_before: S - 60, not_after: S + 900 - id.length, max_duration_s: 900 - 100 * level, vendor: null },
+    ...{
+      not_before: S - 60,
+      not_after: S + 900 - id.length,
+      max_duration_s: 900 - 100 * level,
+      vendor: null,
+    },
     ...(level > 1 ? { ot_windows: [{ unit: 1, from: 0, to: 9 }] } : {}),
   }
   const ids = { first_used_at: S - 30, ended: null, state: 'active', approvals: [] }
