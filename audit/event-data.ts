@@ -39,6 +39,10 @@ export const grantData = {
   max_uses: 'public integer?',
   // Sessions under it so far, with the one that this event is about.
   uses: 'public integer?',
+  // Of a request, the grant it extends or supersedes; of what is extended, the one that does.
+  extends: 'public text?',
+  supersedes: 'public text?',
+  extension: 'public text?',
   reason_given: 'personal text?',
   ticket: 'public text?',
   requester: 'personal text?',

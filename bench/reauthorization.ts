@@ -263,6 +263,9 @@ function grantOf(number: number, device: string, requester: string): Grant {
     approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: now - 30,
+    uses: 1,
+    bytes: 0,
+    extension: null,
     ended: null,
   }
 }
@@ -290,6 +293,7 @@ function sessionOf(at: number, grant: Grant, subject: Subject, presence: Presenc
   session.streams.add({
     source: session.source,
     observed,
+    lease: undefined,
     carrier: { cut: () => Promise.resolve() },
     gate: undefined,
     narrowed: undefined,

@@ -26,6 +26,7 @@ import {
 } from '#tunnel'
 import { unreachable } from './anchor.ts'
 import { DatagramPort } from './datagrams.ts'
+import { Countdown } from './countdown.ts'
 import { dialTls, inWebSocket } from './dial.ts'
 import { CliError } from './exit.ts'
 import { Pace, turn } from './pace.ts'
@@ -75,14 +76,14 @@ export type News =
       readonly received: number
     }
   | { readonly event: 'countdown'; readonly remaining_ms: number }
+  /** Its grant was extended: so much is left of it now. */
+  | { readonly event: 'extended'; readonly remaining_ms: number }
   | { readonly event: 'ending'; readonly reason: Reason }
 
-/** What is left when these many milliseconds remain is told once each. */
-const COUNTDOWN_MS = [300_000, 60_000, 30_000, 10_000, 5_000] as const
+/** Two ends so close are one that was told twice. */
+const SAME_END_MS = 500
 /** From the announced end to the end of whatever is still open. */
 const ENDING_MS = 500
-/** The gateway ends a session on time and says why; this long after it, silence is the answer. */
-const OVERTIME_MS = 2_000
 const CONNECT_TIMEOUT_MS = 15_000
 /** A gateway that takes no more streams this second is asked again after one, so often in all. */
 const TRIES = 5
@@ -186,7 +187,10 @@ class Forwarding implements Forward {
   readonly #kind: 'tcp' | 'udp' | 'spawn'
   #datagrams: DatagramPort | undefined
   readonly #local = new Set<Socket>()
-  readonly #timers: NodeJS.Timeout[] = []
+  readonly #countdown: Countdown
+  /** When the session ends by the last extension that was heard of; monotonic milliseconds. */
+  #extended = -Infinity
+  #closing: NodeJS.Timeout | undefined
   readonly #pace = new Pace()
   #ending: Reason | undefined
   #over = false
@@ -202,7 +206,11 @@ class Forwarding implements Forward {
       (socket) => this.#take(socket),
     )
     this.ended = tunnel.closed.then((closed) => this.#finish(closed))
-    this.#countDown(options.session.remaining_ms)
+    const over: Reason = { code: 'window_end', message: 'the time of the session is over' }
+    this.#countdown = new Countdown(options.session.remaining_ms, {
+      left: (remaining_ms) => options.news({ event: 'countdown', remaining_ms }),
+      over: () => this.end(over),
+    })
   }
 
   readonly announced = (): boolean => this.#ending !== undefined
@@ -285,7 +293,7 @@ class Forwarding implements Forward {
     this.#options.news({ event: 'ending', reason })
     this.#server.close()
     // The gateway cuts the streams itself, each with its reason; what it does not cut ends with the tunnel.
-    this.#timers.push(setTimeout(() => this.#tunnel.close('client.done'), ENDING_MS))
+    this.#closing = setTimeout(() => this.#tunnel.close('client.done'), ENDING_MS)
   }
 
   async carry(ends: Ends, terminal?: PersonTerminal): Promise<Carried> {
@@ -334,20 +342,11 @@ class Forwarding implements Forward {
 
   #finish(closed: CloseReason): Reason {
     this.#over = true
-    for (const timer of this.#timers) clearTimeout(timer)
+    this.#countdown.stop()
+    clearTimeout(this.#closing)
     this.#deaf()
     for (const socket of this.#local) socket.resetAndDestroy()
     return this.#ending ?? reasonOf(closed.code, closed.message)
-  }
-
-  #countDown(remaining: number): void {
-    for (const left of COUNTDOWN_MS) {
-      if (remaining <= left) continue
-      const tell = (): void => this.#options.news({ event: 'countdown', remaining_ms: left })
-      this.#timers.push(setTimeout(tell, remaining - left))
-    }
-    const over: Reason = { code: 'window_end', message: 'the time of the session is over' }
-    this.#timers.push(setTimeout(() => this.end(over), remaining + OVERTIME_MS))
   }
 
   #take(local: Socket): void {
@@ -415,10 +414,21 @@ class Forwarding implements Forward {
     local.resume()
   }
 
+  /** Told on every stream of the session: the first to hear it says so. */
+  #extend(remaining_ms: number): void {
+    const ends = performance.now() + remaining_ms
+    if (this.#over || ends - this.#extended < SAME_END_MS) return
+    this.#extended = ends
+    this.#countdown.restart(remaining_ms)
+    this.#options.news({ event: 'extended', remaining_ms })
+  }
+
   #hear(payload: Uint8Array): void {
     const signal = readObject(payload)
     if (signal['t'] === 'countdown' && typeof signal['remaining_ms'] === 'number')
       this.#options.news({ event: 'countdown', remaining_ms: signal['remaining_ms'] })
+    if (signal['t'] === 'extended' && typeof signal['remaining_ms'] === 'number')
+      this.#extend(signal['remaining_ms'])
     if (signal['t'] === 'ending')
       this.end({
         code: text(signal['code']) ?? 'session.ended',

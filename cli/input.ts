@@ -75,6 +75,19 @@ export function readInteger(text: string, what: string, least: number, most: num
   throw usage(`${what} ${JSON.stringify(text)} is not a whole number from ${least} to ${most}`)
 }
 
+const UNITS: Readonly<Record<string, number>> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 }
+
+/** `500K`, `20M`, `1G` or plain octets as a number, from 1 to 64 GiB; throws usage. */
+export function readSize(text: string): number {
+  const [, digits = '', unit = ''] = /^(\d{1,11})([KMG]?)$/.exec(text) ?? []
+  const bytes = digits === '' ? Number.NaN : Number(digits) * (UNITS[unit] ?? Number.NaN)
+  if (bytes >= 1 && bytes <= 64 * 1024 ** 3) return bytes
+  throw usage(
+    `${JSON.stringify(text)} is not a number of bytes up to 64G`,
+    'write it as 500K, 20M or 1G, of 1024 each',
+  )
+}
+
 export interface Addresses {
   readonly unit: number
   readonly from: number

@@ -172,6 +172,16 @@ const STATES: Readonly<Record<GrantState, PolicyGrant['state']>> = {
   rejected: 'revoked',
 }
 
+/**
+ * A grant as a session stands on it: itself, and beside it its extension, which holds for whoever used the grant since
+ * it was first used. Policy takes what ends last of what has its approvals.
+ */
+export function standingFacts(grant: Grant): PolicyGrant[] {
+  const { extension } = grant
+  const own = grantFacts({ ...grant, extension: null })
+  return extension === null ? [own] : [own, grantFacts({ ...grant, ...extension, extension: null })]
+}
+
 export function grantFacts(grant: Grant): PolicyGrant {
   const { statement } = grant
   return {
@@ -191,7 +201,7 @@ export function grantFacts(grant: Grant): PolicyGrant {
     max_duration_s: statement.max_duration_s,
     first_used_at: grant.first_used_at,
     expires_at: expiresAt(grant),
-    max_bytes: null,
+    max_bytes: statement.max_bytes ?? null,
     // Tickets are recorded; a validator that could say more is not configured.
     ticket: statement.ticket === null ? null : { ref: statement.ticket, valid: null },
   }

@@ -201,7 +201,9 @@ function addRoutes(
   enrolmentRoutes(calls, { decisions, log, tenant, pending, now })
   idpRoutes(calls, { decisions, log, identity })
   const personOf = personsOf(identity)
-  const grantRoom = { tenant, store: grants, devices, registry, decisions, log, personOf, now }
+  const spare = (grant: string) => room.allotments.spare(grant)
+  const asking = { registry, decisions, log, personOf, spare, now }
+  const grantRoom = { tenant, store: grants, devices, ...asking }
   const granting = { decisions, log, grants: grantRoom, reauthorization }
   grantRoutes(calls, granting)
   invitationRoutes(calls, { decisions, log, identity, origin, now })

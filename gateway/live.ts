@@ -17,6 +17,7 @@ import { refusePage } from './listen/page.ts'
 import { Locks, type Owned } from './locks/locks.ts'
 import type { AuditorStore } from './recordings/auditors.ts'
 import { Recordings } from './recordings/recordings.ts'
+import { Allotments } from './sessions/allotment.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { watchFlows } from './sessions/stats.ts'
@@ -51,10 +52,12 @@ export async function openAccess(
   const signIns = new AppSignIns()
   const auditors = new SqliteAuditorStore(thread)
   const recordings = openRecordings(config, { auditors, log, report })
+  const grants = new SqliteGrantStore(thread)
   const room: SessionRoom = {
     log,
     store: new SqliteSessionStore(thread),
-    grants: new SqliteGrantStore(thread),
+    grants,
+    allotments: new Allotments(grants, report),
     devices: new SqliteDeviceStore(thread),
     registry,
     decisions,

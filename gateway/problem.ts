@@ -63,6 +63,8 @@ export const problems = {
   'grant.person': { status: 409, title: 'One person counts once' },
   'grant.changed': { status: 409, title: 'This is not the grant that was shown' },
   'grant.addresses': { status: 400, title: 'These addresses cannot be granted' },
+  'grant.counts': { status: 400, title: 'Uses and bytes of this grant cannot be limited' },
+  'grant.used_up': { status: 403, title: 'The grant has been used as often as it may' },
   'grant.limit': { status: 429, title: 'There are as many such grants as there can be' },
   'grant.narrowed': { status: 409, title: 'The session may do less than a moment ago' },
   'grant.window': { status: 400, title: 'The window of the grant is not one' },

@@ -72,26 +72,29 @@ export class FirstUses {
 
   /** As `left`, and writes the use down before it is one. Throws where that cannot be done. */
   use(statement: Statement, hash: string): number {
-    const { now, leftMs, first, others } = this.#look(statement, hash)
+    const { now, leftMs, name, first, until, others } = this.#look(statement, hash)
     if (leftMs === 0) return 0
-    const uses = Object.fromEntries([...others, [hash, { first, until: statement.not_after }]])
+    const uses = Object.fromEntries([...others, [name, { first, until }]])
     writeDurably(this.#path, `${JSON.stringify({ seen: now, uses })}\n`, 0o600)
     this.#latest = { seen: now, atMs: this.#monotonic.now() }
     return leftMs
   }
 
-  #look({ not_after, max_duration_s }: Statement, hash: string) {
+  #look({ not_after, max_duration_s, extends: extended }: Statement, hash: string) {
     const kept = this.#read()
     const now = this.now(kept)
-    const known = Object.hasOwn(kept.uses, hash) ? kept.uses[hash] : undefined
+    // An extension counts from the first use of what it extends, and both are one use.
+    const name = extended?.sha256 ?? hash
+    const known = Object.hasOwn(kept.uses, name) ? kept.uses[name] : undefined
+    const until = Math.max(not_after, known?.until ?? 0)
     const first = known?.first ?? now
     const leftMs = Math.max(0, Math.min(not_after, first + max_duration_s) - now) * 1000
     // A grant that is over is refused for that, so its use need not be remembered.
     const others = Object.entries(kept.uses).filter(
-      ([other, { until }]) => other !== hash && until > now,
+      ([other, use]) => other !== name && use.until > now,
     )
     if (others.length >= MOST_USES) throw new Error(`${MOST_USES} grants are in use`)
-    return { now, leftMs, first, others }
+    return { now, leftMs, name, first, until, others }
   }
 
   #read(): Kept {

@@ -9,7 +9,7 @@ import type { Ask, ForwardCode } from './ask.ts'
 import type { Consent, ConsentCode, Consents } from './consent.ts'
 import { messageOf } from './errors.ts'
 import { readRecord } from './json.ts'
-import { startLease } from './lease.ts'
+import { openLease } from './lease.ts'
 import type { Kind, Line, LineRoom } from './line.ts'
 import type { Log } from './log.ts'
 import { Pressure } from './pressure.ts'
@@ -185,6 +185,25 @@ export class Forwarder {
     return answer.consent
   }
 
+  /**
+   * How long the stream may last from now, as the gateway says; where approvers are pinned, no longer than what they
+   * signed, which it shows again. Undefined where that is nothing: the lease stays as it was.
+   */
+  #renewed(ask: Ask, told: Readonly<Record<string, unknown>>): number | undefined {
+    const { remaining_ms: remainingMs, grant } = told
+    if (!Number.isSafeInteger(remainingMs) || Number(remainingMs) <= 0) return undefined
+    try {
+      const signedMs = usedNow(this.#signed({ ...ask, grant }))
+      this.#options.log('info', 'lease.renewed', { session: ask.session, process: ask.process })
+      return Math.min(signedMs, Number(remainingMs))
+    } catch (error) {
+      const code = error instanceof Refused ? error.code : 'approvers.invalid'
+      const facts = { session: ask.session, code, reason: messageOf(error) }
+      this.#options.log('warn', 'lease.refused', facts)
+      return undefined
+    }
+  }
+
   /** From ACCEPT to the end of the stream. */
   #carry(stream: TunnelStream, line: Line, ask: Ask, remainingMs: number): Promise<CloseReason> {
     const { clock } = this.#options
@@ -194,9 +213,18 @@ export class Forwarder {
       stream.reset(code, message)
       line.destroy()
     }
-    cleanup.defer(
-      startLease(remainingMs, clock, () => end('lease.spent', 'the time of the session is over')),
+    const lease = openLease(remainingMs, clock, () =>
+      end('lease.spent', 'the time of the session is over'),
     )
+    cleanup.defer(() => lease.end())
+    /** Whether the signal was about the lease; what a line does with others is its own. */
+    const renews = (payload: Uint8Array): boolean => {
+      const told = readRecord(payload)
+      if (told?.['t'] !== 'lease') return false
+      const ms = this.#renewed(ask, told)
+      if (ms !== undefined) lease.renew(ms)
+      return true
+    }
     const late = clock.after(PROCEED_TIMEOUT_MS, () =>
       end('proceed.late', 'the gateway did not decide in time'),
     )
@@ -218,12 +246,16 @@ export class Forwarder {
       if (!proceeded || !complete) return
       late()
       line.flow({ stream, end, over, lookNow: () => watch?.lookNow() })
+      const heard = stream.onSignal
+      if (heard !== hear) stream.onSignal = (payload) => void (renews(payload) || heard?.(payload))
     }
-    stream.onSignal = (payload) => {
+    const hear = (payload: Uint8Array) => {
+      if (renews(payload)) return
       if (proceeded || readRecord(payload)?.['t'] !== 'proceed') return
       proceeded = true
       flow()
     }
+    stream.onSignal = hear
     if (line.sighting !== undefined)
       watch = new OwnerWatch(line.sighting, {
         ...this.#options,

@@ -4,6 +4,31 @@
  */
 import type { Clock } from '#tunnel'
 
+/** A lease that runs until it ends or is renewed. */
+export interface Lease {
+  /** From now on it lasts `remainingMs`, longer than before or shorter. */
+  renew(remainingMs: number): void
+  /** Takes it back: `spent` is not called any more. */
+  end(): void
+}
+
+/** As `startLease`, and may be renewed while it runs. */
+export function openLease(remainingMs: number, clock: Clock, spent: () => void): Lease {
+  let cancel = startLease(remainingMs, clock, spent)
+  let over = false
+  return {
+    renew(ms) {
+      if (over) return
+      cancel()
+      cancel = startLease(ms, clock, spent)
+    },
+    end() {
+      over = true
+      cancel()
+    },
+  }
+}
+
 /** A timer cannot wait longer than 2^31-1 ms (about 24 days); longer leases wake in between. */
 const LONGEST_WAIT_MS = 86_400_000
 

@@ -3,10 +3,13 @@ export {
   areWindows,
   canonical,
   hashOf,
+  MOST_BYTES,
+  MOST_USES,
   MOST_WINDOWS,
   readStatement,
   windowsInWords,
   type AddressWindow,
+  type GrantRef,
   type Statement,
 } from './statement.ts'
 export {

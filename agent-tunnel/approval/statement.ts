@@ -11,6 +11,13 @@ export interface AddressWindow {
   readonly to: number
 }
 
+/** Another grant, and exactly the statement of it that was seen. */
+export interface GrantRef {
+  readonly grant: string
+  /** SHA-256 of its canonical statement, hex. */
+  readonly sha256: string
+}
+
 /** What the requester asks for and approvers approve. Instants are epoch seconds. */
 export interface Statement {
   readonly v: 1
@@ -26,9 +33,17 @@ export interface Statement {
   readonly not_before: number
   readonly not_after: number
   readonly max_duration_s: number
+  /** How many sessions may be opened under it, at least one; absent: any number. */
+  readonly max_uses?: number
+  /** How many octets all its sessions together may carry, both ways; absent: it states no limit. */
+  readonly max_bytes?: number
   readonly reason: string
   readonly ticket: string | null
   readonly created_at: number
+  /** It makes that grant last longer, in whose place its own window and duration hold; it opens nothing by itself. */
+  readonly extends?: GrantRef
+  /** That grant ends when this one is approved. */
+  readonly supersedes?: GrantRef
 }
 
 /** The bytes that are hashed and approved, as text: RFC 8785 for values that are strings and integers. */
@@ -49,6 +64,12 @@ const isText = (value: unknown): value is string =>
   typeof value === 'string' && value.length <= 2000 && value.isWellFormed()
 const isTextOrNull = (value: unknown): boolean => value === null || isText(value)
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0
+const isWithin = (least: number, most: number) => (value: unknown) =>
+  Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most
+/** What a grant may limit itself to: more is no limit that anybody would notice. */
+export const MOST_USES = 1000
+export const MOST_BYTES = 64 * 1024 ** 3
+
 /** So many windows one grant may name: their text stands in an OPEN of 4 KiB. */
 export const MOST_WINDOWS = 16
 
@@ -86,6 +107,12 @@ export function windowsInWords(windows: readonly AddressWindow[]): string {
 const isNames = (value: unknown): boolean =>
   Array.isArray(value) && value.length >= 1 && value.length <= 64 && value.every(isText)
 
+function isRef(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 2) return false
+  const { grant, sha256 } = value as Partial<Record<keyof GrantRef, unknown>>
+  return isText(grant) && typeof sha256 === 'string' && /^[0-9a-f]{64}$/.test(sha256)
+}
+
 /** Each member and what it must be: a statement has these and no others, for what is not read is not known. */
 const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = {
   v: (value) => value === 1,
@@ -101,12 +128,22 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
   not_before: isCount,
   not_after: isCount,
   max_duration_s: isCount,
+  max_uses: isWithin(1, MOST_USES),
+  max_bytes: isWithin(1, MOST_BYTES),
   reason: isText,
   ticket: isTextOrNull,
   created_at: isCount,
+  extends: isRef,
+  supersedes: isRef,
 }
 
-const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>(['ot_windows'])
+const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>([
+  'ot_windows',
+  'max_uses',
+  'max_bytes',
+  'extends',
+  'supersedes',
+])
 
 /** The statement in `value` (parsed JSON), or undefined for anything that is not exactly one of version 1. */
 export function readStatement(value: unknown): Statement | undefined {

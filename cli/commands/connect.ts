@@ -282,6 +282,7 @@ const sentences: Sentences = {
   connected: ({ from }) => note(`${from} connected`),
   closed: ({ from, reason, sent, received }) =>
     note(`${from} closed (${plain(reason.code)}), ${sent} bytes sent, ${received} received`),
+  extended: ({ remaining_ms }) => note(`the grant was extended: ${remaining(remaining_ms)} left`),
   countdown: ({ remaining_ms }) => note(`${remaining(remaining_ms)} left`),
   ending: ({ reason }) =>
     note(`the session is ending: ${plain(reason.message)} (${plain(reason.code)})`),

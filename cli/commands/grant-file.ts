@@ -1,7 +1,7 @@
 /** `sallyport grant export`, `grant verify`: who approved what, as a file that needs no gateway. */
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import type { GrantProof } from '#approval'
+import type { GrantProof, GrantRef } from '#approval'
 import { Exited, usage } from '../exit.ts'
 import { facts, instant, plain, say, tell } from '../print.ts'
 import { grantFacts, grantId, LEVELS } from './grant.ts'
@@ -120,6 +120,9 @@ async function verifyGrant(file: string, flags: VerifyFlags, command: Command): 
   if (!proof.proven) throw new Exited('failed')
 }
 
+const refOf = (ref: GrantRef | undefined) =>
+  ref === undefined ? null : `${ref.grant}, statement ${ref.sha256}`
+
 const WORDS = { signed: 'signed by', unsigned: 'NOT signed', refused: 'REFUSED' }
 
 /** Whose signature it is says the reader's own list; the rest of the line is what the gateway wrote beside it. */
@@ -149,6 +152,10 @@ function proofLines(
       ['may', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
       ['addresses', addresses || 'all'],
       ['how long', `${statement.max_duration_s} s from the first use`],
+      ['sessions', statement.max_uses?.toString() ?? null],
+      ['bytes', statement.max_bytes?.toString() ?? null],
+      ['extends', refOf(statement.extends)],
+      ['instead of', refOf(statement.supersedes)],
       ['reason', plain(statement.reason)],
     ]),
     ...approvals.map(approvalLine),

@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import type { Approval, EndedGrant, Grant } from '#api'
 import { usage } from '../exit.ts'
-import { readAddresses, readDuration, readPlace } from '../input.ts'
+import { readAddresses, readDuration, readInteger, readPlace, readSize } from '../input.ts'
 import { facts, instant, plain, say, show, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
@@ -14,6 +14,9 @@ interface RequestFlags {
   readonly until?: string
   readonly write?: true
   readonly addresses?: string
+  readonly insteadOf?: string
+  readonly uses?: string
+  readonly bytes?: string
 }
 
 export function registerGrant(program: Command): void {
@@ -30,7 +33,19 @@ export function registerGrant(program: Command): void {
       '--addresses <windows>',
       'the Modbus addresses alone: UNIT:FROM-TO or UNIT:ADDRESS, several with commas',
     )
+    .option('--instead-of <grant>', 'a grant of yours that ends when this one is approved')
+    .option('--uses <n>', 'for so many sessions and no more, 1 to 1000')
+    .option('--bytes <size>', 'for so much in all sessions together, as 20M, both ways')
     .action(requestGrant)
+  program
+    .command('extend <grant>')
+    .description(
+      'ask for more time under a grant of yours; what is open goes on once it is approved',
+    )
+    .requiredOption('--for <duration>', 'by how much later it is to end: 30m, 2h')
+    .requiredOption('--reason <text>', 'why; approvers read it')
+    .option('--ticket <ref>', 'the work order or ticket, where it is another one')
+    .action(extendGrant)
   program
     .command('grants')
     .description('grants: yours, or all if you may see them')
@@ -106,6 +121,9 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
     ...(flags.ticket === undefined ? {} : { ticket: flags.ticket }),
     ...(flags.from === undefined ? {} : { not_before: readTime(flags.from) }),
     ...(flags.until === undefined ? {} : { not_after: readTime(flags.until) }),
+    ...(flags.uses === undefined ? {} : { max_uses: readInteger(flags.uses, 'uses', 1, 1000) }),
+    ...(flags.bytes === undefined ? {} : { max_bytes: readSize(flags.bytes) }),
+    ...(flags.insteadOf === undefined ? {} : { supersedes: grantId(flags.insteadOf) }),
     ...(flags.write === undefined ? {} : { ot_level: 2 }),
     ...(flags.addresses === undefined ? {} : { ot_windows: readAddresses(flags.addresses) }),
   }
@@ -121,9 +139,37 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
         ]
       : []),
     waiting > 0
-      ? `next: ${waiting === 1 ? 'an approver runs' : `${waiting} approvers run`} sallyport approve ${grant.id}`
+      ? `next: ${nextApproval(grant)}`
       : `next: sallyport connect ${device}/${processes[0]} --listen 127.0.0.1:1502`,
   ])
+}
+
+async function extendGrant(
+  id: string,
+  flags: { readonly for: string; readonly reason: string; readonly ticket?: string },
+  command: Command,
+): Promise<void> {
+  const options = globalOptions(command)
+  const body = {
+    longer_s: readDuration(flags.for),
+    reason: flags.reason,
+    ...(flags.ticket === undefined ? {} : { ticket: flags.ticket }),
+  }
+  const { openApi, Grant: schema } = await import('../client.ts')
+  const api = await openApi(options)
+  const asked = await api.call(schema, 'POST', `/grants/${grantId(id)}/extension`, body)
+  tell(options, asked, [
+    `${asked.id} is ${asked.state}`,
+    ...(await grantFacts(asked)),
+    asked.state === 'requested'
+      ? `next: ${nextApproval(asked)}; until then ${id} ends as before`
+      : `${id} ends at ${instant(asked.not_after)} at the latest`,
+  ])
+}
+
+function nextApproval(grant: Grant): string {
+  const waiting = grant.approvals_needed - grant.approvals.length
+  return `${waiting === 1 ? 'an approver runs' : `${waiting} approvers run`} sallyport approve ${grant.id}`
 }
 
 /** `ot_level` 0, 1, 2: what may be done on protocols that Sallyport understands. */
@@ -140,11 +186,43 @@ export async function grantFacts(grant: Grant): Promise<string[]> {
     ['addresses', windowsInWords(grant.ot_windows ?? []) || 'all'],
     ['how long', `${grant.duration_s} s from the first use`],
     ['window', `${instant(grant.not_before)} to ${instant(grant.not_after)}`],
+    ...countFacts(grant),
+    ...otherFacts(grant),
     ['reason', grant.reason],
     ['ticket', grant.ticket],
     ['approvals', `${grant.approvals.length} of ${grant.approvals_needed}`],
     ['statement', grant.hash],
   ])
+}
+
+/** Which other grant it bears on, and which one on it. */
+function otherFacts({
+  extends: extended,
+  supersedes,
+  extension,
+}: Grant): [string, string | null][] {
+  const rows: [string, string | null][] = []
+  if (typeof extended === 'string') rows.push(['extends', extended])
+  if (typeof supersedes === 'string') rows.push(['instead of', supersedes])
+  if (extension !== null && extension !== undefined)
+    rows.push([
+      'extended',
+      `by ${extension.grant}: ${extension.duration_s} s from the first use, to ${instant(extension.not_after)}`,
+    ])
+  return rows
+}
+
+/** What is counted, where it is limited, and how much of it there was. */
+function countFacts({
+  max_uses,
+  max_bytes,
+  uses = 0,
+  bytes = 0,
+}: Grant): [string, string | null][] {
+  return [
+    ['sessions', typeof max_uses === 'number' ? `${uses} of ${max_uses}` : null],
+    ['bytes', typeof max_bytes === 'number' ? `${bytes} of ${max_bytes}` : null],
+  ]
 }
 
 async function listGrants(_flags: unknown, command: Command): Promise<void> {

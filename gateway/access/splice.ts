@@ -167,6 +167,10 @@ class Splice implements Carrier {
     for (const one of this.#lanes) this.#serve(one)
   }
 
+  tell(message: Uint8Array): void {
+    this.#options.client.signal(message)
+  }
+
   async cut(why: Goodbye, session: 'over' | 'goes on'): Promise<void> {
     try {
       if (session === 'over') this.#options.client.signal(endingSignal(why))

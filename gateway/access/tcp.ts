@@ -8,7 +8,7 @@ import type { Source } from '../facts.ts'
 import type { Carrier, LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
-import { terminate } from '../sessions/terminate.ts'
+import { terminate, type Cause } from '../sessions/terminate.ts'
 import { Refusal } from '../problem.ts'
 import { modbusFilter } from './modbus.ts'
 import { Terminal } from '../sessions/terminal.ts'
@@ -188,6 +188,7 @@ function watch(room: SessionRoom, session: LiveSession, standing: Standing, offe
     throw new Refusal('session.limit', 'enough clients watch this session already')
   const stream = offer.accept(encode({ v: 1, remaining_ms: remainingMs(room, session) }))
   const watcher: Carrier = {
+    tell: (told) => stream.signal(told),
     cut(why) {
       stream.signal(endingSignal(why))
       stream.reset(why.code, why.message)
@@ -207,23 +208,47 @@ function remainingMs(room: SessionRoom, session: LiveSession): number {
   return Math.max(0, Math.round(session.end() - room.now()))
 }
 
-/** Counts what passed; false once the session has carried what it may, and it ends. */
+/** Why these octets may not pass any more, or undefined where they may; then they are counted with their grant. */
+function overOf(session: LiveSession, bytes: number): Cause | undefined {
+  if (session.bytesIn + session.bytesOut + bytes > session.obligations.max_bytes)
+    return { reason: 'byte_limit', ...BYTE_LIMIT }
+  const carried = session.share?.carry(bytes) ?? 'carried'
+  if (carried === 'spent')
+    return {
+      reason: 'byte_limit',
+      ...BYTE_LIMIT,
+      message: 'the grant has carried as much as it may in all its sessions',
+    }
+  if (carried === 'behind')
+    return {
+      reason: 'audit_state',
+      code: 'store.unavailable',
+      message: 'what the grant carries could not be counted in time',
+      next: 'connect again; if it ends again, tell the platform owner that the store is slow',
+    }
+  return undefined
+}
+
+/** Counts what is about to pass; false where it may not, because the session has carried what it may: it ends. */
 export function count(
   room: SessionRoom,
   session: LiveSession,
   direction: 'in' | 'out',
   bytes: number,
 ): boolean {
+  const over = overOf(session, bytes)
+  if (over !== undefined) {
+    terminate(room, session, over).catch((error: unknown) =>
+      room.report(error, `the end of session ${session.id} could not be recorded`),
+    )
+    return false
+  }
   if (direction === 'in') session.bytesIn += bytes
   else session.bytesOut += bytes
   const now = room.now()
   session.flow.add(direction, bytes, now)
   session.lastActivityAt = now
-  if (session.bytesIn + session.bytesOut <= session.obligations.max_bytes) return true
-  terminate(room, session, { reason: 'byte_limit', ...BYTE_LIMIT }).catch((error: unknown) =>
-    room.report(error, `the end of session ${session.id} could not be recorded`),
-  )
-  return false
+  return true
 }
 
 function prove(

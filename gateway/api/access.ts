@@ -20,10 +20,29 @@ export const NewGrant = Type.Object(
     ot_level: Type.Optional(Type.Union([Type.Literal(0), Type.Literal(1), Type.Literal(2)])),
     /** The Modbus addresses it is for; to write, they are required. */
     ot_windows: Type.Optional(Type.Array(AddressWindow, { minItems: 1, maxItems: 16 })),
+    /** How many sessions may be opened under it; any number where absent. Not to write. */
+    max_uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+    /** How many octets all of them together may carry, both ways; no limit of its own where absent. Not to write. */
+    max_bytes: Type.Optional(Type.Integer({ minimum: 1, maximum: 68_719_476_736 })),
+    /** The grant of the same person that ends when this one is approved. */
+    supersedes: Type.Optional(GrantId),
   },
   { additionalProperties: false },
 )
 export type NewGrant = Static<typeof NewGrant>
+
+/** More time for a grant that holds: a grant of its own, which approvers approve. */
+export const NewExtension = Type.Object(
+  {
+    /** By how much later it ends. */
+    longer_s: Seconds,
+    reason: Text,
+    /** The ticket of the grant where absent. */
+    ticket: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
+  },
+  { additionalProperties: false },
+)
+export type NewExtension = Static<typeof NewExtension>
 
 export const Approval = Type.Object({
   by: Type.String(),
@@ -54,6 +73,22 @@ export const Grant = Type.Object({
   ot_level: Type.Integer(),
   /** The Modbus addresses it is for; empty: it names none. Absent from gateways that know of none. */
   ot_windows: Type.Optional(Type.Array(AddressWindow)),
+  /** Null: as often, or as much, as anybody likes. Absent, with the two that follow, from gateways that count nothing. */
+  max_uses: Type.Optional(Type.Union([Type.Integer(), Type.Null()])),
+  max_bytes: Type.Optional(Type.Union([Type.Integer(), Type.Null()])),
+  /** Sessions that were opened under it; octets that they carried, where those are limited. */
+  uses: Type.Optional(Type.Integer()),
+  /** The grant that it makes last longer, and that ended when it was approved. */
+  extends: Type.Optional(Type.Union([GrantId, Type.Null()])),
+  supersedes: Type.Optional(Type.Union([GrantId, Type.Null()])),
+  /** By which it lasts longer than its own statement says. */
+  extension: Type.Optional(
+    Type.Union([
+      Type.Object({ grant: GrantId, duration_s: Type.Integer(), not_after: Instant }),
+      Type.Null(),
+    ]),
+  ),
+  bytes: Type.Optional(Type.Integer()),
   reason: Type.String(),
   ticket: Type.Union([Type.String(), Type.Null()]),
   approvals: Type.Array(Approval),

@@ -70,6 +70,7 @@ export {
   EndReason,
   EndedGrant,
   Grant,
+  NewExtension,
   NewGrant,
   NewSession,
   SessionUse,

@@ -24,7 +24,12 @@ export const GrantStatement = Type.Object({
   not_before: Instant,
   not_after: Instant,
   max_duration_s: Type.Integer(),
+  /** Absent, both of them: any number. */
+  max_uses: Type.Optional(Type.Integer()),
+  max_bytes: Type.Optional(Type.Integer()),
   reason: Type.String(),
   ticket: Type.Union([Type.String(), Type.Null()]),
   created_at: Instant,
+  extends: Type.Optional(Type.Object({ grant: Type.String(), sha256: Type.String() })),
+  supersedes: Type.Optional(Type.Object({ grant: Type.String(), sha256: Type.String() })),
 })

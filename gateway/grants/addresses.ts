@@ -1,5 +1,5 @@
 /**
- * What a grant that names Modbus addresses, or asks to write, must be like. Pure: the grants a person holds and the
+ * What a grant that names Modbus addresses, asks to write, or limits its uses must be like. Pure: the grants a person holds and the
  * instant are arguments.
  */
 import { areWindows, type Statement } from '#approval'
@@ -28,6 +28,24 @@ export function addressFault({
     'grant.addresses',
     'addresses are 1 to 16 windows of a unit from 1 to 247, or 255, from one address of 0 to 65535 to another that is no lower',
     { nextStep: 'unit 0 is every unit at once, and is never written' },
+  )
+}
+
+/** Why these counts are none that can be asked for, or undefined. */
+export function countFault({
+  ot_level: level,
+  max_uses,
+  max_bytes,
+}: {
+  readonly ot_level: number
+  readonly max_uses?: number | undefined
+  readonly max_bytes?: number | undefined
+}): Refusal | undefined {
+  if (level < 2 || (max_uses === undefined && max_bytes === undefined)) return undefined
+  return new Refusal(
+    'grant.counts',
+    'a grant to write adds to the session of another grant, whose uses and bytes are what is counted',
+    { nextStep: 'limit the grant to read beside it: --uses and --bytes there' },
   )
 }
 

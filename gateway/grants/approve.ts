@@ -7,9 +7,9 @@ import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { shownState, type Approval, type Grant, type GrantEvent } from './grant.ts'
-import { activation, type GrantRoom } from './request.ts'
-import type { GrantStore } from './store.ts'
+import { shownState, termsOf, type Approval, type Grant, type GrantEvent } from './grant.ts'
+import { recordEffect, recordSuperseded, type GrantRoom } from './request.ts'
+import { inTurn } from './turn.ts'
 
 export interface ApproveAsk {
   readonly subject: Subject
@@ -27,9 +27,6 @@ export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Pro
   return grant
 }
 
-/** The last approval of each grant under way: the next one waits, so that it counts what there is. */
-const underway = new WeakMap<GrantStore, Map<string, Promise<unknown>>>()
-
 /**
  * Adds an approval, one at a time per grant. Recorded before it holds, as is the activation where
  * this approval is the last one needed; where the grant ends meanwhile, a further event takes it
@@ -37,17 +34,7 @@ const underway = new WeakMap<GrantStore, Map<string, Promise<unknown>>>()
  * `grant.person` (whoever asks has approved it before, under this or another account), `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
  */
 export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
-  const turns = underway.get(room.store) ?? new Map<string, Promise<unknown>>()
-  underway.set(room.store, turns)
-  const before = turns.get(ask.id) ?? Promise.resolve()
-  const turn = before.then(() => approve(room, ask))
-  const settled = turn.catch(() => undefined)
-  turns.set(ask.id, settled)
-  try {
-    return await turn
-  } finally {
-    if (turns.get(ask.id) === settled) turns.delete(ask.id)
-  }
+  return await inTurn(room.store, ask.id, () => approve(room, ask))
 }
 
 async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
@@ -60,6 +47,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const shown = shownState(grant, now)
   if (shown !== 'requested')
     throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
+  await stillExtends(room, grant, now)
   signsThis(ask, grant)
   const decision = await decide(room, ask, grant)
   if (decision.allow) await countsOnce(room, ask, grant)
@@ -77,7 +65,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
       : { ...event, ...REFUSED, message: 'approval refused', reason: first?.code },
   )
   if (!decision.allow) throw toRefusal(decision)
-  if (approvals >= needed) await room.log.append(activation(grant, approvals))
+  if (approvals >= needed) await recordEffect(room, grant, approvals)
   const given: Approval = {
     by: ask.subject.id,
     email: ask.subject.email,
@@ -87,6 +75,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     signature: ask.signature ?? null,
   }
   const after = await room.store.approve(ask.id, given, needed)
+  if (after?.state === 'approved') await recordSuperseded(room, after)
   if (after !== undefined) return after
   const message = 'the grant changed while it was being approved'
   const without = approval(ask, grant, decision, grant.approvals.length)
@@ -97,6 +86,20 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     reason: 'grant.state',
   })
   throw new Refusal('grant.state', message)
+}
+
+/** What would extend nothing any more is not approved. */
+async function stillExtends(room: GrantRoom, { statement }: Grant, now: number): Promise<void> {
+  if (statement.extends === undefined) return
+  const shown = shownState(await findGrant(room, statement.extends.grant), now)
+  if (shown !== 'approved' && shown !== 'active')
+    throw new Refusal(
+      'grant.state',
+      `what it extends is ${shown}, and cannot be extended any more`,
+      {
+        nextStep: 'its holder asks for a new grant',
+      },
+    )
 }
 
 /** What is kept must prove by itself what it was given for: this grant, signed by its approver. */
@@ -187,6 +190,22 @@ async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
   })
 }
 
+/** An extension has ended: how long the grant lasts now. */
+async function recordShortened(room: GrantRoom, { statement }: Grant): Promise<void> {
+  if (statement.extends === undefined) return
+  const extended = await findGrant(room, statement.extends.grant)
+  const { not_after, max_duration_s } = termsOf(extended)
+  await room.log.append({
+    code: 'grant.extend',
+    message: `grant lasts no longer by ${statement.id}`,
+    status: 'success',
+    disposition: 'revoked',
+    device: statement.devices.join(','),
+    grant: statement.extends.grant,
+    data: { not_after, max_seconds: max_duration_s, extension: statement.id },
+  })
+}
+
 const ENDINGS = {
   revoke: { code: 'grant.revoke', message: 'grant revoked' },
   burn: { code: 'grant.burn', message: 'grant given back by its holder' },
@@ -233,5 +252,6 @@ export async function endGrant(
     ask.reason,
   )
   if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
+  if (grant.state === 'approved') await recordShortened(room, grant)
   return after
 }

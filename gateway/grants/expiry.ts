@@ -3,7 +3,7 @@
  * docs/audit.md section "When a grant ends by itself".
  */
 import type { AuditLog } from '#audit'
-import { expiresAt, type Grant } from './grant.ts'
+import { expiresAt, termsOf, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
 export interface ExpiryRoom {
@@ -55,7 +55,7 @@ function endOf(grant: Grant): { readonly at: number; readonly words: string; rea
     return { at, reason: 'unapproved', words: 'its window was over before it was approved' }
   if (grant.first_used_at === null)
     return { at, reason: 'unused', words: 'its window was over, and it was never used' }
-  return at < grant.statement.not_after
+  return at < termsOf(grant).not_after
     ? { at, reason: 'duration_end', words: 'its time from the first use was over' }
     : { at, reason: 'window_end', words: 'its window was over' }
 }

@@ -43,6 +43,9 @@ export const transitions: Readonly<
   expired: {},
 }
 
+/** What makes a grant last longer: a statement of its own, that was approved like any. */
+export type Extension = Pick<Grant, 'statement' | 'hash' | 'approvals'>
+
 export interface Grant {
   readonly statement: Statement
   readonly hash: string
@@ -54,15 +57,40 @@ export interface Grant {
   /** `approvals_asked`, or what policy wanted at the latest approval where that is more: it falls again with the policy. */
   readonly approvals_needed: number
   readonly first_used_at: number | null
+  /** Sessions that were opened under it. */
+  readonly uses: number
+  /** Octets that its sessions carried, or have been set aside for those that are open. */
+  readonly bytes: number
+  /** Of the approved extensions the one that lasts longest: its terms hold in place of the statement's. */
+  readonly extension: Extension | null
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null
+}
+
+/** The window and the duration that hold: its own, or those of its extension. */
+export function termsOf({
+  statement,
+  extension,
+}: Grant): Pick<Statement, 'not_after' | 'max_duration_s'> {
+  return extension?.statement ?? statement
 }
 
 /** The end of what the grant allows: its window, or its duration from first use, whichever is first. */
 export function expiresAt(grant: Grant): number {
-  const { not_after, max_duration_s } = grant.statement
+  const { not_after, max_duration_s } = termsOf(grant)
   return grant.first_used_at === null
     ? not_after
     : Math.min(not_after, grant.first_used_at + max_duration_s)
+}
+
+/**
+ * Whether it has let in as many sessions, or carried as many octets, as it may; what is open then goes on. `spare` are
+ * octets of `bytes` that are set aside for open sessions and were not carried.
+ */
+export function usedUp(
+  { statement: { max_uses, max_bytes }, uses, bytes }: Grant,
+  spare: number,
+): boolean {
+  return uses >= (max_uses ?? Infinity) || bytes - spare >= (max_bytes ?? Infinity)
 }
 
 /** What a person is shown: the stored state, or `expired` where time has passed it by and it is not recorded yet. */

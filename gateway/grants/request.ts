@@ -1,5 +1,11 @@
 /** Asking for a grant: is the target there, is the window one, may it be asked, who must approve. */
-import { hashOf, windowsInWords, type AddressWindow, type Statement } from '#approval'
+import {
+  hashOf,
+  windowsInWords,
+  type AddressWindow,
+  type GrantRef,
+  type Statement,
+} from '#approval'
 import type { AuditLog, EventInput } from '#audit'
 import { refOf, toRefusal, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
@@ -16,7 +22,7 @@ import {
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { addressFault, writeFault } from './addresses.ts'
+import { addressFault, countFault, writeFault } from './addresses.ts'
 import { expiresAt, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
@@ -27,6 +33,8 @@ export interface GrantRoom {
   readonly registry: Registry
   readonly decisions: Decisions
   readonly log: Pick<AuditLog, 'append' | 'state'>
+  /** Of the octets that were set aside for open sessions of this grant, those that were not carried. */
+  readonly spare: (grant: string) => number
   /** The human being behind an identity: accounts that the owner linked give the same. Unknown ones stand for themselves. */
   readonly personOf: (identity: string) => Promise<string>
   /** Epoch milliseconds. */
@@ -46,7 +54,15 @@ export interface GrantAsk {
   readonly ot_level: 0 | 1 | 2
   /** The Modbus addresses it is for; absent: all, which level 2 may not ask for. */
   readonly ot_windows?: readonly AddressWindow[] | undefined
+  /** How many sessions, and how many octets in all of them, both ways; absent: no limit of its own. */
+  readonly max_uses?: number | undefined
+  readonly max_bytes?: number | undefined
+  /** The grant of theirs that ends when this one is approved. */
+  readonly supersedes?: string | undefined
 }
+
+/** Who asks, from where, and for what. */
+export type Asking = Pick<GrantAsk, 'subject' | 'source' | 'device' | 'processes'>
 
 const DAY_S = 86_400
 /** `ot_level` 0, 1, 2, as events say it. */
@@ -55,15 +71,32 @@ const VERBS = ['none', 'read', 'write']
 /**
  * Records a request; the grant waits for approvals unless policy wants none, and is then recorded
  * as activated too. Throws Refusal:
- * `target.unknown`, `grant.window`, `grant.addresses`, `grant.limit`, `policy.denied`, `log.unavailable`.
+ * `target.unknown`, `grant.window`, `grant.addresses`, `grant.counts`, `grant.limit`, `policy.denied`, `log.unavailable`.
  */
 export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
+  const now = Math.floor(room.now() / 1000)
+  return await propose(room, ask, state(room.tenant, ask, await replaced(room, ask), now))
+}
+
+/** What it supersedes: a grant of the same person, that has not ended; of others nobody is told whether there are any. */
+async function replaced(room: GrantRoom, ask: GrantAsk): Promise<GrantRef | undefined> {
+  if (ask.supersedes === undefined) return undefined
+  const old = await room.store.find(ask.supersedes)
+  if (old === undefined || old.statement.requester !== ask.subject.id)
+    throw new Refusal('grant.unknown', `no grant ${ask.supersedes}`)
+  if (old.ended !== null || old.statement.extends !== undefined)
+    throw new Refusal('grant.state', `the grant is ${old.state}; it cannot be superseded`, {
+      nextStep: 'ask without --instead-of',
+    })
+  return { grant: ask.supersedes, sha256: old.hash }
+}
+
+/** Records a request for exactly this statement, as `requestGrant` says. */
+export async function propose(room: GrantRoom, ask: Asking, statement: Statement): Promise<Grant> {
   if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
     throw new Refusal('log.unavailable', 'the log cannot take a new grant, so none is made', {
       nextStep: 'tell the platform owner: the disk of the gateway needs room',
     })
-  const now = Math.floor(room.now() / 1000)
-  const statement = state(room.tenant, ask, now)
   const found = await targets(room, ask)
   if (found === undefined) throw await unknownTarget(room, ask, statement)
   const { device, processes } = found
@@ -78,6 +111,9 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: null,
+    uses: 0,
+    bytes: 0,
+    extension: null,
     ended: null,
   }
   const decision = room.decisions.ask('grant.request', {
@@ -88,11 +124,11 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     process: process === undefined ? null : processFacts(process, null),
     grants: [grantFacts(proposed)],
     request: {
-      duration_s: ask.duration_s,
-      processes: ask.processes,
-      ot_level: ask.ot_level,
-      reason: ask.reason,
-      ticket: ask.ticket ?? null,
+      duration_s: statement.max_duration_s,
+      processes: statement.processes,
+      ot_level: grantFacts(proposed).ot_level,
+      reason: statement.reason,
+      ticket: statement.ticket,
     },
   })
   const refusal = decision.allow
@@ -116,18 +152,65 @@ export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Gran
     device: device.id,
     process: ask.processes.join(','),
     grant: statement.id,
-    ticket: ask.ticket,
+    ticket: statement.ticket ?? undefined,
     decisions: [refOf(decision)],
     data: { ...asked(statement), grant_sha256: grant.hash, approvals_needed: needed },
   })
   if (refusal !== undefined) throw refusal
-  if (grant.state === 'approved') await room.log.append(activation(grant, 0))
-  await room.store.add(grant)
+  if (grant.state === 'approved') await recordEffect(room, grant, 0)
+  if (!(await room.store.add(grant)))
+    throw new Refusal(
+      'grant.state',
+      'what it extends has ended, or was extended by more, meanwhile',
+    )
+  if (grant.state === 'approved') await recordSuperseded(room, grant)
   return grant
 }
 
-/** What is recorded before a grant may be used: `approvals` people agreed, and no more are needed. */
-export function activation(grant: Grant, approvals: number): EventInput {
+/** What is recorded before a grant, or an extension of one, takes effect: `approvals` people agreed, and no more are needed. */
+export async function recordEffect(
+  { log }: Pick<GrantRoom, 'log'>,
+  grant: Grant,
+  approvals: number,
+): Promise<void> {
+  await log.append(activation(grant, approvals))
+  const { extends: extended, id, devices, not_after, max_duration_s } = grant.statement
+  if (extended === undefined) return
+  await log.append({
+    code: 'grant.extend',
+    message: `grant lasts longer by ${id}`,
+    status: 'success',
+    disposition: 'approved',
+    device: devices.join(','),
+    grant: extended.grant,
+    data: {
+      grant_sha256: grant.hash,
+      approvals,
+      not_after,
+      max_seconds: max_duration_s,
+      extension: id,
+    },
+  })
+}
+
+/** What has ended with the approval of another, which said so before: the end of the grant, before its sessions are cut. */
+export async function recordSuperseded(
+  { log }: Pick<GrantRoom, 'log'>,
+  { statement: { id, devices, supersedes: old } }: Grant,
+): Promise<void> {
+  if (old === undefined) return
+  await log.append({
+    code: 'grant.revoke',
+    message: `grant superseded by ${id}`,
+    status: 'success',
+    disposition: 'revoked',
+    device: devices.join(','),
+    grant: old.grant,
+    data: { grant_sha256: old.sha256 },
+  })
+}
+
+function activation(grant: Grant, approvals: number): EventInput {
   return {
     code: 'grant.activate',
     message:
@@ -138,18 +221,28 @@ export function activation(grant: Grant, approvals: number): EventInput {
     disposition: 'approved',
     device: grant.statement.devices.join(','),
     grant: grant.statement.id,
-    data: { grant_sha256: grant.hash, approvals, not_after: expiresAt(grant) },
+    data: {
+      grant_sha256: grant.hash,
+      approvals,
+      not_after: expiresAt(grant),
+      supersedes: grant.statement.supersedes?.grant,
+    },
   }
 }
 
-function state(tenant: string, ask: GrantAsk, now: number): Statement {
+function state(
+  tenant: string,
+  ask: GrantAsk,
+  supersedes: GrantRef | undefined,
+  now: number,
+): Statement {
   const not_before = ask.not_before ?? now
   // To write there is no day to choose from: the window that approvers see is the time asked for.
   const usual = ask.ot_level === 2 ? ask.duration_s : Math.max(DAY_S, ask.duration_s)
   const not_after = ask.not_after ?? not_before + usual
   if (not_after <= not_before) throw new Refusal('grant.window', 'the window ends before it begins')
   if (not_after <= now) throw new Refusal('grant.window', 'the window is in the past')
-  const fault = addressFault(ask)
+  const fault = addressFault(ask) ?? countFault(ask)
   if (fault !== undefined) throw fault
   return {
     v: 1,
@@ -166,9 +259,12 @@ function state(tenant: string, ask: GrantAsk, now: number): Statement {
     not_before,
     not_after,
     max_duration_s: ask.duration_s,
+    ...(ask.max_uses === undefined ? {} : { max_uses: ask.max_uses }),
+    ...(ask.max_bytes === undefined ? {} : { max_bytes: ask.max_bytes }),
     reason: ask.reason,
     ticket: ask.ticket ?? null,
     created_at: now,
+    ...(supersedes === undefined ? {} : { supersedes }),
   }
 }
 
@@ -189,7 +285,10 @@ async function withinReach(
   const [device = ''] = statement.devices
   const now = Math.floor(room.now() / 1000)
   const held = await room.store.applicable(statement.requester, device, now)
-  return writeFault(statement, held, longest, now)
+  // What it extends, or ends, is not held beside it.
+  const before = statement.extends ?? statement.supersedes
+  const others = held.filter((grant) => grant.statement.id !== before?.grant)
+  return writeFault(statement, others, longest, now)
 }
 
 /** The statement as events carry it. */
@@ -200,6 +299,10 @@ function asked(statement: Statement) {
     not_before: statement.not_before,
     not_after: statement.not_after,
     max_seconds: statement.max_duration_s,
+    max_uses: statement.max_uses,
+    max_bytes: statement.max_bytes,
+    extends: statement.extends?.grant,
+    supersedes: statement.supersedes?.grant,
     verbs: [VERBS[statement.ot_level] ?? 'read'],
     ...(statement.ot_windows === undefined
       ? {}
@@ -211,7 +314,7 @@ function asked(statement: Statement) {
 
 async function targets(
   room: GrantRoom,
-  ask: GrantAsk,
+  ask: Asking,
 ): Promise<{ device: Device; processes: readonly Process[] } | undefined> {
   const device = await room.devices.find(ask.device)
   const found = await Promise.all(
@@ -223,11 +326,7 @@ async function targets(
 }
 
 /** One answer for an unknown device and an unknown process, and a record: whoever tries names is seen. */
-async function unknownTarget(
-  room: GrantRoom,
-  ask: GrantAsk,
-  statement: Statement,
-): Promise<Refusal> {
+async function unknownTarget(room: GrantRoom, ask: Asking, statement: Statement): Promise<Refusal> {
   const refusal = new Refusal(
     'target.unknown',
     'there is no such device with all of these processes',

@@ -4,7 +4,7 @@ import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Account, Identity, Subject } from '../identity/index.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
-import { usable } from '../sessions/open.ts'
+import { usable } from '../sessions/uses.ts'
 import { findTarget, sessionFacts, type SessionRoom } from '../sessions/room.ts'
 
 /** One process, and where the page begins: after this account, or at the beginning. */
@@ -63,7 +63,8 @@ export async function whoCan(
     const decision = room.decisions.weigh('session.open', facts)
     const said = (decision.allow ? decision.reasons : decision.denials).map(({ code }) => code)
     // A session stands on a grant, whatever policy would allow without one: opening it answers the same.
-    const grantless = decision.allow && usable(grants, Math.floor(now / 1000)) === undefined
+    const grantless =
+      decision.allow && usable(grants, Math.floor(now / 1000), room.allotments) === undefined
     items.push({
       person: account.email,
       party: account.party,
@@ -90,6 +91,8 @@ async function held(
 ): Promise<readonly Grant[]> {
   const all = await room.grants.applicable(subject.id, at.device, Math.floor(now / 1000))
   const named = all.filter(({ statement }) => statement.processes.includes(at.process))
+  const live = usable(named, Math.floor(now / 1000), room.allotments)
+  if (live !== undefined) return [live]
   return named.toSorted((a, b) => rank(b, now) - rank(a, now)).slice(0, 1)
 }
 

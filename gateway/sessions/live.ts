@@ -10,6 +10,7 @@ import type { Login, Subject } from '../identity/index.ts'
 import type { SessionRecording } from '../recordings/recordings.ts'
 import { NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
+import type { Share } from './allotment.ts'
 import { Flow } from './flow.ts'
 import { Allowance, Pace } from './pace.ts'
 import type { Target } from './room.ts'
@@ -34,6 +35,8 @@ export interface Goodbye {
 export interface Carrier {
   /** Ends both directions and says why; resolves when no byte can pass any more. The session is over with it, or goes on. */
   cut(why: Goodbye, session: 'over' | 'goes on'): Promise<void>
+  /** Tells the client something in between; absent where the client is a browser. */
+  tell?(message: Uint8Array): void
 }
 
 export interface LiveStream {
@@ -42,6 +45,8 @@ export interface LiveStream {
   /** Who accepted it; undefined until the agent has said so, null where it saw nobody. */
   observed: Observed | null | undefined
   carrier: Carrier | undefined
+  /** Tells the device how long it lasts from now on; undefined until bytes may flow. */
+  lease: ((told: Uint8Array) => void) | undefined
   /** What a Modbus connection is held to on both ends, as it was opened; undefined for all others. */
   gate: Rules | undefined
   /** Set once it may do more than its session may now: it ends, and carries nothing from then on. */
@@ -87,6 +92,8 @@ export interface LiveSessionOptions {
   /** Epoch milliseconds. */
   readonly openedAt: number
   readonly expiresAt: number
+  /** SHA-256 of the extension of its grant that was in force when it was opened; null or absent: none. */
+  readonly extension?: string | null
   /** What the approvers signed, for a device that asks for it; null: nobody signed. */
   readonly signed?: SignedOpening | null
   readonly elevation?: Elevation
@@ -108,8 +115,9 @@ export class LiveSession {
   readonly source: Source
   readonly secret: Uint8Array
   readonly openedAt: number
-  readonly expiresAt: number
-  readonly signed: SignedOpening | null
+  signed: SignedOpening | null
+  /** The end that whoever carries it was told last; epoch milliseconds. */
+  toldEnd: number
   /** The grants to write that the last decision counted in. */
   elevation: Elevation
   footing: Footing | undefined
@@ -148,12 +156,16 @@ export class LiveSession {
   /** Settles when its start is durable, or has failed to be. */
   recorded: Promise<void> = Promise.resolve()
   timeToCutMs: number | null = null
+  /** Of what its grant may carry in all; undefined where that states no limit. */
+  share: Share | undefined
   /** What passes is recorded; undefined where policy asked for nothing when it was opened. */
   recording: SessionRecording | undefined
   /** A notice of it stands in the log: what policy asks for by `notify`. */
   noticed = false
   readonly flow: Flow
   #state: SessionState = 'opening'
+  #expiresAt: number
+  #extension: string | null
 
   constructor(options: LiveSessionOptions) {
     this.id = options.id
@@ -167,7 +179,8 @@ export class LiveSession {
     this.obligations = options.obligations
     this.secret = options.secret
     this.openedAt = options.openedAt
-    this.expiresAt = options.expiresAt
+    this.#expiresAt = options.expiresAt
+    this.#extension = options.extension ?? null
     this.signed = options.signed ?? null
     this.elevation = options.elevation ?? NOT_ELEVATED
     this.presence = options.presence
@@ -177,7 +190,25 @@ export class LiveSession {
     this.lastActivityAt = options.openedAt
     this.lastDecidedAt = options.openedAt
     this.flow = new Flow(options.openedAt)
+    this.toldEnd = this.end()
     this.decisions = [options.decision]
+  }
+
+  /** When its grant, with the extension below, ends it. Epoch milliseconds. */
+  get expiresAt(): number {
+    return this.#expiresAt
+  }
+
+  /** SHA-256 of the extension that its end comes from; null: from the grant itself. */
+  get extension(): string | null {
+    return this.#extension
+  }
+
+  /** Its grant lasts longer, or again no longer than by itself. */
+  lasts(expiresAt: number, extension: string | null): void {
+    this.#expiresAt = expiresAt
+    this.#extension = extension
+    this.rearm()
   }
 
   get state(): SessionState {

@@ -8,6 +8,7 @@ import type { Presence } from '../devices/presence.ts'
 import type { Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
 import { isRefusal, type Subject } from '../identity/index.ts'
+import { isNews } from './extend.ts'
 import { sightName, type Footing, type LiveSession, type LiveStream, type Sight } from './live.ts'
 import { isHeld, unheld } from './obligations.ts'
 import { findElevation, findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
@@ -80,7 +81,7 @@ export async function matterOf(
 ): Promise<Matter> {
   const now = room.now()
   const overdue = spent(session, now)
-  if (overdue !== undefined) return { cause: overdue }
+  if (overdue !== undefined && !(await outlived(session, overdue, known))) return { cause: overdue }
   const subject = await room.identity.current(session.login, now)
   if (isRefusal(subject)) {
     const { code, detail: message, nextStep: next } = subject
@@ -117,6 +118,12 @@ export async function matterOf(
   const questions = sights.map((sight) => question(sight, footing.grants))
   const alone = (sight: Sight) => question(sight, [grant])
   return { open: { subject, presence, questions, sights, elevation, footing, alone } }
+}
+
+/** Its time by the grant that it knows is over, and the grant has been extended meanwhile: policy is asked. */
+async function outlived(session: LiveSession, { reason }: Cause, known: Looks): Promise<boolean> {
+  const grant = reason === 'window_end' ? await known.grant(session) : undefined
+  return grant !== undefined && isNews(session, grant)
 }
 
 /** The connections of one sight that might do more than is allowed now; `plainly` decides on the session's own grant alone. */

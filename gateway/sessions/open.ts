@@ -11,7 +11,7 @@ import { usesOf, type Process } from '../devices/device.ts'
 import type { Presence } from '../devices/presence.ts'
 import { clientFacts, type Source } from '../facts.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
-import { expiresAt, type Grant } from '../grants/grant.ts'
+import { expiresAt, type Extension, type Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { formatOf } from '../recordings/taps.ts'
@@ -21,6 +21,7 @@ import { giveNotice } from './notice.ts'
 import { unsupported } from './obligations.ts'
 import { findElevation, findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
 import { terminate } from './terminate.ts'
+import { countUse, exhausted, usable } from './uses.ts'
 
 export interface OpenRequest {
   readonly subject: Subject
@@ -84,16 +85,8 @@ async function candidates(room: SessionRoom, request: OpenRequest): Promise<read
       grant.statement.processes.includes(request.process) &&
       (request.grant === undefined || grant.statement.id === request.grant),
   )
-  const live = usable(named, now)
+  const live = usable(named, now, room.allotments)
   return live === undefined ? named.slice(0, MOST_EXPLAINED) : [live]
-}
-
-/** Of these grants the one that a session can be opened under at `now` (epoch seconds); of several, what ends last. */
-export function usable(grants: readonly Grant[], now: number): Grant | undefined {
-  return grants
-    .filter((grant) => grant.state === 'approved' || grant.state === 'active')
-    .filter((grant) => grant.statement.not_before <= now && now < expiresAt(grant))
-    .toSorted((a, b) => expiresAt(b) - expiresAt(a))[0]
 }
 
 /**
@@ -177,6 +170,8 @@ async function admit(
   const listener = target.presence.listeners.get(request.process) ?? null
   const grant = grants[0]
   const now = room.now()
+  const over = exhausted(grants, Math.floor(now / 1000), room.allotments)
+  if (over !== undefined) throw await refused(room, request, over)
   const firstUse = grant?.first_used_at ?? Math.floor(now / 1000)
   // It counts from here on, and what does not end before it then adds nothing.
   const used = grant === undefined ? undefined : { ...grant, first_used_at: firstUse }
@@ -190,7 +185,10 @@ async function admit(
     sessionFacts(request.subject, request.source, target, [...base, ...elevation.grants], listener),
   )
   if (!decision.allow) throw await refused(room, request, toRefusal(decision))
-  if (grant === undefined || usable([grant], Math.floor(room.now() / 1000)) === undefined)
+  if (
+    grant === undefined ||
+    usable([grant], Math.floor(room.now() / 1000), room.allotments) === undefined
+  )
     throw await refused(room, request, grantless(room, decision))
   const missing = unsupported(decision.obligations, target.process.kind)
   if (missing !== undefined)
@@ -236,6 +234,7 @@ async function admit(
     secret: randomBytes(32),
     openedAt: now,
     expiresAt: end,
+    extension: grant.extension?.hash ?? null,
     signed: signedOpening(grant),
     elevation,
   })
@@ -245,7 +244,12 @@ async function admit(
 }
 
 /** What the device may ask to see: the statement, and what approvers' passkeys signed of it. */
-export function signedOpening({ statement, approvals }: Grant): SignedOpening | null {
+export function signedOpening(grant: Grant): SignedOpening | null {
+  // An extension that nobody signed lengthens nothing there; the grant itself still lets them in.
+  return (grant.extension === null ? null : signedOf(grant.extension)) ?? signedOf(grant)
+}
+
+function signedOf({ statement, approvals }: Extension): SignedOpening | null {
   const assertions = approvals.flatMap(({ signature }) =>
     signature === null ? [] : [signature.assertion],
   )
@@ -318,6 +322,7 @@ async function record(
   } catch (error) {
     room.live.delete(session.id)
     session.room.release()
+    await session.share?.leave()
     if (session.startIdx === 0) await session.recording?.discard()
     // Its start may be in the log: then so is its end.
     if (session.startIdx > 0)
@@ -357,24 +362,7 @@ async function start(
     ticket: grant.statement.ticket ?? undefined,
     decisions: session.decisions,
   }
-  if (grant.first_used_at === null)
-    await room.log.append({
-      code: 'grant.use',
-      message: 'grant used for the first time',
-      status: 'success',
-      ...facts,
-    })
-  const used = await room.grants.apply(
-    grant.statement.id,
-    'use',
-    Math.floor(session.openedAt / 1000),
-    session.subject.id,
-    '',
-  )
-  if (used === undefined)
-    throw new Refusal('grant.state', 'the grant ended while the session was being opened', {
-      nextStep: 'request a new grant',
-    })
+  await countUse(room, session, grant, facts)
   if (session.obligations.notify)
     await giveNotice(room.log, session, { ...facts, why: grant.statement.reason })
   const started = await room.log.append({

@@ -9,6 +9,7 @@ import { actorOf } from '../events.ts'
 import type { Elevation } from '../grants/elevation.ts'
 import type { Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
+import { follow } from './extend.ts'
 import type { Footing, LiveSession, LiveStream } from './live.ts'
 import { Looks, matterOf, objection, tooWide } from './matter.ts'
 import type { SessionRoom } from './room.ts'
@@ -167,6 +168,8 @@ export class Reauthorization implements Disposable {
     session.subject = kept.subject
     session.presence = kept.presence
     session.stands(kept.elevation, kept.footing)
+    const [own] = kept.footing.grants
+    if (own !== undefined) follow(this.#room, session, own)
     for (const stream of kept.wider)
       round.narrowing.push(this.#narrow(session, stream, round.withdrawal))
     return undefined

@@ -8,8 +8,8 @@ import type { Presence, Registry } from '../devices/presence.ts'
 import {
   clientFacts,
   deviceFacts,
-  grantFacts,
   processFacts,
+  standingFacts,
   tlsFacts,
   type Source,
 } from '../facts.ts'
@@ -18,6 +18,7 @@ import type { Grant } from '../grants/grant.ts'
 import type { GrantStore } from '../grants/store.ts'
 import type { Identity, Subject } from '../identity/index.ts'
 import type { Recordings } from '../recordings/recordings.ts'
+import type { Allotments } from './allotment.ts'
 import type { LiveSession } from './live.ts'
 import type { SessionStore } from './session.ts'
 
@@ -33,6 +34,8 @@ export interface SessionRoom {
   /** Silent, and their end is not in the log yet: heartbeats name them still. */
   readonly ending: Set<LiveSession>
   readonly recordings: Pick<Recordings, 'admit'>
+  /** What the sessions of grants that limit their octets may still carry. */
+  readonly allotments: Allotments
   /** Whether the certificate a tunnel was admitted with still holds: read from the store, each time. */
   readonly stands: (peer: Peer) => Promise<Peer | Stranger>
   /** Epoch milliseconds. */
@@ -105,7 +108,7 @@ export function sessionFacts(
     tls: tlsFacts(source, target.presence),
     device: deviceFacts(target.device, target.presence, target.island),
     process: processFacts(target.process, observed),
-    grants: grants.map(grantFacts),
+    grants: grants.flatMap(standingFacts),
   }
 }
 

@@ -61,6 +61,7 @@ export async function openStream(
     source,
     observed: undefined,
     carrier: undefined,
+    lease: undefined,
     gate: gateOf(session),
     narrowed: undefined,
   }
@@ -82,6 +83,7 @@ export async function openStream(
       session.connections++
       session.lastActivityAt = room.now()
       stream.signal(encode({ t: 'proceed' }))
+      entry.lease = (told) => stream.signal(told)
       return { stream, entry, says: saysOf(stream) }
     } catch (error) {
       const code = error instanceof Refusal ? error.shownCode : 'node.fault'
@@ -151,7 +153,7 @@ interface Dialling extends Way {
 }
 
 /** What the device must see signed: of a connection that may write, the grant to write and not the one to read. */
-function signedFor(session: LiveSession, gate: Rules | undefined): SignedOpening | null {
+export function signedFor(session: LiveSession, gate: Rules | undefined): SignedOpening | null {
   const [write] = session.elevation.grants
   return gate !== undefined && gate.level > 1 && write !== undefined
     ? signedOpening(write)

@@ -49,6 +49,7 @@ export async function terminate(
   } finally {
     room.ending.delete(session)
     session.room.release()
+    await session.share?.leave()
   }
   return session.timeToCutMs
 }

@@ -12,7 +12,7 @@ import { writeDurably } from '../../agent-tunnel/agent/files.ts'
 import { Identity } from '../../agent-tunnel/agent/identity.ts'
 import { readRecord } from '../../agent-tunnel/agent/json.ts'
 import { patienceAfter } from '../../agent-tunnel/agent/patience.ts'
-import { startLease } from '../../agent-tunnel/agent/lease.ts'
+import { openLease, startLease } from '../../agent-tunnel/agent/lease.ts'
 import {
   FIRST_BACKOFF_MS,
   LONGEST_BACKOFF_MS,
@@ -367,6 +367,24 @@ describe('a lease', () => {
     expect(spent).toBe(1)
     hand.pass(ms)
     expect(spent).toBe(1)
+  })
+
+  test('renewed it ends later, or sooner, and once; ended it is not renewed', () => {
+    const hand = new HandClock()
+    let spent = 0
+    const lease = openLease(1000, hand, () => spent++)
+    hand.pass(999)
+    lease.renew(5000)
+    hand.pass(4999)
+    expect(spent).toBe(0)
+    lease.renew(10)
+    hand.pass(10)
+    expect([spent, hand.waiting]).toEqual([1, 0])
+    const other = openLease(1000, hand, () => expect.unreachable())
+    other.end()
+    other.renew(1)
+    hand.pass(10_000)
+    expect(hand.waiting).toBe(0)
   })
 
   test('taken back it never ends, and leaves no timer', () => {

@@ -96,6 +96,7 @@ async function pinned() {
   })
   const clock = new HandClock()
   let system = NOW * 1000
+  const logged: string[] = []
   const says: { owner: object } = { owner: { code: 'owner.asked' } }
   const serve = () => {
     const twoKeys = openTwoKeys(place, { system: () => system, monotonic: clock, log: () => {} })
@@ -111,7 +112,7 @@ async function pinned() {
       },
       clock,
       acceptDeadlineMs: 1000,
-      log: () => {},
+      log: (_: string, code: string) => void logged.push(code),
       ownerChanged: () => {},
       twoKeys,
     } as unknown as ForwardOptions
@@ -128,6 +129,11 @@ async function pinned() {
     says,
     clock,
     open,
+    /** Resolves once the agent has said so, that often. */
+    told: async (code: string, times = 1) =>
+      await expect
+        .poll(() => logged.filter((one) => one === code).length, { timeout: 10_000 })
+        .toBe(times),
     restart: serve,
     pass: (seconds: number) => {
       system += seconds * 1000
@@ -199,6 +205,81 @@ test('signed: it opens, for as long as was signed, and the time is used up once'
   expect(await refusal(grant())).toBe('opened')
   pass(1)
   expect(await refusal(grant())).toBe('approvers.time')
+})
+
+describe('a grant that is extended', () => {
+  const longer: Statement = {
+    ...STATEMENT,
+    id: 'g_00000000000000000000000002',
+    max_duration_s: 1200,
+    extends: { grant: STATEMENT.id, sha256: hashOf(STATEMENT) },
+  }
+  async function opened() {
+    const device = await pinned()
+    const stream = await device.open(grant())
+    const closed = new Promise<{ code: string }>((resolve) => {
+      stream.onClose = resolve
+    })
+    const renew = (more: object) =>
+      stream.signal(Buffer.from(JSON.stringify({ t: 'lease', remaining_ms: 86_400_000, ...more })))
+    stream.signal(Buffer.from('{"t":"proceed"}'))
+    // Signals come in order: what was said before is heard, once this one is refused.
+    renew({})
+    await device.told('lease.refused')
+    return { ...device, closed, renew }
+  }
+
+  test('by what its approvers signed: what is open goes on, and ends with that', async () => {
+    const { clock, closed, renew, told } = await opened()
+    renew(grant(longer))
+    await told('lease.renewed')
+    clock.pass(1_199_000)
+    // Only what is still open hears that.
+    renew(grant(longer))
+    await told('lease.renewed', 2)
+    clock.pass(1000)
+    expect((await closed).code).toBe('lease.spent')
+  })
+
+  test('by the gateway’s word alone: it ends when it would have', async () => {
+    const { clock, closed, renew, told } = await opened()
+    const tries = [
+      {},
+      { grant: 'too_long' },
+      grant(longer, [thief]),
+      grant({ ...longer, processes: ['asked'] }),
+      { grant: { statement: longer, assertions: grant().grant.assertions } },
+    ]
+    for (const more of tries) renew(more)
+    await told('lease.refused', tries.length + 1)
+    clock.pass(599_999)
+    renew({})
+    await told('lease.refused', tries.length + 2)
+    clock.pass(1)
+    expect((await closed).code).toBe('lease.spent')
+  })
+
+  test('what is no number of milliseconds renews nothing', async () => {
+    const { clock, closed, renew, told } = await opened()
+    for (const remaining_ms of [0, -1, 0.5, '9', null, undefined, 1e300])
+      renew({ ...grant(longer), remaining_ms })
+    renew({})
+    await told('lease.refused', 2)
+    clock.pass(600_000)
+    expect((await closed).code).toBe('lease.spent')
+    await told('lease.renewed', 0)
+  })
+
+  test('counts from the first use of what it extends, and both are one use', async () => {
+    const { refusal, pass, restart } = await pinned()
+    expect(await refusal(grant())).toBe('opened')
+    pass(600)
+    restart()
+    expect(await refusal(grant())).toBe('approvers.time')
+    expect(await refusal(grant(longer))).toBe('opened')
+    pass(600)
+    expect(await refusal(grant(longer))).toBe('approvers.time')
+  })
 })
 
 test('a clock that is set back makes no grant longer, across a restart neither', async () => {

@@ -6,11 +6,13 @@ import {
   EndedGrant,
   Grant as GrantView,
   GrantId,
+  NewExtension,
   NewGrant,
   SignedGrant,
 } from '#api'
 import type { GrantSignature } from '#approval'
 import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/approve.ts'
+import { requestExtension } from '../../grants/extend.ts'
 import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
 import { requestGrant, type GrantRoom } from '../../grants/request.ts'
 import type { Source } from '../../facts.ts'
@@ -29,7 +31,8 @@ export interface GrantRoutes extends Omit<Authorization, 'api'> {
 
 const Params = Type.Object({ id: GrantId })
 
-function view(grant: Grant, nowMs: number): GrantView {
+function view({ now, spare }: GrantRoom, grant: Grant): GrantView {
+  const nowMs = now()
   const { statement } = grant
   return {
     id: statement.id,
@@ -47,6 +50,20 @@ function view(grant: Grant, nowMs: number): GrantView {
     expires_at: expiresAt(grant),
     ot_level: statement.ot_level,
     ot_windows: [...(statement.ot_windows ?? [])],
+    max_uses: statement.max_uses ?? null,
+    max_bytes: statement.max_bytes ?? null,
+    extends: statement.extends?.grant ?? null,
+    supersedes: statement.supersedes?.grant ?? null,
+    extension:
+      grant.extension === null
+        ? null
+        : {
+            grant: grant.extension.statement.id,
+            duration_s: grant.extension.statement.max_duration_s,
+            not_after: grant.extension.statement.not_after,
+          },
+    uses: grant.uses,
+    bytes: grant.bytes - spare(statement.id),
     reason: statement.reason,
     ticket: statement.ticket,
     approvals: grant.approvals.map(({ by, email, at, hash, decision_id, signature }) => ({
@@ -89,7 +106,7 @@ function reading(api: Api, room: GrantRoutes): void {
         ...(own ? { requester: subject.id } : {}),
         limit: 500,
       })
-      return { items: items.map((grant) => view(grant, room.grants.now())) }
+      return { items: items.map((grant) => view(room.grants, grant)) }
     },
   )
 
@@ -98,7 +115,7 @@ function reading(api: Api, room: GrantRoutes): void {
     { schema: { params: Params, response: { 200: GrantView } } },
     async (request) => {
       const { grant } = await visible(api, room, request.params.id, request)
-      return view(grant, room.grants.now())
+      return view(room.grants, grant)
     },
   )
 
@@ -183,7 +200,20 @@ function asking(api: Api, room: GrantRoutes): void {
         source: api.source(request),
       })
       await takesEffect(room, grant, at)
-      return reply.status(201).send(view(grant, room.grants.now()))
+      return reply.status(201).send(view(room.grants, grant))
+    },
+  )
+
+  server.post(
+    '/api/v1/grants/:id/extension',
+    { schema: { params: Params, body: NewExtension, response: { 201: GrantView } } },
+    async (request, reply) => {
+      const at = performance.now()
+      const { grant, subject } = await visible(api, room, request.params.id, request)
+      const source = api.source(request)
+      const asked = await requestExtension(room.grants, { ...request.body, subject, source, grant })
+      await takesEffect(room, asked, at)
+      return reply.status(201).send(view(room.grants, asked))
     },
   )
 
@@ -200,7 +230,7 @@ function asking(api: Api, room: GrantRoutes): void {
         hash: request.body.hash,
       })
       await takesEffect(room, grant, at)
-      return view(grant, room.grants.now())
+      return view(room.grants, grant)
     },
   )
 }
@@ -216,11 +246,23 @@ interface Withdrawn {
   readonly at: number
 }
 
-/** The sessions that a grant bears on: those opened under it, and of one to write, those of its holder that it adds to. */
+/**
+ * The sessions that a grant bears on: those opened under it, or under what it extends or supersedes, and of one to write,
+ * those of its holder that it adds to.
+ */
 function touchedBy({ statement }: Grant): (session: LiveSession) => boolean {
-  const { id, requester, devices, processes, ot_level: level } = statement
+  const {
+    id,
+    extends: extended,
+    supersedes: old,
+    requester,
+    devices,
+    processes,
+    ot_level: level,
+  } = statement
   return (session) =>
-    session.grant === id ||
+    [id, extended?.grant, old?.grant].includes(session.grant) ||
+    (old !== undefined && session.kind === 'modbus' && session.subject.id === requester) ||
     (level === 2 &&
       session.kind === 'modbus' &&
       session.subject.id === requester &&
@@ -228,13 +270,14 @@ function touchedBy({ statement }: Grant): (session: LiveSession) => boolean {
       processes.includes(session.process))
 }
 
-/** A grant to write that may be used from now on: its holder's sessions are told, and new connections may write. */
+/** A grant from now on: what it extends, supersedes or lets write is decided again. */
 export async function takesEffect(
   { reauthorization }: Pick<GrantRoutes, 'reauthorization'>,
   grant: Grant,
   at: number,
 ): Promise<void> {
-  if (grant.statement.ot_level === 2 && grant.state === 'approved')
+  const { ot_level: level, extends: extended, supersedes: old } = grant.statement
+  if (grant.state === 'approved' && (level === 2 || extended !== undefined || old !== undefined))
     await reauthorization.withdraw(touchedBy(grant), { trigger: 'grant', at })
 }
 
@@ -252,7 +295,7 @@ async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> 
   const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
   const slowest = times.length === 0 ? null : Math.max(...times)
   return {
-    grant: view(grant, room.grants.now()),
+    grant: view(room.grants, grant),
     cut: { sessions: [...sessions], connections, slowest_ms: slowest },
   }
 }

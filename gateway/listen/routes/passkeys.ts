@@ -17,7 +17,13 @@ import {
   PasskeyId,
 } from '#api'
 import { createHash } from 'node:crypto'
-import { hashOfSet, readApproverSet, windowsInWords, type ApproverSet } from '#approval'
+import {
+  hashOfSet,
+  readApproverSet,
+  windowsInWords,
+  type ApproverSet,
+  type GrantRef,
+} from '#approval'
 import { approveGrant, findGrant } from '../../grants/approve.ts'
 import type { Grant } from '../../grants/grant.ts'
 import {
@@ -266,8 +272,15 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Process', statement.processes.join(', ')],
     ['Window', `${when(statement.not_before)} to ${when(statement.not_after)}`],
     ['How long', `${statement.max_duration_s} s from the first use`],
+    ['Sessions', statement.max_uses === undefined ? 'any number' : String(statement.max_uses)],
+    [
+      'Bytes',
+      statement.max_bytes === undefined ? 'no limit of its own' : String(statement.max_bytes),
+    ],
     ['Industrial protocols', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
     ['Addresses', windowsInWords(statement.ot_windows ?? []) || 'all that the process has'],
+    ...refLine('Extends', statement.extends),
+    ...refLine('Ends', statement.supersedes),
     ['Reason', statement.reason],
     ['Ticket', statement.ticket ?? 'none'],
     ['Asked at', when(statement.created_at)],
@@ -276,6 +289,9 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Statement', hash],
   ]
 }
+
+const refLine = (name: string, ref: GrantRef | undefined): [string, string][] =>
+  ref === undefined ? [] : [[name, `grant ${ref.grant}, statement ${ref.sha256}`]]
 
 /** A set of approvers as a person reads it: everything that is signed. */
 function setLines(set: ApproverSet): [string, string][] {

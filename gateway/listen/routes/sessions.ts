@@ -37,7 +37,7 @@ export function view(record: SessionRecord, live: LiveSession | undefined): Sess
     // What is not alive here carries nothing; it has ended when that is recorded, with the reason.
     state: record.ended_at !== null ? 'ended' : live === undefined ? 'ending' : 'open',
     opened_at: record.opened_at,
-    expires_at: record.expires_at,
+    expires_at: live === undefined ? record.expires_at : Math.floor(live.expiresAt / 1000),
     ended_at: record.ended_at,
     reason: record.reason,
     connections: live?.streams.size ?? record.connections,

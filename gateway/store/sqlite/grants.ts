@@ -1,8 +1,8 @@
 /** Grants in store.sqlite: the frozen statement as text, the rest as one row that the table moves. */
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
 import { canonical, type GrantSignature, type Statement } from '#approval'
-import { transitions } from '../../grants/grant.ts'
-import type { Approval, Grant, GrantEvent, GrantState } from '../../grants/grant.ts'
+import { expiresAt, termsOf, transitions } from '../../grants/grant.ts'
+import type { Approval, Extension, Grant, GrantEvent, GrantState } from '../../grants/grant.ts'
 import { MOST_WRITES, type GrantStore } from '../../grants/store.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
@@ -17,7 +17,7 @@ interface Apply {
   readonly reason: string
 }
 
-function toGrant(row: Row, approvals: readonly Approval[]): Grant {
+function toGrant(row: Row, approvals: readonly Approval[], extension: Extension | null): Grant {
   const first = row['first_used_at']
   return {
     statement: JSON.parse(String(row['statement'])) as Statement,
@@ -28,6 +28,9 @@ function toGrant(row: Row, approvals: readonly Approval[]): Grant {
     approvals_asked: Number(row['approvals_asked']),
     approvals_needed: Number(row['approvals_needed']),
     first_used_at: first === null || first === undefined ? null : Number(first),
+    uses: Number(row['uses']),
+    bytes: Number(row['bytes']),
+    extension,
     ended:
       row['ended_at'] === null
         ? null
@@ -54,35 +57,95 @@ function approvalsOf(db: DatabaseSync, id: string): Approval[] {
   }))
 }
 
+/** Each one that took effect lasted longer than those before. */
+const EXTENSION = `
+  SELECT * FROM access_grant WHERE extends = ? AND state = 'approved'
+  ORDER BY statement ->> '$.not_after' DESC, statement ->> '$.max_duration_s' DESC, id DESC LIMIT 1`
+
+function extensionOf(db: DatabaseSync, id: string): Extension | null {
+  const row = db.prepare(EXTENSION).get(id)
+  if (row === undefined) return null
+  const { statement, hash, approvals } = toGrant(row, approvalsOf(db, String(row['id'])), null)
+  return { statement, hash, approvals }
+}
+
+function read(db: DatabaseSync, row: Row): Grant {
+  const id = String(row['id'])
+  return toGrant(row, approvalsOf(db, id), row['extends'] === null ? extensionOf(db, id) : null)
+}
+
 function find(db: DatabaseSync, id: string): Grant | undefined {
   const row = db.prepare('SELECT * FROM access_grant WHERE id = ?').get(id)
-  return row === undefined ? undefined : toGrant(row, approvalsOf(db, id))
+  return row === undefined ? undefined : read(db, row)
 }
 
 function collect(db: DatabaseSync, rows: readonly Row[]): Grant[] {
-  return rows.map((row) => toGrant(row, approvalsOf(db, String(row['id']))))
+  return rows.map((row) => read(db, row))
+}
+
+/** Whether an extension may take effect at `at`: what it extends is in force, and lasts no longer by itself. */
+function extendable(db: DatabaseSync, { statement }: Grant, at: number): boolean {
+  if (statement.extends === undefined) return true
+  const parent = find(db, statement.extends.grant)
+  if (parent === undefined || parent.hash !== statement.extends.sha256) return false
+  const { not_after, max_duration_s } = termsOf(parent)
+  return (
+    (parent.state === 'approved' || parent.state === 'active') &&
+    at < expiresAt(parent) &&
+    statement.not_after >= not_after &&
+    statement.max_duration_s >= max_duration_s
+  )
+}
+
+/** What a grant that takes effect supersedes ends with it. */
+function supersede(db: DatabaseSync, { statement }: Grant, at: number, by: string): void {
+  const old = statement.supersedes
+  if (old !== undefined)
+    end(db, { id: old.grant, event: 'revoke', at, by, reason: `superseded by ${statement.id}` })
+}
+
+/** Ends a grant with its extensions, each as the table has it. */
+function end(db: DatabaseSync, args: Apply): void {
+  const rows = db
+    .prepare(
+      'SELECT id, state FROM access_grant WHERE (id = ? OR extends = ?) AND ended_at IS NULL',
+    )
+    .all(args.id, args.id)
+  for (const row of rows) {
+    const next = transitions[String(row['state']) as GrantState][args.event]
+    if (next !== undefined)
+      db.prepare(
+        'UPDATE access_grant SET state = ?, ended_at = ?, ended_by = ?, ended_reason = ? WHERE id = ?',
+      ).run(next, args.at, args.by, args.reason, String(row['id']))
+  }
 }
 
 type Writes = Parameters<GrantStore['writes']>[0]
 
+/** Terms that hold: those of the longest extension, or its own. */
+const longest = (member: string) => `coalesce(
+      (SELECT max(e.statement ->> '$.${member}') FROM access_grant e WHERE e.extends = g.id AND e.state = 'approved'),
+      g.statement ->> '$.${member}')`
+
 /** Approved, and its time is not over: of two instants that are the same. */
 const USABLE = `g.state IN ('approved', 'active')
-    AND g.statement ->> '$.not_after' > ?
-    AND (g.first_used_at IS NULL OR g.first_used_at + (g.statement ->> '$.max_duration_s') > ?)`
+    AND ${longest('not_after')} > ?
+    AND (g.first_used_at IS NULL OR g.first_used_at + ${longest('max_duration_s')} > ?)`
 
-/** By the partial index on what has not ended. Not approved in time is an end too. */
+/** By the partial index on what has not ended. Not approved in time is an end too; extensions end with their grant. */
 const RUNNING = `
-  SELECT g.*, min(g.statement ->> '$.not_after',
-      coalesce(g.first_used_at + (g.statement ->> '$.max_duration_s'), g.statement ->> '$.not_after')) AS over
-  FROM access_grant g WHERE g.ended_at IS NULL ORDER BY over, g.id LIMIT ?`
+  SELECT g.*, min(${longest('not_after')},
+      coalesce(g.first_used_at + ${longest('max_duration_s')}, ${longest('not_after')})) AS over
+  FROM access_grant g WHERE g.ended_at IS NULL AND g.extends IS NULL ORDER BY over, g.id LIMIT ?`
 
 /** By the partial index, whose own words these are. */
 export const WRITES = `
   SELECT g.* FROM access_grant g JOIN grant_device d ON d.grant_id = g.id
   WHERE g.ended_at IS NULL AND g.statement ->> '$.ot_level' = 2 AND g.requester = ? AND d.device = ?
+    AND g.extends IS NULL
     AND EXISTS (SELECT 1 FROM json_each(g.statement, '$.processes') p WHERE p.value = ?)
     AND ${USABLE}
-  ORDER BY g.statement ->> '$.not_after' DESC, g.id DESC LIMIT ${MOST_WRITES}`
+  ORDER BY ${longest('not_after')} DESC, g.id DESC LIMIT ${MOST_WRITES}`
 
 export const grantsRoom = {
   migrations: [
@@ -107,14 +170,20 @@ export const grantsRoom = {
      UPDATE access_grant SET approvals_asked = approvals_needed;`,
     // Of all grants there ever were, few have not ended.
     'CREATE INDEX access_grant_running ON access_grant (id) WHERE ended_at IS NULL;',
+    `ALTER TABLE access_grant ADD COLUMN uses INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE access_grant ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;`,
+    `ALTER TABLE access_grant ADD COLUMN extends TEXT;
+     CREATE INDEX access_grant_extends ON access_grant (extends) WHERE extends IS NOT NULL;`,
   ],
   operations: {
-    add(db: DatabaseSync, grant: Grant): void {
+    add(db: DatabaseSync, grant: Grant): boolean {
       const { statement } = grant
+      const now = statement.created_at
+      if (grant.state === 'approved' && !extendable(db, grant, now)) return false
       db.prepare(
         `INSERT INTO access_grant (id, statement, hash, state, requester, requester_email, approvals_asked,
-           approvals_needed, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           approvals_needed, created_at, extends)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       ).run(
         statement.id,
         canonical(statement),
@@ -125,9 +194,12 @@ export const grantsRoom = {
         grant.approvals_asked,
         grant.approvals_needed,
         statement.created_at,
+        statement.extends?.grant ?? null,
       )
       const name = db.prepare('INSERT INTO grant_device VALUES (?, ?)')
       for (const device of statement.devices) name.run(statement.id, device)
+      if (grant.state === 'approved') supersede(db, grant, now, statement.requester)
+      return true
     },
     find(db: DatabaseSync, id: string): Grant | undefined {
       return find(db, id)
@@ -150,7 +222,7 @@ export const grantsRoom = {
       const rows = db
         .prepare(
           `SELECT g.* FROM access_grant g JOIN grant_device d ON d.grant_id = g.id
-           WHERE d.device = ? AND g.requester = ?
+           WHERE d.device = ? AND g.requester = ? AND g.extends IS NULL
            ORDER BY g.ended_at IS NOT NULL, NOT (${USABLE}),
              g.statement ->> '$.not_before' > ?, g.created_at DESC, g.id DESC LIMIT 32`,
         )
@@ -173,6 +245,7 @@ export const grantsRoom = {
       if (before === undefined || before.state !== 'requested' || approval.hash !== before.hash)
         return undefined
       if (before.approvals.some((given) => given.by === approval.by)) return undefined
+      if (!extendable(db, before, approval.at)) return undefined
       db.prepare(
         'INSERT INTO grant_approval (grant_id, by, email, at, hash, decision_id, signature) VALUES (?, ?, ?, ?, ?, ?, ?)',
       ).run(
@@ -186,23 +259,38 @@ export const grantsRoom = {
       )
       const needed = Math.max(args.needed, before.approvals_asked)
       db.prepare('UPDATE access_grant SET approvals_needed = ? WHERE id = ?').run(needed, args.id)
-      if (before.approvals.length + 1 >= needed)
+      if (before.approvals.length + 1 >= needed) {
         db.prepare('UPDATE access_grant SET state = ? WHERE id = ?').run('approved', args.id)
+        supersede(db, before, approval.at, approval.by)
+      }
       return find(db, args.id)
     },
     apply(db: DatabaseSync, args: Apply): Grant | undefined {
       const before = find(db, args.id)
       const next = before === undefined ? undefined : transitions[before.state][args.event]
       if (before === undefined || next === undefined) return undefined
-      if (args.event === 'use')
+      if (args.event === 'use') {
+        const { max_uses = Infinity, extends: other } = before.statement
+        if (before.uses >= max_uses || other !== undefined) return undefined
         db.prepare(
-          'UPDATE access_grant SET state = ?, first_used_at = coalesce(first_used_at, ?) WHERE id = ?',
+          'UPDATE access_grant SET state = ?, first_used_at = coalesce(first_used_at, ?), uses = uses + 1 WHERE id = ?',
         ).run(next, args.at, args.id)
-      else
-        db.prepare(
-          'UPDATE access_grant SET state = ?, ended_at = ?, ended_by = ?, ended_reason = ? WHERE id = ?',
-        ).run(next, args.at, args.by, args.reason, args.id)
+      } else end(db, args)
       return find(db, args.id)
+    },
+    takeBytes(db: DatabaseSync, args: { id: string; wanted: number }): number {
+      const grant = find(db, args.id)
+      const most = grant?.statement.max_bytes
+      if (grant === undefined || most === undefined) return 0
+      const taken = Math.max(0, Math.min(args.wanted, most - grant.bytes))
+      db.prepare('UPDATE access_grant SET bytes = bytes + ? WHERE id = ?').run(taken, args.id)
+      return taken
+    },
+    returnBytes(db: DatabaseSync, args: { id: string; unused: number }): void {
+      db.prepare('UPDATE access_grant SET bytes = max(0, bytes - ?) WHERE id = ?').run(
+        args.unused,
+        args.id,
+      )
     },
   },
 } satisfies Room
@@ -212,8 +300,8 @@ export class SqliteGrantStore implements GrantStore {
   constructor(thread: SqliteThread) {
     this.#thread = thread
   }
-  async add(grant: Grant): Promise<void> {
-    await this.#thread.call('grants', 'add', grant)
+  add(grant: Grant): Promise<boolean> {
+    return this.#thread.call('grants', 'add', grant)
   }
   find(id: string): Promise<Grant | undefined> {
     return this.#thread.call('grants', 'find', id)
@@ -241,5 +329,11 @@ export class SqliteGrantStore implements GrantStore {
     reason: string,
   ): Promise<Grant | undefined> {
     return this.#thread.call('grants', 'apply', { id, event, at, by, reason })
+  }
+  takeBytes(id: string, wanted: number): Promise<number> {
+    return this.#thread.call('grants', 'takeBytes', { id, wanted })
+  }
+  async returnBytes(id: string, unused: number): Promise<void> {
+    await this.#thread.call('grants', 'returnBytes', { id, unused })
   }
 }

@@ -1,7 +1,7 @@
 /** Grants to write: what may be asked for, and which count beside the grant that a session stands on. */
 import { describe, expect, test } from 'vitest'
 import { hashOf, type Statement } from '#approval'
-import { addressFault, writeFault } from '../../../gateway/grants/addresses.ts'
+import { addressFault, countFault, writeFault } from '../../../gateway/grants/addresses.ts'
 import { coveringGrant, elevationOf, inUse } from '../../../gateway/grants/elevation.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
 
@@ -35,6 +35,9 @@ function grant(id: string, change: Partial<Statement> = {}, more: Partial<Grant>
     approvals_asked: 1,
     approvals_needed: 1,
     first_used_at: null,
+    uses: 0,
+    bytes: 0,
+    extension: null,
     ended: null,
     ...more,
   }
@@ -150,6 +153,16 @@ describe('asked for', () => {
     },
   ])('$name', ({ ask, fine }) => {
     expect(addressFault(ask)?.code).toBe(fine ? undefined : 'grant.addresses')
+  })
+
+  test.for([
+    { name: 'to read, once', ask: { ot_level: 1, max_uses: 1 }, fine: true },
+    { name: 'to read, a little', ask: { ot_level: 1, max_bytes: 1 }, fine: true },
+    { name: 'to write, as often as need be', ask: { ot_level: 2 }, fine: true },
+    { name: 'to write, once', ask: { ot_level: 2, max_uses: 1 }, fine: false },
+    { name: 'to write, a little', ask: { ot_level: 2, max_bytes: 1 }, fine: false },
+  ])('$name', ({ ask, fine }) => {
+    expect(countFault(ask)?.code).toBe(fine ? undefined : 'grant.counts')
   })
 
   const asked = write('g_w').statement

@@ -3,7 +3,13 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { canonical, hashOf, readStatement, windowsInWords, type Statement } from '#approval'
-import { expiresAt, shownState, transitions, type Grant } from '../../../gateway/grants/grant.ts'
+import {
+  expiresAt,
+  shownState,
+  transitions,
+  usedUp,
+  type Grant,
+} from '../../../gateway/grants/grant.ts'
 
 const statement: Statement = {
   v: 1,
@@ -30,6 +36,9 @@ const grant = (change: Partial<Grant> = {}): Grant => ({
   approvals_asked: 1,
   approvals_needed: 1,
   first_used_at: null,
+  uses: 0,
+  bytes: 0,
+  extension: null,
   ended: null,
   ...change,
 })
@@ -113,6 +122,43 @@ describe('addresses', () => {
     ['a member less', [{ unit: 1, from: 0 }]],
   ])('%s: no statement', ([, ot_windows]) => {
     expect(readStatement({ ...statement, ot_level: 2, ot_windows })).toBeUndefined()
+  })
+})
+
+describe('counts', () => {
+  test('are signed with the rest; a statement without them keeps its text', () => {
+    const counted = { ...statement, max_uses: 1, max_bytes: 2048 }
+    expect(canonical(counted)).toContain('"max_bytes":2048,"max_duration_s":120,"max_uses":1,')
+    expect(readStatement(counted)).toEqual(counted)
+    expect(hashOf(counted)).not.toBe(hashOf(statement))
+  })
+  test.for([
+    ['no session', { max_uses: 0 }],
+    ['half a session', { max_uses: 0.5 }],
+    ['1,001 sessions', { max_uses: 1001 }],
+    ['a number as text', { max_uses: '1' }],
+    ['null', { max_uses: null }],
+    ['no byte', { max_bytes: 0 }],
+    ['more than 64 GiB', { max_bytes: 64 * 1024 ** 3 + 1 }],
+    ['fewer than none', { max_bytes: -1 }],
+  ] as const)('%s: no statement', ([, change]) => {
+    expect(readStatement({ ...statement, ...change })).toBeUndefined()
+  })
+  const limited = { ...statement, max_uses: 2, max_bytes: 100 }
+  test.for([
+    { name: 'one session less', uses: 1, bytes: 99, spare: 0, up: false },
+    { name: 'as many sessions', uses: 2, bytes: 0, spare: 0, up: true },
+    { name: 'as many bytes', uses: 1, bytes: 100, spare: 0, up: true },
+    {
+      name: 'as many bytes, one set aside and not carried',
+      uses: 1,
+      bytes: 100,
+      spare: 1,
+      up: false,
+    },
+  ])('$name', ({ uses, bytes, spare, up }) => {
+    expect(usedUp(grant({ statement: limited, uses, bytes }), spare)).toBe(up)
+    expect(usedUp(grant({ uses, bytes }), spare)).toBe(false)
   })
 })
 

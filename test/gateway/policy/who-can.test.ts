@@ -47,6 +47,7 @@ const room = {
   },
   grants: { applicable: (id: string) => Promise.resolve(holds(id) ? [grantOf(id)] : []) },
   registry: { find: () => undefined, isCutOff: () => false },
+  allotments: { spare: () => 0 },
   decisions: {
     weigh: (_: string, { subject }: { subject: { email: string } }) => ({
       effect: subject.email.endsWith('7@plant.example') ? 'allow' : 'deny',

@@ -4,7 +4,7 @@ import type { Device, DeviceStore, Process } from '../../../gateway/devices/devi
 import { inventoryOf } from '../../../gateway/devices/inventory.ts'
 import type { InventoryStore, KeptInventory } from '../../../gateway/devices/inventory.ts'
 import { hashOf, type Statement } from '#approval'
-import type { Grant, GrantEvent } from '../../../gateway/grants/grant.ts'
+import { termsOf, type Grant, type GrantEvent } from '../../../gateway/grants/grant.ts'
 import type { GrantStore } from '../../../gateway/grants/store.ts'
 import { newId } from '../../../gateway/ids.ts'
 import type { SessionRecord, SessionStore } from '../../../gateway/sessions/session.ts'
@@ -47,6 +47,9 @@ function grant(more: Partial<Statement> = {}, rest: Partial<Grant> = {}): Grant 
     approvals_asked: rest.approvals_needed ?? 1,
     approvals_needed: 1,
     first_used_at: null,
+    uses: 0,
+    bytes: 0,
+    extension: null,
     ended: null,
     ...rest,
   }
@@ -193,6 +196,194 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
         old.statement.id,
         newer.statement.id,
       ])
+    })
+    test('lets in as many sessions as it may, also when more come at once', async () => {
+      const store = await make()
+      const kept = grant({ max_uses: 3 }, { state: 'approved' })
+      await store.add(kept)
+      const { id } = kept.statement
+      const all = await Promise.all(
+        Array.from({ length: 10 }, (_, at) => store.apply(id, 'use', NOW + at, 'iss|vera', '')),
+      )
+      expect(all.map((used) => used?.uses)).toEqual([1, 2, 3, ...Array(7).fill(undefined)])
+      const after = await store.find(id)
+      expect([after?.uses, after?.state, after?.first_used_at]).toEqual([3, 'active', NOW])
+      expect((await store.apply(id, 'revoke', NOW + 9, 'iss|oda', 'x'))?.state).toBe('revoked')
+    })
+    test('sets aside what a grant may carry, also when many ask at once, and takes back the rest', async () => {
+      const store = await make()
+      const kept = grant({ max_bytes: 100 })
+      await store.add(kept)
+      const { id } = kept.statement
+      const all = await Promise.all([30, 30, 30, 30, 30].map((some) => store.takeBytes(id, some)))
+      expect(all).toEqual([30, 30, 30, 10, 0])
+      await store.returnBytes(id, 25)
+      expect((await store.find(id))?.bytes).toBe(75)
+      expect(await store.takeBytes(id, 1000)).toBe(25)
+      expect(await store.takeBytes(id, 1)).toBe(0)
+    })
+    test('sets nothing aside where there is no limit, or no grant', async () => {
+      const store = await make()
+      const kept = grant()
+      await store.add(kept)
+      expect(await store.takeBytes(kept.statement.id, 10)).toBe(0)
+      expect(await store.takeBytes(newId('g'), 10)).toBe(0)
+      await store.returnBytes(kept.statement.id, 10)
+      expect((await store.find(kept.statement.id))?.bytes).toBe(0)
+    })
+    describe('an extension', () => {
+      const longer = (of: Grant, more: Partial<Statement> = {}, rest: Partial<Grant> = {}) =>
+        grant(
+          {
+            ...of.statement,
+            id: newId('g'),
+            not_after: NOW + 7200,
+            max_duration_s: 1200,
+            extends: { grant: of.statement.id, sha256: of.hash },
+            ...more,
+          },
+          rest,
+        )
+      const lasts = async (store: GrantStore, of: Grant) => {
+        const { extension, ...kept } = (await store.find(of.statement.id)) ?? of
+        return [
+          extension?.statement.id,
+          termsOf({ ...kept, extension: extension ?? null }).not_after,
+        ]
+      }
+      async function started(more: Partial<Statement> = {}) {
+        const store = await make()
+        const kept = grant(more, { state: 'approved' })
+        await store.add(kept)
+        await store.apply(kept.statement.id, 'use', NOW, 'iss|vera', '')
+        return { store, kept }
+      }
+      const agree = async (store: GrantStore, { statement: { id }, hash }: Grant, at = NOW + 1) =>
+        await store.approve(id, { ...approval('iss|oda', hash), at }, 1)
+
+      test('holds once it is approved: the grant is the same, and lasts longer', async () => {
+        const { store, kept } = await started()
+        const more = longer(kept)
+        expect(await store.add(more)).toBe(true)
+        expect(await lasts(store, kept)).toEqual([undefined, NOW + 3600])
+        expect((await agree(store, more))?.state).toBe('approved')
+        expect(await lasts(store, kept)).toEqual([more.statement.id, NOW + 7200])
+        const found = await store.find(kept.statement.id)
+        expect([found?.hash, found?.statement]).toEqual([kept.hash, kept.statement])
+        expect(found?.extension?.approvals.map(({ hash }) => hash)).toEqual([more.hash])
+        // It is never used by itself, and stands in no list of what may be.
+        expect(await store.apply(more.statement.id, 'use', NOW, 'iss|vera', '')).toBeUndefined()
+        const applicable = await store.applicable('iss|vera', 'press-07', NOW)
+        expect(applicable.map(({ statement }) => statement.id)).toEqual([kept.statement.id])
+      })
+      test('has the grant found when its own time would be over', async () => {
+        const write = { ot_level: 2, ot_windows: [{ unit: 1, from: 0, to: 9 }] }
+        const { store, kept } = await started(write)
+        const more = longer(kept)
+        await store.add(more)
+        const writes = async (now: number) =>
+          (
+            await store.writes({ requester: 'iss|vera', device: 'press-07', process: 'plc', now })
+          ).map(({ statement }) => statement.id)
+        expect(await writes(NOW + 600)).toEqual([])
+        await agree(store, more)
+        expect(await writes(NOW + 1199)).toEqual([kept.statement.id])
+        expect(await writes(NOW + 1200)).toEqual([])
+      })
+      test('takes no effect once the grant is over, by a second or by somebody', async () => {
+        const { store, kept } = await started()
+        const more = longer(kept)
+        await store.add(more)
+        expect(await agree(store, more, NOW + 600)).toBeUndefined()
+        expect((await agree(store, more, NOW + 599))?.state).toBe('approved')
+        const { store: other, kept: gone } = await started()
+        const late = longer(gone)
+        await other.add(late)
+        await other.apply(gone.statement.id, 'burn', NOW + 1, 'iss|vera', 'done')
+        expect(await agree(other, late)).toBeUndefined()
+        expect((await other.find(late.statement.id))?.state).toBe('spent')
+        expect(await other.add(longer(gone, {}, { state: 'approved' }))).toBe(false)
+      })
+      test('of another statement than the grant’s takes none', async () => {
+        const { store, kept } = await started()
+        const forged = longer(kept, {
+          extends: { grant: kept.statement.id, sha256: '0'.repeat(64) },
+        })
+        await store.add(forged)
+        expect(await agree(store, forged)).toBeUndefined()
+        const nowhere = longer(kept, { extends: { grant: newId('g'), sha256: kept.hash } })
+        await store.add(nowhere)
+        expect(await agree(store, nowhere)).toBeUndefined()
+      })
+      test('of two the longer holds, and the shorter is none beside it; when it ends, what is left does', async () => {
+        const { store, kept } = await started()
+        const [short, long, less] = [
+          longer(kept),
+          longer(kept, { not_after: NOW + 9000, max_duration_s: 1800 }),
+          longer(kept, { not_after: NOW + 9000, max_duration_s: 1799 }),
+        ]
+        for (const one of [short, long, less]) await store.add(one)
+        await agree(store, short)
+        await agree(store, long)
+        expect(await agree(store, less)).toBeUndefined()
+        expect(await lasts(store, kept)).toEqual([long.statement.id, NOW + 9000])
+        await store.apply(long.statement.id, 'revoke', NOW + 2, 'iss|oda', 'x')
+        expect(await lasts(store, kept)).toEqual([short.statement.id, NOW + 7200])
+        await store.apply(short.statement.id, 'revoke', NOW + 2, 'iss|oda', 'x')
+        expect(await lasts(store, kept)).toEqual([undefined, NOW + 3600])
+      })
+      test('has the grant run on, and is no end of its own', async () => {
+        const { store, kept } = await started()
+        const more = longer(kept)
+        await store.add(more)
+        await agree(store, more)
+        const soon = grant({ not_after: NOW + 1000 })
+        await store.add(soon)
+        const running = await store.running(9)
+        expect(running.map(({ statement }) => statement.id)).toEqual([
+          soon.statement.id,
+          kept.statement.id,
+        ])
+        await store.apply(kept.statement.id, 'expire', NOW + 1200, 'time', 'over')
+        expect((await store.find(more.statement.id))?.state).toBe('expired')
+      })
+      test('ends with the grant', async () => {
+        const { store, kept } = await started()
+        const [more, waiting] = [longer(kept), longer(kept, { not_after: NOW + 9000 })]
+        for (const one of [more, waiting]) await store.add(one)
+        await agree(store, more)
+        await store.apply(kept.statement.id, 'revoke', NOW + 2, 'iss|oda', 'enough')
+        for (const { statement } of [more, waiting])
+          expect(await store.find(statement.id)).toMatchObject({
+            state: 'revoked',
+            ended: { at: NOW + 2, by: 'iss|oda', reason: 'enough' },
+          })
+      })
+    })
+    test('what a grant supersedes ends when it is approved, with its extensions, and not before', async () => {
+      const store = await make()
+      const old = grant({}, { state: 'approved' })
+      const next = grant({
+        processes: ['plc', 'hmi'],
+        supersedes: { grant: old.statement.id, sha256: old.hash },
+      })
+      await store.add(old)
+      await store.add(next)
+      const two = { ...approval('iss|oda', next.hash), at: NOW + 5 }
+      await store.approve(next.statement.id, two, 2)
+      expect((await store.find(old.statement.id))?.state).toBe('approved')
+      await store.approve(next.statement.id, { ...two, by: 'iss|olaf' }, 2)
+      expect(await store.find(old.statement.id)).toMatchObject({
+        state: 'revoked',
+        ended: { at: NOW + 5, by: 'iss|olaf', reason: `superseded by ${next.statement.id}` },
+      })
+      expect((await store.find(next.statement.id))?.state).toBe('approved')
+      const again = grant(
+        { supersedes: { grant: next.statement.id, sha256: next.hash } },
+        { state: 'approved' },
+      )
+      expect(await store.add(again)).toBe(true)
+      expect((await store.find(next.statement.id))?.state).toBe('revoked')
     })
     test('forty ended grants do not crowd out the live one', async () => {
       const store = await make()

@@ -1,0 +1,239 @@
+/** A session whose grant is extended while it is open: no gap, no time that nobody approved, and everybody is told. */
+import { describe, expect, test } from 'vitest'
+import { hashOf, type Statement } from '#approval'
+import type { Obligations } from '#policy'
+import { extensionOf } from '../../../gateway/grants/extend.ts'
+import { expiresAt, type Grant } from '../../../gateway/grants/grant.ts'
+import { follow, isNews } from '../../../gateway/sessions/extend.ts'
+import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
+import { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
+import type { SessionRoom } from '../../../gateway/sessions/room.ts'
+
+const NOW = 1_780_000_000
+const statement: Statement = {
+  v: 1,
+  id: 'g_1',
+  tenant: 'main.sallyport.internal',
+  requester: 'iss|vera',
+  vendor: 'acme',
+  devices: ['press-07'],
+  processes: ['plc'],
+  ot_level: 1,
+  not_before: NOW,
+  not_after: NOW + 3600,
+  max_duration_s: 600,
+  reason: 'service',
+  ticket: null,
+  created_at: NOW,
+}
+const own: Grant = {
+  statement,
+  hash: hashOf(statement),
+  state: 'active',
+  requester_email: null,
+  approvals: [],
+  approvals_asked: 1,
+  approvals_needed: 1,
+  first_used_at: NOW,
+  uses: 1,
+  bytes: 0,
+  extension: null,
+  ended: null,
+}
+function longer(longer_s: number): Grant {
+  const made = extensionOf({ grant: own, longer_s, reason: 'r' }, 'g_2', NOW + 1)
+  return { ...own, extension: { statement: made, hash: hashOf(made), approvals: [] } }
+}
+
+/** A session of `own`, opened at its first use, over one connection and with one client that only listens. */
+function place(more: Partial<Obligations> = {}) {
+  const told: unknown[] = []
+  const tell = (who: string) => (message: Uint8Array) =>
+    void told.push([who, JSON.parse(new TextDecoder().decode(message))])
+  const clock = { now: NOW * 1000 }
+  const reports: string[] = []
+  const obligations = {
+    max_duration_s: 7200,
+    not_after: NOW + 600,
+    idle_timeout_s: 90_000,
+    reeval_after_s: 90_000,
+    max_bandwidth_bps: 1,
+    record: false,
+    notify: false,
+    supervise: false,
+    ot_each: false,
+    ot_windows: [],
+    ot_level: 1,
+    ...more,
+  } as unknown as Obligations
+  const session = new LiveSession({
+    id: 's_1',
+    grant: 'g_1',
+    device: 'press-07',
+    process: 'plc',
+    kind: 'tcp',
+    subject: { id: 'iss|vera', token_exp: NOW + 90_000 },
+    source: { ip: null, tls: null },
+    obligations,
+    decision: { id: 'd_1', revision: 'r1', codes: [] },
+    presence: { peer: { notAfter: (NOW + 90_000) * 1000 } },
+    openedAt: NOW * 1000,
+    expiresAt: expiresAt(own) * 1000,
+  } as unknown as LiveSessionOptions)
+  session.startIdx = 1
+  session.advance('recorded')
+  const cuts: string[] = []
+  const cut = ({ code }: { readonly code: string }) => {
+    cuts.push(code)
+    return Promise.resolve()
+  }
+  session.streams.add({
+    source: session.source,
+    observed: null,
+    carrier: { cut, tell: tell('client') },
+    lease: tell('device'),
+    gate: undefined,
+    narrowed: undefined,
+  })
+  session.watchers.add({ cut, tell: tell('watcher') })
+  const room = {
+    now: () => clock.now,
+    report: (_: unknown, what: string) => void reports.push(what),
+    live: new Map([[session.id, session]]),
+    ending: new Set(),
+    ended: () => undefined,
+    log: { append: () => Promise.resolve({ idx: 1 }) },
+    store: { end: () => Promise.resolve() },
+  } as unknown as SessionRoom
+  return { session, room, told, clock, reports, cuts, obligations }
+}
+
+describe('what follows a decision', () => {
+  test('a grant as it was: nothing changes, nobody is told', () => {
+    const { session, room, told } = place()
+    expect(isNews(session, own)).toBe(false)
+    follow(room, session, own)
+    expect([session.end(), told]).toEqual([(NOW + 600) * 1000, []])
+  })
+  test('extended: it ends later, both ends are told how much is left, once', () => {
+    const { session, room, told, clock } = place()
+    clock.now += 100_000
+    session.obligations = { ...session.obligations, not_after: NOW + 900 }
+    for (let again = 0; again < 2; again++) follow(room, session, longer(300))
+    expect([session.end(), session.deadline()]).toEqual([(NOW + 900) * 1000, (NOW + 900) * 1000])
+    expect(told).toEqual([
+      ['device', { t: 'lease', remaining_ms: 800_000 }],
+      ['client', { t: 'extended', remaining_ms: 800_000 }],
+      ['watcher', { t: 'extended', remaining_ms: 800_000 }],
+    ])
+  })
+  test('policy ends it sooner than the extension: so long it lasts', () => {
+    const { session, room, told } = place()
+    session.obligations = { ...session.obligations, not_after: NOW + 700 }
+    follow(room, session, longer(300))
+    expect(session.end()).toBe((NOW + 700) * 1000)
+    expect(told).toContainEqual(['device', { t: 'lease', remaining_ms: 700_000 }])
+  })
+  test('no session lasts longer than policy lets any, whatever its grant', () => {
+    const { session, room } = place({ max_duration_s: 650 })
+    session.obligations = { ...session.obligations, not_after: NOW + 900 }
+    follow(room, session, longer(300))
+    expect(session.end()).toBe((NOW + 650) * 1000)
+  })
+  test('the extension is taken back: it ends when it would have', () => {
+    const { session, room, told } = place()
+    session.obligations = { ...session.obligations, not_after: NOW + 900 }
+    follow(room, session, longer(300))
+    const before = told.length
+    session.obligations = { ...session.obligations, not_after: NOW + 600 }
+    follow(room, session, own)
+    expect([session.end(), session.extension, told.length]).toEqual([
+      (NOW + 600) * 1000,
+      null,
+      before,
+    ])
+  })
+  test('a connection that resists being told: reported, and the others are told', () => {
+    const { session, room, told, reports } = place()
+    const [stream] = session.streams
+    if (stream !== undefined) {
+      stream.lease = () => {
+        throw new Error('gone')
+      }
+    }
+    session.obligations = { ...session.obligations, not_after: NOW + 900 }
+    follow(room, session, longer(300))
+    expect([told.length, reports.length]).toEqual([2, 1])
+  })
+})
+
+describe('at the very end of its time', () => {
+  /** Everything a decision asks for, with the grant as the store has it at that moment. */
+  function deciding(grant: Grant) {
+    const made = place()
+    const asked: unknown[] = []
+    const room = Object.assign(made.room, {
+      identity: { current: () => Promise.resolve(made.session.subject) },
+      devices: {
+        find: () =>
+          Promise.resolve({ id: 'press-07', zone: 'default', state: 'active', labels: {} }),
+        findProcess: () =>
+          Promise.resolve({ id: 'plc', kind: 'tcp', locality: 'device', port: 1, expect: {} }),
+      },
+      registry: { find: () => undefined, isCutOff: () => false },
+      grants: { find: () => Promise.resolve(grant) },
+      decisions: {
+        ask: (_: string, facts: { grants: { expires_at: number }[] }) => {
+          asked.push(facts.grants)
+          const ends = Math.max(...facts.grants.map(({ expires_at: at }) => at))
+          const allow = ends * 1000 > made.clock.now
+          return {
+            allow,
+            decision_id: 'd_2',
+            layer: 'host',
+            revision: 'r1',
+            reasons: [],
+            denials: allow ? [] : [{ code: 'grant.expired', msg: 'your grant has ended' }],
+            obligations: { ...made.obligations, not_after: ends },
+          }
+        },
+      },
+    })
+    // No connection: what is decided is about the session as a whole.
+    made.session.streams.clear()
+    made.session.presence = {
+      peer: { notAfter: (NOW + 90_000) * 1000, serial: '01' },
+      tls: null,
+      agent: { version_int: 1 },
+      listeners: new Map(),
+    } as unknown as typeof made.session.presence
+    return { ...made, asked, again: new Reauthorization(room) }
+  }
+
+  test('extended in the same moment: policy is asked, and it goes on', async () => {
+    const { session, clock, asked, cuts, again } = deciding(longer(300))
+    clock.now = (NOW + 600) * 1000
+    using _ = again
+    expect(await again.withdraw(() => true, { trigger: 'deadline', at: 0 })).toEqual([])
+    expect([asked.length, session.state, session.end(), cuts]).toEqual([
+      1,
+      'open',
+      (NOW + 900) * 1000,
+      [],
+    ])
+  })
+  test('not extended: it ends unasked', async () => {
+    const { session, clock, asked, cuts, again } = deciding(own)
+    clock.now = (NOW + 600) * 1000
+    using _ = again
+    await again.withdraw(() => true, { trigger: 'deadline', at: 0 })
+    expect([asked.length, session.state, cuts]).toEqual([0, 'ended', ['window.end']])
+  })
+  test('extended, and the time of the extension is over too: policy is asked, and it ends', async () => {
+    const { session, clock, asked, cuts, again } = deciding(longer(300))
+    clock.now = (NOW + 900) * 1000
+    using _ = again
+    await again.withdraw(() => true, { trigger: 'deadline', at: 0 })
+    expect([asked.length, session.state, cuts]).toEqual([1, 'ended', ['grant.expired']])
+  })
+})
