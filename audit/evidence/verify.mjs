@@ -1138,15 +1138,12 @@ function answerControl(control, ask) {
   return { control, rows, exceptions: asked.filter(isException).length }
 }
 
-const obeyed = new RegExp(
-  '[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]',
-  'g',
-)
+const obeyed = /(?![\t\n])[\p{Cc}\p{Cf}\u2028\u2029]/gu
 /** @param {string} text @returns {string} what a screen would obey (controls, marks that turn the order of writing round) is shown */
 export const shownText = (text) =>
   text.replace(
     obeyed,
-    (one) => `<U+${one.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}>`,
+    (one) => `<U+${(one.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}>`,
   )
 
 /** @param {unknown} value */

@@ -36,6 +36,9 @@ function grantOf(id: string, change: Partial<Statement>, more: Partial<Grant> = 
     approvals_needed: 1,
     first_used_at: null,
     ended: null,
+    uses: 0,
+    bytes: 0,
+    extension: null,
     ...more,
   }
 }

@@ -12,16 +12,35 @@ const subject = { id: 'iss|vera', email: 'vera', token_exp: S + 9000, groups: []
 const presence = { peer: { notAfter: NOW + 9e6 }, listeners: new Map(), tls: {}, agent: {} }
 
 const bound = (more: Partial<Obligations> = {}): Obligations => ({
-  ...{ max_duration_s: 3600, not_after: S + 3600, idle_timeout_s: 900, reeval_after_s: 300 },
-  ...{ max_bandwidth_bps: 1e7, max_bytes: 1e8, max_streams: 8, ot_level: 1, approvals: 1 },
-  ...{ record: false, justification: true, supervise: false, notify: false, ot_each: false },
-  ...{ processes: ['plc'], methods: ['GET'], ot_windows: [] },
+  max_duration_s: 3600,
+  not_after: S + 3600,
+  idle_timeout_s: 900,
+  reeval_after_s: 300,
+  max_bandwidth_bps: 1e7,
+  max_bytes: 1e8,
+  max_streams: 8,
+  ot_level: 1,
+  approvals: 1,
+  record: false,
+  justification: true,
+  supervise: false,
+  notify: false,
+  ot_each: false,
+  processes: ['plc'],
+  methods: ['GET'],
+  ot_windows: [],
   ...more,
 })
 const allow = (more: Partial<Obligations> = {}) =>
   ({
-    ...{ allow: true, effect: 'allow', decision_id: 'd_1', revision: 'r', layer: 'rego' },
-    ...{ reasons: [{ code: 'grant.live' }], denials: [], obligations: bound(more) },
+    allow: true,
+    effect: 'allow',
+    decision_id: 'd_1',
+    revision: 'r',
+    layer: 'rego',
+    reasons: [{ code: 'grant.live' }],
+    denials: [],
+    obligations: bound(more),
   }) as unknown as Decision
 const deny = {
   ...allow(),
@@ -31,13 +50,15 @@ const deny = {
 
 const grant = (id: string, level: number) => {
   const statement = {
-    ...{ id, requester: subject.id, devices: ['press'], processes: ['plc'], ot_level: level },
-    ...{
-      not_before: S - 60,
-      not_after: S + 900 - id.length,
-      max_duration_s: 900 - 100 * level,
-      vendor: null,
-    },
+    id,
+    requester: subject.id,
+    devices: ['press'],
+    processes: ['plc'],
+    ot_level: level,
+    not_before: S - 60,
+    not_after: S + 900 - id.length,
+    max_duration_s: 900 - 100 * level,
+    vendor: null,
     ...(level > 1 ? { ot_windows: [{ unit: 1, from: 0, to: 9 }] } : {}),
   }
   const ids = { first_used_at: S - 30, ended: null, state: 'active', approvals: [] }
@@ -46,17 +67,31 @@ const grant = (id: string, level: number) => {
 
 function open(id: string, kind: string, more: Partial<Obligations> = {}, expiresAt = NOW + 9e5) {
   const options = {
-    ...{ id, grant: 'g', device: 'press', process: 'plc', kind, subject, presence },
-    ...{ login: { subject: subject.id }, source: { ip: '192.0.2.1', tls: {} } },
-    ...{ obligations: bound(more), decision: { id: 'd', revision: 'r', codes: [] } },
-    ...{ secret: new Uint8Array(32), openedAt: NOW - 1000, expiresAt },
+    id,
+    grant: 'g',
+    device: 'press',
+    process: 'plc',
+    kind,
+    subject,
+    presence,
+    login: { subject: subject.id },
+    source: { ip: '192.0.2.1', tls: {} },
+    obligations: bound(more),
+    decision: { id: 'd', revision: 'r', codes: [] },
+    secret: new Uint8Array(32),
+    openedAt: NOW - 1000,
+    expiresAt,
   }
   return new LiveSession(options as unknown as LiveSessionOptions)
 }
 
 function connect(session: LiveSession, level: number) {
   session.streams.add({
-    ...{ source: session.source, observed: null, carrier: undefined, narrowed: undefined },
+    source: session.source,
+    observed: null,
+    carrier: undefined,
+    narrowed: undefined,
+    lease: undefined,
     gate: { level, windows: [] },
   })
 }
