@@ -40,9 +40,8 @@ let vendor: Person
 let echo: Server
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sallyport-build-'))
-  const built = run(process.execPath, [build, '--out', folder])
-  // What it offers is there once the executable is built.
-  node = await startNode({ config: `agent_files: ${join(folder, 'sea')}\n` })
+  const built = run(process.execPath, [build, '--sea', '--out', folder])
+  node = await startNode({ config: `agent_files: ${folder}\n` })
   operator = await node.person('otto', { party: 'staff', roles: ['operator'] })
   vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
   await saveCredentials(join(folder, 'home/credentials'), vendor.credentials)
@@ -75,21 +74,18 @@ async function created(id: string): Promise<{ enroll: string[]; token: string }>
   }
 }
 
-const kinds: readonly { name: string; id: string; made: () => Promise<string[]> }[] = [
-  { name: 'the one file', id: 'filed', made: async () => [process.execPath, file()] },
+const kinds: readonly { name: string; id: string; made: () => string[] }[] = [
+  { name: 'the one file', id: 'filed', made: () => [process.execPath, file()] },
   {
     name: 'the executable',
     id: 'whole',
-    made: async () => {
-      await run(process.execPath, [build, '--sea', '--out', join(folder, 'sea')])
-      return [join(folder, 'sea/sallyport-agent')]
-    },
+    made: () => [join(folder, 'sallyport-agent')],
   },
 ]
 
 test.for(kinds)('$name enrols, connects and serves a session', async ({ id, made }) => {
   const { enroll, token } = await created(id)
-  const [program = '', ...first] = await made()
+  const [program = '', ...first] = made()
   const env = { ...process.env, SALLYPORT_TOKEN: token }
   const { stdout: said } = await run(program, [...first, ...enroll], { env })
   expect(said).toContain('is enrolled')
@@ -139,7 +135,7 @@ test('a machine without Node becomes a device by the line, with the executable',
 
 const launchers: readonly { name: string; command: () => readonly [string, ...string[]] }[] = [
   { name: 'the one file', command: () => [process.execPath, file()] },
-  { name: 'the executable', command: () => [join(folder, 'sea/sallyport-agent')] },
+  { name: 'the executable', command: () => [join(folder, 'sallyport-agent')] },
 ]
 test.for(launchers)('$name is its own launcher of declared programs', async ({ command }) => {
   const [launcher, ...first] = command()
