@@ -65,55 +65,54 @@ const NAMES = 'name constraints allow the names of this tenant and gateway'
 const CRITICAL = 'no critical extension is unknown'
 const NEW = 'neither name nor key is that of a CA that is here'
 
-type Rule = (subject: Subject) => boolean
+/** Whether the link at `at`, 0 the issuing CA, keeps it. */
+type Rule = (link: Link, at: number, subject: Subject) => boolean
+
+/** What is asked of the issuing CA alone. */
+const ofIssuing =
+  (rule: (subject: Subject) => boolean): Rule =>
+  (_, at, subject) =>
+    at > 0 || rule(subject)
 
 const adoptionRules: Readonly<Record<string, Rule>> = {
-  [CHAIN]: ({ links }) =>
-    links.every(({ x509 }, at) => {
-      const above = links[at + 1]?.x509 ?? x509
-      return x509.checkIssued(above) && x509.verify(above.publicKey)
-    }),
-  [CA]: ({ links }) =>
-    links.every(({ parsed, x509 }) => {
-      return x509.ca && findExtension(parsed.extensions, 'basicConstraints')?.critical === true
-    }),
+  [CHAIN]: ({ x509 }, at, { links }) => {
+    const above = links[at + 1]?.x509 ?? x509
+    return x509.checkIssued(above) && x509.verify(above.publicKey)
+  },
+  [CA]: ({ parsed, x509 }) =>
+    x509.ca && findExtension(parsed.extensions, 'basicConstraints')?.critical === true,
   // Below the one at `at` stand `at` CAs; each is counted (RFC 5280 4.2.1.9), and the issuing CA signs leaves.
-  [PATH]: ({ links }) => links.every(({ parsed }, at) => pathLength(parsed.extensions) >= at),
-  [USAGE]: ({ links }) =>
-    links.every(({ parsed }, at) => {
-      const bits = keyUsage(parsed.extensions) ?? 0
-      return (bits & 0x04) !== 0 && (at > 0 || (bits & 0x02) !== 0)
-    }),
-  [IDENTIFIER]: ({ links }) =>
-    links.every(({ parsed }, at) => {
-      const own = subjectKeyId(parsed)
-      const below = links[at - 1]
-      return own !== undefined && (below === undefined || named(authorityKeyId(below.parsed), own))
-    }),
-  [KEY]: ({ issuing, publicKey }) => sameBytes(issuing.parsed.spki, publicKey),
-  [ALGORITHM]: ({ links }) => links.every(({ parsed }, at) => isStrong(parsed, at)),
-  [DATES]: ({ links, issuing, now }) =>
-    links.every(({ parsed }) => parsed.notBefore <= now && now <= parsed.notAfter) &&
-    issuing.parsed.notAfter - now >= LEAST_LEFT_MS,
-  [PURPOSE]: ({ links }) =>
-    links.every(({ parsed }) => allowsPurposes(parsed.extensions, ['clientAuth', 'serverAuth'])),
-  [NAMES]: ({ links, names }) =>
-    // RFC 5280 6.1: a trust anchor's own constraints bind nobody, but some clients apply them.
-    links.every(({ parsed }) => allowsNames(parsed, names)),
-  [CRITICAL]: ({ links }) =>
-    links.every(({ parsed }) =>
-      parsed.extensions.every((each) => !each.critical || UNDERSTOOD.has(each.oid)),
-    ),
-  [NEW]: ({ issuing, known }) => {
+  [PATH]: ({ parsed }, at) => pathLength(parsed.extensions) >= at,
+  [USAGE]: ({ parsed }, at) => {
+    const bits = keyUsage(parsed.extensions) ?? 0
+    return (bits & 0x04) !== 0 && (at > 0 || (bits & 0x02) !== 0)
+  },
+  [IDENTIFIER]: ({ parsed }, at, { links }) => {
+    const own = subjectKeyId(parsed)
+    const below = links[at - 1]
+    return own !== undefined && (below === undefined || named(authorityKeyId(below.parsed), own))
+  },
+  [KEY]: ofIssuing(({ issuing, publicKey }) => sameBytes(issuing.parsed.spki, publicKey)),
+  [ALGORITHM]: ({ parsed }, at) => isStrong(parsed, at),
+  [DATES]: ({ parsed }, at, { now }) =>
+    parsed.notBefore <= now &&
+    now <= parsed.notAfter &&
+    (at > 0 || parsed.notAfter - now >= LEAST_LEFT_MS),
+  [PURPOSE]: ({ parsed }) => allowsPurposes(parsed.extensions, ['clientAuth', 'serverAuth']),
+  // RFC 5280 6.1: a trust anchor's own constraints bind nobody, but some clients apply them.
+  [NAMES]: ({ parsed }, _, { names }) => allowsNames(parsed, names),
+  [CRITICAL]: ({ parsed }) =>
+    parsed.extensions.every((each) => !each.critical || UNDERSTOOD.has(each.oid)),
+  [NEW]: ofIssuing(({ issuing, known }) => {
     const { subject, spki } = issuing.parsed
     return known.map(readCertificate).every((each) => {
       return !sameName(each.subject, subject) && !sameBytes(each.spki, spki)
     })
-  },
+  }),
 }
 
 /**
- * The rules that this chain breaks, by name; empty for one that may issue.
+ * The rules that this chain breaks, each with the certificates that break it; empty for one that may issue.
  * Throws CaError `issuer.mismatch` where a certificate cannot be read or the chain is only one long.
  */
 export function brokenAdoptionRules(candidate: Candidate): readonly string[] {
@@ -126,14 +125,32 @@ export function brokenAdoptionRules(candidate: Candidate): readonly string[] {
       'the chain has at least two certificates: the issuing CA first, its root last',
     )
   const subject = { ...candidate, links, issuing }
-  return Object.entries(adoptionRules).flatMap(([name, rule]) =>
-    holds(rule, subject) ? [] : [name],
-  )
+  return Object.entries(adoptionRules).flatMap(([name, rule]) => {
+    const broken = links.filter((link, at) => !holds(rule, link, at, subject))
+    return broken.length === 0
+      ? []
+      : [`${name} (${broken.map((link) => whose(name, link, subject)).join('; ')})`]
+  })
 }
 
-function holds(rule: Rule, subject: Subject): boolean {
+/** A certificate as a person finds it again: its name, and what the rule is about. */
+function whose(rule: string, { x509, parsed }: Link, { names }: Subject): string {
+  const name = x509.subject.replaceAll('\n', ', ')
+  switch (rule) {
+    case DATES:
+      return `${name}: ${dayOf(parsed.notBefore)} to ${dayOf(parsed.notAfter)}`
+    case NAMES:
+      return `${name}; needed: ${[names.tenant, ...names.dnsNames, ...names.ipAddresses].join(', ')}`
+    default:
+      return name
+  }
+}
+
+const dayOf = (at: number): string => new Date(at).toISOString().slice(0, 10)
+
+function holds(rule: Rule, link: Link, at: number, subject: Subject): boolean {
   try {
-    return rule(subject)
+    return rule(link, at, subject)
   } catch (error) {
     // An extension that cannot be read allows nothing.
     if (error instanceof DerError || error instanceof CaError) return false

@@ -4,7 +4,12 @@ import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
 import { activateDue, initCa, rotate, type Rotated, type RotateOptions } from './keys/acts.ts'
-import { importIssuing, requestSubordinate, type ImportOptions } from './keys/bring.ts'
+import {
+  importIssuing,
+  requestSubordinate,
+  type Imported,
+  type ImportOptions,
+} from './keys/bring.ts'
 import { assertDeparture, exportRoot, initAway, type Exported } from './keys/export.ts'
 import { KeyError } from './keys/errors.ts'
 import { givenPassphrase, type Passphrase } from './keys/passphrase.ts'
@@ -15,7 +20,7 @@ import { toConfig, type GatewayArguments } from './run.ts'
 import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
 
-export type { CaStatus, Exported, ImportOptions, Rotated, RotateOptions }
+export type { CaStatus, Exported, Imported, ImportOptions, Rotated, RotateOptions }
 
 async function within<T>(
   given: GatewayArguments,
@@ -118,6 +123,6 @@ export async function caExportRoot(
 }
 
 /** Brings an issuing CA of another root. Throws as acts.ts says. */
-export async function caImport(given: GatewayArguments, options: ImportOptions): Promise<Rotated> {
+export async function caImport(given: GatewayArguments, options: ImportOptions): Promise<Imported> {
   return await within(given, async (room) => await importIssuing(room, options))
 }

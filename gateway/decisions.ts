@@ -76,6 +76,11 @@ export class Decisions {
     return this.#second
   }
 
+  /** The zones that policy knows, in order; undefined where there is no policy. */
+  zones(): readonly string[] | undefined {
+    return this.#engine.zones()
+  }
+
   /** What the site tells people to do about a code, where it says something of its own. */
   nextStep(code: string): string | undefined {
     return this.#engine.nextStep(code)

@@ -17,6 +17,7 @@ import type { Decisions } from './decisions.ts'
 import type { DeviceStore } from './devices/device.ts'
 import { deviceLifetimeSeconds, type EstSettings } from './est-settings.ts'
 import { plainAddress } from './facts.ts'
+import { toldIn } from './zone.ts'
 
 /** `device.enroll` and `device.renew`; policy can only shorten what the profile says. */
 export function decideIssuance(decisions: Decisions): Decide {
@@ -35,7 +36,7 @@ export function decideIssuance(decisions: Decisions): Decide {
     })
     return Promise.resolve({
       allow: decision.allow,
-      denials: decision.denials,
+      denials: toldIn(zone, decision.denials, decisions),
       decision_id: decision.decision_id,
       revision: decision.revision,
       reasons: decision.reasons.map(({ code }) => code),

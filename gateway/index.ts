@@ -11,5 +11,6 @@ export {
   caRotate,
   caStatus,
   type CaStatus,
+  type Imported,
   type Initiated,
 } from './ca.ts'

@@ -51,6 +51,7 @@ export const problems = {
   'baseline.unseen': { status: 409, title: 'The device has not told what it exposes' },
   'baseline.changed': { status: 409, title: 'This is not the inventory that was shown' },
   'enrolment.unknown': { status: 404, title: 'No such enrolment waits for an answer' },
+  'zone.unknown': { status: 409, title: 'Policy describes no such zone' },
   'device.offline': { status: 503, title: 'The device is not connected' },
   'issuer.unknown': { status: 404, title: 'There is no such issuing CA' },
   'issuer.active': { status: 409, title: 'This issuing CA is in use' },

@@ -15,7 +15,10 @@ import { compile, siteSchema } from './schema.ts'
 import type { Schema } from './schema.ts'
 
 /** What of a bundle is of use once it decides. */
-export type Identity = Omit<Bundle, 'wasm' | 'data' | 'dataText' | 'vectors'>
+export type Identity = Omit<Bundle, 'wasm' | 'data' | 'dataText' | 'vectors'> & {
+  /** The zones that its site data describe, in order; at most 256. */
+  readonly zones: readonly string[]
+}
 
 /** Ready to decide. Survives being posted from one thread to another. */
 export interface Candidate {
@@ -94,7 +97,14 @@ export async function examineBundle(signed: Bundle): Promise<Candidate> {
   const compiled = placesWell(made, bundle.reads, bundle.vectors) ? made : made.withoutShape()
   decideVectors(bundle, compiled)
   const { wasm: _, data: __, dataText: ___, vectors: ____, ...identity } = bundle
-  return { identity, module: compiled.module, image: compiled.image }
+  const zones = zonesOf(bundle.data)
+  return { identity: { ...identity, zones }, module: compiled.module, image: compiled.image }
+}
+
+/** Of data that hold to the schema. */
+function zonesOf(data: unknown): readonly string[] {
+  const { site } = data as { readonly site: { readonly zones: object } }
+  return Object.keys(site.zones).toSorted()
 }
 
 /** Verifies an archive and looks at it. Errors: those of `loadBundle` and `examineBundle`. */

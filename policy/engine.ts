@@ -184,6 +184,11 @@ export class PolicyEngine {
     return this.#sealed(denied('host', code, STRICT, options.ref), options.decisionId, started)
   }
 
+  /** The zones that the site data in force describe, in order; undefined where no policy is in force. */
+  zones(): readonly string[] | undefined {
+    return this.#live?.identity.zones
+  }
+
   /** What the bundle in force tells people to do about a code; undefined where it says nothing of its own. */
   nextStep(code: string): string | undefined {
     return this.#live?.identity.next.get(code)
@@ -233,7 +238,7 @@ export class PolicyEngine {
       effect: verdict.effect,
       allow: verdict.allow,
       reasons: verdict.reasons,
-      denials: withNext(verdict.denials, bundle?.next),
+      denials: withNext(causeFirst(verdict.denials), bundle?.next),
       obligations: verdict.obligations,
       decision_id: decisionId,
       revision: bundle?.revision ?? null,
@@ -244,6 +249,13 @@ export class PolicyEngine {
         ended === undefined ? null : Math.max(0, Math.round((ended - (started ?? ended)) * 1000)),
     }
   }
+}
+
+/** In a zone without rules everything its rules say is denied too: why comes before what follows from it. */
+function causeFirst(denials: readonly Denial[]): readonly Denial[] {
+  const at = denials.findIndex(({ code }) => code === 'zone.unknown')
+  const cause = denials[at]
+  return cause === undefined ? denials : [cause, ...denials.toSpliced(at, 1)]
 }
 
 /** Denials with what the bundle in force tells people to do about them. */

@@ -1,6 +1,6 @@
 /** `sallyport ca`: making the CA, taking its root away, replacing its issuing CA, bringing another. Works on the data directory. */
 import type { Command } from 'commander'
-import type { CaStatus, GatewayArguments, Initiated } from '#gateway'
+import type { CaStatus, GatewayArguments, Imported, Initiated } from '#gateway'
 import { usage } from '../exit.ts'
 import { readNewSecret, readSecret, readText } from '../input.ts'
 import { facts, instant, layOut, note, say, tell } from '../print.ts'
@@ -206,6 +206,21 @@ function waits(
   ])
 }
 
+/** Nothing joins a root of others with the one that devices have pinned: they are told apart from a rotation. */
+function brought(command: Command, made: Imported): void {
+  const { activeFrom, certificate, strangeRoot } = made
+  if (strangeRoot === null) return waits(command, made)
+  const at = Math.floor(activeFrom / 1000)
+  const result = { certificate, active_from: at, root_sha256: strangeRoot }
+  const from = instant(at)
+  tell(globalOptions(command), result, [
+    `${certificate} is served from now on and signs from ${from}`,
+    ...facts([['its root, SHA-256', strangeRoot]]),
+    `devices, people and programs that have pinned another root cannot reach the gateway from ${from} on, and none follows by itself`,
+    'next: each device enrols again then, with a new token (sallyport device token ID prints the command and the new pin)',
+  ])
+}
+
 async function exportRoot(
   flags: Place & { to: string; passphraseFile?: string },
   command: Command,
@@ -236,7 +251,7 @@ async function bring(flags: ImportFlags, command: Command): Promise<void> {
       : await readSecret(keyPassphraseFile, 'key passphrase')
   const key = file === undefined ? undefined : { pem: readText(file, 'key'), passphrase }
   const chain = readText(flags.chain, 'chain')
-  waits(
+  brought(
     command,
     await caImport(at(flags), { chain, key, pkcs11Label: flags.pkcs11, now: flags.now }),
   )

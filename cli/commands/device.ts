@@ -18,10 +18,7 @@ export function registerDevice(program: Command): void {
   device
     .command('add <id>')
     .description('create a device and its one-time token; prints the command to run on it')
-    .option(
-      '--zone <zone>',
-      'where it stands; policy has to know the zone, or the device cannot enrol (default: "default")',
-    )
+    .option('--zone <zone>', 'where it stands: a zone that policy describes (default: "default")')
     .option('--label <key=value>', 'a label; may be repeated', collect)
     .action(addDevice)
   device.command('list').description('devices, and which are connected').action(listDevices)

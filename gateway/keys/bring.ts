@@ -1,8 +1,8 @@
 /** An issuing CA of another root: a request to a CA above, and its answer, or a chain with its key. */
-import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
+import { createHash, createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { brokenAdoptionRules, encodePem, instant, requestIssuing } from '#ca'
+import { brokenAdoptionRules, encodePem, instant, requestIssuing, type Candidate } from '#ca'
 import type { Rotated } from './acts.ts'
 import { KeyError } from './errors.ts'
 import { replaceFile } from './file.ts'
@@ -16,6 +16,7 @@ import {
   nameFor,
   newIssuingKey,
   readDer,
+  spkiOf,
   writeCertificate,
   type CaRoom,
 } from './room.ts'
@@ -55,11 +56,16 @@ export interface ImportOptions {
   readonly now?: boolean | undefined
 }
 
+export interface Imported extends Rotated {
+  /** SHA-256 of its root, hex, where devices have pinned another one that does not vouch for it; else null. */
+  readonly strangeRoot: string | null
+}
+
 /**
  * Brings an issuing CA of another root: at once where there is none yet, else after a device
  * lifetime. Throws KeyError `ca.refused` naming every rule that the chain breaks (ca/adopt.ts).
  */
-export async function importIssuing(room: CaRoom, options: ImportOptions): Promise<Rotated> {
+export async function importIssuing(room: CaRoom, options: ImportOptions): Promise<Imported> {
   const chain = certificatesIn(options.chain)
   if (chain.length < 2)
     throw new KeyError(
@@ -74,21 +80,7 @@ export async function importIssuing(room: CaRoom, options: ImportOptions): Promi
     const known = [...state.issuers, ...state.roots].map(({ certificate }) =>
       readDer(room, certificate),
     )
-    const broken = brokenAdoptionRules({
-      chain,
-      publicKey: key.publicKey,
-      names: room.names,
-      now: instant(room.now()),
-      known,
-    })
-    if (broken.length > 0)
-      throw new KeyError(
-        'ca.refused',
-        `this chain cannot issue here; not so: ${broken.join('; ')}`,
-        {
-          next: 'have the CA above make a certificate that is so; docs/keys.md has the rules',
-        },
-      )
+    assertUsable(room, { chain, publicKey: key.publicKey, known })
     const [issuing, ...rest] = chain
     const root = rest.pop()
     if (issuing === undefined || root === undefined)
@@ -125,8 +117,34 @@ export async function importIssuing(room: CaRoom, options: ImportOptions): Promi
     return await Promise.resolve({
       state: next,
       acts: [told],
-      value: { activeFrom, certificate: name },
+      value: {
+        activeFrom,
+        certificate: name,
+        strangeRoot: first || rootName !== undefined ? null : sha256(root),
+      },
     })
+  })
+}
+
+const sha256 = (der: Uint8Array): string => createHash('sha256').update(der).digest('hex')
+
+/** Throws KeyError `ca.refused` with every broken rule, or with the one thing to do: to turn the file round. */
+function assertUsable(room: CaRoom, given: Pick<Candidate, 'chain' | 'publicKey' | 'known'>): void {
+  const candidate = { ...given, names: room.names, now: instant(room.now()) }
+  const broken = brokenAdoptionRules(candidate)
+  if (broken.length === 0) return
+  const turned = { ...candidate, chain: given.chain.toReversed() }
+  if (brokenAdoptionRules(turned).length === 0)
+    throw new KeyError('ca.refused', 'this chain begins with its root', {
+      next: 'turn the file round: the issuing CA first, what is between, its root last',
+    })
+  const [issuing] = given.chain
+  const otherKey = issuing !== undefined && !same(spkiOf(issuing), given.publicKey)
+  throw new KeyError('ca.refused', `this chain cannot issue here; not so: ${broken.join('; ')}`, {
+    next:
+      otherKey && broken.length === 1
+        ? 'bring the key of that certificate; openssl pkey -in KEY -pubout and openssl x509 -in CHAIN -noout -pubkey say the same of a pair'
+        : 'have the CA above make a certificate that is so; docs/keys.md has the rules',
   })
 }
 
@@ -198,7 +216,7 @@ function foreignKey({
     throw passphrase === undefined
       ? new KeyError('key.unreadable', 'the key cannot be read', {
           cause,
-          next: 'if it is sealed, give --key-passphrase-file FILE',
+          next: 'give a private key in PEM; if it is sealed, --key-passphrase-file FILE as well',
         })
       : new KeyError('key.passphrase', 'the passphrase does not open the key', {
           cause,

@@ -9,6 +9,7 @@ import type { CloseReason, Offer, Tunnel } from '#tunnel'
 import { tlsOf } from '../access/source.ts'
 import { serveClient } from '../access/tcp.ts'
 import { refOf, type DecisionRef } from '../decisions.ts'
+import { toldIn } from '../zone.ts'
 import type { Device } from '../devices/device.ts'
 import type { Inventory } from '../devices/inventory.ts'
 import type { DeviceTls, Presence } from '../devices/presence.ts'
@@ -291,7 +292,7 @@ async function admit(
     tunnel: { peer_device_id: peer.device, peer_ip: from === '' ? null : from },
   })
   if (decision.allow) return { device, peer }
-  const first = decision.denials[0]
+  const [first] = toldIn(device.zone, decision.denials, listener.decisions)
   return await refuse(
     first?.code ?? 'policy.denied',
     first?.msg ?? 'policy does not allow this tunnel',

@@ -218,6 +218,41 @@ test('2.16 a challenge where the connection has no binding: 400', async () => {
   expect((await bench.server()(enrolling(csr, await bench.token()))).status).toBe(400)
 })
 
+test('the clock is behind what was issued: both dates are said and nothing is issued; once it is right all goes on', async () => {
+  await using bench = await Bench.open()
+  const made = bench.now
+  bench.now += 2 * DAY
+  const leaf = await bench.enrolled(newKey())
+  const renew = () => bench.server()(renewing(createRenewalCsr(newKey(), leaf), leaf))
+  const token = await bench.token()
+  const rows = async () => (await bench.store.listCertificates(TENANT, {})).length
+  const before = await rows()
+  const day = (at: number) => new Date(at).toISOString().slice(0, 10)
+  const dates = (begins: number) =>
+    `begins at ${day(begins)}T[^ ]*, and this gateway believes it is ${day(bench.now)}T[^ ]*`
+  bench.now -= DAY
+  const early = await renew()
+  expect([early.status, early.body]).toEqual([
+    403,
+    expect.stringMatching(
+      new RegExp(
+        `^peer\\.early: the client certificate ${dates(made + 2 * DAY)}: one of the two clocks is wrong; correct the clocks`,
+      ),
+    ),
+  ])
+  bench.now = instant(made - 2 * DAY)
+  const answer = await bench.server()(enrolling(createCsr(newKey(), names), token))
+  expect([answer.status, answer.body]).toEqual([
+    503,
+    expect.stringMatching(
+      new RegExp(`^issuer\\.expired: the issuing CA ${dates(made)}: set its clock;`),
+    ),
+  ])
+  expect(await rows()).toBe(before)
+  bench.now = instant(made + 2 * DAY)
+  expect((await renew()).status).toBe(200)
+})
+
 test('2.24 a renewal with the same key, and with another', async () => {
   await using bench = await Bench.open()
   const key = newKey()

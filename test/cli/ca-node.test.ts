@@ -17,6 +17,7 @@ import {
   type Person,
   type TestNode,
 } from '../support/node.ts'
+import { dialDevice, expecting } from '../support/tunnels.ts'
 import { run, type Ran } from './run.ts'
 
 let node: TestNode
@@ -107,6 +108,48 @@ test('device add, certificates, show: what was issued and until when', async () 
     exit: 1,
     code: 'device.exists',
   })
+})
+
+test('device add into a zone that policy does not describe: refused with those it does, and nothing is made', async () => {
+  const ran = await cli('device', 'add', 'press-91', '--zone', 'hall-z')
+  expect(complaint(ran)).toMatchObject({ exit: 1, code: 'zone.unknown' })
+  expect(ran.err).toContain('no zone hall-z; it describes critical, default')
+  expect(complaint(ran).next).toMatch(
+    /name one of its zones, or .*describe hall-z in the site data/,
+  )
+  expect(node.rows('SELECT id FROM device WHERE id = ?', 'press-91')).toEqual([])
+  expect(await ok(cli('device', 'add', 'press-91', '--zone', 'critical'))).toContain(
+    'zone critical',
+  )
+})
+
+test('a zone that policy describes no more: device and people are told of it, and not of what only follows from it', async () => {
+  const device = await node.device('press-92', { plc: expecting() })
+  const { token } = await json<{ token: string }>('device', 'token', 'press-92')
+  const vendor = await node.person('zoe', { party: 'vendor', roles: ['vendor'], vendor: 'maker' })
+  node.change("UPDATE device SET zone = 'hall-z' WHERE id = ?", 'press-92')
+
+  const csr = createCsr(newKey(), { deviceId: 'press-92', tenant: TENANT })
+  const enrolled = await send(node, enrollRequest({ csr, token }))
+  expect([enrolled.status, enrolled.text]).toEqual([
+    403,
+    expect.stringMatching(
+      /^policy\.denied: zone\.unknown \(the policy in force describes no zone hall-z\); ask the operator/,
+    ),
+  ])
+  const tunnel = await dialDevice(node, device)
+  expect(await tunnel.closed).toMatchObject({
+    code: 'zone.unknown',
+    message: 'the policy in force describes no zone hall-z',
+  })
+  const asked = { device: 'press-92', processes: ['plc'], duration_s: 600, reason: 'service' }
+  const { status, body } = await vendor.call('POST', '/grants', asked)
+  expect([status, body.code, body.denials?.[0]?.code]).toEqual([
+    403,
+    'zone.unknown',
+    'zone.unknown',
+  ])
+  expect(body.denials?.length).toBeGreaterThan(1)
 })
 
 test('revoke a serial: what ended, and the list as openssl reads it from the file', async () => {

@@ -308,6 +308,30 @@ describe('a CA above', () => {
     expect(said).toMatchObject({ exit, code })
     expect(readFileSync(at('node', 'ca', 'state.json'), 'utf8')).toBe(before)
   })
+
+  test('of which certificate it is not so, since when, and what would help', async () => {
+    from('asked')
+    answer('10')
+    const bring = async (...args: string[]) => await ca('import', '--chain', ...args)
+    const soon = await bring(at('chain.pem'))
+    expect(soon.err).toMatch(
+      /not so: all are in date, .*\(O=[^:]*CN=Sallyport issuing CA[^:]*: 2\d{3}-\d\d-\d\d to 2\d{3}-\d\d-\d\d\)$/m,
+    )
+    answer()
+    const other = await bring(at('chain.pem'), '--key', at('above.key'))
+    expect(other.err).toMatch(
+      /the private key is the key of the issuing CA \(O=.*CN=Sallyport issuing CA/,
+    )
+    expect(complaint(other).next).toMatch(/^bring the key of that certificate/)
+    const [issuing = '', root = ''] = readFileSync(at('chain.pem'), 'utf8').split(
+      /(?<=END CERTIFICATE-----\n)/,
+    )
+    writeFileSync(at('turned.pem'), root + issuing)
+    const turned = await bring(at('turned.pem'))
+    expect(turned.err).toContain('this chain begins with its root')
+    expect(complaint(turned).next).toMatch(/^turn the file round/)
+    expect((await bring(at('chain.pem'))).code).toBe(0)
+  })
 })
 
 describe('status', () => {

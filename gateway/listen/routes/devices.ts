@@ -23,6 +23,7 @@ import type { RevocationRoom } from '../../devices/revoke.ts'
 import { deviceToken, type TokenRoom } from '../../devices/token.ts'
 import { Refusal } from '../../problem.ts'
 import type { Reauthorization } from '../../sessions/reevaluate.ts'
+import { requireZone } from '../../zone.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 import { driftOf, type Inventories } from './baseline.ts'
@@ -151,6 +152,7 @@ function collection(api: Api, room: DeviceRoutes): void {
     async (request, reply) => {
       const { id, zone = 'default', labels = {} } = request.body
       await authorize(authorization, request, 'device:create', { kind: 'device', id, zone })
+      requireZone(zone, room.decisions)
       const device: Device = {
         id,
         zone,
