@@ -170,7 +170,7 @@ describe('rolled out', () => {
       new RegExp(`${session.id} +press-07 +plc +vera.* grant\\.unapproved`),
     )
     expect(pushed.out).toMatch(/decisions from \d{4}-\d\d-\d\dT[\d:.]+Z on/)
-    expect(pushed.out).toMatch(/1 +newly_denied +session\.open +vera.* default +grant\.unapproved/)
+    expect(pushed.out).toMatch(/2 +newly_denied +session\.open +vera.* default +grant\.unapproved/)
     expect(pushed.out).toMatch(
       /next: sallyport policy activate [0-9a-f]{64}, by another person where/,
     )
@@ -214,7 +214,7 @@ describe('rolled out', () => {
     const refused = await vendor.call('POST', '/sessions', { device: 'press-07', process: 'plc' })
     expect(refused.body.code).toBe('grant.unapproved')
     expect(refused.body.next_step).toBe(RING)
-    const connecting = await run(await home(vendor, 'vera'), 'connect', 'press-07/plc')
+    const connecting = await run(await home(vendor, 'vera'), 'connect', 'press-07/plc', '--stdio')
     expect(connecting.err).toMatch(/grant\.unapproved[^]*next {2}Ring the shift leader of hall 2/)
     // What it says to do can be done: an approved grant takes no further approval.
     expect(refused.body.denials?.[0]).toMatchObject({ remedy: 'request_grant' })
