@@ -574,7 +574,7 @@ function subsets(items, size) {
 // ------------------------------------------------------------------ 5. grants and sessions
 
 /**
- * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, reason: string, ticket: string,
+ * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, earlier: { until: number, notAfter: number, maxMs: number }[], reason: string, ticket: string,
  *   approvals: { by: string, who: string, time: number, idx: number }[], rejections: { who: string, idx: number }[], needed: number, requestIdx: number, activated: number | null, ended: { time: number, how: string, by: string, idx: number } | null }} Grant
  */
 
@@ -587,6 +587,11 @@ const endings = ['grant.reject', 'grant.revoke', 'grant.expire', 'grant.burn']
  */
 const endsAt = ({ notAfter, firstUse, maxMs }) =>
   firstUse === null ? notAfter : Math.min(notAfter, firstUse + maxMs)
+/** What it said of its time at event `idx`. @param {Grant} grant @param {number} idx @returns {Grant} */
+function termsAt(grant, idx) {
+  const then = grant.earlier.find(({ until }) => idx < until)
+  return then === undefined ? grant : { ...grant, notAfter: then.notAfter, maxMs: then.maxMs }
+}
 /** Until when it opened something, epoch ms. @param {Grant} grant */
 const openUntil = (grant) => Math.min(endsAt(grant), grant.ended?.time ?? Number.MAX_SAFE_INTEGER)
 
@@ -615,6 +620,7 @@ function grantsOf(events) {
         maxUses: facts['max_uses'] ?? Number.POSITIVE_INFINITY,
         maxBytes: facts['max_bytes'] ?? Number.POSITIVE_INFINITY,
         firstUse: null,
+        earlier: [],
         reason: facts['reason_given'] ?? '',
         ticket: facts['ticket'] ?? '',
         approvals: [],
@@ -638,7 +644,7 @@ function grantsOf(events) {
     if (what === 'grant.reject') grant.rejections.push(person)
     if (what === 'grant.activate') grant.activated = event['time']
     if (what === 'grant.use') grant.firstUse ??= event['time']
-    if (what === 'grant.extend') extend(grant, facts)
+    if (what === 'grant.extend') extend(grant, facts, idx)
     // One that ended by itself may have done so while nobody was there to record it.
     const time = facts['ended_at'] === undefined ? event['time'] : facts['ended_at'] * 1000
     if (endings.includes(what)) grant.ended ??= { time, how: what.slice(6), by: whoOf(event), idx }
@@ -646,8 +652,10 @@ function grantsOf(events) {
   return grants
 }
 
-/** @param {Grant} grant @param {Record<string, any>} facts */
-function extend(grant, facts) {
+/** It lasts longer from event `idx` on, or no longer: what it was before counts for what came before.
+ * @param {Grant} grant @param {Record<string, any>} facts @param {number} idx */
+function extend(grant, facts, idx) {
+  grant.earlier.push({ until: idx, notAfter: grant.notAfter, maxMs: grant.maxMs })
   if (facts['not_after'] !== undefined) grant.notAfter = facts['not_after'] * 1000
   if (facts['max_seconds'] !== undefined) grant.maxMs = facts['max_seconds'] * 1000
 }
@@ -671,7 +679,10 @@ function faultsOf(start, grant, earlier) {
   if (!grant.processes.includes(process)) faults.push(`its grant is not for the process ${process}`)
   if ((start['actor']?.user?.uid ?? '') !== grant.requester)
     faults.push(`its grant is ${grant.who}\u2019s, and ${whoOf(start)} used it`)
-  if (start['time'] < grant.notBefore - fluxMs || start['time'] > endsAt(grant) + fluxMs)
+  if (
+    start['time'] < grant.notBefore - fluxMs ||
+    start['time'] > endsAt(termsAt(grant, idx)) + fluxMs
+  )
     faults.push('it began outside the time of its grant')
   if (earlier >= grant.maxUses) faults.push(`its grant was for ${grant.maxUses} sessions`)
   if (grant.ended !== null && grant.ended.idx < idx)

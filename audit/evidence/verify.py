@@ -280,7 +280,7 @@ def check_grants(events, first):
         if code(event) == "grant.request" and good:
             asked = own(event)
             grants[name] = {"by": who, "request": event, "approvals": [], "until": asked.get("not_after"), "ended": None,
-                            "seconds": asked.get("max_seconds"), "used": None, "begun": 0}
+                            "seconds": asked.get("max_seconds"), "used": None, "begun": 0, "earlier": []}
         elif name in grants and good:
             grant = grants[name]
             if code(event) == "grant.approve":
@@ -288,6 +288,7 @@ def check_grants(events, first):
             if code(event) == "grant.use" and grant["used"] is None:
                 grant["used"] = event["time"]
             if code(event) == "grant.extend":
+                grant["earlier"].append((idx_of(event), grant["until"], grant["seconds"]))
                 grant["until"] = own(event).get("not_after", grant["until"])
                 grant["seconds"] = own(event).get("max_seconds", grant["seconds"])
             if code(event) in ENDINGS and grant["ended"] is None:
@@ -303,9 +304,11 @@ def check_grants(events, first):
             continue
         asked = own(grant["request"])
         approvers = {who for at, who in grant["approvals"] if at < idx}
-        ends = [] if grant["until"] is None else [grant["until"] * 1000]
-        if grant["used"] is not None and grant["seconds"] is not None:
-            ends.append(grant["used"] + grant["seconds"] * 1000)
+        now = (idx, grant["until"], grant["seconds"])
+        _, until, seconds = next((then for then in grant["earlier"] if idx < then[0]), now)
+        ends = [] if until is None else [until * 1000]
+        if grant["used"] is not None and seconds is not None:
+            ends.append(grant["used"] + seconds * 1000)
         grant["begun"] += 1
         faults = {
             "approved by who requested it": grant["by"] in approvers,

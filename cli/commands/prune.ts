@@ -1,5 +1,7 @@
 /** `sallyport audit prune`: letting go of the oldest events of a log, once an archive is shown to hold them. */
 import { randomBytes, type KeyObject } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Command } from 'commander'
 import type { Pruned, PruneOptions } from '#audit'
 import { CliError, usage } from '../exit.ts'
@@ -29,6 +31,9 @@ export function registerPrune(audit: Command): void {
 
 async function prune(flags: PruneFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
+  for (const directory of [flags.log, flags.archive])
+    if (!existsSync(join(directory, 'checkpoint')))
+      throw usage(`there is no log in ${directory}`, 'it holds seg/, tile/ and checkpoint')
   const { pruneLog } = await import('#audit')
   const pruned = await explained(pruneLog, {
     directory: flags.log,

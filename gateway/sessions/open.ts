@@ -85,8 +85,20 @@ async function candidates(room: SessionRoom, request: OpenRequest): Promise<read
       grant.statement.processes.includes(request.process) &&
       (request.grant === undefined || grant.statement.id === request.grant),
   )
+  if (named.length === 0) return await longAgo(room, request)
   const live = usable(named, now, room.allotments)
   return live === undefined ? named.slice(0, MOST_EXPLAINED) : [live]
+}
+
+/** The grant that is named, where it ended behind so many others that it is not looked for among them: it says why not. */
+async function longAgo(room: SessionRoom, request: OpenRequest): Promise<readonly Grant[]> {
+  const one = request.grant === undefined ? undefined : await room.grants.find(request.grant)
+  const { requester, devices, processes, extends: more } = one?.statement ?? {}
+  const fits =
+    requester === request.subject.id &&
+    devices?.includes(request.device) === true &&
+    processes?.includes(request.process) === true
+  return one !== undefined && fits && more === undefined ? [one] : []
 }
 
 /**

@@ -85,3 +85,13 @@ test('a day ends with its last millisecond, and what is no time is refused', () 
   for (const text of ['March', '2026-13-01', '2026-03-01T10:00', ''])
     expect(() => readTime(text, 'from', false)).toThrow(/no time/)
 })
+
+test('nothing is pruned where there is no log, or with a key that is none', async () => {
+  const flags = ['--archive', directory, '--before', '2020-01-01', '--sign', join(home, 'keys')]
+  const none = await run(home, 'audit', 'prune', '--log', join(home, 'nowhere'), ...flags)
+  expect(none.code).toBe(2)
+  expect(none.err).toContain('there is no log in')
+  const unsigned = await run(home, 'audit', 'prune', '--log', directory, ...flags)
+  expect(unsigned.code).toBe(2)
+  expect(unsigned.err).toMatch(/does not hold a private key|can be read by others/)
+})

@@ -36,11 +36,13 @@ describe('what is not provable is not called proven', () => {
   ] as const)('a clock that was set %s is listed, and is no silence', ([, by]) => {
     const at = temporary()
     const one = new Month(at)
+    one.every = 30
     one.open()
     one.pass(40)
     one.time += by + minute
     one.beat(undefined, minute)
     one.pass(by < 0 ? 60 : 3)
+    one.one.sign(one.time)
     one.one.close()
     const bytes = packageOf(at, begin, one.time)
     const { exit, lines } = verifyPackage(bytes, vkeys)
@@ -279,6 +281,48 @@ describe('a session that had to be recorded', () => {
       exit: 0,
     })
   })
+})
+
+test('a session that began while its grant was extended is no exception when the extension is taken back', () => {
+  const at = temporary()
+  const one = new Month(at)
+  const lasts = (seconds: number): void => {
+    one.write({
+      code: 'grant.extend',
+      message: 'grant lasts so long',
+      status: 'success',
+      device: 'press-07',
+      grant: 'g_1',
+      data: { not_after: Math.floor(begin / 1000) + 8 * 3_600, max_seconds: seconds },
+    })
+  }
+  const session = (id: string): void => {
+    one.start(id, 'g_1')
+    one.pass(1)
+    one.end(id)
+  }
+  one.open()
+  one.grant('g_1', 1, olga, { seconds: 60 })
+  one.use('g_1')
+  lasts(600)
+  one.pass(3)
+  session('s_1')
+  lasts(60)
+  one.pass(1)
+  const good = verifyPackage(packageOf(at, begin, one.time), vkeys)
+  expect(good.exit).toBe(0)
+  session('s_2')
+  one.pass(1)
+  one.one.close()
+  const bytes = packageOf(at, begin, one.time)
+  const { exit, lines } = verifyPackage(bytes, vkeys)
+  const outside = lines.filter((line) => line.startsWith('EXCEPTION'))
+  expect(outside).toEqual([expect.stringMatching(/s_2: it began outside the time/)])
+  expect(exit).toBe(1)
+  if (!hasForeign) return
+  const { out } = foreign(bytes)
+  expect(out.match(/outside its time/g)).toHaveLength(1)
+  expect(out).toMatch(/session s_2: outside its time/)
 })
 
 test('a lock that names no device is told of with every device, and sessions of another time are not', () => {

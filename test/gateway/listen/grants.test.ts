@@ -454,8 +454,9 @@ describe('using', () => {
   test('a request that nobody approves ends with its window', async () => {
     const grant = await asked({ not_after: now() + 3600 })
     age(grant.id, 3600)
-    expect((await read(grant)).state).toBe('expired')
-    const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash: grant.hash })
+    const { state, hash } = await read(grant)
+    expect(state).toBe('expired')
+    const reply = await oda.call('POST', `/grants/${grant.id}/approve`, { hash })
     expect([reply.status, reply.body.code]).toEqual([409, 'grant.state'])
   })
 })

@@ -210,9 +210,9 @@ describe('opening', () => {
   })
 
   test('a grant for another process', async () => {
-    const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'hmi' })
-    await refusedWith(403, 'grant.none', { device: 'press-07', process: 'plc' })
-    await refusedWith(403, 'grant.none', { device: 'press-07', process: 'plc', grant: grant.id })
+    const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
+    await refusedWith(403, 'grant.none', { device: 'press-07', process: 'hmi' })
+    await refusedWith(403, 'grant.none', { device: 'press-07', process: 'hmi', grant: grant.id })
     await vendor.ask('POST', `/grants/${grant.id}/done`)
   })
 
