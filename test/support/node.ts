@@ -98,7 +98,7 @@ export interface TestNode extends AsyncDisposable {
   renew(device: DeviceIdentity): Promise<DeviceIdentity>
   /** Events on disk, from `from` on. */
   events(from?: number): LoggedEvent[]
-  /** The same, but for what the node writes each minute by itself, beside whatever is done to it. */
+  /** The same, but for what the node writes by itself, at its own moments beside whatever is done to it. */
   acts(from?: number): LoggedEvent[]
   /** How many events there are: where the next one will stand. */
   size(): number
@@ -119,6 +119,9 @@ export interface NodeOptions {
   /** No administrator: for a directory that has one. */
   readonly bare?: boolean
 }
+
+/** Events of rounds: the traffic of open sessions, and grants whose time is over. */
+const OWN_MOMENTS: ReadonlySet<string> = new Set(['session.stats', 'grant.expire'])
 
 /** Starts a node and bootstraps its first administrator. */
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
@@ -266,7 +269,7 @@ class RunningNode implements TestNode {
 
   acts(from = 0): LoggedEvent[] {
     return this.events(from).filter(
-      ({ code, text }) => code !== 'session.stats' && !text.includes('"decisions.anchor"'),
+      ({ code, text }) => !OWN_MOMENTS.has(code) && !text.includes('"decisions.anchor"'),
     )
   }
 
