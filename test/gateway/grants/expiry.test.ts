@@ -39,9 +39,6 @@ function grantOf(id: string, change: Partial<Statement>, more: Partial<Grant> = 
     bytes: 0,
     extension: null,
     ended: null,
-    uses: 0,
-    bytes: 0,
-    extension: null,
     ...more,
   }
 }
