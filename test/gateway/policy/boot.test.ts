@@ -271,3 +271,16 @@ test('an evaluation that does not end: poisoned, the process ends, the next one 
     codes: [],
   })
 })
+
+test('an evaluation that waits for a processor is no fault of its policy; one that gets none for long is ended', () => {
+  const directory = used()
+  const program = join(import.meta.dirname, 'starved.ts')
+  const starved = (ms: number) =>
+    spawnSync(process.execPath, [program, directory, String(ms)], {
+      encoding: 'utf8',
+      timeout: 100_000,
+    })
+  const lucky = starved(100)
+  expect([lucky.stdout, lucky.signal, lucky.stderr]).toEqual(['decided', null, ''])
+  expect(starved(60_000).signal).toBe('SIGKILL')
+})
