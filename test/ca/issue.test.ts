@@ -131,7 +131,7 @@ describe('dates', () => {
     expect(first.row.notBefore).toBe(active.notBefore)
     const last = await record(draft(newKey(), {}, instant(active.notAfter - DAY)), bench.store)
     expect(last.row.notAfter).toBe(active.notAfter)
-    expect(() => draft(newKey(), {}, instant(active.notAfter))).toThrow('not in date')
+    expect(() => draft(newKey(), {}, instant(active.notAfter))).toThrow('the issuing CA ended at')
     expect(() => draft(newKey(), {}, instant(active.notAfter - 299_000))).toThrow('too short')
   })
 

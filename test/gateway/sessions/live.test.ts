@@ -181,9 +181,9 @@ describe('opening', () => {
 
   test('in a way in which the process is not used: told what it is, nothing decided and nothing opened', async () => {
     const ask = (who: Person, uses: string[]) =>
-      who.call<Problem>('POST', '/sessions', { device: 'press-07', process: 'hmi', uses })
+      who.call<Problem>('POST', '/sessions', { device: 'press-07', process: 'plc', uses })
     expect((await ask(vendor, ['spawn'])).body.code).toBe('grant.none')
-    await grantFor(vendor, operator, { device: 'press-07', process: 'hmi' })
+    await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
     const from = node.size()
     for (const uses of [['spawn'], ['udp'], ['app', 'spawn']])
       expect(await ask(vendor, uses)).toMatchObject({
