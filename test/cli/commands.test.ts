@@ -249,9 +249,21 @@ describe('a session through a local port', () => {
     expect((await run(gateway.home, 'open', 'press-07/hmi')).out).not.toContain('recorded')
   })
   test('what is no web app is not opened in a browser', async () => {
-    gateway.answer('POST /api/v1/sessions', { status: 201, body: opened })
+    gateway.answer('POST /api/v1/sessions', {
+      status: 409,
+      body: {
+        type: 'about:blank',
+        title: 'The process is not used like this',
+        status: 409,
+        code: 'process.kind',
+        detail: 'press-07/plc is reached by tcp, and its kind is modbus',
+        request_id: 'r_1',
+      },
+    })
     const ran = await run(gateway.home, 'open', 'press-07/plc')
     expect(ran.code).toBe(1)
+    expect(gateway.calls.at(-1)?.body).toMatchObject({ uses: ['app'] })
+    expect(ran.err).toContain('reached by tcp')
     expect(ran.err).toContain('sallyport connect press-07/plc')
   })
 })
