@@ -258,7 +258,10 @@ async function admit(
     decision?: DecisionRef,
   ) => {
     const turned = { code, message, device, ...(decision === undefined ? {} : { decision }) }
-    await recordRefusal(listener, from, turned)
+    // Nobody gets in for want of a record; on a full disk, too, the device is to hear why.
+    await recordRefusal(listener, from, turned).catch((error: unknown) =>
+      listener.report(error, `that a device was turned away could not be recorded (${code})`),
+    )
     tunnel.close(code, message)
     return undefined
   }
