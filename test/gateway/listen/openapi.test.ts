@@ -84,6 +84,7 @@ function found(folder: string, calling: RegExp): readonly { file: string; call: 
 /** Calls whose answer is a document of another kind than JSON. */
 const RAW = new Set([
   'get /policy/bundle',
+  'get /decisions',
   'get /audit/log/checkpoint',
   'get /audit/log/witnessed',
   'get /audit/log/tile/{*}',
