@@ -1,11 +1,11 @@
 /** `sallyport ca` and `sallyport device` as somebody uses them beside a node that runs. */
 import { execFileSync } from 'node:child_process'
-import { X509Certificate } from 'node:crypto'
+import { createHash, X509Certificate } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createCsr, enrollRequest } from '#est'
+import { createCsr, enrollRequest, parseCertsOnly } from '#est'
 import { saveCredentials } from '../../cli/login/index.ts'
 import {
   newKey,
@@ -418,4 +418,44 @@ test('tokens: a new one ends the unused before it; one is ended, one is freed fo
       next: expect.stringContaining('sallyport device tokens press-20'),
     })
   expect((await cli('--profile', 'nobody', 'device', 'tokens', 'press-20')).code).toBe(4)
+})
+
+test('import --now under a root of RSA-4096: the running node signs with it within its next look, and serves the chain', async () => {
+  const file = (name: string) => join(home, `foreign-${name}`)
+  const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'pipe' })
+  writeFileSync(
+    file('ext'),
+    'basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n' +
+      'subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n',
+  )
+  const root = ['-x509', '-newkey', 'rsa:4096', '-days', '3650', '-subj', '/O=Plant/CN=Plant Root']
+  const ca = ['-addext', 'keyUsage=critical,keyCertSign,cRLSign']
+  openssl('req', ...root, ...ca, '-noenc', '-keyout', file('root.key'), '-out', file('root.crt'))
+  const edge = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-subj', '/CN=Plant Edge']
+  openssl('req', ...edge, '-noenc', '-keyout', file('edge.key'), '-out', file('edge.csr'))
+  const by = ['-CA', file('root.crt'), '-CAkey', file('root.key'), '-extfile', file('ext')]
+  const asked = ['-req', '-in', file('edge.csr'), '-days', '900', '-set_serial', '77']
+  openssl('x509', ...asked, ...by, '-sha256', '-out', file('edge.crt'))
+  const chain = readFileSync(file('edge.crt'), 'utf8') + readFileSync(file('root.crt'), 'utf8')
+  writeFileSync(file('chain.pem'), chain)
+
+  const { token } = await json<{ token: { token: string } }>('device', 'add', 'press-93')
+  const args = ['--chain', file('chain.pem'), '--key', file('edge.key'), '--now']
+  const out = await ok(onDisk('import', ...args))
+  const anchor = readFileSync(file('root.crt'), 'utf8')
+  expect(out).toContain(createHash('sha256').update(new X509Certificate(anchor).raw).digest('hex'))
+  expect(out).toContain('none follows by itself')
+  // The port is under the new root as soon as the node has looked: whoever knows only the old one is not let on.
+  const under = { port: node.port, anchor }
+  const csr = createCsr(newKey(), { deviceId: 'press-93', tenant: TENANT })
+  const answer = await until('the node is under the new root', async () =>
+    send(under, enrollRequest({ csr, token: token.token })).catch(() => undefined),
+  )
+  expect(answer.status, answer.text).toBe(200)
+  const [device] = parseCertsOnly(answer.text)
+  expect(new X509Certificate(device ?? '').issuer).toBe('CN=Plant Edge')
+  const { text } = await send(under, { method: 'GET', path: '/.well-known/est/cacerts' })
+  const subjects = parseCertsOnly(text).map((der) => new X509Certificate(der).subject)
+  expect(subjects).toContain('CN=Plant Edge')
+  expect(subjects).toContain('O=Plant\nCN=Plant Root')
 })
