@@ -3,11 +3,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import type { Account, MadeInvitation } from '#api'
+import type { Account, Locked, MadeInvitation } from '#api'
 import { BUILTIN_BUNDLE } from '#policy'
 import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
 import { archiveDigest, PolicySlots } from '../../../gateway/policy/slots.ts'
-import { startNode, type Person, type TestNode } from '../../support/node.ts'
+import { softKey } from '../../support/authenticator.ts'
+import { openBrowser } from '../../support/browser.ts'
+import { PASSWORD, startNode, type Person, type TestNode } from '../../support/node.ts'
+import { challengeOf, openLink } from '../identity/guest.ts'
 
 let data: string
 let node: TestNode
@@ -69,4 +72,55 @@ test('who may change accounts and make none gets no link into anybody’s', asyn
   ])
   const made = await node.admin.call<MadeInvitation>('POST', `/accounts/${own}/renew`, {})
   expect([made.status, made.body.invitation.renews]).toEqual([201, true])
+})
+
+const LAST = [409, 'account.last_admin']
+const told = ({ status, text }: { status: number; text: string }) => [
+  status,
+  text.includes('account.last_admin') ? 'account.last_admin' : text,
+]
+
+test('the last administrator is not linked to somebody who is locked, whichever way round', async () => {
+  const { email } = await node.person('ole', { party: 'staff', roles: ['operator'] })
+  const [last, ole] = [await root(), await subOf(email)]
+  const wanted = { scope: 'identity', target: email, reason: 'incident 9' }
+  const { lock } = await node.admin.ask<Locked>('POST', '/locks', wanted)
+  const link = async (one: string, to: string | null) =>
+    await node.admin.call('POST', `/accounts/${one}/link`, { to })
+  expect(told(await link(last, ole))).toEqual(LAST)
+  expect(told(await link(ole, last))).toEqual(LAST)
+  // Somebody who administers nothing may be, and is shut out when the answer is there.
+  const own = await subOf(helper.email)
+  expect((await link(own, ole)).status).toBe(200)
+  expect((await helper.call('GET', '/accounts')).body.code).toBe('lock.active')
+  expect((await link(own, null)).status).toBe(200)
+  await node.admin.ask('POST', `/locks/${lock.id}/lift`, { reason: 'over' })
+  expect((await link(last, ole)).status).toBe(200)
+  expect((await link(last, null)).status).toBe(200)
+})
+
+test('an administrator without password and passkey is not the one who is left, and the one who is keeps theirs', async () => {
+  const facts = { name: 'Pat', party: 'staff', roles: ['admin'], password: PASSWORD }
+  const { sub } = await node.admin.ask<Account>('POST', '/accounts', {
+    ...facts,
+    email: 'pat@plant.example',
+  })
+  const withPasskey = async () => {
+    await using browser = openBrowser(node.anchor)
+    const { url } = await node.admin.ask<MadeInvitation>('POST', `/accounts/${sub}/renew`, {})
+    const page = await openLink(node, browser, new URL(url).hash.slice(1))
+    const credential = JSON.stringify(softKey(node.origin).register(challengeOf(page)))
+    expect((await browser.submit(page, 'Use a passkey', { credential })).status).toBe(200)
+  }
+  const last = await root()
+  const disable = async () => await node.admin.call('POST', `/accounts/${last}/disable`, {})
+  const reset = async () => await helper.call('POST', `/accounts/${sub}/passkeys/remove`, {})
+  await withPasskey()
+  expect((await reset()).status).toBe(200)
+  expect(told(await disable())).toEqual(LAST)
+  await withPasskey()
+  expect((await disable()).status).toBe(200)
+  expect(told(await reset())).toEqual(LAST)
+  expect((await helper.call('POST', `/accounts/${last}/enable`, {})).status).toBe(200)
+  expect((await reset()).status).toBe(200)
 })
