@@ -290,7 +290,8 @@ export const oidcRoom = {
     hasLogins: (db: DatabaseSync, sub: string): boolean =>
       db
         .prepare(
-          "SELECT 1 FROM login WHERE sub = ?1 UNION ALL SELECT 1 FROM oidc WHERE sub = ?1 AND model IN ('Session', 'Grant') LIMIT 1",
+          `SELECT 1 FROM login WHERE sub = ?1 UNION ALL SELECT 1 FROM oidc
+           WHERE sub = ?1 AND model IN ('Session', 'Grant', 'Interaction', 'IdpReturn') LIMIT 1`,
         )
         .get(sub) !== undefined,
     endLoginsOf(db: DatabaseSync, sub: string): string[] {
@@ -379,6 +380,12 @@ export class SqliteIdentityStore implements IdentityStore {
 
 type Payload = OidcRow['payload']
 
+/** Whom a question of the provider was answered as, while the answer waits for its browser to come back. */
+function ofAnswer({ result }: Payload): string | null {
+  const { login } = (result ?? {}) as { readonly login?: Row }
+  return text(login, 'accountId') ?? null
+}
+
 /** The members that are looked for get columns of their own. */
 function recordOf({ model, id, payload, expiresAt }: OidcRow): OidcRecord {
   const member = (name: string): string | null => text(payload, name) ?? null
@@ -389,7 +396,7 @@ function recordOf({ model, id, payload, expiresAt }: OidcRow): OidcRecord {
     grant: member('grantId'),
     uid: member('uid'),
     userCode: member('userCode'),
-    sub: member('accountId'),
+    sub: member('accountId') ?? ofAnswer(payload),
     expiresAt,
   }
 }

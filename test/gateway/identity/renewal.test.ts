@@ -114,6 +114,47 @@ test('staff too: roles stay, and no link makes any', async () => {
   expect(after).toEqual({ ...made, changedAt: after?.changedAt })
 })
 
+const ends: readonly (readonly [string, (sub: string) => Promise<unknown>])[] = [
+  [
+    'a new way in',
+    async (sub) => choose(await openLink(house, browser, (await renew(sub)).secret)),
+  ],
+  ['a new password', async (sub) => house.identity.accounts.change(sub, { password: NEW }, SYSTEM)],
+  ['the end of every login', async (sub) => house.identity.accounts.endLogins(sub, SYSTEM)],
+]
+test.for(ends)('whoever held back the last step of a sign-in is out too: %s', async ([, end]) => {
+  const name = freshName()
+  const sub = await addVendor(house, name)
+  await using thief = openBrowser(house.anchor)
+  const back = await heldBack(thief, name)
+  await end(sub)
+  const page = await thief.open(back)
+  expect(page.status).toBe(400)
+  expect(page.title).not.toContain('You are')
+  expect((await thief.open(`${house.origin}/oidc/sign-out`)).text).toContain('Nobody is signed in')
+})
+/** Gives the old password; what comes back is the address that the gateway sends the browser on to, unopened. */
+async function heldBack(thief: Browser, name: string): Promise<URL> {
+  const headers = { 'content-type': 'application/x-www-form-urlencoded' }
+  const asked = await thief.send(`${house.origin}/oidc/device/auth`, {
+    method: 'POST',
+    headers,
+    body: new URLSearchParams({ client_id: 'sallyport-cli', scope: 'openid api' }).toString(),
+  })
+  const { verification_uri_complete: url } = JSON.parse(asked.text) as Record<string, string>
+  const code = await thief.submit(await thief.open(url ?? ''), 'Continue')
+  const page = await thief.submit(code, 'Yes, the code matches')
+  const form = page.forms.find(({ fields }) => 'password' in fields)
+  const fields = { ...form?.fields, email: `${name}@acme.example`, password: PASSWORD, do: 'login' }
+  const answered = await thief.send(form?.action ?? page.url, {
+    method: 'POST',
+    headers: { ...headers, origin: house.origin, 'sec-fetch-site': 'same-origin' },
+    body: new URLSearchParams(fields).toString(),
+  })
+  expect(answered.status).toBe(303)
+  return new URL(answered.headers.get('location') ?? '', answered.url)
+}
+
 test('a newer link ends the older one', async () => {
   const sub = await addVendor(house, freshName())
   const [older, newer] = [await renew(sub), await renew(sub)]
