@@ -184,7 +184,7 @@ export interface InvitationStore {
   ): Promise<'redeemed' | 'closed' | 'taken' | 'exists'>
   /**
    * One transaction: the invitation stands, its account is there, enabled and our own, the passkey nobody else's; then
-   * the password is this one or none, the passkeys are this one or none, and the invitation is used.
+   * the password is this one or none, the passkeys are this one or none, no login stands, and the invitation is used.
    */
   renewAccount(
     hash: string,

@@ -340,7 +340,7 @@ async function renewed(
   await record(log, { code: 'account.change', ...common, by, changes })
   if (passkey !== null) await record(log, passkeyAdded(common, passkey))
   const outcome = await invitationStore.renewAccount(row.hash, password, passkey, now())
-  // Whoever is in by an old way is out before the owner is in by the new one.
+  // Whoever was in by an old way is out with it, whatever happens to this process now; the sessions are told here.
   if (outcome === 'renewed')
     await accounts.endLogins(row.sub, { id: by, source }, 'password_changed')
   return outcome

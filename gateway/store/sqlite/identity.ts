@@ -294,13 +294,7 @@ export const oidcRoom = {
            WHERE sub = ?1 AND model IN ('Session', 'Grant', 'Interaction', 'IdpReturn') LIMIT 1`,
         )
         .get(sub) !== undefined,
-    endLoginsOf(db: DatabaseSync, sub: string): string[] {
-      db.prepare('DELETE FROM oidc WHERE sub = ?').run(sub)
-      return db
-        .prepare('DELETE FROM login WHERE sub = ? RETURNING login')
-        .all(sub)
-        .map((row) => text(row, 'login') ?? '')
-    },
+    endLoginsOf,
     sweep(db: DatabaseSync, before: number): number {
       const swept = db
         .prepare(
@@ -315,6 +309,15 @@ export const oidcRoom = {
     },
   },
 } as const satisfies Room
+
+/** Every login of a person, and what waits to become one; gives the logins. */
+export function endLoginsOf(db: DatabaseSync, sub: string): string[] {
+  db.prepare('DELETE FROM oidc WHERE sub = ?').run(sub)
+  return db
+    .prepare('DELETE FROM login WHERE sub = ? RETURNING login')
+    .all(sub)
+    .map((row) => text(row, 'login') ?? '')
+}
 
 function findLogin(
   db: DatabaseSync,

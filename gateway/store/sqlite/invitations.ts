@@ -6,7 +6,7 @@ import type {
   InvitationStore,
   PasskeyRow,
 } from '../../identity/store.ts'
-import { changeAccount, findAccount, insertAccount } from './identity.ts'
+import { changeAccount, endLoginsOf, findAccount, insertAccount } from './identity.ts'
 import { insertPasskey, isPasskey, removePasskeys } from './passkeys.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
@@ -125,6 +125,7 @@ export const invitationsRoom = {
       const change = { sub, password, changedAt: at }
       if (changeAccount(db, { change, only: { enabled: true } }) !== 'changed') return 'gone'
       removePasskeys(db, sub)
+      endLoginsOf(db, sub)
       if (passkey !== null) insertPasskey(db, passkey)
       close(db, row, { at, how: 'used' })
       return 'renewed'

@@ -1,5 +1,8 @@
 /** A new way into an account that is there: by a link, once; what opened it before opens nothing any more. */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
+import { SqliteInvitationStore } from '../../../gateway/store/sqlite/invitations.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { softKey } from '../../support/authenticator.ts'
 import { openBrowser, type Browser, type Page } from '../../support/browser.ts'
 import { challengeOf, guestWithPasskey, openLink } from './guest.ts'
@@ -154,6 +157,25 @@ async function heldBack(thief: Browser, name: string): Promise<URL> {
   expect(answered.status).toBe(303)
   return new URL(answered.headers.get('location') ?? '', answered.url)
 }
+
+test('what the store keeps of it in one write: no login outlives the password it came by', async () => {
+  await using thread = await SqliteThread.open(':memory:')
+  const [store, oidc] = [new SqliteIdentityStore(thread), new SqliteOidcStore(thread)]
+  const invitations = new SqliteInvitationStore(thread)
+  const who = { sub: 's', email: 'v@acme.example', name: 'V', vendor: 'acme', groups: [] }
+  const times = { createdAt: 1, changedAt: 1 }
+  const more = { party: 'vendor', roles: ['vendor'], outside: null, person: 's' } as const
+  await store.addAccount({ ...who, ...more, disabled: false, password: 'old', ...times })
+  const payload = { accountId: 's' }
+  await oidc.upsert({ model: 'Grant', id: 'g', payload, expiresAt: 99 })
+  await oidc.extendLogin({ login: 'g', sub: 's', client: 'c', startedAt: 1, tokenUntil: 99 })
+  const link = { id: 'i', hash: 'h', renews: true, by: 'x', createdAt: 2, expiresAt: 9 }
+  await invitations.addInvitation({ ...who, ...link, closed: null }, 10)
+  expect(await invitations.renewAccount('h', 'new', null, 9)).toBe('closed')
+  expect(await oidc.findLogin('g', 3)).toBeDefined()
+  expect(await invitations.renewAccount('h', 'new', null, 3)).toBe('renewed')
+  expect([await oidc.findLogin('g', 3), await oidc.hasLogins('s')]).toEqual([undefined, false])
+})
 
 test('a newer link ends the older one', async () => {
   const sub = await addVendor(house, freshName())
