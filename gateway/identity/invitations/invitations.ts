@@ -155,10 +155,10 @@ async function inTurn<T>(
   }
 }
 
-/** A name to sign in with that no mail reaches (RFC 2606), of the letters of a person's name. */
+/** A name to sign in with that no mail reaches (RFC 2606), of the letters of a person's name where it has such. */
 function addressOf(name: string): string {
   const letters = name.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase()
-  const words = letters.match(/[a-z0-9]+/g) ?? []
+  const words = letters.match(/[a-z0-9]+/g) ?? [`guest-${randomBytes(3).toString('hex')}`]
   return `${words.join('.').slice(0, 60)}@guest.invalid`
 }
 
