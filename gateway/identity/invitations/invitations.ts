@@ -99,7 +99,7 @@ export interface Invitations {
   ): Promise<{ readonly invitation: Invitation; readonly question: Ceremony | null }>
   /**
    * The guest's account is made, or the owner's renewed and every login of theirs ended, and the invitation used up; a
-   * refusal leaves it as it was. Errors: as `show`, and account.exists, .disabled, password.*, ceremony.unknown,
+   * refusal leaves it as it was. Errors: as `show`, and account.exists, .disabled, invitation.company, password.*, ceremony.unknown,
    * passkey.refused, .exists, busy, log.unavailable; log.incomplete after the logins ended.
    */
   accept(secret: string, way: Way, source: string): Promise<Accepted>
@@ -301,6 +301,9 @@ async function accept(
   }
   const account = await room.accounts.find(row.sub)
   if (account === undefined) throw new IdentityError('account.unknown')
+  // Since then a company's provider may have been entered whose people these are.
+  if (!row.renews && (await room.idps.forAddress(row.email)) !== undefined)
+    throw new IdentityError('invitation.company')
   const { methods, acr } = proof
   return { account, methods, acr }
 }
