@@ -163,6 +163,8 @@ export interface InvitationRow {
 export interface InvitationStore {
   /** Whether an account has the address, or an invitation that stands at `now`. */
   isTaken(email: string, now: number): Promise<boolean>
+  /** How many stand at `now`. */
+  standingInvitations(now: number): Promise<number>
   /** `exists`: the address is taken; `full`: `most` of them stand. One that renews ends those that would renew the same. */
   addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'>
   findInvitation(

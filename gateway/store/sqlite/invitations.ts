@@ -28,6 +28,8 @@ const find = (db: DatabaseSync, key: Key): InvitationRow | undefined =>
 
 const OPEN = 'SELECT 1 FROM invitation WHERE open = 1 AND expires > ?'
 
+const standing = (db: DatabaseSync, now: number): number => db.prepare(OPEN).all(now).length
+
 function isTaken(db: DatabaseSync, { email, now }: { email: string; now: number }): boolean {
   if (db.prepare('SELECT 1 FROM account WHERE email = ?').get(email) !== undefined) return true
   return db.prepare(`${OPEN} AND email = ?`).get(now, email) !== undefined
@@ -62,13 +64,14 @@ export const invitationsRoom = {
   ],
   operations: {
     isTaken,
+    standingInvitations: standing,
     addInvitation(
       db: DatabaseSync,
       { row, most }: { row: InvitationRow; most: number },
     ): Awaited<ReturnType<InvitationStore['addInvitation']>> {
       const { id, hash, email, createdAt, expiresAt } = row
       if (!row.renews && isTaken(db, { email, now: createdAt })) return 'exists'
-      if (db.prepare(OPEN).all(createdAt).length >= most) return 'full'
+      if (standing(db, createdAt) >= most) return 'full'
       db.prepare(
         `DELETE FROM invitation WHERE id IN (SELECT id FROM invitation WHERE open = 0 OR expires <= ?
          ORDER BY created DESC LIMIT -1 OFFSET ${KEPT})`,
@@ -140,6 +143,9 @@ export class SqliteInvitationStore implements InvitationStore {
   }
   async isTaken(email: string, now: number): Promise<boolean> {
     return this.#thread.call('invitations', 'isTaken', { email, now })
+  }
+  async standingInvitations(now: number): Promise<number> {
+    return this.#thread.call('invitations', 'standingInvitations', now)
   }
   async addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'> {
     return this.#thread.call('invitations', 'addInvitation', { row, most })
