@@ -192,6 +192,13 @@ export function identityEvent(event: IdentityEvent): EventInput {
   }
 }
 
+/** What was told before, and whether it came to be. */
+function came(failed: string | undefined, message: string) {
+  return failed === undefined
+    ? ({ status: 'success', message } as const)
+    : ({ status: 'failure', reason: failed, message: `without effect: ${message}` } as const)
+}
+
 function passkeyEvent(event: PasskeyEvent): EventInput {
   const { code, source, at: time, by, byParty, subject, passkey, name } = event
   const added = code === 'passkey.add'
@@ -200,8 +207,7 @@ function passkeyEvent(event: PasskeyEvent): EventInput {
     src: at(source),
     time,
     actor: { uid: by, party: byParty },
-    status: 'success',
-    message: `passkey ${added ? 'added' : 'removed'}: ${name}`,
+    ...came(event.failed, `passkey ${added ? 'added' : 'removed'}: ${name}`),
     data: {
       operation: added ? 'passkey:add' : 'passkey:remove',
       verb: added ? 'create' : 'delete',
@@ -224,8 +230,10 @@ function invitationEvent(event: InvitationEvent): EventInput {
     src: at(source),
     time,
     actor: { uid: by, party: byParty },
-    status: 'success',
-    message: `invitation ${renews ? 'to renew an account ' : ''}${made ? 'made' : 'withdrawn'}: ${invitation}`,
+    ...came(
+      event.failed,
+      `invitation ${renews ? 'to renew an account ' : ''}${made ? 'made' : 'withdrawn'}: ${invitation}`,
+    ),
     data: {
       operation: made ? acts : 'account:uninvite',
       verb: made ? 'create' : 'delete',
@@ -266,8 +274,7 @@ function accountEvent(event: AccountEvent): EventInput {
       return {
         code: 'admin.call',
         ...common,
-        status: 'success',
-        message: `account created for ${party} with roles ${roles.join(', ')}`,
+        ...came(event.failed, `account created for ${party} with roles ${roles.join(', ')}`),
         data: {
           operation: 'account:create',
           verb: 'create',
@@ -280,8 +287,7 @@ function accountEvent(event: AccountEvent): EventInput {
       return {
         code: 'admin.call',
         ...common,
-        status: 'success',
-        message: `account changed: ${Object.keys(event.changes).join(', ')}`,
+        ...came(event.failed, `account changed: ${Object.keys(event.changes).join(', ')}`),
         data: {
           operation: 'account:change',
           verb: 'update',

@@ -207,7 +207,7 @@ function addRoutes(
   const granting = { decisions, log, grants: grantRoom, reauthorization }
   grantRoutes(calls, granting)
   invitationRoutes(calls, { decisions, log, identity, origin, now })
-  passkeyRoutes(calls, { ...granting, identity, origin, now })
+  passkeyRoutes(calls, { ...granting, identity, locks, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
   sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })

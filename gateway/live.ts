@@ -101,18 +101,28 @@ export async function openAccess(
 }
 
 /** Every account, with the human being it is of. */
-async function peopleOf({ issuer, accounts }: Foundation['identity']): Promise<readonly Owned[]> {
+async function peopleOf(identity: Foundation['identity']): Promise<readonly Owned[]> {
+  const { issuer, accounts } = identity
   const found: Owned[] = []
   for (let after = ''; ;) {
     const page = await accounts.list(after, 500)
     for (const { sub, vendor, person, outside, disabled, roles } of page) {
-      const administers = outside === null && !disabled && roles.includes('admin')
+      const admin = outside === null && !disabled && roles.includes('admin')
+      const administers = admin && (await canSignIn(identity, sub))
       found.push({ identity: `${issuer}|${sub}`, company: vendor, person, administers })
     }
     const last = page.at(-1)
     if (last === undefined || page.length < 500) return found
     after = last.sub
   }
+}
+
+/** Whose passkeys were taken and who has no password signs in to nothing, until a link of `account renew` is used. */
+async function canSignIn(
+  { accounts, passkeys }: Foundation['identity'],
+  sub: string,
+): Promise<boolean> {
+  return (await accounts.hasPassword(sub)) || (await passkeys.list(sub)).length > 0
 }
 
 const RECORDING_BYTES = 256 * 1024 * 1024

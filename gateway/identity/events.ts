@@ -1,5 +1,5 @@
 /** What this room tells the log, always before the act it records. Passwords, codes and tokens never appear. */
-import { IdentityError } from './errors.ts'
+import { IdentityError, type IdentityCode } from './errors.ts'
 import type { IdpCode } from './idp/errors.ts'
 import type { Party } from './subject.ts'
 
@@ -8,6 +8,11 @@ interface Common {
   readonly at: number
   /** Where the request came from: an IP address, or null for an act of the program itself. */
   readonly source: string | null
+}
+
+/** What was told and then did not come to be is told again, with why: the code of the refusal. */
+interface Act extends Common {
+  readonly failed?: IdentityCode | 'store.unavailable'
 }
 
 /** Whose the account is that this is about; null where it is nobody's we know. */
@@ -64,7 +69,7 @@ export interface LogoutEvent extends Common, OfAccount {
 }
 
 /** An account is about to be made. */
-export interface AccountCreateEvent extends Common {
+export interface AccountCreateEvent extends Act {
   readonly code: 'account.create'
   readonly subject: string
   readonly email: string
@@ -78,7 +83,7 @@ export interface AccountCreateEvent extends Common {
 }
 
 /** An account is about to change; `changes` names the fields and, but for the password, their new values. */
-export interface AccountChangeEvent extends Common {
+export interface AccountChangeEvent extends Act {
   readonly code: 'account.change'
   readonly subject: string
   readonly by: string
@@ -101,7 +106,7 @@ export interface StepUpEvent extends Common, OfAccount {
 }
 
 /** A passkey is about to be added to an account, or removed from it. */
-export interface PasskeyEvent extends Common {
+export interface PasskeyEvent extends Act {
   readonly code: 'passkey.add' | 'passkey.remove'
   readonly subject: string
   readonly by: string
@@ -112,7 +117,7 @@ export interface PasskeyEvent extends Common {
 }
 
 /** Somebody is about to be invited as a guest, or to be given a new way into their account. */
-export interface InviteEvent extends Common {
+export interface InviteEvent extends Act {
   readonly code: 'invitation.create'
   readonly invitation: string
   readonly email: string
@@ -128,7 +133,7 @@ export interface InviteEvent extends Common {
 }
 
 /** An invitation is about to be withdrawn. */
-export interface UninviteEvent extends Common {
+export interface UninviteEvent extends Act {
   readonly code: 'invitation.revoke'
   readonly invitation: string
   readonly email: string
@@ -166,6 +171,34 @@ export async function record(log: IdentityLog, event: IdentityEvent): Promise<vo
   } catch (cause) {
     throw new IdentityError('log.unavailable', { cause })
   }
+}
+
+type ActEvent = AccountCreateEvent | AccountChangeEvent | PasskeyEvent | InviteEvent | UninviteEvent
+
+/**
+ * Records what is about to be, then does it; where the outcome is one of `refusals`, or `act` throws, records that it
+ * did not come to be. Gives the outcome. Error: log.unavailable, and what `act` throws.
+ */
+export async function recordAct<O extends string>(
+  log: IdentityLog,
+  events: readonly ActEvent[],
+  refusals: Readonly<Partial<Record<O, IdentityCode>>>,
+  act: () => Promise<O>,
+): Promise<O> {
+  const fail = async (failed: NonNullable<Act['failed']>): Promise<void> => {
+    for (const event of events) await record(log, { ...event, failed })
+  }
+  for (const event of events) await record(log, event)
+  let outcome: O
+  try {
+    outcome = await act()
+  } catch (error) {
+    await fail('store.unavailable')
+    throw error
+  }
+  const refused = refusals[outcome]
+  if (refused !== undefined) await fail(refused)
+  return outcome
 }
 
 /** Something about a person changed: whoever holds a session of theirs asks again. Sent after the change holds. */

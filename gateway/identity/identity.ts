@@ -105,6 +105,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     passwords,
     idps: door,
     invitationStore: options.invitationStore,
+    passkeyStore,
   })
   const provider = createProvider({
     ...shared,

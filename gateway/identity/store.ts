@@ -163,6 +163,8 @@ export interface InvitationRow {
 export interface InvitationStore {
   /** Whether an account has the address, or an invitation that stands at `now`. */
   isTaken(email: string, now: number): Promise<boolean>
+  /** How many stand at `now`. */
+  standingInvitations(now: number): Promise<number>
   /** `exists`: the address is taken; `full`: `most` of them stand. One that renews ends those that would renew the same. */
   addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'>
   findInvitation(
@@ -184,7 +186,7 @@ export interface InvitationStore {
   ): Promise<'redeemed' | 'closed' | 'taken' | 'exists'>
   /**
    * One transaction: the invitation stands, its account is there, enabled and our own, the passkey nobody else's; then
-   * the password is this one or none, the passkeys are this one or none, and the invitation is used.
+   * the password is this one or none, the passkeys are this one or none, no login stands, and the invitation is used.
    */
   renewAccount(
     hash: string,

@@ -18,7 +18,7 @@ export interface Owned {
   readonly identity: string
   readonly company: string | null
   readonly person: string
-  /** An enabled administrator with an account of the gateway's own. */
+  /** An enabled administrator with an account of the gateway's own, and a password or a passkey to sign in with. */
   readonly administers: boolean
 }
 
@@ -140,6 +140,31 @@ export class Locks {
     const mine = this.#keeping.then(guarded, guarded)
     this.#keeping = mine.catch(() => undefined)
     return mine
+  }
+
+  /**
+   * Does `act`, which says that `identity` is the human being of `other`: a lock on either is then on both. Not where
+   * that would shut out the last who may administer; when it resolves, the locks know. Throws Refusal `lock.last_admin`.
+   */
+  async linking<T>(identity: string, other: string, act: () => Promise<T>): Promise<T> {
+    const gone = (people: readonly Owned[]) => {
+      const person = people.find((one) => one.identity === other)?.person
+      const after = people.map((one) =>
+        one.identity === identity && person !== undefined ? { ...one, person } : one,
+      )
+      const locked = [...this.#standing.values()].filter(({ scope }) => scope === 'identity')
+      const shut = new Set(
+        locked.flatMap(({ target }) =>
+          after.filter(accountsOf(target)(after)).map((one) => one.identity),
+        ),
+      )
+      return (account: Owned) => shut.has(account.identity)
+    }
+    return await this.keepingAdministrator(gone, async () => {
+      const done = await act()
+      await this.relink()
+      return done
+    })
   }
 
   /** All that stand, then the newest `limit` that were lifted. */

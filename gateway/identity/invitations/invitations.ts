@@ -10,7 +10,7 @@ import { newId } from '../../ids.ts'
 import type { Accounts, Actor } from '../accounts.ts'
 import { ACR_PASSWORD } from '../attempt.ts'
 import { IdentityError } from '../errors.ts'
-import { record, type IdentityEvent, type IdentityLog } from '../events.ts'
+import { recordAct, type IdentityLog, type PasskeyEvent } from '../events.ts'
 import { checkFacts, checkPassword, newSub, normalise, type Account, type Facts } from '../facts.ts'
 import type { Passwords } from '../password.ts'
 import {
@@ -30,6 +30,7 @@ import type {
   InvitationRow,
   InvitationStore,
   PasskeyRow,
+  PasskeyStore,
 } from '../store.ts'
 
 const HOUR_S = 3_600
@@ -99,7 +100,7 @@ export interface Invitations {
   ): Promise<{ readonly invitation: Invitation; readonly question: Ceremony | null }>
   /**
    * The guest's account is made, or the owner's renewed and every login of theirs ended, and the invitation used up; a
-   * refusal leaves it as it was. Errors: as `show`, and account.exists, .disabled, password.*, ceremony.unknown,
+   * refusal leaves it as it was. Errors: as `show`, and account.exists, .disabled, invitation.company, password.*, ceremony.unknown,
    * passkey.refused, .exists, busy, log.unavailable; log.incomplete after the logins ended.
    */
   accept(secret: string, way: Way, source: string): Promise<Accepted>
@@ -110,7 +111,8 @@ export interface InvitationsRoom extends CeremonyRoom {
   readonly relyingParty: RelyingParty
   readonly store: Pick<IdentityStore, 'take' | 'settle'>
   readonly invitationStore: InvitationStore
-  readonly accounts: Pick<Accounts, 'find' | 'endLogins'>
+  readonly passkeyStore: Pick<PasskeyStore, 'findPasskey'>
+  readonly accounts: Pick<Accounts, 'find' | 'findByEmail' | 'endLogins'>
   readonly passwords: Passwords
   readonly idps: Pick<IdpDoor, 'forAddress'>
   readonly log: IdentityLog
@@ -155,10 +157,10 @@ async function inTurn<T>(
   }
 }
 
-/** A name to sign in with that no mail reaches (RFC 2606), of the letters of a person's name. */
+/** A name to sign in with that no mail reaches (RFC 2606), of the letters of a person's name where it has such. */
 function addressOf(name: string): string {
   const letters = name.normalize('NFKD').replace(/\p{M}/gu, '').toLowerCase()
-  const words = letters.match(/[a-z0-9]+/g) ?? []
+  const words = letters.match(/[a-z0-9]+/g) ?? [`guest-${randomBytes(3).toString('hex')}`]
   return `${words.join('.').slice(0, 60)}@guest.invalid`
 }
 
@@ -208,6 +210,8 @@ async function put(
   const seconds = standsSeconds ?? STANDS_S.usual
   if (!Number.isSafeInteger(seconds) || seconds < STANDS_S.least || seconds > STANDS_S.most)
     throw new IdentityError('invitation.expiry')
+  if ((await invitationStore.standingInvitations(now())) >= MOST)
+    throw new IdentityError('invitation.full')
   const secret = randomBytes(32).toString('base64url')
   const times = { createdAt: now(), expiresAt: now() + seconds * 1000 }
   const hash = hashOf(secret)
@@ -215,10 +219,11 @@ async function put(
   const { id, sub, renews, email, vendor, groups, expiresAt } = row
   const common = { at: now(), source: by.source, by: by.id, byParty: by.party }
   const told = { invitation: id, sub, renews, email, vendor, groups, expiresAt }
-  await record(log, { code: 'invitation.create', ...common, ...told })
-  const outcome = await invitationStore.addInvitation(row, MOST)
-  if (outcome === 'exists') throw new IdentityError('account.exists')
-  if (outcome === 'full') throw new IdentityError('invitation.full')
+  const event = { code: 'invitation.create', ...common, ...told } as const
+  const refusals = { exists: 'account.exists', full: 'invitation.full' } as const
+  const add = async () => invitationStore.addInvitation(row, MOST)
+  const outcome = await recordAct(log, [event], refusals, add)
+  if (outcome !== 'added') throw new IdentityError(refusals[outcome])
   return { invitation: shown(row), secret }
 }
 
@@ -231,9 +236,19 @@ async function revoke(
   if (before === undefined) throw new IdentityError('invitation.unknown')
   if (before.closed !== null) throw new IdentityError(`invitation.${before.closed.how}`)
   const common = { at: now(), source: by.source, by: by.id, byParty: by.party }
-  await record(log, { code: 'invitation.revoke', ...common, invitation: id, email: before.email })
-  const after = await invitationStore.closeInvitation(id, now())
-  if (after?.closed?.how !== 'revoked') throw new IdentityError('invitation.used')
+  const event = {
+    code: 'invitation.revoke',
+    ...common,
+    invitation: id,
+    email: before.email,
+  } as const
+  let after: InvitationRow | undefined
+  const close = async () => {
+    after = await invitationStore.closeInvitation(id, now())
+    return after?.closed?.how ?? 'used'
+  }
+  const how = await recordAct(log, [event], { used: 'invitation.used' }, close)
+  if (after === undefined || how !== 'revoked') throw new IdentityError('invitation.used')
   return shown(after)
 }
 
@@ -286,23 +301,38 @@ async function accept(
   source: string,
 ): Promise<Accepted> {
   const row = await standing(room, secret, source)
+  // Since then a company's provider may have been entered whose people these are.
+  if (!row.renews && (await room.idps.forAddress(row.email)) !== undefined)
+    throw new IdentityError('invitation.company')
   const facts = row.renews ? await ownerOf(room, row) : factsOf(row)
   const proof = await proofOf(room, row, facts, way)
   const outcome = row.renews
     ? await renewed(room, row, proof, source)
     : await redeemed(room, accountOf(row, proof.password, room.now()), row, proof, source)
-  if (outcome === 'taken') throw new IdentityError('account.exists')
-  if (outcome === 'exists') throw new IdentityError('passkey.exists')
-  if (outcome === 'gone') throw new IdentityError('account.disabled')
   // Withdrawn or run out between the look and the act.
-  if (outcome === 'closed') {
-    await standing(room, secret, source)
-    throw new IdentityError('invitation.used')
-  }
+  if (outcome === 'closed') await standing(room, secret, source)
+  if (outcome !== 'redeemed' && outcome !== 'renewed') throw new IdentityError(REFUSALS[outcome])
   const account = await room.accounts.find(row.sub)
   if (account === undefined) throw new IdentityError('account.unknown')
   const { methods, acr } = proof
   return { account, methods, acr }
+}
+
+const REFUSALS = {
+  taken: 'account.exists',
+  exists: 'passkey.exists',
+  gone: 'account.disabled',
+  closed: 'invitation.used',
+} as const
+
+/** Whether another account has the passkey. */
+async function isAnothers(
+  { passkeyStore }: InvitationsRoom,
+  passkey: PasskeyRow | null,
+  renews: boolean,
+): Promise<boolean> {
+  const held = passkey === null ? undefined : await passkeyStore.findPasskey(passkey.id)
+  return held !== undefined && !(renews && held.sub === passkey?.sub)
 }
 
 /** The account that is to be renewed, as it is now. Error: account.disabled. */
@@ -313,34 +343,41 @@ async function ownerOf({ accounts }: InvitationsRoom, { sub }: InvitationRow): P
 }
 
 async function redeemed(
-  { issuer, invitationStore, log, now }: InvitationsRoom,
+  room: InvitationsRoom,
   account: AccountRow,
   row: InvitationRow,
   { passkey }: Proof,
   source: string,
 ) {
+  const { issuer, invitationStore, accounts, log, now } = room
   const { sub, email, party, vendor, roles, groups } = account
+  // The log is told of no account that is known not to come of it.
+  if ((await accounts.findByEmail(email)) !== undefined) return 'taken'
+  if (await isAnothers(room, passkey, false)) return 'exists'
   const common = { at: now(), source, subject: `${issuer}|${sub}` }
   const by = `invitation:${row.id}`
   const facts = { email, party, vendor, roles, groups }
-  await record(log, { code: 'account.create', ...common, by, ...facts })
-  if (passkey !== null) await record(log, passkeyAdded(common, passkey))
-  return invitationStore.redeemInvitation(row.hash, account, passkey, now())
+  const made = { code: 'account.create', ...common, by, ...facts } as const
+  const redeem = async () => invitationStore.redeemInvitation(row.hash, account, passkey, now())
+  return recordAct(log, [made, ...passkeyAdded(common, passkey)], REFUSALS, redeem)
 }
 
 async function renewed(
-  { issuer, invitationStore, accounts, log, now }: InvitationsRoom,
+  room: InvitationsRoom,
   row: InvitationRow,
   { password, passkey }: Proof,
   source: string,
 ) {
+  const { issuer, invitationStore, accounts, log, now } = room
+  if (await isAnothers(room, passkey, true)) return 'exists'
   const common = { at: now(), source, subject: `${issuer}|${row.sub}` }
   const by = `invitation:${row.id}`
   const changes = { password: password === null ? 'removed' : 'changed', passkeys: 'removed' }
-  await record(log, { code: 'account.change', ...common, by, changes })
-  if (passkey !== null) await record(log, passkeyAdded(common, passkey))
-  const outcome = await invitationStore.renewAccount(row.hash, password, passkey, now())
-  // Whoever is in by an old way is out before the owner is in by the new one.
+  const changed = { code: 'account.change', ...common, by, changes } as const
+  const renew = async () => invitationStore.renewAccount(row.hash, password, passkey, now())
+  const told = [changed, ...passkeyAdded(common, passkey)]
+  const outcome = await recordAct(log, told, REFUSALS, renew)
+  // Whoever was in by an old way is out with it, whatever happens to this process now; the sessions are told here.
   if (outcome === 'renewed')
     await accounts.endLogins(row.sub, { id: by, source }, 'password_changed')
   return outcome
@@ -348,9 +385,11 @@ async function renewed(
 
 function passkeyAdded(
   common: { readonly at: number; readonly source: string; readonly subject: string },
-  { id, name }: PasskeyRow,
-): IdentityEvent {
-  return { code: 'passkey.add', ...common, by: common.subject, passkey: id, name }
+  passkey: PasskeyRow | null,
+): readonly PasskeyEvent[] {
+  if (passkey === null) return []
+  const { id, name } = passkey
+  return [{ code: 'passkey.add', ...common, by: common.subject, passkey: id, name }]
 }
 
 interface Proof {

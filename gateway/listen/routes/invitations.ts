@@ -86,7 +86,8 @@ function making(api: Api, room: InvitationRoutes): void {
     async (request, reply) => {
       const { id } = request.params
       const target = { kind: 'account', id, act: 'account:renew' } as const
-      const caller = await authorize(authorization, request, 'account:change', target)
+      // Whoever has the link is that person from then on: it takes the right to make one, whatever the account may do.
+      const caller = await authorize(authorization, request, 'account:create', target)
       const { invitation, secret } = await invitations
         .renew(id, request.body.stands_s, doneBy(caller))
         .catch(rethrow)

@@ -37,14 +37,16 @@ import {
   type Passkey as Held,
   type Subject,
 } from '../../identity/index.ts'
+import type { Locks } from '../../locks/locks.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy } from '../authorize.ts'
 import { takesEffect, visible, type GrantRoutes } from './grants.ts'
-import { toRefusal } from './people.ts'
+import { asLast, toRefusal } from './people.ts'
 
 export interface PasskeyRoutes extends GrantRoutes {
   readonly identity: Identity
+  readonly locks: Pick<Locks, 'keepingAdministrator'>
   /** `https://<host>:<port>`. */
   readonly origin: string
   /** Epoch milliseconds. */
@@ -84,7 +86,7 @@ const Empty = Type.Object({}, { additionalProperties: false })
 /** One's own passkeys, and an administrator's way to take them from somebody who lost theirs. */
 function holding(api: Api, room: PasskeyRoutes): void {
   const { server } = api
-  const { passkeys } = room.identity
+  const { passkeys, accounts } = room.identity
   server.get('/api/v1/passkeys', { schema: { response: { 200: Items } } }, async (request) => {
     const subject = await api.caller(request)
     return { items: (await passkeys.list(subOf(room, subject))).map(view) }
@@ -116,7 +118,12 @@ function holding(api: Api, room: PasskeyRoutes): void {
       const target = { kind: 'account', id }
       const caller = await authorize({ ...room, api }, request, 'account:change', target)
       const by = doneBy(caller)
-      await passkeys.reset(id, by).catch(rethrow)
+      const reset = async () => await passkeys.reset(id, by).catch(rethrow)
+      // Where a passkey is the only way in, taking it shuts its owner out.
+      const shut = !(await accounts.hasPassword(id))
+      const identity = `${room.identity.issuer}|${id}`
+      const gone = () => (account: { identity: string }) => shut && account.identity === identity
+      await room.locks.keepingAdministrator(gone, reset).catch(asLast)
       return { items: (await passkeys.list(id)).map(view) }
     },
   )

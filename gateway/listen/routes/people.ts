@@ -16,7 +16,7 @@ import { authorize, doneBy, type Authorization } from '../authorize.ts'
 
 export interface PeopleRoutes extends Omit<Authorization, 'api'> {
   readonly identity: Identity
-  readonly locks: Pick<Locks, 'keepingAdministrator'>
+  readonly locks: Pick<Locks, 'keepingAdministrator' | 'linking'>
   readonly info: Info
 }
 
@@ -173,7 +173,7 @@ function listing(api: Api, room: PeopleRoutes): void {
 }
 
 /** Of an account, the refusal has the name that it has everywhere. */
-function asLast(error: unknown): never {
+export function asLast(error: unknown): never {
   const last = error instanceof Refusal && error.code === 'lock.last_admin'
   throw last ? toRefusal(new IdentityError('account.last_admin', { cause: error })) : error
 }
@@ -216,7 +216,13 @@ function changing(api: Api, room: PeopleRoutes): void {
       const target = { kind: 'account', id }
       const caller = await authorize(authorization, request, 'account:change', target)
       const by = doneBy(caller)
-      return toAccount(await accounts.link(id, request.body.to, by).catch(rethrow))
+      const { to } = request.body
+      const link = async () => await accounts.link(id, to, by).catch(rethrow)
+      // Alone again: no lock of somebody else's is on them any more.
+      if (to === null) return toAccount(await link())
+      const { issuer } = room.identity
+      const linked = room.locks.linking(`${issuer}|${id}`, `${issuer}|${to}`, link)
+      return toAccount(await linked.catch(asLast))
     },
   )
 }

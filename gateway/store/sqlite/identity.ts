@@ -290,16 +290,11 @@ export const oidcRoom = {
     hasLogins: (db: DatabaseSync, sub: string): boolean =>
       db
         .prepare(
-          "SELECT 1 FROM login WHERE sub = ?1 UNION ALL SELECT 1 FROM oidc WHERE sub = ?1 AND model IN ('Session', 'Grant') LIMIT 1",
+          `SELECT 1 FROM login WHERE sub = ?1 UNION ALL SELECT 1 FROM oidc
+           WHERE sub = ?1 AND model IN ('Session', 'Grant', 'Interaction', 'IdpReturn') LIMIT 1`,
         )
         .get(sub) !== undefined,
-    endLoginsOf(db: DatabaseSync, sub: string): string[] {
-      db.prepare('DELETE FROM oidc WHERE sub = ?').run(sub)
-      return db
-        .prepare('DELETE FROM login WHERE sub = ? RETURNING login')
-        .all(sub)
-        .map((row) => text(row, 'login') ?? '')
-    },
+    endLoginsOf,
     sweep(db: DatabaseSync, before: number): number {
       const swept = db
         .prepare(
@@ -314,6 +309,15 @@ export const oidcRoom = {
     },
   },
 } as const satisfies Room
+
+/** Every login of a person, and what waits to become one; gives the logins. */
+export function endLoginsOf(db: DatabaseSync, sub: string): string[] {
+  db.prepare('DELETE FROM oidc WHERE sub = ?').run(sub)
+  return db
+    .prepare('DELETE FROM login WHERE sub = ? RETURNING login')
+    .all(sub)
+    .map((row) => text(row, 'login') ?? '')
+}
 
 function findLogin(
   db: DatabaseSync,
@@ -379,6 +383,12 @@ export class SqliteIdentityStore implements IdentityStore {
 
 type Payload = OidcRow['payload']
 
+/** Whom a question of the provider was answered as, while the answer waits for its browser to come back. */
+function ofAnswer({ result }: Payload): string | null {
+  const { login } = (result ?? {}) as { readonly login?: Row }
+  return text(login, 'accountId') ?? null
+}
+
 /** The members that are looked for get columns of their own. */
 function recordOf({ model, id, payload, expiresAt }: OidcRow): OidcRecord {
   const member = (name: string): string | null => text(payload, name) ?? null
@@ -389,7 +399,7 @@ function recordOf({ model, id, payload, expiresAt }: OidcRow): OidcRecord {
     grant: member('grantId'),
     uid: member('uid'),
     userCode: member('userCode'),
-    sub: member('accountId'),
+    sub: member('accountId') ?? ofAnswer(payload),
     expiresAt,
   }
 }

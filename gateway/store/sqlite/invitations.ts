@@ -6,7 +6,7 @@ import type {
   InvitationStore,
   PasskeyRow,
 } from '../../identity/store.ts'
-import { changeAccount, findAccount, insertAccount } from './identity.ts'
+import { changeAccount, endLoginsOf, findAccount, insertAccount } from './identity.ts'
 import { insertPasskey, isPasskey, removePasskeys } from './passkeys.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
@@ -27,6 +27,8 @@ const find = (db: DatabaseSync, key: Key): InvitationRow | undefined =>
     : rowOf(db.prepare('SELECT row FROM invitation WHERE hash = ?').get(key.hash))
 
 const OPEN = 'SELECT 1 FROM invitation WHERE open = 1 AND expires > ?'
+
+const standing = (db: DatabaseSync, now: number): number => db.prepare(OPEN).all(now).length
 
 function isTaken(db: DatabaseSync, { email, now }: { email: string; now: number }): boolean {
   if (db.prepare('SELECT 1 FROM account WHERE email = ?').get(email) !== undefined) return true
@@ -62,13 +64,14 @@ export const invitationsRoom = {
   ],
   operations: {
     isTaken,
+    standingInvitations: standing,
     addInvitation(
       db: DatabaseSync,
       { row, most }: { row: InvitationRow; most: number },
     ): Awaited<ReturnType<InvitationStore['addInvitation']>> {
       const { id, hash, email, createdAt, expiresAt } = row
       if (!row.renews && isTaken(db, { email, now: createdAt })) return 'exists'
-      if (db.prepare(OPEN).all(createdAt).length >= most) return 'full'
+      if (standing(db, createdAt) >= most) return 'full'
       db.prepare(
         `DELETE FROM invitation WHERE id IN (SELECT id FROM invitation WHERE open = 0 OR expires <= ?
          ORDER BY created DESC LIMIT -1 OFFSET ${KEPT})`,
@@ -125,6 +128,7 @@ export const invitationsRoom = {
       const change = { sub, password, changedAt: at }
       if (changeAccount(db, { change, only: { enabled: true } }) !== 'changed') return 'gone'
       removePasskeys(db, sub)
+      endLoginsOf(db, sub)
       if (passkey !== null) insertPasskey(db, passkey)
       close(db, row, { at, how: 'used' })
       return 'renewed'
@@ -139,6 +143,9 @@ export class SqliteInvitationStore implements InvitationStore {
   }
   async isTaken(email: string, now: number): Promise<boolean> {
     return this.#thread.call('invitations', 'isTaken', { email, now })
+  }
+  async standingInvitations(now: number): Promise<number> {
+    return this.#thread.call('invitations', 'standingInvitations', now)
   }
   async addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'> {
     return this.#thread.call('invitations', 'addInvitation', { row, most })

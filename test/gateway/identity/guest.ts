@@ -12,8 +12,12 @@ export async function inviteGuest(house: House, more: Partial<NewInvitation> = {
 }
 
 /** Opens the link as a person without a script does: by typing what stands behind the hash. */
-export async function openLink(house: House, browser: Browser, secret: string): Promise<Page> {
-  const page = await browser.open(`${house.origin}/oidc/invitation`)
+export async function openLink(
+  { origin }: Pick<House, 'origin'>,
+  browser: Browser,
+  secret: string,
+): Promise<Page> {
+  const page = await browser.open(`${origin}/oidc/invitation`)
   return browser.submit(page, 'Open the invitation', { secret })
 }
 

@@ -1,5 +1,8 @@
 /** A new way into an account that is there: by a link, once; what opened it before opens nothing any more. */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
+import { SqliteInvitationStore } from '../../../gateway/store/sqlite/invitations.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { softKey } from '../../support/authenticator.ts'
 import { openBrowser, type Browser, type Page } from '../../support/browser.ts'
 import { challengeOf, guestWithPasskey, openLink } from './guest.ts'
@@ -112,6 +115,66 @@ test('staff too: roles stay, and no link makes any', async () => {
   await choose(page)
   const after = await house.identity.accounts.find(made.sub)
   expect(after).toEqual({ ...made, changedAt: after?.changedAt })
+})
+
+const ends: readonly (readonly [string, (sub: string) => Promise<unknown>])[] = [
+  [
+    'a new way in',
+    async (sub) => choose(await openLink(house, browser, (await renew(sub)).secret)),
+  ],
+  ['a new password', async (sub) => house.identity.accounts.change(sub, { password: NEW }, SYSTEM)],
+  ['the end of every login', async (sub) => house.identity.accounts.endLogins(sub, SYSTEM)],
+]
+test.for(ends)('whoever held back the last step of a sign-in is out too: %s', async ([, end]) => {
+  const name = freshName()
+  const sub = await addVendor(house, name)
+  await using thief = openBrowser(house.anchor)
+  const back = await heldBack(thief, name)
+  await end(sub)
+  const page = await thief.open(back)
+  expect(page.status).toBe(400)
+  expect(page.title).not.toContain('You are')
+  expect((await thief.open(`${house.origin}/oidc/sign-out`)).text).toContain('Nobody is signed in')
+})
+/** Gives the old password; what comes back is the address that the gateway sends the browser on to, unopened. */
+async function heldBack(thief: Browser, name: string): Promise<URL> {
+  const headers = { 'content-type': 'application/x-www-form-urlencoded' }
+  const asked = await thief.send(`${house.origin}/oidc/device/auth`, {
+    method: 'POST',
+    headers,
+    body: new URLSearchParams({ client_id: 'sallyport-cli', scope: 'openid api' }).toString(),
+  })
+  const { verification_uri_complete: url } = JSON.parse(asked.text) as Record<string, string>
+  const code = await thief.submit(await thief.open(url ?? ''), 'Continue')
+  const page = await thief.submit(code, 'Yes, the code matches')
+  const form = page.forms.find(({ fields }) => 'password' in fields)
+  const fields = { ...form?.fields, email: `${name}@acme.example`, password: PASSWORD, do: 'login' }
+  const answered = await thief.send(form?.action ?? page.url, {
+    method: 'POST',
+    headers: { ...headers, origin: house.origin, 'sec-fetch-site': 'same-origin' },
+    body: new URLSearchParams(fields).toString(),
+  })
+  expect(answered.status).toBe(303)
+  return new URL(answered.headers.get('location') ?? '', answered.url)
+}
+
+test('what the store keeps of it in one write: no login outlives the password it came by', async () => {
+  await using thread = await SqliteThread.open(':memory:')
+  const [store, oidc] = [new SqliteIdentityStore(thread), new SqliteOidcStore(thread)]
+  const invitations = new SqliteInvitationStore(thread)
+  const who = { sub: 's', email: 'v@acme.example', name: 'V', vendor: 'acme', groups: [] }
+  const times = { createdAt: 1, changedAt: 1 }
+  const more = { party: 'vendor', roles: ['vendor'], outside: null, person: 's' } as const
+  await store.addAccount({ ...who, ...more, disabled: false, password: 'old', ...times })
+  const payload = { accountId: 's' }
+  await oidc.upsert({ model: 'Grant', id: 'g', payload, expiresAt: 99 })
+  await oidc.extendLogin({ login: 'g', sub: 's', client: 'c', startedAt: 1, tokenUntil: 99 })
+  const link = { id: 'i', hash: 'h', renews: true, by: 'x', createdAt: 2, expiresAt: 9 }
+  await invitations.addInvitation({ ...who, ...link, closed: null }, 10)
+  expect(await invitations.renewAccount('h', 'new', null, 9)).toBe('closed')
+  expect(await oidc.findLogin('g', 3)).toBeDefined()
+  expect(await invitations.renewAccount('h', 'new', null, 3)).toBe('renewed')
+  expect([await oidc.findLogin('g', 3), await oidc.hasLogins('s')]).toEqual([undefined, false])
 })
 
 test('a newer link ends the older one', async () => {
