@@ -190,7 +190,12 @@ test('what a canary let in is decided again when it ends, though its end could n
   )
   const decisions: Pick<Decisions, 'question' | 'trial'> = {} as unknown as Decisions
   const withdraw = vi.fn(async () => [])
-  const live = { decisions, replay: vi.fn(), preview: async () => ({ sessions: 0, ended: [], narrowed: [] }), withdraw }
+  const live = {
+    decisions,
+    replay: vi.fn(),
+    preview: async () => ({ sessions: 0, ended: [], narrowed: [] }),
+    withdraw,
+  }
   service.serve(live as unknown as Parameters<PolicyService['serve']>[0])
   const ada = { uid: 'ada', party: 'staff' } as const
   const bundle = signedArchive({ key, keyId: 'plant', seq: 1 })
