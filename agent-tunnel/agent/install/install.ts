@@ -111,6 +111,8 @@ async function prepare(
   place.users(USER, dataDir, live)
   const user = live ? await ensureUser() : undefined
   if (user !== undefined) await assertReadable(program.node, user)
+  // The data is its user's alone; the way to it is not.
+  place.above(dataDir)
   ownData(ownDataDir, user)
   did(`its data is in ${dataDir}, and belongs to the user ${USER}`)
   return { placed, user }

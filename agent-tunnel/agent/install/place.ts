@@ -9,6 +9,7 @@ import {
   readlinkSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -68,6 +69,9 @@ export class Place {
   program(program: Program): boolean {
     const words = this.exec(program)
     const own = words.at(-1) ?? ''
+    makeFolder(this.at(LIB))
+    // It is ours alone, and one that was made under another umask is opened.
+    chmodSync(this.at(LIB), 0o755)
     const placed = this.#write(own, readFileSync(program.file), 0o755)
     for (const name of LICENCES) {
       const text = readIfPresent(join(dirname(program.file), name))
@@ -76,6 +80,11 @@ export class Place {
     const command = `#!/bin/sh\nexec ${words.map(quoted).join(' ')} "$@"\n`
     const called = this.#write(COMMAND, Buffer.from(command), 0o755)
     return placed || called
+  }
+
+  /** Makes the folders above `path`, for everybody to pass through. */
+  above(path: string): void {
+    makeFolder(dirname(this.at(path)))
   }
 
   /** Names `user` to systemd, with `home`. Throws AgentError `data.unwritable`. */
@@ -92,7 +101,7 @@ export class Place {
   /** Has the unit started at boot, where no systemd runs that could be told. */
   enable(): void {
     const link = this.at(`${UNITS}/multi-user.target.wants/${UNIT}`)
-    mkdirSync(dirname(link), { recursive: true, mode: 0o755 })
+    makeFolder(dirname(link))
     const to = `${UNITS}/${UNIT}`
     if (linked(link) === to) return
     rmSync(`${link}.new`, { force: true })
@@ -117,12 +126,23 @@ export class Place {
 
   #write(path: string, bytes: Buffer, mode: number): boolean {
     const file = this.at(path)
-    if (same(file, bytes)) return false
-    mkdirSync(dirname(file), { recursive: true, mode: 0o755 })
-    writeDurably(file, bytes, mode)
+    makeFolder(dirname(file))
+    const written = !same(file, bytes)
+    if (written) writeDurably(file, bytes, mode)
     // Whatever umask the person has: the service's own user has to read it.
-    chmodSync(file, mode)
-    return true
+    if ((statSync(file).mode & 0o7777) !== mode) chmodSync(file, mode)
+    return written
+  }
+}
+
+/** Makes `path` and its parents, each for everybody to pass through, whatever umask the person has. */
+function makeFolder(path: string): void {
+  // Not chmod afterwards: what ends the program between the two would leave a folder that nobody mends.
+  const before = process.umask(0o022)
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o755 })
+  } finally {
+    process.umask(before)
   }
 }
 
