@@ -1,5 +1,5 @@
 /** Several gateways of one device: the order in which they are dialled, who is asked instead, and the way home. */
-import { once } from 'node:events'
+import { getEventListeners, once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -8,7 +8,13 @@ import { AgentError, examineAgent, layIsland } from '#agent'
 import type { AgentConfig } from '#agent'
 import { systemClock } from '#tunnel'
 import type { Clock, Monotonic } from '#tunnel'
-import { atFirstReached, gatewaysOf, walk, type Pace } from '../../agent-tunnel/agent/gateways.ts'
+import {
+  atFirstReached,
+  gatewaysOf,
+  pause,
+  walk,
+  type Pace,
+} from '../../agent-tunnel/agent/gateways.ts'
 import { HandClock } from '../support/clock.ts'
 import { freePort } from '../support/node.ts'
 import { Directory, enrolled, running } from './device.ts'
@@ -24,6 +30,18 @@ test('each address once, the own one first', () => {
     gw('b'),
     { host: 'a', port: 443 },
   ])
+})
+
+test('a pause leaves nothing on the signal of the agent, a thousand of them neither', async () => {
+  const clock = new HandClock()
+  const { signal } = new AbortController()
+  for (let each = 0; each < 1000; each++) {
+    const over = pause(10, clock, signal)
+    clock.pass(10)
+    await over
+  }
+  expect(getEventListeners(signal, 'abort')).toEqual([])
+  expect(clock.waiting).toBe(0)
 })
 
 describe('a walk', () => {
