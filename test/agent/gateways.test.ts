@@ -17,8 +17,10 @@ import {
 } from '../../agent-tunnel/agent/gateways.ts'
 import { HandClock } from '../support/clock.ts'
 import { freePort } from '../support/node.ts'
+import { Identity } from '../../agent-tunnel/agent/identity.ts'
 import { Directory, enrolled, running } from './device.ts'
 import { FakeGateway, holds, openStream, proceed } from './gateway.ts'
+import { renewOnce } from './renewing.ts'
 
 const gw = (name: string) => ({ host: name, port: 8443 })
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
@@ -257,6 +259,47 @@ describe('an agent', () => {
     layIsland(config.dataDir, undefined, new Date().toISOString())
     const alone = await examineAgent(config.dataDir, new AbortController().signal)
     expect(alone.filter(({ hop }) => hop.startsWith('gateway '))).toEqual([])
+  })
+
+  test('what one refuses is not refused for the next: it is shown the newest, and nothing is renewed that is fresh', async () => {
+    const { own, other, config } = await two()
+    const [old] = new Identity(config.dataDir).pairs()
+    // A minute later: another notBefore, or the pairs could not be told apart.
+    own.bench.now += 60_000
+    const newest = await renewOnce(config.dataDir, () => own.bench.now)
+    const serial = newest.leaf.serialNumber.toLowerCase()
+    own.refuses = () => 'device.quarantined'
+    other.refuses = (shown) => (shown === serial ? undefined : 'peer.expired')
+    const asked = own.asked.length
+    await using agent = running(
+      { ...config, others: config.others.slice(1) },
+      { system: () => own.bench.now },
+    )
+    const held = await other.nextTunnel()
+    expect([held.serial, serial === old?.leaf.serialNumber.toLowerCase()]).toEqual([serial, false])
+    expect(agent.logged('tunnel.not_up').map(({ fields }) => fields['server_code'])).toEqual([
+      'device.quarantined',
+    ])
+    expect([own.asked.length, other.asked]).toEqual([asked, []])
+  })
+
+  test('the older of two certificates has ended for a gateway: that asks for no renewal of the newest', async () => {
+    const { own, config } = await two()
+    own.bench.now += 60_000
+    const newest = await renewOnce(config.dataDir, () => own.bench.now)
+    const serial = newest.leaf.serialNumber.toLowerCase()
+    const shown: string[] = []
+    own.refuses = (one) => {
+      shown.push(one)
+      if (shown.length > 4) return undefined
+      return one === serial ? 'device.quarantined' : 'peer.expired'
+    }
+    const asked = own.asked.length
+    await using agent = running({ ...config, others: [] }, { system: () => own.bench.now })
+    await own.nextTunnel()
+    expect(shown.slice(0, 2).map((one) => one === serial)).toEqual([true, false])
+    expect(agent.logged('certificate.renewed')).toEqual([])
+    expect(own.asked).toHaveLength(asked)
   })
 
   test('none of them there: one round is one failure, and the first that is back has it', async () => {
