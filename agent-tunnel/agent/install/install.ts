@@ -18,7 +18,7 @@ import type { Target } from '../target.ts'
 import { pinApprovers } from '../two-keys.ts'
 import { COMMAND, Place, USERS } from './place.ts'
 import type { Program } from './place.ts'
-import { as, isActive, run, userOf } from './system.ts'
+import { as, assertFit, isActive, run, unfit, userOf } from './system.ts'
 import type { User } from './system.ts'
 import { capabilitiesOf, printUnit, spawnsOf, UNIT } from './unit.ts'
 import type { Level } from './unit.ts'
@@ -34,7 +34,7 @@ export interface InstallOptions {
   readonly dataDir: string
   readonly level: Level
   readonly program: Program
-  /** `/`, or the folder of an image: there nothing is started, and no user is made. */
+  /** `/` by any name, or the folder of an image: there nothing is started, and no user is made. */
   readonly root: string
   /** Text of a file with approvers, and its name. */
   readonly approvers?: { readonly text: string; readonly path: string } | undefined
@@ -61,10 +61,10 @@ const LOOK_MS = 200
  * was changed, `install.failed`, `install.unconnected`, `token.missing`, and those of `enrolAgent` and `pinApprovers`.
  */
 export async function installAgent(options: InstallOptions): Promise<Installed> {
-  const { root, program, level, did } = options
-  const live = root === '/'
+  const { program, level, did } = options
+  const place = new Place(options.root)
+  const { live } = place
   if (live) assertFit()
-  const place = new Place(root)
   const dataDir = place.at(options.dataDir)
   const unitFor = (targets: Iterable<Target>, own: readonly string[]) => ({
     exec: place.exec(program),
@@ -101,11 +101,11 @@ export async function installAgent(options: InstallOptions): Promise<Installed> 
 
 /** The program, the user, and the data directory that belongs to it. */
 async function prepare(
-  { root, program, dataDir, did }: InstallOptions,
+  { program, dataDir, did }: InstallOptions,
   place: Place,
   ownDataDir: string,
 ): Promise<{ readonly placed: boolean; readonly user: User | undefined }> {
-  const live = root === '/'
+  const { live } = place
   const placed = place.program(program)
   did(placed ? `the program is ${COMMAND}` : 'the program was there already')
   place.users(USER, dataDir, live)
@@ -116,17 +116,6 @@ async function prepare(
   ownData(ownDataDir, user)
   did(`its data is in ${dataDir}, and belongs to the user ${USER}`)
   return { placed, user }
-}
-
-/** Throws AgentError `install.unfit`. */
-function assertFit(): void {
-  if (process.geteuid?.() !== 0)
-    throw unfit('A service is installed by root, and this is another user.', 'Run it as root.')
-  if (!existsSync('/run/systemd/system'))
-    throw unfit(
-      'This machine is not run by systemd.',
-      'Enrol with `sallyport-agent enroll`, and have your own service manager run `sallyport-agent run`.',
-    )
 }
 
 /** Has systemd make the user of the service; it does nothing where there is one. sysusers.d(5). */
@@ -268,10 +257,10 @@ export interface UninstallOptions {
  * Done again it changes nothing. Rejects with AgentError `install.unfit`, `install.failed`.
  */
 export async function uninstallAgent(options: UninstallOptions): Promise<void> {
-  const { root, purge, did } = options
+  const { purge, did } = options
   if (!isAbsolute(options.dataDir)) throw unfit('--data must be absolute.', 'Name it from / on.')
-  const place = new Place(root)
-  const live = root === '/'
+  const place = new Place(options.root)
+  const { live } = place
   if (live) assertFit()
   const next = `See \`systemctl status ${UNIT}\`.`
   const unit = place.installed()
@@ -286,8 +275,4 @@ export async function uninstallAgent(options: UninstallOptions): Promise<void> {
   if (!existsSync(dataDir)) return
   if (purge) rmSync(dataDir, { recursive: true })
   did(purge ? `${options.dataDir} is gone` : `${options.dataDir} stays, with the device's key`)
-}
-
-function unfit(message: string, next: string): AgentError {
-  return new AgentError('install.unfit', message, next)
 }

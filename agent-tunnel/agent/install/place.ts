@@ -4,16 +4,19 @@
  */
 import {
   chmodSync,
+  existsSync,
   mkdirSync,
   readFileSync,
   readlinkSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
   symlinkSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { readIfPresent, removeDurably, syncDirectory, writeDurably } from '../files.ts'
+import { unfit } from './system.ts'
 import { UNIT } from './unit.ts'
 
 /** What the program was made of; goes with it. */
@@ -37,9 +40,19 @@ export interface Program {
 export class Place {
   readonly #root: string
 
-  /** `root`: `/`, or the folder that will be it. */
+  /** `root`: `/` by any name, or the folder that will be it. Throws AgentError `install.unfit` for no name. */
   constructor(root: string) {
-    this.#root = root
+    if (root === '')
+      throw unfit(
+        'An empty --root names no folder.',
+        'Name the folder of the image, or leave --root out for this machine.',
+      )
+    this.#root = existsSync(root) ? realpathSync(root) : resolve(root)
+  }
+
+  /** Whether it is this machine, and not an image. */
+  get live(): boolean {
+    return this.#root === '/'
   }
 
   /** `path`, as it is reached from here. */

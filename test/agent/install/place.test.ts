@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -35,6 +36,24 @@ function program() {
   writeFileSync(file, '#!/bin/sh\nid -u\n', { mode: 0o700 })
   return { file, node: undefined }
 }
+
+describe('the root', () => {
+  test('none is refused: it is not this machine without its guards', () => {
+    expect(() => new Place('')).toThrow(expect.objectContaining({ code: 'install.unfit' }))
+  })
+
+  test('this machine by whatever name is this machine', () => {
+    const link = join(root, 'link')
+    symlinkSync('/', link)
+    const names = ['/', '//', '/.', '/tmp/..', link, `${link}/`]
+    expect(names.map((name) => new Place(name).live)).toEqual(names.map(() => true))
+    expect([root, `${root}/none`, '.'].map((name) => new Place(name).live)).toEqual([
+      false,
+      false,
+      false,
+    ])
+  })
+})
 
 describe('under umask 077', () => {
   test('every folder and file is for everybody; the data is not opened', () => {
