@@ -21,7 +21,7 @@ interface InstallFlags {
   readonly consent?: readonly string[]
   readonly keyExchange?: string
   readonly approvers?: string
-  readonly level: string
+  readonly level?: string
   readonly root: string
 }
 
@@ -43,11 +43,11 @@ export function addInstallCommands(agent: Command): void {
       collect,
     )
     .requiredOption('--device <id>', 'the id the device was created with')
-    .option('--tenant <name>', 'the tenant, where it is not the default')
+    .option('--tenant <name>', 'the tenant, where it is not the default or the one it has')
     .option('--token-stdin', 'the one-time token comes on standard input')
     .option('--token-file <file>', 'or in this file; else in the variable SALLYPORT_TOKEN')
     .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
-    .option('--data <dir>', 'where the device keeps its key (default: /var/lib/sallyport)')
+    .option('--data <dir>', 'where the device keeps its key (new: /var/lib/sallyport)')
     .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
     .option(
       '--consent <name>',
@@ -56,7 +56,7 @@ export function addInstallCommands(agent: Command): void {
     )
     .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
-    .option('--level <number>', 'what it sees of processes: 2, or 0 with no capability', '2')
+    .option('--level <number>', 'what it sees of processes: 2 (new), or 0 with no capability')
     .option('--root <dir>', 'put everything below DIR, an image; nothing is started', '/')
     .action((flags: InstallFlags, command: Command) => install(flags, command))
   agent
@@ -71,7 +71,7 @@ export function addInstallCommands(agent: Command): void {
 async function install(flags: InstallFlags, command: Command): Promise<void> {
   const { json } = globalOptions(command)
   const { level, root } = flags
-  if (level !== '0' && level !== '2')
+  if (level !== undefined && level !== '0' && level !== '2')
     throw usage(`there is no level ${level} to run at`, 'see docs/process-scope.md: 0 or 2')
   await withAgent(async (room) => {
     const installed = await room.installAgent({
@@ -87,8 +87,8 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
         way: wayOut(),
       },
       token: tokenOf(flags, room.readToken),
-      dataDir: flags.data ?? room.SERVICE_DATA,
-      level: level === '2' ? 2 : 0,
+      dataDir: flags.data,
+      level: level === undefined ? undefined : level === '2' ? 2 : 0,
       program: ownProgram(),
       root,
       approvers: approversOf(flags.approvers),

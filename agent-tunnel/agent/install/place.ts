@@ -17,7 +17,7 @@ import {
 import { dirname, join, resolve } from 'node:path'
 import { readIfPresent, removeDurably, syncDirectory, writeDurably } from '../files.ts'
 import { unfit } from './system.ts'
-import { UNIT } from './unit.ts'
+import { readUnit, UNIT } from './unit.ts'
 
 /** What the program was made of; goes with it. */
 const LICENCES = ['THIRD-PARTY.txt', 'NODE-LICENSE.txt']
@@ -126,6 +126,12 @@ export class Place {
   /** The unit that is there; undefined where there is none. */
   installed(): string | undefined {
     return readIfPresent(this.at(`${UNITS}/${UNIT}`))
+  }
+
+  /** What the unit that is there says of its service; undefined where there is none, or another's. */
+  service(): ReturnType<typeof readUnit> {
+    const text = this.installed()
+    return text === undefined ? undefined : readUnit(text)
   }
 
   /** Takes away what the two above put here; the command last, so that a second run of it can go on. */
