@@ -62,7 +62,7 @@ export function addInstallCommands(agent: Command): void {
   agent
     .command('uninstall')
     .description('stop the service and take it away; the data stays unless --purge')
-    .option('--data <dir>', 'the directory given to install (default: /var/lib/sallyport)')
+    .option('--data <dir>', "where the device's key is, once the unit that says so is gone")
     .option('--purge', "remove the device's key and certificate too")
     .option('--root <dir>', 'the folder that was given to install', '/')
     .action((flags: UninstallFlags, command: Command) => uninstall(flags, command))
@@ -109,15 +109,24 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
   })
 }
 
+/** What became of the data. */
+const SAYS = {
+  purged: (path: string) => `the device's key is gone, with all of ${path}`,
+  kept: (path: string) => `the device's key stays in ${path}`,
+  none: (path: string) => `there was no device's key in ${path}`,
+}
+
 async function uninstall(flags: UninstallFlags, command: Command): Promise<void> {
   const { json } = globalOptions(command)
   const purge = flags.purge === true
   await withAgent(async (room) => {
-    const dataDir = flags.data ?? room.SERVICE_DATA
     const did = (what: string) => note(`- ${what}`)
-    await room.uninstallAgent({ root: flags.root, dataDir, purge, did })
-    tell({ json }, { uninstalled: true, purged: purge }, [
+    const { root, data: dataDir } = flags
+    const done = await room.uninstallAgent({ root, dataDir, purge, did })
+    const facts = { purged: done.data === 'purged', data: done.data, data_dir: done.dataDir }
+    tell({ json }, { uninstalled: true, ...facts }, [
       'nothing of the agent runs here any more',
+      SAYS[done.data](done.dataDir),
       'the gateway still knows the device: sallyport device decommission ID --reason TEXT',
     ])
   })

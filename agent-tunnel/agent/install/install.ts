@@ -3,7 +3,7 @@
  * tunnel. Every step leaves the old or the new state whatever ends it, and done again changes nothing, so the same
  * command goes on after any failure. docs/agent.md "As a service".
  */
-import { chownSync, closeSync, existsSync, openSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { chownSync, closeSync, existsSync, openSync, readdirSync, statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import { configFrom, printConfig, readConfig, writeConfig } from '../config.ts'
 import type { AgentConfig, Setup } from '../config.ts'
@@ -308,37 +308,4 @@ async function connected(dataDir: string, signal: AbortSignal): Promise<string> 
       )
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
   }
-}
-
-export interface UninstallOptions {
-  readonly root: string
-  readonly dataDir: string
-  /** Forgets the device's key and certificate too. */
-  readonly purge: boolean
-  readonly did: (what: string) => void
-}
-
-/**
- * Takes the service, the program and with `purge` the data away; the user stays, because files may still be its.
- * Done again it changes nothing. Rejects with AgentError `install.unfit`, `install.failed`.
- */
-export async function uninstallAgent(options: UninstallOptions): Promise<void> {
-  const { purge, did } = options
-  if (!isAbsolute(options.dataDir)) throw unfit('--data must be absolute.', 'Name it from / on.')
-  const place = new Place(options.root)
-  const { live } = place
-  if (live) assertFit()
-  const next = `See \`systemctl status ${UNIT}\`.`
-  const unit = place.installed()
-  if (live && unit !== undefined) {
-    await run('systemctl', ['disable', '--now', '--quiet', UNIT], next)
-    did('the service is stopped')
-  }
-  place.remove()
-  if (live) await run('systemctl', ['daemon-reload'], next)
-  did('service and program are gone')
-  const dataDir = place.at(options.dataDir)
-  if (!existsSync(dataDir)) return
-  if (purge) rmSync(dataDir, { recursive: true })
-  did(purge ? `${options.dataDir} is gone` : `${options.dataDir} stays, with the device's key`)
 }

@@ -134,13 +134,17 @@ export class Place {
     return text === undefined ? undefined : readUnit(text)
   }
 
-  /** Takes away what the two above put here; the command last, so that a second run of it can go on. */
+  /** Whether `path`, without any link in it, lies below the root. */
+  holds(path: string): boolean {
+    return this.live || path.startsWith(`${this.#root}/`)
+  }
+
+  /** Takes away what was put here; the command and then what it runs last, so that a second run can go on. */
   remove(): void {
     rmSync(this.at(`${UNITS}/multi-user.target.wants/${UNIT}`), { force: true })
     removeDurably(this.at(`${UNITS}/${UNIT}`))
-    for (const path of [USERS, OWNERS]) removeDurably(this.at(path))
+    for (const path of [USERS, OWNERS, COMMAND]) removeDurably(this.at(path))
     rmSync(this.at(LIB), { recursive: true, force: true })
-    removeDurably(this.at(COMMAND))
   }
 
   #write(path: string, bytes: Buffer, mode: number): boolean {
