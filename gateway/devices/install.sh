@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes this machine a device of the gateway that served this: takes the agent from there, checks it, and has it
 # install itself. The line that runs this holds the SHA-256 of this text, and this text those of what it fetches.
-# The one-time token comes on standard input; no argument and no file ever holds it. Run it again after any failure.
+# The one-time token comes on standard input; no argument and no file of this holds it. Run it again after any failure.
 set -eu
 umask 077
 
@@ -16,16 +16,23 @@ fail() {
 }
 
 gateway= root=/ login=
+option() {
+  case $1 in
+    --gateway) gateway=$2 ;;
+    --root) root=$2 ;;
+    --proxy) export https_proxy="$2" ;;
+    --proxy-auth-file) login=$2 ;;
+  esac
+}
+# As the agent reads them: `--name value` and `--name=value`.
 previous=
 for word in "$@"; do
-  case $previous in
-    --gateway) gateway=$word ;;
-    --root) root=$word ;;
-    --proxy) export https_proxy="$word" ;;
-    --proxy-auth-file) login=$word ;;
+  case $word in
+    --*=*) option "${word%%=*}" "${word#*=}" && previous= ;;
+    *) option "$previous" "$word" && previous=$word ;;
   esac
-  previous=$word
 done
+[ -n "$root" ] || fail 'an empty --root names no folder' 'leave it out, or name the folder of an image' 2
 [ -n "$gateway" ] || fail 'no --gateway was given' 'run the line that `sallyport device add` printed' 2
 
 # What can be seen of this machine before anything is fetched.

@@ -149,6 +149,53 @@ describe('the script, among programs that only say how they were called', () => 
     expect([status, stderr]).toEqual([1, expect.stringMatching(/check the name, the network/)])
     expect(called()).toHaveLength(4)
   })
+
+  test.for([
+    ['--gateway https://gw --proxy http://p:3128', 'https://gw http://p:3128'],
+    ['--gateway=https://gw --proxy=http://p:3128', 'https://gw http://p:3128'],
+    ['--proxy=http://p:3128 --gateway https://gw', 'https://gw http://p:3128'],
+    ['--gateway https://gw', 'https://gw '],
+  ] as const)('%s', async ([line, asked]) => {
+    fake(
+      'curl',
+      `for word; do :; done; echo "\${word%/agent/*} $https_proxy" >>${folder}/called; exit 7`,
+    )
+    const { status } = await install(...line.split(' '), `--root=${folder}`)
+    expect([status, called()[0]]).toEqual([1, asked])
+  })
+
+  test('an empty --root is refused, however it is written', async () => {
+    for (const words of [['--root', ''], ['--root=']])
+      expect(await install('--gateway', 'https://gw', ...words)).toMatchObject({
+        status: 2,
+        stderr: expect.stringContaining('--root') as string,
+      })
+  })
+
+  test.for([
+    ['sudo keeps the proxy that the line has', { https_proxy: 'http://u:p@p:3128' }],
+    ['sudo is asked to keep nothing that is not there', {}],
+  ] as const)('%s', async ([, more]) => {
+    const script = (await build.script()) ?? ''
+    put('script', script)
+    fake('id', 'echo 1000')
+    fake('sudo', 'echo "sudo $1 $2"')
+    fake(
+      'curl',
+      `while [ $# -gt 0 ]; do [ "$1" = -o ] && cp ${folder}/script "$2"; shift; done; exit 0`,
+    )
+    const line = installLine({
+      origin: 'https://gw',
+      device: 'press-07',
+      tenant: 'main.sallyport.internal',
+      caSha256: 'c'.repeat(64),
+      token: 'spt_0',
+      scriptSha256: sha256(script),
+    })
+    const { stdout } = spawnSync('sh', ['-c', line], { encoding: 'utf8', env: env(more) })
+    if ('https_proxy' in more) expect(stdout).toBe('sudo --preserve-env=https_proxy sh\n')
+    else expect(stdout).toMatch(/^sudo sh \//)
+  })
 })
 
 describe('served', () => {
