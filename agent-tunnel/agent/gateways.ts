@@ -88,9 +88,12 @@ export async function pause(ms: number, clock: Clock, signal: AbortSignal): Prom
   if (signal.aborted) return
   const { promise, resolve } = Promise.withResolvers<void>()
   const cancel = clock.after(ms, resolve)
-  signal.addEventListener('abort', () => resolve(), { once: true })
+  const stop = () => resolve()
+  signal.addEventListener('abort', stop, { once: true })
   await promise
   cancel()
+  // The signal is the agent's own and lives as long: what stayed on it would add up, a pause at a time.
+  signal.removeEventListener('abort', stop)
 }
 
 const BEFORE_AN_ANSWER = new Set(['dns', 'tcp', 'proxy', 'tls', 'certificate', 'clock'])

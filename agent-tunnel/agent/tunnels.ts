@@ -3,9 +3,10 @@
  * a gap, moves to a renewed certificate at a quiet moment. What waits how long is reconnect.ts's.
  */
 import { randomBytes } from 'node:crypto'
+import { printAddress } from '#tunnel'
 import type { Clock, Offer, Tunnel } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
-import type { AgentConfig } from './config.ts'
+import type { AgentConfig, Gateway } from './config.ts'
 import { Control } from './control.ts'
 import type { Told } from './control.ts'
 import { openLink } from './dial.ts'
@@ -78,7 +79,7 @@ export class Tunnels {
   #better: Pair | undefined
   #switchNotBefore = -Infinity
   #homeNotBefore = -Infinity
-  /** Serials of certificates the gateway did not take since the last tunnel was up. */
+  /** Which certificates which gateway did not take since the last tunnel was up: by `refusalKey`. */
   readonly #turnedDown = new Set<string>()
   #retryIn = 0
   #patienceMs: number
@@ -147,11 +148,12 @@ export class Tunnels {
     return waitMs
   }
 
-  /** The newest pair; after the gateway turned that one down, the one before, which is kept for just that. */
-  #choose(): Pair {
+  /** The newest pair; after the gateway at `at` turned that one down, the one before, which is kept for just that. */
+  #choose(at: Gateway): Pair {
     const pairs = this.#options.identity.pairs()
-    const chosen = pairs.find((pair) => !this.#turnedDown.has(serialOf(pair)))
-    if (chosen === undefined) this.#turnedDown.clear()
+    const chosen = pairs.find((pair) => !this.#turnedDown.has(refusalKey(at, pair)))
+    if (chosen === undefined)
+      for (const pair of pairs) this.#turnedDown.delete(refusalKey(at, pair))
     return chosen ?? this.#newest()
   }
 
@@ -167,11 +169,11 @@ export class Tunnels {
         {
           ...this.#walking,
           dial: async (at, signal) => {
-            const pair = this.#choose()
+            const pair = this.#choose(at)
             try {
               return await this.#dial(pair, at, signal)
             } catch (error) {
-              if (tookOffence(error)) this.#turnedDown.add(serialOf(pair))
+              if (tookOffence(error)) this.#turnedDown.add(refusalKey(at, pair))
               throw error
             }
           },
@@ -197,7 +199,7 @@ export class Tunnels {
       { pauseFrom: 0, eachMs, allMs: WALK_MS },
       {
         ...this.#walking,
-        dial: async (at, signal) => await this.#dial(this.#choose(), at, signal),
+        dial: async (at, signal) => await this.#dial(this.#choose(at), at, signal),
         failed: (error) => this.#report(error, 0),
       },
     )
@@ -219,31 +221,41 @@ export class Tunnels {
             server_code: error.serverCode,
           }
         : { code: 'tunnel.failed', message: messageOf(error) }
-    // The clock here may say otherwise: the gateway knows that the certificate has ended.
-    if (error instanceof AgentError && error.serverCode === 'peer.expired') this.#options.renew()
     this.#options.status.update({ last_error: { code: told.code, message: told.message } })
     this.#log('warn', 'tunnel.not_up', { ...told, retry_in_ms: Math.round(retryInMs) })
   }
 
+  async #open(pair: Pair, at: Gateway, signal: AbortSignal): Promise<Link> {
+    const { config, clock, anchors, targets, renew } = this.#options
+    try {
+      return await openLink({
+        config,
+        at,
+        clock,
+        monotonic: this.#monotonic,
+        anchors,
+        pair,
+        instance: this.#instance,
+        epoch: ++this.#epoch,
+        patienceMs: this.#patienceMs,
+        targets: targets(),
+        signal,
+      })
+    } catch (error) {
+      // The clock here may say otherwise: the gateway knows that it has ended. Of an older one nobody doubts that.
+      const ended = error instanceof AgentError && error.serverCode === 'peer.expired'
+      if (ended && serialOf(pair) === serialOf(this.#newest())) renew()
+      throw error
+    }
+  }
+
   async #dial(pair: Pair, at = this.#options.config.gateway, signal = this.#signal): Promise<Link> {
-    const { config, clock, anchors, status, targets } = this.#options
-    const link = await openLink({
-      config,
-      at,
-      clock,
-      monotonic: this.#monotonic,
-      anchors,
-      pair,
-      instance: this.#instance,
-      epoch: ++this.#epoch,
-      patienceMs: this.#patienceMs,
-      targets: targets(),
-      signal,
-    })
+    const { clock, status } = this.#options
+    const link = await this.#open(pair, at, signal)
     this.#remember(pair)
     const newest = this.#newest()
     this.#better = newest.slot === pair.slot ? undefined : newest
-    if (this.#turnedDown.has(serialOf(newest))) {
+    if (this.#turnedDown.has(refusalKey(at, newest))) {
       this.#switchNotBefore = this.#monotonic.now() + SWITCH_RETRY_MS
     }
     this.#turnedDown.clear()
@@ -405,6 +417,11 @@ export class Tunnels {
 
 function serialOf({ leaf }: Pair): string {
   return leaf.serialNumber.toLowerCase()
+}
+
+/** What one gateway says of a certificate is not what another one would. */
+function refusalKey(at: Gateway, pair: Pair): string {
+  return `${printAddress(at).toLowerCase()} ${serialOf(pair)}`
 }
 
 /** Whether a failure may be the certificate's: the gateway was reached, and it broke after that. */

@@ -80,6 +80,8 @@ class Course<T> {
   }
 
   fail(error: unknown): void {
+    // First: an attempt that was won in this same turn must find it over, or nobody would have its socket.
+    this.end()
     this.#lost(error)
   }
 

@@ -10,6 +10,7 @@ import type { Socket } from 'node:net'
 import { systemClock } from './clock.ts'
 import { firstOf } from './eyeballs.ts'
 import { askConnect } from './http-connect.ts'
+import { Names } from './names.ts'
 import { printAddress, ProxyError } from './proxy.ts'
 import type { Address, Proxy } from './proxy.ts'
 import { askSocks } from './socks5.ts'
@@ -53,10 +54,7 @@ async function connect({ host, port }: Address, signal: AbortSignal): Promise<So
   })
 }
 
-/** Those of one family. Rejects with the system's error (ENOTFOUND, EAI_AGAIN) where there are none. */
-async function addressesOf(host: string, family: 4 | 6): Promise<readonly string[]> {
-  const literal = isIP(host)
-  if (literal !== 0) return literal === family ? [host] : []
+const names = new Names(async (host, family) => {
   const { promise, resolve, reject } = Promise.withResolvers<string[]>()
   // As the system looks it up, /etc/hosts and all; not with node:dns/promises, which an idle agent does without.
   lookup(host, { family, all: true }, (error, found) => {
@@ -64,6 +62,13 @@ async function addressesOf(host: string, family: 4 | 6): Promise<readonly string
     else reject(error)
   })
   return await promise
+})
+
+/** Those of one family. Rejects with the system's error (ENOTFOUND, EAI_AGAIN) where there are none. */
+async function addressesOf(host: string, family: 4 | 6): Promise<readonly string[]> {
+  const literal = isIP(host)
+  if (literal !== 0) return literal === family ? [host] : []
+  return await names.addressesOf(host, family)
 }
 
 async function connectOne(host: string, port: number, signal: AbortSignal): Promise<Socket> {

@@ -21,7 +21,7 @@ interface InstallFlags {
   readonly consent?: readonly string[]
   readonly keyExchange?: string
   readonly approvers?: string
-  readonly level: string
+  readonly level?: string
   readonly root: string
 }
 
@@ -43,11 +43,11 @@ export function addInstallCommands(agent: Command): void {
       collect,
     )
     .requiredOption('--device <id>', 'the id the device was created with')
-    .option('--tenant <name>', 'the tenant, where it is not the default')
+    .option('--tenant <name>', 'the tenant, where it is not the default or the one it has')
     .option('--token-stdin', 'the one-time token comes on standard input')
     .option('--token-file <file>', 'or in this file; else in the variable SALLYPORT_TOKEN')
     .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
-    .option('--data <dir>', 'where the device keeps its key (default: /var/lib/sallyport)')
+    .option('--data <dir>', 'where the device keeps its key (new: /var/lib/sallyport)')
     .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
     .option(
       '--consent <name>',
@@ -56,13 +56,13 @@ export function addInstallCommands(agent: Command): void {
     )
     .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
-    .option('--level <number>', 'what it sees of processes: 2, or 0 with no capability', '2')
+    .option('--level <number>', 'what it sees of processes: 2 (new), or 0 with no capability')
     .option('--root <dir>', 'put everything below DIR, an image; nothing is started', '/')
     .action((flags: InstallFlags, command: Command) => install(flags, command))
   agent
     .command('uninstall')
     .description('stop the service and take it away; the data stays unless --purge')
-    .option('--data <dir>', 'the directory given to install (default: /var/lib/sallyport)')
+    .option('--data <dir>', "where the device's key is, once the unit that says so is gone")
     .option('--purge', "remove the device's key and certificate too")
     .option('--root <dir>', 'the folder that was given to install', '/')
     .action((flags: UninstallFlags, command: Command) => uninstall(flags, command))
@@ -71,7 +71,7 @@ export function addInstallCommands(agent: Command): void {
 async function install(flags: InstallFlags, command: Command): Promise<void> {
   const { json } = globalOptions(command)
   const { level, root } = flags
-  if (level !== '0' && level !== '2')
+  if (level !== undefined && level !== '0' && level !== '2')
     throw usage(`there is no level ${level} to run at`, 'see docs/process-scope.md: 0 or 2')
   await withAgent(async (room) => {
     const installed = await room.installAgent({
@@ -87,8 +87,8 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
         way: wayOut(),
       },
       token: tokenOf(flags, room.readToken),
-      dataDir: flags.data ?? room.SERVICE_DATA,
-      level: level === '2' ? 2 : 0,
+      dataDir: flags.data,
+      level: level === undefined ? undefined : level === '2' ? 2 : 0,
       program: ownProgram(),
       root,
       approvers: approversOf(flags.approvers),
@@ -109,15 +109,24 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
   })
 }
 
+/** What became of the data. */
+const SAYS = {
+  purged: (path: string) => `the device's key is gone, with all of ${path}`,
+  kept: (path: string) => `the device's key stays in ${path}`,
+  none: (path: string) => `there was no device's key in ${path}`,
+}
+
 async function uninstall(flags: UninstallFlags, command: Command): Promise<void> {
   const { json } = globalOptions(command)
   const purge = flags.purge === true
   await withAgent(async (room) => {
-    const dataDir = flags.data ?? room.SERVICE_DATA
     const did = (what: string) => note(`- ${what}`)
-    await room.uninstallAgent({ root: flags.root, dataDir, purge, did })
-    tell({ json }, { uninstalled: true, purged: purge }, [
+    const { root, data: dataDir } = flags
+    const done = await room.uninstallAgent({ root, dataDir, purge, did })
+    const facts = { purged: done.data === 'purged', data: done.data, data_dir: done.dataDir }
+    tell({ json }, { uninstalled: true, ...facts }, [
       'nothing of the agent runs here any more',
+      SAYS[done.data](done.dataDir),
       'the gateway still knows the device: sallyport device decommission ID --reason TEXT',
     ])
   })

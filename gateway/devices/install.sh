@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes this machine a device of the gateway that served this: takes the agent from there, checks it, and has it
 # install itself. The line that runs this holds the SHA-256 of this text, and this text those of what it fetches.
-# The one-time token comes on standard input; no argument and no file ever holds it. Run it again after any failure.
+# The one-time token comes on standard input; no argument and no file of this holds it. Run it again after any failure.
 set -eu
 umask 077
 
@@ -16,16 +16,23 @@ fail() {
 }
 
 gateway= root=/ login=
+option() {
+  case $1 in
+    --gateway) gateway=$2 ;;
+    --root) root=$2 ;;
+    --proxy) export https_proxy="$2" ;;
+    --proxy-auth-file) login=$2 ;;
+  esac
+}
+# As the agent reads them: `--name value` and `--name=value`.
 previous=
 for word in "$@"; do
-  case $previous in
-    --gateway) gateway=$word ;;
-    --root) root=$word ;;
-    --proxy) export https_proxy="$word" ;;
-    --proxy-auth-file) login=$word ;;
+  case $word in
+    --*=*) option "${word%%=*}" "${word#*=}" && previous= ;;
+    *) option "$previous" "$word" && previous=$word ;;
   esac
-  previous=$word
 done
+[ -n "$root" ] || fail 'an empty --root names no folder' 'leave it out, or name the folder of an image' 2
 [ -n "$gateway" ] || fail 'no --gateway was given' 'run the line that `sallyport device add` printed' 2
 
 # What can be seen of this machine before anything is fetched.
@@ -87,17 +94,38 @@ proxy_login() {
   [ -z "$login" ] || printf 'proxy-user = "%s"\n' "$(sed 's/[\\"]/\\&/g' "$login")"
 }
 
-# The certificate of the gateway is not looked at here: what comes is taken by its hash or not at all.
+# One try. The certificate of the gateway is not looked at here: what comes is taken by its hash or not at all.
+take() {
+  if command -v curl >/dev/null; then
+    status=$(proxy_login | curl -K - -fsSk --proto =https --connect-timeout 15 -w '%{http_code}' -o "$folder/$1" "$gateway/agent/$1")
+  else
+    wget --no-check-certificate -T 30 -O "$folder/$1" "$gateway/agent/$1" </dev/null 2>"$folder/said" && return 0
+    case $(cat "$folder/said") in
+      *' 503 '* | *' 503:'*) status=503 ;;
+      *) tail -n 1 "$folder/said" >&2 ;;
+    esac
+    return 1
+  fi
+}
+
+# A gateway that serves others is asked again for some minutes, each machine at its own times.
 fetch() {
-  for pause in 1 2 4 0; do
-    if command -v curl >/dev/null; then
-      proxy_login | curl -K - -fsSk --proto =https --connect-timeout 15 -o "$folder/$1" "$gateway/agent/$1" && return 0
+  tries=0
+  while :; do
+    status=
+    take "$1" && return 0
+    tries=$((tries + 1))
+    if [ "$status" = 503 ]; then
+      [ "$tries" -lt 30 ] ||
+        fail "$gateway has been serving other machines all the time" 'nothing was installed; run the same line again later'
+      [ "$tries" -gt 1 ] || echo '- the gateway is serving other machines; trying again for some minutes' >&2
+      sleep $((5 + ($$ + tries * 7) % 11))
     else
-      wget -q --no-check-certificate -T 30 -O "$folder/$1" "$gateway/agent/$1" </dev/null && return 0
+      [ "$tries" -lt 4 ] ||
+        fail "$gateway/agent/$1 could not be fetched" 'check the name, the network and the proxy of this machine'
+      sleep "$tries"
     fi
-    sleep "$pause"
   done
-  fail "$gateway/agent/$1 could not be fetched" 'check the name, the network and the proxy of this machine'
 }
 
 # Its licences go with the agent.

@@ -129,7 +129,8 @@ export function installLine(line: Line): string {
     'trap "rm -f $f" EXIT',
     'curl -fsSk --proto =https -o "$f" "$0/agent/install" || wget -q --no-check-certificate -O "$f" "$0/agent/install" || exit',
     `echo "${line.scriptSha256}  $f" | sha256sum -c - >/dev/null 2>&1 || { echo "$0/agent/install is not what this line was made for: make a new one (sallyport device token)" >&2; exit 1; }`,
-    's=; [ "$(id -u)" = 0 ] || s=sudo',
+    // sudo drops what it is not told to keep; as an argument the proxy's login would be shown to every user.
+    's=; [ "$(id -u)" = 0 ] || s="sudo ${https_proxy:+--preserve-env=https_proxy}"',
     '$s sh "$f" --gateway "$0" "$@"',
   ]
   return [

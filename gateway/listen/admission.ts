@@ -75,7 +75,7 @@ export interface Account {
 }
 
 /** The network of an address that one owner has: IPv4 whole, the first four groups of IPv6. */
-function ownerOf(address: string): string {
+export function ownerOf(address: string): string {
   if (!address.includes(':')) return address
   const [head = '', tail] = address.split('::')
   const groups = head === '' ? [] : head.split(':')

@@ -220,7 +220,10 @@ class PassedOn {
   add(socket: Socket, source: Announced): void {
     const key = keyOf(socket)
     this.#sources.set(key, source)
-    socket.once('close', () => this.#sources.delete(key))
+    socket.once('close', () => {
+      // A port is given out again before the end of who had it is told.
+      if (this.#sources.get(key) === source) this.#sources.delete(key)
+    })
   }
 
   /** From here on the TLS socket over such a connection says whose it is, to all who ask it. */
@@ -232,9 +235,9 @@ class PassedOn {
   }
 }
 
-/** No two connections to one port have the same. */
-function keyOf({ remoteAddress, remotePort }: Socket): string {
-  return `${remoteAddress ?? ''} ${remotePort ?? 0}`
+/** Both ends: no two connections that are open have the same, on whichever of the addresses listened on. */
+function keyOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return [remoteAddress, remotePort, localAddress, localPort].join(' ')
 }
 
 /** Where it comes from; empty for what is gone already. */

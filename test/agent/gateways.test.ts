@@ -1,5 +1,5 @@
 /** Several gateways of one device: the order in which they are dialled, who is asked instead, and the way home. */
-import { once } from 'node:events'
+import { getEventListeners, once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -8,11 +8,19 @@ import { AgentError, examineAgent, layIsland } from '#agent'
 import type { AgentConfig } from '#agent'
 import { systemClock } from '#tunnel'
 import type { Clock, Monotonic } from '#tunnel'
-import { atFirstReached, gatewaysOf, walk, type Pace } from '../../agent-tunnel/agent/gateways.ts'
+import {
+  atFirstReached,
+  gatewaysOf,
+  pause,
+  walk,
+  type Pace,
+} from '../../agent-tunnel/agent/gateways.ts'
 import { HandClock } from '../support/clock.ts'
 import { freePort } from '../support/node.ts'
+import { Identity } from '../../agent-tunnel/agent/identity.ts'
 import { Directory, enrolled, running } from './device.ts'
 import { FakeGateway, holds, openStream, proceed } from './gateway.ts'
+import { renewOnce } from './renewing.ts'
 
 const gw = (name: string) => ({ host: name, port: 8443 })
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve))
@@ -24,6 +32,18 @@ test('each address once, the own one first', () => {
     gw('b'),
     { host: 'a', port: 443 },
   ])
+})
+
+test('a pause leaves nothing on the signal of the agent, a thousand of them neither', async () => {
+  const clock = new HandClock()
+  const { signal } = new AbortController()
+  for (let each = 0; each < 1000; each++) {
+    const over = pause(10, clock, signal)
+    clock.pass(10)
+    await over
+  }
+  expect(getEventListeners(signal, 'abort')).toEqual([])
+  expect(clock.waiting).toBe(0)
 })
 
 describe('a walk', () => {
@@ -239,6 +259,47 @@ describe('an agent', () => {
     layIsland(config.dataDir, undefined, new Date().toISOString())
     const alone = await examineAgent(config.dataDir, new AbortController().signal)
     expect(alone.filter(({ hop }) => hop.startsWith('gateway '))).toEqual([])
+  })
+
+  test('what one refuses is not refused for the next: it is shown the newest, and nothing is renewed that is fresh', async () => {
+    const { own, other, config } = await two()
+    const [old] = new Identity(config.dataDir).pairs()
+    // A minute later: another notBefore, or the pairs could not be told apart.
+    own.bench.now += 60_000
+    const newest = await renewOnce(config.dataDir, () => own.bench.now)
+    const serial = newest.leaf.serialNumber.toLowerCase()
+    own.refuses = () => 'device.quarantined'
+    other.refuses = (shown) => (shown === serial ? undefined : 'peer.expired')
+    const asked = own.asked.length
+    await using agent = running(
+      { ...config, others: config.others.slice(1) },
+      { system: () => own.bench.now },
+    )
+    const held = await other.nextTunnel()
+    expect([held.serial, serial === old?.leaf.serialNumber.toLowerCase()]).toEqual([serial, false])
+    expect(agent.logged('tunnel.not_up').map(({ fields }) => fields['server_code'])).toEqual([
+      'device.quarantined',
+    ])
+    expect([own.asked.length, other.asked]).toEqual([asked, []])
+  })
+
+  test('the older of two certificates has ended for a gateway: that asks for no renewal of the newest', async () => {
+    const { own, config } = await two()
+    own.bench.now += 60_000
+    const newest = await renewOnce(config.dataDir, () => own.bench.now)
+    const serial = newest.leaf.serialNumber.toLowerCase()
+    const shown: string[] = []
+    own.refuses = (one) => {
+      shown.push(one)
+      if (shown.length > 4) return undefined
+      return one === serial ? 'device.quarantined' : 'peer.expired'
+    }
+    const asked = own.asked.length
+    await using agent = running({ ...config, others: [] }, { system: () => own.bench.now })
+    await own.nextTunnel()
+    expect(shown.slice(0, 2).map((one) => one === serial)).toEqual([true, false])
+    expect(agent.logged('certificate.renewed')).toEqual([])
+    expect(own.asked).toHaveLength(asked)
   })
 
   test('none of them there: one round is one failure, and the first that is back has it', async () => {

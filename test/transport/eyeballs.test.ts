@@ -201,6 +201,16 @@ test('who gives up gives up everything: while it looks up, while it dials, befor
   }
 })
 
+test('who gives up in the turn in which one is won leaves none: it is discarded', async () => {
+  const scene = new Scene()
+  await scene.found(['6a'], [])
+  const taken = scene.takes('6a')
+  scene.stopping.abort()
+  await taken
+  expect([scene.won, scene.discarded]).toEqual([undefined, ['6a']])
+  expect(scene.error).toMatchObject({ code: 'ABORT_ERR' })
+})
+
 test('whatever answers when: one wins, every other is given up or discarded, no timer is left', async () => {
   const step = fc.oneof(
     fc.record({ type: fc.constant('pass' as const), ms: fc.integer({ min: 1, max: 400 }) }),

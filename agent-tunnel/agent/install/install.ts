@@ -3,7 +3,7 @@
  * tunnel. Every step leaves the old or the new state whatever ends it, and done again changes nothing, so the same
  * command goes on after any failure. docs/agent.md "As a service".
  */
-import { chownSync, closeSync, existsSync, openSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { chownSync, closeSync, existsSync, openSync, readdirSync, statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import { configFrom, printConfig, readConfig, writeConfig } from '../config.ts'
 import type { AgentConfig, Setup } from '../config.ts'
@@ -16,25 +16,29 @@ import type { Log } from '../log.ts'
 import { readStatus } from '../status.ts'
 import type { Target } from '../target.ts'
 import { pinApprovers } from '../two-keys.ts'
-import { COMMAND, Place, USERS } from './place.ts'
+import { COMMAND, DATA, Place, USERS } from './place.ts'
 import type { Program } from './place.ts'
-import { as, isActive, run, userOf } from './system.ts'
+import { as, assertFit, isActive, run, unfit, userOf } from './system.ts'
 import type { User } from './system.ts'
 import { capabilitiesOf, printUnit, spawnsOf, UNIT } from './unit.ts'
 import type { Level } from './unit.ts'
 
 /** The user that the service runs as. */
 const USER = 'sallyport'
+/** nobody, as every Linux has it. */
+const NOBODY: User = { uid: 65_534, gid: 65_534 }
 
 export interface InstallOptions {
+  /** What is absent stays as this machine has it. */
   readonly setup: Setup
   /** Undefined: the device has a certificate already. */
   readonly token: string | undefined
-  /** Absolute, without `root`. */
-  readonly dataDir: string
-  readonly level: Level
+  /** Absolute, without `root`; undefined: that of the service that is here, else `DATA`. */
+  readonly dataDir: string | undefined
+  /** Undefined: that of the service that is here, else 2. */
+  readonly level: Level | undefined
   readonly program: Program
-  /** `/`, or the folder of an image: there nothing is started, and no user is made. */
+  /** `/` by any name, or the folder of an image: there nothing is started, and no user is made. */
   readonly root: string
   /** Text of a file with approvers, and its name. */
   readonly approvers?: { readonly text: string; readonly path: string } | undefined
@@ -57,28 +61,33 @@ const CONNECT_MS = 60_000
 const LOOK_MS = 200
 
 /**
- * Installs, enrols, starts, and waits until the tunnel is up. Rejects with AgentError `install.unfit` before anything
- * was changed, `install.failed`, `install.unconnected`, `token.missing`, and those of `enrolAgent` and `pinApprovers`.
+ * Installs, enrols, starts, and waits until the tunnel is up. Rejects with AgentError `install.unfit`,
+ * `config.other_device`, `config.invalid` before anything was changed; `install.failed`, `install.unconnected`,
+ * `token.missing`, and those of `enrolAgent` and `pinApprovers`.
  */
 export async function installAgent(options: InstallOptions): Promise<Installed> {
-  const { root, program, level, did } = options
-  const live = root === '/'
+  const { program, did } = options
+  const place = new Place(options.root)
+  const { live } = place
   if (live) assertFit()
-  const place = new Place(root)
-  const dataDir = place.at(options.dataDir)
+  const standing = place.service()
+  const home = options.dataDir ?? standing?.dataDir ?? DATA
   const unitFor = (targets: Iterable<Target>, own: readonly string[]) => ({
     exec: place.exec(program),
-    dataDir: options.dataDir,
+    dataDir: home,
     user: USER,
-    level,
+    level: options.level ?? standing?.level ?? 2,
     spawns: spawnsOf(targets, own),
   })
-  // Whether the paths can stand in a unit is known before anything is changed.
+  // Whether the paths can stand in a unit is known before anything is changed, and so is all that can be seen.
+  if (!isAbsolute(home)) throw unfit('--data must be absolute.', 'Name it from / on.')
   printUnit(unitFor([], []))
+  const dataDir = place.at(home)
+  const wanted = await look(options, live, dataDir)
   // An earlier run may have been ended between a change and the restart that puts it to use.
   const unfinished = place.begin()
-  const { placed, user } = await prepare(options, place, dataDir)
-  const { config, pair, fresh, corrected } = await as(user, () => becomeDevice(options, dataDir))
+  const { placed, user } = await prepare(options, place, home)
+  const { config, pair, fresh } = await as(user, () => becomeDevice(options, wanted.config))
   did(`enrolled as ${config.device}${fresh ? '' : ' already'}`)
   const own = user === undefined ? [USER] : [USER, String(user.uid)]
   const service = unitFor(config.targets.values(), own)
@@ -86,7 +95,7 @@ export async function installAgent(options: InstallOptions): Promise<Installed> 
   did(`the service ${UNIT} ${written ? 'is written' : 'was there already'}`)
   let gateway: string | null = null
   if (live) {
-    await start([unfinished, placed, fresh, corrected, written].includes(true), did)
+    await start([unfinished, placed, fresh, wanted.corrected, written].includes(true), did)
     gateway = await connected(dataDir, options.signal)
   } else place.enable()
   place.finish()
@@ -99,32 +108,33 @@ export async function installAgent(options: InstallOptions): Promise<Installed> 
   }
 }
 
-/** The program, the user, and the data directory that belongs to it. */
-async function prepare(
-  { root, program, dataDir, did }: InstallOptions,
-  place: Place,
-  ownDataDir: string,
-): Promise<{ readonly placed: boolean; readonly user: User | undefined }> {
-  const live = root === '/'
-  const placed = place.program(program)
-  did(placed ? `the program is ${COMMAND}` : 'the program was there already')
-  place.users(USER, dataDir, live)
-  const user = live ? await ensureUser() : undefined
-  if (user !== undefined) await assertReadable(program.node, user)
-  ownData(ownDataDir, user)
-  did(`its data is in ${dataDir}, and belongs to the user ${USER}`)
-  return { placed, user }
+/** Looks at all that can be seen without a change, and gives what the device's file is to say. */
+async function look(options: InstallOptions, live: boolean, dataDir: string): Promise<Wanted> {
+  const user = live ? await userOf(USER) : undefined
+  if (live) {
+    // Before there is the user, whoever has no privilege stands for it.
+    await assertReadable(options.program.node, user ?? NOBODY)
+    assertOurs(dataDir, user)
+  }
+  return await as(user, async () => wantedOf(options, dataDir))
 }
 
-/** Throws AgentError `install.unfit`. */
-function assertFit(): void {
-  if (process.geteuid?.() !== 0)
-    throw unfit('A service is installed by root, and this is another user.', 'Run it as root.')
-  if (!existsSync('/run/systemd/system'))
-    throw unfit(
-      'This machine is not run by systemd.',
-      'Enrol with `sallyport-agent enroll`, and have your own service manager run `sallyport-agent run`.',
-    )
+/** The program, the user, and the data directory that belongs to it. */
+async function prepare(
+  { program, did }: InstallOptions,
+  place: Place,
+  home: string,
+): Promise<{ readonly placed: boolean; readonly user: User | undefined }> {
+  const { live } = place
+  const placed = place.program(program)
+  did(placed ? `the program is ${COMMAND}` : 'the program was there already')
+  place.users(USER, home, live)
+  const user = live ? await ensureUser() : undefined
+  // The data is its user's alone; the way to it is not.
+  place.above(home)
+  ownData(place.at(home), user)
+  did(`its data is in ${home}, and belongs to the user ${USER}`)
+  return { placed, user }
 }
 
 /** Has systemd make the user of the service; it does nothing where there is one. sysusers.d(5). */
@@ -156,61 +166,109 @@ async function assertReadable(path: string | undefined, user: User): Promise<voi
 function ownData(dataDir: string, user: User | undefined): void {
   makeDirectory(dataDir)
   if (user === undefined) return
+  assertOurs(dataDir, user)
+  chownSync(dataDir, user.uid, user.gid)
+}
+
+/** Throws AgentError `install.unfit` where `dataDir` is somebody else's and not empty. */
+function assertOurs(dataDir: string, user: User | undefined): void {
+  if (!existsSync(dataDir)) return
   const { uid } = statSync(dataDir)
-  if (uid === user.uid) return
-  if (readdirSync(dataDir).length > 0)
+  if (uid !== user?.uid && readdirSync(dataDir).length > 0)
     throw unfit(
       `${dataDir} belongs to another user (${uid}) and is not empty.`,
       `If it is this device's: stop its agent, chown -R ${USER}:${USER} ${dataDir}, and run this again.`,
     )
-  chownSync(dataDir, user.uid, user.gid)
+}
+
+/** What the device's file is to say, and whether that differs from what it says. */
+interface Wanted {
+  readonly config: AgentConfig
+  readonly corrected: boolean
+}
+
+/**
+ * What the line says, on what the device's file says. Throws AgentError `config.invalid`; without a token, which alone
+ * would prove who this is and whom it trusts, `config.other_device` where that is another than in the file.
+ */
+function wantedOf({ setup, token }: InstallOptions, dataDir: string): Wanted {
+  const before = standingConfig(dataDir)
+  const given = configFrom({ ...setup, tenant: setup.tenant ?? before?.tenant }, dataDir)
+  if (before === undefined) {
+    if (token === undefined) throw tokenMissing()
+    return { config: given, corrected: true }
+  }
+  if (token === undefined) assertSame(before, given)
+  const config = merged(setup, given, before)
+  return { config, corrected: printConfig(config) !== printConfig(before) }
+}
+
+function standingConfig(dataDir: string): AgentConfig | undefined {
+  try {
+    return readConfig(dataDir)
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'config.missing') return undefined
+    throw error
+  }
+}
+
+/** Throws AgentError `config.other_device`. */
+function assertSame(before: AgentConfig, given: AgentConfig): void {
+  const told = (
+    [
+      ['device', 'device'],
+      ['tenant', 'tenant'],
+      ['rootSha256', 'SHA-256 of the root'],
+    ] as const
+  ).find(([key]) => before[key] !== given[key])
+  if (told === undefined) return
+  const [key, name] = told
+  throw new AgentError(
+    'config.other_device',
+    `The ${name} of this device is ${before[key]}, not ${given[key]}, and there is no token that would prove another one.`,
+    'Correct the line; or run the one that `sallyport device token` prints, which has a token.',
+  )
+}
+
+function tokenMissing(): AgentError {
+  return new AgentError(
+    'token.missing',
+    'There is no enrolment token.',
+    'Run the line that `sallyport device add` or `sallyport device token` printed.',
+  )
 }
 
 type Enrolled = Awaited<ReturnType<typeof enrolAgent>>
 
-/** Has a certificate for this device, by what is here already or by the token. */
+/** Has a certificate for the device of `config`, by what is here already or by the token. */
 async function becomeDevice(
-  options: InstallOptions,
-  dataDir: string,
-): Promise<{ config: AgentConfig; pair: Enrolled; fresh: boolean; corrected: boolean }> {
-  const { setup, approvers, token, log, signal } = options
-  const { config, corrected } = merged(setup, configFrom(setup, dataDir))
-  if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
-  const [before] = new Identity(dataDir).pairs()
-  if (token === undefined) {
-    if (before === undefined || readConfig(dataDir).device !== config.device)
-      throw new AgentError(
-        'token.missing',
-        'There is no enrolment token.',
-        'Run the line that `sallyport device add` or `sallyport device token` printed.',
-      )
-    writeConfig(config)
-    return { config, pair: before, fresh: false, corrected }
+  { approvers, token, log, signal }: InstallOptions,
+  config: AgentConfig,
+): Promise<{ config: AgentConfig; pair: Enrolled; fresh: boolean }> {
+  const pin = () => {
+    if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
   }
+  const [before] = new Identity(config.dataDir).pairs()
+  if (token === undefined) {
+    if (before === undefined) throw tokenMissing()
+    pin()
+    writeConfig(config)
+    return { config, pair: before, fresh: false }
+  }
+  pin()
   const pair = await enrolAgent(config, { token, log, signal })
-  return { config, pair, fresh: pair.leaf.serialNumber !== before?.leaf.serialNumber, corrected }
+  return { config, pair, fresh: pair.leaf.serialNumber !== before?.leaf.serialNumber }
 }
 
-/** What the line says, on what the device's file says: an owner's edits outlive a second run, and a correction counts. */
-function merged(
-  setup: Setup,
-  given: AgentConfig,
-): { readonly config: AgentConfig; readonly corrected: boolean } {
-  let before: AgentConfig
-  try {
-    before = readConfig(given.dataDir)
-  } catch (error) {
-    if (error instanceof AgentError && error.code === 'config.missing')
-      return { config: given, corrected: true }
-    throw error
-  }
+/** An owner's edits outlive a second run. */
+function merged(setup: Setup, given: AgentConfig, before: AgentConfig): AgentConfig {
   const { gateway, device, tenant, rootSha256 } = given
   const targets = new Map(before.targets)
   for (const [name, target] of given.targets) {
     const consent = target.consent || before.targets.get(name)?.consent === true
     targets.set(name, { ...target, consent })
   }
-  const config = {
+  return {
     ...before,
     gateway,
     others: gatewaysOf({ gateway, others: [...before.others, ...given.others] }).slice(1),
@@ -222,7 +280,6 @@ function merged(
     carrier: setup.way?.carrier === undefined ? before.carrier : given.carrier,
     keyExchange: setup.keyExchange === undefined ? before.keyExchange : given.keyExchange,
   }
-  return { config, corrected: printConfig(config) !== printConfig(before) }
 }
 
 /** Has the service run what was installed. */
@@ -251,41 +308,4 @@ async function connected(dataDir: string, signal: AbortSignal): Promise<string> 
       )
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
   }
-}
-
-export interface UninstallOptions {
-  readonly root: string
-  readonly dataDir: string
-  /** Forgets the device's key and certificate too. */
-  readonly purge: boolean
-  readonly did: (what: string) => void
-}
-
-/**
- * Takes the service, the program and with `purge` the data away; the user stays, because files may still be its.
- * Done again it changes nothing. Rejects with AgentError `install.unfit`, `install.failed`.
- */
-export async function uninstallAgent(options: UninstallOptions): Promise<void> {
-  const { root, purge, did } = options
-  if (!isAbsolute(options.dataDir)) throw unfit('--data must be absolute.', 'Name it from / on.')
-  const place = new Place(root)
-  const live = root === '/'
-  if (live) assertFit()
-  const next = `See \`systemctl status ${UNIT}\`.`
-  const unit = place.installed()
-  if (live && unit !== undefined) {
-    await run('systemctl', ['disable', '--now', '--quiet', UNIT], next)
-    did('the service is stopped')
-  }
-  place.remove()
-  if (live) await run('systemctl', ['daemon-reload'], next)
-  did('service and program are gone')
-  const dataDir = place.at(options.dataDir)
-  if (!existsSync(dataDir)) return
-  if (purge) rmSync(dataDir, { recursive: true })
-  did(purge ? `${options.dataDir} is gone` : `${options.dataDir} stays, with the device's key`)
-}
-
-function unfit(message: string, next: string): AgentError {
-  return new AgentError('install.unfit', message, next)
 }

@@ -4,16 +4,20 @@
  */
 import {
   chmodSync,
+  existsSync,
   mkdirSync,
   readFileSync,
   readlinkSync,
+  realpathSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { readIfPresent, removeDurably, syncDirectory, writeDurably } from '../files.ts'
-import { UNIT } from './unit.ts'
+import { unfit } from './system.ts'
+import { readUnit, UNIT } from './unit.ts'
 
 /** What the program was made of; goes with it. */
 const LICENCES = ['THIRD-PARTY.txt', 'NODE-LICENSE.txt']
@@ -36,9 +40,19 @@ export interface Program {
 export class Place {
   readonly #root: string
 
-  /** `root`: `/`, or the folder that will be it. */
+  /** `root`: `/` by any name, or the folder that will be it. Throws AgentError `install.unfit` for no name. */
   constructor(root: string) {
-    this.#root = root
+    if (root === '')
+      throw unfit(
+        'An empty --root names no folder.',
+        'Name the folder of the image, or leave --root out for this machine.',
+      )
+    this.#root = existsSync(root) ? realpathSync(root) : resolve(root)
+  }
+
+  /** Whether it is this machine, and not an image. */
+  get live(): boolean {
+    return this.#root === '/'
   }
 
   /** `path`, as it is reached from here. */
@@ -68,6 +82,9 @@ export class Place {
   program(program: Program): boolean {
     const words = this.exec(program)
     const own = words.at(-1) ?? ''
+    makeFolder(this.at(LIB))
+    // It is ours alone, and one that was made under another umask is opened.
+    chmodSync(this.at(LIB), 0o755)
     const placed = this.#write(own, readFileSync(program.file), 0o755)
     for (const name of LICENCES) {
       const text = readIfPresent(join(dirname(program.file), name))
@@ -76,6 +93,11 @@ export class Place {
     const command = `#!/bin/sh\nexec ${words.map(quoted).join(' ')} "$@"\n`
     const called = this.#write(COMMAND, Buffer.from(command), 0o755)
     return placed || called
+  }
+
+  /** Makes the folders above `path`, for everybody to pass through. */
+  above(path: string): void {
+    makeFolder(dirname(this.at(path)))
   }
 
   /** Names `user` to systemd, with `home`. Throws AgentError `data.unwritable`. */
@@ -92,7 +114,7 @@ export class Place {
   /** Has the unit started at boot, where no systemd runs that could be told. */
   enable(): void {
     const link = this.at(`${UNITS}/multi-user.target.wants/${UNIT}`)
-    mkdirSync(dirname(link), { recursive: true, mode: 0o755 })
+    makeFolder(dirname(link))
     const to = `${UNITS}/${UNIT}`
     if (linked(link) === to) return
     rmSync(`${link}.new`, { force: true })
@@ -106,23 +128,44 @@ export class Place {
     return readIfPresent(this.at(`${UNITS}/${UNIT}`))
   }
 
-  /** Takes away what the two above put here; the command last, so that a second run of it can go on. */
+  /** What the unit that is there says of its service; undefined where there is none, or another's. */
+  service(): ReturnType<typeof readUnit> {
+    const text = this.installed()
+    return text === undefined ? undefined : readUnit(text)
+  }
+
+  /** Whether `path`, without any link in it, lies below the root. */
+  holds(path: string): boolean {
+    return this.live || path.startsWith(`${this.#root}/`)
+  }
+
+  /** Takes away what was put here; the command and then what it runs last, so that a second run can go on. */
   remove(): void {
     rmSync(this.at(`${UNITS}/multi-user.target.wants/${UNIT}`), { force: true })
     removeDurably(this.at(`${UNITS}/${UNIT}`))
-    for (const path of [USERS, OWNERS]) removeDurably(this.at(path))
+    for (const path of [USERS, OWNERS, COMMAND]) removeDurably(this.at(path))
     rmSync(this.at(LIB), { recursive: true, force: true })
-    removeDurably(this.at(COMMAND))
   }
 
   #write(path: string, bytes: Buffer, mode: number): boolean {
     const file = this.at(path)
-    if (same(file, bytes)) return false
-    mkdirSync(dirname(file), { recursive: true, mode: 0o755 })
-    writeDurably(file, bytes, mode)
+    makeFolder(dirname(file))
+    const written = !same(file, bytes)
+    if (written) writeDurably(file, bytes, mode)
     // Whatever umask the person has: the service's own user has to read it.
-    chmodSync(file, mode)
-    return true
+    if ((statSync(file).mode & 0o7777) !== mode) chmodSync(file, mode)
+    return written
+  }
+}
+
+/** Makes `path` and its parents, each for everybody to pass through, whatever umask the person has. */
+function makeFolder(path: string): void {
+  // Not chmod afterwards: what ends the program between the two would leave a folder that nobody mends.
+  const before = process.umask(0o022)
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o755 })
+  } finally {
+    process.umask(before)
   }
 }
 

@@ -1,6 +1,7 @@
 /** What an installation asks of the machine: who a user is, a program run, a part of the work done as somebody. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { AgentError, messageOf } from '../errors.ts'
 
 /** A user by numbers. */
@@ -90,4 +91,20 @@ export async function as<T>(user: User | undefined, work: () => Promise<T>): Pro
     setegid(0)
     setgroups(before)
   }
+}
+
+/** Throws AgentError `install.unfit` where this is not root on a machine of systemd's. */
+export function assertFit(): void {
+  if (process.geteuid?.() !== 0)
+    throw unfit('A service is installed by root, and this is another user.', 'Run it as root.')
+  if (!existsSync('/run/systemd/system'))
+    throw unfit(
+      'This machine is not run by systemd.',
+      'Enrol with `sallyport-agent enroll`, and have your own service manager run `sallyport-agent run`.',
+    )
+}
+
+/** What is said before anything was changed. */
+export function unfit(message: string, next: string): AgentError {
+  return new AgentError('install.unfit', message, next)
 }

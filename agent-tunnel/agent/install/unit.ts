@@ -119,6 +119,14 @@ export function printUnit(service: Service): string {
   ].join('\n')}\n`
 }
 
+/** What a unit that `printUnit` wrote says of its service; undefined where somebody has written another one. */
+export function readUnit(text: string): Pick<Service, 'dataDir' | 'level'> | undefined {
+  const dataDir = /^ExecStart=.* run --data (\S+)$/m.exec(text)?.[1]
+  const capabilities = /^AmbientCapabilities=(.*)$/m.exec(text)?.[1]?.split(' ')
+  if (dataDir === undefined || capabilities === undefined) return undefined
+  return { dataDir, level: SEE.every((one) => capabilities.includes(one)) ? 2 : 0 }
+}
+
 /** A blank, a quote, `%` or `$` mean something else in a unit: systemd.service(5), systemd.unit(5). */
 function assertPlain(word: string): void {
   if (/^\/?[\w./+@:,=-]+$/.test(word)) return

@@ -1,7 +1,7 @@
 /** What a gateway offers a machine that wants to become a device: files by hash, a script, one line. */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { createServer, get, type IncomingMessage, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { once } from 'node:events'
@@ -10,6 +10,8 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { AgentBuild, installLine } from '../../../gateway/devices/onboarding.ts'
 import { agentFiles } from '../../../gateway/listen/agent-files.ts'
+import { HandClock } from '../../support/clock.ts'
+import { until } from '../../support/node.ts'
 
 const sha256 = (text: string | Uint8Array) => createHash('sha256').update(text).digest('hex')
 
@@ -111,12 +113,100 @@ test('the bundle is offered to the Node that it was made for', async () => {
   for (const version of Object.values(pins)) expect(version).toMatch(`${major}.${minor}.`)
 })
 
+describe('the script, among programs that only say how they were called', () => {
+  let tools: string
+  beforeEach(() => {
+    tools = join(folder, 'tools')
+    mkdirSync(tools)
+    fake('sleep', 'exit 0')
+    put('sallyport-agent-x64', elf(62))
+    put('sallyport-agent-arm64', elf(183))
+  })
+  const fake = (name: string, script: string) =>
+    writeFileSync(join(tools, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+  const called = () => readFileSync(join(folder, 'called'), 'utf8').split('\n').slice(0, -1)
+  const env = (more: Record<string, string> = {}) => ({
+    PATH: `${tools}:${process.env['PATH']}`,
+    ...more,
+  })
+  async function install(...words: string[]) {
+    const path = join(folder, 'install')
+    writeFileSync(path, (await build.script()) ?? '')
+    return spawnSync('sh', [path, ...words], { encoding: 'utf8', env: env() })
+  }
+
+  test('a gateway that serves others is asked for minutes, and what is said then is that', async () => {
+    fake('curl', `echo x >>${folder}/called; printf 503; exit 22`)
+    const { status, stderr } = await install('--gateway', 'https://gw', '--root', folder)
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/serving other machines all/)])
+    expect(stderr.match(/trying again/g)).toHaveLength(1)
+    expect(called()).toHaveLength(30)
+  })
+
+  test('one that is not there is asked four times, and the network is named', async () => {
+    fake('curl', `echo x >>${folder}/called; printf 000; exit 7`)
+    const { status, stderr } = await install('--gateway', 'https://gw', '--root', folder)
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/check the name, the network/)])
+    expect(called()).toHaveLength(4)
+  })
+
+  test.for([
+    ['--gateway https://gw --proxy http://p:3128', 'https://gw http://p:3128'],
+    ['--gateway=https://gw --proxy=http://p:3128', 'https://gw http://p:3128'],
+    ['--proxy=http://p:3128 --gateway https://gw', 'https://gw http://p:3128'],
+    ['--gateway https://gw', 'https://gw '],
+  ] as const)('%s', async ([line, asked]) => {
+    fake(
+      'curl',
+      `for word; do :; done; echo "\${word%/agent/*} $https_proxy" >>${folder}/called; exit 7`,
+    )
+    const { status } = await install(...line.split(' '), `--root=${folder}`)
+    expect([status, called()[0]]).toEqual([1, asked])
+  })
+
+  test('an empty --root is refused, however it is written', async () => {
+    for (const words of [['--root', ''], ['--root=']])
+      expect(await install('--gateway', 'https://gw', ...words)).toMatchObject({
+        status: 2,
+        stderr: expect.stringContaining('--root') as string,
+      })
+  })
+
+  test.for([
+    ['sudo keeps the proxy that the line has', { https_proxy: 'http://u:p@p:3128' }],
+    ['sudo is asked to keep nothing that is not there', {}],
+  ] as const)('%s', async ([, more]) => {
+    const script = (await build.script()) ?? ''
+    put('script', script)
+    fake('id', 'echo 1000')
+    fake('sudo', 'echo "sudo $1 $2"')
+    fake(
+      'curl',
+      `while [ $# -gt 0 ]; do [ "$1" = -o ] && cp ${folder}/script "$2"; shift; done; exit 0`,
+    )
+    const line = installLine({
+      origin: 'https://gw',
+      device: 'press-07',
+      tenant: 'main.sallyport.internal',
+      caSha256: 'c'.repeat(64),
+      token: 'spt_0',
+      scriptSha256: sha256(script),
+    })
+    const { stdout } = spawnSync('sh', ['-c', line], { encoding: 'utf8', env: env(more) })
+    if ('https_proxy' in more) expect(stdout).toBe('sudo --preserve-env=https_proxy sh\n')
+    else expect(stdout).toMatch(/^sudo sh \//)
+  })
+})
+
 describe('served', () => {
   let server: Server
   const reports: unknown[] = []
+  let clock: HandClock
   beforeEach(async () => {
     reports.length = 0
-    server = createServer(agentFiles({ build, report: (error) => void reports.push(error) }))
+    clock = new HandClock()
+    const report = (error: unknown) => void reports.push(error)
+    server = createServer(agentFiles({ build, report, clock }))
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
   })
@@ -165,27 +255,61 @@ describe('served', () => {
     ])
   })
 
-  test('the seventeenth at once is told to come again, and may when one has left; nobody who leaves is a failure', async () => {
-    // Longer than what a connection buffers, so that who does not read is still being served.
-    put('sallyport-agent.cjs', Buffer.alloc(64 * 1024 * 1024))
+  /** Begins to take the agent, from `localAddress`, and does not read on. */
+  async function begin(localAddress: string) {
+    const request = get(at('/agent/sallyport-agent.cjs'), { agent: false, localAddress })
+    request.on('error', () => {})
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    response.on('error', () => {})
+    return { request, response, status: response.statusCode }
+  }
+  /** Longer than what a connection buffers, so that who does not read is still being served. */
+  const long = () => put('sallyport-agent.cjs', Buffer.alloc(64 * 1024 * 1024))
+
+  test('the fifth at once from one address is told to come again, and keeps nobody else out; nobody who leaves is a failure', async () => {
+    long()
+    const four = await Promise.all(Array.from({ length: 4 }, async () => await begin('127.0.0.1')))
+    expect(four.map(({ status }) => status)).toEqual([200, 200, 200, 200])
+    const fifth = await begin('127.0.0.1')
+    expect([fifth.status, fifth.response.headers['retry-after']]).toEqual([503, '10'])
+    const script = await fetch(at('/agent/install'))
+    expect([script.status, (await script.text()) === (await build.script())]).toEqual([200, true])
+    const other = await begin('127.0.0.2')
+    expect(other.status).toBe(200)
+    four[0]?.request.destroy()
+    const again = [fifth, other]
+    do again.push(await begin('127.0.0.1'))
+    while (again.at(-1)?.status !== 200)
+    for (const { request } of [...four, ...again]) request.destroy()
+    expect(reports).toEqual([])
+  })
+
+  test('of all together sixteen are served at once', async () => {
+    long()
     const readers = await Promise.all(
-      Array.from({ length: 16 }, async () => {
-        const request = get(at('/agent/sallyport-agent.cjs'), { agent: false })
-        const [response] = (await once(request, 'response')) as [IncomingMessage]
-        return { request, response }
-      }),
+      Array.from({ length: 16 }, async (_, at) => await begin(`127.0.0.${1 + (at >> 2)}`)),
     )
-    const refused = await fetch(at('/agent/install'))
-    await refused.text()
-    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '10'])
-    readers[0]?.request.destroy()
-    for (;;) {
-      const again = await fetch(at('/agent/install'))
-      await again.text()
-      if (again.status === 200) break
-      expect(again.status).toBe(503)
-    }
-    for (const { request } of readers) request.destroy()
+    expect(readers.map(({ status }) => status)).toEqual(Array(16).fill(200))
+    const next = await begin('127.0.0.9')
+    expect(next.status).toBe(503)
+    for (const { request } of [...readers, next]) request.destroy()
+  })
+
+  test('who takes less than 480 kB in half a minute is let go of, and who takes more is not', async () => {
+    long()
+    const slow = await begin('127.0.0.1')
+    const quick = await begin('127.0.0.2')
+    const cut = new Promise((done) => slow.response.once('close', done))
+    let taken = 0
+    quick.response.on('data', (chunk: Buffer) => (taken += chunk.length))
+    // What connections buffer counts as taken in the first time; the one that reads has had all when the second begins.
+    await until('the quick one has all', async () => taken === 64 * 1024 * 1024)
+    clock.pass(30_000)
+    clock.pass(30_000)
+    slow.response.resume()
+    await cut
+    expect(slow.response.complete).toBe(false)
+    expect(quick.response.complete).toBe(true)
     expect(reports).toEqual([])
   })
 })

@@ -105,7 +105,7 @@ describe('the port behind a balancer', () => {
       onUpgrade: (_request, socket) => socket.destroy(),
       onFault: (code, from) => faults.push(`${code} ${from}`),
     })
-    port = (await edge.listen('127.0.0.1', 0)).port
+    port = (await edge.listen('0.0.0.0', 0)).port
   })
   afterAll(async () => {
     await edge[Symbol.asyncDispose]()
@@ -148,6 +148,24 @@ describe('the port behind a balancer', () => {
     for (const octet of bytes(FOUR))
       await new Promise((sent) => socket.write(Buffer.of(octet), sent))
     expect(await sourceOver(socket)).toBe('203.0.113.7 54321')
+  })
+
+  test('two connections of one port, to two addresses listened on, are two', async () => {
+    const first = await tcp()
+    first.write(bytes(FOUR))
+    const second = connect({
+      port,
+      host: '127.0.0.2',
+      localAddress: '127.0.0.1',
+      localPort: first.localPort,
+    })
+    second.on('error', () => {})
+    onTestFinished(() => void second.destroy())
+    await once(second, 'connect')
+    second.write(bytes(SIX))
+    expect(second.localPort).toBe(first.localPort)
+    expect(await sourceOver(second)).toBe('2001:db8::7 54321')
+    expect(await sourceOver(first)).toBe('203.0.113.7 54321')
   })
 
   test('a request has the address too', async () => {
