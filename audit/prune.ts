@@ -4,6 +4,7 @@
  */
 import * as fs from 'node:fs'
 import { join } from 'node:path'
+import { archivedUpTo, demandApart } from './archive.ts'
 import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import { realDisk } from './disk.ts'
@@ -19,8 +20,6 @@ import { listSegments } from './recover.ts'
 import { segmentFirst } from './segment.ts'
 import { cursorOf } from './ship/cursor.ts'
 import { tilePath, tileWidth } from './tile.ts'
-import { Frontier } from './tree.ts'
-import { verifyLog } from './verify.ts'
 
 export interface PruneOptions extends Pick<
   LogOptions,
@@ -56,12 +55,13 @@ const headEvery = 1_000
  * what was recorded and not done is done the next time.
  */
 export async function pruneLog(options: PruneOptions): Promise<Pruned> {
-  const { directory, dry = false } = options
+  const { directory, archive, dry = false } = options
   const head = parseCheckpoint(fs.readFileSync(join(directory, 'checkpoint'), 'utf8'))
   const { origin } = head
   const keys = [options.signers.ed25519, options.signers.mlDsa44].filter((key) => key !== undefined)
   const archived = await archivedUpTo(
-    options,
+    directory,
+    archive,
     head,
     keys.map((key) => formatVkey(origin, key)),
   )
@@ -76,6 +76,8 @@ export async function pruneLog(options: PruneOptions): Promise<Pruned> {
   await record(options, pruned)
   const claimed = await claim(directory)
   try {
+    // What was shown may have been mounted or linked otherwise since.
+    demandApart(directory, archive)
     const heads = thinHeads(directory, first)
     for (const name of going) {
       fs.rmSync(join(directory, 'seg', name))
@@ -85,37 +87,6 @@ export async function pruneLog(options: PruneOptions): Promise<Pruned> {
   } finally {
     claimed?.close()
   }
-}
-
-function refuse(what: string): never {
-  throw new AuditError('prune.archive', what)
-}
-
-/** How many events the archive is shown to hold, of this very log. Errors: prune.archive. */
-async function archivedUpTo(
-  { directory, archive }: PruneOptions,
-  head: Checkpoint,
-  verifierKeys: readonly string[],
-): Promise<number> {
-  if (fs.realpathSync(archive) === fs.realpathSync(directory))
-    refuse('the archive is the log itself: give a mirror, or a copy on another disk')
-  const verdict = await verifyLog({ directory: archive, verifierKeys })
-  const signed = verdict.checkpoint
-  if (verdict.outcome !== 'proven' || signed === null)
-    refuse(`the archive does not hold: ${verdict.why ?? verdict.outcome}`)
-  const from = segmentFirst(listSegments(directory)[0] ?? '') ?? 0
-  if ((verdict.pruned ?? 0) > from)
-    refuse(`the archive itself was pruned: it begins at ${verdict.pruned}, the log at ${from}`)
-  const shared = Math.min(signed.size, head.size)
-  // Of two heads of one log the smaller one is what the larger begins with.
-  const own = rootAt(directory, head.origin, shared)
-  if (own !== rootAt(archive, head.origin, shared)) refuse('the archive is of another history')
-  return shared
-}
-
-function rootAt(directory: string, origin: string, size: number): string {
-  const perfect = hashesOf(directory, new LogReader(directory, origin))
-  return Buffer.from(Frontier.of(size, perfect).root()).toString('hex')
 }
 
 /** The first event to be left: where a segment begins, and nothing that is still needed lies before it. */

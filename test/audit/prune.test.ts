@@ -1,10 +1,12 @@
 /** Letting go of the oldest events: what is left is proven as before, and nobody else can take a beginning away. */
 import {
   cpSync,
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -284,6 +286,53 @@ describe('nothing goes', () => {
     cpSync(place.archive, strange, { recursive: true })
     dropFirst(strange)
     expect(await refused({ ...place, archive: strange })).toMatch(/does not hold/)
+    expect(segments(place.log)).toEqual(before)
+  })
+  test.for<[string, (place: Place, other: string) => void]>([
+    [
+      'whose seg is a link to that of the log',
+      ({ log }, other) => symlinkSync(join(log, 'seg'), join(other, 'seg')),
+    ],
+    [
+      'of which one segment is a file of the log',
+      ({ log, archive }, other) => {
+        cpSync(join(archive, 'seg'), join(other, 'seg'), { recursive: true })
+        const name = segments(log)[1] ?? ''
+        rmSync(join(other, 'seg', name))
+        linkSync(join(log, 'seg', name), join(other, 'seg', name))
+      },
+    ],
+  ])('into an archive %s', async ([, make]) => {
+    const place = copy()
+    const before = segments(place.log)
+    const other = temporary()
+    for (const name of ['tile', 'checkpoint', 'checkpoints.log'])
+      cpSync(join(place.archive, name), join(other, name), { recursive: true })
+    make(place, other)
+    expect(await verify(other)).toMatchObject({ outcome: 'proven' })
+    expect(await refused({ ...place, archive: other })).toMatch(/^seg.* of the archive is the log/)
+    expect(segments(place.log)).toEqual(before)
+  })
+  test('into an archive that became the log itself after it was shown to hold', async () => {
+    const place = copy()
+    const before = segments(place.log)
+    const swap = (): void => {
+      rmSync(join(place.archive, 'seg'), { recursive: true })
+      symlinkSync(join(place.log, 'seg'), join(place.archive, 'seg'))
+    }
+    // The clock is first read when the event is written, after the archive was looked at.
+    let swapped = false
+    const now = (): number => {
+      if (!swapped) swap()
+      swapped = true
+      return Date.now()
+    }
+    const asked = {
+      ...logOptions(place.log, { clock: { now } }),
+      archive: place.archive,
+      before: middle,
+    }
+    await expect(pruneLog(asked)).rejects.toMatchObject({ code: 'prune.archive' })
     expect(segments(place.log)).toEqual(before)
   })
   test('where the archive is of another history', async () => {
