@@ -44,6 +44,8 @@ export interface Evidence {
   readonly bytes: Buffer
   readonly judgement: Judgement
   readonly events: number
+  /** How many events before those in it were pruned from the log; 0 where what came before is still there. */
+  readonly pruned: number
 }
 
 /** What the log says of times, read without parsing bodies. */
@@ -82,18 +84,13 @@ function isHeartbeat(body: Uint8Array): boolean {
   return end.includes('"event_code":"log.heartbeat"')
 }
 
-/** The last head at or before `idx`; null when only the empty tree is. */
+/** The last head at or before `idx`; null when only the empty tree is, or what was pruned lies behind it. */
 function headBefore(reader: LogReader, idx: number): Checkpoint | null {
   for (let back = 1; back <= idx; back *= 2) {
     const head = reader.notes.covering(idx - back)
     if (head !== null && head.size <= idx) return head.size < reader.first ? null : head
   }
   return null
-}
-
-/** Where the events before the first that is left were pruned: the first head that has them all; else null. */
-function headOver(reader: LogReader): Checkpoint | null {
-  return reader.first === 0 ? null : reader.notes.covering(reader.first - 1)
 }
 
 /** About `count` heads from the one at `first` on, the last one that is signed at or after `last` among them. */
@@ -133,12 +130,12 @@ function edgeOf(directory: string, reader: LogReader, size: number): string[] {
   )
 }
 
-function logEntries(options: EvidenceOptions, origin: string): Packed[] {
+function logEntries(options: EvidenceOptions, reader: LogReader): Packed[] {
   const { directory, from, to, leadMs = 31 * 24 * hourMs } = options
-  const reader = new LogReader(directory, origin)
   const span = spanOf(reader, from - leadMs, to)
-  const before = headBefore(reader, span.first) ?? headOver(reader)
-  const first = before?.size ?? 0
+  // One event of before that time shows that none of it is left out.
+  const before = headBefore(reader, span.first - 1)
+  const first = before?.size ?? reader.first
   const heads = headsBetween(reader, first, span.last)
   const last = heads.at(-1)?.size ?? 0
   if (last <= first) throw new AuditError('evidence.range', 'no event of that time is signed yet')
@@ -177,7 +174,8 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
   if (origin === undefined) throw new AuditError('key.invalid', 'no verifier key was given')
   if (!(options.to >= options.from))
     throw new AuditError('evidence.range', 'the time ends before it begins')
-  const log = logEntries(options, origin)
+  const reader = new LogReader(options.directory, origin)
+  const log = logEntries(options, reader)
   const proven = proveEvents(new Map(log.map((entry) => [entry.name, asRead(entry)])), keys)
   const judgement = judge(proven, options.from, options.to)
   const asked = {
@@ -206,6 +204,7 @@ export function buildEvidence(options: EvidenceOptions): Evidence {
     bytes: zipOf([...entries, manifest, ...signatureOf(manifest, origin, options), sum]),
     judgement,
     events: proven.last - proven.first,
+    pruned: proven.first === reader.first ? reader.first : 0,
   }
 }
 

@@ -12,7 +12,8 @@
  *     ZIP written by Sallyport must have there;
  *  2. the signed heads (c2sp.org/tlog-checkpoint): Ed25519 and ML-DSA-44, every key given must have signed each of them;
  *  3. the events: hashing log/left-edge.json, then every event in order, must give the signed root at every head (RFC
- *     6962). So no event between the first head and the last can be missing, added, changed or moved;
+ *     6962). So no event between that edge and the last head can be missing, added, changed or moved. That the package
+ *     begins early enough for the time asked for is checked too;
  *  4. the heartbeats: no silence of over 90 s in the time asked for, and each one's set of active sessions is what the
  *     sessions' starts and ends say;
  *  5. the sessions: each was its grant's holder's, to a device and a process the grant names, and began while the grant
@@ -359,13 +360,13 @@ export function proveEvents(entries, keys) {
     left.size,
     left.hashes.map((/** @type {string} */ hash) => Buffer.from(hash, 'hex')),
   )
-  const [head, ...rest] =
-    left.size === 0
-      ? [{ origin: heads[0]?.origin ?? '', size: 0, root: sha256('') }, ...heads]
-      : heads
+  const [head] = heads
+  // Where the log was pruned between two heads no head is of its edge; the next one commits to it with what follows.
+  const atEdge = left.size > 0 && head?.size === left.size
+  const rest = heads.slice(atEdge ? 1 : 0)
   if (head === undefined || rest.length === 0)
     throw new Violated('log/checkpoints', 'there is no head')
-  if (head.size !== left.size || head.root !== edge.root())
+  if (atEdge && head.root !== edge.root())
     throw new Violated('log/left-edge.json', `its root is not the one signed at ${head.size}`)
   const events = followEvents(
     text('log/events.ndjson'),
@@ -795,6 +796,12 @@ function checkRecordings(events) {
  */
 
 /**
+ * Whether events of the time from `from` on may lie before the first one here, as where the log was pruned.
+ * @param {Event[]} events @param {number} first @param {number} from
+ */
+const beginsLate = (events, first, from) => first > 0 && (events[0]?.['time'] ?? from) >= from
+
+/**
  * What can be said of [from, to], epoch ms, by events that are proven.
  * @param {Proven} proven @param {number} from @param {number} to
  * @returns {Judgement}
@@ -806,6 +813,9 @@ export function judge({ events, first }, from, to) {
   const { exceptions, untold } = checkGrants(events, first)
   exceptions.push(...beats.exceptions, ...checkRecordings(events))
   const all = [
+    ...(beginsLate(events, first, from)
+      ? [`the package begins at event ${first}; what came before is not in it`]
+      : []),
     ...untold,
     ...beats.untold.map(
       (idx) => `the heartbeat ${idx} names sessions that began before event ${first}`,
@@ -918,7 +928,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  */
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
-const rendering = 3
+const rendering = 4
 const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
@@ -1190,15 +1200,18 @@ const verdicts = {
   'not provable': 'Not provable for all of that time: what is missing is listed below.',
 }
 
-/** @param {Gap} gap */
-function gapText({ kind }) {
+/** @param {Gap} gap @param {number} first the first event of the package */
+function gapText({ kind }, first) {
   return {
     stopped: 'the gateway was stopped in order; it lets nobody through while it is',
     crashed: 'the gateway ended without a word and was started again; no session could begin',
     clock:
       'the clock was set and heartbeats went on: no time is missing, or this time passed twice',
     silent: 'no heartbeat although the gateway ran: what was active is not attested',
-    before: 'the log says nothing of this time yet',
+    before:
+      first === 0
+        ? 'the log says nothing of this time yet'
+        : 'the package begins later: what came before is not in it',
     after: 'the log says nothing of this time any more',
   }[kind]
 }
@@ -1380,7 +1393,7 @@ function proofSection({ question, judgement }) {
     esc(stamp(gap.from)),
     esc(stamp(gap.to)),
     esc(gap.kind),
-    esc(gapText(gap)),
+    esc(gapText(gap, proven.first)),
     `#${gap.idx}`,
   ])
   const rest = [

@@ -171,10 +171,11 @@ def prove_events(entries, keys, skipped):
     left = json.loads(entries["log/left-edge.json"][0])
     edge = Edge(left["size"], [bytes.fromhex(value) for value in left["hashes"]])
     need(len(edge.hashes) == bin(edge.size).count("1"), "log/left-edge.json", "not the edge of a tree")
-    if edge.size > 0:
-        need(heads and heads[0][1:] == (edge.size, edge.root()), "log/left-edge.json", "its root was not signed")
+    # A head of the edge itself need not be there: the next one commits to the edge with the events that follow it.
+    at_edge = edge.size > 0 and bool(heads) and heads[0][1] == edge.size
+    need(not at_edge or heads[0][2] == edge.root(), "log/left-edge.json", "its root is not the one signed")
     awaited = {size: root for _, size, root in heads if size > edge.size}
-    need(awaited and len(heads) == len(awaited) + (edge.size > 0), "log/checkpoints", "heads that do not grow")
+    need(awaited and len(heads) == len(awaited) + at_edge, "log/checkpoints", "heads that do not grow")
     origin = heads[0][0]
     need(all(head[0] == origin for head in heads), "log/checkpoints", "heads of more than one log")
     need(all(key[0] == origin for key in keys), "log/checkpoints", "the key is for another log")
@@ -392,6 +393,8 @@ def main(args):
     gaps = gaps_of(events, start, stop)
     untold_beats, wrong_beats = check_beats(events, first)
     exceptions, untold = check_grants(events, first)
+    if first > 0 and (not events or events[0]["time"] >= start):
+        untold.append(f"the package begins at event {first}; what came before is not in it")
     exceptions += [f"event {idx}: this heartbeat commits to other sessions" for idx in wrong_beats]
     silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed", "clock")]
     recovered = [e for e in events if code(e) in ("log.recovered", "log.prune") and start <= e["time"] <= stop]
@@ -406,6 +409,8 @@ def main(args):
         print(f"this openssl knows no ML-DSA-44: the signatures of key {one} were not checked, those of the others were")
     for a, b, kind, idx in gaps:
         print(f"no heartbeat from {text_of(a)} to {text_of(b)} ({kind}, event {idx})")
+    for what in untold:
+        say(f"cannot be told: {what}")
     for what in exceptions:
         say(f"EXCEPTION: {what}")
     for session, (begun, ended) in sessions_of(events).items():

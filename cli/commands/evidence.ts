@@ -98,7 +98,11 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
   }
   const out = flags.out ?? made.name
   writeFileSync(out, made.bytes, { mode: 0o600 })
-  tell(options, { file: out, events: made.events, ...made.judgement }, lines(out, made))
+  tell(
+    options,
+    { file: out, events: made.events, pruned: made.pruned, ...made.judgement },
+    lines(out, made),
+  )
   const exit = exitOf(made)
   if (exit !== 'ok') throw new Exited(exit)
 }
@@ -129,7 +133,7 @@ function exitOf({ judgement }: Evidence): Exit {
   return judgement.outcome === 'proven' ? 'ok' : 'usage'
 }
 
-function lines(out: string, { judgement, events }: Evidence): string[] {
+function lines(out: string, { judgement, events, pruned }: Evidence): string[] {
   const time = (ms: number): string => new Date(ms).toISOString()
   return [
     `${judgement.words}: ${out}`,
@@ -141,6 +145,9 @@ function lines(out: string, { judgement, events }: Evidence): string[] {
       (gap) => `no heartbeat (${gap.kind}) from ${time(gap.from)} to ${time(gap.to)}`,
     ),
     ...judgement.untold.map(plain),
+    ...(pruned === 0
+      ? []
+      : [`the events before ${pruned} were pruned: an archive given as --log has them`]),
     ...judgement.exceptions.map(({ idx, what }) => `event ${idx}: ${plain(what)}`),
     'Mapping, not legal advice. Check it: node verify.mjs, with the program and the keys kept elsewhere.',
   ]

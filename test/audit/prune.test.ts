@@ -26,10 +26,11 @@ import {
   verifyProof,
   type Pruned,
 } from '#audit'
-import { verifyPackage } from '../../audit/evidence/verify.mjs'
+import { readZip, verifyPackage } from '../../audit/evidence/verify.mjs'
 import { splitNotes } from '../../audit/checkpoint.ts'
 import { walkNotes } from '../../audit/notes.ts'
 import { encodeSlot } from '../../audit/ship/cursor.ts'
+import { foreign, forge, hasForeign } from './evidence/fixture.ts'
 import { heads, logOptions, origin, shared, stats, temporary, vkeys, writer } from './fixture.ts'
 import { begin, minute, Month } from './month.ts'
 
@@ -169,6 +170,44 @@ describe('a pruned log', () => {
     // The archive has it all.
     expect(ask(place.archive, begin, to).exit).toBe(0)
     expect(first).toBeLessThan(220)
+  })
+  test('begins its evidence with the first event that is left, and calls no time before it complete', async () => {
+    const place = copy()
+    const { first } = await prune(place)
+    const [{ body = new Uint8Array() } = {}] = readLog(place.log, origin)
+    const { time } = JSON.parse(Buffer.from(body).toString()) as { time: number }
+    const untold = `cannot be told: the package begins at event ${first}; what came before is not in it`
+    for (const [from, exit] of [
+      [time - minute, 2],
+      [time, 2],
+      [time + 1, 0],
+    ] as const) {
+      const made = buildEvidence({
+        directory: place.log,
+        vkeys,
+        from,
+        to: time + 5 * minute,
+        catalogue: readCatalogue(),
+      })
+      const verdict = verifyPackage(made.bytes, vkeys)
+      expect(verdict.exit).toBe(exit)
+      expect(verdict.lines.includes(untold)).toBe(exit === 2)
+      expect(verdict.lines.join('\n')).toContain(`${origin}, events ${first} to `)
+      expect(made.pruned).toBe(first)
+      const text = (name: string) => readZip(made.bytes).get(name)?.bytes.toString()
+      // No head is of just what was pruned: the next one commits to its hashes too.
+      expect(Number(text('log/checkpoints')?.split('\n')[1])).toBeGreaterThan(first)
+      const page = text('report.html')
+      expect(page).not.toContain('nothing of this time yet')
+      if (from < time) continue
+      const otherHash = (edge: string) => edge.replace(/"[0-9a-f]{64}"/, `"${'a'.repeat(64)}"`)
+      const forged = forge(made.bytes, { 'log/left-edge.json': otherHash })
+      expect(verifyPackage(forged, vkeys).exit).toBe(1)
+      if (!hasForeign) continue
+      if (exit === 0) expect(foreign(forged).exit).toBe(1)
+      const other = foreign(made.bytes)
+      expect([other.exit, other.out.includes(untold)]).toEqual([exit, exit === 2])
+    }
   })
   test('holds a SIEM to what was pruned too', async () => {
     const place = copy()
