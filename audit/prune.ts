@@ -10,11 +10,11 @@ import { claim } from './claim.ts'
 import { realDisk } from './disk.ts'
 import { AuditError } from './errors.ts'
 import { joinOf } from './format/ocsf.ts'
+import { keepTiles } from './keep.ts'
 import { openLog } from './log.ts'
 import { formatVkey } from './note.ts'
 import { walkNotes } from './notes.ts'
 import type { LogOptions } from './options.ts'
-import { hashesOf } from './prove.ts'
 import { LogReader } from './read.ts'
 import { listSegments } from './recover.ts'
 import { segmentFirst } from './segment.ts'
@@ -72,12 +72,13 @@ export async function pruneLog(options: PruneOptions): Promise<Pruned> {
   const bytes = going.reduce((sum, name) => sum + fs.statSync(join(directory, 'seg', name)).size, 0)
   const pruned = { origin, first, from, segments: going.length, bytes, heads: 0, held }
   if (dry || going.length === 0) return pruned
-  keepTiles(directory, origin, from, first)
   await record(options, pruned)
   const claimed = await claim(directory)
   try {
     // What was shown may have been mounted or linked otherwise since.
     demandApart(directory, archive)
+    // Opening the log mended tiles, as it does, without a sync.
+    keepTiles(directory, origin, from, first)
     const heads = thinHeads(directory, first)
     for (const name of going) {
       fs.rmSync(join(directory, 'seg', name))
@@ -161,27 +162,6 @@ function hasTile(directory: string, size: number): boolean {
     size % tileWidth === 0 ||
     fs.existsSync(join(directory, tilePath(0, Math.floor(size / tileWidth))))
   )
-}
-
-/** Sees to it that the hashes of what goes are on the disk for good: until now they could be made anew. */
-function keepTiles(directory: string, origin: string, from: number, first: number): void {
-  const reader = new LogReader(directory, origin)
-  const hashes = hashesOf(directory, reader)
-  const begin = Math.floor(from / tileWidth)
-  const folders = new Set<string>()
-  for (let n = begin; n * tileWidth < first; n++) {
-    const path = join(directory, tilePath(0, n))
-    folders.add(join(path, '..'))
-    const leaves = Array.from({ length: tileWidth }, (_, at) => hashes(0, n * tileWidth + at))
-    if (!fs.existsSync(path)) realDisk.replace(path, Buffer.concat(leaves))
-    const fd = fs.openSync(path, 'r')
-    try {
-      fs.fsyncSync(fd)
-    } finally {
-      fs.closeSync(fd)
-    }
-  }
-  for (const folder of folders) realDisk.syncDirectory(folder)
 }
 
 /** The event, signed, before anything goes: who reads the rest learns from it where the beginning went. */

@@ -33,9 +33,9 @@ export function prunedEdge(directory: string, size: number): Frontier {
   return Frontier.of(size, prunedHashes(directory))
 }
 
-/** Their leaf hashes, in order. Errors: log.corrupt. */
-export function* prunedLeaves(directory: string, size: number): Generator<Hash> {
-  for (let first = 0; first < size; first += tileWidth) {
+/** Their leaf hashes, in order, from the beginning of a tile on. Errors: log.corrupt. */
+export function* prunedLeaves(directory: string, size: number, begin = 0): Generator<Hash> {
+  for (let first = begin; first < size; first += tileWidth) {
     const path = join(directory, tilePath(0, first / tileWidth))
     const tile = existsSync(path) ? readFileSync(path) : Buffer.alloc(0)
     if (tile.length !== tileWidth * 32) throw gone(first)

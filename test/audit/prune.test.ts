@@ -27,6 +27,7 @@ import {
   type Pruned,
 } from '#audit'
 import { readZip, verifyPackage } from '../../audit/evidence/verify.mjs'
+import { keepTiles } from '../../audit/keep.ts'
 import { splitNotes } from '../../audit/checkpoint.ts'
 import { walkNotes } from '../../audit/notes.ts'
 import { encodeSlot } from '../../audit/ship/cursor.ts'
@@ -429,6 +430,37 @@ test('what keeps an older policy from coming back stays until there is a newer o
   month.one.close()
   cpSync(place.log, place.archive, { recursive: true })
   expect((await prune(place, Infinity)).segments).toBeGreaterThan(10)
+})
+
+test.for<[string, (tile: string) => void]>([
+  ['is not there', (tile) => rmSync(tile)],
+  ['is cut short', (tile) => truncateSync(tile, 100)],
+  [
+    'says otherwise',
+    (tile) =>
+      writeFileSync(
+        tile,
+        readFileSync(tile).map((byte) => byte ^ 1),
+      ),
+  ],
+])('a tile of hashes that %s is made of the events once more before they go', ([, damage]) => {
+  const { log } = copy()
+  const tile = join(log, 'tile', '0', '000')
+  const right = readFileSync(tile)
+  damage(tile)
+  keepTiles(log, origin, 0, 100)
+  expect(readFileSync(tile).equals(right)).toBe(true)
+})
+
+test('hashes of what was pruned before are kept as they are, and are missed where they are not there', async () => {
+  const place = copy()
+  const { first } = await prune(place)
+  const tile = join(place.log, 'tile', '0', '000')
+  const before = readFileSync(tile)
+  keepTiles(place.log, origin, first, 256)
+  expect(readFileSync(tile).equals(before)).toBe(true)
+  rmSync(tile)
+  expect(() => keepTiles(place.log, origin, first, 256)).toThrow(/hashes of the pruned events/)
 })
 
 test('notes are read a piece at a time, and are the same', () => {
