@@ -5,14 +5,14 @@
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { archivedUpTo, demandApart } from './archive.ts'
-import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
+import { openCheckpoint, parseCheckpoint, type Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import { realDisk } from './disk.ts'
 import { AuditError } from './errors.ts'
 import { joinOf } from './format/ocsf.ts'
 import { keepTiles } from './keep.ts'
 import { openLog } from './log.ts'
-import { formatVkey } from './note.ts'
+import { formatVkey, parseVkey } from './note.ts'
 import { walkNotes } from './notes.ts'
 import type { LogOptions } from './options.ts'
 import { LogReader } from './read.ts'
@@ -51,20 +51,18 @@ const headEvery = 1_000
 
 /**
  * Prunes whole segments. Errors: prune.archive (it does not hold, or not all of it), log.locked (a gateway runs),
- * log.corrupt, log.rollback, key.invalid and note.* from reading, the disk's own. Killed at any point the log holds:
- * what was recorded and not done is done the next time.
+ * note.signature (the signers are not those of the log), log.corrupt, log.rollback, key.invalid and note.invalid from
+ * reading, the disk's own. Killed at any point the log holds: what was recorded and not done is done the next time.
  */
 export async function pruneLog(options: PruneOptions): Promise<Pruned> {
   const { directory, archive, dry = false } = options
-  const head = parseCheckpoint(fs.readFileSync(join(directory, 'checkpoint'), 'utf8'))
-  const { origin } = head
+  const note = fs.readFileSync(join(directory, 'checkpoint'), 'utf8')
+  const { origin } = parseCheckpoint(note)
   const keys = [options.signers.ed25519, options.signers.mlDsa44].filter((key) => key !== undefined)
-  const archived = await archivedUpTo(
-    directory,
-    archive,
-    head,
-    keys.map((key) => formatVkey(origin, key)),
-  )
+  const vkeys = keys.map((key) => formatVkey(origin, key))
+  // Keys of another log are said to be that, before any archive is blamed for them.
+  const head = openCheckpoint(note, vkeys.map(parseVkey))
+  const archived = await archivedUpTo(directory, archive, head, vkeys)
   const segments = listSegments(directory)
   const from = segmentFirst(segments[0] ?? '') ?? 0
   const { first, held } = choose(options, origin, segments, archived)

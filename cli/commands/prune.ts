@@ -77,6 +77,7 @@ const NEXT: Readonly<Record<string, string>> = {
   'log.locked': 'stop the gateway first, and start it again afterwards',
   'log.corrupt': 'sallyport audit verify names the place; a damaged log is not pruned',
   'log.rollback': 'sallyport audit verify names the place; a damaged log is not pruned',
+  'note.invalid': 'sallyport audit verify names the place; a damaged log is not pruned',
   'log.origin': 'these keys are of another log',
   'note.signature': 'these keys are not those that signed the log',
 }

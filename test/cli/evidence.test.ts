@@ -86,7 +86,7 @@ test('a day ends with its last millisecond, and what is no time is refused', () 
     expect(() => readTime(text, 'from', false)).toThrow(/no time/)
 })
 
-test('nothing is pruned where there is no log, or with a key that is none', async () => {
+test('nothing is pruned where there is no log, or with a key that is none or of another log', async () => {
   const flags = ['--archive', directory, '--before', '2020-01-01', '--sign', join(home, 'keys')]
   const none = await run(home, 'audit', 'prune', '--log', join(home, 'nowhere'), ...flags)
   expect(none.code).toBe(2)
@@ -94,4 +94,16 @@ test('nothing is pruned where there is no log, or with a key that is none', asyn
   const unsigned = await run(home, 'audit', 'prune', '--log', directory, ...flags)
   expect(unsigned.code).toBe(2)
   expect(unsigned.err).toMatch(/does not hold a private key|can be read by others/)
+  // Keys of another log are named, and the archive is not blamed for them.
+  const others = [generateKeyPairSync('ed25519'), generateKeyPairSync('ml-dsa-44')]
+  const wrong = others.flatMap(({ privateKey }, at) => {
+    const pem = join(home, `other-${at}.pem`)
+    writeFileSync(pem, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600 })
+    return ['--sign', pem]
+  })
+  const asked = ['--log', directory, '--archive', directory, '--before', '2020-01-01', ...wrong]
+  const strange = await run(home, 'audit', 'prune', ...asked)
+  expect(strange.code).toBe(1)
+  expect(strange.err).toContain('note.signature')
+  expect(strange.err).toContain('these keys are not those that signed the log')
 })
