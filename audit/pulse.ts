@@ -11,7 +11,7 @@ export class Pulse {
   previous: number | null = null
   readonly #append: (event: EventInput) => Promise<Appended>
   #beating = false
-  /** When the last one was written, by a clock that nobody sets. */
+  /** When the last one was written, by a clock that nobody sets and that stands still while the machine does. */
   #at = performance.now()
 
   constructor(append: (event: EventInput) => Promise<Appended>) {

@@ -444,8 +444,8 @@ const own = (event) => event['unmapped'].sallyport
 
 /**
  * Times of [from, to] in which no heartbeat says what was active. `stopped` lies between log.close and log.open,
- * `crashed` before a log.open; `clock` between two heartbeats that another clock knows to be near, or where the time went
- * back; `silent`, `before` and `after` have no such reason.
+ * `crashed` before a log.open; `clock` between two heartbeats that another clock, which stands still with the machine,
+ * knows to be near, or where the time went back; `silent`, `before` and `after` have no such reason.
  * @param {Event[]} events @param {number} from @param {number} to @returns {Gap[]}
  */
 function heartbeatGaps(events, from, to) {
@@ -1206,7 +1206,7 @@ function gapText({ kind }, first) {
     stopped: 'the gateway was stopped in order; it lets nobody through while it is',
     crashed: 'the gateway ended without a word and was started again; no session could begin',
     clock:
-      'the clock was set and heartbeats went on: no time is missing, or this time passed twice',
+      'the clock was set, or the machine stood still, and heartbeats went on: the gateway did nothing that is missing, or this time passed twice',
     silent: 'no heartbeat although the gateway ran: what was active is not attested',
     before:
       first === 0
@@ -1724,7 +1724,7 @@ function report(manifest, proven, judged, device, from, to) {
     `asked for ${manifest['from']} to ${manifest['to']}`,
     ...judged.gaps.map(
       (gap) =>
-        `${listedGaps.includes(gap.kind) ? 'listed' : 'GAP'}: ${gap.kind === 'clock' ? 'the clock was set, and heartbeats went on,' : 'no heartbeat'} from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, event ${gap.idx})`,
+        `${listedGaps.includes(gap.kind) ? 'listed' : 'GAP'}: ${gap.kind === 'clock' ? 'the clock was set, or the machine stood still, and heartbeats went on,' : 'no heartbeat'} from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, event ${gap.idx})`,
     ),
     ...judged.recoveries.map(
       ({ idx, time, message }) => `recovery: event ${idx}, ${timeText(time)}: ${message}`,
