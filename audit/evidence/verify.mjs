@@ -846,6 +846,18 @@ export function judge({ events, first }, from, to) {
 }
 
 /**
+ * Whether it is a lock, or the end of one, that shuts out of this device too: of a person, a company, a zone or of all as
+ * well; not one of another device or of another's process.
+ * @param {Event} event @param {string} device
+ */
+function shutsOut(event, device) {
+  if (!['session.lock', 'session.unlock'].includes(code(event))) return false
+  const { scope, target } = own(event)
+  if (scope === 'device') return target === device
+  return scope !== 'process' || String(target).startsWith(`${device}/`)
+}
+
+/**
  * Who could reach a device, who did, on whose approval, doing what: [from, to] in epoch ms; every device without a name.
  * @param {Event[]} events @param {number} from @param {number} to @param {string} [device]
  */
@@ -885,14 +897,11 @@ function answer(events, from, to, device) {
         code(event) === 'session.deny' ||
         (code(event) === 'grant.request' && event['status_id'] === 2),
     ),
-    // A lock of a vendor, a site or of all shuts out of this device too, and names another target.
     cuts: events.filter(
       (event) =>
         event['time'] >= from &&
         event['time'] <= to &&
-        (device === undefined ||
-          own(event)['device'] === device ||
-          ['session.lock', 'session.unlock'].includes(code(event))) &&
+        (device === undefined || own(event)['device'] === device || shutsOut(event, device)) &&
         [
           'session.kill',
           'session.lock',

@@ -327,7 +327,7 @@ test('a session that began while its grant was extended is no exception when the
   expect(out).toMatch(/session s_2: outside its time/)
 })
 
-test('a lock that names no device is told of with every device, and sessions of another time are not', () => {
+test('a lock is told of with each device that it shuts out of, and sessions of another time are not', () => {
   const at = temporary()
   const one = new Month(at)
   one.open()
@@ -337,20 +337,31 @@ test('a lock that names no device is told of with every device, and sessions of 
   one.end('s_1')
   one.pass(2)
   const from = one.time
-  one.write({
-    code: 'session.lock',
-    message: 'locked: vendor Pumpworks',
-    status: 'success',
-    actor: olga,
-    data: { scope: 'vendor', target: 'Pumpworks' },
-  })
+  const lock = (scope: string, target: string, code: 'session.lock' | 'session.unlock'): number =>
+    one.write({
+      code,
+      message: `locked: ${scope} ${target}`,
+      status: 'success',
+      actor: olga,
+      data: { scope, target },
+    })
+  lock('company', 'Pumpworks', 'session.lock')
+  lock('device', 'press-07', 'session.lock')
+  lock('process', 'press-07/plc', 'session.unlock')
+  lock('device', 'press-0', 'session.lock')
+  lock('process', 'press-070/plc', 'session.unlock')
   one.pass(2)
   one.one.close()
   const bytes = packageOf(at, from, one.time)
   const html = readZip(bytes).get('report.html')?.bytes.toString() ?? ''
-  expect(html.split('Refused, cut, locked or revoked')[1]).toMatch(/^[^]*?locked: vendor Pumpworks/)
+  const told = html.split('Refused, cut, locked or revoked')[1]?.split('</section>')[0]
+  expect(told?.match(/locked: [^<]*/g)).toEqual([
+    'locked: company Pumpworks',
+    'locked: device press-07',
+    'locked: process press-07/plc',
+  ])
   const { lines } = verifyPackage(bytes, vkeys, 'press-07')
-  expect(lines).toContain('refused: 0; cut, locked or revoked: 1')
+  expect(lines).toContain('refused: 0; cut, locked or revoked: 3')
   expect(lines).toContain('who did: 0 sessions')
   if (hasForeign) expect(foreign(bytes).out).not.toContain('(s_1)')
 })
