@@ -216,7 +216,7 @@ export class Reauthorization implements Disposable {
   async #judge(session: LiveSession, { withdrawal, known }: Round): Promise<Judgement> {
     const { cause, open } = await matterOf(this.#room, session, withdrawal, known)
     if (open === undefined) return cause === undefined ? {} : { cause }
-    const { subject, presence, questions, sights, elevation, footing, alone } = open
+    const { subject, presence, questions, sights, elevation, footing, fallen, alone } = open
     const ask = (facts: Partially<Input>) => this.#room.decisions.ask('session.reevaluate', facts)
     const decisions: Decision[] = []
     const wider: LiveStream[] = []
@@ -229,6 +229,8 @@ export class Reauthorization implements Disposable {
       if (sight !== undefined)
         wider.push(...tooWide(session, sight, decision, () => ask(alone(sight))))
     }
+    // Policy is asked first, for its own words; what it lets in without a grant does not stand in for this one.
+    if (fallen !== undefined) return { cause: fallen }
     return { kept: { subject, presence, decisions, elevation, footing, wider } }
   }
 

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
 import { isWithin, type Rules } from '#ot'
+import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { streamKindOf } from '../devices/device.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -16,6 +17,7 @@ import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
 import { isHeld, reaches, rulesOf, unheld } from './obligations.ts'
 import { signedOpening } from './open.ts'
+import { fallenWith } from './standing.ts'
 import type { Terminal } from './terminal.ts'
 import {
   findElevation,
@@ -375,6 +377,7 @@ async function decide(
     expected: plain(target.process.expect),
   }
   if (decision.allow) {
+    stillHolds(room, grant, decision)
     session.stands(elevation, { target, grants })
     if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1))))
       throw narrowed()
@@ -435,6 +438,19 @@ async function decide(
     )
   await Promise.all(events)
   throw refusal
+}
+
+/** Ended while it was connecting, where policy lets its person in without one too: whoever ends it cuts the session. */
+function stillHolds(
+  room: SessionRoom,
+  grant: Grant | undefined,
+  { decision_id: decisionId }: Decision,
+): void {
+  if (grant === undefined) throw new Refusal('session.ended', 'the grant is no longer known')
+  const fallen = fallenWith(grant, room.now(), 'policy_recheck')
+  if (fallen === undefined) return
+  const { code, message: msg, next: nextStep } = fallen
+  throw new Refusal('session.ended', msg, { nextStep, decisionId, denials: [{ code, msg }] })
 }
 
 /** The first connection that may write is the first use of every grant that lets it, recorded before it carries a byte. */
