@@ -7,8 +7,9 @@ import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { shownState, termsOf, type Approval, type Grant, type GrantEvent } from './grant.ts'
-import { recordEffect, recordSuperseded, type GrantRoom } from './request.ts'
+import { recordEffect } from './effect.ts'
+import { shownState, type Approval, type Grant, type GrantEvent } from './grant.ts'
+import type { GrantRoom } from './request.ts'
 import { inTurn } from './turn.ts'
 
 export interface ApproveAsk {
@@ -75,7 +76,6 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     signature: ask.signature ?? null,
   }
   const after = await room.store.approve(ask.id, given, needed)
-  if (after?.state === 'approved') await recordSuperseded(room, after)
   if (after !== undefined) return after
   const message = 'the grant changed while it was being approved'
   const without = approval(ask, grant, decision, grant.approvals.length)
@@ -190,22 +190,6 @@ async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
   })
 }
 
-/** An extension has ended: how long the grant lasts now. */
-async function recordShortened(room: GrantRoom, { statement }: Grant): Promise<void> {
-  if (statement.extends === undefined) return
-  const extended = await findGrant(room, statement.extends.grant)
-  const { not_after, max_duration_s } = termsOf(extended)
-  await room.log.append({
-    code: 'grant.extend',
-    message: `grant lasts no longer by ${statement.id}`,
-    status: 'success',
-    disposition: 'revoked',
-    device: statement.devices.join(','),
-    grant: statement.extends.grant,
-    data: { not_after, max_seconds: max_duration_s, extension: statement.id },
-  })
-}
-
 const ENDINGS = {
   revoke: { code: 'grant.revoke', message: 'grant revoked' },
   burn: { code: 'grant.burn', message: 'grant given back by its holder' },
@@ -252,6 +236,5 @@ export async function endGrant(
     ask.reason,
   )
   if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
-  if (grant.state === 'approved') await recordShortened(room, grant)
   return after
 }
