@@ -4,11 +4,8 @@
  */
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { LiveSession } from './live.ts'
-import { signedOpening } from './open.ts'
-import { openMetadata, signedFor } from './stream.ts'
 import type { SessionRoom } from './room.ts'
-
-const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
+import { encode, openMetadata, signedFor, signedOpening } from './signed.ts'
 
 /** Whether the grant has come to last longer, or shorter, than the session knows. */
 export function isNews(session: LiveSession, grant: Grant): boolean {

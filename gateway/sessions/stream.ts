@@ -16,7 +16,7 @@ import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
 import { isHeld, reaches, rulesOf, unheld } from './obligations.ts'
-import { signedOpening } from './open.ts'
+import { encode, fits, openMetadata, signedBefore, signedFor, signedOpening } from './signed.ts'
 import { fallenWith } from './standing.ts'
 import type { Terminal } from './terminal.ts'
 import {
@@ -38,8 +38,6 @@ export interface OpenedStream {
   /** What the client is told beside that it was accepted. */
   readonly says: Readonly<Record<string, unknown>>
 }
-
-const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
 /**
  * Opens for a connection from `source`, has the observed process decided, records the decision, lets the device proceed.
@@ -100,28 +98,6 @@ export async function openStream(
   }
 }
 
-/** docs/protocol.md: metadata in OPEN. */
-const MAX_METADATA_BYTES = 4096
-
-/**
- * With what the approvers signed, which only devices in two-key mode read: of the signatures, one a person, as many as
- * there is room for, the shortest first, so that they are of the most people. Where not one fits the device will say so.
- */
-export function openMetadata(
-  facts: object,
-  signed: LiveSession['signed'],
-): { readonly metadata: Uint8Array; readonly tooLong: boolean } {
-  if (signed === null) return { metadata: encode(facts), tooLong: false }
-  const length = (assertion: object) => JSON.stringify(assertion).length
-  const assertions = signed.assertions.toSorted((one, other) => length(one) - length(other))
-  for (let count = assertions.length; count > 0; count--) {
-    const grant = { ...signed, assertions: assertions.slice(0, count) }
-    const metadata = encode({ ...facts, grant })
-    if (metadata.length <= MAX_METADATA_BYTES) return { metadata, tooLong: false }
-  }
-  return { metadata: encode({ ...facts, grant: 'too_long' }), tooLong: true }
-}
-
 /** What a new connection is held to; undefined where nobody judges what passes. */
 function gateOf({ kind, obligations, elevation }: LiveSession): Rules | undefined {
   if (kind !== 'modbus') return undefined
@@ -154,19 +130,12 @@ interface Dialling extends Way {
   readonly terminal: Terminal | undefined
 }
 
-/** What the device must see signed: of a connection that may write, the grant to write and not the one to read. */
-export function signedFor(session: LiveSession, gate: Rules | undefined): SignedOpening | null {
-  const [write] = session.elevation.grants
-  return gate !== undefined && gate.level > 1 && write !== undefined
-    ? signedOpening(write)
-    : session.signed
-}
-
 const UNSIGNED = 'approvers.missing'
+const TOO_FEW = 'approvers.quorum'
 
 /**
- * Opens on the device. One that lets nobody in without signatures says so of a grant to write that has none; it is then
- * asked once more, under what was signed.
+ * Opens on the device. One that lets nobody in without signatures says so of a grant to write that has none, and of an
+ * extension that has too few; it is then asked once more, under what was signed, or what was extended.
  */
 async function reach(
   room: SessionRoom,
@@ -178,12 +147,25 @@ async function reach(
   try {
     return await dial(room, session, { ...to, gate: entry.gate, signed })
   } catch (error) {
-    const missing = error instanceof Refusal && error.denials.some(({ code }) => code === UNSIGNED)
-    const way = missing && signed === null ? otherWay(room, session, entry, to.target) : undefined
+    const said = error instanceof Refusal ? error.denials.map(({ code }) => code) : []
+    let way: Way | undefined
+    if (said.includes(UNSIGNED) && signed === null) way = otherWay(room, session, entry, to.target)
+    if (said.includes(TOO_FEW)) way = wayBefore(session, entry, signed, room.now())
     if (way === undefined) throw error
     entry.gate = way.gate
     return await dial(room, session, { ...to, ...way })
   }
+}
+
+/** Under the grant itself, while its own time runs: so many may have signed it, and fewer its extension. */
+function wayBefore(
+  { footing }: LiveSession,
+  { gate }: LiveStream,
+  extension: SignedOpening | null,
+  now: number,
+): Way | undefined {
+  const signed = signedBefore(footing?.grants ?? [], extension, now)
+  return signed === null ? undefined : { gate, signed }
 }
 
 /** To write under the first grant that was signed; else to read, under the session's own if that was. */
@@ -251,7 +233,7 @@ async function dial(
     },
     signed,
   )
-  if (metadata.length > MAX_METADATA_BYTES) throw tooMany()
+  if (!fits(metadata)) throw tooMany()
   try {
     return await target.presence.tunnel.open(kind, metadata, {
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),

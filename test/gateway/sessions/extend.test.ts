@@ -2,12 +2,14 @@
 import { describe, expect, test } from 'vitest'
 import { hashOf, type Statement } from '#approval'
 import type { Obligations } from '#policy'
+import { TunnelRefused } from '#tunnel'
 import { extensionOf } from '../../../gateway/grants/extend.ts'
-import { expiresAt, type Grant } from '../../../gateway/grants/grant.ts'
+import { expiresAt, type Approval, type Grant } from '../../../gateway/grants/grant.ts'
 import { follow, isNews } from '../../../gateway/sessions/extend.ts'
 import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
 import { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionRoom } from '../../../gateway/sessions/room.ts'
+import { signedOpening } from '../../../gateway/sessions/signed.ts'
 import { openStream } from '../../../gateway/sessions/stream.ts'
 
 const NOW = 1_780_000_000
@@ -276,6 +278,9 @@ describe('while a connection is being opened', () => {
     const made = place()
     const signals: unknown[] = []
     const denied: unknown[] = []
+    /** The statements that the device was shown, and those that too few have signed for it. */
+    const shown: string[] = []
+    const wanting = new Set<string>()
     const { promise: answered, resolve: answers } = Promise.withResolvers<undefined>()
     const { promise: dialled, resolve: dials } = Promise.withResolvers<undefined>()
     const decode = (told: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(told))
@@ -291,9 +296,14 @@ describe('while a connection is being opened', () => {
       agent: { version_int: 1 },
       listeners: new Map(),
       tunnel: {
-        open: async () => {
+        open: async (_: string, metadata: Uint8Array) => {
           dials(undefined)
           await answered
+          const { grant } = decode(metadata) as { grant?: { statement: Statement } }
+          if (grant !== undefined) shown.push(grant.statement.id)
+          const { id } = grant?.statement ?? {}
+          if (id !== undefined && wanting.has(id))
+            throw new TunnelRefused('approvers.quorum', 'too few')
           return stream
         },
       },
@@ -331,9 +341,50 @@ describe('while a connection is being opened', () => {
     made.session.obligations = { ...made.obligations, not_after: NOW + 7200, max_streams: 8 }
     made.session.streams.clear()
     const opening = openStream(room, made.session, made.session.source)
-    return { ...made, room, kept, signals, denied, dialled, answers, opening }
+    return { ...made, room, kept, signals, denied, shown, wanting, dialled, answers, opening }
   }
 
+  const signature = { assertion: {} } as unknown as NonNullable<Approval['signature']>
+  const signed = { approvals: [{ signature } as Approval] }
+  const both: Grant = { ...longer(300), ...signed }
+  const extended: Grant = { ...both, extension: { ...both.extension!, ...signed } }
+  function shownTo(grant: Grant, at: number) {
+    const made = connecting()
+    made.session.footing = { grants: [grant] } as unknown as typeof made.session.footing
+    made.session.signed = signedOpening(grant)
+    made.kept.grant = grant
+    made.clock.now = (NOW + at) * 1000
+    return made
+  }
+  test('too few have signed its extension: the device is shown the grant, while that runs', async () => {
+    const { wanting, shown, answers, opening } = shownTo(extended, 599)
+    wanting.add('g_2')
+    answers(undefined)
+    await opening
+    expect(shown).toEqual(['g_2', 'g_1'])
+  })
+  test.for([
+    { name: 'the time of the grant itself is over', grant: extended, at: 600, wanting: ['g_2'] },
+    {
+      name: 'nobody signed the grant itself',
+      grant: { ...extended, approvals: [] },
+      at: 1,
+      wanting: ['g_2'],
+    },
+  ])('too few have signed its extension, and $name: refused', async (row) => {
+    const { wanting, shown, answers, opening } = shownTo(row.grant, row.at)
+    for (const id of row.wanting) wanting.add(id)
+    answers(undefined)
+    await expect(opening).rejects.toMatchObject({ shownCode: 'approvers.quorum' })
+    expect(shown).toEqual(['g_2'])
+  })
+  test('too few have signed either: refused, once both were shown', async () => {
+    const { wanting, shown, answers, opening } = shownTo(extended, 1)
+    for (const id of ['g_1', 'g_2']) wanting.add(id)
+    answers(undefined)
+    await expect(opening).rejects.toMatchObject({ shownCode: 'approvers.quorum' })
+    expect(shown).toEqual(['g_2', 'g_1'])
+  })
   test('its grant is revoked, in a zone that lets its person in without one too: refused', async () => {
     const { kept, signals, denied, dialled, answers, opening } = connecting()
     await dialled
