@@ -64,6 +64,12 @@ export function openMetadata(
   return { metadata: encode({ ...facts, grant: 'too_long' }), tooLong: true }
 }
 
+/** The news for a device: how long a connection held to `gate` lasts from `now` (epoch milliseconds) on. */
+export function leaseOf(session: LiveSession, gate: Rules | undefined, now: number): Uint8Array {
+  const remaining_ms = Math.max(0, Math.round(session.end() - now))
+  return openMetadata({ t: 'lease', remaining_ms }, signedFor(session, gate)).metadata
+}
+
 /** Whether an OPEN has room for it. */
 export function fits(metadata: Uint8Array): boolean {
   return metadata.length <= MAX_METADATA_BYTES

@@ -16,7 +16,15 @@ import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
 import { isHeld, reaches, rulesOf, unheld } from './obligations.ts'
-import { encode, fits, openMetadata, signedBefore, signedFor, signedOpening } from './signed.ts'
+import {
+  encode,
+  fits,
+  leaseOf,
+  openMetadata,
+  signedBefore,
+  signedFor,
+  signedOpening,
+} from './signed.ts'
 import { fallenWith } from './standing.ts'
 import type { Terminal } from './terminal.ts'
 import {
@@ -70,6 +78,7 @@ export async function openStream(
     const target = await findTarget(room, session.device, session.process)
     if (target === undefined)
       throw new Refusal('target.unknown', 'the process is no longer registered')
+    const told = session.end()
     const stream = await reach(room, session, entry, { target, terminal })
     try {
       const said = saidBy(stream)
@@ -83,7 +92,9 @@ export async function openStream(
       session.connections++
       session.lastActivityAt = room.now()
       stream.signal(encode({ t: 'proceed' }))
-      entry.lease = (told) => stream.signal(told)
+      entry.lease = (news) => stream.signal(news)
+      // Extended since the device was asked: those who were told then had no such connection to tell of.
+      if (session.end() > told) stream.signal(leaseOf(session, entry.gate, room.now()))
       return { stream, entry, says: saysOf(stream) }
     } catch (error) {
       const code = error instanceof Refusal ? error.shownCode : 'node.fault'

@@ -378,6 +378,21 @@ describe('while a connection is being opened', () => {
     await expect(opening).rejects.toMatchObject({ shownCode: 'approvers.quorum' })
     expect(shown).toEqual(['g_2'])
   })
+  test('its grant is extended: the device is told so once bytes may flow', async () => {
+    const { session, room, kept, signals, dialled, answers, opening } = connecting()
+    await dialled
+    kept.grant = longer(300)
+    follow(room, session, kept.grant)
+    answers(undefined)
+    await opening
+    expect(signals).toEqual([{ t: 'proceed' }, { t: 'lease', remaining_ms: 900_000 }])
+  })
+  test('and nothing is longer: the device is told nothing more', async () => {
+    const { signals, answers, opening } = connecting()
+    answers(undefined)
+    await opening
+    expect(signals).toEqual([{ t: 'proceed' }])
+  })
   test('too few have signed either: refused, once both were shown', async () => {
     const { wanting, shown, answers, opening } = shownTo(extended, 1)
     for (const id of ['g_1', 'g_2']) wanting.add(id)
