@@ -225,6 +225,14 @@ describe('at the very end of its time', () => {
       [],
     ])
   })
+  test('taken back by the time it is decided: it becomes no longer', async () => {
+    const { session, room, told, again } = deciding(longer(300))
+    const found = [longer(300), own]
+    Object.assign(room.grants, { find: () => Promise.resolve(found.shift()) })
+    using _ = again
+    expect(await again.withdraw(() => true, { trigger: 'grant', at: 0 })).toEqual([])
+    expect([session.end(), session.extension, told]).toEqual([(NOW + 600) * 1000, null, []])
+  })
   test('not extended: it ends unasked', async () => {
     const { session, clock, asked, cuts, again } = deciding(own)
     clock.now = (NOW + 600) * 1000
