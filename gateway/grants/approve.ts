@@ -7,8 +7,8 @@ import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { recordEffect } from './effect.ts'
-import { shownState, type Approval, type Grant, type GrantEvent } from './grant.ts'
+import { recordEffect, recordShortened } from './effect.ts'
+import { shownState, termsOf, type Approval, type Grant, type GrantEvent } from './grant.ts'
 import type { GrantRoom } from './request.ts'
 import { inTurn } from './turn.ts'
 
@@ -85,20 +85,27 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     message: `approval without effect: ${message}`,
     reason: 'grant.state',
   })
+  // Its effect was recorded before the store said no.
+  if (approvals >= needed) await recordShortened(room, grant)
   throw new Refusal('grant.state', message)
 }
 
-/** What would extend nothing any more is not approved. */
+/** What would extend nothing any more is not approved: what is over, or lasts longer already. */
 async function stillExtends(room: GrantRoom, { statement }: Grant, now: number): Promise<void> {
   if (statement.extends === undefined) return
-  const shown = shownState(await findGrant(room, statement.extends.grant), now)
+  const extended = await findGrant(room, statement.extends.grant)
+  const shown = shownState(extended, now)
+  const { not_after, max_duration_s } = termsOf(extended)
+  const no = (detail: string, nextStep: string) => new Refusal('grant.state', detail, { nextStep })
   if (shown !== 'approved' && shown !== 'active')
-    throw new Refusal(
-      'grant.state',
+    throw no(
       `what it extends is ${shown}, and cannot be extended any more`,
-      {
-        nextStep: 'its holder asks for a new grant',
-      },
+      'its holder asks for a new grant',
+    )
+  if (statement.not_after < not_after || statement.max_duration_s < max_duration_s)
+    throw no(
+      'what it extends was extended by more meanwhile',
+      `its holder asks anew: sallyport extend ${extended.statement.id}`,
     )
 }
 

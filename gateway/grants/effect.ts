@@ -73,7 +73,7 @@ function activation(grant: Grant, approvals: number): EventInput {
   }
 }
 
-/** An extension that held has ended: how long the grant lasts now. A full disk pays for it. */
+/** An extension that held, or was recorded to, holds no more: how long the grant lasts now. A full disk pays for it. */
 export async function recordShortened(
   { log, store }: Effecting,
   { statement }: Grant,

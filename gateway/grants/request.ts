@@ -23,7 +23,7 @@ import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import { addressFault, countFault, writeFault } from './addresses.ts'
-import { recordEffect } from './effect.ts'
+import { recordEffect, recordShortened } from './effect.ts'
 import type { Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
@@ -159,11 +159,13 @@ export async function propose(room: GrantRoom, ask: Asking, statement: Statement
   })
   if (refusal !== undefined) throw refusal
   if (grant.state === 'approved') await recordEffect(room, grant, 0)
-  if (!(await room.store.add(grant)))
+  if (!(await room.store.add(grant))) {
+    await recordShortened(room, grant)
     throw new Refusal(
       'grant.state',
       'what it extends has ended, or was extended by more, meanwhile',
     )
+  }
   return grant
 }
 
