@@ -29,13 +29,18 @@ export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Pro
 }
 
 /**
- * Adds an approval, one at a time per grant. Recorded before it holds, as is the activation where
+ * Adds an approval, one at a time per grant and what it extends. Recorded before it holds, as is the activation where
  * this approval is the last one needed; where the grant ends meanwhile, a further event takes it
  * back. Throws Refusal: `grant.unknown`, `grant.changed` (the hash is not this grant's),
  * `grant.person` (whoever asks has approved it before, under this or another account), `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
  */
 export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
-  return await inTurn(room.store, ask.id, () => approve(room, ask))
+  return await inTurn(room.store, ask.id, async () => {
+    const extended = (await findGrant(room, ask.id)).statement.extends?.grant
+    // Its end by time, and another extension, wait: what is looked at here lasts until this is done.
+    if (extended === undefined) return await approve(room, ask)
+    return await inTurn(room.store, extended, () => approve(room, ask))
+  })
 }
 
 async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {

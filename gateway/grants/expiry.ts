@@ -5,10 +5,11 @@
 import type { AuditLog } from '#audit'
 import { expiresAt, termsOf, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
+import { inTurn } from './turn.ts'
 
 export interface ExpiryRoom {
   readonly log: Pick<AuditLog, 'append'>
-  readonly store: Pick<GrantStore, 'running' | 'apply'>
+  readonly store: Pick<GrantStore, 'running' | 'find' | 'apply'>
   /** Epoch milliseconds. */
   readonly now: () => number
 }
@@ -24,29 +25,45 @@ const SOONEST_MS = 100
  * the next end, null where none is known. Rejects with what the log or the store throws: what was recorded and not
  * marked is recorded again the next time.
  */
-export async function recordEnds({ log, store, now }: ExpiryRoom): Promise<number | null> {
+export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
+  const { store, now } = room
   for (;;) {
     const seconds = Math.floor(now() / 1000)
     const running = await store.running(AT_ONCE)
     const over = running.filter((grant) => expiresAt(grant) <= seconds)
-    for (const grant of over) {
-      const { at, words, reason } = endOf(grant)
-      await log.append({
-        code: 'grant.expire',
-        message: `grant ended by itself: ${words}`,
-        status: 'success',
-        reason,
-        device: grant.statement.devices.join(','),
-        process: grant.statement.processes.join(','),
-        grant: grant.statement.id,
-        data: { grant_sha256: grant.hash, ended_at: at },
-      })
-      await store.apply(grant.statement.id, 'expire', at, 'time', words)
-    }
+    let extended = false
+    for (const { statement } of over)
+      if (!(await inTurn(store, statement.id, () => recordedEnd(room, statement.id, seconds))))
+        extended = true
+    if (extended) continue
     const next = running[over.length]
     if (next !== undefined) return expiresAt(next)
     if (running.length < AT_ONCE) return null
   }
+}
+
+/** Records the end of a grant as it is now; false where an extension was approved in time, since it was found, and it has none. */
+async function recordedEnd(
+  { log, store }: ExpiryRoom,
+  id: string,
+  seconds: number,
+): Promise<boolean> {
+  const grant = await store.find(id)
+  if (grant === undefined || grant.ended !== null) return true
+  if (expiresAt(grant) > seconds) return false
+  const { at, words, reason } = endOf(grant)
+  await log.append({
+    code: 'grant.expire',
+    message: `grant ended by itself: ${words}`,
+    status: 'success',
+    reason,
+    device: grant.statement.devices.join(','),
+    process: grant.statement.processes.join(','),
+    grant: id,
+    data: { grant_sha256: grant.hash, ended_at: at },
+  })
+  await store.apply(id, 'expire', at, 'time', words)
+  return true
 }
 
 function endOf(grant: Grant): { readonly at: number; readonly words: string; reason: string } {

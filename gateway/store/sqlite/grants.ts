@@ -269,6 +269,7 @@ export const grantsRoom = {
       const before = find(db, args.id)
       const next = before === undefined ? undefined : transitions[before.state][args.event]
       if (before === undefined || next === undefined) return undefined
+      if (args.event === 'expire' && expiresAt(before) > args.at) return undefined
       if (args.event === 'use') {
         const { max_uses = Infinity, extends: other } = before.statement
         if (before.uses >= max_uses || other !== undefined) return undefined

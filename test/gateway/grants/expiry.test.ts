@@ -4,6 +4,7 @@ import { hashOf, type Statement } from '#approval'
 import type { EventInput } from '#audit'
 import { recordEnds, watchEnds } from '../../../gateway/grants/expiry.ts'
 import { expiresAt, transitions, type Grant } from '../../../gateway/grants/grant.ts'
+import { inTurn } from '../../../gateway/grants/turn.ts'
 import { until } from '../../support/node.ts'
 
 const START = 1_700_000_000
@@ -61,6 +62,7 @@ function room(...held: Grant[]) {
       },
     },
     store: {
+      find: async (id: string) => grants.get(id),
       running: async (limit: number) =>
         [...grants.values()]
           .filter(({ ended }) => ended === null)
@@ -131,6 +133,24 @@ describe('the end of a grant', () => {
       ['soon', START + 400],
       ['late', START + 500],
     ])
+  })
+
+  test('that an extension came before, since it was found: none', async () => {
+    const own = grantOf('g', { not_after: START + 10 })
+    const here = room(own)
+    here.at.now = START + 10
+    const { statement, hash, approvals } = grantOf('x', { not_after: START + 90 })
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    // Whoever extends it is at work on it when its end comes.
+    const extending = inTurn(here.store, 'g', async () => {
+      await promise
+      here.grants.set('g', { ...own, extension: { statement, hash, approvals } })
+    })
+    const ends = recordEnds(here)
+    resolve(undefined)
+    await extending
+    expect(await ends).toBe(START + 90)
+    expect([here.events, here.grants.get('g')?.ended]).toEqual([[], null])
   })
 
   test('is recorded once, of however many', async () => {
