@@ -14,8 +14,9 @@ export interface ExpiryRoom {
   readonly now: () => number
 }
 
-/** So many grants are looked at together. */
+/** So many grants are looked at together; after a page that was over to its end, twice as many, up to the second number. */
 const AT_ONCE = 64
+const MOST_AT_ONCE = 2048
 /** Looked for at least as often; sooner where an end is known to come sooner. */
 const LOOK_MS = 5_000
 const SOONEST_MS = 100
@@ -27,9 +28,9 @@ const SOONEST_MS = 100
  */
 export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
   const { store, now } = room
-  for (;;) {
+  for (let limit = AT_ONCE; ; limit = Math.min(2 * limit, MOST_AT_ONCE)) {
     const seconds = Math.floor(now() / 1000)
-    const running = await store.running(AT_ONCE)
+    const running = await store.running(limit)
     const over = running.filter((grant) => expiresAt(grant) <= seconds)
     let extended = false
     for (const { statement } of over)
@@ -38,7 +39,7 @@ export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
     if (extended) continue
     const next = running[over.length]
     if (next !== undefined) return expiresAt(next)
-    if (running.length < AT_ONCE) return null
+    if (running.length < limit) return null
   }
 }
 

@@ -1,5 +1,5 @@
 /** Grants that nobody ends: the log says when they did, whoever was there to see it. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { hashOf, type Statement } from '#approval'
 import type { EventInput } from '#audit'
 import { recordEnds, watchEnds } from '../../../gateway/grants/expiry.ts'
@@ -163,6 +163,15 @@ describe('the end of a grant', () => {
     await recordEnds(here)
     expect(new Set(here.events.map(({ grant }) => grant)).size).toBe(200)
     expect(here.events).toHaveLength(200)
+  })
+
+  test('of thousands at once is found in few looks, each of which sorts all there are', async () => {
+    const here = room(...Array.from({ length: 5000 }, (_, n) => grantOf(`g${n}`, {})))
+    here.at.now = START + 1000
+    const running = vi.spyOn(here.store, 'running')
+    expect(await recordEnds(here)).toBeNull()
+    expect(new Set(here.events.map(({ grant }) => grant)).size).toBe(5000)
+    expect(running.mock.calls.length).toBeLessThan(10)
   })
 
   test('that cannot be recorded is not marked, and is said once', async () => {
