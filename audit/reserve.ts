@@ -56,9 +56,11 @@ const starting: ReadonlySet<EventCode> = new Set(['log.open', 'node.start'])
 
 /** From what an event may be paid on a full disk; null: it is refused, and with it what it was to record. */
 export function spendOf(
-  event: Pick<EventInput, 'code' | 'actor' | 'status' | 'reason'>,
+  event: Pick<EventInput, 'code' | 'actor' | 'status' | 'reason' | 'disposition'>,
 ): Spend | null {
   if (ending.has(event.code)) return 'closeout'
+  // Of an extension that was taken back: its grant ends sooner.
+  if (event.code === 'grant.extend' && event.disposition === 'revoked') return 'closeout'
   if (starting.has(event.code)) return 'breakglass'
   // A trial that ends by itself: once, and staff began it.
   if (event.code === 'policy.rollback' && event.actor === undefined) return 'breakglass'

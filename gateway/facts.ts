@@ -174,12 +174,14 @@ const STATES: Readonly<Record<GrantState, PolicyGrant['state']>> = {
 
 /**
  * A grant as a session stands on it: itself, and beside it its extension, which holds for whoever used the grant since
- * it was first used. Policy takes what ends last of what has its approvals.
+ * it was first used. Policy takes what ends last of what has its approvals. Both have the id of the grant: it is one, and
+ * no second one beside itself.
  */
 export function standingFacts(grant: Grant): PolicyGrant[] {
   const { extension } = grant
   const own = grantFacts({ ...grant, extension: null })
-  return extension === null ? [own] : [own, grantFacts({ ...grant, ...extension, extension: null })]
+  if (extension === null) return [own]
+  return [own, { ...grantFacts({ ...grant, ...extension, extension: null }), id: own.id }]
 }
 
 export function grantFacts(grant: Grant): PolicyGrant {

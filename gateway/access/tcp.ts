@@ -208,15 +208,19 @@ function remainingMs(room: SessionRoom, session: LiveSession): number {
   return Math.max(0, Math.round(session.end() - room.now()))
 }
 
+/** Of a grant that states its bytes: another session under it has no more of them. */
+const SPENT = { next: 'ask for another grant: sallyport request … --bytes' } as const
+
 /** Why these octets may not pass any more, or undefined where they may; then they are counted with their grant. */
 function overOf(session: LiveSession, bytes: number): Cause | undefined {
   if (session.bytesIn + session.bytesOut + bytes > session.obligations.max_bytes)
-    return { reason: 'byte_limit', ...BYTE_LIMIT }
+    return { reason: 'byte_limit', ...BYTE_LIMIT, ...(session.share === undefined ? {} : SPENT) }
   const carried = session.share?.carry(bytes) ?? 'carried'
   if (carried === 'spent')
     return {
       reason: 'byte_limit',
       ...BYTE_LIMIT,
+      ...SPENT,
       message: 'the grant has carried as much as it may in all its sessions',
     }
   if (carried === 'behind')

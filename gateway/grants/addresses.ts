@@ -4,7 +4,7 @@
  */
 import { areWindows, type Statement } from '#approval'
 import { Refusal } from '../problem.ts'
-import { shownState, type Grant } from './grant.ts'
+import { shownState, termsOf, type Grant } from './grant.ts'
 import { MOST_WRITES } from './store.ts'
 
 /** Why these addresses are none that can be asked for, or undefined. */
@@ -74,8 +74,11 @@ export function writeFault(
     })
   const adds = open.filter((grant) => grant.statement.ot_level < 2 && grant.state !== 'requested')
   // One that is still unused ends its duration after the next session begins, which may be now.
-  const ends = ({ statement: one, first_used_at: used }: Grant) =>
-    Math.min(one.not_after, (used ?? Math.max(now, one.not_before)) + one.max_duration_s)
+  const ends = (one: Grant) => {
+    const { not_after, max_duration_s } = termsOf(one)
+    const from = one.first_used_at ?? Math.max(now, one.statement.not_before)
+    return Math.min(not_after, from + max_duration_s)
+  }
   const last = Math.max(...adds.map(ends))
   if (adds.length === 0 || statement.not_after < last) return undefined
   return new Refusal(

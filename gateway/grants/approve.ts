@@ -7,8 +7,9 @@ import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
+import { recordEffect, recordShortened } from './effect.ts'
 import { shownState, termsOf, type Approval, type Grant, type GrantEvent } from './grant.ts'
-import { recordEffect, recordSuperseded, type GrantRoom } from './request.ts'
+import type { GrantRoom } from './request.ts'
 import { inTurn } from './turn.ts'
 
 export interface ApproveAsk {
@@ -28,13 +29,18 @@ export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Pro
 }
 
 /**
- * Adds an approval, one at a time per grant. Recorded before it holds, as is the activation where
+ * Adds an approval, one at a time per grant and what it extends. Recorded before it holds, as is the activation where
  * this approval is the last one needed; where the grant ends meanwhile, a further event takes it
  * back. Throws Refusal: `grant.unknown`, `grant.changed` (the hash is not this grant's),
  * `grant.person` (whoever asks has approved it before, under this or another account), `grant.state`, `policy.denied` (among others `host.approver_is_requester`), `log.unavailable`.
  */
 export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
-  return await inTurn(room.store, ask.id, () => approve(room, ask))
+  return await inTurn(room.store, ask.id, async () => {
+    const extended = (await findGrant(room, ask.id)).statement.extends?.grant
+    // Its end by time, and another extension, wait: what is looked at here lasts until this is done.
+    if (extended === undefined) return await approve(room, ask)
+    return await inTurn(room.store, extended, () => approve(room, ask))
+  })
 }
 
 async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
@@ -75,7 +81,6 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     signature: ask.signature ?? null,
   }
   const after = await room.store.approve(ask.id, given, needed)
-  if (after?.state === 'approved') await recordSuperseded(room, after)
   if (after !== undefined) return after
   const message = 'the grant changed while it was being approved'
   const without = approval(ask, grant, decision, grant.approvals.length)
@@ -85,20 +90,27 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
     message: `approval without effect: ${message}`,
     reason: 'grant.state',
   })
+  // Its effect was recorded before the store said no.
+  if (approvals >= needed) await recordShortened(room, grant)
   throw new Refusal('grant.state', message)
 }
 
-/** What would extend nothing any more is not approved. */
+/** What would extend nothing any more is not approved: what is over, or lasts longer already. */
 async function stillExtends(room: GrantRoom, { statement }: Grant, now: number): Promise<void> {
   if (statement.extends === undefined) return
-  const shown = shownState(await findGrant(room, statement.extends.grant), now)
+  const extended = await findGrant(room, statement.extends.grant)
+  const shown = shownState(extended, now)
+  const { not_after, max_duration_s } = termsOf(extended)
+  const no = (detail: string, nextStep: string) => new Refusal('grant.state', detail, { nextStep })
   if (shown !== 'approved' && shown !== 'active')
-    throw new Refusal(
-      'grant.state',
+    throw no(
       `what it extends is ${shown}, and cannot be extended any more`,
-      {
-        nextStep: 'its holder asks for a new grant',
-      },
+      'its holder asks for a new grant',
+    )
+  if (statement.not_after < not_after || statement.max_duration_s < max_duration_s)
+    throw no(
+      'what it extends was extended by more meanwhile',
+      `its holder asks anew: sallyport extend ${extended.statement.id}`,
     )
 }
 
@@ -190,22 +202,6 @@ async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
   })
 }
 
-/** An extension has ended: how long the grant lasts now. */
-async function recordShortened(room: GrantRoom, { statement }: Grant): Promise<void> {
-  if (statement.extends === undefined) return
-  const extended = await findGrant(room, statement.extends.grant)
-  const { not_after, max_duration_s } = termsOf(extended)
-  await room.log.append({
-    code: 'grant.extend',
-    message: `grant lasts no longer by ${statement.id}`,
-    status: 'success',
-    disposition: 'revoked',
-    device: statement.devices.join(','),
-    grant: statement.extends.grant,
-    data: { not_after, max_seconds: max_duration_s, extension: statement.id },
-  })
-}
-
 const ENDINGS = {
   revoke: { code: 'grant.revoke', message: 'grant revoked' },
   burn: { code: 'grant.burn', message: 'grant given back by its holder' },
@@ -252,6 +248,5 @@ export async function endGrant(
     ask.reason,
   )
   if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
-  if (grant.state === 'approved') await recordShortened(room, grant)
   return after
 }

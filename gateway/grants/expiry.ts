@@ -5,16 +5,18 @@
 import type { AuditLog } from '#audit'
 import { expiresAt, termsOf, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
+import { inTurn } from './turn.ts'
 
 export interface ExpiryRoom {
   readonly log: Pick<AuditLog, 'append'>
-  readonly store: Pick<GrantStore, 'running' | 'apply'>
+  readonly store: Pick<GrantStore, 'running' | 'find' | 'apply'>
   /** Epoch milliseconds. */
   readonly now: () => number
 }
 
-/** So many grants are looked at together. */
+/** So many grants are looked at together; after a page that was over to its end, twice as many, up to the second number. */
 const AT_ONCE = 64
+const MOST_AT_ONCE = 2048
 /** Looked for at least as often; sooner where an end is known to come sooner. */
 const LOOK_MS = 5_000
 const SOONEST_MS = 100
@@ -24,29 +26,45 @@ const SOONEST_MS = 100
  * the next end, null where none is known. Rejects with what the log or the store throws: what was recorded and not
  * marked is recorded again the next time.
  */
-export async function recordEnds({ log, store, now }: ExpiryRoom): Promise<number | null> {
-  for (;;) {
+export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
+  const { store, now } = room
+  for (let limit = AT_ONCE; ; limit = Math.min(2 * limit, MOST_AT_ONCE)) {
     const seconds = Math.floor(now() / 1000)
-    const running = await store.running(AT_ONCE)
+    const running = await store.running(limit)
     const over = running.filter((grant) => expiresAt(grant) <= seconds)
-    for (const grant of over) {
-      const { at, words, reason } = endOf(grant)
-      await log.append({
-        code: 'grant.expire',
-        message: `grant ended by itself: ${words}`,
-        status: 'success',
-        reason,
-        device: grant.statement.devices.join(','),
-        process: grant.statement.processes.join(','),
-        grant: grant.statement.id,
-        data: { grant_sha256: grant.hash, ended_at: at },
-      })
-      await store.apply(grant.statement.id, 'expire', at, 'time', words)
-    }
+    let extended = false
+    for (const { statement } of over)
+      if (!(await inTurn(store, statement.id, () => recordedEnd(room, statement.id, seconds))))
+        extended = true
+    if (extended) continue
     const next = running[over.length]
     if (next !== undefined) return expiresAt(next)
-    if (running.length < AT_ONCE) return null
+    if (running.length < limit) return null
   }
+}
+
+/** Records the end of a grant as it is now; false where an extension was approved in time, since it was found, and it has none. */
+async function recordedEnd(
+  { log, store }: ExpiryRoom,
+  id: string,
+  seconds: number,
+): Promise<boolean> {
+  const grant = await store.find(id)
+  if (grant === undefined || grant.ended !== null) return true
+  if (expiresAt(grant) > seconds) return false
+  const { at, words, reason } = endOf(grant)
+  await log.append({
+    code: 'grant.expire',
+    message: `grant ended by itself: ${words}`,
+    status: 'success',
+    reason,
+    device: grant.statement.devices.join(','),
+    process: grant.statement.processes.join(','),
+    grant: id,
+    data: { grant_sha256: grant.hash, ended_at: at },
+  })
+  await store.apply(id, 'expire', at, 'time', words)
+  return true
 }
 
 function endOf(grant: Grant): { readonly at: number; readonly words: string; reason: string } {

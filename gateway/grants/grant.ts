@@ -93,6 +93,11 @@ export function usedUp(
   return uses >= (max_uses ?? Infinity) || bytes - spare >= (max_bytes ?? Infinity)
 }
 
+/** The words that the end of a grant has where this one ended it. */
+export function supersededBy(id: string): string {
+  return `superseded by ${id}`
+}
+
 /** What a person is shown: the stored state, or `expired` where time has passed it by and it is not recorded yet. */
 export function shownState(grant: Grant, nowSeconds: number): GrantState {
   const over = grant.state === 'requested' || grant.state === 'approved' || grant.state === 'active'

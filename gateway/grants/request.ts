@@ -6,7 +6,7 @@ import {
   type GrantRef,
   type Statement,
 } from '#approval'
-import type { AuditLog, EventInput } from '#audit'
+import type { AuditLog } from '#audit'
 import { refOf, toRefusal, type Decisions } from '../decisions.ts'
 import type { Device, DeviceStore, Process } from '../devices/device.ts'
 import type { Registry } from '../devices/presence.ts'
@@ -23,7 +23,8 @@ import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import { addressFault, countFault, writeFault } from './addresses.ts'
-import { expiresAt, type Grant } from './grant.ts'
+import { recordEffect, recordShortened } from './effect.ts'
+import type { Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
 export interface GrantRoom {
@@ -158,76 +159,14 @@ export async function propose(room: GrantRoom, ask: Asking, statement: Statement
   })
   if (refusal !== undefined) throw refusal
   if (grant.state === 'approved') await recordEffect(room, grant, 0)
-  if (!(await room.store.add(grant)))
+  if (!(await room.store.add(grant))) {
+    await recordShortened(room, grant)
     throw new Refusal(
       'grant.state',
       'what it extends has ended, or was extended by more, meanwhile',
     )
-  if (grant.state === 'approved') await recordSuperseded(room, grant)
-  return grant
-}
-
-/** What is recorded before a grant, or an extension of one, takes effect: `approvals` people agreed, and no more are needed. */
-export async function recordEffect(
-  { log }: Pick<GrantRoom, 'log'>,
-  grant: Grant,
-  approvals: number,
-): Promise<void> {
-  await log.append(activation(grant, approvals))
-  const { extends: extended, id, devices, not_after, max_duration_s } = grant.statement
-  if (extended === undefined) return
-  await log.append({
-    code: 'grant.extend',
-    message: `grant lasts longer by ${id}`,
-    status: 'success',
-    disposition: 'approved',
-    device: devices.join(','),
-    grant: extended.grant,
-    data: {
-      grant_sha256: grant.hash,
-      approvals,
-      not_after,
-      max_seconds: max_duration_s,
-      extension: id,
-    },
-  })
-}
-
-/** What has ended with the approval of another, which said so before: the end of the grant, before its sessions are cut. */
-export async function recordSuperseded(
-  { log }: Pick<GrantRoom, 'log'>,
-  { statement: { id, devices, supersedes: old } }: Grant,
-): Promise<void> {
-  if (old === undefined) return
-  await log.append({
-    code: 'grant.revoke',
-    message: `grant superseded by ${id}`,
-    status: 'success',
-    disposition: 'revoked',
-    device: devices.join(','),
-    grant: old.grant,
-    data: { grant_sha256: old.sha256 },
-  })
-}
-
-function activation(grant: Grant, approvals: number): EventInput {
-  return {
-    code: 'grant.activate',
-    message:
-      approvals === 0
-        ? 'grant needs no approval; it may be used'
-        : 'grant approved by all who were asked; it may be used',
-    status: 'success',
-    disposition: 'approved',
-    device: grant.statement.devices.join(','),
-    grant: grant.statement.id,
-    data: {
-      grant_sha256: grant.hash,
-      approvals,
-      not_after: expiresAt(grant),
-      supersedes: grant.statement.supersedes?.grant,
-    },
   }
+  return grant
 }
 
 function state(

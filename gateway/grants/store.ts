@@ -41,7 +41,7 @@ export interface GrantStore {
   /**
    * One transition of the table, with its time and cause. `use` is one more session; it is counted here, so that of
    * several that come at once no more get in than may. What ends a grant ends its extensions. Undefined where the table
-   * forbids it, the uses are up, or it is an extension, which nobody uses by itself.
+   * forbids it, the uses are up, it lasts beyond the `at` of an `expire`, or it is an extension, which nobody uses by itself.
    */
   apply(
     id: string,

@@ -1,11 +1,9 @@
 /** One at a time per grant: what reads a grant, records what it makes of it, and then changes it. */
-import type { GrantStore } from './store.ts'
-
 /** The last work on each grant under way: the next one waits, so that it sees what there is. */
-const underway = new WeakMap<GrantStore, Map<string, Promise<unknown>>>()
+const underway = new WeakMap<object, Map<string, Promise<unknown>>>()
 
 /** Does `work` after all that was begun on this grant of this store; gives what it gives, throws what it throws. */
-export async function inTurn<T>(store: GrantStore, id: string, work: () => Promise<T>): Promise<T> {
+export async function inTurn<T>(store: object, id: string, work: () => Promise<T>): Promise<T> {
   const turns = underway.get(store) ?? new Map<string, Promise<unknown>>()
   underway.set(store, turns)
   const before = turns.get(id) ?? Promise.resolve()

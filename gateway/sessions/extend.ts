@@ -4,11 +4,8 @@
  */
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { LiveSession } from './live.ts'
-import { signedOpening } from './open.ts'
-import { openMetadata, signedFor } from './stream.ts'
 import type { SessionRoom } from './room.ts'
-
-const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
+import { encode, leaseOf, signedOpening } from './signed.ts'
 
 /** Whether the grant has come to last longer, or shorter, than the session knows. */
 export function isNews(session: LiveSession, grant: Grant): boolean {
@@ -28,8 +25,7 @@ export function follow(room: SessionRoom, session: LiveSession, grant: Grant): v
   const remaining_ms = Math.max(0, Math.round(end - room.now()))
   const told = encode({ t: 'extended', remaining_ms })
   for (const { lease, gate, carrier } of session.streams) {
-    const { metadata } = openMetadata({ t: 'lease', remaining_ms }, signedFor(session, gate))
-    attempt(room, session, () => lease?.(metadata))
+    attempt(room, session, () => lease?.(leaseOf(session, gate, room.now())))
     attempt(room, session, () => carrier?.tell?.(told))
   }
   for (const watcher of session.watchers) attempt(room, session, () => watcher.tell?.(told))

@@ -54,16 +54,16 @@ export async function foresee(room: SessionRoom, decide: Decide): Promise<Forese
 async function oneOf(
   room: SessionRoom,
   session: LiveSession,
-  { questions, sights, elevation, alone }: NonNullable<Matter['open']>,
+  { questions, sights, elevation, fallen, alone }: NonNullable<Matter['open']>,
   decide: Decide,
 ): Promise<WouldEnd | WouldNarrow | undefined> {
   // On the session's own grant alone the question is another one only where there is one to write beside it.
   const elevated = elevation.grants.length > 0
   const answers = await decide([...questions, ...(elevated ? sights.map(alone) : [])])
   const decisions = answers.slice(0, questions.length)
-  const cause = decisions
-    .map((decision) => objection(session, decision, 'policy_recheck'))
-    .find((one) => one !== undefined)
+  const cause = [...decisions.map((one) => objection(session, one, 'policy_recheck')), fallen].find(
+    (one) => one !== undefined,
+  )
   if (cause !== undefined) return { session, cause }
   const wider = new Set<LiveStream>()
   const changes = new Map<string, Tightened>()

@@ -12,6 +12,7 @@ import { isNews } from './extend.ts'
 import { sightName, type Footing, type LiveSession, type LiveStream, type Sight } from './live.ts'
 import { isHeld, unheld } from './obligations.ts'
 import { findElevation, findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
+import { fallenWith } from './standing.ts'
 import type { Cause } from './terminate.ts'
 
 /** Why it is asked. */
@@ -32,6 +33,8 @@ export interface Matter {
     readonly sights: readonly Sight[]
     readonly elevation: Elevation
     readonly footing: Footing
+    /** Why it ends though policy let it go on: the grant it stands on holds no more. */
+    readonly fallen: ReturnType<typeof fallenWith>
     /** The question about one of them on the session's own grant alone. */
     readonly alone: (sight: Sight) => Partially<Input>
   }
@@ -117,7 +120,8 @@ export async function matterOf(
   const sights = session.sights(target.presence?.listeners)
   const questions = sights.map((sight) => question(sight, footing.grants))
   const alone = (sight: Sight) => question(sight, [grant])
-  return { open: { subject, presence, questions, sights, elevation, footing, alone } }
+  const fallen = fallenWith(grant, now, reason)
+  return { open: { subject, presence, questions, sights, elevation, footing, fallen, alone } }
 }
 
 /** Its time by the grant that it knows is over, and the grant has been extended meanwhile: policy is asked. */

@@ -11,15 +11,16 @@ import { usesOf, type Process } from '../devices/device.ts'
 import type { Presence } from '../devices/presence.ts'
 import { clientFacts, type Source } from '../facts.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
-import { expiresAt, type Extension, type Grant } from '../grants/grant.ts'
+import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { formatOf } from '../recordings/taps.ts'
 import { Refusal } from '../problem.ts'
-import { LiveSession, type SignedOpening } from './live.ts'
+import { LiveSession } from './live.ts'
 import { giveNotice } from './notice.ts'
 import { unsupported } from './obligations.ts'
 import { findElevation, findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
+import { signedOpening } from './signed.ts'
 import { terminate } from './terminate.ts'
 import { countUse, exhausted, usable } from './uses.ts'
 
@@ -253,19 +254,6 @@ async function admit(
   session.footing = { target, grants: [grant, ...elevation.grants] }
   await record(room, request, session, { grant, decision })
   return session
-}
-
-/** What the device may ask to see: the statement, and what approvers' passkeys signed of it. */
-export function signedOpening(grant: Grant): SignedOpening | null {
-  // An extension that nobody signed lengthens nothing there; the grant itself still lets them in.
-  return (grant.extension === null ? null : signedOf(grant.extension)) ?? signedOf(grant)
-}
-
-function signedOf({ statement, approvals }: Extension): SignedOpening | null {
-  const assertions = approvals.flatMap(({ signature }) =>
-    signature === null ? [] : [signature.assertion],
-  )
-  return assertions.length === 0 ? null : { statement, assertions }
 }
 
 /** The decision with its whole input is on disk before the session is (policy brief, section 11). */

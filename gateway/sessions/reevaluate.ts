@@ -7,9 +7,10 @@ import { refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
 import { actorOf } from '../events.ts'
 import type { Elevation } from '../grants/elevation.ts'
+import type { Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
-import { follow } from './extend.ts'
+import { follow, isNews } from './extend.ts'
 import type { Footing, LiveSession, LiveStream } from './live.ts'
 import { Looks, matterOf, objection, tooWide } from './matter.ts'
 import type { SessionRoom } from './room.ts'
@@ -169,10 +170,19 @@ export class Reauthorization implements Disposable {
     session.presence = kept.presence
     session.stands(kept.elevation, kept.footing)
     const [own] = kept.footing.grants
-    if (own !== undefined) follow(this.#room, session, own)
+    if (own !== undefined) await this.#follow(session, own)
     for (const stream of kept.wider)
       round.narrowing.push(this.#narrow(session, stream, round.withdrawal))
     return undefined
+  }
+
+  /**
+   * To the end of its grant. What one round has looked up may have been taken back since, and by a round that is through
+   * with this session: longer it becomes only by the grant as it is.
+   */
+  async #follow(session: LiveSession, known: Grant): Promise<void> {
+    const own = isNews(session, known) ? await this.#room.grants.find(session.grant) : known
+    if (own !== undefined) follow(this.#room, session, own)
   }
 
   /** Ends one connection; the session goes on with less. Silent first, then recorded. */
@@ -216,7 +226,7 @@ export class Reauthorization implements Disposable {
   async #judge(session: LiveSession, { withdrawal, known }: Round): Promise<Judgement> {
     const { cause, open } = await matterOf(this.#room, session, withdrawal, known)
     if (open === undefined) return cause === undefined ? {} : { cause }
-    const { subject, presence, questions, sights, elevation, footing, alone } = open
+    const { subject, presence, questions, sights, elevation, footing, fallen, alone } = open
     const ask = (facts: Partially<Input>) => this.#room.decisions.ask('session.reevaluate', facts)
     const decisions: Decision[] = []
     const wider: LiveStream[] = []
@@ -229,6 +239,8 @@ export class Reauthorization implements Disposable {
       if (sight !== undefined)
         wider.push(...tooWide(session, sight, decision, () => ask(alone(sight))))
     }
+    // Policy is asked first, for its own words; what it lets in without a grant does not stand in for this one.
+    if (fallen !== undefined) return { cause: fallen }
     return { kept: { subject, presence, decisions, elevation, footing, wider } }
   }
 

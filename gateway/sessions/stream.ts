@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
 import { isWithin, type Rules } from '#ot'
+import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { streamKindOf } from '../devices/device.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -15,7 +16,16 @@ import { Refusal } from '../problem.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
 import { isHeld, reaches, rulesOf, unheld } from './obligations.ts'
-import { signedOpening } from './open.ts'
+import {
+  encode,
+  fits,
+  leaseOf,
+  openMetadata,
+  signedBefore,
+  signedFor,
+  signedOpening,
+} from './signed.ts'
+import { fallenWith } from './standing.ts'
 import type { Terminal } from './terminal.ts'
 import {
   findElevation,
@@ -36,8 +46,6 @@ export interface OpenedStream {
   /** What the client is told beside that it was accepted. */
   readonly says: Readonly<Record<string, unknown>>
 }
-
-const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
 /**
  * Opens for a connection from `source`, has the observed process decided, records the decision, lets the device proceed.
@@ -70,6 +78,7 @@ export async function openStream(
     const target = await findTarget(room, session.device, session.process)
     if (target === undefined)
       throw new Refusal('target.unknown', 'the process is no longer registered')
+    const told = session.end()
     const stream = await reach(room, session, entry, { target, terminal })
     try {
       const said = saidBy(stream)
@@ -83,7 +92,9 @@ export async function openStream(
       session.connections++
       session.lastActivityAt = room.now()
       stream.signal(encode({ t: 'proceed' }))
-      entry.lease = (told) => stream.signal(told)
+      entry.lease = (news) => stream.signal(news)
+      // Extended since the device was asked: those who were told then had no such connection to tell of.
+      if (session.end() > told) stream.signal(leaseOf(session, entry.gate, room.now()))
       return { stream, entry, says: saysOf(stream) }
     } catch (error) {
       const code = error instanceof Refusal ? error.shownCode : 'node.fault'
@@ -96,28 +107,6 @@ export async function openStream(
     await recordRefusal(room, session, source, error)
     throw error
   }
-}
-
-/** docs/protocol.md: metadata in OPEN. */
-const MAX_METADATA_BYTES = 4096
-
-/**
- * With what the approvers signed, which only devices in two-key mode read: of the signatures, one a person, as many as
- * there is room for, the shortest first, so that they are of the most people. Where not one fits the device will say so.
- */
-export function openMetadata(
-  facts: object,
-  signed: LiveSession['signed'],
-): { readonly metadata: Uint8Array; readonly tooLong: boolean } {
-  if (signed === null) return { metadata: encode(facts), tooLong: false }
-  const length = (assertion: object) => JSON.stringify(assertion).length
-  const assertions = signed.assertions.toSorted((one, other) => length(one) - length(other))
-  for (let count = assertions.length; count > 0; count--) {
-    const grant = { ...signed, assertions: assertions.slice(0, count) }
-    const metadata = encode({ ...facts, grant })
-    if (metadata.length <= MAX_METADATA_BYTES) return { metadata, tooLong: false }
-  }
-  return { metadata: encode({ ...facts, grant: 'too_long' }), tooLong: true }
 }
 
 /** What a new connection is held to; undefined where nobody judges what passes. */
@@ -152,19 +141,12 @@ interface Dialling extends Way {
   readonly terminal: Terminal | undefined
 }
 
-/** What the device must see signed: of a connection that may write, the grant to write and not the one to read. */
-export function signedFor(session: LiveSession, gate: Rules | undefined): SignedOpening | null {
-  const [write] = session.elevation.grants
-  return gate !== undefined && gate.level > 1 && write !== undefined
-    ? signedOpening(write)
-    : session.signed
-}
-
 const UNSIGNED = 'approvers.missing'
+const TOO_FEW = 'approvers.quorum'
 
 /**
- * Opens on the device. One that lets nobody in without signatures says so of a grant to write that has none; it is then
- * asked once more, under what was signed.
+ * Opens on the device. One that lets nobody in without signatures says so of a grant to write that has none, and of an
+ * extension that has too few; it is then asked once more, under what was signed, or what was extended.
  */
 async function reach(
   room: SessionRoom,
@@ -176,12 +158,25 @@ async function reach(
   try {
     return await dial(room, session, { ...to, gate: entry.gate, signed })
   } catch (error) {
-    const missing = error instanceof Refusal && error.denials.some(({ code }) => code === UNSIGNED)
-    const way = missing && signed === null ? otherWay(room, session, entry, to.target) : undefined
+    const said = error instanceof Refusal ? error.denials.map(({ code }) => code) : []
+    let way: Way | undefined
+    if (said.includes(UNSIGNED) && signed === null) way = otherWay(room, session, entry, to.target)
+    if (said.includes(TOO_FEW)) way = wayBefore(session, entry, signed, room.now())
     if (way === undefined) throw error
     entry.gate = way.gate
     return await dial(room, session, { ...to, ...way })
   }
+}
+
+/** Under the grant itself, while its own time runs: so many may have signed it, and fewer its extension. */
+function wayBefore(
+  { footing }: LiveSession,
+  { gate }: LiveStream,
+  extension: SignedOpening | null,
+  now: number,
+): Way | undefined {
+  const signed = signedBefore(footing?.grants ?? [], extension, now)
+  return signed === null ? undefined : { gate, signed }
 }
 
 /** To write under the first grant that was signed; else to read, under the session's own if that was. */
@@ -249,7 +244,7 @@ async function dial(
     },
     signed,
   )
-  if (metadata.length > MAX_METADATA_BYTES) throw tooMany()
+  if (!fits(metadata)) throw tooMany()
   try {
     return await target.presence.tunnel.open(kind, metadata, {
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
@@ -375,6 +370,7 @@ async function decide(
     expected: plain(target.process.expect),
   }
   if (decision.allow) {
+    stillHolds(room, grant, decision)
     session.stands(elevation, { target, grants })
     if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1))))
       throw narrowed()
@@ -435,6 +431,19 @@ async function decide(
     )
   await Promise.all(events)
   throw refusal
+}
+
+/** Ended while it was connecting, where policy lets its person in without one too: whoever ends it cuts the session. */
+function stillHolds(
+  room: SessionRoom,
+  grant: Grant | undefined,
+  { decision_id: decisionId }: Decision,
+): void {
+  if (grant === undefined) throw new Refusal('session.ended', 'the grant is no longer known')
+  const fallen = fallenWith(grant, room.now(), 'policy_recheck')
+  if (fallen === undefined) return
+  const { code, message: msg, next: nextStep } = fallen
+  throw new Refusal('session.ended', msg, { nextStep, decisionId, denials: [{ code, msg }] })
 }
 
 /** The first connection that may write is the first use of every grant that lets it, recorded before it carries a byte. */

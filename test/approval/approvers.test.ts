@@ -11,7 +11,7 @@ import {
   type Assertion,
   type Statement,
 } from '#approval'
-import { openMetadata } from '../../gateway/sessions/stream.ts'
+import { openMetadata } from '../../gateway/sessions/signed.ts'
 import { softKey, type SoftKey } from '../support/authenticator.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'

@@ -43,6 +43,15 @@ const call = (party: 'staff' | 'vendor'): EventInput => ({
   data: { operation: 'session:cut', verb: 'update' },
 })
 
+const extended = (disposition: 'approved' | 'revoked'): EventInput => ({
+  code: 'grant.extend',
+  message: 'x',
+  status: 'success',
+  disposition,
+  grant: 'g_1',
+  data: { not_after: 1, max_seconds: 1, extension: 'g_2' },
+})
+
 const disabling = {
   code: 'account.change',
   at: 0,
@@ -82,6 +91,8 @@ describe('what an event may spend', () => {
       spend: 'breakglass',
     },
     { name: 'a provider that changes one', event: identityEvent(disabling), spend: null },
+    { name: 'a grant that lasts longer', event: extended('approved'), spend: null },
+    { name: 'one that lasts no longer after all', event: extended('revoked'), spend: 'closeout' },
     { name: 'its start', event: start, spend: null },
     { name: 'its counts', event: stats(1), spend: null },
     { name: 'what staff do', event: call('staff'), spend: 'breakglass' },

@@ -12,6 +12,7 @@ import {
 } from '#api'
 import type { GrantSignature } from '#approval'
 import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/approve.ts'
+import { recordShortened, recordSuperseded } from '../../grants/effect.ts'
 import { requestExtension } from '../../grants/extend.ts'
 import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
 import { requestGrant, type GrantRoom } from '../../grants/request.ts'
@@ -270,20 +271,37 @@ function touchedBy({ statement }: Grant): (session: LiveSession) => boolean {
       processes.includes(session.process))
 }
 
-/** A grant from now on: what it extends, supersedes or lets write is decided again. */
+/** A grant from now on: what it extends, supersedes or lets write is decided again, also where the log failed meanwhile. */
 export async function takesEffect(
-  { reauthorization }: Pick<GrantRoutes, 'reauthorization'>,
+  { grants, reauthorization }: Pick<GrantRoutes, 'grants' | 'reauthorization'>,
   grant: Grant,
   at: number,
 ): Promise<void> {
+  if (grant.state !== 'approved') return
   const { ot_level: level, extends: extended, supersedes: old } = grant.statement
-  if (grant.state === 'approved' && (level === 2 || extended !== undefined || old !== undefined))
+  const failed = await failureOf(recordSuperseded(grants, grant))
+  if (level === 2 || extended !== undefined || old !== undefined)
     await reauthorization.withdraw(touchedBy(grant), { trigger: 'grant', at })
+  if (failed !== undefined) throw failed.cause
 }
 
-/** Ends the grant, then all that stands on it; the answer says how long the cuts took. */
-async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
+/** What it rejected with, for later: something must be cut first. */
+async function failureOf(work: Promise<void>): Promise<{ readonly cause: unknown } | undefined> {
+  try {
+    await work
+    return undefined
+  } catch (cause) {
+    return { cause }
+  }
+}
+
+/** Ends the grant, then all that stands on it, also where the log fails in between; the answer says how long the cuts took. */
+export async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
   const grant = await endGrant(room.grants, ask)
+  const failed =
+    ask.grant.state === 'approved'
+      ? await failureOf(recordShortened(room.grants, ask.grant))
+      : undefined
   const connections: CutConnection[] = []
   const sessions = await room.reauthorization.withdraw(touchedBy(grant), {
     trigger: 'grant',
@@ -292,6 +310,7 @@ async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> 
     narrowed: (cut) => connections.push(cut),
     ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
   })
+  if (failed !== undefined) throw failed.cause
   const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
   const slowest = times.length === 0 ? null : Math.max(...times)
   return {

@@ -1,7 +1,7 @@
 /** Grants in store.sqlite: the frozen statement as text, the rest as one row that the table moves. */
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
 import { canonical, type GrantSignature, type Statement } from '#approval'
-import { expiresAt, termsOf, transitions } from '../../grants/grant.ts'
+import { expiresAt, supersededBy, termsOf, transitions } from '../../grants/grant.ts'
 import type { Approval, Extension, Grant, GrantEvent, GrantState } from '../../grants/grant.ts'
 import { MOST_WRITES, type GrantStore } from '../../grants/store.ts'
 import type { Room } from './rooms.ts'
@@ -101,7 +101,7 @@ function extendable(db: DatabaseSync, { statement }: Grant, at: number): boolean
 function supersede(db: DatabaseSync, { statement }: Grant, at: number, by: string): void {
   const old = statement.supersedes
   if (old !== undefined)
-    end(db, { id: old.grant, event: 'revoke', at, by, reason: `superseded by ${statement.id}` })
+    end(db, { id: old.grant, event: 'revoke', at, by, reason: supersededBy(statement.id) })
 }
 
 /** Ends a grant with its extensions, each as the table has it. */
@@ -269,6 +269,7 @@ export const grantsRoom = {
       const before = find(db, args.id)
       const next = before === undefined ? undefined : transitions[before.state][args.event]
       if (before === undefined || next === undefined) return undefined
+      if (args.event === 'expire' && expiresAt(before) > args.at) return undefined
       if (args.event === 'use') {
         const { max_uses = Infinity, extends: other } = before.statement
         if (before.uses >= max_uses || other !== undefined) return undefined

@@ -151,7 +151,12 @@ describe('so many bytes', () => {
     other.write(new Uint8Array(1))
     expect((await other.gone()).code).toBe('byte.limit')
     expect(other.signals).toMatchObject([
-      { t: 'ending', code: 'byte.limit', msg: expect.stringContaining('in all its sessions') },
+      {
+        t: 'ending',
+        code: 'byte.limit',
+        msg: expect.stringContaining('in all its sessions'),
+        next_step: expect.stringMatching(/^ask for another grant/),
+      },
     ])
     const ended = await until('it has ended', async () => {
       const session = await vendor.ask<Session>('GET', `/sessions/${second.body.id}`)
@@ -162,6 +167,17 @@ describe('so many bytes', () => {
     expect(told(third)).toEqual([403, 'grant.used_up'])
     expect(third.body.detail).toContain('have carried all of its 10000 bytes')
     expect((await read(grant)).bytes).toBe(10_000)
+  })
+
+  test('all of them in one session: nobody is told to connect again for more', async () => {
+    const opened = await use(await granted({ max_bytes: 1000 }))
+    await using client = await Client.dial(node)
+    const line = await client.line(opened.body)
+    line.write(new Uint8Array(1001))
+    expect((await line.gone()).code).toBe('byte.limit')
+    expect(line.signals).toMatchObject([
+      { t: 'ending', next_step: expect.stringMatching(/^ask for another grant/) },
+    ])
   })
 
   test('what a crash left set aside stays counted', async () => {

@@ -191,6 +191,16 @@ describe('asked for', () => {
     expect(fault(held(500 - at))).toBe('grant.window')
     expect(fault(held(501 - at))).toBeUndefined()
   })
+  test.for([
+    { name: 'unused', used: null },
+    { name: 'used', used: NOW },
+  ])('until after the end of one that is $name, and was extended since', ({ used }) => {
+    const terms = (end: number, s: number) => ({ not_after: NOW + end, max_duration_s: s })
+    const { statement, hash, approvals } = grant('g_x', terms(501, 501))
+    const held = grant('g_r', terms(300, 300), { first_used_at: used })
+    expect(fault([held])).toBe('grant.window')
+    expect(fault([{ ...held, extension: { statement, hash, approvals } }])).toBeUndefined()
+  })
   test('a fifth', () => {
     const held = ['a', 'b', 'c', 'd'].map((id) => write(`g_${id}`, {}, { state: 'requested' }))
     expect(fault([own, ...held.slice(1)])).toBeUndefined()

@@ -1,9 +1,10 @@
 /** Grants that nobody ends: the log says when they did, whoever was there to see it. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { hashOf, type Statement } from '#approval'
 import type { EventInput } from '#audit'
 import { recordEnds, watchEnds } from '../../../gateway/grants/expiry.ts'
 import { expiresAt, transitions, type Grant } from '../../../gateway/grants/grant.ts'
+import { inTurn } from '../../../gateway/grants/turn.ts'
 import { until } from '../../support/node.ts'
 
 const START = 1_700_000_000
@@ -61,6 +62,7 @@ function room(...held: Grant[]) {
       },
     },
     store: {
+      find: async (id: string) => grants.get(id),
       running: async (limit: number) =>
         [...grants.values()]
           .filter(({ ended }) => ended === null)
@@ -133,6 +135,24 @@ describe('the end of a grant', () => {
     ])
   })
 
+  test('that an extension came before, since it was found: none', async () => {
+    const own = grantOf('g', { not_after: START + 10 })
+    const here = room(own)
+    here.at.now = START + 10
+    const { statement, hash, approvals } = grantOf('x', { not_after: START + 90 })
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    // Whoever extends it is at work on it when its end comes.
+    const extending = inTurn(here.store, 'g', async () => {
+      await promise
+      here.grants.set('g', { ...own, extension: { statement, hash, approvals } })
+    })
+    const ends = recordEnds(here)
+    resolve(undefined)
+    await extending
+    expect(await ends).toBe(START + 90)
+    expect([here.events, here.grants.get('g')?.ended]).toEqual([[], null])
+  })
+
   test('is recorded once, of however many', async () => {
     const here = room(
       ...Array.from({ length: 200 }, (_, n) => grantOf(`g${n}`, { not_after: START + n })),
@@ -143,6 +163,15 @@ describe('the end of a grant', () => {
     await recordEnds(here)
     expect(new Set(here.events.map(({ grant }) => grant)).size).toBe(200)
     expect(here.events).toHaveLength(200)
+  })
+
+  test('of thousands at once is found in few looks, each of which sorts all there are', async () => {
+    const here = room(...Array.from({ length: 5000 }, (_, n) => grantOf(`g${n}`, {})))
+    here.at.now = START + 1000
+    const running = vi.spyOn(here.store, 'running')
+    expect(await recordEnds(here)).toBeNull()
+    expect(new Set(here.events.map(({ grant }) => grant)).size).toBe(5000)
+    expect(running.mock.calls.length).toBeLessThan(10)
   })
 
   test('that cannot be recorded is not marked, and is said once', async () => {

@@ -148,6 +148,17 @@ describe('extended', () => {
     expect(told(reply)).toEqual([409, 'grant.state'])
   })
 
+  test('by less than it was extended by meanwhile: not approved, and nothing says that it was', async () => {
+    const grant = await approve(await ask())
+    const [short, long] = [(await more(grant, 60)).body, (await more(grant, 600)).body]
+    await approve(long)
+    const from = node.size()
+    const reply = await node.admin.call('POST', `/grants/${short.id}/approve`, { hash: short.hash })
+    expect(told(reply)).toEqual([409, 'grant.state'])
+    expect(node.events(from).filter(({ code }) => code.startsWith('grant.'))).toEqual([])
+    expect((await read(grant)).extension?.grant).toBe(long.id)
+  })
+
   test('by one’s own approval: no', async () => {
     const grant = await approve(await ask())
     const asked = (await more(grant)).body

@@ -2,12 +2,15 @@
 import { describe, expect, test } from 'vitest'
 import { hashOf, type Statement } from '#approval'
 import type { Obligations } from '#policy'
+import { TunnelRefused } from '#tunnel'
 import { extensionOf } from '../../../gateway/grants/extend.ts'
-import { expiresAt, type Grant } from '../../../gateway/grants/grant.ts'
+import { expiresAt, type Approval, type Grant } from '../../../gateway/grants/grant.ts'
 import { follow, isNews } from '../../../gateway/sessions/extend.ts'
 import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
 import { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionRoom } from '../../../gateway/sessions/room.ts'
+import { signedOpening } from '../../../gateway/sessions/signed.ts'
+import { openStream } from '../../../gateway/sessions/stream.ts'
 
 const NOW = 1_780_000_000
 const statement: Statement = {
@@ -72,7 +75,7 @@ function place(more: Partial<Obligations> = {}) {
     device: 'press-07',
     process: 'plc',
     kind: 'tcp',
-    subject: { id: 'iss|vera', token_exp: NOW + 90_000 },
+    subject: { id: 'iss|vera', authn: { methods: [] }, token_exp: NOW + 90_000 },
     source: { ip: null, tls: null },
     obligations,
     decision: { id: 'd_1', revision: 'r1', codes: [] },
@@ -169,7 +172,7 @@ describe('what follows a decision', () => {
 
 describe('at the very end of its time', () => {
   /** Everything a decision asks for, with the grant as the store has it at that moment. */
-  function deciding(grant: Grant) {
+  function deciding(grant: Grant, standing = false) {
     const made = place()
     const asked: unknown[] = []
     const room = Object.assign(made.room, {
@@ -186,7 +189,7 @@ describe('at the very end of its time', () => {
         ask: (_: string, facts: { grants: { expires_at: number }[] }) => {
           asked.push(facts.grants)
           const ends = Math.max(...facts.grants.map(({ expires_at: at }) => at))
-          const allow = ends * 1000 > made.clock.now
+          const allow = standing || ends * 1000 > made.clock.now
           return {
             allow,
             decision_id: 'd_2',
@@ -194,7 +197,7 @@ describe('at the very end of its time', () => {
             revision: 'r1',
             reasons: [],
             denials: allow ? [] : [{ code: 'grant.expired', msg: 'your grant has ended' }],
-            obligations: { ...made.obligations, not_after: ends },
+            obligations: { ...made.obligations, not_after: standing ? NOW + 7200 : ends },
           }
         },
       },
@@ -222,6 +225,14 @@ describe('at the very end of its time', () => {
       [],
     ])
   })
+  test('taken back by the time it is decided: it becomes no longer', async () => {
+    const { session, room, told, again } = deciding(longer(300))
+    const found = [longer(300), own]
+    Object.assign(room.grants, { find: () => Promise.resolve(found.shift()) })
+    using _ = again
+    expect(await again.withdraw(() => true, { trigger: 'grant', at: 0 })).toEqual([])
+    expect([session.end(), session.extension, told]).toEqual([(NOW + 600) * 1000, null, []])
+  })
   test('not extended: it ends unasked', async () => {
     const { session, clock, asked, cuts, again } = deciding(own)
     clock.now = (NOW + 600) * 1000
@@ -229,11 +240,184 @@ describe('at the very end of its time', () => {
     await again.withdraw(() => true, { trigger: 'deadline', at: 0 })
     expect([asked.length, session.state, cuts]).toEqual([0, 'ended', ['window.end']])
   })
+  test.for([
+    {
+      name: 'revoked',
+      grant: { ...own, state: 'revoked' as const },
+      at: 10,
+      code: 'grant.revoked',
+    },
+    {
+      name: 'given back',
+      grant: { ...own, state: 'spent' as const },
+      at: 10,
+      code: 'grant.expired',
+    },
+    { name: 'its extension was taken back', grant: own, at: 700, code: 'window.end' },
+    {
+      name: 'recorded as over',
+      grant: { ...own, state: 'expired' as const },
+      at: 700,
+      code: 'window.end',
+    },
+    { name: 'its extension is over too', grant: longer(300), at: 900, code: 'window.end' },
+  ])('$name, in a zone that lets its person in without a grant too: it ends', async (row) => {
+    const { session, clock, asked, cuts, again } = deciding(row.grant, true)
+    follow({ now: () => clock.now } as SessionRoom, session, longer(300))
+    session.obligations = { ...session.obligations, not_after: NOW + 7200 }
+    clock.now = (NOW + row.at) * 1000
+    using _ = again
+    const cut = await again.withdraw(() => true, { trigger: 'grant', at: 0 })
+    expect([cut.length, session.state, cuts]).toEqual([1, 'ended', [row.code]])
+    expect(asked.length).toBeLessThanOrEqual(1)
+  })
   test('extended, and the time of the extension is over too: policy is asked, and it ends', async () => {
     const { session, clock, asked, cuts, again } = deciding(longer(300))
     clock.now = (NOW + 900) * 1000
     using _ = again
     await again.withdraw(() => true, { trigger: 'deadline', at: 0 })
     expect([asked.length, session.state, cuts]).toEqual([1, 'ended', ['grant.expired']])
+  })
+})
+
+describe('while a connection is being opened', () => {
+  /** The device answers when `answers` is called; what it is told afterwards is in `signals`. */
+  function connecting() {
+    const made = place()
+    const signals: unknown[] = []
+    const denied: unknown[] = []
+    /** The statements that the device was shown, and those that too few have signed for it. */
+    const shown: string[] = []
+    const wanting = new Set<string>()
+    const { promise: answered, resolve: answers } = Promise.withResolvers<undefined>()
+    const { promise: dialled, resolve: dials } = Promise.withResolvers<undefined>()
+    const decode = (told: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(told))
+    const stream = {
+      kind: 'tcp',
+      answer: new TextEncoder().encode(JSON.stringify({ v: 1, observed: null })),
+      signal: (told: Uint8Array) => void signals.push(decode(told)),
+      reset: (code: string) => void signals.push({ t: 'reset', code }),
+    }
+    const presence = {
+      peer: { notAfter: (NOW + 90_000) * 1000, serial: '01' },
+      tls: null,
+      agent: { version_int: 1 },
+      listeners: new Map(),
+      tunnel: {
+        open: async (_: string, metadata: Uint8Array) => {
+          dials(undefined)
+          await answered
+          const { grant } = decode(metadata) as { grant?: { statement: Statement } }
+          if (grant !== undefined) shown.push(grant.statement.id)
+          const { id } = grant?.statement ?? {}
+          if (id !== undefined && wanting.has(id))
+            throw new TunnelRefused('approvers.quorum', 'too few')
+          return stream
+        },
+      },
+    }
+    const kept: { grant: Grant } = { grant: own }
+    const process = { id: 'plc', kind: 'tcp', locality: 'device', port: 1, expect: {} }
+    const device = { id: 'press-07', zone: 'default', state: 'active', labels: {} }
+    const room = Object.assign(made.room, {
+      stands: () => Promise.resolve({ ok: true }),
+      devices: {
+        find: () => Promise.resolve(device),
+        findProcess: () => Promise.resolve(process),
+      },
+      registry: { find: () => presence, isCutOff: () => false },
+      grants: { find: () => Promise.resolve(kept.grant) },
+      log: {
+        append: ({ code, reason }: { code: string; reason?: string }) => {
+          denied.push([code, reason])
+          return Promise.resolve({ idx: 1 })
+        },
+      },
+      // A zone that lets its person in without a grant too.
+      decisions: {
+        ask: () => ({
+          allow: true,
+          decision_id: 'd_2',
+          layer: 'host',
+          revision: 'r1',
+          reasons: [],
+          denials: [],
+          obligations: made.obligations,
+        }),
+      },
+    })
+    made.session.obligations = { ...made.obligations, not_after: NOW + 7200, max_streams: 8 }
+    made.session.streams.clear()
+    const opening = openStream(room, made.session, made.session.source)
+    return { ...made, room, kept, signals, denied, shown, wanting, dialled, answers, opening }
+  }
+
+  const signature = { assertion: {} } as unknown as NonNullable<Approval['signature']>
+  const signed = { approvals: [{ signature } as Approval] }
+  const both: Grant = { ...longer(300), ...signed }
+  const extended: Grant = { ...both, extension: { ...both.extension!, ...signed } }
+  function shownTo(grant: Grant, at: number) {
+    const made = connecting()
+    made.session.footing = { grants: [grant] } as unknown as typeof made.session.footing
+    made.session.signed = signedOpening(grant)
+    made.kept.grant = grant
+    made.clock.now = (NOW + at) * 1000
+    return made
+  }
+  test('too few have signed its extension: the device is shown the grant, while that runs', async () => {
+    const { wanting, shown, answers, opening } = shownTo(extended, 599)
+    wanting.add('g_2')
+    answers(undefined)
+    await opening
+    expect(shown).toEqual(['g_2', 'g_1'])
+  })
+  test.for([
+    { name: 'the time of the grant itself is over', grant: extended, at: 600, wanting: ['g_2'] },
+    {
+      name: 'nobody signed the grant itself',
+      grant: { ...extended, approvals: [] },
+      at: 1,
+      wanting: ['g_2'],
+    },
+  ])('too few have signed its extension, and $name: refused', async (row) => {
+    const { wanting, shown, answers, opening } = shownTo(row.grant, row.at)
+    for (const id of row.wanting) wanting.add(id)
+    answers(undefined)
+    await expect(opening).rejects.toMatchObject({ shownCode: 'approvers.quorum' })
+    expect(shown).toEqual(['g_2'])
+  })
+  test('its grant is extended: the device is told so once bytes may flow', async () => {
+    const { session, room, kept, signals, dialled, answers, opening } = connecting()
+    await dialled
+    kept.grant = longer(300)
+    follow(room, session, kept.grant)
+    answers(undefined)
+    await opening
+    expect(signals).toEqual([{ t: 'proceed' }, { t: 'lease', remaining_ms: 900_000 }])
+  })
+  test('and nothing is longer: the device is told nothing more', async () => {
+    const { signals, answers, opening } = connecting()
+    answers(undefined)
+    await opening
+    expect(signals).toEqual([{ t: 'proceed' }])
+  })
+  test('too few have signed either: refused, once both were shown', async () => {
+    const { wanting, shown, answers, opening } = shownTo(extended, 1)
+    for (const id of ['g_1', 'g_2']) wanting.add(id)
+    answers(undefined)
+    await expect(opening).rejects.toMatchObject({ shownCode: 'approvers.quorum' })
+    expect(shown).toEqual(['g_2', 'g_1'])
+  })
+  test('its grant is revoked, in a zone that lets its person in without one too: refused', async () => {
+    const { kept, signals, denied, dialled, answers, opening } = connecting()
+    await dialled
+    kept.grant = { ...own, state: 'revoked' }
+    answers(undefined)
+    await expect(opening).rejects.toMatchObject({
+      code: 'session.ended',
+      shownCode: 'grant.revoked',
+    })
+    expect(signals).toEqual([{ t: 'reset', code: 'grant.revoked' }])
+    expect(denied).toEqual([['session.deny', 'grant.revoked']])
   })
 })

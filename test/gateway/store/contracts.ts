@@ -332,6 +332,16 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
         await store.apply(short.statement.id, 'revoke', NOW + 2, 'iss|oda', 'x')
         expect(await lasts(store, kept)).toEqual([undefined, NOW + 3600])
       })
+      test('that came in time keeps it from being over', async () => {
+        const { store, kept } = await started()
+        const more = longer(kept)
+        await store.add(more)
+        await agree(store, more)
+        const over = async (at: number) =>
+          (await store.apply(kept.statement.id, 'expire', at, 'time', 'over'))?.state
+        expect([await over(NOW + 600), await over(NOW + 1199)]).toEqual([undefined, undefined])
+        expect(await over(NOW + 1200)).toBe('expired')
+      })
       test('has the grant run on, and is no end of its own', async () => {
         const { store, kept } = await started()
         const more = longer(kept)
@@ -524,7 +534,8 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
         rejected: 'reject',
         expired: 'expire',
       } as const
-      if (state in way) await store.apply(id, way[state as keyof typeof way], NOW + 2, 'oda', 'why')
+      const at = state === 'expired' ? one.statement.not_after : NOW + 2
+      if (state in way) await store.apply(id, way[state as keyof typeof way], at, 'oda', 'why')
       const before = await store.find(id)
       expect(before?.state).toBe(state)
       for (const event of events)

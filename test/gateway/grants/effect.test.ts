@@ -1,0 +1,114 @@
+/** What a grant does when it takes effect or ends: cut first of all, and recorded as it was. */
+import { describe, expect, test } from 'vitest'
+import { hashOf, type Statement } from '#approval'
+import type { EventInput } from '#audit'
+import type { Grant } from '../../../gateway/grants/grant.ts'
+import type { Subject } from '../../../gateway/identity/index.ts'
+import { takesEffect, withdraw, type GrantRoutes } from '../../../gateway/listen/routes/grants.ts'
+
+const NOW = 10_000
+const REF = { grant: 'g_1', sha256: '0'.repeat(64) }
+
+function grantOf(id: string, change: Partial<Statement> = {}, more: Partial<Grant> = {}): Grant {
+  const statement: Statement = {
+    v: 1,
+    id,
+    tenant: 't',
+    requester: 'iss|vera',
+    vendor: 'acme',
+    devices: ['press-07'],
+    processes: ['plc'],
+    ot_level: 1,
+    not_before: NOW,
+    not_after: NOW + 3600,
+    max_duration_s: 600,
+    reason: 'service',
+    ticket: null,
+    created_at: NOW,
+    ...change,
+  }
+  return {
+    statement,
+    hash: hashOf(statement),
+    state: 'approved',
+    requester_email: null,
+    approvals: [],
+    approvals_asked: 1,
+    approvals_needed: 1,
+    first_used_at: null,
+    uses: 0,
+    bytes: 0,
+    extension: null,
+    ended: null,
+    ...more,
+  }
+}
+const superseded = (by: string) => ({ at: NOW, by: 'iss|oda', reason: `superseded by ${by}` })
+
+/** A store of these, a log that fails at `broken`, and whoever cuts; what they did is in `did`. */
+function place(held: readonly Grant[], broken?: string) {
+  const did: string[] = []
+  const room = {
+    grants: {
+      now: () => NOW * 1000,
+      spare: () => 0,
+      store: {
+        find: async (id: string) => held.find(({ statement }) => statement.id === id),
+        apply: async (id: string) => held.find(({ statement }) => statement.id === id),
+      },
+      log: {
+        append: async ({ code }: EventInput) => {
+          if (code === broken) throw new Error('the disk is full')
+          did.push(code)
+        },
+      },
+    },
+    reauthorization: {
+      withdraw: async () => {
+        did.push('cut')
+        return []
+      },
+    },
+  } as unknown as GrantRoutes
+  return { room, did }
+}
+
+describe('one that supersedes another', () => {
+  const next = grantOf('g_2', { supersedes: REF })
+  test.for([
+    { name: 'ended by it', ended: superseded('g_2'), did: ['grant.revoke', 'cut'] },
+    { name: 'that another had ended before', ended: superseded('g_0'), did: ['cut'] },
+    {
+      name: 'that its holder had given back',
+      ended: { ...superseded(''), reason: 'done' },
+      did: ['cut'],
+    },
+  ])('$name: recorded as it was', async ({ ended, did: expected }) => {
+    const { room, did } = place([grantOf('g_1', {}, { state: 'revoked', ended })])
+    await takesEffect(room, next, 0)
+    expect(did).toEqual(expected)
+  })
+  test('where the log fails: its sessions are cut all the same', async () => {
+    const old = grantOf('g_1', {}, { state: 'revoked', ended: superseded('g_2') })
+    const { room, did } = place([old], 'grant.revoke')
+    await expect(takesEffect(room, next, 0)).rejects.toThrow('the disk is full')
+    expect(did).toEqual(['cut'])
+  })
+})
+
+describe('an extension that is taken back', () => {
+  const more = grantOf('g_2', { extends: REF })
+  const subject = { id: 'iss|oda', authn: { methods: [] } } as unknown as Subject
+  const source = { ip: null, tls: null }
+  const ask = { grant: more, ending: 'revoke', reason: 'enough', subject, source, at: 0 } as const
+  test('is recorded with what is left, and its sessions are decided again', async () => {
+    const { room, did } = place([grantOf('g_1'), more])
+    await withdraw(room, ask)
+    expect(did).toEqual(['grant.revoke', 'grant.extend', 'cut'])
+  })
+  test('where the log fails after it: they are decided again all the same', async () => {
+    const { room, did } = place([grantOf('g_1'), more], 'grant.extend')
+    await expect(withdraw(room, ask)).rejects.toThrow('the disk is full')
+    expect(did).toEqual(['grant.revoke', 'cut'])
+  })
+})
