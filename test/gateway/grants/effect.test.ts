@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { hashOf, type Statement } from '#approval'
 import type { EventInput } from '#audit'
 import type { Grant } from '../../../gateway/grants/grant.ts'
+import { propose, type GrantRoom } from '../../../gateway/grants/request.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
 import { takesEffect, withdraw, type GrantRoutes } from '../../../gateway/listen/routes/grants.ts'
 
@@ -110,5 +111,50 @@ describe('an extension that is taken back', () => {
     const { room, did } = place([grantOf('g_1'), more], 'grant.extend')
     await expect(withdraw(room, ask)).rejects.toThrow('the disk is full')
     expect(did).toEqual(['grant.revoke', 'cut'])
+  })
+})
+
+test('an extension that needs no approval, and comes too late: the log says how long the grant lasts', async () => {
+  const longer = { not_after: NOW + 7200, max_duration_s: 1200 }
+  const { statement, hash, approvals } = grantOf('g_3', { ...longer, extends: REF })
+  const held = grantOf('g_1', {}, { extension: { statement, hash, approvals } })
+  const events: EventInput[] = []
+  const room = {
+    now: () => NOW * 1000,
+    log: { state: 'OPEN', append: async (event: EventInput) => void events.push(event) },
+    store: { add: async () => false, find: async () => held },
+    devices: {
+      find: async () => ({ id: 'press-07', zone: 'default', state: 'active', labels: {} }),
+      findProcess: async () => ({ id: 'plc', kind: 'tcp', locality: 'device', expect: {} }),
+    },
+    registry: { find: () => undefined, isCutOff: () => false },
+    decisions: {
+      ask: () => ({
+        allow: true,
+        layer: 'host',
+        reasons: [],
+        denials: [],
+        obligations: { approvals: 0, max_duration_s: 86_400 },
+      }),
+    },
+  } as unknown as GrantRoom
+  const asking = {
+    subject: { id: 'iss|vera', authn: { methods: [] } } as unknown as Subject,
+    source: { ip: null, tls: null },
+    device: 'press-07',
+    processes: ['plc'],
+  }
+  const less = grantOf('g_2', { not_after: NOW + 4000, extends: REF })
+  await expect(propose(room, asking, less.statement)).rejects.toMatchObject({ code: 'grant.state' })
+  expect(events.map(({ code, disposition }) => [code, disposition])).toEqual([
+    ['grant.request', 'allowed'],
+    ['grant.activate', 'approved'],
+    ['grant.extend', 'approved'],
+    ['grant.extend', 'revoked'],
+  ])
+  expect(events.at(-1)?.data).toEqual({
+    not_after: NOW + 7200,
+    max_seconds: 1200,
+    extension: 'g_2',
   })
 })
