@@ -1,11 +1,12 @@
 /** What a grant does when it takes effect or ends: cut first of all, and recorded as it was. */
 import { describe, expect, test } from 'vitest'
-import { hashOf, type Statement } from '#approval'
+import type { Statement } from '#approval'
 import type { EventInput } from '#audit'
 import type { Grant } from '../../../gateway/grants/grant.ts'
 import { propose, type GrantRoom } from '../../../gateway/grants/request.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
 import { takesEffect, withdraw, type GrantRoutes } from '../../../gateway/listen/routes/grants.ts'
+import { grantAround } from './around.ts'
 
 const NOW = 10_000
 const REF = { grant: 'g_1', sha256: '0'.repeat(64) }
@@ -28,21 +29,7 @@ function grantOf(id: string, change: Partial<Statement> = {}, more: Partial<Gran
     created_at: NOW,
     ...change,
   }
-  return {
-    statement,
-    hash: hashOf(statement),
-    state: 'approved',
-    requester_email: null,
-    approvals: [],
-    approvals_asked: 1,
-    approvals_needed: 1,
-    first_used_at: null,
-    uses: 0,
-    bytes: 0,
-    extension: null,
-    ended: null,
-    ...more,
-  }
+  return grantAround(statement, more)
 }
 const superseded = (by: string) => ({ at: NOW, by: 'iss|oda', reason: `superseded by ${by}` })
 

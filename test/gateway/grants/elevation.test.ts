@@ -1,9 +1,10 @@
 /** Grants to write: what may be asked for, and which count beside the grant that a session stands on. */
 import { describe, expect, test } from 'vitest'
-import { hashOf, type Statement } from '#approval'
+import type { Statement } from '#approval'
 import { addressFault, countFault, writeFault } from '../../../gateway/grants/addresses.ts'
 import { coveringGrant, elevationOf, inUse } from '../../../gateway/grants/elevation.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
+import { grantAround } from './around.ts'
 
 const NOW = 10_000
 const WINDOW = { unit: 1, from: 0, to: 9 }
@@ -26,21 +27,7 @@ function grant(id: string, change: Partial<Statement> = {}, more: Partial<Grant>
     created_at: NOW - 100,
     ...change,
   }
-  return {
-    statement,
-    hash: hashOf(statement),
-    state: 'active',
-    requester_email: null,
-    approvals: [],
-    approvals_asked: 1,
-    approvals_needed: 1,
-    first_used_at: null,
-    uses: 0,
-    bytes: 0,
-    extension: null,
-    ended: null,
-    ...more,
-  }
+  return grantAround(statement, { state: 'active', ...more })
 }
 const own = grant('g_own')
 const write = (id: string, change: Partial<Statement> = {}, more: Partial<Grant> = {}) =>

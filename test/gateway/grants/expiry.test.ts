@@ -1,11 +1,12 @@
 /** Grants that nobody ends: the log says when they did, whoever was there to see it. */
 import { describe, expect, test, vi } from 'vitest'
-import { hashOf, type Statement } from '#approval'
+import type { Statement } from '#approval'
 import type { EventInput } from '#audit'
 import { recordEnds, watchEnds } from '../../../gateway/grants/expiry.ts'
 import { expiresAt, transitions, type Grant } from '../../../gateway/grants/grant.ts'
 import { inTurn } from '../../../gateway/grants/turn.ts'
 import { until } from '../../support/node.ts'
+import { grantAround } from './around.ts'
 
 const START = 1_700_000_000
 
@@ -27,21 +28,7 @@ function grantOf(id: string, change: Partial<Statement>, more: Partial<Grant> = 
     created_at: START,
     ...change,
   }
-  return {
-    statement,
-    hash: hashOf(statement),
-    state: 'approved',
-    requester_email: null,
-    approvals: [],
-    approvals_asked: 1,
-    approvals_needed: 1,
-    first_used_at: null,
-    uses: 0,
-    bytes: 0,
-    extension: null,
-    ended: null,
-    ...more,
-  }
+  return grantAround(statement, more)
 }
 
 /** Grants and a log in memory; `now` is epoch seconds. */

@@ -10,6 +10,7 @@ import {
   usedUp,
   type Grant,
 } from '../../../gateway/grants/grant.ts'
+import { grantAround } from './around.ts'
 
 const statement: Statement = {
   v: 1,
@@ -27,21 +28,7 @@ const statement: Statement = {
   ticket: null,
   created_at: 1000,
 }
-const grant = (change: Partial<Grant> = {}): Grant => ({
-  statement,
-  hash: hashOf(statement),
-  state: 'approved',
-  requester_email: null,
-  approvals: [],
-  approvals_asked: 1,
-  approvals_needed: 1,
-  first_used_at: null,
-  uses: 0,
-  bytes: 0,
-  extension: null,
-  ended: null,
-  ...change,
-})
+const grant = (change: Partial<Grant> = {}): Grant => grantAround(statement, change)
 
 describe('canonical', () => {
   test('keys sorted, no blanks: the text that approvers approve', () => {
