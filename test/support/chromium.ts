@@ -32,6 +32,8 @@ export interface Tab {
   /** Clicks as a person does: at the middle of the element, with a mouse. */
   click(selector: string): Promise<void>
   type(selector: string, text: string): Promise<void>
+  /** What it asks for at an address like `pattern` (`*` stands for anything) does not come before it is let go. */
+  holdBack(pattern: string): Promise<() => Promise<void>>
   /** Lines that the page wrote to its console, violations of its policy among them. */
   readonly console: readonly string[]
 }
@@ -184,8 +186,10 @@ async function openTab(pipe: Pipe): Promise<Tab> {
       else await new Promise((resolve) => setTimeout(resolve, 20))
   }
   const click = async (selector: string): Promise<void> => {
+    const found = `document.querySelector(${JSON.stringify(selector)})`
+    await until(`${selector} to press`, `${found} !== null && !${found}.disabled`)
     const [x, y] = await run<[number, number]>(
-      `(() => { const e = document.querySelector(${JSON.stringify(selector)}); e.scrollIntoView({block:'center'});
+      `(() => { const e = ${found}; e.scrollIntoView({block:'center'});
         const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()`,
     )
     const mouse = { x, y, button: 'left', clickCount: 1 }
@@ -215,6 +219,19 @@ async function openTab(pipe: Pipe): Promise<Tab> {
     run,
     until,
     click,
+    async holdBack(urlPattern) {
+      const held: string[] = []
+      const hear = (method: string, { requestId }: Json, of: unknown): void => {
+        if (of === session && method === 'Fetch.requestPaused') held.push(String(requestId))
+      }
+      pipe.listeners.add(hear)
+      await send('Fetch.enable', { patterns: [{ urlPattern }] })
+      return async () => {
+        pipe.listeners.delete(hear)
+        for (const requestId of held) await send('Fetch.continueRequest', { requestId })
+        await send('Fetch.disable')
+      }
+    },
     async type(selector, text) {
       await run(`document.querySelector(${JSON.stringify(selector)}).focus()`)
       await send('Input.insertText', { text })

@@ -83,7 +83,7 @@ function passkeyForm(action: string, secret: string, question: Question): Markup
       <input type="hidden" name="secret" value="${secret}" />
       <input type="hidden" name="question" value="${question.secret}" />
       <input type="hidden" name="credential" id="credential" value="" />
-      <button type="submit" name="do" value="passkey" id="go">Use a passkey</button>
+      <button type="submit" name="do" value="passkey" id="go" disabled>Use a passkey</button>
     </form>`
 }
 

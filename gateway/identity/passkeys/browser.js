@@ -100,19 +100,30 @@ async function give(asked, secret) {
   }
 }
 
-/** A form that goes when the authenticator has answered. */
+/**
+ * A form that goes when the authenticator has answered. Its button comes disabled: pressed before this script ran, it
+ * would send the form without an answer, and the person had to sign in again.
+ */
 function secondFactor(form) {
+  const button = at('go')
   form.addEventListener('submit', async (event) => {
-    if (event.submitter?.id !== 'go' || at('credential').value !== '') return
+    if (event.submitter !== button || at('credential').value !== '') return
     event.preventDefault()
+    // One question at a time; a browser refuses the second.
+    button.disabled = true
     try {
       const credential = await answer(form.dataset.kind, JSON.parse(form.dataset.options))
       at('credential').value = JSON.stringify(credential)
-      form.requestSubmit(event.submitter)
+      // A button that is disabled sends no value.
+      button.disabled = false
+      form.requestSubmit(button)
     } catch (error) {
       failed(error)
+      button.disabled = false
     }
   })
+  button.disabled = false
+  if (button.autofocus) button.focus()
 }
 
 /** The page of an invitation's link: what stands behind the hash is sent, and stays in no history. */

@@ -76,6 +76,7 @@ export function secondFactorPage(shown: SecondFactorPage): string {
           value="${email === null ? 'alone' : 'passkey'}"
           id="go"
           autofocus
+          disabled
         >
           Use my passkey
         </button>
