@@ -176,7 +176,7 @@ async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
-  { registry, inventories, room, reauthorization, apps }: Access,
+  { registry, inventories, room, reauthorization, apps, sockets }: Access,
   { setup, report, proven, witnesses, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
@@ -214,6 +214,7 @@ async function openEdge(
         appsDomain: config.apps_domain,
         tunnel: (request, socket, head) =>
           void acceptTunnel(tunnels, socket, ++epoch, { request, head }),
+        session: (request, socket, head) => sockets.handle(request, socket, head),
         app: (request, socket, head, label) => apps.upgrade(request, socket, head, label),
       }),
       onFault: (code, from, suppressed) =>

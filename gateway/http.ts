@@ -145,7 +145,17 @@ function addRoutes(
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
   { decisions, service, journal, source, exported }: NodePolicy,
-  { registry, inventories, room, reauthorization, locks, signIns, recordings, auditors }: Access,
+  {
+    registry,
+    inventories,
+    room,
+    reauthorization,
+    locks,
+    signIns,
+    sockets,
+    recordings,
+    auditors,
+  }: Access,
   publication: Publication,
   pending: PendingStore,
   build: AgentBuild,
@@ -210,7 +220,7 @@ function addRoutes(
   passkeyRoutes(calls, { ...granting, identity, locks, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
-  sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, appOrigin })
+  sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, sockets, appOrigin })
   const { live } = room
   lockRoutes(calls, { decisions, log, locks, identity, devices, live, reauthorization })
   logRoutes(calls, { decisions, log })

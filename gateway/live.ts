@@ -6,12 +6,13 @@ import { instant, stillStands } from '#ca'
 import { systemClock } from '#tunnel'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
+import { SessionSockets } from './access/sockets.ts'
 import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { InventoryWatch } from './devices/drift.ts'
 import { watchEnds } from './grants/expiry.ts'
 import { Registry } from './devices/presence.ts'
-import { now, type Foundation, type Report, type Undo } from './foundation.ts'
+import { now, originOf, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
 import { refusePage } from './listen/page.ts'
 import { Locks, type Owned } from './locks/locks.ts'
@@ -37,6 +38,7 @@ export interface Access {
   readonly locks: Locks
   readonly signIns: AppSignIns
   readonly apps: AppForwarder
+  readonly sockets: SessionSockets
   readonly recordings: Recordings
   readonly auditors: AuditorStore
 }
@@ -71,9 +73,11 @@ export async function openAccess(
     ended: (session) => {
       apps.close(session.id)
       signIns.forget(session.id)
+      sockets.forget(session.id)
     },
   }
   const apps = undo.use(new AppForwarder({ room, log, signIns, refuse: refusePage }))
+  const sockets = new SessionSockets({ room, origin: originOf(config), refuse: refusePage })
   await closeCrashed(room)
   await recordings.recover()
   undo.use(watchFlows(room))
@@ -97,7 +101,7 @@ export async function openAccess(
     relinked.catch((error: unknown) => report(error, 'which accounts are under a lock'))
   })
   const inside = { registry, inventories, room, reauthorization, locks }
-  return { ...inside, signIns, apps, recordings, auditors }
+  return { ...inside, signIns, apps, sockets, recordings, auditors }
 }
 
 /** Every account, with the human being it is of. */

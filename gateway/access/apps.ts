@@ -2,10 +2,10 @@
  * Who a browser is, per web app: a link that works once becomes a host-only cookie that names one
  * session. Each app has a host name of its own, so no cookie and no script of one reaches another.
  */
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
+import { keyOf, Tickets } from './tickets.ts'
 
-const TICKET_MS = 60_000
-/** Oldest first out: a bound on what sign-ins that nobody followed can hold. */
+/** Oldest first out: a bound on what cookies of sessions that go on for ever can hold. */
 const LIMIT = 10_000
 
 export const APP_COOKIE = '__Host-sallyport-app'
@@ -25,24 +25,13 @@ export function parseAppLabel(label: string): AppName | undefined {
   return name.test(process) && name.test(device) ? { process, device } : undefined
 }
 
-/** Secrets are kept as hashes, so that looking one up compares no secret byte by byte. */
-function keyOf(secret: string): string {
-  return createHash('sha256').update(secret).digest('hex')
-}
-
 export class AppSignIns {
-  readonly #tickets = new Map<string, { readonly session: string; readonly until: number }>()
+  readonly #tickets = new Tickets()
   readonly #cookies = new Map<string, string>()
 
-  /** A link's secret for one session: 256 bits, once, for a minute. `now` is epoch milliseconds. */
+  /** A link's secret for one session. `now` is epoch milliseconds. */
   ticket(session: string, now: number): string {
-    const text = randomBytes(32).toString('base64url')
-    for (const [key, { until }] of this.#tickets) {
-      if (until > now && this.#tickets.size < LIMIT) break
-      this.#tickets.delete(key)
-    }
-    this.#tickets.set(keyOf(text), { session, until: now + TICKET_MS })
-    return text
+    return this.#tickets.issue(session, now)
   }
 
   /** Redeems a ticket for a cookie value; undefined where it was used, is too old, or never was. */
@@ -50,15 +39,13 @@ export class AppSignIns {
     ticket: string,
     now: number,
   ): { readonly session: string; readonly cookie: string } | undefined {
-    const key = keyOf(ticket)
-    const found = this.#tickets.get(key)
-    this.#tickets.delete(key)
-    if (found === undefined || found.until <= now) return undefined
+    const session = this.#tickets.redeem(ticket, now)
+    if (session === undefined) return undefined
     const cookie = randomBytes(32).toString('base64url')
     const oldest = this.#cookies.keys().next().value
     if (this.#cookies.size >= LIMIT && oldest !== undefined) this.#cookies.delete(oldest)
-    this.#cookies.set(keyOf(cookie), found.session)
-    return { session: found.session, cookie }
+    this.#cookies.set(keyOf(cookie), session)
+    return { session, cookie }
   }
 
   /** The session that a browser's cookie names. */
@@ -69,7 +56,7 @@ export class AppSignIns {
   /** Nothing of an ended session stays. */
   forget(session: string): void {
     for (const [key, of] of this.#cookies) if (of === session) this.#cookies.delete(key)
-    for (const [key, of] of this.#tickets) if (of.session === session) this.#tickets.delete(key)
+    this.#tickets.forget(session)
   }
 }
 

@@ -23,11 +23,11 @@ import {
   type AppName,
   type AppSignIns,
 } from './apps.ts'
+import { count } from './carry.ts'
 import { requestHeaders } from './headers.ts'
 import { Metered } from './metered.ts'
 import { relay } from './relay.ts'
 import { sourceOf } from './source.ts'
-import { count } from './tcp.ts'
 import { Witness } from './weblog.ts'
 import { carryUpgrade, takeSocket, upgradeToken, type Upgrade } from './upgrade.ts'
 

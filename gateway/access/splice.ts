@@ -68,9 +68,25 @@ class Latest {
   }
 }
 
+/** What a person's connection is to a splice: a stream of their tunnel, or what does as one. */
+export type Side = Pick<
+  TunnelStream,
+  | 'kind'
+  | 'write'
+  | 'end'
+  | 'reset'
+  | 'signal'
+  | 'consumed'
+  | 'onData'
+  | 'onEnd'
+  | 'onDrain'
+  | 'onSignal'
+  | 'onClose'
+>
+
 export interface SpliceOptions {
   /** The person's side, and the device's. */
-  readonly client: TunnelStream
+  readonly client: Side
   readonly device: TunnelStream
   readonly pace: { readonly in: Pace; readonly out: Pace }
   /** Counts bytes as they pass; false cuts, because a limit is reached. */
@@ -102,11 +118,11 @@ export function endingSignal({ code, message, next, decision }: Goodbye): Uint8A
  * sent it; what comes after the end is dropped, because a stream does not take it.
  */
 class Outlet {
-  readonly stream: TunnelStream
+  readonly stream: Side
   #full = false
   #ending = false
 
-  constructor(stream: TunnelStream) {
+  constructor(stream: Side) {
     this.stream = stream
   }
   get full(): boolean {

@@ -8,12 +8,10 @@ import type { Source } from '../facts.ts'
 import type { Carrier, LiveSession } from '../sessions/live.ts'
 import { openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
-import { terminate, type Cause } from '../sessions/terminate.ts'
 import { Refusal } from '../problem.ts'
-import { modbusFilter } from './modbus.ts'
 import { Terminal } from '../sessions/terminal.ts'
-import { spawnSignals } from './spawn.ts'
-import { BYTE_LIMIT, endingSignal, splice } from './splice.ts'
+import { carry, remainingMs, toldOf } from './carry.ts'
+import { endingSignal } from './splice.ts'
 
 const OpenMetadata = Type.Object({
   v: Type.Literal(1),
@@ -22,9 +20,6 @@ const OpenMetadata = Type.Object({
   /** Of a spawned program: the person's terminal, where there is one. */
   terminal: Type.Optional(Terminal),
 })
-
-/** It was withdrawn while its answer was on its way, and whoever cut it has said why. */
-const ENDED = { code: 'session.ended', message: 'the session has ended' } as const
 
 const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value))
 
@@ -146,35 +141,25 @@ async function answer(
       session.streams.delete(entry)
       return
     }
-    const tap = session.recording?.tap(client.source.ip, {
-      ...(terminal ?? { cols: 80, rows: 24 }),
-      granted: says['terminal'] === true,
-    })
-    const accepted = offer.accept(
-      encode({ v: 1, remaining_ms: remainingMs(room, session), ...says }),
-    )
-    entry.carrier = splice({
-      client: accepted,
-      device: stream,
-      pace: session.pace,
-      meter: (direction, bytes) => count(room, session, direction, bytes),
-      signals: session.kind === 'spawn' ? spawnSignals : undefined,
-      filter:
-        entry.gate === undefined ? undefined : modbusFilter(room, session, entry, entry.gate, tap),
-      tap,
-      onEnd: () => {
-        session.streams.delete(entry)
-        standing.release()
+    await carry(
+      room,
+      session,
+      { stream, entry, says },
+      {
+        source: client.source,
+        terminal,
+        accept: (told) => {
+          const accepted = offer.accept(told)
+          standing.hold()
+          return accepted
+        },
+        onEnd: () => standing.release(),
       },
-    })
-    standing.hold()
-    // Withdrawn while the answer was on its way: the carrier was not there to be cut.
-    if (session.state !== 'open') await entry.carrier.cut(ENDED, 'over')
-    if (entry.narrowed !== undefined) await entry.carrier.cut(entry.narrowed, 'goes on')
+    )
   } catch (error) {
     if (!(error instanceof Refusal)) throw error
     if (error.code === 'session.proof') standing.guessed()
-    offer.refuse(error.shownCode, message(error))
+    offer.refuse(error.shownCode, JSON.stringify(toldOf(error)))
   }
 }
 
@@ -204,57 +189,6 @@ function watch(room: SessionRoom, session: LiveSession, standing: Standing, offe
   }
 }
 
-function remainingMs(room: SessionRoom, session: LiveSession): number {
-  return Math.max(0, Math.round(session.end() - room.now()))
-}
-
-/** Of a grant that states its bytes: another session under it has no more of them. */
-const SPENT = { next: 'ask for another grant: sallyport request … --bytes' } as const
-
-/** Why these octets may not pass any more, or undefined where they may; then they are counted with their grant. */
-function overOf(session: LiveSession, bytes: number): Cause | undefined {
-  if (session.bytesIn + session.bytesOut + bytes > session.obligations.max_bytes)
-    return { reason: 'byte_limit', ...BYTE_LIMIT, ...(session.share === undefined ? {} : SPENT) }
-  const carried = session.share?.carry(bytes) ?? 'carried'
-  if (carried === 'spent')
-    return {
-      reason: 'byte_limit',
-      ...BYTE_LIMIT,
-      ...SPENT,
-      message: 'the grant has carried as much as it may in all its sessions',
-    }
-  if (carried === 'behind')
-    return {
-      reason: 'audit_state',
-      code: 'store.unavailable',
-      message: 'what the grant carries could not be counted in time',
-      next: 'connect again; if it ends again, tell the platform owner that the store is slow',
-    }
-  return undefined
-}
-
-/** Counts what is about to pass; false where it may not, because the session has carried what it may: it ends. */
-export function count(
-  room: SessionRoom,
-  session: LiveSession,
-  direction: 'in' | 'out',
-  bytes: number,
-): boolean {
-  const over = overOf(session, bytes)
-  if (over !== undefined) {
-    terminate(room, session, over).catch((error: unknown) =>
-      room.report(error, `the end of session ${session.id} could not be recorded`),
-    )
-    return false
-  }
-  if (direction === 'in') session.bytesIn += bytes
-  else session.bytesOut += bytes
-  const now = room.now()
-  session.flow.add(direction, bytes, now)
-  session.lastActivityAt = now
-  return true
-}
-
 function prove(
   room: SessionRoom,
   client: ClientTunnel,
@@ -278,13 +212,4 @@ function prove(
     false
   if (session === undefined || !held) throw stranger
   return { session, terminal: value.terminal }
-}
-
-function message(refusal: Refusal): string {
-  return JSON.stringify({
-    code: refusal.shownCode,
-    msg: refusal.detail,
-    ...(refusal.nextStep === undefined ? {} : { next_step: refusal.nextStep }),
-    ...(refusal.decisionId === undefined ? {} : { decision_id: refusal.decisionId }),
-  })
 }

@@ -145,6 +145,15 @@ export const OpenedSession = Type.Object({
 })
 export type OpenedSession = Static<typeof OpenedSession>
 
+/** What a page opens one WebSocket of a session with, once, within a minute: docs/sockets.md. */
+export const SessionSocket = Type.Object({
+  url: Type.String(),
+  /** For the constructor of WebSocket. The ticket is the last of them: it is in no address, so in no log of addresses. */
+  protocols: Type.Array(Type.String(), { minItems: 2, maxItems: 2 }),
+  expires_at: Instant,
+})
+export type SessionSocket = Static<typeof SessionSocket>
+
 export const Session = Type.Object({
   id: SessionId,
   device: Type.String(),

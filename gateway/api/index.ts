@@ -76,6 +76,7 @@ export {
   SessionUse,
   OpenedSession,
   Session,
+  SessionSocket,
 } from './access.ts'
 export {
   Accused,

@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { WEBSOCKET_PATH } from '#tunnel'
+import { isSocketPath } from '../access/sockets.ts'
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void
 
@@ -17,10 +18,11 @@ export interface Front {
   readonly app: (request: IncomingMessage, response: ServerResponse, host: string) => void
 }
 
-/** Who may be upgraded: `app` is for what stands behind devices, by host. */
+/** Who may be upgraded: `session` is for pages that show a session's ticket, `app` for what stands behind devices, by host. */
 export interface Upgrades {
   readonly appsDomain: string
   readonly tunnel: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
+  readonly session: (request: IncomingMessage, socket: TLSSocket, head: Buffer) => void
   readonly app: (request: IncomingMessage, socket: TLSSocket, head: Buffer, host: string) => void
 }
 
@@ -28,13 +30,14 @@ export interface Upgrades {
  * Routes an upgrade. A tunnel is for programs: a request with Origin comes from a page in somebody's
  * browser, which would present that person's certificate, and is refused (403).
  */
-export function dispatchUpgrade({ appsDomain, tunnel, app }: Upgrades) {
+export function dispatchUpgrade({ appsDomain, tunnel, session, app }: Upgrades) {
   const suffix = `.${appsDomain}`
   return (request: IncomingMessage, socket: TLSSocket, head: Buffer): void => {
     const hosts = request.headersDistinct['host']?.length ?? 0
     const host = hostOf(request)
     if (hosts > 1 || !toOriginForm(request)) endUpgrade(socket, '400 Bad Request')
     else if (host.endsWith(suffix)) app(request, socket, head, host.slice(0, -suffix.length))
+    else if (isSocketPath(request.url ?? '')) session(request, socket, head)
     else if (request.url !== WEBSOCKET_PATH) endUpgrade(socket, '404 Not Found')
     else if (request.headers.origin !== undefined) endUpgrade(socket, '403 Forbidden')
     else tunnel(request, socket, head)

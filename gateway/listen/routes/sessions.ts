@@ -2,8 +2,17 @@
 import { Type } from 'typebox'
 import type { FastifyRequest } from 'fastify'
 import type { AuditLog } from '#audit'
-import { Cut, EndReason, NewSession, OpenedSession, Session as SessionView, SessionId } from '#api'
+import {
+  Cut,
+  EndReason,
+  NewSession,
+  OpenedSession,
+  Session as SessionView,
+  SessionId,
+  SessionSocket,
+} from '#api'
 import { ENTER_PATH, type AppSignIns } from '../../access/apps.ts'
+import type { SessionSockets } from '../../access/sockets.ts'
 import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
 import type { LiveSession } from '../../sessions/live.ts'
@@ -18,6 +27,7 @@ export interface SessionRoutes extends Omit<Authorization, 'api'> {
   readonly room: SessionRoom
   readonly reauthorization: Reauthorization
   readonly signIns: AppSignIns
+  readonly sockets: SessionSockets
   readonly log: Pick<AuditLog, 'append'>
   /** Origin of one app: `https://<process>--<device>.<apps domain>:<port>`. */
   readonly appOrigin: (process: string, device: string) => string
@@ -49,6 +59,7 @@ export function view(record: SessionRecord, live: LiveSession | undefined): Sess
 
 export function sessionRoutes(api: Api, routes: SessionRoutes): void {
   opening(api, routes)
+  carrying(api, routes)
   reading(api, routes)
   ending(api, routes)
 }
@@ -100,6 +111,28 @@ function opening(api: Api, routes: SessionRoutes): void {
           recording: recordingOf(session).recording ?? null,
           url,
         })
+    },
+  )
+}
+
+/** To a page: a ticket for one socket, for whoever holds the session. */
+function carrying(api: Api, { room, sockets }: SessionRoutes): void {
+  api.server.post(
+    '/api/v1/sessions/:id/socket',
+    { schema: { params: Params, response: { 201: SessionSocket } } },
+    async (request, reply) => {
+      const subject = await api.caller(request)
+      const { id } = request.params
+      const record = await room.store.find(id)
+      if (record?.identity !== subject.id)
+        throw new Refusal('session.unknown', `you hold no session ${id}`)
+      const session = room.live.get(id)
+      if (session === undefined) throw new Refusal('session.ended', 'the session has ended')
+      const { url, protocols, expires_at } = sockets.offer(session)
+      return reply
+        .status(201)
+        .header('cache-control', 'no-store')
+        .send({ url, protocols: [...protocols], expires_at })
     },
   )
 }
