@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { EST_BODY_LIMIT } from '#ca'
 import { channelBinding, createCsr, createRenewalCsr, encodeEstBody, parseCertsOnly } from '#est'
 import { openSite, type Site } from './site.ts'
+import { until } from '../support/patience.ts'
 import { basic, newKey, pem, TENANT } from './support.ts'
 
 let site: Site
@@ -373,7 +374,10 @@ test('a connection cut in each phase leaves nothing, and the same request then g
   // Cut after the request: it was granted, and is granted again.
   const gone = await dial()
   gone.write(text)
-  await sleep(100)
+  await until(
+    'it is granted',
+    async () => (await site.bench.store.listTokens(TENANT))[0]?.binding !== null,
+  )
   gone.destroy()
   const heard = await speak(await dial(), enrolling(createCsr(key, names), token))
   expect(heard.status).toBe(200)
@@ -434,11 +438,11 @@ test('more at once than one address may have: 429 with Retry-After; a flood: 429
   const more = { 'content-type': 'application/pkcs10', 'content-length': 100 }
   const open = await Promise.all(Array.from({ length: 3 }, async () => dial(port)))
   for (const socket of open) socket.write(head(`POST ${PATH}/simpleenroll`, more))
-  await sleep(100)
-  const busy = await speak(await dial(port), head(`GET ${PATH}/cacerts`))
-  expect([busy.status, /retry-after: \d+/i.test(busy.head)]).toEqual([429, true])
+  const asked = async () => await speak(await dial(port), head(`GET ${PATH}/cacerts`))
+  await until('three are under way', async () => (await asked()).status === 429)
+  expect((await asked()).head).toMatch(/retry-after: \d+/i)
   for (const socket of open) socket.destroy()
-  await sleep(50)
+  await until('there is room again', async () => (await asked()).status === 200)
   const statuses: number[] = []
   for (let n = 0; n < 6; n++)
     statuses.push(
