@@ -86,6 +86,8 @@ export {
   LogEntry,
   LogPage,
   LogQuery,
+  PruneLog,
+  PruneStatus,
   WitnessList,
 } from './evidence.ts'
 export {
