@@ -3,6 +3,8 @@ import type { Checkpoint } from './checkpoint.ts'
 import type { Place } from './errors.ts'
 import type { EventInput } from './event.ts'
 import type { ActiveLine } from './heartbeat.ts'
+import type { PruneAsked } from './prune-live.ts'
+import type { Pruned } from './prune-plan.ts'
 import type { Entry } from './read.ts'
 import type { Watched } from './writer.ts'
 
@@ -58,6 +60,12 @@ export interface AuditLog extends AsyncDisposable {
   onCheckpoint(listener: (checkpoint: Checkpoint) => void): () => void
   /** Where the heartbeat finds the active sessions, and optionally clock offset and sink lag. */
   setHeartbeat(active: () => readonly ActiveLine[]): void
+  /**
+   * Lets go of the oldest events, whole segments, that the archive is shown to hold; resolves when they are gone, and
+   * their hashes are not. Errors: prune.archive, prune.busy, prune.failed (the next one brings it to its end), those of
+   * `append`.
+   */
+  prune(asked: PruneAsked): Promise<Pruned>
   /** Writes log.close, signs, ends the thread. Later appends reject with log.closed. */
   close(): Promise<void>
   /**

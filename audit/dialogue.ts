@@ -13,10 +13,15 @@ import type { LogLimits, LogOptions } from './options.ts'
 import { Queue, type Waiting } from './queue.ts'
 import type { Spend } from './reserve.ts'
 import { purseOf } from './room.ts'
-import type { Answer, Request } from './serve.ts'
+import type { Answer, Chore, Request } from './serve.ts'
 import { Standing } from './standing.ts'
 import { ThreadLink } from './thread-link.ts'
 import type { Opened, Written } from './writer.ts'
+
+interface Waiter {
+  resolve(): void
+  reject(error: AuditError): void
+}
 
 /** Whom it is held for. */
 interface Told {
@@ -46,6 +51,8 @@ export class Dialogue {
   #onOpened: ((opened: Opened | AuditError) => void) | null = null
   #onLook: (() => void) | null = null
   #onClosed: (() => void) | null = null
+  /** A step of a prune: waits for its turn, then for its answer. */
+  #chore: (Waiter & { readonly step: Chore }) | null = null
 
   constructor(
     options: LogOptions,
@@ -105,6 +112,16 @@ export class Dialogue {
     return new AuditError('log.overloaded', `${this.#queue.length} events wait for the disk`)
   }
 
+  /** Has the writer do one step between two batches, one at a time. Errors: prune.failed, log.write, log.closed. */
+  chore(step: Chore): Promise<void> {
+    const refused = this.unable('closeout')
+    if (refused !== null) return Promise.reject(refused)
+    return new Promise((resolve, reject) => {
+      this.#chore = { step, resolve, reject }
+      this.#pump()
+    })
+  }
+
   push(one: Waiting): void {
     this.#queue.push(one)
     this.#schedule()
@@ -138,6 +155,8 @@ export class Dialogue {
       this.#watchDue = false
       this.ledger.asked()
       this.#thread.ask({ kind: 'watch' })
+    } else if (this.#chore !== null) {
+      this.#thread.ask(this.#chore.step)
     } else if (this.#queue.length > 0) {
       if (!this.#queue.gathers(this.demand.pressing || this.#closing)) this.#sendBatch()
     } else if (this.demand.pressing) this.#sign()
@@ -181,11 +200,18 @@ export class Dialogue {
       this.#onLook?.()
       this.#idle()
     },
+    done: () => {
+      this.#settle((waiter) => waiter.resolve())
+      this.#idle()
+    },
     closed: () => this.#onClosed?.(),
     failed: ({ during, code, message, place }) => {
       const error = new AuditError(code, message, place === undefined ? {} : { place })
       if (this.#onOpened !== null) this.#onOpened(error)
-      else if (code === 'log.full') this.#starved(error)
+      else if (code === 'prune.failed') {
+        this.#settle((waiter) => waiter.reject(error))
+        this.#idle()
+      } else if (code === 'log.full') this.#starved(error)
       else if (during === 'watch') {
         this.standing.set('CLOSED_NEW', message)
         this.#onLook?.()
@@ -196,6 +222,12 @@ export class Dialogue {
 
   #receive(answer: Answer): void {
     ;(this.#answers[answer.kind] as (answer: Answer) => void)(answer)
+  }
+
+  #settle(act: (waiter: Waiter) => void): void {
+    const waiter = this.#chore
+    this.#chore = null
+    if (waiter !== null) act(waiter)
   }
 
   #idle(): void {
@@ -278,6 +310,7 @@ export class Dialogue {
     )
     for (const waiting of lost) waiting.reject(told)
     this.demand.reject(told)
+    this.#settle((waiter) => waiter.reject(told))
     const pause = this.standing.failed(error, during)
     if (this.#onClosed !== null) return this.#onClosed()
     this.#onLook?.()
@@ -293,6 +326,7 @@ export class Dialogue {
     const told = new AuditError('log.write', error.message, { cause: error })
     for (const waiting of this.#queue.empty()) waiting.reject(told)
     this.demand.reject(told)
+    this.#settle((waiter) => waiter.reject(told))
     this.#onOpened?.(told)
     this.#onLook?.()
     this.#onClosed?.()
@@ -316,6 +350,7 @@ export class Dialogue {
   async end(): Promise<void> {
     this.#closing = true
     this.#gone = true
+    this.#settle((waiter) => waiter.reject(new AuditError('log.closed', 'the audit log is closed')))
     this.#release()
     await this.#thread.end()
   }

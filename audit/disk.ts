@@ -9,6 +9,8 @@ export interface Disk {
   readonly pwrite: (fd: number, bytes: Uint8Array, position: number) => number
   readonly fdatasync: (fd: number) => void
   readonly close: (fd: number) => void
+  readonly remove: (path: string) => void
+  readonly rename: (from: string, to: string) => void
   readonly truncate: (path: string, size: number) => void
   /** Replaces a file so that a reader sees the old or the new one, and the new one is durable. */
   readonly replace: (path: string, bytes: Uint8Array) => void
@@ -30,6 +32,8 @@ export const realDisk: Disk = {
   pwrite: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.length, position),
   fdatasync: (fd) => fs.fdatasyncSync(fd),
   close: (fd) => fs.closeSync(fd),
+  remove: (path) => fs.rmSync(path, { force: true }),
+  rename: (from, to) => fs.renameSync(from, to),
   truncate(path, size) {
     const fd = fs.openSync(path, 'r+')
     try {

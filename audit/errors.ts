@@ -17,7 +17,8 @@
  *   look. `mirror.unproven`: what was served does not lead to the signed head; asked again. `mirror.source`: it did not
  *   answer, or not in the format. `mirror.other`: it is a log of another name. `mirror.conflict`: evidence from before lies there, so nothing is followed.
  * - `witness.unknown`: no known witness signed. `witness.conflict`: one signed what this log is not.
- * - `prune.archive`: what is to be let go of is not shown to be kept elsewhere.
+ * - `prune.archive`: what is to be let go of is not shown to be kept elsewhere. `prune.busy`: another prune of this log is
+ *   under way. `prune.failed`: it was recorded and could not be brought to its end; the next one does that.
  * - `cursor.invalid`, `frame.*`: shipping and receiving.
  */
 export type AuditCode =
@@ -47,6 +48,8 @@ export type AuditCode =
   | 'witness.unknown'
   | 'witness.conflict'
   | 'prune.archive'
+  | 'prune.busy'
+  | 'prune.failed'
   | 'cursor.invalid'
   | 'evidence.catalogue'
   | 'evidence.range'

@@ -14,6 +14,8 @@ import { noRoom } from './ledger.ts'
 import { formatVkey } from './note.ts'
 import { defaults } from './options.ts'
 import type { LogLimits, LogOptions } from './options.ts'
+import { pruneLive, type PruneAsked } from './prune-live.ts'
+import type { Pruned } from './prune-plan.ts'
 import { Pulse } from './pulse.ts'
 import { LogReader } from './read.ts'
 import type { Entry } from './read.ts'
@@ -47,6 +49,8 @@ class ThreadedLog implements AuditLog {
   readonly #reader: LogReader
   readonly #timers = new Set<NodeJS.Timeout>()
   #claim: Server | null = null
+  #pruning = false
+  readonly #closing = new AbortController()
   #ended = false
 
   constructor(options: LogOptions) {
@@ -153,9 +157,23 @@ class ThreadedLog implements AuditLog {
     this.#pulse.active = active
   }
 
+  async prune(asked: PruneAsked): Promise<Pruned> {
+    const refused = this.#dialogue.unable('breakglass')
+    if (refused !== null) throw refused
+    if (this.#pruning) throw new AuditError('prune.busy', 'the log is being pruned already')
+    this.#pruning = true
+    try {
+      const { signal } = this.#closing
+      return await pruneLive(this, asked, (step) => this.#dialogue.chore(step), signal)
+    } finally {
+      this.#pruning = false
+    }
+  }
+
   async close(): Promise<void> {
     if (this.#ended) return
     this.#ended = true
+    this.#closing.abort()
     // A log that cannot be written is closed all the same.
     await this.append({ code: 'log.close', message: 'Log closed', status: 'success' }).catch(
       () => undefined,
@@ -177,6 +195,7 @@ class ThreadedLog implements AuditLog {
 
   #release(): void {
     this.#ended = true
+    this.#closing.abort()
     for (const timer of this.#timers) clearTimeout(timer)
     this.#claim?.close()
   }

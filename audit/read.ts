@@ -26,10 +26,16 @@ const windowBytes = 1024 * 1024
 /** A mark is kept for every this many frames passed, so that a second visit need not walk again. */
 const markEvery = 1_024
 
-/** Up to `length` bytes of a file at `offset`; short at its end. */
-function readAt(path: string, offset: number, length: number): Buffer {
+/** Up to `length` bytes of a file at `offset`; short at its end. `seen` is told which file it was. */
+function readAt(
+  path: string,
+  offset: number,
+  length: number,
+  seen?: (inode: number) => void,
+): Buffer {
   const fd = fs.openSync(path, 'r')
   try {
+    seen?.(fs.fstatSync(fd).ino)
     const bytes = Buffer.allocUnsafe(length)
     let done = 0
     while (done < length) {
@@ -49,11 +55,20 @@ interface Note {
   readonly end: number
 }
 
+/** The heads were thinned while they were looked through: another file stands there now. */
+class Replaced extends Error {}
+
+function isGone(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT'
+}
+
 /** checkpoints.log searched by size; its notes stand in order. */
 export class NoteReader {
   readonly #path: string
   readonly #mark: string
   #last: (Note & { readonly covers: number }) | null = null
+  /** The file that offsets are of. */
+  #inode: number | null = null
 
   constructor(directory: string, origin: string) {
     this.#path = join(directory, 'checkpoints.log')
@@ -64,6 +79,18 @@ export class NoteReader {
   covering(idx: number): Checkpoint | null {
     const last = this.#last
     if (last !== null && idx < last.checkpoint.size && idx >= last.covers) return last.checkpoint
+    for (;;) {
+      try {
+        return this.#find(idx)
+      } catch (error) {
+        if (!(error instanceof Replaced)) throw error
+        this.#last = null
+      }
+    }
+  }
+
+  #find(idx: number): Checkpoint | null {
+    const last = this.#last
     // Readers mostly go forward: try the next few notes before searching.
     if (last !== null && idx >= last.checkpoint.size) {
       const near = this.#forward(last.end, last.checkpoint.size, idx, 16)
@@ -95,11 +122,20 @@ export class NoteReader {
 
   #at(offset: number): Note | null {
     if (!fs.existsSync(this.#path)) return null
-    for (const found of splitNotes(readAt(this.#path, offset, noteLimit)))
+    for (const found of splitNotes(this.#read(offset)))
       return 'checkpoint' in found
         ? { checkpoint: found.checkpoint, offset, end: offset + found.end }
         : null
     return null
+  }
+
+  /** Errors: Replaced, once, where offsets are of another file than this one. */
+  #read(offset: number): Buffer {
+    return readAt(this.#path, offset, noteLimit, (inode) => {
+      const before = this.#inode
+      this.#inode = inode
+      if (before !== null && before !== inode) throw new Replaced()
+    })
   }
 
   /** The last note whose size does not pass idx, by bisection over bytes: where to walk on from. */
@@ -108,7 +144,7 @@ export class NoteReader {
     let [low, high] = [0, fs.existsSync(this.#path) ? fs.statSync(this.#path).size : 0]
     while (high - low > noteLimit) {
       const middle = Math.floor((low + high) / 2)
-      const found = readAt(this.#path, middle, noteLimit).indexOf(this.#mark)
+      const found = this.#read(middle).indexOf(this.#mark)
       const note = found === -1 ? null : this.#at(middle + found + 2)
       if (note === null || note.checkpoint.size > idx) high = middle
       else {
@@ -167,8 +203,19 @@ export class LogReader {
   /** Bodies from `from` on, or from the first that is left where that is later, to the end of what is whole. */
   *bodies(from: number): Generator<{ readonly idx: number; readonly body: Uint8Array }> {
     let at = this.#locate(from)
+    let due = from
     while (at !== null) {
-      yield* this.#inSegment(at.name, at.idx, at.offset, from)
+      try {
+        for (const entry of this.#inSegment(at.name, at.idx, at.offset, due)) {
+          due = entry.idx + 1
+          yield entry
+        }
+      } catch (error) {
+        // Pruned since the segments were listed: on from the first that is left.
+        if (!isGone(error) || fs.existsSync(join(this.#directory, 'seg', at.name))) throw error
+        at = this.#locate(due)
+        continue
+      }
       const next: string | undefined = this.#names[this.#names.indexOf(at.name) + 1]
       at = next === undefined ? null : { name: next, idx: segmentFirst(next) ?? 0, offset: 0 }
     }

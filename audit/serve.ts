@@ -34,7 +34,15 @@ export type Request =
   | { readonly kind: 'sign'; readonly signAt: number }
   | { readonly kind: 'reopen' }
   | { readonly kind: 'watch' }
+  | Chore
   | { readonly kind: 'close' }
+
+/** A step of a prune that touches files the writer has. */
+export type Chore =
+  /** A segment that was let go of. */
+  | { readonly kind: 'remove'; readonly name: string }
+  /** Takes the thinned heads for its own; they have what stood before byte `end` of the present ones. */
+  | { readonly kind: 'adopt'; readonly end: number }
 
 /** A batch to be signed is answered twice: `written` when it is durable, `signed` when the head is. */
 export type Answer =
@@ -48,6 +56,7 @@ export type Answer =
     }
   | { readonly kind: 'signed'; readonly checkpoint: Checkpoint | null }
   | { readonly kind: 'watched'; readonly watched: Watched }
+  | { readonly kind: 'done' }
   | { readonly kind: 'closed' }
   | {
       readonly kind: 'failed'
@@ -97,6 +106,14 @@ export function serve(disk: Disk): void {
     sign: ({ signAt }) => answer({ kind: 'signed', checkpoint: writer.sign(signAt) }),
     reopen: () => answer({ kind: 'opened', opened: writer.reopen() }),
     watch: () => answer({ kind: 'watched', watched: writer.watch() }),
+    remove: ({ name }) => {
+      writer.remove(name)
+      answer({ kind: 'done' })
+    },
+    adopt: ({ end }) => {
+      writer.adopt(end)
+      answer({ kind: 'done' })
+    },
     close: () => {
       writer.close()
       answer({ kind: 'closed' })

@@ -12,7 +12,9 @@ import type { Cosigned } from './cosign.ts'
 import { realDisk, type Disk } from './disk.ts'
 import { AuditError } from './errors.ts'
 import { parseVkey, parseWitnessKey, type Verifier } from './note.ts'
+import { firstOf, prunedEdge } from './pruned.ts'
 import { NoteReader } from './read.ts'
+import { listSegments } from './recover.ts'
 
 const witnessFolder = 'witness'
 /** Conflicts kept; there is something to look at from the first. */
@@ -101,6 +103,7 @@ export class Witnesses {
   #demandOurs(checkpoint: Checkpoint): void {
     const own = checkpoint.size === 0 ? null : this.#notes.covering(checkpoint.size - 1)
     if (own?.size === checkpoint.size && own.root === checkpoint.root) return
+    if (this.#wasOurs(checkpoint)) return
     const { size, root, note } = checkpoint
     const { directory } = this.#options
     const names = readdirSync(this.#folder()).filter((name) => name.startsWith('conflict-'))
@@ -111,6 +114,13 @@ export class Witnesses {
       'witness.conflict',
       `a witness holds a head of ${size} events with this log's signature that is not in ${directory}`,
     )
+  }
+
+  /** Of what was pruned most heads are let go of, and all hashes are kept: whoever holds one holds nothing against us. */
+  #wasOurs({ size, root }: Checkpoint): boolean {
+    const { directory } = this.#options
+    if (size > firstOf(listSegments(directory))) return false
+    return Buffer.from(prunedEdge(directory, size).root()).toString('hex') === root
   }
 
   #take(cosigned: Cosigned, checkpoint: Checkpoint): void {

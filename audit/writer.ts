@@ -2,7 +2,7 @@
  * The one hand that writes: a batch is one write and one sync, and nobody hears of an event before both are done.
  * Synchronous and single: it runs in a thread of its own, or in a test's. docs/audit.md section "Writing".
  */
-import { fstatSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Batch } from './batch.ts'
 import { signCheckpoint } from './checkpoint.ts'
@@ -16,6 +16,7 @@ import type { Found } from './recover.ts'
 import { Reserve, type ReserveSizes, type Spend } from './reserve.ts'
 import type { Purse } from './room.ts'
 import { headerBytes, sealFrame, segmentName } from './segment.ts'
+import { thinnedPath } from './thin.ts'
 import { leafHashInPlace, type Frontier, type Hash } from './tree.ts'
 
 export interface WriterOptions {
@@ -76,6 +77,30 @@ function isFull(error: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT'
 }
 
+function unpruned(cause: unknown): AuditError {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new AuditError('prune.failed', `the prune could not be brought to its end: ${why}`, {
+    cause,
+  })
+}
+
+/** The bytes of a file from `start` to `end`. */
+function readBetween(path: string, start: number, end: number): Buffer {
+  const fd = openSync(path, 'r')
+  try {
+    const bytes = Buffer.alloc(Math.max(0, end - start))
+    let done = 0
+    while (done < bytes.length) {
+      const read = readSync(fd, bytes, done, bytes.length - done, start + done)
+      if (read === 0) throw new Error(`${path} ends before byte ${end}`)
+      done += read
+    }
+    return bytes
+  } finally {
+    closeSync(fd)
+  }
+}
+
 export class Writer {
   readonly #options: WriterOptions
   #found!: Found
@@ -105,6 +130,8 @@ export class Writer {
     this.#signedSize = found.signed?.size ?? 0
     this.#segment = this.#create(join('seg', segmentName(found.segment.first)), found.segment.bytes)
     this.#notes = this.#create('checkpoints.log', found.notesBytes)
+    // A prune that was killed left them.
+    disk.remove(thinnedPath(this.#notes.path))
     // A crash between the two writes of a checkpoint left the published one behind.
     if (found.signed !== null && found.signed.note !== found.published) {
       this.#makeRoom(0, 'closeout')
@@ -275,6 +302,51 @@ export class Writer {
   #publish(checkpoint: Checkpoint): void {
     const { directory, disk } = this.#options
     disk.replace(join(directory, 'checkpoint'), Buffer.from(checkpoint.note))
+  }
+
+  /** Takes a segment away that was let go of. Errors: prune.failed; the log itself is as it was. */
+  remove(name: string): void {
+    const { directory, disk } = this.#options
+    const path = join(directory, 'seg', name)
+    if (path === this.#segment.path)
+      throw new AuditError('prune.failed', `${name} is the segment that is being written`)
+    try {
+      disk.remove(path)
+      disk.syncDirectory(join(directory, 'seg'))
+    } catch (cause) {
+      throw unpruned(cause)
+    }
+  }
+
+  /**
+   * Goes on in the thinned heads, once they have what was signed since they were made: behind byte `end` of the present
+   * ones. Errors: prune.failed (the present ones stay); others, of the new name that may not last, poison as any do.
+   */
+  adopt(end: number): void {
+    const { directory, disk } = this.#options
+    const { path } = this.#notes
+    const thinned = thinnedPath(path)
+    let next: Open | undefined
+    try {
+      // Opening the log anew takes them away: they may hold a head that was never durable.
+      const { size } = statSync(thinned)
+      next = { path, fd: disk.openAppend(thinned), bytes: size }
+      const since = readBetween(path, end, this.#notes.bytes)
+      writeAll(disk, next.fd, since, next.bytes)
+      disk.fdatasync(next.fd)
+      next.bytes += since.length
+      disk.rename(thinned, path)
+    } catch (cause) {
+      if (next !== undefined) disk.close(next.fd)
+      throw unpruned(cause)
+    }
+    const { fd } = this.#notes
+    this.#held.delete(fd)
+    this.#held.add(next.fd)
+    this.#notes = next
+    disk.close(fd)
+    // Heads noted from now on are found by the new name alone: it is to last before there is one.
+    disk.syncDirectory(directory)
   }
 
   /** Whether the open segment is still the file that its name leads to, as long as it was left. */

@@ -59,6 +59,7 @@ export {
   PolicyImpact,
   PolicyStatus,
   PolicyTrial,
+  PruneStatus,
   Process,
   Recording,
   RecordingView,

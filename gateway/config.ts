@@ -143,6 +143,17 @@ const File = Type.Object(
     ),
     /** Files with the keys of mirrors that follow the log and cosign it, one file each. */
     witnesses: Type.Array(Type.String({ minLength: 1 }), { maxItems: 8 }),
+    /** Where a mirror, or another copy of the log, keeps what may be pruned here. */
+    archive: Type.Optional(
+      Type.Object(
+        {
+          directory: Type.String({ minLength: 1 }),
+          /** Events older than this go by themselves, once a day; absent: only when somebody says so. */
+          keep_days: Type.Optional(Type.Integer({ minimum: 1, maximum: 36_500 })),
+        },
+        { additionalProperties: false },
+      ),
+    ),
     ca: Type.Optional(CaKeys),
     /** Labels, makers and limits of the certificate service. */
     est: Type.Optional(EstSettings),
@@ -313,6 +324,8 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
   if ('data' in out) out['data'] = absolute(out['data'])
   if ('agent_files' in out) out['agent_files'] = absolute(out['agent_files'])
   if (Array.isArray(out['witnesses'])) out['witnesses'] = out['witnesses'].map(absolute)
+  if (isRecord(out['archive']))
+    out['archive'] = { ...out['archive'], directory: absolute(out['archive']['directory']) }
   if (isRecord(out['ca'])) out['ca'] = caRelativeTo(out['ca'], absolute)
   if (Array.isArray(out['syslog']))
     out['syslog'] = out['syslog'].map((sink: Record<string, unknown>) => {

@@ -35,6 +35,7 @@ import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
 import { networksOf } from './networks.ts'
 import { foresee } from './sessions/foresee.ts'
+import { Retention } from './retention.ts'
 import { WitnessRoom } from './witnesses.ts'
 import { openHttp, type Web } from './http.ts'
 import { openShippers, watchSinks } from './shipping.ts'
@@ -82,7 +83,8 @@ export async function serve(
   const setup = estSetup(config.est)
   const admission = openAdmission(config, report, undo)
   const proven = (address: string) => admission.proven(address, performance.now())
-  const web = { setup, report, proven, witnesses }
+  const retention = undo.use(new Retention(log, config.archive, now, report))
+  const web = { setup, report, proven, witnesses, retention }
   const front = await openHttp(config, foundation, policy, access, web, undo)
   const door = { ...web, admission, front }
   const edge = await openEdge(config, foundation, decisions, access, door, undo)

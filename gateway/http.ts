@@ -25,11 +25,13 @@ import { invitationRoutes } from './listen/routes/invitations.ts'
 import { passkeyRoutes } from './listen/routes/passkeys.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
+import { pruneRoutes } from './listen/routes/prune.ts'
 import { recordingRoutes } from './listen/routes/recordings.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
 import type { NodePolicy } from './policy/node.ts'
+import type { Retention } from './retention.ts'
 import type { WitnessRoom } from './witnesses.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import type { Access } from './live.ts'
@@ -40,6 +42,7 @@ export interface Web {
   /** Somebody at this address has proven to belong here. */
   readonly proven: (address: string) => void
   readonly witnesses: WitnessRoom
+  readonly retention: Retention
 }
 
 /** Everything that speaks HTTP on the one port. */
@@ -48,7 +51,7 @@ export async function openHttp(
   foundation: Foundation,
   policy: NodePolicy,
   access: Access,
-  { setup, report, proven, witnesses }: Web,
+  { setup, report, proven, witnesses, retention }: Web,
   undo: Undo,
 ): Promise<Handler> {
   const { authority, caStore, caLog, identity, thread } = foundation
@@ -66,6 +69,7 @@ export async function openHttp(
       proven,
       routes(calls) {
         addRoutes(calls, config, foundation, policy, access, publication, pending, build)
+        pruneRoutes(calls, { decisions, log: foundation.log, retention })
         witnessRoutes(calls, { decisions, log: foundation.log, room: witnesses })
       },
     }),

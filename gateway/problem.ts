@@ -89,6 +89,8 @@ export const problems = {
   'witness.refused': { status: 401, title: 'This is no witness known here' },
   'witness.other_log': { status: 409, title: 'The log here is not the one this witness follows' },
   'witness.conflict': { status: 409, title: 'The log is not what a witness holds' },
+  'prune.unset': { status: 409, title: 'The gateway knows no archive of its log' },
+  'prune.busy': { status: 409, title: 'The log is being pruned' },
   'recording.unavailable': {
     status: 503,
     title: 'The session must be recorded, and cannot be',

@@ -5,6 +5,7 @@ export const ADMIN_OPERATIONS = {
   'account:create': { mutating: true },
   'account:disable': { mutating: true },
   'account:list': { mutating: false },
+  'audit:prune': { mutating: true },
   'audit:read': { mutating: false },
   'auditor:change': { mutating: true },
   'auditor:list': { mutating: false },
@@ -33,7 +34,10 @@ export const ADMIN_OPERATIONS = {
   'recording:list': { mutating: false },
   'recording:read': { mutating: false },
   'session:list': { mutating: false },
+  'session:pause': { mutating: true },
+  'session:supervise': { mutating: true },
   'session:terminate': { mutating: true },
+  'session:watch': { mutating: false },
   'token:create': { mutating: true },
 } as const satisfies Record<`${string}:${string}`, { readonly mutating: boolean }>
 

@@ -2,6 +2,7 @@
 import { randomBytes, type KeyObject } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Pruned, PruneOptions } from '#audit'
 import { CliError, usage } from '../exit.ts'
@@ -10,26 +11,83 @@ import { readTime, signingKey } from './evidence.ts'
 import { collect, globalOptions } from './options.ts'
 
 interface PruneFlags {
+  readonly log?: string
+  readonly archive?: string
+  readonly before?: string
+  readonly sign?: string[]
+  readonly status?: true
+  readonly dryRun?: true
+}
+
+/** Of a log that nobody writes to. */
+interface Stopped extends PruneFlags {
   readonly log: string
   readonly archive: string
   readonly before: string
   readonly sign: string[]
-  readonly dryRun?: true
 }
 
 export function registerPrune(audit: Command): void {
   audit
     .command('prune')
-    .description('let go of the oldest events of a stopped gateway’s log; hashes and proofs stay')
-    .requiredOption('--log <dir>', 'the log of the gateway, which must not be running')
-    .requiredOption('--archive <dir>', 'a mirror or a copy that is shown to hold what goes')
-    .requiredOption('--before <time>', 'events of before this day or instant may go')
-    .requiredOption('--sign <file>', 'a private key of the log (PEM); give each of them', collect)
+    .description('let go of the oldest events of a gateway’s log; hashes and proofs stay')
+    .option('--before <time>', 'events of before this day or instant may go')
     .option('--dry-run', 'only say what would go')
+    .option('--status', 'only say how the last prune of the running gateway went')
+    .option(
+      '--log <dir>',
+      'the log of a gateway that is not running, instead of the one signed in to',
+    )
+    .option('--archive <dir>', 'with --log: a mirror or a copy that is shown to hold what goes')
+    .option('--sign <file>', 'with --log: a private key of the log (PEM); give each', collect)
     .action(prune)
 }
 
 async function prune(flags: PruneFlags, command: Command): Promise<void> {
+  const { log, archive, sign, before, status } = flags
+  if (before === undefined && status !== true)
+    throw usage('--before is missing', 'say from when on everything stays: --before 2025-03-01')
+  if (log === undefined && archive === undefined && sign === undefined)
+    return await pruneRunning(flags, command)
+  if (log === undefined || archive === undefined || sign === undefined || before === undefined)
+    throw usage(
+      '--log, --archive, --sign and --before go together',
+      'they are for a gateway that is stopped; a running one takes --before alone',
+    )
+  await pruneStopped({ ...flags, log, archive, sign, before }, command)
+}
+
+/** How often a gateway is asked how far it is. */
+const POLL_MS = 1_000
+
+/** The gateway does it, into the archive that its configuration names; proving that takes as long as reading it. */
+async function pruneRunning(flags: PruneFlags, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, PruneStatus } = await import('../client.ts')
+  const api = await openApi(options)
+  const dry = flags.dryRun === true
+  if (flags.before !== undefined && flags.status !== true) {
+    const before = Math.floor(readTime(flags.before, 'before', false) / 1000)
+    await api.call(PruneStatus, 'POST', '/audit/prune', { before, dry })
+  }
+  let status = await api.call(PruneStatus, 'GET', '/audit/prune')
+  while (status.state === 'running' && flags.status !== true) {
+    await setTimeout(POLL_MS)
+    status = await api.call(PruneStatus, 'GET', '/audit/prune')
+  }
+  const { state, pruned, why } = status
+  if (state === 'failed' && flags.status !== true)
+    throw new CliError('the log was not pruned', {
+      code: why?.code ?? 'prune.failed',
+      exit: 'failed',
+      why: why?.detail ?? '',
+      next: NEXT[why?.code ?? ''] ?? 'see the log of the gateway itself, then do it again',
+    })
+  const said = pruned === null ? [`no prune is done: ${state}`] : lines(pruned, status.dry)
+  tell(options, status, [...said, ...(why === null ? [] : [plain(why.detail)])])
+}
+
+async function pruneStopped(flags: Stopped, command: Command): Promise<void> {
   const options = globalOptions(command)
   for (const directory of [flags.log, flags.archive])
     if (!existsSync(join(directory, 'checkpoint')))
@@ -74,6 +132,7 @@ async function explained(
 
 const NEXT: Readonly<Record<string, string>> = {
   'prune.archive': 'let a mirror follow the log to its end, then give its directory: docs/audit.md',
+  'prune.failed': 'it was recorded; once the cause is mended, the same command does the rest',
   'log.locked': 'stop the gateway first, and start it again afterwards',
   'log.corrupt': 'sallyport audit verify names the place; a damaged log is not pruned',
   'log.rollback': 'sallyport audit verify names the place; a damaged log is not pruned',

@@ -1,5 +1,8 @@
 /** Reading the log over the API. */
-import { Type, type Static } from 'typebox'
+import { Type, type Static, type TSchema } from 'typebox'
+import { Instant } from './common.ts'
+
+const Nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()])
 
 export const LogQuery = Type.Object(
   {
@@ -27,6 +30,39 @@ export const LogPage = Type.Object({
   next: Type.Union([Type.Integer(), Type.Null()]),
 })
 export type LogPage = Static<typeof LogPage>
+
+export const PruneLog = Type.Object(
+  {
+    /** Events of before this instant may go; epoch seconds. */
+    before: Instant,
+    /** Only to say what would go. */
+    dry: Type.Boolean(),
+  },
+  { additionalProperties: false },
+)
+export type PruneLog = Static<typeof PruneLog>
+
+/** The last prune since the gateway started, or the one under way. */
+export const PruneStatus = Type.Object({
+  state: Type.Enum(['none', 'running', 'done', 'failed']),
+  dry: Type.Boolean(),
+  before: Nullable(Instant),
+  began: Nullable(Instant),
+  /** What is left begins with `first`, and began with `from`; equal where nothing went. */
+  pruned: Nullable(
+    Type.Object({
+      origin: Type.String(),
+      first: Type.Integer(),
+      from: Type.Integer(),
+      segments: Type.Integer(),
+      bytes: Type.Integer(),
+      heads: Type.Integer(),
+      held: Type.String(),
+    }),
+  ),
+  why: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
+})
+export type PruneStatus = Static<typeof PruneStatus>
 
 /** A head with cosignatures under it: a signed note. */
 export const Cosignature = Type.Object(

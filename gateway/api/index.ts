@@ -87,6 +87,8 @@ export {
   LogEntry,
   LogPage,
   LogQuery,
+  PruneLog,
+  PruneStatus,
   WitnessList,
 } from './evidence.ts'
 export {

@@ -261,6 +261,8 @@ function dyingDisk(n: number): { disk: Disk; acts: () => number } {
     }),
     fdatasync: act(realDisk.fdatasync),
     close: realDisk.close,
+    remove: act(realDisk.remove),
+    rename: act(realDisk.rename),
     truncate: act(realDisk.truncate),
     replace: act(realDisk.replace),
     syncDirectory: act(realDisk.syncDirectory),
