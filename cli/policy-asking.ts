@@ -15,29 +15,40 @@ async function logged(api: Api, id: string): Promise<LoggedDecision> {
   return api.call(LoggedDecision, 'GET', `/decisions/${id}`)
 }
 
-/** Records of the decision log, a line each, as the policy in force lets them leave. */
+/** Records of the decision log, a line each, as the policy in force lets them leave; last, where the next look goes on. */
 export async function decisions(
-  flags: { since: string; out?: string },
+  flags: { since?: string; after?: string; out?: string },
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
+  const first = beginning(flags)
   const api = await openApi(options)
-  const lines: string[] = []
-  const put = (line: string): void => {
-    if (flags.out === undefined) say(line)
-    else lines.push(line)
-  }
-  let query = `from=${readSince(flags.since) * 1000}`
+  const parts: Buffer[] = []
   let count = 0
-  for (;;) {
-    const page = await api.call(DecisionsPage, 'GET', `/decisions?${query}`)
-    for (const item of page.items) put(JSON.stringify(item))
-    count += page.items.length
-    if (page.next === null) break
-    query = `from=${page.next.at}&after=${page.next.id}`
+  for (let page = await api.call(DecisionsPage, 'GET', `/decisions?${first}`); ;) {
+    const lines = page.items.map((item) => JSON.stringify(item))
+    if (flags.out === undefined) for (const line of lines) say(line)
+    else parts.push(Buffer.from(lines.map((line) => `${line}\n`).join('')))
+    count += lines.length
+    if (!page.more) {
+      if (flags.out !== undefined) writeOut(flags.out, Buffer.concat(parts))
+      note(`${count} decisions; those that come later: --after ${page.next}`)
+      return
+    }
+    page = await api.call(DecisionsPage, 'GET', `/decisions?after=${page.next}`)
   }
-  if (flags.out !== undefined) writeOut(flags.out, lines.map((line) => `${line}\n`).join(''))
-  note(`${count} decisions`)
+}
+
+function beginning({ since, after }: { since?: string; after?: string }): string {
+  if (after === undefined) return `from=${readSince(since ?? '1d') * 1000}`
+  if (since !== undefined)
+    throw usage('--since and --after are two places to begin at', 'name one of them')
+  if (!/^@?\d{1,15}\.@?\d{1,15}$/.test(after))
+    throw usage(
+      `${JSON.stringify(after)} is no place in the decision log`,
+      'it is what the command said last, as in --after 120.7; begin with --since',
+    )
+  return `after=${after}`
 }
 
 export async function why(id: string, _flags: object, command: Command): Promise<void> {

@@ -33,6 +33,7 @@ import { Allowance } from './listen/allowance.ts'
 import { acceptTunnel } from './listen/tunnel.ts'
 import { openPolicy, type NodePolicy } from './policy/node.ts'
 import { BundleServer } from './policy/publish.ts'
+import { reporting } from './policy/report.ts'
 import { networksOf } from './networks.ts'
 import { foresee } from './sessions/foresee.ts'
 import { Retention } from './retention.ts'
@@ -238,9 +239,10 @@ async function openHealth(
     shippers,
     witnesses,
   }: { readonly shippers: readonly Shipper[]; readonly witnesses: WitnessRoom },
-  { service, source }: Pick<NodePolicy, 'service' | 'source'>,
+  policy: Pick<NodePolicy, 'service' | 'source' | 'journal'>,
   serving: () => boolean,
 ): Promise<Operations> {
+  const { service, source } = policy
   const { host, port } = splitHostPort(config.operations)
   const revision = (): string | null => service.status().revision
   const bundles = new BundleServer({
@@ -277,7 +279,7 @@ async function openHealth(
       behind,
     })),
   })
-  return await openOperations(host, port, health, bundles)
+  return await openOperations(host, port, { health, policy: reporting(config, policy), bundles })
 }
 
 const DRAIN_LOOK_MS = 250

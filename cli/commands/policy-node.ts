@@ -52,10 +52,15 @@ export function registerPolicyNode(program: Command): void {
     .option('--since <duration>', 'replay past decisions, as in 30d', '7d')
     .option('--yes', 'go back at once, without a look')
     .action(acting('rollback'))
+  addAsking(policy)
+}
+
+function addAsking(policy: Command): void {
   policy
     .command('decisions')
     .description('the decision log, a line a decision, without what the policy masks')
-    .option('--since <duration>', 'from then on, as in 1h', '1d')
+    .option('--since <duration>', 'from then on, as in 1h (1d where nothing is said)')
+    .option('--after <place>', 'what came after an earlier run, which said the place last')
     .option('--out <file>', 'where to write it, in place of stdout')
     .action(asking('decisions'))
   policy

@@ -211,20 +211,29 @@ export const LoggedDecision = Type.Object({
 })
 export type LoggedDecision = Static<typeof LoggedDecision>
 
+/** The last millisecond of the year 9999. */
+const LAST_MS = 253_402_300_799_999
+/** A place in the decision log, `ACTS.FLOW`: of each chain the line that comes next, or `@` and a time. */
+const DecisionsPlace = Type.String({ pattern: '^(@?[0-9]{1,15})\\.(@?[0-9]{1,15})$' })
+
+/** One of the two. */
 export const DecisionsQuery = Type.Object(
   {
-    /** Decisions from then on, in epoch milliseconds. */
-    from: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
-    /** With `from` the `next` of the page before: what comes behind that decision. */
-    after: Type.Optional(DecisionId),
+    /** Of each chain the first decision that was written then or later, in epoch milliseconds, and all behind it. */
+    from: Type.Optional(Type.Integer({ minimum: 0, maximum: LAST_MS })),
+    /** The `next` of another page: what comes behind that, whatever the clock did. */
+    after: Type.Optional(DecisionsPlace),
   },
-  { additionalProperties: false },
+  { additionalProperties: false, minProperties: 1, maxProperties: 1 },
 )
 
 /** Decision records in OPA's form, oldest first, as the mask of the policy in force lets them leave. */
 export const DecisionsPage = Type.Object({
   items: Type.Array(Type.Object({ decision_id: Type.String() }, { additionalProperties: true })),
-  next: Nullable(Type.Object({ at: Type.Integer(), id: DecisionId })),
+  /** Where it goes on, now or when there is more. */
+  next: DecisionsPlace,
+  /** Whether there is more by now. */
+  more: Type.Boolean(),
 })
 export type DecisionsPage = Static<typeof DecisionsPage>
 

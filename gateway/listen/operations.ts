@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { BundleServer } from '../policy/publish.ts'
+import type { StatusReport } from '../policy/report.ts'
 import type { SourceHealth } from '../policy/source.ts'
 
 export interface Health {
@@ -47,28 +48,27 @@ export interface Operations extends AsyncDisposable {
   readonly address: AddressInfo
 }
 
-export async function openOperations(
-  host: string,
-  port: number,
-  health: () => Health,
-  bundles: BundleServer,
-): Promise<Operations> {
+/** What the port answers with. */
+export interface Told {
+  readonly health: () => Health
+  /** How the policy fares, in OPA's form. */
+  readonly policy: () => StatusReport
+  readonly bundles: BundleServer
+}
+
+const KNOWN = 'GET /healthz, /readyz, /v1/status or /bundles/sallyport'
+
+/** Opens the port; rejects with its own error. */
+export async function openOperations(host: string, port: number, told: Told): Promise<Operations> {
   const server = createServer((request, response) => {
-    const path = request.url?.split('?')[0]
-    if (request.method === 'GET' && path?.startsWith('/bundles/') === true) {
-      void handOut(bundles, path, request, response)
+    const path = request.method === 'GET' ? request.url?.split('?')[0] : undefined
+    if (path?.startsWith('/bundles/') === true) {
+      void handOut(told.bundles, path, request, response)
       return
     }
-    const known = request.method === 'GET' && (path === '/healthz' || path === '/readyz')
-    const now = health()
-    const ready = Object.values(now.parts).every(Boolean)
-    const status = known ? (path === '/healthz' || ready ? 200 : 503) : 404
+    const { status, body } = answerTo(path, told)
     response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
-    response.end(
-      JSON.stringify(
-        known ? { ready, ...now } : { error: 'GET /healthz, /readyz or /bundles/sallyport' },
-      ),
-    )
+    response.end(JSON.stringify(body))
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -83,6 +83,17 @@ export async function openOperations(
       await new Promise<void>((resolve) => void server.close(() => resolve()))
     },
   }
+}
+
+function answerTo(
+  path: string | undefined,
+  { health, policy }: Told,
+): { readonly status: number; readonly body: unknown } {
+  if (path === '/v1/status') return { status: 200, body: policy() }
+  if (path !== '/healthz' && path !== '/readyz') return { status: 404, body: { error: KNOWN } }
+  const now = health()
+  const ready = Object.values(now.parts).every(Boolean)
+  return { status: path === '/healthz' || ready ? 200 : 503, body: { ready, ...now } }
 }
 
 async function handOut(

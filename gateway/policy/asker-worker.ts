@@ -1,11 +1,11 @@
 /** The thread that a candidate is asked in: what loops or eats memory here stops no decision. asker.ts. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { PolicyEngine } from '#policy'
-import type { Candidate } from '#policy'
-import type { Answer, Questions } from './asker.ts'
+import type { Answer, Asked, Questions } from './asker.ts'
 
-const engine = PolicyEngine.unavailable()
-engine.adopt(workerData as Candidate)
+const { candidate, staleness } = workerData as Asked
+const engine = PolicyEngine.unavailable(staleness === undefined ? {} : { staleness })
+engine.adopt(candidate)
 
 /** Nobody acts on these: they have no id of their own. */
 const options = { decisionId: 'd_asked' }

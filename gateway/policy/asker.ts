@@ -5,7 +5,7 @@
  */
 import { Worker } from 'node:worker_threads'
 import { bareInput, POINT_NAMES, PolicyError } from '#policy'
-import type { Candidate, Decision, Input, Point } from '#policy'
+import type { Candidate, Decision, Input, Point, Staleness } from '#policy'
 
 /** What the thread is sent, any number of times, each answered in its turn. */
 export interface Questions {
@@ -17,6 +17,17 @@ export interface Questions {
 export type Answer = 'ready' | readonly Decision[]
 
 const HEAP_MB = 256
+
+/** What the thread begins with. */
+export interface Asked {
+  readonly candidate: Candidate
+  readonly staleness: Staleness | undefined
+}
+
+interface AskerOptions extends Partial<AskerLimits> {
+  /** What a bundle past its age decides on this node: as under the one in force, or its end would not be foreseen. */
+  readonly staleness?: Staleness | undefined
+}
 
 /** Milliseconds. */
 interface AskerLimits {
@@ -37,7 +48,7 @@ interface Waiting {
 
 /** Starts its thread at the first question; disposing it ends that, and what is asked from then on is refused. */
 export class Asker implements AsyncDisposable {
-  readonly #candidate: Candidate
+  readonly #asked: Asked
   readonly #limits: AskerLimits
   readonly #waiting: Waiting[] = []
   #worker: Worker | undefined
@@ -49,8 +60,8 @@ export class Asker implements AsyncDisposable {
   #deadline: NodeJS.Timeout | undefined
   #failed: Error | undefined
 
-  constructor(candidate: Candidate, limits: Partial<AskerLimits> = {}) {
-    this.#candidate = candidate
+  constructor(candidate: Candidate, { staleness, ...limits }: AskerOptions = {}) {
+    this.#asked = { candidate, staleness }
     this.#limits = { ...LIMITS, ...limits }
   }
 
@@ -84,7 +95,7 @@ export class Asker implements AsyncDisposable {
 
   #start(): Worker {
     const worker = new Worker(new URL('./asker-worker.ts', import.meta.url), {
-      workerData: this.#candidate,
+      workerData: this.#asked,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
     })
     worker.on('message', (answer: Answer) => this.#take(answer))

@@ -5,20 +5,35 @@
 import { Worker } from 'node:worker_threads'
 import type { Candidate, MaskedRecord } from '#policy'
 import { Refusal } from '../problem.ts'
+import { RING_NAMES, type Begin, type RingName } from './chain.ts'
 import type { DecisionRecord } from './record.ts'
 
-/** Where the next page begins: after this decision, which was taken at that time (epoch milliseconds). */
-interface Cursor {
-  readonly at: number
-  readonly id: string
+/** Where a page begins in each chain: at a line that comes next, or, where none of it was handed out yet, at a time. */
+export type Cursor = Readonly<Record<RingName, Begin>>
+
+/** As the API and the command have it: `ACTS.FLOW`, each a number of a line or `@` and epoch milliseconds. */
+export function cursorText(cursor: Cursor): string {
+  const parts = RING_NAMES.map((name) => {
+    const begin = cursor[name]
+    return 'seq' in begin ? String(begin.seq) : `@${begin.since}`
+  })
+  return parts.join('.')
+}
+
+/** A text of that form; nothing else is given to it. */
+export function readCursor(text: string): Cursor {
+  const begins = text.split('.').map((part): Begin => {
+    const number = Number(part.replace('@', ''))
+    return part.startsWith('@') ? { since: number } : { seq: number }
+  })
+  const [acts = { seq: 0 }, flow = { seq: 0 }] = begins
+  return { acts, flow }
 }
 
 export interface ExportTask {
   /** Directory of the decision log. */
   readonly directory: string
-  /** Epoch milliseconds; with `after`, the time of that decision. */
-  readonly from: number
-  readonly after: string | null
+  readonly begin: Cursor
   /** The policy in force, whose mask it is. */
   readonly candidate: Candidate
   /** A page holds one decision at least, and no more octets than this. */
@@ -28,7 +43,10 @@ export interface ExportTask {
 export interface ExportPage {
   /** Records as JSON text. */
   readonly items: readonly string[]
-  readonly next: Cursor | null
+  /** Where the next page begins, also where nothing is left by now. */
+  readonly next: Cursor
+  /** Whether something is left by now. */
+  readonly more: boolean
 }
 
 export type ExportReply =
@@ -82,11 +100,10 @@ const COPIES = {
 } as const
 
 /** A record as it leaves: with what was masked said in it, and without the copies of that elsewhere. */
-export function leaving({
-  record,
-  erased,
-  masked,
-}: MaskedRecord<DecisionRecord>): Readonly<Record<string, unknown>> {
+export function leaving(
+  { record, erased, masked }: MaskedRecord<DecisionRecord>,
+  chain: RingName,
+): Readonly<Record<string, unknown>> {
   const gone = [...erased, ...masked].map(decoded)
   const hidden = new Set(
     Object.entries(COPIES)
@@ -101,6 +118,7 @@ export function leaving({
     requested_by: blank('requested_by', requested_by),
     custom: {
       ...custom,
+      chain,
       subject: blank('custom/subject', custom.subject),
       session: blank('custom/session', custom.session),
     },

@@ -3,23 +3,24 @@ import type { Candidate } from '#policy'
 import { refused } from './admission.ts'
 import { Asker } from './asker.ts'
 import { cutPreview, narrowPreview, type Replay } from './impact.ts'
-import type { Impact, Live } from './parts.ts'
+import type { Impact, Live, ServiceParts } from './parts.ts'
 
 const NOBODY = { sessions: 0, cut: [], narrowed: [] }
 
 /**
- * What it would do to the sessions that are open; asked in a thread of its own at a time (epoch
- * milliseconds); `named` are those it would cut. Throws Refusal `policy.bundle`.
+ * What it would do to the sessions that are open, asked in a thread of its own; `named` are those it would
+ * cut. Throws Refusal `policy.bundle`.
  */
 export async function preview(
   candidate: Candidate,
   live: Live | undefined,
-  at: number,
+  { now, staleness }: Pick<ServiceParts, 'now' | 'staleness'>,
 ): Promise<{ readonly impact: Omit<Impact, 'past'>; readonly named: ReadonlySet<string> }> {
   const { revision, seq, digest } = candidate.identity
   if (live === undefined)
     return { impact: { revision, seq, digest, live: NOBODY }, named: new Set() }
-  await using asker = new Asker(candidate)
+  const at = now()
+  await using asker = new Asker(candidate, { staleness })
   try {
     await asker.prove(Math.floor(at / 1000))
     const { sessions, ended, narrowed } = await live.preview((questions) => {

@@ -4,8 +4,9 @@
  * log says each minute where both chains stand.
  */
 import type { Place } from '../facts.ts'
+import { readChain, type Begin, type RingName } from './chain.ts'
 import type { Decided, DecisionRecord } from './record.ts'
-import { readSince, Ring, type RingHealth, type RingName, type RingOptions } from './ring.ts'
+import { Ring, type RingHealth, type RingOptions } from './ring.ts'
 
 export { JournalError } from './ring.ts'
 
@@ -57,29 +58,50 @@ function ringOf({ point, input, decision }: Decided): RingName {
   return looking && decision.allow ? 'flow' : 'acts'
 }
 
-/** What is on disk of both chains in a directory from a time on, oldest first; for any thread. */
-export function recordsSince(directory: string, from: number): AsyncGenerator<DecisionRecord> {
-  return inTime((['acts', 'flow'] as const).map((name) => readSince({ directory, name }, from)))
+/** A record, and the chain it is of. */
+export interface Kept {
+  readonly chain: RingName
+  readonly record: DecisionRecord
 }
 
-/** Records of several chains as one, oldest first. */
-async function* inTime(
-  streams: readonly AsyncGenerator<DecisionRecord>[],
-): AsyncGenerator<DecisionRecord> {
+/**
+ * What is on disk of both chains in a directory, for any thread: each in its own order from where it is begun, the two put
+ * together by time. Throws what the file system throws.
+ */
+export async function* recordsFrom(
+  directory: string,
+  begin: Readonly<Record<RingName, Begin>>,
+): AsyncGenerator<Kept> {
+  const acts = readChain({ directory, name: 'acts' }, begin.acts)
+  const flow = readChain({ directory, name: 'flow' }, begin.flow)
   try {
-    const next = await Promise.all(streams.map((stream) => stream.next()))
-    for (;;) {
-      const [first] = next
-        .flatMap(({ done, value }, at) => (done === true ? [] : [{ record: value, at }]))
-        .toSorted((a, b) => (a.record.timestamp < b.record.timestamp ? -1 : 1))
-      const stream = streams[first?.at ?? -1]
-      if (first === undefined || stream === undefined) return
-      yield first.record
-      next[first.at] = await stream.next()
+    let [act, use] = await Promise.all([acts.next(), flow.next()])
+    while (act.done !== true || use.done !== true) {
+      if (use.done === true || (act.done !== true && isEarlier(act.value, use.value))) {
+        if (act.done !== true) yield { chain: 'acts', record: act.value }
+        act = await acts.next()
+      } else {
+        yield { chain: 'flow', record: use.value }
+        use = await flow.next()
+      }
     }
   } finally {
-    await Promise.all(streams.map((stream) => stream.return(undefined)))
+    await Promise.all([acts.return(undefined), flow.return(undefined)])
   }
+}
+
+/** Of one instant, what somebody did comes first. */
+function isEarlier(act: DecisionRecord, use: DecisionRecord): boolean {
+  return act.timestamp <= use.timestamp
+}
+
+/** The records of both chains from the first of each that was written at a time (epoch milliseconds) or later. */
+export async function* recordsSince(
+  directory: string,
+  since: number,
+): AsyncGenerator<DecisionRecord> {
+  const from = recordsFrom(directory, { acts: { since }, flow: { since } })
+  for await (const { record } of from) yield record
 }
 
 export class DecisionJournal implements AsyncDisposable {

@@ -5,9 +5,10 @@ import type { AuditLog, EventInput } from '#audit'
 import { BUILTIN_BUNDLE, keyIdOf, type Candidate, type PublicKeys } from '#policy'
 import type { Config } from '../config.ts'
 import { Decisions } from '../decisions.ts'
+import { Refusal } from '../problem.ts'
 import type { Replay } from './impact.ts'
-import { exportApart, unmasked } from './exporter.ts'
-import { DecisionJournal, type Anchor } from './journal.ts'
+import { exportApart, unmasked, type Cursor } from './exporter.ts'
+import { DecisionJournal, type Anchor, type JournalHealth } from './journal.ts'
 import { loggedMarks } from './marks.ts'
 import { openNodePolicy } from './open.ts'
 import { replayApart } from './replayer.ts'
@@ -24,8 +25,11 @@ export interface NodePolicy {
   readonly decisions: Decisions
   /** Replays what is logged from a time on, in a thread of its own. */
   readonly replay: (from: number, inForce: Candidate, candidate: Candidate) => Promise<Replay>
-  /** A page of the decision log as it may leave, masked by the policy in force; from a time on (epoch milliseconds), behind a decision. */
-  readonly exported: (from: number, after: string | null) => Promise<string>
+  /**
+   * A page of the decision log as it may leave, masked by the policy in force. Throws Refusal `policy.mask`, and
+   * `decision.unknown` where a chain does not reach as far as it is to be begun.
+   */
+  readonly exported: (begin: Cursor) => Promise<string>
   /** Where bundles come from by themselves; undefined where the configuration names nothing. */
   readonly source: BundleSource | undefined
 }
@@ -62,14 +66,30 @@ export async function openPolicy(
     const staleness = config.policy?.staleness
     return replayApart({ directory, from, inForce, candidate, staleness })
   }
-  const exported: NodePolicy['exported'] = async (from, after) => {
+  const exported: NodePolicy['exported'] = async (begin) => {
     const candidate = service.inForce()
     if (candidate === null) throw unmasked('no policy is in force that says what to mask')
     await journal.settled().catch(() => undefined)
-    return exportApart({ directory, from, after, candidate, maxBytes: EXPORT_BYTES })
+    reaches(begin, journal.health())
+    return exportApart({ directory, begin, candidate, maxBytes: EXPORT_BYTES })
   }
   const decisions = new Decisions(engine, place, now, journal)
   return { service, journal, source, decisions, replay, exported }
+}
+
+/** A log that was restored or begun anew counts from less: what it holds since would be passed over unsaid. */
+function reaches(begin: Cursor, { rings }: JournalHealth): void {
+  for (const { name, count } of rings) {
+    const from = begin[name]
+    if ('seq' in from && from.seq > count)
+      throw new Refusal(
+        'decision.unknown',
+        `the decision log ends before that: ${name} at ${count}`,
+        {
+          nextStep: 'it is not the log that was read before: begin it by time, with --since',
+        },
+      )
+  }
 }
 
 /** Where a chain of decisions stands, said where it cannot be changed with the chain. */

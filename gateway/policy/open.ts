@@ -19,6 +19,8 @@ export interface PolicyParts {
   readonly slots: PolicySlots
   readonly watchdog: Watchdog
   readonly keys: PublicKeys
+  /** What a bundle past its age still decides, whichever engine has it; undefined: the engine's own rule. */
+  readonly staleness: Staleness | undefined
 }
 
 /** The keys trusted to sign policies: `<key id>.pem` each. A missing directory trusts nobody. */
@@ -67,7 +69,7 @@ export async function openNodePolicy(
     marks,
     examine: look,
   })
-  const parts = { engine, boot, slots, watchdog, keys }
+  const parts = { engine, boot, slots, watchdog, keys, staleness }
   const { candidate, origin } = boot
   if (candidate === null) return parts
   engine.adopt(candidate)

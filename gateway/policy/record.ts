@@ -96,7 +96,25 @@ export function readLine(line: string): DecisionRecord | undefined {
 
 const ID = Buffer.from('"decision_id":"')
 const END = /,(?:"seq":(\d{1,15}),)?"prev":"([0-9a-f]{64})"\}$/
-const END_BYTES = 128
+/** So many octets at the end of a line hold its number. */
+export const END_BYTES = 128
+const TIME = Buffer.from('"timestamp":"')
+const TIME_CHARACTERS = 24
+
+/** The number of a line in its chain, from its end alone; undefined where an earlier release wrote none. */
+export function seqOf(line: Buffer): number | undefined {
+  const end = END.exec(line.toString('latin1', Math.max(0, line.length - END_BYTES)))
+  return end?.[1] === undefined ? undefined : Number(end[1])
+}
+
+/** When a line was written, epoch milliseconds, without decoding its input; NaN where it does not say. */
+export function timeOf(line: Buffer): number {
+  // Within a value the quotes would be escaped, and behind it no key is the customer's own.
+  const at = line.lastIndexOf(TIME)
+  if (at < 0) return Number.NaN
+  const begin = at + TIME.length
+  return Date.parse(line.toString('latin1', begin, begin + TIME_CHARACTERS))
+}
 
 /** Names and numbers of a line without decoding its input: nothing before the first id is the customer's own. */
 function linkOf(line: Buffer): { id: string; seq: number | undefined; prev: string } | undefined {

@@ -3,11 +3,10 @@
  * oldest removed when the whole is full. What waits is bounded; what is refused is counted, never lost
  * unsaid. Where each record kept begins is in memory, so that finding one reads one line.
  */
-import { mkdirSync, readdirSync, renameSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { open, readFile, rm, truncate, type FileHandle } from 'node:fs/promises'
-import { join } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
 import type { Place } from '../facts.ts'
+import { pathOf, segmentsOf, unlessGone, type Chain, type RingName } from './chain.ts'
 import {
   FIRST_PREV,
   hashOf,
@@ -18,11 +17,7 @@ import {
   type DecisionRecord,
 } from './record.ts'
 
-export type RingName = 'acts' | 'flow'
-
-export interface RingOptions {
-  readonly name: RingName
-  readonly directory: string
+export interface RingOptions extends Chain {
   readonly place: Place
   /** Octets of one segment and of all of them. */
   readonly segmentBytes: number
@@ -37,7 +32,6 @@ export interface RingOptions {
 const BATCH = 128
 const FLUSH_MS = 50
 const RETRY_MS = 1000
-const SLICE_MS = 8
 /** A line is read so many octets at a time. */
 const CHUNK = 64 * 1024
 
@@ -263,64 +257,6 @@ export class Ring implements AsyncDisposable {
     clearTimeout(this.#timer)
     await this.#file?.close()
   }
-}
-
-/**
- * What is on disk of a chain from a time on (epoch milliseconds), oldest first, for any thread: a segment
- * in memory at a time; the loop turns every 8 ms. Throws what the file system throws.
- */
-export async function* readSince(
-  chain: Pick<RingOptions, 'directory' | 'name'>,
-  from: number,
-): AsyncGenerator<DecisionRecord> {
-  for (const segment of segmentsOf(chain)) {
-    const bytes = await readFile(pathOf(chain, segment)).catch(unlessGone(Buffer.alloc(0)))
-    const last = bytes.lastIndexOf(0x0a, -2) + 1
-    const newest = readLine(bytes.toString('utf8', last))
-    if (newest !== undefined && Date.parse(newest.timestamp) < from) continue
-    yield* recordsOf(bytes, from)
-  }
-}
-
-async function* recordsOf(bytes: Buffer, from: number): AsyncGenerator<DecisionRecord> {
-  let began = performance.now()
-  for (let begin = 0, end = 0; begin < bytes.length; begin = end + 1) {
-    end = bytes.indexOf(0x0a, begin)
-    if (end < 0) return
-    if (performance.now() - began > SLICE_MS) {
-      await setImmediate()
-      began = performance.now()
-    }
-    const record = readLine(bytes.toString('utf8', begin, end))
-    if (record !== undefined && Date.parse(record.timestamp) >= from) yield record
-  }
-}
-
-function pathOf(
-  { directory, name }: Pick<RingOptions, 'directory' | 'name'>,
-  segment: number,
-): string {
-  return join(directory, `${name}-${String(segment).padStart(12, '0')}.jsonl`)
-}
-
-/** The oldest may be removed while somebody reads. */
-function unlessGone<T>(instead: T): (error: unknown) => T {
-  return (error) => {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return instead
-    throw error
-  }
-}
-
-/** Numbers of the segments there are. A log from before there were two chains is the beginning of `acts`. */
-function segmentsOf({ directory, name }: Pick<RingOptions, 'directory' | 'name'>): number[] {
-  const there = readdirSync(directory)
-  if (name === 'acts' && !there.some((file) => file.startsWith('acts-')))
-    for (const file of there.filter((one) => /^\d{12}\.jsonl$/.test(one)))
-      renameSync(join(directory, file), join(directory, `acts-${file}`))
-  return readdirSync(directory)
-    .flatMap((file) => (file.startsWith(`${name}-`) ? [file.slice(name.length + 1)] : []))
-    .flatMap((file) => (/^\d{12}\.jsonl$/.test(file) ? [Number(file.slice(0, 12))] : []))
-    .toSorted((a, b) => a - b)
 }
 
 /** Where a chain goes on: after the last whole line of the newest segment. */

@@ -2,6 +2,7 @@
  * The policy of a node over its life: what it starts with, what waits to be activated, what is in
  * force. Verified at every step and at every start; a failure keeps what decides.
  */
+import { PolicyError } from '#policy'
 import type { Candidate, EngineStatus, HighWater } from '#policy'
 import type { Actor } from '#audit'
 import { Refusal } from '../problem.ts'
@@ -218,7 +219,7 @@ export class PolicyService implements Disposable {
    * Refusal `policy.candidate`, `policy.bundle`; then what was in force stays.
    */
   activate(digest: string, by: Actor): Promise<Activated> {
-    return this.#alone(() => this.#activate(digest, by))
+    return this.#alone(() => this.#coming(() => this.#activate(digest, by)))
   }
 
   async #activate(digest: string, by: Actor): Promise<Activated> {
@@ -238,23 +239,39 @@ export class PolicyService implements Disposable {
 
   /**
    * A bundle that came by itself: brought into force, or kept as the candidate where a second person has
-   * to agree. One that is in force or waits already changes nothing. Throws Refusal `policy.bundle`.
+   * to agree. One that is in force, or that a person has uploaded, changes nothing. Throws Refusal `policy.bundle`.
    */
   take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
-    return this.#alone(async () => {
-      const { slots, engine } = this.#parts
-      const digest = archiveDigest(archive)
-      const { waiting, withdrawn } = slots.state
-      if (digest === engine.status().bundle_digest || digest === waiting?.digest) return
-      if (withdrawn.includes(digest))
-        throw new Refusal('policy.bundle', 'people went back from this bundle', {
-          denials: [{ code: 'bundle.withdrawn', msg: 'people went back from this bundle' }],
-          nextStep: 'push and activate it by hand, or serve a newer one',
-        })
-      const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
-      await this.#upload(archive, by)
-      if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
-    })
+    return this.#alone(() => this.#coming(() => this.#take(archive, from)))
+  }
+
+  async #take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
+    const { slots, engine } = this.#parts
+    const digest = archiveDigest(archive)
+    const { waiting, withdrawn } = slots.state
+    if (digest === engine.status().bundle_digest) return
+    const waits = waiting?.digest === digest
+    if (waits && !waiting.by.startsWith(SOURCE)) return
+    if (withdrawn.includes(digest))
+      throw new Refusal('policy.bundle', 'people went back from this bundle', {
+        denials: [{ code: 'bundle.withdrawn', msg: 'people went back from this bundle' }],
+        nextStep: 'push and activate it by hand, or serve a newer one',
+      })
+    const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
+    // What was kept, and then failed to come into force, is not there to be kept again.
+    if (!waits) await this.#upload(archive, by)
+    if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
+  }
+
+  /** What was to come into force and did not: the status says why until something does. */
+  async #coming<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      const cause = error instanceof Refusal ? error.cause : undefined
+      if (cause instanceof PolicyError) this.#parts.engine.refused(cause.code, cause.detail)
+      throw error
+    }
   }
 
   /**
@@ -297,7 +314,7 @@ export class PolicyService implements Disposable {
    * none, `policy.bundle` where it does not verify any more.
    */
   rollback(by: Actor): Promise<Activated> {
-    return this.#alone(() => this.#rollback(by))
+    return this.#alone(() => this.#coming(() => this.#rollback(by)))
   }
 
   async #rollback(by: Actor): Promise<Activated> {
@@ -309,7 +326,7 @@ export class PolicyService implements Disposable {
   }
 
   async #preview(candidate: Candidate): Promise<Omit<Impact, 'past'>> {
-    const { impact, named } = await preview(candidate, this.#live, this.#parts.now())
+    const { impact, named } = await preview(candidate, this.#live, this.#parts)
     this.#named = { digest: impact.digest, sessions: named }
     return impact
   }

@@ -85,8 +85,11 @@ export class Trials {
 
   /** An engine that decides beside the one in force; what loops in it is blamed on its own bundle. */
   #beside(candidate: Candidate): PolicyEngine {
-    const { watchdog } = this.#parts
-    const engine = PolicyEngine.unavailable({ guard: watchdog.beside })
+    const { watchdog, staleness } = this.#parts
+    const engine = PolicyEngine.unavailable({
+      guard: watchdog.beside,
+      ...(staleness === undefined ? {} : { staleness }),
+    })
     engine.adopt(candidate)
     watchdog.watchBeside(candidate.identity.digest)
     return engine

@@ -19,6 +19,7 @@ import { CATALOGUE, type Decision } from '#policy'
 import { nextStepOf } from '../../decisions.ts'
 import { actorOf } from '../../events.ts'
 import type { Identity } from '../../identity/index.ts'
+import { readCursor } from '../../policy/exporter.ts'
 import type { DecisionJournal } from '../../policy/journal.ts'
 import type { NodePolicy } from '../../policy/node.ts'
 import type { DecisionRecord } from '../../policy/record.ts'
@@ -188,15 +189,17 @@ function exporting(api: Api, routes: PolicyRoutes): void {
     '/api/v1/decisions',
     { schema: { querystring: DecisionsQuery, produces: ['application/json'] } },
     async (request, reply) => {
-      const { from, after = null } = request.query
-      const target = { kind: 'decisions', id: new Date(from).toISOString() } as const
+      const { from: since = 0, after } = request.query
+      const begin = after === undefined ? { acts: { since }, flow: { since } } : readCursor(after)
+      const id = after ?? new Date(since).toISOString()
+      const target = { kind: 'decisions', id } as const
       await authorize({ ...routes, api }, request, 'audit:read', target)
       if (waiting >= MOST_EXPORTS)
         throw new Refusal('policy.busy', 'the decision log is being handed out to others', {
           nextStep: 'ask again in a moment',
         })
       waiting++
-      const page = turn.then(() => routes.exported(from, after)).finally(() => waiting--)
+      const page = turn.then(() => routes.exported(begin)).finally(() => waiting--)
       turn = page.catch(() => undefined)
       return reply.type('application/json').send(await page)
     },

@@ -248,6 +248,23 @@ describe('rolled out', () => {
       expect.stringMatching(/^audit:read decisions .* allowed$/),
     ])
     expect((await vendor.call('GET', '/decisions?from=0')).status).toBe(403)
+
+    // A later run goes on where that one ended, and has what was decided meanwhile and nothing else.
+    const place = /--after (\d+\.\d+)/.exec(told.err)?.[1] ?? ''
+    const later = await run(
+      await home(node.admin, 'admin'),
+      'policy',
+      'decisions',
+      '--after',
+      place,
+    )
+    const ids = later.out.trim().split('\n')
+    expect(ids).toContainEqual(expect.stringContaining('sallyport/admin/api/decision'))
+    expect(lines).not.toContainEqual(expect.objectContaining(JSON.parse(ids[0] ?? '') as object))
+    const beyond = await node.admin.call('GET', '/decisions?after=99999999.0')
+    expect([beyond.status, beyond.body.code]).toEqual([404, 'decision.unknown'])
+    for (const query of ['', '?from=0&after=0.0', '?after=1', '?from=9007199254740991'])
+      expect((await node.admin.call('GET', `/decisions${query}`)).status).toBe(400)
   })
 
   test('somebody else’s decision does not exist for a vendor', async () => {

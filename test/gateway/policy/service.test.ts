@@ -1,0 +1,119 @@
+/** The policy of a node, without the node: what comes by itself, what did not come, what is past its age. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test, vi } from 'vitest'
+import { BUILTIN_BUNDLE, type Decision, type Staleness } from '#policy'
+import type { Decisions } from '../../../gateway/decisions.ts'
+import { openNodePolicy } from '../../../gateway/policy/open.ts'
+import { PolicyService } from '../../../gateway/policy/service.ts'
+import { archiveDigest } from '../../../gateway/policy/slots.ts'
+import { readTar } from '../../../policy/tar.ts'
+import { baseInputs } from '../../../policy/toolchain/vectors.ts'
+import { archive as shipped, keyPair, signedArchive, withoutVectors } from '../../policy/fixture.ts'
+
+const { key, pem } = keyPair('P-256')
+const bundle = (seq: number, changes?: Record<string, Uint8Array | null>) =>
+  signedArchive({ key, keyId: 'plant', seq }, changes)
+const ada = { uid: 'ada', party: 'staff' } as const
+const NOBODY = { sessions: 0, ended: [], narrowed: [] }
+
+async function serviceWith(undo: AsyncDisposableStack, staleness?: Staleness) {
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-service-'))
+  undo.defer(() => rmSync(directory, { recursive: true }))
+  const keys = new Map([['plant', pem]])
+  const parts = await openNodePolicy(directory, [], undo, { keys, staleness })
+  const builtin = new Uint8Array(readFileSync(BUILTIN_BUNDLE))
+  const [log, report] = [{ append: vi.fn() }, vi.fn()]
+  const service = undo.use(
+    await PolicyService.start({ ...parts, builtin, log, now: Date.now, report }),
+  )
+  return { service, parts, log }
+}
+
+/** The product's rules, issued so long before the base inputs that they are past their age there. */
+function overAge(seq: number): Uint8Array<ArrayBuffer> {
+  const manifest = JSON.parse(new TextDecoder().decode(readTar(shipped).get('.manifest'))) as {
+    metadata: { sallyport: { issued_at: number; max_age_s: number } }
+  }
+  manifest.metadata.sallyport.issued_at = 1
+  manifest.metadata.sallyport.max_age_s = 60
+  const text = new TextEncoder().encode(JSON.stringify(manifest))
+  return bundle(seq, { ...withoutVectors(), '.manifest': text })
+}
+
+test('a bundle of the source that failed to come into force does so at the next look', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service, parts } = await serviceWith(undo)
+  const archive = bundle(1)
+  const full = Object.assign(new Error('no space left'), { syscall: 'write' })
+  const promote = vi.spyOn(parts.slots, 'promote').mockImplementationOnce(() => {
+    throw full
+  })
+  await expect(service.take(archive, 'drop')).rejects.toMatchObject({ code: 'log.unavailable' })
+  expect(service.status()).toMatchObject({ seq: 0, candidate: { by: 'source drop' } })
+  await service.take(archive, 'drop')
+  expect(service.status()).toMatchObject({ seq: 1, candidate: null, last_failure: null })
+  // It is in force: another look brings nothing.
+  await service.take(archive, 'drop')
+  expect(promote).toHaveBeenCalledTimes(2)
+})
+
+test('what a person has uploaded is not brought into force by a source that has it too', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service } = await serviceWith(undo)
+  const archive = bundle(1)
+  await service.upload(archive, ada, null)
+  await service.take(archive, 'drop')
+  expect(service.status()).toMatchObject({ seq: 0, candidate: { by: 'ada' } })
+})
+
+test('what was to come into force and was refused is in the status until something comes', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service } = await serviceWith(undo)
+  const unknown = signedArchive({ key: keyPair('P-256').key, keyId: 'plant', seq: 1 })
+  await expect(service.take(unknown, 'drop')).rejects.toMatchObject({ code: 'policy.bundle' })
+  const { last_failure: failure } = service.status()
+  expect(failure?.code).toBe('bundle.signature')
+  // Somebody who only looks changes nothing of that.
+  await expect(service.impact(new Uint8Array(1024), null)).rejects.toThrow()
+  expect(service.status().last_failure).toEqual(failure)
+  await service.take(bundle(2), 'drop')
+  expect(service.status()).toMatchObject({ seq: 2, last_failure: null })
+})
+
+/** What a bundle past its age says to a question the product's rules allow, as a node with this rule asks it. */
+async function said(staleness: Staleness) {
+  await using undo = new AsyncDisposableStack()
+  const { service } = await serviceWith(undo, staleness)
+  const bases = await baseInputs()
+  const decisions = { question: () => bases['session.reevaluate'] } as unknown as Decisions
+  let foreseen: readonly Decision[] = []
+  service.serve({
+    decisions,
+    replay: vi.fn(),
+    preview: async (decide) => {
+      foreseen = await decide([{}])
+      return NOBODY
+    },
+    withdraw: async () => [],
+  })
+  const old = overAge(1)
+  await service.upload(old, ada, null)
+  await service.try(archiveDigest(old), 'canary', { percent: 100, label: null }, ada)
+  const given = { ...foreseen[0], allow: true } as Decision
+  const answered = decisions.trial?.answer('session.open', bases['session.open'], given)
+  return {
+    foreseen: foreseen.map(({ denials }) => denials.map(({ code }) => code)),
+    answered: answered?.denials.map(({ code }) => code),
+  }
+}
+
+test('past its age a bundle is foreseen, and tried, by the rule of the node for that', async () => {
+  expect(await said('deny_all')).toEqual({
+    foreseen: [['policy.stale']],
+    answered: ['policy.stale'],
+  })
+  expect(await said('deny_new')).toEqual({ foreseen: [[]], answered: ['policy.stale'] })
+  expect(await said('warn')).toEqual({ foreseen: [[]], answered: [] })
+})
