@@ -25,6 +25,7 @@ import { registerPolicy } from './commands/policy.ts'
 import { registerPolicyNode } from './commands/policy-node.ts'
 import { registerProcess } from './commands/process.ts'
 import { registerRecording } from './commands/recording.ts'
+import { registerRollout } from './commands/rollout.ts'
 import { registerSession } from './commands/session.ts'
 import { registerSsh } from './commands/ssh.ts'
 import { program, run } from './program.ts'
@@ -52,6 +53,7 @@ const rooms = [
   registerAudit,
   registerPolicy,
   registerPolicyNode,
+  registerRollout,
   registerEst,
   registerDoctor,
 ] as const

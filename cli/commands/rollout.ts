@@ -1,0 +1,42 @@
+/** `sallyport rollout`: updates of the agent, signed offline, given to devices zone by zone and share by share. */
+import type { Command } from 'commander'
+import type { SignFlags } from '../rollout-signing.ts'
+
+export function registerRollout(program: Command): void {
+  const rollout = program.command('rollout').description('updates of the agent: sign one')
+  registerSigning(rollout)
+}
+
+/** What needs the key, and no gateway. */
+function registerSigning(rollout: Command): void {
+  rollout
+    .command('keygen')
+    .description('make the key that signs updates; its private half stays off every gateway')
+    .requiredOption('--out <file>', 'where the private key goes; nothing there is replaced')
+    .option('--passphrase-file <file>', 'what seals it; else it is asked for')
+    .option('--unsealed', 'leave the file as open as its mode, 0600')
+    .action(async (flags: { out: string }, command: Command) =>
+      (await import('../rollout-signing.ts')).keygen(flags, command),
+    )
+  rollout
+    .command('sign <agent>')
+    .description('sign an agent in one file as an update; it is run once, to say its version')
+    .requiredOption('--key <file>', 'the private key that `rollout keygen` made')
+    .requiredOption('--out <file>', 'where the manifest goes')
+    .option('--for <duration>', 'how long it may be taken (30d)')
+    .option('--from <version>', 'the oldest agent that may take it (any)')
+    .option('--node <version>', 'the oldest Node that it runs on (26.10.0)')
+    .option('--health <duration>', 'how soon after its start it must reach the gateway (5m)')
+    .option('--passphrase-file <file>', 'what the key is sealed with; else it is asked for')
+    .action(async (agent: string, flags: SignFlags, command: Command) =>
+      (await import('../rollout-signing.ts')).sign(agent, flags, command),
+    )
+  rollout
+    .command('verify <manifest>')
+    .description('whether a key signed a manifest, and a file is what it names')
+    .requiredOption('--key <word>', 'the public key: ed25519:…')
+    .option('--bundle <file>', 'the agent in one file')
+    .action(async (manifest: string, flags: { key: string }, command: Command) =>
+      (await import('../rollout-signing.ts')).verify(manifest, flags, command),
+    )
+}
