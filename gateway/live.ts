@@ -19,6 +19,7 @@ import { Locks, type Owned } from './locks/locks.ts'
 import type { AuditorStore } from './recordings/auditors.ts'
 import { Recordings } from './recordings/recordings.ts'
 import { Allotments } from './sessions/allotment.ts'
+import { Questions } from './sessions/consent.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { watchFlows } from './sessions/stats.ts'
@@ -60,6 +61,7 @@ export async function openAccess(
     store: new SqliteSessionStore(thread),
     grants,
     allotments: new Allotments(grants, report),
+    questions: new Questions(),
     devices: new SqliteDeviceStore(thread),
     registry,
     decisions,

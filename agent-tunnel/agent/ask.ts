@@ -47,6 +47,8 @@ export interface Ask {
   readonly remainingMs: number
   /** Who is behind it, as the gateway says. */
   readonly who: string | null
+  /** It opens nothing: the people at the device are asked whether a session may begin, and that is all. */
+  readonly asksOwner: boolean
   /** What a Modbus session is held to; undefined where it is none. */
   readonly modbus: ModbusOptions | undefined
   /** The person's terminal, for a program that may have one; undefined where there is none. */
@@ -86,12 +88,15 @@ export function askOf(kind: StreamKind, metadata: Uint8Array): Ask {
     process,
     remainingMs,
     who: whoOf(more['who']),
+    asksOwner: more['protocol'] === ASKS_OWNER,
     modbus: modbusOf(kind, more),
     terminal: terminalOf(more),
     grant: more['grant'],
   }
 }
 
+/** A protocol, so that an agent that knows nothing of it refuses instead of dialling. docs/protocol.md. */
+const ASKS_OWNER = 'consent'
 const MAX_WHO = 320
 
 /** For people to read on a terminal: nothing that would move its cursor. */
@@ -104,7 +109,7 @@ function modbusOf(
   kind: StreamKind,
   { protocol, obligations }: Record<string, unknown>,
 ): ModbusOptions | undefined {
-  if (protocol === undefined || protocol === kind) return undefined
+  if (protocol === undefined || protocol === kind || protocol === ASKS_OWNER) return undefined
   const rules = protocol === 'modbus' && kind === 'tcp' ? modbusRules(obligations) : undefined
   if (rules === undefined)
     throw new Refused('open.metadata', 'the request is for a protocol this agent cannot judge')

@@ -59,7 +59,7 @@ interface Entry {
   readonly question: Question
   answer: Answer | undefined
   /** Monotonic; then the session is over and its answer forgotten. */
-  readonly ends: number
+  ends: number
   readonly lapses: number
   readonly waiting: Set<() => void>
 }
@@ -100,6 +100,8 @@ export class Consents implements Disposable {
       this.#options.log('warn', 'consent.differs', { ...question })
       return { code: 'owner.denied' }
     }
+    // The session may last longer than was said when it was first asked about.
+    if (known !== undefined) known.ends = Math.max(known.ends, clock.now() + remainingMs)
     if (known?.answer !== undefined) return known.answer
     if (known === undefined && this.#full()) return { code: 'owner.busy' }
     let entry: Entry

@@ -108,6 +108,7 @@ export class Forwarder {
       const ask = this.#read(offer)
       const leaseEnds = clock.now() + ask.remainingMs
       const target = this.#target(ask)
+      if (ask.asksOwner) return await this.#askOwner(offer, ask, target, cancelled.signal)
       const signed = this.#signed(ask)
       const consent = await this.#consent(ask, target, cancelled.signal)
       line = await openLine(target, ask, this.#room, cancelled.signal)
@@ -171,13 +172,29 @@ export class Forwarder {
     return target
   }
 
-  /** What the owner says, before the target hears of anything. */
-  async #consent(
+  /** Before there is a session: the answer is all that is told, and the stream ends with it. */
+  async #askOwner(offer: Offer, ask: Ask, target: Target, cancelled: AbortSignal): Promise<void> {
+    const consent = await this.#consented(ask, target, cancelled)
+    const stream = offer.accept(answerOf(null, { consent }))
+    const { promise, resolve } = Promise.withResolvers<CloseReason>()
+    const late = this.#options.clock.after(PROCEED_TIMEOUT_MS, () =>
+      stream.reset('proceed.late', 'the answer of the owner was not taken in time'),
+    )
+    stream.onClose = resolve
+    await promise
+    late()
+  }
+
+  /** What the owner says where they want to be asked, before the target hears of anything. */
+  async #consent(ask: Ask, target: Target, cancelled: AbortSignal): Promise<Consent | undefined> {
+    return target.consent ? await this.#consented(ask, target, cancelled) : undefined
+  }
+
+  async #consented(
     { session, process, who, remainingMs }: Ask,
     target: Target,
     cancelled: AbortSignal,
-  ): Promise<Consent | undefined> {
-    if (!target.consent) return undefined
+  ): Promise<Consent> {
     const question = { session, process, target: placeOf(target), who }
     const answer = await this.#options.consents.ask(question, remainingMs, cancelled)
     cancelled.throwIfAborted()

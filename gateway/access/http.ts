@@ -198,7 +198,13 @@ export class AppForwarder implements Disposable {
     const observed = session.seen(target.presence.listeners)
     const source = sourceOf(request)
     const decision = room.decisions.ask('http.request', {
-      ...sessionFacts(session.subject, source, target, [grant], observed),
+      ...sessionFacts(
+        session.subject,
+        source,
+        { ...target, consent: session.consent },
+        [grant],
+        observed,
+      ),
       session: openedFacts(session, null),
       http,
     })

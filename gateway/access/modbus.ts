@@ -138,7 +138,7 @@ class Writes {
 
   /** On what the last decision about the session stood on, at this very moment. */
   rule({ operation, unit, functionCode, spans }: ModbusRequest): Ruled {
-    const { obligations, footing, subject, state, grant, elevation } = this.#session
+    const { obligations, footing, subject, state, grant, elevation, consent } = this.#session
     const writes = operation === 'write'
     if (!writes && !obligations.ot_each) return { ruling: 'pass', ...untouched }
     if (footing === undefined || state !== 'open' || this.#stream.narrowed !== undefined)
@@ -152,10 +152,11 @@ class Writes {
     let until = Infinity
     const { source, observed = null } = this.#stream
     const grants = inUse(footing.grants, grant)
+    const asked = { ...footing.target, consent }
     // One that reads and writes touches two ranges, and must be allowed both.
     for (const span of spans.length === 0 ? [undefined] : spans) {
       const decision = this.#room.decisions.ask('ot.verb', {
-        ...sessionFacts(subject, source, footing.target, grants, observed),
+        ...sessionFacts(subject, source, asked, grants, observed),
         session: openedFacts(this.#session, null),
         ot: {
           protocol: 'modbus',

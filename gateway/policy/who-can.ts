@@ -59,7 +59,8 @@ export async function whoCan(
     if (account.disabled) continue
     const subject = subjectOf(account, identity.issuer, now)
     const grants = await held(room, subject, at, now)
-    const facts = sessionFacts(subject, source, target, grants, listener)
+    // Nobody at the device has been asked: where that must be, it is what everybody lacks.
+    const facts = sessionFacts(subject, source, { ...target, consent: null }, grants, listener)
     const decision = room.decisions.weigh('session.open', facts)
     const said = (decision.allow ? decision.reasons : decision.denials).map(({ code }) => code)
     // A session stands on a grant, whatever policy would allow without one: opening it answers the same.

@@ -11,6 +11,7 @@ import type { SessionRecording } from '../recordings/recordings.ts'
 import { NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
 import type { Share } from './allotment.ts'
+import type { Consent } from './consent.ts'
 import { Flow } from './flow.ts'
 import { Allowance, Pace } from './pace.ts'
 import type { Target } from './room.ts'
@@ -97,6 +98,8 @@ export interface LiveSessionOptions {
   /** What the approvers signed, for a device that asks for it; null: nobody signed. */
   readonly signed?: SignedOpening | null
   readonly elevation?: Elevation
+  /** Who at the device said yes to it before it was opened; null or absent: nobody was asked. */
+  readonly consent?: Consent | null
 }
 
 /** The grant as a device in two-key mode checks it. */
@@ -120,6 +123,8 @@ export class LiveSession {
   toldEnd: number
   /** The grants to write that the last decision counted in. */
   elevation: Elevation
+  /** Who at the device said yes to it: before it was opened, or to its first connection. */
+  consent: Consent | null
   footing: Footing | undefined
   /** Has whoever keeps its deadlines look at them again. */
   rearm: () => void = () => undefined
@@ -183,6 +188,7 @@ export class LiveSession {
     this.#extension = options.extension ?? null
     this.signed = options.signed ?? null
     this.elevation = options.elevation ?? NOT_ELEVATED
+    this.consent = options.consent ?? null
     this.presence = options.presence
     const { max_bandwidth_bps: rate } = options.obligations
     const now = performance.now()

@@ -113,8 +113,9 @@ export async function matterOf(
   // A device that is away for a moment carries nothing; what it was when last here still stands for it.
   const presence = target.presence ?? session.presence
   const footing = { target: { ...target, presence }, grants: [grant, ...elevation.grants] }
+  const asked = { ...footing.target, consent: session.consent }
   const question = ({ source, observed }: Sight, grants: readonly Grant[]) => ({
-    ...sessionFacts(subject, source, footing.target, grants, observed),
+    ...sessionFacts(subject, source, asked, grants, observed),
     session: openedFacts(session, trigger),
   })
   const sights = session.sights(target.presence?.listeners)

@@ -16,6 +16,7 @@ import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { formatOf } from '../recordings/taps.ts'
 import { Refusal } from '../problem.ts'
+import { askOwner, type Agreed } from './consent.ts'
 import { LiveSession } from './live.ts'
 import { giveNotice } from './notice.ts'
 import { unsupported } from './obligations.ts'
@@ -42,10 +43,20 @@ const MOST_EXPLAINED = 8
 
 /**
  * Opens a session of `subject` to one process under one grant. Throws Refusal: `policy.denied`
- * with every denial, `process.kind`, `device.offline`, `log.unavailable`, or `target.unknown` for staff. A vendor
+ * with every denial, `process.kind`, `device.offline`, `target.refused` (with `owner.asked` while the people at the device
+ * have not answered, and why where they will not), `log.unavailable`, or `target.unknown` for staff. A vendor
  * learns nothing about devices that no grant of theirs names.
  */
 export async function openSession(room: SessionRoom, request: OpenRequest): Promise<LiveSession> {
+  return await enter(room, request, undefined)
+}
+
+/** `agreed` is what the people at the device said, once they were asked: all else is looked at again by then. */
+async function enter(
+  room: SessionRoom,
+  request: OpenRequest,
+  agreed: Agreed | undefined,
+): Promise<LiveSession> {
   if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN') throw noRoom()
   const target = await findTarget(room, request.device, request.process)
   const grants = await candidates(room, request)
@@ -54,7 +65,37 @@ export async function openSession(room: SessionRoom, request: OpenRequest): Prom
   const misused = misuseOf(request, target.process)
   if (misused !== undefined) throw misused
   if (target.presence === undefined) throw await refused(room, request, away(target.island))
-  return await admit(room, request, { ...target, presence: target.presence }, grants)
+  return await admit(room, request, { ...target, presence: target.presence }, { grants, agreed })
+}
+
+/** Policy would let them in but for a yes at the device. */
+function lacksConsent({ allow, denials }: Decision): boolean {
+  return !allow && denials.length > 0 && denials.every(({ code }) => code === 'consent.missing')
+}
+
+/** Asks at the device, and tries again with their yes. */
+async function consented(
+  room: SessionRoom,
+  request: OpenRequest,
+  target: Target,
+  grant: Grant,
+): Promise<LiveSession> {
+  let agreed: Agreed
+  try {
+    agreed = await askOwner(room, request.subject, target, grant)
+  } catch (error) {
+    throw error instanceof Refusal ? await refused(room, request, error) : error
+  }
+  return await enter(room, request, agreed)
+}
+
+/** A yes at the device opens one session: somebody was faster with this one. */
+function takenBefore(): Refusal {
+  const { msg, next: nextStep } = CATALOGUE['consent.missing']
+  return new Refusal('policy.denied', msg, {
+    nextStep,
+    denials: [{ code: 'consent.missing', msg }],
+  })
 }
 
 /** Nobody asked for access yet: it was asked for in a way that could not be used, and that is no denial. */
@@ -136,7 +177,7 @@ async function unknownTarget(
   const facts: Partially<Input> =
     target === undefined
       ? { subject, client: clientFacts(source), device: { id: device }, process: { id: process } }
-      : sessionFacts(subject, source, target, [], null)
+      : sessionFacts(subject, source, { ...target, consent: null }, [], null)
   const decision = room.decisions.ask('session.open', facts)
   const { msg, remedy } = CATALOGUE['grant.none']
   const next = room.decisions.nextStep('grant.none')
@@ -178,7 +219,7 @@ async function admit(
   room: SessionRoom,
   request: OpenRequest,
   target: Target & { readonly presence: Presence },
-  grants: readonly Grant[],
+  { grants, agreed }: { readonly grants: readonly Grant[]; readonly agreed: Agreed | undefined },
 ): Promise<LiveSession> {
   const listener = target.presence.listeners.get(request.process) ?? null
   const grant = grants[0]
@@ -193,10 +234,15 @@ async function admit(
       ? NOT_ELEVATED
       : await findElevation(room, { ...request, kind: target.process.kind }, used)
   const base = used !== undefined && elevation.grants.length > 0 ? [used] : grants
+  const consent = agreed?.consent ?? null
+  const asked = { ...target, consent }
+  const standing = [...base, ...elevation.grants]
   const decision = room.decisions.ask(
     'session.open',
-    sessionFacts(request.subject, request.source, target, [...base, ...elevation.grants], listener),
+    sessionFacts(request.subject, request.source, asked, standing, listener),
   )
+  if (agreed === undefined && used !== undefined && lacksConsent(decision))
+    return await consented(room, request, target, used)
   if (!decision.allow) throw await refused(room, request, toRefusal(decision))
   if (
     grant === undefined ||
@@ -232,8 +278,9 @@ async function admit(
     decision.obligations.not_after * 1000,
     now + decision.obligations.max_duration_s * 1000,
   )
+  if (agreed?.take() === false) throw await refused(room, request, takenBefore())
   const session = new LiveSession({
-    id: newId('s'),
+    id: agreed?.session ?? newId('s'),
     grant: grant.statement.id,
     device: request.device,
     process: request.process,
@@ -250,6 +297,7 @@ async function admit(
     extension: grant.extension?.hash ?? null,
     signed: signedOpening(grant),
     elevation,
+    consent,
   })
   session.footing = { target, grants: [grant, ...elevation.grants] }
   await record(room, request, session, { grant, decision })
@@ -367,7 +415,7 @@ async function start(
     await giveNotice(room.log, session, { ...facts, why: grant.statement.reason })
   const started = await room.log.append({
     code: 'session.start',
-    message: `session to ${session.device}/${session.process} opened`,
+    message: `session to ${session.device}/${session.process} opened${session.consent === null ? '' : `, and ${session.consent.by} consented on the device`}`,
     status: 'success',
     disposition: 'allowed',
     ...facts,

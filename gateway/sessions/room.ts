@@ -19,6 +19,7 @@ import type { GrantStore } from '../grants/store.ts'
 import type { Identity, Subject } from '../identity/index.ts'
 import type { Recordings } from '../recordings/recordings.ts'
 import type { Allotments } from './allotment.ts'
+import type { Consent, Questions } from './consent.ts'
 import type { LiveSession } from './live.ts'
 import type { SessionStore } from './session.ts'
 
@@ -34,6 +35,8 @@ export interface SessionRoom {
   /** Silent, and their end is not in the log yet: heartbeats name them still. */
   readonly ending: Set<LiveSession>
   readonly recordings: Pick<Recordings, 'admit'>
+  /** What people at devices are being asked. */
+  readonly questions: Questions
   /** What the sessions of grants that limit their octets may still carry. */
   readonly allotments: Allotments
   /** Whether the certificate a tunnel was admitted with still holds: read from the store, each time. */
@@ -94,11 +97,14 @@ export async function findElevation(
   return elevationOf(own, await room.grants.writes({ requester, device, process, now }), now)
 }
 
+/** The thing that is asked for, and who at the device has said yes to that; null: nobody. */
+export type Asked = Target & { readonly consent: Consent | null }
+
 /** The question `session.open` and `session.reevaluate` share. */
 export function sessionFacts(
   subject: Subject,
   source: Source,
-  target: Target,
+  target: Asked,
   grants: readonly Grant[],
   observed: Observed | null,
 ): Partially<Input> {
@@ -106,7 +112,10 @@ export function sessionFacts(
     subject,
     client: clientFacts(source),
     tls: tlsFacts(source, target.presence),
-    device: deviceFacts(target.device, target.presence, target.island),
+    device: {
+      ...deviceFacts(target.device, target.presence, target.island),
+      consent: target.consent,
+    },
     process: processFacts(target.process, observed),
     grants: grants.flatMap(standingFacts),
   }

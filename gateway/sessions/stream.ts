@@ -3,7 +3,7 @@
  * executable answered; policy decides on that; only then may a byte pass.
  */
 import { createHash } from 'node:crypto'
-import { TunnelClosed, TunnelRefused, type TunnelStream } from '#tunnel'
+import type { TunnelStream } from '#tunnel'
 import { isWithin, type Rules } from '#ot'
 import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
@@ -13,8 +13,10 @@ import type { Source } from '../facts.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
+import { heard } from './consent.ts'
+import { dialDevice, saidBy } from './dial.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
-import { DeviceReportError, readAnswer, saysOf, type DeviceAnswer } from './observed.ts'
+import { saysOf, type DeviceAnswer } from './observed.ts'
 import { isHeld, reaches, rulesOf, unheld } from './obligations.ts'
 import {
   encode,
@@ -35,9 +37,6 @@ import {
   type SessionRoom,
   type Target,
 } from './room.ts'
-
-/** How long the agent may take to reach the target and see who accepted. */
-const OPEN_TIMEOUT_MS = 10_000
 
 export interface OpenedStream {
   /** Paused on the device until `proceed`. */
@@ -195,7 +194,7 @@ function otherWay(
   if (signed === null || own === undefined) return undefined
   const observed = session.seen(target.presence?.listeners)
   const decision = room.decisions.ask('session.reevaluate', {
-    ...sessionFacts(subject, source, target, [own], observed),
+    ...sessionFacts(subject, source, { ...target, consent: session.consent }, [own], observed),
     session: openedFacts(session, 'grant'),
   })
   return decision.allow ? { gate: rulesOf(decision.obligations), signed } : undefined
@@ -211,23 +210,6 @@ async function dial(
   session: LiveSession,
   { target, terminal, gate, signed }: Dialling,
 ): Promise<TunnelStream> {
-  if (target.presence === undefined)
-    throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
-      nextStep: 'wait a moment and connect again; the device dials in by itself',
-    })
-  // The tunnel outlives the moment it was admitted in: revoked or expired since then is no device of ours.
-  const peer = await room.stands(target.presence.peer)
-  if (!peer.ok) {
-    void target.presence.cut(peer.code, peer.message, performance.now())
-    throw new Refusal(
-      'device.offline',
-      `the certificate of the device no longer holds: ${peer.message}`,
-      {
-        nextStep: 'enrol the device again',
-        denials: [{ code: peer.code, msg: peer.message }],
-      },
-    )
-  }
   const kind = streamKindOf(session.kind)
   const { max_duration_s: _duration, not_after: _end, ...obligations } = session.obligations
   const { metadata, tooLong } = openMetadata(
@@ -246,18 +228,11 @@ async function dial(
   )
   if (!fits(metadata)) throw tooMany()
   try {
-    return await target.presence.tunnel.open(kind, metadata, {
-      signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
-    })
+    return await dialDevice(room, target, kind, metadata)
   } catch (error) {
     // Where not one signature fitted, a device that wants none takes the connection all the same.
-    if (error instanceof TunnelRefused)
-      throw tooLong && error.code === UNSIGNED && (gate?.level ?? 0) > 1
-        ? tooMany()
-        : targetRefused(error)
-    if (error instanceof TunnelClosed)
-      throw new Refusal('device.offline', 'the tunnel of the device ended', { cause: error })
-    throw error
+    const unsigned = error instanceof Refusal && error.shownCode === UNSIGNED
+    throw tooLong && unsigned && (gate?.level ?? 0) > 1 ? tooMany() : error
   }
 }
 
@@ -267,71 +242,6 @@ const tooMany = () =>
   })
 
 const obligedBy = ({ level, windows }: Rules) => ({ ot_level: level, ot_windows: windows })
-
-/** The agent's codes, for the person who tried. */
-const AGENT_SAYS: Readonly<Record<string, string>> = {
-  'target.unknown': 'the agent on the device exposes no process of that name',
-  'target.unreachable': 'nothing answers at the address the agent has for this process',
-  'target.unobserved': 'the agent could not see which program accepted the connection',
-  'open.kind': 'the agent on the device exposes that process as another kind',
-  'spawn.unavailable': 'the device cannot start a program that ends with its session',
-  'spawn.program':
-    'the program that the device should start is not there, or is none that it may start',
-  'spawn.failed': 'the device could not start the program',
-  'agent.memory': 'the device has no memory left for another connection',
-  'log.conflict': 'the device found two versions of the gateway’s log and lets nobody in',
-  'agent.full': 'as much as may be runs on the device already',
-  'lease.spent': 'the time of the session is over',
-  'agent.draining': 'the agent is restarting',
-  'open.aborted': 'the device did not answer in time',
-  'approvers.missing':
-    'the device lets nobody in without a grant that its own approvers signed with their passkeys',
-  'approvers.statement': 'the device could not read the signed grant',
-  'approvers.target': 'what was signed is for another device or process',
-  'approvers.time': 'what was signed is not of now, by the clock of the device',
-  'approvers.level': 'what was signed allows less than was asked for',
-  'approvers.quorum': 'too few of the approvers that the device knows signed this grant',
-  'approvers.invalid': 'the device cannot read its approvers, so it lets nobody in',
-  'owner.asked': 'the people at the device have been asked and have not answered yet',
-  'owner.denied': 'the people at the device said no',
-  'owner.silent': 'the people at the device were asked and did not answer',
-  'owner.busy': 'the people at the device have too many questions before them',
-  'owner.unasked':
-    'the people at the device cannot be asked: the device cannot write the question down',
-}
-
-const OWNER_STEPS: Readonly<Record<string, string>> = {
-  'owner.asked': 'connect again in a moment',
-  'owner.denied': 'speak with the plant, then open a new session',
-  'owner.unasked':
-    'ask the plant to look at the data directory of the agent, which it cannot write to',
-  'owner.silent': 'ask the plant to have somebody at the device, then open a new session',
-}
-
-function targetRefused(error: TunnelRefused): Refusal {
-  const detail = AGENT_SAYS[error.code] ?? 'the agent refused the connection'
-  return new Refusal('target.refused', `${detail} (${error.code})`, {
-    nextStep:
-      OWNER_STEPS[error.code] ??
-      'ask the plant to check the process on the device: `sallyport agent doctor`',
-    denials: [{ code: error.code, msg: detail }],
-  })
-}
-
-/** What the device says it saw; where it said anything else, the connection is refused and the device named. */
-function saidBy(stream: TunnelStream): DeviceAnswer {
-  try {
-    return readAnswer(stream.answer)
-  } catch (cause) {
-    if (!(cause instanceof DeviceReportError)) throw cause
-    throw new Refusal('target.refused', cause.message, {
-      nextStep:
-        'ask the plant whether the agent on the device is Sallyport’s own and of this version',
-      denials: [{ code: cause.code, msg: cause.message }],
-      cause,
-    })
-  }
-}
 
 async function decide(
   room: SessionRoom,
@@ -348,9 +258,10 @@ async function decide(
     throw new Refusal('session.ended', 'the registration of the process has changed')
   const elevation = grant === undefined ? NOT_ELEVATED : await findElevation(room, session, grant)
   const grants = grant === undefined ? [] : [grant, ...elevation.grants]
+  const agreed = session.consent ?? heard(consent, room.now())
   const ask = (standing: readonly Grant[]) =>
     room.decisions.ask('session.reevaluate', {
-      ...sessionFacts(session.subject, source, target, standing, observed),
+      ...sessionFacts(session.subject, source, { ...target, consent: agreed }, standing, observed),
       session: openedFacts(session, 'stream'),
     })
   const decision = ask(grants)
@@ -371,6 +282,7 @@ async function decide(
   }
   if (decision.allow) {
     stillHolds(room, grant, decision)
+    session.consent = agreed
     session.stands(elevation, { target, grants })
     if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1))))
       throw narrowed()

@@ -18,19 +18,23 @@ import type { Setup } from '#agent'
 import type { DeviceToken, OpenedSession, Problem } from '#api'
 import { saveCredentials } from '../../cli/login/index.ts'
 import { throughConnect } from '../support/connect.ts'
+import { siteOfOwn } from '../support/zone.ts'
 import { grantFor, sha256, startNode, until, type Person, type TestNode } from '../support/node.ts'
 
 /** The executable that answers for the process: the one that runs this test. */
 const own = realpathSync('/proc/self/exe')
 
+const site = siteOfOwn()
 let folder: string
+let second: Person
 let node: TestNode
 let operator: Person
 let vendor: Person
 let echo: Server
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sallyport-owner-'))
-  node = await startNode()
+  node = await startNode({ config: site.config })
+  second = await node.person('second', { party: 'staff', roles: ['admin', 'engineer'] })
   operator = await node.person('otto', { party: 'staff', roles: ['operator'] })
   vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
   echo = createServer((socket) => void socket.on('error', () => {}).pipe(socket))
@@ -41,6 +45,7 @@ afterAll(async () => {
   echo.close()
   await node[Symbol.asyncDispose]()
   rmSync(folder, { recursive: true })
+  site[Symbol.dispose]()
 })
 
 /** The first event of that code with that word in it, from `from` on. */
@@ -135,4 +140,31 @@ test('consent: bytes flow once somebody on the device said yes; a no is told to 
   const [ended] = await Promise.allSettled([kept, answer('deny')])
   expect(ended.status).toBe('rejected')
   await logged('session.deny', 'owner.denied')
+})
+
+test('a zone that wants consent: a yes opens one session and its connections, a no is told, and a cut takes the question away', async () => {
+  await site.zone({ consent_required: true }, [node.admin, second])
+  await using quiet = await device('press-09')
+  const ask = { device: 'press-09', process: 'plc' }
+  const question = () => until('a question', () => standingQuestions(quiet.data)[0])
+  const answer = async (said: 'allow' | 'deny') => {
+    const { session } = await question()
+    answerQuestion(quiet.data, session, { answer: said, by: 'shift lead' })
+  }
+  const home = join(folder, 'home-09')
+  await saveCredentials(join(home, 'credentials'), vendor.credentials)
+  const through = throughConnect(home, 'press-09/plc', 'let in')
+  expect(await Promise.all([through, answer('allow')])).toEqual(['let in', undefined])
+  await logged('session.start', 'shift lead consented on the device')
+
+  const attempt = () => vendor.call<Problem>('POST', '/sessions', ask)
+  const [refused] = await Promise.all([attempt(), answer('deny')])
+  expect(refused.body.denials).toMatchObject([{ code: 'owner.denied' }])
+
+  const asking = attempt()
+  await question()
+  layIsland(quiet.data, undefined, '2026-01-02T03:04:05.000Z')
+  expect((await asking).status).toBeGreaterThanOrEqual(400)
+  await until('it is gone', () => standingQuestions(quiet.data).length === 0)
+  expect((await attempt()).body.denials).toMatchObject([{ code: 'device.island' }])
 })

@@ -1,16 +1,9 @@
 /** A zone that records, under the policy that comes with the product: its sessions open, with notice, and are kept. */
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import type { AddedAuditor, OpenedSession, PolicyStatus, Problem, Recording, Session } from '#api'
+import type { AddedAuditor, OpenedSession, Problem, Recording, Session } from '#api'
 import { AuditError, identityOf, openSealed } from '#audit'
-import { BUILTIN_BUNDLE } from '#policy'
-import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
 import { Scribe } from '../../../audit/scribe.ts'
-import { saveCredentials } from '../../../cli/login/index.ts'
-import { run } from '../../cli/run.ts'
 import {
   grantFor,
   openSession,
@@ -29,32 +22,16 @@ import {
   seen,
   type FakeAgent,
 } from '../../support/tunnels.ts'
+import { siteOfOwn } from '../../support/zone.ts'
 
-const folder = mkdtempSync(join(tmpdir(), 'sallyport-recorded-'))
-const key = newSigningKey()
+const site = siteOfOwn()
 let node: TestNode
 let vendor: Person
 let second: Person
 let agent: FakeAgent
 
-/** The rules of the product over its own site data, where the default zone records; signed by the site. */
-function recordingBundle(): Uint8Array {
-  const files = new Map(
-    [...untrusted(readFileSync(BUILTIN_BUNDLE))].filter(([name]) => !name.startsWith('vectors/')),
-  )
-  const read = (name: string) => JSON.parse(new TextDecoder().decode(files.get(name))) as object
-  const data = read('data.json') as { site: { zones: { default: { recorded: boolean } } } }
-  expect(data.site.zones.default.recorded).toBe(false)
-  data.site.zones.default.recorded = true
-  files.set('data.json', Buffer.from(JSON.stringify(data)))
-  files.set('.manifest', Buffer.from(JSON.stringify({ ...read('.manifest'), revision: 'rec-1' })))
-  return signRelease(files, { pem: key.privateKey, seq: 1, iat: 1 }).archive
-}
-
 beforeAll(async () => {
-  writeFileSync(join(folder, 'trust.pub'), key.publicKey)
-  const trust = JSON.stringify(join(folder, 'trust.pub'))
-  node = await startNode({ config: `policy:\n  trust: [${trust}]\n` })
+  node = await startNode({ config: site.config })
   const device = await node.device('press-07', { plc: expecting() })
   ;[vendor, second, agent] = await Promise.all([
     node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
@@ -67,7 +44,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await agent[Symbol.asyncDispose]()
   await node[Symbol.asyncDispose]()
-  rmSync(folder, { recursive: true })
+  site[Symbol.dispose]()
 })
 
 async function enrol(name: string): Promise<void> {
@@ -80,12 +57,6 @@ async function enrol(name: string): Promise<void> {
   await node.admin.ask('POST', `/auditors/${name}/confirm`, {
     secret: Buffer.from(plain).toString(),
   })
-}
-
-async function policy(person: Person, ...words: string[]): Promise<void> {
-  const home = join(folder, person.email)
-  await saveCredentials(join(home, 'credentials'), person.credentials)
-  expect(await run(home, 'policy', ...words)).toMatchObject({ code: 0 })
 }
 
 const of = ({ id }: OpenedSession | Session) =>
@@ -102,10 +73,7 @@ test('a zone that does not record opens a session without recording or notice', 
 
 test('a zone that records ends what is not recorded; what opens then has its notice first, and is kept', async () => {
   const before = await openSession(vendor, 'press-07', 'plc')
-  writeFileSync(join(folder, 'recording.tar'), recordingBundle())
-  await policy(node.admin, 'push', join(folder, 'recording.tar'))
-  const { candidate } = await node.admin.ask<PolicyStatus>('GET', '/policy')
-  await policy(second, 'activate', candidate?.digest ?? '')
+  await site.zone({ recorded: true }, [node.admin, second])
   const ended = of(before).find(({ code }) => code === 'session.end')
   expect(ended?.text).toContain('policy now asks for a recording')
 
