@@ -35,6 +35,8 @@ export const grantData = {
   // Epoch seconds: when it ended by itself, which may have been while nobody was there to record it.
   ended_at: 'public integer?',
   max_seconds: 'public integer?',
+  // Of its window, the hours of some days alone, in words; absent: all of it.
+  recurring: 'public text?',
   max_bytes: 'public integer?',
   max_uses: 'public integer?',
   // Sessions under it so far, with the one that this event is about.

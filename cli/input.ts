@@ -107,6 +107,32 @@ export function readAddresses(text: string): Addresses[] {
   })
 }
 
+const WEEK = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat']
+
+/** `Tue 02:00-04:00`, `Mon,Thu 22:00-02:00` (to the next day), `daily 06:00-07:00`. Throws usage. */
+export function readEvery(text: string): { days: number[]; from_min: number; to_min: number } {
+  const no = usage(
+    `${JSON.stringify(text)} is no window of a week`,
+    'write it as "Tue 02:00-04:00", "Mon,Thu 22:00-02:00" or "daily 06:00-07:00"',
+  )
+  const [, names = '', ...parts] =
+    /^([a-z,]+) +(\d\d):([0-5]\d) *- *(\d\d):([0-5]\d)$/.exec(text.trim().toLowerCase()) ?? []
+  const [fromHour = NaN, from = NaN, toHour = NaN, to = NaN] = parts.map(Number)
+  const named = names === 'daily' ? WEEK : names.split(',')
+  const days = WEEK.flatMap((day, at) => (named.some((name) => name === day) ? [at] : []))
+  if (
+    days.length !== named.length ||
+    !(fromHour < 24) ||
+    !(toHour < 24 || (toHour === 24 && to === 0))
+  )
+    throw no
+  const from_min = fromHour * 60 + from
+  const until = toHour * 60 + to
+  const to_min = until > from_min ? until : until + 1440
+  if (to_min - from_min >= 1440) throw no
+  return { days, from_min, to_min }
+}
+
 export interface ListenAddress {
   readonly host: string
   readonly port: number

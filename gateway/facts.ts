@@ -4,7 +4,7 @@
  */
 import { checkAssertion, digestOf, hashOf, type GrantSignature } from '#approval'
 import type { Input, Observed, Partially } from '#policy'
-import { expiresAt, type Grant, type GrantState } from './grants/grant.ts'
+import { beginsAt, expiresAt, type Grant, type GrantState } from './grants/grant.ts'
 import type { Device, Expectation, Process } from './devices/device.ts'
 import type { Presence } from './devices/presence.ts'
 
@@ -177,7 +177,11 @@ const STATES: Readonly<Record<GrantState, PolicyGrant['state']>> = {
  * it was first used. Policy takes what ends last of what has its approvals. Both have the id of the grant: it is one, and
  * no second one beside itself.
  */
-export function standingFacts(grant: Grant): PolicyGrant[] {
+export function standingFacts(given: Grant): PolicyGrant[] {
+  const { recurring, not_before: none } = given.statement
+  // Nobody asked which of its windows is open: then none is.
+  const unasked = recurring !== undefined && given.period === undefined
+  const grant = unasked ? { ...given, period: { from: none, until: none } } : given
   const { extension } = grant
   const own = grantFacts({ ...grant, extension: null })
   if (extension === null) return [own]
@@ -198,8 +202,8 @@ export function grantFacts(grant: Grant): PolicyGrant {
     processes: statement.processes,
     ot_level: statement.ot_level === 2 ? 2 : statement.ot_level === 1 ? 1 : 0,
     ot_windows: statement.ot_windows ?? [],
-    not_before: statement.not_before,
-    not_after: statement.not_after,
+    not_before: beginsAt(grant),
+    not_after: Math.min(statement.not_after, grant.period?.until ?? Infinity),
     max_duration_s: statement.max_duration_s,
     first_used_at: grant.first_used_at,
     expires_at: expiresAt(grant),

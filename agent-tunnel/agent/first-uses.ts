@@ -4,7 +4,7 @@
  * time, so that a clock which was wrong for a while neither forgets a use nor locks anybody out once it is right.
  */
 import { join } from 'node:path'
-import type { Statement } from '#approval'
+import { periodAt, type Statement } from '#approval'
 import type { Clock } from '#tunnel'
 import { readIfPresent, writeDurably } from './files.ts'
 import { readRecord } from './json.ts'
@@ -80,7 +80,8 @@ export class FirstUses {
     return leftMs
   }
 
-  #look({ not_after, max_duration_s, extends: extended }: Statement, hash: string) {
+  #look({ max_duration_s, extends: extended, ...statement }: Statement, hash: string) {
+    const { not_after, recurring } = statement
     const kept = this.#read()
     const now = this.now(kept)
     // An extension counts from the first use of what it extends, and both are one use.
@@ -88,7 +89,10 @@ export class FirstUses {
     const known = Object.hasOwn(kept.uses, name) ? kept.uses[name] : undefined
     const until = Math.max(not_after, known?.until ?? 0)
     const first = known?.first ?? now
-    const leftMs = Math.max(0, Math.min(not_after, first + max_duration_s) - now) * 1000
+    // Of one that comes back, to the end of the window that is open, or is about to be by another clock.
+    const end =
+      recurring === undefined ? not_after : (periodAt(recurring, statement, now)?.until ?? now)
+    const leftMs = Math.max(0, Math.min(end, first + max_duration_s) - now) * 1000
     // A grant that is over is refused for that, so its use need not be remembered.
     const others = Object.entries(kept.uses).filter(
       ([other, use]) => other !== name && use.until > now,

@@ -12,6 +12,7 @@ import {
   type Expected,
   type SigningKey,
 } from './assertion.ts'
+import { periodAt } from './recurrence.ts'
 import { readParty } from './signed.ts'
 import {
   canonical,
@@ -191,11 +192,22 @@ export function checkOpening(
   if (fault !== undefined) return fault
   if (now + SKEW_S < statement.not_before || now - SKEW_S >= statement.not_after)
     return no('approvers.time', 'the grant is not of now, by the clock of this device')
+  const closed = windowFault(statement, now)
+  if (closed !== undefined) return closed
   const hash = hashOf(statement)
   const people = signersOf(set, Buffer.from(hash, 'hex'), assertions)
   if (people.size < set.quorum)
     return no('approvers.quorum', `${people.size} of ${set.quorum} pinned people signed this grant`)
   return { ok: true, statement, hash }
+}
+
+/** Between its windows a grant that comes back opens nothing. */
+function windowFault({ recurring, ...bounds }: Statement, now: number) {
+  if (recurring === undefined) return undefined
+  const period = periodAt(recurring, bounds, now)
+  return period !== undefined && period.from <= now + SKEW_S
+    ? undefined
+    : no('approvers.time', 'no window of the grant is open, by the clock of this device')
 }
 
 function targetFault(set: ApproverSet, statement: Statement, process: string) {

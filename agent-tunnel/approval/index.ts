@@ -13,6 +13,15 @@ export {
   type Statement,
 } from './statement.ts'
 export {
+  instantInZone,
+  isRecurrence,
+  nextPeriod,
+  periodAt,
+  recurrenceInWords,
+  type Period,
+  type Recurrence,
+} from './recurrence.ts'
+export {
   checkAssertion,
   digestOf,
   readAssertion,

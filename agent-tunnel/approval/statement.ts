@@ -3,6 +3,7 @@
  * changed statement is another one.
  */
 import { createHash } from 'node:crypto'
+import { isRecurrence, type Recurrence } from './recurrence.ts'
 
 /** Addresses `from`..`to` of one Modbus unit, both inclusive, coils and registers alike. */
 export interface AddressWindow {
@@ -33,6 +34,8 @@ export interface Statement {
   readonly not_before: number
   readonly not_after: number
   readonly max_duration_s: number
+  /** Of its window, the hours of some days alone; absent: all of it. */
+  readonly recurring?: Recurrence
   /** How many sessions may be opened under it, at least one; absent: any number. */
   readonly max_uses?: number
   /** How many octets all its sessions together may carry, both ways; absent: it states no limit. */
@@ -128,6 +131,7 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
   not_before: isCount,
   not_after: isCount,
   max_duration_s: isCount,
+  recurring: isRecurrence,
   max_uses: isWithin(1, MOST_USES),
   max_bytes: isWithin(1, MOST_BYTES),
   reason: isText,
@@ -139,6 +143,7 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
 
 const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>([
   'ot_windows',
+  'recurring',
   'max_uses',
   'max_bytes',
   'extends',

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { GrantProof, GrantRef } from '#approval'
 import { Exited, usage } from '../exit.ts'
+import { grantFacts, grantId, LEVELS } from '../grant.ts'
 import { facts, instant, plain, say, tell } from '../print.ts'
-import { grantFacts, grantId, LEVELS } from './grant.ts'
 import { globalOptions } from './options.ts'
 
 export function registerGrantFile(program: Command): void {
@@ -108,15 +108,20 @@ interface VerifyFlags {
 
 async function verifyGrant(file: string, flags: VerifyFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { checkSignedGrant, readSignedGrant, windowsInWords } = await import('#approval')
+  const { checkSignedGrant, readSignedGrant, recurrenceInWords, windowsInWords } =
+    await import('#approval')
   const grant = readSignedGrant(readJson(file))
   if (grant === undefined)
     throw usage(`${file} is not a signed grant`, 'give the output of `sallyport grant export`')
   const pinned = readKeys(flags.keys)
   const quorum = readQuorum(flags, pinned)
   const proof = checkSignedGrant(grant, pinned, quorum)
-  const addresses = windowsInWords(proof.statement.ot_windows ?? [])
-  tell(options, proof, proofLines(proof, addresses, pinned !== undefined, quorum))
+  const { recurring, ot_windows: windows } = proof.statement
+  const words = {
+    addresses: windowsInWords(windows ?? []),
+    only: recurring === undefined ? null : recurrenceInWords(recurring),
+  }
+  tell(options, proof, proofLines(proof, words, pinned !== undefined, quorum))
   if (!proof.proven) throw new Exited('failed')
 }
 
@@ -134,7 +139,7 @@ function approvalLine({ person, by, email, at, state, fault }: GrantProof['appro
 
 function proofLines(
   { hash, statement, approvals, people, proven }: GrantProof,
-  addresses: string,
+  { addresses, only }: { readonly addresses: string; readonly only: string | null },
   pinned: boolean,
   quorum: number | undefined,
 ): string[] {
@@ -149,6 +154,7 @@ function proofLines(
       ['who', statement.requester],
       ['where', `${statement.devices.join(',')}/${statement.processes.join(',')}`],
       ['window', `${instant(statement.not_before)} to ${instant(statement.not_after)}`],
+      ['only', only],
       ['may', LEVELS[statement.ot_level] ?? `level ${statement.ot_level}`],
       ['addresses', addresses || 'all'],
       ['how long', `${statement.max_duration_s} s from the first use`],

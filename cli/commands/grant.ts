@@ -2,12 +2,22 @@
 import type { Command } from 'commander'
 import type { Approval, EndedGrant, Grant } from '#api'
 import { usage } from '../exit.ts'
-import { readAddresses, readDuration, readInteger, readPlace, readSize } from '../input.ts'
-import { facts, instant, plain, say, show, tell } from '../print.ts'
+import { grantFacts, grantId, nextApproval } from '../grant.ts'
+import {
+  readAddresses,
+  readDuration,
+  readEvery,
+  readInteger,
+  readPlace,
+  readSize,
+} from '../input.ts'
+import { instant, plain, say, show, tell } from '../print.ts'
 import { globalOptions } from './options.ts'
 
 interface RequestFlags {
-  readonly for: string
+  readonly for?: string
+  readonly every?: string
+  readonly zone?: string
   readonly reason: string
   readonly ticket?: string
   readonly from?: string
@@ -23,9 +33,14 @@ export function registerGrant(program: Command): void {
   program
     .command('request <device/process[,process]>')
     .description('ask for access to processes of one device')
-    .requiredOption('--for <duration>', 'how long, counted from the first use: 90s, 2m, 1h30m')
+    .option('--for <duration>', 'how long, counted from the first use: 90s, 2m, 1h30m')
     .requiredOption('--reason <text>', 'why; approvers read it')
     .option('--ticket <ref>', 'the work order or ticket')
+    .option(
+      '--every <window>',
+      'in these hours alone, each week: "Tue 02:00-04:00", "Mon,Thu 22:00-02:00"; until --until',
+    )
+    .option('--zone <zone>', 'where those hours are: Europe/Berlin')
     .option('--from <time>', 'not before this time (ISO 8601)')
     .option('--until <time>', 'not after this time (ISO 8601)')
     .option('--write', 'to write too, beside a grant to read that ends later; needs --addresses')
@@ -93,14 +108,6 @@ function registerDecisions(program: Command): void {
     })
 }
 
-export function grantId(text: string): string {
-  if (/^g_[0-9a-z]{26}$/.test(text)) return text
-  throw usage(
-    `${JSON.stringify(text)} is not the id of a grant`,
-    'ids look like g_… and stand in `sallyport grants`',
-  )
-}
-
 function readTime(text: string): number {
   const at = Date.parse(text)
   if (Number.isNaN(at))
@@ -116,11 +123,9 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
   const body = {
     device,
     processes,
-    duration_s: readDuration(flags.for),
+    ...timesOf(flags),
     reason: flags.reason,
     ...(flags.ticket === undefined ? {} : { ticket: flags.ticket }),
-    ...(flags.from === undefined ? {} : { not_before: readTime(flags.from) }),
-    ...(flags.until === undefined ? {} : { not_after: readTime(flags.until) }),
     ...(flags.uses === undefined ? {} : { max_uses: readInteger(flags.uses, 'uses', 1, 1000) }),
     ...(flags.bytes === undefined ? {} : { max_bytes: readSize(flags.bytes) }),
     ...(flags.insteadOf === undefined ? {} : { supersedes: grantId(flags.insteadOf) }),
@@ -144,6 +149,31 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
   ])
 }
 
+/** When it may be used. Windows that come back do so until an end, and take no duration of their own. */
+function timesOf(flags: RequestFlags) {
+  const { every, zone } = flags
+  const not_before = flags.from === undefined ? undefined : readTime(flags.from)
+  const not_after = flags.until === undefined ? undefined : readTime(flags.until)
+  const window = {
+    ...(not_before === undefined ? {} : { not_before }),
+    ...(not_after === undefined ? {} : { not_after }),
+  }
+  if (every === undefined) {
+    if (flags.for === undefined)
+      throw usage('how long is not said', 'add --for 2m, or --every "Tue 02:00-04:00"')
+    if (zone !== undefined) throw usage('--zone is for --every', 'leave it out')
+    return { duration_s: readDuration(flags.for), ...window }
+  }
+  if (zone === undefined)
+    throw usage('hours are those of a place', 'name its zone: --zone Europe/Berlin')
+  if (not_after === undefined)
+    throw usage('what comes back ends on a day', 'add --until 2027-03-01T00:00:00Z')
+  const whole = not_after - (not_before ?? Math.floor(Date.now() / 1000))
+  if (whole < 1) throw usage('--until is not after --from', 'name a later time')
+  const duration_s = flags.for === undefined ? whole : readDuration(flags.for)
+  return { duration_s, ...window, recurring: { ...readEvery(every), tz: zone } }
+}
+
 async function extendGrant(
   id: string,
   flags: { readonly for: string; readonly reason: string; readonly ticket?: string },
@@ -165,64 +195,6 @@ async function extendGrant(
       ? `next: ${nextApproval(asked)}; until then ${id} ends as before`
       : `${id} ends at ${instant(asked.not_after)} at the latest`,
   ])
-}
-
-function nextApproval(grant: Grant): string {
-  const waiting = grant.approvals_needed - grant.approvals.length
-  return `${waiting === 1 ? 'an approver runs' : `${waiting} approvers run`} sallyport approve ${grant.id}`
-}
-
-/** `ot_level` 0, 1, 2: what may be done on protocols that Sallyport understands. */
-export const LEVELS = ['nothing', 'read', 'read and write']
-
-/** What was asked and what became of it, for people. */
-export async function grantFacts(grant: Grant): Promise<string[]> {
-  const { windowsInWords } = await import('#approval')
-  return facts([
-    ['who', grant.requester_email ?? grant.requester],
-    ['company', grant.vendor],
-    ['where', `${grant.device}/${grant.processes.join(',')}`],
-    ['may', LEVELS[grant.ot_level] ?? `level ${grant.ot_level}`],
-    ['addresses', windowsInWords(grant.ot_windows ?? []) || 'all'],
-    ['how long', `${grant.duration_s} s from the first use`],
-    ['window', `${instant(grant.not_before)} to ${instant(grant.not_after)}`],
-    ...countFacts(grant),
-    ...otherFacts(grant),
-    ['reason', grant.reason],
-    ['ticket', grant.ticket],
-    ['approvals', `${grant.approvals.length} of ${grant.approvals_needed}`],
-    ['statement', grant.hash],
-  ])
-}
-
-/** Which other grant it bears on, and which one on it. */
-function otherFacts({
-  extends: extended,
-  supersedes,
-  extension,
-}: Grant): [string, string | null][] {
-  const rows: [string, string | null][] = []
-  if (typeof extended === 'string') rows.push(['extends', extended])
-  if (typeof supersedes === 'string') rows.push(['instead of', supersedes])
-  if (extension !== null && extension !== undefined)
-    rows.push([
-      'extended',
-      `by ${extension.grant}: ${extension.duration_s} s from the first use, to ${instant(extension.not_after)}`,
-    ])
-  return rows
-}
-
-/** What is counted, where it is limited, and how much of it there was. */
-function countFacts({
-  max_uses,
-  max_bytes,
-  uses = 0,
-  bytes = 0,
-}: Grant): [string, string | null][] {
-  return [
-    ['sessions', typeof max_uses === 'number' ? `${uses} of ${max_uses}` : null],
-    ['bytes', typeof max_bytes === 'number' ? `${bytes} of ${max_bytes}` : null],
-  ]
 }
 
 async function listGrants(_flags: unknown, command: Command): Promise<void> {

@@ -13,7 +13,13 @@ import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import { unheld } from '../sessions/obligations.ts'
-import { findTarget, openedFacts, sessionFacts, type SessionRoom } from '../sessions/room.ts'
+import {
+  findStanding,
+  findTarget,
+  openedFacts,
+  sessionFacts,
+  type SessionRoom,
+} from '../sessions/room.ts'
 import { openStream } from '../sessions/stream.ts'
 import {
   APP_COOKIE,
@@ -187,7 +193,7 @@ export class AppForwarder implements Disposable {
     // In one turn of the store.
     const [target, grant] = await Promise.all([
       findTarget(room, session.device, session.process),
-      room.grants.find(session.grant),
+      findStanding(room, session.grant),
     ])
     if (target === undefined || grant === undefined)
       throw new Refusal('session.ended', 'the process is no longer registered')

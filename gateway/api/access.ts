@@ -1,6 +1,15 @@
 /** Grants and sessions: asking, approving, using, ending. */
 import { Type, type Static } from 'typebox'
-import { AddressWindow, GrantId, Instant, Name, Seconds, SessionId, Text } from './common.ts'
+import {
+  AddressWindow,
+  GrantId,
+  Instant,
+  Name,
+  Recurrence,
+  Seconds,
+  SessionId,
+  Text,
+} from './common.ts'
 
 export const NewGrant = Type.Object(
   {
@@ -11,6 +20,8 @@ export const NewGrant = Type.Object(
     /** From when to when the grant may be used; now until a day from now where absent, and to write, until `duration_s` from now. */
     not_before: Type.Optional(Instant),
     not_after: Type.Optional(Instant),
+    /** Of that window, which then has an end, the hours of some days alone. Not to write. */
+    recurring: Type.Optional(Recurrence),
     reason: Text,
     ticket: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
     /**
@@ -70,6 +81,10 @@ export const Grant = Type.Object({
   not_after: Instant,
   first_used_at: Type.Union([Instant, Type.Null()]),
   expires_at: Instant,
+  /** Of its window, the hours of some days alone; null: all of it. Absent from gateways that know of none. */
+  recurring: Type.Optional(Type.Union([Recurrence, Type.Null()])),
+  /** Of one that comes back, the window that is open or opens next; null where none is left, and for all others. */
+  opens: Type.Optional(Type.Union([Type.Object({ from: Instant, until: Instant }), Type.Null()])),
   ot_level: Type.Integer(),
   /** The Modbus addresses it is for; empty: it names none. Absent from gateways that know of none. */
   ot_windows: Type.Optional(Type.Array(AddressWindow)),

@@ -43,6 +43,20 @@ export const Page = Type.Object(
   { additionalProperties: false },
 )
 
+/**
+ * Windows that come back: from minute to minute of the wall clock (counted from midnight, above 1440 on the next day), on
+ * days of the week (0 is Sunday, ascending), in a zone of the IANA database. Shorter than a day.
+ */
+export const Recurrence = Type.Object(
+  {
+    tz: Type.String({ minLength: 1, maxLength: 64 }),
+    days: Type.Array(Type.Integer({ minimum: 0, maximum: 6 }), { minItems: 1, maxItems: 7 }),
+    from_min: Type.Integer({ minimum: 0, maximum: 1439 }),
+    to_min: Type.Integer({ minimum: 1, maximum: 2878 }),
+  },
+  { additionalProperties: false },
+)
+
 /** Addresses `from`..`to` of one Modbus unit, both inclusive; coils and registers alike. Unit 0 is every unit, and none that can be asked for. */
 export const AddressWindow = Type.Object(
   {

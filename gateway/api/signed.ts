@@ -1,6 +1,6 @@
 /** What is signed and how, as it crosses the API: `#approval` says what it means. */
 import { Type } from 'typebox'
-import { AddressWindow, Instant } from './common.ts'
+import { AddressWindow, Instant, Recurrence } from './common.ts'
 
 export const Assertion = Type.Object({
   credential: Type.String(),
@@ -24,6 +24,8 @@ export const GrantStatement = Type.Object({
   not_before: Instant,
   not_after: Instant,
   max_duration_s: Type.Integer(),
+  /** Absent: all of the window. */
+  recurring: Type.Optional(Recurrence),
   /** Absent, both of them: any number. */
   max_uses: Type.Optional(Type.Integer()),
   max_bytes: Type.Optional(Type.Integer()),

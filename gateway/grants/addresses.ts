@@ -4,8 +4,9 @@
  */
 import { areWindows, type Statement } from '#approval'
 import { Refusal } from '../problem.ts'
-import { shownState, termsOf, type Grant } from './grant.ts'
+import { beginsAt, expiresAt, shownState, type Grant } from './grant.ts'
 import { MOST_WRITES } from './store.ts'
+import { during } from './window.ts'
 
 /** Why these addresses are none that can be asked for, or undefined. */
 export function addressFault({
@@ -74,10 +75,9 @@ export function writeFault(
     })
   const adds = open.filter((grant) => grant.statement.ot_level < 2 && grant.state !== 'requested')
   // One that is still unused ends its duration after the next session begins, which may be now.
-  const ends = (one: Grant) => {
-    const { not_after, max_duration_s } = termsOf(one)
-    const from = one.first_used_at ?? Math.max(now, one.statement.not_before)
-    return Math.min(not_after, from + max_duration_s)
+  const ends = (held: Grant) => {
+    const one = during(held, now)
+    return expiresAt({ ...one, first_used_at: one.first_used_at ?? Math.max(now, beginsAt(one)) })
   }
   const last = Math.max(...adds.map(ends))
   if (adds.length === 0 || statement.not_after < last) return undefined

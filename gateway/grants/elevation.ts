@@ -2,7 +2,7 @@
  * Which grants to write count beside the grant that a session was opened under. Pure: the instant is an argument. Policy
  * decides what they are worth; this file says which it is shown, so that none stands in for a grant that has ended.
  */
-import { expiresAt, type Grant } from './grant.ts'
+import { beginsAt, expiresAt, type Grant } from './grant.ts'
 
 export interface Elevation {
   /** In effect now, at most `MOST_WRITES`. */
@@ -20,16 +20,14 @@ export const NOT_ELEVATED: Elevation = { grants: [], changesAt: Infinity }
 export function elevationOf(own: Grant, writes: readonly Grant[], now: number): Elevation {
   const end = expiresAt(own)
   const usable = own.state === 'approved' || own.state === 'active'
-  if (!usable || now < own.statement.not_before || now >= end) return NOT_ELEVATED
+  if (!usable || now < beginsAt(own) || now >= end) return NOT_ELEVATED
   const shorter = writes.filter(
     (grant) =>
       grant.statement.id !== own.statement.id && now < expiresAt(grant) && expiresAt(grant) < end,
   )
-  const begun = (grant: Grant) => grant.statement.not_before <= now
+  const begun = (grant: Grant) => beginsAt(grant) <= now
   const grants = shorter.filter(begun)
-  const changes = shorter.map((grant) =>
-    begun(grant) ? expiresAt(grant) : grant.statement.not_before,
-  )
+  const changes = shorter.map((grant) => (begun(grant) ? expiresAt(grant) : beginsAt(grant)))
   return { grants, changesAt: Math.min(...changes) }
 }
 

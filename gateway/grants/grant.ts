@@ -2,7 +2,7 @@
  * A grant: what was asked, frozen (`#approval`), and what became of it. Approvals name the statement's hash, so a
  * changed statement would be another grant.
  */
-import type { GrantSignature, Statement } from '#approval'
+import type { GrantSignature, Period, Statement } from '#approval'
 
 export interface Approval {
   readonly by: string
@@ -63,6 +63,8 @@ export interface Grant {
   readonly bytes: number
   /** Of the approved extensions the one that lasts longest: its terms hold in place of the statement's. */
   readonly extension: Extension | null
+  /** Of one that comes back, the window that counts: window.ts says at which instant. Never stored. */
+  readonly period?: Period
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null
 }
 
@@ -77,9 +79,13 @@ export function termsOf({
 /** The end of what the grant allows: its window, or its duration from first use, whichever is first. */
 export function expiresAt(grant: Grant): number {
   const { not_after, max_duration_s } = termsOf(grant)
-  return grant.first_used_at === null
-    ? not_after
-    : Math.min(not_after, grant.first_used_at + max_duration_s)
+  const end = Math.min(not_after, grant.period?.until ?? Infinity)
+  return grant.first_used_at === null ? end : Math.min(end, grant.first_used_at + max_duration_s)
+}
+
+/** The first second at which it may be used. */
+export function beginsAt({ statement, period }: Grant): number {
+  return period?.from ?? statement.not_before
 }
 
 /**

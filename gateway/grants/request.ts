@@ -3,7 +3,9 @@ import {
   hashOf,
   windowsInWords,
   type AddressWindow,
+  recurrenceInWords,
   type GrantRef,
+  type Recurrence,
   type Statement,
 } from '#approval'
 import type { AuditLog } from '#audit'
@@ -26,6 +28,7 @@ import { addressFault, countFault, writeFault } from './addresses.ts'
 import { recordEffect, recordShortened } from './effect.ts'
 import type { Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
+import { longestUse, recurrenceFault } from './window.ts'
 
 export interface GrantRoom {
   readonly tenant: string
@@ -50,6 +53,8 @@ export interface GrantAsk {
   readonly duration_s: number
   readonly not_before?: number | undefined
   readonly not_after?: number | undefined
+  /** Of that window, the hours of some days alone; then it has an end that was asked for. */
+  readonly recurring?: Recurrence | undefined
   readonly reason: string
   readonly ticket?: string | undefined
   readonly ot_level: 0 | 1 | 2
@@ -125,7 +130,8 @@ export async function propose(room: GrantRoom, ask: Asking, statement: Statement
     process: process === undefined ? null : processFacts(process, null),
     grants: [grantFacts(proposed)],
     request: {
-      duration_s: statement.max_duration_s,
+      // Of windows that come back, one: that is how long anybody is inside.
+      duration_s: longestUse(statement),
       processes: statement.processes,
       ot_level: grantFacts(proposed).ot_level,
       reason: statement.reason,
@@ -177,11 +183,19 @@ function state(
 ): Statement {
   const not_before = ask.not_before ?? now
   // To write there is no day to choose from: the window that approvers see is the time asked for.
+  if (ask.recurring !== undefined && ask.not_after === undefined)
+    throw new Refusal('grant.window', 'windows that come back end on a day', {
+      nextStep: 'name it: --until TIME',
+    })
   const usual = ask.ot_level === 2 ? ask.duration_s : Math.max(DAY_S, ask.duration_s)
   const not_after = ask.not_after ?? not_before + usual
   if (not_after <= not_before) throw new Refusal('grant.window', 'the window ends before it begins')
   if (not_after <= now) throw new Refusal('grant.window', 'the window is in the past')
-  const fault = addressFault(ask) ?? countFault(ask)
+  const { ot_level, recurring } = ask
+  const fault =
+    addressFault(ask) ??
+    countFault(ask) ??
+    recurrenceFault({ ot_level, not_before, not_after, ...(recurring && { recurring }) })
   if (fault !== undefined) throw fault
   return {
     v: 1,
@@ -198,6 +212,7 @@ function state(
     not_before,
     not_after,
     max_duration_s: ask.duration_s,
+    ...(recurring === undefined ? {} : { recurring }),
     ...(ask.max_uses === undefined ? {} : { max_uses: ask.max_uses }),
     ...(ask.max_bytes === undefined ? {} : { max_bytes: ask.max_bytes }),
     reason: ask.reason,
@@ -238,6 +253,9 @@ function asked(statement: Statement) {
     not_before: statement.not_before,
     not_after: statement.not_after,
     max_seconds: statement.max_duration_s,
+    ...(statement.recurring === undefined
+      ? {}
+      : { recurring: recurrenceInWords(statement.recurring) }),
     max_uses: statement.max_uses,
     max_bytes: statement.max_bytes,
     extends: statement.extends?.grant,

@@ -1,6 +1,7 @@
 /** Who could open a session to one process right now, by asking policy about every account. */
 import { setImmediate } from 'node:timers/promises'
 import { expiresAt, type Grant } from '../grants/grant.ts'
+import { during } from '../grants/window.ts'
 import type { Account, Identity, Subject } from '../identity/index.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
@@ -91,7 +92,9 @@ async function held(
   now: number,
 ): Promise<readonly Grant[]> {
   const all = await room.grants.applicable(subject.id, at.device, Math.floor(now / 1000))
-  const named = all.filter(({ statement }) => statement.processes.includes(at.process))
+  const named = all
+    .filter(({ statement }) => statement.processes.includes(at.process))
+    .map((grant) => during(grant, Math.floor(now / 1000)))
   const live = usable(named, Math.floor(now / 1000), room.allotments)
   if (live !== undefined) return [live]
   return named.toSorted((a, b) => rank(b, now) - rank(a, now)).slice(0, 1)

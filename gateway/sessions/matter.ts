@@ -11,8 +11,15 @@ import { isRefusal, type Subject } from '../identity/index.ts'
 import { isNews } from './extend.ts'
 import { sightName, type Footing, type LiveSession, type LiveStream, type Sight } from './live.ts'
 import { isHeld, unheld } from './obligations.ts'
-import { findElevation, findTarget, openedFacts, sessionFacts, type SessionRoom } from './room.ts'
-import { fallenWith } from './standing.ts'
+import {
+  findElevation,
+  findStanding,
+  findTarget,
+  openedFacts,
+  sessionFacts,
+  type SessionRoom,
+} from './room.ts'
+import { fallenWith, reopening } from './standing.ts'
 import type { Cause } from './terminate.ts'
 
 /** Why it is asked. */
@@ -47,7 +54,7 @@ export interface Matter {
 export class Looks {
   readonly #room: SessionRoom
   readonly #targets = new Map<string, ReturnType<typeof findTarget>>()
-  readonly #grants = new Map<string, ReturnType<SessionRoom['grants']['find']>>()
+  readonly #grants = new Map<string, ReturnType<typeof findStanding>>()
   readonly #elevations = new Map<string, Promise<Elevation>>()
 
   constructor(room: SessionRoom) {
@@ -61,8 +68,8 @@ export class Looks {
     return look
   }
 
-  grant({ grant }: LiveSession): ReturnType<SessionRoom['grants']['find']> {
-    const look = this.#grants.get(grant) ?? this.#room.grants.find(grant)
+  grant({ grant }: LiveSession): ReturnType<typeof findStanding> {
+    const look = this.#grants.get(grant) ?? findStanding(this.#room, grant)
     this.#grants.set(grant, look)
     return look
   }
@@ -84,7 +91,8 @@ export async function matterOf(
 ): Promise<Matter> {
   const now = room.now()
   const overdue = spent(session, now)
-  if (overdue !== undefined && !(await outlived(session, overdue, known))) return { cause: overdue }
+  const cause = overdue && (await unlessOutlived(session, overdue, known, now))
+  if (cause !== undefined) return { cause }
   const subject = await room.identity.current(session.login, now)
   if (isRefusal(subject)) {
     const { code, detail: message, nextStep: next } = subject
@@ -125,10 +133,19 @@ export async function matterOf(
   return { open: { subject, presence, questions, sights, elevation, footing, fallen, alone } }
 }
 
-/** Its time by the grant that it knows is over, and the grant has been extended meanwhile: policy is asked. */
-async function outlived(session: LiveSession, { reason }: Cause, known: Looks): Promise<boolean> {
-  const grant = reason === 'window_end' ? await known.grant(session) : undefined
-  return grant !== undefined && isNews(session, grant)
+/**
+ * Undefined where its time by the grant that it knows is over, and the grant has been extended meanwhile: policy is asked.
+ * Else why it ends, and when it may be opened again.
+ */
+async function unlessOutlived(
+  session: LiveSession,
+  overdue: Cause,
+  known: Looks,
+  now: number,
+): Promise<Cause | undefined> {
+  const grant = overdue.reason === 'window_end' ? await known.grant(session) : undefined
+  if (grant === undefined) return overdue
+  return isNews(session, grant) ? undefined : { ...overdue, ...reopening(grant, now) }
 }
 
 /** The connections of one sight that might do more than is allowed now; `plainly` decides on the session's own grant alone. */

@@ -12,6 +12,7 @@ import type { Presence } from '../devices/presence.ts'
 import { clientFacts, type Source } from '../facts.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
+import { during } from '../grants/window.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { formatOf } from '../recordings/taps.ts'
@@ -22,6 +23,7 @@ import { giveNotice } from './notice.ts'
 import { unsupported } from './obligations.ts'
 import { findElevation, findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
 import { signedOpening } from './signed.ts'
+import { untilOpen } from './standing.ts'
 import { terminate } from './terminate.ts'
 import { countUse, exhausted, usable } from './uses.ts'
 
@@ -129,7 +131,8 @@ async function candidates(room: SessionRoom, request: OpenRequest): Promise<read
   )
   if (named.length === 0) return await longAgo(room, request)
   const live = usable(named, now, room.allotments)
-  return live === undefined ? named.slice(0, MOST_EXPLAINED) : [live]
+  if (live !== undefined) return [live]
+  return named.slice(0, MOST_EXPLAINED).map((grant) => during(grant, now))
 }
 
 /** The grant that is named, where it ended behind so many others that it is not looked for among them: it says why not. */
@@ -243,7 +246,7 @@ async function admit(
   )
   if (agreed === undefined && used !== undefined && lacksConsent(decision))
     return await consented(room, request, target, used)
-  if (!decision.allow) throw await refused(room, request, toRefusal(decision))
+  if (!decision.allow) throw await refused(room, request, untilOpen(decision, grants, now))
   if (
     grant === undefined ||
     usable([grant], Math.floor(room.now() / 1000), room.allotments) === undefined

@@ -13,7 +13,7 @@ import { Deadlines } from './deadlines.ts'
 import { follow, isNews } from './extend.ts'
 import type { Footing, LiveSession, LiveStream } from './live.ts'
 import { Looks, matterOf, objection, tooWide } from './matter.ts'
-import type { SessionRoom } from './room.ts'
+import { findStanding, type SessionRoom } from './room.ts'
 import { byDanger, inSlices } from './slices.ts'
 import { terminate, type Cause } from './terminate.ts'
 
@@ -181,7 +181,7 @@ export class Reauthorization implements Disposable {
    * with this session: longer it becomes only by the grant as it is.
    */
   async #follow(session: LiveSession, known: Grant): Promise<void> {
-    const own = isNews(session, known) ? await this.#room.grants.find(session.grant) : known
+    const own = isNews(session, known) ? await findStanding(this.#room, session.grant) : known
     if (own !== undefined) follow(this.#room, session, own)
   }
 
@@ -233,7 +233,9 @@ export class Reauthorization implements Disposable {
     for (const [at, facts] of questions.entries()) {
       const decision = ask(facts)
       const against = objection(session, decision, withdrawal.reason ?? 'policy_recheck')
-      if (against !== undefined) return { cause: against }
+      // Between two windows of its grant nobody is told to wait for the first.
+      const between = against?.code === 'grant.not_yet' ? fallen : undefined
+      if (against !== undefined) return { cause: { ...against, ...between } }
       decisions.push(decision)
       const sight = sights[at]
       if (sight !== undefined)

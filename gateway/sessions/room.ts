@@ -15,6 +15,7 @@ import {
 } from '../facts.ts'
 import { elevationOf, NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
+import { during } from '../grants/window.ts'
 import type { GrantStore } from '../grants/store.ts'
 import type { Identity, Subject } from '../identity/index.ts'
 import type { Recordings } from '../recordings/recordings.ts'
@@ -76,6 +77,15 @@ export async function findTarget(
   }
 }
 
+/** The grant as it stands now: of one whose window comes back, the one that is open or opens next. */
+export async function findStanding(
+  room: Pick<SessionRoom, 'grants' | 'now'>,
+  id: string,
+): Promise<Grant | undefined> {
+  const grant = await room.grants.find(id)
+  return grant === undefined ? undefined : during(grant, Math.floor(room.now() / 1000))
+}
+
 /**
  * The grants to write that a session of `subject` under `own` is decided on as well. Only a Modbus session can be held
  * to what they say, so for others nobody asks.
@@ -94,7 +104,12 @@ export async function findElevation(
   const now = Math.floor(room.now() / 1000)
   const { device, process } = of
   const requester = of.subject.id
-  return elevationOf(own, await room.grants.writes({ requester, device, process, now }), now)
+  const writes = await room.grants.writes({ requester, device, process, now })
+  return elevationOf(
+    own,
+    writes.map((grant) => during(grant, now)),
+    now,
+  )
 }
 
 /** The thing that is asked for, and who at the device has said yes to that; null: nobody. */

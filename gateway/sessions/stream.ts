@@ -31,6 +31,7 @@ import { fallenWith } from './standing.ts'
 import type { Terminal } from './terminal.ts'
 import {
   findElevation,
+  findStanding,
   findTarget,
   openedFacts,
   sessionFacts,
@@ -251,7 +252,7 @@ async function decide(
 ): Promise<void> {
   // Read after the device has answered: how long that takes is the device's to choose.
   const [grant, target] = await Promise.all([
-    room.grants.find(session.grant),
+    findStanding(room, session.grant),
     findTarget(room, session.device, session.process),
   ])
   if (target === undefined || target.process.kind !== session.kind)

@@ -3,8 +3,9 @@
  * between the two leaves a use that opened nothing, and never a second one.
  */
 import type { EventInput } from '#audit'
-import { expiresAt, usedUp, type Grant } from '../grants/grant.ts'
+import { beginsAt, expiresAt, usedUp, type Grant } from '../grants/grant.ts'
 import { inTurn } from '../grants/turn.ts'
+import { during } from '../grants/window.ts'
 import { Refusal } from '../problem.ts'
 import { portionOf, type Allotments } from './allotment.ts'
 import type { LiveSession } from './live.ts'
@@ -16,7 +17,8 @@ type Spare = Pick<Allotments, 'spare'>
 function inTime(grants: readonly Grant[], now: number): Grant[] {
   return grants
     .filter((grant) => grant.state === 'approved' || grant.state === 'active')
-    .filter((grant) => grant.statement.not_before <= now && now < expiresAt(grant))
+    .map((grant) => during(grant, now))
+    .filter((grant) => beginsAt(grant) <= now && now < expiresAt(grant))
     .toSorted((a, b) => expiresAt(b) - expiresAt(a))
 }
 

@@ -207,6 +207,54 @@ test('signed: it opens, for as long as was signed, and the time is used up once'
   expect(await refusal(grant())).toBe('approvers.time')
 })
 
+describe('a grant whose window comes back', () => {
+  // NOW is Thursday 2026-05-28, 20:26:40 UTC.
+  const recurring = { tz: 'UTC', days: [4], from_min: 20 * 60, to_min: 20 * 60 + 30 }
+  const weekly: Statement = {
+    ...STATEMENT,
+    not_after: NOW + 30 * 86_400,
+    max_duration_s: 30 * 86_400,
+    recurring,
+  }
+  test('opens for as long as the window is open, whatever the gateway says', async () => {
+    const { open, refusal, clock, pass } = await pinned()
+    const stream = await open(grant(weekly))
+    const closed = new Promise<{ code: string }>((resolve) => {
+      stream.onClose = resolve
+    })
+    stream.signal(Buffer.from('{"t":"proceed"}'))
+    // 200 s to the end of the window; of the grant there are weeks left.
+    clock.pass(200_000)
+    expect((await closed).code).toBe('lease.spent')
+    pass(200)
+    expect(await refusal(grant(weekly))).toBe('approvers.time')
+    pass(7 * 86_400 - 200)
+    expect(await refusal(grant(weekly))).toBe('opened')
+  })
+  test('between two windows nothing is dialled, nor under a rule that nobody signed', async () => {
+    const { refusal, dialled } = await pinned()
+    const later = { ...weekly, recurring: { ...recurring, days: [5] } }
+    expect(await refusal(grant(later))).toBe('approvers.time')
+    const { recurring: _, ...always } = later
+    const shown = { statement: always, assertions: grant(later).grant.assertions }
+    expect(await refusal({ grant: shown })).toBe('approvers.quorum')
+    expect(dialled()).toBe(0)
+  })
+  test('a clock that is put back into the window opens nothing behind what was opened after it', async () => {
+    const { refusal, pass } = await pinned()
+    pass(7 * 86_400)
+    expect(await refusal(grant(weekly))).toBe('opened')
+    pass(300)
+    const other = {
+      ...weekly,
+      recurring: { ...recurring, from_min: 20 * 60 + 30, to_min: 21 * 60 },
+    }
+    expect(await refusal(grant(other))).toBe('opened')
+    pass(-300)
+    expect(await refusal(grant(weekly))).toBe('approvers.time')
+  })
+})
+
 describe('a grant that is extended', () => {
   const longer: Statement = {
     ...STATEMENT,

@@ -6,6 +6,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { CliError } from '../../cli/exit.ts'
 import {
   readAddresses,
+  readEvery,
   readDuration,
   readInteger,
   readListen,
@@ -143,4 +144,29 @@ describe('addresses', () => {
     '%s is none',
     (text) => expect(refused(() => readAddresses(text)).exit).toBe('usage'),
   )
+})
+
+describe('windows of a week', () => {
+  test.for<readonly [string, readonly number[], number, number]>([
+    ['Tue 02:00-04:00', [2], 120, 240],
+    ['Thu,mon 22:00-02:00', [1, 4], 1320, 1560],
+    ['daily 06:00-07:00', [0, 1, 2, 3, 4, 5, 6], 360, 420],
+    ['sat 22:00 - 24:00', [6], 1320, 1440],
+    ['sun 00:00-23:59', [0], 0, 1439],
+  ])('%s', ([text, days, from_min, to_min]) => {
+    expect(readEvery(text)).toEqual({ days, from_min, to_min })
+  })
+  test.for([
+    '',
+    'Tue',
+    'Tue 2:00-4:00',
+    'Tue 02:00',
+    'Tue 02:00-02:00',
+    'Tue 24:00-25:00',
+    'Tue 00:00-24:00',
+    'Tue 02:60-04:00',
+    'Tue,Tue 02:00-04:00',
+    'Tue,Someday 02:00-04:00',
+    'Tuesday 02:00-04:00',
+  ])('%j is none', (text) => expect(refused(() => readEvery(text)).exit).toBe('usage'))
 })

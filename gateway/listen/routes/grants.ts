@@ -16,6 +16,7 @@ import { recordShortened, recordSuperseded } from '../../grants/effect.ts'
 import { requestExtension } from '../../grants/extend.ts'
 import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
 import { requestGrant, type GrantRoom } from '../../grants/request.ts'
+import { during } from '../../grants/window.ts'
 import type { Source } from '../../facts.ts'
 import type { Subject } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
@@ -49,6 +50,7 @@ function view({ now, spare }: GrantRoom, grant: Grant): GrantView {
     not_after: statement.not_after,
     first_used_at: grant.first_used_at,
     expires_at: expiresAt(grant),
+    ...recurrence(grant, Math.floor(nowMs / 1000)),
     ot_level: statement.ot_level,
     ot_windows: [...(statement.ot_windows ?? [])],
     max_uses: statement.max_uses ?? null,
@@ -78,6 +80,17 @@ function view({ now, spare }: GrantRoom, grant: Grant): GrantView {
     approvals_needed: grant.approvals_needed,
     ended: grant.ended,
     created_at: statement.created_at,
+  }
+}
+
+/** When its windows are, and which is the one that is open or opens next at `now` (epoch seconds). */
+function recurrence(grant: Grant, now: number): Pick<GrantView, 'recurring' | 'opens'> {
+  const { recurring } = grant.statement
+  if (recurring === undefined) return { recurring: null, opens: null }
+  const { period } = during(grant, now)
+  return {
+    recurring: { ...recurring, days: [...recurring.days] },
+    opens: period === undefined || period.until <= now ? null : { ...period },
   }
 }
 
@@ -132,7 +145,7 @@ function reading(api: Api, room: GrantRoutes): void {
 
 /** The grant as a file that is verified without us. */
 function signedGrant({ statement, approvals }: Grant): SignedGrant {
-  const { ot_windows: windows, ...rest } = statement
+  const { ot_windows: windows, recurring, ...rest } = statement
   return {
     v: 1,
     statement: {
@@ -140,6 +153,7 @@ function signedGrant({ statement, approvals }: Grant): SignedGrant {
       devices: [...statement.devices],
       processes: [...statement.processes],
       ...(windows === undefined ? {} : { ot_windows: [...windows] }),
+      ...(recurring && { recurring: { ...recurring, days: [...recurring.days] } }),
     },
     approvals: approvals.map(({ by, email, at, decision_id, signature }) => ({
       by,

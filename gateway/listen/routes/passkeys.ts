@@ -20,6 +20,7 @@ import { createHash } from 'node:crypto'
 import {
   hashOfSet,
   readApproverSet,
+  recurrenceInWords,
   windowsInWords,
   type ApproverSet,
   type GrantRef,
@@ -278,6 +279,9 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Device', statement.devices.join(', ')],
     ['Process', statement.processes.join(', ')],
     ['Window', `${when(statement.not_before)} to ${when(statement.not_after)}`],
+    ...(statement.recurring === undefined
+      ? []
+      : [['Only', recurrenceInWords(statement.recurring)] satisfies [string, string]]),
     ['How long', `${statement.max_duration_s} s from the first use`],
     ['Sessions', statement.max_uses === undefined ? 'any number' : String(statement.max_uses)],
     [

@@ -1,6 +1,7 @@
 /** A grant that is extended, or superseded, while somebody works under it: who is asked, who is told, what is recorded. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { EndedGrant, Grant, OpenedSession, Problem, Session } from '#api'
+import { canonical, hashOf, type Statement } from '#approval'
 import {
   openSession,
   startNode,
@@ -205,5 +206,66 @@ describe('superseded', () => {
     expect(await tried(theirs.id)).toEqual([404, 'grant.unknown'])
     expect(await tried(nowhere)).toEqual([404, 'grant.unknown'])
     expect(await tried(mine.id)).toEqual([409, 'grant.state'])
+  })
+})
+
+describe('one whose window comes back', () => {
+  /** Each day, from so many minutes from now on, for so many. */
+  const around = (from: number, minutes: number) => {
+    const from_min = (Math.floor(Date.now() / 60_000) + from + 1440) % 1440
+    return { tz: 'UTC', days: [0, 1, 2, 3, 4, 5, 6], from_min, to_min: from_min + minutes }
+  }
+  const month = () => ({ not_after: now() + 30 * 86_400, duration_s: 30 * 86_400 })
+  const now = () => Math.floor(Date.now() / 1000)
+  /** As if its windows had been these from the beginning, and approvers had signed that. */
+  function turn({ id }: Grant, recurring: object): void {
+    const [row] = node.rows('SELECT statement FROM access_grant WHERE id = ?', id)
+    const statement = {
+      ...(JSON.parse(String(row?.['statement'])) as Statement),
+      recurring,
+    } as Statement
+    const hash = hashOf(statement)
+    const text = canonical(statement)
+    node.change('UPDATE access_grant SET statement = ?, hash = ? WHERE id = ?', text, hash, id)
+    node.change('UPDATE grant_approval SET hash = ? WHERE grant_id = ?', hash, id)
+  }
+
+  test('between two: refused, and told when it opens; asked for as it stands in the log', async () => {
+    const from = node.size()
+    const recurring = around(120, 60)
+    const grant = await approve(await ask({ ...month(), recurring }))
+    expect(grant).toMatchObject({ recurring, state: 'approved' })
+    const { from: opens = 0, until: closes = 0 } = grant.opens ?? {}
+    expect([closes - opens, opens % 3600]).toEqual([3600, (recurring.from_min % 60) * 60])
+    const body = { device: 'press-07', process: 'plc' }
+    const reply = await vendor.call<Problem>('POST', '/sessions', body)
+    expect(told(reply)).toEqual([403, 'grant.not_yet'])
+    expect(reply.body.next_step).toContain(
+      new Date(opens * 1000).toISOString().replace('.000Z', 'Z'),
+    )
+    const request = node.acts(from).find(({ code }) => code === 'grant.request')
+    expect(request?.text).toContain('every day')
+  })
+
+  test('a session ends with the window, and is cut where that is over; its client is told of the next', async () => {
+    const recurring = around(-10, 60)
+    const grant = await approve(await ask({ ...month(), recurring }))
+    const opened = await openSession(vendor, 'press-07', 'plc')
+    expect(opened.expires_at).toBe(grant.opens?.until)
+    await using client = await Client.dial(node)
+    const line = await client.line(opened)
+    turn(grant, around(-30, 20))
+    // Whatever has it decided again.
+    const longer = (await more(grant, 86_400)).body
+    await approve(longer)
+    await line.gone()
+    expect(line.signals).toContainEqual(
+      expect.objectContaining({
+        t: 'ending',
+        next_step: expect.stringMatching(/^connect again then: it opens .* UTC/),
+      }),
+    )
+    expect(await sessionOf(opened)).toMatchObject({ reason: 'window_end' })
+    expect((await read(grant)).state).toBe('active')
   })
 })
