@@ -28,6 +28,7 @@ import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
 import { authorizedFetch, loadCredentials, saveCredentials } from './login/index.ts'
+import { patient } from './patient.ts'
 import { profileDirectory } from './profile.ts'
 import { witnessing } from './witness.ts'
 
@@ -134,9 +135,11 @@ export async function openPlainApi({ profile }: GlobalOptions): Promise<Api> {
   const directory = profileDirectory(profile)
   const credentials = await loadCredentials(directory)
   if (credentials === undefined) throw notSignedIn(profile)
-  const send = authorizedFetch(credentials, {
-    onRefresh: async (fresh) => saveCredentials(directory, fresh),
-  })
+  const send = patient(
+    authorizedFetch(credentials, {
+      onRefresh: async (fresh) => saveCredentials(directory, fresh),
+    }),
+  )
   return apiOver(new URL(credentials.gateway), credentials.anchor, async (method, url, body) => {
     const answer = await send(url, { method, ...bodyOf(body) })
     const bytes = await answer.bytes()

@@ -101,6 +101,8 @@ const RecordingSettings = Type.Object(
   { additionalProperties: false },
 )
 
+const CallRate = Type.Number({ minimum: 0, maximum: 100_000 })
+
 const File = Type.Object(
   {
     tenant: HostName,
@@ -122,6 +124,11 @@ const File = Type.Object(
     handshakes_of_strangers: Type.Integer({ minimum: 0, maximum: 100_000 }),
     /** Connections that one address may have open; 0: no limit. */
     connections_per_source: Type.Integer({ minimum: 0, maximum: 100_000 }),
+    /** Calls of the API a second, ten seconds' worth at once; 0: no limit. `strangers` is of one address, the others of one identity. */
+    api_rates: Type.Object(
+      { reads: CallRate, writes: CallRate, costly: CallRate, strangers: CallRate },
+      { additionalProperties: false },
+    ),
     /** Addresses and networks of TCP balancers, each of whose connections begins with a PROXY header, version 2. */
     balancers: Type.Array(Type.String({ minLength: 1, maxLength: 64 }), { maxItems: 32 }),
     /** Where devices may go instead while this node stops: `host:port` of others under the same root. */
@@ -187,6 +194,7 @@ const DEFAULTS: Config = {
   handshakes_per_source: 50,
   handshakes_of_strangers: 200,
   connections_per_source: 4096,
+  api_rates: { reads: 40, writes: 10, costly: 2, strangers: 20 },
   balancers: [],
   alternatives: [],
   drain_s: 0,

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { est, instant, type PendingStore } from '#ca'
 import type { Config } from './config.ts'
 import { cutRevoked, type RevocationRoom } from './devices/revoke.ts'
+import { actorOf, srcOf } from './events.ts'
 import { decideIssuance, inventory, type EstSetup } from './enrolment.ts'
 import { now, originOf, publicPort, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
@@ -11,6 +12,8 @@ import { agentFiles } from './listen/agent-files.ts'
 import { createApi, type Api } from './listen/api.ts'
 import { estHandler } from './listen/est.ts'
 import { dispatch, type Handler } from './listen/front.ts'
+import type { Flood } from './listen/rated.ts'
+import { Rates } from './listen/rates.ts'
 import { Publication } from './listen/revocation.ts'
 import { auditorRoutes } from './listen/routes/auditors.ts'
 import { baselineRoutes } from './listen/routes/baseline.ts'
@@ -67,6 +70,7 @@ export async function openHttp(
       now,
       report,
       proven,
+      rating: { rates: new Rates(config.api_rates), flooded: telling(foundation, report) },
       routes(calls) {
         addRoutes(calls, config, foundation, policy, access, publication, pending, build)
         pruneRoutes(calls, { decisions, log: foundation.log, retention })
@@ -99,6 +103,28 @@ export async function openHttp(
     api,
     app: (request, response, label) => access.apps.handle(request, response, label),
   })
+}
+
+/** Of a person in the log of what was done; of an address, whose nobody knows, in the node's own. */
+function telling({ log, logger }: Foundation, report: Report): (flood: Flood) => void {
+  return ({ code, route, source, subject, suppressed }) => {
+    if (subject === undefined) {
+      logger.warn({ code, from: source.ip, route, suppressed }, 'calls refused')
+      return
+    }
+    log
+      .append({
+        code: 'admin.call',
+        message: `${route} refused: asked too often (${suppressed} more since the last that was told)`,
+        status: 'failure',
+        disposition: 'blocked',
+        reason: code,
+        actor: actorOf(subject),
+        src: srcOf(source),
+        data: { operation: 'api:rate', verb: 'read', path: route },
+      })
+      .catch((error: unknown) => report(error, 'who asks too often could not be recorded'))
+  }
 }
 
 /** Carries out what a crash left intended, then publishes the first lists; before anybody is admitted. */

@@ -8,6 +8,8 @@ export const problems = {
   'body.too_large': { status: 413, title: 'The request body is too large' },
   'route.unknown': { status: 404, title: 'There is no such call' },
   'method.unknown': { status: 405, title: 'This call does not take that method' },
+  'rate.identity': { status: 429, title: 'You ask too often' },
+  'rate.source': { status: 429, title: 'Too many calls came from your address' },
   'token.unknown': { status: 404, title: 'There is no such token' },
   'token.state': { status: 409, title: 'The token is not in a state that allows this' },
   'token.used': { status: 409, title: 'The token was used already' },

@@ -23,9 +23,7 @@ export class Allowance {
 
   /** Whether `name` may once more, at `now` (monotonic milliseconds). */
   take(name: string, now: number): boolean {
-    const before = this.#standings.get(name)
-    const earned = before === undefined ? 0 : ((now - before.at) * this.#perSecond) / 1000
-    const tokens = Math.min(this.#burst, (before?.tokens ?? this.#burst) + earned)
+    const tokens = this.#tokens(name, now)
     const may = tokens >= 1
     // The last to be heard of is the last to be forgotten.
     this.#standings.delete(name)
@@ -33,5 +31,22 @@ export class Allowance {
     const [oldest] = this.#standings.size > this.#names ? this.#standings.keys() : []
     if (oldest !== undefined) this.#standings.delete(oldest)
     return may
+  }
+
+  /** How long until `name` may once more, in milliseconds. */
+  wait(name: string, now: number): number {
+    return (Math.max(0, 1 - this.#tokens(name, now)) * 1000) / this.#perSecond
+  }
+
+  /** One that was taken for what costs nothing. */
+  giveBack(name: string): void {
+    const standing = this.#standings.get(name)
+    if (standing !== undefined) standing.tokens = Math.min(this.#burst, standing.tokens + 1)
+  }
+
+  #tokens(name: string, now: number): number {
+    const before = this.#standings.get(name)
+    const earned = before === undefined ? 0 : ((now - before.at) * this.#perSecond) / 1000
+    return Math.min(this.#burst, (before?.tokens ?? this.#burst) + earned)
   }
 }

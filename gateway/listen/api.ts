@@ -11,6 +11,8 @@ import { newId } from '../ids.ts'
 import { Refusal, toProblem } from '../problem.ts'
 import { StoreError } from '../store/sqlite/thread.ts'
 import type { Handler } from './front.ts'
+import { limitRates, type Rating } from './rated.ts'
+import { sayWhen } from './rates.ts'
 
 /** JSON bodies of this API are small; what is larger is a mistake or an attack. */
 const BODY_LIMIT = 64 * 1024
@@ -20,6 +22,7 @@ export interface ApiOptions {
   readonly identity: Pick<Identity, 'authenticate'>
   /** Somebody at this address has proven who they are. */
   readonly proven: (address: string) => void
+  readonly rating: Rating
   /** Epoch milliseconds. */
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
@@ -73,6 +76,7 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
     .withTypeProvider<TypeBoxTypeProvider>()
     .setValidatorCompiler(TypeBoxValidatorCompiler)
   answerErrors(server, options)
+  const admit = limitRates(server, options.rating)
   // A proof is good once (RFC 9449, 11.1), and a call asks who its caller is more than once.
   const callers = new WeakMap<FastifyRequest, Promise<Subject>>()
   await server.register(swagger, {
@@ -91,7 +95,7 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
       server: scoped as unknown as ApiServer,
       source: (request) => sourceOf(request.raw),
       caller(request) {
-        const known = callers.get(request) ?? authenticate(options, request)
+        const known = callers.get(request) ?? authenticate(options, request, admit)
         callers.set(request, known)
         return known
       },
@@ -130,13 +134,18 @@ function described<S>({
   }
 }
 
-async function authenticate(options: ApiOptions, request: FastifyRequest): Promise<Subject> {
+async function authenticate(
+  options: ApiOptions,
+  request: FastifyRequest,
+  admit: (request: FastifyRequest, subject: Subject) => void,
+): Promise<Subject> {
   const answer = await options.identity.authenticate(
     { method: request.method, url: request.raw.url ?? '/', headers: request.headers },
     options.now(),
   )
   if (!isRefusal(answer)) {
     options.proven(plainAddress(request.raw.socket.remoteAddress ?? ''))
+    admit(request, answer)
     return answer
   }
   throw new IdentityRefusal(
@@ -163,6 +172,7 @@ function answerErrors(server: ApiServer, options: ApiOptions): void {
       problem.status = refusal.status
       if (refusal.challenge !== null) void reply.header('www-authenticate', refusal.challenge)
     }
+    sayWhen(reply, refusal)
     return reply.status(problem.status).type('application/problem+json').send(problem)
   })
   server.setNotFoundHandler((request) => {

@@ -131,7 +131,10 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   const port = options.port ?? (await freePort())
   const configFile = join(data, 'node.yaml')
   // Every test comes from one address, and more often than one address does.
-  const open = 'handshakes_per_source: 0\nhandshakes_of_strangers: 0\n'
+  const rates = /^api_rates:/m.test(options.config ?? '')
+    ? ''
+    : 'api_rates: { reads: 0, writes: 0, costly: 0, strangers: 0 }\n'
+  const open = `handshakes_per_source: 0\nhandshakes_of_strangers: 0\n${rates}`
   // A test has little to keep room for, and there are many.
   const space = 'log_space: { closeout_mib: 1, breakglass_mib: 1, floor_mib: 64, warn_mib: 128 }\n'
   writeFileSync(

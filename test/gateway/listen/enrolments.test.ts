@@ -7,11 +7,13 @@ import type { EventInput } from '#audit'
 import { instant, type PendingRow } from '#ca'
 import type { Decisions } from '../../../gateway/decisions.ts'
 import { createApi } from '../../../gateway/listen/api.ts'
+import { Rates } from '../../../gateway/listen/rates.ts'
 import { enrolmentRoutes } from '../../../gateway/listen/routes/enrolments.ts'
 import { SqlitePendingStore } from '../../../gateway/store/sqlite/enrolments.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 
 const TENANT = 'main.sallyport.internal'
+const UNLIMITED = { reads: 0, writes: 0, costly: 0, strangers: 0 }
 const NOW = Date.UTC(2027, 0, 1)
 const subject = {
   id: 'iss|olga',
@@ -49,6 +51,7 @@ beforeEach(async () => {
       identity: { authenticate: async () => subject } as never,
       now: () => NOW,
       proven: () => {},
+      rating: { rates: new Rates(UNLIMITED), flooded: () => {} },
       report: (error) => {
         throw error
       },

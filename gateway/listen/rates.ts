@@ -1,0 +1,170 @@
+/**
+ * How many calls of the API one person, and one address, may make. Whatever takes access away is never refused for
+ * having been asked too often: who floods the API must not keep an operator from cutting.
+ */
+import { createHash } from 'node:crypto'
+import type { FastifyReply } from 'fastify'
+import { Refusal } from '../problem.ts'
+import { ownerOf } from './admission.ts'
+import { Allowance } from './allowance.ts'
+
+/** Calls a second; ten seconds' worth at once. 0: no limit. */
+export interface ApiRates {
+  /** Of one identity: calls that change nothing. */
+  readonly reads: number
+  /** Of one identity: calls that do. */
+  readonly writes: number
+  /** Of one identity: calls that cost the node much (a password's hash, a policy tried on all that was decided). */
+  readonly costly: number
+  /** Of one address (IPv6: /64): calls in nobody's name, and those whose sign-in was not accepted. */
+  readonly strangers: number
+}
+
+/** What a call is counted on. */
+export type CallClass = 'cut' | 'reads' | 'writes' | 'costly'
+
+/** Calls that only take access away, of others or of oneself. */
+export const CUTTING: ReadonlySet<string> = new Set([
+  'POST /api/v1/sessions/:id/cut',
+  'POST /api/v1/sessions/:id/end',
+  'POST /api/v1/locks',
+  'POST /api/v1/grants/:id/revoke',
+  'POST /api/v1/grants/:id/reject',
+  'POST /api/v1/grants/:id/done',
+  'POST /api/v1/accounts/:id/disable',
+  'POST /api/v1/accounts/:id/passkeys/remove',
+  'POST /api/v1/idps/:id/disable',
+  'POST /api/v1/idps/:id/remove',
+  'POST /api/v1/invitations/:id/revoke',
+  'POST /api/v1/devices/:id/quarantine',
+  'POST /api/v1/devices/:id/revoke',
+  'POST /api/v1/devices/:id/decommission',
+  'POST /api/v1/devices/:id/tokens/:token/revoke',
+  'POST /api/v1/certificates/:serial/revoke',
+  'POST /api/v1/ca/issuers/:id/revoke',
+])
+
+export const COSTLY: ReadonlySet<string> = new Set([
+  'POST /api/v1/accounts',
+  'POST /api/v1/policy/impact',
+  'POST /api/v1/policy/candidate',
+  'POST /api/v1/policy/trial',
+  'GET /api/v1/policy/rollback',
+  'GET /api/v1/policy/who-can',
+])
+
+/** `route` is the call's method and its path with the names of its parts. */
+export function classOf(route: string): CallClass {
+  if (CUTTING.has(route)) return 'cut'
+  if (COSTLY.has(route)) return 'costly'
+  return route.startsWith('GET ') || route.startsWith('HEAD ') ? 'reads' : 'writes'
+}
+
+/** How long until it may be asked again, beside the problem. */
+export class RateRefusal extends Refusal {
+  readonly retryAfterS: number
+  constructor(code: 'rate.identity' | 'rate.source', detail: string, waitMs: number) {
+    const seconds = Math.max(1, Math.ceil(waitMs / 1000))
+    const nextStep = `ask again in ${seconds} s; what cuts (sessions, grants, locks) is never refused for this`
+    super(code, detail, { nextStep })
+    this.retryAfterS = seconds
+  }
+}
+
+/** Names told apart in each class, and credentials that are remembered: about 10 MB in all, whoever asks. */
+const NAMES = 20_000
+const BURST_S = 10
+
+function allowance(perSecond: number): Allowance | undefined {
+  if (perSecond === 0) return undefined
+  return new Allowance(perSecond, Math.max(1, perSecond * BURST_S), NAMES)
+}
+
+/** One call, from when it is heard until it is answered. Times are monotonic milliseconds. */
+export interface Counted {
+  readonly source: string
+  readonly kind: CallClass
+  readonly route: string
+  /** SHA-256 of what it came with; null: it names nobody. */
+  readonly credential: string | null
+  /** One of the strangers' was taken for it. */
+  taken: boolean
+}
+
+export interface Call {
+  readonly route: string
+  readonly address: string
+  readonly authorization: string | undefined
+}
+
+export class Rates {
+  readonly #strangers: Allowance | undefined
+  readonly #identities: Readonly<Record<Exclude<CallClass, 'cut'>, Allowance | undefined>>
+  /** Credentials that were accepted lately: who holds one is no stranger, whoever else floods from their address. */
+  readonly #accepted = new Set<string>()
+
+  constructor({ reads, writes, costly, strangers }: ApiRates) {
+    this.#strangers = allowance(strangers)
+    this.#identities = {
+      reads: allowance(reads),
+      writes: allowance(writes),
+      costly: allowance(costly),
+    }
+  }
+
+  /** Before anything of a call is looked at. Throws RateRefusal `rate.source`. */
+  enter({ route, address, authorization }: Call, now: number): Counted {
+    const source = ownerOf(address)
+    const kind = classOf(route)
+    const credential =
+      authorization === undefined
+        ? null
+        : createHash('sha256').update(authorization).digest('base64url')
+    const known = credential !== null && this.#accepted.has(credential)
+    const taken = !known && (this.#strangers?.take(source, now) ?? true)
+    if (!known && !taken && kind !== 'cut')
+      throw new RateRefusal(
+        'rate.source',
+        'too many calls that nobody known here has signed came from your address',
+        this.#strangers?.wait(source, now) ?? 0,
+      )
+    return { source, kind, route, credential, taken }
+  }
+
+  /** Its caller is known. Throws RateRefusal `rate.identity`. */
+  admit(call: Counted, identity: string, now: number): void {
+    if (call.credential !== null) this.#accept(call.credential)
+    this.#giveBack(call)
+    if (call.kind === 'cut') return
+    const own = this.#identities[call.kind]
+    if (own === undefined || own.take(identity, now)) return
+    throw new RateRefusal(
+      'rate.identity',
+      `you have made as many calls of this kind (${call.kind}) as one person may at a time`,
+      own.wait(identity, now),
+    )
+  }
+
+  /** It was answered: what another rule than the sign-in let in costs its address nothing; what nobody let in does. */
+  leave(call: Counted, status: number): void {
+    if (status === 401 && call.credential !== null) this.#accepted.delete(call.credential)
+    else if (status < 400 && call.credential !== null) this.#giveBack(call)
+  }
+
+  #giveBack(call: Counted): void {
+    if (call.taken) this.#strangers?.giveBack(call.source)
+    call.taken = false
+  }
+
+  #accept(credential: string): void {
+    this.#accepted.delete(credential)
+    this.#accepted.add(credential)
+    const [oldest] = this.#accepted.size > NAMES ? this.#accepted : []
+    if (oldest !== undefined) this.#accepted.delete(oldest)
+  }
+}
+
+/** RFC 9110 10.2.3. */
+export function sayWhen(reply: FastifyReply, refusal: Refusal): void {
+  if (refusal instanceof RateRefusal) void reply.header('retry-after', String(refusal.retryAfterS))
+}
