@@ -63,8 +63,8 @@ interface Round {
   readonly narrowing: Promise<void>[]
 }
 
-// Longer timers overflow in Node and would fire at once.
-const LONGEST_TIMER_MS = 2_000_000_000
+// Timers stand still while the machine sleeps, and know nothing of a clock that is set forward: no end is later than this for it.
+const LOOK_MS = 1_000
 
 export class Reauthorization implements Disposable {
   readonly #room: SessionRoom
@@ -250,7 +250,7 @@ export class Reauthorization implements Disposable {
     clearTimeout(this.#timer)
     const next = this.#deadlines.next()
     if (next === undefined) return
-    const wait = Math.min(Math.max(0, next - this.#room.now()), LONGEST_TIMER_MS)
+    const wait = Math.min(Math.max(0, next - this.#room.now()), LOOK_MS)
     this.#timer = setTimeout(() => this.#wake(), wait)
     this.#timer.unref()
   }

@@ -284,7 +284,9 @@ async function decide(
   if (decision.allow) {
     stillHolds(room, grant, decision)
     session.consent = agreed
-    session.stands(elevation, { target, grants })
+    // This is about one connection: what the others are due to be asked about is due still.
+    const changesAt = Math.min(session.elevation.changesAt, elevation.changesAt)
+    session.stands({ ...elevation, changesAt }, { target, grants })
     if (gate !== undefined && !isHeld(gate, decision, () => ask(grants.slice(0, 1))))
       throw narrowed()
     const missing = unheld(decision.obligations, session)

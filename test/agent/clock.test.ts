@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { enrolAgent } from '#agent'
 import { HOUR } from '../ca/support.ts'
+import { holds } from '../support/patience.ts'
 import { configOf, Directory, enrolled, running } from './device.ts'
 import { DEVICE, FakeGateway } from './gateway.ts'
 
@@ -34,7 +35,7 @@ describe('a gateway whose clock runs two years ahead', () => {
     {
       await using agent = running(config)
       await gateway.nextTunnel()
-      await vi.waitFor(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
+      await holds(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
     }
     gateway.welcome = right
     const saved = join(directory.path, 'clock')
@@ -43,7 +44,7 @@ describe('a gateway whose clock runs two years ahead', () => {
     )
     await using agent = running(config)
     await gateway.nextTunnel()
-    await vi.waitFor(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
+    await holds(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
   })
 
   test('was believed once: refused with both dates and the way back, which is one', async () => {
@@ -100,7 +101,7 @@ describe.skipIf(faketime === undefined)('a device with the wrong clock (needs fa
     expect(code, said).toBe(0)
     await using agent = running(configOf(gateway, directory))
     await gateway.nextTunnel()
-    await vi.waitFor(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
+    await holds(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
   })
 
   test('two years ahead: the program says what it believes, and which clock to set', async () => {

@@ -116,11 +116,14 @@ describe.skipIf(noProc)('a stream', () => {
     using directory = new Directory()
     await using server = await listening((socket) => {
       socket.pipe(socket)
-      const nap = setInterval(() => {
+      let awake = 0
+      socket.on('data', ({ length }: Buffer) => {
+        awake += length
+        if (awake < 512 * 1024) return
+        awake = 0
         socket.pause()
         setTimeout(() => socket.resume(), 20)
-      }, 60)
-      socket.on('close', () => clearInterval(nap))
+      })
     })
     const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${server.port}`])
     await using _agent = running(config, { scope })

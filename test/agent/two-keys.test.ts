@@ -131,9 +131,7 @@ async function pinned() {
     open,
     /** Resolves once the agent has said so, that often. */
     told: async (code: string, times = 1) =>
-      await expect
-        .poll(() => logged.filter((one) => one === code).length, { timeout: 10_000 })
-        .toBe(times),
+      await expect.poll(() => logged.filter((one) => one === code).length).toBe(times),
     restart: serve,
     pass: (seconds: number) => {
       system += seconds * 1000

@@ -101,7 +101,7 @@ describe('doctor', () => {
     using directory = new Directory()
     await enrolledBy(directory, {})
     const whole = { ...way, ...about?.(directory) }
-    return [...(await examineAgent(directory.path, AbortSignal.timeout(20_000), whole))]
+    return [...(await examineAgent(directory.path, AbortSignal.timeout(60_000), whole))]
   }
   const broken = (findings: readonly Finding[]) =>
     findings.filter(({ verdict }) => verdict === 'broken')

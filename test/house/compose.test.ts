@@ -208,7 +208,7 @@ describe('the SIEM of the compose file', () => {
 
 /** What `ask` gives, once it gives something; its refusals until then are expected. */
 async function until<T>(ask: () => Promise<T | undefined>): Promise<T> {
-  for (let left = 100; ; left--) {
+  for (let left = 600; ; left--) {
     const value = await ask().catch((error: unknown) => {
       if (left === 0) throw error
     })

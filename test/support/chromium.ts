@@ -187,7 +187,11 @@ async function openTab(pipe: Pipe): Promise<Tab> {
   }
   const click = async (selector: string): Promise<void> => {
     const found = `document.querySelector(${JSON.stringify(selector)})`
-    await until(`${selector} to press`, `${found} !== null && !${found}.disabled`)
+    // While a page still loads, what is on it moves: the press would go beside.
+    await until(
+      `${selector} to press`,
+      `document.readyState === 'complete' && ${found} !== null && !${found}.disabled`,
+    )
     const [x, y] = await run<[number, number]>(
       `(() => { const e = ${found}; e.scrollIntoView({block:'center'});
         const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()`,
@@ -233,7 +237,12 @@ async function openTab(pipe: Pipe): Promise<Tab> {
       }
     },
     async type(selector, text) {
-      await run(`document.querySelector(${JSON.stringify(selector)}).focus()`)
+      const found = `document.querySelector(${JSON.stringify(selector)})`
+      await until(
+        `${selector} to fill in`,
+        `document.readyState === 'complete' && ${found} !== null`,
+      )
+      await run(`${found}.focus()`)
       await send('Input.insertText', { text })
     },
   }

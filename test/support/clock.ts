@@ -1,5 +1,24 @@
-/** A clock that stands still until the test moves it: waits are kept, and end when their time has come. */
+/** Clocks that a test moves: one that stands still until then, and the one that this process tells the time by. */
 import type { Clock, Monotonic } from '#tunnel'
+
+const machine = Date.now
+let ahead = 0
+
+/**
+ * The wall clock of this process, and of a node in it, is so many milliseconds further, from now on and for all of this
+ * file: what has been told a time is not told an earlier one. What waits goes on waiting by the other clock.
+ */
+export function setForward(ms: number): void {
+  ahead += Math.max(0, ms)
+  Date.now = () => machine() + ahead
+}
+
+/** It is so many milliseconds before `at`, an instant in epoch seconds; nothing where it is later than that already. */
+export function setBefore(at: number, ms: number): void {
+  setForward(at * 1000 - ms - Date.now())
+}
+
+/** It stands still until the test moves it: waits are kept, and end when their time has come. */
 
 export class HandClock implements Clock {
   #now = 500

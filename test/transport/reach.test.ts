@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { printAddress, ProxyError, reach, readProxy, readProxyLogin } from '#tunnel'
 import type { Proxy } from '#tunnel'
 import { httpProxy, socksProxy, type TestProxy } from '../support/proxy.ts'
-import { freePort, until } from '../support/node.ts'
+import { freePort, soon, until } from '../support/node.ts'
 
 const patiently = () => AbortSignal.timeout(60_000)
 const proxyOf = (url: string, login?: string): Proxy => {
@@ -111,9 +111,11 @@ describe.each(kinds)('$name', ({ start }) => {
 
   test('says nothing: the connection ends in time', async () => {
     await using mute = await speaking('')
-    const { code, message } = await failure(
-      reach(there(), proxyOf(mute.as(start)), AbortSignal.timeout(200)),
-    )
+    const late = new AbortController()
+    const failing = failure(reach(there(), proxyOf(mute.as(start)), late.signal))
+    await soon('it is asked', mute.asked)
+    late.abort(new DOMException('too late', 'TimeoutError'))
+    const { code, message } = await failing
     expect(code).toBe('proxy.answer')
     expect(message).toContain('in time')
     await expect.poll(() => mute.open()).toBe(0)
@@ -139,8 +141,10 @@ describe.each(kinds)('$name', ({ start }) => {
 /** A server that greets with `text` and ends, says nothing ('') or hangs up at once (undefined). */
 async function speaking(text: string | undefined) {
   const sockets = new Set<Socket>()
+  const asked = Promise.withResolvers<void>()
   const server = createServer((socket) => {
     sockets.add(socket)
+    socket.once('data', () => asked.resolve())
     socket.on('error', () => {}).on('close', () => sockets.delete(socket))
     socket.resume()
     if (text === undefined) socket.once('data', () => socket.end())
@@ -152,6 +156,8 @@ async function speaking(text: string | undefined) {
     as: (start: unknown) =>
       `${start === httpProxy ? 'http' : 'socks5'}://127.0.0.1:${(server.address() as AddressInfo).port}`,
     open: () => sockets.size,
+    /** Something was said to it. */
+    asked: asked.promise,
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy()
       server.close()

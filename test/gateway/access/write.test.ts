@@ -22,6 +22,7 @@ import { Decisions } from '../../../gateway/decisions.ts'
 import type { LiveSession, LiveStream } from '../../../gateway/sessions/live.ts'
 import { Allowance } from '../../../gateway/sessions/pace.ts'
 import type { SessionRoom } from '../../../gateway/sessions/room.ts'
+import { setBefore, setForward } from '../../support/clock.ts'
 import {
   openSession,
   startNode,
@@ -459,11 +460,12 @@ describe('what ends it', () => {
   test('its time is over: the session ends to the second, and nothing is written after', async () => {
     await reading()
     const from = node.size()
-    const grant = await writing({ duration_s: 2 })
+    const grant = await writing()
     const opened = await session()
     await using client = await Client.dial(node)
     const line = await client.line(opened)
     await exchange(line, WRITE)
+    setBefore(grant.not_after, 1000)
     await line.gone()
     expect(Date.now()).toBeGreaterThanOrEqual(grant.not_after * 1000)
     const end = await until('its end is in the log', () =>
@@ -477,10 +479,11 @@ describe('what ends it', () => {
   test('one of two is over: the connection that has its addresses is cut then, and a new one has the other’s', async () => {
     await reading()
     await writing()
-    const short = await writing({ ot_windows: [{ unit: 2, from: 0, to: 9 }], duration_s: 2 })
+    const short = await writing({ ot_windows: [{ unit: 2, from: 0, to: 9 }], duration_s: 300 })
     const opened = await session()
     await using client = await Client.dial(node)
     const line = await client.line(opened)
+    setBefore(short.not_after, 1000)
     expect((await line.gone()).code).toBe('grant.narrowed')
     expect(Date.now()).toBeGreaterThanOrEqual(short.not_after * 1000)
     const again = await client.line(opened)
@@ -488,19 +491,31 @@ describe('what ends it', () => {
     expect(await exchange(again, WRITE)).toBe(WRITE.toString('hex'))
   })
 
-  test('its grant is over: another for the same addresses, approved meanwhile and never used, lets it write nothing', async () => {
-    const at = () => Math.floor(Date.now() / 1000)
+  test('one of two is over, and a connection is opened in that moment: the one that has its addresses is cut all the same', async () => {
     await reading()
-    const first = await writing({ duration_s: 2, not_after: at() + 60 })
+    await writing()
+    const short = await writing({ ot_windows: [{ unit: 2, from: 0, to: 9 }], duration_s: 300 })
+    const opened = await session()
+    await using client = await Client.dial(node)
+    const line = await client.line(opened)
+    setBefore(short.not_after, 0)
+    // Refused or not: it was decided without the grant that is over.
+    await client.line(opened).catch(() => undefined)
+    expect((await line.gone()).code).toBe('grant.narrowed')
+  })
+
+  test('its grant is over: another for the same addresses, approved meanwhile and never used, lets it write nothing', async () => {
+    // Each has an hour in which to begin, and from its first use on ten minutes.
+    const begin = () => ({ not_after: Math.floor(Date.now() / 1000) + 3000 })
+    await reading()
+    const first = await writing(begin())
     const opened = await session()
     await using client = await Client.dial(node)
     const line = await client.line(opened)
     expect(await exchange(line, WRITE)).toBe(WRITE.toString('hex'))
-    const second = await writing({ duration_s: 2, not_after: at() + 60 })
-    await until('the first is over', async () => {
-      const { state } = await vendor.ask<Grant>('GET', `/grants/${first.id}`)
-      return state === 'expired'
-    })
+    const second = await writing(begin())
+    setForward(600_000)
+    expect((await vendor.ask<Grant>('GET', `/grants/${first.id}`)).state).toBe('expired')
     expect(await exchange(line, WRITE)).toBe('000200000003018601')
     expect((await vendor.ask<Grant>('GET', `/grants/${second.id}`)).first_used_at).toBeNull()
     // A new connection is its first use, and from then on its time runs.
@@ -511,11 +526,11 @@ describe('what ends it', () => {
   test('it begins later: a connection opened then may write', async () => {
     await reading()
     const opened = await session()
-    const begins = Math.floor(Date.now() / 1000) + 2
+    const begins = Math.floor(Date.now() / 1000) + 300
     const grant = await writing({ not_before: begins })
     await using client = await Client.dial(node)
     expect(await exchange(await client.line(opened), WRITE)).toBe('000200000003018601')
-    await until('it has begun', () => Date.now() >= begins * 1000)
+    setBefore(begins, 0)
     await until('a new connection may write', async () => {
       const line = await client.line(opened)
       const reply = await exchange(line, WRITE)

@@ -12,6 +12,7 @@ import {
   type Person,
   type TestNode,
 } from '../../support/node.ts'
+import { setBefore, setForward } from '../../support/clock.ts'
 import { answer, oblige } from '../../support/policy.ts'
 import {
   attach,
@@ -94,8 +95,8 @@ interface Carried {
 }
 
 /** A grant, a session under it, and a connection that has carried something. */
-async function carried(duration_s = 600): Promise<Carried> {
-  const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'plc', duration_s })
+async function carried(): Promise<Carried> {
+  const grant = await grantFor(vendor, operator, { device: 'press-07', process: 'plc' })
   const session = await vendor.ask<OpenedSession>('POST', '/sessions', {
     device: 'press-07',
     process: 'plc',
@@ -391,12 +392,17 @@ describe('what ends a session', () => {
   })
 
   test('the time of its grant is over', async () => {
-    const one = await carried(2)
+    const one = await carried()
+    setBefore(one.session.expires_at, 1000)
     await isCut(one, /^window\.end$/, 'window_end')
+    expect(Date.now()).toBeGreaterThanOrEqual(one.session.expires_at * 1000)
   })
 
   test('the time of its grant is over, though the clock of the machine was set back by a day', async () => {
-    const one = await carried(2)
+    const one = await carried()
+    setBefore(one.session.expires_at, 1000)
+    // The node has seen how late it is before the clock is put back.
+    await node.health()
     const real = Date.now
     const set = vi.spyOn(Date, 'now').mockImplementation(() => real() - 86_400_000)
     await one.line.gone().finally(() => set.mockRestore())
@@ -404,18 +410,20 @@ describe('what ends a session', () => {
   })
 
   test('nobody uses it', async () => {
-    oblige({ idle_timeout_s: 2 })
+    oblige({ idle_timeout_s: 300 })
     const one = await carried()
+    setForward(300_000)
     await isCut(one, /^session\.idle$/, 'idle')
   })
 
   test('use keeps it from being idle', async () => {
-    oblige({ idle_timeout_s: 2 })
+    oblige({ idle_timeout_s: 100 })
     const one = await carried()
-    const began = performance.now()
-    const beat = setInterval(() => one.line.write('x'), 50)
-    await until('more than the time', () => performance.now() - began > 3000)
-    clearInterval(beat)
+    for (let at = 1; at <= 4; at++) {
+      setForward(60_000)
+      one.line.write('x')
+      await one.line.until('it is carried', ({ total }) => total === 4 + at)
+    }
     expect((await node.health()).sessions).toBe(1)
     await vendor.ask('POST', `/sessions/${one.session.id}/end`)
   })
