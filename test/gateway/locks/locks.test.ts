@@ -215,8 +215,7 @@ describe('on a running gateway', () => {
       const both = await Promise.all([put('root@plant.example'), put(second.email)])
       expect(both.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([201, 409])
       const made = both.find(({ status }) => status === 201)?.body.lock
-      if (made !== undefined)
-        await lift(made, made.target.endsWith(sub) ? node.admin : second)
+      if (made !== undefined) await lift(made, made.target.endsWith(sub) ? node.admin : second)
     })
     test('is not disabled either, where the others are locked', async () => {
       await put(second.email)
