@@ -3,39 +3,35 @@
  * now, then the record, and only then a session that a connection can use.
  */
 import { randomBytes } from 'node:crypto'
-import { windowsInWords } from '#approval'
-import { CATALOGUE, type Decision, type Input, type Partially } from '#policy'
-import { refOf, toRefusal } from '../decisions.ts'
-import { actorOf, srcOf } from '../events.ts'
-import { usesOf, type Process } from '../devices/device.ts'
+import type { Decision } from '#policy'
+import { refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
-import { clientFacts, type Source } from '../facts.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import { during } from '../grants/window.ts'
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
-import { formatOf } from '../recordings/taps.ts'
 import { Refusal } from '../problem.ts'
 import { askOwner, type Agreed } from './consent.ts'
 import { LiveSession } from './live.ts'
-import { giveNotice } from './notice.ts'
 import { unsupported } from './obligations.ts'
+import {
+  away,
+  grantless,
+  misuseOf,
+  noRoom,
+  refused,
+  takenBefore,
+  tooMany,
+  unable,
+  unknownTarget,
+  type OpenRequest,
+} from './refuse.ts'
 import { findElevation, findTarget, sessionFacts, type SessionRoom, type Target } from './room.ts'
 import { signedOpening } from './signed.ts'
 import { untilOpen } from './standing.ts'
-import { terminate } from './terminate.ts'
-import { countUse, exhausted, usable } from './uses.ts'
-
-export interface OpenRequest {
-  readonly subject: Subject
-  readonly source: Source
-  readonly device: string
-  readonly process: string
-  readonly grant?: string | undefined
-  /** What the client can do with it; absent, whatever it is. */
-  readonly uses?: readonly string[] | undefined
-}
+import { record } from './start.ts'
+import { exhausted, usable } from './uses.ts'
 
 /** One grant or one person opens so many sessions at once; every session costs rows, memory and events. */
 const MAX_PER_GRANT = 8
@@ -91,35 +87,6 @@ async function consented(
   return await enter(room, request, agreed)
 }
 
-/** A yes at the device opens one session: somebody was faster with this one. */
-function takenBefore(): Refusal {
-  const { msg, next: nextStep } = CATALOGUE['consent.missing']
-  return new Refusal('policy.denied', msg, {
-    nextStep,
-    denials: [{ code: 'consent.missing', msg }],
-  })
-}
-
-/** Nobody asked for access yet: it was asked for in a way that could not be used, and that is no denial. */
-function misuseOf({ device, process, uses }: OpenRequest, { kind }: Process): Refusal | undefined {
-  const ways = usesOf(kind)
-  if (uses === undefined || ways.some((way) => uses.includes(way))) return undefined
-  const how = ways.includes('spawn') ? 'is a program that is started' : `is reached by ${ways[0]}`
-  return new Refusal('process.kind', `${device}/${process} ${how}, and its kind is ${kind}`)
-}
-
-function away(island: boolean): Refusal {
-  if (!island)
-    return new Refusal('device.offline', 'the device has no tunnel to this gateway', {
-      nextStep: 'ask the plant whether the device is running and its network is up',
-    })
-  const { msg, next: nextStep } = CATALOGUE['device.island']
-  return new Refusal('device.offline', msg, {
-    nextStep,
-    denials: [{ code: 'device.island', msg }],
-  })
-}
-
 /** One live grant where there is one (the one that ends last); else all, so that policy can say why not. */
 async function candidates(room: SessionRoom, request: OpenRequest): Promise<readonly Grant[]> {
   const now = Math.floor(room.now() / 1000)
@@ -144,78 +111,6 @@ async function longAgo(room: SessionRoom, request: OpenRequest): Promise<readonl
     devices?.includes(request.device) === true &&
     processes?.includes(request.process) === true
   return one !== undefined && fits && more === undefined ? [one] : []
-}
-
-/**
- * What policy allows without a grant (standing access) opens nothing: a session stands on a grant, from which its end, its
- * bytes and who answers for it come. `policy why` shows what allowed it.
- */
-function grantless(room: SessionRoom, { decision_id: decisionId, revision }: Decision): Refusal {
-  const { remedy, next } = CATALOGUE['grant.none']
-  const msg = 'policy would let you in, and a session takes a grant that is live: you hold none'
-  const nextStep = room.decisions.nextStep('grant.none') ?? next
-  const denials = [{ code: 'grant.none', msg, remedy, next_step: nextStep }]
-  const more = { nextStep, denials, decisionId, revision: revision ?? undefined }
-  return new Refusal('policy.denied', msg, more)
-}
-
-/**
- * Without a grant a vendor gets the same answer for what exists and what does not: policy decides
- * on what is known, and of its denials only the one that tells nothing about the plant is shown.
- */
-async function unknownTarget(
-  room: SessionRoom,
-  request: OpenRequest,
-  target: Target | undefined,
-): Promise<Refusal> {
-  const { subject, device, process, source } = request
-  if (subject.party !== 'vendor' && target === undefined)
-    return await refused(
-      room,
-      request,
-      new Refusal('target.unknown', `no process ${device}/${process} is registered`, {
-        nextStep: 'see `sallyport device list` and `sallyport process list`',
-      }),
-    )
-  const facts: Partially<Input> =
-    target === undefined
-      ? { subject, client: clientFacts(source), device: { id: device }, process: { id: process } }
-      : sessionFacts(subject, source, { ...target, consent: null }, [], null)
-  const decision = room.decisions.ask('session.open', facts)
-  const { msg, remedy } = CATALOGUE['grant.none']
-  const next = room.decisions.nextStep('grant.none')
-  const denials = [{ code: 'grant.none', msg, remedy, ...(next === undefined ? {} : { next }) }]
-  return await refused(room, request, toRefusal({ ...decision, denials }))
-}
-
-async function refused(
-  room: SessionRoom,
-  request: OpenRequest,
-  refusal: Refusal,
-): Promise<Refusal> {
-  await room.log.append({
-    code: 'session.deny',
-    message: `session to ${request.device}/${request.process} refused: ${refusal.shownCode}`,
-    status: 'failure',
-    disposition: 'blocked',
-    reason: refusal.shownCode,
-    actor: actorOf(request.subject),
-    src: srcOf(request.source),
-    device: request.device,
-    process: request.process,
-    grant: request.grant,
-    decisions:
-      refusal.decisionId === undefined
-        ? undefined
-        : [
-            {
-              id: refusal.decisionId,
-              revision: refusal.revision ?? 'host',
-              codes: refusal.denials.map(({ code }) => code),
-            },
-          ],
-  })
-  return refusal
 }
 
 async function admit(
@@ -253,29 +148,8 @@ async function admit(
   )
     throw await refused(room, request, grantless(room, decision))
   const missing = unsupported(decision.obligations, target.process.kind)
-  if (missing !== undefined)
-    throw await refused(
-      room,
-      request,
-      new Refusal('policy.denied', `policy asks for ${missing}, which this gateway cannot do`, {
-        decisionId: decision.decision_id,
-        denials: [
-          {
-            code: 'obligation.unsupported',
-            msg: `policy asks for ${missing}, which this gateway cannot do`,
-          },
-        ],
-        nextStep: 'ask the security engineer to lift the obligation',
-      }),
-    )
-  if (crowded(room, grant, request.subject))
-    throw await refused(
-      room,
-      request,
-      new Refusal('session.limit', 'as many sessions are open already as may be at once', {
-        nextStep: 'end one of them: sallyport sessions lists them',
-      }),
-    )
+  if (missing !== undefined) throw await refused(room, request, unable(missing, decision))
+  if (crowded(room, grant, request.subject)) throw await refused(room, request, tooMany())
   const end = Math.min(
     expiresAt({ ...grant, first_used_at: firstUse }) * 1000,
     decision.obligations.not_after * 1000,
@@ -307,22 +181,6 @@ async function admit(
   return session
 }
 
-/** The decision with its whole input is on disk before the session is (policy brief, section 11). */
-async function kept(room: SessionRoom, decision: Decision): Promise<void> {
-  try {
-    await room.decisions.recorded(decision)
-  } catch (cause) {
-    throw new Refusal(
-      'log.unavailable',
-      'the decision could not be recorded, so nothing was opened',
-      {
-        cause,
-        nextStep: 'tell the platform owner: the disk of the gateway needs room',
-      },
-    )
-  }
-}
-
 function crowded(room: SessionRoom, grant: Grant, subject: Subject): boolean {
   let ofGrant = 0
   let ofPerson = 0
@@ -331,157 +189,4 @@ function crowded(room: SessionRoom, grant: Grant, subject: Subject): boolean {
     if (session.subject.id === subject.id) ofPerson++
   }
   return ofGrant >= MAX_PER_GRANT || ofPerson >= MAX_PER_PERSON
-}
-
-/** What a session is opened under. */
-interface Permission {
-  readonly grant: Grant
-  readonly decision: Decision
-}
-
-/** Events of a session: its start, a minute's count now and then, its end. */
-const EVENT_BYTES = 64 * 1024
-
-/** Room for what a session will write, before it writes anything. */
-async function roomFor(room: SessionRoom, request: OpenRequest): Promise<{ release(): void }> {
-  try {
-    return room.log.admit(EVENT_BYTES)
-  } catch (cause) {
-    throw await refused(room, request, noRoom(cause))
-  }
-}
-
-function noRoom(cause?: unknown): Refusal {
-  return new Refusal('log.unavailable', 'the log cannot take a new session, so none is opened', {
-    cause,
-    nextStep: 'tell the platform owner: the disk of the gateway needs room',
-  })
-}
-
-/** From here on a withdrawal sees the session; if one came meanwhile, nothing was opened. */
-async function record(
-  room: SessionRoom,
-  request: OpenRequest,
-  session: LiveSession,
-  permission: Permission,
-): Promise<void> {
-  session.room = await roomFor(room, request)
-  room.live.set(session.id, session)
-  session.recorded = start(room, session, permission)
-  try {
-    await session.recorded
-  } catch (error) {
-    room.live.delete(session.id)
-    session.room.release()
-    await session.share?.leave()
-    if (session.startIdx === 0) await session.recording?.discard()
-    // Its start may be in the log: then so is its end.
-    if (session.startIdx > 0)
-      await terminate(room, session, {
-        reason: 'killed',
-        code: 'node.fault',
-        message: 'the session could not be stored',
-      })
-    if (error instanceof Refusal) throw await refused(room, request, error)
-    throw new Refusal(
-      'log.unavailable',
-      'the session could not be recorded, so it was not opened',
-      { cause: error },
-    )
-  }
-  if (!session.advance('recorded'))
-    throw new Refusal(
-      'session.ended',
-      'the permission was withdrawn while the session was being opened',
-    )
-}
-
-async function start(
-  room: SessionRoom,
-  session: LiveSession,
-  { grant, decision }: Permission,
-): Promise<void> {
-  if (session.obligations.record) await beginRecording(room, session)
-  await kept(room, decision)
-  const facts = {
-    actor: actorOf(session.subject),
-    src: srcOf(session.source),
-    device: session.device,
-    process: session.process,
-    grant: session.grant,
-    session: session.id,
-    ticket: grant.statement.ticket ?? undefined,
-    decisions: session.decisions,
-  }
-  await countUse(room, session, grant, facts)
-  if (session.obligations.notify)
-    await giveNotice(room.log, session, { ...facts, why: grant.statement.reason })
-  const started = await room.log.append({
-    code: 'session.start',
-    message: `session to ${session.device}/${session.process} opened${session.consent === null ? '' : `, and ${session.consent.by} consented on the device`}`,
-    status: 'success',
-    disposition: 'allowed',
-    ...facts,
-    data: {
-      party: session.subject.party,
-      kind: session.kind,
-      remaining_ms: Math.max(0, Math.round(session.expiresAt - room.now())),
-      obligations: { ...session.obligations, ot_windows: windowsIn(session) },
-      ...recordingOf(session),
-    },
-  })
-  session.startIdx = started.idx
-  await room.store.add(toRecord(session))
-}
-
-/** Event data is flat: a list that must hold is its windows in words. */
-function windowsIn({ obligations }: LiveSession): string[] {
-  return obligations.ot_windows.map(windowsInWords)
-}
-
-/** Room for the recording, and those who can open it, before anything says that the session is open. */
-async function beginRecording(room: SessionRoom, session: LiveSession): Promise<void> {
-  const { id, device, process, grant, kind, obligations } = session
-  if (formatOf(kind) === 'flow') return
-  const asked = { id, device, process, grant, kind, maxBytes: obligations.max_bytes }
-  session.recording = await room.recordings.admit(asked, () => {
-    terminate(room, session, {
-      reason: 'recording_failed',
-      code: 'recording.failed',
-      message: 'the session must be recorded, and cannot be any more',
-    }).catch((error: unknown) =>
-      room.report(error, `the end of session ${id} could not be recorded`),
-    )
-  })
-}
-
-/** What its start, and the person who opened it, are told of the recording that policy asked for. */
-export function recordingOf({ obligations, recording }: LiveSession): {
-  readonly recording?: string
-  readonly recipients?: readonly string[]
-} {
-  if (!obligations.record) return {}
-  if (recording === undefined) return { recording: 'flow' }
-  return { recording: recording.format, recipients: recording.recipients }
-}
-
-function toRecord(session: LiveSession) {
-  return {
-    id: session.id,
-    grant: session.grant,
-    device: session.device,
-    process: session.process,
-    kind: session.kind,
-    identity: session.subject.id,
-    email: session.subject.email,
-    party: session.subject.party,
-    opened_at: Math.floor(session.openedAt / 1000),
-    expires_at: Math.floor(session.expiresAt / 1000),
-    ended_at: null,
-    reason: null,
-    bytes_in: 0,
-    bytes_out: 0,
-    connections: 0,
-    time_to_cut_ms: null,
-  }
 }
