@@ -4,6 +4,7 @@
  */
 import type { WebSocket } from 'ws'
 import type { CloseReason } from '#tunnel'
+import { Allowance } from '../sessions/pace.ts'
 import type { Side } from './splice.ts'
 
 /** What a page speaks over its socket: bytes alone, or a terminal's bytes and signals. */
@@ -17,6 +18,12 @@ const LOW = 64 * 1024
 export const MAX_MESSAGE = 256 * 1024
 /** Beside the bytes, a page says little. */
 const MAX_SIGNAL = 4096
+/**
+ * Messages a second, and at once. A hand and a mouse make a thousand; all sessions of a device share its tunnel's rate of
+ * small frames, which a page must not reach.
+ */
+const MESSAGES_PER_S = 5_000
+const MESSAGES_AT_ONCE = 10_000
 /** How often a page is asked whether it is there still; one that is silent twice is gone. */
 const PING_MS = 30_000
 /** A page that is cut may hear why for this long; what it has not read by then is dropped. */
@@ -34,6 +41,7 @@ export class SocketSide implements Side {
   readonly #ws: WebSocket
   readonly #speech: Speech
   readonly #pings: NodeJS.Timeout
+  readonly #messages: Allowance
   #close: Side['onClose']
   #why: CloseReason | undefined
   /** Sent and not yet taken by the network; handed on and not yet taken by the device. */
@@ -44,15 +52,18 @@ export class SocketSide implements Side {
   #gone = false
   #silent = 0
 
-  /** Nothing is read before `start`. */
-  constructor(ws: WebSocket, speech: Speech) {
+  /** Nothing is read before `start`. `now` is monotonic milliseconds. */
+  constructor(ws: WebSocket, speech: Speech, now = () => performance.now()) {
+    this.#messages = new Allowance(MESSAGES_PER_S, MESSAGES_AT_ONCE, now())
     this.#ws = ws
     this.#speech = speech
     ws.binaryType = 'nodebuffer'
     ws.pause()
     ws.on('message', (data, binary) => {
       if (this.#why !== undefined || !(data instanceof Uint8Array)) return
-      if (binary) this.#take(data)
+      if (!this.#messages.take(now()))
+        this.#refuse('client.pace', 'more messages than a page may send', CLOSE.refused)
+      else if (binary) this.#take(data)
       else this.#hear(data)
     })
     // What failed is in the code of the close, which follows.
@@ -125,8 +136,7 @@ export class SocketSide implements Side {
 
   #hear(text: Uint8Array): void {
     if (this.#speech !== 'terminal' || text.length > MAX_SIGNAL) {
-      const message = 'a text message that has no meaning here'
-      this.#shut({ code: 'client.text', message, fault: 'remote' }, CLOSE.unsupported)
+      this.#refuse('client.text', 'a text message that has no meaning here', CLOSE.unsupported)
       return
     }
     if (isEnd(text)) this.#finish()
@@ -154,6 +164,10 @@ export class SocketSide implements Side {
       this.#why ??= { code: 'client.gone', message: 'the page does not answer', fault: 'remote' }
       this.#ws.terminate()
     }
+  }
+
+  #refuse(code: string, message: string, status: number): void {
+    this.#shut({ code, message, fault: 'remote' }, status)
   }
 
   #shut(why: CloseReason, status: number): void {
