@@ -4,14 +4,12 @@ import { once } from 'node:events'
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { enrolAgent } from '#agent'
 import { HOUR } from '../ca/support.ts'
 import { holds } from '../support/patience.ts'
 import { configOf, Directory, enrolled, running } from './device.ts'
 import { DEVICE, FakeGateway } from './gateway.ts'
-
-vi.setConfig({ testTimeout: 60_000 })
 
 const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
 /** Debian's faketime: the clock that OpenSSL reads as well. */

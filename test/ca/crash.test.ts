@@ -57,7 +57,6 @@ const points = [
 
 test.for(points)(
   'kill -9 %s: the row is %s, and the same request gets one certificate under one serial',
-  { timeout: 60_000 },
   async ([point, state]) => {
     const { open, request, killed, events } = await scene()
     const died = killed(point)
@@ -83,23 +82,17 @@ test.for(points)(
   },
 )
 
-test(
-  'kill -9 after sign, and nobody asks again: the serial joins the list, since a signature may exist',
-  {
-    timeout: 60_000,
-  },
-  async () => {
-    const { open, killed } = await scene()
-    killed('after sign')
-    await using bench = await open()
-    const [left] = await bench.store.listCertificates(TENANT)
-    const desk = { store: bench.store, log: async () => undefined }
-    expect(await revokeLapsed(TENANT, instant(NOON + DAY), desk)).toEqual([left?.serial])
-    const { id } = bench.house.issuers.active
-    const listed = await bench.store.revokedCertificates(TENANT, id, instant(NOON + DAY))
-    expect(listed.map(({ serial }) => serial)).toEqual([left?.serial])
-  },
-)
+test('kill -9 after sign, and nobody asks again: the serial joins the list, since a signature may exist', async () => {
+  const { open, killed } = await scene()
+  killed('after sign')
+  await using bench = await open()
+  const [left] = await bench.store.listCertificates(TENANT)
+  const desk = { store: bench.store, log: async () => undefined }
+  expect(await revokeLapsed(TENANT, instant(NOON + DAY), desk)).toEqual([left?.serial])
+  const { id } = bench.house.issuers.active
+  const listed = await bench.store.revokedCertificates(TENANT, id, instant(NOON + DAY))
+  expect(listed.map(({ serial }) => serial)).toEqual([left?.serial])
+})
 
 test('not killed at all, the program answers: the points above are in its way', async () => {
   const { killed } = await scene()

@@ -140,27 +140,6 @@ test('2.6 TLS 1.1 and weak suites end in the handshake', async () => {
     await expect((async () => dial(options))()).rejects.toThrow()
 })
 
-test('2.7 no session is resumed and nothing is renegotiated', async () => {
-  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-    const first = await dial({ maxVersion })
-    const tickets: Buffer[] = []
-    first.on('session', (ticket: Buffer) => tickets.push(ticket))
-    const heard = await speak(first, head(`GET ${PATH}/cacerts`))
-    expect(heard.status).toBe(200)
-    const session = tickets[0] ?? first.getSession()
-    const second = await dial({ maxVersion, ...(session === undefined ? {} : { session }) })
-    expect(second.isSessionReused()).toBe(false)
-    second.destroy()
-  }
-  const socket = await dial({ maxVersion: 'TLSv1.2' })
-  const refused = await new Promise<boolean>((resolve) => {
-    socket.on('close', () => resolve(true))
-    socket.renegotiate({}, (error) => resolve(error !== null))
-  })
-  expect(refused).toBe(true)
-  socket.destroy()
-})
-
 test('2.8 the server certificate is for the name dialled and leads to the root', async () => {
   const socket = await dial({ secureOptions: constants.SSL_OP_NO_TICKET })
   expect(socket.authorized).toBe(true)
@@ -316,29 +295,47 @@ test('a body that drips: 408 at its deadline, whatever drips; nothing stays behi
   expect([heard.status, heard.body.split(':')[0]]).toEqual([408, 'body.late'])
 })
 
-test(
-  'a handshake that never comes and a head that drips are ended by the gateway, and others are served meanwhile',
-  { timeout: 60_000 },
-  async () => {
-    const before = await site.bench.state()
-    const silent = connectTcp(site.port, '127.0.0.1')
-    silent.on('error', () => undefined)
-    const half = connectTcp(site.port, '127.0.0.1')
-    half.on('error', () => undefined).write(Buffer.from('1603010200010001fc0303', 'hex'))
-    const socket = await dial()
-    const parts: Buffer[] = []
-    socket.on('data', (part: Buffer) => parts.push(part))
-    socket.write(`POST ${PATH}/simpleenroll HTTP/1.1\r\nhost: localhost\r\nx: `)
-    const dripping = setInterval(() => socket.write('A'), 200)
-    const ends = Promise.all([once(silent, 'close'), once(half, 'close'), once(socket, 'close')])
-    const served = await speak(await dial(), head(`GET ${PATH}/cacerts`))
-    expect(served.status).toBe(200)
-    await ends
-    clearInterval(dripping)
-    expect(Buffer.concat(parts).toString('latin1')).toMatch(/^(?:HTTP\/1\.1 408 |$)/)
-    expect(await site.bench.state()).toEqual(before)
-  },
-)
+// Both wait for the ten seconds that a gateway gives whoever says nothing: they wait together.
+test.concurrent('2.7 no session is resumed and nothing is renegotiated', async () => {
+  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+    const first = await dial({ maxVersion })
+    const tickets: Buffer[] = []
+    first.on('session', (ticket: Buffer) => tickets.push(ticket))
+    const heard = await speak(first, head(`GET ${PATH}/cacerts`))
+    expect(heard.status).toBe(200)
+    const session = tickets[0] ?? first.getSession()
+    const second = await dial({ maxVersion, ...(session === undefined ? {} : { session }) })
+    expect(second.isSessionReused()).toBe(false)
+    second.destroy()
+  }
+  const socket = await dial({ maxVersion: 'TLSv1.2' })
+  const refused = await new Promise<boolean>((resolve) => {
+    socket.on('close', () => resolve(true))
+    socket.renegotiate({}, (error) => resolve(error !== null))
+  })
+  expect(refused).toBe(true)
+  socket.destroy()
+})
+
+test.concurrent('a handshake that never comes and a head that drips are ended by the gateway, and others are served meanwhile', async () => {
+  const before = await site.bench.state()
+  const silent = connectTcp(site.port, '127.0.0.1')
+  silent.on('error', () => undefined)
+  const half = connectTcp(site.port, '127.0.0.1')
+  half.on('error', () => undefined).write(Buffer.from('1603010200010001fc0303', 'hex'))
+  const socket = await dial()
+  const parts: Buffer[] = []
+  socket.on('data', (part: Buffer) => parts.push(part))
+  socket.write(`POST ${PATH}/simpleenroll HTTP/1.1\r\nhost: localhost\r\nx: `)
+  const dripping = setInterval(() => socket.write('A'), 200)
+  const ends = Promise.all([once(silent, 'close'), once(half, 'close'), once(socket, 'close')])
+  const served = await speak(await dial(), head(`GET ${PATH}/cacerts`))
+  expect(served.status).toBe(200)
+  await ends
+  clearInterval(dripping)
+  expect(Buffer.concat(parts).toString('latin1')).toMatch(/^(?:HTTP\/1\.1 408 |$)/)
+  expect(await site.bench.state()).toEqual(before)
+})
 
 test('what is no HTTP: 400, or the connection ends', async () => {
   for (const text of ['\0\0\0\0\r\n\r\n', 'GET\r\n\r\n', `GET ${PATH}/cacerts HTTP/9.9\r\n\r\n`]) {

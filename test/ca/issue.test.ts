@@ -8,25 +8,21 @@ import {
 } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import {
   createAuthority,
   Draft,
   instant,
   issueServer,
-  newToken,
   openIssuers,
   prepare,
   profiles,
-  rebindToken,
   record,
   Recorded,
   resume,
-  revoke,
   sign,
   softwareSigner,
   type CaEvent,
-  type IssueRequest,
   type Profile,
 } from '#ca'
 import { keyIdentifier } from '../../ca/algorithm.ts'
@@ -45,48 +41,25 @@ import {
   uriFor,
 } from '../../ca/name.ts'
 import { spkiOf } from './requests.ts'
-import { Bench, DAY, newHouse, newKey, NOON, random, TENANT } from './support.ts'
+import { DAY, newHouse, newKey, NOON, random, TENANT } from './support.ts'
+import { draft, here, now, oneCa, wanted } from './drafts.ts'
 
-let bench: Bench
-beforeAll(async () => {
-  bench = await Bench.open()
-})
-afterAll(() => bench[Symbol.asyncDispose]())
-
-const now = instant(NOON)
-function wanted(key: KeyObject, change: Partial<IssueRequest> = {}): IssueRequest {
-  return {
-    tenant: TENANT,
-    subject: 'press-07',
-    name: subjectFor('press-07'),
-    san: sanFor(uriFor(TENANT, 'device', 'press-07')),
-    spki: spkiOf(key),
-    recall: null,
-    parent: null,
-    tokenId: null,
-    decisionId: null,
-    requestId: null,
-    ...change,
-  }
-}
-function draft(key = newKey(), change: Partial<IssueRequest> = {}, at = now): Draft {
-  return prepare(profiles.device, wanted(key, change), bench.house.issuers.active, at, random)
-}
+oneCa()
 
 test('a draft is recorded once', async () => {
   const made = draft()
-  await record(made, bench.store)
-  await expect(record(made, bench.store)).rejects.toThrow('recorded before')
+  await record(made, here.bench.store)
+  await expect(record(made, here.bench.store)).rejects.toThrow('recorded before')
 })
 
 test('a record is signed once', async () => {
-  const recorded = await record(draft(), bench.store)
-  await sign(recorded, bench.house.issuers)
-  await expect(sign(recorded, bench.house.issuers)).rejects.toThrow('signed before')
+  const recorded = await record(draft(), here.bench.store)
+  await sign(recorded, here.bench.house.issuers)
+  await expect(sign(recorded, here.bench.house.issuers)).rejects.toThrow('signed before')
 })
 
 test('a record is signed by its own issuer, or not at all', async () => {
-  const recorded = await record(draft(), bench.store)
+  const recorded = await record(draft(), here.bench.store)
   const other = await newHouse()
   await expect(sign(recorded, other.issuers)).rejects.toMatchObject({ code: 'issuer.mismatch' })
 })
@@ -98,9 +71,9 @@ test('nobody else can make a draft or a record', () => {
 })
 
 test('what a retry signs are the stored bytes', async () => {
-  const { row } = await record(draft(), bench.store)
-  const again = resume((await bench.store.findCertificate(row.serial))!)
-  expect(readCertificate(await sign(again, bench.house.issuers)).bytes).toEqual(row.tbs)
+  const { row } = await record(draft(), here.bench.store)
+  const again = resume((await here.bench.store.findCertificate(row.serial))!)
+  expect(readCertificate(await sign(again, here.bench.house.issuers)).bytes).toEqual(row.tbs)
 })
 
 describe('dates', () => {
@@ -115,7 +88,7 @@ describe('dates', () => {
     },
   ]
   test.for(rows)('$name', async ({ at, notBefore }) => {
-    const { row } = await record(draft(newKey(), {}, instant(at)), bench.store)
+    const { row } = await record(draft(newKey(), {}, instant(at)), here.bench.store)
     expect(row.notBefore).toBe(notBefore)
     expect(row.notAfter).toBe(notBefore + life - 1_000)
     const { tbs } = row
@@ -126,10 +99,10 @@ describe('dates', () => {
   })
 
   test('never before the issuer, never beyond it', async () => {
-    const { active } = bench.house.issuers
-    const first = await record(draft(newKey(), {}, active.notBefore), bench.store)
+    const { active } = here.bench.house.issuers
+    const first = await record(draft(newKey(), {}, active.notBefore), here.bench.store)
     expect(first.row.notBefore).toBe(active.notBefore)
-    const last = await record(draft(newKey(), {}, instant(active.notAfter - DAY)), bench.store)
+    const last = await record(draft(newKey(), {}, instant(active.notAfter - DAY)), here.bench.store)
     expect(last.row.notAfter).toBe(active.notAfter)
     expect(() => draft(newKey(), {}, instant(active.notAfter))).toThrow('the issuing CA ended at')
     expect(() => draft(newKey(), {}, instant(active.notAfter - 299_000))).toThrow('too short')
@@ -139,7 +112,7 @@ describe('dates', () => {
     const house = await newHouse(Date.UTC(2047, 5, 1))
     const at = instant(Date.UTC(2049, 11, 31, 12))
     const made = prepare(profiles.device, wanted(newKey()), house.issuers.active, at, random)
-    const { row } = await record(made, bench.store)
+    const { row } = await record(made, here.bench.store)
     const hex = Buffer.from(row.tbs).toString('latin1')
     expect(hex).toContain('\x17\x0d491231115500Z')
     expect(hex).toContain('\x18\x0f20500103115459Z')
@@ -188,9 +161,9 @@ async function agree(
 
 test.for(keys)('a device certificate for $0 reads the same everywhere', async ([, make]) => {
   const key = make()
-  const recorded = await record(draft(key), bench.store)
-  const der = await sign(recorded, bench.house.issuers)
-  const issuer = new NodeCertificate(bench.house.authority.issuing)
+  const recorded = await record(draft(key), here.bench.store)
+  const der = await sign(recorded, here.bench.house.issuers)
+  const issuer = new NodeCertificate(here.bench.house.authority.issuing)
   const { node, library } = await agree(der, key, issuer, recorded.row)
   expect(node.checkPrivateKey(key)).toBe(true)
   expect(node.ca).toBe(false)
@@ -208,14 +181,14 @@ test('every id, serial number and life: three readers agree', async () => {
   const number = fc.option(fc.stringMatching(/^[A-Za-z0-9 ()+,./:=?-]{1,64}$/), { nil: undefined })
   const lifetime = fc.integer({ min: 86_400, max: 7 * 86_400 })
   const at = fc.integer({ min: NOON, max: NOON + 4 * 365 * DAY })
-  const issuer = new NodeCertificate(bench.house.authority.issuing)
+  const issuer = new NodeCertificate(here.bench.house.authority.issuing)
   await fc.assert(
     fc.asyncProperty(id, number, lifetime, at, async (subject, serial, lifetimeSeconds, when) => {
       const key = newKey()
       const san = sanFor(uriFor(TENANT, 'device', subject))
       const change = { subject, name: subjectFor(subject, serial), san, lifetimeSeconds }
-      const recorded = await record(draft(key, change, instant(when)), bench.store)
-      const der = await sign(recorded, bench.house.issuers)
+      const recorded = await record(draft(key, change, instant(when)), here.bench.store)
+      const der = await sign(recorded, here.bench.house.issuers)
       const { node, library } = await agree(der, key, issuer, recorded.row)
       expect(node.subjectAltName).toBe(`URI:sallyport://${TENANT}/device/${subject}`)
       const fields = library.subjectName.toJSON()
@@ -227,12 +200,12 @@ test('every id, serial number and life: three readers agree', async () => {
 })
 
 test('root and issuing CA: what each may do, and who signed whom', async () => {
-  const { root, issuing } = bench.house.authority
+  const { root, issuing } = here.bench.house.authority
   const [top, below] = [new NodeCertificate(root), new NodeCertificate(issuing)]
   const rootRow = readCertificate(root)
   const issuingRow = readCertificate(issuing)
-  const { library } = await agree(root, bench.house.keys.root, top, rootRow)
-  const { library: second } = await agree(issuing, bench.house.keys.issuing, top, issuingRow)
+  const { library } = await agree(root, here.bench.house.keys.root, top, rootRow)
+  const { library: second } = await agree(issuing, here.bench.house.keys.issuing, top, issuingRow)
   expect(below.checkIssued(top)).toBe(true)
   const limits = (each: x509.X509Certificate) => {
     const { ca, pathLength, critical } = each.getExtension(x509.BasicConstraintsExtension)!
@@ -260,7 +233,7 @@ test('a root for no tenant is not made', async () => {
 
 describe('gateway certificates', () => {
   const desk = (log: (event: CaEvent) => Promise<void> = async () => undefined) => ({
-    store: bench.store,
+    store: here.bench.store,
     log,
   })
   const request = (key: KeyObject) => ({
@@ -269,7 +242,7 @@ describe('gateway certificates', () => {
     dnsNames: ['localhost', 'gw.example.com', '*.apps.example.com'],
     ipAddresses: ['127.0.0.1', '::1', '2001:db8::8:800:200c:417a'],
     publicKey: spkiOf(key),
-    issuers: bench.house.issuers,
+    issuers: here.bench.house.issuers,
     now,
     random,
   })
@@ -292,7 +265,7 @@ describe('gateway certificates', () => {
     expect(events).toMatchObject([
       { code: 'cert.issue', profile: 'gateway', serial: issued.row.serial },
     ])
-    expect(issued.chain[1]).toEqual(bench.house.authority.issuing)
+    expect(issued.chain[1]).toEqual(here.bench.house.authority.issuing)
   })
 
   const wrong = [
@@ -305,16 +278,16 @@ describe('gateway certificates', () => {
     ['a gateway id that is none', { gateway: 'a--b' }],
   ] as const
   test.for(wrong)('$0 is refused', async ([, change]) => {
-    const before = await bench.store.listCertificates(TENANT, { profile: 'gateway' })
+    const before = await here.bench.store.listCertificates(TENANT, { profile: 'gateway' })
     await expect(issueServer({ ...request(newKey()), ...change }, desk())).rejects.toMatchObject({
       code: 'profile',
     })
-    expect(await bench.store.listCertificates(TENANT, { profile: 'gateway' })).toEqual(before)
+    expect(await here.bench.store.listCertificates(TENANT, { profile: 'gateway' })).toEqual(before)
   })
 
   test("a device's key, an RSA key, no key at all", async () => {
     const taken = newKey()
-    await record(draft(taken), bench.store)
+    await record(draft(taken), here.bench.store)
     const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey
     const refused = [
       [spkiOf(taken), 'key.bound'],
@@ -331,22 +304,22 @@ describe('gateway certificates', () => {
     const key = newKey()
     const dead = desk(() => Promise.reject(new Error('full')))
     await expect(issueServer(request(key), dead)).rejects.toMatchObject({ code: 'log.unavailable' })
-    const [row] = await bench.store.openIntentions(TENANT)
+    const [row] = await here.bench.store.openIntentions(TENANT)
     expect(row).toBeDefined()
-    expect((await bench.store.keyOwner(TENANT, row!.spkiSha256))?.subject).toBeDefined()
+    expect((await here.bench.store.keyOwner(TENANT, row!.spkiSha256))?.subject).toBeDefined()
   })
 })
 
 describe('lint', () => {
   const { device } = profiles
-  const make = async () => await record(draft(), bench.store)
+  const make = async () => await record(draft(), here.bench.store)
   test('what prepare makes breaks no rule', async () => {
     const { row } = await make()
-    expect(brokenRules(row.tbs, device, bench.house.issuers.active)).toEqual([])
+    expect(brokenRules(row.tbs, device, here.bench.house.issuers.active)).toEqual([])
   })
 
   test('every rule can be broken', async () => {
-    const { active } = bench.house.issuers
+    const { active } = here.bench.house.issuers
     const other = await newHouse()
     const spki = spkiOf(newKey())
     const slots = {
@@ -405,116 +378,6 @@ describe('lint', () => {
     for (const rule of rules)
       expect([rule, expected.some(([start]) => rule.startsWith(start))]).toEqual([rule, true])
   })
-})
-
-test('revocation is logged before it holds, and does not happen without a log', async () => {
-  const recorded = await record(draft(), bench.store)
-  const target = { serial: recorded.row.serial }
-  const dead = { store: bench.store, log: () => Promise.reject(new Error('full')) }
-  const request = { tenant: TENANT, reason: 'keyCompromise', now } as const
-  await expect(revoke(target, request, dead)).rejects.toMatchObject({ code: 'log.unavailable' })
-  expect((await bench.store.findCertificate(target.serial))?.state).toBe('intent')
-  const events: CaEvent[] = []
-  const desk = { store: bench.store, log: async (event: CaEvent) => void events.push(event) }
-  expect((await revoke(target, request, desk)).serials).toEqual([target.serial])
-  expect(events).toMatchObject([{ code: 'cert.revoke', target, reason: 'keyCompromise' }])
-})
-
-/** Revocation as the gateway has it: whom it ended, in order. */
-function ending() {
-  const { store } = bench
-  const ended: string[] = []
-  const end = async (serial: string) => {
-    ended.push(serial)
-    await store.revoke(TENANT, { serial }, 'superseded', now)
-  }
-  return { store, ended, desk: { store, end } }
-}
-async function used() {
-  const options = { tenant: TENANT, device: 'press-07', lifetimeSeconds: 60, now, random }
-  const { row } = await newToken(options, bench.store)
-  const recorded = (await record(draft(newKey(), { tokenId: row.id }), bench.store)).row
-  return { token: (await bench.store.findToken(TENANT, row.hash))!, recorded }
-}
-const rebinding = { lifetimeSeconds: 60, now } as const
-
-describe('rebinding a token ends nothing', () => {
-  test('whose certificate a tunnel was opened with', async () => {
-    const { token, recorded } = await used()
-    const { serial } = recorded
-    const { store, ended, desk } = ending()
-    await store.complete(recorded, Uint8Array.of(1), serial.padEnd(64, 'c'))
-    await store.proven(serial, now)
-    expect(await rebindToken(token, rebinding, desk)).toBe('in use')
-    expect(ended).toEqual([])
-  })
-
-  test('whose certificate was renewed, before any tunnel', async () => {
-    const { token, recorded } = await used()
-    const { serial } = recorded
-    const { store, ended, desk } = ending()
-    await store.complete(recorded, Uint8Array.of(1), serial.padEnd(64, 'c'))
-    const next = await record(draft(newKey(), { parent: serial }), store)
-    await store.complete(next.row, Uint8Array.of(2), next.row.serial.padEnd(64, 'd'))
-    expect(await rebindToken(token, rebinding, desk)).toBe('in use')
-    expect(ended).toEqual([])
-  })
-
-  test('that was revoked with its device', async () => {
-    const { token } = await used()
-    const { store, ended, desk } = ending()
-    await store.revoke(TENANT, { device: 'press-07' }, 'superseded', now)
-    const after = (await store.findToken(TENANT, token.hash))!
-    expect(await rebindToken(after, rebinding, desk)).toBe('revoked')
-    expect(ended).toEqual([])
-  })
-})
-
-test('a rebinding that died after the revocation is done again, and revokes nothing twice', async () => {
-  const { token, recorded } = await used()
-  const { serial } = recorded
-  const { store, ended, desk } = ending()
-  const bent = {
-    store: {
-      findCertificate: (id: string) => store.findCertificate(id),
-      listCertificates: (...args: Parameters<typeof store.listCertificates>) =>
-        store.listCertificates(...args),
-      rebindToken: () => Promise.reject(new Error('cut')),
-    },
-    end: desk.end,
-  }
-  await expect(rebindToken(token, rebinding, bent)).rejects.toMatchObject({
-    code: 'store.unavailable',
-  })
-  expect((await store.findToken(TENANT, token.hash))?.binding?.serial).toBe(serial)
-  expect(await rebindToken(token, rebinding, desk)).toBe(undefined)
-  expect(ended).toEqual([serial])
-})
-
-test('tokens: shape, limits, rebinding', async () => {
-  const options = { tenant: TENANT, device: 'press-07', lifetimeSeconds: 60, now, random }
-  const { text, row } = await newToken(options, bench.store)
-  expect(text).toMatch(/^spt_[0-9a-hjkmnp-tv-z]{32}$/)
-  expect(row.id).toMatch(/^t_[0-9a-hjkmnp-tv-z]{26}$/)
-  expect(JSON.stringify(row)).not.toContain(text)
-  for (const change of [
-    { lifetimeSeconds: 59 },
-    { lifetimeSeconds: NaN },
-    { device: 'A' },
-    { tenant: 'x' },
-  ])
-    await expect(newToken({ ...options, ...change }, bench.store)).rejects.toMatchObject({
-      code: 'profile',
-    })
-  const { store, ended, desk } = ending()
-  const request = { lifetimeSeconds: 60, now }
-  expect(await rebindToken(row, request, desk)).toBe('unused')
-  const first = await record(draft(newKey(), { tokenId: row.id }), bench.store)
-  const bound = (await bench.store.findToken(TENANT, row.hash))!
-  expect(await rebindToken(bound, request, desk)).toBe(undefined)
-  expect(ended).toEqual([first.row.serial])
-  expect((await store.findCertificate(first.row.serial))?.state).toBe('revoked')
-  await record(draft(newKey(), { tokenId: row.id }), bench.store)
 })
 
 test('names: what is one and what is not', () => {

@@ -269,7 +269,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
     )
   })
 
-  test('a new folder, signed, loaded and in force', { timeout: 300_000 }, async () => {
+  test('a new folder, signed, loaded and in force', { timeout: 900_000 }, async () => {
     const ran = await signTo('bundle.tar', '--json')
     expect([ran.code, ran.err]).toEqual([0, ''])
     const { gates, key_id: keyId } = JSON.parse(ran.out) as { gates: Gate[]; key_id: string }

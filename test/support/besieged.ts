@@ -22,6 +22,7 @@ import { attach, Client, expecting, PLC, seen, type FakeAgent } from './tunnels.
 
 const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
 const attacker = fileURLToPath(new URL('attacker.ts', import.meta.url))
+const impatient = fileURLToPath(new URL('impatient.ts', import.meta.url))
 
 export interface Besieged extends AsyncDisposable {
   readonly node: TestNode
@@ -67,7 +68,7 @@ export async function besieged({ preload, config = '' }: Siege = {}): Promise<Be
   const child = spawn(
     process.execPath,
     [
-      ...(preload === undefined ? [] : ['--import', preload]),
+      ...['--import', impatient, ...(preload === undefined ? [] : ['--import', preload])],
       bin,
       ...args,
       '--operations',

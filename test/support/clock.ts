@@ -4,12 +4,16 @@ import type { Clock, Monotonic } from '#tunnel'
 const machine = Date.now
 let ahead = 0
 
+/** In all: a sign-in is for an hour, and its renewal goes by the Date of an answer, which stays the machine's. */
+const FURTHEST_MS = 50 * 60_000
+
 /**
  * The wall clock of this process, and of a node in it, is so many milliseconds further, from now on and for all of this
  * file: what has been told a time is not told an earlier one. What waits goes on waiting by the other clock.
  */
 export function setForward(ms: number): void {
   ahead += Math.max(0, ms)
+  if (ahead > FURTHEST_MS) throw new Error('the clock has been set forward too far for one file')
   Date.now = () => machine() + ahead
 }
 
@@ -19,7 +23,6 @@ export function setBefore(at: number, ms: number): void {
 }
 
 /** It stands still until the test moves it: waits are kept, and end when their time has come. */
-
 export class HandClock implements Clock {
   #now = 500
   #waits: { readonly at: number; readonly wake: () => void }[] = []

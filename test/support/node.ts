@@ -120,8 +120,8 @@ export interface NodeOptions {
   readonly bare?: boolean
 }
 
-/** Events of rounds: the traffic of open sessions, and grants whose time is over. */
-const OWN_MOMENTS: ReadonlySet<string> = new Set(['session.stats', 'grant.expire'])
+/** Events of rounds: the log's own each minute, the traffic of open sessions, and grants whose time is over. */
+const OWN_MOMENTS: ReadonlySet<string> = new Set(['log.heartbeat', 'session.stats', 'grant.expire'])
 
 /** Starts a node and bootstraps its first administrator. */
 export async function startNode(options: NodeOptions = {}): Promise<TestNode> {

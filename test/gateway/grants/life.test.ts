@@ -138,7 +138,7 @@ describe('extended', () => {
     const grant = await approve(await ask())
     const from = node.size()
     expect(told(await more(grant, 604_800))).toEqual([403, 'request.duration'])
-    expect(node.events(from).map(({ code }) => code)).toEqual(['grant.request'])
+    expect(node.acts(from).map(({ code }) => code)).toEqual(['grant.request'])
   })
 
   test('approved when the grant is over: it extends nothing', async () => {

@@ -28,6 +28,7 @@ import {
 import { attach, Client, expecting, PLC, seen } from '../../support/tunnels.ts'
 
 const BIN = resolve(import.meta.dirname, '../../../cli/bin.mjs')
+const IMPATIENT = resolve(import.meta.dirname, '../../support/impatient.ts')
 
 let data = ''
 beforeAll(async () => {
@@ -251,6 +252,8 @@ test('a crash: the sessions it cut off have ended, for that reason, in list and 
   const child = spawn(
     process.execPath,
     [
+      '--import',
+      IMPATIENT,
       BIN,
       'gateway',
       '--data',

@@ -112,7 +112,7 @@ test('a token goes with each question, and is read anew', async () => {
     seen.push(request.headers.authorization)
     response.writeHead(200, { 'content-type': TYPE, etag: `"${seen.length}"` }).end('x')
   })
-  await using _source = watching({ url: server.url, token_file: token }).source
+  await using _source = watching({ url: server.url, token_file: token, poll_s: 0.01 }).source
   await until('a first question', () => seen.length > 0)
   writeFileSync(token, 'second\n')
   await until('the other token', () => seen.includes('Bearer second'))
