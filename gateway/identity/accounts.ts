@@ -60,7 +60,7 @@ export interface Accounts {
   findByEmail(email: string): Promise<Account | undefined>
   /** Whether a password opens this account. */
   hasPassword(sub: string): Promise<boolean>
-  /** In order of `sub`, after `after` ('' for the first page), at most `limit` (500). */
+  /** In order of `sub`, after `after` ('' for the first page), at most `limit` (501). */
   list(after: string, limit: number): Promise<readonly Account[]>
   /** Checks a password: counted, logged, and equally slow for accounts that do not exist. Error: log.unavailable. */
   login(attempt: LoginAttempt): Promise<LoginAnswer>
@@ -102,7 +102,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
     findByEmail: async (email) => shown(await store.findAccountByEmail(normalise(email))),
     hasPassword: async (sub) => ((await store.findAccount(sub))?.password ?? null) !== null,
     async list(after, limit) {
-      const rows = await store.listAccounts(after, Math.min(Math.max(limit, 1), 500))
+      const rows = await store.listAccounts(after, Math.min(Math.max(limit, 1), 501))
       return rows.map(withoutPassword)
     },
     login: async (attempt) => login(context, attempt),
