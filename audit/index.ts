@@ -61,13 +61,14 @@ export {
   dropRecording,
   findParts,
   listRecordings,
+  recordingPlaces,
   loggedRecordings,
   openRecordings,
   partPath,
   readRecording,
   salvage,
 } from './recordings.ts'
-export type { StoredPart, StoredRecording } from './recordings.ts'
+export type { RecordingPlace, StoredPart, StoredRecording } from './recordings.ts'
 export { linesOf, reconcile } from './reconcile.ts'
 export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
 export { cursorOf } from './ship/cursor.ts'

@@ -43,6 +43,26 @@ export interface StoredRecording {
 
 const SESSION = /^s_[0-9a-z]{26}$/
 
+/** Where a recording stands in the list of all. */
+export interface RecordingPlace {
+  readonly name: string
+  readonly open: boolean
+  /** When it was last written to, epoch milliseconds; 0 while it goes on, since that moves. */
+  readonly at: number
+}
+
+/** Names of the recordings in `directory`, in no order. */
+export async function recordingPlaces(directory: string): Promise<RecordingPlace[]> {
+  const names = (await fs.readdir(directory).catch(absent)).filter((name) => SESSION.test(name))
+  const open = new Set(await openRecordings(directory))
+  const places: RecordingPlace[] = []
+  for (const name of names) {
+    const at = open.has(name) ? 0 : (await fs.stat(join(directory, name))).mtimeMs
+    places.push({ name, open: open.has(name), at })
+  }
+  return places
+}
+
 /** The `limit` recordings in `directory` that something was written to last, oldest first. */
 export async function listRecordings(
   directory: string,

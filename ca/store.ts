@@ -122,6 +122,8 @@ export interface CertificateFilter {
   readonly state?: CertificateState
   /** Only those that end after this instant. */
   readonly liveAt?: Instant
+  /** Only those older than the one of this serial. */
+  readonly after?: string
   /** At most this many, newest first; default 100, at most 1,000. */
   readonly limit?: number
 }

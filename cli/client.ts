@@ -2,28 +2,10 @@
  * The API as the commands use it: one call, its answer checked against the published schema, a
  * refusal turned into the error a person reads. The only way the CLI talks to a gateway.
  */
+import { randomUUID } from 'node:crypto'
 import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
-import {
-  Account,
-  Auditor,
-  Certificate,
-  Device,
-  DeviceToken,
-  Enrolment,
-  EnrolmentToken,
-  Grant,
-  Idp,
-  Invitation,
-  Lock,
-  OpenedSession,
-  Passkey,
-  Problem,
-  Recording,
-  RevocationList,
-  Session,
-  type SessionUse,
-} from '#api'
+import { Device, DeviceToken, OpenedSession, Passkey, Problem, type SessionUse } from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
@@ -36,6 +18,7 @@ export {
   Account,
   AddedAuditor,
   Auditor,
+  Certificate,
   Ceremony,
   Cut,
   Device,
@@ -55,6 +38,7 @@ export {
   MadeInvitation,
   Me,
   OpenedSession,
+  Passkey,
   DecisionsPage,
   PolicyActivated,
   PolicyImpact,
@@ -66,6 +50,7 @@ export {
   RecordingView,
   RemovedIdp,
   ReplacedDevice,
+  RevocationList,
   Revocation,
   RevokedDevice,
   Session,
@@ -73,23 +58,8 @@ export {
   WhoCan,
 } from '#api'
 
-export const Accounts = Type.Object({
-  items: Type.Array(Account),
-  next: Type.Union([Type.String(), Type.Null()]),
-})
-export const Auditors = Type.Object({ items: Type.Array(Auditor) })
-export const Recordings = Type.Object({ items: Type.Array(Recording) })
-export const Idps = Type.Object({ items: Type.Array(Idp) })
-export const Invitations = Type.Object({ items: Type.Array(Invitation) })
-export const Locks = Type.Object({ items: Type.Array(Lock) })
+/** The passkeys that are left. */
 export const Passkeys = Type.Object({ items: Type.Array(Passkey) })
-export const Devices = Type.Object({ items: Type.Array(Device) })
-export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })
-export const EnrolmentTokens = Type.Object({ items: Type.Array(EnrolmentToken) })
-export const Grants = Type.Object({ items: Type.Array(Grant) })
-export const Sessions = Type.Object({ items: Type.Array(Session) })
-export const Certificates = Type.Object({ items: Type.Array(Certificate) })
-export const RevocationLists = Type.Object({ items: Type.Array(RevocationList) })
 export const AddedDevice = Type.Object({ device: Device, token: DeviceToken })
 
 export type Method = 'GET' | 'POST' | 'PUT'
@@ -141,7 +111,12 @@ export async function openPlainApi({ profile }: GlobalOptions): Promise<Api> {
     }),
   )
   return apiOver(new URL(credentials.gateway), credentials.anchor, async (method, url, body) => {
-    const answer = await send(url, { method, ...bodyOf(body) })
+    const { headers, ...rest } = bodyOf(body)
+    const answer = await send(url, {
+      method,
+      headers: { ...headers, ...keyOf(method, url) },
+      ...rest,
+    })
     const bytes = await answer.bytes()
     return {
       status: answer.status,
@@ -168,6 +143,15 @@ export async function openAnonymous(gateway: URL, caSha256: string): Promise<Api
   return apiOver(gateway, anchor, async (method, url, body) =>
     exchange({ method, url, anchor, ...jsonBody(typeof body === 'string' ? body : undefined) }),
   )
+}
+
+/**
+ * The key under which a write is done once, however often it is sent. A session that was opened and never heard of ends
+ * by itself, and its secret is told once: it needs none.
+ */
+function keyOf(method: Method, url: URL): Record<string, string> {
+  if (method === 'GET' || url.pathname === '/api/v1/sessions') return {}
+  return { 'idempotency-key': randomUUID() }
 }
 
 function bodyOf(body: string | Octets | undefined): {
@@ -223,6 +207,49 @@ function read<S extends TSchema>(schema: S, url: URL, answer: HttpAnswer): Stati
     why: `${url.pathname}: ${first === undefined ? 'not JSON' : `${first.instancePath || '/'} ${first.message}`}`,
     next: 'use the sallyport command of the same version as the gateway',
   })
+}
+
+/** The most that one page has. */
+const PAGE = 500
+
+/**
+ * Every item of a list in its order, or the first `most`, page by page. What moved while the pages came is there once, as
+ * it was last. Throws as `call`.
+ */
+export async function all<S extends TSchema>(
+  api: Api,
+  item: S,
+  method: 'GET',
+  path: string,
+  most = Number.POSITIVE_INFINITY,
+): Promise<Static<S>[]> {
+  // Gateways that have no pages give everything at once.
+  const schema = Type.Object({
+    items: Type.Array(item),
+    next: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+  })
+  const found = new Map<string, Static<S>>()
+  for (let after: string | null = ''; after !== null && found.size < most;) {
+    const [plain = '', kept] = path.split('?')
+    const query = new URLSearchParams(kept)
+    query.set('limit', String(Math.min(PAGE, most - found.size)))
+    if (after !== '') query.set('after', after)
+    const page: { items: Static<S>[]; next?: string | null } = await api.call(
+      schema,
+      method,
+      `${plain}?${query.toString()}`,
+    )
+    for (const one of page.items) found.set(nameOf(one), one)
+    after = page.items.length === 0 ? null : (page.next ?? null)
+  }
+  return [...found.values()]
+}
+
+/** What an item of a list is known by; of one that says nothing of the kind, all of it. */
+function nameOf(item: unknown): string {
+  const { id, sub, serial, session, issuer, name } = item as Record<string, unknown>
+  const own = id ?? sub ?? serial ?? session ?? issuer ?? name
+  return typeof own === 'string' ? own : JSON.stringify(item)
 }
 
 /** The session's own answer, with the command that gets one where there is no grant. */

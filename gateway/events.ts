@@ -249,15 +249,15 @@ const IDP_VERBS = {
   'idp.remove': { verb: 'delete', operation: 'idp:remove', message: 'removed' },
 } as const
 
-function idpEvent({ code, source, at: time, by, byParty, idp, changes }: IdpEvent): EventInput {
+function idpEvent(event: IdpEvent): EventInput {
+  const { code, source, at: time, by, byParty, idp, changes, failed } = event
   const { verb, operation, message } = IDP_VERBS[code]
   return {
     code: 'admin.call',
     src: at(source),
     time,
     actor: { uid: by, party: byParty },
-    status: 'success',
-    message: `provider of a company ${message}: ${idp}`,
+    ...came(failed, `provider of a company ${message}: ${idp}`),
     data: { operation, verb, entity: `idp:${idp}`, changes },
   }
 }

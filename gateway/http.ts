@@ -36,6 +36,7 @@ import { sessionRoutes } from './listen/routes/sessions.ts'
 import type { NodePolicy } from './policy/node.ts'
 import type { Retention } from './retention.ts'
 import type { WitnessRoom } from './witnesses.ts'
+import { SqliteAnswerStore } from './store/sqlite/answers.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import type { Access } from './live.ts'
 
@@ -70,6 +71,7 @@ export async function openHttp(
       now,
       report,
       proven,
+      answers: new SqliteAnswerStore(foundation.thread),
       rating: { rates: new Rates(config.api_rates), flooded: telling(foundation, report) },
       routes(calls) {
         addRoutes(calls, config, foundation, policy, access, publication, pending, build)

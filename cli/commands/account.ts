@@ -93,26 +93,14 @@ function registerChanges(account: Command): void {
     })
 }
 
-/** Every account, page by page. */
 async function everybody(api: Api): Promise<readonly Account[]> {
-  const { Accounts } = await import('../client.ts')
-  const all: Account[] = []
-  for (let after: string | null = ''; after !== null;) {
-    const page: { items: Account[]; next: string | null } = await api.call(
-      Accounts,
-      'GET',
-      `/accounts?limit=500&after=${after}`,
-    )
-    all.push(...page.items)
-    after = page.next
-  }
-  return all
+  const { all, Account: item } = await import('../client.ts')
+  return await all(api, item, 'GET', '/accounts')
 }
 
 async function find(api: Api, email: string): Promise<Account> {
-  const { Accounts } = await import('../client.ts')
-  const { items } = await api.call(Accounts, 'GET', `/accounts?email=${encodeURIComponent(email)}`)
-  const [found] = items
+  const { all, Account: item } = await import('../client.ts')
+  const [found] = await all(api, item, 'GET', `/accounts?email=${encodeURIComponent(email)}`)
   if (found !== undefined) return found
   throw new CliError('there is no such account', {
     code: 'account.unknown',

@@ -131,8 +131,8 @@ async function sendConfirm(options: GlobalOptions, name: string, secret: string)
 
 async function list(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Auditors } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Auditors, 'GET', '/auditors')
+  const { all, openApi, Auditor: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/auditors')
   show(options, items, {
     head: ['name', 'state', 'since', 'by', 'key'],
     rows: items.map((one) => [one.name, one.state, instant(one.added_at), one.by, one.recipient]),

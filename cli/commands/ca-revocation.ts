@@ -130,8 +130,8 @@ async function crl(
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, RevocationLists } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(RevocationLists, 'GET', '/ca/crls')
+  const { all, openApi, RevocationList: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/ca/crls')
   const chosen = items.filter(({ issuer }) => flags.issuer === undefined || issuer === flags.issuer)
   if (flags.out === undefined) {
     show(options, chosen, {
@@ -175,13 +175,12 @@ async function certificates(
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
-  const query = new URLSearchParams({
-    limit: String(readInteger(flags.limit, '--limit', 1, 1000)),
-    ...(flags.device === undefined ? {} : { device: readName(flags.device, 'device') }),
-  })
-  const { openApi, Certificates } = await import('../client.ts')
+  const limit = readInteger(flags.limit, '--limit', 1, 10_000)
+  const query = new URLSearchParams()
+  if (flags.device !== undefined) query.set('device', readName(flags.device, 'device'))
+  const { all, openApi, Certificate: item } = await import('../client.ts')
   const path = `/certificates?${query.toString()}`
-  const { items } = await (await openApi(options)).call(Certificates, 'GET', path)
+  const items = await all(await openApi(options), item, 'GET', path, limit)
   show(options, items, {
     head: ['serial', 'profile', 'names', 'state', 'until', 'first used', 'revoked', 'reason'],
     rows: items.map((row) => [

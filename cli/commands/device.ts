@@ -173,9 +173,9 @@ function tokenCommand(
 
 async function listTokens(id: string, _flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, EnrolmentTokens } = await import('../client.ts')
+  const { all, openApi, EnrolmentToken: item } = await import('../client.ts')
   const path = `/devices/${readName(id, 'device')}/tokens`
-  const { items } = await (await openApi(options)).call(EnrolmentTokens, 'GET', path)
+  const items = await all(await openApi(options), item, 'GET', path)
   show(options, items, {
     head: ['token', 'kind', 'state', 'made', 'until', 'used', 'certificate'],
     rows: items.map((row) => [
@@ -193,8 +193,8 @@ async function listTokens(id: string, _flags: unknown, command: Command): Promis
 
 async function listPending(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Enrolments } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Enrolments, 'GET', '/enrolments')
+  const { all, openApi, Enrolment: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/enrolments')
   show(options, items, {
     head: ['enrolment', 'device', 'asks by', 'from', 'key SHA-256', 'because', 'state', 'until'],
     rows: items.map((row) => [
@@ -256,8 +256,8 @@ function readLabels(pairs: readonly string[]): Record<string, string> {
 
 async function listDevices(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Devices } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Devices, 'GET', '/devices')
+  const { all, openApi, Device: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/devices')
   show(options, items, {
     head: [
       'device',

@@ -199,8 +199,8 @@ async function extendGrant(
 
 async function listGrants(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Grants } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Grants, 'GET', '/grants')
+  const { all, openApi, Grant: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/grants')
   show(options, items, {
     head: ['grant', 'state', 'who', 'where', 'seconds', 'until', 'approvals', 'reason'],
     rows: items.map((row) => [
@@ -224,13 +224,13 @@ async function approveGrant(
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Grant: schema, Me, Passkeys } = await import('../client.ts')
+  const { openApi, all, Grant: schema, Me, Passkey } = await import('../client.ts')
   const api = await openApi(options)
   const path = `/grants/${grantId(id)}`
   const asked = await api.call(schema, 'GET', path)
   const done = async (grant: Grant) =>
     tell(options, grant, [`${grant.id} is ${grant.state}`, ...(await grantFacts(grant))])
-  const { items } = flags.passkey ? await api.call(Passkeys, 'GET', '/passkeys') : { items: [] }
+  const items = flags.passkey ? await all(api, Passkey, 'GET', '/passkeys') : []
   if (items.length === 0)
     return await done(await api.call(schema, 'POST', `${path}/approve`, { hash: asked.hash }))
   if (!options.json) for (const line of await grantFacts(asked)) say(line)

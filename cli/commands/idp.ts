@@ -173,8 +173,8 @@ function idpFacts(idp: Idp): string[] {
 
 async function listIdps(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Idps } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Idps, 'GET', '/idps')
+  const { all, openApi, Idp: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/idps')
   show(options, items, {
     head: ['id', 'name', 'company', 'issuer', 'domains', 'enabled'],
     rows: items.map((row) => [

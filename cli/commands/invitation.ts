@@ -108,8 +108,8 @@ async function loginLine(api: Api): Promise<string> {
 
 async function listInvitations(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Invitations } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Invitations, 'GET', '/invitations')
+  const { all, openApi, Invitation: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/invitations')
   show(options, items, {
     head: [
       'invitation',

@@ -60,8 +60,8 @@ async function addLock(
 
 async function listLocks(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Locks } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Locks, 'GET', '/locks')
+  const { all, openApi, Lock: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/locks')
   const first = items.toSorted((a, b) => Number(b.lifted === null) - Number(a.lifted === null))
   show(options, first, {
     head: ['lock', 'state', 'scope', 'target', 'since', 'by', 'reason'],

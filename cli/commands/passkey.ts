@@ -33,15 +33,15 @@ export function registerPasskey(program: Command): void {
 
 async function addPasskey(name: string, _flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const [{ openApi, Passkeys }, { byPasskey }] = await Promise.all([
+  const [{ all, openApi, Passkey }, { byPasskey }] = await Promise.all([
     import('../client.ts'),
     import('../passkey.ts'),
   ])
   const api = await openApi(options)
-  const before = await api.call(Passkeys, 'GET', '/passkeys')
-  const known = new Set(before.items.map(({ id }) => id))
+  const before = await all(api, Passkey, 'GET', '/passkeys')
+  const known = new Set(before.map(({ id }) => id))
   const added = await byPasskey(api, options, '/passkeys', { name }, async () => {
-    const { items } = await api.call(Passkeys, 'GET', '/passkeys')
+    const items = await all(api, Passkey, 'GET', '/passkeys')
     return items.find(({ id }) => !known.has(id))
   })
   tell(options, added, [
@@ -56,8 +56,8 @@ async function addPasskey(name: string, _flags: unknown, command: Command): Prom
 
 async function listPasskeys(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Passkeys } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Passkeys, 'GET', '/passkeys')
+  const { all, openApi, Passkey: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/passkeys')
   show(options, items, {
     head: ['name', 'algorithm', 'synced', 'added', 'used', 'id'],
     rows: items.map((row) => [

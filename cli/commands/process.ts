@@ -49,8 +49,8 @@ export function registerProcess(program: Command): void {
     .description('the processes of every device')
     .action(async (_flags: unknown, self: Command) => {
       const options = globalOptions(self)
-      const { openApi, Devices } = await import('../client.ts')
-      const { items } = await (await openApi(options)).call(Devices, 'GET', '/devices')
+      const { all, openApi, Device: item } = await import('../client.ts')
+      const items = await all(await openApi(options), item, 'GET', '/devices')
       const processes = items.flatMap((device) => device.processes)
       show(options, processes, processTable(processes))
     })

@@ -79,10 +79,11 @@ function opening(command: Command): Command {
 
 async function list(flags: { readonly limit: string }, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const limit = readInteger(flags.limit, 'limit', 1, 1_000)
-  const { openApi, Recordings } = await import('../client.ts')
+  const limit = readInteger(flags.limit, 'limit', 1, 10_000)
+  const { all, openApi, Recording: item } = await import('../client.ts')
   const api = await openApi(options)
-  const { items } = await api.call(Recordings, 'GET', `/recordings?limit=${limit}`)
+  const newest = await all(api, item, 'GET', '/recordings', limit)
+  const items = newest.toSorted((a, b) => a.began - b.began)
   show(options, items, {
     head: ['session', 'began', 'where', 'format', 'bytes', 'parts', 'state'],
     rows: items.map((one) => [

@@ -15,8 +15,8 @@ export function registerSession(program: Command): void {
 
 async function listSessions(_flags: unknown, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Sessions } = await import('../client.ts')
-  const { items } = await (await openApi(options)).call(Sessions, 'GET', '/sessions')
+  const { all, openApi, Session: item } = await import('../client.ts')
+  const items = await all(await openApi(options), item, 'GET', '/sessions')
   const openFirst = items.toSorted(
     (a, b) => Number(b.state === 'open') - Number(a.state === 'open'),
   )

@@ -1,7 +1,7 @@
 /** Certificates, their revocation, and the lists that tell of it. */
 import { Type, type Static } from 'typebox'
 import { DeviceToken, Device } from './devices.ts'
-import { Instant, Name, Text } from './common.ts'
+import { Instant, Name, Page, Text } from './common.ts'
 
 export const Serial = Type.String({ pattern: '^[0-9a-f]{32}$' })
 
@@ -23,7 +23,7 @@ export const CertificateQuery = Type.Object(
   {
     device: Type.Optional(Name),
     state: Type.Optional(Type.Enum(['intent', 'active', 'superseded', 'revoked'])),
-    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100 })),
+    ...Page.properties,
   },
   { additionalProperties: false },
 )

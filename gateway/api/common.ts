@@ -37,7 +37,8 @@ export type Problem = Static<typeof Problem>
 
 export const Page = Type.Object(
   {
-    after: Type.Optional(Type.String({ maxLength: 100 })),
+    /** `next` of the page before. */
+    after: Type.Optional(Type.String({ maxLength: 800 })),
     limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 500, default: 100 })),
   },
   { additionalProperties: false },

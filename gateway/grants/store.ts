@@ -4,6 +4,13 @@ import type { Approval, Grant, GrantEvent } from './grant.ts'
 /** So many grants to write count at once for one person at one process: what policy is asked with has a size. */
 export const MOST_WRITES = 4
 
+export interface GrantFilter {
+  readonly requester?: string
+  /** Only those that come behind this one. */
+  readonly after?: { readonly created_at: number; readonly id: string }
+  readonly limit: number
+}
+
 export interface GrantStore {
   /**
    * Adds a requested grant, or one that needs no approval and takes effect at once; its id is new. False, and nothing
@@ -12,7 +19,7 @@ export interface GrantStore {
   add(grant: Grant): Promise<boolean>
   find(id: string): Promise<Grant | undefined>
   /** Newest first. */
-  list(filter: { readonly requester?: string; readonly limit: number }): Promise<readonly Grant[]>
+  list(filter: GrantFilter): Promise<readonly Grant[]>
   /**
    * The grants of one requester that name one device, at most 32: first those that may be used at `now` (epoch
    * seconds), then the others that nobody ended, then the ended; of each the newest first. Extensions stand with what

@@ -142,7 +142,7 @@ export interface UninviteEvent extends Act {
 }
 
 /** A company's provider is about to be added, changed or removed. */
-export interface IdpEvent extends Common {
+export interface IdpEvent extends Act {
   readonly code: 'idp.create' | 'idp.change' | 'idp.remove'
   readonly idp: string
   readonly by: string
@@ -173,7 +173,13 @@ export async function record(log: IdentityLog, event: IdentityEvent): Promise<vo
   }
 }
 
-type ActEvent = AccountCreateEvent | AccountChangeEvent | PasskeyEvent | InviteEvent | UninviteEvent
+type ActEvent =
+  | AccountCreateEvent
+  | AccountChangeEvent
+  | PasskeyEvent
+  | InviteEvent
+  | UninviteEvent
+  | IdpEvent
 
 /**
  * Records what is about to be, then does it; where the outcome is one of `refusals`, or `act` throws, records that it

@@ -1,7 +1,8 @@
 /** Identity: who is asking. The embedded provider, its accounts, and the check of every token. */
 export { openIdentity, type Identity, type IdentityOptions } from './identity.ts'
 export type { ProviderClient } from './setting.ts'
-export { openAccounts, type Accounts, type NewAccount } from './accounts.ts'
+export type { NewAccount } from './account.ts'
+export { openAccounts, type Accounts } from './accounts.ts'
 export type { LoginAnswer } from './attempt.ts'
 export type { Account } from './facts.ts'
 export { openBootstrap } from './bootstrap.ts'
@@ -16,7 +17,7 @@ export {
 export type { Answered } from './passkeys/answer.ts'
 export { shownHere, type BrowserAnswer, type Passkey } from './passkeys/credential.ts'
 export type { Ceremony } from './passkeys/ceremony.ts'
-export type { Invitation } from './invitations/invitations.ts'
+export type { Invitation } from './invitations/invitation.ts'
 export { IdentityError, identityRows, type IdentityCode } from './errors.ts'
 export type { Idp, NewIdp } from './idp/idps.ts'
 export type { IdentityChange, IdentityEvent } from './events.ts'

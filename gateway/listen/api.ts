@@ -5,12 +5,14 @@ import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/typ
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from 'fastify'
 import { Problem } from '#api'
 import { sourceOf } from '../access/source.ts'
+import type { AnswerStore } from '../answers.ts'
 import { plainAddress, type Source } from '../facts.ts'
 import { isRefusal, type Identity, type Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal, toProblem } from '../problem.ts'
 import { StoreError } from '../store/sqlite/thread.ts'
 import type { Handler } from './front.ts'
+import { doOnce } from './once.ts'
 import { limitRates, type Rating } from './rated.ts'
 import { sayWhen } from './rates.ts'
 
@@ -23,6 +25,8 @@ export interface ApiOptions {
   /** Somebody at this address has proven who they are. */
   readonly proven: (address: string) => void
   readonly rating: Rating
+  /** Where answers of writes with a key are kept. */
+  readonly answers: AnswerStore
   /** Epoch milliseconds. */
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
@@ -90,16 +94,16 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
       security: [{ dpop: [] }],
     },
   })
+  const caller = async (request: FastifyRequest): Promise<Subject> => {
+    const known = callers.get(request) ?? authenticate(options, request, admit)
+    callers.set(request, known)
+    return known
+  }
   await server.register((scoped, _opts, done) => {
-    options.routes({
-      server: scoped as unknown as ApiServer,
-      source: (request) => sourceOf(request.raw),
-      caller(request) {
-        const known = callers.get(request) ?? authenticate(options, request, admit)
-        callers.set(request, known)
-        return known
-      },
-    })
+    const own = scoped as unknown as ApiServer
+    const { answers: store, now, report } = options
+    doOnce(own, { store, caller, now, report })
+    options.routes({ server: own, source: (request) => sourceOf(request.raw), caller })
     done()
   })
   server.get('/api/v1/openapi.json', { schema: { hide: true } }, () => server.swagger())

@@ -79,14 +79,21 @@ export function touches({ scope, target }: Pick<Lock, 'scope' | 'target'>, of: T
 }
 
 /** What locks need of a store. Every method resolves when the change is durable. */
+/** Where a lock stands in the list of all. */
+export interface LockPlace {
+  readonly lifted: boolean
+  readonly at: number
+  readonly id: string
+}
+
 export interface LockStore {
   /** False where there are `most` that are not lifted. */
   addLock(lock: Lock, most: number): Promise<boolean>
   findLock(id: string): Promise<Lock | undefined>
   /** Those that are not lifted, oldest first. */
   standingLocks(): Promise<readonly Lock[]>
-  /** All that stand, then the newest `limit` that were lifted; newest first. */
-  listLocks(limit: number): Promise<readonly Lock[]>
+  /** Those that stand, then those that were lifted, newest first; behind `after`, at most `limit`. */
+  listLocks(limit: number, after?: LockPlace): Promise<readonly Lock[]>
   /** Undefined where there is none of this id, or it is lifted already. */
   liftLock(id: string, lifted: NonNullable<Lock['lifted']>): Promise<Lock | undefined>
 }

@@ -7,7 +7,7 @@ import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal, type ProblemCode } from '../problem.ts'
 import { SCOPES, touchedBy, touches } from './lock.ts'
-import type { Lock, LockScope, LockStore, Touched } from './lock.ts'
+import type { Lock, LockPlace, LockScope, LockStore, Touched } from './lock.ts'
 
 const MOST = 1000
 /** What policy is shown of the locks that touch a question; one is enough to deny. */
@@ -167,9 +167,9 @@ export class Locks {
     })
   }
 
-  /** All that stand, then the newest `limit` that were lifted. */
-  list(limit: number): Promise<readonly Lock[]> {
-    return this.#room.store.listLocks(limit)
+  /** Those that stand, then those that were lifted, newest first; behind `after`, at most `limit`. */
+  list(limit: number, after?: LockPlace): Promise<readonly Lock[]> {
+    return this.#room.store.listLocks(limit, after)
   }
 
   /**

@@ -30,6 +30,13 @@ export interface SessionEnd {
   readonly time_to_cut_ms: number | null
 }
 
+export interface SessionFilter {
+  readonly identity?: string
+  /** Only those that come behind this one. */
+  readonly after?: { readonly ended: boolean; readonly opened_at: number; readonly id: string }
+  readonly limit: number
+}
+
 /** Every method resolves when the change is durable. */
 export interface SessionStore {
   add(session: SessionRecord): Promise<void>
@@ -37,10 +44,7 @@ export interface SessionStore {
   end(end: SessionEnd): Promise<void>
   find(id: string): Promise<SessionRecord | undefined>
   /** Newest first; open ones first. */
-  list(filter: {
-    readonly identity?: string
-    readonly limit: number
-  }): Promise<readonly SessionRecord[]>
+  list(filter: SessionFilter): Promise<readonly SessionRecord[]>
   /** What a crash left open. */
   open(): Promise<readonly SessionRecord[]>
 }

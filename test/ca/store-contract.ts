@@ -195,6 +195,20 @@ export function storeContract(open: () => Promise<OpenedStores>): void {
     expect(await store.recall('r1', at(0))).toBeUndefined()
   })
 
+  test('certificates come page by page, newest first, whatever is issued between two', async () => {
+    const { store } = await open()
+    const serials: string[] = []
+    for (let made = 0; made < 4; made++) serials.unshift((await issued(store)).serial)
+    const names = async (filter: { after?: string; limit: number }) =>
+      (await store.listCertificates(TENANT, filter)).map(({ serial }) => serial)
+    expect(await names({ limit: 2 })).toEqual(serials.slice(0, 2))
+    await issued(store)
+    const [, second = ''] = serials
+    expect(await names({ after: second, limit: 9 })).toEqual(serials.slice(2))
+    expect(await names({ after: serials.at(-1) ?? '', limit: 9 })).toEqual([])
+    expect(await names({ after: 'ff', limit: 9 })).toEqual([])
+  })
+
   test('a token raced by two keys: one wins, the other leaves no row', async () => {
     const { store } = await open()
     const token = tokenRow()

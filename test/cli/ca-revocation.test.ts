@@ -225,7 +225,7 @@ describe('ca certificates', () => {
     spki_sha256: 'd'.repeat(64),
   }
   test('of a device', async () => {
-    gateway.answer('GET /api/v1/certificates?limit=100&device=press-07', { body: { items: [row] } })
+    gateway.answer('GET /api/v1/certificates?device=press-07&limit=100', { body: { items: [row] } })
     const ran = await run(gateway.home, 'ca', 'certificates', '--device', 'press-07')
     expect(ran.code).toBe(0)
     expect(ran.out).toContain('keyCompromise')

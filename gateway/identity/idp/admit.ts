@@ -1,7 +1,7 @@
 /** The account behind somebody whom a company signed in: made at the first sign-in, brought up to date at each. */
 import { checkFacts, newSub, type Account } from '../facts.ts'
 import { IdentityError } from '../errors.ts'
-import type { IdentityChange, IdentityEvent, IdentityLog } from '../events.ts'
+import { recordAct, type IdentityChange, type IdentityLog } from '../events.ts'
 import type { AccountRow, IdentityStore, IdpRow, Outside } from '../store.ts'
 import type { Person } from './claims.ts'
 import { IdpError } from './errors.ts'
@@ -65,10 +65,21 @@ async function create(
     changedAt: now,
   }
   const common = { at: now, source, by: `idp:${outside.idp}`, subject: `${options.issuer}|${sub}` }
-  await record(options.log, { code: 'account.create', ...common, ...facts })
-  if (!(await options.store.addAccount(row))) throw new IdpError('idp.address')
+  const event = { code: 'account.create', ...common, ...facts } as const
+  const add = async () => ((await options.store.addAccount(row)) ? 'added' : 'taken')
+  const outcome = await recordAct(options.log, [event], NOT_TAKEN, add)
+  if (outcome !== 'added') throw new IdpError('idp.address')
   return row
 }
+
+/** What the log is told of what the store did not take. */
+const NOT_TAKEN = {
+  taken: 'account.exists',
+  last_admin: 'account.last_admin',
+  unknown: 'account.unknown',
+  moved: 'account.moved',
+  disabled: 'account.disabled',
+} as const
 
 async function update(
   options: AdmitOptions,
@@ -81,27 +92,20 @@ async function update(
   )
   if (changed.length === 0) return before
   const subject = `${options.issuer}|${before.sub}`
-  await record(options.log, {
+  const event = {
     code: 'account.change',
     at: options.now(),
     source,
     by: `idp:${before.outside?.idp ?? ''}`,
     subject,
     changes: Object.fromEntries(changed.map((field) => [field, facts[field]])),
-  })
+  } as const
   // Only what the company says, and only of an account that is still enabled: who disabled or linked it meanwhile wins.
   const change = { sub: before.sub, ...facts, changedAt: options.now() }
-  const outcome = await options.store.changeAccount(change, { enabled: true })
+  const act = async () => options.store.changeAccount(change, { enabled: true })
+  const outcome = await recordAct(options.log, [event], NOT_TAKEN, act)
   if (outcome !== 'changed')
     throw new IdpError(outcome === 'taken' ? 'idp.address' : 'idp.disabled')
   options.changed({ kind: 'changed', subject, login: null })
   return { ...before, ...change }
-}
-
-async function record(log: IdentityLog, event: IdentityEvent): Promise<void> {
-  try {
-    await log(event)
-  } catch (cause) {
-    throw new IdentityError('log.unavailable', { cause })
-  }
 }

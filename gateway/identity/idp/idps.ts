@@ -1,9 +1,10 @@
 /** The companies whose own providers sign people in: entered, listed, switched off and removed by the owner. */
 import { X509Certificate } from 'node:crypto'
-import type { Accounts, Actor } from '../accounts.ts'
+import type { Actor } from '../account.ts'
+import type { Accounts } from '../accounts.ts'
 import { ROLES } from '../facts.ts'
 import { IdentityError } from '../errors.ts'
-import type { IdentityLog, IdpEvent } from '../events.ts'
+import { recordAct, type IdentityLog, type IdpEvent } from '../events.ts'
 import type { IdentityKeys } from '../keys.ts'
 import type { IdpRow, IdpStore } from '../store.ts'
 import { IdpError } from './errors.ts'
@@ -101,7 +102,7 @@ async function add(options: IdpsOptions, idp: NewIdp, by: Actor): Promise<Idp> {
     throw new IdentityError(unreachable ? 'idp.unreachable' : 'idp.discovery', { cause: error })
   })
   const { name, issuer, clientId, vendor, domains, groups, roles, methods } = row
-  await record(options, 'idp.create', row.id, by, {
+  const changes = {
     name,
     issuer,
     client_id: clientId,
@@ -111,8 +112,11 @@ async function add(options: IdpsOptions, idp: NewIdp, by: Actor): Promise<Idp> {
     roles: pairs(roles),
     methods: pairs(methods),
     trust_email: row.trustEmail,
-  })
-  const outcome = await options.store.addIdp(row)
+  }
+  const event = eventOf(options, 'idp.create', row.id, by, changes)
+  const refusals = { exists: 'idp.exists', taken: 'idp.taken', full: 'idp.full' } as const
+  const act = async () => options.store.addIdp(row)
+  const outcome = await recordAct(options.log, [event], refusals, act)
   if (outcome !== 'added') throw new IdentityError(`idp.${outcome}`)
   return shown(options.issuer, row)
 }
@@ -123,17 +127,22 @@ const pairs = (map: Readonly<Record<string, string>>): readonly string[] =>
 async function enable(options: IdpsOptions, id: string, enabled: boolean, by: Actor): Promise<Idp> {
   const before = await options.store.findIdp(id)
   if (before === undefined) throw new IdentityError('idp.unknown')
-  await record(options, 'idp.change', id, by, { enabled })
-  if (!(await options.store.setIdpEnabled(id, enabled, options.now())))
-    throw new IdentityError('idp.unknown')
+  const event = eventOf(options, 'idp.change', id, by, { enabled })
+  const act = async () =>
+    (await options.store.setIdpEnabled(id, enabled, options.now())) ? 'changed' : 'unknown'
+  const outcome = await recordAct(options.log, [event], { unknown: 'idp.unknown' }, act)
+  if (outcome !== 'changed') throw new IdentityError('idp.unknown')
   if (!enabled) await endAll(options, await options.store.accountsOfIdp(id), by)
   return shown(options.issuer, { ...before, enabled, changedAt: options.now() })
 }
 
 async function remove(options: IdpsOptions, id: string, by: Actor): Promise<number> {
   if ((await options.store.findIdp(id)) === undefined) throw new IdentityError('idp.unknown')
-  await record(options, 'idp.remove', id, by, {})
-  const people = await options.store.removeIdp(id, options.now())
+  let people: readonly string[] = []
+  await recordAct(options.log, [eventOf(options, 'idp.remove', id, by, {})], {}, async () => {
+    people = await options.store.removeIdp(id, options.now())
+    return 'removed'
+  })
   await endAll(options, people, by)
   return people.length
 }
@@ -150,18 +159,14 @@ async function endAll(
   if (missing !== undefined) throw missing as Error
 }
 
-async function record(
-  { log, now }: IdpsOptions,
+function eventOf(
+  { now }: IdpsOptions,
   code: IdpEvent['code'],
   idp: string,
   by: Actor,
   changes: IdpEvent['changes'],
-): Promise<void> {
-  try {
-    await log({ code, at: now(), source: by.source, by: by.id, byParty: by.party, idp, changes })
-  } catch (cause) {
-    throw new IdentityError('log.unavailable', { cause })
-  }
+): IdpEvent {
+  return { code, at: now(), source: by.source, by: by.id, byParty: by.party, idp, changes }
 }
 
 const ID = /^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$/

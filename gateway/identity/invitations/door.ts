@@ -8,7 +8,7 @@ import type { Problem } from '../pages.ts'
 import { readBrowserAnswer } from '../passkeys/credential.ts'
 import { SCRIPTED_POLICY } from '../passkeys/page.ts'
 import type { Setting } from '../setting.ts'
-import type { Accepted, Way } from './invitations.ts'
+import type { Accepted, Way } from './invitation.ts'
 import { acceptedPage, invitedPage, openingPage } from './page.ts'
 
 type Form = ReadonlyMap<string, string>

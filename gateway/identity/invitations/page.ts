@@ -1,7 +1,7 @@
 /** The pages of an invitation: what somebody is invited as, how they will sign in, and that they are in. */
 import { html, page, problemBox, type Markup, type Problem } from '../pages.ts'
 import { SCRIPT_PROBLEM } from '../passkeys/page.ts'
-import type { Invitation } from './invitations.ts'
+import type { Invitation } from './invitation.ts'
 
 /** Opened by the link; its script sends what stands behind the hash. Without a script, a person can. */
 export function openingPage(base: string): string {

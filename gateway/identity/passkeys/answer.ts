@@ -2,7 +2,7 @@
 import type { GrantSignature, RelyingParty } from '#approval'
 import type { Accounts } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
-import { record, type IdentityEvent, type IdentityLog } from '../events.ts'
+import { record, recordAct, type IdentityEvent, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
 import type { PasskeyStore } from '../store.ts'
 import type { Login } from '../subject.ts'
@@ -82,6 +82,12 @@ function event(
   }
 }
 
+const NOT_ADDED = {
+  ended: 'ceremony.unknown',
+  exists: 'passkey.exists',
+  full: 'passkey.full',
+} as const
+
 async function added(context: AnswerRoom, asked: Asked, answer: BrowserAnswer): Promise<Answered> {
   const { question, account, source } = asked
   const { relyingParty, passkeyStore } = context
@@ -90,8 +96,9 @@ async function added(context: AnswerRoom, asked: Asked, answer: BrowserAnswer): 
   if (row === undefined) return refuse(context, asked, 'registration.invalid')
   const subject = `${context.issuer}|${account.sub}`
   const common = { at: context.now(), source, by: subject, subject }
-  await record(context.log, { code: 'passkey.add', ...common, passkey: row.id, name: row.name })
-  const outcome = await passkeyStore.addPasskey(row, MOST_PASSKEYS, question.login?.login ?? '')
+  const event = { code: 'passkey.add', ...common, passkey: row.id, name: row.name } as const
+  const add = async () => passkeyStore.addPasskey(row, MOST_PASSKEYS, question.login?.login ?? '')
+  const outcome = await recordAct(context.log, [event], NOT_ADDED, add)
   if (outcome === 'ended') return refuse(context, asked, 'login.ended')
   if (outcome !== 'added') throw new IdentityError(`passkey.${outcome}`)
   const { login, about } = question

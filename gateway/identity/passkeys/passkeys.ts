@@ -5,9 +5,10 @@
 import { randomBytes } from 'node:crypto'
 import { generateAuthenticationOptions, generateRegistrationOptions } from '@simplewebauthn/server'
 import type { RelyingParty } from '#approval'
-import type { Accounts, Actor } from '../accounts.ts'
+import type { Actor } from '../account.ts'
+import type { Accounts } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
-import { record, type IdentityChange, type IdentityLog } from '../events.ts'
+import { recordAct, type IdentityChange, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
 import type { IdentityStore, OidcStore, PasskeyStore } from '../store.ts'
 import type { Login, Subject } from '../subject.ts'
@@ -205,7 +206,9 @@ async function remove(
   if (held.length <= least) throw new IdentityError('passkey.last')
   const subject = `${context.issuer}|${sub}`
   const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party, subject }
-  await record(context.log, { code: 'passkey.remove', ...common, passkey: id, name: row.name })
-  const outcome = await context.passkeyStore.removePasskey(sub, id, least)
+  const event = { code: 'passkey.remove', ...common, passkey: id, name: row.name } as const
+  const refusals = { unknown: 'passkey.unknown', last: 'passkey.last' } as const
+  const act = async () => context.passkeyStore.removePasskey(sub, id, least)
+  const outcome = await recordAct(context.log, [event], refusals, act)
   if (outcome !== 'removed') throw new IdentityError(`passkey.${outcome}`)
 }

@@ -1,6 +1,6 @@
 /** `/auditors`: whose keys open recordings. Each change is an event that names the key. */
 import { Type } from 'typebox'
-import { AddedAuditor, Auditor as AuditorView, ConfirmAuditor, Name, NewAuditor } from '#api'
+import { AddedAuditor, Auditor as AuditorView, ConfirmAuditor, Name, NewAuditor, Page } from '#api'
 import {
   addAuditor,
   confirmAuditor,
@@ -12,6 +12,7 @@ import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 
 export interface AuditorRoutes extends Omit<Authorization, 'api'> {
   readonly auditors: AuditorStore
@@ -37,10 +38,12 @@ export function auditorRoutes(api: Api, room: AuditorRoutes): void {
   })
   api.server.get(
     '/api/v1/auditors',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(AuditorView) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(AuditorView) } } },
     async (request) => {
       await authorize(authorization, request, 'auditor:list')
-      return { items: (await auditors.list()).map(view) }
+      const keyOf = ({ added_at, name }: Auditor) => [added_at, name]
+      const { items, next } = pageIn('auditors', await auditors.list(), request.query, keyOf)
+      return { items: items.map(view), next }
     },
   )
 

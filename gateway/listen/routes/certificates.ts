@@ -9,6 +9,7 @@ import {
   RevokeIssuer,
   IssuerId,
   Serial,
+  Page,
 } from '#api'
 import { encodePem, type CaStore, type CertificateRow, type Crl, type Issuers } from '#ca'
 import { revokeAndCut, type RevocationRoom, type Revoked } from '../../devices/revoke.ts'
@@ -16,6 +17,7 @@ import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization, type Caller } from '../authorize.ts'
+import { page, pageIn, pageOf, readCursor, USUAL } from '../cursor.ts'
 
 export interface CertificateRoutes extends Omit<Authorization, 'api'> {
   readonly tenant: string
@@ -85,29 +87,36 @@ export function certificateRoutes(api: Api, room: CertificateRoutes): void {
     {
       schema: {
         querystring: CertificateQuery,
-        response: { 200: Type.Object({ items: Type.Array(CertificateView) }) },
+        response: { 200: pageOf(CertificateView) },
       },
     },
     async (request) => {
-      const { device, state, limit = 100 } = request.query as CertificateQuery
+      const query = request.query as CertificateQuery
+      const { device, state, limit = USUAL } = query
       const target = device === undefined ? undefined : { kind: 'device', id: device }
       await authorize(authorization, request, 'ca:read', target)
+      const list = `certificates ${device ?? ''} ${state ?? ''}`
+      const [after] = readCursor(list, [''], query) ?? []
       const rows = await room.caStore.listCertificates(room.tenant, {
         ...(device === undefined ? {} : { subject: device, profile: 'device' }),
         ...(state === undefined ? {} : { state: state as CertificateRow['state'] }),
-        limit,
+        ...(after === undefined ? {} : { after }),
+        limit: limit + 1,
       })
-      return { items: rows.map(view) }
+      const { items, next } = page(list, rows, query, ({ serial }) => [serial])
+      return { items: items.map(view), next }
     },
   )
   api.server.get(
     '/api/v1/ca/crls',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(RevocationList) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(RevocationList) } } },
     async (request) => {
       await authorize(authorization, request, 'ca:read')
-      const lists = await room.crls()
+      const all = await room.crls()
+      const { items, next } = pageIn('crls', all, request.query, ({ issuer }) => [issuer])
       return {
-        items: lists.map(({ issuer, number, thisUpdate, nextUpdate, entries, der }) => ({
+        next,
+        items: items.map(({ issuer, number, thisUpdate, nextUpdate, entries, der }) => ({
           issuer,
           number,
           this_update: seconds(thisUpdate),

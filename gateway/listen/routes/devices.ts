@@ -11,6 +11,7 @@ import {
   ReplacedDevice,
   Revoke,
   RevokedDevice,
+  Page,
 } from '#api'
 import type { CaStore } from '#ca'
 import { instant } from '#ca'
@@ -26,6 +27,7 @@ import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import { requireZone } from '../../zone.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 import { driftOf, type Inventories } from './baseline.ts'
 import { recordWords, viewRevocation } from './certificates.ts'
 
@@ -133,11 +135,12 @@ function collection(api: Api, room: DeviceRoutes): void {
   const authorization = { ...room, api }
   api.server.get(
     '/api/v1/devices',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(DeviceView) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(DeviceView) } } },
     async (request) => {
       await authorize(authorization, request, 'device:list')
       const all = await room.devices.list()
-      return { items: await Promise.all(all.map((device) => view(room, device))) }
+      const { items, next } = pageIn('devices', all, request.query, ({ id }) => [id])
+      return { items: await Promise.all(items.map((device) => view(room, device))), next }
     },
   )
 

@@ -1,11 +1,12 @@
 /** `/enrolments`: requests for a certificate that wait for a person, and the person's answer. */
 import { Type } from 'typebox'
-import { Enrolment, EnrolmentAnswer, EnrolmentId } from '#api'
+import { Enrolment, EnrolmentAnswer, EnrolmentId, Page } from '#api'
 import { DECIDED_MS, instant, type PendingRow, type PendingStore } from '#ca'
 import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 
 export interface EnrolmentRoutes extends Omit<Authorization, 'api'> {
   readonly tenant: string
@@ -44,11 +45,13 @@ export function enrolmentRoutes(api: Api, room: EnrolmentRoutes): void {
   const authorization = { ...room, api }
   api.server.get(
     '/api/v1/enrolments',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(Enrolment) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(Enrolment) } } },
     async (request) => {
       await authorize(authorization, request, 'device:list')
       const rows = await room.pending.list(room.tenant, instant(room.now()))
-      return { items: rows.map(view) }
+      const keyOf = ({ createdAt, id }: PendingRow) => [createdAt, id]
+      const { items, next } = pageIn('enrolments', rows, request.query, keyOf, 'down')
+      return { items: items.map(view), next }
     },
   )
   answers(api, room)

@@ -9,6 +9,7 @@ import {
   NewExtension,
   NewGrant,
   SignedGrant,
+  Page,
 } from '#api'
 import type { GrantSignature } from '#approval'
 import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/approve.ts'
@@ -24,6 +25,7 @@ import type { LiveSession } from '../../sessions/live.ts'
 import type { CutConnection, Reauthorization } from '../../sessions/reevaluate.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 import type { DecisionRef } from '../../decisions.ts'
 
 export interface GrantRoutes extends Omit<Authorization, 'api'> {
@@ -105,7 +107,7 @@ function reading(api: Api, room: GrantRoutes): void {
   const authorization = { ...room, api }
   server.get(
     '/api/v1/grants',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(GrantView) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(GrantView) } } },
     async (request) => {
       const subject = await api.caller(request)
       // Vendors list their own; the decision is asked with them as the owner of what they will see.
@@ -116,11 +118,17 @@ function reading(api: Api, room: GrantRoutes): void {
         'grant:list',
         own ? { kind: 'grant', id: '*', owner: subject.id } : undefined,
       )
-      const items = await room.grants.store.list({
+      const [created_at, id] = readCursor('grants', [0, ''], request.query) ?? []
+      const rows = await room.grants.store.list({
         ...(own ? { requester: subject.id } : {}),
-        limit: 500,
+        ...(created_at === undefined || id === undefined ? {} : { after: { created_at, id } }),
+        limit: (request.query.limit ?? USUAL) + 1,
       })
-      return { items: items.map((grant) => view(room.grants, grant)) }
+      const { items, next } = page('grants', rows, request.query, ({ statement: one }) => [
+        one.created_at,
+        one.id,
+      ])
+      return { items: items.map((grant) => view(room.grants, grant)), next }
     },
   )
 

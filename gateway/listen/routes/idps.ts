@@ -1,10 +1,11 @@
 /** `/idps`: companies' own providers. Who may make accounts may say which company makes them. */
 import { Type } from 'typebox'
-import { Idp, IdpId, NewIdp, RemovedIdp } from '#api'
+import { Idp, IdpId, NewIdp, Page, RemovedIdp } from '#api'
 import type { Identity, Idp as IdentityIdp } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy, type Authorization } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 import { toRefusal } from './people.ts'
 
 export interface IdpRoutes extends Omit<Authorization, 'api'> {
@@ -53,10 +54,12 @@ export function idpRoutes(api: Api, room: IdpRoutes): void {
 
 function reading({ server, ...api }: Api, room: IdpRoutes): void {
   const authorization = { ...room, api: { server, ...api } }
-  const items = Type.Object({ items: Type.Array(Idp) })
-  server.get('/api/v1/idps', { schema: { response: { 200: items } } }, async (request) => {
+  const schema = { querystring: Page, response: { 200: pageOf(Idp) } }
+  server.get('/api/v1/idps', { schema }, async (request) => {
     await authorize(authorization, request, 'idp:list', { kind: 'idp', id: '*' })
-    return { items: (await room.identity.idps.list()).map(view) }
+    const all = await room.identity.idps.list()
+    const { items, next } = pageIn('idps', all, request.query, ({ id }) => [id])
+    return { items: items.map(view), next }
   })
   server.get(
     '/api/v1/idps/:id',

@@ -7,10 +7,12 @@ import {
   MadeInvitation,
   NewInvitation,
   RenewAccount,
+  Page,
 } from '#api'
 import type { Identity, Invitation as Held } from '../../identity/index.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy, type Authorization } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 import { toRefusal } from './people.ts'
 
 export interface InvitationRoutes extends Omit<Authorization, 'api'> {
@@ -44,7 +46,6 @@ const rethrow = (error: unknown): never => {
   throw toRefusal(error)
 }
 
-const Items = Type.Object({ items: Type.Array(Invitation) })
 const Empty = Type.Object({}, { additionalProperties: false })
 const LISTED = 500
 
@@ -101,9 +102,13 @@ function keeping(api: Api, room: InvitationRoutes): void {
   const authorization = { ...room, api }
   const { server } = api
   const { invitations } = room.identity
-  server.get('/api/v1/invitations', { schema: { response: { 200: Items } } }, async (request) => {
+  const schema = { querystring: Page, response: { 200: pageOf(Invitation) } }
+  server.get('/api/v1/invitations', { schema }, async (request) => {
     await authorize(authorization, request, 'account:list')
-    return { items: (await invitations.list(LISTED)).map((one) => view(one, room.now())) }
+    const all = await invitations.list(LISTED)
+    const keyOf = (one: (typeof all)[number]) => [one.createdAt, one.id]
+    const { items, next } = pageIn('invitations', all, request.query, keyOf, 'down')
+    return { items: items.map((one) => view(one, room.now())), next }
   })
   server.post(
     '/api/v1/invitations/:id/revoke',

@@ -1,6 +1,6 @@
 /** `/locks`: shutting somebody, something or everything out, and letting them in again. */
 import { Type } from 'typebox'
-import { EndReason, Lock as LockView, Locked, LockId, NAME, NewLock } from '#api'
+import { EndReason, Lock as LockView, Locked, LockId, NAME, NewLock, Page } from '#api'
 import type { Identity } from '../../identity/index.ts'
 import type { Lock, LockScope } from '../../locks/lock.ts'
 import type { Locks } from '../../locks/locks.ts'
@@ -10,6 +10,7 @@ import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import type { DeviceStore } from '../../devices/device.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 
 export interface LockRoutes extends Omit<Authorization, 'api'> {
   readonly locks: Locks
@@ -23,10 +24,20 @@ export function lockRoutes(api: Api, room: LockRoutes): void {
   const authorization = { ...room, api }
   api.server.get(
     '/api/v1/locks',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(LockView) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(LockView) } } },
     async (request) => {
       await authorize(authorization, request, 'session:list')
-      return { items: [...(await room.locks.list(500))] }
+      const [lifted, at, id] = readCursor('locks', [0, 0, ''], request.query) ?? []
+      const begun = lifted === undefined || at === undefined || id === undefined
+      const rows = await room.locks.list(
+        (request.query.limit ?? USUAL) + 1,
+        begun ? undefined : { lifted: lifted === 1, at, id },
+      )
+      return page('locks', rows, request.query, (one) => [
+        one.lifted === null ? 0 : 1,
+        one.at,
+        one.id,
+      ])
     },
   )
   api.server.post(

@@ -15,6 +15,7 @@ import {
   NewPasskey,
   Passkey,
   PasskeyId,
+  Page,
 } from '#api'
 import { createHash } from 'node:crypto'
 import {
@@ -42,6 +43,7 @@ import type { Locks } from '../../locks/locks.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 import { takesEffect, visible, type GrantRoutes } from './grants.ts'
 import { asLast, toRefusal } from './people.ts'
 
@@ -88,9 +90,12 @@ const Empty = Type.Object({}, { additionalProperties: false })
 function holding(api: Api, room: PasskeyRoutes): void {
   const { server } = api
   const { passkeys, accounts } = room.identity
-  server.get('/api/v1/passkeys', { schema: { response: { 200: Items } } }, async (request) => {
+  const schema = { querystring: Page, response: { 200: pageOf(Passkey) } }
+  server.get('/api/v1/passkeys', { schema }, async (request) => {
     const subject = await api.caller(request)
-    return { items: (await passkeys.list(subOf(room, subject))).map(view) }
+    const all = await passkeys.list(subOf(room, subject))
+    const { items, next } = pageIn('passkeys', all, request.query, (one) => [one.createdAt, one.id])
+    return { items: items.map(view), next }
   })
   server.post(
     '/api/v1/passkeys/:id/remove',

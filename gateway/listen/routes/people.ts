@@ -13,6 +13,7 @@ import type { Locks } from '../../locks/locks.ts'
 import { Refusal, type ProblemCode } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy, type Authorization } from '../authorize.ts'
+import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 
 export interface PeopleRoutes extends Omit<Authorization, 'api'> {
   readonly identity: Identity
@@ -142,7 +143,7 @@ export function peopleRoutes(api: Api, room: PeopleRoutes): void {
   changing(api, room)
 }
 
-/** A page of accounts, or the one of an address. `next` is what `after` must be for the page that follows. */
+/** A page of accounts, or the one of an address. */
 const AccountQuery = Type.Object(
   {
     ...Page.properties,
@@ -150,24 +151,22 @@ const AccountQuery = Type.Object(
   },
   { additionalProperties: false },
 )
-const AccountPage = Type.Object({
-  items: Type.Array(Account),
-  next: Type.Union([Type.String(), Type.Null()]),
-})
 
 function listing(api: Api, room: PeopleRoutes): void {
   api.server.get(
     '/api/v1/accounts',
-    { schema: { querystring: AccountQuery, response: { 200: AccountPage } } },
+    { schema: { querystring: AccountQuery, response: { 200: pageOf(Account) } } },
     async (request) => {
       await authorize({ ...room, api }, request, 'account:list')
-      const { after = '', limit = 100, email } = request.query
+      const { limit = USUAL, email } = request.query
       if (email !== undefined) {
         const found = await room.identity.accounts.findByEmail(email)
         return { items: found === undefined ? [] : [toAccount(found)], next: null }
       }
-      const items = (await room.identity.accounts.list(after, limit)).map(toAccount)
-      return { items, next: items.length < limit ? null : (items.at(-1)?.sub ?? null) }
+      const [after = ''] = readCursor('accounts', [''], request.query) ?? []
+      const rows = await room.identity.accounts.list(after, limit + 1)
+      const { items, next } = page('accounts', rows, request.query, ({ sub }) => [sub])
+      return { items: items.map(toAccount), next }
     },
   )
 }

@@ -1,12 +1,13 @@
 /** `/recordings`: which there are, their sealed parts, who looked; each look an event before a byte is given. */
 import { readFile } from 'node:fs/promises'
 import { Type } from 'typebox'
-import { Recording, RecordingView, SessionId, type RecordingPart } from '#api'
+import { Page, Recording, RecordingView, SessionId, type RecordingPart } from '#api'
 import {
   fileOf,
-  listRecordings,
   partPath,
   readRecording,
+  recordingPlaces,
+  type RecordingPlace,
   type StoredPart,
   type StoredRecording,
 } from '#audit'
@@ -14,6 +15,7 @@ import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization, type Caller } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 
 export interface RecordingRoutes extends Omit<Authorization, 'api'> {
   readonly directory: string
@@ -25,10 +27,6 @@ const PartParams = Type.Object({
   track: Type.Integer({ minimum: 1, maximum: 9_999 }),
   part: Type.Integer({ minimum: 1, maximum: 9_999_999 }),
 })
-const Listing = Type.Object(
-  { limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 200 })) },
-  { additionalProperties: false },
-)
 
 function view({ facts, parts, end }: StoredRecording): Recording {
   const { session, format, device, process, grant, began, recipients } = facts
@@ -60,16 +58,20 @@ export function recordingRoutes(api: Api, room: RecordingRoutes): void {
     '/api/v1/recordings',
     {
       schema: {
-        querystring: Listing,
-        response: { 200: Type.Object({ items: Type.Array(Recording) }) },
+        querystring: Page,
+        response: { 200: pageOf(Recording) },
       },
     },
     async (request) => {
       await authorize(authorization, request, 'recording:list')
-      const { limit = 200 } = request.query
-      const all = await listRecordings(room.directory, limit)
+      const places = await recordingPlaces(room.directory)
+      // Those that go on first: one that ends meanwhile was shown, and comes again.
+      const keyOf = ({ open, at, name }: RecordingPlace) => [open ? 1 : 0, at, name]
+      const { items, next } = pageIn('recordings', places, request.query, keyOf, 'down')
+      const found = await Promise.all(items.map((one) => readRecording(room.directory, one.name)))
+      const there = found.filter((one) => one !== undefined)
       // Of a list, the parts are many and nobody's question.
-      return { items: all.map((one) => ({ ...view(one), parts: [] })) }
+      return { items: there.map((one) => ({ ...view(one), parts: [] })), next }
     },
   )
 

@@ -7,6 +7,7 @@ import {
   EndReason,
   NewSession,
   OpenedSession,
+  Page,
   Session as SessionView,
   SessionId,
   SessionSocket,
@@ -23,6 +24,7 @@ import type { SessionRoom } from '../../sessions/room.ts'
 import type { SessionRecord } from '../../sessions/session.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 
 export interface SessionRoutes extends Omit<Authorization, 'api'> {
   readonly room: SessionRoom
@@ -143,7 +145,7 @@ function reading(api: Api, routes: SessionRoutes): void {
   const authorization = { ...routes, api }
   api.server.get(
     '/api/v1/sessions',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(SessionView) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(SessionView) } } },
     async (request) => {
       const subject = await api.caller(request)
       const own = subject.party === 'vendor'
@@ -153,8 +155,19 @@ function reading(api: Api, routes: SessionRoutes): void {
         'session:list',
         own ? { kind: 'session', id: '*', owner: subject.id } : undefined,
       )
-      const items = await room.store.list({ ...(own ? { identity: subject.id } : {}), limit: 500 })
-      return { items: items.map((record) => view(record, room.live.get(record.id))) }
+      const [ended, opened_at, id] = readCursor('sessions', [0, 0, ''], request.query) ?? []
+      const begun = ended === undefined || opened_at === undefined || id === undefined
+      const rows = await room.store.list({
+        ...(own ? { identity: subject.id } : {}),
+        ...(begun ? {} : { after: { ended: ended === 1, opened_at, id } }),
+        limit: (request.query.limit ?? USUAL) + 1,
+      })
+      const { items, next } = page('sessions', rows, request.query, (one) => [
+        one.ended_at === null ? 0 : 1,
+        one.opened_at,
+        one.id,
+      ])
+      return { items: items.map((record) => view(record, room.live.get(record.id))), next }
     },
   )
 

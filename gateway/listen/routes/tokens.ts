@@ -1,6 +1,6 @@
 /** `/devices/{id}/tokens`: one-time enrolment tokens, made, shown by what became of them, ended, freed for another key. */
 import { Type } from 'typebox'
-import { DeviceToken, EnrolmentToken, Name, TokenAct, TokenId } from '#api'
+import { DeviceToken, EnrolmentToken, Name, Page, TokenAct, TokenId } from '#api'
 import {
   instant,
   isMakersClaim,
@@ -17,6 +17,7 @@ import { deviceToken, TOKEN_LIFETIME_S, type TokenRoom } from '../../devices/tok
 import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { pageIn, pageOf } from '../cursor.ts'
 import { recordWords } from './certificates.ts'
 
 export interface TokenRoutes extends Omit<Authorization, 'api'> {
@@ -61,7 +62,8 @@ function making(api: Api, room: TokenRoutes): void {
     {
       schema: {
         params: Params,
-        response: { 200: Type.Object({ items: Type.Array(EnrolmentToken) }) },
+        querystring: Page,
+        response: { 200: pageOf(EnrolmentToken) },
       },
     },
     async (request) => {
@@ -69,7 +71,9 @@ function making(api: Api, room: TokenRoutes): void {
       await authorize(authorization, request, 'device:show', { kind: 'device', id })
       await known(room, id)
       const rows = await room.caStore.listTokens(tenant, id)
-      return { items: rows.map((row) => view(row, room.now())) }
+      const keyOf = (row: TokenRow) => [row.createdAt, row.id]
+      const { items, next } = pageIn(`tokens ${id}`, rows, request.query, keyOf, 'down')
+      return { items: items.map((row) => view(row, room.now())), next }
     },
   )
   api.server.post(

@@ -168,8 +168,16 @@ export class RedisCaStore implements CaStore, RevocationIntentions, CrlNumbers {
     tenant: string,
     filter: CertificateFilter = {},
   ): Promise<readonly CertificateRow[]> {
-    const { subject = '', profile = '', state = '', liveAt = '', limit = USUAL } = filter
-    const args = [subject, profile, state, String(liveAt), String(Math.min(limit, MOST))]
+    const {
+      subject = '',
+      profile = '',
+      state = '',
+      liveAt = '',
+      limit = USUAL,
+      after = '',
+    } = filter
+    const most = String(Math.min(limit, MOST))
+    const args = [subject, profile, state, String(liveAt), most, after]
     return rowsOf(await this.#redis.read('listCertificates', tenant, ...args))
   }
   async countCertificates(tenant: string): Promise<Readonly<Record<CertificateState, number>>> {

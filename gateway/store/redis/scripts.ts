@@ -222,11 +222,11 @@ if not owner then return {} end
 return { owner, redis.call('SISMEMBER', P .. 'compromised:' .. ARGV[1], ARGV[2]) }
 `
 
-/** ARGV: tenant, subject, profile, state, liveAt (each '' for any), limit. Newest first. */
+/** ARGV: tenant, subject, profile, state, liveAt (each '' for any), limit, the serial behind which they begin or ''. Newest first. */
 const listCertificates = `
 local key = P .. 'certs:' .. ARGV[1]
 if ARGV[2] ~= '' and ARGV[3] ~= '' then key = key .. ':' .. ARGV[3] .. ':' .. ARGV[2] end
-local limit, from, rows = tonumber(ARGV[6]), 0, {}
+local limit, from, rows, begun = tonumber(ARGV[6]), 0, {}, ARGV[7] == ''
 while #rows < limit do
   local members = redis.call('ZREVRANGE', key, from, from + 499)
   if #members == 0 then break end
@@ -235,9 +235,10 @@ while #rows < limit do
     local facts = redis.call('HMGET', P .. 'cert:' .. serial_of(member), 'subject', 'profile', 'state', 'notAfter')
     if #rows < limit and (ARGV[2] == '' or facts[1] == ARGV[2]) and (ARGV[3] == '' or facts[2] == ARGV[3])
       and (ARGV[4] == '' or facts[3] == ARGV[4])
-      and (ARGV[5] == '' or tonumber(facts[4]) > tonumber(ARGV[5])) then
+      and (ARGV[5] == '' or tonumber(facts[4]) > tonumber(ARGV[5])) and begun then
       rows[#rows + 1] = flat(serial_of(member))
     end
+    if serial_of(member) == ARGV[7] then begun = true end
   end
 end
 return rows

@@ -3,7 +3,7 @@ import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
 import { canonical, type GrantSignature, type Statement } from '#approval'
 import { expiresAt, supersededBy, termsOf, transitions } from '../../grants/grant.ts'
 import type { Approval, Extension, Grant, GrantEvent, GrantState } from '../../grants/grant.ts'
-import { MOST_WRITES, type GrantStore } from '../../grants/store.ts'
+import { MOST_WRITES, type GrantFilter, type GrantStore } from '../../grants/store.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -204,17 +204,19 @@ export const grantsRoom = {
     find(db: DatabaseSync, id: string): Grant | undefined {
       return find(db, id)
     },
-    list(db: DatabaseSync, filter: { requester?: string; limit: number }): Grant[] {
-      const rows =
-        filter.requester === undefined
-          ? db
-              .prepare('SELECT * FROM access_grant ORDER BY created_at DESC, id DESC LIMIT ?')
-              .all(filter.limit)
-          : db
-              .prepare(
-                'SELECT * FROM access_grant WHERE requester = ? ORDER BY created_at DESC, id DESC LIMIT ?',
-              )
-              .all(filter.requester, filter.limit)
+    list(db: DatabaseSync, { requester, after, limit }: GrantFilter): Grant[] {
+      const conditions = [
+        ...(requester === undefined ? [] : ['requester = ?']),
+        ...(after === undefined ? [] : ['(created_at, id) < (?, ?)']),
+      ]
+      const where = conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`
+      const rows = db
+        .prepare(`SELECT * FROM access_grant ${where} ORDER BY created_at DESC, id DESC LIMIT ?`)
+        .all(
+          ...(requester === undefined ? [] : [requester]),
+          ...(after === undefined ? [] : [after.created_at, after.id]),
+          limit,
+        )
       return collect(db, rows)
     },
     applicable(db: DatabaseSync, of: { requester: string; device: string; now: number }): Grant[] {
@@ -307,7 +309,7 @@ export class SqliteGrantStore implements GrantStore {
   find(id: string): Promise<Grant | undefined> {
     return this.#thread.call('grants', 'find', id)
   }
-  list(filter: { readonly requester?: string; readonly limit: number }): Promise<readonly Grant[]> {
+  list(filter: GrantFilter): Promise<readonly Grant[]> {
     return this.#thread.call('grants', 'list', filter)
   }
   applicable(requester: string, device: string, now: number): Promise<readonly Grant[]> {

@@ -1,6 +1,6 @@
 /** Locks in store.sqlite: one row each, kept after they were lifted. */
 import type { DatabaseSync } from 'node:sqlite'
-import type { Lock, LockStore } from '../../locks/lock.ts'
+import type { Lock, LockPlace, LockStore } from '../../locks/lock.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -36,10 +36,16 @@ export const locksRoom = {
     },
     findLock: find,
     standingLocks: (db: DatabaseSync, _: null): Lock[] => standing(db),
-    listLocks: (db: DatabaseSync, limit: number): Lock[] => {
-      const lifted =
-        'SELECT row FROM access_lock WHERE lifted = 1 ORDER BY at DESC, id DESC LIMIT ?'
-      return [...standing(db).toReversed(), ...all(db.prepare(lifted).all(limit))]
+    listLocks: (db: DatabaseSync, args: { limit: number; after: LockPlace | null }): Lock[] => {
+      const { limit, after } = args
+      const order = 'ORDER BY lifted, at DESC, id DESC LIMIT ?'
+      if (after === null) return all(db.prepare(`SELECT row FROM access_lock ${order}`).all(limit))
+      // Behind one that stands come older ones, then all that were lifted, also those that have been since.
+      const behind = after.lifted
+        ? 'lifted = 1 AND (at, id) < (?, ?)'
+        : '(lifted = 1 OR (at, id) < (?, ?))'
+      const rows = db.prepare(`SELECT row FROM access_lock WHERE ${behind} ${order}`)
+      return all(rows.all(after.at, after.id, limit))
     },
     liftLock(
       db: DatabaseSync,
@@ -71,8 +77,8 @@ export class SqliteLockStore implements LockStore {
   async standingLocks(): Promise<readonly Lock[]> {
     return this.#thread.call('locks', 'standingLocks', null)
   }
-  async listLocks(limit: number): Promise<readonly Lock[]> {
-    return this.#thread.call('locks', 'listLocks', limit)
+  async listLocks(limit: number, after?: LockPlace): Promise<readonly Lock[]> {
+    return this.#thread.call('locks', 'listLocks', { limit, after: after ?? null })
   }
   async liftLock(id: string, lifted: NonNullable<Lock['lifted']>): Promise<Lock | undefined> {
     return this.#thread.call('locks', 'liftLock', { id, lifted })

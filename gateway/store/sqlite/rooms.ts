@@ -1,6 +1,7 @@
 /** The tables a node keeps: one row per room, its migrations and its operations. Runs in the worker. */
 import type { DatabaseSync } from 'node:sqlite'
 import { caRoom } from './ca/room.ts'
+import { answersRoom } from './answers.ts'
 import { auditorsRoom } from './auditors.ts'
 import { devicesRoom } from './devices.ts'
 import { enrolmentsRoom } from './enrolments.ts'
@@ -23,6 +24,7 @@ export interface Room {
 }
 
 export const rooms = {
+  answers: answersRoom,
   auditors: auditorsRoom,
   ca: caRoom,
   devices: devicesRoom,

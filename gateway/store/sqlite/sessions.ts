@@ -1,7 +1,12 @@
 /** The index of sessions in store.sqlite; the log is the proof, this is the list. */
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
 import type { EndReason } from '#audit'
-import type { SessionEnd, SessionRecord, SessionStore } from '../../sessions/session.ts'
+import type {
+  SessionEnd,
+  SessionFilter,
+  SessionRecord,
+  SessionStore,
+} from '../../sessions/session.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -78,15 +83,29 @@ export const sessionsRoom = {
       const row = db.prepare('SELECT * FROM session WHERE id = ?').get(id)
       return row === undefined ? undefined : toSession(row)
     },
-    list(db: DatabaseSync, filter: { identity?: string; limit: number }): SessionRecord[] {
-      const order = 'ORDER BY ended_at IS NOT NULL, opened_at DESC, id DESC LIMIT ?'
-      const rows =
-        filter.identity === undefined
-          ? db.prepare(`SELECT * FROM session ${order}`).all(filter.limit)
-          : db
-              .prepare(`SELECT * FROM session WHERE identity = ? ${order}`)
-              .all(filter.identity, filter.limit)
-      return rows.map(toSession)
+    list(db: DatabaseSync, { identity, after, limit }: SessionFilter): SessionRecord[] {
+      const conditions = [
+        ...(identity === undefined ? [] : ['identity = ?']),
+        // Behind an open one come older open ones, then all that have ended, also those that have since.
+        ...(after === undefined
+          ? []
+          : [
+              after.ended
+                ? 'ended_at IS NOT NULL AND (opened_at, id) < (?, ?)'
+                : '(ended_at IS NOT NULL OR (opened_at, id) < (?, ?))',
+            ]),
+      ]
+      const where = conditions.length === 0 ? '' : `WHERE ${conditions.join(' AND ')}`
+      return db
+        .prepare(
+          `SELECT * FROM session ${where} ORDER BY ended_at IS NOT NULL, opened_at DESC, id DESC LIMIT ?`,
+        )
+        .all(
+          ...(identity === undefined ? [] : [identity]),
+          ...(after === undefined ? [] : [after.opened_at, after.id]),
+          limit,
+        )
+        .map(toSession)
     },
     open(db: DatabaseSync, _: null): SessionRecord[] {
       return db
@@ -111,10 +130,7 @@ export class SqliteSessionStore implements SessionStore {
   find(id: string): Promise<SessionRecord | undefined> {
     return this.#thread.call('sessions', 'find', id)
   }
-  list(filter: {
-    readonly identity?: string
-    readonly limit: number
-  }): Promise<readonly SessionRecord[]> {
+  list(filter: SessionFilter): Promise<readonly SessionRecord[]> {
     return this.#thread.call('sessions', 'list', filter)
   }
   open(): Promise<readonly SessionRecord[]> {

@@ -1,5 +1,5 @@
 /** A guest with a link: what the tests of invitations, and of passkeys without a password, begin with. */
-import type { NewInvitation } from '../../../gateway/identity/invitations/invitations.ts'
+import type { NewInvitation } from '../../../gateway/identity/invitations/invitation.ts'
 import { softKey, type SoftKey } from '../../support/authenticator.ts'
 import { decode, openBrowser, type Browser, type Page } from '../../support/browser.ts'
 import { SYSTEM, type House } from './house.ts'

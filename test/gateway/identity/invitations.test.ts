@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import type { NewInvitation } from '../../../gateway/identity/invitations/invitations.ts'
+import type { NewInvitation } from '../../../gateway/identity/invitations/invitation.ts'
 import { softKey, type Bend } from '../../support/authenticator.ts'
 import { openBrowser, type Browser, type Page } from '../../support/browser.ts'
 import { challengeOf, guestWithPasskey, inviteGuest, openLink } from './guest.ts'

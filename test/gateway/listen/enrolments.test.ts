@@ -9,6 +9,7 @@ import type { Decisions } from '../../../gateway/decisions.ts'
 import { createApi } from '../../../gateway/listen/api.ts'
 import { Rates } from '../../../gateway/listen/rates.ts'
 import { enrolmentRoutes } from '../../../gateway/listen/routes/enrolments.ts'
+import { SqliteAnswerStore } from '../../../gateway/store/sqlite/answers.ts'
 import { SqlitePendingStore } from '../../../gateway/store/sqlite/enrolments.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 
@@ -51,6 +52,7 @@ beforeEach(async () => {
       identity: { authenticate: async () => subject } as never,
       now: () => NOW,
       proven: () => {},
+      answers: new SqliteAnswerStore(thread),
       rating: { rates: new Rates(UNLIMITED), flooded: () => {} },
       report: (error) => {
         throw error

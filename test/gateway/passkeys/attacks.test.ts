@@ -368,7 +368,7 @@ describe('a passkey that was taken away', () => {
       'the login has ended',
     )
     const again = await node.signIn(rita.email)
-    expect(await again.ask('GET', '/passkeys')).toEqual({ items: [] })
+    expect(await again.ask('GET', '/passkeys')).toEqual({ items: [], next: null })
   })
   test('by nobody for whom a company’s provider claims a passkey, and none is added', async () => {
     const fred = await node.person('fred', { party: 'staff', roles: ['operator'] })

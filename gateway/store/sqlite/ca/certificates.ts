@@ -139,15 +139,18 @@ interface Listing {
 }
 
 function list(db: DatabaseSync, { tenant, filter }: Listing): CertificateRow[] {
-  const { subject = null, profile = null, state = null, liveAt = null, limit = USUAL } = filter
+  const { subject = null, profile = null, state = null, liveAt = null } = filter
+  const { after = null, limit = USUAL } = filter
   return db
     .prepare(
       `SELECT * FROM ca_certificate WHERE tenant = :tenant
          AND (:subject IS NULL OR subject = :subject) AND (:profile IS NULL OR profile = :profile)
          AND (:state IS NULL OR state = :state) AND (:live IS NULL OR not_after > :live)
+         AND (:after IS NULL OR (recorded_at, rowid) <
+           (SELECT recorded_at, rowid FROM ca_certificate WHERE tenant = :tenant AND serial = :after))
        ORDER BY recorded_at DESC, rowid DESC LIMIT :limit`,
     )
-    .all({ tenant, subject, profile, state, live: liveAt, limit: Math.min(limit, MOST) })
+    .all({ tenant, subject, profile, state, live: liveAt, after, limit: Math.min(limit, MOST) })
     .map(certificateOf)
 }
 

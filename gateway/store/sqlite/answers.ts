@@ -1,0 +1,67 @@
+/** Answers of writes that may be sent again, in store.sqlite. */
+import type { DatabaseSync } from 'node:sqlite'
+import type { AnswerStore, Claim, Claimed, Kept } from '../../answers.ts'
+import type { Room } from './rooms.ts'
+import type { SqliteThread } from './thread.ts'
+
+function held(db: DatabaseSync, owner: string | null): number {
+  const row =
+    owner === null
+      ? db.prepare('SELECT count(*) AS n FROM answer').get()
+      : db.prepare('SELECT count(*) AS n FROM answer WHERE owner = ?').get(owner)
+  return Number(row?.['n'])
+}
+
+export const answersRoom = {
+  migrations: [
+    `CREATE TABLE answer (
+       name TEXT PRIMARY KEY, owner TEXT NOT NULL, print TEXT NOT NULL, until INTEGER NOT NULL,
+       status INTEGER, body TEXT) STRICT, WITHOUT ROWID;
+     CREATE INDEX answer_until ON answer (until);
+     CREATE INDEX answer_owner ON answer (owner);`,
+  ],
+  operations: {
+    claim(db: DatabaseSync, { name, print, owner, at, until, most }: Claim): Claimed {
+      db.prepare('DELETE FROM answer WHERE until <= ?').run(at)
+      const known = db.prepare('SELECT * FROM answer WHERE name = ?').get(name)
+      if (known === undefined) {
+        if (held(db, owner) >= most.own || held(db, null) >= most.all) return { outcome: 'full' }
+        db.prepare('INSERT INTO answer (name, owner, print, until) VALUES (?, ?, ?, ?)').run(
+          name,
+          owner,
+          print,
+          until,
+        )
+        return { outcome: 'claimed' }
+      }
+      if (known['print'] !== print) return { outcome: 'other' }
+      const { status, body } = known
+      if (typeof status !== 'number') return { outcome: 'begun' }
+      return { outcome: 'done', kept: { status, body: typeof body === 'string' ? body : null } }
+    },
+    finish(db: DatabaseSync, { name, kept }: { name: string; kept: Kept }): void {
+      const row = db.prepare('UPDATE answer SET status = ?, body = ? WHERE name = ?')
+      row.run(kept.status, kept.body, name)
+    },
+    release(db: DatabaseSync, name: string): void {
+      db.prepare('DELETE FROM answer WHERE name = ? AND status IS NULL').run(name)
+    },
+  },
+} satisfies Room
+
+/** Rejects with StoreError. */
+export class SqliteAnswerStore implements AnswerStore {
+  readonly #thread: SqliteThread
+  constructor(thread: SqliteThread) {
+    this.#thread = thread
+  }
+  async claim(claim: Claim): Promise<Claimed> {
+    return await this.#thread.call('answers', 'claim', claim)
+  }
+  async finish(name: string, kept: Kept): Promise<void> {
+    await this.#thread.call('answers', 'finish', { name, kept })
+  }
+  async release(name: string): Promise<void> {
+    await this.#thread.call('answers', 'release', name)
+  }
+}
