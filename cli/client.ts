@@ -12,6 +12,7 @@ import {
   DeviceToken,
   Enrolment,
   EnrolmentToken,
+  BreakGlass,
   Grant,
   Idp,
   Invitation,
@@ -35,6 +36,7 @@ export {
   Account,
   AddedAuditor,
   Auditor,
+  BreakGlass,
   Ceremony,
   Cut,
   Device,
@@ -85,6 +87,7 @@ export const Devices = Type.Object({ items: Type.Array(Device) })
 export const Enrolments = Type.Object({ items: Type.Array(Enrolment) })
 export const EnrolmentTokens = Type.Object({ items: Type.Array(EnrolmentToken) })
 export const Grants = Type.Object({ items: Type.Array(Grant) })
+export const BrokenSeals = Type.Object({ items: Type.Array(BreakGlass) })
 export const Sessions = Type.Object({ items: Type.Array(Session) })
 export const Certificates = Type.Object({ items: Type.Array(Certificate) })
 export const RevocationLists = Type.Object({ items: Type.Array(RevocationList) })

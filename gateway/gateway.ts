@@ -230,7 +230,7 @@ async function openEdge(
 async function openHealth(
   config: Config,
   { log, thread }: Foundation,
-  { registry, room }: Access,
+  { registry, room, glass }: Access,
   {
     shippers,
     witnesses,
@@ -261,6 +261,7 @@ async function openHealth(
       breakglass: log.room.reserve?.breakglass ?? 0,
       missing: log.room.reserve?.missing ?? 0,
     },
+    break_glass: glass.health(),
     clock_held_s: Math.round(clock.held() / 1000),
     policy_revision: revision(),
     policy_source: source?.health() ?? null,

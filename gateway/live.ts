@@ -10,6 +10,7 @@ import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { InventoryWatch } from './devices/drift.ts'
 import { watchEnds } from './grants/expiry.ts'
+import { ReviewWatch, type ReviewStore } from './grants/review.ts'
 import { Registry } from './devices/presence.ts'
 import { now, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
@@ -26,6 +27,7 @@ import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
+import { SqliteReviewStore } from './store/sqlite/reviews.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
 /** Devices, sessions, and what carries them. */
@@ -39,6 +41,8 @@ export interface Access {
   readonly apps: AppForwarder
   readonly recordings: Recordings
   readonly auditors: AuditorStore
+  readonly reviews: ReviewStore
+  readonly glass: ReviewWatch
 }
 
 export async function openAccess(
@@ -78,6 +82,8 @@ export async function openAccess(
   await recordings.recover()
   undo.use(watchFlows(room))
   undo.use(watchEnds({ log, store: room.grants, now, report }))
+  const reviews = new SqliteReviewStore(thread)
+  const glass = undo.use(new ReviewWatch({ log, reviews, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
   const store = new SqliteInventoryStore(thread)
@@ -97,7 +103,7 @@ export async function openAccess(
     relinked.catch((error: unknown) => report(error, 'which accounts are under a lock'))
   })
   const inside = { registry, inventories, room, reauthorization, locks }
-  return { ...inside, signIns, apps, recordings, auditors }
+  return { ...inside, signIns, apps, recordings, auditors, reviews, glass }
 }
 
 /** Every account, with the human being it is of. */

@@ -8,6 +8,7 @@ import type { Presence, Registry } from '../devices/presence.ts'
 import {
   clientFacts,
   deviceFacts,
+  glassFacts,
   processFacts,
   standingFacts,
   tlsFacts,
@@ -118,7 +119,7 @@ export function sessionFacts(
   observed: Observed | null,
 ): Partially<Input> {
   return {
-    subject,
+    subject: { ...subject, break_glass: glassFacts(grants[0]) },
     client: clientFacts(source),
     tls: tlsFacts(source, target.presence),
     device: deviceFacts(target.device, target.presence, target.island),
