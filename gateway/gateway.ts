@@ -230,7 +230,7 @@ async function openEdge(
 async function openHealth(
   config: Config,
   { log, thread }: Foundation,
-  { registry, room, glass }: Access,
+  { registry, room, glass, notices }: Access,
   {
     shippers,
     witnesses,
@@ -262,6 +262,7 @@ async function openHealth(
       missing: log.room.reserve?.missing ?? 0,
     },
     break_glass: glass.health(),
+    notices: notices?.health() ?? null,
     clock_held_s: Math.round(clock.held() / 1000),
     policy_revision: revision(),
     policy_source: source?.health() ?? null,

@@ -153,7 +153,7 @@ function addRoutes(
 ): void {
   const { tenant } = config
   const { registry, inventories, room, reauthorization, locks, signIns } = access
-  const { recordings, auditors, reviews, glass } = access
+  const { recordings, auditors, reviews, glass, notices } = access
   const { devices, grants } = room
   const origin = originOf(config)
   peopleRoutes(calls, {
@@ -207,7 +207,8 @@ function addRoutes(
   const spare = (grant: string) => room.allotments.spare(grant)
   const asking = { registry, decisions, log, personOf, spare, now }
   const grantRoom = { tenant, store: grants, devices, ...asking }
-  const granting = { decisions, log, grants: grantRoom, reauthorization, glass }
+  const changed = () => notices?.poke()
+  const granting = { decisions, log, grants: grantRoom, reauthorization, glass, changed }
   grantRoutes(calls, granting)
   breakGlassRoutes(calls, { ...granting, reviews })
   invitationRoutes(calls, { decisions, log, identity, origin, now })

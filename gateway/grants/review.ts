@@ -98,8 +98,6 @@ interface Watching {
   readonly reviews: ReviewStore
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
-  /** Told of each that is due, once it is in the log. */
-  readonly due?: (review: Review) => Promise<void>
 }
 
 /** Says of every review that is due, once, on disk; counts them. Looks at once, then twice a minute. */
@@ -148,7 +146,6 @@ export async function recordDue({
   log,
   reviews,
   now,
-  due = () => Promise.resolve(),
 }: Omit<Watching, 'report'>): Promise<GlassHealth> {
   const open = (await reviews.listReviews(MOST_OPEN)).filter(({ closed }) => closed === null)
   const overdue = open.filter(({ due_at: at }) => at * 1000 <= now())
@@ -164,7 +161,6 @@ export async function recordDue({
         detail: { opened_at: review.opened_at, due_at: review.due_at },
       },
     })
-    await due(review)
     await reviews.markReminded(review.grant)
   }
   return { reviews_open: open.length, reviews_overdue: overdue.length }

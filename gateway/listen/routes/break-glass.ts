@@ -49,6 +49,7 @@ export function breakGlassRoutes(api: Api, room: GlassRoutes): void {
       const { grant, subject } = await visible(api, room, request.params.id, request)
       const source = api.source(request)
       const asked = await requestUnsealing(room.grants, { ...request.body, subject, source, grant })
+      room.changed()
       return reply.status(201).send(grantView(room.grants, asked))
     },
   )

@@ -32,6 +32,8 @@ export interface GrantRoutes extends Omit<Authorization, 'api'> {
   readonly reauthorization: Reauthorization
   /** Counts the seals that were broken. */
   readonly glass: Pick<ReviewWatch, 'refresh'>
+  /** Told that there may be news of a grant. */
+  readonly changed: () => void
 }
 
 const Params = Type.Object({ id: GrantId })
@@ -293,10 +295,16 @@ function touchedBy({ statement }: Grant): (session: LiveSession) => boolean {
 
 /** A grant from now on: what it extends, supersedes or lets write is decided again, also where the log failed meanwhile. */
 export async function takesEffect(
-  { grants, reauthorization, glass }: Pick<GrantRoutes, 'grants' | 'reauthorization' | 'glass'>,
+  {
+    grants,
+    reauthorization,
+    glass,
+    changed,
+  }: Pick<GrantRoutes, 'grants' | 'reauthorization' | 'glass' | 'changed'>,
   grant: Grant,
   at: number,
 ): Promise<void> {
+  changed()
   if (grant.state !== 'approved') return
   const { ot_level: level, extends: extended, supersedes: old, unseals } = grant.statement
   const failed = await failureOf(recordSuperseded(grants, grant))
@@ -319,6 +327,7 @@ async function failureOf(work: Promise<void>): Promise<{ readonly cause: unknown
 /** Ends the grant, then all that stands on it, also where the log fails in between; the answer says how long the cuts took. */
 export async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
   const grant = await endGrant(room.grants, ask)
+  room.changed()
   const failed =
     ask.grant.state === 'approved'
       ? await failureOf(recordShortened(room.grants, ask.grant))

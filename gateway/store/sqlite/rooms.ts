@@ -8,6 +8,7 @@ import { inventoriesRoom } from './inventories.ts'
 import { grantsRoom } from './grants.ts'
 import { invitationsRoom } from './invitations.ts'
 import { locksRoom } from './locks.ts'
+import { noticesRoom } from './notices.ts'
 import { passkeysRoom } from './passkeys.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
@@ -31,6 +32,7 @@ export const rooms = {
   inventories: inventoriesRoom,
   invitations: invitationsRoom,
   locks: locksRoom,
+  notices: noticesRoom,
   passkeys: passkeysRoom,
   sessions: sessionsRoom,
   identity: identityRoom,
