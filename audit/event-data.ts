@@ -45,6 +45,9 @@ export const grantData = {
   extends: 'public text?',
   supersedes: 'public text?',
   extension: 'public text?',
+  // How many people break its seal; the sealed grant that this one opens.
+  sealed: 'public integer?',
+  unseals: 'public text?',
   reason_given: 'personal text?',
   ticket: 'public text?',
   requester: 'personal text?',

@@ -74,7 +74,7 @@ export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
 export { cursorOf } from './ship/cursor.ts'
 export { shipHttps } from './ship/https.ts'
 export type { HttpsOptions } from './ship/https.ts'
-export { elastic, otlp, splunk, webhook } from './ship/kinds.ts'
+export { elastic, otlp, signWebhook, splunk, webhook } from './ship/kinds.ts'
 export type {
   ElasticOptions,
   Kind,

@@ -60,10 +60,14 @@ function otherFacts({
   extends: extended,
   supersedes,
   extension,
+  sealed,
+  unseals,
 }: Grant): [string, string | null][] {
   const rows: [string, string | null][] = []
   if (typeof extended === 'string') rows.push(['extends', extended])
   if (typeof supersedes === 'string') rows.push(['instead of', supersedes])
+  if (typeof sealed === 'number') rows.push(['sealed', `until ${sealed} people break the seal`])
+  if (typeof unseals === 'string') rows.push(['BREAKS THE SEAL OF', unseals])
   if (extension !== null && extension !== undefined)
     rows.push([
       'extended',

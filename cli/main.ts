@@ -7,6 +7,7 @@ import { registerAccount } from './commands/account.ts'
 import { registerAgent } from './commands/agent.ts'
 import { registerAudit } from './commands/audit.ts'
 import { registerBootstrap } from './commands/bootstrap.ts'
+import { registerBreakGlass } from './commands/break-glass.ts'
 import { registerCa } from './commands/ca.ts'
 import { registerCaRevocation } from './commands/ca-revocation.ts'
 import { registerConnect } from './commands/connect.ts'
@@ -44,6 +45,7 @@ const rooms = [
   registerProcess,
   registerGrant,
   registerGrantFile,
+  registerBreakGlass,
   registerConnect,
   registerSsh,
   registerOpen,

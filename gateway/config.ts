@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Type, type Static } from 'typebox'
+import { NOTICE_FILES, NoticeSettings } from './notices/notices.ts'
 import { HttpsSink, SINK_FILES } from './sinks.ts'
 import { Value } from 'typebox/value'
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
@@ -138,6 +139,8 @@ const File = Type.Object(
     syslog: Type.Array(Syslog, { maxItems: 8 }),
     /** Receivers over HTTPS: Splunk, Elastic, a webhook, OTLP. */
     sinks: Type.Array(HttpsSink, { maxItems: 8 }),
+    /** Who is told of requests, ends and alarms, and how. */
+    notices: NoticeSettings,
     /** Room on the disk that the log keeps back, and below which it warns and closes, in MiB. */
     log_space: Type.Object(
       {
@@ -200,6 +203,7 @@ const DEFAULTS: Config = {
   drain_s: 0,
   syslog: [],
   sinks: [],
+  notices: {},
   witnesses: [],
   log_space: { closeout_mib: 16, breakglass_mib: 64, floor_mib: 64, warn_mib: 256 },
   agent_files: resolve(import.meta.dirname, '../dist/agent'),
@@ -350,6 +354,7 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
       for (const key of SINK_FILES) if (key in copy) copy[key] = absolute(copy[key])
       return copy
     })
+  if (isRecord(out['notices'])) out['notices'] = noticesRelativeTo(out['notices'], absolute)
   const est = out['est'] as { manufacturers?: unknown } | undefined
   if (Array.isArray(est?.manufacturers))
     out['est'] = {
@@ -365,6 +370,25 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
+}
+
+function noticesRelativeTo(
+  { webhooks, mail, ...rest }: Record<string, unknown>,
+  absolute: (path: unknown) => unknown,
+): Record<string, unknown> {
+  const settle = (channel: unknown): unknown => {
+    if (!isRecord(channel)) return channel
+    const copy = { ...channel }
+    for (const key of NOTICE_FILES) if (key in copy) copy[key] = absolute(copy[key])
+    return copy
+  }
+  return {
+    ...rest,
+    ...(webhooks === undefined
+      ? {}
+      : { webhooks: Array.isArray(webhooks) ? webhooks.map(settle) : webhooks }),
+    ...(mail === undefined ? {} : { mail: settle(mail) }),
+  }
 }
 
 function policyRelativeTo(
@@ -454,6 +478,13 @@ function checkMeaning(config: Config): void {
     const message = `an address or a network (192.0.2.0/24) is expected, not ${String(cause instanceof Error ? cause.message : cause)}`
     throw new ConfigError('config.value', 'balancers', message, { cause })
   }
+  const { mail, webhooks = [] } = config.notices
+  if (mail?.tls === 'none' && !isLoopback(mail.host))
+    throw new ConfigError('config.value', 'notices', 'mail leaves this machine over TLS alone')
+  if ((mail?.user === undefined) !== (mail?.password_file === undefined))
+    throw new ConfigError('config.value', 'notices', 'user and password_file come together')
+  if (new Set(webhooks.map(({ name }) => name)).size !== webhooks.length)
+    throw new ConfigError('config.value', 'notices', 'two webhooks share one name')
   const names = [...config.syslog, ...config.sinks].map((sink) => sink.name)
   if (new Set(names).size !== names.length)
     throw new ConfigError('config.value', 'syslog', 'two sinks share one name')

@@ -178,14 +178,26 @@ const STATES: Readonly<Record<GrantState, PolicyGrant['state']>> = {
  * no second one beside itself.
  */
 export function standingFacts(given: Grant): PolicyGrant[] {
-  const { recurring, not_before: none } = given.statement
+  const { recurring, sealed, not_before: none } = given.statement
   // Nobody asked which of its windows is open: then none is.
-  const unasked = recurring !== undefined && given.period === undefined
+  const unasked = (recurring ?? sealed) !== undefined && given.period === undefined
   const grant = unasked ? { ...given, period: { from: none, until: none } } : given
   const { extension } = grant
   const own = grantFacts({ ...grant, extension: null })
   if (extension === null) return [own]
   return [own, { ...grantFacts({ ...grant, ...extension, extension: null }), id: own.id }]
+}
+
+/**
+ * That a session stands on a broken seal, as policy is told of the person: it relaxes approvals and windows, and nothing
+ * else. Null where it does not, or fewer have signed than the seal wanted.
+ */
+export function glassFacts(own: Grant | undefined): Input['subject']['break_glass'] {
+  if (own?.statement.unseals === undefined) return null
+  if (own.state !== 'approved' && own.state !== 'active') return null
+  const approvers = signers(own)
+  if (approvers.length < own.approvals_asked) return null
+  return { id: own.statement.id, not_after: expiresAt(own), approvers }
 }
 
 export function grantFacts(grant: Grant): PolicyGrant {

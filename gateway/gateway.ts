@@ -234,7 +234,7 @@ async function openEdge(
 async function openHealth(
   config: Config,
   { log, thread }: Foundation,
-  { registry, room }: Access,
+  { registry, room, glass, notices }: Access,
   {
     shippers,
     witnesses,
@@ -266,6 +266,8 @@ async function openHealth(
       breakglass: log.room.reserve?.breakglass ?? 0,
       missing: log.room.reserve?.missing ?? 0,
     },
+    break_glass: glass.health(),
+    notices: notices?.health() ?? null,
     clock_held_s: Math.round(clock.held() / 1000),
     policy_revision: revision(),
     policy_source: source?.health() ?? null,

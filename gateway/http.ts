@@ -17,6 +17,7 @@ import { Rates } from './listen/rates.ts'
 import { Publication } from './listen/revocation.ts'
 import { auditorRoutes } from './listen/routes/auditors.ts'
 import { baselineRoutes } from './listen/routes/baseline.ts'
+import { breakGlassRoutes } from './listen/routes/break-glass.ts'
 import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
 import { enrolmentRoutes } from './listen/routes/enrolments.ts'
@@ -177,22 +178,14 @@ function addRoutes(
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
   { decisions, service, journal, source, exported }: NodePolicy,
-  {
-    registry,
-    inventories,
-    room,
-    reauthorization,
-    locks,
-    signIns,
-    sockets,
-    recordings,
-    auditors,
-  }: Access,
+  access: Access,
   publication: Publication,
   pending: PendingStore,
   build: AgentBuild,
 ): void {
   const { tenant } = config
+  const { registry, inventories, room, reauthorization, locks, signIns, sockets } = access
+  const { recordings, auditors, reviews, glass, notices } = access
   const { devices, grants } = room
   const origin = originOf(config)
   peopleRoutes(calls, {
@@ -246,8 +239,10 @@ function addRoutes(
   const spare = (grant: string) => room.allotments.spare(grant)
   const asking = { registry, decisions, log, personOf, spare, now }
   const grantRoom = { tenant, store: grants, devices, ...asking }
-  const granting = { decisions, log, grants: grantRoom, reauthorization }
+  const changed = () => notices?.poke()
+  const granting = { decisions, log, grants: grantRoom, reauthorization, glass, changed }
   grantRoutes(calls, granting)
+  breakGlassRoutes(calls, { ...granting, reviews })
   invitationRoutes(calls, { decisions, log, identity, origin, now })
   passkeyRoutes(calls, { ...granting, identity, locks, origin, now })
   const appOrigin = (process: string, device: string) =>

@@ -11,12 +11,15 @@ import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { InventoryWatch } from './devices/drift.ts'
 import { watchEnds } from './grants/expiry.ts'
+import { ReviewWatch, type ReviewStore } from './grants/review.ts'
 import { Registry } from './devices/presence.ts'
 import { now, originOf, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
 import { refusePage } from './listen/page.ts'
 import { Locks, type Owned } from './locks/locks.ts'
 import type { AuditorStore } from './recordings/auditors.ts'
+import type { NoticeDispatch } from './notices/dispatch.ts'
+import { openNotices } from './notices/notices.ts'
 import { Recordings } from './recordings/recordings.ts'
 import { Allotments } from './sessions/allotment.ts'
 import { Questions } from './sessions/consent.ts'
@@ -28,6 +31,8 @@ import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
+import { SqliteNoticeStore } from './store/sqlite/notices.ts'
+import { SqliteReviewStore } from './store/sqlite/reviews.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
 /** Devices, sessions, and what carries them. */
@@ -42,6 +47,10 @@ export interface Access {
   readonly sockets: SessionSockets
   readonly recordings: Recordings
   readonly auditors: AuditorStore
+  readonly reviews: ReviewStore
+  readonly glass: ReviewWatch
+  /** Undefined where no channel is configured. */
+  readonly notices: NoticeDispatch | undefined
 }
 
 export async function openAccess(
@@ -84,6 +93,8 @@ export async function openAccess(
   await recordings.recover()
   undo.use(watchFlows(room))
   undo.use(watchEnds({ log, store: room.grants, now, report }))
+  const reviews = new SqliteReviewStore(thread)
+  const glass = undo.use(new ReviewWatch({ log, reviews, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
   const store = new SqliteInventoryStore(thread)
@@ -102,8 +113,21 @@ export async function openAccess(
     })
     relinked.catch((error: unknown) => report(error, 'which accounts are under a lock'))
   })
+  const { devices } = room
+  const notices = openNotices(config.notices, {
+    store: new SqliteNoticeStore(thread),
+    grants,
+    reviews,
+    devices,
+    decisions,
+    identity,
+    now,
+    report,
+    origin: originOf(config),
+  })
+  if (notices !== undefined) undo.use(notices)
   const inside = { registry, inventories, room, reauthorization, locks }
-  return { ...inside, signIns, apps, sockets, recordings, auditors }
+  return { ...inside, signIns, apps, sockets, recordings, auditors, reviews, glass, notices }
 }
 
 /** Every account, with the human being it is of. */

@@ -192,6 +192,8 @@ export function checkOpening(
   if (fault !== undefined) return fault
   if (now + SKEW_S < statement.not_before || now - SKEW_S >= statement.not_after)
     return no('approvers.time', 'the grant is not of now, by the clock of this device')
+  if (statement.sealed !== undefined)
+    return no('approvers.target', 'the grant is sealed, and opens nothing by itself')
   const closed = windowFault(statement, now)
   if (closed !== undefined) return closed
   const hash = hashOf(statement)

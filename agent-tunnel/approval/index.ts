@@ -4,12 +4,14 @@ export {
   canonical,
   hashOf,
   MOST_BYTES,
+  MOST_OPENERS,
   MOST_USES,
   MOST_WINDOWS,
   readStatement,
   windowsInWords,
   type AddressWindow,
   type GrantRef,
+  type Seal,
   type Statement,
 } from './statement.ts'
 export {

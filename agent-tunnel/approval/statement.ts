@@ -19,6 +19,11 @@ export interface GrantRef {
   readonly sha256: string
 }
 
+/** So many people break it: 2 to `MOST_OPENERS`. */
+export interface Seal {
+  readonly quorum: number
+}
+
 /** What the requester asks for and approvers approve. Instants are epoch seconds. */
 export interface Statement {
   readonly v: 1
@@ -47,6 +52,10 @@ export interface Statement {
   readonly extends?: GrantRef
   /** That grant ends when this one is approved. */
   readonly supersedes?: GrantRef
+  /** It opens nothing until so many people, none its holder, have signed a statement that unseals it. */
+  readonly sealed?: Seal
+  /** It breaks the seal of that grant, in whose place it is used. */
+  readonly unseals?: GrantRef
 }
 
 /** The bytes that are hashed and approved, as text: RFC 8785 for values that are strings and integers. */
@@ -116,6 +125,13 @@ function isRef(value: unknown): boolean {
   return isText(grant) && typeof sha256 === 'string' && /^[0-9a-f]{64}$/.test(sha256)
 }
 
+export const MOST_OPENERS = 8
+
+function isSeal(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Object.keys(value).length !== 1) return false
+  return isWithin(2, MOST_OPENERS)((value as Partial<Record<keyof Seal, unknown>>).quorum)
+}
+
 /** Each member and what it must be: a statement has these and no others, for what is not read is not known. */
 const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = {
   v: (value) => value === 1,
@@ -139,6 +155,8 @@ const MEMBERS: Readonly<Record<keyof Statement, (value: unknown) => boolean>> = 
   created_at: isCount,
   extends: isRef,
   supersedes: isRef,
+  sealed: isSeal,
+  unseals: isRef,
 }
 
 const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>([
@@ -148,6 +166,8 @@ const OPTIONAL: ReadonlySet<string> = new Set<keyof Statement>([
   'max_bytes',
   'extends',
   'supersedes',
+  'sealed',
+  'unseals',
 ])
 
 /** The statement in `value` (parsed JSON), or undefined for anything that is not exactly one of version 1. */

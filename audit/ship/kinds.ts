@@ -254,7 +254,7 @@ export interface WebhookOptions {
 }
 
 /** The signature of a webhook: HMAC-SHA256 over the time, a point, and the body as sent. */
-function webhookSignature(secret: string, seconds: string, body: Uint8Array): string {
+export function signWebhook(secret: string, seconds: string, body: Uint8Array): string {
   return `v1=${createHmac('sha256', secret).update(`${seconds}.`).update(body).digest('hex')}`
 }
 
@@ -275,7 +275,7 @@ export function webhook({ path, secret }: WebhookOptions): Kind {
           'content-encoding': 'gzip',
           'idempotency-key': `${items[0]?.uid ?? ''}/${items.at(-1)?.uid ?? ''}/${items.length}`,
           'x-sallyport-timestamp': seconds,
-          'x-sallyport-signature': webhookSignature(secret, seconds, body),
+          'x-sallyport-signature': signWebhook(secret, seconds, body),
         },
         body,
       }

@@ -162,6 +162,8 @@ function proofLines(
       ['bytes', statement.max_bytes?.toString() ?? null],
       ['extends', refOf(statement.extends)],
       ['instead of', refOf(statement.supersedes)],
+      ['sealed', statement.sealed && `until ${statement.sealed.quorum} people break the seal`],
+      ['breaks the seal of', refOf(statement.unseals)],
       ['reason', plain(statement.reason)],
     ]),
     ...approvals.map(approvalLine),

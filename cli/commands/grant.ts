@@ -27,6 +27,7 @@ interface RequestFlags {
   readonly insteadOf?: string
   readonly uses?: string
   readonly bytes?: string
+  readonly sealed?: string
 }
 
 export function registerGrant(program: Command): void {
@@ -49,6 +50,10 @@ export function registerGrant(program: Command): void {
       'the Modbus addresses alone: UNIT:FROM-TO or UNIT:ADDRESS, several with commas',
     )
     .option('--instead-of <grant>', 'a grant of yours that ends when this one is approved')
+    .option(
+      '--sealed <n>',
+      'for emergencies: it opens nothing until so many people break its seal, 2 to 8',
+    )
     .option('--uses <n>', 'for so many sessions and no more, 1 to 1000')
     .option('--bytes <size>', 'for so much in all sessions together, as 20M, both ways')
     .action(requestGrant)
@@ -129,6 +134,9 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
     ...(flags.uses === undefined ? {} : { max_uses: readInteger(flags.uses, 'uses', 1, 1000) }),
     ...(flags.bytes === undefined ? {} : { max_bytes: readSize(flags.bytes) }),
     ...(flags.insteadOf === undefined ? {} : { supersedes: grantId(flags.insteadOf) }),
+    ...(flags.sealed === undefined
+      ? {}
+      : { sealed: { quorum: readInteger(flags.sealed, 'sealed', 2, 8) } }),
     ...(flags.write === undefined ? {} : { ot_level: 2 }),
     ...(flags.addresses === undefined ? {} : { ot_windows: readAddresses(flags.addresses) }),
   }
@@ -142,6 +150,9 @@ async function requestGrant(place: string, flags: RequestFlags, command: Command
       ? [
           'once approved: a new connection of your session may write; the session ends with this grant',
         ]
+      : []),
+    ...(typeof grant.sealed === 'number'
+      ? [`in an emergency: sallyport break-glass open ${grant.id} --reason …`]
       : []),
     waiting > 0
       ? `next: ${nextApproval(grant)}`

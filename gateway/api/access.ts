@@ -35,6 +35,13 @@ export const NewGrant = Type.Object(
     max_uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
     /** How many octets all of them together may carry, both ways; no limit of its own where absent. Not to write. */
     max_bytes: Type.Optional(Type.Integer({ minimum: 1, maximum: 68_719_476_736 })),
+    /** It opens nothing until so many people have broken its seal, none of them its holder. Not to write. */
+    sealed: Type.Optional(
+      Type.Object(
+        { quorum: Type.Integer({ minimum: 2, maximum: 8 }) },
+        { additionalProperties: false },
+      ),
+    ),
     /** The grant of the same person that ends when this one is approved. */
     supersedes: Type.Optional(GrantId),
   },
@@ -96,6 +103,9 @@ export const Grant = Type.Object({
   /** The grant that it makes last longer, and that ended when it was approved. */
   extends: Type.Optional(Type.Union([GrantId, Type.Null()])),
   supersedes: Type.Optional(Type.Union([GrantId, Type.Null()])),
+  /** How many people break its seal; the sealed grant that it opens. */
+  sealed: Type.Optional(Type.Union([Type.Integer(), Type.Null()])),
+  unseals: Type.Optional(Type.Union([GrantId, Type.Null()])),
   /** By which it lasts longer than its own statement says. */
   extension: Type.Optional(
     Type.Union([

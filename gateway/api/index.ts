@@ -1,5 +1,6 @@
 /** The HTTP contract: the schemas that validate, document and type `/api/v1`. Knows typebox only. */
 export { Denial, GrantId, Instant, NAME, Name, Page, Problem, SessionId } from './common.ts'
+export { BreakGlass, CloseReview, NewUnsealing } from './break-glass.ts'
 export { Idp, IdpId, NewIdp, RemovedIdp } from './idps.ts'
 export {
   Invitation,

@@ -34,4 +34,6 @@ export const GrantStatement = Type.Object({
   created_at: Instant,
   extends: Type.Optional(Type.Object({ grant: Type.String(), sha256: Type.String() })),
   supersedes: Type.Optional(Type.Object({ grant: Type.String(), sha256: Type.String() })),
+  sealed: Type.Optional(Type.Object({ quorum: Type.Integer() })),
+  unseals: Type.Optional(Type.Object({ grant: Type.String(), sha256: Type.String() })),
 })

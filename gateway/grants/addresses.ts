@@ -1,5 +1,5 @@
 /**
- * What a grant that names Modbus addresses, asks to write, or limits its uses must be like. Pure: the grants a person holds and the
+ * What a grant that names Modbus addresses, asks to write, limits its uses, or is sealed must be like. Pure: the grants a person holds and the
  * instant are arguments.
  */
 import { areWindows, type Statement } from '#approval'
@@ -89,3 +89,27 @@ export function writeFault(
 }
 
 const instant = (at: number) => new Date(at * 1000).toISOString().replace('.000Z', 'Z')
+
+/** So long may anybody be inside behind a broken seal. */
+const LONGEST_SEALED_S = 86_400
+
+/** Why a grant cannot be sealed as asked for, or undefined. */
+export function sealFault({
+  sealed,
+  recurring,
+  ot_level: level,
+  max_duration_s: duration,
+}: Pick<Statement, 'sealed' | 'recurring' | 'ot_level' | 'max_duration_s'>): Refusal | undefined {
+  const no = (detail: string, nextStep: string) => new Refusal('grant.seal', detail, { nextStep })
+  if (sealed === undefined) return undefined
+  if (recurring !== undefined)
+    return no('a sealed grant does not come back', 'ask for two grants: one sealed, one recurring')
+  if (level === 2)
+    return no(
+      'a grant to write adds to the session of another grant, and is not sealed',
+      'seal the one to read; ask to write once that is open',
+    )
+  return duration <= LONGEST_SEALED_S
+    ? undefined
+    : no('nobody is inside for longer than a day behind a broken seal', 'ask with --for 4h')
+}

@@ -10,6 +10,7 @@ import { Refusal } from '../problem.ts'
 import { recordEffect, recordShortened } from './effect.ts'
 import { shownState, termsOf, type Approval, type Grant, type GrantEvent } from './grant.ts'
 import type { GrantRoom } from './request.ts'
+import { mayUnseal, recordAlarm } from './seal.ts'
 import { inTurn } from './turn.ts'
 
 export interface ApproveAsk {
@@ -36,7 +37,8 @@ export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Pro
  */
 export async function approveGrant(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   return await inTurn(room.store, ask.id, async () => {
-    const extended = (await findGrant(room, ask.id)).statement.extends?.grant
+    const { extends: longer, unseals } = (await findGrant(room, ask.id)).statement
+    const extended = longer?.grant ?? unseals?.grant
     // Its end by time, and another extension, wait: what is looked at here lasts until this is done.
     if (extended === undefined) return await approve(room, ask)
     return await inTurn(room.store, extended, () => approve(room, ask))
@@ -54,6 +56,7 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   if (shown !== 'requested')
     throw new Refusal('grant.state', `the grant is ${shown}; it waits for no approval`)
   await stillExtends(room, grant, now)
+  await mayUnseal(room.store, grant, (ask.signature ?? null) !== null, now)
   signsThis(ask, grant)
   const decision = await decide(room, ask, grant)
   if (decision.allow) await countsOnce(room, ask, grant)
@@ -61,7 +64,9 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const approvals = grant.approvals.length + (decision.allow ? 1 : 0)
   // What is worth nothing under the policy in force has others to make up for it: it says how many are needed in all.
   // What an earlier policy wanted beyond the request binds no longer.
-  const needed = decision.allow
+  // How many break a seal was approved with it.
+  const asked = decision.allow && grant.statement.unseals === undefined
+  const needed = asked
     ? Math.max(grant.approvals_asked, decision.obligations.approvals)
     : grant.approvals_needed
   const event = approval(ask, { ...grant, approvals_needed: needed }, decision, approvals)
@@ -71,7 +76,10 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
       : { ...event, ...REFUSED, message: 'approval refused', reason: first?.code },
   )
   if (!decision.allow) throw toRefusal(decision)
-  if (approvals >= needed) await recordEffect(room, grant, approvals)
+  if (approvals >= needed) {
+    await recordAlarm(room.log, grant, ask.subject, approvals)
+    await recordEffect(room, grant, approvals)
+  }
   const given: Approval = {
     by: ask.subject.id,
     email: ask.subject.email,

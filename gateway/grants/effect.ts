@@ -1,6 +1,6 @@
 /** What the log says of a grant that takes effect, and of what that lengthens, ends, or leaves. */
 import type { AuditLog, EventInput } from '#audit'
-import { expiresAt, supersededBy, termsOf, type Grant } from './grant.ts'
+import { expiresAt, supersededBy, termsOf, unsealedBy, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 
 interface Effecting {
@@ -37,8 +37,21 @@ export async function recordEffect(
 /** What has ended with the approval of another, which said so before: the end of the grant, where there was one to end. */
 export async function recordSuperseded(
   { log, store }: Effecting,
-  { statement: { id, devices, supersedes: old } }: Grant,
+  { statement: { id, devices, supersedes: old, unseals } }: Grant,
 ): Promise<void> {
+  if (unseals !== undefined) {
+    const sealed = await store.find(unseals.grant)
+    if (sealed?.ended?.reason !== unsealedBy(id)) return
+    await log.append({
+      code: 'grant.burn',
+      message: `the seal of the grant was broken by ${id}`,
+      status: 'success',
+      disposition: 'revoked',
+      device: devices.join(','),
+      grant: unseals.grant,
+      data: { grant_sha256: unseals.sha256, unseals: unseals.grant },
+    })
+  }
   if (old === undefined) return
   const ended = (await store.find(old.grant))?.ended
   if (ended?.reason !== supersededBy(id)) return

@@ -34,6 +34,8 @@ export function extensionFault(
     return no('only its holder asks for more time', 'have them run sallyport extend')
   if (other !== undefined)
     return no(`it is itself an extension, of ${other.grant}`, `extend ${other.grant}`)
+  if (grant.statement.sealed !== undefined || grant.statement.unseals !== undefined)
+    return no('a seal, or what broke one, lasts no longer', 'ask for an ordinary grant')
   const shown = shownState(grant, now)
   if (shown !== 'approved' && shown !== 'active')
     return no(`the grant is ${shown}; what does not hold is not extended`, 'ask for a new grant')

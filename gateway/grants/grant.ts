@@ -104,6 +104,11 @@ export function supersededBy(id: string): string {
   return `superseded by ${id}`
 }
 
+/** The words that the end of a sealed grant has where this one broke the seal. */
+export function unsealedBy(id: string): string {
+  return `unsealed by ${id}`
+}
+
 /** What a person is shown: the stored state, or `expired` where time has passed it by and it is not recorded yet. */
 export function shownState(grant: Grant, nowSeconds: number): GrantState {
   const over = grant.state === 'requested' || grant.state === 'approved' || grant.state === 'active'

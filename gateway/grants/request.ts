@@ -6,6 +6,7 @@ import {
   recurrenceInWords,
   type GrantRef,
   type Recurrence,
+  type Seal,
   type Statement,
 } from '#approval'
 import type { AuditLog } from '#audit'
@@ -24,7 +25,7 @@ import {
 import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
-import { addressFault, countFault, writeFault } from './addresses.ts'
+import { addressFault, countFault, sealFault, writeFault } from './addresses.ts'
 import { recordEffect, recordShortened } from './effect.ts'
 import type { Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
@@ -63,6 +64,8 @@ export interface GrantAsk {
   /** How many sessions, and how many octets in all of them, both ways; absent: no limit of its own. */
   readonly max_uses?: number | undefined
   readonly max_bytes?: number | undefined
+  /** It opens nothing until so many people break the seal. */
+  readonly sealed?: Seal | undefined
   /** The grant of theirs that ends when this one is approved. */
   readonly supersedes?: string | undefined
 }
@@ -90,15 +93,24 @@ async function replaced(room: GrantRoom, ask: GrantAsk): Promise<GrantRef | unde
   const old = await room.store.find(ask.supersedes)
   if (old === undefined || old.statement.requester !== ask.subject.id)
     throw new Refusal('grant.unknown', `no grant ${ask.supersedes}`)
-  if (old.ended !== null || old.statement.extends !== undefined)
+  const { extends: longer, unseals } = old.statement
+  if (old.ended !== null || longer !== undefined || unseals !== undefined)
     throw new Refusal('grant.state', `the grant is ${old.state}; it cannot be superseded`, {
       nextStep: 'ask without --instead-of',
     })
   return { grant: ask.supersedes, sha256: old.hash }
 }
 
-/** Records a request for exactly this statement, as `requestGrant` says. */
-export async function propose(room: GrantRoom, ask: Asking, statement: Statement): Promise<Grant> {
+/**
+ * Records a request for exactly this statement, as `requestGrant` says. `quorum`: how many must approve, whatever policy
+ * wants now, where that was approved before.
+ */
+export async function propose(
+  room: GrantRoom,
+  ask: Asking,
+  statement: Statement,
+  quorum?: number,
+): Promise<Grant> {
   if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
     throw new Refusal('log.unavailable', 'the log cannot take a new grant, so none is made', {
       nextStep: 'tell the platform owner: the disk of the gateway needs room',
@@ -141,7 +153,7 @@ export async function propose(room: GrantRoom, ask: Asking, statement: Statement
   const refusal = decision.allow
     ? await withinReach(room, statement, processes, decision.obligations.max_duration_s)
     : toRefusal(decision)
-  const needed = decision.obligations.approvals
+  const needed = quorum ?? decision.obligations.approvals
   const grant: Grant = {
     ...proposed,
     approvals_asked: needed,
@@ -195,7 +207,13 @@ function state(
   const fault =
     addressFault(ask) ??
     countFault(ask) ??
-    recurrenceFault({ ot_level, not_before, not_after, ...(recurring && { recurring }) })
+    recurrenceFault({ ot_level, not_before, not_after, ...(recurring && { recurring }) }) ??
+    sealFault({
+      ot_level,
+      max_duration_s: ask.duration_s,
+      ...(recurring && { recurring }),
+      ...(ask.sealed && { sealed: ask.sealed }),
+    })
   if (fault !== undefined) throw fault
   return {
     v: 1,
@@ -219,6 +237,7 @@ function state(
     ticket: ask.ticket ?? null,
     created_at: now,
     ...(supersedes === undefined ? {} : { supersedes }),
+    ...(ask.sealed === undefined ? {} : { sealed: { quorum: ask.sealed.quorum } }),
   }
 }
 
@@ -260,6 +279,8 @@ function asked(statement: Statement) {
     max_bytes: statement.max_bytes,
     extends: statement.extends?.grant,
     supersedes: statement.supersedes?.grant,
+    sealed: statement.sealed?.quorum,
+    unseals: statement.unseals?.grant,
     verbs: [VERBS[statement.ot_level] ?? 'read'],
     ...(statement.ot_windows === undefined
       ? {}

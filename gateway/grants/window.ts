@@ -1,6 +1,6 @@
 /**
- * Grants whose window comes back: which of its windows counts at an instant. Pure. Whoever decides about sessions asks for
- * the grant `during` an instant; what was not asked so opens nothing.
+ * Grants that do not hold all the time, for their window comes back or they are sealed: what counts at an instant. Pure.
+ * Whoever decides about sessions asks for the grant `during` an instant; what was not asked so opens nothing.
  */
 import {
   instantInZone,
@@ -23,10 +23,12 @@ const boundsOf = (grant: Grant) => ({
 
 /**
  * The grant as it stands at `now` (epoch seconds): of one that comes back, the window that is open or opens next; one
- * that has none left stands in an empty window, which is over. Others are given as they are.
+ * that has none left stands in an empty window, which is over, and one that is sealed in one that never begins. Others are
+ * given as they are.
  */
 export function during(grant: Grant, now: number): Grant {
-  const { recurring, not_before } = grant.statement
+  const { recurring, not_before, not_after, sealed } = grant.statement
+  if (sealed !== undefined) return { ...grant, period: { from: not_after, until: not_after } }
   if (recurring === undefined) return grant
   const over = { from: not_before, until: not_before }
   return { ...grant, period: periodAt(recurring, boundsOf(grant), now) ?? over }
@@ -34,14 +36,18 @@ export function during(grant: Grant, now: number): Grant {
 
 /** When it can be used next, of what cannot be at `now` (epoch seconds): the window that opens, or its beginning; undefined: never. */
 export function opensNext(grant: Grant, now: number): Period | undefined {
-  const { recurring } = grant.statement
+  const { recurring, sealed } = grant.statement
+  if (sealed !== undefined) return undefined
   if (recurring !== undefined) return nextPeriod(recurring, boundsOf(grant), now)
   const { not_before: from, not_after: until } = boundsOf(grant)
   return from > now ? { from, until } : undefined
 }
 
-/** When that is, for whoever waits for it, by the clocks of its zone; undefined where it is never. */
+/** When that is, for whoever waits for it, by the clocks of its zone, or what opens it; undefined where it is never. */
 export function opensInWords(grant: Grant, now: number): string | undefined {
+  const { id, sealed, not_after: end } = grant.statement
+  if (sealed !== undefined)
+    return now < end ? `it is sealed: sallyport break-glass open ${id} --reason …` : undefined
   const next = opensNext(grant, now)
   if (next === undefined) return undefined
   const { recurring } = grant.statement

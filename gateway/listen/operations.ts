@@ -1,6 +1,8 @@
 /** The loopback-only port for whoever runs the node: is it alive, is it ready, which policy decides. */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import type { GlassHealth } from '../grants/review.ts'
+import type { NoticesHealth } from '../notices/dispatch.ts'
 import type { BundleServer } from '../policy/publish.ts'
 import type { StatusReport } from '../policy/report.ts'
 import type { SourceHealth } from '../policy/source.ts'
@@ -20,6 +22,10 @@ export interface Health {
     /** Of what is to be kept back: not on the disk, or spent. */
     readonly missing: number
   }
+  /** Messages to people: how many wait, what nobody took. Null where none are sent. */
+  readonly notices: NoticesHealth | null
+  /** Seals that were broken and that nobody has reviewed: keeps the node from nothing, and somebody from sleeping. */
+  readonly break_glass: GlassHealth
   /** Seconds that the clock of the machine was set back while the node ran: it goes on by its own. */
   readonly clock_held_s: number
   readonly policy_revision: string | null

@@ -8,6 +8,7 @@ import type { Presence, Registry } from '../devices/presence.ts'
 import {
   clientFacts,
   deviceFacts,
+  glassFacts,
   processFacts,
   standingFacts,
   tlsFacts,
@@ -124,7 +125,7 @@ export function sessionFacts(
   observed: Observed | null,
 ): Partially<Input> {
   return {
-    subject,
+    subject: { ...subject, break_glass: glassFacts(grants[0]) },
     client: clientFacts(source),
     tls: tlsFacts(source, target.presence),
     device: {

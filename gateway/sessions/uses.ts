@@ -13,13 +13,18 @@ import type { SessionRoom } from './room.ts'
 
 type Spare = Pick<Allotments, 'spare'>
 
-/** Of these grants those that are approved and whose time it is at `now` (epoch seconds); first what ends last. */
+const isGlass = ({ statement }: Grant) => statement.unseals !== undefined
+
+/**
+ * Of these grants those that are approved and whose time it is at `now` (epoch seconds); first what broke a seal, for the
+ * windows of a zone do not keep that out, then what ends last.
+ */
 function inTime(grants: readonly Grant[], now: number): Grant[] {
   return grants
     .filter((grant) => grant.state === 'approved' || grant.state === 'active')
     .map((grant) => during(grant, now))
     .filter((grant) => beginsAt(grant) <= now && now < expiresAt(grant))
-    .toSorted((a, b) => expiresAt(b) - expiresAt(a))
+    .toSorted((a, b) => Number(isGlass(b)) - Number(isGlass(a)) || expiresAt(b) - expiresAt(a))
 }
 
 const isUsedUp = (grant: Grant, allotments: Spare) =>

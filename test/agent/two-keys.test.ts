@@ -166,6 +166,8 @@ describe('a forged OPEN is refused before anything is dialled', () => {
       'approvers.quorum',
     ],
     ['for another device', grant({ ...STATEMENT, devices: ['press-08'] }), 'approvers.target'],
+    ['under a seal', grant({ ...STATEMENT, sealed: { quorum: 2 } }), 'approvers.target'],
+    ['under no seal of one', grant({ ...STATEMENT, sealed: { quorum: 1 } }), 'approvers.statement'],
   ]
   test.for(rows)('%s', async ([, more, code]) => {
     const { refusal, dialled } = await pinned()

@@ -16,6 +16,7 @@ import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/app
 import { recordShortened, recordSuperseded } from '../../grants/effect.ts'
 import { requestExtension } from '../../grants/extend.ts'
 import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
+import type { ReviewWatch } from '../../grants/review.ts'
 import { requestGrant, type GrantRoom } from '../../grants/request.ts'
 import { during } from '../../grants/window.ts'
 import type { Source } from '../../facts.ts'
@@ -31,11 +32,16 @@ import type { DecisionRef } from '../../decisions.ts'
 export interface GrantRoutes extends Omit<Authorization, 'api'> {
   readonly grants: GrantRoom
   readonly reauthorization: Reauthorization
+  /** Counts the seals that were broken. */
+  readonly glass: Pick<ReviewWatch, 'refresh'>
+  /** Told that there may be news of a grant. */
+  readonly changed: () => void
 }
 
 const Params = Type.Object({ id: GrantId })
 
-function view({ now, spare }: GrantRoom, grant: Grant): GrantView {
+/** A grant as the API shows it now. */
+export function grantView({ now, spare }: GrantRoom, grant: Grant): GrantView {
   const nowMs = now()
   const { statement } = grant
   return {
@@ -59,6 +65,8 @@ function view({ now, spare }: GrantRoom, grant: Grant): GrantView {
     max_bytes: statement.max_bytes ?? null,
     extends: statement.extends?.grant ?? null,
     supersedes: statement.supersedes?.grant ?? null,
+    sealed: statement.sealed?.quorum ?? null,
+    unseals: statement.unseals?.grant ?? null,
     extension:
       grant.extension === null
         ? null
@@ -128,7 +136,7 @@ function reading(api: Api, room: GrantRoutes): void {
         one.created_at,
         one.id,
       ])
-      return { items: items.map((grant) => view(room.grants, grant)), next }
+      return { items: items.map((grant) => grantView(room.grants, grant)), next }
     },
   )
 
@@ -137,7 +145,7 @@ function reading(api: Api, room: GrantRoutes): void {
     { schema: { params: Params, response: { 200: GrantView } } },
     async (request) => {
       const { grant } = await visible(api, room, request.params.id, request)
-      return view(room.grants, grant)
+      return grantView(room.grants, grant)
     },
   )
 
@@ -223,7 +231,7 @@ function asking(api: Api, room: GrantRoutes): void {
         source: api.source(request),
       })
       await takesEffect(room, grant, at)
-      return reply.status(201).send(view(room.grants, grant))
+      return reply.status(201).send(grantView(room.grants, grant))
     },
   )
 
@@ -236,7 +244,7 @@ function asking(api: Api, room: GrantRoutes): void {
       const source = api.source(request)
       const asked = await requestExtension(room.grants, { ...request.body, subject, source, grant })
       await takesEffect(room, asked, at)
-      return reply.status(201).send(view(room.grants, asked))
+      return reply.status(201).send(grantView(room.grants, asked))
     },
   )
 
@@ -253,7 +261,7 @@ function asking(api: Api, room: GrantRoutes): void {
         hash: request.body.hash,
       })
       await takesEffect(room, grant, at)
-      return view(room.grants, grant)
+      return grantView(room.grants, grant)
     },
   )
 }
@@ -295,13 +303,20 @@ function touchedBy({ statement }: Grant): (session: LiveSession) => boolean {
 
 /** A grant from now on: what it extends, supersedes or lets write is decided again, also where the log failed meanwhile. */
 export async function takesEffect(
-  { grants, reauthorization }: Pick<GrantRoutes, 'grants' | 'reauthorization'>,
+  {
+    grants,
+    reauthorization,
+    glass,
+    changed,
+  }: Pick<GrantRoutes, 'grants' | 'reauthorization' | 'glass' | 'changed'>,
   grant: Grant,
   at: number,
 ): Promise<void> {
+  changed()
   if (grant.state !== 'approved') return
-  const { ot_level: level, extends: extended, supersedes: old } = grant.statement
+  const { ot_level: level, extends: extended, supersedes: old, unseals } = grant.statement
   const failed = await failureOf(recordSuperseded(grants, grant))
+  if (unseals !== undefined) await glass.refresh()
   if (level === 2 || extended !== undefined || old !== undefined)
     await reauthorization.withdraw(touchedBy(grant), { trigger: 'grant', at })
   if (failed !== undefined) throw failed.cause
@@ -320,6 +335,7 @@ async function failureOf(work: Promise<void>): Promise<{ readonly cause: unknown
 /** Ends the grant, then all that stands on it, also where the log fails in between; the answer says how long the cuts took. */
 export async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
   const grant = await endGrant(room.grants, ask)
+  room.changed()
   const failed =
     ask.grant.state === 'approved'
       ? await failureOf(recordShortened(room.grants, ask.grant))
@@ -336,7 +352,7 @@ export async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<Ended
   const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
   const slowest = times.length === 0 ? null : Math.max(...times)
   return {
-    grant: view(room.grants, grant),
+    grant: grantView(room.grants, grant),
     cut: { sessions: [...sessions], connections, slowest_ms: slowest },
   }
 }

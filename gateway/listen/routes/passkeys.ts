@@ -297,6 +297,15 @@ function grantLines({ statement, hash, requester_email: email }: Grant): [string
     ['Addresses', windowsInWords(statement.ot_windows ?? []) || 'all that the process has'],
     ...refLine('Extends', statement.extends),
     ...refLine('Ends', statement.supersedes),
+    ...(statement.sealed === undefined
+      ? []
+      : [
+          [
+            'Sealed',
+            `opens nothing until ${statement.sealed.quorum} people have broken its seal`,
+          ] satisfies [string, string],
+        ]),
+    ...refLine('BREAKS THE SEAL OF', statement.unseals),
     ['Reason', statement.reason],
     ['Ticket', statement.ticket ?? 'none'],
     ['Asked at', when(statement.created_at)],

@@ -1,9 +1,10 @@
 /** Grants in store.sqlite: the frozen statement as text, the rest as one row that the table moves. */
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
 import { canonical, type GrantSignature, type Statement } from '#approval'
-import { expiresAt, supersededBy, termsOf, transitions } from '../../grants/grant.ts'
+import { expiresAt, supersededBy, termsOf, transitions, unsealedBy } from '../../grants/grant.ts'
 import type { Approval, Extension, Grant, GrantEvent, GrantState } from '../../grants/grant.ts'
 import { MOST_WRITES, type GrantFilter, type GrantStore } from '../../grants/store.ts'
+import { beginReview, reviewOperations, REVIEWS } from './reviews.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -97,9 +98,21 @@ function extendable(db: DatabaseSync, { statement }: Grant, at: number): boolean
   )
 }
 
-/** What a grant that takes effect supersedes ends with it. */
+/** Whether what is to be unsealed still has its seal at `at`, in the very statement that was seen. */
+function sealable(db: DatabaseSync, { statement }: Grant, at: number): boolean {
+  if (statement.unseals === undefined) return true
+  const sealed = find(db, statement.unseals.grant)
+  if (sealed === undefined || sealed.hash !== statement.unseals.sha256) return false
+  return sealed.state === 'approved' && at < expiresAt(sealed)
+}
+
+/** What a grant that takes effect supersedes ends with it; a seal that it breaks is gone, and is to be reviewed. */
 function supersede(db: DatabaseSync, { statement }: Grant, at: number, by: string): void {
-  const old = statement.supersedes
+  const { supersedes: old, unseals } = statement
+  if (unseals !== undefined) {
+    end(db, { id: unseals.grant, event: 'burn', at, by, reason: unsealedBy(statement.id) })
+    beginReview(db, statement.id, at)
+  }
   if (old !== undefined)
     end(db, { id: old.grant, event: 'revoke', at, by, reason: supersededBy(statement.id) })
 }
@@ -174,12 +187,15 @@ export const grantsRoom = {
      ALTER TABLE access_grant ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;`,
     `ALTER TABLE access_grant ADD COLUMN extends TEXT;
      CREATE INDEX access_grant_extends ON access_grant (extends) WHERE extends IS NOT NULL;`,
+    REVIEWS,
   ],
   operations: {
+    ...reviewOperations,
     add(db: DatabaseSync, grant: Grant): boolean {
       const { statement } = grant
       const now = statement.created_at
-      if (grant.state === 'approved' && !extendable(db, grant, now)) return false
+      if (grant.state === 'approved' && !(extendable(db, grant, now) && sealable(db, grant, now)))
+        return false
       db.prepare(
         `INSERT INTO access_grant (id, statement, hash, state, requester, requester_email, approvals_asked,
            approvals_needed, created_at, extends)
@@ -247,7 +263,8 @@ export const grantsRoom = {
       if (before === undefined || before.state !== 'requested' || approval.hash !== before.hash)
         return undefined
       if (before.approvals.some((given) => given.by === approval.by)) return undefined
-      if (!extendable(db, before, approval.at)) return undefined
+      if (!extendable(db, before, approval.at) || !sealable(db, before, approval.at))
+        return undefined
       db.prepare(
         'INSERT INTO grant_approval (grant_id, by, email, at, hash, decision_id, signature) VALUES (?, ?, ?, ?, ?, ?, ?)',
       ).run(
@@ -273,8 +290,8 @@ export const grantsRoom = {
       if (before === undefined || next === undefined) return undefined
       if (args.event === 'expire' && expiresAt(before) > args.at) return undefined
       if (args.event === 'use') {
-        const { max_uses = Infinity, extends: other } = before.statement
-        if (before.uses >= max_uses || other !== undefined) return undefined
+        const { max_uses = Infinity, extends: other, sealed } = before.statement
+        if (before.uses >= max_uses || other !== undefined || sealed !== undefined) return undefined
         db.prepare(
           'UPDATE access_grant SET state = ?, first_used_at = coalesce(first_used_at, ?), uses = uses + 1 WHERE id = ?',
         ).run(next, args.at, args.id)

@@ -9,6 +9,7 @@ import { inventoriesRoom } from './inventories.ts'
 import { grantsRoom } from './grants.ts'
 import { invitationsRoom } from './invitations.ts'
 import { locksRoom } from './locks.ts'
+import { noticesRoom } from './notices.ts'
 import { passkeysRoom } from './passkeys.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
@@ -33,6 +34,7 @@ export const rooms = {
   inventories: inventoriesRoom,
   invitations: invitationsRoom,
   locks: locksRoom,
+  notices: noticesRoom,
   passkeys: passkeysRoom,
   sessions: sessionsRoom,
   identity: identityRoom,

@@ -1,0 +1,82 @@
+/** Notices to people by mail, over TLS or to this very machine: one message to one address, plain text. */
+import { createHash } from 'node:crypto'
+import { createTransport } from 'nodemailer'
+import type { Channel } from './dispatch.ts'
+import { KINDS, type Notice } from './notice.ts'
+
+interface MailOptions {
+  readonly host: string
+  readonly port: number
+  /** `starttls`: refused where the server offers none; `implicit`: from the first byte; `none`: loopback alone. */
+  readonly tls: 'starttls' | 'implicit' | 'none'
+  readonly from: string
+  readonly ca?: Buffer
+  readonly servername?: string
+  readonly login?: { readonly user: string; readonly pass: string }
+  /** Who is told of every alarm, beside those who may approve. */
+  readonly alarms: readonly string[]
+  /** Addresses of those who may approve a grant. */
+  readonly approversOf: (notice: Notice) => Promise<readonly string[]>
+}
+
+const WAIT_MS = 10_000
+const MOST_RECIPIENTS = 50
+
+/** What went wrong, without what was said to the server: a login is part of that. */
+function faultOf(error: unknown): Error {
+  const { code, responseCode } = error as { code?: unknown; responseCode?: unknown }
+  const said = [code, responseCode].filter(
+    (one) => typeof one === 'string' || typeof one === 'number',
+  )
+  return new Error(
+    `the mail server did not take it${said.length === 0 ? '' : `: ${said.join(' ')}`}`,
+  )
+}
+
+/** Mail by one server. `send` rejects where the server does not take the message, or cannot be reached over TLS. */
+export function mailChannel(options: MailOptions): Channel {
+  const { host, port, tls, from, ca, servername = host, login, alarms, approversOf } = options
+  const transport = createTransport({
+    host,
+    port,
+    secure: tls === 'implicit',
+    requireTLS: tls === 'starttls',
+    ignoreTLS: tls === 'none',
+    tls: { minVersion: 'TLSv1.2', servername, ...(ca === undefined ? {} : { ca }) },
+    ...(login === undefined ? {} : { auth: { ...login } }),
+    connectionTimeout: WAIT_MS,
+    greetingTimeout: WAIT_MS,
+    socketTimeout: 2 * WAIT_MS,
+    disableFileAccess: true,
+    disableUrlAccess: true,
+  })
+  const domain = from.slice(from.lastIndexOf('@') + 1)
+  return {
+    name: 'mail',
+    async recipients(notice) {
+      const to = KINDS[notice.kind]
+      const { requester_email: holder } = notice.grant
+      if (to === 'holder') return holder === null ? [] : [holder]
+      const named = to === 'alarm' ? alarms : []
+      return [...new Set([...named, ...(await approversOf(notice))])].slice(0, MOST_RECIPIENTS)
+    },
+    async send({ id, recipient, message }) {
+      const name = createHash('sha256').update(id).digest('hex').slice(0, 32)
+      try {
+        await transport.sendMail({
+          from: { name: 'Sallyport', address: from },
+          // As an address and not as text: what stands in it names no second one.
+          to: { name: '', address: recipient },
+          subject: message.subject,
+          text: message.text,
+          messageId: `<${name}@${domain}>`,
+          headers: { 'Auto-Submitted': 'auto-generated' },
+          disableFileAccess: true,
+          disableUrlAccess: true,
+        })
+      } catch (error) {
+        throw faultOf(error)
+      }
+    },
+  }
+}

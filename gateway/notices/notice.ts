@@ -1,0 +1,192 @@
+/**
+ * What people are told of without having asked: worked out from what is stored, so that nothing is forgotten by a crash and
+ * nothing told twice. Pure: grants, reviews and the instant are arguments.
+ */
+import { expiresAt, shownState, type Grant } from '../grants/grant.ts'
+import type { Review } from '../grants/review.ts'
+
+/** For each kind, who reads it: those who may approve, the holder of the grant, or both and whoever is named for alarms. */
+export const KINDS = {
+  'grant.requested': 'approvers',
+  'grant.approved': 'holder',
+  'grant.refused': 'holder',
+  'grant.ending': 'holder',
+  'break_glass.opened': 'alarm',
+  'break_glass.review_due': 'alarm',
+} as const
+export type NoticeKind = keyof typeof KINDS
+
+export interface Notice {
+  /** The same for the same happening, whenever it is looked at. */
+  readonly key: string
+  readonly kind: NoticeKind
+  /** When it happened, epoch seconds. */
+  readonly at: number
+  readonly grant: Grant
+}
+
+const DAY_S = 86_400
+/** What is older when it is first looked at is no news: a node that was down, or was not told to send notices. */
+const NEWS_S: Readonly<Record<NoticeKind, number>> = {
+  'grant.requested': 7 * DAY_S,
+  'grant.approved': DAY_S,
+  'grant.refused': DAY_S,
+  'grant.ending': DAY_S,
+  'break_glass.opened': 7 * DAY_S,
+  'break_glass.review_due': 366 * DAY_S,
+}
+/** So long before the end of a grant its holder is told, where it lasts twice as long at least. */
+const ENDING_S = 900
+
+/** Everything that there is to tell at `now` (epoch seconds), whether told before or not; alarms first. */
+export function noticesOf(
+  grants: readonly Grant[],
+  reviews: readonly Review[],
+  now: number,
+): readonly Notice[] {
+  const byId = new Map(grants.map((grant) => [grant.statement.id, grant]))
+  const alarms = reviews.flatMap((review): Notice[] => {
+    const { grant: id, opened_at, due_at, closed } = review
+    const grant = byId.get(id)
+    if (grant === undefined || closed !== null) return []
+    const opened = {
+      key: `opened ${id}`,
+      kind: 'break_glass.opened',
+      at: opened_at,
+      grant,
+    } as const
+    const due = { key: `due ${id}`, kind: 'break_glass.review_due', at: due_at, grant } as const
+    return due_at <= now ? [opened, due] : [opened]
+  })
+  const all = [...alarms, ...grants.flatMap((grant) => ofGrant(grant, now))]
+  return all.filter(({ kind, at }) => at > now - NEWS_S[kind])
+}
+
+function ofGrant(grant: Grant, now: number): Notice[] {
+  const { id, created_at: asked, not_before, sealed, extends: longer } = grant.statement
+  const notice = (kind: NoticeKind, at: number, key: string = kind): Notice => ({
+    key: `${key} ${id}`,
+    kind,
+    at,
+    grant,
+  })
+  const shown = shownState(grant, now)
+  if (shown === 'requested') return [notice('grant.requested', asked)]
+  if (shown === 'rejected' || shown === 'revoked') {
+    const { at = 0, by, reason = '' } = grant.ended ?? {}
+    // What its holder did, or has instead, is no news to them.
+    const own = by === grant.statement.requester || reason.startsWith('superseded by ')
+    return own ? [] : [notice('grant.refused', at)]
+  }
+  if (shown !== 'approved' && shown !== 'active') return []
+  const approved = notice('grant.approved', grant.approvals.at(-1)?.at ?? asked)
+  const end = expiresAt(grant)
+  const long = end - (grant.first_used_at ?? not_before) >= 2 * ENDING_S
+  const ending = long && sealed === undefined && longer === undefined && now >= end - ENDING_S
+  return ending ? [approved, notice('grant.ending', end - ENDING_S, `ending ${end}`)] : [approved]
+}
+
+/** A message as it is kept until it is sent: strings and numbers alone. */
+export interface Message {
+  readonly v: 1
+  readonly kind: NoticeKind
+  readonly at: number
+  readonly grant: string
+  readonly device: string
+  readonly processes: readonly string[]
+  readonly holder: string
+  readonly reason: string
+  readonly until: number
+  readonly subject: string
+  readonly text: string
+}
+
+const instant = (at: number) => new Date(at * 1000).toISOString().replace('.000Z', 'Z')
+/** Words that strangers chose: on one line, and nothing in them that is not text. */
+const plain = (text: string) => text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ').slice(0, 500)
+
+/** For each kind: its subject, the first sentence, and the one step that it asks for. */
+const WORDS: Readonly<
+  Record<NoticeKind, (id: string, where: string) => readonly [string, string, string]>
+> = {
+  'grant.requested': (id, where) => [
+    `Approval asked for ${where}`,
+    `Access to ${where} waits for your approval.`,
+    `Look at it and approve: sallyport approve ${id}`,
+  ],
+  'grant.approved': (id, where) => [
+    `Access to ${where} is approved`,
+    `Your grant for ${where} is approved.`,
+    `Connect: sallyport connect ${where.split(',')[0]} --listen 127.0.0.1:0 --grant ${id}`,
+  ],
+  'grant.refused': (id, where) => [
+    `Access to ${where} is refused or withdrawn`,
+    `Your grant for ${where} was refused or withdrawn.`,
+    `See why: sallyport grant show ${id}`,
+  ],
+  'grant.ending': (id, where) => [
+    `Access to ${where} ends soon`,
+    `Your grant for ${where} ends in less than 15 minutes, and open sessions with it.`,
+    `For more time: sallyport extend ${id} --for 30m --reason …`,
+  ],
+  'break_glass.opened': (id, where) => [
+    `ALARM: break-glass on ${where}`,
+    `A seal was broken: ${where} is open in an emergency.`,
+    `Watch: sallyport sessions. End it: sallyport revoke ${id} --reason …`,
+  ],
+  'break_glass.review_due': (id, where) => [
+    `Review due: break-glass on ${where}`,
+    `The review of the seal that was broken on ${where} is due, and nobody has closed it.`,
+    `Close it, if you were not inside: sallyport break-glass review ${id} --note …`,
+  ],
+}
+
+/** The message of a notice; `origin` is where people reach the gateway. */
+export function messageOf({ kind, at, grant }: Notice, origin: string): Message {
+  const { id, devices, processes, reason, requester, ticket } = grant.statement
+  const where = `${devices.join(',')}/${processes.join(',')}`
+  const [subject, first, step] = WORDS[kind](id, where)
+  const holder = plain(grant.requester_email ?? requester)
+  const until = expiresAt(grant)
+  const why = kind === 'grant.refused' ? plain(grant.ended?.reason ?? '') : ''
+  const lines = [
+    first,
+    '',
+    `  who     ${holder}`,
+    `  until   ${instant(until)}`,
+    `  reason  ${plain(reason)}`,
+    ...(ticket === null ? [] : [`  ticket  ${plain(ticket)}`]),
+    ...(why === '' ? [] : [`  said    ${why}`]),
+    `  grant   ${id}`,
+    '',
+    step,
+    '',
+    `Sallyport at ${origin}. Reason and ticket are in the words of whoever asked.`,
+  ]
+  return {
+    v: 1,
+    kind,
+    at,
+    grant: id,
+    device: devices.join(','),
+    processes,
+    holder,
+    reason: plain(reason),
+    until,
+    subject,
+    text: `${lines.join('\n')}\n`,
+  }
+}
+
+const FIRST_MS = 15_000
+const LONGEST_MS = 3_600_000
+
+/** How long to wait after so many failures, 1 and more. Milliseconds. */
+export function pauseAfter(failures: number): number {
+  return Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(failures - 1, 20))
+}
+
+/** Whether what was to wait until `next` is due: also where the clock was put back behind the longest wait. Epoch milliseconds. */
+export function isDue(next: number, now: number): boolean {
+  return next <= now || next > now + LONGEST_MS
+}

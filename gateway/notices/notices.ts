@@ -1,0 +1,185 @@
+/** Notices as the configuration asks for them: to webhooks, by mail, and whom policy would let approve. */
+import { readFileSync } from 'node:fs'
+import { Type, type Static } from 'typebox'
+import type { Decisions } from '../decisions.ts'
+import { deviceFacts, grantFacts } from '../facts.ts'
+import type { Grant } from '../grants/grant.ts'
+import type { ReviewStore } from '../grants/review.ts'
+import type { DeviceStore } from '../devices/device.ts'
+import type { GrantStore } from '../grants/store.ts'
+import type { Account, Identity, Subject } from '../identity/index.ts'
+import { NoticeDispatch, type Channel } from './dispatch.ts'
+import { mailChannel } from './mail.ts'
+import { noticesOf } from './notice.ts'
+import type { NoticeStore } from './queue.ts'
+import { webhookChannel } from './webhook.ts'
+
+const File = Type.String({ minLength: 1 })
+const Address = Type.String({ pattern: '^[^\\s@<>,;"]{1,64}@[^\\s@<>,;"]{1,190}$' })
+
+export const NoticeSettings = Type.Object(
+  {
+    webhooks: Type.Optional(
+      Type.Array(
+        Type.Object(
+          {
+            name: Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,31}$' }),
+            url: Type.String({ pattern: '^https://[^\\s/?#@]+(/[^\\s?#]*)?$' }),
+            ca_file: File,
+            servername: Type.Optional(Type.String({ minLength: 1 })),
+            /** The secret it is signed with. */
+            secret_file: File,
+          },
+          { additionalProperties: false },
+        ),
+        { maxItems: 4 },
+      ),
+    ),
+    mail: Type.Optional(
+      Type.Object(
+        {
+          host: Type.String({ minLength: 1 }),
+          port: Type.Integer({ minimum: 1, maximum: 65_535 }),
+          /** `starttls` where absent. `none` to a server on this machine alone. */
+          tls: Type.Optional(
+            Type.Union([Type.Literal('starttls'), Type.Literal('implicit'), Type.Literal('none')]),
+          ),
+          from: Address,
+          /** Told of every alarm, beside those who may approve. */
+          alarms: Type.Optional(Type.Array(Address, { maxItems: 16 })),
+          /** The system's roots where absent. */
+          ca_file: Type.Optional(File),
+          servername: Type.Optional(Type.String({ minLength: 1 })),
+          user: Type.Optional(Type.String({ minLength: 1 })),
+          password_file: Type.Optional(File),
+        },
+        { additionalProperties: false },
+      ),
+    ),
+  },
+  { additionalProperties: false },
+)
+export type NoticeSettings = Static<typeof NoticeSettings>
+
+/** The files that these settings name. */
+export const NOTICE_FILES = ['ca_file', 'secret_file', 'password_file'] as const
+
+interface NoticeRoom {
+  readonly store: NoticeStore
+  readonly grants: Pick<GrantStore, 'list' | 'running' | 'find'>
+  readonly reviews: Pick<ReviewStore, 'listReviews'>
+  readonly devices: Pick<DeviceStore, 'find'>
+  readonly decisions: Pick<Decisions, 'weigh'>
+  readonly identity: Pick<Identity, 'accounts' | 'issuer'>
+  readonly origin: string
+  readonly now: () => number
+  readonly report: (error: unknown, what: string) => void
+}
+
+/** So many grants are looked at: the newest, and those that end next. */
+const MOST_GRANTS = 500
+
+/** Begins to send notices; undefined where no channel is configured. Throws for a file that cannot be read. */
+export function openNotices(
+  { webhooks = [], mail }: NoticeSettings,
+  room: NoticeRoom,
+): NoticeDispatch | undefined {
+  const secretOf = (path: string) => readFileSync(path, 'utf8').trim()
+  const { now } = room
+  const channels: Channel[] = webhooks.map(({ name, url, ca_file, secret_file, servername }) => {
+    const secret = secretOf(secret_file)
+    if (secret.length < 16) throw new Error(`${secret_file} holds no secret of 16 letters or more`)
+    const named = servername === undefined ? {} : { servername }
+    return webhookChannel({ name, url, ca: readFileSync(ca_file), secret, now, ...named })
+  })
+  if (mail !== undefined) {
+    const { host, port, tls = 'starttls', from, alarms = [], ca_file, servername } = mail
+    const { user, password_file: file } = mail
+    const approversOf = (of: { grant: Grant }) => approvers(room, of.grant)
+    channels.push(
+      mailChannel({
+        host,
+        port,
+        tls,
+        from,
+        alarms,
+        approversOf,
+        ...(ca_file === undefined ? {} : { ca: readFileSync(ca_file) }),
+        ...(servername === undefined ? {} : { servername }),
+        ...(user === undefined || file === undefined
+          ? {}
+          : { login: { user, pass: secretOf(file) } }),
+      }),
+    )
+  }
+  if (channels.length === 0) return undefined
+  const { store, origin, report } = room
+  return new NoticeDispatch({ store, channels, origin, look: () => look(room), now, report })
+}
+
+async function look({ grants, reviews, now }: NoticeRoom) {
+  const [newest, running, broken] = await Promise.all([
+    grants.list({ limit: MOST_GRANTS }),
+    grants.running(MOST_GRANTS),
+    reviews.listReviews(MOST_GRANTS),
+  ])
+  const known = new Map([...newest, ...running].map((grant) => [grant.statement.id, grant]))
+  for (const { grant: id, closed } of broken) {
+    const grant = closed === null && !known.has(id) ? await grants.find(id) : undefined
+    if (grant !== undefined) known.set(id, grant)
+  }
+  return noticesOf([...known.values()], broken, Math.floor(now() / 1000))
+}
+
+const PAGE = 500
+
+/** The addresses of those whom policy would let approve the grant, had they shown a second factor just now. */
+async function approvers(
+  { devices, decisions, identity, now }: NoticeRoom,
+  grant: Grant,
+): Promise<readonly string[]> {
+  const [id = ''] = grant.statement.devices
+  const device = await devices.find(id)
+  if (device === undefined) return []
+  const facts = {
+    device: deviceFacts(device, undefined, false),
+    grants: [grantFacts({ ...grant, state: 'requested' as const })],
+    approval: {
+      grant: grantFacts({ ...grant, state: 'requested', approvals: [] }),
+      approvals: [],
+      signed: true,
+    },
+  }
+  const found: string[] = []
+  for (let after = ''; ;) {
+    const page = await identity.accounts.list(after, PAGE)
+    for (const account of page) {
+      if (account.disabled || account.party !== 'staff') continue
+      const subject = provenJustNow(account, identity.issuer, now())
+      if (subject.id === grant.statement.requester) continue
+      if (decisions.weigh('grant.approve', { ...facts, subject }).allow) found.push(account.email)
+    }
+    const last = page.at(-1)
+    if (last === undefined || page.length < PAGE) return found
+    after = last.sub
+  }
+}
+
+function provenJustNow(account: Account, issuer: string, now: number): Subject {
+  const seconds = Math.floor(now / 1000)
+  const { party, vendor, email, groups, roles, sub } = account
+  return {
+    id: `${issuer}|${sub}`,
+    issuer,
+    kind: 'human',
+    party,
+    vendor,
+    email,
+    groups,
+    roles,
+    token_exp: seconds + 3600,
+    authn: { methods: ['pwd', 'webauthn'], acr: '', at: seconds },
+    claims: {},
+    break_glass: null,
+  }
+}

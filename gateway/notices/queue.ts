@@ -1,0 +1,43 @@
+/** What waits to be sent: bounded, on disk, each message once per channel and recipient. */
+import type { Message } from './notice.ts'
+
+export interface Waiting {
+  /** Known again by the receiver where it comes twice. */
+  readonly id: string
+  readonly channel: string
+  /** An address, for mail; '' for a webhook. */
+  readonly recipient: string
+  readonly message: Message
+  readonly tries: number
+  /** Epoch milliseconds. */
+  readonly created_at: number
+  readonly next_at: number
+}
+
+export interface NewWaiting {
+  readonly id: string
+  readonly channel: string
+  readonly recipient: string
+  readonly message: Message
+}
+
+/** What notices need of a store. Every method resolves when the change is durable. */
+export interface NoticeStore {
+  /** Of these keys those that were never added. */
+  newOf(keys: readonly string[]): Promise<readonly string[]>
+  /** Adds all that one happening causes, at `now`, and remembers its key. False, and nothing added, where more than `most` would wait. */
+  addNotice(of: {
+    readonly key: string
+    readonly urgent: boolean
+    readonly rows: readonly NewWaiting[]
+    readonly now: number
+    readonly most: number
+  }): Promise<boolean>
+  /** Of one channel, what to try first: urgent, then what waits longest. */
+  waitingOf(channel: string): Promise<readonly Waiting[]>
+  /** Sent, or given up. */
+  drop(id: string): Promise<void>
+  failed(id: string, next_at: number): Promise<void>
+  /** How many wait. Forgets keys older than `before` (epoch milliseconds). */
+  tidy(before: number): Promise<number>
+}

@@ -1,0 +1,91 @@
+/** Notices that wait in store.sqlite, and the keys of those that were ever added. */
+import type { DatabaseSync } from 'node:sqlite'
+import type { Message } from '../../notices/notice.ts'
+import type { NoticeStore, Waiting } from '../../notices/queue.ts'
+import type { Room } from './rooms.ts'
+import type { SqliteThread } from './thread.ts'
+
+type Add = Parameters<NoticeStore['addNotice']>[0]
+
+const count = (db: DatabaseSync): number =>
+  Number(db.prepare('SELECT count(*) AS n FROM notice').get()?.['n'] ?? 0)
+
+export const noticesRoom = {
+  migrations: [
+    `CREATE TABLE notice_key (key TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+     CREATE TABLE notice (
+       id TEXT PRIMARY KEY, channel TEXT NOT NULL, recipient TEXT NOT NULL, message TEXT NOT NULL,
+       urgent INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+       created_at INTEGER NOT NULL, next_at INTEGER NOT NULL) STRICT;
+     CREATE INDEX notice_channel ON notice (channel, urgent DESC, next_at);`,
+  ],
+  operations: {
+    newOf(db: DatabaseSync, keys: readonly string[]): string[] {
+      const known = db.prepare('SELECT 1 FROM notice_key WHERE key = ?')
+      return keys.filter((key) => known.get(key) === undefined)
+    },
+    addNotice(db: DatabaseSync, { key, urgent, rows, now, most }: Add): boolean {
+      if (db.prepare('SELECT 1 FROM notice_key WHERE key = ?').get(key) !== undefined) return true
+      if (count(db) + rows.length > most) return false
+      db.prepare('INSERT INTO notice_key VALUES (?, ?)').run(key, now)
+      const add = db.prepare(
+        `INSERT OR IGNORE INTO notice (id, channel, recipient, message, urgent, created_at, next_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      )
+      for (const { id, channel, recipient, message } of rows)
+        add.run(id, channel, recipient, JSON.stringify(message), urgent ? 1 : 0, now, now)
+      return true
+    },
+    waitingOf(db: DatabaseSync, channel: string): Waiting[] {
+      const rows = db
+        .prepare(
+          'SELECT * FROM notice WHERE channel = ? ORDER BY urgent DESC, next_at, id LIMIT 64',
+        )
+        .all(channel)
+      return rows.map((row) => ({
+        id: String(row['id']),
+        channel,
+        recipient: String(row['recipient']),
+        message: JSON.parse(String(row['message'])) as Message,
+        tries: Number(row['tries']),
+        created_at: Number(row['created_at']),
+        next_at: Number(row['next_at']),
+      }))
+    },
+    drop(db: DatabaseSync, id: string): void {
+      db.prepare('DELETE FROM notice WHERE id = ?').run(id)
+    },
+    failed(db: DatabaseSync, { id, next_at }: { id: string; next_at: number }): void {
+      db.prepare('UPDATE notice SET tries = tries + 1, next_at = ? WHERE id = ?').run(next_at, id)
+    },
+    tidy(db: DatabaseSync, before: number): number {
+      db.prepare('DELETE FROM notice_key WHERE at < ?').run(before)
+      return count(db)
+    },
+  },
+} as const satisfies Room
+
+export class SqliteNoticeStore implements NoticeStore {
+  readonly #thread: SqliteThread
+  constructor(thread: SqliteThread) {
+    this.#thread = thread
+  }
+  async newOf(keys: readonly string[]): Promise<readonly string[]> {
+    return await this.#thread.call('notices', 'newOf', keys)
+  }
+  async addNotice(of: Add): Promise<boolean> {
+    return await this.#thread.call('notices', 'addNotice', of)
+  }
+  async waitingOf(channel: string): Promise<readonly Waiting[]> {
+    return await this.#thread.call('notices', 'waitingOf', channel)
+  }
+  async drop(id: string): Promise<void> {
+    await this.#thread.call('notices', 'drop', id)
+  }
+  async failed(id: string, next_at: number): Promise<void> {
+    await this.#thread.call('notices', 'failed', { id, next_at })
+  }
+  async tidy(before: number): Promise<number> {
+    return await this.#thread.call('notices', 'tidy', before)
+  }
+}

@@ -1,0 +1,305 @@
+/** Notices on their way: kept until taken, once each, alarms first, and no channel waits for another. */
+import { createHmac } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import type { Statement } from '#approval'
+import { NoticeDispatch, type Channel } from '../../../gateway/notices/dispatch.ts'
+import { mailChannel } from '../../../gateway/notices/mail.ts'
+import { messageOf, type Notice } from '../../../gateway/notices/notice.ts'
+import type { Waiting } from '../../../gateway/notices/queue.ts'
+import { webhookChannel } from '../../../gateway/notices/webhook.ts'
+import { SqliteNoticeStore } from '../../../gateway/store/sqlite/notices.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { makeCertificates, type Certificates } from '../../audit/receiver.ts'
+import { until } from '../../support/node.ts'
+import { grantAround } from '../grants/around.ts'
+import { mailReceiver, webhookReceiver } from './receivers.ts'
+
+let directory = ''
+let certificates: Certificates
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'sallyport-notices-'))
+  certificates = await makeCertificates()
+})
+afterAll(() => rmSync(directory, { recursive: true }))
+
+const statement: Statement = {
+  v: 1,
+  id: 'g_1',
+  tenant: 'main.sallyport.internal',
+  requester: 'iss|vera',
+  vendor: 'acme',
+  devices: ['press-07'],
+  processes: ['plc'],
+  ot_level: 1,
+  not_before: 1000,
+  not_after: 2000,
+  max_duration_s: 600,
+  reason: 'service',
+  ticket: null,
+  created_at: 1000,
+}
+const grant = grantAround(statement, { requester_email: 'vera@acme.example' })
+const told = (key: string, kind: Notice['kind'] = 'grant.approved'): Notice => ({
+  key,
+  kind,
+  at: 1000,
+  grant,
+})
+const waiting = (more: Partial<Waiting> = {}): Waiting => ({
+  id: 'grant.approved g_1 mail vera@acme.example',
+  channel: 'mail',
+  recipient: 'vera@acme.example',
+  message: messageOf(told('k'), 'https://gw.example'),
+  tries: 0,
+  created_at: 0,
+  next_at: 0,
+  ...more,
+})
+
+let files = 0
+function place() {
+  const path = join(directory, `${files++}.sqlite`)
+  const clock = { now: 1_000_000 }
+  const reports: string[] = []
+  const news: Notice[] = []
+  const start = async (channels: readonly Channel[]) => {
+    const thread = await SqliteThread.open(path)
+    const store = new SqliteNoticeStore(thread)
+    const dispatch = new NoticeDispatch({
+      store,
+      channels,
+      origin: 'https://gw.example',
+      look: () => Promise.resolve([...news]),
+      now: () => clock.now,
+      report: (_, what) => void reports.push(what),
+      leaveMs: 1,
+    })
+    const stop = async () => {
+      await dispatch[Symbol.asyncDispose]()
+      await thread[Symbol.asyncDispose]()
+    }
+    onTestFinished(stop)
+    return { store, dispatch, stop }
+  }
+  return { start, clock, reports, news }
+}
+/** Takes what `takes` says it takes, and keeps the ids. */
+function channel(name: string, takes: (waiting: Waiting) => boolean | Promise<boolean>) {
+  const sent: string[] = []
+  const tried: string[] = []
+  const made: Channel = {
+    name,
+    recipients: () => Promise.resolve(['']),
+    async send(one) {
+      tried.push(one.id)
+      if (!(await takes(one))) throw new Error('not now')
+      sent.push(one.id)
+    },
+  }
+  return { made, sent, tried }
+}
+
+describe('a message', () => {
+  test('goes once to each channel, however often it is looked at, and after a restart not again', async () => {
+    const { start, news } = place()
+    const [one, two] = [channel('one', () => true), channel('two', () => true)]
+    news.push(told('k1'), told('k2'))
+    const first = await start([one.made, two.made])
+    await until('both are sent', () => one.sent.length === 2 && two.sent.length === 2)
+    first.dispatch.poke()
+    await until('nothing waits', async () => (await first.store.tidy(0)) === 0)
+    await first.stop()
+    const other = channel('one', () => true)
+    const second = await start([other.made])
+    news.push(told('k3'))
+    second.dispatch.poke()
+    await until('the new one is sent', () => other.sent.length > 0)
+    expect([one.sent.length, other.sent]).toEqual([2, ['k3 one ']])
+  })
+
+  test('that is not taken waits on disk, through a restart, with the same id', async () => {
+    const { start, news, clock, reports } = place()
+    news.push(told('k1'))
+    const shut = channel('one', () => false)
+    const first = await start([shut.made])
+    await until('it was tried', () => first.dispatch.health().last_error !== null)
+    expect(first.dispatch.health().last_error).toBe('one: not now')
+    await first.stop()
+    expect(reports).toEqual(['a notice was not taken; it is tried again'])
+    const open = channel('one', () => true)
+    news.length = 0
+    clock.now += 15_000
+    await start([open.made])
+    await until('it is sent', () => open.sent.length === 1)
+    expect(open.sent).toEqual(shut.tried)
+  })
+
+  test('sent, and the node killed before it was crossed off: sent again, and known by its id', async () => {
+    const { start, news } = place()
+    news.push(told('k1'))
+    const { promise: never } = Promise.withResolvers<boolean>()
+    const hung = channel('one', async () => never)
+    const first = await start([hung.made])
+    await until('it is under way', () => hung.tried.length === 1)
+    await first.stop()
+    const open = channel('one', () => true)
+    await start([open.made])
+    await until('it is sent', () => open.sent.length === 1)
+    expect(open.sent).toEqual(hung.tried)
+  })
+
+  test('is given up after a day, and said so', async () => {
+    const { start, news, clock, reports } = place()
+    news.push(told('k1'))
+    const first = await start([channel('one', () => false).made])
+    await until('it was tried', () => first.dispatch.health().last_error !== null)
+    await first.stop()
+    news.length = 0
+    clock.now += 86_400_001
+    const second = await start([channel('one', () => false).made])
+    await until('it is given up', () => second.dispatch.health().given_up === 1)
+    expect(await second.store.tidy(0)).toBe(0)
+    expect(reports.at(-1)).toBe('a notice was given up after a day')
+  })
+
+  test('a channel that hangs holds up no other', async () => {
+    const { start, news } = place()
+    news.push(told('k1'))
+    const { promise: never } = Promise.withResolvers<boolean>()
+    const [hung, open] = [channel('one', async () => never), channel('two', () => true)]
+    const { dispatch } = await start([hung.made, open.made])
+    await until('the other is sent', () => open.sent.length === 1)
+    news.push(told('k2'))
+    dispatch.poke()
+    await until('and the next', () => open.sent.length === 2)
+    expect(hung.tried).toHaveLength(1)
+  })
+
+  test('no more than 1,000 wait; an alarm finds room beyond, and goes first; what found none is not forgotten', async () => {
+    const { start, news } = place()
+    const { store, stop } = await start([])
+    const add = async (key: string, urgent: boolean) =>
+      await store.addNotice({
+        key,
+        urgent,
+        rows: [{ id: key, channel: 'one', recipient: '', message: waiting().message }],
+        now: 1,
+        most: urgent ? 1200 : 1000,
+      })
+    for (let at = 0; at < 1000; at++) expect(await add(`k${at}`, false)).toBe(true)
+    expect([await add('more', false), await add('alarm', true)]).toEqual([false, true])
+    expect(await store.newOf(['more', 'alarm', 'k1'])).toEqual(['more'])
+    expect((await store.waitingOf('one'))[0]?.id).toBe('alarm')
+    await stop()
+    news.length = 0
+  })
+})
+
+describe('a webhook', () => {
+  const SECRET = 'a secret of some length'
+  const to = (url: string, more: object = {}) =>
+    webhookChannel({
+      name: 'ops',
+      url,
+      ca: Buffer.from(certificates.ca),
+      secret: SECRET,
+      servername: 'siem.test',
+      now: () => 1_780_000_000_500,
+      ...more,
+    })
+  test('is signed over time and body, and carries an id by which it is known again', async () => {
+    await using receiver = await webhookReceiver(certificates.server)
+    const hook = to(receiver.url)
+    await hook.send(waiting())
+    await hook.send(waiting())
+    const [one, again] = receiver.posted
+    const { 'x-sallyport-timestamp': at, 'x-sallyport-signature': signature } = one?.headers ?? {}
+    const expected = createHmac('sha256', SECRET).update(`1780000000.${one?.body}`).digest('hex')
+    expect([at, signature]).toEqual(['1780000000', `v1=${expected}`])
+    expect(one?.headers['idempotency-key']).toBe(again?.headers['idempotency-key'])
+    expect(JSON.parse(one?.body ?? '')).toMatchObject({ kind: 'grant.approved', grant: 'g_1' })
+    expect(one?.body).not.toContain(SECRET)
+  })
+  test.for([301, 307, 400, 404, 500])(
+    'that answers %i has not taken it, and is not followed',
+    async (status) => {
+      await using receiver = await webhookReceiver(certificates.server, [status])
+      await expect(to(receiver.url).send(waiting())).rejects.toThrow(`answered ${status}`)
+      expect(receiver.posted).toHaveLength(1)
+    },
+  )
+  test.for<readonly [string, () => object]>([
+    ['of another name', () => ({ servername: 'other.test' })],
+    ['that another CA vouches for', () => ({ ca: Buffer.from(certificates.client.cert) })],
+  ])('%s is told nothing', async ([, more]) => {
+    await using receiver = await webhookReceiver(certificates.server)
+    await expect(to(receiver.url, more()).send(waiting())).rejects.toThrow()
+    expect(receiver.posted).toEqual([])
+  })
+})
+
+describe('mail', () => {
+  const LOGIN = { user: 'sally', pass: 'the password' }
+  const by = (port: number, more: object = {}) =>
+    mailChannel({
+      host: '127.0.0.1',
+      port,
+      tls: 'starttls',
+      from: 'sallyport@plant.example',
+      ca: Buffer.from(certificates.ca),
+      servername: 'siem.test',
+      login: LOGIN,
+      alarms: ['control-room@plant.example'],
+      approversOf: () => Promise.resolve(['oda@plant.example', 'control-room@plant.example']),
+      ...more,
+    })
+  test('goes out over TLS, to one address, as plain text', async () => {
+    await using server = await mailReceiver(certificates.server)
+    await by(server.port).send(waiting())
+    const [mail] = server.mails
+    expect(mail).toMatchObject({ encrypted: true, to: ['vera@acme.example'] })
+    expect(mail?.login).toBe('\0sally\0the password')
+    expect(mail?.text).toMatch(/^Subject: Access to press-07\/plc is approved$/m)
+    expect(mail?.text).toMatch(/^Auto-Submitted: auto-generated$/m)
+    expect(mail?.text).toMatch(/^Content-Type: text\/plain/m)
+    expect(mail?.text).toMatch(/^Message-ID: <[0-9a-f]{32}@plant.example>$/m)
+    expect(server.open.join('\n')).not.toMatch(/AUTH|MAIL|RCPT/)
+  })
+  test.for<readonly [string, object, object]>([
+    ['a server that offers no TLS', { starttls: false }, {}],
+    ['a server of another name', {}, { servername: 'other.test' }],
+    ['a server that another CA vouches for', {}, { ca: undefined }],
+  ])('%s is told nothing, least of all the password', async ([, server, more]) => {
+    await using receiver = await mailReceiver(certificates.server, server)
+    await expect(by(receiver.port, more).send(waiting())).rejects.toThrow(/did not take it/)
+    expect(receiver.mails).toEqual([])
+    expect(receiver.open.join('\n')).not.toMatch(/AUTH|MAIL FROM|RCPT/)
+  })
+  test('what the server says no to is said without what was said to it', async () => {
+    await using server = await mailReceiver(certificates.server, { rcpt: '550 the password' })
+    const failure = by(server.port).send(waiting())
+    await expect(failure).rejects.toThrow('the mail server did not take it: EENVELOPE 550')
+    await expect(failure).rejects.not.toThrow(/password/)
+  })
+  test('an address that names two is one, and reaches nobody else', async () => {
+    await using server = await mailReceiver(certificates.server)
+    const two = 'vera@acme.example, eve@evil.example'
+    await by(server.port)
+      .send(waiting({ recipient: two }))
+      .catch(() => undefined)
+    expect(server.mails.flatMap(({ to }) => to)).not.toContain('eve@evil.example')
+  })
+  test('is for the holder, for who may approve, or for these and the control room', async () => {
+    const mail = by(1)
+    const to = async (kind: Notice['kind']) => await mail.recipients(told('k', kind))
+    expect(await to('grant.ending')).toEqual(['vera@acme.example'])
+    expect(await to('grant.requested')).toEqual(['oda@plant.example', 'control-room@plant.example'])
+    expect(await to('break_glass.opened')).toEqual([
+      'control-room@plant.example',
+      'oda@plant.example',
+    ])
+  })
+})

@@ -1,0 +1,160 @@
+/** What there is to tell, from what is stored: each once, none forgotten, nothing of long ago. */
+import { describe, expect, test } from 'vitest'
+import type { Statement } from '#approval'
+import type { Approval, Grant } from '../../../gateway/grants/grant.ts'
+import type { Review } from '../../../gateway/grants/review.ts'
+import { isDue, messageOf, noticesOf, pauseAfter } from '../../../gateway/notices/notice.ts'
+import { grantAround } from '../grants/around.ts'
+
+const NOW = 1_780_000_000
+const DAY = 86_400
+const statement: Statement = {
+  v: 1,
+  id: 'g_1',
+  tenant: 'main.sallyport.internal',
+  requester: 'iss|vera',
+  vendor: 'acme',
+  devices: ['press-07'],
+  processes: ['plc'],
+  ot_level: 1,
+  not_before: NOW,
+  not_after: NOW + DAY,
+  max_duration_s: 7200,
+  reason: 'service',
+  ticket: 'T-1',
+  created_at: NOW,
+}
+const approval = { by: 'iss|oda', at: NOW + 10 } as Approval
+const grant = (more: Partial<Grant> = {}, change: Partial<Statement> = {}) =>
+  grantAround({ ...statement, ...change }, { requester_email: 'vera@acme.example', ...more })
+const approved = grant({ approvals: [approval] })
+const kinds = (grants: readonly Grant[], now: number, reviews: readonly Review[] = []) =>
+  noticesOf(grants, reviews, now).map(({ kind }) => kind)
+const ended = (by: string, reason: string) => ({ at: NOW + 20, by, reason })
+
+describe('of one grant', () => {
+  test.for<readonly [string, Grant, number, readonly string[]]>([
+    ['asked for', grant({ state: 'requested' }), NOW, ['grant.requested']],
+    [
+      'asked for a week ago',
+      grant({ state: 'requested' }, { not_after: NOW + 30 * DAY }),
+      NOW + 7 * DAY,
+      [],
+    ],
+    ['that nobody approved in time', grant({ state: 'requested' }), NOW + DAY, []],
+    ['approved', approved, NOW + 20, ['grant.approved']],
+    [
+      'approved a day ago',
+      grant({ approvals: [approval] }, { not_after: NOW + 9 * DAY }),
+      NOW + 10 + DAY,
+      [],
+    ],
+    [
+      'rejected',
+      grant({ state: 'rejected', ended: ended('iss|oda', 'no') }),
+      NOW + 30,
+      ['grant.refused'],
+    ],
+    [
+      'revoked',
+      grant({ state: 'revoked', ended: ended('iss|oda', 'no') }),
+      NOW + 30,
+      ['grant.refused'],
+    ],
+    [
+      'taken back by its holder',
+      grant({ state: 'revoked', ended: ended('iss|vera', '') }),
+      NOW + 30,
+      [],
+    ],
+    [
+      'superseded',
+      grant({ state: 'revoked', ended: ended('iss|oda', 'superseded by g_2') }),
+      NOW + 30,
+      [],
+    ],
+    ['given back', grant({ state: 'spent', ended: ended('iss|vera', 'done') }), NOW + 30, []],
+    ['16 minutes before its end', approved, NOW + DAY - 960, ['grant.approved']],
+    ['15 minutes before its end', approved, NOW + DAY - 900, ['grant.approved', 'grant.ending']],
+    [
+      'in use, before its time is over',
+      { ...approved, state: 'active', first_used_at: NOW },
+      NOW + 6300,
+      ['grant.approved', 'grant.ending'],
+    ],
+    [
+      'of 20 minutes',
+      grant({ approvals: [approval] }, { not_after: NOW + 1200 }),
+      NOW + 900,
+      ['grant.approved'],
+    ],
+    [
+      'sealed, at its end',
+      grant({ approvals: [approval] }, { sealed: { quorum: 2 } }),
+      NOW + DAY - 100,
+      ['grant.approved'],
+    ],
+  ])('%s', ([, one, now, wanted]) => {
+    expect(kinds([one], now)).toEqual(wanted)
+  })
+  test('an extension is told of anew, before its own end', () => {
+    const longer = { ...statement, id: 'g_2', not_after: NOW + 2 * DAY }
+    const extended = { ...approved, extension: { statement: longer, hash: 'h', approvals: [] } }
+    const keys = (one: Grant, now: number) => noticesOf([one], [], now).map(({ key }) => key)
+    const before = keys(approved, NOW + DAY - 60).find((key) => key.startsWith('ending'))
+    const after = keys(extended, NOW + 2 * DAY - 60).find((key) => key.startsWith('ending'))
+    expect([before === undefined, after === undefined, before === after]).toEqual([
+      false,
+      false,
+      false,
+    ])
+    expect(kinds([extended], NOW + DAY - 60)).not.toContain('grant.ending')
+  })
+})
+
+test('of a broken seal: at once, and again when its review is due, until that is closed', () => {
+  const one = grant({ approvals: [approval] })
+  const review: Review = {
+    grant: 'g_1',
+    opened_at: NOW,
+    due_at: NOW + 3 * DAY,
+    reminded: false,
+    closed: null,
+  }
+  expect(kinds([one], NOW + 20, [review])[0]).toBe('break_glass.opened')
+  const later = { ...one, state: 'expired' as const, ended: ended('time', '') }
+  expect(kinds([later], NOW + 3 * DAY, [review])).toEqual([
+    'break_glass.opened',
+    'break_glass.review_due',
+  ])
+  expect(kinds([later], NOW + 90 * DAY, [review])).toEqual(['break_glass.review_due'])
+  const closed = { ...review, closed: { at: NOW, by: 'iss|oda', note: 'fine' } }
+  expect(kinds([later], NOW + 90 * DAY, [closed])).toEqual([])
+})
+
+test('the words: the one step it asks for, and of a stranger’s words no line of their own', () => {
+  const [notice] = noticesOf(
+    [
+      grant(
+        { state: 'requested' },
+        { reason: 'x\r\n\r\nApprove here: https://evil.example\u2028\u202E' },
+      ),
+    ],
+    [],
+    NOW,
+  )
+  if (notice === undefined) throw new Error('no notice')
+  const { subject, text } = messageOf(notice, 'https://gw.example')
+  expect(subject).toBe('Approval asked for press-07/plc')
+  expect(text.split('\n').filter((line) => line.includes('evil'))).toEqual([
+    '  reason  x Approve here: https://evil.example ',
+  ])
+  expect(text).toContain('sallyport approve g_1')
+})
+
+test('pauses grow to an hour; a clock that was put back makes none longer', () => {
+  expect([1, 2, 3, 9, 10, 1000].map(pauseAfter)).toEqual([
+    15_000, 30_000, 60_000, 3_600_000, 3_600_000, 3_600_000,
+  ])
+  expect([isDue(100, 99), isDue(100, 100), isDue(3_600_101, 100)]).toEqual([false, true, true])
+})
