@@ -11,6 +11,8 @@ import { readAlternative } from './elsewhere.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { readIfPresent, writeDurably } from './files.ts'
 import { PLAIN_MS } from './patience.ts'
+import { pkcs11Of, printPkcs11 } from './pkcs11.ts'
+import type { Pkcs11 } from './pkcs11.ts'
 import { printTarget, readTarget, targetOf } from './target.ts'
 import type { Target } from './target.ts'
 import { carrierOf, proxyOf } from './way.ts'
@@ -37,6 +39,8 @@ export interface AgentConfig {
   /** SHA-256 of the root certificate that everything is trusted under: 64 lower-case hex digits. */
   readonly rootSha256: string
   readonly targets: ReadonlyMap<string, Target>
+  /** Where the device's key is, if not in a file. */
+  readonly pkcs11: Pkcs11 | undefined
   readonly keyExchange: KeyExchange
   readonly carrier: Carrier
   readonly proxy: ProxySetting | undefined
@@ -193,6 +197,7 @@ const KEYS = [
   'tenant',
   'ca_sha256',
   'targets',
+  'pkcs11',
   'key_exchange',
   'carrier',
   'proxy',
@@ -222,6 +227,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
     dataDir,
     rootSha256: pinOf(at('ca_sha256')),
     targets: targetsOf(at('targets')),
+    pkcs11: pkcs11Of(at('pkcs11')),
     keyExchange: keyExchangeOf(at('key_exchange')),
     carrier: carrierOf(at('carrier')),
     proxy: proxyOf(at('proxy'), at('proxy_auth_file')),
@@ -260,6 +266,8 @@ export interface Setup {
   readonly targets?: readonly string[]
   /** Names of targets that want consent on the device. */
   readonly consent?: readonly string[]
+  /** `pkcs11` of the file. */
+  readonly pkcs11?: Readonly<Record<string, string | undefined>> | undefined
   readonly keyExchange?: string | undefined
   readonly way?: Way | undefined
 }
@@ -289,6 +297,7 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
     tenant: setup.tenant,
     ca_sha256: setup.rootSha256,
     targets,
+    pkcs11: setup.pkcs11,
     key_exchange: setup.keyExchange,
     carrier: setup.way?.carrier,
     proxy: setup.way?.proxy,
@@ -310,6 +319,7 @@ export function printConfig(config: AgentConfig): string {
     tenant: config.tenant,
     ca_sha256: config.rootSha256,
     targets: Object.fromEntries(targets) as Record<string, unknown>,
+    pkcs11: printPkcs11(config.pkcs11),
     key_exchange: config.keyExchange,
     carrier: config.carrier,
     proxy: config.proxy?.url,

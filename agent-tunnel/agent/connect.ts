@@ -21,6 +21,7 @@ import type { AgentConfig, Gateway } from './config.ts'
 import type { Instant } from './clock.ts'
 import { AgentError, messageOf, systemCode } from './errors.ts'
 import type { Pair } from './identity.ts'
+import { isOfToken, tokenError } from './pkcs11.ts'
 import { assertGateway } from './trust.ts'
 import type { Anchors } from './trust.ts'
 import { openProxy } from './way.ts'
@@ -53,13 +54,13 @@ const GROUPS = {
 
 /**
  * Dials, shakes hands, checks. Rejects with AgentError: `gateway.name_unknown`, `gateway.unreachable`,
- * `gateway.tls`, `gateway.alpn`, and those of `assertGateway`; with the signal's reason when aborted.
+ * `gateway.tls`, `gateway.alpn`, `identity.token`, and those of `assertGateway`; with the signal's reason when aborted.
  */
 export async function dialGateway(dial: Dial): Promise<Dialled> {
   const limit = AbortSignal.timeout(TIMEOUT_MS)
   const signal = dial.signal === undefined ? limit : AbortSignal.any([limit, dial.signal])
   const raw = await dialTcp(dial, signal)
-  const socket = connectTls(optionsFor(dial, raw))
+  const socket = secured(dial, raw)
   // Errors after this function has returned are for whoever uses the socket; none may be unheard.
   socket.on('error', () => {})
   try {
@@ -71,9 +72,21 @@ export async function dialGateway(dial: Dial): Promise<Dialled> {
     socket.destroy()
     raw.destroy()
     dial.signal?.throwIfAborted()
-    throw error instanceof AgentError ? error : tlsError(dial, error)
+    if (error instanceof AgentError) throw error
+    throw isOfToken(error) ? tokenError(messageOf(error).trim(), error) : tlsError(dial, error)
   }
   return { socket, tls: negotiated(socket) }
+}
+
+/** Where the key is in a token, that may be gone by now: it is asked when the handshake is prepared. */
+function secured(dial: Dial, raw: Socket): TLSSocket {
+  try {
+    return connectTls(optionsFor(dial, raw))
+  } catch (error) {
+    raw.destroy()
+    if (dial.pair?.tls.privateKeyIdentifier === undefined) throw error
+    throw tokenError(messageOf(error).trim(), error)
+  }
 }
 
 async function dialTcp(dial: Dial, signal: AbortSignal): Promise<Socket> {
@@ -101,7 +114,7 @@ function optionsFor(dial: Dial, socket: Socket): ConnectionOptions {
     // trust.ts decides: OpenSSL alone would refuse every gateway while the clock stands at 1970.
     rejectUnauthorized: false,
     ...(dial.anchors === null ? {} : { ca: dial.anchors.root.toString() }),
-    ...(dial.pair === undefined ? {} : { key: dial.pair.keyPem, cert: dial.pair.chainPem }),
+    ...(dial.pair === undefined ? {} : { ...dial.pair.tls, cert: dial.pair.chainPem }),
   }
 }
 

@@ -6,7 +6,8 @@ import { dialGateway } from './connect.ts'
 import type { Finding } from './doctor.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { gatewaysOf } from './gateways.ts'
-import { Identity } from './identity.ts'
+import type { Identity } from './identity.ts'
+import { openIdentity } from './pkcs11.ts'
 
 /**
  * One finding for each, without a tunnel: the device stays where it is. None where the device has no root pinned yet.
@@ -14,9 +15,9 @@ import { Identity } from './identity.ts'
  */
 export async function examineOthers(config: AgentConfig, signal: AbortSignal): Promise<Finding[]> {
   const [, ...others] = gatewaysOf(config)
-  const identity = new Identity(config.dataDir)
-  const anchors = others.length === 0 ? undefined : identity.anchors(config.rootSha256)
-  if (anchors === undefined) return []
+  const identity = others.length === 0 ? undefined : identityOf(config)
+  const anchors = identity?.anchors(config.rootSha256)
+  if (identity === undefined || anchors === undefined) return []
   const clock = new DeviceClock({ monotonic: systemClock, dataDir: config.dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
   const time = { now: () => clock.now(), system: () => clock.system() }
@@ -41,4 +42,14 @@ export async function examineOthers(config: AgentConfig, signal: AbortSignal): P
       }
     }),
   )
+}
+
+/** Undefined where its key cannot be used: that is a finding of its own. */
+function identityOf(config: AgentConfig): Identity | undefined {
+  try {
+    return openIdentity(config)
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'identity.token') return undefined
+    throw error
+  }
 }

@@ -16,7 +16,7 @@ import { carry, dialGateway } from './connect.ts'
 import { examineOthers } from './doctor-gateways.ts'
 import type { Dialled } from './connect.ts'
 import { AgentError, agentCodes, messageOf } from './errors.ts'
-import { Identity } from './identity.ts'
+import { openIdentity } from './pkcs11.ts'
 import type { Pair } from './identity.ts'
 import { assertNoIsland } from './island.ts'
 import { printEndpoint } from './scope/address.ts'
@@ -124,7 +124,7 @@ async function examineWay(
   signal: AbortSignal,
 ): Promise<void> {
   const clock = new DeviceClock({ monotonic: systemClock, dataDir: config.dataDir })
-  const identity = new Identity(config.dataDir)
+  const identity = openIdentity(config)
   const anchors = identity.anchors(config.rootSha256)
   const [pair] = identity.pairs()
   if (pair === undefined || anchors === undefined) throw notEnrolled(config)

@@ -29,12 +29,13 @@ import { dialGateway } from './connect.ts'
 import type { Dial } from './connect.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { makeDirectory } from './files.ts'
-import { Identity } from './identity.ts'
-import type { Pair, Prepared } from './identity.ts'
+import type { Identity, Pair, Prepared } from './identity.ts'
 import { assertNoIsland } from './island.ts'
 import type { Log } from './log.ts'
+import { openIdentity } from './pkcs11.ts'
 import { endOf } from './trust.ts'
 import type { Anchors } from './trust.ts'
+import { pinApprovers } from './two-keys.ts'
 
 /** What every exchange needs. */
 interface Exchange {
@@ -105,7 +106,7 @@ async function enrol(exchange: Exchange, anchors: Anchors, token: string): Promi
   return await certified(exchange, identity.prepare(), async (prepared) => {
     identity.noteToken(token, prepared.slot)
     const answer = await converse(exchange, anchors, undefined, (socket) =>
-      enrollRequest({ csr: createCsr(prepared.key, names, bindingOf(socket)), token }),
+      enrollRequest({ csr: createCsr(prepared.signer, names, bindingOf(socket)), token }),
     )
     return keep(exchange, anchors, prepared, answer)
   })
@@ -140,7 +141,7 @@ export async function renew(exchange: Exchange, known: Anchors, pair: Pair): Pro
   const first = late ? identity.prepareSameKey(pair) : identity.prepare()
   return await certified(exchange, first, async (prepared) => {
     const answer = await converse(exchange, anchors, pair, (socket) =>
-      reenrollRequest({ csr: createRenewalCsr(prepared.key, pair.leaf.raw, bindingOf(socket)) }),
+      reenrollRequest({ csr: createRenewalCsr(prepared.signer, pair.leaf.raw, bindingOf(socket)) }),
     )
     return keep(exchange, anchors, prepared, answer)
   })
@@ -314,6 +315,8 @@ function unexpected(says: string, cause?: unknown): AgentError {
 
 export interface EnrolOptions {
   readonly token: string
+  /** Who must sign what this device is opened for: the text of a file, and its name. */
+  readonly approvers?: { readonly text: string; readonly path: string } | undefined
   readonly signal?: AbortSignal
   readonly log: Log
   /** Monotonic time; tests give their own. */
@@ -329,14 +332,17 @@ export interface EnrolOptions {
  * A device whose gateway has a new root is given the new pin and a new token here, and keeps what it has.
  *
  * Throws AgentError: `agent.island` where the owner has cut the device off, `config.other_device` when the directory belongs to another device,
- * `data.unwritable`, and those of `fetchAnchors` and `enrol`.
+ * `data.unwritable`, and those of `pinApprovers`, `fetchAnchors` and `enrol`.
  */
 export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Promise<Pair> {
   const { token, signal, log } = options
   makeDirectory(config.dataDir)
   assertNoIsland(config.dataDir)
-  const identity = new Identity(config.dataDir)
+  const identity = openIdentity(config)
   const before = assertSameDevice(config, identity)
+  // Before there is a certificate: a device that is to have two keys is never reachable with one.
+  const { approvers } = options
+  if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
   // Under a new pin the old one stays until the gateway has shown a root that the new one names: a
   // mistyped pin must not take a device out of service.
   if (before === undefined || before.rootSha256 === config.rootSha256) writeConfig(config)

@@ -35,6 +35,7 @@ const rows = {
   'identity.missing': { exit: 2, hop: 'identity' },
   'identity.broken': { exit: 1, hop: 'identity' },
   'identity.expired': { exit: 1, hop: 'identity' },
+  'identity.token': { exit: 1, hop: 'identity' },
   'proxy.secret': { exit: 2, hop: 'config' },
   'proxy.name_unknown': { exit: 1, hop: 'dns' },
   'proxy.unreachable': { exit: 1, hop: 'tcp' },

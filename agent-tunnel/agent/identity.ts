@@ -3,10 +3,18 @@
  * connected. A key is on disk, 0600 and fsynced, before anybody is asked to certify it; whatever
  * moment the power goes, what remains is no pair, a key to go on with, or a whole pair.
  */
-import { X509Certificate, createHash, createPrivateKey, generateKeyPairSync } from 'node:crypto'
+import {
+  X509Certificate,
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+} from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import { rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import type { SecureContextOptions } from 'node:tls'
+import type { RemoteKey, RequestKey } from '#est'
 import { AgentError, messageOf } from './errors.ts'
 import { makeDirectory, readIfPresent, writeDurably } from './files.ts'
 import { readRecord } from './json.ts'
@@ -15,11 +23,20 @@ import type { Anchors } from './trust.ts'
 export type Slot = 'a' | 'b'
 const SLOTS: readonly Slot[] = ['a', 'b']
 
+/** What node:tls proves itself with. */
+export type TlsKey = Pick<SecureContextOptions, 'key' | 'privateKeyEngine' | 'privateKeyIdentifier'>
+
+/** A key that stays in a token: the same one for every certificate. */
+export interface TokenKey extends RemoteKey {
+  readonly tls: TlsKey
+}
+
 /** A key with its certificate. Dates are epoch ms. */
 export interface Pair {
   readonly slot: Slot
+  /** Private where it is in a file; the public one of a key in a token. */
   readonly key: KeyObject
-  readonly keyPem: string
+  readonly tls: TlsKey
   /** Leaf first, then the issuing CAs under the root. */
   readonly chainPem: string
   readonly leaf: X509Certificate
@@ -30,7 +47,10 @@ export interface Pair {
 /** A key on disk that waits for its certificate. */
 export interface Prepared {
   readonly slot: Slot
+  /** As that of a pair. */
   readonly key: KeyObject
+  /** What signs the request. */
+  readonly signer: RequestKey
 }
 
 /** Two rollovers of root and issuing CA at once are eight. */
@@ -44,10 +64,15 @@ function pemOf(der: Uint8Array): string {
 
 export class Identity {
   readonly #dataDir: string
+  readonly #token: TokenKey | undefined
 
-  /** Opens the identity in `dataDir`, making its directories. Throws AgentError `data.unwritable`. */
-  constructor(dataDir: string) {
+  /**
+   * Opens the identity in `dataDir`, making its directories; with `token` its keys are that one. Throws AgentError
+   * `data.unwritable`.
+   */
+  constructor(dataDir: string, token?: TokenKey) {
     this.#dataDir = dataDir
+    this.#token = token
     for (const slot of SLOTS) makeDirectory(this.#path(slot))
   }
 
@@ -66,19 +91,30 @@ export class Identity {
   }
 
   #read(slot: Slot): Pair | undefined {
-    const key = this.#readKey(slot)
+    const own = this.#own(slot)
     const chainPem = readIfPresent(this.#path(slot, 'chain.pem'))
     const [leafPem] = chainPem?.match(CERTIFICATE) ?? []
-    if (key === undefined || chainPem === undefined || leafPem === undefined) return undefined
+    if (own === undefined || chainPem === undefined || leafPem === undefined) return undefined
     try {
       const leaf = new X509Certificate(leafPem)
-      if (!leaf.checkPrivateKey(key)) return undefined
+      if (!leaf.publicKey.equals(own.publicKey)) return undefined
       const [notBefore, notAfter] = [leaf.validFromDate.getTime(), leaf.validToDate.getTime()]
-      const keyPem = key.export({ type: 'pkcs8', format: 'pem' }).toString()
-      return { slot, key, keyPem, chainPem, leaf, notBefore, notAfter }
+      return { slot, key: own.key, tls: own.tls, chainPem, leaf, notBefore, notAfter }
     } catch {
       return undefined
     }
+  }
+
+  /** The key of a slot, with what it proves itself by. */
+  #own(slot: Slot): (Pick<Pair, 'key' | 'tls'> & Pick<TokenKey, 'publicKey'>) | undefined {
+    if (this.#token !== undefined) {
+      const { publicKey, tls } = this.#token
+      return { key: publicKey, publicKey, tls }
+    }
+    const key = this.#readKey(slot)
+    if (key === undefined) return undefined
+    const pem = key.export({ type: 'pkcs8', format: 'pem' }).toString()
+    return { key, publicKey: createPublicKey(key), tls: { key: pem } }
   }
 
   #readKey(slot: Slot): KeyObject | undefined {
@@ -115,25 +151,37 @@ export class Identity {
    */
   prepare(): Prepared {
     const slot = this.#spare()
+    if (this.#token !== undefined) return inToken(slot, this.#token)
     const waiting = this.#readKey(slot)
-    if (waiting !== undefined && this.#read(slot) === undefined) return { slot, key: waiting }
-    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-    this.#writeKey(slot, privateKey)
-    return { slot, key: privateKey }
+    if (waiting !== undefined && this.#read(slot) === undefined) return inFile(slot, waiting)
+    return this.#make(slot)
   }
 
-  /** Another key in the place of one that nobody will certify, and that certifies nothing here. */
-  prepareInstead({ slot }: Prepared): Prepared {
+  #make(slot: Slot): Prepared {
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
     this.#writeKey(slot, privateKey)
-    return { slot, key: privateKey }
+    return inFile(slot, privateKey)
+  }
+
+  /**
+   * Another key in the place of one that nobody will certify, and that certifies nothing here. Throws AgentError
+   * `identity.token` where it is in a token: there its owner makes them.
+   */
+  prepareInstead({ slot }: Prepared): Prepared {
+    if (this.#token === undefined) return this.#make(slot)
+    throw new AgentError(
+      'identity.token',
+      'The gateway knows the key in the token as compromised and certifies it no more.',
+      'Make another key in the token, name it in pkcs11.uri of agent.json, and enrol again.',
+    )
   }
 
   /** The key of `pair` in the spare slot too: a renewal after the end must keep its key (ca.md). */
   prepareSameKey(pair: Pair): Prepared {
     const slot = this.#spare()
+    if (this.#token !== undefined) return inToken(slot, this.#token)
     if (slot !== pair.slot) this.#writeKey(slot, pair.key)
-    return { slot, key: pair.key }
+    return inFile(slot, pair.key)
   }
 
   #writeKey(slot: Slot, key: KeyObject): void {
@@ -150,7 +198,7 @@ export class Identity {
     if (pair !== undefined) return pair
     throw new AgentError(
       'identity.broken',
-      'The certificate that was issued does not belong to the key on this disk.',
+      'The certificate that was issued does not belong to the key of this device.',
       'Run the same command again; if that repeats, report it with the log of both sides.',
     )
   }
@@ -210,6 +258,14 @@ export class Identity {
     }
     throw pinError('is not the root that agent.json names in ca_sha256')
   }
+}
+
+function inFile(slot: Slot, key: KeyObject): Prepared {
+  return { slot, key, signer: key }
+}
+
+function inToken(slot: Slot, token: TokenKey): Prepared {
+  return { slot, key: token.publicKey, signer: token }
 }
 
 function sha256Of(text: string): string {

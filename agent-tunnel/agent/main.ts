@@ -12,9 +12,9 @@ import { renew } from './enrol.ts'
 import { AgentError, messageOf } from './errors.ts'
 import { atFirstReached } from './gateways.ts'
 import { Forwarder } from './forward.ts'
-import { Identity } from './identity.ts'
+import { openIdentity } from './pkcs11.ts'
 import { Island } from './island.ts'
-import type { Pair } from './identity.ts'
+import type { Identity, Pair } from './identity.ts'
 import type { Log } from './log.ts'
 import { Renewal } from './renewal.ts'
 import { ListenerWatch } from './reports.ts'
@@ -43,13 +43,14 @@ export interface RunOptions {
 }
 
 /**
- * Runs the agent until `signal` is aborted; then resolves. Rejects at once with AgentError
+ * Runs the agent until `signal` is aborted; then resolves. Rejects with AgentError `identity.token` where the token with its
+ * key is gone, for whoever keeps the service to start it again; at once with
  * `identity.missing`, `identity.broken`, `gateway.pin`, `approvers.invalid`, `data.unwritable` or `agent.running`, and with
  * `approvers.invalid` also where the owner lifts the switch over approvers that are gone; everything else that happens later
  * is logged and tried again.
  */
 export async function runAgent(config: AgentConfig, options: RunOptions): Promise<void> {
-  const identity = new Identity(config.dataDir)
+  const identity = openIdentity(config)
   const anchors = identity.anchors(config.rootSha256)
   if (anchors === undefined || identity.pairs().length === 0) {
     throw missing(

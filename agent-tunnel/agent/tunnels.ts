@@ -82,6 +82,8 @@ export class Tunnels {
   /** Which certificates which gateway did not take since the last tunnel was up: by `refusalKey`. */
   readonly #turnedDown = new Set<string>()
   #retryIn = 0
+  /** Why the last dialling had no key to prove itself with. */
+  #keyless: AgentError | undefined
   #patienceMs: number
 
   constructor(options: TunnelsOptions) {
@@ -103,7 +105,10 @@ export class Tunnels {
     this.#switchNotBefore = -Infinity
   }
 
-  /** Keeps a tunnel until the signal is aborted, then closes it; never rejects for what the network does. */
+  /**
+   * Keeps a tunnel until the signal is aborted, then closes it; never rejects for what the network does. Rejects with
+   * AgentError `identity.token` where the device's token no longer has its key and no stream is open.
+   */
   async run(): Promise<void> {
     let link: Link | undefined
     while (!this.#signal.aborted) {
@@ -182,6 +187,8 @@ export class Tunnels {
         },
       )
       if (link !== undefined) return link
+      // What OpenSSL knows of a token does not come back with it: only another process finds the key again.
+      if (this.#keyless !== undefined && this.#options.serving() === 0) throw this.#keyless
       await this.#pause(this.#retryIn)
     }
     return undefined
@@ -212,6 +219,8 @@ export class Tunnels {
 
   #report(error: unknown, retryInMs: number): void {
     this.#retryIn = retryInMs
+    const isKey = error instanceof AgentError && error.code === 'identity.token'
+    this.#keyless = isKey ? error : undefined
     const told =
       error instanceof AgentError
         ? {

@@ -1,5 +1,5 @@
 /** What an agent believes only after checking it itself. */
-import { createHash, X509Certificate, type KeyObject } from 'node:crypto'
+import { createHash, createPublicKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { EstError } from './errors.ts'
 import { pathTo, signedBy } from './path.ts'
 
@@ -55,6 +55,7 @@ export interface Accepted {
 export function acceptIssued(
   certificate: Uint8Array,
   options: {
+    /** Private, or the public one where the private one stays in a token. */
     readonly key: KeyObject
     readonly deviceId: string
     readonly tenant: string
@@ -64,7 +65,8 @@ export function acceptIssued(
   },
 ): Accepted {
   const leaf = parse(certificate)
-  if (!leaf.checkPrivateKey(options.key))
+  const { key } = options
+  if (!leaf.publicKey.equals(key.type === 'public' ? key : createPublicKey(key)))
     throw new EstError('certificate.key', 'the certificate is for another key than the one sent')
   const uri = `URI:sallyport://${options.tenant}/device/${options.deviceId}`
   if (leaf.subjectAltName !== uri)

@@ -23,6 +23,16 @@ export interface DeviceNames {
   readonly serialNumber?: string
 }
 
+/** A private key that is used where it is, as in a token. */
+export interface RemoteKey {
+  readonly publicKey: KeyObject
+  /** The signature in the form that X.509 wants (ECDSA: DER) over `data`; `hash` as of node:crypto, null for Ed25519. */
+  readonly sign: (hash: string | null, data: Uint8Array) => Uint8Array
+}
+
+/** What signs a request. */
+export type RequestKey = KeyObject | RemoteKey
+
 const DEVICE_ID = /^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$/
 const TENANT = /^(?=.{1,200}$)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+$/
 /** PKCS#9 5.4.1: the upper bound of challengePassword. */
@@ -34,7 +44,7 @@ const LONGEST_CHALLENGE = 255
  * Throws EstError `csr.names` if the names could not be certified.
  */
 export function createCsr(
-  key: KeyObject,
+  key: RequestKey,
   names: DeviceNames,
   challengePassword?: string,
 ): Uint8Array {
@@ -62,7 +72,7 @@ export interface PlainNames {
  * `createCsr`. Throws EstError `csr.names` for names that X.509 cannot hold.
  */
 export function createPlainCsr(
-  key: KeyObject,
+  key: RequestKey,
   { commonName, uris, dnsNames }: PlainNames,
   challengePassword?: string,
 ): Uint8Array {
@@ -88,7 +98,7 @@ export function createPlainCsr(
  * Throws EstError `csr.names` if it is no certificate or has no SAN.
  */
 export function createRenewalCsr(
-  key: KeyObject,
+  key: RequestKey,
   certificate: Uint8Array,
   challengePassword?: string,
 ): Uint8Array {
@@ -110,12 +120,13 @@ function parse(certificate: Uint8Array) {
 }
 
 function build(
-  key: KeyObject,
+  key: RequestKey,
   subject: Uint8Array,
   san: Uint8Array | null,
   challenge: string | undefined,
 ): Uint8Array {
-  const { algorithm, hash } = signatureOf(key)
+  const { publicKey, sign: signed } = 'publicKey' in key ? key : here(key)
+  const { algorithm, hash } = signatureOf(publicKey)
   const attributes: Uint8Array[] = []
   if (san !== null) {
     const extension = sequence(oid(OID.subjectAltName), octetString(san))
@@ -126,12 +137,19 @@ function build(
       throw new EstError('csr.names', 'the channel binding is longer than challengePassword holds')
     attributes.push(attribute(OID.challengePassword, utf8String(challenge)))
   }
-  const spki = new Uint8Array(createPublicKey(key).export({ type: 'spki', format: 'der' }))
+  const spki = new Uint8Array(publicKey.export({ type: 'spki', format: 'der' }))
   // SET OF under an implicit tag: sorted like setOf, then retagged.
   const list = setOf(...attributes)
   list[0] = 0xa0
   const info = sequence(smallInteger(0), subject, spki, list)
-  return sequence(info, algorithm, bitString(new Uint8Array(sign(hash, info, key))))
+  return sequence(info, algorithm, bitString(signed(hash, info)))
+}
+
+function here(key: KeyObject): RemoteKey {
+  return {
+    publicKey: createPublicKey(key),
+    sign: (hash, data) => new Uint8Array(sign(hash, data, key)),
+  }
 }
 
 function attribute(type: string, value: Uint8Array): Uint8Array {

@@ -16,6 +16,8 @@ export {
   createRenewalCsr,
   type DeviceNames,
   type PlainNames,
+  type RemoteKey,
+  type RequestKey,
 } from './csr.ts'
 export { type CsrWishes } from './csrattrs.ts'
 export { encodeEstBody, parseCertsOnly } from './body.ts'

@@ -5,21 +5,14 @@ import type { Command } from 'commander'
 import { withAgent } from '../agent-room.ts'
 import { usage } from '../exit.ts'
 import { instant, note, tell } from '../print.ts'
-import { wayOut } from '../way.ts'
-import { collect, globalOptions } from './options.ts'
+import { addSetupOptions, setupOf } from './agent-setup.ts'
+import type { SetupFlags } from './agent-setup.ts'
+import { globalOptions } from './options.ts'
 
-interface InstallFlags {
-  readonly gateway: string
-  readonly otherGateway?: readonly string[]
-  readonly device: string
-  readonly tenant?: string
+interface InstallFlags extends SetupFlags {
   readonly tokenStdin?: true
   readonly tokenFile?: string
-  readonly caSha256: string
   readonly data?: string
-  readonly target?: readonly string[]
-  readonly consent?: readonly string[]
-  readonly keyExchange?: string
   readonly approvers?: string
   readonly level?: string
   readonly root: string
@@ -33,28 +26,13 @@ interface UninstallFlags {
 
 /** Adds both; they are the single file's, because it is that file which is installed. */
 export function addInstallCommands(agent: Command): void {
-  agent
+  const installing = agent
     .command('install')
     .description('enrol this machine and keep its tunnel as a service; run again after any failure')
-    .requiredOption('--gateway <url>', 'https://HOST:PORT of the gateway')
-    .option(
-      '--other-gateway <host:port>',
-      'dialled where the one before cannot be reached; may be repeated',
-      collect,
-    )
-    .requiredOption('--device <id>', 'the id the device was created with')
-    .option('--tenant <name>', 'the tenant, where it is not the default or the one it has')
     .option('--token-stdin', 'the one-time token comes on standard input')
     .option('--token-file <file>', 'or in this file; else in the variable SALLYPORT_TOKEN')
-    .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
     .option('--data <dir>', 'where the device keeps its key (new: /var/lib/sallyport)')
-    .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
-    .option(
-      '--consent <name>',
-      'sessions to this target wait for a yes here; may be repeated',
-      collect,
-    )
-    .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
+  addSetupOptions(installing)
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
     .option('--level <number>', 'what it sees of processes: 2 (new), or 0 with no capability')
     .option('--root <dir>', 'put everything below DIR, an image; nothing is started', '/')
@@ -75,17 +53,7 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
     throw usage(`there is no level ${level} to run at`, 'see docs/process-scope.md: 0 or 2')
   await withAgent(async (room) => {
     const installed = await room.installAgent({
-      setup: {
-        gateway: flags.gateway,
-        others: flags.otherGateway,
-        device: flags.device,
-        tenant: flags.tenant,
-        rootSha256: flags.caSha256,
-        targets: flags.target ?? [],
-        consent: flags.consent ?? [],
-        keyExchange: flags.keyExchange,
-        way: wayOut(),
-      },
+      setup: setupOf(flags),
       token: tokenOf(flags, room.readToken),
       dataDir: flags.data,
       level: level === undefined ? undefined : level === '2' ? 2 : 0,

@@ -9,22 +9,16 @@ import { Exited, usage } from '../exit.ts'
 import { facts, layOut, note, plain, say, tell } from '../print.ts'
 import { wayOut } from '../way.ts'
 import { addConsentCommands, addIslandCommands } from './agent-owner.ts'
+import { addSetupOptions, setupOf } from './agent-setup.ts'
+import type { SetupFlags } from './agent-setup.ts'
 import { collect, globalOptions } from './options.ts'
 
 /** Where in its data directory an agent keeps the heads of the gateway's log; `audit witness --data` reads it. */
 const WITNESS_FOLDER = 'witness'
 
-interface EnrollOptions {
-  readonly gateway: string
-  readonly otherGateway?: readonly string[]
-  readonly device: string
-  readonly tenant?: string
+interface EnrollOptions extends SetupFlags {
   readonly tokenFile?: string
-  readonly caSha256: string
   readonly data: string
-  readonly target?: readonly string[]
-  readonly consent?: readonly string[]
-  readonly keyExchange?: string
   readonly approvers?: string
 }
 
@@ -41,30 +35,15 @@ export function registerAgent(program: Command): void {
 
 /** The commands of an agent, under whatever they are called by. */
 export function addAgentCommands(agent: Command): void {
-  agent
+  const enrolling = agent
     .command('enroll')
     .description('make this machine a device; run the same line again after any failure')
-    .requiredOption('--gateway <url>', 'https://HOST:PORT of the gateway')
-    .option(
-      '--other-gateway <host:port>',
-      'dialled where the one before cannot be reached; may be repeated',
-      collect,
-    )
-    .requiredOption('--device <id>', 'the id the device was created with')
-    .option('--tenant <name>', 'the tenant, where it is not the default')
     .option(
       '--token-file <file>',
       'file with the one-time token; else the variable SALLYPORT_TOKEN',
     )
-    .requiredOption('--ca-sha256 <hex>', 'SHA-256 of the root certificate, as the gateway shows it')
     .requiredOption('--data <dir>', 'where this device keeps its key, certificate and agent.json')
-    .option('--target <name=kind:address:port>', 'plc=tcp:127.0.0.1:1502; may be repeated', collect)
-    .option(
-      '--consent <name>',
-      'sessions to this target wait for a yes here; may be repeated',
-      collect,
-    )
-    .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
+  addSetupOptions(enrolling)
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
     .action((options: EnrollOptions, command: Command) => enroll(options, command))
   agent
@@ -193,24 +172,19 @@ function untilStopped(): AbortSignal {
 
 async function enroll(options: EnrollOptions, command: Command): Promise<void> {
   await withAgent(async (room) => {
-    const setup = {
-      gateway: options.gateway,
-      others: options.otherGateway,
-      device: options.device,
-      tenant: options.tenant,
-      rootSha256: options.caSha256,
-      targets: options.target ?? [],
-      consent: options.consent ?? [],
-      keyExchange: options.keyExchange,
-      way: wayOut(),
-    }
+    const setup = setupOf(options)
     const config = room.configFrom(setup, options.data)
-    // Before there is an identity: a device that is to have two keys is never reachable with one.
-    if (options.approvers !== undefined) pin(room, config, options.approvers)
+    const { approvers: path } = options
+    const approvers = path === undefined ? undefined : { text: readFile(path), path }
     const token = room.readToken(options.tokenFile, process.env['SALLYPORT_TOKEN'])
     const { json } = globalOptions(command)
     const log = json ? () => {} : (_level: string, event: string) => note(`agent: ${event}`)
-    const { leaf } = await room.enrolAgent(config, { token, log, signal: untilStopped() })
+    const { leaf } = await room.enrolAgent(config, {
+      token,
+      approvers,
+      log,
+      signal: untilStopped(),
+    })
     const [serial, notAfter] = [leaf.serialNumber.toLowerCase(), leaf.validToDate.toISOString()]
     tell({ json }, { device: config.device, tenant: config.tenant, serial, not_after: notAfter }, [
       `${config.device} is enrolled; its certificate is good until ${notAfter} and renews itself.`,

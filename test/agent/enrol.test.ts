@@ -94,7 +94,7 @@ describe('refused', () => {
     })
     const key = readFileSync(join(directory.path, 'identity', 'a', 'key.pem'), 'utf8')
     const pair = await enrolAgent(config, { ...quiet, token: await gateway.bench.token() })
-    expect(pair.keyPem).toBe(key)
+    expect(pair.tls.key).toBe(key)
   })
 
   test('a token spent by another key', async () => {
@@ -375,7 +375,7 @@ describe('renewal', () => {
     expect(second.serial).not.toBe(old?.leaf.serialNumber.toLowerCase())
     const [newest] = identity.pairs()
     expect(newest?.leaf.serialNumber.toLowerCase()).toBe(second.serial)
-    expect(newest?.keyPem).not.toBe(old?.keyPem)
+    expect(newest?.tls.key).not.toBe(old?.tls.key)
     await holds(() => expect(identity.connected).toBe(newest?.slot))
     expect(agent.logged('certificate.renewed')).toHaveLength(1)
   })
@@ -392,7 +392,7 @@ describe('renewal', () => {
     const held = await gateway.nextTunnel()
     const [newest] = identity.pairs()
     expect(held.serial).toBe(newest?.leaf.serialNumber.toLowerCase())
-    expect(newest?.keyPem).toBe(old?.keyPem)
+    expect(newest?.tls.key).toBe(old?.tls.key)
     gateway.refuses = () => undefined
   })
 

@@ -1,18 +1,18 @@
 /** Two keys on a device: a gateway alone opens nothing, whatever it sends; what is pinned changes by its own people. */
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { AgentError, layIsland, liftIsland, pinApprovers, readApprovers } from '#agent'
-import { removeApprovers, rotateApprovers, runAgent } from '#agent'
+import { enrolAgent, removeApprovers, rotateApprovers, runAgent } from '#agent'
 import { hashOf, hashOfSet, type ApproverSet, type Statement } from '#approval'
 import { driveTunnel, memoryPair, type TunnelRefused } from '#tunnel'
 import { Forwarder, type ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
 import { openTwoKeys } from '../../agent-tunnel/agent/two-keys.ts'
 import { softKey, type SoftKey } from '../support/authenticator.ts'
 import { HandClock } from '../support/clock.ts'
-import { Directory, enrolled } from './device.ts'
+import { configOf, Directory, enrolled } from './device.ts'
 import { DEVICE, FakeGateway, soon } from './gateway.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'
@@ -511,4 +511,34 @@ describe('the pinned set', () => {
     expect(openTwoKeys(place, bare)).toBeUndefined()
     expect(existsSync(join(place.dataDir, 'approvers.json'))).toBe(false)
   })
+})
+
+test('enrolling as another device pins nobody: what is here is that device’s', async () => {
+  await using gateway = await FakeGateway.start()
+  using directory = new Directory()
+  const config = await enrolled(gateway, directory)
+  const approvers = { text: text({ ...SET, device: 'press-08' }), path: 'approvers.json' }
+  const asked = gateway.asked.length
+  const options = { token: 't', approvers, log: () => undefined }
+  await expect(enrolAgent({ ...config, device: 'press-08' }, options)).rejects.toMatchObject({
+    code: 'config.other_device',
+  })
+  expect(readdirSync(directory.path)).not.toContain('approvers.json')
+  expect(readdirSync(directory.path)).not.toContain('two-keys')
+  expect(gateway.asked).toHaveLength(asked)
+})
+
+test('who is to be pinned is pinned before there is a certificate, or nothing is asked for', async () => {
+  await using gateway = await FakeGateway.start()
+  using directory = new Directory()
+  const config = configOf(gateway, directory)
+  const log = () => undefined
+  const broken = { text: '{}', path: 'approvers.json' }
+  await expect(enrolAgent(config, { token: 't', approvers: broken, log })).rejects.toMatchObject({
+    code: 'approvers.invalid',
+  })
+  expect(gateway.asked).toEqual([])
+  const approvers = { text: text(SET), path: 'approvers.json' }
+  await enrolAgent(config, { token: await gateway.bench.token(), approvers, log })
+  expect(readdirSync(directory.path)).toContain('approvers.json')
 })

@@ -5,14 +5,13 @@
  */
 import { chownSync, closeSync, existsSync, openSync, readdirSync, statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
-import { configFrom, printConfig, readConfig, writeConfig } from '../config.ts'
+import { writeConfig } from '../config.ts'
 import type { AgentConfig, Setup } from '../config.ts'
 import { enrolAgent } from '../enrol.ts'
 import { AgentError, messageOf } from '../errors.ts'
 import { makeDirectory } from '../files.ts'
-import { gatewaysOf } from '../gateways.ts'
-import { Identity } from '../identity.ts'
 import type { Log } from '../log.ts'
+import { openIdentity } from '../pkcs11.ts'
 import { readStatus } from '../status.ts'
 import type { Target } from '../target.ts'
 import { pinApprovers } from '../two-keys.ts'
@@ -22,6 +21,8 @@ import { as, assertFit, isActive, run, unfit, userOf } from './system.ts'
 import type { User } from './system.ts'
 import { capabilitiesOf, printUnit, spawnsOf, UNIT } from './unit.ts'
 import type { Level } from './unit.ts'
+import { tokenMissing, wantedOf } from './wanted.ts'
+import type { Wanted } from './wanted.ts'
 
 /** The user that the service runs as. */
 const USER = 'sallyport'
@@ -181,63 +182,6 @@ function assertOurs(dataDir: string, user: User | undefined): void {
     )
 }
 
-/** What the device's file is to say, and whether that differs from what it says. */
-interface Wanted {
-  readonly config: AgentConfig
-  readonly corrected: boolean
-}
-
-/**
- * What the line says, on what the device's file says. Throws AgentError `config.invalid`; without a token, which alone
- * would prove who this is and whom it trusts, `config.other_device` where that is another than in the file.
- */
-function wantedOf({ setup, token }: InstallOptions, dataDir: string): Wanted {
-  const before = standingConfig(dataDir)
-  const given = configFrom({ ...setup, tenant: setup.tenant ?? before?.tenant }, dataDir)
-  if (before === undefined) {
-    if (token === undefined) throw tokenMissing()
-    return { config: given, corrected: true }
-  }
-  if (token === undefined) assertSame(before, given)
-  const config = merged(setup, given, before)
-  return { config, corrected: printConfig(config) !== printConfig(before) }
-}
-
-function standingConfig(dataDir: string): AgentConfig | undefined {
-  try {
-    return readConfig(dataDir)
-  } catch (error) {
-    if (error instanceof AgentError && error.code === 'config.missing') return undefined
-    throw error
-  }
-}
-
-/** Throws AgentError `config.other_device`. */
-function assertSame(before: AgentConfig, given: AgentConfig): void {
-  const told = (
-    [
-      ['device', 'device'],
-      ['tenant', 'tenant'],
-      ['rootSha256', 'SHA-256 of the root'],
-    ] as const
-  ).find(([key]) => before[key] !== given[key])
-  if (told === undefined) return
-  const [key, name] = told
-  throw new AgentError(
-    'config.other_device',
-    `The ${name} of this device is ${before[key]}, not ${given[key]}, and there is no token that would prove another one.`,
-    'Correct the line; or run the one that `sallyport device token` prints, which has a token.',
-  )
-}
-
-function tokenMissing(): AgentError {
-  return new AgentError(
-    'token.missing',
-    'There is no enrolment token.',
-    'Run the line that `sallyport device add` or `sallyport device token` printed.',
-  )
-}
-
 type Enrolled = Awaited<ReturnType<typeof enrolAgent>>
 
 /** Has a certificate for the device of `config`, by what is here already or by the token. */
@@ -245,41 +189,15 @@ async function becomeDevice(
   { approvers, token, log, signal }: InstallOptions,
   config: AgentConfig,
 ): Promise<{ config: AgentConfig; pair: Enrolled; fresh: boolean }> {
-  const pin = () => {
-    if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
-  }
-  const [before] = new Identity(config.dataDir).pairs()
+  const [before] = openIdentity(config).pairs()
   if (token === undefined) {
     if (before === undefined) throw tokenMissing()
-    pin()
+    if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
     writeConfig(config)
     return { config, pair: before, fresh: false }
   }
-  pin()
-  const pair = await enrolAgent(config, { token, log, signal })
+  const pair = await enrolAgent(config, { token, approvers, log, signal })
   return { config, pair, fresh: pair.leaf.serialNumber !== before?.leaf.serialNumber }
-}
-
-/** An owner's edits outlive a second run. */
-function merged(setup: Setup, given: AgentConfig, before: AgentConfig): AgentConfig {
-  const { gateway, device, tenant, rootSha256 } = given
-  const targets = new Map(before.targets)
-  for (const [name, target] of given.targets) {
-    const consent = target.consent || before.targets.get(name)?.consent === true
-    targets.set(name, { ...target, consent })
-  }
-  return {
-    ...before,
-    gateway,
-    others: gatewaysOf({ gateway, others: [...before.others, ...given.others] }).slice(1),
-    device,
-    tenant,
-    rootSha256,
-    targets,
-    proxy: given.proxy ?? before.proxy,
-    carrier: setup.way?.carrier === undefined ? before.carrier : given.carrier,
-    keyExchange: setup.keyExchange === undefined ? before.keyExchange : given.keyExchange,
-  }
 }
 
 /** Has the service run what was installed. */

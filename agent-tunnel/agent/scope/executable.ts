@@ -24,6 +24,13 @@ const CACHE_ENTRIES = 256
 const READ_BYTES = 128 * 1024
 /** open(2); the same on every architecture Node runs on under Linux. */
 const O_PATH = 0o10000000
+/** A lease (fcntl(2)) lets a file's owner hold up whoever opens it, for 45 s; not who opens it like this. */
+const O_READ = fs.constants.O_RDONLY | fs.constants.O_NONBLOCK
+/**
+ * A change within the same tick of the kernel's clock, or the two seconds of a file system that counts so, leaves the
+ * ctime as it was: what was changed so lately is read each time.
+ */
+const SETTLED_MS = 2500
 
 // Not node:fs/promises: that is 1.8 MiB of Node which an agent has no other use for.
 const stat = promisify<fs.PathLike, { bigint: true }, BigIntStats>(fs.stat)
@@ -70,6 +77,12 @@ export async function identify(link: string): Promise<string | null> {
 /** Reads executables of processes; remembers hashes by identity. */
 export class Executables {
   readonly #hashes = new Map<string, Promise<string | null>>()
+  readonly #now: () => number
+
+  /** `now`: the clock that files are stamped by, epoch ms. */
+  constructor(now: () => number = Date.now) {
+    this.#now = now
+  }
 
   /**
    * Looks at `link` (a /proc/PID/exe). Fields that may not be seen are null; a file that changed
@@ -87,21 +100,24 @@ export class Executables {
     const known = this.#known(id)
     if (known !== undefined) return known
     try {
-      await using file = await open(link, 'r')
+      await using file = await open(link, O_READ)
       const stats = await file.stat()
-      return idOf(stats) === id ? await this.#hash(file, id, Number(stats.size)) : null
+      return idOf(stats) === id ? await this.#hash(file, stats) : null
     } catch {
       // Readable path, unreadable file (mode 0711): the path was proven by identity all the same.
       return null
     }
   }
 
-  /** SHA-256 of a regular file of at most 16 MiB that a process names; null of anything else. */
+  /**
+   * SHA-256 of a regular file of 1 octet to 16 MiB that a process names; null of anything else. The kernel's own files
+   * (/proc) have no size: reading them may wait, never end, or take what others wanted to read.
+   */
   async content(path: Buffer): Promise<string | null> {
     let named: File
     try {
       const stats = await stat(path, { bigint: true })
-      if (!stats.isFile() || stats.size > MAX_CONTENT_BYTES) return null
+      if (!isContent(stats)) return null
       const known = this.#known(idOf(stats))
       if (known !== undefined) return await known
       // Not opened before it is known to be a file: a device or a pipe may not even be touched.
@@ -111,9 +127,9 @@ export class Executables {
     }
     try {
       const stats = await named.stat()
-      if (!stats.isFile() || stats.size > MAX_CONTENT_BYTES) return null
-      await using file = await open(`/proc/self/fd/${named.fd}`, 'r')
-      return await this.#hash(file, idOf(stats), Number(stats.size))
+      if (!isContent(stats)) return null
+      await using file = await open(`/proc/self/fd/${named.fd}`, O_READ)
+      return await this.#hash(file, stats)
     } catch {
       return null
     } finally {
@@ -129,11 +145,14 @@ export class Executables {
     return known
   }
 
-  #hash(file: File, id: string, size: number): Promise<string | null> {
+  #hash(file: File, stats: BigIntStats): Promise<string | null> {
+    const id = idOf(stats)
     const known = this.#known(id)
     if (known !== undefined) return known
-    if (size > MAX_HASHED_BYTES) return Promise.resolve(null)
-    const hash = hashOf(file, id)
+    if (stats.size > MAX_HASHED_BYTES) return Promise.resolve(null)
+    const settled = Math.abs(this.#now() - Number(stats.ctimeMs)) > SETTLED_MS
+    const hash = hashOf(file, stats)
+    if (!settled) return hash
     this.#hashes.set(id, hash)
     const oldest = this.#hashes.keys().next().value
     if (this.#hashes.size > CACHE_ENTRIES && oldest !== undefined) this.#hashes.delete(oldest)
@@ -143,8 +162,12 @@ export class Executables {
   }
 }
 
-/** SHA-256 of an open file, hex; null when it could not be read or is not the same file state after. */
-async function hashOf(file: File, id: string): Promise<string | null> {
+function isContent(stats: BigIntStats): boolean {
+  return stats.isFile() && stats.size > 0n && stats.size <= MAX_CONTENT_BYTES
+}
+
+/** SHA-256 of an open file, hex; null when it could not be read, is longer than it says or is not the same file state after. */
+async function hashOf(file: File, stats: BigIntStats): Promise<string | null> {
   const hash = createHash('sha256')
   const chunk = Buffer.allocUnsafe(READ_BYTES)
   let at = 0
@@ -154,8 +177,9 @@ async function hashOf(file: File, id: string): Promise<string | null> {
       if (bytesRead === 0) break
       hash.update(chunk.subarray(0, bytesRead))
       at += bytesRead
+      if (at > stats.size) return null
     }
-    if (idOf(await file.stat()) !== id) return null
+    if (idOf(await file.stat()) !== idOf(stats)) return null
   } catch {
     return null
   }

@@ -336,7 +336,7 @@ export class ProcessScope {
   }
 
   async #script({ task }: Holder, exe: string | null): Promise<string | null> {
-    const path = exe === null ? undefined : scriptPath(this.#proc, task, exe)
+    const path = exe === null ? undefined : await scriptPath(this.#proc, task, exe)
     return path === undefined ? null : this.executables.content(path)
   }
 

@@ -3,7 +3,8 @@
  * what an interpreter has read: this is the process's own word, and what the file holds now. It means
  * something together with the uid or unit of a service. docs/process-scope.md.
  */
-import { readFileSync, readlinkSync } from 'node:fs'
+import { readFile, readlinkSync } from 'node:fs'
+import { promisify } from 'node:util'
 
 /** By the name of the executable, the options that may stand before the script: none with a value. */
 const INTERPRETERS: readonly (readonly [executable: RegExp, option: RegExp])[] = [
@@ -14,6 +15,8 @@ const INTERPRETERS: readonly (readonly [executable: RegExp, option: RegExp])[] =
   [/^(?:ba|da|k|z)?sh$/, /^-[eufx]+$/],
   [/^(?:lua|php|tclsh)(?:\d+(?:\.\d+)*)?$/, /^$/],
 ]
+// Not node:fs/promises, see executable.ts.
+const readWhole = promisify<string, Buffer>(readFile)
 const MAX_ARGUMENTS_BYTES = 64 * 1024
 
 /**
@@ -40,10 +43,15 @@ export function scriptArgument(exe: string, cmdline: Buffer): Buffer | undefined
  * Where the script of `task` (a path below `proc`) is, to be opened from here; undefined where there is
  * none, or where the process sees other files than we do (a container: its image says what it runs).
  */
-export function scriptPath(proc: string, task: string, exe: string): Buffer | undefined {
+export async function scriptPath(
+  proc: string,
+  task: string,
+  exe: string,
+): Promise<Buffer | undefined> {
   const directory = `${proc}/${task}`
   try {
-    const cmdline = readFileSync(`${directory}/cmdline`)
+    // The process's own memory: however long the kernel takes to get it, the agent goes on meanwhile.
+    const cmdline = await readWhole(`${directory}/cmdline`)
     if (cmdline.length > MAX_ARGUMENTS_BYTES) return undefined
     const argument = scriptArgument(exe, cmdline)
     if (argument === undefined) return undefined

@@ -5,6 +5,8 @@
 import { execFile, spawnSync } from 'node:child_process'
 import {
   chmodSync,
+  chownSync,
+  copyFileSync,
   existsSync,
   linkSync,
   mkdtempSync,
@@ -20,7 +22,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Observed } from '../../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
-import { copyOf, dial, observe, startProgram, startServer } from '../programs/process.ts'
+import { copyOf, dial, observe, sha256Of, startProgram, startServer } from '../programs/process.ts'
 import type { Executable, Started } from '../programs/process.ts'
 
 const PYTHON = '/usr/bin/python3'
@@ -196,6 +198,32 @@ describe.skipIf(!ready)(
         uid: COLLEAGUE,
       })
       expect(await seen(theirs)).toMatchObject({ exe: null, sha256: other.sha256 })
+    })
+
+    test('a lease on their script, which holds up whoever opens it: unseen, and nobody waits', async () => {
+      const script = join(own, 'leased.py')
+      copyFileSync(SERVER, script)
+      chownSync(script, COLLEAGUE, COLLEAGUE)
+      await using theirs = await startProgram('server.py', [script, 'plain', '0'], {
+        exe: PYTHON,
+        bare: true,
+        uid: COLLEAGUE,
+      })
+      expect((await seen(theirs)).script_sha256).toBe(sha256Of(SERVER))
+      const hold = [
+        'import fcntl, signal, sys',
+        'signal.signal(signal.SIGIO, signal.SIG_IGN)',
+        "file = open(sys.argv[1], 'rb')",
+        'fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)',
+        'print(1, flush=True)',
+        'sys.stdin.read()',
+      ].join('\n')
+      await using _holder = await startProgram('server.py', ['-c', hold, script], {
+        exe: PYTHON,
+        bare: true,
+        uid: COLLEAGUE,
+      })
+      expect(await seen(theirs)).toMatchObject({ uid: COLLEAGUE, script_sha256: null })
     })
 
     test('a pid that was given out again is not who it was', async () => {

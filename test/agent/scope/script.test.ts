@@ -7,7 +7,9 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -71,6 +73,11 @@ describe('the script argument of a command line', () => {
   })
 })
 
+/** By this process, of whatever kind. */
+function octetsRead(): number {
+  return Number(/^rchar: (\d+)$/m.exec(readFileSync('/proc/self/io', 'latin1'))?.[1])
+}
+
 describe.skipIf(!existsSync('/proc/self/ns/mnt'))('a script that runs', () => {
   test('its hash; and of what has taken its place since', async () => {
     const script = join(own, 'target.ts')
@@ -101,6 +108,32 @@ describe.skipIf(!existsSync('/proc/self/ns/mnt'))('a script that runs', () => {
     expect(await executables.content(Buffer.from(file))).toBe(first)
     expect(await write('two')).toBe(sha256Of(file))
     expect(sha256Of(file)).not.toBe(first)
+  })
+
+  test('a file of the kernel that has no size is not read: it may never end', async () => {
+    const executables = new Executables()
+    expect(await executables.content(Buffer.from('/proc/self/pagemap'))).toBeNull()
+    expect(await executables.content(Buffer.from('/proc/self/status'))).toBeNull()
+  })
+
+  test('what was changed a moment ago is read each time: the next change may leave the same ctime', async () => {
+    const file = join(own, 'fresh')
+    const size = 4 * 1024 * 1024
+    writeFileSync(file, Buffer.alloc(size, 1))
+    const changed = statSync(file).ctimeMs
+    /** How many octets a second look reads, so long after the change. */
+    const again = async (afterMs: number) => {
+      const executables = new Executables(() => changed + afterMs)
+      await executables.content(Buffer.from(file))
+      const before = octetsRead()
+      expect(await executables.content(Buffer.from(file))).toBe(sha256OfAll)
+      return octetsRead() - before
+    }
+    const sha256OfAll = sha256Of(file)
+    expect(await again(1000)).toBeGreaterThanOrEqual(size)
+    // A clock that is behind says no less.
+    expect(await again(-1000)).toBeGreaterThanOrEqual(size)
+    expect(await again(10_000)).toBeLessThan(size)
   })
 
   test('what is no file is not opened: a pipe does not hang, a directory is nothing', async () => {
