@@ -21,6 +21,7 @@ interface InstallFlags {
   readonly consent?: readonly string[]
   readonly keyExchange?: string
   readonly approvers?: string
+  readonly updateKey?: readonly string[]
   readonly level?: string
   readonly root: string
 }
@@ -56,6 +57,11 @@ export function addInstallCommands(agent: Command): void {
     )
     .option('--key-exchange <how>', 'hybrid (default), or classical for old middleboxes')
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
+    .option(
+      '--update-key <word>',
+      'key whose updates this device takes, ed25519:…; may be repeated',
+      collect,
+    )
     .option('--level <number>', 'what it sees of processes: 2 (new), or 0 with no capability')
     .option('--root <dir>', 'put everything below DIR, an image; nothing is started', '/')
     .action((flags: InstallFlags, command: Command) => install(flags, command))
@@ -92,6 +98,7 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
       program: ownProgram(),
       root,
       approvers: approversOf(flags.approvers),
+      updateKeys: flags.updateKey,
       signal: untilInterrupted(),
       log: () => {},
       did: (what) => note(`- ${what}`),
