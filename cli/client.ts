@@ -21,6 +21,7 @@ import {
   Problem,
   Recording,
   RevocationList,
+  Rollout,
   Session,
   type SessionUse,
 } from '#api'
@@ -66,6 +67,8 @@ export {
   ReplacedDevice,
   Revocation,
   RevokedDevice,
+  Rollout,
+  RolloutShown,
   Session,
   SignedGrant,
   WhoCan,
@@ -76,6 +79,7 @@ export const Accounts = Type.Object({
   next: Type.Union([Type.String(), Type.Null()]),
 })
 export const Auditors = Type.Object({ items: Type.Array(Auditor) })
+export const Rollouts = Type.Object({ items: Type.Array(Rollout) })
 export const Recordings = Type.Object({ items: Type.Array(Recording) })
 export const Idps = Type.Object({ items: Type.Array(Idp) })
 export const Invitations = Type.Object({ items: Type.Array(Invitation) })

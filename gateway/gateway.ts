@@ -176,7 +176,7 @@ async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
-  { registry, inventories, room, reauthorization, apps }: Access,
+  { registry, inventories, room, reauthorization, apps, rollouts }: Access,
   { setup, report, proven, witnesses, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
@@ -194,6 +194,7 @@ async function openEdge(
     witnesses,
     room,
     reauthorization,
+    rollouts,
     now,
     report,
     refused: (code, from, detail, suppressed) =>

@@ -26,6 +26,7 @@ import { passkeyRoutes } from './listen/routes/passkeys.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { recordingRoutes } from './listen/routes/recordings.ts'
+import { rolloutRoutes } from './listen/routes/rollouts.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
@@ -90,7 +91,13 @@ export async function openHttp(
     appsDomain: config.apps_domain,
     est: estHandler(enrol, { report, proven }),
     revocation: publication.handle,
-    agent: agentFiles({ build, report }),
+    agent: agentFiles({
+      build: {
+        script: () => build.script(),
+        files: async () => [...(await build.files()), ...access.rolled.files()],
+      },
+      report,
+    }),
     oidc: (request, response) => identity.handle(request, response),
     api,
     app: (request, response, label) => access.apps.handle(request, response, label),
@@ -145,12 +152,14 @@ function addRoutes(
   config: Config,
   { log, identity, authority, caStore, caLog }: Foundation,
   { decisions, service, journal, source, exported }: NodePolicy,
-  { registry, inventories, room, reauthorization, locks, signIns, recordings, auditors }: Access,
+  access: Access,
   publication: Publication,
   pending: PendingStore,
   build: AgentBuild,
 ): void {
   const { tenant } = config
+  const { registry, inventories, room, reauthorization, locks, signIns, recordings, auditors } =
+    access
   const { devices, grants } = room
   const origin = originOf(config)
   peopleRoutes(calls, {
@@ -216,6 +225,7 @@ function addRoutes(
   logRoutes(calls, { decisions, log })
   recordingRoutes(calls, { ...guard, directory: recordings.directory })
   auditorRoutes(calls, { ...guard, auditors, now, random: (bytes) => randomBytes(bytes) })
+  rolloutRoutes(calls, { ...guard, rollouts: access.rollouts })
   policyRoutes(calls, {
     decisions,
     log,

@@ -17,6 +17,8 @@ import { refusePage } from './listen/page.ts'
 import { Locks, type Owned } from './locks/locks.ts'
 import type { AuditorStore } from './recordings/auditors.ts'
 import { Recordings } from './recordings/recordings.ts'
+import { RolledAgents } from './rollouts/agents.ts'
+import { Rollouts } from './rollouts/rollouts.ts'
 import { Allotments } from './sessions/allotment.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
@@ -26,6 +28,7 @@ import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
+import { SqliteRolloutStore } from './store/sqlite/rollouts.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
 /** Devices, sessions, and what carries them. */
@@ -39,6 +42,8 @@ export interface Access {
   readonly apps: AppForwarder
   readonly recordings: Recordings
   readonly auditors: AuditorStore
+  readonly rollouts: Rollouts
+  readonly rolled: RolledAgents
 }
 
 export async function openAccess(
@@ -96,8 +101,20 @@ export async function openAccess(
     })
     relinked.catch((error: unknown) => report(error, 'which accounts are under a lock'))
   })
+  const rolled = new RolledAgents(join(config.data, 'updates'))
+  const rollouts = undo.use(
+    new Rollouts({
+      store: new SqliteRolloutStore(thread),
+      devices: room.devices,
+      agents: rolled,
+      log,
+      clock: systemClock,
+      now,
+      report,
+    }),
+  )
   const inside = { registry, inventories, room, reauthorization, locks }
-  return { ...inside, signIns, apps, recordings, auditors }
+  return { ...inside, signIns, apps, recordings, auditors, rollouts, rolled }
 }
 
 /** Every account, with the human being it is of. */

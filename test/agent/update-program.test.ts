@@ -2,7 +2,7 @@
  * Updates as a device has them: the agent in one file under something that starts it again, real processes, and a
  * gateway that offers. One of the agents cannot reconnect, one does not start, and some are not taken.
  */
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { generateKeyPairSync, hash } from 'node:crypto'
 import { once } from 'node:events'
 import {
@@ -23,6 +23,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { pinUpdateKeys } from '#agent'
 import { signUpdate, updateKeyOf } from '#update'
 import { launcherCommand } from '../../agent-tunnel/agent/spawn/launcher.ts'
+import { Service } from '../support/service.ts'
 import { Directory, enrolled } from './device.ts'
 import { FakeGateway, holds, type Held } from './gateway.ts'
 
@@ -67,44 +68,6 @@ function published(version: string, bundle: Buffer, health: number): string {
   )
 }
 
-/** A service manager: what ends is started again. */
-class Service implements AsyncDisposable {
-  readonly ends: (number | null)[] = []
-  readonly #data: string
-  #child: ChildProcess | undefined
-  #stopped = false
-  said = ''
-
-  constructor(data: string) {
-    this.#data = data
-    this.#start()
-  }
-
-  #start(): void {
-    const words = [installed, 'run', '--data', this.#data]
-    const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'pipe'] })
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (this.said += text))
-    child.once('close', (code) => {
-      this.ends.push(code)
-      if (!this.#stopped) this.#start()
-    })
-    this.#child = child
-  }
-
-  kill(): void {
-    this.#child?.kill('SIGKILL')
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true
-    const child = this.#child
-    if (child === undefined || child.exitCode !== null) return
-    const ended = once(child, 'close')
-    child.kill('SIGKILL')
-    await ended
-  }
-}
-
 type Report = Readonly<Record<string, unknown>>
 
 /** The newest tunnel, and what the agent on it said last of its updates. */
@@ -124,7 +87,7 @@ const offer = (rollout: string, manifest: string) => say({ act: 'offer', rollout
 test('an agent that cannot reconnect is rolled back, one that can stays, and nothing old comes after it', async () => {
   using directory = new Directory()
   const config = await enrolled(gateway, directory)
-  await using service = new Service(config.dataDir)
+  await using service = new Service(installed, config.dataDir)
   const first = published('0.2.0', another('0.2.0'), 3600)
 
   // Without a key that the owner pinned: nothing, whatever is signed.
@@ -177,7 +140,7 @@ test('what the gateway changes or does not have is not taken', async () => {
   using directory = new Directory()
   const config = await enrolled(gateway, directory)
   pinUpdateKeys(config.dataDir, [key.word])
-  await using service = new Service(config.dataDir)
+  await using service = new Service(installed, config.dataDir)
   await reports({ version: '0.1.0', keys: [key.id] })
   const bundle = another('0.2.0')
   const manifest = published('0.2.0', bundle, 3600)

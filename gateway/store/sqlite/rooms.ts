@@ -9,6 +9,7 @@ import { grantsRoom } from './grants.ts'
 import { invitationsRoom } from './invitations.ts'
 import { locksRoom } from './locks.ts'
 import { passkeysRoom } from './passkeys.ts'
+import { rolloutsRoom } from './rollouts.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
 
@@ -32,6 +33,7 @@ export const rooms = {
   invitations: invitationsRoom,
   locks: locksRoom,
   passkeys: passkeysRoom,
+  rollouts: rolloutsRoom,
   sessions: sessionsRoom,
   identity: identityRoom,
   oidc: oidcRoom,
