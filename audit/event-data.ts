@@ -185,4 +185,15 @@ export const findingData = {
   detail: 'public json?',
 } as const satisfies Fields
 
+export const rolloutData = {
+  rollout: 'public text',
+  version: 'public text?',
+  sha256: 'public text?',
+  // start, pause, resume, abort; stage, done: by itself. Of a device: what became of its update.
+  act: 'public text?',
+  outcome: 'public text?',
+  zone: 'public text?',
+  percent: 'public integer?',
+} as const satisfies Fields
+
 export const nodeData = { version: 'public text', detail: 'public json?' } as const satisfies Fields

@@ -12,6 +12,7 @@ import {
   OpenedSession,
   Passkey,
   Problem,
+  Rollout,
   type SessionUse,
 } from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
@@ -62,6 +63,8 @@ export {
   RevocationList,
   Revocation,
   RevokedDevice,
+  Rollout,
+  RolloutShown,
   Session,
   SignedGrant,
   WhoCan,
@@ -69,6 +72,7 @@ export {
 
 /** The passkeys that are left. */
 export const Passkeys = Type.Object({ items: Type.Array(Passkey) })
+export const Rollouts = Type.Object({ items: Type.Array(Rollout) })
 export const BrokenSeals = Type.Object({ items: Type.Array(BreakGlass) })
 export const AddedDevice = Type.Object({ device: Device, token: DeviceToken })
 

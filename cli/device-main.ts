@@ -4,12 +4,12 @@
  */
 import { addInstallCommands } from './commands/agent-install.ts'
 import { addAgentCommands } from './commands/agent.ts'
-import { becomeLean } from './lean.ts'
 import { program, run } from './program.ts'
+import { becomeAgent } from './start.ts'
 
 const [node = '', file = '', ...words] = process.argv
 if (words[0] === 'agent') words.shift()
-if (words.includes('run')) becomeLean()
+if (words.includes('run')) becomeAgent(words)
 if (words[0] === 'become-program') void import('#agent').then((agent) => agent.becomeProgram())
 else
   void run(program('sallyport-agent', [addAgentCommands, addInstallCommands]), [

@@ -36,6 +36,11 @@ export const exits = {
     code: 7,
     meaning: '`policy`: the compiler it needs is not here, so nothing was found out.',
   },
+  restart: {
+    code: 75,
+    meaning:
+      '`agent run`: it ended to be started again, as another version ([updates.md](updates.md)).',
+  },
   interrupted: { code: 130, meaning: 'Interrupted before the work was done.' },
 } as const satisfies Record<string, ExitRow>
 

@@ -20,18 +20,18 @@ export const LEAN_ARGUMENTS: readonly string[] = [
 /** glibc gives every thread memory of its own to carve up unless it is told otherwise. */
 const ARENAS = 'MALLOC_ARENA_MAX'
 
+/** Arguments of Node, and variables. */
+export interface Manner {
+  readonly args: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+}
+
 /**
- * Becomes the same program under those arguments, with the same process id; comes back where that is so
- * already. Whoever gives Node arguments, or sets MALLOC_ARENA_MAX, has chosen: theirs stay.
+ * How an agent is to be run where this one is not run so already; undefined where it is. Whoever gives Node arguments,
+ * or sets MALLOC_ARENA_MAX, has chosen: theirs stay.
  */
-export function becomeLean(): void {
+export function leanManner(): Manner | undefined {
   const chosen = process.execArgv.length > 0 && !isSea()
-  if (chosen || process.env[ARENAS] !== undefined) return
-  if (typeof process.execve !== 'function') return
-  const [, file = '', ...words] = process.argv
-  const own = isSea() ? [] : [...LEAN_ARGUMENTS, file]
-  process.execve(process.execPath, [process.execPath, ...own, ...words], {
-    ...process.env,
-    [ARENAS]: '1',
-  })
+  if (chosen || process.env[ARENAS] !== undefined) return undefined
+  return { args: isSea() ? [] : LEAN_ARGUMENTS, env: { [ARENAS]: '1' } }
 }

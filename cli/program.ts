@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander'
 import { CliError, Exited, exits, Passed } from './exit.ts'
 import { explain, note, say } from './print.ts'
+import { VERSION } from './version.ts'
 import { takeWay, wayOf } from './way.ts'
 
 /** What every program of ours takes and says, with the commands that `rooms` add; nothing of it has run. */
@@ -10,7 +11,7 @@ export function program(name: string, rooms: readonly ((program: Command) => voi
     .description(
       'Guarded way out for industrial devices: identity, tunnels, access for one process at a time.',
     )
-    .version('0.1.0', '--version', 'print the version')
+    .version(VERSION, '--version', 'print the version')
     .option('--json', 'print results as JSON on stdout, and an error as JSON on stderr')
     .option('--profile <name>', 'which sign-in to use; several can be held', 'default')
     .option('--proxy <url>', 'go out through http://HOST:PORT or socks5://HOST:PORT')

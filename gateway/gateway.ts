@@ -179,7 +179,7 @@ async function openEdge(
   config: Config,
   foundation: Foundation,
   decisions: Decisions,
-  { registry, inventories, room, reauthorization, apps, sockets }: Access,
+  { registry, inventories, room, reauthorization, apps, sockets, rollouts }: Access,
   { setup, report, proven, witnesses, admission, front }: Web & Door,
   undo: Undo,
 ): Promise<Edge> {
@@ -197,6 +197,7 @@ async function openEdge(
     witnesses,
     room,
     reauthorization,
+    rollouts,
     now,
     report,
     refused: (code, from, detail, suppressed) =>

@@ -31,6 +31,7 @@ import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { pruneRoutes } from './listen/routes/prune.ts'
 import { recordingRoutes } from './listen/routes/recordings.ts'
+import { rolloutRoutes } from './listen/routes/rollouts.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
@@ -101,7 +102,13 @@ export async function openHttp(
     appsDomain: config.apps_domain,
     est: estHandler(enrol, { report, proven }),
     revocation: publication.handle,
-    agent: agentFiles({ build, report }),
+    agent: agentFiles({
+      build: {
+        script: () => build.script(),
+        files: async () => [...(await build.files()), ...access.rolled.files()],
+      },
+      report,
+    }),
     oidc: (request, response) => identity.handle(request, response),
     api,
     app: (request, response, label) => access.apps.handle(request, response, label),
@@ -253,6 +260,7 @@ function addRoutes(
   logRoutes(calls, { decisions, log })
   recordingRoutes(calls, { ...guard, directory: recordings.directory })
   auditorRoutes(calls, { ...guard, auditors, now, random: (bytes) => randomBytes(bytes) })
+  rolloutRoutes(calls, { ...guard, rollouts: access.rollouts })
   policyRoutes(calls, {
     decisions,
     log,

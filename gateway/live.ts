@@ -21,6 +21,8 @@ import type { AuditorStore } from './recordings/auditors.ts'
 import type { NoticeDispatch } from './notices/dispatch.ts'
 import { openNotices } from './notices/notices.ts'
 import { Recordings } from './recordings/recordings.ts'
+import { RolledAgents } from './rollouts/agents.ts'
+import { Rollouts } from './rollouts/rollouts.ts'
 import { Allotments } from './sessions/allotment.ts'
 import { Questions } from './sessions/consent.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
@@ -33,6 +35,7 @@ import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
 import { SqliteNoticeStore } from './store/sqlite/notices.ts'
 import { SqliteReviewStore } from './store/sqlite/reviews.ts'
+import { SqliteRolloutStore } from './store/sqlite/rollouts.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 
 /** Devices, sessions, and what carries them. */
@@ -51,6 +54,8 @@ export interface Access {
   readonly glass: ReviewWatch
   /** Undefined where no channel is configured. */
   readonly notices: NoticeDispatch | undefined
+  readonly rollouts: Rollouts
+  readonly rolled: RolledAgents
 }
 
 export async function openAccess(
@@ -126,8 +131,21 @@ export async function openAccess(
     origin: originOf(config),
   })
   if (notices !== undefined) undo.use(notices)
-  const inside = { registry, inventories, room, reauthorization, locks }
-  return { ...inside, signIns, apps, sockets, recordings, auditors, reviews, glass, notices }
+  const rolled = new RolledAgents(join(config.data, 'updates'))
+  const rollouts = undo.use(
+    new Rollouts({
+      store: new SqliteRolloutStore(thread),
+      devices: room.devices,
+      agents: rolled,
+      log,
+      clock: systemClock,
+      now,
+      report,
+    }),
+  )
+  const inside = { registry, inventories, room, reauthorization, locks, rollouts, rolled }
+  const carried = { signIns, apps, sockets, recordings, auditors }
+  return { ...inside, ...carried, reviews, glass, notices }
 }
 
 /** Every account, with the human being it is of. */

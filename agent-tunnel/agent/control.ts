@@ -4,6 +4,7 @@ import { readRecord, writeRecord } from './json.ts'
 import type { JsonRecord } from './json.ts'
 import type { TargetsReport } from './reports.ts'
 import type { Observed } from './scope/observed.ts'
+import type { UpdateReport } from './update/report.ts'
 
 /** What the agent tells the gateway of its own accord. */
 export type Told =
@@ -13,6 +14,7 @@ export type Told =
   | { readonly type: 'log'; readonly size: number }
   /** This head was shown before, and what is shown now does not go on from it. */
   | { readonly type: 'log_conflict'; readonly note: string }
+  | UpdateReport
 
 const MAX_LINE_BYTES = 16 * 1024
 /** Messages kept while the gateway does not read; more, and the two are no longer in step. */
@@ -24,6 +26,8 @@ export interface ControlHandlers {
   readonly renew: () => void
   /** The gateway shows its log. */
   readonly shown: (log: JsonRecord) => void
+  /** The gateway has an update, takes one back, or has heard what became of one. */
+  readonly update: (message: JsonRecord) => void
   /** The gateway broke the form, or stopped reading: the tunnel is of no use. */
   readonly broken: (code: string, says: string) => void
   readonly closed: (reason: CloseReason) => void
@@ -101,6 +105,7 @@ export class Control {
       )
     } else if (message['type'] === 'renew') this.#handlers.renew()
     else if (message['type'] === 'log') this.#handlers.shown(message)
+    else if (message['type'] === 'update') this.#handlers.update(message)
     // `ping` needs no answer here (the tunnel has its own), and what a later version says is skipped.
   }
 }

@@ -1,5 +1,6 @@
 /** One tunnel, from the first packet to the gateway's welcome on the control stream. */
 import { TunnelClosed, TunnelRefused } from '#tunnel'
+import { rankOf } from '#update'
 import type { Clock, Goaway, Tunnel, TunnelStream } from '#tunnel'
 import type { DeviceClock } from './clock.ts'
 import type { AgentConfig, Gateway } from './config.ts'
@@ -11,9 +12,10 @@ import { readRecord, writeRecord } from './json.ts'
 import type { TargetsReport } from './reports.ts'
 import { endOf } from './trust.ts'
 import type { Anchors } from './trust.ts'
+import { VERSION } from './version.ts'
 
 /** This agent as it names itself; the number is what policy compares (major, minor, patch by thousands). */
-const AGENT_VERSION = { version: '0.1.0', version_int: 1000 } as const
+const AGENT_VERSION = { version: VERSION, version_int: rankOf(VERSION) }
 
 export interface LinkOptions {
   readonly config: AgentConfig
@@ -45,6 +47,8 @@ export interface Link {
   readonly gateway: string
   /** The log that it shows, where it shows one. */
   readonly logOrigin: string | undefined
+  /** It gives out updates, and hears what became of them. */
+  readonly updates: boolean
   /** False: the targets are still to be told, because the greeting has none. */
   readonly targetsTold: boolean
 }
@@ -84,7 +88,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
     const greeting = greet(options, tls)
     const limit = AbortSignal.any([options.signal, AbortSignal.timeout(CONTROL_TIMEOUT_MS)])
     const control = await tunnel.open('control', greeting.bytes, { signal: limit })
-    const { gateway, logOrigin } = readWelcome(control, options, endOf(socket))
+    const { gateway, logOrigin, updates } = readWelcome(control, options, endOf(socket))
     return {
       tunnel,
       control,
@@ -94,6 +98,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
       goaway: goaway.promise,
       gateway,
       logOrigin,
+      updates,
       targetsTold: greeting.whole,
     }
   } catch (error) {
@@ -117,7 +122,7 @@ function readWelcome(
   control: TunnelStream,
   { config, clock }: LinkOptions,
   until: number | undefined,
-): Pick<Link, 'gateway' | 'logOrigin'> {
+): Pick<Link, 'gateway' | 'logOrigin' | 'updates'> {
   const welcome = readRecord(control.answer)
   const gateway = welcome?.['gateway']
   const now = welcome?.['now_ms']
@@ -128,7 +133,8 @@ function readWelcome(
   // The handshake is fresh and the peer proven: what it says is the time cannot be an old recording.
   clock.told(now, until)
   const log = welcome['log']
-  return { gateway, logOrigin: typeof log === 'string' ? log : undefined }
+  const logOrigin = typeof log === 'string' ? log : undefined
+  return { gateway, logOrigin, updates: welcome['updates'] === 1 }
 }
 
 function refusalOf(error: unknown): AgentError {

@@ -36,6 +36,7 @@ import { openIdentity } from './pkcs11.ts'
 import { endOf } from './trust.ts'
 import type { Anchors } from './trust.ts'
 import { pinApprovers } from './two-keys.ts'
+import { pinUpdateKeys } from './update/pin.ts'
 
 /** What every exchange needs. */
 interface Exchange {
@@ -317,6 +318,8 @@ export interface EnrolOptions {
   readonly token: string
   /** Who must sign what this device is opened for: the text of a file, and its name. */
   readonly approvers?: { readonly text: string; readonly path: string } | undefined
+  /** Keys whose updates this device takes, as words; none: what is pinned stays. */
+  readonly updateKeys?: readonly string[] | undefined
   readonly signal?: AbortSignal
   readonly log: Log
   /** Monotonic time; tests give their own. */
@@ -332,7 +335,7 @@ export interface EnrolOptions {
  * A device whose gateway has a new root is given the new pin and a new token here, and keeps what it has.
  *
  * Throws AgentError: `agent.island` where the owner has cut the device off, `config.other_device` when the directory belongs to another device,
- * `data.unwritable`, and those of `pinApprovers`, `fetchAnchors` and `enrol`.
+ * `data.unwritable`, and those of `pinApprovers`, `pinUpdateKeys`, `fetchAnchors` and `enrol`.
  */
 export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Promise<Pair> {
   const { token, signal, log } = options
@@ -341,8 +344,9 @@ export async function enrolAgent(config: AgentConfig, options: EnrolOptions): Pr
   const identity = openIdentity(config)
   const before = assertSameDevice(config, identity)
   // Before there is a certificate: a device that is to have two keys is never reachable with one.
-  const { approvers } = options
+  const { approvers, updateKeys = [] } = options
   if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
+  if (updateKeys.length > 0) pinUpdateKeys(config.dataDir, updateKeys)
   // Under a new pin the old one stays until the gateway has shown a root that the new one names: a
   // mistyped pin must not take a device out of service.
   if (before === undefined || before.rootSha256 === config.rootSha256) writeConfig(config)

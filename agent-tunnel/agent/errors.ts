@@ -32,6 +32,8 @@ const rows = {
   'approvers.invalid': { exit: 2, hop: 'config' },
   'approvers.pinned': { exit: 2, hop: 'config' },
   'approvers.refused': { exit: 3, hop: 'config' },
+  'update.keys': { exit: 2, hop: 'config' },
+  'update.pinned': { exit: 2, hop: 'config' },
   'identity.missing': { exit: 2, hop: 'identity' },
   'identity.broken': { exit: 1, hop: 'identity' },
   'identity.expired': { exit: 1, hop: 'identity' },

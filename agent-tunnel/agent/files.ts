@@ -1,15 +1,7 @@
-/** Files that are whole or absent, whenever the power goes: write aside, fsync, rename, fsync the directory. */
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+/** Files that are whole or absent, whenever the power goes, with an agent's errors. */
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { replaceFile, syncDirectory } from '#boot'
 import { AgentError, messageOf, systemCode } from './errors.ts'
 
 /**
@@ -17,19 +9,8 @@ import { AgentError, messageOf, systemCode } from './errors.ts'
  * Throws AgentError `data.unwritable`.
  */
 export function writeDurably(path: string, data: string | Uint8Array, mode = 0o644): void {
-  const aside = `${path}.new`
   try {
-    // What an interrupted write left may have another mode; O_EXCL also follows no link laid here.
-    rmSync(aside, { force: true })
-    const file = openSync(aside, 'wx', mode)
-    try {
-      writeFileSync(file, data)
-      fsyncSync(file)
-    } finally {
-      closeSync(file)
-    }
-    renameSync(aside, path)
-    syncDirectory(dirname(path))
+    replaceFile(path, data, mode)
   } catch (error) {
     throw unwritable(path, error)
   }
@@ -69,15 +50,6 @@ export function readIfPresent(path: string): string | undefined {
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined
     throw error
-  }
-}
-
-export function syncDirectory(path: string): void {
-  const directory = openSync(path, 'r')
-  try {
-    fsyncSync(directory)
-  } finally {
-    closeSync(directory)
   }
 }
 

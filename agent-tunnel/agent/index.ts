@@ -1,6 +1,7 @@
 /** #agent: the device's program. It dials out, serves what its own file names, and listens on nothing. */
 export { configFrom, readConfig, readToken } from './config.ts'
 export { pinApprovers, readApprovers, removeApprovers, rotateApprovers } from './two-keys.ts'
+export { pinUpdateKeys, readUpdates, unpinUpdateKeys } from './update/pin.ts'
 export { withWay } from './way.ts'
 export type { Target } from './target.ts'
 export type { Way } from './way.ts'

@@ -5,9 +5,10 @@
  */
 import { lstatSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { syncDirectory } from '#boot'
 import type { Clock } from '#tunnel'
 import { AgentError, messageOf } from './errors.ts'
-import { readIfPresent, syncDirectory, writeDurably } from './files.ts'
+import { readIfPresent, writeDurably } from './files.ts'
 import type { Log } from './log.ts'
 
 const FILE = 'island'

@@ -24,6 +24,8 @@ import type { Anchors } from './trust.ts'
 import type { LogWitness } from './witness.ts'
 import { Tunnels } from './tunnels.ts'
 import { openTwoKeys } from './two-keys.ts'
+import { fetchUpdate } from './update/fetch.ts'
+import { Updater, type Started } from './update/updater.ts'
 
 export interface RunOptions {
   /** Aborting it ends the run: open streams are cut, the tunnel is closed. */
@@ -38,13 +40,17 @@ export interface RunOptions {
   readonly scope?: ProcessScope
   /** Is given, once, what cuts the device off until its owner lifts that: for a signal of theirs. */
   readonly onCut?: (cut: () => void) => void
+  /** How this agent was started, where another one can be started in its place; absent: it takes no update. */
+  readonly started?: Started | undefined
+  /** Told, when the agent has ended, that it did so to be started again as another one. */
+  readonly onRestart?: () => void
   /** Keeps the heads of the gateway's log; absent: the log is not watched from here. */
   readonly witness?: LogWitness
 }
 
 /**
- * Runs the agent until `signal` is aborted; then resolves. Rejects with AgentError `identity.token` where the token with its
- * key is gone, for whoever keeps the service to start it again; at once with
+ * Runs the agent until `signal` is aborted, or an update is to be started; then resolves. Rejects with AgentError
+ * `identity.token` where the token with its key is gone, for whoever keeps the service to start it again; at once with
  * `identity.missing`, `identity.broken`, `gateway.pin`, `approvers.invalid`, `data.unwritable` or `agent.running`, and with
  * `approvers.invalid` also where the owner lifts the switch over approvers that are gone; everything else that happens later
  * is logged and tried again.
@@ -61,21 +67,62 @@ export async function runAgent(config: AgentConfig, options: RunOptions): Promis
   const status = new StatusFile(config.dataDir)
   // Timers of the tunnel do not keep a process alive; between two tunnels this does.
   const alive = setInterval(() => {}, 2 ** 30)
-  const { log, signal, clock = systemClock, system = Date.now } = options
+  const { log, clock = systemClock, system = Date.now } = options
+  const restarting = new AbortController()
+  const signal = AbortSignal.any([options.signal, restarting.signal])
+  const device = new DeviceClock({ monotonic: clock, system, dataDir: config.dataDir })
+  const served = { count: () => 0 }
+  using updater = openUpdater(config, options, {
+    identity,
+    anchors,
+    clock: device,
+    served,
+    restart: () => restarting.abort(),
+  })
   using island = new Island(config.dataDir, clock, log)
+  const parts = { identity, anchors, status, island, clock: device, updater, served }
   options.onCut?.(() => island.cut(new Date(system()).toISOString()))
   try {
     while (!signal.aborted) {
       if (island.on) {
         status.update({ state: 'island', gateway: null, tls: null })
         await island.until(false, signal)
-      } else await live(config, options, { identity, anchors, status, island })
+      } else await live(config, { ...options, signal }, parts)
     }
   } finally {
     clearInterval(alive)
     status.update({ state: 'stopped', gateway: null, tls: null })
     log('info', 'agent.stopped')
   }
+  if (restarting.signal.aborted && !options.signal.aborted) options.onRestart?.()
+}
+
+interface Updating extends Pick<Parts, 'identity' | 'anchors' | 'clock' | 'served'> {
+  readonly restart: () => void
+}
+
+/** Who takes updates for as long as the agent runs: an agent on trial is on trial while it is cut off, too. */
+function openUpdater(
+  config: AgentConfig,
+  options: RunOptions,
+  { identity, anchors, clock, served, restart }: Updating,
+): Updater {
+  const { log, clock: monotonic = systemClock, random = Math.random } = options
+  return new Updater({
+    dataDir: config.dataDir,
+    started: options.started,
+    monotonic,
+    random,
+    log,
+    restart,
+    now: () => Math.max(clock.now(), clock.system()),
+    serving: () => served.count(),
+    fetch: async (update, at, signal) => {
+      const dial = { config: { ...config, gateway: at }, anchors, pair: newestOf(identity) }
+      const times = { now: () => clock.now(), system: () => clock.system() }
+      return await fetchUpdate(update, { ...dial, ...times }, signal)
+    },
+  })
 }
 
 interface Parts {
@@ -83,6 +130,10 @@ interface Parts {
   readonly anchors: Anchors
   readonly status: StatusFile
   readonly island: Island
+  readonly clock: DeviceClock
+  readonly updater: Updater
+  /** How many streams are being opened or open. */
+  readonly served: { count: () => number }
 }
 
 /** Keeps a tunnel until the owner cuts the device off, or the agent ends. */
@@ -101,12 +152,11 @@ async function live(config: AgentConfig, options: RunOptions, parts: Parts): Pro
 async function keep(
   config: AgentConfig,
   options: RunOptions,
-  { identity, anchors, status, island }: Parts,
+  { identity, anchors, status, island, clock, updater, served }: Parts,
 ): Promise<void> {
   const { signal, log, clock: monotonic = systemClock, random = Math.random } = options
   const { scope = new ProcessScope(), system = Date.now } = options
   const { targets, acceptDeadlineMs, dataDir } = config
-  const clock = new DeviceClock({ monotonic, system, dataDir })
   for (const { notBefore } of identity.pairs()) clock.notBefore(notBefore)
   const twoKeys = openTwoKeys(config, { system, monotonic, log })
   using consents = new Consents({
@@ -152,6 +202,7 @@ async function keep(
     serving: () => forwarder.serving,
     cutOff: () => island.on,
     renew: () => renewal.ask(),
+    updates: updater,
     watch:
       options.witness === undefined
         ? undefined
@@ -168,6 +219,7 @@ async function keep(
     renewed: (pair) => tunnels.use(pair),
   })
   signal.addEventListener('abort', () => forwarder.drain(), { once: true })
+  served.count = () => forwarder.serving
   await watch.start()
   await tunnels.run()
 }

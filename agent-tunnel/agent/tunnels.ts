@@ -22,6 +22,8 @@ import type { Happening, Standing } from './reconnect.ts'
 import type { TargetsReport } from './reports.ts'
 import type { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
+import type { UpdateReport } from './update/report.ts'
+import type { Updater } from './update/updater.ts'
 import { LogWatch } from './witness.ts'
 import type { LogWatchOptions } from './witness.ts'
 
@@ -44,6 +46,8 @@ export interface TunnelsOptions {
   readonly renew: () => void
   /** Whether the owner is why the signal was aborted: then nothing is let go on. */
   readonly cutOff: () => boolean
+  /** Who takes updates, and says what became of them. */
+  readonly updates: Pick<Updater, 'connected' | 'told'>
   /** Whom the gateway shows its log; absent: nobody, and every session is served. */
   readonly watch?: Omit<LogWatchOptions, 'conflict' | 'log' | 'monotonic'> | undefined
 }
@@ -296,6 +300,7 @@ export class Tunnels {
     const control: Control = new Control(link.control, {
       renew: () => this.#options.renew(),
       shown: (log) => watch?.shown(log),
+      update: (message) => this.#options.updates.told(message, link.at),
       broken: (code, says) => tunnel.close(code, says),
       closed: () => tunnel.close('control.closed', 'the control stream ended'),
     })
@@ -304,6 +309,8 @@ export class Tunnels {
     const { serve } = this.#options
     tunnel.onOpen = (offer) => void (watch === undefined ? serve(offer) : watch.admit(offer, serve))
     if (!link.targetsTold) control.tell({ type: 'targets', ...this.#options.targets() })
+    const tell = (report: UpdateReport) => control.tell(report)
+    this.#options.updates.connected(link.updates ? tell : undefined)
     void tunnel.closed.then((reason) => {
       this.#links.delete(link)
       watch?.[Symbol.dispose]()

@@ -21,7 +21,7 @@ export interface Standing {
   readonly now: number
   /** The version that runs. */
   readonly running: string
-  /** The newest version that ever ran here and was found healthy: nothing as old as it is taken. */
+  /** The newest version that ever ran here and was found healthy: nothing older is taken. */
   readonly floor: string
   /** The Node that runs. */
   readonly node: string
@@ -42,10 +42,12 @@ const isCurrent: Check = ({ notAfter }, { now }) =>
     : ['update.expired', `it was to be taken before ${new Date(notAfter * 1000).toISOString()}`]
 
 const isNewer: Check = ({ version }, { running, floor }) => {
-  const newest = rankOf(floor) > rankOf(running) ? floor : running
-  return rankOf(version) > rankOf(newest)
+  if (rankOf(version) <= rankOf(running))
+    return ['update.rollback', `it is ${version}, and ${running} runs here`]
+  // The same again: its file may have been damaged since.
+  return rankOf(version) >= rankOf(floor)
     ? undefined
-    : ['update.rollback', `it is ${version}, and ${newest} has run here`]
+    : ['update.rollback', `it is ${version}, and ${floor} was healthy here`]
 }
 
 const mayFollow: Check = ({ from }, { running }) =>

@@ -7,13 +7,14 @@ import { usage } from '../exit.ts'
 import { instant, note, tell } from '../print.ts'
 import { addSetupOptions, setupOf } from './agent-setup.ts'
 import type { SetupFlags } from './agent-setup.ts'
-import { globalOptions } from './options.ts'
+import { collect, globalOptions } from './options.ts'
 
 interface InstallFlags extends SetupFlags {
   readonly tokenStdin?: true
   readonly tokenFile?: string
   readonly data?: string
   readonly approvers?: string
+  readonly updateKey?: readonly string[]
   readonly level?: string
   readonly root: string
 }
@@ -34,6 +35,11 @@ export function addInstallCommands(agent: Command): void {
     .option('--data <dir>', 'where the device keeps its key (new: /var/lib/sallyport)')
   addSetupOptions(installing)
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
+    .option(
+      '--update-key <word>',
+      'key whose updates this device takes, ed25519:…; may be repeated',
+      collect,
+    )
     .option('--level <number>', 'what it sees of processes: 2 (new), or 0 with no capability')
     .option('--root <dir>', 'put everything below DIR, an image; nothing is started', '/')
     .action((flags: InstallFlags, command: Command) => install(flags, command))
@@ -60,6 +66,7 @@ async function install(flags: InstallFlags, command: Command): Promise<void> {
       program: ownProgram(),
       root,
       approvers: approversOf(flags.approvers),
+      updateKeys: flags.updateKey,
       signal: untilInterrupted(),
       log: () => {},
       did: (what) => note(`- ${what}`),

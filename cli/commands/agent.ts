@@ -7,10 +7,12 @@ import { withAgent } from '../agent-room.ts'
 import type { AgentRoom } from '../agent-room.ts'
 import { Exited, usage } from '../exit.ts'
 import { facts, layOut, note, plain, say, tell } from '../print.ts'
+import { startedAs } from '../started.ts'
 import { wayOut } from '../way.ts'
 import { addConsentCommands, addIslandCommands } from './agent-owner.ts'
 import { addSetupOptions, setupOf } from './agent-setup.ts'
 import type { SetupFlags } from './agent-setup.ts'
+import { addUpdateCommands } from './agent-update.ts'
 import { collect, globalOptions } from './options.ts'
 
 /** Where in its data directory an agent keeps the heads of the gateway's log; `audit witness --data` reads it. */
@@ -20,13 +22,14 @@ interface EnrollOptions extends SetupFlags {
   readonly tokenFile?: string
   readonly data: string
   readonly approvers?: string
+  readonly updateKey?: readonly string[]
 }
 
 interface DataOptions {
   readonly data: string
 }
 
-/** Adds `sallyport agent enroll|run|doctor|status|island|consent`. */
+/** Adds `sallyport agent enroll|run|doctor|status|island|consent|update`. */
 export function registerAgent(program: Command): void {
   addAgentCommands(
     program.command('agent').description('this machine as a device: enrol it, keep its tunnel'),
@@ -35,6 +38,15 @@ export function registerAgent(program: Command): void {
 
 /** The commands of an agent, under whatever they are called by. */
 export function addAgentCommands(agent: Command): void {
+  registerEnroll(agent)
+  registerRunning(agent)
+  registerApprovers(agent)
+  addIslandCommands(agent)
+  addConsentCommands(agent)
+  addUpdateCommands(agent)
+}
+
+function registerEnroll(agent: Command): void {
   const enrolling = agent
     .command('enroll')
     .description('make this machine a device; run the same line again after any failure')
@@ -45,7 +57,15 @@ export function addAgentCommands(agent: Command): void {
     .requiredOption('--data <dir>', 'where this device keeps its key, certificate and agent.json')
   addSetupOptions(enrolling)
     .option('--approvers <file>', 'people without whose signature nobody is let in: two keys')
+    .option(
+      '--update-key <word>',
+      'key whose updates this device takes, ed25519:…; may be repeated',
+      collect,
+    )
     .action((options: EnrollOptions, command: Command) => enroll(options, command))
+}
+
+function registerRunning(agent: Command): void {
   agent
     .command('run')
     .description('dial the gateway and serve, until SIGTERM or SIGINT; logs to stderr')
@@ -61,9 +81,6 @@ export function addAgentCommands(agent: Command): void {
     .description('what the running agent says of itself')
     .requiredOption('--data <dir>', 'the directory given to enroll')
     .action((options: DataOptions, command: Command) => status(options, command))
-  registerApprovers(agent)
-  addIslandCommands(agent)
-  addConsentCommands(agent)
 }
 
 type Pinned = ReturnType<AgentRoom['pinApprovers']>
@@ -182,6 +199,7 @@ async function enroll(options: EnrollOptions, command: Command): Promise<void> {
     const { leaf } = await room.enrolAgent(config, {
       token,
       approvers,
+      updateKeys: options.updateKey,
       log,
       signal: untilStopped(),
     })
@@ -200,7 +218,11 @@ async function run({ data }: DataOptions): Promise<void> {
     const onCut = (cut: () => void) => process.on('SIGUSR2', cut)
     const { HeadKeeper } = await import('#heads')
     const witness = new HeadKeeper(join(config.dataDir, WITNESS_FOLDER), () => Date.now())
-    await room.runAgent(config, { signal: untilStopped(), log, onCut, witness })
+    let again = false
+    const onRestart = () => (again = true)
+    const started = startedAs()
+    await room.runAgent(config, { signal: untilStopped(), log, onCut, witness, started, onRestart })
+    if (again) throw new Exited('restart')
   })
 }
 

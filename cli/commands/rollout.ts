@@ -1,10 +1,54 @@
 /** `sallyport rollout`: updates of the agent, signed offline, given to devices zone by zone and share by share. */
 import type { Command } from 'commander'
 import type { SignFlags } from '../rollout-signing.ts'
+import type { StartFlags } from '../rollout.ts'
 
 export function registerRollout(program: Command): void {
-  const rollout = program.command('rollout').description('updates of the agent: sign one')
+  const rollout = program
+    .command('rollout')
+    .description('updates of the agent: sign one, and give it to devices share by share')
   registerSigning(rollout)
+  registerGoing(rollout)
+}
+
+/** What a gateway is told. */
+function registerGoing(rollout: Command): void {
+  rollout
+    .command('start <manifest>')
+    .description('give an update to the devices of a zone, share by share')
+    .requiredOption('--agent <file>', 'the agent in one file that the manifest names')
+    .option('--zone <zone>', 'the devices of this zone')
+    .option('--all-zones', 'or those of all zones')
+    .option('--stages <shares>', 'per cent of the devices, rising', '5,25,100')
+    .option(
+      '--soak <duration>',
+      'how long a share waits at least for the next; 0: not at all',
+      '1h',
+    )
+    .option('--max-failures <number>', 'one more, and it pauses by itself', '0')
+    .requiredOption('--reason <text>', 'why; it is logged')
+    .action(async (manifest: string, flags: StartFlags, command: Command) =>
+      (await import('../rollout.ts')).start(manifest, flags, command),
+    )
+  rollout
+    .command('status [rollout]')
+    .description('how far rollouts are; of one: what became of each device')
+    .action(async (id: string | undefined, flags: unknown, command: Command) =>
+      (await import('../rollout.ts')).status(id, flags, command),
+    )
+  const acts = {
+    pause: 'offer it to nobody until it is resumed; who waits to start it leaves it',
+    resume: 'let a paused one go on',
+    abort: 'end it; what has been updated stays so',
+  } as const
+  for (const act of ['pause', 'resume', 'abort'] as const)
+    rollout
+      .command(`${act} <rollout>`)
+      .description(acts[act])
+      .requiredOption('--reason <text>', 'why; it is logged')
+      .action(async (id: string, flags: { reason: string }, command: Command) =>
+        (await import('../rollout.ts')).change(act, id, flags, command),
+      )
 }
 
 /** What needs the key, and no gateway. */

@@ -5,6 +5,7 @@ import type { Decisions } from '../decisions.ts'
 import type { DeviceStore } from '../devices/device.ts'
 import type { InventoryWatch } from '../devices/drift.ts'
 import type { Registry } from '../devices/presence.ts'
+import type { Rollouts } from '../rollouts/rollouts.ts'
 import type { Reauthorization } from '../sessions/reevaluate.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import type { WitnessRoom } from '../witnesses.ts'
@@ -26,6 +27,8 @@ export interface TunnelListener {
   readonly witnesses: Pick<WitnessRoom, 'show' | 'accuse' | 'origin'>
   readonly room: SessionRoom
   readonly reauthorization: Reauthorization
+  /** Gives out updates, and hears what became of them. */
+  readonly rollouts: Pick<Rollouts, 'heard' | 'left'>
   /** Epoch milliseconds. */
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void

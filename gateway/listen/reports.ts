@@ -1,5 +1,5 @@
 /** What an agent reports on its control stream: lines of JSON, each read strictly, each paid for. */
-import { Type } from 'typebox'
+import { Type, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 import type { TunnelStream } from '#tunnel'
 import type { Presence } from '../devices/presence.ts'
@@ -11,9 +11,24 @@ import {
   toObserved,
   UnreadableSchema,
 } from '../sessions/observed.ts'
+import type { Listening, Said } from '../rollouts/said.ts'
 import { Allowance } from './allowance.ts'
 import { Lines } from './lines.ts'
 import type { TunnelListener } from './listener.ts'
+
+/** What a later agent says, too. */
+const UpdateCode = Type.String({ pattern: '^update\\.[a-z_]{1,40}$' })
+const RolloutId = Type.String({ maxLength: 40 })
+const Maybe = <S extends TSchema>(schema: S) => Type.Union([schema, Type.Null()])
+/** docs/updates.md "On the wire". */
+const Updates = Type.Object({
+  type: Type.Literal('update'),
+  version: Type.String({ pattern: '^\\d{1,3}\\.\\d{1,3}\\.\\d{1,3}$' }),
+  trial: Maybe(RolloutId),
+  taking: Maybe(RolloutId),
+  outcome: Maybe(Type.Object({ rollout: RolloutId, fault: Maybe(UpdateCode) })),
+  refused: Maybe(Type.Object({ rollout: RolloutId, code: UpdateCode })),
+})
 
 const Report = Type.Union([
   Type.Object({
@@ -31,6 +46,7 @@ const Report = Type.Union([
     type: Type.Literal('log'),
     size: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
   }),
+  Updates,
   Type.Object({ type: Type.Literal('log_conflict'), note: Type.String({ maxLength: 16_384 }) }),
 ])
 
@@ -46,7 +62,12 @@ export function readReports(
   presence: Presence,
   control: TunnelStream,
 ): void {
-  const reporting: Reporting = { listener, presence, control, asking: new Map() }
+  const listening = {
+    device: presence.device,
+    say: (message: Readonly<Record<string, unknown>>) => void control.write(line(message)),
+  }
+  const reporting: Reporting = { listener, presence, control, listening, asking: new Map() }
+  void presence.tunnel.closed.then(() => listener.rollouts.left(listening))
   const allowance = new Allowance(REPORTS_PER_SECOND, REPORTS_AT_ONCE, 1)
   const lines = new Lines(REPORT_LIMIT)
   control.onData = (chunk) => {
@@ -56,12 +77,12 @@ export function readReports(
       presence.tunnel.close('control.limit', 'a report is too long')
       return
     }
-    for (const line of whole) {
+    for (const text of whole) {
       if (!allowance.take('report', performance.now())) {
         presence.tunnel.close('control.rate', 'the agent reports without end')
         return
       }
-      if (!report(reporting, line)) {
+      if (!report(reporting, text)) {
         presence.tunnel.close('control.report', 'a report is not of the protocol')
         return
       }
@@ -74,15 +95,17 @@ interface Reporting {
   readonly listener: TunnelListener
   readonly presence: Presence
   readonly control: TunnelStream
+  /** The device, to who gives out updates. */
+  readonly listening: Listening
   /** Sessions being decided again, with the instant of the earliest change that came since. */
   readonly asking: Map<LiveSession, number | undefined>
 }
 
-function report(reporting: Reporting, line: string): boolean {
+function report(reporting: Reporting, text: string): boolean {
   const { listener, presence } = reporting
   let value: unknown
   try {
-    value = JSON.parse(line)
+    value = JSON.parse(text)
   } catch {
     return false
   }
@@ -93,6 +116,9 @@ function report(reporting: Reporting, line: string): boolean {
       return true
     case 'log':
       show(reporting, value.size)
+      return true
+    case 'update':
+      hear(reporting, value)
       return true
     case 'log_conflict':
       listener.witnesses
@@ -121,11 +147,21 @@ function report(reporting: Reporting, line: string): boolean {
   }
 }
 
+/** Has what a device says of its updates taken down; one that came by a tunnel that was replaced is not offered anything. */
+function hear({ listener, presence, listening }: Reporting, said: Said): void {
+  if (listener.registry.find(presence.device)?.tunnel !== presence.tunnel) return
+  listener.rollouts
+    .heard(listening, said)
+    .catch((error: unknown) =>
+      listener.report(error, `what ${presence.device} says of its update is not recorded`),
+    )
+}
+
 /** Shows the log to a device that was shown so many events of it before. */
 function show({ listener, control }: Reporting, from: number): void {
   try {
     const head = { type: 'log', ...listener.witnesses.show(from) }
-    control.write(new TextEncoder().encode(`${JSON.stringify(head)}\n`))
+    control.write(line(head))
   } catch (error) {
     // The device is shown nothing, and makes of that what it must.
     listener.report(error, 'the log could not be shown to a device')
@@ -151,4 +187,8 @@ async function decideAgain(
   } finally {
     asking.delete(session)
   }
+}
+
+function line(message: Readonly<Record<string, unknown>>): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(message)}\n`)
 }

@@ -205,7 +205,7 @@ function serve(listener: TunnelListener, presence: Presence, offer: Offer): void
   const { gateway } = listener
   const log = listener.witnesses.origin
   const control = offer.accept(
-    encode({ v: 1, device, now_ms: listener.now(), gateway, epoch, log }),
+    encode({ v: 1, device, now_ms: listener.now(), gateway, epoch, log, updates: 1 }),
   )
   readReports(listener, presence, control)
   void tunnel.closed.then((why) => {

@@ -63,6 +63,8 @@ export class FakeGateway implements AsyncDisposable {
   readonly asked: string[] = []
   /** Runs before an EST answer is sent; may destroy the connection instead. */
   onEst: (request: IncomingMessage) => Promise<'answer' | 'drop'> = async () => 'answer'
+  /** What `/agent/NAME` gives, by name. */
+  readonly files = new Map<string, Uint8Array>()
   /** The code a tunnel is refused with, by the serial of its certificate; undefined takes it. */
   refuses: (serial: string) => string | undefined = () => undefined
   /** Closes the older tunnel when a newer one comes, as the real one does. */
@@ -226,6 +228,10 @@ export class FakeGateway implements AsyncDisposable {
   async #est(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const socket = request.socket as TLSSocket
     this.asked.push(request.url ?? '')
+    if (request.url?.startsWith('/agent/') === true) {
+      const file = this.files.get(request.url.slice('/agent/'.length))
+      return void response.writeHead(file === undefined ? 404 : 200).end(file)
+    }
     const chunks: Buffer[] = []
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)
     const leaf = socket.getPeerX509Certificate()

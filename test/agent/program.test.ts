@@ -163,6 +163,7 @@ describe('told with code, next step and exit code', () => {
     ['no token', [], 2, 'token.missing'],
     ['a target by name', ['--target', 'plc=tcp:localhost:1'], 2, 'config.invalid'],
     ['a short pin', ['--ca-sha256', 'abcd'], 2, 'config.invalid'],
+    ['a key of updates that is none', ['--update-key', 'ed25519:x'], 2, 'update.keys'],
   ] as const)('enroll with %s', async ([, more, code, name]) => {
     using directory = new Directory()
     const ended = await sallyport(enrollArgs(directory, more), { SALLYPORT_TOKEN: '' })

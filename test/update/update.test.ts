@@ -155,6 +155,10 @@ describe('a device takes no update', () => {
     expect(checkUpdate(text, { ...standing, ...change })).toMatchObject({ ok: false, code })
   })
 
+  test('but the newest that was healthy here, where it does not run any more, it takes again', () => {
+    expect(checkUpdate(text, { ...standing, floor: '0.2.0' }).ok).toBe(true)
+  })
+
   test('one of several pinned keys is enough', () => {
     expect(checkUpdate(text, { ...standing, keys: [updateKeyOf(other)!, key] }).ok).toBe(true)
     expect(isSigned(text, [updateKeyOf(other)!])).toBe(false)

@@ -12,12 +12,13 @@ import { AgentError, messageOf } from '../errors.ts'
 import { makeDirectory } from '../files.ts'
 import type { Log } from '../log.ts'
 import { openIdentity } from '../pkcs11.ts'
-import { readStatus } from '../status.ts'
 import type { Target } from '../target.ts'
 import { pinApprovers } from '../two-keys.ts'
+import { pinUpdateKeys } from '../update/pin.ts'
 import { COMMAND, DATA, Place, USERS } from './place.ts'
 import type { Program } from './place.ts'
-import { as, assertFit, isActive, run, unfit, userOf } from './system.ts'
+import { connected, startService } from './service.ts'
+import { as, assertFit, run, unfit, userOf } from './system.ts'
 import type { User } from './system.ts'
 import { capabilitiesOf, printUnit, spawnsOf, UNIT } from './unit.ts'
 import type { Level } from './unit.ts'
@@ -43,6 +44,8 @@ export interface InstallOptions {
   readonly root: string
   /** Text of a file with approvers, and its name. */
   readonly approvers?: { readonly text: string; readonly path: string } | undefined
+  /** Keys to pin, as words; none: what is pinned stays. */
+  readonly updateKeys?: readonly string[] | undefined
   readonly signal: AbortSignal
   readonly log: Log
   /** Told of each thing that was done. */
@@ -58,13 +61,10 @@ export interface Installed {
   readonly capabilities: readonly string[]
 }
 
-const CONNECT_MS = 60_000
-const LOOK_MS = 200
-
 /**
  * Installs, enrols, starts, and waits until the tunnel is up. Rejects with AgentError `install.unfit`,
  * `config.other_device`, `config.invalid` before anything was changed; `install.failed`, `install.unconnected`,
- * `token.missing`, and those of `enrolAgent` and `pinApprovers`.
+ * `token.missing`, and those of `enrolAgent`, `pinApprovers` and `pinUpdateKeys`.
  */
 export async function installAgent(options: InstallOptions): Promise<Installed> {
   const { program, did } = options
@@ -96,7 +96,7 @@ export async function installAgent(options: InstallOptions): Promise<Installed> 
   did(`the service ${UNIT} ${written ? 'is written' : 'was there already'}`)
   let gateway: string | null = null
   if (live) {
-    await start([unfinished, placed, fresh, wanted.corrected, written].includes(true), did)
+    await startService([unfinished, placed, fresh, wanted.corrected, written].includes(true), did)
     gateway = await connected(dataDir, options.signal)
   } else place.enable()
   place.finish()
@@ -186,44 +186,17 @@ type Enrolled = Awaited<ReturnType<typeof enrolAgent>>
 
 /** Has a certificate for the device of `config`, by what is here already or by the token. */
 async function becomeDevice(
-  { approvers, token, log, signal }: InstallOptions,
+  { approvers, updateKeys = [], token, log, signal }: InstallOptions,
   config: AgentConfig,
 ): Promise<{ config: AgentConfig; pair: Enrolled; fresh: boolean }> {
   const [before] = openIdentity(config).pairs()
   if (token === undefined) {
     if (before === undefined) throw tokenMissing()
     if (approvers !== undefined) pinApprovers(config, approvers.text, approvers.path)
+    if (updateKeys.length > 0) pinUpdateKeys(config.dataDir, updateKeys)
     writeConfig(config)
     return { config, pair: before, fresh: false }
   }
-  const pair = await enrolAgent(config, { token, approvers, log, signal })
+  const pair = await enrolAgent(config, { token, approvers, updateKeys, log, signal })
   return { config, pair, fresh: pair.leaf.serialNumber !== before?.leaf.serialNumber }
-}
-
-/** Has the service run what was installed. */
-async function start(changed: boolean, did: InstallOptions['did']): Promise<void> {
-  const next = `See \`systemctl status ${UNIT}\` and \`journalctl -u ${UNIT}\`, then run this again.`
-  await run('systemctl', ['daemon-reload'], next)
-  await run('systemctl', ['enable', '--quiet', UNIT], next)
-  // What runs already and is the same goes on: a restart ends the sessions that are open.
-  if (!changed && (await isActive(UNIT))) return
-  await run('systemctl', ['restart', UNIT], next)
-  did('the service is started')
-}
-
-/** The name of the gateway once the tunnel to it is up. Rejects with AgentError `install.unconnected`. */
-async function connected(dataDir: string, signal: AbortSignal): Promise<string> {
-  const until = performance.now() + CONNECT_MS
-  for (;;) {
-    const found = readStatus(dataDir)
-    const { gateway, state, last_error: last } = found?.status ?? {}
-    if (found?.alive === true && state === 'connected') return gateway ?? ''
-    if (performance.now() > until || signal.aborted)
-      throw new AgentError(
-        'install.unconnected',
-        `The service runs, and has no tunnel yet: ${last?.message ?? 'it is dialling.'}`,
-        `It goes on trying. \`${COMMAND} doctor --data ${dataDir}\` names the hop that is broken.`,
-      )
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
-  }
 }

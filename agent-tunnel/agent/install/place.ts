@@ -15,7 +15,8 @@ import {
   symlinkSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { readIfPresent, removeDurably, syncDirectory, writeDurably } from '../files.ts'
+import { syncDirectory } from '#boot'
+import { readIfPresent, removeDurably, writeDurably } from '../files.ts'
 import { unfit } from './system.ts'
 import { readUnit, UNIT } from './unit.ts'
 

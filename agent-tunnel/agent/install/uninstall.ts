@@ -4,8 +4,8 @@
  */
 import { existsSync, lstatSync, readdirSync, realpathSync, rmdirSync, rmSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { syncDirectory } from '#boot'
 import { AgentError } from '../errors.ts'
-import { syncDirectory } from '../files.ts'
 import { DATA, Place } from './place.ts'
 import { assertFit, run, unfit } from './system.ts'
 import { UNIT } from './unit.ts'

@@ -5,10 +5,30 @@ import { fileURLToPath } from 'node:url'
 /** The word that makes the built agent the launcher; cli/device-main.ts knows it. */
 const LAUNCH_WORD = 'become-program'
 
-/** Program and arguments. */
-export function launcherCommand(): readonly string[] {
-  if (import.meta.url.endsWith('/launcher.ts'))
-    return [process.execPath, fileURLToPath(new URL('launch.ts', import.meta.url))]
-  if (isSea()) return [process.execPath, LAUNCH_WORD]
-  return [process.execPath, fileURLToPath(import.meta.url), LAUNCH_WORD]
+/** An update lies in the agent's data, which what is spawned does not see: it is reached by a descriptor alone. */
+const UPDATE = /\/update\/[0-9a-f]{64}\.cjs$/
+
+/** Where the launcher finds its own file, if it cannot find it by its name. */
+const OWN_FD = 5
+
+export interface LauncherCommand {
+  /** Program and arguments. */
+  readonly words: readonly string[]
+  /** What must be open as `OWN_FD`. */
+  readonly file: string | undefined
+}
+
+/** `own`: the file that runs, as a URL. */
+export function launcherCommand(own: string = import.meta.url): LauncherCommand {
+  const node = process.execPath
+  if (own.endsWith('/launcher.ts')) {
+    const launch = fileURLToPath(new URL('launch.ts', import.meta.url))
+    return { words: [node, launch], file: undefined }
+  }
+  if (isSea()) return { words: [node, LAUNCH_WORD], file: undefined }
+  const file = fileURLToPath(own)
+  if (!UPDATE.test(file)) return { words: [node, file, LAUNCH_WORD], file: undefined }
+  // Without the option Node would look for the file by the name that the descriptor has.
+  const words = [node, '--preserve-symlinks-main', `/proc/self/fd/${OWN_FD}`, LAUNCH_WORD]
+  return { words, file }
 }

@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
 import { readInto, SlabWriter } from '#tunnel'
 import type { TunnelStream } from '#tunnel'
@@ -144,13 +145,21 @@ class SpawnLine implements Line {
 
   /** The launcher, on its way to become the program. */
   #start(): ChildProcess {
-    const { file, args } = this.#sandbox.enter(launcherCommand())
+    const launcher = launcherCommand()
+    const { file, args } = this.#sandbox.enter(launcher.words)
     const own = this.#pty?.slave ?? 'pipe'
-    return spawn(file, args, {
-      cwd: '/',
-      env: { PATH: TOOLS_PATH },
-      stdio: [own, own, 'pipe', this.#program.fd, 'pipe'],
-    })
+    const itself = launcher.file === undefined ? undefined : openSync(launcher.file, 'r')
+    try {
+      // The last is OWN_FD.
+      const more = itself === undefined ? [] : [itself]
+      return spawn(file, args, {
+        cwd: '/',
+        env: { PATH: TOOLS_PATH },
+        stdio: [own, own, 'pipe', this.#program.fd, 'pipe', ...more],
+      })
+    } finally {
+      if (itself !== undefined) closeSync(itself)
+    }
   }
 
   #ends({ stdin, stdout }: ChildProcess): Ends {

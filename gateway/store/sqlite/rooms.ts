@@ -11,6 +11,7 @@ import { invitationsRoom } from './invitations.ts'
 import { locksRoom } from './locks.ts'
 import { noticesRoom } from './notices.ts'
 import { passkeysRoom } from './passkeys.ts'
+import { rolloutsRoom } from './rollouts.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
 
@@ -36,6 +37,7 @@ export const rooms = {
   locks: locksRoom,
   notices: noticesRoom,
   passkeys: passkeysRoom,
+  rollouts: rolloutsRoom,
   sessions: sessionsRoom,
   identity: identityRoom,
   oidc: oidcRoom,

@@ -4,6 +4,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { grantsRoom, SqliteGrantStore, WRITES } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteInventoryStore } from '../../../gateway/store/sqlite/inventories.ts'
+import { SqliteRolloutStore } from '../../../gateway/store/sqlite/rollouts.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import {
@@ -12,6 +13,7 @@ import {
   inventoryStoreContract,
   sessionStoreContract,
 } from './contracts.ts'
+import { rolloutStoreContract } from './rollouts.ts'
 
 async function thread(): Promise<SqliteThread> {
   const made = await SqliteThread.open(':memory:')
@@ -22,6 +24,7 @@ async function thread(): Promise<SqliteThread> {
 deviceStoreContract('SQLite', async () => new SqliteDeviceStore(await thread()))
 grantStoreContract('SQLite', async () => new SqliteGrantStore(await thread()))
 sessionStoreContract('SQLite', async () => new SqliteSessionStore(await thread()))
+rolloutStoreContract('SQLite', async () => new SqliteRolloutStore(await thread()))
 inventoryStoreContract('SQLite', async () => new SqliteInventoryStore(await thread()))
 
 test('grants to write are found by their index, however many others somebody has', () => {

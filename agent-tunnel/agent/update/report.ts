@@ -1,0 +1,30 @@
+/** What a device says of its updates: all of it, each time, so that the last one that was heard is enough. */
+import type { Outcome, TrialFault } from '#boot'
+import type { UpdateFault } from '#update'
+
+/** Why an update that was offered is not taken. Closed: docs/updates.md. */
+export type RefusalCode = UpdateFault | 'update.unsupported' | 'update.unfetched' | 'update.unkept'
+
+export interface UpdateRefusal {
+  readonly rollout: string
+  readonly code: RefusalCode
+  /** For people. */
+  readonly detail: string
+}
+
+export interface UpdateReport {
+  readonly type: 'update'
+  readonly version: string
+  /** Ids of the keys that are pinned; none: this device takes no update. */
+  readonly keys: readonly string[]
+  /** The rollout of the update that runs and has still to be confirmed. */
+  readonly trial: string | null
+  /** The rollout of the update that is being fetched, or waits until nobody is connected. */
+  readonly taking: string | null
+  /** What became of one that was started. */
+  readonly outcome:
+    | (Pick<Outcome, 'rollout' | 'version'> & { readonly fault: TrialFault | null })
+    | null
+  /** What was not taken last. */
+  readonly refused: UpdateRefusal | null
+}

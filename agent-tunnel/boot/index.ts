@@ -1,0 +1,13 @@
+/** #boot: which agent a device starts, and what it keeps of updates; small, because every start goes through it. */
+export { chooseAgent, watchTrial, type Chosen } from './boot.ts'
+export { replaceFile, syncDirectory } from './durable.ts'
+export { MOST_KEYS, Shelf } from './shelf.ts'
+export {
+  beginTrial,
+  confirmTrial,
+  failTrial,
+  heardOutcome,
+  type BootState,
+  type Outcome,
+  type TrialFault,
+} from './state.ts'

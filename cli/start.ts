@@ -1,0 +1,68 @@
+/**
+ * `run` of the agent in one file: this process becomes, with the same process id, the agent that is to run here, under
+ * the arguments that keep Node small. Which one that is, #boot says; docs/updates.md "On the device".
+ */
+import { isSea } from 'node:sea'
+import { chooseAgent, Shelf, watchTrial } from '#boot'
+import { leanManner, type Manner } from './lean.ts'
+import { STARTED, startedAs } from './started.ts'
+import { VERSION } from './version.ts'
+
+/** Becomes the agent that is to run; comes back where this is it. `words`: what follows the file on the line. */
+export function becomeAgent(words: readonly string[]): void {
+  if (startedAs() !== undefined || typeof process.execve !== 'function') return
+  const lean = leanManner()
+  const own = isSea() ? [] : [process.argv[1] ?? '']
+  const folder = dataOf(words)
+  // An executable runs what is in it: it takes no update, and has only to become small.
+  if (!isSea() && folder !== undefined) becomeChosen(new Shelf(folder), lean, own, words)
+  else if (lean !== undefined) become([...lean.args, ...own], words, lean.env)
+}
+
+function becomeChosen(
+  shelf: Shelf,
+  lean: Manner | undefined,
+  own: readonly string[],
+  words: readonly string[],
+): void {
+  const { path, kept, trialS, fault } = chooseAgent(shelf, VERSION)
+  if (fault !== undefined) warn(fault)
+  const env = { ...lean?.env, [STARTED]: `${VERSION} ${kept?.sha256 ?? '-'}` }
+  if (path === undefined && lean === undefined) {
+    Object.assign(process.env, env)
+    return
+  }
+  if (trialS !== undefined) watchTrial(shelf, trialS)
+  const args = lean?.args ?? process.execArgv
+  become([...args, ...(path === undefined ? own : [path])], words, env)
+}
+
+function become(
+  first: readonly string[],
+  words: readonly string[],
+  env: Readonly<Record<string, string>>,
+): void {
+  process.execve?.(process.execPath, [process.execPath, ...first, ...words], {
+    ...process.env,
+    ...env,
+  })
+}
+
+/** The data directory on a line, as commander reads it; the last one counts. */
+function dataOf(words: readonly string[]): string | undefined {
+  return words.reduce<string | undefined>((found, word, at) => {
+    if (word.startsWith('--data=')) return word.slice('--data='.length)
+    return word === '--data' ? (words[at + 1] ?? found) : found
+  }, undefined)
+}
+
+/** As the agent itself logs. */
+function warn(reason: string): void {
+  const line = {
+    time: new Date().toISOString(),
+    level: 'error',
+    event: 'update.not_looked',
+    reason,
+  }
+  process.stderr.write(`${JSON.stringify(line)}\n`)
+}

@@ -1,0 +1,103 @@
+/** `/rollouts`: an update of the agent to a zone, share by share; held, let go on and ended by people. */
+import type { FastifyInstance } from 'fastify'
+import { Type } from 'typebox'
+import { EndReason, NewRollout, Rollout as RolloutView, RolloutId, RolloutShown } from '#api'
+import { Refusal } from '../../problem.ts'
+import { isFailure, type DeviceUpdate, type Rollout } from '../../rollouts/rollout.ts'
+import type { Rollouts } from '../../rollouts/rollouts.ts'
+import type { Api } from '../api.ts'
+import { authorize, type Authorization } from '../authorize.ts'
+
+export interface RolloutRoutes extends Omit<Authorization, 'api'> {
+  readonly rollouts: Pick<Rollouts, 'list' | 'show' | 'start' | 'change'>
+}
+
+const MOST_BYTES = 16 * 1024 * 1024
+const SHOWN = 100
+const Params = Type.Object({ id: RolloutId })
+
+/** Reading is `rollout:list`; beginning one and letting it go on `rollout:start`; holding and ending it `rollout:stop`. */
+export function rolloutRoutes(api: Api, room: RolloutRoutes): void {
+  const authorization = { ...room, api }
+  api.server.get(
+    '/api/v1/rollouts',
+    { schema: { response: { 200: Type.Object({ items: Type.Array(RolloutView) }) } } },
+    async (request) => {
+      await authorize(authorization, request, 'rollout:list')
+      return { items: (await room.rollouts.list(SHOWN)).map(view) }
+    },
+  )
+  api.server.get(
+    '/api/v1/rollouts/:id',
+    { schema: { params: Params, response: { 200: RolloutShown } } },
+    async (request) => {
+      const { id } = request.params
+      await authorize(authorization, request, 'rollout:list', { kind: 'rollout', id })
+      const { rollout, updates } = await room.rollouts.show(id)
+      return { rollout: view(rollout), devices: updates.map(viewUpdate) }
+    },
+  )
+  for (const act of ['pause', 'resume', 'abort'] as const)
+    api.server.post(
+      `/api/v1/rollouts/:id/${act}`,
+      { schema: { params: Params, body: EndReason, response: { 200: RolloutView } } },
+      async (request) => {
+        const { id } = request.params
+        const operation = act === 'resume' ? 'rollout:start' : 'rollout:stop'
+        const target = { kind: 'rollout', id, act: `rollout:${act}` } as const
+        const caller = await authorize(authorization, request, operation, target)
+        return view(await room.rollouts.change(id, act, request.body.reason, caller))
+      },
+    )
+  // The agent comes as octets, in this scope alone; everything else of the API takes JSON.
+  void api.server.register((scoped, _options, done) => {
+    starting(scoped as unknown as Api['server'], api, room)
+    done()
+  })
+}
+
+function starting(server: Api['server'], api: Api, room: RolloutRoutes): void {
+  takeOctets(server as unknown as FastifyInstance)
+  server.post(
+    '/api/v1/rollouts',
+    { schema: { querystring: NewRollout, response: { 201: RolloutView } }, bodyLimit: MOST_BYTES },
+    async (request, reply) => {
+      const { zone = null, stages, ...asked } = request.query
+      const target = { kind: 'rollout', id: zone ?? '*', ...(zone === null ? {} : { zone }) }
+      const caller = await authorize({ ...room, api }, request, 'rollout:start', target)
+      const shares = stages.split(',').map(Number)
+      const started = await room.rollouts.start(
+        { ...asked, zone, stages: shares },
+        octets(request.body),
+        caller,
+      )
+      return reply.status(201).send(view(started))
+    },
+  )
+}
+
+function takeOctets(server: FastifyInstance): void {
+  server.addContentTypeParser(
+    'application/octet-stream',
+    { parseAs: 'buffer', bodyLimit: MOST_BYTES },
+    (_request, body, done) => done(null, body),
+  )
+}
+
+function octets(body: unknown): Uint8Array {
+  if (Buffer.isBuffer(body)) return new Uint8Array(body)
+  throw new Refusal('body.invalid', 'an agent is sent as application/octet-stream')
+}
+
+function view(rollout: Rollout): RolloutView {
+  const { id, version, sha256, not_after, zone, stage_at, soak_s, max_failures } = rollout
+  const { state, reason, by, at, stages, stage } = rollout
+  const about = { id, version, sha256, not_after, zone, soak_s, max_failures }
+  const percent = stages[stage] ?? 0
+  return { ...about, stages: [...stages], percent, stage_at, state, reason, by, at }
+}
+
+function viewUpdate(update: DeviceUpdate) {
+  const { device, state, code, at } = update
+  return { device, state, failure: isFailure(update), code, at }
+}

@@ -1,0 +1,175 @@
+/**
+ * A rollout: one update of the agent, given to a zone share by share. Which devices a share is, what counts as a
+ * failure, and when the next share's turn comes; no store, no clock. docs/updates.md "Rollouts".
+ */
+import { hash } from 'node:crypto'
+
+export type RolloutState = 'running' | 'paused' | 'aborted' | 'done'
+
+/** Instants are epoch seconds. */
+export interface Rollout {
+  readonly id: string
+  /** The signed text, as devices get it. */
+  readonly manifest: string
+  readonly version: string
+  readonly sha256: string
+  /** Seconds in which an agent that was started must be heard. */
+  readonly health: number
+  readonly not_after: number
+  /** Null: all zones. */
+  readonly zone: string | null
+  /** Per cent of the devices, rising. */
+  readonly stages: readonly number[]
+  /** Which of them is on, from 0, and since when. */
+  readonly stage: number
+  readonly stage_at: number
+  /** A stage lasts so long at least. */
+  readonly soak_s: number
+  /** One failure more, and it pauses by itself. */
+  readonly max_failures: number
+  readonly state: RolloutState
+  /** Of the last change. */
+  readonly reason: string
+  readonly by: string
+  readonly at: number
+}
+
+/** `lost`: it was told to start the update, and was not seen again. */
+export type UpdateState = 'offered' | 'taking' | 'trial' | 'updated' | 'refused' | 'failed' | 'lost'
+
+/** What is known of one device in one rollout. */
+export interface DeviceUpdate {
+  readonly rollout: string
+  readonly device: string
+  readonly state: UpdateState
+  /** Why it was refused or failed: a code of docs/updates.md. */
+  readonly code: string | null
+  /** When it was last heard of, epoch seconds. */
+  readonly at: number
+}
+
+/** Later ones do not give way to earlier ones, whatever a device says. */
+const RANK: Readonly<Record<UpdateState, number>> = {
+  offered: 0,
+  taking: 1,
+  trial: 2,
+  lost: 3,
+  refused: 4,
+  failed: 4,
+  updated: 4,
+}
+
+/** Whether nothing more is to be expected of a device. */
+export function isOver({ state }: DeviceUpdate): boolean {
+  return RANK[state] >= RANK.lost
+}
+
+/** `next` where it goes on from `before`; else undefined. The same again only tells that the device is still there. */
+export function follows(before: DeviceUpdate | undefined, next: DeviceUpdate): boolean {
+  if (before === undefined || before.state === next.state) return true
+  return RANK[next.state] > RANK[before.state]
+}
+
+/** Refusals that say nothing against the update: the device takes none at all, or has it. */
+const HARMLESS: ReadonlySet<string | null> = new Set([
+  'update.unpinned',
+  'update.unsupported',
+  'update.rollback',
+])
+
+/** Whether it counts against the rollout. */
+export function isFailure({ state, code }: DeviceUpdate): boolean {
+  return state === 'failed' || state === 'lost' || (state === 'refused' && !HARMLESS.has(code))
+}
+
+/** Where a device stands among 10,000 in this rollout: another place in another one, so that not always the same go first. */
+export function placeOf(rollout: string, device: string): number {
+  return Number.parseInt(hash('sha256', `${rollout}\n${device}`, 'hex').slice(0, 12), 16) % 10_000
+}
+
+/** Whether the device's turn has come. */
+export function isChosen(
+  { id, zone, stages, stage }: Pick<Rollout, 'id' | 'zone' | 'stages' | 'stage'>,
+  device: { readonly id: string; readonly zone: string },
+): boolean {
+  if (zone !== null && device.zone !== zone) return false
+  return placeOf(id, device.id) < (stages[stage] ?? 0) * 100
+}
+
+/** Whether there are devices that both are for. */
+export function meets(one: Pick<Rollout, 'zone'>, other: Pick<Rollout, 'zone'>): boolean {
+  return one.zone === null || other.zone === null || one.zone === other.zone
+}
+
+/** Starts of a trial that hangs or crashes, each with the time to be healthy and a grace; and a while for the way. */
+const TRIES = 3
+const GRACE_S = 15
+const WAY_S = 600
+
+/** A device that is not connected is not waited for any longer than that since it was last heard of, seconds. */
+export function lostAfter({ health }: Pick<Rollout, 'health'>): number {
+  return TRIES * (health + GRACE_S) + WAY_S
+}
+
+/** What decides how a rollout goes on. */
+export interface Standing {
+  /** Every device that may get it at all: registered, in use, in the zone. */
+  readonly devices: readonly { readonly id: string; readonly zone: string }[]
+  readonly connected: ReadonlySet<string>
+  readonly updates: ReadonlyMap<string, DeviceUpdate>
+  /** Epoch seconds. */
+  readonly now: number
+}
+
+export type Turn =
+  | { readonly type: 'stay' }
+  | { readonly type: 'pause'; readonly reason: string }
+  | { readonly type: 'stage' }
+  | { readonly type: 'done' }
+
+/**
+ * What is due for a rollout that runs. The next stage comes when this one has lasted, everybody of it who is connected is
+ * over with it, and at least one of it runs the update: a stage that nobody was there for proves nothing.
+ */
+export function turnOf(rollout: Rollout, { devices, connected, updates, now }: Standing): Turn {
+  const failed = [...updates.values()].filter(isFailure)
+  if (failed.length > rollout.max_failures) {
+    const codes = [...new Set(failed.map(({ state, code }) => code ?? state))].join(', ')
+    return { type: 'pause', reason: `${failed.length} failed: ${codes}` }
+  }
+  if (now >= rollout.not_after) return { type: 'pause', reason: 'the update is not taken any more' }
+  const chosen = devices.filter((device) => isChosen(rollout, device))
+  const over = ({ id }: { readonly id: string }) => {
+    const update = updates.get(id)
+    return update !== undefined && isOver(update)
+  }
+  if (rollout.stage === rollout.stages.length - 1)
+    return chosen.length > 0 && chosen.every(over) ? { type: 'done' } : { type: 'stay' }
+  const settled = chosen.filter(({ id }) => connected.has(id)).every(over)
+  const proven =
+    chosen.length === 0 || chosen.some(({ id }) => updates.get(id)?.state === 'updated')
+  const lasted = now - rollout.stage_at >= rollout.soak_s
+  return settled && proven && lasted ? { type: 'stage' } : { type: 'stay' }
+}
+
+/** What rollouts need of a store. Every method resolves when the change is durable. */
+export interface RolloutStore {
+  /** False where one is open, running or paused, that is for the same devices. */
+  addRollout(rollout: Rollout): Promise<boolean>
+  findRollout(id: string): Promise<Rollout | undefined>
+  /** Newest first. */
+  listRollouts(limit: number): Promise<readonly Rollout[]>
+  /** Those running or paused. */
+  openRollouts(): Promise<readonly Rollout[]>
+  /** Undefined where there is none, or its state is not one of `from`. */
+  changeRollout(
+    id: string,
+    from: readonly RolloutState[],
+    change: Partial<Pick<Rollout, 'state' | 'stage' | 'stage_at' | 'reason'>>,
+  ): Promise<Rollout | undefined>
+  /** Replaces what is known of the device in that rollout. */
+  putUpdate(update: DeviceUpdate): Promise<void>
+  findUpdate(rollout: string, device: string): Promise<DeviceUpdate | undefined>
+  /** By device. */
+  updatesOf(rollout: string): Promise<readonly DeviceUpdate[]>
+}

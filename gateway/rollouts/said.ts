@@ -1,0 +1,46 @@
+/** What a device says of its updates, as what it came to in each rollout. docs/updates.md "On the wire". */
+import type { DeviceUpdate, Rollout } from './rollout.ts'
+
+/** All that a device says, each time. */
+export interface Said {
+  readonly version: string
+  readonly trial: string | null
+  readonly taking: string | null
+  readonly outcome: { readonly rollout: string; readonly fault: string | null } | null
+  readonly refused: { readonly rollout: string; readonly code: string } | null
+}
+
+/** A device that is connected and hears of updates. */
+export interface Listening {
+  readonly device: string
+  /** Says one message on its control stream. */
+  readonly say: (message: Readonly<Record<string, unknown>>) => void
+}
+
+type What = Pick<DeviceUpdate, 'rollout' | 'state' | 'code'>
+
+/** `heard`: the device waits to be told that this was taken down. */
+export type Change = What & { readonly heard: boolean }
+
+/** What of a device's words is about one rollout each. */
+export function changesOf({ trial, taking, outcome, refused }: Said): readonly Change[] {
+  const changes: Change[] = []
+  if (taking !== null) changes.push({ rollout: taking, state: 'taking', code: null, heard: false })
+  if (trial !== null) changes.push({ rollout: trial, state: 'trial', code: null, heard: true })
+  if (refused !== null) {
+    const { rollout, code } = refused
+    changes.push({ rollout, state: 'refused', code, heard: true })
+  }
+  if (outcome !== null) {
+    const { rollout, fault } = outcome
+    const state = fault === null ? 'updated' : 'failed'
+    changes.push({ rollout, state, code: fault, heard: true })
+  }
+  return changes
+}
+
+/** The same, of a device that refuses an update because it runs that: by an earlier rollout, or by hand. */
+export function orHadAlready(change: Change, { version }: Rollout, said: Said): What {
+  const has = change.code === 'update.rollback' && said.version === version
+  return has ? { ...change, state: 'updated', code: null } : change
+}

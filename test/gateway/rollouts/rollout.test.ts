@@ -1,0 +1,180 @@
+/** Whose turn it is in a rollout, what counts against it, and when it goes on, without a store or a clock. */
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import {
+  follows,
+  isChosen,
+  isFailure,
+  lostAfter,
+  placeOf,
+  turnOf,
+  type DeviceUpdate,
+  type Rollout,
+  type Standing,
+  type UpdateState,
+} from '../../../gateway/rollouts/rollout.ts'
+
+const NOW = 1_800_000_000
+const rollout: Rollout = {
+  id: `o_${'0'.repeat(26)}`,
+  manifest: '',
+  version: '0.2.0',
+  sha256: 'ab'.repeat(32),
+  health: 300,
+  not_after: NOW + 86_400,
+  zone: null,
+  stages: [10, 50, 100],
+  stage: 0,
+  stage_at: NOW - 3600,
+  soak_s: 3600,
+  max_failures: 1,
+  state: 'running',
+  reason: 'service',
+  by: 'iss|oda',
+  at: NOW - 3600,
+}
+const fleet = Array.from({ length: 100 }, (_, nth) => ({ id: `press-${nth}`, zone: 'default' }))
+const first = fleet.filter((device) => isChosen(rollout, device)).map(({ id }) => id)
+
+const update = (device: string, state: UpdateState, code: string | null = null): DeviceUpdate => ({
+  rollout: rollout.id,
+  device,
+  state,
+  code,
+  at: NOW - 60,
+})
+const standing = (updates: readonly DeviceUpdate[], more: Partial<Standing> = {}): Standing => ({
+  devices: fleet,
+  connected: new Set(fleet.map(({ id }) => id)),
+  updates: new Map(updates.map((one) => [one.device, one])),
+  now: NOW,
+  ...more,
+})
+const updated = (ids: readonly string[]) => ids.map((id) => update(id, 'updated'))
+
+describe('a share', () => {
+  test('is part of every larger one, and all of them at 100', () => {
+    fc.assert(
+      fc.property(
+        fc.string(),
+        fc.integer({ min: 1, max: 100 }),
+        fc.integer({ min: 1, max: 100 }),
+        (id, a, b) => {
+          const [less, more] = [Math.min(a, b), Math.max(a, b)]
+          const at = (stage: number) =>
+            isChosen({ ...rollout, stages: [less, more, 100], stage }, { id, zone: 'x' })
+          expect(!at(0) || at(1)).toBe(true)
+          expect(at(2)).toBe(true)
+        },
+      ),
+    )
+  })
+
+  test('is about as many devices as it says, and others in another rollout', () => {
+    const ids = Array.from({ length: 10_000 }, (_, nth) => `device-${nth}`)
+    for (const percent of [1, 10, 50]) {
+      const many = ids.filter((id) => placeOf('o_1', id) < percent * 100).length
+      expect(Math.abs(many - percent * 100)).toBeLessThan(300)
+    }
+    const both = ids.filter((id) => placeOf('o_1', id) < 1000 && placeOf('o_2', id) < 1000).length
+    expect(both).toBeLessThan(200)
+  })
+
+  test('is of its zone alone', () => {
+    const all = { ...rollout, zone: 'line-3', stages: [100] }
+    expect(isChosen(all, { id: 'press-1', zone: 'line-3' })).toBe(true)
+    expect(isChosen(all, { id: 'press-1', zone: 'line-4' })).toBe(false)
+  })
+})
+
+describe('the next share', () => {
+  const turn = (...given: Parameters<typeof standing>) => turnOf(rollout, standing(...given)).type
+
+  test('comes when all of this one run the update', () => {
+    expect(first.length).toBeGreaterThan(2)
+    expect(turn(updated(first))).toBe('stage')
+  })
+  test.for(['offered', 'taking', 'trial'] as const)('waits for one that is %s', (state) => {
+    expect(turn([...updated(first.slice(1)), update(first[0]!, state)])).toBe('stay')
+  })
+  test('waits for one that was not offered it yet', () => {
+    expect(turn(updated(first.slice(1)))).toBe('stay')
+  })
+  test('does not wait for one that is not connected', () => {
+    const connected = new Set(fleet.map(({ id }) => id).filter((id) => id !== first[0]))
+    expect(turn(updated(first.slice(1)), { connected })).toBe('stage')
+  })
+  test('does not come where nobody of this one runs it', () => {
+    expect(turn([], { connected: new Set() })).toBe('stay')
+    expect(turn(first.map((id) => update(id, 'refused', 'update.unpinned')))).toBe('stay')
+  })
+  test('does not come before this one has lasted', () => {
+    expect(turn(updated(first), { now: NOW - 1 })).toBe('stay')
+  })
+  test('comes where this one is nobody', () => {
+    expect(turn([], { devices: fleet.filter(({ id }) => !first.includes(id)) })).toBe('stage')
+  })
+})
+
+describe('a rollout', () => {
+  const all = { ...rollout, stage: 2 }
+  const ids = fleet.map(({ id }) => id)
+
+  test('is done when everybody of the last share has answered, connected or not', () => {
+    expect(turnOf(all, standing(updated(ids))).type).toBe('done')
+    expect(turnOf(all, standing(updated(ids.slice(1)), { connected: new Set() })).type).toBe('stay')
+    expect(turnOf(all, standing([], { devices: [] })).type).toBe('stay')
+  })
+  test('pauses with one failure more than it may have, whatever the others came to', () => {
+    const one = [update('press-1', 'failed', 'update.unhealthy'), ...updated(ids.slice(2))]
+    expect(turnOf(all, standing(one)).type).toBe('stay')
+    expect(turnOf(all, standing([...one, update('press-0', 'lost', 'update.lost')]))).toEqual({
+      type: 'pause',
+      reason: '2 failed: update.unhealthy, update.lost',
+    })
+  })
+  test('pauses when no device would take the update any more', () => {
+    expect(turnOf(all, standing([], { now: all.not_after })).type).toBe('pause')
+  })
+})
+
+test.for([
+  ['failed', 'update.unhealthy', true],
+  ['lost', 'update.lost', true],
+  ['refused', 'update.signature', true],
+  ['refused', 'update.unfetched', true],
+  ['refused', 'update.node', true],
+  ['refused', 'update.unpinned', false],
+  ['refused', 'update.unsupported', false],
+  ['refused', 'update.rollback', false],
+  ['updated', null, false],
+  ['trial', null, false],
+] as const)('%s with %s counts as a failure: %s', ([state, code, expected]) => {
+  expect(isFailure(update('press-1', state, code))).toBe(expected)
+})
+
+test('what a device came to stays, whatever it says later; only one that was lost may be found', () => {
+  const before = (state: UpdateState) => update('press-1', state)
+  const goes = (from: UpdateState, to: UpdateState) => follows(before(from), before(to))
+  expect(follows(undefined, before('updated'))).toBe(true)
+  for (const over of ['updated', 'failed', 'refused'] as const)
+    for (const to of [
+      'offered',
+      'taking',
+      'trial',
+      'lost',
+      'updated',
+      'failed',
+      'refused',
+    ] as const)
+      expect(goes(over, to), `${over} to ${to}`).toBe(over === to)
+  expect([goes('lost', 'updated'), goes('lost', 'trial'), goes('trial', 'taking')]).toEqual([
+    true,
+    false,
+    false,
+  ])
+})
+
+test('a device has time for three starts that hang, and for the way', () => {
+  expect(lostAfter({ health: 300 })).toBe(3 * 315 + 600)
+})

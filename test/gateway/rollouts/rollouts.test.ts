@@ -1,0 +1,365 @@
+/** The rollouts of a node: who is offered what when, what is recorded first, and what pauses by itself. */
+import { generateKeyPairSync, hash } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { beforeEach, describe, expect, test } from 'vitest'
+import type { AuditLog, EventInput } from '#audit'
+import { signUpdate, type Update } from '#update'
+import type { Device } from '../../../gateway/devices/device.ts'
+import { RolledAgents } from '../../../gateway/rollouts/agents.ts'
+import { lostAfter } from '../../../gateway/rollouts/rollout.ts'
+import type { By, NewRollout } from '../../../gateway/rollouts/asked.ts'
+import { Rollouts } from '../../../gateway/rollouts/rollouts.ts'
+import type { Said } from '../../../gateway/rollouts/said.ts'
+import { SqliteRolloutStore } from '../../../gateway/store/sqlite/rollouts.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { HandClock } from '../../support/clock.ts'
+
+const { privateKey } = generateKeyPairSync('ed25519')
+const BUNDLE = Buffer.from('an agent')
+const START_S = 1_800_000_000
+
+function manifestOf(change: Partial<Update> = {}): string {
+  const facts = { from: '0.1.0', node: '26.10.0', health: 300, notAfter: START_S + 86_400 }
+  const sha256 = hash('sha256', BUNDLE, 'hex')
+  return signUpdate(
+    { version: '0.2.0', sha256, size: BUNDLE.length, ...facts, ...change },
+    privateKey,
+  )
+}
+
+const by = {
+  subject: {
+    id: 'iss|oda',
+    email: 'oda@plant.example',
+    vendor: null,
+    party: 'staff',
+    issuer: 'iss',
+    authn: {
+      methods: ['password'],
+      acr: '1',
+      at: START_S,
+    },
+  },
+  source: { ip: '192.0.2.7' },
+  decision: { id: 'd_1', revision: 'r1', codes: [] },
+} as unknown as By
+
+const asked = (more: Partial<NewRollout> = {}): NewRollout => ({
+  manifest: manifestOf(),
+  zone: null,
+  stages: [100],
+  soak_s: 0,
+  max_failures: 0,
+  reason: 'service',
+  ...more,
+})
+
+const idle: Said = { version: '0.1.0', trial: null, taking: null, outcome: null, refused: null }
+
+/** A connected device, and what it was told. */
+class Connected {
+  readonly device: string
+  readonly told: Record<string, unknown>[] = []
+  constructor(device: string) {
+    this.device = device
+  }
+  readonly say = (message: Readonly<Record<string, unknown>>) => void this.told.push(message)
+  get offered(): number {
+    return this.told.filter(({ act }) => act === 'offer').length
+  }
+}
+
+let folder: string
+let seconds: number
+let clock: HandClock
+let events: EventInput[]
+let fails: boolean
+let devices: Device[]
+let rollouts: Rollouts
+let agents: RolledAgents
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'sallyport-rollouts-'))
+  const thread = await SqliteThread.open(':memory:')
+  seconds = START_S
+  clock = new HandClock()
+  events = []
+  fails = false
+  devices = ['a', 'b', 'c', 'd'].map((id) => ({
+    id,
+    zone: 'default',
+    state: 'active',
+    labels: {},
+    created_at: START_S,
+  }))
+  agents = new RolledAgents(join(folder, 'updates'))
+  rollouts = new Rollouts({
+    store: new SqliteRolloutStore(thread),
+    devices: { list: async () => devices },
+    agents,
+    log: {
+      append: (async (event: EventInput) => {
+        if (fails) throw new Error('no room')
+        events.push(event)
+      }) as unknown as AuditLog['append'],
+    },
+    clock,
+    now: () => seconds * 1000,
+    report: (error) =>
+      void events.push({
+        code: 'node.stop',
+        message: String(error),
+        status: 'failure',
+        data: { version: '0' },
+      }),
+  })
+  return async () => {
+    rollouts[Symbol.dispose]()
+    await thread[Symbol.asyncDispose]()
+    rmSync(folder, { recursive: true })
+  }
+})
+
+const codes = () =>
+  events.map(
+    ({ code, data }) => `${code} ${String(Object(data)['act'] ?? Object(data)['outcome'])}`,
+  )
+const states = async (id: string) =>
+  Object.fromEntries(
+    (await rollouts.show(id)).updates.map((one) => [one.device, one.code ?? one.state]),
+  )
+
+async function connect(device: string, said: Partial<Said> = {}): Promise<Connected> {
+  const one = new Connected(device)
+  await rollouts.heard(one, { ...idle, ...said })
+  return one
+}
+
+describe('a rollout', () => {
+  test('is recorded, kept for devices to fetch, and offered to those that are here and those that come', async () => {
+    const here = await connect('a')
+    const { id, sha256 } = await rollouts.start(asked(), BUNDLE, by)
+    expect(here.told).toEqual([
+      { type: 'update', act: 'offer', rollout: id, manifest: manifestOf() },
+    ])
+    expect(agents.files()).toMatchObject([{ name: sha256, sha256, bytes: BUNDLE.length }])
+    const late = await connect('b')
+    clock.pass(50)
+    await rollouts.look()
+    expect(late.offered).toBe(1)
+    expect(events[0]).toMatchObject({
+      code: 'rollout.change',
+      actor: { uid: 'iss|oda' },
+      decisions: [{ id: 'd_1' }],
+    })
+    expect(codes()).toEqual([
+      'rollout.change start',
+      'device.update offered',
+      'device.update offered',
+    ])
+  })
+
+  test('goes to no device of another zone, none that is not in use, and none that was not named', async () => {
+    devices[1] = { ...devices[1]!, zone: 'line-3' }
+    devices[2] = { ...devices[2]!, state: 'quarantined' }
+    const all = await Promise.all(['a', 'b', 'c', 'stranger'].map((id) => connect(id)))
+    await rollouts.start(asked({ zone: 'default' }), BUNDLE, by)
+    expect(all.map(({ offered }) => offered)).toEqual([1, 0, 0, 0])
+  })
+
+  test('is taken, on trial, heard and done; each step once in the log', async () => {
+    devices.length = 1
+    const before = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(before, { ...idle, taking: id })
+    await rollouts.heard(before, { ...idle, taking: id })
+    rollouts.left(before)
+    const after = await connect('a', { version: '0.2.0', trial: id })
+    expect(after.told).toEqual([{ type: 'update', act: 'heard', rollout: id }])
+    await rollouts.heard(after, {
+      ...idle,
+      version: '0.2.0',
+      outcome: { rollout: id, fault: null },
+    })
+    expect(after.told).toHaveLength(2)
+    await rollouts.look()
+    expect((await rollouts.show(id)).rollout.state).toBe('done')
+    expect(codes()).toEqual([
+      'rollout.change start',
+      ...['offered', 'taking', 'trial', 'updated'].map((state) => `device.update ${state}`),
+      'rollout.change done',
+    ])
+  })
+
+  test('of a version that a device has already counts it as updated', async () => {
+    devices.length = 1
+    const one = await connect('a', { version: '0.2.0' })
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(one, {
+      ...idle,
+      version: '0.2.0',
+      refused: { rollout: id, code: 'update.rollback' },
+    })
+    expect(await states(id)).toEqual({ a: 'updated' })
+  })
+
+  test('goes to the next share by itself, in its time', async () => {
+    // So many that neither half of them is empty, whatever the id of the rollout.
+    devices = Array.from({ length: 200 }, (_, nth) => ({ ...devices[0]!, id: `press-${nth}` }))
+    const all: Connected[] = []
+    for (const { id } of devices) all.push(await connect(id))
+    const { id } = await rollouts.start(asked({ stages: [50, 100], soak_s: 600 }), BUNDLE, by)
+    const first = all.filter(({ offered }) => offered === 1)
+    const rest = all.filter(({ offered }) => offered === 0)
+    for (const one of first)
+      await rollouts.heard(one, { ...idle, outcome: { rollout: id, fault: null } })
+    seconds += 599
+    await rollouts.look()
+    expect(rest.map(({ offered }) => offered)).toEqual(rest.map(() => 0))
+    seconds += 1
+    await rollouts.look()
+    expect(rest.map(({ offered }) => offered)).toEqual(rest.map(() => 1))
+    expect(codes()).toContain('rollout.change stage')
+  })
+
+  test('pauses by itself with the first failure, takes back what waits, and offers nothing more', async () => {
+    const [a, b] = [await connect('a'), await connect('b')]
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(b, { ...idle, taking: id })
+    await rollouts.heard(a, { ...idle, outcome: { rollout: id, fault: 'update.unhealthy' } })
+    await rollouts.look()
+    const { rollout } = await rollouts.show(id)
+    expect(rollout).toMatchObject({ state: 'paused', reason: '1 failed: update.unhealthy' })
+    expect(b.told.at(-1)).toEqual({ type: 'update', act: 'withdraw', rollout: id })
+    const late = await connect('c')
+    await rollouts.look()
+    expect(late.told).toEqual([])
+    expect(events.findLast(({ code }) => code === 'rollout.change')).toMatchObject({
+      data: { act: 'pause' },
+    })
+    expect(events.at(-1)).not.toHaveProperty('actor')
+  })
+
+  test('does not wait for ever for a device that went with the update', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    rollouts.left(a)
+    seconds += lostAfter({ health: 300 }) - 1
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'taking' })
+    seconds += 1
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'update.lost' })
+    expect((await rollouts.show(id)).rollout.state).toBe('paused')
+    // It was only slow.
+    await connect('a', { outcome: { rollout: id, fault: null } })
+    expect(await states(id)).toEqual({ a: 'updated' })
+  })
+
+  test('is not offered again to a device that is busy with it, and is to one that forgot it', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    seconds += 60
+    await rollouts.look()
+    expect(a.offered).toBe(1)
+    await rollouts.heard(a, idle)
+    await rollouts.look()
+    expect(a.offered).toBe(2)
+  })
+})
+
+describe('a person', () => {
+  test('holds it, lets it go on and ends it; each is recorded with who and why', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    await rollouts.change(id, 'pause', 'wait', by)
+    expect(a.told.at(-1)).toMatchObject({ act: 'withdraw' })
+    await rollouts.heard(a, idle)
+    seconds += 1
+    expect((await rollouts.change(id, 'resume', 'go on', by)).state).toBe('running')
+    expect(a.told.at(-1)).toMatchObject({ act: 'offer' })
+    expect((await rollouts.change(id, 'abort', 'enough', by)).state).toBe('aborted')
+    expect(codes().filter((code) => code.startsWith('rollout'))).toEqual(
+      ['start', 'pause', 'resume', 'abort'].map((act) => `rollout.change ${act}`),
+    )
+    expect(events.at(-1)).toMatchObject({
+      message: expect.stringContaining('enough') as string,
+      actor: { uid: 'iss|oda' },
+    })
+  })
+
+  test('cannot do what the state does not allow, nor to one that is not there', async () => {
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await expect(rollouts.change(id, 'resume', 'x', by)).rejects.toMatchObject({
+      code: 'rollout.state',
+    })
+    await rollouts.change(id, 'abort', 'x', by)
+    for (const act of ['pause', 'resume', 'abort'] as const)
+      await expect(rollouts.change(id, act, 'x', by)).rejects.toMatchObject({
+        code: 'rollout.state',
+      })
+    const none = `o_${'0'.repeat(26)}`
+    await expect(rollouts.change(none, 'abort', 'x', by)).rejects.toMatchObject({
+      code: 'rollout.unknown',
+    })
+    await expect(rollouts.show(none)).rejects.toMatchObject({ code: 'rollout.unknown' })
+  })
+
+  test.for([
+    ['another agent than the manifest names', asked(), Buffer.from('another'), 'rollout.agent'],
+    ['no manifest', asked({ manifest: 'x' }), BUNDLE, 'rollout.manifest'],
+    [
+      'a manifest that is over',
+      asked({ manifest: manifestOf({ notAfter: START_S }) }),
+      BUNDLE,
+      'rollout.manifest',
+    ],
+    ['shares that do not rise', asked({ stages: [50, 50] }), BUNDLE, 'rollout.stages'],
+  ] as const)('cannot start %s', async ([, given, bundle, code]) => {
+    const a = await connect('a')
+    await expect(rollouts.start(given, bundle, by)).rejects.toMatchObject({ code })
+    expect([a.told, events, existsSync(join(folder, 'updates'))]).toEqual([[], [], false])
+  })
+
+  test('cannot start a second one to the same devices', async () => {
+    await rollouts.start(asked(), BUNDLE, by)
+    await expect(rollouts.start(asked({ zone: 'default' }), BUNDLE, by)).rejects.toMatchObject({
+      code: 'rollout.standing',
+    })
+    expect(codes()).toEqual(['rollout.change start'])
+  })
+})
+
+describe('what cannot be recorded', () => {
+  test('is not started, and not heard', async () => {
+    const a = await connect('a')
+    fails = true
+    await expect(rollouts.start(asked(), BUNDLE, by)).rejects.toThrow('no room')
+    expect([a.told, await rollouts.list(10)]).toEqual([[], []])
+    fails = false
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    fails = true
+    const trial = new Connected('b')
+    await expect(rollouts.heard(trial, { ...idle, trial: id })).rejects.toThrow('no room')
+    expect(trial.told).toEqual([])
+  })
+})
+
+test('a device that speaks of a rollout that is not there is heard, and nothing is recorded', async () => {
+  const one = await connect('a', { outcome: { rollout: 'o_gone', fault: 'update.hung' } })
+  expect([one.told, events]).toEqual([[{ type: 'update', act: 'heard', rollout: 'o_gone' }], []])
+})
+
+test('of the agents, only those of open rollouts are kept', async () => {
+  const { id } = await rollouts.start(asked(), BUNDLE, by)
+  await rollouts.change(id, 'abort', 'x', by)
+  const next = Buffer.from('the next agent')
+  const sha256 = hash('sha256', next, 'hex')
+  const manifest = manifestOf({ sha256, size: next.length })
+  await rollouts.start(asked({ manifest }), next, by)
+  expect(readdirSync(join(folder, 'updates'))).toEqual([sha256])
+})

@@ -1,0 +1,42 @@
+/** A service manager for an agent in one file: what ends is started again, with whatever code it ended. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+
+export class Service implements AsyncDisposable {
+  /** Exit codes so far; null: a signal ended it. */
+  readonly ends: (number | null)[] = []
+  /** Its log. */
+  said = ''
+  readonly #words: readonly string[]
+  #child: ChildProcess | undefined
+  #stopped = false
+
+  /** Starts the agent in `file`, which is what is installed, on the data directory `data`. */
+  constructor(file: string, data: string) {
+    this.#words = [file, 'run', '--data', data]
+    this.#start()
+  }
+
+  #start(): void {
+    const child = spawn(process.execPath, this.#words, { stdio: ['ignore', 'ignore', 'pipe'] })
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (this.said += text))
+    child.once('close', (code) => {
+      this.ends.push(code)
+      if (!this.#stopped) this.#start()
+    })
+    this.#child = child
+  }
+
+  kill(): void {
+    this.#child?.kill('SIGKILL')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true
+    const child = this.#child
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
+    const ended = once(child, 'close')
+    child.kill('SIGKILL')
+    await ended
+  }
+}
