@@ -51,6 +51,12 @@ export class Decisions {
     return decision
   }
 
+  /** Gives what says whether another policy answers since: for whoever does something else between an answer and acting on it. */
+  changes(): () => boolean {
+    const [digest, trial] = [this.#engine.status().bundle_digest, this.trial]
+    return () => this.#engine.status().bundle_digest !== digest || this.trial !== trial
+  }
+
   /** The answer to a question that nobody acts on: it is decided like any other, and not recorded. */
   weigh(point: Point, facts: Partially<Input>): Decision {
     const input = this.question(point, facts, this.#now())

@@ -1,6 +1,6 @@
 /** Approving and ending: who may, on which statement, recorded before it holds. */
 import { checkAssertion, digestOf, hashOf, type GrantSignature } from '#approval'
-import type { Decision } from '#policy'
+import type { Decision, Input, Partially } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
 import { clientFacts, deviceFacts, grantFacts, tlsFacts, type Source } from '../facts.ts'
@@ -58,24 +58,33 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   await stillExtends(room, grant, now)
   await mayUnseal(room.store, grant, (ask.signature ?? null) !== null, now)
   signsThis(ask, grant)
-  const decision = await decide(room, ask, grant)
+  const question = await questionOf(room, ask, grant)
+  const changed = room.decisions.changes()
+  const decision = decide(room, question)
   if (decision.allow) await countsOnce(room, ask, grant)
   const first = decision.denials[0]
   const approvals = grant.approvals.length + (decision.allow ? 1 : 0)
-  // What is worth nothing under the policy in force has others to make up for it: it says how many are needed in all.
-  // What an earlier policy wanted beyond the request binds no longer.
-  // How many break a seal was approved with it.
-  const asked = decision.allow && grant.statement.unseals === undefined
-  const needed = asked
-    ? Math.max(grant.approvals_asked, decision.obligations.approvals)
-    : grant.approvals_needed
-  const event = approval(ask, { ...grant, approvals_needed: needed }, decision, approvals)
+  const asked = neededBy(grant, decision)
+  const event = approval(ask, { ...grant, approvals_needed: asked }, decision, approvals)
   await room.log.append(
     decision.allow
       ? { ...event, message: 'approval given', status: 'success', disposition: 'approved' }
       : { ...event, ...REFUSED, message: 'approval refused', reason: first?.code },
   )
   if (!decision.allow) throw toRefusal(decision)
+  const held = changed() ? await judgedAnew(room, ask, grant, question) : decision
+  return await keep(room, ask, grant, { held, at: now })
+}
+
+/** The approval holds from here on, and the grant where it was the last one needed. */
+async function keep(
+  room: GrantRoom,
+  ask: ApproveAsk,
+  grant: Grant,
+  { held, at }: { readonly held: Decision; readonly at: number },
+): Promise<Grant> {
+  const approvals = grant.approvals.length + 1
+  const needed = neededBy(grant, held)
   if (approvals >= needed) {
     await recordAlarm(room.log, grant, ask.subject, approvals)
     await recordEffect(room, grant, approvals)
@@ -83,24 +92,60 @@ async function approve(room: GrantRoom, ask: ApproveAsk): Promise<Grant> {
   const given: Approval = {
     by: ask.subject.id,
     email: ask.subject.email,
-    at: now,
+    at,
     hash: ask.hash,
-    decision_id: decision.decision_id,
+    decision_id: held.decision_id,
     signature: ask.signature ?? null,
   }
   const after = await room.store.approve(ask.id, given, needed)
   if (after !== undefined) return after
   const message = 'the grant changed while it was being approved'
-  const without = approval(ask, grant, decision, grant.approvals.length)
-  await room.log.append({
-    ...without,
-    ...REFUSED,
-    message: `approval without effect: ${message}`,
+  await withoutEffect(room, approval(ask, grant, held, grant.approvals.length), {
+    message,
     reason: 'grant.state',
   })
   // Its effect was recorded before the store said no.
   if (approvals >= needed) await recordShortened(room, grant)
   throw new Refusal('grant.state', message)
+}
+
+/**
+ * What is worth nothing under the policy that decided has others to make up for it: it says how many are needed in all.
+ * What an earlier policy wanted beyond the request binds no longer; how many break a seal was approved with it.
+ */
+function neededBy(grant: Grant, { allow, obligations }: Decision): number {
+  const asked = allow && grant.statement.unseals === undefined
+  return asked ? Math.max(grant.approvals_asked, obligations.approvals) : grant.approvals_needed
+}
+
+/** Another policy came into force while the approval was recorded: whether it counts, and for how much, is for that one to say. */
+async function judgedAnew(
+  room: GrantRoom,
+  ask: ApproveAsk,
+  grant: Grant,
+  question: Question,
+): Promise<Decision> {
+  const decision = decide(room, question)
+  if (decision.allow) return decision
+  await withoutEffect(room, approval(ask, grant, decision, grant.approvals.length), {
+    message: 'the policy changed meanwhile, and does not allow it',
+    reason: decision.denials[0]?.code,
+  })
+  throw toRefusal(decision)
+}
+
+/** Takes back what the log says of an approval. */
+async function withoutEffect(
+  { log }: Pick<GrantRoom, 'log'>,
+  event: ReturnType<typeof approval>,
+  { message, reason }: { readonly message: string; readonly reason: string | undefined },
+): Promise<void> {
+  await log.append({
+    ...event,
+    ...REFUSED,
+    message: `approval without effect: ${message}`,
+    reason,
+  })
 }
 
 /** What would extend nothing any more is not approved: what is over, or lasts longer already. */
@@ -185,17 +230,26 @@ function approval(
   }
 }
 
-async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
+/** What policy is asked about an approval; undefined: nothing, the approver is whoever requested. */
+type Question = Partially<Input> | undefined
+
+function decide({ decisions }: Pick<GrantRoom, 'decisions'>, question: Question): Decision {
+  return question === undefined
+    ? decisions.refuse('host.approver_is_requester')
+    : decisions.ask('grant.approve', question)
+}
+
+async function questionOf(room: GrantRoom, ask: ApproveAsk, grant: Grant): Promise<Question> {
   const [asks, approves] = await Promise.all(
     [grant.statement.requester, ask.subject.id].map((id) => room.personOf(id)),
   )
-  if (asks === approves) return room.decisions.refuse('host.approver_is_requester')
+  if (asks === approves) return undefined
   const [id] = grant.statement.devices
   const device = id === undefined ? undefined : await room.devices.find(id)
   if (device === undefined)
     throw new Refusal('target.unknown', 'the device of this grant is no longer registered')
   const presence = room.registry.find(device.id)
-  return room.decisions.ask('grant.approve', {
+  return {
     request_id: newId('r'),
     subject: ask.subject,
     client: clientFacts(ask.source),
@@ -207,7 +261,7 @@ async function decide(room: GrantRoom, ask: ApproveAsk, grant: Grant) {
       approvals: grant.approvals.map(({ by }) => by),
       signed: ask.signature !== null && ask.signature !== undefined,
     },
-  })
+  }
 }
 
 const ENDINGS = {

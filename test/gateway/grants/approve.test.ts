@@ -1,0 +1,124 @@
+/** An approval while the policy changes: it counts by the policy that holds when it takes effect. */
+import { expect, test } from 'vitest'
+import type { EventInput } from '#audit'
+import { PolicyEngine, type Candidate } from '#policy'
+import { Decisions } from '../../../gateway/decisions.ts'
+import { approveGrant } from '../../../gateway/grants/approve.ts'
+import type { Approval } from '../../../gateway/grants/grant.ts'
+import type { GrantRoom } from '../../../gateway/grants/request.ts'
+import type { Subject } from '../../../gateway/identity/index.ts'
+import { examineBundle } from '../../../policy/candidate.ts'
+import { baseInputs } from '../../../policy/toolchain/vectors.ts'
+import { builtin, withData } from '../../policy/fixture.ts'
+import { grantAround } from './around.ts'
+
+const base = (await baseInputs())['grant.approve']
+const NOW = base.time.epoch_s ?? 0
+
+interface Zone {
+  approvals: number
+  approvers: string[]
+}
+
+/** The product's rules over a default zone that says otherwise. */
+async function zoned(name: string, change: Partial<Zone>): Promise<Candidate> {
+  const data = structuredClone(builtin.data) as { site: { zones: { default: Zone } } }
+  Object.assign(data.site.zones.default, change)
+  return await examineBundle({ ...withData(data), digest: name.repeat(64) })
+}
+
+/** An approval asked for under one policy, while another comes into force as it is being recorded. */
+async function approvedWhile(first: Candidate, then: Candidate) {
+  const engine = PolicyEngine.unavailable()
+  engine.adopt(first)
+  const place = { tenant: base.tenant ?? '', gateway: 'gw1', site: 'main', timezone: 'UTC' }
+  const decisions = new Decisions(engine, place, () => NOW * 1000)
+  const grant = grantAround(
+    {
+      v: 1,
+      id: 'g_1',
+      tenant: place.tenant,
+      requester: 'https://id.example|vera',
+      vendor: 'acme',
+      devices: ['press-07'],
+      processes: ['plc'],
+      ot_level: 1,
+      not_before: NOW,
+      not_after: NOW + 3600,
+      max_duration_s: 600,
+      reason: 'service',
+      ticket: null,
+      created_at: NOW,
+    },
+    { state: 'requested' },
+  )
+  const events: EventInput[] = []
+  const kept: { approval: Approval; needed: number }[] = []
+  const room = {
+    now: () => NOW * 1000,
+    decisions,
+    personOf: async (id: string) => id,
+    log: {
+      append: async (event: EventInput) => {
+        events.push(event)
+        if (event.code === 'grant.approve') engine.adopt(then)
+      },
+    },
+    store: {
+      find: async () => grant,
+      approve: async (_id: string, approval: Approval, needed: number) => {
+        kept.push({ approval, needed })
+        return grant
+      },
+    },
+    devices: {
+      find: async () => ({ id: 'press-07', zone: 'default', state: 'active', labels: {} }),
+    },
+    registry: { find: () => undefined, isCutOff: () => false },
+  } as unknown as GrantRoom
+  const subject = base.subject as unknown as Subject
+  const source = { ip: base.client?.ip ?? null, tls: null }
+  const done = approveGrant(room, { subject, source, id: 'g_1', hash: grant.hash })
+  const code = await done.then(
+    () => undefined,
+    (error: { readonly code?: string }) => error.code,
+  )
+  const said = events.map((event) => [event.code, event.status])
+  return { code, said, kept, last: events.at(-1) }
+}
+
+const lax = await zoned('a', { approvals: 1 })
+const strict = await zoned('b', { approvals: 2 })
+const closed = await zoned('c', { approvers: [] })
+
+test('nothing changes: one approval, and the grant takes effect', async () => {
+  const { said, kept } = await approvedWhile(lax, lax)
+  expect(said).toEqual([
+    ['grant.approve', 'success'],
+    ['grant.activate', 'success'],
+  ])
+  expect(kept).toMatchObject([{ needed: 1 }])
+})
+
+test('a stricter policy comes back: the approval counts, and does not suffice', async () => {
+  const { code, said, kept } = await approvedWhile(lax, strict)
+  expect([code, said]).toEqual([undefined, [['grant.approve', 'success']]])
+  expect(kept).toMatchObject([{ needed: 2 }])
+})
+
+test('a stricter policy is taken back: no more are needed than now hold', async () => {
+  const { said, kept } = await approvedWhile(strict, lax)
+  expect(said.at(-1)).toEqual(['grant.activate', 'success'])
+  expect(kept).toMatchObject([{ needed: 1 }])
+})
+
+test('a policy that takes no approval of theirs: nothing is kept, and the log says so', async () => {
+  const { code, said, kept, last } = await approvedWhile(lax, closed)
+  expect(code).toBe('policy.denied')
+  expect(kept).toEqual([])
+  expect(said).toEqual([
+    ['grant.approve', 'success'],
+    ['grant.approve', 'failure'],
+  ])
+  expect(last).toMatchObject({ reason: 'approver.not_eligible', data: { approvals: 0 } })
+})
