@@ -69,6 +69,7 @@ export {
   Revocation,
   RevokedDevice,
   Session,
+  SessionWatch,
   SignedGrant,
   WhoCan,
 } from '#api'

@@ -30,6 +30,7 @@ import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { pruneRoutes } from './listen/routes/prune.ts'
 import { recordingRoutes } from './listen/routes/recordings.ts'
+import { superviseRoutes } from './listen/routes/supervise.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
@@ -185,6 +186,7 @@ function addRoutes(
     sockets,
     recordings,
     auditors,
+    supervision,
   }: Access,
   publication: Publication,
   pending: PendingStore,
@@ -250,7 +252,16 @@ function addRoutes(
   passkeyRoutes(calls, { ...granting, identity, locks, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
-  sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, sockets, appOrigin })
+  sessionRoutes(calls, {
+    ...guard,
+    room,
+    reauthorization,
+    supervision,
+    signIns,
+    sockets,
+    appOrigin,
+  })
+  superviseRoutes(calls, { ...guard, room, supervision, personOf })
   const { live } = room
   lockRoutes(calls, { decisions, log, locks, identity, devices, live, reauthorization })
   logRoutes(calls, { decisions, log })

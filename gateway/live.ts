@@ -23,6 +23,7 @@ import { Questions } from './sessions/consent.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { watchFlows } from './sessions/stats.ts'
+import { Supervision } from './sessions/supervise.ts'
 import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
@@ -42,6 +43,7 @@ export interface Access {
   readonly sockets: SessionSockets
   readonly recordings: Recordings
   readonly auditors: AuditorStore
+  readonly supervision: Supervision
 }
 
 export async function openAccess(
@@ -73,6 +75,7 @@ export async function openAccess(
     now,
     report,
     ended: (session) => {
+      supervision.forget(session)
       apps.close(session.id)
       signIns.forget(session.id)
       sockets.forget(session.id)
@@ -86,6 +89,9 @@ export async function openAccess(
   undo.use(watchEnds({ log, store: room.grants, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
+  const supervision = undo.use(
+    new Supervision(room, async (session, cause) => await reauthorization.end(session, cause)),
+  )
   const store = new SqliteInventoryStore(thread)
   const watching = { store, log, reauthorization, clock: systemClock, now, report }
   const inventories = undo.use(new InventoryWatch(watching))
@@ -103,7 +109,7 @@ export async function openAccess(
     relinked.catch((error: unknown) => report(error, 'which accounts are under a lock'))
   })
   const inside = { registry, inventories, room, reauthorization, locks }
-  return { ...inside, signIns, apps, sockets, recordings, auditors }
+  return { ...inside, supervision, signIns, apps, sockets, recordings, auditors }
 }
 
 /** Every account, with the human being it is of. */

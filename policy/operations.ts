@@ -35,7 +35,7 @@ export const ADMIN_OPERATIONS = {
   'recording:read': { mutating: false },
   'session:list': { mutating: false },
   'session:pause': { mutating: true },
-  'session:supervise': { mutating: true },
+  'session:supervise': { mutating: false },
   'session:terminate': { mutating: true },
   'session:watch': { mutating: false },
   'token:create': { mutating: true },

@@ -74,6 +74,7 @@ export {
   NewGrant,
   NewSession,
   SessionUse,
+  SessionWatch,
   OpenedSession,
   Session,
   SessionSocket,
