@@ -105,6 +105,8 @@ export const events = {
   'session.lock': entityRow(target, 12, ['actor'], lockData, undefined, 3),
   'session.unlock': entityRow(target, 13, ['actor'], lockData, undefined, 2),
   'session.watch': entityRow(session, 2, ['actor', 'session'], {}),
+  'session.pause': entityRow(session, 12, ['session'], {}, undefined, 3),
+  'session.resume': entityRow(session, 13, ['session'], {}, undefined, 2),
   'recording.read': entityRow(recording, 2, ['actor', 'session'], partData),
   'recording.view': entityRow(recording, 2, ['actor', 'session'], {
     ...partData,

@@ -1,16 +1,18 @@
 /** What turns an event into the text of a leaf for one log: its clock, its randomness, and what all its events share. */
 import type { EventInput } from './event.ts'
-import { render } from './format/render.ts'
+import { renderAs } from './format/render.ts'
 import type { Rendered, Source } from './format/render.ts'
 import type { LogOptions } from './options.ts'
+import { Uids } from './uid.ts'
 
 export class Scribe {
-  readonly #options: Pick<LogOptions, 'clock' | 'random'>
+  readonly #clock: LogOptions['clock']
+  readonly #uids: Uids
   readonly #source: Source
-  #random: Uint8Array = new Uint8Array(0)
 
   constructor(options: LogOptions) {
-    this.#options = options
+    this.#clock = options.clock
+    this.#uids = new Uids(options.random)
     this.#source = {
       origin: options.origin,
       node: options.node ?? options.origin.split('/').at(-2) ?? options.origin,
@@ -21,14 +23,7 @@ export class Scribe {
 
   /** Errors: event.*. */
   write(event: EventInput): Rendered {
-    return render(event, this.#source, this.#options.clock.now(), this.#entropy())
-  }
-
-  /** Ten random bytes for a uid; asked for many at a time, because each asking costs a system call. */
-  #entropy(): Uint8Array {
-    if (this.#random.length < 10) this.#random = this.#options.random(2_560)
-    const taken = this.#random.subarray(0, 10)
-    this.#random = this.#random.subarray(10)
-    return taken
+    const now = this.#clock.now()
+    return renderAs(event, this.#source, now, this.#uids.next(now))
   }
 }

@@ -66,6 +66,7 @@ export {
   Rollout,
   RolloutShown,
   Session,
+  SessionWatch,
   SignedGrant,
   WhoCan,
 } from '#api'

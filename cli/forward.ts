@@ -78,6 +78,8 @@ export type News =
   | { readonly event: 'countdown'; readonly remaining_ms: number }
   /** Its grant was extended: so much is left of it now. */
   | { readonly event: 'extended'; readonly remaining_ms: number }
+  /** The plant holds the session, or lets it go on; what was sent meanwhile waits. */
+  | { readonly event: 'paused' | 'resumed'; readonly message: string }
   | { readonly event: 'ending'; readonly reason: Reason }
 
 /** Two ends so close are one that was told twice. */
@@ -190,6 +192,7 @@ class Forwarding implements Forward {
   readonly #countdown: Countdown
   /** When the session ends by the last extension that was heard of; monotonic milliseconds. */
   #extended = -Infinity
+  #held = ''
   #closing: NodeJS.Timeout | undefined
   readonly #pace = new Pace()
   #ending: Reason | undefined
@@ -423,12 +426,21 @@ class Forwarding implements Forward {
     this.#options.news({ event: 'extended', remaining_ms })
   }
 
+  /** Told on every stream of the session: once is enough. */
+  #hold(event: 'paused' | 'resumed', message: string): void {
+    if (this.#held === event + message) return
+    this.#held = event + message
+    this.#options.news({ event, message })
+  }
+
   #hear(payload: Uint8Array): void {
     const signal = readObject(payload)
     if (signal['t'] === 'countdown' && typeof signal['remaining_ms'] === 'number')
       this.#options.news({ event: 'countdown', remaining_ms: signal['remaining_ms'] })
     if (signal['t'] === 'extended' && typeof signal['remaining_ms'] === 'number')
       this.#extend(signal['remaining_ms'])
+    if (signal['t'] === 'paused' || signal['t'] === 'resumed')
+      this.#hold(signal['t'], text(signal['msg']) ?? 'the session goes on')
     if (signal['t'] === 'ending')
       this.end({
         code: text(signal['code']) ?? 'session.ended',

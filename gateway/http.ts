@@ -32,6 +32,7 @@ import { peopleRoutes } from './listen/routes/people.ts'
 import { pruneRoutes } from './listen/routes/prune.ts'
 import { recordingRoutes } from './listen/routes/recordings.ts'
 import { rolloutRoutes } from './listen/routes/rollouts.ts'
+import { superviseRoutes } from './listen/routes/supervise.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
@@ -192,6 +193,7 @@ function addRoutes(
 ): void {
   const { tenant } = config
   const { registry, inventories, room, reauthorization, locks, signIns, sockets } = access
+  const { supervision } = access
   const { recordings, auditors, reviews, glass, notices } = access
   const { devices, grants } = room
   const origin = originOf(config)
@@ -254,7 +256,16 @@ function addRoutes(
   passkeyRoutes(calls, { ...granting, identity, locks, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
-  sessionRoutes(calls, { decisions, log, room, reauthorization, signIns, sockets, appOrigin })
+  sessionRoutes(calls, {
+    ...guard,
+    room,
+    reauthorization,
+    supervision,
+    signIns,
+    sockets,
+    appOrigin,
+  })
+  superviseRoutes(calls, { ...guard, room, supervision, personOf })
   const { live } = room
   lockRoutes(calls, { decisions, log, locks, identity, devices, live, reauthorization })
   logRoutes(calls, { decisions, log })

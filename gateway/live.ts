@@ -28,6 +28,7 @@ import { Questions } from './sessions/consent.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { watchFlows } from './sessions/stats.ts'
+import { Supervision } from './sessions/supervise.ts'
 import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
@@ -56,6 +57,7 @@ export interface Access {
   readonly notices: NoticeDispatch | undefined
   readonly rollouts: Rollouts
   readonly rolled: RolledAgents
+  readonly supervision: Supervision
 }
 
 export async function openAccess(
@@ -87,6 +89,7 @@ export async function openAccess(
     now,
     report,
     ended: (session) => {
+      supervision.forget(session)
       apps.close(session.id)
       signIns.forget(session.id)
       sockets.forget(session.id)
@@ -102,6 +105,9 @@ export async function openAccess(
   const glass = undo.use(new ReviewWatch({ log, reviews, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
+  const supervision = undo.use(
+    new Supervision(room, async (session, cause) => await reauthorization.end(session, cause)),
+  )
   const store = new SqliteInventoryStore(thread)
   const watching = { store, log, reauthorization, clock: systemClock, now, report }
   const inventories = undo.use(new InventoryWatch(watching))
@@ -144,7 +150,7 @@ export async function openAccess(
     }),
   )
   const inside = { registry, inventories, room, reauthorization, locks, rollouts, rolled }
-  const carried = { signIns, apps, sockets, recordings, auditors }
+  const carried = { supervision, signIns, apps, sockets, recordings, auditors }
   return { ...inside, ...carried, reviews, glass, notices }
 }
 

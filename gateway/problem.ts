@@ -81,6 +81,7 @@ export const problems = {
   'grant.window': { status: 400, title: 'The window of the grant is not one' },
   'session.unknown': { status: 404, title: 'There is no such session' },
   'session.ended': { status: 409, title: 'The session has ended' },
+  'session.supervisor': { status: 403, title: 'This person cannot supervise the session' },
   'session.proof': { status: 401, title: 'This connection does not hold the session' },
   'session.limit': { status: 429, title: 'Too many connections in this session' },
   'socket.ticket': { status: 401, title: 'This page has no ticket to the session' },

@@ -38,7 +38,7 @@ export const ADMIN_OPERATIONS = {
   'rollout:stop': { mutating: true },
   'session:list': { mutating: false },
   'session:pause': { mutating: true },
-  'session:supervise': { mutating: true },
+  'session:supervise': { mutating: false },
   'session:terminate': { mutating: true },
   'session:watch': { mutating: false },
   'token:create': { mutating: true },

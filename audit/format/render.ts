@@ -332,6 +332,11 @@ export function render(
   nowMs: number,
   random: Uint8Array,
 ): Rendered {
+  return renderAs(given, source, nowMs, uuid7(nowMs, random))
+}
+
+/** The same under a uid that is made already. */
+export function renderAs(given: EventInput, source: Source, nowMs: number, uid: string): Rendered {
   const event: Loose = given
   const plan = planOf(event.code)
   const { row } = plan
@@ -339,7 +344,6 @@ export function render(
   const data = event.data ?? {}
   const own = writeData(event, plan, data)
   const time = Math.floor(event.time ?? nowMs)
-  const uid = uuid7(nowMs, random)
   const user = userOf(event)
   const device =
     event.device === undefined ? '' : `,"device":{"uid":${text(event.device)},"type_id":7}`

@@ -283,6 +283,8 @@ const sentences: Sentences = {
   closed: ({ from, reason, sent, received }) =>
     note(`${from} closed (${plain(reason.code)}), ${sent} bytes sent, ${received} received`),
   extended: ({ remaining_ms }) => note(`the grant was extended: ${remaining(remaining_ms)} left`),
+  paused: ({ message }) => note(plain(message)),
+  resumed: () => note('the session goes on'),
   countdown: ({ remaining_ms }) => note(`${remaining(remaining_ms)} left`),
   ending: ({ reason }) =>
     note(`the session is ending: ${plain(reason.message)} (${plain(reason.code)})`),

@@ -8,6 +8,7 @@ import type { LiveSession } from '../sessions/live.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import type { OpenedStream } from '../sessions/stream.ts'
 import type { Terminal } from '../sessions/terminal.ts'
+import { holdSignal } from '../sessions/supervise.ts'
 import { terminate, type Cause } from '../sessions/terminate.ts'
 import { modbusFilter } from './modbus.ts'
 import { spawnSignals } from './spawn.ts'
@@ -44,6 +45,7 @@ export async function carry(
     client: accept(encode({ v: 1, remaining_ms: remainingMs(room, session), ...says })),
     device: stream,
     pace: session.pace,
+    hold: session.hold,
     meter: (direction, bytes) => count(room, session, direction, bytes),
     signals: session.kind === 'spawn' ? spawnSignals : undefined,
     filter:
@@ -54,6 +56,7 @@ export async function carry(
       onEnd()
     },
   })
+  if (session.hold.held) entry.carrier.tell?.(holdSignal(session))
   // Withdrawn while the answer was on its way: the carrier was not there to be cut.
   if (session.state !== 'open') await entry.carrier.cut(ENDED, 'over')
   if (entry.narrowed !== undefined) await entry.carrier.cut(entry.narrowed, 'goes on')

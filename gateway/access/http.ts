@@ -309,6 +309,7 @@ export class AppForwarder implements Disposable {
     const { stream, entry } = await openStream(room, session, source)
     const duplex = new Metered(stream.duplex(), {
       pace: session.pace,
+      hold: session.hold,
       meter: (direction, bytes) => count(room, session, direction, bytes),
     })
     duplex.once('close', () => session.streams.delete(entry))

@@ -3,10 +3,13 @@
  * the session's limits, as splice.ts does for native clients.
  */
 import { Duplex } from 'node:stream'
+import type { Hold } from '../sessions/hold.ts'
 import type { Pace } from '../sessions/pace.ts'
 
 export interface MeterOptions {
   readonly pace: { readonly in: Pace; readonly out: Pace }
+  /** While it holds nothing passes; what was sent waits with its sender. */
+  readonly hold?: Hold | undefined
   /** Counts bytes as they pass, `in` towards the device; false: they may not, because a limit is reached. */
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
 }
@@ -21,12 +24,18 @@ export class Metered extends Duplex {
   bytesOut = 0
   #unpaid = false
   #full = false
+  readonly #hold: Hold | undefined
+  readonly #unfollow: (() => void) | undefined
+  /** A write that waits for the session to go on. */
+  #held: (() => void) | undefined
 
-  constructor(inner: Duplex, { pace, meter }: MeterOptions) {
+  constructor(inner: Duplex, { pace, meter, hold }: MeterOptions) {
     super({ allowHalfOpen: true })
     this.#inner = inner
     this.#meter = meter
     this.#paces = pace
+    this.#hold = hold
+    this.#unfollow = hold?.follow(() => (hold.held ? inner.pause() : this.#free()))
     inner.on('data', (chunk: Buffer) => this.#arrived(chunk))
     inner.once('end', () => this.push(null))
     inner.once('error', (error) => this.destroy(error))
@@ -36,7 +45,19 @@ export class Metered extends Duplex {
     })
   }
 
+  #free(): void {
+    const held = this.#held
+    this.#held = undefined
+    held?.()
+    this.#goOn()
+  }
+
   #arrived(chunk: Buffer): void {
+    if (this.#hold?.held === true) {
+      this.#inner.pause()
+      this.#inner.unshift(chunk)
+      return
+    }
     if (!this.#meter('out', chunk.length)) return
     this.bytesOut += chunk.length
     this.#full = !this.push(chunk)
@@ -57,10 +78,14 @@ export class Metered extends Duplex {
   }
 
   #goOn(): void {
-    if (!this.#full && !this.#unpaid) this.#inner.resume()
+    if (!this.#full && !this.#unpaid && this.#hold?.held !== true) this.#inner.resume()
   }
 
-  override _write(chunk: Buffer, _encoding: string, done: (error?: Error) => void): void {
+  override _write(chunk: Buffer, encoding: string, done: (error?: Error) => void): void {
+    if (this.#hold?.held === true) {
+      this.#held = () => this._write(chunk, encoding, done)
+      return
+    }
     if (!this.#meter('in', chunk.length)) {
       done(new Error('the session has carried as much as its grant allows'))
       return
@@ -78,6 +103,7 @@ export class Metered extends Duplex {
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     for (const timer of this.#timers) clearTimeout(timer)
+    this.#unfollow?.()
     this.#inner.destroy(error ?? undefined)
     done(error)
   }

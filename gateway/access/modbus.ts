@@ -46,25 +46,33 @@ export function modbusFilter(
   let timer: NodeJS.Timeout | undefined
   let passed: (() => void) | undefined
   let stopped = false
+  // While the session is held, for the gate no time goes by: nobody is late.
+  let frozenAt: number | undefined
+  let lost = 0
+  const clock = (): number => (frozenAt ?? performance.now()) - lost
   const arm = () => {
     clearTimeout(timer)
-    if (stopped) return
+    if (stopped || frozenAt !== undefined) return
     const at = gate.wakeAt()
     if (at === undefined) return
     timer = setTimeout(
       () => {
-        const out = gate.tick(performance.now())
+        const out = gate.tick(clock())
         act?.(tell(out, 'client'))
         arm()
         leave()
       },
-      Math.max(1, at - performance.now()),
+      Math.max(1, at - clock()),
     )
     timer.unref()
   }
   const tell = (out: GateOutcome, from: 'client' | 'device'): Filtered => {
     tap?.judged(from === 'client' ? 'in' : 'out', out)
-    for (const verdict of out.verdicts) if (!verdict.allowed) refusals.add(verdict)
+    for (const verdict of out.verdicts) {
+      if (!verdict.allowed) refusals.add(verdict)
+      session.verdicts[verdict.allowed ? 'passed' : 'refused']++
+      if (verdict.allowed && verdict.operation === 'write') session.verdicts.writes++
+    }
     if (out.violation !== undefined) refusals.violation(out.violation.message)
     const cut = out.violation
     return from === 'client'
@@ -81,7 +89,7 @@ export function modbusFilter(
   const settle = (number: number, fine: boolean) => {
     if (stopped) return
     const passes = fine && session.state === 'open' && stream.narrowed === undefined
-    act?.(tell(gate.settle(number, passes, performance.now()), 'client'))
+    act?.(tell(gate.settle(number, passes, clock()), 'client'))
     arm()
     leave()
   }
@@ -90,18 +98,26 @@ export function modbusFilter(
       act = given
     },
     fromClient(chunk) {
-      const made = tell(gate.fromClient(chunk, performance.now()), 'client')
+      const made = tell(gate.fromClient(chunk, clock()), 'client')
       arm()
       return made
     },
     fromDevice(chunk) {
-      const made = tell(gate.fromTarget(chunk, performance.now()), 'device')
+      const made = tell(gate.fromTarget(chunk, clock()), 'device')
       arm()
       return made
     },
     ended(given) {
       passed = given
       leave()
+    },
+    held(held) {
+      if (held) frozenAt ??= performance.now()
+      else if (frozenAt !== undefined) {
+        lost += performance.now() - frozenAt
+        frozenAt = undefined
+      }
+      arm()
     },
     stop() {
       stopped = true

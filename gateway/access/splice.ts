@@ -6,6 +6,7 @@
 import type { CloseReason, TunnelStream } from '#tunnel'
 import type { Carrier, Goodbye } from '../sessions/live.ts'
 import type { Tap } from '../recordings/taps.ts'
+import type { Hold } from '../sessions/hold.ts'
 import type { Pace } from '../sessions/pace.ts'
 
 /** What a protocol filter makes of bytes: some go on, some go back, or the connection ends. */
@@ -22,6 +23,8 @@ export interface Filter {
   attach(act: (made: Filtered) => void): void
   /** The client has ended its side: calls back once nothing of what it sent is still to be passed on. */
   ended(passed: () => void): void
+  /** While the session is held its time stands still; absent where none is kept. */
+  held?(held: boolean): void
   /** No byte will come any more. */
   stop(): void
 }
@@ -96,6 +99,8 @@ export interface SpliceOptions {
   readonly tap?: Tap | undefined
   /** Which signals pass; absent, none do. */
   readonly signals?: Signals | undefined
+  /** While it holds nothing passes, and what was sent waits in its order. */
+  readonly hold?: Hold | undefined
   /** Called once, when neither side can pass a byte any more. */
   readonly onEnd: (why: CloseReason) => void
 }
@@ -152,6 +157,8 @@ interface Lane {
   readonly pace: Pace
   owed: number
   waiting: NodeJS.Timeout | undefined
+  /** What waits while the session is held, bounded by the credit that its sender had. */
+  readonly kept: (() => void)[]
 }
 
 class Splice implements Carrier {
@@ -161,6 +168,7 @@ class Splice implements Carrier {
   #open = 2
   #person: Latest | undefined
   #first: CloseReason | undefined
+  readonly #unfollow: (() => void) | undefined
 
   constructor(options: SpliceOptions) {
     this.#options = options
@@ -173,9 +181,13 @@ class Splice implements Carrier {
       pace: pace[direction],
       owed: 0,
       waiting: undefined,
+      kept: [],
     })
     this.#lanes = [lane(person, target, 'in'), lane(target, person, 'out')]
-    options.filter?.attach((made) => this.#pass(this.#lanes[0], made))
+    const [first] = this.#lanes
+    options.filter?.attach((made) => this.#whenFree(first, () => this.#pass(first, made)))
+    this.#unfollow = options.hold?.follow(() => this.#heldOrFree())
+    if (options.hold?.held === true) options.filter?.held?.(true)
     if (options.tap !== undefined)
       options.tap.onDrain = () => {
         for (const one of this.#lanes) this.#giveBack(one)
@@ -208,11 +220,16 @@ class Splice implements Carrier {
     const read =
       lane.direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter)
     const { stream } = lane.from
-    stream.onData = (chunk) => this.#take(lane, chunk, read)
-    stream.onEnd = () => {
-      if (lane.direction === 'in' && filter !== undefined) filter.ended(() => lane.to.end())
-      else lane.to.end()
+    stream.onData = (chunk) => {
+      // Datagrams are not held back, only dropped.
+      if (stream.kind === 'udp' && this.#options.hold?.held === true) stream.consumed(chunk.length)
+      else this.#whenFree(lane, () => this.#take(lane, chunk, read))
     }
+    stream.onEnd = () =>
+      this.#whenFree(lane, () => {
+        if (lane.direction === 'in' && filter !== undefined) filter.ended(() => lane.to.end())
+        else lane.to.end()
+      })
     stream.onDrain = () => {
       lane.from.drained()
       for (const one of this.#lanes) this.#giveBack(one)
@@ -229,10 +246,30 @@ class Splice implements Carrier {
     stream.onSignal = (payload) => {
       const onward = heard?.(payload)
       if (onward === undefined) return
-      if (latest === undefined) pass(onward)
-      else latest.tell(onward)
+      this.#whenFree(lane, () => {
+        if (latest === undefined) pass(onward)
+        else latest.tell(onward)
+      })
     }
     stream.onClose = (why) => this.#closed(why, lane)
+  }
+
+  /** Now, or behind what waits for the session to go on. */
+  #whenFree(lane: Lane, act: () => void): void {
+    if (this.#options.hold?.held === true || lane.kept.length > 0) lane.kept.push(act)
+    else act()
+  }
+
+  #heldOrFree(): void {
+    const { hold, filter } = this.#options
+    const held = hold?.held === true
+    filter?.held?.(held)
+    for (const lane of this.#lanes)
+      while (hold?.held !== true && lane.kept.length > 0) {
+        // It stays the first until it is done: what comes in the same breath waits behind it.
+        lane.kept[0]?.()
+        lane.kept.shift()
+      }
   }
 
   #take(lane: Lane, chunk: Uint8Array, read: ((chunk: Uint8Array) => Filtered) | undefined): void {
@@ -279,8 +316,12 @@ class Splice implements Carrier {
     clearTimeout(lane.waiting)
     this.#person?.stop()
     this.#first ??= why
-    if (why.code !== 'done') lane.to.stream.reset(why.code, why.message)
+    if (why.code !== 'done') {
+      for (const { kept } of this.#lanes) kept.length = 0
+      lane.to.stream.reset(why.code, why.message)
+    }
     if (--this.#open > 0) return
+    this.#unfollow?.()
     this.#options.filter?.stop()
     this.#options.tap?.end()
     this.#done.resolve()

@@ -213,3 +213,34 @@ export type Cut = Static<typeof Cut>
 
 export const EndedGrant = Type.Object({ grant: Grant, cut: Cut })
 export type EndedGrant = Static<typeof EndedGrant>
+
+/** What a session does now, as whoever watches it is shown. */
+export const SessionWatch = Type.Object({
+  session: Session,
+  /** Why nothing of it passes; empty while it does. */
+  held_by: Type.Array(Type.Enum(['operator', 'supervisor'])),
+  must_be_supervised: Type.Boolean(),
+  supervisors: Type.Array(
+    Type.Object({
+      identity: Type.String(),
+      email: Type.Union([Type.String(), Type.Null()]),
+      since: Instant,
+    }),
+  ),
+  /** Each with the program on the device that was seen to accept it. */
+  connections: Type.Array(
+    Type.Object({
+      from: Type.Union([Type.String(), Type.Null()]),
+      exe: Type.Union([Type.String(), Type.Null()]),
+      sha256: Type.Union([Type.String(), Type.Null()]),
+      pid: Type.Union([Type.Integer(), Type.Null()]),
+    }),
+  ),
+  /** Requests, as they were judged; null where what passes is no Modbus. */
+  modbus: Type.Union([
+    Type.Object({ passed: Type.Integer(), refused: Type.Integer(), writes: Type.Integer() }),
+    Type.Null(),
+  ]),
+  last_activity_at: Instant,
+})
+export type SessionWatch = Static<typeof SessionWatch>

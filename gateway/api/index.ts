@@ -76,6 +76,7 @@ export {
   NewGrant,
   NewSession,
   SessionUse,
+  SessionWatch,
   OpenedSession,
   Session,
   SessionSocket,

@@ -13,6 +13,7 @@ import type { Grant } from '../grants/grant.ts'
 import type { Share } from './allotment.ts'
 import type { Consent } from './consent.ts'
 import { Flow } from './flow.ts'
+import { Hold } from './hold.ts'
 import { Allowance, Pace } from './pace.ts'
 import type { Target } from './room.ts'
 import { step, type SessionEvent, type SessionState } from './state.ts'
@@ -62,6 +63,12 @@ export interface Narrowed extends Goodbye {
 export interface Footing {
   readonly target: Target
   readonly grants: readonly Grant[]
+}
+
+export interface Supervisor {
+  readonly email: string | null
+  /** Epoch milliseconds. */
+  readonly since: number
 }
 
 /** What one decision about an open session stands on. */
@@ -168,6 +175,12 @@ export class LiveSession {
   /** A notice of it stands in the log: what policy asks for by `notify`. */
   noticed = false
   readonly flow: Flow
+  /** While it is held nothing passes. */
+  readonly hold = new Hold()
+  /** Who of the plant watches and answers for it now. */
+  readonly supervisors = new Map<string, Supervisor>()
+  /** Modbus requests of all its connections, as they were judged. */
+  readonly verdicts = { passed: 0, refused: 0, writes: 0 }
   #state: SessionState = 'opening'
   #expiresAt: number
   #extension: string | null
@@ -182,6 +195,7 @@ export class LiveSession {
     this.login = options.login
     this.source = options.source
     this.obligations = options.obligations
+    this.hold.set('supervisor', this.obligations.supervise === true)
     this.secret = options.secret
     this.openedAt = options.openedAt
     this.#expiresAt = options.expiresAt
@@ -237,6 +251,22 @@ export class LiveSession {
       for (const pace of [this.pace.in, this.pace.out]) pace.keep(rate, now)
     }
     this.obligations = obligations
+    this.#wantSupervisor()
+  }
+
+  supervised(identity: string, supervisor: Supervisor): void {
+    const { since } = this.supervisors.get(identity) ?? supervisor
+    this.supervisors.set(identity, { ...supervisor, since })
+    this.#wantSupervisor()
+  }
+
+  unsupervised(identity: string): void {
+    this.supervisors.delete(identity)
+    this.#wantSupervisor()
+  }
+
+  #wantSupervisor(): void {
+    this.hold.set('supervisor', this.obligations.supervise && this.supervisors.size === 0)
   }
 
   /** What the last decision that let it go on stood on. */

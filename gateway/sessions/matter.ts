@@ -173,7 +173,8 @@ export function objection(
 ): Cause | undefined {
   const ref = refOf(decision)
   if (decision.allow) {
-    const missing = unheld(decision.obligations, session)
+    // Who is to be supervised from now on is held until somebody comes.
+    const missing = unheld({ ...decision.obligations, supervise: false }, session)
     if (missing === undefined) return undefined
     const { code, msg: message, next } = missing
     return { reason, code, message, next, decision: ref }

@@ -9,6 +9,8 @@ interface Open {
   readonly recording: object | undefined
   /** Whether a notice of it stands in the log. */
   readonly noticed: boolean
+  readonly hold: { is(by: 'supervisor'): boolean }
+  readonly supervisors: { readonly size: number }
 }
 
 /**
@@ -16,7 +18,6 @@ interface Open {
  * refused: a promise in the log that was not kept is worse than a no.
  */
 export function unsupported(obligations: Obligations, kind: string): string | undefined {
-  if (obligations.supervise) return 'supervise'
   if (kind === 'modbus') return undefined
   // Of what is no Modbus nobody here sees single operations, nor the addresses that they touch.
   if (obligations.ot_each) return 'ot_each'
@@ -64,6 +65,11 @@ function unnoticed(obligations: Obligations, session: Open): boolean {
   return obligations.notify && !session.noticed
 }
 
+/** Whether policy now asks for a supervisor where none is: one that waits for theirs carries nothing. */
+function unwatched(obligations: Obligations, { hold, supervisors }: Open): boolean {
+  return obligations.supervise && supervisors.size === 0 && !hold.is('supervisor')
+}
+
 /** What an open session is not held to of what policy now asks, in words; undefined where it is held to all of it. */
 export function unheld(
   obligations: Obligations,
@@ -82,6 +88,12 @@ export function unheld(
       code: 'obligation.record',
       msg: 'policy now asks for a recording, which begins with a session or not at all',
       next,
+    }
+  if (unwatched(obligations, session))
+    return {
+      code: 'obligation.supervise',
+      msg: 'policy now asks for a supervisor, and nobody of the plant watches this session',
+      next: 'ask the plant to have somebody watch it: sallyport session watch SESSION --supervise',
     }
   if (unnoticed(obligations, session))
     return {

@@ -22,6 +22,7 @@ import { recordingOf } from '../../sessions/start.ts'
 import type { Reauthorization } from '../../sessions/reevaluate.ts'
 import type { SessionRoom } from '../../sessions/room.ts'
 import type { SessionRecord } from '../../sessions/session.ts'
+import type { Supervision } from '../../sessions/supervise.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
@@ -29,6 +30,7 @@ import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 export interface SessionRoutes extends Omit<Authorization, 'api'> {
   readonly room: SessionRoom
   readonly reauthorization: Reauthorization
+  readonly supervision: Supervision
   readonly signIns: AppSignIns
   readonly sockets: SessionSockets
   readonly log: Pick<AuditLog, 'append'>
@@ -83,6 +85,7 @@ function opening(api: Api, routes: SessionRoutes): void {
         grant,
         uses,
       })
+      routes.supervision.follow(session)
       // A change after the facts were read and before the session could be seen has not met it yet.
       const cut = await routes.reauthorization.withdraw((one) => one === session, {
         trigger: 'device',

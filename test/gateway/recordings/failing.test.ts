@@ -26,7 +26,7 @@ beforeEach(() => {
 
 test.for([
   ['a recording', { record: true }, 'obligation.record'],
-  ['somebody who watches', { supervise: true }, 'obligation.unsupported'],
+  ['somebody who watches', { supervise: true }, 'obligation.supervise'],
   ['news to somebody', { notify: true }, 'obligation.notify'],
 ] as const)(
   'a request for which policy asks %s that the session does not have goes nowhere',
@@ -92,7 +92,7 @@ describe('a recording that cannot go on', () => {
   test.for([
     [{ record: true }, 'recording.unavailable'],
     [{ notify: true }, 'obligation.notify'],
-    [{ supervise: true }, 'obligation.unsupported'],
+    [{ supervise: true }, 'obligation.supervise'],
   ] as const)('what policy wants only later (%o) opens no line', async ([change, expected]) => {
     const session = await plant.open('plc')
     await using client = await Client.dial(plant.node)

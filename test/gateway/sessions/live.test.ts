@@ -101,7 +101,6 @@ describe('opening', () => {
   })
 
   test.for([
-    ['supervise', true],
     ['ot_each', true],
     ['ot_windows', [[{ unit: 1, from: 0, to: 9 }]]],
     ['ot_level', 2],
