@@ -12,7 +12,7 @@ import type { ApiServer } from './api.ts'
 import { classOf } from './rates.ts'
 
 /** How long an answer is kept, and how many of one identity and of all. */
-export const KEPT_MS = 86_400_000
+const KEPT_MS = 86_400_000
 export const MOST = { own: 10_000, all: 200_000 } as const
 /** Longer answers are not kept: they are told once. */
 const LONGEST = 16_384
