@@ -68,7 +68,9 @@ export async function besieged({ preload, config = '' }: Siege = {}): Promise<Be
   const child = spawn(
     process.execPath,
     [
-      ...['--import', impatient, ...(preload === undefined ? [] : ['--import', preload])],
+      '--import',
+      impatient,
+      ...(preload === undefined ? [] : ['--import', preload]),
       bin,
       ...args,
       '--operations',
