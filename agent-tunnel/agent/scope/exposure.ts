@@ -3,7 +3,7 @@
  * on, because a service that opens a second door is another service. docs/process-scope.md.
  */
 import { printEndpoint } from './address.ts'
-import { socketsOf } from './holders.ts'
+import { Slice, socketsOf } from './holders.ts'
 import type { Holder } from './holders.ts'
 import { combine, unseen } from './observed.ts'
 import type { Observed, ProcessFacts } from './observed.ts'
@@ -40,26 +40,34 @@ export function machineOf(rows: readonly SocketRow[]): string {
  * owners `sights`. `rows` are the sockets they may have: TCP ones that listen, UDP ones of targets;
  * `proc` is the mount point of procfs.
  */
-export function exposuresOf(
+export async function exposuresOf(
   proc: string,
   rows: readonly SocketRow[],
   inodesOf: readonly (readonly number[])[],
   sights: readonly { readonly holder: Holder; readonly facts: ProcessFacts }[],
-): readonly Exposure[] {
+): Promise<readonly Exposure[]> {
   const addresses = new Map(rows.map((row) => [row.inode, addressOf(row)]))
   addresses.delete(0)
   const inodes = new Set(addresses.keys())
-  return inodesOf.map((targets): Exposure => {
+  const slice = new Slice()
+  const exposures: Exposure[] = []
+  for (const targets of inodesOf) exposures.push(await exposureOf(targets))
+  return exposures
+
+  async function exposureOf(targets: readonly number[]): Promise<Exposure> {
     if (targets.length === 0) return { observed: null, listens: [] }
     const own = sights.filter(({ holder }) =>
       holder.sockets.some(({ inode }) => targets.includes(inode)),
     )
     if (own.length === 0) return { observed: unseen('listener'), listens: null }
-    const held = own.map(({ holder }) => socketsOf(proc, holder.task, inodes))
+    const held: Awaited<ReturnType<typeof socketsOf>>[] = []
+    for (const { holder } of own) held.push(await socketsOf(proc, holder.task, inodes, slice))
     return { observed: combine(own.map(({ facts }) => facts)) ?? null, listens: listens(held) }
-  })
+  }
 
-  function listens(held: readonly ReturnType<typeof socketsOf>[]): readonly string[] | null {
+  function listens(
+    held: readonly Awaited<ReturnType<typeof socketsOf>>[],
+  ): readonly string[] | null {
     const found = new Set<string>()
     for (const one of held) {
       if (one === 'unreadable') return null

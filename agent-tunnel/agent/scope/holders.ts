@@ -3,7 +3,7 @@
  * asked about. Another user's takes CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE; a process that may not be
  * read is counted, not assumed innocent.
  */
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { opendirSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { shareDescriptors } from './libc.ts'
 import { parseSocketLink, parseStartTicks } from './procfs.ts'
@@ -31,8 +31,12 @@ const SLICE_MS = 1
 export class Slice {
   #ends = performance.now() + SLICE_MS
 
+  get over(): boolean {
+    return performance.now() >= this.#ends
+  }
+
   async turn(): Promise<void> {
-    if (performance.now() < this.#ends) return
+    if (!this.over) return
     await turn()
     this.#ends = performance.now() + SLICE_MS
   }
@@ -45,9 +49,9 @@ export async function findHolders(proc: string, inodes: ReadonlySet<number>): Pr
   const slice = new Slice()
   for (const name of readdirSync(proc)) {
     if (!/^\d+$/.test(name)) continue
-    let found = socketsOf(proc, name, inodes)
+    let found = await socketsOf(proc, name, inodes, slice)
     if (found !== 'unreadable' && found.sockets.length === 0)
-      found = socketsOfThreads(proc, name, inodes)
+      found = await socketsOfThreads(proc, name, inodes, slice)
     if (found === 'unreadable') unreadable++
     else if (found.sockets.length > 0) {
       const startTicks = startTicksOf(proc, Number(name))
@@ -101,6 +105,7 @@ function firstSocket(
 ): { readonly read: number; readonly found?: Holder['sockets'][number] } {
   let read = 0
   try {
+    if (isLong(`${directory}/fd`)) return { read: most + 1 }
     // New connections have high numbers as a rule.
     for (const fd of readdirSync(`${directory}/fd`).toReversed()) {
       if (++read > most) break
@@ -116,18 +121,40 @@ function firstSocket(
 /** What one table of descriptors holds of the sockets asked about. */
 type Held = Pick<Holder, 'task' | 'sockets'>
 
+/** So many descriptors are read at once: reading a table of a million takes the kernel a second. */
+const AT_ONCE = 1024
+
+/** Whether a table of descriptors is too long to be read at once; kernels before 6.2 do not tell. */
+function isLong(directory: string): boolean {
+  return statSync(directory).size > AT_ONCE
+}
+
+/** The names in a table of descriptors, in parts where it is long. */
+function* descriptorsOf(directory: string): Generator<string> {
+  if (!isLong(directory)) return yield* readdirSync(directory)
+  const table = opendirSync(directory, { bufferSize: AT_ONCE })
+  try {
+    for (let entry = table.readSync(); entry !== null; entry = table.readSync()) yield entry.name
+  } finally {
+    table.closeSync()
+  }
+}
+
 /** Which of `inodes` a task's table of descriptors holds. `task` as in `Holder`. */
-export function socketsOf(
+export async function socketsOf(
   proc: string,
   task: string,
   inodes: ReadonlySet<number>,
-): Held | 'unreadable' {
+  slice: Slice,
+): Promise<Held | 'unreadable'> {
   const sockets: { fd: string; inode: number }[] = []
   const directory = `${proc}/${task}/fd`
   try {
-    for (const fd of readdirSync(directory)) {
+    for (const fd of descriptorsOf(directory)) {
       const inode = inodeOf(`${directory}/${fd}`)
       if (inode !== undefined && inodes.has(inode)) sockets.push({ fd, inode })
+      // Anybody may have a million: what else the agent does must not wait for them.
+      if (slice.over) await slice.turn()
     }
   } catch (error) {
     if (isForbidden(error)) return 'unreadable'
@@ -140,19 +167,21 @@ export function socketsOf(
  * The same of threads that have a table of their own (`unshare(CLONE_FILES)`), or whose first thread
  * has ended: /proc/PID/fd is the first thread's. Threads that share its table are passed over.
  */
-function socketsOfThreads(
+async function socketsOfThreads(
   proc: string,
   pid: string,
   inodes: ReadonlySet<number>,
-): Held | 'unreadable' {
+  slice: Slice,
+): Promise<Held | 'unreadable'> {
   const directory = `${proc}/${pid}/task`
   const nothing: Held = { task: pid, sockets: [] }
   try {
     // Two links of its own, and one for each thread.
     if (statSync(directory).nlink <= 3) return nothing
     for (const thread of readdirSync(directory)) {
+      if (slice.over) await slice.turn()
       if (thread === pid || shareDescriptors(Number(pid), Number(thread)) === true) continue
-      const found = socketsOf(proc, `${pid}/task/${thread}`, inodes)
+      const found = await socketsOf(proc, `${pid}/task/${thread}`, inodes, slice)
       if (found === 'unreadable' || found.sockets.length > 0) return found
     }
   } catch {

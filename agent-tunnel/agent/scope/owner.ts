@@ -175,7 +175,7 @@ export class ProcessScope {
     if (!full && before !== undefined && sameMembers(before.inodes, inodes)) {
       if (await this.#holdsStill(before.sights)) {
         if (before.machine === machine) return before.exposures
-        const exposures = exposuresOf(this.#proc, rows, inodesOf, before.sights)
+        const exposures = await exposuresOf(this.#proc, rows, inodesOf, before.sights)
         this.#listeners = { ...before, machine, exposures }
         return exposures
       }
@@ -183,7 +183,7 @@ export class ProcessScope {
     const { holders } = await this.#holders(inodes)
     const looked = await Promise.all(holders.map((holder) => this.#look(holder, 'listener')))
     const sights = looked.filter((sight) => sight !== undefined)
-    const exposures = exposuresOf(this.#proc, rows, inodesOf, sights)
+    const exposures = await exposuresOf(this.#proc, rows, inodesOf, sights)
     // Somebody who moved under the look is looked at again the next time.
     const whole = sights.length === holders.length
     this.#listeners = whole ? { inodes, sights, machine, exposures } : undefined

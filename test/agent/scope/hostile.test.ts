@@ -9,6 +9,7 @@ import {
   copyFileSync,
   existsSync,
   linkSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   realpathSync,
@@ -20,6 +21,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { findHolders } from '../../../agent-tunnel/agent/scope/holders.ts'
 import type { Observed } from '../../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
 import { copyOf, dial, observe, sha256Of, startProgram, startServer } from '../programs/process.ts'
@@ -224,6 +226,33 @@ describe.skipIf(!ready)(
         uid: COLLEAGUE,
       })
       expect(await seen(theirs)).toMatchObject({ uid: COLLEAGUE, script_sha256: null })
+    })
+
+    test('very many descriptors: the agent goes on while it looks through them', async () => {
+      const flood = [
+        'import os, resource, sys',
+        'most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 20000)',
+        'resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))',
+        'for fd in range(3, most): os.dup2(0, fd)',
+        'print(most, flush=True)',
+        'sys.stdin.read()',
+      ].join('\n')
+      await using theirs = await startProgram('server.py', ['-c', flood], {
+        exe: PYTHON,
+        bare: true,
+        uid: COLLEAGUE,
+      })
+      // A /proc with nobody else in it.
+      const proc = join(own, 'proc')
+      mkdirSync(proc)
+      symlinkSync(`/proc/${theirs.pid}`, join(proc, String(theirs.pid)))
+      let turns = 0
+      const ticking = setInterval(() => turns++, 0)
+      const found = await findHolders(proc, new Set([1]))
+      clearInterval(ticking)
+      expect(found).toEqual({ holders: [], unreadable: 0 })
+      // Of 20,000, which take tens of milliseconds; fewer where the machine allows nobody so many.
+      expect(turns).toBeGreaterThan(Math.floor(theirs.port / 5000) - 1)
     })
 
     test('a pid that was given out again is not who it was', async () => {
