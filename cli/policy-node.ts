@@ -1,4 +1,5 @@
 /** `sallyport policy status|push|activate|rollback|impact|try`: what is in force on a running gateway, and what is to be. */
+import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import {
   openApi,
@@ -66,6 +67,8 @@ async function send(
   bundle: string,
   { since, permit }: Sent,
 ): Promise<PolicyImpact> {
+  if (statSync(bundle, { throwIfNoEntry: false })?.isDirectory() === true)
+    throw usage(`${bundle} is a folder`, `sallyport policy sign ${bundle} makes a bundle of it`)
   const bytes = readBytes(bundle, 'bundle')
   const query = new URLSearchParams({ since: String(readSince(since)) })
   if (permit !== undefined) query.set('permit', readText(permit, 'permit').trim())

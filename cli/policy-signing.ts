@@ -1,8 +1,9 @@
 /** `sallyport policy keygen|sign|permit`: what is done with the key that signs bundles, on the machine that has it. */
 import { existsSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
+import type { Gate } from '#policy-toolchain'
 import { globalOptions } from './commands/options.ts'
-import { usage } from './exit.ts'
+import { Exited, usage } from './exit.ts'
 import {
   readBytes,
   readDuration,
@@ -13,7 +14,7 @@ import {
 } from './input.ts'
 import { writeOut } from './output.ts'
 import { made, onTree, pass, waiting, withCompiler } from './policy-compiler.ts'
-import { facts, instant, tell } from './print.ts'
+import { facts, instant, note, tell } from './print.ts'
 
 export async function keygen(
   flags: { out: string; passphraseFile?: string; unsealed?: boolean },
@@ -55,11 +56,21 @@ export async function sign(
   const pem = readText(flags.key, 'signing key')
   const passphrase = await opener(pem, flags.passphraseFile)
   const { room, opa } = await withCompiler()
+  // The gates take minutes: whether the key opens is known before.
+  room.signerId({ pem, passphrase })
   await onTree(room, directory, async (tree) => {
     const iat = Math.floor(Date.now() / 1000)
-    const gates = await pass(room.checkGates(tree, opa), options, false)
+    const through = async (gates: AsyncIterable<Gate>): Promise<Gate[]> => {
+      try {
+        return await pass(gates, options, false)
+      } catch (error) {
+        if (error instanceof Exited) note('nothing was signed: mend what failed, and sign again')
+        throw error
+      }
+    }
+    const gates = await through(room.checkGates(tree, opa))
     const bundle = await made(room, opa, tree, iat)
-    gates.push(...(await pass(room.testGates(tree, opa, bundle, waiting(options)), options, false)))
+    gates.push(...(await through(room.testGates(tree, opa, bundle, waiting(options)))))
     const release = room.signRelease(bundle.files, { pem, passphrase, seq, iat })
     writeOut(flags.out, release.archive)
     const { keyId, digest, files } = release

@@ -135,15 +135,25 @@ export class PolicyEngine {
    * memory twice and does nothing else. Errors (PolicyError): module.* where memory has run out.
    */
   adopt(candidate: Candidate): void {
+    this.ready(candidate)()
+  }
+
+  /**
+   * The same in two steps, for whoever does something between that must not be done in vain: the first may fail as
+   * `adopt` does, and what it gives swaps, and does not.
+   */
+  ready(candidate: Candidate): () => void {
     let live: Live
     try {
       live = new Live(candidate)
     } catch (error) {
       throw this.#failed(error)
     }
-    this.#rebuilds += this.#live?.rebuilds ?? 0
-    this.#live = live
-    this.#lastFailure = null
+    return () => {
+      this.#rebuilds += this.#live?.rebuilds ?? 0
+      this.#live = live
+      this.#lastFailure = null
+    }
   }
 
   /** Notes why a bundle was not activated: `status` shows it until one is. */

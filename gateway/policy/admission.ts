@@ -48,7 +48,7 @@ export async function lastGood(parts: Pick<PolicyParts, 'slots' | 'keys' | 'engi
   if (good === null || bytes === null || archiveDigest(bytes) !== good.digest)
     throw new Refusal('policy.nothing_good', 'no earlier policy has proved good on this node', {
       nextStep:
-        'one proves good by deciding for ten minutes without an error; until then sign the rules you want with a higher --seq and push them',
+        'a signed one proves good by deciding for ten minutes without an error; until then sign the rules you want with a higher --seq and push them (sallyport policy new DIR gives the built-in ones)',
     })
   if (good.digest === engine.status().bundle_digest)
     throw new Refusal('policy.nothing_good', 'the last good policy is the one in force', {
@@ -60,6 +60,8 @@ export async function lastGood(parts: Pick<PolicyParts, 'slots' | 'keys' | 'engi
 
 /** What whoever signed or runs the gateway can do about a refused bundle. */
 const REFUSED_NEXT: Readonly<Partial<Record<PolicyCode, string>>> = {
+  'bundle.tar':
+    'this is no bundle, or not all of one: push the file that sallyport policy sign wrote, or fetch it again',
   'bundle.unsigned': 'sign it: sallyport policy sign',
   'bundle.key':
     'name its public key under policy.trust in the configuration of the gateway and start that again, or sign with a key that sallyport policy status lists',

@@ -351,8 +351,9 @@ export class PolicyService implements Disposable {
     await log.append(policyEvent(this.#parts, code, candidate, words, by, approvers, permit))
     const at = performance.now()
     try {
+      const swap = engine.ready(candidate)
       keep()
-      engine.adopt(candidate)
+      swap()
     } catch (error) {
       await log.append({
         ...policyEvent(

@@ -110,6 +110,9 @@ function required({ files }: Made, name: string): Uint8Array<ArrayBuffer> {
 
 const MAX_FAILURES = 40
 
+const CARRIED_NEXT =
+  'a gateway decides these on site.json before it takes the bundle: mend the rule or the data, or write into vectors/ what is to come out now'
+
 /** The vectors that travel, decided as a gateway decides them before it takes the bundle, and masked as it masks what leaves. */
 async function carried({ files }: Made): Promise<Gate> {
   const gate = 'carried'
@@ -121,7 +124,8 @@ async function carried({ files }: Made): Promise<Gate> {
     return { gate, ok: true, detail }
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error
-    return { gate, ok: false, detail: `vectors/ (${error.code}):\n${error.detail}` }
+    const otherwise = error.code === 'smoke.failed' ? `\n${CARRIED_NEXT}` : ''
+    return { gate, ok: false, detail: `vectors/ (${error.code}):\n${error.detail}${otherwise}` }
   }
 }
 

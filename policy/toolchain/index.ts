@@ -18,6 +18,7 @@ export {
   packed,
   permitFor,
   regoOf,
+  signerId,
   signRelease,
   untrusted,
 } from './release.ts'

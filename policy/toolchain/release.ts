@@ -43,16 +43,24 @@ interface SealedKey {
   readonly passphrase?: string | undefined
 }
 
+/** Why a key does not open, as far as its text says, and what to do. */
+function unopened(pem: string, passphrase: string | undefined): [message: string, next: string] {
+  if (pem.includes('BEGIN PUBLIC KEY'))
+    return ['the signing key is the public half', 'name the private one, without .pub']
+  if (pem.includes('ENCRYPTED') && passphrase !== undefined)
+    return ['the passphrase does not open the signing key', 'give the one it was sealed with']
+  return [
+    'the signing key cannot be read',
+    'give a PEM, and --passphrase-file where it is sealed; sallyport policy keygen makes one',
+  ]
+}
+
 function openKey({ pem, passphrase }: SealedKey): KeyObject {
   let key: KeyObject
   try {
     key = createPrivateKey({ key: pem, ...(passphrase === undefined ? {} : { passphrase }) })
   } catch (cause) {
-    throw new TreeError(
-      'the signing key cannot be read',
-      'give a PEM, and --passphrase-file where it is sealed; sallyport policy keygen makes one',
-      { cause },
-    )
+    throw new TreeError(...unopened(pem, passphrase), { cause })
   }
   const curve = key.asymmetricKeyDetails?.namedCurve
   if (curve !== 'prime256v1' && curve !== 'secp384r1')
@@ -61,6 +69,14 @@ function openKey({ pem, passphrase }: SealedKey): KeyObject {
       'sallyport policy keygen makes one',
     )
   return key
+}
+
+/**
+ * The id of a signing key, which it takes to be opened: asked before what takes long is done for it. Errors:
+ * TreeError `policy.tree` where the key is of no use, or the passphrase is another.
+ */
+export function signerId(signer: SealedKey): string {
+  return keyIdOf(createPublicKey(openKey(signer)))
 }
 
 /**

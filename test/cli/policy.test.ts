@@ -185,7 +185,23 @@ describe.skipIf(opa === undefined)('with opa', () => {
     )()
   }
 
-  test('what is not proven is not signed: rules without a row', { timeout: 300_000 }, async () => {
+  test('a key that does not open is told before any gate is asked', async () => {
+    const signing = (key: string, words: string) => {
+      const flags = ['--key', at(key), '--passphrase-file', at(words), '--seq', '1']
+      return policy('sign', at('site'), ...flags, '--out', at('no.tar'))
+    }
+    writeFileSync(at('other-words'), 'wrong horse battery staple\n', { mode: 0o600 })
+    for (const [ran, why] of [
+      [await signing('key.pem', 'other-words'), 'the passphrase does not open the signing key'],
+      [await signing('key.pem.pub', 'words'), 'the signing key is the public half'],
+      [await signing('words', 'words'), 'the signing key cannot be read'],
+    ] as const) {
+      expect([ran.code, ran.out]).toEqual([2, ''])
+      expect(ran.err).toContain(why)
+    }
+  })
+
+  test('what is not proven is not signed: rules without a row', { timeout: 900_000 }, async () => {
     await withRows(['verbs.json'], async () => {
       const ran = await signTo('no.tar')
       expect(ran.code).toBe(1)
@@ -193,13 +209,14 @@ describe.skipIf(opa === undefined)('with opa', () => {
         'FAIL  coverage',
       ])
       expect(ran.out).toMatch(/FAIL {2}coverage\n\s+[\d.]+ % of the lines, at least 95/)
+      expect(ran.err).toContain('nothing was signed')
       expect(existsSync(at('no.tar'))).toBe(false)
     })
   })
 
   test(
     'a rule that an unknown fact opens: the field and the vector named, nothing signed',
-    { timeout: 300_000 },
+    { timeout: 900_000 },
     async () => {
       const opened = (text: string) =>
         text.replace('input.client.managed == true', 'input.client.managed != false')
@@ -237,7 +254,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
 
   test(
     'a site’s own data: rows stand on theirs, what travels is decided on it',
-    { timeout: 300_000 },
+    { timeout: 900_000 },
     async () => {
       await withRows(['circumstances.json'], async () =>
         changed('tests/circumstances.json', only('island'), async () =>
@@ -253,7 +270,7 @@ describe.skipIf(opa === undefined)('with opa', () => {
     },
   )
 
-  test('a row that comes out otherwise says how', { timeout: 300_000 }, async () => {
+  test('a row that comes out otherwise says how', { timeout: 900_000 }, async () => {
     await withRows(['circumstances.json'], async () =>
       changed(
         'tests/circumstances.json',

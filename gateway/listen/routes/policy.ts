@@ -330,13 +330,18 @@ async function twoPeople(
   })
 }
 
+function noTrial(): Refusal {
+  return new Refusal('policy.trial', 'no policy has been on trial since the gateway started', {
+    nextStep: 'upload one with sallyport policy push, then sallyport policy try DIGEST --shadow',
+  })
+}
+
 function trials(api: Api, routes: PolicyRoutes): void {
   const authorization = { ...routes, api }
   const { policy } = routes
   const shown = (): PolicyTrial => {
     const trial = policy.trial()
-    if (trial === null)
-      throw new Refusal('policy.trial', 'no policy has been on trial since the gateway started')
+    if (trial === null) throw noTrial()
     const differences = trial.differences.map((one) => ({ ...one, codes: [...one.codes] }))
     return { ...trial.status, differences }
   }

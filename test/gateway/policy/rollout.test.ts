@@ -101,6 +101,20 @@ test('a node comes up with what it was built with', async () => {
   })
 })
 
+test('what is asked for too early is told with what comes first', async () => {
+  const admin = await home(node.admin, 'admin')
+  const pushed = await run(admin, 'policy', 'push', folder)
+  expect([pushed.code, pushed.err]).toEqual([
+    2,
+    expect.stringMatching(/is a folder\n[^]*next {2}sallyport policy sign/),
+  ])
+  const tried = await run(admin, 'policy', 'try')
+  expect([tried.code, tried.err]).toEqual([
+    1,
+    expect.stringMatching(/policy\.trial[^]*next {2}upload one with sallyport policy push/),
+  ])
+})
+
 describe('what is refused, the old policy still deciding', () => {
   const rows: [string, () => string, RegExp][] = [
     [
@@ -127,7 +141,11 @@ describe('what is refused, the old policy still deciding', () => {
         }),
       /data\.schema/,
     ],
-    ['no bundle at all', () => join(folder, 'trust.pub'), /bundle\./],
+    [
+      'no bundle at all',
+      () => join(folder, 'trust.pub'),
+      /bundle\.tar[^]*next {2}this is no bundle/,
+    ],
   ]
   test.for(rows)('%s', async ([, make, code]) => {
     const ran = await run(await home(node.admin, 'admin'), 'policy', 'push', make())

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test, vi } from 'vitest'
-import { BUILTIN_BUNDLE, type Decision, type Staleness } from '#policy'
+import { BUILTIN_BUNDLE, PolicyError, type Decision, type Staleness } from '#policy'
 import type { Decisions } from '../../../gateway/decisions.ts'
 import { openNodePolicy } from '../../../gateway/policy/open.ts'
 import { PolicyService } from '../../../gateway/policy/service.ts'
@@ -57,6 +57,28 @@ test('a bundle of the source that failed to come into force does so at the next 
   // It is in force: another look brings nothing.
   await service.take(archive, 'drop')
   expect(promote).toHaveBeenCalledTimes(2)
+})
+
+test('what cannot be made to decide here is not kept for the next start either', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service, parts, log } = await serviceWith(undo)
+  const archive = bundle(1)
+  await service.upload(archive, ada, null)
+  vi.spyOn(parts.engine, 'ready').mockImplementationOnce(() => {
+    throw new PolicyError('module.invalid', 'memory has run out')
+  })
+  const digest = archiveDigest(archive)
+  await expect(service.activate(digest, ada)).rejects.toMatchObject({ code: 'policy.bundle' })
+  expect(parts.slots.read('active')).toBeNull()
+  expect(service.status()).toMatchObject({
+    seq: 0,
+    high_water: 0,
+    candidate: { digest },
+    last_failure: { code: 'module.invalid' },
+  })
+  expect(log.append).toHaveBeenLastCalledWith(expect.objectContaining({ status: 'failure' }))
+  await service.activate(digest, ada)
+  expect(service.status()).toMatchObject({ seq: 1, high_water: 1, last_failure: null })
 })
 
 test('what a person has uploaded is not brought into force by a source that has it too', async () => {
