@@ -12,7 +12,6 @@ import {
   OpenedSession,
   Passkey,
   Problem,
-  Rollout,
   type SessionUse,
 } from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
@@ -64,7 +63,7 @@ export {
   Revocation,
   RevokedDevice,
   Rollout,
-  RolloutShown,
+  RolloutDevice,
   Session,
   SessionWatch,
   SignedGrant,
@@ -73,7 +72,6 @@ export {
 
 /** The passkeys that are left. */
 export const Passkeys = Type.Object({ items: Type.Array(Passkey) })
-export const Rollouts = Type.Object({ items: Type.Array(Rollout) })
 export const BrokenSeals = Type.Object({ items: Type.Array(BreakGlass) })
 export const AddedDevice = Type.Object({ device: Device, token: DeviceToken })
 

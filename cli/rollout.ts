@@ -50,10 +50,10 @@ export async function status(
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
-  const { openApi, Rollouts, RolloutShown } = await import('./client.ts')
+  const { all, openApi, Rollout: Item, RolloutDevice } = await import('./client.ts')
   const api = await openApi(options)
   if (id === undefined) {
-    const { items } = await api.call(Rollouts, 'GET', '/rollouts')
+    const items = await all(api, Item, 'GET', '/rollouts')
     show(options, items, {
       head: ['rollout', 'state', 'version', 'zone', 'share', 'since', 'reason'],
       rows: items.map((row) => [
@@ -69,19 +69,15 @@ export async function status(
     })
     return
   }
-  const shown = await api.call(RolloutShown, 'GET', `/rollouts/${idOf(id)}`)
-  if (options.json) return say(JSON.stringify(shown))
-  for (const line of about(shown.rollout)) say(line)
+  const path = `/rollouts/${idOf(id)}`
+  const rollout = await api.call(Item, 'GET', path)
+  const devices = await all(api, RolloutDevice, 'GET', `${path}/devices`)
+  if (options.json) return say(JSON.stringify({ rollout, devices }))
+  for (const line of about(rollout)) say(line)
   say(
     layOut({
       head: ['device', 'state', 'code', 'counts as failure', 'last heard'],
-      rows: shown.devices.map((row) => [
-        row.device,
-        row.state,
-        row.code,
-        row.failure,
-        instant(row.at),
-      ]),
+      rows: devices.map((row) => [row.name, row.state, row.code, row.failure, instant(row.at)]),
       empty: 'no device has had its turn yet',
     }),
   )

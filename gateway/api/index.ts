@@ -41,7 +41,7 @@ export {
   Observed,
   Process,
 } from './devices.ts'
-export { NewRollout, Rollout, RolloutDevice, RolloutId, RolloutShown } from './rollouts.ts'
+export { NewRollout, Rollout, RolloutDevice, RolloutId } from './rollouts.ts'
 export {
   AddedAuditor,
   Auditor,

@@ -39,16 +39,12 @@ export const Rollout = Type.Object({
 export type Rollout = Static<typeof Rollout>
 
 export const RolloutDevice = Type.Object({
-  device: Type.String(),
+  /** The device. */
+  name: Type.String(),
   state: Type.Enum(['offered', 'taking', 'trial', 'updated', 'refused', 'failed', 'lost']),
   /** Whether it counts against the rollout. */
   failure: Type.Boolean(),
   code: Type.Union([Type.String(), Type.Null()]),
   at: Instant,
 })
-
-export const RolloutShown = Type.Object({
-  rollout: Rollout,
-  devices: Type.Array(RolloutDevice),
-})
-export type RolloutShown = Static<typeof RolloutShown>
+export type RolloutDevice = Static<typeof RolloutDevice>

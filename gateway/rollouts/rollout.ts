@@ -152,13 +152,16 @@ export function turnOf(rollout: Rollout, { devices, connected, updates, now }: S
   return settled && proven && lasted ? { type: 'stage' } : { type: 'stay' }
 }
 
+/** Where one stands in the list. */
+export type RolloutPlace = Pick<Rollout, 'at' | 'id'>
+
 /** What rollouts need of a store. Every method resolves when the change is durable. */
 export interface RolloutStore {
   /** False where one is open, running or paused, that is for the same devices. */
   addRollout(rollout: Rollout): Promise<boolean>
   findRollout(id: string): Promise<Rollout | undefined>
-  /** Newest first. */
-  listRollouts(limit: number): Promise<readonly Rollout[]>
+  /** The newest first, behind `after`. */
+  listRollouts(limit: number, after?: RolloutPlace): Promise<readonly Rollout[]>
   /** Those running or paused. */
   openRollouts(): Promise<readonly Rollout[]>
   /** Undefined where there is none, or its state is not one of `from`. */
@@ -170,6 +173,7 @@ export interface RolloutStore {
   /** Replaces what is known of the device in that rollout. */
   putUpdate(update: DeviceUpdate): Promise<void>
   findUpdate(rollout: string, device: string): Promise<DeviceUpdate | undefined>
-  /** By device. */
   updatesOf(rollout: string): Promise<readonly DeviceUpdate[]>
+  /** By device, behind `after`. */
+  listUpdates(rollout: string, limit: number, after?: string): Promise<readonly DeviceUpdate[]>
 }

@@ -12,7 +12,7 @@ import type { RolledAgents } from './agents.ts'
 import { ACTS, standing, unknown, updateOf } from './asked.ts'
 import type { By, NewRollout } from './asked.ts'
 import { follows, isChosen, isFailure, isOver, lostAfter, meets, turnOf } from './rollout.ts'
-import type { DeviceUpdate, Rollout, RolloutStore } from './rollout.ts'
+import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
 import { changesOf, orHadAlready } from './said.ts'
 import type { Listening, Said } from './said.ts'
 
@@ -58,17 +58,21 @@ export class Rollouts implements Disposable {
     })
   }
 
-  list(limit: number): Promise<readonly Rollout[]> {
-    return this.#room.store.listRollouts(limit)
+  /** The newest first, behind `after`. */
+  list(limit: number, after?: RolloutPlace): Promise<readonly Rollout[]> {
+    return this.#room.store.listRollouts(limit, after)
   }
 
-  /** A rollout and its devices. Throws Refusal `rollout.unknown`. */
-  async show(
-    id: string,
-  ): Promise<{ readonly rollout: Rollout; readonly updates: readonly DeviceUpdate[] }> {
+  /** Throws Refusal `rollout.unknown`. */
+  async find(id: string): Promise<Rollout> {
     const rollout = await this.#room.store.findRollout(id)
     if (rollout === undefined) throw unknown(id)
-    return { rollout, updates: await this.#room.store.updatesOf(id) }
+    return rollout
+  }
+
+  /** What became of it on devices, by their names, behind `after`. */
+  updates(id: string, limit: number, after?: string): Promise<readonly DeviceUpdate[]> {
+    return this.#room.store.listUpdates(id, limit, after)
   }
 
   /**
@@ -117,8 +121,7 @@ export class Rollouts implements Disposable {
   change(id: string, act: 'pause' | 'resume' | 'abort', reason: string, by: By): Promise<Rollout> {
     return this.#alone(async () => {
       const { store } = this.#room
-      const before = await store.findRollout(id)
-      if (before === undefined) throw unknown(id)
+      const before = await this.find(id)
       const { from, to } = ACTS[act]
       if (!from.includes(before.state))
         throw new Refusal('rollout.state', `the rollout is ${before.state}`, {

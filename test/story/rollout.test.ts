@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { DeviceToken, Rollout, RolloutShown } from '#api'
+import type { DeviceToken, Rollout, RolloutDevice } from '#api'
 import { saveCredentials } from '../../cli/login/index.ts'
 import { run, type Ran } from '../cli/run.ts'
 import { startNode, until, type TestNode } from '../support/node.ts'
@@ -89,10 +89,15 @@ const start = async ([agent, manifest]: readonly [string, string]) =>
     'service',
   )
 
+interface Shown {
+  readonly rollout: Rollout
+  readonly devices: readonly RolloutDevice[]
+}
+
 /** What the gateway shows of a rollout once it is so. */
 const shown = (id: string, state: string) =>
   until(`${id} is ${state}`, async () => {
-    const answer = await done<RolloutShown>('rollout', 'status', id)
+    const answer = await done<Shown>('rollout', 'status', id)
     return answer.rollout.state === state && answer
   })
 
@@ -135,7 +140,7 @@ test('an update is signed, rolled out, rolled back where it cannot reconnect, an
   const { rollout, devices } = await shown(bad.id, 'paused')
   expect(rollout.reason).toBe('1 failed: update.unhealthy')
   expect(devices).toMatchObject([
-    { device: 'press-07', state: 'failed', failure: true, code: 'update.unhealthy' },
+    { name: 'press-07', state: 'failed', failure: true, code: 'update.unhealthy' },
   ])
   // While it is open nothing else is rolled out there.
   const good = await signed('0.3.0', '1h')
@@ -157,7 +162,7 @@ test('an update is signed, rolled out, rolled back where it cannot reconnect, an
 
   const next = await start(good)
   expect((await shown(next.id, 'done')).devices).toMatchObject([
-    { device: 'press-07', state: 'updated', failure: false, code: null },
+    { name: 'press-07', state: 'updated', failure: false, code: null },
   ])
   const device = await node.admin.ask<{ agent_version?: string }>('GET', '/devices/press-07')
   expect(JSON.stringify(device)).toContain('0.3.0')

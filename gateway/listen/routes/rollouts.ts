@@ -1,42 +1,25 @@
 /** `/rollouts`: an update of the agent to a zone, share by share; held, let go on and ended by people. */
 import type { FastifyInstance } from 'fastify'
 import { Type } from 'typebox'
-import { EndReason, NewRollout, Rollout as RolloutView, RolloutId, RolloutShown } from '#api'
+import { EndReason, NewRollout, Page, Rollout as RolloutView, RolloutDevice, RolloutId } from '#api'
 import { Refusal } from '../../problem.ts'
 import { isFailure, type DeviceUpdate, type Rollout } from '../../rollouts/rollout.ts'
 import type { Rollouts } from '../../rollouts/rollouts.ts'
 import type { Api } from '../api.ts'
+import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 
 export interface RolloutRoutes extends Omit<Authorization, 'api'> {
-  readonly rollouts: Pick<Rollouts, 'list' | 'show' | 'start' | 'change'>
+  readonly rollouts: Pick<Rollouts, 'list' | 'find' | 'updates' | 'start' | 'change'>
 }
 
 const MOST_BYTES = 16 * 1024 * 1024
-const SHOWN = 100
 const Params = Type.Object({ id: RolloutId })
 
 /** Reading is `rollout:list`; beginning one and letting it go on `rollout:start`; holding and ending it `rollout:stop`. */
 export function rolloutRoutes(api: Api, room: RolloutRoutes): void {
   const authorization = { ...room, api }
-  api.server.get(
-    '/api/v1/rollouts',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(RolloutView) }) } } },
-    async (request) => {
-      await authorize(authorization, request, 'rollout:list')
-      return { items: (await room.rollouts.list(SHOWN)).map(view) }
-    },
-  )
-  api.server.get(
-    '/api/v1/rollouts/:id',
-    { schema: { params: Params, response: { 200: RolloutShown } } },
-    async (request) => {
-      const { id } = request.params
-      await authorize(authorization, request, 'rollout:list', { kind: 'rollout', id })
-      const { rollout, updates } = await room.rollouts.show(id)
-      return { rollout: view(rollout), devices: updates.map(viewUpdate) }
-    },
-  )
+  reading(authorization, room)
   for (const act of ['pause', 'resume', 'abort'] as const)
     api.server.post(
       `/api/v1/rollouts/:id/${act}`,
@@ -54,6 +37,44 @@ export function rolloutRoutes(api: Api, room: RolloutRoutes): void {
     starting(scoped as unknown as Api['server'], api, room)
     done()
   })
+}
+
+function reading(authorization: Authorization, room: RolloutRoutes): void {
+  const { server } = authorization.api
+  server.get(
+    '/api/v1/rollouts',
+    { schema: { querystring: Page, response: { 200: pageOf(RolloutView) } } },
+    async (request) => {
+      await authorize(authorization, request, 'rollout:list')
+      const [at, id] = readCursor('rollouts', [0, ''], request.query) ?? []
+      const begun = at === undefined || id === undefined
+      const limit = (request.query.limit ?? USUAL) + 1
+      const rows = await room.rollouts.list(limit, begun ? undefined : { at, id })
+      return page('rollouts', rows.map(view), request.query, (one) => [one.at, one.id])
+    },
+  )
+  server.get(
+    '/api/v1/rollouts/:id',
+    { schema: { params: Params, response: { 200: RolloutView } } },
+    async (request) => {
+      const { id } = request.params
+      await authorize(authorization, request, 'rollout:list', { kind: 'rollout', id })
+      return view(await room.rollouts.find(id))
+    },
+  )
+  server.get(
+    '/api/v1/rollouts/:id/devices',
+    { schema: { params: Params, querystring: Page, response: { 200: pageOf(RolloutDevice) } } },
+    async (request) => {
+      const { id } = request.params
+      await authorize(authorization, request, 'rollout:list', { kind: 'rollout', id })
+      await room.rollouts.find(id)
+      const list = `rollouts/${id}/devices`
+      const [after] = readCursor(list, [''], request.query) ?? []
+      const rows = await room.rollouts.updates(id, (request.query.limit ?? USUAL) + 1, after)
+      return page(list, rows.map(viewUpdate), request.query, (one) => [one.name])
+    },
+  )
 }
 
 function starting(server: Api['server'], api: Api, room: RolloutRoutes): void {
@@ -99,5 +120,5 @@ function view(rollout: Rollout): RolloutView {
 
 function viewUpdate(update: DeviceUpdate) {
   const { device, state, code, at } = update
-  return { device, state, failure: isFailure(update), code, at }
+  return { name: device, state, failure: isFailure(update), code, at }
 }

@@ -1,7 +1,13 @@
 /** Rollouts in store.sqlite: one row each, and one for each device in each. */
 import type { DatabaseSync } from 'node:sqlite'
 import { meets } from '../../rollouts/rollout.ts'
-import type { DeviceUpdate, Rollout, RolloutState, RolloutStore } from '../../rollouts/rollout.ts'
+import type {
+  DeviceUpdate,
+  Rollout,
+  RolloutPlace,
+  RolloutState,
+  RolloutStore,
+} from '../../rollouts/rollout.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -38,8 +44,15 @@ export const rolloutsRoom = {
       return true
     },
     find,
-    list: (db: DatabaseSync, limit: number): Rollout[] =>
-      rowsOf(db.prepare('SELECT row FROM rollout ORDER BY at DESC, id DESC LIMIT ?').all(limit)),
+    list(
+      db: DatabaseSync,
+      { limit, after }: { limit: number; after: RolloutPlace | null },
+    ): Rollout[] {
+      const order = 'ORDER BY at DESC, id DESC LIMIT ?'
+      if (after === null) return rowsOf(db.prepare(`SELECT row FROM rollout ${order}`).all(limit))
+      const behind = db.prepare(`SELECT row FROM rollout WHERE (at, id) < (?, ?) ${order}`)
+      return rowsOf(behind.all(after.at, after.id, limit))
+    },
     open: (db: DatabaseSync, _: null): Rollout[] => open(db),
     change(
       db: DatabaseSync,
@@ -68,9 +81,17 @@ export const rolloutsRoom = {
           .prepare('SELECT row FROM rollout_device WHERE rollout = ? AND device = ?')
           .all(rollout, device),
       )[0],
-    updates: (db: DatabaseSync, rollout: string): DeviceUpdate[] =>
+    updates: (
+      db: DatabaseSync,
+      { rollout, limit, after }: { rollout: string; limit: number; after: string },
+    ): DeviceUpdate[] =>
       rowsOf(
-        db.prepare('SELECT row FROM rollout_device WHERE rollout = ? ORDER BY device').all(rollout),
+        db
+          .prepare(
+            `SELECT row FROM rollout_device WHERE rollout = ? AND device > ?
+             ORDER BY device LIMIT ?`,
+          )
+          .all(rollout, after, limit),
       ),
   },
 } as const satisfies Room
@@ -86,8 +107,8 @@ export class SqliteRolloutStore implements RolloutStore {
   async findRollout(id: string): Promise<Rollout | undefined> {
     return this.#thread.call('rollouts', 'find', id)
   }
-  async listRollouts(limit: number): Promise<readonly Rollout[]> {
-    return this.#thread.call('rollouts', 'list', limit)
+  async listRollouts(limit: number, after?: RolloutPlace): Promise<readonly Rollout[]> {
+    return this.#thread.call('rollouts', 'list', { limit, after: after ?? null })
   }
   async openRollouts(): Promise<readonly Rollout[]> {
     return this.#thread.call('rollouts', 'open', null)
@@ -106,6 +127,9 @@ export class SqliteRolloutStore implements RolloutStore {
     return this.#thread.call('rollouts', 'update', { rollout, device })
   }
   async updatesOf(rollout: string): Promise<readonly DeviceUpdate[]> {
-    return this.#thread.call('rollouts', 'updates', rollout)
+    return this.#thread.call('rollouts', 'updates', { rollout, limit: -1, after: '' })
+  }
+  async listUpdates(rollout: string, limit: number, after = ''): Promise<readonly DeviceUpdate[]> {
+    return this.#thread.call('rollouts', 'updates', { rollout, limit, after })
   }
 }

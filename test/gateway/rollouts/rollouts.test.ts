@@ -127,7 +127,7 @@ const codes = () =>
   )
 const states = async (id: string) =>
   Object.fromEntries(
-    (await rollouts.show(id)).updates.map((one) => [one.device, one.code ?? one.state]),
+    (await rollouts.updates(id, 100)).map((one) => [one.device, one.code ?? one.state]),
   )
 
 async function connect(device: string, said: Partial<Said> = {}): Promise<Connected> {
@@ -184,7 +184,7 @@ describe('a rollout', () => {
     })
     expect(after.told).toHaveLength(2)
     await rollouts.look()
-    expect((await rollouts.show(id)).rollout.state).toBe('done')
+    expect((await rollouts.find(id)).state).toBe('done')
     expect(codes()).toEqual([
       'rollout.change start',
       ...['offered', 'taking', 'trial', 'updated'].map((state) => `device.update ${state}`),
@@ -229,7 +229,7 @@ describe('a rollout', () => {
     await rollouts.heard(b, { ...idle, taking: id })
     await rollouts.heard(a, { ...idle, outcome: { rollout: id, fault: 'update.unhealthy' } })
     await rollouts.look()
-    const { rollout } = await rollouts.show(id)
+    const rollout = await rollouts.find(id)
     expect(rollout).toMatchObject({ state: 'paused', reason: '1 failed: update.unhealthy' })
     expect(b.told.at(-1)).toEqual({ type: 'update', act: 'withdraw', rollout: id })
     const late = await connect('c')
@@ -252,7 +252,7 @@ describe('a rollout', () => {
     seconds += 1
     await rollouts.look()
     expect(await states(id)).toEqual({ a: 'update.lost' })
-    expect((await rollouts.show(id)).rollout.state).toBe('paused')
+    expect((await rollouts.find(id)).state).toBe('paused')
     // It was only slow.
     await connect('a', { outcome: { rollout: id, fault: null } })
     expect(await states(id)).toEqual({ a: 'updated' })
@@ -306,7 +306,7 @@ describe('a person', () => {
     await expect(rollouts.change(none, 'abort', 'x', by)).rejects.toMatchObject({
       code: 'rollout.unknown',
     })
-    await expect(rollouts.show(none)).rejects.toMatchObject({ code: 'rollout.unknown' })
+    await expect(rollouts.find(none)).rejects.toMatchObject({ code: 'rollout.unknown' })
   })
 
   test.for([

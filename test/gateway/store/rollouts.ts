@@ -60,6 +60,7 @@ export function rolloutStoreContract(name: string, make: Make<RolloutStore>): vo
       expect(await store.addRollout(all)).toBe(true)
       expect(await store.addRollout(rollout({ zone: 'line-3' }))).toBe(false)
       expect((await store.listRollouts(2)).map(({ id }) => id)).toEqual([all.id, other.id])
+      expect((await store.listRollouts(2, other)).map(({ id }) => id)).toEqual([one.id])
     })
 
     test('of a device the last is kept, in each rollout by itself', async () => {
@@ -82,6 +83,8 @@ export function rolloutStoreContract(name: string, make: Make<RolloutStore>): vo
       expect(await store.findUpdate(one, 'press-07')).toEqual(last)
       expect(await store.updatesOf(one)).toEqual([update({ device: 'press-01' }), last])
       expect(await store.updatesOf(newId('o'))).toEqual([])
+      expect(await store.listUpdates(one, 1)).toEqual([update({ device: 'press-01' })])
+      expect(await store.listUpdates(one, 5, 'press-01')).toEqual([last])
     })
   })
 }
