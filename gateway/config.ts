@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Type, type Static } from 'typebox'
+import { ticketPattern, TicketSettings } from './grants/tickets.ts'
 import { NOTICE_FILES, NoticeSettings } from './notices/notices.ts'
 import { HttpsSink, SINK_FILES } from './sinks.ts'
 import { Value } from 'typebox/value'
@@ -141,6 +142,8 @@ const File = Type.Object(
     sinks: Type.Array(HttpsSink, { maxItems: 8 }),
     /** Who is told of requests, ends and alarms, and how. */
     notices: NoticeSettings,
+    /** What tickets look like, and who knows them. */
+    tickets: Type.Optional(TicketSettings),
     /** Room on the disk that the log keeps back, and below which it warns and closes, in MiB. */
     log_space: Type.Object(
       {
@@ -355,6 +358,11 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
       return copy
     })
   if (isRecord(out['notices'])) out['notices'] = noticesRelativeTo(out['notices'], absolute)
+  if (isRecord(out['tickets']) && 'webhook' in out['tickets'])
+    out['tickets'] = {
+      ...out['tickets'],
+      webhook: withFiles(out['tickets']['webhook'], absolute),
+    }
   const est = out['est'] as { manufacturers?: unknown } | undefined
   if (Array.isArray(est?.manufacturers))
     out['est'] = {
@@ -372,16 +380,18 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
 }
 
+function withFiles(channel: unknown, absolute: (path: unknown) => unknown): unknown {
+  if (!isRecord(channel)) return channel
+  const copy = { ...channel }
+  for (const key of NOTICE_FILES) if (key in copy) copy[key] = absolute(copy[key])
+  return copy
+}
+
 function noticesRelativeTo(
   { webhooks, mail, ...rest }: Record<string, unknown>,
   absolute: (path: unknown) => unknown,
 ): Record<string, unknown> {
-  const settle = (channel: unknown): unknown => {
-    if (!isRecord(channel)) return channel
-    const copy = { ...channel }
-    for (const key of NOTICE_FILES) if (key in copy) copy[key] = absolute(copy[key])
-    return copy
-  }
+  const settle = (channel: unknown) => withFiles(channel, absolute)
   return {
     ...rest,
     ...(webhooks === undefined
@@ -477,6 +487,13 @@ function checkMeaning(config: Config): void {
   } catch (cause) {
     const message = `an address or a network (192.0.2.0/24) is expected, not ${String(cause instanceof Error ? cause.message : cause)}`
     throw new ConfigError('config.value', 'balancers', message, { cause })
+  }
+  try {
+    if (config.tickets !== undefined) ticketPattern(config.tickets.pattern)
+  } catch (cause) {
+    throw new ConfigError('config.value', 'tickets', 'the pattern is no regular expression', {
+      cause,
+    })
   }
   const { mail, webhooks = [] } = config.notices
   if (mail?.tls === 'none' && !isLoopback(mail.host))

@@ -220,7 +220,9 @@ export function grantFacts(grant: Grant): PolicyGrant {
     first_used_at: grant.first_used_at,
     expires_at: expiresAt(grant),
     max_bytes: statement.max_bytes ?? null,
-    // Tickets are recorded; a validator that could say more is not configured.
-    ticket: statement.ticket === null ? null : { ref: statement.ticket, valid: null },
+    ticket:
+      statement.ticket === null
+        ? null
+        : { ref: statement.ticket, valid: grant.ticket_valid ?? null },
   }
 }

@@ -17,6 +17,7 @@ import { Rates } from './listen/rates.ts'
 import { Publication } from './listen/revocation.ts'
 import { auditorRoutes } from './listen/routes/auditors.ts'
 import { baselineRoutes } from './listen/routes/baseline.ts'
+import { openTickets } from './grants/tickets.ts'
 import { breakGlassRoutes } from './listen/routes/break-glass.ts'
 import { certificateRoutes } from './listen/routes/certificates.ts'
 import { deviceRoutes } from './listen/routes/devices.ts'
@@ -247,7 +248,9 @@ function addRoutes(
   const personOf = personsOf(identity)
   const spare = (grant: string) => room.allotments.spare(grant)
   const asking = { registry, decisions, log, personOf, spare, now }
-  const grantRoom = { tenant, store: grants, devices, ...asking }
+  const { tickets } = config
+  const ticketFault = tickets === undefined ? undefined : openTickets(tickets, now)
+  const grantRoom = { tenant, store: grants, devices, ticketFault, ...asking }
   const changed = () => notices?.poke()
   const granting = { decisions, log, grants: grantRoom, reauthorization, glass, changed }
   grantRoutes(calls, granting)

@@ -73,6 +73,8 @@ export const problems = {
   'grant.person': { status: 409, title: 'One person counts once' },
   'grant.changed': { status: 409, title: 'This is not the grant that was shown' },
   'grant.addresses': { status: 400, title: 'These addresses cannot be granted' },
+  'ticket.invalid': { status: 400, title: 'The ticket is not one' },
+  'ticket.unavailable': { status: 503, title: 'The ticket system does not answer' },
   'grant.seal': { status: 400, title: 'The grant cannot be sealed like this' },
   'grant.counts': { status: 400, title: 'Uses and bytes of this grant cannot be limited' },
   'grant.used_up': { status: 403, title: 'The grant has been used as often as it may' },

@@ -63,6 +63,8 @@ export interface Grant {
   readonly bytes: number
   /** Of the approved extensions the one that lasts longest: its terms hold in place of the statement's. */
   readonly extension: Extension | null
+  /** Whether its ticket was found valid when it was asked for; absent where nobody looks at tickets, or it has none. */
+  readonly ticket_valid?: boolean
   /** Of one that comes back, the window that counts: window.ts says at which instant. Never stored. */
   readonly period?: Period
   readonly ended: { readonly at: number; readonly by: string; readonly reason: string } | null

@@ -29,6 +29,7 @@ import { addressFault, countFault, sealFault, writeFault } from './addresses.ts'
 import { recordEffect, recordShortened } from './effect.ts'
 import type { Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
+import type { TicketCheck } from './tickets.ts'
 import { longestUse, recurrenceFault } from './window.ts'
 
 export interface GrantRoom {
@@ -42,6 +43,8 @@ export interface GrantRoom {
   readonly spare: (grant: string) => number
   /** The human being behind an identity: accounts that the owner linked give the same. Unknown ones stand for themselves. */
   readonly personOf: (identity: string) => Promise<string>
+  /** Undefined where nobody looks at tickets. */
+  readonly ticketFault?: TicketCheck | undefined
   /** Epoch milliseconds. */
   readonly now: () => number
 }
@@ -80,7 +83,7 @@ const VERBS = ['none', 'read', 'write']
 /**
  * Records a request; the grant waits for approvals unless policy wants none, and is then recorded
  * as activated too. Throws Refusal:
- * `target.unknown`, `grant.window`, `grant.addresses`, `grant.counts`, `grant.limit`, `policy.denied`, `log.unavailable`.
+ * `target.unknown`, `grant.window`, `grant.addresses`, `grant.counts`, `grant.seal`, `ticket.invalid`, `grant.limit`, `ticket.unavailable`, `policy.denied`, `log.unavailable`.
  */
 export async function requestGrant(room: GrantRoom, ask: GrantAsk): Promise<Grant> {
   const now = Math.floor(room.now() / 1000)
@@ -102,15 +105,16 @@ async function replaced(room: GrantRoom, ask: GrantAsk): Promise<GrantRef | unde
 }
 
 /**
- * Records a request for exactly this statement, as `requestGrant` says. `quorum`: how many must approve, whatever policy
- * wants now, where that was approved before.
+ * Records a request for exactly this statement, as `requestGrant` says. `unsealing`: how many must approve, whatever policy
+ * wants now, for that was approved before; and whether its ticket was found valid then, so that nobody is asked again.
  */
 export async function propose(
   room: GrantRoom,
   ask: Asking,
   statement: Statement,
-  quorum?: number,
+  unsealing?: { readonly quorum: number; readonly known: boolean },
 ): Promise<Grant> {
+  const { quorum, known = false } = unsealing ?? {}
   if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN')
     throw new Refusal('log.unavailable', 'the log cannot take a new grant, so none is made', {
       nextStep: 'tell the platform owner: the disk of the gateway needs room',
@@ -150,8 +154,10 @@ export async function propose(
       ticket: statement.ticket,
     },
   })
+  // Whoever may not ask learns nothing of tickets either.
   const refusal = decision.allow
-    ? await withinReach(room, statement, processes, decision.obligations.max_duration_s)
+    ? ((await withinReach(room, statement, processes, decision.obligations.max_duration_s)) ??
+      (known ? undefined : await room.ticketFault?.(statement)))
     : toRefusal(decision)
   const needed = quorum ?? decision.obligations.approvals
   const grant: Grant = {
@@ -159,6 +165,7 @@ export async function propose(
     approvals_asked: needed,
     approvals_needed: needed,
     state: needed === 0 ? 'approved' : 'requested',
+    ...(statement.ticket !== null && room.ticketFault !== undefined ? { ticket_valid: true } : {}),
   }
   await room.log.append({
     code: 'grant.request',

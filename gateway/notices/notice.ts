@@ -59,7 +59,22 @@ export function noticesOf(
     return due_at <= now ? [opened, due] : [opened]
   })
   const all = [...alarms, ...grants.flatMap((grant) => ofGrant(grant, now))]
-  return all.filter(({ kind, at }) => at > now - NEWS_S[kind])
+  const news = all.filter(({ kind, at }) => at > now - NEWS_S[kind])
+  const asked = pendingOf(news)
+  return news.filter((notice) => notice.kind !== 'grant.requested' || asked.has(notice))
+}
+
+/** So many requests of one person are told while none is decided: whoever asks a thousand times fills no mailbox. */
+const MOST_PENDING = 10
+
+/** Of each person's requests the oldest. */
+function pendingOf(notices: readonly Notice[]): ReadonlySet<Notice> {
+  const requests = notices.filter(({ kind }) => kind === 'grant.requested')
+  const byPerson = Map.groupBy(
+    requests.toSorted((a, b) => a.at - b.at),
+    ({ grant }) => grant.statement.requester,
+  )
+  return new Set([...byPerson.values()].flatMap((theirs) => theirs.slice(0, MOST_PENDING)))
 }
 
 function ofGrant(grant: Grant, now: number): Notice[] {

@@ -90,7 +90,15 @@ export function openNotices(
     const secret = secretOf(secret_file)
     if (secret.length < 16) throw new Error(`${secret_file} holds no secret of 16 letters or more`)
     const named = servername === undefined ? {} : { servername }
-    return webhookChannel({ name, url, ca: readFileSync(ca_file), secret, now, ...named })
+    return webhookChannel({
+      name,
+      url,
+      ca: readFileSync(ca_file),
+      secret,
+      now,
+      deadlineMs: 10_000,
+      ...named,
+    })
   })
   if (mail !== undefined) {
     const { host, port, tls = 'starttls', from, alarms = [], ca_file, servername } = mail

@@ -32,6 +32,7 @@ function toGrant(row: Row, approvals: readonly Approval[], extension: Extension 
     uses: Number(row['uses']),
     bytes: Number(row['bytes']),
     extension,
+    ...(typeof row['ticket_valid'] === 'number' ? { ticket_valid: row['ticket_valid'] === 1 } : {}),
     ended:
       row['ended_at'] === null
         ? null
@@ -188,6 +189,7 @@ export const grantsRoom = {
     `ALTER TABLE access_grant ADD COLUMN extends TEXT;
      CREATE INDEX access_grant_extends ON access_grant (extends) WHERE extends IS NOT NULL;`,
     REVIEWS,
+    'ALTER TABLE access_grant ADD COLUMN ticket_valid INTEGER;',
   ],
   operations: {
     ...reviewOperations,
@@ -198,8 +200,8 @@ export const grantsRoom = {
         return false
       db.prepare(
         `INSERT INTO access_grant (id, statement, hash, state, requester, requester_email, approvals_asked,
-           approvals_needed, created_at, extends)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           approvals_needed, created_at, extends, ticket_valid)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       ).run(
         statement.id,
         canonical(statement),
@@ -211,6 +213,7 @@ export const grantsRoom = {
         grant.approvals_needed,
         statement.created_at,
         statement.extends?.grant ?? null,
+        grant.ticket_valid === undefined ? null : Number(grant.ticket_valid),
       )
       const name = db.prepare('INSERT INTO grant_device VALUES (?, ?)')
       for (const device of statement.devices) name.run(statement.id, device)

@@ -1,14 +1,19 @@
 /** Break-glass: a sealed grant opens nothing; a quorum breaks it with passkeys, once, loudly; somebody else looks at it after. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { BreakGlass, Ceremony, Grant, Problem } from '#api'
 import type { Input } from '#policy'
 import type { Statement } from '#approval'
+import { saveCredentials } from '../../../cli/login/index.ts'
 import { standingFacts } from '../../../gateway/facts.ts'
 import { sealFault } from '../../../gateway/grants/addresses.ts'
 import { recordDue, type Review } from '../../../gateway/grants/review.ts'
 import { unsealFault, unsealingOf } from '../../../gateway/grants/seal.ts'
 import { during } from '../../../gateway/grants/window.ts'
 import { usable } from '../../../gateway/sessions/uses.ts'
+import { run } from '../../cli/run.ts'
 import { softKey, type SoftKey } from '../../support/authenticator.ts'
 import {
   openSession,
@@ -182,6 +187,39 @@ test('a statement whose signatures were taken away in the store stands on no bro
   })
   await enter()
   expect(glass).toBeNull()
+})
+
+test('by the commands, as docs/grants.md shows them', async () => {
+  const home = mkdtempSync(join(tmpdir(), 'sallyport-glass-'))
+  onTestFinished(() => rmSync(home, { recursive: true }))
+  const as = async (who: Person, ...args: string[]) => {
+    const own = join(home, who.credentials.subject)
+    await saveCredentials(join(own, 'credentials'), who.credentials)
+    const ran = await run(own, ...args)
+    expect([args.join(' '), ran.err, ran.code]).toEqual([args.join(' '), '', 0])
+    return ran.out
+  }
+  const year = new Date(Date.now() + 90 * 86_400_000).toISOString()
+  const idIn = (out: string) => /g_[0-9a-z]{26}/.exec(out)?.[0] ?? ''
+
+  const every = ['--every', 'Tue 02:00-04:00', '--zone', 'Europe/Berlin', '--until', year]
+  const weekly = await as(vera, 'request', 'press-07/plc', ...every, '--reason', 'monthly counters')
+  expect(weekly).toContain('every Tuesday 02:00 to 04:00, Europe/Berlin')
+  expect(weekly).toMatch(/opens +Tue 2\d{3}-\d\d-\d\d 02:00 Europe\/Berlin/)
+  await as(vera, 'done', idIn(weekly))
+
+  const flags = ['--for', '4h', '--sealed', '2', '--until', year, '--reason', 'on call']
+  const asked = await as(vera, 'request', 'press-07/plc', ...flags)
+  const id = idIn(asked)
+  expect(asked).toContain(`in an emergency: sallyport break-glass open ${id} --reason …`)
+  await as(node.admin, 'approve', id, '--no-passkey')
+  const opening = await as(vera, 'break-glass', 'open', id, '--reason', 'line 3 stands')
+  expect(opening).toMatch(new RegExp(`BREAKS THE SEAL OF +${id}`))
+  const opened = { id: idIn(opening) } as Grant
+  for (const who of [oda, olaf]) expect((await sign(who, opened)).status).toBe(200)
+  expect(await as(oda, 'break-glass', 'list')).toMatch(new RegExp(`${opened.id} .*line 3 stands`))
+  const closed = await as(oda, 'break-glass', 'review', opened.id, '--note', 'valve replaced')
+  expect(closed).toBe(`the review of ${opened.id} is closed\n`)
 })
 
 describe('the statement', () => {

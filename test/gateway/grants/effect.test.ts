@@ -51,6 +51,8 @@ function place(held: readonly Grant[], broken?: string) {
         },
       },
     },
+    changed: () => undefined,
+    glass: { refresh: () => Promise.resolve() },
     reauthorization: {
       withdraw: async () => {
         did.push('cut')

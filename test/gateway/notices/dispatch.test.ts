@@ -208,6 +208,7 @@ describe('a webhook', () => {
       secret: SECRET,
       servername: 'siem.test',
       now: () => 1_780_000_000_500,
+      deadlineMs: 10_000,
       ...more,
     })
   test('is signed over time and body, and carries an id by which it is known again', async () => {

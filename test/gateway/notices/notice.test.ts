@@ -112,6 +112,18 @@ describe('of one grant', () => {
   })
 })
 
+test('of a thousand requests of one person ten are told, and the next when one is decided; of another all', () => {
+  const flood = Array.from({ length: 1000 }, (_, at) =>
+    grant({ state: 'requested' }, { id: `g_${at}`, created_at: NOW + at }),
+  )
+  const other = grant({ state: 'requested' }, { id: 'g_o', requester: 'iss|otto', created_at: NOW })
+  const told = (grants: readonly Grant[]) => noticesOf(grants, [], NOW + 2000).map(({ key }) => key)
+  const first = told([...flood, other])
+  expect([first.length, first.includes('grant.requested g_o')]).toEqual([11, true])
+  expect(first).not.toContain('grant.requested g_10')
+  expect(told(flood.slice(1))).toContain('grant.requested g_10')
+})
+
 test('of a broken seal: at once, and again when its review is due, until that is closed', () => {
   const one = grant({ approvals: [approval] })
   const review: Review = {

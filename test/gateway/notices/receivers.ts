@@ -10,16 +10,21 @@ export interface Posted {
   readonly body: string
 }
 
-/** Answers each POST with the next of `statuses`, and then always with the last. */
-export async function webhookReceiver({ cert, key }: Pem, statuses: number[] = [204]) {
+/** Answers each POST with the next of `statuses`, and then always with the last; with `answer`, where that is given. */
+export async function webhookReceiver(
+  { cert, key }: Pem,
+  statuses: number[] = [204],
+  answer: (body: string) => string = () => '',
+) {
   const posted: Posted[] = []
   const server = createHttps({ cert, key }, (request, response) => {
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
     request.on('end', () => {
-      posted.push({ headers: request.headers, body: Buffer.concat(chunks).toString() })
+      const body = Buffer.concat(chunks).toString()
+      posted.push({ headers: request.headers, body })
       const status = (statuses.length > 1 ? statuses.shift() : statuses[0]) ?? 204
-      response.writeHead(status, { location: 'https://127.0.0.1:1/elsewhere' }).end()
+      response.writeHead(status, { location: 'https://127.0.0.1:1/elsewhere' }).end(answer(body))
     })
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
