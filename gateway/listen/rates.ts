@@ -36,6 +36,7 @@ export const CUTTING: ReadonlySet<string> = new Set([
   'POST /api/v1/idps/:id/disable',
   'POST /api/v1/idps/:id/remove',
   'POST /api/v1/invitations/:id/revoke',
+  'POST /api/v1/services/:id/revoke',
   'POST /api/v1/devices/:id/quarantine',
   'POST /api/v1/devices/:id/revoke',
   'POST /api/v1/devices/:id/decommission',

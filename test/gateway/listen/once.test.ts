@@ -77,6 +77,7 @@ async function start(change: Partial<AnswerStore> = {}): Promise<void> {
         }),
       } as never,
       answers: store(change),
+      outOfScope: async () => undefined,
       rating: {
         rates: new Rates({ reads: 0, writes: 0, costly: 0, strangers: 0 }),
         flooded: () => {},
