@@ -41,6 +41,8 @@ export const CUTTING: ReadonlySet<string> = new Set([
   'POST /api/v1/devices/:id/revoke',
   'POST /api/v1/devices/:id/decommission',
   'POST /api/v1/devices/:id/tokens/:token/revoke',
+  'POST /api/v1/rollouts/:id/pause',
+  'POST /api/v1/rollouts/:id/abort',
   'POST /api/v1/certificates/:serial/revoke',
   'POST /api/v1/ca/issuers/:id/revoke',
 ])

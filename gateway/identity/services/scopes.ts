@@ -10,13 +10,15 @@ const READ_ONLY: ReadonlySet<string> = new Set([
 ])
 const AREAS: ReadonlySet<string> = new Set([
   'accounts', 'audit', 'auditors', 'ca', 'certificates', 'decisions', 'devices', 'enrolments', 'grants', 'idps',
-  'invitations', 'locks', 'policy', 'recordings', 'services', 'sessions',
+  'invitations', 'locks', 'policy', 'recordings', 'rollouts', 'services', 'sessions',
 ]) // prettier-ignore
 
-/** Calls in an area that is open to services, and which they never make: an approval is a person's. */
+/** Calls in an area that is open to services, and which they never make: an approval is a person's, and so is breaking a seal. */
 const PERSONS: ReadonlySet<string> = new Set([
   'POST /api/v1/grants/:id/approve',
   'POST /api/v1/grants/:id/approval',
+  'POST /api/v1/grants/:id/unseal',
+  'POST /api/v1/grants/:id/review',
   'POST /api/v1/accounts/:id/renew',
 ])
 
