@@ -17,9 +17,17 @@ import {
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
-import { authorizedFetch, loadCredentials, saveCredentials } from './login/index.ts'
+import {
+  authorizedFetch,
+  loadCredentials,
+  loadServiceFile,
+  saveCredentials,
+  serviceFetch,
+  type AuthorizedFetch,
+  type Credentials,
+} from './login/index.ts'
 import { patient } from './patient.ts'
-import { profileDirectory } from './profile.ts'
+import { profileDirectory, serviceFile } from './profile.ts'
 import { witnessing } from './witness.ts'
 
 export {
@@ -64,6 +72,7 @@ export {
   RevokedDevice,
   Rollout,
   RolloutDevice,
+  Service,
   Session,
   SessionWatch,
   SignedGrant,
@@ -115,14 +124,8 @@ export async function openApi(options: GlobalOptions): Promise<Api> {
 
 /** As `openApi`, and nobody looks at the log first. */
 export async function openPlainApi({ profile }: GlobalOptions): Promise<Api> {
-  const directory = profileDirectory(profile)
-  const credentials = await loadCredentials(directory)
-  if (credentials === undefined) throw notSignedIn(profile)
-  const send = patient(
-    authorizedFetch(credentials, {
-      onRefresh: async (fresh) => saveCredentials(directory, fresh),
-    }),
-  )
+  const { credentials, fetch } = await signedIn(profile)
+  const send = patient(fetch)
   return apiOver(new URL(credentials.gateway), credentials.anchor, async (method, url, body) => {
     const { headers, ...rest } = bodyOf(body)
     const answer = await send(url, {
@@ -138,6 +141,23 @@ export async function openPlainApi({ profile }: GlobalOptions): Promise<Api> {
       bytes,
     }
   })
+}
+
+/** In whose name: of the service whose file the environment names, else of who is signed in under the profile. */
+async function signedIn(profile: string): Promise<{
+  readonly credentials: Pick<Credentials, 'gateway' | 'anchor'>
+  readonly fetch: AuthorizedFetch
+}> {
+  const file = serviceFile()
+  if (file !== undefined) {
+    const service = await loadServiceFile(file)
+    return { credentials: service, fetch: await serviceFetch(service) }
+  }
+  const directory = profileDirectory(profile)
+  const credentials = await loadCredentials(directory)
+  if (credentials === undefined) throw notSignedIn(profile)
+  const onRefresh = async (fresh: Credentials) => saveCredentials(directory, fresh)
+  return { credentials, fetch: authorizedFetch(credentials, { onRefresh }) }
 }
 
 function notSignedIn(profile: string): CliError {

@@ -27,6 +27,7 @@ import { registerPolicyNode } from './commands/policy-node.ts'
 import { registerProcess } from './commands/process.ts'
 import { registerRecording } from './commands/recording.ts'
 import { registerRollout } from './commands/rollout.ts'
+import { registerService } from './commands/service.ts'
 import { registerSession } from './commands/session.ts'
 import { registerSsh } from './commands/ssh.ts'
 import { program, run } from './program.ts'
@@ -39,6 +40,7 @@ const rooms = [
   registerCa,
   registerAccount,
   registerIdp,
+  registerService,
   registerPasskey,
   registerDevice,
   registerCaRevocation,

@@ -3,6 +3,12 @@ import { join } from 'node:path'
 import { usage } from './exit.ts'
 import { credentialsDirectory } from './login/index.ts'
 
+/** The file of the service in whose name commands run; undefined: a person's sign-in. */
+export function serviceFile(): string | undefined {
+  const file = process.env['SALLYPORT_SERVICE']
+  return file === '' ? undefined : file
+}
+
 /** `default` is the plain place; every other profile has a folder inside it. Throws usage for a name that is none. */
 export function profileDirectory(profile: string): string {
   if (!/^[a-z0-9][a-z0-9._-]{0,63}$/.test(profile))

@@ -8,6 +8,7 @@ type LoginEvent = Extract<IdentityEvent, { readonly code: 'auth.login' }>
 type AccountEvent = Extract<IdentityEvent, { readonly code: 'account.create' | 'account.change' }>
 type PasskeyEvent = Extract<IdentityEvent, { readonly passkey: string }>
 type InvitationEvent = Extract<IdentityEvent, { readonly invitation: string }>
+type ServiceEvent = Extract<IdentityEvent, { readonly service: string }>
 type IdpEvent = Extract<IdentityEvent, { readonly idp: string; readonly by: string }>
 
 export function actorOf(subject: Subject): Actor {
@@ -161,6 +162,9 @@ export function identityEvent(event: IdentityEvent): EventInput {
     case 'account.create':
     case 'account.change':
       return accountEvent(event)
+    case 'service.create':
+    case 'service.revoke':
+      return serviceEvent(event)
     case 'auth.stepup': {
       const ok = event.outcome === 'success'
       return {
@@ -239,6 +243,24 @@ function invitationEvent(event: InvitationEvent): EventInput {
       verb: made ? 'create' : 'delete',
       entity: `invitation:${invitation}`,
       changes: { email, ...more },
+    },
+  }
+}
+
+function serviceEvent(event: ServiceEvent): EventInput {
+  const { code, source, at: time, by, byParty, service, changes, failed } = event
+  const made = code === 'service.create'
+  return {
+    code: 'admin.call',
+    src: at(source),
+    time,
+    actor: { uid: by, party: byParty },
+    ...came(failed, `service ${made ? 'entered' : 'revoked'}: ${String(changes['name'])}`),
+    data: {
+      operation: made ? 'service:create' : 'service:revoke',
+      verb: made ? 'create' : 'delete',
+      entity: service,
+      changes,
     },
   }
 }

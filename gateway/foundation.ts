@@ -16,6 +16,7 @@ import { SqliteIdpStore } from './store/sqlite/idps.ts'
 import { SqliteInvitationStore } from './store/sqlite/invitations.ts'
 import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
+import { SqliteServiceStore } from './store/sqlite/services.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
 import { SteadyClock } from './clock.ts'
 import { VERSION } from './version.ts'
@@ -66,6 +67,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
       idpStore: new SqliteIdpStore(thread),
       passkeyStore: new SqlitePasskeyStore(thread),
       invitationStore: new SqliteInvitationStore(thread),
+      serviceStore: new SqliteServiceStore(thread),
       log: async (event) => void (await log.append(identityEvent(event))),
       now,
       report: (error, id) => logger.error({ err: error, id }, 'identity'),

@@ -9,7 +9,7 @@ import { now, originOf, publicPort, type Foundation, type Report, type Undo } fr
 import { VERSION } from './version.ts'
 import { AgentBuild } from './devices/onboarding.ts'
 import { agentFiles } from './listen/agent-files.ts'
-import { createApi, type Api } from './listen/api.ts'
+import { createApi, type Api, type ApiOptions } from './listen/api.ts'
 import { estHandler } from './listen/est.ts'
 import { dispatch, type Handler } from './listen/front.ts'
 import type { Flood } from './listen/rated.ts'
@@ -31,6 +31,7 @@ import { passkeyRoutes } from './listen/routes/passkeys.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { pruneRoutes } from './listen/routes/prune.ts'
+import { serviceRoutes } from './listen/routes/services.ts'
 import { recordingRoutes } from './listen/routes/recordings.ts'
 import { rolloutRoutes } from './listen/routes/rollouts.ts'
 import { superviseRoutes } from './listen/routes/supervise.ts'
@@ -76,6 +77,7 @@ export async function openHttp(
       report,
       proven,
       answers: new SqliteAnswerStore(foundation.thread),
+      outOfScope: scopeEvent(foundation),
       rating: { rates: new Rates(config.api_rates), flooded: telling(foundation, report) },
       routes(calls) {
         addRoutes(calls, config, foundation, policy, access, publication, pending, build)
@@ -115,6 +117,22 @@ export async function openHttp(
     api,
     app: (request, response, label) => access.apps.handle(request, response, label),
   })
+}
+
+/** A service called what is not for it. */
+function scopeEvent({ log }: Foundation): ApiOptions['outOfScope'] {
+  return async (subject, source, route) => {
+    await log.append({
+      code: 'admin.call',
+      message: `${route} refused: no scope of this service opens it`,
+      status: 'failure',
+      disposition: 'unauthorized',
+      reason: 'service.scope',
+      actor: actorOf(subject),
+      src: srcOf(source),
+      data: { operation: 'api:scope', verb: 'read', path: route },
+    })
+  }
 }
 
 /** Of a person in the log of what was done; of an address, whose nobody knows, in the node's own. */
@@ -256,6 +274,7 @@ function addRoutes(
   grantRoutes(calls, granting)
   breakGlassRoutes(calls, { ...granting, reviews })
   invitationRoutes(calls, { decisions, log, identity, origin, now })
+  serviceRoutes(calls, { decisions, log, identity, now })
   passkeyRoutes(calls, { ...granting, identity, locks, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`

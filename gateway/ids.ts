@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto'
 
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
 
-/** `g` grant, `s` session, `d` decision, `r` request, `b` browser session of a web app, `l` lock, `i` invitation, `o` rollout. */
-export type IdKind = 'g' | 's' | 'd' | 'r' | 'b' | 'l' | 'i' | 'o'
+/** `g` grant, `s` session, `d` decision, `r` request, `b` browser session of a web app, `l` lock, `i` invitation, `o` rollout, `v` service. */
+export type IdKind = 'g' | 's' | 'd' | 'r' | 'b' | 'l' | 'i' | 'o' | 'v'
 
 export function newId(kind: IdKind, random: (bytes: number) => Uint8Array = pooled): string {
   return `${kind}_${encode(random(16))}`

@@ -70,14 +70,15 @@ export async function discover(
   issuer: string,
   clientId: string,
   http: PinnedHttp,
+  auth: oidc.ClientAuth = oidc.None(),
 ): Promise<oidc.Configuration> {
-  const found = await oidc.discovery(new URL(issuer), clientId, undefined, oidc.None(), {
+  const found = await oidc.discovery(new URL(issuer), clientId, undefined, auth, {
     [oidc.customFetch]: http.fetch,
   })
   const skew = http.clockSkew()
   if (skew === 0) return found
   const metadata = { [oidc.clockSkew]: skew }
-  const corrected = new oidc.Configuration(found.serverMetadata(), clientId, metadata, oidc.None())
+  const corrected = new oidc.Configuration(found.serverMetadata(), clientId, metadata, auth)
   corrected[oidc.customFetch] = http.fetch
   return corrected
 }
@@ -126,7 +127,8 @@ async function login(
   }
 }
 
-async function makeKey(): Promise<PrivateKey> {
+/** A new P-256 key. */
+export async function makeKey(): Promise<PrivateKey> {
   const { privateKey } = await promisify(generateKeyPair)('ec', { namedCurve: 'P-256' })
   const { x, y, d } = privateKey.export({ format: 'jwk' })
   if (typeof x !== 'string' || typeof y !== 'string' || typeof d !== 'string')

@@ -9,4 +9,5 @@ export {
   type Credentials,
 } from './credentials.ts'
 export { authorizedFetch, type AuthorizedFetch } from './request.ts'
+export { loadServiceFile, serviceFetch } from './service.ts'
 export { logout } from './logout.ts'

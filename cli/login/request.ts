@@ -12,6 +12,8 @@ import { openPinnedHttp, skewOf, type PinnedHttp } from './tls.ts'
 export interface AuthorizedFetchOptions {
   /** Told of refreshed tokens, so that they can be kept: `(c) => saveCredentials(directory, c)`. */
   readonly onRefresh?: (credentials: Credentials) => void | Promise<void>
+  /** How a new access token is come by; by the refresh token where absent. */
+  readonly renew?: (current: Credentials, http: PinnedHttp) => Promise<Credentials>
 }
 
 export interface AuthorizedFetch extends AsyncDisposable {
@@ -31,14 +33,14 @@ const REFRESH_BEFORE_MS = 60_000
 /** Opens connections lazily; leaving the block closes them. */
 export function authorizedFetch(
   credentials: Credentials,
-  { onRefresh }: AuthorizedFetchOptions = {},
+  { onRefresh, renew = refreshed }: AuthorizedFetchOptions = {},
 ): AuthorizedFetch {
   const http = openPinnedHttp(credentials.anchor)
   let current = credentials
   let refreshing: Promise<Credentials> | undefined
 
   const refresh = async (): Promise<Credentials> => {
-    refreshing ??= refreshed(current, http)
+    refreshing ??= renew(current, http)
       .then(async (fresh) => {
         current = fresh
         await onRefresh?.(fresh)

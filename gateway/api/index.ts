@@ -10,6 +10,7 @@ export {
   RenewAccount,
 } from './invitations.ts'
 export { Lock, Locked, LockId, NewLock } from './locks.ts'
+export { NewService, Service, ServiceId } from './services.ts'
 export {
   ApproversToSign,
   Ceremony,

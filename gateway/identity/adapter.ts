@@ -5,13 +5,15 @@ import type { OidcStore } from './store.ts'
 export interface AdapterOptions {
   readonly store: OidcStore
   /** Called instead of removing a grant: the provider ends a login (revoked, reused, signed out). */
+  /** The client of this id that is not of the configuration: a service that stands. */
+  readonly client: (id: string) => Promise<AdapterPayload | undefined>
   readonly endLogin: (login: string) => Promise<void>
   /** Epoch milliseconds. */
   readonly now: () => number
 }
 
 /** The adapter factory for `new Provider(issuer, { adapter })`. */
-export function createAdapter({ store, endLogin, now }: AdapterOptions): AdapterFactory {
+export function createAdapter({ store, endLogin, client, now }: AdapterOptions): AdapterFactory {
   return (model: string): Adapter => ({
     async upsert(id, payload, expiresIn) {
       const expiresAt = expiresIn === undefined ? null : now() + expiresIn * 1000
@@ -21,7 +23,7 @@ export function createAdapter({ store, endLogin, now }: AdapterOptions): Adapter
       if (!(await store.insert(row)))
         throw new errors.InvalidGrant('DPoP proof JWT Replay detected')
     },
-    find: async (id) => load(store.find(model, id)),
+    find: async (id) => (model === 'Client' ? client(id) : load(store.find(model, id))),
     findByUid: async (uid) => load(store.findByUid(model, uid)),
     findByUserCode: async (code) => load(store.findByUserCode(model, code)),
     async consume(id) {

@@ -42,6 +42,13 @@ export type IdentityCode =
   | 'idp.unknown'
   | 'idp.unreachable'
   | 'idp.discovery'
+  | 'service.key'
+  | 'service.scope'
+  | 'service.expiry'
+  | 'service.exists'
+  | 'service.full'
+  | 'service.unknown'
+  | 'service.revoked'
   | 'keys.malformed'
   | 'keys.permissions'
   | 'busy'
@@ -209,6 +216,41 @@ export const identityRows = {
     status: 409,
     detail: '1,000 invitations stand, and there cannot be more.',
     nextStep: 'Withdraw those that nobody will use: `sallyport account invitations`.',
+  },
+  'service.key': {
+    status: 400,
+    detail: 'The key of a service is a public key on P-256.',
+    nextStep: 'Let the command make it: `sallyport service add NAME --out FILE`.',
+  },
+  'service.scope': {
+    status: 400,
+    detail: 'There is no such scope for a service.',
+    nextStep: 'A scope is an area of the API and :read or :write, as in devices:read.',
+  },
+  'service.expiry': {
+    status: 400,
+    detail: 'A service stands for an hour at least and 366 days at most.',
+    nextStep: 'Choose a time between the two.',
+  },
+  'service.exists': {
+    status: 409,
+    detail: 'A service that stands has this name or this key.',
+    nextStep: 'Revoke that one, or choose another name: `sallyport service list`.',
+  },
+  'service.full': {
+    status: 409,
+    detail: '1,000 services stand, and there cannot be more.',
+    nextStep: 'Revoke those that nobody needs: `sallyport service list`.',
+  },
+  'service.unknown': {
+    status: 404,
+    detail: 'There is no such service.',
+    nextStep: 'See who there is: `sallyport service list`.',
+  },
+  'service.revoked': {
+    status: 409,
+    detail: 'The service was revoked before.',
+    nextStep: 'Nothing is to be done; it gets no token any more.',
   },
   'invitation.expiry': {
     status: 400,

@@ -150,6 +150,16 @@ export interface IdpEvent extends Act {
   readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
 }
 
+/** A service is about to be entered or revoked. */
+export interface ServiceEvent extends Act {
+  readonly code: 'service.create' | 'service.revoke'
+  /** `<issuer>|<id>`. */
+  readonly service: string
+  readonly by: string
+  readonly byParty?: Party | undefined
+  readonly changes: Readonly<Record<string, string | null | readonly string[]>>
+}
+
 export type IdentityEvent =
   | LoginEvent
   | LogoutEvent
@@ -160,6 +170,7 @@ export type IdentityEvent =
   | InviteEvent
   | UninviteEvent
   | IdpEvent
+  | ServiceEvent
 
 /** Resolves when the event is durable; a rejection stops the act with `log.unavailable`. */
 export type IdentityLog = (event: IdentityEvent) => Promise<void>
@@ -180,6 +191,7 @@ type ActEvent =
   | InviteEvent
   | UninviteEvent
   | IdpEvent
+  | ServiceEvent
 
 /**
  * Records what is about to be, then does it; where the outcome is one of `refusals`, or `act` throws, records that it

@@ -13,6 +13,8 @@ import { createPasswords } from './password.ts'
 import { ACR_PASSKEY, METHOD } from './passkeys/credential.ts'
 import { openPasskeys, type Passkeys } from './passkeys/passkeys.ts'
 import { relyingPartyOf } from './passkeys/verify.ts'
+import { openServices, type Services } from './services/services.ts'
+import type { ServiceStore } from './services/store.ts'
 import { CLI_CLIENT_ID, createProvider } from './provider.ts'
 import type { Lifetimes, ProviderClient } from './setting.ts'
 import type { IdentityStore, IdpStore, InvitationStore, OidcStore, PasskeyStore } from './store.ts'
@@ -29,6 +31,7 @@ export interface IdentityOptions {
   readonly idpStore: IdpStore
   readonly passkeyStore: PasskeyStore
   readonly invitationStore: InvitationStore
+  readonly serviceStore: ServiceStore
   /** Awaited before every act it records; a rejection stops the act. */
   readonly log: IdentityLog
   /** Epoch milliseconds; default the system clock (the embedded provider always reads that one). */
@@ -65,6 +68,10 @@ export interface Identity extends AsyncDisposable {
   readonly invitations: Invitations
   /** Companies' own providers. */
   readonly idps: Idps
+  /** Programs that call in their own name. */
+  readonly services: Services
+  /** What a service may use of what policy allows it; null: a person. */
+  scopesOf(subject: Subject): readonly string[] | null
   /** The file that holds the bootstrap token, while no account exists; null afterwards. */
   readonly bootstrapFile: string | null
   /** Calls `listener` after each change; gives the function that ends it. A throw is reported, not passed on. */
@@ -95,7 +102,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const parts = { issuer, store, oidcStore, accounts, relying, log, changed, now }
   const door = openIdpDoor({ ...parts, idpStore: options.idpStore })
   const shared = { issuer, audience, keys, store, oidcStore, idps: door }
-  const { passkeyStore } = options
+  const { passkeyStore, serviceStore } = options
   const relyingParty = relyingPartyOf(origin)
   const held = { issuer, store, oidcStore, accounts, log, changed, now }
   const passkeys = openPasskeys({ ...held, relyingParty, passkeyStore })
@@ -107,8 +114,10 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     invitationStore: options.invitationStore,
     passkeyStore,
   })
+  const services = openServices({ issuer, serviceStore, log, changed, now })
   const provider = createProvider({
     ...shared,
+    serviceStore,
     accounts,
     passkeys,
     invitations,
@@ -120,7 +129,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     clients: options.clients ?? [],
     lifetimes: options.lifetimes ?? {},
   })
-  const verifier = createVerifier({ ...shared, origin, since: now() })
+  const verifier = createVerifier({ ...shared, serviceStore, origin, since: now() })
   const bootstrapFile = await openBootstrap(store, options.directory)
   const sweeping = setInterval(() => {
     oidcStore.sweep(now() - KEEP_EXPIRED_MS).catch((error: unknown) => report(error, 'sweep'))
@@ -141,6 +150,8 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
       if (stands) changed({ kind: 'changed', subject, login })
       return stands
     },
+    scopesOf: (subject) => verifier.scopesOf(subject),
+    services,
     passkeys,
     invitations,
     accounts: withoutFileAfterwards(accounts, options.directory),

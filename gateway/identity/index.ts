@@ -17,6 +17,8 @@ export {
 export type { Answered } from './passkeys/answer.ts'
 export { shownHere, type BrowserAnswer, type Passkey } from './passkeys/credential.ts'
 export type { Ceremony } from './passkeys/ceremony.ts'
+export { scopeOf } from './services/scopes.ts'
+export type { ServiceRow } from './services/store.ts'
 export type { Invitation } from './invitations/invitation.ts'
 export { IdentityError, identityRows, type IdentityCode } from './errors.ts'
 export type { Idp, NewIdp } from './idp/idps.ts'

@@ -18,6 +18,7 @@ import { createAdapter } from './adapter.ts'
 import { deviceFlow } from './codes.ts'
 import { API_SCOPE } from './enter.ts'
 import type { LogoutEvent } from './events.ts'
+import { clientOf, isService, serviceClaims, TOKEN_S } from './services/client.ts'
 import { guard, renderError, route } from './guard.ts'
 import {
   LIFETIMES,
@@ -111,11 +112,12 @@ function configure(setting: Setting): Configuration {
     adapter: createAdapter({
       store: setting.oidcStore,
       endLogin: setting.endLogin,
+      client: async (id) => clientOf(setting.serviceStore, id, setting.now()),
       now: setting.now,
     }),
     clients: [cliClient, ...(setting.clients ?? []).map(clientMetadata)],
     clientDefaults: { id_token_signed_response_alg: 'ES256' },
-    clientAuthMethods: ['none'],
+    clientAuthMethods: ['none', 'private_key_jwt'],
     clientBasedCORS: () => false,
     cookies: cookies(keys.cookies),
     extraTokenClaims: async (ctx, token) => tokenClaims(setting, ctx, token),
@@ -141,6 +143,7 @@ function configure(setting: Setting): Configuration {
     ttl: {
       AccessToken: lifetimes.accessToken,
       AuthorizationCode: 60,
+      ClientCredentials: TOKEN_S,
       DeviceCode: lifetimes.deviceCode,
       Grant: lifetimes.login,
       IdToken: lifetimes.accessToken,
@@ -203,6 +206,7 @@ function clientMetadata({ id, name, kind, redirectUris }: ProviderClient): Clien
 function features(setting: Setting): NonNullable<Configuration['features']> {
   const { audience, lifetimes } = setting
   return {
+    clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
     dPoP: { enabled: true },
     deviceFlow: deviceFlow(setting),
@@ -210,12 +214,12 @@ function features(setting: Setting): NonNullable<Configuration['features']> {
       enabled: true,
       defaultResource: () => audience,
       useGrantedResource: () => true,
-      getResourceServerInfo(_, resource) {
+      getResourceServerInfo(_, resource, { clientId }) {
         if (resource !== audience) throw new errors.InvalidTarget()
         return {
           scope: API_SCOPE,
           audience,
-          accessTokenTTL: lifetimes.accessToken,
+          accessTokenTTL: isService(clientId) ? TOKEN_S : lifetimes.accessToken,
           accessTokenFormat: 'jwt',
           jwt: { sign: { alg: 'ES256' } },
         }
@@ -257,10 +261,13 @@ function promptPolicy(): interactionPolicy.DefaultPolicy {
 
 /** What the verifier needs beside RFC 9068's claims; notes until when the login's newest token is good. */
 async function tokenClaims(
-  { oidcStore, now }: Setting,
-  { oidc }: KoaContextWithOIDC,
+  setting: Setting,
+  ctx: KoaContextWithOIDC,
   token: unknown,
 ): Promise<Record<string, unknown>> {
+  const { oidcStore, now } = setting
+  const { oidc } = ctx
+  if (token instanceof oidc.provider.ClientCredentials) return serviceClaims(setting, ctx, token)
   if (!(token instanceof oidc.provider.AccessToken)) throw new errors.InvalidGrant('no such token')
   const source = oidc.refreshToken ?? oidc.deviceCode ?? oidc.authorizationCode
   const { grantId, accountId, clientId } = token

@@ -8,6 +8,7 @@ import type { RelyingParty } from './idp/relying.ts'
 import type { IdentityKeys } from './keys.ts'
 import type { Invitations } from './invitations/invitations.ts'
 import type { Passkeys } from './passkeys/passkeys.ts'
+import type { ServiceStore } from './services/store.ts'
 import type { AccountRow, IdentityStore, IdpRow, OidcStore } from './store.ts'
 
 /** Companies' own providers, as the pages meet them. */
@@ -65,6 +66,7 @@ export interface ProviderOptions {
   readonly keys: IdentityKeys
   readonly store: Pick<IdentityStore, 'take' | 'settle'>
   readonly oidcStore: OidcStore
+  readonly serviceStore: ServiceStore
   readonly idps: IdpDoor
   readonly accounts: Accounts
   readonly passkeys: Passkeys

@@ -5,7 +5,8 @@ export interface Subject {
   /** `<issuer>|<sub>`: one person under one provider. */
   readonly id: string
   readonly issuer: string
-  readonly kind: 'human'
+  /** `service`: a program, in its own name. */
+  readonly kind: 'human' | 'service'
   readonly party: Party
   /** The company of a vendor; null for staff. */
   readonly vendor: string | null

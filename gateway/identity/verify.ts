@@ -8,6 +8,8 @@ import { checkProof } from './proof.ts'
 import { refuse } from './refusal.ts'
 import { createReplayMemory, type ReplayMemory } from './replay.ts'
 import type { IdpDoor } from './setting.ts'
+import { isService } from './services/client.ts'
+import { stands, type ServiceRow, type ServiceStore } from './services/store.ts'
 import type { AccountRow, IdentityStore, OidcStore, StandingLogin } from './store.ts'
 import type {
   Authentication,
@@ -28,6 +30,7 @@ export interface VerifierOptions {
   readonly store: Pick<IdentityStore, 'findAccount'>
   readonly oidcStore: Pick<OidcStore, 'findLogin'>
   readonly idps: Pick<IdpDoor, 'stands'>
+  readonly serviceStore: Pick<ServiceStore, 'findService'>
   /** When this process began to remember proofs; older ones are refused. Epoch milliseconds. */
   readonly since: number
   readonly replay?: ReplayMemory
@@ -37,6 +40,8 @@ export interface Verifier {
   authenticate(request: AuthRequest, now: number): Promise<Subject | AuthRefusal>
   loginOf(subject: Subject): Login
   current(login: Login, now: number): Promise<Subject | AuthRefusal>
+  /** What a service may use of what policy allows it; null: a person, whom nothing narrows. */
+  scopesOf(subject: Subject): readonly string[] | null
 }
 
 const MAX_TOKEN = 4_096
@@ -46,6 +51,7 @@ interface Context extends VerifierOptions {
   readonly publicKeys: PublicKeys
   /** The login behind each subject given out, for as long as somebody holds the subject. */
   readonly logins: WeakMap<Subject, Login>
+  readonly scopes: WeakMap<Subject, readonly string[]>
 }
 
 export function createVerifier(options: VerifierOptions): Verifier {
@@ -54,6 +60,7 @@ export function createVerifier(options: VerifierOptions): Verifier {
     replay: options.replay ?? createReplayMemory(),
     publicKeys: publicKeysOf(options.keys),
     logins: new WeakMap(),
+    scopes: new WeakMap(),
   }
   const answer = async (work: Promise<Subject | AuthCode>): Promise<Subject | AuthRefusal> => {
     const outcome = await work.catch((): AuthCode => 'token.malformed')
@@ -62,6 +69,8 @@ export function createVerifier(options: VerifierOptions): Verifier {
   return {
     authenticate: async (request, now) => answer(authenticate(context, request, now)),
     current: async (login, now) => answer(current(context, login, now)),
+    // A service of which nothing is known may use nothing.
+    scopesOf: (subject) => (subject.kind === 'human' ? null : (context.scopes.get(subject) ?? [])),
     loginOf(subject) {
       const login = context.logins.get(subject)
       if (login === undefined) throw new TypeError('not a subject that this verifier gave')
@@ -104,14 +113,12 @@ async function current(context: Context, login: Login, now: number): Promise<Sub
 }
 
 /** The person behind a login, as the store knows them now. */
-async function lookUp(
-  { issuer, store, oidcStore, idps }: Context,
-  login: Login,
-  now: number,
-): Promise<{ account: AccountRow; row: StandingLogin } | AuthCode> {
+async function lookUp(context: Context, login: Login, now: number): Promise<Found | AuthCode> {
+  const { issuer, store, oidcStore, idps } = context
   const sub = login.subject.slice(issuer.length + 1)
   if (login.subject !== `${issuer}|${sub}`) return 'token.issuer'
   try {
+    if (isService(sub)) return await lookUpService(context, login, sub, now)
     const [account, row] = await Promise.all([
       store.findAccount(sub),
       oidcStore.findLogin(login.login, now),
@@ -124,17 +131,38 @@ async function lookUp(
   }
 }
 
+interface Found {
+  readonly account: Pick<AccountRow, 'party' | 'vendor' | 'email' | 'groups' | 'roles' | 'outside'>
+  readonly row: Pick<StandingLogin, 'stepped' | 'tokenUntil'>
+  /** Of a service. */
+  readonly service?: ServiceRow
+}
+
+/** A token is a service's own: it names no other client, and no login of a person. */
+async function lookUpService(
+  { serviceStore }: Context,
+  { client, login }: Login,
+  sub: string,
+  now: number,
+): Promise<Found | AuthCode> {
+  const service = await serviceStore.findService(sub)
+  if (service === undefined || !stands(service, now) || client !== sub || login !== sub)
+    return 'token.revoked'
+  const row = { stepped: null, tokenUntil: service.tokenUntil }
+  return { account: { ...service, outside: null }, row, service }
+}
+
 function admit(
   context: Context,
   login: Login,
-  { account, row }: { readonly account: AccountRow; readonly row: StandingLogin },
+  { account, row, service }: Found,
   tokenExp: number,
 ): Subject {
   const { party, vendor, email, groups, roles } = account
   const subject: Subject = {
     id: login.subject,
     issuer: context.issuer,
-    kind: 'human',
+    kind: service === undefined ? 'human' : 'service',
     party,
     vendor,
     email,
@@ -146,6 +174,7 @@ function admit(
     break_glass: null,
   }
   context.logins.set(subject, login)
+  if (service !== undefined) context.scopes.set(subject, service.scopes)
   return subject
 }
 

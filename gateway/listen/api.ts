@@ -7,7 +7,7 @@ import { Problem } from '#api'
 import { sourceOf } from '../access/source.ts'
 import type { AnswerStore } from '../answers.ts'
 import { plainAddress, type Source } from '../facts.ts'
-import { isRefusal, type Identity, type Subject } from '../identity/index.ts'
+import { isRefusal, scopeOf, type Identity, type Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal, toProblem } from '../problem.ts'
 import { StoreError } from '../store/sqlite/thread.ts'
@@ -21,7 +21,9 @@ const BODY_LIMIT = 64 * 1024
 
 export interface ApiOptions {
   readonly version: string
-  readonly identity: Pick<Identity, 'authenticate'>
+  readonly identity: Pick<Identity, 'authenticate' | 'scopesOf'>
+  /** A service called what none of its scopes opens. Resolves when that is recorded. */
+  readonly outOfScope: (subject: Subject, source: Source, route: string) => Promise<void>
   /** Somebody at this address has proven who they are. */
   readonly proven: (address: string) => void
   readonly rating: Rating
@@ -150,6 +152,7 @@ async function authenticate(
   if (!isRefusal(answer)) {
     options.proven(plainAddress(request.raw.socket.remoteAddress ?? ''))
     admit(request, answer)
+    if (answer.kind === 'service') await staysInScope(options, request, answer)
     return answer
   }
   throw new IdentityRefusal(
@@ -158,6 +161,24 @@ async function authenticate(
     answer.detail,
     answer.nextStep,
     answer.wwwAuthenticate,
+  )
+}
+
+/** A service calls what one of its scopes opens, whatever its roles are. Throws Refusal `service.scope`. */
+async function staysInScope(
+  { identity, outOfScope }: ApiOptions,
+  request: FastifyRequest,
+  subject: Subject,
+): Promise<void> {
+  const route = `${request.method} ${request.routeOptions.url ?? ''}`
+  const needed = scopeOf(route)
+  const held = identity.scopesOf(subject) ?? []
+  if (needed === null || (needed !== undefined && held.includes(needed))) return
+  await outOfScope(subject, sourceOf(request.raw), route)
+  throw new Refusal(
+    'service.scope',
+    needed === undefined ? 'no service may call this' : `this takes the scope ${needed}`,
+    { nextStep: 'an administrator enters a service with the scopes it needs' },
   )
 }
 

@@ -11,15 +11,16 @@ import { Refusal } from '../problem.ts'
 import type { ApiServer } from './api.ts'
 import { classOf } from './rates.ts'
 
-/** How long an answer is kept, and how many of one identity and of all. */
+/** How long an answer is kept at most, and how many of one identity and of all. Of one identity the newest are kept. */
 const KEPT_MS = 86_400_000
-export const MOST = { own: 10_000, all: 200_000 } as const
+export const MOST = { own: 5_000, all: 100_000 } as const
 /** Longer answers are not kept: they are told once. */
-const LONGEST = 16_384
+const LONGEST = 8_192
 
 /** Writes whose answer holds a secret, or what opens like one: it is told once, and kept nowhere. */
 export const TOLD_ONCE: ReadonlySet<string> = new Set([
   'POST /api/v1/sessions',
+  'POST /api/v1/sessions/:id/socket',
   'POST /api/v1/devices',
   'POST /api/v1/devices/:id/token',
   'POST /api/v1/devices/:id/replace',

@@ -36,10 +36,13 @@ export const CUTTING: ReadonlySet<string> = new Set([
   'POST /api/v1/idps/:id/disable',
   'POST /api/v1/idps/:id/remove',
   'POST /api/v1/invitations/:id/revoke',
+  'POST /api/v1/services/:id/revoke',
   'POST /api/v1/devices/:id/quarantine',
   'POST /api/v1/devices/:id/revoke',
   'POST /api/v1/devices/:id/decommission',
   'POST /api/v1/devices/:id/tokens/:token/revoke',
+  'POST /api/v1/rollouts/:id/pause',
+  'POST /api/v1/rollouts/:id/abort',
   'POST /api/v1/certificates/:serial/revoke',
   'POST /api/v1/ca/issuers/:id/revoke',
 ])

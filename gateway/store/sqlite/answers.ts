@@ -12,6 +12,18 @@ function held(db: DatabaseSync, owner: string | null): number {
   return Number(row?.['n'])
 }
 
+/** Of one owner the oldest that has its answer; what has none is not given up. False where there is no such. */
+function giveUpOldest(db: DatabaseSync, owner: string): boolean {
+  const oldest = db
+    .prepare(
+      'SELECT name FROM answer WHERE owner = ? AND status IS NOT NULL ORDER BY until, name LIMIT 1',
+    )
+    .get(owner)
+  if (oldest === undefined) return false
+  db.prepare('DELETE FROM answer WHERE name = ?').run(String(oldest['name']))
+  return true
+}
+
 export const answersRoom = {
   migrations: [
     `CREATE TABLE answer (
@@ -19,13 +31,15 @@ export const answersRoom = {
        status INTEGER, body TEXT) STRICT, WITHOUT ROWID;
      CREATE INDEX answer_until ON answer (until);
      CREATE INDEX answer_owner ON answer (owner);`,
+    'DROP INDEX answer_owner; CREATE INDEX answer_owner_until ON answer (owner, until);',
   ],
   operations: {
     claim(db: DatabaseSync, { name, print, owner, at, until, most }: Claim): Claimed {
       db.prepare('DELETE FROM answer WHERE until <= ?').run(at)
       const known = db.prepare('SELECT * FROM answer WHERE name = ?').get(name)
       if (known === undefined) {
-        if (held(db, owner) >= most.own || held(db, null) >= most.all) return { outcome: 'full' }
+        if (held(db, owner) >= most.own && !giveUpOldest(db, owner)) return { outcome: 'full' }
+        if (held(db, null) >= most.all) return { outcome: 'full' }
         db.prepare('INSERT INTO answer (name, owner, print, until) VALUES (?, ?, ?, ?)').run(
           name,
           owner,

@@ -12,6 +12,7 @@ import { locksRoom } from './locks.ts'
 import { noticesRoom } from './notices.ts'
 import { passkeysRoom } from './passkeys.ts'
 import { rolloutsRoom } from './rollouts.ts'
+import { servicesRoom } from './services.ts'
 import { sessionsRoom } from './sessions.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
 
@@ -38,6 +39,7 @@ export const rooms = {
   notices: noticesRoom,
   passkeys: passkeysRoom,
   rollouts: rolloutsRoom,
+  services: servicesRoom,
   sessions: sessionsRoom,
   identity: identityRoom,
   oidc: oidcRoom,

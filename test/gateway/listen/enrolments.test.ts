@@ -53,6 +53,7 @@ beforeEach(async () => {
       now: () => NOW,
       proven: () => {},
       answers: new SqliteAnswerStore(thread),
+      outOfScope: async () => undefined,
       rating: { rates: new Rates(UNLIMITED), flooded: () => {} },
       report: (error) => {
         throw error

@@ -77,6 +77,7 @@ async function start(change: Partial<AnswerStore> = {}): Promise<void> {
         }),
       } as never,
       answers: store(change),
+      outOfScope: async () => undefined,
       rating: {
         rates: new Rates({ reads: 0, writes: 0, costly: 0, strangers: 0 }),
         flooded: () => {},
@@ -287,8 +288,8 @@ describe('what is kept', () => {
     for (const secret of ['swordfish', 'hunter2', KEY]) expect(kept).not.toContain(secret)
     await start()
   })
-  test('no answer of more than 16 KiB', async () => {
-    const body = { a: 'x'.repeat(17_000) }
+  test('no answer of more than 8 KiB', async () => {
+    const body = { a: 'x'.repeat(9_000) }
     await post(body)
     expect(code(await post(body))).toEqual([409, 'idempotency.told'])
   })
@@ -304,7 +305,19 @@ describe('what is kept', () => {
     expect([await claim('d', 'o'), await claim('e', 'o')]).toEqual(['claimed', 'full'])
     expect(await claim('c', 'v', 5)).toBe('claimed')
   })
-  test('what has its answer is not given up', async () => {
+  test('of one identity that has many the oldest answer makes room, and what has none stays', async () => {
+    const most = { own: 2, all: 9 }
+    const claim = async (name: string, at: number) =>
+      (await store().claim({ name, owner: 'v', print: 'p', at, until: at + 9, most })).outcome
+    await claim('a', 0)
+    await claim('b', 1)
+    await store().finish('b', { status: 200, body: '{}' })
+    expect(await claim('c', 2)).toBe('claimed')
+    expect([await claim('a', 3), await claim('d', 3)]).toEqual(['begun', 'full'])
+    await store().finish('c', { status: 200, body: '{}' })
+    expect([await claim('b', 3), await claim('a', 3)]).toEqual(['claimed', 'begun'])
+  })
+  test('an answer is not given back like a claim', async () => {
     const claim = { name: 'n', print: 'p', owner: 'o', at: 0, until: 9, most: MOST }
     await store().claim(claim)
     await store().finish('n', { status: 201, body: '{}' })
