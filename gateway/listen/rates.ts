@@ -27,6 +27,7 @@ export type CallClass = 'cut' | 'reads' | 'writes' | 'costly'
 export const CUTTING: ReadonlySet<string> = new Set([
   'POST /api/v1/sessions/:id/cut',
   'POST /api/v1/sessions/:id/end',
+  'POST /api/v1/sessions/:id/pause',
   'POST /api/v1/locks',
   'POST /api/v1/grants/:id/revoke',
   'POST /api/v1/grants/:id/reject',
