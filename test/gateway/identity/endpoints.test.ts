@@ -38,7 +38,7 @@ describe('the address of the provider is configuration', () => {
       device_authorization_endpoint: at('/device/auth'),
       revocation_endpoint: at('/token/revocation'),
       code_challenge_methods_supported: ['S256'],
-      token_endpoint_auth_methods_supported: ['none'],
+      token_endpoint_auth_methods_supported: ['none', 'private_key_jwt'],
       id_token_signing_alg_values_supported: ['ES256'],
     })
     expect(metadata['userinfo_endpoint']).toBeUndefined()
