@@ -166,7 +166,9 @@ describe('told with code, next step and exit code', () => {
     ['a key of updates that is none', ['--update-key', 'ed25519:x'], 2, 'update.keys'],
   ] as const)('enroll with %s', async ([, more, code, name]) => {
     using directory = new Directory()
-    const ended = await sallyport(enrollArgs(directory, more), { SALLYPORT_TOKEN: '' })
+    const ended = await sallyport(enrollArgs(directory, more), {
+      SALLYPORT_TOKEN: name === 'token.missing' ? '' : 'a token',
+    })
     expect(ended.code).toBe(code)
     expect(ended.stderr).toContain(name)
     expect(ended.stderr).toMatch(/next {2}\S/)
