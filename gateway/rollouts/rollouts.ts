@@ -33,6 +33,8 @@ const SOON_MS = 50
 export class Rollouts implements Disposable {
   readonly #room: RolloutRoom
   readonly #listening = new Map<string, { readonly to: Listening; readonly said: Said }>()
+  /** Whose tunnel has ended; what they said before that may still wait for its turn. */
+  readonly #gone = new WeakSet<Listening>()
   /** One thing after the other: what is read here is what is changed. */
   #turn: Promise<unknown> = Promise.resolve()
   #cancel: () => void = () => {}
@@ -139,7 +141,7 @@ export class Rollouts implements Disposable {
   /** Takes what a connected device says; gives it what is due. Rejects where that cannot be recorded: it is not heard then. */
   heard(to: Listening, said: Said): Promise<void> {
     return this.#alone(async () => {
-      this.#listening.set(to.device, { to, said })
+      if (!this.#gone.has(to)) this.#listening.set(to.device, { to, said })
       const { store } = this.#room
       for (const one of changesOf(said)) {
         const rollout = await store.findRollout(one.rollout)
@@ -164,6 +166,7 @@ export class Rollouts implements Disposable {
 
   /** The device has no tunnel any more. */
   left(to: Listening): void {
+    this.#gone.add(to)
     if (this.#listening.get(to.device)?.to === to) this.#listening.delete(to.device)
   }
 

@@ -258,6 +258,17 @@ describe('a rollout', () => {
     expect(await states(id)).toEqual({ a: 'updated' })
   })
 
+  test('does not take a device for connected whose last words waited when it left', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    const said = rollouts.heard(a, { ...idle, taking: id })
+    rollouts.left(a)
+    await said
+    seconds += lostAfter({ health: 300 })
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'update.lost' })
+  })
+
   test('is not offered again to a device that is busy with it, and is to one that forgot it', async () => {
     const a = await connect('a')
     const { id } = await rollouts.start(asked(), BUNDLE, by)
