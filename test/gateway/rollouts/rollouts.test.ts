@@ -303,6 +303,50 @@ describe('a person', () => {
     })
   })
 
+  test('lets it go on that paused by itself: what failed does not count again, one more does', async () => {
+    const [a, b, c] = [await connect('a'), await connect('b'), await connect('c')]
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    const fails = async (one: Connected) => {
+      await rollouts.heard(one, { ...idle, outcome: { rollout: id, fault: 'update.hung' } })
+      await rollouts.look()
+    }
+    await fails(a)
+    expect((await rollouts.find(id)).state).toBe('paused')
+    const going = { state: 'running', reason: 'known' }
+    expect(await rollouts.change(id, 'resume', 'known', by)).toMatchObject(going)
+    await fails(a)
+    expect(await rollouts.find(id)).toMatchObject(going)
+    expect(await states(id)).toMatchObject({ a: 'update.hung' })
+    await fails(b)
+    expect(await rollouts.find(id)).toMatchObject({
+      state: 'paused',
+      reason: '1 failed: update.hung',
+    })
+    expect(c.offered).toBe(1)
+  })
+
+  test('is told what it is after going on or starting, not what was asked for', async () => {
+    devices.length = 1
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    await rollouts.change(id, 'pause', 'wait', by)
+    await rollouts.heard(a, { ...idle, outcome: { rollout: id, fault: null } })
+    expect((await rollouts.change(id, 'resume', 'on', by)).state).toBe('done')
+  })
+
+  test('cannot let go on what no device takes any more', async () => {
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.change(id, 'pause', 'wait', by)
+    seconds += 86_400
+    const before = codes()
+    await expect(rollouts.change(id, 'resume', 'on', by)).rejects.toMatchObject({
+      code: 'rollout.state',
+      nextStep: expect.stringContaining('rollout sign') as string,
+    })
+    expect([codes(), (await rollouts.find(id)).state]).toEqual([before, 'paused'])
+  })
+
   test('cannot do what the state does not allow, nor to one that is not there', async () => {
     const { id } = await rollouts.start(asked(), BUNDLE, by)
     await expect(rollouts.change(id, 'resume', 'x', by)).rejects.toMatchObject({
