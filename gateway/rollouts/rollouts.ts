@@ -123,7 +123,7 @@ export class Rollouts implements Disposable {
       )
       await this.#record(rollout, `rollout of ${version} starts`, 'start', by)
       if (!(await store.addRollout(rollout))) throw standing()
-      await this.#goOn(rollout)
+      await this.#goOnOrReport(rollout)
       return await this.find(rollout.id)
     })
   }
@@ -146,7 +146,7 @@ export class Rollouts implements Disposable {
       if (to === 'running') await this.#excuse(id)
       const after = await store.changeRollout(id, from, { state: to, reason })
       if (after === undefined) throw unknown(id)
-      if (to === 'running') await this.#goOn(after)
+      if (to === 'running') await this.#goOnOrReport(after)
       else this.#withdraw(after)
       return await this.find(id)
     })
@@ -231,6 +231,15 @@ export class Rollouts implements Disposable {
         },
       })
     await store.putUpdate(next)
+  }
+
+  /** After an act that is done: where going on fails now it is due at the next look, and the act is no less done. */
+  async #goOnOrReport(rollout: Rollout): Promise<void> {
+    try {
+      await this.#goOn(rollout)
+    } catch (error) {
+      this.#room.report(error, `rollout ${rollout.id} cannot go on`)
+    }
   }
 
   /** Takes its turn, then offers it to whom it is due. */

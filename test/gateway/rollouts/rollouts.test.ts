@@ -76,6 +76,9 @@ let seconds: number
 let clock: HandClock
 let events: EventInput[]
 let fails: boolean
+/** So many events are taken. */
+let failsFrom: number
+let reports: number
 let devices: Device[]
 let rollouts: Rollouts
 let agents: RolledAgents
@@ -86,6 +89,8 @@ beforeEach(async () => {
   clock = new HandClock()
   events = []
   fails = false
+  failsFrom = Infinity
+  reports = 0
   devices = ['a', 'b', 'c', 'd'].map((id) => ({
     id,
     zone: 'default',
@@ -100,24 +105,19 @@ beforeEach(async () => {
     agents,
     log: {
       append: (async (event: EventInput) => {
-        if (fails) throw new Error('no room')
+        if (fails || events.length >= failsFrom) throw new Error('no room')
         events.push(event)
       }) as unknown as AuditLog['append'],
     },
     clock,
     now: () => seconds * 1000,
-    report: (error) =>
-      void events.push({
-        code: 'node.stop',
-        message: String(error),
-        status: 'failure',
-        data: { version: '0' },
-      }),
+    report: () => void reports++,
   })
   return async () => {
     rollouts[Symbol.dispose]()
     await thread[Symbol.asyncDispose]()
     rmSync(folder, { recursive: true })
+    expect(reports).toBe(0)
   }
 })
 
@@ -402,6 +402,22 @@ describe('what cannot be recorded', () => {
     await expect(rollouts.heard(trial, { ...idle, trial: id })).rejects.toThrow('no room')
     expect(trial.told).toEqual([])
   })
+})
+
+test('what is started or let go on is answered as done, though the first offer cannot be recorded', async () => {
+  const a = await connect('a')
+  failsFrom = 1
+  const { id, state } = await rollouts.start(asked(), BUNDLE, by)
+  expect([state, a.offered]).toEqual(['running', 0])
+  failsFrom = Infinity
+  await rollouts.change(id, 'pause', 'wait', by)
+  failsFrom = events.length + 1
+  expect((await rollouts.change(id, 'resume', 'on', by)).state).toBe('running')
+  expect([reports, a.offered]).toEqual([2, 0])
+  reports = 0
+  failsFrom = Infinity
+  await rollouts.look()
+  expect(a.offered).toBe(1)
 })
 
 test('a device that speaks of a rollout that is not there is heard, and nothing is recorded', async () => {
