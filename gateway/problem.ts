@@ -118,6 +118,7 @@ export const problems = {
   'rollout.unknown': { status: 404, title: 'There is no such rollout' },
   'rollout.state': { status: 409, title: 'The rollout is not in a state that allows this' },
   'rollout.standing': { status: 409, title: 'Another rollout stands in the way' },
+  'rollout.busy': { status: 429, title: 'Another agent is being received' },
   'rollout.manifest': { status: 400, title: 'This is no update that could be taken' },
   'rollout.agent': { status: 400, title: 'The agent is not what its manifest names' },
   'rollout.stages': { status: 400, title: 'The stages of a rollout rise' },

@@ -5,7 +5,7 @@ import type { DecisionRef } from '../decisions.ts'
 import type { Source } from '../facts.ts'
 import type { Subject } from '../identity/index.ts'
 import { Refusal } from '../problem.ts'
-import type { RolloutState } from './rollout.ts'
+import type { Rollout, RolloutState } from './rollout.ts'
 
 /** Who acts. */
 export interface By {
@@ -34,6 +34,14 @@ export const ACTS: Readonly<
   pause: { from: ['running'], to: 'paused' },
   resume: { from: ['paused'], to: 'running' },
   abort: { from: ['running', 'paused'], to: 'aborted' },
+}
+
+/** Throws Refusal `rollout.state` where no device would take it any more. `now`: epoch seconds. */
+export function mayGoOn({ not_after }: Pick<Rollout, 'not_after'>, now: number): void {
+  if (now < not_after) return
+  throw new Refusal('rollout.state', 'the update is not taken any more', {
+    nextStep: 'abort it; sign the agent again with `sallyport rollout sign` and start that',
+  })
 }
 
 export function standing(): Refusal {

@@ -44,8 +44,10 @@ export interface DeviceUpdate {
   readonly state: UpdateState
   /** Why it was refused or failed: a code of docs/updates.md. */
   readonly code: string | null
-  /** When it was last heard of, epoch seconds. */
+  /** When it was last heard of, or came to its end; epoch seconds. */
   readonly at: number
+  /** A failure that somebody knew of who let the rollout go on: it does not count again. */
+  readonly excused?: true
 }
 
 /** Later ones do not give way to earlier ones, whatever a device says. */
@@ -80,6 +82,11 @@ const HARMLESS: ReadonlySet<string | null> = new Set([
 /** Whether it counts against the rollout. */
 export function isFailure({ state, code }: DeviceUpdate): boolean {
   return state === 'failed' || state === 'lost' || (state === 'refused' && !HARMLESS.has(code))
+}
+
+/** Whether it is a failure that nobody has let the rollout go on with yet. */
+export function counts(update: DeviceUpdate): boolean {
+  return isFailure(update) && update.excused === undefined
 }
 
 /** Where a device stands among 10,000 in this rollout: another place in another one, so that not always the same go first. */
@@ -132,7 +139,7 @@ export type Turn =
  * over with it, and at least one of it runs the update: a stage that nobody was there for proves nothing.
  */
 export function turnOf(rollout: Rollout, { devices, connected, updates, now }: Standing): Turn {
-  const failed = [...updates.values()].filter(isFailure)
+  const failed = [...updates.values()].filter(counts)
   if (failed.length > rollout.max_failures) {
     const codes = [...new Set(failed.map(({ state, code }) => code ?? state))].join(', ')
     return { type: 'pause', reason: `${failed.length} failed: ${codes}` }

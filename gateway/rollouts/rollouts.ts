@@ -9,9 +9,18 @@ import { actorOf, srcOf } from '../events.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import type { RolledAgents } from './agents.ts'
-import { ACTS, standing, unknown, updateOf } from './asked.ts'
+import { ACTS, mayGoOn, standing, unknown, updateOf } from './asked.ts'
 import type { By, NewRollout } from './asked.ts'
-import { follows, isChosen, isFailure, isOver, lostAfter, meets, turnOf } from './rollout.ts'
+import {
+  counts,
+  follows,
+  isChosen,
+  isFailure,
+  isOver,
+  lostAfter,
+  meets,
+  turnOf,
+} from './rollout.ts'
 import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
 import { changesOf, orHadAlready } from './said.ts'
 import type { Listening, Said } from './said.ts'
@@ -33,6 +42,8 @@ const SOON_MS = 50
 export class Rollouts implements Disposable {
   readonly #room: RolloutRoom
   readonly #listening = new Map<string, { readonly to: Listening; readonly said: Said }>()
+  /** Whose tunnel has ended; what they said before that may still wait for its turn. */
+  readonly #gone = new WeakSet<Listening>()
   /** One thing after the other: what is read here is what is changed. */
   #turn: Promise<unknown> = Promise.resolve()
   #cancel: () => void = () => {}
@@ -112,12 +123,15 @@ export class Rollouts implements Disposable {
       )
       await this.#record(rollout, `rollout of ${version} starts`, 'start', by)
       if (!(await store.addRollout(rollout))) throw standing()
-      await this.#goOn(rollout)
-      return rollout
+      await this.#goOnOrReport(rollout)
+      return await this.find(rollout.id)
     })
   }
 
-  /** Holds it, lets it go on, or ends it, as a person says. Throws Refusal `rollout.unknown`, `rollout.state`. */
+  /**
+   * Holds it, lets it go on, or ends it, as a person says. What failed before it goes on does not count again. Gives what
+   * it then is. Throws Refusal `rollout.unknown`, `rollout.state`, the latter also for going on with what is not taken any more.
+   */
   change(id: string, act: 'pause' | 'resume' | 'abort', reason: string, by: By): Promise<Rollout> {
     return this.#alone(async () => {
       const { store } = this.#room
@@ -127,19 +141,27 @@ export class Rollouts implements Disposable {
         throw new Refusal('rollout.state', `the rollout is ${before.state}`, {
           nextStep: 'see `sallyport rollout status`',
         })
+      if (to === 'running') mayGoOn(before, Math.floor(this.#room.now() / 1000))
       await this.#record({ ...before, reason }, `rollout of ${before.version}: ${act}`, act, by)
+      if (to === 'running') await this.#excuse(id)
       const after = await store.changeRollout(id, from, { state: to, reason })
       if (after === undefined) throw unknown(id)
-      if (to === 'running') await this.#goOn(after)
+      if (to === 'running') await this.#goOnOrReport(after)
       else this.#withdraw(after)
-      return after
+      return await this.find(id)
     })
+  }
+
+  async #excuse(id: string): Promise<void> {
+    const { store } = this.#room
+    for (const update of (await store.updatesOf(id)).filter(counts))
+      await store.putUpdate({ ...update, excused: true })
   }
 
   /** Takes what a connected device says; gives it what is due. Rejects where that cannot be recorded: it is not heard then. */
   heard(to: Listening, said: Said): Promise<void> {
     return this.#alone(async () => {
-      this.#listening.set(to.device, { to, said })
+      if (!this.#gone.has(to)) this.#listening.set(to.device, { to, said })
       const { store } = this.#room
       for (const one of changesOf(said)) {
         const rollout = await store.findRollout(one.rollout)
@@ -164,6 +186,7 @@ export class Rollouts implements Disposable {
 
   /** The device has no tunnel any more. */
   left(to: Listening): void {
+    this.#gone.add(to)
     if (this.#listening.get(to.device)?.to === to) this.#listening.delete(to.device)
   }
 
@@ -192,6 +215,7 @@ export class Rollouts implements Disposable {
     const next: DeviceUpdate = { rollout: rollout.id, device, state, code, at }
     const before = await store.findUpdate(rollout.id, device)
     if (!follows(before, next)) return
+    if (before?.state === state && before.code === code && isOver(before)) return
     if (before?.state !== state)
       await log.append({
         code: 'device.update',
@@ -207,6 +231,15 @@ export class Rollouts implements Disposable {
         },
       })
     await store.putUpdate(next)
+  }
+
+  /** After an act that is done: where going on fails now it is due at the next look, and the act is no less done. */
+  async #goOnOrReport(rollout: Rollout): Promise<void> {
+    try {
+      await this.#goOn(rollout)
+    } catch (error) {
+      this.#room.report(error, `rollout ${rollout.id} cannot go on`)
+    }
   }
 
   /** Takes its turn, then offers it to whom it is due. */

@@ -32,6 +32,7 @@ import type { SessionRoom } from '../../sessions/room.ts'
 import type { Api } from '../api.ts'
 import { Allowance } from '../allowance.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { takeOctets } from '../octets.ts'
 
 export interface PolicyRoutes extends Omit<Authorization, 'api'> {
   readonly policy: PolicyService
@@ -220,14 +221,21 @@ const GOING_BACK = {
 function rollout(server: Api['server'], api: Api, routes: PolicyRoutes): void {
   const authorization = { ...routes, api }
   const { policy } = routes
-  takeOctets(server as unknown as FastifyInstance)
+  const callerOf = takeOctets(server as unknown as FastifyInstance, {
+    types: [BUNDLE_TYPE, 'application/octet-stream'],
+    limit: MAX_BUNDLE_BYTES,
+    busy: 'policy.busy',
+    admit: (request) => {
+      const keeps = request.routeOptions.url === '/api/v1/policy/candidate'
+      return authorize(authorization, request, keeps ? 'policy:upload' : 'policy:read')
+    },
+  })
   const schema = { querystring: ImpactQuery, response: { 200: PolicyImpact } }
   server.get('/api/v1/policy/rollback', { schema: GOING_BACK }, async (request) => {
     await authorize(authorization, request, 'policy:read')
     return toImpact(await policy.goingBack(since(request.query)))
   })
   server.post('/api/v1/policy/impact', { schema, bodyLimit: MAX_BUNDLE_BYTES }, async (request) => {
-    await authorize(authorization, request, 'policy:read')
     return toImpact(
       await policy.impact(octets(request.body), since(request.query), request.query.permit),
     )
@@ -236,20 +244,12 @@ function rollout(server: Api['server'], api: Api, routes: PolicyRoutes): void {
     '/api/v1/policy/candidate',
     { schema, bodyLimit: MAX_BUNDLE_BYTES },
     async (request) => {
-      const { subject } = await authorize(authorization, request, 'policy:upload')
+      const { subject } = callerOf(request)
       const { query, body } = request
       return toImpact(
         await policy.upload(octets(body), actorOf(subject), since(query), query.permit),
       )
     },
-  )
-}
-
-function takeOctets(server: FastifyInstance): void {
-  server.addContentTypeParser(
-    [BUNDLE_TYPE, 'application/octet-stream'],
-    { parseAs: 'buffer', bodyLimit: MAX_BUNDLE_BYTES },
-    (_request, body, done) => done(null, body),
   )
 }
 

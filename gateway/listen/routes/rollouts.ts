@@ -1,13 +1,23 @@
 /** `/rollouts`: an update of the agent to a zone, share by share; held, let go on and ended by people. */
 import type { FastifyInstance } from 'fastify'
 import { Type } from 'typebox'
-import { EndReason, NewRollout, Page, Rollout as RolloutView, RolloutDevice, RolloutId } from '#api'
+import { Value } from 'typebox/value'
+import {
+  EndReason,
+  Name,
+  NewRollout,
+  Page,
+  Rollout as RolloutView,
+  RolloutDevice,
+  RolloutId,
+} from '#api'
 import { Refusal } from '../../problem.ts'
 import { isFailure, type DeviceUpdate, type Rollout } from '../../rollouts/rollout.ts'
 import type { Rollouts } from '../../rollouts/rollouts.ts'
 import type { Api } from '../api.ts'
 import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 import { authorize, type Authorization } from '../authorize.ts'
+import { takeOctets } from '../octets.ts'
 
 export interface RolloutRoutes extends Omit<Authorization, 'api'> {
   readonly rollouts: Pick<Rollouts, 'list' | 'find' | 'updates' | 'start' | 'change'>
@@ -78,31 +88,37 @@ function reading(authorization: Authorization, room: RolloutRoutes): void {
 }
 
 function starting(server: Api['server'], api: Api, room: RolloutRoutes): void {
-  takeOctets(server as unknown as FastifyInstance)
+  const callerOf = takeOctets(server as unknown as FastifyInstance, {
+    types: ['application/octet-stream'],
+    limit: MOST_BYTES,
+    busy: 'rollout.busy',
+    admit: (request) => {
+      const zone = zoneOf(request.query)
+      const target = { kind: 'rollout', id: zone ?? '*', ...(zone === undefined ? {} : { zone }) }
+      return authorize({ ...room, api }, request, 'rollout:start', target)
+    },
+  })
   server.post(
     '/api/v1/rollouts',
     { schema: { querystring: NewRollout, response: { 201: RolloutView } }, bodyLimit: MOST_BYTES },
     async (request, reply) => {
       const { zone = null, stages, ...asked } = request.query
-      const target = { kind: 'rollout', id: zone ?? '*', ...(zone === null ? {} : { zone }) }
-      const caller = await authorize({ ...room, api }, request, 'rollout:start', target)
       const shares = stages.split(',').map(Number)
       const started = await room.rollouts.start(
         { ...asked, zone, stages: shares },
         octets(request.body),
-        caller,
+        callerOf(request),
       )
       return reply.status(201).send(view(started))
     },
   )
 }
 
-function takeOctets(server: FastifyInstance): void {
-  server.addContentTypeParser(
-    'application/octet-stream',
-    { parseAs: 'buffer', bodyLimit: MOST_BYTES },
-    (_request, body, done) => done(null, body),
-  )
+/** The zone that is asked for, before the rest of the query is looked at; undefined: all. Throws Refusal `body.invalid`. */
+function zoneOf(query: unknown): string | undefined {
+  const zone: unknown = Object(query)['zone']
+  if (zone === undefined || Value.Check(Name, zone)) return zone
+  throw new Refusal('body.invalid', 'the zone is no name of one')
 }
 
 function octets(body: unknown): Uint8Array {

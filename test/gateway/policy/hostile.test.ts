@@ -15,7 +15,7 @@ import { ENTRYPOINTS } from '../../../policy/points.ts'
 import { handmade, resultSet, signedArchive, withoutVectors } from '../../policy/fixture.ts'
 import type { Handmade } from '../../policy/fixture.ts'
 import { besieged } from '../../support/besieged.ts'
-import { startNode, type Person, type TestNode } from '../../support/node.ts'
+import { send, startNode, until, type Person, type TestNode } from '../../support/node.ts'
 import { attach, expecting, type FakeAgent, PLC, seen } from '../../support/tunnels.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-hostile-'))
@@ -131,7 +131,23 @@ test('an upload that breaks off in the middle leaves nothing, and the next one i
   expect(given).toBeGreaterThan(bytes.length / 3)
   expect(readdirSync(join(node.data, 'policy'))).not.toContain('candidate.tar')
   expect(await status()).toMatchObject({ source: 'builtin', candidate: null })
-  expect((await upload(node.admin, bytes)).status).toBe(200)
+  // One upload at a time: until the gateway has seen that the first is gone.
+  const next = await until('the broken one is gone', async () => {
+    const answer = await upload(node.admin, bytes)
+    return answer.status !== 429 && answer
+  })
+  expect(next.status).toBe(200)
+})
+
+test('nobody is answered before any of their 16 MiB have come', async () => {
+  const length = 16 * 1024 * 1024
+  const query = 'manifest=x&stages=100&soak_s=0&max_failures=0&reason=x'
+  for (const path of [`/rollouts?${query}`, '/policy/candidate', '/policy/impact'])
+    for (const type of ['application/octet-stream', 'application/json']) {
+      const headers = { 'content-type': type, 'content-length': String(length) }
+      const answer = await send(node, { method: 'POST', path: `/api/v1${path}`, headers })
+      expect([path, answer.status, answer.body.code]).toEqual([path, 401, 'token.missing'])
+    }
 })
 
 /** A file system of a megabyte and a half at this place; needs root and mount(8). */

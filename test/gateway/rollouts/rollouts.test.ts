@@ -76,6 +76,9 @@ let seconds: number
 let clock: HandClock
 let events: EventInput[]
 let fails: boolean
+/** So many events are taken. */
+let failsFrom: number
+let reports: number
 let devices: Device[]
 let rollouts: Rollouts
 let agents: RolledAgents
@@ -86,6 +89,8 @@ beforeEach(async () => {
   clock = new HandClock()
   events = []
   fails = false
+  failsFrom = Infinity
+  reports = 0
   devices = ['a', 'b', 'c', 'd'].map((id) => ({
     id,
     zone: 'default',
@@ -100,24 +105,19 @@ beforeEach(async () => {
     agents,
     log: {
       append: (async (event: EventInput) => {
-        if (fails) throw new Error('no room')
+        if (fails || events.length >= failsFrom) throw new Error('no room')
         events.push(event)
       }) as unknown as AuditLog['append'],
     },
     clock,
     now: () => seconds * 1000,
-    report: (error) =>
-      void events.push({
-        code: 'node.stop',
-        message: String(error),
-        status: 'failure',
-        data: { version: '0' },
-      }),
+    report: () => void reports++,
   })
   return async () => {
     rollouts[Symbol.dispose]()
     await thread[Symbol.asyncDispose]()
     rmSync(folder, { recursive: true })
+    expect(reports).toBe(0)
   }
 })
 
@@ -258,6 +258,17 @@ describe('a rollout', () => {
     expect(await states(id)).toEqual({ a: 'updated' })
   })
 
+  test('does not take a device for connected whose last words waited when it left', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    const said = rollouts.heard(a, { ...idle, taking: id })
+    rollouts.left(a)
+    await said
+    seconds += lostAfter({ health: 300 })
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'update.lost' })
+  })
+
   test('is not offered again to a device that is busy with it, and is to one that forgot it', async () => {
     const a = await connect('a')
     const { id } = await rollouts.start(asked(), BUNDLE, by)
@@ -290,6 +301,50 @@ describe('a person', () => {
       message: expect.stringContaining('enough') as string,
       actor: { uid: 'iss|oda' },
     })
+  })
+
+  test('lets it go on that paused by itself: what failed does not count again, one more does', async () => {
+    const [a, b, c] = [await connect('a'), await connect('b'), await connect('c')]
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    const fails = async (one: Connected) => {
+      await rollouts.heard(one, { ...idle, outcome: { rollout: id, fault: 'update.hung' } })
+      await rollouts.look()
+    }
+    await fails(a)
+    expect((await rollouts.find(id)).state).toBe('paused')
+    const going = { state: 'running', reason: 'known' }
+    expect(await rollouts.change(id, 'resume', 'known', by)).toMatchObject(going)
+    await fails(a)
+    expect(await rollouts.find(id)).toMatchObject(going)
+    expect(await states(id)).toMatchObject({ a: 'update.hung' })
+    await fails(b)
+    expect(await rollouts.find(id)).toMatchObject({
+      state: 'paused',
+      reason: '1 failed: update.hung',
+    })
+    expect(c.offered).toBe(1)
+  })
+
+  test('is told what it is after going on or starting, not what was asked for', async () => {
+    devices.length = 1
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    await rollouts.change(id, 'pause', 'wait', by)
+    await rollouts.heard(a, { ...idle, outcome: { rollout: id, fault: null } })
+    expect((await rollouts.change(id, 'resume', 'on', by)).state).toBe('done')
+  })
+
+  test('cannot let go on what no device takes any more', async () => {
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.change(id, 'pause', 'wait', by)
+    seconds += 86_400
+    const before = codes()
+    await expect(rollouts.change(id, 'resume', 'on', by)).rejects.toMatchObject({
+      code: 'rollout.state',
+      nextStep: expect.stringContaining('rollout sign') as string,
+    })
+    expect([codes(), (await rollouts.find(id)).state]).toEqual([before, 'paused'])
   })
 
   test('cannot do what the state does not allow, nor to one that is not there', async () => {
@@ -347,6 +402,22 @@ describe('what cannot be recorded', () => {
     await expect(rollouts.heard(trial, { ...idle, trial: id })).rejects.toThrow('no room')
     expect(trial.told).toEqual([])
   })
+})
+
+test('what is started or let go on is answered as done, though the first offer cannot be recorded', async () => {
+  const a = await connect('a')
+  failsFrom = 1
+  const { id, state } = await rollouts.start(asked(), BUNDLE, by)
+  expect([state, a.offered]).toEqual(['running', 0])
+  failsFrom = Infinity
+  await rollouts.change(id, 'pause', 'wait', by)
+  failsFrom = events.length + 1
+  expect((await rollouts.change(id, 'resume', 'on', by)).state).toBe('running')
+  expect([reports, a.offered]).toEqual([2, 0])
+  reports = 0
+  failsFrom = Infinity
+  await rollouts.look()
+  expect(a.offered).toBe(1)
 })
 
 test('a device that speaks of a rollout that is not there is heard, and nothing is recorded', async () => {
