@@ -55,7 +55,7 @@ beforeAll(async () => {
     const consent = said === 'nothing' ? {} : { consent: { by: 'shift lead', at } }
     offer.accept(encode({ v: 1, observed: null, ...consent }))
   }
-  await grantFor(vendor, node.admin, ask)
+  await grantFor(vendor, node.admin, { ...ask, duration_s: 3600 })
   earlier = await openSession(vendor, 'press-07', 'plc')
   expect(questions()).toEqual([])
   await site.zone({ consent_required: true }, [node.admin, second])
