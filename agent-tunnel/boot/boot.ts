@@ -70,8 +70,11 @@ function chosen(shelf: Shelf, { run }: Start, trialS: number | undefined): Chose
   }
 }
 
-/** An agent on trial that does not even run its own clock is ended so long after that should have. */
-const GRACE_S = 15
+/**
+ * An agent on trial that does not even run its own clock is ended so long after that should have. The watch begins
+ * before it is loaded, its own clock after that, which takes a slow device half a minute.
+ */
+const GRACE_S = 120
 /**
  * $1: seconds, $2: the folder. Ends whoever started it, and says so, if it is still there and on trial then: nothing of
  * the agent itself has to work for that. proc_pid_status(5).
