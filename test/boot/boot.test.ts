@@ -277,6 +277,19 @@ describe('who hangs on trial is ended', () => {
     expect([shelf.late, existsSync(join(shelf.folder, 'on-trial'))]).toEqual([false, false])
   })
 
+  test('though the disk does not take that it was', async () => {
+    const shelf = new Shelf(data)
+    const source = hung
+      .replace('const {', "const { mkdirSync } = await import('node:fs'); const {")
+      .replace(
+        'watchTrial(',
+        "mkdirSync(shelf.folder + '/late/in', { recursive: true }); watchTrial(",
+      )
+    const child = spawn(process.execPath, ['--input-type=module', '-e', source, door, data, '0'])
+    expect(await once(child, 'exit')).toEqual([null, 'SIGKILL'])
+    expect(readdirSync(join(shelf.folder, 'late'))).toEqual(['in'])
+  })
+
   test('but not one that is not on trial any more', async () => {
     const shelf = new Shelf(data)
     shelf.markTrial(true)
