@@ -158,6 +158,17 @@ test.for([
   expect(denied(await attempt()) ?? []).toEqual(codes)
 })
 
+test('a yes that has become too old is not repeated: the next attempt asks anew', async () => {
+  said = { at: nowS() - 86_400 }
+  expect(denied(await attempt())).toEqual(['consent.missing'])
+  said = 'yes'
+  const { body: session } = await attempt()
+  const asked = questions().map(({ session: id }) => id)
+  expect(asked).toHaveLength(2)
+  expect(asked[1]).toBe(session.id)
+  expect(asked[0]).not.toBe(session.id)
+})
+
 describe('questions that stand', () => {
   test('end with their time, and are taken once', () => {
     const all = new Questions()
