@@ -2,7 +2,15 @@
 import { spawn } from 'node:child_process'
 import { generateKeyPairSync, hash } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -167,6 +175,18 @@ describe('what is not what was signed does not start', () => {
       expect(shelf.keys(), text).toEqual([])
     }
   })
+})
+
+test('keys that cannot be read for now: the installed agent starts, says so, and forgets nothing', () => {
+  const shelf = new Shelf(data)
+  take(shelf, '0.2.0')
+  rmSync(join(shelf.folder, 'keys'))
+  mkdirSync(join(shelf.folder, 'keys'))
+  const { kept, fault } = chooseAgent(shelf, '0.1.0')
+  expect([kept, fault]).toEqual([null, expect.stringContaining('EISDIR') as string])
+  rmSync(join(shelf.folder, 'keys'), { recursive: true })
+  shelf.pin([key])
+  expect(started()).toBe('0.2.0')
 })
 
 test('a state that cannot be read is none', () => {

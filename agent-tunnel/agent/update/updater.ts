@@ -14,7 +14,7 @@ import {
   type TrialFault,
 } from '#boot'
 import type { Clock } from '#tunnel'
-import { checkUpdate, type Update } from '#update'
+import { checkUpdate, type Update, type UpdateKey } from '#update'
 import type { Gateway } from '../config.ts'
 import { messageOf } from '../errors.ts'
 import type { JsonRecord } from '../json.ts'
@@ -175,7 +175,7 @@ export class Updater implements Disposable {
       return
     }
     const checked = checkUpdate(manifest, {
-      keys: this.#shelf.keys(),
+      keys: this.#keys(),
       now: Math.floor(now() / 1000),
       running: VERSION,
       floor: this.#state.floor,
@@ -300,12 +300,22 @@ export class Updater implements Disposable {
     }
   }
 
+  /** Pinned keys that cannot be read count for nothing, and that is said. */
+  #keys(): readonly UpdateKey[] {
+    try {
+      return this.#shelf.keys()
+    } catch (error) {
+      this.#options.log('error', 'data.unreadable', { reason: messageOf(error) })
+      return []
+    }
+  }
+
   #report(): void {
     const { trial, outcome } = this.#state
     this.#tell?.({
       type: 'update',
       version: VERSION,
-      keys: this.#shelf.keys().map(({ id }) => id),
+      keys: this.#keys().map(({ id }) => id),
       trial: this.#onTrial && trial !== null ? trial.rollout : null,
       taking: this.#taking?.rollout ?? null,
       outcome,
