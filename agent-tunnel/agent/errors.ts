@@ -28,6 +28,7 @@ const rows = {
   'agent.running': { exit: 2, hop: 'config' },
   'agent.island': { exit: 1, hop: 'config' },
   'consent.none': { exit: 2, hop: 'config' },
+  'data.unreadable': { exit: 1, hop: 'config' },
   'data.unwritable': { exit: 1, hop: 'config' },
   'approvers.invalid': { exit: 2, hop: 'config' },
   'approvers.pinned': { exit: 2, hop: 'config' },

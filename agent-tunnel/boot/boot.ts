@@ -70,17 +70,21 @@ function chosen(shelf: Shelf, { run }: Start, trialS: number | undefined): Chose
   }
 }
 
-/** An agent on trial that does not even run its own clock is ended so long after that should have. */
-const GRACE_S = 15
+/**
+ * An agent on trial that does not even run its own clock is ended so long after that should have. The watch begins
+ * before it is loaded, its own clock after that, which takes a slow device half a minute.
+ */
+const GRACE_S = 120
 /**
  * $1: seconds, $2: the folder. Ends whoever started it, and says so, if it is still there and on trial then: nothing of
- * the agent itself has to work for that. proc_pid_status(5).
+ * the agent itself has to work for that, and no disk: where it cannot be said, the start counts as one that ended.
+ * A redirection that fails would end the shell itself, so another one has it. proc_pid_status(5).
  */
 const WATCH = `sleep "$1"
 [ -e "$2/on-trial" ] || exit 0
 while read -r name value; do [ "$name" != PPid: ] || parent=$value; done <"/proc/$$/status"
 [ "$parent" = "$PPID" ] || exit 0
-: >"$2/late"
+(: >"$2/late") 2>/dev/null
 kill -9 "$PPID"`
 
 /** Has this process ended when it is still on trial so many seconds from now, and a little. */

@@ -7,6 +7,7 @@ export {
   confirmTrial,
   failTrial,
   heardOutcome,
+  repeatTrial,
   type BootState,
   type Outcome,
   type TrialFault,

@@ -31,9 +31,12 @@ export class Shelf {
     this.#step = step
   }
 
-  /** The keys that the owner pinned; none where there is no file, or it is not one of keys alone. */
+  /**
+   * The keys that the owner pinned; none where there is no file, or it is not one of keys alone. Throws the system's error
+   * where there is one that cannot be read.
+   */
   keys(): readonly UpdateKey[] {
-    const words = readIfThere(join(this.folder, KEYS))?.trim().split('\n') ?? []
+    const words = textOf(join(this.folder, KEYS))?.trim().split('\n') ?? []
     const keys = words.map(readUpdateKey).filter((key) => key !== undefined)
     return keys.length === words.length && keys.length <= MOST_KEYS ? keys : []
   }
@@ -82,12 +85,16 @@ export class Shelf {
     this.#step('kept')
   }
 
-  /** Whether what lies here as `kept` is, octet for octet, what a key that is pinned now signed as that version. */
+  /**
+   * Whether what lies here as `kept` is, octet for octet, what a key that is pinned now signed as that version. Throws as
+   * `keys` does: what is only not known now is not damaged.
+   */
   isWhole({ version, sha256 }: Kept): boolean {
+    const keys = this.keys()
     try {
       const manifest = readFileSync(this.#manifestOf(sha256), 'utf8')
       const update = readManifest(manifest)?.update
-      if (update === undefined || !isSigned(manifest, this.keys())) return false
+      if (update === undefined || !isSigned(manifest, keys)) return false
       if (update.version !== version || update.sha256 !== sha256) return false
       const bundle = readFileSync(this.pathOf(sha256))
       return bundle.length === update.size && hash('sha256', bundle, 'hex') === sha256
@@ -131,9 +138,19 @@ export class Shelf {
   }
 }
 
-function readIfThere(path: string): string | undefined {
+/** Undefined: there is no such file. */
+function textOf(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    return textOf(path)
   } catch {
     return undefined
   }

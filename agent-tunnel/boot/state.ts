@@ -60,6 +60,12 @@ export function beginTrial(state: BootState, trial: Omit<Trial, 'starts'>): Boot
   return { ...state, trial: { ...trial, starts: 0 }, outcome: null }
 }
 
+/** The update on trial was to start and did not, because nothing could be written then: that was a start, too. */
+export function repeatTrial(state: BootState): BootState {
+  const { trial } = state
+  return trial === null ? state : { ...state, trial: { ...trial, starts: trial.starts + 1 } }
+}
+
 /** The update on trial is healthy: it is what starts from now on. */
 export function confirmTrial(state: BootState): BootState {
   const { trial, current } = state

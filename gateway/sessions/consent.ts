@@ -1,7 +1,7 @@
 /**
  * Consent of the people at a device before a session begins, where policy asks for it. Policy is asked first: nobody at a
  * device is disturbed for what is refused anyway. The question bears the id that the session will have, and
- * stands while its person comes back for the answer; an answer opens one session.
+ * stands while its person comes back for the answer; an answer opens one session, or none once it is too old.
  */
 import type { Input } from '#policy'
 import { streamKindOf } from '../devices/device.ts'
@@ -16,7 +16,7 @@ import { encode } from './signed.ts'
 /** As policy reads it. */
 export type Consent = NonNullable<NonNullable<Input['device']>['consent']>
 
-/** A yes, and what takes it: false where it has opened a session already. */
+/** A yes, and what takes it, to open a session or because it counts no more: false where that was done already. */
 export interface Agreed {
   readonly session: string
   readonly consent: Consent

@@ -141,6 +141,8 @@ async function admit(
   )
   if (agreed === undefined && used !== undefined && lacksConsent(decision))
     return await consented(room, request, target, used)
+  // A yes that has aged would be repeated by the device as long as it is asked the same question.
+  if (decision.denials.some(({ code }) => code === 'consent.missing')) agreed?.take()
   if (!decision.allow) throw await refused(room, request, untilOpen(decision, grants, now))
   if (
     grant === undefined ||

@@ -1,8 +1,17 @@
 /** `sallyport agent update`: whose updates a device takes is said on the device, once, and taken back only there. */
 import { generateKeyPairSync } from 'node:crypto'
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { beforeEach, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test } from 'vitest'
 import { updateKeyOf } from '#update'
 import { run } from '../cli/run.ts'
 import { Directory } from './device.ts'
@@ -52,4 +61,31 @@ test.for([
   const ended = await update('pin', ...words)
   expect([ended.code, ended.err]).toEqual([2, expect.stringContaining(code) as string])
   expect(await shown()).toMatchObject({ keys: [] })
+})
+
+test('keys that are there and cannot be read are not taken for none', async () => {
+  mkdirSync(file(), { recursive: true })
+  const { code, err } = await update('show')
+  expect([code, err]).toEqual([1, expect.stringContaining('data.unreadable') as string])
+  const other = await update('pin', first.word)
+  expect([other.code, other.err]).toEqual([1, expect.stringContaining('data.unwritable') as string])
+})
+
+describe.skipIf(process.getuid?.() !== 0)("root, for an agent's own user (needs root)", () => {
+  const AGENT = 64_003
+  beforeEach(() => chownSync(directory.path, AGENT, AGENT))
+
+  test('writes what that user can read', async () => {
+    expect(await update('pin', first.word)).toMatchObject({ code: 0, err: '' })
+    for (const path of [file(), join(directory.path, 'update')])
+      expect(statSync(path)).toMatchObject({ uid: AGENT, gid: AGENT })
+  })
+
+  test('writes nothing where that user could not', async () => {
+    using elsewhere = new Directory()
+    symlinkSync(elsewhere.path, join(directory.path, 'update'))
+    const { code, err } = await update('pin', first.word)
+    expect([code, err]).toEqual([1, expect.stringContaining('EACCES') as string])
+    expect(readdirSync(elsewhere.path)).toEqual([])
+  })
 })

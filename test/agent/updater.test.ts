@@ -1,5 +1,7 @@
 /** Updates on a device that runs, by a clock that the test moves: what is taken when, and what ends it. */
 import { generateKeyPairSync, hash } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { beginTrial, Shelf } from '#boot'
 import { signUpdate, updateKeyOf, type Update } from '#update'
@@ -307,5 +309,51 @@ describe('an agent on trial', () => {
     made.updater.told({ act: 'heard', rollout: 'r_1' }, at)
     made.clock.pass(10_000_000)
     expect([made.restarts, made.shelf.state('0.0.1').trial?.rollout]).toEqual([0, 'r_1'])
+  })
+
+  describe('that was not started, because the disk took nothing then,', () => {
+    function unstarted(): House {
+      const shelf = new Shelf(directory.path)
+      const trial = { version: '0.2.0', sha256, rollout: 'r_1', health: 300 }
+      shelf.keep({ ...trial, size: 0, from: '', node: '', notAfter: 0 }, manifestOf(), BUNDLE)
+      shelf.remember(beginTrial(shelf.state(VERSION), trial))
+      return house()
+    }
+
+    test('is started when it is offered again, and that counts as a start', async () => {
+      const made = unstarted()
+      connect(made)
+      expect(last(made)).toMatchObject({ trial: null, taking: null, outcome: null })
+      offer(made)
+      expect(last(made)).toMatchObject({ taking: 'r_1' })
+      await holds(() => expect(made.restarts).toBe(1))
+      expect(made.shelf.state(VERSION).trial).toMatchObject({ rollout: 'r_1', starts: 1 })
+      // Who is about to end takes nothing more.
+      offer(made)
+      offer(made, 'r_2')
+      expect([made.fetched, last(made)]).toMatchObject([[], { taking: 'r_1' }])
+    })
+
+    test('is refused where the disk still does not take it', async () => {
+      const made = unstarted()
+      connect(made)
+      // The folder can be read, and the state is not replaced.
+      mkdirSync(join(made.shelf.folder, 'state.json.new/in'), { recursive: true })
+      offer(made)
+      await holds(() =>
+        expect(last(made)).toMatchObject({
+          taking: null,
+          refused: { rollout: 'r_1', code: 'update.unkept' },
+        }),
+      )
+      expect(made.restarts).toBe(0)
+    })
+
+    test('gives way to another one', async () => {
+      const made = unstarted()
+      offer(made, 'r_2')
+      await holds(() => expect(made.restarts).toBe(1))
+      expect(made.shelf.state(VERSION).trial).toMatchObject({ rollout: 'r_2', starts: 0 })
+    })
   })
 })

@@ -2,7 +2,15 @@
 import { spawn } from 'node:child_process'
 import { generateKeyPairSync, hash } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -169,6 +177,18 @@ describe('what is not what was signed does not start', () => {
   })
 })
 
+test('keys that cannot be read for now: the installed agent starts, says so, and forgets nothing', () => {
+  const shelf = new Shelf(data)
+  take(shelf, '0.2.0')
+  rmSync(join(shelf.folder, 'keys'))
+  mkdirSync(join(shelf.folder, 'keys'))
+  const { kept, fault } = chooseAgent(shelf, '0.1.0')
+  expect([kept, fault]).toEqual([null, expect.stringContaining('EISDIR') as string])
+  rmSync(join(shelf.folder, 'keys'), { recursive: true })
+  shelf.pin([key])
+  expect(started()).toBe('0.2.0')
+})
+
 test('a state that cannot be read is none', () => {
   const shelf = new Shelf(data)
   take(shelf, '0.2.0')
@@ -275,6 +295,19 @@ describe('who hangs on trial is ended', () => {
     expect(started()).toBe('0.1.0')
     expect(shelf.state('0.1.0').outcome?.fault).toBe('update.hung')
     expect([shelf.late, existsSync(join(shelf.folder, 'on-trial'))]).toEqual([false, false])
+  })
+
+  test('though the disk does not take that it was', async () => {
+    const shelf = new Shelf(data)
+    const source = hung
+      .replace('const {', "const { mkdirSync } = await import('node:fs'); const {")
+      .replace(
+        'watchTrial(',
+        "mkdirSync(shelf.folder + '/late/in', { recursive: true }); watchTrial(",
+      )
+    const child = spawn(process.execPath, ['--input-type=module', '-e', source, door, data, '0'])
+    expect(await once(child, 'exit')).toEqual([null, 'SIGKILL'])
+    expect(readdirSync(join(shelf.folder, 'late'))).toEqual(['in'])
   })
 
   test('but not one that is not on trial any more', async () => {

@@ -8,12 +8,13 @@ import {
   confirmTrial,
   failTrial,
   heardOutcome,
+  repeatTrial,
   Shelf,
   type BootState,
   type TrialFault,
 } from '#boot'
 import type { Clock } from '#tunnel'
-import { checkUpdate, type Update } from '#update'
+import { checkUpdate, type Update, type UpdateKey } from '#update'
 import type { Gateway } from '../config.ts'
 import { messageOf } from '../errors.ts'
 import type { JsonRecord } from '../json.ts'
@@ -72,6 +73,8 @@ export class Updater implements Disposable {
   #tell: ((report: UpdateReport) => void) | undefined
   #cancel: () => void = () => {}
   #disposed = false
+  /** Another agent is to start, and this one is about to end. */
+  #leaving = false
 
   /** On trial, the time to be healthy runs from here. */
   constructor(options: UpdaterOptions) {
@@ -149,12 +152,18 @@ export class Updater implements Disposable {
     this.#options.log('error', 'update.rolled_back', { version, rollout, fault })
     // Where that cannot be written, so many starts later it is given up all the same.
     this.#remember(failTrial(this.#state, fault))
+    this.#leave()
+  }
+
+  #leave(): void {
+    this.#leaving = true
     this.#options.restart()
   }
 
   #offered(rollout: string, manifest: string, at: Gateway): void {
-    if (this.#taking?.rollout === rollout || this.#state.trial?.rollout === rollout) return
-    if (this.#taking !== undefined || this.#state.trial !== null) {
+    const trial = this.#onTrial ? this.#state.trial : null
+    if (this.#leaving || this.#taking?.rollout === rollout || trial?.rollout === rollout) return
+    if (this.#taking !== undefined || trial !== null) {
       // One after the other: the gateway hears what is being taken, and may offer again.
       this.#report()
       return
@@ -166,7 +175,7 @@ export class Updater implements Disposable {
       return
     }
     const checked = checkUpdate(manifest, {
-      keys: this.#shelf.keys(),
+      keys: this.#keys(),
       now: Math.floor(now() / 1000),
       running: VERSION,
       floor: this.#state.floor,
@@ -221,9 +230,16 @@ export class Updater implements Disposable {
     }
   }
 
-  /** Remembers that the next start is a trial, and ends this one. */
+  /**
+   * Remembers that the next start is a trial, and ends this one. Where it was remembered before, and this one started all
+   * the same, the disk took nothing at that start: it may again, and is counted.
+   */
   #start({ version, sha256, health }: Update, rollout: string): void {
-    const begun = beginTrial(this.#state, { version, sha256, health, rollout })
+    const { trial } = this.#state
+    const again = trial?.rollout === rollout && trial.sha256 === sha256
+    const begun = again
+      ? repeatTrial(this.#state)
+      : beginTrial(this.#state, { version, sha256, health, rollout })
     if (!this.#remember(begun)) {
       this.#taking = undefined
       this.#refuse({ rollout, code: 'update.unkept', detail: 'the state cannot be written' })
@@ -233,7 +249,7 @@ export class Updater implements Disposable {
     // Once more, for who waits to see it again from now on.
     this.#report()
     this.#taking = undefined
-    this.#options.restart()
+    this.#leave()
   }
 
   async #fetch(update: Update, at: Gateway, signal: AbortSignal): Promise<Uint8Array> {
@@ -284,12 +300,22 @@ export class Updater implements Disposable {
     }
   }
 
+  /** Pinned keys that cannot be read count for nothing, and that is said. */
+  #keys(): readonly UpdateKey[] {
+    try {
+      return this.#shelf.keys()
+    } catch (error) {
+      this.#options.log('error', 'data.unreadable', { reason: messageOf(error) })
+      return []
+    }
+  }
+
   #report(): void {
     const { trial, outcome } = this.#state
     this.#tell?.({
       type: 'update',
       version: VERSION,
-      keys: this.#shelf.keys().map(({ id }) => id),
+      keys: this.#keys().map(({ id }) => id),
       trial: this.#onTrial && trial !== null ? trial.rollout : null,
       taking: this.#taking?.rollout ?? null,
       outcome,

@@ -65,9 +65,9 @@ describe.skipIf(!ready)(
       }
     }
 
-    async function seen(target: Started): Promise<Observed> {
+    async function seen(target: Started, by = scope): Promise<Observed> {
       await using socket = await dial(target.port)
-      return (await observe(scope, socket)).observed
+      return (await observe(by, socket)).observed
     }
 
     /** Starts the server as the colleague, by a shell command that ends in `exec … server.py plain`. */
@@ -225,7 +225,9 @@ describe.skipIf(!ready)(
         bare: true,
         uid: COLLEAGUE,
       })
-      expect(await seen(theirs)).toMatchObject({ uid: COLLEAGUE, script_sha256: null })
+      // By one that has not seen it yet: who has seen it settled does not open it again.
+      const observed = await seen(theirs, new ProcessScope())
+      expect(observed).toMatchObject({ uid: COLLEAGUE, script_sha256: null })
     })
 
     test('very many descriptors: the agent goes on while it looks through them', async () => {

@@ -55,7 +55,7 @@ beforeAll(async () => {
     const consent = said === 'nothing' ? {} : { consent: { by: 'shift lead', at } }
     offer.accept(encode({ v: 1, observed: null, ...consent }))
   }
-  await grantFor(vendor, node.admin, ask)
+  await grantFor(vendor, node.admin, { ...ask, duration_s: 3600 })
   earlier = await openSession(vendor, 'press-07', 'plc')
   expect(questions()).toEqual([])
   await site.zone({ consent_required: true }, [node.admin, second])
@@ -156,6 +156,17 @@ test.for([
 ] as const)('a yes by a clock %s', async ([, skew, codes]) => {
   said = { at: nowS() + skew }
   expect(denied(await attempt()) ?? []).toEqual(codes)
+})
+
+test('a yes that has become too old is not repeated: the next attempt asks anew', async () => {
+  said = { at: nowS() - 86_400 }
+  expect(denied(await attempt())).toEqual(['consent.missing'])
+  said = 'yes'
+  const { body: session } = await attempt()
+  const asked = questions().map(({ session: id }) => id)
+  expect(asked).toHaveLength(2)
+  expect(asked[1]).toBe(session.id)
+  expect(asked[0]).not.toBe(session.id)
 })
 
 describe('questions that stand', () => {
