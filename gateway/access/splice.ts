@@ -8,6 +8,8 @@ import type { Carrier, Goodbye } from '../sessions/live.ts'
 import type { Tap } from '../recordings/taps.ts'
 import type { Hold } from '../sessions/hold.ts'
 import type { Pace } from '../sessions/pace.ts'
+import { Kept } from './kept.ts'
+import { Latest } from './latest.ts'
 
 /** What a protocol filter makes of bytes: some go on, some go back, or the connection ends. */
 export interface Filtered {
@@ -33,42 +35,6 @@ export interface Filter {
 export interface Signals {
   readonly fromClient: (payload: Uint8Array) => Uint8Array | undefined
   readonly fromDevice: (payload: Uint8Array) => Uint8Array | undefined
-}
-
-/** The client's, each of which replaces the one before: of many in this time the last passes. */
-const SIGNAL_MS = 100
-
-/**
- * What one side may make the other hear: nothing twice in a row, and one each `SIGNAL_MS`, the latest.
- * All streams of a device share its tunnel's rate of SIGNALs, which a client must not reach.
- */
-class Latest {
-  readonly #pass: (payload: Uint8Array) => void
-  #last: Uint8Array | undefined
-  #next: Uint8Array | undefined
-  #resting: NodeJS.Timeout | undefined
-
-  constructor(pass: (payload: Uint8Array) => void) {
-    this.#pass = pass
-  }
-  tell(payload: Uint8Array): void {
-    this.#next = payload
-    if (this.#resting === undefined) this.#go()
-  }
-  stop(): void {
-    clearTimeout(this.#resting)
-  }
-  #go(): void {
-    this.#resting = undefined
-    const next = this.#next
-    this.#next = undefined
-    if (next === undefined || (this.#last !== undefined && Buffer.compare(next, this.#last) === 0))
-      return
-    this.#last = next
-    this.#resting = setTimeout(() => this.#go(), SIGNAL_MS)
-    this.#resting.unref()
-    this.#pass(next)
-  }
 }
 
 /** What a person's connection is to a splice: a stream of their tunnel, or what does as one. */
@@ -157,9 +123,15 @@ interface Lane {
   readonly pace: Pace
   owed: number
   waiting: NodeJS.Timeout | undefined
-  /** What waits while the session is held, bounded by the credit that its sender had. */
-  readonly kept: (() => void)[]
+  /** What waits while the session is held, and until all that waited has passed. */
+  readonly kept: Kept
+  /** Something of it is passing at this moment, or will in the next turn of the loop. */
+  passing: boolean
+  readonly read: ((chunk: Uint8Array) => Filtered) | undefined
 }
+
+/** So long one turn of the loop passes on what one direction has kept, in milliseconds. */
+const TURN_MS = 1
 
 class Splice implements Carrier {
   readonly #options: SpliceOptions
@@ -172,7 +144,7 @@ class Splice implements Carrier {
 
   constructor(options: SpliceOptions) {
     this.#options = options
-    const { client, device, pace } = options
+    const { client, device, pace, filter } = options
     const [person, target] = [new Outlet(client), new Outlet(device)]
     const lane = (from: Outlet, to: Outlet, direction: 'in' | 'out'): Lane => ({
       from,
@@ -181,13 +153,15 @@ class Splice implements Carrier {
       pace: pace[direction],
       owed: 0,
       waiting: undefined,
-      kept: [],
+      kept: new Kept(),
+      passing: false,
+      read: direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter),
     })
     this.#lanes = [lane(person, target, 'in'), lane(target, person, 'out')]
     const [first] = this.#lanes
-    options.filter?.attach((made) => this.#whenFree(first, () => this.#pass(first, made)))
+    filter?.attach((made) => this.#whenFree(first, () => this.#pass(first, made)))
     this.#unfollow = options.hold?.follow(() => this.#heldOrFree())
-    if (options.hold?.held === true) options.filter?.held?.(true)
+    if (options.hold?.held === true) filter?.held?.(true)
     if (options.tap !== undefined)
       options.tap.onDrain = () => {
         for (const one of this.#lanes) this.#giveBack(one)
@@ -216,14 +190,13 @@ class Splice implements Carrier {
   }
 
   #serve(lane: Lane): void {
-    const { filter } = this.#options
-    const read =
-      lane.direction === 'in' ? filter?.fromClient.bind(filter) : filter?.fromDevice.bind(filter)
+    const { filter, hold } = this.#options
     const { stream } = lane.from
     stream.onData = (chunk) => {
+      if (!this.#waits(lane)) this.#take(lane, chunk)
       // Datagrams are not held back, only dropped.
-      if (stream.kind === 'udp' && this.#options.hold?.held === true) stream.consumed(chunk.length)
-      else this.#whenFree(lane, () => this.#take(lane, chunk, read))
+      else if (stream.kind === 'udp') stream.consumed(chunk.length)
+      else lane.kept.bytes(chunk)
     }
     stream.onEnd = () =>
       this.#whenFree(lane, () => {
@@ -241,38 +214,62 @@ class Splice implements Carrier {
       tap?.signal(lane.direction, onward)
       lane.to.signal(onward)
     }
-    const latest = lane.direction === 'in' ? new Latest(pass) : undefined
+    const latest = lane.direction === 'in' ? new Latest(pass, () => hold?.held === true) : undefined
     this.#person ??= latest
     stream.onSignal = (payload) => {
       const onward = heard?.(payload)
       if (onward === undefined) return
-      this.#whenFree(lane, () => {
-        if (latest === undefined) pass(onward)
-        else latest.tell(onward)
-      })
+      if (latest !== undefined) latest.tell(onward)
+      else if (this.#waits(lane)) lane.kept.signal(() => pass(onward))
+      else pass(onward)
     }
     stream.onClose = (why) => this.#closed(why, lane)
   }
 
+  /** Held, or behind what was kept while it was. */
+  #waits(lane: Lane): boolean {
+    return this.#options.hold?.held === true || lane.passing || !lane.kept.empty
+  }
+
   /** Now, or behind what waits for the session to go on. */
   #whenFree(lane: Lane, act: () => void): void {
-    if (this.#options.hold?.held === true || lane.kept.length > 0) lane.kept.push(act)
+    if (this.#waits(lane)) lane.kept.act(act)
     else act()
   }
 
   #heldOrFree(): void {
     const { hold, filter } = this.#options
-    const held = hold?.held === true
-    filter?.held?.(held)
-    for (const lane of this.#lanes)
-      while (hold?.held !== true && lane.kept.length > 0) {
-        // It stays the first until it is done: what comes in the same breath waits behind it.
-        lane.kept[0]?.()
-        lane.kept.shift()
-      }
+    filter?.held?.(hold?.held === true)
+    this.#person?.freed()
+    for (const lane of this.#lanes) this.#passOn(lane)
   }
 
-  #take(lane: Lane, chunk: Uint8Array, read: ((chunk: Uint8Array) => Filtered) | undefined): void {
+  /** What was kept, in its order, a little in each turn of the loop: a session let go holds up nobody else's. */
+  #passOn(lane: Lane): void {
+    const { hold } = this.#options
+    // What comes, or is held and let go, in the breath in which one passes waits behind it.
+    if (lane.passing || lane.kept.empty) return
+    const until = performance.now() + TURN_MS
+    do {
+      if (hold?.held === true) return
+      lane.passing = true
+      try {
+        const piece = lane.kept.next()
+        if (piece instanceof Uint8Array) this.#take(lane, piece)
+        else piece?.()
+      } finally {
+        lane.passing = false
+      }
+      if (lane.kept.empty) return
+    } while (performance.now() < until)
+    lane.passing = true
+    setImmediate(() => {
+      lane.passing = false
+      this.#passOn(lane)
+    })
+  }
+
+  #take(lane: Lane, chunk: Uint8Array): void {
     if (lane.waiting !== undefined && lane.from.stream.kind === 'udp') {
       lane.from.stream.consumed(chunk.length)
       return
@@ -283,8 +280,8 @@ class Splice implements Carrier {
     }
     this.#options.tap?.data(lane.direction, chunk)
     lane.owed += chunk.length
-    if (read === undefined) lane.to.write(chunk)
-    else this.#pass(lane, read(chunk))
+    if (lane.read === undefined) lane.to.write(chunk)
+    else this.#pass(lane, lane.read(chunk))
     const wait = lane.pace.take(chunk.length, performance.now())
     if (wait > 0 && lane.waiting === undefined) {
       lane.waiting = setTimeout(() => {
@@ -317,7 +314,7 @@ class Splice implements Carrier {
     this.#person?.stop()
     this.#first ??= why
     if (why.code !== 'done') {
-      for (const { kept } of this.#lanes) kept.length = 0
+      for (const { kept } of this.#lanes) kept.clear()
       lane.to.stream.reset(why.code, why.message)
     }
     if (--this.#open > 0) return

@@ -2,6 +2,8 @@
 import { Duplex, PassThrough } from 'node:stream'
 import { expect, test, vi } from 'vitest'
 import { driveTunnel, memoryPair, type Tunnel, type TunnelStream } from '#tunnel'
+import { Kept } from '../../../gateway/access/kept.ts'
+import { Latest } from '../../../gateway/access/latest.ts'
 import { Metered } from '../../../gateway/access/metered.ts'
 import { modbusFilter } from '../../../gateway/access/modbus.ts'
 import { splice, type Filter, type Filtered } from '../../../gateway/access/splice.ts'
@@ -33,7 +35,11 @@ async function pair(
 }
 
 /** A person and a device whose connection goes through a session that can be held. */
-async function joined({ kind = 'tcp', filter }: { kind?: Kind; filter?: Filter } = {}) {
+async function joined({
+  kind = 'tcp',
+  filter,
+  metering = () => undefined,
+}: { kind?: Kind; filter?: Filter; metering?: () => void } = {}) {
   const all = [...(await tunnels()), ...(await tunnels())] as const
   const [gatewayEnd, vendorEnd, gatewaySide, deviceEnd] = all
   const [client, atVendor] = await pair(gatewayEnd, vendorEnd, kind)
@@ -47,6 +53,7 @@ async function joined({ kind = 'tcp', filter }: { kind?: Kind; filter?: Filter }
     pace: free(),
     hold,
     meter: (direction, bytes) => {
+      metering()
       counted[direction] += bytes
       return true
     },
@@ -56,7 +63,7 @@ async function joined({ kind = 'tcp', filter }: { kind?: Kind; filter?: Filter }
   })
   const close = (): void => all.forEach((tunnel) => tunnel.close('done'))
   const lines = { vendor: new Line(atVendor), target: new Line(atDevice) }
-  return { hold, counted, ended: ended.promise, close, ...lines }
+  return { hold, client, device, counted, ended: ended.promise, close, ...lines }
 }
 /** Everything that is under way in memory has arrived. */
 async function still(): Promise<void> {
@@ -131,6 +138,128 @@ test('paused and let go in one breath from within what passes, order and number 
   one.hold.set('operator', false)
   await one.target.until('all of it', ({ total }) => total === sent.length)
   expect(one.target.text).toBe(sent.join(''))
+  one.close()
+})
+
+/** All of it: a number of octets for bytes, a text for what was done. */
+function drained(kept: Kept): (string | number)[] {
+  const all: (string | number)[] = []
+  for (let piece = kept.next(); piece !== undefined; piece = kept.next())
+    if (piece instanceof Uint8Array) all.push(piece.length)
+    else piece()
+  return all
+}
+
+test('a frame of one byte costs a byte: 256 KiB of them are sixteen pieces, and not one is lost', () => {
+  const kept = new Kept()
+  const sent = Buffer.alloc(256 * 1024, 'from the first to the last ')
+  for (let at = 0; at < sent.length; at++) kept.bytes(sent.subarray(at, at + 1))
+  const pieces: Uint8Array[] = []
+  for (let piece = kept.next(); piece !== undefined; piece = kept.next())
+    if (piece instanceof Uint8Array) pieces.push(piece)
+  expect(pieces).toHaveLength(16)
+  expect(Buffer.concat(pieces).equals(sent)).toBe(true)
+  expect(kept.empty).toBe(true)
+})
+
+test('bytes are joined only to bytes beside them, and what a sender still holds is not written to', () => {
+  const kept = new Kept()
+  const done: string[] = []
+  const own = Buffer.from('ab')
+  kept.bytes(own.subarray(0, 1))
+  kept.bytes(Buffer.from('cd'))
+  kept.act(() => done.push('end'))
+  kept.bytes(Buffer.alloc(70_000))
+  kept.bytes(Buffer.alloc(10))
+  kept.bytes(Buffer.alloc(16 * 1024))
+  expect(drained(kept)).toEqual([3, 70_000, 10, 16 * 1024])
+  expect([done, own.toString()]).toEqual([['end'], 'ab'])
+})
+
+test('of the signals a device sends while it is held sixteen are kept, and of the next pause as many', () => {
+  const kept = new Kept()
+  let passed = 0
+  for (let round = 1; round <= 2; round++) {
+    for (let at = 0; at < 1000; at++) {
+      kept.bytes(Buffer.from('x'))
+      kept.signal(() => passed++)
+    }
+    // The bytes behind the last of them are one piece.
+    expect(drained(kept)).toEqual([...Array.from({ length: 16 }, () => 1), 984])
+    expect(passed).toBe(16 * round)
+  }
+})
+
+test('of the sizes a window has while it is held the last is told, and none before it goes on', async () => {
+  vi.useFakeTimers()
+  try {
+    let held = false
+    const told: string[] = []
+    const latest = new Latest(
+      (payload) => told.push(Buffer.from(payload).toString()),
+      () => held,
+    )
+    const tell = (size: string) => latest.tell(Buffer.from(size))
+    tell('1')
+    tell('2')
+    held = true
+    for (let size = 3; size < 5000; size++) tell(String(size))
+    await vi.advanceTimersByTimeAsync(3_600_000)
+    expect([told, vi.getTimerCount()]).toEqual([['1'], 0])
+    held = false
+    latest.freed()
+    expect(told).toEqual(['1', '4999'])
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
+test('through a whole connection: held, many sizes and many signals are one and sixteen', async () => {
+  const one = await joined()
+  one.hold.set('operator', true)
+  for (let n = 0; n < 200; n++) {
+    one.vendor.stream.signal(Buffer.from(`{"rows":${n}}`))
+    one.target.stream.signal(Buffer.from(`{"n":${n}}`))
+    if (n % 10 === 0) await still()
+  }
+  one.vendor.write('behind them')
+  one.target.write('behind them')
+  await until('all is kept', () => one.client.bytesIn === 11 && one.device.bytesIn === 11)
+  expect([one.target.signals, one.vendor.signals]).toEqual([[], []])
+  one.hold.set('operator', false)
+  await one.vendor.until('what comes after', ({ text }) => text === 'behind them')
+  await until('the size', () => one.target.signals.length > 0)
+  expect(one.target.signals).toEqual([{ rows: 199 }])
+  expect(one.vendor.signals).toEqual(Array.from({ length: 16 }, (_, n) => ({ n })))
+  one.close()
+})
+
+test('what was kept passes over many turns of the loop, so that one session holds up no other', async () => {
+  let turn = 0
+  let turning: NodeJS.Immediate | undefined
+  const next = (): void => {
+    turn++
+    turning = setImmediate(next)
+  }
+  const turns: number[] = []
+  // Each piece takes as long as one turn may.
+  const metering = () => {
+    turns.push(turn)
+    const from = performance.now()
+    while (performance.now() - from < 2);
+  }
+  const one = await joined({ metering })
+  one.hold.set('operator', true)
+  const piece = 16 * 1024
+  for (let n = 1; n <= 8; n++) {
+    one.vendor.write(Buffer.alloc(piece, n))
+    await until('it is kept', () => one.client.bytesIn === n * piece)
+  }
+  next()
+  one.hold.set('operator', false)
+  await one.target.until('all of it', ({ total }) => total === 8 * piece)
+  clearImmediate(turning)
+  expect([turns.length, new Set(turns).size]).toEqual([8, 8])
   one.close()
 })
 
