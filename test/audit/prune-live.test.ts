@@ -14,7 +14,9 @@ import { openLog, openWitnesses, pruneLog, verifyLog } from '#audit'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk, type Disk } from '../../audit/disk.ts'
 import { walkNotes } from '../../audit/notes.ts'
+import { pruneEvent } from '../../audit/prune-plan.ts'
 import { LogReader } from '../../audit/read.ts'
+import { listSegments } from '../../audit/recover.ts'
 import { thinNotes } from '../../audit/thin.ts'
 import { leafHash } from '../../audit/tree.ts'
 import {
@@ -104,6 +106,28 @@ test('pruned under eight writers and two readers: each event has its place, and 
   const leaves = new Map(kept.map(({ idx, leaf }) => [idx, leaf]))
   expect([...acked].filter(([idx, leaf]) => leaves.get(idx) !== leaf)).toEqual([])
   expect(await verify(place.log)).toMatchObject({ outcome: 'proven', pruned: pruned.first })
+})
+
+test('whoever reads a log slower than its segments go still proves what is left', async () => {
+  const place = copy()
+  const log = await open(place.log, { limits })
+  const asked = { archive: place.archive, before, dry: true }
+  const pruned = await log.prune(asked)
+  await log.append(pruneEvent(pruned, place.archive))
+  await log.checkpoint()
+  await log.close()
+  const going = listSegments(place.log).slice(0, pruned.segments)
+  expect(going.length).toBeGreaterThan(12)
+  const looking = verify(place.log)
+  // Two go for each that is read: a look loses every race for its second segment.
+  while (going.length > 0) {
+    for (const name of going.splice(0, 2)) rmSync(join(place.log, 'seg', name))
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  const verdict = await looking
+  expect(verdict).toMatchObject({ outcome: 'proven' })
+  // Where its last look began: far behind what a few looks come to.
+  expect(verdict.pruned).toBeGreaterThan(pruned.first / 2)
 })
 
 test('killed at any step, or after the last: the next start finds a whole log, and the next prune does the rest', async () => {
