@@ -19,7 +19,9 @@ import { LogReader } from '../../audit/read.ts'
 import { listSegments } from '../../audit/recover.ts'
 import { thinNotes } from '../../audit/thin.ts'
 import { leafHash } from '../../audit/tree.ts'
+import { fillable } from './fillable.ts'
 import {
+  eventually,
   heads,
   logOptions,
   open,
@@ -35,6 +37,7 @@ import {
 import { imagingThread } from './imaging.ts'
 import { Month } from './month.ts'
 
+const MIB = 1024 * 1024
 const segmentBytes = 12_000
 const limits = { segmentBytes, checkpointMs: 200, checkpointLeaves: 200 }
 
@@ -218,6 +221,25 @@ test('one at a time, and none goes on in a log that is closed', async () => {
   expect(ended).toBe('log.closed')
   expect(await log.prune({ archive: place.archive, before }).catch(codeOf)).toBe('log.closed')
   expect(await verify(place.log)).toMatchObject({ outcome: 'proven' })
+})
+
+test('on a disk that the log has filled the prune that is due is recorded and done', async () => {
+  const place = copy()
+  const disk = fillable(temporary())
+  const kept = { closeoutBytes: 2 * MIB, breakglassBytes: 2 * MIB }
+  const log = await open(place.log, {
+    thread: disk.thread,
+    limits: { ...limits, ...kept, floorBytes: MIB, warnBytes: MIB, watchMs: 5 },
+  })
+  await eventually(() => log.room.reserve?.missing === 0)
+  disk.fill()
+  await eventually(() => log.state === 'CLOSED_NEW')
+  expect(await log.append(stats(1)).catch(codeOf)).toBe('log.full')
+  const pruned = await log.prune({ archive: place.archive, before })
+  expect(pruned.segments).toBeGreaterThan(5)
+  expect(begins(place.log)).toBe(pruned.first)
+  await log.close()
+  expect(await verify(place.log)).toMatchObject({ outcome: 'proven', pruned: pruned.first })
 })
 
 test('an archive that does not hold is refused before anything is recorded', async () => {
