@@ -4,7 +4,10 @@ import { noteLimit, splitNotes, type Checkpoint } from './checkpoint.ts'
 
 const windowBytes = 256 * 1024
 
-/** Each note with its place, in order, to `end` (default: where the file ends now); or where and why there is none. */
+/**
+ * Each note with its place, in order, to `end` (default: where the file ends now); or where and why there is none. A file
+ * that ends before `end`, because a shorter one took its place meanwhile, is cut short there.
+ */
 export function* walkNotes(
   path: string,
   end = fs.statSync(path).size,
@@ -28,6 +31,10 @@ export function* walkNotes(
         }
         if ('what' in found) return
         next = base + found.end
+      }
+      if (bytes.length === 0) {
+        yield { offset: base, what: 'cut short' }
+        return
       }
       base = next
     }

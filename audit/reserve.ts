@@ -48,12 +48,18 @@ const operating: ReadonlySet<EventCode> = new Set([
   'policy.upload',
   'policy.activate',
   'policy.rollback',
+  'log.prune',
   'sink.change',
   'sink.remove',
   'finding.break_glass',
 ])
 /** Whoever tries to sign in causes these: an attempt that failed is not paid for. */
 const signingIn: ReadonlySet<EventCode> = new Set(['auth.login', 'auth.stepup'])
+/**
+ * What staff set going once and the node then does by itself: a trial of a policy ends, and on the day old events go, which
+ * is what makes room where the log itself fills the disk.
+ */
+const byItself: ReadonlySet<EventCode> = new Set(['policy.rollback', 'log.prune'])
 /** What a node writes to come up at all: without it nobody could look. */
 const starting: ReadonlySet<EventCode> = new Set(['log.open', 'node.start'])
 
@@ -65,8 +71,7 @@ export function spendOf(
   // Of an extension that was taken back: its grant ends sooner.
   if (event.code === 'grant.extend' && event.disposition === 'revoked') return 'closeout'
   if (starting.has(event.code)) return 'breakglass'
-  // A trial that ends by itself: once, and staff began it.
-  if (event.code === 'policy.rollback' && event.actor === undefined) return 'breakglass'
+  if (byItself.has(event.code) && event.actor === undefined) return 'breakglass'
   // Vendors, and whoever knows an operator's name, could spend what operators need.
   if (!operating.has(event.code) || event.actor?.party !== 'staff') return null
   // Refused: anybody on the staff may ask for what no role lets them do, as often as they like.

@@ -14,10 +14,14 @@ import { openLog, openWitnesses, pruneLog, verifyLog } from '#audit'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk, type Disk } from '../../audit/disk.ts'
 import { walkNotes } from '../../audit/notes.ts'
+import { pruneEvent } from '../../audit/prune-plan.ts'
 import { LogReader } from '../../audit/read.ts'
+import { listSegments } from '../../audit/recover.ts'
 import { thinNotes } from '../../audit/thin.ts'
 import { leafHash } from '../../audit/tree.ts'
+import { fillable } from './fillable.ts'
 import {
+  eventually,
   heads,
   logOptions,
   open,
@@ -33,6 +37,7 @@ import {
 import { imagingThread } from './imaging.ts'
 import { Month } from './month.ts'
 
+const MIB = 1024 * 1024
 const segmentBytes = 12_000
 const limits = { segmentBytes, checkpointMs: 200, checkpointLeaves: 200 }
 
@@ -104,6 +109,28 @@ test('pruned under eight writers and two readers: each event has its place, and 
   const leaves = new Map(kept.map(({ idx, leaf }) => [idx, leaf]))
   expect([...acked].filter(([idx, leaf]) => leaves.get(idx) !== leaf)).toEqual([])
   expect(await verify(place.log)).toMatchObject({ outcome: 'proven', pruned: pruned.first })
+})
+
+test('whoever reads a log slower than its segments go still proves what is left', async () => {
+  const place = copy()
+  const log = await open(place.log, { limits })
+  const asked = { archive: place.archive, before, dry: true }
+  const pruned = await log.prune(asked)
+  await log.append(pruneEvent(pruned, place.archive))
+  await log.checkpoint()
+  await log.close()
+  const going = listSegments(place.log).slice(0, pruned.segments)
+  expect(going.length).toBeGreaterThan(12)
+  const looking = verify(place.log)
+  // Two go for each that is read: a look loses every race for its second segment.
+  while (going.length > 0) {
+    for (const name of going.splice(0, 2)) rmSync(join(place.log, 'seg', name))
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  const verdict = await looking
+  expect(verdict).toMatchObject({ outcome: 'proven' })
+  // Where its last look began: far behind what a few looks come to.
+  expect(verdict.pruned).toBeGreaterThan(pruned.first / 2)
 })
 
 test('killed at any step, or after the last: the next start finds a whole log, and the next prune does the rest', async () => {
@@ -194,6 +221,25 @@ test('one at a time, and none goes on in a log that is closed', async () => {
   expect(ended).toBe('log.closed')
   expect(await log.prune({ archive: place.archive, before }).catch(codeOf)).toBe('log.closed')
   expect(await verify(place.log)).toMatchObject({ outcome: 'proven' })
+})
+
+test('on a disk that the log has filled the prune that is due is recorded and done', async () => {
+  const place = copy()
+  const disk = fillable(temporary())
+  const kept = { closeoutBytes: 2 * MIB, breakglassBytes: 2 * MIB }
+  const log = await open(place.log, {
+    thread: disk.thread,
+    limits: { ...limits, ...kept, floorBytes: MIB, warnBytes: MIB, watchMs: 5 },
+  })
+  await eventually(() => log.room.reserve?.missing === 0)
+  disk.fill()
+  await eventually(() => log.state === 'CLOSED_NEW')
+  expect(await log.append(stats(1)).catch(codeOf)).toBe('log.full')
+  const pruned = await log.prune({ archive: place.archive, before })
+  expect(pruned.segments).toBeGreaterThan(5)
+  expect(begins(place.log)).toBe(pruned.first)
+  await log.close()
+  expect(await verify(place.log)).toMatchObject({ outcome: 'proven', pruned: pruned.first })
 })
 
 test('an archive that does not hold is refused before anything is recorded', async () => {

@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
@@ -475,4 +476,11 @@ test('notes are read a piece at a time, and are the same', () => {
   expect(pieces).toEqual([...splitNotes(one)])
   writeFileSync(path, one.subarray(0, -7))
   expect([...walkNotes(path)]).toEqual([...splitNotes(one.subarray(0, -7))])
+})
+
+test('notes that end before they did, because thinned ones took their place, end the reading', () => {
+  const path = join(whole, 'log', 'checkpoints.log')
+  const { size } = statSync(path)
+  const read = [...walkNotes(path, size + 1_000)]
+  expect(read).toEqual([...walkNotes(path), { offset: size, what: 'cut short' }])
 })

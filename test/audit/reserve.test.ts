@@ -3,7 +3,6 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
 import { openLog, readLog, verifyLog, type AuditLog, type EventInput, type LogState } from '#audit'
 import { realDisk, type Disk } from '../../audit/disk.ts'
@@ -13,6 +12,7 @@ import { purseOf, type Purse } from '../../audit/room.ts'
 import { Reserve, spendOf } from '../../audit/reserve.ts'
 import { Writer } from '../../audit/writer.ts'
 import { identityEvent } from '../../gateway/events.ts'
+import { fillable } from './fillable.ts'
 import {
   eventually,
   heads,
@@ -41,6 +41,14 @@ const call = (party: 'staff' | 'vendor'): EventInput => ({
   status: 'success',
   actor: { uid: 'i|olga', party },
   data: { operation: 'session:cut', verb: 'update' },
+})
+
+const pruning = (party?: 'staff' | 'vendor'): EventInput => ({
+  code: 'log.prune',
+  message: 'x',
+  status: 'success',
+  ...(party === undefined ? {} : { actor: { uid: 'i|olga', party } }),
+  data: { size: 1 },
 })
 
 const extended = (disposition: 'approved' | 'revoked'): EventInput => ({
@@ -74,6 +82,9 @@ describe('what an event may spend', () => {
       event: { code: 'policy.rollback', message: 'x', status: 'success', data: { revision: 'r' } },
       spend: 'breakglass',
     },
+    { name: 'a prune that is due', event: pruning(), spend: 'breakglass' },
+    { name: 'a prune that staff ask for', event: pruning('staff'), spend: 'breakglass' },
+    { name: 'a prune that a vendor would ask for', event: pruning('vendor'), spend: null },
     {
       name: 'the end of a vendor’s login',
       event: {
@@ -367,21 +378,6 @@ test('the state says early that room is short, and each change is an event', asy
   const said = [...readLog(log.directory, origin)].map(({ body }) => Buffer.from(body).toString())
   expect(said.filter((text) => text.includes('"log.state"'))).toHaveLength(1)
 })
-
-/** A writer's thread whose disk has no byte free once there is a file `full` beside its own. */
-function fillable(directory: string): { readonly thread: URL; fill(): void } {
-  const [path, full] = [join(directory, 'fillable.mjs'), join(directory, 'full')]
-  const from = (name: string): string => new URL(`../../audit/${name}.ts`, import.meta.url).href
-  writeFileSync(
-    path,
-    `import { existsSync } from 'node:fs'
-import { realDisk } from '${from('disk')}'
-import { serve } from '${from('serve')}'
-serve({ ...realDisk, freeBytes: (path) => existsSync(${JSON.stringify(full)}) ? 0 : realDisk.freeBytes(path) })
-`,
-  )
-  return { thread: pathToFileURL(path), fill: () => writeFileSync(full, '') }
-}
 
 test('where what operators have is spent, ends are recorded still, also those behind what was refused', async () => {
   const directory = temporary()

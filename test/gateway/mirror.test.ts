@@ -81,9 +81,7 @@ test('a mirror that the node names copies its log, and the node serves what it c
   const { text } = await node.admin.call('GET', '/audit/log/witnessed')
   expect(text).toContain(`\u2014 ${name} `)
   // What was cosigned lies beside the gateway's own log too, for whoever verifies that.
-  const copy = join(home, 'copy')
-  cpSync(log, copy, { recursive: true })
-  expect(JSON.parse((await verify(copy)).out)).toMatchObject({ witnesses: [{ name, size }] })
+  expect(JSON.parse((await verify(log)).out)).toMatchObject({ witnesses: [{ name, size }] })
   const health = (await node.health()) as unknown as { witnesses: { name: string }[] }
   expect(health.witnesses).toMatchObject([{ name }])
 })
@@ -183,9 +181,7 @@ test('a log that was put back is refused, kept as evidence, and recorded by the 
     const flags = ['--key', join(data, 'log-keys.txt'), '--log', dir]
     return run(home, 'audit', 'witness', 'compare', heads, join(home, 'device-heads'), ...flags)
   }
-  const copy = join(home, 'rewritten')
-  cpSync(log, copy, { recursive: true })
-  expect(await compare(copy)).toMatchObject({ code: 1 })
+  expect(await compare(log)).toMatchObject({ code: 1 })
   // The mirror has the events that the node lost, and proves them.
   expect(JSON.parse((await verify(mirror)).out)).toMatchObject({ outcome: 'proven' })
   expect(readFileSync(join(mirror, 'checkpoint'), 'utf8')).toContain(origin)

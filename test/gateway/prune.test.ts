@@ -14,6 +14,7 @@ import { freePort, startNode, TENANT, type TestNode } from '../support/node.ts'
 const home = mkdtempSync(join(tmpdir(), 'sallyport-prune-'))
 const data = join(home, 'gateway')
 const archive = join(home, 'archive')
+const copy = join(home, 'copy')
 const log = join(data, 'log', 'gw1', '1')
 let node: TestNode
 
@@ -50,6 +51,8 @@ beforeAll(async () => {
       ),
     )
   await between.close()
+  // While nobody writes: of a log that is being written a copy is of many moments, and need not hold.
+  cpSync(log, copy, { recursive: true })
   mkdirSync(archive)
   node = await startNode({ data, port, config: `archive:\n  directory: ${archive}\n` })
   await saveCredentials(credentialsDirectory({ SALLYPORT_HOME: home }), node.admin.credentials)
@@ -80,7 +83,7 @@ test('who may not prune does not, and that is in the log', async () => {
 })
 
 test('a running node prunes: who asked is recorded, the rest is proven, and the node serves on', async () => {
-  cpSync(log, archive, { recursive: true })
+  cpSync(copy, archive, { recursive: true })
   const dry = await prune('--before', tomorrow(), '--dry-run')
   expect(JSON.parse(dry.out)).toMatchObject({ state: 'done', dry: true, pruned: { from: 0 } })
   const whole = segments()
