@@ -3,7 +3,7 @@
  * another. At least once: a message that was sent and not crossed off before a crash is sent again, with the same id.
  */
 import { setTimeout } from 'node:timers/promises'
-import { KINDS, isDue, messageOf, pauseAfter, type Notice } from './notice.ts'
+import { isDue, isUrgent, messageOf, pauseAfter, type Notice } from './notice.ts'
 import type { NewWaiting, NoticeStore, Waiting } from './queue.ts'
 
 /** A way to people. `send` rejects where the message was not taken for good; its words are shown, and hold no secret. */
@@ -139,7 +139,7 @@ export class NoticeDispatch implements AsyncDisposable {
     const fresh = new Set(await store.newOf(all.map(({ key }) => key)))
     for (const notice of all) {
       if (!fresh.has(notice.key)) continue
-      const urgent = KINDS[notice.kind] === 'alarm'
+      const urgent = isUrgent(notice)
       const message = messageOf(notice, origin)
       const rows: NewWaiting[] = []
       for (const channel of channels)

@@ -3,7 +3,14 @@ import { describe, expect, test } from 'vitest'
 import type { Statement } from '#approval'
 import type { Approval, Grant } from '../../../gateway/grants/grant.ts'
 import type { Review } from '../../../gateway/grants/review.ts'
-import { isDue, messageOf, noticesOf, pauseAfter } from '../../../gateway/notices/notice.ts'
+import {
+  isDue,
+  isUrgent,
+  messageOf,
+  noticesOf,
+  pauseAfter,
+  type Notice,
+} from '../../../gateway/notices/notice.ts'
 import { grantAround } from '../grants/around.ts'
 
 const NOW = 1_780_000_000
@@ -122,6 +129,29 @@ test('of a thousand requests of one person ten are told, and the next when one i
   expect([first.length, first.includes('grant.requested g_o')]).toEqual([11, true])
   expect(first).not.toContain('grant.requested g_10')
   expect(told(flood.slice(1))).toContain('grant.requested g_10')
+})
+
+test('that a seal is to be broken is told first, whatever else its holder has asked for', () => {
+  const flood = Array.from({ length: 50 }, (_, at) =>
+    grant({ state: 'requested' }, { id: `g_${at}`, created_at: NOW + at }),
+  )
+  const opening = (id: string, at: number) =>
+    grant(
+      { state: 'requested' },
+      { id, created_at: NOW + at, unseals: { grant: 'g_s', sha256: '0'.repeat(64) } },
+    )
+  const openings = Array.from({ length: 50 }, (_, at) => opening(`g_u${at}`, 100 + at))
+  const told = noticesOf([...flood, ...openings], [], NOW + 2000)
+  expect(told[0]).toMatchObject({
+    key: 'break_glass.requested g_u0',
+    kind: 'break_glass.requested',
+  })
+  expect([told.length, told.filter(isUrgent).length]).toEqual([20, 10])
+  const { subject, text } = messageOf(told[0] as Notice, 'https://gw.example')
+  expect([subject, text.split('\n').at(-4)]).toEqual([
+    'EMERGENCY: a seal is to be broken on press-07/plc',
+    'Look at it and sign with a passkey: sallyport approve g_u0',
+  ])
 })
 
 test('of a broken seal: at once, and again when its review is due, until that is closed', () => {
