@@ -34,7 +34,7 @@ interface DispatchRoom {
   readonly leaveMs?: number
 }
 
-/** So many messages wait; alarms have room of their own beyond. */
+/** So many messages wait in one channel; alarms have room of their own beyond. */
 const MOST_WAITING = 1000
 const MOST_URGENT = 1200
 /** A message that nobody took for so long is given up. */
@@ -134,30 +134,33 @@ export class NoticeDispatch implements AsyncDisposable {
   }
 
   async #collect(): Promise<number> {
-    const { store, channels, origin, look, now } = this.#room
+    const { store, channels, look, now } = this.#room
     const all = await look()
-    const fresh = new Set(await store.newOf(all.map(({ key }) => key)))
-    for (const notice of all) {
-      if (!fresh.has(notice.key)) continue
-      const urgent = isUrgent(notice)
-      const message = messageOf(notice, origin)
-      const rows: NewWaiting[] = []
-      for (const channel of channels)
-        for (const recipient of await channel.recipients(notice))
-          rows.push({
-            id: `${notice.key} ${channel.name} ${recipient}`,
-            channel: channel.name,
-            recipient,
-            message,
-          })
-      const most = urgent ? MOST_URGENT : MOST_WAITING
-      // What finds no room is looked at again, and keeps its turn.
-      if (await store.addNotice({ key: notice.key, urgent, rows, now: now(), most }))
-        for (const sender of this.#senders.values()) sender.poke()
-    }
+    for (const channel of channels) await this.#add(channel, all)
     const waiting = await store.tidy(now() - FORGET_MS)
     this.#health = { ...this.#health, waiting }
     return LOOK_MS
+  }
+
+  /** What is new to this channel waits in it from here on. What finds no room is looked at again, and keeps its turn. */
+  async #add(channel: Channel, all: readonly Notice[]): Promise<void> {
+    const { store, origin, now } = this.#room
+    const { name } = channel
+    const keys = all.map(({ key }) => key)
+    const fresh = new Set(await store.newOf(name, keys))
+    for (const notice of all) {
+      if (!fresh.has(notice.key)) continue
+      const { key } = notice
+      const urgent = isUrgent(notice)
+      const message = messageOf(notice, origin)
+      const to = await channel.recipients(notice)
+      const rows = to.map((recipient): NewWaiting => {
+        return { id: `${key} ${name} ${recipient}`, recipient, message }
+      })
+      const most = urgent ? MOST_URGENT : MOST_WAITING
+      if (await store.addNotice({ key, channel: name, urgent, rows, now: now(), most }))
+        this.#senders.get(channel)?.poke()
+    }
   }
 
   /** Everything of one channel that is due; gives how long until something is again. */

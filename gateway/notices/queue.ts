@@ -16,18 +16,21 @@ export interface Waiting {
 
 export interface NewWaiting {
   readonly id: string
-  readonly channel: string
   readonly recipient: string
   readonly message: Message
 }
 
 /** What notices need of a store. Every method resolves when the change is durable. */
 export interface NoticeStore {
-  /** Of these keys those that were never added. */
-  newOf(keys: readonly string[]): Promise<readonly string[]>
-  /** Adds all that one happening causes, at `now`, and remembers its key. False, and nothing added, where more than `most` would wait. */
+  /** Of these keys those that were never added for this channel. */
+  newOf(channel: string, keys: readonly string[]): Promise<readonly string[]>
+  /**
+   * Adds all that one happening causes in one channel, at `now`, and remembers its key there. False, and nothing added,
+   * where more than `most` would wait in that channel.
+   */
   addNotice(of: {
     readonly key: string
+    readonly channel: string
     readonly urgent: boolean
     readonly rows: readonly NewWaiting[]
     readonly now: number

@@ -178,21 +178,38 @@ describe('a message', () => {
     expect(hung.tried).toHaveLength(1)
   })
 
-  test('no more than 1,000 wait; an alarm finds room beyond, and goes first; what found none is not forgotten', async () => {
+  test('a channel that is full to the last alarm silences no other', async () => {
+    const { start, news } = place()
+    const crowd = Array.from({ length: 1201 }, (_, at) => `${at}@plant.example`)
+    const [dead, pager] = [channel('mail', () => false), channel('pager', () => true)]
+    const full = { ...dead.made, recipients: () => Promise.resolve(crowd) }
+    news.push(told('alarm', 'break_glass.opened'), told('k1'))
+    const { store } = await start([full, pager.made])
+    await until('the pager has both', () => pager.sent.length === 2)
+    expect(pager.sent).toEqual(['alarm pager ', 'k1 pager '])
+    expect(await store.newOf('mail', ['alarm', 'k1'])).toEqual(['alarm', 'k1'])
+  })
+
+  test('no more than 1,000 wait in a channel; an alarm finds room beyond, and goes first; what found none is not forgotten', async () => {
     const { start, news } = place()
     const { store, stop } = await start([])
-    const add = async (key: string, urgent: boolean) =>
+    const add = async (key: string, urgent: boolean, to = 'one') =>
       await store.addNotice({
         key,
+        channel: to,
         urgent,
-        rows: [{ id: key, channel: 'one', recipient: '', message: waiting().message }],
+        rows: [{ id: `${key} ${to}`, recipient: '', message: waiting().message }],
         now: 1,
         most: urgent ? 1200 : 1000,
       })
     for (let at = 0; at < 1000; at++) expect(await add(`k${at}`, false)).toBe(true)
     expect([await add('more', false), await add('alarm', true)]).toEqual([false, true])
-    expect(await store.newOf(['more', 'alarm', 'k1'])).toEqual(['more'])
-    expect((await store.waitingOf('one'))[0]?.id).toBe('alarm')
+    expect(await store.newOf('one', ['more', 'alarm', 'k1'])).toEqual(['more'])
+    expect((await store.waitingOf('one'))[0]?.id).toBe('alarm one')
+    // A channel that nobody empties leaves the room of the others as it is.
+    expect(await store.newOf('two', ['more', 'alarm'])).toEqual(['more', 'alarm'])
+    expect([await add('more', false, 'two'), await add('alarm', true, 'two')]).toEqual([true, true])
+    expect((await store.waitingOf('two')).map(({ id }) => id)).toEqual(['alarm two', 'more two'])
     await stop()
     news.length = 0
   })
