@@ -3,7 +3,7 @@
  * another. At least once: a message that was sent and not crossed off before a crash is sent again, with the same id.
  */
 import { setTimeout } from 'node:timers/promises'
-import { isDue, isUrgent, messageOf, pauseAfter, type Notice } from './notice.ts'
+import { LONGEST_MS, isUrgent, messageOf, pauseAfter, type Notice } from './notice.ts'
 import type { NewWaiting, NoticeStore, Waiting } from './queue.ts'
 
 /** A way to people. `send` rejects where the message was not taken for good; its words are shown, and hold no secret. */
@@ -37,6 +37,8 @@ interface DispatchRoom {
 /** So many messages wait in one channel; alarms have room of their own beyond. */
 const MOST_WAITING = 1000
 const MOST_URGENT = 1200
+/** So many are read from the store at once. */
+const PAGE = 64
 /** A message that nobody took for so long is given up. */
 const GIVE_UP_MS = 86_400_000
 const FORGET_MS = 30 * 86_400_000
@@ -168,8 +170,10 @@ export class NoticeDispatch implements AsyncDisposable {
     const { store, now } = this.#room
     const rest = (this.#restUntil.get(channel) ?? 0) - performance.now()
     if (rest > 0) return rest
-    for (const waiting of await store.waitingOf(channel.name)) {
-      if (!isDue(waiting.next_at, now())) continue
+    const at = now()
+    const latest = at + LONGEST_MS
+    const due = await store.dueOf({ channel: channel.name, now: at, latest, limit: PAGE })
+    for (const waiting of due) {
       const failure = await channel.send(waiting).then(
         () => undefined,
         (error: unknown) => (error instanceof Error ? error.message : String(error)),
@@ -183,7 +187,7 @@ export class NoticeDispatch implements AsyncDisposable {
       this.#restUntil.set(channel, performance.now() + REST_MS)
       return REST_MS
     }
-    return LOOK_MS
+    return due.length < PAGE ? LOOK_MS : 0
   }
 
   async #failed(channel: Channel, { id, tries, created_at }: Waiting, why: string): Promise<void> {

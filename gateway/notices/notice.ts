@@ -209,14 +209,10 @@ export function messageOf({ kind, at, grant }: Notice, origin: string): Message 
 }
 
 const FIRST_MS = 15_000
-const LONGEST_MS = 3_600_000
+/** The longest pause. Milliseconds. */
+export const LONGEST_MS = 3_600_000
 
 /** How long to wait after so many failures, 1 and more. Milliseconds. */
 export function pauseAfter(failures: number): number {
   return Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(failures - 1, 20))
-}
-
-/** Whether what was to wait until `next` is due: also where the clock was put back behind the longest wait. Epoch milliseconds. */
-export function isDue(next: number, now: number): boolean {
-  return next <= now || next > now + LONGEST_MS
 }

@@ -36,8 +36,16 @@ export interface NoticeStore {
     readonly now: number
     readonly most: number
   }): Promise<boolean>
-  /** Of one channel, what to try first: urgent, then what waits longest. */
-  waitingOf(channel: string): Promise<readonly Waiting[]>
+  /**
+   * Of one channel what is due at `now`: urgent first, then what waits longest, at most `limit`. What waits for an instant
+   * after `latest` is due too: the clock was put back. Epoch milliseconds.
+   */
+  dueOf(of: {
+    readonly channel: string
+    readonly now: number
+    readonly latest: number
+    readonly limit: number
+  }): Promise<readonly Waiting[]>
   /** Sent, or given up. */
   drop(id: string): Promise<void>
   failed(id: string, next_at: number): Promise<void>

@@ -6,6 +6,7 @@ import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
 type Add = Parameters<NoticeStore['addNotice']>[0]
+type Due = Parameters<NoticeStore['dueOf']>[0]
 
 const count = (db: DatabaseSync): number =>
   Number(db.prepare('SELECT count(*) AS n FROM notice').get()?.['n'] ?? 0)
@@ -46,12 +47,13 @@ export const noticesRoom = {
         add.run(id, channel, recipient, JSON.stringify(message), urgent ? 1 : 0, now, now)
       return true
     },
-    waitingOf(db: DatabaseSync, channel: string): Waiting[] {
+    dueOf(db: DatabaseSync, { channel, now, latest, limit }: Due): Waiting[] {
       const rows = db
         .prepare(
-          'SELECT * FROM notice WHERE channel = ? ORDER BY urgent DESC, next_at, id LIMIT 64',
+          `SELECT * FROM notice WHERE channel = ? AND (next_at <= ? OR next_at > ?)
+           ORDER BY urgent DESC, next_at, id LIMIT ?`,
         )
-        .all(channel)
+        .all(channel, now, latest, limit)
       return rows.map((row) => ({
         id: String(row['id']),
         channel,
@@ -86,8 +88,8 @@ export class SqliteNoticeStore implements NoticeStore {
   async addNotice(of: Add): Promise<boolean> {
     return await this.#thread.call('notices', 'addNotice', of)
   }
-  async waitingOf(channel: string): Promise<readonly Waiting[]> {
-    return await this.#thread.call('notices', 'waitingOf', channel)
+  async dueOf(of: Due): Promise<readonly Waiting[]> {
+    return await this.#thread.call('notices', 'dueOf', of)
   }
   async drop(id: string): Promise<void> {
     await this.#thread.call('notices', 'drop', id)

@@ -178,6 +178,40 @@ describe('a message', () => {
     expect(hung.tried).toHaveLength(1)
   })
 
+  test('what is due goes out behind more alarms than one look reads, that nobody takes yet', async () => {
+    const { start } = place()
+    const { store } = await start([])
+    const add = async (key: string, urgent: boolean) =>
+      await store.addNotice({
+        key,
+        channel: 'one',
+        urgent,
+        rows: [{ id: key, recipient: '', message: waiting().message }],
+        now: 100,
+        most: 1200,
+      })
+    for (let at = 0; at < 70; at++) {
+      await add(`alarm ${at}`, true)
+      await store.failed(`alarm ${at}`, 200)
+    }
+    await add('k1', false)
+    const due = async (now: number, latest: number) =>
+      (await store.dueOf({ channel: 'one', now, latest, limit: 64 })).map(({ id }) => id)
+    expect([await due(99, 300), await due(100, 300)]).toEqual([[], ['k1']])
+    expect(await due(200, 300)).toHaveLength(64)
+    // A clock that was put back makes no pause longer than the longest.
+    expect(await due(50, 199)).toHaveLength(64)
+  })
+
+  test('of more than one look reads all go out at once', async () => {
+    const { start, news } = place()
+    const crowd = Array.from({ length: 400 }, (_, at) => `${at}@plant.example`)
+    const open = channel('mail', () => true)
+    news.push(told('k1'))
+    await start([{ ...open.made, recipients: () => Promise.resolve(crowd) }])
+    await until('all are sent', () => open.sent.length === 400)
+  })
+
   test('a channel that is full to the last alarm silences no other', async () => {
     const { start, news } = place()
     const crowd = Array.from({ length: 1201 }, (_, at) => `${at}@plant.example`)
@@ -205,11 +239,13 @@ describe('a message', () => {
     for (let at = 0; at < 1000; at++) expect(await add(`k${at}`, false)).toBe(true)
     expect([await add('more', false), await add('alarm', true)]).toEqual([false, true])
     expect(await store.newOf('one', ['more', 'alarm', 'k1'])).toEqual(['more'])
-    expect((await store.waitingOf('one'))[0]?.id).toBe('alarm one')
+    const due = async (of: string) =>
+      (await store.dueOf({ channel: of, now: 1, latest: 2, limit: 9 })).map(({ id }) => id)
+    expect((await due('one'))[0]).toBe('alarm one')
     // A channel that nobody empties leaves the room of the others as it is.
     expect(await store.newOf('two', ['more', 'alarm'])).toEqual(['more', 'alarm'])
     expect([await add('more', false, 'two'), await add('alarm', true, 'two')]).toEqual([true, true])
-    expect((await store.waitingOf('two')).map(({ id }) => id)).toEqual(['alarm two', 'more two'])
+    expect(await due('two')).toEqual(['alarm two', 'more two'])
     await stop()
     news.length = 0
   })
