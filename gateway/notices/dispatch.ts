@@ -144,7 +144,10 @@ export class NoticeDispatch implements AsyncDisposable {
     return LOOK_MS
   }
 
-  /** What is new to this channel waits in it from here on. What finds no room is looked at again, and keeps its turn. */
+  /**
+   * What is new to this channel waits in it from here on. At the first that finds no room it ends: all is looked at again,
+   * and keeps its turn. Room is asked for first, for who is to be told is much work.
+   */
   async #add(channel: Channel, all: readonly Notice[]): Promise<void> {
     const { store, origin, now } = this.#room
     const { name } = channel
@@ -154,14 +157,15 @@ export class NoticeDispatch implements AsyncDisposable {
       if (!fresh.has(notice.key)) continue
       const { key } = notice
       const urgent = isUrgent(notice)
+      const most = urgent ? MOST_URGENT : MOST_WAITING
+      if ((await store.countOf(name)) >= most) return
       const message = messageOf(notice, origin)
       const to = await channel.recipients(notice)
       const rows = to.map((recipient): NewWaiting => {
         return { id: `${key} ${name} ${recipient}`, recipient, message }
       })
-      const most = urgent ? MOST_URGENT : MOST_WAITING
-      if (await store.addNotice({ key, channel: name, urgent, rows, now: now(), most }))
-        this.#senders.get(channel)?.poke()
+      if (!(await store.addNotice({ key, channel: name, urgent, rows, now: now(), most }))) return
+      this.#senders.get(channel)?.poke()
     }
   }
 

@@ -24,6 +24,8 @@ export interface NewWaiting {
 export interface NoticeStore {
   /** Of these keys those that were never added for this channel. */
   newOf(channel: string, keys: readonly string[]): Promise<readonly string[]>
+  /** How many wait in this channel. */
+  countOf(channel: string): Promise<number>
   /**
    * Adds all that one happening causes in one channel, at `now`, and remembers its key there. False, and nothing added,
    * where more than `most` would wait in that channel.

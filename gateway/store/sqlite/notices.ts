@@ -35,6 +35,9 @@ export const noticesRoom = {
       const known = db.prepare(KNOWN)
       return keys.filter((key) => known.get(key, channel) === undefined)
     },
+    countOf(db: DatabaseSync, channel: string): number {
+      return countIn(db, channel)
+    },
     addNotice(db: DatabaseSync, { key, channel, urgent, rows, now, most }: Add): boolean {
       if (db.prepare(KNOWN).get(key, channel) !== undefined) return true
       if (countIn(db, channel) + rows.length > most) return false
@@ -84,6 +87,9 @@ export class SqliteNoticeStore implements NoticeStore {
   }
   async newOf(channel: string, keys: readonly string[]): Promise<readonly string[]> {
     return await this.#thread.call('notices', 'newOf', { channel, keys })
+  }
+  async countOf(channel: string): Promise<number> {
+    return await this.#thread.call('notices', 'countOf', channel)
   }
   async addNotice(of: Add): Promise<boolean> {
     return await this.#thread.call('notices', 'addNotice', of)

@@ -8,6 +8,7 @@ import type { Statement } from '#approval'
 import { NoticeDispatch, type Channel } from '../../../gateway/notices/dispatch.ts'
 import { mailChannel } from '../../../gateway/notices/mail.ts'
 import { messageOf, type Notice } from '../../../gateway/notices/notice.ts'
+import { approvers } from '../../../gateway/notices/notices.ts'
 import type { Waiting } from '../../../gateway/notices/queue.ts'
 import { webhookChannel } from '../../../gateway/notices/webhook.ts'
 import { SqliteNoticeStore } from '../../../gateway/store/sqlite/notices.ts'
@@ -212,6 +213,21 @@ describe('a message', () => {
     await until('all are sent', () => open.sent.length === 400)
   })
 
+  test('who is to be told is worked out while there is room, and of what comes after the first that has none never', async () => {
+    const { start, news } = place()
+    const crowd = Array.from({ length: 500 }, (_, at) => `${at}@plant.example`)
+    const [dead, last] = [channel('mail', () => false), channel('last', () => true)]
+    const asked: string[] = []
+    const recipients = ({ key }: Notice) => {
+      asked.push(key)
+      return Promise.resolve(crowd)
+    }
+    news.push(...['k1', 'k2', 'k3', 'k4'].map((key) => told(key)))
+    await start([{ ...dead.made, recipients }, last.made])
+    await until('the others are told', () => last.sent.length === 4)
+    expect(asked).toEqual(['k1', 'k2'])
+  })
+
   test('a channel that is full to the last alarm silences no other', async () => {
     const { start, news } = place()
     const crowd = Array.from({ length: 1201 }, (_, at) => `${at}@plant.example`)
@@ -345,6 +361,29 @@ describe('mail', () => {
       .send(waiting({ recipient: two }))
       .catch(() => undefined)
     expect(server.mails.flatMap(({ to }) => to)).not.toContain('eve@evil.example')
+  })
+  test('of however many who might approve as many are asked about as are written to', async () => {
+    const asked: string[] = []
+    const list = (after: string, limit: number) =>
+      Promise.resolve(
+        Array.from({ length: limit }, (_, at) => {
+          const sub = String(Number(after) + at + 1).padStart(6, '0')
+          return { sub, email: `${sub}@plant.example`, party: 'staff', groups: [], roles: [] }
+        }),
+      )
+    const room = {
+      devices: { find: () => Promise.resolve({ id: 'press-07', labels: {}, processes: [] }) },
+      decisions: {
+        weigh: (_: string, { subject }: { subject: { email: string } }) => {
+          asked.push(subject.email)
+          return { allow: asked.length % 2 === 0 }
+        },
+      },
+      identity: { issuer: 'iss', accounts: { list } },
+      now: () => 0,
+    } as unknown as Parameters<typeof approvers>[0]
+    const found = await approvers(room, grant, 50)
+    expect([found.length, found.at(-1), asked.length]).toEqual([50, '000100@plant.example', 100])
   })
   test('is for the holder, for who may approve, or for these and the control room', async () => {
     const mail = by(1)
