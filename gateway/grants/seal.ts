@@ -15,6 +15,8 @@ import { propose, type GrantRoom } from './request.ts'
 /** So long an opening waits for its quorum, beside the time it is for. */
 const WAIT_S = 3600
 
+const instant = (at: number) => new Date(at * 1000).toISOString().replace('.000Z', 'Z')
+
 export interface UnsealAsk {
   readonly subject: Subject
   readonly source: Source
@@ -34,6 +36,11 @@ export function unsealFault(
   if (grant.statement.requester !== subject.id)
     return no('only its holder asks for a seal to be broken', 'have them run break-glass open')
   const shown = shownState(grant, now)
+  if (shown === 'approved' && now < grant.statement.not_before)
+    return no(
+      `the sealed grant begins at ${instant(grant.statement.not_before)}`,
+      'wait until then, or ask for an ordinary grant',
+    )
   return shown === 'approved'
     ? undefined
     : no(`the sealed grant is ${shown}; it opens nothing any more`, 'ask for an ordinary grant')
@@ -88,7 +95,8 @@ export async function mayUnseal(
       nextStep: `sallyport approve ${statement.id}, with a passkey of yours`,
     })
   const sealed = await store.find(statement.unseals.grant)
-  const shown = sealed === undefined ? 'unknown' : shownState(sealed, now)
+  const early = sealed !== undefined && now < sealed.statement.not_before
+  const shown = sealed === undefined ? 'unknown' : early ? 'not begun' : shownState(sealed, now)
   if (sealed?.hash === statement.unseals.sha256 && shown === 'approved') return
   throw new Refusal('grant.state', `the sealed grant is ${shown}; there is no seal to break`, {
     nextStep: 'its holder asks for an ordinary grant',

@@ -3,7 +3,7 @@
  * another. At least once: a message that was sent and not crossed off before a crash is sent again, with the same id.
  */
 import { setTimeout } from 'node:timers/promises'
-import { KINDS, isDue, messageOf, pauseAfter, type Notice } from './notice.ts'
+import { LONGEST_MS, isUrgent, messageOf, pauseAfter, type Notice } from './notice.ts'
 import type { NewWaiting, NoticeStore, Waiting } from './queue.ts'
 
 /** A way to people. `send` rejects where the message was not taken for good; its words are shown, and hold no secret. */
@@ -34,9 +34,11 @@ interface DispatchRoom {
   readonly leaveMs?: number
 }
 
-/** So many messages wait; alarms have room of their own beyond. */
+/** So many messages wait in one channel; alarms have room of their own beyond. */
 const MOST_WAITING = 1000
 const MOST_URGENT = 1200
+/** So many are read from the store at once. */
+const PAGE = 64
 /** A message that nobody took for so long is given up. */
 const GIVE_UP_MS = 86_400_000
 const FORGET_MS = 30 * 86_400_000
@@ -134,30 +136,37 @@ export class NoticeDispatch implements AsyncDisposable {
   }
 
   async #collect(): Promise<number> {
-    const { store, channels, origin, look, now } = this.#room
+    const { store, channels, look, now } = this.#room
     const all = await look()
-    const fresh = new Set(await store.newOf(all.map(({ key }) => key)))
-    for (const notice of all) {
-      if (!fresh.has(notice.key)) continue
-      const urgent = KINDS[notice.kind] === 'alarm'
-      const message = messageOf(notice, origin)
-      const rows: NewWaiting[] = []
-      for (const channel of channels)
-        for (const recipient of await channel.recipients(notice))
-          rows.push({
-            id: `${notice.key} ${channel.name} ${recipient}`,
-            channel: channel.name,
-            recipient,
-            message,
-          })
-      const most = urgent ? MOST_URGENT : MOST_WAITING
-      // What finds no room is looked at again, and keeps its turn.
-      if (await store.addNotice({ key: notice.key, urgent, rows, now: now(), most }))
-        for (const sender of this.#senders.values()) sender.poke()
-    }
+    for (const channel of channels) await this.#add(channel, all)
     const waiting = await store.tidy(now() - FORGET_MS)
     this.#health = { ...this.#health, waiting }
     return LOOK_MS
+  }
+
+  /**
+   * What is new to this channel waits in it from here on. At the first that finds no room it ends: all is looked at again,
+   * and keeps its turn. Room is asked for first, for who is to be told is much work.
+   */
+  async #add(channel: Channel, all: readonly Notice[]): Promise<void> {
+    const { store, origin, now } = this.#room
+    const { name } = channel
+    const keys = all.map(({ key }) => key)
+    const fresh = new Set(await store.newOf(name, keys))
+    for (const notice of all) {
+      if (!fresh.has(notice.key)) continue
+      const { key } = notice
+      const urgent = isUrgent(notice)
+      const most = urgent ? MOST_URGENT : MOST_WAITING
+      if ((await store.countOf(name)) >= most) return
+      const message = messageOf(notice, origin)
+      const to = await channel.recipients(notice)
+      const rows = to.map((recipient): NewWaiting => {
+        return { id: `${key} ${name} ${recipient}`, recipient, message }
+      })
+      if (!(await store.addNotice({ key, channel: name, urgent, rows, now: now(), most }))) return
+      this.#senders.get(channel)?.poke()
+    }
   }
 
   /** Everything of one channel that is due; gives how long until something is again. */
@@ -165,8 +174,10 @@ export class NoticeDispatch implements AsyncDisposable {
     const { store, now } = this.#room
     const rest = (this.#restUntil.get(channel) ?? 0) - performance.now()
     if (rest > 0) return rest
-    for (const waiting of await store.waitingOf(channel.name)) {
-      if (!isDue(waiting.next_at, now())) continue
+    const at = now()
+    const latest = at + LONGEST_MS
+    const due = await store.dueOf({ channel: channel.name, now: at, latest, limit: PAGE })
+    for (const waiting of due) {
       const failure = await channel.send(waiting).then(
         () => undefined,
         (error: unknown) => (error instanceof Error ? error.message : String(error)),
@@ -180,7 +191,7 @@ export class NoticeDispatch implements AsyncDisposable {
       this.#restUntil.set(channel, performance.now() + REST_MS)
       return REST_MS
     }
-    return LOOK_MS
+    return due.length < PAGE ? LOOK_MS : 0
   }
 
   async #failed(channel: Channel, { id, tries, created_at }: Waiting, why: string): Promise<void> {

@@ -15,8 +15,8 @@ interface MailOptions {
   readonly login?: { readonly user: string; readonly pass: string }
   /** Who is told of every alarm, beside those who may approve. */
   readonly alarms: readonly string[]
-  /** Addresses of those who may approve a grant. */
-  readonly approversOf: (notice: Notice) => Promise<readonly string[]>
+  /** Addresses of those who may approve a grant, `most` of them. */
+  readonly approversOf: (notice: Notice, most: number) => Promise<readonly string[]>
 }
 
 const WAIT_MS = 10_000
@@ -58,7 +58,8 @@ export function mailChannel(options: MailOptions): Channel {
       const { requester_email: holder } = notice.grant
       if (to === 'holder') return holder === null ? [] : [holder]
       const named = to === 'alarm' ? alarms : []
-      return [...new Set([...named, ...(await approversOf(notice))])].slice(0, MOST_RECIPIENTS)
+      const approvers = await approversOf(notice, MOST_RECIPIENTS)
+      return [...new Set([...named, ...approvers])].slice(0, MOST_RECIPIENTS)
     },
     async send({ id, recipient, message }) {
       const name = createHash('sha256').update(id).digest('hex').slice(0, 32)

@@ -11,6 +11,7 @@ export const KINDS = {
   'grant.approved': 'holder',
   'grant.refused': 'holder',
   'grant.ending': 'holder',
+  'break_glass.requested': 'alarm',
   'break_glass.opened': 'alarm',
   'break_glass.review_due': 'alarm',
 } as const
@@ -32,6 +33,7 @@ const NEWS_S: Readonly<Record<NoticeKind, number>> = {
   'grant.approved': DAY_S,
   'grant.refused': DAY_S,
   'grant.ending': DAY_S,
+  'break_glass.requested': 7 * DAY_S,
   'break_glass.opened': 7 * DAY_S,
   'break_glass.review_due': 366 * DAY_S,
 }
@@ -61,24 +63,31 @@ export function noticesOf(
   const all = [...alarms, ...grants.flatMap((grant) => ofGrant(grant, now))]
   const news = all.filter(({ kind, at }) => at > now - NEWS_S[kind])
   const asked = pendingOf(news)
-  return news.filter((notice) => notice.kind !== 'grant.requested' || asked.has(notice))
+  const told = news.filter((notice) => !REQUESTS.has(notice.kind) || asked.has(notice))
+  return [...told.filter(isUrgent), ...told.filter((notice) => !isUrgent(notice))]
 }
 
+/** Whether it is an alarm, that goes before all else. */
+export function isUrgent({ kind }: Pick<Notice, 'kind'>): boolean {
+  return KINDS[kind] === 'alarm'
+}
+
+const REQUESTS: ReadonlySet<NoticeKind> = new Set(['grant.requested', 'break_glass.requested'])
 /** So many requests of one person are told while none is decided: whoever asks a thousand times fills no mailbox. */
 const MOST_PENDING = 10
 
-/** Of each person's requests the oldest. */
+/** Of each person's requests the oldest, and beside them of those to break one seal: no other request keeps these back. */
 function pendingOf(notices: readonly Notice[]): ReadonlySet<Notice> {
-  const requests = notices.filter(({ kind }) => kind === 'grant.requested')
+  const requests = notices.filter(({ kind }) => REQUESTS.has(kind))
   const byPerson = Map.groupBy(
     requests.toSorted((a, b) => a.at - b.at),
-    ({ grant }) => grant.statement.requester,
+    ({ grant: { statement } }) => `${statement.unseals?.grant ?? ''} ${statement.requester}`,
   )
   return new Set([...byPerson.values()].flatMap((theirs) => theirs.slice(0, MOST_PENDING)))
 }
 
 function ofGrant(grant: Grant, now: number): Notice[] {
-  const { id, created_at: asked, not_before, sealed, extends: longer } = grant.statement
+  const { id, created_at: asked, not_before, sealed, unseals, extends: longer } = grant.statement
   const notice = (kind: NoticeKind, at: number, key: string = kind): Notice => ({
     key: `${key} ${id}`,
     kind,
@@ -86,7 +95,8 @@ function ofGrant(grant: Grant, now: number): Notice[] {
     grant,
   })
   const shown = shownState(grant, now)
-  if (shown === 'requested') return [notice('grant.requested', asked)]
+  if (shown === 'requested')
+    return [notice(unseals === undefined ? 'grant.requested' : 'break_glass.requested', asked)]
   if (shown === 'rejected' || shown === 'revoked') {
     const { at = 0, by, reason = '' } = grant.ended ?? {}
     // What its holder did, or has instead, is no news to them.
@@ -144,6 +154,11 @@ const WORDS: Readonly<
     `Your grant for ${where} ends in less than 15 minutes, and open sessions with it.`,
     `For more time: sallyport extend ${id} --for 30m --reason …`,
   ],
+  'break_glass.requested': (id, where) => [
+    `EMERGENCY: a seal is to be broken on ${where}`,
+    `Break-glass: somebody asks to be let into ${where} in an emergency, and waits for signatures.`,
+    `Look at it and sign with a passkey: sallyport approve ${id}`,
+  ],
   'break_glass.opened': (id, where) => [
     `ALARM: break-glass on ${where}`,
     `A seal was broken: ${where} is open in an emergency.`,
@@ -194,14 +209,10 @@ export function messageOf({ kind, at, grant }: Notice, origin: string): Message 
 }
 
 const FIRST_MS = 15_000
-const LONGEST_MS = 3_600_000
+/** The longest pause. Milliseconds. */
+export const LONGEST_MS = 3_600_000
 
 /** How long to wait after so many failures, 1 and more. Milliseconds. */
 export function pauseAfter(failures: number): number {
   return Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(failures - 1, 20))
-}
-
-/** Whether what was to wait until `next` is due: also where the clock was put back behind the longest wait. Epoch milliseconds. */
-export function isDue(next: number, now: number): boolean {
-  return next <= now || next > now + LONGEST_MS
 }

@@ -103,7 +103,7 @@ export function openNotices(
   if (mail !== undefined) {
     const { host, port, tls = 'starttls', from, alarms = [], ca_file, servername } = mail
     const { user, password_file: file } = mail
-    const approversOf = (of: { grant: Grant }) => approvers(room, of.grant)
+    const approversOf = (of: { grant: Grant }, most: number) => approvers(room, of.grant, most)
     channels.push(
       mailChannel({
         host,
@@ -139,12 +139,23 @@ async function look({ grants, reviews, now }: NoticeRoom) {
   return noticesOf([...known.values()], broken, Math.floor(now() / 1000))
 }
 
-const PAGE = 500
+/** So many accounts are asked about before others have their turn: policy answers each at once. */
+const PAGE = 64
 
-/** The addresses of those whom policy would let approve the grant, had they shown a second factor just now. */
-async function approvers(
-  { devices, decisions, identity, now }: NoticeRoom,
+/** The first `most` addresses of those whom policy would let approve the grant, had they shown a second factor just now. */
+export async function approvers(
+  {
+    devices,
+    decisions,
+    identity,
+    now,
+  }: Pick<NoticeRoom, 'devices' | 'decisions' | 'now'> & {
+    readonly identity: { readonly issuer: string } & {
+      readonly accounts: Pick<Identity['accounts'], 'list'>
+    }
+  },
   grant: Grant,
+  most: number,
 ): Promise<readonly string[]> {
   const [id = ''] = grant.statement.devices
   const device = await devices.find(id)
@@ -166,6 +177,7 @@ async function approvers(
       const subject = provenJustNow(account, identity.issuer, now())
       if (subject.id === grant.statement.requester) continue
       if (decisions.weigh('grant.approve', { ...facts, subject }).allow) found.push(account.email)
+      if (found.length >= most) return found
     }
     const last = page.at(-1)
     if (last === undefined || page.length < PAGE) return found

@@ -104,7 +104,7 @@ function sealable(db: DatabaseSync, { statement }: Grant, at: number): boolean {
   if (statement.unseals === undefined) return true
   const sealed = find(db, statement.unseals.grant)
   if (sealed === undefined || sealed.hash !== statement.unseals.sha256) return false
-  return sealed.state === 'approved' && at < expiresAt(sealed)
+  return sealed.state === 'approved' && sealed.statement.not_before <= at && at < expiresAt(sealed)
 }
 
 /** What a grant that takes effect supersedes ends with it; a seal that it breaks is gone, and is to be reviewed. */

@@ -6,9 +6,15 @@ import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
 type Add = Parameters<NoticeStore['addNotice']>[0]
+type Due = Parameters<NoticeStore['dueOf']>[0]
 
 const count = (db: DatabaseSync): number =>
   Number(db.prepare('SELECT count(*) AS n FROM notice').get()?.['n'] ?? 0)
+const countIn = (db: DatabaseSync, channel: string): number =>
+  Number(db.prepare('SELECT count(*) AS n FROM notice WHERE channel = ?').get(channel)?.['n'] ?? 0)
+
+/** What was added before channels had marks of their own was added for every one. */
+const KNOWN = "SELECT 1 FROM notice_told WHERE key = ? AND channel IN ('', ?)"
 
 export const noticesRoom = {
   migrations: [
@@ -18,30 +24,39 @@ export const noticesRoom = {
        urgent INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
        created_at INTEGER NOT NULL, next_at INTEGER NOT NULL) STRICT;
      CREATE INDEX notice_channel ON notice (channel, urgent DESC, next_at);`,
+    `CREATE TABLE notice_told (
+       key TEXT NOT NULL, channel TEXT NOT NULL, at INTEGER NOT NULL,
+       PRIMARY KEY (key, channel)) STRICT, WITHOUT ROWID;
+     INSERT INTO notice_told SELECT key, '', at FROM notice_key;
+     DROP TABLE notice_key;`,
   ],
   operations: {
-    newOf(db: DatabaseSync, keys: readonly string[]): string[] {
-      const known = db.prepare('SELECT 1 FROM notice_key WHERE key = ?')
-      return keys.filter((key) => known.get(key) === undefined)
+    newOf(db: DatabaseSync, { channel, keys }: { channel: string; keys: readonly string[] }) {
+      const known = db.prepare(KNOWN)
+      return keys.filter((key) => known.get(key, channel) === undefined)
     },
-    addNotice(db: DatabaseSync, { key, urgent, rows, now, most }: Add): boolean {
-      if (db.prepare('SELECT 1 FROM notice_key WHERE key = ?').get(key) !== undefined) return true
-      if (count(db) + rows.length > most) return false
-      db.prepare('INSERT INTO notice_key VALUES (?, ?)').run(key, now)
+    countOf(db: DatabaseSync, channel: string): number {
+      return countIn(db, channel)
+    },
+    addNotice(db: DatabaseSync, { key, channel, urgent, rows, now, most }: Add): boolean {
+      if (db.prepare(KNOWN).get(key, channel) !== undefined) return true
+      if (countIn(db, channel) + rows.length > most) return false
+      db.prepare('INSERT INTO notice_told VALUES (?, ?, ?)').run(key, channel, now)
       const add = db.prepare(
         `INSERT OR IGNORE INTO notice (id, channel, recipient, message, urgent, created_at, next_at)
          VALUES (?, ?, ?, ?, ?, ?, ?)`,
       )
-      for (const { id, channel, recipient, message } of rows)
+      for (const { id, recipient, message } of rows)
         add.run(id, channel, recipient, JSON.stringify(message), urgent ? 1 : 0, now, now)
       return true
     },
-    waitingOf(db: DatabaseSync, channel: string): Waiting[] {
+    dueOf(db: DatabaseSync, { channel, now, latest, limit }: Due): Waiting[] {
       const rows = db
         .prepare(
-          'SELECT * FROM notice WHERE channel = ? ORDER BY urgent DESC, next_at, id LIMIT 64',
+          `SELECT * FROM notice WHERE channel = ? AND (next_at <= ? OR next_at > ?)
+           ORDER BY urgent DESC, next_at, id LIMIT ?`,
         )
-        .all(channel)
+        .all(channel, now, latest, limit)
       return rows.map((row) => ({
         id: String(row['id']),
         channel,
@@ -59,7 +74,7 @@ export const noticesRoom = {
       db.prepare('UPDATE notice SET tries = tries + 1, next_at = ? WHERE id = ?').run(next_at, id)
     },
     tidy(db: DatabaseSync, before: number): number {
-      db.prepare('DELETE FROM notice_key WHERE at < ?').run(before)
+      db.prepare('DELETE FROM notice_told WHERE at < ?').run(before)
       return count(db)
     },
   },
@@ -70,14 +85,17 @@ export class SqliteNoticeStore implements NoticeStore {
   constructor(thread: SqliteThread) {
     this.#thread = thread
   }
-  async newOf(keys: readonly string[]): Promise<readonly string[]> {
-    return await this.#thread.call('notices', 'newOf', keys)
+  async newOf(channel: string, keys: readonly string[]): Promise<readonly string[]> {
+    return await this.#thread.call('notices', 'newOf', { channel, keys })
+  }
+  async countOf(channel: string): Promise<number> {
+    return await this.#thread.call('notices', 'countOf', channel)
   }
   async addNotice(of: Add): Promise<boolean> {
     return await this.#thread.call('notices', 'addNotice', of)
   }
-  async waitingOf(channel: string): Promise<readonly Waiting[]> {
-    return await this.#thread.call('notices', 'waitingOf', channel)
+  async dueOf(of: Due): Promise<readonly Waiting[]> {
+    return await this.#thread.call('notices', 'dueOf', of)
   }
   async drop(id: string): Promise<void> {
     await this.#thread.call('notices', 'drop', id)

@@ -167,6 +167,20 @@ test.for<readonly [string, (grant: Grant) => Promise<unknown>]>([
   expect((await read(body)).state).toBe('requested')
 })
 
+test('a seal that was stored as beginning later is not broken by what was signed before', async () => {
+  const grant = await sealed()
+  const { body } = await unseal(grant)
+  expect((await sign(oda, body)).status).toBe(200)
+  const later = Math.floor(Date.now() / 1000) + 3600
+  const change =
+    "UPDATE access_grant SET statement = json_set(statement, '$.not_before', ?) WHERE id = ?"
+  node.change(change, later, grant.id)
+  const from = node.size()
+  expect(told(await sign(olaf, body))).toEqual([409, 'grant.state'])
+  expect(told(await unseal(grant))).toEqual([409, 'grant.state'])
+  expect(node.acts(from).map(({ code }) => code)).not.toContain('finding.break_glass')
+})
+
 test('nobody but its holder asks, and of what has no seal nobody does', async () => {
   const grant = await sealed()
   expect(told(await unseal(grant, oda))).toEqual([409, 'grant.state'])
@@ -205,7 +219,8 @@ test('by the commands, as docs/grants.md shows them', async () => {
   const every = ['--every', 'Tue 02:00-04:00', '--zone', 'Europe/Berlin', '--until', year]
   const weekly = await as(vera, 'request', 'press-07/plc', ...every, '--reason', 'monthly counters')
   expect(weekly).toContain('every Tuesday 02:00 to 04:00, Europe/Berlin')
-  expect(weekly).toMatch(/opens +Tue 2\d{3}-\d\d-\d\d 02:00 Europe\/Berlin/)
+  // In the window itself it opens at the minute in which it was asked for.
+  expect(weekly).toMatch(/opens +Tue 2\d{3}-\d\d-\d\d 0[23]:\d\d Europe\/Berlin/)
   await as(vera, 'done', idIn(weekly))
 
   const flags = ['--for', '4h', '--sealed', '2', '--until', year, '--reason', 'on call']
@@ -263,8 +278,12 @@ describe('the statement', () => {
     expect(made.sealed).toBeUndefined()
     expect(unsealingOf({ grant, reason: 'fire' }, 'g_2', 8_999_900).not_after).toBe(9_000_000)
   })
-  test('is broken until its end', () => {
+  test('is broken from its beginning until its end', () => {
     const subject = { id: 'iss|vera' } as Parameters<typeof unsealFault>[0]['subject']
+    expect(unsealFault({ subject, grant }, 999)?.message).toContain(
+      'begins at 1970-01-01T00:16:40Z',
+    )
+    expect(unsealFault({ subject, grant }, 1000)).toBeUndefined()
     expect(unsealFault({ subject, grant }, 8_999_999)).toBeUndefined()
     expect(unsealFault({ subject, grant }, 9_000_000)?.code).toBe('grant.state')
   })

@@ -8,6 +8,7 @@ import type { Statement } from '#approval'
 import { NoticeDispatch, type Channel } from '../../../gateway/notices/dispatch.ts'
 import { mailChannel } from '../../../gateway/notices/mail.ts'
 import { messageOf, type Notice } from '../../../gateway/notices/notice.ts'
+import { approvers } from '../../../gateway/notices/notices.ts'
 import type { Waiting } from '../../../gateway/notices/queue.ts'
 import { webhookChannel } from '../../../gateway/notices/webhook.ts'
 import { SqliteNoticeStore } from '../../../gateway/store/sqlite/notices.ts'
@@ -178,21 +179,89 @@ describe('a message', () => {
     expect(hung.tried).toHaveLength(1)
   })
 
-  test('no more than 1,000 wait; an alarm finds room beyond, and goes first; what found none is not forgotten', async () => {
-    const { start, news } = place()
-    const { store, stop } = await start([])
+  test('what is due goes out behind more alarms than one look reads, that nobody takes yet', async () => {
+    const { start } = place()
+    const { store } = await start([])
     const add = async (key: string, urgent: boolean) =>
       await store.addNotice({
         key,
+        channel: 'one',
         urgent,
-        rows: [{ id: key, channel: 'one', recipient: '', message: waiting().message }],
+        rows: [{ id: key, recipient: '', message: waiting().message }],
+        now: 100,
+        most: 1200,
+      })
+    for (let at = 0; at < 70; at++) {
+      await add(`alarm ${at}`, true)
+      await store.failed(`alarm ${at}`, 200)
+    }
+    await add('k1', false)
+    const due = async (now: number, latest: number) =>
+      (await store.dueOf({ channel: 'one', now, latest, limit: 64 })).map(({ id }) => id)
+    expect([await due(99, 300), await due(100, 300)]).toEqual([[], ['k1']])
+    expect(await due(200, 300)).toHaveLength(64)
+    // A clock that was put back makes no pause longer than the longest.
+    expect(await due(50, 199)).toHaveLength(64)
+  })
+
+  test('of more than one look reads all go out at once', async () => {
+    const { start, news } = place()
+    const crowd = Array.from({ length: 400 }, (_, at) => `${at}@plant.example`)
+    const open = channel('mail', () => true)
+    news.push(told('k1'))
+    await start([{ ...open.made, recipients: () => Promise.resolve(crowd) }])
+    await until('all are sent', () => open.sent.length === 400)
+  })
+
+  test('who is to be told is worked out while there is room, and of what comes after the first that has none never', async () => {
+    const { start, news } = place()
+    const crowd = Array.from({ length: 500 }, (_, at) => `${at}@plant.example`)
+    const [dead, last] = [channel('mail', () => false), channel('last', () => true)]
+    const asked: string[] = []
+    const recipients = ({ key }: Notice) => {
+      asked.push(key)
+      return Promise.resolve(crowd)
+    }
+    news.push(...['k1', 'k2', 'k3', 'k4'].map((key) => told(key)))
+    await start([{ ...dead.made, recipients }, last.made])
+    await until('the others are told', () => last.sent.length === 4)
+    expect(asked).toEqual(['k1', 'k2'])
+  })
+
+  test('a channel that is full to the last alarm silences no other', async () => {
+    const { start, news } = place()
+    const crowd = Array.from({ length: 1201 }, (_, at) => `${at}@plant.example`)
+    const [dead, pager] = [channel('mail', () => false), channel('pager', () => true)]
+    const full = { ...dead.made, recipients: () => Promise.resolve(crowd) }
+    news.push(told('alarm', 'break_glass.opened'), told('k1'))
+    const { store } = await start([full, pager.made])
+    await until('the pager has both', () => pager.sent.length === 2)
+    expect(pager.sent).toEqual(['alarm pager ', 'k1 pager '])
+    expect(await store.newOf('mail', ['alarm', 'k1'])).toEqual(['alarm', 'k1'])
+  })
+
+  test('no more than 1,000 wait in a channel; an alarm finds room beyond, and goes first; what found none is not forgotten', async () => {
+    const { start, news } = place()
+    const { store, stop } = await start([])
+    const add = async (key: string, urgent: boolean, to = 'one') =>
+      await store.addNotice({
+        key,
+        channel: to,
+        urgent,
+        rows: [{ id: `${key} ${to}`, recipient: '', message: waiting().message }],
         now: 1,
         most: urgent ? 1200 : 1000,
       })
     for (let at = 0; at < 1000; at++) expect(await add(`k${at}`, false)).toBe(true)
     expect([await add('more', false), await add('alarm', true)]).toEqual([false, true])
-    expect(await store.newOf(['more', 'alarm', 'k1'])).toEqual(['more'])
-    expect((await store.waitingOf('one'))[0]?.id).toBe('alarm')
+    expect(await store.newOf('one', ['more', 'alarm', 'k1'])).toEqual(['more'])
+    const due = async (of: string) =>
+      (await store.dueOf({ channel: of, now: 1, latest: 2, limit: 9 })).map(({ id }) => id)
+    expect((await due('one'))[0]).toBe('alarm one')
+    // A channel that nobody empties leaves the room of the others as it is.
+    expect(await store.newOf('two', ['more', 'alarm'])).toEqual(['more', 'alarm'])
+    expect([await add('more', false, 'two'), await add('alarm', true, 'two')]).toEqual([true, true])
+    expect(await due('two')).toEqual(['alarm two', 'more two'])
     await stop()
     news.length = 0
   })
@@ -292,6 +361,29 @@ describe('mail', () => {
       .send(waiting({ recipient: two }))
       .catch(() => undefined)
     expect(server.mails.flatMap(({ to }) => to)).not.toContain('eve@evil.example')
+  })
+  test('of however many who might approve as many are asked about as are written to', async () => {
+    const asked: string[] = []
+    const list = (after: string, limit: number) =>
+      Promise.resolve(
+        Array.from({ length: limit }, (_, at) => {
+          const sub = String(Number(after) + at + 1).padStart(6, '0')
+          return { sub, email: `${sub}@plant.example`, party: 'staff', groups: [], roles: [] }
+        }),
+      )
+    const room = {
+      devices: { find: () => Promise.resolve({ id: 'press-07', labels: {}, processes: [] }) },
+      decisions: {
+        weigh: (_: string, { subject }: { subject: { email: string } }) => {
+          asked.push(subject.email)
+          return { allow: asked.length % 2 === 0 }
+        },
+      },
+      identity: { issuer: 'iss', accounts: { list } },
+      now: () => 0,
+    } as unknown as Parameters<typeof approvers>[0]
+    const found = await approvers(room, grant, 50)
+    expect([found.length, found.at(-1), asked.length]).toEqual([50, '000100@plant.example', 100])
   })
   test('is for the holder, for who may approve, or for these and the control room', async () => {
     const mail = by(1)

@@ -3,7 +3,13 @@ import { describe, expect, test } from 'vitest'
 import type { Statement } from '#approval'
 import type { Approval, Grant } from '../../../gateway/grants/grant.ts'
 import type { Review } from '../../../gateway/grants/review.ts'
-import { isDue, messageOf, noticesOf, pauseAfter } from '../../../gateway/notices/notice.ts'
+import {
+  isUrgent,
+  messageOf,
+  noticesOf,
+  pauseAfter,
+  type Notice,
+} from '../../../gateway/notices/notice.ts'
 import { grantAround } from '../grants/around.ts'
 
 const NOW = 1_780_000_000
@@ -124,6 +130,29 @@ test('of a thousand requests of one person ten are told, and the next when one i
   expect(told(flood.slice(1))).toContain('grant.requested g_10')
 })
 
+test('that a seal is to be broken is told first, whatever else its holder has asked for', () => {
+  const flood = Array.from({ length: 50 }, (_, at) =>
+    grant({ state: 'requested' }, { id: `g_${at}`, created_at: NOW + at }),
+  )
+  const opening = (id: string, at: number) =>
+    grant(
+      { state: 'requested' },
+      { id, created_at: NOW + at, unseals: { grant: 'g_s', sha256: '0'.repeat(64) } },
+    )
+  const openings = Array.from({ length: 50 }, (_, at) => opening(`g_u${at}`, 100 + at))
+  const told = noticesOf([...flood, ...openings], [], NOW + 2000)
+  expect(told[0]).toMatchObject({
+    key: 'break_glass.requested g_u0',
+    kind: 'break_glass.requested',
+  })
+  expect([told.length, told.filter(isUrgent).length]).toEqual([20, 10])
+  const { subject, text } = messageOf(told[0] as Notice, 'https://gw.example')
+  expect([subject, text.split('\n').at(-4)]).toEqual([
+    'EMERGENCY: a seal is to be broken on press-07/plc',
+    'Look at it and sign with a passkey: sallyport approve g_u0',
+  ])
+})
+
 test('of a broken seal: at once, and again when its review is due, until that is closed', () => {
   const one = grant({ approvals: [approval] })
   const review: Review = {
@@ -164,9 +193,8 @@ test('the words: the one step it asks for, and of a stranger’s words no line o
   expect(text).toContain('sallyport approve g_1')
 })
 
-test('pauses grow to an hour; a clock that was put back makes none longer', () => {
+test('pauses grow to an hour', () => {
   expect([1, 2, 3, 9, 10, 1000].map(pauseAfter)).toEqual([
     15_000, 30_000, 60_000, 3_600_000, 3_600_000, 3_600_000,
   ])
-  expect([isDue(100, 99), isDue(100, 100), isDue(3_600_101, 100)]).toEqual([false, true, true])
 })
