@@ -51,9 +51,10 @@ export function limitRates(
     }
   }
   server.addHook('onRequest', (request, _reply, done) => {
-    const { authorization } = request.headers
+    const { authorization, dpop } = request.headers
     const address = sourceOf(request.raw).ip ?? ''
-    const call = { route: routeOf(request), address, authorization }
+    const proof = typeof dpop === 'string' ? dpop : undefined
+    const call = { route: routeOf(request), address, authorization, proof }
     telling(request, undefined, () => {
       counted.set(request, rates.enter(call, performance.now()))
     })

@@ -75,7 +75,7 @@ export class RateRefusal extends Refusal {
   }
 }
 
-/** Names told apart in each class, and credentials that are remembered: about 10 MB in all, whoever asks. */
+/** Names told apart in each class, and keys that are remembered: about 10 MB in all, whoever asks. */
 const NAMES = 20_000
 const BURST_S = 10
 
@@ -89,8 +89,10 @@ export interface Counted {
   readonly source: string
   readonly kind: CallClass
   readonly route: string
-  /** SHA-256 of what it came with; null: it names nobody. */
-  readonly credential: string | null
+  /** The key that its proof names, which is not proven yet; null: it names none. */
+  readonly key: string | null
+  /** It came with some sign-in, of whatever kind. */
+  readonly signed: boolean
   /** One of the strangers' was taken for it. */
   taken: boolean
 }
@@ -99,13 +101,41 @@ export interface Call {
   readonly route: string
   readonly address: string
   readonly authorization: string | undefined
+  /** The `DPoP` header. */
+  readonly proof: string | undefined
+}
+
+/** Failures in a row after which a key is nobody's again: its token may have run out meanwhile, and be renewed. */
+const FAILURES = 5
+
+/** What is longer is no proof that is accepted. */
+const LONGEST_PROOF = 2_048
+
+/** SHA-256 over the public key in a proof's header (RFC 9449, 4.2); null where there is none. Nothing is verified. */
+function keyIn(proof = ''): string | null {
+  if (proof.length > LONGEST_PROOF) return null
+  try {
+    const header = JSON.parse(Buffer.from(proof.split('.')[0] ?? '', 'base64url').toString()) as {
+      readonly jwk?: Readonly<Record<string, unknown>>
+    } | null
+    const { crv, x, y = '' } = header?.jwk ?? {}
+    if ([crv, x, y].some((part) => typeof part !== 'string')) return null
+    return createHash('sha256')
+      .update(JSON.stringify([crv, x, y]))
+      .digest('base64url')
+  } catch {
+    return null
+  }
 }
 
 export class Rates {
   readonly #strangers: Allowance | undefined
   readonly #identities: Readonly<Record<Exclude<CallClass, 'cut'>, Allowance | undefined>>
-  /** Credentials that were accepted lately: who holds one is no stranger, whoever else floods from their address. */
-  readonly #accepted = new Set<string>()
+  /**
+   * Keys whose sign-in was accepted lately, and how often it failed since: who holds one is no stranger, whoever else
+   * floods from their address, and stays it under the next token.
+   */
+  readonly #accepted = new Map<string, number>()
 
   constructor({ reads, writes, costly, strangers }: ApiRates) {
     this.#strangers = allowance(strangers)
@@ -117,14 +147,12 @@ export class Rates {
   }
 
   /** Before anything of a call is looked at. Throws RateRefusal `rate.source`. */
-  enter({ route, address, authorization }: Call, now: number): Counted {
+  enter({ route, address, authorization, proof }: Call, now: number): Counted {
     const source = ownerOf(address)
     const kind = classOf(route)
-    const credential =
-      authorization === undefined
-        ? null
-        : createHash('sha256').update(authorization).digest('base64url')
-    const known = credential !== null && this.#accepted.has(credential)
+    const signed = authorization !== undefined
+    const key = signed ? keyIn(proof) : null
+    const known = key !== null && this.#accepted.has(key)
     const taken = !known && (this.#strangers?.take(source, now) ?? true)
     if (!known && !taken && kind !== 'cut')
       throw new RateRefusal(
@@ -132,12 +160,12 @@ export class Rates {
         'too many calls that nobody known here has signed came from your address',
         this.#strangers?.wait(source, now) ?? 0,
       )
-    return { source, kind, route, credential, taken }
+    return { source, kind, route, key, signed, taken }
   }
 
   /** Its caller is known. Throws RateRefusal `rate.identity`. */
   admit(call: Counted, identity: string, now: number): void {
-    if (call.credential !== null) this.#accept(call.credential)
+    if (call.key !== null) this.#accept(call.key)
     this.#giveBack(call)
     if (call.kind === 'cut') return
     const own = this.#identities[call.kind]
@@ -151,8 +179,8 @@ export class Rates {
 
   /** It was answered: what another rule than the sign-in let in costs its address nothing; what nobody let in does. */
   leave(call: Counted, status: number): void {
-    if (status === 401 && call.credential !== null) this.#accepted.delete(call.credential)
-    else if (status < 400 && call.credential !== null) this.#giveBack(call)
+    if (status === 401 && call.key !== null) this.#fail(call.key)
+    else if (status < 400 && call.signed) this.#giveBack(call)
   }
 
   #giveBack(call: Counted): void {
@@ -160,11 +188,17 @@ export class Rates {
     call.taken = false
   }
 
-  #accept(credential: string): void {
-    this.#accepted.delete(credential)
-    this.#accepted.add(credential)
-    const [oldest] = this.#accepted.size > NAMES ? this.#accepted : []
+  #accept(key: string): void {
+    this.#accepted.delete(key)
+    this.#accepted.set(key, 0)
+    const [oldest] = this.#accepted.size > NAMES ? this.#accepted.keys() : []
     if (oldest !== undefined) this.#accepted.delete(oldest)
+  }
+
+  #fail(key: string): void {
+    const failures = (this.#accepted.get(key) ?? FAILURES) + 1
+    if (failures < FAILURES) this.#accepted.set(key, failures)
+    else this.#accepted.delete(key)
   }
 }
 

@@ -98,11 +98,11 @@ export class Supervision implements Disposable {
     who: Watcher,
     same: (a: string, b: string) => Promise<boolean>,
   ): Promise<void> {
-    const { id, party, email } = who.subject
-    if (party !== 'staff' || (await same(id, session.subject.id)))
+    const { id, kind, party, email } = who.subject
+    if (kind !== 'human' || party !== 'staff' || (await same(id, session.subject.id)))
       throw new Refusal(
         'session.supervisor',
-        'nobody supervises a session of their own, and no vendor does',
+        'nobody supervises a session of their own, and no vendor or program does',
         {
           nextStep: 'let somebody of the plant supervise it who is not the one inside',
         },

@@ -13,12 +13,13 @@ const AREAS: ReadonlySet<string> = new Set([
   'invitations', 'locks', 'policy', 'recordings', 'rollouts', 'services', 'sessions',
 ]) // prettier-ignore
 
-/** Calls in an area that is open to services, and which they never make: an approval is a person's, and so is breaking a seal. */
+/** Calls in an area that is open to services, and which they never make: to approve, to break a seal, to supervise is a person's. */
 const PERSONS: ReadonlySet<string> = new Set([
   'POST /api/v1/grants/:id/approve',
   'POST /api/v1/grants/:id/approval',
   'POST /api/v1/grants/:id/unseal',
   'POST /api/v1/grants/:id/review',
+  'POST /api/v1/sessions/:id/supervise',
   'POST /api/v1/accounts/:id/renew',
 ])
 

@@ -188,13 +188,16 @@ describe('a service', () => {
     expect([reply.status, reply.body.code]).toEqual([403, 'admin.role_missing'])
   })
 
-  test('approves nothing', async () => {
-    await using robot = await as(await enter({ scopes: ['grants:write', 'grants:read'] }))
-    const id = `g_${'0'.repeat(26)}`
-    const reply = await robot.call<Problem>('POST', `/grants/${id}/approve`, {
-      hash: '0'.repeat(64),
-    })
-    expect([reply.status, reply.body.code]).toEqual([403, 'service.scope'])
+  test('approves nothing, and watches over no session', async () => {
+    await using robot = await as(await enter({ scopes: ['grants:write', 'sessions:write'] }))
+    const none = '0'.repeat(26)
+    for (const [path, body] of [
+      [`/grants/g_${none}/approve`, { hash: '0'.repeat(64) }],
+      [`/sessions/s_${none}/supervise`, {}],
+    ] as const) {
+      const reply = await robot.call<Problem>('POST', path, body)
+      expect([path, reply.status, reply.body.code]).toEqual([path, 403, 'service.scope'])
+    }
   })
 })
 

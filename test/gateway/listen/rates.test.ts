@@ -17,7 +17,15 @@ import { send, startNode, until, type Person, type TestNode } from '../../suppor
 import { expecting } from '../../support/tunnels.ts'
 
 const ONE: ApiRates = { reads: 1, writes: 1, costly: 1, strangers: 1 }
-const READ: Call = { route: 'GET /api/v1/me', address: '192.0.2.1', authorization: 'DPoP a' }
+/** A proof with the key `x`; what is after its header is not looked at here. */
+const proofOf = (x: string): string =>
+  `${Buffer.from(JSON.stringify({ jwk: { kty: 'EC', crv: 'P-256', x, y: x } })).toString('base64url')}.e30.s`
+const READ: Call = {
+  route: 'GET /api/v1/me',
+  address: '192.0.2.1',
+  authorization: 'DPoP a',
+  proof: proofOf('vera'),
+}
 const CUT: Call = { ...READ, route: 'POST /api/v1/sessions/:id/cut' }
 
 function refusedFor(work: () => unknown): number | undefined {
@@ -72,7 +80,7 @@ describe('one address', () => {
       rates.leave(rates.enter({ ...READ, ...call }, 0), 401)
     })
   const flood = (rates: Rates) => {
-    for (let calls = 0; calls < 50; calls++) stranger(rates, { authorization: `DPoP ${calls}` })
+    for (let calls = 0; calls < 50; calls++) stranger(rates, { proof: proofOf(`${calls}`) })
   }
 
   test('is refused after ten seconds of calls whose sign-in was not accepted', () => {
@@ -89,7 +97,7 @@ describe('one address', () => {
   test('pays nothing for calls whose sign-in was accepted', () => {
     const rates = new Rates({ ...ONE, reads: 0 })
     for (let calls = 0; calls < 100; calls++)
-      rates.admit(rates.enter({ ...READ, authorization: `DPoP ${calls}` }, 0), 'vera', 0)
+      rates.admit(rates.enter({ ...READ, proof: proofOf(`${calls}`) }, 0), 'vera', 0)
     expect(stranger(rates)).toBeUndefined()
   })
   test('pays for bodies that are refused before the sign-in is looked at', () => {
@@ -101,15 +109,42 @@ describe('one address', () => {
     const rates = new Rates(ONE)
     rates.admit(rates.enter(READ, 0), 'vera', 0)
     flood(rates)
-    expect(refusedFor(() => rates.enter({ ...READ, authorization: 'DPoP new' }, 0))).toBe(1)
+    expect(refusedFor(() => rates.enter({ ...READ, proof: proofOf('new') }, 0))).toBe(1)
     expect(refusedFor(() => rates.enter(READ, 0))).toBeUndefined()
   })
-  test('a stolen token without its key is remembered as nobody', () => {
+  test('nor when their token has run out and they come with the next one', () => {
     const rates = new Rates(ONE)
     rates.admit(rates.enter(READ, 0), 'vera', 0)
-    rates.leave(rates.enter(READ, 0), 401)
     flood(rates)
-    expect(refusedFor(() => rates.enter(READ, 0))).toBe(1)
+    rates.leave(rates.enter(READ, 0), 401)
+    expect(refusedFor(() => rates.enter({ ...READ, authorization: 'DPoP b' }, 0))).toBeUndefined()
+  })
+  test('whatever the kind of their key, as Ed25519 without a y', () => {
+    const rates = new Rates(ONE)
+    const header = JSON.stringify({ jwk: { kty: 'OKP', crv: 'Ed25519', x: 'vera' } })
+    const call = { ...READ, proof: `${Buffer.from(header).toString('base64url')}.e30.s` }
+    rates.admit(rates.enter(call, 0), 'vera', 0)
+    flood(rates)
+    expect(refusedFor(() => rates.enter(call, 0))).toBeUndefined()
+  })
+  test('a stolen token without its key is nobody', () => {
+    const rates = new Rates(ONE)
+    rates.admit(rates.enter(READ, 0), 'vera', 0)
+    flood(rates)
+    for (const proof of [
+      proofOf('thief'),
+      'x',
+      `${Buffer.from('null').toString('base64url')}.`,
+      undefined,
+    ])
+      expect(refusedFor(() => rates.enter({ ...READ, proof }, 0))).toBe(1)
+  })
+  test('a key whose sign-in fails over and over is nobody again', () => {
+    const rates = new Rates(ONE)
+    rates.admit(rates.enter(READ, 0), 'vera', 0)
+    flood(rates)
+    const failed = Array.from({ length: 10 }, () => stranger(rates))
+    expect(failed.filter((seconds) => seconds === undefined)).toHaveLength(5)
   })
   test('an operator behind it cuts all the same', () => {
     const rates = new Rates(ONE)

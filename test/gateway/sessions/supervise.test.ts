@@ -55,10 +55,11 @@ describe('by the clock', () => {
     const breaks = (): void => void (broken = true)
     return { session, supervision, log, ends, reports, breaks }
   }
-  const watcher = (id: string, party = 'staff') =>
+  const watcher = (id: string, party = 'staff', kind = 'human') =>
     ({
       subject: {
         id,
+        kind,
         email: `${id}@plant.test`,
         party,
         vendor: null,
@@ -133,13 +134,14 @@ describe('by the clock', () => {
     await supervision.resume(session, watcher('otto'), 'fine')
     expect(session.hold.by).toEqual(['supervisor'])
   })
-  test('the person inside, under whatever name, and vendors supervise nothing', async () => {
+  test('the person inside, under whatever name, vendors and programs supervise nothing', async () => {
     const { session, supervision, log } = waiting()
     const join = (who: never, same: () => Promise<boolean>) =>
       supervision.join(session, who, same).catch((error: { code: string }) => error.code)
     expect(await join(watcher('vera2'), async () => true)).toBe('session.supervisor')
     expect(await join(watcher('vic', 'vendor'), strangers)).toBe('session.supervisor')
     expect(await join(watcher('bot', 'service'), strangers)).toBe('session.supervisor')
+    expect(await join(watcher('v_1', 'staff', 'service'), strangers)).toBe('session.supervisor')
     expect([log, session.hold.held]).toEqual([[], true])
   })
   test('what cannot be recorded is not done: nobody is present, nothing is paused, nothing goes on', async () => {
