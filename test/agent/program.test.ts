@@ -167,7 +167,7 @@ describe('told with code, next step and exit code', () => {
   ] as const)('enroll with %s', async ([, more, code, name]) => {
     using directory = new Directory()
     const ended = await sallyport(enrollArgs(directory, more), {
-      SALLYPORT_TOKEN: name === 'token.missing' ? '' : 'a token',
+      SALLYPORT_TOKEN: name === 'token.missing' ? '' : 'token',
     })
     expect(ended.code).toBe(code)
     expect(ended.stderr).toContain(name)
