@@ -32,6 +32,8 @@ export interface Rollout {
   readonly reason: string
   readonly by: string
   readonly at: number
+  /** When somebody last let it go on. */
+  readonly resumed_at?: number
 }
 
 /** `lost`: it was told to start the update, and was not seen again. */
@@ -48,6 +50,8 @@ export interface DeviceUpdate {
   readonly at: number
   /** A failure that somebody knew of who let the rollout go on: it does not count again. */
   readonly excused?: true
+  /** It was taking it, and has said since that it is not: it left the rollout, or forgot it, and started nothing. */
+  readonly idle?: true
 }
 
 /** Later ones do not give way to earlier ones, whatever a device says. */
@@ -66,9 +70,9 @@ export function isOver({ state }: DeviceUpdate): boolean {
   return RANK[state] >= RANK.lost
 }
 
-/** `next` where it goes on from `before`; else undefined. The same again only tells that the device is still there. */
+/** Whether `next` goes on from `before`. The same again only tells that the device is still there; who was lost may be found. */
 export function follows(before: DeviceUpdate | undefined, next: DeviceUpdate): boolean {
-  if (before === undefined || before.state === next.state) return true
+  if (before === undefined || before.state === next.state || before.state === 'lost') return true
   return RANK[next.state] > RANK[before.state]
 }
 
@@ -116,6 +120,20 @@ const WAY_S = 600
 /** A device that is not connected is not waited for any longer than that since it was last heard of, seconds. */
 export function lostAfter({ health }: Pick<Rollout, 'health'>): number {
   return TRIES * (health + GRACE_S) + WAY_S
+}
+
+/**
+ * Whether a device that is not connected is not waited for any longer. `since`: epoch seconds from which it could have
+ * been heard; a rollout that was held, or a gateway that was down, is no absence.
+ */
+export function isLost(
+  rollout: Rollout,
+  update: DeviceUpdate,
+  since: number,
+  now: number,
+): boolean {
+  if (isOver(update) || update.state === 'offered' || update.idle === true) return false
+  return now - Math.max(update.at, rollout.resumed_at ?? 0, since) >= lostAfter(rollout)
 }
 
 /** What decides how a rollout goes on. */
@@ -175,7 +193,7 @@ export interface RolloutStore {
   changeRollout(
     id: string,
     from: readonly RolloutState[],
-    change: Partial<Pick<Rollout, 'state' | 'stage' | 'stage_at' | 'reason'>>,
+    change: Partial<Pick<Rollout, 'state' | 'stage' | 'stage_at' | 'reason' | 'resumed_at'>>,
   ): Promise<Rollout | undefined>
   /** Replaces what is known of the device in that rollout. */
   putUpdate(update: DeviceUpdate): Promise<void>

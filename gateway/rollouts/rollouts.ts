@@ -11,16 +11,7 @@ import { Refusal } from '../problem.ts'
 import type { RolledAgents } from './agents.ts'
 import { ACTS, mayGoOn, standing, unknown, updateOf } from './asked.ts'
 import type { By, NewRollout } from './asked.ts'
-import {
-  counts,
-  follows,
-  isChosen,
-  isFailure,
-  isOver,
-  lostAfter,
-  meets,
-  turnOf,
-} from './rollout.ts'
+import { counts, follows, isChosen, isFailure, isLost, isOver, meets, turnOf } from './rollout.ts'
 import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
 import { changesOf, orHadAlready } from './said.ts'
 import type { Listening, Said } from './said.ts'
@@ -41,6 +32,8 @@ const SOON_MS = 50
 
 export class Rollouts implements Disposable {
   readonly #room: RolloutRoom
+  /** Since when devices could be heard here, epoch seconds. */
+  readonly #since: number
   readonly #listening = new Map<string, { readonly to: Listening; readonly said: Said }>()
   /** Whose tunnel has ended; what they said before that may still wait for its turn. */
   readonly #gone = new WeakSet<Listening>()
@@ -52,6 +45,7 @@ export class Rollouts implements Disposable {
 
   constructor(room: RolloutRoom) {
     this.#room = room
+    this.#since = Math.floor(room.now() / 1000)
     this.#wait()
   }
 
@@ -144,7 +138,8 @@ export class Rollouts implements Disposable {
       if (to === 'running') mayGoOn(before, Math.floor(this.#room.now() / 1000))
       await this.#record({ ...before, reason }, `rollout of ${before.version}: ${act}`, act, by)
       if (to === 'running') await this.#excuse(id)
-      const after = await store.changeRollout(id, from, { state: to, reason })
+      const resumed = to === 'running' ? { resumed_at: Math.floor(this.#room.now() / 1000) } : {}
+      const after = await store.changeRollout(id, from, { state: to, reason, ...resumed })
       if (after === undefined) throw unknown(id)
       if (to === 'running') await this.#goOnOrReport(after)
       else this.#withdraw(after)
@@ -163,6 +158,7 @@ export class Rollouts implements Disposable {
     return this.#alone(async () => {
       if (!this.#gone.has(to)) this.#listening.set(to.device, { to, said })
       const { store } = this.#room
+      await this.#notBusy(to.device, said)
       for (const one of changesOf(said)) {
         const rollout = await store.findRollout(one.rollout)
         if (rollout !== undefined)
@@ -170,6 +166,20 @@ export class Rollouts implements Disposable {
         if (one.heard) to.say({ type: 'update', act: 'heard', rollout: one.rollout })
       }
     }).then(() => this.#soon())
+  }
+
+  /** What it was taking when it was last heard of, and is not any more; one that was lost so may have it again. */
+  async #notBusy(device: string, said: Said): Promise<void> {
+    const { store } = this.#room
+    const about = new Set(changesOf(said).map(({ rollout }) => rollout))
+    for (const rollout of await store.openRollouts()) {
+      if (about.has(rollout.id)) continue
+      const update = await store.findUpdate(rollout.id, device)
+      if (update?.state === 'lost')
+        await this.#note(rollout, device, { state: 'offered', code: null })
+      else if (update?.state === 'taking' && update.idle !== true)
+        await store.putUpdate({ ...update, idle: true })
+    }
   }
 
   /** What many devices say at about the same time is looked at once. */
@@ -208,11 +218,12 @@ export class Rollouts implements Disposable {
   async #note(
     rollout: Rollout,
     device: string,
-    { state, code }: Pick<DeviceUpdate, 'state' | 'code'>,
+    { state, code, idle }: Pick<DeviceUpdate, 'state' | 'code' | 'idle'>,
   ): Promise<void> {
     const { store, log, now } = this.#room
     const at = Math.floor(now() / 1000)
-    const next: DeviceUpdate = { rollout: rollout.id, device, state, code, at }
+    const gave = idle === undefined ? {} : { idle }
+    const next: DeviceUpdate = { rollout: rollout.id, device, state, code, at, ...gave }
     const before = await store.findUpdate(rollout.id, device)
     if (!follows(before, next)) return
     if (before?.state === state && before.code === code && isOver(before)) return
@@ -273,8 +284,8 @@ export class Rollouts implements Disposable {
     const { taking, trial } = listening.said
     if (taking !== null || trial !== null) return
     if (update !== undefined && (isOver(update) || update.at === seconds)) return
-    const change = { state: update?.state ?? 'offered', code: null } as const
-    await this.#note(rollout, device, change)
+    const gave = update?.idle === undefined ? {} : { idle: update.idle }
+    await this.#note(rollout, device, { state: update?.state ?? 'offered', code: null, ...gave })
     const { id, manifest } = rollout
     listening.to.say({ type: 'update', act: 'offer', rollout: id, manifest })
   }
@@ -282,10 +293,9 @@ export class Rollouts implements Disposable {
   /** Devices that were in it and have been gone for too long. */
   async #loseSight(rollout: Rollout, seconds: number): Promise<void> {
     for (const update of await this.#room.store.updatesOf(rollout.id)) {
-      if (isOver(update) || update.state === 'offered') continue
       if (this.#listening.has(update.device)) continue
-      if (seconds - update.at < lostAfter(rollout)) continue
-      await this.#note(rollout, update.device, { state: 'lost', code: 'update.lost' })
+      if (isLost(rollout, update, this.#since, seconds))
+        await this.#note(rollout, update.device, { state: 'lost', code: 'update.lost' })
     }
   }
 

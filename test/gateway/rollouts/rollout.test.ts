@@ -5,6 +5,7 @@ import {
   follows,
   isChosen,
   isFailure,
+  isLost,
   lostAfter,
   placeOf,
   turnOf,
@@ -168,13 +169,28 @@ test('what a device came to stays, whatever it says later; only one that was los
       'refused',
     ] as const)
       expect(goes(over, to), `${over} to ${to}`).toBe(over === to)
-  expect([goes('lost', 'updated'), goes('lost', 'trial'), goes('trial', 'taking')]).toEqual([
-    true,
-    false,
-    false,
-  ])
+  for (const to of ['offered', 'taking', 'trial', 'updated', 'failed', 'refused'] as const)
+    expect(goes('lost', to), `lost to ${to}`).toBe(true)
+  expect([goes('trial', 'taking'), goes('taking', 'offered')]).toEqual([false, false])
 })
 
 test('a device has time for three starts that hang, and for the way', () => {
   expect(lostAfter({ health: 300 })).toBe(3 * 315 + 600)
+})
+
+test('absence is what a device was not heard in while it could have been, and might have started something', () => {
+  const [from, until] = [NOW - 60, NOW - 60 + lostAfter(rollout)]
+  const gone = (state: UpdateState, more: Partial<DeviceUpdate> = {}, now = until) =>
+    isLost(rollout, { ...update('press-1', state), ...more }, 0, now)
+  expect([gone('taking', {}, until - 1), gone('taking'), gone('trial')]).toEqual([
+    false,
+    true,
+    true,
+  ])
+  for (const state of ['offered', 'updated', 'refused', 'failed', 'lost'] as const)
+    expect(gone(state), state).toBe(false)
+  expect(gone('taking', { idle: true }), 'one that said it has none').toBe(false)
+  const taking = update('press-1', 'taking')
+  expect(isLost({ ...rollout, resumed_at: from + 1 }, taking, 0, until), 'held').toBe(false)
+  expect(isLost(rollout, taking, from + 1, until), 'the gateway was down').toBe(false)
 })

@@ -258,6 +258,62 @@ describe('a rollout', () => {
     expect(await states(id)).toEqual({ a: 'updated' })
   })
 
+  test('that was held while the line was off loses nobody when it goes on, but who stays away from then', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    rollouts.left(a)
+    await rollouts.change(id, 'pause', 'end of shift', by)
+    seconds += 8 * 3600
+    expect((await rollouts.change(id, 'resume', 'morning', by)).state).toBe('running')
+    seconds += lostAfter({ health: 300 }) - 1
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'taking' })
+    seconds += 1
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'update.lost' })
+  })
+
+  test('never loses a device that left it when told to, and offers it again', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    await rollouts.change(id, 'pause', 'wait', by)
+    await rollouts.heard(a, idle)
+    seconds += 1
+    expect((await rollouts.change(id, 'resume', 'on', by)).state).toBe('running')
+    rollouts.left(a)
+    seconds += 2 * lostAfter({ health: 300 })
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'taking' })
+    const back = await connect('a')
+    await rollouts.look()
+    expect(back.offered).toBe(1)
+    await rollouts.heard(back, { ...idle, taking: id })
+    rollouts.left(back)
+    seconds += lostAfter({ health: 300 })
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'update.lost' })
+  })
+
+  test('is offered again to a device that was lost and comes back without it', async () => {
+    const a = await connect('a')
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id })
+    rollouts.left(a)
+    seconds += lostAfter({ health: 300 })
+    await rollouts.look()
+    expect((await rollouts.find(id)).state).toBe('paused')
+    const back = await connect('a')
+    expect(await states(id)).toEqual({ a: 'offered' })
+    seconds += 1
+    await rollouts.change(id, 'resume', 'it was off', by)
+    expect(back.offered).toBe(1)
+    await rollouts.heard(back, { ...idle, outcome: { rollout: id, fault: 'update.hung' } })
+    await rollouts.look()
+    expect((await rollouts.find(id)).state).toBe('paused')
+  })
+
   test('does not take a device for connected whose last words waited when it left', async () => {
     const a = await connect('a')
     const { id } = await rollouts.start(asked(), BUNDLE, by)
