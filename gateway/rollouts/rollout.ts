@@ -98,7 +98,24 @@ export function placeOf(rollout: string, device: string): number {
   return Number.parseInt(hash('sha256', `${rollout}\n${device}`, 'hex').slice(0, 12), 16) % 10_000
 }
 
-/** Whether the device's turn has come. */
+/**
+ * The devices whose turn has come, of all that there are: those of the share, or one where the share is nobody, so that
+ * of a few, too, one goes first. Each share holds the ones before it.
+ */
+export function chosenOf<Of extends { readonly id: string; readonly zone: string }>(
+  rollout: Pick<Rollout, 'id' | 'zone' | 'stages' | 'stage'>,
+  devices: readonly Of[],
+): readonly Of[] {
+  const chosen = devices.filter((device) => isChosen(rollout, device))
+  if (chosen.length > 0) return chosen
+  const own = devices.filter(({ zone }) => rollout.zone === null || zone === rollout.zone)
+  const place = ({ id }: Of) => placeOf(rollout.id, id)
+  return own
+    .toSorted((one, other) => place(one) - place(other) || (one.id < other.id ? -1 : 1))
+    .slice(0, 1)
+}
+
+/** Whether the device is of the share that is on. */
 export function isChosen(
   { id, zone, stages, stage }: Pick<Rollout, 'id' | 'zone' | 'stages' | 'stage'>,
   device: { readonly id: string; readonly zone: string },
@@ -163,7 +180,7 @@ export function turnOf(rollout: Rollout, { devices, connected, updates, now }: S
     return { type: 'pause', reason: `${failed.length} failed: ${codes}` }
   }
   if (now >= rollout.not_after) return { type: 'pause', reason: 'the update is not taken any more' }
-  const chosen = devices.filter((device) => isChosen(rollout, device))
+  const chosen = chosenOf(rollout, devices)
   const over = ({ id }: { readonly id: string }) => {
     const update = updates.get(id)
     return update !== undefined && isOver(update)
@@ -171,8 +188,7 @@ export function turnOf(rollout: Rollout, { devices, connected, updates, now }: S
   if (rollout.stage === rollout.stages.length - 1)
     return chosen.length > 0 && chosen.every(over) ? { type: 'done' } : { type: 'stay' }
   const settled = chosen.filter(({ id }) => connected.has(id)).every(over)
-  const proven =
-    chosen.length === 0 || chosen.some(({ id }) => updates.get(id)?.state === 'updated')
+  const proven = chosen.some(({ id }) => updates.get(id)?.state === 'updated')
   const lasted = now - rollout.stage_at >= rollout.soak_s
   return settled && proven && lasted ? { type: 'stage' } : { type: 'stay' }
 }

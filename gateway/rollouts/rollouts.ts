@@ -11,7 +11,7 @@ import { Refusal } from '../problem.ts'
 import type { RolledAgents } from './agents.ts'
 import { ACTS, mayGoOn, standing, unknown, updateOf } from './asked.ts'
 import type { By, NewRollout } from './asked.ts'
-import { counts, follows, isChosen, isFailure, isLost, isOver, meets, turnOf } from './rollout.ts'
+import { chosenOf, counts, follows, isFailure, isLost, isOver, meets, turnOf } from './rollout.ts'
 import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
 import { changesOf, orHadAlready } from './said.ts'
 import type { Listening, Said } from './said.ts'
@@ -267,8 +267,8 @@ export class Rollouts implements Disposable {
     const turn = turnOf(before, { devices, connected, updates, now: seconds })
     const rollout = await this.#take(before, turn, seconds)
     if (rollout?.state !== 'running') return
-    const chosen = devices.filter((device) => isChosen(rollout, device))
-    for (const { id } of chosen) await this.#offer(rollout, id, updates.get(id), seconds)
+    for (const { id } of chosenOf(rollout, devices))
+      await this.#offer(rollout, id, updates.get(id), seconds)
     if (turn.type === 'stage') await this.#goOn(rollout)
   }
 

@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
+  chosenOf,
   follows,
   isChosen,
   isFailure,
@@ -81,6 +82,29 @@ describe('a share', () => {
     expect(both).toBeLessThan(200)
   })
 
+  test('is one device at least of however few, and part of every larger one', () => {
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(fc.string(), { minLength: 1, maxLength: 6 }),
+        fc.uniqueArray(fc.integer({ min: 1, max: 99 }), { minLength: 1, maxLength: 3 }),
+        (ids, shares) => {
+          const stages = [...shares.toSorted((a, b) => a - b), 100]
+          const few = ids.map((id) => ({ id, zone: 'line-3' }))
+          const others = [{ id: 'press-0', zone: 'line-4' }]
+          const zone = { ...rollout, zone: 'line-3', stages }
+          const all = stages.map((_, stage) => chosenOf({ ...zone, stage }, [...others, ...few]))
+          for (const [nth, chosen] of all.entries()) {
+            expect(chosen.length).toBeGreaterThan(0)
+            expect(few).toEqual(expect.arrayContaining([...chosen]))
+            expect(all[nth + 1] ?? few).toEqual(expect.arrayContaining([...chosen]))
+          }
+          expect(all.at(-1)).toHaveLength(few.length)
+        },
+      ),
+    )
+    expect(chosenOf(rollout, [])).toEqual([])
+  })
+
   test('is of its zone alone', () => {
     const all = { ...rollout, zone: 'line-3', stages: [100] }
     expect(isChosen(all, { id: 'press-1', zone: 'line-3' })).toBe(true)
@@ -112,8 +136,16 @@ describe('the next share', () => {
   test('does not come before this one has lasted', () => {
     expect(turn(updated(first), { now: NOW - 1 })).toBe('stay')
   })
-  test('comes where this one is nobody', () => {
-    expect(turn([], { devices: fleet.filter(({ id }) => !first.includes(id)) })).toBe('stage')
+  test('never comes unproven where this one would be nobody', () => {
+    const devices = fleet.filter(({ id }) => !first.includes(id))
+    const [one, ...rest] = chosenOf(rollout, devices)
+    expect(rest).toEqual([])
+    expect(turn([], { devices })).toBe('stay')
+    expect(
+      turn(updated(fleet.map(({ id }) => id).filter((id) => id !== one?.id)), { devices }),
+    ).toBe('stay')
+    expect(turn(updated([one!.id]), { devices })).toBe('stage')
+    expect(turn([], { devices: [] })).toBe('stay')
   })
 })
 
