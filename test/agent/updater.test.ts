@@ -5,7 +5,12 @@ import { join } from 'node:path'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { beginTrial, Shelf } from '#boot'
 import { signUpdate, updateKeyOf, type Update } from '#update'
-import { LONGEST_WAIT_MS, Updater } from '../../agent-tunnel/agent/update/updater.ts'
+import { GatewayBusy } from '../../agent-tunnel/agent/update/fetch.ts'
+import {
+  LONGEST_BUSY_MS,
+  LONGEST_WAIT_MS,
+  Updater,
+} from '../../agent-tunnel/agent/update/updater.ts'
 import type { Started } from '../../agent-tunnel/agent/update/updater.ts'
 import type { UpdateReport } from '../../agent-tunnel/agent/update/report.ts'
 import { VERSION } from '../../agent-tunnel/agent/version.ts'
@@ -153,6 +158,51 @@ describe('an update that is taken', () => {
       }),
     )
     expect([made.fetched.length, made.restarts]).toEqual([6, 0])
+  })
+
+  test('is waited for as long as the gateway serves others first, which is no failure', async () => {
+    const made = house()
+    const waits = async (tries: number) =>
+      await holds(() => expect([made.fetched.length, made.clock.waiting]).toEqual([tries, 1]))
+    made.answer = async () => await Promise.reject(new GatewayBusy('10'))
+    connect(made)
+    offer(made)
+    for (let tries = 1; tries <= 20; tries++) {
+      await waits(tries)
+      made.clock.pass(69_999)
+      expect(made.fetched).toHaveLength(tries)
+      made.clock.pass(1)
+    }
+    await waits(21)
+    made.answer = async () => BUNDLE
+    made.clock.pass(70_000)
+    await holds(() => expect(made.restarts).toBe(1))
+  })
+
+  test('is not waited for without end, nor after it was withdrawn', async () => {
+    for (const ends of ['late', 'withdrawn'] as const) {
+      const made = house()
+      made.answer = async () => await Promise.reject(new GatewayBusy())
+      connect(made)
+      offer(made)
+      await holds(() => expect(made.clock.waiting).toBe(1))
+      if (ends === 'late') made.clock.pass(LONGEST_BUSY_MS)
+      else made.updater.told({ type: 'update', act: 'withdraw', rollout: 'r_1' }, at)
+      const code = ends === 'late' ? { code: 'update.unfetched' } : null
+      await holds(() => expect(last(made)).toMatchObject({ taking: null, refused: code }))
+      expect([made.fetched.length, made.restarts]).toEqual([ends === 'late' ? 2 : 1, 0])
+      made.updater[Symbol.dispose]()
+    }
+  })
+
+  test.for([
+    ['10', 10_000],
+    ['0', 1000],
+    ['86400', 600_000],
+    ['Wed, 21 Oct 2026 07:28:00 GMT', 10_000],
+    [undefined, 10_000],
+  ] as const)('comes again as it is told to, within bounds: %s', ([header, ms]) => {
+    expect(new GatewayBusy(header).waitMs).toBe(ms)
   })
 
   test('is not started where the disk does not take it', async () => {

@@ -8,8 +8,24 @@ import { dialGateway, type Dial } from '../connect.ts'
 /** 16 MiB at a little more than 128 kbit/s, below which the gateway gives up. */
 const LONGEST_MS = 1_000_000
 
+/** Without a word of the gateway on when to come again, and the longest that it is believed. */
+const USUAL_WAIT_S = 10
+const LONGEST_WAIT_S = 600
+
+/** The gateway serves others: nothing is wrong, and it says when to come again. */
+export class GatewayBusy extends Error {
+  override readonly name = 'GatewayBusy'
+  readonly waitMs: number
+  /** `retryAfter`: the header of its answer; what is no number of seconds counts as none. */
+  constructor(retryAfter?: string) {
+    super('the gateway serves other devices')
+    const said = /^\d{1,9}$/.test(retryAfter ?? '') ? Number(retryAfter) : USUAL_WAIT_S
+    this.waitMs = Math.min(Math.max(said, 1), LONGEST_WAIT_S) * 1000
+  }
+}
+
 /**
- * Fetches what `update` names. Rejects with AgentError as `dialGateway` does, and with an Error for an answer that is
+ * Fetches what `update` names. Rejects with AgentError as `dialGateway` does, with GatewayBusy, and with an Error for an answer that is
  * not those octets; with the signal's reason when aborted.
  */
 export async function fetchUpdate(
@@ -30,6 +46,7 @@ export async function fetchUpdate(
     })
     request.end()
     const [response] = (await once(request, 'response', { signal: limit })) as [IncomingMessage]
+    if (response.statusCode === 503) throw new GatewayBusy(response.headers['retry-after'])
     if (response.statusCode !== 200)
       throw new Error(`the gateway answered ${response.statusCode ?? 0} for /agent/${sha256}`)
     return await whole(response, size, sha256)

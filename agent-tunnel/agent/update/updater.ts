@@ -20,6 +20,7 @@ import { messageOf } from '../errors.ts'
 import type { JsonRecord } from '../json.ts'
 import type { Log } from '../log.ts'
 import { VERSION } from '../version.ts'
+import { GatewayBusy } from './fetch.ts'
 import type { RefusalCode, UpdateRefusal, UpdateReport } from './report.ts'
 
 /** How this agent was started. */
@@ -55,6 +56,8 @@ const LOOK_MS = 1000
 /** Tries to fetch, and the longest wait before each but the first; the wait is drawn. */
 const TRIES = 6
 const RETRY_MS = 60_000
+/** A gateway that serves others first is asked so long: a plant behind one address takes turns, four at a time. */
+export const LONGEST_BUSY_MS = 12 * 3_600_000
 
 /** What is offered and not started yet. */
 interface Taking {
@@ -253,13 +256,19 @@ export class Updater implements Disposable {
   }
 
   async #fetch(update: Update, at: Gateway, signal: AbortSignal): Promise<Uint8Array> {
-    for (let nth = 1; ; nth++) {
+    const { fetch, log, monotonic, now, random } = this.#options
+    const until = monotonic.now() + LONGEST_BUSY_MS
+    for (let failed = 0; ;) {
       try {
-        return await this.#options.fetch(update, at, signal)
+        return await fetch(update, at, signal)
       } catch (error) {
-        if (signal.aborted || nth === TRIES) throw error
-        this.#options.log('warn', 'update.not_fetched', { reason: messageOf(error) })
-        await this.#pause(this.#options.random() * RETRY_MS, signal)
+        const busy = error instanceof GatewayBusy ? error : undefined
+        if (busy === undefined) failed++
+        const over = monotonic.now() >= until || now() >= update.notAfter * 1000
+        if (signal.aborted || failed === TRIES || (busy !== undefined && over)) throw error
+        log('warn', 'update.not_fetched', { reason: messageOf(error) })
+        await this.#pause((busy?.waitMs ?? 0) + random() * RETRY_MS, signal)
+        signal.throwIfAborted()
       }
     }
   }
@@ -276,8 +285,10 @@ export class Updater implements Disposable {
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     const cancel = this.#options.monotonic.after(ms, resolve)
-    signal.addEventListener('abort', () => resolve(), { once: true })
+    const over = () => resolve()
+    signal.addEventListener('abort', over, { once: true })
     await promise
+    signal.removeEventListener('abort', over)
     cancel()
   }
 
