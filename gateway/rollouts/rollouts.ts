@@ -5,13 +5,13 @@
 import type { AuditLog } from '#audit'
 import type { Clock } from '#tunnel'
 import type { DeviceStore } from '../devices/device.ts'
-import { actorOf, srcOf } from '../events.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import type { RolledAgents } from './agents.ts'
 import { ACTS, mayGoOn, standing, unknown, updateOf } from './asked.ts'
 import type { By, NewRollout } from './asked.ts'
-import { chosenOf, counts, follows, isFailure, isLost, isOver, meets, turnOf } from './rollout.ts'
+import { changeOf, stepOf } from './recorded.ts'
+import { chosenOf, counts, follows, isLost, isOver, meets, turnOf } from './rollout.ts'
 import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
 import { changesOf, orHadAlready } from './said.ts'
 import type { Listening, Said } from './said.ts'
@@ -227,20 +227,7 @@ export class Rollouts implements Disposable {
     const before = await store.findUpdate(rollout.id, device)
     if (!follows(before, next)) return
     if (before?.state === state && before.code === code && isOver(before)) return
-    if (before?.state !== state)
-      await log.append({
-        code: 'device.update',
-        message: `${device}: update to ${rollout.version} ${state}${code === null ? '' : ` (${code})`}`,
-        status: isFailure(next) || state === 'refused' ? 'failure' : 'success',
-        reason: code ?? undefined,
-        device,
-        data: {
-          rollout: rollout.id,
-          version: rollout.version,
-          sha256: rollout.sha256,
-          outcome: state,
-        },
-      })
+    if (before?.state !== state) await log.append(stepOf(rollout, next))
     await store.putUpdate(next)
   }
 
@@ -342,23 +329,6 @@ export class Rollouts implements Disposable {
   }
 
   async #record(rollout: Rollout, message: string, act: string, by?: By): Promise<void> {
-    const { id, version, sha256, zone, stages, stage, reason } = rollout
-    await this.#room.log.append({
-      code: 'rollout.change',
-      message: `${message} (${id}): ${reason}`,
-      status: 'success',
-      ...(by === undefined
-        ? {}
-        : { actor: actorOf(by.subject), src: srcOf(by.source), decisions: [by.decision] }),
-      reason: id,
-      data: {
-        rollout: id,
-        act,
-        version,
-        sha256,
-        zone: zone ?? undefined,
-        percent: stages[stage],
-      },
-    })
+    await this.#room.log.append(changeOf(rollout, message, act, by))
   }
 }
