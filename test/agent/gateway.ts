@@ -65,6 +65,8 @@ export class FakeGateway implements AsyncDisposable {
   onEst: (request: IncomingMessage) => Promise<'answer' | 'drop'> = async () => 'answer'
   /** What `/agent/NAME` gives, by name. */
   readonly files = new Map<string, Uint8Array>()
+  /** Answered instead with 503 and this for `retry-after`. */
+  serving: string | undefined
   /** The code a tunnel is refused with, by the serial of its certificate; undefined takes it. */
   refuses: (serial: string) => string | undefined = () => undefined
   /** Closes the older tunnel when a newer one comes, as the real one does. */
@@ -229,6 +231,8 @@ export class FakeGateway implements AsyncDisposable {
     const socket = request.socket as TLSSocket
     this.asked.push(request.url ?? '')
     if (request.url?.startsWith('/agent/') === true) {
+      if (this.serving !== undefined)
+        return void response.writeHead(503, { 'retry-after': this.serving }).end()
       const file = this.files.get(request.url.slice('/agent/'.length))
       return void response.writeHead(file === undefined ? 404 : 200).end(file)
     }
