@@ -36,7 +36,9 @@ describe('by the clock', () => {
     session.advance('recorded')
     const log: string[] = []
     let broken = false
+    let disk = Promise.resolve()
     const append = async (event: { code: string; reason?: string }) => {
+      await disk
       if (broken) throw new Error('the disk failed')
       log.push(`${event.code} ${event.reason ?? ''}${session.hold.held ? ' held' : ' free'}`)
       return { idx: log.length, uid: 'u', leaf: '0' }
@@ -53,7 +55,13 @@ describe('by the clock', () => {
     )
     supervision.follow(session)
     const breaks = (): void => void (broken = true)
-    return { session, supervision, log, ends, reports, breaks }
+    /** Nothing is durable until what this gives is called. */
+    const stalls = (): (() => void) => {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      disk = promise
+      return resolve
+    }
+    return { session, supervision, log, ends, reports, breaks, stalls }
   }
   const watcher = (id: string, party = 'staff') =>
     ({
@@ -130,7 +138,7 @@ describe('by the clock', () => {
     await supervision.join(session, watcher('olga'), strangers)
     expect(session.hold.by).toEqual(['operator'])
     await vi.advanceTimersByTimeAsync(PRESENT_MS)
-    await supervision.resume(session, watcher('otto'), 'fine')
+    await supervision.resume(session, watcher('otto'), 'fine', strangers)
     expect(session.hold.by).toEqual(['supervisor'])
   })
   test('the person inside, under whatever name, and vendors supervise nothing', async () => {
@@ -142,12 +150,43 @@ describe('by the clock', () => {
     expect(await join(watcher('bot', 'service'), strangers)).toBe('session.supervisor')
     expect([log, session.hold.held]).toEqual([[], true])
   })
+  test('the person inside, under whatever name, does not let it go on themselves', async () => {
+    const { session, supervision, log } = waiting(false)
+    await supervision.pause(session, watcher('otto'), 'who is that')
+    const late = supervision.resume(session, watcher('vera2'), 'me', async () => true)
+    await expect(late).rejects.toMatchObject({ code: 'session.supervisor' })
+    expect(session.hold.by).toEqual(['operator'])
+    await supervision.resume(session, watcher('otto'), 'ours', strangers)
+    expect(log).toEqual(['session.pause  free', 'session.resume  held'])
+    expect(session.hold.held).toBe(false)
+  })
+  test('a pause that is asked for while a resume is being written down holds, and is written down', async () => {
+    const { session, supervision, log, stalls, breaks } = waiting(false)
+    await supervision.pause(session, watcher('otto'), 'a')
+    const goes = stalls()
+    const acts = [
+      supervision.resume(session, watcher('olga'), 'b', strangers),
+      supervision.pause(session, watcher('otto'), 'c'),
+      supervision.pause(session, watcher('olga'), 'd'),
+    ]
+    goes()
+    await Promise.all(acts)
+    expect(log).toEqual(['session.pause  free', 'session.resume  held', 'session.pause  free'])
+    expect(session.hold.by).toEqual(['operator'])
+    // One that fails keeps nobody off.
+    breaks()
+    for (const _ of [1, 2])
+      await expect(supervision.resume(session, watcher('olga'), 'e', strangers)).rejects.toThrow(
+        'disk',
+      )
+  })
   test('what cannot be recorded is not done: nobody is present, nothing is paused, nothing goes on', async () => {
     const { session, supervision, breaks } = waiting()
     await supervision.pause(session, watcher('otto'), 'x')
     breaks()
     await expect(supervision.join(session, watcher('olga'), strangers)).rejects.toThrow('disk')
-    await expect(supervision.resume(session, watcher('otto'), 'x')).rejects.toThrow('disk')
+    const resumed = supervision.resume(session, watcher('otto'), 'x', strangers)
+    await expect(resumed).rejects.toThrow('disk')
     expect(session.hold.by.toSorted()).toEqual(['operator', 'supervisor'])
     const other = waiting(false)
     other.breaks()
