@@ -161,10 +161,14 @@ export class Reauthorization implements Disposable {
     const now = this.#room.now()
     const { cause, kept } = await this.#judge(session, round)
     if (cause !== undefined || kept === undefined) return cause
-    for (const decision of kept.decisions) {
-      session.bind(decision.obligations)
-      session.decided(refOf(decision), now)
-    }
+    for (const decision of kept.decisions) session.decided(refOf(decision), now)
+    const last = kept.decisions.at(-1)
+    // One connection that must be watched is enough. Bound once: in between it would be let go, and held anew.
+    if (last !== undefined)
+      session.bind({
+        ...last.obligations,
+        supervise: kept.decisions.some(({ obligations }) => obligations.supervise),
+      })
     if (session.changed === changed) session.changed = undefined
     session.subject = kept.subject
     session.presence = kept.presence

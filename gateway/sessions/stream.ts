@@ -300,6 +300,8 @@ async function decide(
           denials: missing.code === 'obligation.record' ? [] : [missing],
         },
       )
+    // Let in because somebody watches: when they leave it is held, as any session that must be watched.
+    if (decision.obligations.supervise) session.bind({ ...session.obligations, supervise: true })
     await room.log.append({
       code: 'policy.decision',
       message: `connection to ${session.device}/${session.process} allowed: ${observed?.exe ?? 'the network target'} answers${consent === undefined ? '' : `, and ${consent.by} consented on the device`}`,

@@ -23,6 +23,9 @@ const SILENCE_MS = 60_000
 type Room = Pick<SessionRoom, 'now' | 'report'> & { readonly log: Pick<AuditLog, 'append'> }
 type End = (session: LiveSession, cause: Cause) => Promise<unknown>
 
+/** Whether two identities are one person. */
+type Same = (a: string, b: string) => Promise<boolean>
+
 /** Somebody of the plant, and what let them. */
 export interface Watcher {
   readonly subject: Subject
@@ -36,6 +39,8 @@ interface Watch {
   /** When each was heard of last; monotonic milliseconds. */
   readonly seen: Map<string, number>
   absent: NodeJS.Timeout | undefined
+  /** Settles when the last pause or resume that was asked for is done: the next begins then. */
+  turn: Promise<unknown>
   stop(): void
 }
 
@@ -68,6 +73,7 @@ export class Supervision implements Disposable {
       present: new Map(),
       seen: new Map(),
       absent: undefined,
+      turn: Promise.resolve(),
       stop: session.hold.follow(() => this.#changed(session, watch)),
     }
     this.#watched.set(session, watch)
@@ -93,11 +99,7 @@ export class Supervision implements Disposable {
    * Somebody watches it and answers for it, for `PRESENT_MS` from now: recorded first, then it goes on. `same`: whether
    * two identities are one person. Throws Refusal `session.ended`, `session.supervisor`.
    */
-  async join(
-    session: LiveSession,
-    who: Watcher,
-    same: (a: string, b: string) => Promise<boolean>,
-  ): Promise<void> {
+  async join(session: LiveSession, who: Watcher, same: Same): Promise<void> {
     const { id, kind, party, email } = who.subject
     if (kind !== 'human' || party !== 'staff' || (await same(id, session.subject.id)))
       throw new Refusal(
@@ -120,20 +122,41 @@ export class Supervision implements Disposable {
 
   /** Holds it: no byte passes from here on. Throws Refusal `session.ended`, and as `append` does. */
   async pause(session: LiveSession, who: Watcher, reason: string): Promise<void> {
-    this.#of(session)
-    if (session.hold.is('operator')) return
-    await this.#tell(session, 'session.pause', who, `session paused: ${reason}`)
-    this.#of(session)
-    session.hold.set('operator', true)
+    await this.#inTurn(session, async () => {
+      if (session.hold.is('operator')) return
+      await this.#tell(session, 'session.pause', who, `session paused: ${reason}`)
+      this.#of(session)
+      session.hold.set('operator', true)
+    })
   }
 
-  /** Lets it go on, unless a supervisor is missing. Throws Refusal `session.ended`, and as `append` does. */
-  async resume(session: LiveSession, who: Watcher, reason: string): Promise<void> {
-    this.#of(session)
-    if (!session.hold.is('operator')) return
-    await this.#tell(session, 'session.resume', who, `session resumed: ${reason}`)
-    this.#of(session)
-    session.hold.set('operator', false)
+  /**
+   * Lets it go on, unless a supervisor is missing; `same` as for `join`. Throws Refusal `session.ended`,
+   * `session.supervisor`, and as `append` does.
+   */
+  async resume(session: LiveSession, who: Watcher, reason: string, same: Same): Promise<void> {
+    await this.#inTurn(session, async () => {
+      if (await same(who.subject.id, session.subject.id))
+        throw new Refusal('session.supervisor', 'nobody lets a session of their own go on', {
+          nextStep: 'let somebody of the plant resume it who is not the one inside',
+        })
+      if (!session.hold.is('operator')) return
+      await this.#tell(session, 'session.resume', who, `session resumed: ${reason}`)
+      this.#of(session)
+      session.hold.set('operator', false)
+    })
+  }
+
+  /** One at a time: what is answered is what holds then, and each that changes anything is recorded. */
+  async #inTurn(session: LiveSession, act: () => Promise<void>): Promise<void> {
+    const watch = this.#of(session)
+    const done = watch.turn.then(async () => {
+      this.#of(session)
+      await act()
+    })
+    // Whoever asked is told of an error; who comes next begins all the same.
+    watch.turn = done.catch(() => undefined)
+    await done
   }
 
   #of(session: LiveSession): Watch {

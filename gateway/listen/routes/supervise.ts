@@ -74,7 +74,8 @@ export function superviseRoutes(api: Api, routes: SuperviseRoutes): void {
         const { id } = request.params as { id: string }
         const { reason } = request.body as EndReason
         const { session, caller } = await admit(request, id, act)
-        await supervision[act](session, caller, reason)
+        if (act === 'pause') await supervision.pause(session, caller, reason)
+        else await supervision.resume(session, caller, reason, same)
         return await shown(session)
       },
     )

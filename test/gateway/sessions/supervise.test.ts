@@ -1,6 +1,7 @@
 /** Who watches a session, who may hold it, and what becomes of one that must be watched and is not. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { OpenedSession, SessionWatch } from '#api'
+import type { Input } from '#policy'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,8 +11,8 @@ import { ABSENT_MS, PRESENT_MS, Supervision } from '../../../gateway/sessions/su
 import { run } from '../../cli/run.ts'
 import { Plant } from '../recordings/plant.ts'
 import { until, type Person } from '../../support/node.ts'
-import { oblige } from '../../support/policy.ts'
-import { Client, echo, refusalOf, type Line } from '../../support/tunnels.ts'
+import { answer, oblige } from '../../support/policy.ts'
+import { Client, echo, PLC, refusalOf, seen, type Line } from '../../support/tunnels.ts'
 
 describe('by the clock', () => {
   beforeEach(() => {
@@ -36,7 +37,9 @@ describe('by the clock', () => {
     session.advance('recorded')
     const log: string[] = []
     let broken = false
+    let disk = Promise.resolve()
     const append = async (event: { code: string; reason?: string }) => {
+      await disk
       if (broken) throw new Error('the disk failed')
       log.push(`${event.code} ${event.reason ?? ''}${session.hold.held ? ' held' : ' free'}`)
       return { idx: log.length, uid: 'u', leaf: '0' }
@@ -53,7 +56,13 @@ describe('by the clock', () => {
     )
     supervision.follow(session)
     const breaks = (): void => void (broken = true)
-    return { session, supervision, log, ends, reports, breaks }
+    /** Nothing is durable until what this gives is called. */
+    const stalls = (): (() => void) => {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      disk = promise
+      return resolve
+    }
+    return { session, supervision, log, ends, reports, breaks, stalls }
   }
   const watcher = (id: string, party = 'staff', kind = 'human') =>
     ({
@@ -131,7 +140,7 @@ describe('by the clock', () => {
     await supervision.join(session, watcher('olga'), strangers)
     expect(session.hold.by).toEqual(['operator'])
     await vi.advanceTimersByTimeAsync(PRESENT_MS)
-    await supervision.resume(session, watcher('otto'), 'fine')
+    await supervision.resume(session, watcher('otto'), 'fine', strangers)
     expect(session.hold.by).toEqual(['supervisor'])
   })
   test('the person inside, under whatever name, vendors and programs supervise nothing', async () => {
@@ -144,12 +153,43 @@ describe('by the clock', () => {
     expect(await join(watcher('v_1', 'staff', 'service'), strangers)).toBe('session.supervisor')
     expect([log, session.hold.held]).toEqual([[], true])
   })
+  test('the person inside, under whatever name, does not let it go on themselves', async () => {
+    const { session, supervision, log } = waiting(false)
+    await supervision.pause(session, watcher('otto'), 'who is that')
+    const late = supervision.resume(session, watcher('vera2'), 'me', async () => true)
+    await expect(late).rejects.toMatchObject({ code: 'session.supervisor' })
+    expect(session.hold.by).toEqual(['operator'])
+    await supervision.resume(session, watcher('otto'), 'ours', strangers)
+    expect(log).toEqual(['session.pause  free', 'session.resume  held'])
+    expect(session.hold.held).toBe(false)
+  })
+  test('a pause that is asked for while a resume is being written down holds, and is written down', async () => {
+    const { session, supervision, log, stalls, breaks } = waiting(false)
+    await supervision.pause(session, watcher('otto'), 'a')
+    const goes = stalls()
+    const acts = [
+      supervision.resume(session, watcher('olga'), 'b', strangers),
+      supervision.pause(session, watcher('otto'), 'c'),
+      supervision.pause(session, watcher('olga'), 'd'),
+    ]
+    goes()
+    await Promise.all(acts)
+    expect(log).toEqual(['session.pause  free', 'session.resume  held', 'session.pause  free'])
+    expect(session.hold.by).toEqual(['operator'])
+    // One that fails keeps nobody off.
+    breaks()
+    for (const _ of [1, 2])
+      await expect(supervision.resume(session, watcher('olga'), 'e', strangers)).rejects.toThrow(
+        'disk',
+      )
+  })
   test('what cannot be recorded is not done: nobody is present, nothing is paused, nothing goes on', async () => {
     const { session, supervision, breaks } = waiting()
     await supervision.pause(session, watcher('otto'), 'x')
     breaks()
     await expect(supervision.join(session, watcher('olga'), strangers)).rejects.toThrow('disk')
-    await expect(supervision.resume(session, watcher('otto'), 'x')).rejects.toThrow('disk')
+    const resumed = supervision.resume(session, watcher('otto'), 'x', strangers)
+    await expect(resumed).rejects.toThrow('disk')
     expect(session.hold.by.toSorted()).toEqual(['operator', 'supervisor'])
     const other = waiting(false)
     other.breaks()
@@ -331,5 +371,61 @@ describe('on a node', () => {
     next?.write('x')
     await supervised(session, 'the echo', () => next?.text === 'x')
     await supervised(session, 'nothing is held', ({ held_by: by }) => by.length === 0)
+  })
+
+  /** Policy wants somebody to watch the connections that these programs answer; gives whom it was asked about. */
+  function watched(...programs: number[]): number[] {
+    const asked: number[] = []
+    answer((decision, point, input) => {
+      const pid = (input as Input).process?.observed?.pid ?? 0
+      if (point === 'session.reevaluate') asked.push(pid)
+      const supervise = programs.includes(pid)
+      return { ...decision, obligations: { ...decision.obligations, supervise } }
+    })
+    return asked
+  }
+  const answered = (pid: number) => ({ ...seen(PLC), pid })
+  /** The device reports another program, and the whole session is decided again. */
+  async function again(session: OpenedSession, asked: readonly number[], pid: number) {
+    plant.agent.report({ type: 'owner_changed', session: session.id, observed: answered(pid) })
+    await until('it was decided again', () => asked.includes(pid))
+  }
+
+  test.for([11, 12])(
+    'of two connections %i must be watched: the session is held once, and stays so when it is decided again',
+    async (program) => {
+      onTestFinished(() => void (plant.agent.observed = seen(PLC)))
+      const session = await plant.open('plc')
+      await using client = await Client.dial(plant.node)
+      plant.agent.observed = answered(11)
+      const line = await client.line(session)
+      plant.agent.observed = answered(12)
+      await client.line(session)
+      const asked = watched(program)
+      await again(session, asked, 21)
+      await line.until('it is told', ({ signals }) => signals.length > 0)
+      await again(session, asked, 22)
+      // What was said on the first is there before the answer to a third.
+      await client.line(session)
+      expect(line.signals).toMatchObject([{ t: 'paused', by: ['supervisor'] }])
+    },
+  )
+
+  test('let in because somebody watches, a connection makes its session one that must be watched', async () => {
+    onTestFinished(() => void (plant.agent.observed = seen(PLC)))
+    const session = await plant.open('plc')
+    await using client = await Client.dial(plant.node)
+    watched(12)
+    plant.agent.observed = answered(12)
+    expect((await refusalOf(client.line(session))).code).toBe('obligation.supervise')
+    await supervised(session, 'it is let in', async ({ must_be_supervised: must }) => {
+      expect(must).toBe(false)
+      return await client.line(session).then(
+        () => true,
+        () => false,
+      )
+    })
+    const now = await operator.ask<SessionWatch>('POST', `/sessions/${session.id}/watch`)
+    expect(now.must_be_supervised).toBe(true)
   })
 })
