@@ -185,7 +185,9 @@ export function standingFacts(given: Grant): PolicyGrant[] {
   const { extension } = grant
   const own = grantFacts({ ...grant, extension: null })
   if (extension === null) return [own]
-  return [own, { ...grantFacts({ ...grant, ...extension, extension: null }), id: own.id }]
+  // Its ticket may be another, that was asked about by itself, or not at all.
+  const { ticket_valid: _, ...rest } = grant
+  return [own, { ...grantFacts({ ...rest, ...extension, extension: null }), id: own.id }]
 }
 
 /**

@@ -33,7 +33,8 @@ function isZone(value: unknown): value is string {
   // An offset is no place: it would not follow the clocks there.
   if (typeof value !== 'string' || !/^[A-Za-z][\w+/-]{0,63}$/.test(value)) return false
   try {
-    new Intl.DateTimeFormat('en', { timeZone: value })
+    // Of what works windows out, and not of Intl, which knows more names.
+    Temporal.Instant.fromEpochMilliseconds(0).toZonedDateTimeISO(value)
     return true
   } catch {
     return false

@@ -73,7 +73,11 @@ export function writeFault(
     return new Refusal('grant.limit', `you have ${MOST_WRITES} grants to write there already`, {
       nextStep: 'give one back that you no longer need: sallyport done GRANT',
     })
-  const adds = open.filter((grant) => grant.statement.ot_level < 2 && grant.state !== 'requested')
+  // A sealed one opens nothing, and so is none to add to.
+  const adds = open.filter(
+    ({ state, statement: { ot_level: level, sealed } }) =>
+      level < 2 && state !== 'requested' && sealed === undefined,
+  )
   // One that is still unused ends its duration after the next session begins, which may be now.
   const ends = (held: Grant) => {
     const one = during(held, now)

@@ -44,7 +44,7 @@ export const transitions: Readonly<
 }
 
 /** What makes a grant last longer: a statement of its own, that was approved like any. */
-export type Extension = Pick<Grant, 'statement' | 'hash' | 'approvals'>
+export type Extension = Pick<Grant, 'statement' | 'hash' | 'approvals' | 'ticket_valid'>
 
 export interface Grant {
   readonly statement: Statement

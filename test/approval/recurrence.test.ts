@@ -170,6 +170,9 @@ describe('what is no such rule', () => {
   test.for<readonly [string, unknown]>([
     ['an offset, which follows no clocks', { ...good, tz: '+02:00' }],
     ['a zone that is not there', { ...good, tz: 'Mars/Olympus' }],
+    ...['PST', 'IST', 'JST', 'ECT', 'SystemV/EST5'].map(
+      (tz) => [`${tz}, which is a zone to Intl alone`, { ...good, tz }] as const,
+    ),
     ['no day', { ...good, days: [] }],
     ['a day twice', { ...good, days: [2, 2] }],
     ['days out of order', { ...good, days: [3, 2] }],

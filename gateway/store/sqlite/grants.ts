@@ -67,8 +67,9 @@ const EXTENSION = `
 function extensionOf(db: DatabaseSync, id: string): Extension | null {
   const row = db.prepare(EXTENSION).get(id)
   if (row === undefined) return null
-  const { statement, hash, approvals } = toGrant(row, approvalsOf(db, String(row['id'])), null)
-  return { statement, hash, approvals }
+  const made = toGrant(row, approvalsOf(db, String(row['id'])), null)
+  const { statement, hash, approvals, ticket_valid: valid } = made
+  return { statement, hash, approvals, ...(valid === undefined ? {} : { ticket_valid: valid }) }
 }
 
 function read(db: DatabaseSync, row: Row): Grant {

@@ -165,6 +165,8 @@ describe('asked for', () => {
   test('until after all there is to add to', () => {
     expect(fault([grant('g_r', { not_after: NOW + 500 })])).toBe('grant.window')
     expect(fault([grant('g_r', { not_after: NOW + 501 })])).toBeUndefined()
+    const sealed = grant('g_s', { not_after: NOW + 9000, sealed: { quorum: 2 } })
+    expect(fault([grant('g_r', { not_after: NOW + 500 }), sealed])).toBe('grant.window')
     expect(fault([grant('g_r', { processes: ['hmi'], not_after: NOW + 500 })])).toBeUndefined()
   })
   test.for([

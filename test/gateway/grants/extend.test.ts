@@ -174,3 +174,24 @@ test('policy is shown both as one grant, each with its own approvals, counted fr
   const mixed = { ...grant, extension: { ...grant.extension!, approvals: grant.approvals } }
   expect(standingFacts(mixed)[1]?.approvers).toEqual([])
 })
+
+test.for<readonly [boolean | undefined, boolean | undefined]>([
+  [true, undefined],
+  [undefined, true],
+  [true, false],
+  [false, true],
+])(
+  'a ticket found valid: %s, that of the extension: %s; each is told as it was',
+  ([own, longer]) => {
+    const made = extensionOf({ ...ask, ticket: 'T-2' }, ID, NOW)
+    const found = (valid: boolean | undefined) =>
+      valid === undefined ? {} : { ticket_valid: valid }
+    const extension = { statement: made, hash: hashOf(made), approvals: [], ...found(longer) }
+    expect(
+      standingFacts(grantOf({ ...found(own), extension })).map(({ ticket }) => ticket),
+    ).toEqual([
+      { ref: 'T-1', valid: own ?? null },
+      { ref: 'T-2', valid: longer ?? null },
+    ])
+  },
+)

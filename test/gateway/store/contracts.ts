@@ -263,7 +263,7 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
 
       test('holds once it is approved: the grant is the same, and lasts longer', async () => {
         const { store, kept } = await started()
-        const more = longer(kept)
+        const more = longer(kept, {}, { ticket_valid: true })
         expect(await store.add(more)).toBe(true)
         expect(await lasts(store, kept)).toEqual([undefined, NOW + 3600])
         expect((await agree(store, more))?.state).toBe('approved')
@@ -271,6 +271,7 @@ export function grantStoreContract(name: string, make: Make<GrantStore>): void {
         const found = await store.find(kept.statement.id)
         expect([found?.hash, found?.statement]).toEqual([kept.hash, kept.statement])
         expect(found?.extension?.approvals.map(({ hash }) => hash)).toEqual([more.hash])
+        expect([found?.ticket_valid, found?.extension?.ticket_valid]).toEqual([undefined, true])
         // It is never used by itself, and stands in no list of what may be.
         expect(await store.apply(more.statement.id, 'use', NOW, 'iss|vera', '')).toBeUndefined()
         const applicable = await store.applicable('iss|vera', 'press-07', NOW)
