@@ -13,7 +13,7 @@ import { Refusal, toProblem } from '../problem.ts'
 import { StoreError } from '../store/sqlite/thread.ts'
 import type { Handler } from './front.ts'
 import { doOnce } from './once.ts'
-import { limitRates, type Rating } from './rated.ts'
+import { limitRates, type Limits, type Rating } from './rated.ts'
 import { sayWhen } from './rates.ts'
 
 /** JSON bodies of this API are small; what is larger is a mistake or an attack. */
@@ -41,6 +41,8 @@ export interface Api {
   /** Who asks. Throws Refusal `identity.refused`, with the provider's own code and sentence. */
   caller(request: FastifyRequest): Promise<Subject>
   source(request: FastifyRequest): Source
+  /** Policy refuses the call, and that is not recorded yet. Throws RateRefusal where that was so too often. */
+  refusing(request: FastifyRequest, subject: Subject): void
 }
 export type ApiServer = FastifyInstance<
   Server,
@@ -82,7 +84,7 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
     .withTypeProvider<TypeBoxTypeProvider>()
     .setValidatorCompiler(TypeBoxValidatorCompiler)
   answerErrors(server, options)
-  const admit = limitRates(server, options.rating)
+  const limits = limitRates(server, options.rating)
   // A proof is good once (RFC 9449, 11.1), and a call asks who its caller is more than once.
   const callers = new WeakMap<FastifyRequest, Promise<Subject>>()
   await server.register(swagger, {
@@ -97,7 +99,7 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
     },
   })
   const caller = async (request: FastifyRequest): Promise<Subject> => {
-    const known = callers.get(request) ?? authenticate(options, request, admit)
+    const known = callers.get(request) ?? authenticate(options, request, limits)
     callers.set(request, known)
     return known
   }
@@ -105,7 +107,8 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
     const own = scoped as unknown as ApiServer
     const { answers: store, now, report } = options
     doOnce(own, { store, caller, now, report })
-    options.routes({ server: own, source: (request) => sourceOf(request.raw), caller })
+    const source = (request: FastifyRequest) => sourceOf(request.raw)
+    options.routes({ server: own, source, caller, refusing: limits.refuse })
     done()
   })
   server.get('/api/v1/openapi.json', { schema: { hide: true } }, () => server.swagger())
@@ -143,7 +146,7 @@ function described<S>({
 async function authenticate(
   options: ApiOptions,
   request: FastifyRequest,
-  admit: (request: FastifyRequest, subject: Subject) => void,
+  limits: Limits,
 ): Promise<Subject> {
   const answer = await options.identity.authenticate(
     { method: request.method, url: request.raw.url ?? '/', headers: request.headers },
@@ -151,8 +154,8 @@ async function authenticate(
   )
   if (!isRefusal(answer)) {
     options.proven(plainAddress(request.raw.socket.remoteAddress ?? ''))
-    admit(request, answer)
-    if (answer.kind === 'service') await staysInScope(options, request, answer)
+    limits.admit(request, answer)
+    if (answer.kind === 'service') await staysInScope(options, request, answer, limits)
     return answer
   }
   throw new IdentityRefusal(
@@ -169,11 +172,13 @@ async function staysInScope(
   { identity, outOfScope }: ApiOptions,
   request: FastifyRequest,
   subject: Subject,
+  { refuse }: Limits,
 ): Promise<void> {
   const route = `${request.method} ${request.routeOptions.url ?? ''}`
   const needed = scopeOf(route)
   const held = identity.scopesOf(subject) ?? []
   if (needed === null || (needed !== undefined && held.includes(needed))) return
+  refuse(request, subject)
   await outOfScope(subject, sourceOf(request.raw), route)
   throw new Refusal(
     'service.scope',

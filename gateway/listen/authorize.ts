@@ -41,7 +41,7 @@ function verbOf(operation: string): string {
 /**
  * Authenticates the caller and asks `admin.api`. A refused call and an allowed one that changes
  * something are recorded before this resolves; so is every reading of the log. Throws Refusal:
- * `identity.refused`, `policy.denied`, and `log.unavailable` through the API's error handler.
+ * `identity.refused`, `policy.denied`, `rate.identity`, and `log.unavailable` through the API's error handler.
  */
 export async function authorize(
   { api, decisions, log }: Authorization,
@@ -63,6 +63,7 @@ export async function authorize(
   })
   const ref = refOf(decision)
   const act = target?.act ?? operation
+  if (!decision.allow) api.refusing(request, subject)
   if (!decision.allow || call.mutating || operation === 'audit:read')
     await log.append({
       code: 'admin.call',

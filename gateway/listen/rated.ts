@@ -29,11 +29,16 @@ function routeOf(request: FastifyRequest): string {
   return `${request.method} ${request.routeOptions.url ?? ''}`
 }
 
-/** Counts every call; gives what is to be asked when its caller is known. Both throw RateRefusal. */
-export function limitRates(
-  server: ApiServer,
-  { rates, flooded }: Rating,
-): (request: FastifyRequest, subject: Subject) => void {
+/** What is to be asked of a call that was counted. Both throw RateRefusal. */
+export interface Limits {
+  /** Its caller is known. */
+  readonly admit: (request: FastifyRequest, subject: Subject) => void
+  /** It will be refused, which is not recorded yet. */
+  readonly refuse: (request: FastifyRequest, subject: Subject) => void
+}
+
+/** Counts every call. */
+export function limitRates(server: ApiServer, { rates, flooded }: Rating): Limits {
   const counted = new WeakMap<FastifyRequest, Counted>()
   const quiet = new Quiet()
   const telling = <T>(request: FastifyRequest, subject: Subject | undefined, count: () => T): T => {
@@ -65,11 +70,12 @@ export function limitRates(
     if (call !== undefined) rates.leave(call, reply.statusCode)
     done()
   })
-  return (request, subject) => {
+  const ask = (what: 'admit' | 'refuse') => (request: FastifyRequest, subject: Subject) => {
     const call = counted.get(request)
     if (call === undefined) return
     telling(request, subject, () => {
-      rates.admit(call, subject.id, performance.now())
+      rates[what](call, subject.id, performance.now())
     })
   }
+  return { admit: ask('admit'), refuse: ask('refuse') }
 }

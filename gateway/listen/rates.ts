@@ -1,6 +1,6 @@
 /**
  * How many calls of the API one person, and one address, may make. Whatever takes access away is never refused for
- * having been asked too often: who floods the API must not keep an operator from cutting.
+ * having been asked too often to whom may do it: who floods the API must not keep an operator from cutting.
  */
 import { createHash } from 'node:crypto'
 import type { FastifyReply } from 'fastify'
@@ -69,7 +69,7 @@ export class RateRefusal extends Refusal {
   readonly retryAfterS: number
   constructor(code: 'rate.identity' | 'rate.source', detail: string, waitMs: number) {
     const seconds = Math.max(1, Math.ceil(waitMs / 1000))
-    const nextStep = `ask again in ${seconds} s; what cuts (sessions, grants, locks) is never refused for this`
+    const nextStep = `ask again in ${seconds} s; whoever may cut (sessions, grants, locks) is never refused that for this`
     super(code, detail, { nextStep })
     this.retryAfterS = seconds
   }
@@ -78,6 +78,7 @@ export class RateRefusal extends Refusal {
 /** Names told apart in each class, and keys that are remembered: about 10 MB in all, whoever asks. */
 const NAMES = 20_000
 const BURST_S = 10
+const REFUSALS = { perSecond: 0.5, atOnce: 30 } as const
 
 function allowance(perSecond: number): Allowance | undefined {
   if (perSecond === 0) return undefined
@@ -137,6 +138,9 @@ export class Rates {
    */
   readonly #accepted = new Map<string, number>()
 
+  /** Of one identity: refusals of calls that cut, each of which is recorded. */
+  readonly #refusals = new Allowance(REFUSALS.perSecond, REFUSALS.atOnce, NAMES)
+
   constructor({ reads, writes, costly, strangers }: ApiRates) {
     this.#strangers = allowance(strangers)
     this.#identities = {
@@ -174,6 +178,19 @@ export class Rates {
       'rate.identity',
       `you have made as many calls of this kind (${call.kind}) as one person may at a time`,
       own.wait(identity, now),
+    )
+  }
+
+  /**
+   * It is about to be refused, and that is about to be recorded. Who may do what they ask for never comes here.
+   * Throws RateRefusal `rate.identity`, for calls that cut alone: all others are counted before they are decided.
+   */
+  refuse(call: Counted, identity: string, now: number): void {
+    if (call.kind !== 'cut' || this.#refusals.take(identity, now)) return
+    throw new RateRefusal(
+      'rate.identity',
+      'you were refused as many calls of this kind (cut) as one person may be at a time',
+      this.#refusals.wait(identity, now),
     )
   }
 

@@ -69,6 +69,17 @@ describe('one identity', () => {
     fill(rates, READ, 'oda', 0)
     expect(fill(rates, CUT, 'oda', 0)).toBe(Infinity)
   })
+  test('is refused cuts that it may not make thirty times at once, and makes those that it may', () => {
+    const rates = new Rates({ ...ONE, reads: 0 })
+    const refused = (call: Call, who: string, now: number) =>
+      refusedFor(() => rates.refuse(rates.enter(call, now), who, now))
+    rates.admit(rates.enter(READ, 0), 'vera', 0)
+    const told = Array.from({ length: 31 }, () => refused(CUT, 'vera', 0))
+    expect(told.map((seconds) => seconds ?? 0)).toEqual([...Array<number>(30).fill(0), 2])
+    expect([refused(CUT, 'otto', 0), refused(READ, 'vera', 0)]).toEqual([undefined, undefined])
+    expect(fill(rates, CUT, 'vera', 0)).toBe(Infinity)
+    expect(refused(CUT, 'vera', 2_000)).toBeUndefined()
+  })
   test('0 is no limit', () => {
     expect(fill(new Rates({ ...ONE, reads: 0 }), READ, 'vera', 0)).toBe(Infinity)
   })
@@ -257,6 +268,19 @@ describe('a node', () => {
     expect(told.map(({ code }) => code)).toEqual(['admin.call'])
     expect(told[0]?.text).toContain('rate.identity')
     expect(told[0]?.text).toContain('oda@plant.example')
+  })
+
+  test('records no more refusals of cuts than are allowed, and an operator cuts meanwhile', async () => {
+    const from = node.size()
+    const lock = { scope: 'everything', reason: 'x' }
+    const answer = await exhaust(async () => vendor.call<Problem>('POST', '/locks', lock))
+    expect(answer.body.code).toBe('rate.identity')
+    const refused = () => node.events(from).filter(({ text }) => text.includes('lock:create'))
+    const before = refused().length
+    expect(before).toBeGreaterThanOrEqual(30)
+    expect(
+      (await operator.call('POST', `/sessions/s_${'0'.repeat(26)}/cut`, { reason: 'x' })).status,
+    ).toBe(404)
   })
 
   test('refuses the address of strangers, and neither who is signed in there nor who cuts', async () => {
