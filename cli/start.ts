@@ -3,7 +3,7 @@
  * the arguments that keep Node small. Which one that is, #boot says; docs/updates.md "On the device".
  */
 import { isSea } from 'node:sea'
-import { chooseAgent, Shelf, watchTrial } from '#boot'
+import { chooseAgent, Shelf, watchTrial, type Chosen } from '#boot'
 import { leanManner, type Manner } from './lean.ts'
 import { STARTED, startedAs } from './started.ts'
 import { VERSION } from './version.ts'
@@ -25,8 +25,9 @@ function becomeChosen(
   own: readonly string[],
   words: readonly string[],
 ): void {
-  const { path, kept, trialS, fault } = chooseAgent(shelf, VERSION)
-  if (fault !== undefined) warn(fault)
+  const chosen = chooseAgent(shelf, VERSION)
+  const { path, kept, trialS } = chosen
+  warnOf(chosen)
   const env = { ...lean?.env, [STARTED]: `${VERSION} ${kept?.sha256 ?? '-'}` }
   if (path === undefined && lean === undefined) {
     Object.assign(process.env, env)
@@ -56,13 +57,15 @@ function dataOf(words: readonly string[]): string | undefined {
   }, undefined)
 }
 
+/** Says what was in the way of what should have started. */
+function warnOf({ kept, damaged, fault }: Chosen): void {
+  if (fault !== undefined) warn('update.not_looked', { reason: fault })
+  if (damaged !== null)
+    warn('update.damaged', { version: damaged.version, starts: kept?.version ?? VERSION })
+}
+
 /** As the agent itself logs. */
-function warn(reason: string): void {
-  const line = {
-    time: new Date().toISOString(),
-    level: 'error',
-    event: 'update.not_looked',
-    reason,
-  }
+function warn(event: string, fields: Readonly<Record<string, string>>): void {
+  const line = { time: new Date().toISOString(), level: 'error', event, ...fields }
   process.stderr.write(`${JSON.stringify(line)}\n`)
 }

@@ -14,11 +14,19 @@ export interface Chosen {
   readonly kept: Kept | null
   /** It is on trial: seconds in which it must have proved healthy. */
   readonly trialS: number | undefined
+  /** What should have started, had proved healthy, and is not any more what a pinned key signed. */
+  readonly damaged: Kept | null
   /** What was in the way, in a sentence. */
   readonly fault: string | undefined
 }
 
-const INSTALLED: Chosen = { path: undefined, kept: null, trialS: undefined, fault: undefined }
+const INSTALLED: Chosen = {
+  path: undefined,
+  kept: null,
+  trialS: undefined,
+  damaged: null,
+  fault: undefined,
+}
 
 /**
  * Which agent starts on `dataDir`, where `installed` is the version that is installed. What must be remembered of that
@@ -44,11 +52,22 @@ function choose(shelf: Shelf, installed: string): Chosen {
   return chosen(shelf, start, onTrial ? trial.health : undefined)
 }
 
+interface Sound extends Start {
+  readonly damaged: Kept | null
+}
+
 /** The start that can be made: one after the other is left out whose file is not what was signed. */
-function soundStart(shelf: Shelf, start: Start, installed: string): Start {
+function soundStart(
+  shelf: Shelf,
+  start: Start,
+  installed: string,
+  damaged: Kept | null = null,
+): Sound {
   const state = shelf.sound(start.state, start.run)
-  if (state === undefined) return start
-  return soundStart(shelf, nextStart(state, { installed, late: false }), installed)
+  if (state === undefined) return { ...start, damaged }
+  // What becomes of one on trial is its outcome.
+  const lost = state.trial === start.state.trial ? (damaged ?? start.run) : damaged
+  return soundStart(shelf, nextStart(state, { installed, late: false }), installed, lost)
 }
 
 /** A disk that takes nothing: what proved healthy starts, and nothing is tried. */
@@ -61,11 +80,12 @@ function withoutWriting(shelf: Shelf, installed: string): Chosen {
   }
 }
 
-function chosen(shelf: Shelf, { run }: Start, trialS: number | undefined): Chosen {
+function chosen(shelf: Shelf, { run, damaged }: Sound, trialS: number | undefined): Chosen {
   return {
     path: run === null ? undefined : shelf.pathOf(run.sha256),
     kept: run,
     trialS,
+    damaged,
     fault: undefined,
   }
 }

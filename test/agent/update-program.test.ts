@@ -134,13 +134,25 @@ test('an agent that cannot reconnect is rolled back, one that can stays, and not
   service.kill()
   await holds(() => expect(gateway.tunnels.length).toBe(tunnels + 2))
   await reports({ version: '0.3.0', trial: null, outcome: null, refused: null })
+
+  // What is not any more what was signed does not start, and the log of the device says so.
+  const file = join(config.dataDir, 'update', `${hash('sha256', good, 'hex')}.cjs`)
+  writeFileSync(file, 'another')
+  service.kill()
+  await holds(() => expect(gateway.tunnels.length).toBe(tunnels + 3))
+  await reports({ version: '0.1.0', trial: null, outcome: null })
+  const damaged = '"event":"update.damaged","version":"0.3.0","starts":"0.1.0"'
+  await holds(() => expect(service.said).toContain(damaged))
 })
 
 test('what the gateway changes or does not have is not taken', async () => {
   using directory = new Directory()
   const config = await enrolled(gateway, directory)
   pinUpdateKeys(config.dataDir, [key.word])
+  const tunnels = gateway.tunnels.length
   await using service = new Service(installed, config.dataDir)
+  // Its own tunnel: the one of the row before says the same.
+  await holds(() => expect(gateway.tunnels.length).toBe(tunnels + 1))
   await reports({ version: '0.1.0', keys: [key.id] })
   const bundle = another('0.2.0')
   const manifest = published('0.2.0', bundle, 3600)

@@ -150,7 +150,12 @@ describe('what is not what was signed does not start', () => {
     take(shelf, '0.3.0')
     expect(started()).toBe('0.3.0')
     damage(shelf, made('0.3.0').update.sha256)
-    expect(started()).toBe('0.2.0')
+    expect(chooseAgent(shelf, '0.1.0')).toMatchObject({
+      kept: { version: '0.2.0' },
+      damaged: { version: '0.3.0' },
+    })
+    // It is said once, and what is forgotten stays so.
+    expect(chooseAgent(shelf, '0.1.0').damaged).toBeNull()
     expect(started()).toBe('0.2.0')
     expect(shelf.state('0.1.0').floor).toBe('0.3.0')
   })
@@ -161,7 +166,7 @@ describe('what is not what was signed does not start', () => {
     shelf.keep(update, manifest, bundle)
     shelf.remember(beginTrial(shelf.state('0.1.0'), trialOf(update)))
     writeFileSync(shelf.pathOf(update.sha256), 'agent 0.2.1')
-    expect(started()).toBe('0.1.0')
+    expect(chooseAgent(shelf, '0.1.0')).toMatchObject({ kept: null, damaged: null })
     expect(shelf.state('0.1.0').outcome?.fault).toBe('update.damaged')
   })
 
