@@ -41,11 +41,11 @@ export async function pruneLive(
   if (dry || going.length === 0) return pruned
   const { origin, from, first } = pruned
   await log.append(pruneEvent(pruned, archive, by))
-  await log.checkpoint()
+  const { size: upTo } = await log.checkpoint()
   await thread.ask({ kind: 'keep', origin, from, first })
   for (const name of going) await chore({ kind: 'remove', name })
   // Last, because it takes room: what it is done for may be a disk that is full.
-  const { gone, end } = await thread.ask({ kind: 'thin', first })
+  const { gone, end } = await thread.ask({ kind: 'thin', first, upTo })
   await chore({ kind: 'adopt', end })
   return { ...pruned, heads: gone }
 }

@@ -19,7 +19,7 @@ export type Question =
       readonly from: number
       readonly first: number
     }
-  | { readonly kind: 'thin'; readonly first: number }
+  | { readonly kind: 'thin'; readonly first: number; readonly upTo: number }
 
 export interface Answers {
   readonly plan: Plan
@@ -48,7 +48,7 @@ const acts: {
     keepTiles(directory, origin, from, first)
     return null
   },
-  thin: ({ first }) => thinNotes(join(directory, 'checkpoints.log'), first),
+  thin: ({ first, upTo }) => thinNotes(join(directory, 'checkpoints.log'), first, upTo),
 }
 
 async function answer(question: Question): Promise<Reply> {

@@ -21,9 +21,11 @@ export function thinnedPath(path: string): string {
 
 /**
  * Writes beside `path` what is left of it when the events before `first` are pruned: one head for a thousand of them,
- * the last of them, and every later one. It is durable when this returns. Errors: log.corrupt, and the disk's.
+ * the last of them, and every later one. It is durable when this returns. `upTo`, of a log that is being written: the
+ * size of a head over the prune that is durable; what stands behind that head may be half written, and is not read.
+ * Errors: log.corrupt, and the disk's.
  */
-export function thinNotes(path: string, first: number): Thinned {
+export function thinNotes(path: string, first: number, upTo = Infinity): Thinned {
   const fd = fs.openSync(thinnedPath(path), 'w', 0o600)
   let [kept, gone, end] = [-headEvery, 0, 0]
   let last: Checkpoint | null = null
@@ -48,6 +50,7 @@ export function thinNotes(path: string, first: number): Thinned {
         else keep(last)
       }
       keep(checkpoint)
+      if (checkpoint.size >= upTo) break
     }
     fs.fsyncSync(fd)
   } finally {

@@ -1,5 +1,5 @@
-/** A writer's thread that keeps the log as it stands at steps of a prune: what a kill just there would leave. */
-import { cpSync, writeFileSync } from 'node:fs'
+/** Writers' threads that show what a prune meets: a kill at one of its steps, a head that is just being written. */
+import { appendFileSync, cpSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { realDisk } from '../../audit/disk.ts'
@@ -24,12 +24,30 @@ export function serveImaging(log: string, into: string): void {
   })
 }
 
-/** The thread's file; a worker's URL cannot carry where to. */
+/** @public The file that signingThread writes calls it. */
+export function serveSigning(log: string, part: string): void {
+  serve({
+    ...realDisk,
+    remove(path) {
+      if (path.endsWith('.aud')) appendFileSync(join(log, 'checkpoints.log'), part)
+      realDisk.remove(path)
+    },
+  })
+}
+
 export function imagingThread(directory: string, log: string, into: string): URL {
-  const path = join(directory, 'imaging.mjs')
-  writeFileSync(
-    path,
-    `import { serveImaging } from '${import.meta.url}'\nserveImaging(${JSON.stringify(log)}, ${JSON.stringify(into)})\n`,
-  )
+  return threadOf(directory, 'serveImaging', log, into)
+}
+
+/** While segments go a head is being written: `part` of it stands there. */
+export function signingThread(directory: string, log: string, part: string): URL {
+  return threadOf(directory, 'serveSigning', log, part)
+}
+
+/** The thread's file; a worker's URL cannot carry what it is told. */
+function threadOf(directory: string, serves: string, ...told: readonly string[]): URL {
+  const path = join(directory, `${serves}.mjs`)
+  const call = `${serves}(${told.map((one) => JSON.stringify(one)).join(', ')})`
+  writeFileSync(path, `import { ${serves} } from '${import.meta.url}'\n${call}\n`)
   return pathToFileURL(path)
 }

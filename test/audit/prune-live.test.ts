@@ -34,7 +34,7 @@ import {
   vkeys,
   writer,
 } from './fixture.ts'
-import { imagingThread } from './imaging.ts'
+import { imagingThread, signingThread } from './imaging.ts'
 import { Month } from './month.ts'
 
 const MIB = 1024 * 1024
@@ -168,6 +168,19 @@ test('a head that was thinned and that somebody still holds speaks against nobod
   const other = signCheckpoint({ origin, size: 3, root: leafHash(Buffer.from('x')) }, signers, 1)
   expect(old?.size).toBeLessThan(first)
   expect(witnesses.stray(other.note)).toMatch(/holds a head of 3 events/)
+})
+
+test('a head that is half written while the others are thinned is no damage', async () => {
+  const place = copy()
+  const log = await open(place.log, {
+    limits: { ...limits, checkpointMs: 600_000 },
+    thread: signingThread(temporary(), place.log, `${origin}\n9`),
+  })
+  const pruned = await log.prune({ archive: place.archive, before })
+  expect(pruned.heads).toBeGreaterThan(5)
+  await log.append(stats(1))
+  await log.close()
+  expect(await verify(place.log)).toMatchObject({ outcome: 'proven', pruned: pruned.first })
 })
 
 test('a mirror that is behind keeps what it still needs', async () => {
