@@ -92,12 +92,19 @@ export class NoteReader {
   #find(idx: number): Checkpoint | null {
     const last = this.#last
     // Readers mostly go forward: try the next few notes before searching.
-    if (last !== null && idx >= last.checkpoint.size) {
+    if (last !== null && idx >= last.checkpoint.size && this.#stands(last)) {
       const near = this.#forward(last.end, last.checkpoint.size, idx, 16)
       if (near !== undefined) return near
     }
     const start = this.#search(idx)
     return this.#forward(start.offset, start.covers, idx, Number.POSITIVE_INFINITY) ?? null
+  }
+
+  /** Whether a note is still where it was: between two prunes an inode comes back, for another file. */
+  #stands({ checkpoint, offset, end }: Note): boolean {
+    if (!fs.existsSync(this.#path)) return false
+    const found = this.#read(offset).subarray(0, end - offset)
+    return found.equals(Buffer.from(`${checkpoint.note}\n`))
   }
 
   /** Walks at most `limit` notes; undefined when the note looked for lies further on, or is not there. */

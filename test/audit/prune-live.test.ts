@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -15,9 +16,9 @@ import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk, type Disk } from '../../audit/disk.ts'
 import { walkNotes } from '../../audit/notes.ts'
 import { pruneEvent } from '../../audit/prune-plan.ts'
-import { LogReader } from '../../audit/read.ts'
+import { LogReader, NoteReader } from '../../audit/read.ts'
 import { listSegments } from '../../audit/recover.ts'
-import { thinNotes } from '../../audit/thin.ts'
+import { thinNotes, thinnedPath } from '../../audit/thin.ts'
 import { leafHash } from '../../audit/tree.ts'
 import { fillable } from './fillable.ts'
 import {
@@ -181,6 +182,21 @@ test('a head that is half written while the others are thinned is no damage', as
   await log.append(stats(1))
   await log.close()
   expect(await verify(place.log)).toMatchObject({ outcome: 'proven', pruned: pruned.first })
+})
+
+test('a reader that slept while the heads were thinned, and finds another file by the same number, finds its way', () => {
+  const { log } = copy()
+  const path = join(log, 'checkpoints.log')
+  const readers = Array.from({ length: 30 }, (_, n) => {
+    const reader = new NoteReader(log, origin)
+    return { reader, due: reader.covering(10 * n)?.size ?? 0 }
+  })
+  const { ino } = statSync(path)
+  thinNotes(path, 200)
+  writeFileSync(path, readFileSync(thinnedPath(path)))
+  expect(statSync(path).ino).toBe(ino)
+  for (const { reader, due } of readers)
+    expect(reader.covering(due)).toEqual(new NoteReader(log, origin).covering(due))
 })
 
 test('a mirror that is behind keeps what it still needs', async () => {
