@@ -56,13 +56,19 @@ export class Questions {
 
 /** So long an answer is remembered at the device unless the session lasts longer. */
 const DAY_MS = 86_400_000
-/** The agent has the question and waits. */
-const ASKED = 'owner.asked'
+/** What ends a question without a yes. Whatever else a device refuses with says nothing of its people: they may be at it. */
+const ENDING: ReadonlySet<string> = new Set([
+  'owner.denied',
+  'owner.silent',
+  'owner.busy',
+  'owner.unasked',
+  'open.metadata',
+])
 
 /**
  * Asks the people at the device of `target` whether `subject` may come in under `grant`. Resolves with their yes. Throws
- * Refusal: `target.refused` with `owner.asked` while nobody has answered (the question stands), `owner.denied`,
- * `owner.silent`, `owner.busy`, `owner.unasked`, or what else the agent says; `device.offline`.
+ * Refusal: `target.refused` with `owner.asked` while nobody has answered, `owner.denied`, `owner.silent`, `owner.busy`,
+ * `owner.unasked`, or what else the agent says; `device.offline`. Where nobody has answered yet the question stands.
  */
 export async function askOwner(
   room: Pick<SessionRoom, 'questions' | 'stands' | 'now'>,
@@ -92,7 +98,7 @@ export async function askOwner(
     return { session: question.session, consent, take }
   } catch (error) {
     if (!(error instanceof Refusal) || error.code !== 'target.refused') throw error
-    if (error.shownCode !== ASKED) room.questions.settle(name, question)
+    if (ENDING.has(error.shownCode)) room.questions.settle(name, question)
     throw error.shownCode === 'open.metadata' ? unable(error) : error
   }
 }

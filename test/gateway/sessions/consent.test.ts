@@ -129,6 +129,18 @@ test('two who come back for one yes: one is let in by it, and the other asks ane
   expect((await attempt()).status).toBeLessThan(300)
 })
 
+test('what the device itself refuses says nothing of its people: the question before them stands', async () => {
+  const codes = ['owner.asked', 'agent.draining', 'agent.full', 'open.aborted']
+  for (const code of codes) {
+    said = { code }
+    expect(denied(await attempt())).toEqual([code])
+  }
+  said = 'yes'
+  const { body: session } = await attempt()
+  expect(questions().map(({ session: id }) => id)).toEqual(Array(5).fill(session.id))
+  await vendor.ask('POST', `/sessions/${session.id}/end`)
+})
+
 test.for(['owner.denied', 'owner.silent', 'owner.busy', 'owner.unasked'])(
   '%s is told to the vendor and is in the log; the next attempt asks anew',
   async (code) => {
