@@ -37,6 +37,8 @@ const NEWS_S: Readonly<Record<NoticeKind, number>> = {
   'break_glass.opened': 7 * DAY_S,
   'break_glass.review_due': 366 * DAY_S,
 }
+/** A review that is due is told of again so often. */
+const REMIND_S = 30 * DAY_S
 /** So long before the end of a grant its holder is told, where it lasts twice as long at least. */
 const ENDING_S = 900
 
@@ -57,7 +59,10 @@ export function noticesOf(
       at: opened_at,
       grant,
     } as const
-    const due = { key: `due ${id}`, kind: 'break_glass.review_due', at: due_at, grant } as const
+    // Each time a message of its own: one that has the id of the last is thrown away as sent twice.
+    const times = Math.floor((now - due_at) / REMIND_S)
+    const key = times === 0 ? `due ${id}` : `due ${id} ${times}`
+    const due = { key, kind: 'break_glass.review_due', at: due_at, grant } as const
     return due_at <= now ? [opened, due] : [opened]
   })
   const all = [...alarms, ...grants.flatMap((grant) => ofGrant(grant, now))]

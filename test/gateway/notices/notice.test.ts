@@ -169,6 +169,14 @@ test('of a broken seal: at once, and again when its review is due, until that is
     'break_glass.review_due',
   ])
   expect(kinds([later], NOW + 90 * DAY, [review])).toEqual(['break_glass.review_due'])
+  const due = (now: number) => noticesOf([later], [review], now).at(-1)?.key
+  expect([3, 32.9, 33, 62.9, 63].map((day) => due(NOW + day * DAY))).toEqual([
+    'due g_1',
+    'due g_1',
+    'due g_1 1',
+    'due g_1 1',
+    'due g_1 2',
+  ])
   const closed = { ...review, closed: { at: NOW, by: 'iss|oda', note: 'fine' } }
   expect(kinds([later], NOW + 90 * DAY, [closed])).toEqual([])
 })
