@@ -2,7 +2,9 @@
  * What people are told of without having asked: worked out from what is stored, so that nothing is forgotten by a crash and
  * nothing told twice. Pure: grants, reviews and the instant are arguments.
  */
-import { expiresAt, shownState, type Grant } from '../grants/grant.ts'
+import { instantInZone } from '#approval'
+import { beginsAt, expiresAt, shownState, type Grant } from '../grants/grant.ts'
+import { during } from '../grants/window.ts'
 import type { Review } from '../grants/review.ts'
 
 /** For each kind, who reads it: those who may approve, the holder of the grant, or both and whoever is named for alarms. */
@@ -176,11 +178,26 @@ const WORDS: Readonly<
   ],
 }
 
+/** What the holder of a grant does with it, as it was approved at `at`: where there is nothing to connect to, no such command. */
+function stepOf(grant: Grant, at: number, connect: string): string {
+  const { id, extends: longer, sealed, recurring, ot_level: level } = grant.statement
+  if (longer !== undefined)
+    return `Your grant ${longer.grant} lasts longer, until ${instant(expiresAt(grant))} at most; go on under that one.`
+  if (sealed !== undefined)
+    return `It opens nothing. In an emergency: sallyport break-glass open ${id} --reason …`
+  if (level === 2)
+    return `Sessions under your grant to read there may write meanwhile: sallyport grant show ${id}`
+  const from = beginsAt(during(grant, at))
+  if (from <= at) return connect
+  return `It opens ${instantInZone(from, recurring?.tz ?? 'UTC')}. Then ${connect.replace('Connect:', 'connect:')}`
+}
+
 /** The message of a notice; `origin` is where people reach the gateway. */
 export function messageOf({ kind, at, grant }: Notice, origin: string): Message {
   const { id, devices, processes, reason, requester, ticket } = grant.statement
   const where = `${devices.join(',')}/${processes.join(',')}`
-  const [subject, first, step] = WORDS[kind](id, where)
+  const [subject, first, usual] = WORDS[kind](id, where)
+  const step = kind === 'grant.approved' ? stepOf(grant, at, usual) : usual
   const holder = plain(grant.requester_email ?? requester)
   const until = expiresAt(grant)
   const why = kind === 'grant.refused' ? plain(grant.ended?.reason ?? '') : ''
