@@ -2,7 +2,9 @@
  * What people are told of without having asked: worked out from what is stored, so that nothing is forgotten by a crash and
  * nothing told twice. Pure: grants, reviews and the instant are arguments.
  */
-import { expiresAt, shownState, type Grant } from '../grants/grant.ts'
+import { instantInZone } from '#approval'
+import { beginsAt, expiresAt, shownState, type Grant } from '../grants/grant.ts'
+import { during } from '../grants/window.ts'
 import type { Review } from '../grants/review.ts'
 
 /** For each kind, who reads it: those who may approve, the holder of the grant, or both and whoever is named for alarms. */
@@ -37,6 +39,8 @@ const NEWS_S: Readonly<Record<NoticeKind, number>> = {
   'break_glass.opened': 7 * DAY_S,
   'break_glass.review_due': 366 * DAY_S,
 }
+/** A review that is due is told of again so often. */
+const REMIND_S = 30 * DAY_S
 /** So long before the end of a grant its holder is told, where it lasts twice as long at least. */
 const ENDING_S = 900
 
@@ -57,7 +61,10 @@ export function noticesOf(
       at: opened_at,
       grant,
     } as const
-    const due = { key: `due ${id}`, kind: 'break_glass.review_due', at: due_at, grant } as const
+    // Each time a message of its own: one that has the id of the last is thrown away as sent twice.
+    const times = Math.floor((now - due_at) / REMIND_S)
+    const key = times === 0 ? `due ${id}` : `due ${id} ${times}`
+    const due = { key, kind: 'break_glass.review_due', at: due_at, grant } as const
     return due_at <= now ? [opened, due] : [opened]
   })
   const all = [...alarms, ...grants.flatMap((grant) => ofGrant(grant, now))]
@@ -171,11 +178,26 @@ const WORDS: Readonly<
   ],
 }
 
+/** What the holder of a grant does with it, as it was approved at `at`: where there is nothing to connect to, no such command. */
+function stepOf(grant: Grant, at: number, connect: string): string {
+  const { id, extends: longer, sealed, recurring, ot_level: level } = grant.statement
+  if (longer !== undefined)
+    return `Your grant ${longer.grant} lasts longer, until ${instant(expiresAt(grant))} at most; go on under that one.`
+  if (sealed !== undefined)
+    return `It opens nothing. In an emergency: sallyport break-glass open ${id} --reason …`
+  if (level === 2)
+    return `Sessions under your grant to read there may write meanwhile: sallyport grant show ${id}`
+  const from = beginsAt(during(grant, at))
+  if (from <= at) return connect
+  return `It opens ${instantInZone(from, recurring?.tz ?? 'UTC')}. Then ${connect.replace('Connect:', 'connect:')}`
+}
+
 /** The message of a notice; `origin` is where people reach the gateway. */
 export function messageOf({ kind, at, grant }: Notice, origin: string): Message {
   const { id, devices, processes, reason, requester, ticket } = grant.statement
   const where = `${devices.join(',')}/${processes.join(',')}`
-  const [subject, first, step] = WORDS[kind](id, where)
+  const [subject, first, usual] = WORDS[kind](id, where)
+  const step = kind === 'grant.approved' ? stepOf(grant, at, usual) : usual
   const holder = plain(grant.requester_email ?? requester)
   const until = expiresAt(grant)
   const why = kind === 'grant.refused' ? plain(grant.ended?.reason ?? '') : ''

@@ -169,6 +169,14 @@ test('of a broken seal: at once, and again when its review is due, until that is
     'break_glass.review_due',
   ])
   expect(kinds([later], NOW + 90 * DAY, [review])).toEqual(['break_glass.review_due'])
+  const due = (now: number) => noticesOf([later], [review], now).at(-1)?.key
+  expect([3, 32.9, 33, 62.9, 63].map((day) => due(NOW + day * DAY))).toEqual([
+    'due g_1',
+    'due g_1',
+    'due g_1 1',
+    'due g_1 1',
+    'due g_1 2',
+  ])
   const closed = { ...review, closed: { at: NOW, by: 'iss|oda', note: 'fine' } }
   expect(kinds([later], NOW + 90 * DAY, [closed])).toEqual([])
 })
@@ -197,4 +205,35 @@ test('pauses grow to an hour', () => {
   expect([1, 2, 3, 9, 10, 1000].map(pauseAfter)).toEqual([
     15_000, 30_000, 60_000, 3_600_000, 3_600_000, 3_600_000,
   ])
+})
+
+test.for<readonly [string, Partial<Statement>, string]>([
+  ['now', {}, 'Connect: sallyport connect press-07/plc --listen 127.0.0.1:0 --grant g_1'],
+  [
+    'as an extension',
+    { id: 'g_2', extends: { grant: 'g_1', sha256: '0'.repeat(64) } },
+    'Your grant g_1 lasts longer, until 2026-05-29T20:26:40Z at most',
+  ],
+  ['sealed', { sealed: { quorum: 2 } }, 'In an emergency: sallyport break-glass open g_1 --reason'],
+  ['to write', { ot_level: 2 }, 'sallyport grant show g_1'],
+  [
+    'from tomorrow on',
+    { not_before: NOW + 3600 },
+    'It opens Thu 2026-05-28 21:26 UTC (2026-05-28T21:26:40Z). Then connect: sallyport connect',
+  ],
+  [
+    'each week',
+    {
+      not_after: NOW + 30 * DAY,
+      recurring: { tz: 'Europe/Berlin', days: [2], from_min: 120, to_min: 240 },
+    },
+    'It opens Tue 2026-06-02 02:00 Europe/Berlin (2026-06-02T00:00:00Z). Then connect: ',
+  ],
+])('approved %s: the step it names is one that can be taken', ([, change, wanted]) => {
+  const [notice] = noticesOf([grant({ approvals: [approval] }, change)], [], NOW + 20)
+  const step = messageOf(notice as Notice, 'https://gw.example')
+    .text.split('\n')
+    .at(-4)
+  expect(step).toContain(wanted)
+  expect(step?.includes('sallyport connect')).toBe(wanted.toLowerCase().includes('connect: '))
 })
