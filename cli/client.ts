@@ -178,12 +178,12 @@ export async function openAnonymous(gateway: URL, caSha256: string): Promise<Api
   )
 }
 
-/**
- * The key under which a write is done once, however often it is sent. A session that was opened and never heard of ends
- * by itself, and its secret is told once: it needs none.
- */
-function keyOf(method: Method, url: URL): Record<string, string> {
-  if (method === 'GET' || url.pathname === '/api/v1/sessions') return {}
+/** Opening a session: one never heard of ends by itself, its secret is told once. Looks at one: each is another one. */
+const WITHOUT_KEY = /^\/api\/v1\/sessions(\/[^/]+\/(watch|supervise))?$/
+
+/** The key under which a write is done once, however often it is sent. */
+export function keyOf(method: Method, url: URL): Record<string, string> {
+  if (method === 'GET' || WITHOUT_KEY.test(url.pathname)) return {}
   return { 'idempotency-key': randomUUID() }
 }
 

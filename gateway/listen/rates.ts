@@ -57,11 +57,20 @@ export const COSTLY: ReadonlySet<string> = new Set([
   'GET /api/v1/policy/who-can',
 ])
 
-/** `route` is the call's method and its path with the names of its parts. */
+/** What a witness's token opens, by a rule of its own: who holds one is no stranger. */
+export const WITNESSED: ReadonlySet<string> = new Set([
+  'GET /api/v1/audit/log/checkpoint',
+  'GET /api/v1/audit/log/witnessed',
+  'GET /api/v1/audit/log/tile/*',
+  'POST /api/v1/audit/log/cosignatures',
+])
+
+/** `route` is the call's method and its path with the names of its parts. HEAD costs what GET does. */
 export function classOf(route: string): CallClass {
-  if (CUTTING.has(route)) return 'cut'
-  if (COSTLY.has(route)) return 'costly'
-  return route.startsWith('GET ') || route.startsWith('HEAD ') ? 'reads' : 'writes'
+  const asked = route.replace(/^HEAD /, 'GET ')
+  if (CUTTING.has(asked)) return 'cut'
+  if (COSTLY.has(asked)) return 'costly'
+  return asked.startsWith('GET ') ? 'reads' : 'writes'
 }
 
 /** How long until it may be asked again, beside the problem. */
@@ -194,10 +203,10 @@ export class Rates {
     )
   }
 
-  /** It was answered: what another rule than the sign-in let in costs its address nothing; what nobody let in does. */
+  /** It was answered: what a witness's token let in costs its address nothing; what nobody let in does. */
   leave(call: Counted, status: number): void {
     if (status === 401 && call.key !== null) this.#fail(call.key)
-    else if (status < 400 && call.signed) this.#giveBack(call)
+    else if (status < 400 && call.signed && WITNESSED.has(call.route)) this.#giveBack(call)
   }
 
   #giveBack(call: Counted): void {

@@ -12,16 +12,24 @@ function held(db: DatabaseSync, owner: string | null): number {
   return Number(row?.['n'])
 }
 
-/** Of one owner the oldest that has its answer; what has none is not given up. False where there is no such. */
-function giveUpOldest(db: DatabaseSync, owner: string): boolean {
-  const oldest = db
+/** Of one owner the `count` oldest that have their answer; what has none is not given up. False where there is no such. */
+function giveUpOldest(db: DatabaseSync, owner: string, count = 1): boolean {
+  const oldest = db.prepare(
+    `DELETE FROM answer WHERE name IN (
+       SELECT name FROM answer WHERE owner = ? AND status IS NOT NULL ORDER BY until, name LIMIT ?)`,
+  )
+  return oldest.run(owner, count).changes > 0
+}
+
+/** Of whom the most answers are kept, a thousandth of all: to look for them costs more than to give one up. */
+function giveUpOfMost(db: DatabaseSync, all: number): boolean {
+  const most = db
     .prepare(
-      'SELECT name FROM answer WHERE owner = ? AND status IS NOT NULL ORDER BY until, name LIMIT 1',
+      'SELECT owner FROM answer INDEXED BY answer_answered WHERE status IS NOT NULL GROUP BY owner ORDER BY count(*) DESC, owner LIMIT 1',
     )
-    .get(owner)
-  if (oldest === undefined) return false
-  db.prepare('DELETE FROM answer WHERE name = ?').run(String(oldest['name']))
-  return true
+    .get()
+  const count = Math.max(1, Math.floor(all / 1000))
+  return most !== undefined && giveUpOldest(db, String(most['owner']), count)
 }
 
 export const answersRoom = {
@@ -32,6 +40,8 @@ export const answersRoom = {
      CREATE INDEX answer_until ON answer (until);
      CREATE INDEX answer_owner ON answer (owner);`,
     'DROP INDEX answer_owner; CREATE INDEX answer_owner_until ON answer (owner, until);',
+    // All of one that is answered, counted without its rows.
+    'CREATE INDEX answer_answered ON answer (owner, until, status) WHERE status IS NOT NULL',
   ],
   operations: {
     claim(db: DatabaseSync, { name, print, owner, at, until, most }: Claim): Claimed {
@@ -39,7 +49,7 @@ export const answersRoom = {
       const known = db.prepare('SELECT * FROM answer WHERE name = ?').get(name)
       if (known === undefined) {
         if (held(db, owner) >= most.own && !giveUpOldest(db, owner)) return { outcome: 'full' }
-        if (held(db, null) >= most.all) return { outcome: 'full' }
+        if (held(db, null) >= most.all && !giveUpOfMost(db, most.all)) return { outcome: 'full' }
         db.prepare('INSERT INTO answer (name, owner, print, until) VALUES (?, ?, ?, ?)').run(
           name,
           owner,

@@ -9,6 +9,7 @@ import { Type } from 'typebox'
 import { Response } from 'undici'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Invitation, Problem } from '#api'
+import { keyOf } from '../../../cli/client.ts'
 import { patient } from '../../../cli/patient.ts'
 import type { AnswerStore } from '../../../gateway/answers.ts'
 import { createApi } from '../../../gateway/listen/api.ts'
@@ -293,6 +294,25 @@ describe('what is kept', () => {
     await post(body)
     expect(code(await post(body))).toEqual([409, 'idempotency.told'])
   })
+  test('of so many of all the oldest answer of whoever has the most makes room for another', async () => {
+    const most = { own: 9, all: 4 }
+    const claim = async (name: string, owner: string, at: number) =>
+      (await store().claim({ name, owner, print: 'p', at, until: at + 99, most })).outcome
+    const answer = async (name: string, owner: string, at: number) => {
+      await claim(name, owner, at)
+      await store().finish(name, { status: 200, body: '{}' })
+    }
+    await answer('o1', 'o', 0)
+    await claim('v0', 'v', 1)
+    await answer('v1', 'v', 2)
+    await answer('v2', 'v', 3)
+    expect(await claim('x1', 'x', 4)).toBe('claimed')
+    const kept = await Promise.all(
+      ['o1', 'v0', 'v2'].map(async (name) => claim(name, name[0] ?? '', 5)),
+    )
+    expect(kept).toEqual(['done', 'begun', 'done'])
+    expect(await claim('v1', 'v', 6)).toBe('claimed')
+  })
   test('so many of one, and so many of all; those that are over make room', async () => {
     const most = { own: 2, all: 3 }
     const claim = async (name: string, owner: string, at = 0) =>
@@ -327,6 +347,16 @@ describe('what is kept', () => {
 })
 
 describe('the command line', () => {
+  test('gives each write a key of its own, and none to what is told once or done every two seconds', () => {
+    const given = (method: 'GET' | 'POST', path: string) =>
+      keyOf(method, new URL(`https://gw.example/api/v1${path}`))['idempotency-key']
+    expect(given('POST', '/grants')).toMatch(/^[0-9a-f-]{36}$/)
+    expect(given('POST', '/grants')).not.toBe(given('POST', '/grants'))
+    expect(given('POST', '/sessions/s_1/pause')).toBeDefined()
+    for (const path of ['/sessions', '/sessions/s_1/watch', '/sessions/s_1/supervise'])
+      expect([path, given('POST', path)]).toEqual([path, undefined])
+    expect(given('GET', '/grants')).toBeUndefined()
+  })
   const broken = (code: string) =>
     new Error('unreachable', { cause: Object.assign(new Error(code), { code }) })
   const rows: readonly [string, Record<string, string>, (string | number)[], string | number, number][] = [

@@ -7,6 +7,7 @@ import {
   COSTLY,
   CUTTING,
   RateRefusal,
+  WITNESSED,
   Rates,
   classOf,
   type ApiRates,
@@ -51,6 +52,12 @@ describe('one identity', () => {
     expect(fill(rates, READ, 'vera', 0)).toBe(10)
     expect(fill(rates, READ, 'vera', 999)).toBe(0)
     expect(fill(rates, READ, 'vera', 2_000)).toBe(2)
+  })
+  test('asks for the heads of costly answers no more often than for the answers', () => {
+    const rates = new Rates({ ...ONE, reads: 0 })
+    const route = 'GET /api/v1/policy/who-can'
+    expect(fill(rates, { ...READ, route }, 'vera', 0)).toBe(10)
+    expect(fill(rates, { ...READ, route: route.replace('GET', 'HEAD') }, 'vera', 0)).toBe(0)
   })
   test('is told the seconds until it may again', () => {
     const rates = new Rates({ ...ONE, costly: 2, reads: 1 })
@@ -115,6 +122,14 @@ describe('one address', () => {
     const rates = new Rates(ONE)
     for (let calls = 0; calls < 10; calls++) rates.leave(rates.enter(READ, 0), 400)
     expect(refusedFor(() => rates.enter(READ, 0))).toBe(1)
+  })
+  test('pays for what is open to all, whatever it claims to be, and not for what a witness reads', () => {
+    const open = { ...READ, route: 'GET /api/v1/openapi.json', authorization: 'x' }
+    const rates = new Rates(ONE)
+    for (let calls = 0; calls < 100; calls++)
+      for (const route of WITNESSED) rates.leave(rates.enter({ ...READ, route }, 0), 200)
+    for (let calls = 0; calls < 10; calls++) rates.leave(rates.enter(open, 0), 200)
+    expect(refusedFor(() => rates.enter(open, 0))).toBe(1)
   })
   test('who signed in lately is not kept out by who floods from their address', () => {
     const rates = new Rates(ONE)
