@@ -38,6 +38,7 @@ describe('log before act', () => {
       elevation: { grants: [] },
       decisions: [],
       denials: 0,
+      verdicts: { passed: 0, refused: 0, writes: 0 },
       writes: new Allowance(50, 3, performance.now()),
     } as unknown as LiveSession
     const stream = { source: { ip: null, tls: null }, observed: null } as unknown as LiveStream
