@@ -9,7 +9,7 @@ import type { Statement } from '#approval'
 import { saveCredentials } from '../../../cli/login/index.ts'
 import { standingFacts } from '../../../gateway/facts.ts'
 import { sealFault } from '../../../gateway/grants/addresses.ts'
-import { recordDue, type Review } from '../../../gateway/grants/review.ts'
+import { recordDue, ReviewWatch, type Review } from '../../../gateway/grants/review.ts'
 import { unsealFault, unsealingOf } from '../../../gateway/grants/seal.ts'
 import { during } from '../../../gateway/grants/window.ts'
 import { usable } from '../../../gateway/sessions/uses.ts'
@@ -336,6 +336,14 @@ describe('a review that nobody closes', () => {
     expect(said).toEqual(['break_glass.review_due'])
     await room.reviews.closeReview('g_2', { at: 1, by: '', note: '' })
     expect(await recordDue(room)).toEqual({ reviews_open: 0, reviews_overdue: 0 })
+  })
+  test('looked at from two sides at once it is said once', async () => {
+    const { room, said, clock } = place()
+    clock.now = 100_000
+    await using watch = new ReviewWatch({ ...room, report: () => undefined })
+    await Promise.all([watch.refresh(), watch.refresh()])
+    expect(said).toEqual(['break_glass.review_due'])
+    expect(watch.health()).toEqual({ reviews_open: 1, reviews_overdue: 1 })
   })
   test('killed between the record and the mark: said again, never forgotten', async () => {
     const { room, said, clock } = place(true)
