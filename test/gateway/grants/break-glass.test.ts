@@ -167,6 +167,20 @@ test.for<readonly [string, (grant: Grant) => Promise<unknown>]>([
   expect((await read(body)).state).toBe('requested')
 })
 
+test('revoked while its seal is being broken: an alarm stands for a broken seal, and for no other', async () => {
+  const grant = await sealed()
+  const { body } = await unseal(grant)
+  expect((await sign(oda, body)).status).toBe(200)
+  const from = node.size()
+  const [last, revoked] = await Promise.all([
+    sign(olaf, body),
+    oda.call('POST', `/grants/${grant.id}/revoke`, { reason: 'no' }),
+  ])
+  expect([last.status, revoked.status].toSorted((a, b) => a - b)).toEqual([200, 409])
+  const alarms = node.acts(from).filter(({ code }) => code === 'finding.break_glass')
+  expect(alarms).toHaveLength(last.status === 200 ? 1 : 0)
+})
+
 test('a seal that was stored as beginning later is not broken by what was signed before', async () => {
   const grant = await sealed()
   const { body } = await unseal(grant)
