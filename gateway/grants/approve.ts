@@ -271,21 +271,28 @@ const ENDINGS = {
 } as const satisfies Partial<Record<GrantEvent, { code: string; message: string }>>
 export type Ending = keyof typeof ENDINGS
 
+interface EndAsk {
+  readonly subject: Subject
+  readonly source: Source
+  readonly grant: Grant
+  readonly ending: Ending
+  readonly reason: string
+  readonly decision?: { id: string; revision: string; codes: readonly string[] } | undefined
+}
+
 /**
- * Ends a grant for good, recorded first. The caller has decided that this person may, and cuts the
+ * Ends a grant for good, one at a time with what is approved of it, recorded first. The caller has decided that this person may, and cuts the
  * sessions afterwards. Throws Refusal `grant.state` where it has ended before.
  */
-export async function endGrant(
-  room: GrantRoom,
-  ask: {
-    readonly subject: Subject
-    readonly source: Source
-    readonly grant: Grant
-    readonly ending: Ending
-    readonly reason: string
-    readonly decision?: { id: string; revision: string; codes: readonly string[] } | undefined
-  },
-): Promise<Grant> {
+export async function endGrant(room: GrantRoom, ask: EndAsk): Promise<Grant> {
+  const { id } = ask.grant.statement
+  // Not between the alarm that its seal is broken and the approval that breaks it: one of the two is refused whole.
+  return await inTurn(room.store, id, async () => {
+    return await end(room, { ...ask, grant: await findGrant(room, id) })
+  })
+}
+
+async function end(room: GrantRoom, ask: EndAsk): Promise<Grant> {
   const { grant, ending } = ask
   const row = ENDINGS[ending]
   if (grant.ended !== null)

@@ -106,6 +106,7 @@ export class ReviewWatch implements AsyncDisposable {
   #health: GlassHealth = { reviews_open: 0, reviews_overdue: 0 }
   #timer: NodeJS.Timeout | undefined
   #stopped = false
+  #counting: Promise<void> = Promise.resolve()
   #turn: Promise<void>
 
   constructor(room: Watching) {
@@ -119,10 +120,14 @@ export class ReviewWatch implements AsyncDisposable {
 
   /** Counts anew at once: a seal was broken, or a review closed. */
   async refresh(): Promise<void> {
-    await recordDue(this.#room).then(
-      (health) => (this.#health = health),
-      (error: unknown) => this.#room.report(error, 'which reviews are due could not be told'),
-    )
+    // One after the other: two side by side would both find that it was not said yet.
+    this.#counting = this.#counting.then(async () => {
+      await recordDue(this.#room).then(
+        (health) => (this.#health = health),
+        (error: unknown) => this.#room.report(error, 'which reviews are due could not be told'),
+      )
+    })
+    await this.#counting
   }
 
   async #look(): Promise<void> {

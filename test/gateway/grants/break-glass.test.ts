@@ -9,7 +9,7 @@ import type { Statement } from '#approval'
 import { saveCredentials } from '../../../cli/login/index.ts'
 import { standingFacts } from '../../../gateway/facts.ts'
 import { sealFault } from '../../../gateway/grants/addresses.ts'
-import { recordDue, type Review } from '../../../gateway/grants/review.ts'
+import { recordDue, ReviewWatch, type Review } from '../../../gateway/grants/review.ts'
 import { unsealFault, unsealingOf } from '../../../gateway/grants/seal.ts'
 import { during } from '../../../gateway/grants/window.ts'
 import { usable } from '../../../gateway/sessions/uses.ts'
@@ -165,6 +165,20 @@ test.for<readonly [string, (grant: Grant) => Promise<unknown>]>([
   expect((await sign(olaf, body)).status).toBe(409)
   expect(node.acts(from).map(({ code }) => code)).not.toContain('finding.break_glass')
   expect((await read(body)).state).toBe('requested')
+})
+
+test('revoked while its seal is being broken: an alarm stands for a broken seal, and for no other', async () => {
+  const grant = await sealed()
+  const { body } = await unseal(grant)
+  expect((await sign(oda, body)).status).toBe(200)
+  const from = node.size()
+  const [last, revoked] = await Promise.all([
+    sign(olaf, body),
+    oda.call('POST', `/grants/${grant.id}/revoke`, { reason: 'no' }),
+  ])
+  expect([last.status, revoked.status].toSorted((a, b) => a - b)).toEqual([200, 409])
+  const alarms = node.acts(from).filter(({ code }) => code === 'finding.break_glass')
+  expect(alarms).toHaveLength(last.status === 200 ? 1 : 0)
 })
 
 test('a seal that was stored as beginning later is not broken by what was signed before', async () => {
@@ -336,6 +350,14 @@ describe('a review that nobody closes', () => {
     expect(said).toEqual(['break_glass.review_due'])
     await room.reviews.closeReview('g_2', { at: 1, by: '', note: '' })
     expect(await recordDue(room)).toEqual({ reviews_open: 0, reviews_overdue: 0 })
+  })
+  test('looked at from two sides at once it is said once', async () => {
+    const { room, said, clock } = place()
+    clock.now = 100_000
+    await using watch = new ReviewWatch({ ...room, report: () => undefined })
+    await Promise.all([watch.refresh(), watch.refresh()])
+    expect(said).toEqual(['break_glass.review_due'])
+    expect(watch.health()).toEqual({ reviews_open: 1, reviews_overdue: 1 })
   })
   test('killed between the record and the mark: said again, never forgotten', async () => {
     const { room, said, clock } = place(true)
