@@ -64,7 +64,7 @@ export function doOnce(server: ApiServer, onces: Onces): void {
       return
     }
     // What takes access away is done again rather than not at all.
-    if (claimed.outcome === 'begun' && !begun.has(name) && cutting) return
+    if (isOpen(claimed) && !begun.has(name) && cutting) return
     return answerAgain(reply, claimed, begun.has(name))
   })
   server.addHook('onSend', async (request, reply, payload) => {
@@ -124,11 +124,16 @@ async function keep(
     else if (status < 400) {
       const text = typeof payload === 'string' && payload.length <= LONGEST ? payload : null
       await store.finish(name, { status, body: TOLD_ONCE.has(routeOf(request)) ? null : text })
-    }
+    } else await store.finish(name, { status, body: null })
   } catch (error) {
     // It was done: whoever sends it again is told to look.
     report(error, `the answer to ${request.id} is not kept`)
   }
+}
+
+/** Nobody knows whether it was done: it has no answer, or a fault as its answer. */
+function isOpen(claimed: Outcome): boolean {
+  return claimed.outcome === 'begun' || (claimed.outcome === 'done' && claimed.kept.status >= 500)
 }
 
 function answerAgain(
@@ -140,7 +145,7 @@ function answerAgain(
     throw new Refusal('idempotency.other', 'this key was used for another call, or another body', {
       nextStep: 'make a new key for each write',
     })
-  if (claimed.outcome === 'done') return replay(reply, claimed.kept)
+  if (claimed.outcome === 'done' && !isOpen(claimed)) return replay(reply, claimed.kept)
   if (here) {
     void reply.header('retry-after', '1')
     throw new Refusal('idempotency.running', 'the first call with this key is being done', {

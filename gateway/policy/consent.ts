@@ -8,13 +8,25 @@ import type { Source } from './parts.ts'
 /** How an upload that no person brought is signed in the log. */
 export const SOURCE = 'source '
 
+/** A service agrees to nothing: it is a program. */
+const isProgram = (identity: string): boolean => /\|v_[0-9a-z]{26}$/.test(identity)
+
+/** How many human beings these identities are: two accounts of one are one, and a program is none. */
+export async function people(
+  identities: readonly string[],
+  personOf: (identity: string) => Promise<string>,
+): Promise<number> {
+  const human = identities.filter((id) => !isProgram(id))
+  return new Set(await Promise.all(human.map(async (id) => personOf(id)))).size
+}
+
 /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
 export function consents(
   parts: Pick<PolicyParts, 'slots' | 'engine'>,
   digest: string,
 ): readonly string[] {
   const by = uploaderOf(parts, digest)
-  return by.startsWith(SOURCE) ? [] : [by]
+  return by.startsWith(SOURCE) || isProgram(by) ? [] : [by]
 }
 
 /** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */

@@ -19,6 +19,7 @@ import { CATALOGUE, type Decision } from '#policy'
 import { nextStepOf } from '../../decisions.ts'
 import { actorOf } from '../../events.ts'
 import type { Identity } from '../../identity/index.ts'
+import { people } from '../../policy/consent.ts'
 import { readCursor } from '../../policy/exporter.ts'
 import type { DecisionJournal } from '../../policy/journal.ts'
 import type { NodePolicy } from '../../policy/node.ts'
@@ -314,15 +315,14 @@ function deciding(api: Api, routes: PolicyRoutes): void {
   )
 }
 
-/** Two accounts of one human being are one person, whatever the policy in force can know of that. */
+/** A program is nobody, and two accounts of one human being are one person, whatever the policy in force can know of that. */
 async function twoPeople(
   { policy, personOf }: PolicyRoutes,
   caller: string,
   agreed: readonly string[],
 ): Promise<void> {
   if (!(await policy.needsSecondPerson())) return
-  const people = new Set(await Promise.all([caller, ...agreed].map((id) => personOf(id))))
-  if (people.size > 1) return
+  if ((await people([caller, ...agreed], personOf)) > 1) return
   const { msg, next } = CATALOGUE['admin.second_person']
   throw new Refusal('policy.denied', msg, {
     nextStep: next,

@@ -237,6 +237,14 @@ describe('what did not come to its end', () => {
     expect(code(await post())).toEqual([409, 'idempotency.unknown'])
     expect(done).toBe(0)
   })
+  test('a fault makes room for others like an answer, and is kept without a body', async () => {
+    fault = new Error('torn')
+    await post()
+    let kept: unknown
+    await restart({ claim: async (claim) => (kept = await store().claim(claim)) as never })
+    expect(code(await post())).toEqual([409, 'idempotency.unknown'])
+    expect(kept).toEqual({ outcome: 'done', kept: { status: 500, body: null } })
+  })
   test('killed between the claim and the answer: whoever sends it again is told to look', async () => {
     await restart({ finish: async () => Promise.reject(new Error('killed')) })
     expect((await post()).status).toBe(201)
