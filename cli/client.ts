@@ -27,7 +27,7 @@ import {
   type Credentials,
 } from './login/index.ts'
 import { patient } from './patient.ts'
-import { profileDirectory, serviceFile } from './profile.ts'
+import { profileDirectory, serviceFile, witnessDirectory } from './profile.ts'
 import { witnessing } from './witness.ts'
 
 export {
@@ -119,7 +119,8 @@ export interface Octets {
  * what reading the kept login throws; calls reject with `log.conflict` where the gateway's log was rewritten.
  */
 export async function openApi(options: GlobalOptions): Promise<Api> {
-  return witnessing(await openPlainApi(options), profileDirectory(options.profile))
+  const api = await openPlainApi(options)
+  return witnessing(api, witnessDirectory(options.profile, api.gateway))
 }
 
 /** As `openApi`, and nobody looks at the log first. */

@@ -19,3 +19,10 @@ export function profileDirectory(profile: string): string {
   const directory = credentialsDirectory(process.env)
   return profile === 'default' ? directory : join(directory, 'profiles', profile)
 }
+
+/** Where the heads of `gateway`'s log are kept: a profile is of one gateway, and each service of its own. */
+export function witnessDirectory(profile: string, gateway: URL): string {
+  const directory = profileDirectory(profile)
+  if (serviceFile() === undefined) return directory
+  return join(directory, 'services', encodeURIComponent(gateway.host))
+}

@@ -60,8 +60,13 @@ export function registerWitness(audit: Command): void {
 async function keeperOf({ data }: Where, command: Command): Promise<HeadKeeper> {
   const { openKeeper } = await import('../witness.ts')
   if (data !== undefined) return await openKeeper(data)
-  const { profileDirectory } = await import('../profile.ts')
-  return await openKeeper(profileDirectory(globalOptions(command).profile))
+  const { profileDirectory, serviceFile, witnessDirectory } = await import('../profile.ts')
+  const { profile } = globalOptions(command)
+  const service = serviceFile()
+  if (service === undefined) return await openKeeper(profileDirectory(profile))
+  const { loadServiceFile } = await import('../login/index.ts')
+  const { gateway } = await loadServiceFile(service)
+  return await openKeeper(witnessDirectory(profile, new URL(gateway)))
 }
 
 async function list(where: Where, command: Command): Promise<void> {

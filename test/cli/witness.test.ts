@@ -6,6 +6,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import type { Api } from '../../cli/client.ts'
 import { CliError } from '../../cli/exit.ts'
+import { witnessDirectory } from '../../cli/profile.ts'
 import { look, openKeeper, witnessing } from '../../cli/witness.ts'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
 import { noteSigner } from '../../audit/note.ts'
@@ -77,4 +78,17 @@ test('a log of a new name ends a command until it is accepted, and the gateway i
   expect(await run(directory, 'audit', 'witness', 'accept', ...flags)).toMatchObject({ code: 0 })
   expect(await look(other.api, keeper)).toEqual({ kind: 'first' })
   expect(await look(first.api, keeper)).toEqual({ kind: 'same' })
+})
+
+test('services of two gateways keep their heads apart from each other, and from who is signed in', () => {
+  onTestFinished(() => void vi.unstubAllEnvs())
+  const places = () =>
+    ['https://a.example', 'https://b.example:8443'].map((gateway) =>
+      witnessDirectory('default', new URL(gateway)),
+    )
+  vi.stubEnv('SALLYPORT_SERVICE', '')
+  const [own, again] = places()
+  expect(own).toBe(again)
+  vi.stubEnv('SALLYPORT_SERVICE', 'robot.json')
+  expect(new Set([own, ...places()]).size).toBe(3)
 })
