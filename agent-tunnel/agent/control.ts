@@ -14,6 +14,8 @@ export type Told =
   | { readonly type: 'log'; readonly size: number }
   /** This head was shown before, and what is shown now does not go on from it. */
   | { readonly type: 'log_conflict'; readonly note: string }
+  /** Asked to look who listens, it has; what differed was told before. */
+  | { readonly type: 'looked'; readonly id: number }
   | UpdateReport
 
 const MAX_LINE_BYTES = 16 * 1024
@@ -28,6 +30,8 @@ export interface ControlHandlers {
   readonly shown: (log: JsonRecord) => void
   /** The gateway has an update, takes one back, or has heard what became of one. */
   readonly update: (message: JsonRecord) => void
+  /** The gateway asks who listens now: to look, and then say so under this number. */
+  readonly look: (id: number) => void
   /** The gateway broke the form, or stopped reading: the tunnel is of no use. */
   readonly broken: (code: string, says: string) => void
   readonly closed: (reason: CloseReason) => void
@@ -106,6 +110,8 @@ export class Control {
     } else if (message['type'] === 'renew') this.#handlers.renew()
     else if (message['type'] === 'log') this.#handlers.shown(message)
     else if (message['type'] === 'update') this.#handlers.update(message)
+    else if (message['type'] === 'look' && typeof message['id'] === 'number')
+      this.#handlers.look(message['id'])
     // `ping` needs no answer here (the tunnel has its own), and what a later version says is skipped.
   }
 }

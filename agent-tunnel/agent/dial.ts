@@ -111,11 +111,11 @@ export async function openLink(options: LinkOptions): Promise<Link> {
 
 function greet(options: LinkOptions, tls: Dialled['tls']): { bytes: Uint8Array; whole: boolean } {
   const agent = { ...AGENT_VERSION, now_ms: Math.round(options.clock.now()) }
-  const whole = writeRecord({ v: 1, agent, tls, ...options.targets })
+  const whole = writeRecord({ v: 1, agent, tls, looks: 1, ...options.targets })
   // No targets in a greeting may be those that did not fit; that there are none is told by itself.
   if (whole.length <= MAX_METADATA_BYTES)
     return { bytes: whole, whole: options.targets.targets.length > 0 }
-  return { bytes: writeRecord({ v: 1, agent, tls, targets: [] }), whole: false }
+  return { bytes: writeRecord({ v: 1, agent, tls, looks: 1, targets: [] }), whole: false }
 }
 
 function readWelcome(

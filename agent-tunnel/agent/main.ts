@@ -198,6 +198,7 @@ async function keep(
     log,
     signal,
     targets: () => watch.current,
+    look: () => watch.lookNow(),
     serve: (offer) => forwarder.serve(offer),
     serving: () => forwarder.serving,
     cutOff: () => island.on,

@@ -38,6 +38,9 @@ export class ListenerWatch implements Disposable {
   #cancel: (() => void) | undefined
   #stopped = false
   #looks = 0
+  /** The look on its way, and the one behind it. */
+  #looking: Promise<void> | undefined
+  #next: Promise<void> | undefined
 
   /** `changed` is called with all targets whenever one of them differs from the look before: once a look at most. */
   constructor(options: {
@@ -61,13 +64,27 @@ export class ListenerWatch implements Disposable {
 
   /** Looks now, then every few seconds until disposed. Resolves after the first look. */
   async start(): Promise<void> {
-    try {
-      await this.#look()
-    } catch (error) {
-      this.#failed(error)
-    }
+    await this.lookNow()
     if (this.#stopped) return
     this.#cancel = this.#clock.after(LOOK_EVERY_MS, () => void this.start())
+  }
+
+  /** One look more, begun after this call; who calls during a look shares the next. Resolves when it is done, never rejects. */
+  async lookNow(): Promise<void> {
+    if (this.#looking === undefined) return await this.#begin()
+    this.#next ??= this.#looking.then(() => {
+      this.#next = undefined
+      return this.#begin()
+    })
+    await this.#next
+  }
+
+  #begin(): Promise<void> {
+    if (this.#stopped) return Promise.resolve()
+    this.#looking = this.#look()
+      .catch((error: unknown) => this.#failed(error))
+      .finally(() => (this.#looking = undefined))
+    return this.#looking
   }
 
   [Symbol.dispose](): void {

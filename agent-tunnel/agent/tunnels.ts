@@ -46,6 +46,8 @@ export interface TunnelsOptions {
   readonly renew: () => void
   /** Whether the owner is why the signal was aborted: then nothing is let go on. */
   readonly cutOff: () => boolean
+  /** Looks who listens now; resolves when what differs has been told. */
+  readonly look: () => Promise<void>
   /** Who takes updates, and says what became of them. */
   readonly updates: Pick<Updater, 'connected' | 'told'>
   /** Whom the gateway shows its log; absent: nobody, and every session is served. */
@@ -301,6 +303,7 @@ export class Tunnels {
       renew: () => this.#options.renew(),
       shown: (log) => watch?.shown(log),
       update: (message) => this.#options.updates.told(message, link.at),
+      look: (id) => void this.#options.look().then(() => control.tell({ type: 'looked', id })),
       broken: (code, says) => tunnel.close(code, says),
       closed: () => tunnel.close('control.closed', 'the control stream ended'),
     })

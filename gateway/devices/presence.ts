@@ -2,6 +2,7 @@
 import type { Peer, RevocationTarget } from '#ca'
 import type { Observed } from '#policy'
 import type { Tunnel } from '#tunnel'
+import type { Looks } from './looks.ts'
 
 export interface DeviceTls {
   readonly version: string
@@ -25,6 +26,8 @@ export interface Presence {
   /** Epoch milliseconds. */
   readonly since: number
   readonly listeners: Listeners
+  /** Has the device look again who listens. */
+  readonly looks: Pick<Looks, 'ask'>
   /**
    * Ends the tunnel because its permission was withdrawn at `withdrawnAt` (monotonic milliseconds):
    * it is told why, and its socket is gone soon whether it listens or not. Resolves when it is.

@@ -2,6 +2,7 @@
 import { Type, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 import type { TunnelStream } from '#tunnel'
+import type { Looks } from '../devices/looks.ts'
 import type { Presence } from '../devices/presence.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import {
@@ -42,6 +43,7 @@ const Report = Type.Union([
     observed: Type.Unknown(),
   }),
   Type.Object({ type: Type.Literal('ping') }),
+  Type.Object({ type: Type.Literal('looked'), id: Type.Integer({ minimum: 0 }) }),
   Type.Object({
     type: Type.Literal('log'),
     size: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
@@ -56,18 +58,26 @@ const REPORTS_AT_ONCE = 2048
 /** Longest line of a report. */
 const REPORT_LIMIT = 256 * 1024
 
-/** Newline-delimited JSON; a line that is none of ours ends the tunnel, because the two no longer agree. */
+/**
+ * Newline-delimited JSON; a line that is none of ours ends the tunnel, because the two no longer agree. `looks`: of an agent
+ * that looks when it is asked to.
+ */
 export function readReports(
   listener: TunnelListener,
   presence: Presence,
   control: TunnelStream,
+  looks?: Looks,
 ): void {
   const listening = {
     device: presence.device,
     say: (message: Readonly<Record<string, unknown>>) => void control.write(line(message)),
   }
-  const reporting: Reporting = { listener, presence, control, listening, asking: new Map() }
-  void presence.tunnel.closed.then(() => listener.rollouts.left(listening))
+  const reporting = { listener, presence, control, listening, looks, asking: new Map() }
+  void presence.tunnel.closed.then(() => {
+    looks?.end()
+    listener.rollouts.left(listening)
+  })
+  looks?.reaches((id) => listening.say({ type: 'look', id }))
   const allowance = new Allowance(REPORTS_PER_SECOND, REPORTS_AT_ONCE, 1)
   const lines = new Lines(REPORT_LIMIT)
   control.onData = (chunk) => {
@@ -97,6 +107,7 @@ interface Reporting {
   readonly control: TunnelStream
   /** The device, to who gives out updates. */
   readonly listening: Listening
+  readonly looks: Looks | undefined
   /** Sessions being decided again, with the instant of the earliest change that came since. */
   readonly asking: Map<LiveSession, number | undefined>
 }
@@ -113,6 +124,9 @@ function report(reporting: Reporting, text: string): boolean {
   const at = performance.now()
   switch (value.type) {
     case 'ping':
+      return true
+    case 'looked':
+      reporting.looks?.answered(value.id)
       return true
     case 'log':
       show(reporting, value.size)

@@ -12,6 +12,7 @@ import { refOf, type DecisionRef } from '../decisions.ts'
 import { toldIn } from '../zone.ts'
 import type { Device } from '../devices/device.ts'
 import type { Inventory } from '../devices/inventory.ts'
+import { Looks } from '../devices/looks.ts'
 import type { DeviceTls, Presence } from '../devices/presence.ts'
 import { deviceFacts, plainAddress } from '../facts.ts'
 import { TargetsSchema, toInventory, toListeners, UnreadableSchema } from '../sessions/observed.ts'
@@ -39,6 +40,8 @@ const Hello = Type.Object({
   }),
   targets: TargetsSchema,
   unreadable: UnreadableSchema,
+  /** It looks when it is asked to: docs/process-scope.md. */
+  looks: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 const HELLO_TIMEOUT_MS = 10_000
 /** A device may stretch its silences to 300 s (agent.json, keepalive_max_s); the gateway waits half as long again. */
@@ -153,6 +156,7 @@ async function admitAgent(
     pq: hello.tls.group?.includes('MLKEM') ?? false,
   }
   const cut = cutter(tunnel, socket)
+  const looks = new Looks()
   const presence: Presence = {
     device: admission.device.id,
     tunnel,
@@ -162,6 +166,7 @@ async function admitAgent(
     epoch,
     since: listener.now(),
     listeners: toListeners(hello.targets),
+    looks,
     cut: cut.cut,
     withdrawnAt: cut.withdrawnAt,
   }
@@ -169,15 +174,22 @@ async function admitAgent(
   // A greeting without targets may be one that they did not fit: they follow on the control stream.
   const greeted =
     hello.targets.length > 0 ? toInventory(hello.targets, hello.unreadable) : undefined
-  await place(listener, presence, offer, greeted, () => ended)
+  const asked = (hello.looks ?? 0) > 0 ? looks : undefined
+  await place(listener, presence, { offer, greeted, looks: asked }, () => ended)
+}
+
+/** The agent's own first stream, what it said it exposes, and its looks where it can be asked for one. */
+interface Greeting {
+  readonly offer: Offer
+  readonly greeted: Inventory | undefined
+  readonly looks: Looks | undefined
 }
 
 /** Puts a recorded tunnel in place, unless something came between. */
 async function place(
   listener: TunnelListener,
   presence: Presence,
-  offer: Offer,
-  greeted: Inventory | undefined,
+  { greeted, ...control }: Greeting,
   ended: () => CloseReason | undefined,
 ): Promise<void> {
   await listener.caStore.proven(presence.peer.serial, instant(listener.now()))
@@ -186,7 +198,7 @@ async function place(
   const late = ended() ?? (standing.ok ? undefined : standing)
   const placing = late === undefined ? listener.registry.put(presence) : undefined
   if (placing?.placed === true) {
-    serve(listener, presence, offer)
+    serve(listener, presence, control)
     if (greeted !== undefined) listener.inventories.seen(presence.device, greeted)
     placing.replaced?.tunnel.close('tunnel.replaced', REPLACED)
     // A revocation cuts what is in the registry; one that came just before is read here.
@@ -200,14 +212,18 @@ async function place(
 }
 
 /** What a tunnel in place does until it ends. */
-function serve(listener: TunnelListener, presence: Presence, offer: Offer): void {
+function serve(
+  listener: TunnelListener,
+  presence: Presence,
+  { offer, looks }: Omit<Greeting, 'greeted'>,
+): void {
   const { device, epoch, tunnel } = presence
   const { gateway } = listener
   const log = listener.witnesses.origin
   const control = offer.accept(
     encode({ v: 1, device, now_ms: listener.now(), gateway, epoch, log, updates: 1 }),
   )
-  readReports(listener, presence, control)
+  readReports(listener, presence, control, looks)
   void tunnel.closed.then((why) => {
     const was = listener.registry.remove(device, tunnel)
     if (was !== undefined && why.code === ISLAND && why.fault === 'remote') cutOff(listener, device)

@@ -39,6 +39,10 @@ const MAX_PER_PERSON = 32
 /** Of grants that let nobody in, the newest say why not; all of them would be more than policy is asked with. */
 const MOST_EXPLAINED = 8
 
+const CONSENT = 'consent.missing'
+/** Denials for what the device says that listens. */
+const SEEN: ReadonlySet<string> = new Set(['process.mismatch', 'process.unobserved'])
+
 /**
  * Opens a session of `subject` to one process under one grant. Throws Refusal: `policy.denied`
  * with every denial, `process.kind`, `device.offline`, `target.refused` (with `owner.asked` while the people at the device
@@ -46,14 +50,21 @@ const MOST_EXPLAINED = 8
  * learns nothing about devices that no grant of theirs names.
  */
 export async function openSession(room: SessionRoom, request: OpenRequest): Promise<LiveSession> {
-  return await enter(room, request, undefined)
+  return await enter(room, request, {})
 }
 
-/** `agreed` is what the people at the device said, once they were asked: all else is looked at again by then. */
+/** What was asked of the device on the way in; all else is looked at again by then. */
+interface Before {
+  /** What its people said. */
+  readonly agreed?: Agreed
+  /** It has looked who listens. */
+  readonly looked?: true
+}
+
 async function enter(
   room: SessionRoom,
   request: OpenRequest,
-  agreed: Agreed | undefined,
+  before: Before,
 ): Promise<LiveSession> {
   if (room.log.state === 'CLOSED_NEW' || room.log.state === 'DRAIN') throw noRoom()
   const target = await findTarget(room, request.device, request.process)
@@ -63,12 +74,18 @@ async function enter(
   const misused = misuseOf(request, target.process)
   if (misused !== undefined) throw misused
   if (target.presence === undefined) throw await refused(room, request, away(target.island))
-  return await admit(room, request, { ...target, presence: target.presence }, { grants, agreed })
+  return await admit(room, request, { ...target, presence: target.presence }, { grants, before })
 }
 
 /** Policy would let them in but for a yes at the device. */
 function lacksConsent({ allow, denials }: Decision): boolean {
-  return !allow && denials.length > 0 && denials.every(({ code }) => code === 'consent.missing')
+  return !allow && denials.length > 0 && denials.every(({ code }) => code === CONSENT)
+}
+
+/** Policy would let them in but for who listened when the device looked last, which somebody may have put right since. */
+function wantsLook({ allow, denials }: Decision): boolean {
+  const others = denials.filter(({ code }) => code !== CONSENT)
+  return !allow && others.length > 0 && others.every(({ code }) => SEEN.has(code))
 }
 
 /** Asks at the device, and tries again with their yes. */
@@ -76,7 +93,7 @@ async function consented(
   room: SessionRoom,
   request: OpenRequest,
   target: Target,
-  grant: Grant,
+  { grant, before }: { readonly grant: Grant; readonly before: Before },
 ): Promise<LiveSession> {
   let agreed: Agreed
   try {
@@ -84,7 +101,7 @@ async function consented(
   } catch (error) {
     throw error instanceof Refusal ? await refused(room, request, error) : error
   }
-  return await enter(room, request, agreed)
+  return await enter(room, request, { ...before, agreed })
 }
 
 /** One live grant where there is one (the one that ends last); else all, so that policy can say why not. */
@@ -117,8 +134,9 @@ async function admit(
   room: SessionRoom,
   request: OpenRequest,
   target: Target & { readonly presence: Presence },
-  { grants, agreed }: { readonly grants: readonly Grant[]; readonly agreed: Agreed | undefined },
+  { grants, before }: { readonly grants: readonly Grant[]; readonly before: Before },
 ): Promise<LiveSession> {
+  const { agreed, looked } = before
   const listener = target.presence.listeners.get(request.process) ?? null
   const grant = grants[0]
   const now = room.now()
@@ -139,10 +157,14 @@ async function admit(
     'session.open',
     sessionFacts(request.subject, request.source, asked, standing, listener),
   )
+  if (looked === undefined && wantsLook(decision)) {
+    await target.presence.looks.ask()
+    return await enter(room, request, { ...before, looked: true })
+  }
   if (agreed === undefined && used !== undefined && lacksConsent(decision))
-    return await consented(room, request, target, used)
+    return await consented(room, request, target, { grant: used, before })
   // A yes that has aged would be repeated by the device as long as it is asked the same question.
-  if (decision.denials.some(({ code }) => code === 'consent.missing')) agreed?.take()
+  if (decision.denials.some(({ code }) => code === CONSENT)) agreed?.take()
   if (!decision.allow) throw await refused(room, request, untilOpen(decision, grants, now))
   if (
     grant === undefined ||

@@ -1,4 +1,5 @@
 /** An agent and its gateway: what it greets with and reports, and what it opens nothing for. */
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -42,6 +43,7 @@ test('connects, greets, is welcomed, reports its targets, leaves in good form', 
       { process: 'press', kind: 'lan', listener: null, listens: [] },
     ],
     unreadable: expect.any(Number),
+    looks: 1,
   })
   expect(held.tunnel.peer.role).toBe('agent')
   await holds(() => expect(agent.logged('tunnel.up')).toHaveLength(1))
@@ -73,6 +75,27 @@ test('a listener that changes is reported on the control stream', async () => {
       unreadable: expect.any(Number),
     }),
   )
+})
+
+test('asked to look, it tells what differs, and behind that, that it has looked', async () => {
+  using directory = new Directory()
+  await using target = await startProgram('target.ts')
+  const config = await enrolled(gateway, directory, [`plc=tcp:127.0.0.1:${target.port}`])
+  await using _agent = running(config, { scope })
+  const held = await gateway.nextTunnel()
+  const gone = once(target.child, 'exit')
+  target.child.kill('SIGKILL')
+  await gone
+  const look = (id: number) => held.control.write(Buffer.from(`{"type":"look","id":${id}}\n`))
+  look(7)
+  look(8)
+  await holds(() => expect(held.reports.at(-1)).toEqual({ type: 'looked', id: 8 }))
+  const told = held.reports.map(({ type }) => type)
+  expect(told.filter((type) => type === 'looked')).toHaveLength(2)
+  expect(held.reports[told.indexOf('targets')]).toMatchObject({
+    targets: [{ process: 'plc', listener: null }],
+  })
+  expect(told.indexOf('targets')).toBeLessThan(told.indexOf('looked'))
 })
 
 describe('refused, with a code', () => {

@@ -17,8 +17,9 @@ export async function revokeWhileReading(
   before: Connection,
   grant: string,
 ): Promise<Found> {
-  const connection =
-    before.program.ended === undefined ? before : await openConnection(stage, 'press-07/plc')
+  // The impostor may have ended that session already, or may be about to.
+  await before.program.stop()
+  const connection = await openConnection(stage, 'press-07/plc')
   const reads = startReads(stage, 0, LOOP_MS)
   await until('the read loop running', 15_000, () =>
     readings(reads).length >= 10 ? true : undefined,

@@ -31,6 +31,7 @@ function presence(device: string, serial: string, issuer: string): Here {
     epoch: 1,
     since: 0,
     listeners: new Map(),
+    looks: { ask: async () => {} },
     cut: async (code, _message, withdrawnAt) => void cuts.push({ code, withdrawnAt }),
     withdrawnAt: () => undefined,
     cuts,

@@ -1,0 +1,61 @@
+/**
+ * Asks a device to look now who listens for its targets. What it tells of its own accord is as old as its last look; who
+ * would be refused for that is not, before it has looked again.
+ */
+
+/** A device that does not answer keeps nobody waiting longer. */
+const PATIENCE_MS = 2000
+
+/** The questions to one device by one tunnel: one at a time, and one behind it for all who ask meanwhile. */
+export class Looks {
+  /** Has the device told to look, under this number; absent while it cannot be, and of one that does not know how. */
+  #say: ((id: number) => void) | undefined
+  #id = 0
+  #running: Promise<void> | undefined
+  #behind: Promise<void> | undefined
+  #answered = (): void => {}
+
+  /** From now on `say` reaches the device. */
+  reaches(say: (id: number) => void): void {
+    this.#say = say
+  }
+
+  /**
+   * Resolves when the device has looked after this call and what it saw is known here, or has not answered in 2 s; at once
+   * where it cannot be asked.
+   */
+  async ask(): Promise<void> {
+    if (this.#say === undefined) return
+    if (this.#running === undefined) return await this.#start()
+    this.#behind ??= this.#running.then(async () => {
+      this.#behind = undefined
+      await this.#start()
+    })
+    await this.#behind
+  }
+
+  /** The device has looked, as it was asked to under that number. */
+  answered(id: number): void {
+    if (id === this.#id) this.#answered()
+  }
+
+  /** The tunnel is gone: nobody waits, and nobody is asked again. */
+  end(): void {
+    this.#say = undefined
+    this.#answered()
+  }
+
+  #start(): Promise<void> {
+    const say = this.#say
+    if (say === undefined) return Promise.resolve()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = setTimeout(resolve, PATIENCE_MS)
+    this.#answered = resolve
+    this.#running = promise.finally(() => {
+      clearTimeout(timer)
+      this.#running = undefined
+    })
+    say(++this.#id)
+    return this.#running
+  }
+}
