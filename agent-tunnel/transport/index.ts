@@ -6,6 +6,7 @@ export {
   acceptWebSocket,
   dialWebSocket,
   driveWebSocket,
+  shakeWebSocket,
   SUBPROTOCOL,
   WEBSOCKET_PATH,
 } from './websocket.ts'

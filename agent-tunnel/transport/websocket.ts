@@ -62,29 +62,51 @@ export async function driveWebSocket(ws: WebSocket, options: TunnelOptions): Pro
   return driveWire(webSocketWire(ws), options)
 }
 
+/** An HTTP request to upgrade, as Node's server gives it. */
+export interface Upgrade {
+  readonly request: IncomingMessage
+  readonly socket: Duplex
+  readonly head: Buffer
+}
+
+/**
+ * Finishes the handshake of `upgrade` (RFC 6455 section 4.2.2). `protocol` chooses of what is offered; false: none.
+ * Resolves with why not where it is no handshake, which its sender has been told with 400, or has gone.
+ */
+export async function shakeWebSocket(
+  { request, socket, head }: Upgrade,
+  protocol: (offered: ReadonlySet<string>) => string | false,
+  maxMessage: number,
+): Promise<WebSocket | Error> {
+  const { WebSocketServer } = await import('ws')
+  const server = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    maxPayload: maxMessage,
+    perMessageDeflate: false,
+    handleProtocols: protocol,
+  })
+  const { promise, resolve } = Promise.withResolvers<WebSocket | Error>()
+  server.on('wsClientError', (error, peer) => {
+    peer.end(REFUSAL, () => peer.destroy())
+    resolve(error)
+  })
+  socket.once('close', () => resolve(new Error('the connection ended')))
+  server.handleUpgrade(request, socket, head, resolve)
+  return promise
+}
+
 /**
  * Finishes an HTTP upgrade and drives the tunnel as its acceptor. Rejects, the socket ended with an
  * HTTP error, when the request is not a WebSocket handshake for `sallyport.1`; else as `driveTunnel`.
  */
 export async function acceptWebSocket(
-  upgrade: { readonly request: IncomingMessage; readonly socket: Duplex; readonly head: Buffer },
+  upgrade: Upgrade,
   options: Omit<TunnelOptions, 'side'>,
 ): Promise<Tunnel> {
-  const { WebSocketServer } = await import('ws')
-  const server = new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    maxPayload: MAX_MESSAGE,
-    perMessageDeflate: false,
-    handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
-  })
-  const { promise, resolve, reject } = Promise.withResolvers<WebSocket>()
-  server.on('wsClientError', (error, socket) => {
-    socket.end(REFUSAL, () => socket.destroy())
-    reject(new MuxError('carrier.failed', 'remote', error.message, { cause: error }))
-  })
-  server.handleUpgrade(upgrade.request, upgrade.socket, upgrade.head, (ws) => resolve(ws))
-  const ws = await promise
+  const choose = (offered: ReadonlySet<string>) => offered.has(SUBPROTOCOL) && SUBPROTOCOL
+  const ws = await shakeWebSocket(upgrade, choose, MAX_MESSAGE)
+  if (ws instanceof Error) throw new MuxError('carrier.failed', 'remote', ws.message, { cause: ws })
   if (ws.protocol !== SUBPROTOCOL) {
     ws.close(1002)
     throw new MuxError('carrier.failed', 'remote', 'no subprotocol')

@@ -6,7 +6,7 @@
 import { ServerResponse, type IncomingMessage } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { Value } from 'typebox/value'
-import type { WebSocket } from 'ws'
+import { shakeWebSocket } from '#tunnel'
 import { streamKindOf } from '../devices/device.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession } from '../sessions/live.ts'
@@ -125,8 +125,8 @@ export class SessionSockets {
 
   async #serve({ session, speech, terminal }: Admitted, arrival: Arrival): Promise<void> {
     const { room } = this.#door
-    const ws = await accepted(arrival, SUBPROTOCOLS[speech])
-    if (ws === undefined) return
+    const ws = await shakeWebSocket(arrival, () => SUBPROTOCOLS[speech], MAX_MESSAGE)
+    if (ws instanceof Error) return
     const side = new SocketSide(ws, speech)
     const source = sourceOf(arrival.request)
     let opened: OpenedStream
@@ -185,28 +185,4 @@ function terminalIn(query = ''): Terminal {
   if (!Value.Check(Terminal, terminal))
     throw new Refusal('socket.window', 'rows and cols are 1 to 1,000, term is a terminal’s name')
   return terminal
-}
-
-/** The handshake; undefined where the request was none, and has been told so. */
-async function accepted(
-  { request, socket, head }: Arrival,
-  protocol: string,
-): Promise<WebSocket | undefined> {
-  const { WebSocketServer } = await import('ws')
-  const server = new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    maxPayload: MAX_MESSAGE,
-    perMessageDeflate: false,
-    handleProtocols: () => protocol,
-  })
-  const { promise, resolve } = Promise.withResolvers<WebSocket | undefined>()
-  server.on('wsClientError', (_error, peer) => {
-    const answer = 'HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'
-    peer.end(answer, () => peer.destroy())
-    resolve(undefined)
-  })
-  socket.once('close', () => resolve(undefined))
-  server.handleUpgrade(request, socket, head, resolve)
-  return promise
 }
