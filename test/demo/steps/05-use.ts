@@ -4,7 +4,7 @@
  */
 import type { OpenedSession } from '#api'
 import { openConnection, readings, startReads, type Connection } from '../connection.ts'
-import { expect } from '../failure.ts'
+import { expect, until } from '../failure.ts'
 import type { GatewayNode } from '../gateway-node.ts'
 import type { Found, Stage } from '../stage.ts'
 import { Tab } from '../web.ts'
@@ -50,12 +50,12 @@ async function visitHmi(stage: Stage, gateway: GatewayNode): Promise<string> {
     script.status,
   )
   const first = await tab.get(new URL('/api/registers', page.url).href)
-  await new Promise((resolve) => setTimeout(resolve, 300))
-  const later = await tab.get(new URL('/api/registers', page.url).href)
-  expect(first.status === 200 && later.status === 200 && first.body !== later.body, 'live values', [
-    first.body,
-    later.body,
-  ])
+  expect(first.status === 200, 'the values of its registers', first)
+  await until('other values after a while', 10_000, async () => {
+    const later = await tab.get(new URL('/api/registers', page.url).href)
+    expect(later.status === 200, 'its values again', later)
+    return later.body === first.body ? undefined : later
+  })
   const stranger = await new Tab(gateway.read('ca-root.pem')).get(new URL('/', page.url).href)
   expect(stranger.status >= 400, 'a browser without the session to be refused', stranger.status)
   return `HMI at ${new URL(page.url).host}: page, script and live values; without the session ${stranger.status}`
