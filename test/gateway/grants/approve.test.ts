@@ -10,7 +10,7 @@ import type { Subject } from '../../../gateway/identity/index.ts'
 import { examineBundle } from '../../../policy/candidate.ts'
 import { baseInputs } from '../../../policy/toolchain/vectors.ts'
 import { builtin, withData } from '../../policy/fixture.ts'
-import { grantAround } from './around.ts'
+import { grantAround, statementOf } from './around.ts'
 
 const base = (await baseInputs())['grant.approve']
 const NOW = base.time.epoch_s ?? 0
@@ -34,22 +34,7 @@ async function approvedWhile(first: Candidate, then: Candidate) {
   const place = { tenant: base.tenant ?? '', gateway: 'gw1', site: 'main', timezone: 'UTC' }
   const decisions = new Decisions(engine, place, () => NOW * 1000)
   const grant = grantAround(
-    {
-      v: 1,
-      id: 'g_1',
-      tenant: place.tenant,
-      requester: 'https://id.example|vera',
-      vendor: 'acme',
-      devices: ['press-07'],
-      processes: ['plc'],
-      ot_level: 1,
-      not_before: NOW,
-      not_after: NOW + 3600,
-      max_duration_s: 600,
-      reason: 'service',
-      ticket: null,
-      created_at: NOW,
-    },
+    statementOf(NOW, { tenant: place.tenant, requester: 'https://id.example|vera' }),
     { state: 'requested' },
   )
   const events: EventInput[] = []

@@ -6,29 +6,13 @@ import type { Grant } from '../../../gateway/grants/grant.ts'
 import { propose, type GrantRoom } from '../../../gateway/grants/request.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
 import { takesEffect, withdraw, type GrantRoutes } from '../../../gateway/listen/routes/grants.ts'
-import { grantAround } from './around.ts'
+import { grantAround, statementOf } from './around.ts'
 
 const NOW = 10_000
 const REF = { grant: 'g_1', sha256: '0'.repeat(64) }
 
 function grantOf(id: string, change: Partial<Statement> = {}, more: Partial<Grant> = {}): Grant {
-  const statement: Statement = {
-    v: 1,
-    id,
-    tenant: 't',
-    requester: 'iss|vera',
-    vendor: 'acme',
-    devices: ['press-07'],
-    processes: ['plc'],
-    ot_level: 1,
-    not_before: NOW,
-    not_after: NOW + 3600,
-    max_duration_s: 600,
-    reason: 'service',
-    ticket: null,
-    created_at: NOW,
-    ...change,
-  }
+  const statement = statementOf(NOW, { id, ...change })
   return grantAround(statement, more)
 }
 const superseded = (by: string) => ({ at: NOW, by: 'iss|oda', reason: `superseded by ${by}` })

@@ -1,7 +1,7 @@
 /** More time for a grant: what may be asked for, and what the grant is from then on. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { canonical, hashOf, readStatement, type Statement } from '#approval'
+import { canonical, hashOf, readStatement } from '#approval'
 import { standingFacts } from '../../../gateway/facts.ts'
 import { extensionFault, extensionOf } from '../../../gateway/grants/extend.ts'
 import {
@@ -12,25 +12,14 @@ import {
   type Grant,
 } from '../../../gateway/grants/grant.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
+import { statementOf } from './around.ts'
 
 const NOW = 10_000
-const statement: Statement = {
-  v: 1,
+const statement = statementOf(NOW, {
   id: 'g_00000000000000000000000001',
-  tenant: 'main.sallyport.internal',
-  requester: 'iss|vera',
-  vendor: 'acme',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: NOW,
-  not_after: NOW + 3600,
-  max_duration_s: 600,
   max_uses: 3,
-  reason: 'service',
   ticket: 'T-1',
-  created_at: NOW,
-}
+})
 const grantOf = (change: Partial<Grant> = {}): Grant => ({
   statement,
   hash: hashOf(statement),

@@ -13,7 +13,7 @@ import { startNode } from '../../support/node.ts'
 import { answer as answerPolicy } from '../../support/policy.ts'
 import { expecting } from '../../support/tunnels.ts'
 import { webhookReceiver } from '../notices/receivers.ts'
-import { grantAround } from './around.ts'
+import { grantAround, statementOf } from './around.ts'
 
 let folder = ''
 let certificates: Certificates
@@ -26,22 +26,7 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(folder, { recursive: true }))
 
-const statement: Statement = {
-  v: 1,
-  id: 'g_1',
-  tenant: 'main.sallyport.internal',
-  requester: 'iss|vera',
-  vendor: 'acme',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: 1000,
-  not_after: 2000,
-  max_duration_s: 600,
-  reason: 'service',
-  ticket: 'WO-4711',
-  created_at: 1000,
-}
+const statement = statementOf(1000, { ticket: 'WO-4711', not_after: 2000 })
 const webhook = (url: string, secret = 'secret') => ({
   url,
   ca_file: join(folder, 'ca.pem'),

@@ -14,30 +14,18 @@ import {
 import type { Allotments } from '../../../gateway/sessions/allotment.ts'
 import { fallenWith } from '../../../gateway/sessions/standing.ts'
 import { usable } from '../../../gateway/sessions/uses.ts'
-import { grantAround } from './around.ts'
+import { grantAround, statementOf } from './around.ts'
 
 const at = (text: string) => Date.parse(text) / 1000
 const DAY = 86_400
 /** Tuesdays, 02:00 to 04:00 in Berlin: in December 01:00 to 03:00 UTC. */
 const TUESDAYS: Recurrence = { tz: 'Europe/Berlin', days: [2], from_min: 120, to_min: 240 }
 const [OPENS, CLOSES] = [at('2026-12-01T01:00:00Z'), at('2026-12-01T03:00:00Z')]
-const statement: Statement = {
-  v: 1,
-  id: 'g_1',
-  tenant: 'main.sallyport.internal',
-  requester: 'iss|vera',
-  vendor: 'acme',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: at('2026-11-26T00:00:00Z'),
-  not_after: at('2026-12-12T00:00:00Z'),
+const statement = statementOf(at('2026-11-26T00:00:00Z'), {
   max_duration_s: 16 * DAY,
   recurring: TUESDAYS,
-  reason: 'service',
-  ticket: null,
-  created_at: at('2026-11-26T00:00:00Z'),
-}
+  not_after: at('2026-12-12T00:00:00Z'),
+})
 const grant = (change: Partial<Statement> = {}, more: Partial<Grant> = {}) =>
   grantAround({ ...statement, ...change }, { state: 'active', ...more })
 const nothingSpare: Pick<Allotments, 'spare'> = { spare: () => 0 }

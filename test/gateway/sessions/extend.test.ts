@@ -11,24 +11,10 @@ import { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionRoom } from '../../../gateway/sessions/room.ts'
 import { signedOpening } from '../../../gateway/sessions/signed.ts'
 import { openStream } from '../../../gateway/sessions/stream.ts'
+import { statementOf } from '../grants/around.ts'
 
 const NOW = 1_780_000_000
-const statement: Statement = {
-  v: 1,
-  id: 'g_1',
-  tenant: 'main.sallyport.internal',
-  requester: 'iss|vera',
-  vendor: 'acme',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: NOW,
-  not_after: NOW + 3600,
-  max_duration_s: 600,
-  reason: 'service',
-  ticket: null,
-  created_at: NOW,
-}
+const statement = statementOf(NOW)
 const own: Grant = {
   statement,
   hash: hashOf(statement),
