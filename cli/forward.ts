@@ -7,35 +7,35 @@
 import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import {
-  ALPN,
-  dialWebSocket,
-  driveTunnel,
   flush,
-  printAddress,
   readInto,
   SlabWriter,
   systemClock,
-  TunnelClosed,
   TunnelRefused,
-  WEBSOCKET_PATH,
   type CloseReason,
   type Tunnel,
   type TunnelStream,
 } from '#tunnel'
-import { unreachable } from './anchor.ts'
 import { DatagramPort } from './datagrams.ts'
 import { Countdown } from './countdown.ts'
-import { dialTls, inWebSocket } from './dial.ts'
 import { CliError } from './exit.ts'
+import { dialGateway, shakeHands, type GatewayPlace } from './gateway-tunnel.ts'
 import { Pace, turn } from './pace.ts'
+import {
+  programEnd,
+  readObject,
+  reasonOf,
+  refusal,
+  text,
+  type ProgramEnd,
+  type Reason,
+} from './reason.ts'
 import { carry, type Ends } from './stdio.ts'
 import type { PersonTerminal } from './terminal.ts'
 
 export interface ForwardOptions {
-  /** Where the gateway's one port is. */
-  readonly gateway: { readonly host: string; readonly port: number }
+  readonly gateway: GatewayPlace
   /** PEM of the gateway's root: nothing else is trusted. */
   readonly anchor: string
   readonly session: { readonly id: string; readonly secret: string; readonly remaining_ms: number }
@@ -47,17 +47,6 @@ export interface ForwardOptions {
   readonly instance: string
   readonly news: (news: News) => void
 }
-
-/** A reason as the gateway gave it. */
-export interface Reason {
-  readonly code: string
-  readonly message: string
-  readonly next?: string | undefined
-  readonly id?: string | undefined
-}
-
-/** How a spawned program ended: with a code, or by a signal. */
-export type ProgramEnd = { readonly code: number } | { readonly signal: string }
 
 /** How a carried connection ended; `program` is there where it was a program that did. */
 export interface Carried extends Reason {
@@ -86,7 +75,6 @@ export type News =
 const SAME_END_MS = 500
 /** From the announced end to the end of whatever is still open. */
 const ENDING_MS = 500
-const CONNECT_TIMEOUT_MS = 15_000
 /** A gateway that takes no more streams this second is asked again after one, so often in all. */
 const TRIES = 5
 const RETRY_MS = 1000
@@ -131,53 +119,6 @@ export async function openForward(options: ForwardOptions): Promise<Forward> {
     throw error
   }
   return forwarding
-}
-
-/**
- * TLS to the gateway's port under its pinned root, with the tunnel protocol agreed on.
- * Throws CliError `gateway.unreachable`, `gateway.untrusted`, `gateway.protocol`.
- */
-export async function dialGateway(
-  to: ForwardOptions['gateway'],
-  anchor: string,
-): Promise<TLSSocket> {
-  const place = printAddress(to)
-  const protocol = inWebSocket() ? 'http/1.1' : ALPN
-  const signal = AbortSignal.timeout(CONNECT_TIMEOUT_MS)
-  let socket: TLSSocket
-  try {
-    socket = await dialTls(to, { ca: anchor, ALPNProtocols: [protocol] }, signal)
-  } catch (cause) {
-    throw unreachable(new URL(`https://${place}`), cause)
-  }
-  socket.setNoDelay(true)
-  if (socket.alpnProtocol === protocol) return socket
-  socket.destroy()
-  throw new CliError(`${place} does not offer the tunnel protocol`, {
-    code: 'gateway.protocol',
-    exit: 'unreachable',
-    why: `its answer to ALPN ${protocol} was another protocol, or none`,
-    next: 'something between here and the gateway ends TLS; ask for a direct path to this port, or try --carrier websocket',
-  })
-}
-
-async function shakeHands(
-  socket: TLSSocket,
-  { gateway, instance }: Pick<ForwardOptions, 'gateway' | 'instance'>,
-): Promise<Tunnel> {
-  const options = { role: 'client', instance, epoch: 0 } as const
-  try {
-    if (!inWebSocket()) return await driveTunnel(socket, { ...options, side: 'dialler' })
-    const url = `wss://${printAddress(gateway)}${WEBSOCKET_PATH}`
-    return await dialWebSocket(url, { createConnection: () => socket }, options)
-  } catch (cause) {
-    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'tunnel.failed'
-    throw new CliError(
-      'the gateway did not take the tunnel',
-      { code, exit: 'unreachable', why: cause instanceof Error ? cause.message : String(cause) },
-      { cause },
-    )
-  }
 }
 
 class Forwarding implements Forward {
@@ -448,43 +389,5 @@ class Forwarding implements Forward {
         next: text(signal['next_step']),
         id: text(signal['decision_id']),
       })
-  }
-}
-
-/** A refusal's message may be JSON `{code, msg, remedy?, next_step?, decision_id?}`; else it is a sentence. */
-function reasonOf(code: string, message: string): Reason {
-  const said = message.startsWith('{') ? readObject(Buffer.from(message)) : {}
-  return {
-    code: text(said['code']) ?? code,
-    message: text(said['msg']) ?? message,
-    next: text(said['next_step']) ?? text(said['remedy']),
-    id: text(said['decision_id']),
-  }
-}
-
-function programEnd(payload: Uint8Array): ProgramEnd | undefined {
-  const { t, code, signal } = readObject(payload)
-  if (t !== 'exit') return undefined
-  if (typeof signal === 'string') return { signal }
-  return typeof code === 'number' ? { code } : undefined
-}
-
-function refusal(error: unknown): Reason {
-  if (error instanceof TunnelRefused || error instanceof TunnelClosed)
-    return reasonOf(error.code, error.message)
-  return reasonOf('client.failed', error instanceof Error ? error.message : String(error))
-}
-
-function text(value: unknown): string | undefined {
-  return typeof value === 'string' ? value : undefined
-}
-
-/** A JSON object, or an empty one: what a peer says is never a reason to fall over. */
-function readObject(payload: Uint8Array): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(new TextDecoder().decode(payload))
-    return typeof value === 'object' && value !== null ? { ...value } : {}
-  } catch {
-    return {}
   }
 }

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { driveTunnel, type Tunnel, type TunnelStream } from '#tunnel'
-import { dialGateway } from '../../cli/forward.ts'
+import { dialGateway } from '../../cli/gateway-tunnel.ts'
 import type { Entry, Session } from './line.ts'
 import { readInto } from './reads.ts'
 

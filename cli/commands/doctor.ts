@@ -51,7 +51,7 @@ async function walkTo(api: Api, walk: Walk): Promise<void> {
     import('node:dns/promises'),
     import('../dial.ts'),
     import('../anchor.ts'),
-    import('../forward.ts'),
+    import('../gateway-tunnel.ts'),
     import('../client.ts'),
   ])
   const host = api.gateway.hostname.replace(/^\[|\]$/g, '')
