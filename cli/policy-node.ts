@@ -11,7 +11,7 @@ import {
 } from './client.ts'
 import { CliError, usage } from './exit.ts'
 import { readBytes, readInteger, readSince, readText } from './input.ts'
-import { activatedLines, impactLines, sourceLines, trialLines } from './policy-words.ts'
+import { activatedLines, cutsOf, impactLines, sourceLines, trialLines } from './policy-words.ts'
 import { facts, instant, note, plain, tell } from './print.ts'
 import { globalOptions } from './commands/options.ts'
 
@@ -35,6 +35,7 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['errors', now.errors],
     ['last good', now.last_good === null ? null : `seq ${now.last_good.seq}`],
     ['can go back', now.can_go_back],
+    ['last change cut', cutsOf(now.last_cuts)],
     ['trusted keys', now.trusted_keys.join(', ')],
     [
       'decision log',

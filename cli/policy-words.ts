@@ -43,6 +43,15 @@ export function activatedLines({
   ]
 }
 
+/** What the last change cut and how fast; null where there has been none since the start. */
+export function cutsOf(cuts: PolicyStatus['last_cuts']): string | null {
+  if (cuts === null) return null
+  const { revision, sessions, connections, p50_ms: p50, slowest_ms: slowest } = cuts
+  const what = `${sessions} sessions, ${connections} connections of others, by ${revision}`
+  if (p50 === null || slowest === null) return what
+  return `${what}: p50 ${p50.toFixed(1)} ms, slowest ${slowest.toFixed(1)} ms`
+}
+
 export function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
   const lines = [
     `revision ${revision}, seq ${seq}, will cut ${live.cut.length} of ${live.sessions} live sessions`,

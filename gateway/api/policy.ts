@@ -30,6 +30,19 @@ export const PolicyStatus = Type.Object({
   last_good: Nullable(Type.Object({ seq: Type.Integer(), digest: Type.String() })),
   /** Whether there is something to go back to: a last good one that is not in force. */
   can_go_back: Type.Boolean(),
+  /** What the last activation or way back since the start cut, and how long that took; null before the first. */
+  last_cuts: Nullable(
+    Type.Object({
+      revision: Type.String(),
+      at: Instant,
+      sessions: Type.Integer(),
+      /** In sessions that went on. */
+      connections: Type.Integer(),
+      /** Of sessions and connections together; null where nothing was cut. */
+      p50_ms: Nullable(Type.Number()),
+      slowest_ms: Nullable(Type.Number()),
+    }),
+  ),
   trusted_keys: Type.Array(Type.String()),
   decisions: Type.Integer(),
   errors: Type.Integer(),

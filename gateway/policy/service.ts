@@ -3,18 +3,20 @@
  * force. Verified at every step and at every start; a failure keeps what decides.
  */
 import { PolicyError } from '#policy'
-import type { Candidate, EngineStatus, HighWater } from '#policy'
+import type { Candidate } from '#policy'
 import type { Actor } from '#audit'
 import { Refusal } from '../problem.ts'
-import { admit, hasLastGood, lastGood, refused, shown } from './admission.ts'
-import type { Passed } from './boot.ts'
+import type { CutConnection } from '../sessions/reevaluate.ts'
+import { admit, lastGood, refused, shown } from './admission.ts'
 import { consents, needsSecondPerson, SOURCE, uploaderOf } from './consent.ts'
+import { cutTimes, type CutTimes } from './cuts.ts'
 import { markData, policyEvent } from './event.ts'
 import { lookBack, preview } from './foresight.ts'
 import type { Replay } from './impact.ts'
 import { settleLater } from './open.ts'
 import type { Activated, Impact, Live, ServiceParts, Source } from './parts.ts'
-import { archiveDigest, type SlotState } from './slots.ts'
+import { archiveDigest } from './slots.ts'
+import { serviceStatus, type ServiceStatus } from './status.ts'
 import type { Share, TrialStatus } from './trial.ts'
 import { Trials } from './trials.ts'
 
@@ -25,6 +27,7 @@ export class PolicyService implements Disposable {
   #inForce: Candidate | null
   #source: Source
   #activatedAt: number
+  #lastCuts: CutTimes | null = null
   #settling: Disposable | undefined
   readonly #trials: Trials
   /** Whom the last preview of a bundle named: they are decided first when it comes into force. */
@@ -93,30 +96,9 @@ export class PolicyService implements Disposable {
     this.#trials.serve(live)
   }
 
-  status(): EngineStatus & {
-    readonly source: Source
-    readonly activated_at: number
-    readonly high_water: number
-    readonly candidate: { readonly digest: string; readonly by: string; readonly at: number } | null
-    readonly last_good: HighWater | null
-    /** Whether `rollback` has something to go back to. */
-    readonly can_go_back: boolean
-    readonly trusted_keys: readonly string[]
-    readonly boot_failures: readonly Passed[]
-  } {
-    const { engine, slots, keys, boot } = this.#parts
-    const { state } = slots
-    return {
-      ...engine.status(),
-      source: this.#source,
-      activated_at: Math.floor(this.#activatedAt / 1000),
-      high_water: state.high_water?.seq ?? 0,
-      candidate: waitingOf(state.waiting),
-      last_good: state.last_good,
-      can_go_back: hasLastGood(this.#parts),
-      trusted_keys: [...keys.keys()],
-      boot_failures: boot.passed,
-    }
+  status(): ServiceStatus {
+    const [source, activatedAt, lastCuts] = [this.#source, this.#activatedAt, this.#lastCuts]
+    return serviceStatus(this.#parts, { source, activatedAt, lastCuts })
   }
 
   /** What decides; null where nothing does. */
@@ -378,7 +360,10 @@ export class PolicyService implements Disposable {
     this.#activatedAt = now()
     this.#settle(candidate)
     const first = this.#named?.digest === digest ? this.#named.sessions : undefined
-    const cut = (await this.#live?.withdraw({ trigger: 'policy', at, first })) ?? []
+    const connections: CutConnection[] = []
+    const narrowed = (one: CutConnection) => void connections.push(one)
+    const cut = (await this.#live?.withdraw({ trigger: 'policy', at, first, narrowed })) ?? []
+    this.#lastCuts = cutTimes({ revision, at: this.#activatedAt }, cut, connections)
     return { revision, digest, cut }
   }
 
@@ -393,13 +378,4 @@ export class PolicyService implements Disposable {
   [Symbol.dispose](): void {
     this.#settling?.[Symbol.dispose]()
   }
-}
-
-/** What waits, without the permit it came with. */
-function waitingOf(
-  waiting: SlotState['waiting'],
-): { readonly digest: string; readonly by: string; readonly at: number } | null {
-  if (waiting === null) return null
-  const { digest, by, at } = waiting
-  return { digest, by, at }
 }

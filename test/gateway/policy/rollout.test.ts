@@ -97,6 +97,7 @@ test('a node comes up with what it was built with', async () => {
     seq: 0,
     high_water: 0,
     candidate: null,
+    last_cuts: null,
     journal: { state: 'OK' },
   })
 })
@@ -205,6 +206,15 @@ describe('rolled out', () => {
       high_water: 1,
       candidate: null,
     })
+    const taken = (await status()).last_cuts
+    expect(taken).toMatchObject({ revision: 'strict-1', sessions: 1, connections: 0 })
+    // The one that was cut is the median and the slowest.
+    expect(done.out).toContain(`cut ${session.id} in ${taken?.p50_ms?.toFixed(1)} ms`)
+    expect(taken?.slowest_ms).toBe(taken?.p50_ms)
+    const told = await run(await home(node.admin, 'admin'), 'policy', 'status')
+    expect(told.out).toMatch(
+      /^last change cut +1 sessions, 0 .*strict-1: p50 [\d.]+ ms, slowest [\d.]+ ms$/m,
+    )
     const events = node.events()
     const activation = events.find(
       ({ code, message }) => code === 'policy.activate' && message.includes('strict-1'),
