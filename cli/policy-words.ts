@@ -52,7 +52,8 @@ export function cutsOf(cuts: PolicyStatus['last_cuts']): string | null {
   return `${what}: p50 ${p50.toFixed(1)} ms, slowest ${slowest.toFixed(1)} ms`
 }
 
-export function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
+export function impactLines(impact: PolicyImpact): string[] {
+  const { revision, seq, live, past, past_unread: unread } = impact
   const lines = [
     `revision ${revision}, seq ${seq}, will cut ${live.cut.length} of ${live.sessions} live sessions`,
   ]
@@ -64,7 +65,8 @@ export function impactLines({ revision, seq, live, past }: PolicyImpact): string
         empty: '',
       }),
     )
-  lines.push(...narrowedLines(live.narrowed))
+  lines.push(...narrowedLines(live.narrowed), ...unseenLines(live.unseen))
+  if (unread !== null) lines.push(`the past was not looked at: ${unread}`)
   if (past === null) return lines
   lines.push(
     `${past.replayed} of ${past.decisions} past decisions replayed, ${past.not_replayable} not replayable; ` +
@@ -89,6 +91,18 @@ function narrowedLines(narrowed: PolicyImpact['live']['narrowed']): string[] {
         one.tightened.map(lessOf).join(', '),
         one.connections,
       ]),
+      empty: '',
+    }),
+  ]
+}
+
+function unseenLines(unseen: PolicyImpact['live']['unseen']): string[] {
+  if (unseen.length === 0) return []
+  return [
+    `${unseen.length} could not be looked at, because the store of the gateway failed; an activation that finds it so cuts them`,
+    layOut({
+      head: ['session', 'device', 'process', 'person'],
+      rows: unseen.map((one) => [one.session, one.device, one.process, one.person]),
       empty: '',
     }),
   ]

@@ -169,6 +169,8 @@ export const PolicyImpact = Type.Object({
     sessions: Type.Integer(),
     cut: Type.Array(CutPreview),
     narrowed: Type.Array(NarrowPreview),
+    /** What they stand on could not be looked up; an activation that meets the same cuts them. */
+    unseen: Type.Array(Type.Object(SESSION_PREVIEW)),
   }),
   past: Nullable(
     Type.Object({
@@ -181,6 +183,8 @@ export const PolicyImpact = Type.Object({
       truncated: Type.Boolean(),
     }),
   ),
+  /** Why the past was not looked at though it was asked for. */
+  past_unread: Nullable(Type.String()),
 })
 export type PolicyImpact = Static<typeof PolicyImpact>
 

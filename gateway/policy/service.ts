@@ -11,10 +11,9 @@ import { admit, lastGood, refused, shown } from './admission.ts'
 import { consents, needsSecondPerson, SOURCE, uploaderOf } from './consent.ts'
 import { cutTimes, type CutTimes } from './cuts.ts'
 import { markData, policyEvent } from './event.ts'
-import { lookBack, preview } from './foresight.ts'
-import type { Replay } from './impact.ts'
+import { lookBack, NO_PAST, preview } from './foresight.ts'
 import { settleLater } from './open.ts'
-import type { Activated, Impact, Live, ServiceParts, Source } from './parts.ts'
+import type { Activated, Impact, Live, Past, ServiceParts, Source } from './parts.ts'
 import { archiveDigest } from './slots.ts'
 import { serviceStatus, type ServiceStatus } from './status.ts'
 import type { Share, TrialStatus } from './trial.ts'
@@ -121,18 +120,18 @@ export class PolicyService implements Disposable {
     since: number | null,
     permit?: string,
   ): Promise<Impact> {
-    const look = async (): Promise<Replay | null> =>
+    const look = async (): Promise<Past> =>
       this.#past(since, await admit(this.#parts, archive, shown(permit, this.#parts.now())))
-    const past = since === null ? null : await this.#look(look)
+    const past = since === null ? NO_PAST : await this.#look(look)
     const impact = await this.#alone(() => this.#upload(archive, by, permit))
-    return { ...impact, past }
+    return { ...impact, ...past }
   }
 
   async #upload(
     archive: Uint8Array<ArrayBuffer>,
     by: Actor,
     permit?: string,
-  ): Promise<Omit<Impact, 'past'>> {
+  ): Promise<Omit<Impact, keyof Past>> {
     const { slots, now, log } = this.#parts
     const candidate = await admit(this.#parts, archive, shown(permit, this.#parts.now()))
     const impact = await this.#preview(candidate)
@@ -183,7 +182,7 @@ export class PolicyService implements Disposable {
 
   async #foreseen(candidate: Candidate, since: number | null): Promise<Impact> {
     const past = await this.#past(since, candidate)
-    return { ...(await this.#alone(() => this.#preview(candidate))), past }
+    return { ...(await this.#alone(() => this.#preview(candidate))), ...past }
   }
 
   /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
@@ -307,14 +306,14 @@ export class PolicyService implements Disposable {
     )
   }
 
-  async #preview(candidate: Candidate): Promise<Omit<Impact, 'past'>> {
+  async #preview(candidate: Candidate): Promise<Omit<Impact, keyof Past>> {
     const { impact, named } = await preview(candidate, this.#live, this.#parts)
     this.#named = { digest: impact.digest, sessions: named }
     return impact
   }
 
-  #past(since: number | null, candidate: Candidate): Promise<Replay | null> {
-    return lookBack(since, candidate, this.#inForce, this.#live)
+  #past(since: number | null, candidate: Candidate): Promise<Past> {
+    return lookBack(since, candidate, this.#inForce, this.#live, this.#parts)
   }
 
   /** Logs, then keeps, then swaps between two decisions, then cuts what is no longer allowed. */

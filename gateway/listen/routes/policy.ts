@@ -259,14 +259,13 @@ function octets(body: unknown): Uint8Array<ArrayBuffer> {
   throw new Refusal('body.invalid', `a bundle is sent as ${BUNDLE_TYPE}`)
 }
 
-function toImpact({ revision, seq, digest, live, past }: Impact): PolicyImpact {
+function toImpact({ live, past, ...impact }: Impact): PolicyImpact {
   return {
-    revision,
-    seq,
-    digest,
+    ...impact,
     live: {
       sessions: live.sessions,
       cut: [...live.cut],
+      unseen: [...live.unseen],
       narrowed: live.narrowed.map((one) => ({ ...one, tightened: [...one.tightened] })),
     },
     past:

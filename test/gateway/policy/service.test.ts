@@ -16,7 +16,7 @@ const { key, pem } = keyPair('P-256')
 const bundle = (seq: number, changes?: Record<string, Uint8Array | null>) =>
   signedArchive({ key, keyId: 'plant', seq }, changes)
 const ada = { uid: 'ada', party: 'staff' } as const
-const NOBODY = { sessions: 0, ended: [], narrowed: [] }
+const NOBODY = { sessions: 0, ended: [], narrowed: [], unseen: [] }
 
 async function serviceWith(undo: AsyncDisposableStack, staleness?: Staleness) {
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-service-'))
@@ -28,7 +28,7 @@ async function serviceWith(undo: AsyncDisposableStack, staleness?: Staleness) {
   const service = undo.use(
     await PolicyService.start({ ...parts, builtin, log, now: Date.now, report }),
   )
-  return { service, parts, log }
+  return { service, parts, log, report }
 }
 
 /** The product's rules, issued so long before the base inputs that they are past their age there. */
@@ -102,6 +102,25 @@ test('what was to come into force and was refused is in the status until somethi
   expect(service.status().last_failure).toEqual(failure)
   await service.take(bundle(2), 'drop')
   expect(service.status()).toMatchObject({ seq: 2, last_failure: null })
+})
+
+test('a decision log that cannot be read takes nothing from what is said of those who are in', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service, report } = await serviceWith(undo)
+  const bases = await baseInputs()
+  const decisions = { question: () => bases['session.reevaluate'] } as unknown as Decisions
+  const replay = vi.fn(async () => await Promise.reject(new Error('EIO /data/decisions')))
+  const preview = async () => ({ ...NOBODY, sessions: 3 })
+  service.serve({ decisions, replay, preview, withdraw: async () => [] })
+  const unread = { past: null, past_unread: 'the decision log could not be read' }
+  expect(await service.impact(bundle(1), 0)).toMatchObject({ ...unread, live: { sessions: 3 } })
+  expect(await service.upload(bundle(1), ada, 0)).toMatchObject(unread)
+  expect(report).toHaveBeenCalledTimes(2)
+  // Nobody asked for the past: nothing is wrong with it.
+  expect(await service.impact(bundle(1), null)).toMatchObject({ past: null, past_unread: null })
+  // What the candidate itself fails at is its own fault still.
+  replay.mockRejectedValueOnce(new PolicyError('bundle.loops', 'past decision 1'))
+  await expect(service.impact(bundle(1), 0)).rejects.toMatchObject({ code: 'policy.bundle' })
 })
 
 /** What a bundle past its age says to a question the product's rules allow, as a node with this rule asks it. */
