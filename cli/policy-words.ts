@@ -52,9 +52,14 @@ export function cutsOf(cuts: PolicyStatus['last_cuts']): string | null {
   return `${what}: p50 ${p50.toFixed(1)} ms, slowest ${slowest.toFixed(1)} ms`
 }
 
+export function inForceLine({ revision, seq }: PolicyImpact): string {
+  return `revision ${revision}, seq ${seq}, is in force already`
+}
+
 export function impactLines(impact: PolicyImpact): string[] {
   const { revision, seq, live, past, past_unread: unread } = impact
   const lines = [
+    ...(impact.in_force ? [inForceLine(impact)] : []),
     `revision ${revision}, seq ${seq}, will cut ${live.cut.length} of ${live.sessions} live sessions`,
   ]
   if (live.cut.length > 0)

@@ -5,6 +5,15 @@ import { Instant } from './common.ts'
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(of: T) =>
   Type.Union([of, Type.Null()])
 
+export const BundleSourceHealth = Type.Object({
+  from: Type.String(),
+  state: Type.Enum(['WAITING', 'OK', 'FAILED']),
+  /** Of the last look that worked. */
+  checked_at: Nullable(Instant),
+  etag: Nullable(Type.String()),
+  error: Nullable(Type.String()),
+})
+
 export const PolicyStatus = Type.Object({
   state: Type.Enum(['unavailable', 'active']),
   revision: Nullable(Type.String()),
@@ -51,16 +60,7 @@ export const PolicyStatus = Type.Object({
   stale_at: Nullable(Type.Integer()),
   last_failure: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
   /** Where bundles come from by themselves, and how that fares; null where the configuration names nothing. */
-  bundle_source: Nullable(
-    Type.Object({
-      from: Type.String(),
-      state: Type.Enum(['WAITING', 'OK', 'FAILED']),
-      /** Of the last look that worked. */
-      checked_at: Nullable(Instant),
-      etag: Nullable(Type.String()),
-      error: Nullable(Type.String()),
-    }),
-  ),
+  bundle_source: Nullable(BundleSourceHealth),
   boot_failures: Type.Array(
     Type.Object({ origin: Type.String(), code: Type.String(), detail: Type.String() }),
   ),
@@ -165,6 +165,8 @@ export const PolicyImpact = Type.Object({
   revision: Type.String(),
   seq: Type.Integer(),
   digest: Type.String(),
+  /** It decides already: an upload kept nothing, and there is nothing to activate. */
+  in_force: Type.Boolean(),
   live: Type.Object({
     sessions: Type.Integer(),
     cut: Type.Array(CutPreview),

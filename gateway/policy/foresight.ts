@@ -14,11 +14,11 @@ const NOBODY = { sessions: 0, cut: [], narrowed: [], unseen: [] }
 export async function preview(
   candidate: Candidate,
   live: Live | undefined,
-  { now, staleness }: Pick<ServiceParts, 'now' | 'staleness'>,
+  { now, staleness, engine }: Pick<ServiceParts, 'now' | 'staleness' | 'engine'>,
 ): Promise<{ readonly impact: Omit<Impact, keyof Past>; readonly named: ReadonlySet<string> }> {
   const { revision, seq, digest } = candidate.identity
-  if (live === undefined)
-    return { impact: { revision, seq, digest, live: NOBODY }, named: new Set() }
+  const said = { revision, seq, digest, in_force: engine.status().bundle_digest === digest }
+  if (live === undefined) return { impact: { ...said, live: NOBODY }, named: new Set() }
   const at = now()
   await using asker = new Asker(candidate, { staleness })
   try {
@@ -36,7 +36,7 @@ export async function preview(
       unseen: unseen.map(sessionPreview),
     }
     const named = new Set(ended.map(({ session }) => session.id))
-    return { impact: { revision, seq, digest, live: found }, named }
+    return { impact: { ...said, live: found }, named }
   } catch (error) {
     throw refused(error)
   }

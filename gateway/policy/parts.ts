@@ -30,6 +30,8 @@ export interface Impact {
   readonly revision: string
   readonly seq: number
   readonly digest: string
+  /** It decides already: nothing was kept, and there is nothing to activate. */
+  readonly in_force: boolean
   readonly live: {
     readonly sessions: number
     readonly cut: readonly CutPreview[]

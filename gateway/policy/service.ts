@@ -31,6 +31,8 @@ export class PolicyService implements Disposable {
   readonly #trials: Trials
   /** Whom the last preview of a bundle named: they are decided first when it comes into force. */
   #named: { readonly digest: string; readonly sessions: ReadonlySet<string> } | undefined
+  /** What came by itself and did not come to its end: the same octets are not looked at again unasked. */
+  #looped: { readonly digest: string; readonly error: Refusal } | undefined
   /** One change of the policy at a time: each begins on what the one before left. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -112,7 +114,7 @@ export class PolicyService implements Disposable {
 
   /**
    * Verifies an archive and keeps it as the candidate; an older one takes a downgrade permit. Gives what it
-   * would do. Throws Refusal `policy.bundle` with the bundle's own code.
+   * would do. One that is in force is not kept: whatever waits goes on waiting. Throws Refusal `policy.bundle` with the bundle's own code.
    */
   async upload(
     archive: Uint8Array<ArrayBuffer>,
@@ -122,9 +124,13 @@ export class PolicyService implements Disposable {
   ): Promise<Impact> {
     const look = async (): Promise<Past> =>
       this.#past(since, await admit(this.#parts, archive, shown(permit, this.#parts.now())))
-    const past = since === null ? NO_PAST : await this.#look(look)
+    const past = since === null || this.#decides(archive) ? NO_PAST : await this.#look(look)
     const impact = await this.#alone(() => this.#upload(archive, by, permit))
     return { ...impact, ...past }
+  }
+
+  #decides(archive: Uint8Array): boolean {
+    return this.#parts.engine.status().bundle_digest === archiveDigest(archive)
   }
 
   async #upload(
@@ -132,6 +138,7 @@ export class PolicyService implements Disposable {
     by: Actor,
     permit?: string,
   ): Promise<Omit<Impact, keyof Past>> {
+    if (this.#inForce !== null && this.#decides(archive)) return await this.#preview(this.#inForce)
     const { slots, now, log } = this.#parts
     const candidate = await admit(this.#parts, archive, shown(permit, this.#parts.now()))
     const impact = await this.#preview(candidate)
@@ -220,7 +227,8 @@ export class PolicyService implements Disposable {
 
   /**
    * A bundle that came by itself: brought into force, or kept as the candidate where a second person has
-   * to agree. One that is in force, or that a person has uploaded, changes nothing. Throws Refusal `policy.bundle`.
+   * to agree. One that is in force, or that a person has uploaded, changes nothing. One that did not come to its end
+   * (`bundle.loops`) is refused unseen until it is another, or `forgive` is called. Throws Refusal `policy.bundle`.
    */
   take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
     return this.#alone(() => this.#coming(() => this.#take(archive, from)))
@@ -233,15 +241,27 @@ export class PolicyService implements Disposable {
     if (digest === engine.status().bundle_digest) return
     const waits = waiting?.digest === digest
     if (waits && !waiting.by.startsWith(SOURCE)) return
+    if (this.#looped?.digest === digest) throw this.#looped.error
     if (withdrawn.includes(digest))
       throw new Refusal('policy.bundle', 'people went back from this bundle', {
         denials: [{ code: 'bundle.withdrawn', msg: 'people went back from this bundle' }],
         nextStep: 'push and activate it by hand, or serve a newer one',
       })
     const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
-    // What was kept, and then failed to come into force, is not there to be kept again.
-    if (!waits) await this.#upload(archive, by)
-    if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
+    try {
+      // What was kept, and then failed to come into force, is not there to be kept again.
+      if (!waits) await this.#upload(archive, by)
+      if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
+    } catch (error) {
+      if (error instanceof Refusal && error.shownCode === 'bundle.loops')
+        this.#looped = { digest, error }
+      throw error
+    }
+  }
+
+  /** What did not come to its end is looked at again when it comes again. */
+  forgive(): void {
+    this.#looped = undefined
   }
 
   /** What was to come into force and did not: the status says why until something does. */

@@ -7,6 +7,7 @@ const found = {
   revision: 'r',
   seq: 7,
   digest: 'd',
+  in_force: false,
   live: { sessions: 2, cut: [], narrowed: [], unseen: [] },
   past: null,
   past_unread: null,

@@ -256,6 +256,25 @@ describe('rolled out', () => {
     expect(theirs.input).toMatchObject({ device: { id: 'press-07' }, action: 'session.open' })
   })
 
+  test('what is in force is not pushed again: that is said, and nothing is there to activate', async () => {
+    const admin = await home(node.admin, 'admin')
+    const before = node.size()
+    for (const more of [[], ['--activate', '--yes']]) {
+      const again = await run(admin, 'policy', 'push', join(folder, 'strict-1-1.tar'), ...more)
+      expect([again.code, again.out]).toEqual([
+        0,
+        'revision strict-1, seq 1, is in force already\nnothing was uploaded, and nothing is to be activated\n',
+      ])
+    }
+    expect((await status()).candidate).toBeNull()
+    const since = node.events().filter(({ idx }) => idx >= before)
+    expect(since.filter(({ code }) => code.startsWith('policy.upload'))).toEqual([])
+    const looked = await run(admin, 'policy', 'impact', join(folder, 'strict-1-1.tar'))
+    expect(looked.out).toMatch(/^revision strict-1, seq 1, is in force already\n.* will cut 0 of/)
+    const nowhere = await run(admin, 'policy', 'look')
+    expect([nowhere.code, nowhere.err]).toEqual([1, expect.stringMatching(/policy\.source/)])
+  })
+
   test('the decision log leaves without addresses, each page an event; a vendor gets none', async () => {
     const from = node.size()
     const told = await run(await home(node.admin, 'admin'), 'policy', 'decisions', '--since', '1h')
