@@ -57,6 +57,7 @@ export {
   OpenedSession,
   Passkey,
   DecisionsPage,
+  BundleSourceHealth,
   PolicyActivated,
   PolicyImpact,
   PolicyStatus,

@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs'
 import type { Command } from 'commander'
 import {
+  BundleSourceHealth,
   openApi,
   PolicyActivated,
   PolicyImpact,
@@ -11,7 +12,14 @@ import {
 } from './client.ts'
 import { CliError, usage } from './exit.ts'
 import { readBytes, readInteger, readSince, readText } from './input.ts'
-import { activatedLines, impactLines, sourceLines, trialLines } from './policy-words.ts'
+import {
+  activatedLines,
+  cutsOf,
+  impactLines,
+  inForceLine,
+  sourceLines,
+  trialLines,
+} from './policy-words.ts'
 import { facts, instant, note, plain, tell } from './print.ts'
 import { globalOptions } from './commands/options.ts'
 
@@ -35,6 +43,7 @@ export async function status(_flags: object, command: Command): Promise<void> {
     ['errors', now.errors],
     ['last good', now.last_good === null ? null : `seq ${now.last_good.seq}`],
     ['can go back', now.can_go_back],
+    ['last change cut', cutsOf(now.last_cuts)],
     ['trusted keys', now.trusted_keys.join(', ')],
     [
       'decision log',
@@ -54,6 +63,15 @@ export async function status(_flags: object, command: Command): Promise<void> {
       `next: sallyport policy activate ${now.candidate.digest}`,
     )
   tell(options, now, lines.map(plain))
+}
+
+/** Has the gateway look at its source now, also at what it refused. */
+export async function look(_flags: object, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const api = await openApi(options)
+  note('looking …')
+  const now = await api.call(BundleSourceHealth, 'POST', '/policy/source/look')
+  tell(options, now, sourceLines(now).map(plain))
 }
 
 interface Sent {
@@ -93,6 +111,13 @@ export async function push(
     throw usage('--yes agrees to an activation', 'add --activate, or leave --yes out')
   const api = await openApi(options)
   const found = await send(api, '/policy/candidate', bundle, flags)
+  if (found.in_force) {
+    tell(options, found, [
+      inForceLine(found),
+      'nothing was uploaded, and nothing is to be activated',
+    ])
+    return
+  }
   const lines = [...impactLines(found), `uploaded: ${found.digest}`]
   if (flags.activate !== true) {
     tell(options, found, [

@@ -43,8 +43,23 @@ export function activatedLines({
   ]
 }
 
-export function impactLines({ revision, seq, live, past }: PolicyImpact): string[] {
+/** What the last change cut and how fast; null where there has been none since the start. */
+export function cutsOf(cuts: PolicyStatus['last_cuts']): string | null {
+  if (cuts === null) return null
+  const { revision, sessions, connections, p50_ms: p50, slowest_ms: slowest } = cuts
+  const what = `${sessions} sessions, ${connections} connections of others, by ${revision}`
+  if (p50 === null || slowest === null) return what
+  return `${what}: p50 ${p50.toFixed(1)} ms, slowest ${slowest.toFixed(1)} ms`
+}
+
+export function inForceLine({ revision, seq }: PolicyImpact): string {
+  return `revision ${revision}, seq ${seq}, is in force already`
+}
+
+export function impactLines(impact: PolicyImpact): string[] {
+  const { revision, seq, live, past, past_unread: unread } = impact
   const lines = [
+    ...(impact.in_force ? [inForceLine(impact)] : []),
     `revision ${revision}, seq ${seq}, will cut ${live.cut.length} of ${live.sessions} live sessions`,
   ]
   if (live.cut.length > 0)
@@ -55,7 +70,8 @@ export function impactLines({ revision, seq, live, past }: PolicyImpact): string
         empty: '',
       }),
     )
-  lines.push(...narrowedLines(live.narrowed))
+  lines.push(...narrowedLines(live.narrowed), ...unseenLines(live.unseen))
+  if (unread !== null) lines.push(`the past was not looked at: ${unread}`)
   if (past === null) return lines
   lines.push(
     `${past.replayed} of ${past.decisions} past decisions replayed, ${past.not_replayable} not replayable; ` +
@@ -80,6 +96,18 @@ function narrowedLines(narrowed: PolicyImpact['live']['narrowed']): string[] {
         one.tightened.map(lessOf).join(', '),
         one.connections,
       ]),
+      empty: '',
+    }),
+  ]
+}
+
+function unseenLines(unseen: PolicyImpact['live']['unseen']): string[] {
+  if (unseen.length === 0) return []
+  return [
+    `${unseen.length} could not be looked at, because the store of the gateway failed; an activation that finds it so cuts them`,
+    layOut({
+      head: ['session', 'device', 'process', 'person'],
+      rows: unseen.map((one) => [one.session, one.device, one.process, one.person]),
       empty: '',
     }),
   ]

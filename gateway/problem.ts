@@ -31,6 +31,7 @@ export const problems = {
     status: 503,
     title: 'The decision log cannot be masked, so none of it is handed out',
   },
+  'policy.source': { status: 409, title: 'No source of bundles is configured' },
   'policy.trial': { status: 404, title: 'No policy is or was on trial' },
   'decision.limit': { status: 429, title: 'Too many decisions were asked about' },
   'decision.unknown': { status: 404, title: 'There is no such decision' },

@@ -1,4 +1,4 @@
-/** `sallyport policy status|push|activate|rollback|impact|decisions|why|explain|who-can`: the policy of a running gateway. */
+/** `sallyport policy status|look|push|activate|rollback|impact|decisions|why|explain|who-can`: the policy of a running gateway. */
 import type { Command } from 'commander'
 import type * as asks from '../policy-asking.ts'
 import type * as acts from '../policy-node.ts'
@@ -14,6 +14,10 @@ export function registerPolicyNode(program: Command): void {
     .command('status')
     .description('what decides on the gateway, what waits, and how it fares')
     .action(acting('status'))
+  policy
+    .command('look')
+    .description('have the gateway look at its source of bundles now, also at what it refused')
+    .action(acting('look'))
   policy
     .command('impact')
     .description('what a signed bundle would cut and turn, without keeping it')

@@ -96,6 +96,7 @@ export {
   WitnessList,
 } from './evidence.ts'
 export {
+  BundleSourceHealth,
   DecisionId,
   DecisionsPage,
   DecisionsQuery,

@@ -5,6 +5,15 @@ import { Instant } from './common.ts'
 const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(of: T) =>
   Type.Union([of, Type.Null()])
 
+export const BundleSourceHealth = Type.Object({
+  from: Type.String(),
+  state: Type.Enum(['WAITING', 'OK', 'FAILED']),
+  /** Of the last look that worked. */
+  checked_at: Nullable(Instant),
+  etag: Nullable(Type.String()),
+  error: Nullable(Type.String()),
+})
+
 export const PolicyStatus = Type.Object({
   state: Type.Enum(['unavailable', 'active']),
   revision: Nullable(Type.String()),
@@ -30,6 +39,19 @@ export const PolicyStatus = Type.Object({
   last_good: Nullable(Type.Object({ seq: Type.Integer(), digest: Type.String() })),
   /** Whether there is something to go back to: a last good one that is not in force. */
   can_go_back: Type.Boolean(),
+  /** What the last activation or way back since the start cut, and how long that took; null before the first. */
+  last_cuts: Nullable(
+    Type.Object({
+      revision: Type.String(),
+      at: Instant,
+      sessions: Type.Integer(),
+      /** In sessions that went on. */
+      connections: Type.Integer(),
+      /** Of sessions and connections together; null where nothing was cut. */
+      p50_ms: Nullable(Type.Number()),
+      slowest_ms: Nullable(Type.Number()),
+    }),
+  ),
   trusted_keys: Type.Array(Type.String()),
   decisions: Type.Integer(),
   errors: Type.Integer(),
@@ -38,16 +60,7 @@ export const PolicyStatus = Type.Object({
   stale_at: Nullable(Type.Integer()),
   last_failure: Nullable(Type.Object({ code: Type.String(), detail: Type.String() })),
   /** Where bundles come from by themselves, and how that fares; null where the configuration names nothing. */
-  bundle_source: Nullable(
-    Type.Object({
-      from: Type.String(),
-      state: Type.Enum(['WAITING', 'OK', 'FAILED']),
-      /** Of the last look that worked. */
-      checked_at: Nullable(Instant),
-      etag: Nullable(Type.String()),
-      error: Nullable(Type.String()),
-    }),
-  ),
+  bundle_source: Nullable(BundleSourceHealth),
   boot_failures: Type.Array(
     Type.Object({ origin: Type.String(), code: Type.String(), detail: Type.String() }),
   ),
@@ -152,10 +165,14 @@ export const PolicyImpact = Type.Object({
   revision: Type.String(),
   seq: Type.Integer(),
   digest: Type.String(),
+  /** It decides already: an upload kept nothing, and there is nothing to activate. */
+  in_force: Type.Boolean(),
   live: Type.Object({
     sessions: Type.Integer(),
     cut: Type.Array(CutPreview),
     narrowed: Type.Array(NarrowPreview),
+    /** What they stand on could not be looked up; an activation that meets the same cuts them. */
+    unseen: Type.Array(Type.Object(SESSION_PREVIEW)),
   }),
   past: Nullable(
     Type.Object({
@@ -168,6 +185,8 @@ export const PolicyImpact = Type.Object({
       truncated: Type.Boolean(),
     }),
   ),
+  /** Why the past was not looked at though it was asked for. */
+  past_unread: Nullable(Type.String()),
 })
 export type PolicyImpact = Static<typeof PolicyImpact>
 

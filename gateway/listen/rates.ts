@@ -52,6 +52,7 @@ export const COSTLY: ReadonlySet<string> = new Set([
   'POST /api/v1/accounts',
   'POST /api/v1/policy/impact',
   'POST /api/v1/policy/candidate',
+  'POST /api/v1/policy/source/look',
   'POST /api/v1/policy/trial',
   'GET /api/v1/policy/rollback',
   'GET /api/v1/policy/who-can',

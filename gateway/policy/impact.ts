@@ -8,7 +8,7 @@ import type { WouldEnd, WouldNarrow } from '../sessions/foresee.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import type { DecisionRecord } from './record.ts'
 
-interface SessionPreview {
+export interface SessionPreview {
   readonly session: string
   readonly device: string
   readonly process: string
@@ -60,7 +60,7 @@ const SLICE_MS = 8
 
 export function cutPreview(ended: readonly WouldEnd[]): CutPreview[] {
   return ended.map(({ session, cause }) => ({
-    ...named(session),
+    ...sessionPreview(session),
     code: cause.code,
     message: cause.message,
   }))
@@ -68,13 +68,13 @@ export function cutPreview(ended: readonly WouldEnd[]): CutPreview[] {
 
 export function narrowPreview(narrowed: readonly WouldNarrow[]): NarrowPreview[] {
   return narrowed.map(({ session, tightened, connections }) => ({
-    ...named(session),
+    ...sessionPreview(session),
     tightened,
     connections,
   }))
 }
 
-function named({ id, device, process, subject }: LiveSession): SessionPreview {
+export function sessionPreview({ id, device, process, subject }: LiveSession): SessionPreview {
   const { email, vendor } = subject
   return { session: id, device, process, person: email ?? subject.id, vendor }
 }

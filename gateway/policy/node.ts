@@ -59,7 +59,8 @@ export async function openPolicy(
   const journal = undo.use(await DecisionJournal.open({ directory, place, report, anchor }))
   const settings = config.policy?.source
   const take = (archive: Uint8Array<ArrayBuffer>, from: string) => service.take(archive, from)
-  const source = settings && new BundleSource(settings, { take, now, report })
+  const forgive = (): void => service.forgive()
+  const source = settings && new BundleSource(settings, { take, forgive, now, report })
   const replay: NodePolicy['replay'] = async (from, inForce, candidate) => {
     // What cannot be written is not in the log, and `policy status` counts it.
     await journal.settled().catch(() => undefined)

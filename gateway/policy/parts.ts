@@ -4,7 +4,7 @@ import type { AuditLog } from '#audit'
 import type { Decisions } from '../decisions.ts'
 import type { Decide, Foreseen } from '../sessions/foresee.ts'
 import type { CutSession, Withdrawal } from '../sessions/reevaluate.ts'
-import type { CutPreview, NarrowPreview, Replay } from './impact.ts'
+import type { CutPreview, NarrowPreview, Replay, SessionPreview } from './impact.ts'
 import type { PolicyParts } from './open.ts'
 
 export interface ServiceParts extends PolicyParts {
@@ -30,13 +30,22 @@ export interface Impact {
   readonly revision: string
   readonly seq: number
   readonly digest: string
+  /** It decides already: nothing was kept, and there is nothing to activate. */
+  readonly in_force: boolean
   readonly live: {
     readonly sessions: number
     readonly cut: readonly CutPreview[]
     readonly narrowed: readonly NarrowPreview[]
+    /** Could not be looked up, and were asked nothing about. */
+    readonly unseen: readonly SessionPreview[]
   }
   readonly past: Replay | null
+  /** Why the past was not looked at though it was asked for; null where it was, or was not asked for. */
+  readonly past_unread: string | null
 }
+
+/** What an impact says of the past. */
+export type Past = Pick<Impact, 'past' | 'past_unread'>
 
 export interface Activated {
   readonly revision: string

@@ -3,18 +3,19 @@
  * force. Verified at every step and at every start; a failure keeps what decides.
  */
 import { PolicyError } from '#policy'
-import type { Candidate, EngineStatus, HighWater } from '#policy'
+import type { Candidate } from '#policy'
 import type { Actor } from '#audit'
 import { Refusal } from '../problem.ts'
-import { admit, hasLastGood, lastGood, refused, shown } from './admission.ts'
-import type { Passed } from './boot.ts'
+import type { CutConnection } from '../sessions/reevaluate.ts'
+import { admit, lastGood, refused, shown } from './admission.ts'
 import { consents, needsSecondPerson, SOURCE, uploaderOf } from './consent.ts'
+import { cutTimes, type CutTimes } from './cuts.ts'
 import { markData, policyEvent } from './event.ts'
-import { lookBack, preview } from './foresight.ts'
-import type { Replay } from './impact.ts'
+import { lookBack, NO_PAST, preview } from './foresight.ts'
 import { settleLater } from './open.ts'
-import type { Activated, Impact, Live, ServiceParts, Source } from './parts.ts'
-import { archiveDigest, type SlotState } from './slots.ts'
+import type { Activated, Impact, Live, Past, ServiceParts, Source } from './parts.ts'
+import { archiveDigest } from './slots.ts'
+import { serviceStatus, type ServiceStatus } from './status.ts'
 import type { Share, TrialStatus } from './trial.ts'
 import { Trials } from './trials.ts'
 
@@ -25,10 +26,13 @@ export class PolicyService implements Disposable {
   #inForce: Candidate | null
   #source: Source
   #activatedAt: number
+  #lastCuts: CutTimes | null = null
   #settling: Disposable | undefined
   readonly #trials: Trials
   /** Whom the last preview of a bundle named: they are decided first when it comes into force. */
   #named: { readonly digest: string; readonly sessions: ReadonlySet<string> } | undefined
+  /** What came by itself and did not come to its end: the same octets are not looked at again unasked. */
+  #looped: { readonly digest: string; readonly error: Refusal } | undefined
   /** One change of the policy at a time: each begins on what the one before left. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -93,30 +97,9 @@ export class PolicyService implements Disposable {
     this.#trials.serve(live)
   }
 
-  status(): EngineStatus & {
-    readonly source: Source
-    readonly activated_at: number
-    readonly high_water: number
-    readonly candidate: { readonly digest: string; readonly by: string; readonly at: number } | null
-    readonly last_good: HighWater | null
-    /** Whether `rollback` has something to go back to. */
-    readonly can_go_back: boolean
-    readonly trusted_keys: readonly string[]
-    readonly boot_failures: readonly Passed[]
-  } {
-    const { engine, slots, keys, boot } = this.#parts
-    const { state } = slots
-    return {
-      ...engine.status(),
-      source: this.#source,
-      activated_at: Math.floor(this.#activatedAt / 1000),
-      high_water: state.high_water?.seq ?? 0,
-      candidate: waitingOf(state.waiting),
-      last_good: state.last_good,
-      can_go_back: hasLastGood(this.#parts),
-      trusted_keys: [...keys.keys()],
-      boot_failures: boot.passed,
-    }
+  status(): ServiceStatus {
+    const [source, activatedAt, lastCuts] = [this.#source, this.#activatedAt, this.#lastCuts]
+    return serviceStatus(this.#parts, { source, activatedAt, lastCuts })
   }
 
   /** What decides; null where nothing does. */
@@ -131,7 +114,7 @@ export class PolicyService implements Disposable {
 
   /**
    * Verifies an archive and keeps it as the candidate; an older one takes a downgrade permit. Gives what it
-   * would do. Throws Refusal `policy.bundle` with the bundle's own code.
+   * would do. One that is in force is not kept: whatever waits goes on waiting. Throws Refusal `policy.bundle` with the bundle's own code.
    */
   async upload(
     archive: Uint8Array<ArrayBuffer>,
@@ -139,18 +122,23 @@ export class PolicyService implements Disposable {
     since: number | null,
     permit?: string,
   ): Promise<Impact> {
-    const look = async (): Promise<Replay | null> =>
+    const look = async (): Promise<Past> =>
       this.#past(since, await admit(this.#parts, archive, shown(permit, this.#parts.now())))
-    const past = since === null ? null : await this.#look(look)
+    const past = since === null || this.#decides(archive) ? NO_PAST : await this.#look(look)
     const impact = await this.#alone(() => this.#upload(archive, by, permit))
-    return { ...impact, past }
+    return { ...impact, ...past }
+  }
+
+  #decides(archive: Uint8Array): boolean {
+    return this.#parts.engine.status().bundle_digest === archiveDigest(archive)
   }
 
   async #upload(
     archive: Uint8Array<ArrayBuffer>,
     by: Actor,
     permit?: string,
-  ): Promise<Omit<Impact, 'past'>> {
+  ): Promise<Omit<Impact, keyof Past>> {
+    if (this.#inForce !== null && this.#decides(archive)) return await this.#preview(this.#inForce)
     const { slots, now, log } = this.#parts
     const candidate = await admit(this.#parts, archive, shown(permit, this.#parts.now()))
     const impact = await this.#preview(candidate)
@@ -201,7 +189,7 @@ export class PolicyService implements Disposable {
 
   async #foreseen(candidate: Candidate, since: number | null): Promise<Impact> {
     const past = await this.#past(since, candidate)
-    return { ...(await this.#alone(() => this.#preview(candidate))), past }
+    return { ...(await this.#alone(() => this.#preview(candidate))), ...past }
   }
 
   /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
@@ -239,7 +227,8 @@ export class PolicyService implements Disposable {
 
   /**
    * A bundle that came by itself: brought into force, or kept as the candidate where a second person has
-   * to agree. One that is in force, or that a person has uploaded, changes nothing. Throws Refusal `policy.bundle`.
+   * to agree. One that is in force, or that a person has uploaded, changes nothing. One that did not come to its end
+   * (`bundle.loops`) is refused unseen until it is another, or `forgive` is called. Throws Refusal `policy.bundle`.
    */
   take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
     return this.#alone(() => this.#coming(() => this.#take(archive, from)))
@@ -252,15 +241,27 @@ export class PolicyService implements Disposable {
     if (digest === engine.status().bundle_digest) return
     const waits = waiting?.digest === digest
     if (waits && !waiting.by.startsWith(SOURCE)) return
+    if (this.#looped?.digest === digest) throw this.#looped.error
     if (withdrawn.includes(digest))
       throw new Refusal('policy.bundle', 'people went back from this bundle', {
         denials: [{ code: 'bundle.withdrawn', msg: 'people went back from this bundle' }],
         nextStep: 'push and activate it by hand, or serve a newer one',
       })
     const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
-    // What was kept, and then failed to come into force, is not there to be kept again.
-    if (!waits) await this.#upload(archive, by)
-    if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
+    try {
+      // What was kept, and then failed to come into force, is not there to be kept again.
+      if (!waits) await this.#upload(archive, by)
+      if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
+    } catch (error) {
+      if (error instanceof Refusal && error.shownCode === 'bundle.loops')
+        this.#looped = { digest, error }
+      throw error
+    }
+  }
+
+  /** What did not come to its end is looked at again when it comes again. */
+  forgive(): void {
+    this.#looped = undefined
   }
 
   /** What was to come into force and did not: the status says why until something does. */
@@ -325,14 +326,14 @@ export class PolicyService implements Disposable {
     )
   }
 
-  async #preview(candidate: Candidate): Promise<Omit<Impact, 'past'>> {
+  async #preview(candidate: Candidate): Promise<Omit<Impact, keyof Past>> {
     const { impact, named } = await preview(candidate, this.#live, this.#parts)
     this.#named = { digest: impact.digest, sessions: named }
     return impact
   }
 
-  #past(since: number | null, candidate: Candidate): Promise<Replay | null> {
-    return lookBack(since, candidate, this.#inForce, this.#live)
+  #past(since: number | null, candidate: Candidate): Promise<Past> {
+    return lookBack(since, candidate, this.#inForce, this.#live, this.#parts)
   }
 
   /** Logs, then keeps, then swaps between two decisions, then cuts what is no longer allowed. */
@@ -378,7 +379,10 @@ export class PolicyService implements Disposable {
     this.#activatedAt = now()
     this.#settle(candidate)
     const first = this.#named?.digest === digest ? this.#named.sessions : undefined
-    const cut = (await this.#live?.withdraw({ trigger: 'policy', at, first })) ?? []
+    const connections: CutConnection[] = []
+    const narrowed = (one: CutConnection) => void connections.push(one)
+    const cut = (await this.#live?.withdraw({ trigger: 'policy', at, first, narrowed })) ?? []
+    this.#lastCuts = cutTimes({ revision, at: this.#activatedAt }, cut, connections)
     return { revision, digest, cut }
   }
 
@@ -393,13 +397,4 @@ export class PolicyService implements Disposable {
   [Symbol.dispose](): void {
     this.#settling?.[Symbol.dispose]()
   }
-}
-
-/** What waits, without the permit it came with. */
-function waitingOf(
-  waiting: SlotState['waiting'],
-): { readonly digest: string; readonly by: string; readonly at: number } | null {
-  if (waiting === null) return null
-  const { digest, by, at } = waiting
-  return { digest, by, at }
 }

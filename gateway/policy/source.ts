@@ -38,6 +38,8 @@ export interface SourceHealth {
 export interface SourceRoom {
   /** Verifies and keeps or activates; throws Refusal `policy.bundle`. */
   take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void>
+  /** What did not come to its end is tried again when it comes again: somebody asked for that. */
+  forgive(): void
   /** Epoch milliseconds. */
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
@@ -51,6 +53,8 @@ const REQUEST_MS = 75_000
 /** An answer within this was not waited for; so many in a row are taken for what a busy server sends. */
 const QUICK_MS = 1_000
 const MOST_QUICK = 4
+/** So long whoever asked for a look waits for it. */
+const AGAIN_MS = 20_000
 const BACKOFF_MS = [1_000, 2_000, 5_000, 15_000, 30_000] as const
 
 /** What a look found: an archive, and how to remember that it was dealt with. */
@@ -60,25 +64,40 @@ interface Found {
   readonly done?: () => void
   readonly etag?: string | undefined
 }
-type Look = (signal: AbortSignal) => Promise<Found>
+interface Place {
+  look(signal: AbortSignal): Promise<Found>
+  /** What is there is found at the next look, whether it was dealt with or not. */
+  forget(): void
+}
 
-/** A verdict that the same octets will always meet; anything else may pass. */
+/** A look that somebody asked for. */
+interface Again {
+  readonly through: Promise<void>
+  readonly resolve: () => void
+}
+
+/** A verdict that the same octets meet until somebody asks for another look; anything else may pass. */
 function isFinal(error: unknown): boolean {
-  if (!(error instanceof Refusal) || error.code !== 'policy.bundle') return false
-  return error.shownCode !== 'bundle.loops' && error.shownCode !== 'bundle.slow'
+  return (
+    error instanceof Refusal && error.code === 'policy.bundle' && error.shownCode !== 'bundle.slow'
+  )
 }
 
 /** Looks until it is disposed. */
 export class BundleSource implements AsyncDisposable {
   readonly #room: SourceRoom
   readonly #from: string
-  readonly #look: Look
+  readonly #place: Place
   readonly #pollMs: number
   readonly #stopping = new AbortController()
   readonly #agent: Agent | undefined
   #running: Promise<void> = Promise.resolve()
   #health: SourceHealth
   #refused: string | null = null
+  /** Asked for, and not through. */
+  #again: Again | undefined
+  /** Ends the wait of the look under way, and the pause after it. */
+  #hurry = new AbortController()
 
   constructor(settings: SourceSettings, room: SourceRoom) {
     this.#room = room
@@ -86,7 +105,7 @@ export class BundleSource implements AsyncDisposable {
     this.#pollMs = (settings.poll_s ?? POLL_S) * 1000
     const [checked_at, etag, error] = [null, null, null]
     this.#health = { from: this.#from, state: 'WAITING', checked_at, etag, error }
-    if (settings.url === undefined) this.#look = dropped(settings.file ?? '')
+    if (settings.url === undefined) this.#place = dropped(settings.file ?? '')
     else {
       const ca = settings.ca_file === undefined ? {} : { ca: readFileSync(settings.ca_file) }
       this.#agent = new Agent({
@@ -95,7 +114,7 @@ export class BundleSource implements AsyncDisposable {
         bodyTimeout: REQUEST_MS,
         headersTimeout: REQUEST_MS,
       })
-      this.#look = served(settings, this.#agent)
+      this.#place = served(settings, this.#agent)
     }
   }
 
@@ -107,14 +126,45 @@ export class BundleSource implements AsyncDisposable {
     return this.#health
   }
 
+  /**
+   * Looks at once, also at what was refused. Gives how it stands when that look is through, or after 20 s as far as it
+   * has come.
+   */
+  async again(): Promise<SourceHealth> {
+    if (this.#again === undefined) {
+      const { promise: through, resolve } = Promise.withResolvers<void>()
+      this.#again = { through, resolve }
+      this.#hurry.abort()
+    }
+    await Promise.race([this.#again.through, setTimeout(AGAIN_MS, undefined, { ref: false })])
+    return this.#health
+  }
+
+  /** Whether the look that begins was asked for; then what was dealt with is found once more. */
+  #begin(): Again | undefined {
+    this.#hurry = new AbortController()
+    if (this.#again === undefined) return undefined
+    this.#place.forget()
+    this.#room.forgive()
+    return this.#again
+  }
+
+  #through(again: Again | undefined): void {
+    if (again === undefined) return
+    this.#again = undefined
+    again.resolve()
+  }
+
   async #run(): Promise<void> {
     const { signal } = this.#stopping
     let [failures, quick] = [0, 0]
     while (!signal.aborted) {
       let pause: number
       const began = performance.now()
+      const again = this.#begin()
+      const either = AbortSignal.any([signal, this.#hurry.signal])
       try {
-        const found = await this.#look(signal)
+        const found = await this.#place.look(either)
         if (found.archive !== undefined) await this.#taken(found, found.archive)
         failures = 0
         quick = performance.now() - began < QUICK_MS ? quick + 1 : 0
@@ -126,10 +176,12 @@ export class BundleSource implements AsyncDisposable {
         this.#health = { from: this.#from, state, checked_at, etag, error }
       } catch (error) {
         if (signal.aborted) return
+        if (either.aborted) continue
         this.#failed(error)
         pause = BACKOFF_MS[Math.min(failures++, BACKOFF_MS.length - 1)] ?? this.#pollMs
       }
-      await setTimeout(pause, undefined, { signal, ref: false }).catch(() => undefined)
+      this.#through(again)
+      await setTimeout(pause, undefined, { signal: either, ref: false }).catch(() => undefined)
     }
   }
 
@@ -155,6 +207,7 @@ export class BundleSource implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping.abort()
     await this.#running
+    this.#through(this.#again)
     await this.#agent?.destroy()
   }
 }
@@ -173,9 +226,9 @@ function textOf(error: unknown): string {
 }
 
 /** A bundle server: ETag, and a wait where it offers one (OPA's long polling). */
-function served({ url = '', token_file: tokenFile }: SourceSettings, dispatcher: Agent): Look {
+function served({ url = '', token_file: tokenFile }: SourceSettings, dispatcher: Agent): Place {
   let etag: string | undefined
-  return async (signal) => {
+  const look = async (signal: AbortSignal): Promise<Found> => {
     const token = tokenFile === undefined ? undefined : readFileSync(tokenFile, 'utf8').trim()
     const answer = await fetch(url, {
       dispatcher,
@@ -200,6 +253,7 @@ function served({ url = '', token_file: tokenFile }: SourceSettings, dispatcher:
     }
     return { archive, done, waited: waited && tag !== undefined, etag: tag }
   }
+  return { look, forget: () => void (etag = undefined) }
 }
 
 async function bounded(body: AsyncIterable<unknown> | null): Promise<Uint8Array<ArrayBuffer>> {
@@ -215,9 +269,9 @@ async function bounded(body: AsyncIterable<unknown> | null): Promise<Uint8Array<
 }
 
 /** A file, read when it has changed. */
-function dropped(path: string): Look {
+function dropped(path: string): Place {
   let seen = ''
-  return async () => {
+  const look = async (): Promise<Found> => {
     const there = statSync(path, { throwIfNoEntry: false })
     const mark = there === undefined ? '' : `${there.ino}.${there.size}.${there.mtimeMs}`
     if (there === undefined || mark === seen) return { waited: false }
@@ -229,4 +283,5 @@ function dropped(path: string): Look {
     }
     return { archive: new Uint8Array(readFileSync(path)), done, waited: false }
   }
+  return { look, forget: () => void (seen = '') }
 }

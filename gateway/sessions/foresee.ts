@@ -28,19 +28,32 @@ export interface Foreseen {
   readonly sessions: number
   readonly ended: readonly WouldEnd[]
   readonly narrowed: readonly WouldNarrow[]
+  /** What they stand on could not be looked up. An activation that meets the same ends them. */
+  readonly unseen: readonly LiveSession[]
 }
 
 /** Answers the questions about one session in place of the policy in force, wherever that is done. */
 export type Decide = (questions: readonly Partially<Input>[]) => Promise<readonly Decision[]>
 
-/** Asks about every live session, in turns of at most 8 ms. Rejects with what `decide` rejects with. */
+/**
+ * Asks about every live session, in turns of at most 8 ms. One whose facts cannot be had is named, and the others are
+ * asked about all the same. Rejects with what `decide` rejects with.
+ */
 export async function foresee(room: SessionRoom, decide: Decide): Promise<Foreseen> {
   const sessions = [...room.live.values()]
   const ended: WouldEnd[] = []
   const narrowed: WouldNarrow[] = []
+  const unseen: LiveSession[] = []
+  let failure: unknown
   const known = new Looks(room)
   await inSlices(sessions, async (session) => {
-    const { cause, open } = await matterOf(room, session, { trigger: 'policy' }, known)
+    const { cause, open } = await matterOf(room, session, { trigger: 'policy' }, known).catch(
+      (error: unknown): Matter => {
+        failure ??= error
+        unseen.push(session)
+        return {}
+      },
+    )
     if (cause !== undefined) ended.push({ session, cause })
     if (open === undefined) return
     const found = await oneOf(room, session, open, decide)
@@ -48,7 +61,10 @@ export async function foresee(room: SessionRoom, decide: Decide): Promise<Forese
     if ('cause' in found) ended.push(found)
     else narrowed.push(found)
   })
-  return { sessions: sessions.length, ended, narrowed }
+  // Once for all: a store that is away fails as often as there are sessions.
+  if (unseen.length > 0)
+    room.report(failure, `a preview could not look at ${unseen.length} sessions`)
+  return { sessions: sessions.length, ended, narrowed, unseen }
 }
 
 async function oneOf(

@@ -2,6 +2,7 @@
 import { Type } from 'typebox'
 import type { FastifyInstance } from 'fastify'
 import {
+  BundleSourceHealth,
   DecisionId,
   DecisionsQuery,
   ImpactQuery,
@@ -38,7 +39,7 @@ import { takeOctets } from '../octets.ts'
 export interface PolicyRoutes extends Omit<Authorization, 'api'> {
   readonly policy: PolicyService
   readonly journal: DecisionJournal
-  readonly source: Pick<BundleSource, 'health'> | undefined
+  readonly source: Pick<BundleSource, 'health' | 'again'> | undefined
   readonly exported: NodePolicy['exported']
   readonly identity: Pick<Identity, 'accounts' | 'issuer'>
   readonly room: SessionRoom
@@ -259,14 +260,13 @@ function octets(body: unknown): Uint8Array<ArrayBuffer> {
   throw new Refusal('body.invalid', `a bundle is sent as ${BUNDLE_TYPE}`)
 }
 
-function toImpact({ revision, seq, digest, live, past }: Impact): PolicyImpact {
+function toImpact({ live, past, ...impact }: Impact): PolicyImpact {
   return {
-    revision,
-    seq,
-    digest,
+    ...impact,
     live: {
       sessions: live.sessions,
       cut: [...live.cut],
+      unseen: [...live.unseen],
       narrowed: live.narrowed.map((one) => ({ ...one, tightened: [...one.tightened] })),
     },
     past:
@@ -302,6 +302,17 @@ function deciding(api: Api, routes: PolicyRoutes): void {
     async (request) => {
       const { subject } = await authorize(authorization, request, 'policy:rollback')
       return toActivated(await policy.rollback(actorOf(subject)))
+    },
+  )
+  api.server.post(
+    '/api/v1/policy/source/look',
+    { schema: { response: { 200: BundleSourceHealth } } },
+    async (request) => {
+      await authorize(authorization, request, 'policy:upload')
+      if (routes.source !== undefined) return await routes.source.again()
+      throw new Refusal('policy.source', 'no bundles come to this gateway by themselves', {
+        nextStep: 'name where from under policy.source in the configuration, or push one by hand',
+      })
     },
   )
   trials(api, routes)

@@ -22,7 +22,7 @@ const NOTHING: Replay = {
   from: null,
   truncated: false,
 }
-const NOBODY = { sessions: 0, ended: [], narrowed: [] }
+const NOBODY = { sessions: 0, ended: [], narrowed: [], unseen: [] }
 
 test(
   'a replay that does not end holds up no upload, activation or going back',

@@ -97,6 +97,7 @@ test('a node comes up with what it was built with', async () => {
     seq: 0,
     high_water: 0,
     candidate: null,
+    last_cuts: null,
     journal: { state: 'OK' },
   })
 })
@@ -205,6 +206,15 @@ describe('rolled out', () => {
       high_water: 1,
       candidate: null,
     })
+    const taken = (await status()).last_cuts
+    expect(taken).toMatchObject({ revision: 'strict-1', sessions: 1, connections: 0 })
+    // The one that was cut is the median and the slowest.
+    expect(done.out).toContain(`cut ${session.id} in ${taken?.p50_ms?.toFixed(1)} ms`)
+    expect(taken?.slowest_ms).toBe(taken?.p50_ms)
+    const told = await run(await home(node.admin, 'admin'), 'policy', 'status')
+    expect(told.out).toMatch(
+      /^last change cut +1 sessions, 0 .*strict-1: p50 [\d.]+ ms, slowest [\d.]+ ms$/m,
+    )
     const events = node.events()
     const activation = events.find(
       ({ code, message }) => code === 'policy.activate' && message.includes('strict-1'),
@@ -244,6 +254,25 @@ describe('rolled out', () => {
     expect((await vendor.ask<LoggedDecision>('GET', `/decisions/${id}`)).input).toBeNull()
     const theirs = await node.admin.ask<LoggedDecision>('GET', `/decisions/${id}`)
     expect(theirs.input).toMatchObject({ device: { id: 'press-07' }, action: 'session.open' })
+  })
+
+  test('what is in force is not pushed again: that is said, and nothing is there to activate', async () => {
+    const admin = await home(node.admin, 'admin')
+    const before = node.size()
+    for (const more of [[], ['--activate', '--yes']]) {
+      const again = await run(admin, 'policy', 'push', join(folder, 'strict-1-1.tar'), ...more)
+      expect([again.code, again.out]).toEqual([
+        0,
+        'revision strict-1, seq 1, is in force already\nnothing was uploaded, and nothing is to be activated\n',
+      ])
+    }
+    expect((await status()).candidate).toBeNull()
+    const since = node.events().filter(({ idx }) => idx >= before)
+    expect(since.filter(({ code }) => code.startsWith('policy.upload'))).toEqual([])
+    const looked = await run(admin, 'policy', 'impact', join(folder, 'strict-1-1.tar'))
+    expect(looked.out).toMatch(/^revision strict-1, seq 1, is in force already\n.* will cut 0 of/)
+    const nowhere = await run(admin, 'policy', 'look')
+    expect([nowhere.code, nowhere.err]).toEqual([1, expect.stringMatching(/policy\.source/)])
   })
 
   test('the decision log leaves without addresses, each page an event; a vendor gets none', async () => {

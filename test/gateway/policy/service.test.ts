@@ -10,13 +10,19 @@ import { PolicyService } from '../../../gateway/policy/service.ts'
 import { archiveDigest } from '../../../gateway/policy/slots.ts'
 import { readTar } from '../../../policy/tar.ts'
 import { baseInputs } from '../../../policy/toolchain/vectors.ts'
-import { archive as shipped, keyPair, signedArchive, withoutVectors } from '../../policy/fixture.ts'
+import {
+  archive as shipped,
+  handmade,
+  keyPair,
+  signedArchive,
+  withoutVectors,
+} from '../../policy/fixture.ts'
 
 const { key, pem } = keyPair('P-256')
 const bundle = (seq: number, changes?: Record<string, Uint8Array | null>) =>
   signedArchive({ key, keyId: 'plant', seq }, changes)
 const ada = { uid: 'ada', party: 'staff' } as const
-const NOBODY = { sessions: 0, ended: [], narrowed: [] }
+const NOBODY = { sessions: 0, ended: [], narrowed: [], unseen: [] }
 
 async function serviceWith(undo: AsyncDisposableStack, staleness?: Staleness) {
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-service-'))
@@ -28,7 +34,7 @@ async function serviceWith(undo: AsyncDisposableStack, staleness?: Staleness) {
   const service = undo.use(
     await PolicyService.start({ ...parts, builtin, log, now: Date.now, report }),
   )
-  return { service, parts, log }
+  return { service, parts, log, report }
 }
 
 /** The product's rules, issued so long before the base inputs that they are past their age there. */
@@ -90,6 +96,47 @@ test('what a person has uploaded is not brought into force by a source that has 
   expect(service.status()).toMatchObject({ seq: 0, candidate: { by: 'ada' } })
 })
 
+test('what is in force takes the place of nothing that waits', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service, log } = await serviceWith(undo)
+  const [first, second] = [bundle(1), bundle(2)]
+  expect(await service.upload(first, ada, null)).toMatchObject({ in_force: false })
+  await service.activate(archiveDigest(first), ada)
+  await service.upload(second, ada, null)
+  const before = log.append.mock.calls.length
+  // The same number again, with the past asked for: it is not looked at either.
+  const again = await service.upload(first, ada, 0)
+  expect(again).toMatchObject({ seq: 1, in_force: true, past: null, past_unread: null })
+  expect(service.status().candidate).toMatchObject({ digest: archiveDigest(second) })
+  expect(log.append.mock.calls.length).toBe(before)
+})
+
+test('what came by itself and does not end is looked at once, until somebody asks for another look', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service, parts, log } = await serviceWith(undo)
+  const decisions = {} as unknown as Decisions
+  const live = { decisions, replay: vi.fn(), preview: async () => NOBODY, withdraw: async () => [] }
+  service.serve(live)
+  const endless = bundle(1, {
+    ...withoutVectors(),
+    'policy.wasm': handmade({ evaluation: 'loop' }),
+  })
+  const look = () => service.take(endless, 'drop').catch((error: unknown) => error)
+  const first = await look()
+  expect(first).toMatchObject({ code: 'policy.bundle', shownCode: 'bundle.loops' })
+  // The very refusal: nobody looked.
+  expect(await look()).toBe(first)
+  service.forgive()
+  const second = await look()
+  expect(second).toMatchObject({ shownCode: 'bundle.loops' })
+  expect(second).not.toBe(first)
+  expect(parts.slots.state.waiting).toBeNull()
+  expect(log.append).toHaveBeenCalledTimes(1)
+  // Another one is looked at, and what a person brings is looked at for them.
+  await service.take(bundle(2), 'drop')
+  expect(service.status()).toMatchObject({ seq: 2, last_failure: null })
+})
+
 test('what was to come into force and was refused is in the status until something comes', async () => {
   await using undo = new AsyncDisposableStack()
   const { service } = await serviceWith(undo)
@@ -102,6 +149,25 @@ test('what was to come into force and was refused is in the status until somethi
   expect(service.status().last_failure).toEqual(failure)
   await service.take(bundle(2), 'drop')
   expect(service.status()).toMatchObject({ seq: 2, last_failure: null })
+})
+
+test('a decision log that cannot be read takes nothing from what is said of those who are in', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service, report } = await serviceWith(undo)
+  const bases = await baseInputs()
+  const decisions = { question: () => bases['session.reevaluate'] } as unknown as Decisions
+  const replay = vi.fn(async () => await Promise.reject(new Error('EIO /data/decisions')))
+  const preview = async () => ({ ...NOBODY, sessions: 3 })
+  service.serve({ decisions, replay, preview, withdraw: async () => [] })
+  const unread = { past: null, past_unread: 'the decision log could not be read' }
+  expect(await service.impact(bundle(1), 0)).toMatchObject({ ...unread, live: { sessions: 3 } })
+  expect(await service.upload(bundle(1), ada, 0)).toMatchObject(unread)
+  expect(report).toHaveBeenCalledTimes(2)
+  // Nobody asked for the past: nothing is wrong with it.
+  expect(await service.impact(bundle(1), null)).toMatchObject({ past: null, past_unread: null })
+  // What the candidate itself fails at is its own fault still.
+  replay.mockRejectedValueOnce(new PolicyError('bundle.loops', 'past decision 1'))
+  await expect(service.impact(bundle(1), 0)).rejects.toMatchObject({ code: 'policy.bundle' })
 })
 
 /** What a bundle past its age says to a question the product's rules allow, as a node with this rule asks it. */

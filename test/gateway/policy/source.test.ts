@@ -16,15 +16,19 @@ const TYPE = 'application/vnd.openpolicyagent.bundles'
 interface Room {
   readonly taken: string[]
   readonly told: string[]
+  /** How many had been taken when it was told to forgive. */
+  readonly forgiven: number[]
   readonly source: BundleSource
 }
 
 function watching(settings: SourceSettings, refuse: (text: string) => boolean = () => false): Room {
   const taken: string[] = []
   const told: string[] = []
+  const forgiven: number[] = []
   const source = new BundleSource(settings, {
     now: () => 1_000,
     report: (error) => void told.push(String(error)),
+    forgive: () => void forgiven.push(taken.length),
     take(archive) {
       const text = Buffer.from(archive).toString()
       if (refuse(text)) return Promise.reject(new Error(`bundle.signature ${text}`))
@@ -33,7 +37,7 @@ function watching(settings: SourceSettings, refuse: (text: string) => boolean = 
     },
   })
   source.start()
-  return { taken, told, source }
+  return { taken, told, forgiven, source }
 }
 
 async function serving(
@@ -69,6 +73,37 @@ test('each bundle is taken once, though the server is asked again and again, wit
   await until('the second bundle', () => room.taken.length === 2)
   expect(room.taken).toEqual(['bundle 1', 'bundle 2'])
   expect(room.source.health()).toMatchObject({ state: 'OK', etag: '"v2"', error: null })
+})
+
+test('somebody who asks for a look waits for no server that holds the question, and what was dealt with comes again', async () => {
+  let held = 0
+  await using server = await serving((request, response) => {
+    response.setHeader('content-type', TYPE).setHeader('etag', '"v1"')
+    if (request.headers['if-none-match'] === '"v1"') held++
+    else response.end('bundle 1')
+  })
+  const room = watching({ url: server.url })
+  await using _source = room.source
+  await until('the server holds the question', () => held === 1)
+  expect([room.taken, room.forgiven]).toEqual([['bundle 1'], []])
+  // Two who ask at once are told of one look.
+  const both = await Promise.all([room.source.again(), room.source.again()])
+  expect(both.map(({ state, error }) => [state, error])).toEqual([
+    ['OK', null],
+    ['OK', null],
+  ])
+  expect([room.taken, room.forgiven]).toEqual([['bundle 1', 'bundle 1'], [1]])
+  await until('it waits again', () => held === 2)
+  await room.source.again()
+  expect(room.taken.length).toBe(3)
+  expect(room.told).toEqual([])
+})
+
+test('a look that somebody asked for and that fails is told as it failed', async () => {
+  const room = watching({ file: folder, poll_s: 3600 })
+  await using _source = room.source
+  await until('it has failed', () => room.source.health().state === 'FAILED')
+  expect(await room.source.again()).toMatchObject({ error: 'what is there is no file' })
 })
 
 test('a server that says it waits and answers at once is not asked without a pause', async () => {

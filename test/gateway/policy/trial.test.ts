@@ -193,7 +193,7 @@ test('what a canary let in is decided again when it ends, though its end could n
   const live = {
     decisions,
     replay: vi.fn(),
-    preview: async () => ({ sessions: 0, ended: [], narrowed: [] }),
+    preview: async () => ({ sessions: 0, ended: [], narrowed: [], unseen: [] }),
     withdraw,
   }
   service.serve(live as unknown as Parameters<PolicyService['serve']>[0])

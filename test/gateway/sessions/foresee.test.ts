@@ -126,6 +126,36 @@ test('whom time ends before anybody is asked is counted as looked at, too', asyn
   ])
 })
 
+test('a store that fails for one session hides nothing of the others, and the one is named', async () => {
+  const room = roomOf([open('s_lost', 'tcp'), open('s_1', 'tcp'), open('s_2', 'tcp')], allow())
+  const told: string[] = []
+  const away = Object.assign(room, {
+    identity: {
+      current: ({ subject: id }: { subject: string }) =>
+        id === 'lost' ? Promise.reject(new Error('disk I/O error')) : Promise.resolve(subject),
+    },
+    report: (error: unknown, what: string) => void told.push(`${what}: ${String(error)}`),
+  })
+  Object.assign(room.live.get('s_lost')?.login ?? {}, { subject: 'lost' })
+  const found = await foresee(away, everywhere(deny))
+  expect(found.sessions).toBe(3)
+  expect(found.ended.map(({ session }) => session.id)).toEqual(['s_1', 's_2'])
+  expect(found.unseen.map(({ id }) => id)).toEqual(['s_lost'])
+  expect(told).toEqual(['a preview could not look at 1 sessions: Error: disk I/O error'])
+})
+
+test('a store that is away is said once, however many sessions there are; what the candidate fails at is no such thing', async () => {
+  const room = roomOf([open('s_1', 'tcp'), open('s_2', 'tcp')], allow())
+  const told: unknown[] = []
+  const report = (error: unknown) => void told.push(error)
+  const gone = { find: () => Promise.reject(new Error('gone')), writes: () => Promise.resolve([]) }
+  const away = Object.assign(room, { report })
+  const loops = () => Promise.reject(new Error('bundle.loops'))
+  await expect(foresee(away, loops)).rejects.toThrow('bundle.loops')
+  const found = await foresee(Object.assign(away, { grants: gone }), everywhere(allow()))
+  expect([found.unseen.length, told.length]).toEqual([2, 1])
+})
+
 test('who is denied ends, with what the site says to do, and is not narrowed besides', async () => {
   const found = await foresee(roomOf([open('s_1', 'tcp')], allow()), everywhere(deny))
   expect(found.ended).toMatchObject([{ cause: { code: 'grant.unapproved', next: 'Ring.' } }])
