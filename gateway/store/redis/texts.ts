@@ -2,6 +2,7 @@
 import { caPrelude, caScripts } from './scripts.ts'
 import { grantPrelude, grantScripts } from './granting.ts'
 import { reviewScripts } from './reviewing.ts'
+import { sessionPrelude, sessionScripts } from './sessioning.ts'
 
 function behind<T extends Readonly<Record<string, string>>>(prelude: string, bodies: T) {
   const whole = Object.entries(bodies).map(([name, body]) => [name, prelude + body])
@@ -12,6 +13,7 @@ const texts = {
   ...behind(caPrelude, caScripts),
   ...behind(grantPrelude, grantScripts),
   ...behind(grantPrelude, reviewScripts),
+  ...behind(sessionPrelude, sessionScripts),
 } as const
 
 export type ScriptName = keyof typeof texts

@@ -4,7 +4,7 @@ import { newId } from '../../../../gateway/ids.ts'
 import type { SessionRecord, SessionStore } from '../../../../gateway/sessions/session.ts'
 import { NOW, type Make } from './make.ts'
 
-function session(more: Partial<SessionRecord> = {}): SessionRecord {
+export function session(more: Partial<SessionRecord> = {}): SessionRecord {
   return {
     id: newId('s'),
     grant: newId('g'),
@@ -90,6 +90,59 @@ export function sessionStoreContract(name: string, make: Make<SessionStore>): vo
       await store.add(two)
       await store.end(end(one.id))
       expect(await store.open()).toEqual([two])
+    })
+    test('an id is added once', async () => {
+      const store = await make()
+      const one = session()
+      await store.add(one)
+      await expect(store.add({ ...one, grant: newId('g') })).rejects.toThrow()
+      await store.end(end(one.id))
+      await expect(store.add(one)).rejects.toThrow()
+      expect((await store.find(one.id))?.ended_at).toBe(NOW + 60)
+    })
+    test('goes on behind a session, whatever ended meanwhile', async () => {
+      const store = await make()
+      const put = async (id: string, at: number, more: Partial<SessionRecord> = {}) =>
+        await store.add(session({ id, opened_at: at, ...more }))
+      const ids = async (filter: Parameters<SessionStore['list']>[0]) =>
+        (await store.list(filter)).map(({ id }) => id)
+      for (const [id, at] of [
+        ['a', 1],
+        ['b', 2],
+        ['c', 2],
+        ['d', 4],
+        ['e', 5],
+      ] as const)
+        await put(id, at)
+      await put('x', 3, { identity: 'iss|otto' })
+      await store.end(end('b'))
+      const own = { identity: 'iss|vera', limit: 9 }
+      expect(await ids({ ...own, limit: 2 })).toEqual(['e', 'd'])
+      await put('f', 6)
+      for (const id of ['e', 'c']) await store.end(end(id))
+      const after = { ended: false, opened_at: 4, id: 'd' }
+      expect(await ids({ ...own, after })).toEqual(['a', 'e', 'c', 'b'])
+      expect(await ids({ limit: 9, after })).toEqual(['x', 'a', 'e', 'c', 'b'])
+      const ended = { ended: true, opened_at: 2, id: 'c' }
+      expect(await ids({ limit: 9, after: ended })).toEqual(['b'])
+      expect(await ids({ limit: 9, after: { ...ended, id: 'b' } })).toEqual([])
+    })
+    test('pages through more than fit into one look, each once', async () => {
+      const store = await make()
+      const all = Array.from({ length: 300 }, (_, at) => session({ opened_at: NOW + (at % 2) }))
+      await Promise.all(all.map(async (one) => await store.add(one)))
+      const shown: string[] = []
+      for (let after: { ended: boolean; opened_at: number; id: string } | undefined; ;) {
+        const page = await store.list({ limit: 70, ...(after === undefined ? {} : { after }) })
+        shown.push(...page.map(({ id }) => id))
+        const last = page.at(-1)
+        if (last === undefined) break
+        after = { ended: false, opened_at: last.opened_at, id: last.id }
+      }
+      const byTime = all.toSorted(
+        (a, b) => b.opened_at - a.opened_at || (a.id < b.id ? 1 : a.id > b.id ? -1 : 0),
+      )
+      expect(shown).toEqual(byTime.map(({ id }) => id))
     })
   })
 }
