@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { Redis, ReplyError } from 'ioredis'
 import { StoreError } from '../sqlite/thread.ts'
-import { scriptText, type ScriptName } from './scripts.ts'
+import { scriptText, type ScriptName } from './texts.ts'
 
 export interface RedisPlace {
   readonly host: string

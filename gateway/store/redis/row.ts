@@ -5,7 +5,7 @@ export type Fields = ReadonlyMap<string, string>
 
 /** A reply that must be a list. Throws TypeError. */
 export function lists(value: unknown): unknown[] {
-  if (!Array.isArray(value)) throw new TypeError('ca: Redis gave no list')
+  if (!Array.isArray(value)) throw new TypeError('Redis gave no list')
   return value
 }
 /** A list of texts. Throws TypeError. */
@@ -22,14 +22,21 @@ export function fieldsOf(value: unknown): Fields {
 /** A field that must be there. Throws TypeError. */
 export function text(fields: Fields, name: string): string {
   const value = fields.get(name)
-  if (value === undefined) throw new TypeError(`ca: field ${name} is absent`)
+  if (value === undefined) throw new TypeError(`Redis: field ${name} is absent`)
   return value
 }
 /** A date that must be there. Throws TypeError. */
 export function date(fields: Fields, name: string): Instant {
+  return number(fields, name) as Instant
+}
+/** A whole number that must be there: a count, octets, epoch seconds. Throws TypeError. */
+export function number(fields: Fields, name: string): number {
   const value = Number(text(fields, name))
-  if (!Number.isSafeInteger(value)) throw new TypeError(`ca: field ${name} holds no date`)
-  return value as Instant
+  if (!Number.isSafeInteger(value)) throw new TypeError(`Redis: field ${name} holds no number`)
+  return value
+}
+export function numberOrNull(fields: Fields, name: string): number | null {
+  return fields.has(name) ? number(fields, name) : null
 }
 export function dateOrNull(fields: Fields, name: string): Instant | null {
   return fields.has(name) ? date(fields, name) : null

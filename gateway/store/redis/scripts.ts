@@ -16,7 +16,7 @@
  */
 import { waiting } from './waiting.ts'
 
-const shared = `
+export const caPrelude = `
 local P = KEYS[1]
 local function read(key)
   local list = redis.call('HGETALL', key)
@@ -299,7 +299,7 @@ end
 return rows
 `
 
-const bodies = {
+export const caScripts = {
   ...waiting,
   addToken,
   findToken,
@@ -319,10 +319,3 @@ const bodies = {
   revoke,
   revokedCertificates,
 } as const
-
-export type ScriptName = keyof typeof bodies
-
-/** The whole text of a script. */
-export function scriptText(name: ScriptName): string {
-  return shared + bodies[name]
-}

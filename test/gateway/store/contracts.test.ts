@@ -4,16 +4,17 @@ import { expect, onTestFinished, test } from 'vitest'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { grantsRoom, SqliteGrantStore, WRITES } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteInventoryStore } from '../../../gateway/store/sqlite/inventories.ts'
+import { SqliteReviewStore } from '../../../gateway/store/sqlite/reviews.ts'
 import { SqliteRolloutStore } from '../../../gateway/store/sqlite/rollouts.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
-import {
-  deviceStoreContract,
-  grantStoreContract,
-  inventoryStoreContract,
-  sessionStoreContract,
-} from './contracts.ts'
-import { rolloutStoreContract } from './rollouts.ts'
+import { deviceStoreContract } from './contracts/devices.ts'
+import { grantExtensionContract } from './contracts/extensions.ts'
+import { grantStoreContract } from './contracts/grants.ts'
+import { inventoryStoreContract } from './contracts/inventories.ts'
+import { rolloutStoreContract } from './contracts/rollouts.ts'
+import { sealContract } from './contracts/seals.ts'
+import { sessionStoreContract } from './contracts/sessions.ts'
 
 async function thread(): Promise<SqliteThread> {
   const made = await SqliteThread.open(':memory:')
@@ -23,6 +24,11 @@ async function thread(): Promise<SqliteThread> {
 
 deviceStoreContract('SQLite', async () => new SqliteDeviceStore(await thread()))
 grantStoreContract('SQLite', async () => new SqliteGrantStore(await thread()))
+grantExtensionContract('SQLite', async () => new SqliteGrantStore(await thread()))
+sealContract('SQLite', async () => {
+  const file = await thread()
+  return { grants: new SqliteGrantStore(file), reviews: new SqliteReviewStore(file) }
+})
 sessionStoreContract('SQLite', async () => new SqliteSessionStore(await thread()))
 rolloutStoreContract('SQLite', async () => new SqliteRolloutStore(await thread()))
 inventoryStoreContract('SQLite', async () => new SqliteInventoryStore(await thread()))

@@ -1,8 +1,8 @@
 /** What every implementation of the store of rollouts must do, whatever keeps its rows. */
 import { describe, expect, test } from 'vitest'
-import { newId } from '../../../gateway/ids.ts'
-import type { DeviceUpdate, Rollout, RolloutStore } from '../../../gateway/rollouts/rollout.ts'
-import type { Make } from './contracts.ts'
+import { newId } from '../../../../gateway/ids.ts'
+import type { DeviceUpdate, Rollout, RolloutStore } from '../../../../gateway/rollouts/rollout.ts'
+import type { Make } from './make.ts'
 
 const NOW = 1_800_000_000
 

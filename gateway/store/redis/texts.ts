@@ -1,0 +1,24 @@
+/** Every script by its name: what it does behind the prelude of its room. No two rooms share a name. */
+import { caPrelude, caScripts } from './scripts.ts'
+import { grantPrelude, grantScripts } from './granting.ts'
+import { reviewScripts } from './reviewing.ts'
+import { sessionPrelude, sessionScripts } from './sessioning.ts'
+
+function behind<T extends Readonly<Record<string, string>>>(prelude: string, bodies: T) {
+  const whole = Object.entries(bodies).map(([name, body]) => [name, prelude + body])
+  return Object.fromEntries(whole) as { readonly [K in keyof T]: string }
+}
+
+const texts = {
+  ...behind(caPrelude, caScripts),
+  ...behind(grantPrelude, grantScripts),
+  ...behind(grantPrelude, reviewScripts),
+  ...behind(sessionPrelude, sessionScripts),
+} as const
+
+export type ScriptName = keyof typeof texts
+
+/** The whole text of a script. */
+export function scriptText(name: ScriptName): string {
+  return texts[name]
+}
