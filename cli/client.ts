@@ -56,6 +56,8 @@ export {
   Me,
   OpenedSession,
   Passkey,
+  Enrolling,
+  Totps,
   DecisionsPage,
   BundleSourceHealth,
   PolicyActivated,

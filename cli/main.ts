@@ -21,6 +21,7 @@ import { registerIdp } from './commands/idp.ts'
 import { registerLock } from './commands/lock.ts'
 import { registerLogin } from './commands/login.ts'
 import { registerOpen } from './commands/open.ts'
+import { registerTotp } from './commands/totp.ts'
 import { registerPasskey } from './commands/passkey.ts'
 import { registerPolicy } from './commands/policy.ts'
 import { registerPolicyNode } from './commands/policy-node.ts'
@@ -42,6 +43,7 @@ const rooms = [
   registerIdp,
   registerService,
   registerPasskey,
+  registerTotp,
   registerDevice,
   registerCaRevocation,
   registerProcess,

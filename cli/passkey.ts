@@ -1,4 +1,4 @@
-/** A question to a passkey from a terminal: a link for the browser, and patience until it was answered. */
+/** What is answered in a browser, from a terminal: a link, and patience until it was. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Ceremony, type Api } from './client.ts'
 import type { GlobalOptions } from './commands/options.ts'
@@ -18,7 +18,21 @@ export async function byPasskey<T>(
   body: object,
   answered: () => Promise<T | undefined>,
 ): Promise<T> {
-  const { url, expires_at: until } = await api.call(Ceremony, 'POST', path, body)
+  return byLink(options, await api.call(Ceremony, 'POST', path, body), NO_PASSKEY, answered)
+}
+
+const NO_PASSKEY = { what: 'no passkey answered in time', code: 'passkey.unanswered' }
+
+/**
+ * Prints the link and looks every second with `answered` until that gives something. Throws CliError `late` after the
+ * link's time, and what `answered` throws.
+ */
+export async function byLink<T>(
+  options: GlobalOptions,
+  { url, expires_at: until }: { readonly url: string; readonly expires_at: number },
+  late: { readonly what: string; readonly code: string },
+  answered: () => Promise<T | undefined>,
+): Promise<T> {
   if (options.json) note(JSON.stringify({ open: url, expires_at: until }))
   else {
     say(`open    ${url}`)
@@ -29,8 +43,8 @@ export async function byPasskey<T>(
     const found = await answered()
     if (found !== undefined) return found
   }
-  throw new CliError('no passkey answered in time', {
-    code: 'passkey.unanswered',
+  throw new CliError(late.what, {
+    code: late.code,
     exit: 'failed',
     next: 'run the command again, and open the link within five minutes',
   })

@@ -7,6 +7,7 @@ import { plainAddress, type Source } from './facts.ts'
 type LoginEvent = Extract<IdentityEvent, { readonly code: 'auth.login' }>
 type AccountEvent = Extract<IdentityEvent, { readonly code: 'account.create' | 'account.change' }>
 type PasskeyEvent = Extract<IdentityEvent, { readonly passkey: string }>
+type TotpEvent = Extract<IdentityEvent, { readonly totp: string }>
 type InvitationEvent = Extract<IdentityEvent, { readonly invitation: string }>
 type ServiceEvent = Extract<IdentityEvent, { readonly service: string }>
 type IdpEvent = Extract<IdentityEvent, { readonly idp: string; readonly by: string }>
@@ -122,7 +123,7 @@ function revoked(event: Extract<CaEvent, { code: 'cert.revoke' }>): EventInput {
 function loginOutcome({ outcome, reason }: LoginEvent): string {
   if (outcome === 'success') return 'signed in'
   return reason === 'second_factor'
-    ? 'not signed in yet: a passkey is asked for'
+    ? 'not signed in yet: a second factor is asked for'
     : 'sign-in refused'
 }
 
@@ -179,13 +180,16 @@ export function identityEvent(event: IdentityEvent): EventInput {
         status: ok ? 'success' : 'failure',
         disposition: ok ? 'allowed' : 'unauthorized',
         reason: event.reason ?? undefined,
-        message: `passkey ${ok ? 'accepted' : 'refused'} (${event.purpose})`,
+        message: `${event.means === 'code' ? 'code of an authenticator app' : 'passkey'} ${ok ? 'accepted' : 'refused'} (${event.purpose})`,
         data: { client: event.client ?? undefined },
       }
     }
     case 'passkey.add':
     case 'passkey.remove':
       return passkeyEvent(event)
+    case 'totp.add':
+    case 'totp.remove':
+      return totpEvent(event)
     case 'invitation.create':
     case 'invitation.revoke':
       return invitationEvent(event)
@@ -217,6 +221,24 @@ function passkeyEvent(event: PasskeyEvent): EventInput {
       verb: added ? 'create' : 'delete',
       entity: subject,
       changes: { passkey, name },
+    },
+  }
+}
+
+function totpEvent(event: TotpEvent): EventInput {
+  const { code, source, at: time, by, byParty, subject, totp } = event
+  const added = code === 'totp.add'
+  return {
+    code: 'admin.call',
+    src: at(source),
+    time,
+    actor: { uid: by, party: byParty },
+    ...came(event.failed, `authenticator app ${added ? 'added' : 'removed'}: ${totp}`),
+    data: {
+      operation: added ? 'totp:add' : 'totp:remove',
+      verb: added ? 'create' : 'delete',
+      entity: subject,
+      changes: { totp },
     },
   }
 }

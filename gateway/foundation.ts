@@ -14,6 +14,7 @@ import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
 import { SqliteIdpStore } from './store/sqlite/idps.ts'
 import { SqliteInvitationStore } from './store/sqlite/invitations.ts'
+import { SqliteTotpStore } from './store/sqlite/totp.ts'
 import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteServiceStore } from './store/sqlite/services.ts'
@@ -66,6 +67,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
       oidcStore: new SqliteOidcStore(thread),
       idpStore: new SqliteIdpStore(thread),
       passkeyStore: new SqlitePasskeyStore(thread),
+      totpStore: new SqliteTotpStore(thread),
       invitationStore: new SqliteInvitationStore(thread),
       serviceStore: new SqliteServiceStore(thread),
       log: async (event) => void (await log.append(identityEvent(event))),

@@ -28,6 +28,7 @@ import { idpRoutes } from './listen/routes/idps.ts'
 import { logRoutes } from './listen/routes/log.ts'
 import { invitationRoutes } from './listen/routes/invitations.ts'
 import { passkeyRoutes } from './listen/routes/passkeys.ts'
+import { totpRoutes } from './listen/routes/totp.ts'
 import { policyRoutes } from './listen/routes/policy.ts'
 import { peopleRoutes } from './listen/routes/people.ts'
 import { pruneRoutes } from './listen/routes/prune.ts'
@@ -276,6 +277,7 @@ function addRoutes(
   invitationRoutes(calls, { decisions, log, identity, origin, now })
   serviceRoutes(calls, { decisions, log, identity, now })
   passkeyRoutes(calls, { ...granting, identity, locks, origin, now })
+  totpRoutes(calls, { ...granting, identity, origin, now })
   const appOrigin = (process: string, device: string) =>
     `https://${process}--${device}.${config.apps_domain}:${publicPort(config)}`
   sessionRoutes(calls, {

@@ -81,6 +81,12 @@ function registerChanges(account: Command): void {
       resetPasskeys(email, command),
     )
   account
+    .command('reset-totp <email>')
+    .description(
+      'take the authenticator app off an account whose owner lost it, and end its logins',
+    )
+    .action(async (email: string, _flags: unknown, command: Command) => resetTotp(email, command))
+  account
     .command('link <email> [other]')
     .description(
       'two accounts are one person, who then counts once; without the other: nobody else',
@@ -170,5 +176,17 @@ async function resetPasskeys(email: string, command: Command): Promise<void> {
   tell(options, items, [
     `${plain(email)} has ${items.length} passkeys`,
     `next: they sign in by password, and add a new one with \`sallyport passkey add NAME\`; who has no password needs a link: sallyport account renew ${plain(email)}`,
+  ])
+}
+
+async function resetTotp(email: string, command: Command): Promise<void> {
+  const options = globalOptions(command)
+  const { openApi, Totps } = await import('../client.ts')
+  const api = await openApi(options)
+  const { sub } = await find(api, email)
+  const { items } = await api.call(Totps, 'POST', `/accounts/${sub}/totp/remove`, {})
+  tell(options, items, [
+    `${plain(email)} has no authenticator app`,
+    'next: they sign in by password, and add one with `sallyport totp add NAME`',
   ])
 }

@@ -23,6 +23,7 @@ export {
   PasskeyId,
   SignedGrant,
 } from './passkeys.ts'
+export { Enrolling, NewTotp, Totp, Totps } from './totp.ts'
 export { Account, AccountId, Bootstrap, LinkAccount, Info, Me, NewAccount, Role } from './people.ts'
 export {
   AcceptBaseline,

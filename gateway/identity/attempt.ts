@@ -15,13 +15,21 @@ export interface LoginAttempt {
   readonly source: string
   /** The client the person signs in to. */
   readonly client: string | null
-  /** Whether the password is half of it only; such a sign-in is recorded as none, until whoever asks completes it. */
-  readonly asksMore?: (account: Account) => Promise<boolean>
+  /** What else is asked for; such a sign-in is recorded as none, until whoever asks completes it. */
+  readonly asksMore?: (account: Account) => Promise<SecondFactors>
 }
+
+/** What an account has beside its password: with neither, the password is enough. */
+export interface SecondFactors {
+  readonly passkey: boolean
+  readonly code: boolean
+}
+
+const NOTHING_MORE: SecondFactors = { passkey: false, code: false }
 
 /** `login.failed` covers wrong password, unknown and disabled alike; `login.locked` depends on attempts only. */
 export type LoginAnswer =
-  | { readonly ok: true; readonly account: Account; readonly more: boolean }
+  | { readonly ok: true; readonly account: Account; readonly more: SecondFactors }
   | {
       readonly ok: false
       readonly code: 'login.failed' | 'login.locked' | 'login.busy'
@@ -47,7 +55,7 @@ const LIMITS = { pair: 5, source: 50, account: 100, windowMs: 15 * MINUTE }
 export async function login(context: AttemptRoom, attempt: LoginAttempt): Promise<LoginAnswer> {
   const email = normalise(attempt.email)
   const throttles = loginThrottles(email, attempt.source)
-  const [pair, ...wider] = throttles.map((throttle) => throttle.key)
+  const [pair, ...wider] = keysOf(throttles)
   const tell = async (reason: LoginEvent['reason'], who: AccountRow | undefined): Promise<void> =>
     record(context.log, {
       code: 'auth.login',
@@ -70,10 +78,7 @@ export async function login(context: AttemptRoom, attempt: LoginAttempt): Promis
   const row = await context.store.findAccountByEmail(email)
   const right = await checked(context, attempt.password, row?.password ?? null)
   if (right === 'busy') {
-    await context.store.settle(
-      [],
-      throttles.map((throttle) => throttle.key),
-    )
+    await context.store.settle([], [pair, ...wider])
     await tell('busy', undefined)
     return { ok: false, code: 'login.busy', retryAfterMs: 5_000 }
   }
@@ -82,14 +87,20 @@ export async function login(context: AttemptRoom, attempt: LoginAttempt): Promis
     return { ok: false, code: 'login.failed', retryAfterMs: 0 }
   }
   const account = withoutPassword(row)
-  const more = (await attempt.asksMore?.(account)) ?? false
-  await tell(more ? 'second_factor' : null, row)
-  await context.store.settle(pair === undefined ? [] : [pair], wider)
+  const more = (await attempt.asksMore?.(account)) ?? NOTHING_MORE
+  await tell(more.passkey || more.code ? 'second_factor' : null, row)
+  // Where a code may follow, wrong ones count on the same: a right password in between wipes none of them off.
+  if (more.code) await context.store.settle([], [pair, ...wider])
+  else await context.store.settle([pair], wider)
   await refreshHash(context, row, attempt.password)
   return { ok: true, account, more }
 }
 
-function isNewLock({ toldLocks, now }: AttemptRoom, key: string): boolean {
+/** Whether the log has not heard of this lock yet; it has then. */
+export function isNewLock(
+  { toldLocks, now }: Pick<AttemptRoom, 'toldLocks' | 'now'>,
+  key: string,
+): boolean {
   const at = now()
   if ((toldLocks.get(key) ?? 0) > at) return false
   for (const [old, until] of toldLocks)
@@ -126,7 +137,16 @@ async function refreshHash(context: AttemptRoom, row: AccountRow, password: stri
   await context.store.changeAccount(change, { changedAt: now.changedAt })
 }
 
-function loginThrottles(email: string, source: string): readonly [Throttle, Throttle, Throttle] {
+type Three<T> = readonly [T, T, T]
+
+const keysOf = ([pair, source, account]: Three<Throttle>): Three<string> => [
+  pair.key,
+  source.key,
+  account.key,
+]
+
+/** What an attempt of this address (in lower case) from this source counts on: the pair, the source, the address. */
+export function loginThrottles(email: string, source: string): Three<Throttle> {
   const { windowMs } = LIMITS
   const name = email.slice(0, 320)
   return [

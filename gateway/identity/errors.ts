@@ -25,6 +25,12 @@ export type IdentityCode =
   | 'passkey.unknown'
   | 'passkey.refused'
   | 'passkey.last'
+  | 'totp.none'
+  | 'totp.stale'
+  | 'totp.password'
+  | 'totp.code'
+  | 'totp.limit'
+  | 'totp.moved'
   | 'invitation.unknown'
   | 'invitation.used'
   | 'invitation.revoked'
@@ -186,6 +192,41 @@ export const identityRows = {
     detail:
       'This is the only passkey of an account without a password: nobody could sign in to it.',
     nextStep: 'Add another passkey first: `sallyport passkey add NAME`.',
+  },
+  'totp.none': {
+    status: 404,
+    detail: 'This account has no authenticator app.',
+    nextStep: 'Add one: `sallyport totp add NAME`.',
+  },
+  'totp.stale': {
+    status: 403,
+    detail:
+      'An authenticator app is added within 15 minutes of signing in; by who has a passkey with that, and by who has an app already with a code of it.',
+    nextStep:
+      'Run `sallyport login --again`, or with a passkey `sallyport step-up`, and then this again.',
+  },
+  'totp.password': {
+    status: 409,
+    detail:
+      'A code is asked for after the password, and this account has none: it would never be asked for.',
+    nextStep: 'Add a passkey instead: `sallyport passkey add NAME`.',
+  },
+  'totp.code': {
+    status: 403,
+    detail: 'This is not the code that the app shows now.',
+    nextStep:
+      'Type the code that it shows now; if it stays wrong, set the clock of your phone by the network.',
+  },
+  'totp.limit': {
+    status: 429,
+    detail: 'There were too many wrong codes.',
+    nextStep: 'Try again in ten minutes: `sallyport totp add NAME`.',
+  },
+  'totp.moved': {
+    status: 409,
+    detail:
+      'Meanwhile another authenticator app was added to this account, or its own was removed.',
+    nextStep: 'Look: `sallyport totp list`. If that was not you, tell an administrator at once.',
   },
   'invitation.unknown': {
     status: 404,

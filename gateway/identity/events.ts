@@ -33,7 +33,7 @@ export interface LoginEvent extends Common, OfAccount {
   readonly methods: readonly string[]
   /**
    * Why not; null on success. The page never tells these apart, the log does. `second_factor`: the password was right and
-   * a passkey is asked for; nobody is signed in until a success follows. `passkey`: one that was shown alone was not
+   * a passkey or a code is asked for; nobody is signed in until a success follows. `passkey`: one that was shown alone was not
    * accepted; `detail` says why.
    */
   readonly reason:
@@ -91,13 +91,15 @@ export interface AccountChangeEvent extends Act {
   readonly changes: Readonly<Record<string, string | boolean | null | readonly string[]>>
 }
 
-/** Somebody showed a passkey, or tried to. */
+/** Somebody showed a passkey or gave a code of their authenticator app, or tried to. */
 export interface StepUpEvent extends Common, OfAccount {
   readonly code: 'auth.stepup'
   readonly outcome: 'success' | 'failure'
   readonly subject: string
   readonly email: string
   readonly client: string | null
+  /** Absent: a passkey. */
+  readonly means?: 'code'
   readonly methods: readonly string[]
   /** What for: `sign_in`, `step_up`, `approve`, `sign`, `register`. */
   readonly purpose: string
@@ -114,6 +116,16 @@ export interface PasskeyEvent extends Act {
   /** The credential id. */
   readonly passkey: string
   readonly name: string
+}
+
+/** An authenticator app is about to be added to an account, or removed from it. */
+export interface TotpEvent extends Act {
+  readonly code: 'totp.add' | 'totp.remove'
+  readonly subject: string
+  readonly by: string
+  readonly byParty?: Party | undefined
+  /** What its owner calls it. */
+  readonly totp: string
 }
 
 /** Somebody is about to be invited as a guest, or to be given a new way into their account. */
@@ -167,6 +179,7 @@ export type IdentityEvent =
   | AccountChangeEvent
   | StepUpEvent
   | PasskeyEvent
+  | TotpEvent
   | InviteEvent
   | UninviteEvent
   | IdpEvent
@@ -188,6 +201,7 @@ type ActEvent =
   | AccountCreateEvent
   | AccountChangeEvent
   | PasskeyEvent
+  | TotpEvent
   | InviteEvent
   | UninviteEvent
   | IdpEvent

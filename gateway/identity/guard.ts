@@ -10,6 +10,7 @@ import { invitationDoor } from './invitations/door.ts'
 import { CONTENT_SECURITY_POLICY, STYLE } from './pages.ts'
 import { passkeyPage, SCRIPT, SCRIPTED_POLICY } from './passkeys/page.ts'
 import type { Setting } from './setting.ts'
+import { totpDoor } from './totp/door.ts'
 
 /** The provider's own errors, as a page. */
 export function renderError(
@@ -70,7 +71,8 @@ const notFound: PageError = {
 }
 
 /** Paths that browsers post forms to; the others are for programs and carry no cookie. */
-const FORM_PATHS = /^\/(?:device|sign-out|invitation|interaction\/[^/]+|session\/end\/confirm)\/?$/i
+const FORM_PATHS =
+  /^\/(?:device|sign-out|invitation|totp|interaction\/[^/]+|session\/end\/confirm)\/?$/i
 
 function refuseRequest(setting: Setting, ctx: Context): PageError | undefined {
   const { origin } = setting
@@ -164,6 +166,7 @@ export function route(setting: Setting, provider: Provider): Middleware {
       if (found) return
     }
     if (path === '/sign-out') return pages.signOut(ctx)
+    if (path === '/totp') return totpDoor(ctx, setting)
     if (path === '/invitation') return invitationDoor(ctx, provider, setting)
     if (path === '/device' && ctx.method === 'POST') return throttleCodes(setting, ctx, next)
     if (path === '/device') prefillCode(ctx)

@@ -15,6 +15,8 @@ import { openPasskeys, type Passkeys } from './passkeys/passkeys.ts'
 import { relyingPartyOf } from './passkeys/verify.ts'
 import { openServices, type Services } from './services/services.ts'
 import type { ServiceStore } from './services/store.ts'
+import { openTotps, type Totps } from './totp/totp.ts'
+import type { TotpStore } from './totp/store.ts'
 import { CLI_CLIENT_ID, createProvider } from './provider.ts'
 import type { Lifetimes, ProviderClient } from './setting.ts'
 import type { IdentityStore, IdpStore, InvitationStore, OidcStore, PasskeyStore } from './store.ts'
@@ -30,6 +32,7 @@ export interface IdentityOptions {
   readonly oidcStore: OidcStore
   readonly idpStore: IdpStore
   readonly passkeyStore: PasskeyStore
+  readonly totpStore: TotpStore
   readonly invitationStore: InvitationStore
   readonly serviceStore: ServiceStore
   /** Awaited before every act it records; a rejection stops the act. */
@@ -64,6 +67,8 @@ export interface Identity extends AsyncDisposable {
   stepUp(login: Login, now: number): Promise<boolean>
   readonly accounts: Accounts
   readonly passkeys: Passkeys
+  /** Authenticator apps. */
+  readonly totps: Totps
   /** Guests, and how they come in. */
   readonly invitations: Invitations
   /** Companies' own providers. */
@@ -102,10 +107,12 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
   const parts = { issuer, store, oidcStore, accounts, relying, log, changed, now }
   const door = openIdpDoor({ ...parts, idpStore: options.idpStore })
   const shared = { issuer, audience, keys, store, oidcStore, idps: door }
-  const { passkeyStore, serviceStore } = options
+  const { passkeyStore, serviceStore, totpStore } = options
   const relyingParty = relyingPartyOf(origin)
   const held = { issuer, store, oidcStore, accounts, log, changed, now }
-  const passkeys = openPasskeys({ ...held, relyingParty, passkeyStore })
+  const passkeys = openPasskeys({ ...held, relyingParty, passkeyStore, totpStore })
+  const site = relyingParty.id
+  const totps = openTotps({ ...held, site, keys, totpStore, passkeyStore })
   const invitations = openInvitations({
     ...held,
     relyingParty,
@@ -120,6 +127,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     serviceStore,
     accounts,
     passkeys,
+    totps,
     invitations,
     log,
     changed,
@@ -153,6 +161,7 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     scopesOf: (subject) => verifier.scopesOf(subject),
     services,
     passkeys,
+    totps,
     invitations,
     accounts: withoutFileAfterwards(accounts, options.directory),
     idps: openIdps({ issuer, store: options.idpStore, accounts, relying, keys, log, now }),

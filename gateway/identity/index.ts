@@ -15,8 +15,9 @@ export {
   type Subject,
 } from './subject.ts'
 export type { Answered } from './passkeys/answer.ts'
-export { shownHere, type BrowserAnswer, type Passkey } from './passkeys/credential.ts'
+export { secondShown, shownHere, type BrowserAnswer, type Passkey } from './passkeys/credential.ts'
 export type { Ceremony } from './passkeys/ceremony.ts'
+export type { Totp } from './totp/totp.ts'
 export { scopeOf } from './services/scopes.ts'
 export type { ServiceRow } from './services/store.ts'
 export type { Invitation } from './invitations/invitation.ts'

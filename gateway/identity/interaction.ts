@@ -8,6 +8,7 @@ import { leave, returned } from './idp/flow.ts'
 import { ask, isAnother, refuseStale, type Details, type InteractionOptions } from './question.ts'
 import { askAlone, showAlone, showPasskey, signIn } from './sign-in.ts'
 import { signOut } from './sign-out.ts'
+import { giveCode } from './totp/sign-in.ts'
 
 export interface Pages {
   /** GET and POST of `/interaction/<uid>`. */
@@ -93,6 +94,7 @@ interface Act {
 const acts: Readonly<Record<string, Act>> = {
   login: { prompt: 'login', run: signIn },
   passkey: { prompt: 'login', run: showPasskey },
+  code: { prompt: 'login', run: giveCode },
   key: { prompt: 'login', run: askAlone },
   alone: { prompt: 'login', run: showAlone },
   company: { prompt: 'login', run: findCompany },

@@ -63,6 +63,8 @@ dl { display: grid; grid-template-columns: auto 1fr; gap: .25rem 1rem; }
 dt { font-weight: 600; }
 dd { margin: 0; overflow-wrap: anywhere; }
 .id { font-size: .875rem; }
+.qr { display: block; width: 14rem; background: #fff; }
+.qr path { fill: #000; }
 [hidden] { display: none; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid GrayText; padding: .75rem; }
 code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }

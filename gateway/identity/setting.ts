@@ -8,6 +8,7 @@ import type { RelyingParty } from './idp/relying.ts'
 import type { IdentityKeys } from './keys.ts'
 import type { Invitations } from './invitations/invitations.ts'
 import type { Passkeys } from './passkeys/passkeys.ts'
+import type { Totps } from './totp/totp.ts'
 import type { ServiceStore } from './services/store.ts'
 import type { AccountRow, IdentityStore, IdpRow, OidcStore } from './store.ts'
 
@@ -70,6 +71,7 @@ export interface ProviderOptions {
   readonly idps: IdpDoor
   readonly accounts: Accounts
   readonly passkeys: Passkeys
+  readonly totps: Totps
   readonly invitations: Invitations
   readonly log: IdentityLog
   readonly changed: (change: IdentityChange) => void

@@ -1,6 +1,6 @@
 /** Signing in by what this gateway knows of a person: a password, and the passkey of who has one. */
 import type { Provider } from 'oidc-provider'
-import { ACR_PASSWORD, type LoginAnswer } from './attempt.ts'
+import { ACR_PASSWORD, type LoginAnswer, type SecondFactors } from './attempt.ts'
 import type { Context } from './answer.ts'
 import { enter, recordLogin } from './enter.ts'
 import { IdentityError } from './errors.ts'
@@ -18,6 +18,7 @@ import {
   type Details,
   type InteractionOptions,
 } from './question.ts'
+import { askCode } from './totp/sign-in.ts'
 
 /** An address and a password. Error: log.unavailable. */
 export async function signIn(
@@ -35,7 +36,7 @@ export async function signIn(
     password: (form.get('password') ?? '').slice(0, 1024),
     source: options.source(ctx.req),
     client: String(details.params['client_id']),
-    asksMore: async ({ sub }) => (await options.passkeys.list(sub)).length > 0,
+    asksMore: async ({ sub }) => secondFactorsOf(options, sub),
   })
   if (!answer.ok) {
     if (answer.retryAfterMs > 0)
@@ -44,23 +45,36 @@ export async function signIn(
   }
   const { sub } = answer.account
   if (isAnother(details, sub)) return again(409, otherAccount)
-  if (answer.more) return askPasskey(ctx, provider, options, details, answer.account)
+  if (answer.more.passkey || answer.more.code)
+    return askSecond(ctx, provider, options, details, answer.account, answer.more)
   const at = Math.floor(options.now() / 1000)
   const own = { methods: ['pwd'], acr: ACR_PASSWORD, at, loginSeconds: options.lifetimes.login }
   return enter(ctx, provider, options, details, { sub, ...own })
 }
 
-/** Who has a passkey shows it after the password: without it, the password alone would be enough after all. */
-async function askPasskey(
+async function secondFactorsOf(
+  { passkeys, totps }: InteractionOptions,
+  sub: string,
+): Promise<SecondFactors> {
+  const [held, totp] = await Promise.all([passkeys.list(sub), totps.find(sub)])
+  return { passkey: held.length > 0, code: totp !== undefined }
+}
+
+/** Who has a second factor shows it after the password: without it, the password alone would be enough after all. */
+async function askSecond(
   ctx: Context,
   provider: Provider,
   options: InteractionOptions,
   details: Details,
   { sub, email }: Account,
+  { passkey, code }: SecondFactors,
 ): Promise<void> {
-  const question = { kind: 'sign_in', sub, login: null, about: details.uid } as const
-  const { secret, options: asked } = await options.passkeys.ask(question)
-  await showQuestion(ctx, provider, options, details, { email, secret, options: asked })
+  const question = code ? await options.totps.ask(sub, details.uid) : null
+  if (!passkey) return askCode(ctx, provider, options, details, { email, secret: question ?? '' })
+  const asked = { kind: 'sign_in', sub, login: null, about: details.uid } as const
+  const { secret, options: request } = await options.passkeys.ask(asked)
+  const shown = { email, secret, options: request, code: question }
+  await showQuestion(ctx, provider, options, details, shown)
 }
 
 async function showQuestion(
@@ -68,7 +82,7 @@ async function showQuestion(
   provider: Provider,
   options: InteractionOptions,
   details: Details,
-  asked: Pick<SecondFactorPage, 'email' | 'secret' | 'options'>,
+  asked: Pick<SecondFactorPage, 'email' | 'secret' | 'options' | 'code'>,
 ): Promise<void> {
   const { base } = options
   ctx.type = 'html'
@@ -96,7 +110,8 @@ export async function askAlone(
     return ask(ctx, provider, options, details, problem, asked.status)
   }
   const { secret, options: request } = asked
-  await showQuestion(ctx, provider, options, details, { email: null, secret, options: request })
+  const shown = { email: null, secret, options: request, code: null }
+  await showQuestion(ctx, provider, options, details, shown)
 }
 
 /** Its answer: the passkey says who it is, and is the whole proof. */

@@ -28,6 +28,7 @@ export const TOLD_ONCE: ReadonlySet<string> = new Set([
   'POST /api/v1/accounts/:id/renew',
   'POST /api/v1/auditors',
   'POST /api/v1/passkeys',
+  'POST /api/v1/totp',
   'POST /api/v1/step-up',
   'POST /api/v1/approvers/signature',
   'POST /api/v1/grants/:id/approval',

@@ -34,6 +34,7 @@ export const CUTTING: ReadonlySet<string> = new Set([
   'POST /api/v1/grants/:id/done',
   'POST /api/v1/accounts/:id/disable',
   'POST /api/v1/accounts/:id/passkeys/remove',
+  'POST /api/v1/accounts/:id/totp/remove',
   'POST /api/v1/idps/:id/disable',
   'POST /api/v1/idps/:id/remove',
   'POST /api/v1/invitations/:id/revoke',

@@ -9,7 +9,7 @@ import type { IdentityKeys } from '../keys.ts'
 import type { IdpRow, IdpStore } from '../store.ts'
 import { IdpError } from './errors.ts'
 import type { RelyingParty } from './relying.ts'
-import { sealSecret } from './secret.ts'
+import { sealSecret } from '../sealing.ts'
 
 /** A provider as others see it: without the secret. */
 export type Idp = Omit<IdpRow, 'sealedSecret'> & {
@@ -205,7 +205,7 @@ function rowOf({ keys, now }: IdpsOptions, idp: NewIdp): IdpRow {
   const both = idp.signs === true && secret !== null
   if (both || !isEntry(row)) throw new IdentityError('idp.entry')
   const [key = ''] = keys.cookies
-  return { ...row, sealedSecret: secret === null ? null : sealSecret(secret, row.id, key) }
+  return { ...row, sealedSecret: secret === null ? null : sealSecret(secret, row.id, key, 'idp') }
 }
 
 function isEntry(row: Omit<IdpRow, 'sealedSecret'>): boolean {

@@ -9,7 +9,7 @@ import { SKEW_S } from './claims.ts'
 import { IdpError } from './errors.ts'
 import { openIdpHttp, type IdpHttp } from './http.ts'
 import { openKeySet, type Expected, type KeySet } from './keyset.ts'
-import { openSecret } from './secret.ts'
+import { openSecret } from '../sealing.ts'
 
 /** What must be the same when the answer comes. */
 export interface Begun {
@@ -133,7 +133,7 @@ async function meet(row: IdpRow, { keys }: RelyingOptions): Promise<Peer> {
 async function authentication(row: IdpRow, keys: IdentityKeys): Promise<oidc.ClientAuth> {
   if (row.auth === 'none') return oidc.None()
   if (row.auth === 'secret') {
-    const secret = openSecret(row.sealedSecret ?? '', row.id, keys.cookies)
+    const secret = openSecret(row.sealedSecret ?? '', row.id, keys.cookies, 'idp')
     if (secret === undefined) throw new IdpError('idp.exchange', 'the secret cannot be opened')
     return oidc.ClientSecretBasic(secret)
   }

@@ -138,7 +138,8 @@ async function renewed(
   if (await isAnothers(room, passkey, true)) return 'exists'
   const common = { at: now(), source, subject: `${issuer}|${row.sub}` }
   const by = `invitation:${row.id}`
-  const changes = { password: password === null ? 'removed' : 'changed', passkeys: 'removed' }
+  const ways = { passkeys: 'removed', totp: 'removed' } as const
+  const changes = { password: password === null ? 'removed' : 'changed', ...ways }
   const changed = { code: 'account.change', ...common, by, changes } as const
   const renew = async () => invitationStore.renewAccount(row.hash, password, passkey, now())
   const told = [changed, ...passkeyAdded(common, passkey)]

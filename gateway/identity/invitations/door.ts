@@ -11,6 +11,12 @@ import type { Setting } from '../setting.ts'
 import type { Accepted, Way } from './invitation.ts'
 import { acceptedPage, invitedPage, openingPage } from './page.ts'
 
+const OPENING = {
+  title: 'You are invited',
+  path: 'invitation',
+  button: 'Open the invitation',
+} as const
+
 type Form = ReadonlyMap<string, string>
 
 /** Answers GET and POST. Throws IdentityError, where the secret opens nothing. */
@@ -22,7 +28,7 @@ export async function invitationDoor(
   ctx.type = 'html'
   ctx.set('Content-Security-Policy', SCRIPTED_POLICY)
   if (ctx.method !== 'POST') {
-    ctx.body = openingPage(setting.base)
+    ctx.body = openingPage(setting.base, OPENING)
     return
   }
   const form = await readForm(ctx.req)

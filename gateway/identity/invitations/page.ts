@@ -3,12 +3,19 @@ import { html, page, problemBox, type Markup, type Problem } from '../pages.ts'
 import { SCRIPT_PROBLEM } from '../passkeys/page.ts'
 import type { Invitation } from './invitation.ts'
 
-/** Opened by the link; its script sends what stands behind the hash. Without a script, a person can. */
-export function openingPage(base: string): string {
+/** What a link opens: its title, where it goes, and the button. */
+interface Opening {
+  readonly title: string
+  readonly path: 'invitation' | 'totp'
+  readonly button: string
+}
+
+/** Opened by a link; its script sends what stands behind the hash. Without a script, a person can. */
+export function openingPage(base: string, { title, path, button }: Opening): string {
   return page(
     base,
-    'You are invited',
-    html`<form method="post" action="${base}/invitation" id="invitation">
+    title,
+    html`<form method="post" action="${base}/${path}" id="invitation">
       <label for="secret">What stands behind the # of your link</label>
       <input
         id="secret"
@@ -19,7 +26,7 @@ export function openingPage(base: string): string {
         required
         autofocus
       />
-      <button type="submit" name="do" value="show">Open the invitation</button>
+      <button type="submit" name="do" value="show">${button}</button>
     </form>`,
     `${base}/passkey.js`,
   )

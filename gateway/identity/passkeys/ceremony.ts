@@ -1,5 +1,5 @@
 /**
- * One question to one authenticator: asked for by somebody who is signed in, answered once, within five minutes.
+ * One question to one authenticator, or for one code: asked for by somebody who is signed in, answered once, within five minutes.
  * Its secret finds it and proves nothing: who answers must hold the passkey.
  */
 import { createHash, randomBytes } from 'node:crypto'
@@ -16,6 +16,8 @@ export type CeremonyKind =
   | 'sign_in'
   | 'alone'
   | 'invited'
+  | 'enrol_totp'
+  | 'code'
 
 export interface Question {
   readonly kind: CeremonyKind
@@ -23,7 +25,7 @@ export interface Question {
   readonly sub: string
   /** The login that it belongs to and ends with; null while somebody signs in. */
   readonly login: Login | null
-  /** Base64url. */
+  /** Base64url; of an enrolment of an authenticator app its secret, sealed. */
   readonly challenge: string
   /** What it is about: the grant, the name of the passkey, the sign-in it belongs to. */
   readonly about: string

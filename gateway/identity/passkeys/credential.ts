@@ -9,6 +9,11 @@ export const ACR_PASSKEY = 'urn:sallyport:acr:passkey'
  * and its passkeys are none of ours.
  */
 export const shownHere = ({ acr }: Pick<Authentication, 'acr'>): boolean => acr === ACR_PASSKEY
+/** The acr of somebody who gave a password and a code of their authenticator app. */
+export const ACR_TOTP = 'urn:sallyport:acr:totp'
+/** Whether a second factor was shown to this gateway itself, by passkey or by code. */
+export const secondShown = (authn: Pick<Authentication, 'acr'>): boolean =>
+  shownHere(authn) || authn.acr === ACR_TOTP
 /** How policy calls the method (policy: `subject.authn.methods`). */
 export const METHOD = 'webauthn'
 

@@ -1,6 +1,7 @@
 /** The two pages that ask a browser for a passkey, and the one script they run: nothing inline, nothing from elsewhere. */
 import { readFileSync } from 'node:fs'
 import { html, page } from '../pages.ts'
+import { codeForm } from '../totp/page.ts'
 
 /** Served as `/oidc/passkey.js`. */
 export const SCRIPT = readFileSync(new URL('./browser.js', import.meta.url), 'utf8')
@@ -49,11 +50,13 @@ export interface SecondFactorPage {
   readonly secret: string
   /** For `navigator.credentials.get`, as JSON. */
   readonly options: object
+  /** Finds the question for a code, where the account has an authenticator app too; else null. */
+  readonly code: string | null
 }
 
 /** After the password, where the account has a passkey; and where it has nothing else, in its place. */
 export function secondFactorPage(shown: SecondFactorPage): string {
-  const { base, action, csrf, client, email, secret, options } = shown
+  const { base, action, csrf, client, email, secret, options, code } = shown
   const as = email === null ? html`` : html` as <strong>${email}</strong>`
   return page(
     base,
@@ -82,6 +85,12 @@ export function secondFactorPage(shown: SecondFactorPage): string {
         </button>
         <button type="submit" name="do" value="abort" class="quiet" formnovalidate>Cancel</button>
       </form>
+      ${
+        code === null
+          ? html``
+          : html`<h2>Or with a code</h2>
+              ${codeForm({ action, csrf, secret: code, quiet: true })}`
+      }
       <p class="id">
         Lost it? An administrator can send you a link by which you choose a new one.
       </p>`,

@@ -12,6 +12,7 @@ import { recordAct, type IdentityChange, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
 import type { IdentityStore, OidcStore, PasskeyStore } from '../store.ts'
 import type { Login, Subject } from '../subject.ts'
+import type { TotpStore } from '../totp/store.ts'
 import { MOST_PASSKEYS, take, type Answered } from './answer.ts'
 import { answerAlone, askAnybody, type AloneAttempt } from './alone.ts'
 import {
@@ -22,7 +23,7 @@ import {
   type CeremonyKind,
   type Question,
 } from './ceremony.ts'
-import { shown, shownHere, type BrowserAnswer, type Passkey } from './credential.ts'
+import { secondShown, shown, shownHere, type BrowserAnswer, type Passkey } from './credential.ts'
 import { ALGORITHMS } from './key.ts'
 import { checkAddress, octets } from './verify.ts'
 
@@ -75,6 +76,7 @@ export interface PasskeysOptions {
   readonly relyingParty: RelyingParty
   readonly issuer: string
   readonly passkeyStore: PasskeyStore
+  readonly totpStore: Pick<TotpStore, 'findTotp'>
   readonly store: Pick<IdentityStore, 'take'>
   readonly oidcStore: OidcStore
   readonly accounts: Pick<Accounts, 'find' | 'hasPassword' | 'endLogins'>
@@ -132,9 +134,10 @@ async function register(
   const held = await context.passkeyStore.passkeysOf(sub)
   if (held.length >= MOST_PASSKEYS) throw new IdentityError('passkey.full')
   const fresh = context.now() / 1000 - subject.authn.at <= FRESH_S
-  // Who has a passkey shows it before another is added: a password alone must not make a second factor.
-  if (!fresh || (held.length > 0 && !shownHere(subject.authn)))
-    throw new IdentityError('passkey.stale')
+  // Who has a second factor shows it before another is added: a password alone must not make one.
+  const coded = (await context.totpStore.findTotp(sub)) !== undefined
+  const needed = held.length > 0 ? shownHere : coded ? secondShown : () => true
+  if (!fresh || !needed(subject.authn)) throw new IdentityError('passkey.stale')
   const challenge = randomBytes(32).toString('base64url')
   const question = { kind: 'register', sub, login, challenge, about: name } as const
   const options = await creationOptions(context, question)

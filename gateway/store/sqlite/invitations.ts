@@ -8,6 +8,7 @@ import type {
 } from '../../identity/store.ts'
 import { changeAccount, endLoginsOf, findAccount, insertAccount } from './identity.ts'
 import { insertPasskey, isPasskey, removePasskeys } from './passkeys.ts'
+import { removeTotp } from './totp.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -128,6 +129,7 @@ export const invitationsRoom = {
       const change = { sub, password, changedAt: at }
       if (changeAccount(db, { change, only: { enabled: true } }) !== 'changed') return 'gone'
       removePasskeys(db, sub)
+      removeTotp(db, sub)
       endLoginsOf(db, sub)
       if (passkey !== null) insertPasskey(db, passkey)
       close(db, row, { at, how: 'used' })

@@ -14,6 +14,7 @@ import { passkeysRoom } from './passkeys.ts'
 import { rolloutsRoom } from './rollouts.ts'
 import { servicesRoom } from './services.ts'
 import { sessionsRoom } from './sessions.ts'
+import { totpRoom } from './totp.ts'
 import { identityRoom, oidcRoom } from './identity.ts'
 
 /** What an operation takes and gives crosses a thread, so it is structured-clone data. */
@@ -41,6 +42,7 @@ export const rooms = {
   rollouts: rolloutsRoom,
   services: servicesRoom,
   sessions: sessionsRoom,
+  totp: totpRoom,
   identity: identityRoom,
   oidc: oidcRoom,
 } as const satisfies Record<string, Room>

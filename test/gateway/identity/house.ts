@@ -32,6 +32,7 @@ import { SqliteIdpStore } from '../../../gateway/store/sqlite/idps.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
 import { SqliteInvitationStore } from '../../../gateway/store/sqlite/invitations.ts'
 import { SqlitePasskeyStore } from '../../../gateway/store/sqlite/passkeys.ts'
+import { SqliteTotpStore } from '../../../gateway/store/sqlite/totp.ts'
 import { SqliteServiceStore } from '../../../gateway/store/sqlite/services.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { approveDevice, openBrowser, type Page } from '../../support/browser.ts'
@@ -177,6 +178,7 @@ export async function openHouse(
       oidcStore: new SqliteOidcStore(thread),
       idpStore: new SqliteIdpStore(thread),
       passkeyStore: new SqlitePasskeyStore(thread),
+      totpStore: new SqliteTotpStore(thread),
       invitationStore: new SqliteInvitationStore(thread),
       serviceStore: new SqliteServiceStore(thread),
       async log(event) {

@@ -92,7 +92,10 @@ test('from a passkey to a password: the lost passkey opens nothing and asks for 
   const { secret } = await renew(sub)
   await choose(await openLink(house, browser, secret))
   expect(await house.identity.passkeys.list(sub)).toEqual([])
-  await expect(signInWith(name)).resolves.toMatchObject({ ok: true, more: false })
+  await expect(signInWith(name)).resolves.toMatchObject({
+    ok: true,
+    more: { passkey: false, code: false },
+  })
 })
 const signInWith = async (name: string) =>
   house.identity.accounts.login({
@@ -100,7 +103,10 @@ const signInWith = async (name: string) =>
     password: NEW,
     source: '192.0.2.8',
     client: null,
-    asksMore: async ({ sub }) => (await house.identity.passkeys.list(sub)).length > 0,
+    asksMore: async ({ sub }) => ({
+      passkey: (await house.identity.passkeys.list(sub)).length > 0,
+      code: false,
+    }),
   })
 
 test('staff too: roles stay, and no link makes any', async () => {

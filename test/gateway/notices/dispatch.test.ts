@@ -16,7 +16,7 @@ import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { makeCertificates, type Certificates } from '../../audit/receiver.ts'
 import { until } from '../../support/node.ts'
 import { grantAround } from '../grants/around.ts'
-import { mailReceiver, webhookReceiver } from './receivers.ts'
+import { drippingMailServer, mailReceiver, webhookReceiver } from './receivers.ts'
 
 let directory = ''
 let certificates: Certificates
@@ -353,6 +353,16 @@ describe('mail', () => {
     const failure = by(server.port).send(waiting())
     await expect(failure).rejects.toThrow('the mail server did not take it: EENVELOPE 550')
     await expect(failure).rejects.not.toThrow(/password/)
+  })
+  test('a server that drips its answer is left at the deadline, and the connection with it', async () => {
+    await using server = await drippingMailServer()
+    const sending = by(server.port, { deadlineMs: 500 }).send(waiting())
+    await expect(sending).rejects.toThrow('the mail server did not take it within 0.5 s')
+    await server.gone
+  })
+  test('a server that is not there is said at once', async () => {
+    const refused = 'the mail server did not take it: ECONNREFUSED'
+    await expect(by(1).send(waiting())).rejects.toThrow(refused)
   })
   test('an address that names two is one, and reaches nobody else', async () => {
     await using server = await mailReceiver(certificates.server)

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Ceremony, Grant, MadeInvitation, Me, Passkey } from '#api'
+import type { Ceremony, Enrolling, Grant, MadeInvitation, Me, Passkey } from '#api'
 import { checkSignedGrant, readSignedGrant } from '#approval'
 import { configFrom } from '#agent'
 import { writeConfig } from '../../../agent-tunnel/agent/config.ts'
@@ -18,6 +18,7 @@ import {
   type Person,
   type TestNode,
 } from '../../support/node.ts'
+import { readQr } from '../totp/app.ts'
 import { expecting } from '../../support/tunnels.ts'
 
 const name = noChromium === undefined ? 'in Chromium' : `in Chromium (${noChromium})`
@@ -229,6 +230,52 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     await tab.until('the end', "document.title.startsWith('You are signed in')")
     await using again = personWith(node, oda.email, await signingIn)
     expect((await again.ask<Me>('GET', '/me')).methods).toEqual(['pwd', 'webauthn'])
+  })
+
+  test('an authenticator app is added by its code, and asked for after the password', async () => {
+    const tom = await node.person('tom', { party: 'staff', roles: ['operator'] })
+    const { url } = await tom.ask<Enrolling>('POST', '/totp', { name: 'phone' })
+    await tab.open(url)
+    await tab.until('the enrolment', "document.querySelector('svg.qr') !== null")
+    // Whatever the colours of the page, the code is dark on white, and the secret is in no address.
+    const colours = `[getComputedStyle(document.querySelector('svg.qr')).backgroundColor, getComputedStyle(document.querySelector('svg.qr path')).fill, location.href]`
+    expect(await tab.run(colours)).toEqual([
+      'rgb(255, 255, 255)',
+      'rgb(0, 0, 0)',
+      `${node.origin}/oidc/totp`,
+    ])
+    const app = readQr({ text: await tab.run<string>('document.documentElement.outerHTML') })
+    await tab.type('#code', app.code(Date.now()))
+    await tab.click('button[value=code]')
+    await tab.until('the end', "document.title.startsWith('The app is yours now')")
+
+    await tab.open(`${node.origin}/oidc/sign-out`)
+    if (await tab.run<boolean>("document.querySelector('button') !== null")) {
+      await tab.click('button')
+      await tab.until('signing out', "document.title.startsWith('You are signed out')")
+    }
+    const prompt = Promise.withResolvers<string>()
+    const signingIn = deviceLogin({
+      gateway: node.origin,
+      trust: { anchor: node.anchor },
+      onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
+    })
+    signingIn.catch(() => {})
+    await tab.open(await prompt.promise)
+    await tab.click('button')
+    await tab.until('the code', "document.querySelector('button[name=confirm]') !== null")
+    await tab.click('button[name=confirm]')
+    await tab.until('the sign-in', "document.querySelector('#password') !== null")
+    await tab.type('#email', tom.email)
+    await tab.type('#password', PASSWORD)
+    await tab.click('button[value=login]')
+    await tab.until('the second factor', "document.title.startsWith('Confirm with a code')")
+    // The step of the first code was taken with it.
+    await tab.type('#code', app.code(Date.now() + 30_000))
+    await tab.click('button[value=code]')
+    await tab.until('the end', "document.title.startsWith('You are signed in')")
+    await using again = personWith(node, tom.email, await signingIn)
+    expect((await again.ask<Me>('GET', '/me')).methods).toEqual(['pwd', 'otp', 'mfa'])
   })
 
   test('a guest comes in by a link and a passkey, and later by the passkey alone', async () => {

@@ -1,0 +1,104 @@
+/** A sign-in that asks for a code after the password, and what it does with one. */
+import type { Provider } from 'oidc-provider'
+import type { Context } from '../answer.ts'
+import { enter, recordLogin } from '../enter.ts'
+import { token } from '../form.ts'
+import type { Problem } from '../pages.ts'
+import { ACR_TOTP } from '../passkeys/credential.ts'
+import {
+  ask,
+  clientName,
+  isAnother,
+  otherAccount,
+  type Details,
+  type InteractionOptions,
+} from '../question.ts'
+import { codePage } from './page.ts'
+import type { CodeAnswer } from './check.ts'
+
+/** RFC 8176: what a password and a code together are. */
+const METHODS = ['pwd', 'otp', 'mfa'] as const
+
+interface Asked {
+  readonly email: string
+  /** Finds the question. */
+  readonly secret: string
+  readonly problem?: Problem
+}
+
+/** The page with the field for a code. */
+export async function askCode(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  { email, secret, problem }: Asked,
+): Promise<void> {
+  const { base } = options
+  ctx.type = 'html'
+  ctx.body = codePage({
+    base,
+    action: `${base}/interaction/${details.uid}`,
+    csrf: token(options, `interaction:${details.uid}`),
+    client: await clientName(provider, details),
+    email,
+    secret,
+    problem: problem ?? null,
+  })
+}
+
+/** A code: right, the person is in; wrong, they are asked again, as often as the counters let them. Error: log.unavailable. */
+export async function giveCode(
+  ctx: Context,
+  provider: Provider,
+  options: InteractionOptions,
+  details: Details,
+  form: ReadonlyMap<string, string>,
+): Promise<void> {
+  const secret = form.get('secret') ?? ''
+  const source = options.source(ctx.req)
+  const client = String(details.params['client_id'])
+  const code = form.get('code') ?? ''
+  const about = details.uid
+  const answer = await options.totps.check({ secret, about, code, source, client })
+  if (!answer.ok) {
+    const problem = whyNot(answer, options.newId())
+    if (answer.code === 'stale') return ask(ctx, provider, options, details, problem, 401)
+    ctx.status = answer.code === 'locked' ? 429 : 401
+    if (answer.retryAfterMs > 0)
+      ctx.set('Retry-After', String(Math.ceil(answer.retryAfterMs / 1000)))
+    return askCode(ctx, provider, options, details, { email: answer.email, secret, problem })
+  }
+  const { sub, party, email } = answer.account
+  if (isAnother(details, sub)) return ask(ctx, provider, options, details, otherAccount, 409)
+  const at = Math.floor(options.now() / 1000)
+  const subject = `${options.issuer}|${sub}`
+  await recordLogin(options, { source, subject, party, email, client, methods: METHODS })
+  const loginSeconds = options.lifetimes.login
+  const own = { methods: METHODS, acr: ACR_TOTP, at, loginSeconds }
+  return enter(ctx, provider, options, details, { sub, ...own })
+}
+
+function whyNot(answer: CodeAnswer & { ok: false }, id: string): Problem {
+  const minutes = Math.max(1, Math.ceil(answer.retryAfterMs / 60_000))
+  switch (answer.code) {
+    case 'stale':
+      return {
+        message: 'This sign-in has waited too long for its code.',
+        nextStep: 'Sign in again.',
+        id: 'ceremony.unknown',
+      }
+    case 'wrong':
+      return {
+        message: 'The code is not right, or was used already.',
+        nextStep: 'Wait for the next one, and check that the clock of your phone is right.',
+        id: null,
+      }
+    case 'locked':
+      return {
+        message: 'There were too many attempts.',
+        nextStep: `Try again in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}, or ask an administrator.`,
+        id,
+      }
+  }
+}
