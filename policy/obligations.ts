@@ -1,7 +1,8 @@
 /**
  * What an allow still binds its bearer to: one row per key, with the default that holds where the
- * policy said nothing (strict, never unlimited) and what a value must be. Merging is the library's
- * (sallyport/lib.rego); here a merged document is read, completed and held under the ceilings.
+ * policy said nothing (strict, never unlimited) and what a value must be. What several rules say is merged by the
+ * library (sallyport/lib.rego), before it is read, completed and held under the ceilings; what several whole decisions
+ * say of one session is merged here, by the same rules.
  */
 
 /** Addresses `from`..`to` of one Modbus unit, both inclusive. */
@@ -40,9 +41,12 @@ export interface Obligations {
 }
 
 type Kind = 'count' | 'flag' | 'names' | 'windows'
+/** How two values become one, as the library calls it. */
+type Merge = 'min' | 'max' | 'or' | 'both' | 'all'
 
 interface Row {
   readonly kind: Kind
+  readonly merge: Merge
   /** What holds where the policy said nothing. */
   readonly absent: number | boolean | readonly string[] | null
   /** The highest number a policy may reach, whatever it says. */
@@ -52,23 +56,23 @@ interface Row {
 const DAY = 86_400
 
 export const OBLIGATIONS = {
-  max_duration_s: { kind: 'count', absent: 3600, ceiling: 31 * DAY },
-  not_after: { kind: 'count', absent: null },
-  idle_timeout_s: { kind: 'count', absent: 900, ceiling: 4 * 3600 },
-  reeval_after_s: { kind: 'count', absent: 300, ceiling: 900 },
-  max_bandwidth_bps: { kind: 'count', absent: 10_000_000, ceiling: 1_000_000_000 },
-  max_bytes: { kind: 'count', absent: 256 * 1024 * 1024, ceiling: 64 * 1024 ** 3 },
-  max_streams: { kind: 'count', absent: 8, ceiling: 256 },
-  ot_level: { kind: 'count', absent: 1, ceiling: 2 },
-  approvals: { kind: 'count', absent: 1 },
-  record: { kind: 'flag', absent: true },
-  justification: { kind: 'flag', absent: true },
-  supervise: { kind: 'flag', absent: true },
-  notify: { kind: 'flag', absent: true },
-  ot_each: { kind: 'flag', absent: true },
-  processes: { kind: 'names', absent: [] },
-  methods: { kind: 'names', absent: ['GET', 'HEAD'] },
-  ot_windows: { kind: 'windows', absent: [] },
+  max_duration_s: { kind: 'count', merge: 'min', absent: 3600, ceiling: 31 * DAY },
+  not_after: { kind: 'count', merge: 'min', absent: null },
+  idle_timeout_s: { kind: 'count', merge: 'min', absent: 900, ceiling: 4 * 3600 },
+  reeval_after_s: { kind: 'count', merge: 'min', absent: 300, ceiling: 900 },
+  max_bandwidth_bps: { kind: 'count', merge: 'min', absent: 10_000_000, ceiling: 1_000_000_000 },
+  max_bytes: { kind: 'count', merge: 'min', absent: 256 * 1024 * 1024, ceiling: 64 * 1024 ** 3 },
+  max_streams: { kind: 'count', merge: 'min', absent: 8, ceiling: 256 },
+  ot_level: { kind: 'count', merge: 'min', absent: 1, ceiling: 2 },
+  approvals: { kind: 'count', merge: 'max', absent: 1 },
+  record: { kind: 'flag', merge: 'or', absent: true },
+  justification: { kind: 'flag', merge: 'or', absent: true },
+  supervise: { kind: 'flag', merge: 'or', absent: true },
+  notify: { kind: 'flag', merge: 'or', absent: true },
+  ot_each: { kind: 'flag', merge: 'or', absent: true },
+  processes: { kind: 'names', merge: 'both', absent: [] },
+  methods: { kind: 'names', merge: 'both', absent: ['GET', 'HEAD'] },
+  ot_windows: { kind: 'windows', merge: 'all', absent: [] },
 } as const satisfies Record<keyof Obligations, Row>
 
 export type ObligationKey = keyof typeof OBLIGATIONS
@@ -107,4 +111,43 @@ function isLess(name: ObligationKey, before: Obligations, after: Obligations): b
 /** Each list is one more limit, whatever the order. */
 function limits({ ot_windows }: Obligations): string[] {
   return ot_windows.map((list) => JSON.stringify(list))
+}
+
+/**
+ * What holds where several decisions stand at once: of each obligation the strictest that any of them states. Takes at
+ * least one; of one it is that.
+ */
+export function strictest(first: Obligations, ...others: readonly Obligations[]): Obligations {
+  const all = [first, ...others]
+  const names = Object.keys(OBLIGATIONS) as ObligationKey[]
+  const entries = names.map((name) => [name, merged(name, all)] as const)
+  return { ...first, ...Object.fromEntries(entries) }
+}
+
+function merged(name: ObligationKey, all: readonly Obligations[]): unknown {
+  switch (OBLIGATIONS[name].merge) {
+    case 'min':
+      return Math.min(...all.map((one) => Number(one[name])))
+    case 'max':
+      return Math.max(...all.map((one) => Number(one[name])))
+    case 'or':
+      return all.some((one) => one[name] === true)
+    case 'both':
+      return common(all.map((one) => one[name] as readonly string[] | null))
+    case 'all':
+      return everyList(all)
+  }
+}
+
+/** The names that each has; null is all of them. */
+function common(lists: readonly (readonly string[] | null)[]): readonly string[] | null {
+  const named = lists.filter((list) => list !== null)
+  const [first, ...rest] = named
+  return first?.filter((name) => rest.every((list) => list.includes(name))) ?? null
+}
+
+/** Each list once: all must hold. */
+function everyList(all: readonly Obligations[]): Obligations['ot_windows'] {
+  const lists = all.flatMap(({ ot_windows: windows }) => windows)
+  return [...new Map(lists.map((list) => [JSON.stringify(list), list])).values()]
 }

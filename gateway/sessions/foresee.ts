@@ -2,7 +2,15 @@
  * What another policy would do to the sessions that are open: which it would end, and which it would let go on with
  * less. Nothing is ended, and nothing is recorded.
  */
-import { tightened, type Decision, type Input, type Partially, type Tightened } from '#policy'
+import {
+  strictest,
+  tightened,
+  type Decision,
+  type Input,
+  type Obligations,
+  type Partially,
+  type Tightened,
+} from '#policy'
 import type { LiveSession, LiveStream } from './live.ts'
 import { Looks, matterOf, objection, tooWide, type Matter } from './matter.ts'
 import type { SessionRoom } from './room.ts'
@@ -82,29 +90,36 @@ async function oneOf(
   )
   if (cause !== undefined) return { session, cause }
   const wider = new Set<LiveStream>()
-  const changes = new Map<string, Tightened>()
   for (const [at, decision] of decisions.entries()) {
-    const [facts, sight] = [questions[at], sights[at]]
-    if (facts === undefined || sight === undefined) continue
+    const sight = sights[at]
+    if (sight === undefined) continue
     const plainly = elevated ? (answers[questions.length + at] ?? decision) : decision
     for (const stream of tooWide(session, sight, decision, () => plainly)) wider.add(stream)
-    for (const one of less(room, session, facts, decision)) changes.set(one.name, one)
   }
-  if (changes.size === 0 && wider.size === 0) return undefined
-  return { session, tightened: [...changes.values()], connections: wider.size }
+  const changes = less(room, session, questions, decisions)
+  if (changes.length === 0 && wider.size === 0) return undefined
+  return { session, tightened: changes, connections: wider.size }
 }
 
 /**
- * What the candidate's decision leaves less of than the policy in force would at this moment. That one is asked only
- * where the session would have less than it goes on under: what has run out by itself is no change of the policy.
+ * What the candidate's decisions together leave less of than those of the policy in force would at this moment. That
+ * one is asked only where the session would have less than it goes on under: what has run out by itself is no change of
+ * the policy.
  */
 function less(
   room: SessionRoom,
   session: LiveSession,
-  facts: Partially<Input>,
-  { obligations }: Decision,
+  questions: readonly Partially<Input>[],
+  decisions: readonly Decision[],
 ): readonly Tightened[] {
-  if (tightened(session.obligations, obligations).length === 0) return []
-  const today = room.decisions.weigh('session.reevaluate', facts)
-  return today.allow ? tightened(today.obligations, obligations) : []
+  const then = together(decisions)
+  if (then === undefined || tightened(session.obligations, then).length === 0) return []
+  const today = questions.map((facts) => room.decisions.weigh('session.reevaluate', facts))
+  const now = together(today)
+  return now !== undefined && today.every(({ allow }) => allow) ? tightened(now, then) : []
+}
+
+function together(decisions: readonly Decision[]): Obligations | undefined {
+  const [first, ...others] = decisions.map(({ obligations }) => obligations)
+  return first && strictest(first, ...others)
 }

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Assertion, Statement } from '#approval'
 import type { Rules } from '#ot'
-import type { Observed, Obligations } from '#policy'
+import { strictest, type Observed, type Obligations } from '#policy'
 import type { DecisionRef } from '../decisions.ts'
 import type { Listeners, Presence } from '../devices/presence.ts'
 import type { Source } from '../facts.ts'
@@ -153,6 +153,8 @@ export class LiveSession {
   refusedAt = 0
   lastActivityAt: number
   lastDecidedAt: number
+  /** How often all that it stands on was decided again. */
+  round = 0
   /** What the newest connection's agent saw; undefined before the first, null where it saw nothing. */
   observed: Observed | null | undefined = undefined
   /** What the agent says owns a connection now, until that has been decided. */
@@ -243,7 +245,24 @@ export class LiveSession {
     return true
   }
 
-  /** What the last decision lets it go on under; a rate that is another one holds from the next byte on. */
+  /** What a decision about all that it stands on lets it go on under, in place of what was decided before. */
+  rebind(obligations: Obligations): void {
+    this.round++
+    this.bind(obligations)
+  }
+
+  /**
+   * What a decision about one more connection adds: the session stands under the strictest of both until all of it is
+   * decided again, and that is not put off. What the connection may read and write is its own gate's alone: one that
+   * reads takes nothing from the next, which may write, nor does that take anything from it.
+   */
+  bindAlso(obligations: Obligations): void {
+    const { ot_level, ot_windows } = this.obligations
+    this.bind({ ...strictest(this.obligations, obligations), ot_level, ot_windows })
+    this.rearm()
+  }
+
+  /** What it goes on under; a rate that is another one holds from the next byte on. */
   bind(obligations: Obligations): void {
     const { max_bandwidth_bps: rate } = obligations
     if (rate !== this.obligations.max_bandwidth_bps) {
@@ -277,9 +296,14 @@ export class LiveSession {
     if (elevation.changesAt !== before) this.rearm()
   }
 
-  /** Keeps the last decisions only: a session of months must not grow. */
+  /** A decision about all that it stands on: from then on it counts until it is due again. */
   decided(decision: DecisionRef, now: number): void {
     this.lastDecidedAt = now
+    this.note(decision)
+  }
+
+  /** Keeps the last decisions only: a session of months must not grow. */
+  note(decision: DecisionRef): void {
     if (this.decisions.push(decision) > 16) this.decisions.splice(1, 1)
   }
 

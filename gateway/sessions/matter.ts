@@ -190,7 +190,7 @@ export function objection(
 }
 
 /** What time alone ends, whatever policy would say. */
-function spent(session: LiveSession, now: number): Cause | undefined {
+export function spent(session: LiveSession, now: number): Cause | undefined {
   if (now >= session.end())
     return {
       reason: 'window_end',

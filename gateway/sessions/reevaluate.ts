@@ -2,7 +2,7 @@
  * Live re-authorization: whatever changes, the sessions it touches are decided again on facts as
  * they are then. Anything but allow cuts; so does an error. Deadlines are exact, one timer for all.
  */
-import type { Decision, Input, Partially, Trigger } from '#policy'
+import { strictest, type Decision, type Input, type Partially, type Trigger } from '#policy'
 import { refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
 import { actorOf } from '../events.ts'
@@ -12,7 +12,7 @@ import type { Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import { follow, isNews } from './extend.ts'
 import type { Footing, LiveSession, LiveStream } from './live.ts'
-import { Looks, matterOf, objection, tooWide } from './matter.ts'
+import { Looks, matterOf, objection, spent, tooWide } from './matter.ts'
 import { findStanding, type SessionRoom } from './room.ts'
 import { byDanger, inSlices } from './slices.ts'
 import { terminate, type Cause } from './terminate.ts'
@@ -162,13 +162,10 @@ export class Reauthorization implements Disposable {
     const { cause, kept } = await this.#judge(session, round)
     if (cause !== undefined || kept === undefined) return cause
     for (const decision of kept.decisions) session.decided(refOf(decision), now)
-    const last = kept.decisions.at(-1)
-    // One connection that must be watched is enough. Bound once: in between it would be let go, and held anew.
-    if (last !== undefined)
-      session.bind({
-        ...last.obligations,
-        supervise: kept.decisions.some(({ obligations }) => obligations.supervise),
-      })
+    const [first, ...others] = kept.decisions.map(({ obligations }) => obligations)
+    // All that it stands on was decided: this takes the place of whatever held before. Bound once: in between it
+    // would be let go, and held anew.
+    if (first !== undefined) session.rebind(strictest(first, ...others))
     if (session.changed === changed) session.changed = undefined
     session.subject = kept.subject
     session.presence = kept.presence
@@ -239,7 +236,12 @@ export class Reauthorization implements Disposable {
       const against = objection(session, decision, withdrawal.reason ?? 'policy_recheck')
       // Between two windows of its grant nobody is told to wait for the first.
       const between = against?.code === 'grant.not_yet' ? fallen : undefined
-      if (against !== undefined) return { cause: { ...against, ...between } }
+      if (against !== undefined) {
+        // Its time ran out while it was looked up: that is why, as it would be a moment later.
+        const late = spent(session, this.#room.now()) !== undefined
+        const { cause: over } = late ? await matterOf(this.#room, session, withdrawal, known) : {}
+        return { cause: over ?? { ...against, ...between } }
+      }
       decisions.push(decision)
       const sight = sights[at]
       if (sight !== undefined)

@@ -138,6 +138,18 @@ describe('what ends a session', () => {
     await isCut(one, /^window\.end$/, 'window_end')
   })
 
+  test('the time of its grant runs out while policy is being asked, which calls it otherwise', async () => {
+    const one = await carried()
+    answer((decision, point) => {
+      if (point !== 'session.reevaluate') return decision
+      setBefore(one.session.expires_at, 0)
+      const denials = [{ code: 'grant.expired', msg: 'the grant has expired' }]
+      return { ...decision, effect: 'deny', allow: false, reasons: [], denials }
+    })
+    here.agent.report({ type: 'owner_changed', session: one.session.id, observed: seen(PLC) })
+    await isCut(one, /^window\.end$/, 'window_end')
+  })
+
   test('nobody uses it', async () => {
     oblige({ idle_timeout_s: 300 })
     const one = await carried()

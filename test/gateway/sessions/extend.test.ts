@@ -328,7 +328,7 @@ describe('while a connection is being opened', () => {
           revision: 'r1',
           reasons: [],
           denials: [],
-          obligations: made.obligations,
+          obligations: made.session.obligations,
         }),
       },
     })

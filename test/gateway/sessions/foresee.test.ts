@@ -173,6 +173,22 @@ test('what is less than today is named, with both values; what is more or alike 
   expect(found.narrowed[0]?.connections).toBe(0)
 })
 
+test('of two connections that are told otherwise the session goes on with less only where it is less than both', async () => {
+  const session = open('s_1', 'tcp', { max_bytes: 1e7 })
+  connect(session, 1)
+  session.streams.add({ ...[...session.streams][0]!, observed: { pid: 2 } as never })
+  const of = (facts: unknown, first: number, second: number) =>
+    allow({ max_bytes: JSON.stringify(facts).includes('"pid":2') ? second : first })
+  const room = roomOf([session], allow())
+  Object.assign(room.decisions, { weigh: (_: string, facts: unknown) => of(facts, 1e8, 1e7) })
+  const then = (first: number, second: number) => async (questions: readonly unknown[]) =>
+    questions.map((facts) => of(facts, first, second))
+  expect((await foresee(room, then(2e7, 1e7))).narrowed).toEqual([])
+  expect((await foresee(room, then(1e6, 1e7))).narrowed[0]?.tightened).toEqual([
+    { name: 'max_bytes', before: 1e7, after: 1e6 },
+  ])
+})
+
 test('what has become less by itself is no change of the policy', async () => {
   const less = allow({ not_after: S + 10 })
   const found = await foresee(roomOf([open('s_1', 'tcp')], less), everywhere(less))

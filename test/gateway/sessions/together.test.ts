@@ -1,0 +1,113 @@
+/** A session of several connections, of each of which policy says something else: it stands under the strictest of all. */
+import { describe, expect, test } from 'vitest'
+import type { Input, Obligations } from '#policy'
+import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
+import { until } from '../../support/node.ts'
+import { answer } from '../../support/policy.ts'
+import { expecting, PLC, refusalOf, seen } from '../../support/tunnels.ts'
+import { carried, here, twoDevices } from './carried.ts'
+
+twoDevices()
+
+/** Until the row ends, policy says this beside of what `pid` answers for. */
+function says(of: (pid: number) => Partial<Obligations>): void {
+  answer((decision, point, given) => {
+    if (point !== 'session.reevaluate' || !decision.allow) return decision
+    const pid = (given as Input).process?.observed?.pid ?? 0
+    return { ...decision, obligations: { ...decision.obligations, ...of(pid) } }
+  })
+}
+/** What answers the first connection, and others. */
+const FIRST = seen(PLC).pid
+const answersAs = (pid: number) => void (here.agent.observed = { ...seen(PLC), pid })
+/** Every session of the device is decided again on all that it stands on, before this comes back. */
+const decidedAgain = () =>
+  here.node.admin.ask('PUT', '/devices/press-07/processes/plc', expecting())
+
+test('what one connection adds binds at once, and is gone with it when all is decided again', async () => {
+  const { session, client } = await carried()
+  says((pid) => (pid === 2 ? { max_streams: 2 } : {}))
+  answersAs(2)
+  const second = await client.line(session)
+  answersAs(3)
+  const third = await refusalOf(client.stream(session))
+  expect([third.code, third.told?.msg]).toEqual([
+    'session.limit',
+    'the session allows 2 connections at once',
+  ])
+  second.stream.reset('bye', '')
+  await until('the second is gone', () => here.agent.open() === 1)
+  await decidedAgain()
+  await client.line(session)
+  await client.line(session)
+})
+
+test('decided again, the first of two connections binds the session as much as the last', async () => {
+  const { session, client } = await carried()
+  answersAs(2)
+  await client.line(session)
+  let strict = 0
+  says((pid) => (pid === strict ? { max_streams: 2 } : {}))
+  for (strict of [FIRST, 2]) {
+    await decidedAgain()
+    expect((await refusalOf(client.stream(session))).code).toBe('session.limit')
+  }
+})
+
+test('a connection that may not be one of so many is refused itself, and binds nobody', async () => {
+  const { session, client, line } = await carried()
+  says((pid) => (pid === 2 ? { max_streams: 1 } : {}))
+  answersAs(2)
+  expect((await refusalOf(client.stream(session))).told?.msg).toBe(
+    'this connection allows 1 connections at once',
+  )
+  answersAs(3)
+  await client.line(session)
+  line.write('more')
+  await line.until('the first goes on', ({ text }) => text === 'pingmore')
+})
+
+describe('by the clock', () => {
+  const bound = { idle_timeout_s: 900, reeval_after_s: 300, not_after: 9e6, max_bandwidth_bps: 8 }
+  const session = () =>
+    new LiveSession({
+      id: 's_1',
+      subject: { token_exp: 9e6 },
+      presence: { peer: { notAfter: 9e9 } },
+      obligations: {
+        ...bound,
+        max_streams: 8,
+        ot_level: 2,
+        ot_windows: [],
+        processes: ['plc'],
+        methods: [],
+      },
+      decision: { id: 'd_1', revision: 'r1', codes: [] },
+      openedAt: 0,
+      expiresAt: 9e9,
+    } as unknown as LiveSessionOptions)
+
+  test('however many connections come, what the others are due to be asked is not put off', () => {
+    const one = session()
+    one.lastActivityAt = 299_000
+    one.note({ id: 'd_2', revision: 'r1', codes: [] })
+    expect([one.deadline(), one.decisions.length]).toEqual([300_000, 2])
+    one.decided({ id: 'd_3', revision: 'r1', codes: [] }, 299_000)
+    expect(one.deadline()).toBe(599_000)
+  })
+
+  test('one that must be asked about sooner makes all of it due sooner, and one later nothing later', () => {
+    const one = session()
+    let armed = 0
+    one.rearm = () => void armed++
+    one.bindAlso({ ...one.obligations, reeval_after_s: 60, not_after: 50 })
+    expect([one.deadline(), armed]).toEqual([50_000, 1])
+    one.bindAlso({ ...one.obligations, reeval_after_s: 3600, not_after: 8e6 })
+    expect([one.obligations.reeval_after_s, one.deadline()]).toEqual([60, 50_000])
+    // What one connection may read and write is its own.
+    one.bindAlso({ ...one.obligations, ot_level: 0, ot_windows: [[]] })
+    expect(one.obligations).toMatchObject({ ot_level: 2, ot_windows: [] })
+    one.rebind({ ...one.obligations, ...bound })
+    expect(one.deadline()).toBe(300_000)
+  })
+})
