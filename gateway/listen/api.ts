@@ -192,9 +192,10 @@ function unheard(handler: (request: IncomingMessage, response: ServerResponse) =
   return createServer(handler)
 }
 
-function answerErrors(server: ApiServer, options: ApiOptions): void {
+/** How every failure of a call is answered: as a problem (RFC 9457), and reported where it is ours. */
+export function answerErrors(server: ApiServer, options: Pick<ApiOptions, 'report'>): void {
   server.setErrorHandler((error: unknown, request, reply) => {
-    const refusal = toRefusal(error)
+    const refusal = toRefusal(error, request.routeOptions.bodyLimit ?? BODY_LIMIT)
     if (refusal.code === 'node.fault' || refusal.code === 'store.unavailable')
       options.report(error, `${request.method} ${request.routeOptions.url ?? request.url}`)
     const problem = toProblem(refusal, request.id)
@@ -216,13 +217,14 @@ function answerErrors(server: ApiServer, options: ApiOptions): void {
   })
 }
 
-function toRefusal(error: unknown): Refusal {
+/** `limit`: octets that the body of this very call may have. */
+function toRefusal(error: unknown, limit: number): Refusal {
   if (error instanceof Refusal) return error
   if (error instanceof Error && 'validation' in error && error.validation !== undefined)
     return new Refusal('body.invalid', error.message, { cause: error })
   if (error instanceof Error && 'code' in error) {
     if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
-      return new Refusal('body.too_large', `a body of this API has at most ${BODY_LIMIT} bytes`, {
+      return new Refusal('body.too_large', `the body of this call has at most ${limit} bytes`, {
         cause: error,
       })
     const foreign = 'statusCode' in error ? error.statusCode : undefined

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Caller } from '../../../gateway/listen/authorize.ts'
+import { answerErrors } from '../../../gateway/listen/api.ts'
 import { takeOctets } from '../../../gateway/listen/octets.ts'
 import { Refusal } from '../../../gateway/problem.ts'
 import { until } from '../../support/patience.ts'
@@ -49,8 +50,12 @@ afterEach(async () => {
 })
 
 /** An upload whose body is written by the row. */
-function upload(path = '/one', type = 'application/octet-stream', length = 4): ClientRequest {
-  const { port } = server.server.address() as AddressInfo
+function upload(
+  path = '/one',
+  type = 'application/octet-stream',
+  length = 4,
+  { port } = server.server.address() as Pick<AddressInfo, 'port'>,
+): ClientRequest {
   const headers = { 'content-type': type, 'content-length': length }
   const request = ask({ host: '127.0.0.1', port, path, method: 'POST', headers, agent: false })
   request.on('error', () => undefined)
@@ -83,6 +88,29 @@ test('nothing but octets is parsed', async () => {
 test('what is longer than allowed is refused before it has come', async () => {
   const [status] = await answer(upload('/one', 'application/octet-stream', LIMIT + 1))
   expect(status).toBe(413)
+})
+
+test('who sends too much is told how much the very call takes', async () => {
+  const api = Fastify({ bodyLimit: 65_536 })
+  answerErrors(api as never, { report: () => undefined })
+  try {
+    api.post('/short', async () => 'taken')
+    api.post('/long', { bodyLimit: 16_777_216 }, async () => 'taken')
+    await api.listen({ host: '127.0.0.1', port: 0 })
+    for (const [path, most] of [
+      ['/short', 65_536],
+      ['/long', 16_777_216],
+    ] as const) {
+      const { port } = api.server.address() as AddressInfo
+      const request = upload(path, 'application/json', most + 1, { port })
+      const [status, text] = await answer(request)
+      const problem = JSON.parse(text) as { code: string; detail: string }
+      expect([status, problem.code]).toEqual([413, 'body.too_large'])
+      expect(problem.detail).toBe(`the body of this call has at most ${most} bytes`)
+    }
+  } finally {
+    await api.close()
+  }
 })
 
 test('a second upload is refused while one is read or worked on, and not one to another call', async () => {
