@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Type, type Static } from 'typebox'
+import { readUpdateKey } from '#update'
 import { ticketPattern, TicketSettings } from './grants/tickets.ts'
 import { NOTICE_FILES, NoticeSettings } from './notices/notices.ts'
 import { HttpsSink, SINK_FILES } from './sinks.ts'
@@ -174,6 +175,11 @@ const File = Type.Object(
     recordings: Type.Optional(RecordingSettings),
     /** The folder that `npm run build:agent` filled, for devices to fetch the agent from. */
     agent_files: Type.String({ minLength: 1 }),
+    /** Words of the keys that sign updates of the agent, for the lines that onboard devices to pin. */
+    update_keys: Type.Array(Type.String({ pattern: '^ed25519:[A-Za-z0-9_-]{43}$' }), {
+      maxItems: 4,
+      uniqueItems: true,
+    }),
     log_level: Type.Union([
       Type.Literal('debug'),
       Type.Literal('info'),
@@ -210,6 +216,7 @@ const DEFAULTS: Config = {
   witnesses: [],
   log_space: { closeout_mib: 16, breakglass_mib: 64, floor_mib: 64, warn_mib: 256 },
   agent_files: resolve(import.meta.dirname, '../dist/agent'),
+  update_keys: [],
   log_level: 'info',
 }
 
@@ -495,6 +502,9 @@ function checkMeaning(config: Config): void {
       cause,
     })
   }
+  const unread = config.update_keys.find((word) => readUpdateKey(word) === undefined)
+  if (unread !== undefined)
+    throw new ConfigError('config.value', 'update_keys', `${unread} is no key`)
   const { mail, webhooks = [] } = config.notices
   if (mail?.tls === 'none' && !isLoopback(mail.host))
     throw new ConfigError('config.value', 'notices', 'mail leaves this machine over TLS alone')

@@ -238,7 +238,8 @@ function addRoutes(
     },
   })
   const caSha256 = () => authority.rootSha256
-  const tokens = { tenant, store: caStore, origin, caSha256, build, now }
+  const { update_keys: updateKeys } = config
+  const tokens = { tenant, store: caStore, origin, caSha256, updateKeys, build, now }
   const revocation = revocationRoom(
     config,
     { caStore, caLog },

@@ -116,6 +116,13 @@ export interface Line {
   readonly token: string
   /** Of the script, as it is served now. */
   readonly scriptSha256: string
+  /** Words of the keys whose updates the device is to take. */
+  readonly updateKeys: readonly string[]
+}
+
+/** As `install` and `enroll` take them. */
+export function pinning(updateKeys: readonly string[]): string[] {
+  return updateKeys.map((word) => `--update-key ${word}`)
 }
 
 /**
@@ -139,5 +146,6 @@ export function installLine(line: Line): string {
     `--device ${line.device}`,
     `--tenant ${line.tenant}`,
     `--ca-sha256 ${line.caSha256}`,
+    ...pinning(line.updateKeys),
   ].join(' ')
 }

@@ -2,7 +2,7 @@
 import type { DeviceToken } from '#api'
 import { instant, newToken, type CaStore } from '#ca'
 import { createHash, randomBytes } from 'node:crypto'
-import { installLine, type AgentBuild } from './onboarding.ts'
+import { installLine, pinning, type AgentBuild } from './onboarding.ts'
 
 /** How long a first use is possible. */
 export const TOKEN_LIFETIME_S = 3600
@@ -14,6 +14,8 @@ export interface TokenRoom {
   readonly origin: string
   /** Of the root that devices pin today. */
   readonly caSha256: () => string
+  /** Words of the keys that this site signs updates of the agent with; none: devices pin none by the line. */
+  readonly updateKeys: readonly string[]
   /** What a device can fetch from here. */
   readonly build: Pick<AgentBuild, 'script'>
   /** Epoch milliseconds. */
@@ -32,7 +34,7 @@ export async function deviceToken(room: TokenRoom, device: string): Promise<Devi
     },
     room.store,
   )
-  const { tenant, origin, build } = room
+  const { tenant, origin, build, updateKeys } = room
   const pin = room.caSha256()
   const script = await build.script()
   return {
@@ -50,6 +52,7 @@ export async function deviceToken(room: TokenRoom, device: string): Promise<Devi
             caSha256: pin,
             token: text,
             scriptSha256: createHash('sha256').update(script).digest('hex'),
+            updateKeys,
           }),
     enrol_command: [
       'sallyport agent enroll',
@@ -57,6 +60,7 @@ export async function deviceToken(room: TokenRoom, device: string): Promise<Devi
       `--device ${device}`,
       `--tenant ${tenant}`,
       `--ca-sha256 ${pin}`,
+      ...pinning(updateKeys),
       '--token-file TOKEN_FILE',
       '--data DIRECTORY',
     ].join(' '),

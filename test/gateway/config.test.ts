@@ -95,6 +95,11 @@ describe('what a schema cannot say', () => {
       text: 'syslog:\n  - {name: a, host: h, port: 1, ca_file: x}\n  - {name: a, host: h, port: 2, ca_file: x}\n',
       place: 'syslog',
     },
+    {
+      name: 'an update key with bits that belong to no key',
+      text: `update_keys: ['ed25519:${'A'.repeat(42)}B']\n`,
+      place: 'update_keys',
+    },
     { name: 'a balancer by name', text: 'balancers: [lb.plant.example]\n', place: 'balancers' },
   ])('$name', ({ text, place }) => {
     expect(fault(text)).toMatchObject({ code: 'config.value', place })

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { AgentBuild, installLine } from '../../../gateway/devices/onboarding.ts'
+import { deviceToken } from '../../../gateway/devices/token.ts'
 import { agentFiles } from '../../../gateway/listen/agent-files.ts'
 import { HandClock } from '../../support/clock.ts'
 import { until } from '../../support/node.ts'
@@ -91,6 +92,7 @@ test('script and line are sh: every shell here that can read them does', async (
     device: 'press-07',
     tenant: 'main.sallyport.internal',
     caSha256: 'c'.repeat(64),
+    updateKeys: [],
     token: 'spt_0',
     scriptSha256: sha256(script),
   })
@@ -100,6 +102,30 @@ test('script and line are sh: every shell here that can read them does', async (
       const read = spawnSync(shell, ['-n'], { input: text })
       if (read.error === undefined) expect([shell, String(read.stderr)]).toEqual([shell, ''])
     }
+})
+
+test('the keys that the site signs updates with stand in both lines, and none where it names none', async () => {
+  put('sallyport-agent.cjs', 'bundle')
+  const words = ['A', 'E'].map((last) => `ed25519:${'A'.repeat(42)}${last}`)
+  const made = (updateKeys: readonly string[]) =>
+    deviceToken(
+      {
+        tenant: 'main.sallyport.internal',
+        store: { addToken: async () => undefined } as never,
+        origin: 'https://gw.example:8443',
+        caSha256: () => 'c'.repeat(64),
+        updateKeys,
+        build,
+        now: () => 1_800_000_000_000,
+      },
+      'press-07',
+    )
+  const told = ` --ca-sha256 ${'c'.repeat(64)} --update-key ${words[0]} --update-key ${words[1]}`
+  const { install_command: install, enrol_command: enrol } = await made(words)
+  expect(install?.endsWith(told)).toBe(true)
+  expect(enrol).toContain(`${told} --token-file`)
+  const without = await made([])
+  expect(`${without.install_command} ${without.enrol_command}`).not.toContain('--update-key')
 })
 
 test('the bundle is offered to the Node that it was made for', async () => {
@@ -189,6 +215,7 @@ describe('the script, among programs that only say how they were called', () => 
       device: 'press-07',
       tenant: 'main.sallyport.internal',
       caSha256: 'c'.repeat(64),
+      updateKeys: [],
       token: 'spt_0',
       scriptSha256: sha256(script),
     })
