@@ -1,6 +1,6 @@
 /** `sallyport rollout start|status|pause|resume|abort`: what a gateway is told of updates, and what it answers. */
 import type { Command } from 'commander'
-import type { Rollout } from './client.ts'
+import type { Rollout, RolloutDevice } from './client.ts'
 import { globalOptions } from './commands/options.ts'
 import { usage } from './exit.ts'
 import { readBytes, readDuration, readInteger, readName, readText } from './input.ts'
@@ -73,7 +73,7 @@ export async function status(
   const rollout = await api.call(Item, 'GET', path)
   const devices = await all(api, RolloutDevice, 'GET', `${path}/devices`)
   if (options.json) return say(JSON.stringify({ rollout, devices }))
-  for (const line of about(rollout)) say(line)
+  for (const line of [...about(rollout), ...unableLines(devices)]) say(line)
   say(
     layOut({
       head: ['device', 'state', 'code', 'counts as failure', 'last heard'],
@@ -103,6 +103,16 @@ function idOf(id: string): string {
     `${JSON.stringify(id)} is not the id of a rollout`,
     'ids look like o_… and stand in `sallyport rollout status`',
   )
+}
+
+/** Who takes no such update, and what becomes of a share of these alone. */
+function unableLines(devices: readonly RolloutDevice[]): string[] {
+  const unable = devices.filter(({ state, failure }) => state === 'refused' && !failure)
+  if (unable.length === 0) return []
+  const codes = [...new Set(unable.map(({ code }) => code ?? 'refused'))].join(', ')
+  return [
+    `${unable.length} take it not, and are waited for no longer: ${codes}; where a share is these alone, another device goes in their place`,
+  ]
 }
 
 function about(rollout: Rollout): string[] {

@@ -41,7 +41,16 @@ export type Rollout = Static<typeof Rollout>
 export const RolloutDevice = Type.Object({
   /** The device. */
   name: Type.String(),
-  state: Type.Enum(['offered', 'taking', 'trial', 'updated', 'refused', 'failed', 'lost']),
+  state: Type.Enum([
+    'offered',
+    'taking',
+    'starting',
+    'trial',
+    'updated',
+    'refused',
+    'failed',
+    'lost',
+  ]),
   /** Whether it counts against the rollout. */
   failure: Type.Boolean(),
   code: Type.Union([Type.String(), Type.Null()]),

@@ -27,6 +27,8 @@ const Updates = Type.Object({
   version: Type.String({ pattern: '^\\d{1,3}\\.\\d{1,3}\\.\\d{1,3}$' }),
   trial: Maybe(RolloutId),
   taking: Maybe(RolloutId),
+  /** Absent: an agent that does not say when it starts one. */
+  starting: Type.Optional(Maybe(RolloutId)),
   outcome: Maybe(Type.Object({ rollout: RolloutId, fault: Maybe(UpdateCode) })),
   refused: Maybe(Type.Object({ rollout: RolloutId, code: UpdateCode })),
 })

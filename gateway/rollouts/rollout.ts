@@ -36,8 +36,16 @@ export interface Rollout {
   readonly resumed_at?: number
 }
 
-/** `lost`: it was told to start the update, and was not seen again. */
-export type UpdateState = 'offered' | 'taking' | 'trial' | 'updated' | 'refused' | 'failed' | 'lost'
+/** `lost`: it started the update, or one that does not say when it does was taking it, and was not seen again. */
+export type UpdateState =
+  | 'offered'
+  | 'taking'
+  | 'starting'
+  | 'trial'
+  | 'updated'
+  | 'refused'
+  | 'failed'
+  | 'lost'
 
 /** What is known of one device in one rollout. */
 export interface DeviceUpdate {
@@ -52,17 +60,20 @@ export interface DeviceUpdate {
   readonly excused?: true
   /** It was taking it, and has said since that it is not: it left the rollout, or forgot it, and started nothing. */
   readonly idle?: true
+  /** It says when it starts the update: while it is taking it, nothing has begun that it could be lost in. */
+  readonly announces?: true
 }
 
 /** Later ones do not give way to earlier ones, whatever a device says. */
 const RANK: Readonly<Record<UpdateState, number>> = {
   offered: 0,
   taking: 1,
-  trial: 2,
-  lost: 3,
-  refused: 4,
-  failed: 4,
-  updated: 4,
+  starting: 2,
+  trial: 3,
+  lost: 4,
+  refused: 5,
+  failed: 5,
+  updated: 5,
 }
 
 /** Whether nothing more is to be expected of a device. */
@@ -93,26 +104,36 @@ export function counts(update: DeviceUpdate): boolean {
   return isFailure(update) && update.excused === undefined
 }
 
+/** Whether the device takes no such update, which is nobody's fault and proves nothing. */
+function isUnable(update: DeviceUpdate | undefined): boolean {
+  return update?.state === 'refused' && HARMLESS.has(update.code)
+}
+
 /** Where a device stands among 10,000 in this rollout: another place in another one, so that not always the same go first. */
 export function placeOf(rollout: string, device: string): number {
   return Number.parseInt(hash('sha256', `${rollout}\n${device}`, 'hex').slice(0, 12), 16) % 10_000
 }
 
 /**
- * The devices whose turn has come, of all that there are: those of the share, or one where the share is nobody, so that
- * of a few, too, one goes first. Each share holds the ones before it.
+ * The devices whose turn has come, of all that there are: those of the share, and one more where the share is nobody, or
+ * nobody who takes the update, so that one goes first all the same. Each share holds the ones before it.
  */
 export function chosenOf<Of extends { readonly id: string; readonly zone: string }>(
   rollout: Pick<Rollout, 'id' | 'zone' | 'stages' | 'stage'>,
   devices: readonly Of[],
+  updates: ReadonlyMap<string, DeviceUpdate>,
 ): readonly Of[] {
+  const unable = ({ id }: Of) => isUnable(updates.get(id))
   const chosen = devices.filter((device) => isChosen(rollout, device))
-  if (chosen.length > 0) return chosen
+  if (!chosen.every(unable)) return chosen
   const own = devices.filter(({ zone }) => rollout.zone === null || zone === rollout.zone)
   const place = ({ id }: Of) => placeOf(rollout.id, id)
-  return own
+  const first = own
+    .filter((device) => !unable(device))
     .toSorted((one, other) => place(one) - place(other) || (one.id < other.id ? -1 : 1))
     .slice(0, 1)
+  // Who takes none is in it still: where all are like that, there is nobody to wait for.
+  return [...(chosen.length > 0 ? chosen : own.filter(unable)), ...first]
 }
 
 /** Whether the device is of the share that is on. */
@@ -129,7 +150,12 @@ export function meets(one: Pick<Rollout, 'zone'>, other: Pick<Rollout, 'zone'>):
   return one.zone === null || other.zone === null || one.zone === other.zone
 }
 
-/** Starts of a trial that hangs or crashes, each with the time to be healthy and a grace; and a while for the way. */
+/**
+ * A trial is started three times at most, and each start has its time to be healthy; between two of them the service
+ * manager pauses (`RestartSec`, 5 s) and Node loads, which is the grace. One that hangs is killed 120 s after its time
+ * (agent-tunnel/boot/boot.ts), and is over with that unless the disk takes no word of it: three times that, too, are
+ * within the while for the way.
+ */
 const TRIES = 3
 const GRACE_S = 15
 const WAY_S = 600
@@ -150,6 +176,7 @@ export function isLost(
   now: number,
 ): boolean {
   if (isOver(update) || update.state === 'offered' || update.idle === true) return false
+  if (update.state === 'taking' && update.announces === true) return false
   return now - Math.max(update.at, rollout.resumed_at ?? 0, since) >= lostAfter(rollout)
 }
 
@@ -171,7 +198,8 @@ export type Turn =
 
 /**
  * What is due for a rollout that runs. The next stage comes when this one has lasted, everybody of it who is connected is
- * over with it, and at least one of it runs the update: a stage that nobody was there for proves nothing.
+ * over with it, and at least one of it runs the update: a stage that nobody was there for proves nothing. Where not one
+ * device takes it, nothing is left to be proven.
  */
 export function turnOf(rollout: Rollout, { devices, connected, updates, now }: Standing): Turn {
   const failed = [...updates.values()].filter(counts)
@@ -180,7 +208,7 @@ export function turnOf(rollout: Rollout, { devices, connected, updates, now }: S
     return { type: 'pause', reason: `${failed.length} failed: ${codes}` }
   }
   if (now >= rollout.not_after) return { type: 'pause', reason: 'the update is not taken any more' }
-  const chosen = chosenOf(rollout, devices)
+  const chosen = chosenOf(rollout, devices, updates)
   const over = ({ id }: { readonly id: string }) => {
     const update = updates.get(id)
     return update !== undefined && isOver(update)
@@ -188,7 +216,9 @@ export function turnOf(rollout: Rollout, { devices, connected, updates, now }: S
   if (rollout.stage === rollout.stages.length - 1)
     return chosen.length > 0 && chosen.every(over) ? { type: 'done' } : { type: 'stay' }
   const settled = chosen.filter(({ id }) => connected.has(id)).every(over)
-  const proven = chosen.some(({ id }) => updates.get(id)?.state === 'updated')
+  const proven =
+    chosen.some(({ id }) => updates.get(id)?.state === 'updated') ||
+    (chosen.length > 0 && chosen.every(({ id }) => isUnable(updates.get(id))))
   const lasted = now - rollout.stage_at >= rollout.soak_s
   return settled && proven && lasted ? { type: 'stage' } : { type: 'stay' }
 }

@@ -179,6 +179,9 @@ export class Rollouts implements Disposable {
         await this.#note(rollout, device, { state: 'offered', code: null })
       else if (update?.state === 'taking' && update.idle !== true)
         await store.putUpdate({ ...update, idle: true })
+      // It is back as it was: what it started did not begin.
+      else if (update?.state === 'starting')
+        await store.putUpdate({ ...update, state: 'taking', idle: true })
     }
   }
 
@@ -218,12 +221,13 @@ export class Rollouts implements Disposable {
   async #note(
     rollout: Rollout,
     device: string,
-    { state, code, idle }: Pick<DeviceUpdate, 'state' | 'code' | 'idle'>,
+    { state, code, idle, announces }: Pick<DeviceUpdate, 'state' | 'code' | 'idle' | 'announces'>,
   ): Promise<void> {
     const { store, log, now } = this.#room
     const at = Math.floor(now() / 1000)
     const gave = idle === undefined ? {} : { idle }
-    const next: DeviceUpdate = { rollout: rollout.id, device, state, code, at, ...gave }
+    const says = announces === undefined ? {} : { announces }
+    const next: DeviceUpdate = { rollout: rollout.id, device, state, code, at, ...gave, ...says }
     const before = await store.findUpdate(rollout.id, device)
     if (!follows(before, next)) return
     if (before?.state === state && before.code === code && isOver(before)) return
@@ -254,7 +258,7 @@ export class Rollouts implements Disposable {
     const turn = turnOf(before, { devices, connected, updates, now: seconds })
     const rollout = await this.#take(before, turn, seconds)
     if (rollout?.state !== 'running') return
-    for (const { id } of chosenOf(rollout, devices))
+    for (const { id } of chosenOf(rollout, devices, updates))
       await this.#offer(rollout, id, updates.get(id), seconds)
     if (turn.type === 'stage') await this.#goOn(rollout)
   }

@@ -6,6 +6,8 @@ export interface Said {
   readonly version: string
   readonly trial: string | null
   readonly taking: string | null
+  /** Undefined: an agent that does not say when it starts one. */
+  readonly starting?: string | null
   readonly outcome: { readonly rollout: string; readonly fault: string | null } | null
   readonly refused: { readonly rollout: string; readonly code: string } | null
 }
@@ -17,15 +19,21 @@ export interface Listening {
   readonly say: (message: Readonly<Record<string, unknown>>) => void
 }
 
-type What = Pick<DeviceUpdate, 'rollout' | 'state' | 'code'>
+type What = Pick<DeviceUpdate, 'rollout' | 'state' | 'code' | 'announces'>
 
 /** `heard`: the device waits to be told that this was taken down. */
 export type Change = What & { readonly heard: boolean }
 
 /** What of a device's words is about one rollout each. */
-export function changesOf({ trial, taking, outcome, refused }: Said): readonly Change[] {
+export function changesOf({ trial, taking, starting, outcome, refused }: Said): readonly Change[] {
   const changes: Change[] = []
-  if (taking !== null) changes.push({ rollout: taking, state: 'taking', code: null, heard: false })
+  // It says both of the same, so that a gateway that knows only of taking sees it once more.
+  if (taking !== null && taking !== starting) {
+    const says = starting === undefined ? {} : ({ announces: true } as const)
+    changes.push({ rollout: taking, state: 'taking', code: null, heard: false, ...says })
+  }
+  if (starting !== null && starting !== undefined)
+    changes.push({ rollout: starting, state: 'starting', code: null, heard: false })
   if (trial !== null) changes.push({ rollout: trial, state: 'trial', code: null, heard: true })
   if (refused !== null) {
     const { rollout, code } = refused

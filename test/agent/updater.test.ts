@@ -94,8 +94,10 @@ describe('an update that is taken', () => {
     connect(made)
     expect(last(made)).toMatchObject({ version: VERSION, keys: [key.id], taking: null })
     offer(made)
-    expect(last(made)).toMatchObject({ taking: 'r_1' })
+    expect(last(made)).toMatchObject({ taking: 'r_1', starting: null })
     await holds(() => expect(made.restarts).toBe(1))
+    // The last word before it ends; a gateway that knows only of taking is told that once more.
+    expect(last(made)).toMatchObject({ taking: 'r_1', starting: 'r_1', trial: null })
     const { trial } = made.shelf.state(VERSION)
     expect(trial).toMatchObject({ version: '0.2.0', rollout: 'r_1', health: 300, starts: 0 })
     expect(made.shelf.isWhole(trial!)).toBe(true)

@@ -21,6 +21,8 @@ export interface UpdateReport {
   readonly trial: string | null
   /** The rollout of the update that is being fetched, or waits until nobody is connected. */
   readonly taking: string | null
+  /** The same rollout, once its update is what starts next and this agent is about to end. */
+  readonly starting: string | null
   /** What became of one that was started. */
   readonly outcome:
     | (Pick<Outcome, 'rollout' | 'version'> & { readonly fault: TrialFault | null })

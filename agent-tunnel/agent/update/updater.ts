@@ -249,8 +249,8 @@ export class Updater implements Disposable {
       return
     }
     this.#options.log('info', 'update.starting', { version, rollout })
-    // Once more, for who waits to see it again from now on.
-    this.#report()
+    // For who waits to see it again from now on; a gateway that does not know the word is told once more that it is taken.
+    this.#report(rollout)
     this.#taking = undefined
     this.#leave()
   }
@@ -321,7 +321,7 @@ export class Updater implements Disposable {
     }
   }
 
-  #report(): void {
+  #report(starting: string | null = null): void {
     const { trial, outcome } = this.#state
     this.#tell?.({
       type: 'update',
@@ -329,6 +329,7 @@ export class Updater implements Disposable {
       keys: this.#keys().map(({ id }) => id),
       trial: this.#onTrial && trial !== null ? trial.rollout : null,
       taking: this.#taking?.rollout ?? null,
+      starting,
       outcome,
       refused: this.#refused,
     })

@@ -92,7 +92,9 @@ describe('a share', () => {
           const few = ids.map((id) => ({ id, zone: 'line-3' }))
           const others = [{ id: 'press-0', zone: 'line-4' }]
           const zone = { ...rollout, zone: 'line-3', stages }
-          const all = stages.map((_, stage) => chosenOf({ ...zone, stage }, [...others, ...few]))
+          const all = stages.map((_, stage) =>
+            chosenOf({ ...zone, stage }, [...others, ...few], new Map()),
+          )
           for (const [nth, chosen] of all.entries()) {
             expect(chosen.length).toBeGreaterThan(0)
             expect(few).toEqual(expect.arrayContaining([...chosen]))
@@ -102,7 +104,7 @@ describe('a share', () => {
         },
       ),
     )
-    expect(chosenOf(rollout, [])).toEqual([])
+    expect(chosenOf(rollout, [], new Map())).toEqual([])
   })
 
   test('is of its zone alone', () => {
@@ -119,9 +121,12 @@ describe('the next share', () => {
     expect(first.length).toBeGreaterThan(2)
     expect(turn(updated(first))).toBe('stage')
   })
-  test.for(['offered', 'taking', 'trial'] as const)('waits for one that is %s', (state) => {
-    expect(turn([...updated(first.slice(1)), update(first[0]!, state)])).toBe('stay')
-  })
+  test.for(['offered', 'taking', 'starting', 'trial'] as const)(
+    'waits for one that is %s',
+    (state) => {
+      expect(turn([...updated(first.slice(1)), update(first[0]!, state)])).toBe('stay')
+    },
+  )
   test('waits for one that was not offered it yet', () => {
     expect(turn(updated(first.slice(1)))).toBe('stay')
   })
@@ -133,12 +138,45 @@ describe('the next share', () => {
     expect(turn([], { connected: new Set() })).toBe('stay')
     expect(turn(first.map((id) => update(id, 'refused', 'update.unpinned')))).toBe('stay')
   })
+  test.for(['update.unpinned', 'update.unsupported', 'update.rollback'])(
+    'comes where this one is devices that take none (%s), by another one in their place',
+    (code) => {
+      const refused = first.map((id) => update(id, 'refused', code))
+      const { updates } = standing(refused)
+      const all = chosenOf(rollout, fleet, updates).map(({ id }) => id)
+      expect(all.slice(0, -1)).toEqual(first)
+      const other = all.at(-1)!
+      expect(first).not.toContain(other)
+      expect(turn(refused)).toBe('stay')
+      expect(turn([...refused, update(other, 'taking')])).toBe('stay')
+      expect(turn([...refused, update(other, 'updated')])).toBe('stage')
+      expect(turn([...refused, update(other, 'updated')], { now: NOW - 1 })).toBe('stay')
+      // That one takes none either: the next, and no device of the larger shares is passed over for it.
+      const next = chosenOf(
+        rollout,
+        fleet,
+        standing([...refused, update(other, 'refused', code)]).updates,
+      )
+      expect(next.length).toBe(first.length + 1)
+      const larger = chosenOf({ ...rollout, stage: 1 }, fleet, updates).map(({ id }) => id)
+      expect(larger).toEqual(expect.arrayContaining(first))
+    },
+  )
+  test('comes where nobody at all takes any, and not while one is left that was not asked', () => {
+    const refused = fleet.map(({ id }) => update(id, 'refused', 'update.unpinned'))
+    expect(turn(refused)).toBe('stage')
+    expect(turn(refused.slice(1))).toBe('stay')
+    const nobody = fleet.filter(({ id }) => !first.includes(id))
+    expect(turn(refused, { devices: nobody })).toBe('stage')
+    // A refusal that says something against the update is none of these.
+    expect(turn(fleet.map(({ id }) => update(id, 'refused', 'update.node')))).toBe('pause')
+  })
   test('does not come before this one has lasted', () => {
     expect(turn(updated(first), { now: NOW - 1 })).toBe('stay')
   })
   test('never comes unproven where this one would be nobody', () => {
     const devices = fleet.filter(({ id }) => !first.includes(id))
-    const [one, ...rest] = chosenOf(rollout, devices)
+    const [one, ...rest] = chosenOf(rollout, devices, new Map())
     expect(rest).toEqual([])
     expect(turn([], { devices })).toBe('stay')
     expect(
@@ -194,6 +232,7 @@ test('what a device came to stays, whatever it says later; only one that was los
     for (const to of [
       'offered',
       'taking',
+      'starting',
       'trial',
       'lost',
       'updated',
@@ -204,6 +243,8 @@ test('what a device came to stays, whatever it says later; only one that was los
   for (const to of ['offered', 'taking', 'trial', 'updated', 'failed', 'refused'] as const)
     expect(goes('lost', to), `lost to ${to}`).toBe(true)
   expect([goes('trial', 'taking'), goes('taking', 'offered')]).toEqual([false, false])
+  expect([goes('taking', 'starting'), goes('starting', 'trial')]).toEqual([true, true])
+  expect([goes('starting', 'taking'), goes('trial', 'starting')]).toEqual([false, false])
 })
 
 test('a device has time for three starts that hang, and for the way', () => {
@@ -222,6 +263,9 @@ test('absence is what a device was not heard in while it could have been, and mi
   for (const state of ['offered', 'updated', 'refused', 'failed', 'lost'] as const)
     expect(gone(state), state).toBe(false)
   expect(gone('taking', { idle: true }), 'one that said it has none').toBe(false)
+  // Who says when it starts has nothing to be lost in before that, and from then on as much time as any.
+  expect(gone('taking', { announces: true }), 'one that fetches or waits').toBe(false)
+  expect([gone('starting', {}, until - 1), gone('starting')]).toEqual([false, true])
   const taking = update('press-1', 'taking')
   expect(isLost({ ...rollout, resumed_at: from + 1 }, taking, 0, until), 'held').toBe(false)
   expect(isLost(rollout, taking, from + 1, until), 'the gateway was down').toBe(false)

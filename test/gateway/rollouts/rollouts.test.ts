@@ -258,6 +258,50 @@ describe('a rollout', () => {
     expect(await states(id)).toEqual({ a: 'updated' })
   })
 
+  test('has the time of a device that says when it starts the update run from there, and none before', async () => {
+    const a = await connect('a', { starting: null })
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id, starting: null })
+    rollouts.left(a)
+    seconds += 10 * lostAfter({ health: 300 })
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'taking' })
+    const back = await connect('a', { taking: id, starting: null })
+    await rollouts.heard(back, { ...idle, taking: id, starting: id })
+    rollouts.left(back)
+    seconds += lostAfter({ health: 300 }) - 1
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'starting' })
+    seconds += 1
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'update.lost' })
+    expect(codes().filter((one) => one.startsWith('device.update'))).toEqual([
+      'device.update offered',
+      'device.update taking',
+      'device.update starting',
+      'device.update lost',
+    ])
+  })
+
+  test('is offered again to a device that started it and is back as it was', async () => {
+    const a = await connect('a', { starting: null })
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id, starting: id })
+    rollouts.left(a)
+    seconds += 60
+    const back = await connect('a', { starting: null })
+    await rollouts.look()
+    expect(back.offered).toBe(1)
+    rollouts.left(back)
+    seconds += 10 * lostAfter({ health: 300 })
+    await rollouts.look()
+    expect((await rollouts.find(id)).state).toBe('running')
+    const again = await connect('a', { taking: id, starting: id })
+    rollouts.left(again)
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'starting' })
+  })
+
   test('that was held while the line was off loses nobody when it goes on, but who stays away from then', async () => {
     const a = await connect('a')
     const { id } = await rollouts.start(asked(), BUNDLE, by)
