@@ -402,7 +402,7 @@ test('every call is opened by one scope, by none, or is everybody’s', async ()
     .map((route) => route.split('/')[3])
   const persons = [
     'accounts', 'approvers', 'auditors', 'bootstrap', 'break-glass', 'ceremonies', 'grants', 'head', 'idps', 'info', 'invitations',
-    'passkeys', 'services', 'sessions', 'step-up',
+    'passkeys', 'services', 'sessions', 'step-up', 'totp',
   ] // prettier-ignore
   expect(closed.filter((area = '') => !persons.includes(area))).toEqual([])
   expect(closed).toEqual(
