@@ -1,7 +1,8 @@
 /** What an audit log is to whoever writes to it, and what it says of itself. */
 import type { Checkpoint } from './checkpoint.ts'
+import type { Closing } from './epoch.ts'
 import type { Place } from './errors.ts'
-import type { EventInput } from './event.ts'
+import type { Actor, EventInput } from './event.ts'
 import type { ActiveLine } from './heartbeat.ts'
 import type { PruneAsked } from './prune-live.ts'
 import type { Pruned } from './prune-plan.ts'
@@ -68,6 +69,12 @@ export interface AuditLog extends AsyncDisposable {
   prune(asked: PruneAsked): Promise<Pruned>
   /** Writes log.close, signs, ends the thread. Later appends reject with log.closed. */
   close(): Promise<void>
+  /**
+   * Closes the log for good: behind log.close its very last event names the epoch that goes on from it, and the head over
+   * just that is signed. `by`: who asked for it. Errors: log.closed, and those of `append`; whether the end is on disk
+   * then, opening the directory anew tells.
+   */
+  end(closing: Closing, by?: Actor): Promise<Checkpoint>
   /**
    * Keeps room on the disk for something that is about to be admitted and will write up to `bytes`, until it is released
    * (once; again does nothing). Recordings on that disk ask here too: there is one account. Throws AuditError log.room where that would leave less than the floor beside all that was

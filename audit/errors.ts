@@ -9,6 +9,7 @@
  * - `log.poisoned`: refused at once, because an earlier write failed and recovery has not succeeded yet.
  * - `log.draining`: the log cannot append and has given up trying quietly.
  * - `log.corrupt`, `log.rollback`, `log.origin`: found when opening; a person must look, nothing was changed.
+ * - `log.ended`: this epoch ended, as its last event says, and goes on as another; nothing is added to it.
  * - `log.range`: an index outside the log. `key.*`, `note.*`: a verifier key or signed note that is not one.
  * - `evidence.*`: a catalogue or a time that no package can be made of.
  * - `recording.*`: a key that is none, a file that was not sealed to it or is not as it was sealed, a disk that does
@@ -35,6 +36,7 @@ export type AuditCode =
   | 'log.corrupt'
   | 'log.rollback'
   | 'log.origin'
+  | 'log.ended'
   | 'log.range'
   | 'key.invalid'
   | 'note.invalid'

@@ -164,6 +164,19 @@ export const logData = {
   detail: 'public json?',
 } as const satisfies Fields
 
+/** The epoch that follows, and the vkeys that sign it. */
+export const epochEndData = {
+  successor: 'public text',
+  keys: 'public texts',
+} as const satisfies Fields
+
+/** The epoch before, its vkeys and its last signed note. */
+export const epochBeginData = {
+  predecessor: 'public text',
+  keys: 'public texts',
+  note: 'public text',
+} as const satisfies Fields
+
 export const partData = {
   track: 'public integer?',
   // It was being written when the gateway died.

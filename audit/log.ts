@@ -6,8 +6,9 @@ import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
 import { Dialogue } from './dialogue.ts'
+import { closingEvent, openingEvent, type Closing, type Opening } from './epoch.ts'
 import { AuditError } from './errors.ts'
-import type { EventCode, EventInput } from './event.ts'
+import type { Actor, EventCode, EventInput } from './event.ts'
 import type { Rendered } from './format/render.ts'
 import type { ActiveLine } from './heartbeat.ts'
 import { noRoom } from './ledger.ts'
@@ -36,6 +37,8 @@ const signedAtOnce: ReadonlySet<EventCode> = new Set([
   'grant.burn',
 ])
 
+const closeEvent: EventInput = { code: 'log.close', message: 'Log closed', status: 'success' }
+
 class ThreadedLog implements AuditLog {
   readonly directory: string
   readonly origin: string
@@ -51,12 +54,14 @@ class ThreadedLog implements AuditLog {
   #claim: Server | null = null
   #pruning = false
   readonly #closing = new AbortController()
+  readonly #opening: Opening | undefined
   #ended = false
 
   constructor(options: LogOptions) {
     this.#limits = { ...defaults, ...options.limits }
     this.directory = options.directory
     this.origin = options.origin
+    this.#opening = options.opening
     const keys = [options.signers.ed25519]
     if (options.signers.mlDsa44 !== undefined) keys.push(options.signers.mlDsa44)
     this.vkeys = keys.map((key) => formatVkey(options.origin, key))
@@ -88,6 +93,11 @@ class ThreadedLog implements AuditLog {
   async start(claimed: Server | null): Promise<void> {
     this.#claim = claimed
     const opened = await this.#dialogue.whenOpened()
+    if (opened.closing !== null)
+      throw new AuditError(
+        'log.ended',
+        `${this.origin} was ended, and goes on as ${opened.closing.successor}: nothing is added to it`,
+      )
     this.#pulse.previous = opened.heartbeat
     this.recovered = {
       quarantinedBytes: opened.quarantinedBytes,
@@ -95,7 +105,9 @@ class ThreadedLog implements AuditLog {
       size: opened.size,
       sessions: opened.sessions.map(([session]) => session),
     }
-    await Promise.all(owedBy(opened).map((event) => this.append(event)))
+    const first = opened.size === 0 && this.#opening !== undefined
+    const begin = first ? [openingEvent(this.#opening as Opening)] : []
+    await Promise.all([...begin, ...owedBy(opened)].map((event) => this.append(event)))
     await this.checkpoint()
     // Before the disk was looked at there would be room for everybody.
     await this.#dialogue.looked()
@@ -170,14 +182,29 @@ class ThreadedLog implements AuditLog {
     }
   }
 
+  async end(closing: Closing, by?: Actor): Promise<Checkpoint> {
+    const refused = this.#dialogue.unable(null)
+    if (this.#ended || refused !== null)
+      throw refused ?? new AuditError('log.closed', 'the audit log is closed')
+    this.#ended = true
+    this.#closing.abort()
+    // All in one turn: from the last line on nothing more is taken, so nothing comes behind the end.
+    const closed = this.append(closeEvent)
+    const ended = this.append(closingEvent(closing, by))
+    const head = this.#dialogue.head()
+    const done = this.#dialogue.close()
+    await Promise.allSettled([closed, ended, head, done])
+    this.#release()
+    await Promise.all([closed, ended])
+    return await head
+  }
+
   async close(): Promise<void> {
     if (this.#ended) return
     this.#ended = true
     this.#closing.abort()
     // A log that cannot be written is closed all the same.
-    await this.append({ code: 'log.close', message: 'Log closed', status: 'success' }).catch(
-      () => undefined,
-    )
+    await this.append(closeEvent).catch(() => undefined)
     await this.checkpoint().catch(() => undefined)
     await this.#dialogue.close()
     this.#release()

@@ -1,5 +1,6 @@
 /** What a log is opened with, and its limits. */
 import type { KeyObject } from 'node:crypto'
+import type { Opening } from './epoch.ts'
 
 export interface Signers {
   readonly ed25519: KeyObject
@@ -44,6 +45,8 @@ export interface LogOptions {
   /** `<domain>/audit/<node>/<epoch>`: no blanks, no `+`. */
   readonly origin: string
   readonly signers: Signers
+  /** Of a later epoch: the one it goes on from. It is the first event of a log that has none yet. */
+  readonly opening?: Opening
   readonly clock: { now(): number }
   /** n random bytes. */
   readonly random: (n: number) => Uint8Array

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { openCheckpoint, parseCheckpoint, splitNotes } from './checkpoint.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import type { Disk } from './disk.ts'
+import { closingIn, type Closing } from './epoch.ts'
 import { AuditError } from './errors.ts'
 import type { AuditCode, Place } from './errors.ts'
 import { joinOf } from './format/ocsf.ts'
@@ -32,6 +33,8 @@ export interface Found {
   readonly heartbeat: number | null
   /** Bodies of session.start without their session.end, by session. */
   readonly sessions: ReadonlyMap<string, string>
+  /** What the last leaf says, where it ends the log. */
+  readonly closing: Closing | null
   readonly quarantinedBytes: number
   readonly place: Place | null
 }
@@ -49,6 +52,7 @@ interface Scan {
   readonly signed: Checkpoint | null
   batch: number
   heartbeat: number | null
+  closing: Closing | null
   quarantinedBytes: number
   place: Place | null
 }
@@ -78,22 +82,28 @@ function quarantine(scan: Scan, file: string, offset: number, bytes: Uint8Array)
   scan.quarantinedBytes += bytes.length
 }
 
+/** The tree passes through the last signed head. */
+function demandRoot({ signed, frontier }: Scan, at: (what: string) => Place): void {
+  if (signed === null || frontier.size !== signed.size) return
+  if (Buffer.from(frontier.root()).toString('hex') === signed.root) return
+  const what = `the events up to ${frontier.size - 1} are not those the checkpoint of size ${signed.size} signed`
+  refuse('log.rollback', at(what))
+}
+
 function follow(scan: Scan, body: Uint8Array): void {
   const idx = scan.frontier.size
   scan.frontier.push(leafHash(body), scan.tiles.add)
-  const { signed } = scan
-  if (signed !== null && scan.frontier.size === signed.size) {
-    const root = Buffer.from(scan.frontier.root()).toString('hex')
-    if (root !== signed.root)
-      refuse('log.rollback', {
-        origin: scan.origin,
-        idx,
-        segment: 'seg',
-        offset: 0,
-        what: `the events up to ${idx} are not those the checkpoint of size ${signed.size} signed`,
-      })
-  }
+  const at = (what: string): Place => ({
+    origin: scan.origin,
+    idx,
+    segment: 'seg',
+    offset: 0,
+    what,
+  })
+  demandRoot(scan, at)
+  if (scan.closing !== null) refuse('log.corrupt', at('the log goes on behind its end'))
   const code = joinOf(body)?.code
+  if (code === 'log.epoch_end') scan.closing = endOf(body, at)
   if (code === 'log.heartbeat') scan.heartbeat = idx
   // What is not signed may have been written by whoever took the beginning away.
   if (code === 'log.prune' && idx < (scan.signed?.size ?? 0))
@@ -103,6 +113,16 @@ function follow(scan: Scan, body: Uint8Array): void {
   const session = correlation(text)
   if (code === 'session.start') scan.sessions.set(session, text)
   else scan.sessions.delete(session)
+}
+
+/** Whoever the end names is who goes on: one that names nobody is damage. */
+function endOf(body: Uint8Array, at: (what: string) => Place): Closing | null {
+  try {
+    return closingIn(body)
+  } catch (error) {
+    if (!(error instanceof AuditError)) throw error
+    return refuse('log.corrupt', at(error.message))
+  }
 }
 
 function correlation(text: string): string {
@@ -327,6 +347,7 @@ export function recover(
     pruned: 0,
     batch: -1,
     heartbeat: null,
+    closing: null,
     quarantinedBytes: 0,
     place: null,
   }

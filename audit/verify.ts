@@ -10,6 +10,7 @@ import type { Checkpoint } from './checkpoint.ts'
 import { AuditError, type Place } from './errors.ts'
 import { walkNotes } from './notes.ts'
 import { byName, cosignedBy, type Cosigned } from './cosign.ts'
+import { closingIn, mayJoin, openingIn, type Closing, type Opening } from './epoch.ts'
 import { parseVkey, parseWitnessKey, type Verifier } from './note.ts'
 import { beginningFault, firstOf, prunedLeaves, pruneIn } from './pruned.ts'
 import { isTornTail, listSegments } from './recover.ts'
@@ -33,6 +34,10 @@ export interface Verdict {
   readonly place?: Place
   /** Why it is not provable, in words. */
   readonly why?: string
+  /** The log goes on from another epoch, as its first leaf says; absent: it is the first, or that leaf was pruned. */
+  readonly opening?: Opening
+  /** The log has ended, as its signed last leaf says; absent: it goes on. */
+  readonly closing?: Closing
   /** The newest head of this log that each known witness cosigned, and when; only where witnesses were named. */
   readonly witnesses?: readonly Cosigned[]
 }
@@ -75,6 +80,9 @@ interface Reading {
   /** The index of the first event that is left, and up to which the log says that it was pruned. */
   begin: number
   said: number
+  /** What its first and its last leaf say of the epochs around it. */
+  opening: Opening | null
+  closing: Closing | null
   readonly window: Buffer
 }
 
@@ -288,9 +296,34 @@ function readWindow(
       reading.said = Math.max(reading.said, pruneIn(bytes.subarray(at + headerBytes, end)))
     reading.frontier.push(leafHashInPlace(bytes, at + headerBytes, end), reading.tiles.add)
     checkHead(reading, `seg/${name}`, base + at)
+    if (reading.closing !== null)
+      violated(reading, `seg/${name}`, base + at, belongs, 'the log goes on behind its end')
+    const body = bytes.subarray(at + headerBytes, end)
+    if (mayJoin(body)) readJoint(reading, body, belongs, `seg/${name}`, base + at)
     at = end
   }
   return { end: at, fault: null }
+}
+
+/** The leaf that ends an epoch, or begins one: it names the epoch next to it, in words that can be relied on. */
+function readJoint(
+  reading: Reading,
+  body: Uint8Array,
+  idx: number,
+  file: string,
+  offset: number,
+): void {
+  let opening: Opening | null = null
+  try {
+    reading.closing = closingIn(body)
+    opening = openingIn(body)
+  } catch (error) {
+    if (!(error instanceof AuditError)) throw error
+    violated(reading, file, offset, idx, error.message)
+  }
+  if (opening === null) return
+  if (idx > 0) violated(reading, file, offset, idx, 'the log begins a second time')
+  reading.opening = opening
 }
 
 interface Bad {
@@ -401,6 +434,11 @@ async function readOnce(options: VerifyOptions, listed: readonly string[]): Prom
     checkpoints,
     ...(reading.begin === 0 ? {} : { pruned: reading.begin }),
     ...(cosigned === undefined ? {} : { witnesses: cosigned }),
+    ...(reading.opening === null ? {} : { opening: reading.opening }),
+    // An end that nobody signed may still be taken back.
+    ...(reading.closing === null || reading.frontier.size > reading.matched
+      ? {}
+      : { closing: reading.closing }),
   })
   try {
     if (reading.origin === '') throw new Found('not-provable', 'no verifier key was given')
@@ -438,6 +476,8 @@ function begin({ directory, verifierKeys }: VerifyOptions): Reading {
     batch: -1,
     begin: 0,
     said: 0,
+    opening: null,
+    closing: null,
     window: Buffer.allocUnsafe(windowBytes),
   }
   return reading

@@ -46,6 +46,8 @@ export interface Opened {
   readonly signed: Checkpoint | null
   readonly heartbeat: number | null
   readonly sessions: readonly (readonly [string, string])[]
+  /** What the last leaf says, where it ends the log: nothing is to be appended then. */
+  readonly closing: Found['closing']
   readonly quarantinedBytes: number
   readonly place: Found['place']
 }
@@ -137,9 +139,10 @@ export class Writer {
       this.#makeRoom(0, 'closeout')
       this.#publish(found.signed)
     }
-    const { signed, heartbeat, quarantinedBytes, place } = found
+    const { signed, heartbeat, closing, quarantinedBytes, place } = found
     const sessions = [...found.sessions]
-    return { size: found.frontier.size, signed, heartbeat, sessions, quarantinedBytes, place }
+    const { size } = found.frontier
+    return { size, signed, heartbeat, sessions, closing, quarantinedBytes, place }
   }
 
   get size(): number {

@@ -1,15 +1,14 @@
 /** What is opened from the data directory before anything listens: lock, store, log, CA, identity. */
-import { randomBytes } from 'node:crypto'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { pino, type Logger } from 'pino'
-import { openLog, type AuditLog } from '#audit'
+import type { AuditLog, EndedEpoch } from '#audit'
 import type { CaEvent, CaLog } from '#ca'
 import { openAuthority, type Authority, type LogAct } from './authority.ts'
 import { splitHostPort, type Config } from './config.ts'
+import { openLogOf } from './epochs.ts'
 import { caEvent, identityEvent } from './events.ts'
 import { openIdentity, type Identity } from './identity/index.ts'
-import { keyFile } from './keys/file.ts'
 import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
 import { SqliteIdpStore } from './store/sqlite/idps.ts'
@@ -38,6 +37,8 @@ export interface Foundation extends AsyncDisposable {
   readonly logger: Logger
   readonly thread: SqliteThread
   readonly log: AuditLog
+  /** Earlier epochs of the log, the newest first. */
+  readonly ended: readonly EndedEpoch[]
   readonly authority: Authority
   readonly identity: Identity
   readonly caStore: SqliteCaStore
@@ -51,7 +52,10 @@ export async function openFoundation(config: Config): Promise<Foundation> {
   mkdirSync(config.data, { recursive: true, mode: 0o700 })
   undo.use(lockDirectory(join(config.data, 'lock')))
   const thread = undo.use(await SqliteThread.open(join(config.data, 'store.sqlite')))
-  const log = undo.use(await openNodeLog(config))
+  const { log, ended, resumed } = await openLogOf(config, now)
+  undo.use(log)
+  if (resumed)
+    logger.warn({ log: log.origin }, 'a rotation of the log was cut short; it is complete now')
   await log.append({
     code: 'node.start',
     message: `gateway ${config.gateway} starting`,
@@ -80,6 +84,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
     logger,
     thread,
     log,
+    ended,
     authority,
     identity,
     caStore: new SqliteCaStore(thread),
@@ -109,31 +114,4 @@ export function originOf(config: Config): string {
 
 export function publicPort(config: Config): number {
   return config.public_port ?? splitHostPort(config.listen).port
-}
-
-const MIB = 1024 * 1024
-
-async function openNodeLog(config: Config): Promise<AuditLog> {
-  const keys = join(config.data, 'keys')
-  const log = await openLog({
-    directory: join(config.data, 'log', config.gateway, '1'),
-    origin: `${config.tenant}/audit/${config.gateway}/1`,
-    signers: {
-      ed25519: keyFile(keys, 'log-ed25519', 'ed25519'),
-      mlDsa44: keyFile(keys, 'log-ml-dsa-44', 'ml-dsa-44'),
-    },
-    clock: { now },
-    random: (bytes) => randomBytes(bytes),
-    node: config.gateway,
-    version: VERSION,
-    tenant: config.tenant,
-    limits: {
-      closeoutBytes: config.log_space.closeout_mib * MIB,
-      breakglassBytes: config.log_space.breakglass_mib * MIB,
-      floorBytes: config.log_space.floor_mib * MIB,
-      warnBytes: config.log_space.warn_mib * MIB,
-    },
-  })
-  writeFileSync(join(config.data, 'log-keys.txt'), log.vkeys.map((key) => `${key}\n`).join(''))
-  return log
 }

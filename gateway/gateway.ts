@@ -61,10 +61,10 @@ export async function serve(
 ): Promise<void> {
   await using foundation = await openFoundation(config)
   await using undo = new AsyncDisposableStack()
-  const { logger, log, identity } = foundation
+  const { logger, log, ended, identity } = foundation
   const report: Report = (error, what) => logger.error({ err: error }, what)
 
-  const policy = await openPolicy(config, { log, now, report }, undo)
+  const policy = await openPolicy(config, { log, ended, now, report }, undo)
   const { decisions } = policy
   const { revision } = policy.service.status()
   const access = await openAccess(config, foundation, decisions, report, undo)

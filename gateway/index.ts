@@ -2,6 +2,7 @@
 export { ConfigError, readConfig, type Config } from './config.ts'
 export { VERSION } from './version.ts'
 export type { Addresses } from './gateway.ts'
+export { rotateLog, type LogRotated } from './epochs.ts'
 export { initGateway, runGateway, type GatewayArguments, type Initialised } from './run.ts'
 export {
   caExportRoot,

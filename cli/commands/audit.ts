@@ -1,7 +1,9 @@
 /** `sallyport audit`: reading the log through the gateway, and proving a copy of it without one. */
 import type { Command } from 'commander'
 import type { LogEntry, LogPage } from '#api'
-import type { Verdict } from '#audit'
+import type { EpochsVerdict, EpochVerdict, Verdict, VerifyOptions } from '#audit'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { Exited, type Exit } from '../exit.ts'
 import { readInteger, readText } from '../input.ts'
 import { readKeys } from '../keys.ts'
@@ -11,6 +13,7 @@ import { registerEvidence } from './evidence.ts'
 import { registerMirror } from './mirror.ts'
 import { registerPrune } from './prune.ts'
 import { registerReconcile } from './reconcile.ts'
+import { registerRotate } from './rotate.ts'
 import { registerWitness } from './witness.ts'
 import { collect, globalOptions } from './options.ts'
 
@@ -39,7 +42,10 @@ export function registerAudit(program: Command): void {
     .description(
       'prove a log directory against its signed checkpoints; needs no gateway and no network',
     )
-    .requiredOption('--log <dir>', 'the log, or a copy of it')
+    .requiredOption(
+      '--log <dir>',
+      'the log, or a copy of it; or a node’s folder with all its epochs',
+    )
     .option(
       '--key <file|vkey>',
       'a verifier key, or a file with one a line; may be repeated',
@@ -58,6 +64,7 @@ export function registerAudit(program: Command): void {
   registerReconcile(audit)
   registerMirror(audit)
   registerPrune(audit)
+  registerRotate(audit)
   registerWitness(audit)
 }
 
@@ -124,18 +131,39 @@ const outcomes: Readonly<Record<Verdict['outcome'], Exit>> = {
 
 async function verify(flags: VerifyFlags, command: Command): Promise<void> {
   const options = globalOptions(command)
-  const { verifyLog } = await import('#audit')
+  const { epochsIn, verifyEpochs, verifyLog } = await import('#audit')
   const quorum = flags.quorum === undefined ? undefined : readInteger(flags.quorum, 'quorum', 1, 64)
-  const verdict = await verifyLog({
+  const asked: VerifyOptions = {
     directory: flags.log,
     verifierKeys: (flags.key ?? []).flatMap(readKeys),
     held: (flags.held ?? []).map((path) => readText(path, 'checkpoint')),
     witnessKeys: (flags.witness ?? []).flatMap(readKeys),
     ...(quorum === undefined ? {} : { quorum }),
-  })
-  tell(options, verdict, verdictLines(verdict))
+  }
+  const whole = !existsSync(join(flags.log, 'checkpoint')) && epochsIn(flags.log).length > 0
+  const verdict = whole ? await verifyEpochs(asked) : await verifyLog(asked)
+  tell(options, verdict, 'epochs' in verdict ? epochLines(verdict) : verdictLines(verdict))
   const exit = outcomes[verdict.outcome]
   if (exit !== 'ok') throw new Exited(exit)
+}
+
+/** All epochs of a node, the first one first. */
+function epochLines({ outcome, why, before, epochs }: EpochsVerdict): string[] {
+  const head = {
+    proven: 'proven: every epoch is what its checkpoints signed, and each goes on from the last',
+    violated: 'VIOLATED: the log is not what was signed',
+    'not-provable': 'not provable',
+  }[outcome]
+  const said = why === undefined ? [] : [['why', plain(why)] as const]
+  const from =
+    before === undefined
+      ? []
+      : [['goes on from', `${before.origin}, ${before.size} events, not here`] as const]
+  return [head, ...facts([...said, ...from]), ...epochs.flatMap(epochFacts)]
+}
+
+function epochFacts({ epoch, verdict }: EpochVerdict): string[] {
+  return ['', `epoch ${epoch}: ${verdictLines(verdict)[0]}`, ...verdictLines(verdict).slice(1)]
 }
 
 function verdictLines(verdict: Verdict): string[] {
@@ -156,6 +184,12 @@ function verdictLines(verdict: Verdict): string[] {
       ['checkpoints', verdict.checkpoints],
       ['origin', verdict.checkpoint?.origin],
       ['root', verdict.checkpoint?.root],
+      ...(verdict.opening === undefined
+        ? []
+        : [['goes on from', verdict.opening.predecessor] as const]),
+      ...(verdict.closing === undefined
+        ? []
+        : [['ended, goes on as', verdict.closing.successor] as const]),
       ...(verdict.witnesses ?? []).map(
         ({ name, size, at }) =>
           ['witness', `${name} cosigned ${size} events at ${instant(at)}`] as const,

@@ -137,6 +137,7 @@ const NEXT: Readonly<Record<string, string>> = {
   'log.corrupt': 'sallyport audit verify names the place; a damaged log is not pruned',
   'log.rollback': 'sallyport audit verify names the place; a damaged log is not pruned',
   'note.invalid': 'sallyport audit verify names the place; a damaged log is not pruned',
+  'log.ended': 'an epoch that ended is kept or archived as a whole folder: docs/audit.md, Epochs',
   'log.origin': 'these keys are of another log',
   'note.signature': 'these keys are not those that signed the log',
 }

@@ -2,7 +2,7 @@
  * The high-water mark as the node's own log remembers it: whoever removes state.json, or puts an old one
  * back, does not make an older bundle acceptable. Every start and every activation writes the mark.
  */
-import { joinOf, type AuditLog } from '#audit'
+import { joinOf, readerOf, type AuditLog, type EndedEpoch } from '#audit'
 import type { HighWater } from '#policy'
 
 const WINDOW = 4096
@@ -25,16 +25,27 @@ function markIn(body: Uint8Array): HighWater | null | undefined {
 }
 
 /**
- * The last mark in the log, searched from its end: it is the highest, because each is written as the
- * largest of what was known. Takes the open log. Gives no mark or one. Throws what reading throws: a log
- * that cannot be read must not open the way back.
+ * The last mark in the log, searched from its end, through its earlier epochs (`ended`, the newest first) where the newest
+ * has none yet: it is the highest, because each is written as the largest of what was known. Gives no mark or one. Throws
+ * what reading throws: a log that cannot be read must not open the way back.
  */
-export async function loggedMarks(log: Pick<AuditLog, 'read' | 'size'>): Promise<HighWater[]> {
+export async function loggedMarks(
+  log: Pick<AuditLog, 'read' | 'size'>,
+  ended: readonly EndedEpoch[] = [],
+): Promise<HighWater[]> {
+  for (const one of [log, ...ended.map(readerOf)]) {
+    const marks = await marksIn(one)
+    if (marks !== undefined) return marks
+  }
+  return []
+}
+
+async function marksIn(log: Pick<AuditLog, 'read' | 'size'>): Promise<HighWater[] | undefined> {
   for (let end = log.size; end > 0; end -= WINDOW) {
     const mark = await lastMark(log, Math.max(0, end - WINDOW), end)
     if (mark !== undefined) return mark === null ? [] : [mark]
   }
-  return []
+  return undefined
 }
 
 /** The last mark among the events of a range, which comes in as many pages as its bytes take. */

@@ -1,7 +1,7 @@
 /** The policy of a node as its composition needs it: what decides, what records, where bundles come from. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { AuditLog, EventInput } from '#audit'
+import type { AuditLog, EndedEpoch, EventInput } from '#audit'
 import { BUILTIN_BUNDLE, keyIdOf, type Candidate, type PublicKeys } from '#policy'
 import type { Config } from '../config.ts'
 import { Decisions } from '../decisions.ts'
@@ -40,10 +40,10 @@ export interface NodePolicy {
  */
 export async function openPolicy(
   config: Pick<Config, 'data' | 'policy' | 'tenant' | 'gateway' | 'site' | 'timezone'>,
-  { log, now, report }: Room,
+  { log, ended, now, report }: Room,
   undo: AsyncDisposableStack,
 ): Promise<NodePolicy> {
-  const marks = await loggedMarks(log)
+  const marks = await loggedMarks(log, ended)
   const parts = await openNodePolicy(join(config.data, 'policy'), marks, undo, {
     keys: readTrust(config.policy?.trust ?? []),
     now: () => performance.now(),
@@ -111,6 +111,8 @@ function anchorEvent({ ring, count, head, before }: Anchor): EventInput {
 
 interface Room extends Pick<ServiceParts, 'now' | 'report'> {
   readonly log: Pick<AuditLog, 'append' | 'read' | 'size'>
+  /** Earlier epochs of it, the newest first. */
+  readonly ended: readonly EndedEpoch[]
 }
 
 function readTrust(files: readonly string[]): PublicKeys {

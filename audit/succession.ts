@@ -1,0 +1,305 @@
+/**
+ * Which epoch of a node's log is the one to write, told from what is on disk, and the rotation from one to the next: a few
+ * steps, each of which leaves a state that this file finishes or names. docs/audit.md section "Epochs".
+ */
+import { mkdirSync, readFileSync, existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
+import { claim } from './claim.ts'
+import type { AuditLog } from './contract.ts'
+import { realDisk } from './disk.ts'
+import { closingIn, openingIn, successorOf, type Closing, type Opening } from './epoch.ts'
+import { epochsIn } from './epochs.ts'
+import { AuditError } from './errors.ts'
+import type { Actor } from './event.ts'
+import { openLog } from './log.ts'
+import { formatVkey, noteSigner } from './note.ts'
+import type { LogOptions, Signers } from './options.ts'
+import { LogReader } from './read.ts'
+import { Writer } from './writer.ts'
+
+/** The private keys of each epoch, where the gateway has them. */
+export interface EpochKeys {
+  /** Null where they are not all there. */
+  readonly read: (epoch: number) => Signers | null
+  /** Makes them, durable; what an earlier try left is replaced. */
+  readonly make: (epoch: number) => Signers
+  /** Takes them away for good; nothing where there are none. */
+  readonly remove: (epoch: number) => void
+  /** The newest epoch that keys are there for; 0: none. */
+  readonly newest: () => number
+}
+
+export interface NodeLogOptions extends Omit<
+  LogOptions,
+  'directory' | 'origin' | 'signers' | 'opening'
+> {
+  /** The node's directory: each epoch is a folder in it. */
+  readonly directory: string
+  /** `<domain>/audit/<node>`: an epoch's origin is this, a slash and its number. */
+  readonly stem: string
+  readonly keys: EpochKeys
+  /** Told after each step of a rotation is on disk: where a test lets the process die. */
+  readonly step?: (name: string) => void
+}
+
+/** An epoch that was ended, as the one after it names it. */
+export interface EndedEpoch {
+  readonly epoch: number
+  readonly origin: string
+  /** Its folder; it may have been moved to an archive. */
+  readonly directory: string
+  readonly vkeys: readonly string[]
+  /** Its last head. */
+  readonly last: Checkpoint
+}
+
+/** Reads an ended epoch as the log itself was read. */
+export function readerOf({ directory, origin, last }: EndedEpoch): Pick<AuditLog, 'read' | 'size'> {
+  const reader = new LogReader(directory, origin)
+  return {
+    size: last.size,
+    read: async (from, limit) => reader.entries(from, last.size, limit),
+  }
+}
+
+export interface NodeLog {
+  readonly epoch: number
+  readonly log: AuditLog
+  /** Those before it, the newest first, as far back as their folders are here. */
+  readonly ended: readonly EndedEpoch[]
+  /** A rotation that had been cut short was brought to its end by this opening. */
+  readonly resumed: boolean
+}
+
+/** What an epoch's folder says, read without judging it. */
+interface Seen {
+  readonly epoch: number
+  /** What its last whole leaf says, and whether a published head covers that. */
+  readonly closing: Closing | null
+  readonly signed: boolean
+}
+
+interface Chosen {
+  readonly epoch: number
+  /** It goes on from the one before, which ended, and has no event yet. */
+  readonly begin: boolean
+}
+type Known = Pick<EpochKeys, 'read' | 'newest'>
+
+function refuse(code: 'log.rollback' | 'log.origin' | 'key.invalid', what: string): never {
+  throw new AuditError(code, what)
+}
+
+/** Which epoch to write, or to begin from the one before it; pure. Throws AuditError log.rollback, log.origin, key.invalid. */
+function choose(seen: Seen | null, stem: string, keys: Known): Chosen {
+  const closing = seen?.closing ?? null
+  const epoch = seen?.epoch ?? 1
+  return closing === null ? goOn(epoch, stem, keys) : goOver(epoch, closing, stem, keys)
+}
+
+/** The newest epoch has not ended. */
+function goOn(epoch: number, stem: string, keys: Known): Chosen {
+  const newest = keys.newest()
+  const there = keys.read(epoch) !== null
+  if (!there && newest > epoch)
+    refuse(
+      'log.rollback',
+      `epoch ${newest} of the log ${stem} was begun, as its keys say, and only epoch ${epoch} is here: put its folder back`,
+    )
+  // Those of the first are made at the very first start.
+  if (!there && epoch > 1)
+    refuse(
+      'key.invalid',
+      `the private keys of epoch ${epoch} of ${stem} are not here: put them back`,
+    )
+  return { epoch, begin: false }
+}
+
+/** It has, and no event of the next is here. */
+function goOver(epoch: number, { successor }: Closing, stem: string, keys: Known): Chosen {
+  const [own, next] = [`${stem}/${epoch}`, `${stem}/${epoch + 1}`]
+  if (successor !== next)
+    refuse('log.origin', `${own} was ended for ${successor}, and this node goes on as ${next}`)
+  if (keys.read(epoch) === null)
+    refuse(
+      'log.rollback',
+      `${next} was begun, as the keys of the epoch before it are gone, and its folder is not here: put it back`,
+    )
+  if (keys.read(epoch + 1) === null)
+    refuse(
+      'key.invalid',
+      `${own} was ended for ${next}, whose private keys are not here: put them back`,
+    )
+  return { epoch: epoch + 1, begin: true }
+}
+
+/** The last whole leaf of an epoch; null where there is none. */
+function lastLeaf(directory: string, origin: string): { idx: number; body: Uint8Array } | null {
+  let last: { idx: number; body: Uint8Array } | null = null
+  for (const one of new LogReader(directory, origin).bodies(Math.max(0, sizeOf(directory) - 1)))
+    last = one
+  return last
+}
+
+/** Events under the published head; 0 where there is none that can be read. */
+function sizeOf(directory: string): number {
+  const path = join(directory, 'checkpoint')
+  if (!existsSync(path)) return 0
+  try {
+    return parseCheckpoint(readFileSync(path, 'utf8')).size
+  } catch (error) {
+    // What is wrong with it is said, with its place, when the log is opened.
+    if (error instanceof AuditError) return 0
+    throw error
+  }
+}
+
+/** The newest epoch that has an event. A folder without one is of a rotation that was cut short. */
+function look({ directory, stem }: NodeLogOptions): Seen | null {
+  for (const { epoch, directory: path } of epochsIn(directory).toReversed()) {
+    const last = lastLeaf(path, `${stem}/${epoch}`)
+    if (last === null) continue
+    return { epoch, closing: closingIn(last.body), signed: sizeOf(path) > last.idx }
+  }
+  return null
+}
+
+const vkeysOf = (origin: string, { ed25519, mlDsa44 }: Signers): string[] =>
+  [ed25519, mlDsa44].filter((key) => key !== undefined).map((key) => formatVkey(origin, key))
+
+/** Signs the head over an end that is on disk and was not signed any more. Errors: log.locked, those of recovery. */
+async function signEnd(options: NodeLogOptions, epoch: number, signers: Signers): Promise<void> {
+  const [directory, origin] = [join(options.directory, `${epoch}`), `${options.stem}/${epoch}`]
+  const keys = [signers.ed25519, signers.mlDsa44].filter((key) => key !== undefined)
+  const claimed = await claim(directory)
+  const writer = new Writer({
+    directory,
+    origin,
+    signers: keys.map((key) => noteSigner(origin, key)),
+    disk: realDisk,
+    segmentBytes: Number.MAX_SAFE_INTEGER,
+  })
+  try {
+    writer.open()
+    writer.sign(options.clock.now())
+  } finally {
+    writer.close()
+    claimed?.close()
+  }
+}
+
+/** What the next epoch begins with. The end named its keys: others are none of its. Throws AuditError key.invalid. */
+function openingOf(options: NodeLogOptions, epoch: number, signers: Signers): Opening {
+  const [directory, origin] = [join(options.directory, `${epoch}`), `${options.stem}/${epoch}`]
+  const named = closingIn(lastLeaf(directory, origin)?.body ?? new Uint8Array())
+  const own = vkeysOf(successorOf(origin), options.keys.read(epoch + 1) as Signers)
+  if (!own.every((key) => named?.keys.includes(key)) || own.length !== named?.keys.length)
+    throw new AuditError(
+      'key.invalid',
+      `the keys of ${successorOf(origin)} that are here are not those that ${origin} was ended for: put those back`,
+    )
+  const note = readFileSync(join(directory, 'checkpoint'), 'utf8')
+  return { predecessor: origin, keys: vkeysOf(origin, signers), note }
+}
+
+/** The epochs before, as each one's first leaf names the one before it. Throws AuditError log.rollback. */
+function endedBefore({ directory, stem }: NodeLogOptions, epoch: number): EndedEpoch[] {
+  const ended: EndedEpoch[] = []
+  for (let at = epoch; at > 1; at--) {
+    const [first] = new LogReader(join(directory, `${at}`), `${stem}/${at}`).bodies(0)
+    // Of an epoch whose beginning was pruned the ones before are in an archive too.
+    const opening = first?.idx === 0 ? openingIn(first.body) : null
+    const before = join(directory, `${at - 1}`)
+    if (opening === null || !existsSync(join(before, 'checkpoint'))) return ended
+    const last = parseCheckpoint(opening.note)
+    const there = parseCheckpoint(readFileSync(join(before, 'checkpoint'), 'utf8'))
+    if (there.size !== last.size || there.root !== last.root)
+      throw new AuditError(
+        'log.rollback',
+        `${stem}/${at} goes on from ${last.size} events of ${opening.predecessor}, and there is another head of ${there.size}`,
+      )
+    ended.push({
+      epoch: at - 1,
+      origin: opening.predecessor,
+      directory: before,
+      vkeys: opening.keys,
+      last,
+    })
+  }
+  return ended
+}
+
+/**
+ * Opens the newest epoch of a node's log, or makes the first one; a rotation that was cut short is brought to its end
+ * first. Errors: those of `openLog`; log.rollback (an epoch that was begun is gone, or is not the one that was),
+ * log.origin, key.invalid (the keys that are needed are not here).
+ */
+export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
+  const { directory, stem, keys, step = () => {}, ...shared } = options
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  const seen = look(options)
+  const { epoch, begin } = choose(seen, stem, keys)
+  const signers = keys.read(epoch) ?? keys.make(epoch)
+  let opening: Opening | undefined
+  if (begin && seen !== null) {
+    const old = keys.read(seen.epoch) as Signers
+    if (!seen.signed) await signEnd(options, seen.epoch, old)
+    opening = openingOf(options, seen.epoch, old)
+  }
+  const log = await openLog({
+    ...shared,
+    directory: join(directory, `${epoch}`),
+    origin: `${stem}/${epoch}`,
+    signers,
+    ...(opening === undefined ? {} : { opening }),
+  })
+  try {
+    const ended = endedBefore(options, epoch)
+    if (begin) step('begun')
+    // Its first head is signed: from now on that the old ones are gone says so.
+    for (let old = epoch - 1; old >= 1; old--) keys.remove(old)
+    if (begin) step('removed')
+    return { epoch, log, ended, resumed: begin }
+  } catch (error) {
+    await log.close()
+    throw error
+  }
+}
+
+export interface Rotation {
+  /** The epoch that ended, and its last head. */
+  readonly ended: EndedEpoch
+  readonly log: AuditLog
+  readonly epoch: number
+  /** It had been begun before and was cut short: nothing was begun now, only brought to its end. */
+  readonly resumed: boolean
+}
+
+/**
+ * Ends the newest epoch of a log that nobody writes to, and begins the next under keys made for it. Gives it open: the
+ * caller closes it. A rotation that was cut short is brought to its end instead. Errors: those of `openNodeLog`; log.range
+ * (there is no log yet); after any, the next opening or rotation finds what was done and does the rest.
+ */
+export async function rotateNodeLog(options: NodeLogOptions, by?: Actor): Promise<Rotation> {
+  const { directory, keys, stem, step = () => {} } = options
+  if (look(options) === null)
+    throw new AuditError('log.range', `there is no log in ${directory}: nothing is rotated`)
+  const before = await openNodeLog(options)
+  const { epoch, log } = before
+  const [ended] = before.ended
+  if (before.resumed && ended !== undefined) return { ended, log, epoch, resumed: true }
+  try {
+    const successor = `${stem}/${epoch + 1}`
+    const next = keys.make(epoch + 1)
+    step('keys')
+    await log.end({ successor, keys: vkeysOf(successor, next) }, by)
+    step('ended')
+  } finally {
+    await log.close()
+  }
+  const after = await openNodeLog(options)
+  const [last] = after.ended
+  if (last === undefined) throw new AuditError('log.rollback', `${stem}/${epoch} is gone`)
+  return { ended: last, log: after.log, epoch: after.epoch, resumed: false }
+}

@@ -1,0 +1,327 @@
+/** From one epoch to the next: whole, killed behind any step, and with something missing that has to be there. */
+import { spawnSync } from 'node:child_process'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import {
+  AuditError,
+  joinOf,
+  openLog,
+  openNodeLog,
+  readerOf,
+  readLog,
+  rotateNodeLog,
+  verifyEpochs,
+  type NodeLog,
+  type NodeLogOptions,
+  type Rotation,
+} from '#audit'
+import { closingEvent, openingIn } from '../../audit/epoch.ts'
+import { formatVkey } from '../../audit/note.ts'
+import { pruneLog } from '../../audit/prune.ts'
+import { epochKeys } from '../../gateway/epochs.ts'
+import { textsOf, writerOf } from './epoch-fixture.ts'
+import { stats, temporary } from './fixture.ts'
+
+const stem = 'sallyport.test/audit/n1'
+
+interface Node {
+  readonly options: NodeLogOptions
+  /** The folder of an epoch. */
+  readonly at: (epoch: number) => string
+  readonly keyFiles: () => string[]
+}
+
+function node(): Node {
+  const folder = temporary()
+  const [directory, keys] = [join(folder, 'log'), join(folder, 'keys')]
+  mkdirSync(keys)
+  return {
+    options: {
+      directory,
+      stem,
+      keys: epochKeys(keys),
+      clock: { now: () => Date.now() },
+      random: (n) => randomBytes(n),
+    },
+    at: (epoch) => join(directory, String(epoch)),
+    keyFiles: () => readdirSync(keys).toSorted(),
+  }
+}
+
+async function open({ options }: Node): Promise<NodeLog> {
+  const opened = await openNodeLog(options)
+  onTestFinished(() => opened.log.close())
+  return opened
+}
+
+/** Opened, given an event, and closed: as one run of a gateway leaves it. */
+async function lived(one: Node): Promise<string[]> {
+  const { log } = await openNodeLog(one.options)
+  await log.append(stats(1))
+  await log.close()
+  return [...log.vkeys]
+}
+
+async function rotated(one: Node): Promise<Rotation> {
+  const rotation = await rotateNodeLog(one.options, { uid: 'operator|olga', party: 'staff' })
+  await rotation.log.close()
+  return rotation
+}
+
+const codes = (directory: string, epoch: number): string[] =>
+  [...readLog(directory, `${stem}/${epoch}`)].map(({ body }) => joinOf(body)?.code ?? '')
+
+const codeOf = (error: unknown): string =>
+  error instanceof AuditError ? error.code : `no AuditError: ${String(error)}`
+const refused = async (one: Node): Promise<string> =>
+  await openNodeLog(one.options).then(async ({ log }) => {
+    await log.close()
+    return 'opened'
+  }, codeOf)
+
+const oldKeys = ['log-ed25519.key.pem', 'log-ml-dsa-44.key.pem']
+const newKeys = ['log-2-ed25519.key.pem', 'log-2-ml-dsa-44.key.pem']
+
+describe('a rotation', () => {
+  test('ends one epoch with the keys of the next, which begins with its last note', async () => {
+    const one = node()
+    const vkeys = await lived(one)
+    const { ended, log, epoch, resumed } = await rotated(one)
+    expect({ epoch, resumed, origin: log.origin }).toEqual({
+      epoch: 2,
+      resumed: false,
+      origin: `${stem}/2`,
+    })
+    expect(ended).toMatchObject({ epoch: 1, origin: `${stem}/1`, directory: one.at(1), vkeys })
+    expect(codes(one.at(1), 1).slice(-2)).toEqual(['log.close', 'log.epoch_end'])
+    expect(codes(one.at(2), 2).slice(0, 2)).toEqual(['log.epoch_begin', 'log.open'])
+    expect(one.keyFiles()).toEqual(newKeys)
+    const last = [...readLog(one.at(1), `${stem}/1`)].at(-1)
+    expect(Buffer.from(last?.body ?? []).toString()).toContain('"uid":"operator|olga"')
+    expect(ended.last.size).toBe(codes(one.at(1), 1).length)
+    const [first] = readLog(one.at(2), `${stem}/2`)
+    expect(openingIn(first?.body ?? new Uint8Array())?.note).toBe(ended.last.note)
+    for (const verifierKeys of [vkeys, log.vkeys])
+      expect(await verifyEpochs({ directory: one.options.directory, verifierKeys })).toMatchObject({
+        outcome: 'proven',
+      })
+  })
+  test('after another leaves three epochs, of which the earlier are read as they were', async () => {
+    const one = node()
+    const verifierKeys = await lived(one)
+    await rotated(one)
+    await lived(one)
+    await rotated(one)
+    const { ended, epoch } = await open(one)
+    expect(epoch).toBe(3)
+    expect(ended.map((each) => each.origin)).toEqual([`${stem}/2`, `${stem}/1`])
+    for (const each of ended) {
+      const { size, read } = readerOf(each)
+      const entries = await read(0, size)
+      expect(entries.map(({ body }) => joinOf(body)?.code)).toEqual(
+        codes(each.directory, each.epoch),
+      )
+    }
+    expect(one.keyFiles()).toEqual(['log-3-ed25519.key.pem', 'log-3-ml-dsa-44.key.pem'])
+    expect(await verifyEpochs({ directory: one.options.directory, verifierKeys })).toMatchObject({
+      outcome: 'proven',
+      epochs: [{ epoch: 1 }, { epoch: 2 }, { epoch: 3 }],
+    })
+  })
+  test('of no log makes none', async () => {
+    const one = node()
+    expect(await rotateNodeLog(one.options).then(() => 'done', codeOf)).toBe('log.range')
+    expect(one.keyFiles()).toEqual([])
+  })
+  test('of a log that is being written changes nothing', async () => {
+    const one = node()
+    const { log } = await open(one)
+    expect(await rotateNodeLog(one.options).then(() => 'done', codeOf)).toBe('log.locked')
+    await log.append(stats(1))
+    expect(one.keyFiles()).toEqual(oldKeys)
+  })
+  test('comes behind everything that was taken before it, and nothing comes behind it', async () => {
+    const one = node()
+    const { log } = await open(one)
+    const before = Array.from({ length: 500 }, (_, i) => log.append(stats(i)))
+    const keys = [formatVkey(`${stem}/2`, generateKeyPairSync('ed25519').privateKey)]
+    const ending = log.end({ successor: `${stem}/2`, keys })
+    const after = Array.from({ length: 50 }, (_, i) => log.append(stats(i)).catch(codeOf))
+    const taken = await Promise.all(before)
+    const head = await ending
+    expect(new Set(await Promise.all(after))).toEqual(new Set(['log.closed']))
+    expect(await log.end({ successor: `${stem}/2`, keys }).then(() => 'done', codeOf)).toBe(
+      'log.closed',
+    )
+    expect(head.size).toBe((taken.at(-1)?.idx ?? 0) + 3)
+    expect(codes(one.at(1), 1).at(-1)).toBe('log.epoch_end')
+  })
+})
+
+describe('an epoch that ended', () => {
+  test('is not opened, nor pruned', async () => {
+    const one = node()
+    await lived(one)
+    const keep = one.options.keys.read(1)
+    await rotated(one)
+    if (keep === null) throw new Error('the first epoch has keys')
+    const { clock, random } = one.options
+    const [directory, origin] = [one.at(1), `${stem}/1`]
+    const shared = { directory, origin, clock, random, signers: keep }
+    expect(await openLog(shared).then(() => 'opened', codeOf)).toBe('log.ended')
+    const archive = temporary()
+    cpSync(directory, archive, { recursive: true })
+    const pruned = await pruneLog({ ...shared, archive, before: Date.now() + 1000 })
+    // One segment always stays, so there is nothing to record either.
+    expect(pruned.segments).toBe(0)
+    expect(codes(directory, 1).at(-1)).toBe('log.epoch_end')
+  })
+})
+
+interface Death {
+  readonly step: string
+  readonly epoch: number
+  readonly resumed: boolean
+  /** The private keys that lie there then, and behind the next start. */
+  readonly left: readonly string[]
+  readonly after: readonly string[]
+}
+const deaths: readonly Death[] = [
+  {
+    step: 'keys',
+    epoch: 1,
+    resumed: false,
+    left: [...newKeys, ...oldKeys],
+    after: [...newKeys, ...oldKeys],
+  },
+  { step: 'ended', epoch: 2, resumed: true, left: [...newKeys, ...oldKeys], after: newKeys },
+  { step: 'begun', epoch: 2, resumed: false, left: [...newKeys, ...oldKeys], after: newKeys },
+  { step: 'removed', epoch: 2, resumed: false, left: newKeys, after: newKeys },
+]
+
+describe('killed', () => {
+  test.for(deaths)(
+    'behind the step $step, the next start goes on with epoch $epoch',
+    async ({ step, epoch, resumed, left, after }) => {
+      const one = node()
+      const verifierKeys = await lived(one)
+      const keys = join(one.options.directory, '..', 'keys')
+      const child = join(import.meta.dirname, 'rotating-child.ts')
+      const died = spawnSync(process.execPath, [child, one.options.directory, keys, step])
+      expect(died.signal, died.stderr.toString()).toBe('SIGKILL')
+      expect(one.keyFiles()).toEqual(left)
+      const opened = await openNodeLog(one.options)
+      expect(opened).toMatchObject({ epoch, resumed })
+      await opened.log.append(stats(2))
+      await opened.log.close()
+      expect(one.keyFiles()).toEqual(after)
+      const { directory } = one.options
+      expect(await verifyEpochs({ directory, verifierKeys })).toMatchObject({ outcome: 'proven' })
+      // Whatever was left, the next rotation is a whole one.
+      expect(await rotated(one)).toMatchObject({ epoch: epoch + 1, resumed: false })
+      expect(await verifyEpochs({ directory, verifierKeys })).toMatchObject({ outcome: 'proven' })
+    },
+  )
+  test('with the end on disk and no head over it, the next rotation signs that and is the same one', async () => {
+    const one = node()
+    const verifierKeys = await lived(one)
+    const { directory, keys } = one.options
+    const [old, next] = [keys.read(1), keys.make(2)]
+    if (old?.mlDsa44 === undefined || next.mlDsa44 === undefined) throw new Error('no keys')
+    const own = { origin: `${stem}/1`, ed25519: old.ed25519, mlDsa44: old.mlDsa44, vkeys: [] }
+    const named = [next.ed25519, next.mlDsa44].map((key) => formatVkey(`${stem}/2`, key))
+    const writer = writerOf(one.at(1), own)
+    writer.write(textsOf(own, [closingEvent({ successor: `${stem}/2`, keys: named })]))
+    writer.close()
+    expect(await verifyEpochs({ directory, verifierKeys })).toMatchObject({
+      outcome: 'proven',
+      epochs: [{ verdict: { uncovered: 1 } }],
+    })
+    expect(await rotated(one)).toMatchObject({ epoch: 2, resumed: true })
+    expect(await verifyEpochs({ directory, verifierKeys })).toMatchObject({ outcome: 'proven' })
+    expect(one.keyFiles()).toEqual(newKeys)
+  })
+  test('with the folder of the next made and empty, the next start fills it', async () => {
+    const one = node()
+    await lived(one)
+    const keys = join(one.options.directory, '..', 'keys')
+    const kept = join(one.options.directory, '..', 'kept')
+    cpSync(keys, kept, { recursive: true })
+    await rotated(one)
+    for (const name of oldKeys) cpSync(join(kept, name), join(keys, name))
+    rmSync(one.at(2), { recursive: true })
+    mkdirSync(join(one.at(2), 'seg'), { recursive: true })
+    expect(await open(one)).toMatchObject({ epoch: 2, resumed: true })
+  })
+})
+
+describe('nothing is written', () => {
+  const without = async (
+    take: (one: Node, aside: (path: string) => string) => void,
+  ): Promise<string> => {
+    const one = node()
+    await lived(one)
+    const old = join(temporary(), '1')
+    cpSync(one.at(1), old, { recursive: true })
+    await rotated(one)
+    take(one, () => old)
+    const files = readdirSync(one.options.directory, { recursive: true }).length
+    const code = await refused(one)
+    expect(readdirSync(one.options.directory, { recursive: true }).length).toBe(files)
+    return code
+  }
+  const keysIn = (one: Node): string => join(one.options.directory, '..', 'keys')
+
+  test('where the epoch that was begun is gone', async () => {
+    expect(await without((one) => rmSync(one.at(2), { recursive: true }))).toBe('log.rollback')
+  })
+  test('where all was put back to before the rotation, but for the keys', async () => {
+    const code = await without((one, aside) => {
+      rmSync(one.options.directory, { recursive: true })
+      cpSync(aside(''), one.at(1), { recursive: true })
+    })
+    expect(code).toBe('log.rollback')
+  })
+  test('where every epoch is gone, but the keys say that there was a second', async () => {
+    expect(await without((one) => rmSync(one.at(1), { recursive: true }))).toBe('opened')
+    const all = await without((one) => {
+      rmSync(one.options.directory, { recursive: true })
+      mkdirSync(one.options.directory)
+    })
+    expect(all).toBe('log.rollback')
+  })
+  test('where the keys of the epoch are gone', async () => {
+    const code = await without((one) => {
+      for (const name of newKeys) rmSync(join(keysIn(one), name))
+    })
+    expect(code).toBe('key.invalid')
+  })
+  test('where the epoch before is another than the one that it goes on from', async () => {
+    const code = await without((one, aside) => {
+      rmSync(one.at(1), { recursive: true })
+      renameSync(aside(''), one.at(1))
+    })
+    expect(code).toBe('log.rollback')
+  })
+  test('where the epoch ended for other keys than those that are here', async () => {
+    const one = node()
+    await lived(one)
+    const { options } = one
+    const stopped = { ...options, step: () => {} }
+    const died = await rotateNodeLog({
+      ...stopped,
+      step: (name) => {
+        if (name === 'ended') throw new Error('stopped')
+      },
+    }).catch((error: unknown) => String(error))
+    expect(died).toBe('Error: stopped')
+    options.keys.make(2)
+    expect(await refused(one)).toBe('key.invalid')
+    options.keys.remove(2)
+    expect(await refused(one)).toBe('key.invalid')
+    expect(readFileSync(join(one.at(1), 'checkpoint'), 'utf8')).toContain(`${stem}/1`)
+    expect(readdirSync(options.directory)).toEqual(['1'])
+  })
+})

@@ -1,0 +1,91 @@
+/** `sallyport audit rotate` on a data directory: what it says, what it leaves, and when it does nothing. */
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { lockDirectory } from '../../gateway/store/sqlite/lock.ts'
+import { run, type Ran } from './run.ts'
+
+const home = mkdtempSync(join(tmpdir(), 'sallyport-rotate-'))
+const made = join(home, 'made')
+afterAll(() => rmSync(home, { recursive: true }))
+beforeAll(async () => {
+  expect((await run(home, 'gateway', 'init', '--data', made)).code).toBe(0)
+})
+
+/** A node's data directory, as `gateway init` leaves it. */
+function data(name: string): string {
+  const directory = join(home, name)
+  cpSync(made, directory, { recursive: true })
+  return directory
+}
+const rotate = (directory: string): Promise<Ran> =>
+  run(home, '--json', 'audit', 'rotate', '--data', directory)
+const verify = (directory: string, keys: string): Promise<Ran> =>
+  run(home, 'audit', 'verify', '--log', join(directory, 'log', 'gw1'), '--key', keys)
+
+test('the log goes on under new keys, and all of it is proven by either keys file', async () => {
+  const directory = data('rotated')
+  const before = readFileSync(join(directory, 'log-keys.txt'), 'utf8')
+  const ran = await rotate(directory)
+  expect(ran.code, ran.err).toBe(0)
+  expect(JSON.parse(ran.out)).toMatchObject({
+    ended: { origin: 'main.sallyport.internal/audit/gw1/1' },
+    origin: 'main.sallyport.internal/audit/gw1/2',
+    epoch: 2,
+    resumed: false,
+  })
+  expect(readFileSync(join(directory, 'log-keys-1.txt'), 'utf8')).toBe(before)
+  expect(readFileSync(join(directory, 'log-keys.txt'), 'utf8')).not.toBe(before)
+  for (const file of ['log-keys.txt', 'log-keys-1.txt']) {
+    const verified = await verify(directory, join(directory, file))
+    expect(verified.code, verified.out).toBe(0)
+    expect(verified.out).toMatch(/^proven: every epoch .*\n\nepoch 1: proven.*epoch 2: proven/s)
+    expect(verified.out).toContain('ended, goes on as  main.sallyport.internal/audit/gw1/2')
+  }
+  // The node opens it, and what initialises a node twice changes nothing.
+  expect((await run(home, 'gateway', 'init', '--data', directory)).code).toBe(0)
+  expect((await verify(directory, join(directory, 'log-keys-1.txt'))).code).toBe(0)
+})
+
+test('one epoch of several is verified alone, and says what it joins', async () => {
+  const directory = data('alone')
+  const ran = await run(home, 'audit', 'rotate', '--data', directory)
+  expect(ran.out).toMatch(/\/1 has ended with \d+ events; .*\/2 goes on from it, under new keys\n/)
+  const one = async (epoch: string, keys: string): Promise<Ran> =>
+    await run(
+      home,
+      'audit',
+      'verify',
+      '--log',
+      join(directory, 'log', 'gw1', epoch),
+      '--key',
+      join(directory, keys),
+    )
+  expect((await one('2', 'log-keys.txt')).out).toMatch(/goes on from +.*\/gw1\/1\n/)
+  expect((await one('1', 'log-keys-1.txt')).out).toMatch(/ended, goes on as +.*\/gw1\/2\n/)
+  rmSync(join(directory, 'log', 'gw1', '2'), { recursive: true })
+  const cut = await verify(directory, join(directory, 'log-keys-1.txt'))
+  expect(cut).toMatchObject({ code: 2 })
+  expect(cut.out).toMatch(/^not provable\nwhy +the log goes on as .*\/gw1\/2, which is not here\n/)
+  const again = await rotate(directory)
+  expect(again).toMatchObject({ code: 1 })
+  expect(again.err).toContain('log.rollback')
+})
+
+test('beside a gateway that runs it changes nothing, and says to stop it', async () => {
+  const directory = data('running')
+  using _held = lockDirectory(join(directory, 'lock'))
+  const ran = await rotate(directory)
+  expect(ran).toMatchObject({ code: 1 })
+  expect(ran.err).toContain('data.in_use')
+  expect(ran.err).toContain('stop the gateway, rotate, and start it again')
+  expect(existsSync(join(directory, 'keys', 'log-2-ed25519.key.pem'))).toBe(false)
+})
+
+test('where there is no log, none is made', async () => {
+  const ran = await rotate(join(home, 'nothing'))
+  expect(ran).toMatchObject({ code: 1 })
+  expect(ran.err).toContain('log.range')
+  expect(existsSync(join(home, 'nothing', 'log', 'gw1'))).toBe(false)
+})
