@@ -31,6 +31,7 @@ import {
   latencyPart,
   layerPart,
   linePart,
+  neighbourPart,
   stalledPart,
   type Run,
 } from './tunnel/sections.ts'
@@ -73,7 +74,9 @@ async function measured(directory: string, plan: Plan, quick: boolean) {
   const near = await nearRows(run, cells)
   const far = await distancePart(run, PEERS)
   const stalled = await stalledPart(run)
+  const neighbour = await neighbourPart(run)
   const rows = [
+    ...neighbour,
     ...barRows(cells, SAYS, plan.leftOut),
     fairnessRow(cells, plan.leftOut),
     ...near,

@@ -9,7 +9,7 @@ import type { MuxStream } from './stream.ts'
 /** A stream that has sent no more than this in the turn and the one before, what waits included, sends little. */
 const LITTLE = 8 * 1024
 /** Who sent little is expected to do so again within this time; who sent more at once is not, for as long. */
-const EXPECTED_MS = 3000
+export const LITTLE_EXPECTED_MS = 3000
 
 export class Little {
   /** Output turns so far: each slab that is given to the connection ends one. */
@@ -43,7 +43,9 @@ export class Little {
   // for an answer.
   #is(stream: MuxStream): boolean {
     if (stream.state === 'closed' || stream.state === 'reset') return false
-    if (this.#now - stream.bulkAt < EXPECTED_MS) return false
+    // Two programs that keep each other informed; nobody types.
+    if (stream.kind === 'control') return false
+    if (this.#now - stream.bulkAt < LITTLE_EXPECTED_MS) return false
     return this.isFew(stream)
   }
 
@@ -55,6 +57,11 @@ export class Little {
   /** It is served before others that wait. */
   first(stream: MuxStream): void {
     this.#servedFirst ||= this.#is(stream)
+  }
+
+  /** When somebody last sent little, known since the clock was last looked at. */
+  get lastAt(): number {
+    return this.#lastAt
   }
 
   /** Looks at the clock: whether small requests are to be expected beside bulk. `waits`: something waits for room. */
@@ -76,7 +83,7 @@ export class Little {
     // Bulk that waits for credit is none the less on its way.
     const alone = !waits && this.#bulkTurn !== this.turn
     if (last === undefined || alone) return false
-    if (now - this.#lastAt < EXPECTED_MS && this.#is(last)) return true
+    if (now - this.#lastAt < LITTLE_EXPECTED_MS && this.#is(last)) return true
     this.#last = undefined
     return false
   }

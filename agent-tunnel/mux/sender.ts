@@ -185,6 +185,11 @@ export class Sender {
     this.#watcher.drained(stream)
   }
 
+  /** When a stream last sent little; -Infinity for never. */
+  get littleAt(): number {
+    return this.#little.lastAt
+  }
+
   /** Whether nothing waits for room. */
   get idle(): boolean {
     return this.#scheduler.head === undefined

@@ -157,6 +157,10 @@ export class Session {
   get urgent(): boolean {
     return this.#control.pongDue
   }
+  /** When a stream last sent little from here, a key or a poll of a device; -Infinity for never. */
+  get littleAt(): number {
+    return this.#sender.littleAt
+  }
   /** Every stream that has not ended, in the order of opening. */
   get streams(): Iterable<MuxStream> {
     return this.#streams.values()

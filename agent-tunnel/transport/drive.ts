@@ -11,6 +11,7 @@ import { socketWire } from './socket.ts'
 import { LiveOffer, LiveStream } from './stream.ts'
 import type { Host } from './stream.ts'
 import { TunnelClosed, TunnelRefused } from './tunnel.ts'
+import { Seat, turns } from './turns.ts'
 import type { CloseReason, Clock, Goaway, Offer, Peer, Tunnel, TunnelOptions } from './tunnel.ts'
 import type { TunnelStats, TunnelStream } from './tunnel.ts'
 import type { Wire, WireEvents } from './wire.ts'
@@ -41,6 +42,10 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
   #onOpen: ((offer: Offer) => void) | undefined
   #offers: LiveOffer[] = []
   onGoaway: ((goaway: Goaway) => void) | undefined = undefined
+  readonly #seat: Seat
+  /** Octets read in this turn, and whether no more of them may be. */
+  #read = 0
+  #paused = false
   #scheduled = false
   #writing = false
   /** Within `write`, whose caller does not know yet that it is to wait. */
@@ -70,6 +75,7 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
       },
       this.#clock.now(),
     )
+    this.#seat = new Seat(options.turns ?? turns)
     this.#wire = wire
     this.#started = started
     const { promise, resolve } = Promise.withResolvers<CloseReason>()
@@ -85,7 +91,13 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
   // From the wire.
 
   bytes(chunk: Uint8Array): void {
-    this.#dispatch(this.#session.receive(chunk, this.#clock.now()), chunk)
+    const now = this.#clock.now()
+    this.#dispatch(this.#session.receive(chunk, now), chunk)
+    this.#read += chunk.length
+    if (!this.#paused && this.#seat.isEnough(this.#read, now)) {
+      this.#paused = true
+      this.#wire.pause()
+    }
     // More may be read in this turn, and meanwhile the peer would have nothing it may send.
     if (this.#session.urgent && !this.#writing) this.#push()
     this.#schedule()
@@ -239,6 +251,11 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
 
   #run(): void {
     this.#scheduled = false
+    this.#read = 0
+    if (this.#paused) {
+      this.#paused = false
+      this.#wire.resume()
+    }
     this.#dispatch(this.#session.poll(), undefined)
     this.#push()
     this.#arm()
@@ -248,6 +265,7 @@ class LiveTunnel implements Tunnel, Host, WireEvents {
     if (this.#writing) return
     const slab = this.#session.output(this.#clock.now())
     if (slab !== undefined) {
+      this.#seat.sentLittle(this.#session.littleAt)
       this.#writing = true
       this.#wire.write(slab, this.#sent)
     } else if (this.#session.over && !this.#ending) {

@@ -89,6 +89,12 @@ export function socketWire(socket: Duplex, plain = false): Wire {
       if (socket.destroyed || socket.writableEnded) queueMicrotask(done)
       else socket.write(bytes, done)
     },
+    pause() {
+      socket.pause()
+    },
+    resume() {
+      socket.resume()
+    },
     end() {
       if (!socket.destroyed) socket.end()
     },

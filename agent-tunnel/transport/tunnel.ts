@@ -1,5 +1,6 @@
 /** The nouns of #tunnel, as the agent, the gateway and the CLI see them. docs/protocol.md section 10. */
 import type { Duplex } from 'node:stream'
+import type { Turns } from './turns.ts'
 import type { Budget, Fault, Limits, Monotonic, Role, Side, StreamKind, WireLimits } from '#mux'
 
 /** Why a stream or a tunnel ended. `fault` is the end that wanted it so or broke a rule. */
@@ -188,6 +189,8 @@ export interface TunnelOptions {
   readonly random?: () => number
   /** What the receive windows of all tunnels of this process may grow by; without it each has its own. */
   readonly budget?: Budget
+  /** Whom this tunnel's reading makes room for; without it, every other tunnel of the process. */
+  readonly turns?: Turns
   /** Reads by ordinary data events even where a reused buffer is possible. */
   readonly plainReads?: boolean
 }

@@ -48,6 +48,12 @@ function webSocketWire(ws: WebSocket): Wire {
       if (ws.readyState !== ws.OPEN) queueMicrotask(done)
       else ws.send(bytes, { binary: true, compress: false }, () => done())
     },
+    pause() {
+      ws.pause()
+    },
+    resume() {
+      ws.resume()
+    },
     end() {
       ws.close(1000)
     },

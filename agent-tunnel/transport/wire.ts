@@ -19,6 +19,9 @@ export interface Wire {
   start(events: WireEvents): void
   /** `done`, never before this returns, once the bytes may be overwritten or the wire has failed. One at a time. */
   write(bytes: Uint8Array, done: () => void): void
+  /** Reads no more until `resume`; what has been read already may still come. */
+  pause(): void
+  resume(): void
   /** No more writes: says so to the peer and closes when that is sent. */
   end(): void
   destroy(): void

@@ -26,9 +26,9 @@ export interface LatencyPlan {
 }
 
 /** A terminal's key and its echo, or a Modbus request. */
-const REQUEST_BYTES = 64
+export const REQUEST_BYTES = 64
 /** Between an answer and the next request. */
-const GAP_MS = 1
+export const GAP_MS = 1
 const WARM_MS = 250
 /** For the rate of bulk by itself; it is the first that a path does, and programs compile meanwhile. */
 const ALONE_WARM_MS = 1500
@@ -86,7 +86,7 @@ async function bulkAlone(ends: Ends, path: Running, bulk: Direction): Promise<nu
 }
 
 /** The number of the line for small requests: beyond all others. */
-const ECHO = 0xfffff
+export const ECHO = 0xfffff
 
 async function once(
   ends: Ends,

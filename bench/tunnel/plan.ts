@@ -19,7 +19,16 @@ export interface Plan {
 
 const MiB = 1024 * 1024
 
-const SECTIONS = ['matrix', 'latency', 'idle', 'layer', 'rtt', 'distance', 'stalled'] as const
+const SECTIONS = [
+  'matrix',
+  'latency',
+  'idle',
+  'layer',
+  'rtt',
+  'distance',
+  'stalled',
+  'neighbour',
+] as const
 export type Section = (typeof SECTIONS)[number]
 /** The others take minutes. */
 const QUICK_SECTIONS: readonly Section[] = ['matrix', 'latency', 'idle', 'layer', 'rtt']

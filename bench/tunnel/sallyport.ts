@@ -47,6 +47,8 @@ export const sallyport: Peer = {
 export interface SallyportPath extends Path {
   readonly node: TestNode
   readonly gateway: Program
+  /** One more device on the node, with an agent and a session of its own; all of it ends with the path. */
+  beside(device: string, target: number): Promise<Path>
 }
 
 export async function startSallyport(site: Site): Promise<SallyportPath> {
@@ -57,24 +59,37 @@ export async function startSallyport(site: Site): Promise<SallyportPath> {
     const { gateway, node } = await startGateway(programs, directory)
     const vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
     const sha256 = await digest(realpathSync(process.execPath))
-    const agents: Program[] = []
-    const sessions: Session[] = []
-    for (let left = site.lines, at = 0; left > 0; left -= PER_AGENT, at++) {
-      const id = `press-${at}`
+    const staffed = async (id: string, target: number, lines: number) => {
       const expecting = { kind: 'tcp', expect: { sha256: [sha256] } }
       const device = await node.device(id, { [PROCESS]: expecting })
       const port = await site.uplink(node.port)
-      const targets = { [PROCESS]: site.target }
-      agents.push(await startAgent({ programs, directory, node, device, port, targets }))
-      sessions.push(...(await sessionsOf(node, vendor, id, Math.min(left, PER_AGENT))))
+      const targets = { [PROCESS]: target }
+      const agent = await startAgent({ programs, directory, node, device, port, targets })
+      return { agent, sessions: await sessionsOf(node, vendor, id, lines) }
+    }
+    const agents: Program[] = []
+    const sessions: Session[] = []
+    for (let left = site.lines, at = 0; left > 0; left -= PER_AGENT, at++) {
+      const device = await staffed(`press-${at}`, site.target, Math.min(left, PER_AGENT))
+      agents.push(device.agent)
+      sessions.push(...device.sessions)
     }
     // One more for small requests, on the first device, among the bulk.
     const echo = await openSession(vendor, 'press-0', PROCESS)
     sessions.push({ id: echo.id, secret: echo.secret, streams: STREAMS })
+    const entry = { kind: 'sallyport', port: node.port, anchor: node.anchor } as const
     return {
       node,
       gateway,
-      entry: { kind: 'sallyport', port: node.port, anchor: node.anchor, sessions },
+      async beside(id, target) {
+        const device = await staffed(id, target, 1)
+        return {
+          entry: { ...entry, sessions: device.sessions },
+          hops: { gateway: [gateway.pid], agent: [device.agent.pid] },
+          [Symbol.asyncDispose]: () => device.agent.stop(),
+        }
+      },
+      entry: { ...entry, sessions },
       hops: { gateway: [gateway.pid], agent: agents.map(({ pid }) => pid) },
       async [Symbol.asyncDispose]() {
         await node[Symbol.asyncDispose]()

@@ -19,6 +19,9 @@ import {
 } from './raw.ts'
 import { Remote } from './rpc.ts'
 import { Cells } from './rows.ts'
+import { measureNeighbours } from './neighbour.ts'
+import type { Load } from './load.ts'
+import type { Target } from './target.ts'
 import { startAll } from './start.ts'
 import { startSallyport, type SallyportPath } from './sallyport.ts'
 import { measureStalled, STALLED } from './stalled.ts'
@@ -189,5 +192,31 @@ export async function stalledPart(run: Run) {
     }
     const both = { silent: await start('silent'), stalled: await start('stalled') }
     return await measureStalled(run.ends, both, { rounds: 5, warmMs: 300, ms: 700 })
+  })
+}
+
+/** Beyond those. */
+const NEIGHBOURS = { bulk: 96, small: 97 } as const
+
+/** A path as in the matrix, and beside it in the same gateway a device that nothing but small requests are for. */
+export async function neighbourPart(run: Run) {
+  return await part(run, 'neighbour', ['neighbour_p50_up_16', 'neighbour_p99_up_16'], async () => {
+    await using paths = new AsyncDisposableStack()
+    const directory = join(run.site.directory, 'neighbour')
+    mkdirSync(directory)
+    const path = paths.use(await startSallyport({ ...run.site, directory, lines: 16 }))
+    const program = (name: string) => join(import.meta.dirname, name)
+    const load = paths.use(new Remote<Load>(program('load.ts')))
+    const target = paths.use(new Remote<Target>(program('target.ts')))
+    const beside = await path.beside('press-beside', await target.call('listen', 0))
+    const bulk = { ends: run.ends, running: { name: 'sallyport', number: NEIGHBOURS.bulk, path } }
+    const running = { name: 'beside', number: NEIGHBOURS.small, path: beside }
+    const small = { ends: { load, target }, running }
+    return await measureNeighbours(bulk, small, {
+      rounds: 5,
+      ms: run.quick ? 300 : 700,
+      streams: [16, 1],
+      directions: run.plan.directions,
+    })
   })
 }

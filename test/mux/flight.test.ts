@@ -1,6 +1,6 @@
 /** How much is on its way: two sessions over a simulated link with a rate, a length and a queue. */
 import { expect, test } from 'vitest'
-import type { MuxStream } from '#mux'
+import type { MuxStream, StreamKind } from '#mux'
 import { encode } from '../../agent-tunnel/mux/frame.ts'
 import { Pair, type End } from '../support/pair.ts'
 
@@ -45,9 +45,9 @@ class SlowLink {
   }
 
   /** An accepted stream. */
-  stream(): MuxStream {
+  stream(kind: StreamKind = 'tcp'): MuxStream {
     const { dialler, acceptor } = this.pair
-    const ours = dialler.session.open('tcp', Buffer.alloc(0), dialler.now)
+    const ours = dialler.session.open(kind, Buffer.alloc(0), dialler.now)
     if (typeof ours === 'string') throw new Error(ours)
     this.run(2 * this.#turnMs)
     acceptor.session.accept(acceptor.streams.get(ours.id)!, Buffer.alloc(0))
@@ -260,12 +260,19 @@ test('PINGs without octets are not: rate.ping', () => {
 })
 
 test.each([
-  { what: 'before bulk begins: it finds a short queue at once', size: 1, before: 0, short: true },
-  { what: 'long before', size: 1, before: 4000, short: false },
-  { what: 'and is bulk itself by now', size: 64 * KiB, before: 0, short: false },
-])('somebody sent little, $what', ({ size, before, short }) => {
+  {
+    what: 'before bulk begins: it finds a short queue at once',
+    size: 1,
+    before: 0,
+    kind: 'tcp',
+    short: true,
+  },
+  { what: 'long before', size: 1, before: 4000, kind: 'tcp', short: false },
+  { what: 'but on a control stream', size: 1, before: 0, kind: 'control', short: false },
+  { what: 'and is bulk itself by now', size: 64 * KiB, before: 0, kind: 'tcp', short: false },
+] as const)('somebody sent little, $what', ({ size, before, kind, short }) => {
   const link = new SlowLink({ rate: 80_000, rttMs: 1 })
-  const [ours, other] = [link.stream(), link.stream()]
+  const [ours, other] = [link.stream(), link.stream(kind)]
   const alone = (link.share(ours, 1000, 500), link.mostQueuedMs)
   link.run(500)
   link.pair.dialler.session.write(other, Buffer.from('k'))

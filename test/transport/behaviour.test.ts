@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { afterEach, describe, expect, test } from 'vitest'
 import { TunnelClosed, TunnelRefused } from '#tunnel'
 import type { CloseReason, Offer, Tunnel, TunnelStream } from '#tunnel'
+import { Seat, Turns } from '../../agent-tunnel/transport/turns.ts'
 import { carriers, relays } from './carriers.ts'
 import type { Joined } from './carriers.ts'
 
@@ -57,6 +58,10 @@ function send(stream: TunnelStream, data: Buffer, piece = 64 * KiB): void {
   go()
 }
 
+/** Somebody else always asks little: the acceptor holds back what it reads in a turn, the dialler does not. */
+const crowded = new Turns()
+new Seat(crowded).sentLittle(Infinity)
+
 const ways = [
   ...carriers.flatMap((carrier) => [
     { name: `${carrier.name}, the dialler opens`, carrier, dials: true },
@@ -71,7 +76,7 @@ describe.each(ways)('$name', ({ carrier, dials }) => {
   // What is true of a tunnel and not of a stream holds at each hop of a relay, not from end to end.
   const ofTunnels: typeof test | (() => void) = carrier.relayed === true ? () => {} : test
   async function start(limits: object = {}): Promise<{ opener: Tunnel; answerer: Tunnel }> {
-    joined = await carrier.join({ limits }, { limits })
+    joined = await carrier.join({ limits }, { limits, turns: crowded })
     return dials
       ? { opener: joined.dialler, answerer: joined.acceptor }
       : { opener: joined.acceptor, answerer: joined.dialler }

@@ -21,7 +21,7 @@ import {
 import type { Tunnel, TunnelOptions } from '#tunnel'
 import { selfSigned } from './certificate.ts'
 
-type Tuning = Partial<Pick<TunnelOptions, 'limits' | 'plainReads'>>
+type Tuning = Partial<Pick<TunnelOptions, 'limits' | 'plainReads' | 'turns'>>
 /** Two ends of one tunnel, and how to put away what carried it. */
 export interface Joined {
   readonly dialler: Tunnel
