@@ -3,6 +3,7 @@
  * refusal turned into the error a person reads. The only way the CLI talks to a gateway.
  */
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 import {
@@ -15,6 +16,7 @@ import {
   type SessionUse,
 } from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
+import { AWAITED, onceAnswered } from './awaited.ts'
 import type { GlobalOptions } from './commands/options.ts'
 import { CliError, type Exit } from './exit.ts'
 import {
@@ -27,6 +29,7 @@ import {
   type Credentials,
 } from './login/index.ts'
 import { patient } from './patient.ts'
+import { note } from './print.ts'
 import { profileDirectory, serviceFile, witnessDirectory } from './profile.ts'
 import { witnessing } from './witness.ts'
 
@@ -295,12 +298,15 @@ export async function openSession(
   target: { readonly device: string; readonly process: string },
   grant: string | undefined,
   uses: readonly SessionUse[],
+  pause: (ms: number) => Promise<unknown> = sleep,
 ): Promise<OpenedSession> {
+  const asked = { ...target, uses, ...(grant === undefined ? {} : { grant }) }
   try {
-    return await api.call(OpenedSession, 'POST', '/sessions', {
-      ...target,
-      uses,
-      ...(grant === undefined ? {} : { grant }),
+    return await onceAnswered(() => api.call(OpenedSession, 'POST', '/sessions', asked), {
+      codeOf: (error) => (error instanceof CliError ? error.code : undefined),
+      told: () => note(AWAITED),
+      pause,
+      now: () => performance.now(),
     })
   } catch (error) {
     if (!(error instanceof CliError) || error.code !== 'grant.none') throw error

@@ -3,23 +3,51 @@ import { once } from 'node:events'
 import { readFileSync, statSync } from 'node:fs'
 import { isIP, type Socket } from 'node:net'
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls'
-import { ProxyError, reach, readProxy, readProxyLogin, type Address, type Proxy } from '#tunnel'
+import {
+  ProxyError,
+  reach,
+  readAnchor,
+  readProxy,
+  readProxyLogin,
+  type Address,
+  type Proxy,
+} from '#tunnel'
 import { CliError, usage } from './exit.ts'
 import { wayOut } from './way.ts'
 
 /**
  * The proxy of the way out, with the login in its file. Throws CliError: usage where it cannot be
- * read, `proxy.secret` for its file.
+ * read, `proxy.secret` and `proxy.ca_file` for its files.
  */
 export function proxyOut(): Proxy | undefined {
-  const { proxy: url, proxyAuthFile: file } = wayOut()
+  const { proxy: url, proxyAuthFile: file, proxyCaFile: ca } = wayOut()
   if (url === undefined) {
     if (file !== undefined) throw usage('there is an auth file for a proxy, and no proxy')
+    if (ca !== undefined) throw usage('there is a CA file for a proxy, and no proxy')
     return undefined
   }
-  const proxy = readProxy(url)
-  if (typeof proxy === 'string') throw usage(`the proxy cannot be used: ${proxy}`)
+  const read = readProxy(url)
+  if (typeof read === 'string') throw usage(`the proxy cannot be used: ${read}`)
+  if (ca !== undefined && read.scheme !== 'https')
+    throw usage('there is a CA file for a proxy that is not reached over TLS', 'https://… is')
+  const proxy = ca === undefined ? read : { ...read, anchor: anchorIn(ca) }
   return file === undefined ? proxy : { ...proxy, login: loginIn(file) }
+}
+
+function anchorIn(file: string): string {
+  let why = 'there is no certificate in it'
+  try {
+    const anchor = readAnchor(readFileSync(file, 'utf8'))
+    if (anchor !== undefined) return anchor
+  } catch (cause) {
+    why = cause instanceof Error ? cause.message : String(cause)
+  }
+  throw new CliError("the proxy's CA file cannot be used", {
+    code: 'proxy.ca_file',
+    exit: 'usage',
+    why: `${file}: ${why}`,
+    next: 'make it the PEM of the authority that signs the certificate of the proxy',
+  })
 }
 
 function loginIn(file: string) {

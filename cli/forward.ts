@@ -17,6 +17,7 @@ import {
   type Tunnel,
   type TunnelStream,
 } from '#tunnel'
+import { AWAITED, onceAnswered } from './awaited.ts'
 import { DatagramPort } from './datagrams.ts'
 import { Countdown } from './countdown.ts'
 import { CliError } from './exit.ts'
@@ -46,6 +47,8 @@ export interface ForwardOptions {
   /** This run's name in HELLO. */
   readonly instance: string
   readonly news: (news: News) => void
+  /** Between two attempts of a connection that the people at the device are asked about; default: a pause in real time. */
+  readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>
 }
 
 /** How a carried connection ended; `program` is there where it was a program that did. */
@@ -70,6 +73,8 @@ export type News =
   /** The plant holds the session, or lets it go on; what was sent meanwhile waits. */
   | { readonly event: 'paused' | 'resumed'; readonly message: string }
   | { readonly event: 'ending'; readonly reason: Reason }
+  /** The people at the device have been asked first, and have not answered; connections wait for them. Told once. */
+  | { readonly event: 'awaited'; readonly message: string }
 
 /** Two ends so close are one that was told twice. */
 const SAME_END_MS = 500
@@ -134,6 +139,7 @@ class Forwarding implements Forward {
   /** When the session ends by the last extension that was heard of; monotonic milliseconds. */
   #extended = -Infinity
   #held = ''
+  #awaited = false
   #closing: NodeJS.Timeout | undefined
   readonly #pace = new Pace()
   #ending: Reason | undefined
@@ -319,8 +325,26 @@ class Forwarding implements Forward {
     this.#join(local, stream, from)
   }
 
-  /** Waits its turn. A gateway that finds this too fast all the same is asked again, a few times. */
+  /** Waits for the people at the device where they are asked about it; no longer than whoever connects, and the session. */
   async #stream(signal: AbortSignal, told: object = {}): Promise<TunnelStream> {
+    const { pause = turn } = this.#options
+    return await onceAnswered(() => this.#tried(signal, told), {
+      codeOf: (error) => refusal(error).code,
+      told: () => this.#await(),
+      pause: (ms) => pause(ms, signal),
+      now: () => performance.now(),
+    })
+  }
+
+  /** However many connections wait, their person reads it once. */
+  #await(): void {
+    if (this.#awaited) return
+    this.#awaited = true
+    this.#options.news({ event: 'awaited', message: AWAITED })
+  }
+
+  /** Waits its turn. A gateway that finds this too fast all the same is asked again, a few times. */
+  async #tried(signal: AbortSignal, told: object): Promise<TunnelStream> {
     const metadata = Buffer.from(JSON.stringify({ ...this.#metadata, ...told }))
     for (let left = TRIES; ; left--) {
       const waits = this.#pace.next(performance.now())

@@ -14,8 +14,12 @@ export function program(name: string, rooms: readonly ((program: Command) => voi
     .version(VERSION, '--version', 'print the version')
     .option('--json', 'print results as JSON on stdout, and an error as JSON on stderr')
     .option('--profile <name>', 'which sign-in to use; several can be held', 'default')
-    .option('--proxy <url>', 'go out through http://HOST:PORT or socks5://HOST:PORT')
+    .option('--proxy <url>', 'go out through http://, https:// or socks5://HOST:PORT')
     .option('--proxy-auth-file <file>', 'file with "user:password" for that proxy')
+    .option(
+      '--proxy-ca-file <file>',
+      'PEM of the authority that signs the certificate of an https proxy',
+    )
     .option('--carrier <what>', 'tls (default), or websocket where only HTTPS may pass')
     .hook('preAction', (_program, command) =>
       takeWay(wayOf(command.optsWithGlobals(), process.env)),

@@ -11,9 +11,14 @@ export interface Way {
   readonly proxy?: string | undefined
   /** Absolute. */
   readonly proxyAuthFile?: string | undefined
+  /** Absolute. */
+  readonly proxyCaFile?: string | undefined
 }
 
-/** Options win over `SALLYPORT_CARRIER`, `SALLYPORT_PROXY` and `SALLYPORT_PROXY_AUTH_FILE`; an empty text is none. */
+/**
+ * Options win over `SALLYPORT_CARRIER`, `SALLYPORT_PROXY`, `SALLYPORT_PROXY_AUTH_FILE` and `SALLYPORT_PROXY_CA_FILE`; an
+ * empty text is none.
+ */
 export function wayOf(
   options: Way,
   environment: Readonly<Record<string, string | undefined>>,
@@ -23,10 +28,12 @@ export function wayOf(
     return value === '' ? undefined : value
   }
   const file = given(options.proxyAuthFile, 'SALLYPORT_PROXY_AUTH_FILE')
+  const ca = given(options.proxyCaFile, 'SALLYPORT_PROXY_CA_FILE')
   return {
     carrier: given(options.carrier, 'SALLYPORT_CARRIER'),
     proxy: given(options.proxy, 'SALLYPORT_PROXY'),
     proxyAuthFile: file === undefined ? undefined : resolve(file),
+    proxyCaFile: ca === undefined ? undefined : resolve(ca),
   }
 }
 

@@ -202,6 +202,7 @@ const KEYS = [
   'carrier',
   'proxy',
   'proxy_auth_file',
+  'proxy_ca_file',
   'keepalive_max_s',
   'drain_s',
   'accept_deadline_ms',
@@ -230,7 +231,7 @@ function configOf(root: At, dataDir: string): AgentConfig {
     pkcs11: pkcs11Of(at('pkcs11')),
     keyExchange: keyExchangeOf(at('key_exchange')),
     carrier: carrierOf(at('carrier')),
-    proxy: proxyOf(at('proxy'), at('proxy_auth_file')),
+    proxy: proxyOf(at('proxy'), at('proxy_auth_file'), at('proxy_ca_file')),
     keepaliveMaxMs: keepaliveOf(at('keepalive_max_s')),
     drainMs: drainOf(at('drain_s')),
     acceptDeadlineMs: deadlineOf(at('accept_deadline_ms')),
@@ -302,6 +303,7 @@ export function configFrom(setup: Setup, dataDir: string): AgentConfig {
     carrier: setup.way?.carrier,
     proxy: setup.way?.proxy,
     proxy_auth_file: setup.way?.proxyAuthFile,
+    proxy_ca_file: setup.way?.proxyCaFile,
   }
   return configOf(new At('options', '', value), dataDir)
 }
@@ -324,6 +326,7 @@ export function printConfig(config: AgentConfig): string {
     carrier: config.carrier,
     proxy: config.proxy?.url,
     proxy_auth_file: config.proxy?.authFile,
+    proxy_ca_file: config.proxy?.caFile,
     drain_s: config.drainMs / 1000,
     keepalive_max_s: config.keepaliveMaxMs / 1000,
     accept_deadline_ms: config.acceptDeadlineMs,

@@ -1,7 +1,7 @@
 /** The way out of the plant's network: which carrier, and through which proxy. */
 import { readFileSync, statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
-import { readProxy, readProxyLogin } from '#tunnel'
+import { readAnchor, readProxy, readProxyLogin } from '#tunnel'
 import type { Proxy } from '#tunnel'
 import { At } from './at.ts'
 import { AgentError, messageOf } from './errors.ts'
@@ -9,10 +9,11 @@ import { AgentError, messageOf } from './errors.ts'
 /** What the tunnel travels in: TLS with its own ALPN name, or WebSocket in HTTPS where nothing else passes. */
 export type Carrier = 'tls' | 'websocket'
 
-/** A proxy, and the file with its login, which is read at each dialling. */
+/** A proxy, and the files with its login and with the authority of its certificate, which are read at each dialling. */
 export interface ProxySetting {
   readonly url: string
   readonly authFile: string | undefined
+  readonly caFile: string | undefined
 }
 
 /** The part of a config that says it. */
@@ -27,6 +28,8 @@ export interface Way {
   readonly proxy?: string | undefined
   /** Absolute path of a file with one line `user:password`. */
   readonly proxyAuthFile?: string | undefined
+  /** Absolute path of a PEM file, of an `https://` proxy. */
+  readonly proxyCaFile?: string | undefined
 }
 
 /** Throws AgentError `config.invalid`. */
@@ -37,44 +40,54 @@ export function carrierOf(at: At): Carrier {
   return at.value
 }
 
-/** `file`: the one with the login. Throws AgentError `config.invalid`. */
-export function proxyOf(at: At, file: At): ProxySetting | undefined {
+/** `file`: the one with the login; `ca`: the one with the authority. Throws AgentError `config.invalid`. */
+export function proxyOf(at: At, file: At, ca: At): ProxySetting | undefined {
   if (at.value === undefined) {
-    if (file.value !== undefined) throw file.fail('there is no proxy that it could be for')
+    for (const one of [file, ca])
+      if (one.value !== undefined) throw one.fail('there is no proxy that it could be for')
     return undefined
   }
   if (typeof at.value !== 'string') throw at.fail('a URL is expected')
   const read = readProxy(at.value)
   if (typeof read === 'string') throw at.fail(read)
-  if (file.value !== undefined && (typeof file.value !== 'string' || !isAbsolute(file.value)))
-    throw file.fail('the absolute path of a file is expected')
-  return { url: at.value, authFile: file.value }
+  const caFile = pathOf(ca)
+  // Whoever names an authority must not find that nobody is held to it.
+  if (caFile !== undefined && read.scheme !== 'https')
+    throw ca.fail('the proxy is not reached over TLS: https://… is')
+  return { url: at.value, authFile: pathOf(file), caFile }
+}
+
+function pathOf(at: At): string | undefined {
+  const { value } = at
+  if (value === undefined || (typeof value === 'string' && isAbsolute(value))) return value
+  throw at.fail('the absolute path of a file is expected')
 }
 
 /** `config` with another way out. Throws AgentError `config.invalid` naming the setting. */
 export function withWay<C extends WayOut>(config: C, way: Way): C {
   const at = (name: string, value: unknown) => new At('environment', name, value)
-  const { carrier, proxy, proxyAuthFile } = way
-  const file = at(
-    'SALLYPORT_PROXY_AUTH_FILE',
-    proxyAuthFile ?? (proxy === undefined ? config.proxy?.authFile : undefined),
-  )
+  const { carrier, proxy, proxyAuthFile, proxyCaFile } = way
+  const before = proxy === undefined ? config.proxy : undefined
+  const file = at('SALLYPORT_PROXY_AUTH_FILE', proxyAuthFile ?? before?.authFile)
+  const ca = at('SALLYPORT_PROXY_CA_FILE', proxyCaFile ?? before?.caFile)
   return {
     ...config,
     carrier: carrier === undefined ? config.carrier : carrierOf(at('SALLYPORT_CARRIER', carrier)),
-    proxy: proxyOf(at('SALLYPORT_PROXY', proxy ?? config.proxy?.url), file),
+    proxy: proxyOf(at('SALLYPORT_PROXY', proxy ?? config.proxy?.url), file, ca),
   }
 }
 
 /**
- * The proxy of a setting with the login in its file, read now, so that a changed password needs no
- * restart. Throws AgentError `proxy.secret`.
+ * The proxy of a setting with what its files hold, read now, so that a changed password or authority needs no
+ * restart. Throws AgentError `proxy.secret`, `proxy.ca_file`.
  */
 export function openProxy(setting: ProxySetting | undefined): Proxy | undefined {
   if (setting === undefined) return undefined
-  const proxy = readProxy(setting.url)
+  const read = readProxy(setting.url)
   // It was read once before it became a setting.
-  if (typeof proxy === 'string') throw new AgentError('config.invalid', proxy, 'Correct the proxy.')
+  if (typeof read === 'string') throw new AgentError('config.invalid', read, 'Correct the proxy.')
+  const { caFile } = setting
+  const proxy = caFile === undefined ? read : { ...read, anchor: anchorIn(caFile) }
   if (setting.authFile === undefined) return proxy
   let text: string
   try {
@@ -87,6 +100,27 @@ export function openProxy(setting: ProxySetting | undefined): Proxy | undefined 
   const login = readProxyLogin(text)
   if (typeof login === 'string') throw proxySecret(setting.authFile, login)
   return { ...proxy, login }
+}
+
+/** Throws AgentError `proxy.ca_file`. */
+function anchorIn(file: string): string {
+  const unusable = (why: string, cause?: unknown) =>
+    new AgentError(
+      'proxy.ca_file',
+      `The proxy's CA file ${file} cannot be used: ${why}.`,
+      'Make it the PEM of the authority that signs the certificate of the proxy, readable by the agent.',
+      { cause },
+    )
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (error) {
+    throw unusable(messageOf(error), error)
+  }
+  // Without one in it nobody would be held to it.
+  const found = readAnchor(text)
+  if (found === undefined) throw unusable('there is no certificate in it')
+  return found
 }
 
 function proxySecret(file: string, why: string, cause?: unknown): AgentError {

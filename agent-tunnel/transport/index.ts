@@ -10,7 +10,7 @@ export {
   SUBPROTOCOL,
   WEBSOCKET_PATH,
 } from './websocket.ts'
-export { printAddress, ProxyError, readProxy, readProxyLogin } from './proxy.ts'
+export { printAddress, ProxyError, readAnchor, readProxy, readProxyLogin } from './proxy.ts'
 export type { Address, Proxy, ProxyCode, ProxyLogin } from './proxy.ts'
 export { reach } from './reach.ts'
 export { flush } from './flush.ts'

@@ -1,6 +1,6 @@
 /**
  * A TCP connection, direct or by a proxy: HTTP CONNECT (RFC 9110 section 9.3.6) with Basic (RFC 7617),
- * SOCKS5 (RFC 1928) with user and password (RFC 1929). Nothing a proxy says is trusted: what travels
+ * SOCKS5 (RFC 1928) with user and password (RFC 1929), either in the clear or, of CONNECT, inside TLS to the proxy. Nothing a proxy says is trusted: what travels
  * through is TLS to the gateway, from end to end. Of a name's addresses the first that answers counts: eyeballs.ts.
  */
 import { once } from 'node:events'
@@ -13,6 +13,7 @@ import { askConnect } from './http-connect.ts'
 import { Names } from './names.ts'
 import { printAddress, ProxyError } from './proxy.ts'
 import type { Address, Proxy } from './proxy.ts'
+import { sealed } from './proxy-tls.ts'
 import { askSocks } from './socks5.ts'
 
 /**
@@ -33,7 +34,8 @@ export async function reach(
     throw notReached(proxy, cause)
   }
   try {
-    await (proxy.scheme === 'http' ? askConnect : askSocks)(socket, { proxy, to, signal })
+    if (proxy.scheme === 'https') socket = await sealed(socket, proxy, signal)
+    await (proxy.scheme === 'socks5' ? askSocks : askConnect)(socket, { proxy, to, signal })
     return socket
   } catch (error) {
     socket.destroy()
@@ -126,7 +128,7 @@ function brokenOff(proxy: Proxy, cause: unknown): ProxyError {
   return new ProxyError(
     'proxy.answer',
     `The proxy ${printAddress(proxy)} did not carry this out: ${why}.`,
-    `Check that it is ${proxy.scheme === 'http' ? 'an HTTP' : 'a SOCKS5'} proxy and that it can reach the gateway.`,
+    `Check that it is ${proxy.scheme === 'socks5' ? 'a SOCKS5' : 'an HTTP'} proxy and that it can reach the gateway.`,
     { cause },
   )
 }

@@ -286,6 +286,7 @@ const sentences: Sentences = {
   extended: ({ remaining_ms }) => note(`the grant was extended: ${remaining(remaining_ms)} left`),
   paused: ({ message }) => note(plain(message)),
   resumed: () => note('the session goes on'),
+  awaited: ({ message }) => note(message),
   countdown: ({ remaining_ms }) => note(`${remaining(remaining_ms)} left`),
   ending: ({ reason }) =>
     note(`the session is ending: ${plain(reason.message)} (${plain(reason.code)})`),

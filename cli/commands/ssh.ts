@@ -75,12 +75,13 @@ function missing(cause: unknown): never {
 /** This very program, by the same way out and under the same sign-in. */
 function carriage({ profile }: GlobalOptions, grant: string | undefined): Carriage {
   const script = resolve(process.argv[1] ?? '')
-  const { carrier, proxy, proxyAuthFile } = wayOut()
+  const { carrier, proxy, proxyAuthFile, proxyCaFile } = wayOut()
   const pairs = [
     ['--profile', profile === 'default' ? undefined : profile],
     ['--carrier', carrier],
     ['--proxy', proxy],
     ['--proxy-auth-file', proxyAuthFile],
+    ['--proxy-ca-file', proxyCaFile],
   ] as const
   return {
     program: basename(script) === 'sallyport' ? [script] : [process.execPath, script],

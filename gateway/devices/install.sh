@@ -15,13 +15,14 @@ fail() {
   exit "${3:-1}"
 }
 
-gateway= root=/ login=
+gateway= root=/ login= authority=
 option() {
   case $1 in
     --gateway) gateway=$2 ;;
     --root) root=$2 ;;
     --proxy) export https_proxy="$2" ;;
     --proxy-auth-file) login=$2 ;;
+    --proxy-ca-file) authority=$2 ;;
   esac
 }
 # As the agent reads them: `--name value` and `--name=value`.
@@ -92,6 +93,7 @@ trap 'exit 143' TERM
 # As a setting of curl: an argument would show the password to every user.
 proxy_login() {
   [ -z "$login" ] || printf 'proxy-user = "%s"\n' "$(sed 's/[\\"]/\\&/g' "$login")"
+  [ -z "$authority" ] || printf 'proxy-cacert = "%s"\n' "$(printf %s "$authority" | sed 's/[\\"]/\\&/g')"
 }
 
 # One try. The certificate of the gateway is not looked at here: what comes is taken by its hash or not at all.

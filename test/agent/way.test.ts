@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { configFrom, enrolAgent, examineAgent, readConfig, withWay } from '#agent'
 import type { AgentConfig, Finding, Way } from '#agent'
 import { freePort } from '../support/node.ts'
-import { httpProxy, socksProxy } from '../support/proxy.ts'
+import { httpProxy, httpsProxy, socksProxy } from '../support/proxy.ts'
 import { Directory, running } from './device.ts'
 import { DEVICE, FakeGateway, holds, openStream, proceed, soon } from './gateway.ts'
 import { startProgram } from './programs/process.ts'
@@ -34,10 +34,20 @@ function secretIn(directory: Directory, text: string, mode = 0o600): string {
   return file
 }
 
+/** Of a proxy behind TLS: the file that names its authority. */
+function anchorOf(directory: Directory, proxy: object): Way {
+  if (!('anchor' in proxy)) return {}
+  const proxyCaFile = join(directory.path, 'proxy-ca.pem')
+  writeFileSync(proxyCaFile, String(proxy.anchor))
+  return { proxyCaFile }
+}
+
 const ways = [
   { name: 'HTTP CONNECT', start: httpProxy, carrier: 'tls' },
   { name: 'SOCKS5', start: socksProxy, carrier: 'tls' },
+  { name: 'HTTP CONNECT inside TLS', start: httpsProxy, carrier: 'tls' },
   { name: 'WebSocket through HTTP CONNECT', start: httpProxy, carrier: 'websocket' },
+  { name: 'WebSocket through HTTP CONNECT inside TLS', start: httpsProxy, carrier: 'websocket' },
   { name: 'WebSocket through SOCKS5', start: socksProxy, carrier: 'websocket' },
 ] as const
 
@@ -48,9 +58,8 @@ test.for(ways)(
     await using proxy = await start({ login: 'press:secret' })
     await using target = await startProgram('target.ts')
     const proxyAuthFile = secretIn(directory, 'press:secret\n')
-    const config = await enrolledBy(directory, { carrier, proxy: proxy.url, proxyAuthFile }, [
-      `plc=tcp:127.0.0.1:${target.port}`,
-    ])
+    const way = { carrier, proxy: proxy.url, proxyAuthFile, ...anchorOf(directory, proxy) }
+    const config = await enrolledBy(directory, way, [`plc=tcp:127.0.0.1:${target.port}`])
     const forEst = proxy.asked.length
     expect(forEst).toBeGreaterThan(1)
     expect(config).toMatchObject({ carrier, proxy: { url: proxy.url, authFile: proxyAuthFile } })
@@ -168,6 +177,13 @@ describe('doctor', () => {
       after: 'tcp ok',
     },
     {
+      name: 'a proxy whose certificate nobody vouches for',
+      way: () => httpsProxy(),
+      hop: 'proxy',
+      code: 'proxy.untrusted',
+      after: 'tcp ok',
+    },
+    {
       name: 'a proxy that is not there',
       way: async () => ({
         url: `http://127.0.0.1:${await freePort()}`,
@@ -212,6 +228,20 @@ describe('doctor', () => {
     expect(JSON.stringify(findings)).not.toContain('just-a-word')
   })
 
+  test.for(['is missing', 'holds no certificate'])(
+    'a CA file of the proxy that %s is a mistake in the config',
+    async (what) => {
+      await using proxy = await httpsProxy()
+      const findings = await examined({ proxy: proxy.url }, (directory) =>
+        what === 'is missing'
+          ? { proxyCaFile: '/nonexistent/ca.pem' }
+          : anchorOf(directory, { anchor: 'hello' }),
+      )
+      expect(broken(findings)).toMatchObject([{ hop: 'config', code: 'proxy.ca_file' }])
+      expect(proxy.asked).toEqual([])
+    },
+  )
+
   test('a gateway that does not take the upgrade', async () => {
     gateway.upgrades = false
     try {
@@ -232,7 +262,16 @@ describe('agent.json', () => {
       '/x',
     )
   test.for([
-    [{ proxy: 'https://egress.example' }, /options: proxy: a URL like/],
+    [{ proxy: 'ftp://egress.example' }, /options: proxy: a URL like/],
+    [{ proxyCaFile: '/x' }, /options: proxy_ca_file: there is no proxy/],
+    [
+      { proxy: 'http://egress.example', proxyCaFile: '/x' },
+      /options: proxy_ca_file: the proxy is not reached over TLS/,
+    ],
+    [
+      { proxy: 'https://egress.example', proxyCaFile: 'x' },
+      /options: proxy_ca_file: the absolute path/,
+    ],
     [{ proxy: 'http://a:b@egress.example' }, /options: proxy: a URL must hold no user/],
     [{ carrier: 'quic' }, /options: carrier: "tls" or "websocket"/],
     [{ proxyAuthFile: '/x' }, /options: proxy_auth_file: there is no proxy/],

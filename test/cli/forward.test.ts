@@ -5,6 +5,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Offer, Tunnel, TunnelStream } from '#tunnel'
 import { Pace } from '../../cli/pace.ts'
 import { openForward, type Forward, type News } from '../../cli/forward.ts'
+import { until } from '../support/patience.ts'
 import { startFakeGateway, type FakeGateway } from './fake-gateway.ts'
 
 let gateway: FakeGateway
@@ -26,7 +27,10 @@ interface Open extends AsyncDisposable {
   readonly port: number
 }
 
-async function open(remaining = 60_000): Promise<Open> {
+async function open(
+  remaining = 60_000,
+  more: Partial<Parameters<typeof openForward>[0]> = {},
+): Promise<Open> {
   const accepted = gateway.tunnel()
   const forward = await openForward({
     gateway: { host: 'localhost', port: gateway.port },
@@ -35,6 +39,7 @@ async function open(remaining = 60_000): Promise<Open> {
     listen: { host: '127.0.0.1', port: 0 },
     instance: 'test',
     news: (one) => news.push(one),
+    ...more,
   })
   const { tunnel, socket } = await accepted
   const exporter = socket.exportKeyingMaterial(32, 'EXPORTER-sallyport-session', Buffer.alloc(0))
@@ -93,6 +98,26 @@ test('each connection proves the session on this very TLS connection', async () 
     session: `s_${'0'.repeat(26)}`,
     proof,
   })
+})
+
+test('a tool that connects before the people at the device have answered waits for them, and is told of once', async () => {
+  const pauses: (() => void)[] = []
+  const pause = () => new Promise<void>((resolve) => void pauses.push(resolve))
+  await using one = await open(60_000, { pause })
+  const asked = '{"code":"owner.asked","msg":"nobody has answered yet"}'
+  one.tunnel.onOpen = (offer) => offer.refuse('policy.denied', asked)
+  const [first, second] = [await connected(one.port), await connected(one.port)]
+  await until('both wait', () => pauses.length === 2)
+  const answer = offered(one.tunnel)
+  pauses[0]?.()
+  const stream = (await answer).accept(Buffer.from('{"v":1}'))
+  stream.write(Buffer.from('in'))
+  stream.end()
+  // Whichever of the two it is: the other one's time has not come.
+  expect(await Promise.race([readAll(first), readAll(second)])).toBe('in')
+  expect(news.filter(({ event }) => event === 'awaited')).toHaveLength(1)
+  expect(news.filter(({ event }) => event === 'refused')).toEqual([])
+  for (const socket of [first, second]) socket.destroy()
 })
 
 test('an end of speech is passed on, and the answer after it still arrives', async () => {

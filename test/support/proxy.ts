@@ -1,7 +1,9 @@
 /** Proxies on free loopback ports, small enough to read: HTTP CONNECT and SOCKS5, each with or without a login. */
 import { once } from 'node:events'
-import { createServer as createHttp } from 'node:http'
+import { createServer as createHttp, type IncomingMessage, type RequestListener } from 'node:http'
+import { createServer as createHttps } from 'node:https'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { keyPem, makeRoot, makeServer } from '../demo/certificates.ts'
 
 export interface ProxyOptions {
   /** `user:password`; absent: everybody may. */
@@ -74,12 +76,18 @@ abstract class Relay implements TestProxy {
 }
 
 class HttpProxy extends Relay {
-  protected readonly scheme = 'http'
-  protected readonly server = createHttp((_request, response) => response.writeHead(400).end())
+  protected readonly scheme: string
+  protected readonly server: Server
 
-  constructor({ login, says }: ProxyOptions) {
+  constructor(
+    { login, says }: ProxyOptions,
+    tls?: { readonly key: string; readonly cert: string },
+  ) {
     super()
-    this.server.on('connect', (request, client: Socket) => {
+    const nothing: RequestListener = (_request, response) => void response.writeHead(400).end()
+    this.scheme = tls === undefined ? 'http' : 'https'
+    this.server = tls === undefined ? createHttp(nothing) : createHttps(tls, nothing)
+    this.server.on('connect', (request: IncomingMessage, client: Socket) => {
       client.on('error', () => client.destroy())
       const wanted = `Basic ${Buffer.from(login ?? '').toString('base64')}`
       if (says !== undefined) client.end(`${says}\r\n\r\n`)
@@ -161,6 +169,23 @@ function v6(address: Buffer): string {
 /** An HTTP proxy that knows CONNECT only. */
 export async function httpProxy(options: ProxyOptions = {}): Promise<TestProxy> {
   return await new HttpProxy(options).listen()
+}
+
+/**
+ * The same behind TLS. `anchor`: PEM of the root that its certificate is of, for the address it listens at unless `names`
+ * says otherwise.
+ */
+export async function httpsProxy({
+  names = ['127.0.0.1'],
+  ...options
+}: ProxyOptions & { readonly names?: readonly string[] } = {}): Promise<
+  TestProxy & { readonly anchor: string }
+> {
+  const root = await makeRoot('proxy root')
+  const { keys, certificate } = await makeServer(root, names)
+  const tls = { key: await keyPem(keys.privateKey), cert: certificate.toString('pem') }
+  const proxy = await new HttpProxy(options, tls).listen()
+  return Object.assign(proxy, { anchor: `${root.certificate.toString('pem')}\n` })
 }
 
 /** A SOCKS5 proxy; `says`: the number of its reply. */

@@ -271,6 +271,9 @@ describe('names of proxies', () => {
     ['http://egress.example', { scheme: 'http', host: 'egress.example', port: 3128 }],
     ['http://egress.example:80', { scheme: 'http', host: 'egress.example', port: 80 }],
     ['http://[::1]:8080/', { scheme: 'http', host: '::1', port: 8080 }],
+    ['https://egress.example', { scheme: 'https', host: 'egress.example', port: 443 }],
+    ['https://egress.example:443', { scheme: 'https', host: 'egress.example', port: 443 }],
+    ['https://egress.example:3129/', { scheme: 'https', host: 'egress.example', port: 3129 }],
     ['socks5://10.0.0.1', { scheme: 'socks5', host: '10.0.0.1', port: 1080 }],
   ] as const)('%s', ([text, proxy]) => {
     expect(readProxy(text)).toEqual(proxy)
@@ -278,7 +281,6 @@ describe('names of proxies', () => {
   test.for([
     ['', /a URL like/],
     ['egress.example:3128', /a URL like/],
-    ['https://egress.example', /a URL like/],
     ['socks4://egress.example', /a URL like/],
     ['http://user:pw@egress.example', /no user and no password/],
     ['http://egress.example/path', /nothing after/],

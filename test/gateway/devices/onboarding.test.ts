@@ -190,6 +190,18 @@ describe('the script, among programs that only say how they were called', () => 
     expect([status, called()[0]]).toEqual([1, asked])
   })
 
+  test('the authority and the login of a proxy reach curl as settings, whatever is in them', async () => {
+    put('auth', 'press:"se\\cret"\n')
+    fake('curl', `cat >${folder}/called; exit 7`)
+    const words = ['--proxy', 'https://p', '--proxy-ca-file', `${folder}/c"a.pem`]
+    const secret = ['--proxy-auth-file', `${folder}/auth`]
+    await install('--gateway', 'https://gw', '--root', folder, ...words, ...secret)
+    expect(called()).toEqual([
+      String.raw`proxy-user = "press:\"se\\cret\""`,
+      `proxy-cacert = "${folder}/c\\"a.pem"`,
+    ])
+  })
+
   test('an empty --root is refused, however it is written', async () => {
     for (const words of [['--root', ''], ['--root=']])
       expect(await install('--gateway', 'https://gw', ...words)).toMatchObject({
