@@ -6,15 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Type, type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
-import {
-  BreakGlass,
-  Device,
-  DeviceToken,
-  OpenedSession,
-  Passkey,
-  Problem,
-  type SessionUse,
-} from '#api'
+import { Device, DeviceToken, OpenedSession, Passkey, Problem, type SessionUse } from '#api'
 import { exchange, fetchAnchor, type HttpAnswer } from './anchor.ts'
 import { AWAITED, onceAnswered } from './awaited.ts'
 import type { GlobalOptions } from './commands/options.ts'
@@ -87,7 +79,6 @@ export {
 
 /** The passkeys that are left. */
 export const Passkeys = Type.Object({ items: Type.Array(Passkey) })
-export const BrokenSeals = Type.Object({ items: Type.Array(BreakGlass) })
 export const AddedDevice = Type.Object({ device: Device, token: DeviceToken })
 
 export type Method = 'GET' | 'POST' | 'PUT'

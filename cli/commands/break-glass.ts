@@ -29,8 +29,8 @@ export function registerBreakGlass(program: Command): void {
     .description('seals that were broken: by whom, and whether their review is closed')
     .action(async (_flags: unknown, command: Command) => {
       const options = globalOptions(command)
-      const { openApi, BrokenSeals } = await import('../client.ts')
-      const { items } = await (await openApi(options)).call(BrokenSeals, 'GET', '/break-glass')
+      const { all, openApi, BreakGlass } = await import('../client.ts')
+      const items = await all(await openApi(options), BreakGlass, 'GET', '/break-glass')
       show(options, items, {
         head: ['grant', 'where', 'holder', 'opened', 'by', 'review', 'reason'],
         rows: items.map((row) => [

@@ -87,6 +87,16 @@ async function renewed(
     }
   } catch (cause) {
     if (!(cause instanceof oidc.ResponseBodyError)) throw unreachable(new URL(gateway), cause)
+    if (cause.status === 429)
+      throw new CliError(
+        'too many tokens were asked for in the name of this service, or from this address',
+        {
+          code: 'service.limit',
+          exit: 'failed',
+          next: 'wait a minute; run several commands in one program, which needs one token for all',
+        },
+        { cause },
+      )
     throw new CliError(
       'the gateway does not take this service',
       {

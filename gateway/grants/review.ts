@@ -22,11 +22,18 @@ export interface Review {
   readonly closed: { readonly at: number; readonly by: string; readonly note: string } | null
 }
 
+/** Where a review stands in the list: what is open by when it is due, what is closed by when that was. */
+export type ReviewPlace = readonly [closed: 0 | 1, order: number, grant: string]
+
+export function placeOf({ grant, due_at, closed }: Review): ReviewPlace {
+  return closed === null ? [0, due_at, grant] : [1, -closed.at, grant]
+}
+
 /** What reviews need of a store. Every method resolves when the change is durable; a review begins with the approval that breaks the seal. */
 export interface ReviewStore {
   findReview(grant: string): Promise<Review | undefined>
-  /** First those that are not closed, what is due first; then the newest that are. At most `limit`. */
-  listReviews(limit: number): Promise<readonly Review[]>
+  /** First those that are not closed, what is due first; then the newest that are. At most `limit`, behind `after`. */
+  listReviews(limit: number, after?: ReviewPlace): Promise<readonly Review[]>
   /** Undefined where there is none, or it is closed already. */
   closeReview(grant: string, closed: NonNullable<Review['closed']>): Promise<Review | undefined>
   markReminded(grant: string): Promise<void>

@@ -19,6 +19,7 @@ import { deviceFlow } from './codes.ts'
 import { API_SCOPE } from './enter.ts'
 import type { LogoutEvent } from './events.ts'
 import { clientOf, isService, serviceClaims, TOKEN_S } from './services/client.ts'
+import { checkAssertion, countAsking } from './services/limits.ts'
 import { guard, renderError, route } from './guard.ts'
 import {
   LIFETIMES,
@@ -112,12 +113,17 @@ function configure(setting: Setting): Configuration {
     adapter: createAdapter({
       store: setting.oidcStore,
       endLogin: setting.endLogin,
-      client: async (id) => clientOf(setting.serviceStore, id, setting.now()),
+      client: async (id) => {
+        if (isService(id)) await countAsking(setting)
+        return clientOf(setting.serviceStore, id, setting.now())
+      },
       now: setting.now,
     }),
     clients: [cliClient, ...(setting.clients ?? []).map(clientMetadata)],
     clientDefaults: { id_token_signed_response_alg: 'ES256' },
     clientAuthMethods: ['none', 'private_key_jwt'],
+    assertJwtClientAuthClaimsAndHeader: async (ctx, claims, _header, { clientId }) =>
+      checkAssertion(setting, ctx, claims, clientId),
     clientBasedCORS: () => false,
     cookies: cookies(keys.cookies),
     extraTokenClaims: async (ctx, token) => tokenClaims(setting, ctx, token),

@@ -160,6 +160,9 @@ export interface InvitationRow {
   readonly closed: { readonly at: number; readonly how: 'used' | 'revoked' } | null
 }
 
+/** Where one stands in the list. */
+export type InvitationPlace = Pick<InvitationRow, 'createdAt' | 'id'>
+
 export interface InvitationStore {
   /** Whether an account has the address, or an invitation that stands at `now`. */
   isTaken(email: string, now: number): Promise<boolean>
@@ -170,8 +173,8 @@ export interface InvitationStore {
   findInvitation(
     key: { readonly id: string } | { readonly hash: string },
   ): Promise<InvitationRow | undefined>
-  /** Newest first; of those that are past, a thousand are kept. */
-  listInvitations(limit: number): Promise<readonly InvitationRow[]>
+  /** Newest first, behind `after`; of those that are past, a thousand are kept. */
+  listInvitations(limit: number, after?: InvitationPlace): Promise<readonly InvitationRow[]>
   /** Withdraws it, unless it was used or withdrawn before; gives it as it is then. */
   closeInvitation(id: string, at: number): Promise<InvitationRow | undefined>
   /**

@@ -192,12 +192,25 @@ function stepOf(grant: Grant, at: number, connect: string): string {
   return `It opens ${instantInZone(from, recurring?.tz ?? 'UTC')}. Then ${connect.replace('Connect:', 'connect:')}`
 }
 
+/** A broken seal is not made longer: what goes on after it is asked for like anything else. */
+function endingOf({ statement }: Grant, _at: number, extend: string): string {
+  const { unseals, devices, processes } = statement
+  if (unseals === undefined) return extend
+  const where = `${devices[0]}/${processes[0]}`
+  return `It is not made longer. If more is to be done: sallyport request ${where} --for 30m --reason …`
+}
+
+/** What depends on the grant itself. */
+const STEPS: Readonly<
+  Partial<Record<NoticeKind, (grant: Grant, at: number, usual: string) => string>>
+> = { 'grant.approved': stepOf, 'grant.ending': endingOf }
+
 /** The message of a notice; `origin` is where people reach the gateway. */
 export function messageOf({ kind, at, grant }: Notice, origin: string): Message {
   const { id, devices, processes, reason, requester, ticket } = grant.statement
   const where = `${devices.join(',')}/${processes.join(',')}`
   const [subject, first, usual] = WORDS[kind](id, where)
-  const step = kind === 'grant.approved' ? stepOf(grant, at, usual) : usual
+  const step = STEPS[kind]?.(grant, at, usual) ?? usual
   const holder = plain(grant.requester_email ?? requester)
   const until = expiresAt(grant)
   const why = kind === 'grant.refused' ? plain(grant.ended?.reason ?? '') : ''

@@ -14,6 +14,7 @@ import {
   type NewInvitation,
   type Way,
 } from './invitation.ts'
+import type { InvitationPlace } from '../store.ts'
 import { invite, renew, revoke } from './inviting.ts'
 
 export interface Invitations {
@@ -34,8 +35,8 @@ export interface Invitations {
     standsSeconds: number | undefined,
     by: Actor,
   ): Promise<{ readonly invitation: Invitation; readonly secret: string }>
-  /** Newest first, at most `limit`. */
-  list(limit: number): Promise<readonly Invitation[]>
+  /** Newest first, at most `limit`, behind `after`. */
+  list(limit: number, after?: InvitationPlace): Promise<readonly Invitation[]>
   /** The link opens nothing any more. Errors: invitation.unknown, .used, .revoked, log.unavailable. */
   revoke(id: string, by: Actor): Promise<Invitation>
   /**
@@ -59,7 +60,8 @@ export function openInvitations(room: InvitationsRoom): Invitations {
   return {
     invite: async (asked, by) => invite(room, asked, by),
     renew: async (sub, seconds, by) => renew(room, sub, seconds, by),
-    list: async (limit) => (await room.invitationStore.listInvitations(limit)).map(shown),
+    list: async (limit, after) =>
+      (await room.invitationStore.listInvitations(limit, after)).map(shown),
     revoke: async (id, by) => revoke(room, id, by),
     async show(secret, source) {
       const row = await standing(room, secret, source)

@@ -2,6 +2,7 @@
 import { errors, type ClientMetadata, type KoaContextWithOIDC } from 'oidc-provider'
 import { record } from '../events.ts'
 import type { Setting } from '../setting.ts'
+import { askedWell } from './limits.ts'
 import { stands, type ServiceStore } from './store.ts'
 
 /** How long a token of a service is good; seconds. A program signs for the next one by itself. */
@@ -35,10 +36,12 @@ export async function clientOf(
 
 /** The claims of its token, which is recorded before it is given. Error: log.unavailable. */
 export async function serviceClaims(
-  { serviceStore, log, now, source }: Setting,
-  { oidc, req }: KoaContextWithOIDC,
+  setting: Setting,
+  ctx: KoaContextWithOIDC,
   { clientId = '' }: { readonly clientId?: string | undefined },
 ): Promise<Record<string, unknown>> {
+  const { serviceStore, log, now, source } = setting
+  const { oidc, req } = ctx
   const at = now()
   const row = await serviceStore.findService(clientId)
   if (row === undefined) throw new errors.InvalidGrant('no such service')
@@ -57,5 +60,6 @@ export async function serviceClaims(
   // Revoked while it was recorded: then there is none.
   if (!(await serviceStore.useService(clientId, at, at + TOKEN_S * 1000)))
     throw new errors.InvalidGrant('the service does not stand any more')
+  await askedWell(setting, ctx)
   return { login: clientId, amr: METHODS, acr: ACR, auth_time: Math.floor(at / 1000) }
 }

@@ -6,12 +6,20 @@ import {
   Grant as GrantView,
   GrantId,
   NewUnsealing,
+  Page,
 } from '#api'
-import { closeReview, type Review, type ReviewStore } from '../../grants/review.ts'
+import {
+  closeReview,
+  placeOf,
+  type Review,
+  type ReviewPlace,
+  type ReviewStore,
+} from '../../grants/review.ts'
 import { requestUnsealing } from '../../grants/seal.ts'
 import type { Grant } from '../../grants/grant.ts'
 import type { Api } from '../api.ts'
 import { authorize } from '../authorize.ts'
+import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 import { grantView, visible, type GrantRoutes } from './grants.ts'
 
 export interface GlassRoutes extends GrantRoutes {
@@ -70,17 +78,19 @@ export function breakGlassRoutes(api: Api, room: GlassRoutes): void {
   )
   server.get(
     '/api/v1/break-glass',
-    { schema: { response: { 200: Type.Object({ items: Type.Array(GlassView) }) } } },
+    { schema: { querystring: Page, response: { 200: pageOf(GlassView) } } },
     async (request) => {
       await authorize(authorization, request, 'grant:list')
-      const reviews = await room.reviews.listReviews(200)
+      const { query } = request
+      const after = readCursor('break-glass', [0, 0, ''] as ReviewPlace, query)
+      const rows = await room.reviews.listReviews((query.limit ?? USUAL) + 1, after)
+      const { items: reviews, next } = page('break-glass', rows, query, placeOf)
       const grants = await Promise.all(reviews.map(({ grant }) => room.grants.store.find(grant)))
-      return {
-        items: reviews.flatMap((review, at) => {
-          const grant = grants[at]
-          return grant === undefined ? [] : [glassView(review, grant)]
-        }),
-      }
+      const items = reviews.flatMap((review, at) => {
+        const grant = grants[at]
+        return grant === undefined ? [] : [glassView(review, grant)]
+      })
+      return { items, next }
     },
   )
 }

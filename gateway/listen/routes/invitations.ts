@@ -12,7 +12,7 @@ import {
 import type { Identity, Invitation as Held } from '../../identity/index.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy, type Authorization } from '../authorize.ts'
-import { pageIn, pageOf } from '../cursor.ts'
+import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
 import { toRefusal } from './people.ts'
 
 export interface InvitationRoutes extends Omit<Authorization, 'api'> {
@@ -47,7 +47,6 @@ const rethrow = (error: unknown): never => {
 }
 
 const Empty = Type.Object({}, { additionalProperties: false })
-const LISTED = 500
 
 function made({ origin, now }: InvitationRoutes, invitation: Held, secret: string): MadeInvitation {
   // Behind the hash: it reaches no server log and no referrer.
@@ -105,9 +104,12 @@ function keeping(api: Api, room: InvitationRoutes): void {
   const schema = { querystring: Page, response: { 200: pageOf(Invitation) } }
   server.get('/api/v1/invitations', { schema }, async (request) => {
     await authorize(authorization, request, 'account:list')
-    const all = await invitations.list(LISTED)
-    const keyOf = (one: (typeof all)[number]) => [one.createdAt, one.id]
-    const { items, next } = pageIn('invitations', all, request.query, keyOf, 'down')
+    const { query } = request
+    const [createdAt, id] =
+      readCursor('invitations', [0, ''] as readonly [number, string], query) ?? []
+    const after = createdAt === undefined || id === undefined ? undefined : { createdAt, id }
+    const rows = await invitations.list((query.limit ?? USUAL) + 1, after)
+    const { items, next } = page('invitations', rows, query, (one) => [one.createdAt, one.id])
     return { items: items.map((one) => view(one, room.now())), next }
   })
   server.post(

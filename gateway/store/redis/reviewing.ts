@@ -3,12 +3,22 @@
 /** ARGV: grant. */
 const findReview = `return redis.call('HGETALL', P .. 'grantreview:' .. ARGV[1])`
 
-/** ARGV: limit. First what is not closed, what is due first; then what was closed last. */
+/** ARGV: limit, and where the last one stood: open 0 or closed 1, score, grant. First what is not closed, what is due first; then what was closed last. */
 const listReviews = `
-local most = tonumber(ARGV[1])
-local ids = redis.call('ZRANGE', P .. 'grantreviews', 0, most - 1)
-if #ids < most then
-  for _, id in ipairs(redis.call('ZRANGE', P .. 'grantreviewsclosed', 0, most - #ids - 1)) do ids[#ids + 1] = id end
+local most, turn, score, last = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local sets = { [0] = P .. 'grantreviews', [1] = P .. 'grantreviewsclosed' }
+local ids = {}
+for at = turn, 1 do
+  local from = 0
+  if at == turn then
+    from = redis.call('ZCOUNT', sets[at], '-inf', '(' .. score)
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', sets[at], score, score)) do
+      if id <= last then from = from + 1 end
+    end
+  end
+  if #ids < most then
+    for _, id in ipairs(redis.call('ZRANGE', sets[at], from, from + most - #ids - 1)) do ids[#ids + 1] = id end
+  end
 end
 local rows = {}
 for at, id in ipairs(ids) do rows[at] = redis.call('HGETALL', P .. 'grantreview:' .. id) end

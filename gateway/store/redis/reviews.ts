@@ -1,5 +1,5 @@
 /** Reviews of broken seals (grants/review.ts) in Redis, beside the grants that broke them. */
-import type { Review, ReviewStore } from '../../grants/review.ts'
+import type { Review, ReviewPlace, ReviewStore } from '../../grants/review.ts'
 import type { RedisConnection } from './connection.ts'
 import { fieldsOf, lists, number, text, type Fields } from './row.ts'
 
@@ -24,6 +24,9 @@ function optional(value: unknown): Review | undefined {
   return fields.size === 0 ? undefined : reviewOf(fields)
 }
 
+/** Before all others. */
+const FIRST: ReviewPlace = [0, Number.MIN_SAFE_INTEGER, '']
+
 /** Rejects with StoreError. */
 export class RedisReviewStore implements ReviewStore {
   readonly #redis: Pick<RedisConnection, 'read' | 'write'>
@@ -33,8 +36,10 @@ export class RedisReviewStore implements ReviewStore {
   async findReview(grant: string): Promise<Review | undefined> {
     return optional(await this.#redis.read('findReview', grant))
   }
-  async listReviews(limit: number): Promise<readonly Review[]> {
-    const rows = lists(await this.#redis.read('listReviews', String(limit)))
+  async listReviews(limit: number, after = FIRST): Promise<readonly Review[]> {
+    const [closed, order, grant] = after
+    const place = [String(closed), String(order), grant] as const
+    const rows = lists(await this.#redis.read('listReviews', String(limit), ...place))
     return rows.map((row) => reviewOf(fieldsOf(row)))
   }
   async closeReview(

@@ -2,6 +2,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import type {
   AccountRow,
+  InvitationPlace,
   InvitationRow,
   InvitationStore,
   PasskeyRow,
@@ -14,6 +15,8 @@ import type { SqliteThread } from './thread.ts'
 
 /** Those that were used, withdrawn or ran out, and are kept for the list. */
 const KEPT = 1_000
+/** Before all others. */
+const NEWEST: InvitationPlace = { createdAt: Number.MAX_SAFE_INTEGER, id: '' }
 
 function rowOf(row: Record<string, unknown> | undefined): InvitationRow | undefined {
   const json = row?.['row']
@@ -89,10 +92,16 @@ export const invitationsRoom = {
       return 'added'
     },
     findInvitation: find,
-    listInvitations: (db: DatabaseSync, limit: number): InvitationRow[] =>
+    listInvitations: (
+      db: DatabaseSync,
+      { limit, after }: { limit: number; after: InvitationPlace },
+    ): InvitationRow[] =>
       db
-        .prepare('SELECT row FROM invitation ORDER BY created DESC, id LIMIT ?')
-        .all(limit)
+        .prepare(
+          `SELECT row FROM invitation WHERE (created, id) < (?, ?)
+           ORDER BY created DESC, id DESC LIMIT ?`,
+        )
+        .all(after.createdAt, after.id, limit)
         .map(rowOf)
         .filter((row) => row !== undefined),
     closeInvitation(
@@ -155,8 +164,8 @@ export class SqliteInvitationStore implements InvitationStore {
   async findInvitation(key: Key): Promise<InvitationRow | undefined> {
     return this.#thread.call('invitations', 'findInvitation', key)
   }
-  async listInvitations(limit: number): Promise<readonly InvitationRow[]> {
-    return this.#thread.call('invitations', 'listInvitations', limit)
+  async listInvitations(limit: number, after = NEWEST): Promise<readonly InvitationRow[]> {
+    return this.#thread.call('invitations', 'listInvitations', { limit, after })
   }
   async closeInvitation(id: string, at: number): Promise<InvitationRow | undefined> {
     return this.#thread.call('invitations', 'closeInvitation', { id, at })

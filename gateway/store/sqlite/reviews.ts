@@ -1,6 +1,6 @@
 /** Reviews of broken seals, beside the grants that broke them. */
 import type { DatabaseSync, SQLOutputValue } from 'node:sqlite'
-import { REVIEW_S, type Review, type ReviewStore } from '../../grants/review.ts'
+import { REVIEW_S, type Review, type ReviewPlace, type ReviewStore } from '../../grants/review.ts'
 import type { Operation } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -46,16 +46,21 @@ interface Close {
   readonly closed: NonNullable<Review['closed']>
 }
 
+/** As `placeOf` has it. */
+const PLACE =
+  'closed_at IS NOT NULL, CASE WHEN closed_at IS NULL THEN due_at ELSE -closed_at END, grant_id'
+/** Before all others. */
+const FIRST: ReviewPlace = [0, Number.MIN_SAFE_INTEGER, '']
+
 export const reviewOperations = {
   findReview: find,
-  listReviews(db: DatabaseSync, limit: number): Review[] {
+  listReviews(db: DatabaseSync, { limit, after }: { limit: number; after: ReviewPlace }): Review[] {
     const rows = db
       .prepare(
-        `SELECT * FROM grant_review
-         ORDER BY closed_at IS NOT NULL, CASE WHEN closed_at IS NULL THEN due_at ELSE -closed_at END, grant_id
-         LIMIT ?`,
+        `SELECT * FROM grant_review WHERE (${PLACE}) > (?, ?, ?)
+         ORDER BY ${PLACE} LIMIT ?`,
       )
-      .all(limit)
+      .all(...after, limit)
     return rows.map(toReview)
   },
   closeReview(db: DatabaseSync, { grant, closed: { at, by, note } }: Close): Review | undefined {
@@ -80,8 +85,8 @@ export class SqliteReviewStore implements ReviewStore {
   async findReview(grant: string): Promise<Review | undefined> {
     return await this.#thread.call('grants', 'findReview', grant)
   }
-  async listReviews(limit: number): Promise<readonly Review[]> {
-    return await this.#thread.call('grants', 'listReviews', limit)
+  async listReviews(limit: number, after = FIRST): Promise<readonly Review[]> {
+    return await this.#thread.call('grants', 'listReviews', { limit, after })
   }
   async closeReview(grant: string, closed: Close['closed']): Promise<Review | undefined> {
     return await this.#thread.call('grants', 'closeReview', { grant, closed })

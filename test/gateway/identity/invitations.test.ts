@@ -1,8 +1,11 @@
 /** Invitations: a link that makes one guest, once, as the administrator said; and everybody who wants more of it. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { NewInvitation } from '../../../gateway/identity/invitations/invitation.ts'
+import type { InvitationPlace } from '../../../gateway/identity/store.ts'
+import { SqliteInvitationStore } from '../../../gateway/store/sqlite/invitations.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { softKey, type Bend } from '../../support/authenticator.ts'
 import { openBrowser, type Browser, type Page } from '../../support/browser.ts'
 import { challengeOf, guestWithPasskey, inviteGuest, openLink } from './guest.ts'
@@ -362,4 +365,33 @@ describe('a passkey that is not good', () => {
     const next = await browser.submit(page, 'Use a passkey', { credential })
     expect([next.status, next.text.includes('assertion.malformed')]).toEqual([400, true])
   })
+})
+
+test('a thousand that stand are all in the list, page by page, those of one instant too', async () => {
+  const thread = await SqliteThread.open(join(house.directory, 'many.sqlite'))
+  onTestFinished(async () => thread[Symbol.asyncDispose]())
+  const store = new SqliteInvitationStore(thread)
+  for (let at = 0; at < 1000; at++) {
+    const id = `i_${String(at).padStart(4, '0')}`
+    // Ten at a time are of one millisecond.
+    const times = { createdAt: Math.floor(at / 10), expiresAt: 10_000_000, closed: null }
+    const who = {
+      sub: id,
+      email: `${id}@acme.example`,
+      name: id,
+      vendor: 'acme',
+      groups: [],
+      by: 'a',
+    }
+    await store.addInvitation({ id, hash: id, renews: false, ...who, ...times }, 1000)
+  }
+  const found: string[] = []
+  for (let after: InvitationPlace | undefined; ;) {
+    const rows = await store.listInvitations(333, after)
+    found.push(...rows.map(({ id }) => id))
+    after = rows.at(-1)
+    if (after === undefined) break
+  }
+  expect(found).toHaveLength(1000)
+  expect(found).toEqual(found.toSorted().toReversed())
 })

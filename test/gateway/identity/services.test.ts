@@ -243,6 +243,9 @@ describe('no token for', () => {
       { exp: 1 },
       { sub: 'v_other' },
       { iss: 'x' },
+      { exp: Math.floor(Date.now() / 1000) + 400 },
+      { exp: Math.floor(Date.now() / 1000) + 400 * 86_400 },
+      { jti: 'x'.repeat(201) },
     ])
       expect((await bad(entered, { claims })).slice(2)).toEqual([false])
   })

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Type } from 'typebox'
 import type { Account, Problem } from '#api'
+import { makeKey } from '../../../cli/login/device.ts'
 import { all, type Api } from '../../../cli/client.ts'
 import { page, pageIn, readCursor, writeCursor } from '../../../gateway/listen/cursor.ts'
 import { Refusal } from '../../../gateway/problem.ts'
@@ -212,6 +213,13 @@ describe('a node', () => {
     for (const id of ['press-01', 'press-02', 'press-03'])
       await node.admin.ask('POST', '/devices', { id })
     await node.device('press-04', { plc: expecting() })
+    for (const name of ['one', 'two', 'three']) {
+      await node.admin.ask('POST', '/invitations', { name, vendor: 'acme' })
+      const { kty, crv, x, y } = await makeKey()
+      const key = { kty, crv, x, y }
+      const robot = { name, roles: ['operator'], scopes: ['devices:read'], key }
+      await node.admin.ask('POST', '/services', robot)
+    }
   })
   afterAll(async () => node[Symbol.asyncDispose]())
 
@@ -220,8 +228,8 @@ describe('a node', () => {
     readonly next: string | null
   }
   const lists = [
-    '/accounts', '/auditors', '/ca/crls', '/certificates', '/devices', '/devices/press-01/tokens', '/enrolments',
-    '/grants', '/idps', '/invitations', '/locks', '/passkeys', '/recordings', '/sessions',
+    '/accounts', '/auditors', '/break-glass', '/ca/crls', '/certificates', '/devices', '/devices/press-01/tokens', '/enrolments',
+    '/grants', '/idps', '/invitations', '/locks', '/passkeys', '/recordings', '/rollouts', '/services', '/sessions',
   ] // prettier-ignore
 
   test.for(lists)(
@@ -242,18 +250,28 @@ describe('a node', () => {
     },
   )
 
-  test.for(['/devices', '/devices/press-01/tokens', '/accounts', '/certificates', '/ca/crls'])(
-    '%s, one after the other, is the whole list',
+  const filled = [
+    '/accounts', '/ca/crls', '/certificates', '/devices', '/devices/press-01/tokens', '/invitations', '/services',
+  ] // prettier-ignore
+  test.for(filled)('%s, one after the other, is the whole list', async (path) => {
+    const whole = await node.admin.ask<Items>('GET', path)
+    expect(whole.items.length).toBeGreaterThan(0)
+    const found: unknown[] = []
+    for (let after = ''; ;) {
+      const { items, next } = await node.admin.ask<Items>('GET', `${path}?limit=1&after=${after}`)
+      found.push(...items)
+      if (next === null) break
+      after = next
+    }
+    expect(found).toEqual(whole.items)
+  })
+
+  test.for(['/break-glass', '/invitations', '/rollouts'])(
+    '%s refuses the cursor of another list, also where it is empty',
     async (path) => {
-      const whole = await node.admin.ask<Items>('GET', path)
-      const found: unknown[] = []
-      for (let after = ''; ;) {
-        const { items, next } = await node.admin.ask<Items>('GET', `${path}?limit=1&after=${after}`)
-        found.push(...items)
-        if (next === null) break
-        after = next
-      }
-      expect(found).toEqual(whole.items)
+      const after = writeCursor('x', ['y'])
+      const foreign = await node.admin.call<Problem>('GET', `${path}?after=${after}`)
+      expect([foreign.status, foreign.body.code]).toEqual([400, 'cursor.invalid'])
     },
   )
 

@@ -201,6 +201,18 @@ test('the words: the one step it asks for, and of a stranger’s words no line o
   expect(text).toContain('sallyport approve g_1')
 })
 
+test('the end of what broke a seal names no extension, which nobody gets; of any other it does', () => {
+  const textOf = (change: Partial<Statement>) => {
+    const ending = noticesOf([grant({ approvals: [approval] }, change)], [], NOW + DAY - 60)
+    const notice = ending.find(({ kind }) => kind === 'grant.ending')
+    return notice === undefined ? '' : messageOf(notice, 'https://gw.example').text
+  }
+  expect(textOf({})).toContain('sallyport extend g_1 --for 30m')
+  const broke = textOf({ unseals: { grant: 'g_0', sha256: '0'.repeat(64) } })
+  expect(broke).not.toContain('extend')
+  expect(broke).toContain('sallyport request press-07/plc --for 30m')
+})
+
 test('pauses grow to an hour', () => {
   expect([1, 2, 3, 9, 10, 1000].map(pauseAfter)).toEqual([
     15_000, 30_000, 60_000, 3_600_000, 3_600_000, 3_600_000,

@@ -1,7 +1,7 @@
 /** What every store of grants must do with a sealed one, and with the review that a broken seal leaves behind. */
 import { describe, expect, test } from 'vitest'
 import type { Grant } from '../../../../gateway/grants/grant.ts'
-import { REVIEW_S, type ReviewStore } from '../../../../gateway/grants/review.ts'
+import { placeOf, REVIEW_S, type ReviewStore } from '../../../../gateway/grants/review.ts'
 import type { GrantStore } from '../../../../gateway/grants/store.ts'
 import { newId } from '../../../../gateway/ids.ts'
 import { approval, grant } from './granted.ts'
@@ -103,6 +103,12 @@ export function sealContract(name: string, make: Make<Stores>): void {
       expect(await listed(9)).toEqual([first, second, [a, false], [b, false]])
       expect(await listed(1)).toEqual([first])
       expect(await listed(3)).toEqual([first, second, [a, false]])
+      // Behind each of them is the rest, also where two are due at one instant.
+      const whole = await reviews.listReviews(9)
+      for (const [at, one] of whole.entries()) {
+        expect(await reviews.listReviews(9, placeOf(one))).toEqual(whole.slice(at + 1))
+        expect(await reviews.listReviews(1, placeOf(one))).toEqual(whole.slice(at + 1, at + 2))
+      }
     })
   })
 }
