@@ -85,6 +85,12 @@ export interface AuditLog extends AsyncDisposable {
   readonly room: Room
 }
 
+/** What a sink needs of the log it ships. */
+export type ShippedLog = Pick<
+  AuditLog,
+  'directory' | 'origin' | 'size' | 'signed' | 'append' | 'checkpoint' | 'onCheckpoint'
+>
+
 /** Room that was promised, until it is written or given back. */
 export interface Promised {
   /** So many of its bytes are on disk now: they are promised no longer. */

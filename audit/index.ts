@@ -76,6 +76,7 @@ export type { RecordingPlace, StoredPart, StoredRecording } from './recordings.t
 export { linesOf, reconcile } from './reconcile.ts'
 export type { Reconciliation, ReconcileOptions } from './reconcile.ts'
 export { cursorOf } from './ship/cursor.ts'
+export { shipEpochs } from './ship/epochs.ts'
 export { shipHttps } from './ship/https.ts'
 export type { HttpsOptions } from './ship/https.ts'
 export { elastic, otlp, signWebhook, splunk, webhook } from './ship/kinds.ts'

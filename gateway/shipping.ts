@@ -1,14 +1,15 @@
 /** The sinks of the log: opened as configured, and looked after. */
 import { readFileSync } from 'node:fs'
 import type { Logger } from 'pino'
-import { shipSyslog, type Shipper } from '#audit'
+import { shipEpochs, shipSyslog, type Shipper } from '#audit'
 import type { Config } from './config.ts'
 import type { Foundation } from './foundation.ts'
 import { openHttpsSinks } from './sinks.ts'
 
-export function openShippers(config: Config, { log }: Foundation): Shipper[] {
-  const syslog = config.syslog.map((sink) =>
-    shipSyslog(log, {
+/** Begins to ship the log to every sink, also what is left of epochs that ended. */
+export function openShippers(config: Config, { log, ended }: Foundation): Shipper[] {
+  const syslog = config.syslog.map((sink) => {
+    const options = {
       name: sink.name,
       host: sink.host,
       port: sink.port,
@@ -18,9 +19,13 @@ export function openShippers(config: Config, { log }: Foundation): Shipper[] {
       ...(sink.servername === undefined ? {} : { servername: sink.servername }),
       enterpriseNumber: sink.enterprise_number ?? 32_473,
       format: sink.format ?? 'ocsf',
-    }),
-  )
-  return [...syslog, ...openHttpsSinks(config.sinks, log)]
+    }
+    return shipEpochs(log, ended, sink.name, (one, over) =>
+      // Of an epoch that ended no more bytes follow: only time says that the receiver has it.
+      shipSyslog(one, over ? { ...options, trailBytes: 0 } : options),
+    )
+  })
+  return [...syslog, ...openHttpsSinks(config.sinks, log, ended)]
 }
 
 const SINK_CHECK_MS = 10_000

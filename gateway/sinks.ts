@@ -4,10 +4,12 @@ import { Type, type Static } from 'typebox'
 import {
   elastic,
   otlp,
+  shipEpochs,
   shipHttps,
   splunk,
   webhook,
   type AuditLog,
+  type EndedEpoch,
   type Kind,
   type Shipper,
 } from '#audit'
@@ -59,8 +61,12 @@ function channelOf({ channel }: HttpsSink): { channel?: string } {
   return channel === undefined ? {} : { channel }
 }
 
-/** Begins to ship to each of `sinks`. Throws for a file that cannot be read. */
-export function openHttpsSinks(sinks: readonly HttpsSink[], log: AuditLog): Shipper[] {
+/** Begins to ship to each of `sinks`, also what is left of `ended` epochs. Throws for a file that cannot be read. */
+export function openHttpsSinks(
+  sinks: readonly HttpsSink[],
+  log: AuditLog,
+  ended: readonly EndedEpoch[],
+): Shipper[] {
   return sinks.map((sink) => {
     const { hostname, port } = new URL(sink.url)
     const read = (path: string | undefined): Buffer | undefined =>
@@ -68,7 +74,7 @@ export function openHttpsSinks(sinks: readonly HttpsSink[], log: AuditLog): Ship
     const secret = read(sink.secret_file)?.toString().trim() ?? ''
     const [cert, key] = [read(sink.cert_file), read(sink.key_file)]
     const acked = sink.kind === 'splunk' && sink.channel !== undefined
-    return shipHttps(log, {
+    const options = {
       name: sink.name,
       host: hostname.replace(/^\[|\]$/g, ''),
       port: port === '' ? 443 : Number(port),
@@ -78,6 +84,7 @@ export function openHttpsSinks(sinks: readonly HttpsSink[], log: AuditLog): Ship
       ...(sink.servername === undefined ? {} : { servername: sink.servername }),
       ...(cert === undefined ? {} : { cert }),
       ...(key === undefined ? {} : { key }),
-    })
+    }
+    return shipEpochs(log, ended, sink.name, (one) => shipHttps(one, options))
   })
 }

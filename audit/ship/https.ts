@@ -7,7 +7,7 @@ import { request, Agent } from 'node:https'
 import { join } from 'node:path'
 import { shortName, type Checkpoint } from '../checkpoint.ts'
 import { formatHead, headCode } from '../format/head.ts'
-import type { AuditLog } from '../contract.ts'
+import type { ShippedLog } from '../contract.ts'
 import type { Entry } from '../read.ts'
 import { bury } from './dead.ts'
 import { isIndexed, splunkAck } from './kinds.ts'
@@ -71,7 +71,7 @@ class HttpsShipper implements Shipper {
   #dead = 0
   #taken = false
 
-  constructor(log: AuditLog, options: HttpsOptions) {
+  constructor(log: ShippedLog, options: HttpsOptions) {
     this.#sink = new Sink(log, options.name)
     this.#options = options
     this.#deadFile = join(log.directory, 'ship', `${options.name}.dead`)
@@ -385,6 +385,6 @@ function headItem(head: Checkpoint, time: number): Item {
  * Ships every covered event, in order, from the sink's cursor on, until closed. Never throws for want of a receiver:
  * `health` tells. The kind says how a batch is written and what an answer means.
  */
-export function shipHttps(log: AuditLog, options: HttpsOptions): Shipper {
+export function shipHttps(log: ShippedLog, options: HttpsOptions): Shipper {
   return new HttpsShipper(log, options)
 }

@@ -3,7 +3,7 @@
  * is, and that it rests between. docs/audit.md section "Shipping to a SIEM".
  */
 import { join } from 'node:path'
-import type { AuditLog } from '../contract.ts'
+import type { ShippedLog } from '../contract.ts'
 import { LogReader } from '../read.ts'
 import { Cursor } from './cursor.ts'
 
@@ -39,7 +39,7 @@ export const backoffLimitMs = 30_000
 const laggingEvents = 10_000
 
 export class Sink {
-  readonly log: AuditLog
+  readonly log: ShippedLog
   readonly name: string
   readonly reader: LogReader
   readonly cursor: Cursor
@@ -54,7 +54,7 @@ export class Sink {
   #flushers: { readonly size: number; resolve(): void }[] = []
 
   /** `cursorFile`: default `ship/<name>.cur` in the log's directory. */
-  constructor(log: AuditLog, name: string, cursorFile?: string) {
+  constructor(log: ShippedLog, name: string, cursorFile?: string) {
     this.log = log
     this.name = name
     this.reader = new LogReader(log.directory, log.origin)

@@ -9,7 +9,7 @@ import { formatCef } from '../format/cef.ts'
 import { joinOf } from '../format/ocsf.ts'
 import { formatHead, headCode } from '../format/head.ts'
 import { formatMessage, frameMessage, messageLimit } from '../format/rfc5424.ts'
-import type { AuditLog } from '../contract.ts'
+import type { ShippedLog } from '../contract.ts'
 import type { Entry } from '../read.ts'
 import { backoffLimitMs, Sink } from './sink.ts'
 import type { Shipper, SinkHealth } from './sink.ts'
@@ -104,7 +104,7 @@ class SyslogShipper implements Shipper {
   /** Marks of what was sent on this connection and is not yet old enough to be believed. */
   #trail: Sent[] = []
 
-  constructor(log: AuditLog, options: SyslogOptions) {
+  constructor(log: ShippedLog, options: SyslogOptions) {
     this.#sink = new Sink(log, options.name, options.cursorFile)
     this.#options = options
     this.#host = options.hostname ?? log.origin.split('/').at(-2) ?? '-'
@@ -343,6 +343,6 @@ async function endSocket(socket: TLSSocket): Promise<void> {
  * Ships every covered event, in order, to a syslog receiver over TLS 1.2 or newer, from the sink's cursor on, until
  * closed. Never throws for want of a receiver: `health` tells.
  */
-export function shipSyslog(log: AuditLog, options: SyslogOptions): Shipper {
+export function shipSyslog(log: ShippedLog, options: SyslogOptions): Shipper {
   return new SyslogShipper(log, options)
 }
