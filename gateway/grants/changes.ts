@@ -31,7 +31,7 @@ interface WatchRoom {
 
 const LOOK_MS = 250
 /** Not having looked for so long is not knowing. */
-export const BLIND_MS = 3_000
+const BLIND_MS = 3_000
 
 export class ChangeWatch implements AsyncDisposable {
   readonly #of: WatchRoom
