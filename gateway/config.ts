@@ -13,6 +13,7 @@ import { Value } from 'typebox/value'
 import { isMap, isScalar, LineCounter, parseDocument, type Document } from 'yaml'
 import { EstSettings } from './est-settings.ts'
 import { networksOf } from './networks.ts'
+import { storeObjection, storeRelativeTo, StoreSettings } from './store-settings.ts'
 
 const HostPort = Type.String({ pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^:\\s\\[\\]]+):\\d{1,5}$' })
 const HostName = Type.String({ pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$' })
@@ -168,6 +169,8 @@ const File = Type.Object(
         { additionalProperties: false },
       ),
     ),
+    /** What is shared with other gateways, and where. */
+    store: Type.Optional(StoreSettings),
     ca: Type.Optional(CaKeys),
     /** Labels, makers and limits of the certificate service. */
     est: Type.Optional(EstSettings),
@@ -348,6 +351,7 @@ function relativeTo(directory: string, value: Record<string, unknown>): Record<s
   if (Array.isArray(out['witnesses'])) out['witnesses'] = out['witnesses'].map(absolute)
   if (isRecord(out['archive']))
     out['archive'] = { ...out['archive'], directory: absolute(out['archive']['directory']) }
+  if ('store' in out) out['store'] = storeRelativeTo(out['store'], absolute)
   if (isRecord(out['ca'])) out['ca'] = caRelativeTo(out['ca'], absolute)
   if (Array.isArray(out['syslog']))
     out['syslog'] = out['syslog'].map((sink: Record<string, unknown>) => {
@@ -505,6 +509,11 @@ function checkMeaning(config: Config): void {
   const unread = config.update_keys.find((word) => readUpdateKey(word) === undefined)
   if (unread !== undefined)
     throw new ConfigError('config.value', 'update_keys', `${unread} is no key`)
+  if (config.store !== undefined) {
+    const { redis } = config.store
+    const against = storeObjection(redis, isLoopback(redis.host))
+    if (against !== undefined) throw new ConfigError('config.value', 'store', against)
+  }
   const { mail, webhooks = [] } = config.notices
   if (mail?.tls === 'none' && !isLoopback(mail.host))
     throw new ConfigError('config.value', 'notices', 'mail leaves this machine over TLS alone')

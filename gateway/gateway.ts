@@ -235,7 +235,7 @@ async function openEdge(
 async function openHealth(
   config: Config,
   { log, thread }: Foundation,
-  { registry, room, glass, notices }: Access,
+  { registry, room, glass, notices, changes }: Access,
   {
     shippers,
     witnesses,
@@ -254,6 +254,7 @@ async function openHealth(
     parts: {
       log: log.state === 'OK' || log.state === 'WARN',
       store: thread.open,
+      ...(changes === undefined ? {} : { shared_store: changes.sighted }),
       policy: revision() !== null,
       serving: serving(),
     },

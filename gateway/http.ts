@@ -39,6 +39,7 @@ import { superviseRoutes } from './listen/routes/supervise.ts'
 import { tokenRoutes } from './listen/routes/tokens.ts'
 import { witnessRoutes } from './listen/routes/witness.ts'
 import { sessionRoutes } from './listen/routes/sessions.ts'
+import { knownPersonsOf, personsOf } from './persons.ts'
 import type { NodePolicy } from './policy/node.ts'
 import type { Retention } from './retention.ts'
 import type { WitnessRoom } from './witnesses.ts'
@@ -191,16 +192,6 @@ function revocationRoom(
   return { tenant, store, log, registry, live, reauthorization, revoked, now, report }
 }
 
-/** Who is behind an identity of ours; one that is not there any more stands for itself. */
-function personsOf({ issuer, accounts }: Foundation['identity']) {
-  return async (identity: string): Promise<string> => {
-    const account = identity.startsWith(`${issuer}|`)
-      ? await accounts.find(identity.slice(issuer.length + 1))
-      : undefined
-    return account?.person ?? identity
-  }
-}
-
 function addRoutes(
   calls: Api,
   config: Config,
@@ -267,7 +258,8 @@ function addRoutes(
   idpRoutes(calls, { decisions, log, identity })
   const personOf = personsOf(identity)
   const spare = (grant: string) => room.allotments.spare(grant)
-  const asking = { registry, decisions, log, personOf, spare, now }
+  const apart = access.changes === undefined ? personOf : knownPersonsOf(identity)
+  const asking = { registry, decisions, log, personOf: apart, spare, now }
   const { tickets } = config
   const ticketFault = tickets === undefined ? undefined : openTickets(tickets, now)
   const grantRoom = { tenant, store: grants, devices, ticketFault, ...asking }

@@ -10,6 +10,7 @@ import { SessionSockets } from './access/sockets.ts'
 import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { InventoryWatch } from './devices/drift.ts'
+import { ChangeWatch } from './grants/changes.ts'
 import { watchEnds } from './grants/expiry.ts'
 import { ReviewWatch, type ReviewStore } from './grants/review.ts'
 import { Registry } from './devices/presence.ts'
@@ -31,13 +32,11 @@ import { watchFlows } from './sessions/stats.ts'
 import { Supervision } from './sessions/supervise.ts'
 import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
-import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
 import { SqliteNoticeStore } from './store/sqlite/notices.ts'
-import { SqliteReviewStore } from './store/sqlite/reviews.ts'
 import { SqliteRolloutStore } from './store/sqlite/rollouts.ts'
-import { SqliteSessionStore } from './store/sqlite/sessions.ts'
+import { openStores, type Stores } from './stores.ts'
 
 /** Devices, sessions, and what carries them. */
 export interface Access {
@@ -58,23 +57,27 @@ export interface Access {
   readonly rollouts: Rollouts
   readonly rolled: RolledAgents
   readonly supervision: Supervision
+  /** What other gateways do to grants; undefined where there are none. */
+  readonly changes: ChangeWatch | undefined
 }
 
 export async function openAccess(
   config: Config,
-  { thread, log, identity, caStore }: Foundation,
+  foundation: Foundation,
   decisions: Decisions,
   report: Report,
   undo: Undo,
 ): Promise<Access> {
+  const { thread, log, identity, caStore } = foundation
+  const shared = await openStores(config, foundation, undo)
+  const { grants, reviews } = shared
   const registry = new Registry()
   const signIns = new AppSignIns()
   const auditors = new SqliteAuditorStore(thread)
   const recordings = openRecordings(config, { auditors, log, report })
-  const grants = new SqliteGrantStore(thread)
   const room: SessionRoom = {
     log,
-    store: new SqliteSessionStore(thread),
+    store: shared.sessions,
     grants,
     allotments: new Allotments(grants, report),
     questions: new Questions(),
@@ -98,13 +101,14 @@ export async function openAccess(
   const apps = undo.use(new AppForwarder({ room, log, signIns, refuse: refusePage }))
   const sockets = new SessionSockets({ room, origin: originOf(config), refuse: refusePage })
   await closeCrashed(room)
+  if (shared.before !== undefined) await closeCrashed({ store: shared.before, now })
   await recordings.recover()
   undo.use(watchFlows(room))
   undo.use(watchEnds({ log, store: room.grants, now, report }))
-  const reviews = new SqliteReviewStore(thread)
   const glass = undo.use(new ReviewWatch({ log, reviews, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
+  const changes = await watchChanges(shared, room, reauthorization, undo)
   const supervision = undo.use(
     new Supervision(room, async (session, cause) => await reauthorization.end(session, cause)),
   )
@@ -151,7 +155,20 @@ export async function openAccess(
   )
   const inside = { registry, inventories, room, reauthorization, locks, rollouts, rolled }
   const carried = { supervision, signIns, apps, sockets, recordings, auditors }
-  return { ...inside, ...carried, reviews, glass, notices }
+  return { ...inside, ...carried, reviews, glass, notices, changes }
+}
+
+/** From here on this node hears of what others do to grants, where it shares them. */
+async function watchChanges(
+  { changes, handOver }: Stores,
+  room: SessionRoom,
+  reauthorization: Reauthorization,
+  undo: Undo,
+): Promise<ChangeWatch | undefined> {
+  if (changes === undefined) return undefined
+  const monotonic = () => performance.now()
+  const of = { room, reauthorization, changes, seeing: handOver, monotonic }
+  return undo.use(await ChangeWatch.open(of))
 }
 
 /** Every account, with the human being it is of. */
@@ -236,7 +253,7 @@ export function onLogState(
 }
 
 /** The log's own recovery wrote `session.end` for what a crash left open; the list follows it. */
-async function closeCrashed(room: SessionRoom): Promise<void> {
+async function closeCrashed(room: Pick<SessionRoom, 'store' | 'now'>): Promise<void> {
   const at = Math.floor(room.now() / 1000)
   for (const { id, bytes_in, bytes_out, connections } of await room.store.open())
     await room.store.end({

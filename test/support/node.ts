@@ -75,6 +75,7 @@ export interface Account {
 
 /** What /healthz says, as far as tests ask. */
 interface NodeHealth {
+  readonly parts: Readonly<Record<string, boolean>>
   readonly devices: number
   readonly sessions: number
   readonly policy_source: { readonly state: string; readonly error: string | null } | null

@@ -22,7 +22,7 @@ import { during } from '../../grants/window.ts'
 import type { Source } from '../../facts.ts'
 import type { Subject } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
-import type { LiveSession } from '../../sessions/live.ts'
+import { touchedBy } from '../../sessions/touched.ts'
 import type { CutConnection, Reauthorization } from '../../sessions/reevaluate.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
@@ -275,30 +275,6 @@ interface Withdrawn {
   readonly decision?: DecisionRef
   /** Monotonic milliseconds at which the request came in. */
   readonly at: number
-}
-
-/**
- * The sessions that a grant bears on: those opened under it, or under what it extends or supersedes, and of one to write,
- * those of its holder that it adds to.
- */
-function touchedBy({ statement }: Grant): (session: LiveSession) => boolean {
-  const {
-    id,
-    extends: extended,
-    supersedes: old,
-    requester,
-    devices,
-    processes,
-    ot_level: level,
-  } = statement
-  return (session) =>
-    [id, extended?.grant, old?.grant].includes(session.grant) ||
-    (old !== undefined && session.kind === 'modbus' && session.subject.id === requester) ||
-    (level === 2 &&
-      session.kind === 'modbus' &&
-      session.subject.id === requester &&
-      devices.includes(session.device) &&
-      processes.includes(session.process))
 }
 
 /** A grant from now on: what it extends, supersedes or lets write is decided again, also where the log failed meanwhile. */

@@ -197,6 +197,8 @@ async function answered<T>(work: Promise<T>): Promise<T> {
     return await work
   } catch (cause) {
     const said = messageOf(cause)
+    if (said.startsWith("Stream isn't writeable"))
+      throw new StoreError('store.unavailable', 'Redis: there is no connection to it')
     const code = said.startsWith('ERR ') ? 'store.conflict' : 'store.unavailable'
     throw new StoreError(code, `Redis: ${said.replace(/^ERR /, '')}`)
   }

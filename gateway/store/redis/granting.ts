@@ -11,6 +11,7 @@
  *     grantsgone:<device and requester>   zset by createdAt: what ended, extensions left out
  *     grantwrites:<device and requester>  set of those of level 2 that nobody ended
  *     grantsrunning                       zset by the second at which it is over: what nobody ended
+ *     grantchanges                        stream of the ids of grants that took effect or ended
  *     grantreview:<id>                    hash;  grantreviews, grantreviewsclosed  zsets (reviewing.ts)
  */
 import { transitions } from '../../grants/grant.ts'
@@ -24,6 +25,9 @@ const table = Object.entries(transitions)
     return `  ${state} = { ${events.join(', ')} },`
   })
   .join('\n')
+
+/** Of changes so many are kept: who comes later than that has missed some, and knows it. */
+const MOST_CHANGES = 10_000
 
 /**
  * `ends` and `lasts` of a row are the terms that hold: its own, or those of `extension`, the longest
@@ -97,6 +101,9 @@ local function sealable(row, at)
   return sealed.hash == row.unsealsHash and sealed.state == 'approved'
     and tonumber(sealed.notBefore) <= at and at < over(sealed)
 end
+local function tell(id)
+  redis.call('XADD', P .. 'grantchanges', 'MAXLEN', '~', ${MOST_CHANGES}, '*', 'grant', id)
+end
 local function leave(row)
   redis.call('ZREM', P .. 'grantsrunning', row.id)
   if row.extends then return end
@@ -119,6 +126,7 @@ local function finish(id, event, at, by, reason)
     end
   end
   settle(id)
+  tell(id)
   local extended = redis.call('HGET', key(id), 'extends')
   if extended then settle(extended) end
 end
@@ -131,6 +139,7 @@ local function takes_effect(row, at, by, superseded, unsealed)
   end
   if row.supersedes then finish(row.supersedes, 'revoke', at, by, superseded) end
   if row.extends then settle(row.extends) end
+  tell(row.id)
 end
 `
 
@@ -287,6 +296,24 @@ redis.call('HSET', key(ARGV[1]), 'bytes', string.format('%.0f', math.max(0, tonu
 return 1
 `
 
+/**
+ * ARGV: id of the last entry that was read or '', limit. Gives the id to go on from, '1' where changes were missed, and the
+ * grants that changed. An id that is not there any more was cut off, or was never on this server.
+ */
+const grantNews = `
+local name = P .. 'grantchanges'
+local place, missed, ids = ARGV[1], '', {}
+if place == '' or (place ~= '0-0' and #redis.call('XRANGE', name, place, place) == 0) then
+  if place ~= '' then missed = '1' end
+  local last = redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
+  return { last and last[1] or '0-0', missed, ids }
+end
+for at, entry in ipairs(redis.call('XRANGE', name, '(' .. place, '+', 'COUNT', ARGV[2])) do
+  place, ids[at] = entry[1], entry[2][2]
+end
+return { place, missed, ids }
+`
+
 export const grantScripts = {
   addGrant,
   findGrant,
@@ -299,4 +326,5 @@ export const grantScripts = {
   endGrant,
   takeBytes,
   returnBytes,
+  grantNews,
 } as const

@@ -48,7 +48,14 @@ export class RedisSessionStore implements SessionStore {
   async add(session: SessionRecord): Promise<void> {
     const { id, grant, device, process, kind, identity, email, party } = session
     const row = {
-      ...{ id, grant, device, process, kind, identity, email, party },
+      id,
+      grant,
+      device,
+      process,
+      kind,
+      identity,
+      email,
+      party,
       openedAt: session.opened_at,
       expiresAt: session.expires_at,
       gateway: this.#gateway,

@@ -1,5 +1,6 @@
 /** Every script by its name: what it does behind the prelude of its room. No two rooms share a name. */
 import { caPrelude, caScripts } from './scripts.ts'
+import { gatewayScripts } from './gateways.ts'
 import { grantPrelude, grantScripts } from './granting.ts'
 import { reviewScripts } from './reviewing.ts'
 import { sessionPrelude, sessionScripts } from './sessioning.ts'
@@ -13,6 +14,7 @@ const texts = {
   ...behind(caPrelude, caScripts),
   ...behind(grantPrelude, grantScripts),
   ...behind(grantPrelude, reviewScripts),
+  ...behind(grantPrelude, gatewayScripts),
   ...behind(sessionPrelude, sessionScripts),
 } as const
 

@@ -6,6 +6,7 @@ import {
   startNode,
   until,
   type LoggedEvent,
+  type NodeOptions,
   type Person,
   type TestNode,
 } from '../../support/node.ts'
@@ -35,9 +36,9 @@ interface Here {
 export const here = {} as Here
 
 /** A node, two devices, two vendors and an operator; each row begins with no session and no grant. */
-export function twoDevices(): void {
+export function twoDevices(options: () => NodeOptions | Promise<NodeOptions> = () => ({})): void {
   beforeAll(async () => {
-    here.node = await startNode()
+    here.node = await startNode(await options())
     const identity = await here.node.device('press-07', { plc: expecting(), hmi: expecting() })
     await here.node.device('press-08', { plc: expecting() })
     ;[here.vendor, here.other, here.operator, here.agent] = await Promise.all([

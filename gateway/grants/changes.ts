@@ -1,0 +1,116 @@
+/**
+ * What other gateways do to grants, as this one hears of it: every change is looked for a few times a second, and the
+ * sessions it touches are decided again. Who has not been able to look for a while does not know any more what stands:
+ * then every session is decided again, and what cannot be looked up does not go on.
+ */
+import type { SessionRoom } from '../sessions/room.ts'
+import type { Reauthorization } from '../sessions/reevaluate.ts'
+import { touchedBy } from '../sessions/touched.ts'
+
+/** Changes behind one, and where the last of all stands; `lost` where what was read last is not there to go on from. */
+export interface GrantNews {
+  readonly grants: readonly string[]
+  readonly place: string
+  readonly lost: boolean
+}
+
+export interface GrantChanges {
+  /** What changed behind `place`, oldest first, at most a page of it; without one where to begin, and nothing. */
+  after(place: string | undefined): Promise<GrantNews>
+}
+
+interface WatchRoom {
+  readonly room: Pick<SessionRoom, 'grants' | 'live' | 'report'>
+  readonly reauthorization: Pick<Reauthorization, 'withdraw'>
+  readonly changes: GrantChanges
+  /** What could not be told while nothing was known: called at every look that sees. */
+  readonly seeing: () => Promise<void>
+  /** Monotonic milliseconds. */
+  readonly monotonic: () => number
+}
+
+const LOOK_MS = 250
+/** Not having looked for so long is not knowing. */
+const BLIND_MS = 3_000
+
+export class ChangeWatch implements AsyncDisposable {
+  readonly #of: WatchRoom
+  #place: string
+  /** When it was last known what had changed. */
+  #seen: number
+  #failing = false
+  #stopped = false
+  #timer: NodeJS.Timeout | undefined
+  #turn: Promise<void> = Promise.resolve()
+
+  private constructor(of: WatchRoom, place: string) {
+    this.#of = of
+    this.#place = place
+    this.#seen = of.monotonic()
+  }
+
+  /** Begins with what is there now: to be called before the first session is. Rejects with StoreError. */
+  static async open(of: WatchRoom): Promise<ChangeWatch> {
+    const { place } = await of.changes.after(undefined)
+    const watch = new ChangeWatch(of, place)
+    watch.#later()
+    return watch
+  }
+
+  /** Whether it is known what other gateways did. */
+  get sighted(): boolean {
+    return !this.#failing && this.#of.monotonic() - this.#seen < BLIND_MS
+  }
+
+  /** Looks once; resolves when what it found is decided. Never rejects. */
+  async look(): Promise<void> {
+    const { changes, monotonic, room } = this.#of
+    const at = monotonic()
+    const blind = at - this.#seen >= BLIND_MS
+    try {
+      const { grants, place, lost } = await changes.after(this.#place)
+      if (blind || lost) await this.#all(at)
+      else for (const id of new Set(grants)) await this.#one(id, at)
+      this.#place = place
+      this.#seen = at
+      await this.#of.seeing()
+      this.#failing = false
+    } catch (error) {
+      // Tried again at every look, and said once.
+      if (!this.#failing && !this.#stopped)
+        room.report(error, 'what other gateways did to grants is not known')
+      this.#failing = true
+      if (monotonic() - this.#seen >= BLIND_MS) await this.#all(at)
+    }
+  }
+
+  async #one(id: string, at: number): Promise<void> {
+    const { room, reauthorization } = this.#of
+    const grant = await room.grants.find(id)
+    if (grant === undefined) return
+    await reauthorization.withdraw(touchedBy(grant), {
+      trigger: 'grant',
+      at,
+      ...(grant.ended === null ? {} : { by: grant.ended.by }),
+      ...(grant.state === 'spent' ? { reason: 'grant_burned' as const } : {}),
+    })
+  }
+
+  async #all(at: number): Promise<void> {
+    await this.#of.reauthorization.withdraw(() => true, { trigger: 'grant', at })
+  }
+
+  #later(): void {
+    if (this.#stopped) return
+    this.#timer = setTimeout(() => {
+      this.#turn = this.look().then(() => this.#later())
+    }, LOOK_MS)
+    this.#timer.unref()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    await this.#turn
+  }
+}

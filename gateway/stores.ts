@@ -1,0 +1,125 @@
+/**
+ * Where a node keeps its grants, the reviews of broken seals and the index of sessions: in its own file, or in a Redis
+ * that several gateways share. What is not named here every gateway keeps for itself.
+ */
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { Config } from './config.ts'
+import type { Foundation, Undo } from './foundation.ts'
+import type { GrantChanges } from './grants/changes.ts'
+import type { ReviewStore } from './grants/review.ts'
+import type { GrantStore } from './grants/store.ts'
+import { LateEnds } from './sessions/late-ends.ts'
+import type { SessionStore } from './sessions/session.ts'
+import type { RedisSettings } from './store-settings.ts'
+import { RedisGrantChanges } from './store/redis/changes.ts'
+import { RedisConnection, type RedisPlace } from './store/redis/connection.ts'
+import { RedisGatewayNames } from './store/redis/gateways.ts'
+import { RedisGrantStore } from './store/redis/grants.ts'
+import { RedisReviewStore } from './store/redis/reviews.ts'
+import { RedisSessionStore } from './store/redis/sessions.ts'
+import { SqliteGrantStore } from './store/sqlite/grants.ts'
+import { SqliteReviewStore } from './store/sqlite/reviews.ts'
+import { SqliteSessionStore } from './store/sqlite/sessions.ts'
+import { StoreError } from './store/sqlite/thread.ts'
+
+export interface Stores {
+  readonly grants: GrantStore
+  readonly reviews: ReviewStore
+  readonly sessions: SessionStore
+  /** Sessions that were opened before the node came to share them: what a crash left open there. */
+  readonly before: SessionStore | undefined
+  /** Hands over what could not be told while the store was away. */
+  readonly handOver: () => Promise<void>
+  /** What others do to the grants; undefined where there are no others. */
+  readonly changes: GrantChanges | undefined
+}
+
+const SHARED = ['grants', 'reviews of broken seals', 'the index of sessions'] as const
+const OWN = [
+  'accounts and their sign-ins',
+  'passkeys',
+  'invitations',
+  'companies',
+  'services',
+  'locks',
+  'devices and inventories',
+  'certificates and enrolments',
+  'rollouts',
+  'messages',
+  'auditors',
+  'answers to writes with a key',
+] as const
+
+/** Opens them. Rejects with StoreError: those of `RedisConnection.open`, `store.name`, `store.left`. */
+export async function openStores(
+  config: Config,
+  {
+    thread,
+    log,
+    logger,
+  }: Pick<Foundation, 'thread' | 'logger'> & {
+    readonly log: Pick<Foundation['log'], 'vkeys'>
+  },
+  undo: Undo,
+): Promise<Stores> {
+  const own = {
+    grants: new SqliteGrantStore(thread),
+    reviews: new SqliteReviewStore(thread),
+    sessions: new SqliteSessionStore(thread),
+    before: undefined,
+    handOver: async () => await Promise.resolve(),
+    changes: undefined,
+  }
+  const settings = config.store?.redis
+  if (settings === undefined) return own
+  await assertNothingLeft(own.grants)
+  const redis = undo.use(await RedisConnection.open(placeOf(settings), config.tenant))
+  // The keys of its log are one data directory's, and of no other.
+  const holder = createHash('sha256').update(log.vkeys.join('\n')).digest('hex')
+  if (!(await new RedisGatewayNames(redis).take(config.gateway, holder)))
+    throw new StoreError(
+      'store.name',
+      `another data directory is gateway ${config.gateway} on this Redis: give this one another name (gateway: …)`,
+    )
+  logger.warn(
+    { redis: `${settings.host}:${settings.port}`, shared: SHARED, own: OWN },
+    'grants are shared with the other gateways on this Redis; what is listed as own they do not see',
+  )
+  const sessions = new LateEnds(new RedisSessionStore(redis, config.gateway))
+  return {
+    grants: new RedisGrantStore(redis),
+    reviews: new RedisReviewStore(redis),
+    sessions,
+    before: own.sessions,
+    handOver: async () => await sessions.handOver(),
+    changes: new RedisGrantChanges(redis),
+  }
+}
+
+/** A grant that stays behind in the file could be ended by nobody, and would stand again when the node goes back to it. */
+async function assertNothingLeft(grants: GrantStore): Promise<void> {
+  const [one] = await grants.running(1)
+  if (one !== undefined)
+    throw new StoreError(
+      'store.left',
+      `grant ${one.statement.id} in store.sqlite has not ended, and none there is used with Redis: start without it, revoke what stands, then come back`,
+    )
+}
+
+function placeOf({ ca_file, cert_file, key_file, ...rest }: RedisSettings): RedisPlace {
+  const { host, port, username, password_file, servername, replicas } = rest
+  const read = (path: string | undefined) =>
+    path === undefined ? undefined : readFileSync(path, 'utf8').trim()
+  const ca = read(ca_file)
+  return {
+    host,
+    port,
+    replicas,
+    username,
+    password: read(password_file),
+    ...(ca === undefined
+      ? {}
+      : { tls: { ca, cert: read(cert_file), key: read(key_file), servername } }),
+  }
+}

@@ -1,0 +1,191 @@
+/** A gateway whose grants are in Redis, beside another that is played by the stores alone. */
+import { pino } from 'pino'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import type { Grant as Granted, Session } from '#api'
+import { readConfig, type Config } from '../../../gateway/config.ts'
+import type { Grant } from '../../../gateway/grants/grant.ts'
+import { openStores, type Stores } from '../../../gateway/stores.ts'
+import { RedisGrantChanges } from '../../../gateway/store/redis/changes.ts'
+import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
+import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
+import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
+import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { TENANT, until } from '../../support/node.ts'
+import { carried, endsSince, here, isCut, twoDevices } from '../sessions/carried.ts'
+import { grant } from './contracts/granted.ts'
+import { NOW } from './contracts/make.ts'
+import { haveRedis, RedisServer } from './redis-server.ts'
+
+const open: RedisConnection[] = []
+
+/** What another gateway would hold: its own connection to what both share. */
+async function other() {
+  const redis = await RedisConnection.open(server.place, TENANT)
+  open.push(redis)
+  return { grants: new RedisGrantStore(redis), sessions: new RedisSessionStore(redis, 'gw2') }
+}
+
+let server: RedisServer
+const seconds = () => Math.floor(Date.now() / 1000)
+const settings = (port: number) => `store: { redis: { host: 127.0.0.1, port: ${port} } }\n`
+
+describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
+  twoDevices(async () => {
+    server = await RedisServer.start()
+    return { config: settings(server.port) }
+  })
+  afterEach(async () => {
+    for (const redis of open.splice(0)) await redis[Symbol.asyncDispose]()
+  })
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]()
+  })
+
+  test('keeps grants, approvals and sessions there, and none of them in its file', async () => {
+    const one = await carried()
+    const { grants, sessions } = await other()
+    const kept = await grants.find(one.grant.id)
+    expect([kept?.state, kept?.uses, kept?.approvals.length]).toEqual(['active', 1, 1])
+    expect((await sessions.find(one.session.id))?.grant).toBe(one.grant.id)
+    expect(await sessions.open()).toEqual([])
+    expect(here.node.rows('SELECT 1 FROM access_grant UNION SELECT 1 FROM session')).toEqual([])
+  })
+
+  test('cuts what runs under a grant that another gateway revokes', async () => {
+    const one = await carried()
+    const { grants } = await other()
+    await grants.apply(one.grant.id, 'revoke', seconds(), 'iss|somebody', 'enough')
+    const record = await isCut(one, /^grant\.revoked$/, 'policy_recheck')
+    expect(record.time_to_cut_ms).toBeGreaterThan(0)
+    const again = await here.vendor.call('POST', '/sessions', {
+      device: 'press-07',
+      process: 'plc',
+      grant: one.grant.id,
+    })
+    expect([again.status, again.body.code]).toEqual([403, 'grant.revoked'])
+  })
+
+  test('lets nobody in by the use that another gateway had', async () => {
+    const asked = { device: 'press-07', process: 'plc' }
+    const { id, hash } = await here.vendor.ask<Granted>('POST', '/grants', {
+      device: 'press-07',
+      processes: ['plc'],
+      duration_s: 60,
+      reason: 'x',
+      max_uses: 1,
+    })
+    await here.operator.ask('POST', `/grants/${id}/approve`, { hash })
+    const { grants } = await other()
+    expect((await grants.apply(id, 'use', seconds(), 'iss|vera', ''))?.uses).toBe(1)
+    const refused = await here.vendor.call('POST', '/sessions', { ...asked, grant: id })
+    expect([refused.status, refused.body.code]).toEqual([403, 'grant.used_up'])
+  })
+
+  test('has nobody approve or review what somebody asked for who may have another account elsewhere', async () => {
+    const { grants } = await other()
+    const foreign = { requester: 'https://gw2.plant.example/oidc|u1', tenant: TENANT }
+    const [asked, sealed] = [
+      grant({ ...foreign, not_after: seconds() + 600 }),
+      grant({ ...foreign, sealed: { quorum: 2 } }, { state: 'approved' }),
+    ]
+    const unseals = { grant: sealed.statement.id, sha256: sealed.hash }
+    const broken = grant({ ...foreign, unseals, not_before: NOW }, { state: 'approved' })
+    for (const one of [asked, sealed, broken]) await grants.add(one)
+    const refused = [
+      await here.operator.call('POST', `/grants/${asked.statement.id}/approve`, {
+        hash: asked.hash,
+      }),
+      await here.operator.call('POST', `/grants/${broken.statement.id}/review`, {
+        note: 'well',
+      }),
+    ]
+    expect(refused.map(({ status, body }) => [status, body.code])).toEqual([
+      [409, 'grant.person'],
+      [409, 'grant.person'],
+    ])
+    expect((await grants.find(asked.statement.id))?.approvals).toEqual([])
+  })
+
+  test('without its Redis lets nobody in and cuts what it cannot decide again; with it, goes on', async () => {
+    const one = await carried()
+    await server.kill()
+    const ask = async () =>
+      await here.vendor.call('POST', '/sessions', {
+        device: 'press-07',
+        process: 'plc',
+        grant: one.grant.id,
+      })
+    expect((await ask()).status).toBe(503)
+    expect((await here.vendor.call('POST', `/grants/${one.grant.id}/done`)).status).toBe(503)
+    expect((await one.line.gone()).code).toBe('policy.error')
+    await until('its end is in the log', () => endsSince(one.from).length === 1)
+    const parts = await here.node.health()
+    expect(parts.parts).toMatchObject({ store: true, shared_store: false })
+    await server.run()
+    await until('it sees again', async () => (await here.node.health()).parts['shared_store'])
+    const found = await here.node.admin.ask<Session>('GET', `/sessions/${one.session.id}`)
+    expect([found.state, found.reason]).toEqual(['ended', 'policy_recheck'])
+    expect((await ask()).status).toBe(201)
+  })
+})
+
+describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () => {
+  /** Opens the stores of a gateway that has one grant in its file, or none. */
+  async function opening(
+    port: number,
+    grants: readonly Grant[] = [],
+    name = 'gw1',
+  ): Promise<Stores> {
+    await using undo = new AsyncDisposableStack()
+    const thread = undo.use(await SqliteThread.open(':memory:'))
+    for (const one of grants) await new SqliteGrantStore(thread).add(one)
+    const redis = { host: '127.0.0.1', port }
+    const config = { ...readConfig({ environment: {} }), gateway: name, store: { redis } }
+    const log = { vkeys: ['the key of this directory'] }
+    return await openStores(config, { thread, log, logger: pino({ level: 'silent' }) }, undo)
+  }
+
+  test('on a server that may forget', async () => {
+    await using forgetful = await RedisServer.start({ appendfsync: 'everysec' })
+    await expect(opening(forgetful.port)).rejects.toMatchObject({ code: 'store.volatile' })
+  })
+
+  test('under the name of another; under its own it does, again and again', async () => {
+    await using own = await RedisServer.start()
+    await using redis = await RedisConnection.open(own.place, TENANT)
+    await redis.write('takeName', 'gw1', 'somebody else')
+    await expect(opening(own.port)).rejects.toMatchObject({ code: 'store.name' })
+    for (const _ of [1, 2])
+      expect((await opening(own.port, [], 'gw2')).changes).toBeInstanceOf(RedisGrantChanges)
+  })
+
+  test('while grants in its file have not ended', async () => {
+    await using own = await RedisServer.start()
+    const one = grant({}, { state: 'approved' })
+    await expect(opening(own.port, [one])).rejects.toMatchObject({
+      code: 'store.left',
+      message: expect.stringContaining(one.statement.id) as string,
+    })
+  })
+})
+
+describe('where Redis is', () => {
+  const PLACES = [
+    [{ host: 'redis.plant.example' }, /over TLS alone: name the ca_file/],
+    [{ host: '10.0.0.7' }, /over TLS alone/],
+    [{ host: '127.0.0.1', cert_file: 'c' }, /come together/],
+    [{ host: '127.0.0.1', servername: 'redis' }, /with a ca_file/],
+    [{ host: '127.0.0.1', username: 'sallyport' }, /password_file/],
+    [{ host: '127.0.0.1', password: 'x' }, /unknown key password/],
+    [{ host: '127.0.0.1', port: 0 }, /port|1/],
+    [{ host: 'redis.plant.example', ca_file: 'ca.pem' }, undefined],
+    [{ host: 'localhost', password_file: 'p', username: 'sallyport', replicas: 1 }, undefined],
+  ] as const
+  test.for(PLACES)('%o', ([redis, says]) => {
+    const store = { redis: { port: 6379, ...redis } } as Config['store']
+    const read = () => readConfig({ overrides: { store }, environment: {} })
+    if (says === undefined) expect(read().store).toEqual(store)
+    else expect(read).toThrow(says)
+  })
+})
