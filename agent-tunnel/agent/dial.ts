@@ -49,8 +49,8 @@ export interface Link {
   readonly logOrigin: string | undefined
   /** It gives out updates, and hears what became of them. */
   readonly updates: boolean
-  /** False: the targets are still to be told, because the greeting has none. */
-  readonly targetsTold: boolean
+  /** The targets that the greeting told; absent: they did not fit it, or there were none. */
+  readonly told: TargetsReport | undefined
 }
 
 const CONTROL_TIMEOUT_MS = 15_000
@@ -99,7 +99,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
       gateway,
       logOrigin,
       updates,
-      targetsTold: greeting.whole,
+      told: greeting.whole ? options.targets : undefined,
     }
   } catch (error) {
     tunnel?.close('agent.gave_up')

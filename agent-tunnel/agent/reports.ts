@@ -126,10 +126,15 @@ export class ListenerWatch implements Disposable {
       return { process, kind, listener: observed, listens }
     })
     const report = { targets, unreadable: this.#scope.unreadable }
-    const changed = this.#last === undefined || comparable(report) !== comparable(this.#last)
+    const changed = this.#last === undefined || !sameReport(report, this.#last)
     this.#last = report
     if (changed && !this.#stopped) this.#changed(report)
   }
+}
+
+/** Whether two looks saw the same. */
+export function sameReport(one: TargetsReport, other: TargetsReport): boolean {
+  return comparable(one) === comparable(other)
 }
 
 /** Processes come and go: their number alone is no change, whether there are any is. */

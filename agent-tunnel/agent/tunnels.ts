@@ -19,7 +19,7 @@ import type { Log } from './log.ts'
 import { patienceAfter } from './patience.ts'
 import { after, fresh } from './reconnect.ts'
 import type { Happening, Standing } from './reconnect.ts'
-import type { TargetsReport } from './reports.ts'
+import { sameReport, type TargetsReport } from './reports.ts'
 import type { StatusFile } from './status.ts'
 import type { Anchors } from './trust.ts'
 import type { UpdateReport } from './update/report.ts'
@@ -311,7 +311,10 @@ export class Tunnels {
     const watch = this.#watch(link, control)
     const { serve } = this.#options
     tunnel.onOpen = (offer) => void (watch === undefined ? serve(offer) : watch.admit(offer, serve))
-    if (!link.targetsTold) control.tell({ type: 'targets', ...this.#options.targets() })
+    // What changed while it was dialled was told to nobody.
+    const targets = this.#options.targets()
+    if (link.told === undefined || !sameReport(link.told, targets))
+      control.tell({ type: 'targets', ...targets })
     const tell = (report: UpdateReport) => control.tell(report)
     this.#options.updates.connected(link.updates ? tell : undefined)
     void tunnel.closed.then((reason) => {

@@ -12,7 +12,7 @@ export class Looks {
   #say: ((id: number) => void) | undefined
   #id = 0
   #running: Promise<void> | undefined
-  #behind: Promise<void> | undefined
+  #behind: PromiseWithResolvers<void> | undefined
   #answered = (): void => {}
 
   /** From now on `say` reaches the device. */
@@ -27,11 +27,8 @@ export class Looks {
   async ask(): Promise<void> {
     if (this.#say === undefined) return
     if (this.#running === undefined) return await this.#start()
-    this.#behind ??= this.#running.then(async () => {
-      this.#behind = undefined
-      await this.#start()
-    })
-    await this.#behind
+    this.#behind ??= Promise.withResolvers<void>()
+    await this.#behind.promise
   }
 
   /** The device has looked, as it was asked to under that number. */
@@ -49,13 +46,20 @@ export class Looks {
     const say = this.#say
     if (say === undefined) return Promise.resolve()
     const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = setTimeout(resolve, PATIENCE_MS)
-    this.#answered = resolve
-    this.#running = promise.finally(() => {
+    const over = (): void => {
+      if (this.#running !== promise) return
       clearTimeout(timer)
       this.#running = undefined
-    })
+      resolve()
+      const behind = this.#behind
+      this.#behind = undefined
+      // In the same breath: whoever asks from here on finds it running.
+      if (behind !== undefined) void this.#start().then(behind.resolve)
+    }
+    const timer = setTimeout(over, PATIENCE_MS)
+    this.#answered = over
+    this.#running = promise
     say(++this.#id)
-    return this.#running
+    return promise
   }
 }

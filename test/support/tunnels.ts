@@ -162,6 +162,8 @@ export interface AgentOptions {
   readonly targets?: readonly unknown[]
   readonly listeners?: Readonly<Record<string, unknown>>
   readonly observed?: unknown
+  /** Asked to look who listens, it does so at once; absent: it does not know how. */
+  readonly look?: () => readonly unknown[]
 }
 
 /** What an agent says when it opens its control stream. */
@@ -223,7 +225,19 @@ export async function attach(
     if (agent.answer === undefined) serve(agent, offer, metadata)
     else agent.answer(offer, metadata)
   }
-  const control = await tunnel.open('control', encode(hello(targets)))
+  const { look } = options
+  const greeting = { ...hello(targets), ...(look === undefined ? {} : { looks: 1 }) }
+  const control = await tunnel.open('control', encode(greeting))
+  if (look !== undefined)
+    control.onData = (chunk) => {
+      control.consumed(chunk.length)
+      for (const text of Buffer.from(chunk).toString().split('\n')) {
+        const { type, id } = text === '' ? {} : (JSON.parse(text) as { type?: string; id?: number })
+        if (type !== 'look') continue
+        agent.report({ type: 'targets', targets: look(), unreadable: 0 })
+        agent.report({ type: 'looked', id })
+      }
+    }
   const welcome = decode(control.answer) as Record<string, unknown>
   return Object.assign(agent, { control, welcome })
 }
