@@ -26,6 +26,7 @@ export interface SourceSettings {
 export interface SourceHealth {
   /** The file, or the address without what may be secret in it. */
   readonly from: string
+  /** `WAITING`: before the first look is through, or one that somebody asked for. */
   readonly state: 'WAITING' | 'OK' | 'FAILED'
   /** Epoch seconds of the last look that worked; null before the first. */
   readonly checked_at: number | null
@@ -127,17 +128,18 @@ export class BundleSource implements AsyncDisposable {
   }
 
   /**
-   * Looks at once, also at what was refused. Gives how it stands when that look is through, or after 20 s as far as it
-   * has come.
+   * Looks at once, also at what was refused. Gives how it stands when that look is through; `WAITING` where it is not
+   * after `waitMs` milliseconds: the status says later how it went.
    */
-  async again(): Promise<SourceHealth> {
+  async again(waitMs = AGAIN_MS): Promise<SourceHealth> {
     if (this.#again === undefined) {
       const { promise: through, resolve } = Promise.withResolvers<void>()
       this.#again = { through, resolve }
       this.#hurry.abort()
     }
-    await Promise.race([this.#again.through, setTimeout(AGAIN_MS, undefined, { ref: false })])
-    return this.#health
+    const late = setTimeout(waitMs, 'late', { ref: false })
+    const came = await Promise.race([this.#again.through, late])
+    return came === 'late' ? { ...this.#health, state: 'WAITING' } : this.#health
   }
 
   /** Whether the look that begins was asked for; then what was dealt with is found once more. */

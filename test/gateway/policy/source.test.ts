@@ -99,6 +99,30 @@ test('somebody who asks for a look waits for no server that holds the question, 
   expect(room.told).toEqual([])
 })
 
+test('a look that takes long is not told as the one before it', async () => {
+  const file = join(folder, 'slow.tar')
+  writeFileSync(file, 'one')
+  const takes = [Promise.resolve(), Promise.withResolvers<void>()] as const
+  let times = 0
+  const source = new BundleSource(
+    { file, poll_s: 3600 },
+    {
+      now: () => 1_000,
+      report: () => undefined,
+      forgive: () => undefined,
+      take: () => (times++ === 0 ? takes[0] : takes[1].promise),
+    },
+  )
+  source.start()
+  await using _source = source
+  await until('the first is through', () => source.health().state === 'OK')
+  expect((await source.again(1)).state).toBe('WAITING')
+  const asked = source.again()
+  takes[1].resolve()
+  expect((await asked).state).toBe('OK')
+  expect(times).toBe(2)
+})
+
 test('a look that somebody asked for and that fails is told as it failed', async () => {
   const room = watching({ file: folder, poll_s: 3600 })
   await using _source = room.source
