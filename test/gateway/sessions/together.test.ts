@@ -36,10 +36,16 @@ test('what one connection adds binds at once, and is gone with it when all is de
     'the session allows 2 connections at once',
   ])
   second.stream.reset('bye', '')
-  await until('the second is gone', () => here.agent.open() === 1)
-  await decidedAgain()
-  await client.line(session)
-  await client.line(session)
+  // The gateway may hear of its end after a first time: with what it added, there is room for one more and no other.
+  let more = 0
+  await until('two more are let in', async () => {
+    await decidedAgain()
+    more += await client.line(session).then(
+      () => 1,
+      () => 0,
+    )
+    return more === 2
+  })
 })
 
 test('decided again, the first of two connections binds the session as much as the last', async () => {
