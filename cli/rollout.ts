@@ -111,7 +111,7 @@ function unableLines(devices: readonly RolloutDevice[]): string[] {
   if (unable.length === 0) return []
   const codes = [...new Set(unable.map(({ code }) => code ?? 'refused'))].join(', ')
   return [
-    `${unable.length} take it not, and are waited for no longer: ${codes}; where a share is these alone, another device goes in their place`,
+    `devices that do not take it, and are not waited for: ${unable.length} (${codes}); where a share is these alone, another device goes in their place`,
   ]
 }
 

@@ -118,6 +118,8 @@ function limits({ ot_windows }: Obligations): string[] {
  * least one; of one it is that.
  */
 export function strictest(first: Obligations, ...others: readonly Obligations[]): Obligations {
+  // Of most sessions one decision stands, and thousands may be decided again at once.
+  if (others.length === 0) return first
   const all = [first, ...others]
   const names = Object.keys(OBLIGATIONS) as ObligationKey[]
   const entries = names.map((name) => [name, merged(name, all)] as const)
