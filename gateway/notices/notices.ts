@@ -180,7 +180,7 @@ export async function approvers(
 }
 
 /** The same, of those whom policy would let supervise the session. */
-export async function supervisors(
+async function supervisors(
   room: People,
   { grant: { statement }, session: id = '' }: Pick<Notice, 'grant' | 'session'>,
   most: number,
