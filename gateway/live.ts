@@ -110,7 +110,11 @@ export async function openAccess(
   const reauthorization = undo.use(new Reauthorization(room))
   const changes = await watchChanges(shared, room, reauthorization, undo)
   const supervision = undo.use(
-    new Supervision(room, async (session, cause) => await reauthorization.end(session, cause)),
+    new Supervision(
+      room,
+      async (session, cause) => await reauthorization.end(session, cause),
+      () => notices?.poke(),
+    ),
   )
   const store = new SqliteInventoryStore(thread)
   const watching = { store, log, reauthorization, clock: systemClock, now, report }
@@ -136,6 +140,7 @@ export async function openAccess(
     devices,
     decisions,
     identity,
+    waiting: () => unwatchedOf(supervision),
     now,
     report,
     origin: originOf(config),
@@ -169,6 +174,13 @@ async function watchChanges(
   const monotonic = () => performance.now()
   const of = { room, reauthorization, changes, seeing: handOver, monotonic }
   return undo.use(await ChangeWatch.open(of))
+}
+
+/** The sessions that wait for a supervisor, in the words of notices. */
+function unwatchedOf(supervision: Supervision) {
+  return supervision.waiting().map(({ session: { id, grant }, since }) => {
+    return { session: id, grant, at: Math.floor(since / 1000) }
+  })
 }
 
 /** Every account, with the human being it is of. */

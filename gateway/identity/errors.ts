@@ -311,7 +311,7 @@ export const identityRows = {
   },
   'ceremony.limit': {
     status: 429,
-    detail: 'This account asked for a passkey too often.',
+    detail: 'This account asked for a passkey or a code too often.',
     nextStep: 'Try again in ten minutes.',
   },
   'idp.entry': {

@@ -43,6 +43,8 @@ export interface Api {
   source(request: FastifyRequest): Source
   /** Policy refuses the call, and that is not recorded yet. Throws RateRefusal where that was so too often. */
   refusing(request: FastifyRequest, subject: Subject): void
+  /** The call may be made, takes away nothing that is there, and is not recorded yet. Throws RateRefusal where that was so too often. */
+  idling(request: FastifyRequest, subject: Subject): void
 }
 export type ApiServer = FastifyInstance<
   Server,
@@ -108,7 +110,7 @@ export async function createApi(options: ApiOptions): Promise<Handler & AsyncDis
     const { answers: store, now, report } = options
     doOnce(own, { store, caller, now, report })
     const source = (request: FastifyRequest) => sourceOf(request.raw)
-    options.routes({ server: own, source, caller, refusing: limits.refuse })
+    options.routes({ server: own, source, caller, refusing: limits.refuse, idling: limits.idle })
     done()
   })
   server.get('/api/v1/openapi.json', { schema: { hide: true } }, () => server.swagger())

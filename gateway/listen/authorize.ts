@@ -22,6 +22,8 @@ export interface CallTarget {
   readonly owner?: string
   /** What the event calls the act, where the operation that policy is asked about covers several. */
   readonly act?: `${string}:${string}`
+  /** Of a call that takes access away: there is nothing to take. It is answered as ever, and not without end. */
+  readonly idle?: boolean
 }
 
 export interface Authorization {
@@ -64,6 +66,7 @@ export async function authorize(
   const ref = refOf(decision)
   const act = target?.act ?? operation
   if (!decision.allow) api.refusing(request, subject)
+  else if (target?.idle === true) api.idling(request, subject)
   if (!decision.allow || call.mutating || operation === 'audit:read')
     await log.append({
       code: 'admin.call',

@@ -29,12 +29,14 @@ function routeOf(request: FastifyRequest): string {
   return `${request.method} ${request.routeOptions.url ?? ''}`
 }
 
-/** What is to be asked of a call that was counted. Both throw RateRefusal. */
+/** What is to be asked of a call that was counted. Each throws RateRefusal. */
 export interface Limits {
   /** Its caller is known. */
   readonly admit: (request: FastifyRequest, subject: Subject) => void
   /** It will be refused, which is not recorded yet. */
   readonly refuse: (request: FastifyRequest, subject: Subject) => void
+  /** It is allowed and changes nothing, which is not recorded yet. */
+  readonly idle: (request: FastifyRequest, subject: Subject) => void
 }
 
 /** Counts every call. */
@@ -70,12 +72,13 @@ export function limitRates(server: ApiServer, { rates, flooded }: Rating): Limit
     if (call !== undefined) rates.leave(call, reply.statusCode)
     done()
   })
-  const ask = (what: 'admit' | 'refuse') => (request: FastifyRequest, subject: Subject) => {
-    const call = counted.get(request)
-    if (call === undefined) return
-    telling(request, subject, () => {
-      rates[what](call, subject.id, performance.now())
-    })
-  }
-  return { admit: ask('admit'), refuse: ask('refuse') }
+  const ask =
+    (what: 'admit' | 'refuse' | 'idle') => (request: FastifyRequest, subject: Subject) => {
+      const call = counted.get(request)
+      if (call === undefined) return
+      telling(request, subject, () => {
+        rates[what](call, subject.id, performance.now())
+      })
+    }
+  return { admit: ask('admit'), refuse: ask('refuse'), idle: ask('idle') }
 }

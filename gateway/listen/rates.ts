@@ -89,6 +89,7 @@ export class RateRefusal extends Refusal {
 /** Names told apart in each class, and keys that are remembered: about 10 MB in all, whoever asks. */
 const NAMES = 20_000
 const BURST_S = 10
+/** Of calls that cut: those that are refused, and those that are allowed and change nothing. Each of them is recorded. */
 const REFUSALS = { perSecond: 0.5, atOnce: 30 } as const
 
 function allowance(perSecond: number): Allowance | undefined {
@@ -152,6 +153,9 @@ export class Rates {
   /** Of one identity: refusals of calls that cut, each of which is recorded. */
   readonly #refusals = new Allowance(REFUSALS.perSecond, REFUSALS.atOnce, NAMES)
 
+  /** Of one identity: calls that cut, that it may make, and that find nothing to cut. */
+  readonly #idle = new Allowance(REFUSALS.perSecond, REFUSALS.atOnce, NAMES)
+
   constructor({ reads, writes, costly, strangers }: ApiRates) {
     this.#strangers = allowance(strangers)
     this.#identities = {
@@ -202,6 +206,19 @@ export class Rates {
       'rate.identity',
       'you were refused as many calls of this kind (cut) as one person may be at a time',
       this.#refusals.wait(identity, now),
+    )
+  }
+
+  /**
+   * It may be made, changes nothing, and is about to be recorded all the same. What changes something never comes here.
+   * Throws RateRefusal `rate.identity`, for calls that cut alone, as `refuse`.
+   */
+  idle(call: Counted, identity: string, now: number): void {
+    if (call.kind !== 'cut' || this.#idle.take(identity, now)) return
+    throw new RateRefusal(
+      'rate.identity',
+      'you have made as many calls of this kind (cut) that change nothing as one person may at a time',
+      this.#idle.wait(identity, now),
     )
   }
 

@@ -17,7 +17,7 @@ interface MailOptions {
   readonly login?: { readonly user: string; readonly pass: string }
   /** Who is told of every alarm, beside those who may approve. */
   readonly alarms: readonly string[]
-  /** Addresses of those who may approve a grant, `most` of them. */
+  /** Addresses of those who may do what the notice asks for, `most` of them. */
   readonly approversOf: (notice: Notice, most: number) => Promise<readonly string[]>
   /** How long one delivery may take from the first packet to the last answer. Default 60,000 ms. */
   readonly deadlineMs?: number

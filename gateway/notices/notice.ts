@@ -7,12 +7,16 @@ import { beginsAt, expiresAt, shownState, type Grant } from '../grants/grant.ts'
 import { during } from '../grants/window.ts'
 import type { Review } from '../grants/review.ts'
 
-/** For each kind, who reads it: those who may approve, the holder of the grant, or both and whoever is named for alarms. */
+/**
+ * For each kind, who reads it: those who may approve, those who may supervise, the holder of the grant, or who may approve
+ * and whoever is named for alarms.
+ */
 export const KINDS = {
   'grant.requested': 'approvers',
   'grant.approved': 'holder',
   'grant.refused': 'holder',
   'grant.ending': 'holder',
+  'session.unwatched': 'supervisors',
   'break_glass.requested': 'alarm',
   'break_glass.opened': 'alarm',
   'break_glass.review_due': 'alarm',
@@ -26,6 +30,15 @@ export interface Notice {
   /** When it happened, epoch seconds. */
   readonly at: number
   readonly grant: Grant
+  /** The session that it is about. */
+  readonly session?: string
+}
+
+/** A session that waits for a supervisor, since `at` (epoch seconds). */
+export interface Unwatched {
+  readonly session: string
+  readonly grant: string
+  readonly at: number
 }
 
 const DAY_S = 86_400
@@ -35,6 +48,7 @@ const NEWS_S: Readonly<Record<NoticeKind, number>> = {
   'grant.approved': DAY_S,
   'grant.refused': DAY_S,
   'grant.ending': DAY_S,
+  'session.unwatched': 600,
   'break_glass.requested': 7 * DAY_S,
   'break_glass.opened': 7 * DAY_S,
   'break_glass.review_due': 366 * DAY_S,
@@ -43,12 +57,15 @@ const NEWS_S: Readonly<Record<NoticeKind, number>> = {
 const REMIND_S = 30 * DAY_S
 /** So long before the end of a grant its holder is told, where it lasts twice as long at least. */
 const ENDING_S = 900
+/** Of the sessions of one grant that wait, one is told of in so long: who opens a hundred fills no mailbox. */
+const UNWATCHED_S = 900
 
 /** Everything that there is to tell at `now` (epoch seconds), whether told before or not; alarms first. */
 export function noticesOf(
   grants: readonly Grant[],
   reviews: readonly Review[],
   now: number,
+  waiting: readonly Unwatched[] = [],
 ): readonly Notice[] {
   const byId = new Map(grants.map((grant) => [grant.statement.id, grant]))
   const alarms = reviews.flatMap((review): Notice[] => {
@@ -67,7 +84,12 @@ export function noticesOf(
     const due = { key, kind: 'break_glass.review_due', at: due_at, grant } as const
     return due_at <= now ? [opened, due] : [opened]
   })
-  const all = [...alarms, ...grants.flatMap((grant) => ofGrant(grant, now))]
+  const unwatched = waiting.flatMap(({ session, grant: id, at }): Notice[] => {
+    const grant = byId.get(id)
+    const key = `unwatched ${id} ${Math.floor(at / UNWATCHED_S)}`
+    return grant === undefined ? [] : [{ key, kind: 'session.unwatched', at, grant, session }]
+  })
+  const all = [...alarms, ...unwatched, ...grants.flatMap((grant) => ofGrant(grant, now))]
   const news = all.filter(({ kind, at }) => at > now - NEWS_S[kind])
   const asked = pendingOf(news)
   const told = news.filter((notice) => !REQUESTS.has(notice.kind) || asked.has(notice))
@@ -124,6 +146,7 @@ export interface Message {
   readonly kind: NoticeKind
   readonly at: number
   readonly grant: string
+  readonly session?: string
   readonly device: string
   readonly processes: readonly string[]
   readonly holder: string
@@ -161,6 +184,11 @@ const WORDS: Readonly<
     `Your grant for ${where} ends in less than 15 minutes, and open sessions with it.`,
     `For more time: sallyport extend ${id} --for 30m --reason …`,
   ],
+  'session.unwatched': (_id, where) => [
+    `Supervision asked for ${where}`,
+    `A session on ${where} is held until somebody supervises it, and ends when nobody has come in five minutes.`,
+    'Watch it and answer for it: sallyport session watch SESSION --supervise',
+  ],
   'break_glass.requested': (id, where) => [
     `EMERGENCY: a seal is to be broken on ${where}`,
     `Break-glass: somebody asks to be let into ${where} in an emergency, and waits for signatures.`,
@@ -179,7 +207,7 @@ const WORDS: Readonly<
 }
 
 /** What the holder of a grant does with it, as it was approved at `at`: where there is nothing to connect to, no such command. */
-function stepOf(grant: Grant, at: number, connect: string): string {
+function stepOf({ grant, at }: Notice, connect: string): string {
   const { id, extends: longer, sealed, recurring, ot_level: level } = grant.statement
   if (longer !== undefined)
     return `Your grant ${longer.grant} lasts longer, until ${instant(expiresAt(grant))} at most; go on under that one.`
@@ -193,24 +221,27 @@ function stepOf(grant: Grant, at: number, connect: string): string {
 }
 
 /** A broken seal is not made longer: what goes on after it is asked for like anything else. */
-function endingOf({ statement }: Grant, _at: number, extend: string): string {
-  const { unseals, devices, processes } = statement
+function endingOf({ grant }: Notice, extend: string): string {
+  const { unseals, devices, processes } = grant.statement
   if (unseals === undefined) return extend
   const where = `${devices[0]}/${processes[0]}`
   return `It is not made longer. If more is to be done: sallyport request ${where} --for 30m --reason …`
 }
 
-/** What depends on the grant itself. */
-const STEPS: Readonly<
-  Partial<Record<NoticeKind, (grant: Grant, at: number, usual: string) => string>>
-> = { 'grant.approved': stepOf, 'grant.ending': endingOf }
+/** What depends on what it is about. */
+const STEPS: Readonly<Partial<Record<NoticeKind, (notice: Notice, usual: string) => string>>> = {
+  'grant.approved': stepOf,
+  'grant.ending': endingOf,
+  'session.unwatched': ({ session = '' }, usual) => usual.replace('SESSION', session),
+}
 
 /** The message of a notice; `origin` is where people reach the gateway. */
-export function messageOf({ kind, at, grant }: Notice, origin: string): Message {
+export function messageOf(notice: Notice, origin: string): Message {
+  const { kind, at, grant, session } = notice
   const { id, devices, processes, reason, requester, ticket } = grant.statement
   const where = `${devices.join(',')}/${processes.join(',')}`
   const [subject, first, usual] = WORDS[kind](id, where)
-  const step = STEPS[kind]?.(grant, at, usual) ?? usual
+  const step = STEPS[kind]?.(notice, usual) ?? usual
   const holder = plain(grant.requester_email ?? requester)
   const until = expiresAt(grant)
   const why = kind === 'grant.refused' ? plain(grant.ended?.reason ?? '') : ''
@@ -223,6 +254,7 @@ export function messageOf({ kind, at, grant }: Notice, origin: string): Message 
     ...(ticket === null ? [] : [`  ticket  ${plain(ticket)}`]),
     ...(why === '' ? [] : [`  said    ${why}`]),
     `  grant   ${id}`,
+    ...(session === undefined ? [] : [`  session ${session}`]),
     '',
     step,
     '',
@@ -233,6 +265,7 @@ export function messageOf({ kind, at, grant }: Notice, origin: string): Message 
     kind,
     at,
     grant: id,
+    ...(session === undefined ? {} : { session }),
     device: devices.join(','),
     processes,
     holder,

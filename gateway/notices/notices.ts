@@ -1,6 +1,7 @@
 /** Notices as the configuration asks for them: to webhooks, by mail, and whom policy would let approve. */
 import { readFileSync } from 'node:fs'
 import { Type, type Static } from 'typebox'
+import { adminCall } from '#policy'
 import type { Decisions } from '../decisions.ts'
 import { deviceFacts, grantFacts } from '../facts.ts'
 import type { Grant } from '../grants/grant.ts'
@@ -10,7 +11,7 @@ import type { GrantStore } from '../grants/store.ts'
 import type { Account, Identity, Subject } from '../identity/index.ts'
 import { NoticeDispatch, type Channel } from './dispatch.ts'
 import { mailChannel } from './mail.ts'
-import { noticesOf } from './notice.ts'
+import { noticesOf, type Notice, type Unwatched } from './notice.ts'
 import type { NoticeStore } from './queue.ts'
 import { webhookChannel } from './webhook.ts'
 
@@ -71,6 +72,8 @@ interface NoticeRoom {
   readonly devices: Pick<DeviceStore, 'find'>
   readonly decisions: Pick<Decisions, 'weigh'>
   readonly identity: Pick<Identity, 'accounts' | 'issuer'>
+  /** The sessions that wait for a supervisor now. */
+  readonly waiting: () => readonly Unwatched[]
   readonly origin: string
   readonly now: () => number
   readonly report: (error: unknown, what: string) => void
@@ -103,7 +106,10 @@ export function openNotices(
   if (mail !== undefined) {
     const { host, port, tls = 'starttls', from, alarms = [], ca_file, servername } = mail
     const { user, password_file: file } = mail
-    const approversOf = (of: { grant: Grant }, most: number) => approvers(room, of.grant, most)
+    const approversOf = (of: Notice, most: number) =>
+      of.kind === 'session.unwatched'
+        ? supervisors(room, of, most)
+        : approvers(room, of.grant, most)
     channels.push(
       mailChannel({
         host,
@@ -125,40 +131,39 @@ export function openNotices(
   return new NoticeDispatch({ store, channels, origin, look: () => look(room), now, report })
 }
 
-async function look({ grants, reviews, now }: NoticeRoom) {
+async function look({ grants, reviews, now, waiting }: NoticeRoom) {
+  const held = waiting()
   const [newest, running, broken] = await Promise.all([
     grants.list({ limit: MOST_GRANTS }),
     grants.running(MOST_GRANTS),
     reviews.listReviews(MOST_GRANTS),
   ])
   const known = new Map([...newest, ...running].map((grant) => [grant.statement.id, grant]))
-  for (const { grant: id, closed } of broken) {
-    const grant = closed === null && !known.has(id) ? await grants.find(id) : undefined
+  const open = broken.filter(({ closed }) => closed === null)
+  for (const { grant: id } of [...open, ...held]) {
+    const grant = known.has(id) ? undefined : await grants.find(id)
     if (grant !== undefined) known.set(id, grant)
   }
-  return noticesOf([...known.values()], broken, Math.floor(now() / 1000))
+  return noticesOf([...known.values()], broken, Math.floor(now() / 1000), held)
 }
 
 /** So many accounts are asked about before others have their turn: policy answers each at once. */
 const PAGE = 64
 
+type People = Pick<NoticeRoom, 'decisions' | 'now'> & {
+  readonly identity: { readonly issuer: string } & {
+    readonly accounts: Pick<Identity['accounts'], 'list'>
+  }
+}
+
 /** The first `most` addresses of those whom policy would let approve the grant, had they shown a second factor just now. */
 export async function approvers(
-  {
-    devices,
-    decisions,
-    identity,
-    now,
-  }: Pick<NoticeRoom, 'devices' | 'decisions' | 'now'> & {
-    readonly identity: { readonly issuer: string } & {
-      readonly accounts: Pick<Identity['accounts'], 'list'>
-    }
-  },
+  room: Pick<NoticeRoom, 'devices'> & People,
   grant: Grant,
   most: number,
 ): Promise<readonly string[]> {
   const [id = ''] = grant.statement.devices
-  const device = await devices.find(id)
+  const device = await room.devices.find(id)
   if (device === undefined) return []
   const facts = {
     device: deviceFacts(device, undefined, false),
@@ -169,14 +174,38 @@ export async function approvers(
       signed: true,
     },
   }
+  const may = (subject: Subject) =>
+    room.decisions.weigh('grant.approve', { ...facts, subject }).allow
+  return await staff(room, grant.statement.requester, most, may)
+}
+
+/** The same, of those whom policy would let supervise the session. */
+async function supervisors(
+  room: People,
+  { grant: { statement }, session: id = '' }: Pick<Notice, 'grant' | 'session'>,
+  most: number,
+): Promise<readonly string[]> {
+  const owner = statement.requester
+  const admin = adminCall('session:supervise', { kind: 'session', id, owner })
+  const may = (subject: Subject) => room.decisions.weigh('admin.api', { subject, admin }).allow
+  return await staff(room, owner, most, may)
+}
+
+/** The first `most` addresses of the staff, but for `holder`, of whom `may` holds. */
+async function staff(
+  { identity, now }: People,
+  holder: string,
+  most: number,
+  may: (subject: Subject) => boolean,
+): Promise<readonly string[]> {
   const found: string[] = []
   for (let after = ''; ;) {
     const page = await identity.accounts.list(after, PAGE)
     for (const account of page) {
       if (account.disabled || account.party !== 'staff') continue
       const subject = provenJustNow(account, identity.issuer, now())
-      if (subject.id === grant.statement.requester) continue
-      if (decisions.weigh('grant.approve', { ...facts, subject }).allow) found.push(account.email)
+      if (subject.id === holder) continue
+      if (may(subject)) found.push(account.email)
       if (found.length >= most) return found
     }
     const last = page.at(-1)

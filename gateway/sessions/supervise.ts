@@ -39,6 +39,8 @@ interface Watch {
   /** When each was heard of last; monotonic milliseconds. */
   readonly seen: Map<string, number>
   absent: NodeJS.Timeout | undefined
+  /** Since when it waits for a supervisor; epoch milliseconds. */
+  since: number
   /** Settles when the last pause or resume that was asked for is done: the next begins then. */
   turn: Promise<unknown>
   stop(): void
@@ -58,12 +60,14 @@ export function holdSignal({ hold }: Pick<LiveSession, 'hold'>): Uint8Array {
 export class Supervision implements Disposable {
   readonly #room: Room
   readonly #end: End
+  readonly #waits: () => void
   readonly #watched = new Map<LiveSession, Watch>()
 
-  /** `end` ends a session without asking policy. */
-  constructor(room: Room, end: End) {
+  /** `end` ends a session without asking policy; `waits` is told when one begins to wait for a supervisor. */
+  constructor(room: Room, end: End, waits: () => void = () => {}) {
     this.#room = room
     this.#end = end
+    this.#waits = waits
   }
 
   /** From its opening to its end: what holds it, and whether somebody has to come. */
@@ -73,11 +77,19 @@ export class Supervision implements Disposable {
       present: new Map(),
       seen: new Map(),
       absent: undefined,
+      since: 0,
       turn: Promise.resolve(),
       stop: session.hold.follow(() => this.#changed(session, watch)),
     }
     this.#watched.set(session, watch)
     this.#arm(session, watch)
+  }
+
+  /** The sessions that wait for a supervisor, and since when (epoch milliseconds). */
+  waiting(): readonly { readonly session: LiveSession; readonly since: number }[] {
+    return [...this.#watched].flatMap(([session, { absent, since }]) =>
+      absent === undefined ? [] : [{ session, since }],
+    )
   }
 
   forget(session: LiveSession): void {
@@ -249,6 +261,7 @@ export class Supervision implements Disposable {
       return
     }
     if (watch.absent !== undefined) return
+    watch.since = this.#room.now()
     watch.absent = setTimeout(() => {
       this.#end(session, {
         reason: 'policy_recheck',
@@ -260,6 +273,8 @@ export class Supervision implements Disposable {
       )
     }, ABSENT_MS)
     watch.absent.unref()
+    // Whoever is told looks at once, and finds it among those that wait.
+    this.#waits()
   }
 
   [Symbol.dispose](): void {

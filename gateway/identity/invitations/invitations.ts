@@ -35,6 +35,7 @@ export interface Invitations {
     standsSeconds: number | undefined,
     by: Actor,
   ): Promise<{ readonly invitation: Invitation; readonly secret: string }>
+  find(id: string): Promise<Invitation | undefined>
   /** Newest first, at most `limit`, behind `after`. */
   list(limit: number, after?: InvitationPlace): Promise<readonly Invitation[]>
   /** The link opens nothing any more. Errors: invitation.unknown, .used, .revoked, log.unavailable. */
@@ -60,6 +61,10 @@ export function openInvitations(room: InvitationsRoom): Invitations {
   return {
     invite: async (asked, by) => invite(room, asked, by),
     renew: async (sub, seconds, by) => renew(room, sub, seconds, by),
+    async find(id) {
+      const row = await room.invitationStore.findInvitation({ id })
+      return row === undefined ? undefined : shown(row)
+    },
     list: async (limit, after) =>
       (await room.invitationStore.listInvitations(limit, after)).map(shown),
     revoke: async (id, by) => revoke(room, id, by),

@@ -31,6 +31,7 @@ export interface NewService {
 export interface Services {
   /** Errors: service.key, .scope, .expiry, .exists, .full, account.vendor, .roles, .groups, log.unavailable. */
   add(service: NewService, by: Actor): Promise<ServiceRow>
+  find(id: string): Promise<ServiceRow | undefined>
   /** Newest first, those that are past too. */
   list(): Promise<readonly ServiceRow[]>
   /** It gets no token any more, and what runs in its name is cut. Errors: service.unknown, .revoked, log.unavailable. */
@@ -49,6 +50,7 @@ export interface ServicesRoom {
 export function openServices(room: ServicesRoom): Services {
   return {
     add: async (service, by) => add(room, service, by),
+    find: async (id) => room.serviceStore.findService(id),
     list: async () => room.serviceStore.listServices(),
     revoke: async (id, by) => revoke(room, id, by),
   }

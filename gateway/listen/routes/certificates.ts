@@ -188,7 +188,7 @@ function revoking(api: Api, room: CertificateRoutes): void {
       const target =
         row?.profile === 'device'
           ? { kind: 'device', id: row.subject }
-          : { kind: 'certificate', id: serial }
+          : { kind: 'certificate', id: serial, idle: row === undefined }
       const caller = await authorize(authorization, request, 'device:retire', target)
       if (row === undefined || row.tenant !== room.tenant)
         throw new Refusal('certificate.unknown', `no certificate ${serial}`, {

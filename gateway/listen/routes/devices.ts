@@ -208,9 +208,11 @@ function states(api: Api, room: DeviceRoutes): void {
         const at = performance.now()
         const { id } = request.params as { id: string }
         const { reason } = request.body as StateChange
+        const now = (await room.devices.find(id))?.state
         const caller = await authorize(authorization, request, `device:${verb}`, {
           kind: 'device',
           id,
+          idle: now === undefined || !from.includes(now),
         })
         const { state } = await known(room, id)
         if (!from.includes(state))

@@ -342,7 +342,7 @@ function ending(api: Api, room: GrantRoutes): void {
     async (request) => {
       const at = performance.now()
       const { grant } = await known(api, room, request.params.id, request)
-      const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
+      const caller = await authorize(authorization, request, 'grant:revoke', target(room, grant))
       return await withdraw(room, {
         ...caller,
         grant,
@@ -359,7 +359,7 @@ function ending(api: Api, room: GrantRoutes): void {
     async (request) => {
       const at = performance.now()
       const { grant } = await known(api, room, request.params.id, request)
-      const caller = await authorize(authorization, request, 'grant:revoke', target(grant))
+      const caller = await authorize(authorization, request, 'grant:revoke', target(room, grant))
       if (grant.state !== 'requested')
         throw new Refusal(
           'grant.state',
@@ -392,6 +392,10 @@ function ending(api: Api, room: GrantRoutes): void {
   )
 }
 
-function target(grant: Grant) {
-  return { kind: 'grant', id: grant.statement.id, owner: grant.statement.requester }
+const STANDING: ReadonlySet<string> = new Set(['requested', 'approved', 'active'])
+
+function target({ grants }: GrantRoutes, grant: Grant) {
+  const { id, requester: owner } = grant.statement
+  const state = shownState(grant, Math.floor(grants.now() / 1000))
+  return { kind: 'grant', id, owner, idle: !STANDING.has(state) }
 }

@@ -96,7 +96,8 @@ function adding(api: Api, room: IdpRoutes): void {
         methods,
         listed,
       } = request.body
-      const target = { kind: 'idp', id }
+      const idle = (await room.identity.idps.find(id)) === undefined
+      const target = { kind: 'idp', id, idle }
       const { subject, source } = await authorize(
         { ...room, api },
         request,
@@ -138,7 +139,8 @@ function acting(api: Api, room: IdpRoutes): void {
       { schema: { params: Params, body: Empty, response: { 200: Idp } } },
       async (request) => {
         const { id } = request.params
-        const target = { kind: 'idp', id }
+        const enabled = (await room.identity.idps.find(id))?.enabled ?? false
+        const target = { kind: 'idp', id, idle: !enabled }
         const operation = act === 'disable' ? 'account:disable' : 'idp:change'
         const { subject, source } = await authorize(authorization, request, operation, target)
         const by = doneBy({ subject, source })

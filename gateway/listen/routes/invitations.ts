@@ -123,7 +123,8 @@ function keeping(api: Api, room: InvitationRoutes): void {
     },
     async (request) => {
       const { id } = request.params
-      const target = { kind: 'invitation', id, act: 'account:uninvite' } as const
+      const idle = (await invitations.find(id))?.closed !== null
+      const target = { kind: 'invitation', id, act: 'account:uninvite', idle } as const
       const caller = await authorize(authorization, request, 'account:disable', target)
       return view(await invitations.revoke(id, doneBy(caller)).catch(rethrow), room.now())
     },

@@ -203,7 +203,8 @@ function changing(api: Api, room: PeopleRoutes): void {
       { schema: { params: AccountParams, body: Empty, response: { 200: Account } } },
       async (request) => {
         const { id } = request.params
-        const target = { kind: 'account', id }
+        const disabled = (await accounts.find(id))?.disabled ?? true
+        const target = { kind: 'account', id, idle: disabled }
         // Taking access away is an act of its own: it must not wait for whom making accounts waits for.
         const operation = act === 'disable' ? 'account:disable' : 'account:change'
         const caller = await authorize(authorization, request, operation, target)

@@ -72,7 +72,8 @@ export function serviceRoutes(api: Api, room: ServiceRoutes): void {
     { schema: { params: Type.Object({ id: ServiceId }), body: Empty, response: { 200: Service } } },
     async (request) => {
       const { id } = request.params
-      const target = { kind: 'service', id, act: 'service:revoke' } as const
+      const idle = (await services.find(id))?.revokedAt !== null
+      const target = { kind: 'service', id, act: 'service:revoke', idle } as const
       const caller = await authorize(authorization, request, 'account:disable', target)
       return view(await services.revoke(id, doneBy(caller)).catch(rethrow), room.now())
     },

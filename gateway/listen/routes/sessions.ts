@@ -230,6 +230,7 @@ function ending(api: Api, routes: SessionRoutes): void {
       const caller = await authorize({ ...routes, api }, request, 'session:terminate', {
         kind: 'session',
         id,
+        idle: !room.live.has(id),
         ...(record === undefined ? {} : { owner: record.identity }),
       })
       const session = room.live.get(id)

@@ -42,6 +42,7 @@ export function superviseRoutes(api: Api, routes: SuperviseRoutes): void {
       kind: 'session',
       id,
       act: `session:${act}`,
+      idle: room.live.get(id)?.hold.is('operator') !== false,
       ...(record === undefined ? {} : { owner: record.identity }),
     })
     if (record === undefined) throw new Refusal('session.unknown', `no session ${id}`)

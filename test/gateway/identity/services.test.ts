@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Device, Grant, Me, OpenedSession, Problem, Service, Session } from '#api'
 import { saveCredentials } from '../../../cli/login/index.ts'
 import { makeKey } from '../../../cli/login/device.ts'
+import { authorizedFetch } from '../../../cli/login/request.ts'
 import { serviceFetch, type ServiceFile } from '../../../cli/login/service.ts'
 import { isScope, scopeOf } from '../../../gateway/identity/services/scopes.ts'
 import { run } from '../../cli/run.ts'
@@ -158,6 +159,33 @@ describe('a service', () => {
       })
       expect(reply.status).toBe(401)
     }
+  })
+
+  test('signs for the next token in the last minute of one, also for a call that is refused: a look each ten seconds keeps its session', async () => {
+    const { file, service } = await enter({ scopes: ['devices:read'] })
+    await using first = await serviceFetch(file)
+    const given = await first.refresh()
+    const until = () =>
+      node
+        .rows('SELECT row FROM service')
+        .map(({ row }) => JSON.parse(String(row)) as { id: string; tokenUntil: number })
+        .find(({ id }) => id === service.id)?.tokenUntil ?? 0
+    const renewed: number[] = []
+    const renew = async () => {
+      await using next = await serviceFetch(file)
+      renewed.push(until())
+      return { ...(await next.refresh()), key: next.credentials().key }
+    }
+    const before = until()
+    const looks = async (leftMs: number) => {
+      await using look = authorizedFetch({ ...given, expiresAt: Date.now() + leftMs }, { renew })
+      return (await look(`/api/v1/sessions/s_${'0'.repeat(26)}`)).status
+    }
+    expect(await looks(10 * 60_000)).toBe(403)
+    expect(renewed).toEqual([])
+    expect(await looks(59_000)).toBe(403)
+    expect(renewed).toEqual([before])
+    expect(until()).toBeGreaterThanOrEqual(before)
   })
 
   test('uses nothing that none of its scopes opens, whatever its roles are; that is recorded', async () => {

@@ -87,6 +87,17 @@ describe('one identity', () => {
     expect(fill(rates, CUT, 'vera', 0)).toBe(Infinity)
     expect(refused(CUT, 'vera', 2_000)).toBeUndefined()
   })
+  test('may cut what is not there thirty times at once, and what is there however often', () => {
+    const rates = new Rates({ ...ONE, reads: 0 })
+    const idle = (call: Call, who: string, now: number) =>
+      refusedFor(() => rates.idle(rates.enter(call, now), who, now))
+    rates.admit(rates.enter(READ, 0), 'oda', 0)
+    const told = Array.from({ length: 31 }, () => idle(CUT, 'oda', 0))
+    expect(told.map((seconds) => seconds ?? 0)).toEqual([...Array<number>(30).fill(0), 2])
+    expect([idle(CUT, 'otto', 0), idle(READ, 'oda', 0)]).toEqual([undefined, undefined])
+    expect(fill(rates, CUT, 'oda', 0)).toBe(Infinity)
+    expect(idle(CUT, 'oda', 2_000)).toBeUndefined()
+  })
   test('0 is no limit', () => {
     expect(fill(new Rates({ ...ONE, reads: 0 }), READ, 'vera', 0)).toBe(Infinity)
   })
@@ -296,6 +307,24 @@ describe('a node', () => {
     expect(
       (await operator.call('POST', `/sessions/s_${'0'.repeat(26)}/cut`, { reason: 'x' })).status,
     ).toBe(404)
+  })
+
+  test('records no more cuts of what is not there than are allowed, and one that cuts something meanwhile', async () => {
+    const robot = await node.person('olaf', { party: 'staff', roles: ['operator'] })
+    const from = node.size()
+    const asked = await vendor.ask<Grant>('POST', '/grants', {
+      device: 'press-07',
+      processes: ['plc'],
+      duration_s: 60,
+      reason: 'x',
+    })
+    const nothing = `/sessions/s_${'0'.repeat(26)}/cut`
+    const answer = await exhaust(async () => robot.call<Problem>('POST', nothing, { reason: 'x' }))
+    expect([answer.status, answer.body.code]).toEqual([429, 'rate.identity'])
+    const told = node.events(from).filter(({ text }) => text.includes('session:terminate'))
+    expect(told.length).toBeGreaterThanOrEqual(30)
+    const revoke = async () => robot.call('POST', `/grants/${asked.id}/revoke`, { reason: 'no' })
+    expect((await revoke()).status).toBe(200)
   })
 
   test('refuses the address of strangers, and neither who is signed in there nor who cuts', async () => {

@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Grant } from '#api'
 import { makeCertificates } from '../../audit/receiver.ts'
-import { startNode, until } from '../../support/node.ts'
-import { expecting } from '../../support/tunnels.ts'
+import { openSession, startNode, until } from '../../support/node.ts'
+import { oblige } from '../../support/policy.ts'
+import { attach, expecting, PLC, seen } from '../../support/tunnels.ts'
 import { mailReceiver, webhookReceiver } from './receivers.ts'
 
 test('a request, its approval and another’s refusal reach who must know, and nobody else', async () => {
@@ -30,7 +31,8 @@ test('a request, its approval and another’s refusal reach who must know, and n
     '',
   ].join('\n')
   await using node = await startNode({ config })
-  await node.device('press-07', { plc: expecting() })
+  const device = await node.device('press-07', { plc: expecting() })
+  await using _agent = await attach(node, device, { listeners: { plc: seen(PLC, 'listener') } })
   const [vera, oda] = await Promise.all([
     node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
     node.person('oda', { party: 'staff', roles: ['operator'] }),
@@ -44,7 +46,7 @@ test('a request, its approval and another’s refusal reach who must know, and n
     await vera.ask<Grant>('POST', '/grants', {
       device: 'press-07',
       processes: ['plc'],
-      duration_s: 60,
+      duration_s: 600,
       reason,
     })
   const asked = await ask('counters')
@@ -64,6 +66,15 @@ test('a request, its approval and another’s refusal reach who must know, and n
   await until('the program is told of all', () => kinds().includes('grant.refused'))
   expect(kinds()).toContain('grant.requested')
   expect(kinds()).toContain('grant.approved')
+  // A session that policy wants somebody to watch, and nobody does: who may is told, and how.
+  oblige({ supervise: true })
+  const { id } = await openSession(vera, 'press-07', 'plc')
+  const watch = 'Supervision asked for press-07/plc'
+  await until('oda is asked to watch', () => subjects('oda').includes(watch))
+  const step = `sallyport session watch ${id} --supervise`
+  expect(mail.mails.some(({ text }) => text.replaceAll('=\n', '').includes(step))).toBe(true)
+  expect([...subjects('adam'), ...subjects('vera')]).not.toContain(watch)
+  await until('the program is told', () => kinds().includes('session.unwatched'))
   const health = await node.health()
   expect(health).toMatchObject({
     notices: { given_up: 0, last_error: null },

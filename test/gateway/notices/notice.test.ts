@@ -213,6 +213,24 @@ test('the end of what broke a seal names no extension, which nobody gets; of any
   expect(broke).toContain('sallyport request press-07/plc --for 30m')
 })
 
+test('a session that waits for a supervisor: of one grant once in a quarter of an hour, while it is news', () => {
+  const waits = (at: number, session = 's_1', grant = 'g_1') => ({ session, grant, at })
+  const told = (held: readonly ReturnType<typeof waits>[], now = NOW + 100) =>
+    noticesOf([approved], [], now, held).filter(({ kind }) => kind === 'session.unwatched')
+  const start = NOW - (NOW % 900) + 900
+  const [first, again, later] = [start, start + 899, start + 900].map((at) => told([waits(at)], at))
+  expect(first?.map(({ key }) => key)).toEqual(again?.map(({ key }) => key))
+  expect(later?.[0]?.key).not.toBe(first?.[0]?.key)
+  expect(told([waits(NOW)], NOW + 601)).toEqual([])
+  expect(told([waits(NOW, 's_1', 'g_unknown')])).toEqual([])
+  const [notice] = told([waits(NOW + 60, 's_9')])
+  if (notice === undefined) throw new Error('no notice')
+  expect(isUrgent(notice)).toBe(false)
+  const message = messageOf(notice, 'https://gw.example')
+  expect(message).toMatchObject({ session: 's_9', subject: 'Supervision asked for press-07/plc' })
+  expect(message.text).toContain('sallyport session watch s_9 --supervise')
+})
+
 test('pauses grow to an hour', () => {
   expect([1, 2, 3, 9, 10, 1000].map(pauseAfter)).toEqual([
     15_000, 30_000, 60_000, 3_600_000, 3_600_000, 3_600_000,

@@ -46,6 +46,7 @@ describe('by the clock', () => {
     }
     const ends: string[] = []
     const reports: string[] = []
+    const told: number[] = []
     const supervision = new Supervision(
       {
         log: { append: append as never },
@@ -53,6 +54,7 @@ describe('by the clock', () => {
         report: (_, what) => reports.push(what),
       },
       async (_session, { code }) => ends.push(code),
+      () => void told.push(supervision.waiting().length),
     )
     supervision.follow(session)
     const breaks = (): void => void (broken = true)
@@ -62,7 +64,7 @@ describe('by the clock', () => {
       disk = promise
       return resolve
     }
-    return { session, supervision, log, ends, reports, breaks, stalls }
+    return { session, supervision, log, ends, reports, breaks, stalls, told }
   }
   const watcher = (id: string, party = 'staff', kind = 'human') =>
     ({
@@ -99,6 +101,20 @@ describe('by the clock', () => {
       'session.watch supervise held',
     ])
     expect(ends).toEqual([])
+  })
+  test('that it waits is known, since when, and told each time it begins to', async () => {
+    const { session, supervision, told } = waiting()
+    const began = Date.now()
+    expect(supervision.waiting()).toEqual([{ session, since: began }])
+    await vi.advanceTimersByTimeAsync(5_000)
+    expect(supervision.waiting()).toEqual([{ session, since: began }])
+    await supervision.join(session, watcher('olga'), strangers)
+    expect(supervision.waiting()).toEqual([])
+    await vi.advanceTimersByTimeAsync(PRESENT_MS)
+    expect(supervision.waiting()).toEqual([{ session, since: began + 5_000 + PRESENT_MS }])
+    expect(told).toEqual([1, 1])
+    supervision.forget(session)
+    expect(supervision.waiting()).toEqual([])
   })
   test('nobody comes, or nobody comes back: it ends, and no sooner', async () => {
     for (const before of [false, true]) {
