@@ -71,7 +71,10 @@ export interface Siege {
   readonly preload?: string
   /** More lines of its configuration. */
   readonly config?: string
-  /** Attackers get only what nobody else wants of the processors, as if they ran on machines of their own. */
+  /**
+   * Attackers get only what nobody else wants of the processors, as if they ran on machines of their own; where this
+   * process is a real-time one, what it and the gateway leave.
+   */
   readonly idle?: boolean
 }
 
@@ -201,10 +204,21 @@ function cpuOf({ pid }: ChildProcess): number {
   return (Number(fields[11]) + Number(fields[12])) / 100
 }
 
+/** Whether this process, and so the gateway, goes before all ordinary ones (`chrt --rr 1`); field 41 of its stat. */
+function isRealTime(): boolean {
+  const fields = readFileSync('/proc/self/stat', 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ')
+  return fields[38] === '1' || fields[38] === '2'
+}
+
 async function start(attack: Attack, place: Place, idle: boolean): Promise<Attacking> {
   // A niceness of 19 still has a bystander that wakes wait for an attacker that runs.
-  const [command, ...before] = idle ? ['chrt', '--idle', '0', process.execPath] : [process.execPath]
-  const child = spawn(command, [...before, attacker], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const policy = isRealTime() ? ['--other', '0', process.execPath, attacker, 'ordinary'] : undefined
+  const [command, args] = idle
+    ? ['chrt', policy ?? ['--idle', '0', process.execPath, attacker]]
+    : [process.execPath, [attacker]]
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   const lines = createInterface({ input: child.stdout })
   const heard: string[] = []
   child.stdin.write(`${JSON.stringify({ attack: attack.name, place })}\n`)
