@@ -84,15 +84,25 @@ function wayOf(ends: Ends, running: Running, { streams, direction }: Way) {
 
 /** Sends without end and looks at a window of time in the middle of it. */
 export async function measure(ends: Ends, running: Running, window: Window): Promise<Cell> {
+  return (await measureWhile(ends, running, window, () => pause(window.ms)))[0]
+}
+
+/** Sends without end and looks at the time that `work` takes in the middle of it; what that gives is the second. */
+export async function measureWhile<T>(
+  ends: Ends,
+  running: Running,
+  window: Omit<Window, 'ms'>,
+  work: () => Promise<T>,
+): Promise<[Cell, T]> {
   const { pump, read } = wayOf(ends, running, window)
   await pump(pieceOf(window.streams))
   await pause(window.warmMs)
   const before = await read()
-  await pause(window.ms)
+  const value = await work()
   const after = await read()
   await pump(0)
   await quiet(read)
-  return cellOf(running, window, before, after)
+  return [cellOf(running, window, before, after), value]
 }
 
 /**
@@ -131,12 +141,17 @@ function total(bytes: readonly number[]): number {
   return bytes.reduce((sum, one) => sum + one, 0)
 }
 
+/** So long nothing arrives where nothing is on its way; a process may wait for a processor for less. */
+const QUIET_MS = 100
+
 /** Resolves when nothing arrives any more: what was on its way belongs to nobody else's window. */
 async function quiet(read: () => Promise<Reading>): Promise<void> {
   let last = -1
+  let since = performance.now()
   for (;;) {
     const now = total((await read()).bytes)
-    if (now === last) return
+    if (now !== last) since = performance.now()
+    else if (performance.now() - since >= QUIET_MS) return
     last = now
     await pause(20)
   }

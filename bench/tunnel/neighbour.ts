@@ -3,7 +3,15 @@
  * and target are two of each, so that what the two have in common is the gateway alone, and the machine.
  */
 import type { Row } from '../row.ts'
-import { openLines, type Direction, type Ends, type Running } from './cell.ts'
+import {
+  measure,
+  measureWhile,
+  openLines,
+  type Cell,
+  type Direction,
+  type Ends,
+  type Running,
+} from './cell.ts'
 import { ECHO, GAP_MS, quantiles, REQUEST_BYTES, type Quantiles } from './latency.ts'
 import { median, row } from './rows.ts'
 
@@ -39,43 +47,10 @@ interface Way {
 const WARM_MS = 250
 /** Small requests are expected for three seconds after the last, and then the bulk is by itself. */
 const FORGOTTEN_MS = 3500
-const PIECE = 256 * 1024
 const pause = (ms: number) => new Promise((wake) => setTimeout(wake, ms))
-const sum = (values: readonly number[]) => values.reduce((one, other) => one + other, 0)
 
-interface Carried<T> {
-  /** Octets a millisecond that arrived. */
-  readonly rate: number
-  /** CPU-seconds of gateway and agent for a gigabyte of them. */
-  readonly cpu: number
-  readonly value: T
-}
-
-/** Bulk that way, `work` meanwhile, and what both gave. */
-async function carrying<T>(
-  { ends, running }: Whole,
-  { streams, direction }: Way,
-  work: () => Promise<T>,
-): Promise<Carried<T>> {
-  const { load, target } = ends
-  const pump = async (size: number): Promise<void> => {
-    const ask = { path: running.number, count: streams, size }
-    await (direction === 'up' ? load.call('pump', ask) : target.call('pump', ask))
-  }
-  const receiver: Pick<typeof target, 'call'> = direction === 'up' ? target : load
-  const { gateway, agent } = running.path.hops
-  const read = () => receiver.call('read', { path: running.number, pids: [...gateway, ...agent] })
-  await pump(PIECE)
-  await pause(WARM_MS)
-  const before = await read()
-  const value = await work()
-  const after = await read()
-  await pump(0)
-  await pause(WARM_MS)
-  const octets = sum(after.bytes) - sum(before.bytes)
-  const cpu = ((sum(after.cpu) - sum(before.cpu)) / octets) * 1e9
-  return { rate: octets / (after.at - before.at), cpu, value }
-}
+/** CPU-seconds of gateway and agent for a gigabyte. */
+const cpuOf = ({ cpu }: Cell) => cpu.gateway + cpu.agent
 
 /** Four rows for each number of streams and direction. */
 export async function measureNeighbours(
@@ -94,14 +69,18 @@ export async function measureNeighbours(
   const rounds: Round[] = []
   for (let round = 0; round < plan.rounds; round++) {
     await pause(FORGOTTEN_MS)
-    const alone: Carried<unknown>[] = []
-    for (const way of ways) alone.push(await carrying(bulk, way, () => pause(plan.ms)))
+    const alone: Cell[] = []
+    for (const way of ways)
+      alone.push(await measure(bulk.ends, bulk.running, { ...way, warmMs: WARM_MS, ms: plan.ms }))
+    // Both after the same pause: windows shrink in one.
+    await pause(FORGOTTEN_MS)
     for (const [at, way] of ways.entries()) {
       const idle = await ping()
-      const beside = await carrying(bulk, way, ping)
-      const { rate = Number.NaN, cpu = Number.NaN } = alone[at] ?? {}
-      const ratios = { rate: beside.rate / rate, cpu: beside.cpu / cpu }
-      rounds.push({ ...way, idle, busy: beside.value, ...ratios })
+      const window = { ...way, warmMs: WARM_MS }
+      const [beside, busy] = await measureWhile(bulk.ends, bulk.running, window, ping)
+      const first = alone[at] ?? beside
+      const rate = beside.gigabytesPerSecond / first.gigabytesPerSecond
+      rounds.push({ ...way, idle, busy, rate, cpu: cpuOf(beside) / cpuOf(first) })
     }
   }
   return plan.streams.flatMap((streams) =>

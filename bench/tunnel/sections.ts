@@ -214,7 +214,7 @@ export async function neighbourPart(run: Run) {
     const small = { ends: { load, target }, running }
     return await measureNeighbours(bulk, small, {
       rounds: 5,
-      ms: run.quick ? 300 : 700,
+      ms: run.quick ? 300 : 600,
       streams: [16, 1],
       directions: run.plan.directions,
     })

@@ -18,7 +18,7 @@ lines.once('line', (line) => {
     told.add(code)
   }
   // The machine is the gateway's and the bystanders'; attackers live elsewhere.
-  setPriority(19)
+  if (process.argv[2] !== 'ordinary') setPriority(19)
   console.log('began')
   attack.run(place, stop.signal, heard).then(
     () => process.exit(0),

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
 import type { OpenedSession } from '#api'
 import type { Attack, Place } from './abuse.ts'
 import {
@@ -15,13 +16,24 @@ import {
   openSession,
   presenting,
   until,
+  type DeviceIdentity,
   type Person,
   type TestNode,
 } from './node.ts'
-import { attach, Client, expecting, PLC, seen, type FakeAgent } from './tunnels.ts'
+import type { Apart } from './apart.ts'
+import {
+  attach,
+  Client,
+  expecting,
+  PLC,
+  seen,
+  type AgentOptions,
+  type FakeAgent,
+} from './tunnels.ts'
 
 const bin = fileURLToPath(new URL('../../cli/bin.mjs', import.meta.url))
 const attacker = fileURLToPath(new URL('attacker.ts', import.meta.url))
+const apart = new URL('apart.ts', import.meta.url)
 const impatient = fileURLToPath(new URL('impatient.ts', import.meta.url))
 
 export interface Besieged extends AsyncDisposable {
@@ -42,7 +54,7 @@ export interface Besieged extends AsyncDisposable {
   readonly exited: Promise<number | NodeJS.Signals | null>
   /** Resident memory of the gateway, in MiB. */
   rss(): number
-  /** CPU seconds that it has used. */
+  /** CPU seconds of the thread that carries every tunnel. */
   cpu(): number
   attack(attack: Attack): Promise<Attacking>
 }
@@ -50,6 +62,8 @@ export interface Besieged extends AsyncDisposable {
 export interface Attacking extends AsyncDisposable {
   /** GOAWAY codes heard so far, each once. */
   readonly heard: readonly string[]
+  /** CPU seconds of the first thread of the attackers. */
+  cpu(): number
 }
 
 export interface Siege {
@@ -57,9 +71,18 @@ export interface Siege {
   readonly preload?: string
   /** More lines of its configuration. */
   readonly config?: string
+  /**
+   * Attackers get only what nobody else wants of the processors, as if they ran on machines of their own; where this
+   * process is a real-time one, what it and the gateway leave.
+   */
+  readonly idle?: boolean
 }
 
-export async function besieged({ preload, config = '' }: Siege = {}): Promise<Besieged> {
+export async function besieged({
+  preload,
+  config = '',
+  idle = false,
+}: Siege = {}): Promise<Besieged> {
   const data = mkdtempSync(join(tmpdir(), 'sallyport-siege-'))
   const port = await freePort()
   const file = join(data, 'node.yaml')
@@ -80,6 +103,9 @@ export async function besieged({ preload, config = '' }: Siege = {}): Promise<Be
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )
+  // Whoever started it may end without a goodbye.
+  const orphan = () => void child.kill('SIGKILL')
+  process.once('exit', orphan)
   const exited = once(child, 'exit').then(
     ([code, signal]: (number | NodeJS.Signals | null)[]) => code ?? signal ?? null,
   )
@@ -91,14 +117,15 @@ export async function besieged({ preload, config = '' }: Siege = {}): Promise<Be
   const node = await atNode(data, port)
   const operator = await node.person('otto', { party: 'staff', roles: ['operator'] })
   const vendor = await node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
-  const staffed = async (id: string) => {
-    const identity = await node.device(id, { plc: expecting() })
-    const agent = await attach(node, identity, { listeners: { plc: seen(PLC, 'listener') } })
+  const staffed = async <T>(id: string, present: (identity: DeviceIdentity) => Promise<T>) => {
+    const agent = await present(await node.device(id, { plc: expecting() }))
     await grantFor(vendor, operator, { device: id, process: 'plc' })
-    return { identity, agent, session: await openSession(vendor, id, 'plc') }
+    return { agent, session: await openSession(vendor, id, 'plc') }
   }
-  const good = await staffed('press-01')
-  const other = await staffed('press-02')
+  const listeners = { plc: seen(PLC, 'listener') }
+  const good = await staffed('press-01', (identity) => attach(node, identity, { listeners }))
+  // What the vendor who attacks sends to it must not be the bystanders' work.
+  const other = await staffed('press-02', (identity) => attachApart(node, identity, { listeners }))
   const evil = await node.device('press-66')
   const client = await Client.dial(node)
   const place: Place = {
@@ -122,13 +149,15 @@ export async function besieged({ preload, config = '' }: Siege = {}): Promise<Be
     rss: () =>
       Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) / 1024,
     cpu: () => cpuOf(child),
-    attack: async (attack) => await start(attack, place),
+    attack: async (attack) => await start(attack, place, idle),
     async [Symbol.asyncDispose]() {
       for (const person of node.people()) await person[Symbol.asyncDispose]()
       await client[Symbol.asyncDispose]()
-      for (const { agent } of [good, other]) agent.tunnel.close('agent.draining')
+      good.agent.tunnel.close('agent.draining')
+      await other.agent.terminate()
       child.kill('SIGTERM')
       await exited
+      process.off('exit', orphan)
       rmSync(data, { recursive: true, force: true })
     },
   }
@@ -153,16 +182,43 @@ async function answers(port: number, data: string): Promise<boolean> {
   return yes
 }
 
-/** Fields 14 and 15 of /proc/PID/stat, in ticks of 10 ms. */
+/** An agent on a thread of its own, once it is attached. */
+async function attachApart(
+  { port, anchor }: TestNode,
+  device: DeviceIdentity,
+  options: AgentOptions,
+): Promise<Worker> {
+  const { key, chain } = device
+  const worker = new Worker(apart, {
+    workerData: { node: { port, anchor }, device: { key, chain }, options } satisfies Apart,
+  })
+  await once(worker, 'message')
+  return worker
+}
+
+/** Fields 14 and 15 of the stat of the first thread, in ticks of 10 ms. */
 function cpuOf({ pid }: ChildProcess): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = readFileSync(`/proc/${pid}/task/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')
     .split(' ')
   return (Number(fields[11]) + Number(fields[12])) / 100
 }
 
-async function start(attack: Attack, place: Place): Promise<Attacking> {
-  const child = spawn(process.execPath, [attacker], { stdio: ['pipe', 'pipe', 'inherit'] })
+/** Whether this process, and so the gateway, goes before all ordinary ones (`chrt --rr 1`); field 41 of its stat. */
+function isRealTime(): boolean {
+  const fields = readFileSync('/proc/self/stat', 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ')
+  return fields[38] === '1' || fields[38] === '2'
+}
+
+async function start(attack: Attack, place: Place, idle: boolean): Promise<Attacking> {
+  // A niceness of 19 still has a bystander that wakes wait for an attacker that runs.
+  const policy = isRealTime() ? ['--other', '0', process.execPath, attacker, 'ordinary'] : undefined
+  const [command, args] = idle
+    ? ['chrt', policy ?? ['--idle', '0', process.execPath, attacker]]
+    : [process.execPath, [attacker]]
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   const lines = createInterface({ input: child.stdout })
   const heard: string[] = []
   child.stdin.write(`${JSON.stringify({ attack: attack.name, place })}\n`)
@@ -170,6 +226,7 @@ async function start(attack: Attack, place: Place): Promise<Attacking> {
   lines.on('line', (line) => heard.push(line))
   return {
     heard,
+    cpu: () => cpuOf(child),
     async [Symbol.asyncDispose]() {
       const over = once(child, 'close')
       child.stdin.end()

@@ -180,7 +180,7 @@ let epoch = 0
 
 /** A tunnel as `device`, with nothing opened on it. */
 export async function dialDevice(
-  node: TestNode,
+  node: Pick<TestNode, 'port' | 'anchor'>,
   device: Pick<DeviceIdentity, 'key' | 'chain'> | undefined,
 ): Promise<Tunnel> {
   const certificate = device === undefined ? {} : presenting(device)
@@ -192,8 +192,8 @@ export async function dialDevice(
 
 /** Dials as `device`, opens the control stream and serves. */
 export async function attach(
-  node: TestNode,
-  device: DeviceIdentity,
+  node: Pick<TestNode, 'port' | 'anchor'>,
+  device: Pick<DeviceIdentity, 'key' | 'chain'>,
   options: AgentOptions = {},
 ): Promise<FakeAgent> {
   const { listeners = {} } = options
