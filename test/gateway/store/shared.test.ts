@@ -4,16 +4,21 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import type { Grant as Granted, Session } from '#api'
 import { readConfig, type Config } from '../../../gateway/config.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
+import { newId } from '../../../gateway/ids.ts'
+import type { Lock } from '../../../gateway/locks/lock.ts'
 import { openStores, type Stores } from '../../../gateway/stores.ts'
-import { RedisGrantChanges } from '../../../gateway/store/redis/changes.ts'
+import { RedisChanges } from '../../../gateway/store/redis/changes.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
+import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
+import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { TENANT, until } from '../../support/node.ts'
 import { carried, endsSince, here, isCut, twoDevices } from '../sessions/carried.ts'
 import { grant } from './contracts/granted.ts'
+import { lockOn } from './contracts/locks.ts'
 import { NOW } from './contracts/make.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
@@ -23,7 +28,11 @@ const open: RedisConnection[] = []
 async function other() {
   const redis = await RedisConnection.open(server.place, TENANT)
   open.push(redis)
-  return { grants: new RedisGrantStore(redis), sessions: new RedisSessionStore(redis, 'gw2') }
+  return {
+    grants: new RedisGrantStore(redis),
+    sessions: new RedisSessionStore(redis, 'gw2'),
+    locks: new RedisLockStore(redis),
+  }
 }
 
 let server: RedisServer
@@ -107,6 +116,26 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     expect((await grants.find(asked.statement.id))?.approvals).toEqual([])
   })
 
+  test('shuts out what another gateway locks, until it is lifted, and lets nobody lift what may be their own', async () => {
+    const one = await carried()
+    const { locks } = await other()
+    const id = newId('l')
+    await locks.addLock(lockOn(id), 99)
+    await isCut(one, /./, 'policy_recheck')
+    const asked = { device: 'press-07', process: 'plc', grant: one.grant.id }
+    const again = async () => await here.vendor.call('POST', '/sessions', asked)
+    expect((await again()).status).toBe(403)
+    expect((await here.node.admin.call('GET', '/locks')).text).toContain(id)
+    await locks.liftLock(id, { at: seconds(), by: 'iss|oda', reason: 'fine' })
+    await until('it is open again', async () => (await again()).status === 201)
+    const foreign = newId('l')
+    const target = 'https://gw2.plant.example/oidc|u1'
+    await locks.addLock(lockOn(foreign, { scope: 'identity', target }), 99)
+    const lift = await here.node.admin.call('POST', `/locks/${foreign}/lift`, { reason: 'x' })
+    expect([lift.status, lift.body.code]).toEqual([403, 'lock.own'])
+    await locks.liftLock(foreign, { at: seconds(), by: 'iss|oda', reason: 'fine' })
+  })
+
   test('without its Redis lets nobody in and cuts what it cannot decide again; with it, goes on', async () => {
     const one = await carried()
     await server.kill()
@@ -136,10 +165,12 @@ describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () =
     port: number,
     grants: readonly Grant[] = [],
     name = 'gw1',
+    locks: readonly Lock[] = [],
   ): Promise<Stores> {
     await using undo = new AsyncDisposableStack()
     const thread = undo.use(await SqliteThread.open(':memory:'))
     for (const one of grants) await new SqliteGrantStore(thread).add(one)
+    for (const one of locks) await new SqliteLockStore(thread).addLock(one, 99)
     const redis = { host: '127.0.0.1', port }
     const config = { ...readConfig({ environment: {} }), gateway: name, store: { redis } }
     const log = { vkeys: ['the key of this directory'] }
@@ -157,7 +188,18 @@ describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () =
     await redis.write('takeName', 'gw1', 'somebody else')
     await expect(opening(own.port)).rejects.toMatchObject({ code: 'store.name' })
     for (const _ of [1, 2])
-      expect((await opening(own.port, [], 'gw2')).changes).toBeInstanceOf(RedisGrantChanges)
+      expect((await opening(own.port, [], 'gw2')).changes).toBeInstanceOf(RedisChanges)
+  })
+
+  test('without what was locked in its file', async () => {
+    await using own = await RedisServer.start()
+    await using redis = await RedisConnection.open(own.place, TENANT)
+    const locks = new RedisLockStore(redis)
+    const opened = async () => await opening(own.port, [], 'gw1', [lockOn('l_1'), lockOn('l_2')])
+    await opened()
+    await locks.liftLock('l_2', { at: NOW, by: 'iss|oda', reason: 'fine' })
+    await opened()
+    expect(await locks.standingLocks()).toEqual([lockOn('l_1')])
   })
 
   test('while grants in its file have not ended', async () => {
