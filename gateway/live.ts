@@ -10,7 +10,6 @@ import { SessionSockets } from './access/sockets.ts'
 import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
 import { InventoryWatch } from './devices/drift.ts'
-import { ChangeWatch } from './grants/changes.ts'
 import { watchEnds } from './grants/expiry.ts'
 import { ReviewWatch, type ReviewStore } from './grants/review.ts'
 import { Registry } from './devices/presence.ts'
@@ -25,6 +24,7 @@ import { Recordings } from './recordings/recordings.ts'
 import { RolledAgents } from './rollouts/agents.ts'
 import { Rollouts } from './rollouts/rollouts.ts'
 import { Allotments } from './sessions/allotment.ts'
+import { ChangeWatch } from './sessions/changes.ts'
 import { Questions } from './sessions/consent.ts'
 import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
@@ -33,7 +33,6 @@ import { Supervision } from './sessions/supervise.ts'
 import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
-import { SqliteLockStore } from './store/sqlite/locks.ts'
 import { SqliteNoticeStore } from './store/sqlite/notices.ts'
 import { SqliteRolloutStore } from './store/sqlite/rollouts.ts'
 import { openStores, type Stores } from './stores.ts'
@@ -57,7 +56,7 @@ export interface Access {
   readonly rollouts: Rollouts
   readonly rolled: RolledAgents
   readonly supervision: Supervision
-  /** What other gateways do to grants; undefined where there are none. */
+  /** What other gateways do to grants and locks; undefined where there are none. */
   readonly changes: ChangeWatch | undefined
 }
 
@@ -108,7 +107,10 @@ export async function openAccess(
   const glass = undo.use(new ReviewWatch({ log, reviews, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
-  const changes = await watchChanges(shared, room, reauthorization, undo)
+  // From here on what others do is heard of: what they have locked by now is read below.
+  let held: Locks | undefined
+  const relock = async () => await held?.refresh()
+  const changes = await watchChanges(shared, { room, reauthorization, relock }, undo)
   const supervision = undo.use(
     new Supervision(
       room,
@@ -121,7 +123,9 @@ export async function openAccess(
   const inventories = undo.use(new InventoryWatch(watching))
   // From here on no decision is made without them.
   const people = async () => await peopleOf(identity)
-  const locks = await Locks.open({ store: new SqliteLockStore(thread), log, people, now })
+  const sharing = shared.changes !== undefined
+  const locks = await Locks.open({ store: shared.locks, shared: sharing, log, people, now })
+  held = locks
   decisions.locks = locks
   identity.onChange(({ subject }) => {
     const at = performance.now()
@@ -163,16 +167,19 @@ export async function openAccess(
   return { ...inside, ...carried, reviews, glass, notices, changes }
 }
 
-/** From here on this node hears of what others do to grants, where it shares them. */
+/** From here on this node hears of what others do to grants and locks, where it shares them. */
 async function watchChanges(
   { changes, handOver }: Stores,
-  room: SessionRoom,
-  reauthorization: Reauthorization,
+  rest: {
+    readonly room: SessionRoom
+    readonly reauthorization: Reauthorization
+    readonly relock: () => Promise<void>
+  },
   undo: Undo,
 ): Promise<ChangeWatch | undefined> {
   if (changes === undefined) return undefined
   const monotonic = () => performance.now()
-  const of = { room, reauthorization, changes, seeing: handOver, monotonic }
+  const of = { ...rest, changes, seeing: handOver, monotonic }
   return undo.use(await ChangeWatch.open(of))
 }
 

@@ -1,24 +1,27 @@
 /**
- * Where a node keeps its grants, the reviews of broken seals and the index of sessions: in its own file, or in a Redis
+ * Where a node keeps its grants, the reviews of broken seals, the index of sessions and the locks: in its own file, or in a Redis
  * that several gateways share. What is not named here every gateway keeps for itself.
  */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Config } from './config.ts'
 import type { Foundation, Undo } from './foundation.ts'
-import type { GrantChanges } from './grants/changes.ts'
 import type { ReviewStore } from './grants/review.ts'
 import type { GrantStore } from './grants/store.ts'
+import type { LockStore } from './locks/lock.ts'
+import type { Changes } from './sessions/changes.ts'
 import { LateEnds } from './sessions/late-ends.ts'
 import type { SessionStore } from './sessions/session.ts'
 import type { RedisSettings } from './store-settings.ts'
-import { RedisGrantChanges } from './store/redis/changes.ts'
+import { RedisChanges } from './store/redis/changes.ts'
 import { RedisConnection, type RedisPlace } from './store/redis/connection.ts'
 import { RedisGatewayNames } from './store/redis/gateways.ts'
 import { RedisGrantStore } from './store/redis/grants.ts'
+import { RedisLockStore } from './store/redis/locks.ts'
 import { RedisReviewStore } from './store/redis/reviews.ts'
 import { RedisSessionStore } from './store/redis/sessions.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
+import { SqliteLockStore } from './store/sqlite/locks.ts'
 import { SqliteReviewStore } from './store/sqlite/reviews.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
 import { StoreError } from './store/sqlite/thread.ts'
@@ -31,18 +34,18 @@ export interface Stores {
   readonly before: SessionStore | undefined
   /** Hands over what could not be told while the store was away. */
   readonly handOver: () => Promise<void>
-  /** What others do to the grants; undefined where there are no others. */
-  readonly changes: GrantChanges | undefined
+  readonly locks: LockStore
+  /** What others do to grants and locks; undefined where there are no others. */
+  readonly changes: Changes | undefined
 }
 
-const SHARED = ['grants', 'reviews of broken seals', 'the index of sessions'] as const
+const SHARED = ['grants', 'reviews of broken seals', 'the index of sessions', 'locks'] as const
 const OWN = [
   'accounts and their sign-ins',
   'passkeys',
   'invitations',
   'companies',
   'services',
-  'locks',
   'devices and inventories',
   'certificates and enrolments',
   'rollouts',
@@ -69,6 +72,7 @@ export async function openStores(
     sessions: new SqliteSessionStore(thread),
     before: undefined,
     handOver: async () => await Promise.resolve(),
+    locks: new SqliteLockStore(thread),
     changes: undefined,
   }
   const settings = config.store?.redis
@@ -84,8 +88,10 @@ export async function openStores(
     )
   logger.warn(
     { redis: `${settings.host}:${settings.port}`, shared: SHARED, own: OWN },
-    'grants are shared with the other gateways on this Redis; what is listed as own they do not see',
+    'grants and locks are shared with the other gateways on this Redis; what is listed as own they do not see',
   )
+  const locks = new RedisLockStore(redis)
+  await carryOver(own.locks, locks)
   const sessions = new LateEnds(new RedisSessionStore(redis, config.gateway))
   return {
     grants: new RedisGrantStore(redis),
@@ -93,7 +99,8 @@ export async function openStores(
     sessions,
     before: own.sessions,
     handOver: async () => await sessions.handOver(),
-    changes: new RedisGrantChanges(redis),
+    locks,
+    changes: new RedisChanges(redis),
   }
 }
 
@@ -105,6 +112,12 @@ async function assertNothingLeft(grants: GrantStore): Promise<void> {
       'store.left',
       `grant ${one.statement.id} in store.sqlite has not ended, and none there is used with Redis: start without it, revoke what stands, then come back`,
     )
+}
+
+/** What was shut out stays so, until somebody lifts it; what was lifted there already is not shut out again. */
+async function carryOver(from: LockStore, to: LockStore): Promise<void> {
+  for (const lock of await from.standingLocks())
+    if ((await to.findLock(lock.id)) === undefined) await to.addLock(lock, Infinity)
 }
 
 function placeOf({ ca_file, cert_file, key_file, ...rest }: RedisSettings): RedisPlace {

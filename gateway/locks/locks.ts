@@ -27,6 +27,8 @@ interface LocksRoom {
   readonly log: Pick<AuditLog, 'append'>
   /** Every account here, and the human being it is of. */
   readonly people: () => Promise<readonly Owned[]>
+  /** Whether other gateways, with accounts of their own, put locks on and lift them too. */
+  readonly shared?: boolean
   /** Epoch milliseconds. */
   readonly now: () => number
 }
@@ -49,7 +51,7 @@ function accountsOf(target: string) {
 
 export class Locks {
   readonly #room: LocksRoom
-  readonly #standing: Map<string, Lock>
+  #standing: Map<string, Lock>
   /** By locked identity, every account of that person. */
   #accounts: ReadonlyMap<string, ReadonlySet<string>> = new Map()
   #linking: Promise<unknown> = Promise.resolve()
@@ -64,6 +66,13 @@ export class Locks {
     const locks = new Locks(room, await room.store.standingLocks())
     await locks.relink()
     return locks
+  }
+
+  /** Reads again what is locked, where others lock too: in force when this resolves. Rejects with StoreError. */
+  async refresh(): Promise<void> {
+    const standing = await this.#room.store.standingLocks()
+    this.#standing = new Map(standing.map((lock) => [lock.id, lock]))
+    await this.relink()
   }
 
   /** Looks again which accounts are whose: at the start, and after accounts were linked or parted. */
@@ -225,6 +234,7 @@ export class Locks {
       throw new Refusal('lock.own', 'nobody lifts a lock that is on themselves', {
         nextStep: 'ask another administrator',
       })
+    if (this.#room.shared === true && lock.scope === 'identity') await this.#isKnown(lock)
     await this.#record('session.unlock', lock, by, `lock lifted: ${lock.scope} ${lock.target}`)
     const lifted = { at: Math.floor(now() / 1000), by: subject, reason: by.reason }
     const after = await this.#kept('session.unlock', lock, by, () => store.liftLock(id, lifted))
@@ -234,6 +244,14 @@ export class Locks {
     }
     this.#standing.delete(id)
     return after
+  }
+
+  /** On somebody who has no account here it may be on whoever lifts it, who may have one elsewhere. Throws Refusal `lock.own`. */
+  async #isKnown({ target }: Lock): Promise<void> {
+    if (!(await this.names('identity', target)))
+      throw new Refusal('lock.own', `${target} has no account on this gateway`, {
+        nextStep: 'lift it at the gateway where it was put on: here nobody can tell people apart',
+      })
   }
 
   /** What the log has said already holds when the store has it; where it fails, the log says that too. */

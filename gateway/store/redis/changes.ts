@@ -1,19 +1,20 @@
-/** What changed of grants, in the order in which Redis did it (granting.ts): for gateways that did not do it. */
-import type { GrantChanges, GrantNews } from '../../grants/changes.ts'
+/** What changed of grants and locks, in the order in which Redis did it (granting.ts): for gateways that did not do it. */
+import type { Changes, News } from '../../sessions/changes.ts'
 import type { RedisConnection } from './connection.ts'
 import { lists, strings } from './row.ts'
 
 const PAGE = 1_000
 
 /** Rejects with StoreError. */
-export class RedisGrantChanges implements GrantChanges {
+export class RedisChanges implements Changes {
   readonly #redis: Pick<RedisConnection, 'read'>
   constructor(redis: Pick<RedisConnection, 'read'>) {
     this.#redis = redis
   }
-  async after(place: string | undefined): Promise<GrantNews> {
-    const said = lists(await this.#redis.read('grantNews', place ?? '', String(PAGE)))
+  async after(place: string | undefined): Promise<News> {
+    const said = lists(await this.#redis.read('news', place ?? '', String(PAGE)))
     const [next, lost] = strings(said.slice(0, 2))
-    return { place: next ?? '', lost: lost === '1', grants: strings(said[2]) }
+    const [grants, locks] = [strings(said[2]), strings(said[3])]
+    return { place: next ?? '', lost: lost === '1', grants, locked: locks.length > 0 }
   }
 }

@@ -89,10 +89,14 @@ export class RedisConnection implements AsyncDisposable {
       ...(tls === undefined ? {} : { tls: { ...tls, minVersion: 'TLSv1.2' as const } }),
     })
     // Every failed command rejects by itself; without a listener a lost connection would be uncaught.
-    redis.on('error', () => undefined)
+    let why: Error | undefined
+    redis.on('error', (error: Error) => (why = error))
     const connection = new RedisConnection(redis, `{${prefix}}:`, place)
     try {
-      await answered(redis.connect())
+      // Why it was closed (a password, a certificate) is said by its own event alone.
+      await answered(
+        redis.connect().catch((error: unknown) => Promise.reject(why ?? (error as Error))),
+      )
       await connection.#assertDurable()
     } catch (error) {
       redis.disconnect()

@@ -11,7 +11,7 @@
  *     grantsgone:<device and requester>   zset by createdAt: what ended, extensions left out
  *     grantwrites:<device and requester>  set of those of level 2 that nobody ended
  *     grantsrunning                       zset by the second at which it is over: what nobody ended
- *     grantchanges                        stream of the ids of grants that took effect or ended
+ *     changes                             stream: grants that took effect or ended, locks (locking.ts)
  *     grantreview:<id>                    hash;  grantreviews, grantreviewsclosed  zsets (reviewing.ts)
  */
 import { transitions } from '../../grants/grant.ts'
@@ -101,8 +101,8 @@ local function sealable(row, at)
   return sealed.hash == row.unsealsHash and sealed.state == 'approved'
     and tonumber(sealed.notBefore) <= at and at < over(sealed)
 end
-local function tell(id)
-  redis.call('XADD', P .. 'grantchanges', 'MAXLEN', '~', ${MOST_CHANGES}, '*', 'grant', id)
+local function tell(kind, id)
+  redis.call('XADD', P .. 'changes', 'MAXLEN', '~', ${MOST_CHANGES}, '*', kind, id)
 end
 local function leave(row)
   redis.call('ZREM', P .. 'grantsrunning', row.id)
@@ -126,7 +126,7 @@ local function finish(id, event, at, by, reason)
     end
   end
   settle(id)
-  tell(id)
+  tell('grant', id)
   local extended = redis.call('HGET', key(id), 'extends')
   if extended then settle(extended) end
 end
@@ -139,7 +139,7 @@ local function takes_effect(row, at, by, superseded, unsealed)
   end
   if row.supersedes then finish(row.supersedes, 'revoke', at, by, superseded) end
   if row.extends then settle(row.extends) end
-  tell(row.id)
+  tell('grant', row.id)
 end
 `
 
@@ -173,17 +173,8 @@ const findGrant = `return whole(ARGV[1])`
 const listGrants = `
 local name = P .. 'grants'
 if ARGV[1] ~= '' then name = name .. ':' .. ARGV[1] end
-local most, from, ids = tonumber(ARGV[4]), '+inf', {}
-if ARGV[2] ~= '' then from = ARGV[2] end
-local PAGE = 256
-for skip = 0, math.huge, PAGE do
-  local page = redis.call('ZREVRANGEBYSCORE', name, from, '-inf', 'WITHSCORES', 'LIMIT', skip, PAGE)
-  for at = 1, #page, 2 do
-    local behind = ARGV[2] == '' or tonumber(page[at + 1]) < tonumber(ARGV[2]) or page[at] < ARGV[3]
-    if behind and #ids < most then ids[#ids + 1] = page[at] end
-  end
-  if #page < 2 * PAGE or #ids == most then break end
-end
+local ids = {}
+page(name, ARGV[2] ~= '' and ARGV[2], ARGV[3], tonumber(ARGV[4]), ids)
 return wholes(ids)
 `
 
@@ -297,21 +288,22 @@ return 1
 `
 
 /**
- * ARGV: id of the last entry that was read or '', limit. Gives the id to go on from, '1' where changes were missed, and the
- * grants that changed. An id that is not there any more was cut off, or was never on this server.
+ * ARGV: id of the last entry that was read or '', limit. Gives the id to go on from, '1' where changes were missed, the
+ * grants that changed, and the locks. An id that is not there any more was cut off, or was never on this server.
  */
-const grantNews = `
-local name = P .. 'grantchanges'
-local place, missed, ids = ARGV[1], '', {}
+const news = `
+local name = P .. 'changes'
+local place, missed, ids = ARGV[1], '', { grant = {}, lock = {} }
 if place == '' or (place ~= '0-0' and #redis.call('XRANGE', name, place, place) == 0) then
   if place ~= '' then missed = '1' end
   local last = redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
-  return { last and last[1] or '0-0', missed, ids }
+  return { last and last[1] or '0-0', missed, {}, {} }
 end
-for at, entry in ipairs(redis.call('XRANGE', name, '(' .. place, '+', 'COUNT', ARGV[2])) do
-  place, ids[at] = entry[1], entry[2][2]
+for _, entry in ipairs(redis.call('XRANGE', name, '(' .. place, '+', 'COUNT', ARGV[2])) do
+  place = entry[1]
+  table.insert(ids[entry[2][1]], entry[2][2])
 end
-return { place, missed, ids }
+return { place, missed, ids.grant, ids.lock }
 `
 
 export const grantScripts = {
@@ -326,5 +318,5 @@ export const grantScripts = {
   endGrant,
   takeBytes,
   returnBytes,
-  grantNews,
+  news,
 } as const

@@ -61,19 +61,10 @@ const findSession = `return redis.call('HGETALL', key(ARGV[1]))`
 /** ARGV: identity or '', '' or 'open' or 'ended' with opened_at and id that they come behind, limit. */
 const listSessions = `
 local identity, which, opened, last, most = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local ids, PAGE = {}, 256
+local ids = {}
 local function take(list, behind)
   if identity ~= '' then list = list .. ':' .. identity end
-  for skip = 0, math.huge, PAGE do
-    if #ids >= most then return end
-    local from = behind and opened or '+inf'
-    local page = redis.call('ZREVRANGEBYSCORE', P .. list, from, '-inf', 'WITHSCORES', 'LIMIT', skip, PAGE)
-    for at = 1, #page, 2 do
-      local fits = not behind or tonumber(page[at + 1]) < tonumber(opened) or page[at] < last
-      if fits and #ids < most then ids[#ids + 1] = page[at] end
-    end
-    if #page < 2 * PAGE then return end
-  end
+  page(P .. list, behind and opened, last, most, ids)
 end
 if which ~= 'ended' then take('sessionsopen', which == 'open') end
 take('sessionsended', which == 'ended')

@@ -3,6 +3,8 @@ import { caPrelude, caScripts } from './scripts.ts'
 import { gatewayScripts } from './gateways.ts'
 import { grantPrelude, grantScripts } from './granting.ts'
 import { reviewScripts } from './reviewing.ts'
+import { lockScripts } from './locking.ts'
+import { pagePrelude } from './paging.ts'
 import { sessionPrelude, sessionScripts } from './sessioning.ts'
 
 function behind<T extends Readonly<Record<string, string>>>(prelude: string, bodies: T) {
@@ -12,10 +14,11 @@ function behind<T extends Readonly<Record<string, string>>>(prelude: string, bod
 
 const texts = {
   ...behind(caPrelude, caScripts),
-  ...behind(grantPrelude, grantScripts),
+  ...behind(pagePrelude + grantPrelude, grantScripts),
   ...behind(grantPrelude, reviewScripts),
   ...behind(grantPrelude, gatewayScripts),
-  ...behind(sessionPrelude, sessionScripts),
+  ...behind(pagePrelude + sessionPrelude, sessionScripts),
+  ...behind(pagePrelude + grantPrelude, lockScripts),
 } as const
 
 export type ScriptName = keyof typeof texts

@@ -4,6 +4,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { grantsRoom, SqliteGrantStore, WRITES } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteInventoryStore } from '../../../gateway/store/sqlite/inventories.ts'
+import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteReviewStore } from '../../../gateway/store/sqlite/reviews.ts'
 import { SqliteRolloutStore } from '../../../gateway/store/sqlite/rollouts.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
@@ -12,6 +13,7 @@ import { deviceStoreContract } from './contracts/devices.ts'
 import { grantExtensionContract } from './contracts/extensions.ts'
 import { grantStoreContract } from './contracts/grants.ts'
 import { inventoryStoreContract } from './contracts/inventories.ts'
+import { lockStoreContract } from './contracts/locks.ts'
 import { rolloutStoreContract } from './contracts/rollouts.ts'
 import { sealContract } from './contracts/seals.ts'
 import { sessionStoreContract } from './contracts/sessions.ts'
@@ -30,6 +32,7 @@ sealContract('SQLite', async () => {
   return { grants: new SqliteGrantStore(file), reviews: new SqliteReviewStore(file) }
 })
 sessionStoreContract('SQLite', async () => new SqliteSessionStore(await thread()))
+lockStoreContract('SQLite', async () => new SqliteLockStore(await thread()))
 rolloutStoreContract('SQLite', async () => new SqliteRolloutStore(await thread()))
 inventoryStoreContract('SQLite', async () => new SqliteInventoryStore(await thread()))
 

@@ -3,10 +3,12 @@ import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
+import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisReviewStore } from '../../../gateway/store/redis/reviews.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
 import { grantExtensionContract } from './contracts/extensions.ts'
 import { grantStoreContract } from './contracts/grants.ts'
+import { lockStoreContract } from './contracts/locks.ts'
 import { sealContract } from './contracts/seals.ts'
 import { session, sessionStoreContract } from './contracts/sessions.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
@@ -39,6 +41,7 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     const redis = await connection()
     return { grants: new RedisGrantStore(redis), reviews: new RedisReviewStore(redis) }
   })
+  lockStoreContract('Redis', async () => new RedisLockStore(await connection()))
   sessionStoreContract('Redis', async () => new RedisSessionStore(await connection(), 'gw1'))
 
   const ended = {

@@ -30,7 +30,9 @@ export class RedisServer implements AsyncDisposable {
   }
   async run(change: Readonly<Record<string, string>> = {}): Promise<void> {
     this.#settings = { ...this.#settings, ...change }
-    const own = { bind: '127.0.0.1', port: String(this.port), dir: this.#folder, save: '' }
+    const port = String(this.port)
+    const over = 'tls-cert-file' in this.#settings ? { port: '0', 'tls-port': port } : { port }
+    const own = { bind: '127.0.0.1', ...over, dir: this.#folder, save: '' }
     const args = Object.entries({ ...own, ...this.#settings }).flatMap(([name, value]) => [
       `--${name}`,
       value,

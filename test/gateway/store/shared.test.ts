@@ -1,19 +1,15 @@
 /** A gateway whose grants are in Redis, beside another that is played by the stores alone. */
-import { pino } from 'pino'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import type { Grant as Granted, Session } from '#api'
-import { readConfig, type Config } from '../../../gateway/config.ts'
-import type { Grant } from '../../../gateway/grants/grant.ts'
-import { openStores, type Stores } from '../../../gateway/stores.ts'
-import { RedisGrantChanges } from '../../../gateway/store/redis/changes.ts'
+import { newId } from '../../../gateway/ids.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
+import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
-import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
-import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { TENANT, until } from '../../support/node.ts'
 import { carried, endsSince, here, isCut, twoDevices } from '../sessions/carried.ts'
 import { grant } from './contracts/granted.ts'
+import { lockOn } from './contracts/locks.ts'
 import { NOW } from './contracts/make.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
@@ -23,7 +19,11 @@ const open: RedisConnection[] = []
 async function other() {
   const redis = await RedisConnection.open(server.place, TENANT)
   open.push(redis)
-  return { grants: new RedisGrantStore(redis), sessions: new RedisSessionStore(redis, 'gw2') }
+  return {
+    grants: new RedisGrantStore(redis),
+    sessions: new RedisSessionStore(redis, 'gw2'),
+    locks: new RedisLockStore(redis),
+  }
 }
 
 let server: RedisServer
@@ -107,6 +107,26 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     expect((await grants.find(asked.statement.id))?.approvals).toEqual([])
   })
 
+  test('shuts out what another gateway locks, until it is lifted, and lets nobody lift what may be their own', async () => {
+    const one = await carried()
+    const { locks } = await other()
+    const id = newId('l')
+    await locks.addLock(lockOn(id), 99)
+    await isCut(one, /./, 'policy_recheck')
+    const asked = { device: 'press-07', process: 'plc', grant: one.grant.id }
+    const again = async () => await here.vendor.call('POST', '/sessions', asked)
+    expect((await again()).status).toBe(403)
+    expect((await here.node.admin.call('GET', '/locks')).text).toContain(id)
+    await locks.liftLock(id, { at: seconds(), by: 'iss|oda', reason: 'fine' })
+    await until('it is open again', async () => (await again()).status === 201)
+    const foreign = newId('l')
+    const target = 'https://gw2.plant.example/oidc|u1'
+    await locks.addLock(lockOn(foreign, { scope: 'identity', target }), 99)
+    const lift = await here.node.admin.call('POST', `/locks/${foreign}/lift`, { reason: 'x' })
+    expect([lift.status, lift.body.code]).toEqual([403, 'lock.own'])
+    await locks.liftLock(foreign, { at: seconds(), by: 'iss|oda', reason: 'fine' })
+  })
+
   test('without its Redis lets nobody in and cuts what it cannot decide again; with it, goes on', async () => {
     const one = await carried()
     await server.kill()
@@ -127,65 +147,5 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     const found = await here.node.admin.ask<Session>('GET', `/sessions/${one.session.id}`)
     expect([found.state, found.reason]).toEqual(['ended', 'policy_recheck'])
     expect((await ask()).status).toBe(201)
-  })
-})
-
-describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () => {
-  /** Opens the stores of a gateway that has one grant in its file, or none. */
-  async function opening(
-    port: number,
-    grants: readonly Grant[] = [],
-    name = 'gw1',
-  ): Promise<Stores> {
-    await using undo = new AsyncDisposableStack()
-    const thread = undo.use(await SqliteThread.open(':memory:'))
-    for (const one of grants) await new SqliteGrantStore(thread).add(one)
-    const redis = { host: '127.0.0.1', port }
-    const config = { ...readConfig({ environment: {} }), gateway: name, store: { redis } }
-    const log = { vkeys: ['the key of this directory'] }
-    return await openStores(config, { thread, log, logger: pino({ level: 'silent' }) }, undo)
-  }
-
-  test('on a server that may forget', async () => {
-    await using forgetful = await RedisServer.start({ appendfsync: 'everysec' })
-    await expect(opening(forgetful.port)).rejects.toMatchObject({ code: 'store.volatile' })
-  })
-
-  test('under the name of another; under its own it does, again and again', async () => {
-    await using own = await RedisServer.start()
-    await using redis = await RedisConnection.open(own.place, TENANT)
-    await redis.write('takeName', 'gw1', 'somebody else')
-    await expect(opening(own.port)).rejects.toMatchObject({ code: 'store.name' })
-    for (const _ of [1, 2])
-      expect((await opening(own.port, [], 'gw2')).changes).toBeInstanceOf(RedisGrantChanges)
-  })
-
-  test('while grants in its file have not ended', async () => {
-    await using own = await RedisServer.start()
-    const one = grant({}, { state: 'approved' })
-    await expect(opening(own.port, [one])).rejects.toMatchObject({
-      code: 'store.left',
-      message: expect.stringContaining(one.statement.id) as string,
-    })
-  })
-})
-
-describe('where Redis is', () => {
-  const PLACES = [
-    [{ host: 'redis.plant.example' }, /over TLS alone: name the ca_file/],
-    [{ host: '10.0.0.7' }, /over TLS alone/],
-    [{ host: '127.0.0.1', cert_file: 'c' }, /come together/],
-    [{ host: '127.0.0.1', servername: 'redis' }, /with a ca_file/],
-    [{ host: '127.0.0.1', username: 'sallyport' }, /password_file/],
-    [{ host: '127.0.0.1', password: 'x' }, /unknown key password/],
-    [{ host: '127.0.0.1', port: 0 }, /port|1/],
-    [{ host: 'redis.plant.example', ca_file: 'ca.pem' }, undefined],
-    [{ host: 'localhost', password_file: 'p', username: 'sallyport', replicas: 1 }, undefined],
-  ] as const
-  test.for(PLACES)('%o', ([redis, says]) => {
-    const store = { redis: { port: 6379, ...redis } } as Config['store']
-    const read = () => readConfig({ overrides: { store }, environment: {} })
-    if (says === undefined) expect(read().store).toEqual(store)
-    else expect(read).toThrow(says)
   })
 })

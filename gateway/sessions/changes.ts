@@ -1,28 +1,32 @@
 /**
- * What other gateways do to grants, as this one hears of it: every change is looked for a few times a second, and the
- * sessions it touches are decided again. Who has not been able to look for a while does not know any more what stands:
+ * What other gateways do to grants and locks, as this one hears of it: every change is looked for a few times a second,
+ * and the sessions it touches are decided again. Who has not been able to look for a while does not know any more what stands:
  * then every session is decided again, and what cannot be looked up does not go on.
  */
-import type { SessionRoom } from '../sessions/room.ts'
-import type { Reauthorization } from '../sessions/reevaluate.ts'
-import { touchedBy } from '../sessions/touched.ts'
+import type { Reauthorization } from './reevaluate.ts'
+import type { SessionRoom } from './room.ts'
+import { touchedBy } from './touched.ts'
 
 /** Changes behind one, and where the last of all stands; `lost` where what was read last is not there to go on from. */
-export interface GrantNews {
+export interface News {
   readonly grants: readonly string[]
+  /** Whether a lock was put on or lifted. */
+  readonly locked: boolean
   readonly place: string
   readonly lost: boolean
 }
 
-export interface GrantChanges {
+export interface Changes {
   /** What changed behind `place`, oldest first, at most a page of it; without one where to begin, and nothing. */
-  after(place: string | undefined): Promise<GrantNews>
+  after(place: string | undefined): Promise<News>
 }
 
 interface WatchRoom {
   readonly room: Pick<SessionRoom, 'grants' | 'live' | 'report'>
   readonly reauthorization: Pick<Reauthorization, 'withdraw'>
-  readonly changes: GrantChanges
+  readonly changes: Changes
+  /** Reads the locks again: called before a session is decided for their sake. */
+  readonly relock: () => Promise<void>
   /** What could not be told while nothing was known: called at every look that sees. */
   readonly seeing: () => Promise<void>
   /** Monotonic milliseconds. */
@@ -68,9 +72,12 @@ export class ChangeWatch implements AsyncDisposable {
     const at = monotonic()
     const blind = at - this.#seen >= BLIND_MS
     try {
-      const { grants, place, lost } = await changes.after(this.#place)
-      if (blind || lost) await this.#all(at)
-      else for (const id of new Set(grants)) await this.#one(id, at)
+      const { grants, locked, place, lost } = await changes.after(this.#place)
+      const unsure = blind || lost
+      if (unsure || locked) {
+        await this.#of.relock()
+        await this.#all(at, unsure ? 'grant' : 'lock')
+      } else for (const id of new Set(grants)) await this.#one(id, at)
       this.#place = place
       this.#seen = at
       await this.#of.seeing()
@@ -78,9 +85,9 @@ export class ChangeWatch implements AsyncDisposable {
     } catch (error) {
       // Tried again at every look, and said once.
       if (!this.#failing && !this.#stopped)
-        room.report(error, 'what other gateways did to grants is not known')
+        room.report(error, 'what other gateways did is not known')
       this.#failing = true
-      if (monotonic() - this.#seen >= BLIND_MS) await this.#all(at)
+      if (monotonic() - this.#seen >= BLIND_MS) await this.#all(at, 'grant')
     }
   }
 
@@ -96,8 +103,8 @@ export class ChangeWatch implements AsyncDisposable {
     })
   }
 
-  async #all(at: number): Promise<void> {
-    await this.#of.reauthorization.withdraw(() => true, { trigger: 'grant', at })
+  async #all(at: number, trigger: 'grant' | 'lock'): Promise<void> {
+    await this.#of.reauthorization.withdraw(() => true, { trigger, at })
   }
 
   #later(): void {

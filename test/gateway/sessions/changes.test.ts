@@ -1,0 +1,125 @@
+/** What a gateway makes of what others did, by a clock of the test's: which sessions it decides again, and when all of them. */
+import { expect, onTestFinished, test, vi } from 'vitest'
+import { ChangeWatch, type News } from '../../../gateway/sessions/changes.ts'
+import { LateEnds } from '../../../gateway/sessions/late-ends.ts'
+import type { LiveSession } from '../../../gateway/sessions/live.ts'
+import type { SessionEnd, SessionStore } from '../../../gateway/sessions/session.ts'
+import { grant } from '../store/contracts/granted.ts'
+
+const NOTHING: News = { grants: [], locked: false, place: '1-0', lost: false }
+
+/** A watch over two sessions, each under its own grant; the test says what the next look finds. */
+async function watching() {
+  const [one, two] = [grant({}, { state: 'revoked' }), grant({}, { state: 'spent' })]
+  const live = [one, two].map(({ statement }) => ({
+    id: `of ${statement.id}`,
+    grant: statement.id,
+  }))
+  const did: string[] = []
+  const asked: (string | undefined)[] = []
+  const here = { now: 0, next: NOTHING as News | Error }
+  // Its own timer would look too.
+  vi.useFakeTimers()
+  const watch = await ChangeWatch.open({
+    changes: {
+      after: async (place) => {
+        asked.push(place)
+        if (here.next instanceof Error) throw here.next
+        return await Promise.resolve(here.next)
+      },
+    },
+    room: {
+      grants: {
+        find: async (id: string) =>
+          await Promise.resolve([one, two].find(({ statement }) => statement.id === id)),
+      },
+      report: (_: unknown, what: string) => did.push(what),
+    } as never,
+    reauthorization: {
+      withdraw: async (touches, { trigger, reason }) => {
+        const some = live.filter((session) => touches(session as unknown as LiveSession))
+        did.push([trigger, reason ?? '-', ...some.map(({ id }) => id)].join(' '))
+        return await Promise.resolve([])
+      },
+    },
+    relock: async () => void (await Promise.resolve(did.push('locks'))),
+    seeing: async () => void (await Promise.resolve(did.push('seen'))),
+    monotonic: () => here.now,
+  })
+  onTestFinished(async () => {
+    await watch[Symbol.asyncDispose]()
+    vi.useRealTimers()
+  })
+  const look = async (at: number, next: Partial<News> | Error = {}) => {
+    here.now = at
+    here.next = next instanceof Error ? next : { ...NOTHING, ...next }
+    await watch.look()
+    return did.splice(0)
+  }
+  const ids = [one, two].map(({ statement }) => statement.id)
+  return { look, watch, asked, first: ids[0] ?? '', second: ids[1] ?? '' }
+}
+
+test('a change decides the sessions under that grant again, each grant once, and the next look goes on behind it', async () => {
+  const { look, asked, first, second } = await watching()
+  expect(await look(250)).toEqual(['seen'])
+  expect(await look(500, { grants: [first, first], place: '7-0' })).toEqual([
+    `grant - of ${first}`,
+    'seen',
+  ])
+  expect(await look(750, { grants: [second, 'g_nowhere'], place: '9-0' })).toEqual([
+    `grant grant_burned of ${second}`,
+    'seen',
+  ])
+  await look(1000)
+  expect(asked).toEqual([undefined, '1-0', '1-0', '7-0', '9-0'])
+})
+
+test('a lock is read before every session is decided; so it is where changes were missed', async () => {
+  const { look, first, second } = await watching()
+  const all = `of ${first} of ${second}`
+  expect(await look(250, { locked: true, grants: [first] })).toEqual([
+    'locks',
+    `lock - ${all}`,
+    'seen',
+  ])
+  expect(await look(500, { lost: true })).toEqual(['locks', `grant - ${all}`, 'seen'])
+})
+
+test('who has not seen for three seconds decides all at every look, says so once, and all again when it sees', async () => {
+  const { look, watch, first, second } = await watching()
+  const all = `grant - of ${first} of ${second}`
+  const away = new Error('away')
+  expect(await look(250, away)).toEqual(['what other gateways did is not known'])
+  expect(watch.sighted).toBe(false)
+  expect(await look(2999, away)).toEqual([])
+  expect(await look(3000, away)).toEqual([all])
+  expect(await look(3250, away)).toEqual([all])
+  expect(await look(3500)).toEqual(['locks', all, 'seen'])
+  expect(watch.sighted).toBe(true)
+  expect(await look(3750)).toEqual(['seen'])
+  // Asleep, and not failing: nobody knows what happened meanwhile either.
+  expect(await look(6750)).toEqual(['locks', all, 'seen'])
+})
+
+test('an end that the store did not take is handed over later, once', async () => {
+  const taken: string[] = []
+  let away = true
+  const store = {
+    end: async ({ id }: SessionEnd) => {
+      if (away) throw new Error('away')
+      taken.push(id)
+      await Promise.resolve()
+    },
+  } as unknown as SessionStore
+  const ends = new LateEnds(store)
+  const zero = { bytes_in: 0, bytes_out: 0, connections: 0, time_to_cut_ms: null }
+  const end = (id: string) => ({ id, at: 1, reason: 'idle' as const, ...zero })
+  for (const id of ['a', 'b']) await ends.end(end(id))
+  await expect(ends.handOver()).rejects.toThrow('away')
+  away = false
+  await ends.end(end('c'))
+  await ends.handOver()
+  await ends.handOver()
+  expect(taken).toEqual(['c', 'a', 'b'])
+})

@@ -1,0 +1,174 @@
+/** What a gateway asks of a Redis, and of its own file, before it keeps anything there. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Redis } from 'ioredis'
+import { pino } from 'pino'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { readConfig, type Config } from '../../../gateway/config.ts'
+import type { Grant } from '../../../gateway/grants/grant.ts'
+import type { Lock } from '../../../gateway/locks/lock.ts'
+import type { RedisSettings } from '../../../gateway/store-settings.ts'
+import { openStores, type Stores } from '../../../gateway/stores.ts'
+import { RedisChanges } from '../../../gateway/store/redis/changes.ts'
+import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
+import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
+import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
+import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { makeCertificates } from '../../audit/receiver.ts'
+import { TENANT } from '../../support/node.ts'
+import { grant } from './contracts/granted.ts'
+import { lockOn } from './contracts/locks.ts'
+import { NOW } from './contracts/make.ts'
+import { session } from './contracts/sessions.ts'
+import { haveRedis, RedisServer } from './redis-server.ts'
+
+/** What docs/several-gateways.md has a user of Redis be allowed. */
+const MAY = ['-@all', '+@read', '+@write', '+@scripting', '+config|get', '+wait', '+info']
+
+interface Kept {
+  readonly grants?: readonly Grant[]
+  readonly locks?: readonly Lock[]
+  readonly gateway?: string
+}
+
+/** Opens the stores of a gateway that has this in its file; they are closed with the test. */
+async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
+  const undo = new AsyncDisposableStack()
+  onTestFinished(async () => await undo[Symbol.asyncDispose]())
+  const thread = undo.use(await SqliteThread.open(':memory:'))
+  for (const one of kept.grants ?? []) await new SqliteGrantStore(thread).add(one)
+  for (const one of kept.locks ?? []) await new SqliteLockStore(thread).addLock(one, 99)
+  const { gateway = 'gw1' } = kept
+  const config = { ...readConfig({ environment: {} }), gateway, store: { redis } }
+  const log = { vkeys: ['the key of this directory'] }
+  return await openStores(config, { thread, log, logger: pino({ level: 'silent' }) }, undo)
+}
+
+describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () => {
+  test('on a server that may forget', async () => {
+    await using forgetful = await RedisServer.start({ appendfsync: 'everysec' })
+    await expect(opening(forgetful.place)).rejects.toMatchObject({ code: 'store.volatile' })
+  })
+
+  test('under the name of another; under its own it does, again and again', async () => {
+    await using own = await RedisServer.start()
+    await using redis = await RedisConnection.open(own.place, TENANT)
+    await redis.write('takeName', 'gw1', 'somebody else')
+    await expect(opening(own.place)).rejects.toMatchObject({ code: 'store.name' })
+    for (const _ of [1, 2])
+      expect((await opening(own.place, { gateway: 'gw2' })).changes).toBeInstanceOf(RedisChanges)
+  })
+
+  test('without what was locked in its file', async () => {
+    await using own = await RedisServer.start()
+    await using redis = await RedisConnection.open(own.place, TENANT)
+    const locks = new RedisLockStore(redis)
+    const opened = async () => await opening(own.place, { locks: [lockOn('l_1'), lockOn('l_2')] })
+    await opened()
+    await locks.liftLock('l_2', { at: NOW, by: 'iss|oda', reason: 'fine' })
+    await opened()
+    expect(await locks.standingLocks()).toEqual([lockOn('l_1')])
+  })
+
+  test('while grants in its file have not ended', async () => {
+    await using own = await RedisServer.start()
+    const one = grant({}, { state: 'approved' })
+    await expect(opening(own.place, { grants: [one] })).rejects.toMatchObject({
+      code: 'store.left',
+      message: expect.stringContaining(one.statement.id) as string,
+    })
+  })
+})
+
+/** Names under `folder` of files that hold these texts. */
+function filed<K extends string>(folder: string, texts: Readonly<Record<K, string>>) {
+  const names = Object.entries<string>(texts).map(([name, text]) => {
+    const path = join(folder, name)
+    writeFileSync(path, text)
+    return [name, path]
+  })
+  return Object.fromEntries(names) as Readonly<Record<K, string>>
+}
+
+test.skipIf(!haveRedis)(
+  'redis-server over TLS, to both sides proven, as a user who may no more than is said',
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sallyport-tls-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const { ca, server: own, client } = await makeCertificates()
+    const files = filed(folder, {
+      ca,
+      server: own.cert,
+      serverKey: own.key,
+      client: client.cert,
+      clientKey: client.key,
+      password: 'secret\n',
+      wrong: 'another\n',
+    })
+    await using redis = await RedisServer.start({
+      'tls-cert-file': files.server,
+      'tls-key-file': files.serverKey,
+      'tls-ca-cert-file': files.ca,
+      'tls-auth-clients': 'yes',
+    })
+    const place = {
+      ...redis.place,
+      servername: 'siem.test',
+      ca_file: files.ca,
+      cert_file: files.client,
+      key_file: files.clientKey,
+    }
+    const tls = { ca, cert: client.cert, key: client.key, servername: place.servername }
+    const owner = new Redis({ ...redis.place, tls })
+    await owner.call('ACL', 'SETUSER', 'sallyport', 'on', '>secret', `~{${TENANT}}:*`, ...MAY)
+    owner.disconnect()
+    const user = { ...place, username: 'sallyport', password_file: files.password }
+    const { grants, sessions, reviews, locks, changes } = await opening(user)
+    const one = grant({}, { state: 'approved' })
+    const { id } = one.statement
+    await grants.add(one)
+    expect((await grants.apply(id, 'use', NOW, 'iss|vera', ''))?.uses).toBe(1)
+    await sessions.add(session({ grant: id }))
+    await locks.addLock(lockOn('l_1'), 9)
+    expect([(await sessions.open()).length, await reviews.listReviews(9)]).toEqual([1, []])
+    await grants.apply(id, 'revoke', NOW, 'iss|oda', 'x')
+    expect(await changes?.after('0-0')).toMatchObject({
+      locked: true,
+      lost: false,
+      grants: [id, id],
+    })
+    for (const [wrong, says] of [
+      [{ ...user, password_file: files.wrong }, /WRONGPASS/],
+      [{ ...user, servername: 'other.test' }, /altnames/],
+      [{ ...user, ca_file: files.client }, /certificate/],
+      // Of TLS 1.3 the server says no after the handshake; whether its reason comes through is not ours.
+      [{ ...redis.place, servername: 'siem.test', ca_file: files.ca }, /./],
+    ] as const)
+      await expect(opening(wrong)).rejects.toMatchObject({
+        code: 'store.unavailable',
+        message: expect.stringMatching(says) as string,
+      })
+  },
+)
+
+describe('where Redis is', () => {
+  const PLACES = [
+    [{ host: 'redis.plant.example' }, /over TLS alone: name the ca_file/],
+    [{ host: '10.0.0.7' }, /over TLS alone/],
+    [{ host: '127.0.0.1', cert_file: 'c' }, /come together/],
+    [{ host: '127.0.0.1', servername: 'redis' }, /with a ca_file/],
+    [{ host: '127.0.0.1', username: 'sallyport' }, /password_file/],
+    [{ host: '127.0.0.1', password: 'x' }, /unknown key password/],
+    [{ host: '127.0.0.1', port: 0 }, /port|1/],
+    [{ host: 'redis.plant.example', ca_file: 'ca.pem' }, undefined],
+    [{ host: 'localhost', password_file: 'p', username: 'sallyport', replicas: 1 }, undefined],
+  ] as const
+  test.for(PLACES)('%o', ([redis, says]) => {
+    const store = { redis: { port: 6379, ...redis } } as Config['store']
+    const read = () => readConfig({ overrides: { store }, environment: {} })
+    if (says === undefined) expect(read().store).toEqual(store)
+    else expect(read).toThrow(says)
+  })
+})
