@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { errors, jwtVerify } from 'jose'
 import {
   AuditError,
+  handoversTo,
   openWitnesses,
   parseCheckpoint,
   parseTilePath,
@@ -13,6 +14,7 @@ import {
   Publisher,
   type AuditLog,
   type Cosigned,
+  type EndedEpoch,
   type EventInput,
   type Verifier,
   type Witnesses,
@@ -39,6 +41,8 @@ export interface Proven {
 
 export class WitnessRoom {
   readonly #log: AuditLog
+  /** Earlier epochs, the newest first. */
+  readonly #ended: readonly EndedEpoch[]
   readonly #keys: readonly Verifier[]
   readonly #witnesses: Witnesses
   readonly #publisher: Publisher
@@ -51,7 +55,13 @@ export class WitnessRoom {
   readonly #others = new Map<string, Promise<unknown>>()
 
   /** `files` hold the vkeys of one witness each. Throws ConfigError for one that does not. */
-  constructor(log: AuditLog, files: readonly string[], now: () => number) {
+  constructor(
+    log: AuditLog,
+    files: readonly string[],
+    now: () => number,
+    ended: readonly EndedEpoch[] = [],
+  ) {
+    this.#ended = ended
     const vkeys = files.flatMap(readKeys)
     this.#log = log
     this.#keys = vkeys.map(parseWitnessKey)
@@ -90,10 +100,11 @@ export class WitnessRoom {
 
   /**
    * The newest head for somebody who holds the one of `from` leaves: devices and people are witnesses too. Where the log
-   * has fewer, that is what is shown.
+   * has fewer, that is what is shown. `held`: those leaves are of an earlier epoch; then the rotations since are shown.
    */
-  show(from: number): ShownHead {
+  show(from: number, held?: string): ShownHead {
     const { origin, vkeys, signed } = this.#log
+    if (held !== undefined && held !== origin) return this.#showOver(from, held)
     const proof = from > signed.size ? [] : this.#publisher.consistency(from, signed.size)
     return {
       origin,
@@ -102,6 +113,29 @@ export class WitnessRoom {
       from,
       proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
     }
+  }
+
+  #showOver(from: number, held: string): ShownHead {
+    const { directory, origin, vkeys, signed } = this.#log
+    const newest = { directory, origin, size: signed.size }
+    const handovers = handoversTo(newest, this.#ended, held, from)
+    return { origin, keys: [...vkeys], note: signed.note, from: 0, proof: [], handovers }
+  }
+
+  /** Why a head speaks against this log, or an epoch of it that ended; null for any other text. */
+  #stray(note: string): string | null {
+    const why = this.#witnesses.stray(note)
+    if (why !== null) return why
+    for (const { directory, vkeys } of this.#ended) {
+      const before = openWitnesses(directory, vkeys, []).stray(note)
+      if (before !== null) return before
+    }
+    return null
+  }
+
+  /** Whether it is the name of this log or of an epoch of it that ended. */
+  #isOurs(origin: string): boolean {
+    return origin === this.#log.origin || this.#ended.some((one) => one.origin === origin)
   }
 
   /**
@@ -113,13 +147,13 @@ export class WitnessRoom {
     note: string,
     by: { readonly device: string } | Pick<EventInput, 'actor'>,
   ): Promise<boolean> {
-    const why = this.#witnesses.stray(note)
+    const why = this.#stray(note)
     if (why !== null) {
       await this.#tell(note, why, by)
       return true
     }
     const head = readHead(note)
-    if (head === null || head.origin === this.#log.origin) return false
+    if (head === null || this.#isOurs(head.origin)) return false
     await this.#tellOther(head, by)
     return true
   }

@@ -61,7 +61,7 @@ export function witnessRoutes(api: Api, { room, ...guard }: WitnessRoutes): void
     { schema: { querystring: HeadQuery, response: { 200: ShownHead } } },
     async (request) => {
       await api.caller(request)
-      return room.show(request.query.from ?? 0)
+      return room.show(request.query.from ?? 0, request.query.held)
     },
   )
   server.post(
