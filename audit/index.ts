@@ -67,6 +67,7 @@ export {
   findParts,
   listRecordings,
   recordingPlaces,
+  recordingsOver,
   loggedRecordings,
   openRecordings,
   partPath,

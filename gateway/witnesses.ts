@@ -13,6 +13,7 @@ import {
   parseWitnessKey,
   Publisher,
   type AuditLog,
+  type Checkpoint,
   type Cosigned,
   type EndedEpoch,
   type EventInput,
@@ -39,6 +40,13 @@ export interface Proven {
   readonly path: string
 }
 
+/** One epoch of the log as witnesses read it and hand in for it. */
+interface Epoch {
+  readonly signed: () => Checkpoint
+  readonly witnesses: Witnesses
+  readonly publisher: Publisher
+}
+
 export class WitnessRoom {
   readonly #log: AuditLog
   /** Earlier epochs, the newest first. */
@@ -46,6 +54,8 @@ export class WitnessRoom {
   readonly #keys: readonly Verifier[]
   readonly #witnesses: Witnesses
   readonly #publisher: Publisher
+  /** By origin: the newest, and those that ended, which a mirror may still have to read to their end. */
+  readonly #epochs: ReadonlyMap<string, Epoch>
   readonly #now: () => number
   /** When each witness was last seen, and what records that it follows. */
   readonly #following = new Map<string, { at: number; readonly recorded: Promise<unknown> }>()
@@ -68,6 +78,28 @@ export class WitnessRoom {
     this.#witnesses = openWitnesses(log.directory, log.vkeys, vkeys)
     this.#publisher = new Publisher(log.directory, log.origin)
     this.#now = now
+    const newest = {
+      signed: () => log.signed,
+      witnesses: this.#witnesses,
+      publisher: this.#publisher,
+    }
+    this.#epochs = new Map<string, Epoch>([
+      [log.origin, newest],
+      ...ended.map(({ directory, origin, vkeys: own, last }): [string, Epoch] => [
+        origin,
+        {
+          signed: () => last,
+          witnesses: openWitnesses(directory, own, vkeys),
+          publisher: new Publisher(directory, origin),
+        },
+      ]),
+    ])
+  }
+
+  #epoch(origin: string): Epoch {
+    const epoch = this.#epochs.get(origin)
+    if (epoch === undefined) throw new Refusal('tile.unknown', `the log here is not ${origin}`)
+    return epoch
   }
 
   /** The log's own name. */
@@ -75,22 +107,24 @@ export class WitnessRoom {
     return this.#log.origin
   }
 
-  /** The newest head, with what witnesses put under just that one. */
-  head(): string {
-    return this.#witnesses.cosigned(this.#log.signed)
+  /** The newest head, with what witnesses put under just that one; of an epoch that ended, its last. */
+  head(origin = this.origin): string {
+    const { witnesses, signed } = this.#epoch(origin)
+    return witnesses.cosigned(signed())
   }
 
   /** The newest head that a witness cosigned; null while none did. */
-  witnessed(): string | null {
-    return this.#witnesses.newest()?.note ?? null
+  witnessed(origin = this.origin): string | null {
+    return this.#epoch(origin).witnesses.newest()?.note ?? null
   }
 
   /** The bytes of a tile of the newest head. Throws Refusal `tile.unknown`. */
-  tile(path: string): Uint8Array {
+  tile(path: string, origin = this.origin): Uint8Array {
+    const { publisher, signed } = this.#epoch(origin)
     const name = parseTilePath(path)
     if (name === null) throw new Refusal('tile.unknown', `${path} names no tile`)
     try {
-      return this.#publisher.tile(name, this.#log.signed.size)
+      return publisher.tile(name, signed().size)
     } catch (cause) {
       if (cause instanceof AuditError && cause.code === 'log.range')
         throw new Refusal('tile.unknown', cause.message, { cause })
@@ -124,18 +158,11 @@ export class WitnessRoom {
 
   /** Why a head speaks against this log, or an epoch of it that ended; null for any other text. */
   #stray(note: string): string | null {
-    const why = this.#witnesses.stray(note)
-    if (why !== null) return why
-    for (const { directory, vkeys } of this.#ended) {
-      const before = openWitnesses(directory, vkeys, []).stray(note)
-      if (before !== null) return before
+    for (const { witnesses } of this.#epochs.values()) {
+      const why = witnesses.stray(note)
+      if (why !== null) return why
     }
     return null
-  }
-
-  /** Whether it is the name of this log or of an epoch of it that ended. */
-  #isOurs(origin: string): boolean {
-    return origin === this.#log.origin || this.#ended.some((one) => one.origin === origin)
   }
 
   /**
@@ -153,7 +180,7 @@ export class WitnessRoom {
       return true
     }
     const head = readHead(note)
-    if (head === null || this.#isOurs(head.origin)) return false
+    if (head === null || this.#epochs.has(head.origin)) return false
     await this.#tellOther(head, by)
     return true
   }
@@ -174,14 +201,18 @@ export class WitnessRoom {
 
   /**
    * The witness that signed this request (a JWT by one of its Ed25519 keys, over method, path, time and the log's
-   * origin); undefined where none claims to have. Throws Refusal `witness.refused`; `witness.other_log` for one that
-   * follows a log of another name, which is an event first.
+   * origin), and the epoch it follows; undefined where none claims to have. Throws Refusal `witness.refused`;
+   * `witness.other_log` for one that follows a log of another name, which is an event first.
    */
-  async caller({ authorization, method, path }: Proven): Promise<string | undefined> {
+  async caller({
+    authorization,
+    method,
+    path,
+  }: Proven): Promise<{ readonly name: string; readonly follows: string } | undefined> {
     const [scheme, token] = authorization?.split(' ', 2) ?? []
     if (scheme !== 'Witness' || token === undefined) return undefined
     const { name, follows } = await this.#proven(token, method, path)
-    if (follows === this.#log.origin) return name
+    if (this.#epochs.has(follows)) return { name, follows }
     await this.#tellOther({ origin: follows }, { actor: { uid: name, party: 'service' } })
     throw new Refusal(
       'witness.other_log',
@@ -254,7 +285,8 @@ export class WitnessRoom {
   /** Takes a cosigned head. Throws Refusal `witness.refused`, `witness.conflict`; a conflict is an event first. */
   async take(note: string): Promise<Cosigned[]> {
     try {
-      return this.#witnesses.offer(note)
+      const of = readHead(note)?.origin ?? this.origin
+      return (this.#epochs.get(of)?.witnesses ?? this.#witnesses).offer(note)
     } catch (cause) {
       if (!(cause instanceof AuditError)) throw cause
       if (cause.code !== 'witness.conflict')
