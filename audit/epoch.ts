@@ -127,6 +127,14 @@ export interface Joint {
 const sameKeys = (some: readonly string[], others: readonly string[]): boolean =>
   some.length === others.length && some.every((key) => others.includes(key))
 
+/** The keys that the neighbour names, where one's own are among them: a reader may have one key of two. */
+export function fuller(
+  own: readonly string[],
+  named: readonly string[] | undefined,
+): readonly string[] {
+  return named !== undefined && own.every((key) => named.includes(key)) ? named : own
+}
+
 /** What is wrong where one epoch is to go on from the other, in words; null: nothing. Pure. */
 export function jointFault({ origin, keys, last, closing, next }: Joint): string | null {
   if (next.origin !== successorOf(origin)) return `${next.origin} does not follow ${origin}`

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseCheckpoint } from './checkpoint.ts'
-import { epochOf, jointFault, successorOf } from './epoch.ts'
+import { epochOf, fuller, jointFault, successorOf } from './epoch.ts'
 import { AuditError } from './errors.ts'
 import { parseVkey } from './note.ts'
 import { verifyLog, type Verdict, type VerifyOptions } from './verify.ts'
@@ -83,11 +83,6 @@ async function readEpoch(walk: Walk, place: EpochPlace, origin: string): Promise
     keys.set(opening.predecessor, opening.keys)
   if (closing !== undefined && !keys.has(closing.successor))
     keys.set(closing.successor, closing.keys)
-}
-
-/** Those named by the neighbour, where the reader's are among them: a reader may have one key of two. */
-function fuller(own: readonly string[], named: readonly string[] | undefined): readonly string[] {
-  return named !== undefined && own.every((key) => named.includes(key)) ? named : own
 }
 
 /** What is wrong between two epochs that were both proven; null: nothing. */

@@ -10,9 +10,9 @@ import type { Checkpoint } from './checkpoint.ts'
 import { realDisk, type Disk } from './disk.ts'
 import { AuditError } from './errors.ts'
 import { parseVkey } from './note.ts'
-import { hashOf, keysLimit, parseKept, parsed, parseShown, shownIn, texts } from './shown.ts'
+import { compare, follow } from './handover.ts'
+import { keysLimit, parseKept, parsed, parseShown, shownIn, texts } from './shown.ts'
 import type { Kept, Shown } from './shown.ts'
-import { verifyConsistency } from './tree.ts'
 
 /** Logs whose heads are kept, at most: a gateway has one, and its alternatives, which the owner accepts, each one. */
 const logsKept = 16
@@ -26,14 +26,15 @@ const unproven = {
 } as const
 const unprovenNames: ReadonlySet<string> = new Set(Object.values(unproven))
 /**
- * `first`, `same`, `grew`: in order. `conflict`: the head is not kept; `code` is `head.rollback` (shorter, or of an
+ * `first`, `same`, `grew`: in order. `followed`: the log was rotated, and is shown to go on from the epoch that was held,
+ * which is let go of. `conflict`: the head is not kept; `code` is `head.rollback` (shorter, or of an
  * epoch gone by), `head.fork` (two of one size), `head.unproven` (longer, and not shown to begin with what was held),
  * `head.signature` (not signed by the keys known), `head.invalid` (not of the format), `head.hidden` (not shown at
  * all), `head.other` (a log of another name, which the owner has not accepted), `head.full` (more logs than one place
  * needs). `held` is the note that it speaks against, for whoever is told.
  */
 export type Verdict =
-  | { readonly kind: 'first' | 'same' | 'grew' }
+  | { readonly kind: 'first' | 'same' | 'grew' | 'followed' }
   | {
       readonly kind: 'conflict'
       readonly code: string
@@ -63,6 +64,12 @@ export class HeadKeeper {
     return existsSync(path) ? parseKept(readFileSync(path, 'utf8'), path) : null
   }
 
+  /** What is kept of the newest epoch before `origin` of the same node's log; null where none is. Errors: note.invalid. */
+  before(origin: string): Kept | null {
+    const earlier = this.all().filter((kept) => succeeds(origin, kept.origin))
+    return earlier.toSorted((a, b) => (succeeds(b.origin, a.origin) ? 1 : -1))[0] ?? null
+  }
+
   /** Everything kept. Errors: note.invalid. */
   all(): Kept[] {
     if (!existsSync(this.#directory)) return []
@@ -78,6 +85,9 @@ export class HeadKeeper {
     if (shown === null)
       return conflict('head.invalid', 'what the gateway shows of its log is no head')
     const kept = this.held(shown.origin)
+    const rotated = kept === null && shown.handovers !== undefined
+    const before = rotated ? this.before(shown.origin) : null
+    if (before !== null) return this.#over(before, shown)
     const known = kept?.keys ?? this.#accepted(shown.origin)?.keys ?? shown.keys
     let head: Checkpoint
     try {
@@ -140,6 +150,19 @@ export class HeadKeeper {
     return readdirSync(this.#directory)
       .filter((name) => name.startsWith('conflict-'))
       .map((name) => join(this.#directory, name))
+  }
+
+  /** A rotation: the epoch that was held ended for just this one, or this one is refused and both stay. */
+  #over(before: Kept, shown: Shown): Verdict {
+    const found = follow(before, shown)
+    // What does not even lead to this log anybody can make.
+    const place = 'code' in found && found.code === 'head.unproven' ? unproven.other : undefined
+    if ('code' in found) return this.#refuse(before, shown, found.code, found.message, place)
+    this.#keep(shown.origin, found.keys, openCheckpoint(shown.note, found.keys.map(parseVkey)))
+    // Only now that the new one is durable; killed between, the old one is an epoch gone by.
+    rmSync(this.#path(before.origin), { force: true })
+    rmSync(this.#path(shown.origin, 'accepted-'), { force: true })
+    return { kind: 'followed' }
   }
 
   #first(shown: Shown, head: Checkpoint): Verdict {
@@ -207,29 +230,6 @@ function succeeds(origin: string, before: string): boolean {
   const [stem, epoch] = split(origin)
   const [other, earlier] = split(before)
   return stem === other && epoch > earlier
-}
-
-function compare(
-  kept: Kept,
-  head: Checkpoint,
-  { from, proof }: Shown,
-): { readonly code: string; readonly message: string } | null {
-  if (head.size < kept.size)
-    return {
-      code: 'head.rollback',
-      message: `the log has ${head.size} events where it had ${kept.size} before`,
-    }
-  const [old, root] = [Buffer.from(kept.root, 'hex'), Buffer.from(head.root, 'hex')]
-  if (head.size === kept.size)
-    return head.root === kept.root
-      ? null
-      : { code: 'head.fork', message: `two heads of ${head.size} events are signed` }
-  if (from === kept.size && verifyConsistency(kept.size, head.size, proof.map(hashOf), old, root))
-    return null
-  return {
-    code: 'head.unproven',
-    message: `the log of ${head.size} events is not shown to begin with the ${kept.size} it had before`,
-  }
 }
 
 /**

@@ -22,6 +22,7 @@ export { openHeads } from './heads.ts'
 export type { Verdict as HeadVerdict } from './heads.ts'
 export type { Kept } from './shown.ts'
 export type { ActiveLine } from './heartbeat.ts'
+export { handoversTo } from './show.ts'
 export { openLog } from './log.ts'
 export { openNodeLog, readerOf, rotateNodeLog } from './succession.ts'
 export type { EndedEpoch, EpochKeys, NodeLog, NodeLogOptions, Rotation } from './succession.ts'
@@ -66,6 +67,7 @@ export {
   findParts,
   listRecordings,
   recordingPlaces,
+  recordingsOver,
   loggedRecordings,
   openRecordings,
   partPath,

@@ -228,8 +228,29 @@ export function loggedRecordings(
   origin: string,
   size = Number.POSITIVE_INFINITY,
 ): Map<string, Logged> {
+  return recordingsOver([{ directory, origin, size }])
+}
+
+/** The same over the epochs of one log, the first one first: what one began another may have ended. */
+export function recordingsOver(
+  epochs: readonly { readonly directory: string; readonly origin: string; readonly size: number }[],
+): Map<string, Logged> {
   const all = new Map<string, Told>()
   const over = new Set<string>()
+  for (const epoch of epochs) readTold(epoch, all, over)
+  return new Map(
+    [...all].map(([session, { began, ...told }]) => [
+      session,
+      { ...told, goesOn: began && told.end === undefined && !over.has(session) },
+    ]),
+  )
+}
+
+function readTold(
+  { directory, origin, size }: { directory: string; origin: string; size: number },
+  all: Map<string, Told>,
+  over: Set<string>,
+): void {
   for (const { idx, body } of new LogReader(directory, origin).bodies(0)) {
     if (idx >= size) break
     const text = Buffer.from(body.buffer, body.byteOffset, body.length)
@@ -241,12 +262,6 @@ export function loggedRecordings(
     if (code === 'session.end') over.add(session)
     else tell(all, session, { code, idx, facts: event.unmapped?.sallyport ?? {} })
   }
-  return new Map(
-    [...all].map(([session, { began, ...told }]) => [
-      session,
-      { ...told, goesOn: began && told.end === undefined && !over.has(session) },
-    ]),
-  )
 }
 
 /** As they stand in the bytes of an event. */

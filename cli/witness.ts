@@ -103,7 +103,15 @@ async function ask(api: Api, keeper: HeadKeeper): Promise<ShownHead> {
   const newest = keeper.all().toSorted((a, b) => b.at - a.at)[0]
   const from = newest?.size ?? 0
   const shown = await api.call(ShownHead, 'GET', `/audit/head?from=${from}`)
-  const held = keeper.held(shown.origin)?.size ?? 0
+  const kept = keeper.held(shown.origin)
+  const before = kept === null ? keeper.before(shown.origin) : null
+  if (before !== null)
+    return await api.call(
+      ShownHead,
+      'GET',
+      `/audit/head?from=${before.size}&held=${encodeURIComponent(before.origin)}`,
+    )
+  const held = kept?.size ?? 0
   if (held === from) return shown
   return await api.call(ShownHead, 'GET', `/audit/head?from=${held}`)
 }

@@ -68,7 +68,7 @@ export async function serve(
   const { decisions } = policy
   const { revision } = policy.service.status()
   const access = await openAccess(config, foundation, decisions, report, undo)
-  const witnesses = new WitnessRoom(log, config.witnesses, now)
+  const witnesses = new WitnessRoom(log, config.witnesses, now, ended)
   const shippers = openShippers(config, foundation)
   for (const shipper of shippers) undo.use(shipper)
   undo.use(watchSinks(shippers, logger))

@@ -6,13 +6,16 @@ import { readFileSync } from 'node:fs'
 import { errors, jwtVerify } from 'jose'
 import {
   AuditError,
+  handoversTo,
   openWitnesses,
   parseCheckpoint,
   parseTilePath,
   parseWitnessKey,
   Publisher,
   type AuditLog,
+  type Checkpoint,
   type Cosigned,
+  type EndedEpoch,
   type EventInput,
   type Verifier,
   type Witnesses,
@@ -37,11 +40,22 @@ export interface Proven {
   readonly path: string
 }
 
+/** One epoch of the log as witnesses read it and hand in for it. */
+interface Epoch {
+  readonly signed: () => Checkpoint
+  readonly witnesses: Witnesses
+  readonly publisher: Publisher
+}
+
 export class WitnessRoom {
   readonly #log: AuditLog
+  /** Earlier epochs, the newest first. */
+  readonly #ended: readonly EndedEpoch[]
   readonly #keys: readonly Verifier[]
   readonly #witnesses: Witnesses
   readonly #publisher: Publisher
+  /** By origin: the newest, and those that ended, which a mirror may still have to read to their end. */
+  readonly #epochs: ReadonlyMap<string, Epoch>
   readonly #now: () => number
   /** When each witness was last seen, and what records that it follows. */
   readonly #following = new Map<string, { at: number; readonly recorded: Promise<unknown> }>()
@@ -51,13 +65,41 @@ export class WitnessRoom {
   readonly #others = new Map<string, Promise<unknown>>()
 
   /** `files` hold the vkeys of one witness each. Throws ConfigError for one that does not. */
-  constructor(log: AuditLog, files: readonly string[], now: () => number) {
+  constructor(
+    log: AuditLog,
+    files: readonly string[],
+    now: () => number,
+    ended: readonly EndedEpoch[] = [],
+  ) {
+    this.#ended = ended
     const vkeys = files.flatMap(readKeys)
     this.#log = log
     this.#keys = vkeys.map(parseWitnessKey)
     this.#witnesses = openWitnesses(log.directory, log.vkeys, vkeys)
     this.#publisher = new Publisher(log.directory, log.origin)
     this.#now = now
+    const newest = {
+      signed: () => log.signed,
+      witnesses: this.#witnesses,
+      publisher: this.#publisher,
+    }
+    this.#epochs = new Map<string, Epoch>([
+      [log.origin, newest],
+      ...ended.map(({ directory, origin, vkeys: own, last }): [string, Epoch] => [
+        origin,
+        {
+          signed: () => last,
+          witnesses: openWitnesses(directory, own, vkeys),
+          publisher: new Publisher(directory, origin),
+        },
+      ]),
+    ])
+  }
+
+  #epoch(origin: string): Epoch {
+    const epoch = this.#epochs.get(origin)
+    if (epoch === undefined) throw new Refusal('tile.unknown', `the log here is not ${origin}`)
+    return epoch
   }
 
   /** The log's own name. */
@@ -65,22 +107,24 @@ export class WitnessRoom {
     return this.#log.origin
   }
 
-  /** The newest head, with what witnesses put under just that one. */
-  head(): string {
-    return this.#witnesses.cosigned(this.#log.signed)
+  /** The newest head, with what witnesses put under just that one; of an epoch that ended, its last. */
+  head(origin = this.origin): string {
+    const { witnesses, signed } = this.#epoch(origin)
+    return witnesses.cosigned(signed())
   }
 
   /** The newest head that a witness cosigned; null while none did. */
-  witnessed(): string | null {
-    return this.#witnesses.newest()?.note ?? null
+  witnessed(origin = this.origin): string | null {
+    return this.#epoch(origin).witnesses.newest()?.note ?? null
   }
 
   /** The bytes of a tile of the newest head. Throws Refusal `tile.unknown`. */
-  tile(path: string): Uint8Array {
+  tile(path: string, origin = this.origin): Uint8Array {
+    const { publisher, signed } = this.#epoch(origin)
     const name = parseTilePath(path)
     if (name === null) throw new Refusal('tile.unknown', `${path} names no tile`)
     try {
-      return this.#publisher.tile(name, this.#log.signed.size)
+      return publisher.tile(name, signed().size)
     } catch (cause) {
       if (cause instanceof AuditError && cause.code === 'log.range')
         throw new Refusal('tile.unknown', cause.message, { cause })
@@ -90,10 +134,11 @@ export class WitnessRoom {
 
   /**
    * The newest head for somebody who holds the one of `from` leaves: devices and people are witnesses too. Where the log
-   * has fewer, that is what is shown.
+   * has fewer, that is what is shown. `held`: those leaves are of an earlier epoch; then the rotations since are shown.
    */
-  show(from: number): ShownHead {
+  show(from: number, held?: string): ShownHead {
     const { origin, vkeys, signed } = this.#log
+    if (held !== undefined && held !== origin) return this.#showOver(from, held)
     const proof = from > signed.size ? [] : this.#publisher.consistency(from, signed.size)
     return {
       origin,
@@ -102,6 +147,22 @@ export class WitnessRoom {
       from,
       proof: proof.map((hash) => Buffer.from(hash).toString('base64')),
     }
+  }
+
+  #showOver(from: number, held: string): ShownHead {
+    const { directory, origin, vkeys, signed } = this.#log
+    const newest = { directory, origin, size: signed.size }
+    const handovers = handoversTo(newest, this.#ended, held, from)
+    return { origin, keys: [...vkeys], note: signed.note, from: 0, proof: [], handovers }
+  }
+
+  /** Why a head speaks against this log, or an epoch of it that ended; null for any other text. */
+  #stray(note: string): string | null {
+    for (const { witnesses } of this.#epochs.values()) {
+      const why = witnesses.stray(note)
+      if (why !== null) return why
+    }
+    return null
   }
 
   /**
@@ -113,13 +174,13 @@ export class WitnessRoom {
     note: string,
     by: { readonly device: string } | Pick<EventInput, 'actor'>,
   ): Promise<boolean> {
-    const why = this.#witnesses.stray(note)
+    const why = this.#stray(note)
     if (why !== null) {
       await this.#tell(note, why, by)
       return true
     }
     const head = readHead(note)
-    if (head === null || head.origin === this.#log.origin) return false
+    if (head === null || this.#epochs.has(head.origin)) return false
     await this.#tellOther(head, by)
     return true
   }
@@ -140,14 +201,18 @@ export class WitnessRoom {
 
   /**
    * The witness that signed this request (a JWT by one of its Ed25519 keys, over method, path, time and the log's
-   * origin); undefined where none claims to have. Throws Refusal `witness.refused`; `witness.other_log` for one that
-   * follows a log of another name, which is an event first.
+   * origin), and the epoch it follows; undefined where none claims to have. Throws Refusal `witness.refused`;
+   * `witness.other_log` for one that follows a log of another name, which is an event first.
    */
-  async caller({ authorization, method, path }: Proven): Promise<string | undefined> {
+  async caller({
+    authorization,
+    method,
+    path,
+  }: Proven): Promise<{ readonly name: string; readonly follows: string } | undefined> {
     const [scheme, token] = authorization?.split(' ', 2) ?? []
     if (scheme !== 'Witness' || token === undefined) return undefined
     const { name, follows } = await this.#proven(token, method, path)
-    if (follows === this.#log.origin) return name
+    if (this.#epochs.has(follows)) return { name, follows }
     await this.#tellOther({ origin: follows }, { actor: { uid: name, party: 'service' } })
     throw new Refusal(
       'witness.other_log',
@@ -220,7 +285,8 @@ export class WitnessRoom {
   /** Takes a cosigned head. Throws Refusal `witness.refused`, `witness.conflict`; a conflict is an event first. */
   async take(note: string): Promise<Cosigned[]> {
     try {
-      return this.#witnesses.offer(note)
+      const of = readHead(note)?.origin ?? this.origin
+      return (this.#epochs.get(of)?.witnesses ?? this.#witnesses).offer(note)
     } catch (cause) {
       if (!(cause instanceof AuditError)) throw cause
       if (cause.code !== 'witness.conflict')

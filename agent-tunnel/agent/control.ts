@@ -11,14 +11,15 @@ export type Told =
   | ({ readonly type: 'targets' } & TargetsReport)
   | { readonly type: 'owner_changed'; readonly session: string; readonly observed: Observed }
   /** Show the log; a head of this size was shown before. */
-  | { readonly type: 'log'; readonly size: number }
+  | { readonly type: 'log'; readonly size: number; readonly held?: string }
   /** This head was shown before, and what is shown now does not go on from it. */
   | { readonly type: 'log_conflict'; readonly note: string }
   /** Asked to look who listens, it has; what differed was told before. */
   | { readonly type: 'looked'; readonly id: number }
   | UpdateReport
 
-const MAX_LINE_BYTES = 16 * 1024
+/** What shows a log over four rotations that were missed has this much, and nothing else comes near it. */
+const MAX_LINE_BYTES = 128 * 1024
 /** Messages kept while the gateway does not read; more, and the two are no longer in step. */
 const MAX_WAITING = 512
 const NEWLINE = 0x0a

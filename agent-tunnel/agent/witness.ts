@@ -11,13 +11,15 @@ import type { Log } from './log.ts'
 export interface LogWitness {
   /** The newest head kept of a log. Throws where it cannot be read. */
   held(origin: string): { readonly size: number; readonly note: string } | null
+  /** The newest head kept of an earlier epoch of this log. Throws where it cannot be read. */
+  before(origin: string): { readonly origin: string; readonly size: number } | null
   /** Judges and keeps what a gateway shows. Throws where it cannot be kept. */
   see(value: unknown): WitnessVerdict
   /** What to say of a gateway that shows no log; null where it never did. */
   hidden(): WitnessVerdict | null
 }
 
-export type WitnessVerdict = { readonly kind: 'first' | 'same' | 'grew' } | Conflict
+export type WitnessVerdict = { readonly kind: 'first' | 'same' | 'grew' | 'followed' } | Conflict
 
 interface Conflict {
   readonly kind: 'conflict'
@@ -97,7 +99,12 @@ export class LogWatch implements Disposable {
   #ask(origin: string): void {
     this.#cancel = this.#options.monotonic.after(ANSWER_MS, () => this.#nothingShown())
     try {
-      this.#tell({ type: 'log', size: this.#options.witness.held(origin)?.size ?? 0 })
+      const { witness } = this.#options
+      const held = witness.held(origin)
+      const before = held === null ? witness.before(origin) : null
+      // A gateway that was never rotated is asked as ever.
+      if (before === null) this.#tell({ type: 'log', size: held?.size ?? 0 })
+      else this.#tell({ type: 'log', size: before.size, held: before.origin })
     } catch (error) {
       this.#unkept(error)
     }
@@ -121,6 +128,7 @@ export class LogWatch implements Disposable {
       return
     }
     if (verdict.kind === 'first') log('info', 'log.first', { origin: this.#origin })
+    if (verdict.kind === 'followed') log('info', 'log.followed', { origin: this.#origin })
     conflict(null)
     this.#settle(true)
   }

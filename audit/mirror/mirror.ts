@@ -12,6 +12,7 @@ import type { Checkpoint } from '../checkpoint.ts'
 import { claim } from '../claim.ts'
 import { cosign, withLines } from '../cosign.ts'
 import type { Disk } from '../disk.ts'
+import { closingIn, mayJoin, type Closing } from '../epoch.ts'
 import { AuditError } from '../errors.ts'
 import type { NoteSigner, Verifier } from '../note.ts'
 import { formatTilePath, parseBundle } from '../publish.ts'
@@ -58,6 +59,8 @@ export interface Followed {
   readonly submitted: boolean
   /** Why not, where it has not. */
   readonly why?: string
+  /** The log has ended with this head, all of it is here, and it goes on as this one; absent: it has not. */
+  readonly ended?: Closing
 }
 
 /** What is fetched before it is shown to belong to the head, at most. */
@@ -76,6 +79,8 @@ export class Mirror implements Disposable {
   /** The newest head of which everything is here, cosigned. */
   #held: Checkpoint | null
   #unsent: boolean
+  /** What the last event here says, where it ends the log. */
+  #closing: Closing | null
 
   private constructor(options: MirrorOptions, claimed: Server | null) {
     const { directory, verifiers, disk, segmentBytes = 64 * 1024 * 1024 } = options
@@ -90,7 +95,9 @@ export class Mirror implements Disposable {
       disk,
       segmentBytes,
     })
-    this.#held = this.#writer.open().signed
+    const { signed, closing } = this.#writer.open()
+    this.#held = signed
+    this.#closing = closing
     const path = join(directory, 'seen')
     this.#seen = existsSync(path)
       ? openCheckpoint(readFileSync(path, 'utf8'), verifiers)
@@ -155,8 +162,10 @@ export class Mirror implements Disposable {
     const checkpoint = this.#held ?? target
     const why = await this.#submit(source, checkpoint)
     const events = this.size - before
+    const ended = this.#closing
     return {
       events,
+      ...(ended === null ? {} : { ended }),
       checkpoint,
       submitted: why === undefined,
       ...(why === undefined ? {} : { why }),
@@ -271,6 +280,7 @@ export class Mirror implements Disposable {
       ;[batch, bytes] = [[], 0]
     }
     for (const body of bodies) {
+      if (mayJoin(body)) this.#closing = closingIn(body)
       if (batch.length >= batchEvents || bytes + body.length > batchBytes) flush()
       batch.push(body)
       bytes += body.length

@@ -83,10 +83,29 @@ async function run(flags: RunFlags, command: Command): Promise<void> {
   const { origin } = mirror
   const connect = async () =>
     openMirrorSource({ gateway, anchor: await fetchAnchor(gateway, flags.caSha256), origin, keys })
+  let last: Followed | undefined
   if (flags.once === true) {
     await using source = await connect()
-    report(options, await convicting(flags.dir, () => mirror.follow(source)))
-  } else await keep({ mirror, connect, every, signal: stopping.signal, options, dir: flags.dir })
+    last = await convicting(flags.dir, () => mirror.follow(source))
+    report(options, last)
+  } else
+    last = await keep({ mirror, connect, every, signal: stopping.signal, options, dir: flags.dir })
+  if (last !== undefined && isOver(last)) throw over(last, flags.dir)
+}
+
+/** The log has ended, and the gateway knows that all of it is here. */
+function isOver({ ended, submitted }: Followed): boolean {
+  return ended !== undefined && submitted
+}
+
+/** Nobody follows the epoch that goes on, until somebody has done something about it. */
+function over({ checkpoint, ended }: Followed, dir: string): CliError {
+  return new CliError(`the log that this mirror follows has ended: ${checkpoint.origin}`, {
+    code: 'mirror.ended',
+    exit: 'failed',
+    why: `it was rotated, and goes on as ${ended?.successor}; all ${checkpoint.size} events of it are held and cosigned in ${dir}`,
+    next: 'keep this directory, and begin a mirror of the new epoch in another, with the new log-keys.txt: docs/audit.md, Epochs',
+  })
 }
 
 interface Keeping {
@@ -98,7 +117,10 @@ interface Keeping {
   readonly dir: string
 }
 
-/** Looks again and again. What may pass is said and tried again, ever more slowly; what may not is thrown. */
+/**
+ * Looks again and again, until it is told to stop or the log has ended. What may pass is said and tried again, ever more
+ * slowly; what may not is thrown. Gives what the last look brought, where the log has ended.
+ */
 export async function keep({
   mirror,
   connect,
@@ -106,7 +128,7 @@ export async function keep({
   signal,
   options,
   dir,
-}: Keeping): Promise<void> {
+}: Keeping): Promise<Followed | undefined> {
   let source: (MirrorSource & AsyncDisposable) | undefined
   let wait = every
   let told = ''
@@ -119,6 +141,7 @@ export async function keep({
         wait = every
         if (followed.events > 0 || (followed.why ?? '') !== told) report(options, followed)
         told = followed.why ?? ''
+        if (isOver(followed)) return followed
       } catch (error) {
         if (!mayPass(error)) throw error
         wait = Math.min(PATIENCE_MS, wait * 2)
@@ -130,6 +153,7 @@ export async function keep({
   } finally {
     await source?.[Symbol.asyncDispose]()
   }
+  return undefined
 }
 
 /**

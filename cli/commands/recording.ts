@@ -1,5 +1,6 @@
 /** `sallyport recording`: what sessions left behind, opened by auditors alone, each look an event. */
-import { writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import type { Command } from 'commander'
 import type { Recording } from '#api'
@@ -285,22 +286,9 @@ async function verify(
   command: Command,
 ): Promise<void> {
   const options = globalOptions(command)
-  const { compare, findParts, listRecordings, loggedRecordings, verifyLog } = await import('#audit')
-  const vkeys = flags.key.flatMap(readKeys)
-  const verdict = await verifyLog({ directory: flags.log, verifierKeys: vkeys, held: [] })
-  if (verdict.outcome !== 'proven')
-    throw new CliError(
-      verdict.outcome === 'violated' ? 'the log is not what was signed' : 'the log is not provable',
-      {
-        code: `log.${verdict.outcome}`,
-        exit: verdict.outcome === 'violated' ? 'failed' : 'usage',
-        why: verdict.why ?? verdict.place?.what,
-        next: `sallyport audit verify --log ${flags.log} says more`,
-      },
-    )
-  const { origin, size } = verdict.checkpoint ?? { origin: '', size: 0 }
+  const { compare, findParts, listRecordings, recordingsOver } = await import('#audit')
   // What comes after the checkpoint anybody could have written.
-  const logged = loggedRecordings(flags.log, origin, size)
+  const logged = recordingsOver(await provenEpochs(flags))
   const onDisk = (await listRecordings(flags.from)).map(({ facts: { session: id } }) => id)
   const ids = session === undefined ? [...new Set([...logged.keys(), ...onDisk])] : [session]
   const found: Checked[] = []
@@ -312,6 +300,39 @@ async function verify(
   }
   tell(options, found, found.length === 0 ? ['nothing was recorded'] : found.flatMap(checkedLines))
   if (found.some(({ faults }) => faults.length > 0)) throw new Exited('failed')
+}
+
+interface ProvenEpoch {
+  readonly directory: string
+  readonly origin: string
+  readonly size: number
+}
+
+/** The log, or all epochs in a node's folder, up to what each has signed. Throws CliError `log.violated`, `log.not-provable`. */
+async function provenEpochs({ log, key }: VerifyFlags): Promise<ProvenEpoch[]> {
+  const { epochsIn, verifyEpochs, verifyLog } = await import('#audit')
+  const asked = { directory: log, verifierKeys: key.flatMap(readKeys), held: [] }
+  const whole = !existsSync(join(log, 'checkpoint')) && epochsIn(log).length > 0
+  const verdict = whole ? await verifyEpochs(asked) : await verifyLog(asked)
+  if (verdict.outcome !== 'proven')
+    throw new CliError(
+      verdict.outcome === 'violated' ? 'the log is not what was signed' : 'the log is not provable',
+      {
+        code: `log.${verdict.outcome}`,
+        exit: verdict.outcome === 'violated' ? 'failed' : 'usage',
+        why: verdict.why ?? ('place' in verdict ? verdict.place?.what : undefined),
+        next: `sallyport audit verify --log ${log} says more`,
+      },
+    )
+  if (!('epochs' in verdict)) {
+    const { origin, size } = verdict.checkpoint ?? { origin: '', size: 0 }
+    return [{ directory: log, origin, size }]
+  }
+  return verdict.epochs.map(({ directory, origin, verdict: { checkpoint } }) => ({
+    directory,
+    origin,
+    size: checkpoint?.size ?? 0,
+  }))
 }
 
 interface Checked {

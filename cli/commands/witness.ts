@@ -100,7 +100,13 @@ async function check(_flags: unknown, command: Command): Promise<void> {
       next: 'repeat this; if it stays so, look at the gateway',
     })
   const kept = keeper.all()
-  const said = { first: 'seen for the first time', same: 'as it was', grew: 'goes on from before' }
+  const said = {
+    first: 'seen for the first time',
+    same: 'as it was',
+    grew: 'goes on from before',
+    followed:
+      'was rotated: it ended as it was kept here, and goes on under a new name and new keys',
+  }
   tell(options, { ...verdict, kept }, [
     verdict.kind === 'conflict' ? verdict.message : `the log ${said[verdict.kind]}`,
   ])

@@ -91,6 +91,19 @@ export const WitnessList = Type.Object({
 })
 
 /** What a log shows of itself to somebody who holds an earlier head. */
+/** One rotation of the log's keys, for who holds a head of the epoch before. Hashes and leaves in base64. */
+const Handover = Type.Object({
+  /** The last head of the epoch that ended, and the proof from the head of `from` events to it. */
+  note: Type.String(),
+  from: Type.Integer(),
+  proof: Type.Array(Type.String()),
+  /** Its last leaf, the next epoch's first, each with its inclusion proof. */
+  closing: Type.String(),
+  closing_path: Type.Array(Type.String()),
+  opening: Type.String(),
+  opening_path: Type.Array(Type.String()),
+})
+
 export const ShownHead = Type.Object({
   origin: Type.String(),
   /** Verifier keys (C2SP vkey). */
@@ -100,11 +113,17 @@ export const ShownHead = Type.Object({
   /** The size that was asked from; `proof` leads from it to the newest head (RFC 9162 2.1.4, base64). */
   from: Type.Integer(),
   proof: Type.Array(Type.String()),
+  /** From the epoch whose origin was asked with `held` to this one; absent: none can be shown. */
+  handovers: Type.Optional(Type.Array(Handover)),
 })
 export type ShownHead = Static<typeof ShownHead>
 
 export const HeadQuery = Type.Object(
-  { from: Type.Optional(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })) },
+  {
+    from: Type.Optional(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })),
+    /** The origin of the log whose head of `from` events is held, where that is an earlier epoch. */
+    held: Type.Optional(Type.String({ minLength: 1, maxLength: 256 })),
+  },
   { additionalProperties: false },
 )
 

@@ -49,6 +49,8 @@ const Report = Type.Union([
   Type.Object({
     type: Type.Literal('log'),
     size: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+    /** The log that has so many events, where it is an earlier epoch of this one. */
+    held: Type.Optional(Type.String({ minLength: 1, maxLength: 256 })),
   }),
   Updates,
   Type.Object({ type: Type.Literal('log_conflict'), note: Type.String({ maxLength: 16_384 }) }),
@@ -131,7 +133,7 @@ function report(reporting: Reporting, text: string): boolean {
       reporting.looks?.answered(value.id)
       return true
     case 'log':
-      show(reporting, value.size)
+      show(reporting, value.size, value.held)
       return true
     case 'update':
       hear(reporting, value)
@@ -173,10 +175,10 @@ function hear({ listener, presence, listening }: Reporting, said: Said): void {
     )
 }
 
-/** Shows the log to a device that was shown so many events of it before. */
-function show({ listener, control }: Reporting, from: number): void {
+/** Shows the log to a device that was shown so many events of it, or of an earlier epoch `held`, before. */
+function show({ listener, control }: Reporting, from: number, held: string | undefined): void {
   try {
-    const head = { type: 'log', ...listener.witnesses.show(from) }
+    const head = { type: 'log', ...listener.witnesses.show(from, held) }
     control.write(line(head))
   } catch (error) {
     // The device is shown nothing, and makes of that what it must.

@@ -187,6 +187,7 @@ test.for(['served', 'refused'] as const)(
   async (how) => {
     const witness = {
       held: () => null,
+      before: () => null,
       see: () =>
         how === 'served'
           ? ({ kind: 'same' } as const)
@@ -206,6 +207,36 @@ test.for(['served', 'refused'] as const)(
     expect([kept.refused, back.refused]).toEqual([how === 'served' ? [] : ['log.conflict'], []])
   },
 )
+
+test.for([
+  { name: 'this very log', held: 9, before: null, asks: { type: 'log', size: 9 } },
+  { name: 'nothing', held: null, before: null, asks: { type: 'log', size: 0 } },
+  {
+    name: 'an epoch of it that ended',
+    held: null,
+    before: { origin: 'plant.example/audit/gw1/1', size: 7 },
+    asks: { type: 'log', size: 7, held: 'plant.example/audit/gw1/1' },
+  },
+])('a device that holds $name asks from there', ({ held, before, asks }) => {
+  const witness = {
+    held: () => (held === null ? null : { size: held, note: '' }),
+    before: () => before,
+    see: () => ({ kind: 'followed' }) as const,
+    hidden: () => null,
+  }
+  const told: unknown[] = []
+  const logged: string[] = []
+  const options = { witness, onConflict: 'refuse' as const, monotonic: new HandClock() }
+  const log = (_level: string, what: string): void => void logged.push(what)
+  using watch = new LogWatch(
+    { ...options, log, conflict: () => {} },
+    'plant.example/audit/gw1/2',
+    (message) => told.push(message),
+  )
+  watch.shown({})
+  expect(told).toEqual([asks])
+  expect(logged).toEqual(['log.followed'])
+})
 
 test('an OPEN that was taken back before it is served uses no grant, asks nobody and dials nothing', async () => {
   const admit = vi.fn<() => never>()
@@ -248,6 +279,7 @@ test('a gateway that names no log is served, unless it did before', async () => 
 test('heads that cannot be kept are no proof that all is well', async () => {
   const witness = {
     held: () => null,
+    before: () => null,
     see: () => {
       throw new Error('no space left')
     },

@@ -2,7 +2,15 @@
 import { cpSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { AuditError, verifyEpochs, verifyLog, type EpochsVerdict } from '#audit'
+import {
+  AuditError,
+  loggedRecordings,
+  recordingsOver,
+  verifyEpochs,
+  verifyLog,
+  type EpochsVerdict,
+  type EventInput,
+} from '#audit'
 import { closingIn, jointFault, openingIn, successorOf } from '../../audit/epoch.ts'
 import { LogReader } from '../../audit/read.ts'
 import {
@@ -349,4 +357,39 @@ describe('the leaf at the joint', () => {
     expect(jointFault({ ...joint, last: { ...joint.last, size: 5 } })).toMatch(/not the last/)
     expect(jointFault({ ...joint, origin: third.origin })).toMatch(/does not follow/)
   })
+})
+
+test('a recording that one epoch began and the next ended is told whole, over both', () => {
+  const node = temporary()
+  const session = 's_01j00000000000000000000000'
+  const part = (n: number): EventInput => ({
+    code: 'recording.part',
+    message: `part ${n}`,
+    status: 'success',
+    session,
+    data: { track: 1, part: n, sha256: 'ab', bytes: n, t0: 0, t1: 1 },
+  })
+  const end: EventInput = {
+    code: 'recording.end',
+    message: 'ended',
+    status: 'success',
+    session,
+    data: { parts: 2, root: 'cd' },
+  }
+  const [one, two] = [writerOf(at(node, 1), first), writerOf(at(node, 2), second)]
+  one.write(textsOf(first, [part(1)]))
+  two.write(textsOf(second, [part(2), end]))
+  for (const writer of [one, two]) {
+    writer.sign(now)
+    writer.close()
+  }
+  const epochs = [
+    { directory: at(node, 1), origin: first.origin, size: 1 },
+    { directory: at(node, 2), origin: second.origin, size: 2 },
+  ]
+  expect(recordingsOver(epochs).get(session)).toMatchObject({
+    parts: [{ part: 1 }, { part: 2 }],
+    end: { parts: 2, root: 'cd' },
+  })
+  expect(loggedRecordings(at(node, 1), first.origin).get(session)?.end).toBeUndefined()
 })

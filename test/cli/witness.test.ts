@@ -52,7 +52,7 @@ function showing(origin: string): { readonly api: Api; readonly heard: string[] 
   const heard: string[] = []
   const call = (_schema: unknown, method: string, path: string, body?: { note: string }) => {
     if (method === 'GET') {
-      const from = Number(path.split('=')[1])
+      const from = Number(new URL(path, 'https://gateway.test').searchParams.get('from'))
       return Promise.resolve({ origin, keys: [signer.verifier.vkey], note, from, proof: [] })
     }
     heard.push(body?.note ?? '')

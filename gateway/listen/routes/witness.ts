@@ -16,33 +16,32 @@ const PREFIX = '/api/v1/audit'
 
 export function witnessRoutes(api: Api, { room, ...guard }: WitnessRoutes): void {
   const { server } = api
-  /** A named witness, or somebody who may read the log. Gives the witness's name. */
+  /** A named witness, or somebody who may read the log. Gives the epoch that the witness follows. */
   const admit = async (request: FastifyRequest): Promise<string | undefined> => {
     const { authorization } = request.headers
     const path = request.raw.url ?? '/'
-    const name = await room.caller({ authorization, method: request.method, path })
-    if (name === undefined) await authorize({ ...guard, api }, request, 'audit:read')
+    const witness = await room.caller({ authorization, method: request.method, path })
+    if (witness === undefined) await authorize({ ...guard, api }, request, 'audit:read')
     else {
       const { ip } = api.source(request)
-      await room.follows(name, ip === null ? null : plainAddress(ip))
+      await room.follows(witness.name, ip === null ? null : plainAddress(ip))
     }
-    return name
+    return witness?.follows
   }
 
   server.get(`${PREFIX}/log/checkpoint`, async (request, reply) => {
-    await admit(request)
-    return reply.type('text/plain; charset=utf-8').send(room.head())
+    const follows = await admit(request)
+    return reply.type('text/plain; charset=utf-8').send(room.head(follows))
   })
   server.get(`${PREFIX}/log/witnessed`, async (request, reply) => {
-    await admit(request)
-    const note = room.witnessed()
+    const note = room.witnessed(await admit(request))
     if (note === null) throw new Refusal('tile.unknown', 'no witness has cosigned a head yet')
     return reply.type('text/plain; charset=utf-8').send(note)
   })
   server.get(`${PREFIX}/log/tile/*`, async (request, reply) => {
-    await admit(request)
+    const follows = await admit(request)
     // The path as it was sent: the format has one spelling for each tile, and no escapes.
-    const bytes = room.tile((request.raw.url ?? '').slice(`${PREFIX}/log/`.length))
+    const bytes = room.tile((request.raw.url ?? '').slice(`${PREFIX}/log/`.length), follows)
     return reply.type('application/octet-stream').send(Buffer.from(bytes))
   })
   server.post(
@@ -61,7 +60,7 @@ export function witnessRoutes(api: Api, { room, ...guard }: WitnessRoutes): void
     { schema: { querystring: HeadQuery, response: { 200: ShownHead } } },
     async (request) => {
       await api.caller(request)
-      return room.show(request.query.from ?? 0)
+      return room.show(request.query.from ?? 0, request.query.held)
     },
   )
   server.post(
