@@ -22,6 +22,7 @@ export type IdentityCode =
   | 'passkey.stale'
   | 'passkey.exists'
   | 'passkey.full'
+  | 'passkey.moved'
   | 'passkey.unknown'
   | 'passkey.refused'
   | 'passkey.last'
@@ -177,6 +178,12 @@ export const identityRows = {
     detail: 'The account has 10 passkeys, and there cannot be more.',
     nextStep: 'Remove one that is not used any more: `sallyport passkey list`.',
   },
+  'passkey.moved': {
+    status: 409,
+    detail: 'Meanwhile a passkey or an authenticator app was added to this account.',
+    nextStep:
+      'Look: `sallyport passkey list` and `sallyport totp list`. If that was you, run `sallyport login --again` and add this one; if not, tell an administrator at once.',
+  },
   'passkey.unknown': {
     status: 404,
     detail: 'The account has no such passkey.',
@@ -225,8 +232,9 @@ export const identityRows = {
   'totp.moved': {
     status: 409,
     detail:
-      'Meanwhile another authenticator app was added to this account, or its own was removed.',
-    nextStep: 'Look: `sallyport totp list`. If that was not you, tell an administrator at once.',
+      'Meanwhile a passkey or another authenticator app was added to this account, or its own app was removed.',
+    nextStep:
+      'Look: `sallyport passkey list` and `sallyport totp list`. If that was not you, tell an administrator at once.',
   },
   'invitation.unknown': {
     status: 404,

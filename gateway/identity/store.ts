@@ -3,6 +3,7 @@
  * durable transaction: when it resolves, it holds. Instants are epoch milliseconds.
  */
 import type { KeyAlgorithm } from '#approval'
+import type { Shown } from './passkeys/credential.ts'
 import type { Authentication, Party } from './subject.ts'
 
 export interface AccountRow {
@@ -243,16 +244,22 @@ export interface PasskeyRow {
   readonly usedAt: number | null
 }
 
+/** Who adds a second factor: signed in with `login`, and what of the account they had shown when they asked for it. */
+export interface FactorBy {
+  readonly login: string
+  readonly shown: Shown
+}
+
 export interface PasskeyStore {
   /**
-   * Added by somebody signed in with `login`. `exists`: some account has this credential; `full`: the account has `most`
-   * already; `ended`: the login has ended, so what it asked for counts no longer.
+   * `exists`: some account has this credential; `full`: the account has `most` already; `ended`: the login has ended, so
+   * what it asked for counts no longer; `moved`: a second factor came meanwhile that whoever adds this has not shown.
    */
   addPasskey(
     row: PasskeyRow,
     most: number,
-    login: string,
-  ): Promise<'added' | 'exists' | 'full' | 'ended'>
+    by: FactorBy,
+  ): Promise<'added' | 'exists' | 'full' | 'ended' | 'moved'>
   findPasskey(id: string): Promise<PasskeyRow | undefined>
   /** Oldest first. */
   passkeysOf(sub: string): Promise<readonly PasskeyRow[]>

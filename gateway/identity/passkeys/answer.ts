@@ -86,6 +86,7 @@ const NOT_ADDED = {
   ended: 'ceremony.unknown',
   exists: 'passkey.exists',
   full: 'passkey.full',
+  moved: 'passkey.moved',
 } as const
 
 async function added(context: AnswerRoom, asked: Asked, answer: BrowserAnswer): Promise<Answered> {
@@ -97,7 +98,8 @@ async function added(context: AnswerRoom, asked: Asked, answer: BrowserAnswer): 
   const subject = `${context.issuer}|${account.sub}`
   const common = { at: context.now(), source, by: subject, subject }
   const event = { code: 'passkey.add', ...common, passkey: row.id, name: row.name } as const
-  const add = async () => passkeyStore.addPasskey(row, MOST_PASSKEYS, question.login?.login ?? '')
+  const by = { login: question.login?.login ?? '', shown: question.shown ?? null }
+  const add = async () => passkeyStore.addPasskey(row, MOST_PASSKEYS, by)
   const outcome = await recordAct(context.log, [event], NOT_ADDED, add)
   if (outcome === 'ended') return refuse(context, asked, 'login.ended')
   if (outcome !== 'added') throw new IdentityError(`passkey.${outcome}`)

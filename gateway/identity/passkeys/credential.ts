@@ -1,4 +1,5 @@
 /** A passkey as its owner sees it, what a browser says of one, and what showing one is worth. */
+import type { SecondFactors } from '../attempt.ts'
 import type { PasskeyRow } from '../store.ts'
 import type { Authentication } from '../subject.ts'
 
@@ -14,6 +15,17 @@ export const ACR_TOTP = 'urn:sallyport:acr:totp'
 /** Whether a second factor was shown to this gateway itself, by passkey or by code. */
 export const secondShown = (authn: Pick<Authentication, 'acr'>): boolean =>
   shownHere(authn) || authn.acr === ACR_TOTP
+/** What second factor was shown to this gateway itself; null: none. */
+export type Shown = 'passkey' | 'code' | null
+export const shownOf = (authn: Pick<Authentication, 'acr'>): Shown =>
+  shownHere(authn) ? 'passkey' : secondShown(authn) ? 'code' : null
+/**
+ * Whether who has shown `shown` may add a second factor to an account that has `held`: who has a passkey shows that, who
+ * has an app a code or a passkey, so that a password alone makes none beside one that is there. It holds where the asking
+ * begins and, of what is there then, where it lands.
+ */
+export const mayAdd = ({ passkey, code }: SecondFactors, shown: Shown): boolean =>
+  passkey ? shown === 'passkey' : !code || shown !== null
 /** How policy calls the method (policy: `subject.authn.methods`). */
 export const METHOD = 'webauthn'
 

@@ -23,7 +23,7 @@ import {
   type CeremonyKind,
   type Question,
 } from './ceremony.ts'
-import { secondShown, shown, shownHere, type BrowserAnswer, type Passkey } from './credential.ts'
+import { mayAdd, shown, shownOf, type BrowserAnswer, type Passkey } from './credential.ts'
 import { ALGORITHMS } from './key.ts'
 import { checkAddress, octets } from './verify.ts'
 
@@ -45,7 +45,7 @@ export interface Passkeys {
   show(secret: string): Promise<{ readonly question: Question; readonly options: object }>
   /**
    * Takes the answer: recorded, then it counts; a wrong one uses the question up too. `kind` is what the caller can
-   * make use of. Errors: ceremony.unknown, account.disabled, passkey.refused (its `fault` says why), .exists, .full, log.unavailable.
+   * make use of. Errors: ceremony.unknown, account.disabled, passkey.refused (its `fault` says why), .exists, .full, .moved, log.unavailable.
    */
   answer(
     secret: string,
@@ -134,12 +134,13 @@ async function register(
   const held = await context.passkeyStore.passkeysOf(sub)
   if (held.length >= MOST_PASSKEYS) throw new IdentityError('passkey.full')
   const fresh = context.now() / 1000 - subject.authn.at <= FRESH_S
-  // Who has a second factor shows it before another is added: a password alone must not make one.
-  const coded = (await context.totpStore.findTotp(sub)) !== undefined
-  const needed = held.length > 0 ? shownHere : coded ? secondShown : () => true
-  if (!fresh || !needed(subject.authn)) throw new IdentityError('passkey.stale')
+  const code = (await context.totpStore.findTotp(sub)) !== undefined
+  const shownNow = shownOf(subject.authn)
+  if (!fresh || !mayAdd({ passkey: held.length > 0, code }, shownNow))
+    throw new IdentityError('passkey.stale')
   const challenge = randomBytes(32).toString('base64url')
-  const question = { kind: 'register', sub, login, challenge, about: name } as const
+  const common = { sub, login, challenge, shown: shownNow }
+  const question = { kind: 'register', about: name, ...common } as const
   const options = await creationOptions(context, question)
   return { ...(await askOnce(context, question)), options }
 }

@@ -1,4 +1,5 @@
 /** What is kept of an authenticator app: one an account. Instants are epoch milliseconds. */
+import type { FactorBy } from '../store.ts'
 
 export interface TotpRow {
   readonly sub: string
@@ -15,14 +16,10 @@ export interface TotpRow {
 export interface TotpStore {
   findTotp(sub: string): Promise<TotpRow | undefined>
   /**
-   * In place of the one that was made at `replaces`, null: of none, by somebody signed in with `login`. `ended`: the login
-   * has ended, so what it asked for counts no longer; `moved`: another was added or removed meanwhile.
+   * In place of the one that was made at `replaces`, null: of none. `ended`: the login has ended, so what it asked for
+   * counts no longer; `moved`: another was added or removed meanwhile, or a passkey came that `by` has not shown.
    */
-  putTotp(
-    row: TotpRow,
-    replaces: number | null,
-    login: string,
-  ): Promise<'added' | 'moved' | 'ended'>
+  putTotp(row: TotpRow, replaces: number | null, by: FactorBy): Promise<'added' | 'moved' | 'ended'>
   /** Takes a step of the one that was made at `createdAt`. False, and nothing written, where it or a later one was taken. */
   useTotp(sub: string, createdAt: number, step: number, at: number): Promise<boolean>
   /** False if there was none. */

@@ -9,7 +9,7 @@ import { recordAct, type IdentityChange, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
 import type { IdentityKeys } from '../keys.ts'
 import { askOnce, lookUp, takeUp } from '../passkeys/ceremony.ts'
-import { secondShown, shownHere } from '../passkeys/credential.ts'
+import { mayAdd, shownOf } from '../passkeys/credential.ts'
 import { openSecret, sealSecret } from '../sealing.ts'
 import type { IdentityStore, OidcStore, PasskeyStore } from '../store.ts'
 import type { Login, Subject } from '../subject.ts'
@@ -134,16 +134,13 @@ async function enrol(room: TotpOptions, subject: Subject, login: Login, name: st
     room.passkeyStore.passkeysOf(sub),
   ])
   const fresh = room.now() / 1000 - subject.authn.at <= FRESH_S
-  // A password alone must not make a second factor beside one that is there; nor a code one beside a passkey.
-  const shownToo =
-    passkeys.length > 0
-      ? shownHere(subject.authn)
-      : held === undefined || secondShown(subject.authn)
-  if (!fresh || !shownToo) throw new IdentityError('totp.stale')
+  const shownNow = shownOf(subject.authn)
+  const there = { passkey: passkeys.length > 0, code: held !== undefined }
+  if (!fresh || !mayAdd(there, shownNow)) throw new IdentityError('totp.stale')
   const [key = ''] = room.keys.cookies
   const challenge = sealSecret(newTotpSecret(), sub, key, 'totp')
   const about = JSON.stringify({ name, replaces: held?.createdAt ?? null } satisfies About)
-  return askOnce(room, { kind: 'enrol_totp', sub, login, challenge, about })
+  return askOnce(room, { kind: 'enrol_totp', sub, login, challenge, about, shown: shownNow })
 }
 
 interface About {
@@ -189,7 +186,8 @@ async function confirm(
     createdAt: at,
     usedAt: null,
   }
-  const put = async () => room.totpStore.putTotp(row, about.replaces, login?.login ?? '')
+  const by = { login: login?.login ?? '', shown: question.shown ?? null }
+  const put = async () => room.totpStore.putTotp(row, about.replaces, by)
   const outcome = await recordAct(
     room.log,
     [event(room, 'totp.add', account, row, source)],

@@ -63,6 +63,7 @@ const PROBLEMS: Readonly<Partial<Record<IdentityCode, ProblemCode>>> = {
   'passkey.stale': 'passkey.refused',
   'passkey.exists': 'passkey.state',
   'passkey.full': 'passkey.state',
+  'passkey.moved': 'passkey.state',
   'passkey.last': 'passkey.state',
   'passkey.unknown': 'passkey.unknown',
   'passkey.refused': 'passkey.refused',

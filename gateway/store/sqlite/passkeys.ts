@@ -1,6 +1,7 @@
 /** Passkeys in store.sqlite: one row a credential, and a counter that only goes up. */
 import type { DatabaseSync } from 'node:sqlite'
-import type { PasskeyRow, PasskeyStore } from '../../identity/store.ts'
+import type { FactorBy, PasskeyRow, PasskeyStore } from '../../identity/store.ts'
+import { whyNotAdd } from './factors.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -49,10 +50,10 @@ export const passkeysRoom = {
   operations: {
     addPasskey(
       db: DatabaseSync,
-      { row, most, login }: { row: PasskeyRow; most: number; login: string },
+      { row, most, by }: { row: PasskeyRow; most: number; by: FactorBy },
     ): Awaited<ReturnType<PasskeyStore['addPasskey']>> {
-      // In the same transaction: a reset ends the login, and nothing that it had under way lands after that.
-      if (db.prepare('SELECT 1 FROM login WHERE login = ?').get(login) === undefined) return 'ended'
+      const not = whyNotAdd(db, row.sub, by)
+      if (not !== null) return not
       if (isPasskey(db, row.id)) return 'exists'
       if (ofAccount(db, row.sub).length >= most) return 'full'
       insertPasskey(db, row)
@@ -93,9 +94,9 @@ export class SqlitePasskeyStore implements PasskeyStore {
   async addPasskey(
     row: PasskeyRow,
     most: number,
-    login: string,
-  ): Promise<'added' | 'exists' | 'full' | 'ended'> {
-    return this.#thread.call('passkeys', 'addPasskey', { row, most, login })
+    by: FactorBy,
+  ): Promise<'added' | 'exists' | 'full' | 'ended' | 'moved'> {
+    return this.#thread.call('passkeys', 'addPasskey', { row, most, by })
   }
   async findPasskey(id: string): Promise<PasskeyRow | undefined> {
     return this.#thread.call('passkeys', 'findPasskey', id)

@@ -1,6 +1,8 @@
 /** Authenticator apps in store.sqlite: one row an account, and a step that only goes up. */
 import type { DatabaseSync } from 'node:sqlite'
+import type { FactorBy } from '../../identity/store.ts'
 import type { TotpRow, TotpStore } from '../../identity/totp/store.ts'
+import { whyNotAdd } from './factors.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -24,10 +26,10 @@ export const totpRoom = {
     findTotp: find,
     putTotp(
       db: DatabaseSync,
-      { row, replaces, login }: { row: TotpRow; replaces: number | null; login: string },
+      { row, replaces, by }: { row: TotpRow; replaces: number | null; by: FactorBy },
     ): Awaited<ReturnType<TotpStore['putTotp']>> {
-      // In the same transaction: a reset ends the login, and nothing that it had under way lands after that.
-      if (db.prepare('SELECT 1 FROM login WHERE login = ?').get(login) === undefined) return 'ended'
+      const not = whyNotAdd(db, row.sub, by)
+      if (not !== null) return not
       if ((find(db, row.sub)?.createdAt ?? null) !== replaces) return 'moved'
       put(db, row)
       return 'added'
@@ -56,9 +58,9 @@ export class SqliteTotpStore implements TotpStore {
   async putTotp(
     row: TotpRow,
     replaces: number | null,
-    login: string,
+    by: FactorBy,
   ): Promise<'added' | 'moved' | 'ended'> {
-    return this.#thread.call('totp', 'putTotp', { row, replaces, login })
+    return this.#thread.call('totp', 'putTotp', { row, replaces, by })
   }
   async useTotp(sub: string, createdAt: number, step: number, at: number): Promise<boolean> {
     return this.#thread.call('totp', 'useTotp', { sub, createdAt, step, at })

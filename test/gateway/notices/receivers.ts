@@ -119,19 +119,26 @@ export async function mailReceiver(
 
 /** A mail server that greets, and then answers the first line with a byte now and again, for as long as it is listened to. */
 export async function drippingMailServer() {
-  const gone = Promise.withResolvers<void>()
+  const [dripped, gone] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const server = createServer((socket) => {
+    let dripping: NodeJS.Timeout | undefined
+    // From the start: a client that hangs up before it has said anything is gone too.
+    socket.once('close', () => (clearInterval(dripping), gone.resolve()))
     socket.on('error', () => socket.destroy())
     socket.write('220 me\r\n')
     socket.once('data', () => {
-      const dripping = setInterval(() => socket.write('250-x\r\n'), 5)
-      socket.once('close', () => (clearInterval(dripping), gone.resolve()))
+      dripping = setInterval(() => {
+        socket.write('250-x\r\n')
+        dripped.resolve()
+      }, 5)
     })
     socket.resume()
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   return {
     port: (server.address() as AddressInfo).port,
+    /** Resolves when the first of its answer is on the way. */
+    dripped: dripped.promise,
     /** Resolves when its client has hung up. */
     gone: gone.promise,
     [Symbol.asyncDispose]: async () =>

@@ -236,7 +236,11 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     const tom = await node.person('tom', { party: 'staff', roles: ['operator'] })
     const { url } = await tom.ask<Enrolling>('POST', '/totp', { name: 'phone' })
     await tab.open(url)
-    await tab.until('the enrolment', "document.querySelector('svg.qr') !== null")
+    // The code is one long path: a page that is still on its way has the picture, and not yet what is in it.
+    await tab.until(
+      'the enrolment',
+      "document.readyState === 'complete' && document.querySelector('svg.qr path') !== null",
+    )
     // Whatever the colours of the page, the code is dark on white, and the secret is in no address.
     const colours = `[getComputedStyle(document.querySelector('svg.qr')).backgroundColor, getComputedStyle(document.querySelector('svg.qr path')).fill, location.href]`
     expect(await tab.run(colours)).toEqual([

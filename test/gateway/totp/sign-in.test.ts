@@ -59,6 +59,15 @@ async function openLink(browser: Browser, secret: string): Promise<Page> {
   return browser.submit(page, 'Go on', { secret })
 }
 
+/** A passkey asked for, and the answer that would add it. */
+async function passkeyFor({ subject, login }: { subject: Subject; login: Login }) {
+  const { passkeys } = house.identity
+  const asked = await passkeys.register(subject, login, 'key')
+  const { challenge } = asked.options as { challenge: string }
+  const answer = softKey(house.origin).register(challenge) as BrowserAnswer
+  return async () => passkeys.answer(asked.secret, ['register'], answer, null)
+}
+
 /** Somebody who has an app. */
 async function withApp(): Promise<Somebody & { readonly app: App }> {
   const who = await somebody()
@@ -179,6 +188,41 @@ describe('an enrolment', () => {
     const answer = await browser.submit(old.page, BUTTON, { code: fresh(app) })
     expect(answer.status).toBe(401)
     await signInWith({ ...who, app: newer })
+  })
+
+  describe('that a password alone began, while its owner adds a factor', () => {
+    /** Of one account: what a thief of its password has begun, and what its owner then adds. */
+    const both = async () => {
+      const who = await somebody()
+      const credentials = await signIn(house, who.name)
+      const { totps } = house.identity
+      const app = async () => {
+        const { secret } = await enrol(credentials)
+        const shown = appOf((await totps.show(secret)).uri)
+        return async () => totps.confirm(secret, shown.code(house.now()), '192.0.2.1')
+      }
+      const key = async () => passkeyFor(await subjectOf(credentials))
+      return { who, begin: { app, key } }
+    }
+    test.for([
+      ['app', 'key', 'totp.moved', 'totp.add'],
+      ['key', 'app', 'passkey.moved', 'passkey.add'],
+      ['key', 'key', 'passkey.moved', 'passkey.add'],
+    ] as const)('%s, then %s: it lands no more', async ([thief, owner, code, event]) => {
+      const { who, begin } = await both()
+      const land = await begin[thief]()
+      await (
+        await begin[owner]()
+      )()
+      house.events.length = 0
+      await expect(land()).rejects.toMatchObject({ code, status: 409 })
+      expect(house.events).toMatchObject([{ code: event }, { code: event, failed: code }])
+      const there = [
+        (await house.identity.totps.find(who.sub)) !== undefined,
+        (await house.identity.passkeys.list(who.sub)).length,
+      ]
+      expect(there).toEqual(owner === 'app' ? [true, 0] : [false, 1])
+    })
   })
 
   test('of who has no password: it would never be asked for', async () => {
@@ -330,16 +374,14 @@ describe('a sign-in', () => {
   })
 
   test('who has a passkey too may use either; another passkey takes one or the other', async () => {
-    const add = async ({ subject, login }: { subject: Subject; login: Login }) =>
-      house.identity.passkeys.register(subject, login, 'key')
     const { subject, login } = await subjectOf(await signInWith(who))
     // A password alone, from before the app, makes no second factor.
     const bare = { ...subject, authn: { ...subject.authn, acr: 'urn:sallyport:acr:password' } }
-    await expect(add({ subject: bare, login })).rejects.toMatchObject({ code: 'passkey.stale' })
-    const asked = await add({ subject, login })
-    const { challenge } = asked.options as { challenge: string }
-    const answer = softKey(house.origin).register(challenge) as BrowserAnswer
-    await house.identity.passkeys.answer(asked.secret, ['register'], answer, null)
+    const refused = passkeyFor({ subject: bare, login })
+    await expect(refused).rejects.toMatchObject({ code: 'passkey.stale' })
+    await (
+      await passkeyFor({ subject, login })
+    )()
     await using browser = openBrowser(house.anchor)
     const { page } = await begun(browser, who)
     expect([page.title, page.text.includes('Or with a code')]).toEqual([
