@@ -313,9 +313,11 @@ export class Tunnels {
     tunnel.onOpen = (offer) => void (watch === undefined ? serve(offer) : watch.admit(offer, serve))
     if (!link.targetsTold) control.tell({ type: 'targets', ...this.#options.targets() })
     const tell = (report: UpdateReport) => control.tell(report)
-    this.#options.updates.connected(link.updates ? tell : undefined)
+    const { updates } = this.#options
+    const ended = updates.connected(link.updates ? tell : undefined, link.hearsStarts)
     void tunnel.closed.then((reason) => {
       this.#links.delete(link)
+      ended()
       watch?.[Symbol.dispose]()
       this.#patienceMs = patienceAfter(this.#patienceMs, { ...tunnel.stats(), code: reason.code })
       this.#log('info', 'tunnel.down', {
