@@ -49,6 +49,8 @@ export interface Link {
   readonly logOrigin: string | undefined
   /** It gives out updates, and hears what became of them. */
   readonly updates: boolean
+  /** It says when it has taken down that an update starts. */
+  readonly hearsStarts: boolean
   /** The targets that the greeting told; absent: they did not fit it, or there were none. */
   readonly told: TargetsReport | undefined
 }
@@ -88,7 +90,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
     const greeting = greet(options, tls)
     const limit = AbortSignal.any([options.signal, AbortSignal.timeout(CONTROL_TIMEOUT_MS)])
     const control = await tunnel.open('control', greeting.bytes, { signal: limit })
-    const { gateway, logOrigin, updates } = readWelcome(control, options, endOf(socket))
+    const welcome = readWelcome(control, options, endOf(socket))
     return {
       tunnel,
       control,
@@ -96,9 +98,7 @@ export async function openLink(options: LinkOptions): Promise<Link> {
       at: options.at,
       tls,
       goaway: goaway.promise,
-      gateway,
-      logOrigin,
-      updates,
+      ...welcome,
       told: greeting.whole ? options.targets : undefined,
     }
   } catch (error) {
@@ -122,7 +122,7 @@ function readWelcome(
   control: TunnelStream,
   { config, clock }: LinkOptions,
   until: number | undefined,
-): Pick<Link, 'gateway' | 'logOrigin' | 'updates'> {
+): Pick<Link, 'gateway' | 'logOrigin' | 'updates' | 'hearsStarts'> {
   const welcome = readRecord(control.answer)
   const gateway = welcome?.['gateway']
   const now = welcome?.['now_ms']
@@ -134,7 +134,8 @@ function readWelcome(
   clock.told(now, until)
   const log = welcome['log']
   const logOrigin = typeof log === 'string' ? log : undefined
-  return { gateway, logOrigin, updates: welcome['updates'] === 1 }
+  const hearsStarts = welcome['starts'] === 1
+  return { gateway, logOrigin, updates: welcome['updates'] === 1, hearsStarts }
 }
 
 function refusalOf(error: unknown): AgentError {

@@ -316,9 +316,11 @@ export class Tunnels {
     if (link.told === undefined || !sameReport(link.told, targets))
       control.tell({ type: 'targets', ...targets })
     const tell = (report: UpdateReport) => control.tell(report)
-    this.#options.updates.connected(link.updates ? tell : undefined)
+    const { updates } = this.#options
+    const ended = updates.connected(link.updates ? tell : undefined, link.hearsStarts)
     void tunnel.closed.then((reason) => {
       this.#links.delete(link)
+      ended()
       watch?.[Symbol.dispose]()
       this.#patienceMs = patienceAfter(this.#patienceMs, { ...tunnel.stats(), code: reason.code })
       this.#log('info', 'tunnel.down', {

@@ -221,7 +221,7 @@ function serve(
   const { gateway } = listener
   const log = listener.witnesses.origin
   const control = offer.accept(
-    encode({ v: 1, device, now_ms: listener.now(), gateway, epoch, log, updates: 1 }),
+    encode({ v: 1, device, now_ms: listener.now(), gateway, epoch, log, updates: 1, starts: 1 }),
   )
   readReports(listener, presence, control, looks)
   void tunnel.closed.then((why) => {

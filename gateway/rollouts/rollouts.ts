@@ -13,7 +13,7 @@ import type { By, NewRollout } from './asked.ts'
 import { changeOf, stepOf } from './recorded.ts'
 import { chosenOf, counts, follows, isLost, isOver, meets, turnOf } from './rollout.ts'
 import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
-import { changesOf, orHadAlready } from './said.ts'
+import { changesOf, isLeft, orHadAlready } from './said.ts'
 import type { Listening, Said } from './said.ts'
 
 export interface RolloutRoom {
@@ -161,6 +161,10 @@ export class Rollouts implements Disposable {
       await this.#notBusy(to.device, said)
       for (const one of changesOf(said)) {
         const rollout = await store.findRollout(one.rollout)
+        if (isLeft(one, rollout)) {
+          to.say({ type: 'update', act: 'withdraw', rollout: one.rollout })
+          if (one.state === 'starting') continue
+        }
         if (rollout !== undefined)
           await this.#note(rollout, to.device, orHadAlready(one, rollout, said))
         if (one.heard) to.say({ type: 'update', act: 'heard', rollout: one.rollout })
@@ -173,8 +177,12 @@ export class Rollouts implements Disposable {
     const { store } = this.#room
     const about = new Set(changesOf(said).map(({ rollout }) => rollout))
     for (const rollout of await store.openRollouts()) {
-      if (about.has(rollout.id)) continue
       const update = await store.findUpdate(rollout.id, device)
+      const waits = said.taking === rollout.id && said.starting === null
+      // It was about to start it, and waits again: it was not told in time that it was heard.
+      if (waits && update?.state === 'starting')
+        await store.putUpdate({ ...update, state: 'taking', announces: true })
+      if (about.has(rollout.id)) continue
       if (update?.state === 'lost')
         await this.#note(rollout, device, { state: 'offered', code: null })
       else if (update?.state === 'taking' && update.idle !== true)

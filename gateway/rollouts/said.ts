@@ -24,6 +24,16 @@ type What = Pick<DeviceUpdate, 'rollout' | 'state' | 'code' | 'announces'>
 /** `heard`: the device waits to be told that this was taken down. */
 export type Change = What & { readonly heard: boolean }
 
+/**
+ * Whether a device is to leave it: what waits is taken back where the rollout is held or over, and what nobody here would
+ * look for when it stays away is not started.
+ */
+export function isLeft({ state }: Change, rollout: Rollout | undefined): boolean {
+  if (rollout === undefined) return state === 'starting'
+  const waits = state === 'taking' || state === 'starting'
+  return waits && (rollout.state === 'paused' || rollout.state === 'aborted')
+}
+
 /** What of a device's words is about one rollout each. */
 export function changesOf({ trial, taking, starting, outcome, refused }: Said): readonly Change[] {
   const changes: Change[] = []
@@ -33,7 +43,7 @@ export function changesOf({ trial, taking, starting, outcome, refused }: Said): 
     changes.push({ rollout: taking, state: 'taking', code: null, heard: false, ...says })
   }
   if (starting !== null && starting !== undefined)
-    changes.push({ rollout: starting, state: 'starting', code: null, heard: false })
+    changes.push({ rollout: starting, state: 'starting', code: null, heard: true })
   if (trial !== null) changes.push({ rollout: trial, state: 'trial', code: null, heard: true })
   if (refused !== null) {
     const { rollout, code } = refused

@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, test } from 'vitest'
 import { beginTrial, Shelf } from '#boot'
 import { signUpdate, updateKeyOf, type Update } from '#update'
 import { GatewayBusy } from '../../agent-tunnel/agent/update/fetch.ts'
+import { ANSWER_MS } from '../../agent-tunnel/agent/update/line.ts'
 import {
   LONGEST_BUSY_MS,
   LONGEST_WAIT_MS,
@@ -82,8 +83,11 @@ function house(started: Started | undefined = { installed: VERSION, running: nul
   return Object.assign(made, { updater })
 }
 
-const connect = ({ updater, reports }: House) =>
-  updater.connected((report) => void reports.push(report))
+/** `answers`: to a gateway that says when it has taken a start down. Gives what ends it. */
+const connect = ({ updater, reports }: House, answers = false) =>
+  updater.connected((report) => void reports.push(report), answers)
+const says = ({ updater }: House, act: 'heard' | 'withdraw', rollout = 'r_1') =>
+  updater.told({ type: 'update', act, rollout }, at)
 const offer = ({ updater }: House, rollout = 'r_1', manifest = manifestOf()) =>
   updater.told({ type: 'update', act: 'offer', rollout, manifest }, at)
 const last = ({ reports }: House) => reports.at(-1)
@@ -120,6 +124,7 @@ describe('an update that is taken', () => {
   test('does not wait for ever', async () => {
     const made = house()
     made.serving = 1
+    connect(made)
     offer(made)
     await holds(() => expect(made.clock.waiting).toBe(1))
     made.clock.pass(LONGEST_WAIT_MS)
@@ -142,6 +147,83 @@ describe('an update that is taken', () => {
     expect(made.shelf.state(VERSION).trial?.rollout).toBe('r_2')
     // What was fetched for the first is still here.
     expect(made.fetched).toHaveLength(1)
+  })
+
+  test('is not started where the line that went is why nobody is connected', async () => {
+    const made = house()
+    made.serving = 1
+    const ends = connect(made)
+    offer(made)
+    await holds(() => expect(made.clock.waiting).toBe(1))
+    ends()
+    made.serving = 0
+    for (let looks = 1; looks <= 3; looks++) {
+      made.clock.pass(LONGEST_WAIT_MS)
+      await holds(() => expect(made.clock.waiting).toBe(1))
+    }
+    expect([made.restarts, made.shelf.state(VERSION).trial]).toEqual([0, null])
+    const next = connect(made)
+    // The end of an older tunnel takes nothing from a newer one.
+    ends()
+    made.clock.pass(1000)
+    await holds(() => expect(made.restarts).toBe(1))
+    expect(last(made)).toMatchObject({ starting: 'r_1' })
+    next()
+  })
+
+  test('is started once the gateway has heard that it starts, and is not on trial before', async () => {
+    const made = house()
+    connect(made, true)
+    offer(made)
+    await holds(() => expect(last(made)).toMatchObject({ taking: 'r_1', starting: 'r_1' }))
+    says(made, 'heard', 'r_other')
+    expect([made.restarts, made.shelf.state(VERSION).trial]).toEqual([0, null])
+    says(made, 'heard')
+    await holds(() => expect(made.restarts).toBe(1))
+    expect(made.shelf.state(VERSION).trial).toMatchObject({ rollout: 'r_1' })
+    expect(made.clock.waiting).toBe(0)
+  })
+
+  test.for(['no answer', 'the end of the tunnel', 'another tunnel'] as const)(
+    'goes on waiting after %s to what it says of its start, and says so',
+    async (what) => {
+      const made = house()
+      const ends = connect(made, true)
+      offer(made)
+      await holds(() => expect(last(made)).toMatchObject({ starting: 'r_1' }))
+      made.serving = 1
+      const said = made.reports.length
+      if (what === 'no answer') made.clock.pass(ANSWER_MS)
+      if (what === 'the end of the tunnel') ends()
+      if (what !== 'no answer') connect(made, true)
+      // On a new tunnel all is said anyway, and then that it waits again.
+      const more = what === 'no answer' ? 1 : 2
+      await holds(() => expect(made.reports).toHaveLength(said + more))
+      expect(last(made)).toMatchObject({ taking: 'r_1', starting: null })
+      expect(made.clock.waiting).toBe(1)
+      // It comes late, when somebody has connected meanwhile.
+      says(made, 'heard')
+      made.clock.pass(1000)
+      await holds(() => expect(made.clock.waiting).toBe(1))
+      expect([made.restarts, made.shelf.state(VERSION).trial]).toEqual([0, null])
+      made.serving = 0
+      made.clock.pass(1000)
+      await holds(() => expect(last(made)).toMatchObject({ starting: 'r_1' }))
+      says(made, 'heard')
+      await holds(() => expect(made.restarts).toBe(1))
+    },
+  )
+
+  test('is left where that is the answer to its start', async () => {
+    const made = house()
+    connect(made, true)
+    offer(made)
+    await holds(() => expect(last(made)).toMatchObject({ starting: 'r_1' }))
+    says(made, 'withdraw')
+    expect(last(made)).toMatchObject({ taking: null, starting: null })
+    says(made, 'heard')
+    await holds(() => expect(made.clock.waiting).toBe(0))
+    expect([made.restarts, made.shelf.state(VERSION).trial]).toEqual([0, null])
   })
 
   test('is fetched again after a failure, so often and no more', async () => {
@@ -403,6 +485,7 @@ describe('an agent on trial', () => {
 
     test('gives way to another one', async () => {
       const made = unstarted()
+      connect(made)
       offer(made, 'r_2')
       await holds(() => expect(made.restarts).toBe(1))
       expect(made.shelf.state(VERSION).trial).toMatchObject({ rollout: 'r_2', starts: 0 })

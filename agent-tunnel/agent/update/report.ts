@@ -21,7 +21,7 @@ export interface UpdateReport {
   readonly trial: string | null
   /** The rollout of the update that is being fetched, or waits until nobody is connected. */
   readonly taking: string | null
-  /** The same rollout, once its update is what starts next and this agent is about to end. */
+  /** The same rollout, once its update is to start next: this agent ends when that was heard. */
   readonly starting: string | null
   /** What became of one that was started. */
   readonly outcome:

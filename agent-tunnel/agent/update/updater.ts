@@ -21,6 +21,7 @@ import type { JsonRecord } from '../json.ts'
 import type { Log } from '../log.ts'
 import { VERSION } from '../version.ts'
 import { GatewayBusy } from './fetch.ts'
+import { Line } from './line.ts'
 import type { RefusalCode, UpdateRefusal, UpdateReport } from './report.ts'
 
 /** How this agent was started. */
@@ -73,7 +74,7 @@ export class Updater implements Disposable {
   readonly #onTrial: boolean
   #taking: Taking | undefined
   #refused: UpdateRefusal | null = null
-  #tell: ((report: UpdateReport) => void) | undefined
+  readonly #line = new Line()
   #cancel: () => void = () => {}
   #disposed = false
   /** Another agent is to start, and this one is about to end. */
@@ -99,12 +100,14 @@ export class Updater implements Disposable {
 
   /**
    * There is a tunnel; `tell` says things on it. A gateway that does not hear of updates (undefined) has at least been
-   * reached, and nothing more can be asked of an update there.
+   * reached, and nothing more can be asked of an update there. `answers`: it says when it has taken a start down. Gives
+   * what is to be called when the tunnel has ended.
    */
-  connected(tell: ((report: UpdateReport) => void) | undefined): void {
-    this.#tell = tell
+  connected(tell: ((report: UpdateReport) => void) | undefined, answers = false): () => void {
+    const ended = this.#line.up(tell, answers)
     if (tell === undefined) this.#confirm()
     else this.#report()
+    return ended
   }
 
   /** The gateway at `at` says something of an update. What is of no known form is skipped. */
@@ -118,13 +121,14 @@ export class Updater implements Disposable {
 
   [Symbol.dispose](): void {
     this.#disposed = true
-    this.#tell = undefined
+    this.#line.down()
     this.#cancel()
     this.#taking?.over.abort()
   }
 
-  /** The gateway has taken down that this agent, on trial, is there with all it exposes; or what became of it. */
+  /** The gateway has taken down that one starts; that this agent, on trial, is there with all it exposes; or what became of it. */
   #heard(rollout: string): void {
+    if (this.#taking?.rollout === rollout) this.#line.answered()
     if (this.#onTrial && this.#state.trial?.rollout === rollout) {
       this.#confirm()
       return
@@ -224,7 +228,7 @@ export class Updater implements Disposable {
         this.#shelf.keep(update, manifest, bundle)
         this.#shelf.sweep(this.#state, update.sha256)
       }
-      if (!(await this.#untilQuiet(signal))) return
+      if (!(await this.#mayStart(rollout, signal))) return
       this.#start(update, rollout)
     } catch (error) {
       if (signal.aborted) return
@@ -249,8 +253,6 @@ export class Updater implements Disposable {
       return
     }
     this.#options.log('info', 'update.starting', { version, rollout })
-    // For who waits to see it again from now on; a gateway that does not know the word is told once more that it is taken.
-    this.#report(rollout)
     this.#taking = undefined
     this.#leave()
   }
@@ -273,13 +275,26 @@ export class Updater implements Disposable {
     }
   }
 
-  /** Whether it may be started now: nobody is connected, or that has lasted too long. */
-  async #untilQuiet(signal: AbortSignal): Promise<boolean> {
+  /**
+   * Whether it may be started now: nobody is connected, or that has lasted too long, and the gateway has heard that it
+   * starts, and who waits to see it again waits from there. Without a tunnel it waits: on trial it could reach nobody, and
+   * that nobody is connected may be because the line has just gone. A gateway that does not know of starts is told once
+   * more that it is taken.
+   */
+  async #mayStart(rollout: string, signal: AbortSignal): Promise<boolean> {
     const { monotonic, serving } = this.#options
     const until = monotonic.now() + LONGEST_WAIT_MS
-    while (!signal.aborted && serving() > 0 && monotonic.now() < until)
-      await this.#pause(LOOK_MS, signal)
-    return !signal.aborted
+    const wait = (ms: number, over: AbortSignal) => this.#pause(ms, over)
+    while (!signal.aborted) {
+      const quiet = serving() === 0 || monotonic.now() >= until
+      if (quiet && this.#line.isUp) {
+        if (await this.#line.starts(this.#standing(rollout), wait, signal)) return true
+        // Not heard: it goes on waiting, and nobody is to look for it meanwhile.
+        if (!signal.aborted) this.#report()
+      }
+      if (!signal.aborted) await this.#pause(LOOK_MS, signal)
+    }
+    return false
   }
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -321,9 +336,13 @@ export class Updater implements Disposable {
     }
   }
 
-  #report(starting: string | null = null): void {
+  #report(): void {
+    this.#line.say(this.#standing())
+  }
+
+  #standing(starting: string | null = null): UpdateReport {
     const { trial, outcome } = this.#state
-    this.#tell?.({
+    return {
       type: 'update',
       version: VERSION,
       keys: this.#keys().map(({ id }) => id),
@@ -332,6 +351,6 @@ export class Updater implements Disposable {
       starting,
       outcome,
       refused: this.#refused,
-    })
+    }
   }
 }

@@ -267,7 +267,10 @@ describe('a rollout', () => {
     await rollouts.look()
     expect(await states(id)).toEqual({ a: 'taking' })
     const back = await connect('a', { taking: id, starting: null })
+    expect(back.told).toEqual([])
     await rollouts.heard(back, { ...idle, taking: id, starting: id })
+    // It does not start before that was taken down: who is not known to have started has nothing to be lost in.
+    expect(back.told).toEqual([{ type: 'update', act: 'heard', rollout: id }])
     rollouts.left(back)
     seconds += lostAfter({ health: 300 }) - 1
     await rollouts.look()
@@ -300,6 +303,41 @@ describe('a rollout', () => {
     rollouts.left(again)
     await rollouts.look()
     expect(await states(id)).toEqual({ a: 'starting' })
+  })
+
+  test('does not look for a device that was about to start it, was not told in time that it was heard, and waits', async () => {
+    const a = await connect('a', { starting: null })
+    const { id } = await rollouts.start(asked(), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id, starting: id })
+    await rollouts.heard(a, { ...idle, taking: id, starting: null })
+    rollouts.left(a)
+    seconds += 10 * lostAfter({ health: 300 })
+    await rollouts.look()
+    expect(await states(id)).toEqual({ a: 'taking' })
+  })
+
+  test.for(['pause', 'abort'] as const)(
+    'is taken back after %s from a device that was away then and waits still, and is not started',
+    async (act) => {
+      const a = await connect('a', { starting: null })
+      const { id } = await rollouts.start(asked(), BUNDLE, by)
+      await rollouts.heard(a, { ...idle, taking: id, starting: null })
+      rollouts.left(a)
+      await rollouts.change(id, act, 'line 3 produces', by)
+      for (const starting of [null, id]) {
+        const back = await connect('a', { taking: id, starting })
+        expect(back.told).toEqual([{ type: 'update', act: 'withdraw', rollout: id }])
+        expect(await states(id)).toEqual({ a: 'taking' })
+      }
+    },
+  )
+
+  test('of another gateway is not started here, where nobody would look for the device', async () => {
+    const a = await connect('a', { taking: 'o_other', starting: null })
+    expect(a.told).toEqual([])
+    await rollouts.heard(a, { ...idle, taking: 'o_other', starting: 'o_other' })
+    expect(a.told).toEqual([{ type: 'update', act: 'withdraw', rollout: 'o_other' }])
+    expect(events).toEqual([])
   })
 
   test('that was held while the line was off loses nobody when it goes on, but who stays away from then', async () => {
@@ -498,9 +536,11 @@ describe('what cannot be recorded', () => {
     fails = false
     const { id } = await rollouts.start(asked(), BUNDLE, by)
     fails = true
-    const trial = new Connected('b')
-    await expect(rollouts.heard(trial, { ...idle, trial: id })).rejects.toThrow('no room')
-    expect(trial.told).toEqual([])
+    for (const said of [{ trial: id }, { taking: id, starting: id }]) {
+      const one = new Connected('b')
+      await expect(rollouts.heard(one, { ...idle, ...said })).rejects.toThrow('no room')
+      expect(one.told).toEqual([])
+    }
   })
 })
 
