@@ -27,7 +27,6 @@ const APPLICABLE = 32
 
 /** A grant as the scripts take it. What they write themselves (uses, octets, the end) is left to them. */
 function rowOf({ statement, hash, state, ...rest }: Grant): Record<string, string | number | null> {
-  const { extends: extended, unseals, supersedes } = statement
   return {
     id: statement.id,
     statement: canonical(statement),
@@ -48,6 +47,13 @@ function rowOf({ statement, hash, state, ...rest }: Grant): Record<string, strin
     maxUses: statement.max_uses ?? null,
     maxBytes: statement.max_bytes ?? null,
     sealed: statement.sealed === undefined ? null : 1,
+    ...othersOf(statement),
+  }
+}
+
+/** The other grants that it is about. */
+function othersOf({ extends: extended, unseals, supersedes }: Statement) {
+  return {
     extends: extended?.grant ?? null,
     extendsHash: extended?.sha256 ?? null,
     unseals: unseals?.grant ?? null,

@@ -122,9 +122,9 @@ test.skipIf(!haveRedis)(
     }
     const tls = { ca, cert: client.cert, key: client.key, servername: place.servername }
     const owner = new Redis({ ...redis.place, tls })
-    await owner.call('ACL', 'SETUSER', 'sallyport', 'on', '>secret', `~{${TENANT}}:*`, ...MAY)
+    await owner.call('ACL', 'SETUSER', 'gateways', 'on', '>secret', `~{${TENANT}}:*`, ...MAY)
     owner.disconnect()
-    const user = { ...place, username: 'sallyport', password_file: files.password }
+    const user = { ...place, username: 'gateways', password_file: files.password }
     const { grants, sessions, reviews, locks, changes } = await opening(user)
     const one = grant({}, { state: 'approved' })
     const { id } = one.statement
