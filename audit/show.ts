@@ -1,10 +1,10 @@
-/** What of a log is shown to who holds a head of it, or of an epoch before: made from the logs' own files. */
+/** What of a log is shown to who holds a head of an epoch before: made from the logs' own files. */
 import { AuditError } from './errors.ts'
-import { hashesOf, proveConsistency } from './prove.ts'
+import { hashesOf } from './prove.ts'
 import { LogReader } from './read.ts'
 import type { Handover } from './shown.ts'
 import type { EndedEpoch } from './succession.ts'
-import { inclusionProof, type Hash } from './tree.ts'
+import { consistencyProof, inclusionProof, type Perfect } from './tree.ts'
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64')
 
@@ -13,60 +13,92 @@ type Written = {
   -readonly [K in keyof Handover]: Handover[K] extends readonly string[] ? string[] : Handover[K]
 }
 
-interface Tree {
-  readonly directory: string
-  readonly origin: string
-  readonly size: number
-}
+type Where = Pick<EndedEpoch, 'directory' | 'origin'>
 
-/** A leaf, and what leads from it to the head of `size` events. Errors: log.range (it was pruned, or is not there). */
-function leafOf({ directory, origin, size }: Tree, idx: number): { body: string; path: string[] } {
-  const reader = new LogReader(directory, origin)
-  const [leaf] = reader.bodies(idx)
-  if (leaf?.idx !== idx) throw new AuditError('log.range', `event ${idx} of ${origin} is not there`)
-  const path: Hash[] = inclusionProof(hashesOf(directory, reader), idx, size)
-  return { body: text(leaf.body), path: path.map(text) }
-}
+/** One epoch's files; its reader keeps its place, because after a rotation everybody asks. */
+class Tree {
+  readonly #where: Where
+  readonly #reader: LogReader
+  readonly #last: { readonly perfect: Perfect; readonly size: number } | undefined
 
-/**
- * The rotations from the epoch `held` to the log `newest`, for who holds the head of `from` events of that epoch. `ended`:
- * the epochs before `newest`, the newest first. Empty where that epoch is none of them, or a leaf that it takes was pruned:
- * then nothing can be shown.
- */
-export function handoversTo(
-  newest: Tree,
-  ended: readonly EndedEpoch[],
-  held: string,
-  from: number,
-): Written[] {
-  const at = ended.findIndex(({ origin }) => origin === held)
-  const last = ended[at]?.last.size
-  if (last === undefined) return []
-  try {
-    return ended
-      .slice(0, at + 1)
-      .map((epoch, i) => handover(epoch, ended[i - 1] ?? newest, i === at ? from : 0))
-      .toReversed()
-  } catch (error) {
-    if (error instanceof AuditError && error.code === 'log.range') return []
-    throw error
+  /** `size`: of an epoch that ended, whose hashes change no more. */
+  constructor(where: Where, size?: number) {
+    this.#where = where
+    this.#reader = new LogReader(where.directory, where.origin)
+    this.#last =
+      size === undefined ? undefined : { perfect: hashesOf(where.directory, this.#reader), size }
+  }
+
+  hashes(size: number): Perfect {
+    return this.#last?.size === size
+      ? this.#last.perfect
+      : hashesOf(this.#where.directory, this.#reader)
+  }
+
+  /** A leaf, and what leads from it to the head of `size` events. Errors: log.range (it was pruned, or is not there). */
+  leaf(idx: number, size: number): { readonly body: string; readonly path: string[] } {
+    const [leaf] = this.#reader.bodies(idx)
+    if (leaf?.idx !== idx)
+      throw new AuditError('log.range', `event ${idx} of ${this.#where.origin} is not there`)
+    return { body: text(leaf.body), path: inclusionProof(this.hashes(size), idx, size).map(text) }
   }
 }
 
-function handover(epoch: EndedEpoch, next: EndedEpoch | Tree, from: number): Written {
-  const { directory, origin, last } = epoch
-  const size = 'last' in next ? next.last.size : next.size
-  const closing = leafOf({ directory, origin, size: last.size }, last.size - 1)
-  const opening = leafOf({ directory: next.directory, origin: next.origin, size }, 0)
-  // A head of more events than that has: nothing leads there, and what is shown says how many it has.
-  const proof = from > last.size ? [] : proveConsistency(directory, origin, from, last.size)
-  return {
-    note: last.note,
-    from,
-    proof: proof.map(text),
-    closing: closing.body,
-    closing_path: closing.path,
-    opening: opening.body,
-    opening_path: opening.path,
+/** The rotations of a log, for who missed them. */
+export class Handovers {
+  readonly #ended: readonly EndedEpoch[]
+  readonly #newest: Tree
+  readonly #trees: ReadonlyMap<string, Tree>
+
+  /** `ended`: the epochs before `newest`, the newest first. */
+  constructor(newest: Where, ended: readonly EndedEpoch[]) {
+    this.#ended = ended
+    this.#newest = new Tree(newest)
+    this.#trees = new Map(ended.map((one) => [one.origin, new Tree(one, one.last.size)]))
+  }
+
+  /**
+   * The rotations from the epoch `held` to the newest, whose head has `size` events, for who holds the head of `from`
+   * events of that epoch. Empty where that epoch is none of them, or a leaf that it takes was pruned: then nothing can be
+   * shown.
+   */
+  to(size: number, held: string, from: number): Written[] {
+    const at = this.#ended.findIndex(({ origin }) => origin === held)
+    try {
+      return this.#ended
+        .slice(0, at + 1)
+        .map((epoch, i) => this.#one(epoch, this.#ended[i - 1], size, i === at ? from : 0))
+        .toReversed()
+    } catch (error) {
+      if (error instanceof AuditError && error.code === 'log.range') return []
+      throw error
+    }
+  }
+
+  #one(
+    { origin, last }: EndedEpoch,
+    next: EndedEpoch | undefined,
+    size: number,
+    from: number,
+  ): Written {
+    const tree = this.#treeOf(origin)
+    const closing = tree.leaf(last.size - 1, last.size)
+    const opening = this.#treeOf(next?.origin).leaf(0, next?.last.size ?? size)
+    // A head of more events than that has: nothing leads there, and what is shown says how many it has.
+    const proof =
+      from > last.size ? [] : consistencyProof(tree.hashes(last.size), from, last.size).map(text)
+    return {
+      note: last.note,
+      from,
+      proof,
+      closing: closing.body,
+      closing_path: closing.path,
+      opening: opening.body,
+      opening_path: opening.path,
+    }
+  }
+
+  #treeOf(origin: string | undefined): Tree {
+    return (origin === undefined ? undefined : this.#trees.get(origin)) ?? this.#newest
   }
 }

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { errors, jwtVerify } from 'jose'
 import {
   AuditError,
-  handoversTo,
+  Handovers,
   openWitnesses,
   parseCheckpoint,
   parseTilePath,
@@ -49,8 +49,7 @@ interface Epoch {
 
 export class WitnessRoom {
   readonly #log: AuditLog
-  /** Earlier epochs, the newest first. */
-  readonly #ended: readonly EndedEpoch[]
+  readonly #handovers: Handovers
   readonly #keys: readonly Verifier[]
   readonly #witnesses: Witnesses
   readonly #publisher: Publisher
@@ -71,7 +70,7 @@ export class WitnessRoom {
     now: () => number,
     ended: readonly EndedEpoch[] = [],
   ) {
-    this.#ended = ended
+    this.#handovers = new Handovers(log, ended)
     const vkeys = files.flatMap(readKeys)
     this.#log = log
     this.#keys = vkeys.map(parseWitnessKey)
@@ -150,9 +149,8 @@ export class WitnessRoom {
   }
 
   #showOver(from: number, held: string): ShownHead {
-    const { directory, origin, vkeys, signed } = this.#log
-    const newest = { directory, origin, size: signed.size }
-    const handovers = handoversTo(newest, this.#ended, held, from)
+    const { origin, vkeys, signed } = this.#log
+    const handovers = this.#handovers.to(signed.size, held, from)
     return { origin, keys: [...vkeys], note: signed.note, from: 0, proof: [], handovers }
   }
 

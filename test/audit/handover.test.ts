@@ -2,7 +2,7 @@
 import { cpSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { handoversTo, parseCheckpoint, type EndedEpoch } from '#audit'
+import { Handovers, parseCheckpoint, type EndedEpoch } from '#audit'
 import { HeadKeeper } from '#heads'
 import { proveConsistency } from '../../audit/prove.ts'
 import {
@@ -58,7 +58,8 @@ function over(
   from: number,
 ) {
   const { size } = parseCheckpoint(noteOf(directory))
-  const handovers = handoversTo({ directory, origin: keys.origin, size }, before, held, from)
+  const newest = { directory, origin: keys.origin }
+  const handovers = new Handovers(newest, before).to(size, held, from)
   return { ...shows(directory, keys), handovers }
 }
 
@@ -259,9 +260,9 @@ describe('an epoch is refused', () => {
 
 test('of an epoch whose beginning was pruned, and of one that is not here, nothing is shown', () => {
   const { size } = parseCheckpoint(noteOf(two))
-  const newest = { directory: two, origin: second.origin, size }
-  expect(handoversTo(newest, ended.slice(1), 'sallyport.test/audit/n9/1', 3)).toEqual([])
-  expect(
-    handoversTo({ ...newest, directory: temporary() }, ended.slice(1), first.origin, 3),
-  ).toEqual([])
+  const to = (directory: string, held: string) =>
+    new Handovers({ directory, origin: second.origin }, ended.slice(1)).to(size, held, 3)
+  expect(to(two, first.origin)).toHaveLength(1)
+  expect(to(two, 'sallyport.test/audit/n9/1')).toEqual([])
+  expect(to(temporary(), first.origin)).toEqual([])
 })
