@@ -49,8 +49,8 @@ const HOUR_MS = 3_600_000
 
 /**
  * Three of a million codes are right at any moment (RFC 4226 7.3). Whatever the number of sources, ten wrong ones close the
- * account's for an hour; a hundred without a right one between, until thirty days have passed (SP 800-63B 5.2.2) or
- * an administrator takes the app off the account.
+ * account's for an hour; a hundred without a right one between, until thirty days have passed (SP 800-63B 5.2.2) or the
+ * account has another app. Whoever closed it has the password: the account is renewed, where that was not its owner.
  */
 function codeThrottles(sub: string): readonly Throttle[] {
   return [

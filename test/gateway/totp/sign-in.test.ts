@@ -461,6 +461,9 @@ describe('guessing', () => {
     const { page } = await begun(browser, who)
     const answer = await browser.submit(page, BUTTON, { code: fresh(who.app) })
     expect([answer.status, answer.text.includes('too many attempts')]).toEqual([429, true])
+    // Whoever types codes knows the password: taking the app away would let them in.
+    expect(answer.text).toContain('somebody knows your password')
+    expect(answer.text).toContain(`sallyport account renew ${who.email}`)
     expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(3000)
     await nobody(browser)
   })
