@@ -3,7 +3,7 @@
  * knows the password guesses codes no faster than others guess passwords; and on two of the account's own besides.
  */
 import type { Accounts } from '../accounts.ts'
-import { isNewLock, loginThrottles, type AttemptRoom } from '../attempt.ts'
+import { isNewLock, loginThrottles, recorded, type AttemptRoom } from '../attempt.ts'
 import { IdentityError } from '../errors.ts'
 import { record, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
@@ -88,15 +88,19 @@ export async function checkCode(room: CheckRoom, attempt: CodeAttempt): Promise<
     return no('wrong', email)
   }
   if (step <= row.step) return replayed(room, account, attempt)
-  await tell(room, account, attempt, null)
-  // Two answers at once: the store takes one of them, and the question has one end.
+  const counted = [pair, ...wider, ...own].map(({ key }) => key)
+  await recorded(room.store, counted, tell(room, account, attempt, null))
+  // Two answers at once: the store takes one of them, and the question has one end. The log has the end of the other too.
   if (!(await room.totpStore.useTotp(sub, row.createdAt, step, room.now())))
     return replayed(room, account, attempt)
   const first = await takeUp(room, attempt.secret).catch((error: unknown) => {
     if (error instanceof IdentityError && error.code === 'ceremony.unknown') return undefined
     throw error
   })
-  if (first === undefined) return no('stale', email)
+  if (first === undefined) {
+    await tell(room, account, attempt, 'code.stale')
+    return no('stale', email)
+  }
   await room.store.settle(
     [pair, ...own].map(({ key }) => key),
     wider.map(({ key }) => key),
