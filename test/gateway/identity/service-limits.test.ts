@@ -4,6 +4,7 @@ import { Agent, fetch } from 'undici'
 import type { KoaContextWithOIDC } from 'oidc-provider'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { makeKey } from '../../../cli/login/device.ts'
+import { serviceFetch } from '../../../cli/login/service.ts'
 import type { PrivateKey } from '../../../cli/login/credentials.ts'
 import { checkAssertion } from '../../../gateway/identity/services/limits.ts'
 import { eachWithAccounts, now, store, advance } from './accounts-fixture.ts'
@@ -110,6 +111,11 @@ describe('one address', () => {
     expect(refused.status).toBe(429)
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(600)
     expect(await refused.json()).toMatchObject({ error: 'temporarily_unavailable' })
+    // The command says how long, and no shorter time.
+    const file = { v: 1, service: id, gateway: house.origin, anchor: house.anchor, key } as const
+    await using cli = await serviceFetch(file)
+    const next: unknown = expect.stringMatching(/^wait 1\d minutes;/)
+    await expect(cli.refresh()).rejects.toMatchObject({ code: 'service.limit', next })
     await addVendor(house)
     await signIn(house)
     house.advance(15 * 60_000)
