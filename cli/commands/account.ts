@@ -188,5 +188,6 @@ async function resetTotp(email: string, command: Command): Promise<void> {
   tell(options, items, [
     `${plain(email)} has no authenticator app`,
     'next: they sign in by password, and add one with `sallyport totp add NAME`',
+    `if wrong codes closed the account and they typed none, somebody knows the password, and signs in with it alone now: sallyport account renew ${plain(email)}`,
   ])
 }

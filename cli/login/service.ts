@@ -93,7 +93,7 @@ async function renewed(
         {
           code: 'service.limit',
           exit: 'failed',
-          next: 'wait a minute; run several commands in one program, which needs one token for all',
+          next: `wait ${waitOf(cause.response)}; run several commands in one program, which needs one token for all`,
         },
         { cause },
       )
@@ -108,6 +108,13 @@ async function renewed(
       { cause },
     )
   }
+}
+
+/** As long as the gateway says. */
+function waitOf({ headers }: Response): string {
+  const seconds = Number(headers.get('retry-after'))
+  if (!(seconds > 0)) return 'a minute'
+  return seconds > 90 ? `${Math.ceil(seconds / 60)} minutes` : `${seconds} seconds`
 }
 
 function parse(text: string): ServiceFile | undefined {

@@ -88,12 +88,30 @@ export async function login(context: AttemptRoom, attempt: LoginAttempt): Promis
   }
   const account = withoutPassword(row)
   const more = (await attempt.asksMore?.(account)) ?? NOTHING_MORE
-  await tell(more.passkey || more.code ? 'second_factor' : null, row)
+  const told = tell(more.passkey || more.code ? 'second_factor' : null, row)
+  await recorded(context.store, [pair, ...wider], told)
   // Where a code may follow, wrong ones count on the same: a right password in between wipes none of them off.
   if (more.code) await context.store.settle([], [pair, ...wider])
   else await context.store.settle([pair], wider)
   await refreshHash(context, row, attempt.password)
   return { ok: true, account, more }
+}
+
+/**
+ * A right answer that is being recorded: where the log does not take it the fault is ours, and what was counted for it is
+ * given back. Error: log.unavailable.
+ */
+export async function recorded(
+  store: Pick<IdentityStore, 'settle'>,
+  counted: readonly string[],
+  recording: Promise<void>,
+): Promise<void> {
+  try {
+    await recording
+  } catch (error) {
+    await store.settle([], counted)
+    throw error
+  }
 }
 
 /** Whether the log has not heard of this lock yet; it has then. */

@@ -19,7 +19,7 @@ import { deviceFlow } from './codes.ts'
 import { API_SCOPE } from './enter.ts'
 import type { LogoutEvent } from './events.ts'
 import { clientOf, isService, serviceClaims, TOKEN_S } from './services/client.ts'
-import { checkAssertion, countAsking } from './services/limits.ts'
+import { checkAssertion, countAsking, settleAskings } from './services/limits.ts'
 import { guard, renderError, route } from './guard.ts'
 import {
   LIFETIMES,
@@ -62,6 +62,7 @@ export function createProvider(options: ProviderOptions): OidcProvider {
   emitter.on('error', (error: unknown) => setting.report(error, setting.newId()))
   provider.use(guard(setting))
   provider.use(route(setting, provider))
+  provider.use(settleAskings(setting))
   const answer = provider.callback()
   return {
     issuer: options.issuer,

@@ -1,6 +1,6 @@
 /** Signing in by what this gateway knows of a person: a password, and the passkey of who has one. */
 import type { Provider } from 'oidc-provider'
-import { ACR_PASSWORD, type LoginAnswer, type SecondFactors } from './attempt.ts'
+import { ACR_PASSWORD, loginThrottles, type LoginAnswer, type SecondFactors } from './attempt.ts'
 import type { Context } from './answer.ts'
 import { enter, recordLogin } from './enter.ts'
 import { IdentityError } from './errors.ts'
@@ -182,6 +182,9 @@ export async function showPasskey(
     client: String(details.params['client_id']),
     methods: own.methods,
   })
+  // Wrong codes of before are forgotten, as by a right one; those that are counted whatever the source are not.
+  const [pair] = loginThrottles(account.email, source)
+  await options.store.settle([pair.key], [])
   const loginSeconds = options.lifetimes.login
   return enter(ctx, provider, options, details, { sub: account.sub, ...own, loginSeconds })
 }

@@ -2,7 +2,6 @@
 import { errors, type ClientMetadata, type KoaContextWithOIDC } from 'oidc-provider'
 import { record } from '../events.ts'
 import type { Setting } from '../setting.ts'
-import { askedWell } from './limits.ts'
 import { stands, type ServiceStore } from './store.ts'
 
 /** How long a token of a service is good; seconds. A program signs for the next one by itself. */
@@ -60,6 +59,5 @@ export async function serviceClaims(
   // Revoked while it was recorded: then there is none.
   if (!(await serviceStore.useService(clientId, at, at + TOKEN_S * 1000)))
     throw new errors.InvalidGrant('the service does not stand any more')
-  await askedWell(setting, ctx)
   return { login: clientId, amr: METHODS, acr: ACR, auth_time: Math.floor(at / 1000) }
 }

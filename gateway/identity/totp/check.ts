@@ -3,7 +3,7 @@
  * knows the password guesses codes no faster than others guess passwords; and on two of the account's own besides.
  */
 import type { Accounts } from '../accounts.ts'
-import { isNewLock, loginThrottles, type AttemptRoom } from '../attempt.ts'
+import { isNewLock, loginThrottles, recorded, type AttemptRoom } from '../attempt.ts'
 import { IdentityError } from '../errors.ts'
 import { record, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
@@ -49,8 +49,8 @@ const HOUR_MS = 3_600_000
 
 /**
  * Three of a million codes are right at any moment (RFC 4226 7.3). Whatever the number of sources, ten wrong ones close the
- * account's for an hour; a hundred without a right one between, until thirty days have passed (SP 800-63B 5.2.2) or
- * an administrator takes the app off the account.
+ * account's for an hour; a hundred without a right one between, until thirty days have passed (SP 800-63B 5.2.2) or the
+ * account has another app. Whoever closed it has the password: the account is renewed, where that was not its owner.
  */
 function codeThrottles(sub: string): readonly Throttle[] {
   return [
@@ -88,15 +88,19 @@ export async function checkCode(room: CheckRoom, attempt: CodeAttempt): Promise<
     return no('wrong', email)
   }
   if (step <= row.step) return replayed(room, account, attempt)
-  await tell(room, account, attempt, null)
-  // Two answers at once: the store takes one of them, and the question has one end.
+  const counted = [pair, ...wider, ...own].map(({ key }) => key)
+  await recorded(room.store, counted, tell(room, account, attempt, null))
+  // Two answers at once: the store takes one of them, and the question has one end. The log has the end of the other too.
   if (!(await room.totpStore.useTotp(sub, row.createdAt, step, room.now())))
     return replayed(room, account, attempt)
   const first = await takeUp(room, attempt.secret).catch((error: unknown) => {
     if (error instanceof IdentityError && error.code === 'ceremony.unknown') return undefined
     throw error
   })
-  if (first === undefined) return no('stale', email)
+  if (first === undefined) {
+    await tell(room, account, attempt, 'code.stale')
+    return no('stale', email)
+  }
   await room.store.settle(
     [pair, ...own].map(({ key }) => key),
     wider.map(({ key }) => key),

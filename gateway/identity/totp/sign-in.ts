@@ -97,7 +97,8 @@ function whyNot(answer: CodeAnswer & { ok: false }, id: string): Problem {
     case 'locked':
       return {
         message: 'There were too many attempts.',
-        nextStep: `Try again in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}, or ask an administrator.`,
+        // Codes are asked for after the password: whoever typed them knows it, and an app that is taken off would let them in.
+        nextStep: `Try again in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}. If it was not you who typed the codes, somebody knows your password: an administrator renews the account (sallyport account renew ${answer.email}).`,
         id,
       }
   }

@@ -367,12 +367,12 @@ describe('a passkey that is not good', () => {
   })
 })
 
-test('a thousand that stand are all in the list, page by page, those of one instant too', async () => {
+test('all that stand are in the list, page by page, those of one instant too', async () => {
   const thread = await SqliteThread.open(join(house.directory, 'many.sqlite'))
   onTestFinished(async () => thread[Symbol.asyncDispose]())
   const store = new SqliteInvitationStore(thread)
-  for (let at = 0; at < 1000; at++) {
-    const id = `i_${String(at).padStart(4, '0')}`
+  for (let at = 0; at < 60; at++) {
+    const id = `i_${String(at).padStart(2, '0')}`
     // Ten at a time are of one millisecond.
     const times = { createdAt: Math.floor(at / 10), expiresAt: 10_000_000, closed: null }
     const who = {
@@ -387,11 +387,12 @@ test('a thousand that stand are all in the list, page by page, those of one inst
   }
   const found: string[] = []
   for (let after: InvitationPlace | undefined; ;) {
-    const rows = await store.listInvitations(333, after)
+    // Each page ends within an instant.
+    const rows = await store.listInvitations(17, after)
     found.push(...rows.map(({ id }) => id))
     after = rows.at(-1)
     if (after === undefined) break
   }
-  expect(found).toHaveLength(1000)
+  expect(found).toHaveLength(60)
   expect(found).toEqual(found.toSorted().toReversed())
 })

@@ -4,6 +4,7 @@ import { Agent, fetch } from 'undici'
 import type { KoaContextWithOIDC } from 'oidc-provider'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { makeKey } from '../../../cli/login/device.ts'
+import { serviceFetch } from '../../../cli/login/service.ts'
 import type { PrivateKey } from '../../../cli/login/credentials.ts'
 import { checkAssertion } from '../../../gateway/identity/services/limits.ts'
 import { eachWithAccounts, now, store, advance } from './accounts-fixture.ts'
@@ -16,7 +17,7 @@ describe('one service', () => {
   const ctx = { req: {}, set: (name: string, value: string) => headers.set(name, value) }
   const ask = async (client: string) =>
     checkAssertion(
-      { store, now: () => now, source: () => '192.0.2.1' },
+      { store, now: () => now },
       ctx as unknown as KoaContextWithOIDC,
       { exp: now / 1000 + 60, jti: 'j' },
       client,
@@ -34,7 +35,7 @@ describe('one service', () => {
     await ask('v_busy')
   })
   test('claims an end at most five minutes ahead, and a jti of 200 characters', async () => {
-    const room = { store, now: () => now, source: () => '192.0.2.1' }
+    const room = { store, now: () => now }
     const claim = async (claims: Record<string, unknown>) =>
       checkAssertion(room, ctx as unknown as KoaContextWithOIDC, claims, 'v_x')
     await claim({ exp: now / 1000 + 300, jti: 'x'.repeat(200) })
@@ -81,26 +82,24 @@ describe('one address', () => {
     return answer as unknown as Response
   }
 
-  test('that fails fifty times waits, with the right key too; its people sign in', async () => {
+  /** A service of that name, and how it asks. */
+  const entered = async (name: string) => {
     const key = await makeKey()
-    const { id } = await house.identity.services.add(
-      {
-        name: 'robot',
-        vendor: null,
-        roles: ['operator'],
-        groups: [],
-        scopes: ['devices:read'],
-        key: publicOf(key),
-      },
-      SYSTEM,
-    )
+    const facts = { vendor: null, roles: ['operator'], groups: [], scopes: ['devices:read'] }
+    const entry = { name, ...facts, key: publicOf(key) }
+    const { id } = await house.identity.services.add(entry, SYSTEM)
     const claims = (of = id) => ({
       iss: of,
       sub: of,
       aud: house.identity.issuer,
-      exp: Math.floor(house.now() / 1000) + 60,
+      exp: Math.floor(house.now() / 1000) + 240,
     })
-    const right = async () => post(id, await sign(key, {}, claims()))
+    const assertion = async () => sign(key, {}, claims())
+    return { id, key, claims, assertion, right: async () => post(id, await assertion()) }
+  }
+
+  test('that fails fifty times waits, with the right key too; its people sign in', async () => {
+    const { id, key, claims, right } = await entered('robot')
     const forged = await sign(await makeKey(), {}, claims())
     for (let at = 0; at < 49; at++) expect((await post(id, forged)).status).toBe(401)
     // What succeeds costs the address nothing.
@@ -112,9 +111,43 @@ describe('one address', () => {
     expect(refused.status).toBe(429)
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(600)
     expect(await refused.json()).toMatchObject({ error: 'temporarily_unavailable' })
+    // The command says how long, and no shorter time.
+    const file = { v: 1, service: id, gateway: house.origin, anchor: house.anchor, key } as const
+    await using cli = await serviceFetch(file)
+    const next: unknown = expect.stringMatching(/^wait 1\d minutes;/)
+    await expect(cli.refresh()).rejects.toMatchObject({ code: 'service.limit', next })
     await addVendor(house)
     await signIn(house)
     house.advance(15 * 60_000)
     expect((await right()).status).toBe(200)
+  })
+
+  test('whose programs ask all at once is given what they ask for, close to the limit too', async () => {
+    const { id, claims, right } = await entered('crowd')
+    const forged = await sign(await makeKey(), {}, claims())
+    for (let at = 0; at < 49; at++) await post(id, forged)
+    const answers = await Promise.all(Array.from({ length: 60 }, right))
+    expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: 60 }, () => 200))
+    // And one that fails then is the fiftieth.
+    expect((await post(id, forged)).status).toBe(401)
+    expect((await right()).status).toBe(429)
+    house.advance(15 * 60_000)
+  })
+
+  test('that asks again and again while the log takes nothing is not shut out after it', async () => {
+    const { right } = await entered('patient')
+    house.breakLog(true)
+    for (let at = 0; at < 51; at++) expect((await right()).status).toBe(500)
+    house.breakLog(false)
+    expect((await right()).status).toBe(200)
+  })
+
+  test('that sends one assertion again and again is shut out', async () => {
+    const { id, assertion, right } = await entered('parrot')
+    const one = await assertion()
+    expect((await post(id, one)).status).toBe(200)
+    for (let at = 0; at < 50; at++) expect((await post(id, one)).status).toBe(401)
+    expect((await right()).status).toBe(429)
+    house.advance(15 * 60_000)
   })
 })

@@ -101,6 +101,8 @@ test('an administrator takes it off whoever lost it, and ends their logins; nobo
   await saveCredentials(join(home, 'credentials'), node.admin.credentials)
   const done = await run(home, 'account', 'reset-totp', ana.email)
   expect([done.code, done.out]).toEqual([0, expect.stringContaining('has no authenticator app')])
+  // And what to do instead, where it was not lost: whoever closed it by wrong codes has the password.
+  expect(done.out).toContain(`sallyport account renew ${ana.email}`)
   await expect(ana.call('GET', '/totp')).rejects.toThrow('the login has ended')
   await using browser = openBrowser(node.anchor)
   const credentials = await deviceLogin({

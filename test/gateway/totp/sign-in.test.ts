@@ -1,11 +1,13 @@
 /** Signing in where there is an authenticator app: the password is half of it, and each code opens one sign-in. */
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { deviceLogin, type Credentials } from '../../../cli/login/index.ts'
 import type { BrowserAnswer, Login, Subject } from '../../../gateway/identity/index.ts'
+import { SqliteTotpStore } from '../../../gateway/store/sqlite/totp.ts'
 import { softKey } from '../../support/authenticator.ts'
 import { approveDevice, openBrowser, type Browser, type Page } from '../../support/browser.ts'
+import { challengeOf } from '../identity/guest.ts'
 import {
   addVendor,
   authenticate,
@@ -60,11 +62,14 @@ async function openLink(browser: Browser, secret: string): Promise<Page> {
 }
 
 /** A passkey asked for, and the answer that would add it. */
-async function passkeyFor({ subject, login }: { subject: Subject; login: Login }) {
+async function passkeyFor(
+  { subject, login }: { subject: Subject; login: Login },
+  key = softKey(house.origin),
+) {
   const { passkeys } = house.identity
   const asked = await passkeys.register(subject, login, 'key')
   const { challenge } = asked.options as { challenge: string }
-  const answer = softKey(house.origin).register(challenge) as BrowserAnswer
+  const answer = key.register(challenge) as BrowserAnswer
   return async () => passkeys.answer(asked.secret, ['register'], answer, null)
 }
 
@@ -263,6 +268,21 @@ describe('an enrolment', () => {
   })
 })
 
+/** A question for a code, and its answer from a source of its own. */
+async function guess(who: Somebody, code: string, source: string) {
+  const { totps } = house.identity
+  const secret = await totps.ask(who.sub, 'uid')
+  return totps.check({ secret, about: 'uid', code, source, client: null })
+}
+const password = async ({ email }: Somebody, source: string) =>
+  house.identity.accounts.login({
+    email,
+    password: PASSWORD,
+    source,
+    client: null,
+    asksMore: async () => ({ passkey: false, code: true }),
+  })
+
 describe('a sign-in', () => {
   let who: Awaited<ReturnType<typeof withApp>>
   beforeAll(async () => void (who = await withApp()))
@@ -364,6 +384,44 @@ describe('a sign-in', () => {
     expect(isIn(await browser.submit(page, BUTTON, { code }))).toBe(true)
   })
 
+  test('a right code that the log does not take is counted on nobody, however often', async () => {
+    const source = '192.0.2.20'
+    house.breakLog(true)
+    for (let tries = 0; tries < 6; tries++) {
+      const unrecorded = guess(who, fresh(who.app), source)
+      await expect(unrecorded).rejects.toMatchObject({ code: 'log.unavailable' })
+      await expect(password(who, source)).rejects.toMatchObject({ code: 'log.unavailable' })
+    }
+    house.breakLog(false)
+    expect(await password(who, source)).toMatchObject({ ok: true })
+    expect(await guess(who, fresh(who.app), source)).toMatchObject({ ok: true })
+  })
+
+  test('of two right codes to one question one signs in, and the log has the end of the other', async () => {
+    const { totps } = house.identity
+    const secret = await totps.ask(who.sub, 'uid')
+    house.advance(60_000)
+    const give = async (at: number) => {
+      const code = who.app.code(house.now() + at)
+      return totps.check({ secret, about: 'uid', code, source: '192.0.2.21', client: null })
+    }
+    const spy = vi.spyOn(SqliteTotpStore.prototype, 'useTotp')
+    onTestFinished(() => spy.mockRestore())
+    let first: unknown
+    spy.mockImplementationOnce(async function (this: SqliteTotpStore, ...args) {
+      first = await give(0)
+      return this.useTotp(...args)
+    })
+    house.events.length = 0
+    expect(await give(30_000)).toMatchObject({ ok: false, code: 'stale' })
+    expect(first).toMatchObject({ ok: true })
+    expect(house.events).toMatchObject([
+      { outcome: 'success', reason: null },
+      { outcome: 'success', reason: null },
+      { outcome: 'failure', reason: 'code.stale', methods: [] },
+    ])
+  })
+
   test('an account that is disabled between password and code stays shut', async () => {
     const other = await withApp()
     await using browser = openBrowser(house.anchor)
@@ -403,23 +461,8 @@ describe('guessing', () => {
     house = await openHouse()
   })
 
-  /** A question for a code, and its answer from a source of its own. */
-  const guess = async (who: Somebody, code: string, source: string) => {
-    const { totps } = house.identity
-    const secret = await totps.ask(who.sub, 'uid')
-    return totps.check({ secret, about: 'uid', code, source, client: null })
-  }
   const wrong = async (who: Somebody & { readonly app: App }, source: string) =>
     guess(who, who.app.wrong(house.now()), source)
-  const password = async ({ email }: Somebody, source: string) =>
-    house.identity.accounts.login({
-      email,
-      password: PASSWORD,
-      source,
-      client: null,
-      asksMore: async () => ({ passkey: false, code: true }),
-    })
-
   test('wrong codes close the door for the password too, whatever right passwords come between', async () => {
     const [who, source] = [await withApp(), '192.0.2.7']
     for (let tries = 0; tries < 4; tries++) {
@@ -435,6 +478,25 @@ describe('guessing', () => {
     expect(await password(who, source)).toMatchObject({ ok: false, code: 'login.locked' })
     expect(await guess(who, fresh(who.app), source)).toMatchObject({ code: 'locked' })
     expect(await password(who, '192.0.2.8')).toMatchObject({ ok: true })
+  })
+
+  test('the passkey wipes wrong codes off as a right one does', async () => {
+    const [who, key] = [await withApp(), softKey(house.origin)]
+    await (
+      await passkeyFor(await subjectOf(await signInWith(who)), key)
+    )()
+    for (let round = 0; round < 2; round++) {
+      await using browser = openBrowser(house.anchor)
+      let { page } = await begun(browser, who)
+      for (let tries = 0; tries < 4; tries++) {
+        page = await browser.submit(page, BUTTON, { code: who.app.wrong(house.now()) })
+        expect(page.status).toBe(401)
+      }
+      await using next = openBrowser(house.anchor)
+      const asked = (await begun(next, who)).page
+      const credential = JSON.stringify(key.answer(challengeOf(asked)))
+      expect(isIn(await next.submit(asked, 'Use my passkey', { credential }))).toBe(true)
+    }
   })
 
   test('from however many addresses: ten wrong codes close an account’s, and the log hears of it once', async () => {
@@ -461,6 +523,9 @@ describe('guessing', () => {
     const { page } = await begun(browser, who)
     const answer = await browser.submit(page, BUTTON, { code: fresh(who.app) })
     expect([answer.status, answer.text.includes('too many attempts')]).toEqual([429, true])
+    // Whoever types codes knows the password: taking the app away would let them in.
+    expect(answer.text).toContain('somebody knows your password')
+    expect(answer.text).toContain(`sallyport account renew ${who.email}`)
     expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(3000)
     await nobody(browser)
   })
