@@ -123,6 +123,22 @@ function worstOf(walk: Walk, epochs: readonly EpochVerdict[]): Ending | null {
   return null
 }
 
+/** Whose keys the reader brought, of an epoch that ought to lie here and does not; those before the first are archived. */
+function keysOfNone({ options }: Walk, epochs: readonly EpochVerdict[]): string | null {
+  const [oldest] = epochs
+  if (oldest === undefined) return null
+  const stem = oldest.origin.replace(/\d+$/, '')
+  const here = new Set(epochs.map(({ origin }) => origin))
+  for (const vkey of options.verifierKeys) {
+    const { name } = parseVkey(vkey)
+    const epoch = epochOf(name)
+    if (epoch === null || name !== `${stem}${epoch}`) continue
+    if (epoch > oldest.epoch && !here.has(name))
+      return `keys were given of ${name}, which is not here`
+  }
+  return null
+}
+
 /** What the joints say, once every epoch that is here is proven. */
 function joined(walk: Walk, epochs: readonly EpochVerdict[]): Ending {
   let gap: Ending | null = null
@@ -143,7 +159,8 @@ function joined(walk: Walk, epochs: readonly EpochVerdict[]): Ending {
   const closing = epochs.at(-1)?.verdict.closing
   if (closing !== undefined)
     return notProvable(`the log goes on as ${closing.successor}, which is not here`)
-  return { outcome: 'proven' }
+  const none = keysOfNone(walk, epochs)
+  return none === null ? { outcome: 'proven' } : notProvable(none)
 }
 
 /** What an epoch is doing in this folder, where its name says otherwise. */

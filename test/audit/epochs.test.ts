@@ -12,6 +12,7 @@ import {
   type EventInput,
 } from '#audit'
 import { closingIn, jointFault, openingIn, successorOf } from '../../audit/epoch.ts'
+import { formatVkey } from '../../audit/note.ts'
 import { LogReader } from '../../audit/read.ts'
 import {
   beginning,
@@ -96,6 +97,36 @@ describe('a log of three epochs', () => {
     const node = copy()
     const held = [checkpoint(node, epoch)]
     expect(await verify(node, first.vkeys, held)).toMatchObject({ outcome: 'proven' })
+  })
+  test.for([
+    { name: 'before its newest epoch, the one before not ended', left: [1, 2], ended: false },
+    { name: 'before all but the first', left: [1], ended: false },
+    { name: 'before its newest epoch', left: [1, 2], ended: true },
+  ])('cut off $name is not proven to who has the keys of that', async ({ left, ended }) => {
+    const node = copy()
+    const last = left.length
+    for (const epoch of [1, 2, 3].slice(last)) rmSync(at(node, epoch), { recursive: true })
+    if (!ended) {
+      const opening = last === 1 ? {} : { opening: beginning(first, at(node, 1)) }
+      rmSync(at(node, last), { recursive: true })
+      writeEpoch(at(node, last), last === 1 ? first : second, opening)
+      expect(await verify(node)).toMatchObject({ outcome: 'proven' })
+    }
+    expect(await verify(node, [...first.vkeys, ...third.vkeys])).toMatchObject({
+      outcome: 'not-provable',
+      why: ended
+        ? `the log goes on as ${third.origin}, which is not here`
+        : `keys were given of ${third.origin}, which is not here`,
+    })
+  })
+  test('is proven to who has keys of another log besides, or of an epoch that was archived', async () => {
+    const node = copy()
+    const other = formatVkey('sallyport.test/audit/n2/9', third.ed25519)
+    expect(await verify(node, [...third.vkeys, other])).toMatchObject({ outcome: 'proven' })
+    rmSync(at(node, 1), { recursive: true })
+    expect(await verify(node, [...first.vkeys, ...third.vkeys])).toMatchObject({
+      outcome: 'proven',
+    })
   })
   test('is not provable against a head of a log that is not here', async () => {
     const other = writeEpoch(temporary(), keysOf(7))
