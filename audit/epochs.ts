@@ -88,7 +88,7 @@ async function readEpoch(walk: Walk, place: EpochPlace, origin: string): Promise
 /** What is wrong between two epochs that were both proven; null: nothing. */
 function between(walk: Walk, older: EpochVerdict, newer: EpochVerdict): string | null {
   const { closing, checkpoint } = older.verdict
-  const { opening } = newer.verdict
+  const { opening, pruned } = newer.verdict
   const keysOf = (origin: string): readonly string[] => walk.keys.get(origin) ?? []
   return jointFault({
     origin: older.origin,
@@ -98,7 +98,7 @@ function between(walk: Walk, older: EpochVerdict, newer: EpochVerdict): string |
     next: {
       origin: newer.origin,
       keys: fuller(keysOf(newer.origin), closing?.keys),
-      opening: opening ?? null,
+      opening: opening ?? (pruned === undefined ? null : 'pruned'),
     },
   })
 }
@@ -146,14 +146,20 @@ function joined(walk: Walk, epochs: readonly EpochVerdict[]): Ending {
     const older = epochs[i - 1]
     if (older === undefined) continue
     const missing = newer.epoch - 1
-    const from = newer.verdict.opening?.predecessor
+    const { opening, pruned } = newer.verdict
+    const begun = opening === undefined && pruned !== undefined
     // The epoch between may be elsewhere; one that says it goes on from another was not made by this log.
-    if (older.epoch !== missing && from !== undefined && epochOf(from) === missing) {
+    const follows = begun || epochOf(opening?.predecessor ?? '') === missing
+    if (older.epoch !== missing && follows) {
       gap ??= notProvable(`epoch ${missing}, from which ${newer.origin} goes on, is not here`)
       continue
     }
     const fault = between(walk, older, newer)
     if (fault !== null) return { outcome: 'violated', why: fault }
+    if (begun)
+      gap ??= notProvable(
+        `the beginning of ${newer.origin} was pruned, which says that it goes on from ${older.origin}: take its archive`,
+      )
   }
   if (gap !== null) return gap
   const closing = epochs.at(-1)?.verdict.closing

@@ -1,17 +1,20 @@
 /** A log over its epochs: what goes on is proven from the keys of any one of them, and what was put between is found. */
+import { randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import {
   AuditError,
   loggedRecordings,
+  pruneLog,
   recordingsOver,
   verifyEpochs,
   verifyLog,
   type EpochsVerdict,
   type EventInput,
+  type Pruned,
 } from '#audit'
-import { closingIn, jointFault, openingIn, successorOf } from '../../audit/epoch.ts'
+import { closingIn, jointFault, openingEvent, openingIn, successorOf } from '../../audit/epoch.ts'
 import { formatVkey } from '../../audit/note.ts'
 import { LogReader } from '../../audit/read.ts'
 import {
@@ -322,6 +325,70 @@ describe('of two epochs', () => {
     one.write(textsOf(first, [stats(9)]))
     one.close()
     expect(() => writerOf(at(node, 1), first)).toThrow(/goes on behind its end/)
+  })
+})
+
+describe('an epoch whose beginning was pruned', () => {
+  /** Two epochs, the second in several segments, and an archive of that. */
+  function long(node: string): { readonly prune: () => Promise<Pruned> } {
+    rmSync(at(node, 2), { recursive: true })
+    const one = writerOf(at(node, 2), second, 20_000)
+    const opening = beginning(first, at(node, 1))
+    one.write(textsOf(second, [openingEvent(opening)]))
+    for (let i = 0; i < 10; i++)
+      one.write(
+        textsOf(
+          second,
+          Array.from({ length: 30 }, (_, n) => stats(n)),
+        ),
+      )
+    one.sign(now)
+    one.close()
+    const archive = temporary()
+    cpSync(at(node, 2), archive, { recursive: true })
+    const { ed25519, mlDsa44 } = second
+    const prune = (): Promise<Pruned> =>
+      pruneLog({
+        directory: at(node, 2),
+        signers: { ed25519, mlDsa44 },
+        clock: { now: () => now },
+        random: (n) => randomBytes(n),
+        archive,
+        before: now + 1,
+      })
+    return { prune }
+  }
+  test('keeps it for as long as the one before lies beside it', async () => {
+    const node = copy(2)
+    const { prune } = long(node)
+    expect(await prune()).toMatchObject({
+      segments: 0,
+      held: 'epoch 1, from which this one goes on, lies beside it: put that whole into an archive first',
+    })
+    const archived = join(temporary(), '1')
+    renameSync(at(node, 1), archived)
+    const { segments, first: left } = await prune()
+    expect(segments).toBeGreaterThan(0)
+    expect(await verify(node, second.vkeys)).toMatchObject({ outcome: 'proven' })
+    // Beside it again, nothing is wrong with either, and that they are one log cannot be told.
+    renameSync(archived, at(node, 1))
+    const found = await verify(node, [...first.vkeys, ...second.vkeys])
+    expect(found).toMatchObject({
+      outcome: 'not-provable',
+      why: `the beginning of ${second.origin} was pruned, which says that it goes on from ${first.origin}: take its archive`,
+    })
+    expect(found.epochs[1]?.verdict.pruned).toBe(left)
+  })
+  test('is still no successor of one that was never ended', async () => {
+    const node = copy(2)
+    const { prune } = long(node)
+    rmSync(at(node, 1), { recursive: true })
+    await prune()
+    writeEpoch(at(node, 1), first)
+    expect(await verify(node, [...first.vkeys, ...second.vkeys])).toMatchObject({
+      outcome: 'violated',
+      why: `${first.origin} was not ended, and ${second.origin} is there`,
+    })
   })
 })
 
