@@ -1,11 +1,11 @@
 /** append -> durable index: the room's story. */
-import { mkdirSync } from 'node:fs'
 import type { Server } from 'node:net'
 import { owedBy } from './aftermath.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
 import { Dialogue } from './dialogue.ts'
+import { makeDirectory } from './disk.ts'
 import { closingEvent, openingEvent, type Closing, type Opening } from './epoch.ts'
 import { AuditError } from './errors.ts'
 import type { Actor, EventCode, EventInput } from './event.ts'
@@ -234,7 +234,7 @@ class ThreadedLog implements AuditLog {
  * log.write, key.invalid. design: audit.md sections 1, 2 and 4.
  */
 export async function openLog(options: LogOptions): Promise<AuditLog> {
-  mkdirSync(options.directory, { recursive: true, mode: 0o700 })
+  makeDirectory(options.directory)
   const claimed = await claim(options.directory)
   let log: ThreadedLog | undefined
   try {

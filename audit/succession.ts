@@ -2,12 +2,12 @@
  * Which epoch of a node's log is the one to write, told from what is on disk, and the rotation from one to the next: a few
  * steps, each of which leaves a state that this file finishes or names. docs/audit.md section "Epochs".
  */
-import { mkdirSync, readFileSync, existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import type { AuditLog } from './contract.ts'
-import { realDisk } from './disk.ts'
+import { makeDirectory, realDisk } from './disk.ts'
 import { closingIn, openingIn, successorOf, type Closing, type Opening } from './epoch.ts'
 import { epochsIn } from './epochs.ts'
 import { AuditError } from './errors.ts'
@@ -237,7 +237,7 @@ function endedBefore({ directory, stem }: NodeLogOptions, epoch: number): EndedE
  */
 export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   const { directory, stem, keys, step = () => {}, ...shared } = options
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  makeDirectory(directory)
   const seen = look(options)
   const { epoch, begin } = choose(seen, stem, keys)
   const signers = keys.read(epoch) ?? keys.make(epoch)

@@ -1,9 +1,17 @@
 /** From one epoch to the next: whole, killed behind any step, and with something missing that has to be there. */
 import { spawnSync } from 'node:child_process'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
   AuditError,
   joinOf,
@@ -17,6 +25,7 @@ import {
   type NodeLogOptions,
   type Rotation,
 } from '#audit'
+import { realDisk } from '../../audit/disk.ts'
 import { closingEvent, openingIn } from '../../audit/epoch.ts'
 import { formatVkey } from '../../audit/note.ts'
 import { pruneLog } from '../../audit/prune.ts'
@@ -158,6 +167,26 @@ describe('a rotation', () => {
     expect(head.size).toBe((taken.at(-1)?.idx ?? 0) + 3)
     expect(codes(one.at(1), 1).at(-1)).toBe('log.epoch_end')
   })
+})
+
+test('the name of the new folder lasts before the old keys are taken away', async () => {
+  const one = node()
+  await lived(one)
+  const { directory, keys } = one.options
+  const acts: string[] = []
+  const { syncDirectory } = realDisk
+  vi.spyOn(realDisk, 'syncDirectory').mockImplementation((path) => {
+    syncDirectory(path)
+    if (path === directory) acts.push(existsSync(one.at(2)) ? 'its name lasts' : 'too early')
+  })
+  onTestFinished(() => void vi.restoreAllMocks())
+  const remove = (epoch: number): void => {
+    if (one.keyFiles().includes(oldKeys[0] ?? '')) acts.push('the old keys go')
+    keys.remove(epoch)
+  }
+  const { log } = await rotateNodeLog({ ...one.options, keys: { ...keys, remove } })
+  await log.close()
+  expect(acts.slice(-2)).toEqual(['its name lasts', 'the old keys go'])
 })
 
 describe('an epoch that ended', () => {
