@@ -75,9 +75,8 @@ export interface NodeLog {
 /** What an epoch's folder says, read without judging it. */
 interface Seen {
   readonly epoch: number
-  /** What its last whole leaf says, and whether a published head covers that. */
+  /** What its last whole leaf says. */
   readonly closing: Closing | null
-  readonly signed: boolean
 }
 
 interface Chosen {
@@ -160,7 +159,7 @@ function look({ directory, stem }: NodeLogOptions): Seen | null {
   for (const { epoch, directory: path } of epochsIn(directory).toReversed()) {
     const last = lastLeaf(path, `${stem}/${epoch}`)
     if (last === null) continue
-    return { epoch, closing: closingIn(last.body), signed: sizeOf(path) > last.idx }
+    return { epoch, closing: closingIn(last.body) }
   }
   return null
 }
@@ -168,7 +167,11 @@ function look({ directory, stem }: NodeLogOptions): Seen | null {
 const vkeysOf = (origin: string, { ed25519, mlDsa44 }: Signers): string[] =>
   [ed25519, mlDsa44].filter((key) => key !== undefined).map((key) => formatVkey(origin, key))
 
-/** Signs the head over an end that is on disk and was not signed any more. Errors: log.locked, those of recovery. */
+/**
+ * Reads an epoch that ended as any opening does, every byte under its own keys, and signs the head over its end where that
+ * was not done any more: what the next one begins with, and lets the keys go that could mend it. Errors: log.locked, those
+ * of recovery.
+ */
 async function signEnd(options: NodeLogOptions, epoch: number, signers: Signers): Promise<void> {
   const [directory, origin] = [join(options.directory, `${epoch}`), `${options.stem}/${epoch}`]
   const keys = [signers.ed25519, signers.mlDsa44].filter((key) => key !== undefined)
@@ -244,7 +247,7 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   let opening: Opening | undefined
   if (begin && seen !== null) {
     const old = keys.read(seen.epoch) as Signers
-    if (!seen.signed) await signEnd(options, seen.epoch, old)
+    await signEnd(options, seen.epoch, old)
     opening = openingOf(options, seen.epoch, old)
   }
   const log = await openLog({

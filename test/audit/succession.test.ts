@@ -9,6 +9,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -29,6 +30,7 @@ import { realDisk } from '../../audit/disk.ts'
 import { closingEvent, openingIn } from '../../audit/epoch.ts'
 import { formatVkey } from '../../audit/note.ts'
 import { pruneLog } from '../../audit/prune.ts'
+import { frameBatch, sealFrame, segmentName } from '../../audit/segment.ts'
 import { epochKeys } from '../../gateway/epochs.ts'
 import { textsOf, writerOf } from './epoch-fixture.ts'
 import { stats, temporary } from './fixture.ts'
@@ -81,6 +83,30 @@ async function rotated(one: Node): Promise<Rotation> {
 
 const codes = (directory: string, epoch: number): string[] =>
   [...readLog(directory, `${stem}/${epoch}`)].map(({ body }) => joinOf(body)?.code ?? '')
+
+/** Everything that lies in the log and beside it, by its octets. */
+function octets({ options }: Node): Record<string, string> {
+  const all = join(options.directory, '..')
+  const found = readdirSync(all, { recursive: true, withFileTypes: true })
+  return Object.fromEntries(
+    found
+      .map((entry) => ({ entry, path: join(entry.parentPath, entry.name) }))
+      .map(({ entry, path }) => [
+        path.slice(all.length),
+        entry.isFile() ? readFileSync(path).toString('base64') : 'a directory',
+      ])
+      .toSorted(([a = ''], [b = '']) => (a < b ? -1 : 1)),
+  )
+}
+
+/** The first event of a segment happened at another time, in a frame that is whole. */
+function change(path: string): void {
+  const bytes = readFileSync(path)
+  const at = bytes.indexOf('"time":') + '"time":'.length
+  bytes[at] = bytes[at] === 0x31 ? 0x32 : 0x31
+  sealFrame(bytes, 0, 0, frameBatch(bytes, 0))
+  writeFileSync(path, bytes)
+}
 
 const codeOf = (error: unknown): string =>
   error instanceof AuditError ? error.code : `no AuditError: ${String(error)}`
@@ -270,6 +296,80 @@ describe('killed', () => {
     })
     expect(await rotated(one)).toMatchObject({ epoch: 2, resumed: true })
     expect(await verifyEpochs({ directory, verifierKeys })).toMatchObject({ outcome: 'proven' })
+    expect(one.keyFiles()).toEqual(newKeys)
+  })
+  /** Rotated until the end is on disk and signed. */
+  const cutShort = async (): Promise<Node> => {
+    const one = node()
+    await lived(one)
+    const step = (name: string): void => {
+      if (name === 'ended') throw new Error('stopped')
+    }
+    await expect(rotateNodeLog({ ...one.options, step })).rejects.toThrow('stopped')
+    return one
+  }
+  test.for([
+    {
+      name: 'an event of the ended epoch is another',
+      rot: (directory: string) => change(join(directory, 'seg', segmentName(0))),
+      code: 'log.rollback',
+    },
+    {
+      name: 'its last head is of another root',
+      rot: (directory: string) => {
+        const path = join(directory, 'checkpoint')
+        const lines = readFileSync(path, 'utf8').split('\n')
+        lines[2] = Buffer.alloc(32, 7).toString('base64')
+        writeFileSync(path, lines.join('\n'))
+      },
+      code: 'log.corrupt',
+    },
+  ])('and then $name: nothing is sealed, and the old keys stay', async ({ rot, code }) => {
+    const one = await cutShort()
+    rot(one.at(1))
+    const before = octets(one)
+    expect(await refused(one)).toBe(code)
+    expect(octets(one)).toEqual(before)
+    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
+  })
+  test('between noting the last head and publishing it, the next start publishes it', async () => {
+    const one = await cutShort()
+    const path = join(one.at(1), 'checkpoint')
+    const last = readFileSync(path, 'utf8')
+    const noted = readFileSync(join(one.at(1), 'checkpoints.log'), 'utf8').split(
+      /(?<=\n)\n(?=sallyport)/,
+    )
+    writeFileSync(path, noted.at(-2) ?? '')
+    const { log, epoch, ended } = await open(one)
+    expect({ epoch, note: ended[0]?.last.note }).toEqual({ epoch: 2, note: last })
+    expect(readFileSync(path, 'utf8')).toBe(last)
+    expect(
+      await verifyEpochs({ directory: one.options.directory, verifierKeys: log.vkeys }),
+    ).toMatchObject({ outcome: 'proven' })
+  })
+  test.for([
+    { name: 'making the two keys of the next', left: newKeys.slice(0, 1), epoch: 1 },
+    { name: 'making the two keys of the next, the other way', left: newKeys.slice(1), epoch: 1 },
+  ])('between $name, the log goes on as it was, and is rotated', async ({ left, epoch }) => {
+    const one = node()
+    await lived(one)
+    one.options.keys.make(2)
+    const keys = join(one.options.directory, '..', 'keys')
+    for (const name of newKeys) if (!left.includes(name)) rmSync(join(keys, name))
+    const { log, ...opened } = await openNodeLog(one.options)
+    await log.close()
+    expect(opened).toMatchObject({ epoch, resumed: false })
+    expect(await rotated(one)).toMatchObject({ epoch: 2, resumed: false })
+    expect(one.keyFiles()).toEqual(newKeys)
+  })
+  test.for(oldKeys)('between removing the two old keys, with %s left, it goes', async (name) => {
+    const one = node()
+    await lived(one)
+    const keys = join(one.options.directory, '..', 'keys')
+    const kept = readFileSync(join(keys, name))
+    await rotated(one)
+    writeFileSync(join(keys, name), kept, { mode: 0o600 })
+    expect(await open(one)).toMatchObject({ epoch: 2, resumed: false })
     expect(one.keyFiles()).toEqual(newKeys)
   })
   test('with the folder of the next made and empty, the next start fills it', async () => {
