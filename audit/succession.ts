@@ -86,7 +86,10 @@ interface Chosen {
 }
 type Known = Pick<EpochKeys, 'read' | 'newest'>
 
-function refuse(code: 'log.rollback' | 'log.origin' | 'key.invalid', what: string): never {
+function refuse(
+  code: 'log.corrupt' | 'log.rollback' | 'log.origin' | 'key.invalid',
+  what: string,
+): never {
   throw new AuditError(code, what)
 }
 
@@ -206,29 +209,40 @@ function openingOf(options: NodeLogOptions, epoch: number, signers: Signers): Op
   return { predecessor: origin, keys: vkeysOf(origin, signers), note }
 }
 
-/** The epochs before, as each one's first leaf names the one before it. Throws AuditError log.rollback. */
+const endedAs = (directory: string, epoch: number, opening: Opening): EndedEpoch => ({
+  epoch,
+  origin: opening.predecessor,
+  directory: join(directory, `${epoch}`),
+  vkeys: opening.keys,
+  last: parseCheckpoint(opening.note),
+})
+
+/**
+ * The epochs before, as each one's first leaf names the one before it. Reads only. Throws AuditError log.rollback,
+ * log.corrupt (a later epoch that does not begin as one), note.invalid and key.invalid for a leaf that is none.
+ */
 function endedBefore({ directory, stem }: NodeLogOptions, epoch: number): EndedEpoch[] {
   const ended: EndedEpoch[] = []
   for (let at = epoch; at > 1; at--) {
     const [first] = new LogReader(join(directory, `${at}`), `${stem}/${at}`).bodies(0)
     // Of an epoch whose beginning was pruned the ones before are in an archive too.
-    const opening = first?.idx === 0 ? openingIn(first.body) : null
-    const before = join(directory, `${at - 1}`)
-    if (opening === null || !existsSync(join(before, 'checkpoint'))) return ended
-    const last = parseCheckpoint(opening.note)
-    const there = parseCheckpoint(readFileSync(join(before, 'checkpoint'), 'utf8'))
+    if (first?.idx !== 0) return ended
+    const opening = openingIn(first.body)
+    if (opening === null)
+      refuse(
+        'log.corrupt',
+        `${stem}/${at} does not begin with the end of ${stem}/${at - 1}: event 0 is another`,
+      )
+    const one = endedAs(directory, at - 1, opening)
+    const { last } = one
+    if (!existsSync(join(one.directory, 'checkpoint'))) return ended
+    const there = parseCheckpoint(readFileSync(join(one.directory, 'checkpoint'), 'utf8'))
     if (there.size !== last.size || there.root !== last.root)
       throw new AuditError(
         'log.rollback',
         `${stem}/${at} goes on from ${last.size} events of ${opening.predecessor}, and there is another head of ${there.size}`,
       )
-    ended.push({
-      epoch: at - 1,
-      origin: opening.predecessor,
-      directory: before,
-      vkeys: opening.keys,
-      last,
-    })
+    ended.push(one)
   }
   return ended
 }
@@ -243,6 +257,8 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   makeDirectory(directory)
   const seen = look(options)
   const { epoch, begin } = choose(seen, stem, keys)
+  // All that can be refused is refused before a byte is written.
+  const before = endedBefore(options, begin ? epoch - 1 : epoch)
   const signers = keys.read(epoch) ?? keys.make(epoch)
   let opening: Opening | undefined
   if (begin && seen !== null) {
@@ -258,12 +274,12 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
     ...(opening === undefined ? {} : { opening }),
   })
   try {
-    const ended = endedBefore(options, epoch)
+    const newest = opening === undefined ? [] : [endedAs(directory, epoch - 1, opening)]
     if (begin) step('begun')
     // Its first head is signed: from now on that the old ones are gone says so.
     for (let old = epoch - 1; old >= 1; old--) keys.remove(old)
     if (begin) step('removed')
-    return { epoch, log, ended, resumed: begin }
+    return { epoch, log, ended: [...newest, ...before], resumed: begin }
   } catch (error) {
     await log.close()
     throw error

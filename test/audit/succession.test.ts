@@ -33,6 +33,7 @@ import { pruneLog } from '../../audit/prune.ts'
 import { frameBatch, sealFrame, segmentName } from '../../audit/segment.ts'
 import { epochKeys } from '../../gateway/epochs.ts'
 import { textsOf, writerOf } from './epoch-fixture.ts'
+import { fullOnce } from './fillable.ts'
 import { stats, temporary } from './fixture.ts'
 
 const stem = 'sallyport.test/audit/n1'
@@ -396,9 +397,9 @@ describe('nothing is written', () => {
     cpSync(one.at(1), old, { recursive: true })
     await rotated(one)
     take(one, () => old)
-    const files = readdirSync(one.options.directory, { recursive: true }).length
+    const before = octets(one)
     const code = await refused(one)
-    expect(readdirSync(one.options.directory, { recursive: true }).length).toBe(files)
+    if (code !== 'opened') expect(octets(one)).toEqual(before)
     return code
   }
   const keysIn = (one: Node): string => join(one.options.directory, '..', 'keys')
@@ -433,6 +434,45 @@ describe('nothing is written', () => {
       renameSync(aside(''), one.at(1))
     })
     expect(code).toBe('log.rollback')
+  })
+  test('where a later epoch does not begin as one, and the keys before it stay', async () => {
+    const one = node()
+    await lived(one)
+    const [old, next] = [one.options.keys.read(1), one.options.keys.make(2)]
+    if (old?.mlDsa44 === undefined || next.mlDsa44 === undefined) throw new Error('no keys')
+    const own = { origin: `${stem}/2`, ed25519: next.ed25519, mlDsa44: next.mlDsa44, vkeys: [] }
+    const writer = writerOf(one.at(2), own)
+    writer.write(textsOf(own, [stats(1)]))
+    writer.sign(Date.now())
+    writer.close()
+    const before = octets(one)
+    expect(await refused(one)).toBe('log.corrupt')
+    expect(octets(one)).toEqual(before)
+    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
+  })
+  test('into an epoch whose beginning finds no room', async () => {
+    const one = node()
+    await lived(one)
+    const at = temporary()
+    const disk = fullOnce(at)
+    const step = (name: string): void => {
+      if (name === 'ended') disk.fill()
+    }
+    const { thread, limits } = disk
+    const died = await rotateNodeLog({ ...one.options, thread, limits, step }).catch(codeOf)
+    expect(died).toBe('log.full')
+    // There was room again at once; what may be paid otherwise was not taken with it, to stand in its place.
+    const tried = disk.refused()
+    expect(tried).toContain('"log.epoch_begin"')
+    expect(tried).not.toMatch(/"log\.(?:open|state)"/)
+    expect(codes(one.at(2), 2)).toEqual([])
+    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
+    const { log, epoch } = await open(one)
+    expect(epoch).toBe(2)
+    expect(codes(one.at(2), 2).slice(0, 2)).toEqual(['log.epoch_begin', 'log.open'])
+    expect(
+      await verifyEpochs({ directory: one.options.directory, verifierKeys: log.vkeys }),
+    ).toMatchObject({ outcome: 'proven' })
   })
   test('where the epoch ended for other keys than those that are here', async () => {
     const one = node()
