@@ -16,6 +16,7 @@ import { openLog } from './log.ts'
 import { formatVkey, noteSigner } from './note.ts'
 import type { LogOptions, Signers } from './options.ts'
 import { LogReader } from './read.ts'
+import { removeReserve } from './reserve.ts'
 import { Writer } from './writer.ts'
 
 /** The private keys of each epoch, where the gateway has them. */
@@ -281,6 +282,8 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
     if (begin) step('removed')
     return { epoch, log, ended: [...newest, ...before], resumed: begin }
   } catch (error) {
+  // The next one keeps as much back.
+  for (const old of epochsIn(directory)) if (old.epoch < epoch) removeReserve(old.directory)
     await log.close()
     throw error
   }

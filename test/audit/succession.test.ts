@@ -34,7 +34,7 @@ import { frameBatch, sealFrame, segmentName } from '../../audit/segment.ts'
 import { epochKeys } from '../../gateway/epochs.ts'
 import { textsOf, writerOf } from './epoch-fixture.ts'
 import { fullOnce } from './fillable.ts'
-import { stats, temporary } from './fixture.ts'
+import { eventually, stats, temporary } from './fixture.ts'
 
 const stem = 'sallyport.test/audit/n1'
 
@@ -218,6 +218,31 @@ test('the name of the new folder lasts before the old keys are taken away', asyn
 
 describe('an epoch that ended', () => {
   test('is not opened, nor pruned', async () => {
+  test('keeps no room back, also where a rotation was cut short', async () => {
+    const one = node()
+    const limits = { closeoutBytes: 4096, breakglassBytes: 4096, floorBytes: 0, watchMs: 10 }
+    const kept = (epoch: number): string[] => {
+      const path = join(one.at(epoch), 'reserve')
+      return existsSync(path) ? readdirSync(path).toSorted() : []
+    }
+    const both = ['breakglass.bin', 'closeout.bin']
+    const first = await openNodeLog({ ...one.options, limits })
+    // It is filled a step at a time, each time the disk is looked at.
+    await eventually(() => kept(1).length === 2)
+    await first.log.close()
+    const step = (name: string): void => {
+      if (name === 'ended') throw new Error('stopped')
+    }
+    await expect(rotateNodeLog({ ...one.options, limits, step })).rejects.toThrow('stopped')
+    expect(kept(1)).toEqual(both)
+    const second = await openNodeLog({ ...one.options, limits })
+    expect(kept(1)).toEqual([])
+    await eventually(() => kept(2).length === 2)
+    await second.log.close()
+    expect(
+      await verifyEpochs({ directory: one.options.directory, verifierKeys: second.log.vkeys }),
+    ).toMatchObject({ outcome: 'proven' })
+  })
     const one = node()
     await lived(one)
     const keep = one.options.keys.read(1)
