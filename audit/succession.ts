@@ -2,7 +2,7 @@
  * Which epoch of a node's log is the one to write, told from what is on disk, and the rotation from one to the next: a few
  * steps, each of which leaves a state that this file finishes or names. docs/audit.md section "Epochs".
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
@@ -137,12 +137,27 @@ function goOver(epoch: number, { successor }: Closing, stem: string, keys: Known
   return { epoch: epoch + 1, begin: true }
 }
 
+interface Leaf {
+  readonly idx: number
+  readonly body: Uint8Array
+}
+
 /** The last whole leaf of an epoch; null where there is none. */
-function lastLeaf(directory: string, origin: string): { idx: number; body: Uint8Array } | null {
-  let last: { idx: number; body: Uint8Array } | null = null
-  for (const one of new LogReader(directory, origin).bodies(Math.max(0, sizeOf(directory) - 1)))
-    last = one
-  return last
+function lastLeaf(directory: string, origin: string): Leaf | null {
+  const reader = new LogReader(directory, origin)
+  const lastFrom = (from: number): Leaf | null => {
+    let last: Leaf | null = null
+    for (const one of reader.bodies(from)) last = one
+    return last
+  }
+  // Of a log that was cut behind its head there are fewer than that says.
+  return lastFrom(Math.max(0, sizeOf(directory) - 1)) ?? lastFrom(0)
+}
+
+/** Whether anything was ever signed in an epoch: it has had events then, whatever is left of them. */
+function wasSigned(directory: string): boolean {
+  const notes = statSync(join(directory, 'checkpoints.log'), { throwIfNoEntry: false })
+  return existsSync(join(directory, 'checkpoint')) || (notes?.size ?? 0) > 0
 }
 
 /** Events under the published head; 0 where there is none that can be read. */
@@ -158,12 +173,12 @@ function sizeOf(directory: string): number {
   }
 }
 
-/** The newest epoch that has an event. A folder without one is of a rotation that was cut short. */
+/** The newest epoch that has an event, or had. A folder of which nothing was written is of a rotation that was cut short. */
 function look({ directory, stem }: NodeLogOptions): Seen | null {
   for (const { epoch, directory: path } of epochsIn(directory).toReversed()) {
     const last = lastLeaf(path, `${stem}/${epoch}`)
-    if (last === null) continue
-    return { epoch, closing: closingIn(last.body) }
+    if (last === null && !wasSigned(path)) continue
+    return { epoch, closing: last === null ? null : closingIn(last.body) }
   }
   return null
 }
@@ -267,6 +282,8 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
     await signEnd(options, seen.epoch, old)
     opening = openingOf(options, seen.epoch, old)
   }
+  // The next one keeps as much back.
+  for (const old of epochsIn(directory)) if (old.epoch < epoch) removeReserve(old.directory)
   const log = await openLog({
     ...shared,
     directory: join(directory, `${epoch}`),
@@ -282,8 +299,6 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
     if (begin) step('removed')
     return { epoch, log, ended: [...newest, ...before], resumed: begin }
   } catch (error) {
-  // The next one keeps as much back.
-  for (const old of epochsIn(directory)) if (old.epoch < epoch) removeReserve(old.directory)
     await log.close()
     throw error
   }

@@ -9,6 +9,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -217,7 +218,6 @@ test('the name of the new folder lasts before the old keys are taken away', asyn
 })
 
 describe('an epoch that ended', () => {
-  test('is not opened, nor pruned', async () => {
   test('keeps no room back, also where a rotation was cut short', async () => {
     const one = node()
     const limits = { closeoutBytes: 4096, breakglassBytes: 4096, floorBytes: 0, watchMs: 10 }
@@ -243,6 +243,7 @@ describe('an epoch that ended', () => {
       await verifyEpochs({ directory: one.options.directory, verifierKeys: second.log.vkeys }),
     ).toMatchObject({ outcome: 'proven' })
   })
+  test('is not opened, nor pruned', async () => {
     const one = node()
     await lived(one)
     const keep = one.options.keys.read(1)
@@ -474,6 +475,21 @@ describe('nothing is written', () => {
     expect(await refused(one)).toBe('log.corrupt')
     expect(octets(one)).toEqual(before)
     expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
+  })
+  test.for([
+    { name: 'cut', epoch: 2, cut: (path: string) => truncateSync(path, 1000) },
+    { name: 'gone', epoch: 2, cut: (path: string) => rmSync(path) },
+    { name: 'cut', epoch: 1, cut: (path: string) => truncateSync(path, 1000) },
+    { name: 'gone', epoch: 1, cut: (path: string) => rmSync(path) },
+  ])('where events of epoch $epoch, the newest, are $name', async ({ epoch, cut }) => {
+    const one = node()
+    await lived(one)
+    if (epoch === 2) await rotated(one)
+    cut(join(one.at(epoch), 'seg', segmentName(0)))
+    // Opening looks at each byte, and says by itself that there are fewer than were signed: so does a rotation.
+    expect(await refused(one)).toBe('log.rollback')
+    expect(await rotateNodeLog(one.options).then(() => 'done', codeOf)).toBe('log.rollback')
+    expect(one.keyFiles()).toEqual(epoch === 2 ? newKeys : oldKeys)
   })
   test('into an epoch whose beginning finds no room', async () => {
     const one = node()
