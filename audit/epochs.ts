@@ -66,6 +66,8 @@ function byOrigin(vkeys: readonly string[]): Map<string, readonly string[]> {
 
 interface Walk {
   readonly options: VerifyOptions
+  /** Of which witnesses are demanded: it is over the first leaf, which is over the last head of the one before. */
+  readonly newest: number
   readonly keys: Map<string, readonly string[]>
   readonly read: Map<number, EpochVerdict>
 }
@@ -75,7 +77,13 @@ async function readEpoch(walk: Walk, place: EpochPlace, origin: string): Promise
   const { options, keys } = walk
   const held = (options.held ?? []).filter((note) => parseCheckpoint(note).origin === origin)
   const verifierKeys = keys.get(origin) ?? []
-  const verdict = await verifyLog({ ...options, directory: place.directory, verifierKeys, held })
+  const verdict = await verifyLog({
+    ...options,
+    directory: place.directory,
+    verifierKeys,
+    held,
+    ...(place.epoch === walk.newest ? {} : { quorum: 0 }),
+  })
   walk.read.set(place.epoch, { ...place, origin, verdict })
   if (verdict.outcome !== 'proven') return
   const { opening, closing } = verdict
@@ -190,7 +198,8 @@ function heldElsewhere(options: VerifyOptions, origins: readonly (string | null)
 
 /**
  * Verifies every epoch in a node's directory (`log/<node>`, or a copy of it), offline, and that each begins with the last
- * head of the one before, which ended for just it. `verifierKeys`: of any one epoch at least. Throws key.invalid,
+ * head of the one before, which ended for just it. `verifierKeys`: of any one epoch at least. `quorum`: of the newest; what
+ * witnesses said of any epoch must be it all the same. Throws key.invalid,
  * note.invalid for what the reader brought; everything that is wrong with the log itself is a verdict.
  */
 export async function verifyEpochs(options: VerifyOptions): Promise<EpochsVerdict> {
@@ -198,7 +207,12 @@ export async function verifyEpochs(options: VerifyOptions): Promise<EpochsVerdic
     ...place,
     origin: claimed(place.directory),
   }))
-  const walk: Walk = { options, keys: byOrigin(options.verifierKeys), read: new Map() }
+  const walk: Walk = {
+    options,
+    newest: places.at(-1)?.epoch ?? 0,
+    keys: byOrigin(options.verifierKeys),
+    read: new Map(),
+  }
   const wrong = misplaced(places)
   if (wrong !== null) return { outcome: 'violated', why: wrong, epochs: [] }
   for (let before = -1; before !== walk.read.size;) {

@@ -1,5 +1,5 @@
 /** A log over its epochs: what goes on is proven from the keys of any one of them, and what was put between is found. */
-import { randomBytes } from 'node:crypto'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -15,7 +15,9 @@ import {
   type Pruned,
 } from '#audit'
 import { closingIn, jointFault, openingEvent, openingIn, successorOf } from '../../audit/epoch.ts'
-import { formatVkey } from '../../audit/note.ts'
+import { parseCheckpoint } from '../../audit/checkpoint.ts'
+import { cosign, withLines } from '../../audit/cosign.ts'
+import { formatVkey, formatWitnessKey, witnessSigner } from '../../audit/note.ts'
 import { LogReader } from '../../audit/read.ts'
 import {
   beginning,
@@ -388,6 +390,48 @@ describe('an epoch whose beginning was pruned', () => {
     expect(await verify(node, [...first.vkeys, ...second.vkeys])).toMatchObject({
       outcome: 'violated',
       why: `${first.origin} was not ended, and ${second.origin} is there`,
+    })
+  })
+})
+
+describe('a witness of one epoch', () => {
+  const keyOf = (name: string) => {
+    const key = generateKeyPairSync('ed25519').privateKey
+    return { signer: witnessSigner(name, key), vkey: formatWitnessKey(name, key) }
+  }
+  const [old, fresh] = [keyOf('mirror.test/1'), keyOf('mirror.test/2')]
+  const cosigned = (node: string, epoch: number, { signer }: typeof old): string => {
+    const note = checkpoint(node, epoch)
+    return withLines(note, cosign(parseCheckpoint(note), [signer], now))
+  }
+  test.for([
+    { name: 'its newest: proven', by: fresh, epochs: [2], outcome: 'proven' },
+    { name: 'both, each its own: proven', by: fresh, epochs: [1, 2], outcome: 'proven' },
+    { name: 'the first alone: not-provable', by: old, epochs: [1], outcome: 'not-provable' },
+    { name: 'none: not-provable', by: fresh, epochs: [], outcome: 'not-provable' },
+  ])('that cosigned $name', async ({ by, epochs, outcome }) => {
+    const node = copy(2)
+    const held = epochs.map((epoch) => cosigned(node, epoch, epoch === 1 ? old : fresh))
+    const asked = { directory: node, verifierKeys: first.vkeys, held, witnessKeys: [by.vkey] }
+    expect(await verifyEpochs(asked)).toMatchObject({
+      outcome,
+      ...(outcome === 'proven'
+        ? {}
+        : { why: expect.stringMatching(/^epoch 2.*: 0 of the 1 witnesses/) as string }),
+    })
+  })
+  test('is still believed of the first: what it cosigned there must be in it', async () => {
+    const node = copy(2)
+    const other = temporary()
+    writeEpoch(at(other, 1), first, { events: 2, closing: ending(second) })
+    const held = [cosigned(other, 1, old), cosigned(node, 2, fresh)]
+    const asked = {
+      directory: node,
+      verifierKeys: first.vkeys,
+      witnessKeys: [fresh.vkey, old.vkey],
+    }
+    expect(await verifyEpochs({ ...asked, held, quorum: 1 })).toMatchObject({
+      outcome: 'violated',
     })
   })
 })
