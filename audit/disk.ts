@@ -27,6 +27,19 @@ function syncDirectory(path: string): void {
   }
 }
 
+/**
+ * Makes a directory and those above it, where they are not there: its name lasts when this returns, also where a run before
+ * this one made it and died.
+ */
+export function makeDirectory(path: string): void {
+  const above = dirname(path)
+  if (!fs.existsSync(path)) {
+    if (!fs.existsSync(above)) makeDirectory(above)
+    fs.mkdirSync(path, { recursive: true, mode: 0o700 })
+  }
+  realDisk.syncDirectory(above)
+}
+
 export const realDisk: Disk = {
   openAppend: (path) => fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600),
   pwrite: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.length, position),

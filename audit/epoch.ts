@@ -120,7 +120,8 @@ export interface Joint {
   readonly next: {
     readonly origin: string
     readonly keys: readonly string[]
-    readonly opening: Opening | null
+    /** `pruned`: its first leaf is not here any more, so that it says nothing either way. */
+    readonly opening: Opening | 'pruned' | null
   }
 }
 
@@ -144,6 +145,7 @@ export function jointFault({ origin, keys, last, closing, next }: Joint): string
   if (!sameKeys(closing.keys, next.keys))
     return `${origin} was ended for other keys of ${next.origin} than these`
   const { opening } = next
+  if (opening === 'pruned') return null
   if (opening === null) return `${next.origin} does not say that it goes on from ${origin}`
   if (opening.predecessor !== origin)
     return `${next.origin} goes on from ${opening.predecessor}, not from ${origin}`

@@ -66,6 +66,8 @@ function byOrigin(vkeys: readonly string[]): Map<string, readonly string[]> {
 
 interface Walk {
   readonly options: VerifyOptions
+  /** Of which witnesses are demanded: it is over the first leaf, which is over the last head of the one before. */
+  readonly newest: number
   readonly keys: Map<string, readonly string[]>
   readonly read: Map<number, EpochVerdict>
 }
@@ -75,7 +77,13 @@ async function readEpoch(walk: Walk, place: EpochPlace, origin: string): Promise
   const { options, keys } = walk
   const held = (options.held ?? []).filter((note) => parseCheckpoint(note).origin === origin)
   const verifierKeys = keys.get(origin) ?? []
-  const verdict = await verifyLog({ ...options, directory: place.directory, verifierKeys, held })
+  const verdict = await verifyLog({
+    ...options,
+    directory: place.directory,
+    verifierKeys,
+    held,
+    ...(place.epoch === walk.newest ? {} : { quorum: 0 }),
+  })
   walk.read.set(place.epoch, { ...place, origin, verdict })
   if (verdict.outcome !== 'proven') return
   const { opening, closing } = verdict
@@ -88,7 +96,7 @@ async function readEpoch(walk: Walk, place: EpochPlace, origin: string): Promise
 /** What is wrong between two epochs that were both proven; null: nothing. */
 function between(walk: Walk, older: EpochVerdict, newer: EpochVerdict): string | null {
   const { closing, checkpoint } = older.verdict
-  const { opening } = newer.verdict
+  const { opening, pruned } = newer.verdict
   const keysOf = (origin: string): readonly string[] => walk.keys.get(origin) ?? []
   return jointFault({
     origin: older.origin,
@@ -98,7 +106,7 @@ function between(walk: Walk, older: EpochVerdict, newer: EpochVerdict): string |
     next: {
       origin: newer.origin,
       keys: fuller(keysOf(newer.origin), closing?.keys),
-      opening: opening ?? null,
+      opening: opening ?? (pruned === undefined ? null : 'pruned'),
     },
   })
 }
@@ -123,6 +131,22 @@ function worstOf(walk: Walk, epochs: readonly EpochVerdict[]): Ending | null {
   return null
 }
 
+/** Whose keys the reader brought, of an epoch that ought to lie here and does not; those before the first are archived. */
+function keysOfNone({ options }: Walk, epochs: readonly EpochVerdict[]): string | null {
+  const [oldest] = epochs
+  if (oldest === undefined) return null
+  const stem = oldest.origin.replace(/\d+$/, '')
+  const here = new Set(epochs.map(({ origin }) => origin))
+  for (const vkey of options.verifierKeys) {
+    const { name } = parseVkey(vkey)
+    const epoch = epochOf(name)
+    if (epoch === null || name !== `${stem}${epoch}`) continue
+    if (epoch > oldest.epoch && !here.has(name))
+      return `keys were given of ${name}, which is not here`
+  }
+  return null
+}
+
 /** What the joints say, once every epoch that is here is proven. */
 function joined(walk: Walk, epochs: readonly EpochVerdict[]): Ending {
   let gap: Ending | null = null
@@ -130,20 +154,27 @@ function joined(walk: Walk, epochs: readonly EpochVerdict[]): Ending {
     const older = epochs[i - 1]
     if (older === undefined) continue
     const missing = newer.epoch - 1
-    const from = newer.verdict.opening?.predecessor
+    const { opening, pruned } = newer.verdict
+    const begun = opening === undefined && pruned !== undefined
     // The epoch between may be elsewhere; one that says it goes on from another was not made by this log.
-    if (older.epoch !== missing && from !== undefined && epochOf(from) === missing) {
+    const follows = begun || epochOf(opening?.predecessor ?? '') === missing
+    if (older.epoch !== missing && follows) {
       gap ??= notProvable(`epoch ${missing}, from which ${newer.origin} goes on, is not here`)
       continue
     }
     const fault = between(walk, older, newer)
     if (fault !== null) return { outcome: 'violated', why: fault }
+    if (begun)
+      gap ??= notProvable(
+        `the beginning of ${newer.origin} was pruned, which says that it goes on from ${older.origin}: take its archive`,
+      )
   }
   if (gap !== null) return gap
   const closing = epochs.at(-1)?.verdict.closing
   if (closing !== undefined)
     return notProvable(`the log goes on as ${closing.successor}, which is not here`)
-  return { outcome: 'proven' }
+  const none = keysOfNone(walk, epochs)
+  return none === null ? { outcome: 'proven' } : notProvable(none)
 }
 
 /** What an epoch is doing in this folder, where its name says otherwise. */
@@ -167,7 +198,8 @@ function heldElsewhere(options: VerifyOptions, origins: readonly (string | null)
 
 /**
  * Verifies every epoch in a node's directory (`log/<node>`, or a copy of it), offline, and that each begins with the last
- * head of the one before, which ended for just it. `verifierKeys`: of any one epoch at least. Throws key.invalid,
+ * head of the one before, which ended for just it. `verifierKeys`: of any one epoch at least. `quorum`: of the newest; what
+ * witnesses said of any epoch must be it all the same. Throws key.invalid,
  * note.invalid for what the reader brought; everything that is wrong with the log itself is a verdict.
  */
 export async function verifyEpochs(options: VerifyOptions): Promise<EpochsVerdict> {
@@ -175,7 +207,12 @@ export async function verifyEpochs(options: VerifyOptions): Promise<EpochsVerdic
     ...place,
     origin: claimed(place.directory),
   }))
-  const walk: Walk = { options, keys: byOrigin(options.verifierKeys), read: new Map() }
+  const walk: Walk = {
+    options,
+    newest: places.at(-1)?.epoch ?? 0,
+    keys: byOrigin(options.verifierKeys),
+    read: new Map(),
+  }
   const wrong = misplaced(places)
   if (wrong !== null) return { outcome: 'violated', why: wrong, epochs: [] }
   for (let before = -1; before !== walk.read.size;) {

@@ -1,11 +1,11 @@
 /** append -> durable index: the room's story. */
-import { mkdirSync } from 'node:fs'
 import type { Server } from 'node:net'
 import { owedBy } from './aftermath.ts'
 import type { Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import type { Appended, AuditLog, LogState, Promised, Recovered, Room } from './contract.ts'
 import { Dialogue } from './dialogue.ts'
+import { makeDirectory } from './disk.ts'
 import { closingEvent, openingEvent, type Closing, type Opening } from './epoch.ts'
 import { AuditError } from './errors.ts'
 import type { Actor, EventCode, EventInput } from './event.ts'
@@ -55,6 +55,11 @@ class ThreadedLog implements AuditLog {
   #pruning = false
   readonly #closing = new AbortController()
   readonly #opening: Opening | undefined
+  /**
+   * While the beginning of a later epoch is written. Everything else waits for it: on a full disk what is paid from the
+   * reserve, even the word that it is full, would become the first leaf in its place.
+   */
+  #begun: Promise<unknown> | null = null
   #ended = false
 
   constructor(options: LogOptions) {
@@ -105,9 +110,12 @@ class ThreadedLog implements AuditLog {
       size: opened.size,
       sessions: opened.sessions.map(([session]) => session),
     }
-    const first = opened.size === 0 && this.#opening !== undefined
-    const begin = first ? [openingEvent(this.#opening as Opening)] : []
-    await Promise.all([...begin, ...owedBy(opened)].map((event) => this.append(event)))
+    if (opened.size === 0 && this.#opening !== undefined) {
+      this.#begun = this.#take(openingEvent(this.#opening))
+      await this.#begun
+      this.#begun = null
+    }
+    await Promise.all(owedBy(opened).map((event) => this.append(event)))
     await this.checkpoint()
     // Before the disk was looked at there would be room for everybody.
     await this.#dialogue.looked()
@@ -122,6 +130,10 @@ class ThreadedLog implements AuditLog {
   }
 
   append(event: EventInput): Promise<Appended> {
+    return this.#begun === null ? this.#take(event) : this.#begun.then(() => this.#take(event))
+  }
+
+  #take(event: EventInput): Promise<Appended> {
     return new Promise((resolve, reject) => {
       const spend = spendOf(event)
       const refused = this.#dialogue.refusal(spend)
@@ -234,7 +246,7 @@ class ThreadedLog implements AuditLog {
  * log.write, key.invalid. design: audit.md sections 1, 2 and 4.
  */
 export async function openLog(options: LogOptions): Promise<AuditLog> {
-  mkdirSync(options.directory, { recursive: true, mode: 0o700 })
+  makeDirectory(options.directory)
   const claimed = await claim(options.directory)
   let log: ThreadedLog | undefined
   try {

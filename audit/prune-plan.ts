@@ -6,6 +6,7 @@ import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { archivedUpTo } from './archive.ts'
 import { openCheckpoint, parseCheckpoint } from './checkpoint.ts'
+import { epochOf } from './epoch.ts'
 import type { Actor, EventInput } from './event.ts'
 import { joinOf } from './format/ocsf.ts'
 import { parseVkey } from './note.ts'
@@ -96,10 +97,13 @@ function choose(
   )
   const mark = newestMark(reader, segments)
   const open = running ? oldestOpen(reader) : null
+  const older = first === 0 ? epochBefore(directory, origin) : null
   for (const name of segments.slice(1)) {
     const next = segmentFirst(name) ?? 0
     const behind = sinks.find(({ idx }) => idx < next)
     const reasons = [
+      older !== null &&
+        `epoch ${older}, from which this one goes on, lies beside it: put that whole into an archive first`,
       next > archived && `the archive holds ${archived} events`,
       timeOf(reader, next) >= before && `event ${next} is of ${iso(before)} or later`,
       behind !== undefined && `sink ${behind.name} has ${behind.idx} events`,
@@ -118,6 +122,16 @@ function choose(
     first = next
   }
   return { first, held }
+}
+
+/**
+ * The epoch that this one goes on from, where its folder lies beside: without event 0, which names it, what that still owes
+ * to sinks would not be sent, nor be shown to belong to this log. Null: it is not here, or there is none.
+ */
+function epochBefore(directory: string, origin: string): number | null {
+  const older = (epochOf(origin) ?? 1) - 1
+  const there = older > 0 && fs.existsSync(join(directory, '..', `${older}`, 'checkpoint'))
+  return there ? older : null
 }
 
 const iso = (ms: number): string => new Date(ms).toISOString()

@@ -97,6 +97,11 @@ const stepBytes = 1024 * 1024
 /** Filled at a time, so that no batch waits long behind it. */
 const fillBytes = 8 * 1024 * 1024
 
+/** Gives all of it back for good: nothing more is written to a log that ended. */
+export function removeReserve(directory: string): void {
+  fs.rmSync(join(directory, folder), { recursive: true, force: true })
+}
+
 export class Reserve {
   readonly #directory: string
   readonly #disk: Disk

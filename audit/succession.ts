@@ -2,12 +2,12 @@
  * Which epoch of a node's log is the one to write, told from what is on disk, and the rotation from one to the next: a few
  * steps, each of which leaves a state that this file finishes or names. docs/audit.md section "Epochs".
  */
-import { mkdirSync, readFileSync, existsSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
 import type { AuditLog } from './contract.ts'
-import { realDisk } from './disk.ts'
+import { makeDirectory, realDisk } from './disk.ts'
 import { closingIn, openingIn, successorOf, type Closing, type Opening } from './epoch.ts'
 import { epochsIn } from './epochs.ts'
 import { AuditError } from './errors.ts'
@@ -16,6 +16,7 @@ import { openLog } from './log.ts'
 import { formatVkey, noteSigner } from './note.ts'
 import type { LogOptions, Signers } from './options.ts'
 import { LogReader } from './read.ts'
+import { removeReserve } from './reserve.ts'
 import { Writer } from './writer.ts'
 
 /** The private keys of each epoch, where the gateway has them. */
@@ -75,9 +76,8 @@ export interface NodeLog {
 /** What an epoch's folder says, read without judging it. */
 interface Seen {
   readonly epoch: number
-  /** What its last whole leaf says, and whether a published head covers that. */
+  /** What its last whole leaf says. */
   readonly closing: Closing | null
-  readonly signed: boolean
 }
 
 interface Chosen {
@@ -87,7 +87,10 @@ interface Chosen {
 }
 type Known = Pick<EpochKeys, 'read' | 'newest'>
 
-function refuse(code: 'log.rollback' | 'log.origin' | 'key.invalid', what: string): never {
+function refuse(
+  code: 'log.corrupt' | 'log.rollback' | 'log.origin' | 'key.invalid',
+  what: string,
+): never {
   throw new AuditError(code, what)
 }
 
@@ -134,12 +137,27 @@ function goOver(epoch: number, { successor }: Closing, stem: string, keys: Known
   return { epoch: epoch + 1, begin: true }
 }
 
+interface Leaf {
+  readonly idx: number
+  readonly body: Uint8Array
+}
+
 /** The last whole leaf of an epoch; null where there is none. */
-function lastLeaf(directory: string, origin: string): { idx: number; body: Uint8Array } | null {
-  let last: { idx: number; body: Uint8Array } | null = null
-  for (const one of new LogReader(directory, origin).bodies(Math.max(0, sizeOf(directory) - 1)))
-    last = one
-  return last
+function lastLeaf(directory: string, origin: string): Leaf | null {
+  const reader = new LogReader(directory, origin)
+  const lastFrom = (from: number): Leaf | null => {
+    let last: Leaf | null = null
+    for (const one of reader.bodies(from)) last = one
+    return last
+  }
+  // Of a log that was cut behind its head there are fewer than that says.
+  return lastFrom(Math.max(0, sizeOf(directory) - 1)) ?? lastFrom(0)
+}
+
+/** Whether anything was ever signed in an epoch: it has had events then, whatever is left of them. */
+function wasSigned(directory: string): boolean {
+  const notes = statSync(join(directory, 'checkpoints.log'), { throwIfNoEntry: false })
+  return existsSync(join(directory, 'checkpoint')) || (notes?.size ?? 0) > 0
 }
 
 /** Events under the published head; 0 where there is none that can be read. */
@@ -155,12 +173,12 @@ function sizeOf(directory: string): number {
   }
 }
 
-/** The newest epoch that has an event. A folder without one is of a rotation that was cut short. */
+/** The newest epoch that has an event, or had. A folder of which nothing was written is of a rotation that was cut short. */
 function look({ directory, stem }: NodeLogOptions): Seen | null {
   for (const { epoch, directory: path } of epochsIn(directory).toReversed()) {
     const last = lastLeaf(path, `${stem}/${epoch}`)
-    if (last === null) continue
-    return { epoch, closing: closingIn(last.body), signed: sizeOf(path) > last.idx }
+    if (last === null && !wasSigned(path)) continue
+    return { epoch, closing: last === null ? null : closingIn(last.body) }
   }
   return null
 }
@@ -168,7 +186,11 @@ function look({ directory, stem }: NodeLogOptions): Seen | null {
 const vkeysOf = (origin: string, { ed25519, mlDsa44 }: Signers): string[] =>
   [ed25519, mlDsa44].filter((key) => key !== undefined).map((key) => formatVkey(origin, key))
 
-/** Signs the head over an end that is on disk and was not signed any more. Errors: log.locked, those of recovery. */
+/**
+ * Reads an epoch that ended as any opening does, every byte under its own keys, and signs the head over its end where that
+ * was not done any more: what the next one begins with, and lets the keys go that could mend it. Errors: log.locked, those
+ * of recovery.
+ */
 async function signEnd(options: NodeLogOptions, epoch: number, signers: Signers): Promise<void> {
   const [directory, origin] = [join(options.directory, `${epoch}`), `${options.stem}/${epoch}`]
   const keys = [signers.ed25519, signers.mlDsa44].filter((key) => key !== undefined)
@@ -203,29 +225,40 @@ function openingOf(options: NodeLogOptions, epoch: number, signers: Signers): Op
   return { predecessor: origin, keys: vkeysOf(origin, signers), note }
 }
 
-/** The epochs before, as each one's first leaf names the one before it. Throws AuditError log.rollback. */
+const endedAs = (directory: string, epoch: number, opening: Opening): EndedEpoch => ({
+  epoch,
+  origin: opening.predecessor,
+  directory: join(directory, `${epoch}`),
+  vkeys: opening.keys,
+  last: parseCheckpoint(opening.note),
+})
+
+/**
+ * The epochs before, as each one's first leaf names the one before it. Reads only. Throws AuditError log.rollback,
+ * log.corrupt (a later epoch that does not begin as one), note.invalid and key.invalid for a leaf that is none.
+ */
 function endedBefore({ directory, stem }: NodeLogOptions, epoch: number): EndedEpoch[] {
   const ended: EndedEpoch[] = []
   for (let at = epoch; at > 1; at--) {
     const [first] = new LogReader(join(directory, `${at}`), `${stem}/${at}`).bodies(0)
     // Of an epoch whose beginning was pruned the ones before are in an archive too.
-    const opening = first?.idx === 0 ? openingIn(first.body) : null
-    const before = join(directory, `${at - 1}`)
-    if (opening === null || !existsSync(join(before, 'checkpoint'))) return ended
-    const last = parseCheckpoint(opening.note)
-    const there = parseCheckpoint(readFileSync(join(before, 'checkpoint'), 'utf8'))
+    if (first?.idx !== 0) return ended
+    const opening = openingIn(first.body)
+    if (opening === null)
+      refuse(
+        'log.corrupt',
+        `${stem}/${at} does not begin with the end of ${stem}/${at - 1}: event 0 is another`,
+      )
+    const one = endedAs(directory, at - 1, opening)
+    const { last } = one
+    if (!existsSync(join(one.directory, 'checkpoint'))) return ended
+    const there = parseCheckpoint(readFileSync(join(one.directory, 'checkpoint'), 'utf8'))
     if (there.size !== last.size || there.root !== last.root)
       throw new AuditError(
         'log.rollback',
         `${stem}/${at} goes on from ${last.size} events of ${opening.predecessor}, and there is another head of ${there.size}`,
       )
-    ended.push({
-      epoch: at - 1,
-      origin: opening.predecessor,
-      directory: before,
-      vkeys: opening.keys,
-      last,
-    })
+    ended.push(one)
   }
   return ended
 }
@@ -237,16 +270,20 @@ function endedBefore({ directory, stem }: NodeLogOptions, epoch: number): EndedE
  */
 export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   const { directory, stem, keys, step = () => {}, ...shared } = options
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  makeDirectory(directory)
   const seen = look(options)
   const { epoch, begin } = choose(seen, stem, keys)
+  // All that can be refused is refused before a byte is written.
+  const before = endedBefore(options, begin ? epoch - 1 : epoch)
   const signers = keys.read(epoch) ?? keys.make(epoch)
   let opening: Opening | undefined
   if (begin && seen !== null) {
     const old = keys.read(seen.epoch) as Signers
-    if (!seen.signed) await signEnd(options, seen.epoch, old)
+    await signEnd(options, seen.epoch, old)
     opening = openingOf(options, seen.epoch, old)
   }
+  // The next one keeps as much back.
+  for (const old of epochsIn(directory)) if (old.epoch < epoch) removeReserve(old.directory)
   const log = await openLog({
     ...shared,
     directory: join(directory, `${epoch}`),
@@ -255,12 +292,12 @@ export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
     ...(opening === undefined ? {} : { opening }),
   })
   try {
-    const ended = endedBefore(options, epoch)
+    const newest = opening === undefined ? [] : [endedAs(directory, epoch - 1, opening)]
     if (begin) step('begun')
     // Its first head is signed: from now on that the old ones are gone says so.
     for (let old = epoch - 1; old >= 1; old--) keys.remove(old)
     if (begin) step('removed')
-    return { epoch, log, ended, resumed: begin }
+    return { epoch, log, ended: [...newest, ...before], resumed: begin }
   } catch (error) {
     await log.close()
     throw error

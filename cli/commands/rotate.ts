@@ -27,7 +27,8 @@ async function rotate(_flags: RotateFlags, command: Command): Promise<void> {
     done = await rotateLog({ dataDirectory: data, configFile: config })
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-    const next = NEXT[code]
+    const own = error instanceof Error && 'next' in error ? error.next : undefined
+    const next = typeof own === 'string' ? own : NEXT[code]
     if (!(error instanceof Error) || next === undefined) throw error
     throw new CliError('the log was not rotated', {
       code,
@@ -49,7 +50,12 @@ const NEXT: Readonly<Record<string, string>> = {
     'find out who put it back or took it away; put the newest folder and its keys back',
   'log.full': 'make room on its disk; the log goes on as it was until then',
   'log.write': 'mend its disk, then do it again: the command finds what was done',
+  'note.invalid': 'sallyport audit verify names the place; a damaged log is not ended',
   'key.invalid': 'the keys of a log lie in keys/ of the data directory, and in its backup',
+  'key.exposed':
+    'make it readable by its owner alone, then do it again: that is how a key somebody may have read is replaced',
+  'key.unreadable': 'put the file back from the backup of keys/',
+  'data.unusable': 'see that its disk is mounted to be written and has room, then do it again',
 }
 
 function lines({ ended, origin, keys_file, directory, resumed }: LogRotated): string[] {

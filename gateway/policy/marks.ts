@@ -2,7 +2,15 @@
  * The high-water mark as the node's own log remembers it: whoever removes state.json, or puts an old one
  * back, does not make an older bundle acceptable. Every start and every activation writes the mark.
  */
-import { joinOf, readerOf, type AuditLog, type EndedEpoch } from '#audit'
+import {
+  AuditError,
+  epochOf,
+  joinOf,
+  readerOf,
+  verifyLog,
+  type AuditLog,
+  type EndedEpoch,
+} from '#audit'
 import type { HighWater } from '#policy'
 
 const WINDOW = 4096
@@ -27,17 +35,38 @@ function markIn(body: Uint8Array): HighWater | null | undefined {
 /**
  * The last mark in the log, searched from its end, through its earlier epochs (`ended`, the newest first) where the newest
  * has none yet: it is the highest, because each is written as the largest of what was known. Gives no mark or one. Throws
- * what reading throws: a log that cannot be read must not open the way back.
+ * AuditError log.rollback where an epoch that may have one is not here, or is not what was signed, and what reading
+ * throws: a log that cannot be read must not open the way back.
  */
 export async function loggedMarks(
-  log: Pick<AuditLog, 'read' | 'size'>,
+  log: Pick<AuditLog, 'read' | 'size' | 'origin'>,
   ended: readonly EndedEpoch[] = [],
 ): Promise<HighWater[]> {
-  for (const one of [log, ...ended.map(readerOf)]) {
-    const marks = await marksIn(one)
+  const own = await marksIn(log)
+  if (own !== undefined) return own
+  let { origin } = log
+  for (const one of ended) {
+    await demandProven(one)
+    const marks = await marksIn(readerOf(one))
     if (marks !== undefined) return marks
+    ;({ origin } = one)
   }
+  if ((epochOf(origin) ?? 1) > 1)
+    throw new AuditError(
+      'log.rollback',
+      `${origin} goes on from an epoch that is not here and may hold the newest mark of the policy: put its folder back for one start`,
+    )
   return []
+}
+
+/** Opening the log has read the newest epoch alone: of one before it any event may have been changed or taken out. */
+async function demandProven({ directory, origin, vkeys, last }: EndedEpoch): Promise<void> {
+  const verdict = await verifyLog({ directory, verifierKeys: vkeys, held: [last.note] })
+  if (verdict.outcome === 'proven') return
+  throw new AuditError(
+    'log.rollback',
+    `${origin}, which may hold the newest mark of the policy, is ${verdict.outcome}: ${verdict.why ?? ''}`,
+  )
 }
 
 async function marksIn(log: Pick<AuditLog, 'read' | 'size'>): Promise<HighWater[] | undefined> {

@@ -110,7 +110,7 @@ function anchorEvent({ ring, count, head, before }: Anchor): EventInput {
 }
 
 interface Room extends Pick<ServiceParts, 'now' | 'report'> {
-  readonly log: Pick<AuditLog, 'append' | 'read' | 'size'>
+  readonly log: Pick<AuditLog, 'append' | 'read' | 'size' | 'origin'>
   /** Earlier epochs of it, the newest first. */
   readonly ended: readonly EndedEpoch[]
 }

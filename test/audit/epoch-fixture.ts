@@ -41,9 +41,12 @@ export const beginning = (before: EpochKeys, directory: string): Opening => ({
 })
 
 /** The log in `directory` under these keys, open. */
-export function writerOf(directory: string, { origin, ed25519, mlDsa44 }: EpochKeys): TextWriter {
+export function writerOf(
+  directory: string,
+  { origin, ed25519, mlDsa44 }: EpochKeys,
+  segmentBytes = 1024 * 1024,
+): TextWriter {
   const signers = [noteSigner(origin, ed25519), noteSigner(origin, mlDsa44)]
-  const segmentBytes = 1024 * 1024
   const one = new TextWriter({ directory, origin, signers, disk: realDisk, segmentBytes })
   one.open()
   return one

@@ -1,17 +1,23 @@
 /** A log over its epochs: what goes on is proven from the keys of any one of them, and what was put between is found. */
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { cpSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import {
   AuditError,
   loggedRecordings,
+  pruneLog,
   recordingsOver,
   verifyEpochs,
   verifyLog,
   type EpochsVerdict,
   type EventInput,
+  type Pruned,
 } from '#audit'
-import { closingIn, jointFault, openingIn, successorOf } from '../../audit/epoch.ts'
+import { closingIn, jointFault, openingEvent, openingIn, successorOf } from '../../audit/epoch.ts'
+import { parseCheckpoint } from '../../audit/checkpoint.ts'
+import { cosign, withLines } from '../../audit/cosign.ts'
+import { formatVkey, formatWitnessKey, witnessSigner } from '../../audit/note.ts'
 import { LogReader } from '../../audit/read.ts'
 import {
   beginning,
@@ -96,6 +102,36 @@ describe('a log of three epochs', () => {
     const node = copy()
     const held = [checkpoint(node, epoch)]
     expect(await verify(node, first.vkeys, held)).toMatchObject({ outcome: 'proven' })
+  })
+  test.for([
+    { name: 'before its newest epoch, the one before not ended', left: [1, 2], ended: false },
+    { name: 'before all but the first', left: [1], ended: false },
+    { name: 'before its newest epoch', left: [1, 2], ended: true },
+  ])('cut off $name is not proven to who has the keys of that', async ({ left, ended }) => {
+    const node = copy()
+    const last = left.length
+    for (const epoch of [1, 2, 3].slice(last)) rmSync(at(node, epoch), { recursive: true })
+    if (!ended) {
+      const opening = last === 1 ? {} : { opening: beginning(first, at(node, 1)) }
+      rmSync(at(node, last), { recursive: true })
+      writeEpoch(at(node, last), last === 1 ? first : second, opening)
+      expect(await verify(node)).toMatchObject({ outcome: 'proven' })
+    }
+    expect(await verify(node, [...first.vkeys, ...third.vkeys])).toMatchObject({
+      outcome: 'not-provable',
+      why: ended
+        ? `the log goes on as ${third.origin}, which is not here`
+        : `keys were given of ${third.origin}, which is not here`,
+    })
+  })
+  test('is proven to who has keys of another log besides, or of an epoch that was archived', async () => {
+    const node = copy()
+    const other = formatVkey('sallyport.test/audit/n2/9', third.ed25519)
+    expect(await verify(node, [...third.vkeys, other])).toMatchObject({ outcome: 'proven' })
+    rmSync(at(node, 1), { recursive: true })
+    expect(await verify(node, [...first.vkeys, ...third.vkeys])).toMatchObject({
+      outcome: 'proven',
+    })
   })
   test('is not provable against a head of a log that is not here', async () => {
     const other = writeEpoch(temporary(), keysOf(7))
@@ -291,6 +327,112 @@ describe('of two epochs', () => {
     one.write(textsOf(first, [stats(9)]))
     one.close()
     expect(() => writerOf(at(node, 1), first)).toThrow(/goes on behind its end/)
+  })
+})
+
+describe('an epoch whose beginning was pruned', () => {
+  /** Two epochs, the second in several segments, and an archive of that. */
+  function long(node: string): { readonly prune: () => Promise<Pruned> } {
+    rmSync(at(node, 2), { recursive: true })
+    const one = writerOf(at(node, 2), second, 20_000)
+    const opening = beginning(first, at(node, 1))
+    one.write(textsOf(second, [openingEvent(opening)]))
+    for (let i = 0; i < 10; i++)
+      one.write(
+        textsOf(
+          second,
+          Array.from({ length: 30 }, (_, n) => stats(n)),
+        ),
+      )
+    one.sign(now)
+    one.close()
+    const archive = temporary()
+    cpSync(at(node, 2), archive, { recursive: true })
+    const { ed25519, mlDsa44 } = second
+    const prune = (): Promise<Pruned> =>
+      pruneLog({
+        directory: at(node, 2),
+        signers: { ed25519, mlDsa44 },
+        clock: { now: () => now },
+        random: (n) => randomBytes(n),
+        archive,
+        before: now + 1,
+      })
+    return { prune }
+  }
+  test('keeps it for as long as the one before lies beside it', async () => {
+    const node = copy(2)
+    const { prune } = long(node)
+    expect(await prune()).toMatchObject({
+      segments: 0,
+      held: 'epoch 1, from which this one goes on, lies beside it: put that whole into an archive first',
+    })
+    const archived = join(temporary(), '1')
+    renameSync(at(node, 1), archived)
+    const { segments, first: left } = await prune()
+    expect(segments).toBeGreaterThan(0)
+    expect(await verify(node, second.vkeys)).toMatchObject({ outcome: 'proven' })
+    // Beside it again, nothing is wrong with either, and that they are one log cannot be told.
+    renameSync(archived, at(node, 1))
+    const found = await verify(node, [...first.vkeys, ...second.vkeys])
+    expect(found).toMatchObject({
+      outcome: 'not-provable',
+      why: `the beginning of ${second.origin} was pruned, which says that it goes on from ${first.origin}: take its archive`,
+    })
+    expect(found.epochs[1]?.verdict.pruned).toBe(left)
+  })
+  test('is still no successor of one that was never ended', async () => {
+    const node = copy(2)
+    const { prune } = long(node)
+    rmSync(at(node, 1), { recursive: true })
+    await prune()
+    writeEpoch(at(node, 1), first)
+    expect(await verify(node, [...first.vkeys, ...second.vkeys])).toMatchObject({
+      outcome: 'violated',
+      why: `${first.origin} was not ended, and ${second.origin} is there`,
+    })
+  })
+})
+
+describe('a witness of one epoch', () => {
+  const keyOf = (name: string) => {
+    const key = generateKeyPairSync('ed25519').privateKey
+    return { signer: witnessSigner(name, key), vkey: formatWitnessKey(name, key) }
+  }
+  const [old, fresh] = [keyOf('mirror.test/1'), keyOf('mirror.test/2')]
+  const cosigned = (node: string, epoch: number, { signer }: typeof old): string => {
+    const note = checkpoint(node, epoch)
+    return withLines(note, cosign(parseCheckpoint(note), [signer], now))
+  }
+  test.for([
+    { name: 'its newest: proven', by: fresh, epochs: [2], outcome: 'proven' },
+    { name: 'both, each its own: proven', by: fresh, epochs: [1, 2], outcome: 'proven' },
+    { name: 'the first alone: not-provable', by: old, epochs: [1], outcome: 'not-provable' },
+    { name: 'none: not-provable', by: fresh, epochs: [], outcome: 'not-provable' },
+  ])('that cosigned $name', async ({ by, epochs, outcome }) => {
+    const node = copy(2)
+    const held = epochs.map((epoch) => cosigned(node, epoch, epoch === 1 ? old : fresh))
+    const asked = { directory: node, verifierKeys: first.vkeys, held, witnessKeys: [by.vkey] }
+    expect(await verifyEpochs(asked)).toMatchObject({
+      outcome,
+      ...(outcome === 'proven'
+        ? {}
+        : { why: expect.stringMatching(/^epoch 2.*: 0 of the 1 witnesses/) as string }),
+    })
+  })
+  test('is still believed of the first: what it cosigned there must be in it', async () => {
+    const node = copy(2)
+    const other = temporary()
+    writeEpoch(at(other, 1), first, { events: 2, closing: ending(second) })
+    const held = [cosigned(other, 1, old), cosigned(node, 2, fresh)]
+    const asked = {
+      directory: node,
+      verifierKeys: first.vkeys,
+      witnessKeys: [fresh.vkey, old.vkey],
+    }
+    expect(await verifyEpochs({ ...asked, held, quorum: 1 })).toMatchObject({
+      outcome: 'violated',
+    })
   })
 })
 

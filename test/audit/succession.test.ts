@@ -1,9 +1,19 @@
 /** From one epoch to the next: whole, killed behind any step, and with something missing that has to be there. */
 import { spawnSync } from 'node:child_process'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
   AuditError,
   joinOf,
@@ -17,12 +27,15 @@ import {
   type NodeLogOptions,
   type Rotation,
 } from '#audit'
+import { realDisk } from '../../audit/disk.ts'
 import { closingEvent, openingIn } from '../../audit/epoch.ts'
 import { formatVkey } from '../../audit/note.ts'
 import { pruneLog } from '../../audit/prune.ts'
+import { frameBatch, sealFrame, segmentName } from '../../audit/segment.ts'
 import { epochKeys } from '../../gateway/epochs.ts'
 import { textsOf, writerOf } from './epoch-fixture.ts'
-import { stats, temporary } from './fixture.ts'
+import { fullOnce } from './fillable.ts'
+import { eventually, stats, temporary } from './fixture.ts'
 
 const stem = 'sallyport.test/audit/n1'
 
@@ -72,6 +85,30 @@ async function rotated(one: Node): Promise<Rotation> {
 
 const codes = (directory: string, epoch: number): string[] =>
   [...readLog(directory, `${stem}/${epoch}`)].map(({ body }) => joinOf(body)?.code ?? '')
+
+/** Everything that lies in the log and beside it, by its octets. */
+function octets({ options }: Node): Record<string, string> {
+  const all = join(options.directory, '..')
+  const found = readdirSync(all, { recursive: true, withFileTypes: true })
+  return Object.fromEntries(
+    found
+      .map((entry) => ({ entry, path: join(entry.parentPath, entry.name) }))
+      .map(({ entry, path }) => [
+        path.slice(all.length),
+        entry.isFile() ? readFileSync(path).toString('base64') : 'a directory',
+      ])
+      .toSorted(([a = ''], [b = '']) => (a < b ? -1 : 1)),
+  )
+}
+
+/** The first event of a segment happened at another time, in a frame that is whole. */
+function change(path: string): void {
+  const bytes = readFileSync(path)
+  const at = bytes.indexOf('"time":') + '"time":'.length
+  bytes[at] = bytes[at] === 0x31 ? 0x32 : 0x31
+  sealFrame(bytes, 0, 0, frameBatch(bytes, 0))
+  writeFileSync(path, bytes)
+}
 
 const codeOf = (error: unknown): string =>
   error instanceof AuditError ? error.code : `no AuditError: ${String(error)}`
@@ -160,7 +197,52 @@ describe('a rotation', () => {
   })
 })
 
+test('the name of the new folder lasts before the old keys are taken away', async () => {
+  const one = node()
+  await lived(one)
+  const { directory, keys } = one.options
+  const acts: string[] = []
+  const { syncDirectory } = realDisk
+  vi.spyOn(realDisk, 'syncDirectory').mockImplementation((path) => {
+    syncDirectory(path)
+    if (path === directory) acts.push(existsSync(one.at(2)) ? 'its name lasts' : 'too early')
+  })
+  onTestFinished(() => void vi.restoreAllMocks())
+  const remove = (epoch: number): void => {
+    if (one.keyFiles().includes(oldKeys[0] ?? '')) acts.push('the old keys go')
+    keys.remove(epoch)
+  }
+  const { log } = await rotateNodeLog({ ...one.options, keys: { ...keys, remove } })
+  await log.close()
+  expect(acts.slice(-2)).toEqual(['its name lasts', 'the old keys go'])
+})
+
 describe('an epoch that ended', () => {
+  test('keeps no room back, also where a rotation was cut short', async () => {
+    const one = node()
+    const limits = { closeoutBytes: 4096, breakglassBytes: 4096, floorBytes: 0, watchMs: 10 }
+    const kept = (epoch: number): string[] => {
+      const path = join(one.at(epoch), 'reserve')
+      return existsSync(path) ? readdirSync(path).toSorted() : []
+    }
+    const both = ['breakglass.bin', 'closeout.bin']
+    const first = await openNodeLog({ ...one.options, limits })
+    // It is filled a step at a time, each time the disk is looked at.
+    await eventually(() => kept(1).length === 2)
+    await first.log.close()
+    const step = (name: string): void => {
+      if (name === 'ended') throw new Error('stopped')
+    }
+    await expect(rotateNodeLog({ ...one.options, limits, step })).rejects.toThrow('stopped')
+    expect(kept(1)).toEqual(both)
+    const second = await openNodeLog({ ...one.options, limits })
+    expect(kept(1)).toEqual([])
+    await eventually(() => kept(2).length === 2)
+    await second.log.close()
+    expect(
+      await verifyEpochs({ directory: one.options.directory, verifierKeys: second.log.vkeys }),
+    ).toMatchObject({ outcome: 'proven' })
+  })
   test('is not opened, nor pruned', async () => {
     const one = node()
     await lived(one)
@@ -243,6 +325,80 @@ describe('killed', () => {
     expect(await verifyEpochs({ directory, verifierKeys })).toMatchObject({ outcome: 'proven' })
     expect(one.keyFiles()).toEqual(newKeys)
   })
+  /** Rotated until the end is on disk and signed. */
+  const cutShort = async (): Promise<Node> => {
+    const one = node()
+    await lived(one)
+    const step = (name: string): void => {
+      if (name === 'ended') throw new Error('stopped')
+    }
+    await expect(rotateNodeLog({ ...one.options, step })).rejects.toThrow('stopped')
+    return one
+  }
+  test.for([
+    {
+      name: 'an event of the ended epoch is another',
+      rot: (directory: string) => change(join(directory, 'seg', segmentName(0))),
+      code: 'log.rollback',
+    },
+    {
+      name: 'its last head is of another root',
+      rot: (directory: string) => {
+        const path = join(directory, 'checkpoint')
+        const lines = readFileSync(path, 'utf8').split('\n')
+        lines[2] = Buffer.alloc(32, 7).toString('base64')
+        writeFileSync(path, lines.join('\n'))
+      },
+      code: 'log.corrupt',
+    },
+  ])('and then $name: nothing is sealed, and the old keys stay', async ({ rot, code }) => {
+    const one = await cutShort()
+    rot(one.at(1))
+    const before = octets(one)
+    expect(await refused(one)).toBe(code)
+    expect(octets(one)).toEqual(before)
+    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
+  })
+  test('between noting the last head and publishing it, the next start publishes it', async () => {
+    const one = await cutShort()
+    const path = join(one.at(1), 'checkpoint')
+    const last = readFileSync(path, 'utf8')
+    const noted = readFileSync(join(one.at(1), 'checkpoints.log'), 'utf8').split(
+      /(?<=\n)\n(?=sallyport)/,
+    )
+    writeFileSync(path, noted.at(-2) ?? '')
+    const { log, epoch, ended } = await open(one)
+    expect({ epoch, note: ended[0]?.last.note }).toEqual({ epoch: 2, note: last })
+    expect(readFileSync(path, 'utf8')).toBe(last)
+    expect(
+      await verifyEpochs({ directory: one.options.directory, verifierKeys: log.vkeys }),
+    ).toMatchObject({ outcome: 'proven' })
+  })
+  test.for([
+    { name: 'making the two keys of the next', left: newKeys.slice(0, 1), epoch: 1 },
+    { name: 'making the two keys of the next, the other way', left: newKeys.slice(1), epoch: 1 },
+  ])('between $name, the log goes on as it was, and is rotated', async ({ left, epoch }) => {
+    const one = node()
+    await lived(one)
+    one.options.keys.make(2)
+    const keys = join(one.options.directory, '..', 'keys')
+    for (const name of newKeys) if (!left.includes(name)) rmSync(join(keys, name))
+    const { log, ...opened } = await openNodeLog(one.options)
+    await log.close()
+    expect(opened).toMatchObject({ epoch, resumed: false })
+    expect(await rotated(one)).toMatchObject({ epoch: 2, resumed: false })
+    expect(one.keyFiles()).toEqual(newKeys)
+  })
+  test.for(oldKeys)('between removing the two old keys, with %s left, it goes', async (name) => {
+    const one = node()
+    await lived(one)
+    const keys = join(one.options.directory, '..', 'keys')
+    const kept = readFileSync(join(keys, name))
+    await rotated(one)
+    writeFileSync(join(keys, name), kept, { mode: 0o600 })
+    expect(await open(one)).toMatchObject({ epoch: 2, resumed: false })
+    expect(one.keyFiles()).toEqual(newKeys)
+  })
   test('with the folder of the next made and empty, the next start fills it', async () => {
     const one = node()
     await lived(one)
@@ -267,9 +423,9 @@ describe('nothing is written', () => {
     cpSync(one.at(1), old, { recursive: true })
     await rotated(one)
     take(one, () => old)
-    const files = readdirSync(one.options.directory, { recursive: true }).length
+    const before = octets(one)
     const code = await refused(one)
-    expect(readdirSync(one.options.directory, { recursive: true }).length).toBe(files)
+    if (code !== 'opened') expect(octets(one)).toEqual(before)
     return code
   }
   const keysIn = (one: Node): string => join(one.options.directory, '..', 'keys')
@@ -304,6 +460,60 @@ describe('nothing is written', () => {
       renameSync(aside(''), one.at(1))
     })
     expect(code).toBe('log.rollback')
+  })
+  test('where a later epoch does not begin as one, and the keys before it stay', async () => {
+    const one = node()
+    await lived(one)
+    const [old, next] = [one.options.keys.read(1), one.options.keys.make(2)]
+    if (old?.mlDsa44 === undefined || next.mlDsa44 === undefined) throw new Error('no keys')
+    const own = { origin: `${stem}/2`, ed25519: next.ed25519, mlDsa44: next.mlDsa44, vkeys: [] }
+    const writer = writerOf(one.at(2), own)
+    writer.write(textsOf(own, [stats(1)]))
+    writer.sign(Date.now())
+    writer.close()
+    const before = octets(one)
+    expect(await refused(one)).toBe('log.corrupt')
+    expect(octets(one)).toEqual(before)
+    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
+  })
+  test.for([
+    { name: 'cut', epoch: 2, cut: (path: string) => truncateSync(path, 1000) },
+    { name: 'gone', epoch: 2, cut: (path: string) => rmSync(path) },
+    { name: 'cut', epoch: 1, cut: (path: string) => truncateSync(path, 1000) },
+    { name: 'gone', epoch: 1, cut: (path: string) => rmSync(path) },
+  ])('where events of epoch $epoch, the newest, are $name', async ({ epoch, cut }) => {
+    const one = node()
+    await lived(one)
+    if (epoch === 2) await rotated(one)
+    cut(join(one.at(epoch), 'seg', segmentName(0)))
+    // Opening looks at each byte, and says by itself that there are fewer than were signed: so does a rotation.
+    expect(await refused(one)).toBe('log.rollback')
+    expect(await rotateNodeLog(one.options).then(() => 'done', codeOf)).toBe('log.rollback')
+    expect(one.keyFiles()).toEqual(epoch === 2 ? newKeys : oldKeys)
+  })
+  test('into an epoch whose beginning finds no room', async () => {
+    const one = node()
+    await lived(one)
+    const at = temporary()
+    const disk = fullOnce(at)
+    const step = (name: string): void => {
+      if (name === 'ended') disk.fill()
+    }
+    const { thread, limits } = disk
+    const died = await rotateNodeLog({ ...one.options, thread, limits, step }).catch(codeOf)
+    expect(died).toBe('log.full')
+    // There was room again at once; what may be paid otherwise was not taken with it, to stand in its place.
+    const tried = disk.refused()
+    expect(tried).toContain('"log.epoch_begin"')
+    expect(tried).not.toMatch(/"log\.(?:open|state)"/)
+    expect(codes(one.at(2), 2)).toEqual([])
+    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
+    const { log, epoch } = await open(one)
+    expect(epoch).toBe(2)
+    expect(codes(one.at(2), 2).slice(0, 2)).toEqual(['log.epoch_begin', 'log.open'])
+    expect(
+      await verifyEpochs({ directory: one.options.directory, verifierKeys: log.vkeys }),
+    ).toMatchObject({ outcome: 'proven' })
   })
   test('where the epoch ended for other keys than those that are here', async () => {
     const one = node()

@@ -1,5 +1,15 @@
 /** `sallyport audit rotate` on a data directory: what it says, what it leaves, and when it does nothing. */
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -81,6 +91,46 @@ test('beside a gateway that runs it changes nothing, and says to stop it', async
   expect(ran.err).toContain('data.in_use')
   expect(ran.err).toContain('stop the gateway, rotate, and start it again')
   expect(existsSync(join(directory, 'keys', 'log-2-ed25519.key.pem'))).toBe(false)
+})
+
+test.for([
+  {
+    name: 'others may read its key',
+    spoil: (directory: string) => chmodSync(join(directory, 'keys', 'log-ed25519.key.pem'), 0o644),
+    code: 'key.exposed',
+    next: 'make it readable by its owner alone',
+  },
+  {
+    name: 'its key is none',
+    spoil: (directory: string) => writeFileSync(join(directory, 'keys', 'log-ed25519.key.pem'), ''),
+    code: 'key.unreadable',
+    next: 'put the file back from the backup of keys/',
+  },
+  {
+    name: 'its directory cannot be locked',
+    spoil: (directory: string) => {
+      rmSync(join(directory, 'lock'), { force: true })
+      mkdirSync(join(directory, 'lock'))
+    },
+    code: 'data.unusable',
+    next: 'see that its disk is mounted to be written',
+  },
+  {
+    name: 'its events are gone',
+    spoil: (directory: string) => {
+      const seg = join(directory, 'log', 'gw1', '1', 'seg')
+      for (const name of readdirSync(seg)) rmSync(join(seg, name))
+    },
+    code: 'log.rollback',
+    next: 'find out who put it back or took it away',
+  },
+])('where $name, it says what to do next', async ({ name, spoil, code, next }) => {
+  const directory = data(name.replaceAll(' ', '-'))
+  spoil(directory)
+  const ran = await run(home, 'audit', 'rotate', '--data', directory)
+  expect(ran.code, ran.err).toBe(1)
+  expect(ran.err).toContain(code)
+  expect(ran.err).toContain(next)
 })
 
 test('where there is no log, none is made', async () => {
