@@ -13,7 +13,7 @@ import type { By, NewRollout } from './asked.ts'
 import { changeOf, stepOf } from './recorded.ts'
 import { chosenOf, counts, follows, isLost, isOver, meets, turnOf } from './rollout.ts'
 import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
-import { changesOf, isLeft, orHadAlready } from './said.ts'
+import { changesOf, isBack, isLeft, orHadAlready, waitsAgain } from './said.ts'
 import type { Listening, Said } from './said.ts'
 
 export interface RolloutRoom {
@@ -178,18 +178,12 @@ export class Rollouts implements Disposable {
     const about = new Set(changesOf(said).map(({ rollout }) => rollout))
     for (const rollout of await store.openRollouts()) {
       const update = await store.findUpdate(rollout.id, device)
-      const waits = said.taking === rollout.id && said.starting === null
-      // It was about to start it, and waits again: it was not told in time that it was heard.
-      if (waits && update?.state === 'starting')
-        await store.putUpdate({ ...update, state: 'taking', announces: true })
-      if (about.has(rollout.id)) continue
-      if (update?.state === 'lost')
+      if (update === undefined) continue
+      const spoken = about.has(rollout.id)
+      if (update.state === 'lost' && !spoken)
         await this.#note(rollout, device, { state: 'offered', code: null })
-      else if (update?.state === 'taking' && update.idle !== true)
-        await store.putUpdate({ ...update, idle: true })
-      // It is back as it was: what it started did not begin.
-      else if (update?.state === 'starting')
-        await store.putUpdate({ ...update, state: 'taking', idle: true })
+      const next = spoken ? waitsAgain(update, said) : isBack(update)
+      if (next !== undefined) await store.putUpdate(next)
     }
   }
 

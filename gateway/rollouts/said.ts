@@ -62,3 +62,19 @@ export function orHadAlready(change: Change, { version }: Rollout, said: Said): 
   const has = change.code === 'update.rollback' && said.version === version
   return has ? { ...change, state: 'updated', code: null } : change
 }
+
+/** What is kept of a device that was about to start it and waits again: it was not told in time that it was heard. */
+export function waitsAgain(
+  update: DeviceUpdate,
+  { taking, starting }: Said,
+): DeviceUpdate | undefined {
+  if (update.state !== 'starting' || taking !== update.rollout || starting !== null)
+    return undefined
+  return { ...update, state: 'taking', announces: true }
+}
+
+/** The same of one that says nothing of it any more: it left it, or what it started did not begin. */
+export function isBack(update: DeviceUpdate): DeviceUpdate | undefined {
+  const had = update.state === 'starting' || (update.state === 'taking' && update.idle !== true)
+  return had ? { ...update, state: 'taking', idle: true } : undefined
+}
