@@ -59,3 +59,11 @@ export async function needsSecondPerson(
   const named = site?.settings?.second_person
   return !Array.isArray(named) || named.includes('policy:push')
 }
+
+/** Why what came by itself is not brought into force yet: it would cut sessions that a person would be shown first. */
+export function unattended(sessions: number): Refusal {
+  const detail = `it waits: ${sessions} open sessions could not be looked up, and it would cut them`
+  return new Refusal('store.unavailable', detail, {
+    nextStep: 'it is tried again by itself; to have it now, `sallyport policy activate SHA256`',
+  })
+}

@@ -8,7 +8,7 @@ import type { Actor } from '#audit'
 import { Refusal } from '../problem.ts'
 import type { CutConnection } from '../sessions/reevaluate.ts'
 import { admit, lastGood, refused, shown } from './admission.ts'
-import { consents, needsSecondPerson, SOURCE, uploaderOf } from './consent.ts'
+import { consents, needsSecondPerson, SOURCE, unattended, uploaderOf } from './consent.ts'
 import { cutTimes, type CutTimes } from './cuts.ts'
 import { markData, policyEvent } from './event.ts'
 import { lookBack, NO_PAST, preview } from './foresight.ts'
@@ -228,7 +228,8 @@ export class PolicyService implements Disposable {
   /**
    * A bundle that came by itself: brought into force, or kept as the candidate where a second person has
    * to agree. One that is in force, or that a person has uploaded, changes nothing. One that did not come to its end
-   * (`bundle.loops`) is refused unseen until it is another, or `forgive` is called. Throws Refusal `policy.bundle`.
+   * (`bundle.loops`) is refused unseen until it is another, or `forgive` is called. Throws Refusal `policy.bundle`; and
+   * `store.unavailable` where it waits because open sessions could not be looked up: nobody sees that it would cut them.
    */
   take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
     return this.#alone(() => this.#coming(() => this.#take(archive, from)))
@@ -249,14 +250,21 @@ export class PolicyService implements Disposable {
       })
     const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
     try {
-      // What was kept, and then failed to come into force, is not there to be kept again.
-      if (!waits) await this.#upload(archive, by)
-      if (!(await this.needsSecondPerson())) await this.#activate(digest, by)
+      await this.#unattended(archive, by, waits)
     } catch (error) {
       if (error instanceof Refusal && error.shownCode === 'bundle.loops')
         this.#looped = { digest, error }
       throw error
     }
+  }
+
+  /** Kept where it does not wait yet: what was kept, and then failed to come into force, is not there to be kept again. */
+  async #unattended(archive: Uint8Array<ArrayBuffer>, by: Actor, waits: boolean): Promise<void> {
+    const kept = waits ? undefined : await this.#upload(archive, by)
+    if (await this.needsSecondPerson()) return
+    const { live } = kept ?? (await this.#preview(await admit(this.#parts, archive)))
+    if (live.unseen.length > 0) throw unattended(live.unseen.length)
+    await this.#activate(archiveDigest(archive), by)
   }
 
   /** What did not come to its end is looked at again when it comes again. */

@@ -7,6 +7,7 @@ import { BUILTIN_BUNDLE, PolicyError, type Decision, type Staleness } from '#pol
 import type { Decisions } from '../../../gateway/decisions.ts'
 import { openNodePolicy } from '../../../gateway/policy/open.ts'
 import { PolicyService } from '../../../gateway/policy/service.ts'
+import type { Foreseen } from '../../../gateway/sessions/foresee.ts'
 import { archiveDigest } from '../../../gateway/policy/slots.ts'
 import { readTar } from '../../../policy/tar.ts'
 import { baseInputs } from '../../../policy/toolchain/vectors.ts'
@@ -94,6 +95,32 @@ test('what a person has uploaded is not brought into force by a source that has 
   await service.upload(archive, ada, null)
   await service.take(archive, 'drop')
   expect(service.status()).toMatchObject({ seq: 0, candidate: { by: 'ada' } })
+})
+
+test('what came by itself does not come into force while open sessions cannot be looked up: it waits, and is tried again', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service } = await serviceWith(undo)
+  const lost = { id: 's_1', device: 'press-07', process: 'plc', subject: { email: 'ada' } }
+  const away = { ...NOBODY, sessions: 1, unseen: [lost] } as unknown as Foreseen
+  const preview = vi.fn(async () => NOBODY as Foreseen)
+  const withdraw = vi.fn(async () => [])
+  service.serve({ decisions: {} as unknown as Decisions, replay: vi.fn(), preview, withdraw })
+  const first = bundle(1)
+  preview.mockResolvedValueOnce(away)
+  await expect(service.take(first, 'drop')).rejects.toMatchObject({ code: 'store.unavailable' })
+  expect(service.status()).toMatchObject({ seq: 0, candidate: { by: 'source drop' } })
+  // It is there already, and those who are in are looked at again all the same.
+  preview.mockResolvedValueOnce(away)
+  await expect(service.take(first, 'drop')).rejects.toMatchObject({ code: 'store.unavailable' })
+  expect([service.status().seq, withdraw.mock.calls.length]).toEqual([0, 0])
+  await service.take(first, 'drop')
+  expect(service.status()).toMatchObject({ seq: 1, candidate: null })
+  // A person is shown whom it could not look at, and decides.
+  const second = bundle(2)
+  preview.mockResolvedValueOnce(away)
+  expect((await service.upload(second, ada, null)).live.unseen).toHaveLength(1)
+  await service.activate(archiveDigest(second), ada)
+  expect(service.status().seq).toBe(2)
 })
 
 test('what is in force takes the place of nothing that waits', async () => {
