@@ -43,7 +43,7 @@ export function activatedLines({
   ]
 }
 
-/** What the last change cut and how fast; null where there has been none since the start. */
+/** What the last change cut and how fast; null where there has been none since the start, or it has not come to them. */
 export function cutsOf(cuts: PolicyStatus['last_cuts']): string | null {
   if (cuts === null) return null
   const { revision, sessions, connections, p50_ms: p50, slowest_ms: slowest } = cuts

@@ -39,7 +39,7 @@ export const PolicyStatus = Type.Object({
   last_good: Nullable(Type.Object({ seq: Type.Integer(), digest: Type.String() })),
   /** Whether there is something to go back to: a last good one that is not in force. */
   can_go_back: Type.Boolean(),
-  /** What the last activation or way back since the start cut, and how long that took; null before the first. */
+  /** What the last activation or way back since the start cut, and how long that took; null before the first, and where it has not come to that. */
   last_cuts: Nullable(
     Type.Object({
       revision: Type.String(),

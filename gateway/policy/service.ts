@@ -384,6 +384,8 @@ export class PolicyService implements Disposable {
     this.#archive = archive
     this.#inForce = candidate
     this.#source = code === 'policy.activate' ? 'active' : 'last-good'
+    // Those of the change before are not those of this one, though it may not come to its own.
+    this.#lastCuts = null
     this.#activatedAt = now()
     this.#settle(candidate)
     const first = this.#named?.digest === digest ? this.#named.sessions : undefined

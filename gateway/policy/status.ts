@@ -11,7 +11,7 @@ export interface InForce {
   readonly source: Source
   /** Epoch milliseconds. */
   readonly activatedAt: number
-  /** Of the last change since the start; null where there has been none. */
+  /** Of the last change since the start; null where there has been none, or it has not come to its cuts. */
   readonly lastCuts: CutTimes | null
 }
 

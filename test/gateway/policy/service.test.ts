@@ -105,7 +105,7 @@ test('what came by itself does not come into force while open sessions cannot be
   const preview = vi.fn(async () => NOBODY as Foreseen)
   const withdraw = vi.fn(async () => [])
   service.serve({ decisions: {} as unknown as Decisions, replay: vi.fn(), preview, withdraw })
-  const first = bundle(1)
+  const first = bundle(1, withoutVectors())
   preview.mockResolvedValueOnce(away)
   await expect(service.take(first, 'drop')).rejects.toMatchObject({ code: 'store.unavailable' })
   expect(service.status()).toMatchObject({ seq: 0, candidate: { by: 'source drop' } })
@@ -116,11 +116,25 @@ test('what came by itself does not come into force while open sessions cannot be
   await service.take(first, 'drop')
   expect(service.status()).toMatchObject({ seq: 1, candidate: null })
   // A person is shown whom it could not look at, and decides.
-  const second = bundle(2)
+  const second = bundle(2, withoutVectors())
   preview.mockResolvedValueOnce(away)
   expect((await service.upload(second, ada, null)).live.unseen).toHaveLength(1)
   await service.activate(archiveDigest(second), ada)
   expect(service.status().seq).toBe(2)
+})
+
+test('what the change before cut is not told as what this one did, whose cuts did not come to their end', async () => {
+  await using undo = new AsyncDisposableStack()
+  const { service } = await serviceWith(undo)
+  const withdraw = vi.fn(async () => [])
+  const decisions = {} as unknown as Decisions
+  service.serve({ decisions, replay: vi.fn(), preview: async () => NOBODY, withdraw })
+  await service.take(bundle(1, withoutVectors()), 'drop')
+  const change = { revision: service.status().revision, sessions: 0 }
+  expect(service.status().last_cuts).toMatchObject(change)
+  withdraw.mockRejectedValueOnce(new Error('the log is full'))
+  await expect(service.take(bundle(2, withoutVectors()), 'drop')).rejects.toThrow('the log is full')
+  expect(service.status()).toMatchObject({ seq: 2, last_cuts: null })
 })
 
 test('what is in force takes the place of nothing that waits', async () => {
