@@ -60,7 +60,7 @@ export interface DeviceUpdate {
   readonly excused?: true
   /** It was taking it, and has said since that it is not: it left the rollout, or forgot it, and started nothing. */
   readonly idle?: true
-  /** It says when it starts the update: while it is taking it, nothing has begun as far as is known. */
+  /** It says when it starts the update: it starts nothing before that was heard, so while it is taking it there is nothing to be lost in. */
   readonly announces?: true
 }
 
@@ -159,11 +159,6 @@ export function meets(one: Pick<Rollout, 'zone'>, other: Pick<Rollout, 'zone'>):
 const TRIES = 3
 const GRACE_S = 15
 const WAY_S = 600
-/**
- * So long a device may fetch an update, from a gateway that serves others first, and wait for its people to leave. It may
- * have had no line at the moment at which it would have said that it starts.
- */
-const TAKING_S = 14 * 3600
 
 /** A device that is not connected is not waited for any longer than that since it was last heard of, seconds. */
 export function lostAfter({ health }: Pick<Rollout, 'health'>): number {
@@ -181,8 +176,8 @@ export function isLost(
   now: number,
 ): boolean {
   if (isOver(update) || update.state === 'offered' || update.idle === true) return false
-  const fetches = update.state === 'taking' && update.announces === true ? TAKING_S : 0
-  return now - Math.max(update.at, rollout.resumed_at ?? 0, since) >= fetches + lostAfter(rollout)
+  if (update.state === 'taking' && update.announces === true) return false
+  return now - Math.max(update.at, rollout.resumed_at ?? 0, since) >= lostAfter(rollout)
 }
 
 /** What decides how a rollout goes on. */
