@@ -1,122 +1,32 @@
 /** Signing in where there is an authenticator app: the password is half of it, and each code opens one sign-in. */
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { deviceLogin, type Credentials } from '../../../cli/login/index.ts'
-import type { BrowserAnswer, Login, Subject } from '../../../gateway/identity/index.ts'
+import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import type { Subject } from '../../../gateway/identity/index.ts'
 import { SqliteTotpStore } from '../../../gateway/store/sqlite/totp.ts'
-import { softKey } from '../../support/authenticator.ts'
-import { approveDevice, openBrowser, type Browser, type Page } from '../../support/browser.ts'
-import { challengeOf } from '../identity/guest.ts'
+import { openBrowser } from '../../support/browser.ts'
+import { addVendor, authenticate, makeProof, openHouse, signIn, SYSTEM } from '../identity/house.ts'
+import { appOf, readQr, typedSecret } from './app.ts'
 import {
-  addVendor,
-  authenticate,
-  makeProof,
-  openHouse,
-  PASSWORD,
-  signIn,
-  SYSTEM,
-  type House,
-} from '../identity/house.ts'
-import { appOf, readQr, typedSecret, type App } from './app.ts'
+  aHouse,
+  begun,
+  BUTTON,
+  enrol,
+  fresh,
+  guess,
+  house,
+  isIn,
+  nobody,
+  openLink,
+  passkeyFor,
+  password,
+  signInWith,
+  somebody,
+  subjectOf,
+  withApp,
+} from './people.ts'
 
-let house: House
-beforeAll(async () => void (house = await openHouse()))
-afterAll(async () => house[Symbol.asyncDispose]())
-
-let people = 0
-const BUTTON = 'Use this code'
-
-interface Somebody {
-  readonly name: string
-  readonly email: string
-  readonly sub: string
-}
-async function somebody(): Promise<Somebody> {
-  const name = `v${people++}`
-  return { name, email: `${name}@acme.example`, sub: await addVendor(house, name) }
-}
-
-/** A new step, and its code: one that was not taken yet, whatever was before. */
-function fresh(app: App): string {
-  house.advance(60_000)
-  return app.code(house.now())
-}
-
-async function subjectOf(credentials: Credentials): Promise<{ subject: Subject; login: Login }> {
-  const proof = await makeProof(house, credentials)
-  const headers = { authorization: `DPoP ${credentials.accessToken}`, dpop: proof }
-  const subject = await authenticate(house, headers)
-  if ('refused' in subject) throw new Error(subject.code)
-  return { subject, login: house.identity.loginOf(subject) }
-}
-
-const enrol = async (credentials: Credentials, name = 'phone') => {
-  const { subject, login } = await subjectOf(credentials)
-  return house.identity.totps.enrol(subject, login, name)
-}
-/** The page behind an enrolment's link, as a browser without a script comes to it. */
-async function openLink(browser: Browser, secret: string): Promise<Page> {
-  const page = await browser.open(`${house.origin}/oidc/totp`)
-  return browser.submit(page, 'Go on', { secret })
-}
-
-/** A passkey asked for, and the answer that would add it. */
-async function passkeyFor(
-  { subject, login }: { subject: Subject; login: Login },
-  key = softKey(house.origin),
-) {
-  const { passkeys } = house.identity
-  const asked = await passkeys.register(subject, login, 'key')
-  const { challenge } = asked.options as { challenge: string }
-  const answer = key.register(challenge) as BrowserAnswer
-  return async () => passkeys.answer(asked.secret, ['register'], answer, null)
-}
-
-/** Somebody who has an app. */
-async function withApp(): Promise<Somebody & { readonly app: App }> {
-  const who = await somebody()
-  await using browser = openBrowser(house.anchor)
-  const { secret } = await enrol(await signIn(house, who.name))
-  const page = await openLink(browser, secret)
-  const app = readQr(page)
-  await browser.submit(page, BUTTON, { code: app.code(house.now()) })
-  return { ...who, app }
-}
-
-/** A sign-in up to the page after the password. */
-async function begun(browser: Browser, { email }: Somebody) {
-  const stopped = new AbortController()
-  const prompt = Promise.withResolvers<string>()
-  const login = deviceLogin({
-    gateway: house.origin,
-    trust: { anchor: house.anchor },
-    signal: stopped.signal,
-    onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
-  })
-  login.catch(() => {})
-  const page = await approveDevice(browser, {
-    url: await prompt.promise,
-    email,
-    password: PASSWORD,
-  })
-  onTestFinished(() => stopped.abort())
-  return { page, login }
-}
-/** Signs in with a code of a new step; gives what the CLI would keep. */
-async function signInWith(who: Somebody & { readonly app: App }): Promise<Credentials> {
-  await using browser = openBrowser(house.anchor)
-  const { page, login } = await begun(browser, who)
-  const last = await browser.submit(page, BUTTON, { code: fresh(who.app) })
-  expect(last.title).toContain('You are signed in')
-  return login
-}
-/** Whoever has the browser is nobody there, whatever its pages said. */
-async function nobody(browser: Browser): Promise<void> {
-  const page = await browser.open(`${house.origin}/oidc/sign-out`)
-  expect(page.text).toContain('Nobody is signed in')
-}
-const isIn = ({ title }: Page): boolean => title.includes('You are signed in')
+aHouse()
 
 describe('an enrolment', () => {
   test('what the camera reads, what is typed and what the link opens are one secret, and a first code confirms it', async () => {
@@ -268,21 +178,6 @@ describe('an enrolment', () => {
   })
 })
 
-/** A question for a code, and its answer from a source of its own. */
-async function guess(who: Somebody, code: string, source: string) {
-  const { totps } = house.identity
-  const secret = await totps.ask(who.sub, 'uid')
-  return totps.check({ secret, about: 'uid', code, source, client: null })
-}
-const password = async ({ email }: Somebody, source: string) =>
-  house.identity.accounts.login({
-    email,
-    password: PASSWORD,
-    source,
-    client: null,
-    asksMore: async () => ({ passkey: false, code: true }),
-  })
-
 describe('a sign-in', () => {
   let who: Awaited<ReturnType<typeof withApp>>
   beforeAll(async () => void (who = await withApp()))
@@ -401,19 +296,20 @@ describe('a sign-in', () => {
     const { totps } = house.identity
     const secret = await totps.ask(who.sub, 'uid')
     house.advance(60_000)
-    const give = async (at: number) => {
-      const code = who.app.code(house.now() + at)
-      return totps.check({ secret, about: 'uid', code, source: '192.0.2.21', client: null })
-    }
+    // Of one instant, whatever step it is by the time that they are given.
+    const at = house.now()
+    const [one, next] = [who.app.code(at), who.app.code(at + 30_000)]
+    const give = async (code: string) =>
+      totps.check({ secret, about: 'uid', code, source: '192.0.2.21', client: null })
     const spy = vi.spyOn(SqliteTotpStore.prototype, 'useTotp')
     onTestFinished(() => spy.mockRestore())
     let first: unknown
     spy.mockImplementationOnce(async function (this: SqliteTotpStore, ...args) {
-      first = await give(0)
+      first = await give(one)
       return this.useTotp(...args)
     })
     house.events.length = 0
-    expect(await give(30_000)).toMatchObject({ ok: false, code: 'stale' })
+    expect(await give(next)).toMatchObject({ ok: false, code: 'stale' })
     expect(first).toMatchObject({ ok: true })
     expect(house.events).toMatchObject([
       { outcome: 'success', reason: null },
@@ -451,95 +347,6 @@ describe('a sign-in', () => {
     await expect(house.identity.totps.enrol(subject, login, 'x')).rejects.toMatchObject({
       code: 'totp.stale',
     })
-  })
-})
-
-describe('guessing', () => {
-  // Hours pass here, which the provider's own clock knows nothing of.
-  beforeAll(async () => {
-    await house[Symbol.asyncDispose]()
-    house = await openHouse()
-  })
-
-  const wrong = async (who: Somebody & { readonly app: App }, source: string) =>
-    guess(who, who.app.wrong(house.now()), source)
-  test('wrong codes close the door for the password too, whatever right passwords come between', async () => {
-    const [who, source] = [await withApp(), '192.0.2.7']
-    for (let tries = 0; tries < 4; tries++) {
-      expect(await password(who, source)).toMatchObject({ ok: true })
-      expect(await wrong(who, source)).toMatchObject({ code: 'wrong' })
-    }
-    // A right one wipes them off.
-    expect(await guess(who, fresh(who.app), source)).toMatchObject({ ok: true })
-    for (let tries = 0; tries < 5; tries++) {
-      expect(await password(who, source)).toMatchObject({ ok: true })
-      expect(await wrong(who, source)).toMatchObject({ code: 'wrong' })
-    }
-    expect(await password(who, source)).toMatchObject({ ok: false, code: 'login.locked' })
-    expect(await guess(who, fresh(who.app), source)).toMatchObject({ code: 'locked' })
-    expect(await password(who, '192.0.2.8')).toMatchObject({ ok: true })
-  })
-
-  test('the passkey wipes wrong codes off as a right one does', async () => {
-    const [who, key] = [await withApp(), softKey(house.origin)]
-    await (
-      await passkeyFor(await subjectOf(await signInWith(who)), key)
-    )()
-    for (let round = 0; round < 2; round++) {
-      await using browser = openBrowser(house.anchor)
-      let { page } = await begun(browser, who)
-      for (let tries = 0; tries < 4; tries++) {
-        page = await browser.submit(page, BUTTON, { code: who.app.wrong(house.now()) })
-        expect(page.status).toBe(401)
-      }
-      await using next = openBrowser(house.anchor)
-      const asked = (await begun(next, who)).page
-      const credential = JSON.stringify(key.answer(challengeOf(asked)))
-      expect(isIn(await next.submit(asked, 'Use my passkey', { credential }))).toBe(true)
-    }
-  })
-
-  test('from however many addresses: ten wrong codes close an account’s, and the log hears of it once', async () => {
-    const who = await withApp()
-    for (let at = 0; at < 10; at++)
-      expect(await wrong(who, `192.0.2.${at}`)).toMatchObject({ code: 'wrong' })
-    house.events.length = 0
-    for (let at = 0; at < 3; at++)
-      expect(await guess(who, fresh(who.app), '192.0.2.99')).toMatchObject({ code: 'locked' })
-    expect(house.events).toMatchObject([{ code: 'auth.stepup', reason: 'code.locked' }])
-    // A new app of the same person begins anew.
-    await house.identity.totps.reset(who.sub, SYSTEM)
-    await using browser = openBrowser(house.anchor)
-    const page = await openLink(browser, (await enrol(await signIn(house, who.name))).secret)
-    const app = readQr(page)
-    await browser.submit(page, BUTTON, { code: app.code(house.now()) })
-    expect(await guess(who, fresh(app), '192.0.2.99')).toMatchObject({ ok: true })
-  })
-
-  test('a page that was refused is shown with how long to wait', async () => {
-    const who = await withApp()
-    for (let at = 0; at < 10; at++) await wrong(who, `192.0.2.${at}`)
-    await using browser = openBrowser(house.anchor)
-    const { page } = await begun(browser, who)
-    const answer = await browser.submit(page, BUTTON, { code: fresh(who.app) })
-    expect([answer.status, answer.text.includes('too many attempts')]).toEqual([429, true])
-    // Whoever types codes knows the password: taking the app away would let them in.
-    expect(answer.text).toContain('somebody knows your password')
-    expect(answer.text).toContain(`sallyport account renew ${who.email}`)
-    expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(3000)
-    await nobody(browser)
-  })
-
-  test('an hour later it opens again; after a hundred without a right one between it does not', async () => {
-    const who = await withApp()
-    for (let round = 0; round < 10; round++) {
-      for (let at = 0; at < 10; at++)
-        expect(await wrong(who, `198.51.100.${round * 10 + at}`)).toMatchObject({ code: 'wrong' })
-      house.advance(3_601_000)
-    }
-    const answer = await guess(who, fresh(who.app), '203.0.113.1')
-    expect(answer).toMatchObject({ ok: false, code: 'locked' })
-    expect(!answer.ok && answer.retryAfterMs > 86_400_000).toBe(true)
   })
 })
 
