@@ -4,7 +4,7 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseCheckpoint } from './checkpoint.ts'
+import { openCheckpoint, parseCheckpoint } from './checkpoint.ts'
 import { epochOf, fuller, jointFault, successorOf } from './epoch.ts'
 import { AuditError } from './errors.ts'
 import { parseVkey } from './note.ts'
@@ -111,6 +111,24 @@ function between(walk: Walk, older: EpochVerdict, newer: EpochVerdict): string |
   })
 }
 
+/**
+ * Of how many events the older one's last head is, where fewer are here: a copy that was not taken to its end, as its own
+ * keys say. Null: all are here, or nothing that those keys signed says otherwise.
+ */
+function missingFrom(walk: Walk, older: EpochVerdict, newer: EpochVerdict): number | null {
+  const { opening } = newer.verdict
+  const here = older.verdict.checkpoint?.size ?? 0
+  if (opening?.predecessor !== older.origin || older.verdict.closing !== undefined) return null
+  try {
+    const keys = walk.keys.get(older.origin) ?? []
+    const { origin, size } = openCheckpoint(opening.note, keys.map(parseVkey))
+    return origin === older.origin && size > here ? size : null
+  } catch (error) {
+    if (error instanceof AuditError) return null
+    throw error
+  }
+}
+
 type Ending = Pick<EpochsVerdict, 'outcome' | 'why'>
 const notProvable = (why: string): Ending => ({ outcome: 'not-provable', why })
 
@@ -160,6 +178,14 @@ function joined(walk: Walk, epochs: readonly EpochVerdict[]): Ending {
     const follows = begun || epochOf(opening?.predecessor ?? '') === missing
     if (older.epoch !== missing && follows) {
       gap ??= notProvable(`epoch ${missing}, from which ${newer.origin} goes on, is not here`)
+      continue
+    }
+    const whole = missingFrom(walk, older, newer)
+    if (whole !== null) {
+      const { size = 0 } = older.verdict.checkpoint ?? {}
+      gap ??= notProvable(
+        `of the ${whole} events that ${older.origin} ended with, as ${newer.origin} holds it, ${size} are here`,
+      )
       continue
     }
     const fault = between(walk, older, newer)

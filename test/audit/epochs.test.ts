@@ -330,6 +330,40 @@ describe('of two epochs', () => {
   })
 })
 
+describe('a copy of an epoch that was not taken to its end', () => {
+  /** As a mirror that had the first three events of four leaves it. */
+  function behind(signer = first): string {
+    const node = copy(2)
+    const early = temporary()
+    writeEpoch(early, first)
+    const opening = { ...beginning(first, at(node, 1)) }
+    if (signer !== first) {
+      const other = writeEpoch(temporary(), { ...signer, origin: first.origin }, { events: 4 })
+      opening.note = beginning(first, other).note
+    }
+    rmSync(at(node, 2), { recursive: true })
+    writeEpoch(at(node, 2), second, { opening })
+    rmSync(at(node, 1), { recursive: true })
+    renameSync(early, at(node, 1))
+    return node
+  }
+  test.for([{ keys: second.vkeys }, { keys: [...first.vkeys, ...second.vkeys] }])(
+    'is incomplete, not forged',
+    async ({ keys }) => {
+      expect(await verify(behind(), keys)).toMatchObject({
+        outcome: 'not-provable',
+        why: `of the 4 events that ${first.origin} ended with, as ${second.origin} holds it, 3 are here`,
+      })
+    },
+  )
+  test('beside a successor with a last head that its keys did not sign, is no copy of that', async () => {
+    expect(await verify(behind(keysOf(1)), [...first.vkeys, ...second.vkeys])).toMatchObject({
+      outcome: 'violated',
+      why: `${first.origin} was not ended, and ${second.origin} is there`,
+    })
+  })
+})
+
 describe('an epoch whose beginning was pruned', () => {
   /** Two epochs, the second in several segments, and an archive of that. */
   function long(node: string): { readonly prune: () => Promise<Pruned> } {
