@@ -147,17 +147,18 @@ export class Mirror implements Disposable {
   async follow(source: Source): Promise<Followed> {
     const head = await this.#newest(source)
     const tiles = kept(source.tile)
-    await this.#judge(head, tiles).catch(async (error: unknown) => {
+    const show = async (error: unknown): Promise<never> => {
       // The gateway is shown what is held here: an honest one that was put back records the conflict itself.
       if (isConflict(error) && this.#held !== null)
         await source.submit(this.#held.note).catch(() => undefined)
       throw error
-    })
+    }
+    await this.#judge(head, tiles).catch(show)
     if (head.size > (this.#seen?.size ?? 0)) this.#remember(head)
     const target = this.#seen
     if (target === null) throw new AuditError('mirror.source', 'the log has no event yet')
     const before = this.size
-    await this.#fill(target, source.tile, tiles)
+    await this.#fill(target, source.tile, tiles).catch(show)
     if (this.#held?.size !== target.size) this.#cosign(target)
     const checkpoint = this.#held ?? target
     const why = await this.#submit(source, checkpoint)
@@ -248,7 +249,9 @@ export class Mirror implements Disposable {
           'mirror.unproven',
           `the events from ${this.size} on are not those that the head of ${target.size} signed`,
         )
+      const closing = this.#endIn(bodies, target)
       this.#append(bodies)
+      this.#closing = closing
     }
     if (Buffer.compare(this.#writer.tree().root(), root) !== 0)
       throw new AuditError('mirror.unproven', `the events here are not those of ${target.size}`)
@@ -272,6 +275,22 @@ export class Mirror implements Disposable {
     return bodies
   }
 
+  /** Nothing follows the end of a log, whoever signed it: the head over it is the evidence, and none of it is kept. */
+  #endIn(bodies: readonly Uint8Array[], target: Checkpoint): Closing | null {
+    let closing = this.#closing
+    for (const [i, body] of bodies.entries()) {
+      if (closing !== null)
+        this.#conflict(
+          'mirror.fork',
+          `the head of ${target.size} events goes on behind the end of the log, with event ${this.size + i}`,
+          this.#held ?? target,
+          target.note,
+        )
+      if (mayJoin(body)) closing = closingIn(body)
+    }
+    return closing
+  }
+
   #append(bodies: readonly Uint8Array[]): void {
     let batch: Uint8Array[] = []
     let bytes = 0
@@ -280,7 +299,6 @@ export class Mirror implements Disposable {
       ;[batch, bytes] = [[], 0]
     }
     for (const body of bodies) {
-      if (mayJoin(body)) this.#closing = closingIn(body)
       if (batch.length >= batchEvents || bytes + body.length > batchBytes) flush()
       batch.push(body)
       bytes += body.length

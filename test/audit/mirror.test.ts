@@ -15,11 +15,13 @@ import {
 } from '#audit'
 import { openCheckpoint } from '../../audit/checkpoint.ts'
 import { realDisk, type Disk } from '../../audit/disk.ts'
+import { closingEvent } from '../../audit/epoch.ts'
 import { formatWitnessKey, parseVkey, parseWitnessKey, witnessSigner } from '../../audit/note.ts'
 import { conflictsIn } from '../../audit/mirror/evidence.ts'
 import { parseTilePath, Publisher } from '../../audit/publish.ts'
 import { Witnesses } from '../../audit/witnesses.ts'
-import { heads, origin, temporary, vkeys, writer } from './fixture.ts'
+import { second, textsOf } from './epoch-fixture.ts'
+import { heads, keys, origin, temporary, vkeys, writer } from './fixture.ts'
 
 const witness = {
   ed25519: generateKeyPairSync('ed25519').privateKey,
@@ -258,6 +260,42 @@ describe('a source that serves what was not signed', () => {
     expect(conflictsIn(directory)).toEqual([])
     expect(await own.follow(sourceOf(log))).toMatchObject({ checkpoint: { size: 1_300 } })
     expect(await proven(directory)).toMatchObject({ outcome: 'proven', events: 1_300 })
+  })
+})
+
+describe('a log that goes on behind its end', () => {
+  /** 300 events, of which the last ends it. */
+  function ended(): string {
+    const directory = logOf([299])
+    const own = writer(directory)
+    own.open()
+    const closing = closingEvent({ successor: second.origin, keys: second.vkeys })
+    own.write(textsOf({ origin, ...keys, vkeys }, [closing]))
+    own.sign(1_800_000_000_000)
+    own.close()
+    return directory
+  }
+  test.for([
+    { name: 'that had it to its end', before: true },
+    { name: 'that comes later', before: false },
+  ])('is evidence to a mirror $name, which keeps nothing of that', async ({ before }) => {
+    const log = ended()
+    const directory = temporary()
+    const own = await mirrorIn(directory)
+    if (before) {
+      const looked = await own.follow(sourceOf(log))
+      expect(looked).toMatchObject({ events: 300, ended: { successor: second.origin } })
+    }
+    logOf([5], 'more', log)
+    expect(await codeOf(() => own.follow(sourceOf(log)))).toBe('mirror.fork')
+    expect(own.size).toBe(before ? 300 : 0)
+    expect(conflictsIn(directory)).toHaveLength(3)
+    own[Symbol.dispose]()
+    expect(await codeOf(() => mirrorIn(directory))).toBe('mirror.conflict')
+    // Whoever has looked at it and moved it away has a copy that opens.
+    rmSync(join(directory, 'conflict'), { recursive: true })
+    expect(await codeOf(() => mirrorIn(directory))).toBe('accepted')
+    if (before) expect(await proven(directory)).toMatchObject({ outcome: 'proven', events: 300 })
   })
 })
 
