@@ -2,7 +2,7 @@
  * Which epoch of a node's log is the one to write, told from what is on disk, and the rotation from one to the next: a few
  * steps, each of which leaves a state that this file finishes or names. docs/audit.md section "Epochs".
  */
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseCheckpoint, type Checkpoint } from './checkpoint.ts'
 import { claim } from './claim.ts'
@@ -17,6 +17,7 @@ import { formatVkey, noteSigner } from './note.ts'
 import type { LogOptions, Signers } from './options.ts'
 import { LogReader } from './read.ts'
 import { removeReserve } from './reserve.ts'
+import { lastLeaf, look, type Seen } from './seen.ts'
 import { Writer } from './writer.ts'
 
 /** The private keys of each epoch, where the gateway has them. */
@@ -71,13 +72,6 @@ export interface NodeLog {
   readonly ended: readonly EndedEpoch[]
   /** A rotation that had been cut short was brought to its end by this opening. */
   readonly resumed: boolean
-}
-
-/** What an epoch's folder says, read without judging it. */
-interface Seen {
-  readonly epoch: number
-  /** What its last whole leaf says. */
-  readonly closing: Closing | null
 }
 
 interface Chosen {
@@ -135,52 +129,6 @@ function goOver(epoch: number, { successor }: Closing, stem: string, keys: Known
       `${own} was ended for ${next}, whose private keys are not here: put them back`,
     )
   return { epoch: epoch + 1, begin: true }
-}
-
-interface Leaf {
-  readonly idx: number
-  readonly body: Uint8Array
-}
-
-/** The last whole leaf of an epoch; null where there is none. */
-function lastLeaf(directory: string, origin: string): Leaf | null {
-  const reader = new LogReader(directory, origin)
-  const lastFrom = (from: number): Leaf | null => {
-    let last: Leaf | null = null
-    for (const one of reader.bodies(from)) last = one
-    return last
-  }
-  // Of a log that was cut behind its head there are fewer than that says.
-  return lastFrom(Math.max(0, sizeOf(directory) - 1)) ?? lastFrom(0)
-}
-
-/** Whether anything was ever signed in an epoch: it has had events then, whatever is left of them. */
-function wasSigned(directory: string): boolean {
-  const notes = statSync(join(directory, 'checkpoints.log'), { throwIfNoEntry: false })
-  return existsSync(join(directory, 'checkpoint')) || (notes?.size ?? 0) > 0
-}
-
-/** Events under the published head; 0 where there is none that can be read. */
-function sizeOf(directory: string): number {
-  const path = join(directory, 'checkpoint')
-  if (!existsSync(path)) return 0
-  try {
-    return parseCheckpoint(readFileSync(path, 'utf8')).size
-  } catch (error) {
-    // What is wrong with it is said, with its place, when the log is opened.
-    if (error instanceof AuditError) return 0
-    throw error
-  }
-}
-
-/** The newest epoch that has an event, or had. A folder of which nothing was written is of a rotation that was cut short. */
-function look({ directory, stem }: NodeLogOptions): Seen | null {
-  for (const { epoch, directory: path } of epochsIn(directory).toReversed()) {
-    const last = lastLeaf(path, `${stem}/${epoch}`)
-    if (last === null && !wasSigned(path)) continue
-    return { epoch, closing: last === null ? null : closingIn(last.body) }
-  }
-  return null
 }
 
 const vkeysOf = (origin: string, { ed25519, mlDsa44 }: Signers): string[] =>
@@ -271,7 +219,7 @@ function endedBefore({ directory, stem }: NodeLogOptions, epoch: number): EndedE
 export async function openNodeLog(options: NodeLogOptions): Promise<NodeLog> {
   const { directory, stem, keys, step = () => {}, ...shared } = options
   makeDirectory(directory)
-  const seen = look(options)
+  const seen = look(options.directory, options.stem)
   const { epoch, begin } = choose(seen, stem, keys)
   // All that can be refused is refused before a byte is written.
   const before = endedBefore(options, begin ? epoch - 1 : epoch)
@@ -320,7 +268,7 @@ export interface Rotation {
  */
 export async function rotateNodeLog(options: NodeLogOptions, by?: Actor): Promise<Rotation> {
   const { directory, keys, stem, step = () => {} } = options
-  if (look(options) === null)
+  if (look(directory, stem) === null)
     throw new AuditError('log.range', `there is no log in ${directory}: nothing is rotated`)
   const before = await openNodeLog(options)
   const { epoch, log } = before
