@@ -1,21 +1,18 @@
-/** From one epoch to the next: whole, killed behind any step, and with something missing that has to be there. */
+/** From one epoch to the next: whole, killed behind any step, and inside of one. */
 import { spawnSync } from 'node:child_process'
-import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { generateKeyPairSync } from 'node:crypto'
 import {
   cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
-  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import {
-  AuditError,
   joinOf,
   openLog,
   openNodeLog,
@@ -23,103 +20,30 @@ import {
   readLog,
   rotateNodeLog,
   verifyEpochs,
-  type NodeLog,
-  type NodeLogOptions,
-  type Rotation,
 } from '#audit'
 import { realDisk } from '../../audit/disk.ts'
 import { closingEvent, openingIn } from '../../audit/epoch.ts'
 import { formatVkey } from '../../audit/note.ts'
 import { pruneLog } from '../../audit/prune.ts'
-import { frameBatch, sealFrame, segmentName } from '../../audit/segment.ts'
-import { epochKeys } from '../../gateway/epochs.ts'
+import { segmentName } from '../../audit/segment.ts'
 import { textsOf, writerOf } from './epoch-fixture.ts'
-import { fullOnce } from './fillable.ts'
 import { eventually, stats, temporary } from './fixture.ts'
 
-const stem = 'sallyport.test/audit/n1'
-
-interface Node {
-  readonly options: NodeLogOptions
-  /** The folder of an epoch. */
-  readonly at: (epoch: number) => string
-  readonly keyFiles: () => string[]
-}
-
-function node(): Node {
-  const folder = temporary()
-  const [directory, keys] = [join(folder, 'log'), join(folder, 'keys')]
-  mkdirSync(keys)
-  return {
-    options: {
-      directory,
-      stem,
-      keys: epochKeys(keys),
-      clock: { now: () => Date.now() },
-      random: (n) => randomBytes(n),
-    },
-    at: (epoch) => join(directory, String(epoch)),
-    keyFiles: () => readdirSync(keys).toSorted(),
-  }
-}
-
-async function open({ options }: Node): Promise<NodeLog> {
-  const opened = await openNodeLog(options)
-  onTestFinished(() => opened.log.close())
-  return opened
-}
-
-/** Opened, given an event, and closed: as one run of a gateway leaves it. */
-async function lived(one: Node): Promise<string[]> {
-  const { log } = await openNodeLog(one.options)
-  await log.append(stats(1))
-  await log.close()
-  return [...log.vkeys]
-}
-
-async function rotated(one: Node): Promise<Rotation> {
-  const rotation = await rotateNodeLog(one.options, { uid: 'operator|olga', party: 'staff' })
-  await rotation.log.close()
-  return rotation
-}
-
-const codes = (directory: string, epoch: number): string[] =>
-  [...readLog(directory, `${stem}/${epoch}`)].map(({ body }) => joinOf(body)?.code ?? '')
-
-/** Everything that lies in the log and beside it, by its octets. */
-function octets({ options }: Node): Record<string, string> {
-  const all = join(options.directory, '..')
-  const found = readdirSync(all, { recursive: true, withFileTypes: true })
-  return Object.fromEntries(
-    found
-      .map((entry) => ({ entry, path: join(entry.parentPath, entry.name) }))
-      .map(({ entry, path }) => [
-        path.slice(all.length),
-        entry.isFile() ? readFileSync(path).toString('base64') : 'a directory',
-      ])
-      .toSorted(([a = ''], [b = '']) => (a < b ? -1 : 1)),
-  )
-}
-
-/** The first event of a segment happened at another time, in a frame that is whole. */
-function change(path: string): void {
-  const bytes = readFileSync(path)
-  const at = bytes.indexOf('"time":') + '"time":'.length
-  bytes[at] = bytes[at] === 0x31 ? 0x32 : 0x31
-  sealFrame(bytes, 0, 0, frameBatch(bytes, 0))
-  writeFileSync(path, bytes)
-}
-
-const codeOf = (error: unknown): string =>
-  error instanceof AuditError ? error.code : `no AuditError: ${String(error)}`
-const refused = async (one: Node): Promise<string> =>
-  await openNodeLog(one.options).then(async ({ log }) => {
-    await log.close()
-    return 'opened'
-  }, codeOf)
-
-const oldKeys = ['log-ed25519.key.pem', 'log-ml-dsa-44.key.pem']
-const newKeys = ['log-2-ed25519.key.pem', 'log-2-ml-dsa-44.key.pem']
+import {
+  change,
+  codeOf,
+  codes,
+  lived,
+  newKeys,
+  node,
+  octets,
+  oldKeys,
+  open,
+  refused,
+  rotated,
+  stem,
+  type Node,
+} from './succession-fixture.ts'
 
 describe('a rotation', () => {
   test('ends one epoch with the keys of the next, which begins with its last note', async () => {
@@ -410,128 +334,5 @@ describe('killed', () => {
     rmSync(one.at(2), { recursive: true })
     mkdirSync(join(one.at(2), 'seg'), { recursive: true })
     expect(await open(one)).toMatchObject({ epoch: 2, resumed: true })
-  })
-})
-
-describe('nothing is written', () => {
-  const without = async (
-    take: (one: Node, aside: (path: string) => string) => void,
-  ): Promise<string> => {
-    const one = node()
-    await lived(one)
-    const old = join(temporary(), '1')
-    cpSync(one.at(1), old, { recursive: true })
-    await rotated(one)
-    take(one, () => old)
-    const before = octets(one)
-    const code = await refused(one)
-    if (code !== 'opened') expect(octets(one)).toEqual(before)
-    return code
-  }
-  const keysIn = (one: Node): string => join(one.options.directory, '..', 'keys')
-
-  test('where the epoch that was begun is gone', async () => {
-    expect(await without((one) => rmSync(one.at(2), { recursive: true }))).toBe('log.rollback')
-  })
-  test('where all was put back to before the rotation, but for the keys', async () => {
-    const code = await without((one, aside) => {
-      rmSync(one.options.directory, { recursive: true })
-      cpSync(aside(''), one.at(1), { recursive: true })
-    })
-    expect(code).toBe('log.rollback')
-  })
-  test('where every epoch is gone, but the keys say that there was a second', async () => {
-    expect(await without((one) => rmSync(one.at(1), { recursive: true }))).toBe('opened')
-    const all = await without((one) => {
-      rmSync(one.options.directory, { recursive: true })
-      mkdirSync(one.options.directory)
-    })
-    expect(all).toBe('log.rollback')
-  })
-  test('where the keys of the epoch are gone', async () => {
-    const code = await without((one) => {
-      for (const name of newKeys) rmSync(join(keysIn(one), name))
-    })
-    expect(code).toBe('key.invalid')
-  })
-  test('where the epoch before is another than the one that it goes on from', async () => {
-    const code = await without((one, aside) => {
-      rmSync(one.at(1), { recursive: true })
-      renameSync(aside(''), one.at(1))
-    })
-    expect(code).toBe('log.rollback')
-  })
-  test('where a later epoch does not begin as one, and the keys before it stay', async () => {
-    const one = node()
-    await lived(one)
-    const [old, next] = [one.options.keys.read(1), one.options.keys.make(2)]
-    if (old?.mlDsa44 === undefined || next.mlDsa44 === undefined) throw new Error('no keys')
-    const own = { origin: `${stem}/2`, ed25519: next.ed25519, mlDsa44: next.mlDsa44, vkeys: [] }
-    const writer = writerOf(one.at(2), own)
-    writer.write(textsOf(own, [stats(1)]))
-    writer.sign(Date.now())
-    writer.close()
-    const before = octets(one)
-    expect(await refused(one)).toBe('log.corrupt')
-    expect(octets(one)).toEqual(before)
-    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
-  })
-  test.for([
-    { name: 'cut', epoch: 2, cut: (path: string) => truncateSync(path, 1000) },
-    { name: 'gone', epoch: 2, cut: (path: string) => rmSync(path) },
-    { name: 'cut', epoch: 1, cut: (path: string) => truncateSync(path, 1000) },
-    { name: 'gone', epoch: 1, cut: (path: string) => rmSync(path) },
-  ])('where events of epoch $epoch, the newest, are $name', async ({ epoch, cut }) => {
-    const one = node()
-    await lived(one)
-    if (epoch === 2) await rotated(one)
-    cut(join(one.at(epoch), 'seg', segmentName(0)))
-    // Opening looks at each byte, and says by itself that there are fewer than were signed: so does a rotation.
-    expect(await refused(one)).toBe('log.rollback')
-    expect(await rotateNodeLog(one.options).then(() => 'done', codeOf)).toBe('log.rollback')
-    expect(one.keyFiles()).toEqual(epoch === 2 ? newKeys : oldKeys)
-  })
-  test('into an epoch whose beginning finds no room', async () => {
-    const one = node()
-    await lived(one)
-    const at = temporary()
-    const disk = fullOnce(at)
-    const step = (name: string): void => {
-      if (name === 'ended') disk.fill()
-    }
-    const { thread, limits } = disk
-    const died = await rotateNodeLog({ ...one.options, thread, limits, step }).catch(codeOf)
-    expect(died).toBe('log.full')
-    // There was room again at once; what may be paid otherwise was not taken with it, to stand in its place.
-    const tried = disk.refused()
-    expect(tried).toContain('"log.epoch_begin"')
-    expect(tried).not.toMatch(/"log\.(?:open|state)"/)
-    expect(codes(one.at(2), 2)).toEqual([])
-    expect(one.keyFiles()).toEqual([...newKeys, ...oldKeys])
-    const { log, epoch } = await open(one)
-    expect(epoch).toBe(2)
-    expect(codes(one.at(2), 2).slice(0, 2)).toEqual(['log.epoch_begin', 'log.open'])
-    expect(
-      await verifyEpochs({ directory: one.options.directory, verifierKeys: log.vkeys }),
-    ).toMatchObject({ outcome: 'proven' })
-  })
-  test('where the epoch ended for other keys than those that are here', async () => {
-    const one = node()
-    await lived(one)
-    const { options } = one
-    const stopped = { ...options, step: () => {} }
-    const died = await rotateNodeLog({
-      ...stopped,
-      step: (name) => {
-        if (name === 'ended') throw new Error('stopped')
-      },
-    }).catch((error: unknown) => String(error))
-    expect(died).toBe('Error: stopped')
-    options.keys.make(2)
-    expect(await refused(one)).toBe('key.invalid')
-    options.keys.remove(2)
-    expect(await refused(one)).toBe('key.invalid')
-    expect(readFileSync(join(one.at(1), 'checkpoint'), 'utf8')).toContain(`${stem}/1`)
-    expect(readdirSync(options.directory)).toEqual(['1'])
   })
 })
