@@ -20,6 +20,7 @@ import { RedisGrantStore } from './store/redis/grants.ts'
 import { RedisLockStore } from './store/redis/locks.ts'
 import { RedisReviewStore } from './store/redis/reviews.ts'
 import { RedisSessionStore } from './store/redis/sessions.ts'
+import { directoryId } from './store/sqlite/directory.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
 import { SqliteReviewStore } from './store/sqlite/reviews.ts'
@@ -79,8 +80,9 @@ export async function openStores(
   if (settings === undefined) return own
   await assertNothingLeft(own.grants)
   const redis = undo.use(await RedisConnection.open(placeOf(settings), config.tenant))
-  // The keys of its log are one data directory's, and of no other.
-  const holder = createHash('sha256').update(log.vkeys.join('\n')).digest('hex')
+  // The keys of a log are one data directory's, and of no other; kept, because a new epoch of the log has new ones.
+  const keys = createHash('sha256').update(log.vkeys.join('\n')).digest('hex')
+  const holder = await directoryId(thread, keys)
   if (!(await new RedisGatewayNames(redis).take(config.gateway, holder)))
     throw new StoreError(
       'store.name',

@@ -4,6 +4,7 @@ import { caRoom } from './ca/room.ts'
 import { answersRoom } from './answers.ts'
 import { auditorsRoom } from './auditors.ts'
 import { devicesRoom } from './devices.ts'
+import { directoryRoom } from './directory.ts'
 import { enrolmentsRoom } from './enrolments.ts'
 import { inventoriesRoom } from './inventories.ts'
 import { grantsRoom } from './grants.ts'
@@ -32,6 +33,7 @@ export const rooms = {
   auditors: auditorsRoom,
   ca: caRoom,
   devices: devicesRoom,
+  directory: directoryRoom,
   enrolments: enrolmentsRoom,
   grants: grantsRoom,
   inventories: inventoriesRoom,

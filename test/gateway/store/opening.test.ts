@@ -31,18 +31,22 @@ interface Kept {
   readonly grants?: readonly Grant[]
   readonly locks?: readonly Lock[]
   readonly gateway?: string
+  /** The file itself; default one of its own. */
+  readonly file?: string
+  /** The key of its log. */
+  readonly vkey?: string
 }
 
 /** Opens the stores of a gateway that has this in its file; they are closed with the test. */
 async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
   const undo = new AsyncDisposableStack()
   onTestFinished(async () => await undo[Symbol.asyncDispose]())
-  const thread = undo.use(await SqliteThread.open(':memory:'))
+  const thread = undo.use(await SqliteThread.open(kept.file ?? ':memory:'))
   for (const one of kept.grants ?? []) await new SqliteGrantStore(thread).add(one)
   for (const one of kept.locks ?? []) await new SqliteLockStore(thread).addLock(one, 99)
-  const { gateway = 'gw1' } = kept
+  const { gateway = 'gw1', vkey = 'the key of this directory' } = kept
   const config = { ...readConfig({ environment: {} }), gateway, store: { redis } }
-  const log = { vkeys: ['the key of this directory'] }
+  const log = { vkeys: [vkey] }
   return await openStores(config, { thread, log, logger: pino({ level: 'silent' }) }, undo)
 }
 
@@ -59,6 +63,17 @@ describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () =
     await expect(opening(own.place)).rejects.toMatchObject({ code: 'store.name' })
     for (const _ of [1, 2])
       expect((await opening(own.place, { gateway: 'gw2' })).changes).toBeInstanceOf(RedisChanges)
+  })
+
+  test('under the name of another; after a rotation of its log it is no other', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sallyport-rotated-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    await using own = await RedisServer.start()
+    const file = join(folder, 'store.sqlite')
+    for (const vkey of ['of the first epoch', 'of the second', 'of the third'])
+      expect((await opening(own.place, { file, vkey })).changes).toBeInstanceOf(RedisChanges)
+    const another = opening(own.place, { vkey: 'of another directory' })
+    await expect(another).rejects.toMatchObject({ code: 'store.name' })
   })
 
   test('without what was locked in its file', async () => {
