@@ -35,6 +35,8 @@ export interface Stores {
   readonly before: SessionStore | undefined
   /** Hands over what could not be told while the store was away. */
   readonly handOver: () => Promise<void>
+  /** Rejects where what is shared takes no write: a full disk, a server that became a replica. */
+  readonly writable: () => Promise<void>
   readonly locks: LockStore
   /** What others do to grants and locks; undefined where there are no others. */
   readonly changes: Changes | undefined
@@ -73,6 +75,7 @@ export async function openStores(
     sessions: new SqliteSessionStore(thread),
     before: undefined,
     handOver: async () => await Promise.resolve(),
+    writable: async () => await Promise.resolve(),
     locks: new SqliteLockStore(thread),
     changes: undefined,
   }
@@ -83,7 +86,8 @@ export async function openStores(
   // The keys of a log are one data directory's, and of no other; kept, because a new epoch of the log has new ones.
   const keys = createHash('sha256').update(log.vkeys.join('\n')).digest('hex')
   const holder = await directoryId(thread, keys)
-  if (!(await new RedisGatewayNames(redis).take(config.gateway, holder)))
+  const names = new RedisGatewayNames(redis)
+  if (!(await names.take(config.gateway, holder)))
     throw new StoreError(
       'store.name',
       `another data directory is gateway ${config.gateway} on this Redis: give this one another name (gateway: …)`,
@@ -101,6 +105,8 @@ export async function openStores(
     sessions,
     before: own.sessions,
     handOver: async () => await sessions.handOver(),
+    // It changes nothing, so it costs no fsync; and is refused where anything would be.
+    writable: async () => void (await names.take(config.gateway, holder)),
     locks,
     changes: new RedisChanges(redis),
   }

@@ -27,7 +27,9 @@ interface WatchRoom {
   readonly changes: Changes
   /** Reads the locks again: called before a session is decided for their sake. */
   readonly relock: () => Promise<void>
-  /** What could not be told while nothing was known: called at every look that sees. */
+  /** Rejects where the store takes no write: it may well be read. Called at every look that sees. */
+  readonly writable: () => Promise<void>
+  /** What could not be told while it took none. */
   readonly seeing: () => Promise<void>
   /** Monotonic milliseconds. */
   readonly monotonic: () => number
@@ -40,9 +42,13 @@ const BLIND_MS = 3_000
 export class ChangeWatch implements AsyncDisposable {
   readonly #of: WatchRoom
   #place: string
-  /** When it was last known what had changed. */
+  /** When it was last known what had changed, and done about it. */
   #seen: number
   #failing = false
+  #writes = true
+  #untold = false
+  /** A write that nobody answers must not keep this from looking. */
+  #telling: Promise<void> | undefined
   #stopped = false
   #timer: NodeJS.Timeout | undefined
   #turn: Promise<void> = Promise.resolve()
@@ -66,6 +72,11 @@ export class ChangeWatch implements AsyncDisposable {
     return !this.#failing && this.#of.monotonic() - this.#seen < BLIND_MS
   }
 
+  /** Whether others can hear of what this one does. */
+  get writes(): boolean {
+    return this.#writes
+  }
+
   /** Looks once; resolves when what it found is decided. Never rejects. */
   async look(): Promise<void> {
     const { changes, monotonic, room } = this.#of
@@ -79,15 +90,38 @@ export class ChangeWatch implements AsyncDisposable {
         await this.#all(at, unsure ? 'grant' : 'lock')
       } else for (const id of new Set(grants)) await this.#one(id, at)
       this.#place = place
-      this.#seen = at
-      await this.#of.seeing()
+      // However long that took, the next look goes on from where this one read.
+      this.#seen = monotonic()
       this.#failing = false
+      this.#telling ??= this.#tell().finally(() => (this.#telling = undefined))
     } catch (error) {
       // Tried again at every look, and said once.
       if (!this.#failing && !this.#stopped)
         room.report(error, 'what other gateways did is not known')
       this.#failing = true
       if (monotonic() - this.#seen >= BLIND_MS) await this.#all(at, 'grant')
+    }
+  }
+
+  /** Never rejects; each failure is said once. */
+  async #tell(): Promise<void> {
+    const { room, writable, seeing } = this.#of
+    try {
+      await writable()
+      this.#writes = true
+    } catch (error) {
+      if (this.#writes && !this.#stopped)
+        room.report(error, 'the store that gateways share takes no writes')
+      this.#writes = false
+      return
+    }
+    try {
+      await seeing()
+      this.#untold = false
+    } catch (error) {
+      if (!this.#untold && !this.#stopped)
+        room.report(error, 'ends of sessions could not be told to the store that gateways share')
+      this.#untold = true
     }
   }
 
@@ -119,5 +153,6 @@ export class ChangeWatch implements AsyncDisposable {
     this.#stopped = true
     clearTimeout(this.#timer)
     await this.#turn
+    await this.#telling
   }
 }
