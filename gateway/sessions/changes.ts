@@ -3,6 +3,7 @@
  * and the sessions it touches are decided again. Who has not been able to look for a while does not know any more what stands:
  * then every session is decided again, and what cannot be looked up does not go on.
  */
+import { inTurn } from '../grants/turn.ts'
 import type { Reauthorization } from './reevaluate.ts'
 import type { SessionRoom } from './room.ts'
 import { touchedBy } from './touched.ts'
@@ -127,13 +128,16 @@ export class ChangeWatch implements AsyncDisposable {
 
   async #one(id: string, at: number): Promise<void> {
     const { room, reauthorization } = this.#of
-    const grant = await room.grants.find(id)
-    if (grant === undefined) return
-    await reauthorization.withdraw(touchedBy(grant), {
-      trigger: 'grant',
-      at,
-      ...(grant.ended === null ? {} : { by: grant.ended.by }),
-      ...(grant.state === 'spent' ? { reason: 'grant_burned' as const } : {}),
+    // What this node ends itself is in the news too: whoever asked for it is told what was cut, so they cut first.
+    await inTurn(reauthorization, id, async () => {
+      const grant = await room.grants.find(id)
+      if (grant === undefined) return
+      await reauthorization.withdraw(touchedBy(grant), {
+        trigger: 'grant',
+        at,
+        ...(grant.ended === null ? {} : { by: grant.ended.by }),
+        ...(grant.state === 'spent' ? { reason: 'grant_burned' as const } : {}),
+      })
     })
   }
 

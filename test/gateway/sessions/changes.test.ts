@@ -1,8 +1,10 @@
 /** What a gateway makes of what others did, by a clock of the test's: which sessions it decides again, and when all of them. */
 import { expect, onTestFinished, test, vi } from 'vitest'
+import { inTurn } from '../../../gateway/grants/turn.ts'
 import { ChangeWatch, type News } from '../../../gateway/sessions/changes.ts'
 import { LateEnds } from '../../../gateway/sessions/late-ends.ts'
 import type { LiveSession } from '../../../gateway/sessions/live.ts'
+import type { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionEnd, SessionStore } from '../../../gateway/sessions/session.ts'
 import { grant } from '../store/contracts/granted.ts'
 
@@ -19,6 +21,14 @@ async function watching() {
   const asked: (string | undefined)[] = []
   const here = { now: 0, next: NOTHING as News | Error, takes: 0 }
   const refuses = { write: undefined, end: undefined } as Record<'write' | 'end', Error | undefined>
+  const reauthorization: Pick<Reauthorization, 'withdraw'> = {
+    withdraw: async (touches, { trigger, reason }) => {
+      const some = live.filter((session) => touches(session as unknown as LiveSession))
+      did.push([trigger, reason ?? '-', ...some.map(({ id }) => id)].join(' '))
+      here.now += here.takes
+      return await Promise.resolve([])
+    },
+  }
   // Its own timer would look too.
   vi.useFakeTimers()
   const watch = await ChangeWatch.open({
@@ -36,14 +46,7 @@ async function watching() {
       },
       report: (_: unknown, what: string) => did.push(what),
     } as never,
-    reauthorization: {
-      withdraw: async (touches, { trigger, reason }) => {
-        const some = live.filter((session) => touches(session as unknown as LiveSession))
-        did.push([trigger, reason ?? '-', ...some.map(({ id }) => id)].join(' '))
-        here.now += here.takes
-        return await Promise.resolve([])
-      },
-    },
+    reauthorization,
     relock: async () => void (await Promise.resolve(did.push('locks'))),
     writable: async () => {
       if (refuses.write !== undefined) throw refuses.write
@@ -69,7 +72,16 @@ async function watching() {
     return did.splice(0)
   }
   const ids = [one, two].map(({ statement }) => statement.id)
-  return { look, watch, asked, here, refuses, first: ids[0] ?? '', second: ids[1] ?? '' }
+  return {
+    look,
+    watch,
+    asked,
+    here,
+    refuses,
+    reauthorization,
+    first: ids[0] ?? '',
+    second: ids[1] ?? '',
+  }
 }
 
 test('a change decides the sessions under that grant again, each grant once, and the next look goes on behind it', async () => {
@@ -122,6 +134,20 @@ test('a look that took longer than three seconds is no blindness: the next one d
   expect(await look(here.now + 250)).toEqual(['seen'])
   expect(await look(here.now + 250, { grants: [first] })).toEqual([`grant - of ${first}`, 'seen'])
   expect(await look(here.now + 250)).toEqual(['seen'])
+})
+
+test('what this node ends itself is heard of when whoever asked for it has cut: the answer says what', async () => {
+  const { look, reauthorization, first } = await watching()
+  const did: string[] = []
+  const { promise, resolve } = Promise.withResolvers<undefined>()
+  const asked = inTurn(reauthorization, first, async () => {
+    await promise
+    did.push('cut')
+  })
+  const looked = look(250, { grants: [first] }).then((found) => did.push(...found))
+  resolve(undefined)
+  await Promise.all([asked, looked])
+  expect(did).toEqual(['cut', `grant - of ${first}`, 'seen'])
 })
 
 test('a store that is read and takes no writes is said so once, and what others did is known', async () => {
