@@ -12,6 +12,8 @@ export interface ExpiryRoom {
   readonly store: Pick<GrantStore, 'running' | 'find' | 'apply'>
   /** Epoch milliseconds. */
   readonly now: () => number
+  /** Ends that are in the log and that the store has not taken yet, by grant: kept from look to look. */
+  readonly recorded?: Map<string, number>
 }
 
 /** So many grants are looked at together; after a page that was over to its end, twice as many, up to the second number. */
@@ -24,7 +26,7 @@ const SOONEST_MS = 100
 /**
  * Records every end that has come by now, first what came first, and then marks the grant. Gives the epoch second of
  * the next end, null where none is known. Rejects with what the log or the store throws: what was recorded and not
- * marked is recorded again the next time.
+ * marked is marked the next time, and recorded again only by a node that was started since.
  */
 export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
   const { store, now } = room
@@ -45,25 +47,31 @@ export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
 
 /** Records the end of a grant as it is now; false where an extension was approved in time, since it was found, and it has none. */
 async function recordedEnd(
-  { log, store }: ExpiryRoom,
+  { log, store, recorded }: ExpiryRoom,
   id: string,
   seconds: number,
 ): Promise<boolean> {
   const grant = await store.find(id)
-  if (grant === undefined || grant.ended !== null) return true
+  if (grant === undefined || grant.ended !== null) {
+    recorded?.delete(id)
+    return true
+  }
   if (expiresAt(grant) > seconds) return false
   const { at, words, reason } = endOf(grant)
-  await log.append({
-    code: 'grant.expire',
-    message: `grant ended by itself: ${words}`,
-    status: 'success',
-    reason,
-    device: grant.statement.devices.join(','),
-    process: grant.statement.processes.join(','),
-    grant: id,
-    data: { grant_sha256: grant.hash, ended_at: at },
-  })
+  if (recorded?.get(id) !== at)
+    await log.append({
+      code: 'grant.expire',
+      message: `grant ended by itself: ${words}`,
+      status: 'success',
+      reason,
+      device: grant.statement.devices.join(','),
+      process: grant.statement.processes.join(','),
+      grant: id,
+      data: { grant_sha256: grant.hash, ended_at: at },
+    })
+  recorded?.set(id, at)
   await store.apply(id, 'expire', at, 'time', words)
+  recorded?.delete(id)
   return true
 }
 
@@ -84,10 +92,11 @@ export function watchEnds(
 ): AsyncDisposable {
   let [timer, stopped] = [undefined as NodeJS.Timeout | undefined, false]
   let failing = false
+  const recorded = new Map<string, number>()
   const look = async (): Promise<void> => {
     let wait = LOOK_MS
     try {
-      const next = await recordEnds(room)
+      const next = await recordEnds({ ...room, recorded })
       if (next !== null) wait = Math.min(wait, next * 1000 - room.now())
       failing = false
     } catch (error) {
