@@ -103,7 +103,7 @@ export async function openAccess(
   if (shared.before !== undefined) await closeCrashed({ store: shared.before, now })
   await recordings.recover()
   undo.use(watchFlows(room))
-  undo.use(watchEnds({ log, store: room.grants, now, report }))
+  undo.use(watchEnds({ log, store: room.grants, time: shared.time, now, report }))
   const glass = undo.use(new ReviewWatch({ log, reviews, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))

@@ -12,6 +12,8 @@ export interface ExpiryRoom {
   readonly store: Pick<GrantStore, 'running' | 'find' | 'apply'>
   /** Epoch milliseconds. */
   readonly now: () => number
+  /** Epoch seconds by the clock of those who share the store: a gateway whose own is ahead ends nothing early for all. */
+  readonly time?: (() => Promise<number>) | undefined
   /** Ends that are in the log and that the store has not taken yet, by grant: kept from look to look. */
   readonly recorded?: Map<string, number>
 }
@@ -22,6 +24,7 @@ const MOST_AT_ONCE = 2048
 /** Looked for at least as often; sooner where an end is known to come sooner. */
 const LOOK_MS = 5_000
 const SOONEST_MS = 100
+const BEHIND_MS = 1_000
 
 /**
  * Records every end that has come by now, first what came first, and then marks the grant. Gives the epoch second of
@@ -29,9 +32,10 @@ const SOONEST_MS = 100
  * marked is marked the next time, and recorded again only by a node that was started since.
  */
 export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
-  const { store, now } = room
+  const { store, now, time } = room
   for (let limit = AT_ONCE; ; limit = Math.min(2 * limit, MOST_AT_ONCE)) {
-    const seconds = Math.floor(now() / 1000)
+    const own = Math.floor(now() / 1000)
+    const seconds = time === undefined ? own : Math.min(own, await time())
     const running = await store.running(limit)
     const over = running.filter((grant) => expiresAt(grant) <= seconds)
     let extended = false
@@ -97,7 +101,9 @@ export function watchEnds(
     let wait = LOOK_MS
     try {
       const next = await recordEnds({ ...room, recorded })
-      if (next !== null) wait = Math.min(wait, next * 1000 - room.now())
+      const left = next === null ? LOOK_MS : next * 1000 - room.now()
+      // One that is long over by the clock of this gateway alone is over when the store's says so.
+      if (left > -BEHIND_MS) wait = Math.min(wait, left)
       failing = false
     } catch (error) {
       // Tried again at every look, and said once.

@@ -162,6 +162,18 @@ describe('the end of a grant', () => {
     expect(running.mock.calls.length).toBeLessThan(10)
   })
 
+  test('that is over by a clock which is ahead of the one all share: not yet', async () => {
+    const here = room(grantOf('g', {}))
+    here.at.now = START + 5000
+    let shared = START + 999
+    const time = async () => await Promise.resolve(shared)
+    expect(await recordEnds({ ...here, time })).toBe(START + 1000)
+    expect([here.events, here.grants.get('g')?.ended]).toEqual([[], null])
+    shared = START + 1000
+    expect(await recordEnds({ ...here, time })).toBeNull()
+    expect(told(here.events)).toEqual([['grant.expire', 'g', 'unused', START + 1000]])
+  })
+
   test('that the store does not take is recorded once, and marked when it does', async () => {
     const here = room(grantOf('g', {}))
     here.at.now = START + 1000
