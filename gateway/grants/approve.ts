@@ -99,7 +99,7 @@ async function keep(
     signature: ask.signature ?? null,
   }
   const event = approval(ask, grant, held, grant.approvals.length)
-  const after = await orTakenBack(room, event, 'approval', () =>
+  const after = await orTakenBack(room, { ...event, ...unconfirmed('approval') }, () =>
     room.store.approve(ask.id, given, needed),
   )
   if (after !== undefined) return after
@@ -138,30 +138,33 @@ async function judgedAnew(
   throw toRefusal(decision)
 }
 
-/** What the log has said already holds when the store has it; where that fails, the log says that too. */
+/** What the log has said already holds when the store has it; where that fails, the log says `unkept`. */
 async function orTakenBack<T>(
   { log }: Pick<GrantRoom, 'log'>,
-  event: EventInput,
-  what: string,
+  unkept: EventInput,
   keep: () => Promise<T>,
 ): Promise<T> {
   try {
     return await keep()
   } catch (error) {
     const untold = await log
-      .append({
-        ...event,
-        status: 'failure',
-        disposition: undefined,
-        message: `${what} without effect, as far as is known: the store did not confirm it`,
-        reason: 'store.unavailable',
-      })
+      .append(unkept)
       .then(() => undefined)
       .catch((cause: unknown) => cause)
     // Why it has no effect is the store's to say, also where the log fails as well.
     throw untold === undefined || !(error instanceof Error)
       ? error
       : Object.assign(error, { cause: untold })
+  }
+}
+
+/** How `what` is told that the store did not confirm. */
+function unconfirmed(what: string) {
+  return {
+    status: 'failure' as const,
+    disposition: undefined,
+    message: `${what} without effect, as far as is known: the store did not confirm it`,
+    reason: 'store.unavailable',
   }
 }
 
@@ -343,7 +346,7 @@ async function end(room: GrantRoom, ask: EndAsk): Promise<Grant> {
   await room.log.append(event)
   const { id } = grant.statement
   const at = Math.floor(room.now() / 1000)
-  const after = await orTakenBack(room, event, row.message, () =>
+  const after = await orTakenBack(room, { ...event, ...unconfirmed(row.message) }, () =>
     room.store.apply(id, ending, at, ask.subject.id, ask.reason),
   )
   if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
