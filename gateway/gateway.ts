@@ -254,7 +254,7 @@ async function openHealth(
     parts: {
       log: log.state === 'OK' || log.state === 'WARN',
       store: thread.open,
-      ...(changes === undefined ? {} : { shared_store: changes.sighted }),
+      ...(changes === undefined ? {} : { shared_store: changes.sighted && changes.writes }),
       policy: revision() !== null,
       serving: serving(),
     },

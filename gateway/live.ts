@@ -103,7 +103,7 @@ export async function openAccess(
   if (shared.before !== undefined) await closeCrashed({ store: shared.before, now })
   await recordings.recover()
   undo.use(watchFlows(room))
-  undo.use(watchEnds({ log, store: room.grants, now, report }))
+  undo.use(watchEnds({ log, store: room.grants, time: shared.time, now, report }))
   const glass = undo.use(new ReviewWatch({ log, reviews, now, report }))
   log.setHeartbeat(() => heartbeatOf(room))
   const reauthorization = undo.use(new Reauthorization(room))
@@ -169,7 +169,7 @@ export async function openAccess(
 
 /** From here on this node hears of what others do to grants and locks, where it shares them. */
 async function watchChanges(
-  { changes, handOver }: Stores,
+  { changes, handOver, writable }: Stores,
   rest: {
     readonly room: SessionRoom
     readonly reauthorization: Reauthorization
@@ -179,7 +179,7 @@ async function watchChanges(
 ): Promise<ChangeWatch | undefined> {
   if (changes === undefined) return undefined
   const monotonic = () => performance.now()
-  const of = { ...rest, changes, seeing: handOver, monotonic }
+  const of = { ...rest, changes, writable, seeing: handOver, monotonic }
   return undo.use(await ChangeWatch.open(of))
 }
 

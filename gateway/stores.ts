@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Config } from './config.ts'
-import type { Foundation, Undo } from './foundation.ts'
+import { now, type Foundation, type Undo } from './foundation.ts'
 import type { ReviewStore } from './grants/review.ts'
 import type { GrantStore } from './grants/store.ts'
 import type { LockStore } from './locks/lock.ts'
@@ -35,10 +35,17 @@ export interface Stores {
   readonly before: SessionStore | undefined
   /** Hands over what could not be told while the store was away. */
   readonly handOver: () => Promise<void>
+  /** Rejects where what is shared takes no write: a full disk, a server that became a replica. */
+  readonly writable: () => Promise<void>
+  /** Epoch seconds by the clock that all who share the grants go by; undefined where nobody does. */
+  readonly time: (() => Promise<number>) | undefined
   readonly locks: LockStore
   /** What others do to grants and locks; undefined where there are no others. */
   readonly changes: Changes | undefined
 }
+
+/** Clocks that somebody keeps are closer. Seconds. */
+const APART_S = 5
 
 const SHARED = ['grants', 'reviews of broken seals', 'the index of sessions', 'locks'] as const
 const OWN = [
@@ -73,6 +80,8 @@ export async function openStores(
     sessions: new SqliteSessionStore(thread),
     before: undefined,
     handOver: async () => await Promise.resolve(),
+    writable: async () => await Promise.resolve(),
+    time: undefined,
     locks: new SqliteLockStore(thread),
     changes: undefined,
   }
@@ -83,7 +92,8 @@ export async function openStores(
   // The keys of a log are one data directory's, and of no other; kept, because a new epoch of the log has new ones.
   const keys = createHash('sha256').update(log.vkeys.join('\n')).digest('hex')
   const holder = await directoryId(thread, keys)
-  if (!(await new RedisGatewayNames(redis).take(config.gateway, holder)))
+  const names = new RedisGatewayNames(redis)
+  if (!(await names.take(config.gateway, holder)))
     throw new StoreError(
       'store.name',
       `another data directory is gateway ${config.gateway} on this Redis: give this one another name (gateway: …)`,
@@ -92,15 +102,25 @@ export async function openStores(
     { redis: `${settings.host}:${settings.port}`, shared: SHARED, own: OWN },
     'grants and locks are shared with the other gateways on this Redis; what is listed as own they do not see',
   )
+  const grants = new RedisGrantStore(redis)
+  const ahead = now() / 1000 - (await grants.time())
+  if (Math.abs(ahead) > APART_S)
+    logger.warn(
+      { ahead_s: Math.round(ahead) },
+      'the clocks of this gateway and of its Redis are apart: set them by the same time',
+    )
   const locks = new RedisLockStore(redis)
   await carryOver(own.locks, locks)
   const sessions = new LateEnds(new RedisSessionStore(redis, config.gateway))
   return {
-    grants: new RedisGrantStore(redis),
+    grants,
     reviews: new RedisReviewStore(redis),
     sessions,
     before: own.sessions,
     handOver: async () => await sessions.handOver(),
+    time: async () => await grants.time(),
+    // It changes nothing, so it costs no fsync; and is refused where anything would be.
+    writable: async () => void (await names.take(config.gateway, holder)),
     locks,
     changes: new RedisChanges(redis),
   }

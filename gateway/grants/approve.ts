@@ -1,5 +1,6 @@
 /** Approving and ending: who may, on which statement, recorded before it holds. */
 import { checkAssertion, digestOf, hashOf, type GrantSignature } from '#approval'
+import type { EventInput } from '#audit'
 import type { Decision, Input, Partially } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -97,10 +98,13 @@ async function keep(
     decision_id: held.decision_id,
     signature: ask.signature ?? null,
   }
-  const after = await room.store.approve(ask.id, given, needed)
+  const event = approval(ask, grant, held, grant.approvals.length)
+  const after = await orTakenBack(room, { ...event, ...unconfirmed('approval') }, () =>
+    room.store.approve(ask.id, given, needed),
+  )
   if (after !== undefined) return after
   const message = 'the grant changed while it was being approved'
-  await withoutEffect(room, approval(ask, grant, held, grant.approvals.length), {
+  await withoutEffect(room, event, {
     message,
     reason: 'grant.state',
   })
@@ -132,6 +136,36 @@ async function judgedAnew(
     reason: decision.denials[0]?.code,
   })
   throw toRefusal(decision)
+}
+
+/** What the log has said already holds when the store has it; where that fails, the log says `unkept`. */
+async function orTakenBack<T>(
+  { log }: Pick<GrantRoom, 'log'>,
+  unkept: EventInput,
+  keep: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await keep()
+  } catch (error) {
+    const untold = await log
+      .append(unkept)
+      .then(() => undefined)
+      .catch((cause: unknown) => cause)
+    // Why it has no effect is the store's to say, also where the log fails as well.
+    throw untold === undefined || !(error instanceof Error)
+      ? error
+      : Object.assign(error, { cause: untold })
+  }
+}
+
+/** How `what` is told that the store did not confirm. */
+function unconfirmed(what: string) {
+  return {
+    status: 'failure' as const,
+    disposition: undefined,
+    message: `${what} without effect, as far as is known: the store did not confirm it`,
+    reason: 'store.unavailable',
+  }
 }
 
 /** Takes back what the log says of an approval. */
@@ -297,7 +331,7 @@ async function end(room: GrantRoom, ask: EndAsk): Promise<Grant> {
   const row = ENDINGS[ending]
   if (grant.ended !== null)
     throw new Refusal('grant.state', `the grant is ${grant.state}; it has ended before`)
-  await room.log.append({
+  const event = {
     code: row.code,
     message: `${row.message}: ${ask.reason}`,
     status: 'success',
@@ -308,13 +342,12 @@ async function end(room: GrantRoom, ask: EndAsk): Promise<Grant> {
     grant: grant.statement.id,
     decisions: ask.decision === undefined ? undefined : [ask.decision],
     data: { grant_sha256: grant.hash, reason_given: ask.reason },
-  })
-  const after = await room.store.apply(
-    grant.statement.id,
-    ending,
-    Math.floor(room.now() / 1000),
-    ask.subject.id,
-    ask.reason,
+  } as const
+  await room.log.append(event)
+  const { id } = grant.statement
+  const at = Math.floor(room.now() / 1000)
+  const after = await orTakenBack(room, { ...event, ...unconfirmed(row.message) }, () =>
+    room.store.apply(id, ending, at, ask.subject.id, ask.reason),
   )
   if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
   return after

@@ -12,6 +12,10 @@ export interface ExpiryRoom {
   readonly store: Pick<GrantStore, 'running' | 'find' | 'apply'>
   /** Epoch milliseconds. */
   readonly now: () => number
+  /** Epoch seconds by the clock of those who share the store: a gateway whose own is ahead ends nothing early for all. */
+  readonly time?: (() => Promise<number>) | undefined
+  /** Ends that are in the log and that the store has not taken yet, by grant: kept from look to look. */
+  readonly recorded?: Map<string, number>
 }
 
 /** So many grants are looked at together; after a page that was over to its end, twice as many, up to the second number. */
@@ -20,16 +24,18 @@ const MOST_AT_ONCE = 2048
 /** Looked for at least as often; sooner where an end is known to come sooner. */
 const LOOK_MS = 5_000
 const SOONEST_MS = 100
+const BEHIND_MS = 1_000
 
 /**
  * Records every end that has come by now, first what came first, and then marks the grant. Gives the epoch second of
  * the next end, null where none is known. Rejects with what the log or the store throws: what was recorded and not
- * marked is recorded again the next time.
+ * marked is marked the next time, and recorded again only by a node that was started since.
  */
 export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
-  const { store, now } = room
+  const { store, now, time } = room
   for (let limit = AT_ONCE; ; limit = Math.min(2 * limit, MOST_AT_ONCE)) {
-    const seconds = Math.floor(now() / 1000)
+    const own = Math.floor(now() / 1000)
+    const seconds = time === undefined ? own : Math.min(own, await time())
     const running = await store.running(limit)
     const over = running.filter((grant) => expiresAt(grant) <= seconds)
     let extended = false
@@ -45,25 +51,31 @@ export async function recordEnds(room: ExpiryRoom): Promise<number | null> {
 
 /** Records the end of a grant as it is now; false where an extension was approved in time, since it was found, and it has none. */
 async function recordedEnd(
-  { log, store }: ExpiryRoom,
+  { log, store, recorded }: ExpiryRoom,
   id: string,
   seconds: number,
 ): Promise<boolean> {
   const grant = await store.find(id)
-  if (grant === undefined || grant.ended !== null) return true
+  if (grant === undefined || grant.ended !== null) {
+    recorded?.delete(id)
+    return true
+  }
   if (expiresAt(grant) > seconds) return false
   const { at, words, reason } = endOf(grant)
-  await log.append({
-    code: 'grant.expire',
-    message: `grant ended by itself: ${words}`,
-    status: 'success',
-    reason,
-    device: grant.statement.devices.join(','),
-    process: grant.statement.processes.join(','),
-    grant: id,
-    data: { grant_sha256: grant.hash, ended_at: at },
-  })
+  if (recorded?.get(id) !== at)
+    await log.append({
+      code: 'grant.expire',
+      message: `grant ended by itself: ${words}`,
+      status: 'success',
+      reason,
+      device: grant.statement.devices.join(','),
+      process: grant.statement.processes.join(','),
+      grant: id,
+      data: { grant_sha256: grant.hash, ended_at: at },
+    })
+  recorded?.set(id, at)
   await store.apply(id, 'expire', at, 'time', words)
+  recorded?.delete(id)
   return true
 }
 
@@ -84,11 +96,14 @@ export function watchEnds(
 ): AsyncDisposable {
   let [timer, stopped] = [undefined as NodeJS.Timeout | undefined, false]
   let failing = false
+  const recorded = new Map<string, number>()
   const look = async (): Promise<void> => {
     let wait = LOOK_MS
     try {
-      const next = await recordEnds(room)
-      if (next !== null) wait = Math.min(wait, next * 1000 - room.now())
+      const next = await recordEnds({ ...room, recorded })
+      const left = next === null ? LOOK_MS : next * 1000 - room.now()
+      // One that is long over by the clock of this gateway alone is over when the store's says so.
+      if (left > -BEHIND_MS) wait = Math.min(wait, left)
       failing = false
     } catch (error) {
       // Tried again at every look, and said once.

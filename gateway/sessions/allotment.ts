@@ -49,27 +49,42 @@ interface Open {
   readonly allotment: Allotment
   users: number
   asking: boolean
+  /** Monotonic milliseconds before which the store is not asked again, and how long that was waited for; 0: it did not fail. */
+  again: number
+  waited: number
 }
 
 const LEAST_PORTION = 1024 * 1024
 /** At the session's full rate a portion lasts for so many seconds of one direction. */
 const PORTION_S = 8
 
+/** An answer that was lost may have set a portion aside for nobody: it is asked again after a while, each time after twice as long. */
+const WAIT_MS = 1_000
+const MOST_WAIT_MS = 60_000
+
 /** How much is set aside at a time for a session of that rate: the store is far faster than half of it passes. */
 export function portionOf(bitsPerSecond: number): number {
   return Math.max(LEAST_PORTION, Math.floor((bitsPerSecond / 8) * PORTION_S))
+}
+
+const unasked = (): Open => {
+  return { allotment: new Allotment(), users: 0, asking: false, again: 0, waited: 0 }
 }
 
 /** Of every grant that states a limit and has a session open. */
 export class Allotments {
   readonly #store: Pick<GrantStore, 'takeBytes' | 'returnBytes'>
   readonly #report: (error: unknown, what: string) => void
+  readonly #monotonic: () => number
   readonly #open = new Map<string, Open>()
 
+  /** `monotonic` gives milliseconds. */
   constructor(
     store: Pick<GrantStore, 'takeBytes' | 'returnBytes'>,
     report: (error: unknown, what: string) => void,
+    monotonic: () => number = () => performance.now(),
   ) {
+    this.#monotonic = monotonic
     this.#store = store
     this.#report = report
   }
@@ -81,7 +96,7 @@ export class Allotments {
 
   /** A share for one more session; undefined where nothing is left. Throws what the store throws. */
   async share({ statement: { id } }: Grant, portion: number): Promise<Share | undefined> {
-    const open = this.#open.get(id) ?? { allotment: new Allotment(), users: 0, asking: false }
+    const open = this.#open.get(id) ?? unasked()
     this.#open.set(id, open)
     open.users++
     try {
@@ -105,13 +120,18 @@ export class Allotments {
     }
   }
 
-  /** Without waiting: what is left meanwhile is enough, or the session ends. */
+  /** Without waiting, and not right after the store failed: what is left meanwhile is enough, or the session ends. */
   #ahead(id: string, open: Open, portion: number): void {
+    if (this.#monotonic() < open.again) return
     open.asking = true
     this.#more(id, open, portion)
-      .catch((error: unknown) =>
-        this.#report(error, `what grant ${id} may carry could not be set aside`),
-      )
+      .then(() => (open.waited = 0))
+      .catch((error: unknown) => {
+        if (open.waited === 0)
+          this.#report(error, `what grant ${id} may carry could not be set aside`)
+        open.waited = Math.min(Math.max(WAIT_MS, 2 * open.waited), MOST_WAIT_MS)
+        open.again = this.#monotonic() + open.waited
+      })
       .finally(() => (open.asking = false))
   }
 

@@ -3,6 +3,7 @@
  * and the sessions it touches are decided again. Who has not been able to look for a while does not know any more what stands:
  * then every session is decided again, and what cannot be looked up does not go on.
  */
+import { inTurn } from '../grants/turn.ts'
 import type { Reauthorization } from './reevaluate.ts'
 import type { SessionRoom } from './room.ts'
 import { touchedBy } from './touched.ts'
@@ -27,7 +28,9 @@ interface WatchRoom {
   readonly changes: Changes
   /** Reads the locks again: called before a session is decided for their sake. */
   readonly relock: () => Promise<void>
-  /** What could not be told while nothing was known: called at every look that sees. */
+  /** Rejects where the store takes no write: it may well be read. Called at every look that sees. */
+  readonly writable: () => Promise<void>
+  /** What could not be told while it took none. */
   readonly seeing: () => Promise<void>
   /** Monotonic milliseconds. */
   readonly monotonic: () => number
@@ -40,9 +43,13 @@ const BLIND_MS = 3_000
 export class ChangeWatch implements AsyncDisposable {
   readonly #of: WatchRoom
   #place: string
-  /** When it was last known what had changed. */
+  /** When it was last known what had changed, and done about it. */
   #seen: number
   #failing = false
+  #writes = true
+  #untold = false
+  /** A write that nobody answers must not keep this from looking. */
+  #telling: Promise<void> | undefined
   #stopped = false
   #timer: NodeJS.Timeout | undefined
   #turn: Promise<void> = Promise.resolve()
@@ -66,6 +73,11 @@ export class ChangeWatch implements AsyncDisposable {
     return !this.#failing && this.#of.monotonic() - this.#seen < BLIND_MS
   }
 
+  /** Whether others can hear of what this one does. */
+  get writes(): boolean {
+    return this.#writes
+  }
+
   /** Looks once; resolves when what it found is decided. Never rejects. */
   async look(): Promise<void> {
     const { changes, monotonic, room } = this.#of
@@ -79,9 +91,10 @@ export class ChangeWatch implements AsyncDisposable {
         await this.#all(at, unsure ? 'grant' : 'lock')
       } else for (const id of new Set(grants)) await this.#one(id, at)
       this.#place = place
-      this.#seen = at
-      await this.#of.seeing()
+      // However long that took, the next look goes on from where this one read.
+      this.#seen = monotonic()
       this.#failing = false
+      this.#telling ??= this.#tell().finally(() => (this.#telling = undefined))
     } catch (error) {
       // Tried again at every look, and said once.
       if (!this.#failing && !this.#stopped)
@@ -91,15 +104,40 @@ export class ChangeWatch implements AsyncDisposable {
     }
   }
 
+  /** Never rejects; each failure is said once. */
+  async #tell(): Promise<void> {
+    const { room, writable, seeing } = this.#of
+    try {
+      await writable()
+      this.#writes = true
+    } catch (error) {
+      if (this.#writes && !this.#stopped)
+        room.report(error, 'the store that gateways share takes no writes')
+      this.#writes = false
+      return
+    }
+    try {
+      await seeing()
+      this.#untold = false
+    } catch (error) {
+      if (!this.#untold && !this.#stopped)
+        room.report(error, 'ends of sessions could not be told to the store that gateways share')
+      this.#untold = true
+    }
+  }
+
   async #one(id: string, at: number): Promise<void> {
     const { room, reauthorization } = this.#of
-    const grant = await room.grants.find(id)
-    if (grant === undefined) return
-    await reauthorization.withdraw(touchedBy(grant), {
-      trigger: 'grant',
-      at,
-      ...(grant.ended === null ? {} : { by: grant.ended.by }),
-      ...(grant.state === 'spent' ? { reason: 'grant_burned' as const } : {}),
+    // What this node ends itself is in the news too: whoever asked for it is told what was cut, so they cut first.
+    await inTurn(reauthorization, id, async () => {
+      const grant = await room.grants.find(id)
+      if (grant === undefined) return
+      await reauthorization.withdraw(touchedBy(grant), {
+        trigger: 'grant',
+        at,
+        ...(grant.ended === null ? {} : { by: grant.ended.by }),
+        ...(grant.state === 'spent' ? { reason: 'grant_burned' as const } : {}),
+      })
     })
   }
 
@@ -119,5 +157,6 @@ export class ChangeWatch implements AsyncDisposable {
     this.#stopped = true
     clearTimeout(this.#timer)
     await this.#turn
+    await this.#telling
   }
 }

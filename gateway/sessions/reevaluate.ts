@@ -28,6 +28,8 @@ export interface Withdrawal {
   readonly narrowed?: ((cut: CutConnection) => void) | undefined
   /** The reason that a cut under this trigger is recorded with; default `policy_recheck`. */
   readonly reason?: Cause['reason'] | undefined
+  /** What it touches ends, whatever the store still says of its grant: somebody took that back, and the store did not take it. */
+  readonly fallen?: boolean | undefined
 }
 
 export interface CutSession {
@@ -61,6 +63,15 @@ interface Round {
   readonly known: Looks
   /** Connections that are being cut in sessions that go on. */
   readonly narrowing: Promise<void>[]
+}
+
+function takenBack({ reason = 'policy_recheck' }: Withdrawal): Cause {
+  return {
+    reason,
+    code: reason === 'grant_burned' ? 'grant.expired' : 'grant.revoked',
+    message: 'the grant was taken back',
+    next: 'ask for a new grant: sallyport request …',
+  }
 }
 
 // Timers stand still while the machine sleeps, and know nothing of a clock that is set forward: no end is later than this for it.
@@ -159,6 +170,7 @@ export class Reauthorization implements Disposable {
   async #decide(session: LiveSession, round: Round): Promise<Cause | undefined> {
     const changed = session.changed
     const now = this.#room.now()
+    if (round.withdrawal.fallen === true) return takenBack(round.withdrawal)
     const { cause, kept } = await this.#judge(session, round)
     if (cause !== undefined || kept === undefined) return cause
     for (const decision of kept.decisions) session.decided(refOf(decision), now)

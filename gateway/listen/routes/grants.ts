@@ -18,12 +18,14 @@ import { requestExtension } from '../../grants/extend.ts'
 import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
 import type { ReviewWatch } from '../../grants/review.ts'
 import { requestGrant, type GrantRoom } from '../../grants/request.ts'
+import { inTurn } from '../../grants/turn.ts'
 import { during } from '../../grants/window.ts'
 import type { Source } from '../../facts.ts'
 import type { Subject } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
 import { touchedBy } from '../../sessions/touched.ts'
 import type { CutConnection, Reauthorization } from '../../sessions/reevaluate.ts'
+import { StoreError } from '../../store/sqlite/thread.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
@@ -308,22 +310,37 @@ async function failureOf(work: Promise<void>): Promise<{ readonly cause: unknown
   }
 }
 
-/** Ends the grant, then all that stands on it, also where the log fails in between; the answer says how long the cuts took. */
+/**
+ * Ends the grant, then all that stands on it, also where the log fails in between; the answer says how long the cuts took.
+ * Where the store does not take the end, this node's sessions under the grant are cut all the same, and the call fails.
+ */
 export async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
-  const grant = await endGrant(room.grants, ask)
+  // What the node hears of its own act (sessions/changes.ts) waits: the cuts are this call's to tell.
+  return await inTurn(room.reauthorization, ask.grant.statement.id, () => endAndCut(room, ask))
+}
+
+async function endAndCut(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
+  const connections: CutConnection[] = []
+  const cut = async (grant: Grant, fallen = false) =>
+    await room.reauthorization.withdraw(touchedBy(grant), {
+      trigger: 'grant',
+      at: ask.at,
+      by: ask.subject.id,
+      fallen,
+      narrowed: (one) => connections.push(one),
+      ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
+    })
+  const grant = await endGrant(room.grants, ask).catch(async (error: unknown) => {
+    const held = ask.grant.state === 'approved' || ask.grant.state === 'active'
+    if (error instanceof StoreError && held) await cut(ask.grant, true)
+    throw error
+  })
   room.changed()
   const failed =
     ask.grant.state === 'approved'
       ? await failureOf(recordShortened(room.grants, ask.grant))
       : undefined
-  const connections: CutConnection[] = []
-  const sessions = await room.reauthorization.withdraw(touchedBy(grant), {
-    trigger: 'grant',
-    at: ask.at,
-    by: ask.subject.id,
-    narrowed: (cut) => connections.push(cut),
-    ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
-  })
+  const sessions = await cut(grant)
   if (failed !== undefined) throw failed.cause
   const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
   const slowest = times.length === 0 ? null : Math.max(...times)

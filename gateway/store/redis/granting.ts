@@ -270,6 +270,9 @@ finish(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 return whole(ARGV[1])
 `
 
+/** Gives the epoch second, by the one clock that all gateways see. */
+const clock = `return redis.call('TIME')[1]`
+
 /** ARGV: id, wanted. Gives how many octets are set aside. */
 const takeBytes = `
 local most, taken = unpack(redis.call('HMGET', key(ARGV[1]), 'maxBytes', 'bytes'))
@@ -316,6 +319,7 @@ export const grantScripts = {
   approveGrant,
   useGrant,
   endGrant,
+  clock,
   takeBytes,
   returnBytes,
   news,

@@ -160,6 +160,10 @@ export class RedisGrantStore implements GrantStore {
     if (event === 'use') return optional(await this.#redis.write('useGrant', id, String(at)))
     return optional(await this.#redis.write('endGrant', id, event, String(at), by, reason))
   }
+  /** Epoch seconds, by the server's clock. */
+  async time(): Promise<number> {
+    return Number(await this.#redis.read('clock'))
+  }
   async takeBytes(id: string, wanted: number): Promise<number> {
     return Number(await this.#redis.write('takeBytes', id, String(wanted)))
   }

@@ -3,10 +3,11 @@ import { expect, test } from 'vitest'
 import type { EventInput } from '#audit'
 import { PolicyEngine, type Candidate } from '#policy'
 import { Decisions } from '../../../gateway/decisions.ts'
-import { approveGrant } from '../../../gateway/grants/approve.ts'
+import { approveGrant, endGrant } from '../../../gateway/grants/approve.ts'
 import type { Approval } from '../../../gateway/grants/grant.ts'
 import type { GrantRoom } from '../../../gateway/grants/request.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
+import { StoreError } from '../../../gateway/store/sqlite/thread.ts'
 import { examineBundle } from '../../../policy/candidate.ts'
 import { baseInputs } from '../../../policy/toolchain/vectors.ts'
 import { builtin, withData } from '../../policy/fixture.ts'
@@ -106,4 +107,34 @@ test('a policy that takes no approval of theirs: nothing is kept, and the log sa
     ['grant.approve', 'failure'],
   ])
   expect(last).toMatchObject({ reason: 'approver.not_eligible', data: { approvals: 0 } })
+})
+
+/** A grant is ended while the store is read and takes no writes. */
+async function endedUnkept(ending: 'revoke' | 'burn') {
+  const grant = grantAround(statementOf(NOW, { requester: 'https://id.example|vera' }), {
+    state: 'approved',
+  })
+  const events: EventInput[] = []
+  const full = new StoreError('store.unavailable', 'Redis: OOM command not allowed')
+  const room = {
+    now: () => NOW * 1000,
+    log: { append: async (event: EventInput) => void events.push(event) },
+    store: {
+      find: async () => grant,
+      apply: async () => await Promise.reject(full),
+    },
+  } as unknown as GrantRoom
+  const subject = base.subject as unknown as Subject
+  const source = { ip: null, tls: null }
+  const done = endGrant(room, { subject, source, grant, ending, reason: 'enough' })
+  await expect(done).rejects.toBe(full)
+  return events.map(({ code, status, reason }) => [code, status, reason])
+}
+
+test('an end that the store does not take is taken back in the log', async () => {
+  for (const ending of ['revoke', 'burn'] as const)
+    expect(await endedUnkept(ending)).toEqual([
+      [`grant.${ending}`, 'success', undefined],
+      [`grant.${ending}`, 'failure', 'store.unavailable'],
+    ])
 })

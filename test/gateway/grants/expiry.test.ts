@@ -35,7 +35,7 @@ function grantOf(id: string, change: Partial<Statement>, more: Partial<Grant> = 
 function room(...held: Grant[]) {
   const grants = new Map(held.map((one) => [one.statement.id, one]))
   const events: EventInput[] = []
-  const at = { now: START, broken: false }
+  const at = { now: START, broken: false, full: false }
   return {
     at,
     events,
@@ -62,6 +62,7 @@ function room(...held: Grant[]) {
         by: string,
         reason: string,
       ) => {
+        if (at.full) throw new Error('the store is full')
         const one = grants.get(id)
         const state = one === undefined ? undefined : transitions[one.state][event]
         if (one === undefined || state === undefined) return undefined
@@ -159,6 +160,31 @@ describe('the end of a grant', () => {
     expect(await recordEnds(here)).toBeNull()
     expect(new Set(here.events.map(({ grant }) => grant)).size).toBe(5000)
     expect(running.mock.calls.length).toBeLessThan(10)
+  })
+
+  test('that is over by a clock which is ahead of the one all share: not yet', async () => {
+    const here = room(grantOf('g', {}))
+    here.at.now = START + 5000
+    let shared = START + 999
+    const time = async () => await Promise.resolve(shared)
+    expect(await recordEnds({ ...here, time })).toBe(START + 1000)
+    expect([here.events, here.grants.get('g')?.ended]).toEqual([[], null])
+    shared = START + 1000
+    expect(await recordEnds({ ...here, time })).toBeNull()
+    expect(told(here.events)).toEqual([['grant.expire', 'g', 'unused', START + 1000]])
+  })
+
+  test('that the store does not take is recorded once, and marked when it does', async () => {
+    const here = room(grantOf('g', {}))
+    here.at.now = START + 1000
+    here.at.full = true
+    const recorded = new Map<string, number>()
+    for (const _ of [1, 2, 3])
+      await expect(recordEnds({ ...here, recorded })).rejects.toThrow('full')
+    here.at.full = false
+    await recordEnds({ ...here, recorded })
+    expect([here.grants.get('g')?.state, here.events.length]).toEqual(['expired', 1])
+    expect(recorded.size).toBe(0)
   })
 
   test('that cannot be recorded is not marked, and is said once', async () => {

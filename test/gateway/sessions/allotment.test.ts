@@ -87,6 +87,28 @@ describe('one session', () => {
     expect(told).toEqual(['what grant g_1 may carry could not be set aside'])
     expect([share?.carry(10), share?.carry(1)]).toEqual(['carried', 'behind'])
   })
+  test('the store fails again and again: it is asked after a while, each time after twice as long, and told of once', async () => {
+    const store = new Counter(1000)
+    const told: string[] = []
+    let now = 0
+    const report = (_: unknown, what: string) => told.push(what)
+    const share = await shareOf(new Allotments(store, report, () => now), store, 100)
+    store.broken = true
+    share?.carry(60)
+    await store.answer()
+    const asked: number[] = []
+    for (now = 0; now <= 8000; now += 250) {
+      share?.carry(0)
+      if (store.waiting.length > 0) asked.push(now)
+      await store.answer()
+    }
+    expect([asked, told.length]).toEqual([[1000, 3000, 7000], 1])
+    store.broken = false
+    now = 15_000
+    share?.carry(0)
+    await store.answer()
+    expect(share?.carry(140)).toBe('carried')
+  })
   test('what was set aside while it left goes back', async () => {
     const store = new Counter(1000)
     const all = new Allotments(store, silent)

@@ -1,8 +1,10 @@
 /** What a gateway makes of what others did, by a clock of the test's: which sessions it decides again, and when all of them. */
 import { expect, onTestFinished, test, vi } from 'vitest'
+import { inTurn } from '../../../gateway/grants/turn.ts'
 import { ChangeWatch, type News } from '../../../gateway/sessions/changes.ts'
 import { LateEnds } from '../../../gateway/sessions/late-ends.ts'
 import type { LiveSession } from '../../../gateway/sessions/live.ts'
+import type { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionEnd, SessionStore } from '../../../gateway/sessions/session.ts'
 import { grant } from '../store/contracts/granted.ts'
 
@@ -17,7 +19,16 @@ async function watching() {
   }))
   const did: string[] = []
   const asked: (string | undefined)[] = []
-  const here = { now: 0, next: NOTHING as News | Error }
+  const here = { now: 0, next: NOTHING as News | Error, takes: 0 }
+  const refuses = { write: undefined, end: undefined } as Record<'write' | 'end', Error | undefined>
+  const reauthorization: Pick<Reauthorization, 'withdraw'> = {
+    withdraw: async (touches, { trigger, reason }) => {
+      const some = live.filter((session) => touches(session as unknown as LiveSession))
+      did.push([trigger, reason ?? '-', ...some.map(({ id }) => id)].join(' '))
+      here.now += here.takes
+      return await Promise.resolve([])
+    },
+  }
   // Its own timer would look too.
   vi.useFakeTimers()
   const watch = await ChangeWatch.open({
@@ -35,29 +46,42 @@ async function watching() {
       },
       report: (_: unknown, what: string) => did.push(what),
     } as never,
-    reauthorization: {
-      withdraw: async (touches, { trigger, reason }) => {
-        const some = live.filter((session) => touches(session as unknown as LiveSession))
-        did.push([trigger, reason ?? '-', ...some.map(({ id }) => id)].join(' '))
-        return await Promise.resolve([])
-      },
-    },
+    reauthorization,
     relock: async () => void (await Promise.resolve(did.push('locks'))),
-    seeing: async () => void (await Promise.resolve(did.push('seen'))),
+    writable: async () => {
+      if (refuses.write !== undefined) throw refuses.write
+      await Promise.resolve()
+    },
+    seeing: async () => {
+      if (refuses.end !== undefined) throw refuses.end
+      await Promise.resolve(did.push('seen'))
+    },
     monotonic: () => here.now,
   })
   onTestFinished(async () => {
     await watch[Symbol.asyncDispose]()
     vi.useRealTimers()
   })
+  // What it tells the store is not waited for by a look.
+  const told = async () => await vi.advanceTimersByTimeAsync(0)
   const look = async (at: number, next: Partial<News> | Error = {}) => {
     here.now = at
     here.next = next instanceof Error ? next : { ...NOTHING, ...next }
     await watch.look()
+    await told()
     return did.splice(0)
   }
   const ids = [one, two].map(({ statement }) => statement.id)
-  return { look, watch, asked, first: ids[0] ?? '', second: ids[1] ?? '' }
+  return {
+    look,
+    watch,
+    asked,
+    here,
+    refuses,
+    reauthorization,
+    first: ids[0] ?? '',
+    second: ids[1] ?? '',
+  }
 }
 
 test('a change decides the sessions under that grant again, each grant once, and the next look goes on behind it', async () => {
@@ -100,6 +124,47 @@ test('who has not seen for three seconds decides all at every look, says so once
   expect(await look(3750)).toEqual(['seen'])
   // Asleep, and not failing: nobody knows what happened meanwhile either.
   expect(await look(6750)).toEqual(['locks', all, 'seen'])
+})
+
+test('a look that took longer than three seconds is no blindness: the next one decides what is new alone', async () => {
+  const { look, here, first, second } = await watching()
+  const all = `grant - of ${first} of ${second}`
+  here.takes = 3100
+  expect(await look(250, { lost: true })).toEqual(['locks', all, 'seen'])
+  expect(await look(here.now + 250)).toEqual(['seen'])
+  expect(await look(here.now + 250, { grants: [first] })).toEqual([`grant - of ${first}`, 'seen'])
+  expect(await look(here.now + 250)).toEqual(['seen'])
+})
+
+test('what this node ends itself is heard of when whoever asked for it has cut: the answer says what', async () => {
+  const { look, reauthorization, first } = await watching()
+  const did: string[] = []
+  const { promise, resolve } = Promise.withResolvers<undefined>()
+  const asked = inTurn(reauthorization, first, async () => {
+    await promise
+    did.push('cut')
+  })
+  const looked = look(250, { grants: [first] }).then((found) => did.push(...found))
+  resolve(undefined)
+  await Promise.all([asked, looked])
+  expect(did).toEqual(['cut', `grant - of ${first}`, 'seen'])
+})
+
+test('a store that is read and takes no writes is said so once, and what others did is known', async () => {
+  const { look, watch, refuses } = await watching()
+  refuses.write = new Error('READONLY')
+  expect(await look(250)).toEqual(['the store that gateways share takes no writes'])
+  expect(await look(500)).toEqual([])
+  expect([watch.sighted, watch.writes]).toEqual([true, false])
+  refuses.write = undefined
+  refuses.end = new Error('no')
+  expect(await look(750)).toEqual([
+    'ends of sessions could not be told to the store that gateways share',
+  ])
+  expect(await look(1000)).toEqual([])
+  expect([watch.sighted, watch.writes]).toEqual([true, true])
+  refuses.end = undefined
+  expect(await look(1250)).toEqual(['seen'])
 })
 
 test('an end that the store did not take is handed over later, once', async () => {

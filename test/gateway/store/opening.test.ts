@@ -25,7 +25,7 @@ import { session } from './contracts/sessions.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
 /** What docs/several-gateways.md has a user of Redis be allowed. */
-const MAY = ['-@all', '+@read', '+@write', '+@scripting', '+config|get', '+wait', '+info']
+const MAY = ['-@all', '+@read', '+@write', '+@scripting', '+config|get', '+wait', '+info', '+time']
 
 interface Kept {
   readonly grants?: readonly Grant[]
@@ -140,7 +140,8 @@ test.skipIf(!haveRedis)(
     await owner.call('ACL', 'SETUSER', 'gateways', 'on', '>secret', `~{${TENANT}}:*`, ...MAY)
     owner.disconnect()
     const user = { ...place, username: 'gateways', password_file: files.password }
-    const { grants, sessions, reviews, locks, changes } = await opening(user)
+    const { grants, sessions, reviews, locks, changes, time } = await opening(user)
+    expect(await time?.()).toBeGreaterThan(1_700_000_000)
     const one = grant({}, { state: 'approved' })
     const { id } = one.statement
     await grants.add(one)

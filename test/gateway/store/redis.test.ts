@@ -123,6 +123,48 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     await expect(store.addToken(tokenRow())).rejects.toMatchObject({ code: 'store.replicas' })
   })
 
+  test('while writes wait for a replica that is away, reads are answered; then each write is told so', async () => {
+    const redis = await RedisConnection.open({ ...server.place, replicas: 1 }, newPrefix())
+    open.push(redis)
+    const settled: string[] = []
+    const write = async (name: string) =>
+      await redis.write('takeName', name, 'x').then(
+        () => settled.push('kept'),
+        (error: unknown) => settled.push((error as { code: string }).code),
+      )
+    const writes = ['a', 'b', 'c'].map(write)
+    expect(Number(await redis.read('clock'))).toBeGreaterThan(0)
+    settled.push('read')
+    await Promise.all(writes)
+    expect(settled).toEqual(['read', 'store.replicas', 'store.replicas', 'store.replicas'])
+  })
+
+  test('a server that became a replica is read still, and dialled anew for writes', async () => {
+    await using own = await RedisServer.start()
+    const redis = await RedisConnection.open(own.place, newPrefix())
+    open.push(redis)
+    const owner = new Redis(own.place)
+    const dialled = async () => {
+      const list = String(await owner.client('LIST'))
+      return [...list.matchAll(/^id=(\d+) .* cmd=(?:evalsha|eval|config\|get|info) /gm)].map(
+        (one) => one[1],
+      )
+    }
+    expect(await redis.write('takeName', 'a', 'x')).toBe(1)
+    const before = await dialled()
+    await owner.replicaof('127.0.0.1', String(await freePort()))
+    await expect(redis.write('takeName', 'b', 'x')).rejects.toMatchObject({
+      message: expect.stringContaining('READONLY') as string,
+    })
+    const clock = async () => await redis.read('clock').catch(() => 'away')
+    await expect.poll(clock, { timeout: 20_000 }).not.toBe('away')
+    await owner.replicaof('NO', 'ONE')
+    const write = async () => await redis.write('takeName', 'b', 'x').catch(() => 'away')
+    await expect.poll(write, { timeout: 20_000 }).toBe(1)
+    expect(await dialled()).not.toEqual(before)
+    owner.disconnect()
+  })
+
   const forgetful = [
     [{ appendonly: 'no' }, /"appendonly no" must be "appendonly yes"/],
     [{ appendfsync: 'everysec' }, /"appendfsync everysec" must be "appendfsync always"/],

@@ -1,5 +1,6 @@
 /** A gateway whose grants are in Redis, beside another that is played by the stores alone. */
-import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { Redis } from 'ioredis'
+import { afterAll, afterEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { Grant as Granted, Session } from '#api'
 import { newId } from '../../../gateway/ids.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
@@ -125,6 +126,35 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     const lift = await here.node.admin.call('POST', `/locks/${foreign}/lift`, { reason: 'x' })
     expect([lift.status, lift.body.code]).toEqual([403, 'lock.own'])
     await locks.liftLock(foreign, { at: seconds(), by: 'iss|oda', reason: 'fine' })
+  })
+
+  test('whose Redis is full lets nobody in, and cuts here what somebody revokes though it cannot be kept', async () => {
+    const one = await carried()
+    const owner = new Redis(server.place)
+    onTestFinished(async () => {
+      await owner.config('SET', 'maxmemory', '0')
+      owner.disconnect()
+    })
+    await owner.config('SET', 'maxmemory', '1')
+    const { id } = one.grant
+    const revoke = async () =>
+      await here.operator.call('POST', `/grants/${id}/revoke`, { reason: 'enough' })
+    const [refused, gone] = await Promise.all([revoke(), one.line.gone()])
+    expect([refused.status, refused.body.code, gone.code]).toEqual([
+      503,
+      'store.unavailable',
+      'grant.revoked',
+    ])
+    const said = here.node.events(one.from).filter(({ code }) => code === 'grant.revoke')
+    expect(said.map(({ text }) => text.includes('"store.unavailable"'))).toEqual([false, true])
+    const shared = async () => (await here.node.health()).parts['shared_store']
+    await until('it is not ready', async () => (await shared()) === false)
+    const asked = { device: 'press-07', process: 'plc', grant: id }
+    expect((await here.vendor.call('POST', '/sessions', asked)).status).toBe(503)
+    await owner.config('SET', 'maxmemory', '0')
+    await until('it is ready', async () => (await shared()) === true)
+    expect((await revoke()).status).toBe(200)
+    expect((await here.vendor.call('POST', '/sessions', asked)).body.code).toBe('grant.revoked')
   })
 
   test('without its Redis lets nobody in and cuts what it cannot decide again; with it, goes on', async () => {
