@@ -95,6 +95,7 @@ class HttpsShipper implements Shipper {
       const batch = this.#nextBatch()
       if (batch === null) {
         this.#sink.settleFlushes()
+        if (this.#sink.finished) return this.#sink.finish()
         await this.#sink.rest(1_000)
         await this.#believe()
         continue
@@ -382,8 +383,8 @@ function headItem(head: Checkpoint, time: number): Item {
 }
 
 /**
- * Ships every covered event, in order, from the sink's cursor on, until closed. Never throws for want of a receiver:
- * `health` tells. The kind says how a batch is written and what an answer means.
+ * Ships every covered event, in order, from the sink's cursor on, until closed, or until a log that has ended is taken.
+ * Never throws for want of a receiver: `health` tells. The kind says how a batch is written and what an answer means.
  */
 export function shipHttps(log: ShippedLog, options: HttpsOptions): Shipper {
   return new HttpsShipper(log, options)
