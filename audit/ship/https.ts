@@ -242,6 +242,7 @@ class HttpsShipper implements Shipper {
     const complaints = dead.filter(({ item }) => item.code !== rejectedCode && item.idx !== null)
     const [first] = complaints
     if (first === undefined) return
+    const ended = this.#sink.log.taken !== undefined
     const told = this.#sink.log.append({
       code: rejectedCode,
       message: `${complaints.length} events will never be taken by ${this.#options.name}`,
@@ -249,7 +250,12 @@ class HttpsShipper implements Shipper {
       data: {
         sink: this.#options.name,
         idx: first.item.idx ?? undefined,
-        detail: { count: complaints.length, why: first.why },
+        detail: {
+          count: complaints.length,
+          why: first.why,
+          // The log that is told of it is another, with an event of its own at that index.
+          ...(ended ? { origin: this.#sink.log.origin } : {}),
+        },
       },
     })
     // A log that cannot be written says so itself; the file above has what was lost.

@@ -5,10 +5,12 @@ import { join } from 'node:path'
 import { beforeAll, expect, onTestFinished, test } from 'vitest'
 import {
   cursorOf,
+  elastic,
   openNodeLog,
   reconcile,
   rotateNodeLog,
   shipEpochs,
+  shipHttps,
   shipSyslog,
   type EndedEpoch,
   type NodeLog,
@@ -17,8 +19,14 @@ import {
   type SyslogOptions,
 } from '#audit'
 import { epochKeys } from '../../gateway/epochs.ts'
+import { bulk, Fake } from './fakes.ts'
 import { eventually, shared, stats, temporary } from './fixture.ts'
 import { makeCertificates, Receiver, type Certificates } from './receiver.ts'
+
+interface Rejection {
+  readonly metadata: { readonly event_code: string }
+  readonly unmapped: { readonly sallyport: unknown }
+}
 
 const stem = 'sallyport.test/audit/n1'
 let certificates: Certificates
@@ -45,6 +53,8 @@ function optionsOf(folder: string): NodeLogOptions {
   }
 }
 
+/** The last event of the first epoch before its end is one that a receiver may refuse. */
+const poison = 21
 let made: string
 beforeAll(async () => {
   made = shared()
@@ -52,6 +62,7 @@ beforeAll(async () => {
   const options = optionsOf(made)
   const { log } = await openNodeLog(options)
   await Promise.all(Array.from({ length: 20 }, (_, i) => log.append(stats(i))))
+  await log.append(stats(1, 'a poison pill'))
   await log.close()
   const { log: next } = await rotateNodeLog(options)
   await next.close()
@@ -221,4 +232,33 @@ test('a receiver that closes what is idle sooner than the sink would is not sent
   await eventually(() => shipper.health().owed === 0)
   expect(cuts).toBeGreaterThan(1)
   expect(cursor(first.directory)).toBe(first.last.size)
+})
+
+test('an event of the old epoch that a receiver will never take is named in the new one with its origin', async () => {
+  const receiver = new Fake(certificates, bulk)
+  await receiver.start()
+  onTestFinished(() => receiver.kill())
+  const options = rotated()
+  const node = await openNodeLog(options)
+  onTestFinished(() => node.log.close())
+  const shipper = shipEpochs(node.log, node.ended, 'siem', (one) =>
+    shipHttps(one, {
+      name: 'siem',
+      host: '127.0.0.1',
+      port: receiver.port,
+      ca: certificates.ca,
+      servername: 'siem.test',
+      kind: elastic({ authorization: 'ApiKey abc', index: 'logs-sallyport' }),
+      backoffMs: 5,
+    }),
+  )
+  onTestFinished(() => shipper.close())
+  await eventually(() => shipper.health().owed === 0)
+  const bodies = (await node.log.read(0, 1_000)).map(
+    ({ body }) => JSON.parse(Buffer.from(body).toString()) as Rejection,
+  )
+  const told = bodies.filter(({ metadata }) => metadata.event_code === 'sink.rejected')
+  expect(told.map(({ unmapped }) => unmapped.sallyport)).toMatchObject([
+    { sink: 'siem', idx: poison, detail: { count: 1, origin: `${stem}/1` } },
+  ])
 })
