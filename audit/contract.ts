@@ -89,7 +89,10 @@ export interface AuditLog extends AsyncDisposable {
 export type ShippedLog = Pick<
   AuditLog,
   'directory' | 'origin' | 'size' | 'signed' | 'append' | 'checkpoint' | 'onCheckpoint'
->
+> & {
+  /** Of a log that has ended, and of no other: called once the sink has all of it, for good. */
+  readonly taken?: () => void
+}
 
 /** Room that was promised, until it is written or given back. */
 export interface Promised {

@@ -274,8 +274,8 @@ async function openHealth(
     policy_revision: revision(),
     policy_source: source?.health() ?? null,
     sinks: shippers.map((shipper) => {
-      const { name, state, lastError } = shipper.health()
-      return { name, state, lag: shipper.lag().events, last_error: lastError }
+      const { name, state, owed, lastError } = shipper.health()
+      return { name, state, lag: shipper.lag().events, owed, last_error: lastError }
     }),
     witnesses: witnesses.status().map(({ name, cosigned, behind }) => ({
       name,

@@ -20,10 +20,7 @@ export function openShippers(config: Config, { log, ended }: Foundation): Shippe
       enterpriseNumber: sink.enterprise_number ?? 32_473,
       format: sink.format ?? 'ocsf',
     }
-    return shipEpochs(log, ended, sink.name, (one, over) =>
-      // Of an epoch that ended no more bytes follow: only time says that the receiver has it.
-      shipSyslog(one, over ? { ...options, trailBytes: 0 } : options),
-    )
+    return shipEpochs(log, ended, sink.name, (one) => shipSyslog(one, options))
   })
   return [...syslog, ...openHttpsSinks(config.sinks, log, ended)]
 }

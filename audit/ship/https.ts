@@ -95,6 +95,7 @@ class HttpsShipper implements Shipper {
       const batch = this.#nextBatch()
       if (batch === null) {
         this.#sink.settleFlushes()
+        if (this.#sink.finished) return this.#sink.finish()
         await this.#sink.rest(1_000)
         await this.#believe()
         continue
@@ -241,6 +242,7 @@ class HttpsShipper implements Shipper {
     const complaints = dead.filter(({ item }) => item.code !== rejectedCode && item.idx !== null)
     const [first] = complaints
     if (first === undefined) return
+    const ended = this.#sink.log.taken !== undefined
     const told = this.#sink.log.append({
       code: rejectedCode,
       message: `${complaints.length} events will never be taken by ${this.#options.name}`,
@@ -248,7 +250,12 @@ class HttpsShipper implements Shipper {
       data: {
         sink: this.#options.name,
         idx: first.item.idx ?? undefined,
-        detail: { count: complaints.length, why: first.why },
+        detail: {
+          count: complaints.length,
+          why: first.why,
+          // The log that is told of it is another, with an event of its own at that index.
+          ...(ended ? { origin: this.#sink.log.origin } : {}),
+        },
       },
     })
     // A log that cannot be written says so itself; the file above has what was lost.
@@ -382,8 +389,8 @@ function headItem(head: Checkpoint, time: number): Item {
 }
 
 /**
- * Ships every covered event, in order, from the sink's cursor on, until closed. Never throws for want of a receiver:
- * `health` tells. The kind says how a batch is written and what an answer means.
+ * Ships every covered event, in order, from the sink's cursor on, until closed, or until a log that has ended is taken.
+ * Never throws for want of a receiver: `health` tells. The kind says how a batch is written and what an answer means.
  */
 export function shipHttps(log: ShippedLog, options: HttpsOptions): Shipper {
   return new HttpsShipper(log, options)

@@ -20,6 +20,8 @@ export interface SinkHealth {
   /** Next index to send; and the one a restart would begin at. */
   readonly next: number
   readonly cursor: number
+  /** Events of epochs that have ended which a restart would send: without their folders they are lost to this sink. */
+  readonly owed: number
   readonly lastError: string | null
 }
 
@@ -72,6 +74,18 @@ export class Sink {
     return this.#closing.signal
   }
 
+  /** The log has ended, and the durable cursor is behind its last event. */
+  get finished(): boolean {
+    return this.log.taken !== undefined && this.cursor.idx >= this.log.size
+  }
+
+  /** Says that nothing is left to do, nor ever will be. */
+  finish(): void {
+    this.next = this.log.size
+    this.settleFlushes()
+    this.log.taken?.()
+  }
+
   rouse(): void {
     this.#woken = true
     this.#wake()
@@ -111,6 +125,7 @@ export class Sink {
       ...this.counts,
       next: this.next,
       cursor: this.cursor.idx,
+      owed: this.log.taken === undefined ? 0 : this.log.size - this.cursor.idx,
       lastError: this.lastError,
     }
   }
@@ -125,7 +140,9 @@ export class Sink {
     this.log.checkpoint().then(
       ({ size }) => {
         this.#flushers.push({ size, resolve: () => resolve(true) })
-        this.rouse()
+        // Who has finished looks no more.
+        if (this.finished) this.settleFlushes()
+        else this.rouse()
       },
       () => resolve(false),
     )

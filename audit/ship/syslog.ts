@@ -1,8 +1,10 @@
 /**
  * The log to a SIEM, as syslog over TLS (RFC 5425). There is no acknowledgement, so what was sent lately is sent again
- * after every new connection, and the receiver drops what it knows by uid. design: audit.md section 3.
+ * after every new connection, and the receiver drops what it knows by uid. Of a log that has ended no more bytes follow
+ * that would push out the last: there the receiver's closing in answer to ours says that it read them. design: audit.md
+ * section 3.
  */
-import { connect, type TLSSocket } from 'node:tls'
+import type { TLSSocket } from 'node:tls'
 import type { Checkpoint } from '../checkpoint.ts'
 import { shortName } from '../checkpoint.ts'
 import { formatCef } from '../format/cef.ts'
@@ -11,6 +13,7 @@ import { formatHead, headCode } from '../format/head.ts'
 import { formatMessage, frameMessage, messageLimit } from '../format/rfc5424.ts'
 import type { ShippedLog } from '../contract.ts'
 import type { Entry } from '../read.ts'
+import { closedInAnswer, dial, endSocket } from './connection.ts'
 import { backoffLimitMs, Sink } from './sink.ts'
 import type { Shipper, SinkHealth } from './sink.ts'
 
@@ -46,6 +49,11 @@ export interface SyslogOptions {
   readonly connectMs?: number
 }
 
+const trailDefaultMs = 60_000
+/** A receiver that has not read to the end of a log by then, once we have closed, is dialled anew. */
+const answerLimitMs = 600_000
+/** So long an ended log is out before we close, at least: a receiver's closing that crosses ours says nothing. */
+const crossingMs = 1_000
 const batchEvents = 1_000
 const batchBytes = 1024 * 1024
 
@@ -103,20 +111,26 @@ class SyslogShipper implements Shipper {
   #sentBytes = 0
   /** Marks of what was sent on this connection and is not yet old enough to be believed. */
   #trail: Sent[] = []
+  /** Since when all of a log that has ended is out; and how long it is to be before we close. */
+  #outSince: number | null = null
+  #standMs: number
+  /** We have closed, and nothing is wrong. */
+  #ending = false
 
   constructor(log: ShippedLog, options: SyslogOptions) {
     this.#sink = new Sink(log, options.name, options.cursorFile)
     this.#options = options
     this.#host = options.hostname ?? log.origin.split('/').at(-2) ?? '-'
     this.#element = `sallyport@${options.enterpriseNumber}`
+    this.#standMs = options.trailMs ?? trailDefaultMs
     this.#done = this.#run()
   }
 
-  /** Connect, send until it breaks, pause, begin again at the durable cursor. */
+  /** Connect, send until it breaks, pause, begin again at the durable cursor; until a log that has ended is taken. */
   async #run(): Promise<void> {
     const { backoffMs = 250 } = this.#options
     let pause = backoffMs
-    while (!this.#sink.closing) {
+    while (!this.#sink.closing && !this.#sink.finished) {
       const before = this.#sink.counts.sent
       try {
         await this.#connection()
@@ -124,15 +138,20 @@ class SyslogShipper implements Shipper {
         this.#sink.lastError = error instanceof Error ? error.message : String(error)
       }
       this.#socket = null
-      if (this.#sink.closing) return
+      this.#ending = false
+      if (this.#sink.closing || this.#sink.finished) break
+      this.#standLess()
       pause = this.#sink.counts.sent > before ? backoffMs : Math.min(backoffLimitMs, pause * 2)
       await this.#sink.rest(pause * (0.5 + Math.random() / 2), true)
     }
+    if (this.#sink.finished) this.#sink.finish()
   }
 
   async #connection(): Promise<void> {
     const broken: { error: Error | null } = { error: null }
-    const socket = await this.#dial()
+    const socket = await dial(this.#options, (dialled) => {
+      this.#socket = dialled
+    })
     const fail = (error?: Error): void => {
       broken.error ??= error ?? new Error('the receiver closed the connection')
       this.#sink.rouse()
@@ -149,9 +168,11 @@ class SyslogShipper implements Shipper {
       this.#sink.counts.rewinds++
     this.#sink.next = this.#sink.cursor.idx
     this.#trail = []
+    this.#outSince = null
     this.#sink.lastError = null
     try {
       while (broken.error === null && !this.#sink.closing) {
+        if (this.#isOver(socket)) return await this.#conclude(socket)
         if (socket.writableNeedDrain) await this.#sink.rest()
         else if (!this.#sendBatch(socket)) {
           this.#settleFlushes(socket)
@@ -165,37 +186,6 @@ class SyslogShipper implements Shipper {
       else socket.destroy()
     }
     if (broken.error !== null && !this.#sink.closing) throw broken.error
-  }
-
-  #dial(): Promise<TLSSocket> {
-    const { host, port, ca, cert, key, servername, connectMs = 10_000 } = this.#options
-    return new Promise((resolve, reject) => {
-      const socket = connect({
-        host,
-        port,
-        ca,
-        minVersion: 'TLSv1.2',
-        servername: servername ?? host,
-        ...(cert === undefined ? {} : { cert }),
-        ...(key === undefined ? {} : { key }),
-      })
-      this.#socket = socket
-      const timer = setTimeout(() => socket.destroy(new Error('no connection in time')), connectMs)
-      const refused = (error?: Error): void =>
-        settle(() => reject(error ?? new Error('closed early')))
-      const up = (): void => settle(() => resolve(socket))
-      const settle = (act: () => void): void => {
-        clearTimeout(timer)
-        socket.off('secureConnect', up)
-        socket.off('close', refused)
-        act()
-        // Only now: an error without a listener would end the process.
-        socket.off('error', refused)
-      }
-      socket.on('secureConnect', up)
-      socket.on('error', refused)
-      socket.on('close', refused)
-    })
   }
 
   /** Sends the next covered events; false when there are none. */
@@ -219,7 +209,8 @@ class SyslogShipper implements Shipper {
     }
     if (sent === 0) return false
     const block = Buffer.concat(frames)
-    socket.write(block)
+    // Once it is out, whoever waits for that is told, and an epoch that ended may be over.
+    socket.write(block, () => this.#sink.rouse())
     this.#sink.next = next
     this.#sink.counts.sent += sent
     this.#sentBytes += block.length
@@ -281,7 +272,7 @@ class SyslogShipper implements Shipper {
 
   /** Moves the durable cursor to what is both old enough and far enough behind. */
   async #believe(socket: TLSSocket): Promise<void> {
-    const { trailBytes = 16 * 1024 * 1024, trailMs = 60_000 } = this.#options
+    const { trailBytes = 16 * 1024 * 1024, trailMs = trailDefaultMs } = this.#options
     const now = performance.now()
     const out = this.#sentBytes - socket.writableLength
     let idx = 0
@@ -295,13 +286,50 @@ class SyslogShipper implements Shipper {
     if (idx > 0) await this.#sink.cursor.advance(idx)
   }
 
+  /** True once all of a log that has ended is out for so long that it is time to close. */
+  #isOver(socket: TLSSocket): boolean {
+    const { taken, size } = this.#sink.log
+    if (taken === undefined || this.#sink.next < size || socket.writableLength > 0) return false
+    this.#outSince ??= performance.now()
+    return performance.now() - this.#outSince >= this.#standMs
+  }
+
+  /**
+   * Behind a connection that broke with all of an ended log sent: the receiver may close what is idle sooner than we do,
+   * and would be sent the rest for ever.
+   */
+  #standLess(): void {
+    const { log, next } = this.#sink
+    if (log.taken === undefined || next < log.size) return
+    const { trailMs = trailDefaultMs } = this.#options
+    this.#standMs = Math.max(Math.min(crossingMs, trailMs), this.#standMs / 2)
+  }
+
+  /** Closes first. Where the receiver read to the end and closes too, it has the whole log; else all is as it was. */
+  async #conclude(socket: TLSSocket): Promise<void> {
+    const until = performance.now() + answerLimitMs
+    const answer: { clean: boolean | null } = { clean: null }
+    this.#ending = true
+    void closedInAnswer(socket).then((clean) => {
+      answer.clean = clean
+      this.#sink.rouse()
+    })
+    while (answer.clean === null && !this.#sink.closing && performance.now() < until) {
+      this.#sink.settleFlushes()
+      await this.#sink.rest(1_000)
+    }
+    if (answer.clean === true) await this.#sink.cursor.advance(this.#sink.log.size)
+    else if (!this.#sink.closing)
+      throw new Error('the receiver did not read to the end of a log that has ended')
+  }
+
   #settleFlushes(socket: TLSSocket): void {
     if (socket.writableLength === 0) this.#sink.settleFlushes()
   }
 
   health(): SinkHealth {
     const open = this.#socket !== null && this.#socket.readyState === 'open'
-    return this.#sink.health(open && this.#sink.lastError === null)
+    return this.#sink.health((open || this.#ending) && this.#sink.lastError === null)
   }
 
   lag(): { readonly events: number } {
@@ -324,24 +352,9 @@ class SyslogShipper implements Shipper {
   }
 }
 
-/** Lets what is written go out; a receiver that does not read is left after two seconds. */
-async function endSocket(socket: TLSSocket): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, 2_000)
-    const done = (): void => {
-      clearTimeout(timer)
-      resolve()
-    }
-    // The receiver's own closing says that it has read to the end; there is no better sign.
-    socket.once('close', done)
-    socket.end()
-  })
-  socket.destroy()
-}
-
 /**
  * Ships every covered event, in order, to a syslog receiver over TLS 1.2 or newer, from the sink's cursor on, until
- * closed. Never throws for want of a receiver: `health` tells.
+ * closed, or until a log that has ended is taken. Never throws for want of a receiver: `health` tells.
  */
 export function shipSyslog(log: ShippedLog, options: SyslogOptions): Shipper {
   return new SyslogShipper(log, options)

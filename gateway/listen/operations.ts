@@ -37,6 +37,8 @@ export interface Health {
     readonly state: string
     /** Durable events not yet handed over. */
     readonly lag: number
+    /** Events of epochs that ended which a restart would send: their folders are needed until it is 0. */
+    readonly owed: number
     /** What the receiver, or the way to it, last said no with; null while nothing did. */
     readonly last_error: string | null
   }[]

@@ -73,6 +73,7 @@ export class Receiver {
   deaf = false
   readonly #certificates: Certificates
   readonly #sockets = new Set<Socket>()
+  readonly #served = new Set<TLSSocket>()
   #server: Server | null = null
 
   constructor(certificates: Certificates) {
@@ -97,6 +98,8 @@ export class Receiver {
 
   #serve(socket: TLSSocket): void {
     let held = Buffer.alloc(0)
+    this.#served.add(socket)
+    socket.on('close', () => this.#served.delete(socket))
     if (this.deaf) socket.pause()
     else
       socket.on('data', (chunk: Buffer) => {
@@ -112,6 +115,16 @@ export class Receiver {
         }
       })
     socket.on('error', () => undefined)
+  }
+
+  /** Connections that stand. */
+  get connections(): number {
+    return this.#sockets.size
+  }
+
+  /** As one does that closes what is idle: in order, with everything read. */
+  hangUp(): void {
+    for (const socket of this.#served) socket.end()
   }
 
   /** As kill -9 does: every connection is reset, what was read and not stored is gone. */

@@ -11,10 +11,10 @@ import {
   parseMessage,
   reconcile,
   shipSyslog,
-  type AuditLog,
   type Shipper,
   type SyslogOptions,
 } from '#audit'
+import type { ShippedLog } from '../../audit/contract.ts'
 import { formatMessage, frameMessage } from '../../audit/format/rfc5424.ts'
 import { Cursor, decodeSlots, encodeSlot } from '../../audit/ship/cursor.ts'
 import { leafHash, rootOf } from '../../audit/tree.ts'
@@ -34,7 +34,7 @@ async function receiving(): Promise<Receiver> {
   return receiver
 }
 
-function ship(log: AuditLog, port: number, more: Partial<SyslogOptions> = {}): Shipper {
+function ship(log: ShippedLog, port: number, more: Partial<SyslogOptions> = {}): Shipper {
   const shipper = shipSyslog(log, {
     host: '127.0.0.1',
     port,
@@ -440,6 +440,50 @@ describe('shipping to rsyslogd', () => {
         outcome: 'violated',
         missing: [{ from: 700, to: 704 }],
       })
+    },
+  )
+  test.skipIf(!hasRsyslog)(
+    'a log that has ended is taken when rsyslogd closes behind its last event, and is on its disk',
+    async () => {
+      const directory = temporary()
+      const port = await freePort()
+      await rsyslogd(directory, port)
+      const log = await open()
+      await Promise.all(Array.from({ length: 200 }, (_, n) => log.append(stats(n))))
+      const last = await log.checkpoint()
+      const { size } = last
+      const { promise, resolve } = Promise.withResolvers<void>()
+      const ended: ShippedLog = {
+        directory: log.directory,
+        origin: log.origin,
+        size,
+        signed: last,
+        taken: resolve,
+        append: (event) => log.append(event),
+        checkpoint: async () => last,
+        onCheckpoint: () => () => undefined,
+      }
+      const shipper = ship(ended, port, { trailMs: 0 })
+      await promise
+      expect(shipper.health()).toMatchObject({
+        cursor: size,
+        owed: 0,
+        connects: 1,
+        lastError: null,
+      })
+      const out = join(directory, 'out')
+      const isWhole = (text: string): boolean =>
+        text.includes(` idx="${size - 1}" `) && text.endsWith('\n')
+      await waitForFile(directory, () => existsSync(out) && isWhole(readFileSync(out, 'latin1')))
+      const found = await reconcile({
+        directory: log.directory,
+        vkeys: log.vkeys,
+        lines: readFileSync(out, 'latin1')
+          .split('\n')
+          .map((line) => Buffer.from(line, 'latin1')),
+        to: size,
+      })
+      expect(found).toMatchObject({ outcome: 'complete', missing: [], mismatches: [] })
     },
   )
 })
