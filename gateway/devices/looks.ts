@@ -56,7 +56,8 @@ export class Looks {
       // In the same breath: whoever asks from here on finds it running.
       if (behind !== undefined) void this.#start().then(behind.resolve)
     }
-    const timer = setTimeout(over, PATIENCE_MS)
+    // What came while this thread was too busy to read it is read first: the device was not silent.
+    const timer = setTimeout(() => setImmediate(over), PATIENCE_MS)
     this.#answered = over
     this.#running = promise
     say(++this.#id)
