@@ -58,7 +58,7 @@ test('a device that is silent keeps nobody longer than two seconds, and its late
   await vi.advanceTimersByTimeAsync(1)
   // What has come by then is read first.
   expect(first.over).toBe(false)
-  await settle()
+  await vi.advanceTimersByTimeAsync(1)
   expect(first.over).toBe(true)
   const second = ask()
   looks.answered(1)
