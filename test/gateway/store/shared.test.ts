@@ -152,7 +152,9 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     const shared = async () => (await here.node.health()).parts['shared_store']
     await until('it is not ready', async () => (await shared()) === false)
     const asked = { device: 'press-07', process: 'plc', grant: id }
-    expect((await here.vendor.call('POST', '/sessions', asked)).status).toBe(503)
+    const kept = await here.vendor.call('POST', '/sessions', asked)
+    expect([kept.status, kept.body.code]).toEqual([503, 'store.unavailable'])
+    expect(refused.text + kept.text).not.toMatch(/disk|half done|recorded/)
     await owner.config('SET', 'maxmemory', '0')
     await until('it is ready', async () => (await shared()) === true)
     expect((await revoke()).status).toBe(200)
