@@ -10,6 +10,7 @@ import { plainAddress, type Source } from '../facts.ts'
 import { isRefusal, scopeOf, type Identity, type Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal, toProblem } from '../problem.ts'
+import { storeRefusal } from '../store-refusal.ts'
 import { StoreError } from '../store/sqlite/thread.ts'
 import type { Handler } from './front.ts'
 import { doOnce } from './once.ts'
@@ -242,11 +243,7 @@ function toRefusal(error: unknown, limit: number): Refusal {
         },
       )
   }
-  if (error instanceof StoreError)
-    return new Refusal('store.unavailable', 'the store did not take the call', {
-      cause: error,
-      nextStep: 'look at the log and the disk of the gateway; nothing was half done',
-    })
+  if (error instanceof StoreError) return storeRefusal(error)
   return new Refusal(
     'node.fault',
     'the gateway failed; the request id finds the fault in its log',

@@ -5,6 +5,8 @@ import { actorOf, srcOf } from '../events.ts'
 import type { Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
 import { formatOf } from '../recordings/taps.ts'
+import { storeRefusal } from '../store-refusal.ts'
+import { StoreError } from '../store/sqlite/thread.ts'
 import type { LiveSession } from './live.ts'
 import { giveNotice } from './notice.ts'
 import { noRoom, refused, type OpenRequest } from './refuse.ts'
@@ -55,6 +57,7 @@ export async function record(
         message: 'the session could not be stored',
       })
     if (error instanceof Refusal) throw await refused(room, request, error)
+    if (error instanceof StoreError) throw await refused(room, request, storeRefusal(error))
     throw new Refusal(
       'log.unavailable',
       'the session could not be recorded, so it was not opened',
