@@ -98,6 +98,27 @@ describe('a rotation that is shown whole', () => {
     expect(keeper.see(toSecond())).toEqual({ kind: 'followed' })
     expect(keeper.held(second.origin)?.keys).toEqual(second.vkeys)
   })
+  test('is followed by who was told the keys it leads to, and the old head is let go of', () => {
+    const keeper = holder()
+    keeper.accept(second.origin, second.vkeys.slice(0, 1))
+    expect(keeper.see(toSecond())).toEqual({ kind: 'followed' })
+    expect(keeper.see(shows(one, first))).toMatchObject({ code: 'head.rollback' })
+  })
+  test('to other keys than the owner named is refused, whatever the old keys say, and his word stays', () => {
+    const keeper = holder()
+    const meant = keysOf(2)
+    keeper.accept(second.origin, meant.vkeys)
+    const stolen = { kind: 'conflict', code: 'head.signature' }
+    expect(keeper.see(toSecond())).toMatchObject(stolen)
+    expect(keeper.see(toSecond())).toMatchObject(stolen)
+    expect(keeper.all().map(({ origin }) => origin)).toEqual([first.origin])
+    expect(keeper.conflicts()).toHaveLength(1)
+    // Those that he named are believed, though the old ones do not lead there.
+    const directory = writeEpoch(temporary(), meant, { opening: beginning(first, one) })
+    const meantOne = over(directory, meant, ended.slice(1), first.origin, 3)
+    expect(keeper.see(meantOne)).toEqual({ kind: 'first' })
+    expect(keeper.held(second.origin)?.keys).toEqual(meant.vkeys)
+  })
   test('is not undone: the old epoch, shown again, is refused', () => {
     const keeper = holder()
     keeper.see(toSecond())
