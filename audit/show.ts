@@ -2,7 +2,7 @@
 import { AuditError } from './errors.ts'
 import { hashesOf } from './prove.ts'
 import { LogReader } from './read.ts'
-import type { Handover } from './shown.ts'
+import { handoversLimit, type Handover } from './shown.ts'
 import type { EndedEpoch } from './succession.ts'
 import { consistencyProof, inclusionProof, type Perfect } from './tree.ts'
 
@@ -59,11 +59,12 @@ export class Handovers {
 
   /**
    * The rotations from the epoch `held` to the newest, whose head has `size` events, for who holds the head of `from`
-   * events of that epoch. Empty where that epoch is none of them, or a leaf that it takes was pruned: then nothing can be
-   * shown.
+   * events of that epoch. Empty where that epoch is none of them, more rotations ago than one answer shows, or a leaf that
+   * it takes was pruned: then nothing can be shown, and the owner's word is needed.
    */
   to(size: number, held: string, from: number): Written[] {
     const at = this.#ended.findIndex(({ origin }) => origin === held)
+    if (at + 1 > handoversLimit) return []
     try {
       return this.#ended
         .slice(0, at + 1)

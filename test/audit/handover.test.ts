@@ -214,7 +214,7 @@ const refusals: readonly Refusal[] = [
     code: 'head.unproven',
   },
   {
-    name: 'over more rotations than one answer shows',
+    name: 'with more rotations than any gateway shows at once',
     shown: () => ({ ...toSecond(), handovers: Array.from({ length: 5 }, () => handover) }),
     code: 'head.invalid',
   },
@@ -277,6 +277,37 @@ describe('an epoch is refused', () => {
         code: expect.stringMatching(/^head\.(unproven|invalid)$/) as string,
       })
   })
+})
+
+test('who missed more rotations than one answer shows is told of another log, and accepts it', () => {
+  const all = [first, second, third, keysOf(4), keysOf(5), keysOf(6)]
+  const at = all.map(() => temporary())
+  for (const [i, keys] of all.entries()) {
+    const [before, next] = [all[i - 1], all[i + 1]]
+    writeEpoch(at[i] ?? '', keys, {
+      events: 1,
+      ...(before ? { opening: beginning(before, at[i - 1] ?? '') } : {}),
+      ...(next ? { closing: ending(next) } : {}),
+    })
+  }
+  const [newest, directory] = [all[5] ?? first, at[5] ?? '']
+  const before = [4, 3, 2, 1, 0].map((i) => endedIn(at[i] ?? '', i + 1, all[i] ?? first))
+  const who = (i: number) => {
+    const keeper = keeperIn()
+    expect(keeper.see(shows(at[i] ?? '', all[i] ?? first))).toEqual({ kind: 'first' })
+    const { origin } = all[i] ?? first
+    const { size } = parseCheckpoint(noteOf(at[i] ?? ''))
+    return { keeper, shown: over(directory, newest, before, origin, size) }
+  }
+  // Four at once are followed, and stay below the 128 KiB that a line to a device may have.
+  const four = who(1)
+  expect(four.shown.handovers).toHaveLength(4)
+  expect(JSON.stringify(four.shown).length).toBeLessThan(96 * 1024)
+  expect(four.keeper.see(four.shown)).toEqual({ kind: 'followed' })
+  const five = who(0)
+  expect(five.keeper.see(five.shown)).toMatchObject({ kind: 'conflict', code: 'head.other' })
+  expect(five.keeper.accept(newest.origin, newest.vkeys)).toBe(true)
+  expect(five.keeper.see(five.shown)).toEqual({ kind: 'first' })
 })
 
 test('of an epoch whose beginning was pruned, and of one that is not here, nothing is shown', () => {
