@@ -1,6 +1,6 @@
 /** What of a log is shown to who holds a head of an epoch before: made from the logs' own files. */
 import { AuditError } from './errors.ts'
-import { hashesOf } from './prove.ts'
+import { HashesKept } from './prove.ts'
 import { LogReader } from './read.ts'
 import { handoversLimit, type Handover } from './shown.ts'
 import type { EndedEpoch } from './succession.ts'
@@ -19,20 +19,16 @@ type Where = Pick<EndedEpoch, 'directory' | 'origin'>
 class Tree {
   readonly #where: Where
   readonly #reader: LogReader
-  readonly #last: { readonly perfect: Perfect; readonly size: number } | undefined
+  readonly #hashes: HashesKept
 
-  /** `size`: of an epoch that ended, whose hashes change no more. */
-  constructor(where: Where, size?: number) {
+  constructor(where: Where) {
     this.#where = where
     this.#reader = new LogReader(where.directory, where.origin)
-    this.#last =
-      size === undefined ? undefined : { perfect: hashesOf(where.directory, this.#reader), size }
+    this.#hashes = new HashesKept(where.directory, this.#reader)
   }
 
   hashes(size: number): Perfect {
-    return this.#last?.size === size
-      ? this.#last.perfect
-      : hashesOf(this.#where.directory, this.#reader)
+    return this.#hashes.of(size)
   }
 
   /** A leaf, and what leads from it to the head of `size` events. Errors: log.range (it was pruned, or is not there). */
@@ -54,7 +50,7 @@ export class Handovers {
   constructor(newest: Where, ended: readonly EndedEpoch[]) {
     this.#ended = ended
     this.#newest = new Tree(newest)
-    this.#trees = new Map(ended.map((one) => [one.origin, new Tree(one, one.last.size)]))
+    this.#trees = new Map(ended.map((one) => [one.origin, new Tree(one)]))
   }
 
   /**
