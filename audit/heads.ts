@@ -140,12 +140,11 @@ export class HeadKeeper {
     return true
   }
 
-  /** Lets go of a log: the next head of it is a first one. Says whether there was one. */
+  /** Lets go of a log and of the owner's word for it: the next head is a first one. Says whether there was either. */
   forget(origin: string): boolean {
-    const path = this.#path(origin)
-    const there = existsSync(path)
-    rmSync(path, { force: true })
-    rmSync(this.#path(origin, 'accepted-'), { force: true })
+    const paths = [this.#path(origin), this.#path(origin, 'accepted-')]
+    const there = paths.some((path) => existsSync(path))
+    for (const path of paths) rmSync(path, { force: true })
     return there
   }
 
