@@ -87,15 +87,20 @@ export class HeadKeeper {
     const kept = this.held(shown.origin)
     const rotated = kept === null && shown.handovers !== undefined
     const before = rotated ? this.before(shown.origin) : null
-    if (before !== null) return this.#over(before, shown)
-    const known = kept?.keys ?? this.#accepted(shown.origin)?.keys ?? shown.keys
+    const accepted = kept === null ? this.#accepted(shown.origin) : null
+    if (before !== null) {
+      const found = follow(before, shown)
+      // The owner's word stands above what the old keys say: whoever stole those ends their epoch for keys of his own.
+      if (accepted === null || agrees(found, accepted.keys)) return this.#over(before, shown, found)
+    }
+    const known = kept?.keys ?? accepted?.keys ?? shown.keys
     let head: Checkpoint
     try {
       head = openCheckpoint(shown.note, known.map(parseVkey))
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
       return this.#refuse(
-        kept,
+        kept ?? before,
         shown,
         'head.signature',
         `the head of the log is not signed: ${why}`,
@@ -135,12 +140,11 @@ export class HeadKeeper {
     return true
   }
 
-  /** Lets go of a log: the next head of it is a first one. Says whether there was one. */
+  /** Lets go of a log and of the owner's word for it: the next head is a first one. Says whether there was either. */
   forget(origin: string): boolean {
-    const path = this.#path(origin)
-    const there = existsSync(path)
-    rmSync(path, { force: true })
-    rmSync(this.#path(origin, 'accepted-'), { force: true })
+    const paths = [this.#path(origin), this.#path(origin, 'accepted-')]
+    const there = paths.some((path) => existsSync(path))
+    for (const path of paths) rmSync(path, { force: true })
     return there
   }
 
@@ -153,8 +157,7 @@ export class HeadKeeper {
   }
 
   /** A rotation: the epoch that was held ended for just this one, or this one is refused and both stay. */
-  #over(before: Kept, shown: Shown): Verdict {
-    const found = follow(before, shown)
+  #over(before: Kept, shown: Shown, found: ReturnType<typeof follow>): Verdict {
     // What does not even lead to this log anybody can make.
     const place = 'code' in found && found.code === 'head.unproven' ? unproven.other : undefined
     if ('code' in found) return this.#refuse(before, shown, found.code, found.message, place)
@@ -219,6 +222,11 @@ export class HeadKeeper {
     const name = createHash('sha256').update(origin).digest('hex').slice(0, 16)
     return join(this.#directory, `${kind}${name}.json`)
   }
+}
+
+/** Whether a rotation is shown, and leads to the keys that the owner named, if any. */
+function agrees(found: ReturnType<typeof follow>, named: readonly string[] = []): boolean {
+  return 'keys' in found && named.every((key) => found.keys.includes(key))
 }
 
 /** Whether `origin` is a later epoch of the same node's log: `<domain>/audit/<node>/<epoch>`. */

@@ -37,6 +37,31 @@ export function hashesOf(directory: string, reader: LogReader): Perfect {
   })
 }
 
+/** So many questions are answered from the hashes that were read: then they are let go of, as are the leaves behind them. */
+const questions = 1_024
+
+/** The hashes of one log, kept for the head that many ask about, for a bounded number of questions. */
+export class HashesKept {
+  readonly #directory: string
+  readonly #reader: LogReader
+  #known: { readonly size: number; readonly perfect: Perfect; asked: number } | null = null
+
+  constructor(directory: string, reader: LogReader) {
+    this.#directory = directory
+    this.#reader = reader
+  }
+
+  /** Hashes as the tree of `size` leaves has them. They reject what is not there with AuditError log.range. */
+  of(size: number): Perfect {
+    let known = this.#known
+    if (known?.size !== size || known.asked >= questions)
+      known = { size, perfect: hashesOf(this.#directory, this.#reader), asked: 0 }
+    known.asked++
+    this.#known = known
+    return known.perfect
+  }
+}
+
 function find(reader: LogReader, which: { idx: number } | { uid: string }): number {
   if ('idx' in which) return which.idx
   for (const { idx, body } of reader.bodies(0)) if (joinOf(body)?.uid === which.uid) return idx

@@ -3,10 +3,10 @@
  * entry bundles, full and partial. It reads what is durable and below a signed size, and nothing else.
  */
 import { AuditError } from './errors.ts'
-import { hashesOf } from './prove.ts'
+import { HashesKept } from './prove.ts'
 import { LogReader } from './read.ts'
 import { tilePath, tileWidth } from './tile.ts'
-import { consistencyProof, type Hash, type Perfect } from './tree.ts'
+import { consistencyProof, type Hash } from './tree.ts'
 
 /** What a path of the public format names. */
 export interface TileName {
@@ -40,14 +40,13 @@ export function formatTilePath({ level, n, width }: TileName): string {
 
 /** A log's files as tiles; keeps its place between questions. docs/audit.md section "The public format". */
 export class Publisher {
-  readonly #directory: string
   readonly #reader: LogReader
-  /** Hashes already read for the head of this size: many ask about the newest one. */
-  #known: { readonly size: number; readonly perfect: Perfect; asked: number } | null = null
+  /** Many ask about the newest head. */
+  readonly #hashes: HashesKept
 
   constructor(directory: string, origin: string) {
-    this.#directory = directory
     this.#reader = new LogReader(directory, origin)
+    this.#hashes = new HashesKept(directory, this.#reader)
   }
 
   /**
@@ -61,7 +60,7 @@ export class Publisher {
     if (!(last <= size))
       throw new AuditError('log.range', `${formatTilePath(name)} of ${size} events`)
     if (level === 'entries') return bundle(this.#reader, n * tileWidth, width)
-    const perfect = this.#hashes(size)
+    const perfect = this.#hashes.of(size)
     return Buffer.concat(
       Array.from({ length: width }, (_, i) => perfect(level * 8, n * tileWidth + i)),
     )
@@ -69,16 +68,7 @@ export class Publisher {
 
   /** Hashes that show the tree of `size` to begin with the tree of `old`. Needs 0 <= old <= size. */
   consistency(old: number, size: number): Hash[] {
-    return consistencyProof(this.#hashes(size), old, size)
-  }
-
-  #hashes(size: number): Perfect {
-    let known = this.#known
-    if (known?.size !== size || known.asked > 1_024)
-      known = { size, perfect: hashesOf(this.#directory, this.#reader), asked: 0 }
-    known.asked++
-    this.#known = known
-    return known.perfect
+    return consistencyProof(this.#hashes.of(size), old, size)
   }
 }
 

@@ -1,8 +1,8 @@
 /** What of a log is shown to who holds a head of an epoch before: made from the logs' own files. */
 import { AuditError } from './errors.ts'
-import { hashesOf } from './prove.ts'
+import { HashesKept } from './prove.ts'
 import { LogReader } from './read.ts'
-import type { Handover } from './shown.ts'
+import { handoversLimit, type Handover } from './shown.ts'
 import type { EndedEpoch } from './succession.ts'
 import { consistencyProof, inclusionProof, type Perfect } from './tree.ts'
 
@@ -19,20 +19,16 @@ type Where = Pick<EndedEpoch, 'directory' | 'origin'>
 class Tree {
   readonly #where: Where
   readonly #reader: LogReader
-  readonly #last: { readonly perfect: Perfect; readonly size: number } | undefined
+  readonly #hashes: HashesKept
 
-  /** `size`: of an epoch that ended, whose hashes change no more. */
-  constructor(where: Where, size?: number) {
+  constructor(where: Where) {
     this.#where = where
     this.#reader = new LogReader(where.directory, where.origin)
-    this.#last =
-      size === undefined ? undefined : { perfect: hashesOf(where.directory, this.#reader), size }
+    this.#hashes = new HashesKept(where.directory, this.#reader)
   }
 
   hashes(size: number): Perfect {
-    return this.#last?.size === size
-      ? this.#last.perfect
-      : hashesOf(this.#where.directory, this.#reader)
+    return this.#hashes.of(size)
   }
 
   /** A leaf, and what leads from it to the head of `size` events. Errors: log.range (it was pruned, or is not there). */
@@ -54,16 +50,17 @@ export class Handovers {
   constructor(newest: Where, ended: readonly EndedEpoch[]) {
     this.#ended = ended
     this.#newest = new Tree(newest)
-    this.#trees = new Map(ended.map((one) => [one.origin, new Tree(one, one.last.size)]))
+    this.#trees = new Map(ended.map((one) => [one.origin, new Tree(one)]))
   }
 
   /**
    * The rotations from the epoch `held` to the newest, whose head has `size` events, for who holds the head of `from`
-   * events of that epoch. Empty where that epoch is none of them, or a leaf that it takes was pruned: then nothing can be
-   * shown.
+   * events of that epoch. Empty where that epoch is none of them, more rotations ago than one answer shows, or a leaf that
+   * it takes was pruned: then nothing can be shown, and the owner's word is needed.
    */
   to(size: number, held: string, from: number): Written[] {
     const at = this.#ended.findIndex(({ origin }) => origin === held)
+    if (at + 1 > handoversLimit) return []
     try {
       return this.#ended
         .slice(0, at + 1)

@@ -5,7 +5,7 @@ import { fromBase64, parseVkey } from './note.ts'
 import type { Hash } from './tree.ts'
 
 /** Rotations that one answer shows, at most: who missed more of them has the log accepted anew. */
-const handoversLimit = 4
+export const handoversLimit = 4
 /** A tree of 2^53 leaves has proofs of at most so many hashes. */
 const proofLimit = 64
 export const keysLimit = 4

@@ -28,6 +28,8 @@ export interface WitnessesOptions {
   /** The keys of every witness that may hand something in. */
   readonly witnesses: readonly Verifier[]
   readonly disk: Disk
+  /** The last head of an epoch that ended: its folder may be moved away while this is in use. */
+  readonly last?: Checkpoint
 }
 
 export class Witnesses {
@@ -55,7 +57,8 @@ export class Witnesses {
 
   /**
    * Takes a head with cosignatures under it, and says whose were new. Errors: note.* (not signed by this log),
-   * witness.unknown (no known witness signed it), witness.conflict (signed by both, and not what this log holds).
+   * witness.unknown (no known witness signed it), witness.conflict (signed by both, and not what this log holds),
+   * log.range (the folder of an epoch that ended is not here any more).
    */
   offer(note: string): Cosigned[] {
     const { verifiers, witnesses } = this.#options
@@ -64,6 +67,7 @@ export class Witnesses {
     if (all.length === 0)
       throw new AuditError('witness.unknown', 'no witness known here signed this head')
     this.#demandOurs(checkpoint)
+    if (this.#moved) throw this.#notHere()
     const fresh = all.filter(({ name, size }) => size > (this.#newest.get(name)?.size ?? 0))
     for (const cosigned of fresh) {
       this.#keep(`${fileOf(cosigned.name)}.note`, note)
@@ -101,19 +105,37 @@ export class Witnesses {
 
   /** A head that both signed is one of ours, or somebody rewrote something. */
   #demandOurs(checkpoint: Checkpoint): void {
-    const own = checkpoint.size === 0 ? null : this.#notes.covering(checkpoint.size - 1)
+    const { last } = this.#options
+    if (last?.size === checkpoint.size && last.root === checkpoint.root) return
+    const moved = this.#moved
+    // More than it ended with, or another end, speaks against it wherever its folder is.
+    if (moved && checkpoint.size < (last?.size ?? 0)) throw this.#notHere()
+    const own = moved || checkpoint.size === 0 ? null : this.#notes.covering(checkpoint.size - 1)
     if (own?.size === checkpoint.size && own.root === checkpoint.root) return
     if (this.#wasOurs(checkpoint)) return
     const { size, root, note } = checkpoint
     const { directory } = this.#options
-    const names = readdirSync(this.#folder()).filter((name) => name.startsWith('conflict-'))
-    const name = `conflict-${size}-${root.slice(0, 16)}.note`
-    // The first is the evidence: whoever has the note may add lines to it and show it again.
-    if (names.length < conflictsKept && !names.includes(name)) this.#keep(name, note)
+    if (!moved) this.#keepConflict(`conflict-${size}-${root.slice(0, 16)}.note`, note)
     throw new AuditError(
       'witness.conflict',
       `a witness holds a head of ${size} events with this log's signature that is not in ${directory}`,
     )
+  }
+
+  /** The first is the evidence: whoever has the note may add lines to it and show it again. */
+  #keepConflict(name: string, note: string): void {
+    const names = readdirSync(this.#folder()).filter((one) => one.startsWith('conflict-'))
+    if (names.length < conflictsKept && !names.includes(name)) this.#keep(name, note)
+  }
+
+  #notHere(): AuditError {
+    return new AuditError('log.range', `${this.#options.verifiers[0]?.name} was moved away`)
+  }
+
+  /** Whether this is an epoch that ended and whose folder somebody took to an archive. */
+  get #moved(): boolean {
+    const { directory, last } = this.#options
+    return last !== undefined && !existsSync(join(directory, 'checkpoint'))
   }
 
   /** Of what was pruned most heads are let go of, and all hashes are kept: whoever holds one holds nothing against us. */
@@ -130,7 +152,8 @@ export class Witnesses {
 
   #folder(): string {
     const path = join(this.#options.directory, witnessFolder)
-    mkdirSync(path, { recursive: true, mode: 0o700 })
+    // Not what it lies in: a log's folder that is not here is not made by who hands something in.
+    if (!existsSync(path)) mkdirSync(path, { mode: 0o700 })
     return path
   }
 
@@ -141,18 +164,20 @@ export class Witnesses {
 
 /**
  * What witnesses handed in for the log in `directory`. `logKeys` are the log's own vkeys, `witnessKeys` those of every
- * witness that may hand something in. Errors: key.invalid.
+ * witness that may hand something in; `last` is the last head of an epoch that ended. Errors: key.invalid.
  */
 export function openWitnesses(
   directory: string,
   logKeys: readonly string[],
   witnessKeys: readonly string[],
+  last?: Checkpoint,
 ): Witnesses {
   return new Witnesses({
     directory,
     verifiers: logKeys.map(parseVkey),
     witnesses: witnessKeys.map(parseWitnessKey),
     disk: realDisk,
+    ...(last === undefined ? {} : { last }),
   })
 }
 

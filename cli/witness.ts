@@ -84,7 +84,7 @@ export async function look(api: Api, keeper: HeadKeeper): Promise<HeadVerdict | 
     if (!(error instanceof CliError) || error.code !== 'route.unknown') return null
     const hidden = keeper.hidden()
     if (hidden === null) return null
-    throw convicted(hidden, undefined)
+    throw hidden.kind === 'conflict' ? convicted(hidden) : error
   }
   const held = reading(() => keeper.held(shown.origin))
   const verdict = reading(() => keeper.see(shown))
@@ -116,8 +116,18 @@ async function ask(api: Api, keeper: HeadKeeper): Promise<ShownHead> {
   return await api.call(ShownHead, 'GET', `/audit/head?from=${held}`)
 }
 
-function convicted(verdict: HeadVerdict, origin: string | undefined): CliError {
-  const { code, message } = verdict.kind === 'conflict' ? verdict : { code: '', message: '' }
+type Conflict = Extract<HeadVerdict, { kind: 'conflict' }>
+
+/**
+ * The log to let go of, so that what is shown is believed: that of the head it speaks against, which after a rotation
+ * is another epoch than the one shown; for one that the keys held or named did not sign, that one. Undefined: none is.
+ */
+function against({ code, held }: Conflict, origin: string | undefined): string | undefined {
+  return code === 'head.signature' ? origin : held?.split('\n', 1)[0]
+}
+
+function convicted(verdict: Conflict, origin?: string): CliError {
+  const { code, message } = verdict
   if (code === 'head.other')
     return new CliError('ALARM: the gateway shows another log than before', {
       code: 'log.conflict',
@@ -125,12 +135,16 @@ function convicted(verdict: HeadVerdict, origin: string | undefined): CliError {
       why: `${message} (${code})`,
       next: `ask your administrator why; if it is meant to be so, as with another gateway: sallyport audit witness accept --origin ${origin} --key FILE, with its log-keys.txt`,
     })
-  const forget = origin === undefined ? '' : ` --origin ${origin}`
+  const log = against(verdict, origin)
+  const forget =
+    log === undefined
+      ? ''
+      : `; if it was restored with everybody’s knowledge: sallyport audit witness forget --origin ${log}`
   return new CliError('ALARM: the gateway’s log is not the one it showed before', {
     code: 'log.conflict',
     exit: 'failed',
     why: `${message} (${code})`,
-    next: `tell your auditor, who compares: sallyport audit witness export; if it was restored with everybody’s knowledge: sallyport audit witness forget${forget}`,
+    next: `tell your auditor, who compares: sallyport audit witness export${forget}`,
   })
 }
 

@@ -88,7 +88,7 @@ export class WitnessRoom {
         origin,
         {
           signed: () => last,
-          witnesses: openWitnesses(directory, own, vkeys),
+          witnesses: openWitnesses(directory, own, vkeys, last),
           publisher: new Publisher(directory, origin),
         },
       ]),
@@ -280,13 +280,17 @@ export class WitnessRoom {
     })
   }
 
-  /** Takes a cosigned head. Throws Refusal `witness.refused`, `witness.conflict`; a conflict is an event first. */
+  /**
+   * Takes a cosigned head. Throws Refusal `witness.refused`, `witness.conflict`, which is an event first, and
+   * `tile.unknown` where it is of an epoch whose folder was moved away.
+   */
   async take(note: string): Promise<Cosigned[]> {
     try {
       const of = readHead(note)?.origin ?? this.origin
       return (this.#epochs.get(of)?.witnesses ?? this.#witnesses).offer(note)
     } catch (cause) {
       if (!(cause instanceof AuditError)) throw cause
+      if (cause.code === 'log.range') throw new Refusal('tile.unknown', cause.message, { cause })
       if (cause.code !== 'witness.conflict')
         throw new Refusal('witness.refused', cause.message, { cause })
       await this.#tell(note, cause.message, {})

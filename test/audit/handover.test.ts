@@ -98,6 +98,27 @@ describe('a rotation that is shown whole', () => {
     expect(keeper.see(toSecond())).toEqual({ kind: 'followed' })
     expect(keeper.held(second.origin)?.keys).toEqual(second.vkeys)
   })
+  test('is followed by who was told the keys it leads to, and the old head is let go of', () => {
+    const keeper = holder()
+    keeper.accept(second.origin, second.vkeys.slice(0, 1))
+    expect(keeper.see(toSecond())).toEqual({ kind: 'followed' })
+    expect(keeper.see(shows(one, first))).toMatchObject({ code: 'head.rollback' })
+  })
+  test('to other keys than the owner named is refused, whatever the old keys say, and his word stays', () => {
+    const keeper = holder()
+    const meant = keysOf(2)
+    keeper.accept(second.origin, meant.vkeys)
+    const stolen = { kind: 'conflict', code: 'head.signature' }
+    expect(keeper.see(toSecond())).toMatchObject(stolen)
+    expect(keeper.see(toSecond())).toMatchObject(stolen)
+    expect(keeper.all().map(({ origin }) => origin)).toEqual([first.origin])
+    expect(keeper.conflicts()).toHaveLength(1)
+    // Those that he named are believed, though the old ones do not lead there.
+    const directory = writeEpoch(temporary(), meant, { opening: beginning(first, one) })
+    const meantOne = over(directory, meant, ended.slice(1), first.origin, 3)
+    expect(keeper.see(meantOne)).toEqual({ kind: 'first' })
+    expect(keeper.held(second.origin)?.keys).toEqual(meant.vkeys)
+  })
   test('is not undone: the old epoch, shown again, is refused', () => {
     const keeper = holder()
     keeper.see(toSecond())
@@ -193,7 +214,7 @@ const refusals: readonly Refusal[] = [
     code: 'head.unproven',
   },
   {
-    name: 'over more rotations than one answer shows',
+    name: 'with more rotations than any gateway shows at once',
     shown: () => ({ ...toSecond(), handovers: Array.from({ length: 5 }, () => handover) }),
     code: 'head.invalid',
   },
@@ -256,6 +277,37 @@ describe('an epoch is refused', () => {
         code: expect.stringMatching(/^head\.(unproven|invalid)$/) as string,
       })
   })
+})
+
+test('who missed more rotations than one answer shows is told of another log, and accepts it', () => {
+  const all = [first, second, third, keysOf(4), keysOf(5), keysOf(6)]
+  const at = all.map(() => temporary())
+  for (const [i, keys] of all.entries()) {
+    const [before, next] = [all[i - 1], all[i + 1]]
+    writeEpoch(at[i] ?? '', keys, {
+      events: 1,
+      ...(before ? { opening: beginning(before, at[i - 1] ?? '') } : {}),
+      ...(next ? { closing: ending(next) } : {}),
+    })
+  }
+  const [newest, directory] = [all[5] ?? first, at[5] ?? '']
+  const before = [4, 3, 2, 1, 0].map((i) => endedIn(at[i] ?? '', i + 1, all[i] ?? first))
+  const who = (i: number) => {
+    const keeper = keeperIn()
+    expect(keeper.see(shows(at[i] ?? '', all[i] ?? first))).toEqual({ kind: 'first' })
+    const { origin } = all[i] ?? first
+    const { size } = parseCheckpoint(noteOf(at[i] ?? ''))
+    return { keeper, shown: over(directory, newest, before, origin, size) }
+  }
+  // Four at once are followed, and stay below the 128 KiB that a line to a device may have.
+  const four = who(1)
+  expect(four.shown.handovers).toHaveLength(4)
+  expect(JSON.stringify(four.shown).length).toBeLessThan(96 * 1024)
+  expect(four.keeper.see(four.shown)).toEqual({ kind: 'followed' })
+  const five = who(0)
+  expect(five.keeper.see(five.shown)).toMatchObject({ kind: 'conflict', code: 'head.other' })
+  expect(five.keeper.accept(newest.origin, newest.vkeys)).toBe(true)
+  expect(five.keeper.see(five.shown)).toEqual({ kind: 'first' })
 })
 
 test('of an epoch whose beginning was pruned, and of one that is not here, nothing is shown', () => {

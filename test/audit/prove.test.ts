@@ -3,6 +3,8 @@ import { proveConsistency, proveEntry, readLog, verifyConsistency, verifyProof }
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { realDisk } from '../../audit/disk.ts'
+import { HashesKept } from '../../audit/prove.ts'
+import { LogReader } from '../../audit/read.ts'
 import { heads, origin, shared, temporary, vkeys, writer } from './fixture.ts'
 
 const now = 1_800_000_000_000
@@ -87,4 +89,15 @@ test('reading from anywhere, forwards and back, gives the same entries with the 
   }
   expect([...readLog(directory, origin, 700)]).toEqual([])
   expect(readFileSync(join(directory, 'checkpoint'), 'utf8')).toBe(signed[2]?.note)
+})
+
+test('hashes kept for a head are let go of after 1,024 questions, or the leaves behind them would stay for good', () => {
+  const { directory } = build(temporary())
+  const kept = new HashesKept(directory, new LogReader(directory, origin))
+  const asked = Array.from({ length: 1_025 }, () => kept.of(700))
+  expect(new Set(asked.slice(0, 1_024)).size).toBe(1)
+  expect(asked[1_024]).not.toBe(asked[0])
+  expect(asked[1_024]?.(0, 699)).toEqual(asked[0]?.(0, 699))
+  // Another head is another tree.
+  expect(kept.of(300)).not.toBe(asked[1_024])
 })

@@ -44,8 +44,16 @@ test.for([
   expect(said.includes('has not shown its log for 120 minutes')).toBe(told)
 })
 
+/** A gateway that has no such route. */
+const hiding = {
+  call: () => Promise.reject(new CliError('none', { code: 'route.unknown', exit: 'failed' })),
+} as unknown as Api
+
 /** A gateway whose log is of this name; it hears what is held against it. */
-function showing(origin: string): { readonly api: Api; readonly heard: string[] } {
+function showing(
+  origin: string,
+  more: object = {},
+): { readonly api: Api; readonly heard: string[] } {
   const signer = noteSigner(origin, generateKeyPairSync('ed25519').privateKey)
   const head = { origin, size: 1, root: rootOf([leafHash(Buffer.from(origin))]) }
   const { note } = signCheckpoint(head, [signer], 0)
@@ -53,7 +61,14 @@ function showing(origin: string): { readonly api: Api; readonly heard: string[] 
   const call = (_schema: unknown, method: string, path: string, body?: { note: string }) => {
     if (method === 'GET') {
       const from = Number(new URL(path, 'https://gateway.test').searchParams.get('from'))
-      return Promise.resolve({ origin, keys: [signer.verifier.vkey], note, from, proof: [] })
+      return Promise.resolve({
+        origin,
+        keys: [signer.verifier.vkey],
+        note,
+        from,
+        proof: [],
+        ...more,
+      })
     }
     heard.push(body?.note ?? '')
     return Promise.resolve({ recorded: true })
@@ -78,6 +93,33 @@ test('a log of a new name ends a command until it is accepted, and the gateway i
   expect(await run(directory, 'audit', 'witness', 'accept', ...flags)).toMatchObject({ code: 0 })
   expect(await look(other.api, keeper)).toEqual({ kind: 'first' })
   expect(await look(first.api, keeper)).toEqual({ kind: 'same' })
+})
+
+const [one, two] = ['plant.test/audit/gw1/1', 'plant.test/audit/gw1/2'] as const
+const nowhere = { note: 'none', from: 0, proof: [], closing: '', opening: '' }
+const handovers = [{ ...nowhere, closing_path: [], opening_path: [] }]
+
+/** What a gateway shows that had shown `held`: another epoch, or nothing; and what the person then may let go of. */
+test.for([
+  ['a rotation that is not proven', one, () => showing(two, { handovers }).api, 'head.unproven'],
+  ['an epoch gone by', two, () => showing(one).api, 'head.rollback'],
+  ['no log', one, () => hiding, 'head.hidden'],
+] as const)('the command that an alarm over %s names does what it says', async (row) => {
+  const [, held, api, code] = row
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-witness-'))
+  onTestFinished(() => rmSync(directory, { recursive: true }))
+  const keeper = await openKeeper(directory)
+  expect(await look(showing(held).api, keeper)).toEqual({ kind: 'first' })
+  const then = api()
+  const alarm: unknown = await look(then, keeper).catch((error: unknown) => error)
+  expect(alarm).toMatchObject({
+    code: 'log.conflict',
+    why: expect.stringContaining(code) as string,
+  })
+  const [, named = ''] =
+    /sallyport (audit witness forget .*)$/.exec((alarm as CliError).next ?? '') ?? []
+  expect(await run(directory, ...named.split(' '), '--data', directory)).toMatchObject({ code: 0 })
+  expect(await look(then, keeper)).toEqual(code === 'head.hidden' ? null : { kind: 'first' })
 })
 
 test('services of two gateways keep their heads apart from each other, and from who is signed in', () => {

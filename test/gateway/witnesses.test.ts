@@ -1,12 +1,14 @@
 /** What the gateway records of those who watch its log: durably before anybody is told, and again where that failed. */
 import { generateKeyPairSync } from 'node:crypto'
-import { readdirSync, readFileSync } from 'node:fs'
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { AuditError, type AuditLog, type EventInput } from '#audit'
+import { AuditError, parseCheckpoint, type AuditLog, type EventInput } from '#audit'
 import { WitnessRoom } from '../../gateway/witnesses.ts'
 import { signCheckpoint } from '../../audit/checkpoint.ts'
-import { noteSigner } from '../../audit/note.ts'
+import { cosign, withLines } from '../../audit/cosign.ts'
+import { formatWitnessKey, noteSigner, witnessSigner } from '../../audit/note.ts'
+import { beginning, ending, first, now, second, writeEpoch } from '../audit/epoch-fixture.ts'
 import { open, start, temporary } from '../audit/fixture.ts'
 
 /** A log that refuses its next `refusals` events; the rest it takes when `gate` opens. */
@@ -92,4 +94,42 @@ test('a witness whose following the log refused reads nothing, and is recorded w
   await room.follows('m', null)
   await room.follows('m', null)
   expect(codes).toEqual(['admin.call'])
+})
+
+test('an epoch that ended and was moved away is no finding, is not made again, and another end of it is one', async () => {
+  const [old, directory] = [temporary(), temporary()]
+  writeEpoch(old, first, { closing: ending(second), signedEarly: true })
+  writeEpoch(directory, second, { opening: beginning(first, old) })
+  const headIn = (at: string) => parseCheckpoint(readFileSync(join(at, 'checkpoint'), 'utf8'))
+  const last = headIn(old)
+  const early = readFileSync(join(old, 'checkpoints.log'), 'utf8').split(
+    /(?<=\n)\n(?=sallyport)/,
+  )[0]
+  const key = generateKeyPairSync('ed25519').privateKey
+  const file = join(temporary(), 'w1.keys')
+  writeFileSync(file, `${formatWitnessKey('test/w1', key)}\n`)
+  const codes: string[] = []
+  const append = (event: EventInput) => Promise.resolve(void codes.push(event.code))
+  const { origin, vkeys } = second
+  const log = { directory, origin, vkeys, signed: headIn(directory), append }
+  const ended = [{ epoch: 1, origin: first.origin, directory: old, vkeys: first.vkeys, last }]
+  const room = new WitnessRoom(log as unknown as AuditLog, [file], () => now, ended)
+  const cosigned = (at: typeof last) =>
+    withLines(at.note, cosign(at, [witnessSigner('test/w1', key)], now))
+  const archive = temporary()
+  cpSync(old, archive, { recursive: true })
+  rmSync(old, { recursive: true })
+
+  for (const note of [last.note, early ?? '']) expect(await room.accuse(note, device)).toBe(false)
+  for (const at of [last, parseCheckpoint(early ?? '')])
+    await expect(room.take(cosigned(at))).rejects.toMatchObject({ code: 'tile.unknown' })
+  expect(() => room.tile('tile/entries/000.p/4', first.origin)).toThrow(/cannot be read/)
+  expect(codes).toEqual([])
+  // What its keys signed besides its end is against it, wherever its folder is.
+  const other = headIn(writeEpoch(temporary(), first, { events: 4 }))
+  expect(await room.accuse(other.note, device)).toBe(true)
+  expect(codes).toEqual(['finding.witness_conflict'])
+  expect(existsSync(old)).toBe(false)
+  cpSync(archive, old, { recursive: true })
+  expect(await room.take(cosigned(last))).toHaveLength(1)
 })
