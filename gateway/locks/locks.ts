@@ -183,9 +183,14 @@ export class Locks {
 
   /**
    * Puts a lock on: recorded, kept, and in force when this resolves. The caller cuts what it touches.
-   * Throws Refusal `lock.full`, `lock.last_admin`, and `log.unavailable` through the log.
+   * Throws Refusal `lock.full`, `lock.last_admin`, `lock.person` (of another gateway, which alone knows who may
+   * administer there), and `log.unavailable` through the log.
    */
   async add(scope: LockScope, target: string, by: By): Promise<Lock> {
+    if (scope === 'identity' && (await this.#isForeign(target)))
+      throw new Refusal('lock.person', `${target} has no account on this gateway`, {
+        nextStep: 'lock it at the gateway that has this account',
+      })
     const put = async () => await this.#put(scope, target, by)
     return scope === 'identity'
       ? await this.keepingAdministrator(accountsOf(target), put)
@@ -218,8 +223,8 @@ export class Locks {
   }
 
   /**
-   * Lifts a lock, recorded first. Nobody lifts one that is on themselves or their company.
-   * Throws Refusal `lock.unknown`, `lock.own`, and `log.unavailable` through the log.
+   * Lifts a lock, recorded first. Nobody lifts one that is on themselves or their company,
+   * and of others' none that is on who may be of another gateway. Throws Refusal `lock.unknown`, `lock.own`, and `log.unavailable` through the log.
    */
   async lift(id: string, by: By): Promise<Lock> {
     const { store, now } = this.#room
@@ -234,7 +239,11 @@ export class Locks {
       throw new Refusal('lock.own', 'nobody lifts a lock that is on themselves', {
         nextStep: 'ask another administrator',
       })
-    if (this.#room.shared === true && lock.scope === 'identity') await this.#isKnown(lock)
+    // On somebody unknown here it may be on whoever lifts it, who may have an account elsewhere: not where they put it on.
+    if (lock.scope === 'identity' && lock.by !== subject && (await this.#isForeign(lock.target)))
+      throw new Refusal('lock.own', `${lock.target} has no account on this gateway`, {
+        nextStep: 'lift it at the gateway that has this account, or let who put it on lift it',
+      })
     await this.#record('session.unlock', lock, by, `lock lifted: ${lock.scope} ${lock.target}`)
     const lifted = { at: Math.floor(now() / 1000), by: subject, reason: by.reason }
     const after = await this.#kept('session.unlock', lock, by, () => store.liftLock(id, lifted))
@@ -246,12 +255,9 @@ export class Locks {
     return after
   }
 
-  /** On somebody who has no account here it may be on whoever lifts it, who may have one elsewhere. Throws Refusal `lock.own`. */
-  async #isKnown({ target }: Lock): Promise<void> {
-    if (!(await this.names('identity', target)))
-      throw new Refusal('lock.own', `${target} has no account on this gateway`, {
-        nextStep: 'lift it at the gateway where it was put on: here nobody can tell people apart',
-      })
+  /** Whether this may be somebody of another gateway: of who has no account here nobody can tell who they are. */
+  async #isForeign(identity: string): Promise<boolean> {
+    return this.#room.shared === true && !(await this.names('identity', identity))
   }
 
   /** What the log has said already holds when the store has it; where it fails, the log says that too. */
