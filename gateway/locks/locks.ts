@@ -49,6 +49,14 @@ function accountsOf(target: string) {
   }
 }
 
+function shown(happened: boolean | undefined): string {
+  if (happened === undefined) return 'it is not known whether this took effect: the store failed'
+  // What was told may still come to pass: the store is not always asked in the order in which it is told.
+  return happened
+    ? 'with effect, though the store failed'
+    : 'without effect as far as the store shows: it failed'
+}
+
 export class Locks {
   readonly #room: LocksRoom
   #standing: Map<string, Lock>
@@ -260,13 +268,33 @@ export class Locks {
     return this.#room.shared === true && !(await this.names('identity', identity))
   }
 
-  /** What the log has said already holds when the store has it; where it fails, the log says that too. */
+  /**
+   * What the log has said already holds when the store has it. Where it fails, it may have it all the same: it is asked
+   * once what stands, and that is in force and in the log.
+   */
   async #kept<T>(code: LockCode, lock: Lock, by: By, keep: () => Promise<T>): Promise<T> {
     try {
       return await keep()
     } catch (error) {
-      await this.#record(code, lock, by, 'without effect: the store failed', 'store.unavailable')
+      const held = await this.#hasHappened(code, lock, by)
+      if (held === true) {
+        if (code === 'session.lock') this.#standing.set(lock.id, lock)
+        else this.#standing.delete(lock.id)
+      }
+      await this.#record(code, lock, by, shown(held), 'store.unavailable')
+      if (held === true) await this.relink()
       throw error
+    }
+  }
+
+  /** Whether the store shows what it was to do; undefined where it shows nothing. */
+  async #hasHappened(code: LockCode, { id }: Lock, { subject }: By): Promise<boolean | undefined> {
+    try {
+      const found = await this.#room.store.findLock(id)
+      if (code === 'session.lock') return found?.lifted === null
+      return found?.lifted?.by === subject.id
+    } catch {
+      return undefined
     }
   }
 

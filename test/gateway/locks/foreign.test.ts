@@ -1,6 +1,7 @@
 /** Locks on gateways that share them, and each have accounts of their own: who is put under one where, and who lifts it. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { EventInput } from '#audit'
+import type { Input, Partially } from '#policy'
 import { newId } from '../../../gateway/ids.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
 import type { LockStore } from '../../../gateway/locks/lock.ts'
@@ -77,5 +78,55 @@ describe('an identity that has no account on this gateway', () => {
     await store.addLock(own, 9)
     const locks = await locksOf(true)
     await expect(locks.lift(own.id, by(unknown))).rejects.toMatchObject({ code: 'lock.own' })
+  })
+})
+
+describe('where the store fails, the log has what it shows then', () => {
+  const failure = new Error('the connection is gone')
+  /** A store that does as it is told and loses the answer, or loses the question; and may stay away. */
+  const failing = (does: boolean, stays: boolean): LockStore => ({
+    addLock: async (lock, most) => {
+      if (does) await store.addLock(lock, most)
+      throw failure
+    },
+    liftLock: async (id, lifted) => {
+      if (does) await store.liftLock(id, lifted)
+      throw failure
+    },
+    findLock: async (id) => {
+      // Whoever lifts one looks it up first.
+      if (stays && events.length > 0) throw failure
+      return await store.findLock(id)
+    },
+    standingLocks: async () => await store.standingLocks(),
+    listLocks: async (limit, after) => await store.listLocks(limit, after),
+  })
+  const asked = { subject: { id: `${HERE}|vera`, vendor: 'acme' } } as Partially<Input>
+
+  test.for([
+    ['done', true, false, 'with effect, though the store failed'],
+    ['not done', false, false, 'without effect as far as the store shows: it failed'],
+    ['done, and nobody can tell', true, true, 'it is not known whether this took effect'],
+  ] as const)('of a lift that was %s', async ([, does, stays, says]) => {
+    const lock = lockOn(newId('l'), { scope: 'company', target: 'acme' })
+    await store.addLock(lock, 9)
+    const locks = await locksOf(true, failing(does, stays))
+    await expect(locks.lift(lock.id, by(root))).rejects.toBe(failure)
+    expect(events.map(({ status, reason }) => [status, reason])).toEqual([
+      ['success', lock.id],
+      ['failure', 'store.unavailable'],
+    ])
+    expect(events[1]?.message).toContain(says)
+    expect(locks.on(asked)).toHaveLength(does && !stays ? 0 : 1)
+  })
+
+  test.for([
+    ['kept', true, 'with effect, though the store failed'],
+    ['not kept', false, 'without effect as far as the store shows: it failed'],
+  ] as const)('of a lock that was %s, and it is in force as it stands', async ([, does, says]) => {
+    const locks = await locksOf(true, failing(does, false))
+    await expect(locks.add('company', 'acme', by(root))).rejects.toBe(failure)
+    expect(events[1]).toMatchObject({ status: 'failure', message: expect.stringContaining(says) })
+    expect(locks.on(asked)).toHaveLength(does ? 1 : 0)
   })
 })
