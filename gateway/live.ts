@@ -126,6 +126,8 @@ export async function openAccess(
   const sharing = shared.changes !== undefined
   const locks = await Locks.open({ store: shared.locks, shared: sharing, log, people, now })
   held = locks
+  // What was heard of while they were first read was taken for read.
+  if (sharing) await locks.refresh()
   decisions.locks = locks
   identity.onChange(({ subject }) => {
     const at = performance.now()

@@ -46,6 +46,7 @@ export const problems = {
   'service.scope': { status: 403, title: 'This is not for this service' },
   'lock.unknown': { status: 404, title: 'There is no such lock' },
   'lock.own': { status: 403, title: 'Nobody lifts a lock that is on themselves' },
+  'lock.person': { status: 409, title: 'Nobody here can tell who this is' },
   'lock.last_admin': { status: 409, title: 'This is the last who may administer' },
   'lock.full': { status: 409, title: 'There are as many locks as there can be' },
   'passkey.unknown': { status: 404, title: 'There is no such passkey' },

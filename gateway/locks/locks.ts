@@ -49,6 +49,14 @@ function accountsOf(target: string) {
   }
 }
 
+function shown(happened: boolean | undefined): string {
+  if (happened === undefined) return 'it is not known whether this took effect: the store failed'
+  // What was told may still come to pass: the store is not always asked in the order in which it is told.
+  return happened
+    ? 'with effect, though the store failed'
+    : 'without effect as far as the store shows: it failed'
+}
+
 export class Locks {
   readonly #room: LocksRoom
   #standing: Map<string, Lock>
@@ -183,9 +191,14 @@ export class Locks {
 
   /**
    * Puts a lock on: recorded, kept, and in force when this resolves. The caller cuts what it touches.
-   * Throws Refusal `lock.full`, `lock.last_admin`, and `log.unavailable` through the log.
+   * Throws Refusal `lock.full`, `lock.last_admin`, `lock.person` (of another gateway, which alone knows who may
+   * administer there), and `log.unavailable` through the log.
    */
   async add(scope: LockScope, target: string, by: By): Promise<Lock> {
+    if (scope === 'identity' && (await this.#isForeign(target)))
+      throw new Refusal('lock.person', `${target} has no account on this gateway`, {
+        nextStep: 'lock it at the gateway that has this account',
+      })
     const put = async () => await this.#put(scope, target, by)
     return scope === 'identity'
       ? await this.keepingAdministrator(accountsOf(target), put)
@@ -218,8 +231,8 @@ export class Locks {
   }
 
   /**
-   * Lifts a lock, recorded first. Nobody lifts one that is on themselves or their company.
-   * Throws Refusal `lock.unknown`, `lock.own`, and `log.unavailable` through the log.
+   * Lifts a lock, recorded first. Nobody lifts one that is on themselves or their company,
+   * and of others' none that is on who may be of another gateway. Throws Refusal `lock.unknown`, `lock.own`, and `log.unavailable` through the log.
    */
   async lift(id: string, by: By): Promise<Lock> {
     const { store, now } = this.#room
@@ -234,7 +247,11 @@ export class Locks {
       throw new Refusal('lock.own', 'nobody lifts a lock that is on themselves', {
         nextStep: 'ask another administrator',
       })
-    if (this.#room.shared === true && lock.scope === 'identity') await this.#isKnown(lock)
+    // On somebody unknown here it may be on whoever lifts it, who may have an account elsewhere: not where they put it on.
+    if (lock.scope === 'identity' && lock.by !== subject && (await this.#isForeign(lock.target)))
+      throw new Refusal('lock.own', `${lock.target} has no account on this gateway`, {
+        nextStep: 'lift it at the gateway that has this account, or let who put it on lift it',
+      })
     await this.#record('session.unlock', lock, by, `lock lifted: ${lock.scope} ${lock.target}`)
     const lifted = { at: Math.floor(now() / 1000), by: subject, reason: by.reason }
     const after = await this.#kept('session.unlock', lock, by, () => store.liftLock(id, lifted))
@@ -246,21 +263,38 @@ export class Locks {
     return after
   }
 
-  /** On somebody who has no account here it may be on whoever lifts it, who may have one elsewhere. Throws Refusal `lock.own`. */
-  async #isKnown({ target }: Lock): Promise<void> {
-    if (!(await this.names('identity', target)))
-      throw new Refusal('lock.own', `${target} has no account on this gateway`, {
-        nextStep: 'lift it at the gateway where it was put on: here nobody can tell people apart',
-      })
+  /** Whether this may be somebody of another gateway: of who has no account here nobody can tell who they are. */
+  async #isForeign(identity: string): Promise<boolean> {
+    return this.#room.shared === true && !(await this.names('identity', identity))
   }
 
-  /** What the log has said already holds when the store has it; where it fails, the log says that too. */
+  /**
+   * What the log has said already holds when the store has it. Where it fails, it may have it all the same: it is asked
+   * once what stands, and that is in force and in the log.
+   */
   async #kept<T>(code: LockCode, lock: Lock, by: By, keep: () => Promise<T>): Promise<T> {
     try {
       return await keep()
     } catch (error) {
-      await this.#record(code, lock, by, 'without effect: the store failed', 'store.unavailable')
+      const held = await this.#hasHappened(code, lock, by)
+      if (held === true) {
+        if (code === 'session.lock') this.#standing.set(lock.id, lock)
+        else this.#standing.delete(lock.id)
+      }
+      await this.#record(code, lock, by, shown(held), 'store.unavailable')
+      if (held === true) await this.relink()
       throw error
+    }
+  }
+
+  /** Whether the store shows what it was to do; undefined where it shows nothing. */
+  async #hasHappened(code: LockCode, { id }: Lock, { subject }: By): Promise<boolean | undefined> {
+    try {
+      const found = await this.#room.store.findLock(id)
+      if (code === 'session.lock') return found?.lifted === null
+      return found?.lifted?.by === subject.id
+    } catch {
+      return undefined
     }
   }
 

@@ -1,13 +1,17 @@
 /** A gateway whose grants are in Redis, beside another that is played by the stores alone. */
 import { Redis } from 'ioredis'
-import { afterAll, afterEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Grant as Granted, Session } from '#api'
+import type { Input, Partially } from '#policy'
 import { newId } from '../../../gateway/ids.ts'
+import type { News } from '../../../gateway/sessions/changes.ts'
+import { Locks } from '../../../gateway/locks/locks.ts'
+import { RedisChanges } from '../../../gateway/store/redis/changes.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
-import { TENANT, until } from '../../support/node.ts'
+import { startNode, TENANT, until } from '../../support/node.ts'
 import { carried, endsSince, here, isCut, twoDevices } from '../sessions/carried.ts'
 import { grant } from './contracts/granted.ts'
 import { lockOn } from './contracts/locks.ts'
@@ -159,6 +163,41 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     await until('it is ready', async () => (await shared()) === true)
     expect((await revoke()).status).toBe(200)
     expect((await here.vendor.call('POST', '/sessions', asked)).body.code).toBe('grant.revoked')
+  })
+
+  test('shuts out, from its start on, what is locked elsewhere while it reads the locks for the first time', async () => {
+    const { locks } = await other()
+    const id = newId('l')
+    const company = 'locked-meanwhile'
+    using after = vi.spyOn(RedisChanges.prototype, 'after')
+    /** Whether the one that begins has looked, found a lock, and gone on behind it. */
+    const heard = async () => {
+      const { calls, contexts, results } = after.mock
+      const own = contexts[calls.findIndex(([place]) => place === undefined)]
+      const said: readonly News[] = await Promise.all(
+        results.filter((_, i) => contexts[i] === own).map(async ({ value }) => await value),
+      )
+      return said.slice(0, -1).some(({ locked }) => locked)
+    }
+    const opens = Locks.open.bind(Locks)
+    using opening = vi.spyOn(Locks, 'open').mockImplementationOnce(async (room) => {
+      const before = await room.store.standingLocks()
+      vi.spyOn(room.store, 'standingLocks').mockImplementationOnce(async () => {
+        await locks.addLock(lockOn(id, { scope: 'company', target: company, reason: 'x' }), 99)
+        await until('the lock was heard of', heard)
+        return before
+      })
+      return await opens(room)
+    })
+    await using _ = await startNode({
+      bare: true,
+      config: `gateway: gw3\n${settings(server.port)}`,
+    })
+    const [opened] = opening.mock.results
+    const held: Locks = await opened?.value
+    const facts = { subject: { vendor: company } } as Partially<Input>
+    expect(held.on(facts)).toEqual([{ id, scope: 'vendor', reason: 'x' }])
+    await locks.liftLock(id, { at: seconds(), by: 'iss|oda', reason: 'fine' })
   })
 
   test('without its Redis lets nobody in and cuts what it cannot decide again; with it, goes on', async () => {

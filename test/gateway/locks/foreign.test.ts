@@ -1,0 +1,132 @@
+/** Locks on gateways that share them, and each have accounts of their own: who is put under one where, and who lifts it. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { EventInput } from '#audit'
+import type { Input, Partially } from '#policy'
+import { newId } from '../../../gateway/ids.ts'
+import type { Subject } from '../../../gateway/identity/index.ts'
+import type { LockStore } from '../../../gateway/locks/lock.ts'
+import { Locks } from '../../../gateway/locks/locks.ts'
+import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
+import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { lockOn } from '../store/contracts/locks.ts'
+
+const HERE = 'https://gw2.plant.example/oidc'
+const root = `${HERE}|root`
+/** Nobody's: a slip of who wrote it, or the only administrator of the other gateway. */
+const unknown = 'https://gw1.plant.example/oidc|root'
+
+let thread: SqliteThread
+let store: SqliteLockStore
+let events: EventInput[]
+beforeEach(async () => {
+  thread = await SqliteThread.open(':memory:')
+  store = new SqliteLockStore(thread)
+  events = []
+})
+afterEach(async () => {
+  await thread[Symbol.asyncDispose]()
+})
+
+const locksOf = async (shared: boolean, of: LockStore = store) =>
+  await Locks.open({
+    store: of,
+    shared,
+    log: { append: async (event: EventInput) => void events.push(event) } as never,
+    people: async () =>
+      [root, `${HERE}|ada`].map((identity) => ({
+        identity,
+        company: null,
+        person: identity,
+        administers: true,
+      })),
+    now: Date.now,
+  })
+const by = (id: string) => ({
+  subject: { id, email: null, vendor: null, authn: { methods: [] } } as unknown as Subject,
+  source: { ip: null, tls: null },
+  reason: 'x',
+})
+
+describe('an identity that has no account on this gateway', () => {
+  test('is not locked where gateways share locks: it may be the last administrator of another', async () => {
+    const locks = await locksOf(true)
+    await expect(locks.add('identity', unknown, by(root))).rejects.toMatchObject({
+      code: 'lock.person',
+      nextStep: 'lock it at the gateway that has this account',
+    })
+    expect([events, await store.standingLocks()]).toEqual([[], []])
+    expect(await locks.add('identity', `${HERE}|ada`, by(root))).toMatchObject({ lifted: null })
+  })
+
+  test('is locked where there is no other gateway', async () => {
+    const locks = await locksOf(false)
+    expect(await locks.add('identity', unknown, by(root))).toMatchObject({ target: unknown })
+  })
+
+  test('is let in again by who locked it, and by nobody else', async () => {
+    const slip = lockOn(newId('l'), { scope: 'identity', target: unknown, by: root })
+    await store.addLock(slip, 9)
+    const locks = await locksOf(true)
+    await expect(locks.lift(slip.id, by(`${HERE}|ada`))).rejects.toMatchObject({ code: 'lock.own' })
+    expect(events).toEqual([])
+    expect(await locks.lift(slip.id, by(root))).toMatchObject({ lifted: { by: root } })
+    expect(locks.shutsOut(unknown)).toBe(false)
+  })
+
+  test('never lifts the lock on itself, though it put that on', async () => {
+    const own = lockOn(newId('l'), { scope: 'identity', target: unknown, by: unknown })
+    await store.addLock(own, 9)
+    const locks = await locksOf(true)
+    await expect(locks.lift(own.id, by(unknown))).rejects.toMatchObject({ code: 'lock.own' })
+  })
+})
+
+describe('where the store fails, the log has what it shows then', () => {
+  const failure = new Error('the connection is gone')
+  /** A store that does as it is told and loses the answer, or loses the question; and may stay away. */
+  const failing = (does: boolean, stays: boolean): LockStore => ({
+    addLock: async (lock, most) => {
+      if (does) await store.addLock(lock, most)
+      throw failure
+    },
+    liftLock: async (id, lifted) => {
+      if (does) await store.liftLock(id, lifted)
+      throw failure
+    },
+    findLock: async (id) => {
+      // Whoever lifts one looks it up first.
+      if (stays && events.length > 0) throw failure
+      return await store.findLock(id)
+    },
+    standingLocks: async () => await store.standingLocks(),
+    listLocks: async (limit, after) => await store.listLocks(limit, after),
+  })
+  const asked = { subject: { id: `${HERE}|vera`, vendor: 'acme' } } as Partially<Input>
+
+  test.for([
+    ['done', true, false, 'with effect, though the store failed'],
+    ['not done', false, false, 'without effect as far as the store shows: it failed'],
+    ['done, and nobody can tell', true, true, 'it is not known whether this took effect'],
+  ] as const)('of a lift that was %s', async ([, does, stays, says]) => {
+    const lock = lockOn(newId('l'), { scope: 'company', target: 'acme' })
+    await store.addLock(lock, 9)
+    const locks = await locksOf(true, failing(does, stays))
+    await expect(locks.lift(lock.id, by(root))).rejects.toBe(failure)
+    expect(events.map(({ status, reason }) => [status, reason])).toEqual([
+      ['success', lock.id],
+      ['failure', 'store.unavailable'],
+    ])
+    expect(events[1]?.message).toContain(says)
+    expect(locks.on(asked)).toHaveLength(does && !stays ? 0 : 1)
+  })
+
+  test.for([
+    ['kept', true, 'with effect, though the store failed'],
+    ['not kept', false, 'without effect as far as the store shows: it failed'],
+  ] as const)('of a lock that was %s, and it is in force as it stands', async ([, does, says]) => {
+    const locks = await locksOf(true, failing(does, false))
+    await expect(locks.add('company', 'acme', by(root))).rejects.toBe(failure)
+    expect(events[1]).toMatchObject({ status: 'failure', message: expect.stringContaining(says) })
+    expect(locks.on(asked)).toHaveLength(does ? 1 : 0)
+  })
+})
