@@ -163,7 +163,8 @@ export class Rollouts implements Disposable {
         const rollout = await store.findRollout(one.rollout)
         if (isLeft(one, rollout)) {
           to.say({ type: 'update', act: 'withdraw', rollout: one.rollout })
-          if (one.state === 'starting') continue
+          // Of what is over nobody looks for it again: as it was when that ended, so it stays.
+          if (one.state === 'starting' || rollout?.state !== 'paused') continue
         }
         if (rollout !== undefined)
           await this.#note(rollout, to.device, orHadAlready(one, rollout, said))
