@@ -75,6 +75,12 @@ export class Rollouts implements Disposable {
     return rollout
   }
 
+  /** Whether it is in a state in which that act changes something. */
+  async takes(id: string, act: keyof typeof ACTS): Promise<boolean> {
+    const rollout = await this.#room.store.findRollout(id)
+    return rollout !== undefined && ACTS[act].from.includes(rollout.state)
+  }
+
   /** What became of it on devices, by their names, behind `after`. */
   updates(id: string, limit: number, after?: string): Promise<readonly DeviceUpdate[]> {
     return this.#room.store.listUpdates(id, limit, after)
