@@ -3,7 +3,15 @@
  * another. At least once: a message that was sent and not crossed off before a crash is sent again, with the same id.
  */
 import { setTimeout } from 'node:timers/promises'
-import { LONGEST_MS, isUrgent, messageOf, pauseAfter, type Notice } from './notice.ts'
+import {
+  LONGEST_MS,
+  MOST_OF_SERIES,
+  isPast,
+  isUrgent,
+  messageOf,
+  pauseAfter,
+  type Notice,
+} from './notice.ts'
 import type { NewWaiting, NoticeStore, Waiting } from './queue.ts'
 
 /** A way to people. `send` rejects where the message was not taken for good; its words are shown, and hold no secret. */
@@ -155,7 +163,8 @@ export class NoticeDispatch implements AsyncDisposable {
     const fresh = new Set(await store.newOf(name, keys))
     for (const notice of all) {
       if (!fresh.has(notice.key)) continue
-      const { key } = notice
+      const { key, series } = notice
+      if (series !== undefined && (await store.toldOf(name, series)) >= MOST_OF_SERIES) continue
       const urgent = isUrgent(notice)
       const most = urgent ? MOST_URGENT : MOST_WAITING
       if ((await store.countOf(name)) >= most) return
@@ -178,6 +187,12 @@ export class NoticeDispatch implements AsyncDisposable {
     const latest = at + LONGEST_MS
     const due = await store.dueOf({ channel: channel.name, now: at, latest, limit: PAGE })
     for (const waiting of due) {
+      if (isPast(waiting.message, Math.floor(now() / 1000))) {
+        await store.drop(waiting.id)
+        const { waiting: left, given_up } = this.#health
+        this.#health = { ...this.#health, waiting: Math.max(0, left - 1), given_up: given_up + 1 }
+        continue
+      }
       const failure = await channel.send(waiting).then(
         () => undefined,
         (error: unknown) => (error instanceof Error ? error.message : String(error)),

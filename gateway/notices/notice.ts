@@ -32,6 +32,8 @@ export interface Notice {
   readonly grant: Grant
   /** The session that it is about. */
   readonly session?: string
+  /** What its key begins with where few with that beginning are told. */
+  readonly series?: string
 }
 
 /** A session that waits for a supervisor, since `at` (epoch seconds). */
@@ -48,7 +50,8 @@ const NEWS_S: Readonly<Record<NoticeKind, number>> = {
   'grant.approved': DAY_S,
   'grant.refused': DAY_S,
   'grant.ending': DAY_S,
-  'session.unwatched': 600,
+  // Then it has ended, for nobody came.
+  'session.unwatched': 300,
   'break_glass.requested': 7 * DAY_S,
   'break_glass.opened': 7 * DAY_S,
   'break_glass.review_due': 366 * DAY_S,
@@ -57,8 +60,9 @@ const NEWS_S: Readonly<Record<NoticeKind, number>> = {
 const REMIND_S = 30 * DAY_S
 /** So long before the end of a grant its holder is told, where it lasts twice as long at least. */
 const ENDING_S = 900
-/** Of the sessions of one grant that wait, one is told of in so long: who opens a hundred fills no mailbox. */
+/** Of the sessions of one grant that wait, `MOST_OF_SERIES` are told of in so long: who opens a hundred fills no mailbox. */
 const UNWATCHED_S = 900
+export const MOST_OF_SERIES = 3
 
 /** Everything that there is to tell at `now` (epoch seconds), whether told before or not; alarms first. */
 export function noticesOf(
@@ -86,14 +90,21 @@ export function noticesOf(
   })
   const unwatched = waiting.flatMap(({ session, grant: id, at }): Notice[] => {
     const grant = byId.get(id)
-    const key = `unwatched ${id} ${Math.floor(at / UNWATCHED_S)}`
-    return grant === undefined ? [] : [{ key, kind: 'session.unwatched', at, grant, session }]
+    if (grant === undefined) return []
+    const series = `unwatched ${id} ${Math.floor(at / UNWATCHED_S)} `
+    const key = `${series}${session} ${at}`
+    return [{ key, kind: 'session.unwatched', at, grant, session, series }]
   })
   const all = [...alarms, ...unwatched, ...grants.flatMap((grant) => ofGrant(grant, now))]
   const news = all.filter(({ kind, at }) => at > now - NEWS_S[kind])
   const asked = pendingOf(news)
   const told = news.filter((notice) => !REQUESTS.has(notice.kind) || asked.has(notice))
   return [...told.filter(isUrgent), ...told.filter((notice) => !isUrgent(notice))]
+}
+
+/** Whether at `now` (epoch seconds) there is nothing left to do of what a message asks for, so that it is not sent late. */
+export function isPast({ kind, at }: Pick<Message, 'kind' | 'at'>, now: number): boolean {
+  return kind === 'session.unwatched' && at <= now - NEWS_S[kind]
 }
 
 /** Whether it is an alarm, that goes before all else. */

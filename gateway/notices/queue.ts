@@ -24,6 +24,8 @@ export interface NewWaiting {
 export interface NoticeStore {
   /** Of these keys those that were never added for this channel. */
   newOf(channel: string, keys: readonly string[]): Promise<readonly string[]>
+  /** How many keys that begin with `series`, which ends with a blank, were ever added for this channel. */
+  toldOf(channel: string, series: string): Promise<number>
   /** How many wait in this channel. */
   countOf(channel: string): Promise<number>
   /**

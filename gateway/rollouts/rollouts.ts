@@ -75,6 +75,12 @@ export class Rollouts implements Disposable {
     return rollout
   }
 
+  /** Whether it is in a state in which that act changes something. */
+  async takes(id: string, act: keyof typeof ACTS): Promise<boolean> {
+    const rollout = await this.#room.store.findRollout(id)
+    return rollout !== undefined && ACTS[act].from.includes(rollout.state)
+  }
+
   /** What became of it on devices, by their names, behind `after`. */
   updates(id: string, limit: number, after?: string): Promise<readonly DeviceUpdate[]> {
     return this.#room.store.listUpdates(id, limit, after)
@@ -163,7 +169,8 @@ export class Rollouts implements Disposable {
         const rollout = await store.findRollout(one.rollout)
         if (isLeft(one, rollout)) {
           to.say({ type: 'update', act: 'withdraw', rollout: one.rollout })
-          if (one.state === 'starting') continue
+          // Of what is over nobody looks for it again: as it was when that ended, so it stays.
+          if (one.state === 'starting' || rollout?.state !== 'paused') continue
         }
         if (rollout !== undefined)
           await this.#note(rollout, to.device, orHadAlready(one, rollout, said))

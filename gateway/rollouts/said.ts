@@ -31,7 +31,7 @@ export type Change = What & { readonly heard: boolean }
 export function isLeft({ state }: Change, rollout: Rollout | undefined): boolean {
   if (rollout === undefined) return state === 'starting'
   const waits = state === 'taking' || state === 'starting'
-  return waits && (rollout.state === 'paused' || rollout.state === 'aborted')
+  return waits && rollout.state !== 'running'
 }
 
 /** What of a device's words is about one rollout each. */

@@ -184,7 +184,12 @@ describe('an update that is taken', () => {
     expect(made.clock.waiting).toBe(0)
   })
 
-  test.for(['no answer', 'the end of the tunnel', 'another tunnel'] as const)(
+  test.for([
+    'no answer',
+    'the end of the tunnel',
+    'another tunnel',
+    'an answer over who came meanwhile',
+  ] as const)(
     'goes on waiting after %s to what it says of its start, and says so',
     async (what) => {
       const made = house()
@@ -194,10 +199,11 @@ describe('an update that is taken', () => {
       made.serving = 1
       const said = made.reports.length
       if (what === 'no answer') made.clock.pass(ANSWER_MS)
+      if (what === 'an answer over who came meanwhile') says(made, 'heard')
       if (what === 'the end of the tunnel') ends()
-      if (what !== 'no answer') connect(made, true)
+      if (what.endsWith('tunnel')) connect(made, true)
       // On a new tunnel all is said anyway, and then that it waits again.
-      const more = what === 'no answer' ? 1 : 2
+      const more = what.endsWith('tunnel') ? 2 : 1
       await holds(() => expect(made.reports).toHaveLength(said + more))
       expect(last(made)).toMatchObject({ taking: 'r_1', starting: null })
       expect(made.clock.waiting).toBe(1)

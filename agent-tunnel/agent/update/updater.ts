@@ -284,12 +284,13 @@ export class Updater implements Disposable {
   async #mayStart(rollout: string, signal: AbortSignal): Promise<boolean> {
     const { monotonic, serving } = this.#options
     const until = monotonic.now() + LONGEST_WAIT_MS
+    const isQuiet = () => serving() === 0 || monotonic.now() >= until
     const wait = (ms: number, over: AbortSignal) => this.#pause(ms, over)
     while (!signal.aborted) {
-      const quiet = serving() === 0 || monotonic.now() >= until
-      if (quiet && this.#line.isUp) {
-        if (await this.#line.starts(this.#standing(rollout), wait, signal)) return true
-        // Not heard: it goes on waiting, and nobody is to look for it meanwhile.
+      if (isQuiet() && this.#line.isUp) {
+        const heard = await this.#line.starts(this.#standing(rollout), wait, signal)
+        if (heard && isQuiet()) return true
+        // Not heard, or somebody came meanwhile: it goes on waiting, and nobody is to look for it until it says so again.
         if (!signal.aborted) this.#report()
       }
       if (!signal.aborted) await this.#pause(LOOK_MS, signal)

@@ -147,7 +147,7 @@ function revokingIssuers(api: Api, room: CertificateRoutes): void {
       const at = performance.now()
       const { id } = request.params as { id: string }
       const { reason, comment = reason } = request.body as RevokeIssuer
-      const target = { kind: 'issuer', id }
+      const target = { kind: 'issuer', id, idle: !isRetired(room.issuers(), id) }
       const caller = await authorize({ ...room, api }, request, 'device:retire', target)
       assertRetired(room.issuers(), id)
       await recordWords({ ...room, caller }, 'device:retire', `issuer:${id}`, comment)
@@ -155,6 +155,10 @@ function revokingIssuers(api: Api, room: CertificateRoutes): void {
       return viewRevocation(await revokeAndCut(room.revocation, { issuer: id }, reach))
     },
   )
+}
+
+function isRetired({ all, active, next }: Issuers, id: string): boolean {
+  return [active, ...next].every((one) => one.id !== id) && all.some((one) => one.id === id)
 }
 
 function assertRetired({ all, active, next }: Issuers, id: string): void {
@@ -174,6 +178,11 @@ function assertRetired({ all, active, next }: Issuers, id: string): void {
     })
 }
 
+/** Whether nothing is left to end; that the key is in other hands ends more than the certificate. */
+function isEnded({ state, revocationReason: before }: CertificateRow, reason: string): boolean {
+  return state === 'revoked' && (reason !== 'keyCompromise' || before === 'keyCompromise')
+}
+
 function revoking(api: Api, room: CertificateRoutes): void {
   const authorization = { ...room, api }
   api.server.post(
@@ -185,10 +194,11 @@ function revoking(api: Api, room: CertificateRoutes): void {
       const { reason, comment = reason } = request.body as Revoke
       const row = await room.caStore.findCertificate(serial)
       // Ending a device's certificate takes it out of service: the same right as retiring it.
+      const idle = row === undefined || row.tenant !== room.tenant || isEnded(row, reason)
       const target =
         row?.profile === 'device'
-          ? { kind: 'device', id: row.subject }
-          : { kind: 'certificate', id: serial, idle: row === undefined }
+          ? { kind: 'device', id: row.subject, idle }
+          : { kind: 'certificate', id: serial, idle }
       const caller = await authorize(authorization, request, 'device:retire', target)
       if (row === undefined || row.tenant !== room.tenant)
         throw new Refusal('certificate.unknown', `no certificate ${serial}`, {

@@ -248,9 +248,11 @@ function endings(api: Api, room: DeviceRoutes): void {
     async (request) => {
       const at = performance.now()
       const { id } = request.params
+      const now = (await room.devices.find(id))?.state
       const caller = await authorize(authorization, request, 'device:retire', {
         kind: 'device',
         id,
+        idle: now === undefined || now === 'retired',
       })
       const call = { at, by: caller.subject.id, requestId: request.id }
       const { device, revoked } = await decommission(room, await known(room, id), call, {
@@ -270,9 +272,12 @@ function endings(api: Api, room: DeviceRoutes): void {
       const at = performance.now()
       const { id } = request.params
       const { reason, comment = reason } = request.body as Revoke
+      const now = (await room.devices.find(id))?.state
+      const ended = (now === 'revoked' || now === 'retired') && reason !== 'keyCompromise'
       const caller = await authorize(authorization, request, 'device:retire', {
         kind: 'device',
         id,
+        idle: now === undefined || ended,
       })
       const before = await known(room, id)
       await recordWords({ ...room, caller }, 'device:retire', `device:${id}`, comment)

@@ -376,7 +376,8 @@ function ending(api: Api, room: GrantRoutes): void {
     async (request) => {
       const at = performance.now()
       const { grant } = await known(api, room, request.params.id, request)
-      const caller = await authorize(authorization, request, 'grant:revoke', target(room, grant))
+      const of = { ...target(room, grant), idle: grant.state !== 'requested' }
+      const caller = await authorize(authorization, request, 'grant:revoke', of)
       if (grant.state !== 'requested')
         throw new Refusal(
           'grant.state',

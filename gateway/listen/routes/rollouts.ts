@@ -20,7 +20,7 @@ import { authorize, type Authorization } from '../authorize.ts'
 import { takeOctets } from '../octets.ts'
 
 export interface RolloutRoutes extends Omit<Authorization, 'api'> {
-  readonly rollouts: Pick<Rollouts, 'list' | 'find' | 'updates' | 'start' | 'change'>
+  readonly rollouts: Pick<Rollouts, 'list' | 'find' | 'updates' | 'start' | 'change' | 'takes'>
 }
 
 const MOST_BYTES = 16 * 1024 * 1024
@@ -37,7 +37,8 @@ export function rolloutRoutes(api: Api, room: RolloutRoutes): void {
       async (request) => {
         const { id } = request.params
         const operation = act === 'resume' ? 'rollout:start' : 'rollout:stop'
-        const target = { kind: 'rollout', id, act: `rollout:${act}` } as const
+        const idle = !(await room.rollouts.takes(id, act))
+        const target = { kind: 'rollout', id, act: `rollout:${act}`, idle } as const
         const caller = await authorize(authorization, request, operation, target)
         return view(await room.rollouts.change(id, act, request.body.reason, caller))
       },

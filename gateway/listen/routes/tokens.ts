@@ -105,7 +105,11 @@ function acting(api: Api, room: TokenRoutes): void {
         const at = performance.now()
         const { id, token } = request.params as { id: string; token: string }
         const { reason } = request.body as TokenAct
-        const target = { kind: 'device', id }
+        const tokens = await room.caStore.listTokens(room.tokens.tenant, id)
+        const idle = !tokens.some(
+          (one) => one.id === token && one.binding === null && one.revokedAt === null,
+        )
+        const target = { kind: 'device', id, idle }
         const caller = await authorize(authorization, request, 'token:create', target)
         const row = await tokenOf(room, id, token)
         // What will be refused is refused before the log says that it is done.

@@ -35,6 +35,14 @@ export const noticesRoom = {
       const known = db.prepare(KNOWN)
       return keys.filter((key) => known.get(key, channel) === undefined)
     },
+    toldOf(db: DatabaseSync, { channel, series }: { channel: string; series: string }): number {
+      // The sign after a blank: a range, that the primary key answers.
+      const end = `${series.slice(0, -1)}!`
+      const row = db
+        .prepare('SELECT count(*) AS n FROM notice_told WHERE key >= ? AND key < ? AND channel = ?')
+        .get(series, end, channel)
+      return Number(row?.['n'] ?? 0)
+    },
     countOf(db: DatabaseSync, channel: string): number {
       return countIn(db, channel)
     },
@@ -87,6 +95,9 @@ export class SqliteNoticeStore implements NoticeStore {
   }
   async newOf(channel: string, keys: readonly string[]): Promise<readonly string[]> {
     return await this.#thread.call('notices', 'newOf', { channel, keys })
+  }
+  async toldOf(channel: string, series: string): Promise<number> {
+    return await this.#thread.call('notices', 'toldOf', { channel, series })
   }
   async countOf(channel: string): Promise<number> {
     return await this.#thread.call('notices', 'countOf', channel)

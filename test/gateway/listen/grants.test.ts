@@ -389,6 +389,21 @@ describe('ending', () => {
     expect((await read(grant)).state).toBe('approved')
   })
 
+  test('rejected after approval without end: beyond thirty and some nothing is recorded, and it is revoked all the same', async () => {
+    const olga = await node.person('olga', { party: 'staff', roles: ['operator'] })
+    const { id } = await grantFor(vendor, oda, { device: 'press-07', process: 'plc' })
+    const size = node.size()
+    const codes: unknown[] = []
+    while (codes.length < 120 && codes.at(-1) !== 'rate.identity')
+      codes.push((await olga.call('POST', `/grants/${id}/reject`, { reason: 'x' })).body.code)
+    expect(codes.at(-1)).toBe('rate.identity')
+    expect(codes.length).toBeGreaterThan(30)
+    const said = `grant:revoke grant ${id} allowed`
+    const recorded = node.acts(size).filter(({ text }) => text.includes(said))
+    expect(recorded).toHaveLength(codes.length - 1)
+    expect((await olga.call('POST', `/grants/${id}/revoke`, { reason: 'x' })).status).toBe(200)
+  })
+
   test('given back by somebody else', async () => {
     const grant = await grantFor(vendor, oda, { device: 'press-07', process: 'plc' })
     const reply = await oda.call('POST', `/grants/${grant.id}/done`)

@@ -166,6 +166,44 @@ describe('a message', () => {
     expect(reports.at(-1)).toBe('a notice was given up after a day')
   })
 
+  test('of one series three go out, in each channel, through a restart; of others as many', async () => {
+    const { start, news } = place()
+    const one = channel('one', () => true)
+    const series = (of: string, nth: number) => ({ ...told(`${of} ${nth}`), series: `${of} ` })
+    news.push(...[1, 2, 3, 4].map((nth) => series('u g_1', nth)), series('u g_10', 1), told('k'))
+    const first = await start([one.made])
+    await until('what goes out went', () => one.sent.length === 5)
+    await until('nothing waits', async () => (await first.store.tidy(0)) === 0)
+    await first.stop()
+    const [again, two] = [channel('one', () => true), channel('two', () => true)]
+    news.push(told('k2'))
+    await start([again.made, two.made])
+    await until('what is new went', () => again.sent.length > 0 && two.sent.length === 6)
+    expect(one.sent.map((id) => id.split(' one')[0])).toEqual([
+      'u g_1 1',
+      'u g_1 2',
+      'u g_1 3',
+      'u g_10 1',
+      'k',
+    ])
+    expect(again.sent).toEqual(['k2 one '])
+  })
+
+  test('of a session that waits for a supervisor is not sent when that has ended', async () => {
+    const { start, news, clock } = place()
+    const shut = channel('one', () => false)
+    news.push(told('u', 'session.unwatched'), told('k'))
+    const first = await start([shut.made])
+    await until('it was tried', () => shut.tried.length > 0)
+    await first.stop()
+    clock.now += 300_000
+    const open = channel('one', () => true)
+    const second = await start([open.made])
+    await until('the other is sent', () => open.sent.length > 0)
+    await until('nothing waits', async () => (await second.store.tidy(0)) === 0)
+    expect([open.tried, second.dispatch.health().given_up]).toEqual([['k one '], 1])
+  })
+
   test('a channel that hangs holds up no other', async () => {
     const { start, news } = place()
     news.push(told('k1'))

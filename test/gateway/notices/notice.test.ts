@@ -213,15 +213,21 @@ test('the end of what broke a seal names no extension, which nobody gets; of any
   expect(broke).toContain('sallyport request press-07/plc --for 30m')
 })
 
-test('a session that waits for a supervisor: of one grant once in a quarter of an hour, while it is news', () => {
+test('a session that waits for a supervisor: each time once, of a series that its grant has in a quarter of an hour, while it is news', () => {
   const waits = (at: number, session = 's_1', grant = 'g_1') => ({ session, grant, at })
   const told = (held: readonly ReturnType<typeof waits>[], now = NOW + 100) =>
     noticesOf([approved], [], now, held).filter(({ kind }) => kind === 'session.unwatched')
   const start = NOW - (NOW % 900) + 900
-  const [first, again, later] = [start, start + 899, start + 900].map((at) => told([waits(at)], at))
-  expect(first?.map(({ key }) => key)).toEqual(again?.map(({ key }) => key))
-  expect(later?.[0]?.key).not.toBe(first?.[0]?.key)
-  expect(told([waits(NOW)], NOW + 601)).toEqual([])
+  const of = (at: number, session: string, now = at) => told([waits(at, session)], now)[0]
+  const first = of(start, 's_1')
+  expect(of(start, 's_1', start + 299)?.key).toBe(first?.key)
+  // The next one, and the same when it waits once more: whoever comes is told of what waits then.
+  const others = [of(start, 's_2'), of(start + 60, 's_1')]
+  expect(new Set([first, ...others].map((one) => one?.key)).size).toBe(3)
+  expect(others.map((one) => one?.series)).toEqual([first?.series, first?.series])
+  expect(first?.key.startsWith(first.series ?? '-')).toBe(true)
+  expect(of(start + 900, 's_1')?.series).not.toBe(first?.series)
+  expect(told([waits(NOW)], NOW + 300)).toEqual([])
   expect(told([waits(NOW, 's_1', 'g_unknown')])).toEqual([])
   const [notice] = told([waits(NOW + 60, 's_9')])
   if (notice === undefined) throw new Error('no notice')

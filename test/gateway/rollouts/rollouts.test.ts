@@ -332,6 +332,22 @@ describe('a rollout', () => {
     },
   )
 
+  test('that is done is not started by who was lost in it and comes back, and loses them still', async () => {
+    devices.length = 1
+    const a = await connect('a', { starting: null })
+    const { id } = await rollouts.start(asked({ max_failures: 1 }), BUNDLE, by)
+    await rollouts.heard(a, { ...idle, taking: id, starting: id })
+    rollouts.left(a)
+    seconds += lostAfter({ health: 300 })
+    await rollouts.look()
+    expect((await rollouts.find(id)).state).toBe('done')
+    for (const starting of [null, id]) {
+      const back = await connect('a', { taking: id, starting })
+      expect(back.told).toEqual([{ type: 'update', act: 'withdraw', rollout: id }])
+      expect(await states(id)).toEqual({ a: 'update.lost' })
+    }
+  })
+
   test('of another gateway is not started here, where nobody would look for the device', async () => {
     const a = await connect('a', { taking: 'o_other', starting: null })
     expect(a.told).toEqual([])
