@@ -20,7 +20,7 @@ describe('the gateway misbehaves', () => {
   test.for([
     ['a line that is not JSON', '{{{\n', 'control.message'],
     ['a message without a type', '{"a":1}\n', 'control.message'],
-    ['a line without end', 'x'.repeat(20_000), 'control.limit'],
+    ['a line without end', 'x'.repeat(130 * 1024), 'control.limit'],
   ] as const)(
     '%s on the control stream ends the tunnel; the agent comes back',
     async ([, text, code]) => {
