@@ -75,8 +75,8 @@ const sign = async (who: Person, { id }: Grant) => {
 }
 const read = async ({ id }: Grant) => await vera.ask<Grant>('GET', `/grants/${id}`)
 const told = ({ status, body }: Answer<Problem>) => [status, body.code]
-const enter = async () =>
-  await vera.call<Problem>('POST', '/sessions', { device: 'press-07', process: 'plc' })
+const enter = async (by: { readonly grant?: string } = {}) =>
+  await vera.call<Problem>('POST', '/sessions', { device: 'press-07', process: 'plc', ...by })
 const reviews = async () =>
   (await oda.ask<{ items: BreakGlass[] }>('GET', '/break-glass')).items.filter(
     ({ closed }) => closed === null,
@@ -213,7 +213,8 @@ test('a statement whose signatures were taken away in the store stands on no bro
     if (point === 'session.open') glass = (input as Input).subject.break_glass
     return decision
   })
-  await enter()
+  // Another seal may have been broken in the same second: of two that end at once either lets in.
+  await enter({ grant: opening.id })
   expect(glass).toBeNull()
 })
 
