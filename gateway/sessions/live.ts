@@ -9,7 +9,7 @@ import type { Source } from '../facts.ts'
 import type { Login, Subject } from '../identity/index.ts'
 import type { SessionRecording } from '../recordings/recordings.ts'
 import { NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
-import type { Grant } from '../grants/grant.ts'
+import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Share } from './allotment.ts'
 import type { Consent } from './consent.ts'
 import { Flow } from './flow.ts'
@@ -113,6 +113,23 @@ export interface LiveSessionOptions {
 export interface SignedOpening {
   readonly statement: Statement
   readonly assertions: readonly Assertion[]
+}
+
+/** When each of the grants that were used was used first. */
+function usedAmong(grants: readonly Grant[]): ReadonlyMap<string, number> {
+  return new Map(
+    grants.flatMap(({ statement, first_used_at: used }) =>
+      used === null ? [] : [[statement.id, used] as const],
+    ),
+  )
+}
+
+/** A first use is never taken back: a grant that was read as unused was read before it. */
+function stillUsed(grant: Grant, used: ReadonlyMap<string, number>): Grant {
+  const at = used.get(grant.statement.id)
+  if (grant.first_used_at !== null || at === undefined) return grant
+  const state = grant.state === 'approved' ? 'active' : grant.state
+  return { ...grant, state, first_used_at: at }
 }
 
 export class LiveSession {
@@ -288,12 +305,18 @@ export class LiveSession {
     this.hold.set('supervisor', this.obligations.supervise && this.supervisors.size === 0)
   }
 
-  /** What the last decision that let it go on stood on. */
+  /**
+   * What the last decision that let it go on stood on. It may have been looked up before a connection was the first use
+   * of one of its grants: what was used stays used, and its time runs.
+   */
   stands(elevation: Elevation, footing: Footing): void {
     const before = this.elevation.changesAt
-    this.elevation = elevation
-    this.footing = footing
-    if (elevation.changesAt !== before) this.rearm()
+    const used = usedAmong([...this.elevation.grants, ...(this.footing?.grants ?? [])])
+    const grants = elevation.grants.map((grant) => stillUsed(grant, used))
+    const changesAt = Math.min(elevation.changesAt, ...grants.map(expiresAt))
+    this.elevation = { grants, changesAt }
+    this.footing = { ...footing, grants: footing.grants.map((grant) => stillUsed(grant, used)) }
+    if (changesAt !== before) this.rearm()
   }
 
   /** A decision about all that it stands on: from then on it counts until it is due again. */

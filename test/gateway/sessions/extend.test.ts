@@ -8,10 +8,10 @@ import { expiresAt, type Approval, type Grant } from '../../../gateway/grants/gr
 import { follow, isNews } from '../../../gateway/sessions/extend.ts'
 import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
 import { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
-import type { SessionRoom } from '../../../gateway/sessions/room.ts'
+import type { SessionRoom, Target } from '../../../gateway/sessions/room.ts'
 import { signedOpening } from '../../../gateway/sessions/signed.ts'
 import { openStream } from '../../../gateway/sessions/stream.ts'
-import { statementOf } from '../grants/around.ts'
+import { grantAround, statementOf } from '../grants/around.ts'
 
 const NOW = 1_780_000_000
 const statement = statementOf(NOW)
@@ -96,6 +96,39 @@ function place(more: Partial<Obligations> = {}) {
   } as unknown as SessionRoom
   return { session, room, told, clock, reports, cuts, obligations }
 }
+
+describe('what a session stands on', () => {
+  const target = {} as Target
+  const write = (first_used_at: number | null): Grant => ({
+    ...grantAround(statementOf(NOW, { id: 'g_2', ot_level: 2 })),
+    state: first_used_at === null ? 'approved' : 'active',
+    first_used_at,
+  })
+  const stood = ({ session }: ReturnType<typeof place>) => ({
+    elevation: session.elevation,
+    used: session.footing?.grants.map(({ first_used_at: used }) => used),
+  })
+
+  test('a grant that was used stays used, though a decision was looked up before that', () => {
+    const there = place()
+    const later = { grants: [write(null)], changesAt: NOW + 3000 }
+    there.session.stands({ grants: [write(NOW)], changesAt: NOW + 600 }, { target, grants: [] })
+    there.session.stands(later, { target, grants: [write(null)] })
+    expect(stood(there)).toEqual({
+      elevation: { grants: [write(NOW)], changesAt: NOW + 600 },
+      used: [NOW],
+    })
+  })
+  test('and one that nobody used is unused, and one that is gone is not brought back', () => {
+    const there = place()
+    const none = { grants: [write(null)], changesAt: NOW + 3000 }
+    there.session.stands(none, { target, grants: [] })
+    expect(stood(there)).toEqual({ elevation: none, used: [] })
+    there.session.stands({ grants: [write(NOW)], changesAt: NOW + 600 }, { target, grants: [] })
+    there.session.stands({ grants: [], changesAt: Infinity }, { target, grants: [] })
+    expect(stood(there)).toEqual({ elevation: { grants: [], changesAt: Infinity }, used: [] })
+  })
+})
 
 describe('what follows a decision', () => {
   test('a grant as it was: nothing changes, nobody is told', () => {
