@@ -28,7 +28,7 @@ const paths = new Map<number, Path>()
 /** Openings under way at once: enough to keep a path busy, few enough for every path's patience. */
 const AT_ONCE = 8
 /** A path that has not opened its lines by then is left out. */
-const PATIENCE_MS = 60_000
+const PATIENCE_MS = 120_000
 
 function pump(held: Held): void {
   let more = true
@@ -154,12 +154,12 @@ const asks = {
     if (echo === undefined) throw new Error(`path ${ask.path} has no echo line`)
     return await ping(echo, ask)
   },
-  /** Of a path that was never opened nothing is left. */
+  /** Of a path that was never opened nothing is left. Where a line failed, its place among the others is empty. */
   async close(number: number): Promise<void> {
     const path = paths.get(number)
     if (path === undefined) return
     paths.delete(number)
-    for (const { line } of path.bulk) line.end()
+    for (const held of path.bulk) held?.line.end()
     path.echo?.end()
     await path.opener.close()
   },
