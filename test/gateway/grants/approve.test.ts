@@ -12,7 +12,8 @@ import { StoreError } from '../../../gateway/store/sqlite/thread.ts'
 import { examineBundle } from '../../../policy/candidate.ts'
 import { baseInputs } from '../../../policy/toolchain/vectors.ts'
 import { builtin, withData } from '../../policy/fixture.ts'
-import { grantAround, statementOf } from './around.ts'
+import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const base = (await baseInputs())['grant.approve']
 const NOW = base.time.epoch_s ?? 0

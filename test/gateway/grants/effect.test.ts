@@ -10,7 +10,8 @@ import {
   withdraw,
   type GrantEffects,
 } from '../../../gateway/listen/routes/grant-effect.ts'
-import { grantAround, statementOf } from './around.ts'
+import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const NOW = 10_000
 const REF = { grant: 'g_1', sha256: '0'.repeat(64) }
