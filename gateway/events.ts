@@ -27,6 +27,18 @@ export function srcOf(source: Source): EventInput['src'] {
   return source.ip === null ? undefined : { ip: plainAddress(source.ip) }
 }
 
+/** Where a session reaches, and under which grant: what each event of one names. */
+export function sessionOf({
+  id,
+  device,
+  process,
+  grant,
+}: Readonly<Record<'id' | 'device' | 'process' | 'grant', string>>): Readonly<
+  Record<'device' | 'process' | 'grant' | 'session', string>
+> {
+  return { device, process, grant, session: id }
+}
+
 const at = (ip: string | null): EventInput['src'] =>
   ip === null ? undefined : { ip: plainAddress(ip) }
 

@@ -40,9 +40,6 @@ export const HttpsSink = Type.Object(
 )
 export type HttpsSink = Static<typeof HttpsSink>
 
-/** The files that a sink's settings name. */
-export const SINK_FILES = ['ca_file', 'secret_file', 'cert_file', 'key_file'] as const
-
 function kindOf(sink: HttpsSink, secret: string): Kind {
   const index = sink.index === undefined ? {} : { index: sink.index }
   switch (sink.kind) {

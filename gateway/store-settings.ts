@@ -28,18 +28,6 @@ export const StoreSettings = Type.Object(
 
 export type RedisSettings = Static<typeof StoreSettings>['redis']
 
-const FILES = ['password_file', 'ca_file', 'cert_file', 'key_file'] as const
-
-/** The settings with their files made absolute; what is no mapping is left for the schema to refuse. */
-export function storeRelativeTo(store: unknown, absolute: (path: unknown) => unknown): unknown {
-  if (typeof store !== 'object' || store === null || !('redis' in store)) return store
-  const { redis } = store
-  if (typeof redis !== 'object' || redis === null) return store
-  const copy: Record<string, unknown> = { ...redis }
-  for (const key of FILES) if (key in copy) copy[key] = absolute(copy[key])
-  return { ...store, redis: copy }
-}
-
 /** Why these settings cannot be used, or undefined. `onThisMachine` is whether the host is loopback. */
 export function storeObjection(
   { ca_file, cert_file, key_file, servername, username, password_file }: RedisSettings,

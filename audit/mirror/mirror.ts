@@ -15,14 +15,11 @@ import type { Disk } from '../disk.ts'
 import { closingIn, mayJoin, type Closing } from '../epoch.ts'
 import { AuditError } from '../errors.ts'
 import type { NoteSigner, Verifier } from '../note.ts'
-import { formatTilePath, parseBundle } from '../publish.ts'
-import { bodyLimit } from '../segment.ts'
-import { tileWidth } from '../tile.ts'
 import { leafHash } from '../tree.ts'
-import type { Frontier } from '../tree.ts'
 import { Writer } from '../writer.ts'
 import { conflictsIn, keepConflict, type Conflict } from './evidence.ts'
-import { compare, type FetchTile } from './tiles.ts'
+import { batchesOf, bodiesFrom } from './entries.ts'
+import { belongs, compare, kept, type FetchTile } from './tiles.ts'
 
 /**
  * A log as it is served in the public format. Every call may reject; AuditError `mirror.source` says so, and
@@ -62,12 +59,6 @@ export interface Followed {
   /** The log has ended with this head, all of it is here, and it goes on as this one; absent: it has not. */
   readonly ended?: Closing
 }
-
-/** What is fetched before it is shown to belong to the head, at most. */
-const chunkBundles = 16
-const chunkBytes = 8 * 1024 * 1024
-const batchEvents = 1_024
-const batchBytes = 1024 * 1024
 
 export class Mirror implements Disposable {
   readonly origin: string
@@ -241,7 +232,7 @@ export class Mirror implements Disposable {
   async #fill(target: Checkpoint, entries: FetchTile, tiles: FetchTile): Promise<void> {
     const root = Buffer.from(target.root, 'hex')
     while (this.size < target.size) {
-      const bodies = await this.#fetch(target.size, entries)
+      const bodies = await bodiesFrom(entries, this.size, target.size)
       const tree = this.#writer.tree()
       for (const body of bodies) tree.push(leafHash(body))
       if (!(await belongs(tiles, tree, target.size, root)))
@@ -250,29 +241,11 @@ export class Mirror implements Disposable {
           `the events from ${this.size} on are not those that the head of ${target.size} signed`,
         )
       const closing = this.#endIn(bodies, target)
-      this.#append(bodies)
+      for (const batch of batchesOf(bodies)) this.#writer.append(packBodies(batch, this.size))
       this.#closing = closing
     }
     if (Buffer.compare(this.#writer.tree().root(), root) !== 0)
       throw new AuditError('mirror.unproven', `the events here are not those of ${target.size}`)
-  }
-
-  async #fetch(size: number, entries: FetchTile): Promise<Uint8Array[]> {
-    const bodies: Uint8Array[] = []
-    let bytes = 0
-    const from = this.size
-    for (let n = Math.floor(from / tileWidth), end = n + chunkBundles; n < end; n++) {
-      const width = Math.min(tileWidth, size - n * tileWidth)
-      if (width <= 0 || bytes > chunkBytes) break
-      const path = formatTilePath({ level: 'entries', n, width })
-      const bundle = parseBundle(await entries(path), width)
-      if (bundle === null || bundle.some((body) => body.length === 0 || body.length > bodyLimit))
-        throw new AuditError('mirror.source', `${path} does not hold ${width} events`)
-      const fresh = bundle.slice(Math.max(0, from - n * tileWidth))
-      for (const body of fresh) bytes += body.length
-      bodies.push(...fresh)
-    }
-    return bodies
   }
 
   /** Nothing follows the end of a log, whoever signed it: the head over it is the evidence, and none of it is kept. */
@@ -289,21 +262,6 @@ export class Mirror implements Disposable {
       if (mayJoin(body)) closing = closingIn(body)
     }
     return closing
-  }
-
-  #append(bodies: readonly Uint8Array[]): void {
-    let batch: Uint8Array[] = []
-    let bytes = 0
-    const flush = (): void => {
-      if (batch.length > 0) this.#writer.append(packBodies(batch, this.size))
-      ;[batch, bytes] = [[], 0]
-    }
-    for (const body of bodies) {
-      if (batch.length >= batchEvents || bytes + body.length > batchBytes) flush()
-      batch.push(body)
-      bytes += body.length
-    }
-    flush()
   }
 
   /** Everything it covers is durable: says so, durably, before anybody hears of it. */
@@ -331,25 +289,4 @@ export class Mirror implements Disposable {
 function isConflict(error: unknown): boolean {
   const code = error instanceof AuditError ? error.code : null
   return code === 'mirror.fork' || code === 'mirror.rollback'
-}
-
-/** Whether `tree` is what the signed tree begins with. */
-async function belongs(
-  tiles: FetchTile,
-  tree: Frontier,
-  size: number,
-  root: Uint8Array,
-): Promise<boolean> {
-  if (tree.size === size) return Buffer.compare(tree.root(), root) === 0
-  return (await compare(tiles, { size: tree.size, root: tree.root() }, size, root)) === 'extends'
-}
-
-/** Full tiles never change: within one look each is asked for once. */
-function kept(fetch: FetchTile): FetchTile {
-  const known = new Map<string, Uint8Array>()
-  return async (path) => {
-    const bytes = known.get(path) ?? (await fetch(path))
-    if (known.size < 1_024) known.set(path, bytes)
-    return bytes
-  }
 }

@@ -3,7 +3,7 @@ import { AuditError } from '../errors.ts'
 import { formatTilePath } from '../publish.ts'
 import { tileWidth } from '../tile.ts'
 import { consistencyProof, consistencyRoots, rootOf, startsWhole } from '../tree.ts'
-import type { Hash, Perfect } from '../tree.ts'
+import type { Frontier, Hash, Perfect } from '../tree.ts'
 
 /** Gives the bytes of one tile by its path in the public format. */
 export type FetchTile = (path: string) => Promise<Uint8Array>
@@ -73,4 +73,25 @@ export async function compare(
   const roots = consistencyRoots(old.size, size, proof)
   if (roots === null || Buffer.compare(roots.whole, root) !== 0) return 'unproven'
   return Buffer.compare(roots.old, old.root) === 0 ? 'extends' : 'differs'
+}
+
+/** Whether `tree` is what the signed tree begins with. */
+export async function belongs(
+  tiles: FetchTile,
+  tree: Frontier,
+  size: number,
+  root: Uint8Array,
+): Promise<boolean> {
+  if (tree.size === size) return Buffer.compare(tree.root(), root) === 0
+  return (await compare(tiles, { size: tree.size, root: tree.root() }, size, root)) === 'extends'
+}
+
+/** Full tiles never change: within one look each is asked for once. */
+export function kept(fetch: FetchTile): FetchTile {
+  const known = new Map<string, Uint8Array>()
+  return async (path) => {
+    const bytes = known.get(path) ?? (await fetch(path))
+    if (known.size < 1_024) known.set(path, bytes)
+    return bytes
+  }
 }

@@ -5,19 +5,13 @@
  * section 3.
  */
 import type { TLSSocket } from 'node:tls'
-import type { Checkpoint } from '../checkpoint.ts'
-import { shortName } from '../checkpoint.ts'
-import { formatCef } from '../format/cef.ts'
-import { joinOf } from '../format/ocsf.ts'
-import { formatHead, headCode } from '../format/head.ts'
-import { formatMessage, frameMessage, messageLimit } from '../format/rfc5424.ts'
 import type { ShippedLog } from '../contract.ts'
-import type { Entry } from '../read.ts'
 import { closedInAnswer, dial, endSocket } from './connection.ts'
+import { SyslogFrames, type FrameOptions } from './frames.ts'
 import { backoffLimitMs, Sink } from './sink.ts'
 import type { Shipper, SinkHealth } from './sink.ts'
 
-export interface SyslogOptions {
+export interface SyslogOptions extends FrameOptions {
   readonly host: string
   readonly port: number
   /** PEM: whom the receiver's certificate must chain to. */
@@ -27,16 +21,10 @@ export interface SyslogOptions {
   readonly key?: string | Buffer
   /** The name its certificate must bear; default `host`. */
   readonly servername?: string
-  /** IANA private enterprise number in the structured data; 32473 (the documentation's) is for tests only. */
-  readonly enterpriseNumber: number
   /** The sink's name, in health and in its cursor's. */
   readonly name: string
-  /** What MSG holds: the leaf itself, or CEF with the leaf's hash, which proves that it is there and not what it says. */
-  readonly format?: 'ocsf' | 'cef'
   /** Default: `ship/<name>.cur` in the log's directory. */
   readonly cursorFile?: string
-  /** HOSTNAME of the messages; default the node in the log's origin. */
-  readonly hostname?: string
   /**
    * The durable cursor trails by at least this many bytes and this many ms. Default 16 MiB and 60,000 ms: Linux may
    * hold 4 MiB on the sending side and 6 MiB on the receiving one that no receiver has read.
@@ -57,43 +45,6 @@ const crossingMs = 1_000
 const batchEvents = 1_000
 const batchBytes = 1024 * 1024
 
-interface Facts {
-  readonly severity: number
-  readonly time: number
-  readonly session: string | undefined
-  readonly grant: string | undefined
-}
-
-interface Body {
-  readonly severity_id?: number
-  readonly time?: number
-  readonly class_uid?: number
-  readonly category_uid?: number
-  readonly activity_id?: number
-  readonly type_uid?: number
-  readonly metadata?: Readonly<Record<string, unknown>>
-  readonly unmapped?: {
-    readonly sallyport?: { readonly session?: string; readonly grant?: string }
-  }
-}
-
-function factsOf(body: Body): Facts {
-  const own = body.unmapped?.sallyport
-  return {
-    severity: body.severity_id ?? 1,
-    time: body.time ?? 0,
-    session: own?.session,
-    grant: own?.grant,
-  }
-}
-
-/** What goes in place of a body over the limit: enough to find it in the log. */
-function stubOf(body: Body): Uint8Array {
-  const { severity_id, time, class_uid, category_uid, activity_id, type_uid, metadata } = body
-  const join = { severity_id, time, class_uid, category_uid, activity_id, type_uid }
-  return Buffer.from(JSON.stringify({ ...join, metadata: { ...metadata, is_truncated: true } }))
-}
-
 interface Sent {
   readonly idx: number
   readonly bytes: number
@@ -103,11 +54,9 @@ interface Sent {
 class SyslogShipper implements Shipper {
   readonly #sink: Sink
   readonly #options: SyslogOptions
-  readonly #host: string
-  readonly #element: string
+  readonly #frames: SyslogFrames
   readonly #done: Promise<void>
   #socket: TLSSocket | null = null
-  #lastTime = 0
   #sentBytes = 0
   /** Marks of what was sent on this connection and is not yet old enough to be believed. */
   #trail: Sent[] = []
@@ -120,8 +69,7 @@ class SyslogShipper implements Shipper {
   constructor(log: ShippedLog, options: SyslogOptions) {
     this.#sink = new Sink(log, options.name, options.cursorFile)
     this.#options = options
-    this.#host = options.hostname ?? log.origin.split('/').at(-2) ?? '-'
-    this.#element = `sallyport@${options.enterpriseNumber}`
+    this.#frames = new SyslogFrames(log.origin, options)
     this.#standMs = options.trailMs ?? trailDefaultMs
     this.#done = this.#run()
   }
@@ -200,12 +148,14 @@ class SyslogShipper implements Shipper {
     let [sent, next] = [0, this.#sink.next]
     for (const entry of entries) {
       if (entry.cp === null) break
-      frames.push(this.#eventFrame(entry))
+      const { frame, whole } = this.#frames.event(entry)
+      frames.push(frame)
+      if (!whole) this.#sink.counts.stubs++
       sent++
       next = entry.idx + 1
       const checkpoint = this.#sink.reader.notes.covering(entry.idx)
       if (checkpoint !== null && entry.idx === checkpoint.size - 1)
-        frames.push(this.#checkpointFrame(checkpoint))
+        frames.push(this.#frames.checkpoint(checkpoint))
     }
     if (sent === 0) return false
     const block = Buffer.concat(frames)
@@ -216,58 +166,6 @@ class SyslogShipper implements Shipper {
     this.#sentBytes += block.length
     this.#trail.push({ idx: this.#sink.next, bytes: this.#sentBytes, at: performance.now() })
     return true
-  }
-
-  #eventFrame(entry: Entry): Uint8Array {
-    const body = JSON.parse(Buffer.from(entry.body).toString()) as Body
-    const { severity, time, session, grant } = factsOf(body)
-    this.#lastTime = time
-    const message = {
-      severity,
-      time,
-      host: this.#host,
-      app: 'sallyport',
-      id: joinOf(entry.body)?.code ?? '-',
-      elementId: this.#element,
-      elements: {
-        origin: this.#sink.log.origin,
-        idx: String(entry.idx),
-        uid: entry.uid,
-        leaf: entry.leaf,
-        cp: entry.cp ?? undefined,
-        ses: session,
-        grant,
-      },
-      body:
-        this.#options.format === 'cef'
-          ? Buffer.from(
-              formatCef(entry.body, {
-                origin: this.#sink.log.origin,
-                leaf: entry.leaf,
-                cp: entry.cp,
-              }),
-            )
-          : entry.body,
-    }
-    const whole = formatMessage(message)
-    if (whole.length <= messageLimit) return frameMessage(whole)
-    this.#sink.counts.stubs++
-    return frameMessage(formatMessage({ ...message, body: stubOf(body) }))
-  }
-
-  #checkpointFrame(checkpoint: Checkpoint): Uint8Array {
-    return frameMessage(
-      formatMessage({
-        severity: 1,
-        time: this.#lastTime,
-        host: this.#host,
-        app: 'sallyport',
-        id: headCode,
-        elementId: this.#element,
-        elements: { origin: checkpoint.origin, cp: shortName(checkpoint) },
-        body: Buffer.from(formatHead(checkpoint, this.#lastTime)),
-      }),
-    )
   }
 
   /** Moves the durable cursor to what is both old enough and far enough behind. */

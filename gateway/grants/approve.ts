@@ -1,6 +1,5 @@
-/** Approving and ending: who may, on which statement, recorded before it holds. */
+/** Approving: who may, on which statement, recorded before it holds. */
 import { checkAssertion, digestOf, hashOf, type GrantSignature } from '#approval'
-import type { EventInput } from '#audit'
 import type { Decision, Input, Partially } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
 import { actorOf, srcOf } from '../events.ts'
@@ -9,7 +8,9 @@ import type { Subject } from '../identity/index.ts'
 import { newId } from '../ids.ts'
 import { Refusal } from '../problem.ts'
 import { recordEffect, recordShortened } from './effect.ts'
-import { shownState, termsOf, type Approval, type Grant, type GrantEvent } from './grant.ts'
+import { findGrant } from './find.ts'
+import { shownState, termsOf, type Approval, type Grant } from './grant.ts'
+import { orTakenBack, unconfirmed } from './kept.ts'
 import type { GrantRoom } from './request.ts'
 import { mayUnseal, recordAlarm } from './seal.ts'
 import { inTurn } from './turn.ts'
@@ -22,12 +23,6 @@ export interface ApproveAsk {
   readonly hash: string
   /** What the approver's passkey signed, already accepted as theirs; null: nothing. */
   readonly signature?: GrantSignature | null
-}
-
-export async function findGrant(room: Pick<GrantRoom, 'store'>, id: string): Promise<Grant> {
-  const grant = await room.store.find(id)
-  if (grant === undefined) throw new Refusal('grant.unknown', `no grant ${id}`)
-  return grant
 }
 
 /**
@@ -136,36 +131,6 @@ async function judgedAnew(
     reason: decision.denials[0]?.code,
   })
   throw toRefusal(decision)
-}
-
-/** What the log has said already holds when the store has it; where that fails, the log says `unkept`. */
-async function orTakenBack<T>(
-  { log }: Pick<GrantRoom, 'log'>,
-  unkept: EventInput,
-  keep: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await keep()
-  } catch (error) {
-    const untold = await log
-      .append(unkept)
-      .then(() => undefined)
-      .catch((cause: unknown) => cause)
-    // Why it has no effect is the store's to say, also where the log fails as well.
-    throw untold === undefined || !(error instanceof Error)
-      ? error
-      : Object.assign(error, { cause: untold })
-  }
-}
-
-/** How `what` is told that the store did not confirm. */
-function unconfirmed(what: string) {
-  return {
-    status: 'failure' as const,
-    disposition: undefined,
-    message: `${what} without effect, as far as is known: the store did not confirm it`,
-    reason: 'store.unavailable',
-  }
 }
 
 /** Takes back what the log says of an approval. */
@@ -296,59 +261,4 @@ async function questionOf(room: GrantRoom, ask: ApproveAsk, grant: Grant): Promi
       signed: ask.signature !== null && ask.signature !== undefined,
     },
   }
-}
-
-const ENDINGS = {
-  revoke: { code: 'grant.revoke', message: 'grant revoked' },
-  burn: { code: 'grant.burn', message: 'grant given back by its holder' },
-  reject: { code: 'grant.reject', message: 'grant request rejected' },
-} as const satisfies Partial<Record<GrantEvent, { code: string; message: string }>>
-export type Ending = keyof typeof ENDINGS
-
-interface EndAsk {
-  readonly subject: Subject
-  readonly source: Source
-  readonly grant: Grant
-  readonly ending: Ending
-  readonly reason: string
-  readonly decision?: { id: string; revision: string; codes: readonly string[] } | undefined
-}
-
-/**
- * Ends a grant for good, one at a time with what is approved of it, recorded first. The caller has decided that this person may, and cuts the
- * sessions afterwards. Throws Refusal `grant.state` where it has ended before.
- */
-export async function endGrant(room: GrantRoom, ask: EndAsk): Promise<Grant> {
-  const { id } = ask.grant.statement
-  // Not between the alarm that its seal is broken and the approval that breaks it: one of the two is refused whole.
-  return await inTurn(room.store, id, async () => {
-    return await end(room, { ...ask, grant: await findGrant(room, id) })
-  })
-}
-
-async function end(room: GrantRoom, ask: EndAsk): Promise<Grant> {
-  const { grant, ending } = ask
-  const row = ENDINGS[ending]
-  if (grant.ended !== null)
-    throw new Refusal('grant.state', `the grant is ${grant.state}; it has ended before`)
-  const event = {
-    code: row.code,
-    message: `${row.message}: ${ask.reason}`,
-    status: 'success',
-    disposition: ending === 'reject' ? 'rejected' : 'revoked',
-    actor: actorOf(ask.subject),
-    src: srcOf(ask.source),
-    device: grant.statement.devices.join(','),
-    grant: grant.statement.id,
-    decisions: ask.decision === undefined ? undefined : [ask.decision],
-    data: { grant_sha256: grant.hash, reason_given: ask.reason },
-  } as const
-  await room.log.append(event)
-  const { id } = grant.statement
-  const at = Math.floor(room.now() / 1000)
-  const after = await orTakenBack(room, { ...event, ...unconfirmed(row.message) }, () =>
-    room.store.apply(id, ending, at, ask.subject.id, ask.reason),
-  )
-  if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
-  return after
 }

@@ -3,6 +3,7 @@
  * docs/audit.md section "When a grant ends by itself".
  */
 import type { AuditLog } from '#audit'
+import { Rounds } from '../rounds.ts'
 import { expiresAt, termsOf, type Grant } from './grant.ts'
 import type { GrantStore } from './store.ts'
 import { inTurn } from './turn.ts'
@@ -94,35 +95,21 @@ function endOf(grant: Grant): { readonly at: number; readonly words: string; rea
 export function watchEnds(
   room: ExpiryRoom & { readonly report: (error: unknown, what: string) => void },
 ): AsyncDisposable {
-  let [timer, stopped] = [undefined as NodeJS.Timeout | undefined, false]
   let failing = false
   const recorded = new Map<string, number>()
-  const look = async (): Promise<void> => {
-    let wait = LOOK_MS
+  const rounds = new Rounds(async () => {
     try {
       const next = await recordEnds({ ...room, recorded })
+      failing = false
       const left = next === null ? LOOK_MS : next * 1000 - room.now()
       // One that is long over by the clock of this gateway alone is over when the store's says so.
-      if (left > -BEHIND_MS) wait = Math.min(wait, left)
-      failing = false
+      return left > -BEHIND_MS ? Math.max(SOONEST_MS, Math.min(LOOK_MS, left)) : LOOK_MS
     } catch (error) {
       // Tried again at every look, and said once.
-      if (!failing && !stopped) room.report(error, 'the ends of grants could not be recorded')
+      if (!failing && !rounds.over) room.report(error, 'the ends of grants could not be recorded')
       failing = true
+      return LOOK_MS
     }
-    if (stopped) return
-    const again = (): void => {
-      turn = look()
-    }
-    timer = setTimeout(again, Math.max(SOONEST_MS, wait))
-    timer.unref()
-  }
-  let turn = look()
-  return {
-    async [Symbol.asyncDispose]() {
-      stopped = true
-      clearTimeout(timer)
-      await turn
-    },
-  }
+  })
+  return rounds
 }

@@ -4,6 +4,7 @@ import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import type { Subject } from '../identity/index.ts'
 import { Refusal } from '../problem.ts'
+import { Rounds } from '../rounds.ts'
 import type { Grant } from './grant.ts'
 import type { GrantRoom } from './request.ts'
 import { inTurn } from './turn.ts'
@@ -111,14 +112,15 @@ interface Watching {
 export class ReviewWatch implements AsyncDisposable {
   readonly #room: Watching
   #health: GlassHealth = { reviews_open: 0, reviews_overdue: 0 }
-  #timer: NodeJS.Timeout | undefined
-  #stopped = false
   #counting: Promise<void> = Promise.resolve()
-  #turn: Promise<void>
+  readonly #rounds: Rounds
 
   constructor(room: Watching) {
     this.#room = room
-    this.#turn = this.#look()
+    this.#rounds = new Rounds(async () => {
+      await this.refresh()
+      return LOOK_MS
+    })
   }
 
   health(): GlassHealth {
@@ -137,19 +139,8 @@ export class ReviewWatch implements AsyncDisposable {
     await this.#counting
   }
 
-  async #look(): Promise<void> {
-    await this.refresh()
-    if (this.#stopped) return
-    this.#timer = setTimeout(() => {
-      this.#turn = this.#look()
-    }, LOOK_MS)
-    this.#timer.unref()
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-    await this.#turn
+    await this.#rounds[Symbol.asyncDispose]()
   }
 }
 

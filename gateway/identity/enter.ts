@@ -35,11 +35,25 @@ export async function loginSecondsOf(
   return Math.min(idp?.loginSeconds ?? lifetimes.login, lifetimes.login)
 }
 
+/** What a login here shows of itself: as of now, and for a working day. */
+export function proven(
+  { lifetimes, now }: InteractionOptions,
+  methods: readonly string[],
+  acr: string,
+): Omit<Returned, 'account'> {
+  return { methods, acr, at: Math.floor(now() / 1000), loginSeconds: lifetimes.login }
+}
+
 /** A login that succeeded. Error: log.unavailable. */
 export async function recordLogin(
-  { log, now }: InteractionOptions,
-  facts: Omit<LoginEvent, 'code' | 'at' | 'outcome' | 'reason'>,
+  { issuer, log, now }: InteractionOptions,
+  details: Details,
+  { sub, party, email }: Account,
+  how: Pick<LoginEvent, 'source' | 'methods'>,
 ): Promise<void> {
+  const subject = `${issuer}|${sub}`
+  const client = String(details.params['client_id'])
+  const facts = { ...how, subject, party, email, client }
   await record(log, { code: 'auth.login', at: now(), outcome: 'success', reason: null, ...facts })
 }
 

@@ -5,7 +5,14 @@ import { findCompany } from './company.ts'
 import { enter, finish, grantWhatWasAsked, loginSecondsOf, recordLogin } from './enter.ts'
 import { isToken, readForm } from './form.ts'
 import { leave, returned } from './idp/flow.ts'
-import { ask, isAnother, refuseStale, type Details, type InteractionOptions } from './question.ts'
+import {
+  ask,
+  formOf,
+  isAnother,
+  refuseStale,
+  type Details,
+  type InteractionOptions,
+} from './question.ts'
 import { askAlone, showAlone, showPasskey, signIn } from './sign-in.ts'
 import { signOut } from './sign-out.ts'
 import { giveCode } from './totp/sign-in.ts'
@@ -30,7 +37,7 @@ export function createPages(provider: Provider, options: InteractionOptions): Pa
       if (ctx.method !== 'POST') return ask(ctx, provider, options, details, null, 200)
       const form = await readForm(ctx.req)
       const csrf = form?.get('csrf') ?? ''
-      if (form === undefined || !isToken(options, `interaction:${uid}`, csrf))
+      if (form === undefined || !isToken(options, formOf(uid), csrf))
         return refuseStale(ctx, options)
       const act = acts[form.get('do') ?? '']
       if (act === undefined || (act.prompt !== null && act.prompt !== details.prompt.name))
@@ -120,14 +127,8 @@ async function consent(
     return refuseStale(ctx, options)
   // A password given a moment ago for this very request is on record; one given earlier is a new login.
   if (details.lastSubmission?.login === undefined) {
-    await recordLogin(options, {
-      source: options.source(ctx.req),
-      subject: `${options.issuer}|${account.sub}`,
-      email: account.email,
-      party: account.party,
-      client: String(details.params['client_id']),
-      methods: session.amr ?? [],
-    })
+    const source = options.source(ctx.req)
+    await recordLogin(options, details, account, { source, methods: session.amr ?? [] })
   }
   const seconds = await loginSecondsOf(options, account)
   const grantId = await grantWhatWasAsked(provider, options, details, account.sub, seconds)

@@ -21,6 +21,20 @@ export function refuseStale(ctx: Context, options: InteractionOptions): void {
   sendError(ctx, options, staleForm)
 }
 
+/** What a form of a sign-in is sent as: of no other sign-in. */
+export const formOf = (uid: string): string => `interaction:${uid}`
+
+/** What every page of a sign-in has: where its form goes, its proof that it is of this sign-in, and which program waits. */
+export async function frameOf(provider: Provider, options: InteractionOptions, details: Details) {
+  const { base } = options
+  return {
+    base,
+    action: `${base}/interaction/${details.uid}`,
+    csrf: token(options, formOf(details.uid)),
+    client: await clientName(provider, details),
+  }
+}
+
 /** Renders the question that the provider has. */
 export async function ask(
   ctx: Context,
@@ -31,21 +45,18 @@ export async function ask(
   status: number,
   typed = '',
 ): Promise<void> {
-  const { base } = options
-  const client = await clientName(provider, details)
-  const action = `${base}/interaction/${details.uid}`
-  const common = { base, action, csrf: token(options, `interaction:${details.uid}`), client }
+  const frame = await frameOf(provider, options, details)
   ctx.status = status
   ctx.type = 'html'
   if (details.prompt.name === 'login') {
     const email = typed === '' ? suggested(details) : typed
     const listed = await options.idps.listed()
-    const companies = listed.map(({ id, name }) => ({ name, href: `${action}/via/${id}` }))
-    ctx.body = loginPage({ ...common, email, problem, companies })
+    const companies = listed.map(({ id, name }) => ({ name, href: `${frame.action}/via/${id}` }))
+    ctx.body = loginPage({ ...frame, email, problem, companies })
     return
   }
   const account = await options.accounts.find(details.session?.accountId ?? '')
-  ctx.body = consentPage({ ...common, email: account?.email ?? '' })
+  ctx.body = consentPage({ ...frame, email: account?.email ?? '' })
 }
 
 function suggested(details: Details): string {
@@ -53,7 +64,7 @@ function suggested(details: Details): string {
   return typeof hint === 'string' ? hint.slice(0, 320) : ''
 }
 
-export async function clientName(provider: Provider, details: Details): Promise<string> {
+async function clientName(provider: Provider, details: Details): Promise<string> {
   const client = await provider.Client.find(String(details.params['client_id']))
   return client?.clientName ?? client?.clientId ?? 'this program'
 }

@@ -2,16 +2,15 @@
 import type { Provider } from 'oidc-provider'
 import { ACR_PASSWORD, loginThrottles, type LoginAnswer, type SecondFactors } from './attempt.ts'
 import type { Context } from './answer.ts'
-import { enter, recordLogin } from './enter.ts'
+import { enter, proven, recordLogin } from './enter.ts'
 import { IdentityError } from './errors.ts'
 import type { Account } from './facts.ts'
-import { token } from './form.ts'
 import type { Problem } from './pages.ts'
 import { secondFactorPage, SCRIPTED_POLICY, type SecondFactorPage } from './passkeys/page.ts'
 import { ACR_PASSKEY, METHOD, readBrowserAnswer } from './passkeys/credential.ts'
 import {
   ask,
-  clientName,
+  frameOf,
   isAnother,
   otherAccount,
   refuseStale,
@@ -47,8 +46,7 @@ export async function signIn(
   if (isAnother(details, sub)) return again(409, otherAccount)
   if (answer.more.passkey || answer.more.code)
     return askSecond(ctx, provider, options, details, answer.account, answer.more)
-  const at = Math.floor(options.now() / 1000)
-  const own = { methods: ['pwd'], acr: ACR_PASSWORD, at, loginSeconds: options.lifetimes.login }
+  const own = proven(options, ['pwd'], ACR_PASSWORD)
   return enter(ctx, provider, options, details, { sub, ...own })
 }
 
@@ -84,16 +82,9 @@ async function showQuestion(
   details: Details,
   asked: Pick<SecondFactorPage, 'email' | 'secret' | 'options' | 'code'>,
 ): Promise<void> {
-  const { base } = options
   ctx.type = 'html'
   ctx.set('Content-Security-Policy', SCRIPTED_POLICY)
-  ctx.body = secondFactorPage({
-    base,
-    action: `${base}/interaction/${details.uid}`,
-    csrf: token(options, `interaction:${details.uid}`),
-    client: await clientName(provider, details),
-    ...asked,
-  })
+  ctx.body = secondFactorPage({ ...(await frameOf(provider, options, details)), ...asked })
 }
 
 /** No address, no password: whoever holds a passkey of this site is asked for it. */
@@ -135,12 +126,10 @@ export async function showAlone(
     const problem = fault === 'passkey.second' ? passwordToo : noPasskey(fault)
     return ask(ctx, provider, options, details, problem, 401)
   }
-  const { sub, party, email } = account
+  const { sub } = account
   if (isAnother(details, sub)) return ask(ctx, provider, options, details, otherAccount, 409)
-  const at = Math.floor(options.now() / 1000)
-  const own = { methods: [METHOD], acr: ACR_PASSKEY, at, loginSeconds: options.lifetimes.login }
-  const subject = `${options.issuer}|${sub}`
-  await recordLogin(options, { source, subject, party, email, client, methods: own.methods })
+  const own = proven(options, [METHOD], ACR_PASSKEY)
+  await recordLogin(options, details, account, { source, methods: own.methods })
   return enter(ctx, provider, options, details, { sub, ...own })
 }
 
@@ -172,21 +161,12 @@ export async function showPasskey(
   if (about !== details.uid) return refuseStale(ctx, options)
   if (isAnother(details, account.sub))
     return ask(ctx, provider, options, details, otherAccount, 409)
-  const at = Math.floor(options.now() / 1000)
-  const own = { methods: ['pwd', METHOD], acr: ACR_PASSKEY, at }
-  await recordLogin(options, {
-    source,
-    subject: `${options.issuer}|${account.sub}`,
-    party: account.party,
-    email: account.email,
-    client: String(details.params['client_id']),
-    methods: own.methods,
-  })
+  const own = proven(options, ['pwd', METHOD], ACR_PASSKEY)
+  await recordLogin(options, details, account, { source, methods: own.methods })
   // Wrong codes of before are forgotten, as by a right one; those that are counted whatever the source are not.
   const [pair] = loginThrottles(account.email, source)
   await options.store.settle([pair.key], [])
-  const loginSeconds = options.lifetimes.login
-  return enter(ctx, provider, options, details, { sub: account.sub, ...own, loginSeconds })
+  return enter(ctx, provider, options, details, { sub: account.sub, ...own })
 }
 
 const passwordToo: Problem = {

@@ -62,9 +62,6 @@ export const NoticeSettings = Type.Object(
 )
 export type NoticeSettings = Static<typeof NoticeSettings>
 
-/** The files that these settings name. */
-export const NOTICE_FILES = ['ca_file', 'secret_file', 'password_file'] as const
-
 interface NoticeRoom {
   readonly store: NoticeStore
   readonly grants: Pick<GrantStore, 'list' | 'running' | 'find'>

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import type { Rules } from '#ot'
 import type { Decision } from '#policy'
 import { refOf, toRefusal } from '../decisions.ts'
-import { actorOf, srcOf } from '../events.ts'
+import { actorOf, sessionOf, srcOf } from '../events.ts'
 import { NOT_ELEVATED } from '../grants/elevation.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
@@ -49,10 +49,7 @@ export async function decide(
   const facts = {
     actor: actorOf(session.subject),
     src: srcOf(source),
-    device: session.device,
-    process: session.process,
-    grant: session.grant,
-    session: session.id,
+    ...sessionOf(session),
     decisions: [ref],
   }
   const seen = {
@@ -180,10 +177,8 @@ async function useWrites(room: SessionRoom, session: LiveSession, gate: Rules): 
       message: 'grant to write used for the first time',
       status: 'success',
       actor: actorOf(session.subject),
-      device: session.device,
-      process: session.process,
+      ...sessionOf(session),
       grant: id,
-      session: session.id,
       data: { verbs: ['write'] },
     })
     const now = Math.floor(room.now() / 1000)

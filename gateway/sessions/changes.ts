@@ -4,6 +4,7 @@
  * then every session is decided again, and what cannot be looked up does not go on.
  */
 import { inTurn } from '../grants/turn.ts'
+import { Rounds } from '../rounds.ts'
 import type { Reauthorization } from './reevaluate.ts'
 import type { SessionRoom } from './room.ts'
 import { touchedBy } from './touched.ts'
@@ -50,22 +51,22 @@ export class ChangeWatch implements AsyncDisposable {
   #untold = false
   /** A write that nobody answers must not keep this from looking. */
   #telling: Promise<void> | undefined
-  #stopped = false
-  #timer: NodeJS.Timeout | undefined
-  #turn: Promise<void> = Promise.resolve()
+  readonly #rounds: Rounds
 
   private constructor(of: WatchRoom, place: string) {
     this.#of = of
     this.#place = place
     this.#seen = of.monotonic()
+    this.#rounds = new Rounds(async () => {
+      await this.look()
+      return LOOK_MS
+    }, LOOK_MS)
   }
 
   /** Begins with what is there now: to be called before the first session is. Rejects with StoreError. */
   static async open(of: WatchRoom): Promise<ChangeWatch> {
     const { place } = await of.changes.after(undefined)
-    const watch = new ChangeWatch(of, place)
-    watch.#later()
-    return watch
+    return new ChangeWatch(of, place)
   }
 
   /** Whether it is known what other gateways did. */
@@ -97,7 +98,7 @@ export class ChangeWatch implements AsyncDisposable {
       this.#telling ??= this.#tell().finally(() => (this.#telling = undefined))
     } catch (error) {
       // Tried again at every look, and said once.
-      if (!this.#failing && !this.#stopped)
+      if (!this.#failing && !this.#rounds.over)
         room.report(error, 'what other gateways did is not known')
       this.#failing = true
       if (monotonic() - this.#seen >= BLIND_MS) await this.#all(at, 'grant')
@@ -111,7 +112,7 @@ export class ChangeWatch implements AsyncDisposable {
       await writable()
       this.#writes = true
     } catch (error) {
-      if (this.#writes && !this.#stopped)
+      if (this.#writes && !this.#rounds.over)
         room.report(error, 'the store that gateways share takes no writes')
       this.#writes = false
       return
@@ -120,7 +121,7 @@ export class ChangeWatch implements AsyncDisposable {
       await seeing()
       this.#untold = false
     } catch (error) {
-      if (!this.#untold && !this.#stopped)
+      if (!this.#untold && !this.#rounds.over)
         room.report(error, 'ends of sessions could not be told to the store that gateways share')
       this.#untold = true
     }
@@ -145,18 +146,8 @@ export class ChangeWatch implements AsyncDisposable {
     await this.#of.reauthorization.withdraw(() => true, { trigger, at })
   }
 
-  #later(): void {
-    if (this.#stopped) return
-    this.#timer = setTimeout(() => {
-      this.#turn = this.look().then(() => this.#later())
-    }, LOOK_MS)
-    this.#timer.unref()
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-    await this.#turn
+    await this.#rounds[Symbol.asyncDispose]()
     await this.#telling
   }
 }

@@ -5,7 +5,7 @@
 import { strictest, type Decision, type Input, type Partially, type Trigger } from '#policy'
 import { refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
-import { actorOf } from '../events.ts'
+import { actorOf, sessionOf } from '../events.ts'
 import type { Elevation } from '../grants/elevation.ts'
 import type { Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
@@ -223,10 +223,7 @@ export class Reauthorization implements Disposable {
         disposition: 'revoked',
         reason: code,
         actor: actorOf(session.subject),
-        device: session.device,
-        process: session.process,
-        grant: session.grant,
-        session: session.id,
+        ...sessionOf(session),
         decisions: session.decisions.slice(-1),
         data: { scope: 'connection', time_to_cut_ms: Math.ceil(took) },
       })

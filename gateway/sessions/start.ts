@@ -1,7 +1,7 @@
 /** What is on disk before a session is there: its decision, its use, its recording, its start. */
 import { windowsInWords } from '#approval'
 import type { Decision } from '#policy'
-import { actorOf, srcOf } from '../events.ts'
+import { actorOf, sessionOf, srcOf } from '../events.ts'
 import type { Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
 import { formatOf } from '../recordings/taps.ts'
@@ -97,10 +97,7 @@ async function start(
   const facts = {
     actor: actorOf(session.subject),
     src: srcOf(session.source),
-    device: session.device,
-    process: session.process,
-    grant: session.grant,
-    session: session.id,
+    ...sessionOf(session),
     ticket: grant.statement.ticket ?? undefined,
     decisions: session.decisions,
   }

@@ -1,4 +1,5 @@
 /** The flow records of all sessions, told to the log each minute and at each end. */
+import { sessionOf } from '../events.ts'
 import type { LiveSession } from './live.ts'
 import { sumOf } from './flow.ts'
 import type { SessionRoom } from './room.ts'
@@ -18,10 +19,7 @@ export async function tellFlow(
     code: 'session.stats',
     message: `traffic of the session to ${session.device}/${session.process}`,
     status: 'success',
-    device: session.device,
-    process: session.process,
-    grant: session.grant,
-    session: session.id,
+    ...sessionOf(session),
     data: { ...sumOf(buckets), duration_ms, buckets },
   })
 }

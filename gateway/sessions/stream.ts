@@ -5,7 +5,7 @@
 import type { TunnelStream } from '#tunnel'
 import { isWithin, type Rules } from '#ot'
 import { streamKindOf } from '../devices/device.ts'
-import { actorOf, srcOf } from '../events.ts'
+import { actorOf, sessionOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import type { Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
@@ -251,9 +251,6 @@ async function recordRefusal(
     reason: error.shownCode,
     actor: actorOf(session.subject),
     src: srcOf(source),
-    device: session.device,
-    process: session.process,
-    grant: session.grant,
-    session: session.id,
+    ...sessionOf(session),
   })
 }

@@ -5,7 +5,7 @@
  */
 import type { AuditLog } from '#audit'
 import type { DecisionRef } from '../decisions.ts'
-import { actorOf, srcOf } from '../events.ts'
+import { actorOf, sessionOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import type { Subject } from '../identity/index.ts'
 import { Refusal } from '../problem.ts'
@@ -216,10 +216,7 @@ export class Supervision implements Disposable {
       ...(who === null
         ? {}
         : { actor: actorOf(who.subject), src: srcOf(who.source), decisions: [who.decision] }),
-      device: session.device,
-      process: session.process,
-      grant: session.grant,
-      session: session.id,
+      ...sessionOf(session),
       data: {},
     })
   }

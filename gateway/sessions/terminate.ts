@@ -1,6 +1,7 @@
 /** Ending a session: its connections are silent first, then the end is recorded, with how long it took. */
 import type { EndReason } from '#audit'
 import type { DecisionRef } from '../decisions.ts'
+import { sessionOf } from '../events.ts'
 import type { Goodbye, LiveSession } from './live.ts'
 import type { SessionRoom } from './room.ts'
 import { tellFlow } from './stats.ts'
@@ -75,10 +76,7 @@ async function recordEnd(room: Ending, session: LiveSession, cause: Cause): Prom
       org: session.subject.vendor ?? undefined,
       party: session.subject.party,
     },
-    device: session.device,
-    process: session.process,
-    grant: session.grant,
-    session: session.id,
+    ...sessionOf(session),
     decisions: session.decisions,
     data: {
       bytes_in: session.bytesIn,

@@ -1,31 +1,10 @@
 /** A look at the processes that never comes back holds nothing open: it ends what it was for. */
-import { once } from 'node:events'
-import { createServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
-import { expect, onTestFinished, test } from 'vitest'
-import { driveTunnel, memoryPair } from '#tunnel'
+import { expect, test } from 'vitest'
 import type { CloseReason, Tunnel, TunnelRefused } from '#tunnel'
 import { Forwarder } from '../../agent-tunnel/agent/forward.ts'
 import type { ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
 import { HandClock } from '../support/clock.ts'
-
-const sighting = {
-  observed: {
-    phase: 'accepted',
-    exe: '/usr/bin/plc',
-    sha256: null,
-    script_sha256: null,
-    uid: null,
-    unit: null,
-    image: null,
-    started_at: null,
-    pid: 7,
-  },
-  dialled: undefined,
-  sights: [],
-  complete: true,
-  unreadable: 0,
-}
+import { reached, sighting } from './reached.ts'
 
 const never = (): Promise<never> => new Promise(() => {})
 const turn = () => new Promise((resolve) => setImmediate(resolve))
@@ -33,18 +12,7 @@ const turn = () => new Promise((resolve) => setImmediate(resolve))
 async function opened(
   scope: object,
 ): Promise<{ gateway: Tunnel; clock: HandClock; open: Promise<unknown>; looks: () => number }> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  const [one, two] = memoryPair()
-  const [agent, gateway] = await Promise.all([
-    driveTunnel(one, { role: 'agent', side: 'dialler', instance: 'a', epoch: 1 }),
-    driveTunnel(two, { role: 'gateway', side: 'acceptor', instance: 'g', epoch: 1 }),
-  ])
-  onTestFinished(() => {
-    agent.close('test.over')
-    server.close()
-  })
+  const { port, agent, gateway } = await reached()
   let looks = 0
   const counted = Object.fromEntries(
     Object.entries(scope).map(([name, look]) => [

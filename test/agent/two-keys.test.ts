@@ -1,19 +1,19 @@
 /** Two keys on a device: a gateway alone opens nothing, whatever it sends; what is pinned changes by its own people. */
-import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { AgentError, layIsland, liftIsland, pinApprovers, readApprovers } from '#agent'
 import { enrolAgent, removeApprovers, rotateApprovers, runAgent } from '#agent'
 import { hashOf, hashOfSet, type ApproverSet, type Statement } from '#approval'
-import { driveTunnel, memoryPair, type TunnelRefused } from '#tunnel'
+import type { TunnelRefused } from '#tunnel'
 import { Forwarder, type ForwardOptions } from '../../agent-tunnel/agent/forward.ts'
 import { openTwoKeys } from '../../agent-tunnel/agent/two-keys.ts'
 import { softKey, type SoftKey } from '../support/authenticator.ts'
 import { HandClock } from '../support/clock.ts'
 import { configOf, Directory, enrolled } from './device.ts'
 import { DEVICE, FakeGateway, soon } from './gateway.ts'
+import { reached, sighting } from './reached.ts'
+import { statementOf } from '../support/statement.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'
 const NOW = 1_780_000_000
@@ -33,22 +33,11 @@ const SET: ApproverSet = {
   approvers: [approver('oda', oda), approver('olaf', olaf)],
   modbus: [],
 }
-const STATEMENT: Statement = {
-  v: 1,
+const STATEMENT = statementOf(NOW, {
   id: 'g_00000000000000000000000001',
-  tenant: 'main.sallyport.internal',
   requester: 'https://gw/oidc|a',
   vendor: 'Pumpworks',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: NOW,
-  not_after: NOW + 3600,
-  max_duration_s: 600,
-  reason: 'service',
-  ticket: null,
-  created_at: NOW,
-}
+})
 const text = (set: object) => JSON.stringify(set)
 const signed = (hash: string, ...by: SoftKey[]) =>
   by.map((key) => key.assertion(Buffer.from(hash, 'hex').toString('base64url')))
@@ -59,41 +48,12 @@ function device() {
   return { dataDir: directory.path, device: SET.device, tenant: SET.tenant }
 }
 
-const sighting = {
-  observed: {
-    phase: 'accepted',
-    exe: '/usr/bin/plc',
-    sha256: null,
-    script_sha256: null,
-    uid: null,
-    unit: null,
-    image: null,
-    started_at: null,
-    pid: 7,
-  },
-  dialled: undefined,
-  sights: [],
-  complete: true,
-  unreadable: 0,
-}
-
 /** A device whose owner pinned SET, its program, and the tunnel's other end. */
 async function pinned() {
   const place = device()
   pinApprovers(place, text(SET), 'set.json')
   let dialled = 0
-  const server = createServer(() => dialled++).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  const [one, two] = memoryPair()
-  const [agent, gateway] = await Promise.all([
-    driveTunnel(one, { role: 'agent', side: 'dialler', instance: 'a', epoch: 1 }),
-    driveTunnel(two, { role: 'gateway', side: 'acceptor', instance: 'g', epoch: 1 }),
-  ])
-  onTestFinished(() => {
-    agent.close('test.over')
-    server.close()
-  })
+  const { port, agent, gateway } = await reached(() => void dialled++)
   const clock = new HandClock()
   let system = NOW * 1000
   const logged: string[] = []

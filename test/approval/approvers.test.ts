@@ -13,6 +13,7 @@ import {
 } from '#approval'
 import { openMetadata } from '../../gateway/sessions/signed.ts'
 import { softKey, type SoftKey } from '../support/authenticator.ts'
+import { statementOf } from '../support/statement.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'
 const NOW = 1_780_000_100
@@ -37,22 +38,13 @@ const set: ApproverSet = {
   approvers: [approver('oda', oda), approver('olaf', olaf), approver('olaf', olafs2nd)],
   modbus: ['plc'],
 }
-const statement: Statement = {
-  v: 1,
+const statement = statementOf(NOW - 100, {
   id: 'g_00000000000000000000000001',
-  tenant: 'main.sallyport.internal',
   requester: 'https://gw/oidc|a',
   vendor: 'Pumpworks',
-  devices: ['press-07'],
   processes: ['plc', 'hmi'],
-  ot_level: 1,
-  not_before: NOW - 100,
   not_after: NOW + 3600,
-  max_duration_s: 600,
-  reason: 'service',
-  ticket: null,
-  created_at: NOW - 100,
-}
+})
 const signed = (by: readonly SoftKey[], of: Statement = statement): readonly Assertion[] =>
   by.map((key) => key.assertion(Buffer.from(hashOf(of), 'hex').toString('base64url')))
 const opening = (

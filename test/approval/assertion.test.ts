@@ -15,24 +15,16 @@ import {
   type Statement,
 } from '#approval'
 import { softKey, type Bend } from '../support/authenticator.ts'
+import { statementOf } from '../support/statement.ts'
 
 const ORIGIN = 'https://gw.plant.example:8443'
-const statement: Statement = {
-  v: 1,
+const statement = statementOf(1_780_000_000, {
   id: 'g_00000000000000000000000001',
-  tenant: 'main.sallyport.internal',
   requester: 'https://gw/oidc|a',
   vendor: 'Pumpworks',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: 1_780_000_000,
   not_after: 1_780_003_600,
-  max_duration_s: 600,
   reason: 'Lager \u{1f527} prüfen',
-  ticket: null,
-  created_at: 1_780_000_000,
-}
+})
 const challenge = Buffer.from(hashOf(statement), 'hex')
 const text = challenge.toString('base64url')
 const expected = { challenge, rpId: 'gw.plant.example', origins: [ORIGIN] }

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ConfigError, readConfig } from '#gateway'
+import { PATHS } from '../../gateway/config/paths.ts'
+import { File } from '../../gateway/config/schema.ts'
 
 let directory = ''
 beforeAll(() => {
@@ -29,6 +31,23 @@ function fault(
     throw error
   }
   throw new Error('the file was accepted')
+}
+
+interface Schema {
+  readonly type?: unknown
+  readonly properties?: Readonly<Record<string, Schema>>
+  readonly items?: Schema
+  readonly anyOf?: readonly Schema[]
+}
+
+/** The way to every value that a configuration may hold. */
+function ways({ properties, items, anyOf }: Schema, at: string): readonly string[] {
+  if (anyOf !== undefined) return anyOf.flatMap((one) => ways(one, at))
+  if (items !== undefined) return ways(items, `${at}/*`)
+  if (properties === undefined) return [at]
+  return Object.entries(properties).flatMap(([key, one]) =>
+    ways(one, at === '' ? key : `${at}/${key}`),
+  )
 }
 
 describe('a mistake in the file', () => {
@@ -101,6 +120,27 @@ describe('what a schema cannot say', () => {
       place: 'update_keys',
     },
     { name: 'a balancer by name', text: 'balancers: [lb.plant.example]\n', place: 'balancers' },
+    { name: 'tickets of no pattern', text: "tickets: {pattern: '('}\n", place: 'tickets' },
+    {
+      name: 'a shared store elsewhere without TLS',
+      text: 'store: {redis: {host: redis.plant.example, port: 6379}}\n',
+      place: 'store',
+    },
+    {
+      name: 'mail in the clear to another machine',
+      text: 'notices: {mail: {host: mail.plant.example, port: 25, tls: none, from: a@plant.example}}\n',
+      place: 'notices',
+    },
+    {
+      name: 'a user of the mail server without a password',
+      text: 'notices: {mail: {host: mail.plant.example, port: 25, user: a, from: a@plant.example}}\n',
+      place: 'notices',
+    },
+    {
+      name: 'two webhooks of one name',
+      text: `notices: {webhooks: [${"{name: a, url: 'https://h', ca_file: x, secret_file: y}, ".repeat(2)}]}\n`,
+      place: 'notices',
+    },
   ])('$name', ({ text, place }) => {
     expect(fault(text)).toMatchObject({ code: 'config.value', place })
   })
@@ -138,5 +178,11 @@ describe('what wins', () => {
     const config = readConfig({ file, environment: {} })
     expect(config.data).toBe(join(directory, 'here'))
     expect(config.syslog[0]?.ca_file).toBe(join(directory, 'ca.pem'))
+  })
+
+  test('a setting that names a file and is left relative to wherever the node was started', () => {
+    const settings = ways(File, '')
+    expect(settings.filter((way) => /[_/]file$/.test(way) && !PATHS.includes(way))).toEqual([])
+    expect(PATHS.filter((way) => !settings.includes(way))).toEqual([])
   })
 })

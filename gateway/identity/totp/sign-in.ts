@@ -1,13 +1,12 @@
 /** A sign-in that asks for a code after the password, and what it does with one. */
 import type { Provider } from 'oidc-provider'
 import type { Context } from '../answer.ts'
-import { enter, recordLogin } from '../enter.ts'
-import { token } from '../form.ts'
+import { enter, proven, recordLogin } from '../enter.ts'
 import type { Problem } from '../pages.ts'
 import { ACR_TOTP } from '../passkeys/credential.ts'
 import {
   ask,
-  clientName,
+  frameOf,
   isAnother,
   otherAccount,
   type Details,
@@ -34,17 +33,9 @@ export async function askCode(
   details: Details,
   { email, secret, problem }: Asked,
 ): Promise<void> {
-  const { base } = options
   ctx.type = 'html'
-  ctx.body = codePage({
-    base,
-    action: `${base}/interaction/${details.uid}`,
-    csrf: token(options, `interaction:${details.uid}`),
-    client: await clientName(provider, details),
-    email,
-    secret,
-    problem: problem ?? null,
-  })
+  const frame = await frameOf(provider, options, details)
+  ctx.body = codePage({ ...frame, email, secret, problem: problem ?? null })
 }
 
 /** A code: right, the person is in; wrong, they are asked again, as often as the counters let them. Error: log.unavailable. */
@@ -69,13 +60,11 @@ export async function giveCode(
       ctx.set('Retry-After', String(Math.ceil(answer.retryAfterMs / 1000)))
     return askCode(ctx, provider, options, details, { email: answer.email, secret, problem })
   }
-  const { sub, party, email } = answer.account
+  const { account } = answer
+  const { sub } = account
   if (isAnother(details, sub)) return ask(ctx, provider, options, details, otherAccount, 409)
-  const at = Math.floor(options.now() / 1000)
-  const subject = `${options.issuer}|${sub}`
-  await recordLogin(options, { source, subject, party, email, client, methods: METHODS })
-  const loginSeconds = options.lifetimes.login
-  const own = { methods: METHODS, acr: ACR_TOTP, at, loginSeconds }
+  const own = proven(options, METHODS, ACR_TOTP)
+  await recordLogin(options, details, account, { source, methods: METHODS })
   return enter(ctx, provider, options, details, { sub, ...own })
 }
 

@@ -20,7 +20,8 @@ import type { Grant } from '../../grants/grant.ts'
 import type { Api } from '../api.ts'
 import { authorize } from '../authorize.ts'
 import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
-import { grantView, visible, type GrantRoutes } from './grants.ts'
+import { grantView } from './grant-view.ts'
+import { visible, type GrantRoutes } from './grants.ts'
 
 export interface GlassRoutes extends GrantRoutes {
   readonly reviews: ReviewStore

@@ -11,100 +11,22 @@ import {
   SignedGrant,
   Page,
 } from '#api'
-import type { GrantSignature } from '#approval'
-import { approveGrant, endGrant, findGrant, type Ending } from '../../grants/approve.ts'
-import { recordShortened, recordSuperseded } from '../../grants/effect.ts'
+import { approveGrant } from '../../grants/approve.ts'
 import { requestExtension } from '../../grants/extend.ts'
-import { expiresAt, shownState, type Grant } from '../../grants/grant.ts'
-import type { ReviewWatch } from '../../grants/review.ts'
-import { requestGrant, type GrantRoom } from '../../grants/request.ts'
-import { inTurn } from '../../grants/turn.ts'
-import { during } from '../../grants/window.ts'
-import type { Source } from '../../facts.ts'
+import { findGrant } from '../../grants/find.ts'
+import { shownState, type Grant } from '../../grants/grant.ts'
+import { requestGrant } from '../../grants/request.ts'
 import type { Subject } from '../../identity/index.ts'
 import { Refusal } from '../../problem.ts'
-import { touchedBy } from '../../sessions/touched.ts'
-import type { CutConnection, Reauthorization } from '../../sessions/reevaluate.ts'
-import { StoreError } from '../../store/sqlite/thread.ts'
 import type { Api } from '../api.ts'
 import { authorize, type Authorization } from '../authorize.ts'
 import { page, pageOf, readCursor, USUAL } from '../cursor.ts'
-import type { DecisionRef } from '../../decisions.ts'
+import { takesEffect, withdraw, type GrantEffects } from './grant-effect.ts'
+import { grantView, signedGrant } from './grant-view.ts'
 
-export interface GrantRoutes extends Omit<Authorization, 'api'> {
-  readonly grants: GrantRoom
-  readonly reauthorization: Reauthorization
-  /** Counts the seals that were broken. */
-  readonly glass: Pick<ReviewWatch, 'refresh'>
-  /** Told that there may be news of a grant. */
-  readonly changed: () => void
-}
+export interface GrantRoutes extends Omit<Authorization, 'api'>, GrantEffects {}
 
 const Params = Type.Object({ id: GrantId })
-
-/** A grant as the API shows it now. */
-export function grantView({ now, spare }: GrantRoom, grant: Grant): GrantView {
-  const nowMs = now()
-  const { statement } = grant
-  return {
-    id: statement.id,
-    hash: grant.hash,
-    state: shownState(grant, Math.floor(nowMs / 1000)),
-    requester: statement.requester,
-    requester_email: grant.requester_email,
-    vendor: statement.vendor,
-    device: statement.devices[0] ?? '',
-    processes: [...statement.processes],
-    duration_s: statement.max_duration_s,
-    not_before: statement.not_before,
-    not_after: statement.not_after,
-    first_used_at: grant.first_used_at,
-    expires_at: expiresAt(grant),
-    ...recurrence(grant, Math.floor(nowMs / 1000)),
-    ot_level: statement.ot_level,
-    ot_windows: [...(statement.ot_windows ?? [])],
-    max_uses: statement.max_uses ?? null,
-    max_bytes: statement.max_bytes ?? null,
-    extends: statement.extends?.grant ?? null,
-    supersedes: statement.supersedes?.grant ?? null,
-    sealed: statement.sealed?.quorum ?? null,
-    unseals: statement.unseals?.grant ?? null,
-    extension:
-      grant.extension === null
-        ? null
-        : {
-            grant: grant.extension.statement.id,
-            duration_s: grant.extension.statement.max_duration_s,
-            not_after: grant.extension.statement.not_after,
-          },
-    uses: grant.uses,
-    bytes: grant.bytes - spare(statement.id),
-    reason: statement.reason,
-    ticket: statement.ticket,
-    approvals: grant.approvals.map(({ by, email, at, hash, decision_id, signature }) => ({
-      by,
-      email,
-      at,
-      grant_hash: hash,
-      decision_id,
-      signed: signature !== null,
-    })),
-    approvals_needed: grant.approvals_needed,
-    ended: grant.ended,
-    created_at: statement.created_at,
-  }
-}
-
-/** When its windows are, and which is the one that is open or opens next at `now` (epoch seconds). */
-function recurrence(grant: Grant, now: number): Pick<GrantView, 'recurring' | 'opens'> {
-  const { recurring } = grant.statement
-  if (recurring === undefined) return { recurring: null, opens: null }
-  const { period } = during(grant, now)
-  return {
-    recurring: { ...recurring, days: [...recurring.days] },
-    opens: period === undefined || period.until <= now ? null : { ...period },
-  }
-}
 
 export function grantRoutes(api: Api, room: GrantRoutes): void {
   reading(api, room)
@@ -159,32 +81,6 @@ function reading(api: Api, room: GrantRoutes): void {
       return signedGrant(grant)
     },
   )
-}
-
-/** The grant as a file that is verified without us. */
-function signedGrant({ statement, approvals }: Grant): SignedGrant {
-  const { ot_windows: windows, recurring, ...rest } = statement
-  return {
-    v: 1,
-    statement: {
-      ...rest,
-      devices: [...statement.devices],
-      processes: [...statement.processes],
-      ...(windows === undefined ? {} : { ot_windows: [...windows] }),
-      ...(recurring && { recurring: { ...recurring, days: [...recurring.days] } }),
-    },
-    approvals: approvals.map(({ by, email, at, decision_id, signature }) => ({
-      by,
-      email,
-      at,
-      decision_id,
-      signature: signature === null ? null : copied(signature),
-    })),
-  }
-}
-
-function copied({ assertion, key, relying_party: { id, origins } }: GrantSignature) {
-  return { assertion, key, relying_party: { id, origins: [...origins] } }
 }
 
 /** A vendor is told of another's grant exactly what they are told of one that does not exist. */
@@ -266,88 +162,6 @@ function asking(api: Api, room: GrantRoutes): void {
       return grantView(room.grants, grant)
     },
   )
-}
-
-interface Withdrawn {
-  readonly grant: Grant
-  readonly ending: Ending
-  readonly reason: string
-  readonly subject: Subject
-  readonly source: Source
-  readonly decision?: DecisionRef
-  /** Monotonic milliseconds at which the request came in. */
-  readonly at: number
-}
-
-/** A grant from now on: what it extends, supersedes or lets write is decided again, also where the log failed meanwhile. */
-export async function takesEffect(
-  {
-    grants,
-    reauthorization,
-    glass,
-    changed,
-  }: Pick<GrantRoutes, 'grants' | 'reauthorization' | 'glass' | 'changed'>,
-  grant: Grant,
-  at: number,
-): Promise<void> {
-  changed()
-  if (grant.state !== 'approved') return
-  const { ot_level: level, extends: extended, supersedes: old, unseals } = grant.statement
-  const failed = await failureOf(recordSuperseded(grants, grant))
-  if (unseals !== undefined) await glass.refresh()
-  if (level === 2 || extended !== undefined || old !== undefined)
-    await reauthorization.withdraw(touchedBy(grant), { trigger: 'grant', at })
-  if (failed !== undefined) throw failed.cause
-}
-
-/** What it rejected with, for later: something must be cut first. */
-async function failureOf(work: Promise<void>): Promise<{ readonly cause: unknown } | undefined> {
-  try {
-    await work
-    return undefined
-  } catch (cause) {
-    return { cause }
-  }
-}
-
-/**
- * Ends the grant, then all that stands on it, also where the log fails in between; the answer says how long the cuts took.
- * Where the store does not take the end, this node's sessions under the grant are cut all the same, and the call fails.
- */
-export async function withdraw(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
-  // What the node hears of its own act (sessions/changes.ts) waits: the cuts are this call's to tell.
-  return await inTurn(room.reauthorization, ask.grant.statement.id, () => endAndCut(room, ask))
-}
-
-async function endAndCut(room: GrantRoutes, ask: Withdrawn): Promise<EndedGrant> {
-  const connections: CutConnection[] = []
-  const cut = async (grant: Grant, fallen = false) =>
-    await room.reauthorization.withdraw(touchedBy(grant), {
-      trigger: 'grant',
-      at: ask.at,
-      by: ask.subject.id,
-      fallen,
-      narrowed: (one) => connections.push(one),
-      ...(ask.ending === 'burn' ? { reason: 'grant_burned' as const } : {}),
-    })
-  const grant = await endGrant(room.grants, ask).catch(async (error: unknown) => {
-    const held = ask.grant.state === 'approved' || ask.grant.state === 'active'
-    if (error instanceof StoreError && held) await cut(ask.grant, true)
-    throw error
-  })
-  room.changed()
-  const failed =
-    ask.grant.state === 'approved'
-      ? await failureOf(recordShortened(room.grants, ask.grant))
-      : undefined
-  const sessions = await cut(grant)
-  if (failed !== undefined) throw failed.cause
-  const times = [...sessions, ...connections].map((one) => one.time_to_cut_ms)
-  const slowest = times.length === 0 ? null : Math.max(...times)
-  return {
-    grant: grantView(room.grants, grant),
-    cut: { sessions: [...sessions], connections, slowest_ms: slowest },
-  }
 }
 
 function ending(api: Api, room: GrantRoutes): void {

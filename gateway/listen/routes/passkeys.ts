@@ -26,7 +26,8 @@ import {
   type ApproverSet,
   type GrantRef,
 } from '#approval'
-import { approveGrant, findGrant } from '../../grants/approve.ts'
+import { approveGrant } from '../../grants/approve.ts'
+import { findGrant } from '../../grants/find.ts'
 import type { Grant } from '../../grants/grant.ts'
 import {
   isRefusal,
@@ -44,7 +45,8 @@ import { Refusal } from '../../problem.ts'
 import type { Api } from '../api.ts'
 import { authorize, doneBy } from '../authorize.ts'
 import { pageIn, pageOf } from '../cursor.ts'
-import { takesEffect, visible, type GrantRoutes } from './grants.ts'
+import { takesEffect } from './grant-effect.ts'
+import { visible, type GrantRoutes } from './grants.ts'
 import { asLast, toRefusal } from './people.ts'
 
 export interface PasskeyRoutes extends GrantRoutes {

@@ -26,6 +26,7 @@ import {
 import { answer as answerPolicy } from '../../support/policy.ts'
 import { attach, expecting, PLC, seen, type FakeAgent } from '../../support/tunnels.ts'
 import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 let node: TestNode
 let agent: FakeAgent
@@ -253,23 +254,11 @@ test('by the commands, as docs/grants.md shows them', async () => {
 })
 
 describe('the statement', () => {
-  const statement: Statement = {
-    v: 1,
-    id: 'g_1',
-    tenant: 'main.sallyport.internal',
-    requester: 'iss|vera',
-    vendor: 'acme',
-    devices: ['press-07'],
-    processes: ['plc'],
-    ot_level: 1,
-    not_before: 1000,
+  const statement = statementOf(1000, {
     not_after: 9_000_000,
-    max_duration_s: 600,
     reason: 'emergencies',
-    ticket: null,
-    created_at: 1000,
     sealed: { quorum: 2 },
-  }
+  })
   const grant = grantAround(statement)
   test('that is sealed holds at no instant, for no session', () => {
     for (const now of [1000, 5000, 8_999_999, 9_000_000]) {

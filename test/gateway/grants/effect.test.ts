@@ -5,8 +5,13 @@ import type { EventInput } from '#audit'
 import type { Grant } from '../../../gateway/grants/grant.ts'
 import { propose, type GrantRoom } from '../../../gateway/grants/request.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
-import { takesEffect, withdraw, type GrantRoutes } from '../../../gateway/listen/routes/grants.ts'
-import { grantAround, statementOf } from './around.ts'
+import {
+  takesEffect,
+  withdraw,
+  type GrantEffects,
+} from '../../../gateway/listen/routes/grant-effect.ts'
+import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const NOW = 10_000
 const REF = { grant: 'g_1', sha256: '0'.repeat(64) }
@@ -43,7 +48,7 @@ function place(held: readonly Grant[], broken?: string) {
         return []
       },
     },
-  } as unknown as GrantRoutes
+  } as unknown as GrantEffects
   return { room, did }
 }
 

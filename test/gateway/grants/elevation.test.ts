@@ -5,28 +5,18 @@ import { addressFault, countFault, writeFault } from '../../../gateway/grants/ad
 import { coveringGrant, elevationOf, inUse } from '../../../gateway/grants/elevation.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
 import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const NOW = 10_000
 const WINDOW = { unit: 1, from: 0, to: 9 }
 
 function grant(id: string, change: Partial<Statement> = {}, more: Partial<Grant> = {}): Grant {
-  const statement: Statement = {
-    v: 1,
+  const statement = statementOf(NOW - 100, {
     id,
-    tenant: 'main.sallyport.internal',
-    requester: 'iss|vera',
-    vendor: 'acme',
-    devices: ['press-07'],
-    processes: ['plc'],
-    ot_level: 1,
-    not_before: NOW - 100,
     not_after: NOW + 1000,
     max_duration_s: 86_400,
-    reason: 'service',
-    ticket: null,
-    created_at: NOW - 100,
     ...change,
-  }
+  })
   return grantAround(statement, { state: 'active', ...more })
 }
 const own = grant('g_own')

@@ -7,27 +7,20 @@ import { expiresAt, transitions, type Grant } from '../../../gateway/grants/gran
 import { inTurn } from '../../../gateway/grants/turn.ts'
 import { until } from '../../support/node.ts'
 import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const START = 1_700_000_000
 
 function grantOf(id: string, change: Partial<Statement>, more: Partial<Grant> = {}): Grant {
-  const statement: Statement = {
-    v: 1,
+  const statement = statementOf(START, {
     id,
     tenant: 't',
-    requester: 'iss|vera',
     vendor: 'Pumpworks',
-    devices: ['press-07'],
-    processes: ['plc'],
-    ot_level: 1,
-    not_before: START,
     not_after: START + 1000,
     max_duration_s: 100,
     reason: 'bearing',
-    ticket: null,
-    created_at: START,
     ...change,
-  }
+  })
   return grantAround(statement, more)
 }
 

@@ -12,7 +12,8 @@ import {
   type Grant,
 } from '../../../gateway/grants/grant.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
-import { statementOf } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
+import { grantAround } from './around.ts'
 
 const NOW = 10_000
 const statement = statementOf(NOW, {
@@ -20,21 +21,8 @@ const statement = statementOf(NOW, {
   max_uses: 3,
   ticket: 'T-1',
 })
-const grantOf = (change: Partial<Grant> = {}): Grant => ({
-  statement,
-  hash: hashOf(statement),
-  state: 'active',
-  requester_email: null,
-  approvals: [],
-  approvals_asked: 1,
-  approvals_needed: 1,
-  first_used_at: NOW,
-  uses: 1,
-  bytes: 0,
-  extension: null,
-  ended: null,
-  ...change,
-})
+const grantOf = (change: Partial<Grant> = {}): Grant =>
+  grantAround(statement, { state: 'active', first_used_at: NOW, uses: 1, ...change })
 const vera = { id: 'iss|vera' } as Subject
 const ask = { grant: grantOf(), longer_s: 300, reason: 'the pump is stuck' }
 const ID = 'g_00000000000000000000000002'

@@ -11,23 +11,16 @@ import {
   type Grant,
 } from '../../../gateway/grants/grant.ts'
 import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
-const statement: Statement = {
-  v: 1,
+const statement = statementOf(1000, {
   id: 'g_00000000000000000000000001',
-  tenant: 'main.sallyport.internal',
   requester: 'https://gw/oidc|a',
   vendor: 'Pumpworks',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: 1000,
   not_after: 2000,
   max_duration_s: 120,
   reason: 'bearing',
-  ticket: null,
-  created_at: 1000,
-}
+})
 const grant = (change: Partial<Grant> = {}): Grant => grantAround(statement, change)
 
 describe('canonical', () => {

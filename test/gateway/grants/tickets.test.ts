@@ -13,7 +13,8 @@ import { startNode } from '../../support/node.ts'
 import { answer as answerPolicy } from '../../support/policy.ts'
 import { expecting } from '../../support/tunnels.ts'
 import { webhookReceiver } from '../notices/receivers.ts'
-import { grantAround, statementOf } from './around.ts'
+import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 let folder = ''
 let certificates: Certificates

@@ -14,7 +14,8 @@ import {
 import type { Allotments } from '../../../gateway/sessions/allotment.ts'
 import { fallenWith } from '../../../gateway/sessions/standing.ts'
 import { usable } from '../../../gateway/sessions/uses.ts'
-import { grantAround, statementOf } from './around.ts'
+import { grantAround } from './around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const at = (text: string) => Date.parse(text) / 1000
 const DAY = 86_400

@@ -4,7 +4,6 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import type { Statement } from '#approval'
 import { NoticeDispatch, type Channel } from '../../../gateway/notices/dispatch.ts'
 import { mailChannel } from '../../../gateway/notices/mail.ts'
 import { messageOf, type Notice } from '../../../gateway/notices/notice.ts'
@@ -17,6 +16,7 @@ import { makeCertificates, type Certificates } from '../../audit/receiver.ts'
 import { until } from '../../support/node.ts'
 import { grantAround } from '../grants/around.ts'
 import { drippingMailServer, mailReceiver, webhookReceiver } from './receivers.ts'
+import { statementOf } from '../../support/statement.ts'
 
 let directory = ''
 let certificates: Certificates
@@ -26,22 +26,7 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(directory, { recursive: true }))
 
-const statement: Statement = {
-  v: 1,
-  id: 'g_1',
-  tenant: 'main.sallyport.internal',
-  requester: 'iss|vera',
-  vendor: 'acme',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: 1000,
-  not_after: 2000,
-  max_duration_s: 600,
-  reason: 'service',
-  ticket: null,
-  created_at: 1000,
-}
+const statement = statementOf(1000, { not_after: 2000 })
 const grant = grantAround(statement, { requester_email: 'vera@acme.example' })
 const told = (key: string, kind: Notice['kind'] = 'grant.approved'): Notice => ({
   key,

@@ -11,25 +11,11 @@ import {
   type Notice,
 } from '../../../gateway/notices/notice.ts'
 import { grantAround } from '../grants/around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const NOW = 1_780_000_000
 const DAY = 86_400
-const statement: Statement = {
-  v: 1,
-  id: 'g_1',
-  tenant: 'main.sallyport.internal',
-  requester: 'iss|vera',
-  vendor: 'acme',
-  devices: ['press-07'],
-  processes: ['plc'],
-  ot_level: 1,
-  not_before: NOW,
-  not_after: NOW + DAY,
-  max_duration_s: 7200,
-  reason: 'service',
-  ticket: 'T-1',
-  created_at: NOW,
-}
+const statement = statementOf(NOW, { not_after: NOW + DAY, max_duration_s: 7200, ticket: 'T-1' })
 const approval = { by: 'iss|oda', at: NOW + 10 } as Approval
 const grant = (more: Partial<Grant> = {}, change: Partial<Statement> = {}) =>
   grantAround({ ...statement, ...change }, { requester_email: 'vera@acme.example', ...more })

@@ -1,9 +1,9 @@
 /** Signing in by a passkey and nothing else: for who has no password, and for nobody else. */
-import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
-import { deviceLogin } from '../../../cli/login/index.ts'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { BrowserAnswer } from '../../../gateway/identity/index.ts'
 import { softKey, type Bend, type SoftKey } from '../../support/authenticator.ts'
 import { openBrowser, type Browser, type Page } from '../../support/browser.ts'
+import { waitingLogin } from '../../support/login.ts'
 import { challengeOf, guestWithPasskey } from '../identity/guest.ts'
 import {
   addVendor,
@@ -31,17 +31,8 @@ beforeEach(async () => {
 
 /** A sign-in up to the question that is put to nobody in particular. */
 async function asked(at: Browser = browser) {
-  const stopped = new AbortController()
-  const prompt = Promise.withResolvers<string>()
-  const login = deviceLogin({
-    gateway: house.origin,
-    trust: { anchor: house.anchor },
-    signal: stopped.signal,
-    onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
-  })
-  login.catch(() => {})
-  onTestFinished(() => stopped.abort())
-  const compare = await at.submit(await at.open(await prompt.promise), 'Continue')
+  const { url, login } = await waitingLogin(house)
+  const compare = await at.submit(await at.open(url), 'Continue')
   const first = await at.submit(compare, 'Yes, the code matches')
   return { page: await at.submit(first, 'Use a passkey alone'), login }
 }

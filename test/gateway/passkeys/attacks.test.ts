@@ -1,68 +1,34 @@
 /** Passkeys against who would get in by them: each row is one way to try. */
-import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Ceremony, CeremonyShown, Grant, Passkey } from '#api'
-import { grantFacts } from '../../../gateway/facts.ts'
-import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
 import { SqlitePasskeyStore } from '../../../gateway/store/sqlite/passkeys.ts'
-import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { softKey, type Bend, type SoftKey } from '../../support/authenticator.ts'
-import { checkOpening, type ApproverSet } from '#approval'
-import type { Input } from '#policy'
+import { send, sha256, TENANT, type Person } from '../../support/node.ts'
 import {
-  openSession,
-  send,
-  sha256,
-  startNode,
-  TENANT,
-  type Person,
-  type TestNode,
-} from '../../support/node.ts'
-import { answer as answerPolicy } from '../../support/policy.ts'
-import { attach, Client, expecting, PLC, seen, serve } from '../../support/tunnels.ts'
+  aNode,
+  addKey,
+  answer,
+  approval,
+  challengeOf,
+  node,
+  oda,
+  olaf,
+  others,
+  own,
+  post,
+  renewed,
+  subOf,
+  vera,
+  WANTED,
+} from './around.ts'
 
-let node: TestNode
-let oda: Person
-let olaf: Person
-let vera: Person
-let own: SoftKey
-let others: SoftKey
-
-const post = async (path: string, body: object) =>
-  send(node, { method: 'POST', path: `/api/v1/ceremonies/${path}`, body })
-const answer = async ({ secret }: Ceremony, credential: object) =>
-  post('answer', { secret, credential })
-const challengeOf = ({ options }: Ceremony) => (options as { challenge: string }).challenge
-
-async function addKey(who: Person, name: string): Promise<SoftKey> {
-  const key = softKey(node.origin)
-  const asked = await who.ask<Ceremony>('POST', '/passkeys', { name })
-  const reply = await answer(asked, key.register(challengeOf(asked)))
-  if (reply.status !== 200) throw new Error(reply.text)
-  return key
-}
-
-beforeAll(async () => {
-  node = await startNode()
-  await node.device('press-07', { plc: expecting() })
-  ;[oda, olaf, vera] = await Promise.all([
-    node.person('oda', { party: 'staff', roles: ['operator'] }),
-    node.person('olaf', { party: 'staff', roles: ['operator'] }),
-    node.person('vera', { party: 'vendor', roles: ['vendor'], vendor: 'acme' }),
-  ])
-  own = await addKey(oda, 'key')
-  others = await addKey(olaf, 'key')
-})
-afterAll(async () => node[Symbol.asyncDispose]())
+aNode()
 
 let from = 0
 beforeEach(() => void (from = node.size()))
 const since = (code: string) => node.events(from).filter((event) => event.code === code)
 
-const WANTED = { device: 'press-07', processes: ['plc'], duration_s: 60, reason: 'service' }
 const request = async () => await vera.ask<Grant>('POST', '/grants', WANTED)
-const approval = async (who: Person, { id }: Grant) =>
-  await who.ask<Ceremony>('POST', `/grants/${id}/approval`, {})
 
 describe('an approval is refused, recorded, and changes nothing', () => {
   const rows: readonly { readonly name: string; readonly bend: Bend; readonly code: string }[] = [
@@ -98,7 +64,7 @@ describe('an approval is refused, recorded, and changes nothing', () => {
     const low = await oda.ask<Ceremony>('POST', '/step-up', {})
     const reply = await answer(low, own.answer(challengeOf(low), { counter: 999 }))
     expect([reply.status, reply.body.code]).toEqual([403, 'passkey.counter'])
-    own = await replaced(oda)
+    await renewed()
   })
 
   test('by a passkey of another account', async () => {
@@ -170,31 +136,12 @@ describe('an approval is refused, recorded, and changes nothing', () => {
   })
 })
 
-async function replaced(who: Person): Promise<SoftKey> {
-  const accounts = await node.admin.ask<{ items: { sub: string }[] }>(
-    'GET',
-    `/accounts?email=${who.email}`,
-  )
-  const { sub } = accounts.items[0]!
-  const left = await node.admin.ask<{ items: Passkey[] }>(
-    'POST',
-    `/accounts/${sub}/passkeys/remove`,
-    {},
-  )
-  expect(left.items).toEqual([])
-  return addKey(await signedInAgain(who), 'new')
-}
-
 describe('a reset while a passkey is being added leaves none', () => {
   const started = async (name: string) => {
     const who = await node.person(name, { party: 'staff', roles: ['operator'] })
-    const { items } = await node.admin.ask<{ items: { sub: string }[] }>(
-      'GET',
-      `/accounts?email=${who.email}`,
-    )
     const asked = await who.ask<Ceremony>('POST', '/passkeys', { name: 'late' })
     const add = async () => answer(asked, softKey(node.origin).register(challengeOf(asked)))
-    const path = `/accounts/${items[0]!.sub}/passkeys/remove`
+    const path = `/accounts/${await subOf(who)}/passkeys/remove`
     const reset = async () => node.admin.ask<{ items: Passkey[] }>('POST', path, {})
     return { who, add, reset }
   }
@@ -229,13 +176,6 @@ describe('a reset while a passkey is being added leaves none', () => {
   })
 })
 
-/** An administrator's reset ended every login. */
-async function signedInAgain({ email }: Person): Promise<Person> {
-  const again = await node.signIn(email)
-  if (email === oda.email) oda = again
-  return again
-}
-
 describe('a question', () => {
   test('is nobody’s after five minutes', async () => {
     const asked = await oda.ask<Ceremony>('POST', '/step-up', {})
@@ -250,12 +190,11 @@ describe('a question', () => {
   })
 
   test('ends with the sign-in that asked it', async () => {
-    const asked = await vera.call<Ceremony>('POST', '/passkeys', { name: 'x' })
-    await node.admin.ask('POST', `/accounts/${await subOf(vera)}/disable`, {})
+    const vanja = await node.person('vanja', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
+    const asked = await vanja.call<Ceremony>('POST', '/passkeys', { name: 'x' })
+    await node.admin.ask('POST', `/accounts/${await subOf(vanja)}/disable`, {})
     const reply = await post('show', { secret: asked.body.secret })
     expect([reply.status, reply.body.code]).toEqual([404, 'ceremony.unknown'])
-    await node.admin.ask('POST', `/accounts/${await subOf(vera)}/enable`, {})
-    vera = await node.person('vanja', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
   })
 
   test('two answers at once: one counts', async () => {
@@ -305,14 +244,6 @@ describe('a question', () => {
     expect(challengeOf(asked)).toBe(Buffer.from(grant.hash, 'hex').toString('base64url'))
   })
 })
-
-const subOf = async (who: Person): Promise<string> => {
-  const found = await node.admin.ask<{ items: { sub: string }[] }>(
-    'GET',
-    `/accounts?email=${who.email}`,
-  )
-  return found.items[0]?.sub ?? ''
-}
 
 describe('a new passkey', () => {
   let nina: Person
@@ -401,118 +332,4 @@ describe('a passkey that was taken away', () => {
     await stepUp(rolf, second)
     expect(await rolf.ask('POST', `/passkeys/${second.id}/remove`, {})).toEqual({ items: [] })
   })
-})
-
-test('a device in two-key mode gets all it needs to decide by itself', async () => {
-  const identity = await node.device('press-09', { plc: expecting() })
-  const seenNow = seen(PLC, 'listener')
-  await using agent = await attach(node, identity, { listeners: { plc: seenNow } })
-  const inputs = new Map<string, Input>()
-  answerPolicy((decision, point, input) => {
-    inputs.set(point, input as Input)
-    return decision
-  })
-  const person = await node.person('vito', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
-  const grant = await person.ask<Grant>('POST', '/grants', { ...WANTED, device: 'press-09' })
-  const asked = await approval(oda, grant)
-  expect((await answer(asked, own.answer(challengeOf(asked)))).status).toBe(200)
-  const session = await openSession(person, 'press-09', 'plc')
-  expect(inputs.get('grant.approve')?.approval).toMatchObject({ signed: true })
-  const [facts] = inputs.get('session.open')?.grants ?? []
-  expect(facts?.signers).toEqual(facts?.approvers)
-  expect(facts?.signers).toHaveLength(1)
-  await using client = await Client.dial(node)
-  await client.stream(session)
-  const [opened] = agent.opened
-  const set = {
-    v: 1,
-    tenant: TENANT,
-    device: 'press-09',
-    seq: 1,
-    quorum: 1,
-    relying_party: { id: 'localhost', origins: [node.origin] },
-    approvers: [{ person: 'oda', credential: own.id, key: own.signing }],
-    modbus: [],
-  } as const satisfies ApproverSet
-  const now = Math.floor(Date.now() / 1000)
-  const open = {
-    process: 'plc',
-    otLevel: undefined,
-    now,
-    grant: (opened as { grant?: unknown }).grant,
-  }
-  expect(checkOpening(set, open)).toMatchObject({ ok: true, hash: grant.hash })
-
-  // Edited where it is kept, after it was approved: it has no approvals any more.
-  const row = node.rows('SELECT statement FROM access_grant WHERE id = ?', grant.id)[0]
-  const edited = String(row?.['statement']).replace('"max_duration_s":60', '"max_duration_s":6000')
-  node.change('UPDATE access_grant SET statement = ? WHERE id = ?', edited, grant.id)
-  const reply = await person.call('POST', '/sessions', { device: 'press-09', process: 'plc' })
-  expect([reply.status, reply.body.code]).toEqual([403, 'grant.unapproved'])
-})
-
-interface Shown {
-  readonly obligations: { readonly ot_level: number; readonly ot_windows: unknown }
-  readonly grant?: { readonly statement: { readonly id: string } }
-}
-
-test('a device in two-key mode and a grant to write that nobody signed: it goes on reading, and writes under one that was', async () => {
-  const identity = await node.device('press-11', { plc: expecting(undefined, 'modbus') })
-  await using agent = await attach(node, identity, { listeners: { plc: seen(PLC, 'listener') } })
-  agent.answer = (offer, metadata) =>
-    'grant' in metadata ? serve(agent, offer, metadata) : offer.refuse('approvers.missing', '')
-  const person = await node.person('vlad', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
-  const ask = async (change: object) =>
-    await person.ask<Grant>('POST', '/grants', { ...WANTED, device: 'press-11', ...change })
-  const sign = async (grant: Grant) => {
-    const asked = await approval(oda, grant)
-    expect((await answer(asked, own.answer(challengeOf(asked)))).status).toBe(200)
-    return grant
-  }
-  const at = (from: number) => ({ ot_level: 2, ot_windows: [{ unit: 1, from, to: from + 9 }] })
-  const shown = () =>
-    (agent.opened.splice(0) as unknown as Shown[]).map(({ obligations, grant }) => [
-      obligations.ot_level,
-      obligations.ot_windows,
-      grant?.statement.id,
-    ])
-  const used = async ({ id }: Grant) =>
-    (await person.ask<Grant>('GET', `/grants/${id}`)).first_used_at !== null
-
-  const read = await sign(await ask({ duration_s: 3600 }))
-  const unsigned = await ask({ duration_s: 600, ...at(0) })
-  await node.admin.ask('POST', `/grants/${unsigned.id}/approve`, { hash: unsigned.hash })
-  const session = await openSession(person, 'press-11', 'plc')
-  await using client = await Client.dial(node)
-  await client.stream(session)
-  expect(shown()).toEqual([
-    [2, [unsigned.ot_windows], undefined],
-    [1, [], read.id],
-  ])
-  expect(await used(unsigned)).toBe(false)
-
-  const signed = await sign(await ask({ duration_s: 500, ...at(100) }))
-  await client.stream(session)
-  // It is shown one grant, held to that one alone, and only that one is used.
-  expect(shown().at(-1)).toEqual([2, [signed.ot_windows], signed.id])
-  expect([await used(unsigned), await used(signed)]).toEqual([false, true])
-})
-
-test('what is kept as a signature proves itself, or is none for the policy', async () => {
-  const person = await node.person('viki', { party: 'vendor', roles: ['vendor'], vendor: 'acme' })
-  await node.device('press-10', { plc: expecting() })
-  const grant = await person.ask<Grant>('POST', '/grants', { ...WANTED, device: 'press-10' })
-  const asked = await approval(oda, grant)
-  expect((await answer(asked, own.answer(challengeOf(asked)))).status).toBe(200)
-  const signers = async () => {
-    await using thread = await SqliteThread.open(join(node.data, 'store.sqlite'))
-    const found = await new SqliteGrantStore(thread).find(grant.id)
-    return grantFacts(found!).signers
-  }
-  expect(await signers()).toHaveLength(1)
-  const kept = { key: own.signing, relying_party: { id: 'localhost', origins: [node.origin] } }
-  const assertion = others.assertion(challengeOf(asked))
-  const forged = JSON.stringify({ ...kept, assertion })
-  node.change('UPDATE grant_approval SET signature = ? WHERE grant_id = ?', forged, grant.id)
-  expect(await signers()).toEqual([])
 })

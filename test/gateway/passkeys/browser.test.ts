@@ -7,9 +7,10 @@ import type { Ceremony, Enrolling, Grant, MadeInvitation, Me, Passkey } from '#a
 import { checkSignedGrant, readSignedGrant } from '#approval'
 import { configFrom } from '#agent'
 import { writeConfig } from '../../../agent-tunnel/agent/config.ts'
-import { deviceLogin, saveCredentials } from '../../../cli/login/index.ts'
+import { saveCredentials } from '../../../cli/login/index.ts'
 import { listen, run, type Ran } from '../../cli/run.ts'
 import { noChromium, openChromium, type Chromium, type Tab } from '../../support/chromium.ts'
+import { waitingLogin } from '../../support/login.ts'
 import {
   PASSWORD,
   personWith,
@@ -49,6 +50,18 @@ describe.skipIf(noChromium !== undefined)(name, () => {
   const text = (selector: string) =>
     tab.run<string>(`document.querySelector(${JSON.stringify(selector)}).innerText`)
   const visible = (id: string) => `document.getElementById('${id}')?.hidden === false`
+  /** A sign-in up to the press that sends the address and the password. */
+  const typed = async ({ email }: Person) => {
+    const { url, login } = await waitingLogin(node)
+    await tab.open(url)
+    await tab.click('button')
+    await tab.until('the code', "document.querySelector('button[name=confirm]') !== null")
+    await tab.click('button[name=confirm]')
+    await tab.until('the sign-in', "document.querySelector('#password') !== null")
+    await tab.type('#email', email)
+    await tab.type('#password', PASSWORD)
+    return { login }
+  }
   /** Opens the link of a question and answers it; gives what the page says then. */
   const answer = async ({ url }: Ceremony): Promise<string> => {
     await tab.open(url)
@@ -206,20 +219,7 @@ describe.skipIf(noChromium !== undefined)(name, () => {
   })
 
   test('signing in takes the password and then the passkey', async () => {
-    const prompt = Promise.withResolvers<string>()
-    const signingIn = deviceLogin({
-      gateway: node.origin,
-      trust: { anchor: node.anchor },
-      onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
-    })
-    signingIn.catch(() => {})
-    await tab.open(await prompt.promise)
-    await tab.click('button')
-    await tab.until('the code', "document.querySelector('button[name=confirm]') !== null")
-    await tab.click('button[name=confirm]')
-    await tab.until('the sign-in', "document.querySelector('#password') !== null")
-    await tab.type('#email', oda.email)
-    await tab.type('#password', PASSWORD)
+    const signingIn = await typed(oda)
     // On a slow line the page is there before its script: a press in between sends no empty answer.
     const letGo = await tab.holdBack('*/passkey.js')
     await tab.click('button[value=login]')
@@ -228,7 +228,7 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     await letGo()
     await tab.click('#go')
     await tab.until('the end', "document.title.startsWith('You are signed in')")
-    await using again = personWith(node, oda.email, await signingIn)
+    await using again = personWith(node, oda.email, await signingIn.login)
     expect((await again.ask<Me>('GET', '/me')).methods).toEqual(['pwd', 'webauthn'])
   })
 
@@ -258,27 +258,14 @@ describe.skipIf(noChromium !== undefined)(name, () => {
       await tab.click('button')
       await tab.until('signing out', "document.title.startsWith('You are signed out')")
     }
-    const prompt = Promise.withResolvers<string>()
-    const signingIn = deviceLogin({
-      gateway: node.origin,
-      trust: { anchor: node.anchor },
-      onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
-    })
-    signingIn.catch(() => {})
-    await tab.open(await prompt.promise)
-    await tab.click('button')
-    await tab.until('the code', "document.querySelector('button[name=confirm]') !== null")
-    await tab.click('button[name=confirm]')
-    await tab.until('the sign-in', "document.querySelector('#password') !== null")
-    await tab.type('#email', tom.email)
-    await tab.type('#password', PASSWORD)
+    const signingIn = await typed(tom)
     await tab.click('button[value=login]')
     await tab.until('the second factor', "document.title.startsWith('Confirm with a code')")
     // The step of the first code was taken with it.
     await tab.type('#code', app.code(Date.now() + 30_000))
     await tab.click('button[value=code]')
     await tab.until('the end', "document.title.startsWith('You are signed in')")
-    await using again = personWith(node, tom.email, await signingIn)
+    await using again = personWith(node, tom.email, await signingIn.login)
     expect((await again.ask<Me>('GET', '/me')).methods).toEqual(['pwd', 'otp', 'mfa'])
   })
 
@@ -305,14 +292,8 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     await guest.open(url)
     await guest.until('a refusal', "document.body.innerText.includes('invitation.used')")
 
-    const prompt = Promise.withResolvers<string>()
-    const signingIn = deviceLogin({
-      gateway: node.origin,
-      trust: { anchor: node.anchor },
-      onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
-    })
-    signingIn.catch(() => {})
-    await guest.open(await prompt.promise)
+    const { url: prompt, login } = await waitingLogin(node)
+    await guest.open(prompt)
     await guest.click('button')
     await guest.until('the comparison', "document.title.startsWith('Did you ask')")
     await guest.click('button[name=confirm]')
@@ -321,7 +302,7 @@ describe.skipIf(noChromium !== undefined)(name, () => {
     await guest.until('the question', "document.title.startsWith('Sign in with')")
     await guest.click('#go')
     await guest.until('being signed in', "document.title.startsWith('You are signed in')")
-    await using gil = personWith(node, 'gil.guest@guest.invalid', await signingIn)
+    await using gil = personWith(node, 'gil.guest@guest.invalid', await login)
     expect(await gil.ask<Me>('GET', '/me')).toMatchObject({
       email: 'gil.guest@guest.invalid',
       methods: ['webauthn'],

@@ -1,6 +1,6 @@
 /** Signing in where there is a passkey: the password is half of it, and the other half is this sign-in's own. */
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
-import { deviceLogin, type Credentials } from '../../../cli/login/index.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Credentials } from '../../../cli/login/index.ts'
 import type { BrowserAnswer } from '../../../gateway/identity/index.ts'
 import { softKey, type SoftKey } from '../../support/authenticator.ts'
 import {
@@ -10,6 +10,7 @@ import {
   type Browser,
   type Page,
 } from '../../support/browser.ts'
+import { waitingLogin } from '../../support/login.ts'
 import {
   addVendor,
   authenticate,
@@ -47,19 +48,8 @@ const headersOf = async (credentials: Credentials) => ({
 
 /** A sign-in up to the question for the passkey. */
 async function begun(browser: Browser) {
-  const stopped = new AbortController()
-  const prompt = Promise.withResolvers<string>()
-  const login = deviceLogin({
-    gateway: house.origin,
-    trust: { anchor: house.anchor },
-    signal: stopped.signal,
-    onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
-  })
-  login.catch(() => {})
-  const url = await prompt.promise
-  const page = await approveDevice(browser, { url, email, password: PASSWORD })
-  onTestFinished(() => stopped.abort())
-  return { page, login }
+  const { url, login } = await waitingLogin(house)
+  return { page: await approveDevice(browser, { url, email, password: PASSWORD }), login }
 }
 /** Whoever has the browser is nobody there, whatever its pages said. */
 async function nobody(browser: Browser): Promise<void> {

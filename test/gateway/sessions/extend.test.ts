@@ -11,24 +11,12 @@ import { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionRoom, Target } from '../../../gateway/sessions/room.ts'
 import { signedOpening } from '../../../gateway/sessions/signed.ts'
 import { openStream } from '../../../gateway/sessions/stream.ts'
-import { grantAround, statementOf } from '../grants/around.ts'
+import { grantAround } from '../grants/around.ts'
+import { statementOf } from '../../support/statement.ts'
 
 const NOW = 1_780_000_000
 const statement = statementOf(NOW)
-const own: Grant = {
-  statement,
-  hash: hashOf(statement),
-  state: 'active',
-  requester_email: null,
-  approvals: [],
-  approvals_asked: 1,
-  approvals_needed: 1,
-  first_used_at: NOW,
-  uses: 1,
-  bytes: 0,
-  extension: null,
-  ended: null,
-}
+const own = grantAround(statement, { state: 'active', first_used_at: NOW, uses: 1 })
 function longer(longer_s: number): Grant {
   const made = extensionOf({ grant: own, longer_s, reason: 'r' }, 'g_2', NOW + 1)
   return { ...own, extension: { statement: made, hash: hashOf(made), approvals: [] } }

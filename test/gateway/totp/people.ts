@@ -1,9 +1,10 @@
 /** People with an authenticator app, or about to have one, and what they do in a browser. */
-import { afterAll, beforeAll, expect, onTestFinished } from 'vitest'
-import { deviceLogin, type Credentials } from '../../../cli/login/index.ts'
+import { afterAll, beforeAll, expect } from 'vitest'
+import type { Credentials } from '../../../cli/login/index.ts'
 import type { BrowserAnswer, Login, Subject } from '../../../gateway/identity/index.ts'
 import { softKey } from '../../support/authenticator.ts'
 import { approveDevice, openBrowser, type Browser, type Page } from '../../support/browser.ts'
+import { waitingLogin } from '../../support/login.ts'
 import {
   addVendor,
   authenticate,
@@ -86,22 +87,8 @@ export async function withApp(): Promise<Somebody & { readonly app: App }> {
 
 /** A sign-in up to the page after the password. */
 export async function begun(browser: Browser, { email }: Somebody) {
-  const stopped = new AbortController()
-  const prompt = Promise.withResolvers<string>()
-  const login = deviceLogin({
-    gateway: house.origin,
-    trust: { anchor: house.anchor },
-    signal: stopped.signal,
-    onPrompt: ({ completeUrl }) => prompt.resolve(completeUrl),
-  })
-  login.catch(() => {})
-  const page = await approveDevice(browser, {
-    url: await prompt.promise,
-    email,
-    password: PASSWORD,
-  })
-  onTestFinished(() => stopped.abort())
-  return { page, login }
+  const { url, login } = await waitingLogin(house)
+  return { page: await approveDevice(browser, { url, email, password: PASSWORD }), login }
 }
 /** Signs in with a code of a new step; gives what the CLI would keep. */
 export async function signInWith(who: Somebody & { readonly app: App }): Promise<Credentials> {
