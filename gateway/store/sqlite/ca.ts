@@ -124,6 +124,9 @@ export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers 
   async revocationsSince(tenant: string, epoch: number): Promise<readonly RevocationRow[]> {
     return await this.#thread.call('ca', 'revocationsSince', { tenant, epoch })
   }
+  async issuerRevocation(tenant: string, issuer: string): Promise<RevocationReason | undefined> {
+    return await this.#thread.call('ca', 'issuerRevocation', { tenant, issuer })
+  }
   async revokedCertificates(
     tenant: string,
     issuer: string,
