@@ -89,6 +89,10 @@ export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers 
   async openIntentions(tenant: string): Promise<readonly CertificateRow[]> {
     return await this.#thread.call('ca', 'openIntentions', { tenant })
   }
+  /** The devices that may be connected to this gateway at `at`: it has given them a certificate that stands. */
+  async certifiedDevices(tenant: string, at: Instant): Promise<ReadonlySet<string>> {
+    return new Set(await this.#thread.call('ca', 'certifiedDevices', { tenant, at }))
+  }
   async proven(serial: string, at: Instant): Promise<readonly string[]> {
     return await this.#thread.call('ca', 'proven', { serial, at })
   }
