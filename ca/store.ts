@@ -182,6 +182,8 @@ export interface CaStore {
   ): Promise<RevocationRow>
   /** Rows with an epoch above `epoch`, in order, at most 1,000. */
   revocationsSince(tenant: string, epoch: number): Promise<readonly RevocationRow[]>
+  /** Why everything under this issuing CA was revoked: `keyCompromise` before any other; undefined: it was not. */
+  issuerRevocation(tenant: string, issuer: string): Promise<RevocationReason | undefined>
   /** Revoked certificates that had not expired at `at`: what a CRL lists. */
   revokedCertificates(
     tenant: string,

@@ -11,8 +11,8 @@ export type Claimed =
   | { readonly outcome: 'claimed' }
   /** The name stands for another call. */
   | { readonly outcome: 'other' }
-  /** It was begun and has no answer yet. */
-  | { readonly outcome: 'begun' }
+  /** It was begun and has no answer yet; `elsewhere`: another gateway may be doing it now. */
+  | { readonly outcome: 'begun'; readonly elsewhere: boolean }
   | { readonly outcome: 'done'; readonly kept: Kept }
   | { readonly outcome: 'full' }
 
@@ -33,6 +33,7 @@ export interface Claim {
 export interface AnswerStore {
   /** Of many at once with one name exactly one is told `claimed`. */
   claim(claim: Claim): Promise<Claimed>
+  /** Of what is begun; what is answered stays so. */
   finish(name: string, kept: Kept): Promise<void>
   /** Forgets one that is begun. */
   release(name: string): Promise<void>

@@ -43,7 +43,6 @@ import { knownPersonsOf, personsOf } from './persons.ts'
 import type { NodePolicy } from './policy/node.ts'
 import type { Retention } from './retention.ts'
 import type { WitnessRoom } from './witnesses.ts'
-import { SqliteAnswerStore } from './store/sqlite/answers.ts'
 import { SqlitePendingStore } from './store/sqlite/enrolments.ts'
 import type { Access } from './live.ts'
 
@@ -78,7 +77,7 @@ export async function openHttp(
       now,
       report,
       proven,
-      answers: new SqliteAnswerStore(foundation.thread),
+      answers: access.answers,
       outOfScope: scopeEvent(foundation),
       rating: { rates: new Rates(config.api_rates), flooded: telling(foundation, report) },
       routes(calls) {

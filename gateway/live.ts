@@ -4,11 +4,13 @@ import { join } from 'node:path'
 import type { ActiveLine } from '#audit'
 import { instant, stillStands } from '#ca'
 import { systemClock } from '#tunnel'
+import type { AnswerStore } from './answers.ts'
 import { AppSignIns } from './access/apps.ts'
 import { AppForwarder } from './access/http.ts'
 import { SessionSockets } from './access/sockets.ts'
 import type { Config } from './config.ts'
 import type { Decisions } from './decisions.ts'
+import type { DeviceStore } from './devices/device.ts'
 import { InventoryWatch } from './devices/drift.ts'
 import { watchEnds } from './grants/expiry.ts'
 import { ReviewWatch, type ReviewStore } from './grants/review.ts'
@@ -30,8 +32,6 @@ import { Reauthorization } from './sessions/reevaluate.ts'
 import type { SessionRoom } from './sessions/room.ts'
 import { watchFlows } from './sessions/stats.ts'
 import { Supervision } from './sessions/supervise.ts'
-import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
-import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteNoticeStore } from './store/sqlite/notices.ts'
 import { SqliteRolloutStore } from './store/sqlite/rollouts.ts'
@@ -50,13 +50,15 @@ export interface Access {
   readonly recordings: Recordings
   readonly auditors: AuditorStore
   readonly reviews: ReviewStore
+  /** Of writes with a key. */
+  readonly answers: AnswerStore
   readonly glass: ReviewWatch
   /** Undefined where no channel is configured. */
   readonly notices: NoticeDispatch | undefined
   readonly rollouts: Rollouts
   readonly rolled: RolledAgents
   readonly supervision: Supervision
-  /** What other gateways do to grants and locks; undefined where there are none. */
+  /** What other gateways do to grants, locks and devices; undefined where there are none. */
   readonly changes: ChangeWatch | undefined
 }
 
@@ -69,10 +71,9 @@ export async function openAccess(
 ): Promise<Access> {
   const { thread, log, identity, caStore } = foundation
   const shared = await openStores(config, foundation, undo)
-  const { grants, reviews } = shared
+  const { grants, reviews, answers, auditors } = shared
   const registry = new Registry()
   const signIns = new AppSignIns()
-  const auditors = new SqliteAuditorStore(thread)
   const recordings = openRecordings(config, { auditors, log, report })
   const room: SessionRoom = {
     log,
@@ -80,7 +81,7 @@ export async function openAccess(
     grants,
     allotments: new Allotments(grants, report),
     questions: new Questions(),
-    devices: new SqliteDeviceStore(thread),
+    devices: shared.devices,
     registry,
     decisions,
     identity,
@@ -156,7 +157,7 @@ export async function openAccess(
   const rollouts = undo.use(
     new Rollouts({
       store: new SqliteRolloutStore(thread),
-      devices: room.devices,
+      devices: sharing ? ofThisGateway(config, foundation, devices) : devices,
       agents: rolled,
       log,
       clock: systemClock,
@@ -166,10 +167,10 @@ export async function openAccess(
   )
   const inside = { registry, inventories, room, reauthorization, locks, rollouts, rolled }
   const carried = { supervision, signIns, apps, sockets, recordings, auditors }
-  return { ...inside, ...carried, reviews, glass, notices, changes }
+  return { ...inside, ...carried, reviews, answers, glass, notices, changes }
 }
 
-/** From here on this node hears of what others do to grants and locks, where it shares them. */
+/** From here on this node hears of what others do to grants, locks and devices, where it shares them. */
 async function watchChanges(
   { changes, handOver, writable }: Stores,
   rest: {
@@ -183,6 +184,20 @@ async function watchChanges(
   const monotonic = () => performance.now()
   const of = { ...rest, changes, writable, seeing: handOver, monotonic }
   return undo.use(await ChangeWatch.open(of))
+}
+
+/** Who may be connected here: a device of another gateway is not reached, and is nobody to wait for. */
+function ofThisGateway(
+  { tenant }: Config,
+  { caStore }: Foundation,
+  devices: DeviceStore,
+): Pick<DeviceStore, 'list'> {
+  return {
+    async list() {
+      const here = await caStore.certifiedDevices(tenant, instant(now()))
+      return (await devices.list()).filter(({ id }) => here.has(id))
+    },
+  }
 }
 
 /** The sessions that wait for a supervisor, in the words of notices. */

@@ -1,10 +1,12 @@
 /**
- * Where a node keeps its grants, the reviews of broken seals, the index of sessions and the locks: in its own file, or in a Redis
- * that several gateways share. What is not named here every gateway keeps for itself.
+ * Where a node keeps its grants, the reviews of broken seals, the index of sessions, the locks, the devices, the auditors and the
+ * answers to writes with a key: in its own file, or in a Redis that several gateways share. What is not named here every gateway keeps for itself.
  */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import type { AnswerStore } from './answers.ts'
 import type { Config } from './config.ts'
+import type { Device, DeviceStore } from './devices/device.ts'
 import { now, type Foundation, type Undo } from './foundation.ts'
 import type { ReviewStore } from './grants/review.ts'
 import type { GrantStore } from './grants/store.ts'
@@ -12,14 +14,21 @@ import type { LockStore } from './locks/lock.ts'
 import type { Changes } from './sessions/changes.ts'
 import { LateEnds } from './sessions/late-ends.ts'
 import type { SessionStore } from './sessions/session.ts'
+import type { AuditorStore } from './recordings/auditors.ts'
 import type { RedisSettings } from './store-settings.ts'
+import { RedisAnswerStore } from './store/redis/answers.ts'
+import { RedisAuditorStore } from './store/redis/auditors.ts'
 import { RedisChanges } from './store/redis/changes.ts'
 import { RedisConnection, type RedisPlace } from './store/redis/connection.ts'
+import { RedisDeviceStore } from './store/redis/devices.ts'
 import { RedisGatewayNames } from './store/redis/gateways.ts'
 import { RedisGrantStore } from './store/redis/grants.ts'
 import { RedisLockStore } from './store/redis/locks.ts'
 import { RedisReviewStore } from './store/redis/reviews.ts'
 import { RedisSessionStore } from './store/redis/sessions.ts'
+import { SqliteAnswerStore } from './store/sqlite/answers.ts'
+import { SqliteAuditorStore } from './store/sqlite/auditors.ts'
+import { SqliteDeviceStore } from './store/sqlite/devices.ts'
 import { directoryId } from './store/sqlite/directory.ts'
 import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
@@ -40,26 +49,37 @@ export interface Stores {
   /** Epoch seconds by the clock that all who share the grants go by; undefined where nobody does. */
   readonly time: (() => Promise<number>) | undefined
   readonly locks: LockStore
-  /** What others do to grants and locks; undefined where there are no others. */
+  readonly devices: DeviceStore
+  /** Whose keys open recordings. */
+  readonly auditors: AuditorStore
+  /** Of writes with a key. */
+  readonly answers: AnswerStore
+  /** What others do to grants, locks and devices; undefined where there are no others. */
   readonly changes: Changes | undefined
 }
 
 /** Clocks that somebody keeps are closer. Seconds. */
 const APART_S = 5
 
-const SHARED = ['grants', 'reviews of broken seals', 'the index of sessions', 'locks'] as const
+const SHARED = [
+  'grants',
+  'reviews of broken seals',
+  'the index of sessions',
+  'locks',
+  'devices and their processes',
+  'auditors',
+  'answers to writes with a key',
+] as const
 const OWN = [
   'accounts and their sign-ins',
   'passkeys',
   'invitations',
   'companies',
   'services',
-  'devices and inventories',
+  'inventories',
   'certificates and enrolments',
   'rollouts',
   'messages',
-  'auditors',
-  'answers to writes with a key',
 ] as const
 
 /** Opens them. Rejects with StoreError: those of `RedisConnection.open`, `store.name`, `store.left`. */
@@ -83,6 +103,9 @@ export async function openStores(
     writable: async () => await Promise.resolve(),
     time: undefined,
     locks: new SqliteLockStore(thread),
+    devices: new SqliteDeviceStore(thread),
+    auditors: new SqliteAuditorStore(thread),
+    answers: new SqliteAnswerStore(thread),
     changes: undefined,
   }
   const settings = config.store?.redis
@@ -100,7 +123,7 @@ export async function openStores(
     )
   logger.warn(
     { redis: `${settings.host}:${settings.port}`, shared: SHARED, own: OWN },
-    'grants and locks are shared with the other gateways on this Redis; what is listed as own they do not see',
+    'grants, locks and devices are shared with the other gateways on this Redis; what is listed as own they do not see',
   )
   const grants = new RedisGrantStore(redis)
   const ahead = now() / 1000 - (await grants.time())
@@ -111,6 +134,10 @@ export async function openStores(
     )
   const locks = new RedisLockStore(redis)
   await carryOver(own.locks, locks)
+  const devices = new RedisDeviceStore(redis)
+  await takeDevices(own.devices, devices, holder, logger)
+  const auditors = new RedisAuditorStore(redis)
+  await auditors.take(holder, await own.auditors.list())
   const sessions = new LateEnds(new RedisSessionStore(redis, config.gateway))
   return {
     grants,
@@ -122,6 +149,9 @@ export async function openStores(
     // It changes nothing, so it costs no fsync; and is refused where anything would be.
     writable: async () => void (await names.take(config.gateway, holder)),
     locks,
+    devices,
+    auditors,
+    answers: new RedisAnswerStore(redis, config.gateway),
     changes: new RedisChanges(redis),
   }
 }
@@ -140,6 +170,25 @@ async function assertNothingLeft(grants: GrantStore): Promise<void> {
 async function carryOver(from: LockStore, to: LockStore): Promise<void> {
   for (const lock of await from.standingLocks())
     if ((await to.findLock(lock.id)) === undefined) await to.addLock(lock, Infinity)
+}
+
+/** Devices that are taken over at once. */
+const AT_ONCE = 100
+
+/** What was registered here stays so, and what is in quarantine here is so at all of them, until somebody ends it. */
+async function takeDevices(
+  from: DeviceStore,
+  to: RedisDeviceStore,
+  holder: string,
+  logger: Foundation['logger'],
+): Promise<void> {
+  const take = async (device: Device): Promise<void> => {
+    const done = await to.take(holder, device, await from.processes(device.id))
+    if (done !== 'known') logger.info({ device: device.id, done }, 'a device in store.sqlite')
+  }
+  const all = await from.list()
+  for (let at = 0; at < all.length; at += AT_ONCE)
+    await Promise.all(all.slice(at, at + AT_ONCE).map(take))
 }
 
 function placeOf({ ca_file, cert_file, key_file, ...rest }: RedisSettings): RedisPlace {

@@ -23,6 +23,8 @@ export interface Accounts {
   findByEmail(email: string): Promise<Account | undefined>
   /** Whether a password opens this account. */
   hasPassword(sub: string): Promise<boolean>
+  /** Whether a person is signed in anywhere, browsers included. */
+  hasLogins(sub: string): Promise<boolean>
   /** In order of `sub`, after `after` ('' for the first page), at most `limit` (501). */
   list(after: string, limit: number): Promise<readonly Account[]>
   /** Checks a password: counted, logged, and equally slow for accounts that do not exist. Error: log.unavailable. */
@@ -44,7 +46,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
     toldLocks: new Map<string, number>(),
     ending: new Map<string, Promise<void>>(),
   }
-  const { store } = context
+  const { store, oidcStore } = context
   return {
     create: async (account, by) => create(context, account, by),
     change: async (sub, change, by) => changeAccount(context, sub, change, by),
@@ -52,6 +54,7 @@ export function openAccounts(options: AccountsOptions): Accounts {
     find: async (sub) => shown(await store.findAccount(sub)),
     findByEmail: async (email) => shown(await store.findAccountByEmail(normalise(email))),
     hasPassword: async (sub) => ((await store.findAccount(sub))?.password ?? null) !== null,
+    hasLogins: async (sub) => await oidcStore.hasLogins(sub),
     async list(after, limit) {
       const rows = await store.listAccounts(after, Math.min(Math.max(limit, 1), 501))
       return rows.map(withoutPassword)

@@ -180,7 +180,8 @@ export const identityRows = {
   },
   'passkey.moved': {
     status: 409,
-    detail: 'Meanwhile a passkey or an authenticator app was added to this account.',
+    detail:
+      'Meanwhile a passkey or an authenticator app was added to this account, or one of its own was removed.',
     nextStep:
       'Look: `sallyport passkey list` and `sallyport totp list`. If that was you, run `sallyport login --again` and add this one; if not, tell an administrator at once.',
   },
@@ -232,7 +233,7 @@ export const identityRows = {
   'totp.moved': {
     status: 409,
     detail:
-      'Meanwhile a passkey or another authenticator app was added to this account, or its own app was removed.',
+      'Meanwhile a passkey or another authenticator app was added to this account, or one of its own was removed.',
     nextStep:
       'Look: `sallyport passkey list` and `sallyport totp list`. If that was not you, tell an administrator at once.',
   },

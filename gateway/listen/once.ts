@@ -48,7 +48,7 @@ const routeOf = (request: FastifyRequest): string =>
 /** Around every write of `server` that carries a key. */
 export function doOnce(server: ApiServer, onces: Onces): void {
   const running = new WeakMap<FastifyRequest, string>()
-  /** What this process has begun and not answered; all else that the store has as begun is nobody's any more. */
+  /** What this process has begun and not answered; all else that the store has as begun is another gateway's, or nobody's any more. */
   const begun = new Set<string>()
   server.addHook('preHandler', async (request, reply) => {
     const given = request.headers['idempotency-key']
@@ -65,8 +65,9 @@ export function doOnce(server: ApiServer, onces: Onces): void {
       return
     }
     // What takes access away is done again rather than not at all.
-    if (isOpen(claimed) && !begun.has(name) && cutting) return
-    return answerAgain(reply, claimed, begun.has(name))
+    const here = begun.has(name)
+    if (isOpen(claimed) && !here && cutting) return
+    return answerAgain(reply, claimed, here || isElsewhere(claimed))
   })
   server.addHook('onSend', async (request, reply, payload) => {
     const name = running.get(request)
@@ -137,17 +138,22 @@ function isOpen(claimed: Outcome): boolean {
   return claimed.outcome === 'begun' || (claimed.outcome === 'done' && claimed.kept.status >= 500)
 }
 
+/** Another gateway may be doing it now. */
+function isElsewhere(claimed: Outcome): boolean {
+  return claimed.outcome === 'begun' && claimed.elsewhere
+}
+
 function answerAgain(
   reply: FastifyReply,
   claimed: Exclude<Outcome, { outcome: 'claimed' }>,
-  here: boolean,
+  running: boolean,
 ): FastifyReply {
   if (claimed.outcome === 'other')
     throw new Refusal('idempotency.other', 'this key was used for another call, or another body', {
       nextStep: 'make a new key for each write',
     })
   if (claimed.outcome === 'done' && !isOpen(claimed)) return replay(reply, claimed.kept)
-  if (here) {
+  if (running) {
     void reply.header('retry-after', '1')
     throw new Refusal('idempotency.running', 'the first call with this key is being done', {
       nextStep: 'send it again in a second',

@@ -129,6 +129,11 @@ export class Locks {
     return (await this.#room.people()).some((account) => account[scope] === target)
   }
 
+  /** Whether a lock is on exactly this: another one shuts nobody out who is let in. */
+  isOn(scope: LockScope, target: string): boolean {
+    return [...this.#standing.values()].some((one) => one.scope === scope && one.target === target)
+  }
+
   /** Whether a lock is on this person, under whichever of their accounts. */
   shutsOut(subject: string): boolean {
     const of = { subject, company: null, device: null, process: null, zone: null }

@@ -1,5 +1,5 @@
 /**
- * What other gateways do to grants and locks, as this one hears of it: every change is looked for a few times a second,
+ * What other gateways do to grants, locks and devices, as this one hears of it: every change is looked for a few times a second,
  * and the sessions it touches are decided again. Who has not been able to look for a while does not know any more what stands:
  * then every session is decided again, and what cannot be looked up does not go on.
  */
@@ -14,6 +14,8 @@ export interface News {
   readonly grants: readonly string[]
   /** Whether a lock was put on or lifted. */
   readonly locked: boolean
+  /** Whose state changed, or the processes registered on them. */
+  readonly devices: readonly string[]
   readonly place: string
   readonly lost: boolean
 }
@@ -85,12 +87,15 @@ export class ChangeWatch implements AsyncDisposable {
     const at = monotonic()
     const blind = at - this.#seen >= BLIND_MS
     try {
-      const { grants, locked, place, lost } = await changes.after(this.#place)
+      const { grants, locked, devices, place, lost } = await changes.after(this.#place)
       const unsure = blind || lost
       if (unsure || locked) {
         await this.#of.relock()
         await this.#all(at, unsure ? 'grant' : 'lock')
-      } else for (const id of new Set(grants)) await this.#one(id, at)
+      } else {
+        for (const id of new Set(grants)) await this.#one(id, at)
+        if (devices.length > 0) await this.#on(new Set(devices), at)
+      }
       this.#place = place
       // However long that took, the next look goes on from where this one read.
       this.#seen = monotonic()
@@ -140,6 +145,12 @@ export class ChangeWatch implements AsyncDisposable {
         ...(grant.state === 'spent' ? { reason: 'grant_burned' as const } : {}),
       })
     })
+  }
+
+  /** What is in quarantine carries nothing, and what must answer may have changed. */
+  async #on(devices: ReadonlySet<string>, at: number): Promise<void> {
+    const touches = ({ device }: { readonly device: string }) => devices.has(device)
+    await this.#of.reauthorization.withdraw(touches, { trigger: 'device', at })
   }
 
   async #all(at: number, trigger: 'grant' | 'lock'): Promise<void> {

@@ -422,6 +422,20 @@ export function storeContract(open: () => Promise<OpenedStores>): void {
     expect((await reopened.record(intention(other))).outcome).toBe('fresh')
   })
 
+  test('of a revoked issuer it is known why, that its key is in other hands before anything else', async () => {
+    const { store, again } = await open()
+    const [issuer, other] = ['aa'.repeat(20), 'bb'.repeat(20)]
+    const why = async (of: Stores['store'], id = issuer) => await of.issuerRevocation(TENANT, id)
+    await store.revoke('other.sallyport.internal', { issuer }, 'superseded', at(0))
+    expect(await why(store)).toBeUndefined()
+    await store.revoke(TENANT, { issuer }, 'superseded', at(1))
+    expect(await why(store)).toBe('superseded')
+    for (const reason of ['cACompromise', 'keyCompromise', 'superseded'] as const)
+      await store.revoke(TENANT, { issuer }, reason, at(2))
+    const { store: reopened } = await again()
+    expect([await why(reopened), await why(reopened, other)]).toEqual(['keyCompromise', undefined])
+  })
+
   test('certificates are counted by state, in their own tenant', async () => {
     const { store } = await open()
     const [old, lost] = [await issued(store), await issued(store)]

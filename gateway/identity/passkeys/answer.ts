@@ -4,6 +4,7 @@ import type { Accounts } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
 import { record, recordAct, type IdentityEvent, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
+import { isOutdated } from '../removal.ts'
 import type { PasskeyStore } from '../store.ts'
 import type { Login } from '../subject.ts'
 import { lookUp, takeUp, type CeremonyKind, type CeremonyRoom, type Question } from './ceremony.ts'
@@ -98,8 +99,12 @@ async function added(context: AnswerRoom, asked: Asked, answer: BrowserAnswer): 
   const subject = `${context.issuer}|${account.sub}`
   const common = { at: context.now(), source, by: subject, subject }
   const event = { code: 'passkey.add', ...common, passkey: row.id, name: row.name } as const
-  const by = { login: question.login?.login ?? '', shown: question.shown ?? null }
-  const add = async () => passkeyStore.addPasskey(row, MOST_PASSKEYS, by)
+  const { begun } = question
+  const by = { login: question.login?.login ?? '', shown: begun?.shown ?? null }
+  const add = async () =>
+    begun !== undefined && (await isOutdated(context, account.sub, begun))
+      ? 'moved'
+      : await passkeyStore.addPasskey(row, MOST_PASSKEYS, by)
   const outcome = await recordAct(context.log, [event], NOT_ADDED, add)
   if (outcome === 'ended') return refuse(context, asked, 'login.ended')
   if (outcome !== 'added') throw new IdentityError(`passkey.${outcome}`)

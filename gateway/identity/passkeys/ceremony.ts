@@ -6,7 +6,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { IdentityError } from '../errors.ts'
 import type { IdentityStore, OidcStore } from '../store.ts'
 import type { Login } from '../subject.ts'
-import type { Shown } from './credential.ts'
+import type { Begun } from '../removal.ts'
 
 /** What the answer is for. */
 export type CeremonyKind =
@@ -30,8 +30,8 @@ export interface Question {
   readonly challenge: string
   /** What it is about: the grant, the name of the passkey, the sign-in it belongs to. */
   readonly about: string
-  /** Of what adds a second factor: what the asker had shown by then. Absent: nothing. */
-  readonly shown?: Shown
+  /** Of what adds a second factor: what the asker had shown by then. */
+  readonly begun?: Begun
 }
 
 /** A question as it is handed out: the secret finds it, `options` go to the browser. */

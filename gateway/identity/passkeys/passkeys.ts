@@ -10,6 +10,7 @@ import type { Accounts } from '../accounts.ts'
 import { IdentityError } from '../errors.ts'
 import { recordAct, type IdentityChange, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
+import { countedNow, noteRemoval } from '../removal.ts'
 import type { IdentityStore, OidcStore, PasskeyStore } from '../store.ts'
 import type { Login, Subject } from '../subject.ts'
 import type { TotpStore } from '../totp/store.ts'
@@ -23,7 +24,7 @@ import {
   type CeremonyKind,
   type Question,
 } from './ceremony.ts'
-import { mayAdd, shown, shownOf, type BrowserAnswer, type Passkey } from './credential.ts'
+import { mayAdd, shown, type BrowserAnswer, type Passkey } from './credential.ts'
 import { ALGORITHMS } from './key.ts'
 import { checkAddress, octets } from './verify.ts'
 
@@ -135,11 +136,11 @@ async function register(
   if (held.length >= MOST_PASSKEYS) throw new IdentityError('passkey.full')
   const fresh = context.now() / 1000 - subject.authn.at <= FRESH_S
   const code = (await context.totpStore.findTotp(sub)) !== undefined
-  const shownNow = shownOf(subject.authn)
-  if (!fresh || !mayAdd({ passkey: held.length > 0, code }, shownNow))
+  const begun = await countedNow(context, sub, subject.authn)
+  if (!fresh || !mayAdd({ passkey: held.length > 0, code }, begun.shown))
     throw new IdentityError('passkey.stale')
   const challenge = randomBytes(32).toString('base64url')
-  const common = { sub, login, challenge, shown: shownNow }
+  const common = { sub, login, challenge, begun }
   const question = { kind: 'register', about: name, ...common } as const
   const options = await creationOptions(context, question)
   return { ...(await askOnce(context, question)), options }
@@ -212,7 +213,10 @@ async function remove(
   const common = { at: context.now(), source: by.source, by: by.id, byParty: by.party, subject }
   const event = { code: 'passkey.remove', ...common, passkey: id, name: row.name } as const
   const refusals = { unknown: 'passkey.unknown', last: 'passkey.last' } as const
-  const act = async () => context.passkeyStore.removePasskey(sub, id, least)
+  const act = async () => {
+    await noteRemoval(context, sub)
+    return await context.passkeyStore.removePasskey(sub, id, least)
+  }
   const outcome = await recordAct(context.log, [event], refusals, act)
   if (outcome !== 'removed') throw new IdentityError(`passkey.${outcome}`)
 }

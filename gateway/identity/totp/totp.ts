@@ -9,7 +9,8 @@ import { recordAct, type IdentityChange, type IdentityLog } from '../events.ts'
 import type { Account } from '../facts.ts'
 import type { IdentityKeys } from '../keys.ts'
 import { askOnce, lookUp, takeUp } from '../passkeys/ceremony.ts'
-import { mayAdd, shownOf } from '../passkeys/credential.ts'
+import { mayAdd } from '../passkeys/credential.ts'
+import { countedNow, isOutdated, noteRemoval } from '../removal.ts'
 import { openSecret, sealSecret } from '../sealing.ts'
 import type { IdentityStore, OidcStore, PasskeyStore } from '../store.ts'
 import type { Login, Subject } from '../subject.ts'
@@ -134,13 +135,13 @@ async function enrol(room: TotpOptions, subject: Subject, login: Login, name: st
     room.passkeyStore.passkeysOf(sub),
   ])
   const fresh = room.now() / 1000 - subject.authn.at <= FRESH_S
-  const shownNow = shownOf(subject.authn)
+  const begun = await countedNow(room, sub, subject.authn)
   const there = { passkey: passkeys.length > 0, code: held !== undefined }
-  if (!fresh || !mayAdd(there, shownNow)) throw new IdentityError('totp.stale')
+  if (!fresh || !mayAdd(there, begun.shown)) throw new IdentityError('totp.stale')
   const [key = ''] = room.keys.cookies
   const challenge = sealSecret(newTotpSecret(), sub, key, 'totp')
   const about = JSON.stringify({ name, replaces: held?.createdAt ?? null } satisfies About)
-  return askOnce(room, { kind: 'enrol_totp', sub, login, challenge, about, shown: shownNow })
+  return askOnce(room, { kind: 'enrol_totp', sub, login, challenge, about, begun })
 }
 
 interface About {
@@ -186,8 +187,12 @@ async function confirm(
     createdAt: at,
     usedAt: null,
   }
-  const by = { login: login?.login ?? '', shown: question.shown ?? null }
-  const put = async () => room.totpStore.putTotp(row, about.replaces, by)
+  const { begun } = question
+  const by = { login: login?.login ?? '', shown: begun?.shown ?? null }
+  const put = async () =>
+    begun !== undefined && (await isOutdated(room, sub, begun))
+      ? 'moved'
+      : await room.totpStore.putTotp(row, about.replaces, by)
   const outcome = await recordAct(
     room.log,
     [event(room, 'totp.add', account, row, source)],
@@ -218,7 +223,10 @@ async function remove(room: TotpOptions, sub: string, by: Actor): Promise<boolea
   if (row === undefined) return false
   const told = event(room, 'totp.remove', row, row, by.source)
   const refusals = { none: 'totp.none' } as const
-  const act = async () => ((await room.totpStore.removeTotp(sub)) ? 'removed' : 'none')
+  const act = async () => {
+    await noteRemoval(room, sub)
+    return (await room.totpStore.removeTotp(sub)) ? 'removed' : 'none'
+  }
   const outcome = await recordAct(
     room.log,
     [{ ...told, by: by.id, byParty: by.party }],

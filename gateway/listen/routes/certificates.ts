@@ -11,7 +11,14 @@ import {
   Serial,
   Page,
 } from '#api'
-import { encodePem, type CaStore, type CertificateRow, type Crl, type Issuers } from '#ca'
+import {
+  encodePem,
+  type CaStore,
+  type CertificateRow,
+  type Crl,
+  type Issuers,
+  type RevocationReason,
+} from '#ca'
 import { revokeAndCut, type RevocationRoom, type Revoked } from '../../devices/revoke.ts'
 import { actorOf, srcOf } from '../../events.ts'
 import { Refusal } from '../../problem.ts'
@@ -23,7 +30,7 @@ export interface CertificateRoutes extends Omit<Authorization, 'api'> {
   readonly tenant: string
   /** `https://host:port` that the lists are fetched from. */
   readonly origin: string
-  readonly caStore: Pick<CaStore, 'listCertificates' | 'findCertificate'>
+  readonly caStore: Pick<CaStore, 'listCertificates' | 'findCertificate' | 'issuerRevocation'>
   readonly revocation: RevocationRoom
   readonly crls: () => Promise<readonly Crl[]>
   readonly issuers: () => Issuers
@@ -147,7 +154,9 @@ function revokingIssuers(api: Api, room: CertificateRoutes): void {
       const at = performance.now()
       const { id } = request.params as { id: string }
       const { reason, comment = reason } = request.body as RevokeIssuer
-      const target = { kind: 'issuer', id, idle: !isRetired(room.issuers(), id) }
+      const before = await room.caStore.issuerRevocation(room.tenant, id)
+      const idle = !isRetired(room.issuers(), id) || isOver(before, reason)
+      const target = { kind: 'issuer', id, idle }
       const caller = await authorize({ ...room, api }, request, 'device:retire', target)
       assertRetired(room.issuers(), id)
       await recordWords({ ...room, caller }, 'device:retire', `issuer:${id}`, comment)
@@ -178,9 +187,13 @@ function assertRetired({ all, active, next }: Issuers, id: string): void {
     })
 }
 
-/** Whether nothing is left to end; that the key is in other hands ends more than the certificate. */
-function isEnded({ state, revocationReason: before }: CertificateRow, reason: string): boolean {
-  return state === 'revoked' && (reason !== 'keyCompromise' || before === 'keyCompromise')
+/** Whether nothing is left to end of what was revoked for `before`; that a key is in other hands ends more than that. */
+function isOver(before: RevocationReason | null | undefined, reason: string): boolean {
+  return (
+    before !== null &&
+    before !== undefined &&
+    (reason !== 'keyCompromise' || before === 'keyCompromise')
+  )
 }
 
 function revoking(api: Api, room: CertificateRoutes): void {
@@ -194,7 +207,8 @@ function revoking(api: Api, room: CertificateRoutes): void {
       const { reason, comment = reason } = request.body as Revoke
       const row = await room.caStore.findCertificate(serial)
       // Ending a device's certificate takes it out of service: the same right as retiring it.
-      const idle = row === undefined || row.tenant !== room.tenant || isEnded(row, reason)
+      const idle =
+        row === undefined || row.tenant !== room.tenant || isOver(row.revocationReason, reason)
       const target =
         row?.profile === 'device'
           ? { kind: 'device', id: row.subject, idle }

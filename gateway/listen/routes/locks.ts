@@ -47,7 +47,7 @@ export function lockRoutes(api: Api, room: LockRoutes): void {
       const at = performance.now()
       const { scope, reason } = request.body
       const target = await targetOf(room, scope, request.body.target)
-      const call = { kind: scope, id: target }
+      const call = { kind: scope, id: target, idle: room.locks.isOn(scope, target) }
       const caller = await authorize(authorization, request, 'lock:create', call)
       const lock = await room.locks.add(scope, target, { ...caller, reason })
       const cut = await cutUnder(room, lock, at, caller.subject.id)

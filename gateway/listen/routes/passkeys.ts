@@ -123,7 +123,8 @@ function holding(api: Api, room: PasskeyRoutes): void {
     { schema: { params: Type.Object({ id: AccountId }), body: Empty, response: { 200: Items } } },
     async (request) => {
       const { id } = request.params
-      const target = { kind: 'account', id }
+      const has = (await passkeys.list(id)).length > 0 || (await accounts.hasLogins(id))
+      const target = { kind: 'account', id, idle: !has }
       const caller = await authorize({ ...room, api }, request, 'account:change', target)
       const by = doneBy(caller)
       const reset = async () => await passkeys.reset(id, by).catch(rethrow)

@@ -45,7 +45,7 @@ const rethrow = (error: unknown): never => {
 
 export function totpRoutes(api: Api, room: TotpRoutes): void {
   const { server } = api
-  const { totps, issuer } = room.identity
+  const { totps, accounts, issuer } = room.identity
   const subOf = ({ id }: Subject): string => id.slice(issuer.length + 1)
   server.get('/api/v1/totp', { schema: { response: { 200: Totps } } }, async (request) =>
     view(await totps.find(subOf(await api.caller(request)))),
@@ -87,7 +87,8 @@ export function totpRoutes(api: Api, room: TotpRoutes): void {
     { schema: { params: Type.Object({ id: AccountId }), body: Empty, response: { 200: Totps } } },
     async (request) => {
       const { id } = request.params
-      const target = { kind: 'account', id }
+      const has = (await totps.find(id)) !== undefined || (await accounts.hasLogins(id))
+      const target = { kind: 'account', id, idle: !has }
       const caller = await authorize({ ...room, api }, request, 'account:change', target)
       await totps.reset(id, doneBy(caller)).catch(rethrow)
       return view(await totps.find(id))

@@ -249,6 +249,10 @@ export class RedisCaStore implements CaStore, RevocationIntentions, CrlNumbers {
       return revocationOf(number, at, reason, text(fields, 'target'), text(fields, 'serials'))
     })
   }
+  async issuerRevocation(tenant: string, issuer: string): Promise<RevocationReason | undefined> {
+    const why = await this.#redis.read('issuerRevocation', tenant, issuer)
+    return typeof why === 'string' ? (why as RevocationReason) : undefined
+  }
   async revokedCertificates(
     tenant: string,
     issuer: string,

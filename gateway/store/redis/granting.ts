@@ -11,7 +11,7 @@
  *     grantsgone:<device and requester>   zset by createdAt: what ended, extensions left out
  *     grantwrites:<device and requester>  set of those of level 2 that nobody ended
  *     grantsrunning                       zset by the second at which it is over: what nobody ended
- *     changes                             stream: grants that took effect or ended, locks (locking.ts)
+ *     changes                             stream: grants that took effect or ended, locks (locking.ts), devices (devicing.ts)
  *     grantreview:<id>                    hash;  grantreviews, grantreviewsclosed  zsets (reviewing.ts)
  */
 import { transitions } from '../../grants/grant.ts'
@@ -292,21 +292,23 @@ return 1
 
 /**
  * ARGV: id of the last entry that was read or '', limit. Gives the id to go on from, '1' where changes were missed, the
- * grants that changed, and the locks. An id that is not there any more was cut off, or was never on this server.
+ * grants that changed, the locks, and the devices. An id that is not there any more was cut off, or was never on this
+ * server. What another version tells of is not known here, so it counts as missed.
  */
 const news = `
 local name = P .. 'changes'
-local place, missed, ids = ARGV[1], '', { grant = {}, lock = {} }
+local place, missed, ids = ARGV[1], '', { grant = {}, lock = {}, device = {} }
 if place == '' or (place ~= '0-0' and #redis.call('XRANGE', name, place, place) == 0) then
   if place ~= '' then missed = '1' end
   local last = redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
-  return { last and last[1] or '0-0', missed, {}, {} }
+  return { last and last[1] or '0-0', missed, {}, {}, {} }
 end
 for _, entry in ipairs(redis.call('XRANGE', name, '(' .. place, '+', 'COUNT', ARGV[2])) do
   place = entry[1]
-  table.insert(ids[entry[2][1]], entry[2][2])
+  local of = ids[entry[2][1]]
+  if of then table.insert(of, entry[2][2]) else missed = '1' end
 end
-return { place, missed, ids.grant, ids.lock }
+return { place, missed, ids.grant, ids.lock, ids.device }
 `
 
 export const grantScripts = {

@@ -12,6 +12,7 @@
  *     key:<tenant>:<spki>                set of the serials with this key
  *     compromised:<tenant>               set of SPKI hashes
  *     endedissuers:<tenant>              set of the issuers that were revoked
+ *     endedissuerswhy:<tenant>           hash: why, by issuer; keyCompromise before any other
  *     epoch, seq                         counters;  revocations:<tenant> a stream with ids <epoch>-0
  */
 import { waiting } from './waiting.ts'
@@ -51,6 +52,8 @@ local function revoke(tenant, kind, value, target, reason, at)
   elseif kind == 'issuer' then
     members = redis.call('ZRANGE', P .. 'issuer:' .. tenant .. ':' .. value, 0, -1)
     redis.call('SADD', P .. 'endedissuers:' .. tenant, value)
+    local set = reason == 'keyCompromise' and 'HSET' or 'HSETNX'
+    redis.call(set, P .. 'endedissuerswhy:' .. tenant, value, reason)
   else
     members = redis.call('ZRANGE', P .. 'certs:' .. tenant .. ':device:' .. value, 0, -1)
     for _, member in ipairs(redis.call('ZRANGE', P .. 'tokens:' .. tenant .. ':' .. value, 0, -1)) do
@@ -289,6 +292,9 @@ return ended
 /** ARGV: tenant, kind and value of the target, the target as JSON, reason, at. */
 const revoke = `return revoke(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])`
 
+/** ARGV: tenant, issuer. */
+const issuerRevocation = `return redis.call('HGET', P .. 'endedissuerswhy:' .. ARGV[1], ARGV[2])`
+
 /** ARGV: tenant, issuer, at. In the order in which they were revoked. */
 const revokedCertificates = `
 local rows = {}
@@ -317,5 +323,6 @@ export const caScripts = {
   openIntentions,
   proven,
   revoke,
+  issuerRevocation,
   revokedCertificates,
 } as const

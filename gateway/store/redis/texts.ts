@@ -1,5 +1,8 @@
 /** Every script by its name: what it does behind the prelude of its room. No two rooms share a name. */
+import { answerPrelude, answerScripts } from './answering.ts'
+import { auditorPrelude, auditorScripts } from './auditing.ts'
 import { caPrelude, caScripts } from './scripts.ts'
+import { deviceScripts } from './devicing.ts'
 import { gatewayScripts } from './gateways.ts'
 import { grantPrelude, grantScripts } from './granting.ts'
 import { reviewScripts } from './reviewing.ts'
@@ -13,10 +16,13 @@ function behind<T extends Readonly<Record<string, string>>>(prelude: string, bod
 }
 
 const texts = {
+  ...behind(answerPrelude, answerScripts),
+  ...behind(auditorPrelude, auditorScripts),
   ...behind(caPrelude, caScripts),
   ...behind(pagePrelude + grantPrelude, grantScripts),
   ...behind(grantPrelude, reviewScripts),
   ...behind(grantPrelude, gatewayScripts),
+  ...behind(grantPrelude, deviceScripts),
   ...behind(pagePrelude + sessionPrelude, sessionScripts),
   ...behind(pagePrelude + grantPrelude, lockScripts),
 } as const

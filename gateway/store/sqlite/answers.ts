@@ -60,11 +60,13 @@ export const answersRoom = {
       }
       if (known['print'] !== print) return { outcome: 'other' }
       const { status, body } = known
-      if (typeof status !== 'number') return { outcome: 'begun' }
+      if (typeof status !== 'number') return { outcome: 'begun', elsewhere: false }
       return { outcome: 'done', kept: { status, body: typeof body === 'string' ? body : null } }
     },
     finish(db: DatabaseSync, { name, kept }: { name: string; kept: Kept }): void {
-      const row = db.prepare('UPDATE answer SET status = ?, body = ? WHERE name = ?')
+      const row = db.prepare(
+        'UPDATE answer SET status = ?, body = ? WHERE name = ? AND status IS NULL',
+      )
       row.run(kept.status, kept.body, name)
     },
     release(db: DatabaseSync, name: string): void {

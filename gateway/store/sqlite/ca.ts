@@ -89,6 +89,10 @@ export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers 
   async openIntentions(tenant: string): Promise<readonly CertificateRow[]> {
     return await this.#thread.call('ca', 'openIntentions', { tenant })
   }
+  /** The devices that may be connected to this gateway at `at`: it has given them a certificate that stands. */
+  async certifiedDevices(tenant: string, at: Instant): Promise<ReadonlySet<string>> {
+    return new Set(await this.#thread.call('ca', 'certifiedDevices', { tenant, at }))
+  }
   async proven(serial: string, at: Instant): Promise<readonly string[]> {
     return await this.#thread.call('ca', 'proven', { serial, at })
   }
@@ -123,6 +127,9 @@ export class SqliteCaStore implements CaStore, RevocationIntentions, CrlNumbers 
   }
   async revocationsSince(tenant: string, epoch: number): Promise<readonly RevocationRow[]> {
     return await this.#thread.call('ca', 'revocationsSince', { tenant, epoch })
+  }
+  async issuerRevocation(tenant: string, issuer: string): Promise<RevocationReason | undefined> {
+    return await this.#thread.call('ca', 'issuerRevocation', { tenant, issuer })
   }
   async revokedCertificates(
     tenant: string,

@@ -1,33 +1,21 @@
 /** Writes with a key: done once, whoever sends them again, however often, and whatever dies in between. */
-import { createServer } from 'node:http'
-import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Type } from 'typebox'
 import { Response } from 'undici'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Invitation, Problem } from '#api'
 import { keyOf } from '../../../cli/client.ts'
 import { patient } from '../../../cli/patient.ts'
 import type { AnswerStore } from '../../../gateway/answers.ts'
-import { createApi } from '../../../gateway/listen/api.ts'
-import { MOST, TOLD_ONCE } from '../../../gateway/listen/once.ts'
-import { Rates } from '../../../gateway/listen/rates.ts'
+import { TOLD_ONCE } from '../../../gateway/listen/once.ts'
 import { Refusal } from '../../../gateway/problem.ts'
 import { SqliteAnswerStore } from '../../../gateway/store/sqlite/answers.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { send, startNode, until, type Person, type TestNode } from '../../support/node.ts'
+import { code, KEY, postTo, startThings, type Reply } from './things.ts'
 
-const KEY = 'a-key-of-16-and-more'
 const DAY_MS = 86_400_000
-
-interface Reply {
-  readonly status: number
-  readonly body: Record<string, unknown>
-  readonly headers: Headers
-}
 
 let directory: string
 let now: number
@@ -69,45 +57,13 @@ const store = (change: Partial<AnswerStore> = {}): AnswerStore => {
 async function start(change: Partial<AnswerStore> = {}): Promise<void> {
   undo = new AsyncDisposableStack()
   thread = undo.use(await SqliteThread.open(join(directory, 'store.sqlite')))
-  const handler = undo.use(
-    await createApi({
-      version: '0',
-      identity: {
-        authenticate: async ({ headers }: { headers: Record<string, string> }) => ({
-          id: `iss|${headers['x-who'] ?? 'vera'}`,
-        }),
-      } as never,
-      answers: store(change),
-      outOfScope: async () => undefined,
-      rating: {
-        rates: new Rates({ reads: 0, writes: 0, costly: 0, strangers: 0 }),
-        flooded: () => {},
-      },
-      now: () => now,
-      proven: () => {},
-      report: (error) => void reports.push(error),
-      routes(api) {
-        for (const path of ['/api/v1/things', '/api/v1/invitations', '/api/v1/sessions/:id/cut'])
-          api.server.post(
-            path,
-            { schema: { body: Type.Object({ a: Type.Optional(Type.Any()) }) } },
-            async (request, reply) => {
-              await api.caller(request)
-              await gate
-              if (fault !== undefined) throw fault
-              return reply.status(201).send({ done: ++done, secret: 'swordfish', of: request.body })
-            },
-          )
-      },
-    }),
-  )
-  const server = createServer(handler).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  undo.defer(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/api/v1`
+  const act = async () => {
+    await gate
+    if (fault !== undefined) throw fault
+    return ++done
+  }
+  const report = (error: unknown) => void reports.push(error)
+  url = await startThings({ answers: store(change), now: () => now, act, report }, undo)
 }
 
 /** As if the process had been killed and started again. */
@@ -116,25 +72,9 @@ async function restart(change: Partial<AnswerStore> = {}): Promise<void> {
   await start(change)
 }
 
-async function post(
-  body: unknown = { a: 1 },
-  { key = KEY, path = '/things', who = 'vera' } = {},
-): Promise<Reply> {
-  const answer = await fetch(`${url}${path}`, {
-    method: 'POST',
-    headers: {
-      authorization: 'DPoP x',
-      'content-type': 'application/json',
-      'x-who': who,
-      ...(key === '' ? {} : { 'idempotency-key': key }),
-    },
-    body: JSON.stringify(body),
-  })
-  const { status, headers } = answer
-  return { status, headers, body: (await answer.json()) as Record<string, unknown> }
-}
-
-const code = ({ status, body }: Reply) => [status, body['code']]
+const post = async (...rest: Tail<typeof postTo>) => await postTo(url, ...rest)
+type Tail<F extends (...args: never[]) => unknown> =
+  Parameters<F> extends [unknown, ...infer T] ? T : never
 
 describe('the same write again', () => {
   test('gets the answer of the first, and is not done', async () => {
@@ -212,12 +152,6 @@ describe('many at once', () => {
     expect(running[0]?.headers.get('retry-after')).toBe('1')
     expect(done).toBe(1)
     expect((await post()).body['done']).toBe(1)
-  })
-  test('of fifty claims of one name in the store, one is the first', async () => {
-    const claim = { name: 'n', print: 'p', owner: 'o', at: 0, until: 9, most: MOST }
-    const all = await Promise.all(Array.from({ length: 50 }, async () => store().claim(claim)))
-    expect(all.filter(({ outcome }) => outcome === 'claimed')).toHaveLength(1)
-    expect(all.filter(({ outcome }) => outcome === 'begun')).toHaveLength(49)
   })
 })
 
@@ -301,56 +235,6 @@ describe('what is kept', () => {
     const body = { a: 'x'.repeat(9_000) }
     await post(body)
     expect(code(await post(body))).toEqual([409, 'idempotency.told'])
-  })
-  test('of so many of all the oldest answer of whoever has the most makes room for another', async () => {
-    const most = { own: 9, all: 4 }
-    const claim = async (name: string, owner: string, at: number) =>
-      (await store().claim({ name, owner, print: 'p', at, until: at + 99, most })).outcome
-    const answer = async (name: string, owner: string, at: number) => {
-      await claim(name, owner, at)
-      await store().finish(name, { status: 200, body: '{}' })
-    }
-    await answer('o1', 'o', 0)
-    await claim('v0', 'v', 1)
-    await answer('v1', 'v', 2)
-    await answer('v2', 'v', 3)
-    expect(await claim('x1', 'x', 4)).toBe('claimed')
-    const kept = await Promise.all(
-      ['o1', 'v0', 'v2'].map(async (name) => claim(name, name[0] ?? '', 5)),
-    )
-    expect(kept).toEqual(['done', 'begun', 'done'])
-    expect(await claim('v1', 'v', 6)).toBe('claimed')
-  })
-  test('so many of one, and so many of all; those that are over make room', async () => {
-    const most = { own: 2, all: 3 }
-    const claim = async (name: string, owner: string, at = 0) =>
-      (await store().claim({ name, owner, print: 'p', at, until: at + 5, most })).outcome
-    expect([await claim('a', 'v'), await claim('b', 'v'), await claim('c', 'v')]).toEqual([
-      'claimed',
-      'claimed',
-      'full',
-    ])
-    expect([await claim('d', 'o'), await claim('e', 'o')]).toEqual(['claimed', 'full'])
-    expect(await claim('c', 'v', 5)).toBe('claimed')
-  })
-  test('of one identity that has many the oldest answer makes room, and what has none stays', async () => {
-    const most = { own: 2, all: 9 }
-    const claim = async (name: string, at: number) =>
-      (await store().claim({ name, owner: 'v', print: 'p', at, until: at + 9, most })).outcome
-    await claim('a', 0)
-    await claim('b', 1)
-    await store().finish('b', { status: 200, body: '{}' })
-    expect(await claim('c', 2)).toBe('claimed')
-    expect([await claim('a', 3), await claim('d', 3)]).toEqual(['begun', 'full'])
-    await store().finish('c', { status: 200, body: '{}' })
-    expect([await claim('b', 3), await claim('a', 3)]).toEqual(['claimed', 'begun'])
-  })
-  test('an answer is not given back like a claim', async () => {
-    const claim = { name: 'n', print: 'p', owner: 'o', at: 0, until: 9, most: MOST }
-    await store().claim(claim)
-    await store().finish('n', { status: 201, body: '{}' })
-    await store().release('n')
-    expect((await store().claim(claim)).outcome).toBe('done')
   })
 })
 

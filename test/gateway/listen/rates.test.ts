@@ -327,6 +327,28 @@ describe('a node', () => {
     expect((await revoke()).status).toBe(200)
   })
 
+  test('nor of what is shut already, whoever asks for it in how many ways', async () => {
+    const { admin } = node
+    const guest = await node.person('ines', { party: 'staff', roles: ['operator'] })
+    const [row] = node.rows('SELECT sub FROM account WHERE email = ?', guest.email)
+    const account = `/accounts/${String(row?.['sub'])}`
+    const lock = (target: string) => ({ scope: 'device', target, reason: 'x' })
+    await admin.ask('POST', '/locks', lock('nowhere'))
+    const nothing = `/sessions/s_${'0'.repeat(26)}/cut`
+    await exhaust(async () => admin.call<Problem>('POST', nothing, { reason: 'x' }))
+    // Its sign-ins end with it.
+    expect((await admin.call('POST', `${account}/passkeys/remove`, {})).status).toBe(200)
+    for (const [path, body] of [
+      ['/locks', lock('nowhere')],
+      [`${account}/passkeys/remove`, {}],
+      [`${account}/totp/remove`, {}],
+    ] as const) {
+      const answer = await exhaust(async () => admin.call<Problem>('POST', path, body))
+      expect([path, answer.body.code]).toEqual([path, 'rate.identity'])
+    }
+    expect((await admin.call('POST', '/locks', lock('elsewhere'))).status).toBe(201)
+  })
+
   test('refuses the address of strangers, and neither who is signed in there nor who cuts', async () => {
     const stranger = async (path: string, method = 'GET') =>
       send(node, { method, path, ...(method === 'GET' ? {} : { body: {} }) })

@@ -8,14 +8,15 @@ import type { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionEnd, SessionStore } from '../../../gateway/sessions/session.ts'
 import { grant } from '../store/contracts/granted.ts'
 
-const NOTHING: News = { grants: [], locked: false, place: '1-0', lost: false }
+const NOTHING: News = { grants: [], locked: false, devices: [], place: '1-0', lost: false }
 
 /** A watch over two sessions, each under its own grant; the test says what the next look finds. */
 async function watching() {
   const [one, two] = [grant({}, { state: 'revoked' }), grant({}, { state: 'spent' })]
-  const live = [one, two].map(({ statement }) => ({
+  const live = [one, two].map(({ statement }, at) => ({
     id: `of ${statement.id}`,
     grant: statement.id,
+    device: `press-0${at}`,
   }))
   const did: string[] = []
   const asked: (string | undefined)[] = []
@@ -97,6 +98,15 @@ test('a change decides the sessions under that grant again, each grant once, and
   ])
   await look(1000)
   expect(asked).toEqual([undefined, '1-0', '1-0', '7-0', '9-0'])
+})
+
+test('a device that changed decides the sessions on it again, once however often it did', async () => {
+  const { look, second } = await watching()
+  expect(await look(250, { devices: ['press-01', 'nowhere', 'press-01'] })).toEqual([
+    `device - of ${second}`,
+    'seen',
+  ])
+  expect(await look(500, { devices: ['nowhere'] })).toEqual(['device -', 'seen'])
 })
 
 test('a lock is read before every session is decided; so it is where changes were missed', async () => {

@@ -1,6 +1,8 @@
 /** The stores of a single node, under the contract that any other must pass too. */
 import { DatabaseSync } from 'node:sqlite'
 import { expect, onTestFinished, test } from 'vitest'
+import { SqliteAnswerStore } from '../../../gateway/store/sqlite/answers.ts'
+import { SqliteAuditorStore } from '../../../gateway/store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { grantsRoom, SqliteGrantStore, WRITES } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteInventoryStore } from '../../../gateway/store/sqlite/inventories.ts'
@@ -9,6 +11,8 @@ import { SqliteReviewStore } from '../../../gateway/store/sqlite/reviews.ts'
 import { SqliteRolloutStore } from '../../../gateway/store/sqlite/rollouts.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { answerStoreContract } from './contracts/answers.ts'
+import { auditorStoreContract } from './contracts/auditors.ts'
 import { deviceStoreContract } from './contracts/devices.ts'
 import { grantExtensionContract } from './contracts/extensions.ts'
 import { grantStoreContract } from './contracts/grants.ts'
@@ -24,6 +28,8 @@ async function thread(): Promise<SqliteThread> {
   return made
 }
 
+answerStoreContract('SQLite', async () => new SqliteAnswerStore(await thread()))
+auditorStoreContract('SQLite', async () => new SqliteAuditorStore(await thread()))
 deviceStoreContract('SQLite', async () => new SqliteDeviceStore(await thread()))
 grantStoreContract('SQLite', async () => new SqliteGrantStore(await thread()))
 grantExtensionContract('SQLite', async () => new SqliteGrantStore(await thread()))

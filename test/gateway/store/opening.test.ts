@@ -6,18 +6,26 @@ import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { readConfig, type Config } from '../../../gateway/config.ts'
+import type { Device } from '../../../gateway/devices/device.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
 import type { Lock } from '../../../gateway/locks/lock.ts'
+import type { Auditor } from '../../../gateway/recordings/auditors.ts'
 import type { RedisSettings } from '../../../gateway/store-settings.ts'
 import { openStores, type Stores } from '../../../gateway/stores.ts'
+import { RedisAuditorStore } from '../../../gateway/store/redis/auditors.ts'
 import { RedisChanges } from '../../../gateway/store/redis/changes.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
+import { RedisDeviceStore } from '../../../gateway/store/redis/devices.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
+import { SqliteAuditorStore } from '../../../gateway/store/sqlite/auditors.ts'
+import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { makeCertificates } from '../../audit/receiver.ts'
 import { TENANT } from '../../support/node.ts'
+import { claimOf } from './contracts/answers.ts'
+import { auditorCalled } from './contracts/auditors.ts'
 import { grant } from './contracts/granted.ts'
 import { lockOn } from './contracts/locks.ts'
 import { NOW } from './contracts/make.ts'
@@ -28,6 +36,8 @@ import { haveRedis, RedisServer } from './redis-server.ts'
 const MAY = ['-@all', '+@read', '+@write', '+@scripting', '+config|get', '+wait', '+info', '+time']
 
 interface Kept {
+  readonly devices?: readonly Device[]
+  readonly auditors?: readonly Auditor[]
   readonly grants?: readonly Grant[]
   readonly locks?: readonly Lock[]
   readonly gateway?: string
@@ -37,6 +47,12 @@ interface Kept {
   readonly vkey?: string
 }
 
+const PLC = { id: 'plc', kind: 'tcp', locality: 'device', port: 502, expect: {} } as const
+
+function deviceCalled(id: string, state: Device['state'] = 'active'): Device {
+  return { id, zone: 'hall-a', state, labels: { line: '3' }, created_at: NOW }
+}
+
 /** Opens the stores of a gateway that has this in its file; they are closed with the test. */
 async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
   const undo = new AsyncDisposableStack()
@@ -44,6 +60,12 @@ async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
   const thread = undo.use(await SqliteThread.open(kept.file ?? ':memory:'))
   for (const one of kept.grants ?? []) await new SqliteGrantStore(thread).add(one)
   for (const one of kept.locks ?? []) await new SqliteLockStore(thread).addLock(one, 99)
+  const own = new SqliteDeviceStore(thread)
+  for (const one of kept.devices ?? []) {
+    await own.add(one)
+    await own.putProcess({ ...PLC, device: one.id })
+  }
+  for (const one of kept.auditors ?? []) await new SqliteAuditorStore(thread).add(one)
   const { gateway = 'gw1', vkey = 'the key of this directory' } = kept
   const config = { ...readConfig({ environment: {} }), gateway, store: { redis } }
   const log = { vkeys: [vkey] }
@@ -85,6 +107,57 @@ describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () =
     await locks.liftLock('l_2', { at: NOW, by: 'iss|oda', reason: 'fine' })
     await opened()
     expect(await locks.standingLocks()).toEqual([lockOn('l_1')])
+  })
+
+  test('without the devices in its file, and what is in quarantine there is so for all, once', async () => {
+    await using own = await RedisServer.start()
+    await using redis = await RedisConnection.open(own.place, TENANT)
+    const shared = new RedisDeviceStore(redis)
+    for (const id of ['press-08', 'press-09']) await shared.add(deviceCalled(id))
+    const states = async () => (await shared.list()).map(({ id, state }) => [id, state])
+    const devices = [
+      deviceCalled('press-07'),
+      deviceCalled('press-08', 'quarantined'),
+      deviceCalled('press-09', 'retired'),
+    ]
+    await opening(own.place, { devices })
+    expect(await shared.find('press-07')).toEqual(devices[0])
+    expect(await shared.processes('press-07')).toEqual([{ ...PLC, device: 'press-07' }])
+    expect(await shared.processes('press-08')).toEqual([])
+    expect(await states()).toEqual([
+      ['press-07', 'active'],
+      ['press-08', 'quarantined'],
+      ['press-09', 'active'],
+    ])
+    // Lifted for all of them, it is not put on again by a file in which it stands.
+    await shared.move('press-08', ['quarantined'], 'active')
+    await shared.move('press-07', ['active'], 'quarantined')
+    await opening(own.place, { devices })
+    expect(await states()).toEqual([
+      ['press-07', 'quarantined'],
+      ['press-08', 'active'],
+      ['press-09', 'active'],
+    ])
+    // Ended in the file, and begun anew there, it is another one.
+    await opening(own.place, { devices: [deviceCalled('press-08')] })
+    await opening(own.place, { devices: [deviceCalled('press-08', 'quarantined')] })
+    expect((await shared.find('press-08'))?.state).toBe('quarantined')
+  })
+
+  test('without the auditors in its file, the first time; who was removed since stays so', async () => {
+    await using own = await RedisServer.start()
+    await using redis = await RedisConnection.open(own.place, TENANT)
+    const shared = new RedisAuditorStore(redis)
+    await shared.add(auditorCalled('ann', { recipient: 'age1other' }))
+    const confirmed = { confirmed_at: NOW, secret_sha256: null }
+    const kept = { auditors: [auditorCalled('ann'), auditorCalled('bea', confirmed)] }
+    await opening(own.place, kept)
+    const names = async () => (await shared.list()).map(({ name }) => name)
+    expect(await names()).toEqual(['ann', 'bea'])
+    expect((await shared.find('bea'))?.confirmed_at).toBe(NOW)
+    await shared.remove('bea')
+    await opening(own.place, kept)
+    expect(await names()).toEqual(['ann'])
   })
 
   test('while grants in its file have not ended', async () => {
@@ -140,7 +213,7 @@ test.skipIf(!haveRedis)(
     await owner.call('ACL', 'SETUSER', 'gateways', 'on', '>secret', `~{${TENANT}}:*`, ...MAY)
     owner.disconnect()
     const user = { ...place, username: 'gateways', password_file: files.password }
-    const { grants, sessions, reviews, locks, changes, time } = await opening(user)
+    const { grants, sessions, reviews, locks, changes, time, ...rest } = await opening(user)
     expect(await time?.()).toBeGreaterThan(1_700_000_000)
     const one = grant({}, { state: 'approved' })
     const { id } = one.statement
@@ -149,11 +222,18 @@ test.skipIf(!haveRedis)(
     await sessions.add(session({ grant: id }))
     await locks.addLock(lockOn('l_1'), 9)
     expect([(await sessions.open()).length, await reviews.listReviews(9)]).toEqual([1, []])
+    await rest.devices.add(deviceCalled('press-07'))
+    await rest.auditors.add(auditorCalled('ann'))
+    expect([(await rest.devices.list()).length, (await rest.auditors.list()).length]).toEqual([
+      1, 1,
+    ])
+    expect((await rest.answers.claim(claimOf('n'))).outcome).toBe('claimed')
     await grants.apply(id, 'revoke', NOW, 'iss|oda', 'x')
     expect(await changes?.after('0-0')).toMatchObject({
       locked: true,
       lost: false,
       grants: [id, id],
+      devices: [],
     })
     for (const [wrong, says] of [
       [{ ...user, password_file: files.wrong }, /WRONGPASS/],

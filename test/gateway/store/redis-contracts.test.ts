@@ -1,11 +1,17 @@
 /** The stores that several gateways share, in Redis, under the contracts that SQLite passes too. */
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { RedisAnswerStore } from '../../../gateway/store/redis/answers.ts'
+import { RedisAuditorStore } from '../../../gateway/store/redis/auditors.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
+import { RedisDeviceStore } from '../../../gateway/store/redis/devices.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisReviewStore } from '../../../gateway/store/redis/reviews.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
+import { answerStoreContract, claimOf } from './contracts/answers.ts'
+import { auditorStoreContract } from './contracts/auditors.ts'
+import { deviceStoreContract } from './contracts/devices.ts'
 import { grantExtensionContract } from './contracts/extensions.ts'
 import { grantStoreContract } from './contracts/grants.ts'
 import { lockStoreContract } from './contracts/locks.ts'
@@ -44,6 +50,10 @@ describe.skipIf(!haveRedis)('redis-server', () => {
   lockStoreContract('Redis', async () => new RedisLockStore(await connection()))
   sessionStoreContract('Redis', async () => new RedisSessionStore(await connection(), 'gw1'))
 
+  deviceStoreContract('Redis', async () => new RedisDeviceStore(await connection(), 2))
+  auditorStoreContract('Redis', async () => new RedisAuditorStore(await connection()))
+  answerStoreContract('Redis', async () => new RedisAnswerStore(await connection(), 'gw1'))
+
   const ended = {
     reason: 'client_done',
     bytes_in: 0,
@@ -79,6 +89,42 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     ])
     const left = await keysOf(`part-${count}`)
     expect(left.filter((key) => /:[ae]$|\|[ae]$/.test(key))).toEqual([])
+  })
+
+  test('a key that one gateway has begun is at another what may be under way, for two minutes', async () => {
+    const redis = await connection()
+    const [a, b] = [new RedisAnswerStore(redis, 'gw1'), new RedisAnswerStore(redis, 'gw2')]
+    const at = (ms: number) => claimOf('n', { at: ms, until: 999_999 })
+    expect((await a.claim(at(0))).outcome).toBe('claimed')
+    const said = [await a.claim(at(1)), await b.claim(at(119_999)), await b.claim(at(120_000))]
+    expect(said).toEqual([false, true, false].map((elsewhere) => ({ outcome: 'begun', elsewhere })))
+  })
+
+  test('the bodies of answers take no more than they may: of whoever has the most the oldest go', async () => {
+    const store = new RedisAnswerStore(await connection(), 'gw1', 100)
+    const answer = async (name: string, at: number, octets: number) => {
+      const claim = claimOf(name, { owner: name.slice(0, 1), at, until: at + 99 })
+      await store.claim(claim)
+      await store.finish(name, { status: 200, body: 'x'.repeat(octets) })
+      return claim
+    }
+    const claims = [await answer('v1', 1, 40), await answer('v2', 2, 40), await answer('o1', 3, 20)]
+    claims.push(await answer('o2', 4, 30), await answer('o3', 5, 101))
+    const kept = []
+    for (const one of claims) kept.push(await store.claim(one))
+    // The first made room for the fourth; for the fifth, which is longer than all may be, none has to.
+    expect(kept.map(({ outcome }) => outcome)).toEqual(['claimed', 'done', 'done', 'done', 'done'])
+    expect(kept.at(-1)).toMatchObject({ kept: { status: 200, body: null } })
+  })
+
+  test('of answers that are over no key is left', async () => {
+    const store = new RedisAnswerStore(await connection(), 'gw1')
+    for (const name of ['a', 'b', 'c']) await store.claim(claimOf(name, { owner: `of-${name}` }))
+    await store.finish('a', { status: 200, body: '{}' })
+    await store.finish('b', { status: 200, body: null })
+    await store.claim(claimOf('d', { owner: 'of-d', at: 9, until: 99 }))
+    await store.release('d')
+    expect(await keysOf(`part-${count}`)).toEqual([`{part-${count}}:answersoctets`])
   })
 })
 

@@ -1,18 +1,21 @@
 /** A gateway whose grants are in Redis, beside another that is played by the stores alone. */
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
-import type { Grant as Granted, Session } from '#api'
+import type { Device, Grant as Granted, Session } from '#api'
 import type { Input, Partially } from '#policy'
 import { newId } from '../../../gateway/ids.ts'
 import type { News } from '../../../gateway/sessions/changes.ts'
 import { Locks } from '../../../gateway/locks/locks.ts'
+import { RedisAuditorStore } from '../../../gateway/store/redis/auditors.ts'
 import { RedisChanges } from '../../../gateway/store/redis/changes.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
+import { RedisDeviceStore } from '../../../gateway/store/redis/devices.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
 import { startNode, TENANT, until } from '../../support/node.ts'
 import { carried, endsSince, here, isCut, twoDevices } from '../sessions/carried.ts'
+import { auditorCalled } from './contracts/auditors.ts'
 import { grant } from './contracts/granted.ts'
 import { lockOn } from './contracts/locks.ts'
 import { NOW } from './contracts/make.ts'
@@ -28,6 +31,8 @@ async function other() {
     grants: new RedisGrantStore(redis),
     sessions: new RedisSessionStore(redis, 'gw2'),
     locks: new RedisLockStore(redis),
+    devices: new RedisDeviceStore(redis),
+    auditors: new RedisAuditorStore(redis),
   }
 }
 
@@ -54,7 +59,9 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
     expect([kept?.state, kept?.uses, kept?.approvals.length]).toEqual(['active', 1, 1])
     expect((await sessions.find(one.session.id))?.grant).toBe(one.grant.id)
     expect(await sessions.open()).toEqual([])
-    expect(here.node.rows('SELECT 1 FROM access_grant UNION SELECT 1 FROM session')).toEqual([])
+    const kinds = ['access_grant', 'session', 'device', 'answer', 'auditor']
+    const rows = kinds.map((kind) => here.node.rows(`SELECT 1 FROM ${kind}`))
+    expect(rows).toEqual(kinds.map(() => []))
   })
 
   test('cuts what runs under a grant that another gateway revokes', async () => {
@@ -69,6 +76,40 @@ describe.skipIf(!haveRedis)('a gateway on redis-server', () => {
       grant: one.grant.id,
     })
     expect([again.status, again.body.code]).toEqual([403, 'grant.revoked'])
+  })
+
+  test('cuts what runs on a device that another gateway quarantines, and lets nobody on it until it is back', async () => {
+    const one = await carried()
+    const { devices } = await other()
+    await devices.move('press-07', ['active'], 'quarantined')
+    const asked = { device: 'press-07', process: 'plc', grant: one.grant.id }
+    const open = async () => await here.vendor.call('POST', '/sessions', asked)
+    const refused = await open()
+    expect([refused.status, refused.body.code]).toEqual([403, 'device.quarantined'])
+    await isCut(one, /^device\.quarantined$/, 'policy_recheck')
+    expect((await here.node.admin.ask<Device>('GET', '/devices/press-07')).state).toBe(
+      'quarantined',
+    )
+    const resumed = await here.node.admin.call('POST', '/devices/press-07/resume', { reason: 'x' })
+    expect([resumed.status, (await devices.find('press-07'))?.state]).toEqual([200, 'active'])
+    expect((await open()).status).toBe(201)
+  })
+
+  test('knows the devices and the auditors that another gateway was told of', async () => {
+    const { devices, auditors } = await other()
+    const elsewhere = { id: 'press-99', zone: 'default', labels: {}, created_at: NOW } as const
+    expect(await devices.add({ ...elsewhere, state: 'active' })).toBe(true)
+    await auditors.add(auditorCalled('ann'))
+    const listed = await here.node.admin.ask<{ items: Device[] }>('GET', '/devices')
+    expect(listed.items.map(({ id, connected }) => [id, connected])).toEqual([
+      ['press-07', true],
+      ['press-08', false],
+      ['press-99', false],
+    ])
+    const again = await here.node.admin.call('POST', '/devices', { id: 'press-99' })
+    expect([again.status, again.body.code]).toEqual([409, 'device.exists'])
+    expect((await here.node.admin.call('GET', '/auditors')).text).toContain('age1ann')
+    await auditors.remove('ann')
   })
 
   test('lets nobody in by the use that another gateway had', async () => {

@@ -150,6 +150,25 @@ describe('an enrolment', () => {
     })
   })
 
+  test('with a code shown, when its owner takes the app off: neither another app nor a passkey lands, and a new one waits for no code', async () => {
+    const who = await withApp()
+    const credentials = await signInWith(who)
+    const { secret } = await enrol(credentials, 'late')
+    const { totps } = house.identity
+    const late = appOf((await totps.show(secret)).uri)
+    const key = await passkeyFor(await subjectOf(credentials))
+    await totps.remove(who.sub, SYSTEM)
+    const confirm = totps.confirm(secret, late.code(house.now()), '192.0.2.1')
+    await expect(confirm).rejects.toMatchObject({ code: 'totp.moved' })
+    await expect(key()).rejects.toMatchObject({ code: 'passkey.moved' })
+    expect([await totps.find(who.sub), await house.identity.passkeys.list(who.sub)]).toEqual([
+      undefined,
+      [],
+    ])
+    const again = await passkeyFor(await subjectOf(credentials))
+    expect((await again()).kind).toBe('register')
+  })
+
   test('under way when an administrator takes the app away: it lands no more', async () => {
     const who = await withApp()
     const { secret } = await enrol(await signInWith(who), 'late')

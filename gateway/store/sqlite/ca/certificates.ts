@@ -215,6 +215,15 @@ export const certificateOperations = {
     for (const row of rows) counts[text(row, 'state') as CertificateState] = Number(row['n'])
     return counts
   },
+  certifiedDevices(db: DatabaseSync, { tenant, at }: { tenant: string; at: Instant }): string[] {
+    return db
+      .prepare(
+        `SELECT DISTINCT subject FROM ca_certificate
+         WHERE tenant = ? AND profile = 'device' AND state = 'active' AND not_after > ?`,
+      )
+      .all(tenant, at)
+      .map((row) => text(row, 'subject'))
+  },
   openIntentions(db: DatabaseSync, { tenant }: { tenant: string }) {
     return db
       .prepare(

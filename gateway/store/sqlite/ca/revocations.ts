@@ -150,6 +150,19 @@ export const revocationOperations = {
       .all(tenant, epoch)
       .map(revocationOf)
   },
+  issuerRevocation(
+    db: DatabaseSync,
+    { tenant, issuer }: { tenant: string; issuer: string },
+  ): RevocationReason | undefined {
+    const row = db
+      .prepare(
+        `SELECT reason FROM ca_revocation
+         WHERE tenant = ? AND target = ? AND target GLOB '{"issuer":*'
+         ORDER BY reason <> 'keyCompromise', epoch LIMIT 1`,
+      )
+      .get(tenant, JSON.stringify({ issuer }))
+    return row === undefined ? undefined : (text(row, 'reason') as RevocationReason)
+  },
   revokedCertificates(
     db: DatabaseSync,
     { tenant, issuer, at }: { tenant: string; issuer: string; at: Instant },
