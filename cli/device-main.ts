@@ -1,21 +1,7 @@
 /**
- * The command `sallyport-agent`: what a device needs of `sallyport`, and nothing else. `npm run
- * build:agent` makes one file of it, which also answers to `sallyport agent …`.
+ * Where the agent in one file begins, `npm run build:agent`. An executable that is to run an update loads nothing of the agent
+ * that is installed in it: that would be in memory twice.
  */
-import { addInstallCommands } from './commands/agent-install.ts'
-import { addAgentCommands } from './commands/agent.ts'
-import { program, run } from './program.ts'
-import { becomeAgent } from './start.ts'
+import { becomesUpdate } from './become-update.ts'
 
-const [node = '', file = '', ...words] = process.argv
-if (words[0] === 'agent') words.shift()
-if (words.includes('run')) becomeAgent(words)
-if (words[0] === 'become-program') void import('#agent').then((agent) => agent.becomeProgram())
-else
-  void run(program('sallyport-agent', [addAgentCommands, addInstallCommands]), [
-    node,
-    file,
-    ...words,
-  ]).then((code) => {
-    if (code !== 0) process.exitCode = code
-  })
+if (!becomesUpdate()) void import('./device.ts')

@@ -76,8 +76,15 @@ export async function status(
   for (const line of [...about(rollout), ...unableLines(devices)]) say(line)
   say(
     layOut({
-      head: ['device', 'state', 'code', 'counts as failure', 'last heard'],
-      rows: devices.map((row) => [row.name, row.state, row.code, row.failure, instant(row.at)]),
+      head: ['device', 'state', 'code', 'counts as failure', 'installed', 'last heard'],
+      rows: devices.map((row) => [
+        row.name,
+        row.state,
+        row.code,
+        row.failure,
+        installedOf(row),
+        instant(row.at),
+      ]),
       empty: 'no device has had its turn yet',
     }),
   )
@@ -103,6 +110,11 @@ function idOf(id: string): string {
     `${JSON.stringify(id)} is not the id of a rollout`,
     'ids look like o_… and stand in `sallyport rollout status`',
   )
+}
+
+/** What is there: `file, Node 26.10.0`; null where the device does not say. */
+function installedOf({ kind = null, node = null }: RolloutDevice): string | null {
+  return kind === null ? null : `${kind}${node === null ? '' : `, Node ${node}`}`
 }
 
 /** Who takes no such update, and what becomes of a share of these alone. */

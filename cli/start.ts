@@ -3,7 +3,7 @@
  * the arguments that keep Node small. Which one that is, #boot says; docs/updates.md "On the device".
  */
 import { isSea } from 'node:sea'
-import { chooseAgent, Shelf, watchTrial, type Chosen } from '#boot'
+import { chooseAgent, Shelf, UPDATE_WORD, watchTrial, type Chosen } from '#boot'
 import { leanManner, type Manner } from './lean.ts'
 import { STARTED, startedAs } from './started.ts'
 import { VERSION } from './version.ts'
@@ -14,8 +14,7 @@ export function becomeAgent(words: readonly string[]): void {
   const lean = leanManner()
   const own = isSea() ? [] : [process.argv[1] ?? '']
   const folder = dataOf(words)
-  // An executable runs what is in it: it takes no update, and has only to become small.
-  if (!isSea() && folder !== undefined) becomeChosen(new Shelf(folder), lean, own, words)
+  if (folder !== undefined) becomeChosen(new Shelf(folder), lean, own, words)
   else if (lean !== undefined) become([...lean.args, ...own], words, lean.env)
 }
 
@@ -34,8 +33,15 @@ function becomeChosen(
     return
   }
   if (trialS !== undefined) watchTrial(shelf, trialS)
-  const args = lean?.args ?? process.execArgv
-  become([...args, ...(path === undefined ? own : [path])], words, env)
+  // An executable has its arguments in it, and would take any other for a word of ours.
+  const args = isSea() ? [] : (lean?.args ?? process.execArgv)
+  const file = path === undefined || kept === null ? own : fileOf(kept.sha256, path)
+  become([...args, ...file], words, env)
+}
+
+/** How the update at `path` is named to what runs it: to Node by its place, to the executable by its octets, too. */
+function fileOf(sha256: string, path: string): readonly string[] {
+  return isSea() ? [UPDATE_WORD, sha256, path] : [path]
 }
 
 function become(

@@ -19,6 +19,9 @@ const LATE = 'late'
 /** The one that signs, one for when that is lost, and both again while they are replaced. */
 export const MOST_KEYS = 4
 
+/** First word of a line that has the executable run an update: behind it are the SHA-256, the file, and the words for that. */
+export const UPDATE_WORD = 'become-update'
+
 /** Where a run can be broken off, for tests that do so. */
 export type Step = (name: string) => void
 

@@ -54,6 +54,10 @@ export const RolloutDevice = Type.Object({
   /** Whether it counts against the rollout. */
   failure: Type.Boolean(),
   code: Type.Union([Type.String(), Type.Null()]),
+  /** What is installed there: a file for the Node beside it, or an executable that holds one; null: it does not say. */
+  kind: Type.Optional(Type.Union([Type.Enum(['file', 'executable']), Type.Null()])),
+  /** The Node that runs it. */
+  node: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   at: Instant,
 })
 export type RolloutDevice = Static<typeof RolloutDevice>

@@ -20,11 +20,15 @@ import type { TunnelListener } from './listener.ts'
 /** What a later agent says, too. */
 const UpdateCode = Type.String({ pattern: '^update\\.[a-z_]{1,40}$' })
 const RolloutId = Type.String({ maxLength: 40 })
+const Version = Type.String({ pattern: '^\\d{1,3}\\.\\d{1,3}\\.\\d{1,3}$' })
 const Maybe = <S extends TSchema>(schema: S) => Type.Union([schema, Type.Null()])
 /** docs/updates.md "On the wire". */
 const Updates = Type.Object({
   type: Type.Literal('update'),
-  version: Type.String({ pattern: '^\\d{1,3}\\.\\d{1,3}\\.\\d{1,3}$' }),
+  version: Version,
+  /** Absent: an agent that does not say what is installed. */
+  kind: Type.Optional(Maybe(Type.Enum(['file', 'executable']))),
+  node: Type.Optional(Version),
   trial: Maybe(RolloutId),
   taking: Maybe(RolloutId),
   /** Absent: an agent that does not say when it starts one. */

@@ -56,6 +56,9 @@ export interface DeviceUpdate {
   readonly code: string | null
   /** When it was last heard of, or came to its end; epoch seconds. */
   readonly at: number
+  /** What is installed there, and the Node that runs, where the device says so. */
+  readonly kind?: 'file' | 'executable'
+  readonly node?: string
   /** A failure that somebody knew of who let the rollout go on: it does not count again. */
   readonly excused?: true
   /** It was taking it, and has said since that it is not: it left the rollout, or forgot it, and started nothing. */

@@ -13,7 +13,7 @@ import type { By, NewRollout } from './asked.ts'
 import { changeOf, stepOf } from './recorded.ts'
 import { chosenOf, counts, follows, isLost, isOver, meets, turnOf } from './rollout.ts'
 import type { DeviceUpdate, Rollout, RolloutPlace, RolloutStore } from './rollout.ts'
-import { changesOf, isBack, isLeft, orHadAlready, waitsAgain } from './said.ts'
+import { changesOf, hasOf, isBack, isLeft, orHadAlready, waitsAgain } from './said.ts'
 import type { Listening, Said } from './said.ts'
 
 export interface RolloutRoom {
@@ -236,8 +236,10 @@ export class Rollouts implements Disposable {
     const at = Math.floor(now() / 1000)
     const gave = idle === undefined ? {} : { idle }
     const says = announces === undefined ? {} : { announces }
-    const next: DeviceUpdate = { rollout: rollout.id, device, state, code, at, ...gave, ...says }
     const before = await store.findUpdate(rollout.id, device)
+    const has = hasOf(this.#listening.get(device)?.said ?? before)
+    const news = { state, code, at, ...gave, ...says, ...has }
+    const next: DeviceUpdate = { rollout: rollout.id, device, ...news }
     if (!follows(before, next)) return
     if (before?.state === state && before.code === code && isOver(before)) return
     if (before?.state !== state) await log.append(stepOf(rollout, next))

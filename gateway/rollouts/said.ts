@@ -4,6 +4,9 @@ import type { DeviceUpdate, Rollout } from './rollout.ts'
 /** All that a device says, each time. */
 export interface Said {
   readonly version: string
+  /** What is installed, and the Node that runs; undefined: an agent that does not say so. */
+  readonly kind?: 'file' | 'executable' | null
+  readonly node?: string
   readonly trial: string | null
   readonly taking: string | null
   /** Undefined: an agent that does not say when it starts one. */
@@ -32,6 +35,17 @@ export function isLeft({ state }: Change, rollout: Rollout | undefined): boolean
   if (rollout === undefined) return state === 'starting'
   const waits = state === 'taking' || state === 'starting'
   return waits && rollout.state !== 'running'
+}
+
+/** What is installed on a device, and runs, as far as it says so. */
+export function hasOf(
+  said: Pick<Said, 'kind' | 'node'> | undefined,
+): Pick<DeviceUpdate, 'kind' | 'node'> {
+  const { kind, node } = said ?? {}
+  return {
+    ...(kind === undefined || kind === null ? {} : { kind }),
+    ...(node === undefined ? {} : { node }),
+  }
 }
 
 /** What of a device's words is about one rollout each. */

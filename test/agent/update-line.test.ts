@@ -28,7 +28,7 @@ async function agentAt(directory: Directory, welcome: object) {
   const shelf = new Shelf(config.dataDir)
   shelf.pin([key])
   let restarts = 0
-  const started = { installed: VERSION, running: null }
+  const started = { installed: VERSION, running: null, kind: 'file' } as const
   const agent = running(config, { started, onRestart: () => restarts++ })
   return { agent, shelf, restarts: () => restarts }
 }

@@ -3,17 +3,9 @@
  * gateway that offers. One of the agents cannot reconnect, one does not start, and some are not taken.
  */
 import { execFile, spawn } from 'node:child_process'
-import { generateKeyPairSync, hash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { once } from 'node:events'
-import {
-  closeSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
@@ -21,25 +13,23 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { pinUpdateKeys } from '#agent'
-import { signUpdate, updateKeyOf } from '#update'
 import { launcherCommand } from '../../agent-tunnel/agent/spawn/launcher.ts'
 import { Service } from '../support/service.ts'
 import { Directory, enrolled } from './device.ts'
-import { FakeGateway, holds, type Held } from './gateway.ts'
+import { holds, type FakeGateway } from './gateway.ts'
+import { another as anotherOf, Offers } from './offers.ts'
 
 const build = fileURLToPath(new URL('../../deploy/agent/build.ts', import.meta.url))
-const { privateKey } = generateKeyPairSync('ed25519')
-const key = updateKeyOf(privateKey)!
 
 let folder: string
+let offers: Offers
 let gateway: FakeGateway
 let installed: string
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sallyport-update-'))
   const built = promisify(execFile)(process.execPath, [build, '--out', folder])
-  gateway = await FakeGateway.start()
-  const told = { device: 'press-07', gateway: 'gw1', epoch: 1, updates: 1 }
-  gateway.welcome = () => ({ ...told, now_ms: Date.now() })
+  offers = await Offers.start()
+  gateway = offers.gateway
   await built
   installed = join(folder, 'sallyport-agent.cjs')
 })
@@ -48,41 +38,13 @@ afterAll(async () => {
   rmSync(folder, { recursive: true })
 })
 
-/** The agent that was built, as another version, and changed. */
-function another(version: string, change: (source: string) => string = (source) => source): Buffer {
-  const source = readFileSync(installed, 'latin1')
-  const changed = change(source.replaceAll('0.1.0', version))
-  expect(changed).not.toBe(source)
-  return Buffer.from(changed, 'latin1')
-}
-
-/** Has the gateway hold it; gives its manifest. `health`: seconds. */
-function published(version: string, bundle: Buffer, health: number): string {
-  const sha256 = hash('sha256', bundle, 'hex')
-  gateway.files.set(sha256, bundle)
-  const notAfter = Math.floor(Date.now() / 1000) + 3600
-  const { length: size } = bundle
-  return signUpdate(
-    { version, sha256, size, from: '0.1.0', node: '26.0.0', health, notAfter },
-    privateKey,
-  )
-}
-
-type Report = Readonly<Record<string, unknown>>
-
-/** The newest tunnel, and what the agent on it said last of its updates. */
-const newest = (): Held => gateway.tunnels.at(-1)!
-const lastReport = (): Report => newest().reports.findLast(({ type }) => type === 'update')!
-
-async function reports(expected: Report): Promise<void> {
-  await holds(() => expect(lastReport()).toMatchObject(expected))
-}
-
-function say(message: Record<string, unknown>): void {
-  newest().control.write(Buffer.from(`${JSON.stringify({ type: 'update', ...message })}\n`))
-}
-
-const offer = (rollout: string, manifest: string) => say({ act: 'offer', rollout, manifest })
+const another = (version: string, change?: (source: string) => string) =>
+  anotherOf(installed, version, change)
+const published = (version: string, bundle: Buffer, health: number) =>
+  offers.published(version, bundle, health)
+const reports = (expected: Record<string, unknown>) => offers.reports(expected)
+const say = (message: Record<string, unknown>) => offers.say(message)
+const offer = (rollout: string, manifest: string) => offers.offer(rollout, manifest)
 
 test('an agent that cannot reconnect is rolled back, one that can stays, and nothing old comes after it', async () => {
   using directory = new Directory()
@@ -91,16 +53,17 @@ test('an agent that cannot reconnect is rolled back, one that can stays, and not
   const first = published('0.2.0', another('0.2.0'), 3600)
 
   // Without a key that the owner pinned: nothing, whatever is signed.
-  await reports({ version: '0.1.0', keys: [], outcome: null })
+  const own = { kind: 'file', node: process.versions.node }
+  await reports({ version: '0.1.0', ...own, keys: [], outcome: null })
   offer('r_none', first)
   await reports({ refused: { rollout: 'r_none', code: 'update.unpinned' } })
-  pinUpdateKeys(config.dataDir, [key.word])
+  pinUpdateKeys(config.dataDir, [offers.key.word])
 
   const deaf = another('0.2.0', (source) => source.replaceAll('sallyport/1', 'sallyport/9'))
   offer('r_deaf', published('0.2.0', deaf, 1))
   await reports({
     version: '0.1.0',
-    keys: [key.id],
+    keys: [offers.key.id],
     outcome: { rollout: 'r_deaf', version: '0.2.0', fault: 'update.unhealthy' },
   })
   // To the update, and back.
@@ -148,12 +111,12 @@ test('an agent that cannot reconnect is rolled back, one that can stays, and not
 test('what the gateway changes or does not have is not taken', async () => {
   using directory = new Directory()
   const config = await enrolled(gateway, directory)
-  pinUpdateKeys(config.dataDir, [key.word])
+  pinUpdateKeys(config.dataDir, [offers.key.word])
   const tunnels = gateway.tunnels.length
   await using service = new Service(installed, config.dataDir)
   // Its own tunnel: the one of the row before says the same.
   await holds(() => expect(gateway.tunnels.length).toBe(tunnels + 1))
-  await reports({ version: '0.1.0', keys: [key.id] })
+  await reports({ version: '0.1.0', keys: [offers.key.id] })
   const bundle = another('0.2.0')
   const manifest = published('0.2.0', bundle, 3600)
   offer('r_forged', manifest.replace('0.1.0', '0.0.1'))

@@ -52,7 +52,9 @@ beforeEach(() => {
   return () => directory[Symbol.dispose]()
 })
 
-function house(started: Started | undefined = { installed: VERSION, running: null }): House {
+function house(
+  started: Started | undefined = { installed: VERSION, running: null, kind: 'file' },
+): House {
   const shelf = new Shelf(directory.path)
   shelf.pin([key])
   const clock = new HandClock()
@@ -323,10 +325,15 @@ describe('an offer', () => {
 
   test.for([
     ['to an agent that nothing could replace', undefined, {}, 'update.unsupported'],
-    ['that is over', { installed: VERSION, running: null }, { notAfter: NOW_S }, 'update.expired'],
+    [
+      'that is over',
+      { installed: VERSION, running: null, kind: 'file' },
+      { notAfter: NOW_S },
+      'update.expired',
+    ],
     [
       'of no newer agent',
-      { installed: VERSION, running: null },
+      { installed: VERSION, running: null, kind: 'file' },
       { version: VERSION, from: '0.0.1' },
       'update.rollback',
     ],
@@ -384,7 +391,7 @@ describe('an agent on trial', () => {
     const trial = { version, sha256, rollout: 'r_1', health: 300 }
     shelf.remember(beginTrial(shelf.state('0.0.1'), trial))
     shelf.markTrial(true)
-    return house({ installed: '0.0.1', running: sha256 })
+    return house({ installed: '0.0.1', running: sha256, kind: 'file' })
   }
 
   test('stays once the gateway has heard of it', () => {
@@ -443,7 +450,7 @@ describe('an agent on trial', () => {
 
   test('that was started in another way says nothing of a trial, and ends none', () => {
     onTrial().updater[Symbol.dispose]()
-    const made = house({ installed: '0.0.1', running: null })
+    const made = house({ installed: '0.0.1', running: null, kind: 'file' })
     connect(made)
     expect(last(made)).toMatchObject({ trial: null })
     made.updater.told({ act: 'heard', rollout: 'r_1' }, at)

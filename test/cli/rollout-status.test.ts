@@ -26,12 +26,13 @@ const rollout = {
   by: 'oda',
   at: 1_800_000_000,
 }
-const device = (name: string, state: string, code: string | null, failure = false) => ({
+const device = (name: string, state: string, code: string | null, more: object = {}) => ({
   name,
   state,
   code,
-  failure,
+  failure: false,
   at: 1_800_000_000,
+  ...more,
 })
 
 async function shown(...items: ReturnType<typeof device>[]): Promise<string> {
@@ -55,6 +56,18 @@ test('devices that take none are counted, with why, and what is done in their pl
 })
 
 test('a refusal that counts against the update is none of these', async () => {
-  const out = await shown(device('a', 'refused', 'update.signature', true))
+  const out = await shown(device('a', 'refused', 'update.signature', { failure: true }))
   expect(out).not.toContain('do not take it')
+})
+
+test('what is installed on a device stands beside it, where the device says so', async () => {
+  const out = await shown(
+    device('a', 'updated', null, { kind: 'executable', node: '26.10.0' }),
+    device('b', 'updated', null, { kind: 'file', node: '26.12.1' }),
+    device('c', 'updated', null, { kind: null, node: null }),
+    device('d', 'updated', null),
+  )
+  expect(out).toMatch(/^a +updated .*executable, Node 26\.10\.0 /m)
+  expect(out).toMatch(/^b +updated .*file, Node 26\.12\.1 /m)
+  expect(out).not.toMatch(/^[cd] .*(?:Node|file|executable)/m)
 })

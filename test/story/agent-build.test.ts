@@ -1,6 +1,6 @@
 /**
  * The agent as devices get it: one file, and one executable. Built here from these sources, then
- * enrolled, connected and used at a real gateway.
+ * enrolled, connected and used at a real gateway; and the executable with updates, which are the one file.
  */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -20,13 +20,19 @@ import { createServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { pinUpdateKeys } from '#agent'
 import type { DeviceToken } from '#api'
+import { launcherCommand } from '../../agent-tunnel/agent/spawn/launcher.ts'
 import { saveCredentials } from '../../cli/login/index.ts'
+import { Directory, enrolled } from '../agent/device.ts'
+import { holds } from '../agent/gateway.ts'
+import { another, Offers } from '../agent/offers.ts'
 import { throughConnect } from '../support/connect.ts'
 import { grantFor, sha256, startNode, until, type Person, type TestNode } from '../support/node.ts'
+import { Service } from '../support/service.ts'
 
 const run = promisify(execFile)
 const build = fileURLToPath(new URL('../../deploy/agent/build.ts', import.meta.url))
@@ -133,18 +139,41 @@ test('a machine without Node becomes a device by the line, with the executable',
   expect(existsSync(join(installed, 'NODE-LICENSE.txt'))).toBe(true)
 })
 
-const launchers: readonly { name: string; command: () => readonly [string, ...string[]] }[] = [
-  { name: 'the one file', command: () => [process.execPath, file()] },
-  { name: 'the executable', command: () => [join(folder, 'sallyport-agent')] },
+const launchers: readonly { name: string; started: () => Launching }[] = [
+  {
+    name: 'the one file',
+    started: () => ({ words: [process.execPath, file(), 'become-program'] }),
+  },
+  {
+    name: 'the executable',
+    started: () => ({ words: [join(folder, 'sallyport-agent'), 'become-program'] }),
+  },
+  {
+    name: 'an update that the executable runs, its place hidden,',
+    started: () => {
+      const { path } = asUpdate(another(file(), '0.4.0'))
+      const { words, file: itself } = launcherCommand(pathToFileURL(path).href, true)
+      expect(itself).toBe(path)
+      const own = openSync(path, 'r')
+      rmSync(path)
+      return { words: [join(folder, 'sallyport-agent'), ...words.slice(1)], own }
+    },
+  },
 ]
-test.for(launchers)('$name is its own launcher of declared programs', async ({ command }) => {
-  const [launcher, ...first] = command()
+interface Launching {
+  readonly words: readonly string[]
+  /** What is open as the descriptor that the words name. */
+  readonly own?: number
+}
+test.for(launchers)('$name is its own launcher of declared programs', async ({ started }) => {
+  const { words, own: itself } = started()
+  const [launcher = '', ...first] = words
   const program = openSync('/bin/echo', 'r')
   try {
     // As agent-tunnel/agent/spawn/line.ts starts it: the program on one descriptor, the words on the next.
-    const child = spawn(launcher, [...first, 'become-program'], {
+    const child = spawn(launcher, first, {
       env: {},
-      stdio: ['pipe', 'pipe', 'inherit', program, 'pipe'],
+      stdio: ['pipe', 'pipe', 'inherit', program, 'pipe', itself ?? 'ignore'],
     })
     let said = ''
     child.stdout?.setEncoding('utf8').on('data', (text: string) => (said += text))
@@ -155,7 +184,77 @@ test.for(launchers)('$name is its own launcher of declared programs', async ({ c
     expect(said).toBe('it is\n')
   } finally {
     closeSync(program)
+    if (itself !== undefined) closeSync(itself)
   }
+})
+
+/** What has the executable run `bundle`, which lies where updates do, and the file. */
+function asUpdate(bundle: Buffer): { readonly words: readonly string[]; readonly path: string } {
+  const place = join(folder, 'update')
+  mkdirSync(place, { recursive: true })
+  const path = join(place, `${sha256(bundle)}.cjs`)
+  writeFileSync(path, bundle)
+  return { words: ['become-update', sha256(bundle), path], path }
+}
+
+test('the executable runs an update in its octets and no others, with the words behind', async () => {
+  const executable = join(folder, 'sallyport-agent')
+  const { words, path } = asUpdate(another(file(), '0.2.0'))
+  expect((await run(executable, [...words, '--version'])).stdout).toBe('0.2.0\n')
+  expect((await run(executable, ['--version'])).stdout).toBe('0.1.0\n')
+  writeFileSync(path, another(file(), '0.3.0'))
+  const refused = run(executable, [...words, '--version'])
+  await expect(refused).rejects.toMatchObject({
+    code: 75,
+    stdout: '',
+    stderr: `${path} is not ${words[1]}\n`,
+  })
+})
+
+test('the executable takes updates: one that cannot reconnect is rolled back, one that can stays', async () => {
+  const offers = await Offers.start()
+  await using gateway = offers.gateway
+  using directory = new Directory()
+  const config = await enrolled(gateway, directory)
+  pinUpdateKeys(config.dataDir, [offers.key.word])
+  await using service = new Service(join(folder, 'sallyport-agent'), config.dataDir, null)
+  await holds(() => expect(gateway.tunnels.length).toBe(1))
+  const own = { kind: 'executable', node: process.versions.node }
+  await offers.reports({ version: '0.1.0', ...own, keys: [offers.key.id], outcome: null })
+
+  const deaf = another(file(), '0.2.0', (source) => source.replaceAll('sallyport/1', 'sallyport/9'))
+  offers.offer('r_deaf', offers.published('0.2.0', deaf, 1))
+  const back = { rollout: 'r_deaf', version: '0.2.0', fault: 'update.unhealthy' }
+  await offers.reports({ version: '0.1.0', ...own, outcome: back })
+  offers.say({ act: 'heard', rollout: 'r_deaf' })
+
+  const good = another(file(), '0.3.0')
+  offers.offer('r_good', offers.published('0.3.0', good, 3600))
+  await offers.reports({ version: '0.3.0', ...own, trial: 'r_good', outcome: null })
+  offers.say({ act: 'heard', rollout: 'r_good' })
+  await offers.reports({ trial: null, outcome: { rollout: 'r_good', fault: null } })
+  offers.say({ act: 'heard', rollout: 'r_good' })
+  const state = join(config.dataDir, 'update/state.json')
+  await holds(() =>
+    expect(JSON.parse(readFileSync(state, 'utf8'))).toMatchObject({ outcome: null }),
+  )
+  // To the first and back, and to the second.
+  expect(service.ends).toEqual([75, 75, 75])
+  // It starts again, and small, though Node and the file of the update are not one.
+  service.kill()
+  await holds(() => expect(gateway.tunnels.length).toBe(4))
+  await offers.reports({ version: '0.3.0', trial: null, outcome: null })
+  const status = JSON.parse(readFileSync(join(config.dataDir, 'status.json'), 'utf8')) as {
+    pid: number
+  }
+  expect(readFileSync(`/proc/${status.pid}/environ`, 'latin1')).toContain('MALLOC_ARENA_MAX=1')
+  expect(realpathSync(`/proc/${status.pid}/exe`)).toBe(join(folder, 'sallyport-agent'))
+
+  // What is not any more what was signed does not start.
+  writeFileSync(join(config.dataDir, 'update', `${sha256(good)}.cjs`), 'another')
+  service.kill()
+  await holds(() => expect(gateway.tunnels.length).toBe(5))
+  await offers.reports({ version: '0.1.0', trial: null, outcome: null })
 })
 
 test('the same sources give the same file, with no path of this machine in it', async () => {

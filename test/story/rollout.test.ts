@@ -162,7 +162,14 @@ test('an update is signed, rolled out, rolled back where it cannot reconnect, an
 
   const next = await start(good)
   expect((await shown(next.id, 'done')).devices).toMatchObject([
-    { name: 'press-07', state: 'updated', failure: false, code: null },
+    {
+      name: 'press-07',
+      state: 'updated',
+      failure: false,
+      code: null,
+      kind: 'file',
+      node: process.versions.node,
+    },
   ])
   const device = await node.admin.ask<{ agent_version?: string }>('GET', '/devices/press-07')
   expect(JSON.stringify(device)).toContain('0.3.0')

@@ -14,15 +14,16 @@ export class Service implements AsyncDisposable {
   #child: ChildProcess | undefined
   #stopped = false
 
-  /** Starts the agent in `file`, which is what is installed, on the data directory `data`. */
-  constructor(file: string, data: string) {
-    this.#words = [file, 'run', '--data', data]
+  /** Starts the agent in `file`, which is what is installed, on the data directory `data`; `node`: what runs it; null: it is an executable. */
+  constructor(file: string, data: string, node: string | null = process.execPath) {
+    this.#words = [...(node === null ? [] : [node]), file, 'run', '--data', data]
     this.#data = data
     this.#start()
   }
 
   #start(): void {
-    const child = spawn(process.execPath, this.#words, { stdio: ['ignore', 'ignore', 'pipe'] })
+    const [program = '', ...words] = this.#words
+    const child = spawn(program, words, { stdio: ['ignore', 'ignore', 'pipe'] })
     child.stderr.setEncoding('utf8').on('data', (text: string) => (this.said += text))
     child.once('close', (code) => {
       this.ends.push(code)

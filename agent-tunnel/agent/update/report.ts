@@ -15,6 +15,10 @@ export interface UpdateRefusal {
 export interface UpdateReport {
   readonly type: 'update'
   readonly version: string
+  /** What is installed here: a file for a Node beside it, or an executable that holds one; null where it is neither. */
+  readonly kind: 'file' | 'executable' | null
+  /** The Node that runs. */
+  readonly node: string
   /** Ids of the keys that are pinned; none: this device takes no update. */
   readonly keys: readonly string[]
   /** The rollout of the update that runs and has still to be confirmed. */

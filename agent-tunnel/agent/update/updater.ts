@@ -30,6 +30,8 @@ export interface Started {
   readonly installed: string
   /** SHA-256 of the update that this is; null: it is the installed one. */
   readonly running: string | null
+  /** What is installed. */
+  readonly kind: 'file' | 'executable'
 }
 
 export interface UpdaterOptions {
@@ -343,9 +345,12 @@ export class Updater implements Disposable {
 
   #standing(starting: string | null = null): UpdateReport {
     const { trial, outcome } = this.#state
+    const { started, node = process.versions.node } = this.#options
     return {
       type: 'update',
       version: VERSION,
+      kind: started?.kind ?? null,
+      node,
       keys: this.#keys().map(({ id }) => id),
       trial: this.#onTrial && trial !== null ? trial.rollout : null,
       taking: this.#taking?.rollout ?? null,

@@ -136,6 +136,6 @@ function view(rollout: Rollout): RolloutView {
 }
 
 function viewUpdate(update: DeviceUpdate) {
-  const { device, state, code, at } = update
-  return { name: device, state, failure: isFailure(update), code, at }
+  const { device, state, code, at, kind = null, node = null } = update
+  return { name: device, state, failure: isFailure(update), code, kind, node, at }
 }

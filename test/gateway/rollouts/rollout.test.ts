@@ -15,6 +15,7 @@ import {
   type Standing,
   type UpdateState,
 } from '../../../gateway/rollouts/rollout.ts'
+import { hasOf } from '../../../gateway/rollouts/said.ts'
 
 const NOW = 1_800_000_000
 const rollout: Rollout = {
@@ -269,4 +270,12 @@ test('absence is what a device was not heard in while it could have been, and mi
   const taking = update('press-1', 'taking')
   expect(isLost({ ...rollout, resumed_at: from + 1 }, taking, 0, until), 'held').toBe(false)
   expect(isLost(rollout, taking, from + 1, until), 'the gateway was down').toBe(false)
+})
+
+test('what is installed is as the device says it, and nothing where it does not', () => {
+  const node = '26.10.0'
+  expect(hasOf({ kind: 'executable', node })).toEqual({ kind: 'executable', node })
+  expect(hasOf({ kind: null, node })).toEqual({ node })
+  expect(hasOf({})).toEqual({})
+  expect(hasOf(undefined)).toEqual({})
 })
