@@ -169,9 +169,9 @@ export class Receiver {
       case TYPE.signal:
         return this.#signal(id, payload, now)
       case TYPE.fin:
-        return this.#fin(id)
+        return this.#fin(id, now)
       case TYPE.accept:
-        return this.#accept(id, payload)
+        return this.#accept(id, payload, now)
       case TYPE.hello:
         throw remote('hello.repeated')
       default:
@@ -195,6 +195,7 @@ export class Receiver {
         if (!this.#parts.live.pong(frame.token, now)) throw remote('ping.unsolicited')
         return this.#parts.flight.answered(now)
       case 'goaway':
+        this.#charge('signal', now)
         return this.#goaway(frame)
       default:
         throw remote('frame.type', frame.type)
@@ -209,9 +210,9 @@ export class Receiver {
     this.#parts.control.ping(now, true)
   }
 
-  #accept(id: number, metadata: Uint8Array): void {
+  #accept(id: number, metadata: Uint8Array, now: Monotonic): void {
     const stream = this.#parts.streams.find(id, 'recvAccept')
-    if (stream === undefined) return
+    if (stream === undefined) return this.#charge('empty', now)
     stream.answer = new Uint8Array(metadata)
     this.#parts.effects.push({ type: 'accepted', stream })
   }
@@ -240,10 +241,10 @@ export class Receiver {
     effects.push({ type, stream, code, message, local: false })
   }
 
-  #fin(id: number): void {
+  #fin(id: number, now: Monotonic): void {
     const { streams, effects } = this.#parts
     const stream = streams.find(id, 'recvFin')
-    if (stream === undefined) return
+    if (stream === undefined) return this.#charge('empty', now)
     effects.push({ type: 'end', stream })
     if (stream.state !== 'closed') return
     streams.remove(stream)
@@ -291,6 +292,8 @@ export class Receiver {
     }
     this.goaway = frame
     effects.push({ type: 'goaway', frame })
+    // Nothing is opened after the first, so only one that has seen less refuses more.
+    if (before !== undefined && frame.lastId === before.lastId) return
     const { code, message } = frame
     for (const stream of streams.values()) {
       if (stream.state !== 'opening' || stream.id <= frame.lastId) continue
