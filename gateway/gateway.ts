@@ -22,6 +22,7 @@ import {
   type Undo,
 } from './foundation.ts'
 import { VERSION } from './version.ts'
+import { Openings } from './access/openings.ts'
 import { Admission, DEFAULT_ADMISSION } from './listen/admission.ts'
 import { createEdge, type Edge } from './listen/edge.ts'
 import { dispatchUpgrade, type Handler } from './listen/front.ts'
@@ -205,6 +206,7 @@ async function openEdge(
     quiet: new Quiet(),
     allowance: new Allowance(),
     sessions: new Allowance(0.5, 8),
+    openings: new Openings(),
     proven,
   }
   // Later starts count on from a later instant, so that a device's newest tunnel is known across them.

@@ -1,7 +1,9 @@
 /** The frames a session says by itself: HELLO, PING, PONG, GOAWAY, and answers the peer has caused. */
 import { MuxError, muxCodes } from './errors.ts'
-import { encode, MAX_MESSAGE, VERSION } from './frame.ts'
+import { encode } from './frame.ts'
 import type { Named } from './frame.ts'
+import { VERSION } from './hello.ts'
+import { MAX_MESSAGE } from './octets.ts'
 import type { Flight } from './flight.ts'
 import type { Limits, Monotonic, Role } from './limits.ts'
 import type { Liveness } from './liveness.ts'

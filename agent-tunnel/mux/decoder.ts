@@ -3,7 +3,8 @@
  * every other frame comes whole. Nothing is kept that its limits do not allow.
  */
 import { MuxError } from './errors.ts'
-import { EXTENSION, getU32, HEADER, MAX_EXTENSION, MAX_ID, shapes, TYPE } from './frame.ts'
+import { EXTENSION, MAX_EXTENSION, MAX_ID, shapes, TYPE } from './frame.ts'
+import { getU32, HEADER } from './octets.ts'
 
 /** What `next` found. `begin`, `piece` and `done` belong to DATA. */
 export type Token = 'need' | 'begin' | 'piece' | 'frame' | 'extension'

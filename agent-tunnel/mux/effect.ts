@@ -1,6 +1,7 @@
 /** What a session asks of its driver, as values. */
 import type { MuxError } from './errors.ts'
-import type { GoawayFrame, Hello } from './frame.ts'
+import type { GoawayFrame } from './frame.ts'
+import type { Hello } from './hello.ts'
 import type { MuxStream } from './stream.ts'
 
 /** `data` is the part `[start, end)` of the chunk given to `receive`; it is reused by the next call. */

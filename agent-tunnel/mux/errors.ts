@@ -45,7 +45,7 @@ const rows = {
   'rate.ping': { wire: 41, says: 'too many PINGs' },
   'rate.open': { wire: 42, says: 'too many OPENs' },
   'rate.reset': { wire: 43, says: 'too many streams opened only to be reset' },
-  'rate.signal': { wire: 44, says: 'too many SIGNALs' },
+  'rate.signal': { wire: 44, says: 'too many SIGNALs or GOAWAYs' },
   'rate.empty': { wire: 45, says: 'too many frames that carry next to nothing' },
   'rate.extension': { wire: 46, says: 'too much in frames of unknown extension types' },
   'backlog.exceeded': { wire: 47, says: 'the peer asks for answers and does not read them' },

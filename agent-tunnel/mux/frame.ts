@@ -1,21 +1,17 @@
-/** Bytes <-> Frame, and every constant of the wire. docs/protocol.md sections 3 and 4. */
+/** Bytes <-> Frame, and the types, sizes and ids of the wire. docs/protocol.md sections 3 and 4. */
 import { MuxError } from './errors.ts'
-import type { Role, StreamKind, WireLimits } from './limits.ts'
-import { fromUtf8, isCode, utf8 } from './text.ts'
+import { readHello, writeHello } from './hello.ts'
+import type { Hello } from './hello.ts'
+import type { StreamKind } from './limits.ts'
+import { MAX_CODE, MAX_MESSAGE, Reader, Writer } from './octets.ts'
+import { fromUtf8, utf8 } from './text.ts'
 
-/** The one version spoken here; HELLO carries a range. */
-export const VERSION = 1
-export const HEADER = 8
 export const MAX_METADATA = 4096
-export const MAX_MESSAGE = 4096
 export const MAX_SIGNAL = 4096
 /** The most a UDP datagram over IPv4 can hold. */
 export const MAX_DATAGRAM = 65_507
 export const MAX_ID = 0x7fff_ffff
-export const MAX_CREDIT = 0x7fff_ffff
 export const MAX_ALTERNATIVES = 8
-const MAX_CODE = 64
-const KiB16 = 16_384
 
 /** Frame types; from 0x80 on they are extensions and skipped when unknown. */
 export const TYPE = {
@@ -62,19 +58,6 @@ export const shapes: readonly (Shape | undefined)[] = [
   { name: 'goaway', least: 13, most: 8192, onStream: false },
 ]
 
-export interface Hello {
-  readonly type: 'hello'
-  readonly minVersion: number
-  readonly maxVersion: number
-  readonly role: Role
-  readonly limits: WireLimits
-  /** Bits without a meaning yet; sent 0, ignored when received. */
-  readonly features: number
-  readonly epoch: number
-  readonly instance: string
-  /** What a later version added behind; kept, not understood. */
-  readonly rest: Uint8Array
-}
 export interface Named {
   readonly code: string
   readonly message: string
@@ -110,43 +93,10 @@ export interface GoawayFrame extends Named {
 }
 
 export const kinds: readonly StreamKind[] = ['tcp', 'udp', 'spawn', 'relay', 'control']
-const roles: readonly Role[] = ['agent', 'client', 'gateway']
 
 /** The number of a kind on the wire. */
 export function kindNumber(kind: StreamKind): number {
   return kinds.indexOf(kind) + 1
-}
-
-/** Writes the eight octets of a header. */
-export function putHeader(
-  to: Uint8Array,
-  at: number,
-  type: number,
-  length: number,
-  stream: number,
-): void {
-  to[at] = type
-  to[at + 1] = length >>> 16
-  to[at + 2] = length >>> 8
-  to[at + 3] = length
-  putU32(to, at + 4, stream)
-}
-
-function putU32(to: Uint8Array, at: number, value: number): void {
-  to[at] = value >>> 24
-  to[at + 1] = value >>> 16
-  to[at + 2] = value >>> 8
-  to[at + 3] = value
-}
-
-export function getU32(from: Uint8Array, at: number): number {
-  return (
-    (((from[at] ?? 0) << 24) |
-      ((from[at + 1] ?? 0) << 16) |
-      ((from[at + 2] ?? 0) << 8) |
-      (from[at + 3] ?? 0)) >>>
-    0
-  )
 }
 
 /** One frame's bytes. What is given is trusted to be within the limits; `encode(parse(x))` is `x`. */
@@ -187,20 +137,6 @@ export function encode(frame: Frame): Uint8Array {
       writeGoaway(w, frame)
   }
   return w.frame(TYPE[frame.type], stream)
-}
-
-function writeHello(w: Writer, hello: Hello): void {
-  w.u16(hello.minVersion)
-  w.u16(hello.maxVersion)
-  w.u8(roles.indexOf(hello.role) + 1)
-  w.u32(hello.limits.maxStreams)
-  w.u32(hello.limits.initialWindow)
-  w.u32(hello.limits.maxFrame)
-  w.u32(hello.limits.maxWindow)
-  w.u32(hello.features)
-  w.u64(BigInt(hello.epoch))
-  w.short(hello.instance)
-  w.bytes(hello.rest)
 }
 
 function writeGoaway(w: Writer, frame: GoawayFrame): void {
@@ -251,72 +187,6 @@ export function parse(type: number, stream: number, payload: Uint8Array): Frame 
   }
 }
 
-function readHello(payload: Uint8Array): Hello {
-  try {
-    return checkedHello(new Reader(payload))
-  } catch (error) {
-    if (error instanceof MuxError && !error.code.startsWith('hello.')) {
-      throw new MuxError('hello.malformed', 'remote', error.detail, { cause: error })
-    }
-    throw error
-  }
-}
-
-function checkedHello(r: Reader): Hello {
-  const minVersion = r.u16()
-  const maxVersion = r.u16()
-  // The range comes first: what follows is only certain to be readable if it holds our version.
-  if (minVersion > VERSION || maxVersion < VERSION) {
-    throw new MuxError('hello.version', 'remote', `${minVersion} to ${maxVersion}`)
-  }
-  const number = r.u8()
-  const role = roles[number - 1]
-  if (role === undefined) throw new MuxError('hello.role', 'remote', `role ${number}`)
-  const limits = {
-    maxStreams: r.u32(),
-    initialWindow: r.u32(),
-    maxFrame: r.u32(),
-    maxWindow: r.u32(),
-  }
-  const wrong = limitOutOfRange(limits)
-  if (wrong !== undefined) throw new MuxError('hello.limits', 'remote', wrong)
-  const features = r.u32()
-  const epoch = r.u64()
-  if (epoch > BigInt(Number.MAX_SAFE_INTEGER))
-    throw new MuxError('hello.malformed', 'remote', 'epoch')
-  const instance = fromUtf8(r.short())
-  if (instance === '' || utf8(instance).length > 64) {
-    throw new MuxError('hello.malformed', 'remote', 'instance')
-  }
-  const rest = r.rest()
-  return {
-    type: 'hello',
-    minVersion,
-    maxVersion,
-    role,
-    limits,
-    features,
-    epoch: Number(epoch),
-    instance,
-    rest,
-  }
-}
-
-/** Which of the limits is outside what HELLO may say, with its value; undefined if none is. */
-export function limitOutOfRange(limits: WireLimits): string | undefined {
-  const ranges: readonly [keyof WireLimits, number, number][] = [
-    ['maxStreams', 1, 1_048_576],
-    ['maxFrame', KiB16, 0xff_ffff],
-    ['maxWindow', KiB16, MAX_CREDIT],
-    ['initialWindow', KiB16, limits.maxWindow],
-  ]
-  for (const [name, least, most] of ranges) {
-    const value = limits[name]
-    if (!Number.isInteger(value) || value < least || value > most) return `${name} ${value}`
-  }
-  return undefined
-}
-
 function readGoaway(r: Reader): GoawayFrame {
   const lastId = r.u32()
   const retryAfterMs = r.u32()
@@ -329,95 +199,4 @@ function readGoaway(r: Reader): GoawayFrame {
   const alternatives: string[] = []
   for (let at = 0; at < count; at++) alternatives.push(fromUtf8(r.short()))
   return { type: 'goaway', lastId, retryAfterMs, error, code, alternatives, message: r.message() }
-}
-
-class Reader {
-  readonly #from: Uint8Array
-  #at = 0
-  constructor(from: Uint8Array) {
-    this.#from = from
-  }
-  #take(length: number): number {
-    const at = this.#at
-    this.#at += length
-    if (this.#at > this.#from.length) throw new MuxError('frame.short', 'remote')
-    return at
-  }
-  u8(): number {
-    return this.#from[this.#take(1)] ?? 0
-  }
-  u16(): number {
-    return (this.u8() << 8) | this.u8()
-  }
-  u32(): number {
-    return getU32(this.#from, this.#take(4))
-  }
-  u64(): bigint {
-    return (BigInt(this.u32()) << 32n) | BigInt(this.u32())
-  }
-  short(): Uint8Array {
-    const length = this.u8()
-    const at = this.#take(length)
-    return this.#from.subarray(at, at + length)
-  }
-  code(): string {
-    const bytes = this.short()
-    const code = bytes.length <= MAX_CODE ? fromUtf8(bytes) : ''
-    if (!isCode(code)) throw new MuxError('frame.malformed', 'remote', 'code')
-    return code
-  }
-  message(): string {
-    const bytes = this.rest()
-    if (bytes.length > MAX_MESSAGE) throw new MuxError('frame.malformed', 'remote', 'message')
-    return fromUtf8(bytes)
-  }
-  rest(): Uint8Array {
-    const at = this.#at
-    this.#at = this.#from.length
-    return this.#from.subarray(at)
-  }
-}
-
-class Writer {
-  #to = new Uint8Array(128)
-  #at = HEADER
-  #room(length: number): number {
-    const at = this.#at
-    this.#at += length
-    if (this.#at > this.#to.length) {
-      const larger = new Uint8Array(Math.max(this.#at, this.#to.length * 2))
-      larger.set(this.#to)
-      this.#to = larger
-    }
-    return at
-  }
-  u8(value: number): void {
-    const at = this.#room(1)
-    this.#to[at] = value
-  }
-  u16(value: number): void {
-    this.u8(value >>> 8)
-    this.u8(value)
-  }
-  u32(value: number): void {
-    const at = this.#room(4)
-    putU32(this.#to, at, value)
-  }
-  u64(value: bigint): void {
-    this.u32(Number(value >> 32n))
-    this.u32(Number(value & 0xffff_ffffn))
-  }
-  bytes(value: Uint8Array): void {
-    const at = this.#room(value.length)
-    this.#to.set(value, at)
-  }
-  short(text: string): void {
-    const bytes = utf8(text)
-    this.u8(bytes.length)
-    this.bytes(bytes)
-  }
-  frame(type: number, stream: number): Uint8Array {
-    putHeader(this.#to, 0, type, this.#at - HEADER, stream)
-    return this.#to.subarray(0, this.#at)
-  }
 }

@@ -3,7 +3,8 @@
  * extended in place while the same stream keeps writing. One slab is out at a time; the next fills.
  */
 import type { Flight } from './flight.ts'
-import { HEADER, putHeader, TYPE } from './frame.ts'
+import { TYPE } from './frame.ts'
+import { HEADER, putHeader } from './octets.ts'
 
 /** A PING behind the data that fills a slab still fits in. */
 const PING = HEADER + 8

@@ -5,11 +5,14 @@ import type { Effects } from './effect.ts'
 import { MuxError } from './errors.ts'
 import type { MuxCode } from './errors.ts'
 import type { Flight } from './flight.ts'
-import { kinds, MAX_CREDIT, parse, TYPE } from './frame.ts'
-import type { Frame, GoawayFrame, Hello } from './frame.ts'
+import { parse, TYPE } from './frame.ts'
+import type { Frame, GoawayFrame } from './frame.ts'
+import { MAX_CREDIT } from './hello.ts'
+import type { Hello } from './hello.ts'
 import type { Limits, Monotonic } from './limits.ts'
 import type { Liveness } from './liveness.ts'
-import { Opens, Rate, YoungDeaths } from './rate.ts'
+import { Offers } from './offers.ts'
+import { Rate } from './rate.ts'
 import type { Sender } from './sender.ts'
 import type { MuxStream } from './stream.ts'
 import type { Streams } from './streams.ts'
@@ -27,12 +30,6 @@ export interface Parts {
   reset(stream: MuxStream, code: string, message: string, now: Monotonic): void
 }
 
-/** An offer that waits because its opener resets too many. */
-interface Delayed {
-  readonly at: Monotonic
-  readonly stream: MuxStream
-}
-
 /** What has an allowance a second. */
 type Charged = 'ping' | 'signal' | 'empty' | 'tiny' | 'extension'
 
@@ -46,16 +43,13 @@ export class Receiver {
   readonly #parts: Parts
   readonly #decoder: Decoder
   readonly #rates: Readonly<Record<Charged, Rate>>
-  readonly #openings: Opens
-  readonly #young: YoungDeaths
-  readonly #delayed: Delayed[] = []
+  readonly #offers: Offers
   /** The stream of the DATA frame being received; undefined if it is dropped. */
   #into: MuxStream | undefined
   peer: Hello | undefined
   goaway: GoawayFrame | undefined
   #chunks = 0
   frames = 0
-  opens = 0
   dropped = 0
 
   constructor(parts: Parts, now: Monotonic) {
@@ -69,8 +63,7 @@ export class Receiver {
       tiny: new Rate(limits.tinyFramesPerSecond, now),
       extension: new Rate(limits.extensionBytesPerSecond, now),
     }
-    this.#openings = new Opens(limits.opensPerSecond, now)
-    this.#young = new YoungDeaths(limits.resetsPerSecond, now)
+    this.#offers = new Offers(parts, now)
   }
 
   /** Takes any piece of the peer's octets. Throws MuxError for what ends the tunnel. */
@@ -88,6 +81,21 @@ export class Receiver {
       else if (token === 'frame') this.#frame(now)
       else this.#charge('extension', now, 8 + this.#decoder.length)
     }
+  }
+
+  /** How many OPENs there were. */
+  get opens(): number {
+    return this.#offers.count
+  }
+
+  /** When the next offer that was put off is due. */
+  get offerAt(): Monotonic | undefined {
+    return this.#offers.dueAt
+  }
+
+  /** Offers whose delay is over. */
+  release(now: Monotonic): void {
+    this.#offers.release(now)
   }
 
   /** What the end of the connection, here and now, means. */
@@ -161,9 +169,9 @@ export class Receiver {
       case TYPE.signal:
         return this.#signal(id, payload, now)
       case TYPE.fin:
-        return this.#fin(id)
+        return this.#fin(id, now)
       case TYPE.accept:
-        return this.#accept(id, payload)
+        return this.#accept(id, payload, now)
       case TYPE.hello:
         throw remote('hello.repeated')
       default:
@@ -174,7 +182,7 @@ export class Receiver {
   #structured(frame: Frame, now: Monotonic): void {
     switch (frame.type) {
       case 'open':
-        return this.#open(frame.stream, frame.kind, frame.metadata, now)
+        return this.#offers.open(frame, this.peer?.limits.initialWindow ?? 0, now)
       case 'refuse':
         return this.#ended(frame.stream, 'recvRefuse', frame.code, frame.message, now)
       case 'reset':
@@ -187,6 +195,7 @@ export class Receiver {
         if (!this.#parts.live.pong(frame.token, now)) throw remote('ping.unsolicited')
         return this.#parts.flight.answered(now)
       case 'goaway':
+        this.#charge('signal', now)
         return this.#goaway(frame)
       default:
         throw remote('frame.type', frame.type)
@@ -201,65 +210,9 @@ export class Receiver {
     this.#parts.control.ping(now, true)
   }
 
-  #open(id: number, kindNumber: number, metadata: Uint8Array, now: Monotonic): void {
-    const { streams, limits } = this.#parts
-    if (streams.isMine(id)) throw remote('stream.parity', `stream ${id}`)
-    if (id <= streams.lastPeerId) throw remote('stream.order', `${id} after ${streams.lastPeerId}`)
-    const pace = this.#openings.take(now)
-    if (pace === 'flood') throw remote('rate.open')
-    streams.lastPeerId = id
-    this.opens++
-    const kind = kinds[kindNumber - 1]
-    const refusal = this.#refusal(kindNumber, pace)
-    if (kind === undefined || refusal !== undefined) {
-      return this.#parts.control.refuse(id, refusal ?? { code: 'tunnel.kind', message: '' })
-    }
-    const facts = { id, kind, metadata: new Uint8Array(metadata), openedHere: false }
-    const stream = streams.make(facts, this.peer?.limits.initialWindow ?? limits.initialWindow, now)
-    streams.step(stream, 'recvOpen')
-    const delay = this.#young.delay(now)
-    if (delay === 0 && this.#delayed.length === 0) return this.#announce(stream)
-    const last = this.#delayed.at(-1)?.at ?? now
-    this.#delayed.push({ at: Math.max(now + delay, last) as Monotonic, stream })
-  }
-
-  /** Why this end takes no such stream, if so. */
-  #refusal(kind: number, pace: 'taken' | 'refused'): { code: string; message: string } | undefined {
-    const { control, streams, limits } = this.#parts
-    if (kinds[kind - 1] === undefined) return { code: 'tunnel.kind', message: `kind ${kind}` }
-    if (control.draining) {
-      return { code: 'tunnel.draining', message: 'this end takes no new streams' }
-    }
-    if (streams.theirs >= limits.maxStreams)
-      return { code: 'tunnel.streams', message: `at most ${limits.maxStreams} streams` }
-    if (pace === 'taken') return undefined
-    const message = `streams are opened faster than ${limits.opensPerSecond} a second; try again in a second`
-    return { code: 'tunnel.pace', message }
-  }
-
-  #announce(stream: MuxStream): void {
-    stream.announced = true
-    this.#parts.effects.push({ type: 'offer', stream })
-  }
-
-  /** When the next delayed offer is due. */
-  get offerAt(): Monotonic | undefined {
-    return this.#delayed[0]?.at
-  }
-
-  /** Offers whose delay is over. */
-  release(now: Monotonic): void {
-    for (;;) {
-      const offer = this.#delayed[0]
-      if (offer === undefined || offer.at > now) return
-      this.#delayed.shift()
-      if (offer.stream.state === 'offered') this.#announce(offer.stream)
-    }
-  }
-
-  #accept(id: number, metadata: Uint8Array): void {
+  #accept(id: number, metadata: Uint8Array, now: Monotonic): void {
     const stream = this.#parts.streams.find(id, 'recvAccept')
-    if (stream === undefined) return
+    if (stream === undefined) return this.#charge('empty', now)
     stream.answer = new Uint8Array(metadata)
     this.#parts.effects.push({ type: 'accepted', stream })
   }
@@ -281,17 +234,17 @@ export class Receiver {
       return
     }
     const early = !stream.openedHere && event === 'recvReset'
-    if (early && !this.#young.count(stream.openedAt, now)) throw remote('rate.reset')
+    if (early && !this.#offers.diesYoung(stream, now)) throw remote('rate.reset')
     streams.remove(stream)
     if (!stream.announced) return
     const type = was === 'opening' ? 'refused' : was === 'offered' ? 'cancelled' : 'reset'
     effects.push({ type, stream, code, message, local: false })
   }
 
-  #fin(id: number): void {
+  #fin(id: number, now: Monotonic): void {
     const { streams, effects } = this.#parts
     const stream = streams.find(id, 'recvFin')
-    if (stream === undefined) return
+    if (stream === undefined) return this.#charge('empty', now)
     effects.push({ type: 'end', stream })
     if (stream.state !== 'closed') return
     streams.remove(stream)
@@ -339,6 +292,8 @@ export class Receiver {
     }
     this.goaway = frame
     effects.push({ type: 'goaway', frame })
+    // Nothing is opened after the first, so only one that has seen less refuses more.
+    if (before !== undefined && frame.lastId === before.lastId) return
     const { code, message } = frame
     for (const stream of streams.values()) {
       if (stream.state !== 'opening' || stream.id <= frame.lastId) continue

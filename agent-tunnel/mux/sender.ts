@@ -3,7 +3,8 @@
  * of it than may be in flight.
  */
 import type { Flight } from './flight.ts'
-import { HEADER, TYPE } from './frame.ts'
+import { TYPE } from './frame.ts'
+import { HEADER } from './octets.ts'
 import type { Monotonic } from './limits.ts'
 import { Little } from './little.ts'
 import type { Outbox, SlabPool } from './outbox.ts'

@@ -9,7 +9,6 @@ import { MuxError } from './errors.ts'
 import {
   encode,
   kindNumber,
-  limitOutOfRange,
   MAX_ALTERNATIVES,
   MAX_DATAGRAM,
   MAX_ID,
@@ -17,7 +16,8 @@ import {
   MAX_SIGNAL,
   TYPE,
 } from './frame.ts'
-import type { Hello } from './frame.ts'
+import { limitOutOfRange } from './hello.ts'
+import type { Hello } from './hello.ts'
 import type { Limits, Monotonic, Role, Side, StreamKind } from './limits.ts'
 import { Flight } from './flight.ts'
 import { Liveness } from './liveness.ts'

@@ -20,7 +20,8 @@ interface Held {
 
 interface Path {
   readonly opener: Opener
-  readonly bulk: Held[]
+  /** By their index; where one could not be opened there is a hole. */
+  readonly bulk: (Held | undefined)[]
   echo: Line | undefined
 }
 
@@ -125,10 +126,11 @@ const asks = {
   },
   /** Throws when one of the lines is not there any more: what it would have carried is no measurement. */
   pump({ path, count, size, bytes = Infinity }: PumpAsk): void {
-    const lost = pathOf(path).bulk.find((held) => held.lost !== undefined)
+    const lost = pathOf(path).bulk.find((held) => held?.lost !== undefined)
     if (lost?.lost !== undefined) throw new Error(`a line was lost: ${lost.lost}`)
     const chunk = size === 0 ? undefined : bulk(size)
     for (const held of pathOf(path).bulk.slice(0, count)) {
+      if (held === undefined) continue
       held.pumping = chunk
       held.left = bytes
       pump(held)
@@ -136,12 +138,12 @@ const asks = {
   },
   /** From now on these lines take nothing: neither counted nor given back. */
   stall({ path, from, count }: StallAsk): void {
-    for (const { line } of pathOf(path).bulk.slice(from, count)) line.stall()
+    for (const held of pathOf(path).bulk.slice(from, count)) held?.line.stall()
   },
   /** How many of these lines have been ended by somebody else. */
   ended({ path, from, count }: StallAsk): number {
     const lines = pathOf(path).bulk.slice(from, count)
-    return lines.filter(({ lost }) => lost !== undefined).length
+    return lines.filter((held) => held?.lost !== undefined).length
   },
   read({ path, pids }: { readonly path: number; readonly pids: readonly number[] }): Reading {
     const { bulk: held } = pathOf(path)

@@ -27,7 +27,7 @@ import { programsIn } from './programs.ts'
 const bin = resolve(import.meta.dirname, '../../cli/bin.mjs')
 const limits = pathToFileURL(join(import.meta.dirname, 'limits.ts')).href
 const START_MS = 60_000
-/** An agent serves at most 1,024 streams at once, and one of the first agent's is for small requests. */
+/** An agent serves at most 1,024 streams at once; on the first, one is for small requests. */
 const PER_AGENT = 1023
 const PROCESS = 'target'
 /** A session holds so many connections at most: the product's own ceiling. */

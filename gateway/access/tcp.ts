@@ -6,11 +6,12 @@ import type { Offer, Tunnel } from '#tunnel'
 import { streamKindOf } from '../devices/device.ts'
 import type { Source } from '../facts.ts'
 import type { Carrier, LiveSession } from '../sessions/live.ts'
-import { openStream } from '../sessions/stream.ts'
+import { hasRoom, openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import { Refusal } from '../problem.ts'
 import { Terminal } from '../sessions/terminal.ts'
 import { carry, remainingMs, toldOf } from './carry.ts'
+import type { Openings } from './openings.ts'
 import { endingSignal } from './splice.ts'
 
 const OpenMetadata = Type.Object({
@@ -30,6 +31,8 @@ export interface ClientTunnel {
   readonly source: Source
   /** A session was proven on it, so whoever is at the other end belongs here. False: it comes too often. */
   readonly proven: (session: string) => boolean
+  /** In whose turn connections are opened, of all clients' tunnels. */
+  readonly openings: Pick<Openings, 'turn'>
 }
 
 /** A tunnel that proves no session is nobody's: it may stay this long, and guess this often. */
@@ -107,6 +110,9 @@ export function serveClient(room: SessionRoom, client: ClientTunnel): void {
   }
 }
 
+const TOO_MANY =
+  'as many of your connections as may wait to be opened already; try again in a second'
+
 async function answer(
   room: SessionRoom,
   client: ClientTunnel,
@@ -135,6 +141,10 @@ async function answer(
       watch(room, session, standing, offer)
       return
     }
+    // One that there is no room for is refused at once, whoever waits.
+    const turn = hasRoom(session) ? await client.openings.turn(session.subject.id, offer) : 'go'
+    if (turn === 'full') offer.refuse('tunnel.pace', TOO_MANY)
+    if (turn !== 'go') return
     const { stream, entry, says } = await openStream(room, session, client.source, terminal)
     if (offer.cancelled) {
       stream.reset('client.gone', '')

@@ -1,6 +1,7 @@
 /** What the tunnel end of the one port works on; the node gives it at its start. */
 import type { AuditLog } from '#audit'
 import type { CaStore, Issuers } from '#ca'
+import type { Openings } from '../access/openings.ts'
 import type { Decisions } from '../decisions.ts'
 import type { DeviceStore } from '../devices/device.ts'
 import type { InventoryWatch } from '../devices/drift.ts'
@@ -40,6 +41,8 @@ export interface TunnelListener {
   /** How often one device may come, and one session. */
   readonly allowance: Allowance
   readonly sessions: Allowance
+  /** In whose turn clients' connections are opened. */
+  readonly openings: Openings
   /** Somebody at this address is a device of this node. */
   readonly proven: (address: string) => void
   /** Holds back what strangers repeat, by code and source. */

@@ -96,6 +96,7 @@ export async function acceptTunnel(
     else if (tunnel.peer.role === 'client')
       serveClient(listener.room, {
         tunnel,
+        openings: listener.openings,
         exporter: socket.exportKeyingMaterial(32, 'EXPORTER-sallyport-session', Buffer.alloc(0)),
         source: {
           ip: from === '' ? null : from,

@@ -15,11 +15,25 @@ export class Allowance {
 
   /** Whether one more fits now; then it is taken. */
   take(now: number): boolean {
-    this.#left = Math.min(this.#burst, this.#left + (now - this.#at) * this.#perMs)
-    this.#at = now
-    if (this.#left < 1) return false
+    if (this.#earned(now) < 1) return false
     this.#left--
     return true
+  }
+
+  /** Milliseconds until one more fits; 0: it does now. */
+  wait(now: number): number {
+    return Math.max(0, 1 - this.#earned(now)) / this.#perMs
+  }
+
+  /** Whether nothing is taken that has not come back since. */
+  isWhole(now: number): boolean {
+    return this.#earned(now) === this.#burst
+  }
+
+  #earned(now: number): number {
+    this.#left = Math.min(this.#burst, this.#left + (now - this.#at) * this.#perMs)
+    this.#at = now
+    return this.#left
   }
 }
 

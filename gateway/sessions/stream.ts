@@ -34,6 +34,11 @@ export interface OpenedStream {
   readonly says: Readonly<Record<string, unknown>>
 }
 
+/** Whether one more connection of the session may be asked for; `openStream` says why where it may not. */
+export function hasRoom({ state, streams, obligations }: LiveSession): boolean {
+  return state === 'open' && streams.size < obligations.max_streams
+}
+
 /**
  * Opens for a connection from `source`, has the observed process decided, records the decision, lets the device proceed.
  * Throws Refusal: `policy.denied` (for instance with `process.mismatch`), `session.ended`,

@@ -27,6 +27,21 @@ describe('the end', () => {
     expect(pair.dialler.failure).toBe('peer.lost')
   })
 
+  test('a second GOAWAY has seen no more than the first, whatever was opened between them', () => {
+    const pair = Pair.ready()
+    pair.stream()
+    pair.acceptor.session.goaway('gateway.draining')
+    pair.dialler.session.open('tcp', bytes(0), pair.dialler.now)
+    pair.settle()
+    pair.acceptor.session.close('gateway.stopping')
+    pair.settle()
+    expect(pair.dialler.failure).toBeUndefined()
+    expect(pair.dialler.told('goaway').map(({ code }) => code)).toEqual([
+      'gateway.draining',
+      'gateway.stopping',
+    ])
+  })
+
   test('a dead peer is found after three silent intervals, not before', () => {
     const pair = Pair.ready()
     pair.pass(59_000, true)

@@ -45,6 +45,28 @@ describe('floods', () => {
     expect(pair.dialler.told('goaway').at(-1)?.code).toBe('rate.reset')
   })
 
+  test.for([
+    { name: 'FIN', type: 0x08 },
+    { name: 'ACCEPT', type: 0x03 },
+    { name: 'REFUSE', type: 0x04, payload: '0178' },
+    { name: 'RESET', type: 0x09, payload: '0178' },
+  ])(
+    '$name again and again on a stream that was reset here: rate.empty',
+    ({ type, payload = '' }) => {
+      const pair = Pair.ready({ acceptor: { emptyFramesPerSecond: 10 } })
+      const [, theirs] = pair.stream()
+      pair.acceptor.session.reset(theirs, 'x.y', '', pair.acceptor.now)
+      const body = Buffer.from(payload, 'hex')
+      const frame = Buffer.concat([Buffer.from([type, 0, 0, body.length, 0, 0, 0, 1]), body])
+      for (let at = 0; at < 20; at++) pair.acceptor.hear(frame)
+      pair.acceptor.deliver()
+      expect(pair.acceptor.failure).toBeUndefined()
+      for (let at = 0; at < 2; at++) pair.acceptor.hear(frame)
+      pair.acceptor.deliver()
+      expect(pair.acceptor.failure).toBe('rate.empty')
+    },
+  )
+
   test('a peer that asks and does not read: backlog.exceeded', () => {
     const pair = Pair.ready({ acceptor: { maxBacklog: 10_000, pingsPerSecond: 1_000_000 } })
     const ping = Buffer.from('0b00000800000000000000000000000000', 'hex').subarray(0, 16)

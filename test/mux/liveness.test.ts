@@ -42,6 +42,15 @@ function idle(patienceMs: number, natMs: number, ms: number) {
   return { pair, stats: pair.dialler.session.stats(), elapsed: pair.clock.now }
 }
 
+test('a PONG to the second PING before that to the first answers none', () => {
+  const now = (ms: number) => ms as Monotonic
+  const how = { range: [15_000, 25_000], patienceMs: 25_000, follows: false } as const
+  const live = new Liveness({ ...how, random: () => 0.5 }, now(0))
+  const [first, second] = [live.ping(now(1)), live.ping(now(2))]
+  expect(live.pong(second, now(3))).toBe(false)
+  expect([live.pong(first, now(4)), live.pong(second, now(5))]).toEqual([true, true])
+})
+
 describe('patience', () => {
   test('by default an idle tunnel is heard of every 15 to 25 s', () => {
     const { pair, stats } = idle(25_000, 26_000, 24 * 60 * MINUTE)

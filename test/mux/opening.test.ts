@@ -1,6 +1,6 @@
 /** Two sessions on a fake wire: how a stream begins, and what is refused. docs/protocol.md sections 4 and 5. */
 import { describe, expect, test } from 'vitest'
-import { Session, defaultLimits } from '#mux'
+import { Session, defaultLimits, TYPE } from '#mux'
 import type { Monotonic } from '#mux'
 import { Pair } from '../support/pair.ts'
 
@@ -17,6 +17,19 @@ describe('opening', () => {
     const [b] = pair.stream(pair.acceptor)
     const [c] = pair.stream(pair.dialler)
     expect([a.id, b.id, c.id]).toEqual([1, 2, 3])
+  })
+
+  test('until the other HELLO is here nothing but our own leaves, whatever is asked for', () => {
+    const { dialler: end, clock } = new Pair()
+    const hello = Buffer.from(end.session.output(end.now) ?? [])
+    expect([hello[0], hello.length]).toEqual([TYPE.hello, 8 + hello.readUIntBE(1, 3)])
+    end.session.sent()
+    expect(() => end.session.open('tcp', bytes(0), end.now)).toThrow(
+      expect.objectContaining({ code: 'call.closed' }),
+    )
+    clock.now += 4999
+    end.take(end.session.tick(end.now))
+    expect(end.session.output(end.now)).toBeUndefined()
   })
 
   test('metadata and answer reach the other end', () => {

@@ -37,7 +37,7 @@ test('the limits are the defaults', () => {
   said(`| OPEN | ${defaultLimits.opensPerSecond.toLocaleString('en')} / s`)
   said(`within a second | ${defaultLimits.resetsPerSecond} / s`)
   said(`| PING | ${defaultLimits.pingsPerSecond} / s`)
-  said(`| SIGNAL | ${defaultLimits.signalsPerSecond.toLocaleString('en')} / s`)
+  said(`| SIGNAL, GOAWAY | ${defaultLimits.signalsPerSecond.toLocaleString('en')} / s`)
   said(`than 32 octets | ${defaultLimits.tinyFramesPerSecond.toLocaleString('en')} / s`)
   said(`ended stream | ${defaultLimits.emptyFramesPerSecond.toLocaleString('en')} / s`)
   said(`frames | ${defaultLimits.extensionBytesPerSecond / 1024} KiB / s`)

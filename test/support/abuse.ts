@@ -372,6 +372,17 @@ export const attacks: readonly Attack[] = [
     run: asDevice(constant(repeated(raw(TYPE.signal, 1, Buffer.alloc(0)), 1000))),
   },
   {
+    name: 'GOAWAYs',
+    who: 'device',
+    code: /rate\.signal/,
+    once: true,
+    run: asDevice(
+      constant(
+        repeated(raw(TYPE.goaway, 0, Buffer.concat([Buffer.alloc(10), code, Buffer.of(0)])), 1000),
+      ),
+    ),
+  },
+  {
     name: 'empty DATA',
     who: 'device',
     code: /data\.empty/,
