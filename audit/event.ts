@@ -187,6 +187,7 @@ export const events = {
       method: 'public text',
       path: 'public text?',
       host: 'public text?',
+      count: 'public integer?',
       response_code: 'public integer?',
       bytes_in: 'public integer?',
       bytes_out: 'public integer?',

@@ -175,7 +175,8 @@ interface Web {
 async function web({ load, size }: Ground, { page, near, both }: WebPath): Promise<Web> {
   const [before, beforeBoth] = [total(near), total(both)]
   const { seconds } = size
-  const done = await load.call('requests', { page, connections: CONNECTIONS, seconds })
+  const asked = { page, connections: CONNECTIONS, seconds, fresh: false }
+  const done = await load.call('requests', asked)
   const [cpu, cpuBoth] = [total(near) - before, total(both) - beforeBoth]
   const times = (await load.call('trips', { page, count: size.trips })).toSorted()
   return {
@@ -184,6 +185,14 @@ async function web({ load, size }: Ground, { page, near, both }: WebPath): Promi
     perSecond: done / seconds,
     p50: times[times.length >> 1] ?? Number.NaN,
   }
+}
+
+/** Requests per CPU-second of the gateway where each is for another page: none has an answer of another one. */
+async function fresh({ load, size }: Ground, { page, near }: WebPath): Promise<number> {
+  const before = total(near)
+  const { seconds } = size
+  const asked = { page, connections: CONNECTIONS, seconds, fresh: true }
+  return (await load.call('requests', asked)) / (total(near) - before)
 }
 
 const total = (pids: readonly number[]) => cpuSeconds(pids).reduce((sum, one) => sum + one, 0)
@@ -214,14 +223,21 @@ async function webRows(
           near: [nginx.near.pid],
           both: [nginx.near.pid, nginx.far.pid],
         }
-  const seen = { ours: [] as Web[], direct: [] as Web[], theirs: [] as Web[] }
+  const seen = {
+    ours: [] as Web[],
+    direct: [] as Web[],
+    theirs: [] as Web[],
+    fresh: [] as number[],
+  }
   for (let round = -1; round < size.rounds; round++) {
     const web_ = {
       direct: await web(ground, direct),
       theirs: theirs && (await web(ground, theirs)),
       ours: await web(ground, ours),
     }
+    const each = await fresh(ground, ours)
     if (round < 0) continue
+    seen.fresh.push(each)
     seen.direct.push(web_.direct)
     if (web_.theirs) seen.theirs.push(web_.theirs)
     seen.ours.push(web_.ours)
@@ -230,7 +246,12 @@ async function webRows(
 }
 
 function rowsOf(
-  { ours, direct, theirs }: Record<'ours' | 'direct' | 'theirs', readonly Web[]>,
+  {
+    ours,
+    direct,
+    theirs,
+    fresh: each,
+  }: Record<'ours' | 'direct' | 'theirs', readonly Web[]> & { readonly fresh: readonly number[] },
   why: string,
 ): Row[] {
   const of = (list: readonly Web[], figure: keyof Web) => list.map((one) => one[figure])
@@ -246,6 +267,15 @@ function rowsOf(
         reference: `requests per CPU-second of the gateway (${mid(ours, 'perCpu')}) over nginx in its place, TLS to TLS (${mid(theirs, 'perCpu')}); bar ≥ ${VS_NGINX}`,
       },
       ratios(of(ours, 'perCpu'), of(theirs, 'perCpu')),
+      why,
+    ),
+    row(
+      {
+        metric: 'rps_per_cpu_fresh_vs_nginx',
+        unit: 'x',
+        reference: `the same where every request is for another page, so that each is decided and logged by itself (${each.length === 0 ? '-' : median(each).toPrecision(3)})`,
+      },
+      ratios(each, of(theirs, 'perCpu')),
       why,
     ),
     row(

@@ -22,7 +22,7 @@ export class Decisions {
   /** A candidate beside the policy in force, while there is one. */
   trial: Pick<Trial, 'answer'> | undefined
   /** Who and what is shut out; nothing where there are none. */
-  locks: Pick<Locks, 'on'> | undefined
+  locks: Pick<Locks, 'on' | 'round'> | undefined
   #second: Input['time'] | undefined
   readonly #journal: Pick<DecisionJournal, 'add' | 'settled'> | undefined
   /** What the log took; a decision that is not in here was dropped. */
@@ -55,6 +55,12 @@ export class Decisions {
   changes(): () => boolean {
     const [digest, trial] = [this.#engine.status().bundle_digest, this.trial]
     return () => this.#engine.status().bundle_digest !== digest || this.trial !== trial
+  }
+
+  /** Gives what says whether a question might be answered otherwise since: by another policy, or for a lock put on or lifted. */
+  answersAnew(): () => boolean {
+    const [changed, round] = [this.changes(), this.locks?.round]
+    return () => this.locks?.round !== round || changed()
   }
 
   /** The answer to a question that nobody acts on: it is decided like any other, and not recorded. */

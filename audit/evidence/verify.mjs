@@ -1288,8 +1288,10 @@ function grantRow(grant, sessions) {
 /** @param {Event} event */
 function actText(event) {
   const facts = factsOf(event)
-  if (code(event) === 'http.request')
-    return `${esc(facts['method'])} ${esc(facts['path'])} ${event['status_id'] === 1 ? '' : '(refused)'}`
+  if (code(event) === 'http.request') {
+    const more = facts['count'] === undefined ? '' : `(${esc(facts['count'])} more like it)`
+    return `${esc(facts['method'])} ${esc(facts['path'])} ${event['status_id'] === 1 ? more : '(refused)'}`
+  }
   const what = `unit ${esc(facts['unit'])} function ${esc(facts['function_code'])} address ${esc(facts['address'])} × ${esc(facts['quantity'])}`
   return `${code(event) === 'ot.write' ? 'wrote' : 'was refused'}: ${what}`
 }

@@ -21,9 +21,13 @@ export interface Asked {
   readonly page: Page
   readonly connections: number
   readonly seconds: number
+  /** No request asks for what another one asked for. */
+  readonly fresh: boolean
 }
 
-async function requests({ page, connections, seconds }: Asked): Promise<number> {
+let next = 0
+
+async function requests({ page, connections, seconds, fresh }: Asked): Promise<number> {
   const { url, headers, servername } = page
   const named = servername === null ? {} : { servername }
   const done = await autocannon({
@@ -31,6 +35,9 @@ async function requests({ page, connections, seconds }: Asked): Promise<number> 
     headers: { ...headers },
     connections,
     duration: seconds,
+    ...(fresh
+      ? { requests: [{ setupRequest: (one: object) => ({ ...one, path: `/${++next}` }) }] }
+      : {}),
     ...named,
   })
   const odd = done.errors + done.timeouts + done.non2xx

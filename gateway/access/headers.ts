@@ -22,21 +22,22 @@ const OURS = new Set([
   'forwarded',
 ])
 
-/** Name and value in turn, as they stood on the wire. */
-function* pairs(raw: readonly string[]): Iterable<readonly [string, string]> {
-  for (let at = 0; at + 1 < raw.length; at += 2) yield [raw[at] ?? '', raw[at + 1] ?? '']
-}
+/** What the two ends need: naming these in Connection would drop it, and is how a hop is tricked into dropping it. */
+const KEPT = new Set(['host', 'cookie', 'content-length', 'content-type', 'authorization'])
+const NONE: ReadonlySet<string> = new Set()
 
-/** The header names that a Connection header declares to be of this hop only. */
-function declared(raw: readonly string[]): Set<string> {
-  const names = new Set<string>()
-  for (const [name, value] of pairs(raw))
-    if (name.toLowerCase() === 'connection')
-      for (const part of value.split(',')) names.add(part.trim().toLowerCase())
-  // Naming these would drop what the two ends need (and is how a hop is tricked into dropping them).
-  for (const kept of ['host', 'cookie', 'content-length', 'content-type', 'authorization'])
-    names.delete(kept)
-  return names
+/** The header names that a Connection header declares to be of this hop only; `raw` is names and values in turn. */
+function declared(raw: readonly string[]): ReadonlySet<string> {
+  let names: Set<string> | undefined
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at] ?? ''
+    if (name.length !== 10 || name.toLowerCase() !== 'connection') continue
+    for (const part of (raw[at + 1] ?? '').split(',')) {
+      const one = part.trim().toLowerCase()
+      if (!KEPT.has(one)) (names ??= new Set()).add(one)
+    }
+  }
+  return names ?? NONE
 }
 
 /**
@@ -46,7 +47,9 @@ function declared(raw: readonly string[]): Set<string> {
 export function requestHeaders(raw: readonly string[], contentLength: string | null): string[] {
   const dropped = declared(raw)
   const out: string[] = []
-  for (const [name, value] of pairs(raw)) {
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at] ?? ''
+    const value = raw[at + 1] ?? ''
     const lower = name.toLowerCase()
     if (HOP_BY_HOP.has(lower) || OURS.has(lower) || dropped.has(lower)) continue
     if (lower === 'cookie') {
@@ -68,7 +71,9 @@ function namesOurs(cookie: string): boolean {
 export function responseHeaders(raw: readonly string[]): string[] {
   const dropped = declared(raw)
   const out: string[] = []
-  for (const [name, value] of pairs(raw)) {
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = raw[at] ?? ''
+    const value = raw[at + 1] ?? ''
     const lower = name.toLowerCase()
     if (HOP_BY_HOP.has(lower) || dropped.has(lower)) continue
     if (lower !== 'set-cookie') out.push(name, value)

@@ -6,20 +6,10 @@ import { ServerResponse, type IncomingMessage } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { Pool, type Dispatcher } from 'undici'
 import type { AuditLog } from '#audit'
-import { httpFacts } from '#policy'
-import { refOf, toRefusal } from '../decisions.ts'
-import { actorOf, srcOf } from '../events.ts'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
 import type { LiveSession } from '../sessions/live.ts'
-import { unheld } from '../sessions/obligations.ts'
-import {
-  findStanding,
-  findTarget,
-  openedFacts,
-  sessionFacts,
-  type SessionRoom,
-} from '../sessions/room.ts'
+import type { SessionRoom } from '../sessions/room.ts'
 import { openStream } from '../sessions/stream.ts'
 import {
   APP_COOKIE,
@@ -30,8 +20,10 @@ import {
   type AppSignIns,
 } from './apps.ts'
 import { count } from './carry.ts'
+import type { WebQuestion } from './ground.ts'
 import { requestHeaders } from './headers.ts'
 import { Metered } from './metered.ts'
+import { Permits } from './permits.ts'
 import { relay } from './relay.ts'
 import { sourceOf } from './source.ts'
 import { Witness } from './weblog.ts'
@@ -52,9 +44,11 @@ const BODY_TIMEOUT_MS = 300_000
 export class AppForwarder implements Disposable {
   readonly #apps: Apps
   readonly #pools = new Map<string, Pool>()
+  readonly #permits: Permits
 
   constructor(apps: Apps) {
     this.#apps = apps
+    this.#permits = new Permits(apps.room, apps.log)
   }
 
   /** `label` is the host in front of the apps domain. Never throws. */
@@ -92,6 +86,7 @@ export class AppForwarder implements Disposable {
 
   /** Ends every connection of a session. */
   close(session: string): void {
+    this.#permits.end(session)
     const pool = this.#pools.get(session)
     this.#pools.delete(session)
     void pool?.destroy(new Refusal('session.ended', 'the session has ended'))
@@ -104,13 +99,15 @@ export class AppForwarder implements Disposable {
       this.#enter(request, response, name)
       return
     }
-    const { session, witness } = await this.#admit(request, name)
-    await witnessed(witness, this.#forward(request, response, session, witness))
+    const hasBody = bodyOf(request)
+    const { session, witness } = await this.#admit(request, name, { idle: !hasBody })
+    await witnessed(witness, this.#forward(request, response, session, { witness, hasBody }))
   }
 
   async #carry(asked: Omit<Upgrade, 'token' | 'target' | 'patienceMs' | 'watch'>, label: string) {
     const { request } = asked
-    const { session, witness } = await this.#admit(request, nameOf(label), upgradeToken)
+    const asks = { idle: false, check: upgradeToken }
+    const { session, witness } = await this.#admit(request, nameOf(label), asks)
     const token = upgradeToken(request)
     const carried = async (): Promise<void> => {
       const target = await this.#dial(session, sourceOf(request))
@@ -121,19 +118,15 @@ export class AppForwarder implements Disposable {
     await witnessed(witness, carried())
   }
 
-  /** The session of a request that may be carried; `check` looks at it before anybody is asked. */
-  async #admit(
-    request: IncomingMessage,
-    name: AppName,
-    check?: (request: IncomingMessage) => unknown,
-  ): Promise<Admitted> {
+  /** The session of a request that may be carried. */
+  async #admit(request: IncomingMessage, name: AppName, { idle, check }: Asks): Promise<Admitted> {
     const session = this.#sessionOf(request, name)
     if (foreign(request))
       throw new Refusal('app.foreign', 'another site asked for this in your name', {
         nextStep: 'open the application by itself and do it there',
       })
     check?.(request)
-    const witness = await this.#decide(request, session)
+    const witness = await this.#decide(request, session, idle)
     // It may have ended while the request was recorded: then it gets no pool that nobody would close.
     if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
     return { session, witness }
@@ -182,76 +175,22 @@ export class AppForwarder implements Disposable {
     return session
   }
 
-  /** Every request is decided; what policy may not see through is refused before it is asked. */
-  async #decide(request: IncomingMessage, session: LiveSession): Promise<Witness | undefined> {
-    const { room, log } = this.#apps
-    const http = httpFacts(request.method ?? '', request.headers.host ?? '', request.url ?? '')
-    if (http === null)
-      throw new Refusal('app.target', 'the address of this request could be read in two ways', {
-        nextStep: 'use a plain path without encoded slashes or NUL',
-      })
-    // In one turn of the store.
-    const [target, grant] = await Promise.all([
-      findTarget(room, session.device, session.process),
-      findStanding(room, session.grant),
-    ])
-    if (target === undefined || grant === undefined)
-      throw new Refusal('session.ended', 'the process is no longer registered')
-    if (target.presence === undefined)
-      throw new Refusal('device.offline', 'the device has no tunnel to this gateway', {
-        nextStep: 'wait a moment and load the page again; the device dials in by itself',
-      })
-    const observed = session.seen(target.presence.listeners)
-    const source = sourceOf(request)
-    const decision = room.decisions.ask('http.request', {
-      ...sessionFacts(
-        session.subject,
-        source,
-        { ...target, consent: session.consent },
-        [grant],
-        observed,
-      ),
-      session: openedFacts(session, null),
-      http,
-    })
-    const missing = decision.allow ? unheld(decision.obligations, session) : undefined
-    const allowed =
-      decision.allow && missing === undefined && decision.obligations.methods.includes(http.method)
-    if (!allowed) session.denials++
-    const code = allowed
-      ? undefined
-      : (missing?.code ?? decision.denials[0]?.code ?? 'http.method_refused')
-    const ref = refOf(decision)
-    const asked = { request, user: session.subject.id, decision: ref.id, now: room.now }
-    const witness =
-      session.recording?.format === 'weblog' ? new Witness(session.recording, asked) : undefined
-    if (!allowed) witness?.end(code)
-    await log.append({
-      code: 'http.request',
-      message: `${http.method} ${allowed ? 'forwarded' : 'refused'}`,
-      status: allowed ? 'success' : 'failure',
-      disposition: allowed ? 'allowed' : 'blocked',
-      reason: code,
-      actor: actorOf(session.subject),
-      src: srcOf(source),
-      decisions: [ref],
-      device: session.device,
-      process: session.process,
-      grant: session.grant,
-      session: session.id,
-      data: { method: http.method, path: http.path, host: http.host },
-    })
-    if (!decision.allow) throw toRefusal(decision)
-    if (missing !== undefined)
-      throw new Refusal('policy.denied', missing.msg, {
-        decisionId: decision.decision_id,
-        denials: [missing],
-        nextStep: missing.next,
-      })
-    if (!allowed)
-      throw new Refusal('policy.denied', `policy does not allow ${http.method} here`, {
-        decisionId: decision.decision_id,
-      })
+  /** Every request has its answer, and what may not be seen through is refused before policy is asked. */
+  async #decide(
+    request: IncomingMessage,
+    session: LiveSession,
+    idle: boolean,
+  ): Promise<Witness | undefined> {
+    const question = questionOf(request, idle)
+    const answer =
+      this.#permits.find(session, question) ?? (await this.#permits.ask(session, question))
+    const { now } = this.#apps.room
+    const { recording, subject } = session
+    const asked = { request, source: question.source, user: subject.id, decision: answer.id, now }
+    const witness = recording?.format === 'weblog' ? new Witness(recording, asked) : undefined
+    if (answer.refusal !== undefined) witness?.end(answer.code)
+    await answer.recorded
+    if (answer.refusal !== undefined) throw answer.refusal
     return witness
   }
 
@@ -259,11 +198,8 @@ export class AppForwarder implements Disposable {
     request: IncomingMessage,
     response: ServerResponse,
     session: LiveSession,
-    witness: Witness | undefined,
+    { witness, hasBody }: { readonly witness: Witness | undefined; readonly hasBody: boolean },
   ): Promise<void> {
-    const hasBody =
-      request.headers['transfer-encoding'] !== undefined ||
-      Number(request.headers['content-length'] ?? 0) > 0
     const pool = this.#poolOf(session, sourceOf(request))
     await new Promise<void>((resolve, reject) => {
       const answer = relay(request, response, resolve, reject)
@@ -307,7 +243,7 @@ export class AppForwarder implements Disposable {
   async #dial(session: LiveSession, source: Source): Promise<Metered> {
     const { room } = this.#apps
     const { stream, entry } = await openStream(room, session, source)
-    const duplex = new Metered(stream.duplex(), {
+    const duplex = new Metered(stream, {
       pace: session.pace,
       hold: session.hold,
       meter: (direction, bytes) => count(room, session, direction, bytes),
@@ -330,14 +266,33 @@ export class AppForwarder implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#permits[Symbol.dispose]()
     for (const id of this.#pools.keys()) this.close(id)
   }
+}
+
+interface Asks {
+  /** It wants nothing but an answer. */
+  readonly idle: boolean
+  /** Looks at it before anybody is asked. */
+  readonly check?: (request: IncomingMessage) => unknown
 }
 
 interface Admitted {
   readonly session: LiveSession
   /** Of a session that is recorded. */
   readonly witness: Witness | undefined
+}
+
+function bodyOf({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+}
+
+function questionOf(request: IncomingMessage, idle: boolean): WebQuestion {
+  const { method = '', headers, url = '' } = request
+  const reads = idle && (method === 'GET' || method === 'HEAD')
+  const path = url.replace(/[?#].*$/s, '')
+  return { method, host: headers.host ?? '', path, source: sourceOf(request), reads }
 }
 
 /** What became of a request is written down, whichever way it ended. */

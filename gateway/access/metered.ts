@@ -3,8 +3,11 @@
  * the session's limits, as splice.ts does for native clients.
  */
 import { Duplex } from 'node:stream'
+import { isCode } from '#mux'
+import { TunnelClosed, type CloseReason, type TunnelStream } from '#tunnel'
 import type { Hold } from '../sessions/hold.ts'
 import type { Pace } from '../sessions/pace.ts'
+import { Kept } from './kept.ts'
 
 export interface MeterOptions {
   readonly pace: { readonly in: Pace; readonly out: Pace }
@@ -14,35 +17,53 @@ export interface MeterOptions {
   readonly meter: (direction: 'in' | 'out', bytes: number) => boolean
 }
 
+/** So much is given to the tunnel before it is asked whether it wants more. */
+const PIECE = 64 * 1024
+
 export class Metered extends Duplex {
-  readonly #inner: Duplex
+  readonly #stream: TunnelStream
   readonly #meter: MeterOptions['meter']
   readonly #paces: { readonly in: Pace; readonly out: Pace }
+  readonly #hold: Hold | undefined
+  readonly #unfollow: (() => void) | undefined
   readonly #timers = new Set<NodeJS.Timeout>()
   /** What passed: to the device, and from it. */
   bytesIn = 0
   bytesOut = 0
+  /** Came and may not pass yet: its credit stays here. */
+  readonly #kept = new Kept()
+  /** Passed and not yet wanted on: its credit is given back with the next `_read`. */
+  #owed = 0
   #unpaid = false
   #full = false
-  readonly #hold: Hold | undefined
-  readonly #unfollow: (() => void) | undefined
+  #ended = false
+  #closed = false
   /** A write that waits for the session to go on. */
   #held: (() => void) | undefined
+  /** A write that waits for the tunnel. */
+  #waiting: (() => void) | undefined
 
-  constructor(inner: Duplex, { pace, meter, hold }: MeterOptions) {
-    super({ allowHalfOpen: true })
-    this.#inner = inner
+  /** Becomes the consumer of `stream`. */
+  constructor(stream: TunnelStream, { pace, meter, hold }: MeterOptions) {
+    super({ allowHalfOpen: true, readableHighWaterMark: PIECE, writableHighWaterMark: PIECE })
+    this.#stream = stream
     this.#meter = meter
     this.#paces = pace
     this.#hold = hold
-    this.#unfollow = hold?.follow(() => (hold.held ? inner.pause() : this.#free()))
-    inner.on('data', (chunk: Buffer) => this.#arrived(chunk))
-    inner.once('end', () => this.push(null))
-    inner.once('error', (error) => this.destroy(error))
-    // Ended both ways, it has nothing more to say: what waits here is still to be read.
-    inner.once('close', () => {
-      if (!inner.readableEnded || !inner.writableFinished) this.destroy()
+    this.#unfollow = hold?.follow(() => {
+      if (!hold.held) this.#free()
     })
+    stream.onDrain = () => this.#drained()
+    stream.onEnd = () => {
+      this.#ended = true
+      this.#goOn()
+    }
+    stream.onData = (chunk) => this.#arrived(chunk)
+    stream.onClose = (reason) => this.#over(reason)
+  }
+
+  get #waits(): boolean {
+    return this.#full || this.#unpaid || this.#hold?.held === true
   }
 
   #free(): void {
@@ -52,15 +73,17 @@ export class Metered extends Duplex {
     this.#goOn()
   }
 
-  #arrived(chunk: Buffer): void {
-    if (this.#hold?.held === true) {
-      this.#inner.pause()
-      this.#inner.unshift(chunk)
-      return
-    }
+  #arrived(lent: Uint8Array): void {
+    if (this.destroyed) return
+    // It may be kept for longer than the tunnel lends it.
+    const chunk = Buffer.from(lent)
+    if (this.#kept.empty && !this.#waits) this.#pass(chunk)
+    else this.#kept.bytes(chunk)
+  }
+
+  #pass(chunk: Uint8Array): void {
     if (!this.#meter('out', chunk.length)) return
     this.bytesOut += chunk.length
-    this.#full = !this.push(chunk)
     const wait = this.#paces.out.take(chunk.length, performance.now())
     if (wait > 0) {
       this.#unpaid = true
@@ -69,16 +92,29 @@ export class Metered extends Duplex {
         this.#goOn()
       })
     }
-    if (this.#full || this.#unpaid) this.#inner.pause()
+    const wanted = this.push(chunk)
+    this.#full = !wanted
+    if (wanted) this.#stream.consumed(chunk.length)
+    else this.#owed += chunk.length
   }
 
   override _read(): void {
+    const owed = this.#owed
+    this.#owed = 0
     this.#full = false
+    if (owed > 0 && !this.#closed) this.#stream.consumed(owed)
     this.#goOn()
   }
 
   #goOn(): void {
-    if (!this.#full && !this.#unpaid && this.#hold?.held !== true) this.#inner.resume()
+    while (!this.#waits && !this.destroyed) {
+      const next = this.#kept.next()
+      if (next instanceof Uint8Array) this.#pass(next)
+      else break
+    }
+    if (!this.#ended || !this.#kept.empty || this.#hold?.held === true) return
+    this.#ended = false
+    this.push(null)
   }
 
   override _write(chunk: Buffer, encoding: string, done: (error?: Error) => void): void {
@@ -92,20 +128,50 @@ export class Metered extends Duplex {
     }
     this.bytesIn += chunk.length
     const wait = this.#paces.in.take(chunk.length, performance.now())
-    const taken = () => (wait > 0 ? this.#after(wait, done) : done())
-    if (this.#inner.write(chunk)) taken()
-    else this.#inner.once('drain', taken)
+    this.#send(chunk, 0, wait > 0 ? () => this.#after(wait, done) : done)
+  }
+
+  #send(chunk: Buffer, from: number, done: () => void): void {
+    for (let at = from; at < chunk.length;) {
+      const end = Math.min(chunk.length, at + PIECE)
+      const more = this.#stream.write(chunk.subarray(at, end))
+      at = end
+      if (more) continue
+      this.#waiting = () => this.#send(chunk, at, done)
+      return
+    }
+    done()
+  }
+
+  #drained(): void {
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    waiting?.()
   }
 
   override _final(done: () => void): void {
-    this.#inner.end(done)
+    this.#stream.end()
+    done()
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     for (const timer of this.#timers) clearTimeout(timer)
     this.#unfollow?.()
-    this.#inner.destroy(error ?? undefined)
+    this.#kept.clear()
+    this.#waiting = undefined
+    this.#held = undefined
+    const finished = this.writableFinished && this.readableEnded
+    if (!this.#closed && (error !== null || !finished)) {
+      const code: unknown = error === null ? undefined : Reflect.get(error, 'code')
+      const named = typeof code === 'string' && isCode(code)
+      this.#stream.reset(named ? code : 'stream.destroyed', error?.message ?? '')
+    }
     done(error)
+  }
+
+  #over(reason: CloseReason): void {
+    this.#closed = true
+    if (reason.code !== 'done' && !this.destroyed) this.destroy(new TunnelClosed(reason))
   }
 
   #after(ms: number, act: () => void): void {

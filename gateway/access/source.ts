@@ -1,12 +1,20 @@
 /** Where a connection comes from, as far as it can be known here. */
 import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import { plainAddress, type Source } from '../facts.ts'
 
-export function sourceOf(request: IncomingMessage): Source {
-  const { socket } = request
+/** Of connections that were open when they were asked: nothing of it changes any more, since the port renegotiates with nobody. */
+const known = new WeakMap<Socket, Source>()
+
+export function sourceOf({ socket }: Pick<IncomingMessage, 'socket'>): Source {
+  const before = known.get(socket)
+  if (before !== undefined) return before
   const tls = socket instanceof TLSSocket ? tlsOf(socket) : null
-  return { ip: socket.remoteAddress === undefined ? null : plainAddress(socket.remoteAddress), tls }
+  const ip = socket.remoteAddress === undefined ? null : plainAddress(socket.remoteAddress)
+  const source = { ip, tls }
+  if (ip !== null && tls?.cipher !== null) known.set(socket, source)
+  return source
 }
 
 /** What was negotiated; nulls for a connection that has gone in the meantime, where Node knows it no more. */

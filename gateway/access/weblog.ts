@@ -3,10 +3,11 @@ import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import type { SessionRecording } from '../recordings/recordings.ts'
-import { sourceOf } from './source.ts'
+import type { Source } from '../facts.ts'
 
 export interface Asked {
   readonly request: IncomingMessage
+  readonly source: Source
   /** Of the person. */
   readonly user: string
   readonly decision: string
@@ -83,14 +84,14 @@ export class Witness {
   end(code?: string, upgraded?: string): void {
     if (this.#over) return
     this.#over = true
-    const { request, user, decision, now } = this.#asked
+    const { request, source, user, decision, now } = this.#asked
     this.#recording.web({
       at: this.#at,
       endedAt: now(),
       method: request.method ?? 'GET',
       host: request.headers.host ?? '',
       target: request.url ?? '/',
-      ip: sourceOf(request).ip,
+      ip: source.ip,
       user,
       status: upgraded === undefined ? this.#status : 101,
       requestType: request.headers['content-type'],

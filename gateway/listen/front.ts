@@ -33,9 +33,8 @@ export interface Upgrades {
 export function dispatchUpgrade({ appsDomain, tunnel, session, app }: Upgrades) {
   const suffix = `.${appsDomain}`
   return (request: IncomingMessage, socket: TLSSocket, head: Buffer): void => {
-    const hosts = request.headersDistinct['host']?.length ?? 0
     const host = hostOf(request)
-    if (hosts > 1 || !toOriginForm(request)) endUpgrade(socket, '400 Bad Request')
+    if (hasTwoHosts(request) || !toOriginForm(request)) endUpgrade(socket, '400 Bad Request')
     else if (host.endsWith(suffix)) app(request, socket, head, host.slice(0, -suffix.length))
     else if (isSocketPath(request.url ?? '')) session(request, socket, head)
     else if (request.url !== WEBSOCKET_PATH) endUpgrade(socket, '404 Not Found')
@@ -55,6 +54,15 @@ function hostOf(request: IncomingMessage): string {
   return (request.headers.host ?? '').toLowerCase().replace(/:\d+$/, '')
 }
 
+function hasTwoHosts({ rawHeaders }: IncomingMessage): boolean {
+  let hosts = 0
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at]
+    if (name?.length === 4 && name.toLowerCase() === 'host') hosts++
+  }
+  return hosts > 1
+}
+
 const ABSOLUTE = /^https:\/\/([^/?#]*)(.*)$/i
 
 /**
@@ -63,6 +71,7 @@ const ABSOLUTE = /^https:\/\/([^/?#]*)(.*)$/i
  * had come in origin form.
  */
 function toOriginForm(request: IncomingMessage): boolean {
+  if (request.url?.startsWith('/') === true) return true
   const [, authority, rest = ''] = ABSOLUTE.exec(request.url ?? '/') ?? []
   if (authority === undefined) return true
   if (authority.toLowerCase() !== request.headers.host?.toLowerCase()) return false
@@ -74,7 +83,7 @@ export function dispatch(front: Front): Handler {
   const suffix = `.${front.appsDomain}`
   return (request, response) => {
     // RFC 9112, section 3.2: with two hosts, whoever reads on may believe the other one.
-    if ((request.headersDistinct['host']?.length ?? 0) > 1) {
+    if (hasTwoHosts(request)) {
       response.writeHead(400, { connection: 'close', 'content-length': '0' }).end()
       return
     }

@@ -64,10 +64,16 @@ export class Locks {
   #accounts: ReadonlyMap<string, ReadonlySet<string>> = new Map()
   #linking: Promise<unknown> = Promise.resolve()
   #keeping: Promise<unknown> = Promise.resolve()
+  #round = 0
 
   private constructor(room: LocksRoom, standing: readonly Lock[]) {
     this.#room = room
     this.#standing = new Map(standing.map((lock) => [lock.id, lock]))
+  }
+
+  /** Another number where `on` may say something else than before. */
+  get round(): number {
+    return this.#round
   }
 
   static async open(room: LocksRoom): Promise<Locks> {
@@ -80,6 +86,7 @@ export class Locks {
   async refresh(): Promise<void> {
     const standing = await this.#room.store.standingLocks()
     this.#standing = new Map(standing.map((lock) => [lock.id, lock]))
+    this.#round++
     await this.relink()
   }
 
@@ -87,6 +94,7 @@ export class Locks {
   relink(): Promise<void> {
     const link = async (): Promise<void> => {
       this.#accounts = await this.#accountsOfLocked()
+      this.#round++
     }
     const mine = this.#linking.then(link, link)
     this.#linking = mine.catch(() => undefined)
@@ -230,7 +238,7 @@ export class Locks {
         nextStep: 'lift those that are not needed any more: sallyport lock list',
       })
     }
-    this.#standing.set(lock.id, lock)
+    this.#on(lock)
     await this.relink()
     return lock
   }
@@ -264,8 +272,18 @@ export class Locks {
       await this.#record('session.unlock', lock, by, 'not lifted: it was before', 'lock.unknown')
       throw new Refusal('lock.unknown', `the lock ${id} was lifted meanwhile`)
     }
-    this.#standing.delete(id)
+    this.#off(id)
     return after
+  }
+
+  #on(lock: Lock): void {
+    this.#standing.set(lock.id, lock)
+    this.#round++
+  }
+
+  #off(id: string): void {
+    this.#standing.delete(id)
+    this.#round++
   }
 
   /** Whether this may be somebody of another gateway: of who has no account here nobody can tell who they are. */
@@ -283,8 +301,8 @@ export class Locks {
     } catch (error) {
       const held = await this.#hasHappened(code, lock, by)
       if (held === true) {
-        if (code === 'session.lock') this.#standing.set(lock.id, lock)
-        else this.#standing.delete(lock.id)
+        if (code === 'session.lock') this.#on(lock)
+        else this.#off(lock.id)
       }
       await this.#record(code, lock, by, shown(held), 'store.unavailable')
       if (held === true) await this.relink()

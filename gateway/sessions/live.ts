@@ -172,6 +172,8 @@ export class LiveSession {
   lastDecidedAt: number
   /** How often all that it stands on was decided again. */
   round = 0
+  /** Another number where something that decisions about it stand on may have changed: what was looked up is looked up again. */
+  stirred = 0
   /** What the newest connection's agent saw; undefined before the first, null where it saw nothing. */
   observed: Observed | null | undefined = undefined
   /** What the agent says owns a connection now, until that has been decided. */
@@ -281,6 +283,7 @@ export class LiveSession {
 
   /** What it goes on under; a rate that is another one holds from the next byte on. */
   bind(obligations: Obligations): void {
+    this.stirred++
     const { max_bandwidth_bps: rate } = obligations
     if (rate !== this.obligations.max_bandwidth_bps) {
       const now = performance.now()
@@ -310,6 +313,7 @@ export class LiveSession {
    * of one of its grants: what was used stays used, and its time runs.
    */
   stands(elevation: Elevation, footing: Footing): void {
+    this.stirred++
     const before = this.elevation.changesAt
     const used = usedAmong([...this.elevation.grants, ...(this.footing?.grants ?? [])])
     const grants = elevation.grants.map((grant) => stillUsed(grant, used))

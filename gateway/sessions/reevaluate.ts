@@ -111,6 +111,8 @@ export class Reauthorization implements Disposable {
     withdrawal: Withdrawal,
   ): Promise<readonly CutSession[]> {
     const touched = byDanger([...this.#room.live.values()].filter(touches), withdrawal.first)
+    // Many may be decided before its turn comes: until then nothing is answered out of memory.
+    for (const session of touched) session.stirred++
     const round = this.#round(withdrawal)
     // An end waits for the log; the next session must not wait for that before it is decided and cut.
     const ends: Promise<CutSession>[] = []
@@ -130,6 +132,7 @@ export class Reauthorization implements Disposable {
   }
 
   async #again(session: LiveSession, withdrawal: Withdrawal): Promise<void> {
+    session.stirred++
     const round = this.#round(withdrawal)
     const cause = await this.#cause(session, round)
     if (cause === undefined) this.#watchOn(session)

@@ -1,5 +1,4 @@
 /** A session that is held: nothing passes, nothing is lost, nothing comes out of order, and nobody is late for it. */
-import { Duplex, PassThrough } from 'node:stream'
 import { expect, test, vi } from 'vitest'
 import { driveTunnel, memoryPair, type Tunnel, type TunnelStream } from '#tunnel'
 import { Kept } from '../../../gateway/access/kept.ts'
@@ -339,27 +338,12 @@ test('a Modbus frame that is half there when the session is held is not late whe
   }
 })
 
-/** What is written goes into one, what is read comes out of the other. */
-function joinedStreams(into: PassThrough, from: PassThrough): Duplex {
-  const inner = new Duplex({
-    read: () => from.resume(),
-    write: (chunk, _encoding, done) => void into.write(chunk, done),
-    final: (done) => void into.end(done),
-  })
-  from.on('data', (chunk) => {
-    if (!inner.push(chunk)) from.pause()
-  })
-  from.once('end', () => inner.push(null))
-  return inner
-}
-
 test('a web connection waits both ways, and ends as it would have', async () => {
-  const toTarget = new PassThrough()
-  const fromTarget = new PassThrough()
-  const inner = joinedStreams(toTarget, fromTarget)
+  const [stream, atDevice] = await pair(...(await tunnels()))
+  const target = atDevice.duplex()
   const hold = new Hold()
   const counted = { in: 0, out: 0 }
-  const metered = new Metered(inner, {
+  const metered = new Metered(stream, {
     pace: free(),
     hold,
     meter: (direction, bytes) => {
@@ -368,15 +352,14 @@ test('a web connection waits both ways, and ends as it would have', async () => 
     },
   })
   const got = { target: '', person: '' }
-  toTarget.on('data', (chunk: Buffer) => (got.target += chunk.toString()))
+  target.on('data', (chunk: Buffer) => (got.target += chunk.toString()))
   metered.on('data', (chunk: Buffer) => (got.person += chunk.toString()))
   metered.write('one')
   await until('the first passed', () => got.target === 'one')
   hold.set('operator', true)
   metered.write('two')
   metered.end('three')
-  fromTarget.write('page')
-  fromTarget.end()
+  target.end('page')
   await still()
   expect([got, counted]).toEqual([
     { target: 'one', person: '' },

@@ -21,7 +21,7 @@ function asked(url: string, host: string): readonly [string, string] {
   const open = { est: to('est'), revocation: to('revocation'), agent: to('agent') }
   const front = { ...open, oidc: to('oidc'), api: to('api') }
   const handle = dispatch({ ...front, appsDomain: 'apps.example', app: to('app') })
-  const request = { url, headers: { host }, headersDistinct: { host: [host] } }
+  const request = { url, headers: { host }, rawHeaders: ['Host', host] }
   handle(request as unknown as IncomingMessage, answer as unknown as ServerResponse)
   return came
 }
