@@ -13,7 +13,7 @@ import { classOf } from './rates.ts'
 
 /** How long an answer is kept at most, and how many of one identity and of all. Of one identity the newest are kept. */
 const KEPT_MS = 86_400_000
-export const MOST = { own: 5_000, all: 100_000 } as const
+const MOST = { own: 5_000, all: 100_000 } as const
 /** Longer answers are not kept: they are told once. */
 const LONGEST = 8_192
 
