@@ -1,10 +1,10 @@
 /** Who answers what was dialled, within the deadline, or why a stream to it is not opened. */
-import { networkInterfaces } from 'node:os'
 import { Refused } from './ask.ts'
 import type { LineRoom } from './line.ts'
-import { canonicalAddress, endpoint } from './scope/address.ts'
+import { endpoint } from './scope/address.ts'
 import type { FourTuple } from './scope/address.ts'
 import type { Sighting, Unobserved } from './scope/owner.ts'
+import { isOwnAddress } from './scope/own.ts'
 import { isBeside } from './target.ts'
 import type { Dialled } from './target.ts'
 
@@ -47,12 +47,6 @@ export function assertBeside(process: string, target: Dialled): void {
   throw new Refused(
     'target.unreachable',
     `the ${target.kind} target ${process} is this machine itself; write "${here}"`,
-  )
-}
-
-function isOwnAddress(address: string): boolean {
-  return Object.values(networkInterfaces()).some((list) =>
-    list?.some((own) => canonicalAddress(own.address) === address),
   )
 }
 

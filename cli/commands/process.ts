@@ -114,6 +114,14 @@ async function setProcess(place: string, flags: SetFlags, command: Command): Pro
       ['image', row.expect.image?.join(' ')],
     ]),
   ])
+  if (!options.json && isAnybodys(row))
+    note('any user of the device can have a program of theirs show as this; add --uid or --unit')
+}
+
+/** Whether a path, a hash or a script is all that is named: docs/process-scope.md "What each fact is worth". */
+function isAnybodys({ kind, expect: { uid, unit, image, ...others } }: Process): boolean {
+  const named = Object.values(others).some((values) => values !== undefined)
+  return kind !== 'spawn' && named && [uid, unit, image].every((values) => values === undefined)
 }
 
 function registration(flags: SetFlags, expect: Expectation): object {

@@ -322,6 +322,21 @@ describe('a process taken over from what was observed', () => {
       },
     })
   })
+  test.for([
+    ['a hash alone', { sha256: ['b'.repeat(64)] }, true],
+    ['a path and a script', { exe: ['/usr/bin/python3'], script_sha256: ['c'.repeat(64)] }, true],
+    ['a hash and a user', { sha256: ['b'.repeat(64)], uid: [998] }, false],
+    ['a hash and a unit', { sha256: ['b'.repeat(64)], unit: ['plc.service'] }, false],
+    ['an image', { image: [`sha256:${'d'.repeat(64)}`] }, false],
+    ['nothing', {}, false],
+  ] as const)('%s: whether any user can meet it is said', async ([, expected, says]) => {
+    const row = { ...process, expect: expected }
+    gateway.answer('PUT /api/v1/devices/press-07/processes/plc', { body: row })
+    const ran = await run(gateway.home, 'process', 'set', 'press-07/plc')
+    expect([ran.code, ran.err.includes('any user of the device')]).toEqual([0, says])
+    const printed = await run(gateway.home, '--json', 'process', 'set', 'press-07/plc')
+    expect(printed.err).toBe('')
+  })
   test('is not approved where nobody can be asked', async () => {
     const before = gateway.calls.filter(({ method }) => method === 'PUT').length
     const ran = await run(gateway.home, ...set)

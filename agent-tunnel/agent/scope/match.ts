@@ -5,7 +5,7 @@
  */
 import { isWildcard } from './address.ts'
 import type { Endpoint, FourTuple } from './address.ts'
-import { TCP_LISTEN } from './procfs.ts'
+import { TCP_LISTEN, TCP_SYN_SENT } from './procfs.ts'
 import type { SocketRow } from './procfs.ts'
 
 /**
@@ -33,7 +33,8 @@ export function findAccepted(rows: readonly SocketRow[], dialled: FourTuple): Ac
   const inodes = new Set<number>()
   let pending = false
   for (const row of rows) {
-    if (row.state === TCP_LISTEN) continue
+    // Who dials towards us was accepted by nobody, and takes no byte.
+    if (row.state === TCP_LISTEN || row.state === TCP_SYN_SENT) continue
     if (!sameEndpoint(row.local, dialled.remote) || !sameEndpoint(row.remote, dialled.local))
       continue
     if (row.inode === 0) pending = true

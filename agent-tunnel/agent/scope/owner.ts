@@ -5,7 +5,7 @@
  */
 import { readFileSync, readlinkSync } from 'node:fs'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
-import { isLoopback, printEndpoint } from './address.ts'
+import { printEndpoint } from './address.ts'
 import type { Endpoint, FourTuple, Reached } from './address.ts'
 import { Executables, identify } from './executable.ts'
 import { exposuresOf, machineOf } from './exposure.ts'
@@ -162,12 +162,14 @@ export class ProcessScope {
     full = true,
   ): Promise<readonly Exposure[]> {
     const listeners = await this.#sockets.listeners()
-    const bound = targets.map((target) => (target.transport === 'udp' ? this.#bound(target) : []))
+    const isUdpHere = (target: Endpoint & Reached) =>
+      target.transport === 'udp' && this.#sockets.isHere(target)
+    const bound = targets.map((target) => (isUdpHere(target) ? this.#bound(target) : []))
     const rows = [...listeners, ...bound.flat()]
     const inodesOf = targets.map((target, at) =>
       target.transport === 'udp'
         ? (bound[at] ?? []).map(({ inode }) => inode)
-        : findListeners(listeners, target),
+        : listenersOf(listeners, target, this.#sockets),
     )
     const inodes = inodesOf.flat()
     const machine = machineOf(rows)
@@ -203,9 +205,9 @@ export class ProcessScope {
    * are in another network namespace, which cannot be looked at so fast.
    */
   glance({ dialled, inodes }: Sighting): boolean | undefined {
+    if (!this.#sockets.isHere(dialled.remote)) return undefined
     const now = this.#sockets.boundHere(dialled)
-    if (now.state === 'accepted') return sameMembers(now.inodes, inodes)
-    return isLoopback(dialled.remote.address) ? false : undefined
+    return now.state === 'accepted' && sameMembers(now.inodes, inodes)
   }
 
   /** Processes whose descriptors could not be read at the last look at all of them, for lack of privilege. */
@@ -388,6 +390,16 @@ function waitAfter({ state }: Accepted, look: number): number {
 function standsAfter(before: Sighting, now: Sighting | undefined): number {
   if (now === undefined) return SETTLE_MS
   return alike(before, now) ? 0 : IN_PASSING_MS
+}
+
+/** Inodes of who listens for `target`; nobody here for an address of another network namespace. */
+function listenersOf(
+  rows: readonly SocketRow[],
+  target: Endpoint,
+  sockets: Sockets,
+): readonly number[] {
+  const found = findListeners(rows, target)
+  return found.length > 0 && sockets.isHere(target) ? found : []
 }
 
 function alike(before: Sighting, now: Sighting | undefined): boolean {

@@ -8,6 +8,7 @@ import type { Endpoint } from './address.ts'
 
 /** TCP states the scope asks about (include/net/tcp_states.h). */
 export const TCP_LISTEN = 0x0a
+export const TCP_SYN_SENT = 0x02
 
 /** One row of /proc/net/tcp or tcp6. `inode` 0: no file stands for the socket (not accepted yet, or closed). */
 export interface SocketRow {

@@ -9,6 +9,7 @@ import { findBound } from './match.ts'
 import type { Accepted } from './match.ts'
 import { otherNamespaces } from './namespaces.ts'
 import { Diag } from './netlink.ts'
+import { isOwnAddress } from './own.ts'
 import type { SocketRow } from './procfs.ts'
 import { Shared } from './shared.ts'
 import { acceptedIn, boundTo, listening, readTables } from './table.ts'
@@ -63,6 +64,11 @@ export class Sockets {
     return findBound(this.bound(dialled.remote), dialled)
   }
 
+  /** Whether what is sent to that address reaches this network namespace. */
+  isHere({ address }: Endpoint): boolean {
+    return isOwnAddress(address, this.#proc)
+  }
+
   /** The rows of UDP sockets with the port of `target`. Throws as the file system does. */
   bound({ port }: Endpoint): readonly SocketRow[] {
     return (
@@ -71,8 +77,8 @@ export class Sockets {
   }
 
   #boundEnd(dialled: FourTuple): Accepted {
-    const here = this.boundHere(dialled)
-    if (here.state !== 'absent' || isLoopback(dialled.remote.address)) return here
+    // What is bound here to every address, or to one that is not ours (IP_FREEBIND), gets nothing that is sent elsewhere.
+    if (this.isHere(dialled.remote)) return this.boundHere(dialled)
     const { port } = dialled.remote
     const rows = otherNamespaces(this.#proc).flatMap((process) =>
       boundTo(tablesOf(process, 'udp'), port, this.#order),

@@ -10,6 +10,12 @@ Prints its port, then for each connection writes the pid of whoever accepted it:
   flight    leaves each connection in a Unix socket that nobody reads, and lets go of it
   thread    gives each connection to a thread with descriptors of its own
   leader    serves from a thread after the main thread has ended
+  reuse     takes a port that connections still linger on (SO_REUSEADDR)
+  once      the same; accepts one connection, lets go of it and ends
+  device    takes only what comes by the loopback interface (SO_BINDTODEVICE)
+  mptcp     listens for MPTCP, which takes TCP as well
+  ring      registers each connection with an io_uring and lets go of its descriptor
+  hidden    lets nobody of its own user look at it (PR_SET_DUMPABLE)
   leave     keeps each connection, as do four large children that end when the client says something
 """
 import array, ctypes, os, signal, socket, sys, threading, time
@@ -26,9 +32,16 @@ def until_parent_ends():
 
 
 until_parent_ends()
-server = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+protocol = 262 if mode == 'mptcp' else 0
+server = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET, socket.SOCK_STREAM, protocol)
 if mode == 'share':
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+if mode in ('reuse', 'once'):
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if mode == 'device':
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'lo')
+if mode == 'hidden':
+    libc.prctl(4, 0, 0, 0, 0)
 if mode == 'defer':
     server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
 
@@ -139,6 +152,23 @@ def leader():
     libc.syscall(number, 0)
 
 
+def once():
+    server.accept()[0].close()
+    server.close()
+
+
+def ring():
+    # io_uring_setup, io_uring_register with IORING_REGISTER_FILES; a ring for each, which keeps them.
+    while True:
+        connection, _ = server.accept()
+        made = libc.syscall(425, 8, (ctypes.c_char * 120)())
+        held = libc.syscall(427, made, 2, (ctypes.c_int * 1)(connection.fileno()), 1)
+        if made < 0 or held < 0:
+            sys.exit(f'io_uring: {os.strerror(ctypes.get_errno())}')
+        say(connection)
+        connection.close()
+
+
 def leave():
     kept = []
     while True:
@@ -163,4 +193,4 @@ server.listen(16)
 print(server.getsockname()[1], flush=True)
 {'plain': plain, 'defer': plain, 'share': plain, 'fork': fork, 'prefork': prefork,
  'pass': passing, 'flight': flight, 'thread': thread, 'leader': leader,
- 'leave': leave}[mode]()
+ 'leave': leave, 'once': once, 'reuse': plain, 'device': plain, 'mptcp': plain, 'ring': ring, 'hidden': plain}[mode]()

@@ -1,16 +1,19 @@
 /** A target in a network namespace of its own, as a container has, and one that a user made up. */
 import { execFileSync, spawn } from 'node:child_process'
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { existsSync, realpathSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
+import { endpoint } from '../../../agent-tunnel/agent/scope/address.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
 import { dial, observe, sha256Of, startProgram } from '../programs/process.ts'
 
 const IP = '/usr/sbin/ip'
 const PYTHON = '/usr/bin/python3'
 const SERVER = fileURLToPath(new URL('../programs/server.py', import.meta.url))
+const DATAGRAMS = fileURLToPath(new URL('../programs/datagrams.py', import.meta.url))
 const ready = process.getuid?.() === 0 && existsSync(IP) && existsSync(PYTHON)
 // 198.18.0.0/15 is for such uses (RFC 2544); the process id keeps two runs apart.
 const net = `198.18.${process.pid % 250}`
@@ -48,6 +51,22 @@ print('forged', flush=True)
 sys.stdin.read()
 `
 
+/** Who binds, in the namespace of the agent, where the datagrams to another one might be thought to go. */
+const DECOY = `
+import socket, sys
+wild, free = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+for one in (wild, free):
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+free.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND, which asks for no privilege
+wild.bind(('0.0.0.0', int(sys.argv[2])))
+free.bind((sys.argv[1], int(sys.argv[2])))
+listener = socket.socket()
+listener.bind(('0.0.0.0', int(sys.argv[2])))
+listener.listen()
+print(1, flush=True)
+sys.stdin.read()
+`
+
 describe.skipIf(!ready)('another network namespace (needs root, iproute2, python3)', () => {
   test('its server is the owner; a connection that a user made up with the same ends is not', async () => {
     using _namespace = namespace()
@@ -77,6 +96,42 @@ describe.skipIf(!ready)('another network namespace (needs root, iproute2, python
       const ended = once(forger, 'exit')
       forger.kill('SIGKILL')
       await ended
+    }
+  })
+
+  test('whoever binds its UDP port here, by any address or by its own, gets nothing of it and is not told', async () => {
+    using _namespace = namespace()
+    const args = ['netns', 'exec', name, PYTHON, DATAGRAMS, 'plain', '0', `${net}.2`]
+    await using target = await startProgram('datagrams.py', args, { exe: IP, bare: true })
+    await using _decoy = await startProgram(
+      'datagrams.py',
+      ['-c', DECOY, `${net}.2`, String(target.port)],
+      { exe: PYTHON, bare: true, uid: 64_002 },
+    )
+    const socket = createSocket('udp4')
+    try {
+      socket.connect(target.port, `${net}.2`)
+      await once(socket, 'connect')
+      const [local, remote] = [socket.address(), socket.remoteAddress()].map((end) =>
+        endpoint(end.address, end.port)!,
+      )
+      const scope = new ProcessScope()
+      const dialled = { local: local!, remote: remote!, transport: 'udp' } as const
+      const seen = await scope.observeAccepted(dialled, 60_000)
+      if (!seen.ok) throw new Error(seen.why)
+      expect(seen.sighting.observed).toMatchObject({ pid: target.pid, uid: 0, others: [] })
+      expect(await scope.recheck(seen.sighting, true)).toEqual({ state: 'same' })
+      // What the table here says in an instant is about this namespace.
+      expect(scope.glance(seen.sighting)).toBeUndefined()
+      // Nor does who listens here listen there.
+      const exposed = await scope.exposures([{ ...remote!, transport: 'udp' }, remote!])
+      expect(exposed.map(({ observed }) => observed)).toEqual([null, null])
+      // It ends: nobody, and not who is bound here.
+      target.child.kill('SIGKILL')
+      await once(target.child, 'exit')
+      expect(await scope.observeAccepted(dialled, 0)).toEqual({ ok: false, why: 'elsewhere' })
+    } finally {
+      socket.close()
     }
   })
 })

@@ -124,6 +124,16 @@ describe('the other end of a connection', () => {
     expect(findAccepted(rows, { local: at(la, lp), remote: at(ra, rp) })).toEqual(expected)
   })
 
+  test('who dials towards us at that moment has accepted nothing', () => {
+    const dialled = { local: at('127.0.0.1', 50_000), remote: at('127.0.0.1', 1502) }
+    const row = { local: dialled.remote, remote: dialled.local, uid: 1001 }
+    const dialling = { ...row, state: 0x02, inode: 40_001 }
+    const accepted = { ...row, state: 0x01, inode: 40_002 }
+    expect(findAccepted([dialling], dialled)).toEqual({ state: 'absent' })
+    const both = findAccepted([dialling, accepted], dialled)
+    expect(both).toEqual({ state: 'accepted', inodes: [40_002] })
+  })
+
   test('a listener of the same port is never the other end', () => {
     const listening = rows.filter((row) => row.state === 0x0a)
     expect(

@@ -1,8 +1,9 @@
 /** Servers that accept in unusual ways, as real processes: who is told is who holds the connection. */
 import { once } from 'node:events'
-import { existsSync, realpathSync } from 'node:fs'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { describe, expect, test } from 'vitest'
+import { endpoint } from '../../../agent-tunnel/agent/scope/address.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
 import { holds } from '../../support/patience.ts'
 import { copyOf, dial, observe, sha256Of, startServer, tupleOf } from '../programs/process.ts'
@@ -11,6 +12,11 @@ const PYTHON = '/usr/bin/python3'
 const absent = !existsSync(PYTHON) || !existsSync('/proc/self/net/tcp')
 const python = absent ? '' : realpathSync(PYTHON)
 const sha256 = absent ? '' : sha256Of(python)
+
+const isSet = (name: string, value: string) =>
+  existsSync(name) && readFileSync(name, 'latin1').trim() === value
+const hasMptcp = isSet('/proc/sys/net/mptcp/enabled', '1')
+const hasRings = isSet('/proc/sys/kernel/io_uring_disabled', '0')
 
 /** The pid that the server says has accepted. */
 async function said(socket: Socket): Promise<number> {
@@ -114,6 +120,33 @@ describe.skipIf(absent)('python3', () => {
       expect(sights).toEqual([])
     })
   })
+
+  test.skipIf(!hasRings)(
+    'a connection that only an io_uring holds is in no table of descriptors either (needs io_uring)',
+    async () => {
+      await using target = await startServer('ring')
+      await using socket = await dial(target.port)
+      await said(socket)
+      await holds(async () => {
+        const { observed, sights } = await observe(new ProcessScope(), socket)
+        expect(observed).toMatchObject({ pid: null, exe: null, sha256: null, others: [] })
+        expect(sights).toEqual([])
+      })
+    },
+  )
+
+  test.skipIf(!hasMptcp)(
+    'a server that listens for MPTCP is found as any other (needs MPTCP)',
+    async () => {
+      await using target = await startServer('mptcp')
+      const scope = new ProcessScope()
+      await using socket = await dial(target.port)
+      const { observed } = await observe(scope, socket)
+      expect(observed).toMatchObject({ exe: python, sha256, pid: target.pid, others: [] })
+      const [exposure] = await scope.exposures([endpoint('127.0.0.1', target.port)!])
+      expect(exposure?.observed).toMatchObject({ sha256, pid: target.pid })
+    },
+  )
 
   test.for(['thread', 'leader'])(
     'held by a thread alone (%s): its process is the owner',
