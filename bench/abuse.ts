@@ -17,6 +17,8 @@ const EVERY_MS = 2
 /** Between an answer and the next question, in turn: no multiple of the load's turns. */
 const ASK_AFTER_MS = [2, 3, 5, 7]
 const SETTLE_MS = 300
+/** Between two rounds of the same attacker: by then every allowance of theirs is whole again, and the first second is one. */
+const REST_MS = 17_000
 
 interface Reading {
   /** MB/s that arrived at the device. */
@@ -95,7 +97,7 @@ interface Rounds {
   readonly beside: Reading[]
 }
 
-async function measure(quick: boolean): Promise<Map<Attack, Rounds>> {
+async function measure(quick: boolean, chosen: readonly Attack[]): Promise<Map<Attack, Rounds>> {
   await using siege = await besieged({ preload: limits, idle: true })
   let arrived = 0
   siege.agent.target = (stream) => {
@@ -111,16 +113,17 @@ async function measure(quick: boolean): Promise<Map<Attack, Rounds>> {
   const small = await asker.line(siege.session, { keep: false })
   const bystanders: Bystanders = { siege, bulk, small, arrived: () => arrived }
   const [rounds, ms] = quick ? [1, 500] : [5, 1500]
-  const found = new Map<Attack, Rounds>(
-    attacks.map((attack) => [attack, { quiet: [], beside: [] }]),
-  )
+  const found = new Map<Attack, Rounds>(chosen.map((attack) => [attack, { quiet: [], beside: [] }]))
+  const ended = new Map<Attack, number>()
   await watch(bystanders, 1000)
   for (let round = 0; round < rounds; round++)
     for (const [attack, { quiet, beside }] of found) {
+      await pause(Math.max(0, (ended.get(attack) ?? -Infinity) + REST_MS - performance.now()))
       quiet.push(await watch(bystanders, ms))
       await using attacking = await siege.attack(attack)
       await pause(SETTLE_MS)
       beside.push(await watch(bystanders, ms, attacking))
+      ended.set(attack, performance.now())
     }
   return found
 }
@@ -172,10 +175,13 @@ interface Pair {
 export const bench: Bench = {
   name: 'abuse',
   title: 'a session beside attackers, as ratios to itself undisturbed in the same run',
-  async run({ quick }) {
+  async run({ quick, only = [] }) {
     const chrt = spawnSync('chrt', ['--version'])
     if (chrt.error !== undefined) throw new Error('chrt is needed: apt-get install util-linux')
-    const found = await measure(quick)
+    const chosen = attacks.filter(
+      ({ name }) => only.length === 0 || only.some((part) => name.includes(part)),
+    )
+    const found = await measure(quick, chosen)
     return [...found].flatMap(([attack, rounds]) => rowsOf(attack, rounds))
   },
 }

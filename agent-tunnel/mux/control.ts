@@ -3,7 +3,7 @@ import { MuxError, muxCodes } from './errors.ts'
 import { encode } from './frame.ts'
 import type { Named } from './frame.ts'
 import { VERSION } from './hello.ts'
-import { MAX_MESSAGE } from './octets.ts'
+import { MAX_MESSAGE, putU32, STREAM_AT } from './octets.ts'
 import type { Flight } from './flight.ts'
 import type { Limits, Monotonic, Role } from './limits.ts'
 import type { Liveness } from './liveness.ts'
@@ -20,6 +20,8 @@ export class Control {
   pongDue = false
   /** The last id named in our first GOAWAY. */
   #goneFor: number | undefined
+  /** The last REFUSE, as it was written out. */
+  #refused: { readonly why: Named; readonly frame: Uint8Array } | undefined
 
   constructor(
     { outbox, live, flight }: { outbox: Outbox; live: Liveness; flight: Flight },
@@ -62,8 +64,11 @@ export class Control {
     this.pongDue = true
     this.#owe(encode({ type: 'pong', token }))
   }
-  refuse(stream: number, named: Named): void {
-    this.#owe(encode({ type: 'refuse', stream, ...named }))
+  /** The same `why` again and again, one object, is written out once: a flood of OPENs costs little. */
+  refuse(stream: number, why: Named): void {
+    if (this.#refused?.why === why) putU32(this.#refused.frame, STREAM_AT, stream)
+    else this.#refused = { why, frame: encode({ type: 'refuse', stream, ...why }) }
+    this.#owe(this.#refused.frame)
   }
 
   // The peer has caused these frames: it may not go on causing them while it reads nothing.

@@ -18,10 +18,13 @@ export function putHeader(
   to[at + 1] = length >>> 16
   to[at + 2] = length >>> 8
   to[at + 3] = length
-  putU32(to, at + 4, stream)
+  putU32(to, at + STREAM_AT, stream)
 }
 
-function putU32(to: Uint8Array, at: number, value: number): void {
+/** Where the stream's id is in a header. */
+export const STREAM_AT = 4
+
+export function putU32(to: Uint8Array, at: number, value: number): void {
   to[at] = value >>> 24
   to[at + 1] = value >>> 16
   to[at + 2] = value >>> 8

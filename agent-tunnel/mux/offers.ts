@@ -3,7 +3,7 @@ import type { Control } from './control.ts'
 import type { Effects } from './effect.ts'
 import { MuxError } from './errors.ts'
 import { kinds } from './frame.ts'
-import type { Frame } from './frame.ts'
+import type { Frame, Named } from './frame.ts'
 import type { Limits, Monotonic } from './limits.ts'
 import { Opens, YoungDeaths } from './rate.ts'
 import type { MuxStream } from './stream.ts'
@@ -23,6 +23,11 @@ interface Delayed {
   readonly stream: MuxStream
 }
 
+const DRAINING: Named = {
+  code: 'tunnel.draining',
+  message: 'this end takes no new streams',
+}
+
 export class Offers {
   readonly #parts: Parts
   readonly #pace: Opens
@@ -30,9 +35,17 @@ export class Offers {
   readonly #delayed: Delayed[] = []
   /** How many OPENs there were, whatever became of them. */
   count = 0
+  readonly #full: Named
+  readonly #fast: Named
 
   constructor(parts: Parts, now: Monotonic) {
+    const { maxStreams, opensPerSecond } = parts.limits
     this.#parts = parts
+    this.#full = { code: 'tunnel.streams', message: `at most ${maxStreams} streams` }
+    this.#fast = {
+      code: 'tunnel.pace',
+      message: `streams are opened faster than ${opensPerSecond} a second; try again in a second`,
+    }
     this.#pace = new Opens(parts.limits.opensPerSecond, now)
     this.#young = new YoungDeaths(parts.limits.resetsPerSecond, now)
   }
@@ -63,16 +76,11 @@ export class Offers {
   }
 
   /** Why this end takes no stream now, if so. */
-  #refusal(pace: 'taken' | 'refused'): { code: string; message: string } | undefined {
+  #refusal(pace: 'taken' | 'refused'): Named | undefined {
     const { control, streams, limits } = this.#parts
-    if (control.draining) {
-      return { code: 'tunnel.draining', message: 'this end takes no new streams' }
-    }
-    if (streams.theirs >= limits.maxStreams)
-      return { code: 'tunnel.streams', message: `at most ${limits.maxStreams} streams` }
-    if (pace === 'taken') return undefined
-    const message = `streams are opened faster than ${limits.opensPerSecond} a second; try again in a second`
-    return { code: 'tunnel.pace', message }
+    if (control.draining) return DRAINING
+    if (streams.theirs >= limits.maxStreams) return this.#full
+    return pace === 'taken' ? undefined : this.#fast
   }
 
   #announce(stream: MuxStream): void {

@@ -39,9 +39,17 @@ export interface ClientTunnel {
 const UNPROVEN_MS = 15_000
 const MAX_BAD_PROOFS = 32
 
+/** A session, and what else was asked for, as it was proven. */
+interface Proven {
+  readonly session: LiveSession
+  readonly terminal: Terminal | undefined
+}
+
 /** Whether a client's tunnel is used by a session now; closes it when it has not been for a while. */
 class Standing {
   readonly #tunnel: Tunnel
+  /** What was proven last, and the octets that proved it here. */
+  last: (Proven & { readonly metadata: Uint8Array }) | undefined
   readonly #proven = new Set<string>()
   #held = 0
   #bad = 0
@@ -120,7 +128,7 @@ async function answer(
   offer: Offer,
 ): Promise<void> {
   try {
-    const { session, terminal } = prove(room, client, offer.metadata)
+    const { session, terminal } = provenAgain(room, standing, offer) ?? prove(room, client, offer)
     if (offer.kind !== 'control' && offer.kind !== streamKindOf(session.kind))
       throw new Refusal(
         'session.proof',
@@ -137,6 +145,7 @@ async function answer(
       }
       standing.proves(session.id)
     }
+    standing.last = { session, terminal, metadata: offer.metadata }
     if (offer.kind === 'control') {
       watch(room, session, standing, offer)
       return
@@ -199,11 +208,17 @@ function watch(room: SessionRoom, session: LiveSession, standing: Standing, offe
   }
 }
 
-function prove(
-  room: SessionRoom,
-  client: ClientTunnel,
-  metadata: Uint8Array,
-): { readonly session: LiveSession; readonly terminal: Terminal | undefined } {
+/** The very octets that proved a session on this tunnel before prove it again, while it lives: connections of one tool are alike. */
+function provenAgain(
+  { live }: SessionRoom,
+  { last }: Standing,
+  { metadata }: Offer,
+): Proven | undefined {
+  if (last === undefined || live.get(last.session.id) !== last.session) return undefined
+  return Buffer.compare(last.metadata, metadata) === 0 ? last : undefined
+}
+
+function prove(room: SessionRoom, client: ClientTunnel, { metadata }: Offer): Proven {
   const stranger = new Refusal('session.proof', 'no open session is proven by this connection', {
     nextStep: 'open a session first: `sallyport connect` does it for you',
   })
