@@ -294,6 +294,7 @@ function sessionOf(at: number, grant: Grant, subject: Subject, presence: Presenc
     source: session.source,
     observed,
     lease: undefined,
+    toldEnd: session.end(),
     carrier: { cut: () => Promise.resolve() },
     gate: undefined,
     narrowed: undefined,

@@ -3,10 +3,11 @@ import type { PolicyActivated, PolicyImpact, PolicyStatus, PolicyTrial } from '.
 import { facts, instant, layOut } from './print.ts'
 
 export function trialLines(now: PolicyTrial): string[] {
-  const whom = now.label ?? `${now.percent} % of people and devices`
+  const whom = now.label ?? `${now.percent} % of all pairs of a person and a device`
   return [
     ...facts([
       ['on trial', `${now.revision}, ${now.mode === 'shadow' ? 'as a shadow' : `for ${whom}`}`],
+      ['where', `gateway ${now.gateway} alone: another one decides by what is in force there`],
       ['state', now.reason === null ? now.state : `${now.state}: ${now.reason}`],
       ['since', instant(now.since)],
       ['decisions', now.decisions],
@@ -26,9 +27,11 @@ export function trialLines(now: PolicyTrial): string[] {
 export function activatedLines({
   revision,
   digest,
+  already,
   sessions,
   slowest_ms,
 }: PolicyActivated): string[] {
+  if (already) return [`revision ${revision} is in force already`, 'nothing was changed']
   const cut = sessions.map(
     ({ id, time_to_cut_ms }) => `cut ${id} in ${time_to_cut_ms.toFixed(1)} ms`,
   )

@@ -298,5 +298,6 @@ function addRoutes(
     identity,
     room,
     personOf,
+    gateway: config.gateway,
   })
 }

@@ -79,6 +79,7 @@ const OWN = [
   'inventories',
   'certificates and enrolments',
   'rollouts',
+  'the policy in force, candidates and trials',
   'messages',
 ] as const
 

@@ -6,7 +6,7 @@ import type { DenialCode } from './catalogue.ts'
 import type { Denial, Effect, Reason, Remedy } from './decision.ts'
 import type { Input, Point } from './envelope.ts'
 import { OBLIGATIONS } from './obligations.ts'
-import type { ObligationKey, Obligations, ObligedWindow } from './obligations.ts'
+import type { Obligations, ObligedWindow } from './obligations.ts'
 import { POINTS } from './points.ts'
 import { compile, decisionSchema } from './schema.ts'
 
@@ -96,28 +96,31 @@ function windows(key: string, value: unknown): Read<Obligations['ot_windows']> {
 
 const READERS = { count, flag, names, windows } as const
 
+const KINDS: ReadonlyMap<string, keyof typeof READERS> = new Map(
+  Object.entries(OBLIGATIONS).map(([key, { kind }]) => [key, kind]),
+)
+
 function readEach(given: Readonly<Record<string, unknown>>): Read<Partial<Obligations>> {
-  const read: Partial<Record<ObligationKey, unknown>> = {}
+  let read = given
   for (const key of Object.keys(given)) {
-    if (!Object.hasOwn(OBLIGATIONS, key)) return refused('obligation.unsupported', key)
+    const kind = KINDS.get(key)
+    if (kind === undefined) return refused('obligation.unsupported', key)
     const value = given[key]
-    const { kind } = OBLIGATIONS[key as ObligationKey]
     // The common kinds without a detour: they are most of every decision.
-    if (kind === 'flag' ? typeof value === 'boolean' : kind === 'count' && isCount(value)) {
-      read[key as ObligationKey] = value
-      continue
-    }
+    if (kind === 'flag' ? typeof value === 'boolean' : kind === 'count' && isCount(value)) continue
     const one = READERS[kind](key, value)
     if (!one.ok) return one
-    read[key as ObligationKey] = one.value
+    read = { ...read, [key]: one.value }
   }
   return { ok: true, value: read as Partial<Obligations> }
 }
 
-function lowest(key: ObligationKey, given: number | undefined): number {
-  const row: { absent: unknown; ceiling?: number } = OBLIGATIONS[key]
-  const said = given ?? (typeof row.absent === 'number' ? row.absent : 0)
-  return Math.min(said, row.ceiling ?? said)
+/** A number under its ceiling. */
+function lowest(
+  said: number | undefined,
+  { absent, ceiling = Infinity }: { readonly absent: number; readonly ceiling?: number },
+): number {
+  return Math.min(said ?? absent, ceiling)
 }
 
 function reachable(
@@ -131,20 +134,6 @@ function reachable(
   return given === undefined || given === null || given.includes(id) ? [id] : []
 }
 
-function flags(given: Partial<Obligations>): Pick<Obligations, Flag> {
-  const { record, justification, supervise, notify, ot_each } = { ...FLAGS_UNSAID, ...given }
-  return { record, justification, supervise, notify, ot_each }
-}
-
-type Flag = 'record' | 'justification' | 'supervise' | 'notify' | 'ot_each'
-const FLAGS_UNSAID: Readonly<Record<Flag, boolean>> = {
-  record: OBLIGATIONS.record.absent,
-  justification: OBLIGATIONS.justification.absent,
-  supervise: OBLIGATIONS.supervise.absent,
-  notify: OBLIGATIONS.notify.absent,
-  ot_each: OBLIGATIONS.ot_each.absent,
-}
-
 /**
  * Fills what the policy left unsaid with the strict default and clamps to the ceilings of the point.
  * `not_after` never exceeds decision time + max_duration_s; writing takes windows to write in.
@@ -154,21 +143,27 @@ export function complete(
   input: Input | undefined,
   given: Partial<Obligations>,
 ): Obligations {
-  const longest = lowest('max_duration_s', given.max_duration_s)
+  const { max_duration_s, ot_level, record, justification, supervise, notify, ot_each } =
+    OBLIGATIONS
+  const longest = lowest(given.max_duration_s, max_duration_s)
   const duration = Math.min(longest, POINTS[point].maxDurationSeconds)
   const windowed = given.ot_windows ?? []
-  const level = lowest('ot_level', given.ot_level)
+  const level = lowest(given.ot_level, ot_level)
   return {
     max_duration_s: duration,
     not_after: Math.min(given.not_after ?? Infinity, (input?.time.epoch_s ?? 0) + duration),
-    idle_timeout_s: lowest('idle_timeout_s', given.idle_timeout_s),
-    reeval_after_s: lowest('reeval_after_s', given.reeval_after_s),
-    max_bandwidth_bps: lowest('max_bandwidth_bps', given.max_bandwidth_bps),
-    max_bytes: lowest('max_bytes', given.max_bytes),
-    max_streams: lowest('max_streams', given.max_streams),
+    idle_timeout_s: lowest(given.idle_timeout_s, OBLIGATIONS.idle_timeout_s),
+    reeval_after_s: lowest(given.reeval_after_s, OBLIGATIONS.reeval_after_s),
+    max_bandwidth_bps: lowest(given.max_bandwidth_bps, OBLIGATIONS.max_bandwidth_bps),
+    max_bytes: lowest(given.max_bytes, OBLIGATIONS.max_bytes),
+    max_streams: lowest(given.max_streams, OBLIGATIONS.max_streams),
     ot_level: windowed.length === 0 ? Math.min(level, 1) : level,
-    approvals: lowest('approvals', given.approvals),
-    ...flags(given),
+    approvals: lowest(given.approvals, OBLIGATIONS.approvals),
+    record: given.record ?? record.absent,
+    justification: given.justification ?? justification.absent,
+    supervise: given.supervise ?? supervise.absent,
+    notify: given.notify ?? notify.absent,
+    ot_each: given.ot_each ?? ot_each.absent,
     processes: reachable(point, input, given.processes),
     methods: given.methods ?? OBLIGATIONS.methods.absent,
     ot_windows: windowed,

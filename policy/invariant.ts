@@ -1,6 +1,7 @@
 /** What no policy can allow: checked by the host on the same input, whatever Rego said. */
 import type { HostCode } from './catalogue.ts'
 import type { Input, Point } from './envelope.ts'
+import { POINT_NAMES } from './points.ts'
 
 interface Invariant {
   readonly code: HostCode
@@ -47,10 +48,15 @@ const INVARIANTS: readonly Invariant[] = [
   },
 ]
 
+const AT = Object.fromEntries(
+  POINT_NAMES.map((point) => [point, INVARIANTS.filter(({ points }) => points.includes(point))]),
+) as { readonly [P in Point]?: readonly Invariant[] }
+
 /**
  * The first invariant broken, or nothing. It is asked after an allow, so that the policy's own, more
  * telling code is the one people see; a policy that forgets the rule still opens nothing.
  */
 export function brokenInvariant(point: Point, input: Input): HostCode | undefined {
-  return INVARIANTS.find(({ points, holds }) => points.includes(point) && !holds(input))?.code
+  const invariants = AT[point] ?? INVARIANTS
+  return invariants.find(({ holds }) => !holds(input))?.code
 }

@@ -103,8 +103,14 @@ export class Lift {
     if (known !== undefined) return known
     const from = this.#view.getUint32(address + 8, true)
     const text = this.#text(from, this.#view.getUint32(address + 4, true))
-    if (address < this.#base) this.#constants.set(address, text)
-    return text
+    return address < this.#base ? this.#remembered(address, text) : text
+  }
+
+  /** As the engine keeps names of keys, which most of them are: a key of another form is looked for each time. */
+  #remembered(address: number, text: string): string {
+    const [name = text] = Object.keys({ [text]: null })
+    this.#constants.set(address, name)
+    return name
   }
 
   #text(from: number, length: number): string {

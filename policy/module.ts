@@ -19,7 +19,7 @@ import type { Shape } from './shape.ts'
 const PAGE = 65_536
 const MEMORY_PAGES = (64 * 1024 * 1024) / PAGE
 const INITIAL_PAGES = 16
-/** Room for what every input shares; it takes a tenth. */
+/** Room for what every input shares, and what one leaves for the next (kept.ts); they take a third. */
 const SHAPE_BYTES = 256 * 1024
 
 interface Sdk {
@@ -331,6 +331,8 @@ export class PolicyInstance {
   readonly #opaEval: Exports['opa_eval']
   readonly #entrypoints: ReadonlyMap<string, number>
   readonly #lift: Lift
+  /** Where an input begins. */
+  #base: number
   #view: Uint8Array<ArrayBuffer>
 
   constructor(loaded: Loaded, image: Pick<Image, 'dataAddr' | 'dataHeapPtr'>) {
@@ -339,6 +341,7 @@ export class PolicyInstance {
     this.#opaEval = loaded.wasmInstance.exports.opa_eval
     this.#view = new Uint8Array(loaded.mem.buffer)
     this.#lift = new Lift(loaded.mem, image.dataHeapPtr)
+    this.#base = image.dataHeapPtr
     const named = Object.entries(loaded.entrypoints as Record<string, number>)
     this.#entrypoints = new Map(named)
   }
@@ -380,9 +383,13 @@ export class PolicyInstance {
   /** Where inputs for this instance are placed. */
   get ground(): Ground {
     const loaded = this.#loaded
+    const base = (taken: number): number => (this.#base += taken) - taken
     return {
       memory: loaded.mem,
-      base: this.#image.dataHeapPtr,
+      get base() {
+        return base(0)
+      },
+      reserve: base,
       parse(text, at) {
         const value = parseAt(loaded, text, at)
         return { value, end: loaded.wasmInstance.exports.opa_heap_ptr_get() }
@@ -409,14 +416,14 @@ export class PolicyInstance {
 
   #eval(id: number, input: string | Uint8Array): unknown {
     const { mem } = this.#loaded
-    const { dataAddr, dataHeapPtr } = this.#image
+    const base = this.#base
     const bytes = typeof input === 'string' ? encoder.encode(input) : input
-    const missing = dataHeapPtr + bytes.length - mem.buffer.byteLength
+    const missing = base + bytes.length - mem.buffer.byteLength
     if (missing > 0) mem.grow(Math.ceil(missing / PAGE))
-    this.#memory().set(bytes, dataHeapPtr)
+    this.#memory().set(bytes, base)
     // The heap begins anew after the input: what the last decision left there is overwritten.
-    const heap = dataHeapPtr + bytes.length
-    const address = this.#opaEval(0, id, dataAddr, dataHeapPtr, bytes.length, heap, 0)
+    const heap = base + bytes.length
+    const address = this.#opaEval(0, id, this.#image.dataAddr, base, bytes.length, heap, 0)
     return readJson(this.#memory(), address)
   }
 

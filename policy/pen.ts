@@ -1,12 +1,14 @@
 /** What sets single values down in a module's memory, and counts the text that they would have been. place.ts. */
 import { MAX_INPUT_BYTES, Page, TOO_LONG } from './encode.ts'
-import { AS_DIGITS, AS_INTEGER, NUMBER_BYTES, TYPE } from './shape.ts'
+import { AS_DIGITS, AS_INTEGER, NUMBER_BYTES, TYPE, type RecordShape } from './shape.ts'
 
 /** What of an instance an input is placed in. */
 export interface Ground {
   readonly memory: WebAssembly.Memory
   /** The first address that is free before every decision; a multiple of four. */
   readonly base: number
+  /** Takes so many bytes, a multiple of four, from what is free, for good; gives where they begin. */
+  reserve(bytes: number): number
   /** The value of a JSON text, made from an address on; gives it and the address after it. */
   parse(text: Uint8Array, at: number): { readonly value: number; readonly end: number }
 }
@@ -16,7 +18,8 @@ export type Place = (value: unknown, pen: Pen) => number
 
 const encoder = new TextEncoder()
 const [QUOTE, BACKSLASH] = [0x22, 0x5c]
-const STRING_BYTES = 12
+/** Of a string's header. */
+export const STRING_BYTES = 12
 
 /** Where the next value comes to lie, and how much text it would have been. */
 export class Pen {
@@ -56,6 +59,14 @@ export class Pen {
     this.problem = problem
     return 0
   }
+}
+
+/** Copies a record's blank form to an address. */
+export function putBlank({ words, relative }: RecordShape, at: number, pen: Pen): void {
+  const { words: memory } = pen
+  const base = at >> 2
+  for (let word = 0; word < words.length; word++) memory[base + word] = words[word] ?? 0
+  for (const word of relative) memory[base + word] = at + (words[word] ?? 0)
 }
 
 /** The header of a string whose bytes follow it; gives its address. */

@@ -1,18 +1,20 @@
 /**
  * An input set down in a module's memory as the values it works on, so that it has no text to parse. The
  * same checks, in the same order and with the same words, as of the text (encode.ts); what counts against
- * the limit is the text it would have been. Where the module's shape is unknown nothing is placed.
+ * the limit is the text it would have been. What is as it was in the input before lies there still (kept.ts). Where the
+ * module's shape is unknown nothing is placed.
  */
 import { encodeOf, MAX_INPUT_BYTES, TOO_LONG } from './encode.ts'
 import type { Encode } from './encode.ts'
 import { PolicyError } from './errors.ts'
-import { Pen, placeNumber, placeString, type Ground, type Place } from './pen.ts'
+import { KEPT_ITEMS, Room } from './kept.ts'
+import { Pen, placeNumber, placeString, putBlank, type Ground, type Place } from './pen.ts'
 import { isPlain, numberCheck, stringCheck, typesOf, unknownKey } from './schema.ts'
 import type { Schema } from './schema.ts'
 import type { Reads } from './reads.ts'
 import { simplePlace } from './scalar.ts'
 import { INDEXES, isRecord, NUMBER_BYTES, TYPE } from './shape.ts'
-import type { Shape } from './shape.ts'
+import type { RecordShape, Shape } from './shape.ts'
 
 /**
  * Bytes of memory that any input within the limit fits into. The costliest text is a list of numbers in
@@ -24,14 +26,33 @@ const encoder = new TextEncoder()
 const ARRAY_BYTES = 16
 const ELEMENT_BYTES = 8
 
-function listPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+/** Where in the schema, what is read there, and what may stay there for the next input. */
+interface Site {
+  readonly reads: Reads
+  readonly path: string
+  readonly shape: Shape
+  /** Undefined in a list, behind its first items. */
+  readonly room: Room | undefined
+}
+
+function listPlace(schema: Schema, on: Site): Place {
   const { maxItems = Infinity } = schema
   if (maxItems > INDEXES) throw new Error(`a list longer than ${INDEXES}`)
-  const item = placeOf(schema.items ?? { type: 'null' }, reads, `${path}[]`, shape)
+  const { shape, room } = on
+  const items = { ...on, path: `${on.path}[]` }
+  const one = schema.items ?? { type: 'null' }
+  const item = placeOf(one, { ...items, room: undefined })
+  const first = Array.from({ length: room === undefined ? 0 : KEPT_ITEMS }, () =>
+    placeOf(one, items),
+  )
   return (value, pen) => {
     const list = value as readonly unknown[]
     const { length } = list
     if (length > maxItems) return pen.wrong(`: more than ${maxItems} items`)
+    if (length === 0) {
+      pen.size += 2
+      return shape.emptyList
+    }
     const { at, words } = pen
     words[at >> 2] = TYPE.array
     words[(at >> 2) + 1] = at + ARRAY_BYTES
@@ -39,9 +60,10 @@ function listPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Pl
     words[(at >> 2) + 3] = length
     pen.at = at + ARRAY_BYTES + ELEMENT_BYTES * length
     // Brackets, and a comma between two items.
-    pen.size += length === 0 ? 2 : length + 1
+    pen.size += length + 1
     for (let index = 0; index < length; index++) {
-      const placed = item(list[index], pen)
+      const place = index < first.length ? (first[index] ?? item) : item
+      const placed = place(list[index], pen)
       if (placed === 0) return pen.wrong(`.${index}${pen.problem}`)
       if (pen.size > MAX_INPUT_BYTES) return pen.wrong(TOO_LONG)
       const element = (at + ARRAY_BYTES + ELEMENT_BYTES * index) >> 2
@@ -55,25 +77,24 @@ function listPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Pl
 interface Field {
   readonly name: string
   readonly place: Place
-  /** null is what its blank form holds. */
   readonly nullable: boolean
   /** Word of the record its value is named in; -1 where no rule reads it. */
   readonly slot: number
 }
 
 /** Checked and counted, and left out: what is set down of it, the next value is set down over. */
-function unread(schema: Schema): Place {
-  const encode = encodeOf(schema, true)
-  const plain = ['string', 'number', 'integer', 'boolean', 'null']
-  const scalar = typesOf(schema).every((type) => plain.includes(type))
-  const place = scalar ? placeOf(schema, true, '', NOWHERE) : undefined
-  return (value, pen) => {
-    if (place !== undefined) {
+function unread(schema: Schema, room: Room | undefined): Place {
+  const place = simplePlace(schema, NOWHERE)
+  if (place !== undefined && room !== undefined) return room.value(place, schema, false)
+  if (place !== undefined)
+    return (value, pen) => {
       const { at } = pen
       const placed = place(value, pen)
       pen.at = at
       return placed
     }
+  const encode = encodeOf(schema, true)
+  return (value, pen) => {
     const problem = textOf(encode, value, pen)
     return problem === undefined ? 1 : pen.wrong(problem)
   }
@@ -85,6 +106,7 @@ const NOWHERE: Shape = {
   yes: 1,
   no: 1,
   empty: 1,
+  emptyList: 1,
   indexes: 1,
   records: new Map(),
   constants: new Map(),
@@ -102,35 +124,27 @@ function textOf(encode: Encode, value: unknown, pen: Pen): string | undefined {
   return problem
 }
 
-function fieldsOf(schema: Schema, reads: Reads, path: string, shape: Shape): Field[] {
+function fieldsOf(schema: Schema, on: Site): Field[] {
+  const { reads, path, shape, room } = on
   const slots = shape.records.get(path)?.slots
   return Object.entries(schema.properties ?? {}).map(([name, part]) => {
     const below = reads === true ? true : reads.get(name)
     const slot = slots?.get(name) ?? -1
     if (below !== undefined && slot < 0) throw new Error(`${path}.${name} has no place`)
     const place =
-      below === undefined ? unread(part) : placeOf(part, below, `${path}.${name}`, shape)
+      below === undefined
+        ? unread(part, room)
+        : placeOf(part, { ...on, reads: below, path: `${path}.${name}` })
     const nullable = typesOf(part).includes('null')
     return { name, place, nullable, slot: below === undefined ? -1 : slot }
   })
 }
 
-/** Copies a record's blank form to the pen. */
-function putBlank(words: Int32Array, relative: readonly number[], pen: Pen): void {
-  const { at, words: memory } = pen
-  const base = at >> 2
-  for (let word = 0; word < words.length; word++) memory[base + word] = words[word] ?? 0
-  for (const word of relative) memory[base + word] = at + (words[word] ?? 0)
-  pen.at = at + 4 * words.length
-}
-
-/** Places the value of one field of the record that begins at `at`. */
-function placeField(field: Field, part: unknown, at: number, pen: Pen): boolean {
-  if (part === null && field.nullable) {
-    pen.size += 4
-    return true
-  }
-  const placed = part === undefined ? pen.wrong(': absent') : field.place(part, pen)
+/** Places the value of one field of the record at `at`. */
+function placeField(field: Field, part: unknown, at: number, none: number, pen: Pen): boolean {
+  let placed = none
+  if (part === null && field.nullable) pen.size += 4
+  else placed = part === undefined ? pen.wrong(': absent') : field.place(part, pen)
   if (placed === 0) {
     pen.problem = `.${field.name}${pen.problem}`
     return false
@@ -139,19 +153,23 @@ function placeField(field: Field, part: unknown, at: number, pen: Pen): boolean 
   return true
 }
 
-function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
-  const fields = fieldsOf(schema, reads, path, shape)
+const BARE: RecordShape = { words: new Int32Array(0), relative: [], slots: new Map() }
+
+function recordPlace(schema: Schema, on: Site): Place {
+  const { path, shape, room } = on
+  const { none } = shape
+  const fields = fieldsOf(schema, on)
   const known = new Set(fields.map(({ name }) => name))
   // Each key as `,"name":`; the first comma that is written is the opening brace.
   const keys = fields.map(({ name }) => encoder.encode(`,${JSON.stringify(name)}:`).length)
   const braces = fields.some(({ slot }) => slot >= 0) ? 1 : 2
   const textBytes = keys.reduce((sum, bytes) => sum + bytes, braces)
-  const { words: blank, relative } = shape.records.get(path) ?? {
-    words: new Int32Array(0),
-    relative: [],
-  }
+  const blank = shape.records.get(path) ?? BARE
+  const blankBytes = 4 * blank.words.length
+  const stays = blankBytes === 0 ? undefined : room?.record(blank)
   const slowly = (object: Readonly<Record<string, unknown>>, at: number, pen: Pen): boolean => {
-    for (const field of fields) if (!placeField(field, object[field.name], at, pen)) return false
+    for (const field of fields)
+      if (!placeField(field, object[field.name], at, none, pen)) return false
     const own = Object.keys(object)
     if (own.length === fields.length) return true
     const extra = own.find((name) => !known.has(name))
@@ -161,8 +179,12 @@ function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): 
   return (value, pen) => {
     const object = value as Readonly<Record<string, unknown>>
     if (!isPlain(object)) return pen.wrong(': not a plain object')
-    const { at, size } = pen
-    putBlank(blank, relative, pen)
+    const { size } = pen
+    const at = stays ?? pen.at
+    if (stays === undefined) {
+      putBlank(blank, at, pen)
+      pen.at = at + blankBytes
+    }
     const begun = pen.at
     // Keys in the order of the schema, which is how `inputFor` makes them, are walked as they lie.
     let index = 0
@@ -172,7 +194,7 @@ function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): 
         const field = fields[index]
         other = field?.name !== name
         if (other || field === undefined) break
-        if (!placeField(field, object[name], at, pen)) return 0
+        if (!placeField(field, object[name], at, none, pen)) return 0
         index++
       }
     if (other || index < fields.length) {
@@ -181,12 +203,12 @@ function recordPlace(schema: Schema, reads: Reads, path: string, shape: Shape): 
       if (!slowly(object, at, pen)) return 0
     }
     pen.size += textBytes
-    return blank.length === 0 ? shape.empty : at
+    return blankBytes === 0 ? shape.empty : at
   }
 }
 
 /** Any keys at all: the module hashes them itself, from text. */
-function dictionaryPlace(schema: Schema, reads: Reads, shape: Shape): Place {
+function dictionaryPlace(schema: Schema, { reads, shape }: Site): Place {
   const encode = encodeOf({ ...schema, type: 'object' }, reads)
   return (value, pen) => {
     const problem = textOf(encode, value, pen)
@@ -203,18 +225,22 @@ function dictionaryPlace(schema: Schema, reads: Reads, shape: Shape): Place {
   }
 }
 
-function placeOf(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
-  return simplePlace(schema, shape) ?? mixedPlace(schema, reads, path, shape)
+function placeOf(schema: Schema, on: Site): Place {
+  const { shape, room } = on
+  const simple = simplePlace(schema, shape)
+  if (simple === undefined) return mixedPlace(schema, on)
+  return room === undefined ? simple : room.value(simple, schema, true)
 }
 
-function mixedPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
+function mixedPlace(schema: Schema, on: Site): Place {
+  const { shape } = on
   const types = typesOf(schema)
   const wanted = `: not ${types.join(' or ')}`
   const integer = types.includes('integer')
   const string = types.includes('string') ? stringCheck(schema) : undefined
   const number = integer || types.includes('number') ? numberCheck(schema, integer) : undefined
-  const list = types.includes('array') ? listPlace(schema, reads, path, shape) : undefined
-  const object = types.includes('object') ? objectPlace(schema, reads, path, shape) : undefined
+  const list = types.includes('array') ? listPlace(schema, on) : undefined
+  const object = types.includes('object') ? objectPlace(schema, on) : undefined
   const [nothing, flag] = [types.includes('null'), types.includes('boolean')]
   return (value, pen) => {
     if (value === null) {
@@ -241,10 +267,8 @@ function mixedPlace(schema: Schema, reads: Reads, path: string, shape: Shape): P
   }
 }
 
-function objectPlace(schema: Schema, reads: Reads, path: string, shape: Shape): Place {
-  return isRecord(schema)
-    ? recordPlace(schema, reads, path, shape)
-    : dictionaryPlace(schema, reads, shape)
+function objectPlace(schema: Schema, on: Site): Place {
+  return isRecord(schema) ? recordPlace(schema, on) : dictionaryPlace(schema, on)
 }
 
 /** An input that lies in a module's memory. */
@@ -263,7 +287,8 @@ export class Placer {
   /** Errors: a plain Error for a schema of another form than encode.ts takes, or that the shape is not of. */
   constructor(schema: Schema, reads: Reads, shape: Shape, ground: Ground) {
     this.#pen = new Pen(ground)
-    this.#place = placeOf(schema, reads, '', shape)
+    const room = new Room(ground, this.#pen)
+    this.#place = placeOf(schema, { reads, path: '', shape, room })
   }
 
   /** Checks, counts and places; the page gets the count, and no text. */

@@ -20,8 +20,9 @@ export interface Shape {
   readonly none: number
   readonly yes: number
   readonly no: number
-  /** Of an object without keys. */
+  /** Of an object without keys, and of a list without items. */
   readonly empty: number
+  readonly emptyList: number
   /** The numbers 0 to INDEXES - 1, one after the other. */
   readonly indexes: number
   /** Texts that the module was compiled with. */
@@ -149,11 +150,12 @@ export function findShape(from: Shaping, schema: Schema, reads: Reads): Shape | 
     const records = new Map<string, RecordShape>()
     visit(schema, reads, '', (path, names) => records.set(path, recordShape(from, names)))
     const [none, yes, no] = [from.parse('null'), from.parse('true'), from.parse('false')]
-    const empty = from.parse('{}')
+    const [empty, emptyList] = [from.parse('{}'), from.parse('[]')]
     expect(typeAt(from, none) === TYPE.null, 'null')
     expect(typeAt(from, empty) === TYPE.object, 'an object')
+    expect(typeAt(from, emptyList) === TYPE.array, 'a list')
     const { constants } = from
-    return { none, yes, no, empty, indexes: indexesOf(from), records, constants }
+    return { none, yes, no, empty, emptyList, indexes: indexesOf(from), records, constants }
   } catch (error) {
     if (error instanceof Unknown) return undefined
     throw error

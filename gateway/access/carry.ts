@@ -4,6 +4,7 @@
  */
 import type { Source } from '../facts.ts'
 import type { Refusal } from '../problem.ts'
+import { leave } from '../sessions/extend.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import type { OpenedStream } from '../sessions/stream.ts'
@@ -52,7 +53,7 @@ export async function carry(
       entry.gate === undefined ? undefined : modbusFilter(room, session, entry, entry.gate, tap),
     tap,
     onEnd: () => {
-      session.streams.delete(entry)
+      leave(room, session, entry)
       onEnd()
     },
   })

@@ -8,6 +8,7 @@ import { Pool, type Dispatcher } from 'undici'
 import type { AuditLog } from '#audit'
 import type { Source } from '../facts.ts'
 import { Refusal } from '../problem.ts'
+import { leave } from '../sessions/extend.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import { openStream } from '../sessions/stream.ts'
@@ -248,7 +249,7 @@ export class AppForwarder implements Disposable {
       hold: session.hold,
       meter: (direction, bytes) => count(room, session, direction, bytes),
     })
-    duplex.once('close', () => session.streams.delete(entry))
+    duplex.once('close', () => leave(room, session, entry))
     duplex.on('error', () => {})
     entry.carrier = {
       cut({ code, message }) {

@@ -9,6 +9,7 @@ import { Value } from 'typebox/value'
 import { shakeWebSocket } from '#tunnel'
 import { streamKindOf } from '../devices/device.ts'
 import { Refusal } from '../problem.ts'
+import { leave } from '../sessions/extend.ts'
 import type { LiveSession } from '../sessions/live.ts'
 import type { SessionRoom } from '../sessions/room.ts'
 import { openStream, type OpenedStream } from '../sessions/stream.ts'
@@ -143,7 +144,7 @@ export class SessionSockets {
     }
     if (ws.readyState !== ws.OPEN) {
       opened.stream.reset('client.gone', '')
-      session.streams.delete(opened.entry)
+      leave(room, session, opened.entry)
       return
     }
     const accept = (told: Uint8Array) => {

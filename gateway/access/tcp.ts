@@ -5,6 +5,7 @@ import { Value } from 'typebox/value'
 import type { Offer, Tunnel } from '#tunnel'
 import { streamKindOf } from '../devices/device.ts'
 import type { Source } from '../facts.ts'
+import { leave } from '../sessions/extend.ts'
 import type { Carrier, LiveSession } from '../sessions/live.ts'
 import { hasRoom, openStream } from '../sessions/stream.ts'
 import type { SessionRoom } from '../sessions/room.ts'
@@ -157,7 +158,7 @@ async function answer(
     const { stream, entry, says } = await openStream(room, session, client.source, terminal)
     if (offer.cancelled) {
       stream.reset('client.gone', '')
-      session.streams.delete(entry)
+      leave(room, session, entry)
       return
     }
     await carry(

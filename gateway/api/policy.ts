@@ -148,6 +148,8 @@ export const PolicyTrial = Type.Object({
   revision: Type.String(),
   percent: Type.Number(),
   label: Nullable(Type.String()),
+  /** The one that tries it: others decide by what is in force there. */
+  gateway: Type.String(),
   since: Instant,
   state: Type.Enum(['running', 'ended']),
   reason: Nullable(Type.String()),
@@ -198,6 +200,8 @@ export const PolicyDigest = Type.Object(
 export const PolicyActivated = Type.Object({
   revision: Type.String(),
   digest: Type.String(),
+  /** It was in force before: nothing was done. */
+  already: Type.Boolean(),
   sessions: Type.Array(Type.Object({ id: Type.String(), time_to_cut_ms: Type.Number() })),
   slowest_ms: Nullable(Type.Number()),
 })

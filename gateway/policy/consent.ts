@@ -20,6 +20,14 @@ export async function people(
   return new Set(await Promise.all(human.map(async (id) => personOf(id)))).size
 }
 
+/** Whether what has this digest decides, and does not wait to come into force once more. */
+export function stands(
+  { slots, engine }: Pick<PolicyParts, 'slots' | 'engine'>,
+  digest: string,
+): boolean {
+  return slots.state.waiting?.digest !== digest && engine.status().bundle_digest === digest
+}
+
 /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
 export function consents(
   parts: Pick<PolicyParts, 'slots' | 'engine'>,
@@ -30,13 +38,10 @@ export function consents(
 }
 
 /** Who uploaded the candidate with this digest. Throws Refusal `policy.candidate`. */
-export function uploaderOf(
-  { slots, engine }: Pick<PolicyParts, 'slots' | 'engine'>,
-  digest: string,
-): string {
-  const { waiting } = slots.state
+export function uploaderOf(parts: Pick<PolicyParts, 'slots' | 'engine'>, digest: string): string {
+  const { waiting } = parts.slots.state
   if (waiting?.digest === digest) return waiting.by
-  if (engine.status().bundle_digest === digest)
+  if (stands(parts, digest))
     throw new Refusal('policy.candidate', 'the policy with this digest is in force already')
   throw new Refusal('policy.candidate', 'no uploaded policy has this digest', {
     nextStep: 'see what waits: sallyport policy status',

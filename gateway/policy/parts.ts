@@ -51,6 +51,8 @@ export interface Activated {
   readonly revision: string
   readonly digest: string
   readonly cut: readonly CutSession[]
+  /** It decided before: nothing was done. */
+  readonly already: boolean
 }
 
 /** Where what is in force came from. */

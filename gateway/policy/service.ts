@@ -8,7 +8,8 @@ import type { Actor } from '#audit'
 import { Refusal } from '../problem.ts'
 import type { CutConnection } from '../sessions/reevaluate.ts'
 import { admit, lastGood, refused, shown } from './admission.ts'
-import { consents, needsSecondPerson, SOURCE, unattended, uploaderOf } from './consent.ts'
+import { Arrivals } from './arrivals.ts'
+import { consents, needsSecondPerson, stands, uploaderOf } from './consent.ts'
 import { cutTimes, type CutTimes } from './cuts.ts'
 import { markData, policyEvent } from './event.ts'
 import { lookBack, NO_PAST, preview } from './foresight.ts'
@@ -18,6 +19,7 @@ import { archiveDigest } from './slots.ts'
 import { serviceStatus, type ServiceStatus } from './status.ts'
 import type { Share, TrialStatus } from './trial.ts'
 import { Trials } from './trials.ts'
+import { Turns } from './turns.ts'
 
 export class PolicyService implements Disposable {
   readonly #parts: ServiceParts
@@ -31,18 +33,18 @@ export class PolicyService implements Disposable {
   readonly #trials: Trials
   /** Whom the last preview of a bundle named: they are decided first when it comes into force. */
   #named: { readonly digest: string; readonly sessions: ReadonlySet<string> } | undefined
-  /** What came by itself and did not come to its end: the same octets are not looked at again unasked. */
-  #looped: { readonly digest: string; readonly error: Refusal } | undefined
-  /** One change of the policy at a time: each begins on what the one before left. */
-  #turn: Promise<unknown> = Promise.resolve()
-
-  /** Looks into the past that are under way or wait; no change of the policy waits for one. */
-  #looking = 0
-  #looks: Promise<unknown> = Promise.resolve()
+  readonly #arrivals: Arrivals
+  readonly #turns = new Turns()
 
   private constructor(parts: ServiceParts) {
     this.#parts = parts
     this.#trials = new Trials(parts)
+    this.#arrivals = new Arrivals(parts, {
+      keep: (archive, by) => this.#upload(archive, by),
+      foresee: async (archive) => this.#preview(await admit(parts, archive)),
+      activate: (digest, by) => this.#activate(digest, by),
+      waits: () => this.needsSecondPerson(),
+    })
     const { origin } = parts.boot
     this.#source = origin ?? 'none'
     this.#activatedAt = parts.now()
@@ -74,21 +76,6 @@ export class PolicyService implements Disposable {
     })
     if (boot.candidate !== null && boot.origin === 'active') service.#settle(boot.candidate)
     return service
-  }
-
-  /** Does `work` when every change before it is through, whether that worked or not. */
-  #alone<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#turn.then(work, work)
-    this.#turn = mine.catch(() => undefined)
-    return mine
-  }
-
-  /** The same for what takes long and changes nothing, so that nothing that changes something waits behind it. */
-  #look<T>(work: () => Promise<T>): Promise<T> {
-    this.#looking++
-    const mine = this.#looks.then(work, work)
-    this.#looks = mine.catch(() => undefined).then(() => this.#looking--)
-    return mine
   }
 
   /** From here on sessions can be asked about and cut. */
@@ -124,8 +111,8 @@ export class PolicyService implements Disposable {
   ): Promise<Impact> {
     const look = async (): Promise<Past> =>
       this.#past(since, await admit(this.#parts, archive, shown(permit, this.#parts.now())))
-    const past = since === null || this.#decides(archive) ? NO_PAST : await this.#look(look)
-    const impact = await this.#alone(() => this.#upload(archive, by, permit))
+    const past = since === null || this.#decides(archive) ? NO_PAST : await this.#turns.look(look)
+    const impact = await this.#turns.alone(() => this.#upload(archive, by, permit))
     return { ...impact, ...past }
   }
 
@@ -173,23 +160,25 @@ export class PolicyService implements Disposable {
     since: number | null,
     permit?: string,
   ): Promise<Impact> {
-    if (this.#looking > 0)
+    if (this.#turns.looking)
       throw new Refusal('policy.busy', 'what another bundle would do is being looked at', {
         nextStep: 'ask again when that answer has come; it takes two minutes at most',
       })
-    return this.#look(async () =>
+    return this.#turns.look(async () =>
       this.#foreseen(await admit(this.#parts, archive, shown(permit, this.#parts.now())), since),
     )
   }
 
   /** What `rollback` would do. Throws as that does; waits for its turn as `upload` does. */
   goingBack(since: number | null): Promise<Impact> {
-    return this.#look(async () => this.#foreseen((await lastGood(this.#parts)).candidate, since))
+    return this.#turns.look(async () =>
+      this.#foreseen((await lastGood(this.#parts)).candidate, since),
+    )
   }
 
   async #foreseen(candidate: Candidate, since: number | null): Promise<Impact> {
     const past = await this.#past(since, candidate)
-    return { ...(await this.#alone(() => this.#preview(candidate))), ...past }
+    return { ...(await this.#turns.alone(() => this.#preview(candidate))), ...past }
   }
 
   /** Who has agreed to the candidate with this digest by bringing it: a person, or nobody. */
@@ -203,11 +192,20 @@ export class PolicyService implements Disposable {
   }
 
   /**
-   * Brings the candidate with this digest into force and decides every live session again. Throws
-   * Refusal `policy.candidate`, `policy.bundle`; then what was in force stays.
+   * Brings the candidate with this digest into force and decides every live session again; does nothing where it is in
+   * force. Throws Refusal `policy.candidate`, `policy.bundle`; then what was in force stays.
    */
   activate(digest: string, by: Actor): Promise<Activated> {
-    return this.#alone(() => this.#coming(() => this.#activate(digest, by)))
+    return this.#turns.alone(async () => {
+      return this.standing(digest) ?? (await this.#coming(() => this.#activate(digest, by)))
+    })
+  }
+
+  /** What activating this digest would do where it is in force already: nothing; undefined where it is not. */
+  standing(digest: string): Activated | undefined {
+    if (!stands(this.#parts, digest)) return undefined
+    const { revision } = this.#parts.engine.status()
+    return { revision: revision ?? '', digest, cut: [], already: true }
   }
 
   async #activate(digest: string, by: Actor): Promise<Activated> {
@@ -227,49 +225,15 @@ export class PolicyService implements Disposable {
 
   /**
    * A bundle that came by itself: brought into force, or kept as the candidate where a second person has
-   * to agree. One that is in force, or that a person has uploaded, changes nothing. One that did not come to its end
-   * (`bundle.loops`) is refused unseen until it is another, or `forgive` is called. Throws Refusal `policy.bundle`; and
-   * `store.unavailable` where it waits because open sessions could not be looked up: nobody sees that it would cut them.
+   * to agree. Throws Refusal as `Arrivals.take`.
    */
   take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
-    return this.#alone(() => this.#coming(() => this.#take(archive, from)))
-  }
-
-  async #take(archive: Uint8Array<ArrayBuffer>, from: string): Promise<void> {
-    const { slots, engine } = this.#parts
-    const digest = archiveDigest(archive)
-    const { waiting, withdrawn } = slots.state
-    if (digest === engine.status().bundle_digest) return
-    const waits = waiting?.digest === digest
-    if (waits && !waiting.by.startsWith(SOURCE)) return
-    if (this.#looped?.digest === digest) throw this.#looped.error
-    if (withdrawn.includes(digest))
-      throw new Refusal('policy.bundle', 'people went back from this bundle', {
-        denials: [{ code: 'bundle.withdrawn', msg: 'people went back from this bundle' }],
-        nextStep: 'push and activate it by hand, or serve a newer one',
-      })
-    const by: Actor = { uid: `${SOURCE}${from}`, party: 'service' }
-    try {
-      await this.#unattended(archive, by, waits)
-    } catch (error) {
-      if (error instanceof Refusal && error.shownCode === 'bundle.loops')
-        this.#looped = { digest, error }
-      throw error
-    }
-  }
-
-  /** Kept where it does not wait yet: what was kept, and then failed to come into force, is not there to be kept again. */
-  async #unattended(archive: Uint8Array<ArrayBuffer>, by: Actor, waits: boolean): Promise<void> {
-    const kept = waits ? undefined : await this.#upload(archive, by)
-    if (await this.needsSecondPerson()) return
-    const { live } = kept ?? (await this.#preview(await admit(this.#parts, archive)))
-    if (live.unseen.length > 0) throw unattended(live.unseen.length)
-    await this.#activate(archiveDigest(archive), by)
+    return this.#turns.alone(() => this.#coming(() => this.#arrivals.take(archive, from)))
   }
 
   /** What did not come to its end is looked at again when it comes again. */
   forgive(): void {
-    this.#looped = undefined
+    this.#arrivals.forgive()
   }
 
   /** What was to come into force and did not: the status says why until something does. */
@@ -289,7 +253,7 @@ export class PolicyService implements Disposable {
    * `policy.candidate`, `policy.bundle`.
    */
   try(digest: string, mode: 'shadow' | 'canary', share: Share, by: Actor): Promise<TrialStatus> {
-    return this.#alone(() => this.#try(digest, mode, share, by))
+    return this.#turns.alone(() => this.#try(digest, mode, share, by))
   }
 
   async #try(
@@ -315,7 +279,7 @@ export class PolicyService implements Disposable {
 
   /** Ends the trial, if one runs; sessions that a canary let in are decided again. */
   endTrial(reason: string): Promise<void> {
-    return this.#alone(() => this.#trials.end(reason))
+    return this.#turns.alone(() => this.#trials.end(reason))
   }
 
   /**
@@ -323,7 +287,7 @@ export class PolicyService implements Disposable {
    * none, `policy.bundle` where it does not verify any more.
    */
   rollback(by: Actor): Promise<Activated> {
-    return this.#alone(() => this.#coming(() => this.#rollback(by)))
+    return this.#turns.alone(() => this.#coming(() => this.#rollback(by)))
   }
 
   async #rollback(by: Actor): Promise<Activated> {
@@ -393,7 +357,7 @@ export class PolicyService implements Disposable {
     const narrowed = (one: CutConnection) => void connections.push(one)
     const cut = (await this.#live?.withdraw({ trigger: 'policy', at, first, narrowed })) ?? []
     this.#lastCuts = cutTimes({ revision, at: this.#activatedAt }, cut, connections)
-    return { revision, digest, cut }
+    return { revision, digest, cut, already: false }
   }
 
   #settle({ identity: { seq, digest } }: Candidate): void {

@@ -31,9 +31,10 @@ import { fallenWith } from './standing.ts'
 export async function decide(
   room: SessionRoom,
   session: LiveSession,
-  { source, gate }: LiveStream,
+  stream: LiveStream,
   { observed, consent }: DeviceAnswer,
 ): Promise<void> {
+  const { source, gate } = stream
   // Read after the device has answered: how long that takes is the device's to choose.
   const { grant, target, elevation } = await standing(room, session)
   const grants = grant === undefined ? [] : [grant, ...elevation.grants]
@@ -76,7 +77,7 @@ export async function decide(
         },
       )
     // Let in because somebody watches: when they leave it is held, as any session that must be watched.
-    admitted(session, decision)
+    admitted(session, stream, decision)
     await room.log.append({
       code: 'policy.decision',
       message: `connection to ${session.device}/${session.process} allowed: ${observed?.exe ?? 'the network target'} answers${consent === undefined ? '' : `, and ${consent.by} consented on the device`}`,
@@ -141,11 +142,11 @@ async function standing(room: SessionRoom, session: LiveSession) {
 }
 
 /** The session stands on this decision too, beside those that it stood on. Throws Refusal `session.limit`. */
-function admitted(session: LiveSession, { obligations }: Decision): void {
+function admitted(session: LiveSession, stream: LiveStream, { obligations }: Decision): void {
   const { max_streams: most } = obligations
   if (session.streams.size > most)
     throw new Refusal('session.limit', `this connection allows ${most} connections at once`)
-  session.bindAlso(obligations)
+  session.bindAlso(stream, obligations)
 }
 
 /** Ended while it was connecting, where policy lets its person in without one too: whoever ends it cuts the session. */

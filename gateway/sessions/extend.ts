@@ -1,9 +1,9 @@
 /**
- * An open session lasts as long as its grant, also when that is extended meanwhile: whoever carries it is told on both
- * ends, so that no connection ends in between.
+ * An open session lasts as long as its grant, also when that is extended meanwhile, and no longer binds what a connection
+ * did that has gone: whoever carries it is told on both ends, so that no connection ends in between.
  */
 import { expiresAt, type Grant } from '../grants/grant.ts'
-import type { LiveSession } from './live.ts'
+import type { LiveSession, LiveStream } from './live.ts'
 import type { SessionRoom } from './room.ts'
 import { encode, leaseOf, signedOpening } from './signed.ts'
 
@@ -19,15 +19,30 @@ export function follow(room: SessionRoom, session: LiveSession, grant: Grant): v
     session.lasts(Math.min(expiresAt(grant) * 1000, longest), grant.extension?.hash ?? null)
     session.signed = signedOpening(grant)
   }
+  tellEnd(room, session)
+}
+
+/** A connection is over: what it alone bound the session to is over too, and who was told an earlier end hears of the later one. */
+export function leave(room: SessionRoom, session: LiveSession, stream: LiveStream): void {
+  session.leave(stream)
+  if (session.state === 'open') tellEnd(room, session)
+}
+
+/** Whoever was told an earlier end is told this one. */
+function tellEnd(room: SessionRoom, session: LiveSession): void {
   const end = session.end()
-  if (end <= session.toldEnd) return
-  session.toldEnd = end
   const remaining_ms = Math.max(0, Math.round(end - room.now()))
   const told = encode({ t: 'extended', remaining_ms })
-  for (const { lease, gate, carrier } of session.streams) {
-    attempt(room, session, () => lease?.(leaseOf(session, gate, room.now())))
+  for (const stream of session.streams) {
+    // One that is still being opened is told when it may carry.
+    if (stream.lease === undefined || end <= stream.toldEnd) continue
+    stream.toldEnd = end
+    const { lease, gate, carrier } = stream
+    attempt(room, session, () => lease(leaseOf(session, gate, room.now())))
     attempt(room, session, () => carrier?.tell?.(told))
   }
+  if (end <= session.toldEnd) return
+  session.toldEnd = end
   for (const watcher of session.watchers) attempt(room, session, () => watcher.tell?.(told))
 }
 

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Assertion, Statement } from '#approval'
 import type { Rules } from '#ot'
-import { strictest, type Observed, type Obligations } from '#policy'
+import type { Observed, Obligations } from '#policy'
 import type { DecisionRef } from '../decisions.ts'
 import type { Listeners, Presence } from '../devices/presence.ts'
 import type { Source } from '../facts.ts'
@@ -11,6 +11,7 @@ import type { SessionRecording } from '../recordings/recordings.ts'
 import { NOT_ELEVATED, type Elevation } from '../grants/elevation.ts'
 import { expiresAt, type Grant } from '../grants/grant.ts'
 import type { Share } from './allotment.ts'
+import { Bounds } from './bounds.ts'
 import type { Consent } from './consent.ts'
 import { Flow } from './flow.ts'
 import { Hold } from './hold.ts'
@@ -49,6 +50,8 @@ export interface LiveStream {
   carrier: Carrier | undefined
   /** Tells the device how long it lasts from now on; undefined until bytes may flow. */
   lease: ((told: Uint8Array) => void) | undefined
+  /** The end that its device was told last; epoch milliseconds. */
+  toldEnd: number
   /** What a Modbus connection is held to on both ends, as it was opened; undefined for all others. */
   gate: Rules | undefined
   /** Set once it may do more than its session may now: it ends, and carries nothing from then on. */
@@ -75,6 +78,18 @@ export interface Supervisor {
 export interface Sight {
   readonly source: Source
   readonly observed: Observed | null
+}
+
+/** What was decided of one of them. */
+interface Sighted {
+  readonly sight: Sight
+  readonly obligations: Obligations
+}
+
+function isSeen({ source, observed }: LiveStream, sight: Sight): boolean {
+  if (observed === undefined) return false
+  if (source === sight.source && observed === sight.observed) return true
+  return sightName(source, observed) === sightName(sight.source, sight.observed)
 }
 
 /** Two that are the same are decided on once. */
@@ -205,6 +220,7 @@ export class LiveSession {
   #state: SessionState = 'opening'
   #expiresAt: number
   #extension: string | null
+  readonly #bounds: Bounds
 
   constructor(options: LiveSessionOptions) {
     this.id = options.id
@@ -216,6 +232,7 @@ export class LiveSession {
     this.login = options.login
     this.source = options.source
     this.obligations = options.obligations
+    this.#bounds = new Bounds(options.obligations)
     this.hold.set('supervisor', this.obligations.supervise === true)
     this.secret = options.secret
     this.openedAt = options.openedAt
@@ -264,20 +281,40 @@ export class LiveSession {
     return true
   }
 
-  /** What a decision about all that it stands on lets it go on under, in place of what was decided before. */
-  rebind(obligations: Obligations): void {
+  /** What decisions about all that it stands on let it go on under, in place of what was decided before. */
+  rebind(decided: readonly Sighted[]): void {
     this.round++
-    this.bind(obligations)
+    const whole = new Set(decided)
+    for (const stream of this.streams) {
+      const one = decided.find(({ sight }) => isSeen(stream, sight))
+      if (one === undefined) continue
+      this.#bounds.add(stream, one.obligations)
+      whole.delete(one)
+    }
+    this.#bounds.renew([...whole].map(({ obligations }) => obligations))
+    this.bind(this.#bounds.together() ?? this.obligations)
   }
 
   /**
    * What a decision about one more connection adds: the session stands under the strictest of both until all of it is
-   * decided again, and that is not put off. What the connection may read and write is its own gate's alone: one that
-   * reads takes nothing from the next, which may write, nor does that take anything from it.
+   * decided again, which is not put off, or the connection goes. What the connection may read and write is its own
+   * gate's alone: one that reads takes nothing from the next, which may write, nor does that take anything from it.
    */
-  bindAlso(obligations: Obligations): void {
+  bindAlso(stream: LiveStream, obligations: Obligations): void {
     const { ot_level, ot_windows } = this.obligations
-    this.bind({ ...strictest(this.obligations, obligations), ot_level, ot_windows })
+    this.#bounds.add(stream, { ...obligations, ot_level, ot_windows })
+    this.bind(this.#bounds.together() ?? this.obligations)
+    this.rearm()
+  }
+
+  /**
+   * A connection is over, and with it what only that was bound to. Where nothing else was decided since, the session
+   * stands as it stood until it is asked about, which is at the connection's end at the latest.
+   */
+  leave(stream: LiveStream): void {
+    this.streams.delete(stream)
+    if (!this.#bounds.drop(stream) || this.#state !== 'open') return
+    this.bind(this.#bounds.together() ?? this.obligations)
     this.rearm()
   }
 
@@ -352,6 +389,11 @@ export class LiveSession {
   /** When it ends whatever happens: its own end, or an earlier one that a later decision set. Epoch milliseconds. */
   end(): number {
     return Math.min(this.expiresAt, this.obligations.not_after * 1000)
+  }
+
+  /** Whether its time is over. An end that only a connection had which has gone is none: there policy is asked. */
+  isOver(now: number): boolean {
+    return now >= (this.#bounds.stands ? this.end() : this.expiresAt)
   }
 
   /** The next instant at which this session must be asked about: expiry, idleness, re-decision, sign-in. */

@@ -191,7 +191,7 @@ export function objection(
 
 /** What time alone ends, whatever policy would say. */
 export function spent(session: LiveSession, now: number): Cause | undefined {
-  if (now >= session.end())
+  if (session.isOver(now))
     return {
       reason: 'window_end',
       code: 'window.end',

@@ -2,7 +2,7 @@
  * Live re-authorization: whatever changes, the sessions it touches are decided again on facts as
  * they are then. Anything but allow cuts; so does an error. Deadlines are exact, one timer for all.
  */
-import { strictest, type Decision, type Input, type Partially, type Trigger } from '#policy'
+import type { Decision, Input, Partially, Trigger } from '#policy'
 import { refOf } from '../decisions.ts'
 import type { Presence } from '../devices/presence.ts'
 import { actorOf, sessionOf } from '../events.ts'
@@ -11,7 +11,7 @@ import type { Grant } from '../grants/grant.ts'
 import type { Subject } from '../identity/index.ts'
 import { Deadlines } from './deadlines.ts'
 import { follow, isNews } from './extend.ts'
-import type { Footing, LiveSession, LiveStream } from './live.ts'
+import type { Footing, LiveSession, LiveStream, Sight } from './live.ts'
 import { Looks, matterOf, objection, spent, tooWide } from './matter.ts'
 import { findStanding, type SessionRoom } from './room.ts'
 import { byDanger, inSlices } from './slices.ts'
@@ -50,6 +50,8 @@ interface Judgement {
     readonly subject: Subject
     readonly presence: Presence
     readonly decisions: readonly Decision[]
+    /** What each of them is about, in the same order. */
+    readonly sights: readonly Sight[]
     readonly elevation: Elevation
     readonly footing: Footing
     /** Connections that might do more than is allowed now. */
@@ -177,10 +179,14 @@ export class Reauthorization implements Disposable {
     const { cause, kept } = await this.#judge(session, round)
     if (cause !== undefined || kept === undefined) return cause
     for (const decision of kept.decisions) session.decided(refOf(decision), now)
-    const [first, ...others] = kept.decisions.map(({ obligations }) => obligations)
     // All that it stands on was decided: this takes the place of whatever held before. Bound once: in between it
     // would be let go, and held anew.
-    if (first !== undefined) session.rebind(strictest(first, ...others))
+    session.rebind(
+      kept.sights.flatMap((sight, at) => {
+        const { obligations } = kept.decisions[at] ?? {}
+        return obligations === undefined ? [] : [{ sight, obligations }]
+      }),
+    )
     if (session.changed === changed) session.changed = undefined
     session.subject = kept.subject
     session.presence = kept.presence
@@ -261,7 +267,7 @@ export class Reauthorization implements Disposable {
     }
     // Policy is asked first, for its own words; what it lets in without a grant does not stand in for this one.
     if (fallen !== undefined) return { cause: fallen }
-    return { kept: { subject, presence, decisions, elevation, footing, wider } }
+    return { kept: { subject, presence, decisions, sights, elevation, footing, wider } }
   }
 
   #arm(): void {

@@ -11,6 +11,7 @@ import type { Grant } from '../grants/grant.ts'
 import { Refusal } from '../problem.ts'
 import { decide, narrowed } from './admit.ts'
 import { dialDevice, saidBy } from './dial.ts'
+import { leave } from './extend.ts'
 import type { LiveSession, LiveStream, SignedOpening } from './live.ts'
 import { saysOf } from './observed.ts'
 import { rulesOf } from './obligations.ts'
@@ -62,6 +63,7 @@ export async function openStream(
     observed: undefined,
     carrier: undefined,
     lease: undefined,
+    toldEnd: session.end(),
     gate: gateOf(session),
     narrowed: undefined,
   }
@@ -70,7 +72,7 @@ export async function openStream(
     const target = await findTarget(room, session.device, session.process)
     if (target === undefined)
       throw new Refusal('target.unknown', 'the process is no longer registered')
-    const told = session.end()
+    entry.toldEnd = session.end()
     const stream = await reach(room, session, entry, { target, terminal })
     try {
       const said = saidBy(stream)
@@ -86,7 +88,10 @@ export async function openStream(
       stream.signal(encode({ t: 'proceed' }))
       entry.lease = (news) => stream.signal(news)
       // Extended since the device was asked: those who were told then had no such connection to tell of.
-      if (session.end() > told) stream.signal(leaseOf(session, entry.gate, room.now()))
+      if (session.end() > entry.toldEnd) {
+        entry.toldEnd = session.end()
+        stream.signal(leaseOf(session, entry.gate, room.now()))
+      }
       return { stream, entry, says: saysOf(stream) }
     } catch (error) {
       const code = error instanceof Refusal ? error.shownCode : 'node.fault'
@@ -94,7 +99,7 @@ export async function openStream(
       throw error
     }
   } catch (error) {
-    session.streams.delete(entry)
+    leave(room, session, entry)
     session.denials++
     await recordRefusal(room, session, source, error)
     throw error

@@ -30,14 +30,13 @@ import type { Trial } from './fail-open.ts'
 import type { Finding } from './lint.ts'
 import type { Opa } from './opa.ts'
 import { bundleHere } from './release.ts'
+import { builtinPace, speed } from './speed.ts'
 import { LIBRARY } from './sources.ts'
 import type { PolicyTree } from './tree.ts'
 import { readVectors, vectorData } from './vectors.ts'
 import type { Vector } from './vectors.ts'
 
 const COVERAGE_FLOOR_PERCENT = 95
-/** What the slowest vector may take, 99 of 100 times, in milliseconds. */
-const SLOWEST_P99_MS = 1
 
 const MAX_OUTPUT = 64 * 1024 * 1024
 const NOT_DATA = ['lock.json', 'manifest.json', 'site.json', 'vectors', 'schema', '*.tar']
@@ -96,7 +95,7 @@ export async function* testGates(
     }
     yield await engines(tree, opa, compiled, vectors, data)
     yield failOpen({ compiled, vectors, reads: readsOf(made.reads) }, progress)
-    yield speed(compiled, vectors)
+    yield speed(vectors, instances(compiled), await builtinPace())
   } finally {
     await rm(directory, { recursive: true, force: true })
   }
@@ -222,34 +221,4 @@ function failOpen(trial: Trial, progress: Progress): Gate {
     ok: bad.length === 0,
     detail: bad.length === 0 ? tried : lines.join('\n'),
   }
-}
-
-const ROUNDS = 100
-const BATCHES = 5
-
-/** The slowest vector's 99th percentile, each call by the best of some batches: a busy machine is no finding. */
-function speed(compiled: CompiledPolicy, vectors: readonly Vector[]): Gate {
-  const instanceFor = instances(compiled)
-  let slowest = { name: '', ms: 0 }
-  for (const { topic, name, point, input, data } of vectors) {
-    const instance = instanceFor(data)
-    const text = JSON.stringify(input)
-    const evaluate = () => instance.evaluate(POINTS[point].entrypoint, text)
-    const ms = slow(evaluate)
-    if (ms > slowest.ms) slowest = { name: `${topic}: ${name}`, ms }
-  }
-  const detail = `slowest vector ${slowest.name}: ${slowest.ms.toFixed(2)} ms, at most ${SLOWEST_P99_MS}`
-  return { gate: 'speed', ok: slowest.ms <= SLOWEST_P99_MS, detail }
-}
-
-/** Milliseconds that 99 of 100 calls stay below, each the fastest of its place in every batch. */
-function slow(evaluate: () => unknown): number {
-  const took = Array.from({ length: ROUNDS }, () => Infinity)
-  for (let batch = 0; batch < BATCHES; batch++)
-    for (const [at, best] of took.entries()) {
-      const began = performance.now()
-      evaluate()
-      took[at] = Math.min(best, performance.now() - began)
-    }
-  return took.toSorted((a, b) => a - b)[Math.floor(ROUNDS * 0.99) - 1] ?? 0
 }

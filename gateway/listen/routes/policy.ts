@@ -45,6 +45,8 @@ export interface PolicyRoutes extends Omit<Authorization, 'api'> {
   readonly room: SessionRoom
   /** The human being behind an identity. */
   readonly personOf: (identity: string) => Promise<string>
+  /** Which one this is, by its own name: what it tries another does not. */
+  readonly gateway: string
 }
 
 const BUNDLE_TYPE = 'application/vnd.openpolicyagent.bundles'
@@ -276,9 +278,9 @@ function toImpact({ live, past, ...impact }: Impact): PolicyImpact {
   }
 }
 
-function toActivated({ revision, digest, cut }: Activated): PolicyActivated {
+function toActivated({ revision, digest, cut, already }: Activated): PolicyActivated {
   const slowest = cut.length === 0 ? null : Math.max(...cut.map((one) => one.time_to_cut_ms))
-  return { revision, digest, sessions: [...cut], slowest_ms: slowest }
+  return { revision, digest, already, sessions: [...cut], slowest_ms: slowest }
 }
 
 function deciding(api: Api, routes: PolicyRoutes): void {
@@ -290,6 +292,12 @@ function deciding(api: Api, routes: PolicyRoutes): void {
     async (request) => {
       const { digest } = request.body
       const target = { kind: 'policy', id: digest }
+      const standing = policy.standing(digest)
+      if (standing !== undefined) {
+        // Nothing changes, so nobody has to agree: that it is in force is what `policy:read` shows.
+        await authorize(authorization, request, 'policy:read', target)
+        return toActivated(standing)
+      }
       const agreed = policy.consents(digest)
       const { subject } = await authorize(authorization, request, 'policy:push', target, agreed)
       await twoPeople(routes, subject.id, agreed)
@@ -354,7 +362,7 @@ function trials(api: Api, routes: PolicyRoutes): void {
     const trial = policy.trial()
     if (trial === null) throw noTrial()
     const differences = trial.differences.map((one) => ({ ...one, codes: [...one.codes] }))
-    return { ...trial.status, differences }
+    return { ...trial.status, gateway: routes.gateway, differences }
   }
   api.server.get(
     '/api/v1/policy/trial',

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, expect, onTestFinished, test, vi } from 'vitest'
 import { BUILTIN_BUNDLE } from '#policy'
 import { newSigningKey, signRelease, untrusted } from '#policy-toolchain'
-import type { Account, PolicyImpact, PolicyStatus } from '#api'
+import type { Account, PolicyActivated, PolicyImpact, PolicyStatus } from '#api'
 import { PolicyService } from '../../../gateway/policy/service.ts'
 import { archiveDigest, PolicySlots } from '../../../gateway/policy/slots.ts'
 import { saveCredentials } from '../../../cli/login/index.ts'
@@ -156,6 +156,9 @@ test('where two must agree: not the same one, not their other account, not the p
   await node.admin.ask('POST', `/accounts/${subOf(other)}/link`, { to: subOf(second) })
   expect((await activate(other, digest)).body.code).toBe('admin.second_person')
   expect((await activate(node.admin, digest)).status).toBe(200)
+  // Once it is in force there is nothing left that anybody has to agree to.
+  const once = await second.call<PolicyActivated>('POST', '/policy/activate', { digest })
+  expect([once.status, once.body.already]).toEqual([200, true])
   // Going back narrows nothing that two had to agree to, and needs one.
   expect((await second.call('POST', '/policy/rollback', {})).body.code).toBe('policy.nothing_good')
 })

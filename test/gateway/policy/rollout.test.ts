@@ -269,6 +269,19 @@ describe('rolled out', () => {
     expect((await status()).candidate).toBeNull()
     const since = node.events().filter(({ idx }) => idx >= before)
     expect(since.filter(({ code }) => code.startsWith('policy.upload'))).toEqual([])
+    const digest = (await status()).bundle_digest ?? ''
+    for (const who of [node.admin, second]) {
+      const place = await home(who, who === second ? 'second' : 'admin')
+      const brought = await run(place, 'policy', 'activate', digest)
+      expect([brought.code, brought.out]).toEqual([
+        0,
+        'revision strict-1 is in force already\nnothing was changed\n',
+      ])
+      const machine = await run(place, '--json', 'policy', 'activate', digest)
+      expect(JSON.parse(machine.out)).toMatchObject({ already: true, revision: 'strict-1', digest })
+    }
+    expect((await vendor.call('POST', '/policy/activate', { digest })).status).toBe(403)
+    expect(node.events(before).filter(({ code }) => code === 'policy.activate')).toEqual([])
     const looked = await run(admin, 'policy', 'impact', join(folder, 'strict-1-1.tar'))
     expect(looked.out).toMatch(/^revision strict-1, seq 1, is in force already\n.* will cut 0 of/)
     const nowhere = await run(admin, 'policy', 'look')
@@ -414,7 +427,9 @@ describe('rolled out', () => {
       (await run(place, 'policy', 'try')).out.includes('newly_allowed'),
     )
     const canary = await run(place, 'policy', 'try', digest, '--percent', '100')
-    expect(canary.out).toMatch(/on trial +open-2, for 100 % of people and devices/)
+    expect(canary.out).toMatch(
+      /on trial +open-2, for 100 % of all pairs of a person and a device\nwhere +gateway \S+ alone: another one/,
+    )
     const opened = await ask()
     expect(opened.status).toBe(201)
     const ended = await run(place, 'policy', 'try', '--end')

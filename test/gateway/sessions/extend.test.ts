@@ -5,8 +5,12 @@ import type { Obligations } from '#policy'
 import { TunnelRefused } from '#tunnel'
 import { extensionOf } from '../../../gateway/grants/extend.ts'
 import { expiresAt, type Approval, type Grant } from '../../../gateway/grants/grant.ts'
-import { follow, isNews } from '../../../gateway/sessions/extend.ts'
-import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
+import { follow, isNews, leave } from '../../../gateway/sessions/extend.ts'
+import {
+  LiveSession,
+  type LiveSessionOptions,
+  type LiveStream,
+} from '../../../gateway/sessions/live.ts'
 import { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionRoom, Target } from '../../../gateway/sessions/room.ts'
 import { signedOpening } from '../../../gateway/sessions/signed.ts'
@@ -69,6 +73,7 @@ function place(more: Partial<Obligations> = {}) {
     observed: null,
     carrier: { cut, tell: tell('client') },
     lease: tell('device'),
+    toldEnd: session.end(),
     gate: undefined,
     narrowed: undefined,
   })
@@ -175,6 +180,20 @@ describe('what follows a decision', () => {
     follow(room, session, longer(300))
     expect([told.length, reports.length]).toEqual([2, 1])
   })
+  test('a connection with an end of its own goes: who was told that end is told the later one', () => {
+    const { session, room, told } = place()
+    const [stays] = session.streams
+    const goes = { source: session.source, observed: null } as unknown as LiveStream
+    session.streams.add(goes)
+    session.bindAlso(goes, { ...session.obligations, not_after: NOW + 60 })
+    if (stays !== undefined) stays.toldEnd = session.end()
+    leave(room, session, goes)
+    leave(room, session, goes)
+    expect(told).toEqual([
+      ['device', { t: 'lease', remaining_ms: 600_000 }],
+      ['client', { t: 'extended', remaining_ms: 600_000 }],
+    ])
+  })
 })
 
 describe('at the very end of its time', () => {
@@ -278,6 +297,32 @@ describe('at the very end of its time', () => {
     expect([cut.length, session.state, cuts]).toEqual([1, 'ended', [row.code]])
     expect(asked.length).toBeLessThanOrEqual(1)
   })
+  test.for([
+    { name: 'while that carries: it ends unasked', carries: true, asks: 0, ends: ['window.end'] },
+    {
+      name: 'once that is gone: policy is asked, and it goes on',
+      carries: false,
+      asks: 1,
+      ends: [],
+    },
+  ])('at the end of its only connection, of which alone all was decided, $name', async (row) => {
+    const { session, room, clock, asked, cuts, again } = deciding(own)
+    const { source } = session
+    const cut = ({ code }: { readonly code: string }) => Promise.resolve(void cuts.push(code))
+    const stream = { source, observed: null, carrier: { cut } } as unknown as LiveStream
+    session.watchers.clear()
+    session.streams.add(stream)
+    const obligations = { ...session.obligations, not_after: NOW + 60 }
+    session.rebind([{ sight: { source, observed: null }, obligations }])
+    if (!row.carries) leave(room, session, stream)
+    clock.now = (NOW + 60) * 1000
+    expect(session.deadline()).toBe(clock.now)
+    using _ = again
+    await again.withdraw(() => true, { trigger: 'deadline', at: 0 })
+    expect([asked.length, cuts]).toEqual([row.asks, row.ends])
+    expect(session.state).toBe(row.carries ? 'ended' : 'open')
+    if (!row.carries) expect(session.end()).toBe((NOW + 600) * 1000)
+  })
   test('extended, and the time of the extension is over too: policy is asked, and it ends', async () => {
     const { session, clock, asked, cuts, again } = deciding(longer(300))
     clock.now = (NOW + 900) * 1000
@@ -290,7 +335,7 @@ describe('at the very end of its time', () => {
 describe('while a connection is being opened', () => {
   /** The device answers when `answers` is called; what it is told afterwards is in `signals`. */
   function connecting() {
-    const made = place()
+    const made = place({ not_after: NOW + 7200, max_streams: 8 })
     const signals: unknown[] = []
     const denied: unknown[] = []
     /** The statements that the device was shown, and those that too few have signed for it. */
@@ -353,7 +398,6 @@ describe('while a connection is being opened', () => {
         }),
       },
     })
-    made.session.obligations = { ...made.obligations, not_after: NOW + 7200, max_streams: 8 }
     made.session.streams.clear()
     const opening = openStream(room, made.session, made.session.source)
     return { ...made, room, kept, signals, denied, shown, wanting, dialled, answers, opening }

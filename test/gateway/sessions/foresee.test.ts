@@ -92,6 +92,7 @@ function connect(session: LiveSession, level: number) {
     carrier: undefined,
     narrowed: undefined,
     lease: undefined,
+    toldEnd: session.end(),
     gate: { level, windows: [] },
   })
 }

@@ -1,7 +1,11 @@
 /** A session of several connections, of each of which policy says something else: it stands under the strictest of all. */
 import { describe, expect, test } from 'vitest'
 import type { Input, Obligations } from '#policy'
-import { LiveSession, type LiveSessionOptions } from '../../../gateway/sessions/live.ts'
+import {
+  LiveSession,
+  type LiveSessionOptions,
+  type LiveStream,
+} from '../../../gateway/sessions/live.ts'
 import { until } from '../../support/node.ts'
 import { answer } from '../../support/policy.ts'
 import { expecting, PLC, refusalOf, seen } from '../../support/tunnels.ts'
@@ -102,18 +106,74 @@ describe('by the clock', () => {
     expect(one.deadline()).toBe(599_000)
   })
 
-  test('one that must be asked about sooner makes all of it due sooner, and one later nothing later', () => {
+  const connection = (pid: number) =>
+    ({ source: { ip: '192.0.2.1' }, observed: { pid } }) as unknown as LiveStream
+  const sightOf = ({ source, observed }: LiveStream) => ({ source, observed: observed ?? null })
+  /** Open, with these connections. */
+  function carrying(...streams: readonly LiveStream[]): LiveSession {
     const one = session()
+    one.advance('recorded')
+    for (const stream of streams) one.streams.add(stream)
+    return one
+  }
+
+  test('one that must be asked about sooner makes all of it due sooner, and one later nothing later', () => {
+    const [first, second, third] = [connection(1), connection(2), connection(3)]
+    const one = carrying(first, second, third)
     let armed = 0
     one.rearm = () => void armed++
-    one.bindAlso({ ...one.obligations, reeval_after_s: 60, not_after: 50 })
+    one.bindAlso(first, { ...one.obligations, reeval_after_s: 60, not_after: 50 })
     expect([one.deadline(), armed]).toEqual([50_000, 1])
-    one.bindAlso({ ...one.obligations, reeval_after_s: 3600, not_after: 8e6 })
+    one.bindAlso(second, { ...one.obligations, reeval_after_s: 3600, not_after: 8e6 })
     expect([one.obligations.reeval_after_s, one.deadline()]).toEqual([60, 50_000])
     // What one connection may read and write is its own.
-    one.bindAlso({ ...one.obligations, ot_level: 0, ot_windows: [[]] })
+    one.bindAlso(third, { ...one.obligations, ot_level: 0, ot_windows: [[]] })
     expect(one.obligations).toMatchObject({ ot_level: 2, ot_windows: [] })
-    one.rebind({ ...one.obligations, ...bound })
+    const all = { ...one.obligations, ...bound }
+    one.rebind(
+      [first, second, third].map((stream) => ({ sight: sightOf(stream), obligations: all })),
+    )
     expect(one.deadline()).toBe(300_000)
+  })
+
+  test('the end of one connection is not the end of a session that goes on without it', () => {
+    const [first, second] = [connection(1), connection(2)]
+    const one = carrying(first, second)
+    let armed = 0
+    one.rearm = () => void armed++
+    one.bindAlso(second, { ...one.obligations, not_after: 50, max_streams: 2 })
+    expect([one.isOver(49_999), one.isOver(50_000)]).toEqual([false, true])
+    one.leave(second)
+    expect([one.isOver(50_000), one.end(), one.obligations.max_streams, armed]).toEqual([
+      false,
+      9e9,
+      8,
+      2,
+    ])
+    // Of one that nothing was decided about yet, and of one that is gone already, nothing is taken back.
+    one.leave(first)
+    one.leave(second)
+    expect(armed).toBe(2)
+  })
+
+  test('also where all was decided again while both were there; and what the other says holds on', () => {
+    const [first, second] = [connection(1), connection(2)]
+    const one = carrying(first, second)
+    one.rebind([
+      { sight: sightOf(first), obligations: { ...one.obligations, not_after: 70 } },
+      { sight: sightOf(second), obligations: { ...one.obligations, not_after: 50 } },
+    ])
+    expect(one.end()).toBe(50_000)
+    one.leave(second)
+    expect(one.end()).toBe(70_000)
+  })
+
+  test('one that came while all was decided again keeps what was decided of it', () => {
+    const [first, second] = [connection(1), connection(2)]
+    const one = carrying(first)
+    one.streams.add(second)
+    one.bindAlso(second, { ...one.obligations, not_after: 50 })
+    one.rebind([{ sight: sightOf(first), obligations: { ...one.obligations, not_after: 70 } }])
+    expect(one.end()).toBe(50_000)
   })
 })
