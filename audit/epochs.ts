@@ -42,7 +42,7 @@ export function epochsIn(directory: string): EpochPlace[] {
 }
 
 /** The log that a directory says it is of; null where nothing was signed. */
-function claimed(directory: string): string | null {
+export function claimed(directory: string): string | null {
   const path = join(directory, 'checkpoint')
   if (!existsSync(path)) return null
   try {

@@ -24,7 +24,14 @@ export const certificateData = {
   one_time_token: 'secret text?',
 } as const satisfies Fields
 
+/**
+ * Of a failure that is told behind an act which was recorded before it: `held`, it came to be all the same; `none`, it did
+ * not; `unknown`, nobody knows.
+ */
+const effect = 'public text?'
+
 export const grantData = {
+  effect,
   processes: 'public texts?',
   devices: 'public texts?',
   verbs: 'public texts?',
@@ -77,7 +84,7 @@ export const cutData = {
   time_to_cut_ms: 'public integer?',
   until: 'public integer?',
 } as const satisfies Fields
-export const lockData = { ...cutData, target: 'public text' } as const satisfies Fields
+export const lockData = { ...cutData, target: 'public text', effect } as const satisfies Fields
 
 export const sinkData = {
   sink: 'public text',

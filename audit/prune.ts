@@ -12,6 +12,7 @@ import { openLog } from './log.ts'
 import { formatVkey } from './note.ts'
 import { parseCheckpoint } from './checkpoint.ts'
 import type { LogOptions } from './options.ts'
+import { reserveIn } from './reserve.ts'
 import { planPrune, pruneEvent, type PlanOptions, type Pruned } from './prune-plan.ts'
 import { thinNotes, thinnedPath } from './thin.ts'
 
@@ -49,12 +50,12 @@ export async function pruneLog(options: PruneOptions): Promise<Pruned> {
     demandApart(directory, archive)
     // Opening the log mended tiles, as it does, without a sync.
     keepTiles(directory, origin, pruned.from, pruned.first)
-    const heads = thinHeads(directory, pruned.first)
     for (const name of going) {
       fs.rmSync(join(directory, 'seg', name))
       realDisk.syncDirectory(join(directory, 'seg'))
     }
-    return { ...pruned, heads }
+    // Last, because it takes room: what it is done for may be a disk that is full.
+    return { ...pruned, heads: thinHeads(directory, pruned.first) }
   } finally {
     claimed?.close()
   }
@@ -69,6 +70,8 @@ async function record(options: PruneOptions, pruned: Pruned): Promise<void> {
     signers,
     clock,
     random,
+    // What the gateway kept back for a full disk pays for these few events too; no more is kept back here.
+    limits: reserveIn(directory),
     ...(version === undefined ? {} : { version }),
     ...(tenant === undefined ? {} : { tenant }),
   })

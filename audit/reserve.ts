@@ -97,6 +97,13 @@ const stepBytes = 1024 * 1024
 /** Filled at a time, so that no batch waits long behind it. */
 const fillBytes = 8 * 1024 * 1024
 
+/** How much is kept back there at this moment: as limits of a log that keeps no more. */
+export function reserveIn(directory: string): ReserveSizes {
+  const bytes = (spend: Spend): number =>
+    fs.statSync(join(directory, folder, files[spend]), { throwIfNoEntry: false })?.size ?? 0
+  return { closeoutBytes: bytes('closeout'), breakglassBytes: bytes('breakglass') }
+}
+
 /** Gives all of it back for good: nothing more is written to a log that ended. */
 export function removeReserve(directory: string): void {
   fs.rmSync(join(directory, folder), { recursive: true, force: true })

@@ -94,7 +94,13 @@ export async function openLogOf(config: Config, now: () => number): Promise<Node
 
 /** What a rotation did, as the command says it. */
 export interface LogRotated {
-  readonly ended: { readonly origin: string; readonly events: number; readonly root: string }
+  /** `note`: its last head as it was signed. Whoever keeps it can show later what the epoch ended with, its keys being gone. */
+  readonly ended: {
+    readonly origin: string
+    readonly events: number
+    readonly root: string
+    readonly note: string
+  }
   readonly origin: string
   readonly epoch: number
   /** The log's folder, and the file with its verifier keys. */
@@ -130,7 +136,7 @@ export async function rotateLog(
   }
   const { origin, last } = ended
   return {
-    ended: { origin, events: last.size, root: last.root },
+    ended: { origin, events: last.size, root: last.root, note: last.note },
     origin: log.origin,
     epoch,
     directory: log.directory,

@@ -4,8 +4,9 @@
  *     node verify.mjs PACKAGE.zip --key KEYFILE [--device NAME]
  *
  * KEYFILE holds the verifier keys of the log, one a line, from whoever you trust for them: never from the package. Without
- * a key the package may be whole and still be somebody else's; the answer is then 2. Exit: 0 proven, 1 violated (where is
- * said), 2 not provable (why is said).
+ * a key the package may be whole and still be somebody else's; the answer is then 2. Where the log's keys were replaced in
+ * that time the package holds several epochs, and the keys of any one of them do. Exit: 0 proven, 1 violated (where is said),
+ * 2 not provable (why is said).
  *
  * What is checked, in this order:
  *  1. the file itself: every byte of the ZIP is either content with the SHA-256 that manifest.json names, or is what a
@@ -13,11 +14,15 @@
  *  2. the signed heads (c2sp.org/tlog-checkpoint): Ed25519 and ML-DSA-44, every key given must have signed each of them;
  *  3. the events: hashing log/left-edge.json, then every event in order, must give the signed root at every head (RFC
  *     6962). So no event between that edge and the last head can be missing, added, changed or moved. That the package
- *     begins early enough for the time asked for is checked too;
+ *     begins early enough for the time asked for is checked too. Of several epochs each is checked so, from its first to its
+ *     very last event, and that they are one log: the last event of one, under its keys, names the next and the keys of that,
+ *     and the first event of the next, under those, holds the last head of the one before, its size and its root;
  *  4. the heartbeats: no silence of over 90 s in the time asked for, and each one's set of active sessions is what the
  *     sessions' starts and ends say;
  *  5. the sessions: each was its grant's holder's, to a device and a process the grant names, and began while the grant
- *     was in force: requested, approved by somebody else, neither rejected, revoked, expired nor given back;
+ *     was in force: requested, approved by somebody else, neither rejected, revoked, expired nor given back. An event stands
+ *     in the log before its act, so an event behind it may say that the act was not done, or that nobody knows: such a
+ *     revocation, lock or approval is called that, and not done;
  *  6. the recordings: each session that had to be recorded has an end of its recording, whose parts are all there, in
  *     order, and hash to the root that the session's own end names. The files themselves are not in the package:
  *     `sallyport recording verify` compares them;
@@ -205,7 +210,7 @@ function readManifest(entries) {
 
 // ------------------------------------------------------------------ 2. the signed heads
 
-/** @typedef {{ name: string, id: string, type: number, key: import('node:crypto').KeyObject | null }} Vkey `key` is null where this Node.js does not know the algorithm */
+/** @typedef {{ vkey: string, name: string, id: string, type: number, key: import('node:crypto').KeyObject | null }} Vkey `vkey` is its whole text; `key` is null where this Node.js does not know the algorithm */
 
 /**
  * Reads a verifier key, `<name>+<key id>+<base64(type || public key)>` (c2sp.org/signed-note).
@@ -213,7 +218,8 @@ function readManifest(entries) {
  * @returns {Vkey}
  */
 export function readVkey(line) {
-  const [name = '', id = '', ...rest] = line.trim().split('+')
+  const vkey = line.trim()
+  const [name = '', id = '', ...rest] = vkey.split('+')
   const material = Buffer.from(rest.join('+'), 'base64')
   const type = material[0] ?? 0
   const pub = material.subarray(1)
@@ -226,6 +232,7 @@ export function readVkey(line) {
       : { kty: 'AKP', alg: 'ML-DSA-44', pub: pub.toString('base64url') }
   try {
     return {
+      vkey,
       name,
       id,
       type,
@@ -233,7 +240,7 @@ export function readVkey(line) {
     }
   } catch (error) {
     if (type === 1) throw error
-    return { name, id, type, key: null }
+    return { vkey, name, id, type, key: null }
   }
 }
 
@@ -290,14 +297,14 @@ function holds(key, signature, text, origin, size, root) {
   return verifySignature(null, message, key.key, signature.subarray(8))
 }
 
-/** @param {string} text @returns {string[]} the notes of log/checkpoints: each is followed by a blank line */
-function splitHeads(text) {
+/** @param {string} text @param {string} place @returns {string[]} the notes of log/checkpoints: each is followed by a blank line */
+function splitHeads(text, place) {
   const notes = []
   let at = 0
   while (at < text.length) {
     const middle = text.indexOf('\n\n', at)
     const end = middle < 0 ? -1 : text.indexOf('\n\n', middle + 2)
-    if (end < 0) throw new Violated('log/checkpoints', 'a head is cut short')
+    if (end < 0) throw new Violated(place, 'a head is cut short')
     notes.push(text.slice(at, end + 1))
     at = end + 2
   }
@@ -337,60 +344,325 @@ class Edge {
 /** @param {number} size how many perfect subtrees its tree has */
 const bitsOf = (size) => size.toString(2).replaceAll('0', '').length
 
-/** @typedef {Record<string, any>} Event */
-/** @typedef {{ events: Event[], origin: string, first: number, last: number, heads: number }} Proven */
+/**
+ * @typedef {Record<string, any>} Event
+ *   an event as it was logged, with `at`, where it stands in the package, counted over all epochs; `epoch`, its epoch's
+ *   number where there are several, else null; and, on what was not done after all, `undone`, the event that says so
+ * @typedef {{ epoch: number | null, idx: number }} Where an event's place: `epoch` only where there are several
+ * @typedef {{ origin: string, epoch: number | null, first: number, last: number, heads: number, predecessor: string | null, successor: string | null }} Epoch
+ *   one log: its events from `first` to before `last`, and the logs that it goes on from and goes on as, by its own first
+ *   and last event
+ * @typedef {{ events: Event[], epochs: Epoch[], links: string[], early: boolean, pinned: boolean, files: Map<string, boolean>, keys: Map<string, Vkey[]> }} Proven
+ *   `links`: epochs of which only the beginning or the end is here, for the keys it names; `early`: something came before the
+ *   first event; `pinned`: every epoch shown is proven under keys that the reader brought, or that one so proven names;
+ *   `files`: what was read, and whether it is so proven; `keys`: those keys, by the log they are of
+ * @typedef {{ keys: string[], successor?: string, predecessor?: string, note?: string }} Joint what an end or a beginning says
+ * @typedef {{ folder: string, origin: string, epoch: number | null, notes: string[], left: { size: number, hashes: string[] }, bytes: Buffer, leaves: string, opening: Joint | null, closing: Joint | null }} Part
+ *   one epoch as it lies in the package, nothing of it proven yet
+ */
+
+const epochForm = /^(.*\/)([1-9]\d{0,8})$/
+/** @param {string} origin what all epochs of one log have in common */
+const stemOf = (origin) => epochForm.exec(origin)?.[1] ?? origin
 
 /**
- * Steps 2 and 3. What comes back is proven, under the keys: the events from `first` on, all of them.
- * @param {Map<string, Entry>} entries @param {Vkey[]} keys
- * @returns {Proven}
+ * The folders of the package's epochs: `log/` where there is one, else `log/<epoch>/`, none left out between two.
+ * @param {Map<string, Entry>} entries @returns {string[]}
  */
-export function proveEvents(entries, keys) {
-  const text = (/** @type {string} */ name) => {
-    const entry = entries.get(name)
-    if (entry === undefined) throw new Violated(name, 'it is missing')
+function foldersOf(entries) {
+  if (entries.has('log/checkpoints')) return ['log/']
+  const epochs = [...entries.keys()]
+    .flatMap((name) => /^log\/([1-9]\d{0,8})\/checkpoints$/.exec(name)?.[1] ?? [])
+    .map(Number)
+    .toSorted((a, b) => a - b)
+  const [oldest] = epochs
+  if (oldest === undefined) throw new Violated('log/checkpoints', 'it is missing')
+  epochs.forEach((epoch, i) => {
+    if (epoch !== oldest + i) throw new Violated(`log/${oldest + i}/`, 'this epoch is left out')
+  })
+  return epochs.map((epoch) => `log/${epoch}/`)
+}
+
+/**
+ * The folders of epochs that are no part of what is shown: of each a few events, with what it says of the keys of the epoch
+ * next to it, so that keys of any epoch will do.
+ * @param {Map<string, Entry>} entries @returns {string[]}
+ */
+const linkFolders = (entries) =>
+  [...entries.keys()].flatMap(
+    (name) => /^(log\/keys\/[1-9]\d{0,8}\/)checkpoints$/.exec(name)?.[1] ?? [],
+  )
+
+/** @param {Part} part */
+const numberOf = ({ origin }) => Number(epochForm.exec(origin)?.[2])
+
+/**
+ * The epochs shown with those that only name keys, the first one first, none left out.
+ * @param {Part[]} parts @param {Part[]} links @returns {Part[]}
+ */
+function chainOf(parts, links) {
+  if (links.length === 0) return parts
+  const chain = [...parts, ...links].toSorted((a, b) => numberOf(a) - numberOf(b))
+  chain.forEach((part, i) => {
+    const before = chain[i - 1]
+    if (before !== undefined && numberOf(part) !== numberOf(before) + 1)
+      throw new Violated(`${part.folder}checkpoints`, 'the epoch before it is left out')
+  })
+  return chain
+}
+
+/** What an event says of the epoch next to its own; null: it is no such event. @param {Buffer} line @param {string} name @returns {Joint | null} */
+function jointIn(line, name) {
+  if (line.length === 0) return null
+  const event = JSON.parse(line.toString())
+  return event.metadata.event_code === name ? event.unmapped.sallyport : null
+}
+
+/** @param {Map<string, Entry>} entries @param {string} folder @returns {Part} */
+function readPart(entries, folder) {
+  const bytesOf = (/** @type {string} */ name) => {
+    const entry = entries.get(`${folder}${name}`)
+    if (entry === undefined) throw new Violated(`${folder}${name}`, 'it is missing')
     return entry.bytes
   }
-  const notes = splitHeads(text('log/checkpoints').toString())
-  const heads = notes.map((note, i) => readHead(note, keys, `log/checkpoints, head ${i + 1}`))
-  const left = JSON.parse(text('log/left-edge.json').toString())
+  const notes = splitHeads(bytesOf('checkpoints').toString(), `${folder}checkpoints`)
+  const [origin = ''] = (notes[0] ?? '').split('\n')
+  if (origin === '') throw new Violated(`${folder}checkpoints`, 'there is no head')
+  const number = /(\d+)\/$/.exec(folder)?.[1]
+  if (number !== undefined && epochForm.exec(origin)?.[2] !== number)
+    throw new Violated(`${folder}checkpoints`, `they are of ${origin}`)
+  const left = JSON.parse(bytesOf('left-edge.json').toString())
   if (!Number.isSafeInteger(left.size) || left.size < 0 || left.hashes.length !== bitsOf(left.size))
-    throw new Violated('log/left-edge.json', 'not the edge of a tree')
+    throw new Violated(`${folder}left-edge.json`, 'not the edge of a tree')
+  const bytes = bytesOf('events.ndjson')
+  const firstEnd = bytes.indexOf(10)
+  const lastEnd = bytes.at(-1) === 10 ? bytes.length - 1 : bytes.length
+  return {
+    folder,
+    origin,
+    epoch: number === undefined ? null : Number(number),
+    notes,
+    left,
+    bytes,
+    leaves: bytesOf('leaves.txt').toString(),
+    opening: jointIn(bytes.subarray(0, Math.max(0, firstEnd)), 'log.epoch_begin'),
+    closing: jointIn(
+      bytes.subarray(bytes.lastIndexOf(10, lastEnd - 1) + 1, lastEnd),
+      'log.epoch_end',
+    ),
+  }
+}
+
+/**
+ * Whose signatures every head of an epoch must have: the reader's keys of it, and those that the epochs next to it name.
+ * So whoever has the keys of one has those of all, each out of what the one before it in this chain has signed.
+ * @param {Part[]} parts @param {Vkey[]} given @returns {Map<string, Vkey[]>}
+ */
+function keysOf(parts, given) {
+  /** @type {Map<string, Vkey[]>} */
+  const keys = new Map(parts.map(({ origin }) => [origin, []]))
+  const add = (/** @type {Vkey} */ key) => {
+    const known = keys.get(key.name) ?? []
+    if (!known.some(({ vkey }) => vkey === key.vkey)) keys.set(key.name, [...known, key])
+  }
+  const stem = stemOf(parts[0]?.origin ?? '')
+  const other = given.find(({ name }) => stemOf(name) !== stem)
+  const ofNone = given.length > 0 && !given.some(({ name }) => keys.has(name))
+  const strange = other ?? (ofNone ? given[0] : undefined)
+  if (strange !== undefined)
+    throw new Violated(
+      `${parts.at(-1)?.folder}checkpoints`,
+      `the log is ${parts.map((part) => part.origin).join(', ')}, the key is for ${strange.name}`,
+    )
+  given.forEach(add)
+  parts.forEach(({ folder, origin: own }, i) => {
+    const named = [...(parts[i - 1]?.closing?.keys ?? []), ...(parts[i + 1]?.opening?.keys ?? [])]
+    for (const key of named.map(readVkey)) {
+      if (key.name !== own)
+        throw new Violated(`${folder}checkpoints`, `the epoch next to it names keys of ${key.name}`)
+      add(key)
+    }
+  })
+  return keys
+}
+
+/** @param {readonly string[]} some @param {readonly Vkey[]} others */
+const sameKeys = (some, others) =>
+  some.length === others.length && others.every(({ vkey }) => some.includes(vkey))
+
+/** @param {string} note @returns {{ origin: string, size: number, root: string }} what it says, whoever signed it */
+function headIn(note) {
+  const [origin = '', size = '', root = ''] = note.split('\n')
+  return { origin, size: Number(size), root: Buffer.from(root, 'base64').toString('hex') }
+}
+
+/**
+ * That one epoch goes on from the other, and that nothing was put between: what the last event of the one says, and the
+ * first of the other, each proven under its own keys. Of two that are `whole` both must say it.
+ * @param {Part} older @param {{ size: number, root: string }} end its last head @param {Part} newer @param {Map<string, Vkey[]>} keys @param {boolean} whole
+ */
+function checkJoint(older, end, newer, keys, whole) {
+  const [was, is] = [older.origin, newer.origin]
+  const { opening } = newer
+  const { closing } = older
+  const bad = (/** @type {string} */ what) =>
+    new Violated(`${newer.folder}events.ndjson, event ${newer.left.size}`, what)
+  const badEnd = (/** @type {string} */ what) =>
+    new Violated(`${older.folder}events.ndjson, event ${end.size - 1}`, what)
+  if (stemOf(was) !== stemOf(is)) throw bad(`${is} is no epoch of the log of ${was}`)
+  if (opening === null && whole) throw bad(`it does not say that ${is} goes on from ${was}`)
+  if (opening !== null && opening.predecessor !== was)
+    throw bad(`${is} goes on from ${opening.predecessor}, not from ${was}`)
+  if (opening !== null && (whole || closing !== null)) {
+    const held = headIn(opening.note ?? '')
+    if (held.size > end.size)
+      throw badEnd(
+        `of the ${held.size} events that ${was} ended with, as ${is} holds it, ${end.size} are here`,
+      )
+    if (held.origin !== was || held.size !== end.size || held.root !== end.root)
+      throw bad(
+        `${is} goes on from a head of ${held.size} events that is not the last of ${was}, which has ${end.size}`,
+      )
+  }
+  if (closing === null && whole) throw badEnd(`${was} was not ended, and ${is} is there`)
+  if (closing !== null && closing.successor !== is)
+    throw badEnd(`${was} was ended for ${closing.successor}, not for ${is}`)
+  if (closing !== null && !sameKeys(closing.keys, keys.get(is) ?? []))
+    throw badEnd(`${was} was ended for other keys of ${is} than these`)
+  if (opening !== null && !sameKeys(opening.keys, keys.get(was) ?? []))
+    throw bad(`${is} names other keys of ${was}`)
+}
+
+/**
+ * The epochs that are proven under keys the reader brought, or that one which is so proven names.
+ * @param {Part[]} chain @param {Vkey[]} given @param {Map<string, Vkey[]>} keys @returns {Set<Part>}
+ */
+function trustedIn(chain, given, keys) {
+  const usable = (/** @type {Vkey[]} */ some) => some.some(({ key }) => key !== null)
+  const trusted = new Set(
+    chain.filter(({ origin }) => usable(given.filter(({ name }) => name === origin))),
+  )
+  const reach = (/** @type {Part | undefined} */ from, /** @type {Part | undefined} */ to) => {
+    if (from === undefined || to === undefined || !trusted.has(from)) return
+    if (usable(keys.get(to.origin) ?? [])) trusted.add(to)
+  }
+  chain.forEach((part, i) => {
+    if (part.closing !== null) reach(part, chain[i + 1])
+  })
+  for (const [i, part] of [...chain.entries()].toReversed())
+    if (part.opening !== null) reach(part, chain[i - 1])
+  return trusted
+}
+
+/**
+ * Steps 2 and 3. What comes back is proven, under the keys: the events from the first on, all of them, of each epoch and
+ * between them.
+ * @param {Map<string, Entry>} entries @param {Vkey[]} given
+ * @returns {Proven}
+ */
+export function proveEvents(entries, given) {
+  const parts = foldersOf(entries).map((folder) => readPart(entries, folder))
+  const links = linkFolders(entries).map((folder) => readPart(entries, folder))
+  const chain = chainOf(parts, links)
+  const keys = keysOf(chain, given)
+  /** @type {Event[]} */
+  const events = []
+  /** @type {Epoch[]} */
+  const epochs = []
+  let base = 0
+  /** @type {{ size: number, root: string } | null} */
+  let end = null
+  for (const [i, part] of chain.entries()) {
+    const shown = !links.includes(part)
+    const proven = provePart(part, keys.get(part.origin) ?? [], shown ? events : [], base)
+    const older = chain[i - 1]
+    if (older !== undefined && end !== null)
+      checkJoint(older, end, part, keys, shown && !links.includes(older))
+    end = proven.end
+    if (!shown) continue
+    base += end.size
+    epochs.push(epochOf(part, proven))
+  }
+  markUndone(events)
+  const [oldest] = epochs
+  const trusted = trustedIn(chain, given, keys)
+  return {
+    events,
+    epochs,
+    links: links.map(({ origin }) => origin).toSorted(),
+    early: (oldest?.first ?? 0) > 0 || oldest?.predecessor !== null,
+    pinned: parts.every((part) => trusted.has(part)),
+    files: new Map(
+      chain.flatMap((part) =>
+        partFiles.map((name) => [`${part.folder}${name}`, trusted.has(part)]),
+      ),
+    ),
+    keys: new Map(
+      [...keys].filter(
+        ([origin]) =>
+          given.some(({ name }) => name === origin) ||
+          [...trusted].some((part) => part.origin === origin),
+      ),
+    ),
+  }
+}
+
+/** @param {Part} part @param {{ heads: number, end: { size: number } }} proven @returns {Epoch} */
+const epochOf = ({ origin, epoch, left, opening, closing }, { heads, end }) => ({
+  origin,
+  epoch,
+  first: left.size,
+  last: end.size,
+  heads,
+  predecessor: opening?.predecessor ?? null,
+  successor: closing?.successor ?? null,
+})
+const partFiles = ['checkpoints', 'left-edge.json', 'events.ndjson', 'leaves.txt']
+
+/**
+ * One epoch: its heads signed, and its events just those that they are over. Adds them to `events`, which are `base` in the
+ * epochs before it.
+ * @param {Part} part @param {Vkey[]} keys @param {Event[]} events @param {number} base
+ * @returns {{ heads: number, end: { size: number, root: string } }}
+ */
+function provePart({ folder, origin, epoch, notes, left, bytes, leaves }, keys, events, base) {
+  const place = `${folder}checkpoints`
+  const heads = notes.map((note, i) => readHead(note, keys, `${place}, head ${i + 1}`))
   const edge = new Edge(
     left.size,
-    left.hashes.map((/** @type {string} */ hash) => Buffer.from(hash, 'hex')),
+    left.hashes.map((hash) => Buffer.from(hash, 'hex')),
   )
   const [head] = heads
   // Where the log was pruned between two heads no head is of its edge; the next one commits to it with what follows.
   const atEdge = left.size > 0 && head?.size === left.size
   const rest = heads.slice(atEdge ? 1 : 0)
-  if (head === undefined || rest.length === 0)
-    throw new Violated('log/checkpoints', 'there is no head')
+  if (head === undefined || rest.length === 0) throw new Violated(place, 'there is no head')
   if (atEdge && head.root !== edge.root())
-    throw new Violated('log/left-edge.json', `its root is not the one signed at ${head.size}`)
-  const events = followEvents(
-    text('log/events.ndjson'),
-    text('log/leaves.txt').toString(),
-    edge,
-    rest,
-  )
-  const origin = head.origin
+    throw new Violated(`${folder}left-edge.json`, `its root is not the one signed at ${head.size}`)
+  const own = followEvents(`${folder}events.ndjson`, bytes, leaves, edge, rest)
   for (const other of heads)
-    if (other.origin !== origin) throw new Violated('log/checkpoints', `a head of ${other.origin}`)
-  for (const key of keys)
-    if (key.name !== origin)
-      throw new Violated('log/checkpoints', `the log is ${origin}, the key is for ${key.name}`)
-  for (const [i, event] of events.entries())
-    if (event['metadata']?.sequence !== left.size + i || event['metadata']?.log_name !== origin)
+    if (other.origin !== origin) throw new Violated(place, `a head of ${other.origin}`)
+  for (const [i, event] of own.entries()) {
+    const idx = left.size + i
+    const bad = (/** @type {string} */ what) =>
+      new Violated(`${folder}events.ndjson, event ${idx}`, what)
+    if (event['metadata']?.sequence !== idx || event['metadata']?.log_name !== origin)
+      throw bad('it says that it stands elsewhere')
+    if (code(event) === 'log.epoch_begin' && idx > 0) throw bad('the log begins a second time')
+    if (code(event) === 'log.epoch_end' && i < own.length - 1)
       throw new Violated(
-        `log/events.ndjson, event ${left.size + i}`,
-        'it says that it stands elsewhere',
+        `${folder}events.ndjson, event ${idx + 1}`,
+        'the log goes on behind its end',
       )
-  return { events, origin, first: left.size, last: edge.size, heads: heads.length }
+    event['at'] = base + idx
+    event['epoch'] = epoch
+    events.push(event)
+  }
+  return { heads: heads.length, end: { size: edge.size, root: edge.root() } }
 }
 
-/** @param {Buffer} bytes @param {string} leaves @param {Edge} edge @param {{ size: number, root: string }[]} heads @returns {Event[]} */
-function followEvents(bytes, leaves, edge, heads) {
+/** @param {string} place @param {Buffer} bytes @param {string} leaves @param {Edge} edge @param {{ size: number, root: string }[]} heads @returns {Event[]} */
+function followEvents(place, bytes, leaves, edge, heads) {
   const hashes = leaves.split('\n').slice(0, -1)
   const events = []
   let matched = edge.size
@@ -402,15 +674,15 @@ function followEvents(bytes, leaves, edge, heads) {
     const leaf = leafHash(body)
     if (hashes[i] !== leaf.toString('hex'))
       throw new Violated(
-        `log/events.ndjson, event ${idx}`,
-        'its leaf hash is not the one in log/leaves.txt',
+        `${place}, event ${idx}`,
+        `its leaf hash is not the one in ${place.replace('events.ndjson', 'leaves.txt')}`,
       )
     edge.push(leaf)
     const head = heads[next]
     if (head !== undefined && head.size === edge.size) {
       if (head.root !== edge.root())
         throw new Violated(
-          `log/events.ndjson, event ${matched} to ${edge.size - 1}`,
+          `${place}, event ${matched} to ${edge.size - 1}`,
           `not the events that the head of size ${head.size} signed`,
         )
       matched = edge.size
@@ -421,10 +693,71 @@ function followEvents(bytes, leaves, edge, heads) {
   }
   if (next !== heads.length || matched !== edge.size || hashes.length !== events.length)
     throw new Violated(
-      'log/events.ndjson',
+      place,
       `${edge.size} events are not the ${heads.at(-1)?.size} that were signed`,
     )
   return events
+}
+
+/** @param {Event} event @returns {Where} */
+const whereOf = (event) => ({ epoch: event['epoch'], idx: event['metadata'].sequence })
+/** @param {Where} where */
+const eventText = ({ epoch, idx }) =>
+  epoch === null ? `event ${idx}` : `event ${idx} of epoch ${epoch}`
+/** @param {Where} where */
+const eventMark = ({ epoch, idx }) => (epoch === null ? `#${idx}` : `#${epoch}/${idx}`)
+
+/** What is recorded before the store is told, and so may be taken back by an event behind it. */
+const takenBack = [
+  'grant.approve',
+  'grant.reject',
+  'grant.revoke',
+  'grant.burn',
+  'session.lock',
+  'session.unlock',
+]
+
+/**
+ * What became of an act whose failure this event records: it stands, was not done, or nobody knows.
+ * @param {Event} event @returns {'held' | 'none' | 'unknown'}
+ */
+function effectOf(event) {
+  const told = own(event)['effect']
+  if (['held', 'none', 'unknown'].includes(told)) return told
+  return event['status_code'] === 'store.unavailable' ? 'unknown' : 'none'
+}
+
+/**
+ * Marks what was recorded and then not done, or not surely: the failure behind it names the same act, grant or target, and
+ * person. Who has approved may be refused a second approval: that one counts as many as there are, and takes none back.
+ * @param {Event[]} events
+ */
+function markUndone(events) {
+  /** @type {Map<string, Event>} */
+  const told = new Map()
+  for (const event of events) {
+    if (!takenBack.includes(code(event))) continue
+    const { grant, scope, target, approvals } = own(event)
+    const who = event['actor']?.user?.uid
+    const key = JSON.stringify([code(event), grant, scope, target, who])
+    if (event['status_id'] === 1) {
+      told.set(key, event)
+      continue
+    }
+    const before = told.get(key)
+    if (before === undefined) continue
+    if (code(event) === 'grant.approve' && approvals !== own(before)['approvals'] - 1) continue
+    told.delete(key)
+    event['settles'] = before
+    if (effectOf(event) !== 'held') before['undone'] = event
+  }
+}
+
+/** What is put before the words of an act that was not done, or not surely; empty where it was. @param {Event} event */
+function undoneText(event) {
+  const by = event['undone']
+  if (by === undefined) return ''
+  return `${effectOf(by) === 'none' ? 'WITHOUT EFFECT' : 'NOT CONFIRMED'} (${eventText(whereOf(by))}): `
 }
 
 // ------------------------------------------------------------------ 4. the heartbeats
@@ -440,7 +773,7 @@ const code = (event) => event['metadata'].event_code
 /** @param {Event} event @returns {Record<string, any>} */
 const own = (event) => event['unmapped'].sallyport
 
-/** @typedef {{ from: number, to: number, kind: 'stopped' | 'crashed' | 'clock' | 'silent' | 'before' | 'after', idx: number }} Gap */
+/** @typedef {Where & { from: number, to: number, kind: 'stopped' | 'crashed' | 'clock' | 'silent' | 'before' | 'after' }} Gap */
 
 /**
  * Times of [from, to] in which no heartbeat says what was active. `stopped` lies between log.close and log.open,
@@ -451,7 +784,7 @@ const own = (event) => event['unmapped'].sallyport
 function heartbeatGaps(events, from, to) {
   /** @type {Gap[]} */
   const gaps = []
-  /** @type {{ time: number, idx: number } | null} */
+  /** @type {(Where & { time: number }) | null} */
   let last = null
   /** @type {'stopped' | 'crashed' | 'silent'} */
   let since = 'silent'
@@ -462,19 +795,20 @@ function heartbeatGaps(events, from, to) {
     // An opened log has no session yet: it says as much as a heartbeat does.
     if (what !== 'log.heartbeat' && what !== 'log.open') continue
     const { time } = event
-    const idx = event['metadata'].sequence
-    if (last === null && time > from + silenceMs) gaps.push({ from, to: time, kind: 'before', idx })
+    const where = whereOf(event)
+    if (last === null && time > from + silenceMs)
+      gaps.push({ from, to: time, kind: 'before', ...where })
     if (last !== null && time - last.time > silenceMs) {
       const near = what === 'log.heartbeat' && own(event)['elapsed_ms'] <= silenceMs
-      gaps.push({ from: last.time, to: time, kind: near ? 'clock' : since, idx })
+      gaps.push({ from: last.time, to: time, kind: near ? 'clock' : since, ...where })
     }
     if (last !== null && time < last.time - fluxMs)
-      gaps.push({ from: time, to: last.time, kind: 'clock', idx })
-    last = { time, idx }
+      gaps.push({ from: time, to: last.time, kind: 'clock', ...where })
+    last = { time, ...where }
     since = 'silent'
   }
-  const end = last?.time ?? from
-  if (to - end > silenceMs) gaps.push({ from: end, to, kind: 'after', idx: last?.idx ?? 0 })
+  const { time: end = from, epoch = null, idx = 0 } = last ?? {}
+  if (to - end > silenceMs) gaps.push({ from: end, to, kind: 'after', epoch, idx })
   return gaps.filter((gap) => gap.to >= from && gap.from <= to)
 }
 
@@ -520,24 +854,23 @@ function activeLine(start) {
 /**
  * Whether each heartbeat's set is what starts and ends say. `untold` are those of which a session began before the
  * package does.
- * @param {Event[]} events @param {number} first
- * @returns {{ untold: number[], exceptions: Exception[] }}
+ * @param {Event[]} events @param {boolean} early
+ * @returns {{ untold: Where[], exceptions: Exception[] }}
  */
-function checkActiveSets(events, first) {
+function checkActiveSets(events, early) {
   const sessions = [...sessionsOf(events).values()]
-  /** @type {number[]} */
+  /** @type {Where[]} */
   const untold = []
   /** @type {Exception[]} */
   const exceptions = []
   for (const beat of events.filter((event) => code(event) === 'log.heartbeat')) {
-    const idx = beat['metadata'].sequence
+    const { at } = beat
     const isNear = (/** @type {Event | null} */ event) =>
       event !== null && Math.abs(event['time'] - beat['time']) <= fluxMs
-    const begun = sessions.filter(({ start }) => start !== null && start['metadata'].sequence < idx)
+    const begun = sessions.filter(({ start }) => start !== null && start['at'] < at)
     const flux = begun.filter(({ start, end }) => isNear(start) || isNear(end)).slice(0, 12)
     const sure = begun.filter(
-      (session) =>
-        !flux.includes(session) && (session.end === null || session.end['metadata'].sequence > idx),
+      (session) => !flux.includes(session) && (session.end === null || session.end['at'] > at),
     )
     const { active, active_root: root } = own(beat)
     const found = subsets(flux, active - sure.length).some(
@@ -548,13 +881,11 @@ function checkActiveSets(events, first) {
     )
     if (found) continue
     // Sessions that began before the package's first event are in the set and cannot be named here.
-    const early = sessions.some(
-      ({ start, end }) => start === null && end?.['metadata'].sequence > idx,
-    )
-    if (first > 0 && (early || active > sure.length + flux.length)) untold.push(idx)
+    const before = sessions.some(({ start, end }) => start === null && end?.['at'] > at)
+    if (early && (before || active > sure.length + flux.length)) untold.push(whereOf(beat))
     else
       exceptions.push({
-        idx,
+        ...whereOf(beat),
         what: 'this heartbeat commits to other active sessions than the starts and ends show',
       })
   }
@@ -575,8 +906,10 @@ function subsets(items, size) {
 // ------------------------------------------------------------------ 5. grants and sessions
 
 /**
+ * @typedef {{ by: string, who: string, time: number, event: Event }} Act what somebody did about a grant
  * @typedef {{ id: string, requester: string, who: string, devices: string[], processes: string[], notBefore: number, notAfter: number, maxMs: number, maxUses: number, maxBytes: number, firstUse: number | null, earlier: { until: number, notAfter: number, maxMs: number }[], reason: string, ticket: string,
- *   approvals: { by: string, who: string, time: number, idx: number }[], rejections: { who: string, idx: number }[], needed: number, requestIdx: number, activated: number | null, ended: { time: number, how: string, by: string, idx: number } | null }} Grant
+ *   approvals: Act[], needed: number, request: Event, activated: number | null, ended: (Act & { how: string }) | null, unconfirmed: (Act & { how: string })[] }} Grant
+ *   `unconfirmed`: ends that were recorded and then not done, or not surely
  */
 
 /** After any of these a grant opens nothing more: refused, taken back, run out, given back. */
@@ -588,9 +921,9 @@ const endings = ['grant.reject', 'grant.revoke', 'grant.expire', 'grant.burn']
  */
 const endsAt = ({ notAfter, firstUse, maxMs }) =>
   firstUse === null ? notAfter : Math.min(notAfter, firstUse + maxMs)
-/** What it said of its time at event `idx`. @param {Grant} grant @param {number} idx @returns {Grant} */
-function termsAt(grant, idx) {
-  const then = grant.earlier.find(({ until }) => idx < until)
+/** What it said of its time when an event `at` was logged. @param {Grant} grant @param {number} at @returns {Grant} */
+function termsAt(grant, at) {
+  const then = grant.earlier.find(({ until }) => at < until)
   return then === undefined ? grant : { ...grant, notAfter: then.notAfter, maxMs: then.maxMs }
 }
 /** Until when it opened something, epoch ms. @param {Grant} grant */
@@ -607,7 +940,6 @@ function grantsOf(events) {
     const what = code(event)
     if (!what.startsWith('grant.')) continue
     const facts = own(event)
-    const idx = event['metadata'].sequence
     if (what === 'grant.request' && event['status_id'] === 1) {
       grants.set(facts['grant'], {
         id: facts['grant'],
@@ -625,53 +957,65 @@ function grantsOf(events) {
         reason: facts['reason_given'] ?? '',
         ticket: facts['ticket'] ?? '',
         approvals: [],
-        rejections: [],
         needed: facts['approvals_needed'] ?? 0,
-        requestIdx: idx,
+        request: event,
         activated: null,
         ended: null,
+        unconfirmed: [],
       })
       continue
     }
     const grant = grants.get(facts['grant'])
-    if (grant === undefined || event['status_id'] !== 1) continue
-    const person = {
-      by: event['actor']?.user?.uid ?? '',
-      who: whoOf(event),
-      time: event['time'],
-      idx,
-    }
-    if (what === 'grant.approve') grant.approvals.push(person)
-    if (what === 'grant.reject') grant.rejections.push(person)
-    if (what === 'grant.activate') grant.activated = event['time']
-    if (what === 'grant.use') grant.firstUse ??= event['time']
-    if (what === 'grant.extend') extend(grant, facts, idx)
-    // One that ended by itself may have done so while nobody was there to record it.
-    const time = facts['ended_at'] === undefined ? event['time'] : facts['ended_at'] * 1000
-    if (endings.includes(what)) grant.ended ??= { time, how: what.slice(6), by: whoOf(event), idx }
+    if (grant !== undefined) follow(grant, event)
   }
   return grants
 }
 
-/** It lasts longer from event `idx` on, or no longer: what it was before counts for what came before.
- * @param {Grant} grant @param {Record<string, any>} facts @param {number} idx */
-function extend(grant, facts, idx) {
-  grant.earlier.push({ until: idx, notAfter: grant.notAfter, maxMs: grant.maxMs })
+/** What an event about a grant makes of it. @param {Grant} grant @param {Event} event */
+function follow(grant, event) {
+  const what = code(event)
+  const facts = own(event)
+  const { undone } = event
+  // It had been recorded to be in force by the approval that was not given after all.
+  if (undoesApproval(event) && grant.approvals.length < grant.needed) grant.activated = null
+  if (event['status_id'] !== 1) return
+  // One that ended by itself may have done so while nobody was there to record it.
+  const time = facts['ended_at'] === undefined ? event['time'] : facts['ended_at'] * 1000
+  const act = { by: event['actor']?.user?.uid ?? '', who: whoOf(event), time, event }
+  // Where nobody knows whether it was kept, who was let in by it shows that it was.
+  if (what === 'grant.approve' && (undone === undefined || effectOf(undone) !== 'none'))
+    grant.approvals.push(act)
+  if (what === 'grant.activate') grant.activated = event['time']
+  if (what === 'grant.use') grant.firstUse ??= event['time']
+  if (what === 'grant.extend') extend(grant, facts, event['at'])
+  if (!endings.includes(what)) return
+  if (undone === undefined) grant.ended ??= { ...act, how: what.slice(6) }
+  else grant.unconfirmed.push({ ...act, how: what.slice(6) })
+}
+
+/** @param {Event} event */
+const undoesApproval = (event) =>
+  code(event) === 'grant.approve' && event['settles'] !== undefined && effectOf(event) === 'none'
+
+/** It lasts longer from an event on, or no longer: what it was before counts for what came before.
+ * @param {Grant} grant @param {Record<string, any>} facts @param {number} at */
+function extend(grant, facts, at) {
+  grant.earlier.push({ until: at, notAfter: grant.notAfter, maxMs: grant.maxMs })
   if (facts['not_after'] !== undefined) grant.notAfter = facts['not_after'] * 1000
   if (facts['max_seconds'] !== undefined) grant.maxMs = facts['max_seconds'] * 1000
 }
 
-/** @typedef {{ idx: number, what: string }} Exception */
+/** @typedef {Where & { what: string }} Exception */
 
 /**
  * How a session does not agree with the grant it began under; `earlier` sessions began under it before.
  * @param {Event} start @param {Grant} grant @param {number} earlier @returns {string[]}
  */
 function faultsOf(start, grant, earlier) {
-  const idx = start['metadata'].sequence
+  const { at } = start
   const { device, process } = own(start)
   const faults = []
-  const before = grant.approvals.filter((approval) => approval.idx < idx)
+  const before = grant.approvals.filter(({ event }) => event['at'] < at)
   if (before.some(({ by }) => by === grant.requester))
     faults.push('its grant was approved by who requested it')
   if (new Set(before.map(({ by }) => by)).size < grant.needed)
@@ -682,40 +1026,41 @@ function faultsOf(start, grant, earlier) {
     faults.push(`its grant is ${grant.who}\u2019s, and ${whoOf(start)} used it`)
   if (
     start['time'] < grant.notBefore - fluxMs ||
-    start['time'] > endsAt(termsAt(grant, idx)) + fluxMs
+    start['time'] > endsAt(termsAt(grant, at)) + fluxMs
   )
     faults.push('it began outside the time of its grant')
   if (earlier >= grant.maxUses) faults.push(`its grant was for ${grant.maxUses} sessions`)
-  if (grant.ended !== null && grant.ended.idx < idx)
+  if (grant.ended !== null && grant.ended.event['at'] < at)
     faults.push(`its grant had ended (${grant.ended.how})`)
   return faults
 }
 
 /**
  * What should not be: sessions outside their grant, approvals by the requester, sessions without a known grant.
- * @param {Event[]} events @param {number} first
+ * @param {Event[]} events @param {boolean} early
  * @returns {{ exceptions: Exception[], untold: string[] }}
  */
-function checkGrants(events, first) {
+function checkGrants(events, early) {
   const grants = grantsOf(events)
   /** @type {Exception[]} */
   const exceptions = []
   const untold = []
   /** @type {Map<string, number>} */
   const begun = new Map()
-  for (const { id, start } of sessionsOf(events).values()) {
+  const before = eventText(events[0] === undefined ? { epoch: null, idx: 0 } : whereOf(events[0]))
+  for (const { id, start, end } of sessionsOf(events).values()) {
     if (start === null) {
-      if (first === 0) exceptions.push({ idx: -1, what: `session ${id} ended and never began` })
+      if (!early && end !== null)
+        exceptions.push({ ...whereOf(end), what: `session ${id} ended and never began` })
       continue
     }
-    const idx = start['metadata'].sequence
     const grant = grants.get(own(start)['grant'])
     const bad = (/** @type {string} */ what) =>
-      exceptions.push({ idx, what: `session ${id}: ${what}` })
+      exceptions.push({ ...whereOf(start), what: `session ${id}: ${what}` })
     if (grant === undefined) {
-      if (first > 0)
+      if (early)
         untold.push(
-          `the grant ${own(start)['grant']} of session ${id} was requested before event ${first}`,
+          `the grant ${own(start)['grant']} of session ${id} was requested before ${before}`,
         )
       else bad('its grant was never requested')
       continue
@@ -783,7 +1128,7 @@ function recordingFaults({ closed, parts, end }) {
 function checkRecordings(events) {
   return [...recordingsOf(events)].flatMap(([id, recording]) =>
     recordingFaults(recording).map((what) => ({
-      idx: (recording.end ?? recording.closed ?? recording.start)?.['metadata'].sequence ?? -1,
+      ...whereOf(recording.end ?? recording.closed ?? /** @type {Event} */ (recording.start)),
       what: `session ${id}: ${what}`,
     })),
   )
@@ -792,47 +1137,63 @@ function checkRecordings(events) {
 // ------------------------------------------------------------------ the verdict
 
 /**
- * @typedef {{ outcome: 'proven' | 'not-provable', words: string, gaps: Gap[], recoveries: { idx: number, time: number, message: string }[], exceptions: Exception[], untold: string[] }} Judgement
+ * @typedef {Where & { time: number, message: string }} Told an event of that time that a reader has to know of
+ * @typedef {{ outcome: 'proven' | 'not-provable', words: string, gaps: Gap[], recoveries: Told[], unconfirmed: Told[], exceptions: Exception[], untold: string[] }} Judgement
+ *   `unconfirmed`: acts that were recorded and then not done, or not surely
  */
 
 /**
- * Whether events of the time from `from` on may lie before the first one here, as where the log was pruned.
- * @param {Event[]} events @param {number} first @param {number} from
+ * What of [from, to] no event here is about: before the first, where the log goes back further, and behind the end of an
+ * epoch whose successor is not in the package.
+ * @param {Proven} proven @param {number} from @param {number} to @returns {string[]}
  */
-const beginsLate = (events, first, from) => first > 0 && (events[0]?.['time'] ?? from) >= from
+function outsideOf({ events, epochs, early }, from, to) {
+  const [first, last] = [events[0], events.at(-1)]
+  const successor = epochs.at(-1)?.successor ?? null
+  const before = epochs[0]?.predecessor ?? null
+  const said = []
+  if (first !== undefined && early && first['time'] >= from)
+    said.push(
+      before === null
+        ? `the package begins at ${eventText(whereOf(first))}; what came before is not in it`
+        : `the log goes on from ${before}, which is not in the package`,
+    )
+  if (last !== undefined && successor !== null && last['time'] < to)
+    said.push(`the log goes on as ${successor}, which is not in the package`)
+  return said
+}
+
+/** @param {Event} event @returns {Told} */
+const toldBy = (event) => ({
+  ...whereOf(event),
+  time: event['time'],
+  message: `${undoneText(event)}${event['message']}`,
+})
 
 /**
  * What can be said of [from, to], epoch ms, by events that are proven.
  * @param {Proven} proven @param {number} from @param {number} to
  * @returns {Judgement}
  */
-export function judge({ events, first }, from, to) {
+export function judge(proven, from, to) {
+  const { events, early } = proven
   const gaps = heartbeatGaps(events, from, to)
   const silent = gaps.filter(({ kind }) => !listedGaps.includes(kind))
-  const beats = checkActiveSets(events, first)
-  const { exceptions, untold } = checkGrants(events, first)
+  const beats = checkActiveSets(events, early)
+  const { exceptions, untold } = checkGrants(events, early)
   exceptions.push(...beats.exceptions, ...checkRecordings(events))
   const all = [
-    ...(beginsLate(events, first, from)
-      ? [`the package begins at event ${first}; what came before is not in it`]
-      : []),
+    ...outsideOf(proven, from, to),
     ...untold,
     ...beats.untold.map(
-      (idx) => `the heartbeat ${idx} names sessions that began before event ${first}`,
+      (where) =>
+        `the heartbeat ${eventText(where)} names sessions that began before the package does`,
     ),
   ]
-  const recoveries = events
-    .filter(
-      (event) =>
-        ['log.recovered', 'log.prune'].includes(code(event)) &&
-        event['time'] >= from &&
-        event['time'] <= to,
-    )
-    .map((event) => ({
-      idx: event['metadata'].sequence,
-      time: event['time'],
-      message: event['message'],
-    }))
+  const inside = events.filter((event) => event['time'] >= from && event['time'] <= to)
+  const recoveries = inside
+    .filter((event) => ['log.recovered', 'log.prune'].includes(code(event)))
+    .map(toldBy)
   const provable = silent.length === 0 && all.length === 0
   const listed = recoveries.length > 0 || gaps.length > 0
   return {
@@ -840,6 +1201,7 @@ export function judge({ events, first }, from, to) {
     words: provable ? (listed ? 'complete with listed recoveries' : 'complete') : 'not provable',
     gaps,
     recoveries,
+    unconfirmed: inside.filter(({ undone }) => undone !== undefined).map(toldBy),
     exceptions,
     untold: all,
   }
@@ -865,7 +1227,6 @@ function answer(events, from, to, device) {
   const grants = [...grantsOf(events).values()].filter(
     (grant) =>
       (device === undefined || grant.devices.includes(device)) &&
-      grant.requestIdx >= 0 &&
       grant.notBefore <= to &&
       openUntil(grant) >= from &&
       (grant.activated ?? Number.POSITIVE_INFINITY) <= to,
@@ -901,7 +1262,9 @@ function answer(events, from, to, device) {
       (event) =>
         event['time'] >= from &&
         event['time'] <= to &&
-        (device === undefined || own(event)['device'] === device || shutsOut(event, device)) &&
+        (device === undefined ||
+          String(own(event)['device']).split(',').includes(device) ||
+          shutsOut(event, device)) &&
         [
           'session.kill',
           'session.lock',
@@ -916,6 +1279,9 @@ function answer(events, from, to, device) {
   }
 }
 
+/** Whether it came to be: not what says that another did not, nor that other. @param {Event} event */
+const wasDone = ({ undone, settles }) => undone === undefined && settles === undefined
+
 /** @param {number} n @param {string} noun */
 const count = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`
 /** @param {number} ms */
@@ -927,7 +1293,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  * @typedef {{ readonly id: string, readonly framework: string, readonly edition: string, readonly ref: string, readonly title: string, readonly gist: string, readonly wording: 'O' | 'S' | 'T' | 'U', readonly source: string, readonly checked_by?: string, readonly checked_on?: string, readonly feature: readonly string[], readonly query: readonly string[], readonly expect: 'rows' | 'empty', readonly limits: string }} Control
  *   a clause and what it is asked: `gist` is a paraphrase; `wording` says how well the clause's own is known (O compared with the official text, S secondary, T title only, U memory); `limits`, what the evidence does not show
  * @typedef {{ readonly proven: Proven, readonly from: number, readonly to: number }} Question epoch ms
- * @typedef {{ idx: number, time: string, event: string, who: string, device: string, process: string, session: string, grant: string, outcome: string, detail: string }} EvidenceRow
+ * @typedef {{ epoch: number | null, idx: number, time: string, event: string, who: string, device: string, process: string, session: string, grant: string, outcome: string, detail: string }} EvidenceRow
  *   where it stands, and what it says
  * @typedef {{ control: Control, rows: readonly EvidenceRow[], exceptions: number }} Answered
  *   one control with its rows; where none should be, every row is an exception and stands first
@@ -937,7 +1303,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  */
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
-const rendering = 4
+const rendering = 5
 const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
@@ -945,6 +1311,7 @@ const caveat = ({ wording }) =>
 
 /** @type {readonly (keyof EvidenceRow)[]} */
 const columns = [
+  'epoch',
   'idx',
   'time',
   'event',
@@ -967,7 +1334,7 @@ function plainText(value) {
 function rowOf(event, detail) {
   const facts = own(event)
   return {
-    idx: event['metadata'].sequence,
+    ...whereOf(event),
     time: new Date(event['time']).toISOString(),
     event: code(event),
     who: plainText(event['actor']?.user?.name ?? event['actor']?.user?.uid),
@@ -975,9 +1342,17 @@ function rowOf(event, detail) {
     process: plainText(facts['process']),
     session: plainText(facts['session']),
     grant: plainText(facts['grant']),
-    outcome: event['status_id'] === 1 ? 'success' : `failure ${plainText(facts['reason'])}`.trim(),
-    detail: detail ?? plainText(event['message']),
+    outcome: outcomeOf(event),
+    detail: `${undoneText(event)}${detail ?? plainText(event['message'])}`,
   }
+}
+
+/** @param {Event} event */
+function outcomeOf(event) {
+  const { undone } = event
+  if (undone !== undefined) return effectOf(undone) === 'none' ? 'without effect' : 'not confirmed'
+  if (event['status_id'] === 1) return 'success'
+  return `failure ${plainText(own(event)['reason'])}`.trim()
 }
 
 /** @param {Question} question @returns {Event[]} */
@@ -1021,9 +1396,9 @@ function withoutMfa(question) {
 
 /** @type {Ask} */
 function outsideGrant({ proven, from, to }) {
-  const byIdx = new Map(proven.events.map((event) => [event['metadata'].sequence, event]))
-  return checkGrants(proven.events, proven.first).exceptions.flatMap(({ idx, what }) => {
-    const event = byIdx.get(idx)
+  const byMark = new Map(proven.events.map((event) => [eventMark(whereOf(event)), event]))
+  return checkGrants(proven.events, proven.early).exceptions.flatMap(({ what, ...where }) => {
+    const event = byMark.get(eventMark(where))
     if (event === undefined || event['time'] < from || event['time'] > to) return []
     return [rowOf(event, what)]
   })
@@ -1043,6 +1418,7 @@ function activeAt({ proven, to }) {
 function logHealth(question) {
   const { gaps } = judge(question.proven, question.from, question.to)
   const silent = gaps.map((gap) => ({
+    epoch: gap.epoch,
     idx: gap.idx,
     time: new Date(gap.from).toISOString(),
     event: 'heartbeat gap',
@@ -1059,6 +1435,8 @@ function logHealth(question) {
     'log.close',
     'log.recovered',
     'log.prune',
+    'log.epoch_end',
+    'log.epoch_begin',
     'log.state',
     'sink.',
     'recording.fail',
@@ -1098,9 +1476,9 @@ export const queries = {
 }
 
 /** A cell that a spreadsheet takes as text, whatever a person wrote into it.
- * @param {string | number} value */
+ * @param {string | number | null} value */
 function cell(value) {
-  const text = String(value)
+  const text = String(value ?? '')
   const plain = /^[=+\-@\t\r]/.test(text) && typeof value === 'string' ? `'${text}` : text
   return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain
 }
@@ -1161,9 +1539,9 @@ function asker(question) {
 function answerControl(control, ask) {
   const asked = control.query.flatMap(ask)
   const strict = control.query.includes('outside-grant')
-  const outside = new Set(ask('outside-grant').map(({ idx }) => idx))
+  const outside = new Set(ask('outside-grant').map(eventMark))
   const isException = (/** @type {EvidenceRow} */ row) =>
-    control.expect === 'empty' || (strict && outside.has(row.idx))
+    control.expect === 'empty' || (strict && outside.has(eventMark(row)))
   const rows = [...asked.filter(isException), ...asked.filter((row) => !isException(row))]
   return { control, rows, exceptions: asked.filter(isException).length }
 }
@@ -1191,7 +1569,7 @@ const person = (event) =>
 /** @param {Event | null} event @returns {Record<string, any>} */
 const factsOf = (event) => (event === null ? {} : own(event))
 /** @param {Event | null} event */
-const sequence = (event) => (event === null ? '' : `#${String(event['metadata'].sequence)}`)
+const sequence = (event) => (event === null ? '' : eventMark(whereOf(event)))
 
 /** @param {readonly string[]} head @param {readonly (readonly string[])[]} rows @param {string} empty */
 function table(head, rows, empty) {
@@ -1209,18 +1587,17 @@ const verdicts = {
   'not provable': 'Not provable for all of that time: what is missing is listed below.',
 }
 
-/** @param {Gap} gap @param {number} first the first event of the package */
-function gapText({ kind }, first) {
+/** @param {Gap} gap @param {boolean} early whether anything came before the package's first event */
+function gapText({ kind }, early) {
   return {
     stopped: 'the gateway was stopped in order; it lets nobody through while it is',
     crashed: 'the gateway ended without a word and was started again; no session could begin',
     clock:
       'the clock was set, or the machine stood still, and heartbeats went on: the gateway did nothing that is missing, or this time passed twice',
     silent: 'no heartbeat although the gateway ran: what was active is not attested',
-    before:
-      first === 0
-        ? 'the log says nothing of this time yet'
-        : 'the package begins later: what came before is not in it',
+    before: early
+      ? 'the package begins later: what came before is not in it'
+      : 'the log says nothing of this time yet',
     after: 'the log says nothing of this time any more',
   }[kind]
 }
@@ -1228,11 +1605,22 @@ function gapText({ kind }, first) {
 /** @type {Readonly<Record<string, string>>} */
 const endWords = { reject: 'rejected', revoke: 'revoked', burn: 'given back' }
 
-/** How it came to its end before its time. @param {Grant} grant */
-function endText({ ended }) {
-  if (ended === null || ended.how === 'expire') return ''
-  return `, when it was ${endWords[ended.how] ?? ended.how} by ${ended.by} (event ${ended.idx})`
+/** How it came to its end before its time, and what was to end it and did not, or not surely. @param {Grant} grant */
+function endText({ ended, unconfirmed }) {
+  const tried = unconfirmed.map(
+    (one) =>
+      `, ${unendedWords(one)} when ${one.who} had it ${endWords[one.how] ?? one.how} (${eventText(whereOf(one.event))})`,
+  )
+  const end =
+    ended === null || ended.how === 'expire'
+      ? ''
+      : `, when it was ${endWords[ended.how] ?? ended.how} by ${ended.who} (${eventText(whereOf(ended.event))})`
+  return `${end}${tried.join('')}`
 }
+
+/** @param {Act} act */
+const unendedWords = ({ event: { undone } }) =>
+  effectOf(undone) === 'none' ? 'and did not end' : 'and is not known to have ended'
 
 /** What it was limited to beside its time. @param {Grant} grant */
 function limitsText({ maxUses, maxBytes }) {
@@ -1251,7 +1639,7 @@ function lengthText(ms) {
 
 /** @param {Grant} grant */
 function timeOfGrant(grant) {
-  const { notAfter, firstUse, maxMs, ended } = grant
+  const { notAfter, firstUse, maxMs, ended, unconfirmed } = grant
   const small = []
   if (Number.isFinite(maxMs))
     small.push(
@@ -1263,9 +1651,13 @@ function timeOfGrant(grant) {
   if (limits !== '') small.push(limits.slice(0, -2))
   if (ended !== null && ended.how !== 'expire')
     small.push(
-      `${endWords[ended.how] ?? ended.how} ${stamp(ended.time)} by ${ended.by} #${ended.idx}`,
+      `${endWords[ended.how] ?? ended.how} ${stamp(ended.time)} by ${ended.who} ${sequence(ended.event)}`,
     )
-  else if (ended !== null) small.push(`ended by itself #${ended.idx}`)
+  else if (ended !== null) small.push(`ended by itself ${sequence(ended.event)}`)
+  for (const one of unconfirmed)
+    small.push(
+      `${unendedWords(one)} when ${one.who} had it ${endWords[one.how] ?? one.how} ${stamp(one.time)} ${sequence(one.event)}, see ${sequence(one.event['undone'])}`,
+    )
   const lines = small.map((line) => `<br><small>${esc(line)}</small>`).join('')
   return `${stamp(grant.notBefore)}<br>to ${stamp(openUntil(grant))}${lines}`
 }
@@ -1273,10 +1665,11 @@ function timeOfGrant(grant) {
 /** @param {Grant} grant @param {number} sessions */
 function grantRow(grant, sessions) {
   const approved = grant.approvals.map(
-    ({ who, time: at, idx }) => `${esc(who)}<br><small>${stamp(at)} #${idx}</small>`,
+    ({ who, time, event }) =>
+      `${esc(who)}${event['undone'] === undefined ? '' : ' (not confirmed)'}<br><small>${stamp(time)} ${sequence(event)}</small>`,
   )
   return [
-    `${esc(grant.who)}<br><small>${esc(grant.id)} #${grant.requestIdx}</small>`,
+    `${esc(grant.who)}<br><small>${esc(grant.id)} ${sequence(grant.request)}</small>`,
     `${esc(grant.devices.join(', '))} / ${esc(grant.processes.join(', '))}`,
     timeOfGrant(grant),
     approved.length === 0 ? 'nobody: policy asked for none' : approved.join('<br>'),
@@ -1342,7 +1735,7 @@ function eventRow(event) {
     stamp(event['time']),
     esc(event['metadata'].event_code),
     esc(person(event)),
-    esc(event['message']),
+    esc(`${undoneText(event)}${event['message']}`),
   ]
 }
 
@@ -1388,11 +1781,31 @@ function devicesOf({ question, device }) {
   return [...found].toSorted()
 }
 
+/** An epoch's events, as they are in the package. @param {Epoch} epoch */
+const spanText = ({ epoch, first, last }) =>
+  `${eventMark({ epoch, idx: first })} to ${eventMark({ epoch, idx: last - 1 })}`
+
+/** Why nothing can be missing between two epochs, where there are several. @param {Proven} proven @returns {string[]} */
+function successionItems({ epochs }) {
+  if (epochs.length < 2) return []
+  return [
+    `Its keys were replaced ${epochs.length === 2 ? 'once' : `${epochs.length - 1} times`} in what is shown here, so it is ${epochs.length} epochs, each under keys of its own: ${epochs.map((one) => `${esc(one.origin)}, ${spanText(one)}`).join('; ')}. The very last event of each but the newest, signed by its own keys, names the next one and its keys; the first event of that, signed by these, holds the last signed head of the one before. So nothing can stand between two of them, and none can be left out.`,
+  ]
+}
+
+/** @param {Proven} proven what the log is called, and where it begins and ends here */
+function logItem({ epochs, events }) {
+  const [first, last] = [events[0], events.at(-1)]
+  const marks = [first, last].map((event) => sequence(event ?? null))
+  return `The log ${esc(epochs.at(-1)?.origin)} is a Merkle tree of events; its heads are signed. This package holds <b>every</b> event from ${marks.join(' to ')}. Hashing them in order gives the signed root: had one been left out, added, changed or moved, it would not.`
+}
+
 /** @param {Report} report */
 function proofSection({ question, judgement }) {
   const { proven } = question
   const items = [
-    `The log ${esc(proven.origin)} is a Merkle tree of events; its heads are signed. This package holds <b>every</b> event from #${proven.first} to #${proven.last - 1}. Hashing them in order gives the signed root: had one been left out, added, changed or moved, it would not.`,
+    logItem(proven),
+    ...successionItems(proven),
     'An event is on disk before the gateway acts on it, so what is not in the log was not done through this gateway.',
     'At least every 60 seconds the log commits to the set of active sessions, also when it is empty. Silence of more than 90 seconds is listed below.',
     judgement.exceptions.length === 0
@@ -1404,18 +1817,27 @@ function proofSection({ question, judgement }) {
     esc(stamp(gap.from)),
     esc(stamp(gap.to)),
     esc(gap.kind),
-    esc(gapText(gap, proven.first)),
-    `#${gap.idx}`,
+    esc(gapText(gap, proven.early)),
+    eventMark(gap),
   ])
   const rest = [
-    ...judgement.recoveries.map(({ idx, message }) => `#${idx}: ${message}`),
+    ...judgement.recoveries.map((one) => `${eventMark(one)}: ${one.message}`),
+    ...judgement.unconfirmed.map((one) => `${eventMark(one)}: ${one.message}`),
     ...judgement.untold,
-    ...judgement.exceptions.map(({ idx, what }) => `#${idx}: ${what}`),
+    ...judgement.exceptions.map((one) => `${eventMark(one)}: ${one.what}`),
   ]
   return `<section><h2>How do I know there is nothing else?</h2><ol>${items.map((item) => `<li>${item}</li>`).join('')}</ol>
 <h3>Times without a heartbeat</h3>${table(['From (UTC)', 'To', 'Kind', 'Meaning', 'Event'], gaps, 'None.')}
-<h3>Recoveries, exceptions, and what cannot be told</h3>${rest.length === 0 ? '<p class="none">None.</p>' : `<ul>${rest.map((line) => `<li>${esc(line)}</li>`).join('')}</ul>`}
-<h3>What this cannot show</h3><p>Access around Sallyport; a gateway whose program was replaced; duties of organisation.${proven.first === 0 ? '' : ` Grants that were requested before event #${proven.first}.`} Times are those of the gateway&#39;s clock.</p></section>`
+<h3>Recoveries, exceptions, what was recorded but not done or not confirmed, and what cannot be told</h3>${rest.length === 0 ? '<p class="none">None.</p>' : `<ul>${rest.map((line) => `<li>${esc(line)}</li>`).join('')}</ul>`}
+<h3>What this cannot show</h3><p>Access around Sallyport; a gateway whose program was replaced; duties of organisation. ${esc(beforeText(proven))} Times are those of the gateway&#39;s clock.</p></section>`
+}
+
+/** What of before the package it says nothing of. @param {Proven} proven */
+function beforeText({ early, events }) {
+  const [first] = events
+  return early && first !== undefined
+    ? `Grants that were requested before ${eventText(whereOf(first))}.`
+    : 'Anything before the first event of this log.'
 }
 
 const rowsShown = 12
@@ -1425,7 +1847,7 @@ function controlSection({ control, rows, exceptions }) {
   const shown = rows
     .slice(0, rowsShown)
     .map((row) => [
-      `#${row.idx}`,
+      eventMark(row),
       esc(row.time.slice(0, 19).replace('T', ' ')),
       esc(row.event),
       esc(row.who),
@@ -1454,6 +1876,14 @@ table{border-collapse:collapse;width:100%;margin:4px 0 8px}th,td{text-align:left
 thead{display:table-header-group}tr{break-inside:avoid}h2,h3{break-after:avoid}small{color:#56616b;font-size:11px}.none{color:#56616b;margin:2px 0}code{font-size:12px;overflow-wrap:anywhere}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:8px 0}dt{color:#56616b}dd{margin:0;overflow-wrap:anywhere}
 @media print{body{margin:0;max-width:none;padding:0;font-size:10.5px}section.control{break-inside:avoid-page}*{print-color-adjust:exact}}`
 
+/** @param {Epoch} epoch */
+function epochRows(epoch) {
+  const { origin, heads, predecessor, successor } = epoch
+  const on = successor === null ? '' : `<br>It has ended, and goes on as ${esc(successor)}.`
+  const from = predecessor === null ? '' : `<br>It goes on from ${esc(predecessor)}.`
+  return `<dt>Log</dt><dd>${esc(origin)}${from}${on}</dd><dt>Events</dt><dd>${spanText(epoch)}, all of them in this package</dd><dt>Signed heads</dt><dd>${heads}</dd>`
+}
+
 /** The whole page, self-contained: no script, no request.
  * @param {Report} asked */
 function reportHtml(asked) {
@@ -1467,7 +1897,7 @@ function reportHtml(asked) {
 <h1>${device === undefined ? 'Remote access' : `Access to ${esc(device)}`}</h1>
 <p>${stamp(from)} to ${stamp(to)} UTC</p>
 <div class="verdict ${good ? 'good' : 'bad'}"><b>${esc(verdicts[judgement.words] ?? judgement.words)}</b><br>${judgement.exceptions.length === 0 ? 'No exceptions.' : `${judgement.exceptions.length} exceptions.`}</div>
-<dl><dt>Log</dt><dd>${esc(proven.origin)}</dd><dt>Events</dt><dd>#${proven.first} to #${proven.last - 1}, all of them in this package</dd><dt>Signed heads</dt><dd>${proven.heads}</dd></dl>
+<dl>${proven.epochs.map(epochRows).join('')}</dl>
 ${devicesOf(asked)
   .map((name) => deviceSection(asked, name))
   .join('\n')}
@@ -1481,7 +1911,8 @@ ${controls.length === 0 ? '' : `<section><h2>By clause</h2><p><b>${esc(disclaime
 const readme = `What is in here, and what to trust
 
   log/              PROVEN, once a verifier of your own says so: every event of that time, byte for byte, and the signed
-                    heads that no event can be missing between
+                    heads that no event can be missing between; where the log's keys were replaced in that time, a
+                    folder for each epoch
   report.html       for reading and printing
   sessions.csv      sessions; grants.csv: grants, who asked and who approved; recordings.csv: what was recorded, sealed
                     to whom, the hash of each part, and who looked at it
@@ -1545,19 +1976,22 @@ export function manifestText(proven, judgement, asked, entries) {
     framework: asked.framework ?? 'all',
     device: asked.device ?? null,
     catalogue_sha256: asked.catalogueSha256,
-    origin: proven.origin,
     from: iso(asked.from),
     to: iso(asked.to),
-    events: { first: proven.first, last: proven.last - 1 },
-    heads: proven.heads,
+    epochs: proven.epochs.map(({ origin, first, last, heads, predecessor, successor }) => ({
+      origin,
+      events: { first, last: last - 1 },
+      heads,
+      goes_on_from: predecessor,
+      goes_on_as: successor,
+    })),
+    keys_named_by: proven.links,
     verdict: { outcome: judgement.outcome, words: judgement.words },
     cannot_show: [
       'access around Sallyport',
       'a gateway whose program was replaced',
       'what people owe by their organisation',
-      proven.first === 0
-        ? 'anything before the first event of this log'
-        : `grants that were requested before event ${proven.first}`,
+      beforeText(proven).slice(0, -1).toLowerCase(),
     ],
     entries: entries
       .toSorted((a, b) => (a.name < b.name ? -1 : 1))
@@ -1582,35 +2016,41 @@ function controlsOf(entries) {
 
 /**
  * Whether the holder of the log's keys vouches for this package: a head of a tree whose only leaf is the manifest, under
- * the log's name and `/evidence`, signed by every key given.
- * @param {Map<string, Entry>} entries @param {string} origin @param {Vkey[]} keys
+ * the name of one of its epochs and `/evidence`, signed by every key of that.
+ * @param {Map<string, Entry>} entries @param {Proven} proven
  * @returns {boolean} false: there is no such signature, or no key to check it with
  */
-function signedManifest(entries, origin, keys) {
+function signedManifest(entries, { keys, pinned, epochs }) {
   const entry = entries.get('manifest.note')
   const own = entries.get('manifest.json')
-  if (entry === undefined || own === undefined || keys.length === 0) return false
-  const head = readHead(entry.bytes.toString(), keys, 'manifest.note')
-  if (
-    head.origin !== `${origin}/evidence` ||
-    head.size !== 1 ||
-    head.root !== leafHash(own.bytes).toString('hex')
-  )
-    throw new Violated('manifest.note', 'it signs another package')
-  return keys.some(({ key }) => key !== null)
+  if (entry === undefined || own === undefined || !pinned) return false
+  const note = entry.bytes.toString()
+  const { origin: stated } = headIn(note)
+  const signer = stated.replace(/\/evidence$/, '')
+  const wrong = new Violated('manifest.note', 'it signs another package')
+  if (signer === stated || epochs.every(({ origin }) => stemOf(origin) !== stemOf(signer)))
+    throw wrong
+  // An epoch that is not in here, of which the reader has no key, may have signed it.
+  const known = keys.get(signer) ?? []
+  if (known.length === 0) return false
+  const head = readHead(note, known, 'manifest.note')
+  if (head.size !== 1 || head.root !== leafHash(own.bytes).toString('hex')) throw wrong
+  return known.some(({ key }) => key !== null)
 }
 
 /**
  * What each file of the package is worth: made anew from the proven events, and compared to the byte. A file that is not
  * what the events say is a violation; one that this program cannot make anew is not proven.
- * @param {Map<string, Entry>} entries @param {Record<string, any>} manifest @param {Proven} proven @param {Judgement} judged @param {boolean} pinned
+ * @param {Map<string, Entry>} entries @param {Record<string, any>} manifest @param {Proven} proven @param {Judgement} judged
  * @returns {Map<string, Standing>}
  */
-function standings(entries, manifest, proven, judged, pinned) {
+function standings(entries, manifest, proven, judged) {
   /** @type {Map<string, Standing>} */
   const found = new Map([...entries.keys()].map((name) => [name, 'NOT PROVEN']))
-  if (pinned)
-    for (const name of found.keys()) if (name.startsWith('log/')) found.set(name, 'PROVEN')
+  for (const name of found.keys())
+    if (name.startsWith('log/') && !proven.files.has(name))
+      throw new Violated(name, 'no epoch of the package has such a file')
+  for (const [name, isProven] of proven.files) if (isProven) found.set(name, 'PROVEN')
   if (manifest['rendering'] !== rendering) return found
   /** @type {Asked} */
   const asked = {
@@ -1670,21 +2110,22 @@ function standingLines(files) {
 
 /**
  * The exit code, and above the lines what a reader must know first.
- * @param {Judgement} judged @param {Vkey[]} keys @param {unknown} written the package's way of writing reports @param {string[]} lines
+ * @param {Judgement} judged @param {Proven} proven @param {unknown} written the package's way of writing reports @param {string[]} lines
  * @returns {{ exit: number, lines: string[] }}
  */
-function conclude(judged, keys, written, lines) {
+function conclude(judged, { keys, pinned }, written, lines) {
   if (judged.exceptions.length > 0) {
     const first = 'VIOLATED: the log is as it was signed, and says what should not be'
     return { exit: 1, lines: [first, ...lines] }
   }
-  const unknown = keys
+  const unknown = [...keys.values()]
+    .flat()
     .filter(({ key }) => key === null)
     .map(
       ({ id }) => `this Node.js knows no ML-DSA-44: the signatures of key ${id} were not checked`,
     )
   const told = [...unknown, ...lines]
-  if (unknown.length === keys.length) {
+  if (!pinned) {
     const first = 'INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody\u2019s log'
     return { exit: 2, lines: [first, ...told] }
   }
@@ -1707,13 +2148,12 @@ export function verifyPackage(zip, vkeys, device) {
     const stated = manifest['verdict']
     if (stated.words !== judged.words || stated.outcome !== judged.outcome)
       throw new Violated('manifest.json', `it says ${stated.words}, the events say ${judged.words}`)
-    const pinned = keys.some(({ key }) => key !== null)
-    const files = standings(entries, manifest, proven, judged, pinned)
+    const files = standings(entries, manifest, proven, judged)
     const lines = report(manifest, proven, judged, device, from, to)
-    if (signedManifest(entries, proven.origin, keys)) files.set('manifest.note', 'SIGNED')
+    if (signedManifest(entries, proven)) files.set('manifest.note', 'SIGNED')
     else if (!entries.has('manifest.note')) lines.push(unsignedWords)
     lines.push(...standingLines(files))
-    return conclude(judged, keys, manifest['rendering'], lines)
+    return conclude(judged, proven, manifest['rendering'], lines)
   } catch (error) {
     if (error instanceof Violated)
       return { exit: 1, lines: [`VIOLATED at ${error.place}`, error.message] }
@@ -1727,21 +2167,43 @@ export function verifyPackage(zip, vkeys, device) {
   }
 }
 
+/** Which epochs are in it, and what joins them to each other and to those that are not. @param {Proven} proven @returns {string[]} */
+function epochLines({ epochs, links }) {
+  const lines = epochs.map(
+    ({ origin, first, last, heads }) =>
+      `log ${origin}, events ${first} to ${last - 1}, ${heads} signed heads`,
+  )
+  const before = epochs[0]?.predecessor ?? null
+  const after = epochs.at(-1)?.successor ?? null
+  if (before !== null) lines.unshift(`it goes on from ${before}, which is not in the package`)
+  if (epochs.length > 1)
+    lines.push(
+      `${epochs.length} epochs, joined: the last event of each names the keys of the next, whose first event holds the last head of the one before`,
+    )
+  if (after !== null) lines.push(`it goes on as ${after}, which is not in the package`)
+  if (links.length > 0) lines.push(`for the keys alone, a few events each of ${links.join(', ')}`)
+  return lines
+}
+
 /** @param {Record<string, any>} manifest @param {Proven} proven @param {Judgement} judged @param {string | undefined} device @param {number} from @param {number} to */
 function report(manifest, proven, judged, device, from, to) {
   const lines = [
     `${judged.outcome === 'proven' ? 'PROVEN' : 'NOT PROVABLE'}: ${judged.words}`,
-    `log ${proven.origin}, events ${proven.first} to ${proven.last - 1}, ${proven.heads} signed heads`,
+    ...epochLines(proven),
     `asked for ${manifest['from']} to ${manifest['to']}`,
     ...judged.gaps.map(
       (gap) =>
-        `${listedGaps.includes(gap.kind) ? 'listed' : 'GAP'}: ${gap.kind === 'clock' ? 'the clock was set, or the machine stood still, and heartbeats went on,' : 'no heartbeat'} from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, event ${gap.idx})`,
+        `${listedGaps.includes(gap.kind) ? 'listed' : 'GAP'}: ${gap.kind === 'clock' ? 'the clock was set, or the machine stood still, and heartbeats went on,' : 'no heartbeat'} from ${timeText(gap.from)} to ${timeText(gap.to)} (${gap.kind}, ${eventText(gap)})`,
     ),
     ...judged.recoveries.map(
-      ({ idx, time, message }) => `recovery: event ${idx}, ${timeText(time)}: ${message}`,
+      (one) => `recovery: ${eventText(one)}, ${timeText(one.time)}: ${one.message}`,
+    ),
+    ...judged.unconfirmed.map(
+      (one) =>
+        `recorded, but not done or not confirmed: ${eventText(one)}, ${timeText(one.time)}: ${one.message}`,
     ),
     ...judged.untold.map((what) => `cannot be told: ${what}`),
-    ...judged.exceptions.map(({ idx, what }) => `EXCEPTION: event ${idx}: ${what}`),
+    ...judged.exceptions.map((one) => `EXCEPTION: ${eventText(one)}: ${one.what}`),
     judged.exceptions.length === 0
       ? 'every session began under a grant in force, approved by others than its requester'
       : '',
@@ -1752,14 +2214,17 @@ function report(manifest, proven, judged, device, from, to) {
   )
   for (const grant of grants)
     lines.push(
-      `  ${grant.who}: ${grant.devices.join(', ')} ${grant.processes.join(', ')}, ${timeText(grant.notBefore)} to ${timeText(openUntil(grant))}${endText(grant)}, ${limitsText(grant)}approved by ${grant.approvals.map(({ who }) => who).join(', ') || 'nobody: policy asked for none'} (${grant.id}, event ${grant.requestIdx})`,
+      `  ${grant.who}: ${grant.devices.join(', ')} ${grant.processes.join(', ')}, ${timeText(grant.notBefore)} to ${timeText(openUntil(grant))}${endText(grant)}, ${limitsText(grant)}approved by ${grant.approvals.map(({ who, event }) => `${who}${event['undone'] === undefined ? '' : ' (not confirmed)'}`).join(', ') || 'nobody: policy asked for none'} (${grant.id}, ${eventText(whereOf(grant.request))})`,
     )
   lines.push(`who did: ${count(sessions.length, 'session')}`)
   for (const { id, start, end, acts } of sessions)
     lines.push(
       `  ${start === null ? 'began before the package' : `${whoOf(start)} on ${own(start)['device']}/${own(start)['process']}`}, ${start === null ? '' : timeText(start['time'])} to ${end === null ? 'open at the end' : timeText(end['time'])}, ${end === null ? '' : `${own(end)['bytes_in'] ?? '?'} bytes in, ${own(end)['bytes_out'] ?? '?'} out, ${own(end)['reason']}`}, ${acts.length} recorded acts (${id})`,
     )
-  lines.push(`refused: ${denied.length}; cut, locked or revoked: ${cuts.length}`)
+  const undone = cuts.filter((event) => event['undone'] !== undefined).length
+  lines.push(
+    `refused: ${denied.length}; cut, locked or revoked: ${cuts.filter(wasDone).length}${undone === 0 ? '' : `; recorded, but not done or not confirmed: ${undone}`}`,
+  )
   return lines.filter((line) => line !== '')
 }
 

@@ -156,45 +156,202 @@ class Edge:
         return value
 
 
-def prove_events(entries, keys, skipped):
-    for name in ("log/checkpoints", "log/left-edge.json", "log/events.ndjson", "log/leaves.txt"):
-        need(name in entries, name, "missing")
-    text = entries["log/checkpoints"][0].decode()
+EPOCH = re.compile(r"(.*/)([1-9]\d{0,8})")
+
+
+def stem_of(origin):
+    """What all epochs of one log have in common."""
+    found = EPOCH.fullmatch(origin)
+    return found.group(1) if found else origin
+
+
+def joint_in(line, name):
+    """What an event says of the epoch next to its own; None: it is no such event."""
+    event = json.loads(line) if line else {"metadata": {"event_code": ""}}
+    return own(event) if code(event) == name else None
+
+
+def read_part(entries, folder):
+    """One epoch as it lies in the package, nothing of it proven yet."""
+    for name in ("checkpoints", "left-edge.json", "events.ndjson", "leaves.txt"):
+        need(folder + name in entries, folder + name, "missing")
+    text = entries[folder + "checkpoints"][0].decode()
     notes, at = [], 0
     while at < len(text):
         middle = text.find("\n\n", at)
         stop = text.find("\n\n", middle + 2) if middle >= 0 else -1
-        need(stop >= 0, "log/checkpoints", "a head is cut short")
+        need(stop >= 0, folder + "checkpoints", "a head is cut short")
         notes.append(text[at : stop + 1])
         at = stop + 2
-    heads = [read_head(note, keys, f"log/checkpoints, head {i + 1}", skipped) for i, note in enumerate(notes)]
-    left = json.loads(entries["log/left-edge.json"][0])
+    need(notes, folder + "checkpoints", "there is no head")
+    bodies = entries[folder + "events.ndjson"][0].split(b"\n")[:-1]
+    origin = notes[0].split("\n")[0]
+    number = re.search(r"(\d+)/$", folder)
+    need(not number or origin.endswith("/" + number.group(1)), folder + "checkpoints", f"they are of {origin}")
+    return {
+        "folder": folder, "origin": origin, "notes": notes, "bodies": bodies, "shown": "/keys/" not in folder,
+        "epoch": int(number.group(1)) if number else None,
+        "opening": joint_in(bodies[0] if bodies else b"", "log.epoch_begin"),
+        "closing": joint_in(bodies[-1] if bodies else b"", "log.epoch_end"),
+    }
+
+
+def number_of(part):
+    found = EPOCH.fullmatch(part["origin"])
+    return int(found.group(2)) if found else 0
+
+
+def parts_of(entries):
+    """Every epoch, the first one first, none left out; and of those only shown for their keys, which."""
+    found = [name[: -len("checkpoints")] for name in entries if re.fullmatch(r"log/(keys/)?(\d+/)?checkpoints", name)]
+    if "log/" in found:
+        need(not any(re.fullmatch(r"log/\d+/", one) for one in found), "log/checkpoints", "the epochs stand beside it")
+    parts = sorted((read_part(entries, one) for one in found), key=number_of)
+    need(any(part["shown"] for part in parts), "log/checkpoints", "missing")
+    for older, newer in zip(parts, parts[1:]):
+        need(number_of(newer) == number_of(older) + 1, newer["folder"], "the epoch before it is left out")
+    return parts
+
+
+def keys_of(parts, given):
+    """By origin, the reader's keys and those that the epochs next to it name."""
+    known = {part["origin"]: [] for part in parts}
+    for key in given:
+        need(stem_of(key[0]) == stem_of(parts[0]["origin"]), "log/checkpoints", f"the key is for {key[0]}")
+        known.setdefault(key[0], []).append(key)
+    need(not given or any(key[0] == part["origin"] for key in given for part in parts), "log/checkpoints", "no key is for it")
+    for i, part in enumerate(parts):
+        before = parts[i - 1]["closing"] if i > 0 else None
+        after = parts[i + 1]["opening"] if i + 1 < len(parts) else None
+        for joint in (before, after):
+            for key in (read_vkey(line) for line in (joint or {}).get("keys", [])):
+                need(key[0] == part["origin"], part["folder"], "the epoch next to it names keys of another")
+                if key not in known[part["origin"]]:
+                    known[part["origin"]].append(key)
+    return known
+
+
+def same_keys(lines, keys):
+    return sorted(read_vkey(line) for line in lines) == sorted(keys)
+
+
+def check_joint(older, newer, known):
+    """What the last event of one epoch and the first of the next say, each proven under its own keys."""
+    was, now, place = older["origin"], newer["origin"], newer["folder"] + "events.ndjson"
+    opening, closing = newer["opening"], older["closing"]
+    whole = older["shown"] and newer["shown"]
+    need(not whole or (opening is not None and closing is not None), place, f"{was} was not ended for {now}, or it does not say so")
+    if opening is not None:
+        need(opening["predecessor"] == was, place, f"{now} goes on from {opening['predecessor']}")
+        need(same_keys(opening["keys"], known[was]), place, f"{now} names other keys of {was}")
+    if closing is not None:
+        need(closing["successor"] == now, place, f"{was} was ended for {closing['successor']}")
+        need(same_keys(closing["keys"], known[now]), place, f"{was} was ended for other keys of {now}")
+    if opening is not None and closing is not None:
+        origin, size, root = opening["note"].split("\n")[:3]
+        held = (origin, int(size), base64.b64decode(root))
+        need(held == (was, *older["end"]), place, f"{now} goes on from a head of {size} events that is not the last of {was}")
+
+
+def trusted_in(parts, given, known, skipped):
+    """Epochs proven under keys that the reader brought, or that one so proven names."""
+    usable = lambda keys: any(key[1] not in skipped for key in keys)
+    trusted = {part["origin"] for part in parts if usable([key for key in given if key[0] == part["origin"]])}
+    steps = [(a, b, "closing") for a, b in zip(parts, parts[1:])]
+    steps += [(b, a, "opening") for a, b in reversed(list(zip(parts, parts[1:])))]
+    for part, other, joint in steps:
+        if part["origin"] in trusted and part[joint] is not None and usable(known[other["origin"]]):
+            trusted.add(other["origin"])
+    return trusted
+
+
+def prove_events(entries, given, skipped):
+    """The epochs, which of them are proven under the reader's keys, those keys, and all events of all that is shown, in order."""
+    parts = parts_of(entries)
+    known = keys_of(parts, given)
+    events, base = [], 0
+    for i, part in enumerate(parts):
+        first, own_events, part["end"] = prove_part(entries, part, known[part["origin"]], skipped)
+        part["first"] = first
+        if i > 0:
+            check_joint(parts[i - 1], part, known)
+        if part["shown"]:
+            for at, event in enumerate(own_events):
+                event["at"], event["epoch"] = base + first + at, part["epoch"]
+            events += own_events
+            base += part["end"][0]
+    mark_undone(events)
+    trusted = trusted_in(parts, given, known, skipped)
+    brought = {key[0] for key in given}
+    return parts, trusted, {name: keys for name, keys in known.items() if name in trusted | brought}, events
+
+
+def prove_part(entries, part, keys, skipped):
+    folder, origin = part["folder"], part["origin"]
+    place = folder + "checkpoints"
+    heads = [read_head(note, keys, f"{place}, head {i + 1}", skipped) for i, note in enumerate(part["notes"])]
+    left = json.loads(entries[folder + "left-edge.json"][0])
     edge = Edge(left["size"], [bytes.fromhex(value) for value in left["hashes"]])
-    need(len(edge.hashes) == bin(edge.size).count("1"), "log/left-edge.json", "not the edge of a tree")
+    need(len(edge.hashes) == bin(edge.size).count("1"), folder + "left-edge.json", "not the edge of a tree")
     # A head of the edge itself need not be there: the next one commits to the edge with the events that follow it.
-    at_edge = edge.size > 0 and bool(heads) and heads[0][1] == edge.size
-    need(not at_edge or heads[0][2] == edge.root(), "log/left-edge.json", "its root is not the one signed")
+    at_edge = edge.size > 0 and heads[0][1] == edge.size
+    need(not at_edge or heads[0][2] == edge.root(), folder + "left-edge.json", "its root is not the one signed")
     awaited = {size: root for _, size, root in heads if size > edge.size}
-    need(awaited and len(heads) == len(awaited) + at_edge, "log/checkpoints", "heads that do not grow")
-    origin = heads[0][0]
-    need(all(head[0] == origin for head in heads), "log/checkpoints", "heads of more than one log")
-    need(all(key[0] == origin for key in keys), "log/checkpoints", "the key is for another log")
+    need(awaited and len(heads) == len(awaited) + at_edge, place, "heads that do not grow")
+    need(all(head[0] == origin for head in heads), place, "heads of more than one log")
     events, matched = [], edge.size
-    leaves = entries["log/leaves.txt"][0].decode().split("\n")[:-1]
-    for i, body in enumerate(entries["log/events.ndjson"][0].split(b"\n")[:-1]):
+    leaves = entries[folder + "leaves.txt"][0].decode().split("\n")[:-1]
+    place = folder + "events.ndjson"
+    for i, body in enumerate(part["bodies"]):
         leaf = sha256(b"\x00" + body)
         idx = edge.size
-        need(i < len(leaves) and leaves[i] == leaf.hex(), f"log/events.ndjson, event {idx}", "its leaf hash")
+        need(i < len(leaves) and leaves[i] == leaf.hex(), f"{place}, event {idx}", "its leaf hash")
         edge.push(leaf)
         event = json.loads(body)
         need(event["metadata"]["sequence"] == idx and event["metadata"]["log_name"] == origin,
-             f"log/events.ndjson, event {idx}", "it says that it stands elsewhere")
+             f"{place}, event {idx}", "it says that it stands elsewhere")
+        need(idx == 0 or code(event) != "log.epoch_begin", f"{place}, event {idx}", "the log begins a second time")
+        need(i == len(part["bodies"]) - 1 or code(event) != "log.epoch_end", f"{place}, event {idx + 1}", "it goes on behind its end")
         events.append(event)
         if edge.size in awaited:
-            need(awaited.pop(edge.size) == edge.root(), f"log/events.ndjson, event {matched} to {idx}", "not those signed")
+            need(awaited.pop(edge.size) == edge.root(), f"{place}, event {matched} to {idx}", "not those signed")
             matched = edge.size
-    need(not awaited and matched == edge.size and len(leaves) == len(events), "log/events.ndjson", "not all that was signed")
-    return origin, left["size"], events
+    need(not awaited and matched == edge.size and len(leaves) == len(events), place, "not all that was signed")
+    return left["size"], events, (edge.size, edge.root())
+
+
+TAKEN_BACK = ("grant.approve", "grant.reject", "grant.revoke", "grant.burn", "session.lock", "session.unlock")
+
+
+def mark_undone(events):
+    """An act is recorded before it is done: a failure behind it says that it was not, or that nobody knows."""
+    told = {}
+    for event in events:
+        if code(event) not in TAKEN_BACK:
+            continue
+        facts = own(event)
+        key = (code(event), facts.get("grant"), facts.get("scope"), facts.get("target"), uid_of(event))
+        if event["status_id"] == 1:
+            told[key] = event
+            continue
+        before = told.get(key)
+        if before is None or (code(event) == "grant.approve" and facts.get("approvals") != own(before)["approvals"] - 1):
+            continue
+        del told[key]
+        effect = facts.get("effect")
+        if effect not in ("held", "none", "unknown"):
+            effect = "unknown" if event.get("status_code") == "store.unavailable" else "none"
+        if effect != "held":
+            before["undone"] = effect
+
+
+def uid_of(event):
+    return event.get("actor", {}).get("user", {}).get("uid", "")
+
+
+def name_of(event):
+    idx = f"event {idx_of(event)}"
+    return idx if event["epoch"] is None else f"{idx} of epoch {event['epoch']}"
 
 
 def code(event):
@@ -221,16 +378,16 @@ def gaps_of(events, start, stop):
             continue
         time = event["time"]
         if last is None and time > start + SILENCE_MS:
-            found.append((start, time, "before", idx_of(event)))
+            found.append((start, time, "before", name_of(event)))
         if last is not None and time - last[0] > SILENCE_MS:
             near = what == "log.heartbeat" and own(event).get("elapsed_ms", SILENCE_MS + 1) <= SILENCE_MS
-            found.append((last[0], time, "clock" if near else since, idx_of(event)))
+            found.append((last[0], time, "clock" if near else since, name_of(event)))
         if last is not None and time < last[0] - FLUX_MS:
-            found.append((time, last[0], "clock", idx_of(event)))
-        last, since = (time, idx_of(event)), "silent"
+            found.append((time, last[0], "clock", name_of(event)))
+        last, since = (time, name_of(event)), "silent"
     quiet = last[0] if last else start
     if stop - quiet > SILENCE_MS:
-        found.append((quiet, stop, "after", last[1] if last else 0))
+        found.append((quiet, stop, "after", last[1] if last else "event 0"))
     return [gap for gap in found if gap[1] >= start and gap[0] <= stop]
 
 
@@ -254,54 +411,54 @@ def active_root(starts):
     return edge.root().hex()
 
 
-def check_beats(events, first):
+def check_beats(events, early):
     untold, wrong = [], []
     sessions = list(sessions_of(events).values())
     for beat in (event for event in events if code(event) == "log.heartbeat"):
-        idx, time = idx_of(beat), beat["time"]
+        at, time = beat["at"], beat["time"]
         near = lambda event: event is not None and abs(event["time"] - time) <= FLUX_MS
-        begun = [s for s in sessions if s[0] is not None and idx_of(s[0]) < idx]
+        begun = [s for s in sessions if s[0] is not None and s[0]["at"] < at]
         flux = [s for s in begun if near(s[0]) or near(s[1])][:12]
-        sure = [s for s in begun if s not in flux and (s[1] is None or idx_of(s[1]) > idx)]
+        sure = [s for s in begun if s not in flux and (s[1] is None or s[1]["at"] > at)]
         missing = own(beat)["active"] - len(sure)
         chosen = itertools.combinations(flux, missing) if 0 <= missing <= len(flux) else []
         if any(active_root([s[0] for s in (*sure, *some)]) == own(beat)["active_root"] for some in chosen):
             continue
-        early = any(s[0] is None and s[1] is not None and idx_of(s[1]) > idx for s in sessions)
-        (untold if first > 0 and (early or missing > len(flux)) else wrong).append(idx)
+        before = any(s[0] is None and s[1] is not None and s[1]["at"] > at for s in sessions)
+        (untold if early and (before or missing > len(flux)) else wrong).append(name_of(beat))
     return untold, wrong
 
 
-def check_grants(events, first):
+def check_grants(events, early):
     grants, exceptions, untold = {}, [], []
     for event in events:
         name = own(event).get("grant")
         good = event["status_id"] == 1
-        who = event.get("actor", {}).get("user", {}).get("uid", "")
+        who = uid_of(event)
         if code(event) == "grant.request" and good:
             asked = own(event)
             grants[name] = {"by": who, "request": event, "approvals": [], "until": asked.get("not_after"), "ended": None,
                             "seconds": asked.get("max_seconds"), "used": None, "begun": 0, "earlier": []}
         elif name in grants and good:
             grant = grants[name]
-            if code(event) == "grant.approve":
-                grant["approvals"].append((idx_of(event), who))
+            if code(event) == "grant.approve" and event.get("undone") != "none":
+                grant["approvals"].append((event["at"], who))
             if code(event) == "grant.use" and grant["used"] is None:
                 grant["used"] = event["time"]
             if code(event) == "grant.extend":
-                grant["earlier"].append((idx_of(event), grant["until"], grant["seconds"]))
+                grant["earlier"].append((event["at"], grant["until"], grant["seconds"]))
                 grant["until"] = own(event).get("not_after", grant["until"])
                 grant["seconds"] = own(event).get("max_seconds", grant["seconds"])
-            if code(event) in ENDINGS and grant["ended"] is None:
-                grant["ended"] = idx_of(event)
+            if code(event) in ENDINGS and grant["ended"] is None and "undone" not in event:
+                grant["ended"] = event["at"]
     for session, (start, _) in sessions_of(events).items():
         if start is None:
-            if first == 0:
+            if not early:
                 exceptions.append(f"session {session} ended and never began")
             continue
-        idx, grant = idx_of(start), grants.get(own(start).get("grant"))
+        idx, place, grant = start["at"], name_of(start), grants.get(own(start).get("grant"))
         if grant is None:
-            (untold if first > 0 else exceptions).append(f"event {idx}: the grant of session {session} was never requested")
+            (untold if early else exceptions).append(f"{place}: the grant of session {session} was never requested")
             continue
         asked = own(grant["request"])
         approvers = {who for at, who in grant["approvals"] if at < idx}
@@ -316,13 +473,13 @@ def check_grants(events, first):
             "too few approvals": len(approvers) < asked.get("approvals_needed", 0),
             "another device": own(start)["device"] not in asked.get("devices", [asked.get("device")]),
             "another process": own(start)["process"] not in asked.get("processes", [asked.get("process")]),
-            "another person": start.get("actor", {}).get("user", {}).get("uid", "") != grant["by"],
+            "another person": uid_of(start) != grant["by"],
             "outside its time": start["time"] < asked.get("not_before", 0) * 1000 - FLUX_MS
             or any(start["time"] > end + FLUX_MS for end in ends),
             "more sessions than it was for": grant["begun"] > asked.get("max_uses", grant["begun"]),
             "its grant had ended": grant["ended"] is not None and grant["ended"] < idx,
         }
-        exceptions += [f"event {idx}: session {session}: {what}" for what, bad in faults.items() if bad]
+        exceptions += [f"{place}: session {session}: {what}" for what, bad in faults.items() if bad]
     return exceptions, untold
 
 
@@ -338,28 +495,35 @@ def text_of(ms):
     return datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def check_signature(entries, origin, keys, skipped):
-    """manifest.note: a head of a tree whose only leaf is the manifest; signed by every key given."""
+def check_signature(entries, parts, known, skipped):
+    """manifest.note: a head of a tree whose only leaf is the manifest; signed by every key of one of the epochs."""
     if "manifest.note" not in entries:
         print("NOT SIGNED as a package: anybody with a copy of the log may have chosen its time and catalogue")
-    elif keys:
-        name, size, root = read_head(entries["manifest.note"][0].decode(), keys, "manifest.note", skipped)
-        leaf = sha256(b"\0" + entries["manifest.json"][0])
-        need((name, size, root) == (origin + "/evidence", 1, leaf), "manifest.note", "it signs another package")
+        return False
+    note = entries["manifest.note"][0].decode()
+    signer = note.split("\n")[0].removesuffix("/evidence")
+    need(signer != note.split("\n")[0] and stem_of(signer) == stem_of(parts[0]["origin"]), "manifest.note", "it signs another package")
+    if not known.get(signer):
+        return False
+    name, size, root = read_head(note, known[signer], "manifest.note", skipped)
+    leaf = sha256(b"\0" + entries["manifest.json"][0])
+    need((name, size, root) == (signer + "/evidence", 1, leaf), "manifest.note", "it signs another package")
+    return any(key[1] not in skipped for key in known[signer])
 
 
 def epoch_ms(text):
     return round(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
 
 
-def print_standings(entries, pinned):
+def print_standings(entries, proven, signed):
     """What each file is worth. Reports and tables are made anew by verify.mjs alone; here nothing is said of them."""
     counts = {}
     for name in sorted(entries):
         shown = "controls/*" if name.startswith("controls/") else name
         if name.startswith("log/"):
-            line = f"PROVEN: {shown}" if pinned else f"NOT PROVEN: {shown} (no key was given or could be used)"
-        elif name == "manifest.note" and pinned:
+            is_proven = name in proven
+            line = f"PROVEN: {shown}" if is_proven else f"NOT PROVEN: {shown} (no key was given or could be used)"
+        elif name == "manifest.note" and signed:
             line = f"SIGNED BY THE LOG'S KEYS: {shown}"
         elif name in ("catalogue.json", "verify.mjs", "verify.py"):
             line = f"NOT PROVEN HERE: {shown} (the choice of who made the package)"
@@ -387,28 +551,44 @@ def main(args):
     with open(names[0], "rb") as file:
         entries = read_zip(file.read())
     manifest, skipped = read_manifest(entries), set()
-    origin, first, events = prove_events(entries, keys, skipped)
-    check_signature(entries, origin, keys, skipped)
+    parts, trusted, known, events = prove_events(entries, keys, skipped)
+    shown = [part for part in parts if part["shown"]]
+    files = ("checkpoints", "left-edge.json", "events.ndjson", "leaves.txt")
+    read = {part["folder"] + name: part for part in parts for name in files}
+    for name in entries:
+        need(not name.startswith("log/") or name in read, name, "no epoch of the package has such a file")
+    signed = check_signature(entries, parts, known, skipped)
+    pinned = all(part["origin"] in trusted for part in shown)
+    early = shown[0]["first"] > 0 or shown[0]["opening"] is not None
     start, stop = epoch_ms(manifest["from"]), epoch_ms(manifest["to"])
     gaps = gaps_of(events, start, stop)
-    untold_beats, wrong_beats = check_beats(events, first)
-    exceptions, untold = check_grants(events, first)
-    if first > 0 and (not events or events[0]["time"] >= start):
-        untold.append(f"the package begins at event {first}; what came before is not in it")
-    exceptions += [f"event {idx}: this heartbeat commits to other sessions" for idx in wrong_beats]
+    untold_beats, wrong_beats = check_beats(events, early)
+    exceptions, untold = check_grants(events, early)
+    if early and (not events or events[0]["time"] >= start):
+        untold.append(f"the package begins at {name_of(events[0])}; what came before is not in it")
+    if shown[-1]["closing"] is not None and events[-1]["time"] < stop:
+        untold.append(f"the log goes on as {shown[-1]['closing']['successor']}, which is not in the package")
+    exceptions += [f"{place}: this heartbeat commits to other sessions" for place in wrong_beats]
     silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed", "clock")]
     recovered = [e for e in events if code(e) in ("log.recovered", "log.prune") and start <= e["time"] <= stop]
     provable = not silent and not untold and not untold_beats
     words = ("complete with listed recoveries" if gaps or recovered else "complete") if provable else "not provable"
     need(manifest["verdict"]["words"] == words, "manifest.json", f"it says {manifest['verdict']['words']}, not {words}")
-    if not keys:
+    if not pinned:
         print("INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody's log")
     print(("PROVEN: " if provable else "NOT PROVABLE: ") + words)
-    print(f"log {origin}, events {first} to {first + len(events) - 1}")
+    for part in shown:
+        print(f"log {part['origin']}, events {part['first']} to {part['end'][0] - 1}")
+    if len(shown) > 1:
+        print(f"{len(shown)} epochs, joined: each names the keys of the next, which holds its last head")
     for one in skipped:
         print(f"this openssl knows no ML-DSA-44: the signatures of key {one} were not checked, those of the others were")
-    for a, b, kind, idx in gaps:
-        print(f"no heartbeat from {text_of(a)} to {text_of(b)} ({kind}, event {idx})")
+    for a, b, kind, place in gaps:
+        print(f"no heartbeat from {text_of(a)} to {text_of(b)} ({kind}, {place})")
+    for event in events:
+        if "undone" in event and start <= event["time"] <= stop:
+            words = "WITHOUT EFFECT" if event["undone"] == "none" else "NOT CONFIRMED"
+            say(f"recorded, but not done or not confirmed: {name_of(event)}: {words}: {event['message']}")
     for what in untold:
         say(f"cannot be told: {what}")
     for what in exceptions:
@@ -421,10 +601,10 @@ def main(args):
             who = some.get("actor", {}).get("user", {}).get("name", "?")
             until = "open" if ended is None else text_of(ended["time"])
             say(f"  {who} on {own(some).get('device')}/{own(some).get('process')} {text_of(some['time'])} to {until} ({session})")
-    print_standings(entries, bool(keys) and len(skipped) < len(keys))
+    print_standings(entries, {name for name, part in read.items() if part["origin"] in trusted}, signed)
     if exceptions:
         return 1
-    return 0 if provable and keys and len(skipped) < len(keys) else 2
+    return 0 if provable and pinned else 2
 
 
 if __name__ == "__main__":

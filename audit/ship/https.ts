@@ -91,25 +91,40 @@ class HttpsShipper implements Shipper {
   async #run(): Promise<void> {
     const { backoffMs = 250 } = this.#options
     let pause = backoffMs
-    while (!this.#sink.closing) {
-      const batch = this.#nextBatch()
-      if (batch === null) {
-        this.#sink.settleFlushes()
-        if (this.#sink.finished) return this.#sink.finish()
-        await this.#sink.rest(1_000)
-        await this.#believe()
-        continue
-      }
-      const failed = await this.#deliver(batch)
+    while (!this.#sink.closing && !this.#sink.finished) {
+      const failed = await this.#turn().catch((error: unknown) => this.#own(error))
       if (failed === null) {
         pause = backoffMs
-        this.#batchEvents = Math.min(this.#options.batchEvents ?? 1_000, this.#batchEvents * 2)
         continue
       }
       if (this.#sink.closing) return
       await this.#sink.rest(failed.afterMs ?? pause * (0.5 + Math.random() / 2), true)
       pause = Math.min(backoffLimitMs, pause * 2)
     }
+    if (this.#sink.finished) this.#sink.finish()
+  }
+
+  /** One batch, or a rest where there is none. Null when that went well, else how long to wait before trying anew. */
+  async #turn(): Promise<{ readonly afterMs?: number } | null> {
+    const batch = this.#nextBatch()
+    if (batch === null) {
+      this.#sink.settleFlushes()
+      if (this.#sink.finished) return null
+      await this.#sink.rest(1_000)
+      await this.#believe()
+      return null
+    }
+    const failed = await this.#deliver(batch)
+    if (failed === null)
+      this.#batchEvents = Math.min(this.#options.batchEvents ?? 1_000, this.#batchEvents * 2)
+    return failed
+  }
+
+  /** What failed is on this side: the log's own files, the cursor, the dead letters. The sink says so and lives. */
+  #own(error: unknown): Record<string, never> {
+    this.#sink.lastError = error instanceof Error ? error.message : String(error)
+    this.#taken = false
+    return {}
   }
 
   /** The next covered events, each head behind the last event it covers; null when there are none. */

@@ -28,8 +28,15 @@ export function registerEvidence(audit: Command): void {
   audit
     .command('evidence')
     .description('one file that shows what happened in a time and proves that nothing else did')
-    .requiredOption('--log <dir>', 'the log, or a copy of it')
-    .requiredOption('--key <file|vkey>', 'a verifier key of the log; may be repeated', collect)
+    .requiredOption(
+      '--log <dir>',
+      'the log, or a copy of it; or a node’s folder with all its epochs',
+    )
+    .requiredOption(
+      '--key <file|vkey>',
+      'a verifier key of the log, of any epoch; may be repeated',
+      collect,
+    )
     .requiredOption('--from <time>', 'a day (2026-03-01) or an instant (2026-03-01T08:00:00Z)')
     .requiredOption('--to <time>', 'a day, to its end, or an instant')
     .option('--framework <id>', 'one framework of the catalogue; default all')
@@ -100,7 +107,13 @@ async function evidence(flags: EvidenceFlags, command: Command): Promise<void> {
   writeFileSync(out, made.bytes, { mode: 0o600 })
   tell(
     options,
-    { file: out, events: made.events, pruned: made.pruned, ...made.judgement },
+    {
+      file: out,
+      events: made.events,
+      pruned: made.pruned,
+      epochs: made.epochs,
+      ...made.judgement,
+    },
     lines(out, made),
   )
   const exit = exitOf(made)
@@ -133,22 +146,32 @@ function exitOf({ judgement }: Evidence): Exit {
   return judgement.outcome === 'proven' ? 'ok' : 'usage'
 }
 
-function lines(out: string, { judgement, events, pruned }: Evidence): string[] {
+/** Where an event stands: the epoch is named where there are several. */
+function placed({ epoch, idx }: { readonly epoch: number | null; readonly idx: number }): string {
+  return epoch === null ? `event ${idx}` : `event ${idx} of epoch ${epoch}`
+}
+
+function lines(out: string, { judgement, epochs, events, pruned }: Evidence): string[] {
   const time = (ms: number): string => new Date(ms).toISOString()
   return [
     `${judgement.words}: ${out}`,
     ...facts([
+      ...epochs.map(
+        ({ origin, first, last }) =>
+          ['log', `${plain(origin)}, events ${first} to ${last - 1}`] as const,
+      ),
       ['events', events],
       ['exceptions', judgement.exceptions.length],
     ]),
     ...judgement.gaps.map(
       (gap) => `no heartbeat (${gap.kind}) from ${time(gap.from)} to ${time(gap.to)}`,
     ),
+    ...judgement.unconfirmed.map((one) => `${placed(one)}: ${plain(one.message)}`),
     ...judgement.untold.map(plain),
     ...(pruned === 0
       ? []
       : [`the events before ${pruned} were pruned: an archive given as --log has them`]),
-    ...judgement.exceptions.map(({ idx, what }) => `event ${idx}: ${plain(what)}`),
+    ...judgement.exceptions.map((one) => `${placed(one)}: ${plain(one.what)}`),
     'Mapping, not legal advice. Check it: node verify.mjs, with the program and the keys kept elsewhere.',
   ]
 }

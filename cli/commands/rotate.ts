@@ -70,5 +70,8 @@ function lines({ ended, origin, keys_file, directory, resumed }: LogRotated): st
     ]),
     'the private keys of the ended epoch are gone from this node; its folder and its log-keys file stay',
     'next: start the gateway, and give the new verifier keys to auditors and mirrors (docs/audit.md, Epochs)',
+    'keep the last head of the ended epoch where nobody of the gateway reaches it: verify takes it as --held',
+    '',
+    ...ended.note.trimEnd().split('\n').map(plain),
   ]
 }

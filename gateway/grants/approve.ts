@@ -94,7 +94,7 @@ async function keep(
     signature: ask.signature ?? null,
   }
   const event = approval(ask, grant, held, grant.approvals.length)
-  const after = await orTakenBack(room, { ...event, ...unconfirmed('approval') }, () =>
+  const after = await orTakenBack(room, { ...event, ...unconfirmed('approval', event.data) }, () =>
     room.store.approve(ask.id, given, needed),
   )
   if (after !== undefined) return after
@@ -144,6 +144,7 @@ async function withoutEffect(
     ...REFUSED,
     message: `approval without effect: ${message}`,
     reason,
+    data: { ...event.data, effect: 'none' },
   })
 }
 

@@ -57,7 +57,7 @@ async function end(room: GrantRoom, ask: EndAsk): Promise<Grant> {
   await room.log.append(event)
   const { id } = grant.statement
   const at = Math.floor(room.now() / 1000)
-  const after = await orTakenBack(room, { ...event, ...unconfirmed(row.message) }, () =>
+  const after = await orTakenBack(room, { ...event, ...unconfirmed(row.message, event.data) }, () =>
     room.store.apply(id, ending, at, ask.subject.id, ask.reason),
   )
   if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')

@@ -21,12 +21,13 @@ export async function orTakenBack<T>(
   }
 }
 
-/** How `what` is told that the store did not confirm. */
-export function unconfirmed(what: string) {
+/** How `what`, recorded with this `data`, is told that the store did not confirm. */
+export function unconfirmed<D extends object>(what: string, data: D) {
   return {
     status: 'failure' as const,
     disposition: undefined,
     message: `${what} without effect, as far as is known: the store did not confirm it`,
     reason: 'store.unavailable',
+    data: { ...data, effect: 'unknown' },
   }
 }

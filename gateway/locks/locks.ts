@@ -49,12 +49,23 @@ function accountsOf(target: string) {
   }
 }
 
-function shown(happened: boolean | undefined): string {
-  if (happened === undefined) return 'it is not known whether this took effect: the store failed'
+/** Why what was recorded failed, and what came of it: whoever reads the log has to know which of the two to believe. */
+interface Failure {
+  readonly reason: ProblemCode
+  readonly effect: 'held' | 'none' | 'unknown'
+}
+
+function shown(happened: boolean | undefined): {
+  readonly message: string
+  readonly effect: Failure['effect']
+} {
+  if (happened === true) return { message: 'with effect, though the store failed', effect: 'held' }
   // What was told may still come to pass: the store is not always asked in the order in which it is told.
-  return happened
-    ? 'with effect, though the store failed'
-    : 'without effect as far as the store shows: it failed'
+  const message =
+    happened === undefined
+      ? 'it is not known whether this took effect: the store failed'
+      : 'without effect as far as the store shows: it failed'
+  return { message, effect: 'unknown' }
 }
 
 export class Locks {
@@ -233,7 +244,10 @@ export class Locks {
     await this.#record('session.lock', lock, by, `locked: ${scope} ${target}`)
     const kept = await this.#kept('session.lock', lock, by, () => store.addLock(lock, MOST))
     if (!kept) {
-      await this.#record('session.lock', lock, by, 'not locked: there are too many', 'lock.full')
+      await this.#record('session.lock', lock, by, 'not locked: there are too many', {
+        reason: 'lock.full',
+        effect: 'none',
+      })
       throw new Refusal('lock.full', `${MOST} locks are in force; there cannot be more`, {
         nextStep: 'lift those that are not needed any more: sallyport lock list',
       })
@@ -269,7 +283,10 @@ export class Locks {
     const lifted = { at: Math.floor(now() / 1000), by: subject, reason: by.reason }
     const after = await this.#kept('session.unlock', lock, by, () => store.liftLock(id, lifted))
     if (after === undefined) {
-      await this.#record('session.unlock', lock, by, 'not lifted: it was before', 'lock.unknown')
+      await this.#record('session.unlock', lock, by, 'not lifted: it was before', {
+        reason: 'lock.unknown',
+        effect: 'none',
+      })
       throw new Refusal('lock.unknown', `the lock ${id} was lifted meanwhile`)
     }
     this.#off(id)
@@ -304,7 +321,8 @@ export class Locks {
         if (code === 'session.lock') this.#on(lock)
         else this.#off(lock.id)
       }
-      await this.#record(code, lock, by, shown(held), 'store.unavailable')
+      const { message, effect } = shown(held)
+      await this.#record(code, lock, by, message, { reason: 'store.unavailable', effect })
       if (held === true) await this.relink()
       throw error
     }
@@ -326,7 +344,7 @@ export class Locks {
     { id, scope, target }: Lock,
     { subject, source, reason }: By,
     message: string,
-    failure?: ProblemCode,
+    failure?: Failure,
   ): Promise<void> {
     await this.#room.log.append({
       code,
@@ -334,8 +352,8 @@ export class Locks {
       status: failure === undefined ? 'success' : 'failure',
       actor: actorOf(subject),
       src: srcOf(source),
-      reason: failure ?? id,
-      data: { target, scope },
+      reason: failure?.reason ?? id,
+      data: { target, scope, effect: failure?.effect },
     })
   }
 }

@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -28,7 +28,7 @@ import {
   type Asked,
   type Reply,
 } from './fakes.ts'
-import { eventually, open, stats } from './fixture.ts'
+import { eventually, open, stats, temporary } from './fixture.ts'
 import { makeCertificates, type Certificates } from './receiver.ts'
 
 /** How long a machine with much else to do may take; nothing is measured by it. */
@@ -339,6 +339,25 @@ test('where 200 is no acknowledgement, a failure begins again at the cursor, and
   await eventually(() => shipper.health().rewinds > 0)
   expect(await shipper.flush(patience)).toBe(true)
   await expectAll(log, receiver)
+})
+
+test('a log whose own files cannot be read is the sink’s to say, and ends nothing', async () => {
+  const receiver = await fake(hook)
+  // Nobody is to look at the segment while it is away.
+  const log = await open(temporary(), { limits: { watchMs: 3_600_000 } })
+  await write(log, 20)
+  await log.checkpoint()
+  const segment = join(log.directory, 'seg', '00000000000000000000.aud')
+  renameSync(segment, `${segment}.away`)
+  mkdirSync(segment)
+  const shipper = ship(log, receiver, webhook({ path: '/in', secret }))
+  await eventually(() => shipper.health().lastError?.includes('EISDIR') === true)
+  expect(shipper.health().state).toBe('DOWN')
+  rmdirSync(segment)
+  renameSync(`${segment}.away`, segment)
+  expect(await shipper.flush(patience)).toBe(true)
+  await expectAll(log, receiver)
+  expect(shipper.health().lastError).toBeNull()
 })
 
 test('what partialSuccess rejects is never sent again', async () => {

@@ -2,9 +2,10 @@
 import { render } from '../../audit/format/render.ts'
 import { activeRoot, type ActiveLine } from '../../audit/heartbeat.ts'
 import type { EventInput } from '#audit'
+import { closingEvent, openingEvent } from '../../audit/epoch.ts'
+import { beginning, ending, writerOf, type EpochKeys } from './epoch-fixture.ts'
 import { origin, writer, type TextWriter } from './fixture.ts'
 
-const source = { origin, node: 'n1', version: '0.1.0' }
 export const begin = Date.parse('2026-03-10T08:00:00Z')
 export const minute = 60_000
 
@@ -26,18 +27,42 @@ export class Month {
   every = 1
   #beats = 0
   readonly active = new Map<string, ActiveLine>()
+  readonly #directory: string
+  readonly #keys: EpochKeys | undefined
+  readonly #source: { readonly origin: string; readonly node: string; readonly version: string }
 
-  /** A new segment begins after `segmentBytes`. */
-  constructor(directory: string, segmentBytes?: number) {
-    this.one = writer(directory, undefined, segmentBytes)
+  /** A new segment begins after `segmentBytes`. `keys`: of which epoch it is, where it is one of several. */
+  constructor(directory: string, segmentBytes?: number, keys?: EpochKeys) {
+    this.#directory = directory
+    this.#keys = keys
+    this.#source = { origin: keys?.origin ?? origin, node: 'n1', version: '0.1.0' }
+    this.one =
+      keys === undefined
+        ? writer(directory, undefined, segmentBytes)
+        : writerOf(directory, keys, segmentBytes)
     this.one.open()
+  }
+
+  /** Ends this epoch, and begins the next under its keys in a directory of its own, as a rotation does. */
+  rotate(directory: string, next: EpochKeys): Month {
+    if (this.#keys === undefined) throw new Error('it is of no epoch')
+    this.stop()
+    this.write(closingEvent(ending(next)))
+    this.one.sign(this.time)
+    this.one.close()
+    const after = new Month(directory, undefined, next)
+    after.time = this.time + 1_000
+    after.every = this.every
+    after.write(openingEvent(beginning(this.#keys, this.#directory)))
+    after.open()
+    return after
   }
 
   /** Writes an event at the current time; gives its index. */
   write(event: EventInput): number {
     const random = new Uint8Array(10)
     new DataView(random.buffer).setUint32(4, ++this.#count)
-    const { first } = this.one.write([render(event, source, this.time, random).head])
+    const { first } = this.one.write([render(event, this.#source, this.time, random).head])
     return first
   }
 

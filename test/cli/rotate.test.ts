@@ -45,6 +45,8 @@ test('the log goes on under new keys, and all of it is proven by either keys fil
     epoch: 2,
     resumed: false,
   })
+  const { note } = (JSON.parse(ran.out) as { readonly ended: { readonly note: string } }).ended
+  expect(note).toBe(readFileSync(join(directory, 'log', 'gw1', '1', 'checkpoint'), 'utf8'))
   expect(readFileSync(join(directory, 'log-keys-1.txt'), 'utf8')).toBe(before)
   expect(readFileSync(join(directory, 'log-keys.txt'), 'utf8')).not.toBe(before)
   for (const file of ['log-keys.txt', 'log-keys-1.txt']) {
@@ -62,6 +64,12 @@ test('one epoch of several is verified alone, and says what it joins', async () 
   const directory = data('alone')
   const ran = await run(home, 'audit', 'rotate', '--data', directory)
   expect(ran.out).toMatch(/\/1 has ended with \d+ events; .*\/2 goes on from it, under new keys\n/)
+  // What an owner keeps of it, as it was signed, is taken for it.
+  const held = join(home, 'held')
+  writeFileSync(held, ran.out.slice(ran.out.indexOf('\n\n') + 2))
+  const log = ['--log', join(directory, 'log', 'gw1'), '--key', join(directory, 'log-keys.txt')]
+  const kept = await run(home, 'audit', 'verify', ...log, '--held', held)
+  expect(kept.code, kept.out).toBe(0)
   const one = async (epoch: string, keys: string): Promise<Ran> =>
     await run(
       home,

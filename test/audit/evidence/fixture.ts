@@ -37,11 +37,15 @@ export function forge(
   zip: Buffer,
   change: Readonly<Record<string, (text: string) => string>>,
 ): Buffer {
-  const entries = [...readZip(zip).values()].map((entry): Packed => {
+  return remade(zip, (entry) => {
     const edit = change[entry.name]
-    return edit === undefined ? entry : packEntry(entry.name, edit(entry.bytes.toString()))
+    return [edit === undefined ? entry : packEntry(entry.name, edit(entry.bytes.toString()))]
   })
-  return sealed(entries)
+}
+
+/** The same with each entry left out, renamed, or put in place of by others. */
+export function remade(zip: Buffer, make: (entry: Packed) => readonly Packed[]): Buffer {
+  return sealed([...readZip(zip).values()].flatMap(make))
 }
 function sealed(entries: readonly Packed[]): Buffer {
   const manifest = JSON.parse(

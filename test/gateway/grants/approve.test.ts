@@ -130,13 +130,15 @@ async function endedUnkept(ending: 'revoke' | 'burn') {
   const source = { ip: null, tls: null }
   const done = endGrant(room, { subject, source, grant, ending, reason: 'enough' })
   await expect(done).rejects.toBe(full)
-  return events.map(({ code, status, reason }) => [code, status, reason])
+  return events.map(({ code, status, reason, data }) => {
+    return [code, status, reason, (data as { readonly effect?: string } | undefined)?.effect]
+  })
 }
 
 test('an end that the store does not take is taken back in the log', async () => {
   for (const ending of ['revoke', 'burn'] as const)
     expect(await endedUnkept(ending)).toEqual([
-      [`grant.${ending}`, 'success', undefined],
-      [`grant.${ending}`, 'failure', 'store.unavailable'],
+      [`grant.${ending}`, 'success', undefined, undefined],
+      [`grant.${ending}`, 'failure', 'store.unavailable', 'unknown'],
     ])
 })

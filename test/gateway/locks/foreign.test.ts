@@ -104,10 +104,16 @@ describe('where the store fails, the log has what it shows then', () => {
   const asked = { subject: { id: `${HERE}|vera`, vendor: 'acme' } } as Partially<Input>
 
   test.for([
-    ['done', true, false, 'with effect, though the store failed'],
-    ['not done', false, false, 'without effect as far as the store shows: it failed'],
-    ['done, and nobody can tell', true, true, 'it is not known whether this took effect'],
-  ] as const)('of a lift that was %s', async ([, does, stays, says]) => {
+    ['done', true, false, 'with effect, though the store failed', 'held'],
+    ['not done', false, false, 'without effect as far as the store shows: it failed', 'unknown'],
+    [
+      'done, and nobody can tell',
+      true,
+      true,
+      'it is not known whether this took effect',
+      'unknown',
+    ],
+  ] as const)('of a lift that was %s', async ([, does, stays, says, effect]) => {
     const lock = lockOn(newId('l'), { scope: 'company', target: 'acme' })
     await store.addLock(lock, 9)
     const locks = await locksOf(true, failing(does, stays))
@@ -117,6 +123,7 @@ describe('where the store fails, the log has what it shows then', () => {
       ['failure', 'store.unavailable'],
     ])
     expect(events[1]?.message).toContain(says)
+    expect(events[1]).toMatchObject({ data: { effect } })
     expect(locks.on(asked)).toHaveLength(does && !stays ? 0 : 1)
   })
 

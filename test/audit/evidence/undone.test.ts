@@ -1,0 +1,215 @@
+/** What was recorded before the store was told, and then not done, or not surely: neither program calls it done. */
+import { describe, expect, test } from 'vitest'
+import type { EventInput } from '#audit'
+import { readZip, verifyPackage } from '../../../audit/evidence/verify.mjs'
+import { temporary, vkeys } from '../fixture.ts'
+import { begin, Month, olga } from '../month.ts'
+import { foreign, hasForeign, packageOf } from './fixture.ts'
+
+const grant = { device: 'press-07', grant: 'g_1', actor: olga } as const
+type Ending = 'grant.revoke' | 'grant.reject' | 'grant.burn'
+
+/** An end as the gateway records it before it tells the store. */
+const ending = (code: Ending): EventInput => ({
+  ...grant,
+  code,
+  message: 'grant ended: the work is done',
+  status: 'success',
+  disposition: 'revoked',
+  data: {},
+})
+/** And as it tells that the store did not confirm it. A log of before there was an `effect` has none. */
+const refused = (code: Ending, effect: string | undefined = 'unknown'): EventInput => ({
+  ...grant,
+  code,
+  message: 'without effect, as far as is known: the store did not confirm it',
+  status: 'failure',
+  reason: 'store.unavailable',
+  data: { effect },
+})
+const lock = (
+  code: 'session.lock' | 'session.unlock',
+  failure?: { readonly reason: string; readonly effect: string },
+  of: { readonly scope: string; readonly target: string } = { scope: 'device', target: 'press-07' },
+): EventInput => ({
+  code,
+  message: failure === undefined ? 'locked: device press-07 (l_1)' : 'it failed (l_1)',
+  status: failure === undefined ? 'success' : 'failure',
+  actor: olga,
+  reason: failure?.reason ?? 'l_1',
+  data: { ...of, effect: failure?.effect },
+})
+const approval = (
+  approvals: number,
+  failure?: { readonly reason: string; readonly effect?: string },
+): EventInput => ({
+  ...grant,
+  code: 'grant.approve',
+  message: failure === undefined ? 'approval given' : 'approval without effect',
+  status: failure === undefined ? 'success' : 'failure',
+  reason: failure?.reason,
+  data: { approvals, approvals_needed: 1, effect: failure?.effect },
+})
+
+interface Said {
+  readonly exit: number
+  readonly text: string
+  readonly html: string
+  readonly grants: string
+  /** What the other program says; null: it cannot run here. */
+  readonly other: () => { readonly exit: number; readonly out: string } | null
+}
+/** A log in which this happened to a grant that had been approved, and what is made of it. */
+function told(act: (month: Month) => void, approved = true): Said {
+  const at = temporary()
+  const one = new Month(at)
+  one.every = 4
+  one.open()
+  one.pass(2)
+  if (approved) one.grant('g_1')
+  one.pass(1)
+  act(one)
+  one.pass(2)
+  one.one.sign(one.time)
+  one.one.close()
+  const bytes = packageOf(at, begin, one.time)
+  const { exit, lines } = verifyPackage(bytes, vkeys, 'press-07')
+  const entry = (name: string): string => readZip(bytes).get(name)?.bytes.toString() ?? ''
+  return {
+    exit,
+    text: lines.join('\n'),
+    html: entry('report.html'),
+    grants: entry('grants.csv'),
+    other: () => (hasForeign ? foreign(bytes) : null),
+  }
+}
+/** A session under the grant, which the gateway let in. */
+function used(month: Month): void {
+  month.pass(1)
+  month.start('s_1', 'g_1')
+  month.pass(1)
+  month.end('s_1')
+}
+
+describe('an end of a grant that the store did not confirm', () => {
+  const rows = (['grant.revoke', 'grant.reject', 'grant.burn'] as const).flatMap((code) => [
+    { code, effect: 'unknown' },
+    { code, effect: undefined },
+  ])
+  test.for(rows)('by $code (effect $effect) is not said to be one', ({ code, effect }) => {
+    const { exit, text, html, grants, other } = told((month) => {
+      month.write(ending(code))
+      month.write(refused(code, effect))
+      used(month)
+    })
+    expect(text).toContain(', and is not known to have ended when olga@plant.test had it ')
+    expect(text).toMatch(
+      /^recorded, but not done or not confirmed: event \d+, .*NOT CONFIRMED \(event \d+\): grant ended/m,
+    )
+    expect(text).toMatch(/cut, locked or revoked: 0(;|$)/m)
+    expect(text).not.toMatch(/when it was (revoked|rejected|given back)/)
+    expect(html).toContain('and is not known to have ended when olga@plant.test')
+    expect(html).toMatch(/NOT CONFIRMED \(event \d+\): grant ended/)
+    expect(html).not.toContain('<td>grant ended')
+    expect(grants).toMatch(/not confirmed,NOT CONFIRMED \(event \d+\): grant ended/)
+    // Whoever was let in afterwards came by a grant that nobody knows to have ended.
+    expect(text).not.toContain('EXCEPTION')
+    expect(exit).toBe(0)
+    const foreigner = other()
+    if (foreigner === null) return
+    expect(foreigner.out).toContain('NOT CONFIRMED: grant ended')
+    expect(foreigner.exit).toBe(0)
+  })
+  test('and was done again is one from then on', () => {
+    const { exit, text, other } = told((month) => {
+      month.write(ending('grant.revoke'))
+      month.write(refused('grant.revoke'))
+      month.write(ending('grant.revoke'))
+      used(month)
+    })
+    expect(text).toContain('when it was revoked by olga@plant.test')
+    expect(text).toContain('its grant had ended (revoke)')
+    expect(exit).toBe(1)
+    if (hasForeign) expect(other()).toMatchObject({ exit: 1 })
+  })
+  test('does not undo the end that another recorded before', () => {
+    const { text, other } = told((month) => {
+      month.endGrant('g_1', 'expire')
+      month.write(ending('grant.revoke'))
+      month.write(refused('grant.revoke'))
+      used(month)
+    })
+    expect(text).toContain('its grant had ended (expire)')
+    if (hasForeign) expect(other()?.out).toContain('its grant had ended')
+  })
+})
+
+describe('an approval', () => {
+  test('that was not kept is none, and a session under it is an exception', () => {
+    const { exit, text, other } = told((month) => {
+      month.grant('g_1', 1, olga)
+      month.write(approval(0, { reason: 'grant.state', effect: 'none' }))
+      used(month)
+    })
+    expect(text).toContain('its grant had 0 of 1 approvals')
+    expect(exit).toBe(1)
+    const foreigner = other()
+    if (foreigner === null) return
+    expect(foreigner.out).toContain('too few approvals')
+    expect(foreigner.exit).toBe(1)
+  })
+  test('that was not kept leaves a grant that nobody could use', () => {
+    const { text } = told((month) => {
+      month.write(approval(0, { reason: 'grant.state' }))
+    })
+    expect(text).toContain('who could reach press-07: 0 grants')
+  })
+  test('of which nobody knows is named so, and whoever the gateway let in by it is no exception', () => {
+    const { exit, text, other } = told((month) => {
+      month.write(approval(0, { reason: 'store.unavailable', effect: 'unknown' }))
+      used(month)
+    })
+    expect(text).toContain('approved by olga@plant.test (not confirmed)')
+    expect(exit).toBe(0)
+    if (hasForeign) expect(other()).toMatchObject({ exit: 0 })
+  })
+  test('stands when the same person is refused a second one', () => {
+    const { exit, text, other } = told((month) => {
+      month.write(approval(1, { reason: 'grant.person' }))
+      used(month)
+    })
+    expect(text).not.toContain('not confirmed')
+    expect(exit).toBe(0)
+    if (hasForeign) expect(other()).toMatchObject({ exit: 0 })
+  })
+})
+
+describe('a lock, or the end of one', () => {
+  const rows = [
+    { reason: 'store.unavailable', effect: 'unknown', says: 'NOT CONFIRMED', done: 0 },
+    { reason: 'lock.full', effect: 'none', says: 'WITHOUT EFFECT', done: 0 },
+    { reason: 'store.unavailable', effect: 'held', says: null, done: 1 },
+  ]
+  test.for(rows)(
+    'that failed ($reason, $effect) is told as it is',
+    ({ reason, effect, says, done }) => {
+      for (const code of ['session.lock', 'session.unlock'] as const) {
+        const { text, html } = told((month) => {
+          month.write(lock(code))
+          month.write(lock(code, { reason, effect }))
+        })
+        expect(text).toMatch(new RegExp(`cut, locked or revoked: ${done}(;|$)`, 'm'))
+        if (says === null) expect(text).not.toMatch(/NOT CONFIRMED|WITHOUT EFFECT/)
+        else expect(html).toContain(`${says} (event `)
+      }
+    },
+  )
+  test('of another target is not taken back by it', () => {
+    const { text } = told((month) => {
+      month.write(lock('session.lock', undefined, { scope: 'everything', target: 'all' }))
+      month.write(lock('session.lock'))
+      month.write(lock('session.lock', { reason: 'store.unavailable', effect: 'unknown' }))
+    })
+    expect(text).toContain('cut, locked or revoked: 1; recorded, but not done or not confirmed: 1')
+  })
+})
