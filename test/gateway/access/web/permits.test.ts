@@ -243,8 +243,15 @@ describe('nothing is answered out of memory once', () => {
     ['the second is over', ({ here }) => void (here.now += 1000)],
     ['the clock was set back', ({ here }) => void (here.now -= 1000)],
     ['something touches the session', ({ session }) => void session.stirred++],
-    ['it was decided again', ({ session }) => session.rebind(session.obligations)],
-    ['one more connection binds it', ({ session }) => session.bindAlso(session.obligations)],
+    [
+      'it was decided again',
+      ({ session }) =>
+        session.rebind([{ sight: { source, observed: null }, obligations: session.obligations }]),
+    ],
+    [
+      'one more connection binds it',
+      ({ session }) => session.bindAlso({} as never, session.obligations),
+    ],
     [
       'it stands on other facts',
       ({ session }) =>
