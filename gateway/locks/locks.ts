@@ -83,6 +83,8 @@ export class Locks {
   #linking: Promise<unknown> = Promise.resolve()
   #keeping: Promise<unknown> = Promise.resolve()
   #round = 0
+  /** Locks that were put on or lifted here. */
+  #acts = 0
 
   private constructor(room: LocksRoom, standing: readonly Lock[]) {
     this.#room = room
@@ -102,8 +104,13 @@ export class Locks {
 
   /** Reads again what is locked, where others lock too: in force when this resolves. Rejects with StoreError. */
   async refresh(): Promise<void> {
-    const standing = await this.#room.store.standingLocks()
-    this.#standing = new Map(standing.map((lock) => [lock.id, lock]))
+    // What was put on or lifted here while they were read is not in what was read.
+    let acts: number
+    do {
+      acts = this.#acts
+      const standing = await this.#room.store.standingLocks()
+      if (acts === this.#acts) this.#standing = new Map(standing.map((lock) => [lock.id, lock]))
+    } while (acts !== this.#acts)
     this.#round++
     await this.relink()
   }
@@ -328,11 +335,13 @@ export class Locks {
 
   #on(lock: Lock): void {
     this.#standing.set(lock.id, lock)
+    this.#acts++
     this.#round++
   }
 
   #off(id: string): void {
     this.#standing.delete(id)
+    this.#acts++
     this.#round++
   }
 
