@@ -5,20 +5,17 @@ import { pino, type Logger } from 'pino'
 import type { AuditLog, EndedEpoch } from '#audit'
 import type { CaEvent, CaLog } from '#ca'
 import { openAuthority, type Authority, type LogAct } from './authority.ts'
-import { splitHostPort, type Config } from './config.ts'
+import type { Config } from './config.ts'
 import { openLogOf } from './epochs.ts'
 import { caEvent, identityEvent } from './events.ts'
 import { openIdentity, type Identity } from './identity/index.ts'
+import { originOf } from './origin.ts'
 import { SqliteCaStore } from './store/sqlite/ca.ts'
-import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
-import { SqliteIdpStore } from './store/sqlite/idps.ts'
-import { SqliteInvitationStore } from './store/sqlite/invitations.ts'
-import { SqliteTotpStore } from './store/sqlite/totp.ts'
-import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { SqliteServiceStore } from './store/sqlite/services.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
-import { SteadyClock } from './clock.ts'
+import { openStores, type Stores } from './stores.ts'
+import { now } from './time.ts'
 import { VERSION } from './version.ts'
 
 /** A part that is undone when the node stops; the stack keeps the order. */
@@ -26,16 +23,13 @@ export type Undo = AsyncDisposableStack
 /** Told of failures that have no caller to go to. */
 export type Report = (error: unknown, what: string) => void
 
-const monotonic = () => Number(process.hrtime.bigint() / 1_000_000n)
-
-/** The one place where a node reads its clock. */
-export const clock = new SteadyClock(() => Date.now(), monotonic)
-/** Epoch milliseconds. */
-export const { now } = clock
+export { originOf, publicPort } from './origin.ts'
+export { clock, now } from './time.ts'
 
 export interface Foundation extends AsyncDisposable {
   readonly logger: Logger
   readonly thread: SqliteThread
+  readonly stores: Stores
   readonly log: AuditLog
   /** Earlier epochs of the log, the newest first. */
   readonly ended: readonly EndedEpoch[]
@@ -63,16 +57,12 @@ export async function openFoundation(config: Config): Promise<Foundation> {
     data: { version: VERSION },
   })
   const authority = undo.use(await openAuthority(config, now, logAct(log)))
+  const stores = await openStores(config, { thread, log, logger }, undo)
   const identity = undo.use(
     await openIdentity({
       origin: originOf(config),
       directory: config.data,
-      store: new SqliteIdentityStore(thread),
-      oidcStore: new SqliteOidcStore(thread),
-      idpStore: new SqliteIdpStore(thread),
-      passkeyStore: new SqlitePasskeyStore(thread),
-      totpStore: new SqliteTotpStore(thread),
-      invitationStore: new SqliteInvitationStore(thread),
+      ...stores.people,
       serviceStore: new SqliteServiceStore(thread),
       log: async (event) => void (await log.append(identityEvent(event))),
       now,
@@ -83,6 +73,7 @@ export async function openFoundation(config: Config): Promise<Foundation> {
   return {
     logger,
     thread,
+    stores,
     log,
     ended,
     authority,
@@ -105,13 +96,4 @@ function logAct(log: AuditLog): LogAct {
       data: { operation, verb, entity },
     })
   }
-}
-
-/** What people and devices dial: `https://<public host>:<port>`. */
-export function originOf(config: Config): string {
-  return `https://${config.public_host}:${publicPort(config)}`
-}
-
-export function publicPort(config: Config): number {
-  return config.public_port ?? splitHostPort(config.listen).port
 }

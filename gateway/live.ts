@@ -35,7 +35,7 @@ import { Supervision } from './sessions/supervise.ts'
 import { SqliteInventoryStore } from './store/sqlite/inventories.ts'
 import { SqliteNoticeStore } from './store/sqlite/notices.ts'
 import { SqliteRolloutStore } from './store/sqlite/rollouts.ts'
-import { openStores, type Stores } from './stores.ts'
+import type { Stores } from './stores.ts'
 
 /** Devices, sessions, and what carries them. */
 export interface Access {
@@ -58,7 +58,7 @@ export interface Access {
   readonly rollouts: Rollouts
   readonly rolled: RolledAgents
   readonly supervision: Supervision
-  /** What other gateways do to grants, locks and devices; undefined where there are none. */
+  /** What other gateways do to grants, locks, devices and people; undefined where there are none. */
   readonly changes: ChangeWatch | undefined
 }
 
@@ -69,8 +69,7 @@ export async function openAccess(
   report: Report,
   undo: Undo,
 ): Promise<Access> {
-  const { thread, log, identity, caStore } = foundation
-  const shared = await openStores(config, foundation, undo)
+  const { thread, log, identity, caStore, stores: shared } = foundation
   const { grants, reviews, answers, auditors } = shared
   const registry = new Registry()
   const signIns = new AppSignIns()
@@ -110,8 +109,21 @@ export async function openAccess(
   const reauthorization = undo.use(new Reauthorization(room))
   // From here on what others do is heard of: what they have locked by now is read below.
   let held: Locks | undefined
+  /** Of people who changed, here or at another gateway: their sessions, and whether a lock is on them now. */
+  const judge = async (subjects: ReadonlySet<string>, at: number): Promise<void> => {
+    const touches = ({ subject }: { subject: { id: string } }) => subjects.has(subject.id)
+    const decided = reauthorization.withdraw(touches, { trigger: 'identity', at })
+    const relinked = Promise.resolve(held?.relink()).then(async () => {
+      const shut = new Set([...subjects].filter((subject) => held?.shutsOut(subject)))
+      const under = ({ subject }: { subject: { id: string } }) => shut.has(subject.id)
+      if (shut.size > 0) await reauthorization.withdraw(under, { trigger: 'lock', at })
+    })
+    await Promise.all([decided, relinked])
+  }
   const relock = async () => await held?.refresh()
-  const changes = await watchChanges(shared, { room, reauthorization, relock }, undo)
+  const people = async (subs: ReadonlySet<string>, at: number) =>
+    await judge(new Set([...subs].map((sub) => `${identity.issuer}|${sub}`)), at)
+  const changes = await watchChanges(shared, { room, reauthorization, relock, people }, undo)
   const supervision = undo.use(
     new Supervision(
       room,
@@ -123,21 +135,23 @@ export async function openAccess(
   const watching = { store, log, reauthorization, clock: systemClock, now, report }
   const inventories = undo.use(new InventoryWatch(watching))
   // From here on no decision is made without them.
-  const people = async () => await peopleOf(identity)
+  const everybody = async () => await peopleOf(identity)
   const sharing = shared.changes !== undefined
-  const locks = await Locks.open({ store: shared.locks, shared: sharing, log, people, now })
+  const locks = await Locks.open({
+    store: shared.locks,
+    shared: sharing,
+    log,
+    people: everybody,
+    now,
+  })
   held = locks
   // What was heard of while they were first read was taken for read.
   if (sharing) await locks.refresh()
   decisions.locks = locks
   identity.onChange(({ subject }) => {
-    const at = performance.now()
-    const touches = (session: { subject: { id: string } }) => session.subject.id === subject
-    void reauthorization.withdraw(touches, { trigger: 'identity', at })
-    const relinked = locks.relink().then(async () => {
-      if (locks.shutsOut(subject)) await reauthorization.withdraw(touches, { trigger: 'lock', at })
-    })
-    relinked.catch((error: unknown) => report(error, 'which accounts are under a lock'))
+    judge(new Set([subject]), performance.now()).catch((error: unknown) =>
+      report(error, 'which accounts are under a lock'),
+    )
   })
   const { devices } = room
   const notices = openNotices(config.notices, {
@@ -170,13 +184,14 @@ export async function openAccess(
   return { ...inside, ...carried, reviews, answers, glass, notices, changes }
 }
 
-/** From here on this node hears of what others do to grants, locks and devices, where it shares them. */
+/** From here on this node hears of what others do to grants, locks, devices and people, where it shares them. */
 async function watchChanges(
   { changes, handOver, writable }: Stores,
   rest: {
     readonly room: SessionRoom
     readonly reauthorization: Reauthorization
     readonly relock: () => Promise<void>
+    readonly people: (subs: ReadonlySet<string>, at: number) => Promise<void>
   },
   undo: Undo,
 ): Promise<ChangeWatch | undefined> {

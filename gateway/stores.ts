@@ -1,16 +1,19 @@
 /**
- * Where a node keeps its grants, the reviews of broken seals, the index of sessions, the locks, the devices, the auditors and the
- * answers to writes with a key: in its own file, or in a Redis that several gateways share. What is not named here every gateway keeps for itself.
+ * Where a node keeps its grants, the reviews of broken seals, the index of sessions, the locks, the devices, the auditors, the
+ * answers to writes with a key and its people: in its own file, or in a Redis that several gateways share. What is not named here every gateway keeps for itself.
  */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import type { Logger } from 'pino'
+import type { AuditLog } from '#audit'
 import type { AnswerStore } from './answers.ts'
 import type { Config } from './config.ts'
 import type { Device, DeviceStore } from './devices/device.ts'
-import { now, type Foundation, type Undo } from './foundation.ts'
 import type { ReviewStore } from './grants/review.ts'
 import type { GrantStore } from './grants/store.ts'
 import type { LockStore } from './locks/lock.ts'
+import { originOf } from './origin.ts'
+import { ownPeople, sharedPeople, type PeopleStores } from './people-stores.ts'
 import type { Changes } from './sessions/changes.ts'
 import { LateEnds } from './sessions/late-ends.ts'
 import type { SessionStore } from './sessions/session.ts'
@@ -34,7 +37,8 @@ import { SqliteGrantStore } from './store/sqlite/grants.ts'
 import { SqliteLockStore } from './store/sqlite/locks.ts'
 import { SqliteReviewStore } from './store/sqlite/reviews.ts'
 import { SqliteSessionStore } from './store/sqlite/sessions.ts'
-import { StoreError } from './store/sqlite/thread.ts'
+import { StoreError, type SqliteThread } from './store/sqlite/thread.ts'
+import { now } from './time.ts'
 
 export interface Stores {
   readonly grants: GrantStore
@@ -54,7 +58,8 @@ export interface Stores {
   readonly auditors: AuditorStore
   /** Of writes with a key. */
   readonly answers: AnswerStore
-  /** What others do to grants, locks and devices; undefined where there are no others. */
+  readonly people: PeopleStores
+  /** What others do to grants, locks, devices and people; undefined where there are no others. */
   readonly changes: Changes | undefined
 }
 
@@ -69,10 +74,10 @@ const SHARED = [
   'devices and their processes',
   'auditors',
   'answers to writes with a key',
+  'accounts and their sign-ins',
+  'passkeys and authenticator apps',
 ] as const
 const OWN = [
-  'accounts and their sign-ins',
-  'passkeys',
   'invitations',
   'companies',
   'services',
@@ -83,17 +88,18 @@ const OWN = [
   'messages',
 ] as const
 
-/** Opens them. Rejects with StoreError: those of `RedisConnection.open`, `store.name`, `store.left`. */
+/** What a node has before it opens its stores. */
+interface Before {
+  readonly thread: SqliteThread
+  readonly logger: Logger
+  readonly log: Pick<AuditLog, 'vkeys'>
+}
+
+/** Opens them. Rejects with StoreError: those of `RedisConnection.open` and `sharedPeople`, `store.name`, `store.left`. */
 export async function openStores(
   config: Config,
-  {
-    thread,
-    log,
-    logger,
-  }: Pick<Foundation, 'thread' | 'logger'> & {
-    readonly log: Pick<Foundation['log'], 'vkeys'>
-  },
-  undo: Undo,
+  { thread, log, logger }: Before,
+  undo: AsyncDisposableStack,
 ): Promise<Stores> {
   const own = {
     grants: new SqliteGrantStore(thread),
@@ -107,32 +113,26 @@ export async function openStores(
     devices: new SqliteDeviceStore(thread),
     auditors: new SqliteAuditorStore(thread),
     answers: new SqliteAnswerStore(thread),
+    people: ownPeople(thread),
     changes: undefined,
   }
   const settings = config.store?.redis
   if (settings === undefined) return own
   await assertNothingLeft(own.grants)
   const redis = undo.use(await RedisConnection.open(placeOf(settings), config.tenant))
-  // The keys of a log are one data directory's, and of no other; kept, because a new epoch of the log has new ones.
-  const keys = createHash('sha256').update(log.vkeys.join('\n')).digest('hex')
-  const holder = await directoryId(thread, keys)
-  const names = new RedisGatewayNames(redis)
-  if (!(await names.take(config.gateway, holder)))
-    throw new StoreError(
-      'store.name',
-      `another data directory is gateway ${config.gateway} on this Redis: give this one another name (gateway: …)`,
-    )
+  const { holder, take } = await takeName(redis, config.gateway, { thread, log })
   logger.warn(
     { redis: `${settings.host}:${settings.port}`, shared: SHARED, own: OWN },
-    'grants, locks and devices are shared with the other gateways on this Redis; what is listed as own they do not see',
+    'grants, locks, devices and people are shared with the other gateways on this Redis; what is listed as own they do not see',
   )
   const grants = new RedisGrantStore(redis)
-  const ahead = now() / 1000 - (await grants.time())
-  if (Math.abs(ahead) > APART_S)
-    logger.warn(
-      { ahead_s: Math.round(ahead) },
-      'the clocks of this gateway and of its Redis are apart: set them by the same time',
-    )
+  await compareClocks(grants, logger)
+  // First, for it may be refused: whoever is then has changed nothing.
+  const { data: directory, gateway } = config
+  const place = { origin: originOf(config), directory, gateway, holder }
+  const { stores: people, brought } = await sharedPeople(redis, thread, place)
+  if (brought > 0)
+    logger.warn({ accounts: brought }, 'the accounts of store.sqlite are on Redis from now on')
   const locks = new RedisLockStore(redis)
   await carryOver(own.locks, locks)
   const devices = new RedisDeviceStore(redis)
@@ -148,13 +148,41 @@ export async function openStores(
     handOver: async () => await sessions.handOver(),
     time: async () => await grants.time(),
     // It changes nothing, so it costs no fsync; and is refused where anything would be.
-    writable: async () => void (await names.take(config.gateway, holder)),
+    writable: async () => void (await take()),
     locks,
     devices,
     auditors,
     answers: new RedisAnswerStore(redis, config.gateway),
+    people,
     changes: new RedisChanges(redis),
   }
+}
+
+/** Says which data directory this is, and that this name is its own. Throws StoreError `store.name`. */
+async function takeName(
+  redis: RedisConnection,
+  gateway: string,
+  { thread, log }: Pick<Before, 'thread' | 'log'>,
+): Promise<{ readonly holder: string; readonly take: () => Promise<boolean> }> {
+  // The keys of a log are one data directory's, and of no other; kept, because a new epoch of the log has new ones.
+  const keys = createHash('sha256').update(log.vkeys.join('\n')).digest('hex')
+  const holder = await directoryId(thread, keys)
+  const names = new RedisGatewayNames(redis)
+  const take = async () => await names.take(gateway, holder)
+  if (await take()) return { holder, take }
+  throw new StoreError(
+    'store.name',
+    `another data directory is gateway ${gateway} on this Redis: give this one another name (gateway: …)`,
+  )
+}
+
+async function compareClocks(grants: RedisGrantStore, logger: Logger): Promise<void> {
+  const ahead = now() / 1000 - (await grants.time())
+  if (Math.abs(ahead) > APART_S)
+    logger.warn(
+      { ahead_s: Math.round(ahead) },
+      'the clocks of this gateway and of its Redis are apart: set them by the same time',
+    )
 }
 
 /** A grant that stays behind in the file could be ended by nobody, and would stand again when the node goes back to it. */
@@ -181,7 +209,7 @@ async function takeDevices(
   from: DeviceStore,
   to: RedisDeviceStore,
   holder: string,
-  logger: Foundation['logger'],
+  logger: Logger,
 ): Promise<void> {
   const take = async (device: Device): Promise<void> => {
     const done = await to.take(holder, device, await from.processes(device.id))

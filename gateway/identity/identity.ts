@@ -21,6 +21,7 @@ import { CLI_CLIENT_ID, createProvider } from './provider.ts'
 import type { Lifetimes, ProviderClient } from './setting.ts'
 import type { IdentityStore, IdpStore, InvitationStore, OidcStore, PasskeyStore } from './store.ts'
 import type { AuthRefusal, AuthRequest, Login, Subject } from './subject.ts'
+import type { SharedProofs } from './replay.ts'
 import { createVerifier } from './verify.ts'
 
 export interface IdentityOptions {
@@ -35,6 +36,8 @@ export interface IdentityOptions {
   readonly totpStore: TotpStore
   readonly invitationStore: InvitationStore
   readonly serviceStore: ServiceStore
+  /** Where other gateways accept the same tokens. */
+  readonly proofs?: SharedProofs | undefined
   /** Awaited before every act it records; a rejection stops the act. */
   readonly log: IdentityLog
   /** Epoch milliseconds; default the system clock (the embedded provider always reads that one). */
@@ -137,7 +140,13 @@ export async function openIdentity(options: IdentityOptions): Promise<Identity> 
     clients: options.clients ?? [],
     lifetimes: options.lifetimes ?? {},
   })
-  const verifier = createVerifier({ ...shared, serviceStore, origin, since: now() })
+  const verifier = createVerifier({
+    ...shared,
+    serviceStore,
+    proofs: options.proofs,
+    origin,
+    since: now(),
+  })
   const bootstrapFile = await openBootstrap(store, options.directory)
   const sweeping = setInterval(() => {
     oidcStore.sweep(now() - KEEP_EXPIRED_MS).catch((error: unknown) => report(error, 'sweep'))

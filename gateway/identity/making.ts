@@ -37,7 +37,7 @@ export async function redeem(
   source: string | null,
 ): Promise<Account> {
   const hash = hashBootstrapToken(token.slice(0, 200))
-  const open = await context.store.bootstrapHash()
+  const open = await context.store.bootstrapHash(hash)
   if (open !== hash) {
     const answer = open === undefined ? 'bootstrap.spent' : 'bootstrap.invalid'
     throw new IdentityError(answer)

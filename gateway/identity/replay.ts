@@ -15,6 +15,12 @@ export interface ReplayMemory {
   remember(thumbprint: string, jti: string, until: number, now: number): ReplayAnswer
 }
 
+/** What the gateways that share people have seen, all of them: a proof is good at one of them, once. */
+export interface SharedProofs {
+  /** False where it was seen before; `until` is when it can be used no more. Rejects where nobody knows. */
+  first(thumbprint: string, jti: string, until: number, now: number): Promise<boolean>
+}
+
 export function createReplayMemory(
   limits: ReplayLimits = { all: 100_000, perKey: 6_000 },
 ): ReplayMemory {

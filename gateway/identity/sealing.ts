@@ -4,8 +4,8 @@ import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:cr
 const NONCE = 12
 const TAG = 16
 
-/** `idp`: what a company's provider knows us by; `totp`: what an authenticator app makes codes of. */
-type Purpose = 'idp' | 'totp'
+/** `idp`: what a company's provider knows us by; `totp`: what an authenticator app makes codes of; `oidc`: rows of our own provider, kept elsewhere. */
+type Purpose = 'idp' | 'totp' | 'oidc'
 
 function keyOf(secret: string, purpose: Purpose): Uint8Array {
   const name = `sallyport ${purpose} secret v1`

@@ -134,8 +134,8 @@ export interface IdentityStore {
   /** After an attempt that was none of the bad ones: drops some counters, takes one off others. */
   settle(forget: readonly string[], giveBack: readonly string[]): Promise<void>
 
-  /** SHA-256 (hex) of the bootstrap token that can still be redeemed, if there is one. */
-  bootstrapHash(): Promise<string | undefined>
+  /** SHA-256 (hex) of the bootstrap token that can still be redeemed, if there is one; of several, `preferred` where it is one. */
+  bootstrapHash(preferred?: string): Promise<string | undefined>
   /** Sets the hash; false if an account exists or a token was redeemed before. */
   openBootstrap(hash: string): Promise<boolean>
   /** One transaction: the token is the open one, no account exists; then it is spent and the account there. */

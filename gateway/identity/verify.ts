@@ -6,7 +6,7 @@
 import type { IdentityKeys } from './keys.ts'
 import { checkProof } from './proof.ts'
 import { refuse } from './refusal.ts'
-import { createReplayMemory, type ReplayMemory } from './replay.ts'
+import { createReplayMemory, type ReplayMemory, type SharedProofs } from './replay.ts'
 import type { IdpDoor } from './setting.ts'
 import { isService } from './services/client.ts'
 import { stands, type ServiceRow, type ServiceStore } from './services/store.ts'
@@ -34,6 +34,8 @@ export interface VerifierOptions {
   /** When this process began to remember proofs; older ones are refused. Epoch milliseconds. */
   readonly since: number
   readonly replay?: ReplayMemory
+  /** Where other gateways accept the same tokens. */
+  readonly proofs?: SharedProofs | undefined
 }
 
 export interface Verifier {
@@ -101,7 +103,23 @@ async function authenticate(
   if (typeof found === 'string') return found
   // Last, so that only a proof that would have been accepted takes room.
   const seen = context.replay.remember(proof.thumbprint, proof.jti, proof.until, now)
-  return seen === 'fresh' ? admit(context, login, found, exp) : `proof.${seen}`
+  if (seen !== 'fresh') return `proof.${seen}`
+  const elsewhere = await seenElsewhere(context, proof, now)
+  return elsewhere ?? admit(context, login, found, exp)
+}
+
+/** Why a proof that is new here is none: another gateway had it, or nobody can tell. */
+async function seenElsewhere(
+  { proofs }: Context,
+  { thumbprint, jti, until }: { readonly thumbprint: string; jti: string; until: number },
+  now: number,
+): Promise<AuthCode | undefined> {
+  try {
+    const first = (await proofs?.first(thumbprint, jti, until, now)) ?? true
+    return first ? undefined : 'proof.replayed'
+  } catch {
+    return 'store.unavailable'
+  }
 }
 
 async function current(context: Context, login: Login, now: number): Promise<Subject | AuthCode> {

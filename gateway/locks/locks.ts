@@ -27,7 +27,7 @@ interface LocksRoom {
   readonly log: Pick<AuditLog, 'append'>
   /** Every account here, and the human being it is of. */
   readonly people: () => Promise<readonly Owned[]>
-  /** Whether other gateways, with accounts of their own, put locks on and lift them too. */
+  /** Whether other gateways put locks on and lift them too, some perhaps on people who have no account here. */
   readonly shared?: boolean
   /** Epoch milliseconds. */
   readonly now: () => number
@@ -47,6 +47,13 @@ function accountsOf(target: string) {
     const person = people.find(({ identity }) => identity === target)?.person
     return (account: Owned) => account.identity === target || account.person === person
   }
+}
+
+function lastAdministrator(): Refusal {
+  return new Refusal('lock.last_admin', 'nobody would be left who may administer', {
+    nextStep:
+      'make another account an administrator first, or lift the lock on one; open sessions can be ended one by one',
+  })
 }
 
 /** Why what was recorded failed, and what came of it: whoever reads the log has to know which of the two to believe. */
@@ -76,6 +83,8 @@ export class Locks {
   #linking: Promise<unknown> = Promise.resolve()
   #keeping: Promise<unknown> = Promise.resolve()
   #round = 0
+  /** Locks that were put on or lifted here. */
+  #acts = 0
 
   private constructor(room: LocksRoom, standing: readonly Lock[]) {
     this.#room = room
@@ -95,8 +104,13 @@ export class Locks {
 
   /** Reads again what is locked, where others lock too: in force when this resolves. Rejects with StoreError. */
   async refresh(): Promise<void> {
-    const standing = await this.#room.store.standingLocks()
-    this.#standing = new Map(standing.map((lock) => [lock.id, lock]))
+    // What was put on or lifted here while they were read is not in what was read.
+    let acts: number
+    do {
+      acts = this.#acts
+      const standing = await this.#room.store.standingLocks()
+      if (acts === this.#acts) this.#standing = new Map(standing.map((lock) => [lock.id, lock]))
+    } while (acts !== this.#acts)
     this.#round++
     await this.relink()
   }
@@ -169,13 +183,11 @@ export class Locks {
     act: () => Promise<T>,
   ): Promise<T> {
     const guarded = async (): Promise<T> => {
+      // What another gateway locked since the last look counts.
+      if (this.#room.shared === true) await this.refresh()
       const people = await this.#room.people()
       const able = people.filter((one) => one.administers && !this.shutsOut(one.identity))
-      if (able.length > 0 && able.every(gone(people)))
-        throw new Refusal('lock.last_admin', 'nobody would be left who may administer', {
-          nextStep:
-            'make another account an administrator first, or lift the lock on one; open sessions can be ended one by one',
-        })
+      if (able.length > 0 && able.every(gone(people))) throw lastAdministrator()
       return await act()
     }
     const mine = this.#keeping.then(guarded, guarded)
@@ -224,9 +236,37 @@ export class Locks {
         nextStep: 'lock it at the gateway that has this account',
       })
     const put = async () => await this.#put(scope, target, by)
-    return scope === 'identity'
-      ? await this.keepingAdministrator(accountsOf(target), put)
-      : await put()
+    if (scope !== 'identity') return await put()
+    return await this.keepingAdministrator(accountsOf(target), async () => {
+      const lock = await put()
+      if (this.#room.shared === true) await this.#orLifted(lock, by)
+      return lock
+    })
+  }
+
+  /**
+   * Of the last two who may administer another gateway may have locked the other meanwhile, each having seen that one is
+   * left. Whoever is second sees both, and takes its own back. Throws Refusal `lock.last_admin`.
+   */
+  async #orLifted(lock: Lock, by: By): Promise<void> {
+    await this.refresh()
+    const people = await this.#room.people()
+    const able = people.filter(({ administers }) => administers)
+    const theirs = accountsOf(lock.target)(people)
+    if (!able.some(theirs) || able.some(({ identity }) => !this.shutsOut(identity))) return
+    const { store, now } = this.#room
+    const at = Math.floor(now() / 1000)
+    await store.liftLock(lock.id, { at, by: by.subject.id, reason: 'lock.last_admin' })
+    this.#off(lock.id)
+    await this.relink()
+    await this.#record(
+      'session.lock',
+      lock,
+      by,
+      'lifted again: another gateway locked the others who may administer',
+      { reason: 'lock.last_admin', effect: 'none' },
+    )
+    throw lastAdministrator()
   }
 
   async #put(scope: LockScope, target: string, by: By): Promise<Lock> {
@@ -295,11 +335,13 @@ export class Locks {
 
   #on(lock: Lock): void {
     this.#standing.set(lock.id, lock)
+    this.#acts++
     this.#round++
   }
 
   #off(id: string): void {
     this.#standing.delete(id)
+    this.#acts++
     this.#round++
   }
 

@@ -1,5 +1,5 @@
 /**
- * What other gateways do to grants, locks and devices, as this one hears of it: every change is looked for a few times a second,
+ * What other gateways do to grants, locks, devices and people, as this one hears of it: every change is looked for a few times a second,
  * and the sessions it touches are decided again. Who has not been able to look for a while does not know any more what stands:
  * then every session is decided again, and what cannot be looked up does not go on.
  */
@@ -16,6 +16,8 @@ export interface News {
   readonly locked: boolean
   /** Whose state changed, or the processes registered on them. */
   readonly devices: readonly string[]
+  /** The `sub`s of people whose account or sign-ins changed. */
+  readonly people: readonly string[]
   readonly place: string
   readonly lost: boolean
 }
@@ -31,6 +33,8 @@ interface WatchRoom {
   readonly changes: Changes
   /** Reads the locks again: called before a session is decided for their sake. */
   readonly relock: () => Promise<void>
+  /** Decides again what these people, by `sub`, have open; `at` is when that began, monotonic. */
+  readonly people: (subs: ReadonlySet<string>, at: number) => Promise<void>
   /** Rejects where the store takes no write: it may well be read. Called at every look that sees. */
   readonly writable: () => Promise<void>
   /** What could not be told while it took none. */
@@ -87,12 +91,13 @@ export class ChangeWatch implements AsyncDisposable {
     const at = monotonic()
     const blind = at - this.#seen >= BLIND_MS
     try {
-      const { grants, locked, devices, place, lost } = await changes.after(this.#place)
+      const { grants, locked, devices, people, place, lost } = await changes.after(this.#place)
       const unsure = blind || lost
       if (unsure || locked) {
         await this.#of.relock()
         await this.#all(at, unsure ? 'grant' : 'lock')
       } else {
+        if (people.length > 0) await this.#of.people(new Set(people), at)
         for (const id of new Set(grants)) await this.#one(id, at)
         if (devices.length > 0) await this.#on(new Set(devices), at)
       }

@@ -1,4 +1,4 @@
-/** What changed of grants, locks and devices, in the order in which Redis did it (granting.ts): for gateways that did not do it. */
+/** What changed of grants, locks, devices and people, in the order in which Redis did it (granting.ts): for gateways that did not do it. */
 import type { Changes, News } from '../../sessions/changes.ts'
 import type { RedisConnection } from './connection.ts'
 import { lists, strings } from './row.ts'
@@ -14,7 +14,14 @@ export class RedisChanges implements Changes {
   async after(place: string | undefined): Promise<News> {
     const said = lists(await this.#redis.read('news', place ?? '', String(PAGE)))
     const [next, lost] = strings(said.slice(0, 2))
-    const [grants, locks, devices] = [strings(said[2]), strings(said[3]), strings(said[4])]
-    return { place: next ?? '', lost: lost === '1', grants, locked: locks.length > 0, devices }
+    const [grants, locks, devices, people] = said.slice(2, 6).map(strings)
+    return {
+      place: next ?? '',
+      lost: lost === '1',
+      grants: grants ?? [],
+      locked: (locks ?? []).length > 0,
+      devices: devices ?? [],
+      people: people ?? [],
+    }
   }
 }

@@ -11,7 +11,7 @@
  *     grantsgone:<device and requester>   zset by createdAt: what ended, extensions left out
  *     grantwrites:<device and requester>  set of those of level 2 that nobody ended
  *     grantsrunning                       zset by the second at which it is over: what nobody ended
- *     changes                             stream: grants that took effect or ended, locks (locking.ts), devices (devicing.ts)
+ *     changes                             stream: grants that took effect or ended, locks (locking.ts), devices (devicing.ts), people (peopling.ts)
  *     grantreview:<id>                    hash;  grantreviews, grantreviewsclosed  zsets (reviewing.ts)
  */
 import { transitions } from '../../grants/grant.ts'
@@ -28,6 +28,13 @@ const table = Object.entries(transitions)
 
 /** Of changes so many are kept: who comes later than that has missed some, and knows it. */
 const MOST_CHANGES = 10_000
+
+/** Lua: says to all gateways that a grant, a lock or a person has changed. */
+export const tellPrelude = `
+local function tell(kind, id)
+  redis.call('XADD', P .. 'changes', 'MAXLEN', '~', ${MOST_CHANGES}, '*', kind, id)
+end
+`
 
 /**
  * `ends` and `lasts` of a row are the terms that hold: its own, or those of `extension`, the longest
@@ -101,9 +108,7 @@ local function sealable(row, at)
   return sealed.hash == row.unsealsHash and sealed.state == 'approved'
     and tonumber(sealed.notBefore) <= at and at < over(sealed)
 end
-local function tell(kind, id)
-  redis.call('XADD', P .. 'changes', 'MAXLEN', '~', ${MOST_CHANGES}, '*', kind, id)
-end
+${tellPrelude}
 local function leave(row)
   redis.call('ZREM', P .. 'grantsrunning', row.id)
   if row.extends then return end
@@ -292,12 +297,12 @@ return 1
 
 /**
  * ARGV: id of the last entry that was read or '', limit. Gives the id to go on from, '1' where changes were missed, the
- * grants that changed, the locks, and the devices. An id that is not there any more was cut off, or was never on this
+ * grants that changed, the locks, the devices, and the people. An id that is not there any more was cut off, or was never on this
  * server. What another version tells of is not known here, so it counts as missed.
  */
 const news = `
 local name = P .. 'changes'
-local place, missed, ids = ARGV[1], '', { grant = {}, lock = {}, device = {} }
+local place, missed, ids = ARGV[1], '', { grant = {}, lock = {}, device = {}, person = {} }
 if place == '' or (place ~= '0-0' and #redis.call('XRANGE', name, place, place) == 0) then
   if place ~= '' then missed = '1' end
   local last = redis.call('XREVRANGE', name, '+', '-', 'COUNT', 1)[1]
@@ -308,7 +313,7 @@ for _, entry in ipairs(redis.call('XRANGE', name, '(' .. place, '+', 'COUNT', AR
   local of = ids[entry[2][1]]
   if of then table.insert(of, entry[2][2]) else missed = '1' end
 end
-return { place, missed, ids.grant, ids.lock, ids.device }
+return { place, missed, ids.grant, ids.lock, ids.device, ids.person }
 `
 
 export const grantScripts = {

@@ -1,14 +1,19 @@
 /** Every script by its name: what it does behind the prelude of its room. No two rooms share a name. */
 import { answerPrelude, answerScripts } from './answering.ts'
+import { arrivingScripts } from './arriving.ts'
 import { auditorPrelude, auditorScripts } from './auditing.ts'
 import { caPrelude, caScripts } from './scripts.ts'
 import { deviceScripts } from './devicing.ts'
+import { factorScripts } from './factoring.ts'
 import { gatewayScripts } from './gateways.ts'
 import { grantPrelude, grantScripts } from './granting.ts'
 import { reviewScripts } from './reviewing.ts'
 import { lockScripts } from './locking.ts'
+import { loginScripts } from './logining.ts'
 import { pagePrelude } from './paging.ts'
+import { peoplePrelude, peopleScripts } from './peopling.ts'
 import { sessionPrelude, sessionScripts } from './sessioning.ts'
+import { sharingScripts } from './sharing.ts'
 
 function behind<T extends Readonly<Record<string, string>>>(prelude: string, bodies: T) {
   const whole = Object.entries(bodies).map(([name, body]) => [name, prelude + body])
@@ -25,6 +30,13 @@ const texts = {
   ...behind(grantPrelude, deviceScripts),
   ...behind(pagePrelude + sessionPrelude, sessionScripts),
   ...behind(pagePrelude + grantPrelude, lockScripts),
+  ...behind(peoplePrelude, {
+    ...peopleScripts,
+    ...factorScripts,
+    ...loginScripts,
+    ...sharingScripts,
+    ...arrivingScripts,
+  }),
 } as const
 
 export type ScriptName = keyof typeof texts

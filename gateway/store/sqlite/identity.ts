@@ -15,28 +15,11 @@ import type {
   ThrottleAnswer,
 } from '../../identity/store.ts'
 import type { Authentication } from '../../identity/subject.ts'
+import { account, number, text, type Row } from './account.ts'
+import { belongings } from './belongings.ts'
 import { idpOperations, MOST_PEOPLE, outsideKey } from './idps.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
-
-type Row = Record<string, unknown>
-
-const text = (row: Row | undefined, column: string): string | undefined => {
-  const value = row?.[column]
-  return typeof value === 'string' ? value : undefined
-}
-const number = (row: Row | undefined, column: string): number => {
-  const value = row?.[column]
-  return typeof value === 'number' ? value : 0
-}
-
-function account(row: Row | undefined): AccountRow | undefined {
-  const json = text(row, 'row')
-  if (json === undefined) return undefined
-  const kept = JSON.parse(json) as Omit<AccountRow, 'outside' | 'person'> & Partial<AccountRow>
-  // Rows older than companies' providers name neither.
-  return { ...kept, outside: kept.outside ?? null, person: kept.person ?? kept.sub }
-}
 
 function isAdmin(row: AccountRow): 0 | 1 {
   return !row.disabled && row.roles.includes('admin') ? 1 : 0
@@ -108,6 +91,7 @@ export const identityRoom = {
       const back = db.prepare('UPDATE throttle SET count = count - 1 WHERE key = ? AND count > 0')
       for (const key of args.giveBack) back.run(key)
     },
+    belongings,
     bootstrapHash: (db: DatabaseSync, _: null): string | undefined =>
       text(db.prepare('SELECT hash FROM bootstrap WHERE spent = 0').get(), 'hash'),
     openBootstrap(db: DatabaseSync, hash: string): boolean {
@@ -389,8 +373,8 @@ function ofAnswer({ result }: Payload): string | null {
   return text(login, 'accountId') ?? null
 }
 
-/** The members that are looked for get columns of their own. */
-function recordOf({ model, id, payload, expiresAt }: OidcRow): OidcRecord {
+/** The members that are looked for stand beside the row. */
+export function recordOf({ model, id, payload, expiresAt }: OidcRow): OidcRecord {
   const member = (name: string): string | null => text(payload, name) ?? null
   return {
     model,

@@ -81,6 +81,43 @@ describe('an identity that has no account on this gateway', () => {
   })
 })
 
+describe('of the last two who may administer', () => {
+  const ada = `${HERE}|ada`
+  const onRoot = lockOn(newId('l'), { scope: 'identity', target: root, by: ada })
+
+  test('one stays where another gateway locked the other since the last look', async () => {
+    const locks = await locksOf(true)
+    await store.addLock(onRoot, 9)
+    await expect(locks.add('identity', ada, by(root))).rejects.toMatchObject({
+      code: 'lock.last_admin',
+    })
+    expect([events, (await store.standingLocks()).length]).toEqual([[], 1])
+  })
+
+  test('one stays where another gateway locks the other at the same time: the second takes its own back', async () => {
+    const meanwhile: LockStore = {
+      addLock: async (lock, most) => {
+        await store.addLock(onRoot, 9)
+        return await store.addLock(lock, most)
+      },
+      liftLock: async (id, lifted) => await store.liftLock(id, lifted),
+      findLock: async (id) => await store.findLock(id),
+      standingLocks: async () => await store.standingLocks(),
+      listLocks: async (limit, after) => await store.listLocks(limit, after),
+    }
+    const locks = await locksOf(true, meanwhile)
+    await expect(locks.add('identity', ada, by(root))).rejects.toMatchObject({
+      code: 'lock.last_admin',
+    })
+    expect(await store.standingLocks()).toEqual([onRoot])
+    expect([locks.shutsOut(ada), locks.shutsOut(root)]).toEqual([false, true])
+    expect(events.map(({ status, reason }) => [status, reason?.slice(0, 5)])).toEqual([
+      ['success', events[0]?.reason?.slice(0, 5)],
+      ['failure', 'lock.'],
+    ])
+  })
+})
+
 describe('where the store fails, the log has what it shows then', () => {
   const failure = new Error('the connection is gone')
   /** A store that does as it is told and loses the answer, or loses the question; and may stay away. */

@@ -8,7 +8,14 @@ import type { Reauthorization } from '../../../gateway/sessions/reevaluate.ts'
 import type { SessionEnd, SessionStore } from '../../../gateway/sessions/session.ts'
 import { grant } from '../store/contracts/granted.ts'
 
-const NOTHING: News = { grants: [], locked: false, devices: [], place: '1-0', lost: false }
+const NOTHING: News = {
+  grants: [],
+  locked: false,
+  devices: [],
+  people: [],
+  place: '1-0',
+  lost: false,
+}
 
 /** A watch over two sessions, each under its own grant; the test says what the next look finds. */
 async function watching() {
@@ -48,6 +55,7 @@ async function watching() {
       report: (_: unknown, what: string) => did.push(what),
     } as never,
     reauthorization,
+    people: async (subs) => void (await Promise.resolve(did.push(['people', ...subs].join(' ')))),
     relock: async () => void (await Promise.resolve(did.push('locks'))),
     writable: async () => {
       if (refuses.write !== undefined) throw refuses.write
@@ -118,6 +126,21 @@ test('a lock is read before every session is decided; so it is where changes wer
     'seen',
   ])
   expect(await look(500, { lost: true })).toEqual(['locks', `grant - ${all}`, 'seen'])
+})
+
+test('of people who changed what they have open is decided again, each once; not where all is anyway', async () => {
+  const { look, first, second } = await watching()
+  expect(await look(250, { people: ['a', 'b', 'a'], grants: [first] })).toEqual([
+    'people a b',
+    `grant - of ${first}`,
+    'seen',
+  ])
+  const all = `of ${first} of ${second}`
+  expect(await look(500, { people: ['a'], locked: true })).toEqual([
+    'locks',
+    `lock - ${all}`,
+    'seen',
+  ])
 })
 
 test('who has not seen for three seconds decides all at every look, says so once, and all again when it sees', async () => {

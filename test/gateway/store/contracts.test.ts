@@ -5,19 +5,25 @@ import { SqliteAnswerStore } from '../../../gateway/store/sqlite/answers.ts'
 import { SqliteAuditorStore } from '../../../gateway/store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { grantsRoom, SqliteGrantStore, WRITES } from '../../../gateway/store/sqlite/grants.ts'
+import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
 import { SqliteInventoryStore } from '../../../gateway/store/sqlite/inventories.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
+import { SqlitePasskeyStore } from '../../../gateway/store/sqlite/passkeys.ts'
 import { SqliteReviewStore } from '../../../gateway/store/sqlite/reviews.ts'
 import { SqliteRolloutStore } from '../../../gateway/store/sqlite/rollouts.ts'
 import { SqliteSessionStore } from '../../../gateway/store/sqlite/sessions.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { SqliteTotpStore } from '../../../gateway/store/sqlite/totp.ts'
 import { answerStoreContract } from './contracts/answers.ts'
 import { auditorStoreContract } from './contracts/auditors.ts'
 import { deviceStoreContract } from './contracts/devices.ts'
 import { grantExtensionContract } from './contracts/extensions.ts'
+import { factorContract } from './contracts/factors.ts'
 import { grantStoreContract } from './contracts/grants.ts'
 import { inventoryStoreContract } from './contracts/inventories.ts'
 import { lockStoreContract } from './contracts/locks.ts'
+import { loginStoreContract } from './contracts/logins.ts'
+import { peopleStoreContract } from './contracts/people.ts'
 import { rolloutStoreContract } from './contracts/rollouts.ts'
 import { sealContract } from './contracts/seals.ts'
 import { sessionStoreContract } from './contracts/sessions.ts'
@@ -39,6 +45,16 @@ sealContract('SQLite', async () => {
 })
 sessionStoreContract('SQLite', async () => new SqliteSessionStore(await thread()))
 lockStoreContract('SQLite', async () => new SqliteLockStore(await thread()))
+peopleStoreContract('SQLite', async () => new SqliteIdentityStore(await thread()))
+loginStoreContract('SQLite', async () => new SqliteOidcStore(await thread()))
+factorContract('SQLite', async () => {
+  const file = await thread()
+  return {
+    passkeys: new SqlitePasskeyStore(file),
+    totps: new SqliteTotpStore(file),
+    logins: new SqliteOidcStore(file),
+  }
+})
 rolloutStoreContract('SQLite', async () => new SqliteRolloutStore(await thread()))
 inventoryStoreContract('SQLite', async () => new SqliteInventoryStore(await thread()))
 

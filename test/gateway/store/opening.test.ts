@@ -1,13 +1,14 @@
 /** What a gateway asks of a Redis, and of its own file, before it keeps anything there. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { pino } from 'pino'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { readConfig, type Config } from '../../../gateway/config.ts'
 import type { Device } from '../../../gateway/devices/device.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
+import type { AccountRow } from '../../../gateway/identity/store.ts'
 import type { Lock } from '../../../gateway/locks/lock.ts'
 import type { Auditor } from '../../../gateway/recordings/auditors.ts'
 import type { RedisSettings } from '../../../gateway/store-settings.ts'
@@ -19,16 +20,21 @@ import { RedisDeviceStore } from '../../../gateway/store/redis/devices.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { SqliteAuditorStore } from '../../../gateway/store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
+import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
 import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
+import { SqlitePasskeyStore } from '../../../gateway/store/sqlite/passkeys.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { SqliteTotpStore } from '../../../gateway/store/sqlite/totp.ts'
 import { makeCertificates } from '../../audit/receiver.ts'
 import { TENANT } from '../../support/node.ts'
 import { claimOf } from './contracts/answers.ts'
 import { auditorCalled } from './contracts/auditors.ts'
 import { grant } from './contracts/granted.ts'
+import { appOf, passkeyOf, signedIn } from './contracts/factors.ts'
 import { lockOn } from './contracts/locks.ts'
 import { NOW } from './contracts/make.ts'
+import { accountOf, guestOf } from './contracts/people.ts'
 import { session } from './contracts/sessions.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
@@ -45,6 +51,10 @@ interface Kept {
   readonly file?: string
   /** The key of its log. */
   readonly vkey?: string
+  readonly accounts?: readonly AccountRow[]
+  /** Where its identity/keys.json is; default one that all of them have. */
+  readonly data?: string
+  readonly public_host?: string
 }
 
 const PLC = { id: 'plc', kind: 'tcp', locality: 'device', port: 502, expect: {} } as const
@@ -52,6 +62,8 @@ const PLC = { id: 'plc', kind: 'tcp', locality: 'device', port: 502, expect: {} 
 function deviceCalled(id: string, state: Device['state'] = 'active'): Device {
   return { id, zone: 'hall-a', state, labels: { line: '3' }, created_at: NOW }
 }
+const home = mkdtempSync(join(tmpdir(), 'sallyport-opening-'))
+afterAll(() => rmSync(home, { recursive: true }))
 
 /** Opens the stores of a gateway that has this in its file; they are closed with the test. */
 async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
@@ -66,11 +78,29 @@ async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
     await own.putProcess({ ...PLC, device: one.id })
   }
   for (const one of kept.auditors ?? []) await new SqliteAuditorStore(thread).add(one)
-  const { gateway = 'gw1', vkey = 'the key of this directory' } = kept
-  const config = { ...readConfig({ environment: {} }), gateway, store: { redis } }
+  await move(thread, kept.accounts ?? [])
+  const { gateway = 'gw1', vkey = 'the key of this directory', data = home } = kept
+  const { public_host = 'gate.plant.example' } = kept
+  const place = { gateway, data, public_host }
+  const config = { ...readConfig({ environment: {} }), ...place, store: { redis } }
   const log = { vkeys: [vkey] }
   return await openStores(config, { thread, log, logger: pino({ level: 'silent' }) }, undo)
 }
+
+/** Puts people into a file; the first of them has a passkey, an app, a login and a counter. */
+async function move(thread: SqliteThread, accounts: readonly AccountRow[]): Promise<void> {
+  const store = new SqliteIdentityStore(thread)
+  for (const row of accounts) await store.addAccount(row)
+  const [first] = accounts
+  if (first === undefined) return
+  await signedIn(new SqliteOidcStore(thread), 'l', { sub: first.sub })
+  const by = { login: 'l', shown: null }
+  await new SqliteTotpStore(thread).putTotp(appOf({ sub: first.sub }), null, by)
+  const passkey = passkeyOf('k', { sub: first.sub, counter: 4 })
+  await new SqlitePasskeyStore(thread).addPasskey(passkey, 9, { ...by, shown: 'code' })
+  await store.take([COUNTER], NOW * 1000)
+}
+const COUNTER = { key: 'login:192.0.2.7:a@plant.example', limit: 1, windowMs: 60_000 }
 
 describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () => {
   test('on a server that may forget', async () => {
@@ -167,6 +197,92 @@ describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () =
       code: 'store.left',
       message: expect.stringContaining(one.statement.id) as string,
     })
+  })
+})
+
+describe.skipIf(!haveRedis)('people of a file', () => {
+  const people = [
+    accountOf('a', { groups: [] }),
+    guestOf('g', 'one'),
+    accountOf('off', { disabled: true, password: null }),
+  ]
+
+  test('go over once, all of them with what they sign in by, signed in to nothing; then nothing of the file counts', async () => {
+    await using own = await RedisServer.start()
+    const { store, passkeyStore, totpStore, oidcStore } = (
+      await opening(own.place, { accounts: people })
+    ).people
+    expect(await store.listAccounts('', 9)).toEqual(people)
+    expect(people[1]?.outside && (await store.findAccountByOutside(people[1].outside))).toEqual(
+      people[1],
+    )
+    expect(await passkeyStore.passkeysOf('a')).toEqual([passkeyOf('k', { counter: 4 })])
+    expect(await totpStore.findTotp('a')).toEqual(appOf())
+    expect(await oidcStore.hasLogins('a')).toBe(false)
+    expect((await store.take([COUNTER], NOW * 1000)).allowed).toBe(false)
+    expect(await store.openBootstrap('another')).toBe(false)
+    const change = { sub: 'a', changedAt: NOW, disabled: true }
+    expect(await store.changeAccount(change)).toBe('last_admin')
+    expect(await store.changeAccount({ ...change, sub: 'g' })).toBe('changed')
+    const again = (await opening(own.place, { accounts: people })).people
+    expect((await again.store.findAccount('g'))?.disabled).toBe(true)
+  })
+
+  test('of a provider that was removed stay retired, and hold up nobody’s address', async () => {
+    await using own = await RedisServer.start()
+    const folder = mkdtempSync(join(tmpdir(), 'sallyport-retired-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const file = join(folder, 'store.sqlite')
+    const { email } = guestOf('g', 'one')
+    await using thread = await SqliteThread.open(file)
+    await new SqliteIdentityStore(thread).addAccount(guestOf('g', 'one', { roles: ['admin'] }))
+    await thread.call('identity', 'removeIdp', { id: 'acme', now: NOW })
+    await new SqliteIdentityStore(thread).addAccount(accountOf('h', { email }))
+    const { people: there } = await opening(own.place, { file })
+    expect((await there.store.findAccountByEmail(email))?.sub).toBe('h')
+    expect(await there.store.findAccount('g')).toMatchObject({ email, disabled: true })
+    expect(await there.idpStore.accountsOfIdp('acme')).toEqual([])
+    expect(await there.store.addAccount(guestOf('i', 'one'))).toBe(true)
+    expect(await there.idpStore.accountsOfIdp('acme')).toEqual(['i'])
+    expect(await there.idpStore.removeIdp('acme', NOW)).toEqual(['i'])
+    expect(await there.store.findAccount('i')).toMatchObject({ disabled: true })
+    expect(await there.store.addAccount(guestOf('j', 'one'))).toBe(true)
+  })
+
+  test('are not left behind where others are there already: it says how many, and does not start', async () => {
+    await using own = await RedisServer.start()
+    await opening(own.place, { accounts: [accountOf('a')] })
+    const second = { gateway: 'gw2', vkey: 'of another directory' }
+    await expect(
+      opening(own.place, { ...second, accounts: [accountOf('b')] }),
+    ).rejects.toMatchObject({
+      code: 'store.people',
+      message: expect.stringMatching(/^1 of 1 accounts .*the first is b/) as string,
+    })
+    // The same people, as a copy of that file has them, are none that would be lost.
+    const { people: there } = await opening(own.place, { ...second, accounts: [accountOf('a')] })
+    expect((await there.store.listAccounts('', 9)).map(({ sub }) => sub)).toEqual(['a'])
+  })
+
+  test('are signed in by one issuer with one set of keys, or the second gateway does not start', async () => {
+    await using own = await RedisServer.start()
+    await opening(own.place)
+    const second = { gateway: 'gw2', vkey: 'of another directory' }
+    await expect(
+      opening(own.place, { ...second, public_host: 'other.plant.example' }),
+    ).rejects.toMatchObject({
+      code: 'store.issuer',
+      message: expect.stringContaining('https://gate.plant.example') as string,
+    })
+    const data = mkdtempSync(join(tmpdir(), 'sallyport-second-'))
+    onTestFinished(() => rmSync(data, { recursive: true }))
+    await expect(opening(own.place, { ...second, data })).rejects.toMatchObject({
+      code: 'store.keys',
+      message: expect.stringContaining('identity/keys.json') as string,
+    })
+    mkdirSync(join(data, 'identity'), { recursive: true })
+    copyFileSync(join(home, 'identity', 'keys.json'), join(data, 'identity', 'keys.json'))
+    expect((await opening(own.place, { ...second, data })).changes).toBeInstanceOf(RedisChanges)
   })
 })
 

@@ -5,19 +5,28 @@ import { RedisAnswerStore } from '../../../gateway/store/redis/answers.ts'
 import { RedisAuditorStore } from '../../../gateway/store/redis/auditors.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisDeviceStore } from '../../../gateway/store/redis/devices.ts'
+import { RedisPasskeyStore, RedisTotpStore } from '../../../gateway/store/redis/factors.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
+import { RedisOidcStore } from '../../../gateway/store/redis/logins.ts'
+import { RedisIdentityStore } from '../../../gateway/store/redis/people.ts'
 import { RedisReviewStore } from '../../../gateway/store/redis/reviews.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
 import { answerStoreContract, claimOf } from './contracts/answers.ts'
 import { auditorStoreContract } from './contracts/auditors.ts'
 import { deviceStoreContract } from './contracts/devices.ts'
 import { grantExtensionContract } from './contracts/extensions.ts'
+import { factorContract } from './contracts/factors.ts'
 import { grantStoreContract } from './contracts/grants.ts'
 import { lockStoreContract } from './contracts/locks.ts'
+import { loginStoreContract } from './contracts/logins.ts'
+import { peopleStoreContract } from './contracts/people.ts'
 import { sealContract } from './contracts/seals.ts'
 import { session, sessionStoreContract } from './contracts/sessions.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
+
+/** What seals, as identity/keys.json has it. */
+const SECRET = Buffer.alloc(32, 7).toString('base64url')
 
 let server: RedisServer
 let count = 0
@@ -53,6 +62,16 @@ describe.skipIf(!haveRedis)('redis-server', () => {
   deviceStoreContract('Redis', async () => new RedisDeviceStore(await connection(), 2))
   auditorStoreContract('Redis', async () => new RedisAuditorStore(await connection()))
   answerStoreContract('Redis', async () => new RedisAnswerStore(await connection(), 'gw1'))
+  peopleStoreContract('Redis', async () => new RedisIdentityStore(await connection(), 'gw1'))
+  loginStoreContract('Redis', async () => new RedisOidcStore(await connection(), [SECRET]))
+  factorContract('Redis', async () => {
+    const redis = await connection()
+    return {
+      passkeys: new RedisPasskeyStore(redis),
+      totps: new RedisTotpStore(redis),
+      logins: new RedisOidcStore(redis, [SECRET]),
+    }
+  })
 
   const ended = {
     reason: 'client_done',

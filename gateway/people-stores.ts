@@ -1,0 +1,142 @@
+/**
+ * Where a node keeps people: accounts, second factors, sign-ins, and what its provider hands out. In its own file, or in the
+ * Redis that several gateways share; then all of them are one issuer, by one address and one set of keys.
+ */
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import { openIdentityKeys, type IdentityOptions } from './identity/index.ts'
+import type { IdentityKeys } from './identity/keys.ts'
+import { FiledIdpStore, FiledInvitationStore } from './store/redis/arriving.ts'
+import type { RedisConnection } from './store/redis/connection.ts'
+import {
+  passkeyFields,
+  RedisPasskeyStore,
+  RedisTotpStore,
+  totpFields,
+} from './store/redis/factors.ts'
+import { RedisOidcStore } from './store/redis/logins.ts'
+import { accountFields, counterOf, RedisIdentityStore } from './store/redis/people.ts'
+import { bringPeople, nameIssuerOf, RedisProofs, type Belongings } from './store/redis/sharing.ts'
+import { peopleOfFile, type PeopleOfFile } from './store/sqlite/belongings.ts'
+import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
+import { SqliteIdpStore } from './store/sqlite/idps.ts'
+import { SqliteInvitationStore } from './store/sqlite/invitations.ts'
+import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
+import { StoreError, type SqliteThread } from './store/sqlite/thread.ts'
+import { SqliteTotpStore } from './store/sqlite/totp.ts'
+
+export type PeopleStores = Pick<
+  IdentityOptions,
+  'store' | 'oidcStore' | 'idpStore' | 'passkeyStore' | 'totpStore' | 'invitationStore' | 'proofs'
+>
+
+/** Those of a node that shares them with nobody. */
+export function ownPeople(thread: SqliteThread): PeopleStores {
+  return {
+    store: new SqliteIdentityStore(thread),
+    oidcStore: new SqliteOidcStore(thread),
+    idpStore: new SqliteIdpStore(thread),
+    passkeyStore: new SqlitePasskeyStore(thread),
+    totpStore: new SqliteTotpStore(thread),
+    invitationStore: new SqliteInvitationStore(thread),
+    proofs: undefined,
+  }
+}
+
+/** Who comes to share people. */
+interface Sharing {
+  /** `https://<public host>:<port>`. */
+  readonly origin: string
+  /** The data directory, whose `identity/keys.json` is made where there is none. */
+  readonly directory: string
+  readonly gateway: string
+  /** Which data directory it is (`directoryId`). */
+  readonly holder: string
+}
+
+/**
+ * Those that all gateways on this Redis share. Whoever is in the file goes there once, where nobody is yet. Rejects with
+ * StoreError: `store.issuer`, `store.keys`, `store.people`; and as `openIdentityKeys`.
+ */
+export async function sharedPeople(
+  redis: RedisConnection,
+  thread: SqliteThread,
+  { origin, directory, gateway, holder }: Sharing,
+): Promise<{ readonly stores: PeopleStores; readonly brought: number }> {
+  const keys = await openIdentityKeys(join(directory, 'identity', 'keys.json'))
+  await assertOneIssuer(redis, `${origin}/oidc`, keys)
+  const store = new RedisIdentityStore(redis, gateway)
+  const brought = await bring(redis, await peopleOfFile(thread), { store, holder })
+  const [newest = '', ...older] = keys.cookies
+  const stores = {
+    store,
+    oidcStore: new RedisOidcStore(redis, [newest, ...older]),
+    idpStore: new FiledIdpStore(thread, redis),
+    passkeyStore: new RedisPasskeyStore(redis),
+    totpStore: new RedisTotpStore(redis),
+    invitationStore: new FiledInvitationStore(thread, redis),
+    proofs: new RedisProofs(redis),
+  }
+  return { stores, brought }
+}
+
+/** Tells two sets of keys apart, and nothing of what they are: each is 256 random bits or more. */
+function fingerprintOf({ signing, cookies }: IdentityKeys): string {
+  const hash = createHash('sha256').update('sallyport identity keys v1')
+  for (const { kid } of signing) hash.update(`\nsigning ${kid}`)
+  for (const secret of cookies) hash.update(`\nsecret ${secret}`)
+  return hash.digest('hex')
+}
+
+async function assertOneIssuer(
+  redis: RedisConnection,
+  issuer: string,
+  keys: IdentityKeys,
+): Promise<void> {
+  const own = { issuer, keys: fingerprintOf(keys) }
+  const first = await nameIssuerOf(redis, own)
+  if (first.issuer !== own.issuer)
+    throw new StoreError(
+      'store.issuer',
+      `the gateways on this Redis sign people in as ${first.issuer}, and this one would as ${own.issuer}: give all of them the public_host and the public_port that people dial`,
+    )
+  if (first.keys !== own.keys)
+    throw new StoreError(
+      'store.keys',
+      'identity/keys.json in the data directory is not the one of the other gateways on this Redis: copy it from one of them, readable by the gateway alone (0600)',
+    )
+}
+
+/** Gives how many accounts it took over. Throws StoreError `store.people` where others are there and not these. */
+async function bring(
+  redis: RedisConnection,
+  people: PeopleOfFile,
+  { store, holder }: { readonly store: RedisIdentityStore; readonly holder: string },
+): Promise<number> {
+  if (people.accounts.length === 0) return 0
+  const outcome = await bringPeople(redis, holder, belongingsOf(people))
+  if (outcome === 'brought') return people.accounts.length
+  if (outcome === 'before') return 0
+  const unknown: string[] = []
+  for (const { row } of people.accounts)
+    if ((await store.findAccount(row.sub)) === undefined) unknown.push(row.sub)
+  if (unknown.length === 0) return 0
+  throw new StoreError(
+    'store.people',
+    `${unknown.length} of ${people.accounts.length} accounts in store.sqlite are not among those on this Redis (the first is ${unknown[0]}), and would be lost without a word: make these people there, then begin this gateway with a new data directory`,
+  )
+}
+
+function belongingsOf({ accounts, passkeys, totps, throttles, spent }: PeopleOfFile): Belongings {
+  return {
+    accounts: accounts.map(({ row, mail, idp }) => ({ mail, fields: accountFields(row, idp) })),
+    passkeys: passkeys.map(passkeyFields),
+    totps: totps.map((row) => ({ sub: row.sub, fields: totpFields(row) })),
+    throttles: throttles.map(({ key, count, until }) => ({
+      key: counterOf(key),
+      count: String(count),
+      until: String(until),
+    })),
+    spent,
+  }
+}

@@ -1,0 +1,144 @@
+/** Two gateways behind one address, on one Redis: what one of them does to a person holds at the other. */
+import { createHash, randomUUID } from 'node:crypto'
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { importJWK, SignJWT } from 'jose'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Locked } from '#api'
+import {
+  PASSWORD,
+  send,
+  startNode,
+  until,
+  type Answer,
+  type Person,
+  type TestNode,
+} from '../../support/node.ts'
+import { carried, here, isCut, twoDevices } from '../sessions/carried.ts'
+import { haveRedis, RedisServer } from './redis-server.ts'
+
+let server: RedisServer
+/** The second one: what people dial is the first one's address, and a balancer would hand it on. */
+let other: TestNode
+let data: string
+const settings = () => `store: { redis: { host: 127.0.0.1, port: ${server.port} } }\n`
+
+/** A call under `/api/v1` as this person's program makes it: a token, and a proof for this very call. */
+async function callOf({ credentials }: Person, method: string, path: string, body: object = {}) {
+  const { d: _, ...shown } = credentials.key
+  const { accessToken, key } = credentials
+  const proof = await new SignJWT({
+    jti: randomUUID(),
+    htm: method,
+    htu: `${here.node.origin}/api/v1${path}`,
+    iat: Math.floor(Date.now() / 1000),
+    ath: createHash('sha256').update(accessToken).digest('base64url'),
+  })
+    .setProtectedHeader({ alg: 'ES256', typ: 'dpop+jwt', jwk: shown })
+    .sign(await importJWK({ ...key }, 'ES256'))
+  const headers = {
+    host: new URL(here.node.origin).host,
+    authorization: `DPoP ${accessToken}`,
+    dpop: proof,
+  }
+  const plain = { method, path: `/api/v1${path}`, headers }
+  return method === 'GET' ? plain : { ...plain, body }
+}
+
+/** The same call at the second gateway. */
+async function there<T>(
+  who: Person,
+  method: string,
+  path: string,
+  body?: object,
+): Promise<Answer<T>> {
+  return await send<T>(other, await callOf(who, method, path, body))
+}
+
+const codeOf = ({ status, text }: Answer) => [status, /"code":"([^"]+)"/.exec(text)?.[1] ?? 'none']
+
+describe.skipIf(!haveRedis)('two gateways that share people', () => {
+  twoDevices(async () => {
+    server = await RedisServer.start()
+    return { config: settings() }
+  })
+  beforeAll(async () => {
+    data = mkdtempSync(join(tmpdir(), 'sallyport-second-'))
+    cpSync(join(here.node.data, 'identity'), join(data, 'identity'), { recursive: true })
+    const config = `gateway: gw2\npublic_port: ${here.node.port}\n${settings()}`
+    other = await startNode({ bare: true, data, config })
+  })
+  afterAll(async () => {
+    await other[Symbol.asyncDispose]()
+    rmSync(data, { recursive: true })
+    await server[Symbol.asyncDispose]()
+  })
+
+  test('take the tokens of each other, and each proof once between them', async () => {
+    const asked = await callOf(here.operator, 'GET', '/grants')
+    expect((await send(other, asked)).status).toBe(200)
+    for (const node of [here.node, other])
+      expect(codeOf(await send(node, asked))).toEqual([401, 'proof.replayed'])
+  })
+
+  test('keep nobody in a file, and none of their secrets in the log of either', async () => {
+    expect(here.node.rows('SELECT sub FROM account UNION SELECT login FROM login')).toEqual([])
+    expect(here.node.rows('SELECT id FROM oidc UNION SELECT sub FROM passkey')).toEqual([])
+    expect(other.rows('SELECT sub FROM account UNION SELECT id FROM oidc')).toEqual([])
+    const { accessToken, refreshToken } = here.vendor.credentials
+    const log = here.node.events().map(({ text }) => text)
+    expect(log.filter((text) => [accessToken, refreshToken].some((t) => text.includes(t)))).toEqual(
+      [],
+    )
+    expect(() => readFileSync(join(data, 'bootstrap-token'))).toThrow('ENOENT')
+  })
+
+  test('let in at the first whoever was made at the second', async () => {
+    const email = 'nina@plant.example'
+    const made = { email, name: 'Nina', party: 'staff', roles: ['operator'], password: PASSWORD }
+    expect((await there(here.node.admin, 'POST', '/accounts', made)).status).toBe(201)
+    const nina = await here.node.signIn(email)
+    expect((await nina.call('GET', '/grants')).status).toBe(200)
+    const twice = await here.node.admin.call('POST', '/accounts', made)
+    expect(codeOf(twice)).toEqual([409, 'account.exists'])
+  })
+
+  test('cut what somebody has open at the first who is disabled at the second, and let them in nowhere from then on', async () => {
+    const one = await carried()
+    const { subject } = here.vendor.credentials
+    const disabled = await there(here.node.admin, 'POST', `/accounts/${subject}/disable`)
+    expect(disabled.status).toBe(200)
+    for (const node of [here.node, other]) {
+      const asked = await callOf(here.vendor, 'GET', '/grants')
+      expect(codeOf(await send(node, asked))).toEqual([401, 'account.disabled'])
+    }
+    await isCut(one, /./, 'policy_recheck')
+    expect((await here.node.admin.call('POST', `/accounts/${subject}/enable`, {})).status).toBe(200)
+    // The login went with it.
+    const asked = await callOf(here.vendor, 'GET', '/grants')
+    expect(codeOf(await send(here.node, asked))).toEqual([401, 'token.revoked'])
+    here.vendor = await here.node.signIn(here.vendor.email)
+  })
+
+  test('lock a person at the second out of the first, and of two administrators one stays, however both go about it', async () => {
+    const lock = { scope: 'identity', target: here.vendor.email, reason: 'incident 7' }
+    const put = await there<Locked>(here.node.admin, 'POST', '/locks', lock)
+    expect(put.status).toBe(201)
+    await until('it is out here', async () => {
+      const asked = await here.vendor.call('POST', '/sessions', {
+        device: 'press-07',
+        process: 'plc',
+      })
+      return asked.text.includes('lock')
+    })
+    const { id } = put.body.lock
+    await here.node.admin.ask('POST', `/locks/${id}/lift`, { reason: 'over' })
+    const last = here.node.admin.credentials.subject
+    for (const answer of [
+      await there(here.node.admin, 'POST', `/accounts/${last}/disable`),
+      await here.node.admin.call('POST', `/accounts/${last}/disable`, {}),
+    ])
+      expect(answer.text).toContain('last_admin')
+  })
+})
