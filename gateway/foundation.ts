@@ -12,7 +12,6 @@ import { openIdentity, type Identity } from './identity/index.ts'
 import { originOf } from './origin.ts'
 import { SqliteCaStore } from './store/sqlite/ca.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
-import { SqliteServiceStore } from './store/sqlite/services.ts'
 import { SqliteThread } from './store/sqlite/thread.ts'
 import { openStores, type Stores } from './stores.ts'
 import { now } from './time.ts'
@@ -63,7 +62,6 @@ export async function openFoundation(config: Config): Promise<Foundation> {
       origin: originOf(config),
       directory: config.data,
       ...stores.people,
-      serviceStore: new SqliteServiceStore(thread),
       log: async (event) => void (await log.append(identityEvent(event))),
       now,
       report: (error, id) => logger.error({ err: error, id }, 'identity'),

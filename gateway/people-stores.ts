@@ -1,12 +1,12 @@
 /**
- * Where a node keeps people: accounts, second factors, sign-ins, and what its provider hands out. In its own file, or in the
- * Redis that several gateways share; then all of them are one issuer, by one address and one set of keys.
+ * Where a node keeps people: accounts, second factors, sign-ins, what its provider hands out, and what they come in by: invitations,
+ * companies, services. In its own file, or in the Redis that several gateways share; then all of them are one issuer, by one address and one set of keys.
  */
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { openIdentityKeys, type IdentityOptions } from './identity/index.ts'
 import type { IdentityKeys } from './identity/keys.ts'
-import { FiledIdpStore, FiledInvitationStore } from './store/redis/arriving.ts'
+import { stands } from './identity/services/store.ts'
 import type { RedisConnection } from './store/redis/connection.ts'
 import {
   passkeyFields,
@@ -14,20 +14,32 @@ import {
   RedisTotpStore,
   totpFields,
 } from './store/redis/factors.ts'
+import { RedisIdpStore } from './store/redis/idps.ts'
+import { RedisInvitationStore } from './store/redis/invitations.ts'
 import { RedisOidcStore } from './store/redis/logins.ts'
 import { accountFields, counterOf, RedisIdentityStore } from './store/redis/people.ts'
+import { RedisServiceStore } from './store/redis/services.ts'
 import { bringPeople, nameIssuerOf, RedisProofs, type Belongings } from './store/redis/sharing.ts'
 import { peopleOfFile, type PeopleOfFile } from './store/sqlite/belongings.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
 import { SqliteIdpStore } from './store/sqlite/idps.ts'
 import { SqliteInvitationStore } from './store/sqlite/invitations.ts'
 import { SqlitePasskeyStore } from './store/sqlite/passkeys.ts'
+import { SqliteServiceStore } from './store/sqlite/services.ts'
 import { StoreError, type SqliteThread } from './store/sqlite/thread.ts'
 import { SqliteTotpStore } from './store/sqlite/totp.ts'
+import { now } from './time.ts'
 
 export type PeopleStores = Pick<
   IdentityOptions,
-  'store' | 'oidcStore' | 'idpStore' | 'passkeyStore' | 'totpStore' | 'invitationStore' | 'proofs'
+  | 'store'
+  | 'oidcStore'
+  | 'idpStore'
+  | 'passkeyStore'
+  | 'totpStore'
+  | 'invitationStore'
+  | 'serviceStore'
+  | 'proofs'
 >
 
 /** Those of a node that shares them with nobody. */
@@ -39,6 +51,7 @@ export function ownPeople(thread: SqliteThread): PeopleStores {
     passkeyStore: new SqlitePasskeyStore(thread),
     totpStore: new SqliteTotpStore(thread),
     invitationStore: new SqliteInvitationStore(thread),
+    serviceStore: new SqliteServiceStore(thread),
     proofs: undefined,
   }
 }
@@ -54,6 +67,14 @@ interface Sharing {
   readonly holder: string
 }
 
+interface SharedPeople {
+  readonly stores: PeopleStores
+  /** How many accounts came from the file. */
+  readonly brought: number
+  /** Ids of companies and services that stay in the file, because others on Redis are in the way. */
+  readonly left: readonly string[]
+}
+
 /**
  * Those that all gateways on this Redis share. Whoever is in the file goes there once, where nobody is yet. Rejects with
  * StoreError: `store.issuer`, `store.keys`, `store.people`; and as `openIdentityKeys`.
@@ -62,22 +83,27 @@ export async function sharedPeople(
   redis: RedisConnection,
   thread: SqliteThread,
   { origin, directory, gateway, holder }: Sharing,
-): Promise<{ readonly stores: PeopleStores; readonly brought: number }> {
+): Promise<SharedPeople> {
   const keys = await openIdentityKeys(join(directory, 'identity', 'keys.json'))
   await assertOneIssuer(redis, `${origin}/oidc`, keys)
   const store = new RedisIdentityStore(redis, gateway)
   const brought = await bring(redis, await peopleOfFile(thread), { store, holder })
+  const idpStore = new RedisIdpStore(redis)
+  const invitationStore = new RedisInvitationStore(redis)
+  const serviceStore = new RedisServiceStore(redis)
+  const left = await bringWaysIn(thread, { idpStore, invitationStore, serviceStore }, holder)
   const [newest = '', ...older] = keys.cookies
   const stores = {
     store,
     oidcStore: new RedisOidcStore(redis, [newest, ...older]),
-    idpStore: new FiledIdpStore(thread, redis),
+    idpStore,
     passkeyStore: new RedisPasskeyStore(redis),
     totpStore: new RedisTotpStore(redis),
-    invitationStore: new FiledInvitationStore(thread, redis),
+    invitationStore,
+    serviceStore,
     proofs: new RedisProofs(redis),
   }
-  return { stores, brought }
+  return { stores, brought, left }
 }
 
 /** Tells two sets of keys apart, and nothing of what they are: each is 256 random bits or more. */
@@ -125,6 +151,31 @@ async function bring(
     'store.people',
     `${unknown.length} of ${people.accounts.length} accounts in store.sqlite are not among those on this Redis (the first is ${unknown[0]}), and would be lost without a word: make these people there, then begin this gateway with a new data directory`,
   )
+}
+
+interface WaysIn {
+  readonly idpStore: RedisIdpStore
+  readonly invitationStore: RedisInvitationStore
+  readonly serviceStore: RedisServiceStore
+}
+
+/** What the people in the file come in by, once for each directory: what was ended on Redis since stays ended. Gives the ids of what stays behind. */
+async function bringWaysIn(
+  thread: SqliteThread,
+  { idpStore, invitationStore, serviceStore }: WaysIn,
+  holder: string,
+): Promise<readonly string[]> {
+  const at = now()
+  const companies = await idpStore.take(holder, await new SqliteIdpStore(thread).listIdps())
+  const invited = await new SqliteInvitationStore(thread).listInvitations(Number.MAX_SAFE_INTEGER)
+  const open = invited.filter(({ closed, expiresAt }) => closed === null && expiresAt > at)
+  await invitationStore.take(holder, open)
+  const listed = await new SqliteServiceStore(thread).listServices()
+  const services = await serviceStore.take(
+    holder,
+    listed.filter((row) => stands(row, at)),
+  )
+  return [...companies, ...services]
 }
 
 function belongingsOf({ accounts, passkeys, totps, throttles, spent }: PeopleOfFile): Belongings {

@@ -76,11 +76,11 @@ const SHARED = [
   'answers to writes with a key',
   'accounts and their sign-ins',
   'passkeys and authenticator apps',
-] as const
-const OWN = [
   'invitations',
   'companies',
   'services',
+] as const
+const OWN = [
   'inventories',
   'certificates and enrolments',
   'rollouts',
@@ -130,9 +130,14 @@ export async function openStores(
   // First, for it may be refused: whoever is then has changed nothing.
   const { data: directory, gateway } = config
   const place = { origin: originOf(config), directory, gateway, holder }
-  const { stores: people, brought } = await sharedPeople(redis, thread, place)
+  const { stores: people, brought, left } = await sharedPeople(redis, thread, place)
   if (brought > 0)
     logger.warn({ accounts: brought }, 'the accounts of store.sqlite are on Redis from now on')
+  if (left.length > 0)
+    logger.warn(
+      { left },
+      'companies and services in store.sqlite that others on Redis are in the way of',
+    )
   const locks = new RedisLockStore(redis)
   await carryOver(own.locks, locks)
   const devices = new RedisDeviceStore(redis)

@@ -185,9 +185,6 @@ return change_account(ARGV[1], ARGV[2], ARGV[3], ARGV[4], sets, dels)
 /** ARGV: idp. */
 const accountsOfIdp = `return redis.call('ZRANGE', P .. 'accountsof:' .. ARGV[1], 0, -1)`
 
-/** ARGV: idp, at. */
-const retirePeople = `return retire_people(ARGV[1], ARGV[2])`
-
 /** ARGV: now; then of each counter its digest, limit, window. Gives 1 or 0, and how long to wait. */
 const takeAttempts = `
 local now = tonumber(ARGV[1])
@@ -262,7 +259,6 @@ export const peopleScripts = {
   listAccounts,
   changeAccount,
   accountsOfIdp,
-  retirePeople,
   takeAttempts,
   settleAttempts,
   bootstrapHash,

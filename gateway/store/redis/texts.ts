@@ -1,17 +1,19 @@
 /** Every script by its name: what it does behind the prelude of its room. No two rooms share a name. */
 import { answerPrelude, answerScripts } from './answering.ts'
-import { arrivingScripts } from './arriving.ts'
 import { auditorPrelude, auditorScripts } from './auditing.ts'
+import { companyScripts } from './companying.ts'
 import { caPrelude, caScripts } from './scripts.ts'
 import { deviceScripts } from './devicing.ts'
 import { factorScripts } from './factoring.ts'
 import { gatewayScripts } from './gateways.ts'
 import { grantPrelude, grantScripts } from './granting.ts'
+import { invitationScripts } from './inviting.ts'
 import { reviewScripts } from './reviewing.ts'
 import { lockScripts } from './locking.ts'
 import { loginScripts } from './logining.ts'
 import { pagePrelude } from './paging.ts'
 import { peoplePrelude, peopleScripts } from './peopling.ts'
+import { serviceScripts } from './serving.ts'
 import { sessionPrelude, sessionScripts } from './sessioning.ts'
 import { sharingScripts } from './sharing.ts'
 
@@ -28,6 +30,9 @@ const texts = {
   ...behind(grantPrelude, reviewScripts),
   ...behind(grantPrelude, gatewayScripts),
   ...behind(grantPrelude, deviceScripts),
+  ...behind(grantPrelude, serviceScripts),
+  ...behind(peoplePrelude, companyScripts),
+  ...behind(pagePrelude + peoplePrelude, invitationScripts),
   ...behind(pagePrelude + sessionPrelude, sessionScripts),
   ...behind(pagePrelude + grantPrelude, lockScripts),
   ...behind(peoplePrelude, {
@@ -35,7 +40,6 @@ const texts = {
     ...factorScripts,
     ...loginScripts,
     ...sharingScripts,
-    ...arrivingScripts,
   }),
 } as const
 

@@ -34,17 +34,8 @@ const OPEN = 'SELECT 1 FROM invitation WHERE open = 1 AND expires > ?'
 
 const standing = (db: DatabaseSync, now: number): number => db.prepare(OPEN).all(now).length
 
-interface Asked {
-  readonly email: string
-  readonly now: number
-  /** Whose accounts count: those of this file, or of a store that looks for them itself. */
-  readonly accounts: Accounts
-}
-type Accounts = 'here' | 'elsewhere'
-
-function isTaken(db: DatabaseSync, { email, now, accounts }: Asked): boolean {
-  const account = db.prepare('SELECT 1 FROM account WHERE email = ?')
-  if (accounts === 'here' && account.get(email) !== undefined) return true
+function isTaken(db: DatabaseSync, { email, now }: { email: string; now: number }): boolean {
+  if (db.prepare('SELECT 1 FROM account WHERE email = ?').get(email) !== undefined) return true
   return db.prepare(`${OPEN} AND email = ?`).get(now, email) !== undefined
 }
 
@@ -80,10 +71,10 @@ export const invitationsRoom = {
     standingInvitations: standing,
     addInvitation(
       db: DatabaseSync,
-      { row, most, accounts }: { row: InvitationRow; most: number; accounts: Accounts },
+      { row, most }: { row: InvitationRow; most: number },
     ): Awaited<ReturnType<InvitationStore['addInvitation']>> {
       const { id, hash, email, createdAt, expiresAt } = row
-      if (!row.renews && isTaken(db, { email, now: createdAt, accounts })) return 'exists'
+      if (!row.renews && isTaken(db, { email, now: createdAt })) return 'exists'
       if (standing(db, createdAt) >= most) return 'full'
       db.prepare(
         `DELETE FROM invitation WHERE id IN (SELECT id FROM invitation WHERE open = 0 OR expires <= ?
@@ -119,21 +110,6 @@ export const invitationsRoom = {
     ): InvitationRow | undefined {
       const row = find(db, { id })
       return row?.closed === null ? close(db, row, { at, how: 'revoked' }) : row
-    },
-    /** What comes of it is somewhere else. */
-    spendInvitation(db: DatabaseSync, { id, at }: { id: string; at: number }): void {
-      const row = find(db, { id })
-      if (row?.closed === null) close(db, row, { at, how: 'used' })
-    },
-    /** Nothing came of it. */
-    reopenInvitation(db: DatabaseSync, id: string): void {
-      const row = find(db, { id })
-      if (row?.closed?.how !== 'used') return
-      const after: InvitationRow = { ...row, closed: null }
-      db.prepare('UPDATE invitation SET open = 1, row = ? WHERE id = ?').run(
-        JSON.stringify(after),
-        id,
-      )
     },
     redeemInvitation(
       db: DatabaseSync,
@@ -173,21 +149,17 @@ export const invitationsRoom = {
 
 export class SqliteInvitationStore implements InvitationStore {
   readonly #thread: SqliteThread
-  readonly #accounts: Accounts
-  constructor(thread: SqliteThread, accounts: Accounts = 'here') {
+  constructor(thread: SqliteThread) {
     this.#thread = thread
-    this.#accounts = accounts
   }
   async isTaken(email: string, now: number): Promise<boolean> {
-    const accounts = this.#accounts
-    return this.#thread.call('invitations', 'isTaken', { email, now, accounts })
+    return this.#thread.call('invitations', 'isTaken', { email, now })
   }
   async standingInvitations(now: number): Promise<number> {
     return this.#thread.call('invitations', 'standingInvitations', now)
   }
   async addInvitation(row: InvitationRow, most: number): Promise<'added' | 'exists' | 'full'> {
-    const accounts = this.#accounts
-    return this.#thread.call('invitations', 'addInvitation', { row, most, accounts })
+    return this.#thread.call('invitations', 'addInvitation', { row, most })
   }
   async findInvitation(key: Key): Promise<InvitationRow | undefined> {
     return this.#thread.call('invitations', 'findInvitation', key)

@@ -7,21 +7,27 @@ import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisDeviceStore } from '../../../gateway/store/redis/devices.ts'
 import { RedisPasskeyStore, RedisTotpStore } from '../../../gateway/store/redis/factors.ts'
 import { RedisGrantStore } from '../../../gateway/store/redis/grants.ts'
+import { RedisIdpStore } from '../../../gateway/store/redis/idps.ts'
+import { RedisInvitationStore } from '../../../gateway/store/redis/invitations.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
 import { RedisOidcStore } from '../../../gateway/store/redis/logins.ts'
 import { RedisIdentityStore } from '../../../gateway/store/redis/people.ts'
 import { RedisReviewStore } from '../../../gateway/store/redis/reviews.ts'
+import { RedisServiceStore } from '../../../gateway/store/redis/services.ts'
 import { RedisSessionStore } from '../../../gateway/store/redis/sessions.ts'
 import { answerStoreContract, claimOf } from './contracts/answers.ts'
 import { auditorStoreContract } from './contracts/auditors.ts'
+import { companyCalled, companyStoreContract } from './contracts/companies.ts'
 import { deviceStoreContract } from './contracts/devices.ts'
 import { grantExtensionContract } from './contracts/extensions.ts'
 import { factorContract } from './contracts/factors.ts'
 import { grantStoreContract } from './contracts/grants.ts'
+import { invitationOf, invitationStoreContract } from './contracts/invitations.ts'
 import { lockStoreContract } from './contracts/locks.ts'
 import { loginStoreContract } from './contracts/logins.ts'
-import { peopleStoreContract } from './contracts/people.ts'
+import { accountOf, peopleStoreContract } from './contracts/people.ts'
 import { sealContract } from './contracts/seals.ts'
+import { serviceCalled, serviceStoreContract } from './contracts/services.ts'
 import { session, sessionStoreContract } from './contracts/sessions.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
@@ -61,6 +67,20 @@ describe.skipIf(!haveRedis)('redis-server', () => {
 
   deviceStoreContract('Redis', async () => new RedisDeviceStore(await connection(), 2))
   auditorStoreContract('Redis', async () => new RedisAuditorStore(await connection()))
+  companyStoreContract('Redis', async () => {
+    const redis = await connection()
+    return { idps: new RedisIdpStore(redis), accounts: new RedisIdentityStore(redis, 'gw1') }
+  })
+  invitationStoreContract('Redis', async () => {
+    const redis = await connection()
+    return {
+      invitations: new RedisInvitationStore(redis),
+      accounts: new RedisIdentityStore(redis, 'gw1'),
+      passkeys: new RedisPasskeyStore(redis),
+      logins: new RedisOidcStore(redis, [SECRET]),
+    }
+  })
+  serviceStoreContract('Redis', async () => new RedisServiceStore(await connection()))
   answerStoreContract('Redis', async () => new RedisAnswerStore(await connection(), 'gw1'))
   peopleStoreContract('Redis', async () => new RedisIdentityStore(await connection(), 'gw1'))
   loginStoreContract('Redis', async () => new RedisOidcStore(await connection(), [SECRET]))
@@ -134,6 +154,78 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     // The first made room for the fourth; for the fifth, which is longer than all may be, none has to.
     expect(kept.map(({ outcome }) => outcome)).toEqual(['claimed', 'done', 'done', 'done', 'done'])
     expect(kept.at(-1)).toMatchObject({ kept: { status: 200, body: null } })
+  })
+
+  test('of the services that are past the newest are kept, and of the others no key', async () => {
+    const store = new RedisServiceStore(await connection(), 2)
+    for (let at = 0; at < 6; at++)
+      await store.addService(serviceCalled(`${at}`, { createdAt: at, expiresAt: at + 1 }), 9, at)
+    expect(ids(await store.listServices())).toEqual(['v_5', 'v_4', 'v_3'])
+    expect(await store.findService('v_2')).toBeUndefined()
+    const left = await keysOf(`part-${count}`)
+    expect(left.filter((key) => /v_[012]$/.test(key))).toEqual([])
+  })
+
+  test('what people come in by is taken over once for each directory, and what others are in the way of stays behind', async () => {
+    const redis = await connection()
+    const idps = new RedisIdpStore(redis)
+    await idps.addIdp(companyCalled('acme'))
+    const off = companyCalled('bolt', { enabled: false })
+    expect(await idps.take('d1', [companyCalled('acme'), off])).toEqual(['acme'])
+    expect(await idps.findIdp('bolt')).toEqual(off)
+    await idps.removeIdp('bolt', 1)
+    expect(await idps.take('d1', [off])).toEqual([])
+    expect(ids(await idps.listIdps())).toEqual(['acme'])
+    const services = new RedisServiceStore(redis)
+    await services.addService(serviceCalled('a'), 9, 1)
+    const used = serviceCalled('b', { tokenUntil: 50, usedAt: 40 })
+    const same = serviceCalled('c', { thumbprint: 'of-a' })
+    expect(await services.take('d1', [used, same])).toEqual(['v_c'])
+    expect(await services.findService('v_b')).toMatchObject({ tokenUntil: 50, expiresAt: 100 })
+    await services.revokeService('v_b', 60)
+    expect(await services.take('d1', [used])).toEqual([])
+    expect(await services.useService('v_b', 61, 70)).toBe(false)
+    const invitations = new RedisInvitationStore(redis)
+    const link = invitationOf('i', { createdAt: 1, expiresAt: 9 })
+    expect(await invitations.take('d1', [link])).toBe(1)
+    await invitations.closeInvitation('i', 2)
+    expect(await invitations.take('d1', [link])).toBe(0)
+    expect((await invitations.findInvitation({ id: 'i' }))?.closed).toEqual({
+      at: 2,
+      how: 'revoked',
+    })
+    expect(await invitations.take('d2', [{ ...link, id: 'j' }])).toBe(0)
+  })
+
+  test('of invitations that are past the newest are kept, and of the others no key', async () => {
+    const store = new RedisInvitationStore(await connection(), 2)
+    for (let at = 0; at < 6; at++)
+      await store.addInvitation(invitationOf(`i_${at}`, { createdAt: at, expiresAt: at + 1 }), 9)
+    expect(ids(await store.listInvitations(9))).toEqual(['i_5', 'i_4', 'i_3'])
+    const left = await keysOf(`part-${count}`)
+    expect(left.filter((key) => /i_[012]/.test(key))).toEqual([])
+    expect(await store.findInvitation({ hash: 'of i_2' })).toBeUndefined()
+  })
+
+  test('a link that is opened at two gateways at once makes one account, by one passkey', async () => {
+    const nodes = [await connection()]
+    nodes.push(await RedisConnection.open(server.place, `part-${count}`))
+    open.push(...nodes.slice(1))
+    const stores = nodes.map((redis) => new RedisInvitationStore(redis))
+    const accounts = new RedisIdentityStore(nodes[0] as RedisConnection, 'gw1')
+    for (let round = 0; round < 12; round++) {
+      const row = invitationOf(`i_${round}`, { createdAt: 1, expiresAt: 9 })
+      await stores[round % 2]?.addInvitation(row, 99)
+      const made = accountOf(row.sub, { email: row.email })
+      const said = await Promise.all(
+        stores.flatMap((store) => [
+          store.redeemInvitation(row.hash, made, null, 2),
+          store.redeemInvitation(row.hash, made, null, 2),
+        ]),
+      )
+      expect(said.toSorted()).toEqual(['closed', 'closed', 'closed', 'redeemed'])
+      expect((await accounts.findAccount(row.sub))?.email).toBe(row.email)
+    }
   })
 
   test('of answers that are over no key is left', async () => {

@@ -5,9 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { importJWK, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Locked } from '#api'
+import type { Locked, MadeInvitation, Service } from '#api'
+import { makeKey } from '../../../cli/login/device.ts'
+import { serviceFetch } from '../../../cli/login/service.ts'
+import { openBrowser } from '../../support/browser.ts'
 import {
   PASSWORD,
+  personWith,
   send,
   startNode,
   until,
@@ -15,6 +19,7 @@ import {
   type Person,
   type TestNode,
 } from '../../support/node.ts'
+import { openLink } from '../identity/guest.ts'
 import { carried, here, isCut, twoDevices } from '../sessions/carried.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
@@ -140,5 +145,47 @@ describe.skipIf(!haveRedis)('two gateways that share people', () => {
       await here.node.admin.call('POST', `/accounts/${last}/disable`, {}),
     ])
       expect(answer.text).toContain('last_admin')
+  })
+
+  test('let nobody in any more who calls in the name of a service that the second revoked, with a token of the first', async () => {
+    const key = await makeKey()
+    const { kty, crv, x, y } = key
+    const { id: service } = await here.node.admin.ask<Service>('POST', '/services', {
+      name: 'robot',
+      roles: ['operator'],
+      scopes: ['devices:read'],
+      key: { kty, crv, x, y },
+    })
+    const { origin: gateway, anchor } = here.node
+    await using fetch = await serviceFetch({ v: 1, service, gateway, anchor, key })
+    await using robot = personWith(here.node, 'robot', await fetch.refresh())
+    const asked = async (node: TestNode) =>
+      codeOf(await send(node, await callOf(robot, 'GET', '/devices')))
+    for (const node of [here.node, other]) expect(await asked(node)).toEqual([200, 'none'])
+    const revoked = await there(here.node.admin, 'POST', `/services/${service}/revoke`)
+    expect(revoked.status).toBe(200)
+    for (const node of [here.node, other]) expect(await asked(node)).toEqual([401, 'token.revoked'])
+    await expect(fetch.refresh()).rejects.toThrow()
+  })
+
+  test('open at the first, once, a link that the second made', async () => {
+    const email = 'gil@acme.example'
+    const invited = { name: 'Gil Guest', vendor: 'acme', email }
+    const made = await there<MadeInvitation>(here.node.admin, 'POST', '/invitations', invited)
+    expect(made.status).toBe(201)
+    const again = await here.node.admin.call('POST', '/invitations', invited)
+    expect(codeOf(again)).toEqual([409, 'account.exists'])
+    const secret = made.body.url.slice(made.body.url.indexOf('#') + 1)
+    await using browser = openBrowser(here.node.anchor)
+    const page = await openLink(here.node, browser, secret)
+    const chosen = { password: PASSWORD, again: PASSWORD }
+    expect((await browser.submit(page, 'Set this password', chosen)).status).toBe(200)
+    await using another = openBrowser(here.node.anchor)
+    const past = await openLink(here.node, another, secret)
+    expect(past.text).toContain('<code>invitation.used</code>')
+    const listed = await there(here.node.admin, 'GET', '/invitations')
+    expect(listed.text).toContain('"used"')
+    const gil = await here.node.signIn(email)
+    expect((await there(gil, 'GET', '/grants')).status).toBe(200)
   })
 })
