@@ -1,6 +1,6 @@
 /** What is told of accounts before it is sure, and does not come to be: it is told again, with why. */
 import { expect, test } from 'vitest'
-import { identityEvent } from '../../../gateway/events.ts'
+import { identityEvent } from '../../../gateway/events/identity.ts'
 import type { IdentityEvent } from '../../../gateway/identity/index.ts'
 import { openIdps } from '../../../gateway/identity/idp/idps.ts'
 import { openPasskeys } from '../../../gateway/identity/passkeys/passkeys.ts'
