@@ -95,6 +95,7 @@ test('a passkey that is removed twice at once is removed once in the log', async
       passkeysOf: async () => [held, { ...held, id: 'k2' }],
       removePasskey: async () => outcomes[removed++],
     },
+    oidcStore: { upsert: async () => undefined },
   } as never)
   await Promise.allSettled([passkeys.remove('s', 'k1', by), passkeys.remove('s', 'k1', by)])
   expect(told('passkey.remove', heard)).toEqual([null, null, 'passkey.unknown'])
