@@ -21,13 +21,16 @@ export class Kept {
     return this.#pieces.length === 0
   }
 
-  /** Behind all that is kept; joined to the bytes before it where both are few. */
+  /**
+   * A copy of `chunk`, behind all that is kept; joined to the bytes before it where both are few. What a tunnel lends is
+   * memory into which every connection of this process is read: by the time that the session goes on, it holds another's.
+   */
   bytes(chunk: Uint8Array): void {
     const last = this.#pieces.at(-1)
     const length = this.#used + chunk.length
     if (!(last instanceof Uint8Array) || length > PIECE_BYTES) {
       this.#seal()
-      this.#pieces.push(chunk)
+      this.#pieces.push(Uint8Array.from(chunk))
       this.#used = chunk.length
       return
     }

@@ -11,7 +11,7 @@ import { pack } from '../../audit/batch.ts'
 import { purseOf, type Purse } from '../../audit/room.ts'
 import { Reserve, spendOf } from '../../audit/reserve.ts'
 import { Writer } from '../../audit/writer.ts'
-import { identityEvent } from '../../gateway/events.ts'
+import { identityEvent } from '../../gateway/events/identity.ts'
 import { fillable } from './fillable.ts'
 import {
   eventually,

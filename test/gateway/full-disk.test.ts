@@ -1,7 +1,7 @@
 /** On a full disk operators can still sign in and act, and nobody else spends what is kept back for them. */
 import { expect, test } from 'vitest'
 import { spendOf } from '../../audit/reserve.ts'
-import { identityEvent } from '../../gateway/events.ts'
+import { identityEvent } from '../../gateway/events/identity.ts'
 import type { IdentityEvent } from '../../gateway/identity/index.ts'
 
 const common = { at: 1_750_000_000_000, source: '192.0.2.7', email: 'o@plant.test', client: 'cli' }

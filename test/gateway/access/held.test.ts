@@ -175,6 +175,27 @@ test('bytes are joined only to bytes beside them, and what a sender still holds 
   expect([done, own.toString()]).toEqual([['end'], 'ab'])
 })
 
+test('what is kept is not the memory that it came in, into which the next connection is read', async () => {
+  const one = await joined()
+  for (const side of [one.client, one.device]) {
+    const take = side.onData
+    side.onData = (chunk) => {
+      const lent = Buffer.from(chunk)
+      take?.(lent)
+      lent.fill('x')
+    }
+  }
+  one.hold.set('operator', true)
+  one.vendor.write('set 7')
+  one.target.write('is 7')
+  await still()
+  one.hold.set('operator', false)
+  await one.target.until('what was sent', ({ total }) => total === 5)
+  await one.vendor.until('the answer', ({ total }) => total === 4)
+  expect([one.target.text, one.vendor.text]).toEqual(['set 7', 'is 7'])
+  one.close()
+})
+
 test('of the signals a device sends while it is held sixteen are kept, and of the next pause as many', () => {
   const kept = new Kept()
   let passed = 0

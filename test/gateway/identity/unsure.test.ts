@@ -1,6 +1,6 @@
 /** What is told of accounts before it is sure, and does not come to be: it is told again, with why. */
 import { expect, test } from 'vitest'
-import { identityEvent } from '../../../gateway/events.ts'
+import { identityEvent } from '../../../gateway/events/identity.ts'
 import type { IdentityEvent } from '../../../gateway/identity/index.ts'
 import { openIdps } from '../../../gateway/identity/idp/idps.ts'
 import { openPasskeys } from '../../../gateway/identity/passkeys/passkeys.ts'
@@ -95,6 +95,7 @@ test('a passkey that is removed twice at once is removed once in the log', async
       passkeysOf: async () => [held, { ...held, id: 'k2' }],
       removePasskey: async () => outcomes[removed++],
     },
+    oidcStore: { upsert: async () => undefined },
   } as never)
   await Promise.allSettled([passkeys.remove('s', 'k1', by), passkeys.remove('s', 'k1', by)])
   expect(told('passkey.remove', heard)).toEqual([null, null, 'passkey.unknown'])

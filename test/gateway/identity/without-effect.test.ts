@@ -1,6 +1,6 @@
 /** What the log tells of invitations that come to nothing: nothing where that is known before, and that they did where not. */
 import { expect, test } from 'vitest'
-import { identityEvent } from '../../../gateway/events.ts'
+import { identityEvent } from '../../../gateway/events/identity.ts'
 import { openInvitations } from '../../../gateway/identity/invitations/invitations.ts'
 import type { IdentityEvent } from '../../../gateway/identity/index.ts'
 import type { InvitationRow, InvitationStore } from '../../../gateway/identity/store.ts'
