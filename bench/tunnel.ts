@@ -90,12 +90,12 @@ async function measured(directory: string, plan: Plan, quick: boolean) {
 /** What is measured while the paths of this machine's loopback run; they end with it. */
 async function nearRows(run: Run, cells: Cells): Promise<Row[]> {
   const { plan, site, ends } = run
-  const needed = (['matrix', 'latency', 'idle'] as const).some((one) => plan.sections.has(one))
+  const needed = (['matrix', 'latency'] as const).some((one) => plan.sections.has(one))
   await using paths = new AsyncDisposableStack()
   const running = needed ? await startAll(paths, { peers: PEERS, site, plan, cells }) : []
   // Small requests first: they are measured with nothing else open.
   const first = [...(await latencyPart(run, running, cells)), ...(await linePart(run))]
   if (plan.sections.has('matrix')) await measureMatrix(ends, running, plan, cells)
   for (const path of running) await closeLines(ends, path)
-  return [...first, ...(await layerPart(run)), ...(await idlePart(run, running))]
+  return [...first, ...(await layerPart(run)), ...(await idlePart(run))]
 }

@@ -31,7 +31,7 @@ const SECTIONS = [
 ] as const
 export type Section = (typeof SECTIONS)[number]
 /** The others take minutes. */
-const QUICK_SECTIONS: readonly Section[] = ['matrix', 'latency', 'idle', 'layer', 'rtt']
+const QUICK_SECTIONS: readonly Section[] = ['matrix', 'latency', 'layer', 'rtt']
 
 /** Everybody at up to 256; beyond that only who takes a connection per line without a mux of its own. */
 const FULL: ReadonlyMap<number, readonly string[]> = new Map(

@@ -102,14 +102,14 @@ export async function startSallyport(site: Site): Promise<SallyportPath> {
   }
 }
 
-/** A gateway with the numbers of limits.ts, ready, and its first administrator signed in. */
-export async function startGateway(programs: Programs, directory: string) {
+/** A gateway with the numbers of limits.ts and these lines of configuration, ready, and its first administrator signed in. */
+export async function startGateway(programs: Programs, directory: string, more = '') {
   const [port, operations] = [await freePort(), await freePort()]
   const config = join(directory, 'gateway.yaml')
   const data = join(directory, 'data')
   writeFileSync(
     config,
-    `listen: 127.0.0.1:${port}\noperations: 127.0.0.1:${operations}\ndata: ./data\n`,
+    `listen: 127.0.0.1:${port}\noperations: 127.0.0.1:${operations}\ndata: ./data\n${more}`,
   )
   const gateway = programs.start({
     name: 'gateway',

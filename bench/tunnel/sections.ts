@@ -23,7 +23,7 @@ import { measureNeighbours } from './neighbour.ts'
 import type { Load } from './load.ts'
 import type { Target } from './target.ts'
 import { startAll } from './start.ts'
-import { startSallyport, type SallyportPath } from './sallyport.ts'
+import { startSallyport } from './sallyport.ts'
 import { measureStalled, STALLED } from './stalled.ts'
 
 export interface Run {
@@ -40,7 +40,6 @@ const QUICK_SECONDS: Readonly<Partial<Record<Section, number>>> = {
   latency: 12,
   rtt: 15,
   layer: 9,
-  idle: 13,
 }
 const QUICK_END_SECONDS = 115
 
@@ -87,12 +86,10 @@ export async function latencyPart(run: Run, running: readonly Running[], cells: 
   })
 }
 
-export async function idlePart(run: Run, running: readonly Running[]) {
-  return await part(run, 'idle', ['rss_per_idle_tunnel_kib'], async () => {
-    const own = running.find(({ name }) => name === 'sallyport')
-    if (own === undefined) throw new Error('our own path does not run')
-    return [await measureIdle(own.path as SallyportPath, 5, run.quick ? 20 : 60)]
-  })
+export async function idlePart(run: Run) {
+  return await part(run, 'idle', ['rss_per_idle_tunnel_kib'], async () => [
+    await measureIdle(run.site, 5, 400),
+  ])
 }
 
 export async function layerPart(run: Run) {

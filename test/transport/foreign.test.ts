@@ -34,7 +34,8 @@ function stranger(how: 'dial' | 'listen', path: string): Stranger {
   const child: ChildProcess = spawn(PYTHON, [program, how, path], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  const exited = once(child, 'exit')
+  // Not `exit`: what it said last may be read after that.
+  const exited = once(child, 'close')
   left.push(async () => {
     child.kill('SIGKILL')
     await exited

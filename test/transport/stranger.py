@@ -49,6 +49,7 @@ class Stream:
 class Tunnel:
     def __init__(self, connection, first):
         self.connection, self.next = connection, first
+        connection.setblocking(False)
         self.peer = None
         self.streams = {}
         self.reset_streams = set()
@@ -56,11 +57,13 @@ class Tunnel:
         self.pings = 0
         self.inbox, self.outbox = bytearray(), bytearray()
         self.last = 0
-        self.leaving = self.over = False
+        self.leaving = self.left = self.over = False
         body = struct.pack('>HHBIIIIIQ', 1, 1, 2, 100, INITIAL, MAX_FRAME, INITIAL, 0, 1)
         self.frame(HELLO, 0, body + short(b'stranger'))
 
     def frame(self, kind, stream, payload=b''):
+        if self.left:
+            return
         self.outbox += bytes([kind]) + len(payload).to_bytes(3, 'big') + struct.pack('>I', stream) + payload
 
     # What this end does.
@@ -116,7 +119,10 @@ class Tunnel:
             if writable:
                 del self.outbox[: self.connection.send(self.outbox)]
             if readable:
-                octets = self.connection.recv(65_536)
+                try:
+                    octets = self.connection.recv(65_536)
+                except ConnectionError:
+                    octets = b''
                 self.over = not octets
                 self.inbox += octets
                 self.hear()
@@ -239,6 +245,8 @@ def main(how, path):
     tunnel.until(lambda: len(packets.datagrams) == 3)
     tell(datagrams=[len(one) for one in packets.datagrams], graced=len(tunnel.reset_streams))
     tunnel.until(lambda: tunnel.leaving and not tunnel.outbox)
+    # Nothing follows a GOAWAY with which an end leaves, whatever is still asked of it.
+    tunnel.left = True
     end.shutdown(socket.SHUT_WR)
     tunnel.until(lambda: False)
 
