@@ -143,13 +143,22 @@ function outcomes(
     const got = instanceFor(data).evaluate(POINTS[point].entrypoint, text) as Partial<Decision>
     const found = (got.allow === true ? got.reasons : got.denials)?.map(({ code }) => code) ?? []
     const [wanted, came] = [said(effect, codes), said(got.effect, found)]
-    if (wanted !== came) return `${test}: ${wanted} was to come out, and ${came} did`
+    if (wanted !== came)
+      return `${test}: ${wanted} was to come out, and ${came} did${apart(codes, found)}`
     const bound = (got.obligations ?? {}) as Readonly<Record<string, unknown>>
     const other = Object.entries(obligations)
       .filter(([key, value]) => !isDeepStrictEqual(bound[key], value))
       .map(([key, value]) => `${key} ${JSON.stringify(bound[key])}, not ${JSON.stringify(value)}`)
     return `${test}: ${wanted} came out, with ${other.join('; ')}`
   }
+}
+
+/** What of two long lists is not the same, which nobody finds by looking; short ones speak for themselves. */
+export function apart(wanted: readonly string[], found: readonly string[]): string {
+  if (Math.max(wanted.length, found.length) < 4) return ''
+  const more = found.filter((code) => !wanted.includes(code)).map((code) => `${code} came too`)
+  const less = wanted.filter((code) => !found.includes(code)).map((code) => `${code} did not come`)
+  return [...more, ...less].map((one) => `; ${one}`).join('')
 }
 
 const said = (effect: unknown, codes: readonly string[]): string =>

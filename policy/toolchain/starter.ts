@@ -26,11 +26,15 @@ they find \`opa\` on PATH, in the cache, or install the one they need with Go.
 The way of a change:
 
 \`\`\`
+sallyport policy fmt .         the compiler's format
 sallyport policy check .       format, types, writing rules, codes
 sallyport policy test .        Rego tests, coverage, vectors in both engines and with each field wrong, speed
-sallyport policy sign . --key KEY.pem --seq 1 --out bundle.tar      the next release: --seq 2
-sallyport policy push bundle.tar
+sallyport policy sign . --key ../policy-key.pem --seq 1 --out ../bundle.tar     the next release: --seq 2
+sallyport policy push ../bundle.tar
 \`\`\`
+
+The key is made once, by \`sallyport policy keygen --out ../policy-key.pem\`, and stays out of this folder and its history.
+A gateway takes what it signed when its configuration names the public half, \`policy-key.pem.pub\`, under \`policy.trust\`.
 
 Three rules of writing keep a policy closed; \`check\` says where they are broken:
 
@@ -39,8 +43,10 @@ Three rules of writing keep a policy closed; \`check\` says where they are broke
 - Every \`allow\` and every \`deny\` has a code, and every code is in \`codes.json\` or the product's own.
 `
 
-const CI = `# For any CI that runs commands: the gates, on every change.
+const CI = `#!/bin/sh
+# For any CI that runs commands: the gates, on every change.
 set -eu
+cd -- "$(dirname -- "$0")"
 sallyport policy check .
 sallyport policy test .
 `

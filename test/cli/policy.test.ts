@@ -1,9 +1,11 @@
 /** `sallyport policy` on a security team's own machine: a folder, its gates, a signed bundle, one decision. */
+import { spawnSync } from 'node:child_process'
 import {
   existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -50,6 +52,22 @@ test('a folder that holds something is not made over', async () => {
   expect(again.code).toBe(2)
   expect(again.err).toContain('is not empty')
   expect(again.err).toContain('next  name a new directory')
+})
+
+test.for([
+  ['the gates pass', 0, ['check .', 'test .']],
+  ['the first one fails', 1, ['check .']],
+] as const)('its CI runs from anywhere and ends as the gates do: %s', ([, code, ran]) => {
+  const bin = mkdtempSync(join(folder, 'bin-'))
+  const script = `#!/bin/sh\nshift\necho "$@ $PWD" >> ${bin}/ran\nexit ${code}\n`
+  writeFileSync(join(bin, 'sallyport'), script, { mode: 0o755 })
+  const env = { ...process.env, PATH: `${bin}:${process.env['PATH']}` }
+  const ci = spawnSync(at('site', 'ci.sh'), [], { cwd: '/', env, encoding: 'utf8' })
+  expect([ci.error, ci.status, ci.stderr]).toEqual([undefined, code, ''])
+  const site = realpathSync(at('site'))
+  expect(readFileSync(join(bin, 'ran'), 'utf8').trim().split('\n')).toEqual(
+    ran.map((one) => `${one} ${site}`),
+  )
 })
 
 test('a key is 0600, sealed where it is asked for, and never replaced', async () => {

@@ -16,6 +16,7 @@ import {
   runRegoTests,
   unusedCodes,
 } from '../../policy/toolchain/check.ts'
+import { apart } from '../../policy/toolchain/gates.ts'
 import { codesIn, lintTree } from '../../policy/toolchain/lint.ts'
 import type { Tree } from '../../policy/toolchain/lint.ts'
 import { findOpa, OPA_VERSION } from '../../policy/toolchain/opa.ts'
@@ -29,6 +30,13 @@ import { vectorData } from '../../policy/toolchain/vectors.ts'
 import { archive, opa } from './fixture.ts'
 
 describe('without a compiler', () => {
+  test('of long lists of codes what is not the same is said', () => {
+    const many = ['a', 'b', 'c', 'd', 'e']
+    expect(apart(many, ['a', 'c', 'd', 'e', 'f'])).toBe('; f came too; b did not come')
+    expect(apart(many, [...many, 'f'])).toBe('; f came too')
+    expect([apart(['a'], ['b']), apart(many, many)]).toEqual(['', ''])
+  })
+
   test('the lock matches the sources', async () => {
     const { sources } = await readLock()
     expect(sources).toEqual(await sourceDigests())
