@@ -727,6 +727,22 @@ function effectOf(event) {
   return event['status_code'] === 'store.unavailable' ? 'unknown' : 'none'
 }
 
+/** What stands before the words of an administrative call, a service revoked or an account locked, that came to nothing. */
+const withoutEffect = 'without effect: '
+
+/** By which an act and its failure know each other; null: it is no act that is recorded before the store is told. @param {Event} event */
+function actOf(event) {
+  const who = event['actor']?.user?.uid
+  const { grant, scope, target } = own(event)
+  if (takenBack.includes(code(event)))
+    return JSON.stringify([code(event), grant, scope, target, who])
+  if (code(event) !== 'admin.call') return null
+  const message = String(event['message'])
+  if (event['status_id'] === 1) return JSON.stringify([message, who])
+  if (!message.startsWith(withoutEffect)) return null
+  return JSON.stringify([message.slice(withoutEffect.length), who])
+}
+
 /**
  * Marks what was recorded and then not done, or not surely: the failure behind it names the same act, grant or target, and
  * person. Who has approved may be refused a second approval: that one counts as many as there are, and takes none back.
@@ -736,17 +752,16 @@ function markUndone(events) {
   /** @type {Map<string, Event>} */
   const told = new Map()
   for (const event of events) {
-    if (!takenBack.includes(code(event))) continue
-    const { grant, scope, target, approvals } = own(event)
-    const who = event['actor']?.user?.uid
-    const key = JSON.stringify([code(event), grant, scope, target, who])
+    const key = actOf(event)
+    if (key === null) continue
     if (event['status_id'] === 1) {
       told.set(key, event)
       continue
     }
     const before = told.get(key)
     if (before === undefined) continue
-    if (code(event) === 'grant.approve' && approvals !== own(before)['approvals'] - 1) continue
+    const [had, has] = [before, event].map((one) => own(one)['approvals'])
+    if (code(event) === 'grant.approve' && has !== had - 1) continue
     told.delete(key)
     event['settles'] = before
     if (effectOf(event) !== 'held') before['undone'] = event

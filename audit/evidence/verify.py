@@ -327,10 +327,12 @@ def mark_undone(events):
     """An act is recorded before it is done: a failure behind it says that it was not, or that nobody knows."""
     told = {}
     for event in events:
-        if code(event) not in TAKEN_BACK:
-            continue
-        facts = own(event)
+        facts, done = own(event), event["status_id"] == 1
         key = (code(event), facts.get("grant"), facts.get("scope"), facts.get("target"), uid_of(event))
+        if code(event) == "admin.call" and (done or event["message"].startswith("without effect: ")):
+            key = (event["message"].removeprefix("" if done else "without effect: "), uid_of(event))
+        elif code(event) not in TAKEN_BACK:
+            continue
         if event["status_id"] == 1:
             told[key] = event
             continue

@@ -184,6 +184,32 @@ describe('an approval', () => {
   })
 })
 
+describe('what an administrator did', () => {
+  const call = (message: string, status: 'success' | 'failure', reason?: string): EventInput => ({
+    code: 'admin.call',
+    message,
+    status,
+    reason,
+    actor: olga,
+    data: { operation: 'service:revoke', verb: 'delete', entity: 'sv_1' },
+  })
+  test('is not confirmed where the store did not, and stands where a later call was refused', () => {
+    const { text, html, other } = told((month) => {
+      month.write(call('service revoked: historian', 'success'))
+      month.write(
+        call('without effect: service revoked: historian', 'failure', 'store.unavailable'),
+      )
+      month.write(call('service revoked: scada', 'success'))
+      month.write(call('service:revoke refused', 'failure', 'policy.denied'))
+    })
+    expect(text).toMatch(/NOT CONFIRMED \(event \d+\): service revoked: historian/)
+    expect(text).not.toMatch(/(NOT CONFIRMED|WITHOUT EFFECT).*scada/)
+    expect(html).not.toContain('<td>service revoked: historian')
+    expect(html).toContain('<td>service revoked: scada')
+    if (hasForeign) expect(other()?.out).toContain('NOT CONFIRMED: service revoked: historian')
+  })
+})
+
 describe('a lock, or the end of one', () => {
   const rows = [
     { reason: 'store.unavailable', effect: 'unknown', says: 'NOT CONFIRMED', done: 0 },
