@@ -14,7 +14,7 @@
  *  2. the signed heads (c2sp.org/tlog-checkpoint): Ed25519 and ML-DSA-44, every key given must have signed each of them;
  *  3. the events: hashing log/left-edge.json, then every event in order, must give the signed root at every head (RFC
  *     6962). So no event between that edge and the last head can be missing, added, changed or moved. That the package
- *     begins early enough for the time asked for is checked too. Of several epochs each is checked so, from its first to its
+ *     begins early enough for the time asked for, and does not end before it does, is checked too. Of several epochs each is checked so, from its first to its
  *     very last event, and that they are one log: the last event of one, under its keys, names the next and the keys of that,
  *     and the first event of the next, under those, holds the last head of the one before, its size and its root;
  *  4. the heartbeats: no silence of over 90 s in the time asked for, and each one's set of active sessions is what the
@@ -727,6 +727,22 @@ function effectOf(event) {
   return event['status_code'] === 'store.unavailable' ? 'unknown' : 'none'
 }
 
+/** What stands before the words of an administrative call, a service revoked or an account locked, that came to nothing. */
+const withoutEffect = 'without effect: '
+
+/** By which an act and its failure know each other; null: it is no act that is recorded before the store is told. @param {Event} event */
+function actOf(event) {
+  const who = event['actor']?.user?.uid
+  const { grant, scope, target } = own(event)
+  if (takenBack.includes(code(event)))
+    return JSON.stringify([code(event), grant, scope, target, who])
+  if (code(event) !== 'admin.call') return null
+  const message = String(event['message'])
+  if (event['status_id'] === 1) return JSON.stringify([message, who])
+  if (!message.startsWith(withoutEffect)) return null
+  return JSON.stringify([message.slice(withoutEffect.length), who])
+}
+
 /**
  * Marks what was recorded and then not done, or not surely: the failure behind it names the same act, grant or target, and
  * person. Who has approved may be refused a second approval: that one counts as many as there are, and takes none back.
@@ -736,17 +752,16 @@ function markUndone(events) {
   /** @type {Map<string, Event>} */
   const told = new Map()
   for (const event of events) {
-    if (!takenBack.includes(code(event))) continue
-    const { grant, scope, target, approvals } = own(event)
-    const who = event['actor']?.user?.uid
-    const key = JSON.stringify([code(event), grant, scope, target, who])
+    const key = actOf(event)
+    if (key === null) continue
     if (event['status_id'] === 1) {
       told.set(key, event)
       continue
     }
     const before = told.get(key)
     if (before === undefined) continue
-    if (code(event) === 'grant.approve' && approvals !== own(before)['approvals'] - 1) continue
+    const [had, has] = [before, event].map((one) => own(one)['approvals'])
+    if (code(event) === 'grant.approve' && has !== had - 1) continue
     told.delete(key)
     event['settles'] = before
     if (effectOf(event) !== 'held') before['undone'] = event
@@ -1143,8 +1158,7 @@ function checkRecordings(events) {
  */
 
 /**
- * What of [from, to] no event here is about: before the first, where the log goes back further, and behind the end of an
- * epoch whose successor is not in the package.
+ * What of [from, to] no event here is about: before the first, where the log goes back further, and behind the last.
  * @param {Proven} proven @param {number} from @param {number} to @returns {string[]}
  */
 function outsideOf({ events, epochs, early }, from, to) {
@@ -1158,8 +1172,13 @@ function outsideOf({ events, epochs, early }, from, to) {
         ? `the package begins at ${eventText(whereOf(first))}; what came before is not in it`
         : `the log goes on from ${before}, which is not in the package`,
     )
-  if (last !== undefined && successor !== null && last['time'] < to)
-    said.push(`the log goes on as ${successor}, which is not in the package`)
+  // Events behind the last one may have been left out with the heads over them: only a later one shows that there are none.
+  if (last !== undefined && last['time'] < to)
+    said.push(
+      successor === null
+        ? `the last event in the package is of ${timeText(last['time'])}: of what came behind it nothing is shown`
+        : `the log goes on as ${successor}, which is not in the package`,
+    )
   return said
 }
 

@@ -327,10 +327,12 @@ def mark_undone(events):
     """An act is recorded before it is done: a failure behind it says that it was not, or that nobody knows."""
     told = {}
     for event in events:
-        if code(event) not in TAKEN_BACK:
-            continue
-        facts = own(event)
+        facts, done = own(event), event["status_id"] == 1
         key = (code(event), facts.get("grant"), facts.get("scope"), facts.get("target"), uid_of(event))
+        if code(event) == "admin.call" and (done or event["message"].startswith("without effect: ")):
+            key = (event["message"].removeprefix("" if done else "without effect: "), uid_of(event))
+        elif code(event) not in TAKEN_BACK:
+            continue
         if event["status_id"] == 1:
             told[key] = event
             continue
@@ -566,7 +568,10 @@ def main(args):
     exceptions, untold = check_grants(events, early)
     if early and (not events or events[0]["time"] >= start):
         untold.append(f"the package begins at {name_of(events[0])}; what came before is not in it")
-    if shown[-1]["closing"] is not None and events[-1]["time"] < stop:
+    # Events behind the last one may have been left out with the heads over them.
+    if events[-1]["time"] < stop and shown[-1]["closing"] is None:
+        untold.append(f"the last event in the package is of {text_of(events[-1]['time'])}: of what came behind it nothing is shown")
+    if events[-1]["time"] < stop and shown[-1]["closing"] is not None:
         untold.append(f"the log goes on as {shown[-1]['closing']['successor']}, which is not in the package")
     exceptions += [f"{place}: this heartbeat commits to other sessions" for place in wrong_beats]
     silent = [gap for gap in gaps if gap[2] not in ("stopped", "crashed", "clock")]

@@ -38,7 +38,11 @@ async function writeLog(): Promise<string[]> {
 test('a package of a node’s own log is made, named, and proven by the program inside it', async () => {
   const from = new Date().toISOString()
   const vkeys = await writeLog()
-  const to = new Date().toISOString()
+  // What is asked for ends with the last event: of any later instant a log that was closed says nothing.
+  const [last = 0] = [...readLog(directory, 'plant.test/audit/n1/1')]
+    .map(({ body }) => (JSON.parse(Buffer.from(body).toString()) as { time: number }).time)
+    .slice(-1)
+  const to = new Date(last).toISOString()
   const keys = join(home, 'keys')
   writeFileSync(keys, `${vkeys.join('\n')}\n`)
   const out = join(home, 'march.zip')
@@ -47,6 +51,11 @@ test('a package of a node’s own log is made, named, and proven by the program 
   expect(made).toMatchObject({ code: 0 })
   expect(made.out).toContain('complete: ')
   expect(verifyPackage(readFileSync(out), vkeys, 'press-07')).toMatchObject({ exit: 0 })
+  const later = ['--log', directory, '--key', keys, '--from', from]
+  const open = ['--to', new Date(last + 1_000).toISOString(), '--out', join(home, 'open.zip')]
+  const told = await run(home, 'audit', 'evidence', ...later, ...open)
+  expect(told).toMatchObject({ code: 2 })
+  expect(told.out).toContain('of what came behind it nothing is shown')
   // A key that others may read, or that is none, signs nothing.
   const pem = join(home, 'pem')
   writeFileSync(pem, 'no key', { mode: 0o600 })

@@ -13,6 +13,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { readLog } from '#audit'
+import { verifyPackage } from '../../audit/evidence/verify.mjs'
 import { lockDirectory } from '../../gateway/store/sqlite/lock.ts'
 import { run, type Ran } from './run.ts'
 
@@ -55,6 +57,23 @@ test('the log goes on under new keys, and all of it is proven by either keys fil
     expect(verified.out).toMatch(/^proven: every epoch .*\n\nepoch 1: proven.*epoch 2: proven/s)
     expect(verified.out).toContain('ended, goes on as  main.sallyport.internal/audit/gw1/2')
   }
+  // Evidence of all of it is one package, for whoever has the keys of either.
+  const times = [1, 2].flatMap((epoch) => {
+    const name = `main.sallyport.internal/audit/gw1/${epoch}`
+    return [...readLog(join(directory, 'log', 'gw1', `${epoch}`), name)].map(
+      ({ body }) => (JSON.parse(Buffer.from(body).toString()) as { time: number }).time,
+    )
+  })
+  const instant = (ms: number | undefined): string => new Date(ms ?? 0).toISOString()
+  const out = join(home, 'rotated.zip')
+  const asked = ['--from', instant(times[0]), '--to', instant(times.at(-1)), '--out', out]
+  const from = ['--log', join(directory, 'log', 'gw1'), '--key', join(directory, 'log-keys.txt')]
+  const package_ = await run(home, 'audit', 'evidence', ...from, ...asked)
+  expect(package_.code, package_.out).toBe(0)
+  expect(package_.out).toMatch(/\/gw1\/1, events 0 to \d+\n.*\/gw1\/2, events 0 to \d+\n/)
+  const { exit, lines } = verifyPackage(readFileSync(out), before.trim().split('\n'))
+  expect(lines.join('\n')).toContain('2 epochs, joined')
+  expect(exit).toBe(0)
   // The node opens it, and what initialises a node twice changes nothing.
   expect((await run(home, 'gateway', 'init', '--data', directory)).code).toBe(0)
   expect((await verify(directory, join(directory, 'log-keys-1.txt'))).code).toBe(0)

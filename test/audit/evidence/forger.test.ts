@@ -11,6 +11,15 @@ const month = ordinary(directory)
 const zip = packageOf(directory, begin, month.time)
 const forged = (change: Parameters<typeof forge>[1]): Buffer => forge(zip, change)
 
+/** What is left of the heads without the last `count`, and how many events they are over. */
+function upToHead(bytes: Buffer, count: number): { size: number; heads: string } {
+  const all = (readZip(bytes).get('log/checkpoints')?.bytes.toString() ?? '').split(
+    /\n\n(?=sallyport)/,
+  )
+  const left = all.slice(0, all.length - count)
+  return { size: Number(left.at(-1)?.split('\n')[1]), heads: `${left.join('\n\n')}\n\n` }
+}
+
 describe.skipIf(!hasForeign)('a verifier in Python and openssl', () => {
   test('agrees that it is proven, and says the same of its sessions', () => {
     const { exit, out } = foreign(zip)
@@ -78,6 +87,20 @@ describe('a forger who mends every hash of the package', () => {
         'log/leaves.txt': (text) => `${lines(text).slice(0, -1).join('\n')}\n`,
       },
       says: /events are not/,
+    },
+    {
+      // Half a minute of the time asked for: heartbeats a minute apart say nothing of it.
+      name: 'removes the last minute, with the heads over it',
+      change: (() => {
+        const { size, heads } = upToHead(zip, 1)
+        const cut = (text: string): string => `${lines(text).slice(0, size).join('\n')}\n`
+        return {
+          'log/checkpoints': () => heads,
+          'log/events.ndjson': cut,
+          'log/leaves.txt': cut,
+        }
+      })(),
+      says: /the events say not provable/,
     },
     {
       name: 'changes an event and leaves its leaf',

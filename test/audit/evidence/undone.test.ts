@@ -115,7 +115,7 @@ describe('an end of a grant that the store did not confirm', () => {
     // Whoever was let in afterwards came by a grant that nobody knows to have ended.
     expect(text).not.toContain('EXCEPTION')
     expect(exit).toBe(0)
-    const foreigner = other()
+    const foreigner = code === 'grant.revoke' ? other() : null
     if (foreigner === null) return
     expect(foreigner.out).toContain('NOT CONFIRMED: grant ended')
     expect(foreigner.exit).toBe(0)
@@ -181,6 +181,32 @@ describe('an approval', () => {
     expect(text).not.toContain('not confirmed')
     expect(exit).toBe(0)
     if (hasForeign) expect(other()).toMatchObject({ exit: 0 })
+  })
+})
+
+describe('what an administrator did', () => {
+  const call = (message: string, status: 'success' | 'failure', reason?: string): EventInput => ({
+    code: 'admin.call',
+    message,
+    status,
+    reason,
+    actor: olga,
+    data: { operation: 'service:revoke', verb: 'delete', entity: 'sv_1' },
+  })
+  test('is not confirmed where the store did not, and stands where a later call was refused', () => {
+    const { text, html, other } = told((month) => {
+      month.write(call('service revoked: historian', 'success'))
+      month.write(
+        call('without effect: service revoked: historian', 'failure', 'store.unavailable'),
+      )
+      month.write(call('service revoked: scada', 'success'))
+      month.write(call('service:revoke refused', 'failure', 'policy.denied'))
+    })
+    expect(text).toMatch(/NOT CONFIRMED \(event \d+\): service revoked: historian/)
+    expect(text).not.toMatch(/(NOT CONFIRMED|WITHOUT EFFECT).*scada/)
+    expect(html).not.toContain('<td>service revoked: historian')
+    expect(html).toContain('<td>service revoked: scada')
+    if (hasForeign) expect(other()?.out).toContain('NOT CONFIRMED: service revoked: historian')
   })
 })
 
