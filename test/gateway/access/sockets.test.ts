@@ -1,5 +1,5 @@
 /** A session in a page: who gets a socket, what passes in it, and that it is cut like any connection. */
-import { EventEmitter, once } from 'node:events'
+import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import {
   afterAll,
@@ -14,7 +14,6 @@ import {
 import { WebSocket, type ClientOptions, type RawData } from 'ws'
 import type { OpenedSession, Problem, SessionSocket } from '#api'
 import type { TunnelStream } from '#tunnel'
-import { SocketSide } from '../../../gateway/access/socket.ts'
 import {
   grantFor,
   openSession,
@@ -347,35 +346,6 @@ describe('bytes for a viewer', () => {
     send(page.socket)
     expect(await page.gone()).toEqual(closed)
   })
-})
-
-test('more messages than any hand makes end it: so many at once, and so many a second', () => {
-  class Silent extends EventEmitter {
-    closed: readonly unknown[] = []
-    pause(): void {}
-    resume(): void {}
-    close(...why: unknown[]): void {
-      this.closed = why
-    }
-  }
-  let now = 0
-  const ws = new Silent()
-  const side = new SocketSide(ws as unknown as WebSocket, 'stream', () => now)
-  let came = 0
-  side.onData = (bytes) => {
-    came += bytes.length
-    side.consumed(bytes.length)
-  }
-  const send = (count: number) => {
-    for (let at = 0; at < count; at++) ws.emit('message', Buffer.of(1), true)
-  }
-  send(10_000)
-  now += 1000
-  send(5_000)
-  expect([came, ws.closed]).toEqual([15_000, []])
-  send(1)
-  expect([came, ws.closed]).toEqual([15_000, [1008, 'client.pace']])
-  ws.emit('close')
 })
 
 describe('a terminal', () => {
