@@ -25,7 +25,7 @@ export function knownPersonsOf(people: People): (identity: string) => Promise<st
     if (person !== undefined) return person
     throw new Refusal('grant.person', `${identity} has no account on this gateway`, {
       nextStep:
-        'go on at the gateway where this grant was asked for: here nobody can tell people apart',
+        'go on at a gateway that has this account; where none has, have it revoked and asked for anew',
     })
   }
 }

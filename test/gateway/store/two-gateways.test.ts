@@ -3,12 +3,12 @@ import { createHash, randomUUID } from 'node:crypto'
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { importJWK, SignJWT } from 'jose'
+import { importJWK, SignJWT, type JWTPayload } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Locked, MadeInvitation, Service } from '#api'
 import { makeKey } from '../../../cli/login/device.ts'
 import { serviceFetch } from '../../../cli/login/service.ts'
-import { openBrowser } from '../../support/browser.ts'
+import { approveDevice, openBrowser } from '../../support/browser.ts'
 import {
   PASSWORD,
   personWith,
@@ -29,24 +29,29 @@ let other: TestNode
 let data: string
 const settings = () => `store: { redis: { host: 127.0.0.1, port: ${server.port} } }\n`
 
-/** A call under `/api/v1` as this person's program makes it: a token, and a proof for this very call. */
-async function callOf({ credentials }: Person, method: string, path: string, body: object = {}) {
-  const { d: _, ...shown } = credentials.key
-  const { accessToken, key } = credentials
-  const proof = await new SignJWT({
-    jti: randomUUID(),
-    htm: method,
-    htu: `${here.node.origin}/api/v1${path}`,
-    iat: Math.floor(Date.now() / 1000),
-    ath: createHash('sha256').update(accessToken).digest('base64url'),
-  })
+/** A proof of this key for one request. */
+async function proofOf(key: Person['credentials']['key'], claims: JWTPayload): Promise<string> {
+  const { d: _, ...shown } = key
+  const own = { jti: randomUUID(), iat: Math.floor(Date.now() / 1000) }
+  return await new SignJWT({ ...own, ...claims })
     .setProtectedHeader({ alg: 'ES256', typ: 'dpop+jwt', jwk: shown })
     .sign(await importJWK({ ...key }, 'ES256'))
-  const headers = {
-    host: new URL(here.node.origin).host,
-    authorization: `DPoP ${accessToken}`,
-    dpop: proof,
-  }
+}
+
+/** A call under `/api/v1` as this person's program makes it: a token, and a proof for this very call. */
+async function callOf(
+  { credentials: { accessToken, key } }: Pick<Person, 'credentials'>,
+  method: string,
+  path: string,
+  body: object = {},
+) {
+  const dpop = await proofOf(key, {
+    htm: method,
+    htu: `${here.node.origin}/api/v1${path}`,
+    ath: createHash('sha256').update(accessToken).digest('base64url'),
+  })
+  const { host } = new URL(here.node.origin)
+  const headers = { host, authorization: `DPoP ${accessToken}`, dpop }
   const plain = { method, path: `/api/v1${path}`, headers }
   return method === 'GET' ? plain : { ...plain, body }
 }
@@ -85,6 +90,41 @@ describe.skipIf(!haveRedis)('two gateways that share people', () => {
     expect((await send(other, asked)).status).toBe(200)
     for (const node of [here.node, other])
       expect(codeOf(await send(node, asked))).toEqual([401, 'proof.replayed'])
+  })
+
+  test('finish at either the sign-in that was begun at the other, and give tokens for its code once', async () => {
+    const { key } = here.operator.credentials
+    const resource = `${here.node.origin}/api`
+    const post = async <T>(node: TestNode, path: string, fields: Record<string, string>) => {
+      const headers = {
+        host: new URL(here.node.origin).host,
+        'content-type': 'application/x-www-form-urlencoded',
+        dpop: await proofOf(key, { htm: 'POST', htu: `${here.node.origin}${path}` }),
+      }
+      const body = new URLSearchParams({ client_id: 'sallyport-cli', resource, ...fields })
+      return await send<T>(node, { method: 'POST', path, headers, body: body.toString() })
+    }
+    const scope = 'openid offline_access'
+    const { body } = await post<Record<string, string>>(other, '/oidc/device/auth', { scope })
+    await using browser = openBrowser(here.node.anchor)
+    const url = body['verification_uri_complete'] ?? ''
+    const page = await approveDevice(browser, {
+      url,
+      email: here.operator.email,
+      password: PASSWORD,
+    })
+    expect(page.status).toBe(200)
+    const code = {
+      grant_type: 'urn:ietf:params:oauth:grant-type:device_code',
+      device_code: body['device_code'] ?? '',
+    }
+    const given = await post<Record<string, string>>(other, '/oidc/token', code)
+    const accessToken = given.body['access_token'] ?? ''
+    const credentials = { ...here.operator.credentials, accessToken }
+    const asked = await callOf({ credentials }, 'GET', '/grants')
+    expect((await send(here.node, asked)).status).toBe(200)
+    const again = await post<Record<string, string>>(here.node, '/oidc/token', code)
+    expect([again.status, again.body['error']]).toEqual([400, 'invalid_grant'])
   })
 
   test('keep nobody in a file, and none of their secrets in the log of either', async () => {
