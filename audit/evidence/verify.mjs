@@ -2201,6 +2201,14 @@ function epochLines({ epochs, links }) {
     )
   if (after !== null) lines.push(`it goes on as ${after}, which is not in the package`)
   if (links.length > 0) lines.push(`for the keys alone, a few events each of ${links.join(', ')}`)
+  const newest = epochs.at(-1)
+  const follows = (/** @type {string} */ link) =>
+    Number(epochForm.exec(link)?.[2]) > Number(epochForm.exec(newest?.origin ?? '')?.[2])
+  // Nothing here holds that part against the end of its epoch, which the next one names.
+  if (newest?.successor === null && links.some(follows))
+    lines.push(
+      `${newest.origin} has ended and is shown in part: that is as good as its own keys, whoever has them now`,
+    )
   return lines
 }
 
