@@ -8,7 +8,8 @@ import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
 import { readConfig, type Config } from '../../../gateway/config.ts'
 import type { Device } from '../../../gateway/devices/device.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
-import type { AccountRow } from '../../../gateway/identity/store.ts'
+import type { ServiceRow } from '../../../gateway/identity/services/store.ts'
+import type { AccountRow, IdpRow, InvitationRow } from '../../../gateway/identity/store.ts'
 import type { Lock } from '../../../gateway/locks/lock.ts'
 import type { Auditor } from '../../../gateway/recordings/auditors.ts'
 import type { RedisSettings } from '../../../gateway/store-settings.ts'
@@ -22,19 +23,25 @@ import { SqliteAuditorStore } from '../../../gateway/store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
 import { SqliteGrantStore } from '../../../gateway/store/sqlite/grants.ts'
+import { SqliteIdpStore } from '../../../gateway/store/sqlite/idps.ts'
+import { SqliteInvitationStore } from '../../../gateway/store/sqlite/invitations.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqlitePasskeyStore } from '../../../gateway/store/sqlite/passkeys.ts'
+import { SqliteServiceStore } from '../../../gateway/store/sqlite/services.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
 import { SqliteTotpStore } from '../../../gateway/store/sqlite/totp.ts'
 import { makeCertificates } from '../../audit/receiver.ts'
 import { TENANT } from '../../support/node.ts'
 import { claimOf } from './contracts/answers.ts'
 import { auditorCalled } from './contracts/auditors.ts'
+import { companyCalled } from './contracts/companies.ts'
 import { grant } from './contracts/granted.ts'
 import { appOf, passkeyOf, signedIn } from './contracts/factors.ts'
+import { invitationOf } from './contracts/invitations.ts'
 import { lockOn } from './contracts/locks.ts'
 import { NOW } from './contracts/make.ts'
 import { accountOf, guestOf } from './contracts/people.ts'
+import { serviceCalled } from './contracts/services.ts'
 import { session } from './contracts/sessions.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
@@ -52,6 +59,9 @@ interface Kept {
   /** The key of its log. */
   readonly vkey?: string
   readonly accounts?: readonly AccountRow[]
+  readonly companies?: readonly IdpRow[]
+  readonly invitations?: readonly InvitationRow[]
+  readonly services?: readonly ServiceRow[]
   /** Where its identity/keys.json is; default one that all of them have. */
   readonly data?: string
   readonly public_host?: string
@@ -79,6 +89,14 @@ async function opening(redis: RedisSettings, kept: Kept = {}): Promise<Stores> {
   }
   for (const one of kept.auditors ?? []) await new SqliteAuditorStore(thread).add(one)
   await move(thread, kept.accounts ?? [])
+  for (const one of kept.companies ?? []) await new SqliteIdpStore(thread).addIdp(one)
+  const links = new SqliteInvitationStore(thread)
+  for (const one of kept.invitations ?? []) {
+    await links.addInvitation({ ...one, closed: null }, 99)
+    if (one.closed !== null) await links.closeInvitation(one.id, one.closed.at)
+  }
+  for (const one of kept.services ?? [])
+    await new SqliteServiceStore(thread).addService(one, 99, one.createdAt)
   const { gateway = 'gw1', vkey = 'the key of this directory', data = home } = kept
   const { public_host = 'gate.plant.example' } = kept
   const place = { gateway, data, public_host }
@@ -172,6 +190,34 @@ describe.skipIf(!haveRedis)('a gateway with a redis-server does not start', () =
     await opening(own.place, { devices: [deviceCalled('press-08')] })
     await opening(own.place, { devices: [deviceCalled('press-08', 'quarantined')] })
     expect((await shared.find('press-08'))?.state).toBe('quarantined')
+  })
+
+  test('without what people come in by that stands in its file, the first time; what was ended since stays so', async () => {
+    await using own = await RedisServer.start()
+    const expiresAt = Date.now() + 3_600_000
+    const closed = { at: 2, how: 'revoked' } as const
+    const kept = {
+      companies: [companyCalled('acme')],
+      invitations: [
+        invitationOf('open', { createdAt: 1, expiresAt }),
+        invitationOf('closed', { createdAt: 1, expiresAt, closed }),
+        invitationOf('over', { createdAt: 1, expiresAt: 2 }),
+      ],
+      services: [serviceCalled('robot', { expiresAt }), serviceCalled('past')],
+    }
+    const { idpStore, invitationStore, serviceStore } = (await opening(own.place, kept)).people
+    expect(await idpStore.listIdps()).toEqual(kept.companies)
+    expect(await invitationStore.listInvitations(9)).toEqual([kept.invitations[0]])
+    expect(await serviceStore.listServices()).toEqual([kept.services[0]])
+    await idpStore.removeIdp('acme', 1)
+    await invitationStore.closeInvitation('open', 3)
+    await serviceStore.revokeService('v_robot', 3)
+    const { people } = await opening(own.place, kept)
+    expect([
+      await people.idpStore.listIdps(),
+      await people.serviceStore.findService('v_robot'),
+    ]).toEqual([[], { ...kept.services[0], revokedAt: 3 }])
+    expect((await people.invitationStore.findInvitation({ id: 'open' }))?.closed?.at).toBe(3)
   })
 
   test('without the auditors in its file, the first time; who was removed since stays so', async () => {
