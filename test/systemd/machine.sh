@@ -1,7 +1,7 @@
 #!/bin/sh
 # A machine under systemd, made of this one's programs: machine.sh FOLDER. Its process ids, mounts, name and control groups are
-# its own; FOLDER is its /srv, and its default target is the service `first`, which runs /srv/first.sh. Ends with its first
-# process, and leaves nothing behind but its (empty) control group's name, which it takes away when it can.
+# its own; FOLDER/srv is its /srv, and its default target is the service `first`, which runs /srv/first.sh. Ends with its first
+# process, and leaves the name of an empty control group behind (sallyport-machine-…), as a kernel keeps it until its next start.
 set -eu
 folder=$1
 if [ -z "${2:-}" ]; then
