@@ -218,7 +218,7 @@ test('the executable takes updates: one that cannot reconnect is rolled back, on
   const config = await enrolled(gateway, directory)
   pinUpdateKeys(config.dataDir, [offers.key.word])
   await using service = new Service(join(folder, 'sallyport-agent'), config.dataDir, null)
-  await holds(() => expect(gateway.tunnels.length).toBe(1))
+  await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(0))
   const own = { kind: 'executable', node: process.versions.node }
   await offers.reports({ version: '0.1.0', ...own, keys: [offers.key.id], outcome: null })
 
@@ -241,8 +241,9 @@ test('the executable takes updates: one that cannot reconnect is rolled back, on
   // To the first and back, and to the second.
   expect(service.ends).toEqual([75, 75, 75])
   // It starts again, and small, though Node and the file of the update are not one.
+  let tunnels = gateway.tunnels.length
   service.kill()
-  await holds(() => expect(gateway.tunnels.length).toBe(4))
+  await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(tunnels))
   await offers.reports({ version: '0.3.0', trial: null, outcome: null })
   const status = JSON.parse(readFileSync(join(config.dataDir, 'status.json'), 'utf8')) as {
     pid: number
@@ -252,8 +253,9 @@ test('the executable takes updates: one that cannot reconnect is rolled back, on
 
   // What is not any more what was signed does not start.
   writeFileSync(join(config.dataDir, 'update', `${sha256(good)}.cjs`), 'another')
+  tunnels = gateway.tunnels.length
   service.kill()
-  await holds(() => expect(gateway.tunnels.length).toBe(5))
+  await holds(() => expect(gateway.tunnels.length).toBeGreaterThan(tunnels))
   await offers.reports({ version: '0.1.0', trial: null, outcome: null })
 })
 

@@ -3,6 +3,7 @@
  * named by its control group, at the top where only root makes groups: deeper names are their owner's.
  */
 import { readFileSync } from 'node:fs'
+import { parseGroup } from './procfs.ts'
 
 const ID = '([0-9a-f]{64})'
 /** How Docker and Podman name the group of a container, with the systemd and the cgroupfs driver. */
@@ -17,8 +18,7 @@ const MAX_STATE_BYTES = 4 * 1024 * 1024
 export function containerOf(
   cgroup: string,
 ): { runtime: 'docker' | 'podman'; id: string } | undefined {
-  const line = cgroup.split('\n').find((one) => one.startsWith('0::') || /:name=systemd:/.test(one))
-  const path = line?.split(':').slice(2).join(':') ?? ''
+  const path = parseGroup(cgroup) ?? ''
   const docker = DOCKER.exec(path)
   if (docker !== null) return { runtime: 'docker', id: docker[1] ?? docker[2] ?? '' }
   const podman = PODMAN.exec(path)

@@ -95,6 +95,17 @@ export function parseUid(status: string): number | undefined {
   return rest.every((id) => id === real) ? Number(real) : undefined
 }
 
+/**
+ * The control group that systemd has a process in, from /proc/PID/cgroup: of its own hierarchy, else of the unified one. Who
+ * is at the top of its own is in none there; only root moves others, in either.
+ */
+export function parseGroup(cgroup: string): string | undefined {
+  const paths = [/^\d+:name=systemd:(\/.*)$/m, /^0::(\/.*)$/m].flatMap(
+    (form) => form.exec(cgroup)?.[1] ?? [],
+  )
+  return paths.find((path) => path !== '/') ?? paths[0]
+}
+
 const UNIT = /^[A-Za-z0-9:_.\\@-]{1,255}\.(?:service|scope|socket|mount|swap)$/
 
 /**
@@ -103,15 +114,8 @@ const UNIT = /^[A-Za-z0-9:_.\\@-]{1,255}\.(?:service|scope|socket|mount|swap)$/
  * own manager, a container) may name them as they please, `plc.service` included.
  */
 export function parseUnit(cgroup: string): string | undefined {
-  const lines = cgroup.split('\n')
-  const named = lines.find((line) => /^\d+:name=systemd:/.test(line))
-  const path = (named ?? lines.find((line) => line.startsWith('0::')))
-    ?.split(':')
-    .slice(2)
-    .join(':')
-  if (path === undefined || !path.startsWith('/')) return undefined
-  const unit = path
-    .slice(1)
+  const unit = parseGroup(cgroup)
+    ?.slice(1)
     .split('/')
     .find((part) => !part.endsWith('.slice'))
   // systemd writes "_" before a name that would collide with a kernel file of the cgroup.

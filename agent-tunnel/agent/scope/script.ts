@@ -41,7 +41,7 @@ export function scriptArgument(exe: string, cmdline: Buffer): Buffer | undefined
 
 /**
  * Where the script of `task` (a path below `proc`) is, to be opened from here; undefined where there is
- * none, or where the process sees other files than we do (a container: its image says what it runs).
+ * none, or where the process sees other files than we do and the machine does (a container: its image says what it runs).
  */
 export async function scriptPath(
   proc: string,
@@ -55,11 +55,13 @@ export async function scriptPath(
     if (cmdline.length > MAX_ARGUMENTS_BYTES) return undefined
     const argument = scriptArgument(exe, cmdline)
     if (argument === undefined) return undefined
-    if (readlinkSync(`${directory}/ns/mnt`) !== readlinkSync(`${proc}/self/ns/mnt`))
-      return undefined
+    const mounts = readlinkSync(`${directory}/ns/mnt`)
+    const same = mounts === readlinkSync(`${proc}/self/ns/mnt`)
+    // The unit of the agent gives it a view of its own of the machine's files; what runs beside it has the machine's.
+    if (!same && mounts !== readlinkSync(`${proc}/1/ns/mnt`)) return undefined
     if (readlinkSync(`${directory}/root`) !== '/') return undefined
-    if (argument[0] === 0x2f) return argument
-    return Buffer.concat([Buffer.from(`${directory}/cwd/`), argument])
+    if (argument[0] !== 0x2f) return Buffer.concat([Buffer.from(`${directory}/cwd/`), argument])
+    return same ? argument : Buffer.concat([Buffer.from(`${directory}/root`), argument])
   } catch {
     return undefined
   }

@@ -21,6 +21,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { findHolders } from '../../../agent-tunnel/agent/scope/holders.ts'
 import type { Observed } from '../../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
+import { freePort } from '../../support/port.ts'
 import { copyOf, dial, observe, sha256Of, startProgram, startServer } from '../programs/process.ts'
 import { tupleOf, type Executable, type Started } from '../programs/process.ts'
 
@@ -175,15 +176,13 @@ describe.skipIf(!ready)(
     test.for(['::1', '127.0.0.2'])(
       "the service's port at another address of this machine (it has %s): who was dialled",
       async (host) => {
-        await using service = await startProgram('server.py', ['plain', '0', host], {
-          exe: file(),
-          uid: SERVICE,
-        })
-        await using target = await startServer('plain', {
-          exe: other.path,
-          uid: COLLEAGUE,
-          port: service.port,
-        })
+        const port = await freePort()
+        await using target = await startServer('plain', { exe: other.path, uid: COLLEAGUE, port })
+        await using service = await startProgram(
+          'server.py',
+          ['plain', String(target.port), host],
+          { exe: file(), uid: SERVICE },
+        )
         expect(await seen(target)).toMatchObject({ sha256: other.sha256, uid: COLLEAGUE })
         await using socket = await dial(service.port, host)
         const { observed } = await observe(scope, socket)
@@ -192,7 +191,9 @@ describe.skipIf(!ready)(
     )
 
     test('the service lets go and ends, and they take its port before the look: nobody', async () => {
-      await using service = await startServer('once', { exe: file(), uid: SERVICE })
+      // One that no connection of anybody's is given meanwhile.
+      const port = await freePort()
+      await using service = await startServer('once', { exe: file(), uid: SERVICE, port })
       const ended = once(service.child, 'exit')
       await using socket = await dial(service.port)
       const dialled = tupleOf(socket)

@@ -54,16 +54,22 @@ sys.stdin.read()
 /** Who binds, in the namespace of the agent, where the datagrams to another one might be thought to go. */
 const DECOY = `
 import socket, sys
-wild, free = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
-for one in (wild, free):
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-free.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND, which asks for no privilege
-wild.bind(('0.0.0.0', int(sys.argv[2])))
-free.bind((sys.argv[1], int(sys.argv[2])))
-listener = socket.socket()
-listener.bind(('0.0.0.0', int(sys.argv[2])))
-listener.listen()
-print(1, flush=True)
+kept = []
+while True:
+    # A port that is free by TCP is taken by UDP now and then.
+    listener = socket.create_server(('0.0.0.0', 0))
+    port = listener.getsockname()[1]
+    kept = [listener] + [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    for one in kept[1:]:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept[2].setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND, which asks for no privilege
+    try:
+        kept[1].bind(('0.0.0.0', port))
+        kept[2].bind((sys.argv[1], port))
+        break
+    except OSError:
+        [one.close() for one in kept]
+print(port, flush=True)
 sys.stdin.read()
 `
 
@@ -101,13 +107,14 @@ describe.skipIf(!ready)('another network namespace (needs root, iproute2, python
 
   test('whoever binds its UDP port here, by any address or by its own, gets nothing of it and is not told', async () => {
     using _namespace = namespace()
-    const args = ['netns', 'exec', name, PYTHON, DATAGRAMS, 'plain', '0', `${net}.2`]
+    await using decoy = await startProgram('datagrams.py', ['-c', DECOY, `${net}.2`], {
+      exe: PYTHON,
+      bare: true,
+      uid: 64_002,
+    })
+    const port = String(decoy.port)
+    const args = ['netns', 'exec', name, PYTHON, DATAGRAMS, 'plain', port, `${net}.2`]
     await using target = await startProgram('datagrams.py', args, { exe: IP, bare: true })
-    await using _decoy = await startProgram(
-      'datagrams.py',
-      ['-c', DECOY, `${net}.2`, String(target.port)],
-      { exe: PYTHON, bare: true, uid: 64_002 },
-    )
     const socket = createSocket('udp4')
     try {
       socket.connect(target.port, `${net}.2`)

@@ -214,6 +214,16 @@ describe('the files of one process', () => {
       '3:cpuset:/\n1:name=systemd:/system.slice/plc.service\n0::/\n',
       'plc.service',
     ],
+    [
+      'a legacy hierarchy that systemd does not use',
+      '9:name=systemd:/\n8:pids:/\n0::/system.slice/plc.service\n',
+      'plc.service',
+    ],
+    [
+      'a hierarchy that is called like a path',
+      '3:name=systemd:/\n0::/system.slice/1:name=systemd:/x.service\n',
+      undefined,
+    ],
     ['no systemd', '0::/\n', undefined],
     ['a container without systemd', '0::/docker/4a5b6c\n', undefined],
     ['outside our cgroup namespace', '0::/../../system.slice/plc.service\n', undefined],

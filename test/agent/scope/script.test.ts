@@ -10,6 +10,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -22,7 +23,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { Executables } from '../../../agent-tunnel/agent/scope/executable.ts'
 import { containerOf, imageOf } from '../../../agent-tunnel/agent/scope/image.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
-import { scriptArgument } from '../../../agent-tunnel/agent/scope/script.ts'
+import { scriptArgument, scriptPath } from '../../../agent-tunnel/agent/scope/script.ts'
 import { dial, observe, sha256Of, startProgram } from '../programs/process.ts'
 
 const own = mkdtempSync(join(tmpdir(), 'sallyport-script-'))
@@ -150,6 +151,27 @@ describe.skipIf(!existsSync('/proc/self/ns/mnt'))('a script that runs', () => {
     expect(await executables.content(Buffer.from(big))).toBeNull()
   })
 
+  test.for([
+    ['the agent and the process in one', { self: 1, first: 1, its: 1 }, '/srv/a.py'],
+    [
+      'the process in that of the machine, the agent in one that its unit made',
+      { self: 2, first: 1, its: 1 },
+      'PROC/7/root/srv/a.py',
+    ],
+    ['the process in one of its own', { self: 2, first: 1, its: 3 }, undefined],
+    ['the process alone in one of its own', { self: 1, first: 1, its: 3 }, undefined],
+  ] as const)('mount namespaces: %s', async ([name, { self, first, its }, path]) => {
+    const proc = join(own, `proc ${name}`)
+    for (const [task, mounts] of Object.entries({ self, 1: first, 7: its })) {
+      mkdirSync(join(proc, task, 'ns'), { recursive: true })
+      symlinkSync(`mnt:[${mounts}]`, join(proc, task, 'ns/mnt'))
+    }
+    symlinkSync('/', join(proc, '7/root'))
+    writeFileSync(join(proc, '7/cmdline'), 'python3\0/srv/a.py\0')
+    const found = await scriptPath(proc, '7', '/usr/bin/python3')
+    expect(found?.toString()).toBe(path?.replace('PROC', proc))
+  })
+
   test.skipIf(process.getuid?.() !== 0)(
     'in a mount namespace of its own: unseen (needs root)',
     async () => {
@@ -181,6 +203,11 @@ describe('the image of a container', () => {
     [
       'docker, cgroupfs',
       `1:name=systemd:/docker/${id}\n0::/docker/${id}\n`,
+      { runtime: 'docker', id },
+    ],
+    [
+      'docker, where a legacy hierarchy is not used',
+      `9:name=systemd:/\n0::/system.slice/docker-${id}.scope\n`,
       { runtime: 'docker', id },
     ],
     ['docker, within', `0::/system.slice/docker-${id}.scope/init\n`, { runtime: 'docker', id }],
