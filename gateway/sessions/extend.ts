@@ -34,10 +34,10 @@ function tellEnd(room: SessionRoom, session: LiveSession): void {
   const remaining_ms = Math.max(0, Math.round(end - room.now()))
   const told = encode({ t: 'extended', remaining_ms })
   for (const stream of session.streams) {
-    // One that is still being opened is told when it may carry.
-    if (stream.lease === undefined || end <= stream.toldEnd) continue
+    // One that is still being opened is told when it may carry; one that is being cut, never.
+    const { lease, narrowed, gate, carrier } = stream
+    if (lease === undefined || narrowed !== undefined || end <= stream.toldEnd) continue
     stream.toldEnd = end
-    const { lease, gate, carrier } = stream
     attempt(room, session, () => lease(leaseOf(session, gate, room.now())))
     attempt(room, session, () => carrier?.tell?.(told))
   }

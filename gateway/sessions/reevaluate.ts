@@ -191,10 +191,11 @@ export class Reauthorization implements Disposable {
     session.subject = kept.subject
     session.presence = kept.presence
     session.stands(kept.elevation, kept.footing)
-    const [own] = kept.footing.grants
-    if (own !== undefined) await this.#follow(session, own)
+    // What may do too much is silent before anybody hears of a later end.
     for (const stream of kept.wider)
       round.narrowing.push(this.#narrow(session, stream, round.withdrawal))
+    const [own] = kept.footing.grants
+    if (own !== undefined) await this.#follow(session, own)
     return undefined
   }
 
