@@ -2,8 +2,6 @@
  * What must be the same of all gateways before they share people, what one of them brings along, and what is good once at
  * all of them: transactions in Redis, behind the prelude of people (peopling.ts).
  */
-import { createHash } from 'node:crypto'
-import type { SharedProofs } from '../../identity/replay.ts'
 import type { RedisConnection } from './connection.ts'
 import { strings } from './row.ts'
 
@@ -84,28 +82,4 @@ export async function bringPeople(
 ): Promise<'brought' | 'before' | 'others'> {
   const said = String(await redis.write('bringPeople', holder, JSON.stringify(all)))
   return said as 'brought' | 'before' | 'others'
-}
-
-/** The clocks of two gateways are no further apart than the start warns of, twice over. */
-const SKEW_MS = 10_000
-
-/**
- * Proofs that any of the gateways has seen (identity/replay.ts). Where Redis takes no writes it may still be read, and
- * whoever ends something must be heard: then a proof is good where Redis shows none, so once at each gateway. Rejects with StoreError.
- */
-export class RedisProofs implements SharedProofs {
-  readonly #redis: Commands
-  constructor(redis: Commands) {
-    this.#redis = redis
-  }
-  async first(thumbprint: string, jti: string, until: number, now: number): Promise<boolean> {
-    const digest = createHash('sha256').update(`${thumbprint}\0${jti}`).digest('base64url')
-    // A little longer than by this clock: another gateway's may be behind it.
-    const left = Math.max(1, Math.ceil(until - now)) + SKEW_MS
-    try {
-      return (await this.#redis.write('rememberProof', digest, String(left))) === 1
-    } catch {
-      return (await this.#redis.read('seenProof', digest)) === 0
-    }
-  }
 }
