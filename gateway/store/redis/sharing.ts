@@ -14,6 +14,12 @@ redis.call('HSETNX', P .. 'people', 'keys', ARGV[2])
 return redis.call('HMGET', P .. 'people', 'issuer', 'keys')
 `
 
+/** ARGV: holder. Whether people are there, and whether this holder has brought its own. */
+const there = `
+if redis.call('HEXISTS', P .. 'people', 'brought:' .. ARGV[1]) == 1 then return 'before' end
+return redis.call('EXISTS', P .. 'accounts') == 1 and 'others' or 'nobody'
+`
+
 /**
  * ARGV: holder, and as JSON what it brings: accounts with the address they hold, passkeys, apps, counters, whether a
  * bootstrap token was used. All of it or nothing, where nobody is there yet, and once.
@@ -47,6 +53,7 @@ const seenProof = `return redis.call('EXISTS', P .. 'proof:' .. ARGV[1])`
 
 export const sharingScripts = {
   nameIssuer,
+  whoIsThere: there,
   bringPeople: bring,
   rememberProof,
   seenProof,
@@ -59,6 +66,14 @@ export async function nameIssuerOf(
 ): Promise<{ readonly issuer: string; readonly keys: string }> {
   const [first = '', same = ''] = strings(await redis.write('nameIssuer', issuer, keys))
   return { issuer: first, keys: same }
+}
+
+/** `before`: this holder has brought its own; `others`: people are there, and it has not. Rejects with StoreError. */
+export async function whoIsThere(
+  redis: Commands,
+  holder: string,
+): Promise<'before' | 'others' | 'nobody'> {
+  return String(await redis.read('whoIsThere', holder)) as 'before' | 'others' | 'nobody'
 }
 
 /** What a directory brings, as `bringPeople` reads it. */
