@@ -22,7 +22,8 @@ return redis.call('EXISTS', P .. 'accounts') == 1 and 'others' or 'nobody'
 
 /**
  * ARGV: holder, and as JSON what it brings: accounts with the address they hold, passkeys, apps, counters, whether a
- * bootstrap token was used. All of it or nothing, where nobody is there yet, and once.
+ * bootstrap token was used. All of it or nothing, where nobody is there yet, and once. Told as what nobody knows by name, so
+ * that whoever runs already reads anew who is whose: a lock may be on one of these.
  */
 const bring = `
 if redis.call('HEXISTS', P .. 'people', 'brought:' .. ARGV[1]) == 1 then return 'before' end
@@ -39,6 +40,7 @@ for _, one in ipairs(all.throttles) do
 end
 if all.spent then redis.call('HSET', P .. 'bootstrap', 'spent', '1') end
 redis.call('HSET', P .. 'people', 'brought:' .. ARGV[1], '1')
+tell('people', ARGV[1])
 return 'brought'
 `
 

@@ -311,6 +311,16 @@ describe.skipIf(!haveRedis)('people of a file', () => {
     expect((await there.store.listAccounts('', 9)).map(({ sub }) => sub)).toEqual(['a'])
   })
 
+  test('are heard of where a gateway runs already, which then reads anew who is locked', async () => {
+    await using own = await RedisServer.start()
+    const running = await opening(own.place, { gateway: 'gw2', vkey: 'of another directory' })
+    const before = await running.changes?.after(undefined)
+    await opening(own.place, { accounts: [accountOf('a')] })
+    const news = await running.changes?.after(before?.place)
+    expect(news).toMatchObject({ lost: true, people: [] })
+    expect(await running.changes?.after(news?.place)).toMatchObject({ lost: false })
+  })
+
   test('come after what locks them: a start that ends between the two has brought nobody', async () => {
     await using own = await RedisServer.start()
     await using redis = await RedisConnection.open(own.place, TENANT)
