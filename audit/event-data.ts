@@ -151,6 +151,7 @@ export const tunnelData = {
 } as const satisfies Fields
 
 export const apiData = {
+  effect,
   operation: 'public text',
   revision: 'public text?',
   before_sha256: 'public text?',

@@ -18,8 +18,9 @@ import { RedisIdpStore } from './store/redis/idps.ts'
 import { RedisInvitationStore } from './store/redis/invitations.ts'
 import { RedisOidcStore } from './store/redis/logins.ts'
 import { accountFields, counterOf, RedisIdentityStore } from './store/redis/people.ts'
+import { RedisProofs } from './store/redis/proofs.ts'
 import { RedisServiceStore } from './store/redis/services.ts'
-import { bringPeople, nameIssuerOf, RedisProofs, type Belongings } from './store/redis/sharing.ts'
+import { bringPeople, nameIssuerOf, whoIsThere, type Belongings } from './store/redis/sharing.ts'
 import { peopleOfFile, type PeopleOfFile } from './store/sqlite/belongings.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from './store/sqlite/identity.ts'
 import { SqliteIdpStore } from './store/sqlite/idps.ts'
@@ -65,6 +66,8 @@ interface Sharing {
   readonly gateway: string
   /** Which data directory it is (`directoryId`). */
   readonly holder: string
+  /** Locks from the same file, on Redis: nobody comes there who is shut out here, and is not there. */
+  readonly lockFirst: () => Promise<void>
 }
 
 interface SharedPeople {
@@ -82,16 +85,16 @@ interface SharedPeople {
 export async function sharedPeople(
   redis: RedisConnection,
   thread: SqliteThread,
-  { origin, directory, gateway, holder }: Sharing,
+  { origin, directory, gateway, ...how }: Sharing,
 ): Promise<SharedPeople> {
   const keys = await openIdentityKeys(join(directory, 'identity', 'keys.json'))
   await assertOneIssuer(redis, `${origin}/oidc`, keys)
   const store = new RedisIdentityStore(redis, gateway)
-  const brought = await bring(redis, await peopleOfFile(thread), { store, holder })
+  const brought = await bring(redis, await peopleOfFile(thread), { store, ...how })
   const idpStore = new RedisIdpStore(redis)
   const invitationStore = new RedisInvitationStore(redis)
   const serviceStore = new RedisServiceStore(redis)
-  const left = await bringWaysIn(thread, { idpStore, invitationStore, serviceStore }, holder)
+  const left = await bringWaysIn(thread, { idpStore, invitationStore, serviceStore }, how.holder)
   const [newest = '', ...older] = keys.cookies
   const stores = {
     store,
@@ -133,23 +136,33 @@ async function assertOneIssuer(
     )
 }
 
-/** Gives how many accounts it took over. Throws StoreError `store.people` where others are there and not these. */
+interface Bringing extends Pick<Sharing, 'holder' | 'lockFirst'> {
+  readonly store: RedisIdentityStore
+}
+
+/** Gives how many accounts it took over. Throws StoreError `store.people` where others are there and not these: then nothing has changed. */
 async function bring(
   redis: RedisConnection,
   people: PeopleOfFile,
-  { store, holder }: { readonly store: RedisIdentityStore; readonly holder: string },
+  { store, holder, lockFirst }: Bringing,
 ): Promise<number> {
-  if (people.accounts.length === 0) return 0
+  const some = people.accounts.length > 0
+  if (some && (await whoIsThere(redis, holder)) === 'others') await assertKnown(people, store)
+  await lockFirst()
+  if (!some) return 0
   const outcome = await bringPeople(redis, holder, belongingsOf(people))
-  if (outcome === 'brought') return people.accounts.length
-  if (outcome === 'before') return 0
+  if (outcome === 'others') await assertKnown(people, store)
+  return outcome === 'brought' ? people.accounts.length : 0
+}
+
+async function assertKnown({ accounts }: PeopleOfFile, store: RedisIdentityStore): Promise<void> {
   const unknown: string[] = []
-  for (const { row } of people.accounts)
+  for (const { row } of accounts)
     if ((await store.findAccount(row.sub)) === undefined) unknown.push(row.sub)
-  if (unknown.length === 0) return 0
+  if (unknown.length === 0) return
   throw new StoreError(
     'store.people',
-    `${unknown.length} of ${people.accounts.length} accounts in store.sqlite are not among those on this Redis (the first is ${unknown[0]}), and would be lost without a word: make these people there, then begin this gateway with a new data directory`,
+    `${unknown.length} of ${accounts.length} accounts in store.sqlite are not among those on this Redis (the first is ${unknown[0]}), and would be lost without a word: make these people there, then begin this gateway with a new data directory`,
   )
 }
 

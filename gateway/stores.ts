@@ -127,9 +127,11 @@ export async function openStores(
   )
   const grants = new RedisGrantStore(redis)
   await compareClocks(grants, logger)
+  const locks = new RedisLockStore(redis)
   // First, for it may be refused: whoever is then has changed nothing.
   const { data: directory, gateway } = config
-  const place = { origin: originOf(config), directory, gateway, holder }
+  const lockFirst = async () => await carryOver(own.locks, locks)
+  const place = { origin: originOf(config), directory, gateway, holder, lockFirst }
   const { stores: people, brought, left } = await sharedPeople(redis, thread, place)
   if (brought > 0)
     logger.warn({ accounts: brought }, 'the accounts of store.sqlite are on Redis from now on')
@@ -138,8 +140,6 @@ export async function openStores(
       { left },
       'companies and services in store.sqlite that others on Redis are in the way of',
     )
-  const locks = new RedisLockStore(redis)
-  await carryOver(own.locks, locks)
   const devices = new RedisDeviceStore(redis)
   await takeDevices(own.devices, devices, holder, logger)
   const auditors = new RedisAuditorStore(redis)

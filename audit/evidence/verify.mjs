@@ -727,8 +727,8 @@ function effectOf(event) {
   return event['status_code'] === 'store.unavailable' ? 'unknown' : 'none'
 }
 
-/** What stands before the words of an administrative call, a service revoked or an account locked, that came to nothing. */
-const withoutEffect = 'without effect: '
+/** What stands before the words of an administrative call, a service revoked or an account locked, that came to nothing, or may have. */
+const notDone = /^(?:without effect|not known whether this took effect): /
 
 /** By which an act and its failure know each other; null: it is no act that is recorded before the store is told. @param {Event} event */
 function actOf(event) {
@@ -739,8 +739,7 @@ function actOf(event) {
   if (code(event) !== 'admin.call') return null
   const message = String(event['message'])
   if (event['status_id'] === 1) return JSON.stringify([message, who])
-  if (!message.startsWith(withoutEffect)) return null
-  return JSON.stringify([message.slice(withoutEffect.length), who])
+  return notDone.test(message) ? JSON.stringify([message.replace(notDone, ''), who]) : null
 }
 
 /**

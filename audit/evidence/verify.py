@@ -320,6 +320,7 @@ def prove_part(entries, part, keys, skipped):
     return left["size"], events, (edge.size, edge.root())
 
 
+NOT_DONE = re.compile("(?:without effect|not known whether this took effect): ")
 TAKEN_BACK = ("grant.approve", "grant.reject", "grant.revoke", "grant.burn", "session.lock", "session.unlock")
 
 
@@ -329,8 +330,8 @@ def mark_undone(events):
     for event in events:
         facts, done = own(event), event["status_id"] == 1
         key = (code(event), facts.get("grant"), facts.get("scope"), facts.get("target"), uid_of(event))
-        if code(event) == "admin.call" and (done or event["message"].startswith("without effect: ")):
-            key = (event["message"].removeprefix("" if done else "without effect: "), uid_of(event))
+        if code(event) == "admin.call" and (done or NOT_DONE.match(event["message"])):
+            key = (event["message"] if done else NOT_DONE.sub("", event["message"], count=1), uid_of(event))
         elif code(event) not in TAKEN_BACK:
             continue
         if event["status_id"] == 1:

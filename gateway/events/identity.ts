@@ -116,11 +116,13 @@ function change(
   message: string,
   data: Extract<EventInput, { readonly code: 'admin.call' }>['data'],
 ): EventInput {
-  const { by, byParty, failed } = event
+  const { by, byParty, failed, effect } = event
   const what = { code: 'admin.call', ...when(event), actor: { uid: by, party: byParty } } as const
-  return failed === undefined
-    ? { ...what, status: 'success', message, data }
-    : { ...what, status: 'failure', reason: failed, message: `without effect: ${message}`, data }
+  if (failed === undefined) return { ...what, status: 'success', message, data }
+  // The programs that read evidence know the act again by what stands behind these words.
+  const came = effect === 'unknown' ? 'not known whether this took effect' : 'without effect'
+  const told = { message: `${came}: ${message}`, data: { ...data, effect } }
+  return { ...what, status: 'failure', reason: failed, ...told }
 }
 
 function account(event: AccountEvent): EventInput {

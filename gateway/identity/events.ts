@@ -10,9 +10,11 @@ interface Common {
   readonly source: string | null
 }
 
-/** What was told and then did not come to be is told again, with why: the code of the refusal. */
+/** What was told and then did not come to be, or may not have, is told again, with why: the code of the refusal. */
 interface Act extends Common {
   readonly failed?: IdentityCode | 'store.unavailable'
+  /** With `failed`: it was not done, or nobody knows; absent where the gateway's own file failed. */
+  readonly effect?: 'none' | 'unknown' | undefined
 }
 
 /** Whose the account is that this is about; null where it is nobody's we know. */
@@ -207,9 +209,12 @@ type ActEvent =
   | IdpEvent
   | ServiceEvent
 
+/** How a store that gateways share says that it may have done what it did not confirm. */
+const UNCONFIRMED: readonly unknown[] = ['store.unavailable', 'store.replicas']
+
 /**
  * Records what is about to be, then does it; where the outcome is one of `refusals`, or `act` throws, records that it
- * did not come to be. Gives the outcome. Error: log.unavailable, and what `act` throws.
+ * did not come to be, or that nobody knows. Gives the outcome. Error: log.unavailable, and what `act` throws.
  */
 export async function recordAct<O extends string>(
   log: IdentityLog,
@@ -217,19 +222,20 @@ export async function recordAct<O extends string>(
   refusals: Readonly<Partial<Record<O, IdentityCode>>>,
   act: () => Promise<O>,
 ): Promise<O> {
-  const fail = async (failed: NonNullable<Act['failed']>): Promise<void> => {
-    for (const event of events) await record(log, { ...event, failed })
+  const fail = async (failed: NonNullable<Act['failed']>, effect: Act['effect']): Promise<void> => {
+    for (const event of events) await record(log, { ...event, failed, effect })
   }
   for (const event of events) await record(log, event)
   let outcome: O
   try {
     outcome = await act()
   } catch (error) {
-    await fail('store.unavailable')
+    const { code } = error as { readonly code?: unknown }
+    await fail('store.unavailable', UNCONFIRMED.includes(code) ? 'unknown' : undefined)
     throw error
   }
   const refused = refusals[outcome]
-  if (refused !== undefined) await fail(refused)
+  if (refused !== undefined) await fail(refused, 'none')
   return outcome
 }
 

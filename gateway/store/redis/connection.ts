@@ -32,6 +32,23 @@ const REQUIRED = [
 ] as const
 const PATIENCE_MS = 2_000
 
+/** The script has run, and gave `value`; what it wrote too few replicas have. */
+export class ReplicasMissing extends StoreError {
+  /** Rows of people may be in it: nothing for those who print every field of an error. */
+  readonly #value: unknown
+  constructor(message: string, value: unknown) {
+    super('store.replicas', message)
+    this.#value = value
+  }
+  get value(): unknown {
+    return this.#value
+  }
+}
+
+/** The server itself answered that it takes no writes (full, a replica, a failed save, its own replicas away): nothing was done. */
+export class WriteRefused extends StoreError {}
+const REFUSALS = /^(?:OOM|READONLY|MISCONF|NOREPLICAS) /
+
 const digests = new Map<ScriptName, string>()
 function digestOf(name: ScriptName): string {
   const known = digests.get(name)
@@ -199,7 +216,8 @@ export class RedisConnection implements AsyncDisposable {
 
   /**
    * Runs a script that may write; resolves when it is durable. Throws StoreError
-   * `store.unavailable`, also when the write may have happened; `store.replicas` when too few have it.
+   * `store.unavailable`, also when the write may have happened (a WriteRefused has not);
+   * `store.replicas` (ReplicasMissing) when too few have it.
    */
   async write(name: ScriptName, ...args: readonly string[]): Promise<unknown> {
     const value = await this.#writes.run(name, this.#prefix, args).catch((error: unknown) => {
@@ -210,9 +228,9 @@ export class RedisConnection implements AsyncDisposable {
     if (this.#replicas === 0) return value
     const have = await answered((this.#waits.next ??= this.#wait()))
     if (have < this.#replicas)
-      throw new StoreError(
-        'store.replicas',
+      throw new ReplicasMissing(
         `${have} of ${this.#replicas} replicas of Redis have the write`,
+        value,
       )
     return value
   }
@@ -263,6 +281,8 @@ async function answered<T>(work: Promise<T>): Promise<T> {
     const said = messageOf(cause)
     if (said.startsWith("Stream isn't writeable"))
       throw new StoreError('store.unavailable', 'Redis: there is no connection to it')
+    if (cause instanceof ReplyError && REFUSALS.test(said))
+      throw new WriteRefused('store.unavailable', `Redis: ${said}`)
     const code = said.startsWith('ERR ') ? 'store.conflict' : 'store.unavailable'
     throw new StoreError(code, `Redis: ${said.replace(/^ERR /, '')}`)
   }

@@ -2,8 +2,6 @@
  * What must be the same of all gateways before they share people, what one of them brings along, and what is good once at
  * all of them: transactions in Redis, behind the prelude of people (peopling.ts).
  */
-import { createHash } from 'node:crypto'
-import type { SharedProofs } from '../../identity/replay.ts'
 import type { RedisConnection } from './connection.ts'
 import { strings } from './row.ts'
 
@@ -16,9 +14,16 @@ redis.call('HSETNX', P .. 'people', 'keys', ARGV[2])
 return redis.call('HMGET', P .. 'people', 'issuer', 'keys')
 `
 
+/** ARGV: holder. Whether people are there, and whether this holder has brought its own. */
+const there = `
+if redis.call('HEXISTS', P .. 'people', 'brought:' .. ARGV[1]) == 1 then return 'before' end
+return redis.call('EXISTS', P .. 'accounts') == 1 and 'others' or 'nobody'
+`
+
 /**
  * ARGV: holder, and as JSON what it brings: accounts with the address they hold, passkeys, apps, counters, whether a
- * bootstrap token was used. All of it or nothing, where nobody is there yet, and once.
+ * bootstrap token was used. All of it or nothing, where nobody is there yet, and once. Told as what nobody knows by name, so
+ * that whoever runs already reads anew who is whose: a lock may be on one of these.
  */
 const bring = `
 if redis.call('HEXISTS', P .. 'people', 'brought:' .. ARGV[1]) == 1 then return 'before' end
@@ -35,6 +40,7 @@ for _, one in ipairs(all.throttles) do
 end
 if all.spent then redis.call('HSET', P .. 'bootstrap', 'spent', '1') end
 redis.call('HSET', P .. 'people', 'brought:' .. ARGV[1], '1')
+tell('people', ARGV[1])
 return 'brought'
 `
 
@@ -49,6 +55,7 @@ const seenProof = `return redis.call('EXISTS', P .. 'proof:' .. ARGV[1])`
 
 export const sharingScripts = {
   nameIssuer,
+  whoIsThere: there,
   bringPeople: bring,
   rememberProof,
   seenProof,
@@ -61,6 +68,14 @@ export async function nameIssuerOf(
 ): Promise<{ readonly issuer: string; readonly keys: string }> {
   const [first = '', same = ''] = strings(await redis.write('nameIssuer', issuer, keys))
   return { issuer: first, keys: same }
+}
+
+/** `before`: this holder has brought its own; `others`: people are there, and it has not. Rejects with StoreError. */
+export async function whoIsThere(
+  redis: Commands,
+  holder: string,
+): Promise<'before' | 'others' | 'nobody'> {
+  return String(await redis.read('whoIsThere', holder)) as 'before' | 'others' | 'nobody'
 }
 
 /** What a directory brings, as `bringPeople` reads it. */
@@ -84,28 +99,4 @@ export async function bringPeople(
 ): Promise<'brought' | 'before' | 'others'> {
   const said = String(await redis.write('bringPeople', holder, JSON.stringify(all)))
   return said as 'brought' | 'before' | 'others'
-}
-
-/** The clocks of two gateways are no further apart than the start warns of, twice over. */
-const SKEW_MS = 10_000
-
-/**
- * Proofs that any of the gateways has seen (identity/replay.ts). Where Redis takes no writes it may still be read, and
- * whoever ends something must be heard: then a proof is good where Redis shows none, so once at each gateway. Rejects with StoreError.
- */
-export class RedisProofs implements SharedProofs {
-  readonly #redis: Commands
-  constructor(redis: Commands) {
-    this.#redis = redis
-  }
-  async first(thumbprint: string, jti: string, until: number, now: number): Promise<boolean> {
-    const digest = createHash('sha256').update(`${thumbprint}\0${jti}`).digest('base64url')
-    // A little longer than by this clock: another gateway's may be behind it.
-    const left = Math.max(1, Math.ceil(until - now)) + SKEW_MS
-    try {
-      return (await this.#redis.write('rememberProof', digest, String(left))) === 1
-    } catch {
-      return (await this.#redis.read('seenProof', digest)) === 0
-    }
-  }
 }

@@ -185,14 +185,32 @@ describe('an approval', () => {
 })
 
 describe('what an administrator did', () => {
-  const call = (message: string, status: 'success' | 'failure', reason?: string): EventInput => ({
+  const call = (
+    message: string,
+    status: 'success' | 'failure',
+    reason?: string,
+    effect?: string,
+  ): EventInput => ({
     code: 'admin.call',
     message,
     status,
     reason,
     actor: olga,
-    data: { operation: 'service:revoke', verb: 'delete', entity: 'sv_1' },
+    data: { operation: 'service:revoke', verb: 'delete', entity: 'sv_1', effect },
   })
+  test.for([
+    ['without effect', 'store.unavailable', 'none', 'WITHOUT EFFECT'],
+    ['not known whether this took effect', 'store.unavailable', 'unknown', 'NOT CONFIRMED'],
+  ] as const)('"%s" (%s, %s) is told as %s', ([words, reason, effect, says]) => {
+    const { text, html, other } = told((month) => {
+      month.write(call('service revoked: historian', 'success'))
+      month.write(call(`${words}: service revoked: historian`, 'failure', reason, effect))
+    })
+    expect(text).toMatch(new RegExp(`${says} \\(event \\d+\\): service revoked: historian`))
+    expect(html).not.toContain('<td>service revoked: historian')
+    if (hasForeign) expect(other()?.out).toContain(`${says}: service revoked: historian`)
+  })
+
   test('is not confirmed where the store did not, and stands where a later call was refused', () => {
     const { text, html, other } = told((month) => {
       month.write(call('service revoked: historian', 'success'))

@@ -4,6 +4,7 @@ import { identityEvent } from '../../../gateway/events/identity.ts'
 import { openInvitations } from '../../../gateway/identity/invitations/invitations.ts'
 import type { IdentityEvent } from '../../../gateway/identity/index.ts'
 import type { InvitationRow, InvitationStore } from '../../../gateway/identity/store.ts'
+import { StoreError } from '../../../gateway/store/sqlite/thread.ts'
 import { PASSWORD, SYSTEM } from './house.ts'
 
 type Room = Parameters<typeof openInvitations>[0]
@@ -128,6 +129,22 @@ test('a store that fails: told, and the failure goes on', async () => {
   await expect(accept(room)).rejects.toBe(failure)
   expect(room.events).toMatchObject([{}, { code: 'account.create', failed: 'store.unavailable' }])
 })
+
+test.for(['store.unavailable', 'store.replicas'])(
+  'a store that gateways share does not confirm it (%s): told that nobody knows',
+  async (code) => {
+    const failure = new StoreError(code, 'Redis: Command timed out')
+    const room = openRoom({ redeemInvitation: async () => Promise.reject(failure) })
+    await expect(accept(room)).rejects.toBe(failure)
+    const [made, unknown] = room.events.map(identityEvent)
+    expect(unknown).toMatchObject({
+      status: 'failure',
+      reason: 'store.unavailable',
+      message: `not known whether this took effect: ${made?.message}`,
+      data: { ...made?.data, effect: 'unknown' },
+    })
+  },
+)
 
 test('a renewal that comes too late: told that nothing changed, and no login ends', async () => {
   const account = { sub: 's', disabled: false, email: LINK.email, name: LINK.name }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { pino } from 'pino'
-import { afterAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { readConfig, type Config } from '../../../gateway/config.ts'
 import type { Device } from '../../../gateway/devices/device.ts'
 import type { Grant } from '../../../gateway/grants/grant.ts'
@@ -19,6 +19,7 @@ import { RedisChanges } from '../../../gateway/store/redis/changes.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisDeviceStore } from '../../../gateway/store/redis/devices.ts'
 import { RedisLockStore } from '../../../gateway/store/redis/locks.ts'
+import { RedisIdentityStore } from '../../../gateway/store/redis/people.ts'
 import { SqliteAuditorStore } from '../../../gateway/store/sqlite/auditors.ts'
 import { SqliteDeviceStore } from '../../../gateway/store/sqlite/devices.ts'
 import { SqliteIdentityStore, SqliteOidcStore } from '../../../gateway/store/sqlite/identity.ts'
@@ -308,6 +309,36 @@ describe.skipIf(!haveRedis)('people of a file', () => {
     // The same people, as a copy of that file has them, are none that would be lost.
     const { people: there } = await opening(own.place, { ...second, accounts: [accountOf('a')] })
     expect((await there.store.listAccounts('', 9)).map(({ sub }) => sub)).toEqual(['a'])
+  })
+
+  test('are heard of where a gateway runs already, which then reads anew who is locked', async () => {
+    await using own = await RedisServer.start()
+    const running = await opening(own.place, { gateway: 'gw2', vkey: 'of another directory' })
+    const before = await running.changes?.after(undefined)
+    await opening(own.place, { accounts: [accountOf('a')] })
+    const news = await running.changes?.after(before?.place)
+    expect(news).toMatchObject({ lost: true, people: [] })
+    expect(await running.changes?.after(news?.place)).toMatchObject({ lost: false })
+  })
+
+  test('come after what locks them: a start that ends between the two has brought nobody', async () => {
+    await using own = await RedisServer.start()
+    await using redis = await RedisConnection.open(own.place, TENANT)
+    const [accounts, locks] = [new RedisIdentityStore(redis, 'gw9'), new RedisLockStore(redis)]
+    const kept = { accounts: [accountOf('a')], locks: [lockOn('l_1')] }
+    using failing = vi.spyOn(RedisLockStore.prototype, 'addLock')
+    failing.mockRejectedValueOnce(new Error('as a crash'))
+    await expect(opening(own.place, kept)).rejects.toThrow('as a crash')
+    expect(await accounts.listAccounts('', 9)).toEqual([])
+    await opening(own.place, kept)
+    expect((await accounts.listAccounts('', 9)).map(({ sub }) => sub)).toEqual(['a'])
+    // Nor does a start that is refused for its people lock anybody out.
+    const others = { accounts: [accountOf('b')], locks: [lockOn('l_2')] }
+    const second = { gateway: 'gw2', vkey: 'of another directory' }
+    await expect(opening(own.place, { ...second, ...others })).rejects.toMatchObject({
+      code: 'store.people',
+    })
+    expect((await locks.standingLocks()).map(({ id }) => id)).toEqual(['l_1'])
   })
 
   test('are signed in by one issuer with one set of keys, or the second gateway does not start', async () => {

@@ -6,7 +6,8 @@ import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisPasskeyStore, RedisTotpStore } from '../../../gateway/store/redis/factors.ts'
 import { RedisOidcStore } from '../../../gateway/store/redis/logins.ts'
 import { RedisIdentityStore } from '../../../gateway/store/redis/people.ts'
-import { RedisProofs } from '../../../gateway/store/redis/sharing.ts'
+import { RedisProofs } from '../../../gateway/store/redis/proofs.ts'
+import { StoreError } from '../../../gateway/store/sqlite/thread.ts'
 import { appOf, passkeyOf, signedIn } from './contracts/factors.ts'
 import { NOW } from './contracts/make.ts'
 import { accountOf } from './contracts/people.ts'
@@ -189,5 +190,29 @@ describe.skipIf(!haveRedis)('two gateways on one redis-server', () => {
     expect([await first('before'), await first('now')]).toEqual([false, true])
     await own.kill()
     await expect(first('then')).rejects.toMatchObject({ code: 'store.unavailable' })
+  })
+
+  test('whose proof too few replicas have take it once between them', async () => {
+    const part = `people-${++count}`
+    const open = async () => await RedisConnection.open({ ...server.place, replicas: 1 }, part, 100)
+    const both = [await open(), await open()]
+    onTestFinished(async () => {
+      for (const redis of both) await redis[Symbol.asyncDispose]()
+    })
+    const answers: boolean[] = []
+    for (const redis of both)
+      answers.push(await new RedisProofs(redis).first('key', 'jti', AT + 60_000, AT))
+    expect(answers).toEqual([true, false])
+  })
+
+  test('take no proof where nobody answered whether it was kept, though it can be read', async () => {
+    const proofs = new RedisProofs({
+      write: async () =>
+        await Promise.reject(new StoreError('store.unavailable', 'Redis: Command timed out')),
+      read: async () => await Promise.resolve(0),
+    })
+    await expect(proofs.first('key', 'jti', AT + 60_000, AT)).rejects.toMatchObject({
+      code: 'store.unavailable',
+    })
   })
 })
