@@ -207,9 +207,14 @@ def parts_of(entries):
     if "log/" in found:
         need(not any(re.fullmatch(r"log/\d+/", one) for one in found), "log/checkpoints", "the epochs stand beside it")
     parts = sorted((read_part(entries, one) for one in found), key=number_of)
-    need(any(part["shown"] for part in parts), "log/checkpoints", "missing")
+    shown = [part for part in parts if part["shown"]]
+    need(shown, "log/checkpoints", "missing")
     for older, newer in zip(parts, parts[1:]):
         need(number_of(newer) == number_of(older) + 1, newer["folder"], "the epoch before it is left out")
+    # Of one between two that are shown the keys alone would leave its events out.
+    for older, newer in zip(shown, shown[1:]):
+        left_out = f"log/{number_of(older) + 1}/"
+        need(number_of(newer) == number_of(older) + 1, left_out, "this epoch is left out")
     return parts
 
 
