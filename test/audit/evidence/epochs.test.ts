@@ -136,9 +136,10 @@ describe('a time that lies in one epoch', () => {
       expect(exit).toBe(grant === null ? 0 : 2)
       const untold = said.filter((line) => line.startsWith('cannot be told'))
       expect(untold.length).toBe(grant === null ? 0 : 1)
-      // What of an epoch is not shown to its end is not held against what the next one says of that.
-      const inPart = said.filter((line) => line.includes('has ended and is shown in part'))
+      // What of an epoch is not shown to its end is held against what the next one has of it all the same.
+      const inPart = said.filter((line) => line.includes('has ended and is shown up to before'))
       expect(inPart.length).toBe(links.includes(third) ? 1 : 0)
+      if (links.includes(third)) expect(said).toContain('PROVEN: log/consistency.json')
       if (grant !== null) expect(untold[0]).toContain(`the grant ${grant} of session`)
       expect(said).toContain('PROVEN: log/events.ndjson')
       expect(said).toContain(
