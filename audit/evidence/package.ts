@@ -9,7 +9,7 @@ import { AuditError } from '../errors.ts'
 import { noteSigner } from '../note.ts'
 import { hashesOf } from '../prove.ts'
 import type { LogReader } from '../read.ts'
-import { leafHash, subtreesOf } from '../tree.ts'
+import { consistencyProof, leafHash, subtreesOf } from '../tree.ts'
 import type { Catalogue } from './catalogue.ts'
 import { headsBetween, slicesOf, type Slice } from './slices.ts'
 import { derive, judge, manifestText, proveEvents, readVkey } from './verify.mjs'
@@ -58,8 +58,20 @@ function edgeOf(directory: string, reader: LogReader, size: number): string[] {
   )
 }
 
-/** Of an epoch what belongs into the package: its heads, its events, their hashes and those of all that came before. */
-function logEntries(folder: string, { directory, reader, before, last: end }: Slice): Packed[] {
+/** The proof that the epoch's end, which the next one holds, begins with what is in the package of it; none where that is the end. */
+function consistencyOf({ directory, reader, ended, followed }: Slice, from: number): string | null {
+  if (!followed || ended === null || from >= ended) return null
+  const hashes = consistencyProof(hashesOf(directory, reader), from, ended)
+  const texts = hashes.map((hash) => Buffer.from(hash).toString('hex'))
+  return `${JSON.stringify({ from, size: ended, hashes: texts })}\n`
+}
+
+/**
+ * Of an epoch what belongs into the package: its heads, its events, their hashes and those of all that came before; and
+ * where it goes on behind that to its end, what shows that this begins with it.
+ */
+function logEntries(folder: string, slice: Slice): Packed[] {
+  const { directory, reader, before, last: end } = slice
   const first = before?.size ?? reader.first
   const heads = headsBetween(reader, first, end)
   const last = heads.at(-1)?.size ?? 0
@@ -71,9 +83,11 @@ function logEntries(folder: string, { directory, reader, before, last: end }: Sl
     bodies.push(Buffer.from(body), newline)
     leaves.push(`${Buffer.from(leafHash(body)).toString('hex')}\n`)
   }
+  const consistency = consistencyOf(slice, last)
   const notes = [...(before === null ? [] : [before]), ...heads]
   return [
     packEntry(`${folder}checkpoints`, notes.map(({ note }) => `${note}\n`).join('')),
+    ...(consistency === null ? [] : [packEntry(`${folder}consistency.json`, consistency)]),
     packEntry(`${folder}events.ndjson`, Buffer.concat(bodies)),
     packEntry(`${folder}leaves.txt`, leaves.join('')),
     packEntry(

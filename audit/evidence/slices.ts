@@ -26,6 +26,8 @@ export interface Slice extends Part {
   readonly before: Checkpoint | null
   /** One past its last event; up to the next signed head more go with it. */
   readonly last: number
+  /** Another epoch in the package goes on from it. */
+  readonly followed: boolean
 }
 
 interface At {
@@ -161,10 +163,12 @@ export function slicesOf(directory: string, named: string, from: number, to: num
       ...part,
       before: i === 0 ? headBefore(part.reader, first.idx - 1) : null,
       last: first.part + i === last.part ? last.idx : (part.ended ?? last.idx),
+      followed: run.at(-1) !== part,
     }))
     const links = run.flatMap((part, i) => {
       if (i < first.part) return endOf(part)
-      return i > last.part ? [{ ...part, before: null, last: 1 }] : []
+      const followed = i < run.length - 1
+      return i > last.part ? [{ ...part, before: null, last: 1, followed }] : []
     })
     return { shown, links }
   }
@@ -174,7 +178,9 @@ export function slicesOf(directory: string, named: string, from: number, to: num
 /** Its last event, which names the keys of the next, and the few that no head is between. */
 function endOf(part: Part): Slice[] {
   const { ended, reader } = part
-  return ended === null ? [] : [{ ...part, before: headBefore(reader, ended - 1), last: ended }]
+  return ended === null
+    ? []
+    : [{ ...part, before: headBefore(reader, ended - 1), last: ended, followed: true }]
 }
 
 function fromTheOneBefore(run: readonly Part[], { first, last }: Span): Span {

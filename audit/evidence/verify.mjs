@@ -5,7 +5,7 @@
  *
  * KEYFILE holds the verifier keys of the log, one a line, from whoever you trust for them: never from the package. Without
  * a key the package may be whole and still be somebody else's; the answer is then 2. Where the log's keys were replaced in
- * that time the package holds several epochs, and the keys of any one of them do. Exit: 0 proven, 1 violated (where is said),
+ * that time the package holds several epochs: give the keys of the newest, which prove all before it. Exit: 0 proven, 1 violated (where is said),
  * 2 not provable (why is said).
  *
  * What is checked, in this order:
@@ -16,7 +16,9 @@
  *     6962). So no event between that edge and the last head can be missing, added, changed or moved. That the package
  *     begins early enough for the time asked for, and does not end before it does, is checked too. Of several epochs each is checked so, from its first to its
  *     very last event, and that they are one log: the last event of one, under its keys, names the next and the keys of that,
- *     and the first event of the next, under those, holds the last head of the one before, its size and its root;
+ *     and the first event of the next, under those, holds the last head of the one before, its size and its root. One that
+ *     ended later than what is here of it must be shown, by consistency.json, to begin with that. All of it must follow from
+ *     the newest keys given: those of ended epochs may have come to others since;
  *  4. the heartbeats: no silence of over 90 s in the time asked for, and each one's set of active sessions is what the
  *     sessions' starts and ends say;
  *  5. the sessions: each was its grant's holder's, to a device and a process the grant names, and began while the grant
@@ -341,6 +343,32 @@ class Edge {
   }
 }
 
+/**
+ * The roots of the first `size` events and of all `whole` ones that a consistency proof leads to. RFC 9162 2.1.4.2.
+ * @param {number} size more than 0 @param {number} whole more than `size` @param {Buffer[]} path the proof, its first hash never left out
+ * @returns {string[] | null} null: it is not as long as such a proof is
+ */
+function rootsOf(size, whole, [first, ...path]) {
+  if (first === undefined) return null
+  let [at, last] = [size - 1, whole - 1]
+  const up = () => {
+    at = Math.floor(at / 2)
+    last = Math.floor(last / 2)
+  }
+  while (at % 2 === 1) up()
+  let [old, all] = [first, first]
+  for (const hash of path) {
+    if (last === 0) return null
+    if (at % 2 === 1 || at === last) {
+      old = nodeHash(hash, old)
+      all = nodeHash(hash, all)
+      while (at % 2 === 0 && at !== 0) up()
+    } else all = nodeHash(all, hash)
+    up()
+  }
+  return last === 0 ? [old.toString('hex'), all.toString('hex')] : null
+}
+
 /** @param {number} size how many perfect subtrees its tree has */
 const bitsOf = (size) => size.toString(2).replaceAll('0', '').length
 
@@ -352,13 +380,15 @@ const bitsOf = (size) => size.toString(2).replaceAll('0', '').length
  * @typedef {{ origin: string, epoch: number | null, first: number, last: number, heads: number, predecessor: string | null, successor: string | null }} Epoch
  *   one log: its events from `first` to before `last`, and the logs that it goes on from and goes on as, by its own first
  *   and last event
- * @typedef {{ events: Event[], epochs: Epoch[], links: string[], early: boolean, pinned: boolean, files: Map<string, boolean>, keys: Map<string, Vkey[]> }} Proven
+ * @typedef {{ events: Event[], epochs: Epoch[], links: string[], early: boolean, pinned: boolean, doubts: string[], files: Map<string, boolean>, keys: Map<string, Vkey[]> }} Proven
  *   `links`: epochs of which only the beginning or the end is here, for the keys it names; `early`: something came before the
  *   first event; `pinned`: every epoch shown is proven under keys that the reader brought, or that one so proven names;
+ *   `doubts`: what keeps this from being proven under the newest of those keys;
  *   `files`: what was read, and whether it is so proven; `keys`: those keys, by the log they are of
  * @typedef {{ keys: string[], successor?: string, predecessor?: string, note?: string }} Joint what an end or a beginning says
- * @typedef {{ folder: string, origin: string, epoch: number | null, notes: string[], left: { size: number, hashes: string[] }, bytes: Buffer, leaves: string, opening: Joint | null, closing: Joint | null }} Part
- *   one epoch as it lies in the package, nothing of it proven yet
+ * @typedef {{ folder: string, origin: string, epoch: number | null, notes: string[], left: { size: number, hashes: string[] }, bytes: Buffer, leaves: string, opening: Joint | null, closing: Joint | null, consistency: string | null }} Part
+ *   one epoch as it lies in the package, nothing of it proven yet; `consistency`: of one that is here up to before its end,
+ *   the proof that what the next one holds of it begins with just that
  */
 
 const epochForm = /^(.*\/)([1-9]\d{0,8})$/
@@ -445,6 +475,7 @@ function readPart(entries, folder) {
     left,
     bytes,
     leaves: bytesOf('leaves.txt').toString(),
+    consistency: entries.get(`${folder}consistency.json`)?.bytes.toString() ?? null,
     opening: jointIn(bytes.subarray(0, Math.max(0, firstEnd)), 'log.epoch_begin'),
     closing: jointIn(
       bytes.subarray(bytes.lastIndexOf(10, lastEnd - 1) + 1, lastEnd),
@@ -493,7 +524,8 @@ const sameKeys = (some, others) =>
 /** @param {string} note @returns {{ origin: string, size: number, root: string }} what it says, whoever signed it */
 function headIn(note) {
   const [origin = '', size = '', root = ''] = note.split('\n')
-  return { origin, size: Number(size), root: Buffer.from(root, 'base64').toString('hex') }
+  const count = /^(0|[1-9]\d{0,15})$/.test(size) ? Number(size) : NaN
+  return { origin, size: count, root: Buffer.from(root, 'base64').toString('hex') }
 }
 
 /**
@@ -513,16 +545,19 @@ function checkJoint(older, end, newer, keys, whole) {
   if (opening === null && whole) throw bad(`it does not say that ${is} goes on from ${was}`)
   if (opening !== null && opening.predecessor !== was)
     throw bad(`${is} goes on from ${opening.predecessor}, not from ${was}`)
-  if (opening !== null && (whole || closing !== null)) {
+  if (opening !== null) {
     const held = headIn(opening.note ?? '')
-    if (held.size > end.size)
+    if (held.size > end.size && (whole || closing !== null))
       throw badEnd(
         `of the ${held.size} events that ${was} ended with, as ${is} holds it, ${end.size} are here`,
       )
-    if (held.origin !== was || held.size !== end.size || held.root !== end.root)
+    const part = closing === null && !whole && held.size > end.size
+    if (held.origin !== was || (!part && (held.size !== end.size || held.root !== end.root)))
       throw bad(
         `${is} goes on from a head of ${held.size} events that is not the last of ${was}, which has ${end.size}`,
       )
+    if (closing === null && !part) throw badEnd(`${was} was not ended, and ${is} is there`)
+    if (part && older.consistency !== null) checkBeginning(older, end, held)
   }
   if (closing === null && whole) throw badEnd(`${was} was not ended, and ${is} is there`)
   if (closing !== null && closing.successor !== is)
@@ -534,14 +569,90 @@ function checkJoint(older, end, newer, keys, whole) {
 }
 
 /**
- * The epochs that are proven under keys the reader brought, or that one which is so proven names.
+ * That what the next epoch holds of one begins with what is here of it.
+ * @param {Part} older @param {{ size: number, root: string }} end its last head that is here @param {{ size: number, root: string }} held
+ */
+function checkBeginning({ folder, origin, consistency }, end, held) {
+  const bad = new Violated(
+    `${folder}consistency.json`,
+    `it does not show that the ${held.size} events that ${origin} ended with begin with the ${end.size} that are here`,
+  )
+  const { hashes } = JSON.parse(consistency ?? '')
+  const isHashes =
+    Array.isArray(hashes) && hashes.every((hash) => /^[0-9a-f]{64}$/.test(String(hash)))
+  const text = `${JSON.stringify({ from: end.size, size: held.size, hashes })}\n`
+  if (!isHashes || text !== consistency) throw bad
+  // A beginning that is one perfect subtree is its own first hash, and left out.
+  const path = [...(bitsOf(end.size) === 1 ? [end.root] : []), ...hashes]
+  const roots = rootsOf(
+    end.size,
+    held.size,
+    path.map((hash) => Buffer.from(hash, 'hex')),
+  )
+  if (roots?.[0] !== end.root || roots[1] !== held.root) throw bad
+}
+
+/** Whether the next epoch holds a head of this one that is not here: then consistency.json joins the two. @param {Part} older @param {Part | undefined} newer */
+const isHeldBeyond = (older, newer) =>
+  older.closing === null && newer !== undefined && newer.opening !== null
+
+/** @param {Part | undefined} older @param {Part} newer */
+const isJoined = (older, newer) =>
+  older !== undefined && !(isHeldBeyond(older, newer) && older.consistency === null)
+
+/** @param {Vkey[]} some whether one of them can be checked with */
+const usable = (some) => some.some(({ key }) => key !== null)
+
+/** Epochs later than all that is here, of which the reader brought keys. @param {Part[]} chain @param {Vkey[]} given */
+const laterGiven = (chain, given) => {
+  const last = chain.at(-1)?.origin ?? ''
+  return [...new Set(given.map(({ name }) => name))].filter((name) => isLater(name, last))
+}
+
+/** The newest epoch of which the reader brought keys that can be checked with, where it is here. @param {Part[]} chain @param {Vkey[]} given */
+const newestGiven = (chain, given) =>
+  laterGiven(chain, given).length > 0
+    ? undefined
+    : chain.findLast(({ origin }) => usable(given.filter(({ name }) => name === origin)))
+
+/**
+ * Why it is not proven for a reader with these keys, whatever the signatures. Keys of an epoch may have come to somebody
+ * when a later one began: so what the newest ones that were brought do not lead to is not proven by older ones.
+ * @param {Part[]} chain @param {Set<Part>} trusted @param {Part[]} shown @param {Vkey[]} given @returns {string[]}
+ */
+function doubtsOf(chain, trusted, shown, given) {
+  const newest = newestGiven(chain, given)
+  return [
+    ...laterGiven(chain, given).map(
+      (name) => `keys of ${name} were given, and nothing here leads to it`,
+    ),
+    ...chain.flatMap((part, i) =>
+      isHeldBeyond(part, chain[i + 1]) && part.consistency === null
+        ? [
+            `nothing here shows that ${chain[i + 1]?.origin} goes on from what is here of ${part.origin}`,
+          ]
+        : [],
+    ),
+    ...chain
+      .filter((part) => newest !== undefined && shown.includes(part) && !trusted.has(part))
+      .map(
+        ({ origin }) =>
+          `keys of ${newest?.origin} were given, and nothing here leads from it to ${origin}`,
+      ),
+  ]
+}
+
+/** @param {string} origin @param {string} other */
+const isLater = (origin, other) =>
+  Number(epochForm.exec(origin)?.[2]) > Number(epochForm.exec(other)?.[2])
+
+/**
+ * The epochs that are proven under the newest keys the reader brought, or that one which is so proven names, and holds.
  * @param {Part[]} chain @param {Vkey[]} given @param {Map<string, Vkey[]>} keys @returns {Set<Part>}
  */
 function trustedIn(chain, given, keys) {
-  const usable = (/** @type {Vkey[]} */ some) => some.some(({ key }) => key !== null)
-  const trusted = new Set(
-    chain.filter(({ origin }) => usable(given.filter(({ name }) => name === origin))),
-  )
+  const newest = newestGiven(chain, given)
+  const trusted = new Set(newest === undefined ? [] : [newest])
   const reach = (/** @type {Part | undefined} */ from, /** @type {Part | undefined} */ to) => {
     if (from === undefined || to === undefined || !trusted.has(from)) return
     if (usable(keys.get(to.origin) ?? [])) trusted.add(to)
@@ -550,7 +661,7 @@ function trustedIn(chain, given, keys) {
     if (part.closing !== null) reach(part, chain[i + 1])
   })
   for (const [i, part] of [...chain.entries()].toReversed())
-    if (part.opening !== null) reach(part, chain[i - 1])
+    if (part.opening !== null && isJoined(chain[i - 1], part)) reach(part, chain[i - 1])
   return trusted
 }
 
@@ -592,9 +703,15 @@ export function proveEvents(entries, given) {
     links: links.map(({ origin }) => origin).toSorted(),
     early: (oldest?.first ?? 0) > 0 || oldest?.predecessor !== null,
     pinned: parts.every((part) => trusted.has(part)),
+    doubts: doubtsOf(chain, trusted, parts, given),
     files: new Map(
-      chain.flatMap((part) =>
-        partFiles.map((name) => [`${part.folder}${name}`, trusted.has(part)]),
+      chain.flatMap((part, i) =>
+        [
+          ...partFiles,
+          ...(isHeldBeyond(part, chain[i + 1]) && part.consistency !== null
+            ? ['consistency.json']
+            : []),
+        ].map((name) => [`${part.folder}${name}`, trusted.has(part)]),
       ),
     ),
     keys: new Map(
@@ -1321,7 +1438,7 @@ const timeText = (ms) => new Date(ms).toISOString().replace('T', ' ').replace('.
  */
 
 /** Counts up with every change of what these functions write: another release's package is not called forged. */
-const rendering = 5
+const rendering = 6
 const disclaimer = 'Mapping, not legal advice.'
 /** @param {Control} control */
 const caveat = ({ wording }) =>
@@ -1949,7 +2066,8 @@ proof written a second time, of log/ alone: python3 verify.py PACKAGE.zip --key 
 Add --device NAME to either program to hear who could reach that device, who did, on whose approval, and what was done.
 
 The keys must come from somebody you trust for them, for instance printed when the gateway was set up. They are not in here,
-because a package that brought its own keys would prove nothing.
+because a package that brought its own keys would prove nothing. Where they were replaced since, take the newest: older ones
+may have come to somebody, who could end the log with them anew.
 `
 
 /**
@@ -2131,7 +2249,7 @@ function standingLines(files) {
  * @param {Judgement} judged @param {Proven} proven @param {unknown} written the package's way of writing reports @param {string[]} lines
  * @returns {{ exit: number, lines: string[] }}
  */
-function conclude(judged, { keys, pinned }, written, lines) {
+function conclude(judged, { keys, pinned, doubts }, written, lines) {
   if (judged.exceptions.length > 0) {
     const first = 'VIOLATED: the log is as it was signed, and says what should not be'
     return { exit: 1, lines: [first, ...lines] }
@@ -2143,6 +2261,8 @@ function conclude(judged, { keys, pinned }, written, lines) {
       ({ id }) => `this Node.js knows no ML-DSA-44: the signatures of key ${id} were not checked`,
     )
   const told = [...unknown, ...lines]
+  if (doubts.length > 0)
+    return { exit: 2, lines: [...doubts.map((doubt) => `NOT PROVABLE: ${doubt}`), ...told] }
   if (!pinned) {
     const first = 'INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody\u2019s log'
     return { exit: 2, lines: [first, ...told] }
@@ -2186,7 +2306,7 @@ export function verifyPackage(zip, vkeys, device) {
 }
 
 /** Which epochs are in it, and what joins them to each other and to those that are not. @param {Proven} proven @returns {string[]} */
-function epochLines({ epochs, links }) {
+function epochLines({ epochs, links, doubts }) {
   const lines = epochs.map(
     ({ origin, first, last, heads }) =>
       `log ${origin}, events ${first} to ${last - 1}, ${heads} signed heads`,
@@ -2201,12 +2321,10 @@ function epochLines({ epochs, links }) {
   if (after !== null) lines.push(`it goes on as ${after}, which is not in the package`)
   if (links.length > 0) lines.push(`for the keys alone, a few events each of ${links.join(', ')}`)
   const newest = epochs.at(-1)
-  const follows = (/** @type {string} */ link) =>
-    Number(epochForm.exec(link)?.[2]) > Number(epochForm.exec(newest?.origin ?? '')?.[2])
-  // Nothing here holds that part against the end of its epoch, which the next one names.
-  if (newest?.successor === null && links.some(follows))
+  const next = links.find((link) => isLater(link, newest?.origin ?? ''))
+  if (newest?.successor === null && next !== undefined && doubts.length === 0)
     lines.push(
-      `${newest.origin} has ended and is shown in part: that is as good as its own keys, whoever has them now`,
+      `${newest.origin} has ended and is shown up to before its end: what ${next} holds of it begins with that`,
     )
   return lines
 }
@@ -2214,7 +2332,9 @@ function epochLines({ epochs, links }) {
 /** @param {Record<string, any>} manifest @param {Proven} proven @param {Judgement} judged @param {string | undefined} device @param {number} from @param {number} to */
 function report(manifest, proven, judged, device, from, to) {
   const lines = [
-    `${judged.outcome === 'proven' ? 'PROVEN' : 'NOT PROVABLE'}: ${judged.words}`,
+    ...(proven.doubts.length > 0
+      ? []
+      : [`${judged.outcome === 'proven' ? 'PROVEN' : 'NOT PROVABLE'}: ${judged.words}`]),
     ...epochLines(proven),
     `asked for ${manifest['from']} to ${manifest['to']}`,
     ...judged.gaps.map(

@@ -191,6 +191,7 @@ def read_part(entries, folder):
     return {
         "folder": folder, "origin": origin, "notes": notes, "bodies": bodies, "shown": "/keys/" not in folder,
         "epoch": int(number.group(1)) if number else None,
+        "proof": entries[folder + "consistency.json"][0] if folder + "consistency.json" in entries else None,
         "opening": joint_in(bodies[0] if bodies else b"", "log.epoch_begin"),
         "closing": joint_in(bodies[-1] if bodies else b"", "log.epoch_end"),
     }
@@ -207,9 +208,14 @@ def parts_of(entries):
     if "log/" in found:
         need(not any(re.fullmatch(r"log/\d+/", one) for one in found), "log/checkpoints", "the epochs stand beside it")
     parts = sorted((read_part(entries, one) for one in found), key=number_of)
-    need(any(part["shown"] for part in parts), "log/checkpoints", "missing")
+    shown = [part for part in parts if part["shown"]]
+    need(shown, "log/checkpoints", "missing")
     for older, newer in zip(parts, parts[1:]):
         need(number_of(newer) == number_of(older) + 1, newer["folder"], "the epoch before it is left out")
+    # Of one between two that are shown the keys alone would leave its events out.
+    for older, newer in zip(shown, shown[1:]):
+        left_out = f"log/{number_of(older) + 1}/"
+        need(number_of(newer) == number_of(older) + 1, left_out, "this epoch is left out")
     return parts
 
 
@@ -247,18 +253,81 @@ def check_joint(older, newer, known):
     if closing is not None:
         need(closing["successor"] == now, place, f"{was} was ended for {closing['successor']}")
         need(same_keys(closing["keys"], known[now]), place, f"{was} was ended for other keys of {now}")
-    if opening is not None and closing is not None:
+    if opening is not None:
         origin, size, root = opening["note"].split("\n")[:3]
+        need(re.fullmatch(r"0|[1-9]\d{0,15}", size), place, f"{now} goes on from what is no head")
         held = (origin, int(size), base64.b64decode(root))
-        need(held == (was, *older["end"]), place, f"{now} goes on from a head of {size} events that is not the last of {was}")
+        begun = closing is None and origin == was and held[1] > older["end"][0]
+        need(begun or held == (was, *older["end"]), place, f"{now} goes on from a head of {size} events that is not the last of {was}")
+        need(begun or closing is not None, place, f"{was} was not ended, and {now} is there")
+        if begun and older["proof"] is not None:
+            check_beginning(older, held[1], held[2])
+
+
+def check_beginning(part, size, root):
+    """What the next epoch holds of one, a head of that size and root, begins with what is here of it. RFC 9162 2.1.4.2."""
+    place = part["folder"] + "consistency.json"
+    (first, old_root), hashes = part["end"], json.loads(part["proof"])["hashes"]
+    hexes = all(isinstance(one, str) and re.fullmatch("[0-9a-f]{64}", one) for one in hashes)
+    text = json.dumps({"from": first, "size": size, "hashes": hashes}, separators=(",", ":")) + "\n"
+    need(hexes and text.encode() == part["proof"], place, f"it is no proof from {first} to {size} events")
+    path = [bytes.fromhex(one) for one in hashes]
+    # A tree that is one perfect subtree is the first hash itself.
+    path = path if first & (first - 1) else [old_root, *path]
+    need(path, place, "it is empty")
+    at, last, old, whole = first - 1, size - 1, path[0], path[0]
+    while at % 2 == 1:
+        at, last = at // 2, last // 2
+    for one in path[1:]:
+        need(last > 0, place, "it is too long")
+        if at % 2 == 1 or at == last:
+            old, whole = sha256(b"\x01" + one + old), sha256(b"\x01" + one + whole)
+            while at % 2 == 0 and at != 0:
+                at, last = at // 2, last // 2
+        else:
+            whole = sha256(b"\x01" + whole + one)
+        at, last = at // 2, last // 2
+    need((last, old, whole) == (0, old_root, root), place, f"what {part['origin']} ended with does not begin with what is here")
+
+
+def held_beyond(older, newer):
+    """Whether the next epoch holds a head of this one that is not here: consistency.json joins the two."""
+    return older["closing"] is None and newer["opening"] is not None
+
+
+def later_given(parts, given):
+    """Epochs later than all that is here, of which the reader brought keys."""
+    return list(dict.fromkeys(key[0] for key in given if number_of({"origin": key[0]}) > number_of(parts[-1])))
+
+
+def newest_given(parts, given, skipped):
+    """The newest epoch of which the reader brought keys that can be checked with, where it is here."""
+    if later_given(parts, given):
+        return None
+    found = [one["origin"] for one in parts if any(key[0] == one["origin"] and key[1] not in skipped for key in given)]
+    return found[-1] if found else None
+
+
+def doubts_of(parts, trusted, given, skipped):
+    """Why it is not proven with these keys: the newest ones vouch for what is before them, older ones may be somebody's by now."""
+    doubts = [f"keys of {one} were given, and nothing here leads to it" for one in later_given(parts, given)]
+    for older, newer in zip(parts, parts[1:]):
+        if held_beyond(older, newer) and older["proof"] is None:
+            doubts.append(f"nothing here shows that {newer['origin']} goes on from what is here of {older['origin']}")
+    newest = newest_given(parts, given, skipped)
+    for part in parts:
+        if newest is not None and part["shown"] and part["origin"] not in trusted:
+            doubts.append(f"keys of {newest} were given, and nothing here leads from it to {part['origin']}")
+    return doubts
 
 
 def trusted_in(parts, given, known, skipped):
-    """Epochs proven under keys that the reader brought, or that one so proven names."""
+    """Epochs proven under the newest keys that the reader brought, or that one so proven names, and holds."""
     usable = lambda keys: any(key[1] not in skipped for key in keys)
-    trusted = {part["origin"] for part in parts if usable([key for key in given if key[0] == part["origin"]])}
+    trusted = {newest_given(parts, given, skipped)} - {None}
     steps = [(a, b, "closing") for a, b in zip(parts, parts[1:])]
-    steps += [(b, a, "opening") for a, b in reversed(list(zip(parts, parts[1:])))]
+    joined = [(a, b) for a, b in zip(parts, parts[1:]) if not held_beyond(a, b) or a["proof"] is not None]
+    steps += [(b, a, "opening") for a, b in reversed(joined)]
     for part, other, joint in steps:
         if part["origin"] in trusted and part[joint] is not None and usable(known[other["origin"]]):
             trusted.add(other["origin"])
@@ -266,7 +335,7 @@ def trusted_in(parts, given, known, skipped):
 
 
 def prove_events(entries, given, skipped):
-    """The epochs, which of them are proven under the reader's keys, those keys, and all events of all that is shown, in order."""
+    """The epochs, which of them are proven under the reader's keys, what speaks against that, those keys, and all events of all that is shown, in order."""
     parts = parts_of(entries)
     known = keys_of(parts, given)
     events, base = [], 0
@@ -283,7 +352,8 @@ def prove_events(entries, given, skipped):
     mark_undone(events)
     trusted = trusted_in(parts, given, known, skipped)
     brought = {key[0] for key in given}
-    return parts, trusted, {name: keys for name, keys in known.items() if name in trusted | brought}, events
+    doubts = doubts_of(parts, trusted, given, skipped)
+    return parts, trusted, doubts, {name: keys for name, keys in known.items() if name in trusted | brought}, events
 
 
 def prove_part(entries, part, keys, skipped):
@@ -525,7 +595,7 @@ def print_standings(entries, proven, signed):
         shown = "controls/*" if name.startswith("controls/") else name
         if name.startswith("log/"):
             is_proven = name in proven
-            line = f"PROVEN: {shown}" if is_proven else f"NOT PROVEN: {shown} (no key was given or could be used)"
+            line = f"PROVEN: {shown}" if is_proven else f"NOT PROVEN: {shown} (no key that was given proves it)"
         elif name == "manifest.note" and signed:
             line = f"SIGNED BY THE LOG'S KEYS: {shown}"
         elif name in ("catalogue.json", "verify.mjs", "verify.py"):
@@ -554,10 +624,11 @@ def main(args):
     with open(names[0], "rb") as file:
         entries = read_zip(file.read())
     manifest, skipped = read_manifest(entries), set()
-    parts, trusted, known, events = prove_events(entries, keys, skipped)
+    parts, trusted, doubts, known, events = prove_events(entries, keys, skipped)
     shown = [part for part in parts if part["shown"]]
     files = ("checkpoints", "left-edge.json", "events.ndjson", "leaves.txt")
     read = {part["folder"] + name: part for part in parts for name in files}
+    read |= {a["folder"] + "consistency.json": a for a, b in zip(parts, parts[1:]) if held_beyond(a, b) and a["proof"] is not None}
     for name in entries:
         need(not name.startswith("log/") or name in read, name, "no epoch of the package has such a file")
     signed = check_signature(entries, parts, known, skipped)
@@ -580,9 +651,12 @@ def main(args):
     provable = not silent and not untold and not untold_beats
     words = ("complete with listed recoveries" if gaps or recovered else "complete") if provable else "not provable"
     need(manifest["verdict"]["words"] == words, "manifest.json", f"it says {manifest['verdict']['words']}, not {words}")
-    if not pinned:
+    for doubt in doubts:
+        say(f"NOT PROVABLE: {doubt}")
+    if not pinned and not doubts:
         print("INTACT, ORIGIN NOT PINNED: no --key was given, so this may be anybody's log")
-    print(("PROVEN: " if provable else "NOT PROVABLE: ") + words)
+    if not doubts:
+        print(("PROVEN: " if provable else "NOT PROVABLE: ") + words)
     for part in shown:
         print(f"log {part['origin']}, events {part['first']} to {part['end'][0] - 1}")
     if len(shown) > 1:
@@ -610,7 +684,7 @@ def main(args):
     print_standings(entries, {name for name, part in read.items() if part["origin"] in trusted}, signed)
     if exceptions:
         return 1
-    return 0 if provable and pinned else 2
+    return 0 if provable and pinned and not doubts else 2
 
 
 if __name__ == "__main__":

@@ -136,9 +136,10 @@ describe('a time that lies in one epoch', () => {
       expect(exit).toBe(grant === null ? 0 : 2)
       const untold = said.filter((line) => line.startsWith('cannot be told'))
       expect(untold.length).toBe(grant === null ? 0 : 1)
-      // What of an epoch is not shown to its end is not held against what the next one says of that.
-      const inPart = said.filter((line) => line.includes('has ended and is shown in part'))
+      // What of an epoch is not shown to its end is held against what the next one has of it all the same.
+      const inPart = said.filter((line) => line.includes('has ended and is shown up to before'))
       expect(inPart.length).toBe(links.includes(third) ? 1 : 0)
+      if (links.includes(third)) expect(said).toContain('PROVEN: log/consistency.json')
       if (grant !== null) expect(untold[0]).toContain(`the grant ${grant} of session`)
       expect(said).toContain('PROVEN: log/events.ndjson')
       expect(said).toContain(
@@ -243,24 +244,62 @@ describe('a forger who mends every hash of the package', () => {
       },
     }
   })()
-  const rows: { name: string; forged: () => Buffer; keys: string[]; says: RegExp }[] = [
+  /** The middle epoch for its keys alone, up to its first head. */
+  const middleCut = (words?: string): Buffer => {
+    const notes = textOf(zip, 'log/2/checkpoints').split(/\n\n(?=sallyport)/)
+    const size = Number(notes[0]?.split('\n')[1])
+    const head = (text: string): string => `${lines(text).slice(0, size).join('\n')}\n`
+    const change: Record<string, (text: string) => string> = {
+      checkpoints: () => `${notes[0]}\n\n`,
+      'events.ndjson': head,
+      'leaves.txt': head,
+      'left-edge.json': (text) => text,
+    }
+    return remade(
+      zip,
+      ({ name, bytes }) => {
+        const edit = /^log\/2\/(.*)$/.exec(name)?.[1] ?? ''
+        const text = change[edit]?.(Buffer.from(bytes).toString())
+        return [text === undefined ? packEntry(name, bytes) : packEntry(`log/keys/2/${edit}`, text)]
+      },
+      words,
+    )
+  }
+  const rows: {
+    name: string
+    forged: () => Buffer
+    keys: string[]
+    says: RegExp
+    /** What the other program says, where it says it otherwise. */
+    foreignSays?: RegExp
+  }[] = [
+    ...['complete', 'complete with listed recoveries', 'not provable'].map((words) => ({
+      name: `shows of the middle epoch its keys alone and calls it ${words}`,
+      forged: () => middleCut(words),
+      keys: keysFrom(...all),
+      says: /VIOLATED at log\/2\/\n.*this epoch is left out/,
+      foreignSays: /VIOLATED at log\/2\/: this epoch is left out/,
+    })),
     {
       name: 'leaves an epoch between two out',
       forged: () => replaced(zip, 'log/2/', []),
       keys: keysFrom(...all),
       says: /VIOLATED at log\/2\//,
+      foreignSays: /VIOLATED at log\/3\/: the epoch before it is left out/,
     },
     {
       name: 'leaves the first epoch out',
       forged: () => replaced(zip, 'log/1/', []),
       keys: keysFrom(third),
       says: /it says complete, the events say not provable/,
+      foreignSays: /VIOLATED at manifest.json: it says complete, not not provable/,
     },
     {
       name: 'leaves the last epoch out',
       forged: () => replaced(zip, 'log/3/', []),
       keys: keysFrom(first),
       says: /it says complete, the events say not provable/,
+      foreignSays: /VIOLATED at manifest.json: it says complete, not not provable/,
     },
     {
       name: 'has an epoch in it for its keys alone',
@@ -268,12 +307,15 @@ describe('a forger who mends every hash of the package', () => {
         remade(zip, ({ name, bytes }) => [packEntry(name.replace('log/3/', 'log/keys/3/'), bytes)]),
       keys: keysFrom(third),
       says: /it says complete, the events say not provable/,
+      foreignSays: /VIOLATED at manifest.json: it says complete, not not provable/,
     },
     {
       name: 'cuts the end of an older epoch off, under a head that its own keys signed',
       forged: () => forge(zip, cut.change),
       keys: keysFrom(third),
       says: /VIOLATED at log\/1\/events.ndjson, event \d+\n.*of the \d+ events that sallyport.test\/audit\/n1\/1 ended with, as sallyport.test\/audit\/n1\/2 holds it, \d+ are here/,
+      foreignSays:
+        /VIOLATED at log\/2\/events.ndjson: sallyport.test\/audit\/n1\/1 was not ended for/,
     },
     {
       name: 'takes an event of an older epoch out',
@@ -295,7 +337,7 @@ describe('a forger who mends every hash of the package', () => {
           ),
         ]),
       keys: keysFrom(third),
-      says: /VIOLATED at log\/1\/checkpoints\n.*they are of sallyport.test\/audit\/n1\/2/,
+      says: /VIOLATED at log\/1\/checkpoints(\n.*)?: they are of sallyport.test\/audit\/n1\/2/,
     },
     {
       name: 'puts a file beside an epoch’s',
@@ -308,12 +350,15 @@ describe('a forger who mends every hash of the package', () => {
       says: /VIOLATED at log\/1\/more/,
     },
   ]
-  test.for(rows)('and $name is found', ({ forged, keys, says }) => {
+  test.for(rows)('and $name is found', ({ forged, keys, says, foreignSays = says }) => {
     const bytes = forged()
     const { exit, lines: said } = verifyPackage(bytes, keys)
     expect(said.join('\n')).toMatch(says)
     expect(exit).toBe(1)
-    if (hasForeign) expect(foreign(bytes, keys).exit).not.toBe(0)
+    if (!hasForeign) return
+    const other = foreign(bytes, keys)
+    expect(other.out).toMatch(foreignSays)
+    expect(other.exit).toBe(1)
   })
 
   test('and puts an epoch of their own behind one that was ended for another is found, by whatever key', () => {

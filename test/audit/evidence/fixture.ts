@@ -43,14 +43,19 @@ export function forge(
   })
 }
 
-/** The same with each entry left out, renamed, or put in place of by others. */
-export function remade(zip: Buffer, make: (entry: Packed) => readonly Packed[]): Buffer {
-  return sealed([...readZip(zip).values()].flatMap(make))
+/** The same with each entry left out, renamed, or put in place of by others; and with another verdict's `words`, where given. */
+export function remade(
+  zip: Buffer,
+  make: (entry: Packed) => readonly Packed[],
+  words?: string,
+): Buffer {
+  return sealed([...readZip(zip).values()].flatMap(make), words)
 }
-function sealed(entries: readonly Packed[]): Buffer {
+function sealed(entries: readonly Packed[], words?: string): Buffer {
   const manifest = JSON.parse(
     Buffer.from(entries.find(({ name }) => name === 'manifest.json')?.bytes ?? []).toString(),
-  ) as { entries: unknown[] }
+  ) as { entries: unknown[]; verdict: { words: string } }
+  if (words !== undefined) manifest.verdict.words = words
   const rest = entries.filter(({ name }) => !name.startsWith('manifest.'))
   const sorted = rest.toSorted((a, b) => (a.name < b.name ? -1 : 1))
   manifest.entries = sorted.map(({ name, bytes, packed }) => ({
