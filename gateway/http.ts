@@ -68,6 +68,7 @@ export async function openHttp(
   const { decisions } = policy
   const { devices } = access.room
   const publication = undo.use(await openPublication(config, foundation, access, report))
+  if (access.ending !== undefined) access.ending.revoked = publication.revoked
   const pending = new SqlitePendingStore(thread)
   const build = new AgentBuild(config.agent_files)
   const api = undo.use(
@@ -245,6 +246,7 @@ function addRoutes(
     tokens,
     reauthorization,
     revocation,
+    ending: access.ending,
     now,
   }
   deviceRoutes(calls, { ...guard, ...stock })

@@ -14,7 +14,9 @@ import type { DeviceStore } from './devices/device.ts'
 import { InventoryWatch } from './devices/drift.ts'
 import { watchEnds } from './grants/expiry.ts'
 import { ReviewWatch, type ReviewStore } from './grants/review.ts'
+import type { EndingDevices } from './devices/ending.ts'
 import { Registry } from './devices/presence.ts'
+import { openEndings } from './endings.ts'
 import { now, originOf, type Foundation, type Report, type Undo } from './foundation.ts'
 import { VERSION } from './version.ts'
 import { refusePage } from './listen/page.ts'
@@ -60,6 +62,8 @@ export interface Access {
   readonly supervision: Supervision
   /** What other gateways do to grants, locks, devices and people; undefined where there are none. */
   readonly changes: ChangeWatch | undefined
+  /** What other gateways say of certificates has ended; undefined where there are none. */
+  readonly ending: EndingDevices | undefined
 }
 
 export async function openAccess(
@@ -74,13 +78,16 @@ export async function openAccess(
   const registry = new Registry()
   const signIns = new AppSignIns()
   const recordings = openRecordings(config, { auditors, log, report })
+  const ending = openEndings(config, foundation, () => {
+    return { registry, live: room.live, reauthorization, report }
+  })
   const room: SessionRoom = {
     log,
     store: shared.sessions,
     grants,
     allotments: new Allotments(grants, report),
     questions: new Questions(),
-    devices: shared.devices,
+    devices: ending ?? shared.devices,
     registry,
     decisions,
     identity,
@@ -123,7 +130,11 @@ export async function openAccess(
   const relock = async () => await held?.refresh()
   const people = async (subs: ReadonlySet<string>, at: number) =>
     await judge(new Set([...subs].map((sub) => `${identity.issuer}|${sub}`)), at)
-  const changes = await watchChanges(shared, { room, reauthorization, relock, people }, undo)
+  const endings = async (ids?: ReadonlySet<string>) => await ending?.follow(ids)
+  const heard = { room, reauthorization, relock, people, endings }
+  const changes = await watchChanges(shared, heard, undo)
+  // What was said while this node was down; from here on it hears of it.
+  await endings()
   const supervision = undo.use(
     new Supervision(
       room,
@@ -181,7 +192,7 @@ export async function openAccess(
   )
   const inside = { registry, inventories, room, reauthorization, locks, rollouts, rolled }
   const carried = { supervision, signIns, apps, sockets, recordings, auditors }
-  return { ...inside, ...carried, reviews, answers, glass, notices, changes }
+  return { ...inside, ...carried, reviews, answers, glass, notices, changes, ending }
 }
 
 /** From here on this node hears of what others do to grants, locks, devices and people, where it shares them. */
@@ -192,6 +203,7 @@ async function watchChanges(
     readonly reauthorization: Reauthorization
     readonly relock: () => Promise<void>
     readonly people: (subs: ReadonlySet<string>, at: number) => Promise<void>
+    readonly endings: (devices?: ReadonlySet<string>) => Promise<void>
   },
   undo: Undo,
 ): Promise<ChangeWatch | undefined> {

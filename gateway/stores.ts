@@ -9,6 +9,7 @@ import type { AuditLog } from '#audit'
 import type { AnswerStore } from './answers.ts'
 import type { Config } from './config.ts'
 import type { Device, DeviceStore } from './devices/device.ts'
+import type { SharedDevices } from './devices/ending.ts'
 import type { ReviewStore } from './grants/review.ts'
 import type { GrantStore } from './grants/store.ts'
 import type { LockStore } from './locks/lock.ts'
@@ -54,6 +55,8 @@ export interface Stores {
   readonly time: (() => Promise<number>) | undefined
   readonly locks: LockStore
   readonly devices: DeviceStore
+  /** The same where others share them, each of whom has certificates of its own for them. */
+  readonly sharedDevices: SharedDevices | undefined
   /** Whose keys open recordings. */
   readonly auditors: AuditorStore
   /** Of writes with a key. */
@@ -111,6 +114,7 @@ export async function openStores(
     time: undefined,
     locks: new SqliteLockStore(thread),
     devices: new SqliteDeviceStore(thread),
+    sharedDevices: undefined,
     auditors: new SqliteAuditorStore(thread),
     answers: new SqliteAnswerStore(thread),
     people: ownPeople(thread),
@@ -156,6 +160,7 @@ export async function openStores(
     writable: async () => void (await take()),
     locks,
     devices,
+    sharedDevices: devices,
     auditors,
     answers: new RedisAnswerStore(redis, config.gateway),
     people,

@@ -1,4 +1,5 @@
 /** Devices and the processes registered on them, as the gateway remembers them. */
+import type { RevocationReason } from '#ca'
 
 export type DeviceState = 'pending' | 'active' | 'quarantined' | 'revoked' | 'retired'
 
@@ -9,6 +10,17 @@ export interface Device {
   readonly labels: Readonly<Record<string, string>>
   /** Epoch seconds. */
   readonly created_at: number
+  /** Of a device that gateways share, the last time that all of its certificates ended; ending.ts. */
+  readonly ending?: DeviceEnding
+}
+
+/** That whatever was issued to a device, by whichever gateway, counts no more. */
+export interface DeviceEnding {
+  /** Names this one and no other. */
+  readonly mark: string
+  readonly reason: RevocationReason
+  /** The mark of the last one whose reason was `keyCompromise`; null: none was. */
+  readonly compromised: string | null
 }
 
 /** `spawn`: a program that the agent starts for each connection; all others are reached. */

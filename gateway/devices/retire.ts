@@ -4,6 +4,7 @@ import type { AuditLog, EventInput } from '#audit'
 import type { DecisionRef } from '../decisions.ts'
 import { Refusal } from '../problem.ts'
 import type { Device, DeviceState, DeviceStore } from './device.ts'
+import type { EndingDevices } from './ending.ts'
 import { revokeAndCut, type Reach, type RevocationRoom, type Revoked } from './revoke.ts'
 import { deviceToken, type TokenRoom } from './token.ts'
 
@@ -12,6 +13,8 @@ export interface RetirementRoom {
   readonly revocation: RevocationRoom
   readonly tokens: TokenRoom
   readonly log: Pick<AuditLog, 'append'>
+  /** Has the other gateways end what they issued to the device; absent where there are none. */
+  readonly ending: Pick<EndingDevices, 'end'> | undefined
 }
 
 /** Who asked, as the event says it. */
@@ -37,7 +40,7 @@ export async function decommission(
 ): Promise<{ readonly device: Device; readonly revoked: Revoked }> {
   const { id } = device
   const reach = { ...call, reason: 'cessationOfOperation' } as const
-  const revoked = await revokeAndCut(room.revocation, { device: id }, reach)
+  const revoked = await endEverywhere(room, id, reach)
   const { actor, src, decision, words } = asker
   await room.log.append({
     code: 'device.retire',
@@ -70,7 +73,7 @@ export async function revokeDevice(
   device: Device,
   reach: Reach,
 ): Promise<{ readonly device: Device; readonly revoked: Revoked }> {
-  const revoked = await revokeAndCut(room.revocation, { device: device.id }, reach)
+  const revoked = await endEverywhere(room, device.id, reach)
   const after = await room.devices.move(device.id, ['pending', 'active'], 'revoked')
   return { device: after ?? device, revoked }
 }
@@ -98,9 +101,20 @@ export async function replace(
       nextStep: `end the quarantine first: sallyport device resume ${id} --reason …`,
     })
   const reach = { ...call, reason: 'superseded' } as const
-  const revoked = await revokeAndCut(room.revocation, { device: id }, reach)
+  const revoked = await endEverywhere(room, id, reach)
   const after = await moved(room, id, ['pending', 'active', 'revoked'], 'pending')
   return { device: after, token: await deviceToken(room.tokens, id), revoked }
+}
+
+/** Here at once; the others end what is of them before they use the device's row again. */
+async function endEverywhere(
+  { revocation, ending }: RetirementRoom,
+  device: string,
+  reach: Reach,
+): Promise<Revoked> {
+  const revoked = await revokeAndCut(revocation, { device }, reach)
+  await ending?.end(device, reach.reason)
+  return revoked
 }
 
 async function moved(

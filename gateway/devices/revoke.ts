@@ -58,7 +58,7 @@ export async function revokeAndCut(
   target: RevocationTarget,
   reach: Reach,
 ): Promise<Revoked> {
-  const row = await durable(room, target, reach)
+  const row = await revokeDurably(room, target, reach)
   room.revoked(row)
   return await cutRevoked(room, row, reach)
 }
@@ -93,10 +93,11 @@ export async function cutRevoked(
   }
 }
 
-async function durable(
-  room: RevocationRoom,
+/** Revokes and cuts nothing: that is for the caller to do with the row. Throws as `revokeAndCut`. */
+export async function revokeDurably(
+  room: Pick<RevocationRoom, 'tenant' | 'store' | 'log' | 'now'>,
   target: RevocationTarget,
-  { reason, requestId }: Reach,
+  { reason, requestId }: Pick<Reach, 'reason' | 'requestId'>,
 ): Promise<RevocationRow> {
   let intended = false
   try {

@@ -35,6 +35,8 @@ interface WatchRoom {
   readonly relock: () => Promise<void>
   /** Decides again what these people, by `sub`, have open; `at` is when that began, monotonic. */
   readonly people: (subs: ReadonlySet<string>, at: number) => Promise<void>
+  /** Ends what this node issued to devices whose certificates have ended elsewhere; without a set, to any. */
+  readonly endings: (devices?: ReadonlySet<string>) => Promise<void>
   /** Rejects where the store takes no write: it may well be read. Called at every look that sees. */
   readonly writable: () => Promise<void>
   /** What could not be told while it took none. */
@@ -96,6 +98,8 @@ export class ChangeWatch implements AsyncDisposable {
       if (unsure || locked) {
         await this.#of.relock()
         await this.#all(at, unsure ? 'grant' : 'lock')
+        if (unsure) await this.#of.endings()
+        else if (devices.length > 0) await this.#of.endings(new Set(devices))
       } else {
         if (people.length > 0) await this.#of.people(new Set(people), at)
         for (const id of new Set(grants)) await this.#one(id, at)
@@ -152,10 +156,11 @@ export class ChangeWatch implements AsyncDisposable {
     })
   }
 
-  /** What is in quarantine carries nothing, and what must answer may have changed. */
+  /** What is in quarantine carries nothing, what must answer may have changed, and its certificates may have ended. */
   async #on(devices: ReadonlySet<string>, at: number): Promise<void> {
     const touches = ({ device }: { readonly device: string }) => devices.has(device)
     await this.#of.reauthorization.withdraw(touches, { trigger: 'device', at })
+    await this.#of.endings(devices)
   }
 
   async #all(at: number, trigger: 'grant' | 'lock'): Promise<void> {

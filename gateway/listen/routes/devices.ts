@@ -18,6 +18,7 @@ import { instant } from '#ca'
 import type { AuditLog } from '#audit'
 import { actorOf, srcOf } from '../../events.ts'
 import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
+import type { EndingDevices } from '../../devices/ending.ts'
 import type { Presence, Registry } from '../../devices/presence.ts'
 import { ANOTHER_ID, decommission, replace, revokeDevice } from '../../devices/retire.ts'
 import type { RevocationRoom } from '../../devices/revoke.ts'
@@ -39,6 +40,7 @@ export interface DeviceRoutes extends Omit<Authorization, 'api'> {
   readonly tokens: TokenRoom
   readonly reauthorization: Reauthorization
   readonly revocation: RevocationRoom
+  readonly ending: Pick<EndingDevices, 'end'> | undefined
   readonly log: Pick<AuditLog, 'append'>
   /** Epoch milliseconds. */
   readonly now: () => number

@@ -1,5 +1,7 @@
 /** Devices (devices/device.ts) in Redis: one that is put into quarantine at one gateway is so at all of them; devicing.ts has the transactions. */
-import type { Device, DeviceState, DeviceStore, Process } from '../../devices/device.ts'
+import type { RevocationReason } from '#ca'
+import type { Device, DeviceState, Process } from '../../devices/device.ts'
+import type { SharedDevices } from '../../devices/ending.ts'
 import type { RedisConnection } from './connection.ts'
 import { fieldsOf, lists, number, strings, text, type Fields } from './row.ts'
 
@@ -7,6 +9,7 @@ import { fieldsOf, lists, number, strings, text, type Fields } from './row.ts'
 const PAGE = 500
 
 function deviceOf(fields: Fields): Device {
+  const mark = fields.get('ended')
   return {
     id: text(fields, 'id'),
     zone: text(fields, 'zone'),
@@ -14,6 +17,15 @@ function deviceOf(fields: Fields): Device {
     state: text(fields, 'state') as DeviceState,
     labels: JSON.parse(text(fields, 'labels')) as Device['labels'],
     created_at: number(fields, 'createdAt'),
+    ...(mark === undefined
+      ? {}
+      : {
+          ending: {
+            mark,
+            reason: text(fields, 'endedWhy') as RevocationReason,
+            compromised: fields.get('endedLeak') ?? null,
+          },
+        }),
   }
 }
 
@@ -33,7 +45,7 @@ const argsOf = ({ id, zone, state, labels, created_at }: Device): string[] => [
 const byId = (a: Process, b: Process): number => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)
 
 /** Rejects with StoreError. */
-export class RedisDeviceStore implements DeviceStore {
+export class RedisDeviceStore implements SharedDevices {
   readonly #redis: Pick<RedisConnection, 'read' | 'write'>
   readonly #page: number
   constructor(redis: Pick<RedisConnection, 'read' | 'write'>, page = PAGE) {
@@ -62,6 +74,9 @@ export class RedisDeviceStore implements DeviceStore {
     to: DeviceState,
   ): Promise<Device | undefined> {
     return optional(await this.#redis.write('moveDevice', id, to, ...from))
+  }
+  async end(id: string, mark: string, reason: RevocationReason): Promise<Device | undefined> {
+    return optional(await this.#redis.write('endDevice', id, mark, reason))
   }
   async putProcess(process: Process): Promise<void> {
     await this.#redis.write('putProcess', process.device, process.id, JSON.stringify(process))

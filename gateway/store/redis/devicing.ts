@@ -2,7 +2,8 @@
  * The transactions on devices and the processes registered on them in Redis, behind the prelude of grants: what changes is told
  * in the same stream, so that sessions elsewhere are decided again. All keys begin with KEYS[1], as in scripts.ts.
  *
- *     device:<id>                hash: zone, state, labels as JSON, createdAt in epoch seconds
+ *     device:<id>                hash: zone, state, labels as JSON, createdAt in epoch seconds; where all its certificates have ended:
+ *                                ended (the mark), endedWhy, endedLeak (the mark of the last that was for a compromised key)
  *     devices                    zset of the ids, in the order of bytes
  *     deviceprocesses:<device>   hash: the process as JSON, by its id
  *     devicesshut:<directory>    set: what is in quarantine in the file of that directory, and was so here once for it
@@ -53,6 +54,16 @@ end
 return {}
 `
 
+/** ARGV: id, mark, reason. Gives the device as it was before. */
+const endDevice = `${rows}
+local before = whole(ARGV[1])
+if #before == 0 then return {} end
+redis.call('HSET', P .. 'device:' .. ARGV[1], 'ended', ARGV[2], 'endedWhy', ARGV[3])
+if ARGV[3] == 'keyCompromise' then redis.call('HSET', P .. 'device:' .. ARGV[1], 'endedLeak', ARGV[2]) end
+tell('device', ARGV[1])
+return before
+`
+
 /** ARGV: device, id, the process as JSON. */
 const putProcess = `
 if redis.call('EXISTS', P .. 'device:' .. ARGV[1]) == 0 then return redis.error_reply('ERR there is no such device') end
@@ -94,6 +105,7 @@ export const deviceScripts = {
   findDevice,
   listDevices,
   moveDevice,
+  endDevice,
   putProcess,
   findProcess,
   listProcesses,

@@ -9,6 +9,7 @@ import type {
   Process,
   ProcessKind,
 } from '../../devices/device.ts'
+import type { Followed, FollowedStore } from '../../devices/ending.ts'
 import type { Room } from './rooms.ts'
 import type { SqliteThread } from './thread.ts'
 
@@ -49,6 +50,8 @@ export const devicesRoom = {
        device TEXT NOT NULL REFERENCES device (id), id TEXT NOT NULL, kind TEXT NOT NULL,
        locality TEXT NOT NULL, port INTEGER, expect TEXT NOT NULL,
        PRIMARY KEY (device, id)) STRICT, WITHOUT ROWID;`,
+    `CREATE TABLE device_ending (
+       device TEXT PRIMARY KEY, mark TEXT NOT NULL, compromised TEXT) STRICT, WITHOUT ROWID;`,
   ],
   operations: {
     add(db: DatabaseSync, device: Device): boolean {
@@ -92,6 +95,23 @@ export const devicesRoom = {
         .get(args.device, args.id)
       return row === undefined ? undefined : toProcess(row)
     },
+    followed(db: DatabaseSync, device: string): Followed | undefined {
+      const row = db
+        .prepare('SELECT mark, compromised FROM device_ending WHERE device = ?')
+        .get(device)
+      if (row === undefined) return undefined
+      const { mark, compromised } = row
+      return { mark: String(mark), compromised: compromised === null ? null : String(compromised) }
+    },
+    follow(
+      db: DatabaseSync,
+      { device, mark, compromised }: Followed & { readonly device: string },
+    ): void {
+      db.prepare(
+        `INSERT INTO device_ending VALUES (?, ?, ?)
+         ON CONFLICT DO UPDATE SET mark = excluded.mark, compromised = excluded.compromised`,
+      ).run(device, mark, compromised)
+    },
     processes(db: DatabaseSync, device: string): Process[] {
       return db
         .prepare('SELECT * FROM process WHERE device = ? ORDER BY id')
@@ -100,6 +120,20 @@ export const devicesRoom = {
     },
   },
 } satisfies Room
+
+/** Endings of devices that gateways share, as this one has carried them out: in the file of its certificates. */
+export class SqliteFollowedStore implements FollowedStore {
+  readonly #thread: SqliteThread
+  constructor(thread: SqliteThread) {
+    this.#thread = thread
+  }
+  followed(device: string): Promise<Followed | undefined> {
+    return this.#thread.call('devices', 'followed', device)
+  }
+  async follow(device: string, ending: Followed): Promise<void> {
+    await this.#thread.call('devices', 'follow', { device, ...ending })
+  }
+}
 
 export class SqliteDeviceStore implements DeviceStore {
   readonly #thread: SqliteThread

@@ -56,6 +56,8 @@ async function watching() {
     } as never,
     reauthorization,
     people: async (subs) => void (await Promise.resolve(did.push(['people', ...subs].join(' ')))),
+    endings: async (ids) =>
+      void (await Promise.resolve(did.push(['endings', ...(ids ?? ['all'])].join(' ')))),
     relock: async () => void (await Promise.resolve(did.push('locks'))),
     writable: async () => {
       if (refuses.write !== undefined) throw refuses.write
@@ -112,9 +114,16 @@ test('a device that changed decides the sessions on it again, once however often
   const { look, second } = await watching()
   expect(await look(250, { devices: ['press-01', 'nowhere', 'press-01'] })).toEqual([
     `device - of ${second}`,
+    'endings press-01 nowhere',
     'seen',
   ])
-  expect(await look(500, { devices: ['nowhere'] })).toEqual(['device -', 'seen'])
+  expect(await look(500, { devices: ['nowhere'] })).toEqual(['device -', 'endings nowhere', 'seen'])
+  expect(await look(750, { devices: ['nowhere'], locked: true })).toEqual([
+    'locks',
+    expect.stringMatching(/^lock/),
+    'endings nowhere',
+    'seen',
+  ])
 })
 
 test('a lock is read before every session is decided; so it is where changes were missed', async () => {
@@ -125,7 +134,12 @@ test('a lock is read before every session is decided; so it is where changes wer
     `lock - ${all}`,
     'seen',
   ])
-  expect(await look(500, { lost: true })).toEqual(['locks', `grant - ${all}`, 'seen'])
+  expect(await look(500, { lost: true })).toEqual([
+    'locks',
+    `grant - ${all}`,
+    'endings all',
+    'seen',
+  ])
 })
 
 test('of people who changed what they have open is decided again, each once; not where all is anyway', async () => {
@@ -152,18 +166,18 @@ test('who has not seen for three seconds decides all at every look, says so once
   expect(await look(2999, away)).toEqual([])
   expect(await look(3000, away)).toEqual([all])
   expect(await look(3250, away)).toEqual([all])
-  expect(await look(3500)).toEqual(['locks', all, 'seen'])
+  expect(await look(3500)).toEqual(['locks', all, 'endings all', 'seen'])
   expect(watch.sighted).toBe(true)
   expect(await look(3750)).toEqual(['seen'])
   // Asleep, and not failing: nobody knows what happened meanwhile either.
-  expect(await look(6750)).toEqual(['locks', all, 'seen'])
+  expect(await look(6750)).toEqual(['locks', all, 'endings all', 'seen'])
 })
 
 test('a look that took longer than three seconds is no blindness: the next one decides what is new alone', async () => {
   const { look, here, first, second } = await watching()
   const all = `grant - of ${first} of ${second}`
   here.takes = 3100
-  expect(await look(250, { lost: true })).toEqual(['locks', all, 'seen'])
+  expect(await look(250, { lost: true })).toEqual(['locks', all, 'endings all', 'seen'])
   expect(await look(here.now + 250)).toEqual(['seen'])
   expect(await look(here.now + 250, { grants: [first] })).toEqual([`grant - of ${first}`, 'seen'])
   expect(await look(here.now + 250)).toEqual(['seen'])

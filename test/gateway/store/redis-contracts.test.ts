@@ -156,6 +156,19 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     expect(kept.at(-1)).toMatchObject({ kept: { status: 200, body: null } })
   })
 
+  test('that the certificates of a device have ended stays with it, whatever becomes of its state', async () => {
+    const store = new RedisDeviceStore(await connection())
+    const device = { id: 'press-07', zone: 'z', labels: {}, created_at: 1 } as const
+    expect(await store.end('press-07', 'm0', 'superseded')).toBeUndefined()
+    await store.add({ ...device, state: 'quarantined' })
+    const before = await store.end('press-07', 'm1', 'keyCompromise')
+    expect(before).toEqual({ ...device, state: 'quarantined' })
+    await store.end('press-07', 'm2', 'superseded')
+    await store.move('press-07', ['quarantined'], 'active')
+    const ending = { mark: 'm2', reason: 'superseded', compromised: 'm1' }
+    expect(await store.list()).toEqual([{ ...device, state: 'active', ending }])
+  })
+
   test('of the services that are past the newest are kept, and of the others no key', async () => {
     const store = new RedisServiceStore(await connection(), 2)
     for (let at = 0; at < 6; at++)

@@ -5,21 +5,27 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { importJWK, SignJWT, type JWTPayload } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Locked, MadeInvitation, Service } from '#api'
+import type { Device, Locked, MadeInvitation, ReplacedDevice, Service } from '#api'
+import { createCsr, enrollRequest, readCertificates } from '#est'
 import { makeKey } from '../../../cli/login/device.ts'
 import { serviceFetch } from '../../../cli/login/service.ts'
 import { approveDevice, openBrowser } from '../../support/browser.ts'
 import {
+  newKey,
   PASSWORD,
   personWith,
   send,
+  soon,
   startNode,
+  TENANT,
   until,
   type Answer,
   type Person,
   type TestNode,
 } from '../../support/node.ts'
+import { attach } from '../../support/tunnels.ts'
 import { openLink } from '../identity/guest.ts'
+import { turnedAway } from '../revocation/dialling.ts'
 import { carried, here, isCut, twoDevices } from '../sessions/carried.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
 
@@ -206,6 +212,36 @@ describe.skipIf(!haveRedis)('two gateways that share people', () => {
     expect(revoked.status).toBe(200)
     for (const node of [here.node, other]) expect(await asked(node)).toEqual([401, 'token.revoked'])
     await expect(fetch.refresh()).rejects.toThrow()
+  })
+
+  test('let the old machine back in nowhere when one of them gives its identity to another, by a certificate of its own', async () => {
+    const id = 'stolen-01'
+    const old = await here.node.device(id)
+    await using carries = await attach(here.node, old)
+    const path = `/devices/${id}/replace`
+    const asked = await there<ReplacedDevice>(here.node.admin, 'POST', path, { reason: 'stolen' })
+    expect([asked.status, asked.body.revocation.serials]).toEqual([201, []])
+    expect((await soon('its tunnel ends', carries.tunnel.closed)).code).toBe('peer.revoked')
+    const key = newKey()
+    const csr = createCsr(key, { deviceId: id, tenant: TENANT })
+    const given = await send(other, enrollRequest({ csr, token: asked.body.token.token }))
+    const headers = Object.fromEntries(given.headers)
+    const read = readCertificates({ status: given.status, headers, body: given.text })
+    const chain = read.kind === 'certificates' ? read.certificates : []
+    await using next = await attach(other, { key, chain })
+    expect(next.welcome['device']).toBe(id)
+    const now = await here.node.admin.ask<Device>('GET', `/devices/${id}`)
+    expect([now.state, now.connected, now.certificate]).toEqual(['active', false, null])
+    expect(await turnedAway(here.node, old)).toBe('peer.revoked')
+    await expect(here.node.renew(old)).rejects.toThrow()
+    // Whoever hears of its own act ends nothing a second time: the new machine stays.
+    const shown = await there<Device>(here.node.admin, 'GET', `/devices/${id}`)
+    expect(shown.body.connected).toBe(true)
+    const revoked = await here.node.admin.call('POST', `/devices/${id}/revoke`, {
+      reason: 'keyCompromise',
+    })
+    expect(revoked.status).toBe(200)
+    expect((await soon('the new one ends too', next.tunnel.closed)).code).toBe('peer.revoked')
   })
 
   test('open at the first, once, a link that the second made', async () => {
