@@ -161,6 +161,19 @@ describe.skipIf(!ready)(
       },
     )
 
+    test('a name (PR_SET_NAME) that reads as a line of its own with the uid of root: the uid it has', async () => {
+      const script = [
+        'import socket',
+        'name = b"\\rUid:\\t0\\t0\\t0\\t0"',
+        'open("/proc/self/comm", "wb", buffering=0).write(name)',
+        'server = socket.create_server(("127.0.0.1", 0))',
+        'print(server.getsockname()[1], flush=True)',
+        'kept = [server.accept() for _ in iter(int, 1)]',
+      ].join('\n')
+      await using target = await theirs(script, [], other.path)
+      expect(await seen(target)).toMatchObject({ sha256: other.sha256, uid: COLLEAGUE })
+    })
+
     test('a process that nobody of its own user may look at (PR_SET_DUMPABLE): seen all the same', async () => {
       await using target = await startServer('hidden', { exe: other.path, uid: COLLEAGUE })
       const { path: exe, sha256 } = other
