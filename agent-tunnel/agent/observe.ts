@@ -4,7 +4,7 @@ import type { LineRoom } from './line.ts'
 import { endpoint } from './scope/address.ts'
 import type { FourTuple } from './scope/address.ts'
 import type { Sighting, Unobserved } from './scope/owner.ts'
-import { isOwnAddress } from './scope/own.ts'
+import { maybeThisMachine } from './scope/own.ts'
 import { isBeside } from './target.ts'
 import type { Dialled } from './target.ts'
 
@@ -42,7 +42,7 @@ export async function observe(
 
 /** A target beside this machine that is this machine would get around the observation. Throws Refused. */
 export function assertBeside(process: string, target: Dialled): void {
-  if (!isBeside(target) || !isOwnAddress(target.endpoint.address)) return
+  if (!isBeside(target) || !maybeThisMachine(target.endpoint.address)) return
   const here = target.kind === 'lan' ? 'tcp' : 'udp'
   throw new Refused(
     'target.unreachable',

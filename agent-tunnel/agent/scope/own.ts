@@ -6,13 +6,16 @@
 import { readFileSync } from 'node:fs'
 import { BlockList } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { fromOctets, isLoopback, isWildcard } from './address.ts'
+import { canonicalAddress, fromOctets, isLoopback, isWildcard } from './address.ts'
 
 /** The addresses with the first `prefix` bits of `address`. */
 export interface Prefix {
   readonly address: string
   readonly prefix: number
 }
+
+/** What networkInterfaces tells, as far as it is used here. */
+type Interfaces = Readonly<Partial<Record<string, readonly { readonly address: string }[]>>>
 
 /** RTF_LOCAL, linux/ipv6_route.h. */
 const LOCAL = 0x8000_0000
@@ -63,8 +66,24 @@ export function isOwnAddress(address: string, proc = '/proc'): boolean {
     for (const local of prefixes) list.addSubnet(local.address, local.prefix, family)
     return list.check(address, family)
   } catch {
-    return Object.values(networkInterfaces()).some((own) =>
-      own?.some((one) => one.address === address),
-    )
+    return isOfInterface(address, networkInterfaces())
   }
+}
+
+/**
+ * Whether an address, as canonicalAddress writes it, may be this machine itself: as isOwnAddress says, or one of an interface.
+ * The routes of another table (a VRF's) say of an address that it is local to who is bound there alone.
+ */
+export function maybeThisMachine(
+  address: string,
+  proc = '/proc',
+  interfaces: Interfaces = networkInterfaces(),
+): boolean {
+  return isOwnAddress(address, proc) || isOfInterface(address, interfaces)
+}
+
+function isOfInterface(address: string, interfaces: Interfaces): boolean {
+  return Object.values(interfaces).some((own) =>
+    own?.some((one) => canonicalAddress(one.address) === address),
+  )
 }

@@ -1,7 +1,8 @@
 /**
  * The kernel's text files as values: text in, rows out, no file is opened here. Formats: proc(5),
  * proc_pid_stat(5), proc_pid_net(5), cgroups(7). A line that does not have the documented form is
- * left out; a file that does not gives undefined. Nothing is guessed from half a line.
+ * left out; a file that does not gives undefined. Nothing is guessed from half a line. Only a line feed
+ * ends a line: names that anybody chooses hold whatever else a reader of lines might stop at.
  */
 import { fromOctets } from './address.ts'
 import type { Endpoint } from './address.ts'
@@ -77,9 +78,18 @@ export function parseStartTicks(stat: string): number | undefined {
   return field !== undefined && /^\d+$/.test(field) ? Number(field) : undefined
 }
 
+/** The first line that has `form`, which is without `m`: that would begin and end one at `\r`, too. */
+function lineOf(text: string, form: RegExp): RegExpExecArray | undefined {
+  for (const line of text.split('\n')) {
+    const found = form.exec(line)
+    if (found !== null) return found
+  }
+  return undefined
+}
+
 /** Boot time in epoch seconds from /proc/stat. */
 export function parseBootTime(stat: string): number | undefined {
-  const seconds = /^btime (\d+)$/m.exec(stat)?.[1]
+  const seconds = lineOf(stat, /^btime (\d+)$/)?.[1]
   return seconds === undefined ? undefined : Number(seconds)
 }
 
@@ -89,19 +99,21 @@ export function parseBootTime(stat: string): number | undefined {
  * no single uid to report.
  */
 export function parseUid(status: string): number | undefined {
-  const ids = /^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$/m.exec(status)
-  if (ids === null) return undefined
+  // The name of the program comes before it, as the process has set it: the kernel escapes its line feeds alone.
+  const ids = lineOf(status, /^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$/)
+  if (ids === undefined) return undefined
   const [, real, ...rest] = ids
   return rest.every((id) => id === real) ? Number(real) : undefined
 }
 
 /**
  * The control group that systemd has a process in, from /proc/PID/cgroup: of its own hierarchy, else of the unified one. Who
- * is at the top of its own is in none there; only root moves others, in either.
+ * is at the top of its own is in none there; only root moves others, in either. The kernel refuses a line feed in the name of a
+ * group, and nothing else.
  */
 export function parseGroup(cgroup: string): string | undefined {
-  const paths = [/^\d+:name=systemd:(\/.*)$/m, /^0::(\/.*)$/m].flatMap(
-    (form) => form.exec(cgroup)?.[1] ?? [],
+  const paths = [/^\d+:name=systemd:(\/.*)$/s, /^0::(\/.*)$/s].flatMap(
+    (form) => lineOf(cgroup, form)?.[1] ?? [],
   )
   return paths.find((path) => path !== '/') ?? paths[0]
 }
@@ -135,7 +147,7 @@ export interface TcpMemory {
  * says "short" until it next looks; below its first mark it will then be at ease.
  */
 export function parseTcpMemory(protocols: string, marks: string): TcpMemory | undefined {
-  const [, pages, press] = /^TCP +\d+ +\d+ +(\d+) +(yes|no) /m.exec(protocols) ?? []
+  const [, pages, press] = lineOf(protocols, /^TCP +\d+ +\d+ +(\d+) +(yes|no) /) ?? []
   if (pages === undefined) return undefined
   const low = Number(/^(\d+)\s+\d+\s+\d+\s*$/.exec(marks)?.[1] ?? 0)
   return { pages: Number(pages), short: press === 'yes' && Number(pages) >= low }

@@ -22,6 +22,7 @@ import { findHolders } from '../../../agent-tunnel/agent/scope/holders.ts'
 import type { Observed } from '../../../agent-tunnel/agent/scope/observed.ts'
 import { ProcessScope } from '../../../agent-tunnel/agent/scope/owner.ts'
 import { freePort } from '../../support/port.ts'
+import { refusalOf } from '../programs/kernel.ts'
 import { copyOf, dial, observe, sha256Of, startProgram, startServer } from '../programs/process.ts'
 import { tupleOf, type Executable, type Started } from '../programs/process.ts'
 
@@ -74,10 +75,20 @@ describe.skipIf(!ready)(
       })
     }
 
+    /** What the kernel says against an overlay of a user's, and against a user namespace of theirs. */
+    const refused = (command = 'true', how = '-r') =>
+      refusalOf(UNSHARE, [how, '/bin/sh', '-c', command], COLLEAGUE)
+    function overlayRefused(): string | undefined {
+      const [upper, lower] = ['probe', 'under'].map((name) => join(own, name))
+      for (const made of [upper!, lower!]) mkdirSync(made, { recursive: true })
+      return refused(`mount -t overlay none -o lowerdir=${upper}:${lower} ${lower}`, '-rm')
+    }
+
     const file = () => approved.path
     const folder = () => join(approved.path, '..')
 
-    test('an overlay over the directory of the declared program, with another in its place', async () => {
+    test('an overlay over the directory of the declared program, with another in its place; or the kernel refuses it', async () => {
+      if (overlayRefused() !== undefined) return
       const layer = join(own, 'layer')
       mkdirSync(layer)
       copyFileSync(other.path, join(layer, 'other'))
@@ -87,7 +98,8 @@ describe.skipIf(!ready)(
       expect(await seen(target)).toMatchObject({ exe: null, sha256, uid: COLLEAGUE })
     })
 
-    test('the declared program itself through an overlay: its octets, not its path', async () => {
+    test('the declared program itself through an overlay: its octets, not its path; or the kernel refuses it', async () => {
+      if (overlayRefused() !== undefined) return
       const layer = join(own, 'empty')
       mkdirSync(layer)
       const mount = `mount -t overlay none -o lowerdir=${layer}:${folder()} ${folder()}`
@@ -144,8 +156,9 @@ describe.skipIf(!ready)(
     })
 
     test.skipIf(!hasCompiler)(
-      'another file in the place of the one that runs (PR_SET_MM_MAP, as root in a user namespace): the uid alone tells (needs gcc)',
+      'another file in the place of the one that runs (PR_SET_MM_MAP, as root in a user namespace): the uid alone tells, or the kernel refuses it (needs gcc)',
       async () => {
+        if (refused() !== undefined) return
         const mask = join(own, 'mask')
         execFileSync('gcc', ['-O1', '-o', mask, MASK])
         await using target = await startProgram('server.py', ['-r', mask, file()], {
@@ -160,6 +173,19 @@ describe.skipIf(!ready)(
         expect(observed).toMatchObject({ exe, sha256, uid: COLLEAGUE })
       },
     )
+
+    test('a name (PR_SET_NAME) that reads as a line of its own with the uid of root: the uid it has', async () => {
+      const script = [
+        'import socket',
+        'name = b"\\rUid:\\t0\\t0\\t0\\t0"',
+        'open("/proc/self/comm", "wb", buffering=0).write(name)',
+        'server = socket.create_server(("127.0.0.1", 0))',
+        'print(server.getsockname()[1], flush=True)',
+        'kept = [server.accept() for _ in iter(int, 1)]',
+      ].join('\n')
+      await using target = await theirs(script, [], other.path)
+      expect(await seen(target)).toMatchObject({ sha256: other.sha256, uid: COLLEAGUE })
+    })
 
     test('a process that nobody of its own user may look at (PR_SET_DUMPABLE): seen all the same', async () => {
       await using target = await startServer('hidden', { exe: other.path, uid: COLLEAGUE })
@@ -213,8 +239,10 @@ describe.skipIf(!ready)(
         'libc = ctypes.CDLL(None)',
         'number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]',
         'server = socket.create_server(("127.0.0.1", 0))',
+        'started = os.getpid()',
         'child = libc.syscall(number, 0x400 | signal.SIGCHLD, 0, 0, 0, 0)',
-        'if child == 0: libc.prctl(1, signal.SIGKILL); libc.pause()',
+        // Its parent may have ended before it asked to end with it.
+        'if child == 0: libc.prctl(1, signal.SIGKILL); os.getppid() == started or os._exit(0); libc.pause()',
         'print(server.getsockname()[1], flush=True)',
         'kept = [server.accept() for _ in iter(int, 1)]',
       ].join('\n')

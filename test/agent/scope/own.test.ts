@@ -1,8 +1,16 @@
 /** Which addresses are this machine's own, by the kernel's routes as it prints them. */
-import { networkInterfaces } from 'node:os'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { networkInterfaces, tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { canonicalAddress } from '../../../agent-tunnel/agent/scope/address.ts'
-import { isOwnAddress, localOf, localOf6 } from '../../../agent-tunnel/agent/scope/own.ts'
+import {
+  isOwnAddress,
+  localOf,
+  localOf6,
+  maybeThisMachine,
+} from '../../../agent-tunnel/agent/scope/own.ts'
+import { holds } from '../../support/patience.ts'
 
 // Linux 6.18: an interface with an address and without a carrier, a network that is local as a whole, one that is not, and
 // the table of a proxy that has all there is.
@@ -63,16 +71,34 @@ const ofInterfaces = () =>
     (list ?? []).map(({ address }) => canonicalAddress(address)!),
   )
 
-test('of this machine: every address of an interface, loopback whole, and none of elsewhere', () => {
-  const before = ofInterfaces()
-  const seen = before.map((address) => [address, isOwnAddress(address)])
-  const after = ofInterfaces()
-  // Others make and remove interfaces meanwhile.
-  for (const [address, is] of seen) if (after.includes(String(address))) expect(is).toBe(true)
+test('of this machine: every address of an interface, loopback whole, and none of elsewhere', async () => {
+  // Others make and remove interfaces meanwhile, and IPv6 routes an address when it knows that nobody else has it.
+  await holds(() => expect(ofInterfaces().filter((address) => !isOwnAddress(address))).toEqual([]))
   for (const address of ['127.9.9.9', '::1', '0.0.0.0', '::'])
     expect([address, isOwnAddress(address)]).toEqual([address, true])
   for (const address of ['203.0.113.7', '2001:db8:ffff::7'])
     expect([address, isOwnAddress(address)]).toEqual([address, false])
+})
+
+test('an address that only the table of a VRF has may be this machine', () => {
+  const proc = mkdtempSync(join(tmpdir(), 'sallyport-own-'))
+  try {
+    mkdirSync(join(proc, 'self/net'), { recursive: true })
+    writeFileSync(
+      join(proc, 'self/net/fib_trie'),
+      `${FIB_TRIE}Id 10:\n  |-- 203.0.113.7\n     /32 host LOCAL\n`,
+    )
+    writeFileSync(join(proc, 'self/net/ipv6_route'), IPV6_ROUTE)
+    const of = (address: string) => ({ blue: [{ address }] })
+    expect(isOwnAddress('203.0.113.7', proc)).toBe(false)
+    expect(maybeThisMachine('203.0.113.7', proc, of('203.0.113.7'))).toBe(true)
+    expect(maybeThisMachine('203.0.113.8', proc, of('203.0.113.7'))).toBe(false)
+    // By the routes alone, of an interface that is not up.
+    expect(maybeThisMachine('198.18.1.1', proc, {})).toBe(true)
+    expect(maybeThisMachine('2001:db8::6', proc, of('2001:db8:0::6'))).toBe(true)
+  } finally {
+    rmSync(proc, { recursive: true, force: true })
+  }
 })
 
 test('where there are no routes to read, the interfaces are asked', () => {

@@ -193,6 +193,9 @@ describe('the files of one process', () => {
     expect(parseUid('Name:\tplc\nUid:\t1001\t0\t0\t0\n')).toBeUndefined()
     expect(parseUid('Name:\tplc\nUid:\t1001\t1001\t0\t1001\n')).toBeUndefined()
     expect(parseUid('Name:\tplc\n')).toBeUndefined()
+    const called = (name: string) => parseUid(`Name:\t${name}\nUid:\t1001\t1001\t1001\t1001\n`)
+    for (const end of ['\r', '\u2028', '\u2029', '\\n'])
+      expect(called(`${end}Uid:\t0\t0\t0\t0`)).toBe(1001)
   })
 
   test.for([
@@ -229,6 +232,18 @@ describe('the files of one process', () => {
     ['outside our cgroup namespace', '0::/../../system.slice/plc.service\n', undefined],
     ['empty', '', undefined],
     ['a colon in the path', '0::/system.slice/a:b.service\n', 'a:b.service'],
+    ...['\r', '\u2028', '\u2029', '\v', '\f', '\u0085'].flatMap((end) => [
+      [
+        `a group of a user's that begins a line at ${JSON.stringify(end)}`,
+        `0::/user.slice/user-1000.slice/user@1000.service/x${end}1:name=systemd:/plc.service\n`,
+        'user@1000.service',
+      ] as const,
+      [
+        `one that ends a line at ${JSON.stringify(end)}`,
+        `0::/system.slice/plc.service${end}/x\n`,
+        undefined,
+      ] as const,
+    ]),
   ] as const)('unit: %s', ([, text, unit]) => {
     expect(parseUnit(text)).toBe(unit)
   })

@@ -220,6 +220,14 @@ describe('the image of a container', () => {
     ],
     ['an id that is too short', `0::/docker/${id.slice(1)}\n`, undefined],
     ['outside our group', `0::/../docker/${id}\n`, undefined],
+    ...['\r', '\u2028', '\u2029'].map(
+      (end) =>
+        [
+          `a user's own group with a ${JSON.stringify(end)} and a line in its name`,
+          `0::/user.slice/user-1000.slice/user@1000.service/x${end}1:name=systemd:/docker/${id}\n`,
+          undefined,
+        ] as const,
+    ),
   ] as const)('%s', ([, cgroup, container]) => {
     expect(containerOf(cgroup)).toEqual(container)
   })
