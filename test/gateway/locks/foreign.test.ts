@@ -4,7 +4,7 @@ import type { EventInput } from '#audit'
 import type { Input, Partially } from '#policy'
 import { newId } from '../../../gateway/ids.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
-import type { LockStore } from '../../../gateway/locks/lock.ts'
+import type { Lock, LockStore } from '../../../gateway/locks/lock.ts'
 import { Locks } from '../../../gateway/locks/locks.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
@@ -83,7 +83,10 @@ describe('an identity that has no account on this gateway', () => {
 
 describe('of the last two who may administer', () => {
   const ada = `${HERE}|ada`
-  const onRoot = lockOn(newId('l'), { scope: 'identity', target: root, by: ada })
+  let onRoot: Lock
+  beforeEach(() => {
+    onRoot = lockOn(newId('l'), { scope: 'identity', target: root, by: ada })
+  })
 
   test('one stays where another gateway locked the other since the last look', async () => {
     const locks = await locksOf(true)
@@ -94,27 +97,60 @@ describe('of the last two who may administer', () => {
     expect([events, (await store.standingLocks()).length]).toEqual([[], 1])
   })
 
-  test('one stays where another gateway locks the other at the same time: the second takes its own back', async () => {
-    const meanwhile: LockStore = {
-      addLock: async (lock, most) => {
-        await store.addLock(onRoot, 9)
-        return await store.addLock(lock, most)
-      },
-      liftLock: async (id, lifted) => await store.liftLock(id, lifted),
-      findLock: async (id) => await store.findLock(id),
-      standingLocks: async () => await store.standingLocks(),
-      listLocks: async (limit, after) => await store.listLocks(limit, after),
-    }
-    const locks = await locksOf(true, meanwhile)
-    await expect(locks.add('identity', ada, by(root))).rejects.toMatchObject({
-      code: 'lock.last_admin',
-    })
-    expect(await store.standingLocks()).toEqual([onRoot])
-    expect([locks.shutsOut(ada), locks.shutsOut(root)]).toEqual([false, true])
-    expect(events.map(({ status, reason }) => [status, reason?.slice(0, 5)])).toEqual([
-      ['success', events[0]?.reason?.slice(0, 5)],
-      ['failure', 'lock.'],
+  /** The store, in which another gateway locks the other at the same time: before or behind what is locked here. */
+  const meanwhile = (when: 'before' | 'behind', more: Partial<LockStore> = {}): LockStore => ({
+    addLock: async (lock, most) => {
+      if (when === 'before') await store.addLock(onRoot, 9)
+      const added = await store.addLock(lock, most)
+      if (when === 'behind') await store.addLock(onRoot, 9)
+      return added
+    },
+    liftLock: async (id, lifted) => await store.liftLock(id, lifted),
+    findLock: async (id) => await store.findLock(id),
+    standingLocks: async () => await store.standingLocks(),
+    listLocks: async (limit, after) => await store.listLocks(limit, after),
+    ...more,
+  })
+  const effectOf = (data: object | undefined) =>
+    data !== undefined && 'effect' in data ? data.effect : undefined
+  const told = () => events.map(({ code, status, data }) => [code, status, effectOf(data)])
+
+  // Whatever the clocks say: who was first may have looked before the other was there.
+  test.for([0, Number.MAX_SAFE_INTEGER])(
+    'one stays where another gateway locks the other at the same time (%s): the second takes its own back',
+    async (at) => {
+      onRoot = { ...onRoot, at }
+      const locks = await locksOf(true, meanwhile('before'))
+      await expect(locks.add('identity', ada, by(root))).rejects.toMatchObject({
+        code: 'lock.last_admin',
+      })
+      expect(await store.standingLocks()).toEqual([onRoot])
+      expect([locks.shutsOut(ada), locks.shutsOut(root)]).toEqual([false, true])
+      expect(told()).toEqual([
+        ['session.lock', 'success', undefined],
+        ['session.unlock', 'success', undefined],
+      ])
+    },
+  )
+
+  test('the first keeps its own, though it sees both: the second takes back the other', async () => {
+    const locks = await locksOf(true, meanwhile('behind'))
+    const kept = await locks.add('identity', ada, by(root))
+    expect((await store.standingLocks()).map(({ id }) => id)).toEqual([kept.id, onRoot.id])
+    expect(told()).toEqual([['session.lock', 'success', undefined]])
+  })
+
+  test('the second that cannot take its own back has said so first, and says that it is not known', async () => {
+    const failure = new Error('the connection is gone')
+    const liftLock = async () => await Promise.reject(failure)
+    const locks = await locksOf(true, meanwhile('before', { liftLock }))
+    await expect(locks.add('identity', ada, by(root))).rejects.toBe(failure)
+    expect(told()).toEqual([
+      ['session.lock', 'success', undefined],
+      ['session.unlock', 'success', undefined],
+      ['session.unlock', 'failure', 'unknown'],
     ])
+    expect(locks.shutsOut(ada)).toBe(true)
   })
 })
 
