@@ -80,7 +80,11 @@ export class Locks {
   #standing: Map<string, Lock>
   /** By locked identity, every account of that person. */
   #accounts: ReadonlyMap<string, ReadonlySet<string>> = new Map()
-  #linking: Promise<unknown> = Promise.resolve()
+  /** The look at who is whose that is under way, and the one that comes behind it. */
+  #links: { readonly now: Promise<unknown>; next: Promise<void> | undefined } = {
+    now: Promise.resolve(),
+    next: undefined,
+  }
   #keeping: Promise<unknown> = Promise.resolve()
   #round = 0
   /** Locks that were put on or lifted here. */
@@ -117,13 +121,19 @@ export class Locks {
 
   /** Looks again which accounts are whose: at the start, and after accounts were linked or parted. */
   relink(): Promise<void> {
-    const link = async (): Promise<void> => {
+    // Whoever asks while one look is under way may know of more than that has read: they share the next.
+    return (this.#links.next ??= this.#link())
+  }
+
+  async #link(): Promise<void> {
+    await this.#links.now
+    const look = async (): Promise<void> => {
       this.#accounts = await this.#accountsOfLocked()
       this.#round++
     }
-    const mine = this.#linking.then(link, link)
-    this.#linking = mine.catch(() => undefined)
-    return mine
+    const mine = look()
+    this.#links = { now: mine.catch(() => undefined), next: undefined }
+    await mine
   }
 
   async #accountsOfLocked(): Promise<ReadonlyMap<string, ReadonlySet<string>>> {

@@ -5,9 +5,10 @@ import type { Input, Partially } from '#policy'
 import { newId } from '../../../gateway/ids.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
 import type { Lock, LockStore } from '../../../gateway/locks/lock.ts'
-import { Locks } from '../../../gateway/locks/locks.ts'
+import { Locks, type Owned } from '../../../gateway/locks/locks.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { until } from '../../support/patience.ts'
 import { lockOn } from '../store/contracts/locks.ts'
 
 const HERE = 'https://gw2.plant.example/oidc'
@@ -27,18 +28,22 @@ afterEach(async () => {
   await thread[Symbol.asyncDispose]()
 })
 
-const locksOf = async (shared: boolean, of: LockStore = store) =>
+const everybody = [root, `${HERE}|ada`].map((identity) => ({
+  identity,
+  company: null,
+  person: identity,
+  administers: true,
+}))
+const locksOf = async (
+  shared: boolean,
+  of: LockStore = store,
+  people: () => Promise<readonly Owned[]> = async () => await Promise.resolve(everybody),
+) =>
   await Locks.open({
     store: of,
     shared,
     log: { append: async (event: EventInput) => void events.push(event) } as never,
-    people: async () =>
-      [root, `${HERE}|ada`].map((identity) => ({
-        identity,
-        company: null,
-        person: identity,
-        administers: true,
-      })),
+    people,
     now: Date.now,
   })
 const by = (id: string) => ({
@@ -79,6 +84,33 @@ describe('an identity that has no account on this gateway', () => {
     const locks = await locksOf(true)
     await expect(locks.lift(own.id, by(unknown))).rejects.toMatchObject({ code: 'lock.own' })
   })
+})
+
+test('who is whose is listed once more for all who ask while it is listed, and what they know of is in it', async () => {
+  await store.addLock(lockOn(newId('l'), { scope: 'identity', target: root }), 9)
+  const second = `${HERE}|second`
+  const listed: PromiseWithResolvers<readonly Owned[]>[] = []
+  const people = async () => {
+    const one = Promise.withResolvers<readonly Owned[]>()
+    listed.push(one)
+    return await one.promise
+  }
+  const opening = locksOf(true, store, people)
+  await until('it is listed', () => listed.length === 1)
+  listed[0]?.resolve(everybody)
+  const locks = await opening
+  const first = locks.relink()
+  await until('it is listed', () => listed.length === 2)
+  const others = [locks.relink(), locks.relink(), locks.relink()]
+  listed[1]?.reject(new Error('the connection is gone'))
+  await expect(first).rejects.toThrow('gone')
+  await until('it is listed', () => listed.length === 3)
+  listed[2]?.resolve([
+    ...everybody,
+    { identity: second, company: null, person: root, administers: false },
+  ])
+  await Promise.all(others)
+  expect([listed.length, locks.shutsOut(second)]).toEqual([3, true])
 })
 
 describe('of the last two who may administer', () => {
