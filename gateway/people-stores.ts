@@ -187,6 +187,7 @@ async function bringWaysIn(
   const services = await serviceStore.take(
     holder,
     listed.filter((row) => stands(row, at)),
+    at,
   )
   return [...companies, ...services]
 }

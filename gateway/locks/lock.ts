@@ -90,7 +90,7 @@ export interface LockStore {
   /** False where there are `most` that are not lifted. */
   addLock(lock: Lock, most: number): Promise<boolean>
   findLock(id: string): Promise<Lock | undefined>
-  /** Those that are not lifted, oldest first. */
+  /** Those that are not lifted, in the order in which the store came to have them, whatever the clocks said that put them on. */
   standingLocks(): Promise<readonly Lock[]>
   /** Those that stand, then those that were lifted, newest first; behind `after`, at most `limit`. */
   listLocks(limit: number, after?: LockPlace): Promise<readonly Lock[]>

@@ -80,7 +80,11 @@ export class Locks {
   #standing: Map<string, Lock>
   /** By locked identity, every account of that person. */
   #accounts: ReadonlyMap<string, ReadonlySet<string>> = new Map()
-  #linking: Promise<unknown> = Promise.resolve()
+  /** The look at who is whose that is under way, and the one that comes behind it. */
+  #links: { readonly now: Promise<unknown>; next: Promise<void> | undefined } = {
+    now: Promise.resolve(),
+    next: undefined,
+  }
   #keeping: Promise<unknown> = Promise.resolve()
   #round = 0
   /** Locks that were put on or lifted here. */
@@ -117,13 +121,19 @@ export class Locks {
 
   /** Looks again which accounts are whose: at the start, and after accounts were linked or parted. */
   relink(): Promise<void> {
-    const link = async (): Promise<void> => {
+    // Whoever asks while one look is under way may know of more than that has read: they share the next.
+    return (this.#links.next ??= this.#link())
+  }
+
+  async #link(): Promise<void> {
+    await this.#links.now
+    const look = async (): Promise<void> => {
       this.#accounts = await this.#accountsOfLocked()
       this.#round++
     }
-    const mine = this.#linking.then(link, link)
-    this.#linking = mine.catch(() => undefined)
-    return mine
+    const mine = look()
+    this.#links = { now: mine.catch(() => undefined), next: undefined }
+    await mine
   }
 
   async #accountsOfLocked(): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
@@ -169,8 +179,11 @@ export class Locks {
 
   /** Whether a lock is on this person, under whichever of their accounts. */
   shutsOut(subject: string): boolean {
+    return this.#isOut(subject, [...this.#standing.values()])
+  }
+
+  #isOut(subject: string, locks: readonly Lock[]): boolean {
     const of = { subject, company: null, device: null, process: null, zone: null }
-    const locks = [...this.#standing.values()]
     return locks.some((lock) => lock.scope === 'identity' && this.touches(lock, of))
   }
 
@@ -246,26 +259,20 @@ export class Locks {
 
   /**
    * Of the last two who may administer another gateway may have locked the other meanwhile, each having seen that one is
-   * left. Whoever is second sees both, and takes its own back. Throws Refusal `lock.last_admin`.
+   * left. Whose lock the store has behind the other's sees both, and takes its own back; whose lock is before it keeps it,
+   * for only of the second is it certain that it sees both. Throws Refusal `lock.last_admin`, and as `lift`.
    */
   async #orLifted(lock: Lock, by: By): Promise<void> {
     await this.refresh()
     const people = await this.#room.people()
     const able = people.filter(({ administers }) => administers)
-    const theirs = accountsOf(lock.target)(people)
-    if (!able.some(theirs) || able.some(({ identity }) => !this.shutsOut(identity))) return
-    const { store, now } = this.#room
-    const at = Math.floor(now() / 1000)
-    await store.liftLock(lock.id, { at, by: by.subject.id, reason: 'lock.last_admin' })
-    this.#off(lock.id)
+    const standing = [...this.#standing.values()]
+    const place = standing.findIndex(({ id }) => id === lock.id)
+    if (!able.some(accountsOf(lock.target)(people))) return
+    if (able.some(({ identity }) => !this.#isOut(identity, standing.slice(0, place + 1)))) return
+    const why = 'lifted again: another gateway locked the others who may administer'
+    await this.#lifted(lock, { ...by, reason: 'lock.last_admin' }, why)
     await this.relink()
-    await this.#record(
-      'session.lock',
-      lock,
-      by,
-      'lifted again: another gateway locked the others who may administer',
-      { reason: 'lock.last_admin', effect: 'none' },
-    )
     throw lastAdministrator()
   }
 
@@ -302,8 +309,7 @@ export class Locks {
    * and of others' none that is on who may be of another gateway. Throws Refusal `lock.unknown`, `lock.own`, and `log.unavailable` through the log.
    */
   async lift(id: string, by: By): Promise<Lock> {
-    const { store, now } = this.#room
-    const lock = await store.findLock(id)
+    const lock = await this.#room.store.findLock(id)
     if (lock === undefined || lock.lifted !== null)
       throw new Refusal('lock.unknown', `no lock ${id} is in force`, {
         nextStep: 'sallyport lock list',
@@ -319,17 +325,25 @@ export class Locks {
       throw new Refusal('lock.own', `${lock.target} has no account on this gateway`, {
         nextStep: 'lift it at the gateway that has this account, or let who put it on lift it',
       })
-    await this.#record('session.unlock', lock, by, `lock lifted: ${lock.scope} ${lock.target}`)
-    const lifted = { at: Math.floor(now() / 1000), by: subject, reason: by.reason }
-    const after = await this.#kept('session.unlock', lock, by, () => store.liftLock(id, lifted))
-    if (after === undefined) {
+    const after = await this.#lifted(lock, by, `lock lifted: ${lock.scope} ${lock.target}`)
+    if (after === undefined)
+      throw new Refusal('lock.unknown', `the lock ${id} was lifted meanwhile`)
+    return after
+  }
+
+  /** Recorded first, whatever comes of it; undefined where it was lifted before. */
+  async #lifted(lock: Lock, by: By, message: string): Promise<Lock | undefined> {
+    const { store, now } = this.#room
+    await this.#record('session.unlock', lock, by, message)
+    const lifted = { at: Math.floor(now() / 1000), by: by.subject.id, reason: by.reason }
+    const lift = async () => await store.liftLock(lock.id, lifted)
+    const after = await this.#kept('session.unlock', lock, by, lift)
+    this.#off(lock.id)
+    if (after === undefined)
       await this.#record('session.unlock', lock, by, 'not lifted: it was before', {
         reason: 'lock.unknown',
         effect: 'none',
       })
-      throw new Refusal('lock.unknown', `the lock ${id} was lifted meanwhile`)
-    }
-    this.#off(id)
     return after
   }
 

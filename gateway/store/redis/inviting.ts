@@ -7,7 +7,7 @@
  *     invitationhashes               hash: SHA-256 of the secret to its id
  *     invitations                    zset by createdAt
  *     invitationsopen                zset by expiresAt: what is not closed, and had not run out when one was made last
- *     invitationsfor:<email>         set of the ids of those
+ *     invitationsfor:<digest>        set of the ids of those, by the SHA-1 of their address: names of keys are in monitors and slow logs
  *     invitationspast                zset by createdAt: the others
  *     invitationsfrom:<directory>    there once the file of that directory was taken over
  */
@@ -25,9 +25,10 @@ local function by_hash(hash, renews, at)
   if not row or row.closed or row.renews ~= renews or row.expiresAt <= tonumber(at) then return nil end
   return row
 end
+local function of(email) return P .. 'invitationsfor:' .. redis.sha1hex(email) end
 local function shelve(row)
   if redis.call('ZREM', P .. 'invitationsopen', row.id) == 0 then return end
-  redis.call('SREM', P .. 'invitationsfor:' .. row.email, row.id)
+  redis.call('SREM', of(row.email), row.id)
   redis.call('ZADD', P .. 'invitationspast', redis.call('ZSCORE', P .. 'invitations', row.id), row.id)
 end
 local function close(row, at, how)
@@ -37,7 +38,7 @@ end
 local function standing(now) return redis.call('ZCOUNT', P .. 'invitationsopen', '(' .. now, '+inf') end
 local function is_taken(email, now)
   if redis.call('HEXISTS', P .. 'accountmails', email) == 1 then return true end
-  for _, id in ipairs(redis.call('SMEMBERS', P .. 'invitationsfor:' .. email)) do
+  for _, id in ipairs(redis.call('SMEMBERS', of(email))) do
     if tonumber(redis.call('ZSCORE', P .. 'invitationsopen', id)) > tonumber(now) then return true end
   end
   return false
@@ -49,7 +50,7 @@ local function put(json, created, expires)
   redis.call('HSET', P .. 'invitationhashes', row.hash, row.id)
   redis.call('ZADD', P .. 'invitations', created, row.id)
   redis.call('ZADD', P .. 'invitationsopen', expires, row.id)
-  redis.call('SADD', P .. 'invitationsfor:' .. row.email, row.id)
+  redis.call('SADD', of(row.email), row.id)
   return true
 end
 `
@@ -76,7 +77,7 @@ if more > 0 then
   end
 end
 if row.renews then
-  for _, id in ipairs(redis.call('SMEMBERS', P .. 'invitationsfor:' .. row.email)) do
+  for _, id in ipairs(redis.call('SMEMBERS', of(row.email))) do
     local other = row_of(id)
     if other.renews and other.sub == row.sub then close(other, created, 'revoked') end
   end

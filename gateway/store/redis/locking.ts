@@ -2,7 +2,8 @@
  * The transactions on locks in Redis, behind the preludes of grants and of pages: what changes is told in the same
  * stream. All keys begin with KEYS[1], as in scripts.ts.
  *
- *     lock:<id>                     hash: row as JSON, lifted as JSON where it is
+ *     lock:<id>                     hash: row as JSON, lifted as JSON where it is; place, which it came in
+ *     locksput                      counter of places
  *     locksstanding, lockslifted    zsets by at
  */
 
@@ -10,6 +11,7 @@
 const addLock = `
 if redis.call('ZCARD', P .. 'locksstanding') >= tonumber(ARGV[4]) then return 0 end
 if redis.call('HSETNX', P .. 'lock:' .. ARGV[1], 'row', ARGV[3]) == 0 then return redis.error_reply('ERR the lock exists') end
+redis.call('HSET', P .. 'lock:' .. ARGV[1], 'place', redis.call('INCR', P .. 'locksput'))
 redis.call('ZADD', P .. 'locksstanding', ARGV[2], ARGV[1])
 tell('lock', ARGV[1])
 return 1
@@ -26,7 +28,13 @@ end
 /** ARGV: id. */
 const findLock = `return redis.call('HGETALL', P .. 'lock:' .. ARGV[1])`
 
-const standingLocks = `${rows} return rows_of(redis.call('ZRANGE', P .. 'locksstanding', 0, -1))`
+/** In the order in which they came. */
+const standingLocks = `${rows}
+local ids, places = redis.call('ZRANGE', P .. 'locksstanding', 0, -1), {}
+for _, id in ipairs(ids) do places[id] = tonumber(redis.call('HGET', P .. 'lock:' .. id, 'place') or '0') end
+table.sort(ids, function(a, b) return places[a] < places[b] end)
+return rows_of(ids)
+`
 
 /** ARGV: '' or 'standing' or 'lifted' with at and id that they come behind, limit. */
 const listLocks = `${rows}

@@ -58,9 +58,14 @@ export class RedisServiceStore implements ServiceStore {
 
   /**
    * Takes over what stands in the file of `directory`, the first time that it is asked for it; gives the ids of those that
-   * stay behind, because another has the name or the key.
+   * stay behind, because another that has not run out by `now` has the name or the key.
    */
-  async take(directory: string, standing: readonly ServiceRow[]): Promise<readonly string[]> {
-    return strings(await this.#redis.write('takeServices', directory, ...standing.flatMap(argsOf)))
+  async take(
+    directory: string,
+    standing: readonly ServiceRow[],
+    now: number,
+  ): Promise<readonly string[]> {
+    const args = [directory, String(now), ...standing.flatMap(argsOf)]
+    return strings(await this.#redis.write('takeServices', ...args))
   }
 }

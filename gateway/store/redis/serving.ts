@@ -48,11 +48,12 @@ put(unpack(ARGV, 1, 7))
 return 'added'
 `
 
-/** ARGV: directory, and seven of each that stands in its file. Once for each directory; gives the ids of those whose name or key is another's. */
+/** ARGV: directory, now, and seven of each that stands in its file. What has run out holds up no name and no key. Once for each directory; gives the ids of those whose name or key is another's. */
 const takeServices = `${rows}
 if redis.call('SETNX', P .. 'servicesfrom:' .. ARGV[1], '1') == 0 then return {} end
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', P .. 'servicesstanding', '-inf', ARGV[2])) do leave(old) end
 local left = {}
-for at = 2, #ARGV, 7 do
+for at = 3, #ARGV, 7 do
   if stands(ARGV[at + 1], ARGV[at + 2]) then left[#left + 1] = ARGV[at] else put(unpack(ARGV, at, at + 6)) end
 end
 return left

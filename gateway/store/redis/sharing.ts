@@ -7,11 +7,11 @@ import { strings } from './row.ts'
 
 type Commands = Pick<RedisConnection, 'read' | 'write'>
 
-/** ARGV: issuer, what tells keys apart. The first says it for all; gives what was said. */
+/** ARGV: issuer, what tells keys apart. The first says it for all, of the keys the first of that issuer; gives what was said. */
 const nameIssuer = `
 redis.call('HSETNX', P .. 'people', 'issuer', ARGV[1])
-redis.call('HSETNX', P .. 'people', 'keys', ARGV[2])
-return redis.call('HMGET', P .. 'people', 'issuer', 'keys')
+if redis.call('HGET', P .. 'people', 'issuer') == ARGV[1] then redis.call('HSETNX', P .. 'people', 'keys', ARGV[2]) end
+return { redis.call('HGET', P .. 'people', 'issuer'), redis.call('HGET', P .. 'people', 'keys') or '' }
 `
 
 /** ARGV: holder. Whether people are there, and whether this holder has brought its own. */
@@ -61,7 +61,7 @@ export const sharingScripts = {
   seenProof,
 } as const
 
-/** Who is the issuer for all gateways, and by which keys; the first says it. Rejects with StoreError. */
+/** Who is the issuer for all gateways, and by which keys ('' where nobody of that issuer has come); the first says it. Rejects with StoreError. */
 export async function nameIssuerOf(
   redis: Commands,
   { issuer, keys }: { readonly issuer: string; readonly keys: string },

@@ -16,7 +16,7 @@ const find = (db: DatabaseSync, id: string): Lock | undefined =>
   lockOf(db.prepare('SELECT row FROM access_lock WHERE id = ?').get(id))
 
 const standing = (db: DatabaseSync): Lock[] =>
-  all(db.prepare('SELECT row FROM access_lock WHERE lifted = 0 ORDER BY at, id').all())
+  all(db.prepare('SELECT row FROM access_lock WHERE lifted = 0 ORDER BY rowid').all())
 
 export const locksRoom = {
   migrations: [

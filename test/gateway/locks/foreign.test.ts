@@ -4,10 +4,11 @@ import type { EventInput } from '#audit'
 import type { Input, Partially } from '#policy'
 import { newId } from '../../../gateway/ids.ts'
 import type { Subject } from '../../../gateway/identity/index.ts'
-import type { LockStore } from '../../../gateway/locks/lock.ts'
-import { Locks } from '../../../gateway/locks/locks.ts'
+import type { Lock, LockStore } from '../../../gateway/locks/lock.ts'
+import { Locks, type Owned } from '../../../gateway/locks/locks.ts'
 import { SqliteLockStore } from '../../../gateway/store/sqlite/locks.ts'
 import { SqliteThread } from '../../../gateway/store/sqlite/thread.ts'
+import { until } from '../../support/patience.ts'
 import { lockOn } from '../store/contracts/locks.ts'
 
 const HERE = 'https://gw2.plant.example/oidc'
@@ -27,18 +28,22 @@ afterEach(async () => {
   await thread[Symbol.asyncDispose]()
 })
 
-const locksOf = async (shared: boolean, of: LockStore = store) =>
+const everybody = [root, `${HERE}|ada`].map((identity) => ({
+  identity,
+  company: null,
+  person: identity,
+  administers: true,
+}))
+const locksOf = async (
+  shared: boolean,
+  of: LockStore = store,
+  people: () => Promise<readonly Owned[]> = async () => await Promise.resolve(everybody),
+) =>
   await Locks.open({
     store: of,
     shared,
     log: { append: async (event: EventInput) => void events.push(event) } as never,
-    people: async () =>
-      [root, `${HERE}|ada`].map((identity) => ({
-        identity,
-        company: null,
-        person: identity,
-        administers: true,
-      })),
+    people,
     now: Date.now,
   })
 const by = (id: string) => ({
@@ -81,9 +86,39 @@ describe('an identity that has no account on this gateway', () => {
   })
 })
 
+test('who is whose is listed once more for all who ask while it is listed, and what they know of is in it', async () => {
+  await store.addLock(lockOn(newId('l'), { scope: 'identity', target: root }), 9)
+  const second = `${HERE}|second`
+  const listed: PromiseWithResolvers<readonly Owned[]>[] = []
+  const people = async () => {
+    const one = Promise.withResolvers<readonly Owned[]>()
+    listed.push(one)
+    return await one.promise
+  }
+  const opening = locksOf(true, store, people)
+  await until('it is listed', () => listed.length === 1)
+  listed[0]?.resolve(everybody)
+  const locks = await opening
+  const first = locks.relink()
+  await until('it is listed', () => listed.length === 2)
+  const others = [locks.relink(), locks.relink(), locks.relink()]
+  listed[1]?.reject(new Error('the connection is gone'))
+  await expect(first).rejects.toThrow('gone')
+  await until('it is listed', () => listed.length === 3)
+  listed[2]?.resolve([
+    ...everybody,
+    { identity: second, company: null, person: root, administers: false },
+  ])
+  await Promise.all(others)
+  expect([listed.length, locks.shutsOut(second)]).toEqual([3, true])
+})
+
 describe('of the last two who may administer', () => {
   const ada = `${HERE}|ada`
-  const onRoot = lockOn(newId('l'), { scope: 'identity', target: root, by: ada })
+  let onRoot: Lock
+  beforeEach(() => {
+    onRoot = lockOn(newId('l'), { scope: 'identity', target: root, by: ada })
+  })
 
   test('one stays where another gateway locked the other since the last look', async () => {
     const locks = await locksOf(true)
@@ -94,27 +129,60 @@ describe('of the last two who may administer', () => {
     expect([events, (await store.standingLocks()).length]).toEqual([[], 1])
   })
 
-  test('one stays where another gateway locks the other at the same time: the second takes its own back', async () => {
-    const meanwhile: LockStore = {
-      addLock: async (lock, most) => {
-        await store.addLock(onRoot, 9)
-        return await store.addLock(lock, most)
-      },
-      liftLock: async (id, lifted) => await store.liftLock(id, lifted),
-      findLock: async (id) => await store.findLock(id),
-      standingLocks: async () => await store.standingLocks(),
-      listLocks: async (limit, after) => await store.listLocks(limit, after),
-    }
-    const locks = await locksOf(true, meanwhile)
-    await expect(locks.add('identity', ada, by(root))).rejects.toMatchObject({
-      code: 'lock.last_admin',
-    })
-    expect(await store.standingLocks()).toEqual([onRoot])
-    expect([locks.shutsOut(ada), locks.shutsOut(root)]).toEqual([false, true])
-    expect(events.map(({ status, reason }) => [status, reason?.slice(0, 5)])).toEqual([
-      ['success', events[0]?.reason?.slice(0, 5)],
-      ['failure', 'lock.'],
+  /** The store, in which another gateway locks the other at the same time: before or behind what is locked here. */
+  const meanwhile = (when: 'before' | 'behind', more: Partial<LockStore> = {}): LockStore => ({
+    addLock: async (lock, most) => {
+      if (when === 'before') await store.addLock(onRoot, 9)
+      const added = await store.addLock(lock, most)
+      if (when === 'behind') await store.addLock(onRoot, 9)
+      return added
+    },
+    liftLock: async (id, lifted) => await store.liftLock(id, lifted),
+    findLock: async (id) => await store.findLock(id),
+    standingLocks: async () => await store.standingLocks(),
+    listLocks: async (limit, after) => await store.listLocks(limit, after),
+    ...more,
+  })
+  const effectOf = (data: object | undefined) =>
+    data !== undefined && 'effect' in data ? data.effect : undefined
+  const told = () => events.map(({ code, status, data }) => [code, status, effectOf(data)])
+
+  // Whatever the clocks say: who was first may have looked before the other was there.
+  test.for([0, Number.MAX_SAFE_INTEGER])(
+    'one stays where another gateway locks the other at the same time (%s): the second takes its own back',
+    async (at) => {
+      onRoot = { ...onRoot, at }
+      const locks = await locksOf(true, meanwhile('before'))
+      await expect(locks.add('identity', ada, by(root))).rejects.toMatchObject({
+        code: 'lock.last_admin',
+      })
+      expect(await store.standingLocks()).toEqual([onRoot])
+      expect([locks.shutsOut(ada), locks.shutsOut(root)]).toEqual([false, true])
+      expect(told()).toEqual([
+        ['session.lock', 'success', undefined],
+        ['session.unlock', 'success', undefined],
+      ])
+    },
+  )
+
+  test('the first keeps its own, though it sees both: the second takes back the other', async () => {
+    const locks = await locksOf(true, meanwhile('behind'))
+    const kept = await locks.add('identity', ada, by(root))
+    expect((await store.standingLocks()).map(({ id }) => id)).toEqual([kept.id, onRoot.id])
+    expect(told()).toEqual([['session.lock', 'success', undefined]])
+  })
+
+  test('the second that cannot take its own back has said so first, and says that it is not known', async () => {
+    const failure = new Error('the connection is gone')
+    const liftLock = async () => await Promise.reject(failure)
+    const locks = await locksOf(true, meanwhile('before', { liftLock }))
+    await expect(locks.add('identity', ada, by(root))).rejects.toBe(failure)
+    expect(told()).toEqual([
+      ['session.lock', 'success', undefined],
+      ['session.unlock', 'success', undefined],
+      ['session.unlock', 'failure', 'unknown'],
     ])
+    expect(locks.shutsOut(ada)).toBe(true)
   })
 })
 

@@ -351,6 +351,16 @@ describe.skipIf(!haveRedis)('people of a file', () => {
       code: 'store.issuer',
       message: expect.stringContaining('https://gate.plant.example') as string,
     })
+    // Nor does one that is refused say which keys are the ones, where they are being changed.
+    const owner = new Redis(own.place)
+    onTestFinished(() => owner.disconnect())
+    const keys = async (act: 'HGET' | 'HDEL') => await owner.call(act, `{${TENANT}}:people`, 'keys')
+    expect(await keys('HDEL')).toBe(1)
+    await expect(
+      opening(own.place, { ...second, public_host: 'other.plant.example' }),
+    ).rejects.toMatchObject({ code: 'store.issuer' })
+    expect(await keys('HGET')).toBeNull()
+    await opening(own.place)
     const data = mkdtempSync(join(tmpdir(), 'sallyport-second-'))
     onTestFinished(() => rmSync(data, { recursive: true }))
     await expect(opening(own.place, { ...second, data })).rejects.toMatchObject({

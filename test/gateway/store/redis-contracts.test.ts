@@ -193,11 +193,15 @@ describe.skipIf(!haveRedis)('redis-server', () => {
     await services.addService(serviceCalled('a'), 9, 1)
     const used = serviceCalled('b', { tokenUntil: 50, usedAt: 40 })
     const same = serviceCalled('c', { thumbprint: 'of-a' })
-    expect(await services.take('d1', [used, same])).toEqual(['v_c'])
+    expect(await services.take('d1', [used, same], 1)).toEqual(['v_c'])
     expect(await services.findService('v_b')).toMatchObject({ tokenUntil: 50, expiresAt: 100 })
     await services.revokeService('v_b', 60)
-    expect(await services.take('d1', [used])).toEqual([])
+    expect(await services.take('d1', [used], 61)).toEqual([])
     expect(await services.useService('v_b', 61, 70)).toBe(false)
+    // The first has run out by then, though nobody was entered since.
+    const next = { ...same, id: 'v_next', name: 'a', expiresAt: 300 }
+    expect(await services.take('d2', [next], 100)).toEqual([])
+    expect((await services.findService('v_next'))?.expiresAt).toBe(300)
     const invitations = new RedisInvitationStore(redis)
     const link = invitationOf('i', { createdAt: 1, expiresAt: 9 })
     expect(await invitations.take('d1', [link])).toBe(1)

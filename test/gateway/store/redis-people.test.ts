@@ -4,11 +4,13 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { RedisChanges } from '../../../gateway/store/redis/changes.ts'
 import { RedisConnection } from '../../../gateway/store/redis/connection.ts'
 import { RedisPasskeyStore, RedisTotpStore } from '../../../gateway/store/redis/factors.ts'
+import { RedisInvitationStore } from '../../../gateway/store/redis/invitations.ts'
 import { RedisOidcStore } from '../../../gateway/store/redis/logins.ts'
 import { RedisIdentityStore } from '../../../gateway/store/redis/people.ts'
 import { RedisProofs } from '../../../gateway/store/redis/proofs.ts'
 import { StoreError } from '../../../gateway/store/sqlite/thread.ts'
 import { appOf, passkeyOf, signedIn } from './contracts/factors.ts'
+import { invitationOf } from './contracts/invitations.ts'
 import { NOW } from './contracts/make.ts'
 import { accountOf } from './contracts/people.ts'
 import { haveRedis, RedisServer } from './redis-server.ts'
@@ -146,6 +148,7 @@ describe.skipIf(!haveRedis)('two gateways on one redis-server', () => {
     await a.logins.upsert({ model: 'DeviceCode', id: 'd', payload: device, expiresAt: AT })
     const key = 'login:192.0.2.7:a@plant.example'
     await a.accounts.take([{ key, limit: 5, windowMs: 9 }], AT)
+    await new RedisInvitationStore(a.redis).addInvitation(invitationOf('i'), 9)
     const { keys, values } = await everything(part)
     expect(keys.length).toBeGreaterThan(9)
     expect(secrets.filter((secret) => values.includes(secret))).toEqual([])

@@ -181,7 +181,7 @@ describe.skipIf(!haveRedis)('two gateways that share people', () => {
         device: 'press-07',
         process: 'plc',
       })
-      return asked.text.includes('lock')
+      return asked.text.includes('"lock.active"')
     })
     const { id } = put.body.lock
     await here.node.admin.ask('POST', `/locks/${id}/lift`, { reason: 'over' })

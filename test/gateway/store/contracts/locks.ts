@@ -57,6 +57,16 @@ export function lockStoreContract(name: string, make: Make<LockStore>): void {
       await store.liftLock('b', lifted)
       expect(await store.addLock(lockOn('f'), 3)).toBe(true)
     })
+    test('has those that stand in the order in which they came, whatever the clocks said', async () => {
+      const store = await make()
+      for (const [id, at] of [
+        ['b', 3],
+        ['c', 1],
+        ['a', 3],
+      ] as const)
+        await store.addLock(lockOn(id, { at }), 9)
+      expect(ids(await store.standingLocks())).toEqual(['b', 'c', 'a'])
+    })
     test('lists what stands, then what was lifted, and goes on behind one that is lifted meanwhile', async () => {
       const store = await make()
       for (const [id, at] of [
