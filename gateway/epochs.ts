@@ -1,6 +1,6 @@
 /** The node's own log: which epoch of it is written, where its keys lie, and the rotation to the next. docs/audit.md section "Epochs". */
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import {
@@ -11,7 +11,7 @@ import {
   type NodeLogOptions,
 } from '#audit'
 import type { Config } from './config.ts'
-import { keyFile, syncDirectory } from './keys/file.ts'
+import { keyFile, replaceFile, syncDirectory } from './keys/file.ts'
 import { toConfig, type GatewayArguments } from './run.ts'
 import { lockDirectory } from './store/sqlite/lock.ts'
 import { VERSION } from './version.ts'
@@ -77,10 +77,10 @@ function optionsOf(config: Config, now: () => number): NodeLogOptions {
   }
 }
 
-/** `log-keys.txt` for the newest epoch, and one for each that ended: to be handed to auditors. */
+/** `log-keys.txt` for the newest epoch, and one for each that ended: to be handed to auditors, each whole or as it was. */
 function writeVkeys(data: string, { log, ended }: Pick<NodeLog, 'log' | 'ended'>): void {
   const write = (name: string, vkeys: readonly string[]): void =>
-    writeFileSync(join(data, name), vkeys.map((key) => `${key}\n`).join(''))
+    replaceFile(join(data, name), vkeys.map((key) => `${key}\n`).join(''), 0o644)
   for (const { epoch, vkeys } of ended) write(`log-keys-${epoch}.txt`, vkeys)
   write('log-keys.txt', log.vkeys)
 }
@@ -112,14 +112,20 @@ export interface LogRotated {
 
 /**
  * Ends the epoch of the log of a gateway that does not run, and begins the next, under new keys. Throws DirectoryInUse
- * where it runs, ConfigError, and what opening the log throws; then the next start or rotation does the rest.
+ * where it runs, ConfigError, and what opening the log throws; then the next start or rotation does the rest. `told` hears the
+ * last head of the old as soon as that has ended, before the files with the verifier keys are written, which may fail.
  */
 export async function rotateLog(
   given: GatewayArguments,
   {
     now = Date.now,
     step,
-  }: { readonly now?: () => number; readonly step?: NodeLogOptions['step'] } = {},
+    told,
+  }: {
+    readonly now?: () => number
+    readonly step?: NodeLogOptions['step']
+    readonly told?: (note: string) => void
+  } = {},
 ): Promise<LogRotated> {
   const config = toConfig(given)
   mkdirSync(config.data, { recursive: true, mode: 0o700 })
@@ -130,6 +136,7 @@ export async function rotateLog(
     { uid: `operator|${userInfo().username}`, party: 'staff' },
   )
   try {
+    told?.(ended.last.note)
     writeVkeys(config.data, { log, ended: [ended] })
   } finally {
     await log.close()

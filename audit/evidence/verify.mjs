@@ -850,18 +850,26 @@ const notDone = /^(?:without effect|not known whether this took effect): /
 /** By which an act and its failure know each other; null: it is no act that is recorded before the store is told. @param {Event} event */
 function actOf(event) {
   const who = event['actor']?.user?.uid
-  const { grant, scope, target } = own(event)
+  const { grant, scope, target, operation, entity } = own(event)
   if (takenBack.includes(code(event)))
-    return JSON.stringify([code(event), grant, scope, target, who])
+    return JSON.stringify([code(event), grant, scope, target, lockOf(event), who])
   if (code(event) !== 'admin.call') return null
   const message = String(event['message'])
-  if (event['status_id'] === 1) return JSON.stringify([message, who])
-  return notDone.test(message) ? JSON.stringify([message.replace(notDone, ''), who]) : null
+  const isDone = event['status_id'] === 1
+  if (!isDone && !notDone.test(message)) return null
+  return JSON.stringify([isDone ? message : message.replace(notDone, ''), operation, entity, who])
+}
+
+/** Which lock it is: what was done has it for its reason, what failed among its words. @param {Event} event */
+function lockOf(event) {
+  if (!code(event).startsWith('session.')) return null
+  if (event['status_id'] === 1) return event['status_code'] ?? null
+  return /\((l_\w+)\)/.exec(String(event['message']))?.[1] ?? null
 }
 
 /**
- * Marks what was recorded and then not done, or not surely: the failure behind it names the same act, grant or target, and
- * person. Who has approved may be refused a second approval: that one counts as many as there are, and takes none back.
+ * Marks what was recorded and then not done, or not surely: the failure behind it names the same act, grant, lock or
+ * entity, and person. Who has approved may be refused a second approval: that one counts as many as there are, and takes none back.
  * @param {Event[]} events
  */
 function markUndone(events) {
@@ -1817,12 +1825,19 @@ function grantRow(grant, sessions) {
 function actText(event) {
   const facts = factsOf(event)
   if (code(event) === 'http.request') {
-    const more = facts['count'] === undefined ? '' : `(${esc(facts['count'])} more like it)`
+    const more =
+      facts['count'] === undefined
+        ? ''
+        : `(${facts['count'] === 1 ? 'once' : `${esc(facts['count'])} times`} more)`
     return `${esc(facts['method'])} ${esc(facts['path'])} ${event['status_id'] === 1 ? more : '(refused)'}`
   }
   const what = `unit ${esc(facts['unit'])} function ${esc(facts['function_code'])} address ${esc(facts['address'])} × ${esc(facts['quantity'])}`
   return `${code(event) === 'ot.write' ? 'wrote' : 'was refused'}: ${what}`
 }
+
+/** How many acts these tell of: one of them may stand for several that were alike. @param {readonly Event[]} acts */
+const actsIn = (acts) =>
+  acts.reduce((sum, event) => sum + (Number(factsOf(event)['count'] ?? 1) || 1), 0)
 
 const actsShown = 40
 
@@ -1837,7 +1852,9 @@ function sessionRow(session, grants) {
       ? ''
       : `<br><small>program ${esc(observed.exe)} ${esc(String(observed.sha256 ?? '').slice(0, 16))}</small>`
   const more =
-    acts.length > actsShown ? [`and ${acts.length - actsShown} more, in log/events.ndjson`] : []
+    acts.length > actsShown
+      ? [`and ${actsIn(acts.slice(actsShown))} more, in log/events.ndjson`]
+      : []
   const done = [...acts.slice(0, actsShown).map(actText), ...more].join('<br>')
   const bytes =
     end === null
@@ -1941,7 +1958,7 @@ function proofSection({ question, judgement }) {
   const items = [
     logItem(proven),
     ...successionItems(proven),
-    'An event is on disk before the gateway acts on it, so what is not in the log was not done through this gateway.',
+    'An event is on disk before the gateway acts on it, so what is not in the log was not done through this gateway. Of web requests within one second that are alike and only read the first is; how many had the same answer is said behind it.',
     'At least every 60 seconds the log commits to the set of active sessions, also when it is empty. Silence of more than 90 seconds is listed below.',
     judgement.exceptions.length === 0
       ? 'Every session began under a grant in force, with the approvals it needed, none of them by its requester.'
@@ -2365,7 +2382,7 @@ function report(manifest, proven, judged, device, from, to) {
   lines.push(`who did: ${count(sessions.length, 'session')}`)
   for (const { id, start, end, acts } of sessions)
     lines.push(
-      `  ${start === null ? 'began before the package' : `${whoOf(start)} on ${own(start)['device']}/${own(start)['process']}`}, ${start === null ? '' : timeText(start['time'])} to ${end === null ? 'open at the end' : timeText(end['time'])}, ${end === null ? '' : `${own(end)['bytes_in'] ?? '?'} bytes in, ${own(end)['bytes_out'] ?? '?'} out, ${own(end)['reason']}`}, ${acts.length} recorded acts (${id})`,
+      `  ${start === null ? 'began before the package' : `${whoOf(start)} on ${own(start)['device']}/${own(start)['process']}`}, ${start === null ? '' : timeText(start['time'])} to ${end === null ? 'open at the end' : timeText(end['time'])}, ${end === null ? '' : `${own(end)['bytes_in'] ?? '?'} bytes in, ${own(end)['bytes_out'] ?? '?'} out, ${own(end)['reason']}`}, ${actsIn(acts)} recorded acts (${id})`,
     )
   const undone = cuts.filter((event) => event['undone'] !== undefined).length
   lines.push(

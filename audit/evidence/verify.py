@@ -399,9 +399,10 @@ def mark_undone(events):
     told = {}
     for event in events:
         facts, done = own(event), event["status_id"] == 1
-        key = (code(event), facts.get("grant"), facts.get("scope"), facts.get("target"), uid_of(event))
+        key = (code(event), facts.get("grant"), facts.get("scope"), facts.get("target"), lock_of(event), uid_of(event))
         if code(event) == "admin.call" and (done or NOT_DONE.match(event["message"])):
-            key = (event["message"] if done else NOT_DONE.sub("", event["message"], count=1), uid_of(event))
+            words = event["message"] if done else NOT_DONE.sub("", event["message"], count=1)
+            key = (words, facts.get("operation"), facts.get("entity"), uid_of(event))
         elif code(event) not in TAKEN_BACK:
             continue
         if event["status_id"] == 1:
@@ -416,6 +417,16 @@ def mark_undone(events):
             effect = "unknown" if event.get("status_code") == "store.unavailable" else "none"
         if effect != "held":
             before["undone"] = effect
+
+
+def lock_of(event):
+    """Which lock it is: what was done has it for its reason, what failed among its words."""
+    if not code(event).startswith("session."):
+        return None
+    if event["status_id"] == 1:
+        return event.get("status_code")
+    found = re.search(r"\((l_\w+)\)", event["message"], re.ASCII)
+    return found.group(1) if found else None
 
 
 def uid_of(event):

@@ -23,9 +23,12 @@ async function rotate(_flags: RotateFlags, command: Command): Promise<void> {
   const { data, config }: RotateFlags = command.optsWithGlobals()
   const { rotateLog } = await import('#gateway')
   let done: LogRotated
+  let head: string | undefined
   try {
-    done = await rotateLog({ dataDirectory: data, configFile: config })
+    const told = (note: string): void => void (head = note)
+    done = await rotateLog({ dataDirectory: data, configFile: config }, { told })
   } catch (error) {
+    if (head !== undefined) throw unfinished(head, error)
     const code = error instanceof Error && 'code' in error ? String(error.code) : ''
     const own = error instanceof Error && 'next' in error ? error.next : undefined
     const next = typeof own === 'string' ? own : NEXT[code]
@@ -38,6 +41,16 @@ async function rotate(_flags: RotateFlags, command: Command): Promise<void> {
     })
   }
   tell(globalOptions(command), done, lines(done))
+}
+
+/** The epoch has ended, and what comes behind that failed: its last head is said all the same. */
+function unfinished(head: string, error: unknown): CliError {
+  return new CliError('the log was rotated, and what comes behind that failed', {
+    code: error instanceof Error && 'code' in error ? String(error.code) : 'data.unusable',
+    exit: 'failed',
+    why: `${error instanceof Error ? error.message : String(error)}; the ended epoch\u2019s last head is\n\n${head}`,
+    next: 'keep that head, mend the data directory and start the gateway, which writes the log-keys files; do not rotate again, that would be a second rotation',
+  })
 }
 
 const NEXT: Readonly<Record<string, string>> = {

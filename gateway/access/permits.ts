@@ -152,9 +152,11 @@ export class Permits implements Disposable {
       const message = `${http.method} forwarded, ${repeats === 1 ? 'once' : `${repeats} times`} more`
       this.#log
         .append({ ...event, message, data: { ...event.data, count: repeats } })
-        .catch((error: unknown) =>
-          this.#room.report(error, `web requests of session ${session} could not be recorded`),
-        )
+        .catch((error: unknown) => {
+          this.#room.report(error, `web requests of session ${session} could not be recorded`)
+          // Told again with those that follow, at the latest when the session ends.
+          if (this.#grounds.get(session) === ground) held.repeats += repeats
+        })
     }
   }
 

@@ -42,24 +42,48 @@ async function end(room: GrantRoom, ask: EndAsk): Promise<Grant> {
   const row = ENDINGS[ending]
   if (grant.ended !== null)
     throw new Refusal('grant.state', `the grant is ${grant.state}; it has ended before`)
-  const event = {
-    code: row.code,
-    message: `${row.message}: ${ask.reason}`,
-    status: 'success',
-    disposition: ending === 'reject' ? 'rejected' : 'revoked',
-    actor: actorOf(ask.subject),
-    src: srcOf(ask.source),
-    device: grant.statement.devices.join(','),
-    grant: grant.statement.id,
-    decisions: ask.decision === undefined ? undefined : [ask.decision],
-    data: { grant_sha256: grant.hash, reason_given: ask.reason },
-  } as const
+  const event = eventOf(ask)
   await room.log.append(event)
   const { id } = grant.statement
   const at = Math.floor(room.now() / 1000)
   const after = await orTakenBack(room, { ...event, ...unconfirmed(row.message, event.data) }, () =>
     room.store.apply(id, ending, at, ask.subject.id, ask.reason),
   )
-  if (after === undefined) throw new Refusal('grant.state', 'the grant ended meanwhile')
+  if (after === undefined) throw await refused(room, ask)
   return after
+}
+
+function eventOf({ grant, ending, subject, source, reason, decision }: EndAsk) {
+  const row = ENDINGS[ending]
+  return {
+    code: row.code,
+    message: `${row.message}: ${reason}`,
+    status: 'success',
+    disposition: ending === 'reject' ? 'rejected' : 'revoked',
+    actor: actorOf(subject),
+    src: srcOf(source),
+    device: grant.statement.devices.join(','),
+    grant: grant.statement.id,
+    decisions: decision === undefined ? undefined : [decision],
+    data: { grant_sha256: grant.hash, reason_given: reason },
+  } as const
+}
+
+/** The store did not take what the log has: another gateway was first. The log says so before anybody is told. */
+async function refused(room: GrantRoom, ask: EndAsk): Promise<Refusal> {
+  const event = eventOf(ask)
+  await room.log.append({
+    ...event,
+    status: 'failure',
+    disposition: undefined,
+    message: `${ENDINGS[ask.ending].message} without effect: the grant changed meanwhile`,
+    reason: 'grant.state',
+    data: { ...event.data, effect: 'none' },
+  })
+  const { state } = await findGrant(room, event.grant)
+  if (state !== 'approved' && state !== 'active')
+    return new Refusal('grant.state', 'the grant ended meanwhile')
+  return new Refusal('grant.state', `the grant was approved meanwhile: it is ${state}`, {
+    nextStep: `sallyport revoke ${event.grant}`,
+  })
 }

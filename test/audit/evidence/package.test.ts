@@ -4,8 +4,8 @@ import { describe, expect, test } from 'vitest'
 import { buildEvidence } from '#audit'
 import { readZip, verifyPackage } from '../../../audit/evidence/verify.mjs'
 import { packEntry, zipOf, type Packed } from '../../../audit/evidence/zip.ts'
-import { keys, shared, vkeys } from '../fixture.ts'
-import { begin, minute, ordinary } from '../month.ts'
+import { keys, shared, temporary, vkeys } from '../fixture.ts'
+import { begin, minute, Month, ordinary } from '../month.ts'
 import { catalogue, foreign, hasForeign, packageOf } from './fixture.ts'
 
 const directory = shared()
@@ -26,6 +26,40 @@ describe('a package of an ordinary time', () => {
     expect(text).toContain('who did: 2 sessions')
     expect(text).toContain('2 recorded acts (s_1)')
     expect(text).toContain('refused: 1')
+  })
+  test('counts every web request, also those that one event tells of together', () => {
+    const at = temporary()
+    const web = new Month(at)
+    web.open()
+    web.grant('g_1')
+    web.pass(1)
+    web.start('s_1', 'g_1')
+    for (const count of [undefined, 2, undefined, 1])
+      web.write({
+        code: 'http.request',
+        message: 'GET forwarded',
+        status: 'success',
+        session: 's_1',
+        device: 'press-07',
+        data: {
+          method: 'GET',
+          path: '/page',
+          host: 'hmi',
+          ...(count === undefined ? {} : { count }),
+        },
+      })
+    web.pass(1)
+    web.end('s_1')
+    web.pass(1)
+    web.one.close()
+    const bytes = packageOf(at, begin, web.time)
+    expect(verifyPackage(bytes, vkeys).lines.join('\n')).toContain('5 recorded acts (s_1)')
+    const html = readZip(bytes).get('report.html')?.bytes.toString() ?? ''
+    expect(html).toContain('GET /page (2 times more)<br>')
+    expect(html).toContain('GET /page (once more)')
+    expect(html).toContain(
+      'Of web requests within one second that are alike and only read the first is',
+    )
   })
   test('says of each file whether it is proven, made anew and compared, or neither', () => {
     const { lines: said } = verifyPackage(zip, vkeys)

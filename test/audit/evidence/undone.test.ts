@@ -31,12 +31,14 @@ const lock = (
   code: 'session.lock' | 'session.unlock',
   failure?: { readonly reason: string; readonly effect: string },
   of: { readonly scope: string; readonly target: string } = { scope: 'device', target: 'press-07' },
+  id = 'l_1',
 ): EventInput => ({
   code,
-  message: failure === undefined ? 'locked: device press-07 (l_1)' : 'it failed (l_1)',
+  message:
+    failure === undefined ? `locked: device press-07 (${id}): why` : `it failed (${id}): why`,
   status: failure === undefined ? 'success' : 'failure',
   actor: olga,
-  reason: failure?.reason ?? 'l_1',
+  reason: failure?.reason ?? id,
   data: { ...of, effect: failure?.effect },
 })
 const approval = (
@@ -190,13 +192,28 @@ describe('what an administrator did', () => {
     status: 'success' | 'failure',
     reason?: string,
     effect?: string,
+    entity = 'sv_1',
   ): EventInput => ({
     code: 'admin.call',
     message,
     status,
     reason,
     actor: olga,
-    data: { operation: 'service:revoke', verb: 'delete', entity: 'sv_1', effect },
+    data: { operation: 'service:revoke', verb: 'delete', entity, effect },
+  })
+  test('to one of two that are called alike is not laid to the other', () => {
+    const words = 'service revoked: historian'
+    const { text, other } = told((month) => {
+      for (const entity of ['sv_1', 'sv_2'])
+        month.write(call(words, 'success', undefined, undefined, entity))
+      month.write(
+        call(`without effect: ${words}`, 'failure', 'store.unavailable', undefined, 'sv_1'),
+      )
+    })
+    const [, first, by] =
+      /not confirmed: event (\d+),.*NOT CONFIRMED \(event (\d+)\)/.exec(text) ?? []
+    expect(Number(by) - Number(first)).toBe(2)
+    if (hasForeign) expect(other()?.out).toContain(`confirmed: event ${first}: NOT CONFIRMED`)
   })
   test.for([
     ['without effect', 'store.unavailable', 'none', 'WITHOUT EFFECT'],
@@ -248,6 +265,17 @@ describe('a lock, or the end of one', () => {
       }
     },
   )
+  test('of the same target by the same person is taken back by its own failure', () => {
+    for (const code of ['session.lock', 'session.unlock'] as const) {
+      const { text, other } = told((month) => {
+        for (const id of ['l_1', 'l_2']) month.write(lock(code, undefined, undefined, id))
+        month.write(lock(code, { reason: 'lock.full', effect: 'none' }, undefined, 'l_1'))
+      })
+      expect(text).toMatch(/WITHOUT EFFECT \(event \d+\): locked: device press-07 \(l_1\)/)
+      expect(text).not.toMatch(/WITHOUT EFFECT.*l_2/)
+      if (hasForeign) expect(other()?.out).toMatch(/WITHOUT EFFECT: locked: .* \(l_1\): why$/m)
+    }
+  })
   test('of another target is not taken back by it', () => {
     const { text } = told((month) => {
       month.write(lock('session.lock', undefined, { scope: 'everything', target: 'all' }))

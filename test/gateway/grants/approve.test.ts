@@ -142,3 +142,47 @@ test('an end that the store does not take is taken back in the log', async () =>
       [`grant.${ending}`, 'failure', 'store.unavailable', 'unknown'],
     ])
 })
+
+test.for([
+  { now: 'active', next: 'sallyport revoke g_1', detail: /approved meanwhile: it is active/ },
+  { now: 'approved', next: 'sallyport revoke g_1', detail: /approved meanwhile: it is approved/ },
+  { now: 'revoked', next: undefined, detail: /ended meanwhile/ },
+] as const)(
+  'a rejection of one that another gateway made $now meanwhile has no effect, and is recorded so',
+  async ({ now, next, detail }) => {
+    const statement = statementOf(NOW, { id: 'g_1', requester: 'https://id.example|vera' })
+    const grant = grantAround(statement, { state: 'requested' })
+    const ended = now === 'revoked' ? { at: NOW, by: 'p_1', reason: 'enough' } : null
+    const events: EventInput[] = []
+    let found = grant
+    const room = {
+      now: () => NOW * 1000,
+      log: { append: async (event: EventInput) => void events.push(event) },
+      store: {
+        find: async () => found,
+        apply: async () => {
+          found = { ...grant, state: now, ended }
+          return await Promise.resolve(undefined)
+        },
+      },
+    } as unknown as GrantRoom
+    const subject = base.subject as unknown as Subject
+    const source = { ip: null, tls: null }
+    const ask = { subject, source, grant, ending: 'reject', reason: 'not now' } as const
+    await expect(endGrant(room, ask)).rejects.toMatchObject({
+      code: 'grant.state',
+      message: expect.stringMatching(detail),
+      nextStep: next,
+    })
+    expect(events).toMatchObject([
+      { code: 'grant.reject', status: 'success', grant: 'g_1' },
+      {
+        code: 'grant.reject',
+        status: 'failure',
+        reason: 'grant.state',
+        grant: 'g_1',
+        data: { effect: 'none', reason_given: 'not now' },
+      },
+    ])
+  },
+)

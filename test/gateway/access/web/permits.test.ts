@@ -1,5 +1,5 @@
 /** What a web request's answer stands on, and whose answer else it may be: for one second, and only while nothing changes. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { Permits } from '../../../../gateway/access/permits.ts'
 import type { WebQuestion } from '../../../../gateway/access/ground.ts'
 import { Decisions } from '../../../../gateway/decisions.ts'
@@ -187,6 +187,25 @@ describe('a request like one before it, in the same second', () => {
     permits.end('s_1')
     await new Promise(setImmediate)
     expect(here.reported).toBe(1)
+  })
+
+  test('what could not be told at the end of the second is told when the session ends', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      const { here, admit, permits } = gateway()
+      for (let at = 0; at < 3; at++) await admit(page)
+      here.logging = () => Promise.reject(new Error('no room'))
+      vi.advanceTimersByTime(1000)
+      await new Promise(setImmediate)
+      expect([here.reported, here.log.length]).toEqual([1, 1])
+      here.logging = () => undefined
+      permits.end('s_1')
+      await new Promise(setImmediate)
+      expect(here.log.slice(1)).toMatchObject([{ data: { count: 2 } }])
+      expect(here.log).toHaveLength(2)
+    } finally {
+      vi.useRealTimers()
+    }
   })
 })
 
