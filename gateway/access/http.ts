@@ -128,8 +128,6 @@ export class AppForwarder implements Disposable {
       })
     check?.(request)
     const witness = await this.#decide(request, session, idle)
-    // It may have ended while the request was recorded: then it gets no pool that nobody would close.
-    if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
     return { session, witness }
   }
 
@@ -192,6 +190,9 @@ export class AppForwarder implements Disposable {
     if (answer.refusal !== undefined) witness?.end(answer.code)
     await answer.recorded
     if (answer.refusal !== undefined) throw answer.refusal
+    // It may have ended while the request was recorded: then it gets no pool that nobody would close.
+    if (session.state !== 'open') throw new Refusal('session.ended', 'the session has ended')
+    answer.carried()
     return witness
   }
 
