@@ -23,21 +23,17 @@ type Log = Pick<AuditLog, 'append'>
 const LOOKS = 3
 /** What goes on to the device is the first of its kind, and recorded as that. */
 const first = (): void => undefined
-
-/** Calls `run` after `ms`; what it gives takes that back. */
-type After = (ms: number, run: () => void) => () => void
-const later: After = (ms, run) => systemClock.after(ms, run)
+/** So long what was told of is kept, should the log not have taken it. Milliseconds. */
+const TOLD_MS = 1000
 
 export class Permits implements Disposable {
   readonly #room: Room
   readonly #log: Log
-  readonly #after: After
   readonly #grounds = new Map<string, Ground>()
 
-  constructor(room: Room, log: Log, after: After = later) {
+  constructor(room: Room, log: Log) {
     this.#room = room
     this.#log = log
-    this.#after = after
   }
 
   /** The answer that one like it has had, on what stands still; undefined where it must be asked. */
@@ -85,10 +81,13 @@ export class Permits implements Disposable {
     if (ground !== undefined) this.#tell(session, ground)
   }
 
-  /** Its second is over: nothing of it is kept. */
+  /** Its second is over: nothing of it is kept, once all is told of. */
   #lapse(session: string, ground: Ground): void {
-    if (this.#grounds.get(session) === ground) this.#grounds.delete(session)
+    const owing = [...ground.held.values()].some(({ repeats }) => repeats > 0)
     this.#tell(session, ground)
+    if (this.#grounds.get(session) !== ground) return
+    if (owing) ground.forget = systemClock.after(TOLD_MS, () => this.#lapse(session, ground))
+    else this.#grounds.delete(session)
   }
 
   /** One more had the answer, and goes on. Nobody comes to tell of it later where its second is told of already. */
@@ -121,7 +120,7 @@ export class Permits implements Disposable {
     if (this.#room.live.get(session.id) !== session) return ground
     this.#grounds.set(session.id, ground)
     const left = ground.left(this.#room.now())
-    ground.forget = this.#after(left, () => this.#lapse(session.id, ground))
+    ground.forget = systemClock.after(left, () => this.#lapse(session.id, ground))
     // What could not be looked up is looked up again by whoever comes next.
     ground.footing.catch(() => {
       if (this.#grounds.get(session.id) === ground) this.#grounds.delete(session.id)

@@ -1,5 +1,5 @@
 /** What a web request's answer stands on, and whose answer else it may be: for one second, and only while nothing changes. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { Permits } from '../../../../gateway/access/permits.ts'
 import type { WebQuestion } from '../../../../gateway/access/ground.ts'
 import { Decisions } from '../../../../gateway/decisions.ts'
@@ -41,6 +41,7 @@ const tunnel = () => ({
 
 /** A session at a gateway whose policy, store, registry and clock the row holds in its hand. */
 function gateway() {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   const here = {
     now: START,
     policy: 'r1',
@@ -56,8 +57,6 @@ function gateway() {
     looks: 0,
     log: [] as Event[],
     reported: 0,
-    /** What is planned for later, in the order it came. */
-    later: new Set<() => void>(),
   }
   const session = new LiveSession({
     id: 's_1',
@@ -119,11 +118,7 @@ function gateway() {
       return await Promise.resolve(here.log.push(event))
     },
   }
-  const after = (_ms: number, run: () => void) => {
-    here.later.add(run)
-    return () => void here.later.delete(run)
-  }
-  const permits = new Permits(room as never, log as never, after)
+  const permits = new Permits(room as never, log as never)
   /** As a request does. */
   const admit = async (question: WebQuestion): Promise<string> => {
     const answer = permits.find(session, question) ?? (await permits.ask(session, question))
@@ -136,7 +131,7 @@ function gateway() {
   /** The second is over, and what was planned for its end comes. */
   const lapse = (): void => {
     here.now += 1000
-    for (const run of here.later) run()
+    vi.advanceTimersByTime(1000)
   }
   return { here, session, permits, admit, found, lapse }
 }
@@ -194,21 +189,31 @@ describe('a request like one before it, in the same second', () => {
     await Promise.all(both)
     await new Promise(setImmediate)
     expect(here.log.map(({ data }) => data.count)).toEqual([undefined, 1])
-    expect(here.later.size).toBe(0)
+    expect(vi.getTimerCount()).toBe(0)
   })
 
   test('is kept for a second and no longer, whether anybody comes again or not', async () => {
     const { here, admit, lapse } = gateway()
     await admit(page)
-    await admit(page)
-    expect(here.later.size).toBe(1)
     lapse()
-    await Promise.resolve()
-    expect([here.later.size, here.log.map(({ data }) => data.count)]).toEqual([0, [undefined, 1]])
+    expect(vi.getTimerCount()).toBe(0)
     // Set back to the very second: what was answered in it is not there any more.
     here.now -= 1000
     await admit(page)
     expect([here.looks, here.asked.length]).toEqual([2, 2])
+  })
+
+  test('is told of at the end of the second, and let go of in the next', async () => {
+    const { here, admit, lapse } = gateway()
+    await admit(page)
+    await admit(page)
+    lapse()
+    await new Promise(setImmediate)
+    expect(here.log.map(({ data }) => data.count)).toEqual([undefined, 1])
+    expect(vi.getTimerCount()).toBe(1)
+    lapse()
+    await new Promise(setImmediate)
+    expect([vi.getTimerCount(), here.log.length]).toEqual([0, 2])
   })
 
   test('whose record failed has no answer of it', async () => {
